@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Memory management: VMA flags and the insertion of pfns.  See compat.h. */
+#ifndef NVGRACE_GPU_COMPAT_MM_H
+#define NVGRACE_GPU_COMPAT_MM_H
+
+#include <linux/mm.h>
+
+#ifndef HAVE_VM_FLAGS_SET
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* Without it KVM maps the memory as Device in the guest, whatever is asked. */
+#ifndef HAVE_VM_ALLOW_ANY_UNCACHED
+#define VM_ALLOW_ANY_UNCACHED	VM_NONE
+#endif
+
+/* Huge entries need the fault operation and, each size, the architecture. */
+#if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP)
+#define COMPAT_PMD_PFNMAP
+#endif
+#if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PUD_PFNMAP)
+#define COMPAT_PUD_PFNMAP
+#endif
+
+#ifdef HAVE_VMF_INSERT_PFN_PMD_PLAIN
+#define compat_huge_pfn(pfn)	(pfn)
+#elif defined(COMPAT_PMD_PFNMAP)
+#include <linux/pfn_t.h>
+#define compat_huge_pfn(pfn)	__pfn_to_pfn_t(pfn, PFN_DEV)
+#endif
+
+/*
+ * Inserts one entry of 2^@order pages at the fault's address, to which @pfn
+ * belongs as the first page.  VM_FAULT_FALLBACK where this kernel has no
+ * entries of that size for pfns.  Same locks as the fault handler's.
+ */
+static inline vm_fault_t compat_insert_pfn(struct vm_fault *vmf,
+					   unsigned long pfn,
+					   unsigned int order)
+{
+	if (!order)
+		return vmf_insert_pfn(vmf->vma, vmf->address, pfn);
+#ifdef COMPAT_PMD_PFNMAP
+	if (order == PMD_ORDER)
+		return vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn),
+					  vmf->flags & FAULT_FLAG_WRITE);
+#endif
+#ifdef COMPAT_PUD_PFNMAP
+	if (order == PUD_ORDER)
+		return vmf_insert_pfn_pud(vmf, compat_huge_pfn(pfn),
+					  vmf->flags & FAULT_FLAG_WRITE);
+#endif
+	return VM_FAULT_FALLBACK;
+}
+
+/* The huge_fault member of vm_operations_struct, where it is of use. */
+#if defined(COMPAT_PMD_PFNMAP) || defined(COMPAT_PUD_PFNMAP)
+#define COMPAT_HUGE_FAULT(fn)	.huge_fault = (fn),
+#else
+#define COMPAT_HUGE_FAULT(fn)
+#endif
+
+#endif /* NVGRACE_GPU_COMPAT_MM_H */

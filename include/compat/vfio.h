@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Operations of vfio devices that not every kernel has.  See compat.h. */
+#ifndef NVGRACE_GPU_COMPAT_VFIO_H
+#define NVGRACE_GPU_COMPAT_VFIO_H
+
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vfio_pci_core.h>
+
+#ifdef HAVE_BIND_IOMMUFD
+#define COMPAT_BIND_IOMMUFD_OPS						\
+	.bind_iommufd = vfio_iommufd_physical_bind,			\
+	.unbind_iommufd = vfio_iommufd_physical_unbind,			\
+	.attach_ioas = vfio_iommufd_physical_attach_ioas,
+#else
+#define COMPAT_BIND_IOMMUFD_OPS
+#endif
+
+#ifdef HAVE_DETACH_IOAS
+#define COMPAT_DETACH_IOAS_OPS						\
+	.detach_ioas = vfio_iommufd_physical_detach_ioas,
+#else
+#define COMPAT_DETACH_IOAS_OPS
+#endif
+
+#ifdef HAVE_PASID_ATTACH_IOAS
+#define COMPAT_PASID_OPS						\
+	.pasid_attach_ioas = vfio_iommufd_physical_pasid_attach_ioas,	\
+	.pasid_detach_ioas = vfio_iommufd_physical_pasid_detach_ioas,
+#else
+#define COMPAT_PASID_OPS
+#endif
+
+#ifdef HAVE_MATCH_TOKEN_UUID
+#define COMPAT_MATCH_TOKEN_OPS						\
+	.match_token_uuid = vfio_pci_core_match_token_uuid,
+#else
+#define COMPAT_MATCH_TOKEN_OPS
+#endif
+
+/* Members of vfio_device_ops that are vfio-pci-core's wherever they exist. */
+#define COMPAT_VFIO_DEVICE_OPS						\
+	COMPAT_BIND_IOMMUFD_OPS						\
+	COMPAT_DETACH_IOAS_OPS						\
+	COMPAT_PASID_OPS						\
+	COMPAT_MATCH_TOKEN_OPS
+
+#ifdef HAVE_GET_REGION_INFO_CAPS
+
+#define COMPAT_REGION_INFO_OPS(fn)	.get_region_info_caps = (fn),
+
+static inline int compat_core_region_info(struct vfio_device *core_vdev,
+					  struct vfio_region_info *info,
+					  struct vfio_info_cap *caps)
+{
+	return vfio_pci_ioctl_get_region_info(core_vdev, info, caps);
+}
+
+static inline long compat_core_ioctl(struct vfio_device *core_vdev,
+				     unsigned int cmd, unsigned long arg)
+{
+	return vfio_pci_core_ioctl(core_vdev, cmd, arg);
+}
+
+#else /* !HAVE_GET_REGION_INFO_CAPS */
+
+#define COMPAT_REGION_INFO_OPS(fn)
+
+/*
+ * Here vfio-pci-core tells of its regions only through its ioctl: -ENOIOCTLCMD
+ * makes compat_core_ioctl() ask there.
+ */
+static inline int compat_core_region_info(struct vfio_device *core_vdev,
+					  struct vfio_region_info *info,
+					  struct vfio_info_cap *caps)
+{
+	return -ENOIOCTLCMD;
+}
+
+int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
+				struct vfio_region_info *info,
+				struct vfio_info_cap *caps);
+
+/*
+ * Does for VFIO_DEVICE_GET_REGION_INFO what newer kernels do around the
+ * get_region_info_caps operation; every other @cmd is vfio-pci-core's.
+ */
+static inline long compat_core_ioctl(struct vfio_device *core_vdev,
+				     unsigned int cmd, unsigned long arg)
+{
+	const size_t minsz = offsetofend(struct vfio_region_info, offset);
+	struct vfio_region_info __user *user = (void __user *)arg;
+	struct vfio_region_info info = { };
+	struct vfio_info_cap caps = { };
+	int ret;
+
+	if (cmd != VFIO_DEVICE_GET_REGION_INFO)
+		return vfio_pci_core_ioctl(core_vdev, cmd, arg);
+
+	if (copy_from_user(&info, user, minsz))
+		return -EFAULT;
+	if (info.argsz < minsz)
+		return -EINVAL;
+
+	ret = nvgrace_gpu_get_region_info(core_vdev, &info, &caps);
+	if (ret == -ENOIOCTLCMD)
+		return vfio_pci_core_ioctl(core_vdev, cmd, arg);
+	if (ret)
+		goto out;
+
+	info.cap_offset = 0;
+	if (caps.size) {
+		size_t need = sizeof(info) + caps.size;
+
+		info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
+		if (info.argsz < need) {
+			info.argsz = need;
+		} else {
+			vfio_info_cap_shift(&caps, sizeof(info));
+			if (copy_to_user(user + 1, caps.buf, caps.size))
+				ret = -EFAULT;
+			info.cap_offset = sizeof(info);
+		}
+	}
+	if (!ret && copy_to_user(user, &info, minsz))
+		ret = -EFAULT;
+out:
+	kfree(caps.buf);
+	return ret;
+}
+
+#endif /* HAVE_GET_REGION_INFO_CAPS */
+
+#endif /* NVGRACE_GPU_COMPAT_VFIO_H */

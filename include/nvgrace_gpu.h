@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The driver's own header: what one bound GPU is, and what each source file
+ * offers the others.  Data flows one way: probe.c fills the regions before
+ * anything else can run; region.c, cfgemu.c and rw.c read them, know nothing
+ * of ACPI, and never call each other.
+ */
+#ifndef NVGRACE_GPU_H
+#define NVGRACE_GPU_H
+
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/types.h>
+#include <linux/vfio_pci_core.h>
+
+struct nvgrace_gpu;
+
+/*
+ * One part of the GPU's memory and the fake BAR that shows it.  Everything but
+ * bar_written and window is constant from probe to release.
+ */
+struct nvgrace_gpu_region {
+	struct nvgrace_gpu *gpu;
+
+	/* Physical address of the first byte, page aligned. */
+	phys_addr_t base;
+
+	/* Bytes of memory; 0 says that this device has no such region. */
+	u64 length;
+
+	/* Bytes of the BAR, a power of two: @length rounded up. */
+	u64 bar_size;
+
+	/* Map as Normal non-cacheable (write-combine) instead of write-back. */
+	bool uncached;
+
+	/* What user space wrote to the BAR register; bar_lock of the GPU. */
+	u64 bar_written;
+
+	/*
+	 * Kernel mappings for read and write, one pointer for each window of
+	 * RW_WINDOW bytes, NULL until first used.  Owned by rw.c; set under
+	 * window_lock of the GPU, read without, cleared when the device is
+	 * closed and nobody can read them.
+	 */
+	void **window;
+};
+
+/**
+ * struct nvgrace_gpu - one bound GPU
+ * @core: what vfio-pci-core knows of it; first, as vfio_alloc_device() demands.
+ *	Its memory_lock is taken for read around every access to GPU memory
+ *	and every insertion of a pfn, and never around user memory.
+ * @usemem: the cacheable memory, shown as BAR4
+ * @resmem: the non-cacheable memory, shown as BAR2; absent on parts without
+ *	the MIG defect
+ * @link: this GPU in the list of bound GPUs; protected by probe.c's lock
+ * @range_start: first physical address that firmware gave the GPU
+ * @range_last: last physical address that firmware gave the GPU
+ * @bar_lock: protects bar_written of both regions
+ * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
+ *	never taken under memory_lock
+ * @link_reset: an AER recovery is under way that resets the link; written and
+ *	read only by the error handlers, which the AER core serialises
+ */
+struct nvgrace_gpu {
+	struct vfio_pci_core_device core;
+	struct nvgrace_gpu_region usemem;
+	struct nvgrace_gpu_region resmem;
+	struct list_head link;
+	phys_addr_t range_start;
+	phys_addr_t range_last;
+	spinlock_t bar_lock;		/* protects bar_written */
+	struct mutex window_lock;	/* protects window[] while it is filled */
+	bool link_reset;
+};
+
+static inline struct nvgrace_gpu *to_nvgrace_gpu(struct vfio_device *core_vdev)
+{
+	return container_of(core_vdev, struct nvgrace_gpu, core.vdev);
+}
+
+/* Bytes that can be mapped: a page that is not all memory is left out. */
+static inline u64
+nvgrace_gpu_mappable(const struct nvgrace_gpu_region *region)
+{
+	return round_down(region->length, PAGE_SIZE);
+}
+
+/*
+ * The region behind vfio region @index (VFIO_PCI_BAR0_REGION_INDEX, ...), or
+ * NULL if that index is vfio-pci-core's to answer.
+ */
+static inline struct nvgrace_gpu_region *
+nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
+{
+	struct nvgrace_gpu_region *region = NULL;
+
+	if (index == VFIO_PCI_BAR4_REGION_INDEX)
+		region = &gpu->usemem;
+	else if (index == VFIO_PCI_BAR2_REGION_INDEX)
+		region = &gpu->resmem;
+
+	return region && region->length ? region : NULL;
+}
+
+/* ready.c */
+
+/*
+ * Waits until the memory of a legacy part may be touched, for at most 30 s.
+ * Called from probe with the device in D0 and disabled.  Sleeps.  Returns 0,
+ * -ETIME (never ready, one line in the log), -EINTR (the waiting task is being
+ * killed) or what enabling the device and mapping BAR0 returned.
+ */
+int nvgrace_gpu_wait_ready(struct pci_dev *pdev);
+
+/* region.c */
+
+/* The get_region_info_caps, ioctl and mmap operations of vfio_device_ops. */
+int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
+				struct vfio_region_info *info,
+				struct vfio_info_cap *caps);
+long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
+		       unsigned long arg);
+int nvgrace_gpu_mmap(struct vfio_device *core_vdev,
+		     struct vm_area_struct *vma);
+
+/* cfgemu.c */
+
+/* Sets all fake registers to 0, as a reset does.  Process context; does not sleep. */
+void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu);
+
+/*
+ * Read and write config space at *@ppos (the region's index in the high bits,
+ * as everywhere in vfio-pci).  Return the full count and advance *@ppos, or
+ * return -EFAULT or vfio-pci-core's error and leave *@ppos alone.  Called
+ * without locks; sleep.
+ */
+ssize_t nvgrace_gpu_config_read(struct nvgrace_gpu *gpu, char __user *buf,
+				size_t count, loff_t *ppos);
+ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
+				 const char __user *buf, size_t count,
+				 loff_t *ppos);
+
+/* rw.c */
+
+/*
+ * Makes room for the kernel mappings of @region, which must have its length.
+ * Freed with the device @dev.  Returns 0 or -ENOMEM.
+ */
+int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region);
+
+/* Drops the kernel mappings of @region; nobody may be in the two below. */
+void nvgrace_gpu_rw_unmap(struct nvgrace_gpu_region *region);
+
+/*
+ * Read and write GPU memory through the fake BAR at *@ppos.  Return the bytes
+ * done, at least one, and advance *@ppos by them; or return -EINVAL (beyond
+ * the BAR), -EFAULT, -EINTR (the task is being killed), -EIO (the device does
+ * not wake up) or -ENOMEM.  Called without locks; sleep.
+ */
+ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
+				char __user *buf, size_t count, loff_t *ppos);
+ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
+				 const char __user *buf, size_t count,
+				 loff_t *ppos);
+
+#endif /* NVGRACE_GPU_H */

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Control: must be found on every kernel.  If it is not, the probes measure
+ * something else than the kernel (a broken compiler, missing headers).
+ */
+#include <linux/module.h>
+#include <linux/vfio_pci_core.h>
+
+static int __maybe_unused probe(struct vfio_pci_core_device *core)
+{
+	return core->pdev ? 0 : vfio_pci_core_enable(core);
+}

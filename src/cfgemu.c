@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The fake BAR2 and BAR4 registers in config space.
+ *
+ * User space sees GPU memory as BARs that the device does not have, so the
+ * registers 0x18-0x27 must size and hold addresses like real ones while
+ * nothing reaches the device.  They are one contiguous window; whatever part
+ * of an access lies outside it is vfio-pci-core's.
+ */
+#include <linux/pci.h>
+#include <linux/uaccess.h>
+#include <linux/vfio_pci_core.h>
+
+#include "arith.h"
+#include "nvgrace_gpu.h"
+
+/* BAR2 to BAR5: two 64-bit registers. */
+#define FAKE_MAX	16
+
+/* An access to config space, cut at the fake window. */
+struct config_access {
+	struct nvgrace_gpu_split split;
+	unsigned int first;	/* config offset of the window's first byte inside */
+};
+
+/*
+ * Cuts an access of @count bytes at @pos.  One that leaves config space is not
+ * cut at all: vfio-pci-core refuses it whole, and so nothing of it is done.
+ */
+static struct config_access cut(struct nvgrace_gpu *gpu, loff_t pos,
+				size_t count)
+{
+	unsigned int start = gpu->resmem.length ? PCI_BASE_ADDRESS_2 :
+						  PCI_BASE_ADDRESS_4;
+	u64 offset = pos & VFIO_PCI_OFFSET_MASK;
+	struct config_access access = { .split.before = count };
+
+	if (offset + count <= gpu->core.pdev->cfg_size) {
+		access.split = nvgrace_gpu_split(offset, count, start,
+						 PCI_BASE_ADDRESS_5 + 4);
+		access.first = start + access.split.first;
+	}
+	return access;
+}
+
+static struct nvgrace_gpu_region *region_at(struct nvgrace_gpu *gpu,
+					    unsigned int offset)
+{
+	return offset < PCI_BASE_ADDRESS_4 ? &gpu->resmem : &gpu->usemem;
+}
+
+static void fake_read(struct nvgrace_gpu *gpu, unsigned int offset, u8 *buf,
+		      unsigned int count)
+{
+	struct nvgrace_gpu_region *region;
+
+	spin_lock(&gpu->bar_lock);
+	for (; count; count--, offset++) {
+		region = region_at(gpu, offset);
+		*buf++ = nvgrace_gpu_bar_read_byte(region->bar_written,
+						   region->bar_size,
+						   offset % 8);
+	}
+	spin_unlock(&gpu->bar_lock);
+}
+
+static void fake_write(struct nvgrace_gpu *gpu, unsigned int offset,
+		       const u8 *buf, unsigned int count)
+{
+	struct nvgrace_gpu_region *region;
+
+	spin_lock(&gpu->bar_lock);
+	for (; count; count--, offset++) {
+		region = region_at(gpu, offset);
+		region->bar_written =
+			nvgrace_gpu_bar_write_byte(region->bar_written,
+						   offset % 8, *buf++);
+	}
+	spin_unlock(&gpu->bar_lock);
+}
+
+void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu)
+{
+	spin_lock(&gpu->bar_lock);
+	gpu->usemem.bar_written = 0;
+	gpu->resmem.bar_written = 0;
+	spin_unlock(&gpu->bar_lock);
+}
+
+ssize_t nvgrace_gpu_config_read(struct nvgrace_gpu *gpu, char __user *buf,
+				size_t count, loff_t *ppos)
+{
+	struct config_access access = cut(gpu, *ppos, count);
+	const struct nvgrace_gpu_split *split = &access.split;
+	loff_t pos = *ppos;
+	u8 fake[FAKE_MAX];
+	ssize_t ret;
+
+	if (split->before) {
+		ret = vfio_pci_core_read(&gpu->core.vdev, buf, split->before,
+					 &pos);
+		if (ret < 0)
+			return ret;
+	}
+
+	if (split->inside) {
+		fake_read(gpu, access.first, fake, split->inside);
+		if (copy_to_user(buf + split->before, fake, split->inside))
+			return -EFAULT;
+		pos += split->inside;
+	}
+
+	if (split->after) {
+		ret = vfio_pci_core_read(&gpu->core.vdev,
+					 buf + split->before + split->inside,
+					 split->after, &pos);
+		if (ret < 0)
+			return ret;
+	}
+
+	*ppos = pos;
+	return count;
+}
+
+ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
+				 const char __user *buf, size_t count,
+				 loff_t *ppos)
+{
+	struct config_access access = cut(gpu, *ppos, count);
+	const struct nvgrace_gpu_split *split = &access.split;
+	loff_t pos = *ppos;
+	u8 fake[FAKE_MAX];
+	ssize_t ret;
+
+	/* Before anything is written, so that a fault here changes nothing. */
+	if (split->inside &&
+	    copy_from_user(fake, buf + split->before, split->inside))
+		return -EFAULT;
+
+	if (split->before) {
+		ret = vfio_pci_core_write(&gpu->core.vdev, buf, split->before,
+					  &pos);
+		if (ret < 0)
+			return ret;
+	}
+
+	if (split->inside) {
+		fake_write(gpu, access.first, fake, split->inside);
+		pos += split->inside;
+	}
+
+	if (split->after) {
+		ret = vfio_pci_core_write(&gpu->core.vdev,
+					  buf + split->before + split->inside,
+					  split->after, &pos);
+		if (ret < 0)
+			return ret;
+	}
+
+	*ppos = pos;
+	return count;
+}

@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Finds a GPU's memory in the firmware's device properties, carves it, claims
+ * it, and registers the device with vfio.  Owns the module's entry points, the
+ * operations tables and the list of bound GPUs.
+ */
+#include <linux/ioport.h>
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/overflow.h>
+#include <linux/pci.h>
+#include <linux/property.h>
+#include <linux/slab.h>
+#include <linux/vfio_pci_core.h>
+
+#include "arith.h"
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+
+/* Device properties by which the firmware of Grace superchips tells the place. */
+#define PROP_BASE	"nvidia,gpu-mem-base-pa"
+#define PROP_SIZE	"nvidia,gpu-mem-size"
+
+/* NVIDIA's DVSEC that tells whether the MIG defect was fixed in this part. */
+#define DVSEC_ID		3
+#define DVSEC_FEATURES		0x0a
+#define DVSEC_NO_MIG_DEFECT	BIT(0)
+
+static_assert(NVGRACE_GPU_BAR_SIZE_MAX == 1ULL << VFIO_PCI_OFFSET_SHIFT);
+
+/* Physical memory that firmware gave to a GPU. */
+struct gpu_memory {
+	u64 base;
+	u64 size;
+};
+
+/*
+ * Memory of all GPUs that are bound or being bound, so that firmware that
+ * gives one range to two of them can't make two guests share it.
+ */
+static LIST_HEAD(bound_gpus);
+static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus */
+
+static int open_device(struct vfio_device *core_vdev)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	int ret;
+
+	ret = vfio_pci_core_enable(&gpu->core);
+	if (ret)
+		return ret;
+
+	nvgrace_gpu_config_reset(gpu);
+	vfio_pci_core_finish_enable(&gpu->core);
+	return 0;
+}
+
+static void close_device(struct vfio_device *core_vdev)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+
+	nvgrace_gpu_rw_unmap(&gpu->usemem);
+	nvgrace_gpu_rw_unmap(&gpu->resmem);
+	vfio_pci_core_close_device(core_vdev);
+}
+
+static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
+			   size_t count, loff_t *ppos)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+
+	if (region)
+		return nvgrace_gpu_region_read(region, buf, count, ppos);
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
+		return nvgrace_gpu_config_read(gpu, buf, count, ppos);
+	return vfio_pci_core_read(core_vdev, buf, count, ppos);
+}
+
+static ssize_t write_device(struct vfio_device *core_vdev,
+			    const char __user *buf, size_t count, loff_t *ppos)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+
+	if (region)
+		return nvgrace_gpu_region_write(region, buf, count, ppos);
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
+		return nvgrace_gpu_config_write(gpu, buf, count, ppos);
+	return vfio_pci_core_write(core_vdev, buf, count, ppos);
+}
+
+static const struct vfio_device_ops memory_ops = {
+	.name		= "nvgrace-gpu-vfio-pci",
+	.init		= vfio_pci_core_init_dev,
+	.release	= vfio_pci_core_release_dev,
+	.open_device	= open_device,
+	.close_device	= close_device,
+	.read		= read_device,
+	.write		= write_device,
+	.ioctl		= nvgrace_gpu_ioctl,
+	.mmap		= nvgrace_gpu_mmap,
+	.device_feature	= vfio_pci_core_ioctl_feature,
+	.request	= vfio_pci_core_request,
+	.match		= vfio_pci_core_match,
+	COMPAT_REGION_INFO_OPS(nvgrace_gpu_get_region_info)
+	COMPAT_VFIO_DEVICE_OPS
+};
+
+static int open_core_only(struct vfio_device *core_vdev)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	int ret;
+
+	ret = vfio_pci_core_enable(&gpu->core);
+	if (ret)
+		return ret;
+
+	vfio_pci_core_finish_enable(&gpu->core);
+	return 0;
+}
+
+/* For a GPU without memory of its own, as a guest sees it: a PCI device. */
+static const struct vfio_device_ops core_only_ops = {
+	.name		= "nvgrace-gpu-vfio-pci-core",
+	.init		= vfio_pci_core_init_dev,
+	.release	= vfio_pci_core_release_dev,
+	.open_device	= open_core_only,
+	.close_device	= vfio_pci_core_close_device,
+	.read		= vfio_pci_core_read,
+	.write		= vfio_pci_core_write,
+	.ioctl		= vfio_pci_core_ioctl,
+	.mmap		= vfio_pci_core_mmap,
+	.device_feature	= vfio_pci_core_ioctl_feature,
+	.request	= vfio_pci_core_request,
+	.match		= vfio_pci_core_match,
+	COMPAT_REGION_INFO_OPS(compat_core_region_info)
+	COMPAT_VFIO_DEVICE_OPS
+};
+
+/*
+ * Reads one u64 property.  Returns 0, -ENOENT if there is none, or -EINVAL,
+ * with its line in the log, if it is something else than one integer.
+ */
+static int read_property(struct pci_dev *pdev, const char *name, u64 *val)
+{
+	int ret;
+
+	if (!device_property_present(&pdev->dev, name))
+		return -ENOENT;
+
+	/* The API reads a longer array as its first element; firmware erred. */
+	if (device_property_count_u64(&pdev->dev, name) == 1) {
+		ret = device_property_read_u64(&pdev->dev, name, val);
+		if (!ret)
+			return 0;
+	}
+
+	pci_err(pdev, "firmware property %s is not one 64-bit integer; update the system firmware\n",
+		name);
+	return -EINVAL;
+}
+
+/*
+ * Finds the memory and checks all that firmware alone can get wrong.  Returns
+ * 0; -ENOENT, without a line in the log, if firmware tells of no memory; or
+ * the refusal's error.
+ */
+static int find_memory(struct pci_dev *pdev, struct gpu_memory *mem)
+{
+	int has_base = read_property(pdev, PROP_BASE, &mem->base);
+	int has_size = read_property(pdev, PROP_SIZE, &mem->size);
+	u64 last;
+
+	if (has_base == -EINVAL || has_size == -EINVAL)
+		return -EINVAL;
+	if (has_base && has_size)
+		return -ENOENT;
+	if (has_base) {
+		pci_err(pdev, "firmware gives %s %#llx but no %s; update the system firmware\n",
+			PROP_SIZE, mem->size, PROP_BASE);
+		return -EINVAL;
+	}
+	if (has_size) {
+		pci_err(pdev, "firmware gives %s %#llx but no %s; update the system firmware\n",
+			PROP_BASE, mem->base, PROP_SIZE);
+		return -EINVAL;
+	}
+
+	if (!mem->size) {
+		pci_err(pdev, "firmware property %s is 0: the C2C link failed to train; power-cycle the host\n",
+			PROP_SIZE);
+		return -ENOMEM;
+	}
+	if (check_add_overflow(mem->base, mem->size - 1, &last) ||
+	    last > compat_phys_last() || mem->size > SIZE_MAX) {
+		pci_err(pdev, "%s %#llx with %s %#llx ends beyond this CPU's last physical address %#llx; update the system firmware\n",
+			PROP_BASE, mem->base, PROP_SIZE, mem->size,
+			(u64)compat_phys_last());
+		return -EOVERFLOW;
+	}
+	if (!PAGE_ALIGNED(mem->base)) {
+		pci_err(pdev, "%s %#llx is not aligned to this kernel's page size %#lx; update the system firmware or use a kernel with smaller pages\n",
+			PROP_BASE, mem->base, PAGE_SIZE);
+		return -EINVAL;
+	}
+	/*
+	 * System RAM would be handed to a user, and mapped under two memory
+	 * types at once.
+	 */
+	if (region_intersects(mem->base, mem->size, IORESOURCE_SYSTEM_RAM,
+			      IORES_DESC_NONE) != REGION_DISJOINT) {
+		pci_err(pdev, "%s %#llx with %s %#llx is in use as System RAM; unload the driver that onlined it, or offline and remove its NUMA node, before binding\n",
+			PROP_BASE, mem->base, PROP_SIZE, mem->size);
+		return -EBUSY;
+	}
+
+	return 0;
+}
+
+/* 1 if the part has the MIG defect, 0 if not, negative if it can't be asked. */
+static int has_mig_defect(struct pci_dev *pdev)
+{
+	int dvsec = pci_find_dvsec_capability(pdev, PCI_VENDOR_ID_NVIDIA,
+					      DVSEC_ID);
+	u16 features;
+	int ret;
+
+	if (!dvsec)
+		return 1;
+
+	ret = pci_read_config_word(pdev, dvsec + DVSEC_FEATURES, &features);
+	if (ret) {
+		ret = pcibios_err_to_errno(ret);
+		pci_err(pdev, "can't read the NVIDIA DVSEC at %#x (error %d); is the device gone?\n",
+			dvsec, ret);
+		return ret;
+	}
+	return !(features & DVSEC_NO_MIG_DEFECT);
+}
+
+/* Fills the two regions of @gpu from @mem.  Returns 0 or the refusal's error. */
+static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
+			const struct gpu_memory *mem)
+{
+	struct nvgrace_gpu_carve carve;
+	int defect = has_mig_defect(pdev);
+	int ret;
+
+	if (defect < 0)
+		return defect;
+
+	ret = nvgrace_gpu_carve(mem->size, defect, &carve);
+	if (!ret && carve.usemem < PAGE_SIZE)
+		ret = -EINVAL;
+	if (ret == -EINVAL) {
+		pci_err(pdev, "%s %#llx is too little memory%s; update the system firmware\n",
+			PROP_SIZE, mem->size,
+			defect ? ": this part needs 1 GiB for resmem and 512 MiB for usemem" : "");
+		return ret;
+	}
+	if (ret) {
+		pci_err(pdev, "%s %#llx needs a BAR larger than the %#llx bytes that vfio can show; update this driver\n",
+			PROP_SIZE, mem->size, NVGRACE_GPU_BAR_SIZE_MAX);
+		return ret;
+	}
+
+	gpu->usemem.gpu = gpu;
+	gpu->usemem.base = mem->base;
+	gpu->usemem.length = carve.usemem;
+	gpu->usemem.bar_size = carve.usemem_bar;
+
+	gpu->resmem.gpu = gpu;
+	gpu->resmem.base = mem->base + carve.usemem;
+	gpu->resmem.length = carve.resmem;
+	gpu->resmem.bar_size = carve.resmem_bar;
+	gpu->resmem.uncached = true;
+
+	ret = nvgrace_gpu_rw_init(&pdev->dev, &gpu->usemem);
+	if (!ret && carve.resmem)
+		ret = nvgrace_gpu_rw_init(&pdev->dev, &gpu->resmem);
+	return ret;
+}
+
+/* Enters @gpu into the list, unless its memory is another GPU's.  0 or -EBUSY. */
+static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	struct nvgrace_gpu *other;
+	int ret = 0;
+
+	gpu->range_start = mem->base;
+	gpu->range_last = mem->base + mem->size - 1;
+
+	mutex_lock(&bound_gpus_lock);
+	list_for_each_entry(other, &bound_gpus, link) {
+		if (gpu->range_start > other->range_last ||
+		    gpu->range_last < other->range_start)
+			continue;
+		pci_err(pdev, "%s %#llx with %s %#llx overlaps the memory of %s; update the system firmware\n",
+			PROP_BASE, mem->base, PROP_SIZE, mem->size,
+			pci_name(other->core.pdev));
+		ret = -EBUSY;
+		break;
+	}
+	if (!ret)
+		list_add_tail(&gpu->link, &bound_gpus);
+	mutex_unlock(&bound_gpus_lock);
+
+	return ret;
+}
+
+static void unlist_gpu(struct nvgrace_gpu *gpu)
+{
+	mutex_lock(&bound_gpus_lock);
+	list_del_init(&gpu->link);
+	mutex_unlock(&bound_gpus_lock);
+}
+
+/*
+ * Shows @region in /proc/iomem as @part of the device.  Something that is no
+ * RAM may be there already, a window of the host bridge for instance, so that
+ * a failure is only worth a warning.
+ */
+static void claim_region(struct pci_dev *pdev,
+			 const struct nvgrace_gpu_region *region,
+			 const char *part)
+{
+	u64 last = region->base + region->length - 1;
+	const char *name;
+
+	if (!region->length)
+		return;
+
+	name = devm_kasprintf(&pdev->dev, GFP_KERNEL, "%s %s %s", KBUILD_MODNAME,
+			      pci_name(pdev), part);
+	if (!name || !devm_request_mem_region(&pdev->dev, region->base,
+					      region->length, name))
+		pci_warn(pdev, "can't claim %s [%#llx-%#llx], see /proc/iomem for what is there; going on without\n",
+			 part, (u64)region->base, last);
+}
+
+/* All that a GPU with memory needs before it can be registered with vfio. */
+static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
+			const struct gpu_memory *mem)
+{
+	int ret;
+
+	ret = list_gpu(gpu, mem);
+	if (ret)
+		return ret;
+
+	ret = make_regions(pdev, gpu, mem);
+	if (ret)
+		goto unlist;
+
+	claim_region(pdev, &gpu->usemem, "usemem");
+	claim_region(pdev, &gpu->resmem, "resmem");
+
+	ret = nvgrace_gpu_wait_ready(pdev);
+	if (ret)
+		goto unlist;
+
+	return 0;
+
+unlist:
+	unlist_gpu(gpu);
+	return ret;
+}
+
+static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	const struct vfio_device_ops *ops = &memory_ops;
+	struct gpu_memory mem = { };
+	struct nvgrace_gpu *gpu;
+	int ret;
+
+	ret = find_memory(pdev, &mem);
+	if (ret == -ENOENT)
+		ops = &core_only_ops;
+	else if (ret)
+		return ret;
+
+	gpu = vfio_alloc_device(nvgrace_gpu, core.vdev, &pdev->dev, ops);
+	if (IS_ERR(gpu))
+		return PTR_ERR(gpu);
+
+	INIT_LIST_HEAD(&gpu->link);
+	spin_lock_init(&gpu->bar_lock);
+	mutex_init(&gpu->window_lock);
+	dev_set_drvdata(&pdev->dev, &gpu->core);
+
+	if (ops == &memory_ops) {
+		ret = setup_memory(pdev, gpu, &mem);
+		if (ret)
+			goto put;
+	}
+
+	ret = vfio_pci_core_register_device(&gpu->core);
+	if (ret)
+		goto unlist;
+
+	if (ops == &core_only_ops)
+		pci_info(pdev, "firmware gives no %s: a plain PCI device, as vfio-pci would handle it\n",
+			 PROP_BASE);
+	else
+		pci_info(pdev, "usemem [%#llx-%#llx] as BAR4 of %#llx bytes, resmem %#llx bytes as BAR2 of %#llx bytes\n",
+			 (u64)gpu->usemem.base,
+			 (u64)gpu->usemem.base + gpu->usemem.length - 1,
+			 gpu->usemem.bar_size, gpu->resmem.length,
+			 gpu->resmem.bar_size);
+	return 0;
+
+unlist:
+	unlist_gpu(gpu);
+put:
+	vfio_put_device(&gpu->core.vdev);
+	return ret;
+}
+
+static void remove(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
+
+	/* Waits until the last user has closed the device. */
+	vfio_pci_core_unregister_device(core);
+	unlist_gpu(gpu);
+	vfio_put_device(&core->vdev);
+}
+
+/*
+ * Every reset that goes through the PCI core ends here: open, FLR and hot
+ * reset by ioctl, FLR through config space, and /sys/.../reset.  The core
+ * holds the device lock; memory_lock is held for write in the resets that
+ * vfio makes, and not in that of sysfs.
+ */
+static void reset_done(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	nvgrace_gpu_config_reset(to_nvgrace_gpu(&core->vdev));
+}
+
+/* A frozen link is reset by the AER core, without a word to reset_done(). */
+static pci_ers_result_t error_detected(struct pci_dev *pdev,
+				       pci_channel_state_t state)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	to_nvgrace_gpu(&core->vdev)->link_reset = state == pci_channel_io_frozen;
+	return vfio_pci_core_aer_err_detected(pdev, state);
+}
+
+static void error_resume(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	if (to_nvgrace_gpu(&core->vdev)->link_reset)
+		reset_done(pdev);
+}
+
+static const struct pci_error_handlers error_handlers = {
+	.error_detected	= error_detected,
+	.resume		= error_resume,
+	.reset_done	= reset_done,
+};
+
+/*
+ * For driver_override only: no GPU is taken because it is there.  Names are
+ * those of the products.
+ */
+static const struct pci_device_id nvgrace_gpu_ids[] = {
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2342) }, /* GH200 120GB */
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2345) }, /* GH200 480GB */
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2348) }, /* GH200 SKU */
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2941) }, /* GB200 SKU */
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x31c2) }, /* GB300 SKU */
+	{ }
+};
+MODULE_DEVICE_TABLE(pci, nvgrace_gpu_ids);
+
+static struct pci_driver nvgrace_gpu_driver = {
+	.name			= KBUILD_MODNAME,
+	.id_table		= nvgrace_gpu_ids,
+	.probe			= probe,
+	.remove			= remove,
+	.err_handler		= &error_handlers,
+	.driver_managed_dma	= true,
+	/* Each GPU may wait seconds for its memory: let them wait together. */
+	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,
+};
+module_pci_driver(nvgrace_gpu_driver);
+
+MODULE_LICENSE("GPL");
+MODULE_AUTHOR("The nvgrace-gpu-vfio-pci authors");
+MODULE_DESCRIPTION("VFIO PCI variant driver for NVIDIA Grace GPUs and their coherent memory");

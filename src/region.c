@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What user space is told of the fake BARs, and their mappings.
+ *
+ * Nothing is mapped at mmap time: pages go in when they are touched, so that a
+ * reset can take them away and they come back by themselves, and a VMM that
+ * maps 480 GB doesn't wait for it.
+ */
+#include <linux/mm.h>
+#include <linux/overflow.h>
+#include <linux/slab.h>
+#include <linux/vfio_pci_core.h>
+
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+
+int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
+				struct vfio_region_info *info,
+				struct vfio_info_cap *caps)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, info->index);
+	struct vfio_region_info_cap_sparse_mmap *sparse;
+	size_t size = struct_size(sparse, areas, 1);
+	int ret;
+
+	if (!region)
+		return compat_core_region_info(core_vdev, info, caps);
+
+	sparse = kzalloc(size, GFP_KERNEL);
+	if (!sparse)
+		return -ENOMEM;
+
+	/* The BAR is a power of two, the memory is not: only it can be mapped. */
+	sparse->header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP;
+	sparse->header.version = 1;
+	sparse->nr_areas = 1;
+	sparse->areas[0].offset = 0;
+	sparse->areas[0].size = nvgrace_gpu_mappable(region);
+
+	ret = vfio_info_add_capability(caps, &sparse->header, size);
+	kfree(sparse);
+	if (ret)
+		return ret;
+
+	info->offset = VFIO_PCI_INDEX_TO_OFFSET(info->index);
+	info->size = region->bar_size;
+	info->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
+		      VFIO_REGION_INFO_FLAG_MMAP;
+	return 0;
+}
+
+long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
+		       unsigned long arg)
+{
+	/* Memory has no doorbells, and the core knows nothing of these BARs. */
+	if (cmd == VFIO_DEVICE_IOEVENTFD)
+		return -ENOTTY;
+
+	return compat_core_ioctl(core_vdev, cmd, arg);
+}
+
+/*
+ * Inserts what a page-table page around the fault can hold, so that memory
+ * which can't have huge entries costs a fault for each 2 MiB (4K pages), 32 MiB
+ * (16K) or 512 MiB (64K) rather than one a page.  @first_pfn is that of the VMA's
+ * first page.  The faulting page decides the result; the others are a
+ * courtesy, and are left to a later fault where they can't be had.
+ */
+static vm_fault_t insert_around(struct vm_fault *vmf, unsigned long first_pfn)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long table = vmf->address & PMD_MASK;
+	unsigned long addr = max(table, vma->vm_start);
+	unsigned long last = min(table + PMD_SIZE - 1, vma->vm_end - 1);
+	unsigned long fault = vmf->address & PAGE_MASK;
+	vm_fault_t ret;
+
+	ret = vmf_insert_pfn(vma, fault,
+			     first_pfn + ((fault - vma->vm_start) >> PAGE_SHIFT));
+	if (ret != VM_FAULT_NOPAGE)
+		return ret;
+
+	for (; addr < last; addr += PAGE_SIZE) {
+		unsigned long pfn = first_pfn +
+				    ((addr - vma->vm_start) >> PAGE_SHIFT);
+
+		if (addr != fault &&
+		    vmf_insert_pfn(vma, addr, pfn) != VM_FAULT_NOPAGE)
+			break;
+	}
+	return VM_FAULT_NOPAGE;
+}
+
+static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
+{
+	struct vm_area_struct *vma = vmf->vma;
+	struct nvgrace_gpu_region *region = vma->vm_private_data;
+	struct vfio_pci_core_device *core = &region->gpu->core;
+	u64 mask = VFIO_PCI_OFFSET_MASK >> PAGE_SHIFT;
+	u64 first_page = vma->vm_pgoff & mask;
+	unsigned long size = PAGE_SIZE << order;
+	unsigned long addr = vmf->address & ~(size - 1);
+	unsigned long first_pfn = PHYS_PFN(region->base) + first_page;
+	unsigned long pfn;
+	vm_fault_t ret;
+
+	/*
+	 * mmap has seen to this, and such a mapping can't grow; yet what would
+	 * be given away here is other people's memory.
+	 */
+	if (first_page + vma_pages(vma) > PHYS_PFN(nvgrace_gpu_mappable(region)))
+		return VM_FAULT_SIGBUS;
+
+	if (order) {
+		if (addr < vma->vm_start || addr + size > vma->vm_end)
+			return VM_FAULT_FALLBACK;
+		pfn = first_pfn + ((addr - vma->vm_start) >> PAGE_SHIFT);
+		if (!IS_ALIGNED(pfn, 1UL << order))
+			return VM_FAULT_FALLBACK;
+	}
+
+	down_read(&core->memory_lock);
+	if (core->pm_runtime_engaged)
+		ret = VM_FAULT_SIGBUS;
+	else if (order)
+		ret = compat_insert_pfn(vmf, pfn, order);
+	else
+		ret = insert_around(vmf, first_pfn);
+	up_read(&core->memory_lock);
+
+	return ret;
+}
+
+static vm_fault_t fault_page(struct vm_fault *vmf)
+{
+	return fault_order(vmf, 0);
+}
+
+static const struct vm_operations_struct region_vm_ops = {
+	.fault = fault_page,
+	COMPAT_HUGE_FAULT(fault_order)
+};
+
+int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	unsigned int index = vma->vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+	u64 start, end;
+
+	if (!region)
+		return vfio_pci_core_mmap(core_vdev, vma);
+
+	/* A private mapping would make the kernel copy pages that it has not. */
+	if (!(vma->vm_flags & VM_SHARED))
+		return -EINVAL;
+
+	if (vma->vm_flags & VM_EXEC)
+		return -EPERM;
+
+	start = (vma->vm_pgoff << PAGE_SHIFT) & VFIO_PCI_OFFSET_MASK;
+	if (check_add_overflow(start, (u64)(vma->vm_end - vma->vm_start), &end))
+		return -EOVERFLOW;
+	if (end > nvgrace_gpu_mappable(region))
+		return -EINVAL;
+
+	vm_flags_clear(vma, VM_MAYEXEC);
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	if (region->uncached) {
+		vm_flags_set(vma, VM_ALLOW_ANY_UNCACHED);
+		vma->vm_page_prot = pgprot_writecombine(vma->vm_page_prot);
+	}
+	vma->vm_private_data = region;
+	vma->vm_ops = &region_vm_ops;
+	return 0;
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * pread and pwrite on the fake BARs, through the kernel's own mappings.
+ *
+ * Data passes through a bounce buffer: the memory is touched with memory_lock
+ * held, user space without.  The user's buffer may be a mapping of this very
+ * device, whose fault handler takes the same lock while a reset waits for it.
+ * The buffer is small enough to stay in the CPU's cache, so that the second
+ * copy costs little beside the first.
+ */
+#include <linux/io.h>
+#include <linux/pm_runtime.h>
+#include <linux/sched/signal.h>
+#include <linux/sizes.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/vfio_pci_core.h>
+
+#include "nvgrace_gpu.h"
+
+/*
+ * Memory is mapped in windows of this size, each on first use.  A memory block
+ * is large enough for block mappings with every page size, and small enough
+ * that peeking at 4 bytes of 480 GB is cheap.
+ */
+#define RW_WINDOW	SZ_512M
+
+/* Bytes moved between two looks at signals, the scheduler and the lock. */
+#define RW_CHUNK	SZ_64K
+
+/* Accesses up to this size need no allocation. */
+#define RW_SMALL	64
+
+int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region)
+{
+	region->window = devm_kcalloc(dev,
+				      DIV_ROUND_UP_ULL(region->length, RW_WINDOW),
+				      sizeof(*region->window), GFP_KERNEL);
+	return region->window ? 0 : -ENOMEM;
+}
+
+void nvgrace_gpu_rw_unmap(struct nvgrace_gpu_region *region)
+{
+	u64 i, windows = DIV_ROUND_UP_ULL(region->length, RW_WINDOW);
+
+	for (i = 0; i < windows; i++) {
+		if (!region->window[i])
+			continue;
+		if (region->uncached)
+			iounmap((void __force __iomem *)region->window[i]);
+		else
+			memunmap(region->window[i]);
+		region->window[i] = NULL;
+	}
+}
+
+static void *map_window(struct nvgrace_gpu_region *region, u64 start)
+{
+	u64 len = min_t(u64, RW_WINDOW, region->length - start);
+
+	/*
+	 * Normal-NC is memory in all but caching: plain loads and stores of
+	 * any size and alignment are fine, so the __iomem is dropped here and
+	 * memcpy() used instead of the MMIO copies, which move 8 bytes a time.
+	 */
+	if (region->uncached)
+		return (void __force *)ioremap_wc(region->base + start, len);
+	return memremap(region->base + start, len, MEMREMAP_WB);
+}
+
+/*
+ * The kernel's address of byte @offset of @region, or an ERR_PTR: -ENOMEM, or
+ * -EINTR if the task is being killed.  Sleeps, so not under memory_lock.
+ */
+static void *window_addr(struct nvgrace_gpu_region *region, u64 offset)
+{
+	void **window = &region->window[offset / RW_WINDOW];
+	/* Pairs with the release below: whoever sees the pointer may use it. */
+	void *map = smp_load_acquire(window);
+
+	if (!map) {
+		if (mutex_lock_killable(&region->gpu->window_lock))
+			return ERR_PTR(-EINTR);
+		map = *window;
+		if (!map) {
+			map = map_window(region, round_down(offset, RW_WINDOW));
+			/* Pairs with the acquire above. */
+			smp_store_release(window, map);
+		}
+		mutex_unlock(&region->gpu->window_lock);
+	}
+
+	return map ? map + offset % RW_WINDOW : ERR_PTR(-ENOMEM);
+}
+
+/*
+ * Copies @len bytes, of which one side is GPU memory.  A naturally aligned
+ * access of a register's width is one access of that width, as user space
+ * that talks to a device through such words expects.
+ */
+static void copy_words(void *dst, const void *src, size_t len)
+{
+	if (!is_power_of_2(len) || len > 8 ||
+	    !IS_ALIGNED((unsigned long)dst | (unsigned long)src, len)) {
+		memcpy(dst, src, len);
+		return;
+	}
+
+	switch (len) {
+	case 1:
+		WRITE_ONCE(*(u8 *)dst, READ_ONCE(*(const u8 *)src));
+		break;
+	case 2:
+		WRITE_ONCE(*(u16 *)dst, READ_ONCE(*(const u16 *)src));
+		break;
+	case 4:
+		WRITE_ONCE(*(u32 *)dst, READ_ONCE(*(const u32 *)src));
+		break;
+	case 8:
+		WRITE_ONCE(*(u64 *)dst, READ_ONCE(*(const u64 *)src));
+		break;
+	}
+}
+
+/*
+ * Moves @len bytes between @bounce and offset @offset of @region, all inside
+ * one window.  Returns 0, -EINTR or -ENOMEM.
+ */
+static int move_chunk(struct nvgrace_gpu_region *region, u64 offset,
+		      void *bounce, size_t len, bool write)
+{
+	struct vfio_pci_core_device *core = &region->gpu->core;
+	void *mem = window_addr(region, offset);
+
+	if (IS_ERR(mem))
+		return PTR_ERR(mem);
+
+	/* Held so that no reset runs while the memory is touched. */
+	if (down_read_killable(&core->memory_lock))
+		return -EINTR;
+	if (write)
+		copy_words(mem, bounce, len);
+	else
+		copy_words(bounce, mem, len);
+	up_read(&core->memory_lock);
+
+	return 0;
+}
+
+/*
+ * Moves up to @count bytes between user space and offset @offset, all of them
+ * memory.  Returns the bytes done, or an error if there are none.
+ */
+static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
+			 size_t count, u64 offset, bool write)
+{
+	size_t size = min_t(size_t, count, RW_CHUNK);
+	u8 small[RW_SMALL] __aligned(8);
+	size_t done = 0, len, missed;
+	void *bounce = small;
+	int ret = 0;
+
+	if (size > sizeof(small)) {
+		bounce = kvmalloc(size, GFP_KERNEL);
+		if (!bounce)
+			return -ENOMEM;
+	}
+
+	while (done < count) {
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+
+		len = min_t(u64, count - done, size);
+		len = min_t(u64, len, RW_WINDOW - (offset + done) % RW_WINDOW);
+
+		missed = write ? copy_from_user(bounce, buf + done, len) : 0;
+		len -= missed;
+		if (len) {
+			ret = move_chunk(region, offset + done, bounce, len,
+					 write);
+			if (ret)
+				break;
+			if (!write) {
+				missed = copy_to_user(buf + done, bounce, len);
+				len -= missed;
+			}
+		}
+
+		done += len;
+		if (missed) {
+			ret = -EFAULT;
+			break;
+		}
+		cond_resched();
+	}
+
+	if (bounce != small)
+		kvfree(bounce);
+	return done ?: ret;
+}
+
+/*
+ * Fills @count bytes of user space with what a read beyond the memory gives.
+ * Returns the bytes done, or an error if there are none.
+ */
+static ssize_t read_tail(char __user *buf, size_t count)
+{
+	size_t size = min_t(size_t, count, RW_CHUNK);
+	size_t done = 0, len, missed = 0;
+	u8 small[RW_SMALL];
+	void *ones = small;
+	int ret = 0;
+
+	if (size > sizeof(small)) {
+		ones = kvmalloc(size, GFP_KERNEL);
+		if (!ones)
+			return -ENOMEM;
+	}
+	memset(ones, 0xff, size);
+
+	while (done < count && !missed) {
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		len = min_t(size_t, count - done, size);
+		missed = copy_to_user(buf + done, ones, len);
+		done += len - missed;
+		cond_resched();
+	}
+	if (missed)
+		ret = -EFAULT;
+
+	if (ones != small)
+		kvfree(ones);
+	return done ?: ret;
+}
+
+/*
+ * The part of both directions that is the same: the ends of the region, the
+ * split into memory and tail, and waking the device.
+ */
+static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
+			 size_t count, loff_t *ppos, bool write)
+{
+	struct device *dev = &region->gpu->core.pdev->dev;
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	size_t memory = 0;
+	ssize_t done = 0, ret;
+
+	if (offset >= region->bar_size)
+		return -EINVAL;
+	count = min_t(u64, count, region->bar_size - offset);
+	if (offset < region->length)
+		memory = min_t(u64, count, region->length - offset);
+
+	if (memory) {
+		if (pm_runtime_resume_and_get(dev))
+			return -EIO;
+		done = rw_memory(region, buf, memory, offset, write);
+		pm_runtime_put(dev);
+		if (done < 0)
+			return done;
+	}
+
+	if (done == memory && done < count) {
+		ret = write ? count - done : read_tail(buf + done, count - done);
+		if (ret < 0 && !done)
+			return ret;
+		if (ret > 0)
+			done += ret;
+	}
+
+	*ppos += done;
+	return done;
+}
+
+ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
+				char __user *buf, size_t count, loff_t *ppos)
+{
+	return region_rw(region, buf, count, ppos, false);
+}
+
+ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
+				 const char __user *buf, size_t count,
+				 loff_t *ppos)
+{
+	/* Not written to: region_rw() only copies from it. */
+	return region_rw(region, (char __user *)buf, count, ppos, true);
+}
