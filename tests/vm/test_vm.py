@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Unit tests of the VM runner's parts that need no machine: the log scan above all, the ACPI table, the initramfs,
+and the verdict. test_boot.py tries the machine itself. Run inside the toolbox (iasl is needed):
+
+    scripts/toolbox run python3 tests/vm/test_vm.py
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+from unittest import mock
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import vm  # noqa: E402  (needs the path above)
+
+# One line, as a kernel prints it, for every pattern of vm.SPLATS, in the same order.
+SPLAT_SAMPLES = (
+    "[    3.1] WARNING: CPU: 1 PID: 60 at mm/memory.c:2222 remap_pfn_range+0x1c/0x30",
+    "[    3.1] BUG: unable to handle page fault for address: ffff8000",
+    "[    3.1] kernel BUG at mm/memory.c:2113!",
+    "[    3.1] Oops: 0000 [#1] PREEMPT SMP",
+    "[    3.1] Internal error: synchronous external abort: 0000000096000210 [#1] SMP",
+    "[    3.1] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000010",
+    "[    3.1] Call trace:",
+    "[    3.1] WARNING possible circular locking dependency detected",
+    "[    3.1] possible recursive locking detected",
+    "[    3.1] possible irq lock inversion dependency detected",
+    "[    3.1] inconsistent lock state",
+    "[    3.1] suspicious RCU usage",
+    "[    3.1] [ BUG: Invalid wait context ]",
+    "[    3.1] held lock freed!",
+    "[    3.1] lock held when returning to user space!",
+    "[    3.1] BUG KASAN slab-use-after-free in nvgrace_gpu_read",
+    "[    3.1] BUG KCSAN data-race in a / b",
+    "[    3.1] UBSAN: shift-out-of-bounds in src/probe.c:10:2",
+    "[    3.1] BUG KFENCE: out-of-bounds read in x",
+    "[   66.1] kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+    "[  243.1] INFO: task cat:77 blocked for more than 120 seconds.",
+    "[   63.1] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+    "[   63.1] rcu: rcu_preempt kthread starved for 5250 jiffies!",
+    "[   63.1] watchdog: soft lockup - CPU#0 stuck for 26s!",
+    "[   63.1] watchdog: Watchdog detected hard LOCKUP on cpu 1",
+    "[    3.1] Kernel panic - not syncing: Fatal exception",
+    "[    3.1] page: bad page state in process cat  pfn:80000",
+    "[    3.1] Bad rss-counter state mm:00000000 type:MM_ANONPAGES val:1",
+    "[    3.1] refcount_t: underflow; use-after-free.",
+    "[    3.1] list_del corruption. prev->next should be ffff, but was 0",
+    "[    3.1] scheduling while atomic: cat/77/0x00000002",
+    "[    3.1] sleeping function called from invalid context at mm/memory.c:1",
+    "unreferenced object 0xffff000004000000 (size 128):",
+    "[    3.1] DMA-API: vfio-pci 0000:01:00.0: device driver failed to check map error",
+)
+
+CLEAN_LOG = """\
+[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x414fd0c1]
+[    0.000000] ACPI: Early table checksum verification disabled
+[    0.000000] ACPI: Table Upgrade: install [SSDT-NVGRAC-  GPUMEM]
+[    0.000000] Early memory node ranges
+[    0.000000] rcu: Hierarchical RCU implementation.
+[    0.000000] rcu: RCU calculated value of scheduler-enlistment delay is 25 jiffies.
+[    0.000000] kfence: initialized - using 2097152 bytes for 255 objects at 0x(____ptrval____)-0x(____ptrval____)
+[    0.000000] software IO TLB: mapped [mem 0x000000006de00000-0x0000000071e00000] (64MB)
+[    0.713028] acpi PNP0A08:00: ECAM area [mem 0x4010000000-0x401fffffff] reserved by PNP0C02:00
+[    0.867844] acpi PNP0C02:00: Could not reserve [mem 0x4010000000-0x401fffffff window]
+[    1.835150] Checked W+X mappings: passed, no W+X pages found
+[    2.136494] pcieport 0000:00:05.0: AER: enabled with IRQ 51
+[    2.150766] VFIO - User Level meta-driver version: 0.3
+[    2.250766] nvgrace_gpu_vfio_pci: loading out-of-tree module taints kernel.
+[    2.260766] nvgrace_gpu_vfio_pci: module verification failed: signature and/or required key missing - tainting kernel
+[    2.714919] pci 0000:01:00.0: enabling device (0000 -> 0002)
+""".splitlines()
+
+
+class Scan(unittest.TestCase):
+    def test_there_is_a_sample_for_every_pattern(self):
+        self.assertEqual(len(SPLAT_SAMPLES), len(vm.SPLATS))
+
+    def test_every_pattern_is_found(self):
+        for sample, pattern in zip(SPLAT_SAMPLES, vm.SPLATS):
+            with self.subTest(pattern=pattern.pattern):
+                self.assertRegex(sample, pattern)
+                # Alone, so that no other pattern can do its work.
+                with mock.patch.object(vm, "SPLATS", (pattern,)):
+                    self.assertEqual(vm.scan_log(CLEAN_LOG + [sample] + CLEAN_LOG), [sample])
+
+    def test_a_clean_log_passes(self):
+        self.assertEqual(vm.scan_log(CLEAN_LOG), [])
+
+    def test_what_a_configuration_allows(self):
+        splat = SPLAT_SAMPLES[0]
+        self.assertEqual(vm.scan_log([splat], [r"at mm/memory\.c:2222"]), [])
+        self.assertEqual(vm.scan_log([splat, SPLAT_SAMPLES[1]], [r"at mm/memory\.c:2222"]), [SPLAT_SAMPLES[1]])
+        self.assertEqual(vm.scan_log([splat], [r"at mm/other\.c"]), [splat])
+
+    def test_known_harmless_lines_have_a_reason(self):
+        for pattern, reason in vm.KNOWN_HARMLESS:
+            self.assertGreater(len(reason), 20, pattern)
+
+
+class Sizes(unittest.TestCase):
+    def test_values(self):
+        for text, value in (("256G", 256 << 30), ("33.25G", 133 << 28), ("0x17f0000000", 0x17F0000000), ("1.5G-1", (3 << 29) - 1),
+                            ("4096", 4096), ("2T", 2 << 40), ("1G + 4K", (1 << 30) + 4096), (77, 77)):
+            self.assertEqual(vm.parse_size(text), value)
+
+    def test_nonsense(self):
+        for text in ("", "G", "1X", "0.3K", "12 34x", "1G 1.1.1"):
+            with self.assertRaises(vm.ConfigError, msg=text):
+                vm.parse_size(text)
+
+
+def placed(*gpus):
+    gpus = [vm.GpuConfig(**g) for g in gpus]
+    vm.place_gpus(gpus, vm.PCI_WINDOW)
+    return gpus
+
+
+class Placing(unittest.TestCase):
+    def test_memory_is_dealt_out_in_whole_blocks(self):
+        a, b, c = placed({"name": "a", "size": "1.5G-1"}, {"name": "b", "size": "3G", "base": "0x9000000000"},
+                         {"name": "c", "size": 4096})
+        self.assertEqual((a.base, b.base, c.base), (0x8000000000, 0x9000000000, 0x90C0000000))
+
+    def test_addresses_follow_the_slots(self):
+        late, early = placed({"name": "late", "slot": 9}, {"name": "early", "slot": 5})
+        self.assertEqual((late.pci, late.port, late.acpi), ("0000:02:00.0", "0000:00:09.0", r"\_SB.PCI0.S48.S00"))
+        self.assertEqual((early.pci, early.port), ("0000:01:00.0", "0000:00:05.0"))
+
+    def test_many(self):
+        gpus = placed(*({"name": f"g{i}"} for i in range(32)))
+        self.assertEqual(len({g.pci for g in gpus}), 32)
+        self.assertEqual(len({g.acpi for g in gpus}), 32)
+        self.assertEqual((gpus[9].slot, gpus[9].function), (5, 1))
+
+    def test_refusals(self):
+        for gpus in ([{"name": "a"}, {"name": "a"}], [{"name": "two words"}], [{"name": "a", "slot": 3}],
+                     [{"name": "a", "slot": 5}, {"name": "b", "slot": 5}], [{"name": "a", "slot": 5, "function": 1}]):
+            with self.assertRaises(vm.ConfigError, msg=gpus):
+                placed(*gpus)
+
+
+class Table(unittest.TestCase):
+    def compiled(self, *gpus):
+        with tempfile.TemporaryDirectory() as directory:
+            return vm.compile_asl(vm.make_asl(placed(*gpus)), directory)
+
+    def decompiled(self, *gpus):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory, "t.aml")
+            path.write_bytes(self.compiled(*gpus))
+            subprocess.run(["iasl", "-d", str(path)], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+            return path.with_suffix(".dsl").read_text()
+
+    def test_header(self):
+        table = self.compiled({"name": "a", "size": "3G"})
+        self.assertEqual(table[:4], b"SSDT")
+        self.assertEqual(sum(table) & 0xFF, 0)
+        self.assertEqual(table[8], 2, "a revision whose integers have 64 bits")
+
+    def test_plain_values(self):
+        text = self.decompiled({"name": "a", "size": "3G"}, {"name": "b", "size": 0x17F0000000})
+        for want in ("nvidia,gpu-mem-base-pa", "0x0000008000000000", "0xC0000000", "0x00000080C0000000", "0x00000017F0000000",
+                     r"\_SB.PCI0.S28.S00", r"\_SB.PCI0.S30.S00"):
+            self.assertIn(want, text)
+
+    def test_values_of_other_types(self):
+        text = self.decompiled(
+            {"name": "string", "dsd": {"base": {"string": 'a "quoted" \\word'}}},
+            {"name": "buffer", "dsd": {"base": {"buffer": [1, 2, 255]}}},
+            {"name": "package", "dsd": {"base": {"package": [1]}, "size": {"package": [1, 2**64 - 1]}}},
+            {"name": "reference", "dsd": {"base": {"reference": r"\_SB.PCI0"}}},
+            {"name": "huge", "dsd": {"base": 2**64 - 1, "size": 0}},
+            {"name": "other", "size": "3G", "dsd": {"nvidia,egm-pxm": 1}})
+        for want in (r"a \"quoted\" \\word", "0x01, 0x02, 0xFF", "Ones", "Zero", "nvidia,egm-pxm"):
+            self.assertIn(want, text)
+
+    def test_missing_properties(self):
+        no_size, nothing, no_dsd = placed({"name": "a", "size": "3G", "dsd": {"size": None}}, {"name": "b"},
+                                          {"name": "c", "size": "3G", "dsd": None})
+        self.assertEqual(list(vm.properties_of(no_size)), [vm.BASE_PROPERTY])
+        self.assertIsNone(vm.properties_of(nothing))
+        self.assertIsNone(vm.properties_of(no_dsd))
+
+    def test_refusals(self):
+        for value in (-1, 1 << 64, True, {"string": "a", "buffer": []}, {"float": 1}, [1]):
+            with self.assertRaises(vm.ConfigError, msg=value):
+                vm.asl_value(value)
+
+    def test_a_table_that_is_no_asl(self):
+        with tempfile.TemporaryDirectory() as directory, self.assertRaises(vm.ConfigError):
+            vm.compile_asl("DefinitionBlock (", directory)
+
+
+class Archive(unittest.TestCase):
+    def test_cpio_reads_it(self):
+        cpio = vm.Cpio()
+        cpio.file("/a/b/run", b"#!/bin/sh\n", 0o755)
+        cpio.file("a/b/odd", b"x" * 7)
+        cpio.link("/a/link", "b/run")
+        with tempfile.TemporaryDirectory() as directory:
+            pathlib.Path(directory, "file").write_text("content")
+            cpio.tree("/tree", directory)
+            out = pathlib.Path(directory, "out")
+            out.mkdir()
+            subprocess.run(["cpio", "-id", "--quiet"], input=cpio.finish(), cwd=out, check=True)
+            self.assertEqual((out / "a/link").read_text(), "#!/bin/sh\n")
+            self.assertEqual((out / "a/b/run").stat().st_mode & 0o777, 0o755)
+            self.assertEqual((out / "a/b/odd").read_bytes(), b"x" * 7)
+            self.assertEqual((out / "tree/file").read_text(), "content")
+
+    def test_missing_files(self):
+        with self.assertRaises(vm.ConfigError):
+            vm.Cpio().tree("/x", "/nonexistent/file")
+
+
+class FakeKernel(vm.Kernel):
+    def __init__(self):
+        self.name, self.release, self.has_virtio_iommu = "fake", "0.0", True
+
+
+class Verdict(unittest.TestCase):
+    """What a machine's words on both channels lead to."""
+
+    def judge(self, text, console=(), commands=("first", "second"), **more):
+        machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in commands], **more)
+        machine._result = result = vm.Result("fake", "0.0")
+        machine._current, machine._in_dmesg, machine._done = None, False, False
+        machine._started = 0.0
+        machine._errors = ""
+        machine._channel = mock.Mock()
+        machine.qemu = mock.Mock(returncode=0)
+        for line in console:
+            machine._console_line(line)
+        for line in text.splitlines():
+            machine._test_line(line)
+        machine._judge(result)
+        self.sent = [c.args[0].decode() for c in machine._channel.sendall.call_args_list]
+        return result
+
+    GOOD = "@@BOOT 1.0 0.0\n@@RUN first\nhello\n@@RC first 0\n@@RUN second\n@@RC second 0\n@@DMESG\n@@DONE"
+
+    def test_all_well(self):
+        result = self.judge(self.GOOD)
+        self.assertEqual(result.failures, [])
+        self.assertEqual(result.output("first"), "hello")
+
+    def test_a_command_fails(self):
+        self.assertEqual(self.judge(self.GOOD.replace("first 0", "first 3")).failures, ["command first failed with 3"])
+
+    def test_a_command_never_ends_or_starts(self):
+        result = self.judge("@@BOOT 1.0 0.0\n@@RUN first\nhello")
+        self.assertEqual(result.failures[:2], ["command first did not end", "command second was never started"])
+
+    def test_no_done(self):
+        failures = self.judge(self.GOOD.replace("@@DONE", "")).failures
+        self.assertEqual(len(failures), 1)
+        self.assertIn("never said", failures[0])
+
+    def test_a_last_line_without_end(self):
+        result = self.judge(self.GOOD.replace("hello\n", "hello"))
+        self.assertTrue(result.ok)
+        self.assertEqual(result.output("first"), "hello")
+
+    def test_the_guest_gives_up(self):
+        self.assertIn("the guest gave up: no memory device", self.judge("@@FAIL no memory device\n@@DMESG\n@@DONE").failures)
+        self.assertIn("the guest gave up: no port", self.judge("", ["@@FAIL no port"]).failures)
+
+    def test_a_splat_on_the_console_or_in_dmesg(self):
+        splat = "[    2.5] BUG: bad"
+        self.assertEqual(self.judge(self.GOOD, [splat]).failures, ["kernel log: BUG: bad"])
+        in_dmesg = self.GOOD.replace("@@DMESG\n", f"@@DMESG\n{splat}\n")
+        self.assertEqual(self.judge(in_dmesg, [splat]).failures, ["kernel log: BUG: bad"])
+        self.assertEqual(self.judge(in_dmesg, allow=["BUG: bad"]).failures, [])
+
+    def test_what_commands_print_is_no_splat(self):
+        self.assertTrue(self.judge(self.GOOD.replace("hello", "checks for WARNING: pass")).ok)
+
+    def test_a_command_cannot_end_another(self):
+        result = self.judge(self.GOOD.replace("hello", "@@RC second 0"))
+        self.assertTrue(result.ok)
+        self.assertEqual(result.output("first"), "@@RC second 0")
+
+    def test_handlers(self):
+        def double(machine, number):
+            return str(2 * int(number))
+
+        self.judge(self.GOOD.replace("hello", "@@HOST double 21\n@@HOST double x\n@@HOST nobody"), handlers={"double": double})
+        self.assertEqual(self.sent[0], "ok 42\n")
+        self.assertTrue(self.sent[1].startswith("error ValueError: "))
+        self.assertTrue(self.sent[2].startswith("error KeyError: "))
+
+
+class Configuration(unittest.TestCase):
+    def test_unknown_keys(self):
+        with self.assertRaises(vm.ConfigError):
+            vm.machine_from_config(FakeKernel(), {"gpu": []})
+        with self.assertRaises(vm.ConfigError):
+            vm.machine_from_config(FakeKernel(), {"gpus": [{"name": "a", "colour": 1}]})
+
+    def test_memory(self):
+        self.assertEqual(vm.machine_from_config(FakeKernel(), {"memory": {"size": "64G"}}).memory_size, 64 << 30)
+        self.assertEqual(vm.machine_from_config(FakeKernel(), {"memory": 0}).memory_size, 0)
+        for size in ("3G", "512G"):
+            with self.assertRaises(vm.ConfigError):
+                vm.machine_from_config(FakeKernel(), {"memory": size})
+
+    def test_command_names(self):
+        for commands in ([{"name": "a b", "run": ""}], [{"name": "a", "run": ""}, {"name": "a", "run": ""}]):
+            with self.assertRaises(vm.ConfigError):
+                vm.Machine(FakeKernel(), commands=commands)
+
+    def test_memory_from_outside(self):
+        machine = vm.Machine(FakeKernel(), memory="1G")
+        with tempfile.TemporaryFile() as f:
+            f.truncate(1 << 30)
+            machine.memory_fd = f.fileno()
+            machine.write_gpu_memory(0x8000000010, b"data")
+            self.assertEqual(machine.read_gpu_memory(0x800000000E, 8), b"\0\0data\0\0")
+            for address, count in ((0x7FFFFFFFFF, 1), (0x803FFFFFFF, 2)):
+                with self.assertRaises(ValueError):
+                    machine.read_gpu_memory(address, count)
+
+
+if __name__ == "__main__":
+    unittest.main()

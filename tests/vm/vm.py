@@ -1,0 +1,855 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boots a virtual GH200 under plain QEMU emulation, runs commands in it, and gives a verdict.
+
+It owns the machine: the ACPI table, the initramfs, QEMU, the model GPUs, the GPU memory and the log scan. Test files
+import Machine; people and the Makefile call it as a program, inside the toolbox (scripts/toolbox run):
+
+    vm.py run --kernel NAME --config FILE.json|- [--module PATH.ko] [--timeout S] [--log FILE]
+
+README.md beside this file describes the configuration, the machine and what a command finds in the guest.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import fractions
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import pathlib
+import re
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent / "model"))
+import gpu as model  # noqa: E402  (needs the path above)
+
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "nvgrace-gpu-vfio-pci"
+FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+MEMORY_BLOCK = 512 << 20
+# QEMU's virt machine has its 64-bit PCI window, 512 GiB, here; the firmware gives the largest BAR the lowest place.
+PCI_WINDOW = 0x8000000000
+PCI_WINDOW_SIZE = 512 << 30
+
+BASE_PROPERTY = "nvidia,gpu-mem-base-pa"
+SIZE_PROPERTY = "nvidia,gpu-mem-size"
+
+# What the kernel says when something is wrong, whatever the tests say. Case counts.
+SPLATS = tuple(re.compile(p) for p in (
+    r"WARNING:",
+    r"\bBUG:",
+    r"\bBUG at ",
+    r"\bOops\b",
+    r"Internal error",
+    r"Unable to handle",
+    r"Call [Tt]race",
+    r"possible circular locking",
+    r"possible recursive locking",
+    r"possible irq lock inversion",
+    r"inconsistent lock state",
+    r"suspicious RCU usage",
+    r"Invalid wait context",
+    r"held lock freed",
+    r"lock held when returning to user space",
+    r"\bKASAN\b",
+    r"\bKCSAN\b",
+    r"\bUBSAN\b",
+    r"\bKFENCE\b",
+    r"\bkmemleak: \d+ new suspected",
+    r"blocked for more than",
+    r"rcu.*(self-)?detected.*stall",
+    r"rcu.*kthread starved",
+    r"soft lockup",
+    r"hard LOCKUP",
+    r"Kernel panic",
+    r"[Bb]ad page",
+    r"Bad rss-counter",
+    r"refcount_t: ",
+    r"list_(add|del) corruption",
+    r"scheduling while atomic",
+    r"sleeping function called from invalid context",
+    r"unreferenced object",
+    r"DMA-API: ",
+))
+
+# What a distribution's kernel says in this emulation although nothing is wrong: (pattern, reason).
+KNOWN_HARMLESS = ()
+
+
+class ConfigError(Exception):
+    """The description of the machine makes no sense; nothing was started."""
+
+
+def parse_size(value):
+    """An integer, or a string like "256G", "33.25G", "0x17f0000000", "1.5G-1"."""
+    if isinstance(value, int):
+        return value
+    total = fractions.Fraction(0)
+    for sign, number, unit in re.findall(r"([+-]?)(0x[0-9a-fA-F_]+|[0-9]+(?:\.[0-9]+)?)([KMGT]?)", value.replace(" ", "")):
+        term = fractions.Fraction(int(number, 16) if number.startswith("0x") else fractions.Fraction(number))
+        term *= 1 << 10 * " KMGT".index(unit or " ")
+        total += -term if sign == "-" else term
+    if not re.fullmatch(r"([+-]?(0x[0-9a-fA-F_]+|[0-9]+(\.[0-9]+)?)[KMGT]?)+", value.replace(" ", "")) or total.denominator != 1:
+        raise ConfigError(f"{value!r} is no size")
+    return int(total)
+
+
+def round_up(value, unit):
+    return -(-value // unit) * unit
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# What a machine is made of
+
+
+@dataclasses.dataclass
+class GpuConfig:
+    """One GPU; README.md explains the fields."""
+
+    name: str
+    slot: "int | None" = None
+    function: int = 0
+    base: "int | str | None" = None
+    size: "int | str | None" = None
+    dsd: "dict | None" = dataclasses.field(default_factory=dict)
+    model: dict = dataclasses.field(default_factory=dict)
+    ready: bool = True
+
+    # Filled in by place_gpus().
+    port: str = ""
+    pci: str = ""
+    acpi: str = ""
+
+
+def place_gpus(gpus, memory_address):
+    """Give every GPU a root port, the address that the firmware's bus numbering leads to, and its memory."""
+    names = [g.name for g in gpus]
+    if len(set(names)) != len(names) or not all(re.fullmatch(r"[\w.-]+", n) for n in names):
+        raise ConfigError(f"names of GPUs must be unique words: {names}")
+    taken = {(g.slot, g.function) for g in gpus if g.slot is not None}
+    if len(taken) != sum(g.slot is not None for g in gpus):
+        raise ConfigError("two GPUs in one slot")
+    free = ((slot, function) for slot in range(4, 32) for function in range(8) if (slot, function) not in taken)
+    if len(gpus) <= 20:
+        free = ((slot, 0) for slot in range(5, 32) if not any(slot == s for s, _ in taken))
+    end = memory_address
+    for g in gpus:
+        if g.slot is None:
+            g.slot, g.function = next(free)
+        if not 4 <= g.slot <= 31 or not 0 <= g.function <= 7:
+            raise ConfigError(f"{g.name}: slots are 4 to 31, functions 0 to 7")
+        if g.size is not None:
+            g.size = parse_size(g.size)
+            g.base = end if g.base is None else parse_size(g.base)
+            end = max(end, round_up(g.base + g.size, MEMORY_BLOCK))
+        elif g.base is not None:
+            g.base = parse_size(g.base)
+    used = {(g.slot, g.function) for g in gpus}
+    for slot, function in used:
+        if function and (slot, 0) not in used:
+            raise ConfigError(f"slot {slot} has a function {function} but no function 0")
+    # The firmware numbers the buses in the order in which it meets the bridges; there are no others than ours.
+    for bus, g in enumerate(sorted(gpus, key=lambda g: (g.slot, g.function)), 1):
+        g.port = f"0000:00:{g.slot:02x}.{g.function}"
+        g.pci = f"0000:{bus:02x}:00.0"
+        # What QEMU's DSDT calls the device in slot 0 behind the port; init compares it with what the kernel found.
+        g.acpi = f"\\_SB.PCI0.S{g.slot << 3 | g.function:02X}.S00"
+
+
+def asl_value(value):
+    """A property's value: integer, {"string": s}, {"buffer": [bytes]}, {"package": [values]}, {"reference": path}."""
+    if isinstance(value, bool):
+        raise ConfigError("a property can't be a boolean")
+    if isinstance(value, int):
+        if not 0 <= value < 1 << 64:
+            raise ConfigError(f"{value:#x} is no ACPI integer")
+        return f"0x{value:016X}"
+    if isinstance(value, str):
+        return asl_value(parse_size(value))
+    if isinstance(value, dict) and len(value) == 1:
+        (kind, content), = value.items()
+        if kind == "string":
+            return '"' + "".join(c if c not in '"\\' else "\\" + c for c in content) + '"'
+        if kind == "buffer":
+            return f"Buffer ({len(content)}) {{ {', '.join(f'0x{b:02X}' for b in content)} }}"
+        if kind == "package":
+            return f"Package ({len(content)}) {{ {', '.join(map(asl_value, content))} }}"
+        if kind == "reference":
+            return content
+    raise ConfigError(f"{value!r} can't be a property's value")
+
+
+def properties_of(g):
+    """The _DSD's properties, or None for no _DSD: what base and size say, changed by what dsd says."""
+    if g.dsd is None:
+        return None
+    properties = {BASE_PROPERTY: g.base, SIZE_PROPERTY: g.size}
+    for name, value in g.dsd.items():
+        properties[{"base": BASE_PROPERTY, "size": SIZE_PROPERTY}.get(name, name)] = value
+    return {name: value for name, value in properties.items() if value is not None} or None
+
+
+def make_asl(gpus):
+    """One SSDT that adds properties to the ACPI object that QEMU's own table has for each GPU."""
+    out = ['DefinitionBlock ("", "SSDT", 2, "NVGRAC", "GPUMEM", 1)', "{"]
+    for g in gpus:
+        properties = properties_of(g)
+        if properties is None:
+            continue
+        out += [f"    External ({g.acpi}, DeviceObj)",
+                f"    Scope ({g.acpi})", "    {",
+                "        Name (_DSD, Package (2)", "        {",
+                '            ToUUID ("daffd814-6eba-4d8c-8a91-bc9bbf4aa301"),',
+                f"            Package ({len(properties)})", "            {"]
+        out += [f'                Package (2) {{ "{name}", {asl_value(value)} }},' for name, value in properties.items()]
+        out += ["            }", "        })", "    }"]
+    return "\n".join(out + ["}", ""])
+
+
+def compile_asl(source, directory):
+    """iasl's output, with every warning an error: a table that the interpreter would read in another way than we
+    mean is no test."""
+    asl = pathlib.Path(directory, "gpu.asl")
+    asl.write_text(source)
+    done = subprocess.run(["iasl", "-we", "-p", str(asl.with_suffix("")), str(asl)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise ConfigError(f"iasl refuses the table:\n{source}\n{done.stdout}{done.stderr}")
+    return asl.with_suffix(".aml").read_bytes()
+
+
+class Cpio:
+    """An archive in the kernel's "newc" format."""
+
+    def __init__(self):
+        self.out = bytearray()
+        self.inode = 0
+        self.directories = set()
+
+    def _entry(self, name, mode, data=b"", rdev=(0, 0)):
+        self.inode += 1
+        encoded = name.encode() + b"\0"
+        fields = (self.inode, mode, 0, 0, 1, 0, len(data), 0, 0, *rdev, len(encoded), 0)
+        self.out += b"070701" + b"".join(b"%08X" % f for f in fields) + encoded
+        self.out += bytes(-len(self.out) % 4)
+        self.out += data
+        self.out += bytes(-len(self.out) % 4)
+
+    def _parents(self, name):
+        for parent in reversed(pathlib.PurePosixPath(name).parents):
+            if str(parent) != "." and str(parent) not in self.directories:
+                self.directories.add(str(parent))
+                self._entry(str(parent), 0o040755)
+
+    def file(self, name, data, mode=0o644):
+        name = name.lstrip("/")
+        self._parents(name)
+        self._entry(name, 0o100000 | mode, data if isinstance(data, bytes) else data.encode())
+
+    def link(self, name, target):
+        name = name.lstrip("/")
+        self._parents(name)
+        self._entry(name, 0o120777, target.encode())
+
+    def device(self, name, major, minor):
+        name = name.lstrip("/")
+        self._parents(name)
+        self._entry(name, 0o020600, rdev=(major, minor))
+
+    def tree(self, name, path):
+        path = pathlib.Path(path)
+        if not path.exists():
+            raise ConfigError(f"{path} is not there (wanted as {name} in the guest)")
+        if path.is_dir():
+            for child in sorted(path.iterdir()):
+                self.tree(f"{name}/{child.name}", child)
+        else:
+            self.file(name, path.read_bytes(), path.stat().st_mode & 0o777)
+
+    def finish(self):
+        self._entry("TRAILER!!!", 0)
+        self.out += bytes(-len(self.out) % 512)
+        return bytes(self.out)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+def cached(name, inputs, make):
+    """The file of that name in the cache, made by make() -> bytes unless one from the same inputs is there."""
+    digest = hashlib.sha256()
+    for i in inputs:
+        digest.update(b"%d\0" % len(i))
+        digest.update(i)
+    path = CACHE / "vm" / f"{name}-{digest.hexdigest()[:16]}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+            try:
+                f.write(make())
+                f.flush()
+                os.rename(f.name, path)
+            except BaseException:
+                os.unlink(f.name)
+                raise
+    return path
+
+
+def decompress(data, name):
+    if name.endswith(".xz"):
+        return lzma.decompress(data)
+    if name.endswith(".zst"):
+        return subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    if name.endswith(".gz"):
+        return gzip.decompress(data)
+    return data
+
+
+class Kernel:
+    """A kernel of tests/kernels.conf, unpacked by scripts/toolbox."""
+
+    # What a machine needs, beside what the kernel has built in. vfio-pci is there to compare with.
+    MODULES = ("virtio_iommu", "virtio_pci", "virtio_console", "vfio", "vfio_iommu_type1", "vfio_pci_core", "vfio_pci")
+    NOT_LOADED = ("vfio_pci",)
+
+    def __init__(self, name):
+        self.name = name
+        done = subprocess.run([str(PROJECT / "scripts/toolbox"), "release", name], capture_output=True, text=True)
+        if done.returncode:
+            raise ConfigError(f"kernel {name}: {done.stderr.strip()}")
+        self.release = done.stdout.strip()
+        self.directory = pathlib.Path("/usr/lib/modules", self.release)
+        self.has_virtio_iommu = bool(self._files("virtio_iommu"))
+
+    def _files(self, module):
+        """The module's files and those it depends on, in the order of loading; none if it doesn't exist or is
+        built in."""
+        done = subprocess.run(["modprobe", "-S", self.release, "--show-depends", module], capture_output=True, text=True)
+        return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("insmod ")]
+
+    def image(self):
+        """The image, unpacked if it is an EFI zboot one: emulated, it takes seconds to unpack itself."""
+        for path in (pathlib.Path("/boot", f"vmlinuz-{self.release}"), self.directory / "vmlinuz"):
+            if path.exists():
+                break
+        else:
+            raise ConfigError(f"kernel {self.name} has no image: tests/kernels.conf says that it isn't booted")
+        data = path.read_bytes()
+        if data[4:8] != b"zimg":
+            return path
+        offset, size = struct.unpack_from("<II", data, 8)
+        kind = data[24:56].split(b"\0")[0].decode()
+        payload = data[offset:offset + size]
+        suffix = {"gzip": ".gz", "zstd": ".zst", "xzkern": ".xz"}.get(kind)
+        if suffix is None:
+            return path
+        return cached(f"image-{self.release}", [data], lambda: decompress(payload, suffix))
+
+    def initramfs(self):
+        """busybox, kernel modules and the libraries of dynamic programs: what no run changes."""
+        paths, load = [], []
+        for module in self.MODULES:
+            for path in self._files(module):
+                if path not in paths:
+                    paths.append(path)
+                    if module not in self.NOT_LOADED:
+                        load.append(re.sub(r"\.(xz|zst|gz)$", "", path))
+        libraries = "/usr/lib/aarch64-linux-gnu"
+        wanted = {"/bin/busybox": "/usr/bin/busybox", "/lib/ld-linux-aarch64.so.1": f"{libraries}/ld-linux-aarch64.so.1"}
+        for name in ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1",
+                     "libcmocka.so.0"):
+            wanted[f"/lib/aarch64-linux-gnu/{name}"] = f"{libraries}/{name}"
+        wanted.update({re.sub(r"^/usr/lib|^/lib", "/lib", p): p for p in paths})
+        contents = {guest: pathlib.Path(host).read_bytes() for guest, host in wanted.items()}
+
+        def make():
+            cpio = Cpio()
+            cpio.device("/dev/console", 5, 1)
+            with tempfile.TemporaryDirectory() as scratch:
+                base = pathlib.Path(scratch, "lib/modules", self.release)
+                base.mkdir(parents=True)
+                for guest, data in contents.items():
+                    name = re.sub(r"\.(xz|zst|gz)$", "", guest)
+                    data = decompress(data, guest) if name != guest else data
+                    cpio.file(name, data, 0o755 if "/modules/" not in name else 0o644)
+                    if "/modules/" in name:
+                        file = pathlib.Path(scratch + name)
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_bytes(data)
+                for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+                    if (self.directory / name).exists():
+                        shutil.copy(self.directory / name, base)
+                subprocess.run(["depmod", "-b", scratch, self.release], check=True)
+                for name in ("modules.dep", "modules.alias", "modules.symbols", "modules.builtin"):
+                    if (base / name).exists():
+                        cpio.file(f"/lib/modules/{self.release}/{name}", (base / name).read_bytes())
+            cpio.file("/vm/modules", "".join(re.sub(r"^/usr/lib", "/lib", p) + "\n" for p in load))
+            return cpio.finish()
+
+        key = [pathlib.Path(__file__).read_bytes()]
+        for guest, data in contents.items():
+            key += [guest.encode(), data]
+        return cached(f"initramfs-{self.release}", key, make)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Verdicts
+
+
+def scan_log(lines, allow=()):
+    """The lines of a kernel log that tell of trouble. allow: regular expressions of lines that may be there."""
+    allowed = [re.compile(p) for p in allow] + [re.compile(p) for p, _ in KNOWN_HARMLESS]
+    hits = []
+    for line in lines:
+        if any(p.search(line) for p in SPLATS) and not any(a.search(line) for a in allowed):
+            hits.append(line)
+    return hits
+
+
+@dataclasses.dataclass
+class Command:
+    """A command's fate in the guest."""
+
+    name: str
+    rc: "int | None" = None
+    output: "list[str]" = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclasses.dataclass
+class Result:
+    """What a machine's run has shown. failures is empty when all is well."""
+
+    kernel: str
+    release: str
+    commands: "list[Command]" = dataclasses.field(default_factory=list)
+    failures: "list[str]" = dataclasses.field(default_factory=list)
+    console: "list[str]" = dataclasses.field(default_factory=list)
+    dmesg: "list[str]" = dataclasses.field(default_factory=list)
+    boot_seconds: "float | None" = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self):
+        return not self.failures
+
+    def command(self, name):
+        return next(c for c in self.commands if c.name == name)
+
+    def output(self, name):
+        return "\n".join(self.command(name).output)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The machine
+
+
+class Machine:
+    """One boot of one virtual GH200.
+
+    with Machine("7.2", gpus=[{"name": "gpu", "size": "3G"}], commands=["ls /dev/vfio"]) as m:
+        result = m.run()
+
+    handlers: host-side functions by name, each called as handler(machine, *words) -> answer (a str without line
+    breaks) when the guest says "@@HOST name words...". They run while the asking program waits.
+    """
+
+    def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
+                 module_params="", append="", handlers=None, allow=(), timeout=120, log=None, echo=None):
+        self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
+        self.memory_size = parse_size(memory or 0)
+        if self.memory_size & (self.memory_size - 1) or self.memory_size > PCI_WINDOW_SIZE // 2:
+            raise ConfigError("the memory's size must be a power of two up to 256G")
+        self.memory_address = PCI_WINDOW if self.memory_size else 0
+        self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
+        place_gpus(self.gpus, self.memory_address)
+        self.ram, self.smp = parse_size(ram), smp
+        self.files = dict(files or {})
+        self.commands = []
+        for i, c in enumerate(commands, 1):
+            name, text = (c["name"], c["run"]) if isinstance(c, dict) else (f"cmd{i}", c)
+            if not re.fullmatch(r"[\w.:,+=@%/-]+", name) or any(name == n for n, _ in self.commands):
+                raise ConfigError(f"command names must be unique words: {name!r}")
+            self.commands.append((name, text))
+        self.module, self.module_params, self.append = module, module_params, append
+        self.handlers = {"peek": self._peek, "poke": self._poke, "counters": self._counters, "ready": self._ready,
+                         **(handlers or {})}
+        self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
+        self.kind = "vfio-user" if self.kernel.has_virtio_iommu else "bochs"
+        self.models = {}
+        self.qemu = self._log = None
+        self.memory_fd = -1
+        self._stack = contextlib.ExitStack()
+        self._started = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """End everything that start() started. Safe to call at any time, more than once."""
+        self._stack.close()
+
+    # Making it.
+
+    def _files(self, directory):
+        """The initramfs: the ACPI table in front, as the kernel wants it, then what no run changes, then this run's."""
+        parts = []
+        if any(properties_of(g) for g in self.gpus):
+            table = Cpio()
+            table.file("kernel/firmware/acpi/gpu.aml", compile_asl(make_asl(self.gpus), directory))
+            parts.append(table.finish())
+        parts.append(self.kernel.initramfs().read_bytes())
+        cpio = Cpio()
+        cpio.file("/init", (HERE / "init").read_bytes(), 0o755)
+        cpio.tree("/vm/bin", HERE / "bin")
+        cpio.file("/vm/memory", f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else "")
+        cpio.file("/vm/gpus.conf", "".join(
+            f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {self.kind} {g.port} {g.acpi} "
+            f"{'yes' if g.ready else 'no'}\n" for g in self.gpus))
+        commands = ""
+        for i, (name, text) in enumerate(self.commands):
+            cpio.file(f"/vm/commands.d/{i:03}", text + "\n", 0o755)
+            commands += f"/vm/commands.d/{i:03} {name}\n"
+        cpio.file("/vm/commands", commands)
+        if self.module:
+            cpio.tree("/vm/module.ko", self.module)
+            cpio.file("/vm/module.params", self.module_params + "\n")
+        for guest, host in self.files.items():
+            cpio.tree(guest, host)
+        parts.append(cpio.finish())
+        path = pathlib.Path(directory, "initrd")
+        path.write_bytes(b"".join(parts))
+        return path
+
+    @staticmethod
+    def _hex(value):
+        return "-" if value is None else f"{value:#x}"
+
+    def _arguments(self, directory, initrd):
+        smmu = ",iommu=smmuv3" if self.kind == "bochs" else ""
+        # Warnings must be seen, boot should be fast: nothing here changes what the driver meets.
+        append = ("console=ttyAMA0 loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
+                  + self.append).strip()
+        # A runner that is killed by force can clean up nothing: the kernel then ends QEMU.
+        a = ["setpriv", "--pdeathsig", "KILL", "qemu-system-aarch64", "-M", f"virt,gic-version=3,memory-backend=ram{smmu}", "-cpu", "neoverse-n1",
+             "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+             # Shared, so that a vfio-user device can map it for DMA.
+             "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
+             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot", "-bios", FIRMWARE,
+             "-kernel", str(self.kernel.image()), "-initrd", str(initrd), "-append", append,
+             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+             "-chardev", f"socket,id=test,path={directory}/test.sock",
+             "-device", "virtio-serial-pci,addr=2", "-device", "virtserialport,chardev=test,name=test"]
+        if self.kind == "vfio-user":
+            a += ["-device", "virtio-iommu-pci,addr=1"]
+        if self.memory_size:
+            a += ["-object", f"memory-backend-file,id=gpumem,size={self.memory_size},share=on,reserve=off,"
+                  f"mem-path=/proc/self/fd/{self.memory_fd}", "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
+        for i, g in enumerate(self.gpus):
+            several = ",multifunction=on" if any(o.slot == g.slot and o is not g for o in self.gpus) else ""
+            a += ["-device", f"pcie-root-port,id=port{i},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={i + 1}{several}"]
+            if self.kind == "bochs":
+                a += ["-device", f"bochs-display,bus=port{i},addr=0"]
+            else:
+                a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
+                                             "socket": {"type": "unix", "path": f"{directory}/gpu{i}.sock"}})]
+        return a
+
+    def start(self):
+        """Start the models and QEMU. run() does it; a test that wants to look at the machine meanwhile may."""
+        enter = self._stack.callback
+        directory = tempfile.mkdtemp(prefix="vm-")
+        enter(shutil.rmtree, directory, ignore_errors=True)
+        if self.log_path:
+            self._log = self._stack.enter_context(open(self.log_path, "w", encoding="utf-8"))
+        if self.memory_size:
+            self.memory_fd = os.memfd_create("gpu-memory")
+            enter(os.close, self.memory_fd)
+            os.ftruncate(self.memory_fd, self.memory_size)
+        initrd = self._files(directory)
+        if self.kind == "vfio-user":
+            for i, g in enumerate(self.gpus):
+                try:
+                    device = model.Gpu(model.Spec.from_dict({**({} if g.ready else {"ready_after_ms": None}), **g.model}))
+                except (TypeError, ValueError) as e:
+                    raise ConfigError(f"{g.name}: {e}") from None
+                enter(device.close)
+                server = model.Server(device, f"{directory}/gpu{i}.sock").start()
+                enter(server.stop)
+                self.models[g.name] = server
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        enter(self._listener.close)
+        self._listener.bind(f"{directory}/test.sock")
+        self._listener.listen(1)
+        self._stderr = open(f"{directory}/qemu.err", "w+b")
+        enter(self._stderr.close)
+        self._started = time.monotonic()
+        self.qemu = subprocess.Popen(
+            self._arguments(directory, initrd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
+            pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
+        enter(self._end_qemu)
+        return self
+
+    def _end_qemu(self):
+        if self.qemu.poll() is None:
+            self.qemu.kill()
+        self.qemu.wait()
+        self.qemu.stdout.close()
+
+    # Running it.
+
+    def run(self):
+        """Boot, run all commands, power off; the Result. Never raises for what happens in the guest."""
+        if self.qemu is None:
+            self.start()
+        result = self._result = Result(self.kernel.name, self.kernel.release)
+        self._current = None
+        self._in_dmesg = self._done = False
+        try:
+            self._loop(result)
+            result.seconds = time.monotonic() - self._started
+            self._stderr.seek(0)
+            self._errors = self._stderr.read().decode("utf-8", "replace").strip()
+        finally:
+            self.close()
+        self._judge(result)
+        return result
+
+    def _loop(self, result):
+        deadline = self._started + self.timeout
+        buffers = {}
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
+            selector.register(self._listener, selectors.EVENT_READ, None)
+            buffers[self.qemu.stdout] = b""
+            open_streams = {self.qemu.stdout}
+            while open_streams:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    where = f"in command {self._current.name}" if self._current else "outside any command"
+                    result.failures.append(f"timeout after {self.timeout} s, {where}")
+                    return
+                for key, _ in selector.select(min(left, 1)):
+                    if key.fileobj is self._listener:
+                        channel = self._listener.accept()[0]
+                        self._stack.callback(channel.close)
+                        selector.unregister(self._listener)
+                        selector.register(channel, selectors.EVENT_READ, self._test_line)
+                        buffers[channel] = b""
+                        open_streams.add(channel)
+                        self._channel = channel
+                        continue
+                    data = os.read(key.fd, 65536)
+                    *lines, buffers[key.fileobj] = (buffers[key.fileobj] + data).split(b"\n")
+                    if not data:
+                        lines += [buffers[key.fileobj]] if buffers[key.fileobj] else []
+                        selector.unregister(key.fileobj)
+                        open_streams.discard(key.fileobj)
+                    for line in lines:
+                        key.data(line.decode("utf-8", "replace").rstrip("\r"))
+        # Both ends are closed: QEMU is as good as gone, and close() sees to the rest.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.qemu.wait(timeout=10)
+
+    def _note(self, mark, line):
+        if self._log:
+            self._log.write(f"{time.monotonic() - self._started:8.3f} {mark} {line}\n")
+            self._log.flush()
+        if self.echo:
+            self.echo(mark, line)
+
+    def _console_line(self, line):
+        self._note("|", line)
+        self._result.console.append(line)
+        if line.startswith("@@FAIL "):
+            self._result.failures.append("the guest gave up: " + line[7:])
+
+    def _test_line(self, line):
+        result, now = self._result, time.monotonic()
+        self._note("d" if self._in_dmesg else ">", line)
+        # A command's last line may lack its end: our marker then follows in the same line.
+        head, mark, rest = line.partition("@@RC ")
+        if mark and head and self._current and rest.startswith(self._current.name + " "):
+            self._current.output.append(head)
+            line = mark + rest
+        if not line.startswith("@@"):
+            if self._in_dmesg:
+                result.dmesg.append(line)
+            elif self._current:
+                self._current.output.append(line)
+            return
+        word, _, rest = line[2:].partition(" ")
+        if word == "BOOT":
+            result.boot_seconds = now - self._started
+        elif word == "RUN":
+            self._current = Command(rest)
+            self._command_started = now
+            result.commands.append(self._current)
+        elif word == "RC" and self._current and rest.rpartition(" ")[0] == self._current.name:
+            self._current.rc = int(rest.rpartition(" ")[2])
+            self._current.seconds = now - self._command_started
+            self._current = None
+        elif word == "HOST":
+            self._answer(rest)
+        elif word == "DMESG":
+            self._in_dmesg = True
+        elif word == "DONE":
+            self._done = True
+            self._in_dmesg = False
+        elif word == "FAIL":
+            result.failures.append("the guest gave up: " + rest)
+        elif self._current:
+            self._current.output.append(line)
+
+    def _answer(self, question):
+        name, *words = question.split()
+        try:
+            answer = "ok " + str(self.handlers[name](self, *words) or "")
+        except Exception as e:  # whatever a handler does, the guest must not wait for ever
+            answer = f"error {type(e).__name__}: {e}"
+        answer = answer.replace("\n", " ").rstrip()
+        self._note("<", answer)
+        try:
+            self._channel.sendall(answer.encode() + b"\n")
+        except OSError as e:
+            self._result.failures.append(f"the guest left before the answer to {question!r}: {e}")
+
+    def _judge(self, result):
+        for c in result.commands:
+            if c.rc is None:
+                result.failures.append(f"command {c.name} did not end")
+            elif c.rc:
+                result.failures.append(f"command {c.name} failed with {c.rc}")
+        seen = {c.name for c in result.commands}
+        result.failures += [f"command {n} was never started" for n, _ in self.commands if n not in seen]
+        if not self._done:
+            why = self._errors or f"QEMU ended with {self.qemu.returncode}"
+            result.failures.append(f"the guest never said that it was done ({why})")
+        # The console has what came too late for dmesg, dmesg what the console was too slow for.
+        hits = scan_log(result.console + result.dmesg, self.allow)
+        without_time = dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", h) for h in hits)
+        result.failures += [f"kernel log: {h}" for h in without_time]
+
+    # The GPU memory, from outside.
+
+    def _offset(self, address, count):
+        if not self.memory_address <= address <= address + count <= self.memory_address + self.memory_size:
+            raise ValueError(f"{count} bytes at {address:#x} are not in the GPU memory")
+        return address - self.memory_address
+
+    def read_gpu_memory(self, address, count):
+        """count bytes at a physical address, as the guest's CPUs see it."""
+        return os.pread(self.memory_fd, count, self._offset(address, count))
+
+    def write_gpu_memory(self, address, data):
+        os.pwrite(self.memory_fd, data, self._offset(address, len(data)))
+
+    # Host-side handlers that every machine has.
+
+    @staticmethod
+    def _peek(machine, address, count):
+        return machine.read_gpu_memory(int(address, 0), int(count, 0)).hex()
+
+    @staticmethod
+    def _poke(machine, address, data):
+        machine.write_gpu_memory(int(address, 0), bytes.fromhex(data))
+
+    def _model(self, name):
+        if name not in self.models:
+            raise ValueError(f"there is no model of a GPU {name} in this machine ({self.kind})")
+        return self.models[name].gpu
+
+    @staticmethod
+    def _counters(machine, name):
+        return json.dumps(machine._model(name).counters)
+
+    @staticmethod
+    def _ready(machine, name, ms):
+        machine._model(name).not_ready_for(None if ms == "never" else int(ms, 0))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The program
+
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CONFIG_KEYS = {"memory", "ram", "smp", "gpus", "files", "commands", "module_params", "append", "allow", "timeout"}
+
+
+def machine_from_config(kernel, config, **more):
+    unknown = set(config) - CONFIG_KEYS
+    if unknown:
+        raise ConfigError(f"unknown in the configuration: {', '.join(sorted(unknown))}")
+    given = dict(config)
+    if isinstance(given.get("memory"), dict):
+        given["memory"] = given["memory"].get("size", 0)
+    try:
+        return Machine(kernel, **{**given, **{k: v for k, v in more.items() if v is not None}})
+    except TypeError as e:
+        raise ConfigError(str(e)) from None
+
+
+def print_result(result, out):
+    for c in result.commands:
+        print(f"{'ok    ' if c.rc == 0 else 'FAILED'} {c.name} ({c.seconds:.1f} s)", file=out)
+    for f in result.failures:
+        print(f"FAILED {f}", file=out)
+    boot = "never booted" if result.boot_seconds is None else f"booted in {result.boot_seconds:.1f} s"
+    print(f"{'ok    ' if result.ok else 'FAILED'} kernel {result.kernel} ({result.release}): {boot}, "
+          f"{result.seconds:.1f} s in all", file=out)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="vm.py", description="Boot a virtual GH200 and run commands in it.")
+    commands = parser.add_subparsers(dest="what", required=True)
+    run = commands.add_parser("run", help="boot, run the configuration's commands, print a verdict")
+    run.add_argument("--kernel", required=True, help="a name of tests/kernels.conf")
+    run.add_argument("--config", required=True, help="a JSON file, - for standard input")
+    run.add_argument("--module", help="the kernel module to load before the commands")
+    run.add_argument("--timeout", type=float, help="seconds for everything (default 120)")
+    run.add_argument("--log", help="write console and test channel there, with times")
+    run.add_argument("--quiet", action="store_true", help="print only the verdict, not what the commands say")
+    args = parser.parse_args(argv)
+
+    def echo(mark, line):
+        if mark == ">":
+            print(line, flush=True)
+
+    def leave(number, frame):
+        # As an exception it passes through every "finally" and "with" on its way out; a second one must not stop it.
+        for n in ENDING:
+            signal.signal(n, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ENDING:
+        signal.signal(number, leave)
+    try:
+        config = json.loads(sys.stdin.read() if args.config == "-" else pathlib.Path(args.config).read_text("utf-8"))
+        with machine_from_config(args.kernel, config, module=args.module, timeout=args.timeout, log=args.log,
+                                 echo=None if args.quiet else echo) as machine:
+            result = machine.run()
+    except (ConfigError, OSError, ValueError) as e:
+        print(f"vm.py: {e}", file=sys.stderr)
+        return 2
+    print_result(result, sys.stdout)
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
