@@ -407,11 +407,10 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		pci_info(pdev, "firmware gives no %s: a plain PCI device, as vfio-pci would handle it\n",
 			 PROP_BASE);
 	else
-		pci_info(pdev, "usemem [%#llx-%#llx] as BAR4 of %#llx bytes, resmem %#llx bytes as BAR2 of %#llx bytes\n",
-			 (u64)gpu->usemem.base,
-			 (u64)gpu->usemem.base + gpu->usemem.length - 1,
-			 gpu->usemem.bar_size, gpu->resmem.length,
-			 gpu->resmem.bar_size);
+		/* Addresses are for root: /proc/iomem has them. */
+		pci_info(pdev, "usemem %#llx bytes as BAR4 of %#llx, resmem %#llx bytes as BAR2 of %#llx\n",
+			 gpu->usemem.length, gpu->usemem.bar_size,
+			 gpu->resmem.length, gpu->resmem.bar_size);
 	return 0;
 
 unlist:
