@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See lib.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define GPUS_CONF	"/vm/gpus.conf"
+
+/* The channel to the test runner, inherited from init. */
+#define HOST_FD		3
+
+static struct gpu gpus[40];
+static size_t gpu_count;
+
+static void load_gpus(void)
+{
+	char line[256];
+	FILE *f = fopen(GPUS_CONF, "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) && gpu_count < 40) {
+		struct gpu *g = &gpus[gpu_count];
+
+		char base[32], size[32], kind[32];
+
+		if (sscanf(line, "%31s %15s %31s %31s %31s %15s", g->name,
+			   g->addr, base, size, kind, g->port) != 6)
+			continue;
+		/* "-", where the firmware table has no number, gives 0. */
+		g->base = strtoull(base, NULL, 0);
+		g->size = strtoull(size, NULL, 0);
+		g->is_model = !strcmp(kind, "vfio-user");
+		gpu_count++;
+	}
+	fclose(f);
+}
+
+const struct gpu *gpu_find(const char *name)
+{
+	size_t i;
+
+	if (!gpu_count)
+		load_gpus();
+	for (i = 0; i < gpu_count; i++)
+		if (!strcmp(gpus[i].name, name))
+			return &gpus[i];
+	fail_msg("no GPU called %s in " GPUS_CONF, name);
+	return NULL;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
+	return write_file(path, text);
+}
+
+bool gpu_bound(const struct gpu *gpu)
+{
+	char path[128], target[256];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver",
+		 gpu->addr);
+	len = readlink(path, target, sizeof(target) - 1);
+	if (len < 0)
+		return false;
+	target[len] = 0;
+	return !strcmp(strrchr(target, '/') + 1, DRIVER);
+}
+
+int gpu_bind(const struct gpu *gpu)
+{
+	int ret = gpu_sysfs_write(gpu, "driver_override", DRIVER);
+
+	if (ret)
+		return ret;
+	return write_file("/sys/bus/pci/drivers/" DRIVER "/bind", gpu->addr);
+}
+
+int gpu_unbind(const struct gpu *gpu)
+{
+	int ret = write_file("/sys/bus/pci/drivers/" DRIVER "/unbind",
+			     gpu->addr);
+
+	if (ret)
+		return ret;
+	return gpu_sysfs_write(gpu, "driver_override", "\n");
+}
+
+void gpu_unbind_all(void)
+{
+	size_t i;
+
+	if (!gpu_count)
+		load_gpus();
+	for (i = 0; i < gpu_count; i++)
+		if (gpu_bound(&gpus[i]))
+			assert_int_equal(gpu_unbind(&gpus[i]), 0);
+}
+
+volatile uint32_t *gpu_map_bar0(const struct gpu *gpu)
+{
+	char path[128];
+	void *map;
+	int fd;
+
+	/* Without a driver, nobody has switched the memory decoder on. */
+	assert_int_equal(gpu_sysfs_write(gpu, "enable", "1"), 0);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0",
+		 gpu->addr);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	map = mmap(NULL, BAR0_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(map != MAP_FAILED);
+	close(fd);
+	return map;
+}
+
+void gpu_unmap_bar0(volatile uint32_t *bar0)
+{
+	munmap((void *)bar0, BAR0_SIZE);
+}
+
+void gpu_unready(const struct gpu *gpu, uint32_t ms)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
+
+	if (gpu->is_model) {
+		bar0[MODEL_UNREADY / 4] = ms;
+		gpu_unmap_bar0(bar0);
+		return;
+	}
+
+	/* The stand-in's registers are RAM: a child makes them ready in time. */
+	bar0[BAR0_C2C / 4] = 0;
+	bar0[BAR0_HBM / 4] = 0;
+	if (ms != UINT32_MAX && !fork()) {
+		if (!fork()) {
+			usleep(ms * 1000ULL);
+			bar0[BAR0_C2C / 4] = 0xff;
+			bar0[BAR0_HBM / 4] = 0xff;
+		}
+		_exit(0);
+	}
+	gpu_unmap_bar0(bar0);
+}
+
+static int group_of(const struct gpu *gpu)
+{
+	char path[128], target[256];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
+		 gpu->addr);
+	len = readlink(path, target, sizeof(target) - 1);
+	assert_true(len > 0);
+	target[len] = 0;
+	return atoi(strrchr(target, '/') + 1);
+}
+
+void vfio_open(struct vfio *v, const struct gpu *gpu)
+{
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+	char path[64];
+
+	v->gpu = gpu;
+	v->container = open("/dev/vfio/vfio", O_RDWR);
+	assert_true(v->container >= 0);
+	snprintf(path, sizeof(path), "/dev/vfio/%d", group_of(gpu));
+	v->group = open(path, O_RDWR);
+	if (v->group < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	assert_int_equal(ioctl(v->group, VFIO_GROUP_GET_STATUS, &status), 0);
+	assert_true(status.flags & VFIO_GROUP_FLAGS_VIABLE);
+	assert_int_equal(ioctl(v->group, VFIO_GROUP_SET_CONTAINER,
+			       &v->container), 0);
+	assert_int_equal(ioctl(v->container, VFIO_SET_IOMMU,
+			       VFIO_TYPE1v2_IOMMU), 0);
+	v->device = ioctl(v->group, VFIO_GROUP_GET_DEVICE_FD, gpu->addr);
+	if (v->device < 0)
+		fail_msg("opening %s: %s", gpu->addr, strerror(errno));
+}
+
+void vfio_close(struct vfio *v)
+{
+	close(v->device);
+	close(v->group);
+	close(v->container);
+	v->device = -1;
+}
+
+void vfio_start(struct vfio *v, const char *name)
+{
+	const struct gpu *gpu = gpu_find(name);
+	int ret = gpu_bound(gpu) ? 0 : gpu_bind(gpu);
+
+	if (ret)
+		fail_msg("binding %s (%s): %s", name, gpu->addr,
+			 strerror(-ret));
+	vfio_open(v, gpu);
+}
+
+void vfio_stop(struct vfio *v)
+{
+	vfio_close(v);
+	assert_int_equal(gpu_unbind(v->gpu), 0);
+}
+
+void vfio_region(struct vfio *v, unsigned int index, struct region *r)
+{
+	union {
+		struct vfio_region_info info;
+		char bytes[512];
+	} u = { .info = { .argsz = sizeof(u), .index = index } };
+	struct vfio_region_info_cap_sparse_mmap *sparse;
+	uint32_t at;
+
+	memset(r, 0, sizeof(*r));
+	assert_int_equal(ioctl(v->device, VFIO_DEVICE_GET_REGION_INFO,
+			       &u.info), 0);
+	assert_true(u.info.argsz <= sizeof(u));
+	r->size = u.info.size;
+	r->offset = u.info.offset;
+	r->flags = u.info.flags;
+	if (!(r->flags & VFIO_REGION_INFO_FLAG_CAPS))
+		return;
+	for (at = u.info.cap_offset; at; at = sparse->header.next) {
+		assert_true(at + sizeof(*sparse) <= sizeof(u));
+		sparse = (void *)(u.bytes + at);
+		if (sparse->header.id != VFIO_REGION_INFO_CAP_SPARSE_MMAP)
+			continue;
+		r->areas = sparse->nr_areas;
+		r->area_offset = sparse->areas[0].offset;
+		r->area_size = sparse->areas[0].size;
+	}
+}
+
+int vfio_reset(struct vfio *v)
+{
+	return ioctl(v->device, VFIO_DEVICE_RESET) ? -errno : 0;
+}
+
+void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
+	       uint64_t length, int prot, int flags, int *err)
+{
+	void *map = mmap(NULL, length, prot, flags, v->device,
+			 REGION(index) + offset);
+
+	if (err)
+		*err = map == MAP_FAILED ? -errno : 0;
+	else if (map == MAP_FAILED)
+		fail_msg("mmap of region %u at %#llx: %s", index,
+			 (unsigned long long)offset, strerror(errno));
+	return map;
+}
+
+ssize_t vfio_read(struct vfio *v, uint64_t pos, void *buf, size_t count)
+{
+	ssize_t ret = pread(v->device, buf, count, pos);
+
+	return ret < 0 ? -errno : ret;
+}
+
+ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count)
+{
+	ssize_t ret = pwrite(v->device, buf, count, pos);
+
+	return ret < 0 ? -errno : ret;
+}
+
+void fill(void *buf, size_t count, uint64_t seed)
+{
+	uint64_t x = seed * 0x9e3779b97f4a7c15ULL + 1;
+	unsigned char *p = buf;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		p[i] = x >> 24;
+	}
+}
+
+char *page_before_hole(void)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	char *map = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(map != MAP_FAILED);
+	assert_int_equal(munmap(map + page, page), 0);
+	return map;
+}
+
+uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+static int klog = -1;
+
+static void klog_seek(int whence)
+{
+	if (klog < 0) {
+		klog = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+		assert_true(klog >= 0);
+	}
+	lseek(klog, 0, whence);
+}
+
+void klog_mark(void)
+{
+	klog_seek(SEEK_END);
+}
+
+void klog_rewind(void)
+{
+	klog_seek(SEEK_SET);
+}
+
+/* A record as /dev/kmsg has it: "level,number,time,flags;text\n" and more. */
+static bool klog_record(char *record, size_t size)
+{
+	ssize_t len;
+
+	do {
+		len = read(klog, record, size - 1);
+	} while (len < 0 && errno == EPIPE);
+	if (len < 0)
+		return false;
+	record[len] = 0;
+	return true;
+}
+
+int klog_count(const char *text)
+{
+	char record[8192];
+	int count = 0;
+
+	while (klog_record(record, sizeof(record)))
+		if (strstr(record, text))
+			count++;
+	return count;
+}
+
+bool klog_next(int *level, char *line, size_t size)
+{
+	char record[8192];
+	char *text;
+
+	if (!klog_record(record, sizeof(record)))
+		return false;
+	text = strchr(record, ';');
+	assert_non_null(text);
+	/* The facility is in the higher bits. */
+	*level = atoi(record) & 7;
+	snprintf(line, size, "%.*s", (int)strcspn(text + 1, "\n"), text + 1);
+	return true;
+}
+
+#define MODULE		"/vm/module.ko"
+#define MODULE_PARAMS	"/vm/module.params"
+
+int module_load(void)
+{
+	char params[256] = "";
+	int fd = open(MODULE_PARAMS, O_RDONLY);
+	int ret = 0;
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, params, sizeof(params) - 1) >= 0);
+	close(fd);
+	params[strcspn(params, "\n")] = 0;
+
+	fd = open(MODULE, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	if (syscall(SYS_finit_module, fd, params, 0))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int module_unload(void)
+{
+	return syscall(SYS_delete_module, DRIVER, O_NONBLOCK) ? -errno : 0;
+}
+
+void *volatile sigbus_addr;
+static sigjmp_buf sigbus_jmp;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)sig;
+	(void)context;
+	sigbus_addr = info->si_addr;
+	siglongjmp(sigbus_jmp, 1);
+}
+
+bool raises_sigbus(void (*fn)(void *), void *arg)
+{
+	struct sigaction sa = { .sa_sigaction = on_sigbus,
+				.sa_flags = SA_SIGINFO };
+	struct sigaction old;
+	bool raised = true;
+
+	sigaction(SIGBUS, &sa, &old);
+	if (!sigsetjmp(sigbus_jmp, 1)) {
+		fn(arg);
+		raised = false;
+	}
+	sigaction(SIGBUS, &old, NULL);
+	return raised;
+}
+
+void touch_read(void *addr)
+{
+	(void)*(volatile char *)addr;
+}
+
+void touch_write(void *addr)
+{
+	*(volatile char *)addr = 1;
+}
+
+/* Asks a handler of the test runner; the answer, without "ok ", is in @answer. */
+static void ask_host(const char *question, char *answer, size_t size)
+{
+	size_t len = strlen(question), got = 0;
+
+	assert_int_equal(write(HOST_FD, question, len), (ssize_t)len);
+	while (got < size - 1) {
+		ssize_t ret = read(HOST_FD, answer + got, 1);
+
+		assert_int_equal(ret, 1);
+		if (answer[got] == '\n')
+			break;
+		got++;
+	}
+	answer[got] = 0;
+	if (strncmp(answer, "ok", 2))
+		fail_msg("the host answers \"%s\" to %s", answer, question);
+	memmove(answer, answer + 2, got - 1);
+	if (answer[0] == ' ')
+		memmove(answer, answer + 1, strlen(answer));
+}
+
+#define HOST_MAX	1024
+
+void host_peek(uint64_t phys, void *buf, size_t count)
+{
+	char question[80], answer[2 * HOST_MAX + 16];
+	unsigned char *p = buf;
+	size_t i;
+
+	assert_true(count <= HOST_MAX);
+	snprintf(question, sizeof(question), "@@HOST peek %#llx %zu\n",
+		 (unsigned long long)phys, count);
+	ask_host(question, answer, sizeof(answer));
+	assert_int_equal(strlen(answer), 2 * count);
+	for (i = 0; i < count; i++)
+		assert_int_equal(sscanf(answer + 2 * i, "%2hhx", &p[i]), 1);
+}
+
+void host_poke(uint64_t phys, const void *buf, size_t count)
+{
+	char question[2 * HOST_MAX + 80], answer[64];
+	const unsigned char *p = buf;
+	size_t i, at;
+
+	assert_true(count <= HOST_MAX);
+	at = snprintf(question, sizeof(question), "@@HOST poke %#llx ",
+		      (unsigned long long)phys);
+	for (i = 0; i < count; i++)
+		at += sprintf(question + at, "%02x", p[i]);
+	sprintf(question + at, "\n");
+	ask_host(question, answer, sizeof(answer));
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reads and writes whose buffer is a fresh mapping of the same memory, beside
+ * a loop of resets.  Whoever holds a lock over user memory that a reset wants
+ * ends here.  Takes the seconds to run, 60 without an argument.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW	(PROT_READ | PROT_WRITE)
+#define SIZE	(4 * MiB)
+
+static struct vfio v;
+static uint64_t deadline;
+static unsigned int seconds = 60;
+
+struct worker {
+	void *(*fn)(void *);
+	unsigned int index;
+	bool write;
+	pthread_t thread;
+	unsigned long rounds;
+	ssize_t bad;
+};
+
+static void *self_io(void *arg)
+{
+	struct worker *w = arg;
+
+	while (now_ms() < deadline) {
+		uint64_t at = (w->rounds % 64) * 2 * MiB;
+		char *map = mmap(NULL, SIZE, RW, MAP_SHARED, v.device,
+				 REGION(w->index) + at);
+		ssize_t ret;
+
+		if (map == MAP_FAILED) {
+			w->bad = -errno;
+			break;
+		}
+		/* Overlapping by half, and from the other part in turn. */
+		if (w->write)
+			ret = vfio_write(&v, REGION(w->index) + at + SIZE / 2,
+					 map, SIZE);
+		else
+			ret = vfio_read(&v, REGION(w->index) + at + SIZE / 2,
+					map, SIZE);
+		munmap(map, SIZE);
+		if (ret != (ssize_t)SIZE) {
+			w->bad = ret;
+			break;
+		}
+		w->rounds++;
+	}
+	return NULL;
+}
+
+static void *toucher(void *arg)
+{
+	struct worker *w = arg;
+	char *map = vfio_map(&v, w->index, 0, SIZE, RW, MAP_SHARED, NULL);
+
+	while (now_ms() < deadline) {
+		for (uint64_t at = 0; at < SIZE; at += 64 * KiB)
+			map[at]++;
+		w->rounds++;
+	}
+	munmap(map, SIZE);
+	return NULL;
+}
+
+static void *resetter(void *arg)
+{
+	struct worker *w = arg;
+
+	while (now_ms() < deadline) {
+		int ret = vfio_reset(&v);
+
+		/* The device's lock may be taken for a moment. */
+		if (ret && ret != -EAGAIN) {
+			w->bad = ret;
+			break;
+		}
+		w->rounds++;
+	}
+	return NULL;
+}
+
+static void io_into_the_own_mapping_beside_resets_ends(void **state)
+{
+	struct worker w[] = {
+		{ .fn = resetter },
+		{ .fn = self_io, .index = USEMEM },
+		{ .fn = self_io, .index = USEMEM, .write = true },
+		{ .fn = self_io, .index = RESMEM },
+		{ .fn = toucher, .index = RESMEM },
+	};
+	size_t i, n = sizeof(w) / sizeof(w[0]);
+
+	vfio_start(&v, "gh200");
+	deadline = now_ms() + seconds * 1000;
+	/* A thread that hangs is killed with the process, and reported. */
+	alarm(seconds + 30);
+	for (i = 0; i < n; i++)
+		assert_int_equal(pthread_create(&w[i].thread, NULL, w[i].fn,
+						&w[i]), 0);
+	for (i = 0; i < n; i++)
+		pthread_join(w[i].thread, NULL);
+	alarm(0);
+	for (i = 0; i < n; i++) {
+		print_message("# worker %zu: %lu rounds\n", i, w[i].rounds);
+		assert_int_equal(w[i].bad, 0);
+		assert_true(w[i].rounds > 0);
+	}
+	vfio_stop(&v);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(io_into_the_own_mapping_beside_resets_ends),
+	};
+
+	if (argc > 1)
+		seconds = atoi(argv[1]);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("race", tests, NULL, NULL);
+}

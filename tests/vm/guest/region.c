@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* VFIO_DEVICE_GET_REGION_INFO: what user space is told of the fake BARs. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RWMC	(VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | \
+		 VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS)
+
+static struct vfio v;
+
+static void check(unsigned int index, uint64_t length, uint64_t bar)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	struct region r;
+
+	vfio_region(&v, index, &r);
+	assert_int_equal(r.flags, RWMC);
+	assert_int_equal(r.offset, REGION(index));
+	assert_int_equal(r.size, bar);
+	assert_int_equal(r.areas, 1);
+	assert_int_equal(r.area_offset, 0);
+	assert_int_equal(r.area_size, length / page * page);
+}
+
+static void both_bars_have_a_sparse_area_of_the_memory(void **state)
+{
+	vfio_start(&v, "gh200");
+	check(USEMEM, 0x60000000, 2 * GiB);
+	check(RESMEM, 0x50000000, 2 * GiB);
+	vfio_stop(&v);
+}
+
+static void a_memory_that_is_a_power_of_two_fills_its_bar(void **state)
+{
+	vfio_start(&v, "second");
+	check(USEMEM, 2 * GiB, 2 * GiB);
+	check(RESMEM, 1 * GiB, 1 * GiB);
+	vfio_stop(&v);
+}
+
+static void a_page_that_is_not_all_memory_is_left_out(void **state)
+{
+	vfio_start(&v, "odd");
+	check(USEMEM, 0x60000000, 2 * GiB);
+	check(RESMEM, 0x50001235, 2 * GiB);
+	vfio_stop(&v);
+}
+
+static void other_regions_are_those_of_the_device(void **state)
+{
+	static const unsigned int none[] = {
+		VFIO_PCI_BAR1_REGION_INDEX, VFIO_PCI_BAR3_REGION_INDEX,
+		VFIO_PCI_BAR5_REGION_INDEX
+	};
+	struct region r;
+	size_t i;
+
+	vfio_start(&v, "gh200");
+	vfio_region(&v, VFIO_PCI_BAR0_REGION_INDEX, &r);
+	assert_int_equal(r.size, BAR0_SIZE);
+	assert_int_equal(r.offset, 0);
+	for (i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+		vfio_region(&v, none[i], &r);
+		assert_int_equal(r.size, 0);
+	}
+	vfio_region(&v, VFIO_PCI_CONFIG_REGION_INDEX, &r);
+	assert_int_equal(r.size, 4096);
+	vfio_stop(&v);
+}
+
+/* The buffer of a caller that first asks how much it needs. */
+static void a_short_buffer_is_told_its_size(void **state)
+{
+	struct {
+		struct vfio_region_info info;
+		unsigned char rest[256];
+	} u;
+	size_t need;
+
+	vfio_start(&v, "gh200");
+
+	memset(&u, 0xa5, sizeof(u));
+	u.info.argsz = sizeof(u.info);
+	u.info.flags = 0;
+	u.info.index = USEMEM;
+	u.info.cap_offset = 0;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
+	need = u.info.argsz;
+	assert_true(need > sizeof(u.info) && need <= sizeof(u));
+	assert_int_equal(u.info.flags, RWMC);
+	assert_int_equal(u.info.cap_offset, 0);
+	assert_int_equal(u.info.size, 2 * GiB);
+	assert_int_equal(u.rest[0], 0xa5);
+
+	/* One byte too little is too little. */
+	u.info.argsz = need - 1;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
+	assert_int_equal(u.info.argsz, need);
+	assert_int_equal(u.info.cap_offset, 0);
+	assert_int_equal(u.rest[0], 0xa5);
+
+	/* Just enough is enough, and not a byte more is written. */
+	u.info.argsz = need;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
+	assert_int_equal(u.info.argsz, need);
+	assert_int_equal(u.info.cap_offset, sizeof(u.info));
+	assert_int_not_equal(u.rest[0], 0xa5);
+	assert_int_equal(u.rest[need - sizeof(u.info)], 0xa5);
+
+	vfio_stop(&v);
+}
+
+static void a_struct_that_is_too_short_is_EINVAL(void **state)
+{
+	struct vfio_region_info info = { .index = USEMEM };
+	uint32_t argsz;
+
+	vfio_start(&v, "gh200");
+	/* Up to and with the field "offset" is the least. */
+	for (argsz = 0; argsz < sizeof(info); argsz++) {
+		info.argsz = argsz;
+		assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO,
+				       &info), -1);
+		assert_int_equal(errno, EINVAL);
+	}
+	vfio_stop(&v);
+}
+
+static void an_unreadable_struct_is_EFAULT(void **state)
+{
+	char *page = page_before_hole();
+	struct vfio_region_info *info;
+
+	vfio_start(&v, "gh200");
+	info = (void *)(page + sysconf(_SC_PAGESIZE) - 8);
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
+	assert_int_equal(errno, EFAULT);
+
+	/* The struct is there, the room for the capability is not. */
+	info = (void *)(page + sysconf(_SC_PAGESIZE) - sizeof(*info));
+	info->argsz = 256;
+	info->index = USEMEM;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
+	assert_int_equal(errno, EFAULT);
+	vfio_stop(&v);
+}
+
+static void an_index_that_does_not_exist_is_EINVAL(void **state)
+{
+	struct vfio_region_info info = { .argsz = sizeof(info), .index = 1000 };
+
+	vfio_start(&v, "gh200");
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &info), -1);
+	assert_int_equal(errno, EINVAL);
+	vfio_stop(&v);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(both_bars_have_a_sparse_area_of_the_memory),
+	cmocka_unit_test(a_memory_that_is_a_power_of_two_fills_its_bar),
+	cmocka_unit_test(a_page_that_is_not_all_memory_is_left_out),
+	cmocka_unit_test(other_regions_are_those_of_the_device),
+	cmocka_unit_test(a_short_buffer_is_told_its_size),
+	cmocka_unit_test(a_struct_that_is_too_short_is_EINVAL),
+	cmocka_unit_test(an_unreadable_struct_is_EFAULT),
+	cmocka_unit_test(an_index_that_does_not_exist_is_EINVAL),
+};
+
+MAIN("region", NULL, NULL)

@@ -1,0 +1,519 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* pread and pwrite on the fake BARs. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define USEMEM_LEN	0x60000000ULL	/* of the GPU "gh200" */
+#define RESMEM_LEN	0x50000000ULL
+#define BAR_LEN		(2 * GiB)
+
+static struct vfio v;
+static const unsigned int indexes[2] = { USEMEM, RESMEM };
+static const uint64_t lengths[2] = { USEMEM_LEN, RESMEM_LEN };
+
+static int setup(void **state)
+{
+	vfio_start(&v, "gh200");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	vfio_stop(&v);
+	return 0;
+}
+
+/*
+ * Every offset within 16 bytes of @edge and every width up to 40, checked
+ * against an image of the memory around it, beyond whose @length is 0xff, and
+ * which ends with the BAR.
+ */
+static void check_around(int k, uint64_t edge)
+{
+	enum { SPAN = 64 };
+	unsigned char image[2 * SPAN], got[SPAN], before[2 * SPAN];
+	uint64_t first = edge - SPAN, pos;
+	uint64_t real = lengths[k] - first < 2 * SPAN ? lengths[k] - first :
+							2 * SPAN;
+	int off, width;
+	ssize_t want;
+
+	/* Fill what is memory; an edge at the BAR's end has none. */
+	if (first >= lengths[k])
+		real = 0;
+	fill(image, sizeof(image), edge + k);
+	memset(image + real, 0xff, sizeof(image) - real);
+	if (real)
+		assert_int_equal(vfio_write(&v, REGION(indexes[k]) + first,
+					    image, real), real);
+
+	for (off = -16; off < 16; off++) {
+		pos = edge + off;
+		for (width = 1; width <= 40; width++) {
+			want = pos >= BAR_LEN ? -EINVAL :
+			       pos + width > BAR_LEN ? (ssize_t)(BAR_LEN - pos) :
+						       width;
+			/* One byte more must stay as it is. */
+			memset(got, 0x77, sizeof(got));
+			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
+						   got, width), want);
+			if (want < 0)
+				want = 0;
+			assert_memory_equal(got, image + SPAN + off, want);
+			assert_int_equal(got[want], 0x77);
+
+			/* The same bytes inverted, and only where memory is. */
+			memcpy(before, image, sizeof(image));
+			for (ssize_t i = 0; i < want; i++) {
+				got[i] = ~image[SPAN + off + i];
+				if (SPAN + off + i < (ssize_t)real)
+					image[SPAN + off + i] = got[i];
+			}
+			assert_int_equal(vfio_write(&v, REGION(indexes[k]) + pos,
+						    got, width), want ?: -EINVAL);
+			memset(before, 0, sizeof(before));
+			ssize_t all = first + sizeof(before) > BAR_LEN ?
+				      (ssize_t)(BAR_LEN - first) :
+				      (ssize_t)sizeof(before);
+			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + first,
+						   before, sizeof(before)), all);
+			assert_memory_equal(before, image, all);
+		}
+	}
+}
+
+static void every_access_around_the_end_of_the_memory_is_right(void **state)
+{
+	check_around(0, USEMEM_LEN);
+	check_around(1, RESMEM_LEN);
+}
+
+static void every_access_around_the_end_of_the_bar_is_right(void **state)
+{
+	check_around(0, BAR_LEN);
+	check_around(1, BAR_LEN);
+}
+
+static void every_access_around_a_memory_block_is_right(void **state)
+{
+	check_around(0, 512 * MiB);
+	check_around(1, 512 * MiB);
+}
+
+static void the_start_of_the_memory_is_right(void **state)
+{
+	unsigned char in[48], out[48];
+	int k, off, width;
+
+	for (k = 0; k < 2; k++) {
+		fill(in, sizeof(in), k);
+		assert_int_equal(vfio_write(&v, REGION(indexes[k]), in,
+					    sizeof(in)), sizeof(in));
+		for (off = 0; off < 16; off++)
+			for (width = 1; width <= 32; width++) {
+				assert_int_equal(vfio_read(&v, REGION(indexes[k]) + off,
+							   out, width), width);
+				assert_memory_equal(out, in + off, width);
+			}
+	}
+}
+
+static void bytes_of_a_partial_last_page_are_reached(void **state)
+{
+	uint64_t end = 0x50001235, at = end - 100;
+	unsigned char in[200], out[200];
+	struct vfio odd;
+
+	vfio_start(&odd, "odd");
+	fill(in, sizeof(in), 5);
+	assert_int_equal(vfio_write(&odd, REGION(RESMEM) + at, in, 200), 200);
+	assert_int_equal(vfio_read(&odd, REGION(RESMEM) + at, out, 200), 200);
+	assert_memory_equal(in, out, 100);
+	memset(in, 0xff, sizeof(in));
+	assert_memory_equal(in, out + 100, 100);
+	/* The byte behind the memory is somebody else's. */
+	host_peek(odd.gpu->base + 0x60000000 + end, out, 1);
+	assert_int_equal(out[0], 0);
+	vfio_stop(&odd);
+}
+
+static void beyond_the_bar_is_EINVAL(void **state)
+{
+	char byte = 0;
+	int k;
+
+	for (k = 0; k < 2; k++) {
+		const uint64_t at[] = { BAR_LEN, BAR_LEN + 1, 1ULL << 39,
+					(1ULL << 40) - 1 };
+
+		for (size_t i = 0; i < 4; i++) {
+			uint64_t pos = REGION(indexes[k]) + at[i];
+
+			assert_int_equal(vfio_read(&v, pos, &byte, 1), -EINVAL);
+			assert_int_equal(vfio_write(&v, pos, &byte, 1), -EINVAL);
+		}
+	}
+}
+
+static void nothing_is_nothing(void **state)
+{
+	char byte = 7;
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 0), 0);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM), &byte, 0), 0);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + USEMEM_LEN, &byte, 0), 0);
+	assert_int_equal(byte, 7);
+}
+
+static void a_large_tail_reads_as_ones(void **state)
+{
+	size_t size = 5 * MiB + 13, i;
+	unsigned char *buf = malloc(size);
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + USEMEM_LEN + 3, buf,
+				   size), size);
+	for (i = 0; i < size; i++)
+		assert_int_equal(buf[i], 0xff);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + USEMEM_LEN, buf,
+				    size), size);
+	free(buf);
+}
+
+/* Odd sizes, positions and buffers, across chunks and windows. */
+static void bulk_data_arrives_whole(void **state)
+{
+	size_t size = 3 * MiB + 4099, slack = 16;
+	char *in = malloc(size + slack), *out = malloc(size + slack);
+	char *map;
+	int k, i;
+
+	for (k = 0; k < 2; k++) {
+		map = vfio_map(&v, indexes[k], 510 * MiB, 8 * MiB, RW,
+			       MAP_SHARED, NULL);
+		for (i = 0; i < 3; i++) {
+			uint64_t pos = 511 * MiB + 5 * i;
+
+			fill(in + i, size, 17 * k + i);
+			assert_int_equal(vfio_write(&v, REGION(indexes[k]) + pos,
+						    in + i, size), size);
+			assert_memory_equal(map + pos - 510 * MiB, in + i, size);
+			memset(out, 0, size + slack);
+			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
+						   out + 3 * i, size), size);
+			assert_memory_equal(out + 3 * i, in + i, size);
+		}
+		munmap(map, 8 * MiB);
+	}
+	free(in);
+	free(out);
+}
+
+static void a_fault_in_the_middle_ends_the_access_there(void **state)
+{
+	size_t page = sysconf(_SC_PAGESIZE), i;
+	const size_t room[] = { 1, 7, 8, 100, page };
+	char *hole = page_before_hole() + page;
+	char memory[256];
+	ssize_t ret;
+	int k;
+
+	for (k = 0; k < 2; k++) {
+		uint64_t pos = REGION(indexes[k]) + 512 * MiB - 50;
+
+		for (i = 0; i < sizeof(room) / sizeof(room[0]); i++) {
+			char *buf = hole - room[i];
+			size_t count = room[i] + 100;
+
+			/* Reads give what there is room for, or nothing. */
+			ret = vfio_read(&v, pos, buf, count);
+			assert_true(ret == -EFAULT ||
+				    (ret > 0 && ret <= (ssize_t)room[i]));
+
+			/* Writes change what they say, and nothing else. */
+			memset(memory, 0x11, sizeof(memory));
+			vfio_write(&v, pos + room[i] - 1, memory, sizeof(memory));
+			memset(buf, 0x22, room[i]);
+			ret = vfio_write(&v, pos, buf, count);
+			assert_true(ret == -EFAULT ||
+				    (ret > 0 && ret <= (ssize_t)room[i]));
+			assert_int_equal(vfio_read(&v, pos + room[i], memory, 200),
+					 200);
+			for (int b = 0; b < 200; b++)
+				assert_int_equal(memory[b], 0x11);
+		}
+		/* No byte at all. */
+		assert_int_equal(vfio_read(&v, pos, hole, 64), -EFAULT);
+		assert_int_equal(vfio_write(&v, pos, hole, 64), -EFAULT);
+		/* In the tail, too. */
+		assert_int_equal(vfio_read(&v, REGION(indexes[k]) + lengths[k],
+					   hole, 64), -EFAULT);
+	}
+}
+
+/* The position is advanced by what was done, as preadv() shows. */
+static void vectors_are_read_and_written_in_a_row(void **state)
+{
+	char a[100], b[100], c[100], in[300], out[300];
+	struct iovec iov[3] = { { a, 100 }, { b, 100 }, { c, 100 } };
+	uint64_t pos = REGION(USEMEM) + USEMEM_LEN - 150;
+
+	fill(in, sizeof(in), 3);
+	memcpy(a, in, 100);
+	memcpy(b, in + 100, 100);
+	memcpy(c, in + 200, 100);
+	assert_int_equal(pwritev(v.device, iov, 3, pos), 300);
+	assert_int_equal(vfio_read(&v, pos, out, 150), 150);
+	assert_memory_equal(in, out, 150);
+	memset(a, 0, 100);
+	memset(b, 0, 100);
+	memset(c, 0, 100);
+	assert_int_equal(preadv(v.device, iov, 3, pos), 300);
+	assert_memory_equal(a, in, 100);
+	assert_memory_equal(b, in + 100, 50);
+	memset(out, 0xff, sizeof(out));
+	assert_memory_equal(b + 50, out, 50);
+	assert_memory_equal(c, out, 100);
+}
+
+struct tear {
+	uint64_t pos;
+	volatile bool stop;
+};
+
+static void *tear_writer(void *arg)
+{
+	struct tear *t = arg;
+	uint64_t words[2] = { 0, ~0ULL };
+
+	for (unsigned int i = 0; !t->stop; i++)
+		pwrite(v.device, &words[i % 2], 8, t->pos);
+	return NULL;
+}
+
+static void an_aligned_word_is_never_torn(void **state)
+{
+	int k, i;
+
+	for (k = 0; k < 2; k++) {
+		struct tear t = { .pos = REGION(indexes[k]) + 4096 };
+		pthread_t thread;
+		uint64_t word = 0;
+
+		vfio_write(&v, t.pos, &word, 8);
+		pthread_create(&thread, NULL, tear_writer, &t);
+		for (i = 0; i < 20000; i++) {
+			assert_int_equal(vfio_read(&v, t.pos, &word, 8), 8);
+			assert_true(word == 0 || word == ~0ULL);
+		}
+		t.stop = true;
+		pthread_join(thread, NULL);
+	}
+}
+
+/* A buffer in the GPU's own memory, so that it needs none of the machine's. */
+static char *big_buffer(struct vfio *big)
+{
+	return vfio_map(big, USEMEM, 0, 2 * GiB, RW, MAP_SHARED, NULL);
+}
+
+/*
+ * Kills a child in the middle of moving 2 GiB, and says how long it lived on,
+ * in milliseconds.
+ */
+static uint64_t kill_mover(struct vfio *big, uint64_t pos, bool write)
+{
+	uint64_t killed;
+	pid_t pid;
+	int status;
+
+	pid = fork();
+	if (!pid) {
+		char *buf = big_buffer(big);
+
+		for (;;) {
+			if (write)
+				pwrite(big->device, buf, 2 * GiB, pos);
+			else
+				pread(big->device, buf, 2 * GiB, pos);
+		}
+	}
+	assert_true(pid > 0);
+	usleep(300 * 1000);
+	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+	killed = now_ms();
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(WTERMSIG(status), SIGKILL);
+	return now_ms() - killed;
+}
+
+static void moving_two_gigabytes_ends_early_when_killed(void **state)
+{
+	uint64_t ms[3];
+	struct vfio big;
+	int i;
+
+	vfio_start(&big, "second");
+	ms[0] = kill_mover(&big, REGION(USEMEM), false);
+	ms[1] = kill_mover(&big, REGION(USEMEM), true);
+	/* A GiB of it ends with the BAR, so that it is done over and over. */
+	ms[2] = kill_mover(&big, REGION(RESMEM), false);
+	vfio_stop(&big);
+	for (i = 0; i < 3; i++) {
+		print_message("# gone %" PRIu64 " ms after SIGKILL\n", ms[i]);
+		/* A whole transfer takes several seconds here. */
+		assert_true(ms[i] < 1000);
+	}
+}
+
+/* On one CPU, somebody else wants to run every 10 ms. */
+static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
+{
+	uint64_t last, now, gap = 0, end;
+	struct vfio big;
+	cpu_set_t cpu0;
+	pid_t pid;
+	int status;
+
+	vfio_start(&big, "second");
+	CPU_ZERO(&cpu0);
+	CPU_SET(0, &cpu0);
+	pid = fork();
+	if (!pid) {
+		char *buf = big_buffer(&big);
+
+		sched_setaffinity(0, sizeof(cpu0), &cpu0);
+		for (;;)
+			pread(big.device, buf, GiB, REGION(USEMEM) + GiB);
+	}
+	sched_setaffinity(0, sizeof(cpu0), &cpu0);
+	last = now_ms();
+	for (end = last + 2000; last < end; last = now) {
+		usleep(10 * 1000);
+		now = now_ms();
+		if (now - last > gap)
+			gap = now - last;
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	CPU_SET(1, &cpu0);
+	sched_setaffinity(0, sizeof(cpu0), &cpu0);
+	vfio_stop(&big);
+	print_message("# longest wait for the CPU: %" PRIu64 " ms\n", gap);
+	assert_true(gap < 500);
+}
+
+/* Bytes of kernel mappings of the GPU's memory. */
+static uint64_t kernel_mapped(const struct gpu *gpu)
+{
+	uint64_t size, phys, sum = 0;
+	char line[256], *at;
+	FILE *f = fopen("/proc/vmallocinfo", "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		at = strstr(line, "phys=");
+		if (!at || sscanf(at, "phys=%" SCNx64, &phys) != 1 ||
+		    sscanf(line, "%*s %" SCNu64, &size) != 1)
+			continue;
+		if (phys >= gpu->base && phys < gpu->base + gpu->size)
+			sum += size;
+	}
+	fclose(f);
+	return sum;
+}
+
+static void only_what_is_touched_is_mapped_and_until_close(void **state)
+{
+	struct vfio big;
+	uint32_t word = 0x12345678, back = 0;
+	uint64_t mapped;
+
+	vfio_start(&big, "s95");
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+	/* Behind the memory: 94.5 GiB of it, in a BAR of 128 GiB. */
+	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 100 * GiB, &back, 4), 4);
+	assert_int_equal(back, 0xffffffff);
+	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 100 * GiB, &word, 4), 4);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+
+	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 90 * GiB, &word, 4), 4);
+	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
+	assert_int_equal(back, word);
+	mapped = kernel_mapped(big.gpu);
+	assert_in_range(mapped, 4096, 512 * MiB + 65536);
+
+	/* Again: no second mapping. */
+	vfio_read(&big, REGION(USEMEM) + 90 * GiB + 64, &back, 4);
+	assert_int_equal(kernel_mapped(big.gpu), mapped);
+	vfio_read(&big, REGION(RESMEM), &back, 4);
+	assert_true(kernel_mapped(big.gpu) > mapped);
+
+	vfio_close(&big);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+	assert_int_equal(gpu_unbind(big.gpu), 0);
+}
+
+static void *open_hammer(void *arg)
+{
+	struct vfio *big = arg;
+	char byte;
+
+	for (uint64_t at = 0; at < 8 * GiB; at += 512 * MiB)
+		if (vfio_read(big, REGION(USEMEM) + at, &byte, 1) != 1)
+			return (void *)1;
+	return NULL;
+}
+
+static void first_uses_from_many_threads_share_their_mappings(void **state)
+{
+	pthread_t thread[8];
+	struct vfio big;
+	void *bad;
+	int i;
+
+	vfio_start(&big, "s33");
+	for (i = 0; i < 8; i++)
+		pthread_create(&thread[i], NULL, open_hammer, &big);
+	for (i = 0; i < 8; i++) {
+		pthread_join(thread[i], &bad);
+		assert_null(bad);
+	}
+	assert_in_range(kernel_mapped(big.gpu), 8 * GiB,
+			8 * GiB + 16 * 65536);
+	vfio_stop(&big);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(the_start_of_the_memory_is_right),
+	cmocka_unit_test(every_access_around_the_end_of_the_memory_is_right),
+	cmocka_unit_test(every_access_around_the_end_of_the_bar_is_right),
+	cmocka_unit_test(every_access_around_a_memory_block_is_right),
+	cmocka_unit_test(bytes_of_a_partial_last_page_are_reached),
+	cmocka_unit_test(beyond_the_bar_is_EINVAL),
+	cmocka_unit_test(nothing_is_nothing),
+	cmocka_unit_test(a_large_tail_reads_as_ones),
+	cmocka_unit_test(bulk_data_arrives_whole),
+	cmocka_unit_test(a_fault_in_the_middle_ends_the_access_there),
+	cmocka_unit_test(vectors_are_read_and_written_in_a_row),
+	cmocka_unit_test(an_aligned_word_is_never_torn),
+	cmocka_unit_test(moving_two_gigabytes_ends_early_when_killed),
+	cmocka_unit_test(moving_gigabytes_leaves_the_cpu_to_others),
+	cmocka_unit_test(only_what_is_touched_is_mapped_and_until_close),
+	cmocka_unit_test(first_uses_from_many_threads_share_their_mappings),
+};
+
+MAIN("rw", setup, teardown)
