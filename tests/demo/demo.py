@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""`make demo`: builds the module, boots a virtual GH200, and shows the GPU as a VMM would see it.
+
+Inside the toolbox. demo.c beside this file is what runs in the machine and does the showing.
+"""
+
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "vm")]
+
+import progress  # noqa: E402
+import vm  # noqa: E402
+
+KERNEL = "7.2"
+# A GH200's of 96 GB: 95.75 GiB.
+SIZE = 0x17_F000_0000
+
+
+def build(kernel):
+    with progress.Step(f"building the module for Linux {kernel.release} (arm64)"):
+        progress.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", "ARCH=arm64",
+                      "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=PROJECT)
+        program = PROJECT / "build" / "guest" / "demo"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        progress.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "demo.c",
+                      HERE.parent / "vm" / "guest" / "lib.c", "-lcmocka"])
+    return program, PROJECT / "build" / kernel.release / "nvgrace-gpu-vfio-pci.ko"
+
+
+def main():
+    kernel = vm.Kernel(KERNEL)
+    program, module = build(kernel)
+    log = PROJECT / "build" / "log" / "demo.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    boot = progress.Step("booting a virtual GH200 (QEMU, emulated; 95.75 GiB of GPU memory, sparse)")
+    boot.__enter__()
+
+    def show(mark, line):
+        if mark != ">":
+            return
+        if line.startswith("@@BOOT"):
+            boot.__exit__(None, None, None)
+            print()
+        elif not line.startswith("@@"):
+            print(line, flush=True)
+
+    with vm.Machine(kernel, gpus=[{"name": "gh200", "size": SIZE}], files={"/tests/demo": str(program)},
+                    commands=[{"name": "demo", "run": "/tests/demo"}], module=str(module), memory="128G", timeout=200,
+                    log=str(log), echo=show) as machine:
+        result = machine.run()
+    boot.__exit__(None, None, None)
+    for failure in result.failures:
+        print(f"demo: {failure}", file=sys.stderr)
+    if result.failures:
+        sys.exit(f"demo: the machine's console is in {log}")
+    print(f"\n  A real kernel, driver, vfio and ACPI table; the GPU is a model, the CPU emulated. Kernel log: clean.\n"
+          f"  {result.seconds:.0f} s in the machine; its console is in {log.relative_to(PROJECT)}.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (subprocess.CalledProcessError, vm.ConfigError) as error:
+        sys.exit(f"demo: {error}")
