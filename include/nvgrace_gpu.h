@@ -57,7 +57,8 @@ struct nvgrace_gpu_region {
  * @link: this GPU in the list of bound GPUs; protected by probe.c's lock
  * @range_start: first physical address that firmware gave the GPU
  * @range_last: last physical address that firmware gave the GPU
- * @bar_lock: protects bar_written of both regions
+ * @bar_lock: protects bar_written of both regions, and bar_resets
+ * @bar_resets: counts the resets that cleared the fake registers; may wrap
  * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
  *	never taken under memory_lock
  * @link_reset: an AER recovery is under way that resets the link; written and
@@ -70,7 +71,8 @@ struct nvgrace_gpu {
 	struct list_head link;
 	phys_addr_t range_start;
 	phys_addr_t range_last;
-	spinlock_t bar_lock;		/* protects bar_written */
+	spinlock_t bar_lock;		/* protects bar_written, bar_resets */
+	unsigned int bar_resets;
 	struct mutex window_lock;	/* protects window[] while it is filled */
 	bool link_reset;
 };

@@ -64,12 +64,25 @@ static void fake_read(struct nvgrace_gpu *gpu, unsigned int offset, u8 *buf,
 	spin_unlock(&gpu->bar_lock);
 }
 
+static unsigned int resets_seen(struct nvgrace_gpu *gpu)
+{
+	unsigned int resets;
+
+	spin_lock(&gpu->bar_lock);
+	resets = gpu->bar_resets;
+	spin_unlock(&gpu->bar_lock);
+	return resets;
+}
+
+/* Writes, unless there was a reset since @resets was read: that came later. */
 static void fake_write(struct nvgrace_gpu *gpu, unsigned int offset,
-		       const u8 *buf, unsigned int count)
+		       const u8 *buf, unsigned int count, unsigned int resets)
 {
 	struct nvgrace_gpu_region *region;
 
 	spin_lock(&gpu->bar_lock);
+	if (gpu->bar_resets != resets)
+		count = 0;
 	for (; count; count--, offset++) {
 		region = region_at(gpu, offset);
 		region->bar_written =
@@ -84,6 +97,7 @@ void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu)
 	spin_lock(&gpu->bar_lock);
 	gpu->usemem.bar_written = 0;
 	gpu->resmem.bar_written = 0;
+	gpu->bar_resets++;
 	spin_unlock(&gpu->bar_lock);
 }
 
@@ -129,10 +143,11 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 	struct config_access access = cut(gpu, *ppos, count);
 	const struct nvgrace_gpu_split *split = &access.split;
 	loff_t pos = *ppos;
+	unsigned int resets;
 	u8 fake[FAKE_MAX];
 	ssize_t ret;
 
-	/* Before anything is written, so that a fault here changes nothing. */
+	/* Before anything is written: a fault here must change nothing. */
 	if (split->inside &&
 	    copy_from_user(fake, buf + split->before, split->inside))
 		return -EFAULT;
@@ -144,10 +159,8 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 			return ret;
 	}
 
-	if (split->inside) {
-		fake_write(gpu, access.first, fake, split->inside);
-		pos += split->inside;
-	}
+	pos += split->inside;
+	resets = resets_seen(gpu);
 
 	if (split->after) {
 		ret = vfio_pci_core_write(&gpu->core.vdev,
@@ -156,6 +169,13 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 		if (ret < 0)
 			return ret;
 	}
+
+	/*
+	 * Last, since the part behind it may fault, too.  That part may also
+	 * reset the device, as a byte-wise writer would after writing the BARs.
+	 */
+	if (split->inside)
+		fake_write(gpu, access.first, fake, split->inside, resets);
 
 	*ppos = pos;
 	return count;
