@@ -147,20 +147,23 @@ static const struct vfio_device_ops core_only_ops = {
  */
 static int read_property(struct pci_dev *pdev, const char *name, u64 *val)
 {
-	int ret;
+	const char *string;
+	int count;
 
 	if (!device_property_present(&pdev->dev, name))
 		return -ENOENT;
 
 	/* The API reads a longer array as its first element; firmware erred. */
-	if (device_property_count_u64(&pdev->dev, name) == 1) {
-		ret = device_property_read_u64(&pdev->dev, name, val);
-		if (!ret)
-			return 0;
-	}
+	count = device_property_count_u64(&pdev->dev, name);
+	if (count == 1 && !device_property_read_u64(&pdev->dev, name, val))
+		return 0;
 
-	pci_err(pdev, "firmware property %s is not one 64-bit integer; update the system firmware\n",
-		name);
+	if (!device_property_read_string(&pdev->dev, name, &string))
+		pci_err(pdev, "firmware property %s is the text \"%.40s\", not one 64-bit integer; update the system firmware\n",
+			name, string);
+	else
+		pci_err(pdev, "firmware property %s is not one 64-bit integer (asked for its values, the kernel says %d); update the system firmware\n",
+			name, count);
 	return -EINVAL;
 }
 
@@ -171,20 +174,24 @@ static int read_property(struct pci_dev *pdev, const char *name, u64 *val)
  */
 static int find_memory(struct pci_dev *pdev, struct gpu_memory *mem)
 {
-	int has_base = read_property(pdev, PROP_BASE, &mem->base);
-	int has_size = read_property(pdev, PROP_SIZE, &mem->size);
+	int no_base, no_size;
 	u64 last;
 
-	if (has_base == -EINVAL || has_size == -EINVAL)
-		return -EINVAL;
-	if (has_base && has_size)
+	no_base = read_property(pdev, PROP_BASE, &mem->base);
+	if (no_base == -EINVAL)
+		return no_base;
+	no_size = read_property(pdev, PROP_SIZE, &mem->size);
+	if (no_size == -EINVAL)
+		return no_size;
+
+	if (no_base && no_size)
 		return -ENOENT;
-	if (has_base) {
+	if (no_base) {
 		pci_err(pdev, "firmware gives %s %#llx but no %s; update the system firmware\n",
 			PROP_SIZE, mem->size, PROP_BASE);
 		return -EINVAL;
 	}
-	if (has_size) {
+	if (no_size) {
 		pci_err(pdev, "firmware gives %s %#llx but no %s; update the system firmware\n",
 			PROP_BASE, mem->base, PROP_SIZE);
 		return -EINVAL;
