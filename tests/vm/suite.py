@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs the test programs of guest/ on one kernel, in one boot of the machine of machine.py.
 
-    suite.py KERNEL [PROGRAM[:ARGUMENT]...]
+    suite.py [--timeout SECONDS] KERNEL [PROGRAM[:ARGUMENT]...]
 
 Inside the toolbox, after `make modules` for that kernel. Compiles the programs, boots, and prints their TAP lines as
 they come. The boot itself and the kernel's log count as a test each. The last line is the sum; the exit status says
 whether all passed. The whole console is in build/log/vm-KERNEL.log.
 """
 
+import argparse
 import pathlib
 import re
 import subprocess
@@ -24,7 +25,7 @@ MODULE = "nvgrace-gpu-vfio-pci.ko"
 # In this order; the race takes its seconds as the argument.
 PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "race:60")
 
-# A machine that says nothing for as long as this, in seconds, is not slow but stuck.
+# Seconds after which a machine that isn't done is not slow but stuck.
 TIMEOUT = 900
 
 
@@ -75,10 +76,12 @@ class Tap:
 
 
 def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    kernel = vm.Kernel(sys.argv[1])
-    programs = sys.argv[2:] or PROGRAMS
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--timeout", type=int, default=TIMEOUT, metavar="SECONDS")
+    parser.add_argument("kernel", metavar="KERNEL")
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM[:ARGUMENT]", default=PROGRAMS)
+    args = parser.parse_args()
+    kernel, programs = vm.Kernel(args.kernel), args.programs
     module = BUILD / kernel.release / MODULE
     if not module.exists():
         sys.exit(f"suite.py: {module} is not there: make modules for kernel {kernel.name} first")
@@ -97,7 +100,7 @@ def main():
             print(line, flush=True)
 
     with vm.Machine(kernel, gpus=machine.gpus(kernel), append=machine.APPEND, files=files, commands=commands,
-                    module=str(module), timeout=TIMEOUT, log=str(log), echo=show) as m:
+                    module=str(module), timeout=args.timeout, log=str(log), echo=show) as m:
         result = m.run()
 
     tap = Tap()

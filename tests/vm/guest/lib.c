@@ -147,6 +147,23 @@ void gpu_unmap_bar0(volatile uint32_t *bar0)
 	munmap((void *)bar0, BAR0_SIZE);
 }
 
+uint32_t gpu_bar0_read(const struct gpu *gpu, uint32_t reg)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
+	uint32_t val = bar0[reg / 4];
+
+	gpu_unmap_bar0(bar0);
+	return val;
+}
+
+void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
+
+	bar0[reg / 4] = val;
+	gpu_unmap_bar0(bar0);
+}
+
 void gpu_unready(const struct gpu *gpu, uint32_t ms)
 {
 	volatile uint32_t *bar0 = gpu_map_bar0(gpu);

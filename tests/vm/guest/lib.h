@@ -61,6 +61,10 @@ int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 volatile uint32_t *gpu_map_bar0(const struct gpu *gpu);
 void gpu_unmap_bar0(volatile uint32_t *bar0);
 
+/* One register of an unbound GPU. */
+uint32_t gpu_bar0_read(const struct gpu *gpu, uint32_t reg);
+void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val);
+
 /* Makes a GPU unready from now on for @ms milliseconds; UINT32_MAX: for ever. */
 void gpu_unready(const struct gpu *gpu, uint32_t ms);
 
