@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Unit tests of src/arith.c against its contract, include/arith.h.  Built with
+ * ASan and UBSan and run by tests/unit/run.
+ *
+ * Expected values are written out by hand: a test that computes them would
+ * repeat the mistakes of what it tests.
+ */
+#include <stdarg.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <linux/errno.h>
+
+#include "arith.h"
+
+#define MIB	(1024 * 1024ULL)
+#define GIB	(1024 * MIB)
+#define TIB	(1024 * GIB)
+
+#define ARRAY_SIZE(array)	(sizeof(array) / sizeof(*(array)))
+
+/* Carve-out */
+
+struct carve_case {
+	__u64 size;
+	bool mig_defect;
+	int ret;
+	struct nvgrace_gpu_carve want;
+};
+
+static void carve(void **state)
+{
+	const struct carve_case *c = *state;
+	struct nvgrace_gpu_carve got, untouched;
+
+	memset(&got, 0xa5, sizeof(got));
+	untouched = got;
+
+	assert_int_equal(nvgrace_gpu_carve(c->size, c->mig_defect, &got), c->ret);
+	if (c->ret) {
+		assert_memory_equal(&got, &untouched, sizeof(got));
+		return;
+	}
+	assert_int_equal(got.usemem, c->want.usemem);
+	assert_int_equal(got.resmem, c->want.resmem);
+	assert_int_equal(got.usemem_bar, c->want.usemem_bar);
+	assert_int_equal(got.resmem_bar, c->want.resmem_bar);
+}
+
+#define CARVE_CASE(title, bytes, defect, ...) \
+	{ "carve-out: " title, carve, NULL, NULL, \
+	  &(struct carve_case){ .size = bytes, .mig_defect = defect, __VA_ARGS__ } }
+#define CARVE(title, size, usemem, resmem, usemem_bar, resmem_bar) \
+	CARVE_CASE(title, size, true, .want = { usemem, resmem, usemem_bar, resmem_bar })
+#define CARVE_WHOLE(title, size, usemem, usemem_bar) \
+	CARVE_CASE(title ", defect absent", size, false, .want = { usemem, 0, usemem_bar, 0 })
+#define REFUSE(title, size, error) \
+	CARVE_CASE("refuse " title, size, true, .ret = error)
+#define REFUSE_WHOLE(title, size, error) \
+	CARVE_CASE("refuse " title ", defect absent", size, false, .ret = error)
+
+/* Split of an access at a window */
+
+struct split_case {
+	__u64 pos, count, start, end;
+	struct nvgrace_gpu_split want;
+};
+
+static void split(void **state)
+{
+	const struct split_case *c = *state;
+	struct nvgrace_gpu_split got;
+
+	got = nvgrace_gpu_split(c->pos, c->count, c->start, c->end);
+	assert_int_equal(got.before, c->want.before);
+	assert_int_equal(got.inside, c->want.inside);
+	assert_int_equal(got.after, c->want.after);
+	if (c->want.inside)
+		assert_int_equal(got.first, c->want.first);
+}
+
+/* first is 0 where inside is: it has no meaning there and isn't compared. */
+#define SPLIT(title, pos, count, start, end, before, inside, after, first) \
+	{ "split: " title, split, NULL, NULL, \
+	  &(struct split_case){ pos, count, start, end, { before, inside, after, first } } }
+
+/* BAR registers */
+
+/* What a register of each size reads after ~0: address bits from the size up. */
+static const struct {
+	__u64 size, all_ones;
+} sizing[] = {
+	{ 16,			0xfffffffffffffffc },
+	{ 32,			0xffffffffffffffec },
+	{ 4096,			0xfffffffffffff00c },
+	{ 512 * MIB,		0xffffffffe000000c },
+	{ GIB,			0xffffffffc000000c },
+	{ 2 * GIB,		0xffffffff8000000c },
+	{ 4 * GIB,		0xffffffff0000000c },
+	{ 32 * GIB,		0xfffffff80000000c },
+	{ 128 * GIB,		0xffffffe00000000c },
+	{ TIB,			0xffffff000000000c },
+	{ 1ULL << 63,		0x800000000000000c },
+};
+
+/* The four bytes at @byte, as a dword read of config space has them. */
+static __u32 read_dword(__u64 written, __u64 size, unsigned int byte)
+{
+	__u32 dword = 0;
+
+	for (unsigned int i = 0; i < 4; i++)
+		dword |= (__u32)nvgrace_gpu_bar_read_byte(written, size, byte + i) << (8 * i);
+	return dword;
+}
+
+static __u64 write_dword(__u64 written, unsigned int byte, __u32 dword)
+{
+	for (unsigned int i = 0; i < 4; i++)
+		written = nvgrace_gpu_bar_write_byte(written, byte + i, dword >> (8 * i));
+	return written;
+}
+
+static void bar_after_reset(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizing); i++) {
+		assert_int_equal(nvgrace_gpu_bar_value(0, sizing[i].size), 0xc);
+		assert_int_equal(read_dword(0, sizing[i].size, 0), 0xc);
+		assert_int_equal(read_dword(0, sizing[i].size, 4), 0);
+	}
+}
+
+static void bar_sizing(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizing); i++)
+		assert_int_equal(nvgrace_gpu_bar_value(~0ULL, sizing[i].size), sizing[i].all_ones);
+}
+
+/* As the PCI core of a guest does it: one half after the other. */
+static void bar_sizing_by_dwords(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(sizing); i++) {
+		__u64 written = write_dword(0, 0, ~0U);
+
+		assert_int_equal(read_dword(written, sizing[i].size, 0), (__u32)sizing[i].all_ones);
+		assert_int_equal(read_dword(written, sizing[i].size, 4), 0);
+
+		written = write_dword(written, 4, ~0U);
+		assert_int_equal(read_dword(written, sizing[i].size, 0), (__u32)sizing[i].all_ones);
+		assert_int_equal(read_dword(written, sizing[i].size, 4), sizing[i].all_ones >> 32);
+	}
+}
+
+static void bar_keeps_address(void **state)
+{
+	(void)state;
+	assert_int_equal(nvgrace_gpu_bar_value(0x0000428000000000, 128 * GIB), 0x000042800000000c);
+	assert_int_equal(nvgrace_gpu_bar_value(0x0000000080000000, 2 * GIB), 0x000000008000000c);
+	assert_int_equal(nvgrace_gpu_bar_value(0xfedcba9876543210, 16), 0xfedcba987654321c);
+}
+
+static void bar_drops_bits_below_size(void **state)
+{
+	(void)state;
+	assert_int_equal(nvgrace_gpu_bar_value(0x00004281ffffffff, 128 * GIB), 0x000042800000000c);
+	assert_int_equal(nvgrace_gpu_bar_value(128 * GIB - 1, 128 * GIB), 0xc);
+	assert_int_equal(nvgrace_gpu_bar_value(128 * GIB, 128 * GIB), 0x200000000c);
+}
+
+static void bar_flags_are_read_only(void **state)
+{
+	(void)state;
+	for (unsigned int flags = 0; flags < 16; flags++) {
+		assert_int_equal(nvgrace_gpu_bar_value(0x4280000000 | flags, GIB), 0x428000000c);
+		assert_int_equal(nvgrace_gpu_bar_read_byte(flags, GIB, 0), 0x0c);
+	}
+}
+
+static void bar_reads_little_endian(void **state)
+{
+	static const __u8 want[] = { 0x1c, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe };
+
+	(void)state;
+	for (unsigned int byte = 0; byte < 8; byte++)
+		assert_int_equal(nvgrace_gpu_bar_read_byte(0xfedcba9876543210, 16, byte),
+				 want[byte]);
+}
+
+static void bar_writes_each_byte_alone(void **state)
+{
+	static const __u64 set[] = {
+		0x00000000000000ff, 0x000000000000ff00, 0x0000000000ff0000, 0x00000000ff000000,
+		0x000000ff00000000, 0x0000ff0000000000, 0x00ff000000000000, 0xff00000000000000,
+	};
+
+	(void)state;
+	for (unsigned int byte = 0; byte < 8; byte++) {
+		assert_int_equal(nvgrace_gpu_bar_write_byte(0, byte, 0xff), set[byte]);
+		assert_int_equal(nvgrace_gpu_bar_write_byte(~0ULL, byte, 0), ~set[byte]);
+		assert_int_equal(nvgrace_gpu_bar_write_byte(~0ULL, byte, 0xff), ~0ULL);
+		assert_int_equal(nvgrace_gpu_bar_write_byte(set[byte], byte, 0), 0);
+	}
+	assert_int_equal(nvgrace_gpu_bar_write_byte(0x1122334455667788, 3, 0xab),
+			 0x11223344ab667788);
+}
+
+/* Bytes that the size hides are kept, though they read as 0. */
+static void bar_writes_each_half(void **state)
+{
+	__u64 written = 0;
+
+	(void)state;
+	written = write_dword(written, 4, 0x00004280);
+	assert_int_equal(written, 0x0000428000000000);
+	written = write_dword(written, 0, 0x89abcdef);
+	assert_int_equal(written, 0x0000428089abcdef);
+	assert_int_equal(nvgrace_gpu_bar_value(written, 2 * GIB), 0x000042808000000c);
+	written = write_dword(written, 4, 0);
+	assert_int_equal(written, 0x0000000089abcdef);
+}
+
+#define ALL	(~0ULL)
+
+static const struct CMUnitTest tests[] = {
+	/* The table of worked examples. */
+	CARVE("0x17_f000_0000", 0x17f0000000, 0x17a0000000, 0x50000000, 128 * GIB, 2 * GIB),
+	CARVE("33.25 GiB", 33 * GIB + 256 * MIB, 32 * GIB, 1280 * MIB, 32 * GIB, 2 * GIB),
+	CARVE("33 GiB", 33 * GIB, 32 * GIB, GIB, 32 * GIB, GIB),
+	CARVE("0xb000_0000", 0xb0000000, 0x60000000, 0x50000000, 2 * GIB, 2 * GIB),
+	CARVE("1.5 GiB", 1536 * MIB, 512 * MIB, GIB, 512 * MIB, GIB),
+	REFUSE("1.5 GiB - 1 byte", 1536 * MIB - 1, -EINVAL),
+	CARVE_WHOLE("33.25 GiB", 33 * GIB + 256 * MIB, 33 * GIB + 256 * MIB, 64 * GIB),
+
+	/* Too little for both parts. */
+	REFUSE("0", 0, -EINVAL),
+	REFUSE("1 byte", 1, -EINVAL),
+	REFUSE("1 GiB - 1 byte", GIB - 1, -EINVAL),
+	REFUSE("1 GiB", GIB, -EINVAL),
+	REFUSE("1 GiB + 1 byte", GIB + 1, -EINVAL),
+	REFUSE_WHOLE("0", 0, -EINVAL),
+
+	/* Around the steps of 512 MiB: what doesn't fill a block goes to resmem. */
+	CARVE("1.5 GiB + 1 byte", 1536 * MIB + 1, 512 * MIB, GIB + 1, 512 * MIB, 2 * GIB),
+	CARVE("2 GiB - 1 byte", 2 * GIB - 1, 512 * MIB, 1536 * MIB - 1, 512 * MIB, 2 * GIB),
+	CARVE("2 GiB", 2 * GIB, GIB, GIB, GIB, GIB),
+	CARVE("2 GiB + 1 byte", 2 * GIB + 1, GIB, GIB + 1, GIB, 2 * GIB),
+	CARVE("2.5 GiB - 1 byte", 2560 * MIB - 1, GIB, 1536 * MIB - 1, GIB, 2 * GIB),
+	CARVE("2.5 GiB", 2560 * MIB, 1536 * MIB, GIB, 2 * GIB, GIB),
+	CARVE("3 GiB", 3 * GIB, 2 * GIB, GIB, 2 * GIB, GIB),
+	CARVE("3.5 GiB", 3584 * MIB, 2560 * MIB, GIB, 4 * GIB, GIB),
+	CARVE("480 GiB", 480 * GIB, 479 * GIB, GIB, 512 * GIB, GIB),
+
+	/* Around the largest BAR. */
+	CARVE("usemem one block below 1 TiB", TIB + 512 * MIB,
+	      TIB - 512 * MIB, GIB, TIB, GIB),
+	CARVE("usemem of 1 TiB", TIB + GIB, TIB, GIB, TIB, GIB),
+	CARVE("usemem of 1 TiB, the largest resmem", TIB + 1536 * MIB - 1,
+	      TIB, 1536 * MIB - 1, TIB, 2 * GIB),
+	REFUSE("usemem one block above 1 TiB", TIB + 1536 * MIB, -EOVERFLOW),
+	REFUSE("2^63", 1ULL << 63, -EOVERFLOW),
+	REFUSE("2^64 - 1", ALL, -EOVERFLOW),
+
+	/* Nothing is rounded where there is no resmem. */
+	CARVE_WHOLE("4 KiB", 4096, 4096, 4096),
+	CARVE_WHOLE("4 KiB + 1 byte", 4097, 4097, 8192),
+	CARVE_WHOLE("512 MiB - 1 byte", 512 * MIB - 1, 512 * MIB - 1, 512 * MIB),
+	CARVE_WHOLE("1 GiB", GIB, GIB, GIB),
+	CARVE_WHOLE("1.5 GiB - 1 byte", 1536 * MIB - 1, 1536 * MIB - 1, 2 * GIB),
+	CARVE_WHOLE("512 GiB + 1 byte", 512 * GIB + 1, 512 * GIB + 1, TIB),
+	CARVE_WHOLE("1 TiB", TIB, TIB, TIB),
+	REFUSE_WHOLE("1 TiB + 1 byte", TIB + 1, -EOVERFLOW),
+	REFUSE_WHOLE("2^64 - 1", ALL, -EOVERFLOW),
+
+	/* Each way an access can lie to the window [0x18, 0x28). */
+	SPLIT("far before", 0, 4, 0x18, 0x28, 4, 0, 0, 0),
+	SPLIT("ends at the start", 0x14, 4, 0x18, 0x28, 4, 0, 0, 0),
+	SPLIT("ends one byte in", 0x14, 5, 0x18, 0x28, 4, 1, 0, 0),
+	SPLIT("starts one byte before, ends at the end", 0x17, 17, 0x18, 0x28, 1, 16, 0, 0),
+	SPLIT("covers all and one byte more each side", 0x17, 18, 0x18, 0x28, 1, 16, 1, 0),
+	SPLIT("24 bytes from 0x10", 0x10, 24, 0x18, 0x28, 8, 16, 0, 0),
+	SPLIT("exactly the window", 0x18, 16, 0x18, 0x28, 0, 16, 0, 0),
+	SPLIT("first byte", 0x18, 1, 0x18, 0x28, 0, 1, 0, 0),
+	SPLIT("in the middle", 0x1e, 4, 0x18, 0x28, 0, 4, 0, 6),
+	SPLIT("last byte", 0x27, 1, 0x18, 0x28, 0, 1, 0, 15),
+	SPLIT("from the last byte on", 0x27, 4, 0x18, 0x28, 0, 1, 3, 15),
+	SPLIT("starts at the end", 0x28, 4, 0x18, 0x28, 0, 0, 4, 0),
+	SPLIT("far behind", 0x100, 4, 0x18, 0x28, 0, 0, 4, 0),
+	SPLIT("nothing before", 0x10, 0, 0x18, 0x28, 0, 0, 0, 0),
+	SPLIT("nothing inside", 0x20, 0, 0x18, 0x28, 0, 0, 0, 0),
+	SPLIT("nothing behind", 0x30, 0, 0x18, 0x28, 0, 0, 0, 0),
+
+	/* A window without a byte: before or after is all there is. */
+	SPLIT("empty window, access before", 0x10, 8, 0x18, 0x18, 8, 0, 0, 0),
+	SPLIT("empty window, access around", 0x10, 16, 0x18, 0x18, 8, 0, 8, 0),
+	SPLIT("empty window, access behind", 0x18, 8, 0x18, 0x18, 0, 0, 8, 0),
+	SPLIT("empty window at 0", 0, 8, 0, 0, 0, 0, 8, 0),
+	SPLIT("empty window at 2^64 - 1", ALL - 8, 8, ALL, ALL, 8, 0, 0, 0),
+
+	/* As far as 64 bits reach. */
+	SPLIT("all there is, window all there is", 0, ALL, 0, ALL, 0, ALL, 0, 0),
+	SPLIT("all there is, one byte each side", 0, ALL, 1, ALL - 1, 1, ALL - 2, 1, 0),
+	SPLIT("one byte, window all there is", ALL - 1, 1, 0, ALL, 0, 1, 0, ALL - 1),
+	SPLIT("last byte, window behind 2^63", ALL - 1, 1, 1ULL << 63, ALL,
+	      0, 1, 0, ALL / 2 - 1),
+	SPLIT("around 2^32", 0xffffffff, 2, 0x100000000, 0x200000000, 1, 1, 0, 0),
+	SPLIT("nothing at 2^64 - 1", ALL, 0, 0, ALL, 0, 0, 0, 0),
+	SPLIT("long access before", 0, ALL - 1, ALL - 1, ALL, ALL - 1, 0, 0, 0),
+	SPLIT("long access behind", 1, ALL - 1, 0, 1, 0, 0, ALL - 1, 0),
+
+	cmocka_unit_test(bar_after_reset),
+	cmocka_unit_test(bar_sizing),
+	cmocka_unit_test(bar_sizing_by_dwords),
+	cmocka_unit_test(bar_keeps_address),
+	cmocka_unit_test(bar_drops_bits_below_size),
+	cmocka_unit_test(bar_flags_are_read_only),
+	cmocka_unit_test(bar_reads_little_endian),
+	cmocka_unit_test(bar_writes_each_byte_alone),
+	cmocka_unit_test(bar_writes_each_half),
+};
+
+int main(void)
+{
+	return cmocka_run_group_tests_name("arith", tests, NULL, NULL);
+}
