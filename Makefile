@@ -23,3 +23,62 @@ modules:
 	   echo "$(KDIR) holds no kernel headers; say where they are: make modules KDIR=<folder>" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -f scripts/module.mk KDIR='$(realpath $(KDIR))' \
 	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error $(KDIR)/include/generated/utsrelease.h names no kernel release: are these configured headers?))' MODULE=$(MODULE)
+
+# ---- trying and testing -----------------------------------------------------
+# All of it happens in one Debian 13 tree in the cache, which scripts/toolbox
+# makes (as root) on first use, and in virtual machines.
+
+TOOLBOX	:= scripts/toolbox
+
+.PHONY: demo check check-quick matrix unit fuzz style
+demo:
+	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) run -- python3 tests/demo/demo.py
+
+check:
+	@$(TOOLBOX) kernel --all
+	@$(TOOLBOX) checkpatch >/dev/null
+	@$(TOOLBOX) run -- python3 tests/check.py $(JOBS)
+
+check-quick:
+	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) checkpatch >/dev/null
+	@$(TOOLBOX) run -- python3 tests/check.py --quick $(JOBS)
+
+matrix:
+	@$(TOOLBOX) kernel --all
+	@$(TOOLBOX) run -- scripts/matrix
+
+unit:
+	@$(TOOLBOX) run -- tests/unit/run
+
+# SECONDS=n for each target; without it, until interrupted.
+fuzz:
+	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
+
+style:
+	@$(TOOLBOX) run -- scripts/style "$$($(TOOLBOX) checkpatch)"
+
+.PHONY: clean distclean
+clean:
+	rm -rf build
+
+distclean: clean
+	$(TOOLBOX) clean
+
+.PHONY: help
+help:
+	@echo 'For administrators and packagers'
+	@echo '  modules       build the module: KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]'
+	@echo 'To see it work, on any Debian 12 machine, as root'
+	@echo '  demo          boot a virtual GH200, bind its GPU, show what a VMM sees, move data'
+	@echo 'To test it'
+	@echo '  check         everything, on every supported kernel (JOBS="vm-7.2 unit" for some of it)'
+	@echo '  check-quick   the units and one kernel, in five minutes'
+	@echo '  matrix        build for every kernel with all warnings on, and print a table'
+	@echo '  unit          unit tests on this machine'
+	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n a target'
+	@echo '  style         checkpatch and rules of the project'
+	@echo 'To clean up'
+	@echo '  clean         remove build/'
+	@echo '  distclean     and the cache with its tools and kernels'

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs all tests, as many at a time as there are processors, and adds up what they say.
+
+    check.py [--quick | --long] [NAME...]
+
+Inside the toolbox; called by the Makefile's check targets. A job is a program whose last line is "N passed, N failed,
+N skipped" (or a Python unittest); what it prints goes to build/log/check-NAME.log, and is shown if it fails. With
+NAMEs, only these jobs run. The last line here is the sum of all; the exit status says whether all is well. Where the
+environment has CI=true, a skipped test counts as failed.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+LOGS = PROJECT / "build" / "log"
+KERNELS = ("6.1", "6.12", "6.12-16k", "7.2", "7.2-16k")
+
+# Nothing here takes a third of this on two slow cores: what does is stuck.
+TIMEOUT = 2400
+# How often the running jobs are named, in seconds, so that nobody has to guess.
+SIGN_OF_LIFE = 60
+
+
+@dataclasses.dataclass
+class Job:
+    """One program. width: processors it keeps busy. after: jobs that must have ended well before."""
+
+    name: str
+    argv: "list[str]"
+    width: int = 1
+    after: tuple = ()
+
+
+def toolbox(*words):
+    return subprocess.run([PROJECT / "scripts" / "toolbox", *words], capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+
+def module_job(kernel):
+    """Build one kernel's module, for the quick run: the matrix builds all, and looks harder."""
+    command = (f"make modules KDIR={toolbox('kdir', kernel)} ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
+               " && echo '1 passed, 0 failed, 0 skipped'")
+    return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
+
+
+def jobs(mode):
+    """The jobs of a mode, the long ones first where the order is free."""
+    quick = mode == "quick"
+    kernels = ("7.2",) if quick else KERNELS
+    build = [module_job("7.2")] if quick else [Job("matrix", ["scripts/matrix"], width=2)]
+    built = (build[0].name,)
+    race = "race:10" if quick else "race:60"
+    programs = ["discovery", "region", "config", "mmap", "rw", "reset", "ready", race]
+    vms = [Job(f"vm-{k}", ["python3", "tests/vm/suite.py", k, *programs], after=built) for k in kernels]
+    return [
+        *build,
+        *vms,
+        Job("fuzz", ["tests/fuzz/run", "2" if quick else "5"]),
+        Job("fuzz-selftest", ["tests/fuzz/selftest"]),
+        Job("probes", ["tests/probes/run"], after=built),
+        Job("demo", ["sh", "-c", "python3 tests/demo/demo.py && echo '1 passed, 0 failed, 0 skipped'"], after=built),
+        Job("model", ["python3", "tests/model/test_gpu.py"]),
+        Job("harness", ["python3", "tests/vm/test_vm.py"]),
+        Job("machine", ["python3", "tests/vm/test_boot.py", "7.2"]),
+        Job("unit", ["tests/unit/run"]),
+        Job("style", ["scripts/style", toolbox("checkpatch")]),
+    ]
+
+
+def verdict(text, rc):
+    """(passed, failed, skipped) of a job's output; what says nothing has failed."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    if match := re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) skipped", last):
+        passed, failed, skipped = map(int, match.groups())
+    elif match := re.search(r"^Ran (\d+) tests? in ", text, re.M):
+        bad = sum(int(n) for n in re.findall(r"(?:failures|errors|unexpected successes)=(\d+)", last))
+        skipped = sum(int(n) for n in re.findall(r"skipped=(\d+)", last))
+        passed, failed = int(match[1]) - bad - skipped, bad
+    else:
+        return 0, 1, 0
+    if rc and not failed:
+        failed = 1
+    if not passed + failed + skipped:
+        failed = 1
+    return passed, failed, skipped
+
+
+class Run:
+    """Starts jobs as processors and their predecessors allow, and keeps the sums."""
+
+    def __init__(self, wanted):
+        self.waiting = list(wanted)
+        self.names = {j.name for j in wanted}
+        self.running = {}
+        self.good = set()
+        self.sums = [0, 0, 0]
+        self.broken = []
+        self.free = max(os.cpu_count() or 1, 2)
+
+    def _start(self, job):
+        log = LOGS / f"check-{job.name}.log"
+        with open(log, "wb") as out:
+            process = subprocess.Popen(job.argv, cwd=PROJECT, stdout=out, stderr=subprocess.STDOUT,
+                                       stdin=subprocess.DEVNULL, start_new_session=True)
+        self.running[job.name] = (job, process, log, time.monotonic())
+        self.free -= job.width
+        print(f"       {job.name} ...", flush=True)
+
+    def _end(self, name):
+        job, process, log, start = self.running.pop(name)
+        self.free += job.width
+        text = log.read_text(errors="replace")
+        result = verdict(text, process.returncode)
+        self.sums = [a + b for a, b in zip(self.sums, result)]
+        passed, failed, skipped = result
+        word = "not ok" if failed else "ok"
+        print(f"{word:6} {name}: {passed} passed, {failed} failed, {skipped} skipped; "
+              f"{time.monotonic() - start:.0f} s", flush=True)
+        if failed:
+            self.broken.append(name)
+            print("".join(f"    | {line}\n" for line in text.splitlines()[-60:]) + f"    all of it: {log}", flush=True)
+        else:
+            self.good.add(name)
+
+    def _startable(self):
+        for job in self.waiting:
+            # A job alone may be wider than the machine.
+            if job.width <= self.free or not self.running:
+                if all(a in self.good or a not in self.names for a in job.after):
+                    return job
+        return None
+
+    def stop(self):
+        for job, process, log, start in self.running.values():
+            os.killpg(process.pid, signal.SIGTERM)
+        for job, process, log, start in self.running.values():
+            process.wait()
+
+    def go(self):
+        spoken = time.monotonic()
+        while self.waiting or self.running:
+            while job := self._startable():
+                self.waiting.remove(job)
+                self._start(job)
+            if not self.running:
+                break
+            time.sleep(0.1)
+            now = time.monotonic()
+            for name in list(self.running):
+                job, process, log, start = self.running[name]
+                if process.poll() is not None:
+                    self._end(name)
+                elif now - start > TIMEOUT:
+                    os.killpg(process.pid, signal.SIGTERM)
+                    process.wait()
+                    with open(log, "a") as f:
+                        f.write(f"\ncheck.py: ended after {TIMEOUT} s\n")
+                    self._end(name)
+            if now - spoken > SIGN_OF_LIFE and self.running:
+                spoken = now
+                print("       ... " + ", ".join(f"{n} {now - r[3]:.0f} s" for n, r in self.running.items()), flush=True)
+        for job in self.waiting:
+            print(f"not ok {job.name}: not run, since {', '.join(a for a in job.after if a in self.broken)} failed")
+            self.sums[1] += 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--quick", dest="mode", action="store_const", const="quick", default="all")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    args = parser.parse_args()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    wanted = jobs(args.mode)
+    unknown = set(args.names) - {j.name for j in wanted}
+    if unknown:
+        sys.exit(f"check.py: no job named {', '.join(sorted(unknown))}; there are: {', '.join(j.name for j in wanted)}")
+    run = Run([j for j in wanted if not args.names or j.name in args.names])
+    # A signal unwinds through stop(), so that no machine is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    start = time.monotonic()
+    try:
+        run.go()
+    finally:
+        run.stop()
+    passed, failed, skipped = run.sums
+    if skipped and os.environ.get("CI") == "true":
+        print(f"not ok: with CI=true, {skipped} skipped tests count as failed")
+        failed += skipped
+        skipped = 0
+    print(f"\n{time.monotonic() - start:.0f} s on {os.cpu_count()} processors")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
