@@ -181,9 +181,11 @@ static void move(unsigned int index, const char *name, uint64_t length,
 	      *out == 2, "the last byte differs");
 	munmap(map, length);
 
-	printf("      %s: %s at offset %s, through mmap, pread, pwrite; same bytes seen from outside\n",
-	       name, human(BULK), human(at));
-	printf("              time in this emulation, against memcpy to the mapping = 1: pread %.1f, pwrite %.1f\n",
+	printf("      %s: %s at offset %s through mmap, pread and pwrite;\n"
+	       "              seen from outside, too\n", name, human(BULK),
+	       human(at));
+	printf("              times in this emulation, memcpy to the mapping = 1:\n"
+	       "              pread %.1f, pwrite %.1f\n",
 	       (t[2] - t[1]) / (t[1] - t[0]), (t[4] - t[3]) / (t[1] - t[0]));
 	done(index == USEMEM ? "usemem: mmap -> pread, pwrite -> mmap" :
 			       "resmem: mmap -> pread, pwrite -> mmap",
@@ -219,14 +221,23 @@ static void reset(void)
 	done("VFIO_DEVICE_RESET with mappings", "BARs cleared, mappings back");
 }
 
+static void rule(void)
+{
+	static const char dashes[] =
+		"------------------------------------------------";
+
+	printf("  +%.47s+%.31s+\n", dashes, dashes);
+}
+
 static void table(void)
 {
 	int i;
 
-	printf("\n  +-----------------------------------------------+-------------------------------+\n");
+	printf("\n");
+	rule();
 	for (i = 0; i < row_count; i++)
 		printf("  | %-45s | %-29s |\n", rows[i].what, rows[i].result);
-	printf("  +-----------------------------------------------+-------------------------------+\n");
+	rule();
 }
 
 int main(void)

@@ -33,8 +33,6 @@
 /* gh200's BARs are both of this size. */
 #define BAR_SIZE	(2 * GiB)
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
-
 static struct vfio v = { .device = -1 };
 static struct vfio other = { .device = -1 };
 

@@ -25,8 +25,6 @@
 #define BARS_64BIT	0x18	/* config offset of BAR2 to BAR5 */
 #define BARS_LENGTH	16
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
-
 static struct vfio v = { .device = -1 };
 
 static int teardown(void **state)

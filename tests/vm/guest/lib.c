@@ -504,8 +504,12 @@ void host_peek(uint64_t phys, void *buf, size_t count)
 		 (unsigned long long)phys, count);
 	ask_host(question, answer, sizeof(answer));
 	assert_int_equal(strlen(answer), 2 * count);
-	for (i = 0; i < count; i++)
-		assert_int_equal(sscanf(answer + 2 * i, "%2hhx", &p[i]), 1);
+	for (i = 0; i < count; i++) {
+		char byte[3] = { answer[2 * i], answer[2 * i + 1] }, *end;
+
+		p[i] = strtoul(byte, &end, 16);
+		assert_int_equal(*end, 0);
+	}
 }
 
 void host_poke(uint64_t phys, const void *buf, size_t count)

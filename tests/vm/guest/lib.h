@@ -18,6 +18,8 @@
 #include <cmocka.h>
 #include <linux/vfio.h>
 
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
 #define KiB		1024ULL
 #define MiB		(1024 * KiB)
 #define GiB		(1024 * MiB)
@@ -167,14 +169,5 @@ void touch_write(void *addr);
  */
 void host_peek(uint64_t phys, void *buf, size_t count);
 void host_poke(uint64_t phys, const void *buf, size_t count);
-
-/* cmocka's main, with test output in TAP. */
-#define MAIN(name, setup, teardown)					\
-	int main(void)							\
-	{								\
-		cmocka_set_message_output(CM_OUTPUT_TAP);		\
-		return cmocka_run_group_tests_name(name, tests, setup,	\
-						   teardown);		\
-	}
 
 #endif /* NVGRACE_TEST_LIB_H */

@@ -109,7 +109,7 @@ static uint64_t places(const struct part *p, int i)
 	const uint64_t at[] = { 0, 4096 - 8, p->length / 2, 512 * MiB - 16,
 				512 * MiB, 1 * GiB - 64, p->length - 64 };
 
-	return i < (int)(sizeof(at) / sizeof(at[0])) ? at[i] : UINT64_MAX;
+	return i < (int)(ARRAY_SIZE(at)) ? at[i] : UINT64_MAX;
 }
 
 static void mapped_writes_are_seen_by_pread_and_from_outside(void **state)
@@ -307,7 +307,7 @@ static void touch_all(char *map, uint64_t length, uint64_t step)
 		touch_read(map + at);
 }
 
-static void an_aligned_mapping_costs_one_fault_for_each_table(void **state)
+static void an_aligned_mapping_costs_one_fault_a_table(void **state)
 {
 	int k;
 
@@ -588,7 +588,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(protection_bits_hold),
 	cmocka_unit_test(the_last_page_can_be_mapped_and_nothing_behind_it),
 	cmocka_unit_test(a_partial_last_page_can_not_be_mapped),
-	cmocka_unit_test(an_aligned_mapping_costs_one_fault_for_each_table),
+	cmocka_unit_test(an_aligned_mapping_costs_one_fault_a_table),
 	cmocka_unit_test(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
 	cmocka_unit_test(a_misaligned_mapping_shows_the_right_memory_in_few_faults),
 	cmocka_unit_test(a_memory_that_is_not_aligned_itself_is_mapped_right),
@@ -602,4 +602,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(bar0_is_still_the_devices),
 };
 
-MAIN("mmap", setup, teardown)
+int main(void)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("mmap", tests, setup, teardown);
+}

@@ -23,7 +23,7 @@ static uint64_t deadline;
 static unsigned int seconds = 60;
 
 struct worker {
-	void *(*fn)(void *);
+	void *(*fn)(void *worker);
 	unsigned int index;
 	bool write;
 	pthread_t thread;
@@ -102,7 +102,7 @@ static void io_into_the_own_mapping_beside_resets_ends(void **state)
 		{ .fn = self_io, .index = RESMEM },
 		{ .fn = toucher, .index = RESMEM },
 	};
-	size_t i, n = sizeof(w) / sizeof(w[0]);
+	size_t i, n = ARRAY_SIZE(w);
 
 	vfio_start(&v, "gh200");
 	deadline = now_ms() + seconds * 1000;

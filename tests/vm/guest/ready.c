@@ -27,8 +27,6 @@
 
 #define NEVER		UINT32_MAX
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
-
 /* A bind in a process of its own. */
 struct binder {
 	const struct gpu *gpu;

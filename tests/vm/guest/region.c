@@ -64,7 +64,7 @@ static void other_regions_are_those_of_the_device(void **state)
 	vfio_region(&v, VFIO_PCI_BAR0_REGION_INDEX, &r);
 	assert_int_equal(r.size, BAR0_SIZE);
 	assert_int_equal(r.offset, 0);
-	for (i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(none); i++) {
 		vfio_region(&v, none[i], &r);
 		assert_int_equal(r.size, 0);
 	}
@@ -171,4 +171,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(an_index_that_does_not_exist_is_EINVAL),
 };
 
-MAIN("region", NULL, NULL)
+int main(void)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("region", tests, NULL, NULL);
+}

@@ -258,4 +258,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
 };
 
-MAIN("reset", setup, teardown)
+int main(void)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("reset", tests, setup, teardown);
+}

@@ -233,7 +233,7 @@ static void a_fault_in_the_middle_ends_the_access_there(void **state)
 	for (k = 0; k < 2; k++) {
 		uint64_t pos = REGION(indexes[k]) + 512 * MiB - 50;
 
-		for (i = 0; i < sizeof(room) / sizeof(room[0]); i++) {
+		for (i = 0; i < ARRAY_SIZE(room); i++) {
 			char *buf = hole - room[i];
 			size_t count = room[i] + 100;
 
@@ -516,4 +516,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(first_uses_from_many_threads_share_their_mappings),
 };
 
-MAIN("rw", setup, teardown)
+int main(void)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("rw", tests, setup, teardown);
+}
