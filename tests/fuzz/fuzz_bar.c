@@ -25,6 +25,9 @@ static __u8 core_bytes[CONFIG_MAX];
 /* BAR sizes, as powers of two; resmem is absent if its own is 0. */
 static unsigned int usemem_order, resmem_order;
 
+/* Whether a reset came in the middle of this access. */
+static bool was_reset;
+
 /* Errors of this access: user memory ends here; vfio-pci-core refuses. */
 static const char *user_end;
 static bool core_refuses;
@@ -86,6 +89,15 @@ static __u8 core_writable(unsigned int offset)
 	return 0xf7 ^ (offset * 29);
 }
 
+/*
+ * Writing @val there resets the device, as the bits for it in the device's
+ * capabilities do: once in front of the fake registers, and once behind.
+ */
+static bool core_resets(unsigned int offset, __u8 val)
+{
+	return (offset == 0x10 || offset == 0x30) && val & 0x80;
+}
+
 static ssize_t core_access(char *buf, size_t count, loff_t *ppos, bool write)
 {
 	__u64 offset = *ppos - INDEX_BITS;
@@ -109,6 +121,10 @@ static ssize_t core_access(char *buf, size_t count, loff_t *ppos, bool write)
 		if (copy_from_user(&val, buf + i, 1))
 			return -EFAULT;
 		*byte = (*byte & ~core_writable(offset)) | (val & core_writable(offset));
+		if (core_resets(offset, val)) {
+			nvgrace_gpu_config_reset(&gpu);
+			was_reset = true;
+		}
 	}
 	*ppos += count;
 	return count;
@@ -165,6 +181,13 @@ static __u8 want_read(unsigned int offset)
 	return val;
 }
 
+static void want_reset(void)
+{
+	for (unsigned int offset = 0; offset < HEADER; offset++)
+		if (is_fake(offset))
+			want[offset] = 0;
+}
+
 static void want_write(unsigned int offset, __u8 val)
 {
 	for (unsigned int bit = 0; bit < 8; bit++) {
@@ -173,13 +196,8 @@ static void want_write(unsigned int offset, __u8 val)
 		if (writable)
 			want[offset] = (want[offset] & ~(1 << bit)) | (val & 1 << bit);
 	}
-}
-
-static void want_reset(void)
-{
-	for (unsigned int offset = 0; offset < HEADER; offset++)
-		if (is_fake(offset))
-			want[offset] = 0;
+	if (core_resets(offset, val))
+		want_reset();
 }
 
 /* The sequence */
@@ -243,13 +261,15 @@ static bool must_fail(const struct access *access)
 /*
  * A write that failed may have written a part of the core's bytes, but nothing
  * of what it could not know, and nothing at all outside config space; the fake
- * registers are as they were.
+ * registers are as they were, or as a reset on the way left them.
  */
 static void after_failed_write(const struct access *access)
 {
 	if (access->offset + access->count > (unsigned int)pdev.cfg_size)
 		return;
 
+	if (was_reset)
+		want_reset();
 	for (unsigned int i = 0; i < access->accessible && i < access->count; i++) {
 		unsigned int offset = access->offset + i;
 		__u8 now = shown(offset), old = want[offset];
@@ -271,6 +291,7 @@ static void run_access(struct access *access, struct input *in)
 	for (unsigned int i = 0; i < access->count; i++)
 		access->buf[i] = access->write ? take(in, 1) : 0xee;
 
+	was_reset = false;
 	ret = do_access(access);
 	oracle((ret < 0) == must_fail(access), "%s of %#x + %u (%u there, core %d): %zd",
 	       access->write ? "write" : "read", access->offset, access->count,
