@@ -50,7 +50,8 @@ struct nvgrace_gpu_carve {
  * Divides @size bytes of GPU memory; @mig_defect says whether the part needs
  * resmem.  Fills *@out and returns 0, or leaves it alone and returns -EINVAL
  * (too little memory for both parts) or -EOVERFLOW (a BAR would be larger than
- * NVGRACE_GPU_BAR_SIZE_MAX).
+ * NVGRACE_GPU_BAR_SIZE_MAX).  Less than a page is the caller's to refuse: no BAR
+ * is smaller than 16 bytes.
  */
 int nvgrace_gpu_carve(__u64 size, bool mig_defect,
 		      struct nvgrace_gpu_carve *out);
