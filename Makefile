@@ -30,7 +30,7 @@ modules:
 
 TOOLBOX	:= scripts/toolbox
 
-.PHONY: demo check check-quick matrix unit fuzz style
+.PHONY: demo check check-quick check-long matrix unit fuzz style
 demo:
 	@$(TOOLBOX) kernel 7.2
 	@$(TOOLBOX) run -- python3 tests/demo/demo.py
@@ -44,6 +44,11 @@ check-quick:
 	@$(TOOLBOX) kernel 7.2
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py --quick $(JOBS)
+
+check-long:
+	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) kernel debug
+	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
 
 matrix:
 	@$(TOOLBOX) kernel --all
@@ -75,6 +80,7 @@ help:
 	@echo 'To test it'
 	@echo '  check         everything, on every supported kernel (JOBS="vm-7.2 unit" for some of it)'
 	@echo '  check-quick   the units and one kernel, in five minutes'
+	@echo '  check-long    campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  matrix        build for every kernel with all warnings on, and print a table'
 	@echo '  unit          unit tests on this machine'
 	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n a target'

@@ -52,8 +52,22 @@ def module_job(kernel):
     return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
 
 
+def long_jobs():
+    """Campaigns that don't fit into everybody's run; docs/testing.md has their results."""
+    module = module_job("debug")
+    return [
+        module,
+        Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "2000", "debug"], after=(module.name,)),
+        Job("vfio-selftests", ["tests/testkernel/selftests"], after=(module.name,)),
+        Job("mutants", ["python3", "tests/vm/mutants.py"], width=2),
+        Job("fuzz-long", ["tests/fuzz/run", "300"]),
+    ]
+
+
 def jobs(mode):
     """The jobs of a mode, the long ones first where the order is free."""
+    if mode == "long":
+        return long_jobs()
     quick = mode == "quick"
     kernels = ("7.2",) if quick else KERNELS
     build = [module_job("7.2")] if quick else [Job("matrix", ["scripts/matrix"], width=2)]
@@ -61,18 +75,25 @@ def jobs(mode):
     race = "race:10" if quick else "race:60"
     programs = ["discovery", "region", "config", "mmap", "rw", "reset", "ready", race]
     vms = [Job(f"vm-{k}", ["python3", "tests/vm/suite.py", k, *programs], after=built) for k in kernels]
+    short = [
+        Job("fuzz", ["tests/fuzz/run", "2" if quick else "5"]),
+        Job("model", ["python3", "tests/model/test_gpu.py"]),
+        Job("harness", ["python3", "tests/vm/test_vm.py"]),
+        Job("unit", ["tests/unit/run"]),
+        Job("style", ["scripts/style", toolbox("checkpatch")]),
+    ]
+    if quick:
+        return [*build, *vms, *short]
     return [
         *build,
         *vms,
-        Job("fuzz", ["tests/fuzz/run", "2" if quick else "5"]),
-        Job("fuzz-selftest", ["tests/fuzz/selftest"]),
         Job("probes", ["tests/probes/run"], after=built),
-        Job("demo", ["sh", "-c", "python3 tests/demo/demo.py && echo '1 passed, 0 failed, 0 skipped'"], after=built),
-        Job("model", ["python3", "tests/model/test_gpu.py"]),
-        Job("harness", ["python3", "tests/vm/test_vm.py"]),
         Job("machine", ["python3", "tests/vm/test_boot.py", "7.2"]),
-        Job("unit", ["tests/unit/run"]),
-        Job("style", ["scripts/style", toolbox("checkpatch")]),
+        Job("demo", ["sh", "-c", "python3 tests/demo/demo.py && echo '1 passed, 0 failed, 0 skipped'"], after=built),
+        Job("matrix-selftest", ["scripts/matrix", "--selftest"]),
+        Job("fuzz-selftest", ["tests/fuzz/selftest"]),
+        Job("style-selftest", ["scripts/style", "--selftest", toolbox("checkpatch")]),
+        *short,
     ]
 
 
@@ -177,6 +198,7 @@ class Run:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--quick", dest="mode", action="store_const", const="quick", default="all")
+    parser.add_argument("--long", dest="mode", action="store_const", const="long")
     parser.add_argument("names", nargs="*", metavar="NAME")
     args = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
