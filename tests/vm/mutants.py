@@ -35,6 +35,7 @@ MUTANTS = (
     ("src/rw.c", "RW_WINDOW - (offset + done) % RW_WINDOW", "RW_WINDOW", "rw"),
     ("src/rw.c", "map + offset % RW_WINDOW", "map + (offset & ~7ULL) % RW_WINDOW", "rw"),
     ("src/rw.c", "copy_words(mem, bounce, len);", "copy_words(mem, bounce, round_up(len, 2));", "rw"),
+    ("src/rw.c", "if (fatal_signal_pending(current)) {", "if (0) {", "rw"),
     ("src/probe.c", "if (!mem->size)", "if (0)", "discovery"),
     ("src/probe.c", "last > compat_phys_last()", "0", "discovery"),
     ("src/probe.c", "if (!PAGE_ALIGNED(mem->base))", "if (0)", "discovery"),

@@ -22,7 +22,7 @@
  * What an emulated machine on a busy host may take beyond what the driver is
  * asked for; the driver's own goal is 20 ms.
  */
-#define SLACK_MS	1000
+#define SLACK_MS	2000
 #define TIMEOUT_SLACK_MS 3000
 
 #define NEVER		UINT32_MAX

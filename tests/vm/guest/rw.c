@@ -375,7 +375,7 @@ static void moving_two_gigabytes_ends_early_when_killed(void **state)
 	for (i = 0; i < 3; i++) {
 		print_message("# gone %" PRIu64 " ms after SIGKILL\n", ms[i]);
 		/* A whole transfer takes several seconds here. */
-		assert_true(ms[i] < 1000);
+		assert_true(ms[i] < 1500);
 	}
 }
 
@@ -413,7 +413,7 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
 	vfio_stop(&big);
 	print_message("# longest wait for the CPU: %" PRIu64 " ms\n", gap);
-	assert_true(gap < 500);
+	assert_true(gap < 1000);
 }
 
 /* Bytes of kernel mappings of the GPU's memory. */
