@@ -46,7 +46,7 @@ check-quick:
 	@$(TOOLBOX) run -- python3 tests/check.py --quick $(JOBS)
 
 check-long:
-	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) kernel 6.1 7.2
 	@$(TOOLBOX) kernel debug
 	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
 
