@@ -57,8 +57,17 @@ struct nvgrace_gpu_region {
  * @link: this GPU in the list of bound GPUs; protected by probe.c's lock
  * @range_start: first physical address that firmware gave the GPU
  * @range_last: last physical address that firmware gave the GPU
- * @bar_lock: protects bar_written of both regions, and bar_resets
- * @bar_resets: counts the resets that cleared the fake registers; may wrap
+ * @bar_lock: protects bar_written of both regions, and writes to resets
+ * @resets: counts the resets, whoever made them; may wrap; read anywhere
+ * @ready_lock: serialises the waits for readiness, so that one task asks the
+ *	device for all; taken without other locks, may be held for long, and
+ *	killable
+ * @ready_for: @resets as it was before the memory was found ready; any task
+ *	that has looked writes it
+ * @failed_for: @resets as it was before a wait ended without success; written
+ *	under ready_lock, read anywhere
+ * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy parts
+ * @bar0: registers of legacy parts, mapped at probe and while the device is open
  * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
  *	never taken under memory_lock
  * @link_reset: an AER recovery is under way that resets the link; written and
@@ -71,8 +80,13 @@ struct nvgrace_gpu {
 	struct list_head link;
 	phys_addr_t range_start;
 	phys_addr_t range_last;
-	spinlock_t bar_lock;		/* protects bar_written, bar_resets */
-	unsigned int bar_resets;
+	spinlock_t bar_lock;		/* protects bar_written, resets */
+	unsigned int resets;
+	struct mutex ready_lock;	/* one wait at a time; failed_for */
+	unsigned int ready_for;
+	unsigned int failed_for;
+	u16 cxl_dvsec;
+	void __iomem *bar0;
 	struct mutex window_lock;	/* protects window[] while it is filled */
 	bool link_reset;
 };
@@ -109,12 +123,44 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
 /* ready.c */
 
 /*
- * Waits until the memory of a legacy part may be touched, for at most 30 s.
- * Called from probe with the device in D0 and disabled.  Sleeps.  Returns 0,
- * -ETIME (never ready, one line in the log), -EINTR (the waiting task is being
- * killed) or what enabling the device and mapping BAR0 returned.
+ * Waits until the memory may be touched: legacy parts for at most 30 s, others
+ * as long as their CXL DVSEC says.  Called from probe with the device in D0 and
+ * disabled.  Sleeps.  Returns 0, -ETIME (never ready, one line in the log),
+ * -EINTR (the waiting task is being killed), -ENODEV (gone, or no GPU) or what
+ * enabling the device and mapping BAR0 returned.
  */
-int nvgrace_gpu_wait_ready(struct pci_dev *pdev);
+int nvgrace_gpu_ready_probe(struct nvgrace_gpu *gpu);
+
+/* Between these two, nvgrace_gpu_wait_ready() may be called.  0 or -ENOMEM. */
+int nvgrace_gpu_ready_open(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_ready_close(struct nvgrace_gpu *gpu);
+
+/*
+ * Whether the memory was found ready since the last reset.  To touch it, ask
+ * under memory_lock, since a reset may come at any time without.
+ */
+static inline bool nvgrace_gpu_is_ready(struct nvgrace_gpu *gpu)
+{
+	/* Pairs with the release in ready.c: ready first, then touched. */
+	return smp_load_acquire(&gpu->ready_for) == READ_ONCE(gpu->resets);
+}
+
+/*
+ * Looks once, without a wait, and remembers what it has seen.  Takes
+ * memory_lock for read, for a moment.  Returns 0 (ready), -EAGAIN (a wait may
+ * help) or -EIO (it won't: it has failed since the last reset, or the device
+ * can't be asked).
+ */
+int nvgrace_gpu_look_ready(struct nvgrace_gpu *gpu);
+
+/*
+ * Waits as above, after a reset.  Called without memory_lock and, in a fault,
+ * without the lock of the address space: the wait may take long, and holds
+ * nothing that a reset, a close or a fatal signal needs.  Returns 0, -EINTR
+ * (the task is being killed) or -EIO: not ready in time, gone, or not to be
+ * asked while memory is disabled in PCI_COMMAND.
+ */
+int nvgrace_gpu_wait_ready(struct nvgrace_gpu *gpu);
 
 /* region.c */
 
@@ -159,7 +205,8 @@ void nvgrace_gpu_rw_unmap(struct nvgrace_gpu_region *region);
  * Read and write GPU memory through the fake BAR at *@ppos.  Return the bytes
  * done, at least one, and advance *@ppos by them; or return -EINVAL (beyond
  * the BAR), -EFAULT, -EINTR (the task is being killed), -EIO (the device does
- * not wake up) or -ENOMEM.  Called without locks; sleep.
+ * not wake up, or its memory not become ready) or -ENOMEM.  Called without
+ * locks; sleep.
  */
 ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
 				char __user *buf, size_t count, loff_t *ppos);

@@ -15,7 +15,16 @@ KERNEL	 := $(wildcard $(KDIR)/include/generated/autoconf.h $(KDIR)/Module.symver
 # errors where pahole isn't installed, though the module is fine without.
 BTF	 := $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)
 
-.PHONY: module
+# ... and who asks: another compiler may give other answers.
+ASKER	 := $(KDIR) $(ARCH) $(CROSS_COMPILE) $(CC) $(LLVM)
+STAMP	 := $(BUILD)/asker
+
+.DEFAULT_GOAL := module
+.PHONY: module FORCE
+$(STAMP): FORCE
+	@mkdir -p $(@D)
+	@echo '$(ASKER)' | cmp -s - $@ || echo '$(ASKER)' > $@
+
 module: $(COPIES) $(FEATURES)
 	+$(MAKE) -C $(KDIR) M=$(BUILD) $(BTF) modules
 	@test -s $(BUILD)/$(MODULE).ko
@@ -24,7 +33,7 @@ $(COPIES): $(BUILD)/%: %
 	@mkdir -p $(@D)
 	@cp $< $@
 
-$(FEATURES): $(wildcard scripts/probes/*.c) scripts/probe-kernel $(KERNEL)
+$(FEATURES): $(wildcard scripts/probes/*.c) scripts/probe-kernel $(KERNEL) $(STAMP)
 	@mkdir -p $(@D)
 	@echo "  PROBES  $(notdir $(BUILD))"
 	+@scripts/probe-kernel $(KDIR) $(BUILD)/probes $@

@@ -69,7 +69,7 @@ static unsigned int resets_seen(struct nvgrace_gpu *gpu)
 	unsigned int resets;
 
 	spin_lock(&gpu->bar_lock);
-	resets = gpu->bar_resets;
+	resets = gpu->resets;
 	spin_unlock(&gpu->bar_lock);
 	return resets;
 }
@@ -81,7 +81,7 @@ static void fake_write(struct nvgrace_gpu *gpu, unsigned int offset,
 	struct nvgrace_gpu_region *region;
 
 	spin_lock(&gpu->bar_lock);
-	if (gpu->bar_resets != resets)
+	if (gpu->resets != resets)
 		count = 0;
 	for (; count; count--, offset++) {
 		region = region_at(gpu, offset);
@@ -97,7 +97,7 @@ void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu)
 	spin_lock(&gpu->bar_lock);
 	gpu->usemem.bar_written = 0;
 	gpu->resmem.bar_written = 0;
-	gpu->bar_resets++;
+	WRITE_ONCE(gpu->resets, gpu->resets + 1);
 	spin_unlock(&gpu->bar_lock);
 }
 

@@ -52,6 +52,12 @@ static int open_device(struct vfio_device *core_vdev)
 		return ret;
 
 	nvgrace_gpu_config_reset(gpu);
+	ret = nvgrace_gpu_ready_open(gpu);
+	if (ret) {
+		vfio_pci_core_disable(&gpu->core);
+		return ret;
+	}
+
 	vfio_pci_core_finish_enable(&gpu->core);
 	return 0;
 }
@@ -62,6 +68,7 @@ static void close_device(struct vfio_device *core_vdev)
 
 	nvgrace_gpu_rw_unmap(&gpu->usemem);
 	nvgrace_gpu_rw_unmap(&gpu->resmem);
+	nvgrace_gpu_ready_close(gpu);
 	vfio_pci_core_close_device(core_vdev);
 }
 
@@ -112,15 +119,12 @@ static const struct vfio_device_ops memory_ops = {
 
 static int open_core_only(struct vfio_device *core_vdev)
 {
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-	int ret;
+	struct vfio_pci_core_device *core = &to_nvgrace_gpu(core_vdev)->core;
+	int ret = vfio_pci_core_enable(core);
 
-	ret = vfio_pci_core_enable(&gpu->core);
-	if (ret)
-		return ret;
-
-	vfio_pci_core_finish_enable(&gpu->core);
-	return 0;
+	if (!ret)
+		vfio_pci_core_finish_enable(core);
+	return ret;
 }
 
 /* For a GPU without memory of its own, as a guest sees it: a PCI device. */
@@ -214,18 +218,22 @@ static int find_memory(struct pci_dev *pdev, struct gpu_memory *mem)
 			PROP_BASE, mem->base, PAGE_SIZE);
 		return -EINVAL;
 	}
-	/*
-	 * System RAM would be handed to a user, and mapped under two memory
-	 * types at once.
-	 */
-	if (region_intersects(mem->base, mem->size, IORESOURCE_SYSTEM_RAM,
-			      IORES_DESC_NONE) != REGION_DISJOINT) {
-		pci_err(pdev, "%s %#llx with %s %#llx is in use as System RAM; unload the driver that onlined it, or offline and remove its NUMA node, before binding\n",
-			PROP_BASE, mem->base, PROP_SIZE, mem->size);
-		return -EBUSY;
-	}
-
 	return 0;
+}
+
+/*
+ * System RAM would be handed to a user, and mapped under two memory types at
+ * once.  0, or -EBUSY with its line in the log.
+ */
+static int check_no_ram(struct pci_dev *pdev, const struct gpu_memory *mem)
+{
+	if (region_intersects(mem->base, mem->size, IORESOURCE_SYSTEM_RAM,
+			      IORES_DESC_NONE) == REGION_DISJOINT)
+		return 0;
+
+	pci_err(pdev, "%s %#llx with %s %#llx is in use as System RAM; unload the driver that onlined it, or offline and remove its NUMA node, before binding\n",
+		PROP_BASE, mem->base, PROP_SIZE, mem->size);
+	return -EBUSY;
 }
 
 /* 1 if the part has the MIG defect, 0 if not, negative if it can't be asked. */
@@ -270,7 +278,7 @@ static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 		return ret;
 	}
 	if (ret) {
-		pci_err(pdev, "%s %#llx needs a BAR larger than the %#llx bytes that vfio can show; update this driver\n",
+		pci_err(pdev, "%s %#llx needs a BAR larger than the %#llx bytes that vfio has room for; update the system firmware\n",
 			PROP_SIZE, mem->size, NVGRACE_GPU_BAR_SIZE_MAX);
 		return ret;
 	}
@@ -330,9 +338,9 @@ static void unlist_gpu(struct nvgrace_gpu *gpu)
 /*
  * Shows @region in /proc/iomem as @part of the device.  Something that is no
  * RAM may be there already, a window of the host bridge for instance, so that
- * a failure is only worth a warning.
+ * a failure is only worth a warning.  Returns whether it is claimed.
  */
-static void claim_region(struct pci_dev *pdev,
+static bool claim_region(struct pci_dev *pdev,
 			 const struct nvgrace_gpu_region *region,
 			 const char *part)
 {
@@ -340,21 +348,29 @@ static void claim_region(struct pci_dev *pdev,
 	const char *name;
 
 	if (!region->length)
-		return;
+		return true;
 
 	name = devm_kasprintf(&pdev->dev, GFP_KERNEL, "%s %s %s", KBUILD_MODNAME,
 			      pci_name(pdev), part);
-	if (!name || !devm_request_mem_region(&pdev->dev, region->base,
-					      region->length, name))
-		pci_warn(pdev, "can't claim %s [%#llx-%#llx], see /proc/iomem for what is there; going on without\n",
-			 part, (u64)region->base, last);
+	if (name && devm_request_mem_region(&pdev->dev, region->base,
+					    region->length, name))
+		return true;
+
+	pci_warn(pdev, "can't claim %s [%#llx-%#llx], see /proc/iomem for what is there; going on without\n",
+		 part, (u64)region->base, last);
+	return false;
 }
 
 /* All that a GPU with memory needs before it can be registered with vfio. */
 static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 			const struct gpu_memory *mem)
 {
+	bool claimed;
 	int ret;
+
+	ret = check_no_ram(pdev, mem);
+	if (ret)
+		return ret;
 
 	ret = list_gpu(gpu, mem);
 	if (ret)
@@ -364,10 +380,16 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	if (ret)
 		goto unlist;
 
-	claim_region(pdev, &gpu->usemem, "usemem");
-	claim_region(pdev, &gpu->resmem, "resmem");
+	claimed = claim_region(pdev, &gpu->usemem, "usemem");
+	claimed &= claim_region(pdev, &gpu->resmem, "resmem");
+	if (!claimed) {
+		/* It may be RAM since the check: no claim kept that away. */
+		ret = check_no_ram(pdev, mem);
+		if (ret)
+			goto unlist;
+	}
 
-	ret = nvgrace_gpu_wait_ready(pdev);
+	ret = nvgrace_gpu_ready_probe(gpu);
 	if (ret)
 		goto unlist;
 
@@ -398,6 +420,9 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	INIT_LIST_HEAD(&gpu->link);
 	spin_lock_init(&gpu->bar_lock);
 	mutex_init(&gpu->window_lock);
+	mutex_init(&gpu->ready_lock);
+	/* No wait has failed yet: any number but that of resets. */
+	gpu->failed_for = gpu->resets - 1;
 	dev_set_drvdata(&pdev->dev, &gpu->core);
 
 	if (ops == &memory_ops) {
@@ -407,8 +432,11 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 
 	ret = vfio_pci_core_register_device(&gpu->core);
-	if (ret)
+	if (ret) {
+		pci_err(pdev, "vfio does not take the device (error %d); is there an IOMMU?\n",
+			ret);
 		goto unlist;
+	}
 
 	if (ops == &core_only_ops)
 		pci_info(pdev, "firmware gives no %s: a plain PCI device, as vfio-pci would handle it\n",
@@ -439,10 +467,10 @@ static void remove(struct pci_dev *pdev)
 }
 
 /*
- * Every reset that goes through the PCI core ends here: open, FLR and hot
- * reset by ioctl, FLR through config space, and /sys/.../reset.  The core
- * holds the device lock; memory_lock is held for write in the resets that
- * vfio makes, and not in that of sysfs.
+ * Resets end here that somebody could notice: at open, FLR and hot reset by
+ * ioctl, FLR through config space, and /sys/.../reset.  The PCI core holds the
+ * device lock; vfio holds memory_lock for write, but for the reset at open,
+ * before anybody can map or read; sysfs does not.
  */
 static void reset_done(struct pci_dev *pdev)
 {
@@ -461,6 +489,12 @@ static pci_ers_result_t error_detected(struct pci_dev *pdev,
 	return vfio_pci_core_aer_err_detected(pdev, state);
 }
 
+static pci_ers_result_t slot_reset(struct pci_dev *pdev)
+{
+	reset_done(pdev);
+	return PCI_ERS_RESULT_RECOVERED;
+}
+
 static void error_resume(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
@@ -471,6 +505,7 @@ static void error_resume(struct pci_dev *pdev)
 
 static const struct pci_error_handlers error_handlers = {
 	.error_detected	= error_detected,
+	.slot_reset	= slot_reset,
 	.resume		= error_resume,
 	.reset_done	= reset_done,
 };

@@ -6,6 +6,7 @@
  * reset can take them away and they come back by themselves, and a VMM that
  * maps 480 GB doesn't wait for it.
  */
+#include <linux/file.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/slab.h>
@@ -92,6 +93,31 @@ static vm_fault_t insert_around(struct vm_fault *vmf, unsigned long first_pfn)
 	return VM_FAULT_NOPAGE;
 }
 
+/*
+ * Waits for the memory in a fault.  The wait may be long, and a reset, a close
+ * or another thread's mmap may want the lock that the fault came with: so it
+ * is dropped, and the fault tried again.  Where the kernel doesn't allow that,
+ * nobody may wait.
+ */
+static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
+{
+	struct file *file;
+
+	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))
+		return VM_FAULT_SIGBUS;
+	if (vmf->flags & FAULT_FLAG_RETRY_NOWAIT)
+		return VM_FAULT_RETRY;
+
+	/* Without the lock, only the file keeps the device open. */
+	file = get_file(vmf->vma->vm_file);
+	release_fault_lock(vmf);
+	/* Its result is seen by the look of the fault that comes again. */
+	nvgrace_gpu_wait_ready(gpu);
+	fput(file);
+
+	return VM_FAULT_RETRY;
+}
+
 static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
@@ -120,16 +146,30 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 			return VM_FAULT_FALLBACK;
 	}
 
-	down_read(&core->memory_lock);
-	if (core->pm_runtime_engaged)
-		ret = VM_FAULT_SIGBUS;
-	else if (order)
-		ret = compat_insert_pfn(vmf, pfn, order);
-	else
-		ret = insert_around(vmf, first_pfn);
-	up_read(&core->memory_lock);
+	for (;;) {
+		down_read(&core->memory_lock);
+		if (core->pm_runtime_engaged)
+			ret = VM_FAULT_SIGBUS;
+		else if (!nvgrace_gpu_is_ready(region->gpu))
+			ret = VM_FAULT_RETRY;
+		else if (order)
+			ret = compat_insert_huge_pfn(vmf, pfn, order);
+		else
+			ret = insert_around(vmf, first_pfn);
+		up_read(&core->memory_lock);
 
-	return ret;
+		if (ret != VM_FAULT_RETRY)
+			return ret;
+
+		switch (nvgrace_gpu_look_ready(region->gpu)) {
+		case 0:
+			break;
+		case -EAGAIN:
+			return fault_wait(vmf, region->gpu);
+		default:
+			return VM_FAULT_SIGBUS;
+		}
+	}
 }
 
 static vm_fault_t fault_page(struct vm_fault *vmf)

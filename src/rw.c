@@ -123,26 +123,47 @@ static void copy_words(void *dst, const void *src, size_t len)
 }
 
 /*
+ * Takes memory_lock for read with the memory ready, so that no reset comes
+ * while it is touched.  Returns 0; or -EINTR or -EIO, without the lock.
+ */
+static int lock_ready(struct nvgrace_gpu *gpu)
+{
+	int ret;
+
+	for (;;) {
+		if (down_read_killable(&gpu->core.memory_lock))
+			return -EINTR;
+		if (nvgrace_gpu_is_ready(gpu))
+			return 0;
+		up_read(&gpu->core.memory_lock);
+
+		ret = nvgrace_gpu_wait_ready(gpu);
+		if (ret)
+			return ret;
+	}
+}
+
+/*
  * Moves @len bytes between @bounce and offset @offset of @region, all inside
- * one window.  Returns 0, -EINTR or -ENOMEM.
+ * one window.  Returns 0, -EINTR, -EIO or -ENOMEM.
  */
 static int move_chunk(struct nvgrace_gpu_region *region, u64 offset,
 		      void *bounce, size_t len, bool write)
 {
-	struct vfio_pci_core_device *core = &region->gpu->core;
 	void *mem = window_addr(region, offset);
+	int ret;
 
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
 
-	/* Held so that no reset runs while the memory is touched. */
-	if (down_read_killable(&core->memory_lock))
-		return -EINTR;
+	ret = lock_ready(region->gpu);
+	if (ret)
+		return ret;
 	if (write)
 		copy_words(mem, bounce, len);
 	else
 		copy_words(bounce, mem, len);
-	up_read(&core->memory_lock);
+	up_read(&region->gpu->core.memory_lock);
 
 	return 0;
 }

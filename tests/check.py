@@ -73,7 +73,7 @@ def jobs(mode):
     build = [module_job("7.2")] if quick else [Job("matrix", ["scripts/matrix"], width=2)]
     built = (build[0].name,)
     race = "race:10" if quick else "race:60"
-    programs = ["discovery", "region", "config", "mmap", "rw", "reset", "ready", race]
+    programs = ["discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", race]
     vms = [Job(f"vm-{k}", ["python3", "tests/vm/suite.py", k, *programs], after=built) for k in kernels]
     short = [
         Job("fuzz", ["tests/fuzz/run", "2" if quick else "5"]),

@@ -22,6 +22,14 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 #define VM_ALLOW_ANY_UNCACHED	VM_NONE
 #endif
 
+/* Before faults had locks of their own, theirs was that of the address space. */
+#ifndef HAVE_RELEASE_FAULT_LOCK
+static inline void release_fault_lock(struct vm_fault *vmf)
+{
+	mmap_read_unlock(vmf->vma->vm_mm);
+}
+#endif
+
 /* Huge entries need the fault operation and, each size, the architecture. */
 #if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP)
 #define COMPAT_PMD_PFNMAP
@@ -38,16 +46,15 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 #endif
 
 /*
- * Inserts one entry of 2^@order pages at the fault's address, to which @pfn
- * belongs as the first page.  VM_FAULT_FALLBACK where this kernel has no
- * entries of that size for pfns.  Same locks as the fault handler's.
+ * Inserts one entry of 2^@order pages, order at least 1, at the fault's
+ * address, to which @pfn belongs as the first page.  VM_FAULT_FALLBACK where
+ * this kernel has no entries of that size for pfns.  Same locks as the fault
+ * handler's.
  */
-static inline vm_fault_t compat_insert_pfn(struct vm_fault *vmf,
-					   unsigned long pfn,
-					   unsigned int order)
+static inline vm_fault_t compat_insert_huge_pfn(struct vm_fault *vmf,
+						unsigned long pfn,
+						unsigned int order)
 {
-	if (!order)
-		return vmf_insert_pfn(vmf->vma, vmf->address, pfn);
 #ifdef COMPAT_PMD_PFNMAP
 	if (order == PMD_ORDER)
 		return vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn),

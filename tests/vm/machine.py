@@ -105,6 +105,14 @@ MODEL_GPUS = [
 
     # For these there is no room beside 31 stand-ins.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
+
+    # Ready by the CXL Device DVSEC; the registers of the GH200, in BAR0, never say so. Active after more than the 1 s
+    # that a timeout code of 0 would allow.
+    gpu("cxl", M + 12 * GiB, 1536 * MiB, device=0x2941, ready_after_ms=None,
+        cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
+    gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
+    gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
+    gpu("cxlgone", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"gone": True}),
 ]
 
 

@@ -42,7 +42,7 @@ MUTANTS = (
     ("src/probe.c", "IORES_DESC_NONE) != REGION_DISJOINT", "IORES_DESC_NONE) == REGION_INTERSECTS", "discovery"),
     ("src/probe.c", "ret = -EBUSY;", "", "discovery"),
     ("src/probe.c", "DVSEC_NO_MIG_DEFECT\tBIT(0)", "DVSEC_NO_MIG_DEFECT\tBIT(1)", "discovery"),
-    ("src/probe.c", "== 1) {", ">= 1) {", "discovery"),
+    ("src/probe.c", "count == 1 &&", "count >= 1 &&", "discovery"),
     ("src/probe.c", "nvgrace_gpu_config_reset(to_nvgrace_gpu(&core->vdev));", "(void)core;", "reset"),
     ("src/ready.c", "c2c == TRAINED && hbm == TRAINED", "c2c == TRAINED || hbm == TRAINED", "ready"),
     ("src/ready.c", "set_current_state(TASK_KILLABLE);", "set_current_state(TASK_UNINTERRUPTIBLE);", "ready"),

@@ -225,6 +225,33 @@ static void two_gpus_at_once_keep_their_memory_apart(void **state)
 	vfio_stop(&other);
 }
 
+static int low_power(struct vfio *dev, uint32_t feature)
+{
+	struct vfio_device_feature f = {
+		.argsz = sizeof(f),
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
+	};
+
+	return ioctl(dev->device, VFIO_DEVICE_FEATURE, &f) ? -errno : 0;
+}
+
+static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **state)
+{
+	char *map = vfio_map(&v, USEMEM, GiB, 65536, RW, MAP_SHARED, NULL);
+	uint64_t word = 0x0123456789abcdef, back = 0;
+
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + GiB, &word, 8), 8);
+	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY), 0);
+	assert_true(raises_sigbus(touch_read, map));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + GiB, &back, 8), 8);
+	assert_int_equal(back, word);
+	/* Awake for the read only. */
+	assert_true(raises_sigbus(touch_read, map));
+	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT), 0);
+	assert_int_equal(*(uint64_t *)map, word);
+	munmap(map, 65536);
+}
+
 /* Open and close are a reset, too, and leave nothing behind. */
 static void opening_again_finds_the_memory_as_it_was(void **state)
 {
@@ -255,6 +282,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_mapping_alone_keeps_the_device_in_use),
 	cmocka_unit_test(the_module_can_not_go_while_a_device_is_open),
 	cmocka_unit_test(two_gpus_at_once_keep_their_memory_apart),
+	cmocka_unit_test(in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device),
 	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
 };
 

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * release_fault_lock(), since a fault may come under the lock of its VMA alone.
+ * Since Linux 6.6, 29a22b9e08d7 ("mm: handle userfaults under VMA lock");
+ * before, the lock of a fault was that of the address space.
+ *
+ * absent-if: (implicit declaration of|undeclared) function 'release_fault_lock'
+ */
+#include <linux/mm.h>
+
+static void __maybe_unused probe(struct vm_fault *vmf)
+{
+	release_fault_lock(vmf);
+}

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Readiness after a reset: whoever touches the memory first waits for it, and
+ * keeps nobody else waiting.  The wait that ends with a timeout takes 30 s: it
+ * runs on another GPU beside the other tests.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define DELAY_MS	2000
+/* Beyond what is asked for, in an emulated machine on a busy host. */
+#define SLACK_MS	2000
+#define COMMAND		(CONFIG + 4)
+#define COMMAND_MEMORY	2
+
+static struct vfio v;
+static size_t page;
+
+/* All that fresh_page() has mapped: a mapping keeps its GPU from unbinding. */
+static char *mapped[64];
+static size_t mapped_count;
+
+/* A page that nobody has touched: its first touch is a fault. */
+static char *fresh_page(struct vfio *dev)
+{
+	char *map;
+
+	assert_true(mapped_count < ARRAY_SIZE(mapped));
+	/* Each in a range of its own, so that no fault brings two of them. */
+	map = vfio_map(dev, USEMEM, mapped_count % 16 * 64 * MiB, page, RW,
+		       MAP_SHARED, NULL);
+	mapped[mapped_count++] = map;
+	return map;
+}
+
+struct stand_in {
+	struct vfio *dev;
+	uint32_t ms;
+	unsigned int reset;
+};
+
+/* How often reset_for() was called: an older delay is void. */
+static volatile unsigned int resets;
+
+/* Registers of a stand-in for the model are RAM: somebody must write them. */
+static void *become_ready(void *arg)
+{
+	struct stand_in *s = arg;
+	uint32_t trained = 0xff;
+
+	usleep(s->ms * 1000);
+	if (s->reset == resets) {
+		vfio_write(s->dev, BAR0_C2C, &trained, 4);
+		vfio_write(s->dev, BAR0_HBM, &trained, 4);
+	}
+	free(s);
+	return NULL;
+}
+
+/* A reset after which the memory is ready in @ms, or never (UINT32_MAX). */
+static void reset_for(struct vfio *dev, uint32_t ms)
+{
+	uint32_t zero = 0;
+	struct stand_in *s;
+	pthread_t thread;
+
+	resets++;
+	if (dev->gpu->is_model) {
+		assert_int_equal(vfio_write(dev, MODEL_RESET_DELAY, &ms, 4), 4);
+		assert_int_equal(vfio_reset(dev), 0);
+		return;
+	}
+	assert_int_equal(vfio_write(dev, BAR0_C2C, &zero, 4), 4);
+	assert_int_equal(vfio_write(dev, BAR0_HBM, &zero, 4), 4);
+	assert_int_equal(vfio_reset(dev), 0);
+	if (ms == UINT32_MAX)
+		return;
+	s = malloc(sizeof(*s));
+	*s = (struct stand_in){ dev, ms, resets };
+	assert_int_equal(pthread_create(&thread, NULL, become_ready, s), 0);
+	pthread_detach(thread);
+}
+
+/* Without a delay: ready at once, and the next reset as well. */
+static void make_ready(struct vfio *dev)
+{
+	char byte;
+
+	reset_for(dev, 0);
+	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+}
+
+static void assert_took(uint64_t took, uint64_t at_least)
+{
+	if (took < at_least || took >= at_least + SLACK_MS)
+		fail_msg("took %llu ms, expected %llu", (unsigned long long)took,
+			 (unsigned long long)at_least);
+}
+
+/* The wait that ends in vain, in a process of its own from the first test on. */
+struct vain {
+	bool fault_is_sigbus;
+	bool again_at_once;
+	int read;
+	int write;
+	uint64_t ms;
+	uint64_t again_ms;
+	int lines;
+	bool good_after_reset;
+};
+
+static pid_t vain_pid;
+static int vain_result;
+
+static void wait_in_vain(struct vain *r)
+{
+	struct vfio other;
+	uint64_t begin;
+	char byte = 0;
+
+	vfio_start(&other, "second");
+	reset_for(&other, UINT32_MAX);
+	klog_mark();
+	begin = now_ms();
+	r->fault_is_sigbus = raises_sigbus(touch_read, fresh_page(&other));
+	r->ms = now_ms() - begin;
+	begin = now_ms();
+	r->again_at_once = raises_sigbus(touch_write, fresh_page(&other));
+	r->read = vfio_read(&other, REGION(USEMEM), &byte, 1);
+	r->write = vfio_write(&other, REGION(RESMEM), &byte, 1);
+	r->again_ms = now_ms() - begin;
+	r->lines = klog_count("not ready after");
+	make_ready(&other);
+	r->good_after_reset = !raises_sigbus(touch_read, fresh_page(&other)) &&
+			      vfio_read(&other, REGION(USEMEM), &byte, 1) == 1;
+	/* Mappings, and so the device, are closed with this process. */
+}
+
+static int setup(void **state)
+{
+	struct vain r = { 0 };
+	int fds[2];
+
+	page = sysconf(_SC_PAGESIZE);
+	if (pipe(fds))
+		return -1;
+	vain_result = fds[0];
+	vain_pid = fork();
+	if (!vain_pid) {
+		wait_in_vain(&r);
+		_exit(write(fds[1], &r, sizeof(r)) != sizeof(r));
+	}
+	close(fds[1]);
+	vfio_start(&v, "gh200");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	make_ready(&v);
+	while (mapped_count)
+		munmap(mapped[--mapped_count], page);
+	vfio_close(&v);
+	gpu_unbind_all();
+	return 0;
+}
+
+static void a_fault_waits_until_the_memory_is_ready(void **state)
+{
+	uint64_t begin;
+
+	make_ready(&v);
+	begin = now_ms();
+	reset_for(&v, DELAY_MS);
+	touch_write(fresh_page(&v));
+	assert_took(now_ms() - begin, DELAY_MS);
+}
+
+static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	uint64_t word = 0x1122334455667788, back, begin;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		begin = now_ms();
+		reset_for(&v, DELAY_MS);
+		assert_int_equal(vfio_write(&v, REGION(indexes[i]) + 64, &word, 8), 8);
+		assert_took(now_ms() - begin, DELAY_MS);
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 64, &back, 8), 8);
+		assert_int_equal(back, word);
+	}
+	/* Where no memory is, there is nothing to wait for. */
+	reset_for(&v, DELAY_MS);
+	begin = now_ms();
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 2 * GiB - 8, &back, 8), 8);
+	assert_true(now_ms() - begin < DELAY_MS);
+}
+
+struct toucher {
+	pthread_t thread;
+	char *map;
+	unsigned int index;
+	uint64_t end;
+	int ret;
+};
+
+static void *touch_or_read(void *arg)
+{
+	struct toucher *t = arg;
+	char byte;
+
+	if (t->map) {
+		touch_write(t->map);
+		t->ret = 1;
+	} else {
+		t->ret = vfio_read(&v, REGION(t->index), &byte, 1);
+	}
+	t->end = now_ms();
+	return NULL;
+}
+
+static void start_touchers(struct toucher *t, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		t[i] = (struct toucher){ .index = i % 4 < 2 ? USEMEM : RESMEM };
+		if (i % 2)
+			t[i].map = fresh_page(&v);
+		assert_int_equal(pthread_create(&t[i].thread, NULL,
+						touch_or_read, &t[i]), 0);
+	}
+}
+
+static void finish_touchers(struct toucher *t, size_t count, uint64_t begin,
+			    uint64_t at_least)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		pthread_join(t[i].thread, NULL);
+		assert_int_equal(t[i].ret, 1);
+		assert_took(t[i].end - begin, at_least);
+	}
+}
+
+static void eight_waiters_are_released_together(void **state)
+{
+	struct toucher t[8];
+	uint64_t begin = now_ms();
+
+	reset_for(&v, DELAY_MS);
+	start_touchers(t, ARRAY_SIZE(t));
+	finish_touchers(t, ARRAY_SIZE(t), begin, DELAY_MS);
+}
+
+/* The reset isn't kept waiting, and the waiters wait for the second one. */
+static void a_reset_during_the_wait_begins_it_anew(void **state)
+{
+	uint64_t begin, again, took;
+	struct toucher t[8];
+
+	reset_for(&v, 5000);
+	start_touchers(t, ARRAY_SIZE(t));
+	usleep(1500 * 1000);
+	begin = now_ms();
+	reset_for(&v, 3000);
+	again = now_ms();
+	took = again - begin;
+	print_message("# a reset beside 8 waiters: %llu ms\n",
+		      (unsigned long long)took);
+	/* A bus reset alone takes more than a second. */
+	assert_true(took < 2500);
+	finish_touchers(t, ARRAY_SIZE(t), begin, 3000);
+}
+
+static void nobody_else_is_kept_waiting(void **state)
+{
+	struct toucher t[4];
+	struct region r;
+	uint64_t begin, took;
+	char *map;
+	uint32_t word;
+
+	reset_for(&v, DELAY_MS);
+	start_touchers(t, ARRAY_SIZE(t));
+	usleep(300 * 1000);
+	begin = now_ms();
+	/* The address space, the device's other files, config space, ioctls. */
+	map = mmap(NULL, 64 * page, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memset(map, 1, 64 * page);
+	munmap(map, 64 * page);
+	map = vfio_map(&v, USEMEM, GiB, page, RW, MAP_SHARED, NULL);
+	munmap(map, page);
+	vfio_region(&v, USEMEM, &r);
+	assert_int_equal(vfio_read(&v, CONFIG, &word, 4), 4);
+	took = now_ms() - begin;
+	assert_true(took < DELAY_MS - 500);
+	finish_touchers(t, ARRAY_SIZE(t), begin - 300, DELAY_MS - 1000);
+}
+
+static void whoever_waits_can_be_killed(void **state)
+{
+	uint64_t begin;
+	int status, k;
+	pid_t pid;
+	char byte;
+
+	for (k = 0; k < 2; k++) {
+		reset_for(&v, 8000);
+		pid = fork();
+		if (!pid) {
+			if (k)
+				touch_read(fresh_page(&v));
+			else
+				vfio_read(&v, REGION(USEMEM), &byte, 1);
+			_exit(0);
+		}
+		usleep(500 * 1000);
+		assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+		begin = now_ms();
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(WTERMSIG(status), SIGKILL);
+		assert_true(now_ms() - begin < 1500);
+	}
+	make_ready(&v);
+}
+
+/* After a reset, readiness can only be asked with memory enabled. */
+static void without_memory_enabled_it_can_not_be_asked(void **state)
+{
+	uint16_t command, off;
+	uint64_t begin;
+	char byte;
+
+	make_ready(&v);
+	assert_int_equal(vfio_read(&v, COMMAND, &command, 2), 2);
+	off = command & ~COMMAND_MEMORY;
+	assert_true(command & COMMAND_MEMORY);
+
+	/* Ready since the reset: the bit is nothing to the memory. */
+	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
+	assert_false(raises_sigbus(touch_write, fresh_page(&v)));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+
+	assert_int_equal(vfio_write(&v, COMMAND, &command, 2), 2);
+	reset_for(&v, 0);
+	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
+	begin = now_ms();
+	assert_true(raises_sigbus(touch_write, fresh_page(&v)));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), &byte, 1), -EIO);
+	assert_true(now_ms() - begin < SLACK_MS);
+
+	assert_int_equal(vfio_write(&v, COMMAND, &command, 2), 2);
+	assert_false(raises_sigbus(touch_write, fresh_page(&v)));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+}
+
+static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
+{
+	struct vain r;
+	int status;
+
+	assert_int_equal(read(vain_result, &r, sizeof(r)), sizeof(r));
+	assert_int_equal(waitpid(vain_pid, &status, 0), vain_pid);
+	assert_int_equal(status, 0);
+	print_message("# gave up after %llu ms, then after %llu\n",
+		      (unsigned long long)r.ms, (unsigned long long)r.again_ms);
+	assert_true(r.fault_is_sigbus);
+	assert_in_range(r.ms, 30000, 30000 + 2 * SLACK_MS);
+	/* Who comes later doesn't wait as long again. */
+	assert_true(r.again_at_once);
+	assert_int_equal(r.read, -EIO);
+	assert_int_equal(r.write, -EIO);
+	assert_true(r.again_ms < SLACK_MS);
+	assert_int_equal(r.lines, 1);
+	assert_true(r.good_after_reset);
+}
+
+/* Legacy registers of this one never say that it is ready. */
+static void a_cxl_part_is_ready_when_its_dvsec_says_so(void **state)
+{
+	uint32_t before, after;
+	struct vfio cxl;
+	uint64_t begin;
+	char byte;
+
+	vfio_start(&cxl, "cxl");
+	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &before, 4), 4);
+	begin = now_ms();
+	assert_int_equal(vfio_reset(&cxl), 0);
+	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	/* From the middle of the reset on, 1500 ms; a reset takes 100. */
+	assert_took(now_ms() - begin, 1500);
+	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &after, 4), 4);
+	assert_int_equal(after, before);
+	vfio_stop(&cxl);
+}
+
+static void assert_cxl_refused(const char *name, int err, const char *text)
+{
+	const struct gpu *gpu = gpu_find(name);
+	uint64_t begin = now_ms();
+
+	klog_mark();
+	assert_int_equal(gpu_bind(gpu), err);
+	if (err == -ETIME)
+		assert_took(now_ms() - begin, 1000);
+	assert_false(gpu_bound(gpu));
+	assert_int_equal(klog_count(text), 1);
+}
+
+static void a_cxl_part_without_valid_information_is_ETIME_after_1_s(void **state)
+{
+	assert_cxl_refused("cxlinvalid", -ETIME, "without Memory_Info_Valid");
+}
+
+static void a_cxl_part_without_active_memory_is_ETIME_after_its_timeout(void **state)
+{
+	assert_cxl_refused("cxlinactive", -ETIME, "without Memory_Active");
+}
+
+static void a_cxl_part_that_is_gone_is_ENODEV(void **state)
+{
+	assert_cxl_refused("cxlgone", -ENODEV, "reads as all ones");
+}
+
+static const struct CMUnitTest cxl_tests[] = {
+	cmocka_unit_test(a_cxl_part_is_ready_when_its_dvsec_says_so),
+	cmocka_unit_test(a_cxl_part_without_valid_information_is_ETIME_after_1_s),
+	cmocka_unit_test(a_cxl_part_without_active_memory_is_ETIME_after_its_timeout),
+	cmocka_unit_test(a_cxl_part_that_is_gone_is_ENODEV),
+};
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(a_fault_waits_until_the_memory_is_ready),
+	cmocka_unit_test(reads_and_writes_wait_until_the_memory_is_ready),
+	cmocka_unit_test(eight_waiters_are_released_together),
+	cmocka_unit_test(a_reset_during_the_wait_begins_it_anew),
+	cmocka_unit_test(nobody_else_is_kept_waiting),
+	cmocka_unit_test(whoever_waits_can_be_killed),
+	cmocka_unit_test(without_memory_enabled_it_can_not_be_asked),
+	cmocka_unit_test(memory_that_never_becomes_ready_is_SIGBUS_and_EIO),
+};
+
+int main(void)
+{
+	int failed;
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	failed = cmocka_run_group_tests_name("wait", tests, setup, teardown);
+	/* A stand-in for the model has no DVSEC. */
+	if (gpu_find("gh200")->is_model)
+		failed += cmocka_run_group_tests_name("wait_cxl", cxl_tests,
+						      NULL, NULL);
+	else
+		print_message("# a stand-in: %zu tests are not for it (no DVSEC)\n",
+			      ARRAY_SIZE(cxl_tests));
+	return failed;
+}
