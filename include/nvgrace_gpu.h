@@ -146,8 +146,8 @@ static inline bool nvgrace_gpu_is_ready(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Looks once, without a wait, and remembers what it has seen.  Takes
- * memory_lock for read, for a moment.  Returns 0 (ready), -EAGAIN (a wait may
+ * Looks once, without a wait, and remembers what it has seen.  Called under
+ * memory_lock with the device awake.  Returns 0 (ready), -EAGAIN (a wait may
  * help) or -EIO (it won't: it has failed since the last reset, or the device
  * can't be asked).
  */

@@ -18,6 +18,7 @@
 #include <linux/ktime.h>
 #include <linux/minmax.h>
 #include <linux/pci.h>
+#include <linux/pm_runtime.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -109,16 +110,10 @@ static int look_legacy(struct nvgrace_gpu *gpu, struct status *st)
 	return st->c2c == TRAINED && st->hbm == TRAINED ? 0 : -EAGAIN;
 }
 
-/* The looks are short, and the lock keeps resets from them. */
+/* A look is short, and done under memory_lock, which keeps resets from it. */
 static int look(struct nvgrace_gpu *gpu, struct status *st)
 {
-	int ret;
-
-	if (down_read_killable(&gpu->core.memory_lock))
-		return -EINTR;
-	ret = gpu->cxl_dvsec ? look_cxl(gpu, st) : look_legacy(gpu, st);
-	up_read(&gpu->core.memory_lock);
-	return ret;
+	return gpu->cxl_dvsec ? look_cxl(gpu, st) : look_legacy(gpu, st);
 }
 
 /*
@@ -183,14 +178,16 @@ static int wait(struct nvgrace_gpu *gpu, enum wait_kind kind)
 		/* Asked before the look, so that a late look counts. */
 		late = kind == WAIT_FAILED ||
 		       ktime_after(ktime_get(), st.deadline);
+		if (down_read_killable(&gpu->core.memory_lock))
+			return -EINTR;
 		ret = look(gpu, &st);
+		up_read(&gpu->core.memory_lock);
 
 		if (resets != READ_ONCE(gpu->resets)) {
 			resets = READ_ONCE(gpu->resets);
 			us = POLL_FIRST_US;
 			start_clock(gpu, &st);
-			if (ret != -EINTR)
-				ret = -EAGAIN;
+			ret = -EAGAIN;
 			late = false;
 		}
 		if (!ret) {
@@ -227,6 +224,7 @@ int nvgrace_gpu_look_ready(struct nvgrace_gpu *gpu)
 	struct status st;
 	int ret;
 
+	lockdep_assert_held(&gpu->core.memory_lock);
 	start_clock(gpu, &st);
 	ret = look(gpu, &st);
 	if (!ret)
@@ -238,13 +236,20 @@ int nvgrace_gpu_look_ready(struct nvgrace_gpu *gpu)
 
 int nvgrace_gpu_wait_ready(struct nvgrace_gpu *gpu)
 {
+	struct device *dev = &gpu->core.pdev->dev;
 	int ret = 0;
 
 	if (mutex_lock_killable(&gpu->ready_lock))
 		return -EINTR;
 	if (!nvgrace_gpu_is_ready(gpu)) {
-		/* Who comes after a failure doesn't wait as long again. */
-		ret = wait(gpu, has_failed(gpu) ? WAIT_FAILED : WAIT_OPEN);
+		/* A suspended device can't be asked, and must not fall asleep. */
+		ret = pm_runtime_resume_and_get(dev);
+		if (!ret) {
+			/* Who comes after a failure doesn't wait as long again. */
+			ret = wait(gpu, has_failed(gpu) ? WAIT_FAILED :
+							  WAIT_OPEN);
+			pm_runtime_put(dev);
+		}
 	}
 	mutex_unlock(&gpu->ready_lock);
 

@@ -122,7 +122,8 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct nvgrace_gpu_region *region = vma->vm_private_data;
-	struct vfio_pci_core_device *core = &region->gpu->core;
+	struct nvgrace_gpu *gpu = region->gpu;
+	struct vfio_pci_core_device *core = &gpu->core;
 	u64 mask = VFIO_PCI_OFFSET_MASK >> PAGE_SHIFT;
 	u64 first_page = vma->vm_pgoff & mask;
 	unsigned long size = PAGE_SIZE << order;
@@ -130,6 +131,7 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 	unsigned long first_pfn = PHYS_PFN(region->base) + first_page;
 	unsigned long pfn;
 	vm_fault_t ret;
+	int ready;
 
 	/*
 	 * mmap has seen to this, and such a mapping can't grow; yet what would
@@ -146,30 +148,21 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 			return VM_FAULT_FALLBACK;
 	}
 
-	for (;;) {
-		down_read(&core->memory_lock);
-		if (core->pm_runtime_engaged)
-			ret = VM_FAULT_SIGBUS;
-		else if (!nvgrace_gpu_is_ready(region->gpu))
-			ret = VM_FAULT_RETRY;
-		else if (order)
-			ret = compat_insert_huge_pfn(vmf, pfn, order);
-		else
-			ret = insert_around(vmf, first_pfn);
-		up_read(&core->memory_lock);
+	down_read(&core->memory_lock);
+	if (core->pm_runtime_engaged)
+		ready = -EIO;
+	else
+		ready = nvgrace_gpu_is_ready(gpu) ? 0 :
+						    nvgrace_gpu_look_ready(gpu);
+	if (ready)
+		ret = VM_FAULT_SIGBUS;
+	else if (order)
+		ret = compat_insert_huge_pfn(vmf, pfn, order);
+	else
+		ret = insert_around(vmf, first_pfn);
+	up_read(&core->memory_lock);
 
-		if (ret != VM_FAULT_RETRY)
-			return ret;
-
-		switch (nvgrace_gpu_look_ready(region->gpu)) {
-		case 0:
-			break;
-		case -EAGAIN:
-			return fault_wait(vmf, region->gpu);
-		default:
-			return VM_FAULT_SIGBUS;
-		}
-	}
+	return ready == -EAGAIN ? fault_wait(vmf, gpu) : ret;
 }
 
 static vm_fault_t fault_page(struct vm_fault *vmf)
