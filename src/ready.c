@@ -79,8 +79,8 @@ static int look_cxl(struct nvgrace_gpu *gpu, struct status *st)
 	/* From here on the device's own timeout counts, which is valid now. */
 	if (!st->valid && st->range & CXL_MEMORY_INFO_VALID) {
 		st->valid = true;
-		code = min(FIELD_GET(CXL_ACTIVE_TIMEOUT, st->range),
-			   CXL_TIMEOUT_CODE_MAX);
+		code = FIELD_GET(CXL_ACTIVE_TIMEOUT, st->range);
+		code = min(code, CXL_TIMEOUT_CODE_MAX);
 		st->deadline = ktime_add_ms(ktime_get(), 1000U << (2 * code));
 	}
 	return st->valid && st->range & CXL_MEMORY_ACTIVE ? 0 : -EAGAIN;

@@ -16,10 +16,17 @@
 #include <linux/vfio.h>
 
 typedef __u8 u8;
+typedef __u16 u16;
 typedef __u64 u64;
 typedef __u64 phys_addr_t;
 
 #define __user
+#define __iomem
+/* One thread: plain accesses will do. */
+#define READ_ONCE(x)		(x)
+#define WRITE_ONCE(x, val)	((x) = (val))
+/* Pairs with nothing. */
+#define smp_load_acquire(p)	(*(p))
 #define PAGE_SIZE		4096
 #define round_down(x, y)	((x) & ~((y) - 1ULL))
 #define container_of(ptr, type, member) \
