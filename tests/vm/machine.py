@@ -4,19 +4,34 @@
 It owns the GPUs' names, which the programs know, and nothing else; whoever boots the machine imports it:
 
     kernel = vm.Kernel(name)
-    vm.Machine(kernel, gpus=machine.gpus(kernel), append=machine.APPEND, ...)
+    vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), append=machine.APPEND, ...)
 
 All programs share one machine, since a boot costs more than most of them. Ranges of memory overlap where nothing else
 is said below: a test binds one GPU at a time, or several of SIDE_BY_SIDE.
 """
+
+import dataclasses
 
 import vm
 
 M = vm.PCI_WINDOW
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
-# QEMU's virt machine has its RAM here; vm.Machine gives it this much, if not told otherwise.
-RAM, RAM_SIZE = 0x4000_0000, GiB
+# QEMU's virt machine has its RAM here.
+RAM = 0x4000_0000
+
+
+@dataclasses.dataclass
+class RamEnd:
+    """An address, in bytes from the end of RAM."""
+
+    offset: int
+
+
+def ram_size(kernel):
+    """Bytes of RAM. KASAN takes an eighth of it, and an eighth of what the driver maps: a test makes it map 8 GiB."""
+    return (3 if kernel.has("CONFIG_KASAN") else 1) * GiB
+
 
 # iomem: a test writes a stand-in's registers while a driver that waits for them has the BAR. kpti: a Grace CPU does
 # without, and emulation pays for it with three times the time for a system call (6.1 would have it on neoverse-n1).
@@ -64,7 +79,7 @@ GPUS = [
     gpu("none", ready=False, bar2_size=64 * KiB),
 
     # One step inside of what is refused below.
-    gpu("afterram", RAM + RAM_SIZE, FUNCTIONAL),
+    gpu("afterram", RamEnd(0), FUNCTIONAL),
     gpu("adjacent", M + FUNCTIONAL, FUNCTIONAL),
     gpu("topmost", (1 << 48) - FUNCTIONAL, FUNCTIONAL),
 
@@ -86,8 +101,8 @@ GPUS = [
 
     # Memory of somebody else.
     refused("inram", RAM + 256 * MiB, 256 * MiB),           # all of it
-    refused("ramedge", RAM + RAM_SIZE - 64 * KiB, FUNCTIONAL),
-    refused("aroundram", RAM - 512 * MiB, RAM_SIZE + GiB),
+    refused("ramedge", RamEnd(-64 * KiB), FUNCTIONAL),
+    refused("aroundram", RAM - 512 * MiB, 8 * GiB),
     gpu("overlap", M + FUNCTIONAL - 64 * KiB, FUNCTIONAL),  # with gh200: of whatever size, its last page
     # usemem begins in front of the host bridge's window and ends in it: it can't be claimed, resmem can.
     gpu("claimbusy", M - 256 * MiB, FUNCTIONAL),
@@ -118,4 +133,6 @@ MODEL_GPUS = [
 
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
-    return GPUS + (MODEL_GPUS if kernel.has_virtio_iommu else [])
+    end = RAM + ram_size(kernel)
+    return [{**g, "base": end + g["base"].offset} if isinstance(g["base"], RamEnd) else g
+            for g in GPUS + (MODEL_GPUS if kernel.has_virtio_iommu else [])]

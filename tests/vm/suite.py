@@ -29,12 +29,6 @@ PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wa
 TIMEOUT = 900
 
 
-def kernel_has(release, option):
-    """Whether the kernel was configured with option=y, by its headers."""
-    config = pathlib.Path("/usr/src", f"linux-headers-{release}", ".config").read_text()
-    return f"\n{option}=y\n" in config
-
-
 def compile_programs(names):
     """Compile guest/NAME.c into build/guest/, where that is out of date; {path in the guest: path here}."""
     out = BUILD / "guest"
@@ -92,9 +86,12 @@ def main():
 
     files = compile_programs(p.split(":")[0] for p in programs)
     facts = BUILD / "guest" / f"huge_pfnmap-{kernel.name}"
-    facts.write_text("yes\n" if kernel_has(kernel.release, "CONFIG_ARCH_SUPPORTS_PMD_PFNMAP") else "no\n")
+    facts.write_text("yes\n" if kernel.has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP") else "no\n")
     files["/tests/huge_pfnmap"] = str(facts)
     commands = [{"name": p.replace(":", "-"), "run": "/tests/" + p.replace(":", " ")} for p in programs]
+    if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
+        files["/tests/leaks"] = str(HERE.parent / "testkernel" / "leaks")
+        commands.append({"name": "leaks", "run": "sh /tests/leaks"})
 
     log = BUILD / "log" / f"vm-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +100,9 @@ def main():
         if mark == ">" and not line.startswith(("@@", "TAP version")):
             print(line, flush=True)
 
-    with vm.Machine(kernel, gpus=machine.gpus(kernel), append=machine.APPEND, files=files, commands=commands,
-                    module=str(module), timeout=args.timeout, log=str(log), echo=show) as m:
+    with vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), append=machine.APPEND,
+                    files=files, commands=commands, module=str(module), timeout=args.timeout, log=str(log),
+                    echo=show) as m:
         result = m.run()
 
     tap = Tap()

@@ -81,7 +81,7 @@ SPLATS = tuple(re.compile(p) for p in (
     r"scheduling while atomic",
     r"sleeping function called from invalid context",
     r"unreferenced object",
-    r"DMA-API: ",
+    r"DMA-API: (?!preallocated|debugging enabled)",
 ))
 
 # What a distribution's kernel says in this emulation although nothing is wrong: (pattern, reason).
@@ -319,7 +319,7 @@ def decompress(data, name):
 
 
 class Kernel:
-    """A kernel of tests/kernels.conf, unpacked by scripts/toolbox."""
+    """A kernel of tests/kernels.conf, unpacked by scripts/toolbox, or one that tests/testkernel/build has made."""
 
     # What a machine needs, beside what the kernel has built in. vfio-pci is there to compare with.
     MODULES = ("virtio_iommu", "virtio_pci", "virtio_console", "vfio", "vfio_iommu_type1", "vfio_pci_core", "vfio_pci")
@@ -327,22 +327,38 @@ class Kernel:
 
     def __init__(self, name):
         self.name = name
-        done = subprocess.run([str(PROJECT / "scripts/toolbox"), "release", name], capture_output=True, text=True)
-        if done.returncode:
-            raise ConfigError(f"kernel {name}: {done.stderr.strip()}")
-        self.release = done.stdout.strip()
-        self.directory = pathlib.Path("/usr/lib/modules", self.release)
+        self.release = self._ask("release")
+        self.headers = pathlib.Path(self._ask("kdir"))
+        # All of a kernel is below one directory, "/" for Debian's, laid out as Debian does: boot, usr/lib/modules, usr/src.
+        self.root = self.headers.parents[2]
+        self.directory = self.root / "usr/lib/modules" / self.release
         self.has_virtio_iommu = bool(self._files("virtio_iommu"))
+
+    def _ask(self, word):
+        done = subprocess.run([str(PROJECT / "scripts/toolbox"), word, self.name], capture_output=True, text=True)
+        if done.returncode:
+            raise ConfigError(f"kernel {self.name}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def has(self, option):
+        """Whether the kernel was configured with option=y."""
+        return f"\n{option}=y\n" in (self.headers / ".config").read_text()
 
     def _files(self, module):
         """The module's files and those it depends on, in the order of loading; none if it doesn't exist or is
         built in."""
-        done = subprocess.run(["modprobe", "-S", self.release, "--show-depends", module], capture_output=True, text=True)
-        return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("insmod ")]
+        done = subprocess.run(["modprobe", "-d", str(self.root), "-S", self.release, "--show-depends", module],
+                              capture_output=True, text=True)
+        # With -d / the names begin with two slashes.
+        return [re.sub("^//", "/", line.split()[1]) for line in done.stdout.splitlines() if line.startswith("insmod ")]
+
+    def _guest_name(self, path):
+        """What a file of this kernel is called in the guest, where /lib is no link."""
+        return re.sub(r"^(usr/)?", "/", str(pathlib.Path(path).relative_to(self.root)))
 
     def image(self):
         """The image, unpacked if it is an EFI zboot one: emulated, it takes seconds to unpack itself."""
-        for path in (pathlib.Path("/boot", f"vmlinuz-{self.release}"), self.directory / "vmlinuz"):
+        for path in (self.root / "boot" / f"vmlinuz-{self.release}", self.directory / "vmlinuz"):
             if path.exists():
                 break
         else:
@@ -366,13 +382,13 @@ class Kernel:
                 if path not in paths:
                     paths.append(path)
                     if module not in self.NOT_LOADED:
-                        load.append(re.sub(r"\.(xz|zst|gz)$", "", path))
+                        load.append(re.sub(r"\.(xz|zst|gz)$", "", self._guest_name(path)))
         libraries = "/usr/lib/aarch64-linux-gnu"
         wanted = {"/bin/busybox": "/usr/bin/busybox", "/lib/ld-linux-aarch64.so.1": f"{libraries}/ld-linux-aarch64.so.1"}
         for name in ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1",
                      "libcmocka.so.0"):
             wanted[f"/lib/aarch64-linux-gnu/{name}"] = f"{libraries}/{name}"
-        wanted.update({re.sub(r"^/usr/lib|^/lib", "/lib", p): p for p in paths})
+        wanted.update({self._guest_name(p): p for p in paths})
         contents = {guest: pathlib.Path(host).read_bytes() for guest, host in wanted.items()}
 
         def make():
@@ -396,7 +412,7 @@ class Kernel:
                 for name in ("modules.dep", "modules.alias", "modules.symbols", "modules.builtin"):
                     if (base / name).exists():
                         cpio.file(f"/lib/modules/{self.release}/{name}", (base / name).read_bytes())
-            cpio.file("/vm/modules", "".join(re.sub(r"^/usr/lib", "/lib", p) + "\n" for p in load))
+            cpio.file("/vm/modules", "".join(p + "\n" for p in load))
             return cpio.finish()
 
         key = [pathlib.Path(__file__).read_bytes()]

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Lets every allocation and every copy to or from user space fail, one at a
+ * time, in each thing that can be done with the driver.  Each time it either
+ * does without or returns an error, and leaves nothing behind: the same can be
+ * done again, memory leaks and locks are the debug kernel's to find.  Run in
+ * the guest by tests/testkernel/faults, on kernels with fault injection.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../vm/guest/lib.h"
+
+#define FAULTS		"/sys/kernel/debug/"
+
+/* More than any of the operations below has; reaching it is an error. */
+#define MOST		4000
+
+/* Covers a chunk of the driver's bounce buffer and a part of the next. */
+#define BULK		(96 * KiB)
+
+/*
+ * Where memory is used: at the end of each kind of region.  The driver maps it
+ * in windows of 512 MiB, for each of which KASAN needs 64 MiB and a second: the
+ * machine's GPUs are made so that the windows here have a few MiB.
+ */
+#define MEMORY		(7 * MiB)
+static const struct part {
+	const char *gpu;
+	unsigned int index;
+	uint64_t offset;
+} parts[] = {
+	{ "small", USEMEM, 0 },
+	{ "gh200", RESMEM, GiB },
+};
+
+static const struct part *part;
+static const struct gpu *gpu;
+static struct vfio v;
+static int nth_fd;
+static char *data, *back;
+
+/*
+ * One thing to do: returns 0 or a negative errno.  undo makes it possible
+ * again after success, failed checks that nothing was done after an error;
+ * both may be NULL.
+ */
+struct operation {
+	int (*act)(void);
+	void (*undo)(void);
+	void (*failed)(void);
+};
+
+/* The @n-th point of failure from now on, in this task, will fail. */
+static void arm(unsigned int n)
+{
+	assert_true(dprintf(nth_fd, "%u", n) > 0);
+}
+
+/* Whether it has come to that; none will fail any more. */
+static bool disarm(void)
+{
+	char left[16] = "";
+	bool fired;
+
+	/* This read has points of failure, too: if it fails, nothing had before. */
+	fired = pread(nth_fd, left, sizeof(left) - 1, 0) > 0 && !atoi(left);
+	while (pwrite(nth_fd, "0", 1, 0) != 1)
+		;
+	return fired;
+}
+
+static void fail_everywhere(const struct operation *op)
+{
+	unsigned int n, errors = 0;
+	int ret;
+
+	for (n = 1; n < MOST; n++) {
+		arm(n);
+		ret = op->act();
+		if (!disarm())
+			break;
+		if (!ret) {
+			if (op->undo)
+				op->undo();
+			continue;
+		}
+		errors++;
+		if (ret != -ENOMEM && ret != -EFAULT)
+			fail_msg("failure %u gives %s", n, strerror(-ret));
+		if (op->failed)
+			op->failed();
+	}
+	printf("# %u points of failure, %u of them with an error\n", n - 1, errors);
+	assert_true(n < MOST);
+	/* An operation in which nothing can fail would be no test. */
+	assert_true(n > 1);
+	assert_int_equal(ret, 0);
+	if (op->undo)
+		op->undo();
+}
+
+static int bind_gpu(void)
+{
+	return gpu_bind(gpu);
+}
+
+static void unbind_gpu(void)
+{
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void is_not_bound(void)
+{
+	assert_false(gpu_bound(gpu));
+}
+
+static void binding(void **state)
+{
+	fail_everywhere(&(struct operation){ bind_gpu, unbind_gpu, is_not_bound });
+}
+
+static int unbind_again(void)
+{
+	return gpu_unbind(gpu);
+}
+
+static void bind_again(void)
+{
+	assert_int_equal(gpu_bind(gpu), 0);
+}
+
+static void rebind(void)
+{
+	/* Writing to sysfs may have failed, before or after the driver was asked. */
+	if (!gpu_bound(gpu))
+		bind_again();
+}
+
+static void unbinding(void **state)
+{
+	bind_again();
+	fail_everywhere(&(struct operation){ unbind_again, bind_again, rebind });
+	unbind_gpu();
+}
+
+static int open_device(void)
+{
+	v.device = ioctl(v.group, VFIO_GROUP_GET_DEVICE_FD, gpu->addr);
+	return v.device < 0 ? -errno : 0;
+}
+
+static void close_device(void)
+{
+	assert_int_equal(close(v.device), 0);
+	v.device = -1;
+}
+
+static void opening(void **state)
+{
+	vfio_start(&v, gpu->name);
+	close_device();
+	fail_everywhere(&(struct operation){ open_device, close_device, NULL });
+	assert_int_equal(open_device(), 0);
+	vfio_stop(&v);
+}
+
+static int ask_regions(void)
+{
+	union {
+		struct vfio_region_info info;
+		char bytes[512];
+	} u;
+	int i;
+
+	for (i = 0; i < VFIO_PCI_NUM_REGIONS; i++) {
+		u.info = (struct vfio_region_info){ .argsz = sizeof(u), .index = i };
+		if (ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u.info) &&
+		    errno != EINVAL)
+			return -errno;
+	}
+	return 0;
+}
+
+static void region_info(void **state)
+{
+	vfio_start(&v, gpu->name);
+	fail_everywhere(&(struct operation){ ask_regions, NULL, NULL });
+	vfio_stop(&v);
+}
+
+/* A fresh device each time: the first access makes the kernel's mapping. */
+static void reopen(void)
+{
+	close_device();
+	assert_int_equal(open_device(), 0);
+}
+
+static uint64_t position(void)
+{
+	return REGION(part->index) + part->offset;
+}
+
+/* Full counts are asked for, short ones are an error that came late. */
+static int result_of(ssize_t ret, size_t count)
+{
+	return ret < 0 ? ret : ret < (ssize_t)count ? -EFAULT : 0;
+}
+
+static int read_bulk(void)
+{
+	ssize_t ret = vfio_read(&v, position(), back, BULK);
+
+	if (ret > 0)
+		assert_memory_equal(back, data, ret);
+	return result_of(ret, BULK);
+}
+
+static int write_bulk(void)
+{
+	return result_of(vfio_write(&v, position(), data, BULK), BULK);
+}
+
+static int read_word(void)
+{
+	return result_of(vfio_read(&v, position(), back, 8), 8);
+}
+
+/* The end of the memory and what follows it in the BAR. */
+static int read_tail(void)
+{
+	return result_of(vfio_read(&v, position() + MEMORY - 4 * KiB, back,
+				   BULK), BULK);
+}
+
+static void start(const struct part *which)
+{
+	part = which;
+	vfio_start(&v, part->gpu);
+	gpu = v.gpu;
+	assert_int_equal(vfio_write(&v, position(), data, BULK), BULK);
+}
+
+static void stop(void)
+{
+	assert_int_equal(vfio_read(&v, position(), back, BULK), BULK);
+	assert_memory_equal(back, data, BULK);
+	vfio_stop(&v);
+}
+
+static void in_both_parts(const struct operation *op)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		start(&parts[i]);
+		reopen();
+		fail_everywhere(op);
+		stop();
+	}
+}
+
+static int close_one(void)
+{
+	close_device();
+	return 0;
+}
+
+static void open_one(void)
+{
+	char word[4];
+
+	assert_int_equal(open_device(), 0);
+	/* Something to be dropped at close. */
+	assert_int_equal(vfio_read(&v, position(), word, 4), 4);
+}
+
+static void closing(void **state)
+{
+	in_both_parts(&(struct operation){ close_one, open_one, NULL });
+}
+
+static void reading(void **state)
+{
+	in_both_parts(&(struct operation){ read_bulk, reopen, reopen });
+}
+
+static void reading_a_word(void **state)
+{
+	in_both_parts(&(struct operation){ read_word, reopen, reopen });
+}
+
+static void reading_the_tail(void **state)
+{
+	in_both_parts(&(struct operation){ read_tail, reopen, reopen });
+}
+
+static void writing(void **state)
+{
+	in_both_parts(&(struct operation){ write_bulk, reopen, reopen });
+}
+
+/* Two mappings of 4 MiB: one that can have huge entries, one that can't. */
+#define WINDOW		(4 * MiB)
+static char *room, *map, *odd;
+
+static char *map_at(char *address)
+{
+	return mmap(address, WINDOW, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_FIXED, v.device, position());
+}
+
+static int map_region(void)
+{
+	map = map_at(room);
+	if (map == MAP_FAILED)
+		return -errno;
+	odd = map_at(room + WINDOW + sysconf(_SC_PAGESIZE));
+	return odd == MAP_FAILED ? -errno : 0;
+}
+
+/* What a failed mapping has left in part goes, too. */
+static void unmap_region(void)
+{
+	assert_true(mmap(room, 3 * WINDOW, PROT_NONE, MAP_PRIVATE | MAP_FIXED |
+			 MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == room);
+}
+
+static void mapping(void **state)
+{
+	in_both_parts(&(struct operation){ map_region, unmap_region, unmap_region });
+}
+
+static int touch(void)
+{
+	touch_read(map);
+	touch_read(odd);
+	return 0;
+}
+
+static void touched(void)
+{
+	assert_int_equal(map[0], data[0]);
+	assert_int_equal(odd[0], data[0]);
+	unmap_region();
+	assert_int_equal(map_region(), 0);
+}
+
+static void faulting(void **state)
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		start(&parts[i]);
+		assert_int_equal(map_region(), 0);
+		/* The kernel tries again after a failure: there are no errors. */
+		fail_everywhere(&(struct operation){ touch, touched, NULL });
+		unmap_region();
+		stop();
+	}
+}
+
+static int config(void)
+{
+	/* Real and fake registers in one: BAR1, both fake BARs, and behind. */
+	ssize_t ret = vfio_read(&v, CONFIG + 0x14, back, 0x18);
+
+	if (ret == 0x18)
+		ret = vfio_write(&v, CONFIG + 0x14, back, 0x18);
+	return ret < 0 ? ret : ret == 0x18 ? 0 : -EIO;
+}
+
+static void config_space(void **state)
+{
+	vfio_start(&v, gpu->name);
+	fail_everywhere(&(struct operation){ config, NULL, NULL });
+	vfio_stop(&v);
+}
+
+static void set(const char *name, const char *value)
+{
+	int fd = open(name, O_WRONLY);
+
+	if (fd < 0)
+		fail_msg("%s: %s", name, strerror(errno));
+	assert_int_equal(write(fd, value, strlen(value)), strlen(value));
+	close(fd);
+}
+
+static int setup(void **state)
+{
+	/* Allocations that may wait are nearly all; by default none of them fails. */
+	set(FAULTS "failslab/ignore-gfp-wait", "N");
+	set(FAULTS "fail_page_alloc/ignore-gfp-wait", "N");
+	set(FAULTS "fail_page_alloc/min-order", "0");
+	/* Each failure would be told with a stack trace, as if it were trouble. */
+	set(FAULTS "failslab/verbose", "0");
+	set(FAULTS "fail_page_alloc/verbose", "0");
+	set(FAULTS "fail_usercopy/verbose", "0");
+
+	nth_fd = open("/proc/thread-self/fail-nth", O_RDWR);
+	assert_true(nth_fd >= 0);
+	gpu = gpu_find("gh200");
+	room = mmap(NULL, 4 * WINDOW, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS |
+		    MAP_NORESERVE, -1, 0);
+	assert_true(room != MAP_FAILED);
+	room = (char *)(((uintptr_t)room + WINDOW - 1) & ~(WINDOW - 1));
+	data = malloc(BULK);
+	back = malloc(BULK);
+	fill(data, BULK, 1);
+	fill(back, BULK, 2);
+	return 0;
+}
+
+/* What a failed test has left: a mapping alone keeps the device in use. */
+static int teardown(void **state)
+{
+	disarm();
+	unmap_region();
+	if (v.device > 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	return 0;
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test_teardown(binding, teardown),
+	cmocka_unit_test_teardown(unbinding, teardown),
+	cmocka_unit_test_teardown(opening, teardown),
+	cmocka_unit_test_teardown(closing, teardown),
+	cmocka_unit_test_teardown(region_info, teardown),
+	cmocka_unit_test_teardown(reading, teardown),
+	cmocka_unit_test_teardown(reading_a_word, teardown),
+	cmocka_unit_test_teardown(reading_the_tail, teardown),
+	cmocka_unit_test_teardown(writing, teardown),
+	cmocka_unit_test_teardown(mapping, teardown),
+	cmocka_unit_test_teardown(faulting, teardown),
+	cmocka_unit_test_teardown(config_space, teardown),
+};
+
+int main(int argc, char **argv)
+{
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("faults", tests, setup, NULL);
+}
