@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * BARs mapped when the device is enabled, and vfio_pci_core_get_iomap(), which
+ * tells whether one was.
+ * Since Linux 7.2.
+ *
+ * absent-if: 'vfio_pci_core_get_iomap' undeclared
+ * absent-if: undeclared identifier 'vfio_pci_core_get_iomap'
+ */
+#include <linux/vfio_pci_core.h>
+
+struct fns {
+	void __iomem *(*get)(struct vfio_pci_core_device *core,
+			     unsigned int bar);
+};
+
+static void __maybe_unused probe(struct fns *fns)
+{
+	fns->get = vfio_pci_core_get_iomap;
+}
