@@ -13,11 +13,12 @@
 #include <linux/types.h>
 #include <linux/vfio_pci_core.h>
 
+struct compat_pfn_space;
 struct nvgrace_gpu;
 
 /*
  * One part of the GPU's memory and the fake BAR that shows it.  Everything but
- * bar_written and window is constant from probe to release.
+ * bar_written, pfn_space and window is constant from probe to release.
  */
 struct nvgrace_gpu_region {
 	struct nvgrace_gpu *gpu;
@@ -36,6 +37,12 @@ struct nvgrace_gpu_region {
 
 	/* What user space wrote to the BAR register; bar_lock of the GPU. */
 	u64 bar_written;
+
+	/*
+	 * How the kernel finds who has mapped a page that turns out bad, while
+	 * the device is open.  Owned by region.c.
+	 */
+	struct compat_pfn_space *pfn_space;
 
 	/*
 	 * Kernel mappings for read and write, one pointer for each window of
@@ -63,7 +70,7 @@ struct nvgrace_gpu_region {
  *	device for all; taken without other locks, may be held for long, and
  *	killable
  * @ready_for: @resets as it was before the memory was found ready; any task
- *	that has looked writes it
+ *	that has looked writes it, under memory_lock
  * @failed_for: @resets as it was before a wait ended without success; written
  *	under ready_lock, read anywhere
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy parts
@@ -145,6 +152,18 @@ static inline bool nvgrace_gpu_is_ready(struct nvgrace_gpu *gpu)
 	return smp_load_acquire(&gpu->ready_for) == READ_ONCE(gpu->resets);
 }
 
+/* Whether a wait has ended without success since the last reset. */
+static inline bool nvgrace_gpu_has_failed(struct nvgrace_gpu *gpu)
+{
+	return READ_ONCE(gpu->failed_for) == READ_ONCE(gpu->resets);
+}
+
+/*
+ * Called when the device may have fallen asleep, with its memory: whoever
+ * touches that next looks again.  Any context.
+ */
+void nvgrace_gpu_forget_ready(struct nvgrace_gpu *gpu);
+
 /*
  * Looks once, without a wait, and remembers what it has seen.  Called under
  * memory_lock with the device awake.  Returns 0 (ready), -EAGAIN (a wait may
@@ -172,6 +191,34 @@ long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
 		       unsigned long arg);
 int nvgrace_gpu_mmap(struct vfio_device *core_vdev,
 		     struct vm_area_struct *vma);
+
+/*
+ * Between these two, memory errors of the region's pages reach who has mapped
+ * them, where the kernel can.  With the device open and before anybody can map
+ * it, and when nobody has it mapped any more.  Sleep; close after close does
+ * nothing.
+ */
+void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region);
+void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region);
+
+/* dmabuf.c */
+
+/* Lets vfio-pci-core export dma-bufs; before the device is registered. */
+void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu);
+
+/*
+ * Between these two, the fake BARs can be exported.  Called right after
+ * vfio_pci_core_enable() and, with no user left, before
+ * vfio_pci_core_close_device() or vfio_pci_core_disable().
+ */
+void nvgrace_gpu_dmabuf_open(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_dmabuf_close(struct nvgrace_gpu *gpu);
+
+/* sysfs.c */
+
+/* Attributes of a bound device, and of the driver. */
+extern const struct attribute_group *nvgrace_gpu_dev_groups[];
+extern const struct attribute_group *nvgrace_gpu_driver_groups[];
 
 /* cfgemu.c */
 

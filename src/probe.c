@@ -17,6 +17,7 @@
 #include "arith.h"
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
+#include "trace.h"
 
 /* Device properties by which the firmware of Grace superchips tells the place. */
 #define PROP_BASE	"nvidia,gpu-mem-base-pa"
@@ -42,6 +43,13 @@ struct gpu_memory {
 static LIST_HEAD(bound_gpus);
 static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus */
 
+/* After every reset, whoever made it: registers are as new, memory untrained. */
+static void was_reset(struct nvgrace_gpu *gpu, unsigned int cause)
+{
+	nvgrace_gpu_config_reset(gpu);
+	trace_nvgrace_gpu_reset(gpu->core.pdev, cause);
+}
+
 static int open_device(struct vfio_device *core_vdev)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
@@ -51,12 +59,15 @@ static int open_device(struct vfio_device *core_vdev)
 	if (ret)
 		return ret;
 
-	nvgrace_gpu_config_reset(gpu);
+	was_reset(gpu, NVGRACE_GPU_RESET_OPEN);
 	ret = nvgrace_gpu_ready_open(gpu);
 	if (ret) {
 		vfio_pci_core_disable(&gpu->core);
 		return ret;
 	}
+	nvgrace_gpu_region_open(&gpu->usemem);
+	nvgrace_gpu_region_open(&gpu->resmem);
+	nvgrace_gpu_dmabuf_open(gpu);
 
 	vfio_pci_core_finish_enable(&gpu->core);
 	return 0;
@@ -68,7 +79,10 @@ static void close_device(struct vfio_device *core_vdev)
 
 	nvgrace_gpu_rw_unmap(&gpu->usemem);
 	nvgrace_gpu_rw_unmap(&gpu->resmem);
+	nvgrace_gpu_region_close(&gpu->usemem);
+	nvgrace_gpu_region_close(&gpu->resmem);
 	nvgrace_gpu_ready_close(gpu);
+	nvgrace_gpu_dmabuf_close(gpu);
 	vfio_pci_core_close_device(core_vdev);
 }
 
@@ -78,11 +92,22 @@ static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
 	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	u64 start = nvgrace_gpu_trace_start(rw);
+	ssize_t ret;
 
-	if (region)
-		return nvgrace_gpu_region_read(region, buf, count, ppos);
-	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
-		return nvgrace_gpu_config_read(gpu, buf, count, ppos);
+	if (region) {
+		ret = nvgrace_gpu_region_read(region, buf, count, ppos);
+		trace_nvgrace_gpu_rw(gpu->core.pdev, index, false, offset,
+				     count, ret, start);
+		return ret;
+	}
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
+		ret = nvgrace_gpu_config_read(gpu, buf, count, ppos);
+		trace_nvgrace_gpu_config(gpu->core.pdev, false, offset, count,
+					 ret);
+		return ret;
+	}
 	return vfio_pci_core_read(core_vdev, buf, count, ppos);
 }
 
@@ -92,12 +117,41 @@ static ssize_t write_device(struct vfio_device *core_vdev,
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
 	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	u64 start = nvgrace_gpu_trace_start(rw);
+	ssize_t ret;
 
-	if (region)
-		return nvgrace_gpu_region_write(region, buf, count, ppos);
-	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
-		return nvgrace_gpu_config_write(gpu, buf, count, ppos);
+	if (region) {
+		ret = nvgrace_gpu_region_write(region, buf, count, ppos);
+		trace_nvgrace_gpu_rw(gpu->core.pdev, index, true, offset,
+				     count, ret, start);
+		return ret;
+	}
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
+		ret = nvgrace_gpu_config_write(gpu, buf, count, ppos);
+		trace_nvgrace_gpu_config(gpu->core.pdev, true, offset, count,
+					 ret);
+		return ret;
+	}
 	return vfio_pci_core_write(core_vdev, buf, count, ppos);
+}
+
+static int device_feature(struct vfio_device *core_vdev, u32 flags,
+			  void __user *arg, size_t argsz)
+{
+	u32 feature = flags & VFIO_DEVICE_FEATURE_MASK;
+	int ret;
+
+	ret = vfio_pci_core_ioctl_feature(core_vdev, flags, arg, argsz);
+	/*
+	 * The device may lose its power from now on, and its memory with that,
+	 * which no reset will tell.  Nobody finds it ready before it has left
+	 * low power: see look() in ready.c.
+	 */
+	if (!ret && (feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY ||
+		     feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP))
+		nvgrace_gpu_forget_ready(to_nvgrace_gpu(core_vdev));
+	return ret;
 }
 
 static const struct vfio_device_ops memory_ops = {
@@ -110,7 +164,7 @@ static const struct vfio_device_ops memory_ops = {
 	.write		= write_device,
 	.ioctl		= nvgrace_gpu_ioctl,
 	.mmap		= nvgrace_gpu_mmap,
-	.device_feature	= vfio_pci_core_ioctl_feature,
+	.device_feature	= device_feature,
 	.request	= vfio_pci_core_request,
 	.match		= vfio_pci_core_match,
 	COMPAT_REGION_INFO_OPS(nvgrace_gpu_get_region_info)
@@ -424,6 +478,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	/* No wait has failed yet: any number but that of resets. */
 	gpu->failed_for = gpu->resets - 1;
 	dev_set_drvdata(&pdev->dev, &gpu->core);
+	nvgrace_gpu_dmabuf_init(gpu);
 
 	if (ops == &memory_ops) {
 		ret = setup_memory(pdev, gpu, &mem);
@@ -455,15 +510,21 @@ put:
 	return ret;
 }
 
-static void remove(struct pci_dev *pdev)
+static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
+
+	return to_nvgrace_gpu(&core->vdev);
+}
+
+static void remove(struct pci_dev *pdev)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
 
 	/* Waits until the last user has closed the device. */
-	vfio_pci_core_unregister_device(core);
+	vfio_pci_core_unregister_device(&gpu->core);
 	unlist_gpu(gpu);
-	vfio_put_device(&core->vdev);
+	vfio_put_device(&gpu->core.vdev);
 }
 
 /*
@@ -474,33 +535,36 @@ static void remove(struct pci_dev *pdev)
  */
 static void reset_done(struct pci_dev *pdev)
 {
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-
-	nvgrace_gpu_config_reset(to_nvgrace_gpu(&core->vdev));
+	was_reset(pdev_to_gpu(pdev), NVGRACE_GPU_RESET_DONE);
 }
 
-/* A frozen link is reset by the AER core, without a word to reset_done(). */
+/*
+ * A frozen link is reset by the AER core, without a word to reset_done().  The
+ * memory is not to be touched from the error on, nor what was there relied on.
+ */
 static pci_ers_result_t error_detected(struct pci_dev *pdev,
 				       pci_channel_state_t state)
 {
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
 
-	to_nvgrace_gpu(&core->vdev)->link_reset = state == pci_channel_io_frozen;
+	gpu->link_reset = state == pci_channel_io_frozen;
+	if (gpu->link_reset)
+		was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
 	return vfio_pci_core_aer_err_detected(pdev, state);
 }
 
 static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 {
-	reset_done(pdev);
+	was_reset(pdev_to_gpu(pdev), NVGRACE_GPU_RESET_ERROR);
 	return PCI_ERS_RESULT_RECOVERED;
 }
 
 static void error_resume(struct pci_dev *pdev)
 {
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
 
-	if (to_nvgrace_gpu(&core->vdev)->link_reset)
-		reset_done(pdev);
+	if (gpu->link_reset)
+		was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
 }
 
 static const struct pci_error_handlers error_handlers = {
@@ -530,6 +594,8 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.probe			= probe,
 	.remove			= remove,
 	.err_handler		= &error_handlers,
+	.groups			= nvgrace_gpu_driver_groups,
+	.dev_groups		= nvgrace_gpu_dev_groups,
 	.driver_managed_dma	= true,
 	/* Each GPU may wait seconds for its memory: let them wait together. */
 	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,

@@ -24,6 +24,7 @@
 #include <linux/sched/signal.h>
 
 #include "nvgrace_gpu.h"
+#include "trace.h"
 
 #define C2C_LINK_STATUS		0x1498
 #define HBM_TRAINING_STATUS	0x200bc
@@ -110,20 +111,28 @@ static int look_legacy(struct nvgrace_gpu *gpu, struct status *st)
 	return st->c2c == TRAINED && st->hbm == TRAINED ? 0 : -EAGAIN;
 }
 
-/* A look is short, and done under memory_lock, which keeps resets from it. */
-static int look(struct nvgrace_gpu *gpu, struct status *st)
+/*
+ * A look is short, and done under memory_lock, which keeps resets from it.  What
+ * it finds holds until the reset after the @resets that were before.  In low
+ * power it holds for the caller alone, who keeps the device awake.
+ */
+static int look(struct nvgrace_gpu *gpu, struct status *st,
+		unsigned int resets)
 {
-	return gpu->cxl_dvsec ? look_cxl(gpu, st) : look_legacy(gpu, st);
+	int ret;
+
+	lockdep_assert_held(&gpu->core.memory_lock);
+	ret = gpu->cxl_dvsec ? look_cxl(gpu, st) : look_legacy(gpu, st);
+	if (!ret && !gpu->core.pm_runtime_engaged)
+		/* Pairs with nvgrace_gpu_is_ready(). */
+		smp_store_release(&gpu->ready_for, resets);
+	return ret;
 }
 
-/*
- * @resets is their number from before the look.  Who is late here undoes what
- * others have found since, which costs one more look.
- */
-static void found_ready(struct nvgrace_gpu *gpu, unsigned int resets)
+void nvgrace_gpu_forget_ready(struct nvgrace_gpu *gpu)
 {
-	/* Pairs with nvgrace_gpu_is_ready(). */
-	smp_store_release(&gpu->ready_for, resets);
+	/* Not a reset: what is in the fake registers stays. */
+	WRITE_ONCE(gpu->ready_for, READ_ONCE(gpu->resets) - 1);
 }
 
 /* One line for whoever wonders. */
@@ -180,7 +189,7 @@ static int wait(struct nvgrace_gpu *gpu, enum wait_kind kind)
 		       ktime_after(ktime_get(), st.deadline);
 		if (down_read_killable(&gpu->core.memory_lock))
 			return -EINTR;
-		ret = look(gpu, &st);
+		ret = look(gpu, &st, resets);
 		up_read(&gpu->core.memory_lock);
 
 		if (resets != READ_ONCE(gpu->resets)) {
@@ -190,10 +199,8 @@ static int wait(struct nvgrace_gpu *gpu, enum wait_kind kind)
 			ret = -EAGAIN;
 			late = false;
 		}
-		if (!ret) {
-			found_ready(gpu, resets);
+		if (!ret)
 			return 0;
-		}
 		if (ret == -EAGAIN && late)
 			ret = -ETIME;
 		if (ret != -EAGAIN) {
@@ -212,24 +219,15 @@ static int wait(struct nvgrace_gpu *gpu, enum wait_kind kind)
 	}
 }
 
-/* Whether a wait has ended without success since the last reset. */
-static bool has_failed(struct nvgrace_gpu *gpu)
-{
-	return READ_ONCE(gpu->failed_for) == READ_ONCE(gpu->resets);
-}
-
 int nvgrace_gpu_look_ready(struct nvgrace_gpu *gpu)
 {
 	unsigned int resets = READ_ONCE(gpu->resets);
 	struct status st;
 	int ret;
 
-	lockdep_assert_held(&gpu->core.memory_lock);
 	start_clock(gpu, &st);
-	ret = look(gpu, &st);
-	if (!ret)
-		found_ready(gpu, resets);
-	else if (ret != -EAGAIN || has_failed(gpu))
+	ret = look(gpu, &st, resets);
+	if (ret && (ret != -EAGAIN || nvgrace_gpu_has_failed(gpu)))
 		ret = -EIO;
 	return ret;
 }
@@ -237,23 +235,33 @@ int nvgrace_gpu_look_ready(struct nvgrace_gpu *gpu)
 int nvgrace_gpu_wait_ready(struct nvgrace_gpu *gpu)
 {
 	struct device *dev = &gpu->core.pdev->dev;
+	u64 start = nvgrace_gpu_trace_start(wait);
 	int ret = 0;
 
-	if (mutex_lock_killable(&gpu->ready_lock))
-		return -EINTR;
+	if (nvgrace_gpu_is_ready(gpu))
+		return 0;
+
+	if (mutex_lock_killable(&gpu->ready_lock)) {
+		ret = -EINTR;
+		goto out;
+	}
 	if (!nvgrace_gpu_is_ready(gpu)) {
 		/* A suspended device can't be asked, and must not fall asleep. */
 		ret = pm_runtime_resume_and_get(dev);
 		if (!ret) {
 			/* Who comes after a failure doesn't wait as long again. */
-			ret = wait(gpu, has_failed(gpu) ? WAIT_FAILED :
-							  WAIT_OPEN);
+			ret = wait(gpu, nvgrace_gpu_has_failed(gpu) ?
+						WAIT_FAILED : WAIT_OPEN);
 			pm_runtime_put(dev);
 		}
 	}
 	mutex_unlock(&gpu->ready_lock);
-
-	return !ret || ret == -EINTR ? ret : -EIO;
+	if (ret && ret != -EINTR)
+		ret = -EIO;
+out:
+	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_WAIT_USE, ret,
+			       start);
+	return ret;
 }
 
 /* A device whose BAR0 ends before the registers isn't one of ours. */
@@ -282,6 +290,7 @@ static void unmap_bar0(struct nvgrace_gpu *gpu)
 int nvgrace_gpu_ready_probe(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
+	u64 start = nvgrace_gpu_trace_start(wait);
 	int ret;
 
 	gpu->cxl_dvsec = pci_find_dvsec_capability(pdev, CXL_VENDOR_ID,
@@ -301,6 +310,7 @@ int nvgrace_gpu_ready_probe(struct nvgrace_gpu *gpu)
 	mutex_lock(&gpu->ready_lock);
 	ret = wait(gpu, WAIT_PROBE);
 	mutex_unlock(&gpu->ready_lock);
+	trace_nvgrace_gpu_wait(pdev, NVGRACE_GPU_WAIT_BIND, ret, start);
 
 	unmap_bar0(gpu);
 release:

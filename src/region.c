@@ -14,6 +14,7 @@
 
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
+#include "trace.h"
 
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 				struct vfio_region_info *info,
@@ -61,14 +62,30 @@ long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
 	return compat_core_ioctl(core_vdev, cmd, arg);
 }
 
+/* Of the region's pages, the one that a VMA begins with. */
+static unsigned long first_page(const struct vm_area_struct *vma)
+{
+	return vma->vm_pgoff & (VFIO_PCI_OFFSET_MASK >> PAGE_SHIFT);
+}
+
+/* The pfn that belongs to @addr of a VMA of ours. */
+static unsigned long addr_to_pfn(const struct vm_area_struct *vma,
+				 unsigned long addr)
+{
+	struct nvgrace_gpu_region *region = vma->vm_private_data;
+
+	return PHYS_PFN(region->base) + first_page(vma) +
+	       ((addr - vma->vm_start) >> PAGE_SHIFT);
+}
+
 /*
  * Inserts what a page-table page around the fault can hold, so that memory
  * which can't have huge entries costs a fault for each 2 MiB (4K pages), 32 MiB
- * (16K) or 512 MiB (64K) rather than one a page.  @first_pfn is that of the VMA's
- * first page.  The faulting page decides the result; the others are a
- * courtesy, and are left to a later fault where they can't be had.
+ * (16K) or 512 MiB (64K) rather than one a page.  The faulting page decides the
+ * result; the others are a courtesy, and are left to a later fault where they
+ * can't be had.
  */
-static vm_fault_t insert_around(struct vm_fault *vmf, unsigned long first_pfn)
+static vm_fault_t insert_around(struct vm_fault *vmf)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned long table = vmf->address & PMD_MASK;
@@ -77,17 +94,14 @@ static vm_fault_t insert_around(struct vm_fault *vmf, unsigned long first_pfn)
 	unsigned long fault = vmf->address & PAGE_MASK;
 	vm_fault_t ret;
 
-	ret = vmf_insert_pfn(vma, fault,
-			     first_pfn + ((fault - vma->vm_start) >> PAGE_SHIFT));
+	ret = vmf_insert_pfn(vma, fault, addr_to_pfn(vma, fault));
 	if (ret != VM_FAULT_NOPAGE)
 		return ret;
 
 	for (; addr < last; addr += PAGE_SIZE) {
-		unsigned long pfn = first_pfn +
-				    ((addr - vma->vm_start) >> PAGE_SHIFT);
-
 		if (addr != fault &&
-		    vmf_insert_pfn(vma, addr, pfn) != VM_FAULT_NOPAGE)
+		    vmf_insert_pfn(vma, addr, addr_to_pfn(vma, addr)) !=
+			    VM_FAULT_NOPAGE)
 			break;
 	}
 	return VM_FAULT_NOPAGE;
@@ -118,17 +132,14 @@ static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 	return VM_FAULT_RETRY;
 }
 
-static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
+static vm_fault_t handle_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct nvgrace_gpu_region *region = vma->vm_private_data;
 	struct nvgrace_gpu *gpu = region->gpu;
 	struct vfio_pci_core_device *core = &gpu->core;
-	u64 mask = VFIO_PCI_OFFSET_MASK >> PAGE_SHIFT;
-	u64 first_page = vma->vm_pgoff & mask;
 	unsigned long size = PAGE_SIZE << order;
 	unsigned long addr = vmf->address & ~(size - 1);
-	unsigned long first_pfn = PHYS_PFN(region->base) + first_page;
 	unsigned long pfn;
 	vm_fault_t ret;
 	int ready;
@@ -137,13 +148,14 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 	 * mmap has seen to this, and such a mapping can't grow; yet what would
 	 * be given away here is other people's memory.
 	 */
-	if (first_page + vma_pages(vma) > PHYS_PFN(nvgrace_gpu_mappable(region)))
+	if ((u64)first_page(vma) + vma_pages(vma) >
+	    PHYS_PFN(nvgrace_gpu_mappable(region)))
 		return VM_FAULT_SIGBUS;
 
 	if (order) {
 		if (addr < vma->vm_start || addr + size > vma->vm_end)
 			return VM_FAULT_FALLBACK;
-		pfn = first_pfn + ((addr - vma->vm_start) >> PAGE_SHIFT);
+		pfn = addr_to_pfn(vma, addr);
 		if (!IS_ALIGNED(pfn, 1UL << order))
 			return VM_FAULT_FALLBACK;
 	}
@@ -159,10 +171,26 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 	else if (order)
 		ret = compat_insert_huge_pfn(vmf, pfn, order);
 	else
-		ret = insert_around(vmf, first_pfn);
+		ret = insert_around(vmf);
 	up_read(&core->memory_lock);
 
 	return ready == -EAGAIN ? fault_wait(vmf, gpu) : ret;
+}
+
+static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
+{
+	struct nvgrace_gpu_region *region = vmf->vma->vm_private_data;
+	struct pci_dev *pdev = region->gpu->core.pdev;
+	unsigned long pfn = addr_to_pfn(vmf->vma, vmf->address & PAGE_MASK);
+	unsigned long address = vmf->address;
+	u64 start = nvgrace_gpu_trace_start(fault);
+	vm_fault_t ret;
+
+	ret = handle_fault(vmf, order);
+	/* Without @vmf: a fault that is to come again has lost its VMA. */
+	trace_nvgrace_gpu_fault(pdev, address, pfn, order, (__force u32)ret,
+				start);
+	return ret;
 }
 
 static vm_fault_t fault_page(struct vm_fault *vmf)
@@ -175,15 +203,10 @@ static const struct vm_operations_struct region_vm_ops = {
 	COMPAT_HUGE_FAULT(fault_order)
 };
 
-int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
+static int map_region(struct nvgrace_gpu_region *region,
+		      struct vm_area_struct *vma)
 {
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-	unsigned int index = vma->vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT);
-	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
 	u64 start, end;
-
-	if (!region)
-		return vfio_pci_core_mmap(core_vdev, vma);
 
 	/* A private mapping would make the kernel copy pages that it has not. */
 	if (!(vma->vm_flags & VM_SHARED))
@@ -207,4 +230,75 @@ int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
 	vma->vm_private_data = region;
 	vma->vm_ops = &region_vm_ops;
 	return 0;
+}
+
+int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	unsigned int index = vma->vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+	int ret;
+
+	if (!region)
+		return vfio_pci_core_mmap(core_vdev, vma);
+
+	ret = map_region(region, vma);
+	trace_nvgrace_gpu_mmap(gpu->core.pdev, index,
+			       (u64)first_page(vma) << PAGE_SHIFT,
+			       vma->vm_end - vma->vm_start, ret);
+	return ret;
+}
+
+/*
+ * Where a VMA of the device has @pfn: as a page offset like vm_pgoff.  Called
+ * for every mapping of the device, vfio-pci-core's too, when @pfn turns out bad;
+ * under locks, so it must not sleep.  Returns 0, or -ENOENT if it isn't there.
+ */
+static int pfn_to_pgoff(struct vm_area_struct *vma, unsigned long pfn,
+			pgoff_t *pgoff)
+{
+	unsigned long first;
+
+	if (vma->vm_ops != &region_vm_ops)
+		return -ENOENT;
+	first = addr_to_pfn(vma, vma->vm_start);
+	if (pfn < first || pfn - first >= vma_pages(vma))
+		return -ENOENT;
+
+	*pgoff = vma->vm_pgoff + (pfn - first);
+	return 0;
+}
+
+void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
+{
+	struct vfio_pci_core_device *core;
+	int ret;
+
+	if (!region->length)
+		return;
+
+	core = &region->gpu->core;
+	region->pfn_space = kzalloc(sizeof(*region->pfn_space), GFP_KERNEL);
+	if (!region->pfn_space)
+		ret = -ENOMEM;
+	else
+		ret = compat_register_pfn_space(region->pfn_space,
+						compat_device_mapping(&core->vdev),
+						PHYS_PFN(region->base),
+						PHYS_PFN(nvgrace_gpu_mappable(region)),
+						pfn_to_pgoff);
+	/* The device is of use without. */
+	if (ret && ret != -EOPNOTSUPP)
+		dev_warn_ratelimited(&core->pdev->dev,
+				     "memory errors of %s won't reach its user (error %d)\n",
+				     region->uncached ? "resmem" : "usemem",
+				     ret);
+}
+
+void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region)
+{
+	if (region->pfn_space)
+		compat_unregister_pfn_space(region->pfn_space);
+	kfree(region->pfn_space);
+	region->pfn_space = NULL;
 }

@@ -124,7 +124,9 @@ static void copy_words(void *dst, const void *src, size_t len)
 
 /*
  * Takes memory_lock for read with the memory ready, so that no reset comes
- * while it is touched.  Returns 0; or -EINTR or -EIO, without the lock.
+ * while it is touched.  In low power the device is awake for this access only,
+ * and what was found before doesn't count.  Returns 0; or -EINTR or -EIO,
+ * without the lock.
  */
 static int lock_ready(struct nvgrace_gpu *gpu)
 {
@@ -133,9 +135,15 @@ static int lock_ready(struct nvgrace_gpu *gpu)
 	for (;;) {
 		if (down_read_killable(&gpu->core.memory_lock))
 			return -EINTR;
-		if (nvgrace_gpu_is_ready(gpu))
+		if (gpu->core.pm_runtime_engaged)
+			ret = nvgrace_gpu_look_ready(gpu);
+		else
+			ret = nvgrace_gpu_is_ready(gpu) ? 0 : -EAGAIN;
+		if (!ret)
 			return 0;
 		up_read(&gpu->core.memory_lock);
+		if (ret != -EAGAIN)
+			return ret;
 
 		ret = nvgrace_gpu_wait_ready(gpu);
 		if (ret)

@@ -18,8 +18,11 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 #endif
 
 /* Without it KVM maps the memory as Device in the guest, whatever is asked. */
-#ifndef HAVE_VM_ALLOW_ANY_UNCACHED
-#define VM_ALLOW_ANY_UNCACHED	VM_NONE
+#ifdef HAVE_VM_ALLOW_ANY_UNCACHED
+#define COMPAT_HAS_UNCACHED_GUEST	true
+#else
+#define VM_ALLOW_ANY_UNCACHED		VM_NONE
+#define COMPAT_HAS_UNCACHED_GUEST	false
 #endif
 
 /* Before faults had locks of their own, theirs was that of the address space. */
@@ -33,9 +36,15 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 /* Huge entries need the fault operation and, each size, the architecture. */
 #if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP)
 #define COMPAT_PMD_PFNMAP
+#define COMPAT_HAS_PMD_PFNMAP	true
+#else
+#define COMPAT_HAS_PMD_PFNMAP	false
 #endif
 #if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PUD_PFNMAP)
 #define COMPAT_PUD_PFNMAP
+#define COMPAT_HAS_PUD_PFNMAP	true
+#else
+#define COMPAT_HAS_PUD_PFNMAP	false
 #endif
 
 #ifdef HAVE_VMF_INSERT_PFN_PMD_PLAIN
@@ -74,5 +83,76 @@ static inline vm_fault_t compat_insert_huge_pfn(struct vm_fault *vmf,
 #else
 #define COMPAT_HUGE_FAULT(fn)
 #endif
+
+/*
+ * Physical memory without struct pages, whose errors the kernel should tell to
+ * those who have mapped it.
+ */
+typedef int (*compat_pfn_to_pgoff_t)(struct vm_area_struct *vma,
+				     unsigned long pfn, pgoff_t *pgoff);
+
+#ifdef HAVE_REGISTER_PFN_ADDRESS_SPACE
+
+#include <linux/memory-failure.h>
+
+#define COMPAT_HAS_POISON	IS_ENABLED(CONFIG_MEMORY_FAILURE)
+
+struct compat_pfn_space {
+	struct pfn_address_space space;
+	bool registered;
+};
+
+/*
+ * Registers @pages pages from @pfn, mapped by VMAs of @mapping.  @pgoff tells
+ * the offset of a pfn in one of these, or an error; it is called under locks
+ * and must not sleep.  Returns 0; -EOPNOTSUPP where the kernel handles no
+ * memory errors; or -EBUSY if somebody else has registered these pages.
+ */
+static inline int compat_register_pfn_space(struct compat_pfn_space *space,
+					    struct address_space *mapping,
+					    unsigned long pfn,
+					    unsigned long pages,
+					    compat_pfn_to_pgoff_t pgoff)
+{
+	int ret;
+
+	space->space.node.start = pfn;
+	space->space.node.last = pfn + pages - 1;
+	space->space.mapping = mapping;
+	space->space.pfn_to_vma_pgoff = pgoff;
+	ret = register_pfn_address_space(&space->space);
+	space->registered = !ret;
+	return ret;
+}
+
+/* The kernel would also take away what it doesn't have: a neighbour's entry. */
+static inline void compat_unregister_pfn_space(struct compat_pfn_space *space)
+{
+	if (space->registered)
+		unregister_pfn_address_space(&space->space);
+	space->registered = false;
+}
+
+#else /* !HAVE_REGISTER_PFN_ADDRESS_SPACE */
+
+#define COMPAT_HAS_POISON	false
+
+struct compat_pfn_space {
+};
+
+static inline int compat_register_pfn_space(struct compat_pfn_space *space,
+					    struct address_space *mapping,
+					    unsigned long pfn,
+					    unsigned long pages,
+					    compat_pfn_to_pgoff_t pgoff)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline void compat_unregister_pfn_space(struct compat_pfn_space *space)
+{
+}
+
+#endif /* HAVE_REGISTER_PFN_ADDRESS_SPACE */
 
 #endif /* NVGRACE_GPU_COMPAT_MM_H */

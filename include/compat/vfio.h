@@ -8,11 +8,13 @@
 #include <linux/vfio_pci_core.h>
 
 #ifdef HAVE_BIND_IOMMUFD
+#define COMPAT_HAS_IOMMUFD	IS_ENABLED(CONFIG_IOMMUFD)
 #define COMPAT_BIND_IOMMUFD_OPS						\
 	.bind_iommufd = vfio_iommufd_physical_bind,			\
 	.unbind_iommufd = vfio_iommufd_physical_unbind,			\
 	.attach_ioas = vfio_iommufd_physical_attach_ioas,
 #else
+#define COMPAT_HAS_IOMMUFD	false
 #define COMPAT_BIND_IOMMUFD_OPS
 #endif
 
@@ -130,5 +132,129 @@ out:
 }
 
 #endif /* HAVE_GET_REGION_INFO_CAPS */
+
+/*
+ * The address space of a device's mappings, through which vfio-pci-core takes
+ * them away.  Before, it kept a list of its own VMAs and never found ours.
+ */
+#ifdef HAVE_VFIO_DEVICE_INODE
+#define COMPAT_HAS_ZAP	true
+static inline struct address_space *
+compat_device_mapping(struct vfio_device *core_vdev)
+{
+	return core_vdev->inode->i_mapping;
+}
+#else
+#define COMPAT_HAS_ZAP	false
+static inline struct address_space *
+compat_device_mapping(struct vfio_device *core_vdev)
+{
+	return NULL;
+}
+#endif
+
+struct p2pdma_provider;
+struct phys_vec;
+struct vfio_region_dma_range;
+
+#ifdef HAVE_GET_DMABUF_PHYS
+
+#include <linux/pci-p2pdma.h>
+
+#define COMPAT_HAS_DMABUF	IS_ENABLED(CONFIG_VFIO_PCI_DMABUF)
+#define compat_pci_ops		vfio_pci_device_ops
+#define compat_p2pdma_provider	pcim_p2pdma_provider
+#define compat_core_dmabuf_phys	vfio_pci_core_get_dmabuf_phys
+#define compat_fill_phys_vec	vfio_pci_core_fill_phys_vec
+
+/* Called before the device is registered with vfio. */
+static inline void compat_set_pci_ops(struct vfio_pci_core_device *core,
+				      const struct compat_pci_ops *ops)
+{
+	core->pci_ops = ops;
+}
+
+#else /* !HAVE_GET_DMABUF_PHYS */
+
+#define COMPAT_HAS_DMABUF	false
+
+struct compat_pci_ops {
+	int (*get_dmabuf_phys)(struct vfio_pci_core_device *core,
+			       struct p2pdma_provider **provider,
+			       unsigned int region_index,
+			       struct phys_vec *phys_vec,
+			       struct vfio_region_dma_range *dma_ranges,
+			       size_t nr_ranges);
+};
+
+static inline void compat_set_pci_ops(struct vfio_pci_core_device *core,
+				      const struct compat_pci_ops *ops)
+{
+}
+
+/* Nobody calls these here: they let the code around them compile. */
+static inline struct p2pdma_provider *
+compat_p2pdma_provider(struct pci_dev *pdev, int bar)
+{
+	return NULL;
+}
+
+static inline int
+compat_core_dmabuf_phys(struct vfio_pci_core_device *core,
+			struct p2pdma_provider **provider,
+			unsigned int region_index, struct phys_vec *phys_vec,
+			struct vfio_region_dma_range *dma_ranges,
+			size_t nr_ranges)
+{
+	return -EOPNOTSUPP;
+}
+
+static inline int
+compat_fill_phys_vec(struct phys_vec *phys_vec,
+		     struct vfio_region_dma_range *dma_ranges,
+		     size_t nr_ranges, phys_addr_t start, phys_addr_t len)
+{
+	return -EOPNOTSUPP;
+}
+
+#endif /* HAVE_GET_DMABUF_PHYS */
+
+#ifdef HAVE_VFIO_PCI_CORE_GET_IOMAP
+
+/*
+ * Where vfio-pci-core maps all BARs at enable, it exports only those that it
+ * has mapped, and a fake BAR isn't there to be mapped.  Nothing reads or writes
+ * a fake BAR through that pointer, so that BAR0's serves to say "here".  Between
+ * vfio_pci_core_enable() and compat_hide_bar(), with no user of the device.
+ */
+static inline void compat_show_bar(struct vfio_pci_core_device *core,
+				   unsigned int bar)
+{
+	if (IS_ERR_OR_NULL(core->barmap[bar]) &&
+	    !IS_ERR_OR_NULL(core->barmap[0]))
+		core->barmap[bar] = core->barmap[0];
+}
+
+/* Before vfio_pci_core_disable(), which unmaps what is there. */
+static inline void compat_hide_bar(struct vfio_pci_core_device *core,
+				   unsigned int bar)
+{
+	if (core->barmap[bar] == core->barmap[0])
+		core->barmap[bar] = IOMEM_ERR_PTR(-ENODEV);
+}
+
+#else /* !HAVE_VFIO_PCI_CORE_GET_IOMAP */
+
+static inline void compat_show_bar(struct vfio_pci_core_device *core,
+				   unsigned int bar)
+{
+}
+
+static inline void compat_hide_bar(struct vfio_pci_core_device *core,
+				   unsigned int bar)
+{
+}
+
+#endif /* HAVE_VFIO_PCI_CORE_GET_IOMAP */
 
 #endif /* NVGRACE_GPU_COMPAT_VFIO_H */

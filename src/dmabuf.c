@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Tells vfio-pci-core where GPU memory is that user space wants to hand to
+ * another device as a dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF).  The dma-buf itself,
+ * and taking it away at a reset, are vfio-pci-core's.  Does nothing on kernels
+ * whose vfio-pci-core exports none.
+ */
+#include <linux/vfio_pci_core.h>
+
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+
+/*
+ * Physical ranges of region @region_index that @dma_ranges selects.  Called by
+ * the feature's ioctl without locks; sleeps.  A peer's access can't wait for
+ * readiness, so that this does.  Returns 0; -EINVAL or -EOVERFLOW for a range
+ * that isn't memory; -EINTR or -EIO of the wait.
+ */
+static int get_dmabuf_phys(struct vfio_pci_core_device *core,
+			   struct p2pdma_provider **provider,
+			   unsigned int region_index,
+			   struct phys_vec *phys_vec,
+			   struct vfio_region_dma_range *dma_ranges,
+			   size_t nr_ranges)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu,
+							       region_index);
+	int ret;
+
+	if (!region)
+		return compat_core_dmabuf_phys(core, provider, region_index,
+					       phys_vec, dma_ranges, nr_ranges);
+
+	/*
+	 * The memory is behind no BAR; who may reach it from where is as with
+	 * BAR0, the device's own.
+	 */
+	*provider = compat_p2pdma_provider(core->pdev, 0);
+	if (!*provider)
+		return -EINVAL;
+
+	ret = compat_fill_phys_vec(phys_vec, dma_ranges, nr_ranges,
+				   region->base, nvgrace_gpu_mappable(region));
+	if (ret)
+		return ret;
+
+	return nvgrace_gpu_wait_ready(gpu);
+}
+
+static const struct compat_pci_ops pci_ops = {
+	.get_dmabuf_phys = get_dmabuf_phys,
+};
+
+void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu)
+{
+	compat_set_pci_ops(&gpu->core, &pci_ops);
+}
+
+static void show_bar(struct nvgrace_gpu *gpu, unsigned int index, bool show)
+{
+	if (!nvgrace_gpu_region(gpu, index))
+		return;
+	if (show)
+		compat_show_bar(&gpu->core, index);
+	else
+		compat_hide_bar(&gpu->core, index);
+}
+
+void nvgrace_gpu_dmabuf_open(struct nvgrace_gpu *gpu)
+{
+	show_bar(gpu, VFIO_PCI_BAR2_REGION_INDEX, true);
+	show_bar(gpu, VFIO_PCI_BAR4_REGION_INDEX, true);
+}
+
+void nvgrace_gpu_dmabuf_close(struct nvgrace_gpu *gpu)
+{
+	show_bar(gpu, VFIO_PCI_BAR2_REGION_INDEX, false);
+	show_bar(gpu, VFIO_PCI_BAR4_REGION_INDEX, false);
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What administrators and tools may read: the group "nvgrace_gpu" of a bound
+ * device, and "features" of the driver.  docs/ABI/sysfs-driver-nvgrace-gpu is
+ * the contract.  Given to the PCI core by probe.c; the driver core makes the
+ * group after a successful probe and removes it, with all readers gone, before
+ * the device is unbound.
+ */
+#include <linux/device.h>
+#include <linux/pci.h>
+#include <linux/sysfs.h>
+#include <linux/vfio_pci_core.h>
+
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+
+static struct nvgrace_gpu *dev_to_gpu(struct device *dev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
+
+	return to_nvgrace_gpu(&core->vdev);
+}
+
+static ssize_t mode_show(struct device *dev, struct device_attribute *attr,
+			 char *buf)
+{
+	struct nvgrace_gpu *gpu = dev_to_gpu(dev);
+	const char *mode = "carve-out";
+
+	if (!gpu->usemem.length)
+		mode = "core-only";
+	else if (!gpu->resmem.length)
+		mode = "no-carve-out";
+	return sysfs_emit(buf, "%s\n", mode);
+}
+static DEVICE_ATTR_RO(mode);
+
+static ssize_t readiness_show(struct device *dev,
+			      struct device_attribute *attr, char *buf)
+{
+	struct nvgrace_gpu *gpu = dev_to_gpu(dev);
+	const char *readiness = "unknown";
+
+	if (nvgrace_gpu_is_ready(gpu))
+		readiness = "ready";
+	else if (nvgrace_gpu_has_failed(gpu))
+		readiness = "failed";
+	return sysfs_emit(buf, "%s\n", readiness);
+}
+static DEVICE_ATTR_RO(readiness);
+
+#define SIZE_ATTR(_part, _name, _field)					\
+static ssize_t _part##_##_name##_show(struct device *dev,		\
+				      struct device_attribute *attr,	\
+				      char *buf)			\
+{									\
+	return sysfs_emit(buf, "%llu\n", dev_to_gpu(dev)->_part._field);\
+}									\
+static DEVICE_ATTR_RO(_part##_##_name)
+
+SIZE_ATTR(usemem, size, length);
+SIZE_ATTR(usemem, bar_size, bar_size);
+SIZE_ATTR(resmem, size, length);
+SIZE_ATTR(resmem, bar_size, bar_size);
+
+/* Physical addresses help an attacker more than a user. */
+#define BASE_ATTR(_part)						\
+static ssize_t _part##_base_show(struct device *dev,			\
+				 struct device_attribute *attr,		\
+				 char *buf)				\
+{									\
+	return sysfs_emit(buf, "%#llx\n",				\
+			  (u64)dev_to_gpu(dev)->_part.base);		\
+}									\
+static DEVICE_ATTR_ADMIN_RO(_part##_base)
+
+BASE_ATTR(usemem);
+BASE_ATTR(resmem);
+
+static struct attribute *resmem_attrs[] = {
+	&dev_attr_resmem_size.attr,
+	&dev_attr_resmem_bar_size.attr,
+	&dev_attr_resmem_base.attr,
+};
+
+static struct attribute *gpu_attrs[] = {
+	&dev_attr_mode.attr,
+	&dev_attr_readiness.attr,
+	&dev_attr_usemem_size.attr,
+	&dev_attr_usemem_bar_size.attr,
+	&dev_attr_usemem_base.attr,
+	&dev_attr_resmem_size.attr,
+	&dev_attr_resmem_bar_size.attr,
+	&dev_attr_resmem_base.attr,
+	NULL
+};
+
+/* What doesn't exist on this device has no file, rather than one that says 0. */
+static umode_t is_visible(struct kobject *kobj, struct attribute *attr,
+			  int index)
+{
+	struct nvgrace_gpu *gpu = dev_to_gpu(kobj_to_dev(kobj));
+	unsigned int i;
+
+	if (attr == &dev_attr_mode.attr)
+		return attr->mode;
+	for (i = 0; i < ARRAY_SIZE(resmem_attrs); i++) {
+		if (attr == resmem_attrs[i])
+			return gpu->resmem.length ? attr->mode : 0;
+	}
+	return gpu->usemem.length ? attr->mode : 0;
+}
+
+static const struct attribute_group gpu_group = {
+	.name		= "nvgrace_gpu",
+	.attrs		= gpu_attrs,
+	.is_visible	= is_visible,
+};
+
+const struct attribute_group *nvgrace_gpu_dev_groups[] = {
+	&gpu_group,
+	NULL
+};
+
+/* What this build of the module can do on this kernel, for doctors. */
+static const struct {
+	const char *name;
+	bool has;
+} features[] = {
+	{ "iommufd",		COMPAT_HAS_IOMMUFD },
+	{ "pmd_pfnmap",		COMPAT_HAS_PMD_PFNMAP },
+	{ "pud_pfnmap",		COMPAT_HAS_PUD_PFNMAP },
+	{ "uncached_guest",	COMPAT_HAS_UNCACHED_GUEST },
+	{ "poison",		COMPAT_HAS_POISON },
+	{ "dmabuf",		COMPAT_HAS_DMABUF },
+	{ "zap",		COMPAT_HAS_ZAP },
+};
+
+static ssize_t features_show(struct device_driver *drv, char *buf)
+{
+	unsigned int i;
+	int len = 0;
+
+	for (i = 0; i < ARRAY_SIZE(features); i++) {
+		if (features[i].has)
+			len += sysfs_emit_at(buf, len, "%s%s", len ? " " : "",
+					     features[i].name);
+	}
+	return len + sysfs_emit_at(buf, len, "%s\n", len ? "" : "none");
+}
+static DRIVER_ATTR_RO(features);
+
+static struct attribute *driver_attrs[] = {
+	&driver_attr_features.attr,
+	NULL
+};
+
+static const struct attribute_group driver_group = {
+	.attrs = driver_attrs,
+};
+
+const struct attribute_group *nvgrace_gpu_driver_groups[] = {
+	&driver_group,
+	NULL
+};

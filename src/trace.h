@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Tracepoints, system nvgrace_gpu.  docs/tracing.md is their reference; names,
+ * fields and units are kept stable for the scripts of administrators.  Each
+ * costs one untaken branch while it is off.
+ */
+#undef TRACE_SYSTEM
+#define TRACE_SYSTEM nvgrace_gpu
+
+#if !defined(NVGRACE_GPU_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
+#define NVGRACE_GPU_TRACE_H
+
+#include <linux/ktime.h>
+#include <linux/mm_types.h>
+#include <linux/pci.h>
+#include <linux/tracepoint.h>
+
+/* Values of the wait's "when". */
+#define NVGRACE_GPU_WAIT_BIND	0
+#define NVGRACE_GPU_WAIT_USE	1
+
+/* Values of the reset's "cause". */
+#define NVGRACE_GPU_RESET_OPEN	0
+#define NVGRACE_GPU_RESET_DONE	1
+#define NVGRACE_GPU_RESET_ERROR	2
+
+/*
+ * The device, as numbers, which filters can compare and which cost less than a
+ * name.
+ */
+#define DEVICE_FIELDS							\
+	__field(u32, domain)						\
+	__field(u8, bus)						\
+	__field(u8, devfn)
+
+#define DEVICE_ASSIGN(pdev)						\
+	do {								\
+		__entry->domain = pci_domain_nr((pdev)->bus);		\
+		__entry->bus = (pdev)->bus->number;			\
+		__entry->devfn = (pdev)->devfn;				\
+	} while (0)
+
+#define DEVICE_FORMAT	"%04x:%02x:%02x.%u "
+#define DEVICE_ARGS							\
+	__entry->domain, __entry->bus, PCI_SLOT(__entry->devfn),	\
+	PCI_FUNC(__entry->devfn)
+
+/* What NS_SINCE() wants to be told later; looks at no clock while off. */
+#define nvgrace_gpu_trace_start(event)					\
+	(trace_nvgrace_gpu_##event##_enabled() ? ktime_get_ns() : 0)
+
+/* Nanoseconds since @start; 0 for what began before its tracing did. */
+#define NS_SINCE(start)	((start) ? ktime_get_ns() - (start) : 0)
+
+TRACE_EVENT(nvgrace_gpu_wait,
+	TP_PROTO(struct pci_dev *pdev, unsigned int when, int result,
+		 u64 start),
+	TP_ARGS(pdev, when, result, start),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u8, when)
+		__field(int, result)
+		__field(u64, ns)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->when = when;
+		__entry->result = result;
+		__entry->ns = NS_SINCE(start);
+	),
+	TP_printk(DEVICE_FORMAT "when=%s result=%d ns=%llu", DEVICE_ARGS,
+		  __print_symbolic(__entry->when,
+				   { NVGRACE_GPU_WAIT_BIND, "bind" },
+				   { NVGRACE_GPU_WAIT_USE, "use" }),
+		  __entry->result, __entry->ns)
+);
+
+TRACE_EVENT(nvgrace_gpu_mmap,
+	TP_PROTO(struct pci_dev *pdev, unsigned int bar, u64 offset, u64 size,
+		 int result),
+	TP_ARGS(pdev, bar, offset, size, result),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u8, bar)
+		__field(u64, offset)
+		__field(u64, size)
+		__field(int, result)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->bar = bar;
+		__entry->offset = offset;
+		__entry->size = size;
+		__entry->result = result;
+	),
+	TP_printk(DEVICE_FORMAT "bar=%u offset=%#llx size=%#llx result=%d",
+		  DEVICE_ARGS, __entry->bar, __entry->offset, __entry->size,
+		  __entry->result)
+);
+
+TRACE_EVENT(nvgrace_gpu_fault,
+	TP_PROTO(struct pci_dev *pdev, unsigned long address,
+		 unsigned long pfn, unsigned int order, unsigned int result,
+		 u64 start),
+	TP_ARGS(pdev, address, pfn, order, result, start),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u64, address)
+		__field(u64, pfn)
+		__field(u32, order)
+		__field(u32, result)
+		__field(u64, ns)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->address = address;
+		__entry->pfn = pfn;
+		__entry->order = order;
+		__entry->result = result;
+		__entry->ns = NS_SINCE(start);
+	),
+	TP_printk(DEVICE_FORMAT "address=%#llx pfn=%#llx order=%u result=%s ns=%llu",
+		  DEVICE_ARGS, __entry->address, __entry->pfn, __entry->order,
+		  __print_flags(__entry->result, "|", VM_FAULT_RESULT_TRACE),
+		  __entry->ns)
+);
+
+TRACE_EVENT(nvgrace_gpu_rw,
+	TP_PROTO(struct pci_dev *pdev, unsigned int bar, bool write,
+		 u64 offset, size_t count, ssize_t result, u64 start),
+	TP_ARGS(pdev, bar, write, offset, count, result, start),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u8, bar)
+		__field(u8, write)
+		__field(u64, offset)
+		__field(u64, count)
+		__field(s64, result)
+		__field(u64, ns)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->bar = bar;
+		__entry->write = write;
+		__entry->offset = offset;
+		__entry->count = count;
+		__entry->result = result;
+		__entry->ns = NS_SINCE(start);
+	),
+	TP_printk(DEVICE_FORMAT "bar=%u %s offset=%#llx count=%llu result=%lld ns=%llu",
+		  DEVICE_ARGS, __entry->bar,
+		  __entry->write ? "write" : "read", __entry->offset,
+		  __entry->count, __entry->result, __entry->ns)
+);
+
+TRACE_EVENT(nvgrace_gpu_config,
+	TP_PROTO(struct pci_dev *pdev, bool write, u64 offset, size_t count,
+		 ssize_t result),
+	TP_ARGS(pdev, write, offset, count, result),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u8, write)
+		__field(u64, offset)
+		__field(u64, count)
+		__field(s64, result)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->write = write;
+		__entry->offset = offset;
+		__entry->count = count;
+		__entry->result = result;
+	),
+	TP_printk(DEVICE_FORMAT "%s offset=%#llx count=%llu result=%lld",
+		  DEVICE_ARGS, __entry->write ? "write" : "read",
+		  __entry->offset, __entry->count, __entry->result)
+);
+
+TRACE_EVENT(nvgrace_gpu_reset,
+	TP_PROTO(struct pci_dev *pdev, unsigned int cause),
+	TP_ARGS(pdev, cause),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u8, cause)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->cause = cause;
+	),
+	TP_printk(DEVICE_FORMAT "cause=%s", DEVICE_ARGS,
+		  __print_symbolic(__entry->cause,
+				   { NVGRACE_GPU_RESET_OPEN, "open" },
+				   { NVGRACE_GPU_RESET_DONE, "reset" },
+				   { NVGRACE_GPU_RESET_ERROR, "error" }))
+);
+
+#endif /* NVGRACE_GPU_TRACE_H */
+
+/* Outside of the guard: read again while the tracepoints are made. */
+#undef TRACE_INCLUDE_PATH
+#define TRACE_INCLUDE_PATH .
+#undef TRACE_INCLUDE_FILE
+#define TRACE_INCLUDE_FILE trace
+#include <trace/define_trace.h>
