@@ -49,6 +49,13 @@
 #define nvgrace_gpu_trace_start(event)					\
 	(trace_nvgrace_gpu_##event##_enabled() ? ktime_get_ns() : 0)
 
+/* Tools that print events by themselves know no enums of the kernel. */
+TRACE_DEFINE_ENUM(VM_FAULT_OOM);
+TRACE_DEFINE_ENUM(VM_FAULT_SIGBUS);
+TRACE_DEFINE_ENUM(VM_FAULT_NOPAGE);
+TRACE_DEFINE_ENUM(VM_FAULT_RETRY);
+TRACE_DEFINE_ENUM(VM_FAULT_FALLBACK);
+
 /* Nanoseconds since @start; 0 for what began before its tracing did. */
 #define NS_SINCE(start)	((start) ? ktime_get_ns() - (start) : 0)
 
@@ -121,7 +128,12 @@ TRACE_EVENT(nvgrace_gpu_fault,
 	),
 	TP_printk(DEVICE_FORMAT "address=%#llx pfn=%#llx order=%u result=%s ns=%llu",
 		  DEVICE_ARGS, __entry->address, __entry->pfn, __entry->order,
-		  __print_flags(__entry->result, "|", VM_FAULT_RESULT_TRACE),
+		  __print_flags(__entry->result, "|",
+				{ VM_FAULT_OOM, "OOM" },
+				{ VM_FAULT_SIGBUS, "SIGBUS" },
+				{ VM_FAULT_NOPAGE, "NOPAGE" },
+				{ VM_FAULT_RETRY, "RETRY" },
+				{ VM_FAULT_FALLBACK, "FALLBACK" }),
 		  __entry->ns)
 );
 
