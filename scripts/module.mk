@@ -19,6 +19,9 @@ BTF	 := $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)
 ASKER	 := $(KDIR) $(ARCH) $(CROSS_COMPILE) $(CC) $(LLVM)
 STAMP	 := $(BUILD)/asker
 
+# For modinfo, and for who asks whether the loaded module is the installed one.
+VERSION	 := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
+
 .DEFAULT_GOAL := module
 .PHONY: module FORCE
 $(STAMP): FORCE
@@ -26,7 +29,7 @@ $(STAMP): FORCE
 	@echo '$(ASKER)' | cmp -s - $@ || echo '$(ASKER)' > $@
 
 module: $(COPIES) $(FEATURES)
-	+$(MAKE) -C $(KDIR) M=$(BUILD) $(BTF) modules
+	+$(MAKE) -C $(KDIR) M=$(BUILD) $(BTF) NVGRACE_GPU_VERSION=$(VERSION) modules
 	@test -s $(BUILD)/$(MODULE).ko
 
 $(COPIES): $(BUILD)/%: %

@@ -603,5 +603,6 @@ static struct pci_driver nvgrace_gpu_driver = {
 module_pci_driver(nvgrace_gpu_driver);
 
 MODULE_LICENSE("GPL");
+MODULE_VERSION(NVGRACE_GPU_VERSION);
 MODULE_AUTHOR("The nvgrace-gpu-vfio-pci authors");
 MODULE_DESCRIPTION("VFIO PCI variant driver for NVIDIA Grace GPUs and their coherent memory");
