@@ -49,12 +49,21 @@
 #define nvgrace_gpu_trace_start(event)					\
 	(trace_nvgrace_gpu_##event##_enabled() ? ktime_get_ns() : 0)
 
-/* Tools that print events by themselves know no enums of the kernel. */
-TRACE_DEFINE_ENUM(VM_FAULT_OOM);
-TRACE_DEFINE_ENUM(VM_FAULT_SIGBUS);
-TRACE_DEFINE_ENUM(VM_FAULT_NOPAGE);
-TRACE_DEFINE_ENUM(VM_FAULT_RETRY);
-TRACE_DEFINE_ENUM(VM_FAULT_FALLBACK);
+/*
+ * Fault results as numbers: tools that print events by themselves know no enums
+ * of the kernel.
+ */
+#define RESULT_OOM		0x001
+#define RESULT_SIGBUS		0x002
+#define RESULT_NOPAGE		0x100
+#define RESULT_RETRY		0x400
+#define RESULT_FALLBACK		0x800
+
+static_assert(RESULT_OOM == (__force u32)VM_FAULT_OOM);
+static_assert(RESULT_SIGBUS == (__force u32)VM_FAULT_SIGBUS);
+static_assert(RESULT_NOPAGE == (__force u32)VM_FAULT_NOPAGE);
+static_assert(RESULT_RETRY == (__force u32)VM_FAULT_RETRY);
+static_assert(RESULT_FALLBACK == (__force u32)VM_FAULT_FALLBACK);
 
 /* Nanoseconds since @start; 0 for what began before its tracing did. */
 #define NS_SINCE(start)	((start) ? ktime_get_ns() - (start) : 0)
@@ -129,11 +138,11 @@ TRACE_EVENT(nvgrace_gpu_fault,
 	TP_printk(DEVICE_FORMAT "address=%#llx pfn=%#llx order=%u result=%s ns=%llu",
 		  DEVICE_ARGS, __entry->address, __entry->pfn, __entry->order,
 		  __print_flags(__entry->result, "|",
-				{ VM_FAULT_OOM, "OOM" },
-				{ VM_FAULT_SIGBUS, "SIGBUS" },
-				{ VM_FAULT_NOPAGE, "NOPAGE" },
-				{ VM_FAULT_RETRY, "RETRY" },
-				{ VM_FAULT_FALLBACK, "FALLBACK" }),
+				{ RESULT_OOM, "OOM" },
+				{ RESULT_SIGBUS, "SIGBUS" },
+				{ RESULT_NOPAGE, "NOPAGE" },
+				{ RESULT_RETRY, "RETRY" },
+				{ RESULT_FALLBACK, "FALLBACK" }),
 		  __entry->ns)
 );
 
