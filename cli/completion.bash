@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# bash completion for nvgrace-gpu(8), installed as /usr/share/bash-completion/completions/nvgrace-gpu; bash-completion
+# loads it when somebody completes that command. tests/cli/test_text.py holds it against --help.
+
+# The GPUs of which a command could make something, by the program's own word.
+_nvgrace_gpu_addresses() {
+	"$@" list 2>/dev/null | while read -r address _; do
+		[[ $address == *:*:*.* ]] && echo "$address"
+	done
+}
+
+_nvgrace_gpu() {
+	local cur prev words cword
+	# A colon is part of an address.
+	_init_completion -n : || return
+
+	local options='--help --usage --version' command='' root='' i
+	for ((i = 1; i < cword; i++)); do
+		case ${words[i]} in
+		-R | --root)
+			root=${words[i + 1]:-}
+			((i++))
+			;;
+		--root=*) root=${words[i]#*=} ;;
+		-*) ;;
+		*)
+			command=${words[i]}
+			break
+			;;
+		esac
+	done
+
+	case $prev in
+	-R | --root)
+		_filedir -d
+		return
+		;;
+	-r | --record)
+		[[ $command == doctor ]] && {
+			_filedir -d
+			return
+		}
+		;;
+	esac
+	case $cur in
+	--root=* | --record=*)
+		cur=${cur#*=}
+		_filedir -d
+		return
+		;;
+	esac
+
+	case $command in
+	'') options+=' --root list bind unbind status doctor' ;;
+	list) options+=' --json' ;;
+	bind) options+=' --all --boot-only --dry-run --json --no-initramfs --persist' ;;
+	unbind) options+=' --all --boot-only --dry-run --json --no-initramfs --no-probe --persist' ;;
+	status) options+=' --json --watch' ;;
+	doctor) options+=' --json --quiet --record' ;;
+	*) return ;;
+	esac
+	if [[ -n $command && $command != list && $cur != -* ]]; then
+		options=$(_nvgrace_gpu_addresses "${words[0]/#\~/$HOME}" ${root:+--root "$root"})
+	elif [[ -z $command && $cur != -* ]]; then
+		options='list bind unbind status doctor'
+	elif [[ $cur != -* ]]; then
+		return
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+	__ltrim_colon_completions "$cur"
+}
+
+complete -F _nvgrace_gpu nvgrace-gpu

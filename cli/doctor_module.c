@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The module: which copy modprobe would load, whether that is the one that is loaded, and whether
+ * the kernel would accept it. Called by doctor.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "doctor.h"
+
+#define DKMS_TREE "/var/lib/dkms/" MODULE_NAME
+#define SYS_MODULE "/sys/module/" DRIVER_NAME
+
+/* No copy for this kernel: why not, as far as DKMS knows. */
+static void no_module(struct doctor *d)
+{
+	struct finding *f = finding(d, "module", BAD, NULL, "no " MODULE_NAME " for this kernel");
+	char **trees = host_list(d->h, DKMS_TREE);
+
+	if (trees && trees[0]) {
+		because(f, "DKMS has its source (" DKMS_TREE "), but has not built it for %s",
+			d->release);
+		remedy(f,
+		       "install this kernel's headers (linux-headers-%s or kernel-devel), then \"dkms autoinstall -k %s\"; what fails is in " DKMS_TREE "/*/build/make.log",
+		       d->release, d->release);
+	} else {
+		because(f, "neither DKMS nor the kernel has one");
+		remedy(f,
+		       "\"apt install " MODULE_NAME "-dkms\" or \"dnf install " MODULE_NAME "-dkms\"");
+	}
+	host_free_list(trees);
+}
+
+/* Returns the path of a copy that could be loaded, or NULL. */
+static char *check_copy(struct doctor *d, const char *module)
+{
+	char *path = answer_value(module, "path"), *install = answer_value(module, "install");
+	char *version = answer_value(module, "version"), *magic = answer_value(module, "vermagic");
+	struct finding *f;
+	bool usable = false;
+
+	if (magic)
+		magic[strcspn(magic, " ")] = 0;
+	if (!path || !strcmp(path, "none")) {
+		no_module(d);
+	} else if (install) {
+		f = finding(d, "module", BAD, NULL, "modprobe won't load the module");
+		because(f, "a file of /etc/modprobe.d says \"install %s %s\"", DRIVER_NAME,
+			install);
+		remedy(f,
+		       "find it with \"grep -r 'install.*nvgrace' /etc/modprobe.d\" and remove the line");
+	} else if (!strcmp(path, "builtin")) {
+		/* "in-tree-driver" has the remedy. */
+		finding(d, "module", GOOD, NULL, "the driver is built into the kernel");
+	} else if (magic && d->release && strcmp(magic, d->release)) {
+		f = finding(d, "module", BAD, NULL,
+			    "modprobe would load a module of another kernel");
+		because(f, "%s was built for %s, this is %s", path, magic, d->release);
+		remedy(f,
+		       "\"dkms uninstall " MODULE_NAME "/%s -k %s\", then \"dkms autoinstall -k %s\"",
+		       version ? version : "VERSION", d->release, d->release);
+	} else if (!strstr(path, "/kernel/")) {
+		usable = true;
+		finding(d, "module", GOOD, NULL, "modprobe would load %s%s%s", path,
+			version ? ", version " : "", version ? version : "");
+	} else {
+		usable = true;
+		f = finding(d, "module", WARNING, NULL, "modprobe would load %s", path);
+		because(f, "it is the kernel's own copy, not the one that DKMS builds%s",
+			kernel_option(d, "NVGRACE_EGM") != 'n' ?
+			"; DKMS leaves kernels with CONFIG_NVGRACE_EGM alone" :
+			"");
+		remedy(f,
+		       "if it shall be DKMS's: \"apt install " MODULE_NAME "-dkms linux-headers-%s\" (or dnf, kernel-devel), then \"dkms status\"",
+		       d->release);
+	}
+	if (!usable) {
+		free(path);
+		path = NULL;
+	}
+	free(install);
+	free(version);
+	free(magic);
+	return path;
+}
+
+static void check_loaded(struct doctor *d, const char *module, const char *path)
+{
+	char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
+	char *on_disk = answer_value(module, "srcversion");
+	bool ours = path && !strstr(path, "/kernel/");
+	struct finding *f;
+
+	if (ours && !d->features) {
+		f = finding(d, "module-loaded", WARNING, NULL,
+			    "the loaded module is the kernel's own, not %s", path);
+		because(f,
+			"it was loaded before DKMS's was installed: it has no file \"features\"");
+	} else if (path && loaded && on_disk && strcmp(loaded, on_disk)) {
+		f = finding(d, "module-loaded", WARNING, NULL,
+			    "the loaded module is not the one that modprobe would load");
+		because(f, "its srcversion is %s, that of %s is %s: it was updated since", loaded,
+			path, on_disk);
+	} else {
+		finding(d, "module-loaded", GOOD, NULL, "loaded%s%s", d->features ? "; can: " : "",
+			d->features ? d->features : "");
+		f = NULL;
+	}
+	if (f)
+		remedy(f,
+		       "at the next boot, or when no guest has a GPU: \"" PROGRAM " unbind --all\", \"modprobe -r " DRIVER_NAME "\", \"" PROGRAM " bind ADDRESS...\"");
+	free(loaded);
+	free(on_disk);
+}
+
+/* What makes the kernel refuse modules without a signature that it trusts; NULL if nothing does. */
+static char *enforced_by(struct doctor *d)
+{
+	char *enforce = host_line(d->h, "/sys/module/module/parameters/sig_enforce");
+	char *lockdown = host_line(d->h, "/sys/kernel/security/lockdown"), *by = NULL;
+	const char *secure = answer(d, "secure-boot");
+
+	if (lockdown && (strstr(lockdown, "[integrity]") || strstr(lockdown, "[confidentiality]")))
+		by = xasprintf(
+			"lockdown%s",
+			secure && !strcmp(secure, "enabled") ? ", by Secure Boot" : "");
+	else if (enforce && (*enforce == 'Y' || *enforce == '1'))
+		by = xstrdup("module.sig_enforce");
+	free(enforce);
+	free(lockdown);
+	return by;
+}
+
+/* Whether the kernel has a key whose certificate is for this name. */
+static bool has_key(const char *keyrings, const char *signer)
+{
+	size_t len = strlen(signer);
+	const char *at = keyrings;
+
+	for (; (at = strstr(at, signer)); at++)
+		if ((at == keyrings || at[-1] == '\n' || at[-1] == ' ') && at[len] == ':')
+			return true;
+	return false;
+}
+
+static void enroll(struct finding *f)
+{
+	remedy(f,
+	       "\"mokutil --import /var/lib/dkms/mok.pub\" (on Ubuntu /var/lib/shim-signed/mok/MOK.der), reboot, and choose \"Enroll MOK\" on the console");
+}
+
+static void check_signature(struct doctor *d, const char *module)
+{
+	char *signer = answer_value(module, "signer"), *by = enforced_by(d);
+	const char *keyrings, *mok = answer(d, "mok");
+	struct finding *f;
+
+	if (d->loaded && d->features) {
+		finding(d, "module-signature", GOOD, NULL, "the kernel has accepted the module");
+	} else if (!by) {
+		finding(d, "module-signature", GOOD, NULL,
+			"the kernel takes modules of any signer and unsigned ones");
+	} else if (!signer) {
+		f = finding(d, "module-signature", BAD, NULL,
+			    "the module is not signed, and the kernel takes signed ones only");
+		because(f,
+			"enforced by %s: modprobe would say \"Key was rejected by service\" or \"Operation not permitted\"",
+			by);
+		remedy(f,
+		       "let DKMS sign it: \"dkms build --force " MODULE_NAME "/VERSION\" with mok_signing_key of /etc/dkms/framework.conf; then \"mokutil --import /var/lib/dkms/mok.pub\", reboot, and enroll it");
+	} else {
+		keyrings = d->privileged ? answer(d, "keyrings") : NULL;
+		if (keyrings && has_key(keyrings, signer)) {
+			finding(d, "module-signature", GOOD, NULL,
+				"the kernel trusts the module's signer, %s", signer);
+		} else if (!keyrings) {
+			f = finding(d, "module-signature", UNKNOWN, NULL,
+				    "not known whether the kernel trusts the module's signer, %s",
+				    signer);
+			because(f,
+				"only root sees the kernel's keys, and signatures are enforced by %s",
+				by);
+			remedy(f, "run as root");
+		} else if (mok && !strcmp(mok, "enrolled")) {
+			f = finding(d, "module-signature", BAD, NULL,
+				    "the module's signer, %s, is enrolled but not trusted for modules",
+				    signer);
+			because(f,
+				"the certificate is in MokListRT, but in none of the kernel's keyrings; signatures are enforced by %s",
+				by);
+			remedy(f,
+			       "reboot; if that does not help, the kernel lacks CONFIG_INTEGRITY_MACHINE_KEYRING or was told not to trust it: \"mokutil --trust-mok\", reboot, confirm");
+		} else {
+			f = finding(d, "module-signature", BAD, NULL,
+				    "the kernel does not know the module's signer, %s", signer);
+			because(f,
+				"modprobe would say \"Key was rejected by service\"; signatures are enforced by %s",
+				by);
+			enroll(f);
+		}
+	}
+	free(signer);
+	free(by);
+}
+
+/* libvirt from 10.0 on and KubeVirt's helpers ask modules.alias for the driver of a device. */
+static void check_alias(struct doctor *d, const char *module)
+{
+	char *alias = answer_value(module, "alias");
+	struct finding *f;
+
+	if (!alias || strcmp(alias, "no")) {
+		finding(d, "module-alias", GOOD, NULL,
+			"modules.alias leads from these GPUs to the module");
+	} else {
+		f = finding(d, "module-alias", WARNING, NULL,
+			    "modules.alias does not lead from these GPUs to the module");
+		because(f,
+			"libvirt with managed='yes', and others that look for a variant driver there, take vfio-pci, which gives a guest no memory");
+		remedy(f, "run \"depmod -a\"; if it stays so, reinstall " MODULE_NAME "-dkms");
+	}
+	free(alias);
+}
+
+void check_module(struct doctor *d)
+{
+	const char *module = answer(d, "module");
+	struct finding *f;
+	char *path = NULL;
+
+	if (!module) {
+		f = finding(d, "module", UNKNOWN, NULL,
+			    "not known which module modprobe would load");
+		because(f, "there is no index of modules for Linux %s",
+			d->release ? d->release : "");
+		remedy(f, "run \"depmod -a\"");
+		module = "";
+	} else {
+		path = check_copy(d, module);
+	}
+	if (d->loaded)
+		check_loaded(d, module, path);
+	if (path) {
+		check_signature(d, module);
+		check_alias(d, module);
+	}
+	free(path);
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The GPUs of a host, and what sysfs tells of each: see host.h. All commands call it.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "host.h"
+
+#define DEVICES "/sys/bus/pci/devices"
+#define VENDOR_NVIDIA 0x10de
+
+/* The driver's id table. */
+static const struct {
+	uint16_t device;
+	const char *name;
+} products[] = {
+	{ 0x2342, "GH200 120GB" }, { 0x2345, "GH200 480GB" }, { 0x2348, "GH200" },
+	{ 0x2941, "GB200" },	   { 0x31c2, "GB300" },
+};
+
+static const char *const modes[] = {
+	[GPU_MODE_CARVE_OUT] = "carve-out",
+	[GPU_MODE_NO_CARVE_OUT] = "no-carve-out",
+	[GPU_MODE_CORE_ONLY] = "core-only",
+};
+
+const char *gpu_product(uint16_t vendor, uint16_t device)
+{
+	size_t i;
+
+	for (i = 0; vendor == VENDOR_NVIDIA && i < sizeof(products) / sizeof(*products); i++)
+		if (products[i].device == device)
+			return products[i].name;
+	return NULL;
+}
+
+const char *gpu_mode_name(enum gpu_mode mode)
+{
+	return modes[mode];
+}
+
+static uint16_t read_id(struct host *h, const char *address, const char *name)
+{
+	uint64_t value;
+
+	if (host_u64(h, &value, DEVICES "/%s/%s", address, name) || value > UINT16_MAX)
+		return UINT16_MAX;
+	return value;
+}
+
+static uint64_t read_group(struct host *h, const char *address, const char *name)
+{
+	uint64_t value;
+
+	return host_u64(h, &value, DEVICES "/%s/nvgrace_gpu/%s", address, name) ? GPU_UNKNOWN
+										: value;
+}
+
+/* An empty string is no answer. */
+static char *null_if_empty(char *text)
+{
+	if (text && !*text) {
+		free(text);
+		text = NULL;
+	}
+	return text;
+}
+
+/* A slot's address file has no function: "0009:01:00". */
+static char *find_slot(struct host *h, const char *address)
+{
+	char **slots = host_list(h, "/sys/bus/pci/slots"), *found = NULL;
+	size_t i, length = strcspn(address, ".");
+
+	for (i = 0; slots && slots[i] && !found; i++) {
+		char *at = host_line(h, "/sys/bus/pci/slots/%s/address", slots[i]);
+
+		if (at && strlen(at) == length && !strncasecmp(at, address, length))
+			found = xstrdup(slots[i]);
+		free(at);
+	}
+	host_free_list(slots);
+	if (found)
+		make_printable(found);
+	return found;
+}
+
+int gpu_read(struct host *h, const char *address, struct gpu *gpu)
+{
+	char *text;
+	size_t i;
+
+	memset(gpu, 0, sizeof(*gpu));
+	snprintf(gpu->address, sizeof(gpu->address), "%s", address);
+	if (strlen(address) >= sizeof(gpu->address) || strchr(address, '/') ||
+	    !host_exists(h, DEVICES "/%s", address)) {
+		errno = ENOENT;
+		return -1;
+	}
+	gpu->vendor = read_id(h, address, "vendor");
+	gpu->device = read_id(h, address, "device");
+	gpu->product = gpu_product(gpu->vendor, gpu->device);
+	if (host_int(h, &gpu->numa_node, DEVICES "/%s/numa_node", address) || gpu->numa_node < 0)
+		gpu->numa_node = -1;
+
+	gpu->iommu_group = -1;
+	text = host_link_name(h, DEVICES "/%s/iommu_group", address);
+	if (text) {
+		uint64_t group;
+
+		if (parse_u64(text, &group) && group <= INT32_MAX)
+			gpu->iommu_group = group;
+		free(text);
+	}
+	gpu->driver = null_if_empty(host_link_name(h, DEVICES "/%s/driver", address));
+	gpu->ours = gpu->driver && !strcmp(gpu->driver, DRIVER_NAME);
+	gpu->override = null_if_empty(host_line(h, DEVICES "/%s/driver_override", address));
+	/* The kernel's own word for "none". */
+	if (gpu->override && !strcmp(gpu->override, "(null)")) {
+		free(gpu->override);
+		gpu->override = NULL;
+	}
+	gpu->serial = null_if_empty(host_line(h, DEVICES "/%s/serial_number", address));
+	for (i = 0; gpu->serial && gpu->serial[i]; i++)
+		gpu->serial[i] = tolower((unsigned char)gpu->serial[i]);
+	gpu->slot = find_slot(h, address);
+
+	/* Without our driver the files of its group aren't there: everything is unknown. */
+	text = host_line(h, DEVICES "/%s/nvgrace_gpu/mode", address);
+	for (i = GPU_MODE_CARVE_OUT; text && i <= GPU_MODE_CORE_ONLY; i++)
+		if (!strcmp(text, modes[i]))
+			gpu->mode = i;
+	free(text);
+	gpu->readiness = null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/readiness", address));
+	gpu->usemem_size = read_group(h, address, "usemem_size");
+	gpu->usemem_bar_size = read_group(h, address, "usemem_bar_size");
+	gpu->usemem_base = read_group(h, address, "usemem_base");
+	gpu->resmem_size = read_group(h, address, "resmem_size");
+	gpu->resmem_bar_size = read_group(h, address, "resmem_bar_size");
+	gpu->resmem_base = read_group(h, address, "resmem_base");
+	return 0;
+}
+
+void gpu_free(struct gpu *gpu)
+{
+	free(gpu->driver);
+	free(gpu->override);
+	free(gpu->slot);
+	free(gpu->serial);
+	free(gpu->readiness);
+	memset(gpu, 0, sizeof(*gpu));
+}
+
+void gpus_find(struct host *h, struct gpus *gpus)
+{
+	char **names = host_list(h, DEVICES);
+	size_t i;
+
+	memset(gpus, 0, sizeof(*gpus));
+	for (i = 0; names && names[i]; i++) {
+		/* Most devices of a machine are none of ours: these two files decide. */
+		if (!gpu_product(read_id(h, names[i], "vendor"), read_id(h, names[i], "device")))
+			continue;
+		gpus->gpu = xrealloc(gpus->gpu, (gpus->count + 1) * sizeof(*gpus->gpu));
+		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]))
+			gpu_free(&gpus->gpu[gpus->count]); /* unplugged meanwhile */
+		else
+			gpus->count++;
+	}
+	host_free_list(names);
+}
+
+void gpus_free(struct gpus *gpus)
+{
+	size_t i;
+
+	for (i = 0; i < gpus->count; i++)
+		gpu_free(&gpus->gpu[i]);
+	free(gpus->gpu);
+	memset(gpus, 0, sizeof(*gpus));
+}
+
+/* ---- addresses that people type ----------------------------------------- */
+
+struct pci_address {
+	long domain, bus, device, function; /* -1: not said */
+};
+
+/* The hexadecimal number that ends at one of "stop"; -1 if there is none or it exceeds max. */
+static long hex_part(const char **at, char stop, long max)
+{
+	char *end;
+	long value;
+
+	if (!isxdigit((unsigned char)**at))
+		return -1;
+	value = strtol(*at, &end, 16);
+	if (end - *at > 8 || *end != stop || value > max)
+		return -1;
+	*at = *end ? end + 1 : end;
+	return value;
+}
+
+/* [[DOMAIN:]BUS:]DEVICE.FUNCTION with at least the bus. */
+static bool parse_address(const char *text, struct pci_address *a)
+{
+	const char *first = strchr(text, ':');
+
+	a->domain = -1;
+	if (!first)
+		return false;
+	if (strchr(first + 1, ':')) {
+		a->domain = hex_part(&text, ':', INT32_MAX);
+		if (a->domain < 0)
+			return false;
+	}
+	a->bus = hex_part(&text, ':', 0xff);
+	if (a->bus < 0)
+		return false;
+	a->device = hex_part(&text, '.', 0x1f);
+	if (a->device < 0)
+		return false;
+	a->function = hex_part(&text, 0, 7);
+	return a->function >= 0;
+}
+
+static bool address_fits(const struct pci_address *typed, const char *address)
+{
+	struct pci_address a;
+
+	return parse_address(address, &a) && (typed->domain < 0 || typed->domain == a.domain) &&
+	       typed->bus == a.bus && typed->device == a.device && typed->function == a.function;
+}
+
+/* The devices that fit, with a comma between; the first one in *address. */
+static size_t find_fitting(struct host *h, const struct pci_address *typed, bool supported,
+			   char address[ADDRESS_MAX], char **all)
+{
+	char **names = host_list(h, DEVICES);
+	size_t i, count = 0;
+
+	*all = NULL;
+	for (i = 0; names && names[i]; i++) {
+		char *longer;
+
+		if (strlen(names[i]) >= ADDRESS_MAX || !address_fits(typed, names[i]))
+			continue;
+		if (supported &&
+		    !gpu_product(read_id(h, names[i], "vendor"), read_id(h, names[i], "device")))
+			continue;
+		if (!count++)
+			strcpy(address, names[i]);
+		longer = xasprintf("%s%s%s", *all ? *all : "", *all ? ", " : "", names[i]);
+		free(*all);
+		*all = longer;
+	}
+	host_free_list(names);
+	return count;
+}
+
+int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
+{
+	struct pci_address a;
+	size_t count;
+	char *all;
+
+	if (!parse_address(typed, &a)) {
+		complain(typed,
+			 "not a PCI address; write it as 0009:01:00.0, see \"" PROGRAM " list\"");
+		return EXIT_USAGE_ERROR;
+	}
+	count = find_fitting(h, &a, true, address, &all);
+	if (count > 1) {
+		complain(typed, "could be %s; write the domain too", all);
+		free(all);
+		return EXIT_USAGE_ERROR;
+	}
+	free(all);
+	if (count)
+		return EXIT_OK;
+	count = find_fitting(h, &a, false, address, &all);
+	free(all);
+	if (count)
+		complain(address,
+			 "%04x:%04x is no GPU that this driver supports; \"" PROGRAM
+			 " list\" shows those",
+			 read_id(h, address, "vendor"), read_id(h, address, "device"));
+	else
+		complain(typed, "no such PCI device; \"" PROGRAM " list\" shows the GPUs");
+	return EXIT_NO_DEVICE;
+}

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reading the system, or a recorded tree of one: see host.h. gpu.c makes GPUs of what is read here.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "host.h"
+
+/* Nothing that we read is larger; a file without end (a pipe in a tree) must not eat all memory. */
+#define READ_MAX ((size_t)64 << 20)
+
+/* ---- memory that there always is ---------------------------------------- */
+
+static _Noreturn void out_of_memory(void)
+{
+	fputs(PROGRAM ": out of memory\n", stderr);
+	exit(EXIT_FAILED);
+}
+
+void *xcalloc(size_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size ? size : 1);
+
+	if (!p)
+		out_of_memory();
+	return p;
+}
+
+void *xrealloc(void *p, size_t size)
+{
+	p = realloc(p, size ? size : 1);
+	if (!p)
+		out_of_memory();
+	return p;
+}
+
+char *xstrdup(const char *s)
+{
+	char *copy = strdup(s);
+
+	if (!copy)
+		out_of_memory();
+	return copy;
+}
+
+static char *xvasprintf(const char *fmt, va_list args)
+{
+	char *text;
+
+	if (vasprintf(&text, fmt, args) < 0)
+		out_of_memory();
+	return text;
+}
+
+char *xasprintf(const char *fmt, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, fmt);
+	text = xvasprintf(fmt, args);
+	va_end(args);
+	return text;
+}
+
+/* ---- the host ----------------------------------------------------------- */
+
+void host_init(struct host *h, const char *root)
+{
+	struct stat st;
+	uint64_t value;
+	size_t length;
+
+	memset(h, 0, sizeof(*h));
+	h->privileged = geteuid() == 0;
+	h->page_size = sysconf(_SC_PAGESIZE);
+	length = root ? strlen(root) : 0;
+	while (length && root[length - 1] == '/')
+		length--;
+	if (!length) {
+		h->root = xstrdup("");
+		return;
+	}
+	h->root = xasprintf("%.*s", (int)length, root);
+	if (stat(h->root, &st) || !S_ISDIR(st.st_mode)) {
+		complain(NULL, "--root %s: %s; give the directory of a recorded tree", root,
+			 errno ? strerror(errno) : "not a directory");
+		exit(EXIT_USAGE_ERROR);
+	}
+	h->recorded = true;
+	/* Who recorded it; a tree without that word is made by hand, and whole. */
+	h->privileged = host_u64(h, &value, "/answers/euid") || !value;
+	h->page_size = host_u64(h, &value, "/answers/page-size") || !value ? 4096 : value;
+}
+
+void host_exit(struct host *h)
+{
+	free(h->root);
+	h->root = NULL;
+}
+
+bool host_absent(void)
+{
+	return errno == ENOENT || errno == ENOTDIR || errno == ENODEV || errno == ENXIO;
+}
+
+/* path is what host_path() made. */
+static void tell(struct host *h, enum host_kind kind, const char *path, const void *data,
+		 size_t len)
+{
+	int error = errno;
+
+	if (h->seen)
+		h->seen(h, kind, path + strlen(h->root), data, len, data ? 0 : error);
+	errno = error;
+}
+
+static char *make_path(struct host *h, const char *fmt, va_list args)
+{
+	char *path = xvasprintf(fmt, args), *full = xasprintf("%s%s", h->root, path);
+
+	free(path);
+	return full;
+}
+
+char *host_path(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *path;
+
+	va_start(args, fmt);
+	path = make_path(h, fmt, args);
+	va_end(args);
+	return path;
+}
+
+/* errno is kept by all free() of glibc 2.33 and newer; older ones may spoil what we report. */
+static void free_keep_errno(void *p)
+{
+	int error = errno;
+
+	free(p);
+	errno = error;
+}
+
+static char *read_path(const char *path, size_t *len)
+{
+	size_t used = 0, room = 4096;
+	char *text = NULL;
+	ssize_t n;
+	int fd;
+
+	/* Not to wait for a pipe's other end, nor for a device's. */
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return NULL;
+	do {
+		room *= 2;
+		text = xrealloc(text, room + 1);
+		while ((n = read(fd, text + used, room - used)) > 0)
+			used += n;
+	} while (n == 0 && used == room && room < READ_MAX);
+	if (n == 0 && used == room) {
+		n = -1;
+		errno = EFBIG;
+	}
+	if (n < 0) {
+		n = errno;
+		free(text);
+		close(fd);
+		errno = n;
+		return NULL;
+	}
+	close(fd);
+	text[used] = 0;
+	*len = used;
+	return text;
+}
+
+static char *vread(struct host *h, size_t *len, const char *fmt, va_list args)
+{
+	char *path = make_path(h, fmt, args), *text;
+
+	*len = 0;
+	text = read_path(path, len);
+	tell(h, HOST_FILE, path, text, *len);
+	free_keep_errno(path);
+	return text;
+}
+
+char *host_read(struct host *h, size_t *len, const char *fmt, ...)
+{
+	va_list args;
+	size_t unused;
+	char *text;
+
+	va_start(args, fmt);
+	text = vread(h, len ? len : &unused, fmt, args);
+	va_end(args);
+	return text;
+}
+
+static char *vline(struct host *h, const char *fmt, va_list args)
+{
+	size_t len, i;
+	char *text = vread(h, &len, fmt, args), *start, *end;
+
+	if (!text)
+		return NULL;
+	end = memchr(text, '\n', len);
+	if (!end)
+		end = text + len;
+	for (start = text; start < end && isspace((unsigned char)*start); start++)
+		;
+	while (end > start && isspace((unsigned char)end[-1]))
+		end--;
+	len = end - start;
+	memmove(text, start, len);
+	text[len] = 0;
+	/* A NUL in the middle must not make a number of what is none. */
+	for (i = 0; i < len; i++)
+		if (!text[i])
+			text[i] = '?';
+	make_printable(text);
+	return text;
+}
+
+char *host_line(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, fmt);
+	text = vline(h, fmt, args);
+	va_end(args);
+	return text;
+}
+
+void make_printable(char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
+bool parse_u64(const char *text, uint64_t *value)
+{
+	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+	char *end;
+
+	/* strtoull() would take spaces and signs. */
+	if (!isxdigit((unsigned char)text[hex ? 2 : 0]))
+		return false;
+	errno = 0;
+	*value = strtoull(text, &end, hex ? 16 : 10);
+	return !errno && !*end;
+}
+
+static int vu64(struct host *h, uint64_t *value, const char *fmt, va_list args)
+{
+	char *text = vline(h, fmt, args);
+	bool good;
+
+	if (!text)
+		return -1;
+	good = parse_u64(text, value);
+	free(text);
+	if (!good)
+		errno = EINVAL;
+	return good ? 0 : -1;
+}
+
+int host_u64(struct host *h, uint64_t *value, const char *fmt, ...)
+{
+	va_list args;
+	int rc;
+
+	va_start(args, fmt);
+	rc = vu64(h, value, fmt, args);
+	va_end(args);
+	return rc;
+}
+
+int host_int(struct host *h, int *value, const char *fmt, ...)
+{
+	va_list args;
+	char *text, *end;
+	long number;
+
+	va_start(args, fmt);
+	text = vline(h, fmt, args);
+	va_end(args);
+	if (!text)
+		return -1;
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (end == text || *end || errno || number < INT_MIN || number > INT_MAX) {
+		free(text);
+		errno = EINVAL;
+		return -1;
+	}
+	free(text);
+	*value = number;
+	return 0;
+}
+
+static char *vlink(struct host *h, const char *fmt, va_list args)
+{
+	char *path = make_path(h, fmt, args), target[PATH_MAX];
+	ssize_t n;
+
+	n = readlink(path, target, sizeof(target) - 1);
+	if (n >= 0)
+		target[n] = 0;
+	tell(h, HOST_LINK, path, n < 0 ? NULL : target, n < 0 ? 0 : n);
+	free_keep_errno(path);
+	if (n < 0)
+		return NULL;
+	make_printable(target);
+	return xstrdup(target);
+}
+
+char *host_link(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *target;
+
+	va_start(args, fmt);
+	target = vlink(h, fmt, args);
+	va_end(args);
+	return target;
+}
+
+char *host_link_name(struct host *h, const char *fmt, ...)
+{
+	char *target, *slash;
+	va_list args;
+
+	va_start(args, fmt);
+	target = vlink(h, fmt, args);
+	va_end(args);
+	if (!target)
+		return NULL;
+	slash = strrchr(target, '/');
+	if (slash)
+		memmove(target, slash + 1, strlen(slash));
+	return target;
+}
+
+static int by_version(const void *a, const void *b)
+{
+	return strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+char **host_list(struct host *h, const char *fmt, ...)
+{
+	char **list = NULL, *path;
+	size_t count = 0;
+	struct dirent *entry;
+	va_list args;
+	DIR *dir;
+
+	va_start(args, fmt);
+	path = make_path(h, fmt, args);
+	va_end(args);
+	dir = opendir(path);
+	if (dir) {
+		list = xcalloc(1, sizeof(*list));
+		while ((entry = readdir(dir))) {
+			if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+				continue;
+			list = xrealloc(list, (count + 2) * sizeof(*list));
+			list[count++] = xstrdup(entry->d_name);
+			list[count] = NULL;
+		}
+		closedir(dir);
+		qsort(list, count, sizeof(*list), by_version);
+	}
+	tell(h, HOST_DIR, path, list, 0);
+	free_keep_errno(path);
+	return list;
+}
+
+void host_free_list(char **list)
+{
+	size_t i;
+
+	for (i = 0; list && list[i]; i++)
+		free(list[i]);
+	free(list);
+}
+
+bool host_exists(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *path;
+	bool there;
+
+	va_start(args, fmt);
+	path = make_path(h, fmt, args);
+	va_end(args);
+	there = !access(path, F_OK);
+	tell(h, HOST_STAT, path, there ? "" : NULL, 0);
+	free_keep_errno(path);
+	return there;
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu list": a table of every supported GPU. Called by main.c.
+ */
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "survey.h"
+
+static const char doc[] =
+	"Show every supported GPU.\v"
+	"STATE is one of\n"
+	"  unbound        no driver has it\n"
+	"  bound          " DRIVER_NAME " has it, and nobody has it open\n"
+	"  in-use         " DRIVER_NAME " has it, and a process has it open\n"
+	"  other-driver   the driver in column DRIVER has it\n"
+	"  memory-online  its memory is System RAM of this host: it can't be bound\n"
+	"\n"
+	"BOOT says whether the configuration binds it at boot. Only root sees the processes of "
+	"others, and so all that are in use, and where memory is online.";
+
+static const struct argp_option options[] = {
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+struct arguments {
+	bool json;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case 'j':
+		a->json = true;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+enum { COLUMNS = 9 };
+
+static const char *const titles[COLUMNS] = {
+	"ADDRESS", "PRODUCT", "NUMA", "DRIVER", "GROUP", "USEMEM", "RESMEM", "BOOT", "STATE",
+};
+
+static char *number_text(int number)
+{
+	return number < 0 ? xstrdup("-") : xasprintf("%d", number);
+}
+
+static char *memory_text(uint64_t size)
+{
+	char text[SIZE_MAX_TEXT];
+
+	return xstrdup(size == GPU_UNKNOWN ? "-" : size_text(size, text));
+}
+
+static enum colour state_colour(const char *state)
+{
+	if (!strcmp(state, "bound") || !strcmp(state, "in-use"))
+		return COLOUR_GOOD;
+	return !strcmp(state, "memory-online") ? COLOUR_BAD : COLOUR_WARNING;
+}
+
+static void print_table(struct survey *s)
+{
+	char *(*cells)[COLUMNS] = xcalloc(s->gpus.count, sizeof(*cells));
+	int width[COLUMNS];
+	size_t i, c;
+
+	for (c = 0; c < COLUMNS; c++)
+		width[c] = strlen(titles[c]);
+	for (i = 0; i < s->gpus.count; i++) {
+		const struct gpu *gpu = &s->gpus.gpu[i];
+
+		cells[i][0] = xstrdup(gpu->address);
+		cells[i][1] = xstrdup(gpu->product);
+		cells[i][2] = number_text(gpu->numa_node);
+		cells[i][3] = xstrdup(gpu->driver ? gpu->driver : "-");
+		cells[i][4] = number_text(gpu->iommu_group);
+		cells[i][5] = memory_text(gpu->usemem_size);
+		cells[i][6] = memory_text(gpu->resmem_size);
+		cells[i][7] = xstrdup(survey_persisted(s, gpu) ? "yes" : "no");
+		cells[i][8] = xstrdup(survey_state(s, gpu));
+		for (c = 0; c < COLUMNS; c++)
+			if ((int)strlen(cells[i][c]) > width[c])
+				width[c] = strlen(cells[i][c]);
+	}
+	printf("%s", colour(COLOUR_BOLD));
+	for (c = 0; c < COLUMNS - 1; c++)
+		printf("%-*s  ", width[c], titles[c]);
+	printf("%s%s\n", titles[c], colour(COLOUR_NONE));
+	for (i = 0; i < s->gpus.count; i++) {
+		for (c = 0; c < COLUMNS - 1; c++)
+			printf("%-*s  ", width[c], cells[i][c]);
+		printf("%s%s%s\n", colour(state_colour(cells[i][c])), cells[i][c],
+		       colour(COLOUR_NONE));
+		for (c = 0; c < COLUMNS; c++)
+			free(cells[i][c]);
+	}
+	free(cells);
+}
+
+int cmd_list(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
+	struct json_object *document, *gpus;
+	struct arguments a = { };
+	struct survey s;
+	size_t i;
+
+	parse_options(&argp, argc, argv, &a);
+	survey_read(h, &s);
+	survey_complain(&s);
+	if (a.json) {
+		document = json_document("list");
+		gpus = json_object_new_array();
+		for (i = 0; i < s.gpus.count; i++)
+			json_object_array_add(gpus, survey_json(&s, &s.gpus.gpu[i]));
+		json_object_object_add(document, "gpus", gpus);
+		json_print(document);
+	} else if (s.gpus.count) {
+		print_table(&s);
+	} else {
+		/* No failure: a script that loops over the GPUs has nothing to do here. */
+		complain(NULL, "no supported GPU on this host");
+	}
+	survey_free(&s);
+	return EXIT_OK;
+}

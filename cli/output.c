@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * How the program looks: complaints, colours, widths, sizes, and the parts of JSON documents that
+ * several commands print. Called by all commands.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "commands.h"
+
+void complain(const char *address, const char *fmt, ...)
+{
+	va_list args;
+
+	/* One line even if several workers complain at once. */
+	flockfile(stderr);
+	fputs(PROGRAM ": ", stderr);
+	if (address)
+		fprintf(stderr, "%s: ", address);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputc('\n', stderr);
+	funlockfile(stderr);
+}
+
+void parse_options(const struct argp *argp, int argc, char **argv, void *input)
+{
+	error_t rc = argp_parse(argp, argc, argv, 0, NULL, input);
+
+	if (rc) {
+		complain(NULL, "%s", strerror(rc));
+		exit(EXIT_USAGE_ERROR);
+	}
+}
+
+static bool colourful(void)
+{
+	static int answer = -1;
+	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	/* no-color.org: set to anything but the empty string. */
+	if (answer < 0)
+		answer = isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb");
+	return answer;
+}
+
+const char *colour(enum colour colour)
+{
+	static const char *const sequences[] = {
+		[COLOUR_NONE] = "\033[0m",     [COLOUR_GOOD] = "\033[32m",
+		[COLOUR_WARNING] = "\033[33m", [COLOUR_BAD] = "\033[31m",
+		[COLOUR_DIM] = "\033[2m",      [COLOUR_BOLD] = "\033[1m",
+	};
+
+	return colourful() ? sequences[colour] : "";
+}
+
+int terminal_width(void)
+{
+	const char *columns = getenv("COLUMNS");
+	struct winsize size;
+	uint64_t value;
+
+	if (!ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col)
+		value = size.ws_col;
+	else if (!columns || !parse_u64(columns, &value))
+		value = 80;
+	return value < 40 ? 40 : value > 200 ? 200 : value;
+}
+
+const char *size_text(uint64_t bytes, char buf[SIZE_MAX_TEXT])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	uint64_t unit = 1;
+	size_t i = 0;
+
+	if (bytes == GPU_UNKNOWN)
+		return strcpy(buf, "?");
+	while (i < 6 && bytes / unit >= 1024) {
+		unit <<= 10;
+		i++;
+	}
+	/* Two digits of the fraction, and no rounding up to what isn't there. */
+	if (bytes % unit)
+		snprintf(buf, SIZE_MAX_TEXT, "%llu.%02u %s", (unsigned long long)(bytes / unit),
+			 (unsigned int)(bytes / (unit / 1024) % 1024 * 100 / 1024), units[i]);
+	else
+		snprintf(buf, SIZE_MAX_TEXT, "%llu %s", (unsigned long long)(bytes / unit),
+			 units[i]);
+	return buf;
+}
+
+struct json_object *json_document(const char *command)
+{
+	struct json_object *document = json_object_new_object();
+
+	json_object_object_add(document, "schema", json_object_new_int(SCHEMA_VERSION));
+	json_object_object_add(document, "command", json_object_new_string(command));
+	return document;
+}
+
+int json_print(struct json_object *document)
+{
+	puts(json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY |
+							      JSON_C_TO_STRING_SPACED |
+							      JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(document);
+	return fflush(stdout);
+}
+
+struct json_object *json_text(const char *text)
+{
+	return text ? json_object_new_string(text) : NULL;
+}
+
+struct json_object *json_size(uint64_t value)
+{
+	return value == GPU_UNKNOWN ? NULL : json_object_new_uint64(value);
+}

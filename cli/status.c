@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu status": one device, and a drawing of its memory. Called by main.c.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "survey.h"
+
+static const char doc[] =
+	"Show one GPU: who has it, and a drawing of its memory: where in this host's physical "
+	"address space each part is, how it is mapped, and what BAR a virtual machine sees it "
+	"as.\v"
+	"An ADDRESS may be short (01:00.0) where only one GPU fits. Only root sees addresses.";
+
+static const struct argp_option options[] = {
+	{ "watch", 'w', "SECONDS", OPTION_ARG_OPTIONAL,
+	  "Again and again, every SECONDS (2), until interrupted", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP "; with --watch, a document each time", 0 },
+	{ }
+};
+
+struct arguments {
+	const char *typed;
+	uint64_t watch; /* seconds; 0: once */
+	bool json;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case 'w':
+		a->watch = 2;
+		if (arg && (!parse_u64(arg, &a->watch) || !a->watch || a->watch > 86400))
+			argp_error(state, "--watch=%s: seconds are a whole number from 1 to 86400",
+				   arg);
+		return 0;
+	case 'j':
+		a->json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (a->typed)
+			argp_error(state, "one ADDRESS at a time; \"" PROGRAM " list\" shows all");
+		a->typed = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_error(state, "which GPU? Give an ADDRESS; \"" PROGRAM " list\" shows them");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+/* ---- what there is ------------------------------------------------------ */
+
+/* A piece of the GPU's memory that is treated as one. */
+struct part {
+	const char *name;  /* usemem, resmem */
+	const char *cache; /* how the CPU maps it */
+	int bar;
+	bool mappable;
+	uint64_t base; /* GPU_UNKNOWN: not told */
+	uint64_t size;
+	uint64_t bar_size;
+};
+
+enum { PARTS_MAX = 4 };
+
+struct bar {
+	int number;
+	uint64_t address, size;
+};
+
+static size_t add_part(const struct host *h, struct part *parts, size_t count, struct part part)
+{
+	uint64_t tail = part.size % h->page_size;
+
+	if (part.size == GPU_UNKNOWN)
+		return count;
+	part.mappable = true;
+	part.size -= tail;
+	if (part.size)
+		parts[count++] = part;
+	/* Less than a page can't be mapped; read and write reach it. */
+	if (tail) {
+		part.mappable = false;
+		part.base = part.base == GPU_UNKNOWN ? GPU_UNKNOWN : part.base + part.size;
+		part.size = tail;
+		parts[count++] = part;
+	}
+	return count;
+}
+
+static size_t find_parts(const struct host *h, const struct gpu *gpu, struct part parts[PARTS_MAX])
+{
+	size_t count = 0;
+
+	count = add_part(h, parts, count,
+			 (struct part){
+				 .name = "usemem",
+				 .cache = "write-back",
+				 .bar = 4,
+				 .base = gpu->usemem_base,
+				 .size = gpu->usemem_size,
+				 .bar_size = gpu->usemem_bar_size,
+			 });
+	return add_part(h, parts, count,
+			(struct part){
+				.name = "resmem",
+				.cache = "non-cacheable",
+				.bar = 2,
+				.base = gpu->resmem_base,
+				.size = gpu->resmem_size,
+				.bar_size = gpu->resmem_bar_size,
+			});
+}
+
+/*
+ * The device's own memory BARs. What our driver shows in place of BAR2 and BAR4 isn't among them.
+ */
+static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6])
+{
+	char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource", gpu->address), *line,
+	     *save;
+	size_t count = 0;
+	int i = 0;
+
+	for (line = text ? strtok_r(text, "\n", &save) : NULL; line && i < 6;
+	     line = strtok_r(NULL, "\n", &save), i++) {
+		unsigned long long start, end, flags;
+
+		/*
+		 * Flag 0x200 is IORESOURCE_MEM. Without root, start and end are there all the same.
+		 */
+		if (sscanf(line, "%llx %llx %llx", &start, &end, &flags) != 3 || !(flags & 0x200) ||
+		    end <= start)
+			continue;
+		bars[count++] = (struct bar){ i, start, end - start + 1 };
+	}
+	free(text);
+	return count;
+}
+
+/* Whether a range of /proc/iomem lies in this GPU's memory; only root is told addresses. */
+static bool in_memory(const struct gpu *gpu, const struct iomem_range *range)
+{
+	uint64_t size = gpu->usemem_size;
+
+	if (gpu->usemem_base == GPU_UNKNOWN || size == GPU_UNKNOWN || !range->end)
+		return false;
+	if (gpu->resmem_size != GPU_UNKNOWN)
+		size += gpu->resmem_size;
+	return range->end >= gpu->usemem_base && range->start - gpu->usemem_base < size;
+}
+
+static char *read_features(struct host *h)
+{
+	return host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
+}
+
+/* ---- the drawing -------------------------------------------------------- */
+
+/* BAR_TEXT_WIDTH: of what stands before and behind the cells of a BAR. */
+enum { ADDRESS_WIDTH = 18, BOX_MIN = 20, BAR_TEXT_WIDTH = 66 };
+
+static void field(const char *name, const char *text)
+{
+	printf("  %s%-11s%s%s\n", colour(COLOUR_DIM), name, colour(COLOUR_NONE), text);
+}
+
+static void draw_edge(uint64_t address, int width)
+{
+	char text[ADDRESS_WIDTH + 1] = "";
+	int i;
+
+	if (address != GPU_UNKNOWN)
+		snprintf(text, sizeof(text), "0x%llx", (unsigned long long)address);
+	printf("  %*s +", ADDRESS_WIDTH, text);
+	for (i = 0; i < width; i++)
+		putchar('-');
+	puts("+");
+}
+
+static void draw_line(const char *inside, const char *beside, int width)
+{
+	printf("  %*s | %-*s|  %s\n", ADDRESS_WIDTH, "", width - 1, inside, beside);
+}
+
+/* As high as its share of all, so that the larger one looks larger. */
+static int part_height(const struct part *part, uint64_t all)
+{
+	int height = part->size * 10.0 / all + 0.5;
+
+	return !part->mappable ? 1 : height < 2 ? 2 : height;
+}
+
+static void draw_parts(const struct host *h, const struct part *parts, size_t count, int width)
+{
+	char size[SIZE_MAX_TEXT], bar[SIZE_MAX_TEXT], inside[64], beside[64];
+	uint64_t all = 0;
+	size_t i;
+	int line;
+
+	for (i = 0; i < count; i++)
+		all += parts[i].size;
+	for (i = 0; i < count; i++) {
+		const struct part *part = &parts[i];
+
+		draw_edge(part->base, width);
+		size_text(part->size, size);
+		for (line = 0; line < part_height(part, all); line++) {
+			*inside = *beside = 0;
+			if (!part->mappable) {
+				snprintf(inside, sizeof(inside), "%s, last %s", part->name, size);
+				snprintf(beside, sizeof(beside), "less than a page: not mappable");
+			} else if (line == 0) {
+				snprintf(inside, sizeof(inside), "%s", part->name);
+				snprintf(beside, sizeof(beside), "BAR%d, %s", part->bar,
+					 size_text(part->bar_size, bar));
+			} else if (line == 1) {
+				snprintf(inside, sizeof(inside), "%s", size);
+				snprintf(beside, sizeof(beside), "mappable, %s", part->cache);
+			}
+			draw_line(inside, beside, width);
+		}
+	}
+	draw_edge(parts[count - 1].base == GPU_UNKNOWN
+			  ? GPU_UNKNOWN
+			  : parts[count - 1].base + parts[count - 1].size,
+		  width);
+}
+
+/* How much of a BAR is memory; the rest of its power of two isn't. */
+static void draw_bar(int number, uint64_t used, uint64_t size)
+{
+	char used_text[SIZE_MAX_TEXT], bar_text[SIZE_MAX_TEXT], name[16], *text, *fill;
+	int cells = terminal_width() - BAR_TEXT_WIDTH, filled, i;
+
+	if (used == GPU_UNKNOWN || size == GPU_UNKNOWN || !size)
+		return;
+	cells = cells < 8 ? 8 : cells > 48 ? 48 : cells;
+	filled = used >= size ? cells : (int)((double)used / size * cells);
+	fill = xcalloc(cells + 1, 1);
+	for (i = 0; i < cells; i++)
+		fill[i] = i < filled ? '#' : '.';
+	snprintf(name, sizeof(name), "BAR%d", number);
+	text = xasprintf("[%s] %s of %s%s", fill, size_text(used, used_text),
+			 size_text(size, bar_text), used < size ? "; the rest reads as ones" : "");
+	field(name, text);
+	free(text);
+	free(fill);
+}
+
+static void draw(struct survey *s, const struct gpu *gpu)
+{
+	const struct config_line *line = survey_persisted(s, gpu);
+	const char *state = survey_state(s, gpu);
+	struct part parts[PARTS_MAX];
+	struct holder *holders;
+	struct bar bars[6];
+	size_t count, i;
+	char *text, size[SIZE_MAX_TEXT];
+	int width = terminal_width() - ADDRESS_WIDTH - 40;
+
+	width = width < BOX_MIN ? BOX_MIN : width > 48 ? 48 : width;
+	printf("%s%s%s  %s  %04x:%04x  %s\n", colour(COLOUR_BOLD), gpu->address,
+	       colour(COLOUR_NONE), gpu->product, gpu->vendor, gpu->device, state);
+	field("driver", gpu->driver ? gpu->driver : "none");
+	field("override", gpu->override ? gpu->override : "none");
+	text = line ? xasprintf("bound, by %s:%u", line->file, line->line)
+		    : xstrdup("not bound by the configuration");
+	field("at boot", text);
+	free(text);
+	text = xasprintf(gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
+	field("IOMMU", text);
+	free(text);
+	text = xasprintf(gpu->numa_node < 0 ? "none told" : "%d", gpu->numa_node);
+	field("NUMA node", text);
+	free(text);
+	if (gpu->slot)
+		field("slot", gpu->slot);
+	if (gpu->serial)
+		field("serial", gpu->serial);
+	holders = holders_find(s->host, &s->files, gpu, &count);
+	for (i = 0; i < count; i++) {
+		text = xasprintf("%sby process %d (%s), %s", holders[i].certain ? "" : "perhaps ",
+				 holders[i].file->pid, holders[i].file->comm,
+				 holders[i].file->path);
+		field("open", text);
+		free(text);
+	}
+	if (!count)
+		field("open", s->files.complete ? "by nobody" : "only root can tell");
+	free(holders);
+	if (gpu->ours) {
+		text = read_features(s->host);
+		field("features", text ? text : "not told by this version of the driver");
+		free(text);
+		field("mode", gpu->mode == GPU_MODE_NONE ? "not told by this version of the driver"
+							 : gpu_mode_name(gpu->mode));
+		if (gpu->readiness)
+			field("readiness", !strcmp(gpu->readiness, "unknown")
+						   ? "unknown: nobody asked since the last reset"
+					   : !strcmp(gpu->readiness, "failed")
+						   ? "failed: the memory did not become ready"
+						   : gpu->readiness);
+	}
+	putchar('\n');
+	count = find_parts(s->host, gpu, parts);
+	if (count) {
+		draw_parts(s->host, parts, count, width);
+		putchar('\n');
+		draw_bar(4, gpu->usemem_size, gpu->usemem_bar_size);
+		draw_bar(2, gpu->resmem_size, gpu->resmem_bar_size);
+	} else if (gpu->mode == GPU_MODE_CORE_ONLY) {
+		puts("  Firmware names no memory outside of its BARs: a plain PCI device.");
+	} else if (gpu->ours) {
+		puts("  The driver tells nothing of its memory.");
+	} else {
+		puts("  Only " DRIVER_NAME " knows where its memory is; it isn't bound to that.");
+	}
+	count = find_bars(s->host, gpu, bars);
+	for (i = 0; i < count; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "BAR%d", bars[i].number);
+		text = xasprintf("%s at 0x%llx, the device's own", size_text(bars[i].size, size),
+				 (unsigned long long)bars[i].address);
+		field(name, text);
+		free(text);
+	}
+	for (i = 0; i < s->iomem.count; i++) {
+		const struct iomem_range *range = &s->iomem.range[i];
+
+		if (!in_memory(gpu, range))
+			continue;
+		text = xasprintf("%llx-%llx : %s", (unsigned long long)range->start,
+				 (unsigned long long)range->end, range->name);
+		field("iomem", text);
+		free(text);
+	}
+}
+
+/* ---- JSON --------------------------------------------------------------- */
+
+static struct json_object *address_json(uint64_t address)
+{
+	char text[24];
+
+	if (address == GPU_UNKNOWN)
+		return NULL;
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)address);
+	return json_text(text);
+}
+
+static void print_json(struct survey *s, const struct gpu *gpu)
+{
+	struct json_object *document = json_document("status"), *array, *object;
+	char *features = read_features(s->host), *word, *save;
+	struct part parts[PARTS_MAX];
+	struct bar bars[6];
+	size_t count, i;
+
+	json_object_object_add(document, "gpu", survey_json(s, gpu));
+	array = features ? json_object_new_array() : NULL;
+	for (word = features ? strtok_r(features, " ", &save) : NULL; word;
+	     word = strtok_r(NULL, " ", &save))
+		if (strcmp(word, "none"))
+			json_object_array_add(array, json_text(word));
+	free(features);
+	json_object_object_add(document, "features", array);
+
+	array = json_object_new_array();
+	count = find_parts(s->host, gpu, parts);
+	for (i = 0; i < count; i++) {
+		object = json_object_new_object();
+		json_object_object_add(object, "part", json_text(parts[i].name));
+		json_object_object_add(object, "start", address_json(parts[i].base));
+		json_object_object_add(object, "size", json_size(parts[i].size));
+		json_object_object_add(object, "bar", json_object_new_int(parts[i].bar));
+		json_object_object_add(object, "mappable",
+				       json_object_new_boolean(parts[i].mappable));
+		json_object_object_add(object, "cache", json_text(parts[i].cache));
+		json_object_array_add(array, object);
+	}
+	json_object_object_add(document, "memory_map", array);
+
+	array = json_object_new_array();
+	count = find_bars(s->host, gpu, bars);
+	for (i = 0; i < count; i++) {
+		object = json_object_new_object();
+		json_object_object_add(object, "bar", json_object_new_int(bars[i].number));
+		json_object_object_add(object, "start", address_json(bars[i].address));
+		json_object_object_add(object, "size", json_size(bars[i].size));
+		json_object_array_add(array, object);
+	}
+	json_object_object_add(document, "own_bars", array);
+
+	array = gpu->usemem_base == GPU_UNKNOWN ? NULL : json_object_new_array();
+	for (i = 0; array && i < s->iomem.count; i++) {
+		const struct iomem_range *range = &s->iomem.range[i];
+
+		if (!in_memory(gpu, range))
+			continue;
+		object = json_object_new_object();
+		json_object_object_add(object, "start", address_json(range->start));
+		json_object_object_add(object, "end", address_json(range->end));
+		json_object_object_add(object, "name", json_text(range->name));
+		json_object_array_add(array, object);
+	}
+	json_object_object_add(document, "iomem", array);
+	json_print(document);
+}
+
+/* ---- the command -------------------------------------------------------- */
+
+static int show(struct host *h, const struct arguments *a, const char *address)
+{
+	int rc = EXIT_NO_DEVICE;
+	struct survey s;
+	size_t i;
+
+	survey_read(h, &s);
+	survey_complain(&s);
+	for (i = 0; i < s.gpus.count; i++) {
+		if (strcmp(s.gpus.gpu[i].address, address))
+			continue;
+		if (a->json)
+			print_json(&s, &s.gpus.gpu[i]);
+		else
+			draw(&s, &s.gpus.gpu[i]);
+		rc = EXIT_OK;
+	}
+	survey_free(&s);
+	if (rc)
+		complain(address, "the device is gone");
+	return rc;
+}
+
+int cmd_status(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
+	bool terminal = isatty(STDOUT_FILENO), again = false;
+	struct arguments a = { };
+	char address[ADDRESS_MAX];
+	int rc;
+
+	parse_options(&argp, argc, argv, &a);
+	rc = gpu_resolve(h, a.typed, address);
+	while (!rc) {
+		if (a.watch && terminal && !a.json)
+			fputs("\033[H\033[2J", stdout); /* home, and clear the screen */
+		else if (again && !a.json)
+			putchar('\n');
+		rc = show(h, &a, address);
+		again = true;
+		/* Whoever read this has gone. */
+		if (fflush(stdout) || ferror(stdout))
+			break;
+		if (!a.watch)
+			break;
+		poll(NULL, 0, a.watch * 1000);
+	}
+	return rc;
+}

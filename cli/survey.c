@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the commands decide by: see survey.h.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "survey.h"
+
+static bool has_prefix(const char *text, const char *prefix)
+{
+	return !strncmp(text, prefix, strlen(prefix));
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* The value of "name: value" in the text of a file; to be freed. NULL if there is none. */
+static char *field_of(const char *text, const char *name)
+{
+	size_t length = strlen(name);
+	const char *at, *end;
+	char *value;
+
+	for (at = text; at; at = strchr(at, '\n')) {
+		at += *at == '\n';
+		if (strncmp(at, name, length) || at[length] != ':')
+			continue;
+		at += length + 1;
+		at += strspn(at, " \t");
+		end = at + strcspn(at, "\n");
+		while (end > at && isspace((unsigned char)end[-1]))
+			end--;
+		value = xasprintf("%.*s", (int)(end - at), at);
+		make_printable(value);
+		return value;
+	}
+	return NULL;
+}
+
+/* ---- processes that have devices open ----------------------------------- */
+
+#define VFIO_DEVICE_FD "anon_inode:[vfio-device]"
+
+static void read_process(struct host *h, struct open_files *files, const char *pid)
+{
+	char **fds = host_list(h, "/proc/%s/fd", pid);
+	size_t i, first = files->count;
+	bool names_device = false;
+	char *comm = NULL;
+
+	/* A process that ended meanwhile has nothing open any more. */
+	if (!fds && !host_absent() && errno != ESRCH)
+		files->complete = false;
+	for (i = 0; fds && fds[i]; i++) {
+		char *path = host_link(h, "/proc/%s/fd/%s", pid, fds[i]), *info;
+		struct open_file *file;
+
+		if (!path || !(has_prefix(path, "/dev/vfio/") || has_prefix(path, "/dev/nvidia") ||
+			       has_prefix(path, "/dev/dri/") || !strcmp(path, VFIO_DEVICE_FD))) {
+			free(path);
+			continue;
+		}
+		/* The container, /dev/vfio/vfio, is no device's. */
+		if (has_prefix(path, "/dev/vfio/") && strcmp(path, "/dev/vfio/vfio"))
+			names_device = true;
+		files->file = xrealloc(files->file, (files->count + 1) * sizeof(*file));
+		file = &files->file[files->count++];
+		memset(file, 0, sizeof(*file));
+		file->pid = atoi(pid);
+		file->path = path;
+		if (!strcmp(path, VFIO_DEVICE_FD)) {
+			info = host_read(h, NULL, "/proc/%s/fdinfo/%s", pid, fds[i]);
+			/* Linux 6.18 and newer say which device. */
+			file->device = info ? field_of(info, "vfio-device-syspath") : NULL;
+			free(info);
+		}
+		if (!comm)
+			comm = host_line(h, "/proc/%s/comm", pid);
+		file->comm = xstrdup(comm ? comm : "?");
+	}
+	for (i = first; i < files->count; i++)
+		files->file[i].names_device = names_device;
+	free(comm);
+	host_free_list(fds);
+}
+
+void open_files_read(struct host *h, struct open_files *files)
+{
+	char **pids = host_list(h, "/proc");
+	size_t i;
+
+	memset(files, 0, sizeof(*files));
+	files->complete = pids && h->privileged;
+	for (i = 0; pids && pids[i]; i++)
+		if (isdigit((unsigned char)pids[i][0]) &&
+		    (h->recorded || atoi(pids[i]) != getpid()))
+			read_process(h, files, pids[i]);
+	host_free_list(pids);
+}
+
+void open_files_free(struct open_files *files)
+{
+	size_t i;
+
+	for (i = 0; i < files->count; i++) {
+		free(files->file[i].comm);
+		free(files->file[i].path);
+		free(files->file[i].device);
+	}
+	free(files->file);
+	memset(files, 0, sizeof(*files));
+}
+
+/* The paths of a GPU's device files, NULL at the end; to be freed with host_free_list(). */
+static char **device_files(struct host *h, const struct gpu *gpu)
+{
+	char **nodes = xcalloc(1, sizeof(*nodes)), **names;
+	size_t count = 0, i;
+	char *text, *minor;
+
+#define ADD(...)                                                       \
+	do {                                                           \
+		nodes = xrealloc(nodes, (count + 2) * sizeof(*nodes)); \
+		nodes[count++] = xasprintf(__VA_ARGS__);               \
+		nodes[count] = NULL;                                   \
+	} while (0)
+
+	if (gpu->iommu_group >= 0) {
+		ADD("/dev/vfio/%d", gpu->iommu_group);
+		ADD("/dev/vfio/noiommu-%d", gpu->iommu_group);
+	}
+	names = host_list(h, "/sys/bus/pci/devices/%s/vfio-dev", gpu->address);
+	for (i = 0; names && names[i]; i++)
+		ADD("/dev/vfio/devices/%s", names[i]);
+	host_free_list(names);
+	names = host_list(h, "/sys/bus/pci/devices/%s/drm", gpu->address);
+	for (i = 0; names && names[i]; i++)
+		ADD("/dev/dri/%s", names[i]);
+	host_free_list(names);
+	text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/information", gpu->address);
+	minor = text ? field_of(text, "Device Minor") : NULL;
+	if (minor)
+		ADD("/dev/nvidia%s", minor);
+	free(minor);
+	free(text);
+#undef ADD
+	return nodes;
+}
+
+struct holder *holders_find(struct host *h, const struct open_files *files, const struct gpu *gpu,
+			    size_t *count)
+{
+	char **nodes = device_files(h, gpu);
+	struct holder *holders = NULL;
+	size_t i, j;
+
+	*count = 0;
+	for (i = 0; i < files->count; i++) {
+		const struct open_file *file = &files->file[i];
+		bool holds = false, certain = true;
+
+		for (j = 0; nodes[j] && !holds; j++)
+			holds = !strcmp(nodes[j], file->path);
+		if (!strcmp(file->path, VFIO_DEVICE_FD)) {
+			if (file->device) {
+				holds = !strcmp(base_name(file->device), gpu->address);
+			} else if (gpu->ours && !file->names_device) {
+				/*
+				 * The group's file was closed, or the device's was passed on.
+				 * Better to ask once too often than to wait for ever in the kernel.
+				 */
+				holds = true;
+				certain = false;
+			}
+		}
+		/* One entry a process is enough; a certain one is better. */
+		for (j = 0; holds && j < *count; j++)
+			if (holders[j].file->pid == file->pid) {
+				if (certain && !holders[j].certain)
+					holders[j] = (struct holder){ file, true };
+				holds = false;
+			}
+		if (!holds)
+			continue;
+		holders = xrealloc(holders, (*count + 1) * sizeof(*holders));
+		holders[(*count)++] = (struct holder){ file, certain };
+	}
+	host_free_list(nodes);
+	return holders;
+}
+
+/* ---- memory ------------------------------------------------------------- */
+
+void iomem_read(struct host *h, struct iomem *iomem)
+{
+	char *text = host_read(h, NULL, "/proc/iomem"), *line, *save;
+
+	memset(iomem, 0, sizeof(*iomem));
+	if (!text)
+		return;
+	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		size_t indent = strspn(line, " ");
+		struct iomem_range range = { .depth = indent / 2 };
+		unsigned long long start, end;
+		int name = 0;
+
+		if (sscanf(line + indent, "%llx-%llx : %n", &start, &end, &name) < 2 || !name ||
+		    end < start)
+			continue;
+		range.start = start;
+		range.end = end;
+		range.name = xstrdup(line + indent + name);
+		make_printable(range.name);
+		iomem->range = xrealloc(iomem->range, (iomem->count + 1) * sizeof(range));
+		iomem->range[iomem->count++] = range;
+	}
+	free(text);
+}
+
+void iomem_free(struct iomem *iomem)
+{
+	size_t i;
+
+	for (i = 0; i < iomem->count; i++)
+		free(iomem->range[i].name);
+	free(iomem->range);
+	memset(iomem, 0, sizeof(*iomem));
+}
+
+struct memory_node *memory_nodes(struct host *h, size_t *count)
+{
+	char **names = host_list(h, "/sys/devices/system/node"), *text, *at;
+	struct memory_node *nodes = NULL;
+	uint64_t id;
+	size_t i;
+
+	*count = 0;
+	for (i = 0; names && names[i]; i++) {
+		if (!has_prefix(names[i], "node") || !parse_u64(names[i] + 4, &id) ||
+		    id > INT32_MAX)
+			continue;
+		nodes = xrealloc(nodes, (*count + 1) * sizeof(*nodes));
+		memset(&nodes[*count], 0, sizeof(*nodes));
+		nodes[*count].id = id;
+		text = host_line(h, "/sys/devices/system/node/%s/cpulist", names[i]);
+		nodes[*count].cpus = text && *text;
+		free(text);
+		text = host_read(h, NULL, "/sys/devices/system/node/%s/meminfo", names[i]);
+		at = text ? strstr(text, "MemTotal:") : NULL;
+		if (at)
+			nodes[*count].bytes = strtoull(at + strlen("MemTotal:"), NULL, 10) << 10;
+		free(text);
+		(*count)++;
+	}
+	host_free_list(names);
+	return nodes;
+}
+
+/* What add_memory_driver_managed() calls memory that NVIDIA's driver adds. */
+#define NVIDIA_RAM "System RAM (NVIDIA)"
+
+struct online survey_online(struct survey *s, const struct gpu *gpu)
+{
+	struct online online = { .node = -1 };
+	char *text, *status, *node;
+	uint64_t id;
+	size_t i;
+
+	text = host_read(s->host, NULL, "/proc/driver/nvidia/gpus/%s/numa_status", gpu->address);
+	if (text) {
+		status = field_of(text, "Status");
+		node = field_of(text, "Node");
+		/* "online", and "online_in_progress" will be; not "offline" and the like. */
+		online.online = status && !strncasecmp(status, "online", 6);
+		if (online.online && node && parse_u64(node, &id) && id <= INT32_MAX)
+			online.node = id;
+		free(status);
+		free(node);
+		free(text);
+	}
+	for (i = 0; i < s->iomem.count; i++) {
+		const struct iomem_range *range = &s->iomem.range[i];
+
+		if (!has_prefix(range->name, "System RAM"))
+			continue;
+		if (gpu->usemem_base != GPU_UNKNOWN && gpu->usemem_size != GPU_UNKNOWN &&
+		    range->end) {
+			uint64_t end = gpu->usemem_base + gpu->usemem_size +
+				       (gpu->resmem_size == GPU_UNKNOWN ? 0 : gpu->resmem_size);
+
+			if (range->start >= end || range->end < gpu->usemem_base)
+				continue;
+			online.online = true;
+		} else if (!has_prefix(range->name, NVIDIA_RAM)) {
+			continue;
+		} else if (!gpu->ours && s->gpus.count == 1) {
+			online.online = true;
+		} else if (!online.online || s->gpus.count > 1) {
+			continue;
+		}
+		online.range = range;
+		break;
+	}
+	return online;
+}
+
+/* ---- all of it ---------------------------------------------------------- */
+
+void survey_read(struct host *h, struct survey *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->host = h;
+	gpus_find(h, &s->gpus);
+	open_files_read(h, &s->files);
+	iomem_read(h, &s->iomem);
+	config_read(h, &s->config);
+}
+
+void survey_free(struct survey *s)
+{
+	gpus_free(&s->gpus);
+	open_files_free(&s->files);
+	iomem_free(&s->iomem);
+	config_free(&s->config);
+}
+
+const char *survey_state(struct survey *s, const struct gpu *gpu)
+{
+	size_t count;
+
+	if (survey_online(s, gpu).online)
+		return "memory-online";
+	if (!gpu->driver)
+		return "unbound";
+	if (!gpu->ours)
+		return "other-driver";
+	free(holders_find(s->host, &s->files, gpu, &count));
+	return count ? "in-use" : "bound";
+}
+
+const struct config_line *survey_persisted(struct survey *s, const struct gpu *gpu)
+{
+	return config_ignores(&s->config, gpu) ? NULL : config_binds(&s->config, gpu);
+}
+
+void survey_complain(const struct survey *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->config.errors; i++) {
+		const struct config_error *e = &s->config.error[i];
+
+		if (e->line)
+			complain(NULL, "%s:%u: %s; the line is ignored, see nvgrace-gpu.conf(5)",
+				 e->file, e->line, e->reason);
+		else
+			complain(NULL, "%s: %s", e->file, e->reason);
+	}
+}
+
+static struct json_object *memory_json(uint64_t size, uint64_t bar_size, uint64_t base)
+{
+	struct json_object *object;
+	char *text;
+
+	if (size == GPU_UNKNOWN)
+		return NULL;
+	object = json_object_new_object();
+	json_object_object_add(object, "size", json_size(size));
+	json_object_object_add(object, "bar_size", json_size(bar_size));
+	/* As text: not every JSON parser keeps 64 bits. */
+	text = base == GPU_UNKNOWN ? NULL : xasprintf("0x%llx", (unsigned long long)base);
+	json_object_object_add(object, "base", json_text(text));
+	free(text);
+	return object;
+}
+
+struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
+{
+	struct json_object *object = json_object_new_object(), *part;
+	const struct config_line *line = survey_persisted(s, gpu);
+	struct holder *holders;
+	size_t count, i;
+	char id[8];
+
+	json_object_object_add(object, "address", json_text(gpu->address));
+	snprintf(id, sizeof(id), "%04x", gpu->vendor);
+	json_object_object_add(object, "vendor", json_text(id));
+	snprintf(id, sizeof(id), "%04x", gpu->device);
+	json_object_object_add(object, "device", json_text(id));
+	json_object_object_add(object, "product", json_text(gpu->product));
+	json_object_object_add(object, "state", json_text(survey_state(s, gpu)));
+	json_object_object_add(object, "driver", json_text(gpu->driver));
+	json_object_object_add(object, "driver_override", json_text(gpu->override));
+	json_object_object_add(object, "numa_node",
+			       gpu->numa_node < 0 ? NULL : json_object_new_int(gpu->numa_node));
+	json_object_object_add(object, "iommu_group",
+			       gpu->iommu_group < 0 ? NULL : json_object_new_int(gpu->iommu_group));
+	json_object_object_add(object, "slot", json_text(gpu->slot));
+	json_object_object_add(object, "serial", json_text(gpu->serial));
+	json_object_object_add(object, "mode", json_text(gpu_mode_name(gpu->mode)));
+	json_object_object_add(object, "readiness", json_text(gpu->readiness));
+	json_object_object_add(
+		object, "usemem",
+		memory_json(gpu->usemem_size, gpu->usemem_bar_size, gpu->usemem_base));
+	json_object_object_add(
+		object, "resmem",
+		memory_json(gpu->resmem_size, gpu->resmem_bar_size, gpu->resmem_base));
+	part = NULL;
+	if (line) {
+		part = json_object_new_object();
+		json_object_object_add(part, "file", json_text(line->file));
+		json_object_object_add(part, "line", json_object_new_int(line->line));
+	}
+	json_object_object_add(object, "persisted", part);
+	/* Without a look at all processes, an empty list would be a lie. */
+	holders = holders_find(s->host, &s->files, gpu, &count);
+	part = count || s->files.complete ? json_object_new_array() : NULL;
+	for (i = 0; i < count; i++) {
+		struct json_object *holder = json_object_new_object();
+
+		json_object_object_add(holder, "pid", json_object_new_int(holders[i].file->pid));
+		json_object_object_add(holder, "command", json_text(holders[i].file->comm));
+		json_object_object_add(holder, "file", json_text(holders[i].file->path));
+		json_object_object_add(holder, "certain",
+				       json_object_new_boolean(holders[i].certain));
+		json_object_array_add(part, holder);
+	}
+	free(holders);
+	json_object_object_add(object, "holders", part);
+	return object;
+}

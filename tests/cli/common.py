@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the tests of nvgrace-gpu(8) share: building the program, running it, and the schema of what it prints."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
+
+SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+
+
+@functools.lru_cache(None)
+def build(cross="", sanitized=False):
+    """Build the program for this machine, or with the tools of that prefix; its path."""
+    out = PROJECT / "build/cli" / (cross.rstrip("-") or "native") if not sanitized else PROJECT / "build/cli/sanitized"
+    command = ["make", "-s", "-C", str(PROJECT / "cli"), f"OUT={out}", "program"]
+    command += [f"CROSS_COMPILE={cross}"] if cross else []
+    command += [f"CFLAGS={SANITIZERS} -Werror"] if sanitized else ["CFLAGS=-O2 -g -Werror"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}")
+    return out / "nvgrace-gpu"
+
+
+@functools.lru_cache(None)
+def validator():
+    import jsonschema
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def validate(document):
+    validator().validate(document)
+
+
+def run(*words, root=None, env=None, **more):
+    """The sanitized program's CompletedProcess; a finding of the sanitizers ends it with 99."""
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ASAN_OPTIONS": "exitcode=99:detect_leaks=1",
+                   "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1", **(env or {})}
+    command = [build(sanitized=True), *(["--root", root] if root else []), *words]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, timeout=120,
+                          **more)
+    assert done.returncode != 99 and "runtime error" not in done.stderr, done.stderr
+    return done
+
+
+def main():
+    """unittest.main(), with the project's closing line."""
+    program = unittest.main(exit=False, verbosity=1)
+    result = program.result
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    passed = result.testsRun - failed - len(result.skipped)
+    print(f"{max(passed, 0)} passed, {failed} failed, {len(result.skipped)} skipped")
+    sys.exit(1 if failed or passed <= 0 else 0)

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu doctor on recorded hosts, good and broken, and on what is no host at all; with ASan and UBSan.
+
+    scripts/toolbox run python3 tests/cli/doctor_findings.py
+
+tests/cli/run calls this.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
+import unfold  # noqa: E402  (needs the path above)
+from common import build, main, run, validate  # noqa: E402
+
+STATUS = {"good": 0, "unknown": 0, "warning": 6, "bad": 7}
+HOSTS = unfold.hosts()
+GPU = "0009:01:00.0"
+
+
+def setUpModule():
+    global DIRECTORY
+    DIRECTORY = tempfile.TemporaryDirectory(prefix="doctor-")
+    # A user who isn't root runs the program, too.
+    os.chmod(DIRECTORY.name, 0o755)
+
+
+def tearDownModule():
+    DIRECTORY.cleanup()
+
+
+def tree(name):
+    root = pathlib.Path(DIRECTORY.name, name)
+    if not root.exists():
+        root.mkdir()
+        unfold.unfold(HOSTS, name, root)
+    return root
+
+
+def findings(root, *words):
+    done = run("doctor", "--json", *words, root=root)
+    document = json.loads(done.stdout)
+    validate(document)
+    return document["findings"], done
+
+
+class Findings(unittest.TestCase):
+    def test_every_host(self):
+        for name, host in HOSTS.items():
+            with self.subTest(host=name, where=host.where):
+                self.check(host, *findings(tree(name)))
+
+    def check(self, host, found, done):
+        for e in host.expected:
+            same = [f for f in found if f["id"] == e.finding and f["device"] == e.device]
+            self.assertTrue(same, f"no finding {e.finding} of {e.device or 'the host'}")
+            said = [f"{f['verdict']}: {f['text']} {f['reason'] or ''} {f['remedy'] or ''}".strip() for f in same]
+            self.assertTrue(any(s.startswith(e.verdict + ": ") and re.search(e.pattern or "", s) for s in said), (e, said))
+        for never in host.never:
+            self.assertNotIn(never, [f["id"] for f in found])
+        worst = max((STATUS[f["verdict"]] for f in found))
+        self.assertEqual(done.returncode, worst, done.stderr)
+        self.assertEqual(worst, host.status, [f for f in found if STATUS[f["verdict"]] == worst])
+        self.assertEqual(done.stderr, "")
+        for f in found:
+            self.assertEqual((f["reason"] is None, f["remedy"] is None), (f["verdict"] == "good",) * 2, f)
+            self.assertNotRegex(f"{f['text']}{f['reason']}{f['remedy']}", r"\(null\)|%[sduz]", f)
+
+    def test_documented_is_found_and_found_is_documented(self):
+        documented = set()
+        finding = None
+        for line in (PROJECT / "docs/doctor.md").read_text().splitlines():
+            if match := re.match(r"### ([\w-]+)$", line):
+                finding = match[1]
+            elif finding and (match := re.match(r"\| (good|unknown|warning|bad) \|", line)):
+                documented.add((finding, match[1]))
+        expected = {(e.finding, e.verdict) for host in HOSTS.values() for e in host.expected}
+        found = {(f["id"], f["verdict"]) for name in HOSTS for f in findings(tree(name))[0]}
+        self.assertEqual(documented - expected, set(), "documented, but no tree expects it")
+        self.assertEqual(found - documented, set(), "found, but not documented")
+        self.assertEqual(expected - documented, set(), "expected, but not documented")
+
+    def test_source_has_no_other_findings(self):
+        source = "".join(p.read_text() for p in (PROJECT / "cli").glob("doctor*.c"))
+        ids = set(re.findall(r'finding\(d, "([\w-]+)"', source))
+        self.assertEqual(ids, {e.finding for host in HOSTS.values() for e in host.expected})
+
+
+class Output(unittest.TestCase):
+    def test_text_says_what_json_says(self):
+        found, done = findings(tree("bookworm"))
+        plain = run("doctor", root=tree("bookworm"))
+        self.assertEqual(plain.returncode, done.returncode)
+        self.assertNotIn("\033", plain.stdout)
+        lines = plain.stdout.splitlines()
+        at = 0
+        for f in found:
+            where = f["device"] or "host"
+            self.assertEqual(lines[at], f"{f['verdict']:7}  {where:12}  {f['id']}: {f['text']}")
+            at += 1
+            for word in "reason", "remedy":
+                if f[word]:
+                    self.assertEqual(lines[at], f"         {word}: {f[word]}")
+                    at += 1
+        counts = [sum(f["verdict"] == v for f in found) for v in ("bad", "warning", "unknown", "good")]
+        self.assertEqual(lines[at:], ["", "{} bad, {} warning, {} unknown, {} good".format(*counts)])
+
+    def test_quiet_is_for_what_is_wrong(self):
+        found, done = findings(tree("bookworm"), "--quiet")
+        self.assertEqual({f["verdict"] for f in found}, {"warning", "bad"})
+        self.assertEqual(done.returncode, 7)
+        done = run("doctor", "-q", root=tree("good"))
+        self.assertEqual((done.stdout, done.stderr, done.returncode), ("", "", 0))
+
+    def test_only_the_devices_named(self):
+        found, _ = findings(tree("four"), "19:1:0.0")
+        self.assertEqual({f["device"] for f in found}, {None, "0019:01:00.0"})
+        found, _ = findings(tree("four"))
+        self.assertEqual({f["device"] for f in found}, {None, GPU, "0019:01:00.0"})
+
+    def test_json_has_its_version(self):
+        document = json.loads(run("doctor", "-j", root=tree("good")).stdout)
+        self.assertEqual((document["schema"], document["command"]), (1, "doctor"))
+
+    def test_colour_is_for_terminals(self):
+        for env, coloured in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+            leader, follower = os.openpty()
+            subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=follower, env=env, check=True)
+            os.close(follower)
+            out = b""
+            with contextlib.suppress(OSError):      # EIO is a terminal's end
+                while more := os.read(leader, 65536):
+                    out += more
+            os.close(leader)
+            self.assertIn(b"gpus", out)
+            self.assertEqual(b"\033[" in out, coloured, env)
+
+    def test_no_control_characters(self):
+        root = pathlib.Path(DIRECTORY.name, "escapes")
+        shutil.copytree(tree("unbound"), root, symlinks=True)
+        device = root / "sys/bus/pci/devices" / GPU
+        (device / "driver_override").write_bytes(b"\033[31mred\x9b\n")
+        (root / "etc/nvgrace-gpu.conf").write_bytes(b"bind \033]0;title\007\n")
+        (root / "answers/qemu").write_bytes(b"/usr/bin/\033[2J: QEMU 11.0\n")
+        for words in ("doctor",), ("doctor", "--json"):
+            out = run("--root", root, *words).stdout
+            self.assertTrue(all(c == "\n" or " " <= c <= "~" for c in out), repr(out))
+
+
+class BadInput(unittest.TestCase):
+    def complains(self, status, *words):
+        done = run(*words)
+        self.assertEqual((done.returncode, done.stdout), (status, ""), done.stderr)
+        self.assertTrue(done.stderr.startswith("nvgrace-gpu: "), done.stderr)
+        return done.stderr
+
+    def test_addresses(self):
+        self.complains(3, "--root", tree("good"), "doctor", "0001:02:03.4")
+        self.assertIn("no GPU that this driver supports", self.complains(
+            3, "--root", tree("shared-with-host"), "doctor", "0009:01:00.1"))
+
+    def test_record(self):
+        self.assertIn("--root", self.complains(2, "--root", tree("good"), "doctor", "--record", "x"))
+        self.assertIn("exist", self.complains(2, "doctor", "--record", DIRECTORY.name))
+        self.assertIn("No such file", self.complains(2, "doctor", "--record", f"{DIRECTORY.name}/no/such"))
+
+    def test_options(self):
+        done = run("doctor", "--unheard-of")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+
+    def test_garbage_in_every_file(self):
+        """What no kernel writes makes no crash, and no verdict without words."""
+        random.seed(1)
+        root = pathlib.Path(DIRECTORY.name, "garbage")
+        junk = [b"", b"\n", b"\xff" * 3, b"0x", b"-1\n", b"99999999999999999999999\n", bytes(range(256)), b": " * 4000,
+                b"CONFIG_\nCONFIG_=\n=\n", b"18446744073709551615\n", b"path:\nsigner:\nsig_key: 1\n"]
+        files = sorted(p.relative_to(tree("good")) for p in tree("good").rglob("*") if p.is_file() and not p.is_symlink())
+        self.assertGreater(len(files), 40)
+        for n, file in enumerate(files):
+            shutil.copytree(tree("good"), root, symlinks=True)
+            (root / file).write_bytes(junk[n % len(junk)] if n % 3 else random.randbytes(300))
+            found, done = findings(root)
+            self.assertIn(done.returncode, (0, 6, 7), (file, done.stderr))
+            self.assertGreater(len(found), 10, file)
+            shutil.rmtree(root)
+
+    def test_nothing_at_all(self):
+        root = pathlib.Path(DIRECTORY.name, "empty")
+        root.mkdir()
+        found, done = findings(root)
+        self.assertEqual(done.returncode, 7)
+        self.assertEqual([f["verdict"] for f in found if f["id"] == "gpus"], ["bad"])
+
+    def test_full_disk(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=full,
+                                  stderr=subprocess.PIPE, text=True)
+        self.assertEqual(done.returncode, 1)
+
+
+class Record(unittest.TestCase):
+    """What is recorded gives the same findings: of the machine that this runs on. test_vm-like tests do it with GPUs."""
+
+    def round_trip(self, name, **kwargs):
+        place = pathlib.Path(DIRECTORY.name, f"place-{name}")
+        place.mkdir()
+        os.chmod(place, 0o777)
+        record = place / "record"
+        live = run("doctor", "--record", record, **kwargs)
+        self.assertIn("recorded in", live.stderr)
+        self.assertEqual(record.stat().st_mode & 0o777, 0o700)
+        again = run("--root", record, "doctor")
+        self.assertEqual((again.stdout, again.returncode), (live.stdout, live.returncode))
+        return record
+
+    def test_round_trip(self):
+        record = self.round_trip("root")
+        names = {p.name for p in (record / "answers").iterdir()}
+        self.assertLessEqual({"euid", "kernel-release", "machine", "page-size", "kvm"}, names)
+
+    def test_round_trip_of_a_user(self):
+        if os.geteuid():
+            self.fail("this test needs root, as the toolbox gives it")
+        record = self.round_trip("user", user=65534, group=65534, extra_groups=[])
+        self.assertEqual((record / "answers/euid").read_text(), "65534")
+
+    def test_what_cannot_be_written_is_said(self):
+        done = run("doctor", "--record", "/proc/nothing")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+
+
+if __name__ == "__main__":
+    main()

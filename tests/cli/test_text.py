@@ -1,0 +1,323 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What people read and type: help, manual page and completion agree, exit statuses are those documented, colours and
+widths are as they should be, and what is installed is what belongs to the program.
+
+    scripts/toolbox run -- tests/cli/test_text.py
+
+tests/cli/run calls this.
+"""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (needs the path above)
+from test_trees import G1, G2, Tree  # noqa: E402
+
+COMMANDS = ("list", "bind", "unbind", "status", "doctor")
+COMPLETION = PROJECT / "cli/completion.bash"
+
+
+def make(*words):
+    return subprocess.run(["make", "-s", "-C", PROJECT / "cli", f"OUT={PROJECT}/build/cli/native", *words],
+                          capture_output=True, text=True, check=True)
+
+
+def help_options(command=None):
+    """{long option: (short option or "", argument or "")} of --help."""
+    text = run(*([command] if command else []), "--help").stdout
+    found = {}
+    for short, long, argument in re.findall(r"^ +(?:-(.), +)?--([a-z-]+)(\[?=[A-Z]+\]?)?(?: |$)", text, re.M):
+        found[long] = (short, argument)
+    return found
+
+
+def man_sections():
+    """{title: text} of the manual page's source; options stand at the start of a line."""
+    parts = re.split(r"^# (.*)$", (PROJECT / "cli/nvgrace-gpu.8.scd").read_text(), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2]))
+
+
+def man_options(section):
+    found = {}
+    for line in re.findall(r"^(?:\*-.*)$", section, re.M):
+        line = line.replace("*", "").replace("_", "")
+        match = re.fullmatch(r"(?:-(.), )?--([a-z-]+)(\[?=[A-Z]+\]?)?", line)
+        found[match[2]] = (match[1] or "", match[3] or "")
+    return found
+
+
+class Agreement(unittest.TestCase):
+    """--help, the manual page and the completion name the same options, with the same letters and arguments."""
+
+    COMMON = {"help", "usage", "version"}
+
+    def test_help_and_manual(self):
+        sections = man_sections()
+        self.assertEqual(man_options(sections["GLOBAL OPTIONS"]), help_options())
+        for command in COMMANDS:
+            own = {k: v for k, v in help_options(command).items() if k not in self.COMMON}
+            self.assertEqual(man_options(sections[command.upper()]), own, command)
+            self.assertTrue(own)
+
+    def test_synopsis(self):
+        """Each option of a command is in its line, and no other."""
+        synopsis = man_sections()["SYNOPSIS"].replace("*", "").replace("_", "")
+        for command in COMMANDS:
+            line = next(part for part in re.split(r"\n\n", synopsis) if re.search(rf"\] {command}\b", part))
+            own = {k for k in help_options(command) if k not in self.COMMON} | {"root"}
+            self.assertEqual(set(re.findall(r"--([a-z-]+)", line)), own, command)
+
+    def test_commands(self):
+        text = run("--help").stdout
+        self.assertEqual(tuple(re.findall(r"^  ([a-z]+) .* {2,}", text, re.M)), COMMANDS)
+
+    def test_exit_statuses(self):
+        """commands.h, the manual page and --help tell the same numbers."""
+        code = set(re.findall(r"EXIT_\w+ = (\d+),", (PROJECT / "cli/commands.h").read_text()))
+        self.assertEqual(set(re.findall(r"^\*(\d+)\*$", man_sections()["EXIT STATUS"], re.M)), code)
+        status = run("--help").stdout.partition("Exit status:")[2]
+        self.assertEqual(set(re.findall(r"(?:^|, |,\n)\s*(\d+)\s", status)), code)
+
+    def test_states(self):
+        states = set(json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["state"]["enum"])
+        self.assertEqual(set(re.findall(r"^\*([a-z-]+)\*$", man_sections()["LIST"], re.M)), states)
+        text = run("list", "--help").stdout.partition("is one of")[2]
+        self.assertEqual(set(re.findall(r"^  ([a-z-]+)  +\S", text, re.M)), states)
+
+    def test_schema(self):
+        validator()
+        text = (PROJECT / "cli/commands.h").read_text()
+        version = int(re.search(r"SCHEMA_VERSION (\d+)", text)[1])
+        self.assertEqual(json.loads(SCHEMA.read_text())["properties"]["schema"]["const"], version)
+        self.assertIn(f"Its member *schema* is {version}", man_sections()["JSON"].replace("\n", " "))
+
+    def test_version(self):
+        version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+        for words in (["--version"], ["-V"], ["list", "--version"]):
+            self.assertEqual(run(*words).stdout, f"nvgrace-gpu {version}\n")
+
+
+class ManualPage(unittest.TestCase):
+    # "all" leaves undefined macros out.
+    GROFF = ("groff", "-man", "-w", "all", "-w", "mac")
+
+    def test_renders(self):
+        make("man")
+        page = PROJECT / "build/cli/native/nvgrace-gpu.8"
+        for device in ("utf8", "ascii"):
+            done = subprocess.run([*self.GROFF, f"-T{device}", page], capture_output=True, text=True, check=True)
+            self.assertEqual(done.stderr, "")
+            for word in COMMANDS:
+                self.assertRegex(done.stdout, rf"{word.upper()}")
+        self.assertNotIn("@VERSION@", page.read_text())
+
+    def test_mistakes_are_seen(self):
+        """scdoc and groff do complain of a page with mistakes."""
+        done = subprocess.run(["scdoc"], input="x\n", capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0)
+        for mistake in (".nosuch\n", ".SH A\n\\fQx\n"):
+            done = subprocess.run([*self.GROFF, "-z", "-Tutf8"], input=f".TH a 8\n{mistake}",
+                                  capture_output=True, text=True)
+            self.assertNotEqual(done.stderr, "", mistake)
+
+
+class Completion(unittest.TestCase):
+    def complete(self, *words, root=None):
+        """What bash would offer for the last of these words."""
+        with tempfile.TemporaryDirectory() as directory:
+            script = pathlib.Path(directory, "nvgrace-gpu")
+            # Addresses come from the program itself; it looks at the tree.
+            script.write_text(f'#!/bin/sh\nexec {build(sanitized=True)} {f"--root {root}" if root else ""} "$@"\n')
+            script.chmod(0o755)
+            # As readline does, a colon is a word of its own.
+            parts = [p for w in (str(script), *words) for p in (re.split(r"(:|=)", w) if w else [""]) if p or not w]
+            quoted = " ".join("'" + p + "'" for p in parts)
+            line = " ".join((str(script), *words))
+            done = subprocess.run(["bash", "-c", f"""
+                . /usr/share/bash-completion/bash_completion
+                . {COMPLETION}
+                COMP_WORDS=({quoted}) COMP_CWORD={len(parts) - 1} COMP_LINE='{line}' COMP_POINT={len(line)} COMP_TYPE=9
+                compopt() {{ :; }}
+                _nvgrace_gpu
+                printf '%s\\n' "${{COMPREPLY[@]}}" """], capture_output=True, text=True, check=True, cwd=directory)
+            self.assertEqual(done.stderr, "")
+            return {word for word in done.stdout.split("\n") if word}
+
+    def test_commands(self):
+        self.assertEqual(self.complete(""), set(COMMANDS))
+        self.assertEqual(self.complete("b"), {"bind"})
+        self.assertEqual(self.complete("--root", "/", "st"), {"status"})
+
+    def test_options(self):
+        """All of --help, and no other."""
+        for command in (None, *COMMANDS):
+            words = [command] if command else []
+            self.assertEqual(self.complete(*words, "-"), {f"--{o}" for o in help_options(command)}, command)
+        self.assertEqual(self.complete("unbind", "--no-"), {"--no-probe", "--no-initramfs"})
+
+    def test_addresses(self):
+        with Tree() as t:
+            t.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+            for command in ("bind", "unbind", "status", "doctor"):
+                self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
+            # bash replaces what stands behind the last colon.
+            self.assertEqual(self.complete("bind", "0009:", root=t.root), {"01:00.0"})
+            self.assertEqual(self.complete("bind", "--persist", G1, "0019", root=t.root), {G2})
+            self.assertEqual(self.complete("--root", str(t.root), "bind", ""), {G1, G2})
+            self.assertEqual(self.complete("list", "", root=t.root), set())
+
+    def test_directories(self):
+        with tempfile.TemporaryDirectory() as directory:
+            pathlib.Path(directory, "tree").mkdir()
+            pathlib.Path(directory, "file").touch()
+            for words in (["--root", f"{directory}/"], ["doctor", "--record", f"{directory}/"]):
+                self.assertEqual(self.complete(*words), {f"{directory}/tree"}, words)
+
+    def test_nothing_of_an_unknown_command(self):
+        self.assertEqual(self.complete("frob", ""), set())
+
+
+class Usage(unittest.TestCase):
+    def test_usage_errors(self):
+        for words in ([], ["frob"], ["bind"], ["bind", "--all", G1], ["bind", "--boot-only", "--persist", G1],
+                      ["list", "x"],
+                      ["unbind", "--boot-only", "--no-probe", G1], ["bind", "--no-initramfs", G1], ["status"],
+                      ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
+                      ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
+                      ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):
+            done = run(*words)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), (words, done.stderr))
+            self.assertTrue(done.stderr.startswith("nvgrace-gpu"), done.stderr)
+
+    def test_not_root(self):
+        """A user may look, and is told what root alone may do."""
+        self.assertEqual(os.geteuid(), 0, "the toolbox runs tests as root")
+        user = {"user": 65534, "group": 65534, "extra_groups": []}
+        for command in ("bind", "unbind"):
+            done = run(command, "--all", **user)
+            self.assertEqual((done.returncode, done.stdout), (5, ""))
+            self.assertIn(f"nvgrace-gpu: only root may {command} GPUs; run it by sudo", done.stderr)
+        self.assertEqual(run("list", **user).returncode, 0)
+        self.assertEqual(run("unbind", "--all", "--dry-run", **user).returncode, 0)
+
+    def test_output_that_fails(self):
+        with open("/dev/full", "w", encoding="utf-8") as full, Tree() as t:
+            t.device(G1)
+            environment = {"ASAN_OPTIONS": "exitcode=99", "PATH": os.environ["PATH"]}
+            for words in (["list"], ["list", "--json"], ["status", G1], ["status", "--watch", G1]):
+                done = subprocess.run([build(sanitized=True), "--root", t.root, *words], stdout=full,
+                                      stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+                self.assertEqual(done.returncode, 1, words)
+                self.assertIn("standard output: No space left on device", done.stderr)
+
+
+class Terminal(unittest.TestCase):
+    def on_terminal(self, *words, columns=100, until=None, **env):
+        """What the program prints on a terminal of that width; until: a text after which it gets SIGINT."""
+        environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "ASAN_OPTIONS": "exitcode=99", **env}
+        pid, master = pty.fork()
+        if not pid:
+            # The size must be there before the program asks.
+            subprocess.run(["stty", "cols", str(columns)], check=True)
+            os.execve(build(sanitized=True), ["nvgrace-gpu", *map(str, words)], environment)
+        text = b""
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            text += data
+            if until and text.count(until) >= 2:
+                os.kill(pid, signal.SIGINT)
+                until = None
+        os.close(master)
+        return text.decode().replace("\r\n", "\n"), os.waitpid(pid, 0)[1]
+
+    def test_colour(self):
+        build(sanitized=True)
+        with Tree() as t:
+            t.bound(G1)
+            for command in (["list"], ["status", G1]):
+                self.assertIn("\x1b[", self.on_terminal("--root", t.root, *command)[0])
+                for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+                    self.assertNotIn("\x1b[", self.on_terminal("--root", t.root, *command, **env)[0])
+                # no-color.org: an empty string is none.
+                self.assertIn("\x1b[", self.on_terminal("--root", t.root, *command, NO_COLOR="")[0])
+                self.assertNotIn("\x1b", run(*command, root=t.root, env={"TERM": "xterm"}).stdout)
+            self.assertNotIn("\x1b", self.on_terminal("--root", t.root, "list", "--json")[0])
+
+    def test_width(self):
+        build(sanitized=True)
+        with Tree() as t:
+            t.bound(G1)
+            widths = []
+            for columns in (140, 80):
+                text, _ = self.on_terminal("--root", t.root, "status", G1, columns=columns)
+                widths.append(max(map(len, re.sub(r"\x1b\[[0-9;]*[mJH]", "", text).split("\n"))))
+            wide, narrow = widths
+            self.assertGreater(wide, narrow)
+            self.assertLessEqual(narrow, 80)
+
+    def test_watch(self):
+        """It draws again, on a clear screen, until interrupted."""
+        build(sanitized=True)
+        with Tree() as t:
+            t.bound(G1)
+            text, status = self.on_terminal("--root", t.root, "status", "--watch=1", G1, until=b"write-back")
+            self.assertEqual(os.WTERMSIG(status), signal.SIGINT)
+            self.assertGreaterEqual(text.count("\x1b[H\x1b[2J"), 2)
+
+    def test_watch_ends_with_the_device(self):
+        with Tree() as t:
+            t.bound(G1)
+            process = subprocess.Popen([build(sanitized=True), "--root", t.root, "status", "--watch=1", "--json", G1],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            # A line with nothing but this is a document's end.
+            while process.stdout.readline() != "}\n":
+                self.assertIsNone(process.poll())
+            (t.root / f"sys/bus/pci/devices/{G1}/vendor").unlink()
+            rest, error = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 3)
+            self.assertIn(f"{G1}: the device is gone", error)
+            self.assertNotIn("\x1b", rest)
+
+
+class Install(unittest.TestCase):
+    FILES = {"usr/sbin/nvgrace-gpu": 0o755, "usr/share/man/man8/nvgrace-gpu.8": 0o644,
+             "usr/share/bash-completion/completions/nvgrace-gpu": 0o644, "usr/share/nvgrace-gpu/schema.json": 0o644}
+
+    def test_files(self):
+        with tempfile.TemporaryDirectory() as directory:
+            make("install", f"DESTDIR={directory}")
+            root = pathlib.Path(directory)
+            files = {str(p.relative_to(root)): p.stat().st_mode & 0o777 for p in root.rglob("*") if p.is_file()}
+            self.assertEqual(files, self.FILES)
+            self.assertEqual((root / "usr/share/nvgrace-gpu/schema.json").read_bytes(), SCHEMA.read_bytes())
+
+    def test_prefix(self):
+        with tempfile.TemporaryDirectory() as directory:
+            make("install", f"DESTDIR={directory}", "prefix=/opt/x")
+            self.assertTrue(pathlib.Path(directory, "opt/x/sbin/nvgrace-gpu").exists())
+
+    def test_cross(self):
+        """The hosts' program is an aarch64 one, and needs these libraries alone."""
+        program = build("aarch64-linux-gnu-")
+        done = subprocess.run(["aarch64-linux-gnu-readelf", "-hd", program], capture_output=True, text=True, check=True)
+        self.assertRegex(done.stdout, r"Machine: +AArch64")
+        self.assertEqual(set(re.findall(r"NEEDED.*\[(lib\w[\w-]*)\.so", done.stdout)), {"libjson-c", "libkmod", "libc"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,623 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu list, status, bind --dry-run and unbind --dry-run on trees of hosts that are good, odd or garbage; with
+ASan and UBSan. What bind and unbind do for real is in test_vm.py.
+
+    scripts/toolbox run -- tests/cli/test_trees.py
+
+tests/cli/run calls this.
+"""
+
+import json
+import os
+import pathlib
+import random
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from common import main, run, validate  # noqa: E402  (needs the path above)
+
+OURS = "nvgrace_gpu_vfio_pci"
+GiB = 1 << 30
+G1, G2 = "0009:01:00.0", "0019:01:00.0"
+SIZES = {"mode": "carve-out", "usemem_size": 0x17A0000000, "usemem_bar_size": 128 * GiB, "resmem_size": 0x50000000,
+         "resmem_bar_size": 2 * GiB, "usemem_base": "0x4000000000", "resmem_base": "0x57a0000000", "readiness": "ready"}
+
+
+class Tree:
+    """A host's tree, made a thing at a time. Used as a context, it is removed at the end."""
+
+    def __enter__(self):
+        self._directory = tempfile.TemporaryDirectory(prefix="tree-")
+        self.root = pathlib.Path(self._directory.name)
+        (self.root / "sys/bus/pci/devices").mkdir(parents=True)
+        return self
+
+    def __exit__(self, *exc):
+        self._directory.cleanup()
+
+    def file(self, path, content=""):
+        path = self.root / path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else f"{content}\n".encode())
+        return self
+
+    def link(self, path, target):
+        path = self.root / path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+        return self
+
+    def device(self, address, device="0x2345", vendor="0x10de", driver=None, group=12, node=0, override="(null)",
+               **ours):
+        """A PCI device; ours: files of the driver's group."""
+        d = f"/sys/bus/pci/devices/{address}"
+        self.file(f"{d}/vendor", vendor).file(f"{d}/device", device).file(f"{d}/numa_node", node)
+        self.file(f"{d}/driver_override", override)
+        bar0 = "0x0000661000000000 0x0000661000ffffff 0x000000000014220c"
+        self.file(f"{d}/resource", "\n".join([bar0] + ["0x0000000000000000 0x0000000000000000 0x0000000000000000"] * 6))
+        if group is not None:
+            self.link(f"{d}/iommu_group", f"../../../kernel/iommu_groups/{group}")
+        if driver:
+            self.link(f"{d}/driver", f"../../../bus/pci/drivers/{driver}")
+            self.file(f"/sys/bus/pci/drivers/{driver}/unbind")
+        for name, value in ours.items():
+            self.file(f"{d}/nvgrace_gpu/{name}", value)
+        return self
+
+    def bound(self, address, **more):
+        self.file(f"/sys/bus/pci/drivers/{OURS}/features", "iommufd pmd_pfnmap uncached_guest")
+        return self.device(address, driver=OURS, override=OURS, **{**SIZES, **more})
+
+    def process(self, pid, comm, *files, **fdinfo):
+        """files: what is open, from descriptor 3 on; fdinfo: fd4="text"."""
+        self.file(f"/proc/{pid}/comm", comm)
+        for fd, target in enumerate(files, 3):
+            self.link(f"/proc/{pid}/fd/{fd}", target)
+        for fd, text in fdinfo.items():
+            self.file(f"/proc/{pid}/fdinfo/{fd[2:]}", text)
+        return self
+
+    def run(self, *words, **more):
+        return run(*words, root=self.root, **more)
+
+    def json(self, *words, status=0):
+        done = self.run(*words, "--json")
+        assert done.returncode == status, (done.returncode, done.stderr)
+        document = json.loads(done.stdout)
+        validate(document)
+        return document
+
+    def states(self):
+        return {g["address"]: g["state"] for g in self.json("list")["gpus"]}
+
+
+class List(unittest.TestCase):
+    def test_no_gpu(self):
+        with Tree() as t:
+            t.device("0000:00:01.0", "0x1533", "0x8086").device("0001:01:00.0", "0x2330")
+            done = t.run("list")
+            self.assertEqual((done.returncode, done.stdout), (0, ""))
+            self.assertEqual(done.stderr, "nvgrace-gpu: no supported GPU on this host\n")
+            self.assertEqual(t.json("list")["gpus"], [])
+
+    def test_nothing_at_all(self):
+        with tempfile.TemporaryDirectory() as empty:
+            self.assertEqual(run("list", root=empty).returncode, 0)
+
+    def test_every_product(self):
+        with Tree() as t:
+            products = [("0x2342", "GH200 120GB"), ("0x2345", "GH200 480GB"), ("0x2348", "GH200"), ("0x2941", "GB200"),
+                        ("0x31c2", "GB300")]
+            for i, (device, _) in enumerate(products):
+                t.device(f"000{i}:01:00.0", device)
+            self.assertEqual([g["product"] for g in t.json("list")["gpus"]], [name for _, name in products])
+
+    def test_order_is_that_of_numbers(self):
+        with Tree() as t:
+            for address in ("0019:01:00.0", "0009:01:00.0", "10000:01:00.0", "0009:10:00.0", "0009:02:00.0"):
+                t.device(address)
+            self.assertEqual([g["address"] for g in t.json("list")["gpus"]],
+                             ["0009:01:00.0", "0009:02:00.0", "0009:10:00.0", "0019:01:00.0", "10000:01:00.0"])
+
+    def test_states(self):
+        with Tree() as t:
+            t.device(G1).bound(G2, group=13).bound("0029:01:00.0", group=14).device("0039:01:00.0", driver="nouveau")
+            t.device("0049:01:00.0", driver="nvidia")
+            t.file("/proc/driver/nvidia/gpus/0049:01:00.0/numa_status", "Node:         17\nStatus:       online")
+            t.process(77, "qemu-system-aarch64", "/dev/vfio/vfio", "/dev/vfio/14")
+            self.assertEqual(t.states(), {G1: "unbound", G2: "bound", "0029:01:00.0": "in-use",
+                                          "0039:01:00.0": "other-driver", "0049:01:00.0": "memory-online"})
+            rows = t.run("list").stdout.splitlines()
+            self.assertEqual(rows[0].split(), "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM BOOT STATE".split())
+            self.assertEqual(rows[1].split(), [G1, "GH200", "480GB", "0", "-", "12", "-", "-", "no", "unbound"])
+            self.assertRegex(rows[2], rf"^{G2} +GH200 480GB +0 +{OURS} +13 +94\.50 GiB +1\.25 GiB +no +bound$")
+            # All columns stand below their titles.
+            self.assertEqual({row.index(row.split()[-1]) for row in rows}, {rows[0].index("STATE")})
+
+    def test_what_json_has(self):
+        with Tree() as t:
+            t.bound(G1).file("/etc/nvgrace-gpu.conf", "\nbind all").process(5, "sh", "/dev/null")
+            t.file("/sys/bus/pci/slots/GPU0/address", "0009:01:00").file("/sys/bus/pci/slots/3/address", "0019:01:00")
+            t.file(f"/sys/bus/pci/devices/{G1}/serial_number", "48-B0-2D-FF-FF-12-34-56")
+            gpu, = t.json("list")["gpus"]
+            self.assertEqual(gpu, {
+                "address": G1, "vendor": "10de", "device": "2345", "product": "GH200 480GB", "state": "bound",
+                "driver": OURS, "driver_override": OURS, "numa_node": 0, "iommu_group": 12, "slot": "GPU0",
+                "serial": "48-b0-2d-ff-ff-12-34-56", "mode": "carve-out", "readiness": "ready",
+                "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
+                "resmem": {"size": 0x50000000, "bar_size": 2 * GiB, "base": "0x57a0000000"},
+                "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "holders": []})
+
+    def test_other_modes(self):
+        with Tree() as t:
+            t.bound(G1)
+            for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
+                (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
+            t.device(G2, driver=OURS, mode="core-only")
+            first, second = t.json("list")["gpus"]
+            self.assertEqual((first["mode"], first["usemem"]["size"], first["resmem"]),
+                             ("no-carve-out", 0x17A0000000, None))
+            self.assertEqual((second["mode"], second["usemem"], second["readiness"]), ("core-only", None, None))
+            self.assertIn("a plain PCI device", t.run("status", G2).stdout)
+
+    def test_a_user_sees_less(self):
+        """Nothing is claimed of what can't be seen."""
+        with Tree() as t:
+            t.bound(G1).file("/answers/euid", "1000")
+            for name in ("usemem_base", "resmem_base"):
+                (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+            gpu, = t.json("list")["gpus"]
+            self.assertIsNone(gpu["holders"])
+            self.assertIsNone(gpu["usemem"]["base"])
+            done = t.run("status", G1)
+            self.assertIn("only root can tell", done.stdout)
+            self.assertNotIn("0x4000000000", done.stdout)
+
+
+class Holders(unittest.TestCase):
+    """Who has a GPU open, by every way to have it open."""
+
+    def holders(self, t, address=G1):
+        gpu = next(g for g in t.json("list")["gpus"] if g["address"] == address)
+        return [(h["pid"], h["file"], h["certain"]) for h in gpu["holders"]]
+
+    def test_group_file(self):
+        with Tree() as t:
+            t.bound(G1).bound(G2, group=13)
+            t.process(10, "qemu", "/dev/vfio/12").process(11, "other", "/dev/vfio/1", "/dev/vfio/122", "/dev/vfio/vfio")
+            self.assertEqual(self.holders(t), [(10, "/dev/vfio/12", True)])
+            self.assertEqual(self.holders(t, G2), [])
+
+    def test_device_file(self):
+        with Tree() as t:
+            t.bound(G1).file(f"/sys/bus/pci/devices/{G1}/vfio-dev/vfio3/dev", "511:3")
+            t.process(10, "qemu", "/dev/vfio/devices/vfio3")
+            t.process(11, "other", "/dev/vfio/devices/vfio30", "/dev/iommu")
+            self.assertEqual(self.holders(t), [(10, "/dev/vfio/devices/vfio3", True)])
+
+    def test_passed_on_device(self):
+        """Newer kernels say whose an anonymous file is; in older ones it could be anybody's."""
+        anonymous = "anon_inode:[vfio-device]"
+        with Tree() as t:
+            t.bound(G1).bound(G2, group=13)
+            t.process(10, "vmm", anonymous, fd3=f"pos:\t0\nvfio-device-syspath: /sys/devices/pci0019:00/{G2}")
+            self.assertEqual((self.holders(t), self.holders(t, G2)), ([], [(10, anonymous, True)]))
+            # The container is no device.
+            t.process(11, "old", anonymous, "/dev/vfio/vfio", fd3="pos:\t0")
+            self.assertEqual(self.holders(t), [(11, anonymous, False)])
+            self.assertIn("may have it by a vfio device file", t.run("unbind", "--dry-run", G1).stderr)
+            # Its group's file names the device.
+            t.process(12, "qemu", anonymous, "/dev/vfio/7", fd3="pos:\t0")
+            self.assertEqual(self.holders(t), [(11, anonymous, False)])
+
+    def test_once_a_process(self):
+        with Tree() as t:
+            t.bound(G1).process(10, "qemu", "/dev/vfio/12", "/dev/vfio/12")
+            self.assertEqual(len(self.holders(t)), 1)
+
+    def test_drm(self):
+        with Tree() as t:
+            t.device(G1, driver="nouveau").file(f"/sys/bus/pci/devices/{G1}/drm/renderD129/dev", "226:129")
+            t.process(10, "Xorg", "/dev/dri/renderD128").process(11, "glxgears", "/dev/dri/renderD129")
+            self.assertEqual(self.holders(t), [(11, "/dev/dri/renderD129", True)])
+
+    def test_nvidia(self):
+        with Tree() as t:
+            t.device(G1, driver="nvidia")
+            t.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Model: \t\t NVIDIA GH200\nDevice Minor: \t 1")
+            t.process(10, "python3", "/dev/nvidia0", "/dev/nvidiactl").process(11, "nvidia-persiste", "/dev/nvidia1")
+            self.assertEqual(self.holders(t), [(11, "/dev/nvidia1", True)])
+            self.assertIn("systemctl stop nvidia-persistenced", t.run("bind", "--dry-run", G1).stderr)
+
+
+class Status(unittest.TestCase):
+    def test_drawing(self):
+        with Tree() as t:
+            t.bound(G1).process(10, "qemu", "/dev/vfio/12")
+            t.file("/proc/iomem", "\n".join([
+                "80000000-ffffffff : System RAM", "4000000000-579fffffff : nvgrace-gpu usemem",
+                "57a0000000-57efffffff : nvgrace-gpu resmem", "  57a0001000-57a0001fff : odd\x1b[2J",
+                "5800000000-5fffffffff : x"]))
+            out = t.run("status", "9:1:0.0", env={"COLUMNS": "100"}).stdout
+            lines = out.splitlines()
+            self.assertEqual(lines[0], f"{G1}  GH200 480GB  10de:2345  in-use")
+            edges = [line.split()[0] for line in lines if line.endswith("-+")]
+            self.assertEqual(edges, ["0x4000000000", "0x57a0000000", "0x57f0000000"])
+            self.assertRegex(out, r"\| usemem +\|  BAR4, 128 GiB\n.*\| 94\.50 GiB +\|  mappable, write-back")
+            self.assertRegex(out, r"\| resmem +\|  BAR2, 2 GiB\n.*\| 1\.25 GiB +\|  mappable, non-cacheable")
+            self.assertRegex(out, r"BAR4 +\[#+\.+\] 94\.50 GiB of 128 GiB; the rest reads as ones")
+            self.assertRegex(out, r"BAR0 +16 MiB at 0x661000000000")
+            self.assertIn("by process 10 (qemu), /dev/vfio/12", out)
+            self.assertIn("57a0001000-57a0001fff : odd?[2J", out)
+            self.assertNotIn("5800000000", out)
+            self.assertNotIn("\x1b", out)
+
+    def test_width(self):
+        with Tree() as t:
+            t.bound(G1)
+            for columns in ("1", "80", "100", "1000", "rubbish", ""):
+                out = t.run("status", G1, env={"COLUMNS": columns}).stdout
+                limit = 110 if columns in ("100", "1000") else 80
+                self.assertLessEqual(max(map(len, out.splitlines())), limit, columns)
+
+    def test_tail_of_a_page(self):
+        with Tree() as t:
+            t.bound(G1, resmem_size=0x50001235).file("/answers/page-size", "65536")
+            document = t.json("status", G1)
+            self.assertEqual([(m["part"], m["start"], m["size"], m["mappable"]) for m in document["memory_map"]], [
+                ("usemem", "0x4000000000", 0x17A0000000, True), ("resmem", "0x57a0000000", 0x50000000, True),
+                ("resmem", "0x57f0000000", 0x1235, False)])
+            self.assertIn("less than a page: not mappable", t.run("status", G1).stdout)
+
+    def test_json(self):
+        with Tree() as t:
+            t.bound(G1).file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem")
+            document = t.json("status", G1)
+            self.assertEqual(document["features"], ["iommufd", "pmd_pfnmap", "uncached_guest"])
+            self.assertEqual(document["own_bars"], [{"bar": 0, "start": "0x661000000000", "size": 16 << 20}])
+            self.assertEqual(document["iomem"],
+                             [{"start": "0x4000000000", "end": "0x579fffffff", "name": "nvgrace-gpu usemem"}])
+            t.file(f"/sys/bus/pci/drivers/{OURS}/features", "none")
+            self.assertEqual(t.json("status", G1)["features"], [])
+
+    def test_unbound(self):
+        with Tree() as t:
+            t.device(G1)
+            document = t.json("status", G1)
+            self.assertEqual((document["features"], document["memory_map"], document["iomem"]), (None, [], None))
+            self.assertIn(f"Only {OURS} knows", t.run("status", G1).stdout)
+
+    def test_readiness(self):
+        with Tree() as t:
+            for word, text in (("ready", "ready"), ("unknown", "nobody asked"), ("failed", "did not become ready")):
+                t.bound(G1, readiness=word) if word == "ready" else \
+                    t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", word)
+                self.assertRegex(t.run("status", G1).stdout, rf"readiness.*{text}")
+
+
+class Addresses(unittest.TestCase):
+    def status(self, t, typed):
+        done = t.run("status", typed)
+        return done.returncode, (done.stdout or done.stderr).splitlines()[0]
+
+    def test_short_ones(self):
+        with Tree() as t:
+            t.device(G1).device("0009:01:00.1", "0x1234").device("0019:02:00.0")
+            for typed in (G1, "01:00.0", "1:0.0", "9:1:0.0", "0009:1:0.0"):
+                self.assertEqual(self.status(t, typed), (0, f"{G1}  GH200 480GB  10de:2345  unbound"), typed)
+            t.device("0019:01:00.0")
+            code, line = self.status(t, "01:00.0")
+            self.assertEqual((code, line), (2, f"nvgrace-gpu: 01:00.0: could be {G1}, {G2}; write the domain too"))
+            self.assertEqual(self.status(t, G1)[0], 0)
+
+    def test_nonsense(self):
+        with Tree() as t:
+            t.device(G1)
+            for typed in ("", "gpu0", "01:00", "01:00.8", "01:20.0", "0009:01:00.0 ", "0009:01:00.0/", "x0009:01:00.0",
+                          "::.", "-1:00.0", "9:9:9:9.0", "000000009:01:00.0", "../../x", "01:00.0\n", "é:00.0",
+                          ":" * 5000):
+                done = t.run("status", "--", typed)
+                self.assertEqual(done.returncode, 2, typed)
+                self.assertIn("not a PCI address", done.stderr)
+
+    def test_no_such_device(self):
+        with Tree() as t:
+            t.device(G1).device("0000:00:01.0", "0x1533", "0x8086")
+            self.assertEqual(self.status(t, "0000:05:00.0")[0], 3)
+            code, line = self.status(t, "0000:00:01.0")
+            self.assertEqual(code, 3)
+            self.assertIn("8086:1533 is no GPU that this driver supports", line)
+
+
+class Refusals(unittest.TestCase):
+    """By --dry-run, which decides as the real ones do."""
+
+    def refused(self, t, *words, command="bind"):
+        done = t.run(command, "--dry-run", *words)
+        self.assertEqual(done.returncode, 4, done.stdout)
+        document = t.json(command, "--dry-run", *words, status=4)
+        self.assertEqual([r["result"] for r in document["results"] if r["exit_status"]], ["refused"])
+        return done.stderr
+
+    def test_in_use(self):
+        with Tree() as t:
+            t.device(G1, driver="vfio-pci").device(G2, group=13).process(10, "qemu-system-aar", "/dev/vfio/12")
+            error = self.refused(t, G1, G2)
+            self.assertEqual(error, f"nvgrace-gpu: {G1}: in use: process 10 (qemu-system-aar) has /dev/vfio/12; "
+                                    "shut that virtual machine down\n")
+            # The other one could be bound nevertheless.
+            results = t.json("bind", "--dry-run", G1, G2, status=4)["results"]
+            self.assertEqual([r["result"] for r in results], ["refused", "planned"])
+
+    def test_memory_online_by_nvidia(self):
+        with Tree() as t:
+            t.device(G1, driver="nvidia").device(G2)
+            t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node:  4\nStatus:  online")
+            t.file("/proc/iomem", "4000000000-57ffffffff : System RAM (NVIDIA)")
+            error = self.refused(t, G1)
+            self.assertIn("its memory is online as the host's own", error)
+            self.assertIn("node/node4/memory*/state", error)
+            self.assertEqual(t.run("bind", "--dry-run", G2).returncode, 0)
+
+    def test_memory_offline(self):
+        with Tree() as t:
+            t.device(G1, driver="nvidia")
+            t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node: -1\nStatus: offline")
+            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
+
+    def test_memory_left_online(self):
+        """The driver that added it is gone; the only GPU's it must be."""
+        with Tree() as t:
+            t.device(G1)
+            t.file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
+            for node, cpus, kib in ((0, "0-71", 5), (1, "", 98), (2, "", 0)):
+                t.file(f"/sys/devices/system/node/node{node}/cpulist", cpus)
+                t.file(f"/sys/devices/system/node/node{node}/meminfo", f"Node {node} MemTotal:       {kib} kB")
+            error = self.refused(t, G1)
+            self.assertIn("4000000000-57ffffffff, System RAM (NVIDIA)", error)
+            self.assertIn("node/node1/memory*/state", error)
+
+    def test_ordinary_memory_is_nobodys(self):
+        with Tree() as t:
+            t.device(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n100000000-1ffffffff : System RAM (kmem)")
+            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
+
+    def test_configuration(self):
+        with Tree() as t:
+            t.bound(G1).file("/etc/nvgrace-gpu.conf", f"# nothing\nignore {G1}")
+            self.assertIn("/etc/nvgrace-gpu.conf:2 says that it is to be ignored", self.refused(t, "--persist", G1))
+            own = f"/etc/nvgrace-gpu.conf.d/{G1}.conf"
+            t.file("/etc/nvgrace-gpu.conf").file(own, f"bind {G1}\nbind slot=4")
+            self.assertIn(f"{own}:2 is not what", self.refused(t, "--persist", G1, command="unbind"))
+            t.file(own, "rubbish")
+            self.assertIn(f"{own} is there, but does not bind it", self.refused(t, "--persist", G1))
+            self.assertIn(f"{own}:1 is not what", self.refused(t, "--boot-only", G1, command="unbind"))
+
+
+class Steps(unittest.TestCase):
+    def steps(self, t, *words):
+        result, = t.json(words[0], "--dry-run", *words[1:])["results"]
+        return result["steps"]
+
+    def test_bind(self):
+        with Tree() as t:
+            t.device(G1, driver="nouveau")
+            d = f"/sys/bus/pci/devices/{G1}"
+            steps = [f"write {OURS} into {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/nouveau/unbind",
+                     f"write {G1} into /sys/bus/pci/drivers_probe"]
+            self.assertEqual(self.steps(t, "bind", G1), ["load the module nvgrace-gpu-vfio-pci", *steps])
+            t.file(f"/sys/bus/pci/drivers/{OURS}/bind")
+            self.assertEqual(self.steps(t, "bind", G1), steps)
+            own = f"write /etc/nvgrace-gpu.conf.d/{G1}.conf"
+            self.assertEqual(self.steps(t, "bind", "--persist", G1), [*steps, own])
+            self.assertEqual(self.steps(t, "bind", "--boot-only", G1), [own])
+            self.assertEqual(t.run("bind", "-n", G1).stdout.splitlines(), [f"{G1}: would", *("  " + s for s in steps)])
+            self.assertFalse((t.root / "etc").exists())
+
+    def test_bound_already(self):
+        with Tree() as t:
+            t.bound(G1)
+            self.assertEqual(self.steps(t, "bind", G1), [])
+            self.assertEqual(t.run("bind", "-n", G1).stdout, f"{G1}: nothing to do\n")
+
+    def test_unbind(self):
+        with Tree() as t:
+            t.bound(G1).device(G2, driver="nouveau")
+            d = f"/sys/bus/pci/devices/{G1}"
+            steps = [f"clear {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/{OURS}/unbind"]
+            probe = f"write {G1} into /sys/bus/pci/drivers_probe"
+            self.assertEqual(self.steps(t, "unbind", G1), [*steps, probe])
+            self.assertEqual(self.steps(t, "unbind", "--no-probe", G1), steps)
+            self.assertEqual(self.steps(t, "unbind", "--all"), [*steps, probe])
+            self.assertEqual(self.steps(t, "unbind", G2), [])
+
+    def test_left_over_override(self):
+        with Tree() as t:
+            t.device(G1, override=OURS).device(G2, driver="nouveau", override=OURS)
+            self.assertEqual(len(self.steps(t, "unbind", G1)), 2)
+            self.assertEqual(self.steps(t, "unbind", G2), [f"clear /sys/bus/pci/devices/{G2}/driver_override"])
+
+    def test_persisted_by_others(self):
+        with Tree() as t:
+            t.bound(G1).file("/etc/nvgrace-gpu.conf.d/50-all.conf", "bind all")
+            result, = t.json("bind", "--dry-run", "--persist", G1)["results"]
+            self.assertEqual((result["boot"], result["steps"]), ("already-persisted", []))
+            result, = t.json("unbind", "--dry-run", "--boot-only", G1)["results"]
+            self.assertEqual(result["boot"], "still-persisted")
+            t.file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
+            result, = t.json("unbind", "--dry-run", "--boot-only", G1)["results"]
+            self.assertEqual((result["boot"], result["steps"]),
+                             ("still-persisted", [f"remove /etc/nvgrace-gpu.conf.d/{G1}.conf"]))
+
+    def test_initramfs(self):
+        with Tree() as t:
+            t.bound(G1)
+            tools = "/usr/sbin/update-initramfs -u -k all"
+            dracut = "/usr/bin/dracut --regenerate-all --force"
+
+            def command(*words):
+                part = t.json("bind", "-n", "--persist", G1, *words)["initramfs"]
+                return part and part["command"]
+
+            t.file("/usr/sbin/update-initramfs").file("/usr/bin/dracut")
+            self.assertIsNone(command())                # nothing of ours is in it
+            t.file("/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh")
+            self.assertEqual(command(), dracut)
+            t.file("/usr/share/initramfs-tools/hooks/nvgrace-gpu")
+            self.assertEqual(command(), dracut)         # update-initramfs is dracut's
+            t.file("/usr/sbin/mkinitramfs")
+            self.assertEqual(command(), tools)
+            self.assertIsNone(command("--no-initramfs"))
+            t.file("/etc/nvgrace-gpu.conf", "bind all")
+            self.assertIsNone(command())                # nothing changes
+
+    def test_all(self):
+        with Tree() as t:
+            done = t.run("bind", "--dry-run", "--all")
+            self.assertEqual((done.returncode, done.stderr), (3, "nvgrace-gpu: no supported GPU on this host\n"))
+            self.assertEqual(t.run("unbind", "--dry-run", "--all").returncode, 0)
+            t.device(G1).device(G2)
+            self.assertEqual(len(t.json("bind", "--dry-run", "--all")["results"]), 2)
+
+    def test_twice_is_once(self):
+        with Tree() as t:
+            t.device(G1)
+            self.assertEqual(len(t.json("bind", "--dry-run", G1, "1:0.0", G1)["results"]), 1)
+
+    def test_one_wrong_address_stops_all(self):
+        with Tree() as t:
+            t.device(G1)
+            document = t.json("bind", "--dry-run", G1, "0000:07:00.0", status=3)
+            self.assertEqual(document["results"], [])
+
+    def test_a_tree_is_not_changed(self):
+        with Tree() as t:
+            t.device(G1)
+            for command in ("bind", "unbind"):
+                done = t.run(command, G1)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn("a recorded tree can't be changed; add --dry-run", done.stderr)
+
+
+class Configuration(unittest.TestCase):
+    def persisted(self, t):
+        return {g["address"]: g["persisted"] and (pathlib.Path(g["persisted"]["file"]).name, g["persisted"]["line"])
+                for g in t.json("list")["gpus"]}
+
+    def test_forms(self):
+        with Tree() as t:
+            t.device(G1).device(G2)
+            t.file("/sys/bus/pci/slots/GPU 1/address", "0019:01:00").file("/sys/bus/pci/slots/G1/address", "0019:01:00")
+            t.file(f"/sys/bus/pci/devices/{G1}/serial_number", "48-b0-2d-ff-ff-12-34-56")
+            for text, expected in {
+                "bind all": {G1: 1, G2: 1}, f"bind {G1}": {G1: 1}, f"\n\t bind\t{G2.upper()} # x": {G2: 2},
+                "bind serial=48-B0-2d-ff-FF-12-34-56": {G1: 1}, "bind slot=G1": {G2: 1}, "# bind all": {},
+                f"bind all\nignore {G1}": {G2: 1}, f"ignore {G2}\nbind all": {G1: 2}, "bind slot=GPU0": {},
+                "bind serial=48-b0-2d-ff-ff-12-34-57": {}, "bind all\r": {G1: 1, G2: 1}, "": {},
+                "bind all\nignore slot=G1": {G1: 1},
+            }.items():
+                t.file("/etc/nvgrace-gpu.conf", text)
+                self.assertEqual({a: n and n[1] for a, n in self.persisted(t).items() if n}, expected, text)
+                self.assertEqual(t.run("list").stderr, "", text)
+
+    def test_malformed_lines(self):
+        with Tree() as t:
+            t.device(G1)
+            for text in ("bnid all", "bind", "bind all all", "bind 01:00.0", "bind 0009:01:00.9", "bind slot=",
+                         "bind slot=a/b", "bind serial=12", "ignore all", "BIND all", "bind \x1b[2J", "bind=all",
+                         "bind 0009:21:20.0"):
+                t.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}")
+                done = t.run("list")
+                self.assertIn("nvgrace-gpu: /etc/nvgrace-gpu.conf:1: ", done.stderr, text)
+                self.assertEqual(done.stderr.count("\n"), 1, text)
+                self.assertNotIn("\x1b", done.stderr)
+                self.assertEqual(self.persisted(t), {G1: ("nvgrace-gpu.conf", 2)}, text)
+
+    def test_which_files(self):
+        with Tree() as t:
+            t.device(G1)
+            for name in (".hidden.conf", "x.conf~", "conf", ".conf", "x.conf.dpkg-old"):
+                t.file(f"/etc/nvgrace-gpu.conf.d/{name}", "bind all")
+            self.assertEqual(self.persisted(t), {G1: None})
+            t.file("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all")     # no line's end
+            self.assertEqual(self.persisted(t), {G1: ("x.conf", 1)})
+
+    def test_unreadable(self):
+        with Tree() as t:
+            t.device(G1)
+            (t.root / "etc/nvgrace-gpu.conf").mkdir(parents=True)
+            self.assertIn("/etc/nvgrace-gpu.conf: can't be read: Is a directory", t.run("list").stderr)
+            t.file("/etc/nvgrace-gpu.conf.d/nul.conf", b"bind all\0\nignore all\n")
+            self.assertIn("holds a NUL byte", t.run("list").stderr)
+
+
+class Garbage(unittest.TestCase):
+    """Whatever the files hold, or if they aren't there: an answer, and no finding of the sanitizers."""
+
+    COMMANDS = (["list"], ["list", "--json"], ["status", G1], ["status", "--json", G1], ["bind", "-n", "--persist", G1],
+                ["unbind", "-n", "--persist", G1], ["bind", "-n", "--all", "--json"])
+
+    def whole(self, t):
+        t.bound(G1).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")
+        t.file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem\n  0-0 : x")
+        t.file("/etc/nvgrace-gpu.conf", "bind all")
+        t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Status: offline")
+        t.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Device Minor: 0")
+        t.file("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 7 kB")
+        t.file("/sys/bus/pci/slots/1/address", "0009:01:00")
+        return sorted(p for p in t.root.rglob("*") if p.is_file() and not p.is_symlink())
+
+    def try_all(self, t, what):
+        for words in self.COMMANDS:
+            done = t.run(*words)
+            self.assertIn(done.returncode, range(5), (what, words, done.stderr))
+            if "--json" in words and done.stdout:
+                validate(json.loads(done.stdout))
+            self.assertNotIn("\x1b", done.stdout + done.stderr)
+
+    def test_missing(self):
+        """Each file of a whole host away, one at a time."""
+        with Tree() as t:
+            for path in self.whole(t):
+                content = path.read_bytes()
+                path.unlink()
+                self.try_all(t, path)
+                path.write_bytes(content)
+
+    def test_rubbish(self):
+        numbers = random.Random(1)
+        for round_ in range(6):
+            with Tree() as t:
+                for path in self.whole(t):
+                    content = numbers.choice([
+                        b"", b"\n", b"\0\0", b"-1\n", b"0x\n", b"99999999999999999999\n", b"0xffffffffffffffff\n",
+                        b"1e9\n", b"18446744073709551615\n", b"\xff\xfe\x1b[2J\n", bytes(numbers.randbytes(300)),
+                        b"A" * 70000, None])
+                    if path.name in ("vendor", "device") and round_ % 2:
+                        continue        # else nothing but these two is looked at
+                    if content is None:
+                        path.unlink()
+                        path.mkdir()
+                    else:
+                        path.write_bytes(content)
+                self.try_all(t, f"round {round_}")
+
+    def test_no_end(self):
+        """What never ends or blocks is not waited for."""
+        with Tree() as t:
+            t.bound(G1)
+            path = t.root / f"sys/bus/pci/devices/{G1}/numa_node"
+            path.unlink()
+            os.mkfifo(path)
+            self.try_all(t, "fifo")
+            path.unlink()
+            path.symlink_to("/dev/zero")
+            self.assertIsNone(t.json("list")["gpus"][0]["numa_node"])
+
+
+if __name__ == "__main__":
+    main()

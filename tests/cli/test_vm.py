@@ -1,0 +1,444 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu(8) in a virtual GH200: binding, refusing, failing and restoring for real.
+
+    scripts/toolbox run -- tests/cli/test_vm.py [KERNEL [unittest's arguments]]
+
+After `make modules` for that kernel (7.2 without a name). One boot; its commands are below, each judged by a test
+method. The module isn't loaded before the program asks for it. The console is in build/log/cli-KERNEL.log.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent / "vm"))
+import common  # noqa: E402  (needs the path above)
+import vm  # noqa: E402
+
+MODULE = "nvgrace-gpu-vfio-pci.ko"
+DRIVER = "nvgrace_gpu_vfio_pci"
+LIBRARIES = pathlib.Path("/usr/lib/aarch64-linux-gnu")
+KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
+
+# Four that take their time (see "four"), one that the firmware calls broken, one that is never ready.
+GPUS = [
+    *({"name": name, "size": 0xB0000000} for name in ("a", "b", "c", "d")),
+    {"name": "zero", "base": 0x8100000000, "size": 0},
+    {"name": "never", "size": "3G", "ready": False},
+]
+
+# How long each of the four isn't ready: one after the other they would need twice what is allowed.
+UNREADY_MS = 6000
+TOGETHER_S = 12
+
+# A busy machine is slow; one that needs longer is stuck.
+TIMEOUT_S = 400
+
+# What the commands share. run NAME WORDS...: what the program says, in files and on the channel.
+LIBRARY = r"""
+nvgrace=/usr/sbin/nvgrace-gpu
+devices=/sys/bus/pci/devices
+run() {
+	$nvgrace "$@" >/tmp/out 2>/tmp/err
+	rc=$?
+	sed 's/^/out: /' /tmp/out
+	sed 's/^/err: /' /tmp/err
+	echo "rc: $rc"
+}
+state() {
+	driver=$(readlink $devices/$(gpu $1)/driver)
+	echo "state: $1 ${driver##*/} $(cat $devices/$(gpu $1)/driver_override)"
+}
+group() {
+	group=$(readlink $devices/$(gpu $1)/iommu_group)
+	echo /dev/vfio/${group##*/}
+}
+# Holds a file open until let_go.
+hold() {
+	mkfifo /tmp/fifo
+	{ read -r word </tmp/fifo; } 8<"$1" &
+	holder=$!
+	until [ -e /proc/$holder/fd/8 ]; do
+		kill -0 $holder || return
+		usleep 10000
+	done
+	echo "holder: $holder"
+}
+let_go() {
+	echo go >/tmp/fifo
+	wait $holder
+	rm /tmp/fifo
+}
+"""
+
+COMMANDS = {
+    "before": "run list; run list --json",
+    "dry": "run bind --dry-run $(gpu a); state a; ls /sys/module | grep nvgrace || echo 'state: not loaded'",
+    "four": f"""
+        for g in a b c d; do host ready $g {UNREADY_MS} || exit 1; done
+        before=$(cut -d. -f1 /proc/uptime)
+        run bind --json $(gpu a) $(gpu b) $(gpu c) $(gpu d)
+        echo "took: $(($(cut -d. -f1 /proc/uptime) - before))"
+        for g in a b c d; do state $g; done""",
+    "again": "run bind $(gpu a)",
+    "list": "run list; run list --json",
+    "status": "run status $(gpu a); run status --json $(gpu a)",
+    "in-use": """
+        hold $(group a)
+        run unbind $(gpu a)
+        state a
+        run list
+        run list --json
+        let_go
+        run unbind $(gpu a)
+        state a""",
+    # A device's own file, without its group's, is anonymous; newer kernels tell which device it is.
+    "anonymous": """
+        run bind $(gpu a) $(gpu b)
+        mkfifo /tmp/in /tmp/said
+        /tests/holder $(group a) $(gpu a) </tmp/in >/tmp/said &
+        pid=$!
+        exec 7>/tmp/in
+        read -r word </tmp/said
+        echo "holder: $pid"
+        grep -h syspath /proc/$pid/fdinfo/* || echo "not told"
+        run list --json
+        run unbind $(gpu a)
+        exec 7>&-
+        wait $pid || echo "holder: failed"
+        rm /tmp/in /tmp/said
+        run unbind $(gpu a)""",
+    "zero": "run bind $(gpu zero); state zero",
+    "zero-json": "run bind --json $(gpu zero)",
+    "zero-restored": "modprobe vfio-pci; bind zero vfio-pci; run bind $(gpu zero); state zero; unbind zero",
+    "mixed": "run bind $(gpu a) $(gpu zero); state a; state zero",
+    "interrupted": """
+        modprobe vfio-pci
+        bind never vfio-pci
+        setsid $nvgrace bind $(gpu never) >/tmp/out 2>&1 &
+        pid=$!
+        # The wait has begun when the model's register has been read.
+        until host counters never | grep -qv '"c2c_reads": 0,'; do usleep 100000; done
+        kill -TERM $pid
+        wait $pid
+        echo "rc: $?"
+        sed 's/^/out: /' /tmp/out
+        state never
+        unbind never""",
+    "locked": """
+        host ready a 4000
+        run unbind $(gpu a)
+        $nvgrace bind $(gpu a) >/dev/null 2>&1 &
+        pid=$!
+        until [ "$(cat $devices/$(gpu a)/driver_override)" = nvgrace_gpu_vfio_pci ]; do usleep 10000; done
+        run bind $(gpu a)
+        wait $pid
+        echo "first: $?"
+        state a""",
+    "persist": """
+        mkdir -p /etc /usr/sbin /usr/share/initramfs-tools/hooks
+        printf '#!/bin/sh\\necho "$0 $*" >>/tmp/initramfs; exit $(cat /tmp/initramfs-status)\\n' \\
+            >/usr/sbin/update-initramfs
+        chmod 755 /usr/sbin/update-initramfs
+        cp /usr/sbin/update-initramfs /usr/sbin/mkinitramfs
+        touch /usr/share/initramfs-tools/hooks/nvgrace-gpu
+        echo 0 >/tmp/initramfs-status
+        run unbind $(gpu a)
+        run bind --persist $(gpu a)
+        run list
+        ls -l /etc/nvgrace-gpu.conf.d
+        cat /etc/nvgrace-gpu.conf.d/*
+        run bind --persist $(gpu a)
+        run bind --persist --no-initramfs $(gpu b)
+        run unbind --persist --json $(gpu a) $(gpu b)
+        ls -A /etc/nvgrace-gpu.conf.d | sed 's/^/left: /'
+        sed 's/^/initramfs: /' /tmp/initramfs""",
+    "persist-fails": """
+        run bind --persist $(gpu zero)
+        ls -A /etc/nvgrace-gpu.conf.d | sed 's/^/left: /'
+        echo 3 >/tmp/initramfs-status
+        run bind --boot-only $(gpu zero)
+        echo 0 >/tmp/initramfs-status
+        run unbind --boot-only $(gpu zero)
+        echo "bind all" >/etc/nvgrace-gpu.conf
+        run bind $(gpu a)
+        run unbind --persist $(gpu a)
+        echo "ignore $(gpu a)" >>/etc/nvgrace-gpu.conf
+        run bind --persist $(gpu a)
+        echo "bind slot=3" >/etc/nvgrace-gpu.conf.d/$(gpu b).conf
+        run unbind --persist $(gpu b)
+        cat /etc/nvgrace-gpu.conf.d/$(gpu b).conf
+        rm /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d/*""",
+    "unbind-all": "run bind $(gpu a) $(gpu b); run unbind --all; run unbind --all; for g in a b c d; do state $g; done",
+    "default-driver": """
+        # The kernel gives it to whom it belongs: to vfio-pci, which was told this id.
+        modprobe vfio-pci
+        run bind $(gpu a)
+        echo 10de 2342 >/sys/bus/pci/drivers/vfio-pci/new_id
+        run unbind --no-probe $(gpu a)
+        state a
+        run bind $(gpu a)
+        run unbind $(gpu a)
+        state a
+        run bind $(gpu a)
+        state a
+        run unbind --no-probe $(gpu a)
+        echo 10de 2342 >/sys/bus/pci/drivers/vfio-pci/remove_id
+        for d in /sys/bus/pci/drivers/vfio-pci/0*; do echo ${d##*/} >/sys/bus/pci/drivers/vfio-pci/unbind; done""",
+    "no-module": f"""
+        rmmod {DRIVER}
+        mv /lib/modules/$(uname -r)/modules.dep.bin /tmp
+        run bind $(gpu b)
+        state b
+        mv /tmp/modules.dep.bin /lib/modules/$(uname -r)/
+        echo broken >/lib/modules/$(uname -r)/updates/dkms/{MODULE}
+        run bind $(gpu b)
+        state b""",
+}
+
+
+def libraries(program):
+    """The names of the shared libraries that it needs, and those that they need."""
+    found, new = set(), [program]
+    while new:
+        done = subprocess.run(["aarch64-linux-gnu-readelf", "-d", new.pop()], capture_output=True, text=True,
+                              check=True)
+        for name in set(re.findall(r"\(NEEDED\).*\[(.*)\]", done.stdout)) - found:
+            found.add(name)
+            new.append(LIBRARIES / name)
+    return found
+
+
+def module_files(kernel, directory):
+    """The module where DKMS puts it, and the indexes by which libkmod finds it; those that it needs are loaded."""
+    base = pathlib.Path(directory, "lib/modules", kernel.release)
+    (base / "updates/dkms").mkdir(parents=True)
+    source = vm.PROJECT / "build" / kernel.release / MODULE
+    if not source.exists():
+        sys.exit(f"test_vm.py: {source} is not there: make modules for kernel {kernel.name} first")
+    (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
+    for name in ("modules.order", "modules.builtin"):
+        (base / name).write_text("")
+    subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
+    guest = f"/lib/modules/{kernel.release}"
+    return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
+            **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
+
+
+class InMachine(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        program = common.build("aarch64-linux-gnu-")
+        kernel = vm.Kernel(KERNEL)
+        log = vm.PROJECT / "build/log" / f"cli-{KERNEL}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as directory:
+            files = module_files(kernel, directory)
+            files["/usr/sbin/nvgrace-gpu"] = str(program)
+            files["/tests/holder"] = f"{directory}/holder"
+            subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", files["/tests/holder"],
+                            HERE / "holder.c"], check=True)
+            files.update({f"/lib/aarch64-linux-gnu/{n}": str(LIBRARIES / n) for n in libraries(program)})
+            with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S,
+                            commands=[{"name": n, "run": LIBRARY + text} for n, text in COMMANDS.items()]) as machine:
+                cls.pci = {g.name: g.pci for g in machine.gpus}
+                cls.base = {g.name: g.base for g in machine.gpus}
+                cls.result = machine.run()
+
+    def lines(self, command, mark):
+        """What stands behind "mark: " in a command's output."""
+        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
+                if line.startswith(mark + ": ")]
+
+    def text(self, command, mark):
+        return "\n".join(self.lines(command, mark))
+
+    def codes(self, command):
+        return [int(n) for n in self.lines(command, "rc")]
+
+    def documents(self, command):
+        """The JSON documents among a command's output, checked against the schema."""
+        text, found = "\n".join(self.lines(command, "out")), []
+        decoder = json.JSONDecoder()
+        for match in re.finditer(r"^\{$", text, re.M):
+            document, _ = decoder.raw_decode(text, match.start())
+            common.validate(document)
+            found.append(document)
+        self.assertTrue(found, f"{command} printed no JSON: {text}")
+        return found
+
+    def states(self, command):
+        """(name, driver, override) of each state."""
+        return [tuple((line + "  ").split(" ")[:3]) for line in self.lines(command, "state")]
+
+    def test_machine(self):
+        """Nothing failed that isn't looked at below, and the kernel had nothing to complain of."""
+        self.assertEqual(self.result.failures, [])
+
+    def test_before(self):
+        gpus = self.documents("before")[0]["gpus"]
+        self.assertEqual([g["address"] for g in gpus], sorted(self.pci.values()))
+        self.assertEqual({g["state"] for g in gpus}, {"unbound"})
+        self.assertEqual({g["product"] for g in gpus}, {"GH200 120GB"})
+        self.assertEqual(self.codes("before"), [0, 0])
+
+    def test_dry_run(self):
+        out = self.text("dry", "out")
+        for step in ("load the module nvgrace-gpu-vfio-pci", f"{self.pci['a']}/driver_override", "drivers_probe"):
+            self.assertIn(step, out)
+        self.assertEqual(self.states("dry")[0], ("a", "", "(null)"))
+        self.assertIn("not loaded", self.text("dry", "state"))
+
+    def test_four_in_parallel(self):
+        """In the time of one, by a module that had to be loaded."""
+        self.assertEqual(self.codes("four"), [0])
+        document, = self.documents("four")
+        self.assertEqual([(r["address"], r["result"]) for r in document["results"]],
+                         [(self.pci[n], "bound") for n in "abcd"])
+        self.assertEqual(self.states("four"), [(n, DRIVER, DRIVER) for n in "abcd"])
+        took = int(self.lines("four", "took")[0])
+        self.assertGreaterEqual(took, UNREADY_MS // 1000 - 2)
+        self.assertLess(took, TOGETHER_S)
+
+    def test_already_bound(self):
+        self.assertEqual(self.codes("again"), [0])
+        self.assertIn(f"{self.pci['a']}: is bound to {DRIVER} already", self.text("again", "out"))
+
+    def test_list(self):
+        self.assertEqual(self.codes("list"), [0, 0])
+        gpus = {g["address"]: g for g in self.documents("list")[0]["gpus"]}
+        a = gpus[self.pci["a"]]
+        self.assertEqual((a["state"], a["driver"], a["driver_override"], a["mode"], a["readiness"]),
+                         ("bound", DRIVER, DRIVER, "carve-out", "ready"))
+        self.assertEqual(a["usemem"], {"size": 0x60000000, "bar_size": 0x80000000, "base": hex(self.base["a"])})
+        self.assertEqual(a["resmem"], {"size": 0x50000000, "bar_size": 0x80000000,
+                                       "base": hex(self.base["a"] + 0x60000000)})
+        self.assertEqual(a["holders"], [])
+        row = next(line for line in self.lines("list", "out") if line.startswith(self.pci["a"]))
+        self.assertRegex(row, r"1\.50 GiB +1\.25 GiB +no +bound$")
+
+    def test_status(self):
+        self.assertEqual(self.codes("status"), [0, 0])
+        document, = self.documents("status")
+        base = self.base["a"]
+        self.assertEqual([(m["part"], m["start"], m["size"], m["bar"], m["mappable"]) for m in document["memory_map"]],
+                         [("usemem", hex(base), 0x60000000, 4, True),
+                          ("resmem", hex(base + 0x60000000), 0x50000000, 2, True)])
+        self.assertEqual([b["bar"] for b in document["own_bars"]], [0])
+        self.assertTrue(any("nvgrace" in r["name"] for r in document["iomem"]), document["iomem"])
+        self.assertIsNotNone(document["features"])
+        drawing = self.text("status", "out")
+        for edge in (base, base + 0x60000000, base + 0xB0000000):
+            self.assertRegex(drawing, rf"0x{edge:x} \+-+\+")
+
+    def test_in_use(self):
+        pid = self.lines("in-use", "holder")[0]
+        self.assertEqual(self.codes("in-use"), [4, 0, 0, 0])
+        self.assertRegex(self.text("in-use", "err"),
+                         rf"nvgrace-gpu: {self.pci['a']}: in use: process {pid} \(.*\) has /dev/vfio/\d+; shut that")
+        self.assertEqual(self.states("in-use"), [("a", DRIVER, DRIVER), ("a", "", "(null)")])
+        self.assertRegex(self.text("in-use", "out"), rf"{self.pci['a']} .* in-use")
+        a = next(g for g in self.documents("in-use")[0]["gpus"] if g["address"] == self.pci["a"])
+        self.assertEqual([str(h["pid"]) for h in a["holders"]], [pid])
+
+    def test_anonymous_device(self):
+        pid, = self.lines("anonymous", "holder")
+        self.assertEqual(self.codes("anonymous"), [0, 0, 4, 0])
+        told = "not told" not in self.result.command("anonymous").output
+        self.assertIn("has anon_inode:[vfio-device]" if told else "may have it by a vfio device file",
+                      self.text("anonymous", "err"))
+        holders = {g["address"]: [(str(h["pid"]), h["certain"]) for h in g["holders"]]
+                   for g in self.documents("anonymous")[0]["gpus"]}
+        self.assertEqual(holders[self.pci["a"]], [(pid, told)])
+        self.assertEqual(holders[self.pci["b"]], [] if told else [(pid, False)])
+
+    def test_kernel_gives_the_reason(self):
+        self.assertEqual(self.codes("zero"), [1])
+        error = self.text("zero", "err")
+        self.assertIn(f"nvgrace-gpu: {self.pci['zero']}: {DRIVER} did not take it; it is unbound as before", error)
+        self.assertRegex(error, rf"{self.pci['zero']}: kernel: .*the C2C link failed to train")
+        self.assertEqual(self.states("zero"), [("zero", "", "(null)")])
+        result, = self.documents("zero-json")[0]["results"]
+        self.assertEqual((result["result"], result["exit_status"]), ("failed", 1))
+        self.assertTrue(any("failed to train" in line for line in result["kernel_log"]))
+
+    def test_driver_of_before_is_restored(self):
+        self.assertEqual(self.codes("zero-restored"), [1])
+        self.assertIn("it is bound to vfio-pci as before", self.text("zero-restored", "err"))
+        self.assertEqual(self.states("zero-restored"), [("zero", "vfio-pci", "vfio-pci")])
+
+    def test_one_of_two_fails(self):
+        self.assertEqual(self.codes("mixed"), [1])
+        self.assertEqual(self.states("mixed"), [("a", DRIVER, DRIVER), ("zero", "", "(null)")])
+
+    def test_interrupted(self):
+        self.assertEqual(self.codes("interrupted"), [130])
+        self.assertIn("interrupted; it is bound to vfio-pci as before", self.text("interrupted", "out"))
+        self.assertEqual(self.states("interrupted"), [("never", "vfio-pci", "vfio-pci")])
+
+    def test_two_at_once(self):
+        self.assertEqual(self.codes("locked"), [0, 4])
+        self.assertIn("another nvgrace-gpu is at work on it", self.text("locked", "err"))
+        self.assertEqual(self.lines("locked", "first"), ["0"])
+        self.assertEqual(self.states("locked"), [("a", DRIVER, DRIVER)])
+
+    def test_persist(self):
+        a, b = self.pci["a"], self.pci["b"]
+        output = self.result.output("persist")
+        self.assertEqual(self.codes("persist"), [0] * 6)
+        self.assertRegex(output, rf"-rw-r--r-- .* {re.escape(a)}\.conf")
+        self.assertIn(f"\nbind {a}\n", output)
+        self.assertRegex(output, rf"{re.escape(a)} .* yes +bound")
+        self.assertIn(f"at every boot, by /etc/nvgrace-gpu.conf.d/{a}.conf:2", self.text("persist", "out"))
+        document, = self.documents("persist")
+        self.assertEqual([(r["address"], r["result"], r["boot"]) for r in document["results"]],
+                         [(a, "unbound", "removed"), (b, "unbound", "removed")])
+        self.assertEqual(document["initramfs"], {"command": "/usr/sbin/update-initramfs -u -k all", "exit_status": 0})
+        self.assertEqual(self.lines("persist", "left"), [])
+        # Not for what was persisted already, nor with --no-initramfs; once for both.
+        self.assertEqual(self.lines("persist", "initramfs"), ["/usr/sbin/update-initramfs -u -k all"] * 2)
+
+    def test_persist_fails(self):
+        a, b, zero = (self.pci[n] for n in ("a", "b", "zero"))
+        self.assertEqual(self.codes("persist-fails"), [1, 1, 0, 0, 1, 4, 4])
+        self.assertEqual(self.lines("persist-fails", "left"), [])
+        error = self.text("persist-fails", "err")
+        self.assertIn("/usr/sbin/update-initramfs ended with 3", error)
+        self.assertIn(f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
+                      f'line, or add "ignore {a}"', error)
+        self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 says that it is to be ignored at boot", error)
+        self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 is not what", error)
+        self.assertIn("bind slot=3", self.result.command("persist-fails").output)
+        self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "out"))
+
+    def test_unbind_all(self):
+        self.assertEqual(self.codes("unbind-all"), [0, 0, 0])
+        self.assertEqual(self.states("unbind-all"), [(n, "", "(null)") for n in "abcd"])
+        self.assertIn("no GPU is bound to", self.text("unbind-all", "err"))
+
+    def test_default_driver(self):
+        self.assertEqual(self.codes("default-driver"), [0] * 6)
+        self.assertEqual(self.states("default-driver"),
+                         [("a", "", "(null)"), ("a", "vfio-pci", "(null)"), ("a", DRIVER, DRIVER)])
+        self.assertIn("unbound; now bound to vfio-pci", self.text("default-driver", "out"))
+        self.assertIn(f"bound to {DRIVER} (was vfio-pci)", self.text("default-driver", "out"))
+
+    def test_no_module(self):
+        self.assertEqual(self.codes("no-module"), [1, 1])
+        error = self.text("no-module", "err")
+        self.assertRegex(error, r"the kernel \S+ has no module nvgrace-gpu-vfio-pci; install nvgrace-gpu-vfio-pci-dkms")
+        self.assertIn("the module nvgrace-gpu-vfio-pci can't be loaded: ", error)
+        self.assertEqual(self.states("no-module"), [("b", "", "(null)")] * 2)
+
+
+if __name__ == "__main__":
+    common.main()

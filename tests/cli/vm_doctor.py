@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu doctor in a virtual GH200 whose kernel runs at EL2: what it says is compared with what KVM does.
+
+    scripts/toolbox run -- tests/cli/vm_doctor.py [KERNEL[:CPU]...]
+
+After `make modules` for these kernels. CPU is QEMU's name of one: "max" has FEAT_S2FWB and CACHE_DIC, as Grace has,
+neoverse-n1 has neither; "none" starts the kernel at EL1, without KVM. "signatures", in the place of a CPU, starts one that
+takes signed modules only. Without words: 6.12:max, 7.2:max, 7.2:neoverse-n1, 7.2:none and 7.2:signatures. A boot each,
+one after the other; the consoles are in build/log/doctor-KERNEL-CPU.log.
+"""
+
+import base64
+import dataclasses
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "vm")]
+import common  # noqa: E402  (needs the path above)
+import vm  # noqa: E402
+
+MODULE = "nvgrace-gpu-vfio-pci.ko"
+LIBRARIES = ("libjson-c.so.5", "libkmod.so.2", "libcrypto.so.3", "libz.so.1", "libzstd.so.1")
+# Emulated at EL2, every exception of the kernel's costs more.
+TIMEOUT = 600
+
+GPUS = [
+    {"name": "good", "size": "3G"},
+    {"name": "zero", "base": 0x8100000000, "size": 0},
+    # In the group of "good"'s memory nothing else; this one stays unbound, with an override that makes no sense.
+    {"name": "hyphens", "size": "3G"},
+]
+
+DOCTOR = "/usr/sbin/nvgrace-gpu doctor --json; echo \"rc: $?\""
+
+COMMANDS = {
+    "before": DOCTOR,
+    "bind": "/usr/sbin/nvgrace-gpu bind $(gpu good)",
+    "refused": "/usr/sbin/nvgrace-gpu bind $(gpu zero); [ $? = 1 ]",
+    "override": "echo nvgrace-gpu-vfio-pci >/sys/bus/pci/devices/$(gpu hyphens)/driver_override",
+    "after": DOCTOR,
+    "one": "/usr/sbin/nvgrace-gpu doctor --json $(gpu good); echo \"rc: $?\"",
+    "bars": "host counters good; /usr/sbin/nvgrace-gpu doctor >/dev/null; host counters good",
+    # A QEMU that says what it is, and a libvirt that says nothing, ever.
+    "programs": """
+        mkdir -p /usr/bin
+        printf '#!/bin/sh\\necho "QEMU emulator version 9.1.2 (Debian)"; echo more\\n' >/usr/bin/qemu-system-aarch64
+        printf '#!/bin/sh\\nexec sleep 1000\\n' >/usr/sbin/libvirtd
+        chmod 755 /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd
+        %s
+        rm /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd""" % DOCTOR,
+    "kvm": "[ -c /dev/kvm ] || exit 0; /tests/doctor_kvm good",
+    "record": """
+        /usr/sbin/nvgrace-gpu doctor --record /tmp/record >/tmp/live
+        /usr/sbin/nvgrace-gpu --root /tmp/record doctor >/tmp/replayed
+        cmp /tmp/live /tmp/replayed || exit 1
+        cp /tmp/live /tmp/record/live
+        tar -cz -f - -C /tmp/record . | base64""",
+}
+
+# What is in the module's place, one after the other: is it what doctor says of it?
+SIGNATURES = {
+    name: f"""
+        cp /signed/{name}.ko /lib/modules/$(uname -r)/updates/dkms/{MODULE}
+        {DOCTOR}
+        # busybox's modprobe has another index than libkmod.
+        insmod /signed/{name}.ko 2>&1 && echo accepted || true"""
+    for name in ("unsigned", "foreign", "trusted")
+}
+
+
+def compile_program():
+    """doctor_kvm.c for the guest."""
+    out = vm.PROJECT / "build/guest/doctor_kvm"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    guest = vm.PROJECT / "tests/vm/guest"
+    subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{guest}", "-o", out,
+                    HERE / "doctor_kvm.c", guest / "lib.c", "-lcmocka", "-lpthread"], check=True)
+    return out
+
+
+def module_files(kernel, directory):
+    """The module where DKMS puts it, with the indexes that modprobe and libkmod go by."""
+    base = pathlib.Path(directory, "lib/modules", kernel.release)
+    (base / "updates/dkms").mkdir(parents=True)
+    source = vm.PROJECT / "build" / kernel.release / MODULE
+    if not source.exists():
+        sys.exit(f"vm_doctor.py: {source} is not there: make modules for kernel {kernel.name} first")
+    (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
+    for name in ("modules.order", "modules.builtin"):
+        (base / name).write_text("")
+    subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
+    guest = f"/lib/modules/{kernel.release}"
+    return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
+            **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
+
+
+def sign(kernel, directory):
+    """Three files to stand in the module's place: ours without a signature, ours signed with a key that the kernel
+    doesn't know, and one that it trusts, which is another module, for we can't sign like the kernel's makers."""
+    place = pathlib.Path(directory, "signed")
+    place.mkdir()
+    ours = (vm.PROJECT / "build" / kernel.release / MODULE).read_bytes()
+    (place / "unsigned.ko").write_bytes(ours)
+    (place / "foreign.ko").write_bytes(ours)
+    key, certificate = place / "key", place / "certificate"
+    subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate,
+                    "-outform", "DER", "-subj", "/CN=DKMS module signing key/"], check=True, stderr=subprocess.DEVNULL)
+    tool, = pathlib.Path("/usr/lib").glob(f"linux-kbuild-{kernel.release.split('-')[0]}/scripts/sign-file")
+    subprocess.run([tool, "sha256", key, certificate, place / "foreign.ko"], check=True)
+    packed, = (kernel.directory / "kernel/drivers/vfio/pci").glob("vfio-pci.ko.*")
+    (place / "trusted.ko").write_bytes(vm.decompress(packed.read_bytes(), packed.name))
+    return {f"/signed/{p.name}": str(p) for p in place.glob("*.ko")}
+
+
+class Machine(vm.Machine):
+    """One that starts its kernel at EL2, on that CPU."""
+
+    def __init__(self, kernel, cpu, **kwargs):
+        super().__init__(kernel, **kwargs)
+        if cpu not in ("none", "signatures"):
+            # The other kind of pointer authentication takes most of the emulator's time.
+            self.arch = dataclasses.replace(self.arch, machine=f"{self.arch.machine},virtualization=on",
+                                            cpu="max,pauth-impdef=on" if cpu == "max" else cpu)
+
+
+def boot(kernel, cpu):
+    kernel = vm.Kernel(kernel)
+    log = vm.PROJECT / "build/log" / f"doctor-{kernel.name}-{cpu}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        files = {"/usr/sbin/nvgrace-gpu": str(common.build("aarch64-linux-gnu-")),
+                 "/tests/doctor_kvm": str(compile_program()),
+                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config"),
+                 **{f"/lib/aarch64-linux-gnu/{n}": f"/usr/lib/aarch64-linux-gnu/{n}" for n in LIBRARIES},
+                 **module_files(kernel, directory)}
+        commands, append = COMMANDS, ""
+        if cpu == "signatures":
+            files.update(sign(kernel, directory))
+            commands, append = SIGNATURES, "module.sig_enforce=1"
+        with Machine(kernel, cpu, gpus=GPUS, files=files, log=log, timeout=TIMEOUT, append=append,
+                     commands=[{"name": n, "run": text} for n, text in commands.items()]) as machine:
+            return machine.run(), {g.name: g.pci for g in machine.gpus}
+
+
+class Boot:
+    """One boot and what came out of it."""
+
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.result, cls.pci = boot(cls.kernel, cls.cpu)
+
+    def findings(self, command):
+        """{(id, GPU's name or None): finding}, and the exit status."""
+        lines = self.result.command(command).output
+        end = next(i for i, line in enumerate(lines) if line.startswith("rc: "))
+        document = json.loads("\n".join(lines[lines.index("{"):end]))
+        common.validate(document)
+        names = {address: name for name, address in self.pci.items()}
+        return {(f["id"], names.get(f["device"])): f for f in document["findings"]}, int(lines[end].removeprefix("rc: "))
+
+    def verdict(self, found, finding, gpu=None):
+        self.assertIn((finding, gpu), found)
+        return found[finding, gpu]["verdict"]
+
+    def said(self, found, finding, gpu=None):
+        f = found[finding, gpu]
+        return f"{f['text']} {f['reason'] or ''} {f['remedy'] or ''}"
+
+    def test_machine(self):
+        self.assertEqual(self.result.failures, [])
+
+
+class Signatures(Boot):
+    """Of a kernel that takes signed modules only."""
+
+    def check(self, name, verdict, pattern):
+        found, _ = self.findings(name)
+        self.assertEqual(self.verdict(found, "module-signature"), verdict, found["module-signature", None])
+        self.assertRegex(self.said(found, "module-signature"), pattern)
+        self.assertRegex(self.result.command(name).output[-1], "^accepted$" if verdict == "good" else "Key was rejected by service")
+
+    def test_unsigned(self):
+        self.check("unsigned", "bad", r"not signed.*module\.sig_enforce")
+
+    def test_of_an_unknown_key(self):
+        self.check("foreign", "bad", "does not know the module's signer, DKMS module signing key")
+
+    def test_of_the_kernels_key(self):
+        self.check("trusted", "good", "trusts the module's signer")
+
+
+class InMachine(Boot):
+    """The tests of one boot on one CPU."""
+
+    def test_before(self):
+        found, _ = self.findings("before")
+        self.assertEqual(self.verdict(found, "gpus"), "good")
+        self.assertIn("updates/dkms", self.said(found, "module"))
+        self.assertEqual(self.verdict(found, "kernel"), "good")
+        self.assertEqual(self.verdict(found, "vfio"), "good")
+        self.assertEqual(self.verdict(found, "iommu"), "good")
+        self.assertEqual(self.verdict(found, "readiness", "good"), "unknown")
+        self.assertEqual(self.verdict(found, "firmware", "good"), "good")
+        self.assertEqual(self.verdict(found, "binding", "good"), "good")
+        self.assertNotIn(("module-loaded", None), found)
+
+    def test_after(self):
+        found, rc = self.findings("after")
+        self.assertEqual(rc, 7)
+        for finding in "binding", "firmware", "readiness", "iommu-group", "override", "memory-claim", "alignment":
+            self.assertEqual(self.verdict(found, finding, "good"), "good", found[finding, "good"])
+        self.assertEqual(self.verdict(found, "module-loaded"), "good")
+        self.assertEqual(self.verdict(found, "module-signature"), "good")
+        # What the module found in the kernel, and what the kernel's configuration says, agree.
+        self.assertEqual(self.verdict(found, "huge-mappings"), "good")
+        before, _ = self.findings("before")
+        for finding in "huge-mappings", "resets", "memory-errors", "peer-to-peer", "dma-backend":
+            self.assertEqual(self.verdict(found, finding), self.verdict(before, finding), finding)
+
+    def test_refused(self):
+        found, _ = self.findings("after")
+        for finding in "binding", "readiness":
+            self.assertEqual(self.verdict(found, finding, "zero"), "bad")
+            self.assertIn("the C2C link failed to train", self.said(found, finding, "zero"))
+
+    def test_hyphens(self):
+        found, _ = self.findings("after")
+        self.assertEqual(self.verdict(found, "override", "hyphens"), "bad")
+
+    def test_programs(self):
+        found, _ = self.findings("programs")
+        self.assertEqual(found["qemu", None]["text"], "/usr/bin/qemu-system-aarch64 is 9.1")
+        self.assertNotIn(("libvirt", None), found)
+
+    def test_only_that_gpu(self):
+        found, _ = self.findings("one")
+        self.assertEqual({gpu for _, gpu in found}, {None, "good"})
+
+    def test_no_register_is_touched(self):
+        before, after = map(json.loads, self.result.command("bars").output)
+        self.assertGreater(before["bar0_reads"] + before["c2c_reads"], 0)
+        for name in before:
+            if not name.startswith("config_"):
+                self.assertEqual(after[name], before[name], name)
+        # Nor all of configuration space: the first register alone, in whatever pieces.
+        self.assertLessEqual(after["config_reads"] - before["config_reads"], 4)
+
+    def test_record_says_the_same_here(self):
+        """On another machine, of another architecture, by a program with sanitizers."""
+        text = "".join(self.result.command("record").output)
+        # The program's own line about the record stands in front.
+        data = base64.b64decode(text[text.index("H4sI"):])
+        with tempfile.TemporaryDirectory() as directory:
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                archive.extractall(directory, filter="data")
+            replayed = common.run("doctor", root=directory).stdout
+            self.assertEqual(replayed, pathlib.Path(directory, "live").read_text())
+            self.assertLess(len(data), 256 << 10)
+
+    def test_kvm_does_what_was_said(self):
+        found, _ = self.findings("after")
+        if self.cpu == "none":
+            self.assertEqual(self.verdict(found, "kvm"), "bad")
+            self.assertNotIn(("kvm-usemem", None), found)
+            return
+        does = dict(line.split(": ") for line in self.result.command("kvm").output)
+        said = self.verdict(found, "kvm-usemem")
+        expected = {("taken", "1"): "good", ("taken", "0"): "warning", ("EINVAL", "0"): "bad"}
+        self.assertEqual(said, expected.get((does["usemem"], does["cap"])), (does, found["kvm-usemem", None]))
+        self.assertEqual(self.verdict(found, "kvm-resmem"), "good")
+        self.assertEqual(does["resmem"], "taken")
+        # And it is what docs/kernels.md says.
+        self.assertEqual(said, "warning" if self.kernel == "6.12" else "good" if self.cpu == "max" else "bad")
+        if said == "bad":
+            self.assertRegex(self.said(found, "kvm-usemem"), "lacks (CACHE_DIC|FEAT_S2FWB)")
+
+
+def main():
+    words = [w for w in sys.argv[1:] if not w.startswith("-")] or ["6.12:max", "7.2:max", "7.2:neoverse-n1", "7.2:none",
+                                                                   "7.2:signatures"]
+    sys.argv[1:] = [w for w in sys.argv[1:] if w.startswith("-")]
+    for word in words:
+        kernel, _, cpu = word.partition(":")
+        name = f"Machine_{word}".replace(".", "_").replace(":", "_").replace("-", "_")
+        tests = Signatures if cpu == "signatures" else InMachine
+        globals()[name] = type(name, (tests, unittest.TestCase), {"kernel": kernel, "cpu": cpu or "max"})
+    common.main()
+
+
+if __name__ == "__main__":
+    main()
