@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs the commands of docs/tracing.md, as they stand there, beside a client of a GPU.
+
+    tracers.py [KERNEL]
+
+Inside the toolbox, after `make modules` for that kernel and `scripts/toolbox root arm64 trace-cmd bpftrace linux-perf`
+outside, which has the tools. Each command runs while the guest's test programs "mmap" and "reset" use a GPU, is ended by
+an interrupt as a person would, and must then have said what the documentation promises. A command of the page that has
+no expectation here fails, and so does an expectation without its command. The last line is the sum.
+"""
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+
+import machine
+import suite
+import vm
+
+PAGE = vm.PROJECT / "docs" / "tracing.md"
+PACKAGES = ("trace-cmd", "bpftrace", "linux-perf")
+
+# What each command's output must have, in lines of any order. One that ends by itself has the interrupted one's file.
+EXPECTED = {
+    "trace-cmd record -e nvgrace_gpu -o guest.dat": [],
+    "trace-cmd report -i guest.dat": [
+        r"nvgrace_gpu_wait: .* when=bind result=0 ns=\d+",
+        r"nvgrace_gpu_reset: .* cause=open",
+        r"nvgrace_gpu_reset: .* cause=reset",
+        r"nvgrace_gpu_mmap: .* bar=4 offset=(0x)?0 size=0x[0-9a-f]+ result=0",
+        r"nvgrace_gpu_fault: .* order=9 result=NOPAGE ns=\d+",
+        r"nvgrace_gpu_rw: .* bar=4 read offset=0x[0-9a-f]+ count=\d+ result=\d+ ns=\d+",
+        r"nvgrace_gpu_config: .* write offset=0x2[04] count=\d+ result=\d+",
+    ],
+    "bpftrace -e 'tracepoint:nvgrace_gpu:nvgrace_gpu_fault /args.result == 256/ { @ns[args.order] = hist(args.ns); }'": [
+        r"@ns\[0\]:", r"@ns\[9\]:", r"\[\d+K?M?, \d+K?M?\) +\d+ \|",
+    ],
+    "perf trace --no-syscalls -e nvgrace_gpu:nvgrace_gpu_reset,nvgrace_gpu:nvgrace_gpu_wait": [
+        r"nvgrace_gpu:nvgrace_gpu_reset\(.*cause", r"nvgrace_gpu:nvgrace_gpu_wait\(.*ns: \d+",
+    ],
+    "bpftrace -e 'tracepoint:nvgrace_gpu:nvgrace_gpu_rw /args.result > 0/ { @bytes[comm, args.write] = sum(args.result); }'": [
+        r"@bytes\[reset, 0\]: \d+", r"@bytes\[reset, 1\]: \d+",
+    ],
+    "trace-cmd record -e nvgrace_gpu:nvgrace_gpu_mmap -f 'result < 0' -o refused.dat": [],
+    "trace-cmd report -i refused.dat": [
+        r"nvgrace_gpu_mmap: .* result=-22",
+    ],
+}
+# And what none of them may have.
+FORBIDDEN = {"trace-cmd report -i refused.dat": r"nvgrace_gpu_mmap: .* result=0"}
+
+# The tool says when it listens, or else its events do: in the guest, $1 is the command and $2 the file for its output.
+SCRIPT = r"""
+export LD_LIBRARY_PATH=/tools/lib PATH=$PATH:/tools/bin HOME=/tmp
+cd /tmp
+sh -c "exec $1" >$2 2>&1 &
+tool=$!
+listens() {
+	case $1 in
+	bpftrace*) grep -q Attach $2 ;;
+	trace-cmd*) grep -q 1 /sys/kernel/tracing/events/nvgrace_gpu/nvgrace_gpu_mmap/enable ;;
+	*) ls -l /proc/$tool/fd 2>/dev/null | grep -q perf_event ;;
+	esac
+}
+tries=0
+until listens "$1" $2; do
+	tries=$((tries + 1))
+	if [ $tries -gt 1200 ] || ! kill -0 $tool; then
+		echo "it never listened"
+		cat $2
+		exit 1
+	fi
+	usleep 100000
+done
+# bpftrace says that it attaches before it has.
+case $1 in bpftrace*) sleep 3 ;; esac
+/tests/mmap >/dev/null 2>&1; /tests/reset >/dev/null 2>&1
+kill -INT $tool
+wait $tool
+cat $2
+"""
+
+
+def commands(page):
+    """The page's commands: the lines of its code blocks."""
+    return re.findall(r"^    (\S.*)$", page, re.M)
+
+
+def tools(root):
+    """{path in the guest: path here} of the tools and of every library that they might want."""
+    files = {}
+    for name in ("trace-cmd", "bpftrace", "perf"):
+        files[f"/tools/bin/{name}"] = str(root / "usr/bin" / name)
+    libraries = root / "usr/lib/aarch64-linux-gnu"
+    for path in libraries.glob("*.so*"):
+        if path.is_file() and not path.is_symlink():
+            said = subprocess.run(["aarch64-linux-gnu-readelf", "-d", path], capture_output=True, text=True).stdout
+            name = re.search(r"\(SONAME\).*\[(.*)\]", said)
+            files[f"/tools/lib/{name[1] if name else path.name}"] = str(path)
+    return files
+
+
+def run_page(kernel, root):
+    module = suite.BUILD / kernel.release / suite.MODULE
+    listed = commands(PAGE.read_text())
+    results = [(f"\"{c}\" is documented", c in listed) for c in EXPECTED if c not in listed]
+    results += [(f"\"{c}\" has an expectation", False) for c in listed if c not in EXPECTED]
+    steps = []
+    for i, command in enumerate(listed):
+        if "report" in command:
+            run = ("export LD_LIBRARY_PATH=/tools/lib PATH=$PATH:/tools/bin HOME=/tmp; cd /tmp; " + command)
+        else:
+            run = "sh /tools/beside '" + command.replace("'", "'\\''") + f"' /tmp/out{i}"
+        steps.append({"name": f"c{i}", "run": run})
+
+    log = suite.BUILD / "log" / f"tracers-{kernel.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    files = {**suite.compile_programs(["mmap", "reset"], kernel.arch), **tools(root)}
+    for guest, text in {"/tools/beside": SCRIPT, "/tests/huge_pfnmap": "yes\n"}.items():
+        file = suite.BUILD / "guest" / f"tracers-{pathlib.Path(guest).name}"
+        file.write_text(text)
+        files[guest] = str(file)
+    with vm.Machine(kernel, gpus=machine.gpus(kernel), ram="3G", append=machine.APPEND, files=files, commands=steps,
+                    module=str(module), timeout=900, log=str(log)) as m:
+        result = m.run()
+    for i, command in enumerate(listed):
+        said = next(("\n".join(c.output) for c in result.commands if c.name == f"c{i}"), "it never ran")
+        lacking = [p for p in EXPECTED.get(command, []) if not re.search(p, said)]
+        if command in FORBIDDEN and re.search(FORBIDDEN[command], said):
+            lacking.append(f"(nothing like) {FORBIDDEN[command]}")
+        if "it never" in said:
+            lacking.append("a start")
+        results.append((command, not lacking))
+        if lacking:
+            print(f"# {command}: lacks {lacking} in\n" + "\n".join("#   " + x for x in said.splitlines()[-60:]))
+    rest = [f for f in result.failures if not re.match(r"command \S+ failed with", f)]
+    for failure in rest:
+        print(f"# {failure}")
+    results.append(("nothing else is wrong, the kernel's log included", not rest))
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("kernel", metavar="KERNEL", nargs="?", default="7.2")
+    args = parser.parse_args()
+    root = subprocess.run([vm.PROJECT / "scripts/toolbox", "root", "arm64", *PACKAGES], capture_output=True, text=True)
+    if root.returncode:
+        sys.exit(root.stderr)
+    results = run_page(vm.Kernel(args.kernel), pathlib.Path(root.stdout.strip()))
+    for name, good in results:
+        print(f"{'ok' if good else 'not ok'} - {name}")
+    failed = sum(not good for _, good in results)
+    print(f"{len(results) - failed} passed, {failed} failed, 0 skipped")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
