@@ -77,8 +77,10 @@ struct nvgrace_gpu_region {
  * @bar0: registers of legacy parts, mapped at probe and while the device is open
  * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
  *	never taken under memory_lock
- * @link_reset: an AER recovery is under way that resets the link; written and
- *	read only by the error handlers, which the AER core serialises
+ * @saved_state: config space as it was at the end of probe, for after a reset
+ *	that restores nothing; NULL if there was no memory for it
+ * @link_state: what AER makes of the link; written by the error handlers, which the
+ *	AER core serialises, under memory_lock
  */
 struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
@@ -95,7 +97,12 @@ struct nvgrace_gpu {
 	u16 cxl_dvsec;
 	void __iomem *bar0;
 	struct mutex window_lock;	/* protects window[] while it is filled */
-	bool link_reset;
+	struct pci_saved_state *saved_state;
+	enum nvgrace_gpu_link {
+		NVGRACE_GPU_LINK_UP,
+		NVGRACE_GPU_LINK_RESET,	/* being reset, and to come back */
+		NVGRACE_GPU_LINK_LOST,	/* could not be reset */
+	} link_state;
 };
 
 static inline struct nvgrace_gpu *to_nvgrace_gpu(struct vfio_device *core_vdev)
@@ -191,6 +198,12 @@ long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
 		       unsigned long arg);
 int nvgrace_gpu_mmap(struct vfio_device *core_vdev,
 		     struct vm_area_struct *vma);
+
+/*
+ * Takes all mappings of both parts away, to come back by faults, where the
+ * kernel knows them.  Under memory_lock, taken for write.
+ */
+void nvgrace_gpu_zap(struct nvgrace_gpu *gpu);
 
 /*
  * Between these two, memory errors of the region's pages reach who has mapped

@@ -10,6 +10,7 @@
 #include <linux/mutex.h>
 #include <linux/overflow.h>
 #include <linux/pci.h>
+#include <linux/pm_runtime.h>
 #include <linux/property.h>
 #include <linux/slab.h>
 #include <linux/vfio_pci_core.h>
@@ -486,6 +487,10 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			goto put;
 	}
 
+	/* Awake, with its BARs: see go_on_after_reset(). */
+	pci_save_state(pdev);
+	gpu->saved_state = pci_store_saved_state(pdev);
+
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
 		pci_err(pdev, "vfio does not take the device (error %d); is there an IOMMU?\n",
@@ -504,6 +509,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return 0;
 
 unlist:
+	kfree(gpu->saved_state);
 	unlist_gpu(gpu);
 put:
 	vfio_put_device(&gpu->core.vdev);
@@ -524,6 +530,7 @@ static void remove(struct pci_dev *pdev)
 	/* Waits until the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
 	unlist_gpu(gpu);
+	kfree(gpu->saved_state);
 	vfio_put_device(&gpu->core.vdev);
 }
 
@@ -539,23 +546,55 @@ static void reset_done(struct pci_dev *pdev)
 }
 
 /*
- * A frozen link is reset by the AER core, without a word to reset_done().  The
- * memory is not to be touched from the error on, nor what was there relied on.
+ * From an error that freezes the link on, nobody may touch the memory or rely
+ * on what was there; those who have it mapped come back by a fault.
  */
+static void stop_for_error(struct nvgrace_gpu *gpu, enum nvgrace_gpu_link state)
+{
+	down_write(&gpu->core.memory_lock);
+	gpu->link_state = state;
+	was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
+	nvgrace_gpu_zap(gpu);
+	up_write(&gpu->core.memory_lock);
+}
+
+/*
+ * The AER core resets a frozen link without a word to reset_done(), and unlike
+ * other resets restores nothing.  Without its BARs, the device could not be
+ * asked for readiness, nor be opened again.
+ */
+static void go_on_after_reset(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
+
+	down_write(&gpu->core.memory_lock);
+	if (awake && !pci_load_saved_state(pdev, gpu->saved_state))
+		pci_restore_state(pdev);
+	gpu->link_state = NVGRACE_GPU_LINK_UP;
+	was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
+	nvgrace_gpu_zap(gpu);
+	up_write(&gpu->core.memory_lock);
+
+	if (awake)
+		pm_runtime_put(&pdev->dev);
+}
+
 static pci_ers_result_t error_detected(struct pci_dev *pdev,
 				       pci_channel_state_t state)
 {
 	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
 
-	gpu->link_reset = state == pci_channel_io_frozen;
-	if (gpu->link_reset)
-		was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
+	if (state == pci_channel_io_frozen)
+		stop_for_error(gpu, NVGRACE_GPU_LINK_RESET);
+	else if (state == pci_channel_io_perm_failure)
+		stop_for_error(gpu, NVGRACE_GPU_LINK_LOST);
 	return vfio_pci_core_aer_err_detected(pdev, state);
 }
 
 static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 {
-	was_reset(pdev_to_gpu(pdev), NVGRACE_GPU_RESET_ERROR);
+	go_on_after_reset(pdev_to_gpu(pdev));
 	return PCI_ERS_RESULT_RECOVERED;
 }
 
@@ -563,8 +602,8 @@ static void error_resume(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
 
-	if (gpu->link_reset)
-		was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
+	if (gpu->link_state == NVGRACE_GPU_LINK_RESET)
+		go_on_after_reset(gpu);
 }
 
 static const struct pci_error_handlers error_handlers = {

@@ -122,6 +122,11 @@ static int look(struct nvgrace_gpu *gpu, struct status *st,
 	int ret;
 
 	lockdep_assert_held(&gpu->core.memory_lock);
+	/* No register tells anything before an error has been recovered from. */
+	if (gpu->link_state == NVGRACE_GPU_LINK_LOST)
+		return -ENODEV;
+	if (gpu->link_state == NVGRACE_GPU_LINK_RESET)
+		return -EAGAIN;
 	ret = gpu->cxl_dvsec ? look_cxl(gpu, st) : look_legacy(gpu, st);
 	if (!ret && !gpu->core.pm_runtime_engaged)
 		/* Pairs with nvgrace_gpu_is_ready(). */

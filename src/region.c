@@ -232,6 +232,17 @@ static int map_region(struct nvgrace_gpu_region *region,
 	return 0;
 }
 
+void nvgrace_gpu_zap(struct nvgrace_gpu *gpu)
+{
+	struct address_space *mapping = compat_device_mapping(&gpu->core.vdev);
+	u64 start = VFIO_PCI_INDEX_TO_OFFSET(VFIO_PCI_BAR2_REGION_INDEX);
+	u64 end = VFIO_PCI_INDEX_TO_OFFSET(VFIO_PCI_BAR5_REGION_INDEX + 1);
+
+	lockdep_assert_held_write(&gpu->core.memory_lock);
+	if (mapping)
+		unmap_mapping_range(mapping, start, end - start, true);
+}
+
 int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
