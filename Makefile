@@ -24,6 +24,54 @@ modules:
 	@$(MAKE) --no-print-directory -f scripts/module.mk KDIR='$(realpath $(KDIR))' \
 	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error $(KDIR)/include/generated/utsrelease.h names no kernel release: are these configured headers?))' MODULE=$(MODULE)
 
+# ---- installing -------------------------------------------------------------
+# make install, or its two halves, as the packages have them: install-dkms, what
+# DKMS, udev and initramfs makers need (then `dkms install`), and install-cli,
+# nvgrace-gpu(8).  Needs scdoc for the manual pages, and for the tool its
+# libraries.  DESTDIR and prefix as everywhere; udev, dracut and initramfs-tools
+# look below /usr alone.
+
+prefix	?= /usr
+VERSION	 = $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
+DKMSDIR	 = $(DESTDIR)/usr/src/$(MODULE)-$(VERSION)
+INSTALL	?= install
+
+.PHONY: install install-dkms install-cli
+install: install-dkms install-cli
+
+install-dkms:
+	$(INSTALL) -d $(DKMSDIR)/src $(DKMSDIR)/include/compat $(DKMSDIR)/scripts/probes
+	$(INSTALL) -m 644 Kbuild Makefile dkms.conf $(DKMSDIR)
+	$(INSTALL) -m 644 src/*.[ch] $(DKMSDIR)/src
+	$(INSTALL) -m 644 include/*.h $(DKMSDIR)/include
+	$(INSTALL) -m 644 include/compat/*.h $(DKMSDIR)/include/compat
+	$(INSTALL) -m 644 scripts/module.mk $(DKMSDIR)/scripts
+	$(INSTALL) -m 755 scripts/probe-kernel $(DKMSDIR)/scripts
+	$(INSTALL) -m 644 scripts/probes/*.c $(DKMSDIR)/scripts/probes
+	$(INSTALL) -D -m 644 scripts/udev/60-nvgrace-gpu.rules $(DESTDIR)/usr/lib/udev/rules.d/60-nvgrace-gpu.rules
+	$(INSTALL) -D -m 755 scripts/udev/nvgrace-gpu $(DESTDIR)/usr/lib/udev/nvgrace-gpu
+	$(INSTALL) -D -m 755 scripts/udev/initramfs-tools-hook $(DESTDIR)/usr/share/initramfs-tools/hooks/nvgrace-gpu
+	$(INSTALL) -D -m 755 scripts/udev/dracut-module-setup.sh \
+		$(DESTDIR)/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh
+	$(INSTALL) -D -m 644 scripts/udev/nvgrace-gpu.conf $(DESTDIR)/etc/nvgrace-gpu.conf
+	$(INSTALL) -d $(DESTDIR)/etc/nvgrace-gpu.conf.d
+	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man5
+	scdoc < scripts/udev/nvgrace-gpu.conf.5.scd > $(DESTDIR)$(prefix)/share/man/man5/nvgrace-gpu.conf.5
+
+install-cli:
+	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
+
+# ---- packages ---------------------------------------------------------------
+# In build/packages/ and build/repo/, made of the checkout as it is.
+
+.PHONY: deb rpm repo
+deb rpm:
+	@scripts/package $@
+
+# GPG_KEY=<id> signs, with a key of the gpg keyring below GNUPGHOME.
+repo: deb rpm
+	@scripts/repo
+
 # ---- trying and testing -----------------------------------------------------
 # All of it happens in one Debian 13 tree in the cache, which scripts/toolbox
 # makes (as root) on first use, and in virtual machines.
@@ -75,6 +123,9 @@ distclean: clean
 help:
 	@echo 'For administrators and packagers'
 	@echo '  modules       build the module: KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]'
+	@echo '  deb, rpm      build packages for Debian and for RPM systems, in build/packages/'
+	@echo '  repo          build them and an apt and a dnf repository, in build/repo/ (GPG_KEY=<id> signs)'
+	@echo '  install       install what the packages have: DESTDIR=<root>; then dkms install'
 	@echo 'To see it work, on any Debian 12 machine, as root'
 	@echo '  demo          boot a virtual GH200, bind its GPU, show what a VMM sees, move data'
 	@echo 'To test it'

@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""dkms.conf and the .deb's scripts with the versions of DKMS that hosts have: 2.8, 3.0 and 3.2, the real ones.
+
+Inside the toolbox, after `make deb` and tests/package/dkms-debs. Each test has a throw-away system with the toolbox's
+arm64 kernel headers; only uname(1) is told to speak of a Grace host, and make to cross-compile.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import unittest
+
+import scratch
+
+DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
+NAME = "nvgrace-gpu-vfio-pci"
+VERSION = scratch.version()
+NEXT = "999.1"
+TOOLBOX = scratch.PROJECT / "scripts" / "toolbox"
+
+UNAME = """#!/bin/sh
+case $1 in
+-r) cat /etc/test-kernel ;;
+-m) cat /etc/test-machine ;;
+*) exec /usr/bin/uname.real "$@" ;;
+esac
+"""
+
+
+def release(name):
+    return subprocess.run([TOOLBOX, "release", name], capture_output=True, text=True, check=True).stdout.strip()
+
+
+class Host(scratch.Scratch):
+    """A Grace host's Debian with a version of DKMS, running one kernel, whose headers it has."""
+
+    def __init__(self, suite, kernel, machine="aarch64"):
+        super().__init__()
+        # Only the package's make is to see them.
+        self.env = {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
+        shutil.copy(DEBS / f"{suite}.deb", self.shared / "dkms.deb")
+        shutil.copy(scratch.package(f"{NAME}-dkms_{VERSION}_all.deb"), self.shared / "our.deb")
+        self.write("/etc/test-kernel", kernel + "\n")
+        self.write("/etc/test-machine", machine + "\n")
+        # 2.8 sets PATH, so that the program itself has to be another.
+        self.sh("mv /usr/bin/uname /usr/bin/uname.real")
+        self.write("/usr/bin/uname", UNAME, 0o755)
+        # Without the toolbox's kernels, which depmod would look at again and again.
+        vfio = pathlib.Path("/usr/lib/modules", release("6.12"), "kernel/drivers/vfio")
+        shutil.copytree(vfio, self.shared / "vfio", ignore=shutil.ignore_patterns("nvgrace*"))
+        self.sh("rm -rf /usr/lib/modules/*")
+        self.add_kernel(kernel)
+        # dh-dkms builds packages, and replaces a file of DKMS 2.8.
+        self.sh("dpkg --purge --force-depends dh-dkms; dpkg --install --force-depends /mnt/dkms.deb")
+
+    def add_kernel(self, name, like=None, change=""):
+        """Its headers: the toolbox's, or a copy of those of like, with change done to its configuration, in $config."""
+        if not like:
+            headers = os.path.realpath(f"/usr/lib/modules/{name}/build")
+        else:
+            headers = f"/usr/src/linux-headers-{name}"
+            self.sh(f"""
+                cp -a "$(readlink -f '/usr/lib/modules/{like}/build')" {headers}
+                cd {headers}
+                sed -i 's/UTS_RELEASE .*/UTS_RELEASE "{name}"/' include/generated/utsrelease.h
+                for config in .config include/config/auto.conf; do {change or ":"}; done""")
+        # DKMS calls depmod for kernels that have a list of modules, not an empty one.
+        self.sh(f"""
+            mkdir -p '/usr/lib/modules/{name}/kernel'
+            cd '/usr/lib/modules/{name}'
+            ln -s '{headers}' build
+            cp -r /mnt/vfio kernel
+            touch modules.order modules.builtin
+            depmod '{name}'""")
+
+    def kernel_scripts(self, name):
+        """What a kernel's packages run after unpacking."""
+        return self.sh(f"for s in /etc/kernel/postinst.d/dkms /etc/kernel/header_postinst.d/dkms; do $s {name}; done").stdout
+
+    def dpkg(self, *args):
+        return self.run("dpkg", "--force-depends", *args).stdout
+
+    def modules(self):
+        """Where the module is, as {kernel: path below it}."""
+        found = self.sh(f"find -L /usr/lib/modules -name build -prune -o -name '{NAME}.ko*' -print").stdout.split()
+        result = {}
+        for path in found:
+            kernel, below = path.removeprefix("/usr/lib/modules/").split("/", 1)
+            if kernel in result:
+                raise AssertionError(f"{kernel} has it twice: {path} and {result[kernel]}")
+            result[kernel] = below
+        return result
+
+    def status(self):
+        """The lines of dkms status, in the form of 3.x without what they have in brackets."""
+        text = self.run("dkms", "status", NAME).stdout
+        return sorted(re.sub(r" \(.*", "", line.replace(f"{NAME}, ", f"{NAME}/"))
+                      for line in text.splitlines() if line.startswith(NAME))
+
+    def next_version(self):
+        """Another version of the package, with the same contents."""
+        self.sh(f"""
+            dpkg-deb --raw-extract /mnt/our.deb /tmp/d
+            mv /tmp/d/usr/src/{NAME}-{VERSION} /tmp/d/usr/src/{NAME}-{NEXT}
+            cd /tmp/d
+            sed -i 's/{VERSION.replace('.', '[.]')}/{NEXT}/g' DEBIAN/control DEBIAN/postinst DEBIAN/prerm DEBIAN/md5sums \
+                usr/src/*/dkms.conf
+            dpkg-deb --build --root-owner-group /tmp/d /mnt/next.deb""")
+
+
+class Tests:
+    """What has to hold with each version of DKMS."""
+
+    suite = ""
+    skipped = 77
+
+    def host(self, *args, **kwargs):
+        host = Host(self.suite, *args, **kwargs)
+        self.addCleanup(host.close)
+        return host
+
+    def assert_installed(self, host, version, *kernels):
+        self.assertEqual(host.status(), sorted(f"{NAME}/{version}, {k}, aarch64: installed" for k in kernels))
+        modules = host.modules()
+        self.assertEqual(set(modules), set(kernels))
+        for kernel, path in modules.items():
+            self.assertRegex(path, rf"^updates/dkms/{NAME}\.ko(\.xz|\.zst|\.gz)?$")
+            # What modprobe would load, by depmod's list.
+            found = host.run("modinfo", "-k", kernel, "-F", "filename", NAME).stdout.strip()
+            self.assertIn("/updates/dkms/", found)
+            self.assertIn("aarch64", host.run("modinfo", "-k", kernel, "-F", "vermagic", NAME).stdout)
+
+    def test_install_new_kernel_upgrade_downgrade_reinstall_remove_purge(self):
+        first, second = release("6.12"), release("6.1")
+        host = self.host(first)
+        host.next_version()
+        before = host.files()
+
+        host.dpkg("--install", "/mnt/our.deb")
+        self.assert_installed(host, VERSION, first)
+        for way, deb, version in (("upgrade", "next", NEXT), ("downgrade", "our", VERSION), ("reinstall", "our", VERSION)):
+            with self.subTest(way):
+                host.dpkg("--install", f"/mnt/{deb}.deb")
+                self.assert_installed(host, version, first)
+                self.assertEqual(host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split(), [f"/usr/src/{NAME}-{version}"])
+
+        # The distribution's own copy, which must not win.
+        host.sh(f"""
+            own=/usr/lib/modules/{first}/kernel/drivers/vfio/pci/nvgrace-gpu
+            mkdir -p $own
+            cp /usr/lib/modules/{first}/updates/dkms/{NAME}.ko* $own
+            depmod {first}""")
+        found = host.run("modinfo", "-k", first, "-F", "filename", NAME).stdout.strip()
+        self.assertIn("/updates/dkms/", found)
+        host.sh(f"rm -r /usr/lib/modules/{first}/kernel/drivers/vfio/pci/nvgrace-gpu")
+
+        host.add_kernel(second)
+        host.kernel_scripts(second)
+        self.assert_installed(host, VERSION, first, second)
+
+        host.write("/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf", "bind 0009:01:00.0\n")
+        host.dpkg("--remove", f"{NAME}-dkms")
+        self.assertEqual(host.modules(), {})
+        self.assertEqual(host.sh(f"ls -d /var/lib/dkms/{NAME}* /usr/src/{NAME}* 2>/dev/null || :").stdout, "")
+        left = host.files() - before
+        kept = {path for path in left if "nvgrace" in path and not path.startswith("/var/lib/dpkg/info/")}
+        self.assertEqual(kept, {"/etc/nvgrace-gpu.conf", "/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"})
+
+        host.dpkg("--purge", f"{NAME}-dkms")
+        self.assertEqual({path for path in host.files() - before if "nvgrace" in path}, set())
+
+    def test_what_is_left_out_is_no_failure_and_has_a_reason(self):
+        known = release("6.12")
+        host = self.host(known)
+        host.dpkg("--install", "/mnt/our.deb")
+        base = {known}
+        for kernel, change, reason in (
+                ("5.10.0-test", "", "needs Linux 6.1 or later"),
+                ("6.12.0-plain", "sed -i /CONFIG_VFIO_PCI_CORE=/d $config", "configured without CONFIG_VFIO_PCI_CORE"),
+                ("6.12.0-egm", "echo CONFIG_NVGRACE_EGM=m >> $config", "CONFIG_NVGRACE_EGM"),
+        ):
+            with self.subTest(kernel):
+                host.add_kernel(kernel, known, change)
+                said = host.kernel_scripts(kernel)
+                self.assertIn(f"{NAME} is not built for kernel {kernel}: ", said)
+                self.assertIn(reason, said)
+                result = host.run("dkms", "build", f"{NAME}/{VERSION}", "-k", kernel, ok=False)
+                self.assertEqual(result.returncode, self.skipped, result.stdout)
+                self.assertIn(reason, result.stdout)
+                self.assertEqual(set(host.modules()), base)
+        # A package's upgrade goes on, too, on such a kernel.
+        host.write("/etc/test-kernel", "6.12.0-egm\n")
+        self.assertIn("CONFIG_NVGRACE_EGM", host.dpkg("--install", "/mnt/our.deb"))
+
+        with self.subTest("the administrator says otherwise"):
+            advice = re.search(r"put (BUILD_\S+) into (/etc/dkms/\S+\.conf)\.", host.kernel_scripts("6.12.0-egm"))
+            host.write(advice[2], advice[1] + "\n")
+            self.assertNotIn("is not built", host.kernel_scripts("6.12.0-egm"))
+            self.assertIn("6.12.0-egm", host.modules())
+
+    def test_another_machine(self):
+        kernel = release("6.12")
+        host = self.host(kernel, machine="x86_64")
+        said = host.dpkg("--install", "/mnt/our.deb")
+        self.assertIn("this kernel is for x86_64", said)
+        self.assertEqual(host.modules(), {})
+        self.assertEqual(host.status(), [f"{NAME}/{VERSION}: added"])
+        host.dpkg("--purge", f"{NAME}-dkms")
+
+    def test_each_command_on_sources_laid_out_by_hand(self):
+        kernel = release("6.12")
+        host = self.host(kernel)
+        host.sh(f"""
+            cd {scratch.PROJECT}
+            mkdir /usr/src/{NAME}-{VERSION}
+            cp -r Kbuild Makefile dkms.conf include scripts src /usr/src/{NAME}-{VERSION}""")
+        module = f"{NAME}/{VERSION}"
+        host.run("dkms", "add", module)
+        self.assertEqual(host.status(), [f"{module}: added"])
+        host.run("dkms", "build", module)
+        self.assertEqual(host.status(), [f"{module}, {kernel}, aarch64: built"])
+        self.assertEqual(host.modules(), {})
+        host.run("dkms", "install", module)
+        self.assert_installed(host, VERSION, kernel)
+        host.run("dkms", "uninstall", module)
+        self.assertEqual(host.status(), [f"{module}, {kernel}, aarch64: built"])
+        self.assertEqual(host.modules(), {})
+        host.run("dkms", "install", module)
+        self.assert_installed(host, VERSION, kernel)
+        host.run("dkms", "remove", module, "--all")
+        self.assertEqual(host.status(), [])
+        self.assertEqual(host.modules(), {})
+        self.assertEqual(host.sh(f"ls -d /var/lib/dkms/{NAME} 2>/dev/null || :").stdout, "")
+
+
+class Dkms28(Tests, unittest.TestCase):
+    suite = "bullseye"
+    skipped = 9
+
+
+class Dkms30(Tests, unittest.TestCase):
+    suite = "bookworm"
+
+
+class Dkms32(Tests, unittest.TestCase):
+    suite = "trixie"
+
+    def test_the_packages_own_test(self):
+        """debian/tests/installed; that of the initramfs needs a system that has one."""
+        host = self.host(release("6.12"), machine="x86_64")
+        shutil.copy(scratch.package(f"nvgrace-gpu_{VERSION}_amd64.deb"), host.shared / "cli.deb")
+        host.env["AUTOPKGTEST_TMP"] = "/tmp"
+        # The toolbox's dpkg leaves manual pages out.
+        host.dpkg("--path-include=/usr/share/man/*", "--install", "/mnt/our.deb", "/mnt/cli.deb")
+        host.run(scratch.PROJECT / "debian" / "tests" / "installed")
+
+
+class KernelRange(unittest.TestCase):
+    """Which releases are tried; the probes decide about the rest."""
+
+    def supported(self, kernel):
+        out = subprocess.run(
+            ["bash", "-c", f'kernelver= arch=aarch64; . ./dkms.conf; [[ "$1" =~ $BUILD_EXCLUSIVE_KERNEL ]]', "bash", kernel],
+            cwd=scratch.PROJECT, check=False)
+        return out.returncode == 0
+
+    def test_releases(self):
+        for kernel, wanted in (
+                ("6.1.0-50-arm64", True), ("6.12.107+deb13-arm64-16k", True), ("7.2.12+deb13-arm64", True),
+                ("7.0.0-1004-nvidia-64k", True), ("10.0.1", True), ("6.8.0-1018-nvidia-64k", True),
+                ("6.12.0-55.9.1.el10_0.aarch64+64k", True), ("6.4.0-150600.23.60-64kb", True),
+                ("5.14.0-503.11.1.el9_5.aarch64", True), ("5.14.0-570.12.1.el9_6.aarch64+64k", True),
+                ("5.14.0-611.el9.aarch64", True), ("5.14.0-1001.2.el9.aarch64", True),
+                ("5.14.0-427.13.1.el9_4.aarch64", False), ("5.14.0-70.el9.aarch64", False), ("5.14.0", False),
+                ("5.14.21-150500.55.12-64kb", False), ("5.14.0-1054-oem", False), ("5.15.0-1061-nvidia", False),
+                ("6.0.0-6-arm64", False), ("5.10.0-30-arm64", False), ("4.18.0-553.el8_10.aarch64", False)):
+            with self.subTest(kernel):
+                self.assertEqual(self.supported(kernel), wanted)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""The package repositories of `make repo`, with a throw-away key and without: as apt, and as dnf's library, see them.
+
+Inside the toolbox, after `make deb rpm`. The real dnf is used by the tests of the whole system.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+import xml.etree.ElementTree as ET
+
+import scratch
+
+NS = {"c": "http://linux.duke.edu/metadata/common", "r": "http://linux.duke.edu/metadata/repo"}
+
+
+def run(*argv, ok=True, env=None):
+    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=scratch.PROJECT,
+                            env={**os.environ, **(env or {})}, check=False)
+    if ok and result.returncode:
+        raise AssertionError(f"{' '.join(map(str, argv))}: status {result.returncode}\n{result.stdout}")
+    return result
+
+
+class Repository:
+    """Both kinds; key is the id of the key, or nothing."""
+
+    key = ""
+
+    @classmethod
+    def make(cls, **env):
+        cls.repo = cls.work / "repo"
+        run("scripts/repo", cls.repo, env=env)
+
+    @classmethod
+    def setUpClass(cls):
+        # gpg's folder, and the repository, must be where the toolbox sees them.
+        (scratch.PROJECT / "build").mkdir(exist_ok=True)
+        cls.work = pathlib.Path(tempfile.mkdtemp(prefix="repo-test-", dir=scratch.PROJECT / "build"))
+        cls.addClassCleanup(shutil.rmtree, cls.work)
+
+    def apt(self, options, *argv, arch="amd64", ok=True):
+        """apt with nothing but this repository, and nothing installed."""
+        root = pathlib.Path(tempfile.mkdtemp(prefix="apt-"))
+        self.addCleanup(shutil.rmtree, root)
+        for name in ("lists/partial", "cache/archives/partial", "etc", "empty"):
+            (root / name).mkdir(parents=True)
+        (root / "status").touch()
+        (root / "sources.list").write_text(f"deb [{options}] file:{self.repo}/apt stable main\n")
+        (root / "apt.conf").write_text(f'''
+            Dir::Etc::Main "/dev/null"; Dir::Etc::Parts "{root}/empty"; Dir::Etc::SourceParts "{root}/empty";
+            Dir::Etc::TrustedParts "{root}/empty"; Dir::Etc::Trusted "/dev/null";
+            Dir::Etc::SourceList "{root}/sources.list"; Dir::State "{root}"; Dir::State::Lists "{root}/lists";
+            Dir::State::status "{root}/status"; Dir::Cache "{root}/cache"; APT::Architecture "{arch}"; APT::Architectures "{arch}";
+            APT::Sandbox::User "root"; APT::Update::Error-Mode "any"; Acquire::Languages "none";\n''')
+        env = {"APT_CONFIG": f"{root}/apt.conf"}
+        out = run("apt-get", "update", env=env, ok=ok)
+        return run(*argv, env=env).stdout if ok else out
+
+    def test_apt_finds_both_packages_for_both_machines(self):
+        for arch in ("amd64", "arm64"):
+            out = self.apt(self.trust, "apt-cache", "policy", "nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms", arch=arch)
+            version = re.escape(scratch.version())
+            for name in ("nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms"):
+                self.assertRegex(out, rf"(?m)^{name}:\n  Installed: \(none\)\n  Candidate: {version}$")
+
+    def test_apt_downloads_what_the_list_says(self):
+        with tempfile.TemporaryDirectory() as where:
+            self.apt(self.trust, "sh", "-ec", f"cd {where}; apt-get download nvgrace-gpu nvgrace-gpu-vfio-pci-dkms", arch="arm64")
+            self.assertEqual({p.name for p in pathlib.Path(where).iterdir()},
+                             {p.name for p in scratch.PACKAGES.glob("*.deb")} - {p.name for p in scratch.PACKAGES.glob("*_amd64.deb")})
+
+    def test_dnf_metadata_lists_the_rpms(self):
+        base = self.repo / "rpm"
+        primary = ET.parse(base / "repodata" / "repomd.xml").find("r:data[@type='primary']/r:location", NS).get("href")
+        xml = run("sh", "-c", f"zstd -dc {base}/{primary} 2>/dev/null || gzip -dc {base}/{primary}").stdout
+        found = {(p.find("c:name", NS).text, p.find("c:arch", NS).text): p for p in ET.fromstring(xml).findall("c:package", NS)}
+        self.assertEqual(set(found), {("nvgrace-gpu", "aarch64"), ("nvgrace-gpu", "x86_64"),
+                                      ("nvgrace-gpu-vfio-pci-dkms", "noarch"), ("nvgrace-gpu-vfio-pci", "src")})
+        for package in found.values():
+            file = base / package.find("c:location", NS).get("href")
+            self.assertEqual(run("sha256sum", file).stdout.split()[0], package.find("c:checksum", NS).text)
+
+
+class Unsigned(Repository, unittest.TestCase):
+    trust = "trusted=yes"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.make(GPG_KEY="")
+
+    def test_apt_refuses_it_unless_told_to_trust(self):
+        result = self.apt("check-date=no", ok=False)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("is not signed", result.stdout)
+
+    def test_nothing_is_signed(self):
+        self.assertEqual([p.name for p in self.repo.rglob("*") if p.suffix in (".asc", ".gpg") or p.name == "InRelease"], [])
+
+    def test_a_key_that_is_not_there(self):
+        before = sorted(self.repo.rglob("*"))
+        home = self.work / "empty"
+        home.mkdir(mode=0o700)
+        for env, reason in (({"GNUPGHOME": str(home)}, 'no secret key "nobody@example.org"'),
+                            ({"GNUPGHOME": ""}, "needs GNUPGHOME"), ({"GNUPGHOME": str(home / "no")}, "no such folder")):
+            result = run("scripts/repo", self.repo, env={"GPG_KEY": "nobody@example.org", **env}, ok=False)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(reason, result.stdout)
+        self.assertEqual(sorted(self.repo.rglob("*")), before)
+
+
+class Signed(Repository, unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        home = cls.work / "gnupg"
+        home.mkdir(mode=0o700)
+        gpg = ("gpg", "--homedir", home, "--batch", "--passphrase", "")
+        run(*gpg, "--quick-generate-key", "test <test@example.org>", "rsa3072", "sign")
+        run(*gpg, "--quick-generate-key", "other <other@example.org>", "rsa3072", "sign")
+        (cls.work / "other.asc").write_text(run(*gpg, "--armor", "--export", "other@example.org").stdout)
+        cls.make(GPG_KEY="test@example.org", GNUPGHOME=str(home))
+        cls.trust = f"signed-by={cls.repo}/nvgrace-gpu.asc"
+
+    def test_apt_refuses_another_key(self):
+        result = self.apt(f"signed-by={self.work}/other.asc", ok=False)
+        self.assertNotEqual(result.returncode, 0)
+
+    def test_apt_refuses_changed_lists(self):
+        path = self.repo / "apt/dists/stable/main/binary-amd64/Packages"
+        kept = {p: p.read_bytes() for p in path.parent.iterdir()}
+        try:
+            for p in kept:
+                p.unlink()
+            path.write_bytes(kept[path].replace(b"Description: ", b"Description: Changed "))
+            result = self.apt(self.trust, ok=False)
+            self.assertNotEqual(result.returncode, 0)
+        finally:
+            for p, data in kept.items():
+                p.write_bytes(data)
+
+    def test_rpms_and_their_list_are_signed(self):
+        with tempfile.TemporaryDirectory() as db:
+            for key, good in (("other.asc", False), ("repo/nvgrace-gpu.asc", True)):
+                run("rpmkeys", "--dbpath", db, "--import", self.work / key)
+                for file in sorted((self.repo / "rpm").glob("*.rpm")):
+                    result = run("rpmkeys", "--dbpath", db, "--checksig", "--define", "_pkgverify_level signature", file, ok=False)
+                    self.assertEqual(result.returncode == 0, good, result.stdout)
+        data = self.repo / "rpm/repodata/repomd.xml"
+        run("sqv", "--keyring", self.repo / "nvgrace-gpu.asc", f"{data}.asc", data)
+
+    def test_no_secret_is_published(self):
+        self.assertIn("PUBLIC KEY", (self.repo / "nvgrace-gpu.asc").read_text())
+        for file in self.repo.rglob("*"):
+            if file.is_file():
+                self.assertNotIn(b"PRIVATE KEY", file.read_bytes())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""The udev rule's helper against made-up sysfs trees, with each shell that may have to run it; and the rule itself.
+
+Inside the toolbox. The trees are files: what the kernel would do on a write is looked at in a virtual machine, by the tests
+of the whole system.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+UDEV = PROJECT / "scripts" / "udev"
+HELPER = UDEV / "nvgrace-gpu"
+RULE = UDEV / "60-nvgrace-gpu.rules"
+DRIVER = "nvgrace_gpu_vfio_pci"
+GPU, OTHER = "0009:01:00.0", "0019:01:00.0"
+SERIAL = "48-b0-2d-ff-ff-12-34-5a"
+
+# The arm64 one is what the toolbox has for its machines.
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["qemu-aarch64", "/usr/bin/busybox", "sh"]}
+
+MODPROBE = """#!/bin/sh
+echo "$*" >> "$NVGRACE_GPU_ROOT/modprobe.log"
+! [ -e "$NVGRACE_GPU_ROOT/modprobe.fails" ] || exit 1
+case $1 in
+-r) exit 0 ;;
+esac
+pci=$NVGRACE_GPU_ROOT/sys/bus/pci
+mkdir -p "$pci/drivers/nvgrace_gpu_vfio_pci"
+for d in "$pci"/devices/*; do
+	# As the kernel does: whoever has no driver and this one's name.
+	read -r override < "$d/driver_override"
+	if [ "$override" = nvgrace_gpu_vfio_pci ] && ! [ -e "$d/driver" ]; then
+		ln -s ../../drivers/nvgrace_gpu_vfio_pci "$d/driver"
+	fi
+done
+"""
+
+
+class Host:
+    """A tree with two GPUs, a slot for the first of them, and a modprobe."""
+
+    def __init__(self):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="udev-"))
+        self.write("sbin/modprobe", MODPROBE)
+        (self.root / "sbin" / "modprobe").chmod(0o755)
+        self.pci = self.root / "sys" / "bus" / "pci"
+        self.write("sys/bus/pci/drivers_probe", "")
+        for address in (GPU, OTHER):
+            self.device(address)
+        self.write("sys/bus/pci/slots/GPU0/address", "0009:01:00\n")
+
+    def close(self):
+        shutil.rmtree(self.root)
+
+    def write(self, path, text):
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def device(self, address, vendor="0x10de", device="0x2342"):
+        for name, text in (("vendor", vendor), ("device", device), ("driver_override", "(null)")):
+            self.write(f"sys/bus/pci/devices/{address}/{name}", text + "\n")
+
+    def attribute(self, address, name):
+        return (self.pci / "devices" / address / name).read_text()
+
+    def bound(self, address, driver):
+        self.write(f"sys/bus/pci/drivers/{driver}/unbind", "")
+        (self.pci / "devices" / address / "driver").symlink_to(f"../../drivers/{driver}")
+
+    def driver(self, address):
+        link = self.pci / "devices" / address / "driver"
+        return os.path.basename(os.readlink(link)) if link.is_symlink() else None
+
+    def written(self, path):
+        return (self.root / "sys/bus/pci" / path).read_text().split()
+
+    def modprobes(self):
+        log = self.root / "modprobe.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+
+class Helper:
+    """What has to hold in each shell."""
+
+    shell = ()
+
+    def setUp(self):
+        self.host = Host()
+        self.addCleanup(self.host.close)
+
+    def run_helper(self, *args):
+        env = {"PATH": os.environ["PATH"], "NVGRACE_GPU_ROOT": str(self.host.root)}
+        result = subprocess.run([*self.shell, HELPER, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, timeout=60, check=False)
+        self.assertEqual(result.stdout, "")
+        return result.returncode, result.stderr
+
+    def matches(self, conf, address=GPU):
+        self.host.write("etc/nvgrace-gpu.conf", conf)
+        rc, said = self.run_helper("match", address)
+        self.assertIn(rc, (0, 1), said)
+        return rc == 0, said
+
+    def assert_matches(self, conf, wanted, address=GPU):
+        got, said = self.matches(conf, address)
+        self.assertEqual((got, said), (wanted, ""), repr(conf))
+
+    def test_nothing_is_bound_without_configuration(self):
+        self.assertEqual(self.run_helper("match", GPU), (1, ""))
+        self.assert_matches((UDEV / "nvgrace-gpu.conf").read_text(), False)
+
+    def test_each_way_to_name_a_device(self):
+        self.host.write(f"sys/bus/pci/devices/{GPU}/serial_number", SERIAL + "\n")
+        for conf, first, second in ((f"bind {GPU}", True, False), (f"bind {OTHER}", False, True), ("bind all", True, True),
+                                    ("bind slot=GPU0", True, False), ("bind slot=GPU1", False, False),
+                                    (f"bind serial={SERIAL}", True, False), (f"bind serial={SERIAL.upper()}", True, False),
+                                    (f"bind all\nignore {GPU}", False, True), (f"ignore {GPU}\nbind all", False, True),
+                                    ("bind all\nignore slot=GPU0", False, True),
+                                    (f"bind all\nignore serial={SERIAL}", False, True),
+                                    (f"  bind\t{GPU}   # the first\r\n\r\n", True, False),
+                                    (f"# bind {GPU}\n\n#\n", False, False)):
+            with self.subTest(conf):
+                self.assert_matches(conf, first)
+                self.assert_matches(conf, second, OTHER)
+
+    def test_capital_letters_and_large_domains(self):
+        for address in ("00ab:c1:1f.7", "1000a:00:00.0"):
+            self.host.device(address)
+            self.assert_matches(f"bind {address.upper()}\n", True, address)
+            self.assert_matches(f"bind {address}\n", True, address.upper())
+
+    def test_files_of_the_folder_count_alike(self):
+        self.host.write(f"etc/nvgrace-gpu.conf.d/{GPU}.conf", f"bind {GPU}\n")
+        self.host.write("etc/nvgrace-gpu.conf.d/old.conf~", f"bind {OTHER}\n")
+        self.assert_matches("# nothing", True)
+        self.assert_matches("# nothing", False, OTHER)
+        self.assert_matches(f"ignore {GPU}", False)
+
+    def test_a_bad_line_is_named_and_the_others_hold(self):
+        for line, reason in (("bnid all", 'unknown directive "bnid"'), ("bind", '"bind" takes one word'),
+                             (f"bind {GPU} {OTHER}", '"bind" takes one word'), ("bind 01:00.0", "no PCI address with domain"),
+                             ("bind *", "no PCI address with domain"), ("bind ../../x", "no PCI address with domain"),
+                             ("bind 0009:01:00", "no PCI address with domain"), ("bind 0009:01:20.0", "no PCI address"),
+                             ("bind slot=", "no PCI address with domain"), ("bind slot=../../devices/x", "no name of a slot"),
+                             ("bind serial=12-34", "no serial number"), ("ignore all", "ignore all"),
+                             ("bind ALL", "no PCI address"), ('bind "all"', "no PCI address"), ("$(touch /x)", "unknown directive")):
+            with self.subTest(line):
+                got, said = self.matches(f"# first\n{line}\nbind {GPU}\n")
+                self.assertTrue(got)
+                self.assertRegex(said, r"^nvgrace-gpu: /etc/nvgrace-gpu\.conf:2: .*; the line is ignored; see \S+\n$")
+                self.assertIn(reason, said)
+
+    def test_no_file_of_another_device_is_read_for_a_missing_serial(self):
+        self.assert_matches(f"bind serial={SERIAL}", False)
+
+    def test_what_is_no_gpu_of_ours(self):
+        self.host.device("0000:00:01.0", vendor="0x8086")
+        self.host.device("0000:00:02.0", device="0x2330")
+        self.host.write("etc/nvgrace-gpu.conf", "bind all\n")
+        for address, status, reason in (("0000:00:01.0", 1, "supports"), ("0000:00:02.0", 1, "supports"),
+                                        ("0000:00:03.0", 1, "no such device"), ("01:00.0", 2, "no PCI address"),
+                                        ("../devices", 2, "no PCI address")):
+            for command in ("match", "bind"):
+                rc, said = self.run_helper(command, address)
+                self.assertEqual(rc, status, said)
+                self.assertIn(address, said)
+                self.assertIn(reason, said)
+        self.assertEqual(self.host.modprobes(), [])
+
+    def test_usage(self):
+        for args in ((), ("bind",), ("match", GPU, GPU), ("frobnicate",), ("release", GPU)):
+            rc, said = self.run_helper(*args)
+            self.assertEqual(rc, 2)
+            self.assertIn("usage:", said)
+
+    def test_bind_loads_the_module_for_a_device_without_driver(self):
+        self.assertEqual(self.run_helper("bind", GPU), (0, ""))
+        self.assertEqual(self.host.modprobes(), ["nvgrace-gpu-vfio-pci"])
+        self.assertEqual(self.host.driver(GPU), DRIVER)
+        self.assertIsNone(self.host.driver(OTHER))
+        self.assertEqual(self.host.attribute(OTHER, "driver_override"), "(null)\n")
+        self.assertEqual(self.run_helper("bind", GPU), (0, ""))
+        self.assertEqual(self.host.modprobes(), ["nvgrace-gpu-vfio-pci"], "bound devices are left as they are")
+
+    def test_bind_asks_the_kernel_to_probe_when_the_module_is_there(self):
+        (self.host.pci / "drivers" / DRIVER).mkdir(parents=True)
+        rc, said = self.run_helper("bind", GPU)
+        self.assertEqual(self.host.written("drivers_probe"), [GPU])
+        self.assertEqual(self.host.modprobes(), [])
+        # This kernel is made of files, and bound nothing.
+        self.assertEqual(rc, 1)
+        self.assertIn(f"{GPU}: {DRIVER} did not take it", said)
+
+    def test_bind_takes_the_device_from_a_gpu_driver(self):
+        for driver in ("nouveau", "nvidia"):
+            with self.subTest(driver):
+                host = self.host = Host()
+                self.addCleanup(host.close)
+                host.bound(GPU, driver)
+                host.write(f"proc/driver/nvidia/gpus/{GPU}/numa_status", "Node: -1\nStatus: offline\n")
+                host.write(f"proc/driver/nvidia/gpus/{GPU}/information", "Model: GH200\nDevice Minor: 	 1\n")
+                for n in (0, 1):
+                    host.write(f"dev/nvidia{n}", "")
+                (host.root / "proc/77/fd").mkdir(parents=True)
+                (host.root / "proc/77/fd/3").symlink_to(host.root / "dev/nvidia0")
+                self.run_helper("bind", GPU)
+                self.assertEqual(host.attribute(GPU, "driver_override"), DRIVER + "\n")
+                self.assertEqual(host.written(f"drivers/{driver}/unbind"), [GPU])
+                self.assertEqual(host.written("drivers_probe"), [GPU])
+
+    def assert_left(self, driver, reason):
+        self.host.write(f"sys/bus/pci/devices/{GPU}/driver_override", DRIVER + "\n")
+        rc, said = self.run_helper("bind", GPU)
+        self.assertEqual(rc, 1)
+        self.assertIn(f"{GPU}: left to {driver}: ", said)
+        self.assertIn(reason, said)
+        self.assertEqual(said.count("\n"), 1)
+        self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n", "an override must not be left over")
+        self.assertEqual(self.host.written(f"drivers/{driver}/unbind"), [])
+        self.assertEqual(self.host.written("drivers_probe"), [])
+        self.assertEqual(self.host.driver(GPU), driver)
+
+    def test_bind_leaves_a_device_that_a_guest_may_use(self):
+        self.host.bound(GPU, "vfio-pci")
+        (self.host.pci / "devices" / GPU / "vfio-dev" / "vfio0").mkdir(parents=True)
+        self.assert_left("vfio-pci", "a guest may be using it")
+        self.assertEqual(self.host.modprobes(), [])
+
+    def test_bind_leaves_memory_that_is_online(self):
+        self.host.bound(GPU, "nvidia")
+        self.host.write(f"proc/driver/nvidia/gpus/{GPU}/numa_status", "Node: 2\nStatus: online\n")
+        self.assert_left("nvidia", "online as System RAM")
+
+    def test_bind_leaves_a_device_that_a_process_has_open(self):
+        self.host.bound(GPU, "nvidia")
+        self.host.write(f"proc/driver/nvidia/gpus/{GPU}/information", "Device Minor: \t 1\n")
+        self.host.write("dev/nvidia1", "")
+        (self.host.root / "proc/4711/fd").mkdir(parents=True)
+        (self.host.root / "proc/4711/fd/9").symlink_to(self.host.root / "dev/nvidia1")
+        self.assert_left("nvidia", "process 4711 has /dev/nvidia1 open")
+
+    def test_bind_leaves_the_device_to_its_driver_when_there_is_no_module(self):
+        self.host.write("modprobe.fails", "")
+        self.host.bound(GPU, "nouveau")
+        self.assert_left("nouveau", "cannot load nvgrace-gpu-vfio-pci")
+
+    def test_without_module_nobody_else_gets_the_device(self):
+        self.host.write("modprobe.fails", "")
+        rc, said = self.run_helper("bind", GPU)
+        self.assertEqual(rc, 1)
+        self.assertIn("cannot load nvgrace-gpu-vfio-pci", said)
+        self.assertEqual(self.host.attribute(GPU, "driver_override"), DRIVER + "\n")
+
+    def test_configured(self):
+        for conf, wanted in (("", 1), ("# bind all\n", 1), (f"ignore {GPU}\n", 1), ("bind all", 0), (f"bind {GPU}\n", 0),
+                             ("bind slot=GPU9\n", 0), (f"bind serial={SERIAL}\n", 0)):
+            with self.subTest(conf):
+                self.host.write("etc/nvgrace-gpu.conf", conf)
+                self.assertEqual(self.run_helper("configured"), (wanted, ""))
+        self.host.write("etc/nvgrace-gpu.conf", "bind nothing\n")
+        self.assertEqual(self.run_helper("configured")[0], 1)
+
+    def test_release(self):
+        self.host.write(f"sys/bus/pci/devices/{OTHER}/driver_override", DRIVER + "\n")
+        self.host.write(f"sys/module/{DRIVER}/refcnt", "1\n")
+        self.host.device("0000:00:01.0", vendor="0x8086")
+        self.host.write("sys/bus/pci/devices/0000:00:01.0/driver_override", "vfio-pci\n")
+        self.host.write(f"sys/bus/pci/devices/{GPU}/driver_override", DRIVER + "\n")
+        self.host.bound(GPU, DRIVER)
+        with self.subTest("in a chroot, nothing"):
+            self.assertEqual(self.run_helper("release"), (0, ""))
+            self.assertEqual(self.host.modprobes(), [])
+        (self.host.root / "run/systemd/system").mkdir(parents=True)
+        self.host.write("modprobe.fails", "")
+        with self.subTest("what is in use stays"):
+            rc, said = self.run_helper("release")
+            self.assertEqual(rc, 0)
+            self.assertIn("stays loaded", said)
+            self.assertEqual(self.host.attribute(GPU, "driver_override"), DRIVER + "\n")
+            self.assertEqual(self.host.attribute(OTHER, "driver_override"), "\n")
+            self.assertEqual(self.host.attribute("0000:00:01.0", "driver_override"), "vfio-pci\n")
+        (self.host.root / "modprobe.fails").unlink()
+        with self.subTest("what isn't goes"):
+            (self.host.pci / "devices" / GPU / "driver").unlink()
+            self.assertEqual(self.run_helper("release"), (0, ""))
+            self.assertEqual(self.host.modprobes()[-1], "-r nvgrace-gpu-vfio-pci")
+            self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
+
+
+class Dash(Helper, unittest.TestCase):
+    shell = SHELLS["dash"]
+
+
+class Bash(Helper, unittest.TestCase):
+    shell = SHELLS["bash"]
+
+
+class Busybox(Helper, unittest.TestCase):
+    shell = SHELLS["busybox"]
+
+
+class Rule(unittest.TestCase):
+    def test_udev_understands_it(self):
+        result = subprocess.run(["udevadm", "verify", RULE], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                check=False)
+        self.assertEqual(result.returncode, 0, result.stdout)
+
+    def test_it_comes_before_the_rule_that_loads_drivers(self):
+        drivers = sorted(p.name for p in pathlib.Path("/usr/lib/udev/rules.d").glob("*drivers.rules"))
+        self.assertEqual(drivers, ["80-drivers.rules"])
+        self.assertLess(RULE.name, drivers[0])
+
+    def test_all_name_the_same_devices(self):
+        source = (PROJECT / "src" / "probe.c").read_text()
+        driver = re.findall(r"PCI_DRIVER_OVERRIDE_DEVICE_VFIO\(\s*PCI_VENDOR_ID_NVIDIA,\s*(0x[0-9a-f]{4})\)", source)
+        self.assertGreater(len(driver), 0)
+        rule = re.search(r'ATTR\{device\}!="([^"]*)"', RULE.read_text())[1].split("|")
+        helper = re.search(r"^\t(0x[0-9a-f|x]+)\) return 0", HELPER.read_text(), re.M)[1].split("|")
+        self.assertEqual(sorted(rule), sorted(driver))
+        self.assertEqual(sorted(helper), sorted(driver))
+
+
+if __name__ == "__main__":
+    unittest.main()
