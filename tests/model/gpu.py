@@ -65,6 +65,9 @@ CONTROL_MAGIC = 0x4D47564E
 # Where the capabilities are in config space; the extended ones are chained from EXT_CAPS.
 PM_CAP, MSI_CAP, PCIE_CAP = 0x40, 0x50, 0x60
 EXT_CAPS, EXT_CAP_STEP = 0x100, 0x40
+# The model's own: 1 while it has power. What cuts a device off D3cold is outside of it; here it is this register, which
+# works without power and which the firmware's table writes. Linux gives a client of vfio zeros there.
+POWER_REGISTER = 0xF8
 EXP_DEVCTL = PCIE_CAP + 8
 DEVCTL_FLR = 0x8000
 
@@ -107,6 +110,8 @@ class Spec:
     hbm: Readiness = dataclasses.field(default_factory=Readiness)
     mig_dvsec: "int | None" = None
     cxl: "Cxl | None" = None
+    aer: bool = False
+    power: bool = False
 
     @classmethod
     def from_dict(cls, given):
@@ -227,11 +232,24 @@ class ConfigSpace:
             wanted.append(self._nvidia_dvsec)
         if self.spec.cxl is not None:
             wanted.append(self._cxl_dvsec)
+        # Longer than a step, so the last.
+        if self.spec.aer:
+            wanted.append(self._aer)
         for i, put in enumerate(wanted):
             at = EXT_CAPS + i * EXT_CAP_STEP
             more = at + EXT_CAP_STEP if i + 1 < len(wanted) else 0
-            self._put(at, "I", 0x0023 | 1 << 16 | more << 20)
+            ident = 0x0001 | 2 << 16 if put == self._aer else 0x0023 | 1 << 16
+            self._put(at, "I", ident | more << 20)
             put(at)
+
+    def _aer(self, at):
+        """Masks and severities as PCIe has them after a reset. No error ever sets a bit here by itself."""
+        defined = 0x07FFF030
+        struct.pack_into("<I", self.clear_on_write, at + 0x04, defined)
+        self._put(at + 0x08, "I", 0x00400000, defined)
+        self._put(at + 0x0C, "I", 0x00462030, defined)
+        struct.pack_into("<I", self.clear_on_write, at + 0x10, 0xF1C1)
+        self._put(at + 0x14, "I", 0x0000E000, 0xF1C1)
 
     def _nvidia_dvsec(self, at):
         self._put(at + 4, "I", 0x10DE | 0x010 << 20)
@@ -292,9 +310,12 @@ class Gpu:
             self.timers["cxl_valid"] = Timer(self.spec.cxl.valid)
             self.timers["cxl_active"] = Timer(self.spec.cxl.active)
         self.scratch = 0
+        self.powered = True
+        # Called with True or False, as the power comes or goes and before anybody else sees that.
+        self.on_power = None
         self.counters = dict.fromkeys(
             ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
-             "config_reads", "config_writes"), 0)
+             "config_reads", "config_writes", "power_ons", "power_offs", "accesses_without_power"), 0)
 
     def close(self):
         self.bar0.close()
@@ -320,15 +341,31 @@ class Gpu:
                 t.reset_ms = ms
 
     def reset(self, kind):
-        """kind is the counter to count it under: "flr" or "device_reset"."""
+        """kind is the counter to count it under: "flr" or "device_reset". Power stays as it is."""
         with self.lock:
             self.counters["resets"] += 1
             self.counters[kind] += 1
-            self.config.reset()
-            self.bar0.close()
-            self.bar0 = mmap.mmap(-1, BAR0_SIZE)
-            for t in self.timers.values():
-                t.start(t.reset_ms)
+            self._start_anew()
+
+    def _start_anew(self):
+        self.config.reset()
+        self.bar0.close()
+        self.bar0 = mmap.mmap(-1, BAR0_SIZE)
+        for t in self.timers.values():
+            t.start(t.reset_ms)
+
+    def _set_power(self, on):
+        if on == self.powered:
+            return
+        self.counters["power_ons" if on else "power_offs"] += 1
+        if on:
+            self._start_anew()
+        self.powered = on
+        if self.on_power:
+            self.on_power(on)
+
+    def _is_power_register(self, index, at, count):
+        return self.spec.power and (index, at, count) == (CONFIG_REGION, POWER_REGISTER, 4)
 
     # Regions.
 
@@ -351,6 +388,11 @@ class Gpu:
     def read(self, index, at, count):
         with self.lock:
             self._check(index, at, count)
+            if self._is_power_register(index, at, count):
+                return struct.pack("<I", self.powered)
+            if not self.powered:
+                self.counters["accesses_without_power"] += 1
+                return b"\xff" * count
             if index == CONFIG_REGION:
                 self.counters["config_reads"] += 1
                 if self.config.cxl_at is not None:
@@ -364,7 +406,11 @@ class Gpu:
     def write(self, index, at, data):
         with self.lock:
             self._check(index, at, len(data))
-            if index == CONFIG_REGION:
+            if self._is_power_register(index, at, len(data)):
+                self._set_power(bool(data[0] & 1))
+            elif not self.powered:
+                self.counters["accesses_without_power"] += 1
+            elif index == CONFIG_REGION:
                 self.counters["config_writes"] += 1
                 self.config.write(at, data)
                 if self.spec.flr and self._has_flr(at, data):

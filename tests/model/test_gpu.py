@@ -526,6 +526,53 @@ class ConfigSpace(ServerCase):
         self.assertEqual(c.read32(CONFIG, self.dvsec(c, 0x1E98, 0) + 0x1C), 0xFFFFFFFF)
 
 
+    def test_aer_follows_the_dvsecs(self):
+        c = self.serve(mig_dvsec=1, cxl={}, aer=True)
+        at, seen = 0x100, []
+        while at:
+            header = c.read32(CONFIG, at)
+            seen.append((header & 0xFFFF, header >> 16 & 0xF))
+            last, at = at, header >> 20
+        self.assertEqual(seen, [(0x23, 1), (0x23, 1), (0x01, 2)])
+        # Severities can be chosen, bits of status cleared, and neither has others than are defined.
+        self.assertEqual(c.read32(CONFIG, last + 0x0C), 0x00462030)
+        c.write32(CONFIG, last + 0x0C, 0xFFFFFFFF)
+        self.assertEqual(c.read32(CONFIG, last + 0x0C), 0x07FFF030)
+        c.write32(CONFIG, last + 4, 0xFFFFFFFF)
+        self.assertEqual(c.read32(CONFIG, last + 4), 0)
+
+    def test_without_power_nothing_answers(self):
+        c = self.serve(power=True, ready_after_reset_ms=50)
+        seen = []
+        self.gpu.on_power = seen.append
+        c.write(CONFIG, 4, b"\x46\x05")
+        c.write32(0, 0x100, 7)
+        self.assertEqual(c.read32(CONFIG, model.POWER_REGISTER), 1)
+        c.write32(CONFIG, model.POWER_REGISTER, 0)
+        self.assertEqual(seen, [False])
+        self.assertEqual(self.gpu.counters["accesses_without_power"], 0)
+        self.assertEqual(c.read(CONFIG, 0, 4), b"\xff" * 4)
+        self.assertEqual(c.read32(0, model.C2C_REGISTER), 0xFFFFFFFF)
+        c.write32(0, 0x100, 8)
+        # Neither does half of the register give the power back.
+        c.write(CONFIG, model.POWER_REGISTER, b"\1")
+        self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
+        c.write32(CONFIG, model.POWER_REGISTER, 1)
+        self.assertEqual(seen, [False, True])
+        self.assertEqual((self.gpu.counters["power_offs"], self.gpu.counters["power_ons"]), (1, 1))
+        self.assertEqual(c.read(CONFIG, 4, 2), b"\0\0")
+        self.assertEqual(c.read32(0, 0x100), 0)
+        self.assertEqual(c.read32(0, model.HBM_REGISTER), 0)
+        self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
+        self.assertEqual(self.gpu.counters["flr"], 0)
+
+    def test_the_power_register_is_there_only_on_request(self):
+        c = self.serve()
+        c.write32(CONFIG, model.POWER_REGISTER, 0)
+        self.assertEqual(c.read32(CONFIG, model.POWER_REGISTER), 0)
+        self.assertEqual(c.read32(CONFIG, 0) & 0xFFFF, 0x10DE)
+
+
 class Readiness(ServerCase):
     C2C, HBM = 0x1498, 0x200BC
 

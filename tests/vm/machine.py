@@ -14,28 +14,46 @@ import dataclasses
 
 import vm
 
-M = vm.PCI_WINDOW
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
-# QEMU's virt machine has its RAM here.
-RAM = 0x4000_0000
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """An address, in bytes from a place that isn't the same in every machine."""
+
+    place: str
+    offset: int = 0
+
+    def __add__(self, offset):
+        return At(self.place, self.offset + offset)
+
+    def __sub__(self, offset):
+        return At(self.place, self.offset - offset)
 
 
-@dataclasses.dataclass
-class RamEnd:
-    """An address, in bytes from the end of RAM."""
-
-    offset: int
+# GPU memory, RAM (the highest part of it), its end, and the end of the addresses that the CPU has.
+M, RAM, RAM_END, CPU_END = At("memory"), At("RAM"), At("RAM's end"), At("the CPU's end")
 
 
 def ram_size(kernel):
-    """Bytes of RAM. KASAN takes an eighth of it, and an eighth of what the driver maps: a test makes it map 8 GiB."""
-    return (3 if kernel.has("CONFIG_KASAN") else 1) * GiB
+    """Bytes of RAM. KASAN takes an eighth of it, and an eighth of what the driver maps: a test makes it map 8 GiB.
+    An x86-64 machine needs enough for a part of it to be above 4 GiB, with nothing behind."""
+    return (3 if kernel.has("CONFIG_KASAN") or kernel.arch is vm.AMD64 else 1) * GiB
 
 
-# iomem: a test writes a stand-in's registers while a driver that waits for them has the BAR. kpti: a Grace CPU does
-# without, and emulation pays for it with three times the time for a system call (6.1 would have it on neoverse-n1).
-APPEND = "iomem=relaxed kpti=off"
+def resolved(value, places):
+    """A value of GPUS with numbers in place of each At."""
+    if isinstance(value, At):
+        return places[value.place] + value.offset
+    if isinstance(value, dict):
+        return {k: resolved(v, places) for k, v in value.items()}
+    if isinstance(value, list):
+        return [resolved(v, places) for v in value]
+    return value
+
+
+# A test writes a stand-in's registers while a driver that waits for them has the BAR.
+APPEND = "iomem=relaxed"
 
 # usemem 1.5 GiB, resmem 1.25 GiB: both end before their BARs do.
 FUNCTIONAL = 0xB000_0000
@@ -61,9 +79,9 @@ def refused(name, base=None, size=None, dsd=None):
 # A stand-in takes 24 MiB of the host bridge's 32-bit window: these are as many as fit.
 GPUS = [
     # Memory that works.
-    gpu("gh200", M, FUNCTIONAL, bar2_size=64 * KiB),        # its own BAR2 must not be seen
+    gpu("gh200", M, FUNCTIONAL, aer=True, bar2_size=64 * KiB),      # its own BAR2 must not be seen
     # Both parts fill their BARs. The id is another product's: the kernel keeps bus resets from 10de:2340 to 237f.
-    gpu("second", M + 4 * GiB, 3 * GiB, device=0x2941),
+    gpu("second", M + 4 * GiB, 3 * GiB, aer=True, device=0x2941),
     gpu("odd", M + 8 * GiB + 64 * KiB, 0xB000_1235),        # aligned to a page at most; the last page isn't whole
     gpu("s1h", M + 12 * GiB, 1536 * MiB),
     gpu("s33", M + 18 * GiB, 33 * GiB),
@@ -79,9 +97,9 @@ GPUS = [
     gpu("none", ready=False, bar2_size=64 * KiB),
 
     # One step inside of what is refused below.
-    gpu("afterram", RamEnd(0), FUNCTIONAL),
+    gpu("afterram", RAM_END, FUNCTIONAL),
     gpu("adjacent", M + FUNCTIONAL, FUNCTIONAL),
-    gpu("topmost", (1 << 48) - FUNCTIONAL, FUNCTIONAL),
+    gpu("topmost", CPU_END - FUNCTIONAL, FUNCTIONAL),
 
     # One property without the other; the C2C link failed.
     refused("onlybase", base=M),
@@ -89,19 +107,19 @@ GPUS = [
     refused("sizezero", M, 0),
 
     # Of the wrong type. Of a table with a buffer for a value, the kernel takes nothing at all.
-    refused("strbase", M, FUNCTIONAL, dsd={"base": {"string": f"{M:#x}"}}),
+    refused("strbase", M, FUNCTIONAL, dsd={"base": {"string": "0x8000000000"}}),
     gpu("bufsize", M, FUNCTIONAL, dsd={"size": {"buffer": list(FUNCTIONAL.to_bytes(8, "little"))}}, ready=False),
     refused("pkgbase", M, FUNCTIONAL, dsd={"base": {"package": [M, 0]}}),
     gpu("pkg1", M, FUNCTIONAL, dsd={"base": {"package": [M]}}),     # the property API reads this as an integer
 
-    # No address of this machine's: its CPUs have 48 bits, and 2^64 is where numbers end.
-    refused("beyond", (1 << 48) - FUNCTIONAL + 64 * KiB, FUNCTIONAL),
+    # No address of this machine's; and 2^64 is where numbers end.
+    refused("beyond", CPU_END - FUNCTIONAL + 64 * KiB, FUNCTIONAL),
     refused("wraps", (1 << 64) - GiB, FUNCTIONAL),
     refused("unaligned", M + 0x800, FUNCTIONAL),
 
     # Memory of somebody else.
     refused("inram", RAM + 256 * MiB, 256 * MiB),           # all of it
-    refused("ramedge", RamEnd(-64 * KiB), FUNCTIONAL),
+    refused("ramedge", RAM_END - 64 * KiB, FUNCTIONAL),
     refused("aroundram", RAM - 512 * MiB, 8 * GiB),
     gpu("overlap", M + FUNCTIONAL - 64 * KiB, FUNCTIONAL),  # with gh200: of whatever size, its last page
     # usemem begins in front of the host bridge's window and ends in it: it can't be claimed, resmem can.
@@ -118,6 +136,9 @@ MODEL_GPUS = [
     gpu("nodefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=1, bar2_size=64 * KiB),
     gpu("hasdefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=0),
 
+    # Its power can be cut: D3cold.
+    gpu("d3cold", M + 8 * GiB, FUNCTIONAL, power=True),
+
     # For these there is no room beside 31 stand-ins.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
 
@@ -131,8 +152,16 @@ MODEL_GPUS = [
 ]
 
 
+TEBIBYTES = ("hugebar", "widest")
+
+
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
-    end = RAM + ram_size(kernel)
-    return [{**g, "base": end + g["base"].offset} if isinstance(g["base"], RamEnd) else g
-            for g in GPUS + (MODEL_GPUS if kernel.has_virtio_iommu else [])]
+    ram = ram_size(kernel)
+    start, end = vm.ram_range(kernel.arch, ram)
+    places = {M.place: vm.memory_address(kernel.arch, ram, vm.MEMORY_MAX), RAM.place: start, RAM_END.place: end,
+              CPU_END.place: 1 << kernel.arch.phys_bits}
+    all_of_them = resolved(GPUS + (MODEL_GPUS if kernel.has_model else []), places)
+    # An emulated x86-64 CPU has addresses for no more than a tebibyte; its config space is elsewhere.
+    absent = (*TEBIBYTES, "d3cold") if kernel.arch is vm.AMD64 else ()
+    return [g for g in all_of_them if g["name"] not in absent]

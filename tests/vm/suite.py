@@ -2,16 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs the test programs of guest/ on one kernel, in one boot of the machine of machine.py.
 
-    suite.py [--timeout SECONDS] KERNEL [PROGRAM[:ARGUMENT]...]
+    suite.py [--timeout SECONDS] [--race SECONDS] KERNEL [PROGRAM[:ARGUMENT]...]
 
 Inside the toolbox, after `make modules` for that kernel. Compiles the programs, boots, and prints their TAP lines as
-they come. The boot itself and the kernel's log count as a test each. The last line is the sum; the exit status says
-whether all passed. The whole console is in build/log/vm-KERNEL.log.
+they come; without PROGRAMs, all that the kernel has the means for, the others are named. The boot itself and the
+kernel's log count as a test each. The last line is the sum; the exit status says whether all passed. The whole console
+is in build/log/vm-KERNEL.log.
 """
 
 import argparse
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -22,16 +24,107 @@ HERE = pathlib.Path(__file__).resolve().parent
 BUILD = vm.PROJECT / "build"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
-# In this order; the race takes its seconds as the argument.
-PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "race:60")
+# For every kernel, in this order.
+PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "sysfs", "trace", "poison", "race")
+# For those that have the means: the model GPU, options (with ! in front: without it), modules.
+MODEL = "the model GPU"
+NEEDS = {
+    # aer_inject takes an ordinary lock under a raw one, which lockdep says once and then nothing more. An x86-64 6.1 has
+    # the model, but can't take mappings away, as the program expects.
+    "aer": (MODEL, "CONFIG_ARM64", "aer_inject", "!CONFIG_PROVE_RAW_LOCK_NESTING"),
+    "power": (MODEL, "CONFIG_ARM64"),
+    "dmabuf": (MODEL, "CONFIG_VFIO_PCI_DMABUF"),
+    "iommufd": (MODEL, "CONFIG_ARM64", "iommufd"),
+}
 
 # Seconds after which a machine that isn't done is not slow but stuck.
-TIMEOUT = 900
+TIMEOUT = 1500
 
 
-def compile_programs(names):
-    """Compile guest/NAME.c into build/guest/, where that is out of date; {path in the guest: path here}."""
-    out = BUILD / "guest"
+def lacks(kernel, program):
+    """What a program needs and the kernel has not."""
+    def has(what):
+        if what == MODEL:
+            return kernel.has_model
+        return kernel.has(what) if what.startswith("CONFIG_") else kernel.provides(what)
+    return [what for what in NEEDS.get(program, ()) if has(what.lstrip("!")) == what.startswith("!")]
+
+
+def argument(kernel, program, race):
+    """What a program is told of this kernel."""
+    if program == "race":
+        return str(race)
+    if program == "poison":
+        symbols = (kernel.headers / "Module.symvers").read_text()
+        return "reported" if "\tregister_pfn_address_space\t" in symbols else "ignored"
+    return ""
+
+
+def module_file(kernel, name):
+    """A module of the kernel that only one program wants: {path in the guest: path here}."""
+    source = kernel.module_path(name)
+    out = BUILD / "guest" / kernel.release / f"{name}.ko"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(vm.decompress(source.read_bytes(), source.name))
+    return {f"/tests/{name}.ko": str(out)}
+
+
+def importer(kernel):
+    """The importer of dma-bufs, compiled for this kernel: {path in the guest: path here}."""
+    folder = BUILD / kernel.release / "importer"
+    shutil.copytree(HERE.parent / "testkernel" / "importer", folder, dirs_exist_ok=True)
+    subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"], check=True,
+                   stdout=subprocess.DEVNULL)
+    return {"/tests/importer.ko": str(folder / "importer.ko")}
+
+
+class Guard:
+    """Watches some GPU memory while the model has no power: then its content is another one, so that who reads it sees
+    that, and who writes it is seen here. An access to the machine's memory leaves no other trace."""
+
+    of_gpu = {}
+
+    def __init__(self, machine, gpu, address, count):
+        self.machine, self.address, self.count = machine, address, count
+        self.touched = self.cycles = 0
+        self.content = self.cover = None
+        machine.models[gpu].gpu.on_power = self.power
+        Guard.of_gpu[gpu] = self
+
+    def power(self, on):
+        if not on:
+            self.content = self.machine.read_gpu_memory(self.address, self.count)
+            self.cover = bytes(b ^ 0x5A for b in self.content)
+            self.machine.write_gpu_memory(self.address, self.cover)
+        elif self.content is not None:
+            self.touched += self.machine.read_gpu_memory(self.address, self.count) != self.cover
+            self.machine.write_gpu_memory(self.address, self.content)
+            self.cycles += 1
+
+
+def guard(machine, gpu, address, count):
+    Guard(machine, gpu, int(address, 0), int(count, 0))
+
+
+def guarded(machine, gpu):
+    """Power cycles, and how many of them saw a write."""
+    return f"{Guard.of_gpu[gpu].cycles} {Guard.of_gpu[gpu].touched}"
+
+
+def dma_read(machine, gpu, address, count):
+    return machine.models[gpu].dma_read(int(address, 0), int(count, 0)).hex()
+
+
+def dma_write(machine, gpu, address, data):
+    machine.models[gpu].dma_write(int(address, 0), bytes.fromhex(data))
+
+
+HANDLERS = {"guard": guard, "guarded": guarded, "dma_read": dma_read, "dma_write": dma_write}
+
+
+def compile_programs(names, arch=vm.ARM64):
+    """Compile guest/NAME.c into build/guest/ARCH/, where that is out of date; {path in the guest: path here}."""
+    out = BUILD / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
     library = [HERE / "guest" / "lib.c", HERE / "guest" / "lib.h"]
     files = {}
@@ -39,7 +132,7 @@ def compile_programs(names):
         source, program = HERE / "guest" / f"{name}.c", out / name
         newest = max(p.stat().st_mtime for p in [source, *library])
         if not program.exists() or program.stat().st_mtime < newest:
-            subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
+            subprocess.run([arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
                             "-o", program, source, library[0], "-lcmocka", "-lpthread"], check=True)
         files[f"/tests/{name}"] = str(program)
     return files
@@ -76,18 +169,29 @@ class Tap:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--timeout", type=int, default=TIMEOUT, metavar="SECONDS")
+    parser.add_argument("--race", type=int, default=60, metavar="SECONDS", help="how long the race of that name takes")
     parser.add_argument("kernel", metavar="KERNEL")
-    parser.add_argument("programs", nargs="*", metavar="PROGRAM[:ARGUMENT]", default=PROGRAMS)
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM[:ARGUMENT]")
     args = parser.parse_args()
-    kernel, programs = vm.Kernel(args.kernel), args.programs
+    kernel = vm.Kernel(args.kernel)
+    wanted = args.programs or [p for p in (*PROGRAMS, *NEEDS) if not lacks(kernel, p)]
+    for program in [] if args.programs else NEEDS:
+        if missing := lacks(kernel, program):
+            print(f"# {program} is not for this kernel, which should have: {', '.join(missing)}")
+    programs = [p if ":" in p else ":".join(filter(None, (p, argument(kernel, p, args.race)))) for p in wanted]
     module = BUILD / kernel.release / MODULE
     if not module.exists():
         sys.exit(f"suite.py: {module} is not there: make modules for kernel {kernel.name} first")
 
-    files = compile_programs(p.split(":")[0] for p in programs)
+    files = compile_programs((p.split(":")[0] for p in programs), kernel.arch)
     facts = BUILD / "guest" / f"huge_pfnmap-{kernel.name}"
     facts.write_text("yes\n" if kernel.has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP") else "no\n")
     files["/tests/huge_pfnmap"] = str(facts)
+    names = {p.split(":")[0] for p in programs}
+    if "aer" in names:
+        files.update(module_file(kernel, "aer_inject"))
+    if "dmabuf" in names:
+        files.update(importer(kernel))
     commands = [{"name": p.replace(":", "-"), "run": "/tests/" + p.replace(":", " ")} for p in programs]
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
         files["/tests/leaks"] = str(HERE.parent / "testkernel" / "leaks")
@@ -102,7 +206,7 @@ def main():
 
     with vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), append=machine.APPEND,
                     files=files, commands=commands, module=str(module), timeout=args.timeout, log=str(log),
-                    echo=show) as m:
+                    handlers=HANDLERS, echo=show) as m:
         result = m.run()
 
     tap = Tap()

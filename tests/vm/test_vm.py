@@ -7,9 +7,13 @@ and the verdict. test_boot.py tries the machine itself. Run inside the toolbox (
 """
 
 import pathlib
+import re
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 from unittest import mock
 
@@ -115,7 +119,7 @@ class Sizes(unittest.TestCase):
 
 def placed(*gpus):
     gpus = [vm.GpuConfig(**g) for g in gpus]
-    vm.place_gpus(gpus, vm.PCI_WINDOW)
+    vm.place_gpus(gpus, 0x8000000000)
     return gpus
 
 
@@ -141,6 +145,107 @@ class Placing(unittest.TestCase):
                      [{"name": "a", "slot": 5}, {"name": "b", "slot": 5}], [{"name": "a", "slot": 5, "function": 1}]):
             with self.assertRaises(vm.ConfigError, msg=gpus):
                 placed(*gpus)
+
+
+class Architectures(unittest.TestCase):
+    def test_ram_and_memory(self):
+        self.assertEqual(vm.ram_range(vm.ARM64, 1 << 30), (1 << 30, 2 << 30))
+        self.assertEqual(vm.ram_range(vm.AMD64, 1 << 30), (0, 1 << 30))
+        self.assertEqual(vm.ram_range(vm.AMD64, 3 << 30), (4 << 30, 5 << 30))
+        for ram in (1 << 30, 3 << 30):
+            self.assertEqual(vm.memory_address(vm.ARM64, ram, 256 << 30), 512 << 30)
+        self.assertEqual(vm.memory_address(vm.AMD64, 1 << 30, 256 << 30), 512 << 30)
+        self.assertEqual(vm.memory_address(vm.AMD64, 1 << 30, 4 << 30), (1024 - 8) << 30)
+        self.assertEqual(vm.memory_address(vm.AMD64, 3 << 30, 256 << 30), 256 << 30)
+        self.assertEqual(vm.memory_address(vm.AMD64, 3 << 30, 4 << 30), 8 << 30)
+
+    def test_the_last_slot(self):
+        gpu = vm.GpuConfig(name="a", slot=31)
+        vm.place_gpus([gpu], 0)
+        with self.assertRaises(vm.ConfigError):
+            vm.place_gpus([gpu], 0, vm.AMD64)
+
+
+class FakeQemu(threading.Thread):
+    """Memory behind the gdb protocol. Its answers come in pieces, as a stream's may."""
+
+    def __init__(self, memory):
+        super().__init__(daemon=True)
+        self.ours, self.theirs = socket.socketpair()
+        self.memory, self.asked = memory, []
+        self.start()
+
+    def answer(self, packet):
+        self.asked.append(packet)
+        if packet == "c":
+            return "T05thread:01;"
+        if packet[0] == "m":
+            address, count = (int(n, 16) for n in packet[1:].split(","))
+            return bytes(self.memory.get(a, 0) for a in range(address, address + count)).hex()
+        if packet[0] == "M":
+            place, data = packet[1:].split(":")
+            for i, b in enumerate(bytes.fromhex(data)):
+                self.memory[int(place.split(",")[0], 16) + i] = b
+            return "OK"
+        return "OK" if packet[0] in "ZzD" else "E01"
+
+    def run(self):
+        received = b""
+        with self.theirs:
+            while more := self.theirs.recv(4096):
+                received += more
+                while match := re.search(rb"\$([^#]*)#..", received):
+                    received = received[match.end():]
+                    text = self.answer(match[1].decode()).encode()
+                    for piece in (b"+$" + text[:3], text[3:] + b"#%02x" % (sum(text) & 0xFF)):
+                        self.theirs.sendall(piece)
+
+
+class AcpiIntegers(unittest.TestCase):
+    @staticmethod
+    def tables(revision):
+        """Memory with an RSDP, an RSDT of two tables, a FADT and the header of a DSDT."""
+        memory = {}
+
+        def put(address, data):
+            memory.update({address + i: b for i, b in enumerate(data)})
+
+        dsdt = bytearray(b"DSDT" + struct.pack("<IBB", 36, revision, 0) + b"BOCHS BXPC    ".ljust(26))
+        dsdt[9] = -sum(dsdt) & 0xFF
+        put(0xF1230, b"RSD PTR " + bytes(8) + struct.pack("<I", 0x7000))
+        put(0x7000, b"RSDT" + struct.pack("<I", 44) + bytes(28) + struct.pack("<II", 0x8000, 0x8100))
+        put(0x8000, b"APIC")
+        put(0x8100, b"FACP" + bytes(36) + struct.pack("<I", 0x9000))
+        put(0x9000, dsdt)
+        return memory
+
+    def test_the_dsdt_gets_revision_2(self):
+        for revision in (1, 2):
+            qemu = FakeQemu(self.tables(revision))
+            with qemu.ours:
+                vm.widen_acpi_integers(vm.Debugger(qemu.ours))
+            table = [qemu.memory[0x9000 + i] for i in range(36)]
+            self.assertEqual(table[8], 2)
+            self.assertEqual(sum(table) & 0xFF, 0, "the checksum holds")
+            self.assertEqual(qemu.asked[:2], ["Z1,100000,1", "c"])
+            self.assertEqual(qemu.asked[-2:], ["z1,100000,1", "D"])
+
+    def test_no_tables(self):
+        for memory in ({}, {a: b for a, b in self.tables(1).items() if not 0x8100 <= a < 0x8200}):
+            qemu = FakeQemu(memory)
+            with qemu.ours, self.assertRaises(OSError):
+                vm.widen_acpi_integers(vm.Debugger(qemu.ours))
+
+    def test_errors(self):
+        qemu = FakeQemu({})
+        with qemu.ours:
+            debugger = vm.Debugger(qemu.ours)
+            with self.assertRaisesRegex(OSError, "E01"):
+                debugger.ask("?")
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with ours, self.assertRaises(OSError):
+            vm.Debugger(ours).ask("c")
 
 
 class Table(unittest.TestCase):
@@ -177,6 +282,13 @@ class Table(unittest.TestCase):
             {"name": "other", "size": "3G", "dsd": {"nvidia,egm-pxm": 1}})
         for want in (r"a \"quoted\" \\word", "0x01, 0x02, 0xFF", "Ones", "Zero", "nvidia,egm-pxm"):
             self.assertIn(want, text)
+
+    def test_power(self):
+        text = self.decompiled({"name": "a", "size": "3G"}, {"name": "b", "model": {"power": True}})
+        # The second bus; and only the one that has it, though it has no properties.
+        for want in ("OperationRegion (PWRR, SystemMemory, 0x0000004010200000, 0x0100)", "PowerResource (PWRS", "Name (_PR3"):
+            self.assertEqual(text.count(want), 1, want)
+        self.assertIn(r"\_SB.PCI0.S30.S00", text)
 
     def test_missing_properties(self):
         no_size, nothing, no_dsd = placed({"name": "a", "size": "3G", "dsd": {"size": None}}, {"name": "b"},
@@ -219,7 +331,7 @@ class Archive(unittest.TestCase):
 
 class FakeKernel(vm.Kernel):
     def __init__(self):
-        self.name, self.release, self.has_virtio_iommu = "fake", "0.0", True
+        self.name, self.release, self.arch, self.has_model = "fake", "0.0", vm.ARM64, True
 
 
 class Verdict(unittest.TestCase):

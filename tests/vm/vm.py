@@ -37,11 +37,11 @@ sys.path.insert(0, str(HERE.parent / "model"))
 import gpu as model  # noqa: E402  (needs the path above)
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "nvgrace-gpu-vfio-pci"
-FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 MEMORY_BLOCK = 512 << 20
-# QEMU's virt machine has its 64-bit PCI window, 512 GiB, here; the firmware gives the largest BAR the lowest place.
-PCI_WINDOW = 0x8000000000
-PCI_WINDOW_SIZE = 512 << 30
+# Of GPU memory: half of the 64-bit PCI window of QEMU's virt machine.
+MEMORY_MAX = 256 << 30
+# And config space here, 1 MiB a bus.
+ECAM = 0x40_1000_0000
 
 BASE_PROPERTY = "nvidia,gpu-mem-base-pa"
 SIZE_PROPERTY = "nvidia,gpu-mem-size"
@@ -111,6 +111,82 @@ def round_up(value, unit):
 
 
 # ----------------------------------------------------------------------------------------------------------------
+# Architectures
+
+
+@dataclasses.dataclass(frozen=True)
+class Arch:
+    """What is different from one processor architecture to the other; all else is the same machine."""
+
+    name: str                   # as Debian calls it
+    option: str                 # what its kernels are configured with
+    qemu: str
+    machine: str                # QEMU's machine, without what depends on the kernel
+    cpu: str
+    firmware: "tuple[str, ...]"     # QEMU's arguments
+    iommu: "tuple[str, ...]"        # QEMU's arguments for the IOMMU in front of model GPUs
+    iommu_module: "str | None"      # its driver, where that is a module: kernels without it have no model GPU
+    append: str                 # the kernel's command line
+    console: str
+    phys_bits: int              # of a physical address of this CPU
+    last_slot: int              # the last one that is free for root ports
+    libraries: str              # where the guest's libraries are, here and there
+    loader: str                 # of dynamic programs in the guest
+    busybox: str                # static, in the toolbox
+    gcc: str                    # compiles the guest's programs
+    make: "tuple[str, ...]"     # what `make modules` needs
+
+
+ARM64 = Arch(
+    name="arm64", option="CONFIG_ARM64", qemu="qemu-system-aarch64",
+    machine="virt,gic-version=3", cpu="neoverse-n1", firmware=("-bios", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+    iommu=("-device", "virtio-iommu-pci,addr=1"), iommu_module="virtio_iommu",
+    # A Grace CPU does without kpti, and emulation pays for it with three times the time for a system call (6.1 would
+    # have it on neoverse-n1).
+    append="kpti=off", console="ttyAMA0",
+    phys_bits=48, last_slot=31,
+    libraries="/usr/lib/aarch64-linux-gnu", loader="/lib/ld-linux-aarch64.so.1", busybox="/usr/bin/busybox",
+    gcc="aarch64-linux-gnu-gcc", make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"))
+
+AMD64 = Arch(
+    name="amd64", option="CONFIG_X86_64", qemu="qemu-system-x86_64",
+    # Without interrupt remapping vfio refuses the group; that needs the IO-APIC outside of the kernel.
+    # erms, fsrm: where a kernel believes that copies of single bytes are fast, it makes them, and here they aren't.
+    machine="q35,kernel-irqchip=split", cpu="max,la57=off,erms=off,fsrm=off",
+    # Hotplug by the ports themselves, as on the other machine: ports of ACPI hotplug know no reset.
+    firmware=("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
+    iommu=("-device", "intel-iommu,caching-mode=on,intremap=on"), iommu_module=None,
+    # The emulator's CPU has no holes to mitigate; and the kernel counts ten ticks of the timer within a moment that may be
+    # too short on a busy machine: it panics.
+    append="intel_iommu=on mitigations=off no_timer_check", console="ttyS0",
+    phys_bits=40, last_slot=30,
+    libraries="/usr/lib/x86_64-linux-gnu", loader="/lib64/ld-linux-x86-64.so.2",
+    busybox="/opt/busybox-static_amd64/usr/bin/busybox", gcc="gcc", make=())
+
+ARCHITECTURES = (ARM64, AMD64)
+
+
+def ram_range(arch, ram):
+    """First address of the part of RAM that is highest, and the address behind it. With so much RAM, QEMU's q35 has
+    2 GiB of it below 4 GiB and the rest above."""
+    if arch is ARM64:
+        return 1 << 30, (1 << 30) + ram
+    if ram < 0xB0000000:
+        return 0, ram
+    return 4 << 30, (2 << 30) + ram
+
+
+def memory_address(arch, ram, size):
+    """Where the firmware puts a BAR that is larger than all others together. SeaBIOS: behind RAM, if that reaches beyond
+    4 GiB, and otherwise as far up as it can be with room for the others behind it."""
+    if arch is ARM64:
+        # The begin of the 64-bit window of QEMU's virt machine.
+        return 0x8000000000
+    end = ram_range(arch, ram)[1]
+    return round_up(end, size) if end > 4 << 30 else (1 << arch.phys_bits) - 2 * size
+
+
+# ----------------------------------------------------------------------------------------------------------------
 # What a machine is made of
 
 
@@ -133,7 +209,7 @@ class GpuConfig:
     acpi: str = ""
 
 
-def place_gpus(gpus, memory_address):
+def place_gpus(gpus, memory_address, arch=ARM64):
     """Give every GPU a root port, the address that the firmware's bus numbering leads to, and its memory."""
     names = [g.name for g in gpus]
     if len(set(names)) != len(names) or not all(re.fullmatch(r"[\w.-]+", n) for n in names):
@@ -141,15 +217,15 @@ def place_gpus(gpus, memory_address):
     taken = {(g.slot, g.function) for g in gpus if g.slot is not None}
     if len(taken) != sum(g.slot is not None for g in gpus):
         raise ConfigError("two GPUs in one slot")
-    free = ((slot, function) for slot in range(4, 32) for function in range(8) if (slot, function) not in taken)
+    free = ((slot, function) for slot in range(4, arch.last_slot + 1) for function in range(8) if (slot, function) not in taken)
     if len(gpus) <= 20:
-        free = ((slot, 0) for slot in range(5, 32) if not any(slot == s for s, _ in taken))
+        free = ((slot, 0) for slot in range(5, arch.last_slot + 1) if not any(slot == s for s, _ in taken))
     end = memory_address
     for g in gpus:
         if g.slot is None:
             g.slot, g.function = next(free)
-        if not 4 <= g.slot <= 31 or not 0 <= g.function <= 7:
-            raise ConfigError(f"{g.name}: slots are 4 to 31, functions 0 to 7")
+        if not 4 <= g.slot <= arch.last_slot or not 0 <= g.function <= 7:
+            raise ConfigError(f"{g.name}: slots are 4 to {arch.last_slot}, functions 0 to 7")
         if g.size is not None:
             g.size = parse_size(g.size)
             g.base = end if g.base is None else parse_size(g.base)
@@ -202,20 +278,40 @@ def properties_of(g):
 
 
 def make_asl(gpus):
-    """One SSDT that adds properties to the ACPI object that QEMU's own table has for each GPU."""
+    """One SSDT that adds properties, and what cuts the power, to the ACPI object that QEMU's table has for each GPU."""
     out = ['DefinitionBlock ("", "SSDT", 2, "NVGRAC", "GPUMEM", 1)', "{"]
     for g in gpus:
         properties = properties_of(g)
-        if properties is None:
+        if properties is None and not g.model.get("power"):
             continue
         out += [f"    External ({g.acpi}, DeviceObj)",
-                f"    Scope ({g.acpi})", "    {",
-                "        Name (_DSD, Package (2)", "        {",
-                '            ToUUID ("daffd814-6eba-4d8c-8a91-bc9bbf4aa301"),',
-                f"            Package ({len(properties)})", "            {"]
-        out += [f'                Package (2) {{ "{name}", {asl_value(value)} }},' for name, value in properties.items()]
-        out += ["            }", "        })", "    }"]
+                f"    Scope ({g.acpi})", "    {"]
+        if properties is not None:
+            out += ["        Name (_DSD, Package (2)", "        {",
+                    '            ToUUID ("daffd814-6eba-4d8c-8a91-bc9bbf4aa301"),',
+                    f"            Package ({len(properties)})", "            {"]
+            out += [f'                Package (2) {{ "{n}", {asl_value(value)} }},' for n, value in properties.items()]
+            out += ["            }", "        })"]
+        out += power_resource(g) if g.model.get("power") else []
+        out += ["    }"]
     return "\n".join(out + ["}", ""])
+
+
+def power_resource(g):
+    """_PR0 and _PR3, which make D3cold possible: _ON and _OFF write the model's power register, in the memory through
+    which config space is reached, since the kernel asks for _STA before it knows of the bus. QEMU keeps the BARs away
+    from a device that was put into D3hot until it sees D0 written: power that comes back is no news to it."""
+    bus = int(g.pci.split(":")[1], 16)
+    return [f"        OperationRegion (PWRR, SystemMemory, {ECAM + (bus << 20):#x}, 0x100)",
+            "        Field (PWRR, DWordAcc, NoLock, Preserve)", "        {",
+            f"            Offset ({model.PM_CAP + 4:#x}), PMCS, 32,",
+            f"            Offset ({model.POWER_REGISTER:#x}), PWRF, 32", "        }",
+            "        PowerResource (PWRS, 0, 0)", "        {",
+            "            Method (_STA, 0, NotSerialized) { Return (PWRF) }",
+            "            Method (_ON, 0, NotSerialized) { PWRF = 1 PMCS = 0 }",
+            "            Method (_OFF, 0, NotSerialized) { PWRF = 0 }", "        }",
+            "        Name (_PR0, Package (1) { PWRS })",
+            "        Name (_PR3, Package (1) { PWRS })"]
 
 
 def compile_asl(source, directory):
@@ -284,6 +380,67 @@ class Cpio:
         return bytes(self.out)
 
 
+class Debugger:
+    """A client of QEMU's gdb server: what is needed to change memory between firmware and kernel."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.received = b""
+
+    def ask(self, packet):
+        """Send a packet, and the answer to it; raises OSError if QEMU goes away or is silent for too long."""
+        data = packet.encode()
+        self.connection.sendall(b"$%s#%02x" % (data, sum(data) & 0xFF))
+        while not (match := re.search(rb"\$([^#]*)#..", self.received, re.S)):
+            more = self.connection.recv(65536)
+            if not more:
+                raise ConnectionError("QEMU has closed the debugger's connection")
+            self.received += more
+        self.received = self.received[match.end():]
+        self.connection.sendall(b"+")
+        answer = match[1].decode()
+        if answer.startswith("E"):
+            raise OSError(f"QEMU's debugger answers {packet!r} with {answer}")
+        return answer
+
+    def read(self, address, count):
+        return b"".join(bytes.fromhex(self.ask(f"m{a:x},{min(1024, address + count - a):x}"))
+                        for a in range(address, address + count, 1024))
+
+    def write(self, address, data):
+        self.ask(f"M{address:x},{len(data):x}:{data.hex()}")
+
+
+# Where a bzImage is entered, with paging off and after the firmware's last step.
+KERNEL_ENTRY = 0x100000
+
+
+def widen_acpi_integers(debugger):
+    """Run the machine up to the kernel's first instruction, and make the DSDT one of revision 2.
+
+    By the DSDT's revision the kernel decides for all tables how wide an integer is. That of QEMU's q35 is 1, which
+    means 32 bits: too few for the address of GPU memory. On hosts with such memory it is 2."""
+    debugger.ask(f"Z1,{KERNEL_ENTRY:x},1")
+    debugger.ask("c")
+    area = debugger.read(0xF0000, 0x10000)
+    rsdp = next((at for at in range(0, len(area), 16) if area[at:at + 8] == b"RSD PTR "), None)
+    if rsdp is None:
+        raise OSError("the firmware has left no ACPI tables")
+    rsdt, = struct.unpack_from("<I", area, rsdp + 16)
+    length, = struct.unpack("<I", debugger.read(rsdt + 4, 4))
+    for table, in struct.iter_unpack("<I", debugger.read(rsdt + 36, length - 36)):
+        if debugger.read(table, 4) == b"FACP":
+            dsdt, = struct.unpack("<I", debugger.read(table + 40, 4))
+            revision, checksum = debugger.read(dsdt + 8, 2)
+            debugger.write(dsdt + 8, bytes([2, checksum + revision - 2 & 0xFF]))
+            break
+    else:
+        raise OSError("there is no FADT")
+    debugger.ask(f"z1,{KERNEL_ENTRY:x},1")
+    # The machine runs on by itself.
+    debugger.ask("D")
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Kernels
 
@@ -322,17 +479,20 @@ class Kernel:
     """A kernel of tests/kernels.conf, unpacked by scripts/toolbox, or one that tests/testkernel/build has made."""
 
     # What a machine needs, beside what the kernel has built in. vfio-pci is there to compare with.
-    MODULES = ("virtio_iommu", "virtio_pci", "virtio_console", "vfio", "vfio_iommu_type1", "vfio_pci_core", "vfio_pci")
+    MODULES = ("virtio_pci", "virtio_console", "vfio", "vfio_iommu_type1", "vfio_pci_core", "vfio_pci")
     NOT_LOADED = ("vfio_pci",)
 
     def __init__(self, name):
         self.name = name
         self.release = self._ask("release")
         self.headers = pathlib.Path(self._ask("kdir"))
+        config = (self.headers / ".config").read_text()
+        self.arch = next(a for a in ARCHITECTURES if f"\n{a.option}=y\n" in config)
         # All of a kernel is below one directory, "/" for Debian's, laid out as Debian does: boot, usr/lib/modules, usr/src.
         self.root = self.headers.parents[2]
         self.directory = self.root / "usr/lib/modules" / self.release
-        self.has_virtio_iommu = bool(self._files("virtio_iommu"))
+        # Whether a machine with it can have the model GPU.
+        self.has_model = self.arch.iommu_module is None or bool(self._files(self.arch.iommu_module))
 
     def _ask(self, word):
         done = subprocess.run([str(PROJECT / "scripts/toolbox"), word, self.name], capture_output=True, text=True)
@@ -351,6 +511,14 @@ class Kernel:
                               capture_output=True, text=True)
         # With -d / the names begin with two slashes.
         return [re.sub("^//", "/", line.split()[1]) for line in done.stdout.splitlines() if line.startswith("insmod ")]
+
+    def provides(self, module):
+        """Whether there is a module of that name."""
+        return bool(self._files(module))
+
+    def module_path(self, module):
+        """The module's own file, as it is in the package."""
+        return pathlib.Path(self._files(module)[-1])
 
     def _guest_name(self, path):
         """What a file of this kernel is called in the guest, where /lib is no link."""
@@ -377,17 +545,18 @@ class Kernel:
     def initramfs(self):
         """busybox, kernel modules and the libraries of dynamic programs: what no run changes."""
         paths, load = [], []
-        for module in self.MODULES:
+        iommu = [self.arch.iommu_module] if self.arch.iommu_module else []
+        for module in [*iommu, *self.MODULES]:
             for path in self._files(module):
                 if path not in paths:
                     paths.append(path)
                     if module not in self.NOT_LOADED:
                         load.append(re.sub(r"\.(xz|zst|gz)$", "", self._guest_name(path)))
-        libraries = "/usr/lib/aarch64-linux-gnu"
-        wanted = {"/bin/busybox": "/usr/bin/busybox", "/lib/ld-linux-aarch64.so.1": f"{libraries}/ld-linux-aarch64.so.1"}
+        libraries, loader = self.arch.libraries, self.arch.loader
+        wanted = {"/bin/busybox": self.arch.busybox, loader: f"{libraries}/{pathlib.Path(loader).name}"}
         for name in ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1",
                      "libcmocka.so.0"):
-            wanted[f"/lib/aarch64-linux-gnu/{name}"] = f"{libraries}/{name}"
+            wanted[f"{libraries.removeprefix('/usr')}/{name}"] = f"{libraries}/{name}"
         wanted.update({self._guest_name(p): p for p in paths})
         contents = {guest: pathlib.Path(host).read_bytes() for guest, host in wanted.items()}
 
@@ -486,13 +655,14 @@ class Machine:
     def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
                  module_params="", append="", handlers=None, allow=(), timeout=120, log=None, echo=None):
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
+        self.arch = self.kernel.arch
         self.memory_size = parse_size(memory or 0)
-        if self.memory_size & (self.memory_size - 1) or self.memory_size > PCI_WINDOW_SIZE // 2:
+        if self.memory_size & (self.memory_size - 1) or self.memory_size > MEMORY_MAX:
             raise ConfigError("the memory's size must be a power of two up to 256G")
-        self.memory_address = PCI_WINDOW if self.memory_size else 0
-        self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
-        place_gpus(self.gpus, self.memory_address)
         self.ram, self.smp = parse_size(ram), smp
+        self.memory_address = memory_address(self.arch, self.ram, self.memory_size) if self.memory_size else 0
+        self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
+        place_gpus(self.gpus, self.memory_address, self.arch)
         self.files = dict(files or {})
         self.commands = []
         for i, c in enumerate(commands, 1):
@@ -504,9 +674,9 @@ class Machine:
         self.handlers = {"peek": self._peek, "poke": self._poke, "counters": self._counters, "ready": self._ready,
                          **(handlers or {})}
         self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
-        self.kind = "vfio-user" if self.kernel.has_virtio_iommu else "bochs"
+        self.kind = "vfio-user" if self.kernel.has_model else "bochs"
         self.models = {}
-        self.qemu = self._log = None
+        self.qemu = self._log = self._trouble = None
         self.memory_fd = -1
         self._stack = contextlib.ExitStack()
         self._started = None
@@ -526,7 +696,7 @@ class Machine:
     def _files(self, directory):
         """The initramfs: the ACPI table in front, as the kernel wants it, then what no run changes, then this run's."""
         parts = []
-        if any(properties_of(g) for g in self.gpus):
+        if any(properties_of(g) or g.model.get("power") for g in self.gpus):
             table = Cpio()
             table.file("kernel/firmware/acpi/gpu.aml", compile_asl(make_asl(self.gpus), directory))
             parts.append(table.finish())
@@ -560,20 +730,23 @@ class Machine:
     def _arguments(self, directory, initrd):
         smmu = ",iommu=smmuv3" if self.kind == "bochs" else ""
         # Warnings must be seen, boot should be fast: nothing here changes what the driver meets.
-        append = ("console=ttyAMA0 loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
-                  + self.append).strip()
+        append = (f"console={self.arch.console} loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
+                  f"{self.arch.append} {self.append}").strip()
         # A runner that is killed by force can clean up nothing: the kernel then ends QEMU.
-        a = ["setpriv", "--pdeathsig", "KILL", "qemu-system-aarch64", "-M", f"virt,gic-version=3,memory-backend=ram{smmu}", "-cpu", "neoverse-n1",
-             "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+        a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram{smmu}",
+             "-cpu", self.arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
              # Shared, so that a vfio-user device can map it for DMA.
              "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
-             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot", "-bios", FIRMWARE,
-             "-kernel", str(self.kernel.image()), "-initrd", str(initrd), "-append", append,
+             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
+             *self.arch.firmware, "-kernel", str(self.kernel.image()), "-initrd", str(initrd), "-append", append,
              "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-             "-chardev", f"socket,id=test,path={directory}/test.sock",
-             "-device", "virtio-serial-pci,addr=2", "-device", "virtserialport,chardev=test,name=test"]
+             "-chardev", f"socket,id=test,path={directory}/test.sock"]
+        if self.arch is AMD64:
+            a += ["-S", "-chardev", f"socket,id=gdb,path={directory}/gdb.sock", "-gdb", "chardev:gdb"]
+        # QEMU wants an IOMMU before the devices behind it.
         if self.kind == "vfio-user":
-            a += ["-device", "virtio-iommu-pci,addr=1"]
+            a += self.arch.iommu
+        a += ["-device", "virtio-serial-pci,addr=2", "-device", "virtserialport,chardev=test,name=test"]
         if self.memory_size:
             a += ["-object", f"memory-backend-file,id=gpumem,size={self.memory_size},share=on,reserve=off,"
                   f"mem-path=/proc/self/fd/{self.memory_fd}", "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
@@ -609,24 +782,39 @@ class Machine:
                 server = model.Server(device, f"{directory}/gpu{i}.sock").start()
                 enter(server.stop)
                 self.models[g.name] = server
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        enter(self._listener.close)
-        self._listener.bind(f"{directory}/test.sock")
-        self._listener.listen(1)
+        self._listener = self._listen(f"{directory}/test.sock")
+        debugger = self._listen(f"{directory}/gdb.sock") if self.arch is AMD64 else None
         self._stderr = open(f"{directory}/qemu.err", "w+b")
         enter(self._stderr.close)
         self._started = time.monotonic()
         self.qemu = subprocess.Popen(
             self._arguments(directory, initrd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
             pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
+        enter(self.qemu.stdout.close)
         enter(self._end_qemu)
+        if debugger:
+            try:
+                debugger.settimeout(min(self.timeout, 60))
+                connection, _ = debugger.accept()
+                with connection:
+                    connection.settimeout(min(self.timeout, 60))
+                    widen_acpi_integers(Debugger(connection))
+            except OSError as e:
+                self._trouble = f"before the kernel: {e}"
+                self._end_qemu()
         return self
+
+    def _listen(self, path):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._stack.callback(listener.close)
+        listener.bind(path)
+        listener.listen(1)
+        return listener
 
     def _end_qemu(self):
         if self.qemu.poll() is None:
             self.qemu.kill()
         self.qemu.wait()
-        self.qemu.stdout.close()
 
     # Running it.
 
@@ -637,6 +825,8 @@ class Machine:
         result = self._result = Result(self.kernel.name, self.kernel.release)
         self._current = None
         self._in_dmesg = self._done = False
+        if self._trouble:
+            result.failures.append(self._trouble)
         try:
             self._loop(result)
             result.seconds = time.monotonic() - self._started

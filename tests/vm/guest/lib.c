@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 /* The channel to the test runner, inherited from init. */
 #define HOST_FD		3
 
-static struct gpu gpus[40];
+static struct gpu gpus[64];
 static size_t gpu_count;
 
 static void load_gpus(void)
@@ -28,7 +29,7 @@ static void load_gpus(void)
 	FILE *f = fopen(GPUS_CONF, "r");
 
 	assert_non_null(f);
-	while (fgets(line, sizeof(line), f) && gpu_count < 40) {
+	while (fgets(line, sizeof(line), f) && gpu_count < ARRAY_SIZE(gpus)) {
 		struct gpu *g = &gpus[gpu_count];
 
 		char base[32], size[32], kind[32];
@@ -45,7 +46,7 @@ static void load_gpus(void)
 	fclose(f);
 }
 
-const struct gpu *gpu_find(const char *name)
+static const struct gpu *look_up(const char *name)
 {
 	size_t i;
 
@@ -54,8 +55,21 @@ const struct gpu *gpu_find(const char *name)
 	for (i = 0; i < gpu_count; i++)
 		if (!strcmp(gpus[i].name, name))
 			return &gpus[i];
-	fail_msg("no GPU called %s in " GPUS_CONF, name);
 	return NULL;
+}
+
+const struct gpu *gpu_find(const char *name)
+{
+	const struct gpu *gpu = look_up(name);
+
+	if (!gpu)
+		fail_msg("no GPU called %s in " GPUS_CONF, name);
+	return gpu;
+}
+
+bool gpu_exists(const char *name)
+{
+	return look_up(name);
 }
 
 static int write_file(const char *path, const char *text)
@@ -78,6 +92,25 @@ int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
 		 file);
 	return write_file(path, text);
+}
+
+void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
+		    size_t size)
+{
+	char path[128];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	len = read(fd, text, size - 1);
+	assert_true(len >= 0);
+	close(fd);
+	text[len] = 0;
+	text[strcspn(text, "\n")] = 0;
 }
 
 bool gpu_bound(const struct gpu *gpu)
@@ -283,6 +316,64 @@ int vfio_reset(struct vfio *v)
 	return ioctl(v->device, VFIO_DEVICE_RESET) ? -errno : 0;
 }
 
+int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,
+		     size_t size)
+{
+	union {
+		struct vfio_device_feature f;
+		char bytes[128];
+	} u = { .f = {
+		.argsz = sizeof(u.f) + size,
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
+	} };
+
+	assert_true(u.f.argsz <= sizeof(u));
+	if (size)
+		memcpy(u.f.data, data, size);
+	return ioctl(v->device, VFIO_DEVICE_FEATURE, &u.f) ? -errno : 0;
+}
+
+int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
+		 uint32_t count, const struct dma_range *ranges)
+{
+	struct {
+		struct vfio_device_feature f;
+		uint32_t region;
+		uint32_t open_flags;
+		uint32_t flags;
+		uint32_t count;
+		struct dma_range ranges[DMA_RANGES];
+	} r = {
+		.f = {
+			.argsz = sizeof(r),
+			.flags = VFIO_DEVICE_FEATURE_GET | 11,
+		},
+		.region = region,
+		.open_flags = O_RDWR | O_CLOEXEC,
+		.flags = flags,
+		.count = count,
+	};
+	int fd;
+
+	assert_true(count <= DMA_RANGES);
+	memcpy(r.ranges, ranges, count * sizeof(*ranges));
+	fd = ioctl(v->device, VFIO_DEVICE_FEATURE, &r);
+	return fd < 0 ? -errno : fd;
+}
+
+uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg)
+{
+	uint32_t val;
+
+	assert_int_equal(vfio_read(v, reg, &val, 4), 4);
+	return val;
+}
+
+void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val)
+{
+	assert_int_equal(vfio_write(v, reg, &val, 4), 4);
+}
+
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 	       uint64_t length, int prot, int flags, int *err)
 {
@@ -390,6 +481,24 @@ int klog_count(const char *text)
 	return count;
 }
 
+bool klog_wait(const char *text, int ms)
+{
+	uint64_t end = now_ms() + ms;
+	struct pollfd p = { .fd = klog, .events = POLLIN };
+	char record[8192];
+	int64_t left;
+
+	for (;;) {
+		while (klog_record(record, sizeof(record)))
+			if (strstr(record, text))
+				return true;
+		left = end - now_ms();
+		if (left <= 0)
+			return false;
+		poll(&p, 1, left);
+	}
+}
+
 bool klog_next(int *level, char *line, size_t size)
 {
 	char record[8192];
@@ -408,31 +517,48 @@ bool klog_next(int *level, char *line, size_t size)
 #define MODULE		"/vm/module.ko"
 #define MODULE_PARAMS	"/vm/module.params"
 
-int module_load(void)
+static int load_with(const char *path, const char *params)
 {
-	char params[256] = "";
-	int fd = open(MODULE_PARAMS, O_RDONLY);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	int ret = 0;
 
-	assert_true(fd >= 0);
-	assert_true(read(fd, params, sizeof(params) - 1) >= 0);
-	close(fd);
-	params[strcspn(params, "\n")] = 0;
-
-	fd = open(MODULE, O_RDONLY | O_CLOEXEC);
-	assert_true(fd >= 0);
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
 	if (syscall(SYS_finit_module, fd, params, 0))
 		ret = -errno;
 	close(fd);
 	return ret;
 }
 
+int module_load(void)
+{
+	char params[256] = "";
+	int fd = open(MODULE_PARAMS, O_RDONLY);
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, params, sizeof(params) - 1) >= 0);
+	close(fd);
+	params[strcspn(params, "\n")] = 0;
+	return load_with(MODULE, params);
+}
+
+int load_file(const char *path)
+{
+	return load_with(path, "");
+}
+
+int unload(const char *name)
+{
+	return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
+}
+
 int module_unload(void)
 {
-	return syscall(SYS_delete_module, DRIVER, O_NONBLOCK) ? -errno : 0;
+	return unload(DRIVER);
 }
 
 void *volatile sigbus_addr;
+volatile int sigbus_code;
 static sigjmp_buf sigbus_jmp;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
@@ -440,6 +566,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	(void)sig;
 	(void)context;
 	sigbus_addr = info->si_addr;
+	sigbus_code = info->si_code;
 	siglongjmp(sigbus_jmp, 1);
 }
 
@@ -469,8 +596,11 @@ void touch_write(void *addr)
 	*(volatile char *)addr = 1;
 }
 
-/* Asks a handler of the test runner; the answer, without "ok ", is in @answer. */
-static void ask_host(const char *question, char *answer, size_t size)
+/*
+ * Asks a handler of the test runner; its answer, without "ok ", or what it says
+ * of its failure is in @answer.
+ */
+static bool asked(const char *question, char *answer, size_t size)
 {
 	size_t len = strlen(question), got = 0;
 
@@ -485,10 +615,17 @@ static void ask_host(const char *question, char *answer, size_t size)
 	}
 	answer[got] = 0;
 	if (strncmp(answer, "ok", 2))
-		fail_msg("the host answers \"%s\" to %s", answer, question);
+		return false;
 	memmove(answer, answer + 2, got - 1);
 	if (answer[0] == ' ')
 		memmove(answer, answer + 1, strlen(answer));
+	return true;
+}
+
+static void ask_host(const char *question, char *answer, size_t size)
+{
+	if (!asked(question, answer, size))
+		fail_msg("the host answers \"%s\" to %s", answer, question);
 }
 
 #define HOST_MAX	1024
@@ -525,4 +662,59 @@ void host_poke(uint64_t phys, const void *buf, size_t count)
 		at += sprintf(question + at, "%02x", p[i]);
 	sprintf(question + at, "\n");
 	ask_host(question, answer, sizeof(answer));
+}
+
+void host_ask(char *answer, size_t size, const char *format, ...)
+{
+	char question[256] = "@@HOST ", unused[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(question + 7, sizeof(question) - 8, format, args);
+	va_end(args);
+	strcat(question, "\n");
+	if (answer)
+		ask_host(question, answer, size);
+	else
+		ask_host(question, unused, sizeof(unused));
+}
+
+bool host_try(char *answer, size_t size, const char *format, ...)
+{
+	char question[256] = "@@HOST ";
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(question + 7, sizeof(question) - 8, format, args);
+	va_end(args);
+	strcat(question, "\n");
+	return asked(question, answer, size);
+}
+
+uint64_t host_counter(const struct gpu *gpu, const char *name)
+{
+	char answer[1024], key[64], *at;
+
+	host_ask(answer, sizeof(answer), "counters %s", gpu->name);
+	snprintf(key, sizeof(key), "\"%s\": ", name);
+	at = strstr(answer, key);
+	if (!at)
+		fail_msg("no counter %s in %s", name, answer);
+	return strtoull(at + strlen(key), NULL, 10);
+}
+
+void host_wait_counter(const struct gpu *gpu, const char *name,
+		       uint64_t at_least)
+{
+	uint64_t begin = now_ms();
+
+	/* Each question is a message to the host and back: no busy loop. */
+	while (host_counter(gpu, name) < at_least) {
+		if (now_ms() - begin > 10000)
+			fail_msg("%s of %s stays at %llu, not %llu", name,
+				 gpu->name,
+				 (unsigned long long)host_counter(gpu, name),
+				 (unsigned long long)at_least);
+		usleep(1000);
+	}
 }

@@ -42,8 +42,12 @@ struct gpu {
 	char port[16];		/* PCI address of the root port above it */
 };
 
-/* The GPU called @name.  Its absence is an error of the machine's making. */
+/*
+ * The GPU called @name.  Its absence is an error of the machine's making,
+ * unless gpu_exists() was asked first: not every machine has room for each.
+ */
 const struct gpu *gpu_find(const char *name);
+bool gpu_exists(const char *name);
 
 /*
  * Binds as an administrator would: driver_override, then the driver's bind
@@ -58,6 +62,10 @@ void gpu_unbind_all(void);
 
 /* Writes to a file below the device's sysfs folder. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
+
+/* Reads one, without its last line end.  It must be there. */
+void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
+		    size_t size);
 
 /* Maps the registers of an unbound GPU through sysfs. */
 volatile uint32_t *gpu_map_bar0(const struct gpu *gpu);
@@ -113,6 +121,30 @@ void vfio_region(struct vfio *v, unsigned int index, struct region *r);
 /* VFIO_DEVICE_RESET. */
 int vfio_reset(struct vfio *v);
 
+/* VFIO_DEVICE_FEATURE, to set @feature with the @size bytes of @data. */
+int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,
+		     size_t size);
+
+/* Bytes of a region, for the function below. */
+struct dma_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+#define DMA_RANGES	8
+
+/*
+ * VFIO_DEVICE_FEATURE_DMA_BUF, which the headers here don't have yet: exports up
+ * to DMA_RANGES ranges of a region as one dma-buf.  Its file descriptor, or a
+ * negative errno.
+ */
+int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
+		 uint32_t count, const struct dma_range *ranges);
+
+/* A register of BAR0 of an open device. */
+uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg);
+void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val);
+
 /* mmap of [offset, offset + length) of a region; negative errno in *@err. */
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 	       uint64_t length, int prot, int flags, int *err);
@@ -135,6 +167,12 @@ void klog_mark(void);
 int klog_count(const char *text);
 
 /*
+ * Waits until a line holds @text, for @ms milliseconds at the most; false if
+ * none came.  Lines up to that one count as seen.
+ */
+bool klog_wait(const char *text, int ms);
+
+/*
  * The next line of the kernel log since klog_mark() that neither this nor
  * klog_count() has seen, and its level (3: error, 4: warning, 6: info); false
  * if there is none.
@@ -152,12 +190,17 @@ void klog_rewind(void);
 int module_load(void);
 int module_unload(void);
 
+/* Another module, from a file, and without parameters; and by its name. */
+int load_file(const char *path);
+int unload(const char *name);
+
 /*
  * Runs @fn(@arg); true if it raised SIGBUS, whose address is then in
  * sigbus_addr.
  */
 bool raises_sigbus(void (*fn)(void *), void *arg);
 extern void *volatile sigbus_addr;
+extern volatile int sigbus_code;
 
 /* Touches of single bytes, for the function above. */
 void touch_read(void *addr);
@@ -169,5 +212,23 @@ void touch_write(void *addr);
  */
 void host_peek(uint64_t phys, void *buf, size_t count);
 void host_poke(uint64_t phys, const void *buf, size_t count);
+
+/*
+ * Asks a handler of the test runner, which must not fail.  The answer goes to
+ * @answer, or nowhere if that is NULL.
+ */
+void host_ask(char *answer, size_t size, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* The same for a handler that may fail: whether it did not. */
+bool host_try(char *answer, size_t size, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* One of the model's counters: see tests/model/gpu.py. */
+uint64_t host_counter(const struct gpu *gpu, const char *name);
+
+/* Waits until one of them is @at_least; fails the test after ten seconds. */
+void host_wait_counter(const struct gpu *gpu, const char *name,
+		       uint64_t at_least);
 
 #endif /* NVGRACE_TEST_LIB_H */

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * PCIe errors while a client has the GPU open: what it hears of them, and what
+ * it finds afterwards.  The kernel's aer_inject makes them: it pretends that
+ * the device and its root port have them in their registers, and raises the
+ * port's interrupt; all that follows is the kernel's real recovery.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define DELAY_MS	1500
+
+/* Bits of AER's status registers: by default fatal, not fatal, and corrected. */
+#define ERR_DATA_LINK		0x00000010
+#define ERR_COMPLETION_TIMEOUT	0x00004000
+#define ERR_COR_RECEIVER	0x00000001
+
+#define INJECTOR	"/dev/aer_inject"
+
+/* Recovery takes a second on its own: the bus needs that to come back. */
+#define RECOVERY_MS	30000
+
+static struct vfio v = { .device = -1 };
+static int err_fd = -1;
+static size_t page;
+static char *maps[2];
+static const unsigned int indexes[] = { USEMEM, RESMEM };
+
+/* What /dev/aer_inject takes. */
+struct error {
+	uint8_t bus;
+	uint8_t dev;
+	uint8_t fn;
+	uint32_t uncorrected;
+	uint32_t corrected;
+	uint32_t header[4];
+	uint32_t domain;
+};
+
+static void inject(const struct gpu *gpu, uint32_t uncorrected,
+		   uint32_t corrected)
+{
+	struct error e = { .uncorrected = uncorrected, .corrected = corrected };
+	unsigned int domain, bus, dev, fn;
+	int fd = open(INJECTOR, O_WRONLY);
+
+	if (fd < 0)
+		fail_msg(INJECTOR ": %s", strerror(errno));
+	if (sscanf(gpu->addr, "%x:%x:%x.%x", &domain, &bus, &dev, &fn) != 4)
+		fail_msg("%s is no PCI address", gpu->addr);
+	e.domain = domain;
+	e.bus = bus;
+	e.dev = dev;
+	e.fn = fn;
+	klog_mark();
+	if (write(fd, &e, sizeof(e)) != sizeof(e))
+		fail_msg("injecting into %s: %s", gpu->addr, strerror(errno));
+	close(fd);
+}
+
+static uint64_t resets(const struct gpu *gpu)
+{
+	return host_counter(gpu, "resets");
+}
+
+/* How often the client was told of an error since the last call. */
+static uint64_t told(void)
+{
+	uint64_t count = 0;
+
+	if (read(err_fd, &count, sizeof(count)) < 0)
+		assert_int_equal(errno, EAGAIN);
+	return count;
+}
+
+static void wait_until_told(void)
+{
+	struct pollfd p = { .fd = err_fd, .events = POLLIN };
+
+	assert_int_equal(poll(&p, 1, RECOVERY_MS), 1);
+}
+
+static void wait_for_the_end(const char *how)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "device recovery %s", how);
+	if (!klog_wait(text, RECOVERY_MS))
+		fail_msg("the log has no \"%s\"", text);
+}
+
+/* Opens a GPU, asks to be told of errors, and maps the start of both parts. */
+static void start(const char *name)
+{
+	union {
+		struct vfio_irq_set set;
+		char bytes[sizeof(struct vfio_irq_set) + sizeof(int32_t)];
+	} u = { .set = {
+		.argsz = sizeof(u),
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = VFIO_PCI_ERR_IRQ_INDEX,
+		.count = 1,
+	} };
+	size_t i;
+
+	page = sysconf(_SC_PAGESIZE);
+	vfio_start(&v, name);
+	err_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_true(err_fd >= 0);
+	memcpy(u.set.data, &err_fd, sizeof(err_fd));
+	if (ioctl(v.device, VFIO_DEVICE_SET_IRQS, &u))
+		fail_msg("VFIO_PCI_ERR_IRQ_INDEX: %s", strerror(errno));
+	for (i = 0; i < 2; i++)
+		maps[i] = vfio_map(&v, indexes[i], 0, 16 * page, RW,
+				   MAP_SHARED, NULL);
+}
+
+static void close_all(void)
+{
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		munmap(maps[i], 16 * page);
+	close(err_fd);
+	vfio_close(&v);
+}
+
+static void finish(void)
+{
+	close_all();
+	assert_int_equal(gpu_unbind(v.gpu), 0);
+}
+
+static int setup(void **state)
+{
+	int ret = load_file("/tests/aer_inject.ko");
+
+	if (ret)
+		print_error("aer_inject.ko: %s\n", strerror(-ret));
+	return ret;
+}
+
+static int teardown(void **state)
+{
+	return unload("aer_inject");
+}
+
+/* What a failed test has left open, nobody could unbind. */
+static int clean_up(void **state)
+{
+	if (v.device >= 0)
+		close_all();
+	gpu_unbind_all();
+	return 0;
+}
+
+static void write_bars(uint64_t bar)
+{
+	assert_int_equal(vfio_write(&v, CONFIG + 0x18, &bar, 8), 8);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar, 8), 8);
+}
+
+static void assert_bars(uint64_t bar)
+{
+	uint64_t back;
+
+	assert_int_equal(vfio_read(&v, CONFIG + 0x18, &back, 8), 8);
+	assert_int_equal(back, bar | 0xc);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x20, &back, 8), 8);
+	assert_int_equal(back, bar | 0xc);
+}
+
+static void without_fatal_error(const char *name, uint32_t uncorrected,
+				uint32_t corrected)
+{
+	uint64_t before, looks;
+	char back[8];
+	size_t i;
+
+	start(name);
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "kept");
+	write_bars(0x4000000000ULL);
+	before = resets(v.gpu);
+	looks = host_counter(v.gpu, "c2c_reads");
+
+	inject(v.gpu, uncorrected, corrected);
+	if (uncorrected) {
+		wait_until_told();
+		wait_for_the_end("successful");
+	} else if (!klog_wait("severity=Correct", RECOVERY_MS)) {
+		fail_msg("the log has no corrected error");
+	}
+	assert_int_equal(told(), uncorrected ? 1 : 0);
+
+	assert_int_equal(resets(v.gpu), before);
+	assert_bars(0x4000000000ULL);
+	for (i = 0; i < 2; i++) {
+		assert_string_equal(maps[i], "kept");
+		strcpy(maps[i] + 9 * page, "fresh");
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 9 * page,
+					   back, 6), 6);
+		assert_string_equal(back, "fresh");
+	}
+	/* Nobody had a reason to ask for readiness again. */
+	assert_int_equal(host_counter(v.gpu, "c2c_reads"), looks);
+	finish();
+}
+
+static void an_error_that_is_not_fatal_is_told_and_loses_nothing(void **state)
+{
+	without_fatal_error("gh200", ERR_COMPLETION_TIMEOUT, 0);
+	without_fatal_error("second", ERR_COMPLETION_TIMEOUT, 0);
+}
+
+static void a_corrected_error_is_nobodys_business(void **state)
+{
+	without_fatal_error("gh200", 0, ERR_COR_RECEIVER);
+}
+
+/* The recovery resets the link, and with it the device. */
+static void a_fatal_error_is_told_and_is_a_reset(void **state)
+{
+	uint64_t before;
+	char back[8];
+	size_t i;
+
+	start("second");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	write_bars(0x4000000000ULL);
+	before = resets(v.gpu);
+
+	inject(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("successful");
+	assert_int_equal(told(), 1);
+	assert_true(resets(v.gpu) > before);
+	assert_bars(0);
+
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]), back, 7), 7);
+		assert_string_equal(back, "before");
+		assert_string_equal(maps[i], "before");
+		strcpy(maps[i] + 5 * page, "fresh");
+		assert_string_equal(maps[i] + 5 * page, "fresh");
+	}
+	/* Registers of its own, too, as after any other reset. */
+	assert_int_equal(vfio_bar0_read(&v, BAR0_HBM), 0xff);
+	finish();
+}
+
+/* A page that was touched before is taken away by the error, and waits, too. */
+static void after_a_fatal_error_the_memory_is_waited_for(void **state)
+{
+	uint64_t begin;
+	char byte;
+	int i;
+
+	start("second");
+	strcpy(maps[0], "before");
+	for (i = 0; i < 2; i++) {
+		vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+		inject(v.gpu, ERR_DATA_LINK, 0);
+		wait_until_told();
+		wait_for_the_end("successful");
+		told();
+
+		/* Not ready, and will be in a while. */
+		host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
+		begin = now_ms();
+		if (i)
+			assert_string_equal(maps[0], "before");
+		else
+			assert_int_equal(vfio_read(&v, REGION(RESMEM), &byte, 1),
+					 1);
+		assert_true(now_ms() - begin >= DELAY_MS - 100);
+		assert_true(now_ms() - begin < DELAY_MS + 5000);
+	}
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	finish();
+}
+
+/* Who reads and writes meanwhile waits until the recovery has ended. */
+static volatile bool stop;
+static volatile uint64_t good, bad;
+
+static void *use(void *arg)
+{
+	unsigned int index = *(const unsigned int *)arg;
+	uint64_t word = 0x5a5a5a5a5a5a5a5a, back;
+	ssize_t ret;
+
+	while (!stop) {
+		ret = vfio_write(&v, REGION(index) + 64 * KiB, &word, 8);
+		if (ret == 8)
+			ret = vfio_read(&v, REGION(index) + 64 * KiB, &back, 8);
+		if (ret == 8 && back == word)
+			__atomic_fetch_add(&good, 1, __ATOMIC_RELAXED);
+		else
+			__atomic_fetch_add(&bad, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void users_meanwhile_wait_and_go_on(void **state)
+{
+	pthread_t threads[4];
+	uint64_t before;
+	size_t i;
+
+	start("second");
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 300);
+	stop = false;
+	good = 0;
+	bad = 0;
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, use,
+						(void *)&indexes[i % 2]), 0);
+	for (i = 0; i < 5; i++) {
+		inject(v.gpu, ERR_DATA_LINK, 0);
+		wait_until_told();
+		wait_for_the_end("successful");
+		assert_int_equal(told(), 1);
+		before = good;
+		while (good < before + 100)
+			usleep(1000);
+	}
+	stop = true;
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	print_message("# %llu accesses\n", (unsigned long long)good);
+	assert_int_equal(bad, 0);
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	finish();
+}
+
+static void a_fatal_error_on_a_gpu_that_nobody_has_open(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+	uint64_t before;
+	char back[8];
+
+	start("second");
+	strcpy(maps[0], "idle");
+	close_all();
+
+	before = resets(gpu);
+	inject(gpu, ERR_DATA_LINK, 0);
+	wait_for_the_end("successful");
+	assert_true(resets(gpu) > before);
+
+	vfio_open(&v, gpu);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
+	assert_string_equal(back, "idle");
+	vfio_stop(&v);
+}
+
+/*
+ * The kernel never resets the bus of a GH200, whatever the reason: it can't
+ * recover.  The client hears of it, and is kept from memory whose state nobody
+ * can ask for.
+ */
+static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	uint64_t before, count;
+	char path[64], back[8];
+	int fd, i;
+
+	start("gh200");
+	strcpy(maps[0], "lost");
+	before = resets(gpu);
+	inject(gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	/*
+	 * Once for the error, and once for the failure; of which older kernels
+	 * tell no driver, so that the first read waits in vain.
+	 */
+	count = told();
+	assert_true(count == 1 || count == 2);
+	assert_int_equal(resets(gpu), before);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), -EIO);
+	assert_int_equal(vfio_read(&v, REGION(RESMEM), back, 5), -EIO);
+	assert_true(raises_sigbus(touch_read, maps[1] + page));
+	finish();
+
+	/* Taken out and put in again, it is as good as new. */
+	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
+		 gpu->port);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "1", 1), 1);
+	close(fd);
+	vfio_start(&v, "gh200");
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
+		assert_string_equal(back, "lost");
+		assert_int_equal(vfio_reset(&v), 0);
+	}
+	vfio_stop(&v);
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, clean_up)
+
+static const struct CMUnitTest tests[] = {
+	TEST(an_error_that_is_not_fatal_is_told_and_loses_nothing),
+	TEST(a_corrected_error_is_nobodys_business),
+	TEST(a_fatal_error_is_told_and_is_a_reset),
+	TEST(after_a_fatal_error_the_memory_is_waited_for),
+	TEST(users_meanwhile_wait_and_go_on),
+	TEST(a_fatal_error_on_a_gpu_that_nobody_has_open),
+	TEST(a_gh200_that_can_not_recover_is_lost_to_its_client),
+};
+
+int main(void)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("aer", tests, setup, teardown);
+}

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory errors in GPU memory: who has the page mapped is told, with the right
+ * address, and nobody else.  The kernel makes them itself, through the file by
+ * which an administrator takes a bad page out of use; from there on everything
+ * is as after a report of the hardware.
+ *
+ *	poison reported|ignored
+ *
+ * "ignored" is for kernels that handle no errors of memory without struct
+ * pages: there, too, nothing may break.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW	(PROT_READ | PROT_WRITE)
+
+static struct vfio v;
+static size_t page;
+static uint64_t resmem_phys;
+
+/* Declares the page at @phys bad; 0 or the kernel's error. */
+static int poison(uint64_t phys)
+{
+	static const char path[] = "/sys/devices/system/memory/hard_offline_page";
+	char text[32];
+	int fd = open(path, O_WRONLY);
+	int ret = 0;
+
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)phys);
+	klog_mark();
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+struct bad_page {
+	uint64_t phys;
+	int ret;
+};
+
+static void poison_it(void *arg)
+{
+	struct bad_page *bad = arg;
+
+	bad->ret = poison(bad->phys);
+}
+
+/*
+ * Poisons the page behind @addr in the caller's own mapping, which is told as
+ * if it had touched it.
+ */
+static void assert_told(void *addr, uint64_t phys)
+{
+	struct bad_page bad = { phys, 1 };
+
+	assert_true(raises_sigbus(poison_it, &bad));
+	assert_int_equal(sigbus_code, BUS_MCEERR_AR);
+	assert_ptr_equal(sigbus_addr, addr);
+	assert_int_equal(klog_count("Recovered"), 1);
+}
+
+static void assert_not_told(uint64_t phys)
+{
+	struct bad_page bad = { phys, 1 };
+
+	assert_false(raises_sigbus(poison_it, &bad));
+}
+
+static int setup(void **state)
+{
+	page = sysconf(_SC_PAGESIZE);
+	vfio_start(&v, "gh200");
+	resmem_phys = v.gpu->base + v.gpu->size - 1280 * MiB;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	vfio_stop(&v);
+	return 0;
+}
+
+static void bad_pages_of_both_parts_are_told_with_their_address(void **state)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		char *map = vfio_map(&v, indexes[i], 0, 64 * page, RW,
+				     MAP_SHARED, NULL);
+
+		strcpy(map + 8 * page, "next to it");
+		strcpy(map + 7 * page, "bad");
+		assert_told(map + 7 * page, phys + 7 * page);
+		/* The first and the last page of the mapping. */
+		assert_told(map, phys);
+		assert_told(map + 63 * page, phys + 63 * page);
+		/* Beside it, and outside of it. */
+		assert_string_equal(map + 8 * page, "next to it");
+		assert_not_told(phys + 64 * page);
+		munmap(map, 64 * page);
+	}
+}
+
+static void the_offset_of_the_mapping_counts(void **state)
+{
+	char *map = vfio_map(&v, USEMEM, GiB + 16 * page, 16 * page, RW,
+			     MAP_SHARED, NULL);
+
+	touch_write(map + 3 * page);
+	assert_told(map + 3 * page, v.gpu->base + GiB + 19 * page);
+	assert_not_told(v.gpu->base + GiB + 15 * page);
+	assert_not_told(v.gpu->base + GiB + 32 * page);
+	assert_not_told(v.gpu->base + 3 * page);
+	/* A page that nobody has touched yet is told, too. */
+	assert_told(map + 9 * page, v.gpu->base + GiB + 25 * page);
+	munmap(map, 16 * page);
+}
+
+/* Where the kernel has them, the mapping is one of huge entries. */
+static void a_bad_page_in_a_huge_mapping_is_told_by_itself(void **state)
+{
+	uint64_t at = 512 * MiB + 37 * page;
+	char *map = vfio_map(&v, USEMEM, 0, GiB, RW, MAP_SHARED, NULL);
+
+	memset(map + 512 * MiB, 0x11, 64 * page);
+	assert_told(map + at, v.gpu->base + at);
+	assert_int_equal(map[at - 1], 0x11);
+	assert_int_equal(map[at + page], 0x11);
+	munmap(map, GiB);
+}
+
+static void after_a_bad_page_the_others_go_on(void **state)
+{
+	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	char back[16];
+
+	assert_told(map + 2 * page, v.gpu->base + 2 * page);
+	strcpy(map + 3 * page, "goes on");
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 3 * page, back, 8), 8);
+	assert_string_equal(back, "goes on");
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_string_equal(map + 3 * page, "goes on");
+	/* And is told again, as often as it shows. */
+	assert_told(map + 2 * page, v.gpu->base + 2 * page);
+	munmap(map, 16 * page);
+}
+
+static void moved_and_split_mappings_are_told_where_they_are(void **state)
+{
+	char *map = vfio_map(&v, RESMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	char *place;
+
+	/* A hole in the middle. */
+	assert_int_equal(munmap(map + 4 * page, page), 0);
+	assert_not_told(resmem_phys + 4 * page);
+	assert_told(map + 5 * page, resmem_phys + 5 * page);
+
+	place = mremap(map, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       mmap(NULL, 4 * page, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	if (place == MAP_FAILED)
+		fail_msg("mremap: %s", strerror(errno));
+	assert_told(place + page, resmem_phys + page);
+	munmap(place, 4 * page);
+	munmap(map + 5 * page, 11 * page);
+}
+
+/* Leaves the child to be asked for its status: the signal may come at any time. */
+static void wait_for_child(void *arg)
+{
+	siginfo_t info;
+
+	waitid(P_PID, *(pid_t *)arg, &info, WEXITED | WNOWAIT);
+}
+
+/* As a VMM is, which asks for it: the error comes while it does other things. */
+static void an_error_that_shows_elsewhere_is_told_early(void **state)
+{
+	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	int status;
+	pid_t pid;
+
+	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_SET,
+			       PR_MCE_KILL_EARLY, 0, 0), 0);
+	touch_write(map);
+	pid = fork();
+	if (!pid) {
+		/* Who has it not mapped is not told. */
+		munmap(map, 16 * page);
+		_exit(poison(v.gpu->base + 6 * page) ? 1 : 0);
+	}
+	assert_true(raises_sigbus(wait_for_child, &pid));
+	assert_int_equal(sigbus_code, BUS_MCEERR_AO);
+	assert_ptr_equal(sigbus_addr, map + 6 * page);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0), 0);
+	munmap(map, 16 * page);
+}
+
+static void a_mapping_without_the_file_descriptor_is_told(void **state)
+{
+	struct vfio other;
+	char *map;
+
+	vfio_start(&other, "second");
+	map = vfio_map(&other, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	vfio_close(&other);
+	assert_told(map + page, other.gpu->base + page);
+	munmap(map, 16 * page);
+	assert_int_equal(gpu_unbind(other.gpu), 0);
+}
+
+static void each_gpu_has_its_own_errors(void **state)
+{
+	struct vfio other;
+	char *map, *map2;
+
+	vfio_start(&other, "second");
+	map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	map2 = vfio_map(&other, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	assert_told(map + page, v.gpu->base + page);
+	assert_told(map2 + page, other.gpu->base + page);
+	munmap(map2, 16 * page);
+	vfio_stop(&other);
+	/* The one that is still open. */
+	assert_told(map + 2 * page, v.gpu->base + 2 * page);
+	munmap(map, 16 * page);
+}
+
+static void of_a_closed_gpu_the_log_alone_is_told(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+	struct vfio other;
+	int i;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	for (i = 0; i < 2; i++) {
+		assert_true(poison(gpu->base) < 0);
+		assert_int_equal(klog_count("Recovered"), 0);
+		/* Opened and closed once, it is as before. */
+		vfio_open(&other, gpu);
+		assert_int_equal(poison(gpu->base), 0);
+		vfio_close(&other);
+	}
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_true(poison(gpu->base) < 0);
+}
+
+/* For kernels that don't know whose memory it is. */
+static void an_error_is_an_error_and_breaks_nothing(void **state)
+{
+	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	struct bad_page bad = { v.gpu->base, 0 };
+
+	strcpy(map, "still there");
+	assert_false(raises_sigbus(poison_it, &bad));
+	assert_true(bad.ret < 0);
+	assert_string_equal(map, "still there");
+	munmap(map, 16 * page);
+}
+
+static const struct CMUnitTest reported[] = {
+	cmocka_unit_test(bad_pages_of_both_parts_are_told_with_their_address),
+	cmocka_unit_test(the_offset_of_the_mapping_counts),
+	cmocka_unit_test(a_bad_page_in_a_huge_mapping_is_told_by_itself),
+	cmocka_unit_test(after_a_bad_page_the_others_go_on),
+	cmocka_unit_test(moved_and_split_mappings_are_told_where_they_are),
+	cmocka_unit_test(an_error_that_shows_elsewhere_is_told_early),
+	cmocka_unit_test(a_mapping_without_the_file_descriptor_is_told),
+	cmocka_unit_test(each_gpu_has_its_own_errors),
+	cmocka_unit_test(of_a_closed_gpu_the_log_alone_is_told),
+};
+
+static const struct CMUnitTest ignored[] = {
+	cmocka_unit_test(an_error_is_an_error_and_breaks_nothing),
+};
+
+int main(int argc, char **argv)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	if (argc == 2 && !strcmp(argv[1], "reported"))
+		return cmocka_run_group_tests_name("poison", reported, setup,
+						   teardown);
+	if (argc == 2 && !strcmp(argv[1], "ignored"))
+		return cmocka_run_group_tests_name("poison", ignored, setup,
+						   teardown);
+	fprintf(stderr, "usage: poison reported|ignored\n");
+	return 2;
+}

@@ -1,0 +1,544 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Runtime power management of a GPU whose power the firmware can cut, so that
+ * the kernel puts it into D3cold: when nobody has it open, and when its user
+ * asks for low power.  The model counts whatever reaches it without power; the
+ * test runner watches the memory, which is not behind the model.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define ENTRY_WAKEUP	VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
+#define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
+#define DELAY_MS	1500
+/* Beyond what is asked for, in an emulated machine on a busy host. */
+#define SLACK_MS	4000
+/* Where QEMU's virt machine has config space, 1 MiB a bus. */
+#define ECAM		0x4010000000ULL
+
+static struct vfio v;
+static const struct gpu *gpu;
+static size_t page;
+
+/* Both parts: physical address, region, and a mapping of the first pages. */
+static struct part {
+	unsigned int index;
+	uint64_t phys;
+	char *map;
+} parts[2];
+
+static uint64_t offs(void)
+{
+	return host_counter(gpu, "power_offs");
+}
+
+static uint64_t ons(void)
+{
+	return host_counter(gpu, "power_ons");
+}
+
+/* Asks for low power, and waits until the power is off. */
+static void enter(void)
+{
+	uint64_t before = offs();
+
+	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
+	host_wait_counter(gpu, "power_offs", before + 1);
+}
+
+static void leave(void)
+{
+	assert_int_equal(vfio_set_feature(&v, EXIT, NULL, 0), 0);
+	assert_int_equal(offs(), ons());
+}
+
+static void set_delay(uint32_t ms)
+{
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, ms);
+}
+
+static void assert_nothing_reached_it(void)
+{
+	assert_int_equal(host_counter(gpu, "accesses_without_power"), 0);
+}
+
+static int setup(void **state)
+{
+	size_t i;
+
+	page = sysconf(_SC_PAGESIZE);
+	gpu = gpu_find("d3cold");
+	vfio_start(&v, "d3cold");
+	for (i = 0; i < 2; i++) {
+		parts[i].index = i ? RESMEM : USEMEM;
+		parts[i].phys = gpu->base + (i ? gpu->size - 1280 * MiB : 0);
+		parts[i].map = vfio_map(&v, parts[i].index, 0, 16 * page, RW,
+					MAP_SHARED, NULL);
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	munmap(parts[0].map, 16 * page);
+	munmap(parts[1].map, 16 * page);
+	vfio_stop(&v);
+	return 0;
+}
+
+/* What the runner has seen in the guarded memory: power cycles, and writes. */
+static void ask_guard(unsigned int *cycles, unsigned int *touched)
+{
+	char answer[64];
+
+	host_ask(answer, sizeof(answer), "guarded %s", gpu->name);
+	if (sscanf(answer, "%u %u", cycles, touched) != 2)
+		fail_msg("\"%s\" should be two numbers", answer);
+}
+
+/* Every test begins awake, and ends so. */
+static int back_to_normal(void **state)
+{
+	vfio_set_feature(&v, EXIT, NULL, 0);
+	set_delay(0);
+	return 0;
+}
+
+/* Without this one, the others could pass on a machine without D3cold. */
+static void in_low_power_the_kernel_says_D3cold(void **state)
+{
+	char text[32];
+
+	enter();
+	assert_int_equal(offs(), ons() + 1);
+	/* This attribute doesn't wake the device. */
+	gpu_sysfs_read(gpu, "power_state", text, sizeof(text));
+	assert_string_equal(text, "D3cold");
+	leave();
+	gpu_sysfs_read(gpu, "power_state", text, sizeof(text));
+	assert_string_equal(text, "D0");
+	assert_nothing_reached_it();
+}
+
+static void a_fault_in_low_power_is_SIGBUS_and_does_not_wake(void **state)
+{
+	uint64_t before;
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		strcpy(parts[i].map, "touched before");
+	enter();
+	before = ons();
+	for (i = 0; i < 2; i++) {
+		char *map = parts[i].map;
+
+		/* One that was touched, and one that was not. */
+		assert_true(raises_sigbus(touch_read, map));
+		assert_ptr_equal(sigbus_addr, map);
+		assert_true(raises_sigbus(touch_write, map + 9 * page));
+		assert_ptr_equal(sigbus_addr, map + 9 * page);
+	}
+	assert_int_equal(ons(), before);
+	leave();
+	for (i = 0; i < 2; i++) {
+		assert_string_equal(parts[i].map, "touched before");
+		strcpy(parts[i].map + 9 * page, "fresh");
+		assert_string_equal(parts[i].map + 9 * page, "fresh");
+	}
+	assert_nothing_reached_it();
+}
+
+static void reads_and_writes_wake_it_for_as_long_as_they_last(void **state)
+{
+	uint64_t word = 0x0123456789abcdef, back, cycles;
+	size_t i;
+
+	enter();
+	for (i = 0; i < 2; i++) {
+		cycles = offs();
+		assert_int_equal(vfio_write(&v, REGION(parts[i].index) + 64,
+					    &word, 8), 8);
+		assert_int_equal(ons(), cycles);
+		host_wait_counter(gpu, "power_offs", cycles + 1);
+		back = 0;
+		assert_int_equal(vfio_read(&v, REGION(parts[i].index) + 64,
+					   &back, 8), 8);
+		assert_int_equal(back, word);
+		assert_int_equal(ons(), cycles + 1);
+		host_wait_counter(gpu, "power_offs", cycles + 2);
+		/* The user still wants low power. */
+		assert_true(raises_sigbus(touch_read, parts[i].map));
+	}
+	leave();
+	assert_int_equal(*(volatile uint64_t *)(parts[0].map + 64), word);
+	assert_nothing_reached_it();
+}
+
+static void what_is_no_memory_needs_no_power(void **state)
+{
+	char byte = 0;
+
+	enter();
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 2 * GiB - 1, &byte, 1),
+			 1);
+	assert_int_equal((unsigned char)byte, 0xff);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 2 * GiB - 1, &byte, 1),
+			 1);
+	assert_int_equal(offs(), ons() + 1);
+	leave();
+}
+
+static void the_registers_of_the_bars_survive_low_power(void **state)
+{
+	uint64_t bar0, bar2 = 0x2280000000ULL, bar4 = 0x4480000000ULL, back;
+
+	assert_int_equal(vfio_read(&v, CONFIG + 0x10, &bar0, 8), 8);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x18, &bar2, 8), 8);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar4, 8), 8);
+	enter();
+	leave();
+	/* As the core does for the register of BAR0. */
+	assert_int_equal(vfio_read(&v, CONFIG + 0x10, &back, 8), 8);
+	assert_int_equal(back, bar0);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x18, &back, 8), 8);
+	assert_int_equal(back, bar2 | 0xc);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x20, &back, 8), 8);
+	assert_int_equal(back, bar4 | 0xc);
+}
+
+static void assert_waited(uint64_t begin)
+{
+	uint64_t took = now_ms() - begin;
+
+	if (took < DELAY_MS || took >= DELAY_MS + SLACK_MS)
+		fail_msg("took %llu ms, expected %d", (unsigned long long)took,
+			 DELAY_MS);
+}
+
+/* Without power the memory forgets its training, as in a reset. */
+static void after_low_power_a_fault_waits_until_the_memory_is_ready(void **state)
+{
+	uint64_t begin;
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		strcpy(parts[i].map, "trained");
+		set_delay(DELAY_MS);
+		enter();
+		begin = now_ms();
+		leave();
+		assert_string_equal(parts[i].map, "trained");
+		assert_waited(begin);
+		/* The others find it ready. */
+		begin = now_ms();
+		assert_string_equal(parts[1 - i].map, i ? "trained" :
+				    parts[1].map);
+		assert_true(now_ms() - begin < DELAY_MS);
+	}
+	assert_nothing_reached_it();
+}
+
+static void after_low_power_reads_and_writes_wait(void **state)
+{
+	uint64_t word = 0x1122334455667788, back, begin;
+
+	set_delay(DELAY_MS);
+	enter();
+	leave();
+	begin = now_ms();
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 8, &word, 8), 8);
+	assert_true(now_ms() - begin >= DELAY_MS / 2);
+	set_delay(0);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 8, &back, 8), 8);
+	assert_int_equal(back, word);
+}
+
+/* Each access has a power cycle before it, and so a training of its own. */
+static void each_access_in_low_power_waits(void **state)
+{
+	uint64_t word = 0x99aabbccddeeff00, back, begin, cycles;
+	int i;
+
+	set_delay(DELAY_MS);
+	enter();
+	for (i = 0; i < 3; i++) {
+		cycles = offs();
+		begin = now_ms();
+		if (i)
+			assert_int_equal(vfio_read(&v, REGION(RESMEM), &back,
+						   8), 8);
+		else
+			assert_int_equal(vfio_write(&v, REGION(RESMEM), &word,
+						    8), 8);
+		assert_waited(begin);
+		host_wait_counter(gpu, "power_offs", cycles + 1);
+	}
+	assert_int_equal(back, word);
+	leave();
+	begin = now_ms();
+	assert_int_equal(*(volatile uint64_t *)parts[1].map, word);
+	assert_true(now_ms() - begin >= DELAY_MS / 2);
+	assert_nothing_reached_it();
+}
+
+static void with_wakeup_an_access_ends_low_power_and_says_so(void **state)
+{
+	struct vfio_device_low_power_entry_with_wakeup arg = { 0 };
+	uint64_t before, signals = 0, word = 7, back = 0;
+	struct pollfd p = { .events = POLLIN };
+
+	strcpy(parts[0].map, "slept");
+	p.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_true(p.fd >= 0);
+	set_delay(DELAY_MS);
+	before = offs();
+	arg.wakeup_eventfd = p.fd;
+	assert_int_equal(vfio_set_feature(&v, ENTRY_WAKEUP, &arg, sizeof(arg)), 0);
+	host_wait_counter(gpu, "power_offs", before + 1);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_true(raises_sigbus(touch_read, parts[0].map));
+
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), &word, 8), 8);
+	assert_int_equal(read(p.fd, &signals, 8), 8);
+	assert_int_equal(signals, 1);
+	/* Awake for good: no word from the user, and nothing to wait for. */
+	assert_string_equal(parts[0].map, "slept");
+	assert_int_equal(vfio_read(&v, REGION(RESMEM), &back, 8), 8);
+	assert_int_equal(back, word);
+	assert_int_equal(offs(), before + 1);
+	close(p.fd);
+
+	/* And it can be had again. */
+	enter();
+	leave();
+	assert_string_equal(parts[0].map, "slept");
+	assert_nothing_reached_it();
+}
+
+static void entering_twice_is_EINVAL_and_leaving_twice_is_not(void **state)
+{
+	enter();
+	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), -EINVAL);
+	leave();
+	leave();
+}
+
+static void a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power(void **state)
+{
+	uint64_t resets = host_counter(gpu, "resets");
+	uint64_t cycles;
+
+	strcpy(parts[0].map, "kept");
+	enter();
+	cycles = offs();
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(host_counter(gpu, "resets"), resets + 1);
+	host_wait_counter(gpu, "power_offs", cycles + 1);
+	assert_true(raises_sigbus(touch_read, parts[0].map));
+	leave();
+	assert_string_equal(parts[0].map, "kept");
+	assert_nothing_reached_it();
+}
+
+static void closing_in_low_power_is_all_right(void **state)
+{
+	char back[8];
+
+	strcpy(parts[0].map, "closed");
+	enter();
+	assert_int_equal(teardown(NULL), 0);
+	assert_int_equal(setup(NULL), 0);
+	assert_string_equal(parts[0].map, "closed");
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
+	assert_string_equal(back, "closed");
+	assert_nothing_reached_it();
+}
+
+static void a_bound_gpu_that_nobody_has_open_is_without_power(void **state)
+{
+	uint64_t before = offs();
+
+	strcpy(parts[1].map, "idle");
+	munmap(parts[0].map, 16 * page);
+	munmap(parts[1].map, 16 * page);
+	vfio_close(&v);
+	host_wait_counter(gpu, "power_offs", before + 1);
+	assert_int_equal(offs(), ons() + 1);
+	assert_int_equal(setup(NULL), 0);
+	assert_int_equal(offs(), ons());
+	assert_string_equal(parts[1].map, "idle");
+	assert_nothing_reached_it();
+}
+
+/* Somebody who uses the device while it goes to sleep and wakes up. */
+struct user {
+	pthread_t thread;
+	struct part *part;
+	uint64_t accesses;
+	uint64_t wrong;
+};
+
+static volatile bool stop;
+
+static void *use(void *arg)
+{
+	struct user *u = arg;
+	uint64_t at = REGION(u->part->index) + 2 * page;
+	uint64_t word = 0, back;
+
+	while (!stop) {
+		word++;
+		if (vfio_write(&v, at, &word, 8) != 8 ||
+		    vfio_read(&v, at, &back, 8) != 8 || back != word)
+			u->wrong++;
+		u->accesses += 2;
+	}
+	return NULL;
+}
+
+struct glance {
+	volatile uint64_t *word;
+	uint64_t seen;
+};
+
+static void glance_at(void *arg)
+{
+	struct glance *g = arg;
+
+	g->seen = *g->word;
+}
+
+/*
+ * While the power is off the runner keeps other content in these pages: who
+ * reads the memory then gets wrong data, and who writes it is counted.
+ */
+static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **state)
+{
+	struct user u[2] = { { .part = &parts[0] }, { .part = &parts[1] } };
+	struct glance g = { (uint64_t *)(parts[0].map + 3 * page), 0 };
+	uint64_t begin, cycles, sigbus = 0, glances = 0, entries = 0;
+	unsigned int touched, guarded;
+	size_t i;
+
+	*g.word = 0xfeedfacecafebeef;
+	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
+		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
+	cycles = offs();
+	stop = false;
+	for (i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&u[i].thread, NULL, use, &u[i]),
+				 0);
+	begin = now_ms();
+	while (now_ms() - begin < 10000) {
+		if (entries++ % 2)
+			vfio_set_feature(&v, EXIT, NULL, 0);
+		else
+			vfio_set_feature(&v, ENTRY, NULL, 0);
+		for (i = 0; i < 20; i++) {
+			if (raises_sigbus(glance_at, &g)) {
+				sigbus++;
+			} else {
+				glances++;
+				if (g.seen != 0xfeedfacecafebeef)
+					u[0].wrong++;
+			}
+			usleep(1000);
+		}
+	}
+	stop = true;
+	for (i = 0; i < 2; i++)
+		pthread_join(u[i].thread, NULL);
+	vfio_set_feature(&v, EXIT, NULL, 0);
+	cycles = offs() - cycles;
+	ask_guard(&guarded, &touched);
+	print_message("# %llu power cycles; %llu accesses; %llu touches were SIGBUS, %llu not\n",
+		      (unsigned long long)cycles,
+		      (unsigned long long)(u[0].accesses + u[1].accesses),
+		      (unsigned long long)sigbus, (unsigned long long)glances);
+	assert_int_equal(u[0].wrong + u[1].wrong, 0);
+	assert_int_equal(touched, 0);
+	assert_nothing_reached_it();
+	/* It did sleep and wake, and was used in both states. */
+	assert_true(cycles >= 5);
+	assert_true(guarded >= cycles - 1);
+	assert_true(sigbus > 0 && glances > 0);
+	assert_true(u[0].accesses > 10 && u[1].accesses > 10);
+}
+
+/* The two checks above do notice: here somebody goes around the driver. */
+static void a_touch_while_it_sleeps_is_noticed(void **state)
+{
+	unsigned int bus, guarded, touched, before;
+	volatile uint32_t *memory, *config;
+	uint32_t was;
+	int fd = open("/dev/mem", O_RDWR | O_SYNC);
+
+	assert_true(fd >= 0);
+	if (sscanf(gpu->addr, "%*x:%x", &bus) != 1)
+		fail_msg("%s is no PCI address", gpu->addr);
+	memory = mmap(NULL, page, RW, MAP_SHARED, fd, parts[0].phys + 2 * page);
+	config = mmap(NULL, page, RW, MAP_SHARED, fd, ECAM + bus * MiB);
+	if (memory == MAP_FAILED || config == MAP_FAILED)
+		fail_msg("mmap of /dev/mem: %s", strerror(errno));
+	close(fd);
+
+	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
+		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
+	vfio_write(&v, REGION(USEMEM) + 2 * page, "1234", 4);
+	was = *memory;
+	enter();
+	assert_int_not_equal(*memory, was);
+	*memory = 1;
+	leave();
+	ask_guard(&guarded, &touched);
+	assert_int_equal(touched, 1);
+
+	before = host_counter(gpu, "accesses_without_power");
+	enter();
+	assert_int_equal(*config, 0xffffffff);
+	leave();
+	assert_int_equal(host_counter(gpu, "accesses_without_power"),
+			 before + 1);
+	munmap((void *)memory, page);
+	munmap((void *)config, page);
+}
+
+#define TEST(name) \
+	cmocka_unit_test_setup_teardown(name, back_to_normal, back_to_normal)
+
+static const struct CMUnitTest tests[] = {
+	TEST(in_low_power_the_kernel_says_D3cold),
+	TEST(a_fault_in_low_power_is_SIGBUS_and_does_not_wake),
+	TEST(reads_and_writes_wake_it_for_as_long_as_they_last),
+	TEST(what_is_no_memory_needs_no_power),
+	TEST(the_registers_of_the_bars_survive_low_power),
+	TEST(after_low_power_a_fault_waits_until_the_memory_is_ready),
+	TEST(after_low_power_reads_and_writes_wait),
+	TEST(each_access_in_low_power_waits),
+	TEST(with_wakeup_an_access_ends_low_power_and_says_so),
+	TEST(entering_twice_is_EINVAL_and_leaving_twice_is_not),
+	TEST(a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power),
+	TEST(closing_in_low_power_is_all_right),
+	TEST(a_bound_gpu_that_nobody_has_open_is_without_power),
+	TEST(nothing_reaches_the_device_or_its_memory_while_it_sleeps),
+	/* The last one: it makes the counters count. */
+	TEST(a_touch_while_it_sleeps_is_noticed),
+};
+
+int main(void)
+{
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("power", tests, setup, teardown);
+}
