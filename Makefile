@@ -78,14 +78,21 @@ repo: deb rpm
 
 TOOLBOX	:= scripts/toolbox
 
-.PHONY: demo check check-quick check-long matrix unit fuzz style
+# What tests/vm/tracers.py runs in the machine.
+TRACERS	:= arm64 trace-cmd bpftrace linux-perf
+
+.PHONY: demo check check-quick check-long check-package matrix cli unit fuzz style
 demo:
 	@$(TOOLBOX) kernel 7.2
 	@$(TOOLBOX) run -- python3 tests/demo/demo.py
 
 check:
 	@$(TOOLBOX) kernel --all
+	@$(TOOLBOX) kernel 64k
 	@$(TOOLBOX) checkpatch >/dev/null
+	@$(TOOLBOX) root $(TRACERS) >/dev/null
+	@tests/package/dkms-debs
+	@tests/package/image
 	@$(TOOLBOX) run -- python3 tests/check.py $(JOBS)
 
 check-quick:
@@ -94,13 +101,23 @@ check-quick:
 	@$(TOOLBOX) run -- python3 tests/check.py --quick $(JOBS)
 
 check-long:
-	@$(TOOLBOX) kernel 6.1 7.2
+	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel debug
+	@tests/package/dkms-debs
 	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
+
+# All lives of the packages in whole systems (PARTS="deb rpm" for some).
+check-package: repo
+	@tests/package/image
+	@$(TOOLBOX) run -- python3 tests/package/life.py $(addprefix --part ,$(PARTS))
 
 matrix:
 	@$(TOOLBOX) kernel --all
+	@$(TOOLBOX) kernel 64k
 	@$(TOOLBOX) run -- scripts/matrix
+
+cli:
+	@$(TOOLBOX) run -- tests/cli/run
 
 unit:
 	@$(TOOLBOX) run -- tests/unit/run
@@ -132,7 +149,9 @@ help:
 	@echo '  check         everything, on every supported kernel (JOBS="vm-7.2 unit" for some of it)'
 	@echo '  check-quick   the units and one kernel, in five minutes'
 	@echo '  check-long    campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
+	@echo '  check-package the packages'"'"' lives in whole Debian systems: install, bind, boot, upgrade, remove'
 	@echo '  matrix        build for every kernel with all warnings on, and print a table'
+	@echo '  cli           tests of nvgrace-gpu(8) that need no virtual machine'
 	@echo '  unit          unit tests on this machine'
 	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n a target'
 	@echo '  style         checkpatch and rules of the project'
