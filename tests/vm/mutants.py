@@ -39,14 +39,22 @@ MUTANTS = (
     ("src/probe.c", "if (!mem->size)", "if (0)", "discovery"),
     ("src/probe.c", "last > compat_phys_last()", "0", "discovery"),
     ("src/probe.c", "if (!PAGE_ALIGNED(mem->base))", "if (0)", "discovery"),
-    ("src/probe.c", "IORES_DESC_NONE) != REGION_DISJOINT", "IORES_DESC_NONE) == REGION_INTERSECTS", "discovery"),
+    ("src/probe.c", "IORES_DESC_NONE) == REGION_DISJOINT", "IORES_DESC_NONE) != REGION_INTERSECTS", "discovery"),
     ("src/probe.c", "ret = -EBUSY;", "", "discovery"),
     ("src/probe.c", "DVSEC_NO_MIG_DEFECT\tBIT(0)", "DVSEC_NO_MIG_DEFECT\tBIT(1)", "discovery"),
     ("src/probe.c", "count == 1 &&", "count >= 1 &&", "discovery"),
-    ("src/probe.c", "nvgrace_gpu_config_reset(to_nvgrace_gpu(&core->vdev));", "(void)core;", "reset"),
-    ("src/ready.c", "c2c == TRAINED && hbm == TRAINED", "c2c == TRAINED || hbm == TRAINED", "ready"),
+    ("src/probe.c", "was_reset(pdev_to_gpu(pdev), NVGRACE_GPU_RESET_DONE);", "", "reset"),
+    ("src/probe.c", "nvgrace_gpu_forget_ready(to_nvgrace_gpu(core_vdev));", ";", "power"),
+    ("src/probe.c", "\t\tpci_restore_state(pdev);", "\t\t;", "aer"),
+    ("src/probe.c", "trace_nvgrace_gpu_config(gpu->core.pdev, true, offset, count,", "trace_nvgrace_gpu_config(gpu->core.pdev, true, *ppos, count,",
+     "trace"),
+    ("src/ready.c", "st->c2c == TRAINED && st->hbm == TRAINED", "(st->c2c == TRAINED || st->hbm == TRAINED)", "ready"),
     ("src/ready.c", "set_current_state(TASK_KILLABLE);", "set_current_state(TASK_UNINTERRUPTIBLE);", "ready"),
-    ("src/ready.c", "TIMEOUT_MS\t\t30000", "TIMEOUT_MS\t\t2000", "ready"),
+    ("src/ready.c", "TRAINING_MS\t\t30000", "TRAINING_MS\t\t2000", "ready"),
+    ("src/ready.c", "if (!ret && !gpu->core.pm_runtime_engaged)", "if (!ret)", "power"),
+    ("src/dmabuf.c", "region->base, nvgrace_gpu_mappable(region));", "region->base, region->bar_size);", "dmabuf"),
+    ("src/region.c", "*pgoff = vma->vm_pgoff + (pfn - first);", "*pgoff = vma->vm_pgoff;", "poison"),
+    ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "sysfs"),
 )
 
 def try_one(file, old, new, program, kernel="7.2"):
@@ -54,7 +62,7 @@ def try_one(file, old, new, program, kernel="7.2"):
     kernel = vm.Kernel(kernel)
     with tempfile.TemporaryDirectory(prefix="mutant-", dir=vm.PROJECT / "build") as directory:
         copy = pathlib.Path(directory)
-        for name in ("Makefile", "Kbuild", "src", "include", "scripts", "tests"):
+        for name in ("Makefile", "Kbuild", "dkms.conf", "src", "include", "scripts", "tests"):
             source = vm.PROJECT / name
             if source.is_dir():
                 shutil.copytree(source, copy / name)
