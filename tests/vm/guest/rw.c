@@ -379,22 +379,28 @@ static void moving_two_gigabytes_ends_early_when_killed(void **state)
 	}
 }
 
-/* On one CPU, somebody else wants to run every 10 ms. */
+/*
+ * On one CPU, somebody else wants to run every 10 ms.  That one must not wait for the
+ * end of a transfer, however slow this machine is just now.
+ */
 static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 {
-	uint64_t last, now, gap = 0, end;
+	uint64_t last, now, gap = 0, end, whole;
 	struct vfio big;
 	cpu_set_t cpu0;
 	pid_t pid;
 	int status;
+	char *buf;
 
 	vfio_start(&big, "second");
 	CPU_ZERO(&cpu0);
 	CPU_SET(0, &cpu0);
+	buf = big_buffer(&big);
+	whole = now_ms();
+	assert_int_equal(pread(big.device, buf, GiB, REGION(USEMEM) + GiB), GiB);
+	whole = now_ms() - whole;
 	pid = fork();
 	if (!pid) {
-		char *buf = big_buffer(&big);
-
 		sched_setaffinity(0, sizeof(cpu0), &cpu0);
 		for (;;)
 			pread(big.device, buf, GiB, REGION(USEMEM) + GiB);
@@ -411,9 +417,11 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	waitpid(pid, &status, 0);
 	CPU_SET(1, &cpu0);
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
+	munmap(buf, 2 * GiB);
 	vfio_stop(&big);
-	print_message("# longest wait for the CPU: %" PRIu64 " ms\n", gap);
-	assert_true(gap < 1000);
+	print_message("# longest wait for the CPU: %" PRIu64 " ms; a transfer takes %" PRIu64 "\n",
+		      gap, whole);
+	assert_true(gap < whole / 2);
 }
 
 /* Bytes of kernel mappings of the GPU's memory. */
