@@ -1,0 +1,529 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""The lives of the packages, in whole Debian systems: install, bind, boot, new kernel, upgrade in use, removal.
+
+    life.py [--part NAME]... [--log DIRECTORY]
+
+Inside the toolbox, after `make repo` and tests/package/image (make check-package does it all). Each part is one machine
+(machine.py) that starts as the image was made; README.md beside this file tells what each part is about. A step that
+fails ends its part. The last line is the sum; the exit status says whether all is well.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import guide
+import machine
+from machine import PROJECT, System, Trouble
+
+NAME = "nvgrace-gpu-vfio-pci"
+DRIVER = "nvgrace_gpu_vfio_pci"
+DKMS_PACKAGE, CLI_PACKAGE = f"{NAME}-dkms", "nvgrace-gpu"
+REPOSITORY = PROJECT / "build" / "repo"
+NEXT = "+test1"
+SLOW = 2400     # seconds that the longest command may take: apt with a kernel, DKMS and an initramfs, on a busy machine
+
+# The first is the one that is bound; nobody ever asks for the second.
+GPUS = [{"name": "wanted", "size": "3G"}, {"name": "other", "size": "3G"}]
+
+
+class Over(Exception):
+    """A step has failed: the part can't go on."""
+
+
+class Report:
+    """Counts steps and prints a line for each."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.part = ""
+
+    @contextlib.contextmanager
+    def step(self, text):
+        start = time.monotonic()
+        try:
+            yield
+        except Exception as e:  # whatever it is, the other parts can be run
+            self.failed += 1
+            kind = "" if isinstance(e, (Trouble, AssertionError)) else f"{type(e).__name__}: "
+            print(f"FAILED {self.part}: {text} ({time.monotonic() - start:.0f} s)\n" +
+                  "".join(f"    {line}\n" for line in (kind + str(e)).splitlines()), flush=True)
+            raise Over from None
+        self.passed += 1
+        print(f"ok     {self.part}: {text} ({time.monotonic() - start:.0f} s)", flush=True)
+
+
+report = Report()
+step = report.step
+
+
+def expect(condition, text):
+    if not condition:
+        raise AssertionError(text)
+
+
+def version():
+    return re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# What the machine gets on its disk of packages
+
+
+def run(*command, **more):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
+    if done.returncode:
+        raise AssertionError(f"{' '.join(map(str, command))} failed with {done.returncode}:\n"
+                             f"{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def build_next(directory, kinds):
+    """The packages of the same sources with a later version, each kind in a repository of its own."""
+    sources = directory / "sources"
+    old, new = version(), version() + NEXT
+    skip = shutil.ignore_patterns("build", ".git", "__pycache__", ".checkpatch-*")
+    shutil.copytree(PROJECT, sources, ignore=skip, symlinks=True)
+    places = {"dkms.conf": f'PACKAGE_VERSION="{old}"', "debian/changelog": f"{NAME} ({old})"}
+    places.update({str(f.relative_to(sources)): f"Version:        {old}" for f in (sources / "rpm").glob("*.spec")})
+    for name, text in places.items():
+        content = (sources / name).read_text()
+        line = re.sub(r" +", " +", re.escape(text).replace("\\ ", " "))
+        changed, count = re.subn(line, lambda m: m[0].replace(old, new), content, count=1)
+        expect(count == 1, f"{name} has no line like {text!r}: how does it name its version now?")
+        (sources / name).write_text(changed)
+    for kind in kinds:
+        run("scripts/package", kind, cwd=sources)
+    result = directory / "next"
+    if "deb" in kinds:
+        (result / "apt").mkdir(parents=True)
+        for f in (sources / "build/packages").glob("*.deb"):
+            shutil.copy(f, result / "apt")
+        (result / "apt" / "Packages").write_text(run("apt-ftparchive", "packages", ".", cwd=result / "apt"))
+    if "rpm" in kinds:
+        (result / "rpm").mkdir(parents=True)
+        for f in (sources / "build/packages").glob("*.rpm"):
+            shutil.copy(f, result / "rpm")
+        run("createrepo_c", "-q", result / "rpm")
+    shutil.rmtree(sources)
+
+
+def build_holder(directory):
+    run("aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", directory / "holder",
+        machine.HERE / "holder.c")
+
+
+def build_stand_in(directory):
+    """A package that provides what ours need and a rpm system has; here it comes from Debian's packages, or, as
+    kernel-devel, from one of another name."""
+    packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
+    expect(len(packages) == 2, f"two packages are for this machine, but there are {[p.name for p in packages]}")
+
+    def words(what):
+        return {line.strip() for line in run("rpm", "-qp", f"--{what}", *packages).splitlines() if line.strip()}
+
+    own = {w.split()[0] for w in words("provides")}
+    needed = sorted(w for w in words("requires") if not w.startswith(("rpmlib(", "(")) and w.split()[0] not in own)
+    spec = directory / "stand-in.spec"
+    spec.write_text("Name: stand-in\nVersion: 1\nRelease: 1\nSummary: Names of Debian's packages\n"
+                    "License: GPL-2.0-only\nBuildArch: noarch\nAutoReqProv: no\n" +
+                    "".join(f"Provides: {re.sub(r' *(>=|>) *', ' = ', w)}\n" for w in needed) +
+                    "%description\nFor the test.\n%files\n")
+    run("rpmbuild", "-bb", "--target", "noarch", "--define", f"_topdir {directory}/rpmbuild", spec)
+    (directory / "stand-in").mkdir()
+    for f in (directory / "rpmbuild" / "RPMS").rglob("*.rpm"):
+        shutil.move(f, directory / "stand-in")
+    shutil.rmtree(directory / "rpmbuild")
+    run("createrepo_c", "-q", directory / "stand-in")
+
+
+def packages_disk(directory, kinds=(), stand_in=False):
+    """A directory with what `make repo` made, and what else a part needs, as the machine sees it in /srv/packages."""
+    for kind in ("apt", "rpm"):
+        expect((REPOSITORY / kind).is_dir(), f"there is no {REPOSITORY / kind}: run \"make repo\"")
+        shutil.copytree(REPOSITORY / kind, directory / kind)
+    build_holder(directory)
+    if kinds:
+        with tempfile.TemporaryDirectory(dir=PROJECT / "build") as scratch:
+            build_next(pathlib.Path(scratch), kinds)
+            shutil.copytree(pathlib.Path(scratch) / "next", directory / "next")
+    if stand_in:
+        build_stand_in(directory)
+    return directory
+
+
+@contextlib.contextmanager
+def started(name, log, gpus=(), kinds=(), stand_in=False, **more):
+    """A machine of this part that is up; its failures are a step's at the end."""
+    with contextlib.ExitStack() as stack:
+        with step("packages for the machine"):
+            scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            m = System(gpus or GPUS, packages=packages_disk(scratch, kinds, stand_in), log=log / f"{name}.log", **more)
+            stack.enter_context(m)
+        with step("boot"):
+            m.boot()
+        yield m
+        with step("the kernel's logs have no trouble"):
+            m.power_off()
+            expect(not m.failures, "\n".join(m.failures))
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Questions to the machine
+
+
+def pci(m, name="wanted"):
+    return next(g.pci for g in m.gpus if g.name == name)
+
+
+def driver_of(m, name="wanted"):
+    return m.ask(f"d=$(readlink /sys/bus/pci/devices/{pci(m, name)}/driver) && echo ${{d##*/}} || true")
+
+
+def override_of(m, name="wanted"):
+    text = m.ask(f"cat /sys/bus/pci/devices/{pci(m, name)}/driver_override")
+    return "" if text == "(null)" else text
+
+
+def files_of_module(m):
+    return m.ask(f"find /lib/modules/ -name '{NAME}.ko*' -path '*/updates/*'").splitlines()
+
+
+def dkms_status(m):
+    return m.ask("dkms status")
+
+
+def check_built(m, release, wanted=None):
+    """DKMS has the module for a kernel, and modprobe there would load this one."""
+    wanted = wanted or version()
+    status = dkms_status(m)
+    expect(re.search(rf"^{NAME}/{re.escape(wanted)}, {re.escape(release)}, aarch64: installed", status, re.M),
+           f"dkms status says:\n{status}")
+    path = m.ask(f"modinfo -k {release} -n {NAME}")
+    expect("/updates/dkms/" in path, f"modprobe would load {path}")
+    found = m.ask(f"modinfo -k {release} -F version {NAME}")
+    expect(found == wanted, f"the module calls itself version {found!r}")
+    alias = m.ask(f"modprobe -S {release} -R vfio_pci:v000010DEd00002342sv00000000sd00000000bc03sc02i00").splitlines()
+    expect(DRIVER in alias, f"the kernel's tables give {alias} for the device")
+
+
+def check_nothing_bound(m):
+    for g in m.gpus:
+        expect(driver_of(m, g.name) != DRIVER, f"{g.pci} is bound")
+        expect(override_of(m, g.name) == "", f"{g.pci} has a driver_override")
+
+
+def check_nouveau_alias(m):
+    """That nouveau would take the GPU if nobody else did."""
+    expect("nouveau" in m.ask(f"modprobe -R $(cat /sys/bus/pci/devices/{pci(m)}/modalias)").split(),
+           "no alias of nouveau fits the GPU")
+    expect(not m.ask("modprobe -c | grep -E '^(blacklist|install) nouveau' || true"),
+           "modprobe is told to leave nouveau alone")
+
+
+def check_bound_at_boot(m, in_initramfs=True):
+    """Bound, by udev, before anything that uses it can be started, and nobody else has had it."""
+    address = pci(m)
+    expect(driver_of(m) == DRIVER, f"{address} is with {driver_of(m) or 'no driver'}:\n" +
+           m.run(f"dmesg | grep -E 'nvgrace|nouveau|{address}'", check=False).output)
+    log = m.ask("dmesg").splitlines()
+    bound = [float(t[1]) for line in log if (t := re.match(rf"\[ *([0-9.]+)\] {DRIVER} {address}: usemem ", line))]
+    expect(len(bound) == 1, f"it was bound {len(bound)} times")
+    others = [line for line in log if re.search(rf"\bnouveau {address}", line)]
+    expect(not others, "nouveau has had it:\n" + "\n".join(others))
+
+    def monotonic(command):
+        return int(m.ask(command).partition("=")[2]) / 1e6
+
+    up = monotonic("systemctl show -p ActiveEnterTimestampMonotonic multi-user.target")
+    expect(bound[0] < up, f"bound at {bound[0]} s, multi-user.target was there at {up} s")
+    if in_initramfs:
+        root = monotonic("systemctl show -p UserspaceTimestampMonotonic")
+        expect(bound[0] < root, f"bound at {bound[0]} s, the initramfs was left at {root} s")
+    expect(driver_of(m, "other") != DRIVER, "the other GPU, which nobody asked for, is bound")
+    expect(override_of(m, "other") == "", "the other GPU has an override")
+
+
+def nouveau_tried(m, name):
+    return bool(m.ask(f"dmesg | grep -E '\\bnouveau {pci(m, name)}' || true"))
+
+
+def initrd_has(m, release, word):
+    """Whether a name in a kernel's initramfs has this word."""
+    m.run(f"ls=lsinitramfs; command -v $ls || ls=lsinitrd; $ls /boot/initrd.img-{release} >/run/initrd.list",
+          timeout=SLOW)
+    expect(int(m.ask("wc -l </run/initrd.list")) > 100, "that isn't an initramfs's list of files")
+    return bool(m.ask(f"grep -F {word} /run/initrd.list || true"))
+
+
+def check_gone(m, release):
+    """No trace of the module, the rule and the override."""
+    expect(not files_of_module(m), f"left: {files_of_module(m)}")
+    expect(not m.ask(f"find /lib/modules -name '{NAME}*' -not -path '*/kernel/*'"), "something is left in /lib/modules")
+    expect(NAME not in dkms_status(m), f"DKMS still knows it: {dkms_status(m)}")
+    for path in (f"/var/lib/dkms/{NAME}", "/usr/lib/udev/nvgrace-gpu", "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules",
+                 "/usr/share/initramfs-tools/hooks/nvgrace-gpu", "/usr/lib/dracut/modules.d/90nvgrace-gpu",
+                 "/usr/sbin/nvgrace-gpu"):
+        expect(not m.ask(f"ls -d {path} 2>/dev/null || true"), f"{path} is left")
+    expect(not m.ask(f"ls -d /usr/src/{NAME}-* 2>/dev/null || true"), "the source is left in /usr/src")
+    for g in m.gpus:
+        expect(override_of(m, g.name) == "", f"{g.pci} still has a driver_override")
+    expect(not initrd_has(m, release, "nvgrace"), f"the initramfs of {release} still has something of it")
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# What .deb and .rpm have in common
+
+
+def bind_and_reboot(m):
+    with step("one command binds it, now and at every boot"):
+        m.run(f"nvgrace-gpu bind --persist {pci(m)}", timeout=SLOW)
+        expect(driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}")
+        expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration isn't where it should be")
+        expect(driver_of(m, "other") != DRIVER, "the other GPU is bound, too")
+    with step("reboot"):
+        m.reboot()
+    with step("bound in the initramfs, before multi-user.target; nouveau, which has its alias, got only the other one"):
+        check_nouveau_alias(m)
+        check_bound_at_boot(m)
+        expect(nouveau_tried(m, "other"), "nouveau wasn't loaded: this run shows nothing about it")
+    with step("nvgrace-gpu list tells the same"):
+        listed = json.loads(m.ask("nvgrace-gpu list --json"))
+        devices = {d["address"]: d for d in listed["gpus"]}
+        wanted, other = devices[pci(m)], devices[pci(m, "other")]
+        expect(wanted["driver"] == DRIVER and wanted["persisted"], f"{wanted}")
+        expect(other["driver"] != DRIVER and not other["persisted"], f"{other}")
+
+
+def new_kernel(m):
+    old = m.release
+    with step("a newer kernel through apt: DKMS builds for it by itself"):
+        m.run("apt-get install -y linux-image-arm64 linux-headers-arm64", timeout=SLOW)
+        new = m.ask("ls /lib/modules | sort -V | tail -n 1")
+        expect(new != old, f"{old} is still the newest kernel")
+        check_built(m, new)
+    with step("boot into it"):
+        m.reboot()
+        expect(m.release == new, f"this is {m.release}, not {new}")
+    with step("bound again, before multi-user.target, and nouveau didn't get it"):
+        check_nouveau_alias(m)
+        check_bound_at_boot(m)
+
+
+@contextlib.contextmanager
+def held(m):
+    """A client that uses the device the whole time, and is well at the end."""
+    def rounds():
+        return int(m.ask("cat /run/holder.rounds 2>/dev/null || echo 0"))
+
+    m.run(f"systemd-run -q --unit=holder -p TimeoutStopSec=60 /srv/packages/holder {pci(m)} /run/holder.rounds")
+    m.run("timeout 60 bash -c 'until [ -s /run/holder.rounds ]; do sleep 0.2; done'")
+    before = rounds()
+    yield
+    expect(m.ask("systemctl is-active holder || true") == "active",
+           "the client ended:\n" + m.run("journalctl -u holder --no-pager", check=False).output)
+    expect(driver_of(m) == DRIVER, "the device was taken from its driver")
+    now = rounds()
+    expect(now > before, f"the client made no progress: {before} rounds, then {now}")
+    # It goes on afterwards, too.
+    m.run(f"timeout 60 bash -c 'until [ \"$(cat /run/holder.rounds)\" -gt {now + 3} ] 2>/dev/null; do sleep 0.2; done'")
+    m.run("systemctl stop holder")
+    # A unit that ended well isn't there any more.
+    expect(m.ask("systemctl show -p Result --value holder") == "success",
+           "the client found something wrong:\n" + m.run("journalctl -u holder --no-pager", check=False).output)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The parts
+
+
+def install_deb(m):
+    with step("apt install from the local repository, as README.md says"):
+        m.run(f"ln -s /srv/packages {guide.PLACE}")
+        m.run("set -e\n" + guide.install("deb"), timeout=SLOW)
+    with step("DKMS has built the module for the running kernel"):
+        check_built(m, m.release)
+    with step("nothing is bound"):
+        check_nothing_bound(m)
+        expect(not m.ask(f"lsmod | grep {DRIVER} || true"), "the module is loaded")
+
+
+def part_bind(log):
+    """The part that fits into make check."""
+    with started("bind", log) as m:
+        install_deb(m)
+        bind_and_reboot(m)
+
+
+def part_deb(log):
+    """All of a .deb's life."""
+    with started("deb", log, kinds=("deb",)) as m:
+        old = m.release
+        install_deb(m)
+        bind_and_reboot(m)
+        new_kernel(m)
+        with step("an upgrade while a client holds the device: the client goes on"):
+            with held(m):
+                m.run("echo 'deb [trusted=yes] file:/srv/packages/next/apt ./' >/etc/apt/sources.list.d/next.list")
+                m.run(f"apt-get update && apt-get install -y --only-upgrade {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+                # DKMS builds for the running and the newest kernel then; others get it when they are booted.
+                check_built(m, m.release, version() + NEXT)
+                expect(version() + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}")
+        with step("after a reboot the new version is bound"):
+            m.reboot()
+            check_bound_at_boot(m)
+            expect(m.ask(f"cat /sys/module/{DRIVER}/version") == version() + NEXT, "an old module is loaded")
+        with step("remove: no module, no rule, no override; the configuration stays"):
+            m.run(f"apt-get remove -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+            for release in (old, m.release):
+                check_gone(m, release)
+            check_nothing_bound(m)
+            expect(m.ask("ls /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d"), "the configuration is gone")
+        with step("purge: nothing in /etc"):
+            m.run(f"apt-get purge -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+            expect(not m.ask("find /etc -name '*nvgrace*' -not -path '/etc/apt/*'"), "left in /etc: " +
+                   m.ask("find /etc -name '*nvgrace*'"))
+        with step("without it, the GPU is nouveau's again after a reboot"):
+            m.reboot()
+            check_nothing_bound(m)
+            expect(nouveau_tried(m, "wanted"), "nouveau doesn't try to take it")
+
+
+def part_guide(log):
+    """The administrator's guide, block by block."""
+    with started("guide", log) as m:
+        install_deb(m)
+        for number, (words, commands) in enumerate(guide.blocks(), 1):
+            if words[0] != "guide":
+                continue
+            with step(f"block {number}: {commands.splitlines()[0]}"):
+                script = "set -e\n" + commands.replace(guide.ADDRESS, pci(m))
+                done = m.run(script, check=words[1:] != ["any-status"], timeout=SLOW)
+                expect(done.rc < 100, f"this is no status of a command that has run: {done.rc}\n{done.output}")
+
+
+def dnf(m, words):
+    return m.run(f"dnf -q -y {words}", timeout=SLOW)
+
+
+def part_rpm(log):
+    """The same life for the .rpm, with dnf, in a machine whose initramfs is dracut's."""
+    with started("rpm", log, kinds=("rpm",), stand_in=True) as m:
+        both = f"{DKMS_PACKAGE} {CLI_PACKAGE}"
+        old, new = version(), version() + NEXT
+        with step("a system with dracut"):
+            # As in the initramfs that is there: this machine's disks are behind its IOMMU.
+            m.run("mkdir -p /etc/dracut.conf.d && "
+                  "echo 'add_drivers+=\" virtio_iommu virtio_blk ext4 \"' >/etc/dracut.conf.d/test.conf")
+            m.run("apt-get update && apt-get install -y dracut", timeout=SLOW)
+        with step("dnf install from the local repository, as README.md says"):
+            m.run(f"mkdir -p /etc/yum.repos.d && ln -s /srv/packages {guide.PLACE}")
+            dnf(m, "--repofrompath=stand-in,file:///srv/packages/stand-in --repo=stand-in --nogpgcheck "
+                   "install stand-in")
+            m.run("set -e\n" + guide.install("rpm"), timeout=SLOW)
+        with step("DKMS has built the module for the running kernel"):
+            check_built(m, m.release)
+        with step("nothing is bound"):
+            check_nothing_bound(m)
+        bind_and_reboot(m)
+        with step("an upgrade while a client holds the device: the client goes on"):
+            with held(m):
+                dnf(m, f"--repofrompath=next,file:///srv/packages/next/rpm --nogpgcheck upgrade {both}")
+                check_built(m, m.release, new)
+                expect(old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}")
+        with step("downgrade"):
+            dnf(m, f"downgrade {both}")
+            check_built(m, m.release, old)
+            expect(new + "," not in dkms_status(m), f"the new version is still there:\n{dkms_status(m)}")
+        with step("reinstall"):
+            dnf(m, f"reinstall {both}")
+            check_built(m, m.release, old)
+        with step("what the administrator wrote is still there, and the GPU bound after a reboot"):
+            expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone")
+            m.reboot()
+            check_bound_at_boot(m)
+        with step("remove: nothing left"):
+            dnf(m, f"remove {both}")
+            check_gone(m, m.release)
+            check_nothing_bound(m)
+
+
+KEY_REJECTED = "Key was rejected by service"
+PASSWORD = "sesame-open"    # asked for once, at the next boot
+
+
+def part_secure_boot(log):
+    """Firmware that checks signatures, a kernel that takes only signed modules, and the owner's key."""
+    with started("secure-boot", log, secure_boot=True) as m:
+        with step("Secure Boot is on, and the kernel is locked down"):
+            expect("SecureBoot enabled" in m.ask("mokutil --sb-state"), "the firmware says no")
+            expect("[integrity]" in m.ask("cat /sys/kernel/security/lockdown"), "the kernel isn't locked down")
+        install_deb(m)
+        with step("DKMS has signed the module with the key that it made"):
+            signer = m.ask(f"modinfo -F signer {NAME}")
+            expect(signer and signer in m.ask("openssl x509 -inform der -in /var/lib/dkms/mok.pub -noout -subject"),
+                   f"the module's signer is {signer!r}")
+        with step("the kernel rejects the key, which nobody has enrolled; bind and doctor say so"):
+            done = m.run(f"modprobe {NAME}", check=False)
+            expect(done.rc and KEY_REJECTED in done.output, f"modprobe said {done.rc}: {done.output}")
+            done = m.run(f"nvgrace-gpu bind {pci(m)}", check=False)
+            expect(done.rc == 1 and KEY_REJECTED in done.output and "nvgrace-gpu doctor" in done.output,
+                   f"bind said {done.rc}: {done.output}")
+            check_nothing_bound(m)
+            done = m.run("nvgrace-gpu doctor", check=False)
+            expect(done.rc == 7 and "mokutil --import" in done.output, f"doctor said {done.rc}: {done.output}")
+        with step("the owner enrols it: mokutil now, and the shim's menu at the next boot"):
+            # The password in a file, where a person would type it.
+            m.run(f"mokutil --generate-hash={PASSWORD} >/run/hash && "
+                  "mokutil --hash-file /run/hash --import /var/lib/dkms/mok.pub")
+            m.restart()
+            for text, keys in (("Press any key", "\r"), ("Enroll MOK", DOWN + "\r"), ("View key 0", DOWN + "\r"),
+                               ("Enroll the key", DOWN + "\r"), ("assword", PASSWORD + "\r"), ("Reboot", "\r")):
+                m.wait_for_text(text, 300)
+                m.keys(keys)
+            m.wait_for_end(300)
+            m.boot()
+            expect("is already enrolled" in m.run("mokutil --test-key /var/lib/dkms/mok.pub", check=False).output,
+                   "the firmware doesn't have the key")
+        with step("now the kernel takes the module, and the GPU can be bound"):
+            m.run(f"nvgrace-gpu bind {pci(m)}")
+            expect(driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}")
+            expect("E" not in m.ask(f"cat /sys/module/{DRIVER}/taint"), "the kernel took it as an unsigned module")
+
+
+DOWN = "\x1b[B"
+PARTS = {"bind": part_bind, "deb": part_deb, "rpm": part_rpm, "secure-boot": part_secure_boot, "guide": part_guide}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--part", action="append", choices=PARTS,
+                        help="default: all but \"bind\", which is a part of \"deb\"")
+    parser.add_argument("--log", type=pathlib.Path, default=PROJECT / "build" / "log",
+                        help="where the machines' logs go")
+    args = parser.parse_args()
+
+    machine.end_by_signals()
+    args.log.mkdir(parents=True, exist_ok=True)
+    for name in args.part or [p for p in PARTS if p != "bind"]:
+        report.part = name
+        start = time.monotonic()
+        try:
+            PARTS[name](args.log)
+        except Over:
+            print(f"       {name}: the rest of it was not run; the machine's log is {args.log / name}.log", flush=True)
+        print(f"       {name}: {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{report.passed} passed, {report.failed} failed, 0 skipped")
+    return bool(report.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

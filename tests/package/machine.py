@@ -1,0 +1,428 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""A whole Debian system with model GPUs, under plain QEMU emulation, for as many boots as a test wants.
+
+It owns QEMU, the copy of the disk that tests/package/image made, the firmware's variables and the talk with the agent
+in the system (system/usr/local/sbin/test-agent). life.py imports System; for people it is a program, inside the
+toolbox:
+
+    machine.py [--gpus N] [--secure-boot] [--log FILE] [SCRIPT...]
+
+boots the system as made, runs each SCRIPT in it as root, prints what it says, and powers off. What a GPU is, the ACPI
+table and the rules for the kernel's log are those of tests/vm/vm.py.
+"""
+
+import argparse
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent / "vm"))
+import vm  # noqa: E402  (needs the path above)
+
+FIRMWARE = pathlib.Path("/usr/share/AAVMF")
+# Seconds, for a machine that shares two processors with others.
+BOOT_TIMEOUT = 900
+END_TIMEOUT = 400
+COMMAND_TIMEOUT = 900
+
+PAINT = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|c)")
+
+# Said by the distribution's kernel, or a driver in it, in this emulation: (pattern, reason).
+KNOWN_HARMLESS = ()
+
+
+class Trouble(Exception):
+    """The machine isn't where the test wants it: it didn't come up, an agent doesn't answer, a command failed."""
+
+
+@dataclasses.dataclass
+class Command:
+    """What a script did."""
+
+    script: str
+    rc: int
+    output: str
+    seconds: float
+
+
+def image_directory():
+    """The directory that tests/package/image made; it can't be made from inside the toolbox."""
+    done = subprocess.run([HERE / "image", "--directory"], capture_output=True, text=True)
+    if done.returncode:
+        raise Trouble(done.stderr.strip())
+    return pathlib.Path(done.stdout.strip())
+
+
+def make_disk(path, label, content):
+    """A file system's image with a directory's content, a few MiB larger than that."""
+    size = sum(f.stat().st_size + 4096 for f in pathlib.Path(content).rglob("*") if f.is_file())
+    done = subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", "-O", "^has_journal", "-E",
+                           "root_owner=0:0,lazy_itable_init=1", "-d", content, path,
+                           f"{(size * 11 // 10 >> 20) + 16}M"], capture_output=True, text=True)
+    if done.returncode:
+        raise Trouble(f"mke2fs: {done.stderr.strip()}")
+
+
+class System:
+    """One machine over its boots.
+
+    with System(gpus=[{"name": "gpu", "size": "3G"}], packages="build/repo") as m:
+        m.boot()
+        m.run("apt-get update")             # raises Trouble unless it succeeds
+        m.reboot()
+        m.power_off()
+    assert not m.failures
+
+    gpus: as in vm.Machine. packages: a directory that the machine sees, read-only, as /srv/packages. secure_boot: the
+    firmware has the usual keys and checks what it starts. log: a file that gets the console (|), the agent's channel
+    (>) and what was sent to it (<), each with the seconds since the machine was made.
+    """
+
+    def __init__(self, gpus=(), memory="16G", ram="2G", smp=2, packages=None, secure_boot=False, log=None, echo=None,
+                 allow=()):
+        self.image = image_directory()
+        self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
+        self.memory_size = vm.parse_size(memory or 0)
+        self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
+        vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, self.memory_size) if self.memory_size else 0)
+        self.echo, self.allow = echo, tuple(allow) + tuple(p for p, _ in KNOWN_HARMLESS)
+        self.failures, self.boots, self.console = [], [], []
+        self.models = {}
+        self.qemu = self._channel = self._current = self._booted = None
+        self._stack = contextlib.ExitStack()
+        self._power = None
+        self._started = time.monotonic()
+        self._log = self._stack.enter_context(open(log, "w", encoding="utf-8")) if log else None
+        try:
+            self._make(packages)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _make(self, packages):
+        # In the cache, not in the toolbox's /tmp, which is memory: the disk is some GiB.
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=self.image.parent))
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.sockets = pathlib.Path(tempfile.mkdtemp(prefix="system-"))
+        self._stack.callback(shutil.rmtree, self.sockets, ignore_errors=True)
+        self.disk = self.directory / "root.img"
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.image / "root.img", self.disk], check=True)
+        table = vm.Cpio()
+        table.file("kernel/firmware/acpi/gpu.aml", vm.compile_asl(vm.make_asl(self.gpus), self.sockets))
+        self.write("/boot/gpu.cpio", table.finish())
+        self.packages = self.directory / "packages.img"
+        if packages:
+            make_disk(self.packages, "packages", packages)
+        else:
+            (self.directory / "empty").mkdir()
+            make_disk(self.packages, "packages", self.directory / "empty")
+        keys = ".ms" if self.secure_boot else ""
+        shutil.copy(FIRMWARE / f"AAVMF_VARS{keys}.fd", self.directory / "vars.fd")
+        self.firmware = FIRMWARE / f"AAVMF_CODE{keys or '.no-secboot'}.fd"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """End everything and remove the disk. Safe to call at any time, more than once."""
+        self._end_boot()
+        self._stack.close()
+
+    def write(self, name, data):
+        """Put a file into the disk of a machine that is off."""
+        if self._power:
+            raise ValueError("the machine is on")
+        source = self.sockets / "file"
+        source.write_bytes(data)
+        done = subprocess.run(["debugfs", "-w", "-f", "-", self.disk], capture_output=True, text=True,
+                              input=f"rm {name}\nwrite {source} {name}\n")
+        check = subprocess.run(["debugfs", "-R", f"stat {name}", self.disk], capture_output=True, text=True)
+        if f"Size: {len(data)}" not in check.stdout:
+            raise Trouble(f"cannot write {name} into {self.disk}: {done.stderr}{check.stderr}")
+
+    # A boot.
+
+    def _arguments(self):
+        d, s = self.directory, self.sockets
+        drives = [("system", "raw", self.disk, "off", 0x1c), ("debian", "raw", self.image / "debian.img", "on", 0x1d),
+                  ("packages", "raw", self.packages, "on", 0x1e),
+                  ("esp", "raw", f"fat:{self.image}/esp", "on", 0x1f)]
+        # A runner that is killed by force can clean up nothing: the kernel then ends QEMU.
+        a = ["setpriv", "--pdeathsig", "KILL", vm.ARM64.qemu, "-M", f"{vm.ARM64.machine},memory-backend=ram",
+             "-cpu", vm.ARM64.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+             "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
+             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
+             "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
+             "-drive", f"if=pflash,format=raw,unit=1,file={d}/vars.fd",
+             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+             "-chardev", f"socket,id=test,path={s}/test.sock",
+             *vm.ARM64.iommu, "-device", "virtio-serial-pci,addr=2",
+             "-device", "virtserialport,chardev=test,name=test"]
+        # The firmware starts the drivers only of disks that it might boot from, and GRUB sees no others.
+        order = {"esp": 0, "system": 1}
+        for name, kind, file, readonly, slot in drives:
+            boot = f",bootindex={order[name]}" if name in order else ""
+            a += ["-drive", f"if=none,id={name},format={kind},file={file},readonly={readonly},cache=unsafe",
+                  "-device", f"virtio-blk-pci,drive={name},addr={slot:x}{boot}"]
+        if self.memory_size:
+            a += ["-object", f"memory-backend-memfd,id=gpumem,size={self.memory_size},share=on,reserve=off",
+                  "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
+        for i, g in enumerate(self.gpus):
+            a += ["-device", f"pcie-root-port,id=port{i},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={i + 1}",
+                  "-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
+                                         "socket": {"type": "unix", "path": f"{s}/gpu{i}.sock"}})]
+        return a
+
+    def boot(self, timeout=BOOT_TIMEOUT):
+        """Switch on and wait for the agent, which comes when the system is up; the seconds it took."""
+        start = time.monotonic()
+        self.start()
+        self._wait(lambda: self._booted, timeout, "coming up")
+        seconds = time.monotonic() - start
+        self.boots.append(seconds)
+        # What udev still has to do decides which driver gets what; on a slow machine it isn't done by then.
+        self.run(f"udevadm settle --timeout={timeout}", timeout=timeout + 10)
+        return seconds
+
+    def start(self):
+        """Switch on."""
+        if self._power:
+            raise ValueError("the machine is on")
+        self._power = contextlib.ExitStack()
+        enter = self._power.callback
+        self._booted, self._raw = None, b""
+        for i, g in enumerate(self.gpus):
+            device = vm.model.Gpu(vm.model.Spec.from_dict({**({} if g.ready else {"ready_after_ms": None}), **g.model}))
+            enter(device.close)
+            server = vm.model.Server(device, f"{self.sockets}/gpu{i}.sock").start()
+            enter(server.stop)
+            self.models[g.name] = server
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        enter(self._listener.close)
+        (self.sockets / "test.sock").unlink(missing_ok=True)
+        self._listener.bind(f"{self.sockets}/test.sock")
+        self._listener.listen(1)
+        self._stderr = self._power.enter_context(tempfile.TemporaryFile())
+        self._selector = self._power.enter_context(selectors.DefaultSelector())
+        self.qemu = subprocess.Popen(self._arguments(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     stderr=self._stderr)
+        enter(self._end_qemu)
+        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._buffers = {self.qemu.stdout: b""}
+        self._first_line = len(self.console)
+
+    def _end_qemu(self):
+        if self.qemu.poll() is None:
+            self.qemu.kill()
+        self.qemu.wait()
+        self.qemu.stdout.close()
+        self.qemu.stdin.close()
+
+    def _end_boot(self):
+        if self._power:
+            self._power.close()
+            self._power = self._channel = None
+
+    def _note(self, mark, line):
+        if self._log:
+            self._log.write(f"{time.monotonic() - self._started:8.2f} {mark} {line}\n")
+            self._log.flush()
+        if self.echo:
+            self.echo(mark, line)
+
+    def _wait(self, condition, timeout, what):
+        """Until condition() holds; Trouble if QEMU ends before, or time does."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Trouble(f"{what}: no end after {timeout} s; the console's last lines:\n" + self._last_lines())
+            if self.qemu.stdout not in self._buffers:
+                self.qemu.wait()
+                self._stderr.seek(0)
+                said = self._stderr.read().decode("utf-8", "replace").strip()
+                raise Trouble(f"{what}: QEMU ended with {self.qemu.returncode} {said}; the console's last lines:\n" +
+                              self._last_lines())
+            for key, _ in self._selector.select(min(left, 5)):
+                self._read(key)
+
+    def _last_lines(self):
+        return "\n".join(self.console[-25:])
+
+    def _read(self, key):
+        if key.fileobj is self._listener:
+            self._channel = self._listener.accept()[0]
+            self._power.callback(self._channel.close)
+            self._selector.unregister(self._listener)
+            self._selector.register(self._channel, selectors.EVENT_READ, self._agent_line)
+            self._buffers[self._channel] = b""
+            return
+        data = os.read(key.fd, 65536)
+        if key.fileobj is self.qemu.stdout:
+            self._raw = (self._raw + data)[-65536:]
+        *lines, rest = (self._buffers[key.fileobj] + data).split(b"\n")
+        if data:
+            self._buffers[key.fileobj] = rest
+        else:
+            lines += [rest] if rest else []
+            self._selector.unregister(key.fileobj)
+            del self._buffers[key.fileobj]
+        for line in lines:
+            key.data(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def _console_line(self, line):
+        # The firmware and GRUB paint; what they say is for people.
+        line = PAINT.sub("", line)
+        self._note("|", line)
+        self.console.append(line)
+
+    def _agent_line(self, line):
+        self._note(">", line)
+        if line.startswith("@@BOOT "):
+            self._booted = line.split()[1:]
+        elif self._current is not None:
+            if line.startswith(f"@@RC {self._current['id']} "):
+                self._current["rc"] = int(line.split()[2])
+            else:
+                self._current["lines"].append(line)
+
+    # What a test does with it.
+
+    @property
+    def release(self):
+        """Of the running kernel."""
+        return self._booted[1]
+
+    def run(self, script, check=True, timeout=COMMAND_TIMEOUT):
+        """Run a bash script as root. With check, a failure is Trouble."""
+        start = time.monotonic()
+        self._current = {"id": f"{len(self.boots)}.{start:.6f}", "rc": None, "lines": []}
+        self._note("<", script)
+        self._channel.sendall(f"RUN {self._current['id']} {base64.b64encode(script.encode()).decode()}\n".encode())
+        try:
+            self._wait(lambda: self._current["rc"] is not None, timeout, f"command {script!r}")
+            lines = self._current["lines"]
+            # The agent begins its own line on a new one.
+            if lines and not lines[-1]:
+                lines.pop()
+            done = Command(script, self._current["rc"], "\n".join(lines), time.monotonic() - start)
+        finally:
+            self._current = None
+        if check and done.rc:
+            raise Trouble(f"command failed with {done.rc}: {script}\n{done.output}")
+        return done
+
+    def ask(self, script, **more):
+        """The output of a script that succeeds, without white space around it."""
+        return self.run(script, **more).output.strip()
+
+    def restart(self):
+        """Down, and on again without waiting for the system to come up."""
+        self._leave("reboot")
+        self.start()
+
+    def wait_for_text(self, text, timeout):
+        """Until the console has shown a text since the last time, however it came there; the firmware's menus paint."""
+        def seen():
+            plain = PAINT.sub("", self._raw.decode("utf-8", "replace"))
+            if text not in plain:
+                return False
+            self._raw = b""
+            return True
+        self._wait(seen, timeout, f"waiting for {text!r} on the console")
+
+    def wait_for_end(self, timeout):
+        """Until the machine switches itself off, or restarts; then it is off here."""
+        deadline = time.monotonic() + timeout
+        while self.qemu.stdout in self._buffers:
+            if time.monotonic() > deadline:
+                raise Trouble(f"no end after {timeout} s; the console's last lines:\n" + self._last_lines())
+            for key, _ in self._selector.select(5):
+                self._read(key)
+        self.qemu.wait(timeout=30)
+        self._end_boot()
+
+    def _leave(self, verb):
+        log = self.run("dmesg").output.splitlines()
+        # Not awaited: the agent may be gone before it can answer.
+        self._channel.sendall(f"RUN end {base64.b64encode(f'systemctl {verb}'.encode()).decode()}\n".encode())
+        self._note("<", f"systemctl {verb}")
+        first = self._first_line
+        self.wait_for_end(END_TIMEOUT)
+        hits = vm.scan_log(self.console[first:] + log, self.allow)
+        without_time = dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", h) for h in hits)
+        self.failures += [f"kernel log of boot {len(self.boots)}: {h}" for h in without_time]
+
+    def reboot(self, timeout=BOOT_TIMEOUT):
+        """Down and up again; the seconds from power to the agent."""
+        self._leave("reboot")
+        return self.boot(timeout)
+
+    def power_off(self):
+        """Down."""
+        self._leave("poweroff")
+
+    def keys(self, text):
+        """Type on the console."""
+        self.qemu.stdin.write(text.encode())
+        self.qemu.stdin.flush()
+
+
+def end_by_signals():
+    """A signal unwinds through every "finally" and "with" on its way out; a second one doesn't stop it."""
+    def leave(number, frame):
+        for n in vm.ENDING:
+            signal.signal(n, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in vm.ENDING:
+        signal.signal(number, leave)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Boot the Debian system and run scripts in it.")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--secure-boot", action="store_true")
+    parser.add_argument("--packages", help="a directory to be seen as /srv/packages")
+    parser.add_argument("--log")
+    parser.add_argument("scripts", nargs="*")
+    args = parser.parse_args()
+
+    end_by_signals()
+    gpus = [{"name": f"gpu{i}", "size": "3G"} for i in range(args.gpus)]
+    try:
+        with System(gpus, packages=args.packages, secure_boot=args.secure_boot, log=args.log) as machine:
+            print(f"booted in {machine.boot():.0f} s, kernel {machine.release}", flush=True)
+            for script in args.scripts:
+                done = machine.run(script, check=False)
+                print(f"{done.output}\n[{done.rc}, {done.seconds:.1f} s] {script}", flush=True)
+            machine.power_off()
+            for failure in machine.failures:
+                print(f"FAILED {failure}")
+            return bool(machine.failures)
+    except (Trouble, vm.ConfigError, OSError) as e:
+        print(f"machine.py: {e}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
