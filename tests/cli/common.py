@@ -12,6 +12,7 @@ import unittest
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 
+MODULE = "nvgrace-gpu-vfio-pci.ko"
 SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
@@ -26,6 +27,22 @@ def build(cross="", sanitized=False):
     if done.returncode:
         sys.exit(f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}")
     return out / "nvgrace-gpu"
+
+
+def module_files(kernel, directory):
+    """The module where DKMS puts it, and the indexes by which libkmod finds it; those that it needs are loaded."""
+    base = pathlib.Path(directory, "lib/modules", kernel.release)
+    (base / "updates/dkms").mkdir(parents=True)
+    source = PROJECT / "build" / kernel.release / MODULE
+    if not source.exists():
+        sys.exit(f"{source} is not there: make modules for kernel {kernel.name} first")
+    (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
+    for name in ("modules.order", "modules.builtin"):
+        (base / name).write_text("")
+    subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
+    guest = f"/lib/modules/{kernel.release}"
+    return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
+            **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
 
 
 @functools.lru_cache(None)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "vm"))
 import common  # noqa: E402  (needs the path above)
 import vm  # noqa: E402
 
-MODULE = "nvgrace-gpu-vfio-pci.ko"
+MODULE = common.MODULE
 DRIVER = "nvgrace_gpu_vfio_pci"
 LIBRARIES = pathlib.Path("/usr/lib/aarch64-linux-gnu")
 KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
@@ -216,22 +216,6 @@ def libraries(program):
     return found
 
 
-def module_files(kernel, directory):
-    """The module where DKMS puts it, and the indexes by which libkmod finds it; those that it needs are loaded."""
-    base = pathlib.Path(directory, "lib/modules", kernel.release)
-    (base / "updates/dkms").mkdir(parents=True)
-    source = vm.PROJECT / "build" / kernel.release / MODULE
-    if not source.exists():
-        sys.exit(f"test_vm.py: {source} is not there: make modules for kernel {kernel.name} first")
-    (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
-    for name in ("modules.order", "modules.builtin"):
-        (base / name).write_text("")
-    subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
-    guest = f"/lib/modules/{kernel.release}"
-    return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
-            **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
-
-
 class InMachine(unittest.TestCase):
     maxDiff = None
 
@@ -242,7 +226,7 @@ class InMachine(unittest.TestCase):
         log = vm.PROJECT / "build/log" / f"cli-{KERNEL}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as directory:
-            files = module_files(kernel, directory)
+            files = common.module_files(kernel, directory)
             files["/usr/sbin/nvgrace-gpu"] = str(program)
             files["/tests/holder"] = f"{directory}/holder"
             subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", files["/tests/holder"],

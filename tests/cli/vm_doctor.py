@@ -26,7 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "vm")]
 import common  # noqa: E402  (needs the path above)
 import vm  # noqa: E402
 
-MODULE = "nvgrace-gpu-vfio-pci.ko"
+MODULE = common.MODULE
 LIBRARIES = ("libjson-c.so.5", "libkmod.so.2", "libcrypto.so.3", "libz.so.1", "libzstd.so.1")
 # Emulated at EL2, every exception of the kernel's costs more.
 TIMEOUT = 600
@@ -86,22 +86,6 @@ def compile_program():
     return out
 
 
-def module_files(kernel, directory):
-    """The module where DKMS puts it, with the indexes that modprobe and libkmod go by."""
-    base = pathlib.Path(directory, "lib/modules", kernel.release)
-    (base / "updates/dkms").mkdir(parents=True)
-    source = vm.PROJECT / "build" / kernel.release / MODULE
-    if not source.exists():
-        sys.exit(f"vm_doctor.py: {source} is not there: make modules for kernel {kernel.name} first")
-    (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
-    for name in ("modules.order", "modules.builtin"):
-        (base / name).write_text("")
-    subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
-    guest = f"/lib/modules/{kernel.release}"
-    return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
-            **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
-
-
 def sign(kernel, directory):
     """Three files to stand in the module's place: ours without a signature, ours signed with a key that the kernel
     doesn't know, and one that it trusts, which is another module, for we can't sign like the kernel's makers."""
@@ -140,7 +124,7 @@ def boot(kernel, cpu):
                  "/tests/doctor_kvm": str(compile_program()),
                  f"/boot/config-{kernel.release}": str(kernel.headers / ".config"),
                  **{f"/lib/aarch64-linux-gnu/{n}": f"/usr/lib/aarch64-linux-gnu/{n}" for n in LIBRARIES},
-                 **module_files(kernel, directory)}
+                 **common.module_files(kernel, directory)}
         commands, append = COMMANDS, ""
         if cpu == "signatures":
             files.update(sign(kernel, directory))
