@@ -92,7 +92,7 @@ check:
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) root $(TRACERS) >/dev/null
 	@tests/package/dkms-debs
-	@tests/package/image
+	@tests/package/image >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py $(JOBS)
 
 check-quick:
@@ -108,7 +108,7 @@ check-long:
 
 # All lives of the packages in whole systems (PARTS="deb rpm" for some).
 check-package: repo
-	@tests/package/image
+	@tests/package/image >/dev/null
 	@$(TOOLBOX) run -- python3 tests/package/life.py $(addprefix --part ,$(PARTS))
 
 matrix:
