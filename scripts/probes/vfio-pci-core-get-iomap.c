@@ -2,7 +2,8 @@
 /*
  * BARs mapped when the device is enabled, and vfio_pci_core_get_iomap(), which
  * tells whether one was.
- * Since Linux 7.2.
+ * Since Linux 7.2, 859dc0f6253b ("vfio/pci: Replace
+ * vfio_pci_core_setup_barmap() with vfio_pci_core_get_iomap()").
  *
  * absent-if: 'vfio_pci_core_get_iomap' undeclared
  * absent-if: undeclared identifier 'vfio_pci_core_get_iomap'
