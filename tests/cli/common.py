@@ -5,9 +5,13 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import unittest
+
+# A shell's background job, such as a CI runner may be, has it ignored, and so would the programs that are tested have.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
