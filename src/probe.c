@@ -87,54 +87,46 @@ static void close_device(struct vfio_device *core_vdev)
 	vfio_pci_core_close_device(core_vdev);
 }
 
-static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
-			   size_t count, loff_t *ppos)
+/* Sends an access of the device's file to whose region it is, and traces it. */
+static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
+			     size_t count, loff_t *ppos, bool write)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
 	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	u64 start = nvgrace_gpu_trace_start(rw);
 	ssize_t ret;
 
 	if (region) {
-		ret = nvgrace_gpu_region_read(region, buf, count, ppos);
-		trace_nvgrace_gpu_rw(gpu->core.pdev, index, false, offset,
+		u64 start = nvgrace_gpu_trace_start(rw);
+
+		ret = write ? nvgrace_gpu_region_write(region, buf, count, ppos) :
+			      nvgrace_gpu_region_read(region, buf, count, ppos);
+		trace_nvgrace_gpu_rw(gpu->core.pdev, index, write, offset,
 				     count, ret, start);
-		return ret;
-	}
-	if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
-		ret = nvgrace_gpu_config_read(gpu, buf, count, ppos);
-		trace_nvgrace_gpu_config(gpu->core.pdev, false, offset, count,
+	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
+		ret = write ? nvgrace_gpu_config_write(gpu, buf, count, ppos) :
+			      nvgrace_gpu_config_read(gpu, buf, count, ppos);
+		trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,
 					 ret);
-		return ret;
+	} else {
+		ret = write ? vfio_pci_core_write(core_vdev, buf, count, ppos) :
+			      vfio_pci_core_read(core_vdev, buf, count, ppos);
 	}
-	return vfio_pci_core_read(core_vdev, buf, count, ppos);
+	return ret;
+}
+
+static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
+			   size_t count, loff_t *ppos)
+{
+	return access_device(core_vdev, buf, count, ppos, false);
 }
 
 static ssize_t write_device(struct vfio_device *core_vdev,
 			    const char __user *buf, size_t count, loff_t *ppos)
 {
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
-	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
-	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	u64 start = nvgrace_gpu_trace_start(rw);
-	ssize_t ret;
-
-	if (region) {
-		ret = nvgrace_gpu_region_write(region, buf, count, ppos);
-		trace_nvgrace_gpu_rw(gpu->core.pdev, index, true, offset,
-				     count, ret, start);
-		return ret;
-	}
-	if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
-		ret = nvgrace_gpu_config_write(gpu, buf, count, ppos);
-		trace_nvgrace_gpu_config(gpu->core.pdev, true, offset, count,
-					 ret);
-		return ret;
-	}
-	return vfio_pci_core_write(core_vdev, buf, count, ppos);
+	/* Not written to: access_device() hands it on to writes alone. */
+	return access_device(core_vdev, (char __user *)buf, count, ppos, true);
 }
 
 static int device_feature(struct vfio_device *core_vdev, u32 flags,

@@ -46,7 +46,7 @@ MUTANTS = (
     ("src/probe.c", "was_reset(pdev_to_gpu(pdev), NVGRACE_GPU_RESET_DONE);", "", "reset"),
     ("src/probe.c", "nvgrace_gpu_forget_ready(to_nvgrace_gpu(core_vdev));", ";", "power"),
     ("src/probe.c", "\t\tpci_restore_state(pdev);", "\t\t;", "aer"),
-    ("src/probe.c", "trace_nvgrace_gpu_config(gpu->core.pdev, true, offset, count,", "trace_nvgrace_gpu_config(gpu->core.pdev, true, *ppos, count,",
+    ("src/probe.c", "trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,", "trace_nvgrace_gpu_config(gpu->core.pdev, write, *ppos, count,",
      "trace"),
     ("src/ready.c", "st->c2c == TRAINED && st->hbm == TRAINED", "(st->c2c == TRAINED || st->hbm == TRAINED)", "ready"),
     ("src/ready.c", "set_current_state(TASK_KILLABLE);", "set_current_state(TASK_UNINTERRUPTIBLE);", "ready"),
