@@ -395,17 +395,11 @@ static void a_reset_through_sysfs_clears_the_bars(void **state)
 /* Linux knows of GH200 that a bus reset breaks it, and of GB200 not. */
 static void a_hot_reset_clears_the_bars(void **state)
 {
-	union {
-		struct vfio_pci_hot_reset reset;
-		char bytes[sizeof(struct vfio_pci_hot_reset) + 4];
-	} u = { .reset = { .argsz = sizeof(u), .count = 1 } };
 	uint64_t bars[2] = { 0x0123456789abcdef, 0xfedcba9876543210 };
 
 	vfio_start(&other, "second");
 	assert_int_equal(vfio_write(&other, CONFIG + FAKE_START, bars, 16), 16);
-	u.reset.group_fds[0] = other.group;
-	if (ioctl(other.device, VFIO_DEVICE_PCI_HOT_RESET, &u.reset))
-		fail_msg("hot reset: %s", strerror(errno));
+	assert_int_equal(vfio_hot_reset(&other), 0);
 	assert_int_equal(vfio_read(&other, CONFIG + FAKE_START, bars, 16), 16);
 	assert_int_equal(bars[0], FLAGS);
 	assert_int_equal(bars[1], FLAGS);

@@ -316,6 +316,17 @@ int vfio_reset(struct vfio *v)
 	return ioctl(v->device, VFIO_DEVICE_RESET) ? -errno : 0;
 }
 
+int vfio_hot_reset(struct vfio *v)
+{
+	union {
+		struct vfio_pci_hot_reset reset;
+		char bytes[sizeof(struct vfio_pci_hot_reset) + 4];
+	} u = { .reset = { .argsz = sizeof(u), .count = 1 } };
+
+	u.reset.group_fds[0] = v->group;
+	return ioctl(v->device, VFIO_DEVICE_PCI_HOT_RESET, &u) ? -errno : 0;
+}
+
 int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,
 		     size_t size)
 {

@@ -118,8 +118,9 @@ struct region {
 
 void vfio_region(struct vfio *v, unsigned int index, struct region *r);
 
-/* VFIO_DEVICE_RESET. */
+/* VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group; 0 or a negative errno. */
 int vfio_reset(struct vfio *v);
+int vfio_hot_reset(struct vfio *v);
 
 /* VFIO_DEVICE_FEATURE, to set @feature with the @size bytes of @data. */
 int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,

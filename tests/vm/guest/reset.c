@@ -96,10 +96,6 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 		struct vfio_pci_hot_reset_info info;
 		char bytes[256];
 	} i = { .info = { .argsz = sizeof(i) } };
-	union {
-		struct vfio_pci_hot_reset hot;
-		char bytes[64];
-	} r = { .hot = { .argsz = sizeof(r.hot) + 4, .count = 1 } };
 	uint64_t bar = 0x4000000000ULL;
 	struct vfio other;
 	char *map;
@@ -111,9 +107,7 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
 	strcpy(map, "kept");
 	assert_int_equal(vfio_write(&other, CONFIG + 0x20, &bar, 8), 8);
-	r.hot.group_fds[0] = other.group;
-	if (ioctl(other.device, VFIO_DEVICE_PCI_HOT_RESET, &r))
-		fail_msg("VFIO_DEVICE_PCI_HOT_RESET: %s", strerror(errno));
+	assert_int_equal(vfio_hot_reset(&other), 0);
 	assert_int_equal(vfio_read(&other, CONFIG + 0x20, &bar, 8), 8);
 	assert_int_equal(bar, 0xc);
 	assert_string_equal(map, "kept");

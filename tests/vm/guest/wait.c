@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -442,17 +441,6 @@ static void assert_waits_after(int (*reset)(struct vfio *cxl))
 	vfio_stop(&cxl);
 }
 
-static int hot_reset(struct vfio *cxl)
-{
-	union {
-		struct vfio_pci_hot_reset reset;
-		char bytes[sizeof(struct vfio_pci_hot_reset) + 4];
-	} u = { .reset = { .argsz = sizeof(u), .count = 1 } };
-
-	u.reset.group_fds[0] = cxl->group;
-	return ioctl(cxl->device, VFIO_DEVICE_PCI_HOT_RESET, &u.reset) ? -errno : 0;
-}
-
 static int secondary_bus_reset(struct vfio *cxl)
 {
 	int ret = gpu_sysfs_write(cxl->gpu, "reset_method", "bus");
@@ -462,7 +450,7 @@ static int secondary_bus_reset(struct vfio *cxl)
 
 static void a_hot_reset_is_waited_for(void **state)
 {
-	assert_waits_after(hot_reset);
+	assert_waits_after(vfio_hot_reset);
 }
 
 static void a_secondary_bus_reset_through_sysfs_is_waited_for(void **state)
