@@ -313,16 +313,16 @@ static void *work(void *data)
 	path = host_path(job->host, DEVICES "/%s/rescan", job->address);
 	lock = open(path, O_WRONLY | O_CLOEXEC);
 	free(path);
-	if (lock < 0) {
-		job_end(job, EXIT_FAILED, "failed",
-			xasprintf("can't be locked: %s", strerror(errno)), NULL);
-		return NULL;
-	}
-	if (flock(lock, LOCK_EX | LOCK_NB)) {
-		job_end(job, EXIT_REFUSED, "refused",
-			xstrdup("another " PROGRAM " is at work on it"),
-			xstrdup("let that end first"));
-		close(lock);
+	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB)) {
+		if (lock >= 0 && errno == EWOULDBLOCK)
+			job_end(job, EXIT_REFUSED, "refused",
+				xstrdup("another " PROGRAM " is at work on it"),
+				xstrdup("let that end first"));
+		else
+			job_end(job, EXIT_FAILED, "failed",
+				xasprintf("can't be locked: %s", strerror(errno)), NULL);
+		if (lock >= 0)
+			close(lock);
 		return NULL;
 	}
 	job->kmsg = kmsg_mark();
