@@ -768,13 +768,15 @@ class Server:
                 if not r.flags & flag:
                     raise PermissionError(errno.EACCES, f"DMA at {address:#x} is not allowed that way")
                 return r
-        raise OSError(errno.EFAULT, f"no DMA mapping of {count} bytes at {address:#x}")
+        return None
 
     def dma_read(self, address, count):
-        """count bytes of the client's memory at the device's address."""
+        """count bytes of the client's memory at the device's address. Where the client has announced no mapping, it is
+        asked all the same, since an IOMMU may let through what it doesn't announce, as other devices' memory; OSError if
+        it refuses."""
         r = self._range_of(address, count, 1)
-        at = address - r.address + r.offset
-        if r.memory is not None:
+        if r is not None and r.memory is not None:
+            at = address - r.address + r.offset
             return r.memory[at:at + count]
         data = b""
         while len(data) < count:
@@ -788,8 +790,8 @@ class Server:
 
     def dma_write(self, address, data):
         r = self._range_of(address, len(data), 2)
-        at = address - r.address + r.offset
-        if r.memory is not None:
+        if r is not None and r.memory is not None:
+            at = address - r.address + r.offset
             r.memory[at:at + len(data)] = data
             return
         for i in range(0, len(data), DMA_CHUNK):
