@@ -78,9 +78,6 @@ repo: deb rpm
 
 TOOLBOX	:= scripts/toolbox
 
-# What tests/vm/tracers.py runs in the machine.
-TRACERS	:= arm64 trace-cmd bpftrace linux-perf
-
 .PHONY: demo check check-quick check-long check-package matrix cli unit fuzz style
 demo:
 	@$(TOOLBOX) kernel 7.2
@@ -90,7 +87,7 @@ check:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel 64k
 	@$(TOOLBOX) checkpatch >/dev/null
-	@$(TOOLBOX) root $(TRACERS) >/dev/null
+	@$(TOOLBOX) root tracers >/dev/null
 	@tests/package/dkms-debs
 	@tests/package/image >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py $(JOBS)

@@ -14,6 +14,9 @@ import unittest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(PROJECT / "tests/vm"))
+import packages  # noqa: E402  (needs the path above)
+
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 
 MODULE = "nvgrace-gpu-vfio-pci.ko"
@@ -47,6 +50,15 @@ def module_files(kernel, directory):
     guest = f"/lib/modules/{kernel.release}"
     return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
             **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
+
+
+def installed(kernel, directory):
+    """{path in a machine: path here}: the program with its libraries, and the module, as packages install them."""
+    program = build("aarch64-linux-gnu-")
+    libraries = packages.libraries([program], "/usr/lib/aarch64-linux-gnu")
+    return {"/usr/sbin/nvgrace-gpu": str(program),
+            **{f"/lib/aarch64-linux-gnu/{name}": str(path) for name, path in libraries.items()},
+            **module_files(kernel, directory)}
 
 
 @functools.lru_cache(None)

@@ -24,7 +24,6 @@ import vm  # noqa: E402
 
 MODULE = common.MODULE
 DRIVER = "nvgrace_gpu_vfio_pci"
-LIBRARIES = pathlib.Path("/usr/lib/aarch64-linux-gnu")
 KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
 
 # Four that take their time (see "four"), one that the firmware calls broken, one that is never ready.
@@ -204,34 +203,19 @@ COMMANDS = {
 }
 
 
-def libraries(program):
-    """The names of the shared libraries that it needs, and those that they need."""
-    found, new = set(), [program]
-    while new:
-        done = subprocess.run(["aarch64-linux-gnu-readelf", "-d", new.pop()], capture_output=True, text=True,
-                              check=True)
-        for name in set(re.findall(r"\(NEEDED\).*\[(.*)\]", done.stdout)) - found:
-            found.add(name)
-            new.append(LIBRARIES / name)
-    return found
-
-
 class InMachine(unittest.TestCase):
     maxDiff = None
 
     @classmethod
     def setUpClass(cls):
-        program = common.build("aarch64-linux-gnu-")
         kernel = vm.Kernel(KERNEL)
         log = vm.PROJECT / "build/log" / f"cli-{KERNEL}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as directory:
-            files = common.module_files(kernel, directory)
-            files["/usr/sbin/nvgrace-gpu"] = str(program)
+            files = common.installed(kernel, directory)
             files["/tests/holder"] = f"{directory}/holder"
             subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", files["/tests/holder"],
                             HERE / "holder.c"], check=True)
-            files.update({f"/lib/aarch64-linux-gnu/{n}": str(LIBRARIES / n) for n in libraries(program)})
             with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S,
                             commands=[{"name": n, "run": LIBRARY + text} for n, text in COMMANDS.items()]) as machine:
                 cls.pci = {g.name: g.pci for g in machine.gpus}

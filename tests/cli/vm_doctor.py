@@ -11,7 +11,6 @@ one after the other; the consoles are in build/log/doctor-KERNEL-CPU.log.
 """
 
 import base64
-import dataclasses
 import io
 import json
 import pathlib
@@ -24,10 +23,10 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "vm")]
 import common  # noqa: E402  (needs the path above)
+import suite  # noqa: E402
 import vm  # noqa: E402
 
 MODULE = common.MODULE
-LIBRARIES = ("libjson-c.so.5", "libkmod.so.2", "libcrypto.so.3", "libz.so.1", "libzstd.so.1")
 # Emulated at EL2, every exception of the kernel's costs more.
 TIMEOUT = 600
 
@@ -76,16 +75,6 @@ SIGNATURES = {
 }
 
 
-def compile_program():
-    """doctor_kvm.c for the guest."""
-    out = vm.PROJECT / "build/guest/doctor_kvm"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    guest = vm.PROJECT / "tests/vm/guest"
-    subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{guest}", "-o", out,
-                    HERE / "doctor_kvm.c", guest / "lib.c", "-lcmocka", "-lpthread"], check=True)
-    return out
-
-
 def sign(kernel, directory):
     """Three files to stand in the module's place: ours without a signature, ours signed with a key that the kernel
     doesn't know, and one that it trusts, which is another module, for we can't sign like the kernel's makers."""
@@ -104,33 +93,20 @@ def sign(kernel, directory):
     return {f"/signed/{p.name}": str(p) for p in place.glob("*.ko")}
 
 
-class Machine(vm.Machine):
-    """One that starts its kernel at EL2, on that CPU."""
-
-    def __init__(self, kernel, cpu, **kwargs):
-        super().__init__(kernel, **kwargs)
-        if cpu not in ("none", "signatures"):
-            # The other kind of pointer authentication takes most of the emulator's time.
-            self.arch = dataclasses.replace(self.arch, machine=f"{self.arch.machine},virtualization=on",
-                                            cpu="max,pauth-impdef=on" if cpu == "max" else cpu)
-
-
 def boot(kernel, cpu):
     kernel = vm.Kernel(kernel)
     log = vm.PROJECT / "build/log" / f"doctor-{kernel.name}-{cpu}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
-        files = {"/usr/sbin/nvgrace-gpu": str(common.build("aarch64-linux-gnu-")),
-                 "/tests/doctor_kvm": str(compile_program()),
-                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config"),
-                 **{f"/lib/aarch64-linux-gnu/{n}": f"/usr/lib/aarch64-linux-gnu/{n}" for n in LIBRARIES},
-                 **common.module_files(kernel, directory)}
+        files = {**common.installed(kernel, directory), **suite.compile_programs(["doctor_kvm"], kernel.arch, HERE),
+                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
         commands, append = COMMANDS, ""
         if cpu == "signatures":
             files.update(sign(kernel, directory))
             commands, append = SIGNATURES, "module.sig_enforce=1"
-        with Machine(kernel, cpu, gpus=GPUS, files=files, log=log, timeout=TIMEOUT, append=append,
-                     commands=[{"name": n, "run": text} for n, text in commands.items()]) as machine:
+        with vm.Machine(kernel, hypervisor=None if cpu in ("none", "signatures") else cpu, gpus=GPUS, files=files,
+                        log=log, timeout=TIMEOUT, append=append,
+                        commands=[{"name": n, "run": text} for n, text in commands.items()]) as machine:
             return machine.run(), {g.name: g.pci for g in machine.gpus}
 
 

@@ -69,13 +69,14 @@ def module_file(kernel, name):
     return {f"/tests/{name}.ko": str(out)}
 
 
-def importer(kernel):
-    """The importer of dma-bufs, compiled for this kernel: {path in the guest: path here}."""
-    folder = BUILD / kernel.release / "importer"
-    shutil.copytree(HERE.parent / "testkernel" / "importer", folder, dirs_exist_ok=True)
+def out_of_tree(kernel, source):
+    """The module of a folder with its name's source, compiled for this kernel: its path."""
+    folder = BUILD / kernel.release / source.name
+    shutil.copytree(source, folder, dirs_exist_ok=True)
     subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"], check=True,
                    stdout=subprocess.DEVNULL)
-    return {"/tests/importer.ko": str(folder / "importer.ko")}
+    module, = folder.glob("*.ko")
+    return str(module)
 
 
 class Guard:
@@ -122,18 +123,18 @@ def dma_write(machine, gpu, address, data):
 HANDLERS = {"guard": guard, "guarded": guarded, "dma_read": dma_read, "dma_write": dma_write}
 
 
-def compile_programs(names, arch=vm.ARM64):
-    """Compile guest/NAME.c into build/guest/ARCH/, where that is out of date; {path in the guest: path here}."""
+def compile_programs(names, arch=vm.ARM64, folder=HERE / "guest"):
+    """Compile NAME.c of a folder into build/guest/ARCH/, where that is out of date; {path in the guest: path here}."""
     out = BUILD / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
     library = [HERE / "guest" / "lib.c", HERE / "guest" / "lib.h"]
     files = {}
     for name in names:
-        source, program = HERE / "guest" / f"{name}.c", out / name
+        source, program = folder / f"{name}.c", out / name
         newest = max(p.stat().st_mtime for p in [source, *library])
         if not program.exists() or program.stat().st_mtime < newest:
             subprocess.run([arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
-                            "-o", program, source, library[0], "-lcmocka", "-lpthread"], check=True)
+                            f"-I{HERE / 'guest'}", "-o", program, source, library[0], "-lcmocka", "-lpthread"], check=True)
         files[f"/tests/{name}"] = str(program)
     return files
 
@@ -191,7 +192,7 @@ def main():
     if "aer" in names:
         files.update(module_file(kernel, "aer_inject"))
     if "dmabuf" in names:
-        files.update(importer(kernel))
+        files["/tests/importer.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "importer")
     commands = [{"name": p.replace(":", "-"), "run": "/tests/" + p.replace(":", " ")} for p in programs]
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
         files["/tests/leaks"] = str(HERE.parent / "testkernel" / "leaks")

@@ -337,20 +337,22 @@ class FakeKernel(vm.Kernel):
 class Verdict(unittest.TestCase):
     """What a machine's words on both channels lead to."""
 
-    def judge(self, text, console=(), commands=("first", "second"), **more):
-        machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in commands], **more)
-        machine._result = result = vm.Result("fake", "0.0")
-        machine._current, machine._in_dmesg, machine._done = None, False, False
+    def judge(self, text, console=(), commands=("first", "second"), guests=None, **more):
+        machine = self.machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in commands],
+                                            guests=tuple(guests or ()), **more)
+        result = machine.begin_result()
         machine._started = 0.0
         machine._errors = ""
-        machine._channel = mock.Mock()
+        port = mock.Mock()
         machine.qemu = mock.Mock(returncode=0)
         for line in console:
             machine._console_line(line)
-        for line in text.splitlines():
-            machine._test_line(line)
+        for channel, said in [(machine.channel, text), *((machine.guests[g], t) for g, t in (guests or {}).items())]:
+            channel.connected(port)
+            for line in said.splitlines():
+                channel.line(line)
         machine._judge(result)
-        self.sent = [c.args[0].decode() for c in machine._channel.sendall.call_args_list]
+        self.sent = [c.args[0].decode() for c in port.sendall.call_args_list]
         return result
 
     GOOD = "@@BOOT 1.0 0.0\n@@RUN first\nhello\n@@RC first 0\n@@RUN second\n@@RC second 0\n@@DMESG\n@@DONE"
@@ -404,6 +406,24 @@ class Verdict(unittest.TestCase):
         self.assertEqual(self.sent[0], "ok 42\n")
         self.assertTrue(self.sent[1].startswith("error ValueError: "))
         self.assertTrue(self.sent[2].startswith("error KeyError: "))
+
+
+    def test_a_guest_in_the_machine(self):
+        twice = "@@BOOT 1.0 0.0\n@@RUN a\n@@BOOT 1.0 0.0\n@@RUN b\nsaid\n@@RC b 0\n@@DMESG\n[ 1.0] BUG: bad\n@@DONE"
+        result = self.judge(self.GOOD, guests={"g": twice})
+        guest = self.machine.guests["g"]
+        self.assertEqual([(c.name, c.rc, c.output) for c in guest.commands], [("a", None, []), ("b", 0, ["said"])])
+        self.assertEqual(len(guest.boots), 2)
+        self.assertTrue(guest.done)
+        self.assertEqual(result.failures, ["kernel log of guest g: BUG: bad"])
+        # A guest that isn't done fails nothing by itself: who has started it knows whether it should be.
+        result = self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@FAIL no port"})
+        self.assertFalse(self.machine.guests["g"].done)
+        self.assertEqual(result.failures, ["guest g: the guest gave up: no port"])
+
+    def test_guests_ask(self):
+        self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@HOST half 42"}, handlers={"half": lambda m, n: int(n) // 2})
+        self.assertEqual(self.sent, ["ok 21\n"])
 
 
 class Configuration(unittest.TestCase):

@@ -4,8 +4,8 @@
 
     tracers.py [KERNEL]
 
-Inside the toolbox, after `make modules` for that kernel and `scripts/toolbox root arm64 trace-cmd bpftrace linux-perf`
-outside, which has the tools. Each command runs while the guest's test programs "mmap" and "reset" use a GPU, is ended by
+Inside the toolbox, after `make modules` for that kernel and `scripts/toolbox root tracers` outside, which has
+the tools. Each command runs while the guest's test programs "mmap" and "reset" use a GPU, is ended by
 an interrupt as a person would, and must then have said what the documentation promises. A command of the page that has
 no expectation here fails, and so does an expectation without its command. The last line is the sum.
 """
@@ -13,15 +13,15 @@ no expectation here fails, and so does an expectation without its command. The l
 import argparse
 import pathlib
 import re
-import subprocess
 import sys
 
 import machine
+import packages
 import suite
 import vm
 
 PAGE = vm.PROJECT / "docs" / "tracing.md"
-PACKAGES = ("trace-cmd", "bpftrace", "linux-perf")
+TOOLS = ("trace-cmd", "bpftrace", "perf")
 
 # What each command's output must have, in lines of any order. One that ends by itself has the interrupted one's file.
 EXPECTED = {
@@ -89,21 +89,7 @@ def commands(page):
     return re.findall(r"^    (\S.*)$", page, re.M)
 
 
-def tools(root):
-    """{path in the guest: path here} of the tools and of every library that they might want."""
-    files = {}
-    for name in ("trace-cmd", "bpftrace", "perf"):
-        files[f"/tools/bin/{name}"] = str(root / "usr/bin" / name)
-    libraries = root / "usr/lib/aarch64-linux-gnu"
-    for path in libraries.glob("*.so*"):
-        if path.is_file() and not path.is_symlink():
-            said = subprocess.run(["aarch64-linux-gnu-readelf", "-d", path], capture_output=True, text=True).stdout
-            name = re.search(r"\(SONAME\).*\[(.*)\]", said)
-            files[f"/tools/lib/{name[1] if name else path.name}"] = str(path)
-    return files
-
-
-def run_page(kernel, root):
+def run_page(kernel):
     module = suite.BUILD / kernel.release / suite.MODULE
     listed = commands(PAGE.read_text())
     results = [(f"\"{c}\" is documented", c in listed) for c in EXPECTED if c not in listed]
@@ -118,7 +104,7 @@ def run_page(kernel, root):
 
     log = suite.BUILD / "log" / f"tracers-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    files = {**suite.compile_programs(["mmap", "reset"], kernel.arch), **tools(root)}
+    files = {**suite.compile_programs(["mmap", "reset"], kernel.arch), **packages.programs(packages.root("tracers"), TOOLS)}
     for guest, text in {"/tools/beside": SCRIPT, "/tests/huge_pfnmap": "yes\n"}.items():
         file = suite.BUILD / "guest" / f"tracers-{pathlib.Path(guest).name}"
         file.write_text(text)
@@ -147,10 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("kernel", metavar="KERNEL", nargs="?", default="7.2")
     args = parser.parse_args()
-    root = subprocess.run([vm.PROJECT / "scripts/toolbox", "root", "arm64", *PACKAGES], capture_output=True, text=True)
-    if root.returncode:
-        sys.exit(root.stderr)
-    results = run_page(vm.Kernel(args.kernel), pathlib.Path(root.stdout.strip()))
+    results = run_page(vm.Kernel(args.kernel))
     for name, good in results:
         print(f"{'ok' if good else 'not ok'} - {name}")
     failed = sum(not good for _, good in results)

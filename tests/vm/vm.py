@@ -33,8 +33,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-sys.path.insert(0, str(HERE.parent / "model"))
+sys.path[:0] = [str(HERE), str(HERE.parent / "model")]
 import gpu as model  # noqa: E402  (needs the path above)
+import packages  # noqa: E402
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "nvgrace-gpu-vfio-pci"
 MEMORY_BLOCK = 512 << 20
@@ -132,7 +133,7 @@ class Arch:
     last_slot: int              # the last one that is free for root ports
     libraries: str              # where the guest's libraries are, here and there
     loader: str                 # of dynamic programs in the guest
-    busybox: str                # static, in the toolbox
+    busybox: str                # static, in the toolbox; with "NAME:" in front, below what that names in tests/programs.conf
     gcc: str                    # compiles the guest's programs
     make: "tuple[str, ...]"     # what `make modules` needs
 
@@ -161,7 +162,7 @@ AMD64 = Arch(
     append="intel_iommu=on mitigations=off no_timer_check", console="ttyS0",
     phys_bits=40, last_slot=30,
     libraries="/usr/lib/x86_64-linux-gnu", loader="/lib64/ld-linux-x86-64.so.2",
-    busybox="/opt/busybox-static_amd64/usr/bin/busybox", gcc="gcc", make=())
+    busybox="shell:/usr/bin/busybox", gcc="gcc", make=())
 
 ARCHITECTURES = (ARM64, AMD64)
 
@@ -169,7 +170,7 @@ ARCHITECTURES = (ARM64, AMD64)
 def ram_range(arch, ram):
     """First address of the part of RAM that is highest, and the address behind it. With so much RAM, QEMU's q35 has
     2 GiB of it below 4 GiB and the rest above."""
-    if arch is ARM64:
+    if arch.name == ARM64.name:
         return 1 << 30, (1 << 30) + ram
     if ram < 0xB0000000:
         return 0, ram
@@ -179,7 +180,7 @@ def ram_range(arch, ram):
 def memory_address(arch, ram, size):
     """Where the firmware puts a BAR that is larger than all others together. SeaBIOS: behind RAM, if that reaches beyond
     4 GiB, and otherwise as far up as it can be with room for the others behind it."""
-    if arch is ARM64:
+    if arch.name == ARM64.name:
         # The begin of the 64-bit window of QEMU's virt machine.
         return 0x8000000000
     end = ram_range(arch, ram)[1]
@@ -386,6 +387,7 @@ class Debugger:
     def __init__(self, connection):
         self.connection = connection
         self.received = b""
+        self._numbers = None
 
     def ask(self, packet):
         """Send a packet, and the answer to it; raises OSError if QEMU goes away or is silent for too long."""
@@ -409,6 +411,21 @@ class Debugger:
 
     def write(self, address, data):
         self.ask(f"M{address:x},{len(data):x}:{data.hex()}")
+
+    def physical(self):
+        """From now on, addresses are those of the machine."""
+        self.ask("Qqemu.PhyMemMode:1")
+
+    def register(self, cpu, name):
+        """A system register of a CPU, counted from 0."""
+        if self._numbers is None:
+            text = ""
+            while not text or piece.startswith("m"):
+                piece = self.ask(f"qXfer:features:read:system-registers.xml:{len(text):x},1000")
+                text += piece[1:]
+            self._numbers = {n: int(i) for n, i in re.findall(r'<reg name="(\w+)"[^>]* regnum="(\d+)"', text)}
+        self.ask(f"Hg{cpu + 1:x}")
+        return int.from_bytes(bytes.fromhex(self.ask(f"p{self._numbers[name]:x}")), "little")
 
 
 # Where a bzImage is entered, with paging off and after the firmware's last step.
@@ -553,7 +570,8 @@ class Kernel:
                     if module not in self.NOT_LOADED:
                         load.append(re.sub(r"\.(xz|zst|gz)$", "", self._guest_name(path)))
         libraries, loader = self.arch.libraries, self.arch.loader
-        wanted = {"/bin/busybox": self.arch.busybox, loader: f"{libraries}/{pathlib.Path(loader).name}"}
+        name, _, busybox = self.arch.busybox.rpartition(":")
+        wanted = {"/bin/busybox": f"{packages.root(name)}{busybox}" if name else busybox, loader: f"{libraries}/{pathlib.Path(loader).name}"}
         for name in ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1",
                      "libcmocka.so.0"):
             wanted[f"{libraries.removeprefix('/usr')}/{name}"] = f"{libraries}/{name}"
@@ -588,6 +606,26 @@ class Kernel:
         for guest, data in contents.items():
             key += [guest.encode(), data]
         return cached(f"initramfs-{self.release}", key, make)
+
+
+def run_files(commands, files=None, memory="", gpus="", module=None, module_params=""):
+    """The part of an initramfs behind Kernel.initramfs(): init, what it reads, and files {guest path: host path}."""
+    cpio = Cpio()
+    cpio.file("/init", (HERE / "init").read_bytes(), 0o755)
+    cpio.tree("/vm/bin", HERE / "bin")
+    cpio.file("/vm/memory", memory)
+    cpio.file("/vm/gpus.conf", gpus)
+    listed = ""
+    for i, (name, text) in enumerate(commands):
+        cpio.file(f"/vm/commands.d/{i:03}", text + "\n", 0o755)
+        listed += f"/vm/commands.d/{i:03} {name}\n"
+    cpio.file("/vm/commands", listed)
+    if module:
+        cpio.tree("/vm/module.ko", module)
+        cpio.file("/vm/module.params", module_params + "\n")
+    for guest, host in (files or {}).items():
+        cpio.tree(guest, host)
+    return cpio.finish()
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -638,6 +676,81 @@ class Result:
         return "\n".join(self.command(name).output)
 
 
+class Channel:
+    """One port over which an init talks: what it said, in the order of commands, and answers to its questions.
+
+    A machine has one, and one for each guest in it; of a guest, boots and commands add up over all its lives."""
+
+    def __init__(self, machine, name, mark=">"):
+        self.machine, self.name, self.mark = machine, name, mark
+        self.boots = []         # seconds since the machine's start
+        self.commands = []
+        self.dmesg = []
+        self.console = []       # of a guest
+        self.failures = []
+        self.current = None     # the Command that runs
+        self.done = self._in_dmesg = False
+        self._connection = None
+
+    def connected(self, connection):
+        self._connection = connection
+
+    def console_line(self, line):
+        self.machine._note(self.mark.replace(">", "|"), line)
+        self.console.append(line)
+
+    def line(self, line):
+        now = time.monotonic()
+        self.machine._note("d" if self._in_dmesg else self.mark, line)
+        # A command's last line may lack its end: our marker then follows in the same line.
+        head, mark, rest = line.partition("@@RC ")
+        if mark and head and self.current and rest.startswith(self.current.name + " "):
+            self.current.output.append(head)
+            line = mark + rest
+        if not line.startswith("@@"):
+            if self._in_dmesg:
+                self.dmesg.append(line)
+            elif self.current:
+                self.current.output.append(line)
+            return
+        word, _, rest = line[2:].partition(" ")
+        if word == "BOOT":
+            self.boots.append(now - self.machine._started)
+            self.current, self._in_dmesg, self.done = None, False, False
+        elif word == "RUN":
+            self.current = Command(rest)
+            self._command_started = now
+            self.commands.append(self.current)
+        elif word == "RC" and self.current and rest.rpartition(" ")[0] == self.current.name:
+            self.current.rc = int(rest.rpartition(" ")[2])
+            self.current.seconds = now - self._command_started
+            self.current = None
+        elif word == "HOST":
+            self._answer(rest)
+        elif word == "DMESG":
+            self._in_dmesg = True
+        elif word == "DONE":
+            self.done = True
+            self._in_dmesg = False
+        elif word == "FAIL":
+            self.failures.append("the guest gave up: " + rest)
+        elif self.current:
+            self.current.output.append(line)
+
+    def _answer(self, question):
+        name, *words = question.split()
+        try:
+            answer = "ok " + str(self.machine.handlers[name](self.machine, *words) or "")
+        except Exception as e:  # whatever a handler does, the guest must not wait for ever
+            answer = f"error {type(e).__name__}: {e}"
+        answer = answer.replace("\n", " ").rstrip()
+        self.machine._note("<", answer)
+        try:
+            self._connection.sendall(answer.encode() + b"\n")
+        except OSError as e:
+            self.failures.append(f"the guest left before the answer to {question!r}: {e}")
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # The machine
 
@@ -650,12 +763,19 @@ class Machine:
 
     handlers: host-side functions by name, each called as handler(machine, *words) -> answer (a str without line
     breaks) when the guest says "@@HOST name words...". They run while the asking program waits.
+    hypervisor: QEMU's name of a CPU, which then starts the kernel at EL2 (arm64): a host with /dev/kvm.
+    guests: names of guests that such a host may run; each gets a test channel and a console of its own (README.md).
     """
 
     def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
-                 module_params="", append="", handlers=None, allow=(), timeout=120, log=None, echo=None):
+                 module_params="", append="", handlers=None, allow=(), timeout=120, log=None, echo=None,
+                 hypervisor=None, guests=()):
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
         self.arch = self.kernel.arch
+        if hypervisor:
+            # The other kind of pointer authentication takes most of the emulator's time.
+            self.arch = dataclasses.replace(self.arch, machine=f"{self.arch.machine},virtualization=on",
+                                            cpu="max,pauth-impdef=on,sve=off,sme=off" if hypervisor == "max" else hypervisor)
         self.memory_size = parse_size(memory or 0)
         if self.memory_size & (self.memory_size - 1) or self.memory_size > MEMORY_MAX:
             raise ConfigError("the memory's size must be a power of two up to 256G")
@@ -676,6 +796,8 @@ class Machine:
         self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
         self.kind = "vfio-user" if self.kernel.has_model else "bochs"
         self.models = {}
+        self.channel = Channel(self, "test")
+        self.guests = {name: Channel(self, f"guest-{name}", f"{name}>") for name in guests}
         self.qemu = self._log = self._trouble = None
         self.memory_fd = -1
         self._stack = contextlib.ExitStack()
@@ -701,24 +823,10 @@ class Machine:
             table.file("kernel/firmware/acpi/gpu.aml", compile_asl(make_asl(self.gpus), directory))
             parts.append(table.finish())
         parts.append(self.kernel.initramfs().read_bytes())
-        cpio = Cpio()
-        cpio.file("/init", (HERE / "init").read_bytes(), 0o755)
-        cpio.tree("/vm/bin", HERE / "bin")
-        cpio.file("/vm/memory", f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else "")
-        cpio.file("/vm/gpus.conf", "".join(
-            f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {self.kind} {g.port} {g.acpi} "
-            f"{'yes' if g.ready else 'no'}\n" for g in self.gpus))
-        commands = ""
-        for i, (name, text) in enumerate(self.commands):
-            cpio.file(f"/vm/commands.d/{i:03}", text + "\n", 0o755)
-            commands += f"/vm/commands.d/{i:03} {name}\n"
-        cpio.file("/vm/commands", commands)
-        if self.module:
-            cpio.tree("/vm/module.ko", self.module)
-            cpio.file("/vm/module.params", self.module_params + "\n")
-        for guest, host in self.files.items():
-            cpio.tree(guest, host)
-        parts.append(cpio.finish())
+        memory = f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else ""
+        gpus = "".join(f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {self.kind} {g.port} {g.acpi} "
+                       f"{'yes' if g.ready else 'no'}\n" for g in self.gpus)
+        parts.append(run_files(self.commands, self.files, memory, gpus, self.module, self.module_params))
         path = pathlib.Path(directory, "initrd")
         path.write_bytes(b"".join(parts))
         return path
@@ -741,12 +849,19 @@ class Machine:
              *self.arch.firmware, "-kernel", str(self.kernel.image()), "-initrd", str(initrd), "-append", append,
              "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
              "-chardev", f"socket,id=test,path={directory}/test.sock"]
-        if self.arch is AMD64:
+        if self.guests:
+            self.gdb = f"{directory}/gdb.sock"
+            a += ["-gdb", f"unix:{self.gdb},server=on,wait=off"]
+        elif self.arch.name == AMD64.name:
             a += ["-S", "-chardev", f"socket,id=gdb,path={directory}/gdb.sock", "-gdb", "chardev:gdb"]
         # QEMU wants an IOMMU before the devices behind it.
         if self.kind == "vfio-user":
             a += self.arch.iommu
         a += ["-device", "virtio-serial-pci,addr=2", "-device", "virtserialport,chardev=test,name=test"]
+        for guest in self.guests.values():
+            for name in (guest.name, f"{guest.name}-console"):
+                a += ["-chardev", f"socket,id={name},path={directory}/{name}.sock",
+                      "-device", f"virtserialport,chardev={name},name={name}"]
         if self.memory_size:
             a += ["-object", f"memory-backend-file,id=gpumem,size={self.memory_size},share=on,reserve=off,"
                   f"mem-path=/proc/self/fd/{self.memory_fd}", "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
@@ -782,8 +897,12 @@ class Machine:
                 server = model.Server(device, f"{directory}/gpu{i}.sock").start()
                 enter(server.stop)
                 self.models[g.name] = server
-        self._listener = self._listen(f"{directory}/test.sock")
-        debugger = self._listen(f"{directory}/gdb.sock") if self.arch is AMD64 else None
+        self._listeners = [(self._listen(f"{directory}/test.sock"), self.channel.connected, self.channel.line)]
+        for guest in self.guests.values():
+            self._listeners += [(self._listen(f"{directory}/{guest.name}.sock"), guest.connected, guest.line),
+                                (self._listen(f"{directory}/{guest.name}-console.sock"), lambda stream: None,
+                                 guest.console_line)]
+        debugger = self._listen(f"{directory}/gdb.sock") if self.arch.name == AMD64.name else None
         self._stderr = open(f"{directory}/qemu.err", "w+b")
         enter(self._stderr.close)
         self._started = time.monotonic()
@@ -822,14 +941,13 @@ class Machine:
         """Boot, run all commands, power off; the Result. Never raises for what happens in the guest."""
         if self.qemu is None:
             self.start()
-        result = self._result = Result(self.kernel.name, self.kernel.release)
-        self._current = None
-        self._in_dmesg = self._done = False
+        result = self.begin_result()
         if self._trouble:
             result.failures.append(self._trouble)
         try:
             self._loop(result)
             result.seconds = time.monotonic() - self._started
+            result.boot_seconds = next(iter(self.channel.boots), None)
             self._stderr.seek(0)
             self._errors = self._stderr.read().decode("utf-8", "replace").strip()
         finally:
@@ -837,29 +955,38 @@ class Machine:
         self._judge(result)
         return result
 
+    def begin_result(self):
+        """The Result that grows as the machine talks."""
+        self._result = Result(self.kernel.name, self.kernel.release, commands=self.channel.commands,
+                              failures=self.channel.failures, dmesg=self.channel.dmesg)
+        return self._result
+
     def _loop(self, result):
         deadline = self._started + self.timeout
         buffers = {}
         with selectors.DefaultSelector() as selector:
             selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
-            selector.register(self._listener, selectors.EVENT_READ, None)
             buffers[self.qemu.stdout] = b""
             open_streams = {self.qemu.stdout}
+            for listener, connected, line in self._listeners:
+                selector.register(listener, selectors.EVENT_READ, (connected, line))
             while open_streams:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    where = f"in command {self._current.name}" if self._current else "outside any command"
+                    current = self.channel.current
+                    where = f"in command {current.name}" if current else "outside any command"
                     result.failures.append(f"timeout after {self.timeout} s, {where}")
                     return
                 for key, _ in selector.select(min(left, 1)):
-                    if key.fileobj is self._listener:
-                        channel = self._listener.accept()[0]
-                        self._stack.callback(channel.close)
-                        selector.unregister(self._listener)
-                        selector.register(channel, selectors.EVENT_READ, self._test_line)
-                        buffers[channel] = b""
-                        open_streams.add(channel)
-                        self._channel = channel
+                    if isinstance(key.data, tuple):
+                        stream = key.fileobj.accept()[0]
+                        self._stack.callback(stream.close)
+                        selector.unregister(key.fileobj)
+                        connected, line = key.data
+                        connected(stream)
+                        selector.register(stream, selectors.EVENT_READ, line)
+                        buffers[stream] = b""
+                        open_streams.add(stream)
                         continue
                     data = os.read(key.fd, 65536)
                     *lines, buffers[key.fileobj] = (buffers[key.fileobj] + data).split(b"\n")
@@ -886,56 +1013,6 @@ class Machine:
         if line.startswith("@@FAIL "):
             self._result.failures.append("the guest gave up: " + line[7:])
 
-    def _test_line(self, line):
-        result, now = self._result, time.monotonic()
-        self._note("d" if self._in_dmesg else ">", line)
-        # A command's last line may lack its end: our marker then follows in the same line.
-        head, mark, rest = line.partition("@@RC ")
-        if mark and head and self._current and rest.startswith(self._current.name + " "):
-            self._current.output.append(head)
-            line = mark + rest
-        if not line.startswith("@@"):
-            if self._in_dmesg:
-                result.dmesg.append(line)
-            elif self._current:
-                self._current.output.append(line)
-            return
-        word, _, rest = line[2:].partition(" ")
-        if word == "BOOT":
-            result.boot_seconds = now - self._started
-        elif word == "RUN":
-            self._current = Command(rest)
-            self._command_started = now
-            result.commands.append(self._current)
-        elif word == "RC" and self._current and rest.rpartition(" ")[0] == self._current.name:
-            self._current.rc = int(rest.rpartition(" ")[2])
-            self._current.seconds = now - self._command_started
-            self._current = None
-        elif word == "HOST":
-            self._answer(rest)
-        elif word == "DMESG":
-            self._in_dmesg = True
-        elif word == "DONE":
-            self._done = True
-            self._in_dmesg = False
-        elif word == "FAIL":
-            result.failures.append("the guest gave up: " + rest)
-        elif self._current:
-            self._current.output.append(line)
-
-    def _answer(self, question):
-        name, *words = question.split()
-        try:
-            answer = "ok " + str(self.handlers[name](self, *words) or "")
-        except Exception as e:  # whatever a handler does, the guest must not wait for ever
-            answer = f"error {type(e).__name__}: {e}"
-        answer = answer.replace("\n", " ").rstrip()
-        self._note("<", answer)
-        try:
-            self._channel.sendall(answer.encode() + b"\n")
-        except OSError as e:
-            self._result.failures.append(f"the guest left before the answer to {question!r}: {e}")
-
     def _judge(self, result):
         for c in result.commands:
             if c.rc is None:
@@ -944,13 +1021,18 @@ class Machine:
                 result.failures.append(f"command {c.name} failed with {c.rc}")
         seen = {c.name for c in result.commands}
         result.failures += [f"command {n} was never started" for n, _ in self.commands if n not in seen]
-        if not self._done:
+        if not self.channel.done:
             why = self._errors or f"QEMU ended with {self.qemu.returncode}"
             result.failures.append(f"the guest never said that it was done ({why})")
         # The console has what came too late for dmesg, dmesg what the console was too slow for.
-        hits = scan_log(result.console + result.dmesg, self.allow)
-        without_time = dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", h) for h in hits)
-        result.failures += [f"kernel log: {h}" for h in without_time]
+        logs = {"kernel log": result.console + result.dmesg}
+        for name, guest in self.guests.items():
+            result.failures += [f"guest {name}: {f}" for f in guest.failures]
+            logs[f"kernel log of guest {name}"] = guest.console + guest.dmesg
+        for name, lines in logs.items():
+            hits = scan_log(lines, self.allow)
+            without_time = dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", h) for h in hits)
+            result.failures += [f"{name}: {h}" for h in without_time]
 
     # The GPU memory, from outside.
 
@@ -965,6 +1047,18 @@ class Machine:
 
     def write_gpu_memory(self, address, data):
         os.pwrite(self.memory_fd, data, self._offset(address, len(data)))
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """A Debugger, while the machine with guests stands still."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(30)
+            connection.connect(self.gdb)
+            debugger = Debugger(connection)
+            try:
+                yield debugger
+            finally:
+                debugger.ask("D")
 
     # Host-side handlers that every machine has.
 
