@@ -78,7 +78,7 @@ repo: deb rpm
 
 TOOLBOX	:= scripts/toolbox
 
-.PHONY: demo check check-quick check-long check-package matrix cli unit fuzz style
+.PHONY: demo check check-quick check-long check-package check-guest matrix cli unit fuzz style
 demo:
 	@$(TOOLBOX) kernel 7.2
 	@$(TOOLBOX) run -- python3 tests/demo/demo.py
@@ -88,6 +88,7 @@ check:
 	@$(TOOLBOX) kernel 64k
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) root tracers >/dev/null
+	@$(TOOLBOX) root qemu >/dev/null
 	@tests/package/dkms-debs
 	@tests/package/image >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py $(JOBS)
@@ -107,6 +108,13 @@ check-long:
 check-package: repo
 	@tests/package/image >/dev/null
 	@$(TOOLBOX) run -- python3 tests/package/life.py $(addprefix --part ,$(PARTS))
+
+# Guests that use a GPU's memory, on hosts with KVM: part of check.
+check-guest:
+	@$(TOOLBOX) kernel 6.12 7.2 7.2-16k
+	@$(TOOLBOX) kernel 64k
+	@$(TOOLBOX) root qemu >/dev/null
+	@$(TOOLBOX) run -- python3 tests/check.py guest stage2
 
 matrix:
 	@$(TOOLBOX) kernel --all
@@ -147,6 +155,7 @@ help:
 	@echo '  check-quick   the units and one kernel, in five minutes'
 	@echo '  check-long    campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  check-package the packages'"'"' lives in whole Debian systems: install, bind, boot, upgrade, remove'
+	@echo '  check-guest   guests with KVM and QEMU that use the memory of a GPU, on several hosts (part of check)'
 	@echo '  matrix        build for every kernel with all warnings on, and print a table'
 	@echo '  cli           tests of nvgrace-gpu(8) that need no virtual machine'
 	@echo '  unit          unit tests on this machine'

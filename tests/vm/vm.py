@@ -166,6 +166,10 @@ AMD64 = Arch(
 
 ARCHITECTURES = (ARM64, AMD64)
 
+# "max" as a host's CPU, without what takes most of the emulator's time: the other kind of pointer authentication, and
+# 52-bit addresses, which Grace has not either.
+HYPERVISOR_MAX = "max,pauth-impdef=on,sve=off,sme=off,lpa2=off"
+
 
 def ram_range(arch, ram):
     """First address of the part of RAM that is highest, and the address behind it. With so much RAM, QEMU's q35 has
@@ -773,9 +777,8 @@ class Machine:
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
         self.arch = self.kernel.arch
         if hypervisor:
-            # The other kind of pointer authentication takes most of the emulator's time.
             self.arch = dataclasses.replace(self.arch, machine=f"{self.arch.machine},virtualization=on",
-                                            cpu="max,pauth-impdef=on,sve=off,sme=off" if hypervisor == "max" else hypervisor)
+                                            cpu=HYPERVISOR_MAX if hypervisor == "max" else hypervisor)
         self.memory_size = parse_size(memory or 0)
         if self.memory_size & (self.memory_size - 1) or self.memory_size > MEMORY_MAX:
             raise ConfigError("the memory's size must be a power of two up to 256G")

@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Virtual machines that use a GPU's memory, on hosts that are virtual machines: see README.md.
+
+    test_guest.py [--timeout SECONDS] HOST[:CPU]...
+
+Inside the toolbox, after `make modules` for these kernels and `scripts/toolbox root qemu`. A HOST is a kernel's name; CPU
+is QEMU's name of the host's, "max" without it, which has FEAT_S2FWB and CACHE_DIC as Grace has. The host is booted once
+and runs its guests one after the other; their tests' TAP lines are printed as they come. The last line is the sum; the
+exit status says whether all passed. Consoles are in build/log/guest-HOST-CPU.log.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+TESTS = HERE.parent
+sys.path[:0] = [str(TESTS), str(TESTS / "vm"), str(TESTS / "cli")]
+import common  # noqa: E402  (needs the path above)
+import packages  # noqa: E402
+import pages  # noqa: E402
+import stage2  # noqa: E402
+import suite  # noqa: E402
+import vm  # noqa: E402
+
+# What every guest runs: the kernel of Debian stable.
+GUEST_KERNEL = "6.12"
+FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
+PAGE = vm.PROJECT / "docs" / "guests.md"
+# Those that stand for the reader's.
+ADDRESSES = ("0009:01:00.0", "0019:01:00.0")
+
+MiB, GiB = 1 << 20, 1 << 30
+
+
+class Gpu:
+    """A GPU of the host, and what a guest must see of it."""
+
+    def __init__(self, name, base, size, **more):
+        self.name, self.base, self.size, self.more = name, base, size, more
+        self.native = bool(more.get("mig_dvsec"))
+        self.usemem = size if self.native else (size - GiB) // vm.MEMORY_BLOCK * vm.MEMORY_BLOCK
+        self.resmem = size - self.usemem
+
+    def config(self):
+        return {"name": self.name, "base": self.base, "size": self.size, "model": self.more}
+
+    @staticmethod
+    def _bar(length):
+        return 1 << (length - 1).bit_length()
+
+    def line(self, kind):
+        """Of /tests/gpus, for programs/uses.c."""
+        resmem = (self.base + self.usemem, self.resmem) if self.resmem else (0, 0)
+        bar2 = self._bar(self.resmem) if self.resmem else self.more.get("bar2_size", 0)
+        numbers = (self.base, self.usemem, *resmem, self._bar(self.usemem), bar2)
+        return f"{self.name} {' '.join(f'{n:#x}' for n in numbers)} {kind}\n"
+
+
+MEMORY = 0x80_0000_0000
+GPUS = [
+    # usemem 1.5 GiB, resmem 1.25 GiB: both end before their BARs do.
+    Gpu("gh200", MEMORY, 0xB000_0000),
+    # Both parts fill their BARs.
+    Gpu("second", MEMORY + 4 * GiB, 3 * GiB),
+    # GB200: no carve-out, the device's own BAR2, readiness by the CXL DVSEC.
+    Gpu("gb200", MEMORY + 8 * GiB, 0xB000_0000, device=0x2941, mig_dvsec=1, bar2_size=64 << 10,
+        ready_after_ms=None, cxl={"timeout": 1, "active": {"ready_after_reset_ms": 300}}),
+]
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The guests
+
+
+class Guest:
+    """One guest. name: by which the host's programs and the runner know it; gpus: names of the GPUs that it gets, in
+    the order of its buses; commands: the guest's; block: the one of docs/guests.md whose command starts QEMU; run: the
+    host's script, in which "@" starts this guest, "@NAME" another; params: those of the module gpumem."""
+
+    def __init__(self, name, gpus, commands, block="type1", run="@", params=""):
+        self.name, self.gpus, self.commands = name, gpus, commands
+        self.block, self.run, self.params = block, run, params
+
+
+def uses(*what):
+    return [(w, f"/tests/uses {w}") for w in what]
+
+
+# Boots four times: reboots by itself, is reset from the monitor, and is killed.
+LIFE = [("use", "if [ $(host boots life) = 1 ]; then /tests/uses memory; else /tests/uses kept; fi"),
+        ("go", "case $(host boots life) in 1) reboot -f ;; 4) ;; *) sleep 1000 ;; esac")]
+LIFE_RUN = """
+    until_used() {
+        until [ "$(host used life)" -ge $1 ]; do
+            kill -0 $qemu || return 1
+            usleep 200000
+        done
+    }
+    mkfifo /tmp/monitor.in /tmp/monitor.out
+    cat /tmp/monitor.out >/dev/null &
+    @ -chardev pipe,id=monitor,path=/tmp/monitor -mon monitor &
+    qemu=$!
+    until_used 2 || exit 1
+    # From this reset on the memory isn't ready, until it has been asked for that often.
+    host training gh200 long
+    echo system_reset >/tmp/monitor.in
+    before=$(host looks gh200)
+    until [ "$(host looks gh200)" -gt $((before + 50)) ]; do
+        kill -0 $qemu || exit 1
+        usleep 100000
+    done
+    host training gh200 done
+    until_used 3 || exit 1
+    kill -9 $qemu
+    # At once: the kernel is still closing the GPU while the next QEMU opens it.
+    @"""
+TOGETHER = """
+    @left &
+    left=$!
+    @right || exit 1
+    wait $left"""
+
+# An alignment fault is nothing that such a host's KVM knows what to do with: QEMU stops the guest.
+UNALIGNED_RUN = """
+    @ >/tmp/unaligned 2>&1 &
+    qemu=$!
+    until grep "kvm run failed" /tmp/unaligned; do
+        kill -0 $qemu || break
+        usleep 200000
+    done
+    kill -9 $qemu"""
+
+# The host's nodes have the GPU's memory: the driver adds it to the first of them.
+NODES = "/sys/devices/system/node"
+INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/has_generic_initiator) = 1-8 ]"),
+              ("pages", "/tests/uses pages 1"),
+              ("node", f"""
+                   blocks=$(echo /sys/bus/pci/devices/*/blocks)
+                   echo 1 >$blocks && cat {NODES}/has_memory && grep 'MemTotal: *524288 kB' {NODES}/node1/meminfo
+                   found=$?
+                   echo 0 >$blocks && exit $found""")]
+
+
+def guests(host, cpu):
+    """The guests of a host, in the order of their lives."""
+    first = Guest("first", ["gh200"], uses("memory", "normal", "types", "dma", "pages"))
+    if host == "64k":
+        first.block = "iommufd"
+    if host == "6.12":
+        # Device memory: pages of it would be no memory for a kernel, which clears and copies by what it forbids.
+        first.commands = uses("memory", "types", "dma")
+        return [first, Guest("unaligned", ["gh200"], uses("normal"), run=UNALIGNED_RUN)]
+    if cpu != "max":
+        return [Guest("refused", ["gh200"], [], run="! @")]
+    life = Guest("life", ["gh200"], LIFE, first.block, LIFE_RUN)
+    if host != "7.2":
+        return [first, life]
+    return [first, life,
+            Guest("two", ["gh200", "second"], uses("memory", "normal", "dma"), "two"),
+            Guest("left", ["gh200"], uses("memory", "kept"), run=TOGETHER),
+            Guest("right", ["second"], uses("memory", "kept"), run=""),
+            Guest("gb200", ["gb200"], uses("memory", "normal", "dma")),
+            Guest("nodes", ["gh200"], INITIATORS, "initiators", params="node=1")]
+
+
+def documented(block, gpus):
+    """The command of a block of docs/guests.md, for GPUs of the test's host; less of everything, and the kernel given
+    to QEMU instead of a disk."""
+    found = [text for words, text in pages.blocks(PAGE) if words == ["guest", block]]
+    if len(found) != 1:
+        sys.exit(f"{PAGE} has {len(found)} blocks for the test \"guest {block}\"")
+    command = found[0].replace("\\\n", " ")
+    changes = [(r"^qemu-system-aarch64 ", ""), (r" -smp 16 ", " -smp 1 "), (r" -m 64G ", " -m 512M "),
+               (r" -drive if=virtio,format=qcow2,file=guest.qcow2", ""),
+               # Firmware takes time; without it, a kernel has a device tree and no ACPI.
+               (r" -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd",
+                " -bios /guest/firmware" if block == "initiators" else "")]
+    if block == "initiators":
+        changes += [(r"size=64G", "size=512M"), (r"cpus=0-15", "cpus=0")]
+    changes += [(f"host={address}", f"host=$(gpu {gpu})") for address, gpu in zip(ADDRESSES, gpus)]
+    for pattern, text in changes:
+        command, count = re.subn(pattern, text, command)
+        if count != 1:
+            sys.exit(f"{PAGE}: the block of \"guest {block}\" has no {pattern!r}, which the test changes")
+    return " ".join(command.split())
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# The host
+
+
+def files_for_guests(wanted, kind, directory):
+    """{path in the host: path here}: QEMU, and what it is to start."""
+    kernel = vm.Kernel(GUEST_KERNEL)
+    module = suite.out_of_tree(kernel, HERE / "driver")
+    program, = suite.compile_programs(["uses"], kernel.arch, HERE / "programs").values()
+    by_name = {g.name: g for g in GPUS}
+    files = {**packages.programs(packages.root("qemu"), ["qemu-system-aarch64"]),
+             "/guest/base": str(kernel.initramfs()), "/guest/kernel": str(kernel.image()), "/guest/bin": str(HERE / "bin")}
+    for guest in wanted:
+        lines, act = pathlib.Path(directory, f"{guest.name}.gpus"), pathlib.Path(directory, guest.name)
+        lines.write_text("".join(by_name[name].line(kind) for name in guest.gpus))
+        params = f"{guest.params} device_memory={'y' if kind == 'device' else 'n'}"
+        act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": program, "/tests/gpus": str(lines)},
+                                     module=module, module_params=params))
+        files[f"/guest/acts/{guest.name}"] = str(act)
+    if any(guest.block == "initiators" for guest in wanted):
+        files["/guest/firmware"] = FIRMWARE
+    return files
+
+
+def script(guest, by_name):
+    """The host's command for a guest."""
+    def start(match):
+        one = by_name[match[1] or guest.name]
+        return f"start {one.name} {documented(one.block, one.gpus)}"
+    return "PATH=$PATH:/guest/bin\n" + re.sub(r"@(\w*)", start, guest.run)
+
+
+def boots(machine, guest):
+    return str(len(machine.guests[guest].boots))
+
+
+def used(machine, guest):
+    """How often the guest has ended its command "use"."""
+    return str(sum(c.name == "use" and c.rc is not None for c in machine.guests[guest].commands))
+
+
+def training(machine, gpu, how):
+    """"long": after the next reset, the GPU's memory isn't ready, until "done" is said."""
+    device = machine.models[gpu].gpu
+    device.set_reset_delay(None if how == "long" else 0)
+    if how == "done":
+        device.not_ready_for(0)
+
+
+def looks(machine, gpu):
+    """How often the GPU was asked whether its memory is ready."""
+    return str(machine.models[gpu].gpu.counters["c2c_reads"])
+
+
+def look_up(machine, address):
+    """Size, host's address and type of the memory that a guest, the only one and running, has at an address."""
+    failure = "no processor is in a guest"
+    for _ in range(50):
+        with machine.stopped() as debugger:
+            debugger.physical()
+            for cpu in range(machine.smp):
+                table = debugger.register(cpu, "VTTBR_EL2")
+                if table & stage2.ADDRESS:
+                    try:
+                        e = stage2.translate(debugger.read, table, debugger.register(cpu, "VTCR_EL2"), int(address, 0))
+                        return f"{e.size:#x} {e.address:#x} {e.type}"
+                    except stage2.NotMapped as e:
+                        failure = e
+        time.sleep(0.05)
+    raise LookupError(failure)
+
+
+HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, "stage2": look_up,
+            "dma_read": suite.dma_read, "dma_write": suite.dma_write}
+# What doctor says beforehand of usemem, by what KVM then does with it.
+DOCTOR = {"cached": "good", "device": "warning", "refused": "bad"}
+
+
+class Report:
+    """Prints a line for each check beside the guests' own, and counts both."""
+
+    def __init__(self):
+        self.tap = suite.Tap()
+
+    def check(self, text, good, why=""):
+        print(f"{'ok' if good else 'not ok'} - {text}" + (f": {why}" if why and not good else ""), flush=True)
+        self.tap.passed += bool(good)
+        self.tap.failed += not good
+
+
+def run_host(name, cpu, timeout, report):
+    """Boot a host, run its guests, and check what has become of them."""
+    kernel = vm.Kernel(name)
+    kind = "device" if name == "6.12" else "cached" if cpu == "max" else "refused"
+    wanted = guests(name, cpu)
+    by_name = {g.name: g for g in wanted}
+    log = vm.PROJECT / "build/log" / f"guest-{name}-{cpu}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    gpus = " ".join(f"$(gpu {g.name})" for g in GPUS)
+    commands = [
+        ("bind", f"nvgrace-gpu bind {gpus}"),
+        ("doctor", "nvgrace-gpu doctor --json $(gpu gh200); [ $? -lt 8 ]"),
+        ("trace", "cd /sys/kernel/tracing/events/nvgrace_gpu; "
+                  "echo 1 >nvgrace_gpu_reset/enable; echo 1 >nvgrace_gpu_wait/enable"),
+        *((g.name, script(g, by_name)) for g in wanted if g.run),
+        ("traced", "grep nvgrace_gpu_ /sys/kernel/tracing/trace"),
+        ("unbind", f"nvgrace-gpu unbind {gpus}"),
+    ]
+
+    def show(mark, line):
+        if mark.endswith(">") and mark != ">" and re.match("ok |not ok |# ", line):
+            print(f"{mark[:-1]}: {line}", flush=True)
+
+    print(f"# {kernel.release} on {cpu}", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        files = {**common.installed(kernel, directory), **files_for_guests(wanted, kind, directory),
+                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
+        with vm.Machine(kernel, gpus=[g.config() for g in GPUS], ram="3G", hypervisor=cpu, files=files,
+                        guests=[g.name for g in wanted], handlers=HANDLERS, timeout=timeout, log=str(log), echo=show,
+                        commands=[{"name": n, "run": "PATH=$PATH:/usr/sbin\n" + text} for n, text in commands]) as machine:
+            result = machine.run()
+
+    said = {c.name: "\n".join(c.output) for c in result.commands}
+    for guest in wanted:
+        check_guest(guest, machine.guests[guest.name], said, report)
+    check_doctor(kind, said.get("doctor", ""), report)
+    if "life" in by_name:
+        check_resets({name: len(channel.boots) for name, channel in machine.guests.items()}, said.get("traced", ""), report)
+    for failure in result.failures:
+        print(f"# {failure}")
+    report.check(f"nothing else is wrong on {kernel.release}, the kernels' logs included", not result.failures)
+    print(f"# {kernel.release} on {cpu}: {result.seconds:.0f} s (" +
+          ", ".join(f"{c.name} {c.seconds:.0f}" for c in result.commands) + f"); log: {log}", flush=True)
+
+
+def check_guest(guest, channel, said, report):
+    """That a guest came to the end that it should have, and what it said before."""
+    if guest.name == "refused":
+        report.check("QEMU says that KVM refuses the memory",
+                     re.search("kvm_set_user_memory_region.*Invalid argument", said.get("refused", "")), said)
+        return
+    if guest.name == "unaligned":
+        report.check("an unaligned access to Device memory stops the guest, as docs/guests.md says",
+                     [c.rc for c in channel.commands] == [None] and "kvm run failed" in said.get("unaligned", ""), said)
+        return
+    for command in channel.commands:
+        if any(re.match(r"1\.\.\d", line) for line in command.output):
+            report.tap.count(f"{guest.name}: {command.name}", command.output, command.rc)
+        elif command.name != "go":
+            report.check(f"{guest.name}: {command.name}", command.rc == 0, command.output)
+    lacking = {name for name, _ in guest.commands} - {c.name for c in channel.commands}
+    report.check(f"{guest.name} ran to its end", channel.done and not lacking, f"it never ran {lacking}")
+
+
+def check_doctor(kind, said, report):
+    """That doctor has told beforehand what KVM does with both parts."""
+    findings = {f["id"]: f["verdict"] for f in json.loads(said)["findings"]} if said.endswith("}") else {}
+    report.check(f"doctor has foretold that usemem is {kind}", findings.get("kvm-usemem") == DOCTOR[kind], findings)
+    report.check("and that resmem is mapped as it should be", findings.get("kvm-resmem") == "good", findings)
+
+
+def check_resets(boots_of, traced, report):
+    """By the driver's own tracepoints."""
+    resets = len(re.findall("nvgrace_gpu_reset: .*cause=reset", traced))
+    report.check("each start of a guest resets the GPU", resets >= sum(boots_of.values()), traced)
+    report.check("which was reset, rebooted and killed", boots_of["life"] == 4, boots_of)
+    # Fifty looks, between which it sleeps for longer and longer.
+    waits = [int(ns) for ns in re.findall(r"nvgrace_gpu_wait: .*when=use result=0 ns=(\d+)", traced)]
+    report.check("and its first use waits until the memory is ready", any(ns > 100_000_000 for ns in waits), traced)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--timeout", type=int, default=1800, metavar="SECONDS", help="for each host")
+    parser.add_argument("hosts", nargs="+", metavar="HOST[:CPU]")
+    args = parser.parse_args()
+    report = Report()
+    for word in args.hosts:
+        host, _, cpu = word.partition(":")
+        run_host(host, cpu or "max", args.timeout, report)
+    tap = report.tap
+    print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
+    sys.exit(bool(tap.failed))
+
+
+if __name__ == "__main__":
+    main()
