@@ -219,7 +219,8 @@ def script(guest, by_name):
     """The host's command for a guest."""
     def start(match):
         one = by_name[match[1] or guest.name]
-        return f"start {one.name} {documented(one.block, one.gpus)}"
+        # A kernel that panics reboots: that is to be the end, but of the one that is to reboot.
+        return f"start {one.name} {documented(one.block, one.gpus)}{'' if one.run is LIFE_RUN else ' -no-reboot'}"
     return "PATH=$PATH:/guest/bin\n" + re.sub(r"@(\w*)", start, guest.run)
 
 
