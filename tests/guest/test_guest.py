@@ -107,10 +107,19 @@ LIFE_RUN = """
     @ -chardev pipe,id=monitor,path=/tmp/monitor -mon monitor &
     qemu=$!
     until_used 2 || exit 1
+    # Of a guest that stands still, the registers stay as the reset leaves them.
+    echo stop >/tmp/monitor.in
+    echo "BARs: $(/tests/bars $qemu)"
     # From this reset on the memory isn't ready, until it has been asked for that often.
     host training gh200 long
     echo system_reset >/tmp/monitor.in
+    until [ "$(/tests/bars $qemu)" = "0xc 0xc" ]; do
+        kill -0 $qemu || exit 1
+        usleep 100000
+    done
+    echo "BARs: empty"
     before=$(host looks gh200)
+    echo cont >/tmp/monitor.in
     until [ "$(host looks gh200)" -gt $((before + 50)) ]; do
         kill -0 $qemu || exit 1
         usleep 100000
@@ -199,15 +208,16 @@ def files_for_guests(wanted, kind, directory):
     """{path in the host: path here}: QEMU, and what it is to start."""
     kernel = vm.Kernel(GUEST_KERNEL)
     module = suite.out_of_tree(kernel, HERE / "driver")
-    program, = suite.compile_programs(["uses"], kernel.arch, HERE / "programs").values()
+    programs = suite.compile_programs(["bars", "uses"], kernel.arch, HERE / "programs")
     by_name = {g.name: g for g in GPUS}
     files = {**packages.programs(packages.root("qemu"), ["qemu-system-aarch64"]),
-             "/guest/base": str(kernel.initramfs()), "/guest/kernel": str(kernel.image()), "/guest/bin": str(HERE / "bin")}
+             "/tests/bars": programs["/tests/bars"], "/guest/bin": str(HERE / "bin"),
+             "/guest/base": str(kernel.initramfs()), "/guest/kernel": str(kernel.image())}
     for guest in wanted:
         lines, act = pathlib.Path(directory, f"{guest.name}.gpus"), pathlib.Path(directory, guest.name)
         lines.write_text("".join(by_name[name].line(kind) for name in guest.gpus))
         params = f"{guest.params} device_memory={'y' if kind == 'device' else 'n'}"
-        act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": program, "/tests/gpus": str(lines)},
+        act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": programs["/tests/uses"], "/tests/gpus": str(lines)},
                                      module=module, module_params=params))
         files[f"/guest/acts/{guest.name}"] = str(act)
     if any(guest.block == "initiators" for guest in wanted):
@@ -319,7 +329,7 @@ def run_host(name, cpu, timeout, report):
         check_guest(guest, machine.guests[guest.name], said, report)
     check_doctor(kind, said.get("doctor", ""), report)
     if "life" in by_name:
-        check_resets({name: len(channel.boots) for name, channel in machine.guests.items()}, said.get("traced", ""), report)
+        check_life({name: len(channel.boots) for name, channel in machine.guests.items()}, said, report)
     for failure in result.failures:
         print(f"# {failure}")
     report.check(f"nothing else is wrong on {kernel.release}, the kernels' logs included", not result.failures)
@@ -353,14 +363,17 @@ def check_doctor(kind, said, report):
     report.check("and that resmem is mapped as it should be", findings.get("kvm-resmem") == "good", findings)
 
 
-def check_resets(boots_of, traced, report):
-    """By the driver's own tracepoints."""
+def check_life(boots_of, said, report):
+    """That a GPU is reset whenever a guest starts anew, by what the host has seen and by the driver's tracepoints."""
+    life, traced = said.get("life", ""), said.get("traced", "")
+    report.check("a guest was reset, rebooted and killed", boots_of["life"] == 4, boots_of)
+    report.check("it had given its BARs addresses, and a reset takes them away",
+                 re.search(r"^BARs: 0x80[0-9a-f]{8} 0x80[0-9a-f]{8}\nBARs: empty$", life, re.M), life)
     resets = len(re.findall("nvgrace_gpu_reset: .*cause=reset", traced))
-    report.check("each start of a guest resets the GPU", resets >= sum(boots_of.values()), traced)
-    report.check("which was reset, rebooted and killed", boots_of["life"] == 4, boots_of)
+    report.check("each start of a guest resets its GPU", resets >= sum(boots_of.values()), traced)
     # Fifty looks, between which it sleeps for longer and longer.
     waits = [int(ns) for ns in re.findall(r"nvgrace_gpu_wait: .*when=use result=0 ns=(\d+)", traced)]
-    report.check("and its first use waits until the memory is ready", any(ns > 100_000_000 for ns in waits), traced)
+    report.check("and the first use waits until the memory is ready", any(ns > 100_000_000 for ns in waits), traced)
 
 
 def main():
