@@ -104,9 +104,10 @@ check-long:
 	@tests/package/dkms-debs
 	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
 
-# All lives of the packages in whole systems (PARTS="deb rpm" for some).
+# All lives of the packages in whole systems (PARTS="deb rpm" for some). Part libvirt has a system of its own.
+PACKAGE_IMAGES = $(sort $(foreach part,$(or $(PARTS),deb libvirt),$(if $(filter libvirt,$(part)),libvirt,base)))
 check-package: repo
-	@tests/package/image >/dev/null
+	@set -e; for image in $(PACKAGE_IMAGES); do tests/package/image $$image >/dev/null; done
 	@$(TOOLBOX) run -- python3 tests/package/life.py $(addprefix --part ,$(PARTS))
 
 # Guests that use a GPU's memory, on hosts with KVM: part of check.

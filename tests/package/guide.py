@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The commands of docs/administration.md and README.md, as they stand there.
-
-A block that is to be run is fenced, as sh, below a comment that names its test:
+"""The commands of docs/administration.md and README.md, as they stand there. tests/pages.py reads them; their tests are
 
     <!-- test: guide -->            in the machine of part "guide", in the page's order
     <!-- test: guide any-status --> likewise, for commands whose exit status tells something else than success
@@ -11,9 +9,12 @@ A block that is to be run is fenced, as sh, below a comment that names its test:
 life.py is the only user: its part "guide" runs the page, its other parts install by the blocks above.
 """
 
-import re
+import sys
 
 from machine import PROJECT
+
+sys.path.insert(0, str(PROJECT / "tests"))
+import pages  # noqa: E402  (needs the path above)
 
 PAGE = PROJECT / "docs" / "administration.md"
 README = PROJECT / "README.md"
@@ -24,18 +25,14 @@ ADDRESS = "0009:01:00.0"
 PLACE = "/srv/nvgrace-gpu"
 
 
-def blocks(page=PAGE):
-    """[(words after "test:", commands)], in the page's order. A fenced block without its comment is an error."""
-    text = page.read_text()
-    found = re.findall(r"^<!-- test: ([a-z -]+) -->\n```sh\n(.*?)^```$", text, re.M | re.S)
-    if len(found) != len(re.findall(r"^```sh$", text, re.M)):
-        raise AssertionError(f"{page.name} has a block of sh that doesn't say which test runs it")
-    return [(words.split(), commands) for words, commands in found]
+def blocks():
+    """Those of the guide."""
+    return pages.blocks(PAGE)
 
 
 def install(kind):
     """The commands that install the packages of a kind, deb or rpm; README.md's must be the same."""
-    here, there = ([commands for words, commands in blocks(page) if words == [f"install-{kind}"]] for page in (PAGE, README))
+    here, there = ([commands for words, commands in pages.blocks(page) if words == [f"install-{kind}"]] for page in (PAGE, README))
     if len(here) != 1 or here != there:
         raise AssertionError(f"{PAGE.name} and {README.name} don't say the same about installing .{kind}s")
     return here[0]

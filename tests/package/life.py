@@ -14,12 +14,14 @@ import contextlib
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
+import domain
 import guide
 import machine
 from machine import PROJECT, System, Trouble
@@ -116,9 +118,11 @@ def build_next(directory, kinds):
     shutil.rmtree(sources)
 
 
-def build_holder(directory):
-    run("aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", directory / "holder",
-        machine.HERE / "holder.c")
+def compile_program(name, directory, *options):
+    """NAME.c of this directory, for the machine."""
+    run("aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", directory / name,
+        machine.HERE / f"{name}.c")
+    return directory / name
 
 
 def build_stand_in(directory):
@@ -145,28 +149,33 @@ def build_stand_in(directory):
     run("createrepo_c", "-q", directory / "stand-in")
 
 
-def packages_disk(directory, kinds=(), stand_in=False):
+def packages_disk(directory, kinds=(), stand_in=False, guest=False):
     """A directory with what `make repo` made, and what else a part needs, as the machine sees it in /srv/packages."""
     for kind in ("apt", "rpm"):
         expect((REPOSITORY / kind).is_dir(), f"there is no {REPOSITORY / kind}: run \"make repo\"")
         shutil.copytree(REPOSITORY / kind, directory / kind)
-    build_holder(directory)
+    compile_program("holder", directory)
+    shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
     if kinds:
         with tempfile.TemporaryDirectory(dir=PROJECT / "build") as scratch:
             build_next(pathlib.Path(scratch), kinds)
             shutil.copytree(pathlib.Path(scratch) / "next", directory / "next")
     if stand_in:
         build_stand_in(directory)
+    if guest:
+        program = compile_program("guest", directory, "-static")
+        (directory / "guest.cpio").write_bytes(domain.initramfs(program.read_bytes()))
     return directory
 
 
 @contextlib.contextmanager
-def started(name, log, gpus=(), kinds=(), stand_in=False, **more):
+def started(name, log, gpus=(), kinds=(), stand_in=False, guest=False, **more):
     """A machine of this part that is up; its failures are a step's at the end."""
     with contextlib.ExitStack() as stack:
         with step("packages for the machine"):
             scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            m = System(gpus or GPUS, packages=packages_disk(scratch, kinds, stand_in), log=log / f"{name}.log", **more)
+            m = System(gpus or GPUS, packages=packages_disk(scratch, kinds, stand_in, guest),
+                       log=log / f"{name}.log", **more)
             stack.enter_context(m)
         with step("boot"):
             m.boot()
@@ -360,6 +369,8 @@ def part_bind(log):
     """The part that fits into make check."""
     with started("bind", log) as m:
         install_deb(m)
+        with step("the package's own test of the initramfs (autopkgtest)"):
+            m.run("AUTOPKGTEST_TMP=$(mktemp -d) sh /srv/packages/tests/initramfs", timeout=SLOW)
         bind_and_reboot(m)
 
 
@@ -456,6 +467,90 @@ def part_rpm(log):
             check_nothing_bound(m)
 
 
+def virsh(m, words, **more):
+    return m.ask(f"virsh -q {words}", **more)
+
+
+def define(m, text):
+    m.run(f"cat >/run/domain.xml <<'END'\n{text}\nEND\nvirt-xml-validate /run/domain.xml domain", timeout=SLOW)
+    virsh(m, "define --validate /run/domain.xml", timeout=SLOW)
+
+
+def start_guest(m):
+    """What libvirt's QEMU was started with."""
+    virsh(m, f"start {domain.NAME}", timeout=SLOW)
+    expect(driver_of(m) == DRIVER, f"the GPU is with {driver_of(m) or 'no driver'}")
+    expect(driver_of(m, "other") != DRIVER and override_of(m, "other") == "", "the other GPU is bound, too")
+    return m.ask(f"tr '\\0' '\\n' </proc/$(cat /run/libvirt/qemu/{domain.NAME}.pid)/cmdline").splitlines()
+
+
+def check_guest(m):
+    """It ends by itself and has seen the GPU with its memory."""
+    off = f"until [ \"$(virsh -q domstate {domain.NAME})\" = 'shut off' ]; do sleep 2; done"
+    done = m.run(f"timeout {SLOW} bash -c {shlex.quote(off)}; cat {domain.CONSOLE}", timeout=SLOW + 60)
+    seen = domain.seen(done.output)
+    log = f"virsh domstate --reason {domain.NAME}; cat /var/log/libvirt/qemu/{domain.NAME}.log"
+    expect("end" in seen, f"the guest didn't come to its end:\n{done.output}\n{m.run(log, check=False).output}")
+    expect(seen.get("gpu") == ["0x2342"], f"the guest saw {seen}")
+    # 3 GiB: 1 GiB of resmem and the rest usemem, both powers of two.
+    expect(seen.get("bar2") == [str(1 << 30)] and seen.get("bar4") == [str(2 << 30)], f"the BARs are {seen}")
+    for bar in (2, 4):
+        expect(seen.get(f"memory{bar}") == ["good"], f"the guest can't use BAR{bar}: {seen}")
+    nodes = f"{domain.NODES[0]}-{domain.NODES[-1]}"
+    expect(seen.get("possible") == [f"0-{domain.NODES[-1]}"], f"the guest's NUMA nodes are {seen}")
+    expect(seen.get("initiators") == [nodes], f"the guest's generic initiators are {seen}")
+
+
+def part_libvirt(log):
+    """libvirt gives the GPU to a guest: it finds the driver by itself, and takes the GPU back."""
+    with started("libvirt", log, guest=True, image="libvirt", virtualization=True, ram="3G") as m:
+        install_deb(m)
+        with step("the tables have the GPU's vfio_pci: alias; libvirt runs, with KVM"):
+            alias = m.ask(f"sed s/^pci:/vfio_pci:/ /sys/bus/pci/devices/{pci(m)}/modalias")
+            expect(DRIVER in m.ask(f"modprobe -R '{alias}'").split(), f"modprobe says otherwise of {alias}")
+            m.run(f"grep '^alias vfio_pci:.* {DRIVER}$' /lib/modules/{m.release}/modules.alias")
+            m.run("[ -c /dev/kvm ] && virsh version", timeout=SLOW)
+            m.run(f"cp /boot/vmlinuz-{m.release} {domain.FILES}/vmlinuz && cp /srv/packages/guest.cpio {domain.FILES}/")
+        with step("libvirt accepts docs/libvirt-domain.xml as it stands, and as this machine needs it"):
+            define(m, domain.as_it_stands())
+            virsh(m, f"undefine --nvram {domain.NAME}")
+            define(m, domain.for_machine(pci(m), "yes"))
+        with step("managed='yes': the GPU had no driver of vfio's; libvirt loads and binds this one"):
+            check_nothing_bound(m)
+            before = driver_of(m)
+            expect(not m.ask(f"lsmod | grep {DRIVER} || true"), "the module was loaded before")
+            arguments = start_guest(m)
+            expect(m.ask(f"cat /sys/module/{DRIVER}/version") == version(), "this is another module of that name")
+        with step("its QEMU has the device, without ROM, and eight generic initiators; AppArmor confines it"):
+            objects = [a for a in arguments if a.startswith("acpi-generic-initiator,")]
+            wanted = [f"acpi-generic-initiator,id=gi{n},pci-dev={domain.ALIAS},node={n}" for n in domain.NODES]
+            expect(objects == wanted, f"the objects are {objects}")
+            devices = [json.loads(a) for a in arguments if a.startswith("{") and '"vfio-pci"' in a]
+            expect(len(devices) == 1 and devices[0]["id"] == domain.ALIAS and devices[0]["host"] == pci(m)
+                   and devices[0]["rombar"] == 0, f"the devices are {devices}")
+            label = m.ask(f"cat /proc/$(cat /run/libvirt/qemu/{domain.NAME}.pid)/attr/apparmor/current")
+            expect(label.startswith("libvirt-") and label.endswith("(enforce)"), f"its AppArmor label is {label!r}")
+        with step("the guest has both BARs in their sizes, their memory, and the NUMA nodes"):
+            check_guest(m)
+        with step("after its end the GPU is given back"):
+            check_nothing_bound(m)
+            expect(driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}")
+        with step("likewise after virsh destroy"):
+            start_guest(m)
+            virsh(m, f"destroy {domain.NAME}", timeout=SLOW)
+            check_nothing_bound(m)
+            expect(driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}")
+        with step("managed='no' takes what nvgrace-gpu has bound, and leaves it bound"):
+            virsh(m, f"undefine --nvram {domain.NAME}")
+            define(m, domain.for_machine(pci(m), "no"))
+            m.run(f"nvgrace-gpu bind {pci(m)}", timeout=SLOW)
+            start_guest(m)
+            check_guest(m)
+            expect(driver_of(m) == DRIVER, f"the GPU is with {driver_of(m) or 'no driver'}")
+            m.run(f"nvgrace-gpu unbind {pci(m)}", timeout=SLOW)
+            check_nothing_bound(m)
+
+
 KEY_REJECTED = "Key was rejected by service"
 PASSWORD = "sesame-open"    # asked for once, at the next boot
 
@@ -500,7 +595,8 @@ def part_secure_boot(log):
 
 
 DOWN = "\x1b[B"
-PARTS = {"bind": part_bind, "deb": part_deb, "rpm": part_rpm, "secure-boot": part_secure_boot, "guide": part_guide}
+PARTS = {"bind": part_bind, "deb": part_deb, "rpm": part_rpm, "secure-boot": part_secure_boot, "guide": part_guide,
+         "libvirt": part_libvirt}
 
 
 def main():

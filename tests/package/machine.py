@@ -6,7 +6,7 @@ It owns QEMU, the copy of the disk that tests/package/image made, the firmware's
 in the system (system/usr/local/sbin/test-agent). life.py imports System; for people it is a program, inside the
 toolbox:
 
-    machine.py [--gpus N] [--secure-boot] [--log FILE] [SCRIPT...]
+    machine.py [--gpus N] [--image VARIANT] [--virtualization] [--secure-boot] [--log FILE] [SCRIPT...]
 
 boots the system as made, runs each SCRIPT in it as root, prints what it says, and powers off. What a GPU is, the ACPI
 table and the rules for the kernel's log are those of tests/vm/vm.py.
@@ -60,9 +60,9 @@ class Command:
     seconds: float
 
 
-def image_directory():
+def image_directory(variant):
     """The directory that tests/package/image made; it can't be made from inside the toolbox."""
-    done = subprocess.run([HERE / "image", "--directory"], capture_output=True, text=True)
+    done = subprocess.run([HERE / "image", "--directory", variant], capture_output=True, text=True)
     if done.returncode:
         raise Trouble(done.stderr.strip())
     return pathlib.Path(done.stdout.strip())
@@ -88,17 +88,20 @@ class System:
         m.power_off()
     assert not m.failures
 
-    gpus: as in vm.Machine. packages: a directory that the machine sees, read-only, as /srv/packages. secure_boot: the
-    firmware has the usual keys and checks what it starts. log: a file that gets the console (|), the agent's channel
-    (>) and what was sent to it (<), each with the seconds since the machine was made.
+    gpus: as in vm.Machine. packages: a directory that the machine sees, read-only, as /srv/packages. image: a variant
+    of tests/package/image. virtualization: it starts at EL2, and its kernel has /dev/kvm. secure_boot: the firmware has
+    the usual keys and checks what it starts. log: a file that gets the console (|), the agent's channel (>) and what
+    was sent to it (<), each with the seconds since the machine was made.
     """
 
-    def __init__(self, gpus=(), memory="16G", ram="2G", smp=2, packages=None, secure_boot=False, log=None, echo=None,
-                 allow=()):
-        self.image = image_directory()
+    def __init__(self, gpus=(), memory="16G", ram="2G", smp=2, packages=None, image="base", virtualization=False,
+                 secure_boot=False, log=None, echo=None, allow=()):
+        self.image = image_directory(image)
+        self.arch = vm.at_el2(vm.ARM64) if virtualization else vm.ARM64
         self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
         self.memory_size = vm.parse_size(memory or 0)
         self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
+        # By its name, for vm knows no other of that kind: EL2 or not, the memory is at the same place.
         vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, self.memory_size) if self.memory_size else 0)
         self.echo, self.allow = echo, tuple(allow) + tuple(p for p, _ in KNOWN_HARMLESS)
         self.failures, self.boots, self.console = [], [], []
@@ -125,6 +128,8 @@ class System:
         table = vm.Cpio()
         table.file("kernel/firmware/acpi/gpu.aml", vm.compile_asl(vm.make_asl(self.gpus), self.sockets))
         self.write("/boot/gpu.cpio", table.finish())
+        # systemd's own minute and a half is too short for the agent's port on a slow machine, and nothing tries again.
+        self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n".encode())
         self.packages = self.directory / "packages.img"
         if packages:
             make_disk(self.packages, "packages", packages)
@@ -166,15 +171,15 @@ class System:
                   ("packages", "raw", self.packages, "on", 0x1e),
                   ("esp", "raw", f"fat:{self.image}/esp", "on", 0x1f)]
         # A runner that is killed by force can clean up nothing: the kernel then ends QEMU.
-        a = ["setpriv", "--pdeathsig", "KILL", vm.ARM64.qemu, "-M", f"{vm.ARM64.machine},memory-backend=ram",
-             "-cpu", vm.ARM64.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+        a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram",
+             "-cpu", self.arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
              "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
              "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
              "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
              "-drive", f"if=pflash,format=raw,unit=1,file={d}/vars.fd",
              "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
              "-chardev", f"socket,id=test,path={s}/test.sock",
-             *vm.ARM64.iommu, "-device", "virtio-serial-pci,addr=2",
+             *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
              "-device", "virtserialport,chardev=test,name=test"]
         # The firmware starts the drivers only of disks that it might boot from, and GRUB sees no others.
         order = {"esp": 0, "system": 1}
@@ -401,6 +406,8 @@ def end_by_signals():
 def main():
     parser = argparse.ArgumentParser(description="Boot the Debian system and run scripts in it.")
     parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--image", default="base", help="a variant of tests/package/image")
+    parser.add_argument("--virtualization", action="store_true", help="with EL2, so that there is /dev/kvm")
     parser.add_argument("--secure-boot", action="store_true")
     parser.add_argument("--packages", help="a directory to be seen as /srv/packages")
     parser.add_argument("--log")
@@ -410,7 +417,8 @@ def main():
     end_by_signals()
     gpus = [{"name": f"gpu{i}", "size": "3G"} for i in range(args.gpus)]
     try:
-        with System(gpus, packages=args.packages, secure_boot=args.secure_boot, log=args.log) as machine:
+        with System(gpus, packages=args.packages, image=args.image, virtualization=args.virtualization,
+                    secure_boot=args.secure_boot, log=args.log) as machine:
             print(f"booted in {machine.boot():.0f} s, kernel {machine.release}", flush=True)
             for script in args.scripts:
                 done = machine.run(script, check=False)

@@ -166,9 +166,14 @@ AMD64 = Arch(
 
 ARCHITECTURES = (ARM64, AMD64)
 
-# "max" as a host's CPU, without what takes most of the emulator's time: the other kind of pointer authentication, and
-# 52-bit addresses, which Grace has not either.
-HYPERVISOR_MAX = "max,pauth-impdef=on,sve=off,sme=off,lpa2=off"
+
+def at_el2(arch, cpu="max"):
+    """The same with a CPU that starts at EL2, so that there is KVM. "max" has FEAT_S2FWB and CACHE_DIC, as Grace has,
+    and here not what takes most of the emulator's time: the other kind of pointer authentication, and 52-bit addresses,
+    which Grace has not either."""
+    if cpu == "max":
+        cpu = "max,pauth-impdef=on,sve=off,sme=off,lpa2=off"
+    return dataclasses.replace(arch, machine=f"{arch.machine},virtualization=on", cpu=cpu)
 
 
 def ram_range(arch, ram):
@@ -777,8 +782,7 @@ class Machine:
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
         self.arch = self.kernel.arch
         if hypervisor:
-            self.arch = dataclasses.replace(self.arch, machine=f"{self.arch.machine},virtualization=on",
-                                            cpu=HYPERVISOR_MAX if hypervisor == "max" else hypervisor)
+            self.arch = at_el2(self.arch, hypervisor)
         self.memory_size = parse_size(memory or 0)
         if self.memory_size & (self.memory_size - 1) or self.memory_size > MEMORY_MAX:
             raise ConfigError("the memory's size must be a power of two up to 256G")
