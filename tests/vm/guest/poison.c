@@ -181,11 +181,21 @@ static void moved_and_split_mappings_are_told_where_they_are(void **state)
 	munmap(map + 5 * page, 11 * page);
 }
 
+static void block_sigbus(int how)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	sigprocmask(how, &set, NULL);
+}
+
 /* Leaves the child to be asked for its status: the signal may come at any time. */
 static void wait_for_child(void *arg)
 {
 	siginfo_t info;
 
+	block_sigbus(SIG_UNBLOCK);
 	waitid(P_PID, *(pid_t *)arg, &info, WEXITED | WNOWAIT);
 }
 
@@ -199,6 +209,8 @@ static void an_error_that_shows_elsewhere_is_told_early(void **state)
 	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_SET,
 			       PR_MCE_KILL_EARLY, 0, 0), 0);
 	touch_write(map);
+	/* The child may be done before anybody here is ready for the signal. */
+	block_sigbus(SIG_BLOCK);
 	pid = fork();
 	if (!pid) {
 		/* Who has it not mapped is not told. */
@@ -206,6 +218,7 @@ static void an_error_that_shows_elsewhere_is_told_early(void **state)
 		_exit(poison(v.gpu->base + 6 * page) ? 1 : 0);
 	}
 	assert_true(raises_sigbus(wait_for_child, &pid));
+	block_sigbus(SIG_UNBLOCK);
 	assert_int_equal(sigbus_code, BUS_MCEERR_AO);
 	assert_ptr_equal(sigbus_addr, map + 6 * page);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
