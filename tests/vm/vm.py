@@ -969,7 +969,6 @@ class Machine:
         return self._result
 
     def _loop(self, result):
-        deadline = self._started + self.timeout
         buffers = {}
         with selectors.DefaultSelector() as selector:
             selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
@@ -978,11 +977,12 @@ class Machine:
             for listener, connected, line in self._listeners:
                 selector.register(listener, selectors.EVENT_READ, (connected, line))
             while open_streams:
-                left = deadline - time.monotonic()
+                # A handler may change it.
+                left = self._started + self.timeout - time.monotonic()
                 if left <= 0:
                     current = self.channel.current
                     where = f"in command {current.name}" if current else "outside any command"
-                    result.failures.append(f"timeout after {self.timeout} s, {where}")
+                    result.failures.append(f"timeout after {self.timeout:.0f} s, {where}")
                     return
                 for key, _ in selector.select(min(left, 1)):
                     if isinstance(key.data, tuple):
