@@ -373,9 +373,8 @@ class System:
         self._note("<", f"systemctl {verb}")
         first = self._first_line
         self.wait_for_end(END_TIMEOUT)
-        hits = vm.scan_log(self.console[first:] + log, self.allow)
-        without_time = dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", h) for h in hits)
-        self.failures += [f"kernel log of boot {len(self.boots)}: {h}" for h in without_time]
+        self.failures += [f"kernel log of boot {len(self.boots)}: {t}"
+                          for t in vm.troubles(self.console[first:] + log, self.allow)]
 
     def reboot(self, timeout=BOOT_TIMEOUT):
         """Down and up again; the seconds from power to the agent."""

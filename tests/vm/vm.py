@@ -651,6 +651,11 @@ def scan_log(lines, allow=()):
     return hits
 
 
+def troubles(lines, allow=()):
+    """What scan_log() finds, each once and without its time: console and dmesg have the same lines."""
+    return list(dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", hit) for hit in scan_log(lines, allow)))
+
+
 @dataclasses.dataclass
 class Command:
     """A command's fate in the guest."""
@@ -1037,9 +1042,7 @@ class Machine:
             result.failures += [f"guest {name}: {f}" for f in guest.failures]
             logs[f"kernel log of guest {name}"] = guest.console + guest.dmesg
         for name, lines in logs.items():
-            hits = scan_log(lines, self.allow)
-            without_time = dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", h) for h in hits)
-            result.failures += [f"{name}: {h}" for h in without_time]
+            result.failures += [f"{name}: {t}" for t in troubles(lines, self.allow)]
 
     # The GPU memory, from outside.
 
