@@ -421,6 +421,11 @@ class Verdict(unittest.TestCase):
         self.assertFalse(self.machine.guests["g"].done)
         self.assertEqual(result.failures, ["guest g: the guest gave up: no port"])
 
+    def test_an_answer_may_be_0_or_nothing(self):
+        self.judge(self.GOOD.replace("hello", "@@HOST zero\n@@HOST nothing"),
+                   handlers={"zero": lambda m: 0, "nothing": lambda m: None})
+        self.assertEqual(self.sent, ["ok 0\n", "ok\n"])
+
     def test_guests_ask(self):
         self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@HOST half 42"}, handlers={"half": lambda m, n: int(n) // 2})
         self.assertEqual(self.sent, ["ok 21\n"])

@@ -754,7 +754,8 @@ class Channel:
     def _answer(self, question):
         name, *words = question.split()
         try:
-            answer = "ok " + str(self.machine.handlers[name](self.machine, *words) or "")
+            answer = self.machine.handlers[name](self.machine, *words)
+            answer = "ok" if answer is None else f"ok {answer}"
         except Exception as e:  # whatever a handler does, the guest must not wait for ever
             answer = f"error {type(e).__name__}: {e}"
         answer = answer.replace("\n", " ").rstrip()
