@@ -35,7 +35,7 @@ PAGE = vm.PROJECT / "docs" / "guests.md"
 # Those that stand for the reader's.
 ADDRESSES = ("0009:01:00.0", "0019:01:00.0")
 
-MiB, GiB = 1 << 20, 1 << 30
+GiB = 1 << 30
 
 
 class Gpu:
@@ -236,12 +236,12 @@ def script(guest, by_name):
 
 
 def boots(machine, guest):
-    return str(len(machine.guests[guest].boots))
+    return len(machine.guests[guest].boots)
 
 
 def used(machine, guest):
     """How often the guest has ended its command "use"."""
-    return str(sum(c.name == "use" and c.rc is not None for c in machine.guests[guest].commands))
+    return sum(c.name == "use" and c.rc is not None for c in machine.guests[guest].commands)
 
 
 def training(machine, gpu, how):
@@ -254,7 +254,7 @@ def training(machine, gpu, how):
 
 def looks(machine, gpu):
     """How often the GPU was asked whether its memory is ready."""
-    return str(machine.models[gpu].gpu.counters["c2c_reads"])
+    return machine.models[gpu].gpu.counters["c2c_reads"]
 
 
 def look_up(machine, address):
@@ -281,19 +281,7 @@ HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, 
 DOCTOR = {"cached": "good", "device": "warning", "refused": "bad"}
 
 
-class Report:
-    """Prints a line for each check beside the guests' own, and counts both."""
-
-    def __init__(self):
-        self.tap = suite.Tap()
-
-    def check(self, text, good, why=""):
-        print(f"{'ok' if good else 'not ok'} - {text}" + (f": {why}" if why and not good else ""), flush=True)
-        self.tap.passed += bool(good)
-        self.tap.failed += not good
-
-
-def run_host(name, cpu, timeout, report):
+def run_host(name, cpu, timeout, tap):
     """Boot a host, run its guests, and check what has become of them."""
     kernel = vm.Kernel(name)
     kind = "device" if name == "6.12" else "cached" if cpu == "max" else "refused"
@@ -327,56 +315,56 @@ def run_host(name, cpu, timeout, report):
 
     said = {c.name: "\n".join(c.output) for c in result.commands}
     for guest in wanted:
-        check_guest(guest, machine.guests[guest.name], said, report)
-    check_doctor(kind, said.get("doctor", ""), report)
+        check_guest(guest, machine.guests[guest.name], said, tap)
+    check_doctor(kind, said.get("doctor", ""), tap)
     if "life" in by_name:
-        check_life({name: len(channel.boots) for name, channel in machine.guests.items()}, said, report)
+        check_life({name: len(channel.boots) for name, channel in machine.guests.items()}, said, tap)
     for failure in result.failures:
         print(f"# {failure}")
-    report.check(f"nothing else is wrong on {kernel.release}, the kernels' logs included", not result.failures)
+    tap.check(f"nothing else is wrong on {kernel.release}, the kernels' logs included", not result.failures)
     print(f"# {kernel.release} on {cpu}: {result.seconds:.0f} s (" +
           ", ".join(f"{c.name} {c.seconds:.0f}" for c in result.commands) + f"); log: {log}", flush=True)
 
 
-def check_guest(guest, channel, said, report):
+def check_guest(guest, channel, said, tap):
     """That a guest came to the end that it should have, and what it said before."""
     if guest.name == "refused":
-        report.check("QEMU says that KVM refuses the memory",
+        tap.check("QEMU says that KVM refuses the memory",
                      re.search("kvm_set_user_memory_region.*Invalid argument", said.get("refused", "")), said)
         return
     if guest.name == "unaligned":
         stopped = [c.rc for c in channel.commands] == [None] and "kvm run failed" in said.get("unaligned", "")
         signalled = channel.done and any("Bus error" in line for c in channel.commands for line in c.output)
-        report.check("an unaligned access to Device memory is a SIGBUS, or the guest's end, as docs/guests.md says",
+        tap.check("an unaligned access to Device memory is a SIGBUS, or the guest's end, as docs/guests.md says",
                      stopped or signalled, said.get("unaligned"))
         return
     for command in channel.commands:
         if any(re.match(r"1\.\.\d", line) for line in command.output):
-            report.tap.count(f"{guest.name}: {command.name}", command.output, command.rc)
+            tap.count(f"{guest.name}: {command.name}", command.output, command.rc)
         elif command.name != "go":
-            report.check(f"{guest.name}: {command.name}", command.rc == 0, command.output)
+            tap.check(f"{guest.name}: {command.name}", command.rc == 0, command.output)
     lacking = {name for name, _ in guest.commands} - {c.name for c in channel.commands}
-    report.check(f"{guest.name} ran to its end", channel.done and not lacking, f"it never ran {lacking}")
+    tap.check(f"{guest.name} ran to its end", channel.done and not lacking, f"it never ran {lacking}")
 
 
-def check_doctor(kind, said, report):
+def check_doctor(kind, said, tap):
     """That doctor has told beforehand what KVM does with both parts."""
     findings = {f["id"]: f["verdict"] for f in json.loads(said)["findings"]} if said.endswith("}") else {}
-    report.check(f"doctor has foretold that usemem is {kind}", findings.get("kvm-usemem") == DOCTOR[kind], findings)
-    report.check("and that resmem is mapped as it should be", findings.get("kvm-resmem") == "good", findings)
+    tap.check(f"doctor has foretold that usemem is {kind}", findings.get("kvm-usemem") == DOCTOR[kind], findings)
+    tap.check("and that resmem is mapped as it should be", findings.get("kvm-resmem") == "good", findings)
 
 
-def check_life(boots_of, said, report):
+def check_life(boots_of, said, tap):
     """That a GPU is reset whenever a guest starts anew, by what the host has seen and by the driver's tracepoints."""
     life, traced = said.get("life", ""), said.get("traced", "")
-    report.check("a guest was reset, rebooted and killed", boots_of["life"] == 4, boots_of)
-    report.check("it had given its BARs addresses, and a reset takes them away",
+    tap.check("a guest was reset, rebooted and killed", boots_of["life"] == 4, boots_of)
+    tap.check("it had given its BARs addresses, and a reset takes them away",
                  re.search(r"^BARs: 0x80[0-9a-f]{8} 0x80[0-9a-f]{8}\nBARs: empty$", life, re.M), life)
     resets = len(re.findall("nvgrace_gpu_reset: .*cause=reset", traced))
-    report.check("each start of a guest resets its GPU", resets >= sum(boots_of.values()), traced)
+    tap.check("each start of a guest resets its GPU", resets >= sum(boots_of.values()), traced)
     # Fifty looks, between which it sleeps for longer and longer.
     waits = [int(ns) for ns in re.findall(r"nvgrace_gpu_wait: .*when=use result=0 ns=(\d+)", traced)]
-    report.check("and the first use waits until the memory is ready", any(ns > 100_000_000 for ns in waits), traced)
+    tap.check("and the first use waits until the memory is ready", any(ns > 100_000_000 for ns in waits), traced)
 
 
 def main():
@@ -384,11 +372,10 @@ def main():
     parser.add_argument("--timeout", type=int, default=1800, metavar="SECONDS", help="for each host")
     parser.add_argument("hosts", nargs="+", metavar="HOST[:CPU]")
     args = parser.parse_args()
-    report = Report()
+    tap = suite.Tap()
     for word in args.hosts:
         host, _, cpu = word.partition(":")
-        run_host(host, cpu or "max", args.timeout, report)
-    tap = report.tap
+        run_host(host, cpu or "max", args.timeout, tap)
     print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
     sys.exit(bool(tap.failed))
 

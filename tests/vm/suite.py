@@ -140,7 +140,7 @@ def compile_programs(names, arch=vm.ARM64, folder=HERE / "guest"):
 
 
 class Tap:
-    """Counts the TAP lines of one program: what it planned and did not report has failed."""
+    """Counts tests: those of programs by their TAP lines, where what was planned and not reported has failed."""
 
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
@@ -165,6 +165,12 @@ class Tap:
         self.passed += good
         self.failed += bad
         self.skipped += skipped
+
+    def check(self, text, good, why=""):
+        """A test of the caller's own: a line for it, with the reason if it has failed."""
+        print(f"{'ok' if good else 'not ok'} - {text}" + (f": {why}" if why and not good else ""), flush=True)
+        self.passed += bool(good)
+        self.failed += not good
 
 
 def main():
@@ -215,14 +221,12 @@ def main():
         tap.count(command.name, command.output, command.rc)
         print(f"# {command.name}: {command.seconds or 0:.1f} s")
     boot_ok = result.boot_seconds is not None and len(result.commands) == len(commands)
-    print(f"{'ok' if boot_ok else 'not ok'} - {kernel.release} boots and runs every program")
+    tap.check(f"{kernel.release} boots and runs every program", boot_ok)
     # Failed commands are counted above, by test.
     rest = [f for f in result.failures if not re.match(r"command \S+ failed with", f)]
     for failure in rest:
         print(f"# {failure}")
-    print(f"{'not ok' if rest else 'ok'} - nothing else is wrong, the kernel's log included")
-    tap.passed += boot_ok + (not rest)
-    tap.failed += (not boot_ok) + bool(rest)
+    tap.check("nothing else is wrong, the kernel's log included", not rest)
     print(f"# {result.release}: boot {result.boot_seconds or 0:.1f} s, all {result.seconds:.1f} s; log: {log}")
     print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
     sys.exit(bool(tap.failed or result.failures))
