@@ -112,6 +112,7 @@ class Spec:
     cxl: "Cxl | None" = None
     aer: bool = False
     power: bool = False
+    soft_reset: bool = False
 
     @classmethod
     def from_dict(cls, given):
@@ -207,7 +208,8 @@ class ConfigSpace:
         after_pm = MSI_CAP if self.spec.msi else PCIE_CAP
         self._put(PM_CAP, "H", 0x01 | after_pm << 8)
         self._put(PM_CAP + 2, "H", 0x0003)              # PM 1.2, no D1/D2, no PME
-        self._put(PM_CAP + 4, "H", 0x0008, 0x0003)      # NoSoftReset: D3hot is no reset here
+        # NoSoftReset, unless leaving D3hot is a reset.
+        self._put(PM_CAP + 4, "H", 0x0000 if self.spec.soft_reset else 0x0008, 0x0003)
         if self.spec.msi:
             self._put(MSI_CAP, "H", 0x05 | PCIE_CAP << 8)
             self._put(MSI_CAP + 2, "H", 0x0080, 0x0071)  # 64-bit, one vector
@@ -315,7 +317,7 @@ class Gpu:
         self.on_power = None
         self.counters = dict.fromkeys(
             ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
-             "config_reads", "config_writes", "power_ons", "power_offs", "accesses_without_power"), 0)
+             "config_reads", "config_writes", "soft_resets", "power_ons", "power_offs", "accesses_without_power"), 0)
 
     def close(self):
         self.bar0.close()
@@ -353,6 +355,9 @@ class Gpu:
         self.bar0 = mmap.mmap(-1, BAR0_SIZE)
         for t in self.timers.values():
             t.start(t.reset_ms)
+
+    def _in_d3hot(self):
+        return self.config.read(PM_CAP + 4, 1)[0] & 3 == 3
 
     def _set_power(self, on):
         if on == self.powered:
@@ -412,7 +417,11 @@ class Gpu:
                 self.counters["accesses_without_power"] += 1
             elif index == CONFIG_REGION:
                 self.counters["config_writes"] += 1
+                asleep = self._in_d3hot()
                 self.config.write(at, data)
+                if self.spec.soft_reset and asleep and not self._in_d3hot():
+                    self.counters["soft_resets"] += 1
+                    self._start_anew()
                 if self.spec.flr and self._has_flr(at, data):
                     self.reset("flr")
             elif index == BAR2_REGION:

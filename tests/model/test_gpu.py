@@ -490,6 +490,23 @@ class ConfigSpace(ServerCase):
         c.write(CONFIG, pm + 4, b"\x03\0")
         self.assertEqual(c.read(CONFIG, pm + 4, 1)[0] & 3, 3)
         self.assertTrue(c.read(CONFIG, pm + 4, 1)[0] & 8, "no reset comes with it")
+        c.write32(0, 0x100, 7)
+        c.write(CONFIG, pm + 4, b"\0\0")
+        self.assertEqual(c.read32(0, 0x100), 7)
+        self.assertEqual(self.gpu.counters["soft_resets"], 0)
+
+    def test_leaving_d3hot_is_a_reset_on_request(self):
+        c = self.serve(soft_reset=True, ready_after_reset_ms=None)
+        pm = self.capability(c, 0x01)
+        self.assertFalse(c.read(CONFIG, pm + 4, 1)[0] & 8)
+        c.write32(0, 0x100, 7)
+        for state, soft_resets in ((0, 0), (3, 0), (3, 0), (0, 1), (0, 1)):
+            c.write(CONFIG, pm + 4, bytes((state, 0)))
+            self.assertEqual(c.read(CONFIG, pm + 4, 1)[0] & 3, state)
+            self.assertEqual(self.gpu.counters["soft_resets"], soft_resets)
+            self.assertEqual(c.read32(0, 0x100), 0 if soft_resets else 7)
+            self.assertEqual(c.read32(0, model.C2C_REGISTER), 0 if soft_resets else 0xFF)
+        self.assertEqual(self.gpu.counters["resets"], 0)
 
     def test_no_extended_capabilities(self):
         self.assertEqual(self.serve().read(CONFIG, 0x100, 4096 - 0x100), bytes(4096 - 0x100))

@@ -66,9 +66,10 @@ SIZE_33Q = 0x8_5000_0000
 SIDE_BY_SIDE = ("gh200", "second", "odd", "s1h", "noc2c", "nohbm")
 
 
-def gpu(name, base=None, size=None, dsd=None, ready=True, **model):
-    """dsd: what the firmware says in place of base and size. model: parameters of the model GPU."""
-    return {"name": name, "base": base, "size": size, "dsd": dsd or {}, "ready": ready, "model": model}
+def gpu(name, base=None, size=None, dsd=None, ready=True, neighbour=False, **model):
+    """dsd: what the firmware says in place of base and size. model: parameters of the model GPU. neighbour: there is
+    another function on its bus."""
+    return {"name": name, "base": base, "size": size, "dsd": dsd or {}, "ready": ready, "neighbour": neighbour, "model": model}
 
 
 def refused(name, base=None, size=None, dsd=None):
@@ -139,6 +140,9 @@ MODEL_GPUS = [
     # Its power can be cut: D3cold.
     gpu("d3cold", M + 8 * GiB, FUNCTIONAL, power=True),
 
+    # Leaving D3hot is a reset, of which only the power state tells.
+    gpu("softreset", M + 8 * GiB, FUNCTIONAL, soft_reset=True),
+
     # For these there is no room beside 31 stand-ins.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
 
@@ -148,6 +152,9 @@ MODEL_GPUS = [
         cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
     gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
     gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
+    # A neighbour on its bus has a say in error recovery. Memory_Info_Valid must come within 1 s of a reset.
+    gpu("neighbour", M + 4 * GiB, 3 * GiB, neighbour=True, aer=True, device=0x2941, cxl={"timeout": 1}),
+    gpu("cxlsoft", M + 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
     gpu("cxlgone", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"gone": True}),
 ]
 

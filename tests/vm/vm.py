@@ -212,6 +212,7 @@ class GpuConfig:
     dsd: "dict | None" = dataclasses.field(default_factory=dict)
     model: dict = dataclasses.field(default_factory=dict)
     ready: bool = True
+    neighbour: bool = False
 
     # Filled in by place_gpus().
     port: str = ""
@@ -885,7 +886,10 @@ class Machine:
                 a += ["-device", f"bochs-display,bus=port{i},addr=0"]
             else:
                 a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
+                                             "multifunction": g.neighbour,
                                              "socket": {"type": "unix", "path": f"{directory}/gpu{i}.sock"}})]
+            if g.neighbour:
+                a += ["-device", f"pci-testdev,bus=port{i},addr=0.1"]
         return a
 
     def start(self):
