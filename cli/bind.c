@@ -12,6 +12,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "initramfs.h"
@@ -93,12 +94,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_END:
 		if (a->all && a->count)
-			argp_error(state, "either --all or addresses");
+			argp_error(state, "both --all and addresses given");
 		if (!a->all && !a->count)
-			argp_error(state, "which GPU? Give an ADDRESS or --all; \"" PROGRAM
+			argp_error(state, "no GPU given: give an ADDRESS or --all; \"" PROGRAM
 					  " list\" shows them");
 		if (a->boot_only && a->persist)
-			argp_error(state, "either --persist or --boot-only");
+			argp_error(state, "both --persist and --boot-only given");
 		if (a->boot_only && a->no_probe)
 			argp_error(state,
 				   "--boot-only unbinds nothing, so --no-probe has no meaning");
@@ -117,6 +118,7 @@ struct task {
 	const struct config_line *by;	/* what persists it already, or still */
 	struct text_list steps;
 	const char *boot;	/* the schema's "boot"; NULL: not asked for */
+	bool changed;		/* the configuration was */
 };
 
 /* ---- what speaks against it --------------------------------------------- */
@@ -170,9 +172,7 @@ static bool refuse_in_use(struct survey *s, const struct gpu *gpu, struct job *j
 static bool refuse_online(struct survey *s, const struct gpu *gpu, struct job *job)
 {
 	struct online online = survey_online(s, gpu);
-	struct memory_node *nodes;
-	char *where, *node, *longer;
-	size_t count, i;
+	char *where, *node, *next;
 
 	if (!online.online)
 		return false;
@@ -180,33 +180,17 @@ static bool refuse_online(struct survey *s, const struct gpu *gpu, struct job *j
 			? xasprintf("%llx-%llx, %s", (unsigned long long)online.range->start,
 				    (unsigned long long)online.range->end, online.range->name)
 			: xstrdup("System RAM");
-	node = online.node < 0 ? xstrdup("") : xasprintf("node%d", online.node);
-	if (online.node < 0) {
-		/* Memory without processors: on these machines, a GPU's. */
-		nodes = memory_nodes(s->host, &count);
-		for (i = 0; i < count; i++) {
-			if (nodes[i].cpus || !nodes[i].bytes)
-				continue;
-			longer = xasprintf("%s%snode%d", node, *node ? "," : "", nodes[i].id);
-			free(node);
-			node = longer;
-		}
-		free(nodes);
-	}
-	/* The shell's braces, if it could be more than one. */
-	if (strchr(node, ',')) {
-		longer = xasprintf("{%s}", node);
-		free(node);
-		node = longer;
-	}
-	refuse(job,
-	       xasprintf("its memory is online as the host's own (%s%s%s)", where,
-			 *node ? ", NUMA " : "", node),
-	       xasprintf("systemctl stop nvidia-persistenced and what else uses the GPU; if the "
-			 "memory stays, take it offline: for s in "
-			 "/sys/devices/system/node/%s/memory*/state; do echo offline > $s; done; "
-			 "then unload the driver that added it",
-			 *node ? node : "node*"));
+	node = online.node < 0 ? xstrdup("") : xasprintf(", NUMA node%d", online.node);
+	/* A command only for what is certainly this GPU's: the rest may be the host's own RAM. */
+	if (online.node < 0)
+		next = xasprintf("stop what uses the GPU and unload the driver that added the memory; "
+				 "if the memory stays online, run \"" PROGRAM " bind --boot-only "
+				 "%s\" and reboot", gpu->address);
+	else
+		next = xasprintf("stop what uses the GPU, take its memory offline with \"for s in "
+				 "/sys/devices/system/node/node%d/memory*/state; do echo offline "
+				 "> $s; done\", and unload the driver that added it", online.node);
+	refuse(job, xasprintf("its memory is online as the host's own (%s%s)", where, node), next);
 	free(where);
 	free(node);
 	return true;
@@ -228,6 +212,13 @@ static void plan_boot(struct survey *s, const struct arguments *a, struct task *
 		       xasprintf("%s:%u says that it is to be ignored at boot", ignored->file,
 				 ignored->line),
 		       xstrdup("remove that line"));
+		goto out;
+	}
+	/* Nothing would read what we write. */
+	if (a->bind && s->obstacle) {
+		refuse(job, xasprintf("can't be bound at boot: %s", s->obstacle),
+		       xstrdup("install " MODULE_NAME "-dkms, which has the rule and the program, "
+			       "or leave out --persist and --boot-only"));
 		goto out;
 	}
 	if (a->bind) {
@@ -377,6 +368,7 @@ static bool settle_boot(struct task *task, struct job *job)
 	if (error)
 		task->boot = NULL;
 	free(own);
+	task->changed = changed;
 	return changed;
 }
 
@@ -395,6 +387,26 @@ static void say(struct job *job)
 		complain(job->address, "kernel: %s", job->log.text[i]);
 }
 
+/* Whether this device is, or by a dry run would be, another than before. */
+static bool has_changed(const struct arguments *a, const struct task *task, const struct job *job)
+{
+	if (a->dry_run)
+		return !job->status && task->steps.count;
+	return job->changed || task->changed;
+}
+
+/* Records in the system's log which GPU went where, and by whom. */
+static void write_log(const struct job *job)
+{
+	uint64_t user;
+
+	/* The user who logged in, also by sudo; 4294967295 without a login. */
+	if (host_u64(job->host, &user, "/proc/self/loginuid") || user >= UINT32_MAX)
+		user = getuid();
+	syslog(job->status ? LOG_ERR : LOG_NOTICE, "%s %s by uid %u: %s",
+	       job->bind ? "bind" : "unbind", job->address, (unsigned int)user, job->message);
+}
+
 static struct json_object *texts_json(const struct text_list *list)
 {
 	struct json_object *array = json_object_new_array();
@@ -405,13 +417,16 @@ static struct json_object *texts_json(const struct text_list *list)
 	return array;
 }
 
-static struct json_object *job_json(const struct task *task, const struct job *job)
+static struct json_object *job_json(const struct arguments *a, const struct task *task,
+				    const struct job *job)
 {
 	struct json_object *object = json_object_new_object();
 
 	json_object_object_add(object, "address", json_text(job->address));
 	json_object_object_add(object, "result", json_text(job->result));
 	json_object_object_add(object, "exit_status", json_object_new_int(job->status));
+	json_object_object_add(object, "changed",
+			       json_object_new_boolean(has_changed(a, task, job)));
 	json_object_object_add(object, "message", json_text(job->message));
 	json_object_object_add(object, "next", json_text(job->next));
 	json_object_object_add(object, "boot", json_text(task->boot));
@@ -568,9 +583,8 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 	fflush(stdout);
 	status = w->a->dry_run ? 0 : initramfs_run(command);
 	if (status) {
-		complain(NULL, "the initramfs could not be renewed: %s ended with %d; run \"%s\" "
-			 "again, until then it has the configuration of before",
-			 command[0], status, text);
+		complain(NULL, "can't update the initramfs: %s exited with %d; it keeps the old "
+			 "configuration until you run \"%s\" again", command[0], status, text);
 		if (*worst < EXIT_FAILED)
 			*worst = EXIT_FAILED;
 	}
@@ -582,12 +596,26 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 	return object;
 }
 
+/* What was said of the boot holds from the next renewal on. */
+static void warn_of_initramfs(struct work *w)
+{
+	const char *const *command = initramfs_command(w->s.host);
+	char *text;
+
+	if (!command)
+		return;
+	text = command_text(command);
+	complain(NULL, "the initramfs %s the old configuration until you run \"%s\"",
+		 w->a->dry_run ? "would keep" : "keeps", text);
+	free(text);
+}
+
 static int run(struct host *h, const struct arguments *a)
 {
 	struct work w = { .a = a };
 	struct json_object *document = json_document(a->bind ? "bind" : "unbind"), *results;
 	struct json_object *initramfs = NULL;
-	bool drivers, changed = false;
+	bool drivers, changed = false, any = false;
 	enum exit_status worst;
 	size_t i, j;
 
@@ -605,6 +633,7 @@ static int run(struct host *h, const struct arguments *a)
 							 "no GPU is bound to " DRIVER_NAME);
 	w.jobs = xcalloc(w.count, sizeof(*w.jobs));
 	drivers = plan_all(&w);
+	openlog(PROGRAM, LOG_PID, LOG_DAEMON);
 	if (a->dry_run) {
 		for (i = 0; i < w.count; i++)
 			changed |= !w.jobs[i].status && (w.tasks[i].write || w.tasks[i].remove);
@@ -619,16 +648,22 @@ static int run(struct host *h, const struct arguments *a)
 
 		if (job->status > worst)
 			worst = job->status;
-		json_object_array_add(results, job_json(&w.tasks[i], job));
+		json_object_array_add(results, job_json(a, &w.tasks[i], job));
+		any |= has_changed(a, &w.tasks[i], job);
+		if (!a->dry_run)
+			write_log(job);
 		if (!a->json || job->status)
 			say(job);
 		if (!a->json && a->dry_run && !job->status)
 			for (j = 0; j < w.tasks[i].steps.count; j++)
 				printf("  %s\n", w.tasks[i].steps.text[j]);
 	}
-	if (changed && !a->no_initramfs)
+	if (changed && a->no_initramfs)
+		warn_of_initramfs(&w);
+	else if (changed)
 		initramfs = renew_initramfs(&w, &worst);
 	json_object_object_add(document, "dry_run", json_object_new_boolean(a->dry_run));
+	json_object_object_add(document, "changed", json_object_new_boolean(any));
 	json_object_object_add(document, "results", results);
 	json_object_object_add(document, "initramfs", initramfs);
 	if (a->json)

@@ -18,8 +18,8 @@
 
 /* nvgrace-gpu(8) has the same list. Where several devices end differently, it is the largest. */
 enum exit_status {
-	EXIT_OK = 0,		/* done, or nothing to do; doctor: all good */
-	EXIT_FAILED = 1,	/* tried and failed; what was before has been restored */
+	EXIT_OK = 0,		/* done, or nothing to do; doctor: nothing worse than a note */
+	EXIT_FAILED = 1,	/* tried and failed, what was before has been restored; wait: too late */
 	EXIT_USAGE_ERROR = 2,	/* the command line makes no sense */
 	EXIT_NO_DEVICE = 3,	/* no such device, or none that the driver supports */
 	EXIT_REFUSED = 4,	/* in use, or its memory is online: nothing was changed */
@@ -35,6 +35,8 @@ int cmd_bind(struct host *h, int argc, char **argv);
 int cmd_unbind(struct host *h, int argc, char **argv);
 int cmd_status(struct host *h, int argc, char **argv);
 int cmd_doctor(struct host *h, int argc, char **argv);
+int cmd_metrics(struct host *h, int argc, char **argv);
+int cmd_wait(struct host *h, int argc, char **argv);
 
 /*
  * A complaint, on standard error: "nvgrace-gpu: 0009:01:00.0: what; next step". address may be
@@ -44,6 +46,9 @@ void complain(const char *address, const char *fmt, ...) host_printf(2, 3);
 
 /* argp_parse() for a command: usage errors end the program with EXIT_USAGE_ERROR. */
 void parse_options(const struct argp *argp, int argc, char **argv, void *input);
+
+/* The options that every command and the program itself have beside argp's: -h. */
+extern const struct argp_child common_children[];
 
 /* The help of every command's --json. */
 #define JSON_HELP "Print JSON, as schema.json in /usr/share/nvgrace-gpu describes it"

@@ -14,6 +14,7 @@ _nvgrace_gpu() {
 	# A colon is part of an address.
 	_init_completion -n : || return
 
+	local commands='list bind unbind status doctor metrics wait help version'
 	local options='--help --usage --version' command='' root='' i
 	for ((i = 1; i < cword; i++)); do
 		case ${words[i]} in
@@ -41,6 +42,19 @@ _nvgrace_gpu() {
 			return
 		}
 		;;
+	-o | --output)
+		[[ $command == metrics ]] && {
+			_filedir
+			return
+		}
+		;;
+	--fail-on)
+		mapfile -t COMPREPLY < <(compgen -W 'bad warning' -- "$cur")
+		return
+		;;
+	-t | --timeout)
+		[[ $command == wait ]] && return
+		;;
 	esac
 	case $cur in
 	--root=* | --record=*)
@@ -48,21 +62,31 @@ _nvgrace_gpu() {
 		_filedir -d
 		return
 		;;
+	--output=*)
+		cur=${cur#*=}
+		_filedir
+		return
+		;;
 	esac
 
 	case $command in
-	'') options+=' --root list bind unbind status doctor' ;;
-	list) options+=' --json' ;;
+	'') options+=" --root $commands" ;;
+	list) options+=' --json --wide' ;;
 	bind) options+=' --all --boot-only --dry-run --json --no-initramfs --persist' ;;
 	unbind) options+=' --all --boot-only --dry-run --json --no-initramfs --no-probe --persist' ;;
 	status) options+=' --json --watch' ;;
-	doctor) options+=' --json --quiet --record' ;;
+	doctor) options+=' --fail-on --json --quiet --record' ;;
+	metrics) options+=' --output' ;;
+	wait) options+=' --all --timeout' ;;
+	help | version) options='' ;;
 	*) return ;;
 	esac
-	if [[ -n $command && $command != list && $cur != -* ]]; then
+	if [[ $command == help ]]; then
+		options=$commands
+	elif [[ $command =~ ^(bind|unbind|status|doctor|wait)$ && $cur != -* ]]; then
 		options=$(_nvgrace_gpu_addresses "${words[0]/#\~/$HOME}" ${root:+--root "$root"})
 	elif [[ -z $command && $cur != -* ]]; then
-		options='list bind unbind status doctor'
+		options=$commands
 	elif [[ $cur != -* ]]; then
 		return
 	fi

@@ -116,10 +116,38 @@ out:
 	free(shown);
 }
 
+void config_parse(struct config *config, const char *file, const char *text)
+{
+	char *copy = xstrdup(text), *at, *next;
+	unsigned int number = 0;
+
+	for (at = copy; at; at = next) {
+		next = strchr(at, '\n');
+		if (next)
+			*next++ = 0;
+		parse_line(config, file, ++number, at);
+	}
+	free(copy);
+}
+
+char *config_text(const struct config_line *line)
+{
+	static const char *const kinds[] = {
+		[CONFIG_ADDRESS] = "", [CONFIG_ALL] = "all", [CONFIG_SLOT] = "slot=",
+		[CONFIG_SERIAL] = "serial=",
+	};
+	char *text = xasprintf("%s %s%s", line->ignore ? "ignore" : "bind", kinds[line->match],
+			       line->value ? line->value : ""), *c;
+
+	/* A slot's name alone is more than a number. */
+	for (c = text; line->match != CONFIG_SLOT && *c; c++)
+		*c = tolower((unsigned char)*c);
+	return text;
+}
+
 static void read_file(struct host *h, struct config *config, const char *file)
 {
-	unsigned int number = 0;
-	char *text, *at, *next;
+	char *text;
 	size_t len;
 
 	text = host_read(h, &len, "%s", file);
@@ -130,12 +158,7 @@ static void read_file(struct host *h, struct config *config, const char *file)
 	}
 	if (strlen(text) != len)
 		add_error(config, file, 0, xstrdup("holds a NUL byte; what follows it isn't read"));
-	for (at = text; at; at = next) {
-		next = strchr(at, '\n');
-		if (next)
-			*next++ = 0;
-		parse_line(config, file, ++number, at);
-	}
+	config_parse(config, file, text);
 	free(text);
 }
 
@@ -207,6 +230,75 @@ const struct config_line *config_binds(const struct config *config, const struct
 const struct config_line *config_ignores(const struct config *config, const struct gpu *gpu)
 {
 	return find(config, gpu, true);
+}
+
+/* A rules file that holds no rule masks those of the same name in later directories. */
+static bool is_empty_rule(struct host *h, const char *path)
+{
+	char *target = host_link(h, "%s", path), *text;
+	bool null = target && !strcmp(target, "/dev/null");
+	size_t len;
+
+	free(target);
+	if (null)
+		return true;
+	text = host_read(h, &len, "%s", path);
+	free(text);
+	return text && !len;
+}
+
+static bool is_rule(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 6 && !strcmp(name + length - 6, ".rules") && strstr(name, "nvgrace-gpu");
+}
+
+char *config_obstacle(struct host *h, char **rule)
+{
+	/* In the order of precedence; see udev(7). */
+	static const char *const dirs[] = { "/etc/udev/rules.d", "/run/udev/rules.d",
+					    "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d",
+					    "/lib/udev/rules.d" };
+	const size_t count = sizeof(dirs) / sizeof(*dirs);
+	char *masked = NULL, *path, *why = NULL;
+	size_t i, j, k;
+
+	*rule = NULL;
+	for (i = 0; i < count && !*rule; i++) {
+		char **names = host_list(h, "%s", dirs[i]);
+
+		for (j = 0; names && names[j] && !*rule; j++) {
+			if (!is_rule(names[j]))
+				continue;
+			for (k = 0; k < i && !host_exists(h, "%s/%s", dirs[k], names[j]); k++)
+				;
+			/* The link to /dev/null leads nowhere in a recorded tree. */
+			if (k < i || (masked && !strcmp(strrchr(masked, '/') + 1, names[j])))
+				continue;
+			path = xasprintf("%s/%s", dirs[i], names[j]);
+			if (is_empty_rule(h, path)) {
+				free(masked);
+				masked = path;
+			} else {
+				*rule = path;
+			}
+		}
+		host_free_list(names);
+	}
+	if (!*rule && masked) {
+		why = xasprintf("%s masks the udev rule", masked);
+	} else if (!*rule) {
+		why = xstrdup("there is no udev rule 60-nvgrace-gpu.rules");
+	} else if (!host_exists(h, "/usr/lib/udev/nvgrace-gpu") &&
+		   !host_exists(h, "/lib/udev/nvgrace-gpu")) {
+		why = xasprintf("%s is there, but the program /usr/lib/udev/nvgrace-gpu that it "
+				"runs is not", *rule);
+		free(*rule);
+		*rule = NULL;
+	}
+	free(masked);
+	return why;
 }
 
 char *config_own_file(const char *address)

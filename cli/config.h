@@ -39,9 +39,22 @@ struct config {
 void config_read(struct host *h, struct config *config);
 void config_free(struct config *config);
 
+/* Adds the directives and errors of a file's text. */
+void config_parse(struct config *config, const char *file, const char *text);
+
+/* A directive as it would be written: "bind 0009:01:00.0". To be freed. */
+char *config_text(const struct config_line *line);
+
 /* The first line that says so of this device, or NULL. */
 const struct config_line *config_binds(const struct config *config, const struct gpu *gpu);
 const struct config_line *config_ignores(const struct config *config, const struct gpu *gpu);
+
+/*
+ * What keeps the lines from having an effect at boot: the udev rule or its program isn't there, or
+ * the rule is masked. NULL if nothing does, and then *rule is the rule's path. Both are the
+ * caller's to free.
+ */
+char *config_obstacle(struct host *h, char **rule);
 
 /* The file that is ours to write for a device. */
 char *config_own_file(const char *address);

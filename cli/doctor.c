@@ -19,11 +19,17 @@ static const struct {
 } verdicts[] = {
 	[GOOD] = { "good", COLOUR_GOOD },
 	[UNKNOWN] = { "unknown", COLOUR_DIM },
+	[NOTE] = { "note", COLOUR_DIM },
 	[WARNING] = { "warning", COLOUR_WARNING },
 	[BAD] = { "bad", COLOUR_BAD },
 };
 
 /* ---- findings ------------------------------------------------------------------------------- */
+
+const char *verdict_name(enum verdict verdict)
+{
+	return verdicts[verdict].word;
+}
 
 /* What files and logs hold gets into findings, and must not reach a terminal or JSON as it is. */
 static char *clean_text(const char *fmt, va_list args)
@@ -129,11 +135,12 @@ static void learn(struct doctor *d)
 	d->loaded = host_exists(d->h, "/sys/module/" DRIVER_NAME);
 	d->features = host_line(d->h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
 	config_read(d->h, &d->wishes);
+	d->obstacle = config_obstacle(d->h, &d->rule);
 	iomem_read(d->h, &d->iomem);
 	gpus_find(d->h, &d->gpus);
 }
 
-static void forget(struct doctor *d)
+void doctor_end(struct doctor *d)
 {
 	size_t i;
 
@@ -142,8 +149,11 @@ static void forget(struct doctor *d)
 		free(d->findings[i].text);
 		free(d->findings[i].reason);
 		free(d->findings[i].remedy);
+		free(d->findings[i].accepted);
 	}
 	free(d->findings);
+	free(d->obstacle);
+	free(d->rule);
 	free(d->features);
 	iomem_free(&d->iomem);
 	config_free(&d->wishes);
@@ -171,6 +181,7 @@ static void check_gpus(struct doctor *d)
 
 struct arguments {
 	bool json, quiet;
+	enum verdict fail_on;
 	const char *record;
 	char **typed;
 	size_t count;
@@ -188,38 +199,55 @@ static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count
 	check_memory(d);
 	check_programs(d);
 	check_configuration(d);
+	check_initramfs(d);
 	for (i = 0; i < d->gpus.count; i++) {
 		for (j = 0; j < count && strcmp(addresses[j], d->gpus.gpu[i].address); j++)
 			;
 		if (!count || j < count)
 			check_gpu(d, &d->gpus.gpu[i]);
 	}
+	check_accepted(d, addresses, count);
+}
+
+void doctor_look(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	learn(d);
+	check(d, addresses, count);
 }
 
 /* ---- output --------------------------------------------------------------------------------- */
 
+/* Whether --quiet leaves it out. */
+static bool is_quiet(const struct finding *f)
+{
+	return f->verdict < WARNING || f->accepted;
+}
+
 static void print_text(const struct doctor *d, bool quiet)
 {
-	size_t sums[4] = { }, i;
+	size_t sums[VERDICTS] = { }, i, accepted = 0;
 	const struct finding *f;
 
 	for (i = 0; i < d->count; i++) {
 		f = &d->findings[i];
 		sums[f->verdict]++;
-		if (quiet && f->verdict < WARNING)
+		accepted += !!f->accepted;
+		if (quiet && is_quiet(f))
 			continue;
-		printf("%s%-7s%s  %-12s  %s%s%s: %s\n", colour(verdicts[f->verdict].colour),
+		printf("%s%-7s%s  %-12s  %s%s%s: %s%s%s%s\n",
+		       colour(f->accepted ? COLOUR_DIM : verdicts[f->verdict].colour),
 		       verdicts[f->verdict].word, colour(COLOUR_NONE),
 		       f->device ? f->device : "host", colour(COLOUR_BOLD), f->id,
-		       colour(COLOUR_NONE), f->text);
+		       colour(COLOUR_NONE), f->text, f->accepted ? " (accepted by " : "",
+		       f->accepted ? f->accepted : "", f->accepted ? ")" : "");
 		if (f->reason)
 			printf("         reason: %s\n", f->reason);
 		if (f->remedy)
 			printf("         remedy: %s\n", f->remedy);
 	}
 	if (!quiet)
-		printf("\n%zu bad, %zu warning, %zu unknown, %zu good\n", sums[BAD], sums[WARNING],
-		       sums[UNKNOWN], sums[GOOD]);
+		printf("\n%zu bad, %zu warning, %zu note, %zu unknown, %zu good; %zu accepted\n",
+		       sums[BAD], sums[WARNING], sums[NOTE], sums[UNKNOWN], sums[GOOD], accepted);
 }
 
 static int print_json(const struct doctor *d, bool quiet)
@@ -231,7 +259,7 @@ static int print_json(const struct doctor *d, bool quiet)
 	list = json_object_new_array();
 	for (i = 0; i < d->count; i++) {
 		f = &d->findings[i];
-		if (quiet && f->verdict < WARNING)
+		if (quiet && is_quiet(f))
 			continue;
 		o = json_object_new_object();
 		json_object_object_add(o, "id", json_object_new_string(f->id));
@@ -241,6 +269,7 @@ static int print_json(const struct doctor *d, bool quiet)
 		json_object_object_add(o, "text", json_object_new_string(f->text));
 		json_object_object_add(o, "reason", json_text(f->reason));
 		json_object_object_add(o, "remedy", json_text(f->remedy));
+		json_object_object_add(o, "accepted", json_text(f->accepted));
 		json_object_array_add(list, o);
 	}
 	json_object_object_add(document, "findings", list);
@@ -249,9 +278,14 @@ static int print_json(const struct doctor *d, bool quiet)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
+enum { KEY_FAIL_ON = 256 };
+
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print one JSON document", 0 },
-	{ "quiet", 'q', NULL, 0, "Print only what is warning or bad", 0 },
+	{ "quiet", 'q', NULL, 0, "Print only what is warning or bad, and not accepted", 0 },
+	{ "fail-on", KEY_FAIL_ON, "VERDICT", 0,
+	  "Which verdict makes the exit status other than 0: \"warning\" and worse, as without this "
+	  "option, or \"bad\" alone", 0 },
 	{
 		"record",
 		'r', "DIR", 0, "Also write all that was looked at into the new directory DIR, for a bug "
@@ -273,6 +307,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'r':
 		a->record = arg;
 		return 0;
+	case KEY_FAIL_ON:
+		if (strcmp(arg, "bad") && strcmp(arg, "warning"))
+			argp_error(state, "--fail-on=%s: it is \"bad\" or \"warning\"", arg);
+		a->fail_on = *arg == 'b' ? BAD : WARNING;
+		return 0;
 	case ARGP_KEY_ARGS:
 		a->typed = state->argv + state->next;
 		a->count = state->argc - state->next;
@@ -283,10 +322,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const char doc[] =
 	"Find out whether GPUs can be given to virtual machines with their memory: of all GPUs and the "
-	"host, or of the GPUs named and the host. A finding is good, warning, bad, or unknown where this "
-	"user or this system can't say; whatever isn't good has its reason and a remedy.\v"
-	"Exit status: 0 nothing worse than unknown, 6 at least one warning, 7 at least one bad; 1, 2 and 3 "
-	"as of the other commands. The directory that --record writes holds the files below /sys, /proc "
+	"host, or of the GPUs named and the host. A finding is good, warning, bad, a note, such as on "
+	"a limit that only another kernel lifts, or unknown where this user or this system can't say; whatever isn't good "
+	"has its reason and a remedy.\v"
+	"Exit status: 0 nothing worse than a note, 6 at least one warning, 7 at least one bad; 1, 2 and 3 "
+	"as of the other commands. Findings that a line of " ACCEPT_FILE " accepts don't count. The directory that --record writes holds the files below /sys, /proc "
 	"and /etc that were read and, as root, physical addresses; of the kernel's log and command line, "
 	"its configuration, its keys and the processes only the lines that matter.";
 
@@ -294,7 +334,7 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, "[ADDRESS...]", doc, NULL, NULL, NULL };
 	char (*addresses)[ADDRESS_MAX] = NULL;
-	struct arguments a = { };
+	struct arguments a = { .fail_on = WARNING };
 	struct doctor d = { .h = h };
 	enum verdict worst = GOOD;
 	int rc = EXIT_OK, end;
@@ -313,8 +353,7 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 		return rc;
 	}
 
-	learn(&d);
-	check(&d, addresses, a.count);
+	doctor_look(&d, addresses, a.count);
 	rc = record_end(&d);
 	if (!a.json)
 		print_text(&d, a.quiet);
@@ -322,10 +361,10 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 		rc = EXIT_FAILED;
 
 	for (i = 0; i < d.count; i++)
-		if (d.findings[i].verdict > worst)
+		if (d.findings[i].verdict > worst && !d.findings[i].accepted)
 			worst = d.findings[i].verdict;
-	end = worst == BAD ? EXIT_BAD : worst == WARNING ? EXIT_WARNINGS : EXIT_OK;
-	forget(&d);
+	end = worst < a.fail_on ? EXIT_OK : worst == BAD ? EXIT_BAD : EXIT_WARNINGS;
+	doctor_end(&d);
 	free(addresses);
 	return rc ? rc : end;
 }

@@ -3,7 +3,8 @@
  * What the parts of "nvgrace-gpu doctor" share. doctor.c is the command: options, order of the
  * checks, output. doctor_answers.c asks what no file below /sys or /etc answers (system calls,
  * programs, filtered logs), doctor_record.c writes down all that was looked at, and the checks
- * themselves are in doctor_kernel.c, doctor_module.c, doctor_host.c and doctor_gpu.c.
+ * themselves are in doctor_kernel.c, doctor_module.c, doctor_host.c, doctor_gpu.c and
+ * doctor_initramfs.c; doctor_accept.c marks findings that the administrator has accepted.
  * docs/doctor.md describes each finding; tests/cli/doctor_findings.py holds the two together.
  */
 #ifndef NVGRACE_GPU_DOCTOR_H
@@ -13,13 +14,15 @@
 #include "host.h"
 #include "survey.h"
 
-enum verdict { GOOD, UNKNOWN, WARNING, BAD };
+/* NOTE: no alarm, such as a limit that nothing but another kernel lifts. From WARNING on they count. */
+enum verdict { GOOD, UNKNOWN, NOTE, WARNING, BAD, VERDICTS };
 
 struct finding {
 	const char *id;			/* static: a heading of docs/doctor.md */
 	enum verdict verdict;
 	char *device;			/* NULL: the host */
 	char *text, *reason, *remedy;	/* the last two only where the verdict isn't GOOD */
+	char *accepted;			/* by which line of the administrator's; NULL: by none */
 };
 
 struct doctor {
@@ -38,6 +41,7 @@ struct doctor {
 	bool loaded;			/* a module of our name is */
 	char *features;			/* what it says that it can do; NULL: it doesn't say */
 	struct config wishes;		/* the administrator's, for the boot */
+	char *obstacle, *rule;		/* config_obstacle()'s */
 	struct iomem iomem;
 
 	struct finding *findings;
@@ -48,7 +52,20 @@ struct doctor {
 
 #define PCI_DEVICES "/sys/bus/pci/devices"
 
+/* What the administrator knows and has accepted; doctor_accept.c reads it. */
+#define ACCEPT_FILE "/etc/nvgrace-gpu.accept"
+
 /* ---- findings (doctor.c) -------------------------------------------------------------------- */
+
+/* "good", "warning"... */
+const char *verdict_name(enum verdict verdict);
+
+/*
+ * Makes all checks, of the GPUs with these addresses or, where count is 0, of all. d has h, and
+ * a recorder if there is one; doctor_end() frees the rest.
+ */
+void doctor_look(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count);
+void doctor_end(struct doctor *d);
 
 /* Enters a finding. The one returned is for because() and remedy() right after. */
 struct finding *finding(struct doctor *d, const char *id, enum verdict verdict, const char *device,
@@ -91,6 +108,11 @@ void record_answer(struct doctor *d, const char *name, const char *text);
 /* Ends; EXIT_OK, or EXIT_FAILED after a complaint if something could not be written. */
 int record_end(struct doctor *d);
 
+/* ---- what is in an initramfs (doctor_initramfs.c) ------------------------------------------- */
+
+/* The answer "initramfs": see there for its lines. */
+char *ask_initramfs(struct doctor *d);
+
 /* ---- the checks ----------------------------------------------------------------------------- */
 
 void check_kernel(struct doctor *d);		/* doctor_kernel.c */
@@ -100,6 +122,9 @@ void check_iommu(struct doctor *d);		/* doctor_host.c */
 void check_memory(struct doctor *d);
 void check_programs(struct doctor *d);
 void check_configuration(struct doctor *d);
+void check_initramfs(struct doctor *d);		/* doctor_initramfs.c */
+/* After all others: marks their findings. addresses as of doctor_look(). */
+void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count);
 void check_gpu(struct doctor *d, const struct gpu *gpu);	/* doctor_gpu.c */
 
 #endif

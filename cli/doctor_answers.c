@@ -691,6 +691,7 @@ static const struct {
 	{ "processes", ask_processes, true },
 	{ "qemu", ask_qemu, false },
 	{ "libvirt", ask_libvirt, false },
+	{ "initramfs", ask_initramfs, false },
 };
 
 #define QUESTIONS (ARRAY_SIZE(questions))

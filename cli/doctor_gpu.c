@@ -3,11 +3,9 @@
  * One GPU: the device, what firmware tells of its memory, its IOMMU group, its driver and override,
  * readiness, the claim of its memory, and alignment. Called by doctor.c for each.
  */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "doctor.h"
@@ -20,18 +18,9 @@
  */
 static bool is_gone(struct doctor *d, const struct gpu *gpu)
 {
-	char *path = host_path(d->h, PCI_DEVICES "/%s/config", gpu->address);
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	unsigned char ids[4];
-	ssize_t n = -1;
+	ssize_t n = host_head(d->h, ids, sizeof(ids), PCI_DEVICES "/%s/config", gpu->address);
 
-	if (fd >= 0) {
-		n = read(fd, ids, sizeof(ids));
-		close(fd);
-	}
-	if (n > 0 && d->h->seen)
-		d->h->seen(d->h, HOST_FILE, path + strlen(d->h->root), ids, n, 0);
-	free(path);
 	return n == sizeof(ids) && ids[0] == 0xff && ids[1] == 0xff;
 }
 
@@ -49,25 +38,14 @@ static void check_device(struct doctor *d, const struct gpu *gpu)
 	}
 }
 
-/* The sum that the kernel puts at the end of an AER counters' file; 0 if there is none. */
-static unsigned long long total(struct doctor *d, const struct gpu *gpu, const char *file)
-{
-	unsigned long long n = 0;
-	char *text, *at;
-
-	text = host_read(d->h, NULL, PCI_DEVICES "/%s/%s", gpu->address, file);
-	at = text ? strstr(text, "TOTAL_ERR_") : NULL;
-	if (!at || sscanf(at, "%*s %llu", &n) != 1)
-		n = 0;
-	free(text);
-	return n;
-}
-
 static void check_errors(struct doctor *d, const struct gpu *gpu)
 {
-	unsigned long long fatal = total(d, gpu, "aer_dev_fatal");
-	unsigned long long nonfatal = total(d, gpu, "aer_dev_nonfatal");
+	uint64_t fatal = 0, nonfatal = 0;
 	struct finding *f;
+
+	/* A device without AER has no such files, and counts nothing. */
+	gpu_pci_errors(d->h, gpu->address, "fatal", &fatal);
+	gpu_pci_errors(d->h, gpu->address, "nonfatal", &nonfatal);
 
 	if (!fatal && !nonfatal) {
 		finding(d, "pci-errors", GOOD, gpu->address,
@@ -75,7 +53,8 @@ static void check_errors(struct doctor *d, const struct gpu *gpu)
 		return;
 	}
 	f = finding(d, "pci-errors", WARNING, gpu->address,
-		    "%llu fatal, %llu other uncorrected PCIe errors since boot", fatal, nonfatal);
+		    "%llu fatal, %llu other uncorrected PCIe errors since boot",
+		    (unsigned long long)fatal, (unsigned long long)nonfatal);
 	because(f, "the files aer_dev_fatal and aer_dev_nonfatal of the device count them by kind");
 	remedy(f, "see \"dmesg | grep AER\"; if they go on, have the hardware looked at");
 }
@@ -239,8 +218,9 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 		wish = NULL;
 	if (gpu->ours) {
 		finding(d, "binding", GOOD, gpu->address, "bound to " DRIVER_NAME "%s",
-			wish ? ", and will be at every boot" :
-			"; not configured for the next boot");
+			wish && !d->obstacle ? ", and will be at every boot" :
+			wish ? "; configured for every boot, see boot-rule" :
+			"; not configured for the boot");
 		return;
 	}
 	said = last_word(d, gpu, &refused);

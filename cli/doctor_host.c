@@ -33,8 +33,8 @@ void check_iommu(struct doctor *d)
 		because(f,
 			"/sys/class/iommu and /sys/kernel/iommu_groups are empty: vfio takes no device");
 		line = next_line(&words);
-		remedy(f, "switch the SMMU on in the firmware's setup%s%s%s",
-		       line ? ", and look at the kernel parameter " : "", line ? line : "",
+		remedy(f, "switch the %s on in the firmware's setup%s%s%s",
+		       d->arm ? "SMMU" : "IOMMU (VT-d, AMD-Vi)", line ? ", and look at the kernel parameter " : "", line ? line : "",
 		       line ? " (those for the IOMMU must not switch it off)" : "");
 		free(line);
 	}
@@ -43,25 +43,6 @@ void check_iommu(struct doctor *d)
 }
 
 /* ---- GPU memory ----------------------------------------------------------------------------- */
-
-/* "2, 10" of the nodes that have memory and no CPU. */
-static char *memory_only_nodes(struct doctor *d)
-{
-	struct memory_node *nodes;
-	char *text = NULL, *longer;
-	size_t count, i;
-
-	nodes = memory_nodes(d->h, &count);
-	for (i = 0; i < count; i++) {
-		if (nodes[i].cpus || !nodes[i].bytes)
-			continue;
-		longer = xasprintf("%s%s%d", text ? text : "", text ? ", " : "", nodes[i].id);
-		free(text);
-		text = longer;
-	}
-	free(nodes);
-	return text;
-}
 
 static bool driven_by(const struct doctor *d, const char *driver)
 {
@@ -73,23 +54,30 @@ static bool driven_by(const struct doctor *d, const char *driver)
 	return false;
 }
 
-/* "2 ranges, NUMA node 2, GPU 0009:01:00.0", as far as it can be told. */
-static char *online_where(struct doctor *d, size_t ranges)
+/*
+ * "2 ranges, GPU 0009:01:00.0 in NUMA node 2", as far as that is known. *nodes: whether a node is
+ * among it, which then holds nothing but that GPU's memory.
+ */
+static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
 {
 	struct survey survey = { .host = d->h, .gpus = d->gpus, .iomem = d->iomem };
-	char *nodes = memory_only_nodes(d), *where, *longer;
+	char *where, *longer, *node;
 	bool first = true;
 	size_t i;
 
-	where = xasprintf("%zu range%s%s%s", ranges, ranges > 1 ? "s" : "",
-			  nodes ? ", NUMA node " : "", nodes ? nodes : "");
-	free(nodes);
+	*nodes = false;
+	where = xasprintf("%zu range%s", ranges, ranges > 1 ? "s" : "");
 	for (i = 0; i < d->gpus.count; i++) {
-		if (!survey_online(&survey, &d->gpus.gpu[i]).online)
+		struct online online = survey_online(&survey, &d->gpus.gpu[i]);
+
+		if (!online.online)
 			continue;
-		longer = xasprintf("%s%s%s", where, first ? ", GPU " : ", ",
-				   d->gpus.gpu[i].address);
+		node = online.node < 0 ? xstrdup("") : xasprintf(" in NUMA node %d", online.node);
+		*nodes |= online.node >= 0;
+		longer = xasprintf("%s%s%s%s", where, first ? ", GPU " : ", ",
+				   d->gpus.gpu[i].address, node);
 		free(where);
+		free(node);
 		where = longer;
 		first = false;
 	}
@@ -101,6 +89,7 @@ static void check_online(struct doctor *d)
 {
 	struct finding *f;
 	size_t i, ranges = 0;
+	bool nodes;
 	char *where;
 
 	for (i = 0; i < d->iomem.count; i++)
@@ -117,7 +106,7 @@ static void check_online(struct doctor *d)
 		finding(d, "memory-online", GOOD, NULL, "no GPU memory is online as System RAM");
 		return;
 	}
-	where = online_where(d, ranges);
+	where = online_where(d, ranges, &nodes);
 	if (driven_by(d, "nvidia")) {
 		f = finding(d, "memory-online", WARNING, NULL,
 			    "GPU memory is online as System RAM");
@@ -132,7 +121,8 @@ static void check_online(struct doctor *d)
 			"a driver that is gone has onlined it (%s); binding such a GPU is refused, for host RAM must not reach a guest",
 			where);
 		remedy(f,
-		       "write \"offline\" into /sys/devices/system/node/nodeN/memory*/state of these nodes, reload the nvidia driver and remove it again; or reboot");
+		       nodes ? "\"" PROGRAM " bind --dry-run ADDRESS\" prints how to take it offline; or reboot" :
+		       "reboot: it is not known which memory blocks are the GPU's, and to take others offline takes RAM from the host");
 	}
 	free(where);
 }
@@ -336,7 +326,7 @@ static void check_lines(struct doctor *d)
 		else
 			f = finding(d, "configuration", WARNING, NULL, "%s is ignored", e->file);
 		because(f, "%s", e->reason);
-		remedy(f, "mend or remove it; nvgrace-gpu.conf(5) has the forms");
+		remedy(f, "correct or remove it; nvgrace-gpu.conf(5) has the forms");
 	}
 	for (i = 0; i < d->wishes.count; i++) {
 		line = &d->wishes.line[i];
@@ -374,37 +364,20 @@ static void check_lines(struct doctor *d)
 /* What of the package must be there for the lines to have an effect. */
 static void check_rule(struct doctor *d)
 {
-	static const char *const dirs[] = {
-		"/usr/lib/udev/rules.d",
-		"/lib/udev/rules.d", "/etc/udev/rules.d" };
-	char **names, *found = NULL;
 	struct finding *f;
-	size_t i, j;
 
-	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
-		names = host_list(d->h, "%s", dirs[i]);
-		for (j = 0; names && names[j] && !found; j++)
-			if (strstr(names[j], "nvgrace-gpu") && strstr(names[j], ".rules"))
-				found = xasprintf("%s/%s", dirs[i], names[j]);
-		host_free_list(names);
+	if (!d->obstacle) {
+		finding(d, "boot-rule", GOOD, NULL, "%s binds what the configuration wants",
+			d->rule);
+		return;
 	}
-	if (!found) {
-		f = finding(d, "boot-rule", BAD, NULL, "nothing will be bound at boot");
-		because(f, "the configuration wants it, but there is no udev rule of ours");
+	f = finding(d, "boot-rule", BAD, NULL, "nothing will be bound at boot");
+	because(f, "the configuration wants it, but %s", d->obstacle);
+	if (strstr(d->obstacle, " masks "))
+		remedy(f, "remove that file");
+	else
 		remedy(f,
 		       "\"apt install --reinstall " MODULE_NAME "-dkms\" or \"dnf reinstall " MODULE_NAME "-dkms\"");
-	} else if (!host_exists(d->h, "/usr/lib/udev/nvgrace-gpu") &&
-		   !host_exists(d->h, "/lib/udev/nvgrace-gpu")) {
-		f = finding(d, "boot-rule", BAD, NULL, "nothing will be bound at boot");
-		because(f,
-			"%s is there, but the program /usr/lib/udev/nvgrace-gpu that it runs is not",
-			found);
-		remedy(f,
-		       "\"apt install --reinstall " MODULE_NAME "-dkms\" or \"dnf reinstall " MODULE_NAME "-dkms\"");
-	} else {
-		finding(d, "boot-rule", GOOD, NULL, "%s binds what the configuration wants", found);
-	}
-	free(found);
 }
 
 void check_configuration(struct doctor *d)

@@ -91,7 +91,7 @@ static void check_dma(struct doctor *d)
 	} else if (iommufd && dmabuf) {
 		finding(d, "dma-backend", GOOD, NULL, "DMA by iommufd, GPU memory by dma-buf");
 	} else if (iommufd) {
-		f = finding(d, "dma-backend", WARNING, NULL,
+		f = finding(d, "dma-backend", NOTE, NULL,
 			    "only iommufd, which can't map GPU memory for DMA on this kernel");
 		because(f,
 			"without type1 and without VFIO's dma-buf export (Linux 6.19), IOMMU_IOAS_MAP of GPU memory fails with EFAULT; QEMU warns and goes on without DMA between devices");
@@ -121,7 +121,7 @@ static void check_huge(struct doctor *d)
 		finding(d, "huge-mappings", GOOD, NULL, "GPU memory is mapped by %s entries",
 			pmd && pud ? "PMD and PUD" : pmd ? "PMD" : "PUD");
 	} else if (d->features || d->config) {
-		f = finding(d, "huge-mappings", WARNING, NULL, "GPU memory is mapped page by page");
+		f = finding(d, "huge-mappings", NOTE, NULL, "GPU memory is mapped page by page");
 		because(f, "%s: the first touch of all memory takes long, and TLB misses cost more",
 			d->features ? "the module found no huge pfn maps in this kernel" :
 			"CONFIG_ARCH_SUPPORTS_PMD_PFNMAP is not set");
@@ -139,15 +139,21 @@ static void check_resets(struct doctor *d)
 
 	if (d->features ? has_feature(d, "zap") : kernel_from(d, 6, 10)) {
 		finding(d, "resets", GOOD, NULL,
-			"a reset takes the mappings of GPU memory away until it is ready");
+			"a reset removes the mappings of GPU memory until it is ready");
 		return;
 	}
-	f = finding(d, "resets", WARNING, NULL, "mappings of GPU memory outlive a reset");
+	if (!d->features) {
+		f = finding(d, "resets", UNKNOWN, NULL,
+			    "not known whether a reset removes the mappings of GPU memory");
+		because(f,
+			"before Linux 6.10 vfio-pci-core does not remove them; whether the module does, it says once it is loaded");
+		remedy(f, "bind a GPU, then run this again");
+		return;
+	}
+	f = finding(d, "resets", WARNING, NULL, "mappings of GPU memory survive a reset");
 	because(f,
-		"%s: after a reset a guest that does not wait reads ones, and its writes are lost",
-		d->features ? "the module found no way to zap them in this kernel" :
-		"before Linux 6.10 vfio-pci-core does not zap them");
-	remedy(f, "boot a kernel from 6.10 on");
+		"the module can't remove them on this kernel: after a reset, a guest that does not wait reads all ones and loses writes");
+	remedy(f, "update " MODULE_NAME "-dkms, or boot Linux 6.10 or later");
 }
 
 static void check_memory_errors(struct doctor *d)
@@ -162,7 +168,7 @@ static void check_memory_errors(struct doctor *d)
 			    "not known whether errors in GPU memory reach the guest");
 		no_config(d, f);
 	} else {
-		f = finding(d, "memory-errors", WARNING, NULL,
+		f = finding(d, "memory-errors", NOTE, NULL,
 			    "errors in GPU memory don't reach the guest");
 		because(f, "%s: an uncorrected error is in the host's log only",
 			d->features ? "the module can't register its memory in this kernel" :
@@ -179,7 +185,7 @@ static void check_peers(struct doctor *d)
 	if (d->features ? has_feature(d, "dmabuf") : enabled(d, "VFIO_PCI_DMABUF")) {
 		finding(d, "peer-to-peer", GOOD, NULL, "GPU memory can be exported as dma-buf");
 	} else if (d->features || d->config) {
-		f = finding(d, "peer-to-peer", WARNING, NULL,
+		f = finding(d, "peer-to-peer", NOTE, NULL,
 			    "GPU memory can't be exported as dma-buf");
 		because(f, "%s: other devices of a guest with iommufd can't do DMA to GPU memory",
 			d->features ? "the module found no dma-buf export in this kernel" :
@@ -206,7 +212,7 @@ static void check_in_tree(struct doctor *d)
 		because(f,
 			"CONFIG_NVGRACE_EGM is set: with another module of the name EGM would be gone, so DKMS leaves this kernel alone");
 		remedy(f,
-		       "use the kernel's own module, or, to do without EGM, remove !CONFIG_NVGRACE_EGM from dkms.conf and run \"dkms autoinstall\"");
+		       "use the kernel's own module; or, to do without EGM, write BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\" into /etc/dkms/" MODULE_NAME ".conf and run \"dkms autoinstall\"");
 	} else if (driver == 'y') {
 		f = finding(d, "in-tree-driver", BAD, NULL,
 			    "the kernel has a driver of the name built in");
@@ -286,7 +292,7 @@ static void check_usemem(struct doctor *d, const char *kvm)
 			d->release);
 		remedy(f, "run as root, or as a member of the group kvm");
 	} else if (!kernel_from(d, 6, 17)) {
-		f = finding(d, "kvm-usemem", WARNING, NULL,
+		f = finding(d, "kvm-usemem", NOTE, NULL,
 			    "KVM maps usemem as Device memory: slow, and unaligned accesses fault");
 		because(f,
 			"Linux %s has no cacheable mappings of memory that isn't RAM: they came with 6.17, and KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED is 0",
@@ -312,7 +318,7 @@ static void check_resmem(struct doctor *d)
 		finding(d, "kvm-resmem", GOOD, NULL, "KVM maps resmem Normal-NC");
 		return;
 	}
-	f = finding(d, "kvm-resmem", WARNING, NULL, "KVM maps resmem as Device memory");
+	f = finding(d, "kvm-resmem", NOTE, NULL, "KVM maps resmem as Device memory");
 	because(f, "%s: MIG in the guest is slow, and unaligned accesses fault",
 		d->features ? "the module found no VM_ALLOW_ANY_UNCACHED in this kernel" :
 		"VM_ALLOW_ANY_UNCACHED came with Linux 6.9");

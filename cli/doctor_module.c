@@ -3,6 +3,7 @@
  * The module: which copy modprobe would load, whether that is the one that is loaded, and whether
  * the kernel would accept it. Called by doctor.c.
  */
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,18 +13,117 @@
 #define DKMS_TREE "/var/lib/dkms/" MODULE_NAME
 #define SYS_MODULE "/sys/module/" DRIVER_NAME
 
+/* ---- headers -------------------------------------------------------------------------------- */
+
+/* The value of "KEY=value" or "KEY=\"value\"" in os-release(5); "" if there is none. To be freed. */
+static char *os_release(struct doctor *d, const char *key)
+{
+	char *text = host_read(d->h, NULL, "/etc/os-release"), *line, *value = NULL;
+	const char *rest;
+	size_t len = strlen(key);
+
+	if (!text)
+		text = host_read(d->h, NULL, "/usr/lib/os-release");
+	rest = text;
+	while (!value && (line = next_line(&rest))) {
+		if (!strncmp(line, key, len) && line[len] == '=') {
+			char *start = line + len + 1, *end;
+
+			start += strspn(start, "\"'");
+			end = start + strcspn(start, "\"'");
+			value = xasprintf("%.*s", (int)(end - start), start);
+		}
+		free(line);
+	}
+	free(text);
+	return value ? value : xstrdup("");
+}
+
+/*
+ * What installs the running kernel's headers, as its distribution calls them: a command in quotes,
+ * or words; to be freed. The name of a flavour is a part of the release's: 6.8.0-1021-nvidia-64k,
+ * 5.14.0-570.el9.aarch64+64k, 6.4.0-150600.23-64kb.
+ */
+static char *headers_command(struct doctor *d)
+{
+	char *id = os_release(d, "ID"), *like = os_release(d, "ID_LIKE");
+	char *ids = xasprintf("%s %s", id, like), *command, *flavour, *c;
+	const char *release = d->release ? d->release : "";
+
+	if (has_word(ids, "debian") || has_word(ids, "ubuntu")) {
+		command = xasprintf("\"apt install linux-headers-%s\"", release);
+	} else if (has_word(ids, "rhel") || has_word(ids, "fedora") || has_word(ids, "centos")) {
+		flavour = strchr(release, '+');
+		if (flavour) {
+			char *name = xstrdup(flavour + 1);
+
+			command = xasprintf("\"dnf install kernel-%s-devel-%.*s\"", name,
+					    (int)(flavour - release), release);
+			free(name);
+		} else if (strstr(release, "uek")) {
+			command = xasprintf("\"dnf install kernel-uek-devel-%s\"", release);
+		} else {
+			command = xasprintf("\"dnf install kernel-devel-%s\"", release);
+		}
+	} else if (has_word(ids, "suse") || has_word(ids, "sles") || has_word(ids, "opensuse")) {
+		flavour = strrchr(release, '-');
+		command = xasprintf("\"zypper install kernel-%s-devel\"",
+				    flavour ? flavour + 1 : "default");
+	} else {
+		command = xasprintf("install the headers of Linux %s", release);
+	}
+	/* Its parts are from a file, and a person will type it. */
+	for (c = command; *c; c++)
+		if (!strchr("-+.=_~ \"", *c) && !isalnum((unsigned char)*c))
+			*c = '?';
+	free(id);
+	free(like);
+	free(ids);
+	return command;
+}
+
+/* path: of the module that modprobe would load, NULL: none. */
+static void check_headers(struct doctor *d, const char *path)
+{
+	char **trees = host_list(d->h, DKMS_TREE), *command;
+	bool dkms = trees && trees[0], built = path && !strstr(path, "/kernel/");
+	struct finding *f;
+
+	host_free_list(trees);
+	/* DKMS does not build for these kernels. */
+	if (!dkms || !d->arm || !d->release || kernel_option(d, "NVGRACE_EGM") != 'n' ||
+	    !host_exists(d->h, "/lib/modules/%s", d->release))
+		return;
+	if (host_exists(d->h, "/lib/modules/%s/build/Makefile", d->release)) {
+		finding(d, "headers", GOOD, NULL, "the headers of Linux %s are there", d->release);
+		return;
+	}
+	command = headers_command(d);
+	f = finding(d, "headers", built ? NOTE : WARNING, NULL,
+		    "the headers of Linux %s are missing", d->release);
+	because(f, "there is no /lib/modules/%s/build/Makefile: DKMS can't build %s", d->release,
+		built ? "a later version of the module for this kernel" :
+			"the module for this kernel");
+	remedy(f, "%s, then \"dkms autoinstall -k %s\"", command, d->release);
+	free(command);
+}
+
+/* ---- the copy on disk ----------------------------------------------------------------------- */
+
 /* No copy for this kernel: why not, as far as DKMS knows. */
 static void no_module(struct doctor *d)
 {
 	struct finding *f = finding(d, "module", BAD, NULL, "no " MODULE_NAME " for this kernel");
-	char **trees = host_list(d->h, DKMS_TREE);
+	char **trees = host_list(d->h, DKMS_TREE), *command;
 
 	if (trees && trees[0]) {
 		because(f, "DKMS has its source (" DKMS_TREE "), but has not built it for %s",
 			d->release);
+		command = headers_command(d);
 		remedy(f,
-		       "install this kernel's headers (linux-headers-%s or kernel-devel), then \"dkms autoinstall -k %s\"; what fails is in " DKMS_TREE "/*/build/make.log",
-		       d->release, d->release);
+		       "%s, then \"dkms autoinstall -k %s\"; what fails is in " DKMS_TREE "/*/build/make.log",
+		       command, d->release);
+		free(command);
 	} else {
 		because(f, "neither DKMS nor the kernel has one");
 		remedy(f,
@@ -39,6 +139,7 @@ static char *check_copy(struct doctor *d, const char *module)
 	char *version = answer_value(module, "version"), *magic = answer_value(module, "vermagic");
 	struct finding *f;
 	bool usable = false;
+	char *command;
 
 	if (magic)
 		magic[strcspn(magic, " ")] = 0;
@@ -71,9 +172,11 @@ static char *check_copy(struct doctor *d, const char *module)
 			kernel_option(d, "NVGRACE_EGM") != 'n' ?
 			"; DKMS leaves kernels with CONFIG_NVGRACE_EGM alone" :
 			"");
+		command = headers_command(d);
 		remedy(f,
-		       "if it shall be DKMS's: \"apt install " MODULE_NAME "-dkms linux-headers-%s\" (or dnf, kernel-devel), then \"dkms status\"",
-		       d->release);
+		       "if it must be DKMS's: install " MODULE_NAME "-dkms, %s, then \"dkms status\"",
+		       command);
+		free(command);
 	}
 	if (!usable) {
 		free(path);
@@ -85,31 +188,54 @@ static char *check_copy(struct doctor *d, const char *module)
 	return path;
 }
 
+/* Which driver of our name has no file "features". To be freed. */
+static char *other_driver(struct doctor *d)
+{
+	char *taint = host_line(d->h, SYS_MODULE "/taint");
+	char *version = host_line(d->h, SYS_MODULE "/version");
+	char *id = host_line(d->h, SYS_MODULE "/srcversion"), *text;
+
+	/* The kernel marks what was built outside of its own tree. */
+	text = xasprintf("%s%s%s%s%s",
+			 !taint ? "another driver of this name" :
+			 strchr(taint, 'O') ? "another driver of this name, built outside of the kernel's tree" :
+			 "the kernel's own driver of this name",
+			 version && *version ? ", version " : "", version ? version : "",
+			 id && *id ? ", srcversion " : "", id ? id : "");
+	free(taint);
+	free(version);
+	free(id);
+	return text;
+}
+
 static void check_loaded(struct doctor *d, const char *module, const char *path)
 {
 	char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
-	char *on_disk = answer_value(module, "srcversion");
+	char *on_disk = answer_value(module, "srcversion"), *other;
 	bool ours = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
-	if (ours && !d->features) {
-		f = finding(d, "module-loaded", WARNING, NULL,
-			    "the loaded module is the kernel's own, not %s", path);
+	if (!d->features) {
+		other = other_driver(d);
+		f = finding(d, "module-loaded", WARNING, NULL, "loaded is %s", other);
 		because(f,
-			"it was loaded before DKMS's was installed: it has no file \"features\"");
+			"it has no file \"features\", so it isn't this project's%s%s: what it can do is not known here",
+			ours ? "; it was loaded before " : "", ours ? path : "");
+		free(other);
 	} else if (path && loaded && on_disk && strcmp(loaded, on_disk)) {
 		f = finding(d, "module-loaded", WARNING, NULL,
 			    "the loaded module is not the one that modprobe would load");
 		because(f, "its srcversion is %s, that of %s is %s: it was updated since", loaded,
 			path, on_disk);
 	} else {
-		finding(d, "module-loaded", GOOD, NULL, "loaded%s%s", d->features ? "; can: " : "",
-			d->features ? d->features : "");
+		finding(d, "module-loaded", GOOD, NULL, "loaded; can: %s", d->features);
 		f = NULL;
 	}
-	if (f)
+	if (f && (ours || d->features))
 		remedy(f,
-		       "at the next boot, or when no guest has a GPU: \"" PROGRAM " unbind --all\", \"modprobe -r " DRIVER_NAME "\", \"" PROGRAM " bind ADDRESS...\"");
+		       "when no guest has a GPU: \"" PROGRAM " unbind --all\", \"modprobe -r " DRIVER_NAME "\", \"" PROGRAM " bind ADDRESS...\"; or reboot, with an initramfs that has the module (see the finding initramfs)");
+	else if (f)
+		remedy(f, "see the finding module");
 	free(loaded);
 	free(on_disk);
 }
@@ -239,6 +365,7 @@ void check_module(struct doctor *d)
 	} else {
 		path = check_copy(d, module);
 	}
+	check_headers(d, path);
 	if (d->loaded)
 		check_loaded(d, module, path);
 	if (path) {

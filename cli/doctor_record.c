@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- *
-	"nvgrace-gpu doctor --record": writes every file, link and directory that was looked at, and
+ * "nvgrace-gpu doctor --record": writes every file, link and directory that was looked at, and
  * every answer, into a directory that --root takes. Called by doctor.c, by doctor_answers.c, and
  * through struct host's hook by every look at the system.
  */

@@ -185,6 +185,23 @@ void gpus_free(struct gpus *gpus)
 	memset(gpus, 0, sizeof(*gpus));
 }
 
+int gpu_pci_errors(struct host *h, const char *address, const char *severity, uint64_t *count)
+{
+	char *text = host_read(h, NULL, DEVICES "/%s/aer_dev_%s", address, severity), *at;
+	unsigned long long sum;
+	int rc = -1;
+
+	at = text ? strstr(text, "TOTAL_ERR_") : NULL;
+	if (at && sscanf(at, "%*s %llu", &sum) == 1) {
+		*count = sum;
+		rc = 0;
+	} else if (text) {
+		errno = EINVAL;
+	}
+	free(text);
+	return rc;
+}
+
 /* ---- addresses that people type ----------------------------------------- */
 
 struct pci_address {

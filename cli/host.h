@@ -4,7 +4,8 @@
  * that a recorded tree can stand in for a host. Owns reading, the list of GPUs and what is known of
  * each; all commands call it. Nothing here changes the system.
  *
- * Paths are absolute, as on the host; the prefix is added here. A function that has no answer
+ * Paths are absolute, as on the host; the prefix is added here, and no link leads out of it. A
+ * function that has no answer
  * returns NULL or -1 and leaves errno: ENOENT (host_absent()) where the thing isn't there, EINVAL
  * where it holds something else than asked for, else what the system said. What was returned is the
  * caller's to free().
@@ -16,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* The one with underscores is in /sys and in driver_override, the other one modprobe's. */
 #define DRIVER_NAME "nvgrace_gpu_vfio_pci"
@@ -32,9 +34,10 @@ enum host_kind {
 
 struct host {
 	char *root;	/* "" on the running system, else the tree's, without a slash at its end */
+	int dir;	/* the tree's root, -1 on the running system */
 	bool recorded;	/* a tree: no system calls or programs for answers */
 	bool privileged;	/* sees what root does; of a tree: unless /answers/euid isn't 0 */
-	uint64_t page_size;	/* the kernel's; of a tree: /answers/page-size, else 4096 */
+	uint64_t page_size;	/* 4096, 16384 or 65536; of a tree: /answers/page-size, else 4096 */
 
 	/*
 	 * If set, called after each look at something, whether or not it succeeded (then data is
@@ -54,11 +57,14 @@ void host_exit(struct host *h);
 /* Whether the last failure means that the thing simply isn't there. */
 bool host_absent(void);
 
-/* The path with the prefix. */
-char *host_path(struct host *h, const char *fmt, ...) host_printf(2, 3);
-
 /* A whole file, NUL-terminated; its length in *len unless len is NULL. At most 64 MiB. */
 char *host_read(struct host *h, size_t *len, const char *fmt, ...) host_printf(3, 4);
+
+/* The first bytes of a file: how many, or -1. */
+ssize_t host_head(struct host *h, void *data, size_t len, const char *fmt, ...) host_printf(4, 5);
+
+/* Which device a character device's file is for; 0 if it is no such file. Never waits. */
+dev_t host_rdev(struct host *h, const char *fmt, ...) host_printf(2, 3);
 
 /* A sysfs attribute: the first line of a file without space around it, unprintable bytes as '?'. */
 char *host_line(struct host *h, const char *fmt, ...) host_printf(2, 3);
@@ -131,6 +137,9 @@ const char *gpu_product(uint16_t vendor, uint16_t device);
 
 /* "carve-out"..., NULL for GPU_MODE_NONE. */
 const char *gpu_mode_name(enum gpu_mode mode);
+
+/* Uncorrected PCIe errors since boot, "fatal" or "nonfatal"; -1: not counted, *count is kept. */
+int gpu_pci_errors(struct host *h, const char *address, const char *severity, uint64_t *count);
 
 /*
  * Make a full address of what a person typed ("9:1:0.0" and "01:00.0" do where only one device

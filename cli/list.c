@@ -18,16 +18,19 @@ static const char doc[] =
 	"  other-driver   the driver in column DRIVER has it\n"
 	"  memory-online  its memory is System RAM of this host: it can't be bound\n"
 	"\n"
-	"BOOT says whether the configuration binds it at boot. Only root sees the processes of "
-	"others, and so all that are in use, and where memory is online.";
+	"BOOT says whether it will be bound at boot: yes, no, or blocked, where the configuration "
+	"wants it but the udev rule or its program is missing. Columns that don't fit the terminal "
+	"are left out. Only root sees the processes of others, and so all that are in use, and "
+	"where memory is online.";
 
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ "wide", 'w', NULL, 0, "All columns, however wide the terminal is", 0 },
 	{ }
 };
 
 struct arguments {
-	bool json;
+	bool json, wide;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -38,6 +41,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'j':
 		a->json = true;
 		return 0;
+	case 'w':
+		a->wide = true;
+		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
@@ -47,6 +53,25 @@ enum { COLUMNS = 9 };
 static const char *const titles[COLUMNS] = {
 	"ADDRESS", "PRODUCT", "NUMA", "DRIVER", "GROUP", "USEMEM", "RESMEM", "BOOT", "STATE",
 };
+
+/* The columns that go first where there is no room for all: what "status" says as well. */
+static const int spare[] = { 2, 4, 6, 5, 1 };
+
+/* Leaves columns out, by a width of 0, until the rest fits. */
+static void fit(int width[COLUMNS])
+{
+	size_t c, i;
+
+	for (i = 0; i < sizeof(spare) / sizeof(*spare); i++) {
+		int all = -2;
+
+		for (c = 0; c < COLUMNS; c++)
+			all += width[c] ? width[c] + 2 : 0;
+		if (all <= terminal_width())
+			return;
+		width[spare[i]] = 0;
+	}
+}
 
 static char *number_text(int number)
 {
@@ -67,7 +92,7 @@ static enum colour state_colour(const char *state)
 	return !strcmp(state, "memory-online") ? COLOUR_BAD : COLOUR_WARNING;
 }
 
-static void print_table(struct survey *s)
+static void print_table(struct survey *s, bool wide)
 {
 	char *(*cells)[COLUMNS] = xcalloc(s->gpus.count, sizeof(*cells));
 	int width[COLUMNS];
@@ -85,19 +110,24 @@ static void print_table(struct survey *s)
 		cells[i][4] = number_text(gpu->iommu_group);
 		cells[i][5] = memory_text(gpu->usemem_size);
 		cells[i][6] = memory_text(gpu->resmem_size);
-		cells[i][7] = xstrdup(survey_persisted(s, gpu) ? "yes" : "no");
+		cells[i][7] = xstrdup(survey_boots(s, gpu) ? "yes" :
+				      survey_persisted(s, gpu) ? "blocked" : "no");
 		cells[i][8] = xstrdup(survey_state(s, gpu));
 		for (c = 0; c < COLUMNS; c++)
 			if ((int)strlen(cells[i][c]) > width[c])
 				width[c] = strlen(cells[i][c]);
 	}
+	if (!wide)
+		fit(width);
 	printf("%s", colour(COLOUR_BOLD));
 	for (c = 0; c < COLUMNS - 1; c++)
-		printf("%-*s  ", width[c], titles[c]);
+		if (width[c])
+			printf("%-*s  ", width[c], titles[c]);
 	printf("%s%s\n", titles[c], colour(COLOUR_NONE));
 	for (i = 0; i < s->gpus.count; i++) {
 		for (c = 0; c < COLUMNS - 1; c++)
-			printf("%-*s  ", width[c], cells[i][c]);
+			if (width[c])
+				printf("%-*s  ", width[c], cells[i][c]);
 		printf("%s%s%s\n", colour(state_colour(cells[i][c])), cells[i][c],
 		       colour(COLOUR_NONE));
 		for (c = 0; c < COLUMNS; c++)
@@ -125,7 +155,7 @@ int cmd_list(struct host *h, int argc, char **argv)
 		json_object_object_add(document, "gpus", gpus);
 		json_print(document);
 	} else if (s.gpus.count) {
-		print_table(&s);
+		print_table(&s, a.wide);
 	} else {
 		/* No failure: a script that loops over the GPUs has nothing to do here. */
 		complain(NULL, "no supported GPU on this host");

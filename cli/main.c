@@ -11,13 +11,17 @@
 
 static const struct command {
 	const char *name;
-	int (*run)(struct host *h, int argc, char **argv);
+	int (*run)(struct host *h, int argc, char **argv);	/* NULL: main()'s own */
 } commands[] = {
 	{ "list", cmd_list },
 	{ "bind", cmd_bind },
 	{ "unbind", cmd_unbind },
 	{ "status", cmd_status },
 	{ "doctor", cmd_doctor },
+	{ "metrics", cmd_metrics },
+	{ "wait", cmd_wait },
+	{ "help", NULL },
+	{ "version", NULL },
 };
 
 const char *argp_program_version = PROGRAM " " VERSION;
@@ -28,14 +32,18 @@ static const char doc[] =
 	"  list                 every supported GPU: driver, IOMMU group, memory, state\n"
 	"  bind ADDRESS...      give GPUs to " DRIVER_NAME ", now or at every boot\n"
 	"  unbind ADDRESS...    undo that\n"
-	"  status ADDRESS       draw a GPU's memory map\n"
+	"  status [ADDRESS]     draw a GPU's memory map\n"
 	"  doctor [ADDRESS...]  find out what is wrong\n"
+	"  metrics              print what a monitoring system wants to know\n"
+	"  wait ADDRESS...      wait until GPUs are bound and ready\n"
+	"  help [COMMAND]       print this, or a command's options\n"
+	"  version              print the version\n"
 	"\n"
 	"\"" PROGRAM " COMMAND --help\" tells a command's options.\n"
 	"\n"
-	"Exit status: 0 done or all good, 1 failed, 2 usage, 3 no such or no supported device, "
-	"4 refused (in use, memory online), 5 not root, 6 doctor: warnings, 7 doctor: something "
-	"is bad, 130 interrupted.";
+	"Exit status: 0 done or all good, 1 failed or too late, 2 usage, 3 no such or no supported "
+	"device, 4 refused (in use, memory online), 5 not root, 6 doctor: warnings, 7 doctor: "
+	"something is bad, 130 interrupted.";
 
 static const struct argp_option options[] = {
 	{ "root", 'R', "DIR", 0,
@@ -50,19 +58,26 @@ struct arguments {
 	char **argv;
 };
 
+static const struct command *find_command(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		if (!strcmp(commands[i].name, name))
+			return &commands[i];
+	return NULL;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct arguments *a = state->input;
-	size_t i;
 
 	switch (key) {
 	case 'R':
 		a->root = arg;
 		return 0;
 	case ARGP_KEY_ARG:
-		for (i = 0; i < sizeof(commands) / sizeof(*commands); i++)
-			if (!strcmp(commands[i].name, arg))
-				a->command = &commands[i];
+		a->command = find_command(arg);
 		if (!a->command)
 			argp_error(state, "no command is called \"%s\"", arg);
 		/* The command's own options are its own parser's. */
@@ -71,16 +86,47 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "which command?");
+		argp_error(state, "no command given");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
 
+/* "help [COMMAND]" and "version": an exit status. */
+static int run_own(const struct argp *argp, const struct arguments *a)
+{
+	static char option[] = "--help", name[] = PROGRAM;
+	const struct command *about;
+	bool help = !strcmp(a->command->name, "help");
+	char *argv[] = { name, option, NULL };
+	struct host none = { };
+
+	if (a->argc > (help ? 2 : 1)) {
+		complain(NULL, "%s: too many arguments; see \"" PROGRAM " --help\"",
+			 a->command->name);
+		return EXIT_USAGE_ERROR;
+	}
+	if (!help) {
+		puts(argp_program_version);
+		return EXIT_OK;
+	}
+	about = a->argc > 1 ? find_command(a->argv[1]) : NULL;
+	if (a->argc > 1 && !about) {
+		complain(NULL, "no command is called \"%s\"; see \"" PROGRAM " --help\"",
+			 a->argv[1]);
+		return EXIT_USAGE_ERROR;
+	}
+	/* Both end the program. */
+	if (!about || !about->run)
+		return argp_parse(argp, 2, argv, 0, NULL, NULL);
+	argv[0] = xasprintf(PROGRAM " %s", about->name);
+	return about->run(&none, 2, argv);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "COMMAND [ARGUMENT...]", doc, NULL, NULL, NULL
+		options, parse, "COMMAND [ARGUMENT...]", doc, common_children, NULL, NULL
 	};
 	static char name[] = PROGRAM;
 	struct arguments a = { };
@@ -97,12 +143,16 @@ int main(int argc, char **argv)
 		complain(NULL, "%s; see \"" PROGRAM " --help\"", rc ? strerror(rc) : "no command");
 		return EXIT_USAGE_ERROR;
 	}
-	full = xasprintf(PROGRAM " %s", a.command->name);
-	a.argv[0] = full;
-	host_init(&h, a.root);
-	rc = a.command->run(&h, a.argc, a.argv);
-	host_exit(&h);
-	free(full);
+	if (a.command->run) {
+		full = xasprintf(PROGRAM " %s", a.command->name);
+		a.argv[0] = full;
+		host_init(&h, a.root);
+		rc = a.command->run(&h, a.argc, a.argv);
+		host_exit(&h);
+		free(full);
+	} else {
+		rc = run_own(&argp, &a);
+	}
 	/* A full disk or a closed pipe must not look like success. */
 	if (fflush(stdout) || ferror(stdout)) {
 		complain(NULL, "standard output: %s", strerror(errno));

@@ -28,9 +28,33 @@ void complain(const char *address, const char *fmt, ...)
 	funlockfile(stderr);
 }
 
-void parse_options(const struct argp *argp, int argc, char **argv, void *input)
+static error_t parse_common(int key, char *arg, struct argp_state *state)
 {
-	error_t rc = argp_parse(argp, argc, argv, 0, NULL, input);
+	if (key != 'h')
+		return ARGP_ERR_UNKNOWN;
+	/* As --help, which is argp's own and ends the program, too. */
+	argp_state_help(state, state->out_stream, ARGP_HELP_STD_HELP);
+	return 0;
+}
+
+static const struct argp_option common_options[] = {
+	{ NULL, 'h', NULL, OPTION_HIDDEN, NULL, 0 },
+	{ }
+};
+
+static const struct argp common = {
+	common_options, parse_common, NULL, NULL, NULL, NULL, NULL
+};
+
+const struct argp_child common_children[] = { { &common, 0, NULL, 0 }, { } };
+
+void parse_options(const struct argp *own, int argc, char **argv, void *input)
+{
+	struct argp argp = *own;
+	error_t rc;
+
+	argp.children = common_children;
+	rc = argp_parse(&argp, argc, argv, 0, NULL, input);
 
 	if (rc) {
 		complain(NULL, "%s", strerror(rc));
@@ -120,5 +144,6 @@ struct json_object *json_text(const char *text)
 
 struct json_object *json_size(uint64_t value)
 {
-	return value == GPU_UNKNOWN ? NULL : json_object_new_uint64(value);
+	/* Unsigned numbers are of json-c 0.14, and no memory is that large. */
+	return value > INT64_MAX ? NULL : json_object_new_int64(value);
 }

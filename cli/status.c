@@ -13,9 +13,9 @@
 #include "survey.h"
 
 static const char doc[] =
-	"Show one GPU: who has it, and a drawing of its memory: where in this host's physical "
-	"address space each part is, how it is mapped, and what BAR a virtual machine sees it "
-	"as.\v"
+	"Show one GPU, or without an ADDRESS all: who has it, and a drawing of its memory: where in "
+	"this host's physical address space each part is, how it is mapped, and what BAR a virtual "
+	"machine sees it as.\v"
 	"An ADDRESS may be short (01:00.0) where only one GPU fits. Only root sees addresses.";
 
 static const struct argp_option options[] = {
@@ -47,11 +47,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->typed)
-			argp_error(state, "one ADDRESS at a time; \"" PROGRAM " list\" shows all");
+			argp_error(state, "more than one ADDRESS; give one, or none for all GPUs");
 		a->typed = arg;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "which GPU? Give an ADDRESS; \"" PROGRAM " list\" shows them");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -74,6 +71,7 @@ enum { PARTS_MAX = 4 };
 
 struct bar {
 	int number;
+	bool hidden; /* from a guest, which sees a part of the memory in its place */
 	uint64_t address, size;
 };
 
@@ -121,9 +119,15 @@ static size_t find_parts(const struct host *h, const struct gpu *gpu, struct par
 			});
 }
 
-/*
- * The device's own memory BARs. What our driver shows in place of BAR2 and BAR4 isn't among them.
- */
+/* Whether our driver shows a part of the memory where the device has a BAR of its own. */
+static bool is_hidden(const struct gpu *gpu, int number)
+{
+	if (gpu->resmem_size != GPU_UNKNOWN && (number == 2 || number == 3))
+		return true;
+	return gpu->usemem_size != GPU_UNKNOWN && number >= 4;
+}
+
+/* The device's own memory BARs. What our driver shows as BAR2 and BAR4 isn't among them. */
 static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6])
 {
 	char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource", gpu->address), *line,
@@ -141,7 +145,7 @@ static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6
 		if (sscanf(line, "%llx %llx %llx", &start, &end, &flags) != 3 || !(flags & 0x200) ||
 		    end <= start)
 			continue;
-		bars[count++] = (struct bar){ i, start, end - start + 1 };
+		bars[count++] = (struct bar){ i, is_hidden(gpu, i), start, end - start + 1 };
 	}
 	free(text);
 	return count;
@@ -273,8 +277,12 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	       colour(COLOUR_NONE), gpu->product, gpu->vendor, gpu->device, state);
 	field("driver", gpu->driver ? gpu->driver : "none");
 	field("override", gpu->override ? gpu->override : "none");
-	text = line ? xasprintf("bound, by %s:%u", line->file, line->line)
-		    : xstrdup("not bound by the configuration");
+	if (line && s->obstacle)
+		text = xasprintf("not bound, though %s:%u wants it: %s", line->file, line->line,
+				 s->obstacle);
+	else
+		text = line ? xasprintf("bound, by %s:%u", line->file, line->line)
+			    : xstrdup("not bound by the configuration");
 	field("at boot", text);
 	free(text);
 	text = xasprintf(gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
@@ -330,8 +338,11 @@ static void draw(struct survey *s, const struct gpu *gpu)
 		char name[16];
 
 		snprintf(name, sizeof(name), "BAR%d", bars[i].number);
-		text = xasprintf("%s at 0x%llx, the device's own", size_text(bars[i].size, size),
-				 (unsigned long long)bars[i].address);
+		text = xasprintf("%s at 0x%llx, the device's own%s", size_text(bars[i].size, size),
+				 (unsigned long long)bars[i].address,
+				 !bars[i].hidden ? "" : bars[i].number < 4 ?
+				 "; a guest sees resmem in its place" :
+				 "; a guest sees usemem in its place");
 		field(name, text);
 		free(text);
 	}
@@ -359,9 +370,10 @@ static struct json_object *address_json(uint64_t address)
 	return json_text(text);
 }
 
-static void print_json(struct survey *s, const struct gpu *gpu)
+/* Adds what the schema has of one GPU. */
+static void fill_json(struct json_object *document, struct survey *s, const struct gpu *gpu)
 {
-	struct json_object *document = json_document("status"), *array, *object;
+	struct json_object *array, *object;
 	char *features = read_features(s->host), *word, *save;
 	struct part parts[PARTS_MAX];
 	struct bar bars[6];
@@ -398,6 +410,7 @@ static void print_json(struct survey *s, const struct gpu *gpu)
 		json_object_object_add(object, "bar", json_object_new_int(bars[i].number));
 		json_object_object_add(object, "start", address_json(bars[i].address));
 		json_object_object_add(object, "size", json_size(bars[i].size));
+		json_object_object_add(object, "hidden", json_object_new_boolean(bars[i].hidden));
 		json_object_array_add(array, object);
 	}
 	json_object_object_add(document, "own_bars", array);
@@ -415,50 +428,71 @@ static void print_json(struct survey *s, const struct gpu *gpu)
 		json_object_array_add(array, object);
 	}
 	json_object_object_add(document, "iomem", array);
-	json_print(document);
 }
 
 /* ---- the command -------------------------------------------------------- */
 
+/* address NULL: all GPUs. */
 static int show(struct host *h, const struct arguments *a, const char *address)
 {
-	int rc = EXIT_NO_DEVICE;
+	struct json_object *document = json_document("status"), *all = NULL, *one = document;
 	struct survey s;
-	size_t i;
+	size_t i, count = 0;
+	int rc = EXIT_OK;
 
+	if (!address) {
+		all = json_object_new_array();
+		json_object_object_add(document, "gpus", all);
+	}
 	survey_read(h, &s);
 	survey_complain(&s);
 	for (i = 0; i < s.gpus.count; i++) {
-		if (strcmp(s.gpus.gpu[i].address, address))
+		if (address && strcmp(s.gpus.gpu[i].address, address))
 			continue;
-		if (a->json)
-			print_json(&s, &s.gpus.gpu[i]);
-		else
+		if (!a->json) {
+			if (count)
+				putchar('\n');
 			draw(&s, &s.gpus.gpu[i]);
-		rc = EXIT_OK;
+		} else {
+			if (all) {
+				one = json_object_new_object();
+				json_object_array_add(all, one);
+			}
+			fill_json(one, &s, &s.gpus.gpu[i]);
+		}
+		count++;
 	}
 	survey_free(&s);
-	if (rc)
+	if (!count && address) {
 		complain(address, "the device is gone");
+		rc = EXIT_NO_DEVICE;
+	} else if (!count) {
+		complain(NULL, "no supported GPU on this host");
+	}
+	if (a->json && !rc)
+		json_print(document);
+	else
+		json_object_put(document);
 	return rc;
 }
 
 int cmd_status(struct host *h, int argc, char **argv)
 {
-	static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
+	static const struct argp argp = { options, parse, "[ADDRESS]", doc, NULL, NULL, NULL };
 	bool terminal = isatty(STDOUT_FILENO), again = false;
 	struct arguments a = { };
 	char address[ADDRESS_MAX];
-	int rc;
+	int rc = EXIT_OK;
 
 	parse_options(&argp, argc, argv, &a);
-	rc = gpu_resolve(h, a.typed, address);
+	if (a.typed)
+		rc = gpu_resolve(h, a.typed, address);
 	while (!rc) {
 		if (a.watch && terminal && !a.json)
 			fputs("\033[H\033[2J", stdout); /* home, and clear the screen */
 		else if (again && !a.json)
 			putchar('\n');
-		rc = show(h, &a, address);
+		rc = show(h, &a, a.typed ? address : NULL);
 		again = true;
 		/* Whoever read this has gone. */
 		if (fflush(stdout) || ferror(stdout))

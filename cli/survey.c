@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -52,6 +53,20 @@ static char *field_of(const char *text, const char *name)
 
 #define VFIO_DEVICE_FD "anon_inode:[vfio-device]"
 
+/* Memory, terminals: every process has some, and none is a GPU's. */
+static bool is_common(dev_t rdev)
+{
+	return major(rdev) == 1 || major(rdev) == 4 || major(rdev) == 5 ||
+	       (major(rdev) >= 136 && major(rdev) <= 143);
+}
+
+/* Whether a GPU's driver gives its device files such names. */
+static bool is_gpu_path(const char *path)
+{
+	return has_prefix(path, "/dev/vfio/") || has_prefix(path, "/dev/nvidia") ||
+	       has_prefix(path, "/dev/dri/");
+}
+
 static void read_process(struct host *h, struct open_files *files, const char *pid)
 {
 	char **fds = host_list(h, "/proc/%s/fd", pid);
@@ -65,9 +80,13 @@ static void read_process(struct host *h, struct open_files *files, const char *p
 	for (i = 0; fds && fds[i]; i++) {
 		char *path = host_link(h, "/proc/%s/fd/%s", pid, fds[i]), *info;
 		struct open_file *file;
+		dev_t rdev = 0;
 
-		if (!path || !(has_prefix(path, "/dev/vfio/") || has_prefix(path, "/dev/nvidia") ||
-			       has_prefix(path, "/dev/dri/") || !strcmp(path, VFIO_DEVICE_FD))) {
+		/* Sockets and the like have names without a slash. */
+		if (path && *path == '/')
+			rdev = host_rdev(h, "/proc/%s/fd/%s", pid, fds[i]);
+		if (!path || (strcmp(path, VFIO_DEVICE_FD) &&
+			      (rdev ? is_common(rdev) : !is_gpu_path(path)))) {
 			free(path);
 			continue;
 		}
@@ -79,6 +98,7 @@ static void read_process(struct host *h, struct open_files *files, const char *p
 		memset(file, 0, sizeof(*file));
 		file->pid = atoi(pid);
 		file->path = path;
+		file->rdev = rdev;
 		if (!strcmp(path, VFIO_DEVICE_FD)) {
 			info = host_read(h, NULL, "/proc/%s/fdinfo/%s", pid, fds[i]);
 			/* Linux 6.18 and newer say which device. */
@@ -122,63 +142,133 @@ void open_files_free(struct open_files *files)
 	memset(files, 0, sizeof(*files));
 }
 
-/* The paths of a GPU's device files, NULL at the end; to be freed with host_free_list(). */
-static char **device_files(struct host *h, const struct gpu *gpu)
+/* A GPU's device file. */
+struct node {
+	char *path;	/* as udev calls it */
+	dev_t rdev;	/* 0: not known */
+};
+
+struct nodes {
+	struct node *node;
+	size_t count;
+};
+
+/* "226:128" of a file of sysfs; 0 if it has none. */
+static dev_t read_dev(struct host *h, const char *path)
 {
-	char **nodes = xcalloc(1, sizeof(*nodes)), **names;
-	size_t count = 0, i;
-	char *text, *minor;
+	char *text = host_line(h, "%s", path);
+	unsigned int high, low;
+	dev_t dev = 0;
 
-#define ADD(...)                                                       \
-	do {                                                           \
-		nodes = xrealloc(nodes, (count + 2) * sizeof(*nodes)); \
-		nodes[count++] = xasprintf(__VA_ARGS__);               \
-		nodes[count] = NULL;                                   \
-	} while (0)
+	if (text && sscanf(text, "%u:%u", &high, &low) == 2)
+		dev = makedev(high, low);
+	free(text);
+	return dev;
+}
 
-	if (gpu->iommu_group >= 0) {
-		ADD("/dev/vfio/%d", gpu->iommu_group);
-		ADD("/dev/vfio/noiommu-%d", gpu->iommu_group);
+/* Takes over path and dev_file; the latter is the file of sysfs that has the number. */
+static void add_node(struct host *h, struct nodes *nodes, char *path, char *dev_file)
+{
+	nodes->node = xrealloc(nodes->node, (nodes->count + 1) * sizeof(*nodes->node));
+	nodes->node[nodes->count].path = path;
+	nodes->node[nodes->count++].rdev = dev_file ? read_dev(h, dev_file) : 0;
+	free(dev_file);
+}
+
+/* NVIDIA's driver names its major number in /proc/devices alone. */
+static unsigned int nvidia_major(struct host *h)
+{
+	char *text = host_read(h, NULL, "/proc/devices"), *line, *save, name[32];
+	unsigned int number, found = 0;
+
+	for (line = text ? strtok_r(text, "\n", &save) : NULL; line && !found;
+	     line = strtok_r(NULL, "\n", &save)) {
+		/* The numbers of block devices follow. */
+		if (!strncmp(line, "Block", 5))
+			break;
+		if (sscanf(line, "%u %31s", &number, name) == 2 &&
+		    (!strcmp(name, "nvidia") || !strcmp(name, "nvidia-frontend")))
+			found = number;
 	}
-	names = host_list(h, "/sys/bus/pci/devices/%s/vfio-dev", gpu->address);
-	for (i = 0; names && names[i]; i++)
-		ADD("/dev/vfio/devices/%s", names[i]);
-	host_free_list(names);
-	names = host_list(h, "/sys/bus/pci/devices/%s/drm", gpu->address);
-	for (i = 0; names && names[i]; i++)
-		ADD("/dev/dri/%s", names[i]);
-	host_free_list(names);
+	free(text);
+	return found;
+}
+
+static void find_nodes(struct host *h, const struct gpu *gpu, struct nodes *nodes)
+{
+	static const char *const classes[][2] = {
+		{ "vfio-dev", "/dev/vfio/devices" }, { "drm", "/dev/dri" },
+	};
+	char *text, *minor, **names;
+	unsigned int number;
+	uint64_t value;
+	size_t c, i;
+
+	memset(nodes, 0, sizeof(*nodes));
+	if (gpu->iommu_group >= 0) {
+		add_node(h, nodes, xasprintf("/dev/vfio/%d", gpu->iommu_group),
+			 xasprintf("/sys/class/vfio/%d/dev", gpu->iommu_group));
+		add_node(h, nodes, xasprintf("/dev/vfio/noiommu-%d", gpu->iommu_group),
+			 xasprintf("/sys/class/vfio/noiommu-%d/dev", gpu->iommu_group));
+	}
+	for (c = 0; c < sizeof(classes) / sizeof(*classes); c++) {
+		names = host_list(h, "/sys/bus/pci/devices/%s/%s", gpu->address, classes[c][0]);
+		for (i = 0; names && names[i]; i++)
+			add_node(h, nodes, xasprintf("%s/%s", classes[c][1], names[i]),
+				 xasprintf("/sys/bus/pci/devices/%s/%s/%s/dev", gpu->address,
+					   classes[c][0], names[i]));
+		host_free_list(names);
+	}
 	text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/information", gpu->address);
 	minor = text ? field_of(text, "Device Minor") : NULL;
-	if (minor)
-		ADD("/dev/nvidia%s", minor);
+	if (minor) {
+		add_node(h, nodes, xasprintf("/dev/nvidia%s", minor), NULL);
+		number = nvidia_major(h);
+		if (number && parse_u64(minor, &value) && value < 1 << 20)
+			nodes->node[nodes->count - 1].rdev = makedev(number, value);
+	}
 	free(minor);
 	free(text);
-#undef ADD
-	return nodes;
+}
+
+static bool is_node(const struct nodes *nodes, const struct open_file *file)
+{
+	const struct node *node;
+	size_t i;
+
+	for (i = 0; i < nodes->count; i++) {
+		node = &nodes->node[i];
+		/* Two numbers decide: what a container calls its files is its own affair. */
+		if (node->rdev && file->rdev ? node->rdev == file->rdev
+					     : !strcmp(node->path, file->path))
+			return true;
+	}
+	return false;
 }
 
 struct holder *holders_find(struct host *h, const struct open_files *files, const struct gpu *gpu,
 			    size_t *count)
 {
-	char **nodes = device_files(h, gpu);
+	bool by_vfio = gpu->ours || host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev",
+						gpu->address) ||
+		       (gpu->driver && !strcmp(gpu->driver, "vfio-pci"));
 	struct holder *holders = NULL;
+	struct nodes nodes;
 	size_t i, j;
 
+	find_nodes(h, gpu, &nodes);
 	*count = 0;
 	for (i = 0; i < files->count; i++) {
 		const struct open_file *file = &files->file[i];
-		bool holds = false, certain = true;
+		bool holds = is_node(&nodes, file), certain = true;
 
-		for (j = 0; nodes[j] && !holds; j++)
-			holds = !strcmp(nodes[j], file->path);
 		if (!strcmp(file->path, VFIO_DEVICE_FD)) {
 			if (file->device) {
 				holds = !strcmp(base_name(file->device), gpu->address);
-			} else if (gpu->ours && !file->names_device) {
+			} else if (by_vfio && !file->names_device) {
 				/*
 				 * The group's file was closed, or the device's was passed on.
-				 * Better to ask once too often than to wait for ever in the kernel.
+				 * Better to refuse once too often than to wait for ever in the kernel.
 				 */
 				holds = true;
 				certain = false;
@@ -196,7 +286,9 @@ struct holder *holders_find(struct host *h, const struct open_files *files, cons
 		holders = xrealloc(holders, (*count + 1) * sizeof(*holders));
 		holders[(*count)++] = (struct holder){ file, certain };
 	}
-	host_free_list(nodes);
+	for (i = 0; i < nodes.count; i++)
+		free(nodes.node[i].path);
+	free(nodes.node);
 	return holders;
 }
 
@@ -270,25 +362,130 @@ struct memory_node *memory_nodes(struct host *h, size_t *count)
 /* What add_memory_driver_managed() calls memory that NVIDIA's driver adds. */
 #define NVIDIA_RAM "System RAM (NVIDIA)"
 
+/* The node that NVIDIA's driver says it has added a GPU's memory to; -1: it says none. */
+static int nvidia_node(struct host *h, const char *address, bool *online)
+{
+	char *text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/numa_status", address);
+	char *status = text ? field_of(text, "Status") : NULL;
+	char *number = text ? field_of(text, "Node") : NULL;
+	uint64_t id;
+	int node = -1;
+
+	/* "online", and "online_in_progress" will be; not "offline" and the like. */
+	*online = status && !strncasecmp(status, "online", 6);
+	if (*online && number && parse_u64(number, &id) && id <= INT32_MAX)
+		node = id;
+	free(status);
+	free(number);
+	free(text);
+	return node;
+}
+
+enum answer { NO, YES, NOT_KNOWN };
+
+/* Whether all memory of a node is what NVIDIA's driver has added. */
+static enum answer all_nvidia(struct survey *s, int node)
+{
+	char *text = host_line(s->host, "/sys/devices/system/memory/block_size_bytes");
+	char *size_text = text ? xasprintf("0x%s", text) : NULL, **names;
+	enum answer answer = NOT_KNOWN;
+	uint64_t size = 0, id;
+	size_t i, j;
+
+	if (size_text && !parse_u64(size_text, &size))
+		size = 0;
+	free(size_text);
+	free(text);
+	names = host_list(s->host, "/sys/devices/system/node/node%d", node);
+	for (i = 0; size && names && names[i]; i++) {
+		if (!has_prefix(names[i], "memory") || !parse_u64(names[i] + 6, &id) ||
+		    id >= UINT64_MAX / size)
+			continue;
+		for (j = 0; j < s->iomem.count; j++) {
+			const struct iomem_range *range = &s->iomem.range[j];
+
+			if (has_prefix(range->name, NVIDIA_RAM) && range->start <= id * size &&
+			    range->end >= id * size + size - 1)
+				break;
+		}
+		if (j == s->iomem.count) {
+			answer = NO;
+			break;
+		}
+		answer = YES;
+	}
+	host_free_list(names);
+	return answer;
+}
+
+/* Whether the node has memory alone: a line that is there, and empty. */
+static bool is_memory_only(struct host *h, int node)
+{
+	char *cpus = host_line(h, "/sys/devices/system/node/node%d/cpulist", node);
+	bool only = cpus && !*cpus;
+
+	free(cpus);
+	return only;
+}
+
+/* Whether no other device's memory can have been added by NVIDIA's driver. */
+static bool is_alone(struct host *h, const char *address)
+{
+	char **names = host_list(h, "/sys/bus/pci/devices");
+	bool alone = true;
+	uint64_t value;
+	size_t i;
+
+	for (i = 0; names && names[i]; i++)
+		if (strcmp(names[i], address) &&
+		    !host_u64(h, &value, "/sys/bus/pci/devices/%s/vendor", names[i]) &&
+		    value == 0x10de &&
+		    !host_u64(h, &value, "/sys/bus/pci/devices/%s/class", names[i]) &&
+		    value >> 16 == 3)
+			alone = false;
+	host_free_list(names);
+	return alone;
+}
+
+/*
+ * The node that holds this GPU's memory and nothing else, or -1. The caller
+ * prints a command that takes all of it offline: the host's own or another device's memory must
+ * not be among it.
+ */
+static int certain_node(struct survey *s, const struct gpu *gpu, int told)
+{
+	struct memory_node *nodes;
+	int found = -1;
+	size_t i, count;
+	bool online;
+
+	if (told >= 0) {
+		for (i = 0; i < s->gpus.count; i++)
+			if (strcmp(s->gpus.gpu[i].address, gpu->address) &&
+			    nvidia_node(s->host, s->gpus.gpu[i].address, &online) == told)
+				return -1;
+		return is_memory_only(s->host, told) && all_nvidia(s, told) != NO ? told : -1;
+	}
+	if (!is_alone(s->host, gpu->address))
+		return -1;
+	nodes = memory_nodes(s->host, &count);
+	for (i = 0; i < count; i++) {
+		if (nodes[i].cpus || !is_memory_only(s->host, nodes[i].id) ||
+		    all_nvidia(s, nodes[i].id) != YES)
+			continue;
+		/* Of two, either may be another device's. */
+		found = found == -1 ? nodes[i].id : -2;
+	}
+	free(nodes);
+	return found < 0 ? -1 : found;
+}
+
 struct online survey_online(struct survey *s, const struct gpu *gpu)
 {
 	struct online online = { .node = -1 };
-	char *text, *status, *node;
-	uint64_t id;
+	int told = nvidia_node(s->host, gpu->address, &online.online);
 	size_t i;
 
-	text = host_read(s->host, NULL, "/proc/driver/nvidia/gpus/%s/numa_status", gpu->address);
-	if (text) {
-		status = field_of(text, "Status");
-		node = field_of(text, "Node");
-		/* "online", and "online_in_progress" will be; not "offline" and the like. */
-		online.online = status && !strncasecmp(status, "online", 6);
-		if (online.online && node && parse_u64(node, &id) && id <= INT32_MAX)
-			online.node = id;
-		free(status);
-		free(node);
-		free(text);
-	}
 	for (i = 0; i < s->iomem.count; i++) {
 		const struct iomem_range *range = &s->iomem.range[i];
 
@@ -312,6 +509,8 @@ struct online survey_online(struct survey *s, const struct gpu *gpu)
 		online.range = range;
 		break;
 	}
+	if (online.online)
+		online.node = certain_node(s, gpu, told);
 	return online;
 }
 
@@ -319,12 +518,16 @@ struct online survey_online(struct survey *s, const struct gpu *gpu)
 
 void survey_read(struct host *h, struct survey *s)
 {
+	char *rule;
+
 	memset(s, 0, sizeof(*s));
 	s->host = h;
 	gpus_find(h, &s->gpus);
 	open_files_read(h, &s->files);
 	iomem_read(h, &s->iomem);
 	config_read(h, &s->config);
+	s->obstacle = config_obstacle(h, &rule);
+	free(rule);
 }
 
 void survey_free(struct survey *s)
@@ -333,6 +536,7 @@ void survey_free(struct survey *s)
 	open_files_free(&s->files);
 	iomem_free(&s->iomem);
 	config_free(&s->config);
+	free(s->obstacle);
 }
 
 const char *survey_state(struct survey *s, const struct gpu *gpu)
@@ -352,6 +556,11 @@ const char *survey_state(struct survey *s, const struct gpu *gpu)
 const struct config_line *survey_persisted(struct survey *s, const struct gpu *gpu)
 {
 	return config_ignores(&s->config, gpu) ? NULL : config_binds(&s->config, gpu);
+}
+
+bool survey_boots(struct survey *s, const struct gpu *gpu)
+{
+	return !s->obstacle && survey_persisted(s, gpu);
 }
 
 void survey_complain(const struct survey *s)
@@ -424,6 +633,8 @@ struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
 		json_object_object_add(part, "line", json_object_new_int(line->line));
 	}
 	json_object_object_add(object, "persisted", part);
+	json_object_object_add(object, "at_boot", json_object_new_boolean(survey_boots(s, gpu)));
+	json_object_object_add(object, "boot_obstacle", json_text(line ? s->obstacle : NULL));
 	/* Without a look at all processes, an empty list would be a lie. */
 	holders = holders_find(s->host, &s->files, gpu, &count);
 	part = count || s->files.complete ? json_object_new_array() : NULL;

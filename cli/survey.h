@@ -18,6 +18,7 @@ struct open_file {
 	int pid;
 	char *comm;		/* what the kernel calls the process */
 	char *path;		/* /dev/vfio/12, or anon_inode:[vfio-device] */
+	dev_t rdev;		/* of a character device; 0: not known */
 	char *device;		/* whose device file it is, where the kernel tells; or NULL */
 	bool names_device;	/* the process has a /dev/vfio file, too, which says which device */
 };
@@ -28,7 +29,10 @@ struct open_files {
 	bool complete;		/* all processes could be looked at */
 };
 
-/* All files of other processes that could be a GPU's: /dev/vfio, /dev/nvidia*, /dev/dri. */
+/*
+ * All files of other processes that could be a GPU's: character devices, whatever their names in
+ * the process's own file system are, and vfio's anonymous ones.
+ */
 void open_files_read(struct host *h, struct open_files *files);
 void open_files_free(struct open_files *files);
 
@@ -71,7 +75,7 @@ struct memory_node *memory_nodes(struct host *h, size_t *count);
 /* Where a GPU's memory is the host's own. */
 struct online {
 	bool online;
-	int node;				/* -1: not known */
+	int node;				/* that holds this memory and no other; -1: not sure */
 	const struct iomem_range *range;	/* NULL: not known */
 };
 
@@ -83,6 +87,7 @@ struct survey {
 	struct open_files files;
 	struct iomem iomem;
 	struct config config;
+	char *obstacle;		/* why the configuration has no effect at boot, NULL if it has */
 };
 
 void survey_read(struct host *h, struct survey *s);
@@ -98,8 +103,11 @@ struct online survey_online(struct survey *s, const struct gpu *gpu);
 /* One of the words that nvgrace-gpu(8) explains: "unbound", "bound"... */
 const char *survey_state(struct survey *s, const struct gpu *gpu);
 
-/* The line that will bind this GPU at boot, or NULL. */
+/* The line that wants this GPU bound at boot, or NULL. */
 const struct config_line *survey_persisted(struct survey *s, const struct gpu *gpu);
+
+/* Whether it will be. */
+bool survey_boots(struct survey *s, const struct gpu *gpu);
 
 /* A warning for each line of the configuration that is none. */
 void survey_complain(const struct survey *s);

@@ -192,6 +192,7 @@ static void restore(struct job *job, const char *override)
 				    xasprintf(DRIVERS "/%s/bind", job->was));
 	free(now);
 	if (error) {
+		job->changed = true;
 		longer = xasprintf("%s; and it could not be put back to %s: %s", job->message,
 				   job->was ? job->was : "what it was", strerror(error));
 		job_end(job, EXIT_FAILED, "failed", longer, job->next ? xstrdup(job->next) : NULL);
@@ -234,6 +235,7 @@ static void do_bind(struct job *job, const char *override)
 			xasprintf("bound to " DRIVER_NAME "%s%s%s", job->was ? " (was " : "",
 				  job->was ? job->was : "", job->was ? ")" : ""),
 			NULL);
+		job->changed = true;
 		return;
 	}
 	if (stopped)
@@ -284,6 +286,7 @@ static void do_unbind(struct job *job, const char *override)
 			    xstrdup("/sys/bus/pci/drivers_probe"));
 	free(now);
 	now = driver_now(job);
+	job->changed = ours || had;
 	if (had)
 		job_end(job, EXIT_OK, "unbound",
 			xasprintf("unbound; now %s%s", now ? "bound to " : "without a driver",
@@ -300,6 +303,26 @@ static void do_unbind(struct job *job, const char *override)
 	free(now);
 }
 
+/*
+ * Whether our driver has it. The link alone is there from the begin of a bind on, and goes if that
+ * fails: this waits for the end of another process's bind, perhaps the boot's.
+ */
+static bool is_bound(struct job *job)
+{
+	if (!job->was || strcmp(job->was, DRIVER_NAME))
+		return false;
+	if (!host_exists(job->host, DEVICES "/%s/nvgrace_gpu/mode", job->address) &&
+	    host_exists(job->host, DRIVERS "/" DRIVER_NAME "/features"))
+		/* It fails if that one has bound the device, and else binds it. */
+		write_apart(job, WRITE_STEP, "another process is binding it", job->address,
+			    xstrdup(DRIVERS "/" DRIVER_NAME "/bind"));
+	if (bound_to(job, DRIVER_NAME))
+		return true;
+	free(job->was);
+	job->was = driver_now(job);
+	return false;
+}
+
 static void *work(void *data)
 {
 	struct job *job = data;
@@ -310,7 +333,7 @@ static void *work(void *data)
 	 * Not two of us at one device. Only root can open this file; that we do nothing with it but
 	 * lock it saves a lock file somewhere.
 	 */
-	path = host_path(job->host, DEVICES "/%s/rescan", job->address);
+	path = xasprintf(DEVICES "/%s/rescan", job->address);
 	lock = open(path, O_WRONLY | O_CLOEXEC);
 	free(path);
 	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB)) {
@@ -334,7 +357,7 @@ static void *work(void *data)
 	}
 	if (!job->bind)
 		do_unbind(job, override);
-	else if (job->was && !strcmp(job->was, DRIVER_NAME))
+	else if (is_bound(job))
 		job_end(job, EXIT_OK, "already-bound",
 			xstrdup("is bound to " DRIVER_NAME " already"), NULL);
 	else

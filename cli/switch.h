@@ -29,6 +29,7 @@ struct job {
 
 	enum exit_status status;
 	const char *result;	/* the schema's "result"; NULL until something ended this job */
+	bool changed;		/* the driver or the override is another than before */
 	char *message;		/* what happened, or went wrong */
 	char *next;		/* the next step, or NULL */
 	struct text_list log;	/* what the kernel's log said about it, if it failed */

@@ -61,23 +61,40 @@ def installed(kernel, directory):
             **module_files(kernel, directory)}
 
 
+def strict(schema):
+    """The schema without the room that it leaves for names and values of later versions."""
+    if isinstance(schema, list):
+        return [strict(s) for s in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {k: strict(v) for k, v in schema.items()}
+    if "properties" in found and found.get("type") == "object" and "allOf" not in found:
+        found["additionalProperties"] = False
+    if "examples" in found:
+        found["enum"] = found["examples"]
+    return found
+
+
 @functools.lru_cache(None)
-def validator():
+def validator(exact=False):
     import jsonschema
     schema = json.loads(SCHEMA.read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+    return jsonschema.Draft202012Validator(strict(schema) if exact else schema)
 
 
 def validate(document):
+    """What this version prints is described whole; any later reader of the schema takes it, too."""
+    validator(exact=True).validate(document)
     validator().validate(document)
 
 
-def run(*words, root=None, env=None, **more):
-    """The sanitized program's CompletedProcess; a finding of the sanitizers ends it with 99."""
+def run(*words, root=None, env=None, before=(), **more):
+    """The sanitized program's CompletedProcess; a finding of the sanitizers ends it with 99. before: a program that is to
+    run it, with its arguments."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ASAN_OPTIONS": "exitcode=99:detect_leaks=1",
                    "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1", **(env or {})}
-    command = [build(sanitized=True), *(["--root", root] if root else []), *words]
+    command = [*before, build(sanitized=True), *(["--root", root] if root else []), *words]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, timeout=120,
                           **more)
     assert done.returncode != 99 and "runtime error" not in done.stderr, done.stderr

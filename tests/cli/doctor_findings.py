@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
 import unfold  # noqa: E402  (needs the path above)
 from common import build, main, run, validate  # noqa: E402
 
-STATUS = {"good": 0, "unknown": 0, "warning": 6, "bad": 7}
+STATUS = {"good": 0, "unknown": 0, "note": 0, "warning": 6, "bad": 7}
 HOSTS = unfold.hosts()
 GPU = "0009:01:00.0"
 
@@ -70,7 +70,7 @@ class Findings(unittest.TestCase):
             self.assertTrue(any(s.startswith(e.verdict + ": ") and re.search(e.pattern or "", s) for s in said), (e, said))
         for never in host.never:
             self.assertNotIn(never, [f["id"] for f in found])
-        worst = max((STATUS[f["verdict"]] for f in found))
+        worst = max((0 if f["accepted"] else STATUS[f["verdict"]] for f in found))
         self.assertEqual(done.returncode, worst, done.stderr)
         self.assertEqual(worst, host.status, [f for f in found if STATUS[f["verdict"]] == worst])
         self.assertEqual(done.stderr, "")
@@ -84,7 +84,7 @@ class Findings(unittest.TestCase):
         for line in (PROJECT / "docs/doctor.md").read_text().splitlines():
             if match := re.match(r"### ([\w-]+)$", line):
                 finding = match[1]
-            elif finding and (match := re.match(r"\| (good|unknown|warning|bad) \|", line)):
+            elif finding and (match := re.match(r"\| (good|unknown|note|warning|bad) \|", line)):
                 documented.add((finding, match[1]))
         expected = {(e.finding, e.verdict) for host in HOSTS.values() for e in host.expected}
         found = {(f["id"], f["verdict"]) for name in HOSTS for f in findings(tree(name))[0]}
@@ -114,8 +114,42 @@ class Output(unittest.TestCase):
                 if f[word]:
                     self.assertEqual(lines[at], f"         {word}: {f[word]}")
                     at += 1
-        counts = [sum(f["verdict"] == v for f in found) for v in ("bad", "warning", "unknown", "good")]
-        self.assertEqual(lines[at:], ["", "{} bad, {} warning, {} unknown, {} good".format(*counts)])
+        counts = [sum(f["verdict"] == v for f in found) for v in ("bad", "warning", "note", "unknown", "good")]
+        self.assertEqual(lines[at:], ["", "{} bad, {} warning, {} note, {} unknown, {} good; 0 accepted".format(*counts)])
+
+    def test_limits_of_the_kernel_do_not_count(self):
+        """Whatever only another kernel lifts is a note, and no reason for an alarm on a distribution's own."""
+        found, done = findings(tree("bookworm-today"))
+        notes = {f["id"] for f in found if f["verdict"] == "note"}
+        self.assertEqual(notes, {"huge-mappings", "memory-errors", "peer-to-peer", "kvm-usemem", "kvm-resmem"})
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(run("doctor", "--quiet", root=tree("bookworm-today")).stdout, "")
+
+    def test_fail_on(self):
+        for host, words, status in (("qemu-9.1", (), 6), ("qemu-9.1", ("--fail-on=warning",), 6),
+                                    ("qemu-9.1", ("--fail-on", "bad"), 0), ("bookworm", ("--fail-on=bad",), 7),
+                                    ("good", ("--fail-on=warning",), 0)):
+            self.assertEqual(run("doctor", *words, root=tree(host)).returncode, status, (host, words))
+        for word in "good", "unknown", "", "Bad":
+            self.assertEqual(run("doctor", f"--fail-on={word}", root=tree("good")).returncode, 2, word)
+
+    def test_accepted_is_said_but_quiet(self):
+        found, _ = findings(tree("accepted"))
+        accepted = [f for f in found if f["accepted"]]
+        self.assertEqual([(f["id"], f["verdict"], f["accepted"]) for f in accepted],
+                         [("qemu", "warning", "/etc/nvgrace-gpu.accept:2")])
+        done = run("doctor", root=tree("accepted"))
+        self.assertIn(f"qemu: {accepted[0]['text']} (accepted by /etc/nvgrace-gpu.accept:2)\n", done.stdout)
+        self.assertTrue(done.stdout.endswith("; 1 accepted\n"))
+        self.assertEqual(run("doctor", "-q", root=tree("accepted")).stdout, "")
+        # A line for a GPU that isn't looked at is no mistake.
+        found, _ = findings(tree("accepted-of-one-gpu"), GPU)
+        self.assertEqual([f["verdict"] for f in found if f["id"] == "accepted"], ["good"])
+        root = pathlib.Path(DIRECTORY.name, "accepted-elsewhere")
+        shutil.copytree(tree("four"), root, symlinks=True)
+        (root / "etc/nvgrace-gpu.accept").write_text(f"pci-errors warning {GPU}\n")
+        found, _ = findings(root, "0019:01:00.0")
+        self.assertNotIn("note", [f["verdict"] for f in found if f["id"] == "accepted"])
 
     def test_quiet_is_for_what_is_wrong(self):
         found, done = findings(tree("bookworm"), "--quiet")

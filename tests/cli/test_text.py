@@ -8,6 +8,7 @@ widths are as they should be, and what is installed is what belongs to the progr
 tests/cli/run calls this.
 """
 
+import configparser
 import json
 import os
 import pathlib
@@ -23,7 +24,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (needs the path above)
 from test_trees import G1, G2, Tree  # noqa: E402
 
-COMMANDS = ("list", "bind", "unbind", "status", "doctor")
+COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait")
+# They have no options of their own.
+WORDS = ("help", "version")
 COMPLETION = PROJECT / "cli/completion.bash"
 
 
@@ -79,7 +82,19 @@ class Agreement(unittest.TestCase):
 
     def test_commands(self):
         text = run("--help").stdout
-        self.assertEqual(tuple(re.findall(r"^  ([a-z]+) .* {2,}", text, re.M)), COMMANDS)
+        self.assertEqual(tuple(re.findall(r"^  ([a-z]+) .* {2,}", text, re.M)), COMMANDS + WORDS)
+
+    def test_ways_to_ask(self):
+        """-h and help are --help, version is --version, for the program and each command."""
+        self.assertEqual({run(*w).stdout for w in (["-h"], ["help"], ["help", "help"], ["help", "version"])},
+                         {run("--help").stdout})
+        for command in COMMANDS:
+            text = run(command, "--help").stdout
+            self.assertTrue(text.startswith(f"Usage: nvgrace-gpu {command}"), text)
+            for words in ([command, "-h"], ["help", command], ["--root", "/", "help", command]):
+                done = run(*words)
+                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, text, ""), words)
+        self.assertEqual(run("version").stdout, run("--version").stdout)
 
     def test_exit_statuses(self):
         """commands.h, the manual page and --help tell the same numbers."""
@@ -89,7 +104,7 @@ class Agreement(unittest.TestCase):
         self.assertEqual(set(re.findall(r"(?:^|, |,\n)\s*(\d+)\s", status)), code)
 
     def test_states(self):
-        states = set(json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["state"]["enum"])
+        states = set(json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["state"]["examples"])
         self.assertEqual(set(re.findall(r"^\*([a-z-]+)\*$", man_sections()["LIST"], re.M)), states)
         text = run("list", "--help").stdout.partition("is one of")[2]
         self.assertEqual(set(re.findall(r"^  ([a-z-]+)  +\S", text, re.M)), states)
@@ -101,9 +116,34 @@ class Agreement(unittest.TestCase):
         self.assertEqual(json.loads(SCHEMA.read_text())["properties"]["schema"]["const"], version)
         self.assertIn(f"Its member *schema* is {version}", man_sections()["JSON"].replace("\n", " "))
 
+    def test_schema_has_room(self):
+        """Names and values that a later version adds are what it promises: nothing that reads by it refuses them."""
+        with Tree() as t:
+            t.package().bound(G1)
+            documents = [t.json(*words) for words in (["list"], ["bind", "-n", "--persist", G1], ["status", G1], ["status"])]
+            documents.append(json.loads(t.run("doctor", "--json").stdout))
+        for document in documents:
+            self.assertEqual(list(validator().iter_errors(self.later(document))), [], document["command"])
+            # It is no schema for just anything.
+            self.assertTrue(list(validator().iter_errors({**document, "schema": 2})))
+            for name in document.keys() - {"schema", "command"}:
+                without = {k: v for k, v in document.items() if k != name}
+                # A status without "gpus" is one of a single GPU, and lacks its names.
+                self.assertTrue(list(validator().iter_errors(without)), (document["command"], name))
+
+    def later(self, value):
+        """With a new name in every object, and new words where there may be some."""
+        if isinstance(value, list):
+            return [self.later(v) for v in value]
+        if not isinstance(value, dict):
+            return value
+        words = {k: f"new-{v}" for k, v in value.items() if k in ("state", "mode", "result", "boot", "verdict", "id", "part",
+                                                                    "cache", "readiness") and isinstance(v, str)}
+        return {**{k: self.later(v) for k, v in value.items()}, **words, "new": {"x": [1]}}
+
     def test_version(self):
         version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
-        for words in (["--version"], ["-V"], ["list", "--version"]):
+        for words in (["--version"], ["-V"], ["list", "--version"], ["version"]):
             self.assertEqual(run(*words).stdout, f"nvgrace-gpu {version}\n")
 
 
@@ -154,7 +194,8 @@ class Completion(unittest.TestCase):
             return {word for word in done.stdout.split("\n") if word}
 
     def test_commands(self):
-        self.assertEqual(self.complete(""), set(COMMANDS))
+        self.assertEqual(self.complete(""), {*COMMANDS, *WORDS})
+        self.assertEqual(self.complete("help", ""), {*COMMANDS, *WORDS})
         self.assertEqual(self.complete("b"), {"bind"})
         self.assertEqual(self.complete("--root", "/", "st"), {"status"})
 
@@ -168,8 +209,9 @@ class Completion(unittest.TestCase):
     def test_addresses(self):
         with Tree() as t:
             t.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
-            for command in ("bind", "unbind", "status", "doctor"):
+            for command in ("bind", "unbind", "status", "doctor", "wait"):
                 self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
+            self.assertEqual(self.complete("metrics", "", root=t.root), set())
             # bash replaces what stands behind the last colon.
             self.assertEqual(self.complete("bind", "0009:", root=t.root), {"01:00.0"})
             self.assertEqual(self.complete("bind", "--persist", G1, "0019", root=t.root), {G2})
@@ -183,15 +225,97 @@ class Completion(unittest.TestCase):
             for words in (["--root", f"{directory}/"], ["doctor", "--record", f"{directory}/"]):
                 self.assertEqual(self.complete(*words), {f"{directory}/tree"}, words)
 
+    def test_words(self):
+        self.assertEqual(self.complete("doctor", "--fail-on", ""), {"bad", "warning"})
+        self.assertEqual(self.complete("wait", "--timeout", ""), set())
+
     def test_nothing_of_an_unknown_command(self):
         self.assertEqual(self.complete("frob", ""), set())
+
+
+class OtherShells(unittest.TestCase):
+    """zsh and fish have the same to offer as --help and bash."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.place = pathlib.Path(directory.name)
+        self.tree = self.enterContext(Tree())
+        self.tree.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+        script = self.place / "nvgrace-gpu"
+        script.write_text(f'#!/bin/sh\nexec {build(sanitized=True)} --root {self.tree.root} "$@"\n')
+        script.chmod(0o755)
+        self.env = {"PATH": f"{self.place}:{os.environ['PATH']}", "HOME": str(self.place), "TERM": "dumb", "LC_ALL": "C.UTF-8",
+                    "ASAN_OPTIONS": "exitcode=99"}
+
+    def options(self, offered):
+        return {word.removesuffix("=") for word in offered if word.startswith("--")}
+
+    def check(self, complete):
+        self.assertEqual(complete(""), {*COMMANDS, *WORDS})
+        self.assertEqual(complete("help", ""), {*COMMANDS, *WORDS})
+        for command in (None, *COMMANDS):
+            words = [command] if command else []
+            self.assertEqual(self.options(complete(*words, "-")), {f"--{o}" for o in help_options(command)}, command)
+        for command in ("bind", "unbind", "status", "doctor", "wait"):
+            self.assertEqual(complete(command, "00"), {G1, G2}, command)
+        self.assertEqual(complete("bind", "--persist", G1, "0019"), {G2})
+        self.assertEqual(complete("list", "00"), set())
+        with Tree() as other:
+            other.device("0049:01:00.0")
+            self.assertEqual(complete("--root", str(other.root), "bind", "00"), {"0049:01:00.0"})
+
+    def fish(self, *words):
+        line = " ".join(["nvgrace-gpu", *words])
+        done = subprocess.run(["fish", "--no-config", "-c",
+                               f"source {PROJECT}/cli/completion.fish; complete -C '{line}'"],
+                              capture_output=True, text=True, check=True, env=self.env, cwd=self.place)
+        self.assertEqual(done.stderr, "")
+        return {line.split("\t")[0] for line in done.stdout.splitlines()}
+
+    def zsh(self, *words):
+        """zsh completes on terminals alone: a key's worth of it, by its own module for that."""
+        functions = self.place / "functions"
+        functions.mkdir(exist_ok=True)
+        (functions / "_nvgrace-gpu").write_text((PROJECT / "cli/completion.zsh").read_text())
+        line = " ".join(["nvgrace-gpu", *words])
+        script = f"""
+            zmodload zsh/zpty
+            zpty -b z zsh -f -i
+            say() {{ zpty -w z "$1"; }}
+            say 'PROMPT=; fpath=({functions} $fpath); autoload -U compinit; compinit -u -d {self.place}/dump'
+            say "zstyle ':completion:*' list-separator '#'; zstyle ':completion:*' group-name ''; LISTMAX=0; stty cols 500 rows 500"
+            say 'bindkey "^I" complete-word; zle -C complete-word complete-word report'
+            say 'report() {{ compadd() {{ local -a said; builtin compadd -O said "$@"; print -rC1 -- "@@"$^said >>{self.place}/found;
+                builtin compadd "$@"; }}; _main_complete; unfunction compadd; print "@@@" >>{self.place}/found; }}'
+            rm -f {self.place}/found
+            zpty -w -n z $'{line}\t'
+            for ((i = 0; i < 6000; i++)); do
+                grep -q '^@@@$' {self.place}/found 2>/dev/null && break
+                sleep 0.05
+            done
+            zpty -d z
+        """
+        done = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, env=self.env, cwd=self.place)
+        found = self.place / "found"
+        self.assertTrue(found.exists() and "@@@" in found.read_text(), done.stdout + done.stderr)
+        return {line[2:] for line in found.read_text().splitlines() if line.startswith("@@") and line != "@@@" and line != "@@"}
+
+    def test_fish(self):
+        self.check(self.fish)
+
+    def test_zsh(self):
+        self.check(self.zsh)
 
 
 class Usage(unittest.TestCase):
     def test_usage_errors(self):
         for words in ([], ["frob"], ["bind"], ["bind", "--all", G1], ["bind", "--boot-only", "--persist", G1],
                       ["list", "x"],
-                      ["unbind", "--boot-only", "--no-probe", G1], ["bind", "--no-initramfs", G1], ["status"],
+                      ["unbind", "--boot-only", "--no-probe", G1], ["bind", "--no-initramfs", G1],
+                      ["help", "frob"], ["help", "list", "bind"], ["version", "x"], ["wait"], ["wait", "--all", G1],
+                      ["wait", "--timeout=x", G1], ["wait", "--timeout=86401", G1], ["wait", "--timeout=-1", G1],
+                      ["metrics", "x"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
                       ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
                       ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):
@@ -296,7 +420,10 @@ class Terminal(unittest.TestCase):
 
 class Install(unittest.TestCase):
     FILES = {"usr/sbin/nvgrace-gpu": 0o755, "usr/share/man/man8/nvgrace-gpu.8": 0o644,
-             "usr/share/bash-completion/completions/nvgrace-gpu": 0o644, "usr/share/nvgrace-gpu/schema.json": 0o644}
+             "usr/share/bash-completion/completions/nvgrace-gpu": 0o644, "usr/share/nvgrace-gpu/schema.json": 0o644,
+             "usr/share/zsh/vendor-completions/_nvgrace-gpu": 0o644,
+             "usr/share/fish/vendor_completions.d/nvgrace-gpu.fish": 0o644,
+             "usr/lib/systemd/system/nvgrace-gpu-ready.service": 0o644}
 
     def test_files(self):
         with tempfile.TemporaryDirectory() as directory:
@@ -310,6 +437,25 @@ class Install(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             make("install", f"DESTDIR={directory}", "prefix=/opt/x")
             self.assertTrue(pathlib.Path(directory, "opt/x/sbin/nvgrace-gpu").exists())
+            unit = pathlib.Path(directory, "opt/x/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
+            self.assertIn("\nExecStart=/opt/x/sbin/nvgrace-gpu wait --all\n", unit)
+
+    def test_unit(self):
+        """It runs the program that is installed, before what starts guests, and nothing enables it by itself."""
+        with tempfile.TemporaryDirectory() as directory:
+            make("install", f"DESTDIR={directory}")
+            text = pathlib.Path(directory, "usr/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
+            unit = configparser.ConfigParser(interpolation=None)
+            unit.optionxform = str
+            unit.read_string(text)
+            program, *words = unit["Service"]["ExecStart"].split()
+            self.assertTrue(pathlib.Path(directory, program.lstrip("/")).exists())
+            self.assertEqual(words, ["wait", "--all"])
+            self.assertEqual(run(*words, "--timeout=0", root=pathlib.Path(directory)).returncode, 0)
+            self.assertEqual((unit["Service"]["Type"], unit["Service"]["RemainAfterExit"]), ("oneshot", "yes"))
+            self.assertLessEqual({"libvirtd.service", "virtqemud.service"}, set(unit["Unit"]["Before"].split()))
+            self.assertEqual([str(p) for p in pathlib.Path(directory).rglob("*.wants/*")], [])
+            self.assertNotIn("@", text)
 
     def test_cross(self):
         """The hosts' program is an aarch64 one, and needs these libraries alone."""
@@ -317,6 +463,17 @@ class Install(unittest.TestCase):
         done = subprocess.run(["aarch64-linux-gnu-readelf", "-hd", program], capture_output=True, text=True, check=True)
         self.assertRegex(done.stdout, r"Machine: +AArch64")
         self.assertEqual(set(re.findall(r"NEEDED.*\[(lib\w[\w-]*)\.so", done.stdout)), {"libjson-c", "libkmod", "libc"})
+        symbols = subprocess.run(["aarch64-linux-gnu-nm", "-D", "--undefined-only", program], capture_output=True, text=True,
+                                 check=True).stdout
+        self.assertIn(" json_object_new_int64", symbols)
+        self.assertNotIn("json_object_new_uint64", symbols, "json-c 0.13, as SLES 15 has it, lacks this")
+
+
+class Guide(unittest.TestCase):
+    def test_guests_are_told_of_the_last_ones_data(self):
+        """Before the first command that gives a GPU to a guest, and not in another document alone."""
+        text = (PROJECT / "docs/guests.md").read_text()
+        self.assertIn("**GPU memory is not cleared between users.**", text[:text.index("\n## QEMU\n")])
 
 
 if __name__ == "__main__":

@@ -8,16 +8,21 @@ ASan and UBSan. What bind and unbind do for real is in test_vm.py.
 tests/cli/run calls this.
 """
 
+import errno
 import json
 import os
 import pathlib
 import random
+import re
+import stat
+import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import main, run, validate  # noqa: E402  (needs the path above)
+import takeover  # noqa: E402  (needs the path above)
+from common import build, main, run, validate  # noqa: E402
 
 OURS = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
@@ -80,6 +85,26 @@ class Tree:
             self.file(f"/proc/{pid}/fdinfo/{fd[2:]}", text)
         return self
 
+    def package(self):
+        """What binds at boot."""
+        return self.file("/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "# the rule").file("/usr/lib/udev/nvgrace-gpu")
+
+    def node(self, path, major, minor):
+        """A character device's file. Nothing opens it."""
+        path = self.root / path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(major, minor))
+        return self
+
+    def numa_node(self, number, *blocks, cpus="", kib=98):
+        """A NUMA node with memory blocks of 128 MiB."""
+        self.file("/sys/devices/system/memory/block_size_bytes", "8000000")
+        d = f"/sys/devices/system/node/node{number}"
+        self.file(f"{d}/cpulist", cpus).file(f"{d}/meminfo", f"Node {number} MemTotal:       {kib} kB")
+        for block in blocks:
+            self.file(f"{d}/memory{block}/state", "online")
+        return self
+
     def run(self, *words, **more):
         return run(*words, root=self.root, **more)
 
@@ -130,7 +155,7 @@ class List(unittest.TestCase):
             t.process(77, "qemu-system-aarch64", "/dev/vfio/vfio", "/dev/vfio/14")
             self.assertEqual(t.states(), {G1: "unbound", G2: "bound", "0029:01:00.0": "in-use",
                                           "0039:01:00.0": "other-driver", "0049:01:00.0": "memory-online"})
-            rows = t.run("list").stdout.splitlines()
+            rows = t.run("list", "--wide").stdout.splitlines()
             self.assertEqual(rows[0].split(), "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM BOOT STATE".split())
             self.assertEqual(rows[1].split(), [G1, "GH200", "480GB", "0", "-", "12", "-", "-", "no", "unbound"])
             self.assertRegex(rows[2], rf"^{G2} +GH200 480GB +0 +{OURS} +13 +94\.50 GiB +1\.25 GiB +no +bound$")
@@ -149,7 +174,56 @@ class List(unittest.TestCase):
                 "serial": "48-b0-2d-ff-ff-12-34-56", "mode": "carve-out", "readiness": "ready",
                 "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
                 "resmem": {"size": 0x50000000, "bar_size": 2 * GiB, "base": "0x57a0000000"},
-                "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "holders": []})
+                "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "at_boot": False,
+                "boot_obstacle": "there is no udev rule 60-nvgrace-gpu.rules", "holders": []})
+
+    def test_fits_the_terminal(self):
+        """80 columns hold what decides, whatever the driver is called; --wide has all."""
+        with Tree() as t:
+            t.bound(G1).device(G2, driver="nouveau", group=13).device("10019:01:00.0")
+            for columns, least in ((None, 6), ("80", 6), ("100", 8), ("120", 9), ("40", 4)):
+                out = t.run("list", env={"COLUMNS": columns} if columns else {}).stdout
+                rows = out.splitlines()
+                titles = rows[0].split()
+                self.assertGreaterEqual(len(titles), least, columns)
+                self.assertLessEqual({"ADDRESS", "DRIVER", "BOOT", "STATE"}, set(titles))
+                if columns != "40":
+                    self.assertLessEqual(max(map(len, rows)), int(columns or 80))
+                # All cells stand below their titles.
+                for title, cell in (("DRIVER", OURS), ("STATE", "bound"), ("BOOT", "no")):
+                    self.assertEqual(rows[0].index(title), re.search(rf"\b{cell}\b", rows[1]).start(), title)
+            self.assertEqual(len(t.run("list", "-w").stdout.splitlines()[0].split()), 9)
+
+    def test_boot_tells_the_truth(self):
+        """A line that nothing reads binds nothing."""
+        def boot(t):
+            gpu, = t.json("list")["gpus"]
+            return t.run("list").stdout.splitlines()[1].split()[-2], gpu["at_boot"], gpu["boot_obstacle"]
+
+        rule, helper = "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "/usr/lib/udev/nvgrace-gpu"
+        with Tree() as t:
+            t.bound(G1)
+            self.assertEqual(boot(t), ("no", False, None))
+            t.package()
+            self.assertEqual(boot(t), ("no", False, None))
+            t.file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
+            self.assertEqual(boot(t), ("yes", True, None))
+            self.assertRegex(t.run("status", G1).stdout, r"at boot +bound, by /etc/nvgrace-gpu\.conf\.d/all\.conf:1")
+            (t.root / helper.lstrip("/")).unlink()
+            self.assertEqual(boot(t)[:2], ("blocked", False))
+            self.assertIn(f"{rule} is there, but the program {helper}", boot(t)[2])
+            self.assertRegex(t.run("status", G1).stdout, r"at boot +not bound, though .*all\.conf:1 wants it: /usr/lib")
+            t.package()
+            # Both ways of udev(7) to mask a rule.
+            t.link("/etc/udev/rules.d/60-nvgrace-gpu.rules", "/dev/null")
+            self.assertEqual(boot(t), ("blocked", False, "/etc/udev/rules.d/60-nvgrace-gpu.rules masks the udev rule"))
+            (t.root / "etc/udev/rules.d/60-nvgrace-gpu.rules").unlink()
+            t.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", b"")
+            self.assertEqual(boot(t)[0], "blocked")
+            t.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", "# the administrator's own")
+            self.assertEqual(boot(t)[0], "yes")
+            (t.root / rule.lstrip("/")).unlink()
+            self.assertEqual(boot(t)[0], "yes")
 
     def test_other_modes(self):
         with Tree() as t:
@@ -278,11 +352,49 @@ class Status(unittest.TestCase):
             t.bound(G1).file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem")
             document = t.json("status", G1)
             self.assertEqual(document["features"], ["iommufd", "pmd_pfnmap", "uncached_guest"])
-            self.assertEqual(document["own_bars"], [{"bar": 0, "start": "0x661000000000", "size": 16 << 20}])
+            self.assertEqual(document["own_bars"],
+                             [{"bar": 0, "start": "0x661000000000", "size": 16 << 20, "hidden": False}])
             self.assertEqual(document["iomem"],
                              [{"start": "0x4000000000", "end": "0x579fffffff", "name": "nvgrace-gpu usemem"}])
             t.file(f"/sys/bus/pci/drivers/{OURS}/features", "none")
             self.assertEqual(t.json("status", G1)["features"], [])
+
+    def test_hidden_bars(self):
+        """A guest sees the memory where the device has a BAR of its own: that is said."""
+        bars = "\n".join(["0x0000661000000000 0x0000661000ffffff 0x000000000014220c", "0x0 0x0 0x0",
+                          "0x0000662000000000 0x0000662000ffffff 0x000000000014220c", "0x0 0x0 0x0",
+                          "0x0000663000000000 0x0000663001ffffff 0x000000000014220c", "0x0 0x0 0x0"])
+        with Tree() as t:
+            t.bound(G1).device(G2, driver="vfio-pci")
+            for address in (G1, G2):
+                t.file(f"/sys/bus/pci/devices/{address}/resource", bars)
+            self.assertEqual([(b["bar"], b["hidden"]) for b in t.json("status", G1)["own_bars"]],
+                             [(0, False), (2, True), (4, True)])
+            self.assertEqual([b["hidden"] for b in t.json("status", G2)["own_bars"]], [False] * 3)
+            out = t.run("status", G1).stdout
+            self.assertRegex(out, r"BAR2 +16 MiB at 0x662000000000, the device's own; a guest sees resmem in its place\n")
+            self.assertRegex(out, r"BAR4 +32 MiB at 0x663000000000, the device's own; a guest sees usemem in its place\n")
+            self.assertRegex(out, r"BAR0 .*the device's own\n")
+            # Without the MIG defect, BAR2 is the device's own for the guest, too.
+            for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
+                (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
+            self.assertEqual([b["hidden"] for b in t.json("status", G1)["own_bars"]], [False, False, True])
+
+    def test_all(self):
+        """Without an address, all of them, each as it is with its own."""
+        with Tree() as t:
+            t.bound(G1).device(G2, group=13)
+            self.assertEqual(t.run("status").stdout, "\n".join(t.run("status", a).stdout for a in (G1, G2)))
+            document = t.json("status")
+            for one in document["gpus"]:
+                self.assertEqual({"schema": 1, "command": "status", **one}, t.json("status", one["gpu"]["address"]))
+            self.assertEqual([one["gpu"]["address"] for one in document["gpus"]], [G1, G2])
+        with Tree() as t:
+            done = t.run("status")
+            self.assertEqual((done.returncode, done.stdout), (0, ""))
+            self.assertIn("no supported GPU", done.stderr)
+            self.assertEqual(t.json("status")["gpus"], [])
 
     def test_unbound(self):
         with Tree() as t:
@@ -355,13 +467,60 @@ class Refusals(unittest.TestCase):
 
     def test_memory_online_by_nvidia(self):
         with Tree() as t:
-            t.device(G1, driver="nvidia").device(G2)
+            t.device(G1, driver="nvidia").device(G2).numa_node(0, 16, cpus="0-71").numa_node(4, 2048, 2049)
             t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node:  4\nStatus:  online")
-            t.file("/proc/iomem", "4000000000-57ffffffff : System RAM (NVIDIA)")
+            t.file("/proc/iomem", "80000000-87ffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
             error = self.refused(t, G1)
             self.assertIn("its memory is online as the host's own", error)
-            self.assertIn("node/node4/memory*/state", error)
+            self.assertIn("for s in /sys/devices/system/node/node4/memory*/state; do echo offline > $s; done", error)
             self.assertEqual(t.run("bind", "--dry-run", G2).returncode, 0)
+            # Only root is told addresses; the driver's word is enough.
+            t.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
+            (t.root / "sys/devices/system/memory/block_size_bytes").unlink()
+            self.assertIn("node/node4/memory*/state", self.refused(t, G1))
+
+    def no_command(self, t, *words):
+        """Nothing is said that would take memory offline which may be the host's own."""
+        error = self.refused(t, *(words or (G1,)))
+        self.assertNotIn("offline >", error)
+        self.assertNotIn("memory*", error)
+        self.assertIn("is online", error)
+        self.assertIn(f"nvgrace-gpu bind --boot-only {G1}", error)
+
+    def test_no_remedy_for_memory_that_may_be_the_hosts(self):
+        ranges = "80000000-87ffffff : System RAM\n4000000000-400fffffff : System RAM (NVIDIA)"
+        online = f"/proc/driver/nvidia/gpus/{G1}/numa_status"
+
+        def tree(t, *nodes):
+            t.device(G1).numa_node(0, 16, cpus="0-71").file("/proc/iomem", ranges)
+            for n, *blocks in nodes:
+                t.numa_node(n, *blocks)
+            return t
+
+        with Tree() as t:       # no node at all: no sysfs of them
+            self.no_command(t.device(G1).file("/proc/iomem", ranges))
+        with Tree() as t:       # nor a memory-only one
+            self.no_command(tree(t))
+        with Tree() as t:       # whose memory isn't what the range says: CXL's
+            self.no_command(tree(t, (1, 4096, 4097)))
+        with Tree() as t:       # or not all of it
+            self.no_command(tree(t, (1, 2048, 4097)))
+        with Tree() as t:       # several
+            self.no_command(tree(t, (1, 2048), (2, 2049)))
+        with Tree() as t:       # another GPU of NVIDIA's, which may have added it
+            tree(t, (1, 2048, 2049)).device("0001:01:00.0", "0x2330").file("/sys/bus/pci/devices/0001:01:00.0/class",
+                                                                           "0x030200")
+            self.no_command(t)
+        with Tree() as t:       # the driver names the host's own node
+            self.no_command(tree(t, (1, 2048, 2049)).file(online, "Node: 0\nStatus: online"))
+        with Tree() as t:       # none
+            self.no_command(tree(t, (1, 4096)).file(online, "Node: -1\nStatus: online"))
+        with Tree() as t:       # one that isn't there
+            self.no_command(tree(t).file(online, "Node: 7\nStatus: online"))
+        with Tree() as t:       # another GPU's, too
+            tree(t, (1, 2048, 2049)).file(online, "Node: 1\nStatus: online").device(G2)
+            t.file(f"/proc/driver/nvidia/gpus/{G2}/numa_status", "Node: 1\nStatus: online")
+            self.no_command(t)
 
     def test_memory_offline(self):
         with Tree() as t:
@@ -374,9 +533,7 @@ class Refusals(unittest.TestCase):
         with Tree() as t:
             t.device(G1)
             t.file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
-            for node, cpus, kib in ((0, "0-71", 5), (1, "", 98), (2, "", 0)):
-                t.file(f"/sys/devices/system/node/node{node}/cpulist", cpus)
-                t.file(f"/sys/devices/system/node/node{node}/meminfo", f"Node {node} MemTotal:       {kib} kB")
+            t.numa_node(0, 16, cpus="0-71").numa_node(1, 2048, 2049).numa_node(2, kib=0)
             error = self.refused(t, G1)
             self.assertIn("4000000000-57ffffffff, System RAM (NVIDIA)", error)
             self.assertIn("node/node1/memory*/state", error)
@@ -386,9 +543,22 @@ class Refusals(unittest.TestCase):
             t.device(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n100000000-1ffffffff : System RAM (kmem)")
             self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
 
+    def test_nothing_binds_at_boot(self):
+        """Without rule and helper, nothing is promised; unbinding and what is for now go on."""
+        with Tree() as t:
+            t.device(G1).file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
+            for word in ("--persist", "--boot-only"):
+                error = self.refused(t, word, G1)
+                self.assertIn("can't be bound at boot: there is no udev rule", error)
+                self.assertIn("install nvgrace-gpu-vfio-pci-dkms", error)
+                self.assertEqual(t.run("unbind", "--dry-run", word, G1).returncode, 0)
+            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
+            t.package()
+            self.assertEqual(t.run("bind", "--dry-run", "--persist", G1).returncode, 0)
+
     def test_configuration(self):
         with Tree() as t:
-            t.bound(G1).file("/etc/nvgrace-gpu.conf", f"# nothing\nignore {G1}")
+            t.package().bound(G1).file("/etc/nvgrace-gpu.conf", f"# nothing\nignore {G1}")
             self.assertIn("/etc/nvgrace-gpu.conf:2 says that it is to be ignored", self.refused(t, "--persist", G1))
             own = f"/etc/nvgrace-gpu.conf.d/{G1}.conf"
             t.file("/etc/nvgrace-gpu.conf").file(own, f"bind {G1}\nbind slot=4")
@@ -405,7 +575,7 @@ class Steps(unittest.TestCase):
 
     def test_bind(self):
         with Tree() as t:
-            t.device(G1, driver="nouveau")
+            t.package().device(G1, driver="nouveau")
             d = f"/sys/bus/pci/devices/{G1}"
             steps = [f"write {OURS} into {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/nouveau/unbind",
                      f"write {G1} into /sys/bus/pci/drivers_probe"]
@@ -443,7 +613,7 @@ class Steps(unittest.TestCase):
 
     def test_persisted_by_others(self):
         with Tree() as t:
-            t.bound(G1).file("/etc/nvgrace-gpu.conf.d/50-all.conf", "bind all")
+            t.package().bound(G1).file("/etc/nvgrace-gpu.conf.d/50-all.conf", "bind all")
             result, = t.json("bind", "--dry-run", "--persist", G1)["results"]
             self.assertEqual((result["boot"], result["steps"]), ("already-persisted", []))
             result, = t.json("unbind", "--dry-run", "--boot-only", G1)["results"]
@@ -453,9 +623,25 @@ class Steps(unittest.TestCase):
             self.assertEqual((result["boot"], result["steps"]),
                              ("still-persisted", [f"remove /etc/nvgrace-gpu.conf.d/{G1}.conf"]))
 
+    def test_changed(self):
+        """Whether something is, or would be, another than before."""
+        with Tree() as t:
+            t.package().bound(G1).device(G2, group=13)
+
+            def changed(*words, status=0):
+                document = t.json(words[0], "--dry-run", *words[1:], status=status)
+                self.assertEqual(document["changed"], any(r["changed"] for r in document["results"]))
+                return [r["changed"] for r in document["results"]]
+
+            self.assertEqual(changed("bind", G1, G2), [False, True])
+            self.assertEqual(changed("bind", "--persist", G1), [True])
+            self.assertEqual(changed("unbind", G1, G2), [True, False])
+            t.process(10, "qemu", "/dev/vfio/12")
+            self.assertEqual(changed("unbind", G1, status=4), [False])
+
     def test_initramfs(self):
         with Tree() as t:
-            t.bound(G1)
+            t.package().bound(G1)
             tools = "/usr/sbin/update-initramfs -u -k all"
             dracut = "/usr/bin/dracut --regenerate-all --force"
 
@@ -472,6 +658,9 @@ class Steps(unittest.TestCase):
             t.file("/usr/sbin/mkinitramfs")
             self.assertEqual(command(), tools)
             self.assertIsNone(command("--no-initramfs"))
+            done = t.run("bind", "-n", "--persist", "--no-initramfs", G1)
+            self.assertEqual((done.returncode, done.stderr), (0, "nvgrace-gpu: the initramfs would keep the old configuration "
+                                                             f'until you run "{tools}"\n'))
             t.file("/etc/nvgrace-gpu.conf", "bind all")
             self.assertIsNone(command())                # nothing changes
 
@@ -555,11 +744,170 @@ class Configuration(unittest.TestCase):
             self.assertIn("holds a NUL byte", t.run("list").stderr)
 
 
+class Takeover(unittest.TestCase):
+    """The rules of who uses a GPU, by the table that the udev helper is held to as well."""
+
+    def test_table(self):
+        for case in takeover.CASES:
+            with self.subTest(case.name), Tree() as t:
+                case.build(t.root)
+                done = t.run("bind", "--dry-run", takeover.GPU)
+                expected = {"taken": (0, ""), "in use": (4, "in use: "), "online": (4, "its memory is online")}
+                status, word = expected[case.verdict]
+                self.assertEqual(done.returncode, status, done.stdout + done.stderr)
+                self.assertIn(word, done.stderr)
+                if case.names:
+                    self.assertIn(case.names, done.stderr)
+
+
+class Links(unittest.TestCase):
+    """Links of a record lead to what is in the record, as they did on the host, and never to this machine."""
+
+    def build(self, t):
+        t.device(G1)
+        d = f"/sys/bus/pci/devices/{G1}"
+        secret = pathlib.Path(tempfile.mkdtemp(prefix="outside-"))
+        self.addCleanup(lambda: (secret.joinpath("numa_node").unlink(), secret.rmdir()))
+        (secret / "numa_node").write_text("7\n")
+        return d, secret
+
+    def node(self, t, **more):
+        document = json.loads(t.run("list", "--json", **more).stdout)
+        return document["gpus"][0]["numa_node"]
+
+    def check_all(self, **more):
+        with Tree() as t:
+            d, secret = self.build(t)
+            place = t.root / f"{d.lstrip('/')}/numa_node"
+            for target in (f"{secret}/numa_node", "../" * 40 + f"{secret}/numa_node"):
+                place.unlink()
+                place.symlink_to(target)
+                self.assertIsNone(self.node(t, **more), target)
+            # By a directory, too; and "..", at the root, stays there.
+            place.unlink()
+            place.symlink_to("../away/numa_node")
+            (place.parent.parent / "away").symlink_to(secret)
+            self.assertIsNone(self.node(t, **more))
+            # What an absolute link or one by many ".." meant on the host is in the tree.
+            t.file("/opt/node", "5")
+            for target in ("/opt/node", "../" * 40 + "opt/node", "//opt/./../opt/node"):
+                place.unlink()
+                place.symlink_to(target)
+                self.assertEqual(self.node(t, **more), 5, target)
+            # Of a circle there is no end.
+            place.unlink()
+            place.symlink_to("numa_node")
+            self.assertIsNone(self.node(t, **more))
+            # A whole directory by a link, as below /sys.
+            place.unlink()
+            place.write_text("3\n")
+            real = t.root / "sys/devices/pci0009:00"
+            real.mkdir(parents=True)
+            place.parent.rename(real / G1)
+            place.parent.symlink_to(f"/sys/devices/pci0009:00/{G1}")
+            self.assertEqual(self.node(t, **more), 3)
+            # The names in it, and whether it is there.
+            t.link("/sys/bus/pci/slots", str(secret))
+            t.link("/usr/lib/udev", "/")
+            self.assertEqual(t.run("status", G1, **more).returncode, 0)
+
+    def test_links(self):
+        self.check_all()
+
+    def test_without_openat2(self):
+        """Kernels before 5.6, and sandboxes."""
+        with tempfile.TemporaryDirectory() as directory:
+            program = pathlib.Path(directory, "no_openat2")
+            subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-o", program,
+                            pathlib.Path(__file__).with_name("no_openat2.c")], check=True)
+            for error in (errno.ENOSYS, errno.EPERM):
+                done = subprocess.run([program, str(error), "true"], check=False)
+                self.assertEqual(done.returncode, 0, "the program must be able to take the call away")
+                self.check_all(before=(program, str(error)))
+
+    def test_device_files_are_not_opened(self):
+        with Tree() as t:
+            t.device(G1)
+            (t.root / f"sys/bus/pci/devices/{G1}/numa_node").unlink()
+            t.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)        # as /dev/zero
+            self.assertIsNone(self.node(t))
+
+    def test_page_sizes(self):
+        """Arm's three; whatever else a record says, nothing divides by it."""
+        for text, tail in (("4096", 0x235), ("16384", 0x1235), ("65536", 0x1235), ("1", 0x235), ("3", 0x235),
+                           ("0", 0x235), ("8192", 0x235), ("18446744073709551615", 0x235), ("4096 x", 0x235)):
+            with Tree() as t:
+                t.bound(G1, resmem_size=0x50001235).file("/answers/page-size", text)
+                pieces = t.json("status", G1)["memory_map"]
+                self.assertEqual([p["size"] for p in pieces if not p["mappable"]], [tail], text)
+                self.assertIn(t.run("doctor").returncode, (0, 6, 7), text)
+
+
+class Wait(unittest.TestCase):
+    def wait(self, t, *words):
+        return t.run("wait", "--timeout=0", *words)
+
+    def test_bound_and_ready(self):
+        with Tree() as t:
+            t.bound(G1).device(G2, group=13)
+            done = self.wait(t, G1)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"{G1}: bound and ready\n", ""))
+            done = self.wait(t, G1, G2)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertEqual(done.stderr, f'nvgrace-gpu: {G2}: not bound to a driver; see "nvgrace-gpu doctor {G2}"\n')
+
+    def test_what_is_not_enough(self):
+        with Tree() as t:
+            t.bound(G1, readiness="failed").device(G2, driver="nouveau", group=13)
+            self.assertIn("its memory is not ready", self.wait(t, G1).stderr)
+            self.assertIn("bound to nouveau", self.wait(t, G2).stderr)
+            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", "unknown")
+            self.assertEqual(self.wait(t, G1).returncode, 0)
+            # The link to the driver is there before its bind has ended.
+            (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode").unlink()
+            self.assertIn("its binding has not ended", self.wait(t, G1).stderr)
+            # The kernel's own driver has none of these files.
+            (t.root / f"sys/bus/pci/drivers/{OURS}/features").unlink()
+            self.assertEqual(self.wait(t, G1).returncode, 0)
+
+    def test_all_are_those_of_the_configuration(self):
+        with Tree() as t:
+            t.bound(G1).device(G2, group=13)
+            self.assertEqual(self.wait(t, "--all").stdout, "the configuration binds no GPU that is there\n")
+            t.file("/etc/nvgrace-gpu.conf", f"bind {G1}\nbind 0029:01:00.0")
+            self.assertEqual(self.wait(t, "--all").stdout, f"{G1}: bound and ready\n")
+            t.file("/etc/nvgrace-gpu.conf.d/x.conf", "bind all")
+            self.assertEqual(self.wait(t, "--all").returncode, 1)
+            t.file("/etc/nvgrace-gpu.conf.d/y.conf", f"ignore {G2}")
+            self.assertEqual(self.wait(t, "--all").returncode, 0)
+
+    def test_it_waits(self):
+        """Until it is so, with time to spare."""
+        with Tree() as t:
+            t.bound(G1)
+            mode = t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode"
+            mode.rename(t.root / "mode")
+            process = subprocess.Popen([build(sanitized=True), "--root", t.root, "wait", "--timeout=600", G1],
+                                       stdout=subprocess.PIPE, text=True)
+            with self.assertRaises(subprocess.TimeoutExpired):
+                process.wait(1)
+            (t.root / "mode").rename(mode)
+            self.assertEqual(process.communicate(timeout=120)[0], f"{G1}: bound and ready\n")
+            self.assertEqual(process.returncode, 0)
+
+    def test_it_gives_up(self):
+        with Tree() as t:
+            t.device(G1)
+            done = t.run("wait", "-t", "1", G1)
+            self.assertEqual(done.returncode, 1)
+
+
 class Garbage(unittest.TestCase):
     """Whatever the files hold, or if they aren't there: an answer, and no finding of the sanitizers."""
 
     COMMANDS = (["list"], ["list", "--json"], ["status", G1], ["status", "--json", G1], ["bind", "-n", "--persist", G1],
-                ["unbind", "-n", "--persist", G1], ["bind", "-n", "--all", "--json"])
+                ["unbind", "-n", "--persist", G1], ["bind", "-n", "--all", "--json"], ["status"],
+                ["wait", "--timeout=0", G1])
 
     def whole(self, t):
         t.bound(G1).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")

@@ -141,6 +141,85 @@ COMMANDS = {
         wait $pid
         echo "first: $?"
         state a""",
+    # What udev runs, on a real kernel: it puts things back, and goes on where it was cut short.
+    "helper-restores": """
+        modprobe vfio-pci
+        bind zero vfio-pci
+        /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
+        echo "rc: $?"
+        state zero
+        # The rule writes the override before it asks the helper.
+        echo nvgrace_gpu_vfio_pci >$devices/$(gpu zero)/driver_override
+        /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
+        echo "rc: $?"
+        state zero
+        unbind zero""",
+    "helper-refuses": """
+        modprobe vfio-pci
+        bind b vfio-pci
+        hold $(group b)
+        /usr/lib/udev/nvgrace-gpu bind $(gpu b)
+        echo "rc: $?"
+        state b
+        let_go
+        /usr/lib/udev/nvgrace-gpu bind $(gpu b)
+        echo "rc: $?"
+        state b
+        dmesg | grep -c "nvgrace-gpu: $(gpu b): bound to nvgrace_gpu_vfio_pci (was vfio-pci)" | sed 's/^/logged: /'
+        run unbind $(gpu b)""",
+    "cut-short": f"""
+        run unbind $(gpu a)
+        host ready a 8000
+        /usr/lib/udev/nvgrace-gpu bind $(gpu a) &
+        first=$!
+        # The link to the driver is there while the driver waits.
+        until [ -e $devices/$(gpu a)/driver ]; do usleep 10000; done
+        /usr/lib/udev/nvgrace-gpu bind $(gpu a) &
+        second=$!
+        # Long enough for it to have seen that; if not, it has less to do.
+        sleep 2
+        # Nor does the tool call it bound by then.
+        $nvgrace bind $(gpu a) >/tmp/third &
+        third=$!
+        sleep 1
+        kill -KILL $first
+        wait $first
+        wait $second
+        echo "rc: $?"
+        wait $third
+        echo "rc: $?"
+        sed 's/^/third: /' /tmp/third
+        state a
+        cat $devices/$(gpu a)/nvgrace_gpu/mode | sed 's/^/mode: /'""",
+    "wait": """
+        run unbind $(gpu a)
+        run wait --timeout=0 $(gpu a)
+        host ready a 3000
+        $nvgrace bind $(gpu a) >/dev/null 2>&1 &
+        pid=$!
+        run wait $(gpu a)
+        state a
+        wait $pid
+        echo "first: $?" """,
+    "logged": """
+        syslogd -n -O /tmp/messages -l 8 &
+        syslogd=$!
+        until [ -S /dev/log ] || [ -L /dev/log ]; do usleep 10000; done
+        run unbind $(gpu a)
+        run bind --dry-run $(gpu a)
+        run bind $(gpu a)
+        run bind $(gpu zero)
+        # What it has been sent it writes before it ends.
+        until grep -q "bind $(gpu zero)" /tmp/messages; do usleep 10000; done
+        kill $syslogd
+        wait $syslogd
+        sed 's/^/log: /' /tmp/messages""",
+    "no-rule": """
+        mv /usr/lib/udev/rules.d/60-nvgrace-gpu.rules /tmp
+        run bind --persist $(gpu b)
+        state b
+        ls -A /etc/nvgrace-gpu.conf.d 2>/dev/null | sed 's/^/left: /'
+        mv /tmp/60-nvgrace-gpu.rules /usr/lib/udev/rules.d/""",
     "persist": """
         mkdir -p /etc /usr/sbin /usr/share/initramfs-tools/hooks
         printf '#!/bin/sh\\necho "$0 $*" >>/tmp/initramfs; exit $(cat /tmp/initramfs-status)\\n' \\
@@ -214,6 +293,9 @@ class InMachine(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             files = common.installed(kernel, directory)
             files["/tests/holder"] = f"{directory}/holder"
+            udev = common.PROJECT / "scripts/udev"
+            files["/usr/lib/udev/nvgrace-gpu"] = str(udev / "nvgrace-gpu")
+            files["/usr/lib/udev/rules.d/60-nvgrace-gpu.rules"] = str(udev / "60-nvgrace-gpu.rules")
             subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", files["/tests/holder"],
                             HERE / "holder.c"], check=True)
             with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S,
@@ -292,7 +374,7 @@ class InMachine(unittest.TestCase):
                                        "base": hex(self.base["a"] + 0x60000000)})
         self.assertEqual(a["holders"], [])
         row = next(line for line in self.lines("list", "out") if line.startswith(self.pci["a"]))
-        self.assertRegex(row, r"1\.50 GiB +1\.25 GiB +no +bound$")
+        self.assertRegex(row, r"1\.50 GiB +no +bound$")
 
     def test_status(self):
         self.assertEqual(self.codes("status"), [0, 0])
@@ -359,6 +441,47 @@ class InMachine(unittest.TestCase):
         self.assertEqual(self.lines("locked", "first"), ["0"])
         self.assertEqual(self.states("locked"), [("a", DRIVER, DRIVER)])
 
+    def test_helper_restores(self):
+        self.assertEqual(self.codes("helper-restores"), [1, 1])
+        self.assertEqual(self.states("helper-restores"), [("zero", "vfio-pci", "vfio-pci")] * 2)
+        self.assertIn("did not take it, and it is left to vfio-pci", self.result.output("helper-restores"))
+
+    def test_helper_refuses(self):
+        """What vfio-pci has is taken, unless a process has it open."""
+        self.assertEqual(self.codes("helper-refuses"), [1, 0, 0])
+        pid = self.lines("helper-refuses", "holder")[0]
+        self.assertRegex(self.result.output("helper-refuses"), rf"left to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
+        self.assertEqual(self.states("helper-refuses"), [("b", "vfio-pci", "vfio-pci"), ("b", DRIVER, DRIVER)])
+        self.assertEqual(self.lines("helper-refuses", "logged"), ["1"])
+
+    def test_cut_short(self):
+        self.assertEqual(self.codes("cut-short"), [0, 0, 0])
+        self.assertRegex(self.text("cut-short", "third"), "is bound to .* already|bound to ")
+        self.assertEqual(self.states("cut-short"), [("a", DRIVER, DRIVER)])
+        self.assertEqual(self.lines("cut-short", "mode"), ["carve-out"])
+
+    def test_wait(self):
+        self.assertEqual(self.codes("wait"), [0, 1, 0])
+        self.assertIn(f"{self.pci['a']}: bound and ready", self.text("wait", "out"))
+        self.assertEqual(self.states("wait"), [("a", DRIVER, DRIVER)])
+        self.assertEqual(self.lines("wait", "first"), ["0"])
+
+    def test_log(self):
+        """A line for each change, and for each that failed; none for what was only planned."""
+        a, zero = self.pci["a"], self.pci["zero"]
+        lines = [line for line in self.lines("logged", "log") if "nvgrace-gpu[" in line]
+        self.assertEqual(len(lines), 3, lines)
+        self.assertRegex(lines[0], rf"daemon\.notice .*unbind {re.escape(a)} by uid 0: unbound; now without a driver")
+        self.assertIn(f"bind {a} by uid 0: bound to {DRIVER}", lines[1])
+        self.assertRegex(lines[2], rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} did not take it")
+
+    def test_no_rule(self):
+        """Nothing is promised that nothing keeps."""
+        self.assertEqual(self.codes("no-rule"), [4])
+        self.assertIn("can't be bound at boot: there is no udev rule", self.text("no-rule", "err"))
+        self.assertEqual(self.states("no-rule"), [("b", "", "(null)")])
+        self.assertEqual(self.lines("no-rule", "left"), [])
+
     def test_persist(self):
         a, b = self.pci["a"], self.pci["b"]
         output = self.result.output("persist")
@@ -372,6 +495,8 @@ class InMachine(unittest.TestCase):
                          [(a, "unbound", "removed"), (b, "unbound", "removed")])
         self.assertEqual(document["initramfs"], {"command": "/usr/sbin/update-initramfs -u -k all", "exit_status": 0})
         self.assertEqual(self.lines("persist", "left"), [])
+        self.assertIn('the initramfs keeps the old configuration until you run "/usr/sbin/update-initramfs -u -k all"',
+                      self.text("persist", "err"))
         # Not for what was persisted already, nor with --no-initramfs; once for both.
         self.assertEqual(self.lines("persist", "initramfs"), ["/usr/sbin/update-initramfs -u -k all"] * 2)
 
@@ -380,7 +505,7 @@ class InMachine(unittest.TestCase):
         self.assertEqual(self.codes("persist-fails"), [1, 1, 0, 0, 1, 4, 4])
         self.assertEqual(self.lines("persist-fails", "left"), [])
         error = self.text("persist-fails", "err")
-        self.assertIn("/usr/sbin/update-initramfs ended with 3", error)
+        self.assertIn("can't update the initramfs: /usr/sbin/update-initramfs exited with 3", error)
         self.assertIn(f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
                       f'line, or add "ignore {a}"', error)
         self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 says that it is to be ignored at boot", error)

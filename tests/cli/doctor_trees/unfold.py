@@ -65,7 +65,7 @@ def parse(path):
             host.steps.append(("directory", match[1], None))
         elif match := re.fullmatch(r"- (/\S+)", line):
             host.steps.append(("nothing", match[1], None))
-        elif match := re.fullmatch(r"expect ([\w-]+) (good|unknown|warning|bad)(?: ([0-9a-f:.]+))?(?: ~ (.+))?", line):
+        elif match := re.fullmatch(r"expect ([\w-]+) (good|unknown|note|warning|bad)(?: ([0-9a-f:.]+))?(?: ~ (.+))?", line):
             host.expected.append(Expectation(*match.groups()))
         elif match := re.fullmatch(r"never ([\w-]+)", line):
             host.never.append(match[1])

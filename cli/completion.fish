@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# fish completion for nvgrace-gpu(8), installed as
+# /usr/share/fish/vendor_completions.d/nvgrace-gpu.fish; fish loads it when that command is
+# completed. tests/cli/test_text.py holds it against --help.
+
+set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait help version
+
+# The command on the line, or nothing.
+function __nvgrace_gpu_command
+    set -l words (commandline -opc)
+    set -e words[1]
+    while set -q words[1]
+        switch $words[1]
+            case -R --root
+                set -e words[1]
+            case '-*'
+            case '*'
+                echo $words[1]
+                return 0
+        end
+        set -e words[1]
+    end
+    return 1
+end
+
+# Whether it is one of these.
+function __nvgrace_gpu_in
+    contains -- (__nvgrace_gpu_command; or echo none) $argv
+end
+
+# The GPUs of which the command could make something, by the program's own word.
+function __nvgrace_gpu_addresses
+    set -l words (commandline -opc)
+    set -l root
+    for i in (seq 2 (count $words))
+        switch $words[$i]
+            case -R --root
+                set root --root $words[(math $i + 1)]
+            case '--root=*'
+                set root $words[$i]
+        end
+    end
+    $words[1] $root list 2>/dev/null | string match -r '^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]'
+end
+
+complete -c nvgrace-gpu -f
+complete -c nvgrace-gpu -s '?' -l help -d 'Print help'
+complete -c nvgrace-gpu -l usage -d 'Print the options, briefly'
+complete -c nvgrace-gpu -s V -l version -d 'Print the version'
+
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -s R -l root -x -a '(__fish_complete_directories)' -d 'Read a recorded tree'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a list -d 'Show every supported GPU'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a bind -d 'Bind GPUs, now or at every boot'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a unbind -d 'Undo that'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a status -d 'Draw the memory map of a GPU'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a doctor -d 'Find out what is wrong'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a metrics -d 'Print OpenMetrics text'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a wait -d 'Wait until GPUs are bound and ready'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a help -d 'Print help'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a version -d 'Print the version'
+
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in help' -a "$__nvgrace_gpu_commands"
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait' -a '(__nvgrace_gpu_addresses)'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in list bind unbind status doctor' -s j -l json -d 'Print JSON'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in list' -s w -l wide -d 'All columns'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind wait' -s a -l all -d 'Every GPU'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -s p -l persist -d 'Also at every boot'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -l boot-only -d 'Only at every boot'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -l no-initramfs -d 'Leave the initramfs as it is'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -s n -l dry-run -d 'Only print the steps'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in unbind' -l no-probe -d 'Leave it without a driver'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in status' -s w -l watch -d 'Again and again'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s q -l quiet -d 'Only what is warning or bad'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s r -l record -x -a '(__fish_complete_directories)' -d 'Write all that was read'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -l fail-on -x -a 'bad warning' -d 'Which verdict fails'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics' -s o -l output -r -F -d 'Write to a file'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in wait' -s t -l timeout -x -d 'Give up after seconds'

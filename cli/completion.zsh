@@ -1,0 +1,81 @@
+#compdef nvgrace-gpu
+# SPDX-License-Identifier: GPL-2.0-only
+# zsh completion for nvgrace-gpu(8), installed as /usr/share/zsh/vendor-completions/_nvgrace-gpu; zsh
+# loads it when that command is completed. tests/cli/test_text.py holds it against --help.
+
+# The GPUs of which the command could make something, by the program's own word.
+_nvgrace_gpu_addresses() {
+	local -a found root
+	[[ -z $tree ]] || root=(--root ${(Q)tree})
+	found=(${${(f)"$(_call_program addresses ${(q)service_path} $root list 2>/dev/null)"}%% *})
+	found=(${(M)found:#*:*:*.*})
+	compadd -a found
+}
+
+_nvgrace_gpu() {
+	local curcontext=$curcontext state line service_path=$words[1] tree
+	local -A opt_args
+	local -a commands common json boot
+	commands=(
+		'list:show every supported GPU'
+		'bind:bind GPUs, now or at every boot'
+		'unbind:undo that'
+		'status:draw the memory map of a GPU'
+		'doctor:find out what is wrong'
+		'metrics:print OpenMetrics text'
+		'wait:wait until GPUs are bound and ready'
+		'help:print help'
+		'version:print the version'
+	)
+	common=(
+		'(-? --help)'{-\?,--help}'[print help]'
+		'--usage[print the options, briefly]'
+		'(-V --version)'{-V,--version}'[print the version]'
+	)
+	json=('(-j --json)'{-j,--json}'[print JSON]')
+	boot=(
+		'(-a --all)'{-a,--all}'[every GPU]'
+		'(-p --persist)'{-p,--persist}'[also at every boot]'
+		'--boot-only[only at every boot]'
+		'--no-initramfs[leave the initramfs as it is]'
+		'(-n --dry-run)'{-n,--dry-run}'[only print the steps]'
+		'*:address:_nvgrace_gpu_addresses'
+	)
+
+	_arguments -C $common \
+		'(-R --root)'{-R,--root=}'[read a recorded tree]:directory:_files -/' \
+		'1:command:->command' '*::argument:->argument' && return
+	# The next call of _arguments forgets it.
+	tree=${opt_args[-R]:-${opt_args[--root]:-}}
+	case $state in
+	command)
+		_describe -t commands command commands
+		;;
+	argument)
+		case $line[1] in
+		list) _arguments $common $json '(-w --wide)'{-w,--wide}'[all columns]' ;;
+		bind) _arguments $common $json $boot ;;
+		unbind) _arguments $common $json $boot '--no-probe[leave it without a driver]' ;;
+		status)
+			_arguments $common $json '(-w --watch)'{-w,--watch=-}'[again and again]::seconds:' \
+				'1:address:_nvgrace_gpu_addresses'
+			;;
+		doctor)
+			_arguments $common $json '(-q --quiet)'{-q,--quiet}'[only what is warning or bad]' \
+				'(-r --record)'{-r,--record=}'[write all that was read]:directory:_files -/' \
+				'--fail-on=[which verdict fails]:verdict:(bad warning)' \
+				'*:address:_nvgrace_gpu_addresses'
+			;;
+		metrics) _arguments $common '(-o --output)'{-o,--output=}'[write to a file]:file:_files' ;;
+		wait)
+			_arguments $common '(-a --all)'{-a,--all}'[every GPU that is bound at boot]' \
+				'(-t --timeout)'{-t,--timeout=}'[give up after seconds]:seconds:' \
+				'*:address:_nvgrace_gpu_addresses'
+			;;
+		help) _describe -t commands command commands ;;
+		esac
+		;;
+	esac
+}
+
+_nvgrace_gpu "$@"

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Findings that the administrator has accepted, so that monitoring stays quiet until something else
+ * turns up. Owns the reading of the file that names them; called by doctor.c after all checks. A
+ * line is
+ *
+ *	FINDING VERDICT [ADDRESS|host]
+ *
+ * and accepts this finding up to that verdict, so that what was a warning still counts when it
+ * becomes bad.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "doctor.h"
+
+static const char forms[] =
+	"FINDING VERDICT, such as \"qemu warning\", and perhaps an address or \"host\"";
+
+static bool for_device(const char *device, const struct finding *f)
+{
+	return !device || !strcasecmp(device, f->device ? f->device : "host");
+}
+
+/* Whether the findings of this device, an address or NULL, were to be made. */
+static bool was_checked(const char *device, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (!device || !strcasecmp(device, "host") || !strcasecmp(device, addresses[i]))
+			return device != NULL;
+	return !count;
+}
+
+/* Returns how many findings this line is for. */
+static size_t accept(struct doctor *d, unsigned int number, const char *id, enum verdict verdict,
+		     const char *device)
+{
+	size_t i, found = 0;
+
+	for (i = 0; i < d->count; i++) {
+		struct finding *f = &d->findings[i];
+
+		if (strcmp(f->id, id) || !for_device(device, f) || f->verdict < WARNING ||
+		    f->verdict > verdict)
+			continue;
+		found++;
+		if (!f->accepted)
+			f->accepted = xasprintf(ACCEPT_FILE ":%u", number);
+	}
+	return found;
+}
+
+void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	char *text = host_read(d->h, NULL, ACCEPT_FILE), *line, *id, *word, *device, *more, *save;
+	unsigned int number = 0;
+	size_t lines = 0, bad = 0;
+	const char *rest = text;
+	struct finding *f;
+
+	if (!text) {
+		if (host_absent())
+			return;
+		f = finding(d, "accepted", WARNING, NULL, ACCEPT_FILE " can't be read");
+		because(f, "%s", strerror(errno));
+		remedy(f, "make it a file of lines %s", forms);
+		return;
+	}
+	while ((line = next_line(&rest))) {
+		enum verdict verdict;
+
+		number++;
+		line[strcspn(line, "#")] = 0;
+		id = strtok_r(line, " \t\r", &save);
+		word = id ? strtok_r(NULL, " \t\r", &save) : NULL;
+		device = word ? strtok_r(NULL, " \t\r", &save) : NULL;
+		more = device ? strtok_r(NULL, " \t\r", &save) : NULL;
+		if (!id) {
+			free(line);
+			continue;
+		}
+		lines++;
+		verdict = !word || more ? GOOD : !strcmp(word, "bad") ? BAD :
+			  !strcmp(word, "warning") ? WARNING : GOOD;
+		if (verdict == GOOD) {
+			bad++;
+			f = finding(d, "accepted", WARNING, NULL, ACCEPT_FILE ":%u is ignored",
+				    number);
+			because(f, "its form is not %s", forms);
+			remedy(f, "correct or remove it");
+		} else if (!accept(d, number, id, verdict, device) &&
+			   was_checked(device, addresses, count)) {
+			bad++;
+			f = finding(d, "accepted", NOTE, NULL,
+				    ACCEPT_FILE ":%u accepts nothing", number);
+			because(f, "there is no finding %s, worse than a note and no worse than %s%s%s",
+				id, word, device ? ", of " : "", device ? device : "");
+			remedy(f, "remove the line if it is no longer needed");
+		}
+		free(line);
+	}
+	if (!bad)
+		finding(d, "accepted", GOOD, NULL, "%zu line%s of " ACCEPT_FILE, lines,
+			lines == 1 ? "" : "s");
+	free(text);
+}

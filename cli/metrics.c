@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu metrics": what a monitoring system wants to know of the GPUs, in the text format of
+ * OpenMetrics 1.0. Called by main.c.
+ *
+ * node_exporter's textfile collector and promtool read the older Prometheus format. What is printed
+ * is both: gauges are the same in the two, but a counter's family is called "x" in the one and
+ * "x_total" in the other, so that counters have no type here. The rest is a comment in the older one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "doctor.h"
+#include "survey.h"
+
+static const char doc[] =
+	"Print the state of all supported GPUs and the number of doctor's findings as OpenMetrics "
+	"text, for a monitoring system.\v"
+	"For node_exporter's textfile collector, run it regularly with --output=FILE, where FILE is "
+	"in the collector's directory and ends in .prom. Run it as root: others don't see all "
+	"processes, nor where memory is online.";
+
+static const struct argp_option options[] = {
+	{ "output", 'o', "FILE", 0,
+	  "Write to FILE, which is replaced as a whole, instead of standard output", 0 },
+	{ }
+};
+
+struct arguments {
+	const char *output;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case 'o':
+		a->output = arg;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+/* ---- the format ------------------------------------------------------------------------------ */
+
+#define PREFIX "nvgrace_gpu_"
+
+/* type may be NULL, as may unit. */
+static void family(FILE *out, const char *name, const char *type, const char *unit,
+		   const char *help)
+{
+	fprintf(out, "# HELP " PREFIX "%s %s\n", name, help);
+	if (type)
+		fprintf(out, "# TYPE " PREFIX "%s %s\n", name, type);
+	if (unit)
+		fprintf(out, "# UNIT " PREFIX "%s %s\n", name, unit);
+}
+
+/* Begins a sample; labels are pairs of name and value, NULL at the end. */
+static void sample(FILE *out, const char *name, const char *const *labels, uint64_t value)
+{
+	const char *c, *between = "{";
+
+	fprintf(out, PREFIX "%s", name);
+	for (; labels[0]; labels += 2) {
+		fprintf(out, "%s%s=\"", between, labels[0]);
+		for (c = labels[1] ? labels[1] : ""; *c; c++) {
+			if (*c == '"' || *c == '\\')
+				fputc('\\', out);
+			/* Whatever isn't printable has become '?' when it was read. */
+			fputc(*c, out);
+		}
+		fputc('"', out);
+		between = ",";
+	}
+	fprintf(out, "%s %llu\n", *between == ',' ? "}" : "", (unsigned long long)value);
+}
+
+#define SAMPLE(out, name, value, ...) \
+	sample(out, name, (const char *const[]){ __VA_ARGS__, NULL }, value)
+
+/* A sample of each word, 1 for the one that is the state. */
+static void states(FILE *out, const char *name, const char *address, const char *label,
+		   const char *const *words, const char *state)
+{
+	bool known = false;
+
+	for (; *words; words++) {
+		known |= !strcmp(*words, state);
+		SAMPLE(out, name, !strcmp(*words, state), "address", address, label, *words);
+	}
+	if (!known)
+		SAMPLE(out, name, 1, "address", address, label, state);
+}
+
+/* ---- the values ------------------------------------------------------------------------------ */
+
+static void print_infos(FILE *out, struct survey *s)
+{
+	size_t i;
+
+	family(out, "tool_info", "gauge", NULL, "The version of this program.");
+	SAMPLE(out, "tool_info", 1, "version", VERSION);
+	family(out, "device_info", "gauge", NULL, "A supported GPU, its driver and its state.");
+	for (i = 0; i < s->gpus.count; i++) {
+		const struct gpu *gpu = &s->gpus.gpu[i];
+
+		SAMPLE(out, "device_info", 1, "address", gpu->address, "product", gpu->product,
+		       "driver", gpu->driver, "mode", gpu_mode_name(gpu->mode), "state",
+		       survey_state(s, gpu));
+	}
+}
+
+static void print_flags(FILE *out, struct survey *s)
+{
+	size_t i, count;
+
+	family(out, "bound", "gauge", NULL, "Whether " DRIVER_NAME " has the GPU.");
+	for (i = 0; i < s->gpus.count; i++)
+		SAMPLE(out, "bound", s->gpus.gpu[i].ours, "address", s->gpus.gpu[i].address);
+	family(out, "ready", "gauge", NULL,
+	       "Whether its memory has been found trained since the last reset or low power.");
+	for (i = 0; i < s->gpus.count; i++)
+		SAMPLE(out, "ready", s->gpus.gpu[i].readiness &&
+		       !strcmp(s->gpus.gpu[i].readiness, "ready"),
+		       "address", s->gpus.gpu[i].address);
+	family(out, "in_use", "gauge", NULL, "Whether a process has the GPU open.");
+	for (i = 0; i < s->gpus.count; i++) {
+		free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
+		/* No process among some says nothing of the others. */
+		if (count || s->files.complete)
+			SAMPLE(out, "in_use", !!count, "address", s->gpus.gpu[i].address);
+	}
+	family(out, "memory_online", "gauge", NULL,
+	       "Whether its memory is System RAM of this host, so that it can't be bound.");
+	for (i = 0; i < s->gpus.count; i++)
+		SAMPLE(out, "memory_online", survey_online(s, &s->gpus.gpu[i]).online, "address",
+		       s->gpus.gpu[i].address);
+	family(out, "bound_at_boot", "gauge", NULL, "Whether the next boots will bind the GPU.");
+	for (i = 0; i < s->gpus.count; i++)
+		SAMPLE(out, "bound_at_boot", survey_boots(s, &s->gpus.gpu[i]), "address",
+		       s->gpus.gpu[i].address);
+}
+
+static void print_states(FILE *out, struct survey *s)
+{
+	static const char *const readiness[] = { "ready", "unknown", "failed", NULL };
+	static const char *const scrub[] = {
+		"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
+	};
+	size_t i;
+	char *state;
+
+	family(out, "readiness", "gauge", NULL, "What the driver says of its memory's readiness.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].readiness)
+			states(out, "readiness", s->gpus.gpu[i].address, "readiness", readiness,
+			       s->gpus.gpu[i].readiness);
+	family(out, "scrub_state", "gauge", NULL,
+	       "What the driver says of the clearing of its memory.");
+	for (i = 0; i < s->gpus.count; i++) {
+		state = host_line(s->host, PCI_DEVICES "/%s/nvgrace_gpu/scrub_state",
+				  s->gpus.gpu[i].address);
+		if (state && *state)
+			states(out, "scrub_state", s->gpus.gpu[i].address, "scrub_state", scrub,
+			       state);
+		free(state);
+	}
+}
+
+static void print_sizes(FILE *out, struct survey *s)
+{
+	size_t i;
+
+	family(out, "usemem_bytes", "gauge", "bytes", "The cacheable part of its memory.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].usemem_size != GPU_UNKNOWN)
+			SAMPLE(out, "usemem_bytes", s->gpus.gpu[i].usemem_size, "address",
+			       s->gpus.gpu[i].address);
+	family(out, "resmem_bytes", "gauge", "bytes", "The non-cacheable part of its memory.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].resmem_size != GPU_UNKNOWN)
+			SAMPLE(out, "resmem_bytes", s->gpus.gpu[i].resmem_size, "address",
+			       s->gpus.gpu[i].address);
+}
+
+/* A count of the driver's own; drivers that have no such file say nothing. */
+static void print_count(FILE *out, struct survey *s, const char *file, const char *help)
+{
+	char *name = xasprintf("%s_total", file);
+	uint64_t value;
+	size_t i;
+
+	family(out, name, NULL, NULL, help);
+	for (i = 0; i < s->gpus.count; i++)
+		if (!host_u64(s->host, &value, PCI_DEVICES "/%s/nvgrace_gpu/%s",
+			      s->gpus.gpu[i].address, file))
+			SAMPLE(out, name, value, "address", s->gpus.gpu[i].address);
+	free(name);
+}
+
+static void print_counters(FILE *out, struct survey *s)
+{
+	static const char *const severities[] = { "fatal", "nonfatal" };
+	uint64_t value;
+	size_t i, k;
+
+	family(out, "pci_uncorrected_errors_total", NULL, NULL,
+	       "Uncorrected PCIe errors (AER) since boot.");
+	for (i = 0; i < s->gpus.count; i++)
+		for (k = 0; k < ARRAY_SIZE(severities); k++)
+			if (!gpu_pci_errors(s->host, s->gpus.gpu[i].address, severities[k],
+					    &value))
+				SAMPLE(out, "pci_uncorrected_errors_total", value, "address",
+				       s->gpus.gpu[i].address, "severity", severities[k]);
+	print_count(out, s, "resets", "Resets since the GPU was bound.");
+	print_count(out, s, "waits", "Waits for its memory since the GPU was bound.");
+}
+
+static void count_findings(FILE *out, const struct doctor *d, const char *device)
+{
+	uint64_t sums[VERDICTS] = { };
+	size_t i;
+
+	for (i = 0; i < d->count; i++) {
+		const struct finding *f = &d->findings[i];
+
+		if (!strcmp(f->device ? f->device : "host", device) && !f->accepted)
+			sums[f->verdict]++;
+	}
+	for (i = 0; i < VERDICTS; i++)
+		SAMPLE(out, "findings", sums[i], "device", device, "verdict", verdict_name(i));
+}
+
+static void print_findings(FILE *out, const struct doctor *d)
+{
+	uint64_t accepted = 0;
+	size_t i;
+
+	family(out, "findings", "gauge", NULL,
+	       "Findings of the doctor that are not accepted, by verdict.");
+	count_findings(out, d, "host");
+	for (i = 0; i < d->gpus.count; i++)
+		count_findings(out, d, d->gpus.gpu[i].address);
+	for (i = 0; i < d->count; i++)
+		accepted += !!d->findings[i].accepted;
+	family(out, "accepted_findings", "gauge", NULL,
+	       "Warnings and worse of the doctor that " ACCEPT_FILE " accepts.");
+	fprintf(out, PREFIX "accepted_findings %llu\n", (unsigned long long)accepted);
+}
+
+static void print_all(FILE *out, struct host *h)
+{
+	struct doctor d = { .h = h };
+	struct survey s;
+
+	doctor_look(&d, NULL, 0);
+	survey_read(h, &s);
+	print_infos(out, &s);
+	print_flags(out, &s);
+	print_states(out, &s);
+	print_sizes(out, &s);
+	print_counters(out, &s);
+	print_findings(out, &d);
+	fputs("# EOF\n", out);
+	survey_free(&s);
+	doctor_end(&d);
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+/* What reads the file never sees half of it. */
+static int write_output(const char *file, struct host *h)
+{
+	char *temporary = xasprintf("%s.XXXXXX", file);
+	int fd = mkostemp(temporary, O_CLOEXEC), rc = EXIT_OK;
+	FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
+	bool good = out;
+
+	if (good) {
+		print_all(out, h);
+		good = !fchmod(fd, 0644) && !fflush(out) && !ferror(out) && !fsync(fd);
+		good = !fclose(out) && good && !rename(temporary, file);
+	}
+	if (!good) {
+		complain(NULL, "--output=%s: %s", file, strerror(errno));
+		if (fd >= 0)
+			unlink(temporary);
+		rc = EXIT_FAILED;
+	}
+	free(temporary);
+	return rc;
+}
+
+int cmd_metrics(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
+	struct arguments a = { };
+
+	parse_options(&argp, argc, argv, &a);
+	if (a.output)
+		return write_output(a.output, h);
+	print_all(stdout, h);
+	return EXIT_OK;
+}

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu metrics: what it prints is OpenMetrics by promtool and by Prometheus's own parser, and true.
+
+    scripts/toolbox run -- tests/cli/test_metrics.py
+
+tests/cli/run calls this.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
+import unfold  # noqa: E402  (needs the path above)
+from common import PROJECT, build, main, run  # noqa: E402
+from prometheus_client.openmetrics import parser  # noqa: E402
+from test_trees import G1, G2, SIZES, Tree  # noqa: E402
+
+PREFIX = "nvgrace_gpu_"
+
+
+def families(text):
+    return {f.name: f for f in parser.text_string_to_metric_families(text)}
+
+
+def promtool(text):
+    return subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+
+
+class Metrics(unittest.TestCase):
+    def metrics(self, root, **more):
+        done = run("metrics", root=root, **more)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        checked = promtool(done.stdout)
+        self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""), done.stdout)
+        self.assertTrue(done.stdout.endswith("\n# EOF\n"))
+        return families(done.stdout)
+
+    def value(self, found, name, **labels):
+        """The one sample with these labels; None if there is none."""
+        family = found[PREFIX + name]
+        values = [s.value for s in family.samples if s.name == PREFIX + name and labels.items() <= s.labels.items()]
+        self.assertLessEqual(len(values), 1, (name, labels, values))
+        return values[0] if values else None
+
+    def test_values(self):
+        with Tree() as t:
+            t.bound(G1).device(G2, driver="nvidia", group=13).process(10, "qemu", "/dev/vfio/12").package()
+            t.file(f"/proc/driver/nvidia/gpus/{G2}/numa_status", "Node: 4\nStatus: online")
+            t.file("/etc/nvgrace-gpu.conf.d/x.conf", f"bind {G1}")
+            t.file(f"/sys/bus/pci/devices/{G1}/aer_dev_fatal", "DLP 1\nTOTAL_ERR_FATAL 3")
+            t.file(f"/sys/bus/pci/devices/{G1}/aer_dev_nonfatal", "TOTAL_ERR_NONFATAL 0")
+            found = self.metrics(t.root)
+            for name, first, second in (("bound", 1, 0), ("ready", 1, 0), ("in_use", 1, 0), ("memory_online", 0, 1),
+                                        ("bound_at_boot", 1, 0), ("usemem_bytes", SIZES["usemem_size"], None),
+                                        ("resmem_bytes", SIZES["resmem_size"], None)):
+                self.assertEqual((self.value(found, name, address=G1), self.value(found, name, address=G2)),
+                                 (first, second), name)
+            self.assertEqual(self.value(found, "pci_uncorrected_errors_total", address=G1, severity="fatal"), 3)
+            self.assertEqual(self.value(found, "pci_uncorrected_errors_total", address=G1, severity="nonfatal"), 0)
+            self.assertIsNone(self.value(found, "pci_uncorrected_errors_total", address=G2, severity="fatal"))
+            self.assertEqual(self.value(found, "device_info", address=G2, driver="nvidia", state="memory-online", mode="",
+                                        product="GH200 480GB"), 1)
+            self.assertEqual([self.value(found, "readiness", address=G1, readiness=w) for w in ("ready", "unknown", "failed")],
+                             [1, 0, 0])
+            version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+            self.assertEqual(self.value(found, "tool_info", version=version), 1)
+            # What the driver does not tell has no sample.
+            for name in ("scrub_state", "resets_total", "waits_total"):
+                self.assertEqual(found[PREFIX + name].samples, [])
+
+    def test_what_the_driver_may_tell(self):
+        with Tree() as t:
+            t.bound(G1).bound(G2, group=13, readiness="failed")
+            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+            t.file(f"{d}/resets", "5").file(f"{d}/waits", "7")
+            for state in ("off", "unknown", "scrubbing", "clean", "dirty", "failed", "of-a-later-version"):
+                t.file(f"{d}/scrub_state", state)
+                found = self.metrics(t.root)
+                samples = {s.labels["scrub_state"]: s.value for s in found[PREFIX + "scrub_state"].samples}
+                self.assertEqual([k for k, v in samples.items() if v], [state])
+                self.assertGreaterEqual(len(samples), 6)
+            self.assertEqual((self.value(found, "resets_total", address=G1), self.value(found, "waits_total", address=G1)),
+                             (5, 7))
+            self.assertEqual((self.value(found, "ready", address=G2),
+                              self.value(found, "readiness", address=G2, readiness="failed")), (0, 1))
+
+    def test_findings(self):
+        """As many as doctor has, of each verdict; accepted ones are counted apart."""
+        hosts = unfold.hosts()
+        for name in ("good", "bookworm", "four", "accepted", "no-gpu", "off-the-bus"):
+            with self.subTest(name), tempfile.TemporaryDirectory() as directory:
+                unfold.unfold(hosts, name, pathlib.Path(directory))
+                found = self.metrics(directory)
+                text = run("doctor", root=directory).stdout
+                counts = re.search(r"^(\d+) bad, (\d+) warning, (\d+) note, (\d+) unknown, (\d+) good; (\d+) accepted$",
+                                   text, re.M)
+                bad, warning, note, unknown, good, accepted = map(int, counts.groups())
+                sums = {}
+                for s in found[PREFIX + "findings"].samples:
+                    sums[s.labels["verdict"]] = sums.get(s.labels["verdict"], 0) + s.value
+                self.assertEqual(sums, {"bad": bad, "warning": warning - accepted, "note": note, "unknown": unknown,
+                                        "good": good})
+                self.assertEqual(self.value(found, "accepted_findings"), accepted)
+
+    def test_a_user_sees_less(self):
+        with Tree() as t:
+            t.bound(G1).file("/answers/euid", "1000")
+            self.assertIsNone(self.value(self.metrics(t.root), "in_use", address=G1))
+
+    def test_names(self):
+        """Each begins with the prefix, has a help and, where it is a size, its unit; what counts ends in _total."""
+        with Tree() as t:
+            t.bound(G1)
+            text = run("metrics", root=t.root).stdout
+        for name, family in families(text).items():
+            self.assertTrue(name.startswith(PREFIX), name)
+            self.assertRegex(family.documentation, r"^[A-Z].*\.$")
+            self.assertEqual(family.type, "unknown" if name.endswith("_total") else "gauge")
+            self.assertEqual(family.unit == "bytes", name.endswith("_bytes"), name)
+            for sample in family.samples:
+                self.assertEqual(sample.name, name)
+        # The manual page has them all.
+        page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("\n# ")[0]
+        documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
+                      for w in re.findall(r"\*(\w+)\*", line)}
+        self.assertEqual(documented, {name.removeprefix(PREFIX) for name in families(text)})
+
+    def test_odd_words(self):
+        """Whatever files hold, a label stays a label."""
+        with Tree() as t:
+            t.bound(G1, readiness='a"b\\c').device(G2, driver='x"} 1', group=13)
+            found = self.metrics(t.root)
+            self.assertEqual(self.value(found, "readiness", address=G1, readiness='a"b\\c'), 1)
+            self.assertEqual(self.value(found, "device_info", address=G2, driver='x"} 1'), 1)
+
+    def test_no_gpu(self):
+        with Tree() as t:
+            self.assertEqual(self.metrics(t.root)[PREFIX + "bound"].samples, [])
+
+    def test_file(self):
+        """It is replaced as a whole, and readable for the collector."""
+        with Tree() as t, tempfile.TemporaryDirectory() as directory:
+            t.bound(G1)
+            file = pathlib.Path(directory, "nvgrace-gpu.prom")
+            file.write_text("old")
+            before = file.stat().st_ino
+            done = run("metrics", f"--output={file}", root=t.root)
+            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+            self.assertEqual(file.read_text(), run("metrics", root=t.root).stdout)
+            self.assertNotEqual(file.stat().st_ino, before)
+            self.assertEqual(file.stat().st_mode & 0o777, 0o644)
+            self.assertEqual([p.name for p in pathlib.Path(directory).iterdir()], [file.name])
+            done = run("metrics", "-o", f"{directory}/no/such", root=t.root)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("No such file", done.stderr)
+            # A directory can't be replaced; nothing is left over.
+            done = run("metrics", "-o", directory, root=t.root)
+            self.assertEqual(done.returncode, 1)
+            self.assertEqual(list(pathlib.Path(directory).parent.glob(f"{pathlib.Path(directory).name}.*")), [])
+
+    def test_full_disk(self):
+        with Tree() as t:
+            with open("/dev/full", "w", encoding="ascii") as full:
+                done = subprocess.run([build(sanitized=True), "--root", t.root, "metrics"], stdout=full,
+                                      stderr=subprocess.PIPE, text=True)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("No space left", done.stderr)
+
+    def test_the_checkers_see_mistakes(self):
+        self.assertNotEqual(promtool("x{ 1\n").returncode, 0)
+        self.assertNotEqual(promtool("# TYPE x_count gauge\nx_count 1\n").returncode, 0)
+        for text in ("x 1\n", "# TYPE x counter\nx 1\n# EOF\n", "x 1\ny 1\nx 2\n# EOF\n"):
+            with self.assertRaises(ValueError):
+                families(text)
+
+
+if __name__ == "__main__":
+    main()

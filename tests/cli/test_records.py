@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""540 records that went wrong, by nine commands: no crash, no hang, and a clear word where something can't be done.
+
+    scripts/toolbox run -- tests/cli/test_records.py [FIRST [COUNT]]
+
+tests/cli/run calls this. A record is a whole host with some of its files damaged, by a generator that always makes the
+same ones; each gets two of the commands, so that every kind of damage meets every command. What fails names its
+number: FIRST and COUNT run that one alone, by all commands.
+"""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import sys
+import tempfile
+import types
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
+import unfold  # noqa: E402  (needs the path above)
+from common import build, main, run, validator  # noqa: E402
+
+RECORDS = 540
+GPU = "0009:01:00.0"
+COMMANDS = (("list",), ("list", "--json"), ("status",), ("status", "--json", GPU), ("doctor",), ("doctor", "--json"),
+            ("bind", "--dry-run", "--persist", "--json", "--all"), ("unbind", "--dry-run", "--boot-only", GPU),
+            ("metrics",))
+BASES = ("good", "nvidia-two", "initramfs", "sosreport", "four", "headers", "accepted")
+
+# Numbers and words that have broken programs before.
+VALUES = (b"", b"\n", b"0\n", b"1\n", b"-1\n", b"0x\n", b"0xffffffffffffffff\n", b"18446744073709551616\n", b"1e9\n", b"nan\n",
+          b"%s%n%s\n", b"(null)\n", b"\0\0\0", b"\xff\xfe\x1b[2J\n", b"A" * 70000, b"../../../../etc/shadow\n", b": : :\n" * 900,
+          b"9" * 300 + b"\n", b"0009:01:00.0\n", b"kernel: \nimage: \nerror: \n", b"online\n", b"\n" * 5000)
+
+
+def whole(root, base):
+    """A host with something for every command to look at."""
+    unfold.unfold(unfold.hosts(), base, root)
+    extra = {"proc/77/comm": "qemu", "proc/77/fdinfo/4": f"vfio-device-syspath: /sys/devices/x/{GPU}",
+             f"proc/driver/nvidia/gpus/{GPU}/numa_status": "Node: 2\nStatus: offline",
+             f"proc/driver/nvidia/gpus/{GPU}/information": "Device Minor: 0", "proc/devices": "195 nvidia",
+             "sys/devices/system/memory/block_size_bytes": "8000000", "sys/devices/system/node/node2/cpulist": "",
+             "sys/devices/system/node/node2/meminfo": "Node 2 MemTotal: 7 kB",
+             "sys/devices/system/node/node2/memory64/state": "online", "sys/bus/pci/slots/1/address": "0009:01:00",
+             f"sys/bus/pci/devices/{GPU}/resource": "0x661000000000 0x661000ffffff 0x14220c",
+             f"sys/bus/pci/devices/{GPU}/serial_number": "48-b0-2d-ff-ff-12-34-56",
+             f"sys/bus/pci/devices/{GPU}/drm/card0/dev": "226:0", "sys/class/vfio/12/dev": "511:12"}
+    for name, text in extra.items():
+        path = root / name
+        if not any(p.is_symlink() for p in (path, *path.parents)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+    (root / "proc/77/fd").mkdir(exist_ok=True)
+    for fd, target in enumerate(("/dev/vfio/12", "anon_inode:[vfio-device]", "/dev/dri/card0"), 3):
+        (root / f"proc/77/fd/{fd}").symlink_to(target)
+
+
+def remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def damage(root, numbers):
+    """One to six things of the tree are no longer what they were."""
+    for _ in range(numbers.randint(1, 6)):
+        names = sorted(p for p in root.rglob("*"))
+        path = numbers.choice(names)
+        file = path.is_file() and not path.is_symlink()
+        kind = numbers.randrange(12)
+        data = path.read_bytes() if file else b""
+        if kind < 4 and file:
+            path.write_bytes(numbers.choice(VALUES))
+        elif kind == 4 and data:
+            path.write_bytes(data[:numbers.randrange(len(data))])
+        elif kind == 5 and data:
+            at = numbers.randrange(len(data))
+            path.write_bytes(data[:at] + bytes([numbers.randrange(256)]) + data[at + 1:])
+        elif kind == 6 and data:
+            lines = data.splitlines(keepends=True)
+            numbers.shuffle(lines)
+            path.write_bytes(b"".join(lines * numbers.choice((1, 3))))
+        elif kind == 7 and file:
+            other = numbers.choice(names)
+            if other.is_file() and not other.is_symlink():
+                path.write_bytes(other.read_bytes())
+        elif kind == 8:
+            remove(path)
+            path.symlink_to(numbers.choice(["/", "/dev/zero", path.name, "../..", "/nowhere", "", "x" * 200][:6]) or ".")
+        elif kind == 9:
+            remove(path)
+            path.mkdir()
+        elif kind == 10:
+            remove(path)
+            os.mkfifo(path)
+        else:
+            remove(path)
+            if not any(root.iterdir()):
+                return
+
+
+def check(number, all_commands):
+    """Complaints about what the commands make of this record."""
+    numbers = random.Random(number)
+    base = BASES[number % len(BASES)]
+    # In twos, so that after as many records as there are commands each has been with each kind of host.
+    chosen = range(len(COMMANDS)) if all_commands else (number % len(COMMANDS), (number // len(COMMANDS)) % len(COMMANDS))
+    complaints = []
+    with tempfile.TemporaryDirectory(prefix="record-") as directory:
+        root = pathlib.Path(directory, "root")
+        root.mkdir()
+        whole(root, base)
+        damage(root, numbers)
+        for words in (COMMANDS[c] for c in dict.fromkeys(chosen)):
+            try:
+                done = run(*words, root=root)
+                complaints += [f"record {number} ({base}), {' '.join(words)}: {c}" for c in judge(words, done)]
+            except Exception as error:      # sanitizers, a hang: whatever it is, the number must be known
+                complaints.append(f"record {number} ({base}), {' '.join(words)}: {type(error).__name__}: {str(error)[:3000]}")
+    return complaints
+
+
+def judge(words, done):
+    if done.returncode not in (0, 1, 2, 3, 4, 6, 7):
+        yield f"status {done.returncode}: {done.stderr[-2000:]}"
+    # A status other than doctor's comes with a reason.
+    if done.returncode in (1, 2, 3, 4) and not re.match(r"nvgrace-gpu: \S.{10,}", done.stderr):
+        yield f"status {done.returncode} with no clear word: {done.stderr!r}"
+    for line in done.stderr.splitlines():
+        if not line.startswith("nvgrace-gpu: ") or re.search(r"\(null\)(?!\s*\")|: Success\b", line):
+            yield f"an unclear line: {line!r}"
+    if not all(c == "\n" or " " <= c <= "~" for c in done.stdout + done.stderr):
+        yield "what it prints isn't for a terminal"
+    if "--json" in words and done.stdout:
+        try:
+            yield from (str(e)[:500] for e in validator().iter_errors(json.loads(done.stdout)))
+        except ValueError as error:
+            yield f"no JSON: {error}"
+    if words == ("metrics",) and not done.stdout.endswith("# EOF\n"):
+        yield "the metrics have no end"
+
+
+class Judge(unittest.TestCase):
+    def test_it_objects(self):
+        """To a crash, to failing without a word, to words that say nothing, to terminals' codes, to half a document."""
+        def objects(words=("list",), returncode=0, stdout="", stderr=""):
+            return bool(list(judge(words, types.SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr))))
+
+        self.assertFalse(objects(stdout="ADDRESS\n"))
+        self.assertFalse(objects(returncode=3, stderr="nvgrace-gpu: no supported GPU on this host\n"))
+        for odd in ({"returncode": -8}, {"returncode": 139}, {"returncode": 3}, {"returncode": 1, "stderr": "nvgrace-gpu: \n"},
+                    {"stderr": "Segmentation fault\n"}, {"stderr": "nvgrace-gpu: /etc/x: Success\n"}, {"stdout": "\033[2J"},
+                    {"words": ("list", "--json"), "stdout": "{"}, {"words": ("list", "--json"), "stdout": "{}"},
+                    {"words": ("metrics",), "stdout": "x 1\n"}):
+            self.assertTrue(objects(**odd), odd)
+
+
+class Records(unittest.TestCase):
+    first, count = 0, RECORDS
+
+    def test_all(self):
+        build(sanitized=True)
+        validator()
+        with concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+            every = pool.map(lambda n: check(n, self.count < RECORDS), range(self.first, self.first + self.count))
+            complaints = [c for some in every for c in some]
+        self.assertEqual(complaints, [], "\n\n".join(complaints[:20]))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        Records.first, Records.count = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
+        del sys.argv[1:]
+    main()
