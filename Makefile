@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The one door: `make help` lists what is behind it.
 
+# ---- the owner's settings ---------------------------------------------------
+# Set them here alone: the packages and the module take them from these lines.
+# "NAME <ADDRESS>", and the folder that has the releases of `make dist`.
+
+MAINTAINER := nvgrace-gpu-vfio-pci maintainers <maintainers@nvgrace-gpu-vfio-pci.example>
+RELEASES   := https://nvgrace-gpu-vfio-pci.example/releases
+
 # ---- the module -------------------------------------------------------------
 # make modules KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]
 # leaves build/<kernel release>/nvgrace-gpu-vfio-pci.ko.  Needs nothing but make,
@@ -34,6 +41,8 @@ modules:
 prefix	?= /usr
 VERSION	 = $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
 DKMSDIR	 = $(DESTDIR)/usr/src/$(MODULE)-$(VERSION)
+docdir	?= $(prefix)/share/doc
+EXAMPLES = $(DESTDIR)$(docdir)/$(MODULE)-dkms/examples
 INSTALL	?= install
 
 .PHONY: install install-dkms install-cli
@@ -46,14 +55,15 @@ install-dkms:
 	$(INSTALL) -m 644 include/*.h $(DKMSDIR)/include
 	$(INSTALL) -m 644 include/compat/*.h $(DKMSDIR)/include/compat
 	$(INSTALL) -m 644 scripts/module.mk $(DKMSDIR)/scripts
-	$(INSTALL) -m 755 scripts/probe-kernel $(DKMSDIR)/scripts
+	$(INSTALL) -m 644 scripts/dkms-left-out $(DKMSDIR)/scripts
+	$(INSTALL) -m 755 scripts/probe-kernel scripts/renew-initramfs $(DKMSDIR)/scripts
 	$(INSTALL) -m 644 scripts/probes/*.c $(DKMSDIR)/scripts/probes
 	$(INSTALL) -D -m 644 scripts/udev/60-nvgrace-gpu.rules $(DESTDIR)/usr/lib/udev/rules.d/60-nvgrace-gpu.rules
 	$(INSTALL) -D -m 755 scripts/udev/nvgrace-gpu $(DESTDIR)/usr/lib/udev/nvgrace-gpu
 	$(INSTALL) -D -m 755 scripts/udev/initramfs-tools-hook $(DESTDIR)/usr/share/initramfs-tools/hooks/nvgrace-gpu
 	$(INSTALL) -D -m 755 scripts/udev/dracut-module-setup.sh \
 		$(DESTDIR)/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh
-	$(INSTALL) -D -m 644 scripts/udev/nvgrace-gpu.conf $(DESTDIR)/etc/nvgrace-gpu.conf
+	$(INSTALL) -D -m 644 scripts/udev/nvgrace-gpu.conf $(EXAMPLES)/nvgrace-gpu.conf
 	$(INSTALL) -d $(DESTDIR)/etc/nvgrace-gpu.conf.d
 	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man5
 	scdoc < scripts/udev/nvgrace-gpu.conf.5.scd > $(DESTDIR)$(prefix)/share/man/man5/nvgrace-gpu.conf.5
@@ -67,6 +77,15 @@ install-cli:
 .PHONY: deb rpm repo
 deb rpm:
 	@scripts/package $@
+
+# A release: its number goes into all places by the first, its tarball and the
+# checksum into build/dist/ by the second. docs/releasing.md has the rest.
+.PHONY: version dist
+version:
+	@scripts/version '$(V)'
+
+dist:
+	@scripts/package dist
 
 # GPG_KEY=<id> signs, with a key of the gpg keyring below GNUPGHOME.
 repo: deb rpm
@@ -104,8 +123,9 @@ check-long:
 	@tests/package/dkms-debs
 	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
 
-# All lives of the packages in whole systems (PARTS="deb rpm" for some). Part libvirt has a system of its own.
-PACKAGE_IMAGES = $(sort $(foreach part,$(or $(PARTS),deb libvirt),$(if $(filter libvirt,$(part)),libvirt,base)))
+# All lives of the packages in whole systems (PARTS="deb rpm" for some). Two
+# parts have systems of their own, of the same name.
+PACKAGE_IMAGES = $(sort $(foreach part,$(or $(PARTS),deb libvirt bookworm),$(or $(filter libvirt bookworm,$(part)),base)))
 check-package: repo
 	@set -e; for image in $(PACKAGE_IMAGES); do tests/package/image $$image >/dev/null; done
 	@$(TOOLBOX) run -- python3 tests/package/life.py $(addprefix --part ,$(PARTS))
@@ -148,6 +168,8 @@ help:
 	@echo '  modules       build the module: KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]'
 	@echo '  deb, rpm      build packages for Debian and for RPM systems, in build/packages/'
 	@echo '  repo          build them and an apt and a dnf repository, in build/repo/ (GPG_KEY=<id> signs)'
+	@echo '  dist          make the tarball of a release and its checksum, in build/dist/'
+	@echo '  version       put a new version into all places: V=x.y.z'
 	@echo '  install       install what the packages have: DESTDIR=<root>; then dkms install'
 	@echo 'To see it work, on any Debian 12 machine, as root'
 	@echo '  demo          boot a virtual GH200, bind its GPU, show what a VMM sees, move data'

@@ -21,6 +21,8 @@ STAMP	 := $(BUILD)/asker
 
 # For modinfo, and for who asks whether the loaded module is the installed one.
 VERSION	 := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
+# In the environment, where no shell can trip over an apostrophe.
+export NVGRACE_GPU_MAINTAINER := $(shell sed -n 's/^MAINTAINER[[:space:]]*:=[[:space:]]*//p' Makefile)
 
 .DEFAULT_GOAL := module
 .PHONY: module FORCE

@@ -18,7 +18,11 @@ import scratch
 DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
 NAME = "nvgrace-gpu-vfio-pci"
 VERSION = scratch.version()
+DEB_VERSION = scratch.deb_version()
 NEXT = "999.1"
+# A configuration file that version 0.1.0 shipped.
+SHIPPED = scratch.PROJECT / "tests" / "package" / "nvgrace-gpu.conf-0.1.0"
+CONF = "/etc/nvgrace-gpu.conf"
 TOOLBOX = scratch.PROJECT / "scripts" / "toolbox"
 
 UNAME = """#!/bin/sh
@@ -27,6 +31,13 @@ case $1 in
 -m) cat /etc/test-machine ;;
 *) exec /usr/bin/uname.real "$@" ;;
 esac
+"""
+
+# Notes how it is called, and which module it would put into that initramfs.
+UPDATE_INITRAMFS = f"""#!/bin/sh
+for kernel; do :; done
+echo "$* $(modinfo -k "$kernel" -n {NAME} 2>&1)" >> /var/initramfs-calls
+[ ! -e /var/fail-initramfs ]
 """
 
 
@@ -42,9 +53,12 @@ class Host(scratch.Scratch):
         # Only the package's make is to see them.
         self.env = {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
         shutil.copy(DEBS / f"{suite}.deb", self.shared / "dkms.deb")
-        shutil.copy(scratch.package(f"{NAME}-dkms_{VERSION}_all.deb"), self.shared / "our.deb")
+        shutil.copy(scratch.package(f"{NAME}-dkms_{DEB_VERSION}_all.deb"), self.shared / "our.deb")
         self.write("/etc/test-kernel", kernel + "\n")
         self.write("/etc/test-machine", machine + "\n")
+        if suite == "bullseye":
+            # Ubuntu 22.04 has 2.8, which knows the distribution by this file.
+            self.write("/etc/lsb-release", "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=22.04\n")
         # 2.8 sets PATH, so that the program itself has to be another.
         self.sh("mv /usr/bin/uname /usr/bin/uname.real")
         self.write("/usr/bin/uname", UNAME, 0o755)
@@ -100,6 +114,29 @@ class Host(scratch.Scratch):
         return sorted(re.sub(r" \(.*", "", line.replace(f"{NAME}, ", f"{NAME}/"))
                       for line in text.splitlines() if line.startswith(NAME))
 
+    def initramfs_calls(self):
+        """Those of update-initramfs since the last time, as {kernel: module}."""
+        calls = self.dir / "upper" / "var" / "initramfs-calls"
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        found = [re.fullmatch(r"-u -k (\S+) (.*)", line).groups() for line in lines]
+        if len(dict(found)) != len(found):
+            raise AssertionError(f"one was renewed twice: {found}")
+        return dict(found)
+
+    def shipped_version(self):
+        """A version of the package that has the configuration file."""
+        shutil.copy(SHIPPED, self.shared / "shipped")
+        self.sh(f"""
+            dpkg-deb --raw-extract /mnt/our.deb /tmp/d
+            cd /tmp/d
+            mv usr/src/{NAME}-{VERSION} usr/src/{NAME}-0.0.1
+            cp /mnt/shipped etc/nvgrace-gpu.conf
+            echo {CONF} > DEBIAN/conffiles
+            rm DEBIAN/postinst
+            sed -i 's/{VERSION.replace('.', '[.]')}/0.0.1/g' DEBIAN/control DEBIAN/prerm DEBIAN/md5sums usr/src/*/dkms.conf
+            dpkg-deb --build --root-owner-group /tmp/d /mnt/shipped.deb""")
+
     def next_version(self):
         """Another version of the package, with the same contents."""
         self.sh(f"""
@@ -116,6 +153,8 @@ class Tests:
 
     suite = ""
     skipped = 77
+    # Whether it moves away what a kernel has of this name, on Debian.
+    moves_original = False
 
     def host(self, *args, **kwargs):
         host = Host(self.suite, *args, **kwargs)
@@ -139,7 +178,8 @@ class Tests:
         host.next_version()
         before = host.files()
 
-        host.dpkg("--install", "/mnt/our.deb")
+        said = host.dpkg("--install", "/mnt/our.deb")
+        self.assertNotIn("whose headers are missing", said)
         self.assert_installed(host, VERSION, first)
         for way, deb, version in (("upgrade", "next", NEXT), ("downgrade", "our", VERSION), ("reinstall", "our", VERSION)):
             with self.subTest(way):
@@ -147,7 +187,7 @@ class Tests:
                 self.assert_installed(host, version, first)
                 self.assertEqual(host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split(), [f"/usr/src/{NAME}-{version}"])
 
-        # The distribution's own copy, which must not win.
+        # A distribution's own copy that comes later, which must not win.
         host.sh(f"""
             own=/usr/lib/modules/{first}/kernel/drivers/vfio/pci/nvgrace-gpu
             mkdir -p $own
@@ -167,10 +207,106 @@ class Tests:
         self.assertEqual(host.sh(f"ls -d /var/lib/dkms/{NAME}* /usr/src/{NAME}* 2>/dev/null || :").stdout, "")
         left = host.files() - before
         kept = {path for path in left if "nvgrace" in path and not path.startswith("/var/lib/dpkg/info/")}
-        self.assertEqual(kept, {"/etc/nvgrace-gpu.conf", "/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"})
+        self.assertEqual(kept, {"/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"})
 
         host.dpkg("--purge", f"{NAME}-dkms")
         self.assertEqual({path for path in host.files() - before if "nvgrace" in path}, set())
+
+    def test_a_shipped_configuration_file_goes_and_a_changed_one_counts(self):
+        host = self.host_without_headers()
+        host.shipped_version()
+        for change, status in (("", 1), ("bind all\n", 0)):
+            with self.subTest(change):
+                host.dpkg("--install", "/mnt/shipped.deb")
+                host.sh(f"printf '%s' '{change}' >> {CONF}")
+                # dpkg would ask, and fail: nobody is there.
+                host.dpkg("--install", "/mnt/our.deb")
+                self.assertEqual(host.sh(f"ls {CONF} 2>/dev/null || :").stdout, f"{CONF}\n" if change else "")
+                self.assertEqual(host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, status)
+                host.dpkg("--install", "/mnt/our.deb")
+                self.assertEqual(host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, status)
+                host.dpkg("--purge", f"{NAME}-dkms")
+                self.assertEqual(host.sh("ls -d /etc/nvgrace-gpu.* 2>/dev/null || :").stdout, "")
+
+    def test_the_initramfs_is_renewed_where_the_configuration_binds(self):
+        first, second = release("6.12"), release("6.1")
+        host = self.host(first)
+        host.write("/usr/sbin/update-initramfs", UPDATE_INITRAMFS, 0o755)
+        own = f"/usr/lib/modules/{first}/updates/dkms/{NAME}.ko"
+        host.write(f"/boot/initrd.img-{first}", "")
+        with self.subTest("not while nothing is bound"):
+            host.dpkg("--install", "/mnt/our.deb")
+            self.assertEqual(host.initramfs_calls(), {})
+        host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+        # Kernels without module, and without an initramfs.
+        host.sh("mkdir /usr/lib/modules/5.10-old /usr/lib/modules/5.11-gone; touch /boot/initrd.img-5.10-old")
+        with self.subTest("the installation renews all, once"):
+            host.dpkg("--install", "/mnt/our.deb")
+            calls = host.initramfs_calls()
+            self.assertEqual(set(calls), {first, "5.10-old"})
+            self.assertTrue(os.path.realpath(calls[first]).startswith(own), calls)
+        with self.subTest("headers that come after their kernel: the copy in that initramfs is a distribution's"):
+            host.add_kernel(second)
+            host.sh(f"""
+                cd /usr/lib/modules/{second}
+                mkdir -p kernel/drivers/vfio/pci/nvgrace-gpu
+                # It has no version, as the kernel's own.
+                own=$(find kernel -name 'vfio-pci.ko*')
+                cp $own kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko"${{own##*.ko}}"
+                depmod {second}""")
+            host.write(f"/boot/initrd.img-{second}", "")
+            host.run("dkms", "autoinstall", "-k", second)
+            calls = host.initramfs_calls()
+            self.assertEqual(set(calls), {second})
+            self.assertIn("/updates/dkms/", calls[second])
+        def copies():
+            """Of the distribution's module."""
+            return host.sh(f"find /usr/lib/modules/{second}/kernel /var/lib/dkms/{NAME} -path '*/build' -prune -o "
+                           f"-path '*/aarch64/module' -prune -o -name '{NAME}.ko*' ! -name '*.origin' -print").stdout
+
+        where = rf"^/usr/lib/modules/{second}/kernel/\S+\n$"
+        away = rf"^/var/lib/dkms/{NAME}/original_module/{second}/aarch64/\S+\n$"
+        with self.subTest("the distribution's copy while DKMS has its own, as the guide says"):
+            self.assertRegex(copies(), away if self.moves_original else where)
+        host.run("dkms", "uninstall", f"{NAME}/{VERSION}", "-k", second)
+        with self.subTest("and afterwards"):
+            self.assertRegex(copies(), where)
+        with self.subTest("what fails is said, and fails nothing"):
+            host.write("/var/fail-initramfs", "")
+            said = host.run("dkms", "install", f"{NAME}/{VERSION}", "-k", second).stdout
+            again = f'until you run "update-initramfs -u -k {second}" again'
+            self.assertIn(again, said)
+            said = host.dpkg("--install", "/mnt/our.deb")
+            self.assertIn(again, said)
+            self.assertIn("install ok installed", host.run("dpkg", "--status", f"{NAME}-dkms").stdout)
+
+    def host_without_headers(self):
+        """Where DKMS builds nothing, which takes no time."""
+        kernel = release("6.12")
+        host = self.host(kernel)
+        host.sh(f"rm /usr/lib/modules/{kernel}/build")
+        return host
+
+    def test_headers_that_are_missing_are_named(self):
+        host = self.host_without_headers()
+        kernel = release("6.12")
+        said = host.dpkg("--install", "/mnt/our.deb")
+        self.assertIn(f'not built for the running kernel, {kernel}, whose headers are missing; '
+                      f'run "apt-get install linux-headers-{kernel}"', said)
+        # Neither another machine's kernel nor that of a chroot's host matters.
+        host.write("/etc/test-machine", "x86_64\n")
+        self.assertNotIn("headers are missing", host.dpkg("--install", "/mnt/our.deb"))
+        host.write("/etc/test-machine", "aarch64\n")
+        host.write("/etc/test-kernel", "6.12-of-the-host\n")
+        self.assertNotIn("headers are missing", host.dpkg("--install", "/mnt/our.deb"))
+
+    def test_removal_where_the_helper_fails(self):
+        """As where /sys is read-only."""
+        host = self.host_without_headers()
+        host.dpkg("--install", "/mnt/our.deb")
+        host.write("/usr/lib/udev/nvgrace-gpu", "#!/bin/sh\necho no >&2\nexit 1\n", 0o755)
+        self.assertIn("until the next boot", host.dpkg("--remove", f"{NAME}-dkms"))
+        self.assertEqual(host.status(), [])
 
     def test_what_is_left_out_is_no_failure_and_has_a_reason(self):
         known = release("6.12")
@@ -240,6 +376,15 @@ class Dkms28(Tests, unittest.TestCase):
     suite = "bullseye"
     skipped = 9
 
+    def test_match(self):
+        """Later versions match nothing: their "dkms status" prints what their "dkms match" can't read."""
+        first, second = release("6.12"), release("6.1")
+        host = self.host(first)
+        host.dpkg("--install", "/mnt/our.deb")
+        host.add_kernel(second)
+        host.run("dkms", "match", "--templatekernel", first, "-k", second)
+        self.assert_installed(host, VERSION, first, second)
+
 
 class Dkms30(Tests, unittest.TestCase):
     suite = "bookworm"
@@ -247,15 +392,44 @@ class Dkms30(Tests, unittest.TestCase):
 
 class Dkms32(Tests, unittest.TestCase):
     suite = "trixie"
+    moves_original = True
 
     def test_the_packages_own_test(self):
         """debian/tests/installed; that of the initramfs needs a system that has one."""
         host = self.host(release("6.12"), machine="x86_64")
-        shutil.copy(scratch.package(f"nvgrace-gpu_{VERSION}_amd64.deb"), host.shared / "cli.deb")
+        shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "cli.deb")
         host.env["AUTOPKGTEST_TMP"] = "/tmp"
         # The toolbox's dpkg leaves manual pages out.
         host.dpkg("--path-include=/usr/share/man/*", "--install", "/mnt/our.deb", "/mnt/cli.deb")
         host.run(scratch.PROJECT / "debian" / "tests" / "installed")
+
+
+class Configuration(unittest.TestCase):
+    """dkms.conf, as any program may read it."""
+
+    def test_reading_it_changes_nothing_else_and_fails_nowhere(self):
+        before, read = "o=$-", f". {scratch.PROJECT}/dkms.conf"
+        # The values, whether the shell's options are as before, and what is
+        # left behind.
+        show = ('echo "$PACKAGE_VERSION,$AUTOINSTALL,${MAKE[0]},${BUILT_MODULE_LOCATION[0]},$POST_INSTALL"; '
+                '[[ $o = $- ]] || echo "options $o, then $-"; declare -F; compgen -v | grep -i nvgrace || :')
+        for options in ("", "-e", "-u", "-eu", "-eu -o pipefail", "-o posix", "-f"):
+            for way in (f"{before}; {read}; {show}", f"({before}; {read}; {show})",
+                        f"x=$({before}; {read}; {show}); echo \"$x\"",
+                        f"cd {scratch.PROJECT}; {before}; . ./dkms.conf; {show}"):
+                with self.subTest(f"{options}: {way}"):
+                    result = subprocess.run(["bash", *options.split(), "-c", way + "\ntrue"], cwd="/", capture_output=True, text=True,
+                                            check=False, env={"PATH": os.environ["PATH"]})
+                    self.assertEqual((result.returncode, result.stderr), (0, ""))
+                    self.assertEqual(result.stdout, f"{VERSION},yes,make modules KDIR=,build/,scripts/renew-initramfs \n")
+
+    def test_a_kernel_that_is_left_out(self):
+        for options in ("-eu", ""):
+            result = subprocess.run(["bash", *options.split(), "-c", ". ./dkms.conf; echo \"$AUTOINSTALL,$BUILD_EXCLUSIVE_KERNEL\""],
+                                    cwd=scratch.PROJECT, capture_output=True, text=True, check=True,
+                                    env={"PATH": os.environ["PATH"], "kernelver": "5.10.0", "arch": "aarch64"})
+            self.assertEqual(result.stdout, ",^$\n")
+            self.assertRegex(result.stderr, rf"^{NAME} is not built for kernel 5\.10\.0: it needs Linux 6\.1 or later.*\n$")
 
 
 class KernelRange(unittest.TestCase):

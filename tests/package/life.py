@@ -94,7 +94,7 @@ def build_next(directory, kinds):
     old, new = version(), version() + NEXT
     skip = shutil.ignore_patterns("build", ".git", "__pycache__", ".checkpatch-*")
     shutil.copytree(PROJECT, sources, ignore=skip, symlinks=True)
-    places = {"dkms.conf": f'PACKAGE_VERSION="{old}"', "debian/changelog": f"{NAME} ({old})"}
+    places = {"dkms.conf": f'PACKAGE_VERSION="{old}"', "debian/changelog": f"{NAME} ({old}-"}
     places.update({str(f.relative_to(sources)): f"Version:        {old}" for f in (sources / "rpm").glob("*.spec")})
     for name, text in places.items():
         content = (sources / name).read_text()
@@ -154,7 +154,8 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False):
     for kind in ("apt", "rpm"):
         expect((REPOSITORY / kind).is_dir(), f"there is no {REPOSITORY / kind}: run \"make repo\"")
         shutil.copytree(REPOSITORY / kind, directory / kind)
-    compile_program("holder", directory)
+    # Static: the C library here is newer than that of Debian 12.
+    compile_program("holder", directory, "-static")
     shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
     if kinds:
         with tempfile.TemporaryDirectory(dir=PROJECT / "build") as scratch:
@@ -421,6 +422,46 @@ def part_deb(log):
             expect(nouveau_tried(m, "wanted"), "nouveau doesn't try to take it")
 
 
+def initrd_module(m):
+    """The module's path in the running kernel's initramfs, or nothing."""
+    if not initrd_has(m, m.release, f"{NAME}.ko"):
+        return ""
+    return m.ask(f"grep -F {NAME}.ko /run/initrd.list")
+
+
+def part_bookworm(log):
+    """Debian 12, the oldest one that the packages are for."""
+    with started("bookworm", log, kinds=("deb",), image="bookworm") as m:
+        with step("this is Debian 12, with its DKMS and kernel"):
+            expect(m.ask(". /etc/os-release; echo $VERSION_CODENAME") == "bookworm", "it is not")
+            expect(m.ask("dkms --version").startswith("dkms-3.0.10"), m.ask("dkms --version"))
+            expect(m.release.startswith("6.1."), m.release)
+        install_deb(m)
+        bind_and_reboot(m)
+        with step("a module that DKMS builds later gets into the initramfs: headers first, then dkms autoinstall"):
+            expect("/updates/dkms/" in initrd_module(m), f"before, the initramfs has {initrd_module(m)!r}")
+            m.run(f"dkms uninstall {NAME}/{version()} -k {m.release} && update-initramfs -u -k {m.release}", timeout=SLOW)
+            expect("/updates/dkms/" not in initrd_module(m), f"without it, the initramfs has {initrd_module(m)!r}")
+            m.run("dkms autoinstall", timeout=SLOW)
+            check_built(m, m.release)
+            expect("/updates/dkms/" in initrd_module(m), f"after it, the initramfs has {initrd_module(m)!r}")
+        with step("an upgrade while a client holds the device: the client goes on"):
+            with held(m):
+                m.run("echo 'deb [trusted=yes] file:/srv/packages/next/apt ./' >/etc/apt/sources.list.d/next.list")
+                m.run(f"apt-get update && apt-get install -y --only-upgrade {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+                check_built(m, m.release, version() + NEXT)
+        with step("after a reboot the new version is bound"):
+            m.reboot()
+            check_bound_at_boot(m)
+            expect(m.ask(f"cat /sys/module/{DRIVER}/version") == version() + NEXT, "an old module is loaded")
+        with step("purge: no module, no rule, no override, nothing in /etc"):
+            m.run(f"apt-get purge -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+            check_gone(m, m.release)
+            check_nothing_bound(m)
+            expect(not m.ask("find /etc -name '*nvgrace*' -not -path '/etc/apt/*'"), "left in /etc: " +
+                   m.ask("find /etc -name '*nvgrace*'"))
+
+
 def part_guide(log):
     """The administrator's guide, block by block."""
     with started("guide", log) as m:
@@ -609,7 +650,7 @@ def part_secure_boot(log):
 
 DOWN = "\x1b[B"
 PARTS = {"bind": part_bind, "deb": part_deb, "autopkgtest": part_autopkgtest, "rpm": part_rpm,
-         "secure-boot": part_secure_boot, "guide": part_guide, "libvirt": part_libvirt}
+         "secure-boot": part_secure_boot, "guide": part_guide, "libvirt": part_libvirt, "bookworm": part_bookworm}
 
 
 def main():

@@ -24,6 +24,7 @@ import selectors
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -68,6 +69,38 @@ def image_directory(variant):
     return pathlib.Path(done.stdout.strip())
 
 
+def make_iort():
+    """The IORT, ACPI's table of IOMMUs, for a kernel without a driver of
+    virtio-iommu, such as Debian's arm64 6.1.
+
+    QEMU's SMMUv3 refuses vfio-user devices. So nothing in the machine is behind
+    it (default-bus-bypass-iommu), but this table says that buses 1 and up are,
+    which have the GPUs. They get their IOMMU groups, as vfio wants. The mappings
+    that the kernel makes have no effect; no test needs a GPU's DMA.
+    """
+    def node(kind, body, mappings=(), revision=0):
+        head = struct.pack("<BHBIII", kind, 16 + len(body) + 20 * len(mappings), revision, 0, len(mappings),
+                           16 + len(body) if mappings else 0)
+        # First id, their number less one, what the first becomes, the node
+        # that it goes to, flags.
+        return head + body + b"".join(struct.pack("<IIIII", *m, 0) for m in mappings)
+
+    its_at = 48
+    its = node(0, struct.pack("<II", 1, 0))
+    smmu_at = its_at + len(its)
+    # Its registers and interrupts in QEMU's virt machine: event, page request,
+    # error, sync. It sees the CPU's caches.
+    smmu = node(4, struct.pack("<QIIQIIIIIII", 0x09050000, 1, 0, 0, 0, 106, 107, 109, 108, 0, 0), [(0, 0xffff, 0, its_at)])
+    # The host bridge: memory is coherent, no ATS, segment 0.
+    bridge = node(2, struct.pack("<IBHBII", 1, 0, 0, 3, 0, 0), [(0, 0xff, 0, its_at), (0x100, 0xfeff, 0x100, smmu_at)])
+    nodes = its + smmu + bridge
+    # Of QEMU's table but for the revision: the later one replaces it.
+    head = struct.pack("<4sIBB6s8sI4sI", b"IORT", 48 + len(nodes), 0, 0, b"BOCHS ", b"BXPC    ", 2, b"TEST", 1)
+    table = bytearray(head + struct.pack("<III", 3, 48, 0) + nodes)
+    table[9] = -sum(table) & 0xff
+    return bytes(table)
+
+
 def make_disk(path, label, content):
     """A file system's image with a directory's content, a few MiB larger than that."""
     size = sum(f.stat().st_size + 4096 for f in pathlib.Path(content).rglob("*") if f.is_file())
@@ -98,6 +131,11 @@ class System:
                  secure_boot=False, log=None, echo=None, allow=()):
         self.image = image_directory(image)
         self.arch = vm.at_el2(vm.ARM64) if virtualization else vm.ARM64
+        self.tables = {}
+        if image == "bookworm":
+            self.arch = dataclasses.replace(self.arch, iommu=(), machine=f"{self.arch.machine},iommu=smmuv3,"
+                                            "default-bus-bypass-iommu=on")
+            self.tables["iort"] = make_iort()
         self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
         self.memory_size = vm.parse_size(memory or 0)
         self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
@@ -127,6 +165,8 @@ class System:
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.image / "root.img", self.disk], check=True)
         table = vm.Cpio()
         table.file("kernel/firmware/acpi/gpu.aml", vm.compile_asl(vm.make_asl(self.gpus), self.sockets))
+        for name, data in self.tables.items():
+            table.file(f"kernel/firmware/acpi/{name}.aml", data)
         self.write("/boot/gpu.cpio", table.finish())
         # systemd's own minute and a half is too short for the agent's port on a slow machine, and nothing tries again.
         self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n".encode())

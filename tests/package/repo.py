@@ -14,9 +14,16 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as ET
 
+import guide
 import scratch
 
 NS = {"c": "http://linux.duke.edu/metadata/common", "r": "http://linux.duke.edu/metadata/repo"}
+
+# The first versions that these releases had of what the packages depend on.
+OLDER = {
+    "Debian 12": {"libc6": "2.36-9", "libjson-c5": "0.16-2", "libkmod2": "30+20221128-1", "dkms": "3.0.10-8"},
+    "Ubuntu 22.04": {"libc6": "2.35-0ubuntu3", "libjson-c5": "0.15-2build4", "libkmod2": "29-1ubuntu1", "dkms": "2.8.7-2ubuntu2"},
+}
 
 
 def run(*argv, ok=True, env=None):
@@ -44,14 +51,14 @@ class Repository:
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="repo-test-", dir=scratch.PROJECT / "build"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
 
-    def apt(self, options, *argv, arch="amd64", ok=True):
-        """apt with nothing but this repository, and nothing installed."""
+    def apt(self, options, *argv, arch="amd64", ok=True, more=""):
+        """apt with this repository, and more lines of sources.list; nothing is installed."""
         root = pathlib.Path(tempfile.mkdtemp(prefix="apt-"))
         self.addCleanup(shutil.rmtree, root)
         for name in ("lists/partial", "cache/archives/partial", "etc", "empty"):
             (root / name).mkdir(parents=True)
         (root / "status").touch()
-        (root / "sources.list").write_text(f"deb [{options}] file:{self.repo}/apt stable main\n")
+        (root / "sources.list").write_text(f"deb [{options}] file:{self.repo}/apt stable main\n{more}")
         (root / "apt.conf").write_text(f'''
             Dir::Etc::Main "/dev/null"; Dir::Etc::Parts "{root}/empty"; Dir::Etc::SourceParts "{root}/empty";
             Dir::Etc::TrustedParts "{root}/empty"; Dir::Etc::Trusted "/dev/null";
@@ -65,9 +72,24 @@ class Repository:
     def test_apt_finds_both_packages_for_both_machines(self):
         for arch in ("amd64", "arm64"):
             out = self.apt(self.trust, "apt-cache", "policy", "nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms", arch=arch)
-            version = re.escape(scratch.version())
+            version = re.escape(scratch.deb_version())
             for name in ("nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms"):
                 self.assertRegex(out, rf"(?m)^{name}:\n  Installed: \(none\)\n  Candidate: {version}$")
+
+    def test_older_releases_have_what_the_packages_need(self):
+        """README.md's command, as apt resolves it on older releases."""
+        line = guide.install("deb").splitlines()[-1].split()
+        self.assertEqual(line[:2], ["apt-get", "install"])
+        for release, packages in OLDER.items():
+            with self.subTest(release), tempfile.TemporaryDirectory() as where:
+                pathlib.Path(where, "Packages").write_text("".join(
+                    f"Package: {name}\nVersion: {version}\nArchitecture: arm64\nMulti-Arch: same\n"
+                    f"Maintainer: nobody <nobody@example.org>\nDescription: {name}\nFilename: {name}.deb\nSize: 1\n"
+                    f"SHA256: {64 * '0'}\n\n" for name, version in packages.items()))
+                out = self.apt(self.trust, "apt-get", "--simulate", *line[1:], arch="arm64",
+                               more=f"deb [trusted=yes] copy:{where} ./\n")
+                installed = re.findall(r"^Inst (\S+)", out, re.M)
+                self.assertLessEqual({"nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms", "dkms", "libc6"}, set(installed), out)
 
     def test_apt_downloads_what_the_list_says(self):
         with tempfile.TemporaryDirectory() as where:

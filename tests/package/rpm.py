@@ -7,6 +7,7 @@ are called, and what DKMS keeps is kept as it does; the real ones are called by 
 """
 
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -42,12 +43,35 @@ remove)
 	rm -r $dir
 	rmdir --ignore-fail-on-non-empty /var/lib/dkms/$name ;;
 install)
-	[ -e $dir/source/dkms.conf ] || { echo "$version was not added" >&2; exit 3; } ;;
+	[ -e $dir/source/dkms.conf ] || { echo "$version was not added" >&2; exit 3; }
+	while [ $# -gt 1 ]; do
+		[ "$1" != -k ] || $dir/source/scripts/renew-initramfs $2
+		shift
+	done ;;
 esac
 """
 
 NOTES_CALL = """#!/bin/sh
 echo "${0##*/} $*" >> /var/calls
+[ ! -e /var/fail-${0##*/} ]
+"""
+
+# A version of the package that shipped the configuration file.
+SHIPPED = scratch.PROJECT / "tests" / "package" / "nvgrace-gpu.conf-0.1.0"
+OLD_SPEC = f"""Name: {PACKAGE}
+Version: 0.0.1
+Release: 1
+Summary: Old
+License: GPL-2.0-only
+BuildArch: noarch
+%description
+Old.
+%install
+mkdir -p %{{buildroot}}/etc/nvgrace-gpu.conf.d
+cp /mnt/shipped %{{buildroot}}/etc/nvgrace-gpu.conf
+%files
+%config(noreplace) /etc/nvgrace-gpu.conf
+%dir /etc/nvgrace-gpu.conf.d
 """
 
 
@@ -81,9 +105,11 @@ class Life(unittest.TestCase):
         self.host.write("/usr/sbin/dkms", DKMS, 0o755)
         self.host.write("/usr/bin/dracut", NOTES_CALL, 0o755)
         self.host.write("/usr/bin/udevadm", NOTES_CALL, 0o755)
+        self.host.write("/usr/sbin/depmod", NOTES_CALL, 0o755)
         self.host.sh("rm -rf /usr/lib/modules/*; mkdir -p /var/lib/rpm")
         for kernel in KERNELS:
             self.host.write(f"/usr/lib/modules/{kernel}/build/Makefile", "")
+            self.host.write(f"/boot/initramfs-{kernel}.img", "")
         self.host.write("/usr/lib/modules/6.1-without-headers/modules.dep", "")
         self.before = self.host.files()
 
@@ -108,7 +134,7 @@ class Life(unittest.TestCase):
     def assert_there(self, version):
         self.assertEqual(self.host.sh(f"ls /var/lib/dkms/{NAME}; ls -d /usr/src/{NAME}-*; rpm -q {PACKAGE}").stdout.split(),
                          [version, f"/usr/src/{NAME}-{version}", f"{PACKAGE}-{version}-1.noarch"])
-        self.assertEqual(self.host.sh(f"rpm --verify --nodeps {PACKAGE} | grep -v ' c /etc/nvgrace-gpu.conf' || :").stdout, "")
+        self.assertEqual(self.host.sh(f"rpm --verify --nodeps {PACKAGE} || :").stdout, "")
 
     def test_install_upgrade_downgrade_reinstall_remove(self):
         self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.added(VERSION))
@@ -127,19 +153,83 @@ class Life(unittest.TestCase):
 
     def test_the_administrators_files_are_kept(self):
         self.rpm("--install", "/mnt/this.rpm")
-        self.host.write("/etc/nvgrace-gpu.conf", "# mine\n")
-        self.host.write("/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf", "ignore 0009:01:00.0\n")
+        mine = {"/etc/nvgrace-gpu.conf": "# mine\n", "/etc/nvgrace-gpu.conf.d/all.conf": "ignore 0009:01:00.0\n"}
+        for path, text in mine.items():
+            self.host.write(path, text)
         self.rpm("--upgrade", "/mnt/next.rpm")
-        self.assertEqual(self.host.sh("cat /etc/nvgrace-gpu.conf").stdout, "# mine\n")
         self.rpm("--erase", PACKAGE)
-        self.assertEqual(self.left(), {"/etc/nvgrace-gpu.conf.rpmsave", "/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"})
+        self.assertEqual(self.left(), set(mine))
+        for path, text in mine.items():
+            self.assertEqual(self.host.sh(f"cat {path}").stdout, text)
 
-    def test_the_initramfs_is_renewed_where_the_configuration_binds(self):
-        dracut = ["dracut --force --regenerate-all"]
+    def test_a_configuration_file_that_was_shipped(self):
+        """As it was, it goes; changed, it stays where it is, and counts."""
+        shutil.copy(SHIPPED, self.host.shared / "shipped")
+        (self.host.shared / "old.spec").write_text(OLD_SPEC)
+        self.host.run("rpmbuild", "-bb", "--define", "_rpmdir /mnt", "--define", "_rpmfilename old.rpm", "/mnt/old.spec")
+        for change, wanted in (("", set()), ("bind all\n", {"/etc/nvgrace-gpu.conf"})):
+            with self.subTest(change):
+                self.rpm("--install", "/mnt/old.rpm")
+                self.host.sh(f"printf '%s' '{change}' >> /etc/nvgrace-gpu.conf")
+                self.rpm("--upgrade", "/mnt/this.rpm")
+                self.assertEqual({p for p in self.left() if p.startswith("/etc/")}, wanted)
+                self.assertEqual(self.host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, 0 if change else 1)
+                self.rpm("--erase", PACKAGE)
+                self.assertEqual(self.left(), wanted)
+                self.host.sh("rm -f /etc/nvgrace-gpu.conf")
+
+    def test_the_initramfs_is_renewed_once_where_the_configuration_binds(self):
+        each = [f"dracut --force /boot/initramfs-{k}.img {k}" for k in sorted(KERNELS)]
+        self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.added(VERSION))
+        self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+        self.assertEqual(self.rpm("--upgrade", "/mnt/next.rpm"), self.removed(VERSION) + self.added(NEXT) + each)
+        self.assertEqual(self.rpm("--erase", PACKAGE), self.removed(NEXT) + ["dracut --force --regenerate-all"])
+
+    def test_a_failing_dracut_is_reported_and_fails_nothing(self):
+        self.host.write("/var/fail-dracut", "")
+        self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+        result = self.host.run("rpm", "--nodeps", "--install", "/mnt/this.rpm")
+        for kernel in KERNELS:
+            self.assertIn(f'run "dracut --force /boot/initramfs-{kernel}.img {kernel}" again', result.stdout)
+        self.assertIn("%posttrans", result.stdout)
+        self.host.run("rpm", "-q", PACKAGE)
+        result = self.host.run("rpm", "--erase", PACKAGE)
+        self.assertIn('run "dracut --force --regenerate-all" again', result.stdout)
+        self.assertEqual(self.host.run("rpm", "-q", PACKAGE, ok=False).returncode, 1)
+
+    def test_a_later_build_renews_that_kernels_initramfs(self):
+        """POST_INSTALL, in a system with dracut."""
         self.rpm("--install", "/mnt/this.rpm")
-        self.host.write("/etc/nvgrace-gpu.conf", "bind all\n")
-        self.assertEqual(self.rpm("--upgrade", "/mnt/next.rpm"), self.removed(VERSION) + self.added(NEXT) + dracut)
-        self.assertEqual(self.rpm("--erase", PACKAGE), self.removed(NEXT) + dracut)
+        kernel = KERNELS[1]
+        calls = self.host.dir / "upper" / "var" / "calls"
+        for name, images, wanted in (("Red Hat", [f"/boot/initramfs-{kernel}.img"], f"/boot/initramfs-{kernel}.img"),
+                                     ("SUSE", [f"/boot/initrd-{kernel}"], f"/boot/initrd-{kernel}"),
+                                     ("a folder for each machine", [f"/boot/abc/{kernel}/initrd"], f"/boot/abc/{kernel}/initrd"),
+                                     ("none", [], None)):
+            with self.subTest(name):
+                self.host.sh(f"rm -rf /boot/*; echo abc > /etc/machine-id; for f in {' '.join(images)}; do install -D /dev/null $f; done")
+                for conf, expected in (("", []), ("bind all\n", [f"depmod {kernel}", f"dracut --force {wanted} {kernel}"])):
+                    self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", conf)
+                    calls.unlink(missing_ok=True)
+                    self.host.run("sh", "-c", f"cd /usr/src/{NAME}-{VERSION} && exec scripts/renew-initramfs {kernel}")
+                    self.assertEqual(calls.read_text().splitlines() if calls.exists() else [], expected if wanted else [])
+
+    def test_headers_that_are_missing_are_named(self):
+        """The running kernel's, in the words of the distribution's own tool."""
+        uname = "#!/bin/sh\ncase $1 in -r) echo %s ;; -m) echo %s ;; esac\n"
+        for kernel, machine, tool, advice in (
+                ("5.14.0-611.el9.aarch64+64k", "aarch64", "dnf", "dnf install 'kernel-devel-uname-r = 5.14.0-611.el9.aarch64+64k'"),
+                ("6.4.0-150700.53-64kb", "aarch64", "zypper", "zypper install kernel-64kb-devel"),
+                ("6.12.0-55.el10_0.x86_64", "x86_64", "dnf", None), (KERNELS[0], "aarch64", "dnf", None)):
+            with self.subTest(kernel):
+                self.host.write("/usr/bin/uname", uname % (kernel, machine), 0o755)
+                self.host.sh("rm -f /usr/bin/zypper /usr/bin/dnf")
+                self.host.write(f"/usr/bin/{tool}", "#!/bin/sh\n", 0o755)
+                self.host.sh(f"mkdir -p /usr/lib/modules/{kernel}")
+                self.rpm("--install", "/mnt/this.rpm")
+                found = re.search(r'the running kernel, (\S+), .*; run "(.*)", then "dkms autoinstall"', self.said)
+                self.assertEqual(found and found.groups(), (kernel, advice) if advice else None)
+                self.rpm("--erase", PACKAGE)
 
     def test_what_dkms_can_not_do_does_not_fail_the_installation(self):
         self.host.write("/var/fail-install", "")
@@ -162,11 +252,17 @@ class Life(unittest.TestCase):
 
     def test_contents(self):
         files = {name: self.host.run("rpm", "-qpl", "--noartifact", f"/mnt/{name}.rpm").stdout.split() for name in ("this", "cli")}
-        for path in ("/etc/nvgrace-gpu.conf", "/etc/nvgrace-gpu.conf.d", "/usr/lib/udev/nvgrace-gpu",
+        for path in (f"/usr/share/doc/{PACKAGE}/examples/nvgrace-gpu.conf", "/etc/nvgrace-gpu.conf.d", "/usr/lib/udev/nvgrace-gpu",
                      "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh",
                      f"/usr/src/{NAME}-{VERSION}/dkms.conf", f"/usr/src/{NAME}-{VERSION}/Kbuild"):
             self.assertIn(path, files["this"])
         self.assertEqual([path for path in files["this"] if "initramfs-tools" in path], [])
+        # Owned, and not there.
+        self.assertIn("/etc/nvgrace-gpu.conf", files["this"])
+        self.assertEqual(self.host.sh("rpm2cpio /mnt/this.rpm | cpio --quiet -t | grep '^./etc/' || :").stdout, "./etc/nvgrace-gpu.conf.d\n")
+        requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/this.rpm").stdout
+        for scriptlet in ("post", "preun"):
+            self.assertRegex(requires, rf"(?m)^dkms .*\b{scriptlet}\b")
         for path in ("/usr/sbin/nvgrace-gpu", "/usr/share/bash-completion/completions/nvgrace-gpu"):
             self.assertIn(path, files["cli"])
 

@@ -38,6 +38,11 @@ def version():
     return re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
 
 
+def deb_version():
+    """With Debian's revision, of debian/changelog."""
+    return re.match(r"\S+ \((\S+)\)", (PROJECT / "debian" / "changelog").read_text())[1]
+
+
 def package(pattern):
     """The one package in build/packages of this name, which `make deb` or `make rpm` puts there."""
     found = sorted(PACKAGES.glob(pattern))

@@ -11,10 +11,15 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import threading
 import unittest
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(PROJECT / "tests/cli"))
+import takeover  # noqa: E402  (needs the path above)
+
 UDEV = PROJECT / "scripts" / "udev"
 HELPER = UDEV / "nvgrace-gpu"
 RULE = UDEV / "60-nvgrace-gpu.rules"
@@ -46,13 +51,13 @@ done
 class Host:
     """A tree with two GPUs, a slot for the first of them, and a modprobe."""
 
-    def __init__(self):
+    def __init__(self, devices=(GPU, OTHER)):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="udev-"))
         self.write("sbin/modprobe", MODPROBE)
         (self.root / "sbin" / "modprobe").chmod(0o755)
         self.pci = self.root / "sys" / "bus" / "pci"
         self.write("sys/bus/pci/drivers_probe", "")
-        for address in (GPU, OTHER):
+        for address in devices:
             self.device(address)
         self.write("sys/bus/pci/slots/GPU0/address", "0009:01:00\n")
 
@@ -96,9 +101,11 @@ class Helper:
         self.host = Host()
         self.addCleanup(self.host.close)
 
-    def run_helper(self, *args):
-        env = {"PATH": os.environ["PATH"], "NVGRACE_GPU_ROOT": str(self.host.root)}
-        result = subprocess.run([*self.shell, HELPER, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    def run_helper(self, *args, path=None):
+        env = {"PATH": path or os.environ["PATH"], "NVGRACE_GPU_ROOT": str(self.host.root)}
+        # By its path, since PATH is the helper's.
+        shell = [shutil.which(self.shell[0]), *self.shell[1:]]
+        result = subprocess.run([*shell, HELPER, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True, timeout=60, check=False)
         self.assertEqual(result.stdout, "")
         return result.returncode, result.stderr
@@ -211,8 +218,8 @@ class Helper:
                     host.write(f"dev/nvidia{n}", "")
                 (host.root / "proc/77/fd").mkdir(parents=True)
                 (host.root / "proc/77/fd/3").symlink_to(host.root / "dev/nvidia0")
-                self.run_helper("bind", GPU)
-                self.assertEqual(host.attribute(GPU, "driver_override"), DRIVER + "\n")
+                rc, said = self.run_helper("bind", GPU)
+                self.assertEqual((rc, said.count("\n")), (1, 1))
                 self.assertEqual(host.written(f"drivers/{driver}/unbind"), [GPU])
                 self.assertEqual(host.written("drivers_probe"), [GPU])
 
@@ -228,24 +235,126 @@ class Helper:
         self.assertEqual(self.host.written("drivers_probe"), [])
         self.assertEqual(self.host.driver(GPU), driver)
 
-    def test_bind_leaves_a_device_that_a_guest_may_use(self):
+    def test_the_table(self):
+        """What nvgrace-gpu(8) would take is taken, and what it would refuse is left, to the driver that has it."""
+        for case in takeover.CASES:
+            with self.subTest(case.name):
+                self.check_case(case)
+
+    def test_the_table_where_there_are_no_programs(self):
+        """As in an initramfs: device files are known by their inodes, and vfio's anonymous ones not at all."""
+        for case in takeover.CASES:
+            if takeover.ANONYMOUS in case.opened or case.name.startswith("a container"):
+                continue
+            with self.subTest(case.name):
+                self.check_case(case, path="/nonexistent")
+
+    def check_case(self, case, **more):
+        host = self.host = Host(devices=())
+        self.addCleanup(host.close)
+        case.build(host.root, real_links=True)
+        (host.pci / "drivers" / DRIVER).mkdir(parents=True)
+        rc, said = self.run_helper("bind", takeover.GPU, **more)
+        # This kernel is made of files, and binds nothing.
+        self.assertEqual(rc, 1)
+        if case.verdict == "taken":
+            self.assertIn(f"{DRIVER} did not take it", said)
+            self.assertEqual(host.written("drivers_probe"), [GPU])
+            if case.bound:
+                self.assertEqual(host.written(f"drivers/{case.bound}/unbind"), [GPU])
+            return
+        self.assertIn(f"{GPU}: left to {case.bound or 'no driver'}: ", said)
+        self.assertIn("in use: process 77 (client)" if case.verdict == "in use" else "its memory is online", said)
+        self.assertIn(case.names, said)
+        self.assertEqual(said.count("\n"), 1)
+        self.assertEqual(host.attribute(GPU, "driver_override"), "\n", "an override must not be left over")
+        self.assertEqual(host.written("drivers_probe"), [])
+        self.assertEqual(host.driver(GPU), case.bound)
+        if case.bound:
+            self.assertEqual(host.written(f"drivers/{case.bound}/unbind"), [])
+
+    def test_after_a_failure_the_old_driver_has_it_again(self):
+        self.host.bound(GPU, "nouveau")
+        (self.host.pci / "drivers" / DRIVER).mkdir(parents=True)
+        unbind, probe = self.host.pci / "drivers/nouveau/unbind", self.host.pci / "drivers_probe"
+
+        def kernel():
+            """It unbinds, and then our driver refuses. Pipes keep the helper where it is meanwhile."""
+            with open(unbind, encoding="ascii") as pipe:
+                self.assertEqual(pipe.read(), GPU + "\n")
+                (self.host.pci / "devices" / GPU / "driver").unlink()
+            with open(probe, encoding="ascii") as pipe:
+                self.assertEqual(pipe.read(), GPU + "\n")
+
+        for file in (unbind, probe):
+            file.unlink()
+            os.mkfifo(file)
+        thread = threading.Thread(target=kernel, daemon=True)
+        thread.start()
+        rc, said = self.run_helper("bind", GPU)
+        thread.join()
+        self.assertEqual(rc, 1)
+        self.assertIn("did not take it, and it is left to nouveau", said)
+        self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
+        self.assertEqual(self.host.written("drivers/nouveau/bind"), [GPU])
+
+    def test_an_override_of_before_is_kept(self):
+        """Only the rule replaces it: not what a person has called this helper for."""
         self.host.bound(GPU, "vfio-pci")
-        (self.host.pci / "devices" / GPU / "vfio-dev" / "vfio0").mkdir(parents=True)
-        self.assert_left("vfio-pci", "a guest may be using it")
-        self.assertEqual(self.host.modprobes(), [])
+        self.host.write(f"sys/bus/pci/devices/{GPU}/driver_override", "vfio-pci\n")
+        (self.host.root / "proc/4711/fd").mkdir(parents=True)
+        (self.host.root / "proc/4711/fd/9").symlink_to("anon_inode:[vfio-device]")
+        rc, said = self.run_helper("bind", GPU)
+        self.assertEqual(rc, 1)
+        self.assertIn("process 4711", said)
+        self.assertEqual(self.host.attribute(GPU, "driver_override"), "vfio-pci\n")
+
+    def test_a_driver_that_does_not_let_go(self):
+        self.host.bound(GPU, "nouveau")
+        (self.host.pci / "drivers" / DRIVER).mkdir(parents=True)
+        unbind = self.host.pci / "drivers/nouveau/unbind"
+        unbind.unlink()
+        unbind.mkdir()      # nothing can be written to it
+        rc, said = self.run_helper("bind", GPU)
+        self.assertEqual(rc, 1)
+        self.assertIn("nouveau does not let go of it", said)
+        self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
+        self.assertEqual(self.host.written("drivers_probe"), [])
+
+    def test_what_was_cut_short_goes_on(self):
+        """At the end of an initramfs the helper, or udev, may be ended at any point: the next run binds."""
+        features = f"sys/bus/pci/drivers/{DRIVER}/features"
+        for point in ("before", "override", "unbound", "probing"):
+            with self.subTest(point):
+                host = self.host = Host()
+                self.addCleanup(host.close)
+                host.write(features, "zap\n")
+                if point != "before":
+                    host.write(f"sys/bus/pci/devices/{GPU}/driver_override", DRIVER + "\n")
+                if point in ("before", "override"):
+                    host.bound(GPU, "nouveau")
+                if point == "probing":
+                    # The link is there while the driver's probe runs, and goes if that is ended.
+                    host.bound(GPU, DRIVER)
+                self.run_helper("bind", GPU)
+                self.assertEqual(host.attribute(GPU, "driver_override"),
+                                 DRIVER + "\n" if point in ("unbound", "probing") else "\n")
+                self.assertEqual(host.written("drivers_probe"), [GPU])
+                if point == "probing":
+                    self.assertEqual(host.written(f"drivers/{DRIVER}/bind"), [GPU], "this waits, and probing does not")
+        with self.subTest("bound"):
+            host = self.host = Host()
+            self.addCleanup(host.close)
+            host.write(features, "zap\n")
+            host.bound(GPU, DRIVER)
+            host.write(f"sys/bus/pci/devices/{GPU}/nvgrace_gpu/mode", "carve-out\n")
+            self.assertEqual(self.run_helper("bind", GPU), (0, ""))
+            self.assertEqual(host.written("drivers_probe"), [])
 
     def test_bind_leaves_memory_that_is_online(self):
         self.host.bound(GPU, "nvidia")
         self.host.write(f"proc/driver/nvidia/gpus/{GPU}/numa_status", "Node: 2\nStatus: online\n")
         self.assert_left("nvidia", "online as System RAM")
-
-    def test_bind_leaves_a_device_that_a_process_has_open(self):
-        self.host.bound(GPU, "nvidia")
-        self.host.write(f"proc/driver/nvidia/gpus/{GPU}/information", "Device Minor: \t 1\n")
-        self.host.write("dev/nvidia1", "")
-        (self.host.root / "proc/4711/fd").mkdir(parents=True)
-        (self.host.root / "proc/4711/fd/9").symlink_to(self.host.root / "dev/nvidia1")
-        self.assert_left("nvidia", "process 4711 has /dev/nvidia1 open")
 
     def test_bind_leaves_the_device_to_its_driver_when_there_is_no_module(self):
         self.host.write("modprobe.fails", "")
@@ -287,12 +396,28 @@ class Helper:
             self.assertEqual(self.host.attribute(GPU, "driver_override"), DRIVER + "\n")
             self.assertEqual(self.host.attribute(OTHER, "driver_override"), "\n")
             self.assertEqual(self.host.attribute("0000:00:01.0", "driver_override"), "vfio-pci\n")
+            # It ends with its own status, whatever the last device was.
+            self.host.device("ffff:00:00.0", vendor="0x8086")
+            self.assertEqual(self.run_helper("release")[0], 0)
         (self.host.root / "modprobe.fails").unlink()
         with self.subTest("what isn't goes"):
             (self.host.pci / "devices" / GPU / "driver").unlink()
             self.assertEqual(self.run_helper("release"), (0, ""))
             self.assertEqual(self.host.modprobes()[-1], "-r nvgrace-gpu-vfio-pci")
             self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
+        with self.subTest("what can't be cleared is said, and the others are"):
+            self.host.write(f"sys/bus/pci/devices/{OTHER}/driver_override", DRIVER + "\n")
+            stubborn = self.host.pci / "devices" / GPU / "driver_override"
+            stubborn.unlink()
+            target = self.host.root / "read-only"
+            target.write_text(DRIVER + "\n")
+            subprocess.run(["mount", "--bind", "-o", "ro", target, target], check=True)
+            self.addCleanup(subprocess.run, ["umount", target], check=True)
+            stubborn.symlink_to(target)
+            rc, said = self.run_helper("release")
+            self.assertEqual(rc, 1)
+            self.assertIn(f"{GPU}: its driver_override can't be cleared", said)
+            self.assertEqual(self.host.attribute(OTHER, "driver_override"), "\n")
 
 
 class Dash(Helper, unittest.TestCase):
