@@ -3,15 +3,23 @@
  * The driver's own header: what one bound GPU is, and what each source file
  * offers the others.  Data flows one way: probe.c fills the regions before
  * anything else can run; region.c, cfgemu.c and rw.c read them, know nothing
- * of ACPI, and never call each other.
+ * of ACPI, and never call each other.  Whether the memory may be touched, they
+ * ask gate.c.
  */
 #ifndef NVGRACE_GPU_H
 #define NVGRACE_GPU_H
 
+#include <linux/ktime.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/ratelimit.h>
+#include <linux/rwsem.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
 #include <linux/vfio_pci_core.h>
+#include <linux/wait.h>
+
+#include "compat/mapping.h"
 
 struct compat_pfn_space;
 struct nvgrace_gpu;
@@ -47,62 +55,85 @@ struct nvgrace_gpu_region {
 	/*
 	 * Kernel mappings for read and write, one pointer for each window of
 	 * RW_WINDOW bytes, NULL until first used.  Owned by rw.c; set under
-	 * window_lock of the GPU, read without, cleared when the device is
-	 * closed and nobody can read them.
+	 * window_lock of the GPU, read with its gate held for read, cleared with
+	 * the gate held for write.
 	 */
 	void **window;
 };
 
+/* Faults that may meet in one page table take the same of 2^4 locks. */
+#define NVGRACE_GPU_INSERT_BITS	4
+
 /**
  * struct nvgrace_gpu - one bound GPU
  * @core: what vfio-pci-core knows of it; first, as vfio_alloc_device() demands.
- *	Its memory_lock is taken for read around every access to GPU memory
- *	and every insertion of a pfn, and never around user memory.
+ *	Its memory_lock keeps vfio-pci-core's resets and power changes away.
  * @usemem: the cacheable memory, shown as BAR4
- * @resmem: the non-cacheable memory, shown as BAR2; absent on parts without
- *	the MIG defect
- * @link: this GPU in the list of bound GPUs; protected by probe.c's lock
+ * @resmem: the non-cacheable memory, shown as BAR2; absent on GPUs without the
+ *	MIG defect
+ * @link_entry: this GPU in the list of bound GPUs; protected by probe.c's lock
  * @range_start: first physical address that firmware gave the GPU
  * @range_last: last physical address that firmware gave the GPU
- * @bar_lock: protects bar_written of both regions, and writes to resets
- * @resets: counts the resets, whoever made them; may wrap; read anywhere
- * @ready_lock: serialises the waits for readiness, so that one task asks the
- *	device for all; taken without other locks, may be held for long, and
- *	killable
- * @ready_for: @resets as it was before the memory was found ready; any task
- *	that has looked writes it, under memory_lock
- * @failed_for: @resets as it was before a wait ended without success; written
- *	under ready_lock, read anywhere
- * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy parts
- * @bar0: registers of legacy parts, mapped at probe and while the device is open
+ * @bar_lock: protects bar_written of both regions, and writes to @resets
+ * @resets: changes with each reset, and may wrap; for cfgemu.c
+ * @gate: nests in memory_lock.  Held for read around every access to GPU memory
+ *	and every insertion of a pfn, never around user memory; for write to
+ *	change what gate.c owns.  Protects @epoch, @closed, @link, @recovery_end
+ *	and the kernel mappings of both regions.
+ * @epoch: changes when what was known of readiness is void, and may wrap
+ * @closed: why nobody may enter now, bits of gate.c; 0 if the gate is open
+ * @opened: waits for @closed to become 0, or @config_writer NULL
+ * @config_writer: the task that is changing power or decoding in config space;
+ *	NULL if there is none
+ * @link: what the AER core says of the link
+ * @recovery_end: when error recovery counts as failed
+ * @ready_for: @epoch as it was when the memory was last found ready
+ * @failed_for: @epoch as it was when a wait ended without success
+ * @report_limit: how often failed waits may write into the log
+ * @ready_lock: one wait for readiness at a time; may be held for long, taken
+ *	without other locks, and killable
+ * @insert_lock: protect page tables against two sizes of entries; nest in @gate
+ * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
+ * @bar0: registers of legacy GPUs, mapped at probe and while the device is open
  * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
- *	never taken under memory_lock
+ *	nests in @gate
  * @saved_state: config space as it was at the end of probe, for after a reset
  *	that restores nothing; NULL if there was no memory for it
- * @link_state: what AER makes of the link; written by the error handlers, which the
- *	AER core serialises, under memory_lock
+ * @suspend: the host's suspend and resume
+ * @mapping: how to find what user space has mapped
  */
 struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
 	struct nvgrace_gpu_region usemem;
 	struct nvgrace_gpu_region resmem;
-	struct list_head link;
+	struct list_head link_entry;
 	phys_addr_t range_start;
 	phys_addr_t range_last;
 	spinlock_t bar_lock;		/* protects bar_written, resets */
 	unsigned int resets;
-	struct mutex ready_lock;	/* one wait at a time; failed_for */
+	struct rw_semaphore gate;	/* protects what gate.c owns */
+	unsigned int epoch;
+	unsigned int closed;
+	wait_queue_head_t opened;
+	struct task_struct *config_writer;
+	enum nvgrace_gpu_link {
+		NVGRACE_GPU_LINK_OK,
+		NVGRACE_GPU_LINK_ERROR,		/* an error; recovery goes on */
+		NVGRACE_GPU_LINK_FROZEN,	/* the same, with a link reset */
+		NVGRACE_GPU_LINK_FAILED,	/* recovery of that has failed */
+	} link;
+	ktime_t recovery_end;
 	unsigned int ready_for;
 	unsigned int failed_for;
+	struct ratelimit_state report_limit;
+	struct mutex ready_lock;	/* one wait at a time */
+	struct mutex insert_lock[1 << NVGRACE_GPU_INSERT_BITS]; /* page tables */
 	u16 cxl_dvsec;
 	void __iomem *bar0;
 	struct mutex window_lock;	/* protects window[] while it is filled */
 	struct pci_saved_state *saved_state;
-	enum nvgrace_gpu_link {
-		NVGRACE_GPU_LINK_UP,
-		NVGRACE_GPU_LINK_RESET,	/* being reset, and to come back */
-		NVGRACE_GPU_LINK_LOST,	/* could not be reset */
-	} link_state;
+	struct notifier_block suspend;
+	struct compat_mapping mapping;
 };
 
 static inline struct nvgrace_gpu *to_nvgrace_gpu(struct vfio_device *core_vdev)
@@ -134,61 +165,149 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
 	return region && region->length ? region : NULL;
 }
 
-/* ready.c */
+/* ---- gate.c: may the memory be touched now? ------------------------------ */
 
 /*
- * Waits until the memory may be touched: legacy parts for at most 30 s, others
- * as long as their CXL DVSEC says.  Called from probe with the device in D0 and
- * disabled.  Sleeps.  Returns 0, -ETIME (never ready, one line in the log),
- * -EINTR (the waiting task is being killed), -ENODEV (gone, or no GPU) or what
- * enabling the device and mapping BAR0 returned.
+ * Everything that touches GPU memory or maps it does so between one of these
+ * two and nvgrace_gpu_leave().  In between no reset begins, the memory is ready
+ * and the GPU awake.  Both take memory_lock and the gate for read.
+ *
+ * nvgrace_gpu_enter() waits for the end of a reset and for readiness.  Called
+ * without locks, with the GPU kept awake; sleeps.  Returns 0; -EINTR (the task is
+ * being killed); or -EIO: in D3, not decoding, not ready in time, or lost.
+ *
+ * nvgrace_gpu_enter_fault() does not wait.  Called with the lock of the address
+ * space.  Returns the same, and -EAGAIN where a wait may help; -EIO also while
+ * user space wants low power, since no fault can keep the GPU awake.
  */
-int nvgrace_gpu_ready_probe(struct nvgrace_gpu *gpu);
-
-/* Between these two, nvgrace_gpu_wait_ready() may be called.  0 or -ENOMEM. */
-int nvgrace_gpu_ready_open(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_ready_close(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_enter(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_leave(struct nvgrace_gpu *gpu);
 
 /*
- * Whether the memory was found ready since the last reset.  To touch it, ask
- * under memory_lock, since a reset may come at any time without.
+ * Waits until nvgrace_gpu_enter_fault() may succeed.  Called without any lock:
+ * the wait may be long, and holds nothing that a reset, a close or a fatal
+ * signal needs.  Returns 0, -EINTR or -EIO.
  */
-static inline bool nvgrace_gpu_is_ready(struct nvgrace_gpu *gpu)
-{
-	/* Pairs with the release in ready.c: ready first, then touched. */
-	return smp_load_acquire(&gpu->ready_for) == READ_ONCE(gpu->resets);
-}
-
-/* Whether a wait has ended without success since the last reset. */
-static inline bool nvgrace_gpu_has_failed(struct nvgrace_gpu *gpu)
-{
-	return READ_ONCE(gpu->failed_for) == READ_ONCE(gpu->resets);
-}
+int nvgrace_gpu_wait(struct nvgrace_gpu *gpu);
 
 /*
- * Called when the device may have fallen asleep, with its memory: whoever
- * touches that next looks again.  Any context.
+ * Waits until the memory may be exported, since a peer can't wait later.  While
+ * the GPU does not decode memory there is nothing to wait for: vfio-pci-core
+ * revokes such an export at once.  Called without any lock.  Returns as
+ * nvgrace_gpu_enter() does.
  */
-void nvgrace_gpu_forget_ready(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu);
 
 /*
- * Looks once, without a wait, and remembers what it has seen.  Called under
- * memory_lock with the device awake.  Returns 0 (ready), -EAGAIN (a wait may
- * help) or -EIO (it won't: it has failed since the last reset, or the device
- * can't be asked).
+ * Between these two the GPU is awake, whatever user space wants.  The first
+ * returns 0 or -EIO (it does not wake up).  Called without locks; sleep.
  */
-int nvgrace_gpu_look_ready(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_keep_awake(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu);
 
 /*
- * Waits as above, after a reset.  Called without memory_lock and, in a fault,
- * without the lock of the address space: the wait may take long, and holds
- * nothing that a reset, a close or a fatal signal needs.  Returns 0, -EINTR
- * (the task is being killed) or -EIO: not ready in time, gone, or not to be
- * asked while memory is disabled in PCI_COMMAND.
+ * Around every write of user space to @count bytes at @offset of config space,
+ * which may change power or decoding.  In between, the memory may be out of
+ * reach for the calling task.  The first returns 0, or -EINTR (the task is being
+ * killed), and then the second must not be called.  Called without locks; sleep.
  */
-int nvgrace_gpu_wait_ready(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
+				   size_t count);
+void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
+				  size_t count);
 
-/* region.c */
+/*
+ * The GPU may lose power from now on, and its memory with it: removes all
+ * mappings and forgets readiness.  Called without locks; sleeps.
+ */
+void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu);
+
+/* What is known of the memory since the last reset; a glance without locks. */
+enum nvgrace_gpu_readiness {
+	NVGRACE_GPU_UNKNOWN,
+	NVGRACE_GPU_READY,
+	NVGRACE_GPU_FAILED,
+};
+
+enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
+
+/*
+ * From probe to remove: init first.  wait_probe waits until the memory is
+ * ready: legacy GPUs for at most 30 s, others as long as their CXL DVSEC says.
+ * It is called with the GPU in D0 and disabled, and returns 0, -ETIME (never
+ * ready, one line in the log), -EINTR (the task is being killed), -ENODEV (gone,
+ * or no GPU), -EIO (it does not decode memory) or what enabling the GPU and
+ * mapping BAR0 returned.  start comes last before the device is registered, and
+ * returns 0 or -ENOMEM; stop after it is unregistered.  open comes after
+ * vfio_pci_core_enable(), close before vfio_pci_core_close_device().  Called
+ * without locks; sleep.
+ */
+void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
+
+/* For the PCI core: resets and errors. */
+extern const struct pci_error_handlers nvgrace_gpu_error_handlers;
+
+/* ---- ready.c: is the memory trained? ------------------------------------- */
+
+/* What was read since a wait began, for its end and for the log. */
+struct nvgrace_gpu_training {
+	ktime_t start;
+	ktime_t deadline;
+	bool valid;		/* CXL: Memory_Info_Valid was seen */
+	u32 c2c;
+	u32 hbm;
+	u32 range;
+};
+
+/* Starts the clock. */
+void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
+				struct nvgrace_gpu_training *training);
+
+/* Whether the time is over that the GPU has; what was read may extend it. */
+bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training);
+
+/*
+ * Reads the registers once.  0 (trained), -EAGAIN (not yet) or -ENODEV (gone).
+ * For gate.c, which has made sure that they can be read.
+ */
+int nvgrace_gpu_training_look(struct nvgrace_gpu *gpu,
+			      struct nvgrace_gpu_training *training);
+
+/* Logs why a wait ended with @err, -ETIME or -ENODEV. */
+void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
+				 const struct nvgrace_gpu_training *training,
+				 int err);
+
+/*
+ * The registers can be read between map and unmap, with the device enabled, and
+ * between begin and end, which enable it themselves and are for probe.  Sleep.
+ * Return 0, -ENODEV (no such registers, one line in the log), -ENOMEM, or what
+ * enabling the device returned.
+ */
+int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_registers_unmap(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_registers_begin(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_registers_end(struct nvgrace_gpu *gpu);
+
+/* ---- device.c ------------------------------------------------------------ */
+
+/*
+ * The operations of a GPU with memory, and of one without, which is a plain PCI
+ * device to this driver.
+ */
+extern const struct vfio_device_ops nvgrace_gpu_memory_ops;
+extern const struct vfio_device_ops nvgrace_gpu_core_only_ops;
+
+/* ---- region.c ------------------------------------------------------------ */
+
+/* At probe. */
+void nvgrace_gpu_region_init(struct nvgrace_gpu *gpu);
 
 /* The get_region_info_caps, ioctl and mmap operations of vfio_device_ops. */
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
@@ -200,12 +319,6 @@ int nvgrace_gpu_mmap(struct vfio_device *core_vdev,
 		     struct vm_area_struct *vma);
 
 /*
- * Takes all mappings of both parts away, to come back by faults, where the
- * kernel knows them.  Under memory_lock, taken for write.
- */
-void nvgrace_gpu_zap(struct nvgrace_gpu *gpu);
-
-/*
  * Between these two, memory errors of the region's pages reach who has mapped
  * them, where the kernel can.  With the device open and before anybody can map
  * it, and when nobody has it mapped any more.  Sleep; close after close does
@@ -214,7 +327,7 @@ void nvgrace_gpu_zap(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region);
 void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region);
 
-/* dmabuf.c */
+/* ---- dmabuf.c ------------------------------------------------------------ */
 
 /* Lets vfio-pci-core export dma-bufs; before the device is registered. */
 void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu);
@@ -227,15 +340,18 @@ void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_dmabuf_open(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_dmabuf_close(struct nvgrace_gpu *gpu);
 
-/* sysfs.c */
+/* ---- sysfs.c ------------------------------------------------------------- */
 
 /* Attributes of a bound device, and of the driver. */
 extern const struct attribute_group *nvgrace_gpu_dev_groups[];
 extern const struct attribute_group *nvgrace_gpu_driver_groups[];
 
-/* cfgemu.c */
+/* ---- cfgemu.c ------------------------------------------------------------ */
 
-/* Sets all fake registers to 0, as a reset does.  Process context; does not sleep. */
+/*
+ * Sets all fake registers to 0 and counts a reset.  Process context; does not
+ * sleep.
+ */
 void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu);
 
 /*
@@ -250,7 +366,7 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 				 const char __user *buf, size_t count,
 				 loff_t *ppos);
 
-/* rw.c */
+/* ---- rw.c ---------------------------------------------------------------- */
 
 /*
  * Makes room for the kernel mappings of @region, which must have its length.
@@ -258,8 +374,11 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
  */
 int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region);
 
-/* Drops the kernel mappings of @region; nobody may be in the two below. */
-void nvgrace_gpu_rw_unmap(struct nvgrace_gpu_region *region);
+/*
+ * Drops the kernel mappings of both parts; the next access makes them anew.
+ * With the gate held for write.  Sleeps.
+ */
+void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu);
 
 /*
  * Read and write GPU memory through the fake BAR at *@ppos.  Return the bytes

@@ -45,7 +45,7 @@ static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 	if (ret)
 		return ret;
 
-	return nvgrace_gpu_wait_ready(gpu);
+	return nvgrace_gpu_wait_export(gpu);
 }
 
 static const struct compat_pci_ops pci_ops = {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Finds a GPU's memory in the firmware's device properties, carves it, claims
- * it, and registers the device with vfio.  Owns the module's entry points, the
- * operations tables and the list of bound GPUs.
+ * it, and registers the device with vfio.  Owns the module's entry points and
+ * the list of bound GPUs.  The PCI core calls it.
  */
 #include <linux/ioport.h>
 #include <linux/list.h>
@@ -10,7 +10,6 @@
 #include <linux/mutex.h>
 #include <linux/overflow.h>
 #include <linux/pci.h>
-#include <linux/pm_runtime.h>
 #include <linux/property.h>
 #include <linux/slab.h>
 #include <linux/vfio_pci_core.h>
@@ -18,7 +17,6 @@
 #include "arith.h"
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
-#include "trace.h"
 
 /* Device properties by which the firmware of Grace superchips tells the place. */
 #define PROP_BASE	"nvidia,gpu-mem-base-pa"
@@ -43,154 +41,6 @@ struct gpu_memory {
  */
 static LIST_HEAD(bound_gpus);
 static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus */
-
-/* After every reset, whoever made it: registers are as new, memory untrained. */
-static void was_reset(struct nvgrace_gpu *gpu, unsigned int cause)
-{
-	nvgrace_gpu_config_reset(gpu);
-	trace_nvgrace_gpu_reset(gpu->core.pdev, cause);
-}
-
-static int open_device(struct vfio_device *core_vdev)
-{
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-	int ret;
-
-	ret = vfio_pci_core_enable(&gpu->core);
-	if (ret)
-		return ret;
-
-	was_reset(gpu, NVGRACE_GPU_RESET_OPEN);
-	ret = nvgrace_gpu_ready_open(gpu);
-	if (ret) {
-		vfio_pci_core_disable(&gpu->core);
-		return ret;
-	}
-	nvgrace_gpu_region_open(&gpu->usemem);
-	nvgrace_gpu_region_open(&gpu->resmem);
-	nvgrace_gpu_dmabuf_open(gpu);
-
-	vfio_pci_core_finish_enable(&gpu->core);
-	return 0;
-}
-
-static void close_device(struct vfio_device *core_vdev)
-{
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-
-	nvgrace_gpu_rw_unmap(&gpu->usemem);
-	nvgrace_gpu_rw_unmap(&gpu->resmem);
-	nvgrace_gpu_region_close(&gpu->usemem);
-	nvgrace_gpu_region_close(&gpu->resmem);
-	nvgrace_gpu_ready_close(gpu);
-	nvgrace_gpu_dmabuf_close(gpu);
-	vfio_pci_core_close_device(core_vdev);
-}
-
-/* Sends an access of the device's file to whose region it is, and traces it. */
-static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
-			     size_t count, loff_t *ppos, bool write)
-{
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
-	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
-	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	ssize_t ret;
-
-	if (region) {
-		u64 start = nvgrace_gpu_trace_start(rw);
-
-		ret = write ? nvgrace_gpu_region_write(region, buf, count, ppos) :
-			      nvgrace_gpu_region_read(region, buf, count, ppos);
-		trace_nvgrace_gpu_rw(gpu->core.pdev, index, write, offset,
-				     count, ret, start);
-	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
-		ret = write ? nvgrace_gpu_config_write(gpu, buf, count, ppos) :
-			      nvgrace_gpu_config_read(gpu, buf, count, ppos);
-		trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,
-					 ret);
-	} else {
-		ret = write ? vfio_pci_core_write(core_vdev, buf, count, ppos) :
-			      vfio_pci_core_read(core_vdev, buf, count, ppos);
-	}
-	return ret;
-}
-
-static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
-			   size_t count, loff_t *ppos)
-{
-	return access_device(core_vdev, buf, count, ppos, false);
-}
-
-static ssize_t write_device(struct vfio_device *core_vdev,
-			    const char __user *buf, size_t count, loff_t *ppos)
-{
-	/* Not written to: access_device() hands it on to writes alone. */
-	return access_device(core_vdev, (char __user *)buf, count, ppos, true);
-}
-
-static int device_feature(struct vfio_device *core_vdev, u32 flags,
-			  void __user *arg, size_t argsz)
-{
-	u32 feature = flags & VFIO_DEVICE_FEATURE_MASK;
-	int ret;
-
-	ret = vfio_pci_core_ioctl_feature(core_vdev, flags, arg, argsz);
-	/*
-	 * The device may lose its power from now on, and its memory with that,
-	 * which no reset will tell.  Nobody finds it ready before it has left
-	 * low power: see look() in ready.c.
-	 */
-	if (!ret && (feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY ||
-		     feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP))
-		nvgrace_gpu_forget_ready(to_nvgrace_gpu(core_vdev));
-	return ret;
-}
-
-static const struct vfio_device_ops memory_ops = {
-	.name		= "nvgrace-gpu-vfio-pci",
-	.init		= vfio_pci_core_init_dev,
-	.release	= vfio_pci_core_release_dev,
-	.open_device	= open_device,
-	.close_device	= close_device,
-	.read		= read_device,
-	.write		= write_device,
-	.ioctl		= nvgrace_gpu_ioctl,
-	.mmap		= nvgrace_gpu_mmap,
-	.device_feature	= device_feature,
-	.request	= vfio_pci_core_request,
-	.match		= vfio_pci_core_match,
-	COMPAT_REGION_INFO_OPS(nvgrace_gpu_get_region_info)
-	COMPAT_VFIO_DEVICE_OPS
-};
-
-static int open_core_only(struct vfio_device *core_vdev)
-{
-	struct vfio_pci_core_device *core = &to_nvgrace_gpu(core_vdev)->core;
-	int ret = vfio_pci_core_enable(core);
-
-	if (!ret)
-		vfio_pci_core_finish_enable(core);
-	return ret;
-}
-
-/* For a GPU without memory of its own, as a guest sees it: a PCI device. */
-static const struct vfio_device_ops core_only_ops = {
-	.name		= "nvgrace-gpu-vfio-pci-core",
-	.init		= vfio_pci_core_init_dev,
-	.release	= vfio_pci_core_release_dev,
-	.open_device	= open_core_only,
-	.close_device	= vfio_pci_core_close_device,
-	.read		= vfio_pci_core_read,
-	.write		= vfio_pci_core_write,
-	.ioctl		= vfio_pci_core_ioctl,
-	.mmap		= vfio_pci_core_mmap,
-	.device_feature	= vfio_pci_core_ioctl_feature,
-	.request	= vfio_pci_core_request,
-	.match		= vfio_pci_core_match,
-	COMPAT_REGION_INFO_OPS(compat_core_region_info)
-	COMPAT_VFIO_DEVICE_OPS
-};
 
 /*
  * Reads one u64 property.  Returns 0, -ENOENT if there is none, or -EINVAL,
@@ -358,7 +208,7 @@ static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 	gpu->range_last = mem->base + mem->size - 1;
 
 	mutex_lock(&bound_gpus_lock);
-	list_for_each_entry(other, &bound_gpus, link) {
+	list_for_each_entry(other, &bound_gpus, link_entry) {
 		if (gpu->range_start > other->range_last ||
 		    gpu->range_last < other->range_start)
 			continue;
@@ -369,7 +219,7 @@ static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 		break;
 	}
 	if (!ret)
-		list_add_tail(&gpu->link, &bound_gpus);
+		list_add_tail(&gpu->link_entry, &bound_gpus);
 	mutex_unlock(&bound_gpus_lock);
 
 	return ret;
@@ -378,7 +228,7 @@ static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 static void unlist_gpu(struct nvgrace_gpu *gpu)
 {
 	mutex_lock(&bound_gpus_lock);
-	list_del_init(&gpu->link);
+	list_del_init(&gpu->link_entry);
 	mutex_unlock(&bound_gpus_lock);
 }
 
@@ -436,7 +286,7 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 			goto unlist;
 	}
 
-	ret = nvgrace_gpu_ready_probe(gpu);
+	ret = nvgrace_gpu_wait_probe(gpu);
 	if (ret)
 		goto unlist;
 
@@ -449,14 +299,14 @@ unlist:
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	const struct vfio_device_ops *ops = &memory_ops;
+	const struct vfio_device_ops *ops = &nvgrace_gpu_memory_ops;
 	struct gpu_memory mem = { };
 	struct nvgrace_gpu *gpu;
 	int ret;
 
 	ret = find_memory(pdev, &mem);
 	if (ret == -ENOENT)
-		ops = &core_only_ops;
+		ops = &nvgrace_gpu_core_only_ops;
 	else if (ret)
 		return ret;
 
@@ -464,33 +314,36 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (IS_ERR(gpu))
 		return PTR_ERR(gpu);
 
-	INIT_LIST_HEAD(&gpu->link);
+	INIT_LIST_HEAD(&gpu->link_entry);
 	spin_lock_init(&gpu->bar_lock);
 	mutex_init(&gpu->window_lock);
-	mutex_init(&gpu->ready_lock);
-	/* No wait has failed yet: any number but that of resets. */
-	gpu->failed_for = gpu->resets - 1;
+	nvgrace_gpu_gate_init(gpu);
+	nvgrace_gpu_region_init(gpu);
 	dev_set_drvdata(&pdev->dev, &gpu->core);
 	nvgrace_gpu_dmabuf_init(gpu);
 
-	if (ops == &memory_ops) {
+	ret = compat_mapping_init(&gpu->mapping);
+	if (ret)
+		goto put;
+
+	if (ops == &nvgrace_gpu_memory_ops) {
 		ret = setup_memory(pdev, gpu, &mem);
 		if (ret)
-			goto put;
+			goto unmap;
 	}
 
-	/* Awake, with its BARs: see go_on_after_reset(). */
-	pci_save_state(pdev);
-	gpu->saved_state = pci_store_saved_state(pdev);
+	ret = nvgrace_gpu_gate_start(gpu);
+	if (ret)
+		goto unlist;
 
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
-		pci_err(pdev, "vfio does not take the device (error %d); is there an IOMMU?\n",
+		pci_err(pdev, "vfio refuses the device (error %d); check that there is an IOMMU\n",
 			ret);
-		goto unlist;
+		goto stop;
 	}
 
-	if (ops == &core_only_ops)
+	if (ops == &nvgrace_gpu_core_only_ops)
 		pci_info(pdev, "firmware gives no %s: a plain PCI device, as vfio-pci would handle it\n",
 			 PROP_BASE);
 	else
@@ -500,110 +353,29 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			 gpu->resmem.length, gpu->resmem.bar_size);
 	return 0;
 
+stop:
+	nvgrace_gpu_gate_stop(gpu);
 unlist:
-	kfree(gpu->saved_state);
 	unlist_gpu(gpu);
+unmap:
+	compat_mapping_exit(&gpu->mapping);
 put:
 	vfio_put_device(&gpu->core.vdev);
 	return ret;
 }
 
-static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
-{
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-
-	return to_nvgrace_gpu(&core->vdev);
-}
-
 static void remove(struct pci_dev *pdev)
 {
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
 
 	/* Waits until the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
+	nvgrace_gpu_gate_stop(gpu);
 	unlist_gpu(gpu);
-	kfree(gpu->saved_state);
+	compat_mapping_exit(&gpu->mapping);
 	vfio_put_device(&gpu->core.vdev);
 }
-
-/*
- * Resets end here that somebody could notice: at open, FLR and hot reset by
- * ioctl, FLR through config space, and /sys/.../reset.  The PCI core holds the
- * device lock; vfio holds memory_lock for write, but for the reset at open,
- * before anybody can map or read; sysfs does not.
- */
-static void reset_done(struct pci_dev *pdev)
-{
-	was_reset(pdev_to_gpu(pdev), NVGRACE_GPU_RESET_DONE);
-}
-
-/*
- * From an error that freezes the link on, nobody may touch the memory or rely
- * on what was there; those who have it mapped come back by a fault.
- */
-static void stop_for_error(struct nvgrace_gpu *gpu, enum nvgrace_gpu_link state)
-{
-	down_write(&gpu->core.memory_lock);
-	gpu->link_state = state;
-	was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
-	nvgrace_gpu_zap(gpu);
-	up_write(&gpu->core.memory_lock);
-}
-
-/*
- * The AER core resets a frozen link without a word to reset_done(), and unlike
- * other resets restores nothing.  Without its BARs, the device could not be
- * asked for readiness, nor be opened again.
- */
-static void go_on_after_reset(struct nvgrace_gpu *gpu)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
-
-	down_write(&gpu->core.memory_lock);
-	if (awake && !pci_load_saved_state(pdev, gpu->saved_state))
-		pci_restore_state(pdev);
-	gpu->link_state = NVGRACE_GPU_LINK_UP;
-	was_reset(gpu, NVGRACE_GPU_RESET_ERROR);
-	nvgrace_gpu_zap(gpu);
-	up_write(&gpu->core.memory_lock);
-
-	if (awake)
-		pm_runtime_put(&pdev->dev);
-}
-
-static pci_ers_result_t error_detected(struct pci_dev *pdev,
-				       pci_channel_state_t state)
-{
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-
-	if (state == pci_channel_io_frozen)
-		stop_for_error(gpu, NVGRACE_GPU_LINK_RESET);
-	else if (state == pci_channel_io_perm_failure)
-		stop_for_error(gpu, NVGRACE_GPU_LINK_LOST);
-	return vfio_pci_core_aer_err_detected(pdev, state);
-}
-
-static pci_ers_result_t slot_reset(struct pci_dev *pdev)
-{
-	go_on_after_reset(pdev_to_gpu(pdev));
-	return PCI_ERS_RESULT_RECOVERED;
-}
-
-static void error_resume(struct pci_dev *pdev)
-{
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-
-	if (gpu->link_state == NVGRACE_GPU_LINK_RESET)
-		go_on_after_reset(gpu);
-}
-
-static const struct pci_error_handlers error_handlers = {
-	.error_detected	= error_detected,
-	.slot_reset	= slot_reset,
-	.resume		= error_resume,
-	.reset_done	= reset_done,
-};
 
 /*
  * For driver_override only: no GPU is taken because it is there.  Names are
@@ -624,7 +396,7 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.id_table		= nvgrace_gpu_ids,
 	.probe			= probe,
 	.remove			= remove,
-	.err_handler		= &error_handlers,
+	.err_handler		= &nvgrace_gpu_error_handlers,
 	.groups			= nvgrace_gpu_driver_groups,
 	.dev_groups		= nvgrace_gpu_dev_groups,
 	.driver_managed_dma	= true,
@@ -635,5 +407,5 @@ module_pci_driver(nvgrace_gpu_driver);
 
 MODULE_LICENSE("GPL");
 MODULE_VERSION(NVGRACE_GPU_VERSION);
-MODULE_AUTHOR("The nvgrace-gpu-vfio-pci authors");
+MODULE_AUTHOR(NVGRACE_GPU_MAINTAINER);
 MODULE_DESCRIPTION("VFIO PCI variant driver for NVIDIA Grace GPUs and their coherent memory");

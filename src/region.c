@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What user space is told of the fake BARs, and their mappings.
+ * What user space is told of the fake BARs, and their mappings.  device.c makes
+ * these its operations; the fault path calls the handlers.
  *
  * Nothing is mapped at mmap time: pages go in when they are touched, so that a
  * reset can take them away and they come back by themselves, and a VMM that
- * maps 480 GB doesn't wait for it.
+ * maps 480 GB doesn't wait for it.  gate.c takes them away and says when they
+ * may come back.
  */
 #include <linux/file.h>
+#include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/overflow.h>
 #include <linux/slab.h>
@@ -83,7 +86,7 @@ static unsigned long addr_to_pfn(const struct vm_area_struct *vma,
  * which can't have huge entries costs a fault for each 2 MiB (4K pages), 32 MiB
  * (16K) or 512 MiB (64K) rather than one a page.  The faulting page decides the
  * result; the others are a courtesy, and are left to a later fault where they
- * can't be had.
+ * can't be had.  Under the table's insert_lock.
  */
 static vm_fault_t insert_around(struct vm_fault *vmf)
 {
@@ -93,6 +96,10 @@ static vm_fault_t insert_around(struct vm_fault *vmf)
 	unsigned long last = min(table + PMD_SIZE - 1, vma->vm_end - 1);
 	unsigned long fault = vmf->address & PAGE_MASK;
 	vm_fault_t ret;
+
+	/* Another thread was faster, with a huge entry: that will do. */
+	if (compat_pmd_is_huge(vmf))
+		return VM_FAULT_NOPAGE;
 
 	ret = vmf_insert_pfn(vma, fault, addr_to_pfn(vma, fault));
 	if (ret != VM_FAULT_NOPAGE)
@@ -108,10 +115,35 @@ static vm_fault_t insert_around(struct vm_fault *vmf)
 }
 
 /*
- * Waits for the memory in a fault.  The wait may be long, and a reset, a close
- * or another thread's mmap may want the lock that the fault came with: so it
- * is dropped, and the fault tried again.  Where the kernel doesn't allow that,
- * nobody may wait.
+ * Inserts 2^@order pages.  Under the gate.
+ *
+ * A page and a huge entry may be inserted at the same place at the same time,
+ * where threads fault before and after huge pages are switched off for their
+ * process.  The kernel can't insert a page where a huge entry is, so insertions
+ * into one page table take turns.
+ */
+static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
+			 unsigned long pfn, unsigned int order)
+{
+	unsigned int table = hash_ptr(vmf->pmd, NVGRACE_GPU_INSERT_BITS);
+	vm_fault_t ret;
+
+	/* Above, the kernel sees to it that no table below is in the way. */
+	if (order > PMD_ORDER)
+		return compat_insert_huge_pfn(vmf, pfn, order);
+
+	mutex_lock(&gpu->insert_lock[table]);
+	ret = order ? compat_insert_huge_pfn(vmf, pfn, order) :
+		      insert_around(vmf);
+	mutex_unlock(&gpu->insert_lock[table]);
+	return ret;
+}
+
+/*
+ * Waits for the gate in a fault.  The wait may be long, and a reset, a close or
+ * another thread's mmap may want the lock that the fault came with: so it is
+ * dropped, and the fault tried again.  Where the kernel doesn't allow that, the
+ * fault must not wait.
  */
 static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 {
@@ -125,8 +157,8 @@ static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 	/* Without the lock, only the file keeps the device open. */
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	/* Its result is seen by the look of the fault that comes again. */
-	nvgrace_gpu_wait_ready(gpu);
+	/* The fault comes again, and finds out whether this has succeeded. */
+	nvgrace_gpu_wait(gpu);
 	fput(file);
 
 	return VM_FAULT_RETRY;
@@ -137,44 +169,33 @@ static vm_fault_t handle_fault(struct vm_fault *vmf, unsigned int order)
 	struct vm_area_struct *vma = vmf->vma;
 	struct nvgrace_gpu_region *region = vma->vm_private_data;
 	struct nvgrace_gpu *gpu = region->gpu;
-	struct vfio_pci_core_device *core = &gpu->core;
 	unsigned long size = PAGE_SIZE << order;
 	unsigned long addr = vmf->address & ~(size - 1);
 	unsigned long pfn;
 	vm_fault_t ret;
-	int ready;
+	int err;
 
 	/*
-	 * mmap has seen to this, and such a mapping can't grow; yet what would
-	 * be given away here is other people's memory.
+	 * mmap checked this and the mapping can't grow.  Check again: an error
+	 * here would expose other memory.
 	 */
 	if ((u64)first_page(vma) + vma_pages(vma) >
 	    PHYS_PFN(nvgrace_gpu_mappable(region)))
 		return VM_FAULT_SIGBUS;
 
-	if (order) {
-		if (addr < vma->vm_start || addr + size > vma->vm_end)
-			return VM_FAULT_FALLBACK;
-		pfn = addr_to_pfn(vma, addr);
-		if (!IS_ALIGNED(pfn, 1UL << order))
-			return VM_FAULT_FALLBACK;
-	}
+	pfn = addr_to_pfn(vma, addr);
+	if (order && (addr < vma->vm_start || addr + size > vma->vm_end ||
+		      !IS_ALIGNED(pfn, 1UL << order)))
+		return VM_FAULT_FALLBACK;
 
-	down_read(&core->memory_lock);
-	if (core->pm_runtime_engaged)
-		ready = -EIO;
-	else
-		ready = nvgrace_gpu_is_ready(gpu) ? 0 :
-						    nvgrace_gpu_look_ready(gpu);
-	if (ready)
-		ret = VM_FAULT_SIGBUS;
-	else if (order)
-		ret = compat_insert_huge_pfn(vmf, pfn, order);
-	else
-		ret = insert_around(vmf);
-	up_read(&core->memory_lock);
-
-	return ready == -EAGAIN ? fault_wait(vmf, gpu) : ret;
+	err = nvgrace_gpu_enter_fault(gpu);
+	if (err == -EAGAIN)
+		return fault_wait(vmf, gpu);
+	if (err)
+		return VM_FAULT_SIGBUS;
+	ret = insert(gpu, vmf, pfn, order);
+	nvgrace_gpu_leave(gpu);
+	return ret;
 }
 
 static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
@@ -229,18 +250,7 @@ static int map_region(struct nvgrace_gpu_region *region,
 	}
 	vma->vm_private_data = region;
 	vma->vm_ops = &region_vm_ops;
-	return 0;
-}
-
-void nvgrace_gpu_zap(struct nvgrace_gpu *gpu)
-{
-	struct address_space *mapping = compat_device_mapping(&gpu->core.vdev);
-	u64 start = VFIO_PCI_INDEX_TO_OFFSET(VFIO_PCI_BAR2_REGION_INDEX);
-	u64 end = VFIO_PCI_INDEX_TO_OFFSET(VFIO_PCI_BAR5_REGION_INDEX + 1);
-
-	lockdep_assert_held_write(&gpu->core.memory_lock);
-	if (mapping)
-		unmap_mapping_range(mapping, start, end - start, true);
+	return compat_mapping_add(&region->gpu->mapping, vma);
 }
 
 int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
@@ -280,6 +290,14 @@ static int pfn_to_pgoff(struct vm_area_struct *vma, unsigned long pfn,
 	return 0;
 }
 
+void nvgrace_gpu_region_init(struct nvgrace_gpu *gpu)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(gpu->insert_lock); i++)
+		mutex_init(&gpu->insert_lock[i]);
+}
+
 void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
 {
 	struct vfio_pci_core_device *core;
@@ -294,7 +312,8 @@ void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
 		ret = -ENOMEM;
 	else
 		ret = compat_register_pfn_space(region->pfn_space,
-						compat_device_mapping(&core->vdev),
+						compat_mapping_space(&region->gpu->mapping,
+								     &core->vdev),
 						PHYS_PFN(region->base),
 						PHYS_PFN(nvgrace_gpu_mappable(region)),
 						pfn_to_pgoff);

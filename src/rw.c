@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pread and pwrite on the fake BARs, through the kernel's own mappings.
+ * pread and pwrite on the fake BARs, through the kernel's own mappings.  Called
+ * by device.c; gate.c drops the mappings.
  *
- * Data passes through a bounce buffer: the memory is touched with memory_lock
- * held, user space without.  The user's buffer may be a mapping of this very
- * device, whose fault handler takes the same lock while a reset waits for it.
+ * Data passes through a bounce buffer: the memory is touched under the gate,
+ * user space without.  The user's buffer may be a mapping of this very device,
+ * whose fault handler goes through the same gate while a reset waits for it.
  * The buffer is small enough to stay in the CPU's cache, so that the second
  * copy costs little beside the first.
  */
 #include <linux/io.h>
-#include <linux/pm_runtime.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -39,7 +39,7 @@ int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region)
 	return region->window ? 0 : -ENOMEM;
 }
 
-void nvgrace_gpu_rw_unmap(struct nvgrace_gpu_region *region)
+static void unmap_region(struct nvgrace_gpu_region *region)
 {
 	u64 i, windows = DIV_ROUND_UP_ULL(region->length, RW_WINDOW);
 
@@ -52,6 +52,12 @@ void nvgrace_gpu_rw_unmap(struct nvgrace_gpu_region *region)
 			memunmap(region->window[i]);
 		region->window[i] = NULL;
 	}
+}
+
+void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu)
+{
+	unmap_region(&gpu->usemem);
+	unmap_region(&gpu->resmem);
 }
 
 static void *map_window(struct nvgrace_gpu_region *region, u64 start)
@@ -70,7 +76,8 @@ static void *map_window(struct nvgrace_gpu_region *region, u64 start)
 
 /*
  * The kernel's address of byte @offset of @region, or an ERR_PTR: -ENOMEM, or
- * -EINTR if the task is being killed.  Sleeps, so not under memory_lock.
+ * -EINTR if the task is being killed.  Under the gate, since a cacheable
+ * mapping alone lets the CPU read the memory.  Sleeps.
  */
 static void *window_addr(struct nvgrace_gpu_region *region, u64 offset)
 {
@@ -123,57 +130,28 @@ static void copy_words(void *dst, const void *src, size_t len)
 }
 
 /*
- * Takes memory_lock for read with the memory ready, so that no reset comes
- * while it is touched.  In low power the device is awake for this access only,
- * and what was found before doesn't count.  Returns 0; or -EINTR or -EIO,
- * without the lock.
- */
-static int lock_ready(struct nvgrace_gpu *gpu)
-{
-	int ret;
-
-	for (;;) {
-		if (down_read_killable(&gpu->core.memory_lock))
-			return -EINTR;
-		if (gpu->core.pm_runtime_engaged)
-			ret = nvgrace_gpu_look_ready(gpu);
-		else
-			ret = nvgrace_gpu_is_ready(gpu) ? 0 : -EAGAIN;
-		if (!ret)
-			return 0;
-		up_read(&gpu->core.memory_lock);
-		if (ret != -EAGAIN)
-			return ret;
-
-		ret = nvgrace_gpu_wait_ready(gpu);
-		if (ret)
-			return ret;
-	}
-}
-
-/*
  * Moves @len bytes between @bounce and offset @offset of @region, all inside
  * one window.  Returns 0, -EINTR, -EIO or -ENOMEM.
  */
 static int move_chunk(struct nvgrace_gpu_region *region, u64 offset,
 		      void *bounce, size_t len, bool write)
 {
-	void *mem = window_addr(region, offset);
+	void *mem;
 	int ret;
 
-	if (IS_ERR(mem))
-		return PTR_ERR(mem);
-
-	ret = lock_ready(region->gpu);
+	ret = nvgrace_gpu_enter(region->gpu);
 	if (ret)
 		return ret;
-	if (write)
+	mem = window_addr(region, offset);
+	if (IS_ERR(mem))
+		ret = PTR_ERR(mem);
+	else if (write)
 		copy_words(mem, bounce, len);
 	else
 		copy_words(bounce, mem, len);
-	up_read(&region->gpu->core.memory_lock);
+	nvgrace_gpu_leave(region->gpu);
 
-	return 0;
+	return ret;
 }
 
 /*
@@ -274,7 +252,6 @@ static ssize_t read_tail(char __user *buf, size_t count)
 static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 			 size_t count, loff_t *ppos, bool write)
 {
-	struct device *dev = &region->gpu->core.pdev->dev;
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
 	size_t memory = 0;
 	ssize_t done = 0, ret;
@@ -286,10 +263,11 @@ static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 		memory = min_t(u64, count, region->length - offset);
 
 	if (memory) {
-		if (pm_runtime_resume_and_get(dev))
-			return -EIO;
+		ret = nvgrace_gpu_keep_awake(region->gpu);
+		if (ret)
+			return ret;
 		done = rw_memory(region, buf, memory, offset, write);
-		pm_runtime_put(dev);
+		nvgrace_gpu_let_sleep(region->gpu);
 		if (done < 0)
 			return done;
 	}

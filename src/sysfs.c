@@ -38,14 +38,14 @@ static DEVICE_ATTR_RO(mode);
 static ssize_t readiness_show(struct device *dev,
 			      struct device_attribute *attr, char *buf)
 {
-	struct nvgrace_gpu *gpu = dev_to_gpu(dev);
-	const char *readiness = "unknown";
+	static const char *const words[] = {
+		[NVGRACE_GPU_UNKNOWN]	= "unknown",
+		[NVGRACE_GPU_READY]	= "ready",
+		[NVGRACE_GPU_FAILED]	= "failed",
+	};
 
-	if (nvgrace_gpu_is_ready(gpu))
-		readiness = "ready";
-	else if (nvgrace_gpu_has_failed(gpu))
-		readiness = "failed";
-	return sysfs_emit(buf, "%s\n", readiness);
+	return sysfs_emit(buf, "%s\n",
+			  words[nvgrace_gpu_readiness(dev_to_gpu(dev))]);
 }
 static DEVICE_ATTR_RO(readiness);
 
@@ -133,7 +133,8 @@ static const struct {
 	{ "uncached_guest",	COMPAT_HAS_UNCACHED_GUEST },
 	{ "poison",		COMPAT_HAS_POISON },
 	{ "dmabuf",		COMPAT_HAS_DMABUF },
-	{ "zap",		COMPAT_HAS_ZAP },
+	/* On every kernel, which earlier versions of the module didn't have. */
+	{ "zap",		true },
 };
 
 static ssize_t features_show(struct device_driver *drv, char *buf)

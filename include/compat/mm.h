@@ -4,6 +4,7 @@
 #define NVGRACE_GPU_COMPAT_MM_H
 
 #include <linux/mm.h>
+#include <linux/sched.h>
 
 #ifndef HAVE_VM_FLAGS_SET
 static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
@@ -33,6 +34,23 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 }
 #endif
 
+/* Older kernels freeze only tasks that say so in another way. */
+#ifndef TASK_FREEZABLE_UNSAFE
+#define TASK_FREEZABLE_UNSAFE	0
+#endif
+
+#ifndef PMD_ORDER
+#define PMD_ORDER	(PMD_SHIFT - PAGE_SHIFT)
+#endif
+
+/* Whether one huge entry is where a table of pages could be. */
+static inline bool compat_pmd_is_huge(const struct vm_fault *vmf)
+{
+	pmd_t pmd = READ_ONCE(*vmf->pmd);
+
+	return pmd_present(pmd) && pmd_leaf(pmd);
+}
+
 /* Huge entries need the fault operation and, each size, the architecture. */
 #if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP)
 #define COMPAT_PMD_PFNMAP
@@ -56,23 +74,27 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 
 /*
  * Inserts one entry of 2^@order pages, order at least 1, at the fault's
- * address, to which @pfn belongs as the first page.  VM_FAULT_FALLBACK where
- * this kernel has no entries of that size for pfns.  Same locks as the fault
- * handler's.
+ * address, to which @pfn belongs as the first page.  A page table that is there
+ * already, stays.  VM_FAULT_FALLBACK where this kernel has no entries of that
+ * size for pfns, and where such an entry is there, so that the kernel splits one
+ * that is read-only.  Same locks as the fault handler's.
+ *
+ * Never as a write: the kernel warns if a write finds another entry there, and
+ * a page table may have come first.
  */
 static inline vm_fault_t compat_insert_huge_pfn(struct vm_fault *vmf,
 						unsigned long pfn,
 						unsigned int order)
 {
 #ifdef COMPAT_PMD_PFNMAP
-	if (order == PMD_ORDER)
-		return vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn),
-					  vmf->flags & FAULT_FLAG_WRITE);
+	if (order == PMD_ORDER && !compat_pmd_is_huge(vmf))
+		return vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn), false);
 #endif
 #ifdef COMPAT_PUD_PFNMAP
-	if (order == PUD_ORDER)
-		return vmf_insert_pfn_pud(vmf, compat_huge_pfn(pfn),
-					  vmf->flags & FAULT_FLAG_WRITE);
+	pud_t pud = READ_ONCE(*vmf->pud);
+
+	if (order == PUD_ORDER && !(pud_present(pud) && pud_leaf(pud)))
+		return vmf_insert_pfn_pud(vmf, compat_huge_pfn(pfn), false);
 #endif
 	return VM_FAULT_FALLBACK;
 }

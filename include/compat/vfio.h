@@ -133,26 +133,6 @@ out:
 
 #endif /* HAVE_GET_REGION_INFO_CAPS */
 
-/*
- * The address space of a device's mappings, through which vfio-pci-core takes
- * them away.  Before, it kept a list of its own VMAs and never found ours.
- */
-#ifdef HAVE_VFIO_DEVICE_INODE
-#define COMPAT_HAS_ZAP	true
-static inline struct address_space *
-compat_device_mapping(struct vfio_device *core_vdev)
-{
-	return core_vdev->inode->i_mapping;
-}
-#else
-#define COMPAT_HAS_ZAP	false
-static inline struct address_space *
-compat_device_mapping(struct vfio_device *core_vdev)
-{
-	return NULL;
-}
-#endif
-
 struct p2pdma_provider;
 struct phys_vec;
 struct vfio_region_dma_range;

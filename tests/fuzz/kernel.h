@@ -17,7 +17,9 @@
 
 typedef __u8 u8;
 typedef __u16 u16;
+typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 ktime_t;
 typedef __u64 phys_addr_t;
 
 #define __user
@@ -25,8 +27,6 @@ typedef __u64 phys_addr_t;
 /* One thread: plain accesses will do. */
 #define READ_ONCE(x)		(x)
 #define WRITE_ONCE(x, val)	((x) = (val))
-/* Pairs with nothing. */
-#define smp_load_acquire(p)	(*(p))
 #define PAGE_SIZE		4096
 #define round_down(x, y)	((x) & ~((y) - 1ULL))
 #define container_of(ptr, type, member) \
@@ -50,6 +50,26 @@ struct mutex {
 	int unused;
 };
 
+struct rw_semaphore {
+	int unused;
+};
+
+struct ratelimit_state {
+	int unused;
+};
+
+struct notifier_block {
+	int unused;
+};
+
+typedef struct {
+	int unused;
+} wait_queue_head_t;
+
+struct inode {
+	struct address_space *i_mapping;
+};
+
 typedef struct {
 	bool held;
 } spinlock_t;
@@ -59,7 +79,7 @@ struct pci_dev {
 };
 
 struct vfio_device {
-	int unused;
+	struct inode *inode;
 };
 
 struct vfio_pci_core_device {

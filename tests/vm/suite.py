@@ -25,13 +25,12 @@ BUILD = vm.PROJECT / "build"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # For every kernel, in this order.
-PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "sysfs", "trace", "poison", "race")
+PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "sysfs", "trace", "poison", "thp", "race")
 # For those that have the means: the model GPU, options (with ! in front: without it), modules.
 MODEL = "the model GPU"
 NEEDS = {
-    # aer_inject takes an ordinary lock under a raw one, which lockdep says once and then nothing more. An x86-64 6.1 has
-    # the model, but can't take mappings away, as the program expects.
-    "aer": (MODEL, "CONFIG_ARM64", "aer_inject", "!CONFIG_PROVE_RAW_LOCK_NESTING"),
+    # aer_inject takes an ordinary lock under a raw one, which lockdep says once and then nothing more.
+    "aer": (MODEL, "aer_inject", "!CONFIG_PROVE_RAW_LOCK_NESTING"),
     "power": (MODEL, "CONFIG_ARM64"),
     "dmabuf": (MODEL, "CONFIG_VFIO_PCI_DMABUF"),
     "iommufd": (MODEL, "CONFIG_ARM64", "iommufd"),
@@ -197,6 +196,7 @@ def main():
     names = {p.split(":")[0] for p in programs}
     if "aer" in names:
         files.update(module_file(kernel, "aer_inject"))
+        files["/tests/neighbour.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "neighbour")
     if "dmabuf" in names:
         files["/tests/importer.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "importer")
     commands = [{"name": p.replace(":", "-"), "run": "/tests/" + p.replace(":", " ")} for p in programs]

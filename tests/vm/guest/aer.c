@@ -10,11 +10,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -160,9 +162,17 @@ static int teardown(void **state)
 /* What a failed test has left open, nobody could unbind. */
 static int clean_up(void **state)
 {
+	int fd = open("/sys/module/neighbour/parameters/hold", O_WRONLY);
+
+	if (fd >= 0) {
+		if (write(fd, "0", 1) != 1)
+			return -1;
+		close(fd);
+	}
 	if (v.device >= 0)
 		close_all();
 	gpu_unbind_all();
+	unload("neighbour");
 	return 0;
 }
 
@@ -386,16 +396,10 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 	inject(gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	wait_for_the_end("failed");
-	/*
-	 * Once for the error, and once for the failure; of which older kernels
-	 * tell no driver, so that the first read waits in vain.
-	 */
+	/* Once for the error, and once for the failure if somebody is told. */
 	count = told();
 	assert_true(count == 1 || count == 2);
 	assert_int_equal(resets(gpu), before);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), -EIO);
-	assert_int_equal(vfio_read(&v, REGION(RESMEM), back, 5), -EIO);
-	assert_true(raises_sigbus(touch_read, maps[1] + page));
 	finish();
 
 	/* Taken out and put in again, it is as good as new. */
@@ -415,6 +419,281 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 	vfio_stop(&v);
 }
 
+/* Nobody can say before whether the memory is what it was. */
+static void assert_refused(void)
+{
+	char back[8];
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), -EIO);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), back, 5), -EIO);
+	assert_true(raises_sigbus(touch_read, maps[0]));
+	assert_true(raises_sigbus(touch_read, maps[1] + page));
+}
+
+static void assert_of_use(const char *content)
+{
+	char back[8];
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]), back, 7), 7);
+		assert_string_equal(back, content);
+		assert_string_equal(maps[i], content);
+	}
+}
+
+/*
+ * Whether the driver was told that recovery has failed: it is, and the client
+ * with it, before the kernel says so in the log.  Some kernels tell nobody, and
+ * the first access waits for 90 s.
+ */
+static bool fail_to_recover(void)
+{
+	inject(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	if (told() == 1)
+		return false;
+	assert_refused();
+	return true;
+}
+
+/* What has happened is over with a reset that works. */
+static void after_a_failed_recovery_a_reset_brings_the_memory_back(void **state)
+{
+	size_t i;
+
+	start("gh200");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	for (i = 0; i < 2; i++) {
+		fail_to_recover();
+		if (i)
+			assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"),
+					 0);
+		else
+			assert_int_equal(vfio_reset(&v), 0);
+		assert_of_use("before");
+	}
+	finish();
+}
+
+static void after_a_failed_recovery_an_open_brings_the_memory_back(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	char text[32];
+	size_t i;
+
+	start("gh200");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	if (fail_to_recover()) {
+		gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", text,
+			       sizeof(text));
+		assert_string_equal(text, "failed");
+	}
+	close_all();
+
+	vfio_open(&v, gpu);
+	for (i = 0; i < 2; i++)
+		maps[i] = vfio_map(&v, indexes[i], 0, 16 * page, RW,
+				   MAP_SHARED, NULL);
+	err_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_of_use("before");
+	finish();
+}
+
+/* The log says what is known, and nothing of registers that nobody has read. */
+static void a_failed_recovery_has_one_true_line(void **state)
+{
+	static const char mark[] = "aer: the recovery to be told of";
+	int fd = open("/dev/kmsg", O_WRONLY);
+	int level, lines = 0, wrong = 0, i;
+	char line[512];
+
+	start("gh200");
+	assert_true(fd >= 0);
+	assert_true(write(fd, mark, strlen(mark)) > 0);
+	close(fd);
+	if (!fail_to_recover())
+		print_message("# the driver is not told of the failure, and waits for 90 s\n");
+	for (i = 0; i < 3; i++)
+		assert_refused();
+
+	klog_rewind();
+	assert_true(klog_wait(mark, 0));
+	while (klog_next(&level, line, sizeof(line))) {
+		lines += !!strstr(line, "recovery from a PCIe error");
+		wrong += strstr(line, "all ones") ||
+			 strstr(line, "not ready after");
+	}
+	assert_int_equal(lines, 1);
+	assert_int_equal(wrong, 0);
+	assert_int_equal(vfio_reset(&v), 0);
+	finish();
+}
+
+/* A neighbour that nobody drives makes a recovery fail that wasn't needed. */
+static void a_neighbour_without_a_driver_loses_nothing(void **state)
+{
+	size_t i;
+
+	start("neighbour");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	inject(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	/* Else it takes a wait like that of the test before. */
+	if (told() == 2)
+		assert_of_use("before");
+	else
+		print_message("# the driver is not told of the failure\n");
+	finish();
+}
+
+/* Here the link was reset, and nobody has restored config space since. */
+static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(void **state)
+{
+	uint64_t before;
+	size_t i;
+
+	start("neighbour");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	before = resets(v.gpu);
+	inject(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	assert_true(resets(v.gpu) > before);
+	if (told() == 2) {
+		assert_refused();
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_of_use("before");
+		assert_int_equal(vfio_bar0_read(&v, MODEL_MAGIC), 0x4d47564e);
+	} else {
+		print_message("# the driver is not told of the failure\n");
+	}
+	finish();
+}
+
+#define NEIGHBOUR	"/sys/module/neighbour/parameters/"
+
+static void hold_recovery(bool hold)
+{
+	int fd = open(NEIGHBOUR "hold", O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, hold ? "1" : "0", 1), 1);
+	close(fd);
+}
+
+/* The neighbour's driver has heard of the error, and so has the GPU's before. */
+static void wait_until_asked(void)
+{
+	char byte = 'N';
+	int fd;
+
+	while (byte != 'Y') {
+		usleep(1000);
+		fd = open(NEIGHBOUR "asked", O_RDONLY);
+		assert_true(fd >= 0);
+		assert_int_equal(read(fd, &byte, 1), 1);
+		close(fd);
+	}
+}
+
+struct toucher {
+	pthread_t thread;
+	char *page;		/* NULL: read */
+	volatile bool done;
+	int result;
+};
+
+static void *touch_it(void *arg)
+{
+	struct toucher *t = arg;
+	char back[8] = "";
+
+	if (t->page)
+		back[0] = *(volatile char *)t->page;
+	else
+		vfio_read(&v, REGION(RESMEM), back, 1);
+	t->result = back[0];
+	t->done = true;
+	return NULL;
+}
+
+static void assert_can_be_killed(void)
+{
+	pid_t child = fork();
+	int status;
+
+	assert_true(child >= 0);
+	if (!child) {
+		touch_read(maps[0] + page);
+		_exit(0);
+	}
+	usleep(200000);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
+}
+
+/*
+ * The neighbour wants a reset of the bus.  From the first word of an error on,
+ * until that is over, the memory is out of reach: however long it takes.
+ */
+static void held_up(uint32_t error)
+{
+	struct toucher t[3] = { };
+	uint64_t before;
+	size_t i;
+
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	start("neighbour");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	hold_recovery(true);
+	inject(v.gpu, error, 0);
+	wait_until_asked();
+	/* A reset by the client in the middle opens nothing. */
+	assert_int_equal(vfio_reset(&v), 0);
+	before = resets(v.gpu);
+	for (i = 0; i < ARRAY_SIZE(t); i++) {
+		t[i].page = i < 2 ? maps[i] : NULL;
+		assert_int_equal(pthread_create(&t[i].thread, NULL, touch_it,
+						&t[i]), 0);
+	}
+	assert_can_be_killed();
+	/* Longer than this GPU may take for its training. */
+	usleep(1500000);
+	for (i = 0; i < ARRAY_SIZE(t); i++)
+		assert_false(t[i].done);
+	hold_recovery(false);
+	for (i = 0; i < ARRAY_SIZE(t); i++) {
+		pthread_join(t[i].thread, NULL);
+		assert_int_equal(t[i].result, 'b');
+	}
+	wait_for_the_end("successful");
+	/* Older kernels only say that they reset after such an error. */
+	if (error == ERR_DATA_LINK)
+		assert_true(resets(v.gpu) > before);
+	assert_of_use("before");
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+static void while_a_fatal_error_is_recovered_from_everybody_waits(void **state)
+{
+	held_up(ERR_DATA_LINK);
+}
+
+static void while_a_neighbour_wants_a_reset_everybody_waits(void **state)
+{
+	held_up(ERR_COMPLETION_TIMEOUT);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, clean_up)
 
 static const struct CMUnitTest tests[] = {
@@ -425,10 +704,19 @@ static const struct CMUnitTest tests[] = {
 	TEST(users_meanwhile_wait_and_go_on),
 	TEST(a_fatal_error_on_a_gpu_that_nobody_has_open),
 	TEST(a_gh200_that_can_not_recover_is_lost_to_its_client),
+	TEST(after_a_failed_recovery_a_reset_brings_the_memory_back),
+	TEST(after_a_failed_recovery_an_open_brings_the_memory_back),
+	TEST(a_failed_recovery_has_one_true_line),
+	TEST(a_neighbour_without_a_driver_loses_nothing),
+	TEST(after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
+	TEST(while_a_fatal_error_is_recovered_from_everybody_waits),
+	TEST(while_a_neighbour_wants_a_reset_everybody_waits),
 };
 
 int main(void)
 {
+	/* Whoever waits for ever is killed, and reported. */
+	alarm(900);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests_name("aer", tests, setup, teardown);
 }

@@ -385,6 +385,28 @@ void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val)
 	assert_int_equal(vfio_write(v, reg, &val, 4), 4);
 }
 
+void vfio_unready_after_resets(struct vfio *v)
+{
+	if (v->gpu->is_model) {
+		vfio_bar0_write(v, MODEL_RESET_DELAY, UINT32_MAX);
+		return;
+	}
+	/* The registers of a stand-in are RAM, which no reset changes. */
+	vfio_bar0_write(v, BAR0_C2C, 0);
+	vfio_bar0_write(v, BAR0_HBM, 0);
+}
+
+void vfio_make_ready(struct vfio *v)
+{
+	if (v->gpu->is_model) {
+		vfio_bar0_write(v, MODEL_RESET_DELAY, 0);
+		vfio_bar0_write(v, MODEL_UNREADY, 0);
+		return;
+	}
+	vfio_bar0_write(v, BAR0_C2C, 0xff);
+	vfio_bar0_write(v, BAR0_HBM, 0xff);
+}
+
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 	       uint64_t length, int prot, int flags, int *err)
 {

@@ -146,6 +146,13 @@ int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
 uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg);
 void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val);
 
+/*
+ * Unready after each reset from now on, until the second of these makes it
+ * ready, now and after later resets.
+ */
+void vfio_unready_after_resets(struct vfio *v);
+void vfio_make_ready(struct vfio *v);
+
 /* mmap of [offset, offset + length) of a region; negative errno in *@err. */
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 	       uint64_t length, int prot, int flags, int *err);

@@ -360,12 +360,6 @@ static void without_memory_enabled_it_can_not_be_asked(void **state)
 	off = command & ~COMMAND_MEMORY;
 	assert_true(command & COMMAND_MEMORY);
 
-	/* Ready since the reset: the bit is nothing to the memory. */
-	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
-	assert_false(raises_sigbus(touch_write, fresh_page(&v)));
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
-
-	assert_int_equal(vfio_write(&v, COMMAND, &command, 2), 2);
 	reset_for(&v, 0);
 	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
 	begin = now_ms();
@@ -487,10 +481,86 @@ static void a_cxl_part_that_is_gone_is_ENODEV(void **state)
 	assert_cxl_refused("cxlgone", -ENODEV, "reads as all ones");
 }
 
+/* Somebody who reads over and over, also while a reset is made. */
+struct reader {
+	pthread_t thread;
+	struct vfio *dev;
+	unsigned int beside;	/* reads that a reset came into */
+	unsigned int failed;	/* of these */
+};
+
+static volatile bool stop_readers;
+static volatile unsigned int resets_done;
+
+static void *read_always(void *arg)
+{
+	struct reader *r = arg;
+	unsigned int before;
+	ssize_t ret;
+	char byte;
+
+	while (!stop_readers) {
+		before = resets_done;
+		ret = vfio_read(r->dev, REGION(USEMEM), &byte, 1);
+		if (before != resets_done) {
+			r->beside++;
+			r->failed += ret != 1;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * After a wait in vain reads fail at once, until a reset, for which they wait
+ * as long as it takes: also those that had begun before.
+ */
+static void a_wait_in_vain_counts_until_the_next_reset(void **state)
+{
+	uint32_t never = UINT32_MAX, delay = 200;
+	unsigned int beside = 0, failed = 0;
+	struct reader readers[4];
+	struct vfio cxl;
+	size_t i, j;
+	char byte;
+
+	vfio_start(&cxl, "cxl");
+	for (i = 0; i < 5; i++) {
+		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
+		assert_int_equal(vfio_reset(&cxl), 0);
+		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), -EIO);
+		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &delay, 4), 4);
+
+		stop_readers = false;
+		for (j = 0; j < ARRAY_SIZE(readers); j++) {
+			readers[j] = (struct reader){ .dev = &cxl };
+			assert_int_equal(pthread_create(&readers[j].thread, NULL,
+							read_always, &readers[j]), 0);
+		}
+		usleep(100000);
+		assert_int_equal(vfio_reset(&cxl), 0);
+		resets_done++;
+		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+		stop_readers = true;
+		for (j = 0; j < ARRAY_SIZE(readers); j++) {
+			pthread_join(readers[j].thread, NULL);
+			beside += readers[j].beside;
+			failed += readers[j].failed;
+		}
+	}
+	print_message("# of %u reads that a reset came into %u failed\n", beside, failed);
+	/* One may have failed just before, and not have returned yet. */
+	assert_true(beside > 0);
+	assert_true(failed * 5 <= beside);
+	delay = 0;
+	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &delay, 4), 4);
+	vfio_stop(&cxl);
+}
+
 static const struct CMUnitTest cxl_tests[] = {
 	cmocka_unit_test(a_cxl_part_is_ready_when_its_dvsec_says_so),
 	cmocka_unit_test(a_hot_reset_is_waited_for),
 	cmocka_unit_test(a_secondary_bus_reset_through_sysfs_is_waited_for),
+	cmocka_unit_test(a_wait_in_vain_counts_until_the_next_reset),
 	cmocka_unit_test(a_cxl_part_without_valid_information_is_ETIME_after_1_s),
 	cmocka_unit_test(a_cxl_part_without_active_memory_is_ETIME_after_its_timeout),
 	cmocka_unit_test(a_cxl_part_that_is_gone_is_ENODEV),

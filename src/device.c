@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The vfio operations, and the life of an open device.  Hands each access to
+ * the file that owns the region; everything that this driver has no part in is
+ * vfio-pci-core's.  vfio calls it, after probe.c has registered the device.
+ */
+#include <linux/vfio_pci_core.h>
+
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+#include "trace.h"
+
+static int open_device(struct vfio_device *core_vdev)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	int ret;
+
+	ret = vfio_pci_core_enable(&gpu->core);
+	if (ret)
+		return ret;
+
+	ret = nvgrace_gpu_registers_map(gpu);
+	if (ret) {
+		vfio_pci_core_disable(&gpu->core);
+		return ret;
+	}
+	nvgrace_gpu_gate_open(gpu);
+	nvgrace_gpu_region_open(&gpu->usemem);
+	nvgrace_gpu_region_open(&gpu->resmem);
+	nvgrace_gpu_dmabuf_open(gpu);
+
+	vfio_pci_core_finish_enable(&gpu->core);
+	return 0;
+}
+
+static void close_device(struct vfio_device *core_vdev)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+
+	nvgrace_gpu_gate_close(gpu);
+	nvgrace_gpu_region_close(&gpu->usemem);
+	nvgrace_gpu_region_close(&gpu->resmem);
+	nvgrace_gpu_registers_unmap(gpu);
+	nvgrace_gpu_dmabuf_close(gpu);
+	vfio_pci_core_close_device(core_vdev);
+}
+
+static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
+			    size_t count, loff_t *ppos)
+{
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	ssize_t ret;
+
+	ret = nvgrace_gpu_config_write_begin(gpu, offset, count);
+	if (ret)
+		return ret;
+	ret = nvgrace_gpu_config_write(gpu, buf, count, ppos);
+	nvgrace_gpu_config_write_end(gpu, offset, count);
+	return ret;
+}
+
+/* Hands an access of the device's file to the owner of its region, and traces it. */
+static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
+			     size_t count, loff_t *ppos, bool write)
+{
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
+	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
+	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	ssize_t ret;
+
+	if (region) {
+		u64 start = nvgrace_gpu_trace_start(rw);
+
+		ret = write ? nvgrace_gpu_region_write(region, buf, count, ppos) :
+			      nvgrace_gpu_region_read(region, buf, count, ppos);
+		trace_nvgrace_gpu_rw(gpu->core.pdev, index, write, offset,
+				     count, ret, start);
+	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
+		ret = write ? write_config(gpu, buf, count, ppos) :
+			      nvgrace_gpu_config_read(gpu, buf, count, ppos);
+		trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,
+					 ret);
+	} else {
+		ret = write ? vfio_pci_core_write(core_vdev, buf, count, ppos) :
+			      vfio_pci_core_read(core_vdev, buf, count, ppos);
+	}
+	return ret;
+}
+
+static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
+			   size_t count, loff_t *ppos)
+{
+	return access_device(core_vdev, buf, count, ppos, false);
+}
+
+static ssize_t write_device(struct vfio_device *core_vdev,
+			    const char __user *buf, size_t count, loff_t *ppos)
+{
+	/* Not written to: access_device() hands it on to writes alone. */
+	return access_device(core_vdev, (char __user *)buf, count, ppos, true);
+}
+
+static int device_feature(struct vfio_device *core_vdev, u32 flags,
+			  void __user *arg, size_t argsz)
+{
+	u32 feature = flags & VFIO_DEVICE_FEATURE_MASK;
+	bool set = flags & VFIO_DEVICE_FEATURE_SET &&
+		   !(flags & VFIO_DEVICE_FEATURE_PROBE);
+	int ret;
+
+	ret = vfio_pci_core_ioctl_feature(core_vdev, flags, arg, argsz);
+	/* vfio lets the device sleep only after this has returned. */
+	if (!ret && set &&
+	    (feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY ||
+	     feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP))
+		nvgrace_gpu_asleep(to_nvgrace_gpu(core_vdev));
+	return ret;
+}
+
+const struct vfio_device_ops nvgrace_gpu_memory_ops = {
+	.name		= "nvgrace-gpu-vfio-pci",
+	.init		= vfio_pci_core_init_dev,
+	.release	= vfio_pci_core_release_dev,
+	.open_device	= open_device,
+	.close_device	= close_device,
+	.read		= read_device,
+	.write		= write_device,
+	.ioctl		= nvgrace_gpu_ioctl,
+	.mmap		= nvgrace_gpu_mmap,
+	.device_feature	= device_feature,
+	.request	= vfio_pci_core_request,
+	.match		= vfio_pci_core_match,
+	COMPAT_REGION_INFO_OPS(nvgrace_gpu_get_region_info)
+	COMPAT_VFIO_DEVICE_OPS
+};
+
+static int open_core_only(struct vfio_device *core_vdev)
+{
+	struct vfio_pci_core_device *core = &to_nvgrace_gpu(core_vdev)->core;
+	int ret = vfio_pci_core_enable(core);
+
+	if (!ret)
+		vfio_pci_core_finish_enable(core);
+	return ret;
+}
+
+/* For a GPU without memory of its own, as a guest sees it: a PCI device. */
+const struct vfio_device_ops nvgrace_gpu_core_only_ops = {
+	.name		= "nvgrace-gpu-vfio-pci-core",
+	.init		= vfio_pci_core_init_dev,
+	.release	= vfio_pci_core_release_dev,
+	.open_device	= open_core_only,
+	.close_device	= vfio_pci_core_close_device,
+	.read		= vfio_pci_core_read,
+	.write		= vfio_pci_core_write,
+	.ioctl		= vfio_pci_core_ioctl,
+	.mmap		= vfio_pci_core_mmap,
+	.device_feature	= vfio_pci_core_ioctl_feature,
+	.request	= vfio_pci_core_request,
+	.match		= vfio_pci_core_match,
+	COMPAT_REGION_INFO_OPS(compat_core_region_info)
+	COMPAT_VFIO_DEVICE_OPS
+};

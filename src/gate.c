@@ -1,0 +1,877 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * May the GPU's memory be touched now?  This file alone answers that, for
+ * faults, reads, writes and exports.  It owns what the answer depends on:
+ * resets, errors on the link, power, decoding, host suspend, and the reset
+ * since which the memory has been found ready.
+ *
+ * The gate is closed while the GPU or its link is being reset.  An access then
+ * waits on a queue.  Whoever closes the gate takes all mappings away, the
+ * kernel's own included: a CPU may read cacheable memory speculatively, and
+ * untrained memory must not be read at all.  An open gate is not enough for an
+ * access: check() has the rest, in order.
+ *
+ * device.c, region.c, rw.c, dmabuf.c and sysfs.c call this file, probe.c starts
+ * it, and the PCI core calls the error handlers with the device lock held.  The
+ * locks nest in this order: mmap_lock, memory_lock, gate.
+ */
+#include <linux/hrtimer.h>
+#include <linux/ktime.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/pci.h>
+#include <linux/pm_runtime.h>
+#include <linux/ratelimit.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/suspend.h>
+#include <linux/wait.h>
+
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+#include "trace.h"
+
+/* Why the gate is closed. */
+#define CLOSED_RESET	BIT(0)	/* between reset_prepare() and reset_done() */
+#define CLOSED_ERROR	BIT(1)	/* until error recovery ends */
+#define CLOSED_SUSPEND	BIT(2)	/* from the host's suspend to its resume */
+#define CLOSED_CONFIG	BIT(3)	/* while power or decoding is written */
+
+/*
+ * Most GPUs are ready at the first check, so the first pauses are short.  The
+ * longest one bounds what a wait takes beyond the time that the GPU needs.
+ */
+#define POLL_FIRST_US		1000
+#define POLL_LONGEST_US		8000
+
+/*
+ * On some kernels (6.12.107 is one) the AER core reports only the success of
+ * recovery: a failure shows by the time that has passed.  The PCI core gives a
+ * bus 60 s to come back from a reset (PCIE_RESET_READY_POLL_MS), and the drivers
+ * on the bus want their say.
+ */
+#define RECOVERY_MS		90000
+
+/*
+ * How to wait on the queue.  The host's suspend may freeze the task, under
+ * whatever locks a fault in a copy from user space came with.
+ */
+#define WAIT_STATE		(TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
+
+/* ---- mappings ----------------------------------------------------------- */
+
+static void zap_region(struct nvgrace_gpu *gpu, unsigned int index)
+{
+	/* A fake BAR is a 64-bit one, so the next index is its high half. */
+	if (nvgrace_gpu_region(gpu, index))
+		unmap_mapping_range(compat_mapping_space(&gpu->mapping,
+							 &gpu->core.vdev),
+				    VFIO_PCI_INDEX_TO_OFFSET(index),
+				    2ULL << VFIO_PCI_OFFSET_SHIFT, true);
+}
+
+/*
+ * Removes the mappings of user space.  They stay away only if check() refuses
+ * faults by now.  Takes locks of the address space, so not under the gate.
+ */
+static void zap(struct nvgrace_gpu *gpu)
+{
+	zap_region(gpu, VFIO_PCI_BAR2_REGION_INDEX);
+	zap_region(gpu, VFIO_PCI_BAR4_REGION_INDEX);
+}
+
+/* ---- closing and opening ------------------------------------------------ */
+
+/* Whether the memory was found ready in this epoch. */
+static bool is_ready(struct nvgrace_gpu *gpu)
+{
+	/* Pairs with the release in look(): ready first, then used. */
+	return smp_load_acquire(&gpu->ready_for) == READ_ONCE(gpu->epoch);
+}
+
+/*
+ * Power or training was lost, or may have been.  A new epoch knows nothing of
+ * the memory, neither that it is ready nor that a wait has failed.
+ */
+static void forget_ready(struct nvgrace_gpu *gpu)
+{
+	lockdep_assert_held_write(&gpu->gate);
+	WRITE_ONCE(gpu->epoch, gpu->epoch + 1);
+}
+
+/* A reset: the fake registers are as new, too. */
+static void count_reset(struct nvgrace_gpu *gpu)
+{
+	forget_ready(gpu);
+	nvgrace_gpu_config_reset(gpu);
+}
+
+static void close_for(struct nvgrace_gpu *gpu, unsigned int reason)
+{
+	lockdep_assert_held_write(&gpu->gate);
+	WRITE_ONCE(gpu->closed, gpu->closed | reason);
+	nvgrace_gpu_rw_unmap(gpu);
+}
+
+static void open_for(struct nvgrace_gpu *gpu, unsigned int reason)
+{
+	lockdep_assert_held_write(&gpu->gate);
+	WRITE_ONCE(gpu->closed, gpu->closed & ~reason);
+	if (!gpu->closed)
+		wake_up_all(&gpu->opened);
+}
+
+/*
+ * Linux resets no bus with such a GPU (GH200) on it: error recovery can't reset
+ * the link, whatever the error.
+ */
+static bool link_stays(struct nvgrace_gpu *gpu)
+{
+	return gpu->core.pdev->dev_flags & PCI_DEV_FLAGS_NO_BUS_RESET;
+}
+
+/*
+ * The GPU answers after a reset, so a failed recovery is over.  One that goes on
+ * may still reset the link.
+ */
+static void clear_error(struct nvgrace_gpu *gpu)
+{
+	lockdep_assert_held_write(&gpu->gate);
+	if (gpu->link == NVGRACE_GPU_LINK_OK ||
+	    (gpu->link != NVGRACE_GPU_LINK_FAILED && !link_stays(gpu)) ||
+	    !pci_device_is_present(gpu->core.pdev))
+		return;
+	gpu->link = NVGRACE_GPU_LINK_OK;
+	open_for(gpu, CLOSED_ERROR);
+}
+
+/* Whether a reset that restored nothing has taken BAR0's address away. */
+static bool has_lost_bars(struct pci_dev *pdev)
+{
+	u32 bar0;
+
+	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM))
+		return false;
+	return pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &bar0) ||
+	       (bar0 & PCI_BASE_ADDRESS_MEM_MASK) !=
+		       lower_32_bits(pci_bus_address(pdev, 0));
+}
+
+static void restore_config(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+
+	if (!pci_load_saved_state(pdev, gpu->saved_state))
+		pci_restore_state(pdev);
+}
+
+/*
+ * Recovery has failed.  If the link was reset or may have been, the memory's
+ * state is unknown until a reset or an open succeeds.  Otherwise the GPU itself
+ * can be asked.
+ */
+static void end_in_failure(struct nvgrace_gpu *gpu)
+{
+	lockdep_assert_held_write(&gpu->gate);
+	if (gpu->link == NVGRACE_GPU_LINK_FROZEN ||
+	    has_lost_bars(gpu->core.pdev))
+		gpu->link = NVGRACE_GPU_LINK_FAILED;
+	else if (gpu->link == NVGRACE_GPU_LINK_ERROR)
+		gpu->link = NVGRACE_GPU_LINK_OK;
+	forget_ready(gpu);
+	nvgrace_gpu_rw_unmap(gpu);
+	open_for(gpu, CLOSED_ERROR);
+}
+
+void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu)
+{
+	down_write(&gpu->gate);
+	count_reset(gpu);
+	clear_error(gpu);
+	up_write(&gpu->gate);
+	trace_nvgrace_gpu_reset(gpu->core.pdev, NVGRACE_GPU_RESET_OPEN);
+}
+
+void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu)
+{
+	/* vfio-pci-core's reset at close doesn't pass through this file. */
+	down_write(&gpu->gate);
+	forget_ready(gpu);
+	nvgrace_gpu_rw_unmap(gpu);
+	up_write(&gpu->gate);
+}
+
+/* ---- resets ------------------------------------------------------------- */
+
+static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	return to_nvgrace_gpu(&core->vdev);
+}
+
+/*
+ * Every reset by the PCI core passes through this pair: at open, by ioctl, FLR
+ * by config space, hot reset, and /sys/.../reset.  vfio-pci-core holds
+ * memory_lock for write, except at open.  sysfs does not hold it.
+ */
+static void reset_prepare(struct pci_dev *pdev)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+
+	down_write(&gpu->gate);
+	close_for(gpu, CLOSED_RESET);
+	count_reset(gpu);
+	up_write(&gpu->gate);
+	zap(gpu);
+}
+
+static void reset_done(struct pci_dev *pdev)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+
+	down_write(&gpu->gate);
+	/* Again, for what was written to the fake registers meanwhile. */
+	count_reset(gpu);
+	/*
+	 * After a failed recovery there was nothing to restore, and beside a
+	 * close of the device the PCI core forgets to.
+	 */
+	if (has_lost_bars(pdev))
+		restore_config(gpu);
+	clear_error(gpu);
+	open_for(gpu, CLOSED_RESET);
+	up_write(&gpu->gate);
+	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_DONE);
+}
+
+/* ---- errors on the link ------------------------------------------------- */
+
+/*
+ * A frozen link will be reset.  After any other error, a neighbour on the bus
+ * may still ask for a reset of both.
+ */
+static void begin_recovery(struct nvgrace_gpu *gpu, bool frozen)
+{
+	if (!frozen && link_stays(gpu))
+		return;
+
+	down_write(&gpu->gate);
+	if (frozen) {
+		gpu->link = NVGRACE_GPU_LINK_FROZEN;
+		count_reset(gpu);
+	} else if (gpu->link == NVGRACE_GPU_LINK_OK) {
+		gpu->link = NVGRACE_GPU_LINK_ERROR;
+	}
+	if (gpu->link != NVGRACE_GPU_LINK_FAILED) {
+		WRITE_ONCE(gpu->recovery_end,
+			   ktime_add_ms(ktime_get(), RECOVERY_MS));
+		close_for(gpu, CLOSED_ERROR);
+	}
+	up_write(&gpu->gate);
+	zap(gpu);
+}
+
+/*
+ * The AER core resets a frozen link without calling reset_done() and, unlike
+ * other resets, restores nothing.  Without its BARs, the GPU can't be asked for
+ * readiness or be opened again.
+ */
+static void end_recovery(struct nvgrace_gpu *gpu, bool reset)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
+
+	/* Accesses may have begun after recovery had seemed to fail. */
+	if (reset) {
+		down_write(&gpu->gate);
+		close_for(gpu, CLOSED_ERROR);
+		up_write(&gpu->gate);
+		zap(gpu);
+	}
+
+	down_write(&gpu->core.memory_lock);
+	if (reset && awake)
+		restore_config(gpu);
+
+	down_write(&gpu->gate);
+	if (reset)
+		count_reset(gpu);
+	gpu->link = NVGRACE_GPU_LINK_OK;
+	open_for(gpu, CLOSED_ERROR);
+	up_write(&gpu->gate);
+	up_write(&gpu->core.memory_lock);
+
+	if (awake)
+		pm_runtime_put(&pdev->dev);
+	if (reset)
+		trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
+}
+
+/* Not for a GPU without memory of its own. */
+static void report_failure(struct nvgrace_gpu *gpu, const char *how)
+{
+	if (gpu->usemem.length)
+		dev_err_ratelimited(&gpu->core.pdev->dev,
+				    "recovery from a PCIe error %s: GPU memory can't be used until a reset or the next open succeeds\n",
+				    how);
+}
+
+static void fail_recovery(struct nvgrace_gpu *gpu)
+{
+	bool failed;
+
+	down_write(&gpu->gate);
+	end_in_failure(gpu);
+	failed = gpu->link == NVGRACE_GPU_LINK_FAILED;
+	up_write(&gpu->gate);
+	zap(gpu);
+	if (failed)
+		report_failure(gpu, "failed");
+}
+
+static pci_ers_result_t error_detected(struct pci_dev *pdev,
+				       pci_channel_state_t state)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+
+	if (state == pci_channel_io_perm_failure)
+		fail_recovery(gpu);
+	else
+		begin_recovery(gpu, state == pci_channel_io_frozen);
+	return vfio_pci_core_aer_err_detected(pdev, state);
+}
+
+static pci_ers_result_t slot_reset(struct pci_dev *pdev)
+{
+	end_recovery(pdev_to_gpu(pdev), true);
+	return PCI_ERS_RESULT_RECOVERED;
+}
+
+static void error_resume(struct pci_dev *pdev)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	enum nvgrace_gpu_link link;
+
+	down_read(&gpu->gate);
+	link = gpu->link;
+	up_read(&gpu->gate);
+	/* It has succeeded, though it may have taken longer than expected. */
+	if (link == NVGRACE_GPU_LINK_FROZEN || link == NVGRACE_GPU_LINK_FAILED)
+		end_recovery(gpu, true);
+	else if (link == NVGRACE_GPU_LINK_ERROR)
+		end_recovery(gpu, false);
+}
+
+const struct pci_error_handlers nvgrace_gpu_error_handlers = {
+	.error_detected	= error_detected,
+	.slot_reset	= slot_reset,
+	.resume		= error_resume,
+	.reset_prepare	= reset_prepare,
+	.reset_done	= reset_done,
+};
+
+/* ---- power and decoding ------------------------------------------------- */
+
+/*
+ * Whether the function decodes memory, as user space sees it.  vfio-pci-core has
+ * this rule for BARs, but for PCI_UNKNOWN, the state of a device without power
+ * management, which is above D3.  Caller holds memory_lock.
+ */
+static bool memory_enabled(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	u16 command = 0;
+
+	lockdep_assert_held(&gpu->core.memory_lock);
+	if (pdev->current_state == PCI_D3hot ||
+	    pdev->current_state == PCI_D3cold)
+		return false;
+	if (pdev->no_command_memory)
+		return true;
+	/* Before the first open there is no user's view. */
+	if (gpu->core.vconfig)
+		command = le16_to_cpup((__le16 *)(gpu->core.vconfig + PCI_COMMAND));
+	else
+		pci_read_config_word(pdev, PCI_COMMAND, &command);
+	return command & PCI_COMMAND_MEMORY;
+}
+
+void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu)
+{
+	down_write(&gpu->gate);
+	forget_ready(gpu);
+	nvgrace_gpu_rw_unmap(gpu);
+	up_write(&gpu->gate);
+	zap(gpu);
+}
+
+/* Whether @count bytes at @offset cover any of @size bytes at @reg. */
+static bool covers(u64 offset, size_t count, unsigned int reg,
+		   unsigned int size)
+{
+	return offset < reg + size && offset + count > reg;
+}
+
+static bool covers_power(struct nvgrace_gpu *gpu, u64 offset, size_t count)
+{
+	u8 pm_cap = gpu->core.pdev->pm_cap;
+
+	return pm_cap && covers(offset, count, pm_cap + PCI_PM_CTRL, 2);
+}
+
+/* Newer kernels' vfio-pci-core finds and removes the mappings itself. */
+static bool covers_decoding(u64 offset, size_t count)
+{
+	return !COMPAT_CORE_ZAPS && covers(offset, count, PCI_COMMAND, 2);
+}
+
+/*
+ * The gate is closed during such a write, since nobody can tell when in its
+ * course the state changes: vfio-pci-core fetches the bytes one register after
+ * the other, and user space may keep it waiting.  For the writing task itself
+ * the memory is out of reach, or it would wait for itself.
+ */
+int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
+				   size_t count)
+{
+	DEFINE_WAIT(wait);
+
+	if (!covers_power(gpu, offset, count) &&
+	    !covers_decoding(offset, count))
+		return 0;
+
+	/* One at a time, of which the states in between matter. */
+	while (cmpxchg(&gpu->config_writer, NULL, current)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		prepare_to_wait(&gpu->opened, &wait, WAIT_STATE);
+		if (READ_ONCE(gpu->config_writer))
+			schedule();
+		finish_wait(&gpu->opened, &wait);
+	}
+
+	down_write(&gpu->gate);
+	close_for(gpu, CLOSED_CONFIG);
+	up_write(&gpu->gate);
+	zap(gpu);
+	return 0;
+}
+
+void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
+				  size_t count)
+{
+	if (!covers_power(gpu, offset, count) &&
+	    !covers_decoding(offset, count))
+		return;
+
+	down_write(&gpu->gate);
+	/* Leaving D3hot may be a reset, of which nobody tells. */
+	if (covers_power(gpu, offset, count))
+		forget_ready(gpu);
+	open_for(gpu, CLOSED_CONFIG);
+	up_write(&gpu->gate);
+	/* Pairs with the cmpxchg() of the next one: all of this comes first. */
+	smp_store_release(&gpu->config_writer, NULL);
+	wake_up_all(&gpu->opened);
+}
+
+int nvgrace_gpu_keep_awake(struct nvgrace_gpu *gpu)
+{
+	return pm_runtime_resume_and_get(&gpu->core.pdev->dev) ? -EIO : 0;
+}
+
+void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
+{
+	/*
+	 * User space wants low power, so the GPU goes back to sleep.  If that
+	 * wish comes or goes meanwhile, whoever changes it does the rest.
+	 */
+	if (data_race(gpu->core.pm_runtime_engaged))
+		nvgrace_gpu_asleep(gpu);
+	pm_runtime_put(&gpu->core.pdev->dev);
+}
+
+/*
+ * The host's suspend may cut the power, and no driver is told by a reset.  User
+ * space is frozen only after the first call, and thawed before the last.
+ */
+static int host_suspend(struct notifier_block *block, unsigned long event,
+			void *data)
+{
+	struct nvgrace_gpu *gpu = container_of(block, struct nvgrace_gpu,
+					       suspend);
+
+	switch (event) {
+	case PM_SUSPEND_PREPARE:
+	case PM_HIBERNATION_PREPARE:
+	case PM_RESTORE_PREPARE:
+		down_write(&gpu->gate);
+		close_for(gpu, CLOSED_SUSPEND);
+		forget_ready(gpu);
+		up_write(&gpu->gate);
+		zap(gpu);
+		break;
+	case PM_POST_SUSPEND:
+	case PM_POST_HIBERNATION:
+	case PM_POST_RESTORE:
+		down_write(&gpu->gate);
+		open_for(gpu, CLOSED_SUSPEND);
+		up_write(&gpu->gate);
+		break;
+	}
+	return NOTIFY_DONE;
+}
+
+/* ---- waiting ------------------------------------------------------------ */
+
+/*
+ * Error recovery has had its time.  Kernels that report only success leave
+ * this as the only sign of failure.
+ */
+static void give_up(struct nvgrace_gpu *gpu)
+{
+	bool failed = false;
+
+	if (!(READ_ONCE(gpu->closed) & CLOSED_ERROR))
+		return;
+
+	down_write(&gpu->gate);
+	if (gpu->closed & CLOSED_ERROR &&
+	    ktime_compare(ktime_get(), gpu->recovery_end) >= 0) {
+		end_in_failure(gpu);
+		failed = gpu->link == NVGRACE_GPU_LINK_FAILED;
+	}
+	up_write(&gpu->gate);
+	if (failed)
+		report_failure(gpu, "has not ended in time");
+}
+
+/* Jiffies until then.  Other reasons for a closed gate end by themselves. */
+static long time_to_give_up(struct nvgrace_gpu *gpu)
+{
+	s64 ms = ktime_ms_delta(READ_ONCE(gpu->recovery_end), ktime_get());
+
+	if (!(READ_ONCE(gpu->closed) & CLOSED_ERROR))
+		return MAX_SCHEDULE_TIMEOUT;
+	return msecs_to_jiffies(clamp_t(s64, ms, 0, RECOVERY_MS)) + 1;
+}
+
+/*
+ * Sleeps until the gate is open or the task is being killed.  0 or -EINTR.
+ * Without locks of this driver.
+ */
+static int wait_until_open(struct nvgrace_gpu *gpu)
+{
+	DEFINE_WAIT(wait);
+
+	while (READ_ONCE(gpu->closed)) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		prepare_to_wait(&gpu->opened, &wait, WAIT_STATE);
+		if (READ_ONCE(gpu->closed))
+			schedule_timeout(time_to_give_up(gpu));
+		finish_wait(&gpu->opened, &wait);
+		give_up(gpu);
+	}
+	return 0;
+}
+
+/* Sleeps for @us microseconds or until the task is being killed. */
+static void pause_killable(unsigned int us)
+{
+	ktime_t expires = ns_to_ktime((u64)us * NSEC_PER_USEC);
+
+	set_current_state(TASK_KILLABLE);
+	schedule_hrtimeout_range(&expires, us * NSEC_PER_USEC / 8,
+				 HRTIMER_MODE_REL);
+}
+
+/*
+ * Both locks, for read.  Under them, no reset begins and no count changes.  0 or
+ * -EINTR.
+ */
+static int lock_both(struct nvgrace_gpu *gpu)
+{
+	if (down_read_killable(&gpu->core.memory_lock))
+		return -EINTR;
+	/* Writers hold this one only briefly. */
+	down_read(&gpu->gate);
+	return 0;
+}
+
+static void unlock_both(struct nvgrace_gpu *gpu)
+{
+	up_read(&gpu->gate);
+	up_read(&gpu->core.memory_lock);
+}
+
+/*
+ * The answer, but for readiness.  @awake: the caller keeps the GPU awake.  0,
+ * -EAGAIN (wait until the gate is open) or -EIO.  Under both locks.
+ */
+static int check(struct nvgrace_gpu *gpu, bool awake)
+{
+	lockdep_assert_held(&gpu->gate);
+	if (gpu->core.pm_runtime_engaged && !awake)
+		return -EIO;
+	if (gpu->closed)
+		return READ_ONCE(gpu->config_writer) == current ? -EIO : -EAGAIN;
+	if (gpu->link == NVGRACE_GPU_LINK_FAILED || !memory_enabled(gpu))
+		return -EIO;
+	return 0;
+}
+
+/*
+ * Asks the GPU, after check(), and remembers that it is ready.  In low power
+ * the answer holds only as long as the caller keeps the GPU awake.  0, -EAGAIN
+ * (not yet) or -ENODEV (gone).  Under both locks.
+ */
+static int look(struct nvgrace_gpu *gpu, struct nvgrace_gpu_training *training)
+{
+	int ret = nvgrace_gpu_training_look(gpu, training);
+
+	if (!ret && !gpu->core.pm_runtime_engaged)
+		/* Pairs with is_ready(). */
+		smp_store_release(&gpu->ready_for, gpu->epoch);
+	return ret;
+}
+
+enum wait_kind {
+	WAIT_PROBE,	/* every failure gets its line in the log */
+	WAIT_USE,	/* user space can make it fail over and over */
+	WAIT_ONCE,	/* a wait has failed since the last reset */
+};
+
+/*
+ * Looks until the memory is ready or the deadline has passed.  -EAGAIN: the
+ * gate was closed, or @epoch has ended, so the wait must begin anew.  Under
+ * ready_lock.
+ */
+static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
+			unsigned int epoch)
+{
+	struct nvgrace_gpu_training training;
+	unsigned int us = POLL_FIRST_US;
+	bool late;
+	int ret;
+
+	nvgrace_gpu_training_start(gpu, &training);
+	for (;;) {
+		/* Before the look, so that a late look counts. */
+		late = kind == WAIT_ONCE || nvgrace_gpu_training_late(&training);
+		if (lock_both(gpu))
+			return -EINTR;
+		ret = gpu->epoch == epoch ? check(gpu, true) : -EAGAIN;
+		if (ret) {
+			unlock_both(gpu);
+			return ret;
+		}
+		ret = look(gpu, &training);
+		if (ret == -EAGAIN && late)
+			ret = -ETIME;
+		if (kind != WAIT_ONCE && (ret == -ETIME || ret == -ENODEV))
+			WRITE_ONCE(gpu->failed_for, epoch);
+		unlock_both(gpu);
+
+		if (ret != -EAGAIN)
+			break;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		pause_killable(us);
+		us = min(us * 2, (unsigned int)POLL_LONGEST_US);
+	}
+	if (ret && (kind == WAIT_PROBE ||
+		    (kind == WAIT_USE && __ratelimit(&gpu->report_limit))))
+		nvgrace_gpu_training_report(gpu, &training, ret);
+	return ret;
+}
+
+/* Whether a wait has failed in this epoch: later accesses look just once. */
+static bool has_failed(struct nvgrace_gpu *gpu)
+{
+	return READ_ONCE(gpu->failed_for) == READ_ONCE(gpu->epoch);
+}
+
+/*
+ * 0 (ready), -EINTR, -EIO (not decoding), -ETIME or -ENODEV.  The caller keeps
+ * the GPU awake.
+ */
+static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
+{
+	unsigned int epoch;
+	int ret;
+
+	do {
+		ret = wait_until_open(gpu);
+		if (ret)
+			return ret;
+		if (mutex_lock_killable(&gpu->ready_lock))
+			return -EINTR;
+		/* What is decided here holds for this epoch alone. */
+		epoch = READ_ONCE(gpu->epoch);
+		if (is_ready(gpu))
+			ret = 0;
+		else if (kind == WAIT_USE && READ_ONCE(gpu->failed_for) == epoch)
+			ret = wait_trained(gpu, WAIT_ONCE, epoch);
+		else
+			ret = wait_trained(gpu, kind, epoch);
+		mutex_unlock(&gpu->ready_lock);
+	} while (ret == -EAGAIN);
+	return ret;
+}
+
+int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
+{
+	u64 start = nvgrace_gpu_trace_start(wait);
+	int ret;
+
+	if (READ_ONCE(gpu->closed)) {
+		/* Enter at once: the GPU may be ready, and the next reset near. */
+		ret = wait_until_open(gpu);
+		goto out;
+	}
+
+	/* A GPU that sleeps can't be asked. */
+	ret = nvgrace_gpu_keep_awake(gpu);
+	if (!ret) {
+		ret = wait_ready(gpu, WAIT_USE);
+		pm_runtime_put(&gpu->core.pdev->dev);
+	}
+out:
+	if (ret && ret != -EINTR)
+		ret = -EIO;
+	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_WAIT_USE, ret,
+			       start);
+	return ret;
+}
+
+int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu)
+{
+	u64 start = nvgrace_gpu_trace_start(wait);
+	int ret = nvgrace_gpu_registers_begin(gpu);
+
+	if (ret)
+		return ret;
+	ret = wait_ready(gpu, WAIT_PROBE);
+	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_WAIT_BIND, ret,
+			       start);
+	nvgrace_gpu_registers_end(gpu);
+	return ret;
+}
+
+/* ---- entering and leaving ----------------------------------------------- */
+
+static int try_enter(struct nvgrace_gpu *gpu, bool awake)
+{
+	struct nvgrace_gpu_training training;
+	int ret = lock_both(gpu);
+
+	if (ret)
+		return ret;
+	ret = check(gpu, awake);
+	if (!ret && (gpu->core.pm_runtime_engaged || !is_ready(gpu))) {
+		nvgrace_gpu_training_start(gpu, &training);
+		ret = look(gpu, &training);
+		if (ret && (ret != -EAGAIN || has_failed(gpu)))
+			ret = -EIO;
+	}
+	if (ret)
+		unlock_both(gpu);
+	return ret;
+}
+
+int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu)
+{
+	return try_enter(gpu, false);
+}
+
+int nvgrace_gpu_enter(struct nvgrace_gpu *gpu)
+{
+	int ret;
+
+	do {
+		ret = try_enter(gpu, true);
+		if (ret != -EAGAIN)
+			return ret;
+		ret = nvgrace_gpu_wait(gpu);
+	} while (!ret);
+	return ret;
+}
+
+void nvgrace_gpu_leave(struct nvgrace_gpu *gpu)
+{
+	unlock_both(gpu);
+}
+
+int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu)
+{
+	bool enabled;
+	int ret;
+
+	ret = nvgrace_gpu_keep_awake(gpu);
+	if (ret)
+		return ret;
+	if (down_read_killable(&gpu->core.memory_lock)) {
+		ret = -EINTR;
+		goto out;
+	}
+	enabled = memory_enabled(gpu);
+	up_read(&gpu->core.memory_lock);
+	/* vfio-pci-core exports what doesn't decode, for later. */
+	if (!enabled)
+		goto out;
+	ret = nvgrace_gpu_enter(gpu);
+	if (!ret)
+		nvgrace_gpu_leave(gpu);
+out:
+	nvgrace_gpu_let_sleep(gpu);
+	return ret;
+}
+
+enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu)
+{
+	if (READ_ONCE(gpu->link) == NVGRACE_GPU_LINK_FAILED)
+		return NVGRACE_GPU_FAILED;
+	if (is_ready(gpu))
+		return NVGRACE_GPU_READY;
+	return has_failed(gpu) ? NVGRACE_GPU_FAILED : NVGRACE_GPU_UNKNOWN;
+}
+
+/* ---- from probe to remove ----------------------------------------------- */
+
+void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
+{
+	init_rwsem(&gpu->gate);
+	init_waitqueue_head(&gpu->opened);
+	mutex_init(&gpu->ready_lock);
+	/* A client can make waits fail over and over. */
+	ratelimit_state_init(&gpu->report_limit, 300 * HZ, 3);
+	/* No wait has failed yet, and none has succeeded. */
+	gpu->failed_for = gpu->epoch - 1;
+	gpu->ready_for = gpu->epoch - 1;
+}
+
+int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	int ret;
+
+	gpu->suspend.notifier_call = host_suspend;
+	ret = register_pm_notifier(&gpu->suspend);
+	if (ret)
+		return ret;
+
+	/* Awake, with its BARs: see end_recovery(), which copes without. */
+	pci_save_state(pdev);
+	gpu->saved_state = pci_store_saved_state(pdev);
+	return 0;
+}
+
+void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu)
+{
+	unregister_pm_notifier(&gpu->suspend);
+	kfree(gpu->saved_state);
+	gpu->saved_state = NULL;
+}
