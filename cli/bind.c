@@ -128,23 +128,6 @@ static void refuse(struct job *job, char *message, char *next)
 	job_end(job, EXIT_REFUSED, "refused", message, next);
 }
 
-/* "1234 (qemu-system-aar) with /dev/vfio/12, ..." */
-static char *holders_text(const struct holder *holders, size_t count)
-{
-	char *text = xstrdup(""), *longer;
-	size_t i;
-
-	for (i = 0; i < count; i++) {
-		longer = xasprintf(
-			"%s%sprocess %d (%s) %s %s", text, i ? ", " : "", holders[i].file->pid,
-			holders[i].file->comm, holders[i].certain ? "has" : "may have it by",
-			holders[i].certain ? holders[i].file->path : "a vfio device file");
-		free(text);
-		text = longer;
-	}
-	return text;
-}
-
 static bool refuse_in_use(struct survey *s, const struct gpu *gpu, struct job *job)
 {
 	struct holder *holders;

@@ -292,6 +292,22 @@ struct holder *holders_find(struct host *h, const struct open_files *files, cons
 	return holders;
 }
 
+char *holders_text(const struct holder *holders, size_t count)
+{
+	char *text = xstrdup(""), *longer;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		longer = xasprintf(
+			"%s%sprocess %d (%s) %s %s", text, i ? ", " : "", holders[i].file->pid,
+			holders[i].file->comm, holders[i].certain ? "has" : "may have it by",
+			holders[i].certain ? holders[i].file->path : "a vfio device file");
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
 /* ---- memory ------------------------------------------------------------- */
 
 void iomem_read(struct host *h, struct iomem *iomem)

@@ -45,6 +45,9 @@ struct holder {
 struct holder *holders_find(struct host *h, const struct open_files *files, const struct gpu *gpu,
 			    size_t *count);
 
+/* For people: "process 1234 (qemu-system-aar) has /dev/vfio/12, ..."; to be freed. */
+char *holders_text(const struct holder *holders, size_t count);
+
 /* ---- memory ------------------------------------------------------------- */
 
 struct iomem_range {
