@@ -37,6 +37,8 @@ int cmd_status(struct host *h, int argc, char **argv);
 int cmd_doctor(struct host *h, int argc, char **argv);
 int cmd_metrics(struct host *h, int argc, char **argv);
 int cmd_wait(struct host *h, int argc, char **argv);
+int cmd_bench(struct host *h, int argc, char **argv);
+int cmd_test(struct host *h, int argc, char **argv);
 
 /*
  * A complaint, on standard error: "nvgrace-gpu: 0009:01:00.0: what; next step". address may be
@@ -62,6 +64,12 @@ const char *colour(enum colour colour);
 
 /* Columns of the terminal; else those in COLUMNS; else 80. Never under 40 nor over 200. */
 int terminal_width(void);
+
+/*
+ * Prints words in lines as wide as terminal_width(), each from column indent on. column is where
+ * the first one begins: how much of its line is printed already.
+ */
+void print_wrapped(const char *text, int indent, int column);
 
 /* "95.0 GiB"; buf is what is returned. "?" for GPU_UNKNOWN. */
 #define SIZE_MAX_TEXT 40

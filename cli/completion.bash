@@ -14,7 +14,7 @@ _nvgrace_gpu() {
 	# A colon is part of an address.
 	_init_completion -n : || return
 
-	local commands='list bind unbind status doctor metrics wait help version'
+	local commands='list bind unbind status doctor metrics wait bench test help version'
 	local options='--help --usage --version' command='' root='' i
 	for ((i = 1; i < cword; i++)); do
 		case ${words[i]} in
@@ -52,8 +52,11 @@ _nvgrace_gpu() {
 		mapfile -t COMPREPLY < <(compgen -W 'bad warning' -- "$cur")
 		return
 		;;
-	-t | --timeout)
-		[[ $command == wait ]] && return
+	-t | --timeout | --time)
+		[[ $command =~ ^(wait|test)$ ]] && return
+		;;
+	--seed | --ready-within)
+		return
 		;;
 	esac
 	case $cur in
@@ -78,12 +81,14 @@ _nvgrace_gpu() {
 	doctor) options+=' --fail-on --json --quiet --record' ;;
 	metrics) options+=' --output' ;;
 	wait) options+=' --all --timeout' ;;
+	bench) options+=' --full --json --quick --read-only --yes' ;;
+	test) options+=' --json --ready-within --seed --time --yes' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac
 	if [[ $command == help ]]; then
 		options=$commands
-	elif [[ $command =~ ^(bind|unbind|status|doctor|wait)$ && $cur != -* ]]; then
+	elif [[ $command =~ ^(bind|unbind|status|doctor|wait|bench|test)$ && $cur != -* ]]; then
 		options=$(_nvgrace_gpu_addresses "${words[0]/#\~/$HOME}" ${root:+--root "$root"})
 	elif [[ -z $command && $cur != -* ]]; then
 		options=$commands

@@ -3,7 +3,7 @@
 # /usr/share/fish/vendor_completions.d/nvgrace-gpu.fish; fish loads it when that command is
 # completed. tests/cli/test_text.py holds it against --help.
 
-set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait help version
+set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait bench test help version
 
 # The command on the line, or nothing.
 function __nvgrace_gpu_command
@@ -56,12 +56,14 @@ complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a status -d 'Draw the me
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a doctor -d 'Find out what is wrong'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a metrics -d 'Print OpenMetrics text'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a wait -d 'Wait until GPUs are bound and ready'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a bench -d 'Measure the memory of a GPU'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a test -d 'Test the memory of a GPU'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a help -d 'Print help'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a version -d 'Print the version'
 
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in help' -a "$__nvgrace_gpu_commands"
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait' -a '(__nvgrace_gpu_addresses)'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in list bind unbind status doctor' -s j -l json -d 'Print JSON'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait bench test' -a '(__nvgrace_gpu_addresses)'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in list bind unbind status doctor bench test' -s j -l json -d 'Print JSON'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in list' -s w -l wide -d 'All columns'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind wait' -s a -l all -d 'Every GPU'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -s p -l persist -d 'Also at every boot'
@@ -75,3 +77,10 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s r -l record -x -a '(__fi
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -l fail-on -x -a 'bad warning' -d 'Which verdict fails'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics' -s o -l output -r -F -d 'Write to a file'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in wait' -s t -l timeout -x -d 'Give up after seconds'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench test' -s y -l yes -d 'Do not ask'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l quick -d 'Take about 5 seconds'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l full -d 'Take about 10 minutes'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l read-only -d 'Write nothing to GPU memory'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -s t -l time -x -d 'Repeat the patterns for seconds'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l seed -x -d 'Make the patterns of a number'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l ready-within -x -d 'How soon after a reset it must be ready'

@@ -15,7 +15,7 @@ _nvgrace_gpu_addresses() {
 _nvgrace_gpu() {
 	local curcontext=$curcontext state line service_path=$words[1] tree
 	local -A opt_args
-	local -a commands common json boot
+	local -a commands common json boot yes
 	commands=(
 		'list:show every supported GPU'
 		'bind:bind GPUs, now or at every boot'
@@ -24,6 +24,8 @@ _nvgrace_gpu() {
 		'doctor:find out what is wrong'
 		'metrics:print OpenMetrics text'
 		'wait:wait until GPUs are bound and ready'
+		'bench:measure the memory of a GPU'
+		'test:test the memory of a GPU'
 		'help:print help'
 		'version:print the version'
 	)
@@ -33,6 +35,7 @@ _nvgrace_gpu() {
 		'(-V --version)'{-V,--version}'[print the version]'
 	)
 	json=('(-j --json)'{-j,--json}'[print JSON]')
+	yes=('(-y --yes)'{-y,--yes}'[do not ask]')
 	boot=(
 		'(-a --all)'{-a,--all}'[every GPU]'
 		'(-p --persist)'{-p,--persist}'[also at every boot]'
@@ -71,6 +74,16 @@ _nvgrace_gpu() {
 			_arguments $common '(-a --all)'{-a,--all}'[every GPU that is bound at boot]' \
 				'(-t --timeout)'{-t,--timeout=}'[give up after seconds]:seconds:' \
 				'*:address:_nvgrace_gpu_addresses'
+			;;
+		bench)
+			_arguments $common $json $yes '(--full)--quick[take about 5 seconds]' \
+				'(--quick)--full[take about 10 minutes]' \
+				'--read-only[write nothing to GPU memory]' '1:address:_nvgrace_gpu_addresses'
+			;;
+		test)
+			_arguments $common $json $yes '(-t --time)'{-t,--time=}'[repeat for seconds]:seconds:' \
+				'--seed=[make the patterns of a number]:number:' \
+				'--ready-within=[readiness after a reset]:seconds:' '1:address:_nvgrace_gpu_addresses'
 			;;
 		help) _describe -t commands command commands ;;
 		esac

@@ -20,6 +20,8 @@ static const struct command {
 	{ "doctor", cmd_doctor },
 	{ "metrics", cmd_metrics },
 	{ "wait", cmd_wait },
+	{ "bench", cmd_bench },
+	{ "test", cmd_test },
 	{ "help", NULL },
 	{ "version", NULL },
 };
@@ -36,6 +38,8 @@ static const char doc[] =
 	"  doctor [ADDRESS...]  find out what is wrong\n"
 	"  metrics              print what a monitoring system wants to know\n"
 	"  wait ADDRESS...      wait until GPUs are bound and ready\n"
+	"  bench ADDRESS        measure what a GPU's memory does on this host\n"
+	"  test ADDRESS         test a GPU's memory, to accept a new host\n"
 	"  help [COMMAND]       print this, or a command's options\n"
 	"  version              print the version\n"
 	"\n"

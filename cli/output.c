@@ -97,6 +97,29 @@ int terminal_width(void)
 	return value < 40 ? 40 : value > 200 ? 200 : value;
 }
 
+void print_wrapped(const char *text, int indent, int column)
+{
+	int width = terminal_width(), at = column;
+	bool first = true;
+	size_t length;
+
+	for (; *text; text += length + strspn(text + length, " ")) {
+		length = strcspn(text, " ");
+		if (!first && at + 1 + (int)length > width) {
+			putchar('\n');
+			at = 0;
+			first = true;
+		}
+		if (at < indent)
+			at += printf("%*s", indent - at, "");
+		else if (!first)
+			at += printf(" ");
+		at += printf("%.*s", (int)length, text);
+		first = false;
+	}
+	putchar('\n');
+}
+
 const char *size_text(uint64_t bytes, char buf[SIZE_MAX_TEXT])
 {
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };

@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (needs the path above)
 from test_trees import G1, G2, Tree  # noqa: E402
 
-COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait")
+COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test")
 # They have no options of their own.
 WORDS = ("help", "version")
 COMPLETION = PROJECT / "cli/completion.bash"
@@ -196,7 +196,7 @@ class Completion(unittest.TestCase):
     def test_commands(self):
         self.assertEqual(self.complete(""), {*COMMANDS, *WORDS})
         self.assertEqual(self.complete("help", ""), {*COMMANDS, *WORDS})
-        self.assertEqual(self.complete("b"), {"bind"})
+        self.assertEqual(self.complete("b"), {"bench", "bind"})
         self.assertEqual(self.complete("--root", "/", "st"), {"status"})
 
     def test_options(self):
@@ -209,7 +209,7 @@ class Completion(unittest.TestCase):
     def test_addresses(self):
         with Tree() as t:
             t.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
-            for command in ("bind", "unbind", "status", "doctor", "wait"):
+            for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test"):
                 self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
             self.assertEqual(self.complete("metrics", "", root=t.root), set())
             # bash replaces what stands behind the last colon.
@@ -257,7 +257,7 @@ class OtherShells(unittest.TestCase):
         for command in (None, *COMMANDS):
             words = [command] if command else []
             self.assertEqual(self.options(complete(*words, "-")), {f"--{o}" for o in help_options(command)}, command)
-        for command in ("bind", "unbind", "status", "doctor", "wait"):
+        for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test"):
             self.assertEqual(complete(command, "00"), {G1, G2}, command)
         self.assertEqual(complete("bind", "--persist", G1, "0019"), {G2})
         self.assertEqual(complete("list", "00"), set())
@@ -315,6 +315,9 @@ class Usage(unittest.TestCase):
                       ["unbind", "--boot-only", "--no-probe", G1], ["bind", "--no-initramfs", G1],
                       ["help", "frob"], ["help", "list", "bind"], ["version", "x"], ["wait"], ["wait", "--all", G1],
                       ["wait", "--timeout=x", G1], ["wait", "--timeout=86401", G1], ["wait", "--timeout=-1", G1],
+                      ["bench"], ["bench", G1, G2], ["bench", "--quick", "--full", G1], ["test"], ["test", G1, G2],
+                      ["test", "--time=0", G1], ["test", "--time=86401", G1], ["test", "--seed=x", G1],
+                      ["test", "--ready-within=0", G1], ["test", "--ready-within=x", G1],
                       ["metrics", "x"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
                       ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],

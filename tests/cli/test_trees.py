@@ -967,5 +967,25 @@ class Garbage(unittest.TestCase):
             self.assertIsNone(t.json("list")["gpus"][0]["numa_node"])
 
 
+
+class Exercise(unittest.TestCase):
+    """bench and test open a GPU, which a tree has none of, and say so; what else speaks against it is in vm_bench.py."""
+
+    def test_recorded_trees_are_refused(self):
+        with Tree() as t:
+            t.bound(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+            for command in ("bench", "test"):
+                for address in (G1, G2, "9:1:0.0"):
+                    done = t.run(command, "--yes", address)
+                    self.assertEqual((done.returncode, done.stdout), (2, ""))
+                    self.assertIn(f"a recorded tree has no GPU to open; run \"nvgrace-gpu {command}\" without --root",
+                                  done.stderr)
+                for address, status, words in (("01:00.0", 2, "could be"), ("0000:00:01.0", 3, "no GPU that this driver"),
+                                               ("0049:01:00.0", 3, "no such PCI device"), ("x", 2, "not a PCI address")):
+                    done = t.run(command, "--yes", address)
+                    self.assertEqual((done.returncode, done.stdout), (status, ""), address)
+                    self.assertIn(words, done.stderr)
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu bench": what is measured, in which order and for how long. main.c calls it;
+ * bench_measure.c measures, bench_print.c prints.
+ *
+ * There is a budget of time. Each step gets its share of what is left, so that slow ones take from
+ * those that follow, but each is done once at least. Only steps of a series, which grow with the
+ * size of the memory, are left out if their smaller ones say that they would take too long.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+#define MiB ((uint64_t)1 << 20)
+
+/* Budgets in seconds, and repetitions if there is time for them. */
+static const struct {
+	const char *name;
+	double budget;
+	unsigned int repetitions;
+} levels[] = {
+	[LEVEL_QUICK] = { "quick", 5, 3 },
+	[LEVEL_NORMAL] = { "normal", 60, 5 },
+	[LEVEL_FULL] = { "full", 600, 9 },
+};
+
+static const char doc[] =
+	"Measure what the memory of a GPU does on this host: opening, first touch, DMA mapping, "
+	"bandwidth, latency, read and write.\v"
+	"An ADDRESS may be short (01:00.0) where only one GPU fits. The GPU must be bound to a vfio "
+	"driver that shows its memory, and idle. It is opened as a virtual machine's monitor opens "
+	"it. bench overwrites the memory of the GPU and resets it, unless --read-only is given, and "
+	"asks before that. It takes about a minute.";
+
+enum { KEY_QUICK = 256, KEY_FULL, KEY_READ_ONLY };
+
+static const struct argp_option options[] = {
+	{ "quick", KEY_QUICK, NULL, 0, "Take about 5 seconds, on a part of the memory", 0 },
+	{ "full", KEY_FULL, NULL, 0, "Take about 10 minutes, on all of the memory", 0 },
+	{ "read-only", KEY_READ_ONLY, NULL, 0,
+	  "Write nothing to GPU memory and don't reset the GPU, beyond what opening it does", 0 },
+	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+struct arguments {
+	char *typed;
+	bool quick, full, read_only, yes, json;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case KEY_QUICK:
+		a->quick = true;
+		return 0;
+	case KEY_FULL:
+		a->full = true;
+		return 0;
+	case KEY_READ_ONLY:
+		a->read_only = true;
+		return 0;
+	case 'y':
+		a->yes = true;
+		return 0;
+	case 'j':
+		a->json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (a->typed)
+			argp_error(state, "more than one GPU given");
+		a->typed = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (!a->typed)
+			argp_error(state, "no GPU given: \"" PROGRAM " list\" shows them");
+		if (a->quick && a->full)
+			argp_error(state, "both --quick and --full given");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+/* ---- figures ------------------------------------------------------------ */
+
+void figure_add(struct bench *b, size_t figure, double value)
+{
+	struct figure *f;
+
+	if (figure == NO_FIGURE)
+		return;
+	f = &b->figures[figure];
+	f->values = xrealloc(f->values, (f->count + 1) * sizeof(*f->values));
+	f->values[f->count++] = value;
+}
+
+void figure_refuse(struct bench *b, size_t figure, char *reason)
+{
+	struct figure *f = figure == NO_FIGURE ? NULL : &b->figures[figure];
+
+	if (!f || f->count || f->reason)
+		free(reason);
+	else
+		f->reason = reason;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+struct summary figure_summary(const struct figure *f)
+{
+	double *sorted = xcalloc(f->count, sizeof(*sorted));
+	size_t n = f->count;
+	struct summary s = { };
+
+	if (n) {
+		memcpy(sorted, f->values, n * sizeof(*sorted));
+		qsort(sorted, n, sizeof(*sorted), compare);
+		s.min = sorted[0];
+		s.max = sorted[n - 1];
+		s.median = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+	}
+	free(sorted);
+	return s;
+}
+
+const struct figure *figure_find(const struct bench *b, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < b->count; i++)
+		if (!strcmp(b->figures[i].name, name))
+			return b->figures[i].count ? &b->figures[i] : NULL;
+	return NULL;
+}
+
+/* Takes over name and label; the figure's number. */
+static size_t add_figure(struct bench *b, char *name, char *label, enum unit unit,
+			 enum group group, uint64_t bytes)
+{
+	b->figures = xrealloc(b->figures, (b->count + 1) * sizeof(*b->figures));
+	b->figures[b->count] = (struct figure){
+		.name = name, .label = label, .unit = unit, .group = group, .bytes = bytes,
+	};
+	return b->count++;
+}
+
+/* ---- the plan ----------------------------------------------------------- */
+
+static struct step *add_step(struct bench *b, struct step step)
+{
+	b->steps = xrealloc(b->steps, (b->step_count + 1) * sizeof(*b->steps));
+	b->steps[b->step_count] = step;
+	return &b->steps[b->step_count++];
+}
+
+/* Whole pages, and one at least. */
+static uint64_t pages_of(const struct bench *b, double bytes)
+{
+	uint64_t page = b->e->host->page_size, pages = bytes / page;
+
+	return (pages ? pages : 1) * page;
+}
+
+static void plan_open(struct bench *b)
+{
+	struct step s = { .second = NO_FIGURE, .most = 3 };
+
+	s.measure = measure_open;
+	s.figure = add_figure(b, xstrdup("open"), xstrdup("open"), UNIT_SECONDS, GROUP_OPEN, 0);
+	/* It resets the GPU: once can't be helped. */
+	s.most = b->read_only ? 1 : 3;
+	add_step(b, s);
+	s.measure = measure_reset;
+	s.figure = add_figure(b, xstrdup("reset"), xstrdup("reset"), UNIT_SECONDS, GROUP_OPEN, 0);
+	s.second = add_figure(b, xstrdup("reset-ready"), xstrdup("reset until the memory is ready"),
+			      UNIT_SECONDS, GROUP_OPEN, 0);
+	s.writes = true;
+	s.most = 3;
+	add_step(b, s);
+}
+
+/* What grows with the size of the memory. */
+static void plan_growth(struct bench *b, const struct vfio_part *part, int series)
+{
+	static const struct {
+		double share;
+		const char *text;
+	} shares[] = { { 0.125, "0.125" }, { 0.25, "0.25" }, { 0.5, "0.50" }, { 1, "1.00" } };
+	struct step s = { .part = part, .most = 3 };
+	char size[SIZE_MAX_TEXT];
+	const char *name;
+	size_t i;
+
+	for (i = 0; i < sizeof(shares) / sizeof(*shares); i++) {
+		s.bytes = pages_of(b, part->mappable * shares[i].share);
+		name = shares[i].text;
+		size_text(s.bytes, size);
+		s.measure = measure_touch;
+		s.series = series;
+		s.figure = add_figure(b, xasprintf("first-touch/%s/%s", part->name, name),
+				      xasprintf("%s, %s", part->name, size), UNIT_SECONDS,
+				      GROUP_TOUCH, s.bytes);
+		s.second = add_figure(b, xasprintf("first-touch-faults/%s/%s", part->name, name),
+				      xstrdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
+		add_step(b, s);
+		s.measure = measure_dma;
+		s.series = series + 1;
+		s.figure = add_figure(b, xasprintf("dma-map/%s/%s", part->name, name),
+				      xasprintf("%s, %s", part->name, size), UNIT_SECONDS,
+				      GROUP_DMA, s.bytes);
+		s.second = add_figure(b, xasprintf("dma-unmap/%s/%s", part->name, name),
+				      xstrdup("  undone"), UNIT_SECONDS, GROUP_DMA, s.bytes);
+		add_step(b, s);
+	}
+}
+
+/* The same memory where the CPU's large pages fit, and where they don't. */
+static void plan_alignment(struct bench *b, const struct vfio_part *part)
+{
+	static const char *const kinds[] = { "aligned", "misaligned" };
+	struct step s = { .measure = measure_touch, .part = part, .most = 3 };
+	char size[SIZE_MAX_TEXT];
+	size_t i;
+
+	s.bytes = part->mappable < 256 * MiB ? part->mappable : 256 * MiB;
+	size_text(s.bytes, size);
+	for (i = 0; i < 2; i++) {
+		s.shift = i ? b->e->host->page_size : 0;
+		s.figure = add_figure(b, xasprintf("first-touch-%s/%s/256MiB", kinds[i], part->name),
+				      xasprintf("%s, %s, %s", part->name, size, kinds[i]),
+				      UNIT_SECONDS, GROUP_TOUCH, s.bytes);
+		s.second = add_figure(b, xasprintf("first-touch-%s-faults/%s/256MiB", kinds[i],
+						   part->name),
+				      xstrdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
+		add_step(b, s);
+	}
+}
+
+static void plan_bandwidth(struct bench *b, const struct vfio_part *part)
+{
+	static const struct {
+		const char *name;
+		int (*measure)(struct bench *, struct step *, double);
+		bool writes;
+	} operations[] = { { "read", measure_read, false }, { "write", measure_write, true },
+			   { "copy", measure_copy, true } };
+	const char *name = part ? part->name : "host";
+	struct step s = { .second = NO_FIGURE, .part = part, .weight = 2 };
+	size_t i, threads, next;
+
+	for (i = 0; i < sizeof(operations) / sizeof(*operations); i++) {
+		s.measure = operations[i].measure;
+		s.writes = operations[i].writes && part;
+		for (threads = 1; threads; threads = next) {
+			s.threads = threads;
+			s.figure = add_figure(b, xasprintf("%s/%s/%zu", operations[i].name, name,
+							   threads),
+					      xasprintf("%s %s, %zu thread%s", operations[i].name,
+							name, threads, threads > 1 ? "s" : ""),
+					      UNIT_BYTES_PER_SECOND, GROUP_MEMORY, 0);
+			add_step(b, s);
+			next = b->level == LEVEL_QUICK ? b->e->cpus.count : threads * 2;
+			if (next > b->e->cpus.count)
+				next = b->e->cpus.count;
+			if (next <= threads)
+				next = 0;
+		}
+	}
+}
+
+static void plan_latency(struct bench *b, const struct vfio_part *part)
+{
+	const char *name = part ? part->name : "host";
+	struct step s = { .measure = measure_latency, .second = NO_FIGURE, .part = part,
+			  .weight = 2, .writes = part };
+
+	s.figure = add_figure(b, xasprintf("latency/%s", name), xstrdup(name), UNIT_SECONDS,
+			      GROUP_LATENCY, 0);
+	add_step(b, s);
+}
+
+static void plan_file(struct bench *b, const struct vfio_part *part)
+{
+	static const struct {
+		const char *name, *label;
+		uint64_t bytes;
+	} sizes[] = { { "4KiB", "4 KiB", 4096 }, { "64KiB", "64 KiB", 65536 },
+		      { "1MiB", "1 MiB", MiB }, { "64MiB", "64 MiB", 64 * MiB } };
+	static const struct {
+		const char *name, *label;
+		int (*measure)(struct bench *, struct step *, double);
+		bool writes, all;
+	} kinds[] = { { "pread", "pread", measure_pread, false, true },
+		      { "pwrite", "pwrite", measure_pwrite, true, true },
+		      { "memcpy-from", "memcpy from", measure_memcpy_from, false, false },
+		      { "memcpy-to", "memcpy to", measure_memcpy_to, true, false } };
+	struct step s = { .second = NO_FIGURE, .part = part, .weight = 1 };
+	size_t i, j;
+
+	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		for (j = 0; j < sizeof(sizes) / sizeof(*sizes); j++) {
+			if (!kinds[i].all && sizes[j].bytes != MiB)
+				continue;
+			s.measure = kinds[i].measure;
+			s.writes = kinds[i].writes;
+			s.bytes = sizes[j].bytes;
+			s.figure = add_figure(b, xasprintf("%s/%s/%s", kinds[i].name, part->name,
+							   sizes[j].name),
+					      xasprintf("%s %s, %s", kinds[i].label, part->name,
+							sizes[j].label),
+					      UNIT_BYTES_PER_SECOND, GROUP_FILE, s.bytes);
+			add_step(b, s);
+		}
+	s.writes = false;
+	s.measure = measure_pread;
+	s.bytes = 8;
+	s.figure = add_figure(b, xasprintf("pread/%s/8B", part->name),
+			      xasprintf("pread %s, 8 bytes", part->name), UNIT_PER_SECOND,
+			      GROUP_FILE, s.bytes);
+	add_step(b, s);
+	s.measure = measure_tail;
+	/* As of memory, if there is so much. */
+	s.bytes = part->bar_size - part->size < MiB ? 4096 : MiB;
+	s.figure = add_figure(b, xasprintf("pread-tail/%s/1MiB", part->name),
+			      xasprintf("pread behind %s", part->name), UNIT_BYTES_PER_SECOND,
+			      GROUP_FILE, s.bytes);
+	add_step(b, s);
+}
+
+static void plan(struct bench *b)
+{
+	struct vfio *v = &b->e->vfio;
+	struct step s = { .measure = measure_config, .second = NO_FIGURE, .weight = 1, .bytes = 4 };
+	size_t i;
+
+	plan_open(b);
+	for (i = 0; i < v->count; i++)
+		plan_growth(b, &v->parts[i], 1 + 2 * i);
+	plan_alignment(b, &v->parts[0]);
+	for (i = 0; i < v->count; i++)
+		plan_bandwidth(b, &v->parts[i]);
+	plan_bandwidth(b, NULL);
+	for (i = 0; i < v->count; i++)
+		plan_latency(b, &v->parts[i]);
+	plan_latency(b, NULL);
+	for (i = 0; i < v->count; i++)
+		plan_file(b, &v->parts[i]);
+	s.figure = add_figure(b, xstrdup("config-read"), xstrdup("config space, 4 bytes"),
+			      UNIT_PER_SECOND, GROUP_FILE, s.bytes);
+	add_step(b, s);
+}
+
+/* ---- doing it ----------------------------------------------------------- */
+
+enum { SERIES_MAX = 5 };
+
+static void refuse_both(struct bench *b, struct step *s, const char *fmt, double seconds)
+{
+	char *reason = xasprintf("left out: %s", fmt);
+
+	if (seconds > 0) {
+		free(reason);
+		reason = xasprintf("left out: it would take about %.0f s", seconds);
+	}
+	figure_refuse(b, s->second, xstrdup(reason));
+	figure_refuse(b, s->figure, reason);
+}
+
+/* Repeats a step for so many seconds. 0, or -1 if the bench has failed. */
+static int repeat(struct bench *b, struct step *s, double slice, double *longest)
+{
+	unsigned int i, most = s->most ? s->most : levels[b->level].repetitions;
+	double begin = now(), last, each = slice / most;
+	int rc;
+
+	/* A clock's tick, a system call's noise: less says nothing. */
+	each = each < 0.002 ? 0.002 : each;
+	*longest = 0;
+	for (i = 0; i < most; i++) {
+		/* Another one that takes as long must still fit in. */
+		if (i && now() - begin + *longest > slice)
+			break;
+		last = now();
+		rc = s->measure(b, s, each);
+		if (rc)
+			return rc < 0 ? -1 : 0;
+		last = now() - last;
+		*longest = last > *longest ? last : *longest;
+	}
+	return 0;
+}
+
+static int run(struct bench *b)
+{
+	double per_byte[SERIES_MAX] = { }, left, slice, longest, predicted;
+	unsigned int weight = 0;
+	size_t i;
+
+	for (i = 0; i < b->step_count; i++)
+		weight += b->steps[i].weight;
+	for (i = 0; i < b->step_count; i++) {
+		struct step *s = &b->steps[i];
+		const struct figure *f = &b->figures[s->figure];
+
+		left = b->begin + b->budget - now();
+		progress_step((double)i / b->step_count, left > 0 ? left : -1, "%s", f->name);
+		if (b->read_only && s->writes) {
+			refuse_both(b, s, "--read-only", 0);
+			weight -= s->weight;
+			continue;
+		}
+		predicted = s->series ? per_byte[s->series] * s->bytes : 0;
+		/* What has no weight may have a third of the time; the rest needs the others. */
+		if (predicted > (left > 0 ? left : 0) / 3 && predicted > 0.2) {
+			refuse_both(b, s, "", predicted);
+			continue;
+		}
+		slice = left <= 0 ? 0 : s->weight ? left * s->weight / weight : left / 50;
+		if (repeat(b, s, slice, &longest))
+			return -1;
+		if (s->series && s->bytes)
+			per_byte[s->series] = longest / s->bytes;
+		weight -= s->weight;
+	}
+	return 0;
+}
+
+static void bench_free(struct bench *b)
+{
+	size_t i;
+
+	for (i = 0; i < b->count; i++) {
+		free(b->figures[i].name);
+		free(b->figures[i].label);
+		free(b->figures[i].values);
+		free(b->figures[i].reason);
+	}
+	free(b->figures);
+	free(b->steps);
+}
+
+int cmd_bench(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
+	struct arguments a = { };
+	struct bench b = { };
+	struct exercise e;
+	struct wish wish = { .command = "bench" };
+	int rc;
+
+	parse_options(&argp, argc, argv, &a);
+	wish.typed = a.typed;
+	wish.overwrites = !a.read_only;
+	wish.yes = a.yes;
+	wish.interrupted = a.read_only ? "the GPU is bound and closed as before"
+				       : "the GPU is bound and closed as before, but parts of its "
+					 "memory are overwritten";
+	rc = exercise_begin(h, &wish, &e);
+	if (rc)
+		return rc;
+	b.e = &e;
+	b.level = a.quick ? LEVEL_QUICK : a.full ? LEVEL_FULL : LEVEL_NORMAL;
+	b.read_only = a.read_only;
+	b.budget = levels[b.level].budget;
+	b.begin = now();
+	plan(&b);
+	rc = run(&b) ? EXIT_FAILED : EXIT_OK;
+	measure_end(&b);
+	progress_end();
+	if (!rc && a.json)
+		bench_json(&b);
+	else if (!rc)
+		bench_print(&b);
+	bench_free(&b);
+	exercise_end(&e);
+	return rc;
+}

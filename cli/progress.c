@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The bar, and the thread that draws it and waits for signals: see progress.h.
+ *
+ * A thread, because what it watches may wait in the kernel for half a minute, for a reset or for a
+ * page of memory that isn't ready. The end of the process ends such a wait; a handler would not.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "progress.h"
+#include "switch.h"
+#include "workers.h"
+
+enum { DRAW_MS = 250, WIDTH_MIN = 20, WIDTH_MAX = 120, TEXT_MAX = 80 };
+
+/* All of it is protected by the lock. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool shown, drawn;
+static double done_part, left_seconds, step_at;
+static char step_text[TEXT_MAX];
+
+static const char *interrupted_address, *interrupted_text;
+static sigset_t signals;
+
+static int width(void)
+{
+	struct winsize size;
+	int columns = 80;
+
+	if (!ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col)
+		columns = size.ws_col;
+	/* The last column stays free: some terminals wrap there. */
+	columns--;
+	return columns < WIDTH_MIN ? WIDTH_MIN : columns > WIDTH_MAX ? WIDTH_MAX : columns;
+}
+
+static void clear(void)
+{
+	if (drawn)
+		fputs("\r\033[K", stderr);
+	drawn = false;
+}
+
+static void draw(void)
+{
+	int columns = width(), cells = columns / 3, filled, left, i;
+	char time[24] = "";
+
+	if (!shown || !*step_text)
+		return;
+	cells = cells > 30 ? 30 : cells;
+	filled = done_part * cells + 0.5;
+	left = left_seconds < 0 ? -1 : left_seconds - (now() - step_at) + 0.999;
+	if (left_seconds >= 0 && left < 0)
+		left = 0;
+	if (left >= 0)
+		snprintf(time, sizeof(time), " %d:%02d left", left / 60, left % 60);
+	fputs("\r[", stderr);
+	for (i = 0; i < cells; i++)
+		fputc(i < filled ? '#' : '.', stderr);
+	fprintf(stderr, "] %3d %%%s ", (int)(done_part * 100), time);
+	i = columns - cells - 8 - (int)strlen(time) - 1;
+	if (i > 0)
+		fprintf(stderr, "%.*s", i, step_text);
+	fputs("\033[K", stderr);
+	drawn = true;
+}
+
+static void *watch(void *unused)
+{
+	const struct timespec pause = { .tv_nsec = DRAW_MS * 1000000L };
+
+	for (;;) {
+		int signal = sigtimedwait(&signals, NULL, &pause);
+
+		pthread_mutex_lock(&lock);
+		if (signal > 0) {
+			clear();
+			complain(interrupted_address, "interrupted; %s", interrupted_text);
+			/* Not exit(): other threads are at work, and half an answer is none. */
+			_exit(EXIT_INTERRUPTED);
+		}
+		draw();
+		pthread_mutex_unlock(&lock);
+	}
+	return NULL;
+}
+
+void progress_begin(const char *address, const char *text, bool bar)
+{
+	const char *term = getenv("TERM");
+	pthread_t thread;
+
+	interrupted_address = address;
+	interrupted_text = text;
+	shown = bar && isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
+	switch_signals(&signals);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	if (pthread_create(&thread, NULL, watch, NULL)) {
+		/* Then they end the process as they always do. */
+		pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+		shown = false;
+		return;
+	}
+	pthread_detach(thread);
+}
+
+void progress_step(double done, double left, const char *fmt, ...)
+{
+	va_list args;
+
+	pthread_mutex_lock(&lock);
+	va_start(args, fmt);
+	vsnprintf(step_text, sizeof(step_text), fmt, args);
+	va_end(args);
+	done_part = done < 0 ? 0 : done > 1 ? 1 : done;
+	left_seconds = left;
+	step_at = now();
+	pthread_mutex_unlock(&lock);
+}
+
+void progress_end(void)
+{
+	pthread_mutex_lock(&lock);
+	clear();
+	shown = false;
+	pthread_mutex_unlock(&lock);
+}
