@@ -16,13 +16,12 @@
 
 /* Budgets in seconds, and repetitions if there is time for them. */
 static const struct {
-	const char *name;
 	double budget;
 	unsigned int repetitions;
 } levels[] = {
-	[LEVEL_QUICK] = { "quick", 5, 3 },
-	[LEVEL_NORMAL] = { "normal", 60, 5 },
-	[LEVEL_FULL] = { "full", 600, 9 },
+	[LEVEL_QUICK] = { 5, 3 },
+	[LEVEL_NORMAL] = { 60, 5 },
+	[LEVEL_FULL] = { 600, 9 },
 };
 
 static const char doc[] =
@@ -363,14 +362,9 @@ static void plan(struct bench *b)
 
 enum { SERIES_MAX = 5 };
 
-static void refuse_both(struct bench *b, struct step *s, const char *fmt, double seconds)
+/* Takes over the reason. */
+static void leave_out(struct bench *b, struct step *s, char *reason)
 {
-	char *reason = xasprintf("left out: %s", fmt);
-
-	if (seconds > 0) {
-		free(reason);
-		reason = xasprintf("left out: it would take about %.0f s", seconds);
-	}
 	figure_refuse(b, s->second, xstrdup(reason));
 	figure_refuse(b, s->figure, reason);
 }
@@ -414,14 +408,14 @@ static int run(struct bench *b)
 		left = b->begin + b->budget - now();
 		progress_step((double)i / b->step_count, left > 0 ? left : -1, "%s", f->name);
 		if (b->read_only && s->writes) {
-			refuse_both(b, s, "--read-only", 0);
+			leave_out(b, s, xstrdup("left out: --read-only"));
 			weight -= s->weight;
 			continue;
 		}
 		predicted = s->series ? per_byte[s->series] * s->bytes : 0;
 		/* What has no weight may have a third of the time; the rest needs the others. */
 		if (predicted > (left > 0 ? left : 0) / 3 && predicted > 0.2) {
-			refuse_both(b, s, "", predicted);
+			leave_out(b, s, xasprintf("left out: it would take about %.1f s", predicted));
 			continue;
 		}
 		slice = left <= 0 ? 0 : s->weight ? left * s->weight / weight : left / 50;

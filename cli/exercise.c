@@ -167,10 +167,11 @@ enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct 
 	if (!status)
 		status = refuse_in_use(h, &e->gpu);
 	if (!status) {
-		progress_begin(e->gpu.address, wish->interrupted, true);
+		progress_begin(e->gpu.address, "nothing done", true);
 		status = ask(wish, &e->gpu);
 	}
 	if (!status) {
+		progress_interrupted(wish->interrupted);
 		read_machine(e);
 		status = open_gpu(e);
 	}
@@ -194,6 +195,13 @@ void exercise_end(struct exercise *e)
 
 /* ---- words -------------------------------------------------------------- */
 
+/* A line "  name     text", or several if it is narrow. Takes over the text. */
+static void line(const char *name, char *text)
+{
+	print_wrapped(text, 11, printf("  %-8s ", name));
+	free(text);
+}
+
 void exercise_print(const struct exercise *e)
 {
 	char size[SIZE_MAX_TEXT], bar[SIZE_MAX_TEXT];
@@ -201,20 +209,18 @@ void exercise_print(const struct exercise *e)
 
 	printf("%s%s%s  %s  %04x:%04x\n", colour(COLOUR_BOLD), e->gpu.address, colour(COLOUR_NONE),
 	       e->gpu.product, e->gpu.vendor, e->gpu.device);
-	printf("  driver   %s%s%s\n", e->gpu.driver, e->driver_version ? " " : "",
-	       e->driver_version ? e->driver_version : "");
-	printf("  kernel   %s, %s, %s pages\n", e->kernel, e->machine,
-	       size_text(e->host->page_size, size));
-	printf("  opened   %s\n", e->vfio.cdev ? "by the device's own file, with iommufd"
-					       : "by its group, with type1");
-	if (e->cpus.node < 0)
-		printf("  CPUs     %zu, of any node\n", e->cpus.count);
-	else
-		printf("  CPUs     %zu, of node %d\n", e->cpus.count, e->cpus.node);
+	line("driver", xasprintf("%s %s", e->gpu.driver,
+				 e->driver_version ? e->driver_version : ""));
+	line("kernel", xasprintf("%s, %s, %s pages", e->kernel, e->machine,
+				 size_text(e->host->page_size, size)));
+	line("opened", xstrdup(e->vfio.cdev ? "by the device's own file, with iommufd"
+					    : "by its group, with type1"));
+	line("CPUs", e->cpus.node < 0 ? xasprintf("%zu, of any node", e->cpus.count)
+				      : xasprintf("%zu, of node %d", e->cpus.count, e->cpus.node));
 	for (i = 0; i < e->vfio.count; i++)
-		printf("  %-8s %s in BAR%u of %s\n", e->vfio.parts[i].name,
-		       size_text(e->vfio.parts[i].size, size), e->vfio.parts[i].bar,
-		       size_text(e->vfio.parts[i].bar_size, bar));
+		line(e->vfio.parts[i].name,
+		     xasprintf("%s in BAR%u of %s", size_text(e->vfio.parts[i].size, size),
+			       e->vfio.parts[i].bar, size_text(e->vfio.parts[i].bar_size, bar)));
 }
 
 void exercise_json(const struct exercise *e, struct json_object *document)

@@ -18,7 +18,7 @@ struct wish {
 	const char *typed;	/* address */
 	bool overwrites;	/* GPU memory: ask, unless yes is set */
 	bool yes;
-	const char *interrupted;	/* what to say then; see progress_begin() */
+	const char *interrupted;	/* what to say then, once the GPU is opened */
 };
 
 struct exercise {

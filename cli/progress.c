@@ -113,17 +113,30 @@ void progress_begin(const char *address, const char *text, bool bar)
 	pthread_detach(thread);
 }
 
+void progress_interrupted(const char *text)
+{
+	pthread_mutex_lock(&lock);
+	interrupted_text = text;
+	pthread_mutex_unlock(&lock);
+}
+
 void progress_step(double done, double left, const char *fmt, ...)
 {
+	char text[TEXT_MAX];
 	va_list args;
+	bool other;
 
-	pthread_mutex_lock(&lock);
 	va_start(args, fmt);
-	vsnprintf(step_text, sizeof(step_text), fmt, args);
+	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
+	pthread_mutex_lock(&lock);
+	other = strcmp(text, step_text);
+	strcpy(step_text, text);
 	done_part = done < 0 ? 0 : done > 1 ? 1 : done;
 	left_seconds = left;
 	step_at = now();
+	if (other)
+		draw();
 	pthread_mutex_unlock(&lock);
 }
 

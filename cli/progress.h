@@ -15,6 +15,9 @@
  */
 void progress_begin(const char *address, const char *text, bool bar);
 
+/* What an interruption is to say from now on. */
+void progress_interrupted(const char *text);
+
 /*
  * What is being done, how much of all is done (0 to 1), and the seconds left (negative: not
  * known). Cheap enough for each of thousands of steps.

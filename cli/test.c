@@ -102,16 +102,15 @@ enum { ID = 19, WIDE = 80 };
 static void print_difference(const struct difference *d)
 {
 	char *place = place_text(d->part, d->offset);
+	char *owner = d->owner ? place_text(d->owner, d->owner_offset) : NULL;
+	char *text = xasprintf("%s: 0x%016llx expected, 0x%016llx found%s%s", place,
+			       (unsigned long long)d->expected, (unsigned long long)d->found,
+			       owner ? ", the content of " : "", owner ? owner : "");
 
-	printf("    %s\n      0x%016llx expected, 0x%016llx found", place,
-	       (unsigned long long)d->expected, (unsigned long long)d->found);
+	print_wrapped(text, 4, 0);
+	free(text);
+	free(owner);
 	free(place);
-	if (d->owner) {
-		place = place_text(d->owner, d->owner_offset);
-		printf(":\n      the content of %s", place);
-		free(place);
-	}
-	putchar('\n');
 }
 
 static void print(const struct test *t)
@@ -123,14 +122,17 @@ static void print(const struct test *t)
 	const struct pattern *p = &t->pattern;
 	bool passed = all_passed(t), wide = terminal_width() >= WIDE;
 	time_t date = time(NULL);
-	char when[32];
+	char when[32], *text;
 	size_t i;
 
 	exercise_print(&t->e);
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S UTC", gmtime(&date));
-	printf("  test     " PROGRAM " " VERSION ", seed 0x%llx, %llu pass%s in %.0f s, %s\n\n",
-	       (unsigned long long)t->seed, (unsigned long long)t->passes,
-	       t->passes == 1 ? "" : "es", t->seconds, when);
+	text = xasprintf(PROGRAM " " VERSION ", seed 0x%llx, %llu pass%s in %.0f s, %s",
+			 (unsigned long long)t->seed, (unsigned long long)t->passes,
+			 t->passes == 1 ? "" : "es", t->seconds, when);
+	print_wrapped(text, 11, printf("  test     "));
+	free(text);
+	putchar('\n');
 	for (i = 0; i < t->count; i++) {
 		const struct check *check = &t->checks[i];
 

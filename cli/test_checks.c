@@ -572,10 +572,10 @@ void check_link(struct test *t)
 	if (!text[0] || !text[1] || !text[2] || !text[3])
 		result(t, "pcie-link", SKIPPED, "sysfs tells nothing of the PCIe link");
 	else if (strcmp(text[0], text[1]) || strcmp(text[2], text[3]))
-		result(t, "pcie-link", NOTED, "the PCIe link is %s, %s lanes; the GPU could %s, %s "
-		       "lanes", text[0], text[2], text[1], text[3]);
+		result(t, "pcie-link", NOTED, "the PCIe link is %s x%s; the GPU could have %s "
+		       "x%s", text[0], text[2], text[1], text[3]);
 	else
-		result(t, "pcie-link", PASSED, "the PCIe link is %s, %s lanes, as the GPU can",
+		result(t, "pcie-link", PASSED, "the PCIe link is %s x%s, all that the GPU can have",
 		       text[0], text[2]);
 	for (i = 0; i < 4; i++)
 		free(text[i]);
