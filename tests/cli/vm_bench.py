@@ -1,0 +1,523 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu bench and test in a virtual GH200: what they measure and find, what they refuse, how they are interrupted.
+
+    scripts/toolbox run -- tests/cli/vm_bench.py [KERNEL [unittest's arguments]]
+
+After `make modules` for that kernel (7.2 without a name). One boot; its commands are below, each judged by a test
+method. Times mean nothing in this machine, and none is judged. The console is in build/log/cli-bench-KERNEL.log.
+
+Faults are planted in the memory itself, which is a file of this process: a thread keeps setting one bit of it (a stuck
+bit), or copies a page to another place (two addresses that lead to one place).
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent / "vm"))
+import common  # noqa: E402  (needs the path above)
+import vm  # noqa: E402
+
+DRIVER = "nvgrace_gpu_vfio_pci"
+KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
+MiB = 1 << 20
+
+# Without the MIG defect, there is no resmem, and a memory may be small.
+SMALL = {"mig_dvsec": 1}
+ODD_SIZE = 48 * MiB + 0x1235
+GPUS = [
+    {"name": "small", "size": 64 * MiB, "model": {**SMALL, "aer": True}},
+    # Neither whole pages nor whole words, and a BAR that is larger.
+    {"name": "odd", "size": ODD_SIZE, "model": SMALL},
+    {"name": "both", "size": "1.5G"},
+    {"name": "slow", "size": 32 * MiB, "model": {**SMALL, "ready_after_reset_ms": 6000}},
+    {"name": "dead", "size": 32 * MiB, "model": SMALL},
+    {"name": "dead2", "size": 32 * MiB, "model": SMALL},
+    {"name": "unbound", "size": 32 * MiB, "model": SMALL},
+]
+
+STUCK_AT, STUCK_BIT = 24 * MiB + 0x1238, 5
+ALIAS_FROM, ALIAS_TO = 3 * MiB, 40 * MiB
+
+# A busy machine is slow; one that needs longer is stuck.
+TIMEOUT_S = 500
+
+LIBRARY = r"""
+nvgrace=/usr/sbin/nvgrace-gpu
+devices=/sys/bus/pci/devices
+# say NAME COMMAND...: what it prints, and its status, each line with the name.
+say() {
+	name=$1
+	shift
+	"$@" >/tmp/out 2>/tmp/err
+	rc=$?
+	sed "s/^/$name-out: /" /tmp/out
+	sed "s/^/$name-err: /" /tmp/err
+	echo "$name-rc: $rc"
+}
+run() { say run $nvgrace "$@"; }
+# idle NAME: whether it is bound, and nothing has it open.
+idle() { $nvgrace list --json >/tmp/list; grep -A8 "\"address\": \"$(gpu $1)\"" /tmp/list | grep '"state"' | sed "s/^.*\"state\"/idle: $1/"; }
+# opened: waits until the program has the GPU open; its number is pid. $terminal is what it runs on.
+opened() {
+	pid=
+	until [ "$pid" ]; do
+		kill -0 $terminal || exit 1
+		usleep 50000
+		for fd in /proc/[0-9]*/fd/*; do
+			process=${fd%/fd/*}
+			[ "$(readlink $fd)" = "anon_inode:[vfio-device]" ] && pid=${process#/proc/}
+		done
+	done
+}
+group() {
+	group=$(readlink $devices/$(gpu $1)/iommu_group)
+	echo /dev/vfio/${group##*/}
+}
+"""
+
+COMMANDS = {
+    "unbound": "run bench --yes $(gpu unbound); run test --yes $(gpu unbound)",
+    "vfio-pci": """
+        modprobe vfio-pci
+        bind unbound vfio-pci
+        run bench --yes $(gpu unbound)
+        run test --yes $(gpu unbound)
+        unbind unbound""",
+    "bind": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; run bind $(gpu small) $(gpu odd) $(gpu both) $(gpu slow) $(gpu dead) $(gpu dead2)",
+    "unasked": "run bench $(gpu small); run test $(gpu small) </dev/null",
+    "asked": """
+        say no /tests/terminal 80 -t 'Go on?' 'n\r' $nvgrace test $(gpu small)
+        say yes /tests/terminal 80 -t 'Go on?' 'y\r' $nvgrace test $(gpu small)""",
+    "in-use": """
+        mkfifo /tmp/in /tmp/said
+        /tests/holder $(group small) $(gpu small) </tmp/in >/tmp/said &
+        pid=$!
+        exec 7>/tmp/in
+        read -r word </tmp/said
+        echo "holder: $pid"
+        run bench --yes $(gpu small)
+        run test --yes $(gpu small)
+        exec 7>&-
+        wait $pid
+        rm /tmp/in /tmp/said""",
+    "group-in-use": """
+        exec 8<$(group small)
+        run bench --yes --quick $(gpu small) 8<&-
+        exec 8<&-""",
+    "no-access": """
+        chmod 755 /tests/as_nobody
+        say user /tests/as_nobody $nvgrace bench --yes $(gpu small)
+        chmod 666 $(group small) /dev/vfio/vfio
+        say group /tests/as_nobody $nvgrace test --yes --json $(gpu small)
+        chmod 600 $(group small)""",
+    "no-vfio": """
+        mv /dev/vfio/vfio /dev/vfio/away
+        run bench --yes $(gpu small)
+        mv /dev/vfio/away /dev/vfio/vfio""",
+    "no-type1": """
+        rmmod vfio_iommu_type1
+        run bench --yes $(gpu small)
+        modprobe vfio_iommu_type1""",
+    "quick": "run bench --yes --quick --json $(gpu both)",
+    "quick-odd": "run bench --yes --quick --json $(gpu odd)",
+    "table": """
+        for columns in 120 40; do
+            say wide$columns /tests/terminal $columns $nvgrace bench --quick --yes $(gpu small)
+            say test$columns /tests/terminal $columns $nvgrace test --yes $(gpu small)
+        done
+        NO_COLOR=1 say plain /tests/terminal 100 $nvgrace bench --quick --yes $(gpu small)
+        idle small""",
+    "read-only": """
+        host fill small || exit 1
+        run bench --read-only --quick --json $(gpu small)
+        echo "intact: $(host intact small)" """,
+    "interrupted": """
+        for step in first-touch dma-map read/usemem latency; do
+            say key /tests/terminal 100 -t $step '^C' $nvgrace bench --quick --yes $(gpu small)
+            idle small
+        done
+        say key /tests/terminal 100 -t comparing '^C' $nvgrace test --time 600 --yes $(gpu small)
+        idle small
+        for signal in TERM HUP INT; do
+            /tests/terminal 80 $nvgrace test --time 600 --yes $(gpu small) >/tmp/terminal 2>&1 &
+            terminal=$!
+            opened
+            kill -$signal $pid
+            wait $terminal
+            echo "signal: $signal $?"
+            idle small
+        done
+        /tests/terminal 80 $nvgrace bench --full --yes $(gpu small) >/tmp/terminal 2>&1 &
+        terminal=$!
+        opened
+        kill -KILL $pid
+        wait $terminal
+        echo "signal: KILL $?"
+        idle small
+        run unbind $(gpu small)
+        run bind $(gpu small)""",
+    "pipe": """
+        { $nvgrace test --yes $(gpu small); echo "pipe-rc: $?" >&2; } 2>/tmp/err | true
+        sed 's/^/err: /' /tmp/err
+        $nvgrace test --yes $(gpu small) >/dev/full 2>/tmp/err
+        echo "full: $? $(cat /tmp/err)"
+        idle small""",
+    "one-cpu": "say one taskset 1 $nvgrace test --yes --json $(gpu odd)",
+    "good": """
+        run test --yes --seed 7 $(gpu both)
+        run test --yes --json --seed 7 $(gpu odd)
+        run test --yes --time 3 --json $(gpu small)""",
+    "stuck": """
+        host stick small || exit 1
+        run test --yes --time 5 --json $(gpu small)
+        run test --yes --time 5 $(gpu small)
+        host unstick
+        run test --yes $(gpu small)""",
+    "alias": """
+        host alias small || exit 1
+        run test --yes --time 5 --json $(gpu small)
+        run test --yes --time 5 $(gpu small)
+        host unstick""",
+    "slow": "run test --yes --json $(gpu slow); run test --yes --ready-within 60 $(gpu slow)",
+    # Half a minute each, until the driver gives up.
+    "dead": """
+        host never_ready dead || exit 1
+        host never_ready dead2 || exit 1
+        $nvgrace bench --yes --quick $(gpu dead) >/tmp/bench 2>&1 &
+        pid=$!
+        run test --yes --json $(gpu dead2)
+        wait $pid
+        echo "bench-rc: $?"
+        sed 's/^/bench: /' /tmp/bench
+        idle dead
+        idle dead2""",
+    "waiting": """
+        /tests/terminal 80 -t 'reset' '^C' $nvgrace bench --yes --quick $(gpu dead) >/tmp/terminal
+        echo "signal: INT $?"
+        idle dead""",
+}
+
+
+class Planted:
+    """Faults in the memory of a machine, kept up by a thread."""
+
+    def __init__(self):
+        self.thread = None
+        self.end = threading.Event()
+
+    def start(self, once):
+        self.stop()
+        self.end.clear()
+
+        def loop():
+            while not self.end.is_set():
+                once()
+                time.sleep(0.0002)
+
+        self.thread = threading.Thread(target=loop, daemon=True)
+        once()
+        self.thread.start()
+
+    def stop(self):
+        if self.thread:
+            self.end.set()
+            self.thread.join()
+            self.thread = None
+
+
+class Bench(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def handlers(cls):
+        planted = Planted()
+
+        def base(machine, name):
+            return next(g.base for g in machine.gpus if g.name == name)
+
+        def stick(machine, name):
+            at = base(machine, name) + STUCK_AT
+
+            def once():
+                byte = machine.read_gpu_memory(at, 1)[0]
+                machine.write_gpu_memory(at, bytes([byte | 1 << STUCK_BIT]))
+            planted.start(once)
+
+        def alias(machine, name):
+            at = base(machine, name)
+            planted.start(lambda: machine.write_gpu_memory(at + ALIAS_TO, machine.read_gpu_memory(at + ALIAS_FROM, 4096)))
+
+        def unstick(machine):
+            planted.stop()
+
+        def fill(machine, name):
+            machine.write_gpu_memory(base(machine, name), bytes(range(256)) * (64 * MiB // 256))
+
+        def intact(machine, name):
+            return machine.read_gpu_memory(base(machine, name), 64 * MiB) == bytes(range(256)) * (64 * MiB // 256)
+
+        def never_ready(machine, name):
+            machine.models[name].gpu.set_reset_delay(None)
+
+        cls.addClassCleanup(planted.stop)
+        return {"never_ready": never_ready, "stick": stick, "alias": alias, "unstick": unstick, "fill": fill, "intact": intact}
+
+    @classmethod
+    def setUpClass(cls):
+        kernel = vm.Kernel(KERNEL)
+        log = vm.PROJECT / "build/log" / f"cli-bench-{KERNEL}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as directory:
+            cls.cdev = kernel.has("CONFIG_VFIO_DEVICE_CDEV")
+            cls.page = 65536 if kernel.has("CONFIG_ARM64_64K_PAGES") else 16384 if kernel.has("CONFIG_ARM64_16K_PAGES") else 4096
+            files = common.installed(kernel, directory)
+            for name in ("holder", "terminal", "as_nobody"):
+                files[f"/tests/{name}"] = f"{directory}/{name}"
+                subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", f"{directory}/{name}",
+                                HERE / f"{name}.c"], check=True)
+            with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S, handlers=cls.handlers(),
+                            commands=[{"name": n, "run": LIBRARY + text + "\ntrue"} for n, text in COMMANDS.items()]) as machine:
+                cls.pci = {g.name: g.pci for g in machine.gpus}
+                cls.base = {g.name: g.base for g in machine.gpus}
+                cls.result = machine.run()
+
+    def lines(self, command, mark):
+        """What stands behind "mark: " in a command's output."""
+        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
+                if line.startswith(mark + ":")]
+
+    def text(self, command, mark):
+        return "\n".join(self.lines(command, mark))
+
+    def codes(self, command, name="run"):
+        return [int(n) for n in self.lines(command, f"{name}-rc")]
+
+    def documents(self, command, name="run"):
+        """The JSON documents among a command's output, checked against the schema."""
+        text, found = self.text(command, f"{name}-out"), []
+        decoder = json.JSONDecoder()
+        for match in re.finditer(r"^\{$", text, re.M):
+            document, _ = decoder.raw_decode(text, match.start())
+            common.validate(document)
+            found.append(document)
+        self.assertTrue(found, f"{command} printed no JSON: {text}")
+        return found
+
+    def outcomes(self, document):
+        return {c["id"]: c["outcome"] for c in document["checks"]}
+
+    def check_idle(self, command, name, times=1):
+        self.assertEqual(self.lines(command, "idle"), [f'{name}: "bound",'] * times)
+
+    def test_machine(self):
+        """Nothing failed that isn't looked at below, and the kernel had nothing to complain of."""
+        self.assertEqual(self.result.failures, [])
+
+    def test_refusals(self):
+        unbound, small = self.pci["unbound"], self.pci["small"]
+        for command, status, words in (
+                ("unbound", 4, f'{unbound}: not bound to a driver; run "nvgrace-gpu bind {unbound}"'),
+                ("vfio-pci", 4, f"{unbound}: the driver vfio-pci shows no GPU memory; bind the GPU to {DRIVER}"),
+                ("unasked", 4, f"{small}: bench overwrites the memory of this GPU; add --yes"),
+                ("in-use", 4, f"{small}: in use: process {''.join(self.lines('in-use', 'holder'))} (holder)"),
+                ("group-in-use", 4, f"{small}: in use: "),
+                ("no-vfio", 1, f"{small}: can't open /dev/vfio/vfio: No such file or directory; load the modules"),
+                ("no-type1", 1, f"{small}: the kernel has no type1 IOMMU driver for vfio; load the module")):
+            # There is another way to open it.
+            if self.cdev and command in ("no-vfio", "no-type1", "group-in-use"):
+                continue
+            with self.subTest(command):
+                self.assertEqual(set(self.codes(command)), {status})
+                self.assertIn(words, self.text(command, "run-err"))
+                self.assertEqual(self.lines(command, "run-out"), [])
+
+    def test_access(self):
+        """Nobody needs to be root, but to have the files."""
+        self.assertEqual(self.codes("no-access", "user"), [5])
+        self.assertRegex(self.text("no-access", "user-err"), r"can't open /dev/vfio/\d+: Permission denied; run it by sudo")
+        self.assertEqual(self.codes("no-access", "group"), [0])
+        document, = self.documents("no-access", "group")
+        self.assertTrue(document["passed"])
+
+    def test_asks(self):
+        self.assertEqual((self.codes("asked", "no"), self.codes("asked", "yes")), ([4], [0]))
+        self.assertIn("nothing done", self.text("asked", "no-out"))
+        self.assertIn(f"{self.pci['small']}: passed", self.text("asked", "yes-out"))
+
+    def test_figures(self):
+        self.assertEqual(self.codes("quick"), [0])
+        document, = self.documents("quick")
+        figures = {f["name"]: f for f in document["figures"]}
+        self.assertEqual(len(figures), len(document["figures"]), "a name is there twice")
+        self.assertEqual((document["level"], document["mode"], document["threads"], document["page_size"],
+                          document["read_only"], document["grace"]),
+                         ("quick", "cdev" if self.cdev else "group", 2, self.page, False, False))
+        self.assertEqual(document["usemem"], {"size": 512 * MiB, "mappable": 512 * MiB, "bar_size": 512 * MiB})
+        wanted = {"open", "reset", "reset-ready", "config-read"}
+        for part in ("usemem", "resmem"):
+            wanted |= {f"{kind}/{part}/{share}" for share in ("0.125", "0.25", "0.50", "1.00")
+                       for kind in ("first-touch", "first-touch-faults", "dma-map", "dma-unmap")}
+            wanted |= {f"{kind}/{part}/{size}" for kind in ("pread", "pwrite") for size in ("4KiB", "64KiB", "1MiB", "64MiB")}
+            wanted |= {f"memcpy-from/{part}/1MiB", f"memcpy-to/{part}/1MiB", f"pread/{part}/8B", f"pread-tail/{part}/1MiB"}
+        wanted |= {f"first-touch-{kind}/usemem/256MiB" for kind in
+                   ("aligned", "aligned-faults", "misaligned", "misaligned-faults")}
+        for memory in ("usemem", "resmem", "host"):
+            wanted |= {f"{kind}/{memory}/{threads}" for kind in ("read", "write", "copy") for threads in (1, 2)}
+            wanted |= {f"latency/{memory}"}
+        self.assertEqual(set(figures), wanted)
+        for name, figure in figures.items():
+            if not figure["count"]:
+                # There is nothing behind memory that fills its BAR; iommufd maps no such memory; and a busy machine leaves
+                # out what takes long.
+                self.assertTrue(figure["reason"] and (name.startswith("pread-tail/") or "left out" in figure["reason"] or
+                                                      self.cdev and name.startswith("dma-")), figure)
+                continue
+            self.assertIsNone(figure["reason"])
+            self.assertLessEqual(figure["min"], figure["median"])
+            self.assertLessEqual(figure["median"], figure["max"])
+            # That no figure is nonsense: nothing takes no time, and no memory is faster than any.
+            if not name.startswith("dma-"):
+                self.assertGreater(figure["min"], 0, name)
+            if figure["unit"] == "B/s":
+                self.assertLess(figure["max"], 1e13, name)
+        # As many faults as page tables or huge pages, never one a page.
+        table = self.page * self.page // 8
+        self.assertEqual(figures["first-touch-faults/usemem/0.125"]["max"], max(1, 64 * MiB // table))
+        self.assertEqual(figures["first-touch-misaligned-faults/usemem/256MiB"]["min"], 256 * MiB // table + 1)
+
+    def test_odd_memory(self):
+        self.assertEqual(self.codes("quick-odd"), [0])
+        document, = self.documents("quick-odd")
+        self.assertEqual(document["usemem"], {"size": ODD_SIZE, "mappable": ODD_SIZE // self.page * self.page, "bar_size": 64 * MiB})
+        self.assertIsNone(document["resmem"])
+        figures = {f["name"]: f for f in document["figures"]}
+        self.assertTrue(figures["pread-tail/usemem/1MiB"]["count"])
+        self.assertEqual(figures["pread/usemem/64MiB"]["reason"], "less memory than a block")
+
+    def test_table(self):
+        for columns in (120, 40):
+            self.assertEqual((self.codes("table", f"wide{columns}"), self.codes("table", f"test{columns}")), ([0], [0]))
+            for name in ("wide", "test"):
+                lines = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line) for line in self.lines("table", f"{name}{columns}-out")]
+                # The bar is written over itself, in one line of the terminal; it is no line of the table.
+                table = [line for line in lines if " %" not in line]
+                self.assertLessEqual(max(map(len, table)), columns, table)
+                self.assertTrue(any(re.match(r"\[[#.]+\] +\d+ % ", line) for line in lines), lines[:3])
+        text = self.text("table", "wide120-out")
+        self.assertRegex(text, r"read usemem, 1 thread .*B/s .*B/s .*B/s.*#")
+        self.assertIn("this CPU is no Neoverse V2", text)
+        self.assertIn("left", text)
+        self.assertIn("\x1b[1m", text)
+        self.assertNotIn("\x1b[1m", self.text("table", "plain-out"))
+        self.check_idle("table", "small")
+
+    def test_read_only(self):
+        self.assertEqual(self.codes("read-only"), [0])
+        self.assertEqual(self.lines("read-only", "intact"), ["True"])
+        document, = self.documents("read-only")
+        figures = {f["name"]: f for f in document["figures"]}
+        for name in ("reset", "reset-ready", "write/usemem/1", "copy/usemem/1", "latency/usemem", "pwrite/usemem/1MiB",
+                     "memcpy-to/usemem/1MiB"):
+            self.assertEqual(figures[name]["reason"], "left out: --read-only", name)
+        for name in ("open", "read/usemem/1", "first-touch/usemem/1.00", "write/host/1", "pread/usemem/1MiB"):
+            self.assertTrue(figures[name]["count"], name)
+
+    def test_interrupted(self):
+        """In each phase, and by each signal: nothing has the GPU open any more, and it can be unbound."""
+        self.assertEqual(self.codes("interrupted", "key"), [130] * 5)
+        self.assertEqual(self.text("interrupted", "key-out").count("interrupted; the GPU is bound and closed as before"), 5)
+        self.assertEqual(self.lines("interrupted", "signal"), ["TERM 130", "HUP 130", "INT 130", "KILL 137"])
+        self.check_idle("interrupted", "small", 9)
+        self.assertEqual(self.codes("interrupted"), [0, 0])
+
+    def test_output_that_fails(self):
+        self.assertRegex(self.text("pipe", "full"), r"^1 .*standard output: No space left on device")
+        self.check_idle("pipe", "small")
+
+    def test_good_memory(self):
+        self.assertEqual(self.codes("good"), [0, 0, 0])
+        text = self.text("good", "run-out")
+        self.assertRegex(text, r"passed +pattern +1\.50 GiB written, read back and inverted, 1 time")
+        self.assertIn(f"{self.pci['both']}: passed", text)
+        self.assertIn("seed 0x7", text)
+        odd, small = self.documents("good")
+        self.assertEqual(self.outcomes(odd), {
+            "sizes": "passed", "bars": "passed", "ends": "passed", "tail": "passed", "file": "passed", "pattern": "passed",
+            "reset": "passed", "content-after-reset": "noted", "pcie-link": "noted", "pcie-errors": "skipped",
+            "memory-errors": "passed"})
+        # The model's reset leaves the memory alone; it is not its memory.
+        self.assertIs(odd["content_survived_reset"], True)
+        self.assertEqual((odd["passed"], odd["passes"], odd["differences"], odd["seed"]), (True, 1, 0, "0x7"))
+        self.assertGreaterEqual(small["passes"], 1)
+        self.assertEqual(self.outcomes(small)["pcie-errors"], "passed")
+        one, = self.documents("one-cpu", "one")
+        self.assertEqual((one["passed"], one["threads"]), (True, 1))
+
+    def test_stuck_bit(self):
+        self.assertEqual(self.codes("stuck"), [1, 1, 0])
+        document, = self.documents("stuck")
+        word = STUCK_AT // 8 * 8
+        bit = STUCK_BIT + 8 * (STUCK_AT % 8)
+        self.assertIs(document["passed"], False)
+        self.assertEqual({i for i, o in self.outcomes(document).items() if o == "failed"}, {"pattern"})
+        self.assertGreaterEqual(document["differences"], 1)
+        place, = document["places"]
+        self.assertEqual((place["part"], place["offset"], place["address"]),
+                         ("usemem", hex(word), hex(self.base["small"] + word)))
+        self.assertEqual(int(place["found"], 16) ^ int(place["expected"], 16), 1 << bit)
+        self.assertIsNone(place["content_of"])
+        self.assertEqual((document["bits_found_1"], document["bits_found_0"]), (hex(1 << bit), "0x0"))
+        text = self.text("stuck", "run-out")
+        self.assertIn(f"physical address {self.base['small'] + word:#x}", text)
+        self.assertRegex(text.replace("\n", " "), rf"bit {bit} of +64 +reads +1")
+        self.assertIn(f"{self.pci['small']}: FAILED", text)
+
+    def test_alias(self):
+        self.assertEqual(self.codes("alias"), [1, 1])
+        document, = self.documents("alias")
+        place = document["places"][0]
+        self.assertEqual((place["offset"], place["address"]), (hex(ALIAS_TO), hex(self.base["small"] + ALIAS_TO)))
+        self.assertEqual(place["content_of"], {"part": "usemem", "offset": hex(ALIAS_FROM),
+                                               "address": hex(self.base["small"] + ALIAS_FROM)})
+        self.assertEqual(len(document["places"]), 16)
+        self.assertIn("two addresses lead to one place", re.sub(r"\s+", " ", self.text("alias", "run-out")))
+
+    def test_slow_reset(self):
+        self.assertEqual(self.codes("slow"), [1, 0])
+        document, = self.documents("slow")
+        self.assertEqual(self.outcomes(document)["reset"], "failed")
+        self.assertGreater(document["ready_seconds"], document["ready_within"])
+        self.assertEqual(document["ready_within"], 5)
+        self.assertRegex(re.sub(r"\s+", " ", self.text("slow", "run-out")), r"passed reset the memory is ready \d+\.\d+ s")
+
+    def test_memory_that_never_gets_ready(self):
+        """A fault that the driver ends with SIGBUS is a result with its place."""
+        self.assertEqual(self.codes("dead"), [1])
+        document, = self.documents("dead")
+        outcomes = self.outcomes(document)
+        self.assertEqual((outcomes["sizes"], outcomes["ends"], outcomes["pattern"], outcomes["reset"]),
+                         ("passed", "failed", "skipped", "skipped"))
+        text = next(c["text"] for c in document["checks"] if c["id"] == "ends")
+        self.assertIn(f"SIGBUS at usemem + 0x0, physical address {self.base['dead2']:#x}", text)
+        self.assertEqual(self.lines("dead", "bench-rc"), ["1"])
+        self.assertIn("reading GPU memory after a reset failed: Input/output error", self.text("dead", "bench"))
+        self.assertEqual(self.lines("dead", "idle"), ['dead: "bound",', 'dead2: "bound",'])
+
+    def test_interrupted_while_it_waits(self):
+        """In the kernel, for memory that isn't ready."""
+        self.assertEqual(self.lines("waiting", "signal"), ["INT 130"])
+        self.check_idle("waiting", "dead")
+
+
+if __name__ == "__main__":
+    common.main()
