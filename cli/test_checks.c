@@ -234,9 +234,11 @@ static void tail(struct test *t)
 
 	for (i = 0; i < t->e.vfio.count && !error; i++) {
 		const struct vfio_part *part = &t->e.vfio.parts[i];
-		uint64_t length = part->bar_size - part->size;
+		/* A driver that tells no size may have up to a page that can't be mapped. */
+		uint64_t from = part->size + (part->told ? 0 : t->e.host->page_size);
+		uint64_t length = from < part->bar_size ? part->bar_size - from : 0;
 		uint64_t most = length < sizeof(bytes) ? length : sizeof(bytes);
-		uint64_t at[] = { part->size, part->bar_size - most };
+		uint64_t at[] = { from, part->bar_size - most };
 
 		for (j = 0; j < 2 && length && !error; j++) {
 			any = true;

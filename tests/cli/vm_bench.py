@@ -75,7 +75,9 @@ opened() {
 		usleep 50000
 		for fd in /proc/[0-9]*/fd/*; do
 			process=${fd%/fd/*}
-			[ "$(readlink $fd)" = "anon_inode:[vfio-device]" ] && pid=${process#/proc/}
+			case $(readlink $fd) in
+			"anon_inode:[vfio-device]" | /dev/vfio/devices/*) pid=${process#/proc/} ;;
+			esac
 		done
 	done
 }
@@ -122,11 +124,11 @@ COMMANDS = {
         chmod 600 $(group small)""",
     "no-vfio": """
         mv /dev/vfio/vfio /dev/vfio/away
-        run bench --yes $(gpu small)
+        run bench --quick --yes $(gpu small)
         mv /dev/vfio/away /dev/vfio/vfio""",
     "no-type1": """
         rmmod vfio_iommu_type1
-        run bench --yes $(gpu small)
+        run bench --quick --yes $(gpu small)
         modprobe vfio_iommu_type1""",
     "quick": "run bench --yes --quick --json $(gpu both)",
     "quick-odd": "run bench --yes --quick --json $(gpu odd)",
