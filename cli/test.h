@@ -31,6 +31,7 @@ struct pattern {
 
 	/* What all comparisons have found. */
 	uint64_t differences;		/* words */
+	uint64_t foreign;		/* those of them that hold another place's word */
 	struct difference list[DIFFERENCES_LISTED];	/* those with the lowest places */
 	size_t listed;
 	uint64_t ones, zeros;		/* bits that were 1, or 0, for the other */

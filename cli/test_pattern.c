@@ -84,7 +84,9 @@ static void note_difference(struct pattern *p, size_t part, uint64_t offset, uin
 	pthread_mutex_lock(&p->lock);
 	p->differences++;
 	/* Of another place's word no bit says anything. */
-	if (!d.owner) {
+	if (d.owner) {
+		p->foreign++;
+	} else {
 		p->ones |= found & ~expected;
 		p->zeros |= expected & ~found;
 	}
