@@ -3,13 +3,13 @@
  * pread and pwrite on the fake BARs, through the kernel's own mappings.  Called
  * by device.c; gate.c drops the mappings.
  *
- * Data passes through a bounce buffer: the memory is touched under the gate,
- * user space without.  The user's buffer may be a mapping of this very device,
- * whose fault handler goes through the same gate while a reset waits for it.
- * The buffer is small enough to stay in the CPU's cache, so that the second
- * copy costs little beside the first.
+ * Data goes straight between GPU memory and the user's buffer, under the gate
+ * with page faults disabled.  The buffer may be a mapping of this very device,
+ * whose fault handler goes through the same gate while a reset waits for it: so
+ * pages that are missing are brought in without the gate, before another try.
  */
 #include <linux/io.h>
+#include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -25,11 +25,20 @@
  */
 #define RW_WINDOW	SZ_512M
 
-/* Bytes moved between two looks at signals, the scheduler and the lock. */
+/*
+ * Bytes moved between two looks at signals and the scheduler, and the most that
+ * a reset waits for: docs/performance.md has the times.
+ */
 #define RW_CHUNK	SZ_64K
 
-/* Accesses up to this size need no allocation. */
+/*
+ * Accesses up to this size touch the memory once, in one piece.  More goes this
+ * way only where a user's page is gone again at each try.
+ */
 #define RW_SMALL	64
+
+/* Tries in a row that may move nothing before a byte is moved another way. */
+#define RW_TRIES	2
 
 int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region)
 {
@@ -130,28 +139,86 @@ static void copy_words(void *dst, const void *src, size_t len)
 }
 
 /*
- * Moves @len bytes between @bounce and offset @offset of @region, all inside
- * one window.  Returns 0, -EINTR, -EIO or -ENOMEM.
+ * Lets the memory be touched at offset @offset of @region, up to the end of its
+ * window, and nvgrace_gpu_leave() ends that.  The kernel's address of it, or an
+ * ERR_PTR after which nothing is to be ended: -EINTR, -EIO or -ENOMEM.
  */
-static int move_chunk(struct nvgrace_gpu_region *region, u64 offset,
-		      void *bounce, size_t len, bool write)
+static void *enter_window(struct nvgrace_gpu_region *region, u64 offset)
 {
+	int ret = nvgrace_gpu_enter(region->gpu);
 	void *mem;
-	int ret;
 
-	ret = nvgrace_gpu_enter(region->gpu);
 	if (ret)
-		return ret;
+		return ERR_PTR(ret);
 	mem = window_addr(region, offset);
 	if (IS_ERR(mem))
-		ret = PTR_ERR(mem);
-	else if (write)
+		nvgrace_gpu_leave(region->gpu);
+	return mem;
+}
+
+/*
+ * Moves up to @len bytes, all inside one window, and stops where a page of the
+ * user's is missing: bringing it in could need what is held here.  Returns the
+ * bytes moved, perhaps none, or -EINTR, -EIO or -ENOMEM.
+ */
+static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
+			   size_t len, u64 offset, bool write)
+{
+	void *mem = enter_window(region, offset);
+	size_t missed;
+
+	if (IS_ERR(mem))
+		return PTR_ERR(mem);
+	pagefault_disable();
+	/* Others would clear in GPU memory what they could not copy there. */
+	missed = write ? __copy_from_user_inatomic(mem, buf, len) :
+			 __copy_to_user_inatomic(buf, mem, len);
+	pagefault_enable();
+	nvgrace_gpu_leave(region->gpu);
+
+	return len - missed;
+}
+
+/*
+ * Moves up to @len bytes, RW_SMALL at the most and all inside one window, by way
+ * of a buffer of the kernel's: whatever user space has there may be waited for,
+ * and GPU memory is touched once, as a whole.  Returns the bytes moved, or
+ * -EFAULT if none could be, -EINTR, -EIO or -ENOMEM.
+ */
+static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
+			    size_t len, u64 offset, bool write)
+{
+	u8 bounce[RW_SMALL] __aligned(8);
+	void *mem;
+
+	if (write) {
+		len -= copy_from_user(bounce, buf, len);
+		if (!len)
+			return -EFAULT;
+	}
+
+	mem = enter_window(region, offset);
+	if (IS_ERR(mem))
+		return PTR_ERR(mem);
+	if (write)
 		copy_words(mem, bounce, len);
 	else
 		copy_words(bounce, mem, len);
 	nvgrace_gpu_leave(region->gpu);
 
-	return ret;
+	if (!write)
+		len -= copy_to_user(buf, bounce, len);
+	return len ?: -EFAULT;
+}
+
+/* Brings in the user's pages as far as that can be done; only a hint. */
+static void fault_in(char __user *buf, size_t len, bool write)
+{
+	/* Of two functions for reads the one that writes nothing to the pages. */
+	if (write)
+		fault_in_readable(buf, len);
+	else
+		fault_in_safe_writeable(buf, len);
 }
 
 /*
@@ -161,17 +228,13 @@ static int move_chunk(struct nvgrace_gpu_region *region, u64 offset,
 static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 			 size_t count, u64 offset, bool write)
 {
-	size_t size = min_t(size_t, count, RW_CHUNK);
-	u8 small[RW_SMALL] __aligned(8);
-	size_t done = 0, len, missed;
-	void *bounce = small;
-	int ret = 0;
+	unsigned int fruitless = 0;
+	size_t done = 0, len;
+	ssize_t ret = 0;
 
-	if (size > sizeof(small)) {
-		bounce = kvmalloc(size, GFP_KERNEL);
-		if (!bounce)
-			return -ENOMEM;
-	}
+	/* For move_direct(): the others look themselves. */
+	if (!access_ok(buf, count))
+		return -EFAULT;
 
 	while (done < count) {
 		if (fatal_signal_pending(current)) {
@@ -179,32 +242,27 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 			break;
 		}
 
-		len = min_t(u64, count - done, size);
+		len = min_t(u64, count - done, RW_CHUNK);
 		len = min_t(u64, len, RW_WINDOW - (offset + done) % RW_WINDOW);
 
-		missed = write ? copy_from_user(bounce, buf + done, len) : 0;
-		len -= missed;
-		if (len) {
-			ret = move_chunk(region, offset + done, bounce, len,
-					 write);
-			if (ret)
-				break;
-			if (!write) {
-				missed = copy_to_user(buf + done, bounce, len);
-				len -= missed;
-			}
+		if (count <= RW_SMALL || fruitless == RW_TRIES) {
+			len = min_t(size_t, len, RW_SMALL);
+			ret = move_bounced(region, buf + done, len,
+					   offset + done, write);
+		} else {
+			ret = move_direct(region, buf + done, len,
+					  offset + done, write);
 		}
-
-		done += len;
-		if (missed) {
-			ret = -EFAULT;
+		if (ret < 0)
 			break;
-		}
+
+		done += ret;
+		fruitless = ret ? 0 : fruitless + 1;
+		if (ret < len && fruitless < RW_TRIES)
+			fault_in(buf + done, len - ret, write);
 		cond_resched();
 	}
 
-	if (bounce != small)
-		kvfree(bounce);
 	return done ?: ret;
 }
 
@@ -215,7 +273,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 static ssize_t read_tail(char __user *buf, size_t count)
 {
 	size_t size = min_t(size_t, count, RW_CHUNK);
-	size_t done = 0, len, missed = 0;
+	size_t done = 0, len, moved;
 	u8 small[RW_SMALL];
 	void *ones = small;
 	int ret = 0;
@@ -227,18 +285,21 @@ static ssize_t read_tail(char __user *buf, size_t count)
 	}
 	memset(ones, 0xff, size);
 
-	while (done < count && !missed) {
+	while (done < count) {
 		if (fatal_signal_pending(current)) {
 			ret = -EINTR;
 			break;
 		}
 		len = min_t(size_t, count - done, size);
-		missed = copy_to_user(buf + done, ones, len);
-		done += len - missed;
+		/* A copy may stop some bytes early: the end is one of none. */
+		moved = len - copy_to_user(buf + done, ones, len);
+		if (!moved) {
+			ret = -EFAULT;
+			break;
+		}
+		done += moved;
 		cond_resched();
 	}
-	if (missed)
-		ret = -EFAULT;
 
 	if (ones != small)
 		kvfree(ones);

@@ -22,7 +22,7 @@
 /* More than any of the operations below has; reaching it is an error. */
 #define MOST		4000
 
-/* Covers a chunk of the driver's bounce buffer and a part of the next. */
+/* One chunk of the driver's copies and a part of the next. */
 #define BULK		(96 * KiB)
 
 /*

@@ -2,6 +2,7 @@
 /* pread and pwrite on the fake BARs. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -224,43 +225,130 @@ static void bulk_data_arrives_whole(void **state)
 static void a_fault_in_the_middle_ends_the_access_there(void **state)
 {
 	size_t page = sysconf(_SC_PAGESIZE), i;
-	const size_t room[] = { 1, 7, 8, 100, page };
+	const size_t room[] = { 1, 7, 8, 15, 50, 63, 64, 65, 100, 127, page };
+	const size_t more[] = { 1, 33, 100, 70000 };
 	char *hole = page_before_hole() + page;
-	char memory[256];
+	char *memory = malloc(page + 300);
 	ssize_t ret;
-	int k;
+	int k, m;
 
 	for (k = 0; k < 2; k++) {
 		uint64_t pos = REGION(indexes[k]) + 512 * MiB - 50;
 
-		for (i = 0; i < ARRAY_SIZE(room); i++) {
-			char *buf = hole - room[i];
-			size_t count = room[i] + 100;
+		for (i = 0; i < ARRAY_SIZE(room) * ARRAY_SIZE(more); i++) {
+			size_t there = room[i / ARRAY_SIZE(more)];
+			size_t count = there + more[i % ARRAY_SIZE(more)];
+			char *buf = hole - there;
 
-			/* Reads give what there is room for, or nothing. */
+			/* Reads give what there is room for. */
+			memset(memory, 0x11, page + 300);
+			vfio_write(&v, pos, memory, page + 300);
+			memset(buf, 0x33, there);
 			ret = vfio_read(&v, pos, buf, count);
-			assert_true(ret == -EFAULT ||
-				    (ret > 0 && ret <= (ssize_t)room[i]));
+			assert_int_equal(ret, there);
+			assert_memory_equal(buf, memory, there);
 
 			/* Writes change what they say, and nothing else. */
-			memset(memory, 0x11, sizeof(memory));
-			vfio_write(&v, pos + room[i] - 1, memory, sizeof(memory));
-			memset(buf, 0x22, room[i]);
+			memset(buf, 0x22, there);
 			ret = vfio_write(&v, pos, buf, count);
-			assert_true(ret == -EFAULT ||
-				    (ret > 0 && ret <= (ssize_t)room[i]));
-			assert_int_equal(vfio_read(&v, pos + room[i], memory, 200),
-					 200);
-			for (int b = 0; b < 200; b++)
-				assert_int_equal(memory[b], 0x11);
+			assert_int_equal(ret, there);
+			memset(memory, 0x22, there);
+			buf = malloc(page + 300);
+			assert_int_equal(vfio_read(&v, pos, buf, there + 200),
+					 there + 200);
+			assert_memory_equal(buf, memory, there + 200);
+			free(buf);
 		}
 		/* No byte at all. */
-		assert_int_equal(vfio_read(&v, pos, hole, 64), -EFAULT);
-		assert_int_equal(vfio_write(&v, pos, hole, 64), -EFAULT);
+		for (m = 0; m < 4; m++) {
+			assert_int_equal(vfio_read(&v, pos, hole, more[m]), -EFAULT);
+			assert_int_equal(vfio_write(&v, pos, hole, more[m]), -EFAULT);
+		}
 		/* In the tail, too. */
-		assert_int_equal(vfio_read(&v, REGION(indexes[k]) + lengths[k],
-					   hole, 64), -EFAULT);
+		pos = REGION(indexes[k]) + lengths[k];
+		assert_int_equal(vfio_read(&v, pos, hole, 64), -EFAULT);
+		for (i = 0; i < ARRAY_SIZE(room); i++)
+			assert_int_equal(vfio_read(&v, pos, hole - room[i],
+						   room[i] + 70000), room[i]);
 	}
+	free(memory);
+}
+
+/* Fresh memory has no pages yet, and a file's come from its cache. */
+static void pages_that_are_not_there_yet_are_brought_in(void **state)
+{
+	const size_t size = 3 * MiB + 4099;
+	char *in = malloc(size), *fresh;
+	int k, file;
+
+	file = open("/tmp/pages", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_true(file >= 0);
+	for (k = 0; k < 4; k++) {
+		uint64_t pos = REGION(indexes[k % 2]) + 511 * MiB + 1;
+
+		fill(in, size, k);
+		assert_int_equal(vfio_write(&v, pos, in, size), size);
+
+		/* Anonymous, and shared with a file. */
+		assert_int_equal(ftruncate(file, 0), 0);
+		assert_int_equal(ftruncate(file, size), 0);
+		fresh = mmap(NULL, size, RW,
+			     k < 2 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED,
+			     k < 2 ? -1 : file, 0);
+		assert_true(fresh != MAP_FAILED);
+		assert_int_equal(vfio_read(&v, pos, fresh, size), size);
+		assert_memory_equal(fresh, in, size);
+		munmap(fresh, size);
+
+		/* What nobody has written is zeros. */
+		fresh = mmap(NULL, size, PROT_READ,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_true(fresh != MAP_FAILED);
+		assert_int_equal(vfio_read(&v, pos, fresh, size), -EFAULT);
+		assert_int_equal(vfio_write(&v, pos, fresh, size), size);
+		assert_int_equal(vfio_read(&v, pos, in, size), size);
+		assert_memory_equal(in, fresh, size);
+		munmap(fresh, size);
+	}
+	close(file);
+	unlink("/tmp/pages");
+	free(in);
+}
+
+struct taken {
+	char *buf;
+	size_t size;
+	volatile bool stop;
+};
+
+static void *take_away(void *arg)
+{
+	struct taken *t = arg;
+
+	while (!t->stop)
+		madvise(t->buf, t->size, MADV_DONTNEED);
+	return NULL;
+}
+
+/* Accesses to a buffer whose pages vanish all the time come to an end. */
+static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
+{
+	struct taken t = { .size = 256 * KiB };
+	pthread_t thread;
+	int i;
+
+	t.buf = mmap(NULL, t.size, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(t.buf != MAP_FAILED);
+	assert_int_equal(pthread_create(&thread, NULL, take_away, &t), 0);
+	for (i = 0; i < 50; i++) {
+		uint64_t pos = REGION(indexes[i % 2]) + 13;
+
+		assert_int_equal(vfio_read(&v, pos, t.buf, t.size), t.size);
+		assert_int_equal(vfio_write(&v, pos, t.buf, t.size), t.size);
+	}
+	t.stop = true;
+	pthread_join(thread, NULL);
+	munmap(t.buf, t.size);
 }
 
 /* The position is advanced by what was done, as preadv() shows. */
@@ -516,6 +604,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_large_tail_reads_as_ones),
 	cmocka_unit_test(bulk_data_arrives_whole),
 	cmocka_unit_test(a_fault_in_the_middle_ends_the_access_there),
+		cmocka_unit_test(pages_that_are_not_there_yet_are_brought_in),
+		cmocka_unit_test(pages_that_are_taken_away_do_not_hold_an_access_up),
 	cmocka_unit_test(vectors_are_read_and_written_in_a_row),
 	cmocka_unit_test(an_aligned_word_is_never_torn),
 	cmocka_unit_test(moving_two_gigabytes_ends_early_when_killed),
