@@ -19,6 +19,9 @@
 #include "nvgrace_gpu.h"
 #include "trace.h"
 
+/* Huge entries that one fault inserts at the most: 1 GiB with 4K pages. */
+#define HUGE_AROUND	512
+
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 				struct vfio_region_info *info,
 				struct vfio_info_cap *caps)
@@ -115,27 +118,68 @@ static vm_fault_t insert_around(struct vm_fault *vmf)
 }
 
 /*
+ * Inserts one huge entry, of PMD_ORDER, and up to HUGE_AROUND of them around it
+ * in the same table: a VMM touches all of the memory, and faults of its own for
+ * each 2 MiB (4K pages) would cost more than the entries.  The fault's own entry
+ * decides the result.  An entry or a page table that is there already, stays.
+ * Under the table's insert_lock.
+ */
+static vm_fault_t insert_huge_around(struct vm_fault *vmf, unsigned long pfn)
+{
+	/* With larger pages, a table is larger than one fault should fill. */
+	const unsigned long around = min(PUD_SIZE, HUGE_AROUND * PMD_SIZE);
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long fault = vmf->address & PMD_MASK;
+	unsigned long block = round_down(fault, around);
+	unsigned long addr = max(block, round_up(vma->vm_start, PMD_SIZE));
+	unsigned long end = min(block + around, vma->vm_end & PMD_MASK);
+	pmd_t *pmd = vmf->pmd - (fault - addr) / PMD_SIZE;
+	vm_fault_t ret;
+
+	ret = compat_insert_huge_pfn(vmf, pfn, PMD_ORDER);
+	if (ret != VM_FAULT_NOPAGE)
+		return ret;
+
+	for (; addr < end; addr += PMD_SIZE, pmd++) {
+		struct vm_fault near = {
+			.vma = vma,
+			.gfp_mask = vmf->gfp_mask,
+			.address = addr,
+			.flags = vmf->flags,
+			.pmd = pmd,
+			.pud = vmf->pud,
+		};
+
+		if (addr != fault)
+			compat_insert_huge_pfn(&near, addr_to_pfn(vma, addr),
+					       PMD_ORDER);
+	}
+	return VM_FAULT_NOPAGE;
+}
+
+/*
  * Inserts 2^@order pages.  Under the gate.
  *
  * A page and a huge entry may be inserted at the same place at the same time,
  * where threads fault before and after huge pages are switched off for their
  * process.  The kernel can't insert a page where a huge entry is, so insertions
- * into one page table take turns.
+ * below one table of huge entries take turns.
  */
 static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 			 unsigned long pfn, unsigned int order)
 {
-	unsigned int table = hash_ptr(vmf->pmd, NVGRACE_GPU_INSERT_BITS);
+	unsigned long table = (unsigned long)vmf->pmd & PAGE_MASK;
+	struct mutex *lock;
 	vm_fault_t ret;
 
 	/* Above, the kernel sees to it that no table below is in the way. */
 	if (order > PMD_ORDER)
 		return compat_insert_huge_pfn(vmf, pfn, order);
 
-	mutex_lock(&gpu->insert_lock[table]);
-	ret = order ? compat_insert_huge_pfn(vmf, pfn, order) :
-		      insert_around(vmf);
-	mutex_unlock(&gpu->insert_lock[table]);
+	lock = &gpu->insert_lock[hash_long(table, NVGRACE_GPU_INSERT_BITS)];
+	mutex_lock(lock);
+	ret = order ? insert_huge_around(vmf, pfn) : insert_around(vmf);
+	mutex_unlock(lock);
 	return ret;
 }
 
