@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,9 @@
 
 /* The channel to the test runner, inherited from init. */
 #define HOST_FD		3
+
+/* After so many seconds, an unbinding waits for what nobody will close. */
+#define STUCK_S		60
 
 static struct gpu gpus[64];
 static size_t gpu_count;
@@ -136,13 +140,62 @@ int gpu_bind(const struct gpu *gpu)
 	return write_file("/sys/bus/pci/drivers/" DRIVER "/bind", gpu->addr);
 }
 
+/*
+ * Closes and unmaps all that this process has of GPUs.  A test that failed in
+ * the middle leaves such things, and unbinding would wait for them for ever.
+ */
+static void let_go(void)
+{
+	char line[512], path[32], target[64];
+	unsigned long start, end;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	ssize_t n;
+	int fd;
+
+	while (maps && fgets(line, sizeof(line), maps))
+		if (strstr(line, "vfio") &&
+		    sscanf(line, "%lx-%lx", &start, &end) == 2)
+			munmap((void *)start, end - start);
+	if (maps)
+		fclose(maps);
+
+	for (fd = HOST_FD + 1; fd < 256; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		target[n > 0 ? n : 0] = 0;
+		if (strstr(target, "vfio"))
+			close(fd);
+	}
+}
+
+static void *write_unbind(void *arg)
+{
+	const struct gpu *gpu = arg;
+
+	return (void *)(long)write_file("/sys/bus/pci/drivers/" DRIVER "/unbind",
+					gpu->addr);
+}
+
 int gpu_unbind(const struct gpu *gpu)
 {
-	int ret = write_file("/sys/bus/pci/drivers/" DRIVER "/unbind",
-			     gpu->addr);
+	struct timespec limit;
+	pthread_t writer;
+	void *ret;
 
+	assert_int_equal(pthread_create(&writer, NULL, write_unbind,
+					(void *)gpu), 0);
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += STUCK_S;
+	if (pthread_timedjoin_np(writer, &ret, &limit)) {
+		printf("# %s is still in use by this process; letting go of all GPUs\n",
+		       gpu->name);
+		fflush(stdout);
+		let_go();
+		pthread_join(writer, NULL);
+		ret = (void *)-EBUSY;
+	}
 	if (ret)
-		return ret;
+		return (long)ret;
 	return gpu_sysfs_write(gpu, "driver_override", "\n");
 }
 

@@ -51,7 +51,9 @@ bool gpu_exists(const char *name);
 
 /*
  * Binds as an administrator would: driver_override, then the driver's bind
- * file, whose error is probe's.  Unbind undoes both; it may block.
+ * file, whose error is probe's.  Unbind undoes both; it may block.  Where this
+ * process has the GPU open itself, as after a failed test, it lets go of all
+ * GPUs in the end and returns -EBUSY.
  */
 int gpu_bind(const struct gpu *gpu);
 int gpu_unbind(const struct gpu *gpu);
