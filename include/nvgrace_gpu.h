@@ -61,7 +61,7 @@ struct nvgrace_gpu_region {
 	void **window;
 };
 
-/* Faults that may meet in one page table take the same of 2^4 locks. */
+/* Faults that may meet in one table of huge entries take the same of 2^4 locks. */
 #define NVGRACE_GPU_INSERT_BITS	4
 
 /**
@@ -77,7 +77,8 @@ struct nvgrace_gpu_region {
  * @bar_lock: protects bar_written of both regions, and writes to @resets
  * @resets: changes with each reset, and may wrap; for cfgemu.c
  * @gate: nests in memory_lock.  Held for read around every access to GPU memory
- *	and every insertion of a pfn, never around user memory; for write to
+ *	and every insertion of a pfn, never while a fault on user memory is handled;
+ *	for write to
  *	change what gate.c owns.  Protects @epoch, @closed, @link, @recovery_end
  *	and the kernel mappings of both regions.
  * @epoch: changes when what was known of readiness is void, and may wrap
@@ -92,7 +93,8 @@ struct nvgrace_gpu_region {
  * @report_limit: how often failed waits may write into the log
  * @ready_lock: one wait for readiness at a time; may be held for long, taken
  *	without other locks, and killable
- * @insert_lock: protect page tables against two sizes of entries; nest in @gate
+ * @insert_lock: protect tables of huge entries, and page tables below them,
+ *	against two sizes of entries; nest in @gate
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
  * @bar0: registers of legacy GPUs, mapped at probe and while the device is open
  * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
