@@ -35,9 +35,10 @@ struct task {
 	struct view *view;
 	enum operation operation;
 	double deadline;
-	uint64_t bytes, stride, at;	/* of a block, or to be touched */
+	uint64_t bytes;		/* of a block, or to be touched */
 	char *buffer;
 	bool into;		/* the GPU's memory, by the file or by memcpy() */
+	bool by_pieces;		/* first touch: not all pages */
 	bool by_copy;		/* memcpy(), else the device's file */
 	uint64_t file, span;	/* where the blocks are in the file, and how much there is of it */
 	atomic_ullong done;	/* bytes, blocks, loads or faults */
@@ -262,16 +263,19 @@ static void touch(struct task *t, uint64_t from, uint64_t to, uint64_t stride)
 }
 
 /*
- * The first GiB page by page; of the rest, one byte of each piece as large as those that the first
- * faults brought, as reading every page of a large memory takes long and faults no more.
+ * All pages; in a series over sizes, those of the first tables, and of the rest one byte of each
+ * piece as large as those that the first faults brought, as reading every page of a large memory
+ * takes long and faults no more.
  */
 static void run_first_touch(struct work *work, size_t index, size_t count)
 {
 	struct task *t = work->data;
-	uint64_t page = t->b->e->host->page_size, first = t->bytes < GiB ? t->bytes : GiB;
-	uint64_t table = page * (page / sizeof(uint64_t)), stride = page;
+	uint64_t page = t->b->e->host->page_size, stride = page;
+	uint64_t table = page * (page / sizeof(uint64_t)), first = 4 * table;
 	long before = thread_faults(), faults;
 
+	if (!t->by_pieces || first > t->bytes)
+		first = t->bytes;
 	touch(t, 0, first, page);
 	faults = thread_faults() - before;
 	while (faults > 0 && stride * 2 <= first / faults && stride < table)
@@ -291,7 +295,9 @@ static int map_once(struct bench *b, struct step *s)
 
 int measure_touch(struct bench *b, struct step *s, double seconds)
 {
-	struct task t = { .b = b, .view = &b->once, .bytes = s->bytes };
+	struct task t = {
+		.b = b, .view = &b->once, .bytes = s->bytes, .by_pieces = s->series != 0,
+	};
 
 	if (map_once(b, s) || go(&t, 1, run_first_touch, &seconds))
 		return -1;

@@ -108,6 +108,7 @@ def all_jobs(quick):
         # By the device's own file, which Debian's kernels don't have.
         Job("cli-bench-64k", ["python3", "tests/cli/vm_bench.py", "64k"], modules=("64k",)),
         Job("cli-bench-7.2", ["python3", "tests/cli/vm_bench.py", "7.2"], modules=("7.2",)),
+        Job("bench", ["python3", "tests/bench/bench.py", "--smoke", "7.2"], modules=("7.2",)),
         Job("dkms", ["python3", "tests/package/dkms.py", "Configuration", "KernelRange", "Dkms32"], after=("packages",)),
         Job("package-rpm", ["python3", "tests/package/rpm.py"], after=("packages",)),
         Job("package-repo", ["python3", "tests/package/repo.py"], after=("packages",)),

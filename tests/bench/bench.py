@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""`make bench`: runs "nvgrace-gpu bench" in a virtual GH200, with this driver and with another build of it side by side.
+
+    bench.py [--smoke] [--rounds N] [KERNEL...]
+
+Inside the toolbox, after `make modules` for those kernels (6.1, 6.12 and 7.2 without a name). One boot for each kernel. In
+each round the driver is loaded, a GPU is bound, measured and unbound, and the driver unloaded; with
+BASELINE_KO=build/baseline/7.2.ko, or a folder of such files, the same is done with that module in turn. A kernel
+that has no such file is measured alone. The files must be below the project's folder. GPUS=parts (or large, g1, g4, g16, g64) measures that one alone.
+
+Prints for each figure the minimum and median over the rounds, the ratio of the medians (above 1: this driver is better) and
+the limit that docs/performance.md states. Numbers fail nothing: this machine is emulated, and they mean something only
+beside each other. What fails is a run that doesn't measure. Leaves build/bench/KERNEL.json, KERNEL.txt and two plots, KERNEL-ratio.svg and
+KERNEL-growth.svg. --smoke: one round of `bench --quick` for one GPU.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "vm"), str(HERE.parent / "cli")]
+
+import common  # noqa: E402  (needs the path above)
+import vm  # noqa: E402
+
+KERNELS = ("6.1", "6.12", "7.2")
+OUT = vm.PROJECT / "build" / "bench"
+DRIVER = "nvgrace_gpu_vfio_pci"
+GiB = 1 << 30
+
+# Of both parts, as a GH200 in small; as large as one; and for what grows with size. 1 GiB of each is resmem.
+PARTS = {"name": "parts", "size": 0xB0000000}
+LARGE = {"name": "large", "size": 0x17_F000_0000}
+GROWTH = [{"name": f"g{n}", "size": (n + 1) * GiB} for n in (1, 4, 16, 64)]
+GROWING = ("open", "pread/usemem/8B", "first-touch/usemem/1.00")
+
+# Figures with a goal: of which GPU, and how many times as good as the baseline this driver is to be.
+LIMITS = {
+    ("parts", "pread/usemem/1MiB"): 1.0,
+    ("parts", "pwrite/usemem/1MiB"): 1.0,
+    ("parts", "pread/usemem/4KiB"): 1.0,
+    ("parts", "pwrite/usemem/4KiB"): 1.0,
+    ("parts", "pread/resmem/1MiB"): 15,
+    ("parts", "pwrite/resmem/1MiB"): 15,
+    ("parts", "pread-tail/usemem/1MiB"): 20,
+    ("parts", "first-touch-misaligned/usemem/256MiB"): 8,
+    ("parts", "pread/usemem/8B"): 1.0,
+    ("parts", "pread/resmem/8B"): 1.0,
+    ("parts", "config-read"): 1.0,
+    ("parts", "dma-map/usemem/1.00"): 1.0,
+    ("large", "first-touch/usemem/1.00"): 2.5,
+    ("large", "dma-map/usemem/1.00"): 1.0,
+}
+
+# A busy machine is slow; one that needs longer is stuck.
+TIMEOUT_S = 3600
+
+
+def measure(gpu, options):
+    """A command in the machine: what bench says of a GPU, with the module $1."""
+    return f"""
+        insmod /bench/$module.ko && bind {gpu} {DRIVER} || exit 1
+        nvgrace-gpu bench --yes --json {options} $(gpu {gpu}) 2>/tmp/err
+        rc=$?
+        sed 's/^/err: /' /tmp/err
+        unbind {gpu} && rmmod {DRIVER} && exit $rc"""
+
+
+# How long preemption or interrupts are off: where the kernel has the tracer, as the one with 64K pages that is built here.
+OFF = f"""
+    insmod /bench/ours.ko || exit 1
+    /bench/off || exit 1
+    rmmod {DRIVER}"""
+
+
+def off_program(kernel):
+    """Compile off.c; its path."""
+    program = vm.PROJECT / "build" / "guest" / f"off-{kernel.name}"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-o", str(program),
+                    str(HERE / "off.c"), str(HERE.parent / "vm/guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
+    return program
+
+
+def baseline_of(kernel):
+    """The other build for this kernel, or None."""
+    given = os.environ.get("BASELINE_KO")
+    if not given:
+        return None
+    path = pathlib.Path(given)
+    path = (path if path.is_absolute() else vm.PROJECT / path)
+    file = path / f"{kernel.name}.ko" if path.is_dir() else path
+    if not file.exists():
+        if path.is_dir():
+            return None
+        sys.exit(f"bench: {file} is not there")
+    said = subprocess.run(["modinfo", "-F", "vermagic", str(file)], capture_output=True, text=True)
+    if said.stdout.split(" ")[0] != kernel.release:
+        if path.is_dir():
+            sys.exit(f"bench: {file} is not for {kernel.release} but for {said.stdout.split(' ')[0] or 'no kernel'}")
+        return None
+    return file
+
+
+def run_machine(kernel, modules, plan, directory):
+    """[(module, gpu, document)] of a plan [(module, gpu, options)], and the lines of off.c."""
+    log = vm.PROJECT / "build" / "log" / f"bench-{kernel.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    files = common.installed(kernel, directory)
+    files.update({f"/bench/{name}.ko": str(path) for name, path in modules.items()})
+    steps = [{"name": f"{i}-{module}-{gpu}", "run": f"PATH=$PATH:/usr/sbin; module={module}\n{measure(gpu, options)}"}
+             for i, (module, gpu, options) in enumerate(plan)]
+    if kernel.has("CONFIG_PREEMPT_TRACER"):
+        files["/bench/off"] = str(off_program(kernel))
+        steps.append({"name": "off", "run": OFF})
+
+    def show(mark, line):
+        if mark == ">" and line.startswith("@@RUN "):
+            print(f"bench: {kernel.name}: {line.split()[1]} ...", file=sys.stderr, flush=True)
+
+    wanted = {gpu for _, gpu, _ in plan} | {PARTS["name"]}
+    gpus = [g for g in (PARTS, LARGE, *GROWTH) if g["name"] in wanted]
+    with vm.Machine(kernel, gpus=gpus, ram="3G", files=files, commands=steps, timeout=TIMEOUT_S, log=str(log),
+                    echo=show) as machine:
+        result = machine.run()
+    if result.failures:
+        raise RuntimeError("; ".join(result.failures) + f"; the machine's console is in {log}")
+    said = []
+    for (module, gpu, _), command in zip(plan, result.commands):
+        lines = [line for line in command.output if not line.startswith("err: ")]
+        document = json.loads("\n".join(lines))
+        common.validate(document)
+        said.append((module, gpu, document))
+    off = result.command("off").output if steps[-1]["name"] == "off" else []
+    return said, [line.replace("off: ", "# ") for line in off if line.startswith("off: ")]
+
+
+def collect(said):
+    """{(gpu, figure): {"unit", "better", module: [medians]}}"""
+    found = {}
+    for module, gpu, document in said:
+        for figure in document["figures"]:
+            if figure["median"] is None:
+                continue
+            entry = found.setdefault((gpu, figure["name"]), {"unit": figure["unit"], "better": figure["better"]})
+            entry.setdefault(module, []).append(figure["median"])
+    return found
+
+
+def summary(found):
+    """[{"gpu", "figure", "unit", "better", "ours": {...}, "baseline": {...} or None, "ratio", "limit"}]"""
+    rows = []
+    for (gpu, name), entry in found.items():
+        row = {"gpu": gpu, "figure": name, "unit": entry["unit"], "better": entry["better"], "baseline": None,
+               "ours": None, "ratio": None, "limit": LIMITS.get((gpu, name))}
+        for module in ("ours", "baseline"):
+            if module in entry:
+                row[module] = {"min": min(entry[module]), "median": statistics.median(entry[module])}
+        if row["ours"] and row["baseline"]:
+            over, under = row["ours"]["median"], row["baseline"]["median"]
+            if row["better"] == "lower":
+                over, under = under, over
+            row["ratio"] = over / under if under else None
+        rows.append(row)
+    return rows
+
+
+def number(value, unit):
+    """A figure for people."""
+    if unit == "s":
+        return f"{value * 1e3:.3f} ms"
+    if unit == "B/s":
+        return f"{value / 1e6:.0f} MB/s"
+    return f"{value:.0f}" + (" a s" if unit == "1/s" else "")
+
+
+def table(kernel, rows, rounds):
+    """The lines that are printed."""
+    lines = [f"# {kernel.release}, emulated, {rounds} round{'s' if rounds != 1 else ''}: only the ratios mean something",
+             f"{'GPU and figure':46}{'baseline':>14}{'its min':>14}{'here':>14}{'min':>14}{'ratio':>8}{'limit':>7}"]
+    for row in rows:
+        cells = []
+        for module in ("baseline", "ours"):
+            value = row[module]
+            cells += [number(value[k], row["unit"]) if value else "-" for k in ("median", "min")]
+        ratio = f"{row['ratio']:.2f}" if row["ratio"] is not None else "-"
+        limit = f"{row['limit']:g}" if row["limit"] else ""
+        below = "  below its limit" if row["ratio"] and row["limit"] and row["ratio"] < row["limit"] else ""
+        lines.append(f"{row['gpu'] + ' ' + row['figure']:46}" + "".join(f"{c:>14}" for c in cells) +
+                     f"{ratio:>8}{limit:>7}{below}")
+    return lines
+
+
+def plot(name, script, data, out):
+    """An SVG by gnuplot; data: lines of tab-separated columns."""
+    file = OUT / f"{name}-{script}.dat"
+    file.write_text("".join("\t".join(str(c) for c in line) + "\n" for line in data), "utf-8")
+    subprocess.run(["gnuplot", "-e", f"data='{file}'; out='{out}'; kernel='{name}'", str(HERE / f"{script}.gp")],
+                   check=True)
+    file.unlink()
+
+
+def plots(kernel, rows):
+    """The two plots, where there is something to see; their paths."""
+    made = []
+    ratios = [(r["gpu"] + " " + r["figure"], r["ratio"], r["limit"] or "NaN") for r in rows if r["ratio"] and r["limit"]]
+    growing = []
+    for g in GROWTH:
+        values = [next((r["ours"]["median"] for r in rows if (r["gpu"], r["figure"]) == (g["name"], f)), "NaN")
+                  for f in GROWING]
+        # Seconds for one, of what is given as so many a second.
+        if values[1] != "NaN":
+            values[1] = 1 / values[1]
+        growing.append((g["size"] // GiB - 1, *values))
+    for script, data, there in (("ratio", ratios, ratios), ("growth", growing, any(r["gpu"] == "g1" for r in rows))):
+        if there:
+            out = OUT / f"{kernel.name}-{script}.svg"
+            plot(kernel.name, script, data, out)
+            made.append(out)
+    return made
+
+
+def bench(kernel, rounds, smoke):
+    """Measures on one kernel and prints; True if all that was to be measured was."""
+    modules = {"ours": vm.PROJECT / "build" / kernel.release / common.MODULE}
+    other = baseline_of(kernel)
+    if other:
+        modules["baseline"] = other
+    plan = []
+    for _ in range(rounds):
+        for module in modules:
+            plan.append((module, "parts", "--quick" if smoke else ""))
+            if not smoke:
+                plan.append((module, "large", ""))
+    if not smoke:
+        plan += [("ours", g["name"], "") for g in GROWTH]
+    only = os.environ.get("GPUS", "").split()
+    plan = [p for p in plan if not only or p[1] in only]
+    with tempfile.TemporaryDirectory() as directory:
+        said, off = run_machine(kernel, modules, plan, directory)
+    rows = summary(collect(said))
+    lines = table(kernel, rows, rounds) + off
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{kernel.name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    (OUT / f"{kernel.name}.json").write_text(json.dumps({"kernel": kernel.release, "rounds": rounds, "summary": rows,
+                                                         "runs": said}, indent=1) + "\n", "utf-8")
+    made = plots(kernel, rows)
+    print("\n".join(lines))
+    for path in (OUT / f"{kernel.name}.json", *made):
+        print(f"# {path.relative_to(vm.PROJECT)}")
+    there = {(r["gpu"], r["figure"]) for r in rows if r["ours"]}
+    # A quick run doesn't touch all of the memory.
+    missing = [f"{gpu} {figure}" for gpu, figure in LIMITS if gpu in {p[1] for p in plan} and (gpu, figure) not in there
+               and not (smoke and figure.endswith("/1.00"))]
+    for m in missing:
+        print(f"not ok - {kernel.name}: {m} was not measured")
+    return not missing
+
+
+def main():
+    """See above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL")
+    args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error("there must be a round")
+    passed = failed = 0
+    for name in args.kernels or (("7.2",) if args.smoke else KERNELS):
+        try:
+            good = bench(vm.Kernel(name), 1 if args.smoke else args.rounds, args.smoke)
+        except (RuntimeError, ValueError, subprocess.CalledProcessError) as e:
+            print(f"not ok - {name}: {e}")
+            good = False
+        passed += good
+        failed += not good
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# How many times as good as the baseline this driver is, and the limits: bench.py calls it with data, out and kernel.
+set terminal svg size 900,560 background rgb "white" font "sans-serif,12"
+set output out
+set datafile separator "\t"
+set title sprintf("Linux %s, emulated: this driver against the baseline (1: the same)", kernel)
+set logscale x
+set xlabel "times as good"
+set grid x
+set key bottom right
+set yrange [] reverse
+set ytics out nomirror
+set lmargin 42
+plot data using 2:0:ytic(1) with points pointtype 7 pointsize 1.2 title "measured", \
+     data using 3:0 with points pointtype 2 pointsize 1.2 title "limit"
