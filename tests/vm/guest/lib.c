@@ -168,12 +168,23 @@ static void let_go(void)
 	}
 }
 
-static void *write_unbind(void *arg)
+static int write_unbind(const struct gpu *gpu)
 {
-	const struct gpu *gpu = arg;
+	return write_file("/sys/bus/pci/drivers/" DRIVER "/unbind", gpu->addr);
+}
 
-	return (void *)(long)write_file("/sys/bus/pci/drivers/" DRIVER "/unbind",
-					gpu->addr);
+int gpu_unbind_here(const struct gpu *gpu)
+{
+	int ret = write_unbind(gpu);
+
+	if (ret)
+		return ret;
+	return gpu_sysfs_write(gpu, "driver_override", "\n");
+}
+
+static void *unbind_thread(void *arg)
+{
+	return (void *)(long)write_unbind(arg);
 }
 
 int gpu_unbind(const struct gpu *gpu)
@@ -182,7 +193,7 @@ int gpu_unbind(const struct gpu *gpu)
 	pthread_t writer;
 	void *ret;
 
-	assert_int_equal(pthread_create(&writer, NULL, write_unbind,
+	assert_int_equal(pthread_create(&writer, NULL, unbind_thread,
 					(void *)gpu), 0);
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += STUCK_S;

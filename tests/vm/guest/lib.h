@@ -57,6 +57,10 @@ bool gpu_exists(const char *name);
  */
 int gpu_bind(const struct gpu *gpu);
 int gpu_unbind(const struct gpu *gpu);
+
+/* As gpu_unbind(), but by this task alone, however long it takes. */
+int gpu_unbind_here(const struct gpu *gpu);
+
 bool gpu_bound(const struct gpu *gpu);
 
 /* Unbinds what a failed test has left bound; nothing may have it open. */
