@@ -140,10 +140,8 @@ static void print_group(const struct bench *b, enum group group)
 /* ---- hints -------------------------------------------------------------- */
 
 /*
- * What is published of a Grace Hopper. C2C: NVIDIA's Grace Hopper Superchip architecture, 900 GB/s
- * in both ways together. What 64 threads of the CPU get out of GPU memory was reported to the
- * project; copies by the GPU reach 375 and 297 GB/s over the same link (Schieffer et al., 2024,
- * arXiv:2407.07850).
+ * What is said of a Grace Hopper. C2C: NVIDIA's Grace Hopper Superchip architecture, 900 GB/s in
+ * both ways together. What 64 threads of the CPU get out of GPU memory was reported to the project.
  */
 #define C2C 450e9
 #define C2C_SOURCE "NVIDIA Grace Hopper Superchip architecture"
