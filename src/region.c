@@ -169,17 +169,16 @@ static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 			 unsigned long pfn, unsigned int order)
 {
 	unsigned long table = (unsigned long)vmf->pmd & PAGE_MASK;
-	struct mutex *lock;
 	vm_fault_t ret;
 
 	/* Above, the kernel sees to it that no table below is in the way. */
 	if (order > PMD_ORDER)
 		return compat_insert_huge_pfn(vmf, pfn, order);
 
-	lock = &gpu->insert_lock[hash_long(table, NVGRACE_GPU_INSERT_BITS)];
-	mutex_lock(lock);
+	table = hash_long(table, NVGRACE_GPU_INSERT_BITS);
+	mutex_lock(&gpu->insert_lock[table]);
 	ret = order ? insert_huge_around(vmf, pfn) : insert_around(vmf);
-	mutex_unlock(lock);
+	mutex_unlock(&gpu->insert_lock[table]);
 	return ret;
 }
 

@@ -139,7 +139,7 @@ def run_machine(kernel, modules, plan, directory):
         common.validate(document)
         said.append((module, gpu, document))
     off = result.command("off").output if steps[-1]["name"] == "off" else []
-    return said, [line.replace("off: ", "# ") for line in off if line.startswith("off: ")]
+    return said, [line.replace("off:", "# preemption or interrupts off:") for line in off if line.startswith("off: ")]
 
 
 def collect(said):

@@ -69,7 +69,7 @@ static void preemption_and_interrupts(void **state)
 	for (i = 0; i < ARRAY_SIZE(parts); i++) {
 		/* The windows are mapped and the pages there. */
 		moving(&v, parts[i].index, buf, true);
-		printf("off: longest with preemption or interrupts off: read of 1 GiB of %s %ld us, write %ld us\n",
+		printf("off: %s: at most %ld us in a read of 1 GiB, %ld us in a write\n",
 		       parts[i].name,
 		       moving(&v, parts[i].index, buf, false),
 		       moving(&v, parts[i].index, buf, true));

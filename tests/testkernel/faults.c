@@ -124,9 +124,10 @@ static void is_not_bound(void)
 
 static void binding(void **state)
 {
-	/* What the PCI core says if it can't reserve a BAR, for whatever reason. */
-	fail_everywhere(&(struct operation){ bind_gpu, unbind_gpu, is_not_bound,
-					     -EBUSY });
+	/* -EBUSY: the PCI core can't reserve a BAR, for whatever reason. */
+	const struct operation op = { bind_gpu, unbind_gpu, is_not_bound, -EBUSY };
+
+	fail_everywhere(&op);
 }
 
 static int unbind_again(void)
