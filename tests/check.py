@@ -66,7 +66,7 @@ PACKAGES = Job("packages", ["sh", "-c", "scripts/package deb && scripts/package 
 def long_jobs():
     """Campaigns that don't fit into everybody's run; docs/testing.md has their results."""
     return [
-        Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "2000", "debug"], modules=("debug",)),
+        Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
         Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
         Job("controls", ["tests/testkernel/controls"]),
         Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
