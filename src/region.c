@@ -22,6 +22,9 @@
 /* Huge entries that one fault inserts at the most: 1 GiB with 4K pages. */
 #define HUGE_AROUND	512
 
+/* Pages that one fault inserts where huge entries do not fit; at least a table. */
+#define PAGES_AROUND	2048
+
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 				struct vfio_region_info *info,
 				struct vfio_info_cap *caps)
@@ -85,30 +88,36 @@ static unsigned long addr_to_pfn(const struct vm_area_struct *vma,
 }
 
 /*
- * Inserts what a page-table page around the fault can hold, so that memory
- * which can't have huge entries costs a fault for each 2 MiB (4K pages), 32 MiB
- * (16K) or 512 MiB (64K) rather than one a page.  The faulting page decides the
- * result; the others are a courtesy, and are left to a later fault where they
- * can't be had.  Under the table's insert_lock.
+ * Inserts the pages of the page tables around the fault, so that memory which
+ * can't have huge entries costs a fault for each 8 MiB (4K pages), 32 MiB (16K)
+ * or 512 MiB (64K) rather than one a page.  Where huge entries fit, only those of
+ * one table, as the others are better left to them.  The faulting page decides
+ * the result; the others are a courtesy, and are left to a later fault where
+ * they can't be had.  Under the insert_lock of these tables.
  */
 static vm_fault_t insert_around(struct vm_fault *vmf)
 {
 	struct vm_area_struct *vma = vmf->vma;
-	unsigned long table = vmf->address & PMD_MASK;
-	unsigned long addr = max(table, vma->vm_start);
-	unsigned long last = min(table + PMD_SIZE - 1, vma->vm_end - 1);
 	unsigned long fault = vmf->address & PAGE_MASK;
+	unsigned long pfn = addr_to_pfn(vma, fault);
+	bool huge = COMPAT_HAS_PMD_PFNMAP &&
+		    IS_ALIGNED(pfn - PHYS_PFN(fault), PMD_SIZE / PAGE_SIZE);
+	unsigned long around = huge ? PMD_SIZE :
+				      max(PMD_SIZE, PAGES_AROUND * PAGE_SIZE);
+	unsigned long block = round_down(fault, around);
+	unsigned long addr = max(block, vma->vm_start);
+	unsigned long end = min(block + around, vma->vm_end);
 	vm_fault_t ret;
 
 	/* Another thread was faster, with a huge entry: that will do. */
 	if (compat_pmd_is_huge(vmf))
 		return VM_FAULT_NOPAGE;
 
-	ret = vmf_insert_pfn(vma, fault, addr_to_pfn(vma, fault));
+	ret = vmf_insert_pfn(vma, fault, pfn);
 	if (ret != VM_FAULT_NOPAGE)
 		return ret;
 
-	for (; addr < last; addr += PAGE_SIZE) {
+	for (; addr < end; addr += PAGE_SIZE) {
 		if (addr != fault &&
 		    vmf_insert_pfn(vma, addr, addr_to_pfn(vma, addr)) !=
 			    VM_FAULT_NOPAGE)

@@ -29,7 +29,10 @@
  * Bytes moved between two looks at signals and the scheduler, and the most that
  * a reset waits for: docs/performance.md has the times.
  */
-#define RW_CHUNK	SZ_64K
+#define RW_CHUNK	SZ_128K
+
+/* Bytes of ones that are made for reads behind the memory. */
+#define RW_ONES		SZ_64K
 
 /*
  * Accesses up to this size touch the memory once, in one piece.  More goes this
@@ -272,7 +275,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
  */
 static ssize_t read_tail(char __user *buf, size_t count)
 {
-	size_t size = min_t(size_t, count, RW_CHUNK);
+	size_t size = min_t(size_t, count, RW_ONES);
 	size_t done = 0, len, moved;
 	u8 small[RW_SMALL];
 	void *ones = small;
