@@ -319,7 +319,9 @@ static void touch_all(char *map, uint64_t length, uint64_t step)
 /* Page tables that one fault fills at the most, without huge entries. */
 static long tables_a_fault(void)
 {
-	return 2048 > page / 8 ? 2048 / (page / 8) : 1;
+	long pages = page / 8;
+
+	return pages < 2048 ? 2048 / pages : 1;
 }
 
 /* With huge entries one fault fills up to 512 tables' worth. */
