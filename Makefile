@@ -124,10 +124,10 @@ check-long:
 	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
 
 # Side by side with another build of the module, in one machine: BASELINE_KO=<file or folder below this one>,
-# ROUNDS=3, KERNELS="6.1 6.12 7.2", GPUS=parts.
+# ROUNDS=3, KERNELS="6.1-amd64 6.12 7.2", GPUS=parts.
 bench:
-	@$(TOOLBOX) kernel $(or $(KERNELS),6.1 6.12 7.2)
-	@scripts/matrix $(or $(KERNELS),6.1 6.12 7.2)
+	@$(TOOLBOX) kernel $(or $(KERNELS),6.1-amd64 6.12 7.2)
+	@scripts/matrix $(or $(KERNELS),6.1-amd64 6.12 7.2)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 tests/bench/bench.py --rounds $(or $(ROUNDS),3) $(KERNELS)
 

@@ -54,10 +54,12 @@ def module_files(kernel, directory):
 
 def installed(kernel, directory):
     """{path in a machine: path here}: the program with its libraries, and the module, as packages install them."""
-    program = build("aarch64-linux-gnu-")
-    libraries = packages.libraries([program], "/usr/lib/aarch64-linux-gnu")
+    here = kernel.arch.gcc == "gcc"
+    machine = "x86_64-linux-gnu" if here else "aarch64-linux-gnu"
+    program = build("" if here else f"{machine}-")
+    libraries = packages.libraries([program], f"/usr/lib/{machine}")
     return {"/usr/sbin/nvgrace-gpu": str(program),
-            **{f"/lib/aarch64-linux-gnu/{name}": str(path) for name, path in libraries.items()},
+            **{f"/lib/{machine}/{name}": str(path) for name, path in libraries.items()},
             **module_files(kernel, directory)}
 
 
