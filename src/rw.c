@@ -261,8 +261,9 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 
 		done += ret;
 		fruitless = ret ? 0 : fruitless + 1;
-		if (ret < len && fruitless < RW_TRIES)
-			fault_in(buf + done, len - ret, write);
+		/* What stopped a try that got somewhere, stops the next at once. */
+		if (!ret && fruitless < RW_TRIES)
+			fault_in(buf + done, len, write);
 		cond_resched();
 	}
 
