@@ -145,5 +145,7 @@ void progress_end(void)
 	pthread_mutex_lock(&lock);
 	clear();
 	shown = false;
+	/* It is the caller's, who may go. */
+	interrupted_address = NULL;
 	pthread_mutex_unlock(&lock);
 }

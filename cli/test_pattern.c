@@ -73,31 +73,56 @@ static int order(const struct difference *a, const struct difference *b)
 	return a->offset < b->offset ? -1 : a->offset > b->offset;
 }
 
-static void note_difference(struct pattern *p, size_t part, uint64_t offset, uint64_t expected,
-			    uint64_t found)
+/* The differences of one piece of memory, so that each costs no lock. */
+struct tally {
+	uint64_t differences, foreign, ones, zeros;
+};
+
+static void list_difference(struct pattern *p, const struct difference *d)
+{
+	size_t at;
+
+	pthread_mutex_lock(&p->lock);
+	for (at = 0; at < p->listed && order(&p->list[at], d) < 0; at++)
+		;
+	if (at < DIFFERENCES_LISTED && (at == p->listed || order(&p->list[at], d))) {
+		if (p->listed < DIFFERENCES_LISTED)
+			p->listed++;
+		memmove(&p->list[at + 1], &p->list[at], (p->listed - at - 1) * sizeof(*d));
+		p->list[at] = *d;
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* A piece's are noted in the order of their places. */
+static void note_difference(struct pattern *p, struct tally *tally, size_t part, uint64_t offset,
+			    uint64_t expected, uint64_t found)
 {
 	struct difference d = { .part = &p->e->vfio.parts[part], .offset = offset,
 				.expected = expected, .found = found };
-	size_t at;
 
 	find_owner(p, &d);
-	pthread_mutex_lock(&p->lock);
-	p->differences++;
+	/* The list has the first places: no more of one piece can be among them. */
+	if (tally->differences++ < DIFFERENCES_LISTED)
+		list_difference(p, &d);
 	/* Of another place's word no bit says anything. */
 	if (d.owner) {
-		p->foreign++;
+		tally->foreign++;
 	} else {
-		p->ones |= found & ~expected;
-		p->zeros |= expected & ~found;
+		tally->ones |= found & ~expected;
+		tally->zeros |= expected & ~found;
 	}
-	for (at = 0; at < p->listed && order(&p->list[at], &d) < 0; at++)
-		;
-	if (at < DIFFERENCES_LISTED && (at == p->listed || order(&p->list[at], &d))) {
-		if (p->listed < DIFFERENCES_LISTED)
-			p->listed++;
-		memmove(&p->list[at + 1], &p->list[at], (p->listed - at - 1) * sizeof(d));
-		p->list[at] = d;
-	}
+}
+
+static void add_tally(struct pattern *p, const struct tally *tally)
+{
+	if (!tally->differences)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->differences += tally->differences;
+	p->foreign += tally->foreign;
+	p->ones |= tally->ones;
+	p->zeros |= tally->zeros;
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -127,14 +152,16 @@ static void compare_words(struct pattern *p, size_t part, uint64_t offset, uint6
 	uint64_t *begin = (uint64_t *)(p->maps[part] + offset), *at = begin, *end = at + bytes / 8;
 	uint64_t number = first_word(p, part) + offset / 8 + p->seed;
 	uint64_t flip = p->inverse ? ~0ULL : 0, word, found;
+	struct tally tally = { };
 
 	for (; at < end; at++, number++) {
 		word = number * FACTOR;
 		word ^= word >> 32 ^ flip;
 		found = *(volatile uint64_t *)at;
 		if (found != word)
-			note_difference(p, part, offset + (at - begin) * 8, word, found);
+			note_difference(p, &tally, part, offset + (at - begin) * 8, word, found);
 	}
+	add_tally(p, &tally);
 }
 
 static void sample_words(struct pattern *p, size_t part, uint64_t offset, uint64_t bytes)
@@ -198,6 +225,7 @@ static int sweep_rest(struct pattern *p, size_t i, enum kind kind)
 	const struct vfio_part *part = &p->e->vfio.parts[i];
 	uint64_t length = part->size - part->mappable, at, word, found;
 	unsigned char *bytes = xcalloc(length + 8, 1);
+	struct tally tally = { };
 	int error = 0;
 
 	if (kind == WRITE) {
@@ -212,9 +240,10 @@ static int sweep_rest(struct pattern *p, size_t i, enum kind kind)
 			word = word_at(p, i, part->mappable + at);
 			memcpy(&found, bytes + at, 8);
 			if (memcmp(&found, &word, length - at < 8 ? length - at : 8))
-				note_difference(p, i, part->mappable + at, word, found);
+				note_difference(p, &tally, i, part->mappable + at, word, found);
 		}
 	}
+	add_tally(p, &tally);
 	free(bytes);
 	return error;
 }

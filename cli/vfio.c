@@ -146,8 +146,10 @@ static enum exit_status open_cdev(struct vfio *v, char *path, char **reason)
 		return refused(errno, path, reason);
 	free(path);
 	bind.iommufd = v->iommu;
+	/* EINVAL: in this way a device is opened but once. */
 	if (ioctl(v->device, BIND_IOMMUFD, &bind))
-		return not_viable(v, "VFIO_DEVICE_BIND_IOMMUFD", errno, reason);
+		return not_viable(v, "VFIO_DEVICE_BIND_IOMMUFD", errno == EINVAL ? EBUSY : errno,
+				  reason);
 	if (ioctl(v->iommu, IOAS_ALLOC, &alloc)) {
 		*reason = xasprintf("IOMMU_IOAS_ALLOC failed: %s", strerror(errno));
 		return EXIT_FAILED;
