@@ -367,7 +367,8 @@ static void what_comes_with_a_fault_is_right(void **state)
 		beside = free_range(length + 2 * page, table / 2 - page);
 		assert_ptr_equal(mmap(beside, length + 2 * page, RW,
 				      MAP_PRIVATE | MAP_ANONYMOUS |
-				      MAP_FIXED_NOREPLACE, -1, 0), beside);
+				      MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+				      -1, 0), beside);
 		map = mmap(beside + page, length, RW, MAP_SHARED | MAP_FIXED,
 			   v.device, REGION(p->index) + table / 2);
 		assert_ptr_equal(map, beside + page);
