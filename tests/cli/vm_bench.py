@@ -392,10 +392,10 @@ class Bench(unittest.TestCase):
                 self.assertGreater(figure["min"], 0, name)
             if figure["unit"] == "B/s":
                 self.assertLess(figure["max"], 1e13, name)
-        # As many faults as page tables or huge pages, never one a page.
-        table = self.page * self.page // 8
-        self.assertEqual(figures["first-touch-faults/usemem/0.125"]["max"], max(1, 64 * MiB // table))
-        self.assertEqual(figures["first-touch-misaligned-faults/usemem/256MiB"]["min"], 256 * MiB // table + 1)
+        # One fault brings hundreds of huge pages, or the pages of several tables; never one of them.
+        pages = max(2048, self.page // 8) * self.page
+        self.assertIn(figures["first-touch-faults/usemem/0.125"]["max"], (1, 2))
+        self.assertIn(figures["first-touch-misaligned-faults/usemem/256MiB"]["min"] - 256 * MiB // pages, (0, 1))
 
     def test_odd_memory(self):
         self.assertEqual(self.codes("quick-odd"), [0])
