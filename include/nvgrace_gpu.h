@@ -9,6 +9,7 @@
 #ifndef NVGRACE_GPU_H
 #define NVGRACE_GPU_H
 
+#include <linux/atomic.h>
 #include <linux/ktime.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
@@ -18,6 +19,7 @@
 #include <linux/types.h>
 #include <linux/vfio_pci_core.h>
 #include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #include "compat/mapping.h"
 
@@ -61,6 +63,58 @@ struct nvgrace_gpu_region {
 	void **window;
 };
 
+/* What is known of the memory's content. */
+enum nvgrace_gpu_scrub_state {
+	NVGRACE_GPU_SCRUB_UNKNOWN,	/* not scrubbed since it was bound */
+	NVGRACE_GPU_SCRUB_RUNNING,	/* being overwritten now */
+	NVGRACE_GPU_SCRUB_CLEAN,	/* all zeros, and not opened since */
+	NVGRACE_GPU_SCRUB_DIRTY,	/* opened since it was last clean */
+	NVGRACE_GPU_SCRUB_FAILED,	/* the last scrub failed */
+};
+
+/**
+ * struct nvgrace_gpu_scrub - the clearing of one GPU's memory; owned by scrub.c
+ * @lock: protects what follows up to @begun; taken with nothing of this
+ *	driver's held, never for long
+ * @state: what is known of the content; read without the lock, too
+ * @open: somebody has the device open, or opens it now: no scrub may begin
+ * @must_reset: the GPU itself may still write to its memory
+ * @attempts: changes at the end of each attempt, and may wrap
+ * @stopping: the GPU is being unbound or shut down: nobody opens it any more
+ * @doubted: what is found clean now may be not, so that it takes another attempt
+ * @begun: whoever unbinds the device has made it accessible for the attempt
+ * @held: close_device() keeps the GPU awake for the scrub that follows
+ * @ended: waits for @attempts to change
+ * @work: the attempt
+ * @error: what stops the attempt that runs; 0 if nothing does
+ * @epoch: of the gate when the attempt began
+ * @progress: bytes that the attempt that runs, or the last one, has overwritten
+ * @next_usemem: offset of the next bytes that a worker takes
+ * @next_resmem: the same of the other part
+ * @flush_ns: time that all workers together took for caches
+ * @report_limit: how often failures may write into the log
+ */
+struct nvgrace_gpu_scrub {
+	struct mutex lock;		/* see above */
+	enum nvgrace_gpu_scrub_state state;
+	bool open;
+	bool must_reset;
+	unsigned int attempts;
+	bool stopping;
+	bool doubted;
+	bool begun;
+	bool held;
+	wait_queue_head_t ended;
+	struct work_struct work;
+	int error;
+	unsigned int epoch;
+	atomic64_t progress;
+	atomic64_t next_usemem;
+	atomic64_t next_resmem;
+	atomic64_t flush_ns;
+	struct ratelimit_state report_limit;
+};
+
 /* Faults that may meet in one table of huge entries take the same of 2^4 locks. */
 #define NVGRACE_GPU_INSERT_BITS	4
 
@@ -88,6 +142,7 @@ struct nvgrace_gpu_region {
  *	NULL if there is none
  * @link: what the AER core says of the link
  * @recovery_end: when error recovery counts as failed
+ * @last_wait: until when anybody waits for the gate; KTIME_MAX before the end
  * @ready_for: @epoch as it was when the memory was last found ready
  * @failed_for: @epoch as it was when a wait ended without success
  * @report_limit: how often failed waits may write into the log
@@ -103,6 +158,7 @@ struct nvgrace_gpu_region {
  *	that restores nothing; NULL if there was no memory for it
  * @suspend: the host's suspend and resume
  * @mapping: how to find what user space has mapped
+ * @scrub: the clearing of its memory between users
  */
 struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
@@ -125,6 +181,7 @@ struct nvgrace_gpu {
 		NVGRACE_GPU_LINK_FAILED,	/* recovery of that has failed */
 	} link;
 	ktime_t recovery_end;
+	ktime_t last_wait;
 	unsigned int ready_for;
 	unsigned int failed_for;
 	struct ratelimit_state report_limit;
@@ -136,6 +193,7 @@ struct nvgrace_gpu {
 	struct pci_saved_state *saved_state;
 	struct notifier_block suspend;
 	struct compat_mapping mapping;
+	struct nvgrace_gpu_scrub scrub;
 };
 
 static inline struct nvgrace_gpu *to_nvgrace_gpu(struct vfio_device *core_vdev)
@@ -175,16 +233,25 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
  * and the GPU awake.  Both take memory_lock and the gate for read.
  *
  * nvgrace_gpu_enter() waits for the end of a reset and for readiness.  Called
- * without locks, with the GPU kept awake; sleeps.  Returns 0; -EINTR (the task is
- * being killed); or -EIO: in D3, not decoding, not ready in time, or lost.
+ * without locks; sleeps.  Returns 0; -EINTR (the task is being killed); -EIO: in
+ * D3, not decoding, not ready in time, or lost; or, unless the caller keeps the
+ * GPU @awake, -EBUSY: it may be asleep, so try again with that.  A GPU is awake
+ * but for user space's wish, and keeping it so costs as much as a small access.
  *
  * nvgrace_gpu_enter_fault() does not wait.  Called with the lock of the address
  * space.  Returns the same, and -EAGAIN where a wait may help; -EIO also while
  * user space wants low power, since no fault can keep the GPU awake.
  */
-int nvgrace_gpu_enter(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_enter(struct nvgrace_gpu *gpu, bool awake);
 int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_leave(struct nvgrace_gpu *gpu);
+
+/*
+ * A number that changes when whatever may cost the memory its training or its
+ * content begins: a reset, an error on the link, a loss of power.  It may wrap.
+ * Between enter and leave.
+ */
+unsigned int nvgrace_gpu_epoch(struct nvgrace_gpu *gpu);
 
 /*
  * Waits until nvgrace_gpu_enter_fault() may succeed.  Called without any lock:
@@ -242,8 +309,8 @@ enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
  * or no GPU), -EIO (it does not decode memory) or what enabling the GPU and
  * mapping BAR0 returned.  start comes last before the device is registered, and
  * returns 0 or -ENOMEM; stop after it is unregistered.  open comes after
- * vfio_pci_core_enable(), close before vfio_pci_core_close_device().  Called
- * without locks; sleep.
+ * vfio_pci_core_enable(), close before vfio_pci_core_close_device(), and after a
+ * scrub, for which there is no open.  Called without locks; sleep.
  */
 void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu);
@@ -251,6 +318,17 @@ int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
+
+/*
+ * For scrub.c.  finish: the GPU is being unbound or shut down, so that waits for
+ * the gate end after @ms at the most, with -EIO, and a host that was about to
+ * sleep holds nobody off any more.  is_late: whether that time is over.
+ * suspended: whether the host is about to sleep, or asleep; with the device lock
+ * held, that does not begin.  Without locks but that one; finish sleeps.
+ */
+void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms);
+bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu);
+bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu);
 
 /* For the PCI core: resets and errors. */
 extern const struct pci_error_handlers nvgrace_gpu_error_handlers;
@@ -287,11 +365,13 @@ void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
 				 int err);
 
 /*
- * The registers can be read between map and unmap, with the device enabled, and
- * between begin and end, which enable it themselves and are for probe.  Sleep.
+ * find comes first, at probe: which of the two kinds this GPU has.  The registers
+ * can be read between map and unmap, with the device enabled, and between begin
+ * and end, which enable it themselves: while nobody has it open.  Sleep.
  * Return 0, -ENODEV (no such registers, one line in the log), -ENOMEM, or what
  * enabling the device returned.
  */
+void nvgrace_gpu_registers_find(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_registers_unmap(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_registers_begin(struct nvgrace_gpu *gpu);
@@ -394,5 +474,71 @@ ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
 ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
 				 const char __user *buf, size_t count,
 				 loff_t *ppos);
+
+/*
+ * Overwrites @len bytes at @offset of @region with zeros, all inside one window
+ * of 512 MiB, and sees to it that they have left the CPUs' caches.  Adds the
+ * nanoseconds that the caches took to *@flush_ns.  0; -EAGAIN: nothing was done,
+ * since nvgrace_gpu_epoch() is not @epoch; -EIO or -ENOMEM.  Called without
+ * locks, with the GPU kept awake; sleeps.
+ */
+int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
+			    u64 len, unsigned int epoch, u64 *flush_ns);
+
+/* ---- scrub.c ------------------------------------------------------------- */
+
+/* What is known of the memory's content; a glance without locks. */
+enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu);
+
+/* Whether the parameter wants memory to be clean for each user. */
+bool nvgrace_gpu_scrub_wanted(void);
+
+/* Bytes that the scrub that runs, or the last one, has overwritten. */
+u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu);
+
+/*
+ * Begins a scrub, which goes on in the background; does nothing if one runs.  0,
+ * or -EBUSY: the device is open, or about to be gone.  For administrators; called
+ * without locks.
+ */
+int nvgrace_gpu_scrub_start(struct nvgrace_gpu *gpu);
+
+/*
+ * Around each use of the device.  begin comes before vfio_pci_core_enable() and,
+ * if that is wanted, waits until the memory is clean: 0, -EINTR (the task is
+ * being killed), -ERESTARTNOINTR (a signal, or the host's suspend), -EIO (it could
+ * not be cleaned, one line in the log) or -ENODEV (about to be gone).  After it
+ * comes either cancel, if the device could not be opened; or used, before anybody
+ * can touch the memory, and then closing and end, around
+ * vfio_pci_core_close_device().  Called without locks of this driver, with that of
+ * vfio's device set; sleep.
+ */
+int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_cancel(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_used(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_closing(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_end(struct nvgrace_gpu *gpu);
+
+/*
+ * init comes at probe.  binding comes before the device is registered, with the
+ * device lock held, and bound after that; they begin the first scrub if that is
+ * wanted.  stop comes when unbinding begins to wait for users, with the device
+ * lock held: opens that wait fail, since what they wait for may want that lock.
+ * finish comes at shutdown and after the device was unregistered, with the device
+ * lock held: waits for a scrub, and does one that is wanted and still missing,
+ * unless the device is open.  It takes no longer than a minute, a second for each
+ * GiB, a reset, and two waits for readiness.  doubt: what is known of the content
+ * is void.
+ */
+void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_bound(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_stop(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu);
+
+/* The workers, from module init to exit.  0 or -ENOMEM. */
+int nvgrace_gpu_scrub_load(void);
+void nvgrace_gpu_scrub_unload(void);
 
 #endif /* NVGRACE_GPU_H */

@@ -15,15 +15,19 @@ static int open_device(struct vfio_device *core_vdev)
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	int ret;
 
-	ret = vfio_pci_core_enable(&gpu->core);
+	ret = nvgrace_gpu_scrub_begin(gpu);
 	if (ret)
 		return ret;
 
+	ret = vfio_pci_core_enable(&gpu->core);
+	if (ret)
+		goto cancel;
+
 	ret = nvgrace_gpu_registers_map(gpu);
-	if (ret) {
-		vfio_pci_core_disable(&gpu->core);
-		return ret;
-	}
+	if (ret)
+		goto disable;
+
+	nvgrace_gpu_scrub_used(gpu);
 	nvgrace_gpu_gate_open(gpu);
 	nvgrace_gpu_region_open(&gpu->usemem);
 	nvgrace_gpu_region_open(&gpu->resmem);
@@ -31,6 +35,12 @@ static int open_device(struct vfio_device *core_vdev)
 
 	vfio_pci_core_finish_enable(&gpu->core);
 	return 0;
+
+disable:
+	vfio_pci_core_disable(&gpu->core);
+cancel:
+	nvgrace_gpu_scrub_cancel(gpu);
+	return ret;
 }
 
 static void close_device(struct vfio_device *core_vdev)
@@ -42,7 +52,9 @@ static void close_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_region_close(&gpu->resmem);
 	nvgrace_gpu_registers_unmap(gpu);
 	nvgrace_gpu_dmabuf_close(gpu);
+	nvgrace_gpu_scrub_closing(gpu);
 	vfio_pci_core_close_device(core_vdev);
+	nvgrace_gpu_scrub_end(gpu);
 }
 
 static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
@@ -118,6 +130,13 @@ static int device_feature(struct vfio_device *core_vdev, u32 flags,
 	return ret;
 }
 
+/* Somebody unbinds the device, and waits for its users, @count times so far. */
+static void request_device(struct vfio_device *core_vdev, unsigned int count)
+{
+	nvgrace_gpu_scrub_stop(to_nvgrace_gpu(core_vdev));
+	vfio_pci_core_request(core_vdev, count);
+}
+
 const struct vfio_device_ops nvgrace_gpu_memory_ops = {
 	.name		= "nvgrace-gpu-vfio-pci",
 	.init		= vfio_pci_core_init_dev,
@@ -129,7 +148,7 @@ const struct vfio_device_ops nvgrace_gpu_memory_ops = {
 	.ioctl		= nvgrace_gpu_ioctl,
 	.mmap		= nvgrace_gpu_mmap,
 	.device_feature	= device_feature,
-	.request	= vfio_pci_core_request,
+	.request	= request_device,
 	.match		= vfio_pci_core_match,
 	COMPAT_REGION_INFO_OPS(nvgrace_gpu_get_region_info)
 	COMPAT_VFIO_DEVICE_OPS

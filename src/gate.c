@@ -92,12 +92,14 @@ static bool is_ready(struct nvgrace_gpu *gpu)
 
 /*
  * Power or training was lost, or may have been.  A new epoch knows nothing of
- * the memory, neither that it is ready nor that a wait has failed.
+ * the memory, neither that it is ready nor that a wait has failed, and so has no
+ * mapping of the kernel's.
  */
 static void forget_ready(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held_write(&gpu->gate);
 	WRITE_ONCE(gpu->epoch, gpu->epoch + 1);
+	nvgrace_gpu_rw_unmap(gpu);
 }
 
 /* A reset: the fake registers are as new, too. */
@@ -180,7 +182,6 @@ static void end_in_failure(struct nvgrace_gpu *gpu)
 	else if (gpu->link == NVGRACE_GPU_LINK_ERROR)
 		gpu->link = NVGRACE_GPU_LINK_OK;
 	forget_ready(gpu);
-	nvgrace_gpu_rw_unmap(gpu);
 	open_for(gpu, CLOSED_ERROR);
 }
 
@@ -198,7 +199,6 @@ void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu)
 	/* vfio-pci-core's reset at close doesn't pass through this file. */
 	down_write(&gpu->gate);
 	forget_ready(gpu);
-	nvgrace_gpu_rw_unmap(gpu);
 	up_write(&gpu->gate);
 }
 
@@ -382,7 +382,7 @@ const struct pci_error_handlers nvgrace_gpu_error_handlers = {
 static bool memory_enabled(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
-	u16 command = 0;
+	u16 command;
 
 	lockdep_assert_held(&gpu->core.memory_lock);
 	if (pdev->current_state == PCI_D3hot ||
@@ -390,11 +390,13 @@ static bool memory_enabled(struct nvgrace_gpu *gpu)
 		return false;
 	if (pdev->no_command_memory)
 		return true;
-	/* Before the first open there is no user's view. */
-	if (gpu->core.vconfig)
-		command = le16_to_cpup((__le16 *)(gpu->core.vconfig + PCI_COMMAND));
-	else
-		pci_read_config_word(pdev, PCI_COMMAND, &command);
+	/*
+	 * While nobody has it open there is no user's view, and asking the GPU
+	 * each time would take a sixth of a scrub.
+	 */
+	if (!gpu->core.vconfig)
+		return pci_is_enabled(pdev);
+	command = le16_to_cpup((__le16 *)(gpu->core.vconfig + PCI_COMMAND));
 	return command & PCI_COMMAND_MEMORY;
 }
 
@@ -402,7 +404,6 @@ void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
 	forget_ready(gpu);
-	nvgrace_gpu_rw_unmap(gpu);
 	up_write(&gpu->gate);
 	zap(gpu);
 }
@@ -427,6 +428,13 @@ static bool covers_decoding(u64 offset, size_t count)
 	return !COMPAT_CORE_ZAPS && covers(offset, count, PCI_COMMAND, 2);
 }
 
+/* Whether a write of user space may put the memory out of reach. */
+static bool takes_turn(struct nvgrace_gpu *gpu, u64 offset, size_t count)
+{
+	return covers_power(gpu, offset, count) ||
+	       covers_decoding(offset, count);
+}
+
 /*
  * The gate is closed during such a write, since nobody can tell when in its
  * course the state changes: vfio-pci-core fetches the bytes one register after
@@ -438,8 +446,7 @@ int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 {
 	DEFINE_WAIT(wait);
 
-	if (!covers_power(gpu, offset, count) &&
-	    !covers_decoding(offset, count))
+	if (!takes_turn(gpu, offset, count))
 		return 0;
 
 	/* One at a time, of which the states in between matter. */
@@ -462,8 +469,7 @@ int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
 				  size_t count)
 {
-	if (!covers_power(gpu, offset, count) &&
-	    !covers_decoding(offset, count))
+	if (!takes_turn(gpu, offset, count))
 		return;
 
 	down_write(&gpu->gate);
@@ -504,9 +510,12 @@ static int host_suspend(struct notifier_block *block, unsigned long event,
 					       suspend);
 
 	switch (event) {
-	case PM_SUSPEND_PREPARE:
 	case PM_HIBERNATION_PREPARE:
 	case PM_RESTORE_PREPARE:
+		/* Another kernel may have the GPU until this one is back. */
+		nvgrace_gpu_scrub_doubt(gpu);
+		fallthrough;
+	case PM_SUSPEND_PREPARE:
 		down_write(&gpu->gate);
 		close_for(gpu, CLOSED_SUSPEND);
 		forget_ready(gpu);
@@ -524,7 +533,31 @@ static int host_suspend(struct notifier_block *block, unsigned long event,
 	return NOTIFY_DONE;
 }
 
+bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu)
+{
+	return READ_ONCE(gpu->closed) & CLOSED_SUSPEND;
+}
+
 /* ---- waiting ------------------------------------------------------------ */
+
+bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu)
+{
+	return ktime_after(ktime_get(), READ_ONCE(gpu->last_wait));
+}
+
+void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms)
+{
+	down_write(&gpu->gate);
+	WRITE_ONCE(gpu->last_wait, ktime_add_ms(ktime_get(), ms));
+	/*
+	 * Devices are awake where one is unbound or shut down.  After hibernation
+	 * nothing else would open the gate.
+	 */
+	open_for(gpu, CLOSED_SUSPEND);
+	up_write(&gpu->gate);
+	/* There is a new time to give up. */
+	wake_up_all(&gpu->opened);
+}
 
 /*
  * Error recovery has had its time.  Kernels that report only success leave
@@ -548,19 +581,25 @@ static void give_up(struct nvgrace_gpu *gpu)
 		report_failure(gpu, "has not ended in time");
 }
 
-/* Jiffies until then.  Other reasons for a closed gate end by themselves. */
+/* Jiffies until then, or until @last_wait, whichever comes first. */
 static long time_to_give_up(struct nvgrace_gpu *gpu)
 {
-	s64 ms = ktime_ms_delta(READ_ONCE(gpu->recovery_end), ktime_get());
+	ktime_t until = READ_ONCE(gpu->last_wait);
+	s64 ms;
 
-	if (!(READ_ONCE(gpu->closed) & CLOSED_ERROR))
+	/* Other reasons for a closed gate end by themselves. */
+	if (READ_ONCE(gpu->closed) & CLOSED_ERROR)
+		until = min(until, READ_ONCE(gpu->recovery_end));
+	if (until == KTIME_MAX)
 		return MAX_SCHEDULE_TIMEOUT;
-	return msecs_to_jiffies(clamp_t(s64, ms, 0, RECOVERY_MS)) + 1;
+	ms = ktime_ms_delta(until, ktime_get());
+	return msecs_to_jiffies(clamp_t(s64, ms, 0, INT_MAX)) + 1;
 }
 
 /*
- * Sleeps until the gate is open or the task is being killed.  0 or -EINTR.
- * Without locks of this driver.
+ * Sleeps until the gate is open or the task is being killed.  0, -EINTR, or -EIO
+ * (the GPU is being unbound, and nobody waits any longer).  Without locks of this
+ * driver.
  */
 static int wait_until_open(struct nvgrace_gpu *gpu)
 {
@@ -569,6 +608,8 @@ static int wait_until_open(struct nvgrace_gpu *gpu)
 	while (READ_ONCE(gpu->closed)) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
+		if (nvgrace_gpu_gate_is_late(gpu))
+			return -EIO;
 		prepare_to_wait(&gpu->opened, &wait, WAIT_STATE);
 		if (READ_ONCE(gpu->closed))
 			schedule_timeout(time_to_give_up(gpu));
@@ -609,13 +650,14 @@ static void unlock_both(struct nvgrace_gpu *gpu)
 
 /*
  * The answer, but for readiness.  @awake: the caller keeps the GPU awake.  0,
- * -EAGAIN (wait until the gate is open) or -EIO.  Under both locks.
+ * -EBUSY (it may sleep), -EAGAIN (wait until the gate is open) or -EIO.  Under
+ * both locks.
  */
 static int check(struct nvgrace_gpu *gpu, bool awake)
 {
 	lockdep_assert_held(&gpu->gate);
 	if (gpu->core.pm_runtime_engaged && !awake)
-		return -EIO;
+		return -EBUSY;
 	if (gpu->closed)
 		return READ_ONCE(gpu->config_writer) == current ? -EIO : -EAGAIN;
 	if (gpu->link == NVGRACE_GPU_LINK_FAILED || !memory_enabled(gpu))
@@ -750,8 +792,10 @@ out:
 int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu)
 {
 	u64 start = nvgrace_gpu_trace_start(wait);
-	int ret = nvgrace_gpu_registers_begin(gpu);
+	int ret;
 
+	nvgrace_gpu_registers_find(gpu);
+	ret = nvgrace_gpu_registers_begin(gpu);
 	if (ret)
 		return ret;
 	ret = wait_ready(gpu, WAIT_PROBE);
@@ -784,15 +828,18 @@ static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 
 int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu)
 {
-	return try_enter(gpu, false);
+	int ret = try_enter(gpu, false);
+
+	/* No fault can keep it awake. */
+	return ret == -EBUSY ? -EIO : ret;
 }
 
-int nvgrace_gpu_enter(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_enter(struct nvgrace_gpu *gpu, bool awake)
 {
 	int ret;
 
 	do {
-		ret = try_enter(gpu, true);
+		ret = try_enter(gpu, awake);
 		if (ret != -EAGAIN)
 			return ret;
 		ret = nvgrace_gpu_wait(gpu);
@@ -803,6 +850,12 @@ int nvgrace_gpu_enter(struct nvgrace_gpu *gpu)
 void nvgrace_gpu_leave(struct nvgrace_gpu *gpu)
 {
 	unlock_both(gpu);
+}
+
+unsigned int nvgrace_gpu_epoch(struct nvgrace_gpu *gpu)
+{
+	lockdep_assert_held(&gpu->gate);
+	return gpu->epoch;
 }
 
 int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu)
@@ -822,7 +875,7 @@ int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu)
 	/* vfio-pci-core exports what doesn't decode, for later. */
 	if (!enabled)
 		goto out;
-	ret = nvgrace_gpu_enter(gpu);
+	ret = nvgrace_gpu_enter(gpu, true);
 	if (!ret)
 		nvgrace_gpu_leave(gpu);
 out:
@@ -845,6 +898,7 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 {
 	init_rwsem(&gpu->gate);
 	init_waitqueue_head(&gpu->opened);
+	gpu->last_wait = KTIME_MAX;
 	mutex_init(&gpu->ready_lock);
 	/* A client can make waits fail over and over. */
 	ratelimit_state_init(&gpu->report_limit, 300 * HZ, 3);

@@ -319,6 +319,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	mutex_init(&gpu->window_lock);
 	nvgrace_gpu_gate_init(gpu);
 	nvgrace_gpu_region_init(gpu);
+	nvgrace_gpu_scrub_init(gpu);
 	dev_set_drvdata(&pdev->dev, &gpu->core);
 	nvgrace_gpu_dmabuf_init(gpu);
 
@@ -336,6 +337,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		goto unlist;
 
+	nvgrace_gpu_scrub_binding(gpu);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
 		pci_err(pdev, "vfio refuses the device (error %d); check that there is an IOMMU\n",
@@ -351,6 +353,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		pci_info(pdev, "usemem %#llx bytes as BAR4 of %#llx, resmem %#llx bytes as BAR2 of %#llx\n",
 			 gpu->usemem.length, gpu->usemem.bar_size,
 			 gpu->resmem.length, gpu->resmem.bar_size);
+	nvgrace_gpu_scrub_bound(gpu);
 	return 0;
 
 stop:
@@ -371,10 +374,18 @@ static void remove(struct pci_dev *pdev)
 
 	/* Waits until the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
+	nvgrace_gpu_scrub_finish(gpu);
 	nvgrace_gpu_gate_stop(gpu);
 	unlist_gpu(gpu);
 	compat_mapping_exit(&gpu->mapping);
 	vfio_put_device(&gpu->core.vdev);
+}
+
+static void shutdown(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	nvgrace_gpu_scrub_finish(to_nvgrace_gpu(&core->vdev));
 }
 
 /*
@@ -396,6 +407,7 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.id_table		= nvgrace_gpu_ids,
 	.probe			= probe,
 	.remove			= remove,
+	.shutdown		= shutdown,
 	.err_handler		= &nvgrace_gpu_error_handlers,
 	.groups			= nvgrace_gpu_driver_groups,
 	.dev_groups		= nvgrace_gpu_dev_groups,
@@ -403,7 +415,26 @@ static struct pci_driver nvgrace_gpu_driver = {
 	/* Each GPU may wait seconds for its memory: let them wait together. */
 	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,
 };
-module_pci_driver(nvgrace_gpu_driver);
+
+static int __init load(void)
+{
+	int ret = nvgrace_gpu_scrub_load();
+
+	if (ret)
+		return ret;
+	ret = pci_register_driver(&nvgrace_gpu_driver);
+	if (ret)
+		nvgrace_gpu_scrub_unload();
+	return ret;
+}
+module_init(load);
+
+static void __exit unload(void)
+{
+	pci_unregister_driver(&nvgrace_gpu_driver);
+	nvgrace_gpu_scrub_unload();
+}
+module_exit(unload);
 
 MODULE_LICENSE("GPL");
 MODULE_VERSION(NVGRACE_GPU_VERSION);

@@ -8,8 +8,8 @@
  * 8.1.3.8), and their BAR0 is left alone.
  *
  * gate.c calls the functions of a training under its locks: they see to it that
- * the GPU is awake, decodes memory and is not in reset.  probe.c and device.c
- * map the registers.
+ * the GPU is awake, decodes memory and is not in reset.  gate.c, device.c and
+ * scrub.c map the registers.
  */
 #include <linux/bitfield.h>
 #include <linux/io.h>
@@ -131,13 +131,18 @@ void nvgrace_gpu_registers_unmap(struct nvgrace_gpu *gpu)
 	gpu->bar0 = NULL;
 }
 
+void nvgrace_gpu_registers_find(struct nvgrace_gpu *gpu)
+{
+	gpu->cxl_dvsec = pci_find_dvsec_capability(gpu->core.pdev,
+						   CXL_VENDOR_ID,
+						   CXL_DEVICE_DVSEC);
+}
+
 int nvgrace_gpu_registers_begin(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 	int ret;
 
-	gpu->cxl_dvsec = pci_find_dvsec_capability(pdev, CXL_VENDOR_ID,
-						   CXL_DEVICE_DVSEC);
 	ret = pci_enable_device(pdev);
 	if (ret)
 		return ret;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pread and pwrite on the fake BARs, through the kernel's own mappings.  Called
- * by device.c; gate.c drops the mappings.
+ * pread and pwrite on the fake BARs, and zeros for the next user, through the
+ * kernel's own mappings.  Called by device.c and scrub.c; gate.c drops the
+ * mappings.
  *
  * Data goes straight between GPU memory and the user's buffer, under the gate
  * with page faults disabled.  The buffer may be a mapping of this very device,
@@ -9,6 +10,7 @@
  * pages that are missing are brought in without the gate, before another try.
  */
 #include <linux/io.h>
+#include <linux/ktime.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
@@ -16,6 +18,7 @@
 #include <linux/uaccess.h>
 #include <linux/vfio_pci_core.h>
 
+#include "compat/compat.h"
 #include "nvgrace_gpu.h"
 
 /*
@@ -143,12 +146,14 @@ static void copy_words(void *dst, const void *src, size_t len)
 
 /*
  * Lets the memory be touched at offset @offset of @region, up to the end of its
- * window, and nvgrace_gpu_leave() ends that.  The kernel's address of it, or an
- * ERR_PTR after which nothing is to be ended: -EINTR, -EIO or -ENOMEM.
+ * window, and nvgrace_gpu_leave() ends that.  @awake: the caller keeps the GPU
+ * awake.  The kernel's address of it, or an ERR_PTR after which nothing is to be
+ * ended: -EINTR, -EIO, -ENOMEM, or -EBUSY (it may be asleep).
  */
-static void *enter_window(struct nvgrace_gpu_region *region, u64 offset)
+static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
+			  bool awake)
 {
-	int ret = nvgrace_gpu_enter(region->gpu);
+	int ret = nvgrace_gpu_enter(region->gpu, awake);
 	void *mem;
 
 	if (ret)
@@ -162,12 +167,12 @@ static void *enter_window(struct nvgrace_gpu_region *region, u64 offset)
 /*
  * Moves up to @len bytes, all inside one window, and stops where a page of the
  * user's is missing: bringing it in could need what is held here.  Returns the
- * bytes moved, perhaps none, or -EINTR, -EIO or -ENOMEM.
+ * bytes moved, perhaps none, or an error of enter_window().
  */
 static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
-			   size_t len, u64 offset, bool write)
+			   size_t len, u64 offset, bool write, bool awake)
 {
-	void *mem = enter_window(region, offset);
+	void *mem = enter_window(region, offset, awake);
 	size_t missed;
 
 	if (IS_ERR(mem))
@@ -186,10 +191,10 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
  * Moves up to @len bytes, RW_SMALL at the most and all inside one window, by way
  * of a buffer of the kernel's: whatever user space has there may be waited for,
  * and GPU memory is touched once, as a whole.  Returns the bytes moved, or
- * -EFAULT if none could be, -EINTR, -EIO or -ENOMEM.
+ * -EFAULT if none could be, or an error of enter_window().
  */
 static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
-			    size_t len, u64 offset, bool write)
+			    size_t len, u64 offset, bool write, bool awake)
 {
 	u8 bounce[RW_SMALL] __aligned(8);
 	void *mem;
@@ -200,7 +205,7 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 			return -EFAULT;
 	}
 
-	mem = enter_window(region, offset);
+	mem = enter_window(region, offset, awake);
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
 	if (write)
@@ -233,6 +238,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 {
 	unsigned int fruitless = 0;
 	size_t done = 0, len;
+	bool awake = false;
 	ssize_t ret = 0;
 
 	/* For move_direct(): the others look themselves. */
@@ -251,10 +257,18 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		if (count <= RW_SMALL || fruitless == RW_TRIES) {
 			len = min_t(size_t, len, RW_SMALL);
 			ret = move_bounced(region, buf + done, len,
-					   offset + done, write);
+					   offset + done, write, awake);
 		} else {
 			ret = move_direct(region, buf + done, len,
-					  offset + done, write);
+					  offset + done, write, awake);
+		}
+		if (ret == -EBUSY) {
+			ret = nvgrace_gpu_keep_awake(region->gpu);
+			if (ret)
+				break;
+			/* From here to the end of the whole access. */
+			awake = true;
+			continue;
 		}
 		if (ret < 0)
 			break;
@@ -267,6 +281,8 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		cond_resched();
 	}
 
+	if (awake)
+		nvgrace_gpu_let_sleep(region->gpu);
 	return done ?: ret;
 }
 
@@ -311,8 +327,8 @@ static ssize_t read_tail(char __user *buf, size_t count)
 }
 
 /*
- * The part of both directions that is the same: the ends of the region, the
- * split into memory and tail, and waking the device.
+ * The part of both directions that is the same: the ends of the region, and the
+ * split into memory and tail.
  */
 static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 			 size_t count, loff_t *ppos, bool write)
@@ -328,11 +344,7 @@ static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 		memory = min_t(u64, count, region->length - offset);
 
 	if (memory) {
-		ret = nvgrace_gpu_keep_awake(region->gpu);
-		if (ret)
-			return ret;
 		done = rw_memory(region, buf, memory, offset, write);
-		nvgrace_gpu_let_sleep(region->gpu);
 		if (done < 0)
 			return done;
 	}
@@ -361,4 +373,51 @@ ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
 {
 	/* Not written to: region_rw() only copies from it. */
 	return region_rw(region, (char __user *)buf, count, ppos, true);
+}
+
+/*
+ * Flushes @len bytes and waits for it; adds its time to *@ns.
+ */
+static void flush(void *mem, size_t len, u64 *ns)
+{
+	u64 start = ktime_get_ns();
+
+	compat_flush(mem, len);
+	compat_flush_end();
+	*ns += ktime_get_ns() - start;
+}
+
+int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
+			    u64 len, unsigned int epoch, u64 *flush_ns)
+{
+	void *mem = enter_window(region, offset, true);
+	u64 done, piece;
+	int ret = 0;
+
+	if (IS_ERR(mem))
+		return PTR_ERR(mem);
+	if (nvgrace_gpu_epoch(region->gpu) != epoch)
+		ret = -EAGAIN;
+
+	for (done = 0; !ret && done < len; done += piece) {
+		piece = min_t(u64, len - done, RW_CHUNK);
+		/*
+		 * An earlier owner may have had this part cacheable.  Its lines
+		 * must not be written back over the zeros later.
+		 */
+		if (region->uncached)
+			flush(mem + done, piece, flush_ns);
+		memset(mem + done, 0, piece);
+		/*
+		 * Zeros that stay in a cache would be written back some time,
+		 * perhaps to a link that a reset has taken down.
+		 */
+		if (!region->uncached)
+			flush(mem + done, piece, flush_ns);
+		cond_resched();
+	}
+	/* Zeros that don't go through a cache have to arrive as well. */
+	wmb();
+	nvgrace_gpu_leave(region->gpu);
+	return ret;
 }

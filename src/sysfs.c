@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What administrators and tools may read: the group "nvgrace_gpu" of a bound
- * device, and "features" of the driver.  docs/ABI/sysfs-driver-nvgrace-gpu is
- * the contract.  Given to the PCI core by probe.c; the driver core makes the
- * group after a successful probe and removes it, with all readers gone, before
- * the device is unbound.
+ * What administrators and tools may read, and the start of a scrub: the group
+ * "nvgrace_gpu" of a bound device, and "features" of the driver.
+ * docs/ABI/sysfs-driver-nvgrace-gpu is the contract.  Given to the PCI core by
+ * probe.c; the driver core makes the group after a successful probe and removes
+ * it, with all readers gone, before the device is unbound.
  */
 #include <linux/device.h>
+#include <linux/kstrtox.h>
 #include <linux/pci.h>
 #include <linux/sysfs.h>
 #include <linux/vfio_pci_core.h>
@@ -49,6 +50,49 @@ static ssize_t readiness_show(struct device *dev,
 }
 static DEVICE_ATTR_RO(readiness);
 
+static ssize_t scrub_state_show(struct device *dev,
+				struct device_attribute *attr, char *buf)
+{
+	static const char *const words[] = {
+		[NVGRACE_GPU_SCRUB_UNKNOWN]	= "unknown",
+		[NVGRACE_GPU_SCRUB_RUNNING]	= "scrubbing",
+		[NVGRACE_GPU_SCRUB_CLEAN]	= "clean",
+		[NVGRACE_GPU_SCRUB_DIRTY]	= "dirty",
+		[NVGRACE_GPU_SCRUB_FAILED]	= "failed",
+	};
+	enum nvgrace_gpu_scrub_state state =
+		nvgrace_gpu_scrub_state(dev_to_gpu(dev));
+
+	/* Nobody asked for more than what is known anyway. */
+	if (!nvgrace_gpu_scrub_wanted() &&
+	    (state == NVGRACE_GPU_SCRUB_UNKNOWN ||
+	     state == NVGRACE_GPU_SCRUB_DIRTY))
+		return sysfs_emit(buf, "off\n");
+	return sysfs_emit(buf, "%s\n", words[state]);
+}
+static DEVICE_ATTR_RO(scrub_state);
+
+static ssize_t scrub_progress_show(struct device *dev,
+				   struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%llu\n",
+			  nvgrace_gpu_scrub_progress(dev_to_gpu(dev)));
+}
+static DEVICE_ATTR_RO(scrub_progress);
+
+static ssize_t scrub_store(struct device *dev, struct device_attribute *attr,
+			   const char *buf, size_t count)
+{
+	bool start;
+	int ret = kstrtobool(buf, &start);
+
+	if (ret || !start)
+		return -EINVAL;
+	ret = nvgrace_gpu_scrub_start(dev_to_gpu(dev));
+	return ret ?: count;
+}
+static DEVICE_ATTR_WO(scrub);
+
 #define SIZE_ATTR(_part, _name, _field)					\
 static ssize_t _part##_##_name##_show(struct device *dev,		\
 				      struct device_attribute *attr,	\
@@ -86,6 +130,9 @@ static struct attribute *resmem_attrs[] = {
 static struct attribute *gpu_attrs[] = {
 	&dev_attr_mode.attr,
 	&dev_attr_readiness.attr,
+	&dev_attr_scrub.attr,
+	&dev_attr_scrub_state.attr,
+	&dev_attr_scrub_progress.attr,
 	&dev_attr_usemem_size.attr,
 	&dev_attr_usemem_bar_size.attr,
 	&dev_attr_usemem_base.attr,
@@ -135,6 +182,7 @@ static const struct {
 	{ "dmabuf",		COMPAT_HAS_DMABUF },
 	/* On every kernel, which earlier versions of the module didn't have. */
 	{ "zap",		true },
+	{ "scrub",		true },
 };
 
 static ssize_t features_show(struct device_driver *drv, char *buf)

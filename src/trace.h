@@ -215,6 +215,31 @@ TRACE_EVENT(nvgrace_gpu_reset,
 				   { NVGRACE_GPU_RESET_ERROR, "error" }))
 );
 
+TRACE_EVENT(nvgrace_gpu_scrub,
+	TP_PROTO(struct pci_dev *pdev, u64 bytes, u64 ns, u64 flush_ns,
+		 unsigned int workers, int result),
+	TP_ARGS(pdev, bytes, ns, flush_ns, workers, result),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u32, workers)
+		__field(int, result)
+		__field(u64, bytes)
+		__field(u64, ns)
+		__field(u64, flush_ns)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->workers = workers;
+		__entry->result = result;
+		__entry->bytes = bytes;
+		__entry->ns = ns;
+		__entry->flush_ns = flush_ns;
+	),
+	TP_printk(DEVICE_FORMAT "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d",
+		  DEVICE_ARGS, __entry->bytes, __entry->ns, __entry->flush_ns,
+		  __entry->workers, __entry->result)
+);
+
 #endif /* NVGRACE_GPU_TRACE_H */
 
 /* Outside of the guard: read again while the tracepoints are made. */

@@ -17,6 +17,7 @@
 #error "vfio-pci-core of this kernel is too old: nvgrace-gpu-vfio-pci needs that of Linux 6.1"
 #endif
 
+#include "cache.h"
 #include "mm.h"
 #include "phys.h"
 #include "vfio.h"

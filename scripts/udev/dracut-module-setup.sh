@@ -29,4 +29,10 @@ install() {
 			inst_simple "$file"
 		fi
 	done
+	# The module's parameters; in an initramfs that is made for any machine, dracut has none.
+	for file in "${dracutsysrootdir-}"/etc/modprobe.d/*.conf; do
+		if grep -qsE 'nvgrace[-_]gpu[-_]vfio[-_]pci' "$file"; then
+			inst_simple "${file#"${dracutsysrootdir-}"}"
+		fi
+	done
 }

@@ -58,6 +58,14 @@ struct ratelimit_state {
 	int unused;
 };
 
+struct work_struct {
+	int unused;
+};
+
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct notifier_block {
 	int unused;
 };
