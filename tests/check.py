@@ -29,8 +29,9 @@ KERNELS = {"6.1": 60, "6.12": 60, "6.12-16k": 20, "7.2": 60, "7.2-16k": 20, "64k
 # As test_guest.py wants them: hosts on which KVM maps usemem cacheable, as Device memory, and not at all.
 GUEST_HOSTS = ("7.2", "7.2-16k", "64k", "6.12", "7.2:neoverse-n1")
 
-# What takes longer, even on two slow cores, is stuck.
+# What takes longer, even on two slow cores, is stuck: in everybody's run, and in a campaign.
 TIMEOUT = 3600
+TIMEOUT_LONG = 4 * 3600
 # How often the running jobs are named, in seconds, so that nobody has to guess.
 SIGN_OF_LIFE = 60
 
@@ -67,6 +68,7 @@ def long_jobs():
     """Campaigns that don't fit into everybody's run; docs/testing.md has their results."""
     return [
         Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
+        Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
         Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
         Job("controls", ["tests/testkernel/controls"]),
         Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
@@ -101,6 +103,7 @@ def all_jobs(quick):
         *vms,
         Job("guest", ["python3", "tests/guest/test_guest.py", *GUEST_HOSTS], modules=("6.12", "7.2", "7.2-16k", "64k")),
         Job("doctor", ["python3", "tests/cli/vm_doctor.py"], modules=("6.12", "7.2")),
+        Job("scrub", ["python3", "tests/vm/test_scrub.py", "7.2"], modules=("7.2",)),
         Job("tracers", ["python3", "tests/vm/tracers.py", "7.2"], modules=("7.2",)),
         Job("cli-vm-6.12", ["python3", "tests/cli/test_vm.py", "6.12"], modules=("6.12",)),
         Job("cli-vm-7.2", ["python3", "tests/cli/test_vm.py", "7.2"], modules=("7.2",)),
@@ -108,6 +111,7 @@ def all_jobs(quick):
         # By the device's own file, which Debian's kernels don't have.
         Job("cli-bench-64k", ["python3", "tests/cli/vm_bench.py", "64k"], modules=("64k",)),
         Job("cli-bench-7.2", ["python3", "tests/cli/vm_bench.py", "7.2"], modules=("7.2",)),
+        Job("cli-scrub-7.2", ["python3", "tests/cli/vm_scrub.py", "7.2"], modules=("7.2",)),
         Job("bench", ["python3", "tests/bench/bench.py", "--smoke", "7.2"], modules=("7.2",)),
         Job("dkms", ["python3", "tests/package/dkms.py", "Configuration", "KernelRange", "Dkms32"], after=("packages",)),
         Job("package-rpm", ["python3", "tests/package/rpm.py"], after=("packages",)),
@@ -167,8 +171,9 @@ def verdict(text, rc):
 class Run:
     """Starts jobs as processors and their predecessors allow, and keeps the sums."""
 
-    def __init__(self, wanted):
+    def __init__(self, wanted, timeout):
         self.waiting = list(wanted)
+        self.timeout = timeout
         self.names = {j.name for j in wanted}
         self.running = {}
         self.good = set()
@@ -232,11 +237,11 @@ class Run:
                 job, process, log, start = self.running[name]
                 if process.poll() is not None:
                     self._end(name)
-                elif now - start > TIMEOUT:
+                elif now - start > self.timeout:
                     os.killpg(process.pid, signal.SIGTERM)
                     process.wait()
                     with open(log, "a") as f:
-                        f.write(f"\ncheck.py: ended after {TIMEOUT} s\n")
+                        f.write(f"\ncheck.py: ended after {self.timeout} s\n")
                     self._end(name)
             if now - spoken > SIGN_OF_LIFE and self.running:
                 spoken = now
@@ -254,7 +259,7 @@ def main():
     args = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
     wanted = jobs(args.mode, args.names)
-    run = Run(wanted)
+    run = Run(wanted, TIMEOUT_LONG if args.mode == "long" else TIMEOUT)
     # A signal unwinds through stop(), so that no machine is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     start = time.monotonic()

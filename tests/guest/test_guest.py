@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTS = HERE.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "vm"), str(TESTS / "cli")]
 import common  # noqa: E402  (needs the path above)
+import content  # noqa: E402
 import packages  # noqa: E402
 import pages  # noqa: E402
 import stage2  # noqa: E402
@@ -135,6 +136,26 @@ TOGETHER = """
     @right || exit 1
     wait $left"""
 
+# Its QEMU is killed after it has written to both parts.
+TENANT = [("use", "/tests/uses memory"), ("go", "sleep 1000")]
+TENANT_RUN = f"""
+    parameter=/sys/module/nvgrace_gpu_vfio_pci/parameters/scrub
+    state=/sys/bus/pci/devices/$(gpu gh200)/nvgrace_gpu/scrub_state
+    echo Y >$parameter
+    @ &
+    qemu=$!
+    until [ "$(host used tenant)" -ge 1 ]; do
+        kill -0 $qemu || exit 1
+        usleep 200000
+    done
+    kill -9 $qemu
+    wait $qemu
+    while grep -q "dirty\\|scrubbing" $state; do
+        usleep 200000
+    done
+    echo "$(cat $state), remains: $(host remains {GPUS[0].base:#x} {GPUS[0].size:#x})"
+    echo N >$parameter"""
+
 # An alignment fault goes to the guest, or, if the emulator finds it while it walks stage 2, to KVM, which doesn't know what
 # to do with it: QEMU then stops the guest and stays.
 UNALIGNED_RUN = """
@@ -162,15 +183,17 @@ def guests(host, cpu):
     first = Guest("first", ["gh200"], uses("memory", "normal", "types", "dma", "pages"))
     if host == "64k":
         first.block = "iommufd"
+    tenant = Guest("tenant", ["gh200"], TENANT, first.block, TENANT_RUN)
     if host == "6.12":
         # Device memory: pages of it would be no memory for a kernel, which clears and copies by what it forbids.
         first.commands = uses("memory", "types", "dma")
-        return [first, Guest("unaligned", ["gh200"], uses("normal"), run=UNALIGNED_RUN)]
+        return [first, tenant, Guest("unaligned", ["gh200"], uses("normal"), run=UNALIGNED_RUN)]
     if cpu != "max":
         return [Guest("refused", ["gh200"], [], run="! @")]
     life = Guest("life", ["gh200"], LIFE, first.block, LIFE_RUN)
+    # The ports of one guest more, and the last one's would not work.
     if host != "7.2":
-        return [first, life]
+        return [first, life, tenant]
     return [first, life,
             Guest("two", ["gh200", "second"], uses("memory", "normal", "dma"), "two"),
             Guest("left", ["gh200"], uses("memory", "kept"), run=TOGETHER),
@@ -276,7 +299,7 @@ def look_up(machine, address):
 
 
 HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, "stage2": look_up,
-            "dma_read": suite.dma_read, "dma_write": suite.dma_write}
+            "remains": content.remains, "dma_read": suite.dma_read, "dma_write": suite.dma_write}
 # What doctor says beforehand of usemem, by what KVM then does with it.
 DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}
 
@@ -337,6 +360,10 @@ def check_guest(guest, channel, said, tap):
         signalled = channel.done and any("Bus error" in line for c in channel.commands for line in c.output)
         tap.check("an unaligned access to Device memory is a SIGBUS, or the guest's end, as docs/guests.md says",
                      stopped or signalled, said.get("unaligned"))
+        return
+    if guest.name == "tenant":
+        tap.check("of a guest that wrote to both parts and was killed, nothing is left",
+                  said.get("tenant", "").endswith("clean, remains: 0"), said.get("tenant"))
         return
     for command in channel.commands:
         if any(re.match(r"1\.\.\d", line) for line in command.output):

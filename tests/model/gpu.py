@@ -315,6 +315,8 @@ class Gpu:
         self.powered = True
         # Called with True or False, as the power comes or goes and before anybody else sees that.
         self.on_power = None
+        # Called after each reset, before anybody else sees that.
+        self.on_reset = None
         self.counters = dict.fromkeys(
             ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
              "config_reads", "config_writes", "soft_resets", "power_ons", "power_offs", "accesses_without_power"), 0)
@@ -348,6 +350,8 @@ class Gpu:
             self.counters["resets"] += 1
             self.counters[kind] += 1
             self._start_anew()
+            if self.on_reset:
+                self.on_reset()
 
     def _start_anew(self):
         self.config.reset()

@@ -143,6 +143,9 @@ MODEL_GPUS = [
     # Leaving D3hot is a reset, of which only the power state tells.
     gpu("softreset", M + 8 * GiB, FUNCTIONAL, soft_reset=True),
 
+    # Little memory, all of it usemem, that ends in the middle of a page.
+    gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 0x1235, mig_dvsec=1, device=0x2941),
+
     # For these there is no room beside 31 stand-ins.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
 

@@ -171,6 +171,7 @@ static int clean_up(void **state)
 	}
 	if (v.device >= 0)
 		close_all();
+	scrub_set_parameter(false);
 	gpu_unbind_all();
 	unload("neighbour");
 	return 0;
@@ -696,6 +697,48 @@ static void while_a_neighbour_wants_a_reset_everybody_waits(void **state)
 
 #define TEST(name) cmocka_unit_test_teardown(name, clean_up)
 
+/*
+ * Nobody has the GPU open, and the link reset brings back what the zeros had
+ * replaced.
+ */
+static void a_link_reset_in_a_scrub_begins_it_anew(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+	bool before, after;
+	int tries = 0;
+	char text[32];
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	do {
+		assert_string_equal(scrub_end(gpu), "clean");
+		soil(gpu);
+		host_ask(NULL, 0, "soil_at_reset second %#llx %#llx",
+			 (unsigned long long)gpu->base, 128 * MiB);
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+		while (scrub_progress(gpu) < 64 * MiB)
+			usleep(100);
+		gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", text,
+			       sizeof(text));
+		before = !strcmp(text, "scrubbing");
+		inject(gpu, ERR_DATA_LINK, 0);
+		wait_for_the_end("successful");
+		gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", text,
+			       sizeof(text));
+		after = !strcmp(text, "scrubbing");
+		assert_true(++tries < 50);
+		/* In the middle, or once more. */
+	} while (!before || !after);
+	host_ask(NULL, 0, "soil_at_reset second 0 0");
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
+}
+
 static const struct CMUnitTest tests[] = {
 	TEST(an_error_that_is_not_fatal_is_told_and_loses_nothing),
 	TEST(a_corrected_error_is_nobodys_business),
@@ -711,6 +754,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
 	TEST(while_a_fatal_error_is_recovered_from_everybody_waits),
 	TEST(while_a_neighbour_wants_a_reset_everybody_waits),
+	TEST(a_link_reset_in_a_scrub_begins_it_anew),
 };
 
 int main(void)

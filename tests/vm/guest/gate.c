@@ -821,26 +821,6 @@ static void closing_beside_resets_unmaps_once(void **state)
 	open_gpu("second");
 }
 
-/* The kernel's test mode: all of suspend, but for switching off. */
-static bool host_can_suspend(void)
-{
-	int fd = open("/sys/power/pm_test", O_WRONLY);
-	bool can = fd >= 0 && write(fd, "freezer", 7) == 7;
-
-	if (fd >= 0)
-		close(fd);
-	return can;
-}
-
-static void suspend_host(void)
-{
-	int fd = open("/sys/power/state", O_WRONLY);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, "freeze", 6), 6);
-	close(fd);
-}
-
 static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 {
 	uint64_t before = v.gpu->is_model ? looks() : 0;
@@ -967,7 +947,7 @@ int main(void)
 	int failed;
 
 	/* Whoever waits for ever is killed, and reported. */
-	alarm(900);
+	alarm(2400);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	failed = run("gate", tests, ARRAY_SIZE(tests), NULL);
 	failed += run("gate_power", power_tests,

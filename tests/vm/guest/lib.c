@@ -285,6 +285,7 @@ void gpu_unready(const struct gpu *gpu, uint32_t ms)
 	gpu_unmap_bar0(bar0);
 }
 
+/* Before Linux 7.2 a device has a group only while a driver is bound to it. */
 static int group_of(const struct gpu *gpu)
 {
 	char path[128], target[256];
@@ -293,32 +294,42 @@ static int group_of(const struct gpu *gpu)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
 		 gpu->addr);
 	len = readlink(path, target, sizeof(target) - 1);
-	assert_true(len > 0);
+	if (len < 0)
+		return -errno;
 	target[len] = 0;
 	return atoi(strrchr(target, '/') + 1);
 }
 
+int vfio_try_open(struct vfio *v, const struct gpu *gpu)
+{
+	char path[64];
+	int err, group = group_of(gpu);
+
+	*v = (struct vfio){ gpu, -1, -1, -1 };
+	if (group < 0)
+		return group;
+	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
+	v->group = open(path, O_RDWR | O_CLOEXEC);
+	if (v->group >= 0)
+		v->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (v->container >= 0 &&
+	    !ioctl(v->group, VFIO_GROUP_SET_CONTAINER, &v->container) &&
+	    !ioctl(v->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+		v->device = ioctl(v->group, VFIO_GROUP_GET_DEVICE_FD, gpu->addr);
+	if (v->device >= 0)
+		return 0;
+	err = -errno;
+	close(v->group);
+	close(v->container);
+	return err;
+}
+
 void vfio_open(struct vfio *v, const struct gpu *gpu)
 {
-	struct vfio_group_status status = { .argsz = sizeof(status) };
-	char path[64];
+	int ret = vfio_try_open(v, gpu);
 
-	v->gpu = gpu;
-	v->container = open("/dev/vfio/vfio", O_RDWR);
-	assert_true(v->container >= 0);
-	snprintf(path, sizeof(path), "/dev/vfio/%d", group_of(gpu));
-	v->group = open(path, O_RDWR);
-	if (v->group < 0)
-		fail_msg("%s: %s", path, strerror(errno));
-	assert_int_equal(ioctl(v->group, VFIO_GROUP_GET_STATUS, &status), 0);
-	assert_true(status.flags & VFIO_GROUP_FLAGS_VIABLE);
-	assert_int_equal(ioctl(v->group, VFIO_GROUP_SET_CONTAINER,
-			       &v->container), 0);
-	assert_int_equal(ioctl(v->container, VFIO_SET_IOMMU,
-			       VFIO_TYPE1v2_IOMMU), 0);
-	v->device = ioctl(v->group, VFIO_GROUP_GET_DEVICE_FD, gpu->addr);
-	if (v->device < 0)
-		fail_msg("opening %s: %s", gpu->addr, strerror(errno));
+	if (ret)
+		fail_msg("opening %s: %s", gpu->addr, strerror(-ret));
 }
 
 void vfio_close(struct vfio *v)
@@ -814,4 +825,109 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 				 (unsigned long long)at_least);
 		usleep(1000);
 	}
+}
+
+#define SCRUB_PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
+#define SCRUB_STATE	"nvgrace_gpu/scrub_state"
+#define SCRUB_PROGRESS	"nvgrace_gpu/scrub_progress"
+
+/* After so long, a scrub is not slow but stuck. */
+#define SCRUB_STUCK_MS	180000
+
+void scrub_set_parameter(bool on)
+{
+	assert_int_equal(write_file(SCRUB_PARAMETER, on ? "Y" : "N"), 0);
+}
+
+static void soil_by(const struct gpu *gpu, uint64_t step)
+{
+	host_ask(NULL, 0, "soil %#llx %#llx %#llx",
+		 (unsigned long long)gpu->base, (unsigned long long)gpu->size,
+		 (unsigned long long)step);
+}
+
+static void assert_clean_by(const struct gpu *gpu, uint64_t step)
+{
+	char found[64];
+
+	host_ask(found, sizeof(found), "remains %#llx %#llx %#llx",
+		 (unsigned long long)gpu->base, (unsigned long long)gpu->size,
+		 (unsigned long long)step);
+	if (strcmp(found, "0"))
+		fail_msg("bytes of %s that are not zero: %s", gpu->name, found);
+}
+
+void soil(const struct gpu *gpu)
+{
+	soil_by(gpu, MiB);
+}
+
+void assert_clean(const struct gpu *gpu)
+{
+	assert_clean_by(gpu, MiB);
+}
+
+void soil_all(const struct gpu *gpu)
+{
+	soil_by(gpu, 0);
+}
+
+void assert_all_clean(const struct gpu *gpu)
+{
+	assert_clean_by(gpu, 0);
+}
+
+uint64_t scrub_progress(const struct gpu *gpu)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, SCRUB_PROGRESS, text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
+const char *scrub_end(const struct gpu *gpu)
+{
+	static char state[32];
+	struct pollfd p = { .events = POLLPRI };
+	uint64_t end = now_ms() + SCRUB_STUCK_MS;
+	char path[128];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/" SCRUB_STATE,
+		 gpu->addr);
+	p.fd = open(path, O_RDONLY);
+	assert_true(p.fd >= 0);
+	for (;;) {
+		len = pread(p.fd, state, sizeof(state) - 1, 0);
+		assert_true(len > 0);
+		state[len] = 0;
+		state[strcspn(state, "\n")] = 0;
+		if (strcmp(state, "scrubbing"))
+			break;
+		/* The attribute wakes up who polls it. */
+		if (poll(&p, 1, SCRUB_STUCK_MS) != 1 || now_ms() > end)
+			fail_msg("%s is still being scrubbed, at %llu bytes",
+				 gpu->name, (unsigned long long)scrub_progress(gpu));
+	}
+	close(p.fd);
+	return state;
+}
+
+bool host_can_suspend(void)
+{
+	int fd = open("/sys/power/pm_test", O_WRONLY);
+	bool can = fd >= 0 && write(fd, "freezer", 7) == 7;
+
+	if (fd >= 0)
+		close(fd);
+	return can;
+}
+
+void suspend_host(void)
+{
+	int fd = open("/sys/power/state", O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "freeze", 6), 6);
+	close(fd);
 }

@@ -105,8 +105,12 @@ struct vfio {
 	int device;
 };
 
-/* Opens a bound GPU through a type1 container.  Closing undoes all of it. */
+/*
+ * Opens a bound GPU through a type1 container.  Closing undoes all of it.  The
+ * second returns a negative errno, with nothing left open, if the driver refuses.
+ */
 void vfio_open(struct vfio *v, const struct gpu *gpu);
+int vfio_try_open(struct vfio *v, const struct gpu *gpu);
 void vfio_close(struct vfio *v);
 
 /* Binds and opens; closes and unbinds. */
@@ -175,6 +179,33 @@ char *page_before_hole(void);
 
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t now_ms(void);
+
+/*
+ * The module's parameter scrub; and the end of a scrub: sleeps until scrub_state
+ * is another one than "scrubbing", and returns that.
+ */
+void scrub_set_parameter(bool on);
+const char *scrub_end(const struct gpu *gpu);
+
+/* Bytes that the scrub that runs, or the last one, has overwritten. */
+uint64_t scrub_progress(const struct gpu *gpu);
+
+/*
+ * By tests/vm/content.py, from outside of the machine: puts bytes that are not zero
+ * into a GPU's memory, and fails the test unless it is zero.  Into a page each MiB;
+ * the other two, everywhere.
+ */
+void soil(const struct gpu *gpu);
+void assert_clean(const struct gpu *gpu);
+void soil_all(const struct gpu *gpu);
+void assert_all_clean(const struct gpu *gpu);
+
+/*
+ * The kernel's test mode of suspend: all of it, but for switching devices off.
+ * The second fails the test if the kernel can't.
+ */
+bool host_can_suspend(void);
+void suspend_host(void);
 
 /* Counts lines of the kernel log since the last klog_mark() that hold @text. */
 void klog_mark(void);

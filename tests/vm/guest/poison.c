@@ -276,6 +276,27 @@ static void of_a_closed_gpu_the_log_alone_is_told(void **state)
 	assert_true(poison(gpu->base) < 0);
 }
 
+/* With whole lines, and without a look at what was there. */
+static void a_bad_page_is_cleared_for_the_next_user(void **state)
+{
+	const struct gpu *gpu = gpu_find("s1h");
+	struct vfio other;
+	char *map;
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	vfio_open(&other, gpu);
+	soil(gpu);
+	map = vfio_map(&other, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	assert_told(map, gpu->base);
+	munmap(map, 16 * page);
+	vfio_close(&other);
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
 /* For kernels that don't know whose memory it is. */
 static void an_error_is_an_error_and_breaks_nothing(void **state)
 {
@@ -299,6 +320,7 @@ static const struct CMUnitTest reported[] = {
 	cmocka_unit_test(a_mapping_without_the_file_descriptor_is_told),
 	cmocka_unit_test(each_gpu_has_its_own_errors),
 	cmocka_unit_test(of_a_closed_gpu_the_log_alone_is_told),
+	cmocka_unit_test(a_bad_page_is_cleared_for_the_next_user),
 };
 
 static const struct CMUnitTest ignored[] = {

@@ -84,7 +84,7 @@ static void a_gpu_with_two_parts_tells_of_both(void **state)
 
 	assert_int_equal(files_of(gpu), -1);
 	assert_int_equal(gpu_bind(gpu), 0);
-	assert_int_equal(files_of(gpu), 8);
+	assert_int_equal(files_of(gpu), 11);
 	check(gpu, "mode", "carve-out");
 	check(gpu, "usemem_size", "1610612736");
 	check(gpu, "usemem_bar_size", "2147483648");
@@ -105,13 +105,14 @@ static void physical_addresses_are_for_root(void **state)
 	const struct gpu *gpu = gpu_find("gh200");
 	static const char *const all[] = {
 		"mode", "readiness", "usemem_size", "usemem_bar_size",
-		"resmem_size", "resmem_bar_size"
+		"resmem_size", "resmem_bar_size", "scrub_state", "scrub_progress"
 	};
 	unsigned int i;
 
 	assert_int_equal(gpu_bind(gpu), 0);
 	check_mode(gpu, "usemem_base", 0400);
 	check_mode(gpu, "resmem_base", 0400);
+	check_mode(gpu, "scrub", 0200);
 	for (i = 0; i < ARRAY_SIZE(all); i++)
 		check_mode(gpu, all[i], 0444);
 
@@ -140,7 +141,7 @@ static void a_gpu_without_the_defect_has_one_part(void **state)
 	const struct gpu *gpu = gpu_find("nodefect");
 
 	assert_int_equal(gpu_bind(gpu), 0);
-	assert_int_equal(files_of(gpu), 5);
+	assert_int_equal(files_of(gpu), 8);
 	check(gpu, "mode", "no-carve-out");
 	check(gpu, "usemem_size", "35701915648");
 	check(gpu, "usemem_bar_size", "68719476736");
@@ -188,7 +189,7 @@ static void the_features_are_words_of_the_list(void **state)
 {
 	static const char *const words[] = {
 		"iommufd", "pmd_pfnmap", "pud_pfnmap", "uncached_guest",
-		"poison", "dmabuf", "zap"
+		"poison", "dmabuf", "zap", "scrub"
 	};
 	const char *path = "/sys/bus/pci/drivers/" DRIVER "/features";
 	char line[256], *rest = line, *word;

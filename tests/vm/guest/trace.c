@@ -115,6 +115,7 @@ static const struct {
 	{ "rw", "bar 1 0, write 1 0, offset 8 0, count 8 0, result 8 1, ns 8 0, " },
 	{ "config", "write 1 0, offset 8 0, count 8 0, result 8 1, " },
 	{ "reset", "cause 1 0, " },
+	{ "scrub", "workers 4 0, result 4 1, bytes 8 0, ns 8 0, flush_ns 8 0, " },
 };
 
 static void the_fields_are_those_documented(void **state)
@@ -303,6 +304,31 @@ static void the_first_touch_after_a_reset_tells_its_wait(void **state)
 	vfio_stop(&v);
 }
 
+static void a_scrub_tells_bytes_times_and_workers(void **state)
+{
+	const struct gpu *gpu = gpu_find("s1h");
+	unsigned long long bytes, ns, flush_ns;
+	unsigned int workers;
+	int result, found;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	start();
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	stop();
+	found = sscanf(need(gpu, "scrub"),
+		       "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d",
+		       &bytes, &ns, &flush_ns, &workers, &result);
+	assert_int_equal(found, 5);
+	assert_int_equal(bytes, gpu->size);
+	assert_int_equal(result, 0);
+	/* One for each CPU of the machine. */
+	assert_int_equal(workers, sysconf(_SC_NPROCESSORS_ONLN));
+	assert_in_range(flush_ns, 1, ns * workers);
+	assert_null(event(gpu, "scrub"));
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
 static int teardown(void **state)
 {
 	/* A mapping keeps the device open as well. */
@@ -323,6 +349,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_teardown(faults_tell_address_pfn_order_and_time, teardown),
 	cmocka_unit_test_teardown(reads_and_writes_are_told, teardown),
 	cmocka_unit_test_teardown(the_first_touch_after_a_reset_tells_its_wait, teardown),
+	cmocka_unit_test_teardown(a_scrub_tells_bytes_times_and_workers, teardown),
 };
 
 int main(void)

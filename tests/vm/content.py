@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a GPU's memory holds, changed and looked at from outside of the machine: handlers for tests of scrubbing.
+
+    soil ADDRESS COUNT [STEP]       fills it with bytes of which none is zero
+    remains ADDRESS COUNT [STEP]    "N first ADDRESS" of the bytes that aren't zero, or "0"
+    is_soiled ADDRESS COUNT         fails where a byte isn't as soil made it
+    drop ADDRESS COUNT              gives the pages back to the host; they read as zeros
+    soil_at_reset GPU ADDRESS COUNT from now on, each reset of the model brings that content back; COUNT 0 ends that
+    engine GPU ADDRESS              the GPU is at work from now on: it writes there until it is reset
+    engine_stopped GPU              whether a reset has ended that
+    after_reset GPU MS|never        how long the model is not ready after each reset
+
+With a STEP, only a page at each multiple of it counts, and the last one, which is faster.
+"""
+
+import ctypes
+import os
+import threading
+import time
+
+CHUNK = 16 << 20
+PAGE = 4096
+SOIL = bytes(range(1, 252)) * (CHUNK // 251 + 2)
+ZEROS = bytes(CHUNK)
+PUNCH_HOLE_KEEP_SIZE = 3
+
+
+def soil_of(address, count):
+    """What soil() puts there: depends on the address, so that parts in the wrong place are seen, too."""
+    start = address % 251
+    return SOIL[start:start + count]
+
+
+def chunks(address, count, step="0"):
+    """(address, bytes) of pieces that are read at once."""
+    address, count, step = int(address, 0), int(count, 0), int(step, 0)
+    if step:
+        last = (count - 1) // PAGE * PAGE
+        for offset in (*range(0, last, step), last):
+            yield address + offset, min(PAGE, count - offset)
+        return
+    while count:
+        piece = min(count, CHUNK)
+        yield address, piece
+        address += piece
+        count -= piece
+
+
+def soil(machine, address, count, step="0"):
+    for at, piece in chunks(address, count, step):
+        machine.write_gpu_memory(at, soil_of(at, piece))
+
+
+def remains(machine, address, count, step="0"):
+    found, first = 0, None
+    for at, piece in chunks(address, count, step):
+        data = machine.read_gpu_memory(at, piece)
+        if data == ZEROS[:piece]:
+            continue
+        if first is None:
+            first = at + next(i for i, byte in enumerate(data) if byte)
+        found += piece - data.count(0)
+    return f"{found} first {first:#x}" if found else "0"
+
+
+def is_soiled(machine, address, count):
+    for at, piece in chunks(address, count):
+        if machine.read_gpu_memory(at, piece) != soil_of(at, piece):
+            raise ValueError(f"there is something else at {at:#x}")
+
+
+def drop(machine, address, count):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(machine.memory_fd, PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(int(address, 0) - machine.memory_address),
+                      ctypes.c_long(int(count, 0))):
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def soil_at_reset(machine, gpu, address, count):
+    wanted = int(count, 0)
+    machine.models[gpu].gpu.on_reset = (lambda: soil(machine, address, count)) if wanted else None
+
+
+class Engine:
+    """A GPU that nobody has stopped: it writes a byte, again and again, until its next reset."""
+
+    of_gpu = {}
+
+    def __init__(self, machine, gpu, address):
+        self.machine, self.address = machine, int(address, 0)
+        self.model = machine.models[gpu].gpu
+        self.resets = self.model.counters["resets"]
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+        Engine.of_gpu[gpu] = self
+
+    def run(self):
+        while self.model.counters["resets"] == self.resets:
+            self.machine.write_gpu_memory(self.address, b"\x55")
+            time.sleep(0.001)
+
+
+def engine(machine, gpu, address):
+    Engine(machine, gpu, address)
+
+
+def engine_stopped(machine, gpu):
+    return str(int(not Engine.of_gpu[gpu].thread.is_alive()))
+
+
+def after_reset(machine, gpu, ms):
+    machine.models[gpu].gpu.set_reset_delay(None if ms == "never" else int(ms, 0))
+
+
+HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset)}

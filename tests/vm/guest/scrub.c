@@ -1,0 +1,1016 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What one user leaves, the next one never sees: with the parameter scrub on,
+ * memory that was filled from outside of the machine before each step is looked
+ * at from there after it.  tests/vm/content.py is the other side.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
+#define STATE		"nvgrace_gpu/scrub_state"
+
+/* After so long, an unbinding has not even begun. */
+#define STUCK_MS	60000
+
+/* The smallest GPU with both parts: 512 MiB of usemem, 1 GiB of resmem. */
+#define SMALL		"s1h"
+
+/* Of the model alone: 64 MiB and some bytes, all of it usemem. */
+#define TINY		"tinymem"
+
+/* Of use; and a fifth of a second for each, of everything at random. */
+static unsigned int rounds = 25;
+
+static struct vfio v = { .device = -1 };
+
+/* The GPU for what needs neither both parts nor much time. */
+static const struct gpu *usual(void)
+{
+	return gpu_find(gpu_exists(TINY) ? TINY : SMALL);
+}
+
+/* ---- steps -------------------------------------------------------------- */
+
+static bool state_is(const struct gpu *gpu, const char *wanted)
+{
+	char state[32];
+
+	gpu_sysfs_read(gpu, STATE, state, sizeof(state));
+	return !strcmp(state, wanted);
+}
+
+static void assert_state(const struct gpu *gpu, const char *wanted)
+{
+	char state[32];
+
+	gpu_sysfs_read(gpu, STATE, state, sizeof(state));
+	assert_string_equal(state, wanted);
+}
+
+/* A bound GPU that nobody uses is clean after a while, and really so. */
+static void assert_becomes_clean(const struct gpu *gpu)
+{
+	char readiness[32];
+
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+	assert_int_equal(scrub_progress(gpu), gpu->size);
+	/* Nor does the kernel keep a mapping of it, which goes with this. */
+	gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", readiness,
+		       sizeof(readiness));
+	assert_string_equal(readiness, "unknown");
+}
+
+/* Nothing keeps the GPU switched on, or awake. */
+static void assert_becomes_idle(const struct gpu *gpu)
+{
+	uint64_t end = now_ms() + STUCK_MS;
+	char enabled[8], power[32];
+
+	do {
+		gpu_sysfs_read(gpu, "enable", enabled, sizeof(enabled));
+		gpu_sysfs_read(gpu, "power/runtime_status", power,
+			       sizeof(power));
+		if (!strcmp(enabled, "0") && !strcmp(power, "suspended"))
+			return;
+		usleep(10000);
+	} while (now_ms() < end);
+	fail_msg("%s: enable is %s, power/runtime_status is %s", gpu->name,
+		 enabled, power);
+}
+
+static void bind(const struct gpu *gpu)
+{
+	assert_int_equal(gpu_bind(gpu), 0);
+}
+
+static void unbind(const struct gpu *gpu)
+{
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+/* Both parts, both ends, both ways. */
+static void leave_something(struct vfio *dev)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	size_t i, page = sysconf(_SC_PAGESIZE);
+	char data[64];
+
+	fill(data, sizeof(data), 13);
+	for (i = 0; i < 2; i++) {
+		struct region r;
+		char *map;
+
+		vfio_region(dev, indexes[i], &r);
+		if (!r.areas)
+			continue;
+		map = vfio_map(dev, indexes[i], 0, r.area_size, RW, MAP_SHARED,
+			       NULL);
+		memset(map, 0xa5, page);
+		memset(map + r.area_size - page, 0xa5, page);
+		munmap(map, r.area_size);
+		assert_int_equal(vfio_write(dev, REGION(indexes[i]) +
+					    r.area_size / 2 + 5, data,
+					    sizeof(data)), sizeof(data));
+	}
+}
+
+static int setup(void **state)
+{
+	scrub_set_parameter(true);
+	return 0;
+}
+
+/* Whatever a failed test has left. */
+static int teardown(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	scrub_set_parameter(false);
+	if (gpu->is_model) {
+		host_ask(NULL, 0, "after_reset %s 0", usual()->name);
+		host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
+	}
+	return 0;
+}
+
+/* ---- off ---------------------------------------------------------------- */
+
+static void it_is_off_unless_asked_for(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	scrub_set_parameter(false);
+	soil_all(gpu);
+	bind(gpu);
+	assert_state(gpu, "off");
+	vfio_open(&v, gpu);
+	assert_state(gpu, "off");
+	vfio_close(&v);
+	assert_state(gpu, "off");
+	unbind(gpu);
+	host_ask(NULL, 0, "is_soiled %#llx %#llx",
+		 (unsigned long long)gpu->base, (unsigned long long)gpu->size);
+}
+
+/* ---- when --------------------------------------------------------------- */
+
+static void binding_clears_what_was_there(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	soil_all(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+	assert_all_clean(gpu);
+}
+
+static void closing_clears_what_a_user_left(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	assert_state(gpu, "dirty");
+	leave_something(&v);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	assert_all_clean(gpu);
+	/* And for each user anew. */
+	vfio_open(&v, gpu);
+	assert_state(gpu, "dirty");
+	soil(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
+{
+	const struct gpu *gpu = usual();
+	char *map;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	map = vfio_map(&v, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	vfio_close(&v);
+	assert_state(gpu, "dirty");
+	strcpy(map, "mine");
+	assert_string_equal(map, "mine");
+	munmap(map, 65536);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* In a child; tells by its pipe when the device is open. */
+static pid_t open_in_a_child(const struct gpu *gpu, int *told)
+{
+	int pipes[2];
+	pid_t pid;
+
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		int ret = vfio_try_open(&v, gpu);
+
+		if (!ret)
+			leave_something(&v);
+		if (write(pipes[1], &ret, sizeof(ret)) != sizeof(ret))
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(pipes[1]);
+	*told = pipes[0];
+	return pid;
+}
+
+static int result_of_child(int told)
+{
+	int ret;
+
+	assert_int_equal(read(told, &ret, sizeof(ret)), sizeof(ret));
+	close(told);
+	return ret;
+}
+
+static void kill_child(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+}
+
+static void a_killed_user_leaves_nothing(void **state)
+{
+	const struct gpu *gpu = usual();
+	pid_t pid;
+	int told;
+
+	bind(gpu);
+	pid = open_in_a_child(gpu, &told);
+	assert_int_equal(result_of_child(told), 0);
+	assert_state(gpu, "dirty");
+	soil(gpu);
+	kill_child(pid);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void an_open_waits_for_the_scrub(void **state)
+{
+	const struct gpu *gpu = usual();
+	int i;
+
+	soil(gpu);
+	bind(gpu);
+	for (i = 0; i < 3; i++) {
+		/* At once, while it has hardly begun. */
+		vfio_open(&v, gpu);
+		assert_clean(gpu);
+		assert_state(gpu, "dirty");
+		soil(gpu);
+		vfio_close(&v);
+	}
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* Switched on later: nobody has begun, so the open does. */
+static void an_open_begins_what_was_not_wanted_before(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	scrub_set_parameter(false);
+	soil(gpu);
+	bind(gpu);
+	assert_state(gpu, "off");
+	scrub_set_parameter(true);
+	assert_state(gpu, "unknown");
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* ---- unbinding ---------------------------------------------------------- */
+
+static void unbinding_waits_for_the_scrub(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	/* Of what was there before; of what a user left; and not wanted so far. */
+	soil(gpu);
+	bind(gpu);
+	unbind(gpu);
+	assert_clean(gpu);
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+	unbind(gpu);
+	assert_clean(gpu);
+
+	scrub_set_parameter(false);
+	soil(gpu);
+	bind(gpu);
+	scrub_set_parameter(true);
+	unbind(gpu);
+	assert_clean(gpu);
+}
+
+static void removing_the_module_waits_for_the_scrub(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	soil(gpu);
+	bind(gpu);
+	assert_int_equal(module_unload(), 0);
+	assert_clean(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
+	assert_int_equal(module_load(), 0);
+	scrub_set_parameter(true);
+}
+
+static void *unbind_thread(void *gpu)
+{
+	return (void *)(long)gpu_unbind_here(gpu);
+}
+
+/*
+ * Then vfio-pci-core can't reset the GPU at the close: the device lock is taken.
+ * Before it has been reset, it may go on writing.
+ */
+static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
+{
+	const struct gpu *gpu = usual();
+	uint64_t end = now_ms() + STUCK_MS;
+	pthread_t thread;
+	char stopped[8];
+	void *ret;
+	int i;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	host_ask(NULL, 0, "engine %s %#llx", gpu->name,
+		 (unsigned long long)gpu->base + 12345);
+	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
+					(void *)gpu), 0);
+	/* The group is gone as soon as unbinding has begun. */
+	while (gpu_sysfs_write(gpu, STATE, "") != -ENOENT && now_ms() < end)
+		usleep(1000);
+	vfio_close(&v);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+	host_ask(stopped, sizeof(stopped), "engine_stopped %s", gpu->name);
+	assert_string_equal(stopped, "1");
+	assert_clean(gpu);
+
+	/* The same of a GPU that the host's own driver has left so. */
+	for (i = 0; i < 2; i++) {
+		scrub_set_parameter(i);
+		host_ask(NULL, 0, "engine %s %#llx", gpu->name,
+			 (unsigned long long)gpu->base + 12345);
+		bind(gpu);
+		if (!i)
+			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub",
+							 "1"), 0);
+		assert_becomes_clean(gpu);
+		host_ask(stopped, sizeof(stopped), "engine_stopped %s",
+			 gpu->name);
+		assert_string_equal(stopped, "1");
+		if (!i)
+			unbind(gpu);
+	}
+	unbind(gpu);
+	assert_clean(gpu);
+}
+
+/* ---- resets and power --------------------------------------------------- */
+
+/*
+ * Begins a scrub, waits until the first bytes are zeros, and resets the GPU; true
+ * if that came in the middle.
+ */
+static bool reset_in_the_middle(const struct gpu *gpu)
+{
+	bool before, after;
+
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	while (state_is(gpu, "scrubbing") && scrub_progress(gpu) < 64 * MiB)
+		usleep(100);
+	before = state_is(gpu, "scrubbing");
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	after = state_is(gpu, "scrubbing");
+	return before && after;
+}
+
+/* Here a reset brings back what was there: zeros from before count for nothing. */
+static void a_scrub_begins_anew_after_a_reset(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+	unsigned int tries = 0;
+
+	soil(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	do {
+		if (gpu->is_model)
+			host_ask(NULL, 0, "soil_at_reset " SMALL " %#llx %#llx",
+				 (unsigned long long)gpu->base,
+				 128 * MiB);
+		soil(gpu);
+		assert_true(++tries < 50);
+	} while (!reset_in_the_middle(gpu));
+	if (gpu->is_model)
+		host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
+{
+	const struct gpu *gpu = usual();
+	uint16_t flr = 0x8000;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	assert_int_equal(vfio_reset(&v), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	vfio_open(&v, gpu);
+	soil(gpu);
+	assert_int_equal(vfio_hot_reset(&v), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	vfio_open(&v, gpu);
+	soil(gpu);
+	if (gpu->is_model)
+		/* Device Control of the model's PCI Express capability. */
+		assert_int_equal(vfio_write(&v, CONFIG + 0x68, &flr, 2), 2);
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* Low power by vfio, and D3hot by config space, when it is closed. */
+static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
+{
+	const struct gpu *gpu = usual();
+	uint16_t d3hot = 3;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
+					  NULL, 0), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	if (gpu->is_model) {
+		vfio_open(&v, gpu);
+		soil(gpu);
+		/* Control of the model's power management capability. */
+		assert_int_equal(vfio_write(&v, CONFIG + 0x44, &d3hot, 2), 2);
+		vfio_close(&v);
+		assert_becomes_clean(gpu);
+	}
+	unbind(gpu);
+}
+
+/* ---- late and never ready ----------------------------------------------- */
+
+static void it_waits_until_the_memory_is_ready(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	host_ask(NULL, 0, "after_reset %s 1500", gpu->name);
+	soil(gpu);
+	bind(gpu);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	assert_state(gpu, "dirty");
+	soil(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	/* Also of one that nobody wanted. */
+	scrub_set_parameter(false);
+	soil(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	unbind(gpu);
+}
+
+/* However often and however it ends. */
+static void afterwards_the_gpu_is_idle(void **state)
+{
+	const struct gpu *gpu = gpu_find("cxl");
+	int i;
+
+	bind(gpu);
+	for (i = 0; i < 2; i++) {
+		assert_becomes_clean(gpu);
+		assert_becomes_idle(gpu);
+		vfio_open(&v, gpu);
+		vfio_close(&v);
+	}
+	assert_becomes_clean(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	host_ask(NULL, 0, "after_reset cxl never");
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+	assert_becomes_idle(gpu);
+	host_ask(NULL, 0, "after_reset cxl 0");
+	unbind(gpu);
+}
+
+static void unbinding_ends_an_open_that_waits(void **state)
+{
+	const struct gpu *gpu = usual();
+	pid_t pid;
+	int told;
+
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	host_ask(NULL, 0, "after_reset %s 3000", gpu->name);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+	pid = open_in_a_child(gpu, &told);
+	usleep(500000);
+	unbind(gpu);
+	assert_clean(gpu);
+	assert_int_equal(result_of_child(told), -ENODEV);
+	kill_child(pid);
+}
+
+#define QUEUE	"/sys/bus/workqueue/devices/nvgrace_gpu_scrub/"
+
+static void write_queue(const char *file, const char *text)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), QUEUE "%s", file);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+/* As an administrator may want it. */
+static void one_worker_at_a_time_gets_there_too(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	write_queue("max_active", "1");
+	write_queue("nice", "19");
+	soil(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+	write_queue("max_active", "256");
+	write_queue("nice", "0");
+}
+
+/* ---- the host's sleep --------------------------------------------------- */
+
+/* Two that wait, of whom one holds what the other wants, and a scrub. */
+static void waiting_for_it_does_not_keep_the_host_awake(void **state)
+{
+	const struct gpu *gpu = usual();
+	int told[2], i;
+	pid_t pid[2];
+
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	host_ask(NULL, 0, "after_reset %s 4000", gpu->name);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+	for (i = 0; i < 2; i++) {
+		pid[i] = open_in_a_child(gpu, &told[i]);
+		usleep(300000);
+	}
+	assert_state(gpu, "scrubbing");
+	assert_true(host_can_suspend());
+	suspend_host();
+	/* What the sleep has interrupted, goes on. */
+	assert_int_equal(result_of_child(told[0]), 0);
+	for (i = 0; i < 2; i++)
+		kill_child(pid[i]);
+	close(told[1]);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* While a program that writes the image has told the kernel to get ready. */
+static void before_hibernation_unbinding_waits_for_nobody(void **state)
+{
+	const struct gpu *gpu = usual();
+	int fd;
+
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	fd = open("/dev/snapshot", O_RDONLY);
+	if (fd < 0) {
+		/* A kernel without hibernation. */
+		assert_true(errno == ENOENT || errno == EPERM);
+		unbind(gpu);
+		return;
+	}
+	/* Another kernel may have the GPU before this one is back. */
+	assert_state(gpu, "unknown");
+	soil(gpu);
+	unbind(gpu);
+	assert_clean(gpu);
+	close(fd);
+}
+
+static void an_open_that_waits_can_be_killed(void **state)
+{
+	const struct gpu *gpu = usual();
+	pid_t pid;
+	int told;
+
+	soil(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	host_ask(NULL, 0, "after_reset %s 3000", gpu->name);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+	pid = open_in_a_child(gpu, &told);
+	/* Long enough for it to wait, and too short for the scrub. */
+	usleep(500000);
+	kill_child(pid);
+	close(told);
+	/* The scrub that it has waited for goes on. */
+	assert_state(gpu, "scrubbing");
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* 1 s by its CXL DVSEC, where others wait for 30 s. */
+static void memory_that_is_never_ready_is_never_shown(void **state)
+{
+	const struct gpu *gpu = gpu_find("cxl");
+	int i;
+
+	soil(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	host_ask(NULL, 0, "after_reset cxl never");
+	klog_mark();
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_int_equal(klog_count("GPU memory could not be cleared"), 1);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+		assert_state(gpu, "failed");
+	}
+	v.device = -1;
+	/* Ready again after the next reset, which the next try begins with. */
+	host_ask(NULL, 0, "after_reset cxl 0");
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* ---- on demand ---------------------------------------------------------- */
+
+static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	scrub_set_parameter(false);
+	soil(gpu);
+	bind(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	/* It runs, or has run: neither is an error. */
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	assert_state(gpu, "off");
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), -EBUSY);
+	vfio_close(&v);
+	assert_state(gpu, "off");
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "0"), -EINVAL);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "x"), -EINVAL);
+	assert_state(gpu, "off");
+
+	/* An open waits for it, wanted or not. */
+	soil(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	unbind(gpu);
+}
+
+/* ---- which bytes -------------------------------------------------------- */
+
+/* All that is the GPU's, to the last byte, and none behind. */
+static void an_odd_size_is_cleared_to_its_end(void **state)
+{
+	const struct gpu *gpu = gpu_find("odd");
+	unsigned long long end = gpu->base + gpu->size;
+
+	soil_all(gpu);
+	host_ask(NULL, 0, "soil %#llx 65536", gpu->base - 65536ULL);
+	host_ask(NULL, 0, "soil %#llx 65536", end);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+	assert_all_clean(gpu);
+	host_ask(NULL, 0, "is_soiled %#llx 65536", gpu->base - 65536ULL);
+	host_ask(NULL, 0, "is_soiled %#llx 65536", end);
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
+}
+
+/* ---- several users ------------------------------------------------------ */
+
+/* Of two who wait for one GPU, one is killed; the other gets it clean. */
+static void of_two_that_wait_one_may_be_killed(void **state)
+{
+	const struct gpu *gpu = usual();
+	int told;
+	pid_t pid;
+
+	host_ask(NULL, 0, "after_reset %s 3000", gpu->name);
+	soil(gpu);
+	bind(gpu);
+	pid = open_in_a_child(gpu, &told);
+	usleep(500000);
+	kill_child(pid);
+	close(told);
+	assert_state(gpu, "scrubbing");
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void two_gpus_are_cleared_at_once(void **state)
+{
+	const struct gpu *one = gpu_find(SMALL), *two = gpu_find("second");
+
+	soil(one);
+	soil(two);
+	bind(one);
+	bind(two);
+	assert_becomes_clean(one);
+	assert_becomes_clean(two);
+	unbind(two);
+	unbind(one);
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)two->base,
+		 (unsigned long long)two->size);
+}
+
+/* ---- again and again ---------------------------------------------------- */
+
+static void rounds_of_use_leave_nothing(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	unsigned int i;
+
+	bind(gpu);
+	for (i = 0; i < rounds; i++) {
+		vfio_open(&v, gpu);
+		assert_clean(gpu);
+		soil(gpu);
+		vfio_close(&v);
+		if (i % 2)
+			assert_becomes_clean(gpu);
+	}
+	unbind(gpu);
+	assert_clean(gpu);
+}
+
+static void pause_up_to(unsigned int ms)
+{
+	usleep(rand() % (ms * 1000));
+}
+
+/* Leaves something in all of the memory, until it is killed. */
+static void use_until_killed(const struct gpu *gpu)
+{
+	struct region r;
+	char *map;
+
+	srand(getpid());
+	while (vfio_try_open(&v, gpu))
+		usleep(1000);
+	vfio_region(&v, USEMEM, &r);
+	map = vfio_map(&v, USEMEM, 0, r.area_size, RW, MAP_SHARED, NULL);
+	for (;;)
+		memset(map, 0xa5, r.area_size);
+}
+
+static void reset_for_ever(const struct gpu *gpu)
+{
+	srand(getpid());
+	for (;;) {
+		gpu_sysfs_write(gpu, "reset", "1");
+		pause_up_to(300);
+	}
+}
+
+static void bind_for_ever(const struct gpu *gpu)
+{
+	srand(getpid());
+	for (;;) {
+		gpu_bind(gpu);
+		pause_up_to(1500);
+		gpu_unbind_here(gpu);
+	}
+}
+
+static pid_t in_a_child(void (*fn)(const struct gpu *gpu),
+			const struct gpu *gpu)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		fn(gpu);
+		_exit(0);
+	}
+	return pid;
+}
+
+/* Resets, unbindings and kills at random: whoever gets in, finds zeros. */
+static void nobody_sees_anything_whatever_happens(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	uint64_t end = now_ms() + rounds * 200;
+	unsigned int opened = 0, refused = 0;
+	pid_t resetter, binder;
+
+	klog_mark();
+	resetter = in_a_child(reset_for_ever, gpu);
+	binder = in_a_child(bind_for_ever, gpu);
+	while (now_ms() < end || opened < 5) {
+		pid_t user = in_a_child(use_until_killed, gpu);
+
+		pause_up_to(500);
+		kill_child(user);
+		/* Now and then it is not bound, or about to be not. */
+		while (vfio_try_open(&v, gpu)) {
+			refused++;
+			usleep(10000);
+		}
+		opened++;
+		assert_clean(gpu);
+		soil(gpu);
+		vfio_close(&v);
+	}
+	kill_child(resetter);
+	kill_child(binder);
+	/* The memory was ready all the time. */
+	assert_int_equal(klog_count("could not be cleared"), 0);
+	printf("# %u opens found zeros, %u were refused\n", opened, refused);
+	if (gpu_bound(gpu))
+		unbind(gpu);
+	else
+		assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"),
+				 0);
+	assert_clean(gpu);
+}
+
+/* ---- files -------------------------------------------------------------- */
+
+static void the_files_are_what_they_should_be(void **state)
+{
+	const struct gpu *gpu = usual();
+	struct stat st;
+	char path[128];
+
+	bind(gpu);
+	snprintf(path, sizeof(path),
+		 "/sys/bus/pci/devices/%s/nvgrace_gpu/scrub", gpu->addr);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0200);
+	assert_int_equal(stat(PARAMETER, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	assert_int_equal(access("/sys/bus/workqueue/devices/nvgrace_gpu_scrub/nice",
+				W_OK), 0);
+	unbind(gpu);
+	if (!gpu_exists("none"))
+		return;
+	gpu = gpu_find("none");
+	bind(gpu);
+	snprintf(path, sizeof(path),
+		 "/sys/bus/pci/devices/%s/" STATE, gpu->addr);
+	assert_int_equal(stat(path, &st), -1);
+	unbind(gpu);
+}
+
+static int finish(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
+	return 0;
+}
+
+#define test(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+static const struct CMUnitTest tests[] = {
+	test(it_is_off_unless_asked_for),
+	test(binding_clears_what_was_there),
+	test(closing_clears_what_a_user_left),
+	test(a_mapping_that_outlives_the_file_counts_as_use),
+	test(a_killed_user_leaves_nothing),
+	test(an_open_waits_for_the_scrub),
+	test(an_open_begins_what_was_not_wanted_before),
+	test(unbinding_waits_for_the_scrub),
+	test(removing_the_module_waits_for_the_scrub),
+	test(a_scrub_begins_anew_after_a_reset),
+	test(resets_of_all_kinds_by_the_user_before_keep_nothing),
+	test(a_gpu_closed_asleep_is_woken_up_for_it),
+	test(on_demand_it_is_done_while_the_parameter_is_off),
+	test(an_odd_size_is_cleared_to_its_end),
+	test(two_gpus_are_cleared_at_once),
+	test(one_worker_at_a_time_gets_there_too),
+	test(before_hibernation_unbinding_waits_for_nobody),
+	test(the_files_are_what_they_should_be),
+};
+
+/* With the model GPU, which can be late, at work, or small. */
+static const struct CMUnitTest model_tests[] = {
+	test(a_gpu_at_work_is_reset_before_its_scrub),
+	test(it_waits_until_the_memory_is_ready),
+	test(an_open_that_waits_can_be_killed),
+	test(of_two_that_wait_one_may_be_killed),
+	test(unbinding_ends_an_open_that_waits),
+	test(afterwards_the_gpu_is_idle),
+	test(memory_that_is_never_ready_is_never_shown),
+	test(rounds_of_use_leave_nothing),
+	test(nobody_sees_anything_whatever_happens),
+};
+
+/* A kernel built without suspend has no test of it. */
+static const struct CMUnitTest suspend_tests[] = {
+	test(waiting_for_it_does_not_keep_the_host_awake),
+};
+
+int main(int argc, char **argv)
+{
+	int failed;
+
+	if (argc > 1)
+		rounds = atoi(argv[1]);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	failed = cmocka_run_group_tests_name("scrub", tests, NULL, finish);
+	if (gpu_exists(TINY))
+		failed += cmocka_run_group_tests_name("scrub of the model",
+						      model_tests, NULL, finish);
+	if (gpu_exists(TINY) && host_can_suspend())
+		failed += cmocka_run_group_tests_name("scrub and suspend",
+						      suspend_tests, NULL,
+						      finish);
+	return failed;
+}

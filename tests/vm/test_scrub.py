@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scrubbing where a machine ends, and of a GPU as large as real ones are: each in a machine of its own.
+
+    test_scrub.py [KERNEL]
+
+Inside the toolbox, after `make modules` for that kernel (7.2 without a name). guest/scrub.c has everything else. The last line is
+the sum.
+"""
+
+import ctypes
+import os
+import random
+import sys
+import threading
+
+import content
+import suite
+import vm
+
+GiB = 1 << 30
+BASE = 0x80_0000_0000
+DRIVER = "nvgrace_gpu_vfio_pci"
+
+BIND = f"bind g {DRIVER} || exit 1"
+STATE = "cat /sys/bus/pci/devices/$(gpu g)/nvgrace_gpu/scrub_state"
+
+
+def run(kernel, size, commands, handlers, timeout, ram="1G"):
+    """Boot with one GPU and the parameter on."""
+    module = vm.PROJECT / "build" / kernel.release / suite.MODULE
+    log = vm.PROJECT / "build/log" / f"scrub-{kernel.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with vm.Machine(kernel, gpus=[{"name": "g", "base": BASE, "size": size}], ram=ram, module=str(module), module_params="scrub=1",
+                    handlers={**content.HANDLERS, **handlers}, commands=commands, timeout=timeout, log=str(log)) as machine:
+        return machine.run()
+
+
+def power_off(kernel, tap):
+    """The machine is switched off while a GPU is being scrubbed: that waits, and the memory ends clean."""
+    size = 3 * GiB
+    kept = []
+    result = run(kernel, size, [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}"},
+                                {"name": "state", "run": STATE}],
+                 {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=300)
+    for failure in result.failures:
+        print(f"# {failure}")
+    tap.check("nothing is wrong in the machine", not result.failures)
+    tap.check("it was switched off in the middle", result.output("state").strip() == "scrubbing", result.output("state"))
+
+    class Memory:
+        """What content.remains() wants of a machine that is gone."""
+
+        @staticmethod
+        def read_gpu_memory(address, count):
+            return os.pread(kept[0], count, address - BASE)
+
+    left = content.remains(Memory, hex(BASE), hex(size))
+    tap.check("no byte is left of what was there", left == "0", left)
+    os.close(kept[0])
+
+
+class Drain(threading.Thread):
+    """Gives back the host's memory for zeros that a machine writes, all but the blocks that hold something to be seen: no
+    computer here has as much as the GPU."""
+
+    BLOCK = 2 << 20
+
+    def __init__(self, fd, size, kept):
+        super().__init__(daemon=True)
+        self.fd, self.ended = fd, threading.Event()
+        edges = sorted({at // self.BLOCK for at in kept})
+        self.ranges = []
+        start = 0
+        for block in (*edges, size // self.BLOCK):
+            if block > start:
+                self.ranges.append((start * self.BLOCK, (block - start) * self.BLOCK))
+            start = block + 1
+        self.libc = ctypes.CDLL(None, use_errno=True)
+
+    def run(self):
+        while not self.ended.wait(0.1):
+            for start, count in self.ranges:
+                self.libc.fallocate(self.fd, content.PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(count))
+
+
+def large(kernel, tap):
+    """64 GiB, of which some hundred pages hold something: both ends, the border between the parts, and any others."""
+    size = 65 * GiB
+    chance = random.Random(64)
+    places = {0, size - content.PAGE, size - GiB, size - GiB - content.PAGE, *(chance.randrange(size // content.PAGE) * content.PAGE for _ in range(200))}
+    drains = []
+
+    def fill(machine):
+        for place in places:
+            content.soil(machine, hex(BASE + place), hex(content.PAGE))
+        drains.append(Drain(machine.memory_fd, size, places))
+        drains[0].start()
+
+    def left(machine):
+        drains[0].ended.set()
+        drains[0].join()
+        return " ".join(hex(p) for p in sorted(places) if machine.read_gpu_memory(BASE + p, content.PAGE) != bytes(content.PAGE)) or "none"
+
+    wait = f"until [ $({STATE}) != scrubbing ]; do usleep 100000; done; {STATE}; host left"
+    result = run(kernel, size, [{"name": "begin", "run": f"host fill; {BIND}"}, {"name": "end", "run": wait}],
+                 {"fill": fill, "left": left}, timeout=1200)
+    for failure in result.failures:
+        print(f"# {failure}")
+    tap.check("nothing is wrong in the machine", not result.failures)
+    tap.check("64 GiB end clean", result.output("end").split() == ["clean", "none"], result.output("end"))
+
+
+def main():
+    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "7.2")
+    tap = suite.Tap()
+    power_off(kernel, tap)
+    large(kernel, tap)
+    print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
+    sys.exit(bool(tap.failed))
+
+
+if __name__ == "__main__":
+    main()
