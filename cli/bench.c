@@ -39,14 +39,12 @@ static const struct argp_option options[] = {
 	{ "full", KEY_FULL, NULL, 0, "Take about 10 minutes, on all of the memory", 0 },
 	{ "read-only", KEY_READ_ONLY, NULL, 0,
 	  "Write nothing to GPU memory and don't reset the GPU, beyond what opening it does", 0 },
-	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
-	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
 	{ }
 };
 
 struct arguments {
-	char *typed;
-	bool quick, full, read_only, yes, json;
+	bool quick, full, read_only;
+	struct wish wish;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -54,6 +52,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct arguments *a = state->input;
 
 	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &a->wish;
+		return 0;
 	case KEY_QUICK:
 		a->quick = true;
 		return 0;
@@ -63,20 +64,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_READ_ONLY:
 		a->read_only = true;
 		return 0;
-	case 'y':
-		a->yes = true;
-		return 0;
-	case 'j':
-		a->json = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (a->typed)
-			argp_error(state, "more than one GPU given");
-		a->typed = arg;
-		return 0;
 	case ARGP_KEY_END:
-		if (!a->typed)
-			argp_error(state, "no GPU given: \"" PROGRAM " list\" shows them");
 		if (a->quick && a->full)
 			argp_error(state, "both --quick and --full given");
 		return 0;
@@ -444,21 +432,20 @@ static void bench_free(struct bench *b)
 
 int cmd_bench(struct host *h, int argc, char **argv)
 {
-	static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
-	struct arguments a = { };
+	static const struct argp argp = {
+		options, parse, NULL, doc, exercise_children, NULL, NULL
+	};
+	struct arguments a = { .wish = { .command = "bench" } };
 	struct bench b = { };
 	struct exercise e;
-	struct wish wish = { .command = "bench" };
 	int rc;
 
 	parse_options(&argp, argc, argv, &a);
-	wish.typed = a.typed;
-	wish.overwrites = !a.read_only;
-	wish.yes = a.yes;
-	wish.interrupted = a.read_only ? "the GPU is bound and closed as before"
-				       : "the GPU is bound and closed as before, but parts of its "
-					 "memory are overwritten";
-	rc = exercise_begin(h, &wish, &e);
+	a.wish.overwrites = !a.read_only;
+	a.wish.interrupted = a.read_only ? "the GPU is bound and closed as before"
+					 : "the GPU is bound and closed as before, but parts of "
+					   "its memory are overwritten";
+	rc = exercise_begin(h, &a.wish, &e);
 	if (rc)
 		return rc;
 	b.e = &e;
@@ -470,7 +457,7 @@ int cmd_bench(struct host *h, int argc, char **argv)
 	rc = run(&b) ? EXIT_FAILED : EXIT_OK;
 	measure_end(&b);
 	progress_end();
-	if (!rc && a.json)
+	if (!rc && a.wish.json)
 		bench_json(&b);
 	else if (!rc)
 		bench_print(&b);

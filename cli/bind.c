@@ -93,11 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->typed[a->count++] = arg;
 		return 0;
 	case ARGP_KEY_END:
-		if (a->all && a->count)
-			argp_error(state, "both --all and addresses given");
-		if (!a->all && !a->count)
-			argp_error(state, "no GPU given: give an ADDRESS or --all; \"" PROGRAM
-					  " list\" shows them");
+		require_gpus(state, a->all, a->count);
 		if (a->boot_only && a->persist)
 			argp_error(state, "both --persist and --boot-only given");
 		if (a->boot_only && a->no_probe)

@@ -26,7 +26,7 @@ enum exit_status {
 	EXIT_NOT_ROOT = 5,	/* only root may do this: nothing was changed */
 	EXIT_WARNINGS = 6,	/* doctor: at least one warning, nothing bad */
 	EXIT_BAD = 7,		/* doctor: at least one thing is bad */
-	EXIT_INTERRUPTED = 130,	/* SIGINT or the like; what was before has been restored */
+	EXIT_INTERRUPTED = 130,	/* SIGINT or the like; all is restored, but a scrub goes on */
 };
 
 /* Each parses its own options: argv[0] is "nvgrace-gpu COMMAND". Returns an exit status. */
@@ -39,6 +39,7 @@ int cmd_metrics(struct host *h, int argc, char **argv);
 int cmd_wait(struct host *h, int argc, char **argv);
 int cmd_bench(struct host *h, int argc, char **argv);
 int cmd_test(struct host *h, int argc, char **argv);
+int cmd_scrub(struct host *h, int argc, char **argv);
 
 /*
  * A complaint, on standard error: "nvgrace-gpu: 0009:01:00.0: what; next step". address may be
@@ -46,8 +47,14 @@ int cmd_test(struct host *h, int argc, char **argv);
  */
 void complain(const char *address, const char *fmt, ...) host_printf(2, 3);
 
-/* argp_parse() for a command: usage errors end the program with EXIT_USAGE_ERROR. */
+/*
+ * argp_parse() for a command, with common_children behind its own children, of which there are two
+ * at most: usage errors end the program with EXIT_USAGE_ERROR.
+ */
 void parse_options(const struct argp *argp, int argc, char **argv, void *input);
+
+/* For "ADDRESS...|--all", at ARGP_KEY_END: ends the program with a usage error unless one is given. */
+void require_gpus(struct argp_state *state, bool all, size_t count);
 
 /* The options that every command and the program itself have beside argp's: -h. */
 extern const struct argp_child common_children[];

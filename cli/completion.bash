@@ -14,7 +14,7 @@ _nvgrace_gpu() {
 	# A colon is part of an address.
 	_init_completion -n : || return
 
-	local commands='list bind unbind status doctor metrics wait bench test help version'
+	local commands='list bind unbind status doctor metrics wait bench test scrub help version'
 	local options='--help --usage --version' command='' root='' i
 	for ((i = 1; i < cword; i++)); do
 		case ${words[i]} in
@@ -83,12 +83,13 @@ _nvgrace_gpu() {
 	wait) options+=' --all --timeout' ;;
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --ready-within --seed --time --yes' ;;
+	scrub) options+=' --all --json --verify' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac
 	if [[ $command == help ]]; then
 		options=$commands
-	elif [[ $command =~ ^(bind|unbind|status|doctor|wait|bench|test)$ && $cur != -* ]]; then
+	elif [[ $command =~ ^(bind|unbind|status|doctor|wait|bench|test|scrub)$ && $cur != -* ]]; then
 		options=$(_nvgrace_gpu_addresses "${words[0]/#\~/$HOME}" ${root:+--root "$root"})
 	elif [[ -z $command && $cur != -* ]]; then
 		options=$commands

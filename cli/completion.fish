@@ -3,7 +3,7 @@
 # /usr/share/fish/vendor_completions.d/nvgrace-gpu.fish; fish loads it when that command is
 # completed. tests/cli/test_text.py holds it against --help.
 
-set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait bench test help version
+set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait bench test scrub help version
 
 # The command on the line, or nothing.
 function __nvgrace_gpu_command
@@ -58,14 +58,15 @@ complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a metrics -d 'Print Open
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a wait -d 'Wait until GPUs are bound and ready'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a bench -d 'Measure the memory of a GPU'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a test -d 'Test the memory of a GPU'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a scrub -d 'Overwrite the memory of idle GPUs'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a help -d 'Print help'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a version -d 'Print the version'
 
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in help' -a "$__nvgrace_gpu_commands"
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait bench test' -a '(__nvgrace_gpu_addresses)'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in list bind unbind status doctor bench test' -s j -l json -d 'Print JSON'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait bench test scrub' -a '(__nvgrace_gpu_addresses)'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in list bind unbind status doctor bench test scrub' -s j -l json -d 'Print JSON'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in list' -s w -l wide -d 'All columns'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind wait' -s a -l all -d 'Every GPU'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind wait scrub' -s a -l all -d 'Every GPU'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -s p -l persist -d 'Also at every boot'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -l boot-only -d 'Only at every boot'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -l no-initramfs -d 'Leave the initramfs as it is'
@@ -84,3 +85,4 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l read-only -d 'Write nothi
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -s t -l time -x -d 'Repeat the patterns for seconds'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l seed -x -d 'Make the patterns of a number'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l ready-within -x -d 'How soon after a reset it must be ready'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in scrub' -l verify -d 'Then read all of it back'

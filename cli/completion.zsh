@@ -26,6 +26,7 @@ _nvgrace_gpu() {
 		'wait:wait until GPUs are bound and ready'
 		'bench:measure the memory of a GPU'
 		'test:test the memory of a GPU'
+		'scrub:overwrite the memory of idle GPUs'
 		'help:print help'
 		'version:print the version'
 	)
@@ -84,6 +85,10 @@ _nvgrace_gpu() {
 			_arguments $common $json $yes '(-t --time)'{-t,--time=}'[repeat for seconds]:seconds:' \
 				'--seed=[make the patterns of a number]:number:' \
 				'--ready-within=[readiness after a reset]:seconds:' '1:address:_nvgrace_gpu_addresses'
+			;;
+		scrub)
+			_arguments $common $json '(-a --all)'{-a,--all}'[every bound GPU with memory]' \
+				'--verify[then read all of it back]' '*:address:_nvgrace_gpu_addresses'
 			;;
 		help) _describe -t commands command commands ;;
 		esac

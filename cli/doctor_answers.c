@@ -21,7 +21,6 @@
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -142,14 +141,6 @@ static char *ask_cpu_dic(struct doctor *d)
 }
 
 /* ---- programs ------------------------------------------------------------------------------- */
-
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
 
 /*
  * What a program prints, NULL if it isn't there or fails. Only called with absolute paths; the
@@ -538,6 +529,9 @@ static char *ask_module(struct doctor *d)
 		s = kmod_module_get_install_commands(mod);
 		if (s)
 			append(&t, "install: %s\n", s);
+		/* Of modprobe.d and of the kernel's command line; they stand there if there is none, too. */
+		s = kmod_module_get_options(mod);
+		append(&t, "options: %s\n", s ? s : "");
 		append(&t, "alias: %s\n", has_alias(ctx) ? "yes" : "no");
 		kmod_module_unref(mod);
 		kmod_module_unref_list(list);

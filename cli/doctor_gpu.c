@@ -325,6 +325,41 @@ static void check_readiness(struct doctor *d, const struct gpu *gpu)
 	free(said);
 }
 
+static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
+{
+	static const struct {
+		const char *state, *text;
+	} good[] = {
+		{ "unknown", "not scrubbed since it was bound: the next open waits for that" },
+		{ "scrubbing", "is being scrubbed" },
+		{ "clean", "its memory is all zeros, and was not opened since" },
+		{ "dirty", "is or was open: the next open waits until it is scrubbed" },
+	};
+	char *parameter, *said;
+	struct finding *f;
+	bool error, wanted;
+	size_t i;
+
+	for (i = 0; gpu->scrub_state && i < ARRAY_SIZE(good); i++)
+		if (!strcmp(gpu->scrub_state, good[i].state))
+			finding(d, "scrub-state", GOOD, gpu->address, "%s", good[i].text);
+	/* On "off" the finding scrubbing says all. */
+	if (!gpu->scrub_state || strcmp(gpu->scrub_state, "failed"))
+		return;
+	parameter = host_line(d->h, "/sys/module/" DRIVER_NAME "/parameters/scrub");
+	wanted = parameter && *parameter == 'Y';
+	said = last_word(d, gpu, &error);
+	f = finding(d, "scrub-state", wanted ? BAD : WARNING, gpu->address,
+		    "its memory could not be cleared");
+	because(f, "%s%s", said && error ? said : "the last scrub failed; the kernel's log says why",
+		wanted ? "; an open fails until a scrub succeeds" : "");
+	remedy(f,
+	       "echo 1 > " PCI_DEVICES "/%s/reset, then \"" PROGRAM " scrub %s\"; if that does not help, power-cycle the host",
+	       gpu->address, gpu->address);
+	free(parameter);
+	free(said);
+}
+
 /* ---- memory --------------------------------------------------------------------------------- */
 
 static bool claimed(struct doctor *d, const struct gpu *gpu, const char *part)
@@ -400,6 +435,7 @@ void check_gpu(struct doctor *d, const struct gpu *gpu)
 	check_binding(d, gpu);
 	check_override(d, gpu);
 	check_readiness(d, gpu);
+	check_scrub_state(d, gpu);
 	check_claim(d, gpu);
 	check_alignment(d, gpu);
 }

@@ -18,7 +18,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -51,14 +50,6 @@ struct image {
 	bool rule, helper;
 	const char *error;		/* static; NULL: all of it was read */
 };
-
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
 
 /* Whether there is more: fills the buffer when all of it has been taken. */
 static bool fill(struct input *in)

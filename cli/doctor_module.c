@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "doctor.h"
+#include "initramfs.h"
 
 #define DKMS_TREE "/var/lib/dkms/" MODULE_NAME
 #define SYS_MODULE "/sys/module/" DRIVER_NAME
@@ -349,6 +350,104 @@ static void check_alias(struct doctor *d, const char *module)
 	free(alias);
 }
 
+/* ---- scrubbing ------------------------------------------------------------------------------ */
+
+#define SCRUB_PARAMETER SYS_MODULE "/parameters/scrub"
+#define SCRUB_LINE "echo 'options " DRIVER_NAME " scrub=1' > /etc/modprobe.d/nvgrace-gpu.conf"
+
+/* What the kernel takes for a module parameter that is on (kstrtobool()). Without a value it is. */
+static bool is_on(const char *value)
+{
+	static const char *const words[] = { "y", "t", "1", "on" };
+	size_t i;
+
+	/* It looks at no more than these letters. */
+	for (i = 0; value && i < ARRAY_SIZE(words); i++)
+		if (!strncasecmp(value, words[i], strlen(words[i])))
+			return true;
+	return !value;
+}
+
+/* Whether the options that modprobe passes switch it on: 1, 0, or -1, where they aren't known. */
+static int scrub_at_boot(const char *module)
+{
+	char *options = answer_value(module, "options"), *word, *rest = NULL, *value;
+	int on = options ? 0 : -1;
+
+	for (word = options ? strtok_r(options, " \t", &rest) : NULL; word;
+	     word = strtok_r(NULL, " \t", &rest)) {
+		value = strchr(word, '=');
+		if (value)
+			*value++ = 0;
+		/* Of several, the kernel lets the last one stand. */
+		if (!strcmp(word, "scrub"))
+			on = is_on(value);
+	}
+	free(options);
+	return on;
+}
+
+/*
+ * The command that renews the initramfs, in quotes and behind these words, since the module may be
+ * loaded there; "" if there is none to renew. To be freed.
+ */
+static char *renewal(struct doctor *d, const char *words)
+{
+	const char *const *command = initramfs_command(d->h);
+	char *text, *longer;
+
+	if (!command)
+		return xstrdup("");
+	text = xasprintf("%s\"", words);
+	for (; *command; command++) {
+		longer = xasprintf("%s%s%s", text, *command, command[1] ? " " : "\"");
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+static void check_scrubbing(struct doctor *d, const char *module)
+{
+	char *parameter = host_line(d->h, SCRUB_PARAMETER), *renew = renewal(d, ", then ");
+	char *again = renewal(d, ": renew it by ");
+	int boot = scrub_at_boot(module);
+	struct finding *f;
+
+	if (!parameter) {
+		f = finding(d, "scrubbing", NOTE, NULL, "GPU memory is not cleared between guests");
+		because(f, "the loaded module can't: it has no parameter scrub");
+		remedy(f,
+		       "have a driver clear it before another owner's guest gets it; or load a later module, see the finding module-loaded");
+	} else if (*parameter == 'Y' && boot) {
+		finding(d, "scrubbing", GOOD, NULL, "GPU memory is cleared between guests%s",
+			boot > 0 ? ", and will be after the next boot" : "");
+	} else if (*parameter == 'Y') {
+		f = finding(d, "scrubbing", WARNING, NULL,
+			    "GPU memory is cleared between guests, but not after the next boot");
+		because(f, "the parameter scrub is on, but no line of modprobe.d keeps it so");
+		remedy(f, SCRUB_LINE "%s", renew);
+	} else if (boot > 0) {
+		f = finding(d, "scrubbing", WARNING, NULL,
+			    "GPU memory is not cleared between guests, though it is configured");
+		because(f,
+			"modprobe.d or the kernel's command line says scrub=1, but the loaded module's parameter is off");
+		remedy(f,
+		       "echo 1 > " SCRUB_PARAMETER "; if it is off after the next boot, the module was loaded by an initramfs with another configuration%s",
+		       again);
+	} else {
+		f = finding(d, "scrubbing", NOTE, NULL, "GPU memory is not cleared between guests");
+		because(f,
+			"the parameter scrub is off: the next guest can read what the last one has left");
+		remedy(f,
+		       SCRUB_LINE "%s, and now echo 1 > " SCRUB_PARAMETER "; or \"" PROGRAM " scrub ADDRESS\" before each guest",
+		       renew);
+	}
+	free(parameter);
+	free(renew);
+	free(again);
+}
+
 void check_module(struct doctor *d)
 {
 	const char *module = answer(d, "module");
@@ -366,8 +465,10 @@ void check_module(struct doctor *d)
 		path = check_copy(d, module);
 	}
 	check_headers(d, path);
-	if (d->loaded)
+	if (d->loaded) {
 		check_loaded(d, module, path);
+		check_scrubbing(d, module);
+	}
 	if (path) {
 		check_signature(d, module);
 		check_alias(d, module);

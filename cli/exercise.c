@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The begin and the end of "bench" and "test": see exercise.h.
+ * The begin and the end of "bench", "test" and "scrub --verify": see exercise.h.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -11,6 +11,42 @@
 
 #include "exercise.h"
 #include "survey.h"
+
+/* ---- options ------------------------------------------------------------ */
+
+static const struct argp_option options[] = {
+	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct wish *wish = state->input;
+
+	switch (key) {
+	case 'y':
+		wish->yes = true;
+		return 0;
+	case 'j':
+		wish->json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (wish->typed)
+			argp_error(state, "more than one GPU given");
+		wish->typed = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (!wish->typed)
+			argp_error(state, "no GPU given: \"" PROGRAM " list\" shows them");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static const struct argp argp = { options, parse, "ADDRESS", NULL, NULL, NULL, NULL };
+
+const struct argp_child exercise_children[] = { { &argp, 0, NULL, 0 }, { } };
 
 /* ---- what speaks against it --------------------------------------------- */
 
@@ -167,7 +203,8 @@ enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct 
 	if (!status)
 		status = refuse_in_use(h, &e->gpu);
 	if (!status) {
-		progress_begin(e->gpu.address, "nothing done", true);
+		progress_begin(e->gpu.address, wish->overwrites ? "nothing done" : wish->interrupted,
+			       true);
 		status = ask(wish, &e->gpu);
 	}
 	if (!status) {
@@ -263,4 +300,25 @@ char *place_text(const struct vfio_part *part, uint64_t offset)
 		return xasprintf("%s + 0x%llx", part->name, (unsigned long long)offset);
 	return xasprintf("%s + 0x%llx, physical address 0x%llx", part->name,
 			 (unsigned long long)offset, (unsigned long long)(part->base + offset));
+}
+
+struct json_object *hex_json(uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
+	return json_text(text);
+}
+
+struct json_object *place_json(const struct vfio_part *part, uint64_t offset)
+{
+	struct json_object *object = part ? json_object_new_object() : NULL;
+
+	if (part) {
+		json_object_object_add(object, "part", json_text(part->name));
+		json_object_object_add(object, "offset", hex_json(offset));
+		json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
+				       hex_json(part->base + offset));
+	}
+	return object;
 }

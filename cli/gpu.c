@@ -137,6 +137,9 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 			gpu->mode = i;
 	free(text);
 	gpu->readiness = null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/readiness", address));
+	gpu->scrub_state =
+		null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", address));
+	gpu->scrub_progress = read_group(h, address, "scrub_progress");
 	gpu->usemem_size = read_group(h, address, "usemem_size");
 	gpu->usemem_bar_size = read_group(h, address, "usemem_bar_size");
 	gpu->usemem_base = read_group(h, address, "usemem_base");
@@ -153,7 +156,15 @@ void gpu_free(struct gpu *gpu)
 	free(gpu->slot);
 	free(gpu->serial);
 	free(gpu->readiness);
+	free(gpu->scrub_state);
 	memset(gpu, 0, sizeof(*gpu));
+}
+
+uint64_t gpu_memory_size(const struct gpu *gpu)
+{
+	if (gpu->usemem_size == GPU_UNKNOWN)
+		return GPU_UNKNOWN;
+	return gpu->usemem_size + (gpu->resmem_size == GPU_UNKNOWN ? 0 : gpu->resmem_size);
 }
 
 void gpus_find(struct host *h, struct gpus *gpus)

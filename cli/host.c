@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -74,6 +75,17 @@ char *xasprintf(const char *fmt, ...)
 	text = xvasprintf(fmt, args);
 	va_end(args);
 	return text;
+}
+
+/* ---- time --------------------------------------------------------------- */
+
+long long now_ms(void)
+{
+	struct timespec ts;
+
+	/* Time in which the host sleeps is none in which a GPU or a program is at work. */
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
 /* ---- the host ----------------------------------------------------------- */

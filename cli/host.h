@@ -117,6 +117,8 @@ struct gpu {
 	uint64_t resmem_bar_size;
 	uint64_t resmem_base;
 	char *readiness;	/* "ready", "unknown", "failed"; NULL: not told */
+	char *scrub_state;	/* "off", "unknown", "scrubbing"...; NULL: not told */
+	uint64_t scrub_progress;	/* bytes that the present or last scrub has done */
 };
 
 struct gpus {
@@ -134,6 +136,9 @@ void gpu_free(struct gpu *gpu);
 
 /* A supported device's name for people, NULL if it isn't one. */
 const char *gpu_product(uint16_t vendor, uint16_t device);
+
+/* Bytes that a scrub overwrites; GPU_UNKNOWN unless the driver tells of memory. */
+uint64_t gpu_memory_size(const struct gpu *gpu);
 
 /* "carve-out"..., NULL for GPU_MODE_NONE. */
 const char *gpu_mode_name(enum gpu_mode mode);
@@ -158,6 +163,9 @@ char *xasprintf(const char *fmt, ...) host_printf(1, 2);
 
 /* '?' for each byte that would not be good for a terminal or for JSON. */
 void make_printable(char *text);
+
+/* Milliseconds of CLOCK_MONOTONIC, for limits of time. */
+long long now_ms(void);
 
 /* A whole string as a number, as host_u64() reads it; false if it is none or does not fit. */
 bool parse_u64(const char *text, uint64_t *value);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The kernel's log from a mark on: the reason of a refused bind is there and nowhere else. switch.c
- * calls it; doctor may.
+ * and scrub.c call it.
  */
 #ifndef NVGRACE_GPU_KMSG_H
 #define NVGRACE_GPU_KMSG_H

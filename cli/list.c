@@ -18,6 +18,7 @@ static const char doc[] =
 	"  other-driver   the driver in column DRIVER has it\n"
 	"  memory-online  its memory is System RAM of this host: it can't be bound\n"
 	"\n"
+	"SCRUB is the driver's scrub_state; there is no such column if no driver here has it. "
 	"BOOT says whether it will be bound at boot: yes, no, or blocked, where the configuration "
 	"wants it but the udev rule or its program is missing. Columns that don't fit the terminal "
 	"are left out. Only root sees the processes of others, and so all that are in use, and "
@@ -48,14 +49,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-enum { COLUMNS = 9 };
+enum { COLUMNS = 10, SCRUB = 7 };
 
 static const char *const titles[COLUMNS] = {
-	"ADDRESS", "PRODUCT", "NUMA", "DRIVER", "GROUP", "USEMEM", "RESMEM", "BOOT", "STATE",
+	"ADDRESS", "PRODUCT", "NUMA", "DRIVER", "GROUP", "USEMEM", "RESMEM", "SCRUB", "BOOT",
+	"STATE",
 };
 
 /* The columns that go first where there is no room for all: what "status" says as well. */
-static const int spare[] = { 2, 4, 6, 5, 1 };
+static const int spare[] = { 2, 4, 6, SCRUB, 5, 1 };
 
 /* Leaves columns out, by a width of 0, until the rest fits. */
 static void fit(int width[COLUMNS])
@@ -96,6 +98,7 @@ static void print_table(struct survey *s, bool wide)
 {
 	char *(*cells)[COLUMNS] = xcalloc(s->gpus.count, sizeof(*cells));
 	int width[COLUMNS];
+	bool scrub = false;
 	size_t i, c;
 
 	for (c = 0; c < COLUMNS; c++)
@@ -110,13 +113,18 @@ static void print_table(struct survey *s, bool wide)
 		cells[i][4] = number_text(gpu->iommu_group);
 		cells[i][5] = memory_text(gpu->usemem_size);
 		cells[i][6] = memory_text(gpu->resmem_size);
-		cells[i][7] = xstrdup(survey_boots(s, gpu) ? "yes" :
+		cells[i][SCRUB] = xstrdup(gpu->scrub_state ? gpu->scrub_state : "-");
+		scrub |= !!gpu->scrub_state;
+		cells[i][8] = xstrdup(survey_boots(s, gpu) ? "yes" :
 				      survey_persisted(s, gpu) ? "blocked" : "no");
-		cells[i][8] = xstrdup(survey_state(s, gpu));
+		cells[i][9] = xstrdup(survey_state(s, gpu));
 		for (c = 0; c < COLUMNS; c++)
 			if ((int)strlen(cells[i][c]) > width[c])
 				width[c] = strlen(cells[i][c]);
 	}
+	/* With a driver that does not say, the table is as it was before there was this column. */
+	if (!scrub)
+		width[SCRUB] = 0;
 	if (!wide)
 		fit(width);
 	printf("%s", colour(COLOUR_BOLD));

@@ -22,6 +22,7 @@ static const struct command {
 	{ "wait", cmd_wait },
 	{ "bench", cmd_bench },
 	{ "test", cmd_test },
+	{ "scrub", cmd_scrub },
 	{ "help", NULL },
 	{ "version", NULL },
 };
@@ -40,6 +41,7 @@ static const char doc[] =
 	"  wait ADDRESS...      wait until GPUs are bound and ready\n"
 	"  bench ADDRESS        measure what a GPU's memory does on this host\n"
 	"  test ADDRESS         test a GPU's memory, to accept a new host\n"
+	"  scrub ADDRESS...     overwrite the memory of idle GPUs with zeros\n"
 	"  help [COMMAND]       print this, or a command's options\n"
 	"  version              print the version\n"
 	"\n"

@@ -155,7 +155,6 @@ static void print_states(FILE *out, struct survey *s)
 		"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
 	};
 	size_t i;
-	char *state;
 
 	family(out, "readiness", "gauge", NULL, "What the driver says of its memory's readiness.");
 	for (i = 0; i < s->gpus.count; i++)
@@ -164,14 +163,10 @@ static void print_states(FILE *out, struct survey *s)
 			       s->gpus.gpu[i].readiness);
 	family(out, "scrub_state", "gauge", NULL,
 	       "What the driver says of the clearing of its memory.");
-	for (i = 0; i < s->gpus.count; i++) {
-		state = host_line(s->host, PCI_DEVICES "/%s/nvgrace_gpu/scrub_state",
-				  s->gpus.gpu[i].address);
-		if (state && *state)
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].scrub_state)
 			states(out, "scrub_state", s->gpus.gpu[i].address, "scrub_state", scrub,
-			       state);
-		free(state);
-	}
+			       s->gpus.gpu[i].scrub_state);
 }
 
 static void print_sizes(FILE *out, struct survey *s)
@@ -188,6 +183,12 @@ static void print_sizes(FILE *out, struct survey *s)
 		if (s->gpus.gpu[i].resmem_size != GPU_UNKNOWN)
 			SAMPLE(out, "resmem_bytes", s->gpus.gpu[i].resmem_size, "address",
 			       s->gpus.gpu[i].address);
+	family(out, "scrub_progress_bytes", "gauge", "bytes",
+	       "What the scrub that runs, or the last one, has overwritten of its memory.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].scrub_progress != GPU_UNKNOWN)
+			SAMPLE(out, "scrub_progress_bytes", s->gpus.gpu[i].scrub_progress,
+			       "address", s->gpus.gpu[i].address);
 }
 
 /* A count of the driver's own; drivers that have no such file say nothing. */

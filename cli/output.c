@@ -48,18 +48,35 @@ static const struct argp common = {
 
 const struct argp_child common_children[] = { { &common, 0, NULL, 0 }, { } };
 
+enum { CHILDREN_MAX = 2 };
+
 void parse_options(const struct argp *own, int argc, char **argv, void *input)
 {
+	struct argp_child children[CHILDREN_MAX + 2] = { };
 	struct argp argp = *own;
 	error_t rc;
+	size_t n;
 
-	argp.children = common_children;
+	/* Its own first, so that their numbers in child_inputs are those that it knows. */
+	for (n = 0; n < CHILDREN_MAX && own->children && own->children[n].argp; n++)
+		children[n] = own->children[n];
+	children[n] = common_children[0];
+	argp.children = children;
 	rc = argp_parse(&argp, argc, argv, 0, NULL, input);
 
 	if (rc) {
 		complain(NULL, "%s", strerror(rc));
 		exit(EXIT_USAGE_ERROR);
 	}
+}
+
+void require_gpus(struct argp_state *state, bool all, size_t count)
+{
+	if (all && count)
+		argp_error(state, "both --all and addresses given");
+	if (!all && !count)
+		argp_error(state, "no GPU given: give an ADDRESS or --all; \"" PROGRAM
+				  " list\" shows them");
 }
 
 static bool colourful(void)

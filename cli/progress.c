@@ -21,9 +21,9 @@
 
 enum { DRAW_MS = 250, WIDTH_MIN = 20, WIDTH_MAX = 120, TEXT_MAX = 80 };
 
-/* All of it is protected by the lock. */
+/* All of it is protected by the lock, but for "watching", which is progress_begin()'s alone. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool shown, drawn;
+static bool shown, drawn, watching;
 static double done_part, left_seconds, step_at;
 static char step_text[TEXT_MAX];
 
@@ -99,9 +99,15 @@ void progress_begin(const char *address, const char *text, bool bar)
 	const char *term = getenv("TERM");
 	pthread_t thread;
 
+	pthread_mutex_lock(&lock);
 	interrupted_address = address;
 	interrupted_text = text;
 	shown = bar && isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
+	*step_text = 0;
+	pthread_mutex_unlock(&lock);
+	if (watching)
+		return;
+	watching = true;
 	switch_signals(&signals);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	if (pthread_create(&thread, NULL, watch, NULL)) {

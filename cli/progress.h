@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What a long command shows while it works, and how it is interrupted: a bar with the time left on
- * standard error, if that is a terminal. Called by exercise.c, bench.c and test.c.
+ * standard error, if that is a terminal. Called by exercise.c, bench.c, test.c and scrub.c.
  */
 #ifndef NVGRACE_GPU_PROGRESS_H
 #define NVGRACE_GPU_PROGRESS_H
@@ -11,7 +11,8 @@
 /*
  * Begins to watch for SIGINT, SIGTERM and SIGHUP, unless they are ignored: each of them ends the
  * process with EXIT_INTERRUPTED after a message, address and text. The kernel closes what it has
- * open, in whatever state the threads are. Call it before other threads are started.
+ * open, in whatever state the threads are. Call it before other threads are started. Later calls,
+ * after progress_end(), only begin another bar.
  */
 void progress_begin(const char *address, const char *text, bool bar);
 

@@ -261,6 +261,31 @@ static void draw_bar(int number, uint64_t used, uint64_t size)
 	free(fill);
 }
 
+/* What the driver says of the memory's content, for people; to be freed. */
+static char *scrub_text(const struct gpu *gpu)
+{
+	static const struct {
+		const char *state, *text;
+	} words[] = {
+		{ "off", "off: GPU memory is not cleared between guests" },
+		{ "unknown", "unknown: not scrubbed since it was bound" },
+		{ "clean", "clean: all zeros, and not opened since" },
+		{ "dirty", "dirty: opened, and not scrubbed since" },
+		{ "failed", "failed: the kernel's log says why" },
+	};
+	uint64_t size = gpu_memory_size(gpu), done = gpu->scrub_progress;
+	size_t i;
+
+	if (!strcmp(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
+		return xasprintf("scrubbing: %d %% is overwritten with zeros",
+				 (int)((double)done / size * 100));
+	for (i = 0; i < sizeof(words) / sizeof(*words); i++)
+		if (!strcmp(gpu->scrub_state, words[i].state))
+			return xstrdup(words[i].text);
+	/* A later driver's word. */
+	return xstrdup(gpu->scrub_state);
+}
+
 static void draw(struct survey *s, const struct gpu *gpu)
 {
 	const struct config_line *line = survey_persisted(s, gpu);
@@ -318,6 +343,11 @@ static void draw(struct survey *s, const struct gpu *gpu)
 					   : !strcmp(gpu->readiness, "failed")
 						   ? "failed: the memory did not become ready"
 						   : gpu->readiness);
+		if (gpu->scrub_state) {
+			text = scrub_text(gpu);
+			field("scrub", text);
+			free(text);
+		}
 	}
 	putchar('\n');
 	count = find_parts(s->host, gpu, parts);

@@ -636,6 +636,8 @@ struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
 	json_object_object_add(object, "serial", json_text(gpu->serial));
 	json_object_object_add(object, "mode", json_text(gpu_mode_name(gpu->mode)));
 	json_object_object_add(object, "readiness", json_text(gpu->readiness));
+	json_object_object_add(object, "scrub_state", json_text(gpu->scrub_state));
+	json_object_object_add(object, "scrub_progress", json_size(gpu->scrub_progress));
 	json_object_object_add(
 		object, "usemem",
 		memory_json(gpu->usemem_size, gpu->usemem_bar_size, gpu->usemem_base));

@@ -30,15 +30,13 @@ static const struct argp_option options[] = {
 	{ "seed", KEY_SEED, "NUMBER", 0, "Make the patterns of NUMBER, to repeat a test", 0 },
 	{ "ready-within", KEY_READY, "SECONDS", 0,
 	  "How soon after a reset the memory must be ready (1 to 3600, 5 by default)", 0 },
-	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
-	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
 	{ }
 };
 
 struct arguments {
-	char *typed;
 	uint64_t time, seed, ready;
-	bool seeded, yes, json;
+	bool seeded;
+	struct wish wish;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -46,6 +44,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct arguments *a = state->input;
 
 	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &a->wish;
+		return 0;
 	case 't':
 		if (!parse_u64(arg, &a->time) || !a->time || a->time > TIME_MAX_S)
 			argp_error(state, "--time=%s: seconds are a whole number from 1 to %d", arg,
@@ -60,21 +61,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!parse_u64(arg, &a->ready) || !a->ready || a->ready > READY_MAX_S)
 			argp_error(state, "--ready-within=%s: seconds are a whole number from 1 to "
 				   "%d", arg, READY_MAX_S);
-		return 0;
-	case 'y':
-		a->yes = true;
-		return 0;
-	case 'j':
-		a->json = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (a->typed)
-			argp_error(state, "more than one GPU given");
-		a->typed = arg;
-		return 0;
-	case ARGP_KEY_END:
-		if (!a->typed)
-			argp_error(state, "no GPU given: \"" PROGRAM " list\" shows them");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -153,27 +139,6 @@ static void print(const struct test *t)
 
 /* ---- JSON --------------------------------------------------------------- */
 
-static struct json_object *hex_json(uint64_t value)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
-	return json_text(text);
-}
-
-static struct json_object *place_json(const struct vfio_part *part, uint64_t offset)
-{
-	struct json_object *object = part ? json_object_new_object() : NULL;
-
-	if (part) {
-		json_object_object_add(object, "part", json_text(part->name));
-		json_object_object_add(object, "offset", hex_json(offset));
-		json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
-				       hex_json(part->base + offset));
-	}
-	return object;
-}
-
 static void print_json(const struct test *t)
 {
 	struct json_object *document = json_document("test"), *array, *object;
@@ -237,21 +202,23 @@ static void run(struct test *t)
 
 int cmd_test(struct host *h, int argc, char **argv)
 {
-	static const struct argp argp = { options, parse, "ADDRESS", doc, NULL, NULL, NULL };
-	struct arguments a = { .ready = READY_S };
-	struct test t = { .ready = -1, .survived = -1 };
-	struct wish wish = {
-		.command = "test", .overwrites = true,
-		.interrupted = "the GPU is bound and closed as before, but its memory is "
-			       "overwritten",
+	static const struct argp argp = {
+		options, parse, NULL, doc, exercise_children, NULL, NULL
 	};
+	struct arguments a = {
+		.ready = READY_S,
+		.wish = {
+			.command = "test", .overwrites = true,
+			.interrupted = "the GPU is bound and closed as before, but its memory is "
+				       "overwritten",
+		},
+	};
+	struct test t = { .ready = -1, .survived = -1 };
 	size_t i;
 	int rc;
 
 	parse_options(&argp, argc, argv, &a);
-	wish.typed = a.typed;
-	wish.yes = a.yes;
-	rc = exercise_begin(h, &wish, &t.e);
+	rc = exercise_begin(h, &a.wish, &t.e);
 	if (rc)
 		return rc;
 	t.seed = a.seed;
@@ -265,7 +232,7 @@ int cmd_test(struct host *h, int argc, char **argv)
 	if (pattern_map(&t.pattern)) {
 		run(&t);
 		progress_end();
-		if (a.json)
+		if (a.wish.json)
 			print_json(&t);
 		else
 			print(&t);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The parts of "nvgrace-gpu test": test.c is the command, its order and its output,
- * test_checks.c has the checks, and test_pattern.c writes and compares the patterns.
+ * test_checks.c has the checks, and test_pattern.c writes and compares the patterns. "nvgrace-gpu
+ * scrub --verify" compares with zeros by the last of these.
  */
 #ifndef NVGRACE_GPU_TEST_H
 #define NVGRACE_GPU_TEST_H
@@ -28,6 +29,7 @@ struct pattern {
 	char *maps[2];			/* of the parts; NULL after pattern_unmap() */
 	uint64_t seed;
 	bool inverse;
+	bool cleared;			/* all words are 0 instead: not to be written */
 
 	/* What all comparisons have found. */
 	uint64_t differences;		/* words */
@@ -36,7 +38,7 @@ struct pattern {
 	size_t listed;
 	uint64_t ones, zeros;		/* bits that were 1, or 0, for the other */
 
-	/* test.c's progress: bytes done and to be done in all; seconds that bound it, 0: none. */
+	/* The caller's progress: bytes done and to be done in all; seconds that bound it, 0: none. */
 	atomic_ullong done;
 	uint64_t total;
 	double begin, bound;
@@ -51,8 +53,9 @@ struct pattern {
 enum sweep { SWEEP_DONE, SWEEP_FAULT, SWEEP_ERROR };
 
 /*
- * Map both parts whole; false leaves errno. Each sweep works on all of both parts, with all
- * threads. After SWEEP_FAULT, *place says where (to be freed); after SWEEP_ERROR, errno is set.
+ * Map both parts whole, for reading alone if cleared is set; false leaves errno. Each sweep works on
+ * all of both parts, with all threads. After SWEEP_FAULT, *place says where (to be freed); after
+ * SWEEP_ERROR, errno is set.
  */
 bool pattern_map(struct pattern *p);
 void pattern_unmap(struct pattern *p);

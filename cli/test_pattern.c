@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Patterns over all of a GPU's memory: see test.h. Called by test_checks.c.
+ * Patterns over all of a GPU's memory, and whether it is all zeros: see test.h. Called by
+ * test_checks.c and scrub.c.
  *
  * Each word is made of its number, counted through both parts, and a seed, by steps that can be
  * undone. So no two words are alike, and a wrong word tells whether it is another one's: then two
@@ -41,8 +42,11 @@ static uint64_t first_word(const struct pattern *p, size_t part)
 
 static uint64_t word_at(const struct pattern *p, size_t part, uint64_t offset)
 {
-	uint64_t word = make_word(first_word(p, part) + offset / 8, p->seed);
+	uint64_t word;
 
+	if (p->cleared)
+		return 0;
+	word = make_word(first_word(p, part) + offset / 8, p->seed);
 	return p->inverse ? ~word : word;
 }
 
@@ -101,7 +105,9 @@ static void note_difference(struct pattern *p, struct tally *tally, size_t part,
 	struct difference d = { .part = &p->e->vfio.parts[part], .offset = offset,
 				.expected = expected, .found = found };
 
-	find_owner(p, &d);
+	/* Among what others have left, any word may look like one of the pattern's. */
+	if (!p->cleared)
+		find_owner(p, &d);
 	/* The list has the first places: no more of one piece can be among them. */
 	if (tally->differences++ < DIFFERENCES_LISTED)
 		list_difference(p, &d);
@@ -164,6 +170,20 @@ static void compare_words(struct pattern *p, size_t part, uint64_t offset, uint6
 	add_tally(p, &tally);
 }
 
+static void compare_zeros(struct pattern *p, size_t part, uint64_t offset, uint64_t bytes)
+{
+	uint64_t *begin = (uint64_t *)(p->maps[part] + offset), *at = begin, *end = at + bytes / 8;
+	struct tally tally = { };
+	uint64_t found;
+
+	for (; at < end; at++) {
+		found = *(volatile uint64_t *)at;
+		if (found)
+			note_difference(p, &tally, part, offset + (at - begin) * 8, 0, found);
+	}
+	add_tally(p, &tally);
+}
+
 static void sample_words(struct pattern *p, size_t part, uint64_t offset, uint64_t bytes)
 {
 	uint64_t sampled = 0, changed = 0, end = offset + bytes;
@@ -208,6 +228,8 @@ static void run_sweep(struct work *work, size_t index, size_t count)
 			bytes = to - from < CHUNK ? to - from : CHUNK;
 			if (job->kind == WRITE)
 				write_words(p, part, from, bytes);
+			else if (job->kind == COMPARE && p->cleared)
+				compare_zeros(p, part, from, bytes);
 			else if (job->kind == COMPARE)
 				compare_words(p, part, from, bytes);
 			else
@@ -299,7 +321,7 @@ bool pattern_map(struct pattern *p)
 	for (i = 0; i < p->e->vfio.count; i++) {
 		struct vfio_part *part = &p->e->vfio.parts[i];
 
-		p->maps[i] = vfio_map(&p->e->vfio, part, 0, part->mappable, true, 0);
+		p->maps[i] = vfio_map(&p->e->vfio, part, 0, part->mappable, !p->cleared, 0);
 		if (!p->maps[i])
 			return false;
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * A GPU opened through vfio as a virtual machine's monitor does: by the device's own file and
- * iommufd where the kernel has them, else by its group and type1. exercise.c opens it for bench and
- * test, bench_measure.c and test.c use it.
+ * iommufd where the kernel has them, else by its group and type1. exercise.c opens it for bench,
+ * test and scrub, bench_measure.c, test.c and test_pattern.c use it.
  *
  * Functions that return an int return 0 or a negative errno, unless it says otherwise. Nothing is
  * bound, unbound or changed in sysfs: closing the files undoes all of it, and so does the end of

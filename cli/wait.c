@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "commands.h"
 #include "config.h"
@@ -54,23 +53,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->count = state->argc - state->next;
 		return 0;
 	case ARGP_KEY_END:
-		if (a->all && a->count)
-			argp_error(state, "both --all and addresses given");
-		if (!a->all && !a->count)
-			argp_error(state, "no GPU given: give an ADDRESS or --all; \"" PROGRAM
-					  " list\" shows them");
+		require_gpus(state, a->all, a->count);
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
-}
-
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	/* Time in which the host sleeps is none in which the GPU is at work. */
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
 /*

@@ -71,14 +71,14 @@ class Metrics(unittest.TestCase):
             version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
             self.assertEqual(self.value(found, "tool_info", version=version), 1)
             # What the driver does not tell has no sample.
-            for name in ("scrub_state", "resets_total", "waits_total"):
+            for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total"):
                 self.assertEqual(found[PREFIX + name].samples, [])
 
     def test_what_the_driver_may_tell(self):
         with Tree() as t:
             t.bound(G1).bound(G2, group=13, readiness="failed")
             d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
-            t.file(f"{d}/resets", "5").file(f"{d}/waits", "7")
+            t.file(f"{d}/resets", "5").file(f"{d}/waits", "7").file(f"{d}/scrub_progress", 1 << 40)
             for state in ("off", "unknown", "scrubbing", "clean", "dirty", "failed", "of-a-later-version"):
                 t.file(f"{d}/scrub_state", state)
                 found = self.metrics(t.root)
@@ -87,6 +87,8 @@ class Metrics(unittest.TestCase):
                 self.assertGreaterEqual(len(samples), 6)
             self.assertEqual((self.value(found, "resets_total", address=G1), self.value(found, "waits_total", address=G1)),
                              (5, 7))
+            self.assertEqual((self.value(found, "scrub_progress_bytes", address=G1),
+                              self.value(found, "scrub_progress_bytes", address=G2)), (1 << 40, None))
             self.assertEqual((self.value(found, "ready", address=G2),
                               self.value(found, "readiness", address=G2, readiness="failed")), (0, 1))
 

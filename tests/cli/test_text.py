@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (needs the path above)
 from test_trees import G1, G2, Tree  # noqa: E402
 
-COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test")
+COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub")
 # They have no options of their own.
 WORDS = ("help", "version")
 COMPLETION = PROJECT / "cli/completion.bash"
@@ -109,6 +109,16 @@ class Agreement(unittest.TestCase):
         text = run("list", "--help").stdout.partition("is one of")[2]
         self.assertEqual(set(re.findall(r"^  ([a-z-]+)  +\S", text, re.M)), states)
 
+    def test_scrub_states(self):
+        """The driver's words: the same in the manual page, the schema, status and metrics."""
+        words = {"off", "unknown", "scrubbing", "clean", "dirty", "failed"}
+        self.assertEqual(set(re.findall(r"^\*([a-z]+)\*$", man_sections()["SCRUB"], re.M)), words)
+        text = json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["scrub_state"]["description"]
+        self.assertLessEqual(words, set(re.findall(r"[a-z]+", text)))
+        self.assertEqual(set(re.findall(r'\{ "(\w+)", "\1: ', (PROJECT / "cli/status.c").read_text())), words - {"scrubbing"})
+        found = re.search(r"scrub\[\] = \{([^}]*)NULL", (PROJECT / "cli/metrics.c").read_text())[1]
+        self.assertEqual(set(re.findall(r'"(\w+)"', found)), words)
+
     def test_schema(self):
         validator()
         text = (PROJECT / "cli/commands.h").read_text()
@@ -119,7 +129,7 @@ class Agreement(unittest.TestCase):
     def test_schema_has_room(self):
         """Names and values that a later version adds are what it promises: nothing that reads by it refuses them."""
         with Tree() as t:
-            t.package().bound(G1)
+            t.package().bound(G1, scrub_state="clean", scrub_progress=7)
             documents = [t.json(*words) for words in (["list"], ["bind", "-n", "--persist", G1], ["status", G1], ["status"])]
             documents.append(json.loads(t.run("doctor", "--json").stdout))
         for document in documents:
@@ -138,7 +148,7 @@ class Agreement(unittest.TestCase):
         if not isinstance(value, dict):
             return value
         words = {k: f"new-{v}" for k, v in value.items() if k in ("state", "mode", "result", "boot", "verdict", "id", "part",
-                                                                    "cache", "readiness") and isinstance(v, str)}
+                                                                    "cache", "readiness", "scrub_state") and isinstance(v, str)}
         return {**{k: self.later(v) for k, v in value.items()}, **words, "new": {"x": [1]}}
 
     def test_version(self):
@@ -209,7 +219,7 @@ class Completion(unittest.TestCase):
     def test_addresses(self):
         with Tree() as t:
             t.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
-            for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test"):
+            for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub"):
                 self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
             self.assertEqual(self.complete("metrics", "", root=t.root), set())
             # bash replaces what stands behind the last colon.
@@ -257,7 +267,7 @@ class OtherShells(unittest.TestCase):
         for command in (None, *COMMANDS):
             words = [command] if command else []
             self.assertEqual(self.options(complete(*words, "-")), {f"--{o}" for o in help_options(command)}, command)
-        for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test"):
+        for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub"):
             self.assertEqual(complete(command, "00"), {G1, G2}, command)
         self.assertEqual(complete("bind", "--persist", G1, "0019"), {G2})
         self.assertEqual(complete("list", "00"), set())
@@ -318,6 +328,8 @@ class Usage(unittest.TestCase):
                       ["bench"], ["bench", G1, G2], ["bench", "--quick", "--full", G1], ["test"], ["test", G1, G2],
                       ["test", "--time=0", G1], ["test", "--time=86401", G1], ["test", "--seed=x", G1],
                       ["test", "--ready-within=0", G1], ["test", "--ready-within=x", G1],
+                      ["scrub"], ["scrub", "--all", G1], ["scrub", "--no-wait", G1], ["scrub", "nonsense"],
+                      ["--root", "/", "scrub", "--yes", G1],
                       ["metrics", "x"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
                       ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
@@ -334,6 +346,9 @@ class Usage(unittest.TestCase):
             done = run(command, "--all", **user)
             self.assertEqual((done.returncode, done.stdout), (5, ""))
             self.assertIn(f"nvgrace-gpu: only root may {command} GPUs; run it by sudo", done.stderr)
+        done = run("scrub", "--all", **user)
+        self.assertEqual((done.returncode, done.stdout), (5, ""))
+        self.assertEqual(done.stderr, "nvgrace-gpu: only root may scrub GPUs; run it by sudo\n")
         self.assertEqual(run("list", **user).returncode, 0)
         self.assertEqual(run("unbind", "--all", "--dry-run", **user).returncode, 0)
 
@@ -476,7 +491,7 @@ class Guide(unittest.TestCase):
     def test_guests_are_told_of_the_last_ones_data(self):
         """Before the first command that gives a GPU to a guest, and not in another document alone."""
         text = (PROJECT / "docs/guests.md").read_text()
-        self.assertIn("**GPU memory is not cleared between users.**", text[:text.index("\n## QEMU\n")])
+        self.assertIn("**GPU memory is not cleared between users, unless you switch that on.**", text[:text.index("\n## QEMU\n")])
 
 
 if __name__ == "__main__":

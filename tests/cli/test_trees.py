@@ -172,7 +172,7 @@ class List(unittest.TestCase):
                 "address": G1, "vendor": "10de", "device": "2345", "product": "GH200 480GB", "state": "bound",
                 "driver": OURS, "driver_override": OURS, "numa_node": 0, "iommu_group": 12, "slot": "GPU0",
                 "serial": "48-b0-2d-ff-ff-12-34-56", "mode": "carve-out", "readiness": "ready",
-                "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
+                "scrub_state": None, "scrub_progress": None, "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
                 "resmem": {"size": 0x50000000, "bar_size": 2 * GiB, "base": "0x57a0000000"},
                 "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "at_boot": False,
                 "boot_obstacle": "there is no udev rule 60-nvgrace-gpu.rules", "holders": []})
@@ -193,6 +193,27 @@ class List(unittest.TestCase):
                 for title, cell in (("DRIVER", OURS), ("STATE", "bound"), ("BOOT", "no")):
                     self.assertEqual(rows[0].index(title), re.search(rf"\b{cell}\b", rows[1]).start(), title)
             self.assertEqual(len(t.run("list", "-w").stdout.splitlines()[0].split()), 9)
+
+    def test_scrubbing(self):
+        """With a driver that says it: a column before BOOT, and both in JSON; the other columns stay."""
+        with Tree() as t:
+            t.bound(G1, scrub_state="clean", scrub_progress=1 << 30).device(G2, driver="nouveau", group=13)
+            rows = t.run("list", "--wide").stdout.splitlines()
+            self.assertEqual(rows[0].split(), "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM SCRUB BOOT STATE".split())
+            self.assertRegex(rows[1], r" 1\.25 GiB +clean +no +bound$")
+            self.assertRegex(rows[2], r" - +- +- +no +other-driver$")
+            self.assertEqual([(g["scrub_state"], g["scrub_progress"]) for g in t.json("list")["gpus"]],
+                             [("clean", 1 << 30), (None, None)])
+        # At 80 columns as well, unless it is so long that another column would have to go for it.
+        with Tree() as t:
+            t.bound(G1)
+            for state, there in (("off", True), ("unknown", True), ("scrubbing", False)):
+                t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", state)
+                rows = t.run("list").stdout.splitlines()
+                self.assertLessEqual(max(map(len, rows)), 80)
+                titles = set(rows[0].split())
+                self.assertLessEqual({"ADDRESS", "PRODUCT", "DRIVER", "USEMEM", "BOOT", "STATE"}, titles)
+                self.assertEqual("SCRUB" in titles, there, state)
 
     def test_boot_tells_the_truth(self):
         """A line that nothing reads binds nothing."""
@@ -329,6 +350,22 @@ class Status(unittest.TestCase):
             self.assertIn("57a0001000-57a0001fff : odd?[2J", out)
             self.assertNotIn("5800000000", out)
             self.assertNotIn("\x1b", out)
+
+    def test_scrubbing(self):
+        with Tree() as t:
+            t.bound(G1)
+            self.assertNotIn("scrub", t.run("status", G1).stdout)
+            size = SIZES["usemem_size"] + SIZES["resmem_size"]
+            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+            for state, progress, text in (
+                    ("off", 0, "off: GPU memory is not cleared"), ("unknown", 0, "unknown: not scrubbed since"),
+                    ("scrubbing", 0, "scrubbing: 0 %"), ("scrubbing", size // 2, "scrubbing: 50 %"),
+                    ("scrubbing", size - 1, "scrubbing: 99 %"), ("scrubbing", size + 1, "scrubbing\n"),
+                    ("scrubbing", "x", "scrubbing\n"), ("clean", size, "clean: all zeros"), ("dirty", size, "dirty: opened"),
+                    ("failed", 7, "failed: the kernel's log"), ("later", 7, "later\n")):
+                t.file(f"{d}/scrub_state", state).file(f"{d}/scrub_progress", progress)
+                self.assertRegex(t.run("status", G1).stdout, rf"\n  scrub +{text}", state)
+            self.assertEqual(t.json("status", G1)["gpu"]["scrub_state"], "later")
 
     def test_width(self):
         with Tree() as t:
@@ -910,7 +947,7 @@ class Garbage(unittest.TestCase):
                 ["wait", "--timeout=0", G1])
 
     def whole(self, t):
-        t.bound(G1).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")
+        t.bound(G1, scrub_state="scrubbing", scrub_progress=7).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")
         t.file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem\n  0-0 : x")
         t.file("/etc/nvgrace-gpu.conf", "bind all")
         t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Status: offline")
@@ -985,6 +1022,15 @@ class Exercise(unittest.TestCase):
                     done = t.run(command, "--yes", address)
                     self.assertEqual((done.returncode, done.stdout), (status, ""), address)
                     self.assertIn(words, done.stderr)
+
+    def test_nothing_of_a_tree_is_scrubbed(self):
+        with Tree() as t:
+            t.bound(G1, scrub_state="off", scrub_progress=0, scrub="")
+            for words in (["--all"], [G1], ["--verify", "--json", G1]):
+                done = t.run("scrub", *words)
+                self.assertEqual((done.returncode, done.stdout), (2, ""), words)
+                self.assertIn("a recorded tree has no GPU to scrub", done.stderr)
+            self.assertEqual((t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub").read_text(), "\n")
 
 
 if __name__ == "__main__":

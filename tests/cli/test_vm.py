@@ -374,7 +374,7 @@ class InMachine(unittest.TestCase):
                                        "base": hex(self.base["a"] + 0x60000000)})
         self.assertEqual(a["holders"], [])
         row = next(line for line in self.lines("list", "out") if line.startswith(self.pci["a"]))
-        self.assertRegex(row, r"1\.50 GiB +no +bound$")
+        self.assertRegex(row, r"1\.50 GiB +(off +)?no +bound$")
 
     def test_status(self):
         self.assertEqual(self.codes("status"), [0, 0])

@@ -1,0 +1,656 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu scrub": has the driver overwrite the memory of idle GPUs with zeros, all of them at
+ * the same time, and reads it back if asked to. Called by main.c.
+ *
+ * The kernel does the work in the background, whatever becomes of this program. The files that are
+ * read here are described in docs/ABI. scrub_state changes its word when the scrub ends.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kmsg.h"
+#include "survey.h"
+#include "test.h"
+
+#define DEVICES "/sys/bus/pci/devices"
+
+/* How often the progress is read. The end of a scrub is an event, and not waited for so long. */
+enum { POLL_MS = 250 };
+
+static const char doc[] =
+	"Overwrite the memory of idle GPUs with zeros, several at a time, and wait for the end.\v"
+	"An ADDRESS may be short (01:00.0) where only one GPU fits. The GPU must be bound to "
+	DRIVER_NAME ", and no process may have it open. Nothing is asked: what the memory holds is "
+	"lost. A GPU that can't be scrubbed keeps no other from it.\n"
+	"\n"
+	"Exit status: 0 all are clean, 1 one of them is not, or --verify found other words than 0; "
+	"2 to 5 and 130 as of the other commands. If it is interrupted, the scrub goes on in the "
+	"kernel.";
+
+enum { KEY_VERIFY = 256 };
+
+static const struct argp_option options[] = {
+	{ "all", 'a', NULL, 0, "Every GPU with memory that is bound to " DRIVER_NAME, 0 },
+	{ "verify", KEY_VERIFY, NULL, 0, "Then open each GPU and read all of its memory back", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+struct arguments {
+	bool all, verify, json;
+	char **typed;
+	size_t count;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case 'a':
+		a->all = true;
+		return 0;
+	case KEY_VERIFY:
+		a->verify = true;
+		return 0;
+	case 'j':
+		a->json = true;
+		return 0;
+	case ARGP_KEY_ARGS:
+		a->typed = state->argv + state->next;
+		a->count = state->argc - state->next;
+		return 0;
+	case ARGP_KEY_END:
+		require_gpus(state, a->all, a->count);
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+/* What reading the memory back has found. */
+struct verified {
+	bool tried, done;		/* done: all of it was read */
+	uint64_t bytes, differences;	/* differences: words of 8 bytes that are not 0 */
+	double seconds;
+	struct vfio_part parts[2];	/* of which the list is */
+	struct difference list[DIFFERENCES_LISTED];
+	size_t listed;
+};
+
+/* A GPU and its scrub. */
+struct target {
+	const struct gpu *gpu;
+	uint64_t total;		/* bytes to be overwritten */
+	uint64_t before;	/* scrub_progress when the scrub was asked for */
+	bool joined;		/* one was running already */
+	bool moved;		/* scrub_progress has, since: it is not the last scrub's */
+	uint64_t bytes;		/* that are overwritten */
+	double begin, seconds;
+	int file;		/* scrub_state; -1: not open */
+	struct verified verified;
+
+	enum exit_status status;
+	const char *result;	/* the schema's; NULL while it runs */
+	char *message, *next;
+	bool failed;		/* the driver says so: its log has the reason */
+	char *log;		/* the driver's last line about it; NULL: none, or not readable */
+};
+
+struct scrub {
+	struct host *host;
+	const struct arguments *a;
+	struct gpus gpus;
+	struct target *targets;
+	size_t count;
+	int kmsg;
+	double begin;
+};
+
+/* Takes over message and next, which may be NULL. */
+static void end(struct target *t, enum exit_status status, const char *result, char *message,
+		char *next)
+{
+	free(t->message);
+	free(t->next);
+	t->status = status;
+	t->result = result;
+	t->message = message;
+	t->next = next;
+	if (t->file >= 0)
+		close(t->file);
+	t->file = -1;
+}
+
+static void refuse(struct target *t, char *message, char *next)
+{
+	end(t, EXIT_REFUSED, "refused", message, next);
+}
+
+/* ---- what speaks against it --------------------------------------------- */
+
+/* Whether a process has it open, as far as this can be seen. */
+static bool refuse_in_use(struct host *h, struct target *t)
+{
+	struct open_files files;
+	struct holder *holders;
+	size_t count;
+	char *who;
+
+	open_files_read(h, &files);
+	holders = holders_find(h, &files, t->gpu, &count);
+	if (count) {
+		who = holders_text(holders, count);
+		refuse(t, xasprintf("in use: %s", who), xstrdup("shut that down"));
+		free(who);
+	}
+	free(holders);
+	open_files_free(&files);
+	return count;
+}
+
+static void check(struct host *h, struct target *t)
+{
+	const struct gpu *gpu = t->gpu;
+
+	if (!gpu->driver)
+		refuse(t, xstrdup("not bound to a driver"),
+		       xasprintf("run \"" PROGRAM " bind %s\"", gpu->address));
+	else if (!gpu->ours)
+		refuse(t, xasprintf("bound to %s, which can't scrub it", gpu->driver),
+		       xasprintf("stop what uses it and run \"" PROGRAM " bind %s\"",
+				 gpu->address));
+	else if (gpu->mode == GPU_MODE_CORE_ONLY)
+		refuse(t, xstrdup("there is no memory to scrub: firmware names none, so this is a "
+				  "plain PCI device"), NULL);
+	else if (gpu_memory_size(gpu) == GPU_UNKNOWN ||
+		 !host_exists(h, DEVICES "/%s/nvgrace_gpu/scrub", gpu->address))
+		refuse(t, xstrdup("the loaded " DRIVER_NAME " can't scrub"),
+		       xstrdup("install a later nvgrace-gpu-vfio-pci-dkms, \"" PROGRAM
+			       " unbind --all\", \"modprobe -r " DRIVER_NAME
+			       "\", and bind the GPUs again"));
+	else
+		refuse_in_use(h, t);
+}
+
+/* ---- scrubbing ---------------------------------------------------------- */
+
+/* 0, or an errno. */
+static int write_scrub(const char *address)
+{
+	char *path = xasprintf(DEVICES "/%s/nvgrace_gpu/scrub", address);
+	int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	free(path);
+	return error;
+}
+
+/* The present word of scrub_state; NULL, and errno, if there is none any more. */
+static char *read_state(struct target *t)
+{
+	char text[64];
+	ssize_t n = pread(t->file, text, sizeof(text) - 1, 0);
+
+	if (n < 0)
+		return NULL;
+	text[n] = 0;
+	text[strcspn(text, "\n")] = 0;
+	make_printable(text);
+	return xstrdup(text);
+}
+
+static uint64_t read_progress(struct host *h, const struct target *t)
+{
+	uint64_t bytes;
+
+	if (host_u64(h, &bytes, DEVICES "/%s/nvgrace_gpu/scrub_progress", t->gpu->address))
+		return 0;
+	return bytes;
+}
+
+static void start(struct host *h, struct target *t)
+{
+	char *path = xasprintf(DEVICES "/%s/nvgrace_gpu/scrub_state", t->gpu->address), *state;
+	int error;
+
+	t->total = gpu_memory_size(t->gpu);
+	/* Opened before, so that no change is missed. */
+	t->file = open(path, O_RDONLY | O_CLOEXEC);
+	state = t->file < 0 ? NULL : read_state(t);
+	error = state ? 0 : errno;
+	t->joined = state && !strcmp(state, "scrubbing");
+	free(state);
+	free(path);
+	t->before = read_progress(h, t);
+	t->begin = now();
+	if (!error)
+		error = write_scrub(t->gpu->address);
+	if (error == EBUSY) {
+		/* Opened since check(), or by what can't be seen from here. */
+		if (!refuse_in_use(h, t))
+			refuse(t, xstrdup("in use, or about to be unbound"),
+			       xasprintf("see \"" PROGRAM " status %s\"", t->gpu->address));
+	} else if (error) {
+		end(t, EXIT_FAILED, "failed",
+		    xasprintf("the driver does not begin: %s", strerror(error)),
+		    xasprintf("\"" PROGRAM " doctor %s\" looks further", t->gpu->address));
+	}
+}
+
+/* Bytes of this scrub, so far. */
+static void look_at_progress(struct host *h, struct target *t)
+{
+	uint64_t bytes = read_progress(h, t);
+
+	if (bytes != t->before || t->joined)
+		t->moved = true;
+	t->bytes = t->moved ? bytes : 0;
+}
+
+/* "94.50 GiB in 0.31 s, 327 GB/s"; to be freed. */
+static char *amount_text(uint64_t bytes, double seconds)
+{
+	double rate = seconds > 0 ? bytes / seconds / 1e9 : 0;
+	char size[SIZE_MAX_TEXT];
+
+	return xasprintf("%s in %.2f s, %.*f GB/s", size_text(bytes, size), seconds,
+			 rate < 9.995 ? 2 : rate < 99.95 ? 1 : 0, rate);
+}
+
+/* Bytes that were overwritten while this program looked on. */
+static uint64_t bytes_seen(const struct target *t)
+{
+	return t->joined && t->before <= t->bytes ? t->bytes - t->before : t->bytes;
+}
+
+static void end_clean(struct target *t)
+{
+	char *amount;
+
+	/* A scrub that was faster than a look at it, and as long as the last one. */
+	t->bytes = t->total;
+	amount = amount_text(bytes_seen(t), t->seconds);
+	end(t, EXIT_OK, "clean",
+	    xasprintf("clean; %s%s", amount,
+		      t->joined ? ", of a scrub that was running already" : ""), NULL);
+	free(amount);
+}
+
+/* Reads where the scrub is, and ends the target when the scrub has ended. */
+static void look(struct host *h, struct target *t)
+{
+	char *state = read_state(t);
+	int error = errno;
+
+	t->seconds = now() - t->begin;
+	t->failed = state && !strcmp(state, "failed");
+	look_at_progress(h, t);
+	if (!state)
+		end(t, EXIT_FAILED, "failed",
+		    xasprintf("unbound before the scrub's end was seen: %s", strerror(error)),
+		    xasprintf("run \"" PROGRAM " bind %s\", and scrub it again", t->gpu->address));
+	else if (!strcmp(state, "clean"))
+		end_clean(t);
+	else if (t->failed)
+		end(t, EXIT_FAILED, "failed",
+		    xstrdup("the scrub failed; the kernel's log says why"),
+		    xasprintf("echo 1 > " DEVICES "/%s/reset, and scrub it again; if that does "
+			      "not help, power-cycle the host", t->gpu->address));
+	else if (strcmp(state, "scrubbing"))
+		end(t, EXIT_FAILED, "failed",
+		    xasprintf("not known to be clean: its scrub state has become \"%s\"", state),
+		    xstrdup("it was opened or unbound meanwhile; scrub it again when it is idle"));
+	free(state);
+}
+
+static void show(const struct scrub *s)
+{
+	char done_text[SIZE_MAX_TEXT], total_text[SIZE_MAX_TEXT];
+	uint64_t done = 0, total = 0, seen = 0;
+	double seconds = now() - s->begin, rate;
+	size_t i;
+
+	for (i = 0; i < s->count; i++) {
+		const struct target *t = &s->targets[i];
+
+		if (t->result && strcmp(t->result, "clean"))
+			continue;
+		done += t->bytes;
+		total += t->total;
+		seen += bytes_seen(t);
+	}
+	rate = seconds > 0 ? seen / seconds : 0;
+	if (total)
+		progress_step((double)done / total, rate > 0 ? (total - done) / rate : -1,
+			      "%s of %s, %.1f GB/s", size_text(done, done_text),
+			      size_text(total, total_text), rate / 1e9);
+}
+
+/* Until all scrubs have ended. */
+static void follow(struct scrub *s)
+{
+	struct pollfd *files = xcalloc(s->count, sizeof(*files));
+	size_t i, running;
+
+	for (;;) {
+		running = 0;
+		for (i = 0; i < s->count; i++) {
+			struct target *t = &s->targets[i];
+
+			if (!t->result)
+				look(s->host, t);
+			running += !t->result;
+			/* poll() passes over negative ones. */
+			files[i] = (struct pollfd){ .fd = t->file, .events = POLLPRI };
+		}
+		show(s);
+		if (!running)
+			break;
+		/* Each file has been read: only its next change wakes this. */
+		poll(files, s->count, POLL_MS);
+	}
+	free(files);
+}
+
+static void take_line(void *data, const char *text)
+{
+	struct scrub *s = data;
+	size_t i;
+
+	for (i = 0; i < s->count; i++) {
+		struct target *t = &s->targets[i];
+
+		if (!t->failed || !strstr(text, DRIVER_NAME) || !strstr(text, t->gpu->address))
+			continue;
+		free(t->log);
+		t->log = xstrdup(text);
+	}
+}
+
+/* ---- reading back ------------------------------------------------------- */
+
+static void keep_differences(struct verified *v, const struct pattern *p)
+{
+	size_t i;
+
+	v->differences = p->differences;
+	v->listed = p->listed;
+	memcpy(v->parts, p->e->vfio.parts, sizeof(v->parts));
+	for (i = 0; i < p->listed; i++) {
+		v->list[i] = p->list[i];
+		v->list[i].part = v->parts + (p->list[i].part - p->e->vfio.parts);
+	}
+}
+
+/* The memory is open and mapped. */
+static void read_back(struct target *t, struct pattern *p)
+{
+	struct verified *v = &t->verified;
+	char *place = NULL, *amount, *longer;
+	enum sweep rc;
+
+	v->tried = true;
+	rc = pattern_compare(p, &place);
+	v->seconds = now() - p->begin;
+	v->bytes = rc == SWEEP_DONE ? p->total : atomic_load(&p->done);
+	v->done = rc == SWEEP_DONE;
+	keep_differences(v, p);
+	if (rc == SWEEP_FAULT) {
+		end(t, EXIT_FAILED, "failed", xasprintf("--verify: SIGBUS at %s", place),
+		    xasprintf("\"" PROGRAM " doctor %s\" looks further", t->gpu->address));
+	} else if (rc == SWEEP_ERROR) {
+		end(t, EXIT_FAILED, "failed",
+		    xasprintf("--verify: reading GPU memory failed: %s", strerror(errno)),
+		    xasprintf("\"" PROGRAM " doctor %s\" looks further", t->gpu->address));
+	} else if (v->differences) {
+		place = place_text(v->list[0].part, v->list[0].offset);
+		end(t, EXIT_FAILED, "failed",
+		    xasprintf("not clean: words of 8 bytes that are not 0: %llu, the first at %s",
+			      (unsigned long long)v->differences, place),
+		    xasprintf("run \"" PROGRAM " test %s\" before a guest gets it",
+			      t->gpu->address));
+	} else {
+		amount = amount_text(v->bytes, v->seconds);
+		longer = xasprintf("%s; all zeros: %s read back", t->message, amount);
+		end(t, EXIT_OK, "clean", longer, NULL);
+		free(amount);
+	}
+	free(place);
+}
+
+static void verify(struct host *h, struct target *t)
+{
+	struct wish wish = {
+		.command = "scrub", .typed = t->gpu->address,
+		.interrupted = "the GPU is scrubbed, but not all of it has been read back",
+	};
+	struct pattern p = { .cleared = true, .doing = "reading back" };
+	enum exit_status status;
+	struct exercise e;
+
+	status = exercise_begin(h, &wish, &e);
+	if (status) {
+		/* It has said why. */
+		end(t, status, status == EXIT_REFUSED ? "refused" : "failed",
+		    xstrdup("scrubbed, but it can't be opened for --verify"), NULL);
+		return;
+	}
+	p.e = &e;
+	p.begin = now();
+	p.total = e.vfio.parts[0].size + (e.vfio.count > 1 ? e.vfio.parts[1].size : 0);
+	pthread_mutex_init(&p.lock, NULL);
+	if (pattern_map(&p))
+		read_back(t, &p);
+	else
+		end(t, EXIT_FAILED, "failed",
+		    xasprintf("scrubbed, but its memory can't be mapped for --verify: %s",
+			      strerror(errno)), NULL);
+	pattern_unmap(&p);
+	pthread_mutex_destroy(&p.lock);
+	exercise_end(&e);
+}
+
+/* ---- what is said ------------------------------------------------------- */
+
+static void say(const struct target *t)
+{
+	size_t i;
+
+	if (!t->status)
+		printf("%s: %s\n", t->gpu->address, t->message);
+	else
+		complain(t->gpu->address, "%s%s%s", t->message, t->next ? "; " : "",
+			 t->next ? t->next : "");
+	if (t->log)
+		complain(t->gpu->address, "kernel: %s", t->log);
+	for (i = 0; i < t->verified.listed; i++) {
+		const struct difference *d = &t->verified.list[i];
+		char *place = place_text(d->part, d->offset);
+
+		complain(t->gpu->address, "%s: 0x%016llx", place, (unsigned long long)d->found);
+		free(place);
+	}
+}
+
+static struct json_object *verified_json(const struct verified *v)
+{
+	struct json_object *object = json_object_new_object(), *array = json_object_new_array(), *o;
+	size_t i;
+
+	json_object_object_add(object, "complete", json_object_new_boolean(v->done));
+	json_object_object_add(object, "bytes", json_size(v->bytes));
+	json_object_object_add(object, "seconds", json_object_new_double(v->seconds));
+	json_object_object_add(object, "differences", json_size(v->differences));
+	for (i = 0; i < v->listed; i++) {
+		o = place_json(v->list[i].part, v->list[i].offset);
+		json_object_object_add(o, "found", hex_json(v->list[i].found));
+		json_object_array_add(array, o);
+	}
+	json_object_object_add(object, "places", array);
+	return object;
+}
+
+static struct json_object *target_json(struct host *h, const struct target *t)
+{
+	bool begun = strcmp(t->result, "refused") || t->bytes;
+	struct json_object *object = json_object_new_object(), *log = json_object_new_array();
+	char *state = host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", t->gpu->address);
+
+	json_object_object_add(object, "address", json_text(t->gpu->address));
+	json_object_object_add(object, "result", json_text(t->result));
+	json_object_object_add(object, "exit_status", json_object_new_int(t->status));
+	json_object_object_add(object, "message", json_text(t->message));
+	json_object_object_add(object, "next", json_text(t->next));
+	if (t->log)
+		json_object_array_add(log, json_text(t->log));
+	json_object_object_add(object, "kernel_log", log);
+	json_object_object_add(object, "joined", json_object_new_boolean(t->joined));
+	json_object_object_add(object, "bytes", begun ? json_size(t->bytes) : NULL);
+	json_object_object_add(object, "seconds",
+			       begun ? json_object_new_double(t->seconds) : NULL);
+	json_object_object_add(object, "bytes_per_second", begun && t->seconds > 0 ?
+			       json_object_new_double(bytes_seen(t) / t->seconds) : NULL);
+	json_object_object_add(object, "verified",
+			       t->verified.tried ? verified_json(&t->verified) : NULL);
+	json_object_object_add(object, "scrub_state", json_text(state));
+	free(state);
+	return object;
+}
+
+/* ---- the command -------------------------------------------------------- */
+
+/* The GPUs to scrub, each once; EXIT_OK, or the status of what can't be resolved. */
+static enum exit_status choose(struct scrub *s)
+{
+	enum exit_status status = EXIT_OK;
+	const struct arguments *a = s->a;
+	char address[ADDRESS_MAX];
+	size_t i, j;
+	int rc;
+
+	for (i = 0; i < (a->all ? s->gpus.count : a->count); i++) {
+		const struct gpu *gpu = a->all ? &s->gpus.gpu[i] : NULL;
+
+		/* One whose driver says nothing of memory is refused, and not passed over. */
+		if (a->all && (!gpu->ours || gpu->mode == GPU_MODE_CORE_ONLY))
+			continue;
+		if (!a->all) {
+			rc = gpu_resolve(s->host, a->typed[i], address);
+			if (rc > (int)status)
+				status = rc;
+			for (j = 0; !rc && j < s->gpus.count; j++)
+				if (!strcmp(s->gpus.gpu[j].address, address))
+					gpu = &s->gpus.gpu[j];
+		}
+		for (j = 0; gpu && j < s->count; j++)
+			if (s->targets[j].gpu == gpu)
+				gpu = NULL;
+		if (gpu)
+			s->targets[s->count++] = (struct target){ .gpu = gpu, .file = -1 };
+	}
+	return status;
+}
+
+static void scrub_all(struct scrub *s)
+{
+	size_t i;
+
+	s->kmsg = kmsg_mark();
+	progress_begin(s->count == 1 ? s->targets[0].gpu->address : NULL,
+		       "a scrub that has begun goes on in the kernel; \"" PROGRAM
+		       " status\" shows it", true);
+	for (i = 0; i < s->count; i++)
+		check(s->host, &s->targets[i]);
+	s->begin = now();
+	for (i = 0; i < s->count; i++)
+		if (!s->targets[i].result)
+			start(s->host, &s->targets[i]);
+	follow(s);
+	progress_end();
+	kmsg_read(s->kmsg, take_line, s);
+	if (s->kmsg >= 0)
+		close(s->kmsg);
+	/* One after the other: each with all threads of its node. */
+	for (i = 0; s->a->verify && i < s->count; i++)
+		if (!s->targets[i].status)
+			verify(s->host, &s->targets[i]);
+}
+
+static enum exit_status print(struct scrub *s)
+{
+	struct json_object *document = json_document("scrub"), *results = json_object_new_array();
+	enum exit_status worst = EXIT_OK;
+	size_t i;
+
+	for (i = 0; i < s->count; i++) {
+		const struct target *t = &s->targets[i];
+
+		worst = t->status > worst ? t->status : worst;
+		if (!s->a->json || t->status)
+			say(t);
+		json_object_array_add(results, target_json(s->host, t));
+	}
+	json_object_object_add(document, "verify", json_object_new_boolean(s->a->verify));
+	json_object_object_add(document, "results", results);
+	if (s->a->json)
+		json_print(document);
+	else
+		json_object_put(document);
+	return worst;
+}
+
+static enum exit_status run(struct host *h, const struct arguments *a)
+{
+	struct scrub s = { .host = h, .a = a };
+	enum exit_status status, worst;
+	size_t i;
+
+	gpus_find(h, &s.gpus);
+	s.targets = xcalloc(a->count + s.gpus.count, sizeof(*s.targets));
+	status = choose(&s);
+	/* A mistyped address stops all: the others may not be what was meant either. */
+	if (status)
+		s.count = 0;
+	else if (!s.count)
+		complain(NULL, "no GPU with memory is bound to " DRIVER_NAME);
+	if (s.count)
+		scrub_all(&s);
+	worst = print(&s);
+	for (i = 0; i < s.count; i++) {
+		free(s.targets[i].message);
+		free(s.targets[i].next);
+		free(s.targets[i].log);
+	}
+	free(s.targets);
+	gpus_free(&s.gpus);
+	return status > worst ? status : worst;
+}
+
+int cmd_scrub(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = {
+		options, parse, "ADDRESS...\n--all", doc, NULL, NULL, NULL
+	};
+	struct arguments a = { };
+
+	parse_options(&argp, argc, argv, &a);
+	if (h->recorded) {
+		complain(NULL, "a recorded tree has no GPU to scrub; run \"" PROGRAM " scrub\" "
+			 "without --root");
+		return EXIT_USAGE_ERROR;
+	}
+	if (!h->privileged) {
+		complain(NULL, "only root may scrub GPUs; run it by sudo");
+		return EXIT_NOT_ROOT;
+	}
+	return run(h, &a);
+}

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu scrub with files in the driver's place, which tell it whatever a driver may: with ASan and UBSan. What it
+does with a driver is in vm_scrub.py.
+
+    scripts/toolbox run -- tests/cli/test_scrub.py
+
+tests/cli/run calls this. The program sees a tree as /sys, in a mount namespace of its own. Such files wake up no poll(2).
+"""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from common import build, main, validate  # noqa: E402  (needs the path above)
+from test_trees import G1, G2, SIZES, Tree  # noqa: E402
+
+SIZE = SIZES["usemem_size"] + SIZES["resmem_size"]
+# A busy machine is slow; one that needs longer is stuck.
+STUCK_S = 60
+
+
+def until(what):
+    end = time.monotonic() + STUCK_S
+    while not what():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.01)
+
+
+class Driver:
+    """The files of a bound GPU. "scrub" is a FIFO: who opens it waits for begin(), as if in the driver."""
+
+    def __init__(self, tree, address, group, state="off", progress=0):
+        tree.bound(address, group=group, scrub_state=state, scrub_progress=progress)
+        self.files = tree.root / f"sys/bus/pci/devices/{address}/nvgrace_gpu"
+        os.mkfifo(self.files / "scrub", 0o200)
+
+    def begin(self, process, state="scrubbing", progress=None):
+        """When the program has come so far, takes its word, and is in that state already when it goes on."""
+        def is_asking():
+            assert process.poll() is None, process.communicate()
+            try:
+                links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{process.pid}/fd").iterdir()]
+            except FileNotFoundError:   # closed meanwhile
+                return False
+            # All that it does in between is done without a pause.
+            asleep = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+            return asleep and any(link.endswith(f"{self.files.parent.name}/nvgrace_gpu/scrub_state") for link in links)
+
+        until(is_asking)
+        self.say(state, progress)
+        fifo = os.open(self.files / "scrub", os.O_RDONLY | os.O_NONBLOCK)
+        word = b""
+
+        def has_come():
+            nonlocal word
+            try:
+                word += os.read(fifo, 16)
+            except BlockingIOError:
+                pass
+            return word
+
+        until(has_come)
+        os.close(fifo)
+        assert word == b"1", word
+
+    def say(self, state=None, progress=None):
+        # The state last, by which the program judges. Each is replaced as a whole, but for what stays open.
+        if progress is not None:
+            (self.files / "scrub_progress").write_text(f"{progress}\n")
+        if state is not None:
+            with open(self.files / "scrub_state", "r+", encoding="ascii") as file:
+                file.write(f"{state}\n".ljust(12, "\n"))
+
+
+class Scrub(unittest.TestCase):
+    def setUp(self):
+        self.assertEqual(os.geteuid(), 0, "the toolbox runs tests as root")
+        self.tree = self.enterContext(Tree())
+        self.one = Driver(self.tree, G1, 12)
+
+    def start(self, *words, **streams):
+        script = 'mount --bind "$1" /sys && shift && exec "$@"'
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TERM": "xterm", "COLUMNS": "100",
+                       "ASAN_OPTIONS": "exitcode=99:detect_leaks=1", "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
+        process = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", self.tree.root / "sys",
+                                    build(sanitized=True), "scrub", *words],
+                                   **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams},
+                                   env=environment)
+        self.addCleanup(self.stop, process)
+        return process
+
+    def stop(self, process):
+        process.kill()
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+        process.wait()
+
+    def end(self, process, status):
+        out, error = process.communicate(timeout=STUCK_S)
+        self.assertEqual(process.returncode, status, out + error)
+        self.assertNotIn("runtime error", error)
+        return out, error
+
+    def test_clean(self):
+        process = self.start(G1)
+        self.one.begin(process, progress=0)
+        time.sleep(0.6)
+        self.assertIsNone(process.poll())
+        self.one.say("clean", SIZE)
+        out, error = self.end(process, 0)
+        self.assertRegex(out, rf"^{G1}: clean; 95\.75 GiB in \d+\.\d\d s, \d+(\.\d+)? GB/s\n$")
+        self.assertEqual(error, "")
+
+    def test_ends(self):
+        """What the state may become."""
+        for state, words in (("failed", "the scrub failed; the kernel's log says why; echo 1 > "),
+                             ("dirty", 'not known to be clean: its scrub state has become "dirty"; it was opened'),
+                             ("off", 'has become "off"'), ("unknown", 'has become "unknown"'), ("", 'has become ""'),
+                             ("\x1b[2J", 'has become "?[2J"')):
+            with self.subTest(state):
+                self.one.say("off", 0)
+                process = self.start("--json", G1)
+                self.one.begin(process, progress=0)
+                self.one.say(state, SIZE // 2)
+                out, error = self.end(process, 1)
+                self.assertIn(f"nvgrace-gpu: {G1}: ", error)
+                self.assertIn(words, error)
+                document = json.loads(out)
+                validate(document)
+                result, = document["results"]
+                self.assertEqual((result["result"], result["exit_status"], result["bytes"]), ("failed", 1, SIZE // 2))
+
+    def test_two(self):
+        """Both are asked before either is done; the one that fails takes nothing from the other."""
+        two = Driver(self.tree, G2, 13)
+        self.tree.device("0029:01:00.0", driver="nouveau", group=14)
+        process = self.start("--json", "--all")
+        self.one.begin(process)
+        two.begin(process)
+        self.one.say("failed", 1 << 20)
+        time.sleep(0.6)
+        self.assertIsNone(process.poll())
+        two.say("clean", SIZE)
+        document = json.loads(self.end(process, 1)[0])
+        validate(document)
+        self.assertEqual([(r["address"], r["result"], r["bytes"]) for r in document["results"]],
+                         [(G1, "failed", 1 << 20), (G2, "clean", SIZE)])
+
+    def test_refused_beside_clean(self):
+        """The largest exit status, and each its own."""
+        self.tree.device(G2, driver="nouveau", group=13)
+        process = self.start("--json", G2, G1)
+        self.one.begin(process)
+        self.one.say("clean", SIZE)
+        document = json.loads(self.end(process, 4)[0])
+        validate(document)
+        self.assertEqual([(r["address"], r["result"], r["exit_status"]) for r in document["results"]],
+                         [(G2, "refused", 4), (G1, "clean", 0)])
+
+    def test_joined(self):
+        """Only what was overwritten meanwhile counts for the speed."""
+        self.one.say("scrubbing", SIZE - (1 << 30))
+        process = self.start("--json", G1)
+        self.one.begin(process)
+        time.sleep(0.3)
+        self.one.say("clean", SIZE)
+        result, = json.loads(self.end(process, 0)[0])["results"]
+        self.assertEqual((result["joined"], result["bytes"]), (True, SIZE))
+        self.assertAlmostEqual(result["bytes_per_second"] * result["seconds"], 1 << 30, delta=1000)
+
+    def test_missing_files(self):
+        """Files that aren't there. A program that asked the driver would wait for it here."""
+        (self.one.files / "scrub").unlink()
+        _, error = self.end(self.start(G1), 4)
+        self.assertIn("can't scrub; install a later nvgrace-gpu-vfio-pci-dkms", error)
+        # A driver that doesn't say how much memory there is.
+        os.mkfifo(self.one.files / "scrub")
+        (self.one.files / "usemem_size").unlink()
+        _, error = self.end(self.start("--all"), 4)
+        self.assertIn("can't scrub", error)
+        (self.one.files / "usemem_size").write_text(f"{SIZE}\n")
+        (self.one.files / "scrub_state").unlink()
+        _, error = self.end(self.start(G1), 1)
+        self.assertIn("the driver does not begin: No such file", error)
+
+    def test_rubbish(self):
+        """Nothing that the files hold ends it otherwise than by an answer."""
+        for progress in ("", "x", "-1", str(1 << 64), str((1 << 64) - 1), "0x10"):
+            self.one.say("off")
+            (self.one.files / "scrub_progress").write_text(progress)
+            process = self.start("--json", G1)
+            self.one.begin(process)
+            self.one.say("failed")
+            validate(json.loads(self.end(process, 1)[0]))
+
+    def test_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self.one.say("off", 0)
+            process = self.start(G1)
+            self.one.begin(process, progress=7)
+            process.send_signal(number)
+            out, error = self.end(process, 130)
+            self.assertEqual((out, error), ("", f"nvgrace-gpu: {G1}: interrupted; a scrub that has begun goes on in the "
+                                                'kernel; "nvgrace-gpu status" shows it\n'))
+
+    def test_bar(self):
+        """Bytes, speed and time left; a reset takes it back, and what the last scrub has left is not this one's."""
+        self.one.say("off", SIZE)
+        leader, follower = pty.openpty()
+        process = self.start(G1, stderr=follower)
+        os.close(follower)
+        self.one.begin(process, progress=SIZE)
+        for progress in (SIZE, 0, SIZE // 2, SIZE // 4):
+            self.one.say("scrubbing", progress)
+            time.sleep(0.8)
+        self.one.say("clean", SIZE)
+        out, _ = process.communicate(timeout=STUCK_S)
+        self.assertEqual(process.returncode, 0)
+        text = b""
+        try:
+            while more := os.read(leader, 65536):
+                text += more
+        except OSError:     # EIO is a terminal's end
+            pass
+        os.close(leader)
+        self.assertRegex(out, rf"^{G1}: clean; 95\.75 GiB in ")
+        shown = re.findall(r"\] +(\d+) % (\d+:\d\d left )?([\d.]+ \w+) of 95\.75 GiB, (\d+\.\d) GB/s", text.decode())
+        self.assertEqual(list(dict.fromkeys(s[0] for s in shown))[:3], ["0", "50", "25"], text)
+        self.assertEqual({s[2] for s in shown if s[0] == "50"}, {"47.87 GiB"})
+        self.assertTrue(all(s[1] for s in shown if s[0] == "50"), shown)
+        self.assertTrue(all(float(s[3]) > 1 for s in shown if s[0] == "50"), shown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,487 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu scrub in a virtual GH200: that the memory is zeros, what it refuses, how it is interrupted, what it verifies.
+
+    scripts/toolbox run -- tests/cli/vm_scrub.py [KERNEL [unittest's arguments]]
+
+After `make modules` for that kernel (7.2 without a name). One boot; its commands are below, each judged by a test
+method. Times mean nothing in this machine, and none is judged. The console is in build/log/cli-scrub-KERNEL.log.
+
+Before each scrub the memory is soiled, and afterwards looked at, from outside of the machine. Other words than 0 are planted
+while the program reads back: a thread keeps writing one.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent / "vm"))
+import common  # noqa: E402  (needs the path above)
+import vm  # noqa: E402
+from vm_bench import Planted  # noqa: E402
+
+DRIVER = "nvgrace_gpu_vfio_pci"
+KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
+MiB = 1 << 20
+CHUNK = 16 * MiB
+
+# Without the MIG defect, there is no resmem, and a memory may be small.
+SMALL = {"mig_dvsec": 1}
+SIZES = {"small": 64 * MiB, "odd": 48 * MiB + 0x1235, "both": 1536 * MiB, "slow": 32 * MiB, "dead": 32 * MiB}
+GPUS = [
+    {"name": "small", "size": SIZES["small"], "model": SMALL},
+    # Neither whole pages nor whole words.
+    {"name": "odd", "size": SIZES["odd"], "model": SMALL},
+    # usemem and resmem.
+    {"name": "both", "size": SIZES["both"]},
+    # Long enough to see it, and to interrupt it, while the driver waits after a reset.
+    {"name": "slow", "size": SIZES["slow"], "model": {**SMALL, "ready_after_reset_ms": 8000}},
+    {"name": "dead", "size": SIZES["dead"], "model": SMALL},
+    {"name": "plain"},
+    {"name": "unbound", "size": 32 * MiB, "model": SMALL},
+]
+
+# A word that is never 0 for long.
+PLANTED_AT, PLANTED = 24 * MiB + 0x1238, 0x1122334455667788
+
+# A busy machine is slow; one that needs longer is stuck.
+TIMEOUT_S = 600
+
+LIBRARY = r"""
+nvgrace=/usr/sbin/nvgrace-gpu
+devices=/sys/bus/pci/devices
+parameter=/sys/module/nvgrace_gpu_vfio_pci/parameters/scrub
+# say NAME COMMAND...: what it prints, and its status, each line with the name.
+say() {
+	name=$1
+	shift
+	"$@" >/tmp/out 2>/tmp/err
+	rc=$?
+	sed "s/^/$name-out: /" /tmp/out
+	sed "s/^/$name-err: /" /tmp/err
+	echo "$name-rc: $rc"
+}
+run() { say run $nvgrace "$@"; }
+attribute() { cat $devices/$(gpu $1)/nvgrace_gpu/$2; }
+state() { echo "state: $1 $(attribute $1 scrub_state)"; }
+soil() { for g; do host soil $g || exit 1; done; }
+left() { for g; do echo "left: $g $(host left $g)"; done; }
+# ended NAME: waits until it is no longer being scrubbed.
+ended() { while [ $(attribute $1 scrub_state) = scrubbing ]; do usleep 50000; done; }
+group() {
+	group=$(readlink $devices/$(gpu $1)/iommu_group)
+	echo /dev/vfio/${group##*/}
+}
+# Has a GPU open until let_go.
+hold() {
+	mkfifo /tmp/in /tmp/said
+	/tests/holder $(group $1) $(gpu $1) </tmp/in >/tmp/said &
+	holder=$!
+	exec 7>/tmp/in
+	read -r word </tmp/said
+	echo "holder: $holder"
+}
+let_go() {
+	exec 7>&-
+	wait $holder
+	rm /tmp/in /tmp/said
+}
+"""
+
+COMMANDS = {
+    "nothing": "run scrub --all; run scrub $(gpu unbound); run scrub 0049:01:00.0 $(gpu small)",
+    "bind": """
+        mkdir -p /dev/pts; mount -t devpts devpts /dev/pts
+        for g in small odd both slow dead plain; do run bind $(gpu $g); done""",
+    "vfio-pci": "modprobe vfio-pci; bind unbound vfio-pci; run scrub $(gpu unbound); unbind unbound",
+    "plain": "run scrub $(gpu plain)",
+    "user": "chmod 755 /tests/as_nobody; say user /tests/as_nobody $nvgrace scrub --all",
+    "idle": "state small; soil small; run scrub $(gpu small); state small; left small",
+    "json": "soil both odd; run scrub --json $(gpu both) $(gpu odd) $(gpu both); left both odd; run list --json",
+    "shown": "run status $(gpu both); run list --wide; run metrics",
+    "in-use": """
+        soil small odd
+        hold small
+        run scrub $(gpu small) $(gpu odd)
+        left small odd
+        run scrub --json $(gpu small)
+        let_go
+        state small
+        run scrub $(gpu small)
+        left small""",
+    # As with the kernel's own driver, or an earlier one of this project.
+    "older": """
+        for file in mode usemem_size readiness; do attribute small $file >/tmp/small-$file; done
+        mount -t tmpfs none $devices/$(gpu small)/nvgrace_gpu
+        for file in mode usemem_size readiness; do cp /tmp/small-$file $devices/$(gpu small)/nvgrace_gpu/$file; done
+        run scrub $(gpu small)
+        rm $devices/$(gpu small)/nvgrace_gpu/mode $devices/$(gpu small)/nvgrace_gpu/usemem_size
+        run scrub $(gpu small)
+        umount $devices/$(gpu small)/nvgrace_gpu""",
+    "verify": """
+        soil both odd
+        run scrub --verify --json $(gpu both) $(gpu odd)
+        left both odd
+        run scrub --verify $(gpu small)
+        state small""",
+    "verify-differs": """
+        host plant small || exit 1
+        run scrub --verify --json $(gpu small) $(gpu odd)
+        run scrub --verify $(gpu small)
+        host unplant
+        run scrub --verify $(gpu small)""",
+    "parameter": """
+        echo 1 >$parameter
+        soil small
+        run scrub --verify --json $(gpu small)
+        ended small
+        state small
+        left small
+        echo 0 >$parameter
+        run scrub --verify --json $(gpu small)""",
+    # The parameter, and what modprobe is told for the next boot.
+    "doctor": """
+        mkdir -p /etc/modprobe.d
+        for on in 0 1; do
+            echo $on >$parameter
+            for line in "" "options nvgrace_gpu_vfio_pci scrub=1"; do
+                echo "$line" >/etc/modprobe.d/x.conf
+                run doctor --json $(gpu small)
+            done
+        done
+        echo 0 >$parameter
+        run doctor --record /tmp/record $(gpu small)
+        echo "recorded: $(cat /tmp/record/sys/bus/pci/devices/$(gpu small)/nvgrace_gpu/scrub_state)"
+        run --root /tmp/record doctor --json $(gpu small)
+        rm /etc/modprobe.d/x.conf""",
+    "joined": """
+        soil slow
+        echo 1 >$devices/$(gpu slow)/nvgrace_gpu/scrub
+        state slow
+        run scrub --json $(gpu slow)
+        left slow""",
+    # The driver resets it in the first scrub after binding, and so waits.
+    "interrupted": """
+        for signal in key TERM HUP; do
+            run unbind $(gpu slow)
+            run bind $(gpu slow)
+            soil slow
+            if [ $signal = key ]; then
+                say key /tests/terminal 100 -t ' of ' '^C' $nvgrace scrub $(gpu slow)
+            else
+                $nvgrace scrub --all >/tmp/out 2>/tmp/err &
+                pid=$!
+                until [ "$(attribute slow scrub_state)" = scrubbing ]; do kill -0 $pid || exit 1; usleep 10000; done
+                kill -$signal $pid
+                wait $pid
+                echo "signal: $signal $?"
+                sed "s/^/signal-err: /" /tmp/err
+            fi
+            state slow
+            run status $(gpu slow)
+            ended slow
+            state slow
+            left slow
+        done""",
+    "bar": """
+        say bar /tests/terminal 120 $nvgrace scrub $(gpu both) $(gpu small)
+        say narrow /tests/terminal 40 $nvgrace scrub $(gpu both)
+        say pipe $nvgrace scrub $(gpu small)""",
+    "unbound-meanwhile": """
+        run unbind $(gpu slow)
+        run bind $(gpu slow)
+        $nvgrace scrub $(gpu slow) >/tmp/out 2>/tmp/err &
+        pid=$!
+        until [ "$(attribute slow scrub_state)" = scrubbing ]; do kill -0 $pid || exit 1; usleep 10000; done
+        $nvgrace unbind $(gpu slow)
+        wait $pid
+        echo "unbound-rc: $?"
+        sed "s/^/unbound-out: /" /tmp/out /tmp/err
+        run bind $(gpu slow)""",
+    # The driver resets it once after binding. Half a minute, until it gives up.
+    "failed": """
+        $nvgrace unbind $(gpu dead)
+        $nvgrace bind $(gpu dead)
+        host never_ready dead || exit 1
+        soil small dead
+        run scrub --json $(gpu small) $(gpu dead)
+        left small
+        state dead
+        run status $(gpu dead)
+        say doctor $nvgrace doctor --json $(gpu dead)
+        run scrub --all""",
+}
+
+
+class Scrub(unittest.TestCase):
+    maxDiff = None
+
+    @classmethod
+    def handlers(cls):
+        planted = Planted()
+
+        def base(machine, name):
+            return next(g.base for g in machine.gpus if g.name == name)
+
+        def pieces(name):
+            return [(at, min(CHUNK, SIZES[name] - at)) for at in range(0, SIZES[name], CHUNK)]
+
+        def soil(machine, name):
+            for at, count in pieces(name):
+                machine.write_gpu_memory(base(machine, name) + at, b"\xa5" * count)
+
+        def left(machine, name):
+            """How many bytes are not 0."""
+            return sum(count - machine.read_gpu_memory(base(machine, name) + at, count).count(0)
+                       for at, count in pieces(name))
+
+        def plant(machine, name):
+            at = base(machine, name) + PLANTED_AT
+            planted.start(lambda: machine.write_gpu_memory(at, PLANTED.to_bytes(8, "little")))
+
+        def unplant(machine):
+            planted.stop()
+
+        def never_ready(machine, name):
+            machine.models[name].gpu.set_reset_delay(None)
+
+        cls.addClassCleanup(planted.stop)
+        return {"soil": soil, "left": left, "plant": plant, "unplant": unplant, "never_ready": never_ready}
+
+    @classmethod
+    def setUpClass(cls):
+        kernel = vm.Kernel(KERNEL)
+        log = vm.PROJECT / "build/log" / f"cli-scrub-{KERNEL}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as directory:
+            files = common.installed(kernel, directory)
+            for name in ("holder", "terminal", "as_nobody"):
+                files[f"/tests/{name}"] = f"{directory}/{name}"
+                subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", f"{directory}/{name}",
+                                HERE / f"{name}.c"], check=True)
+            with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S, handlers=cls.handlers(),
+                            commands=[{"name": n, "run": LIBRARY + text + "\ntrue"} for n, text in COMMANDS.items()]) as machine:
+                cls.pci = {g.name: g.pci for g in machine.gpus}
+                cls.base = {g.name: g.base for g in machine.gpus}
+                cls.result = machine.run()
+
+    def lines(self, command, mark):
+        """What stands behind "mark: " in a command's output."""
+        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
+                if line.startswith(mark + ":")]
+
+    def text(self, command, mark):
+        return "\n".join(self.lines(command, mark))
+
+    def codes(self, command, name="run"):
+        return [int(n) for n in self.lines(command, f"{name}-rc")]
+
+    def documents(self, command, name="run"):
+        """The JSON documents among a command's output, checked against the schema."""
+        text, found = self.text(command, f"{name}-out"), []
+        decoder = json.JSONDecoder()
+        for match in re.finditer(r"^\{$", text, re.M):
+            document, _ = decoder.raw_decode(text, match.start())
+            common.validate(document)
+            found.append(document)
+        self.assertTrue(found, f"{command} printed no JSON: {text}")
+        return found
+
+    def check_clean(self, command, *names):
+        self.assertEqual(self.lines(command, "left"), [f"{name} 0" for name in names])
+
+    def test_machine(self):
+        """Nothing failed that isn't looked at below, and the kernel had nothing to complain of."""
+        self.assertEqual(self.result.failures, [])
+
+    def test_bound(self):
+        self.assertEqual(self.codes("bind"), [0] * 6)
+
+    def test_nothing_to_scrub(self):
+        """Without a bound GPU --all has nothing to do; an address that is none stops all."""
+        self.assertEqual(self.codes("nothing"), [0, 4, 3])
+        error = self.text("nothing", "run-err")
+        self.assertIn(f"nvgrace-gpu: no GPU with memory is bound to {DRIVER}", error)
+        unbound = self.pci["unbound"]
+        self.assertIn(f'{unbound}: not bound to a driver; run "nvgrace-gpu bind {unbound}"', error)
+        self.assertIn("0049:01:00.0: ", error)
+        self.assertNotIn(self.pci["small"], error)
+
+    def test_refusals(self):
+        unbound, plain, small = (self.pci[n] for n in ("unbound", "plain", "small"))
+        for command, words in (
+                ("vfio-pci", f"{unbound}: bound to vfio-pci, which can't scrub it; stop what uses it and run"),
+                ("plain", f"{plain}: there is no memory to scrub: firmware names none"),
+                ("older", f"{small}: the loaded {DRIVER} can't scrub; install a later nvgrace-gpu-vfio-pci-dkms, ")):
+            with self.subTest(command):
+                self.assertEqual(set(self.codes(command)), {4})
+                self.assertIn(words, self.text(command, "run-err"))
+                self.assertEqual(self.lines(command, "run-out"), [])
+        self.assertEqual(self.codes("user", "user"), [5])
+        self.assertIn("only root may scrub GPUs", self.text("user", "user-err"))
+
+    def test_idle(self):
+        self.assertEqual(self.codes("idle"), [0])
+        self.assertRegex(self.text("idle", "run-out"),
+                         rf"^{self.pci['small']}: clean; 64 MiB in \d+\.\d\d s, [\d.]+ GB/s$")
+        self.assertEqual(self.lines("idle", "run-err"), [])
+        self.assertEqual(self.lines("idle", "state"), ["small off", "small clean"])
+        self.check_clean("idle", "small")
+
+    def test_json(self):
+        """Each GPU once, in the order of the command line."""
+        self.assertEqual(self.codes("json"), [0, 0])
+        document, listed = self.documents("json")
+        self.assertEqual((document["command"], document["verify"]), ("scrub", False))
+        self.assertEqual([(r["address"], r["result"], r["exit_status"], r["bytes"], r["scrub_state"], r["verified"], r["next"],
+                           r["kernel_log"], r["joined"]) for r in document["results"]],
+                         [(self.pci[n], "clean", 0, SIZES[n], "clean", None, None, [], False) for n in ("both", "odd")])
+        for result in document["results"]:
+            self.assertGreater(result["seconds"], 0)
+            self.assertAlmostEqual(result["bytes_per_second"] * result["seconds"], result["bytes"], delta=1)
+        self.check_clean("json", "both", "odd")
+        states = {g["address"]: (g["scrub_state"], g["scrub_progress"]) for g in listed["gpus"]}
+        self.assertEqual((states[self.pci["both"]], states[self.pci["plain"]], states[self.pci["unbound"]]),
+                         (("clean", SIZES["both"]), (None, None), (None, None)))
+
+    def test_shown(self):
+        self.assertEqual(self.codes("shown"), [0] * 3)
+        text = self.text("shown", "run-out")
+        self.assertRegex(text, r"(?m)^  scrub +clean: all zeros")
+        self.assertRegex(text, rf"(?m)^{self.pci['both']} .* clean +no +bound$")
+        self.assertIn(f'nvgrace_gpu_scrub_state{{address="{self.pci["both"]}",scrub_state="clean"}} 1', text)
+        self.assertIn(f'nvgrace_gpu_scrub_progress_bytes{{address="{self.pci["both"]}"}} {SIZES["both"]}', text)
+
+    def test_in_use(self):
+        """The one that is keeps its content; the other one is scrubbed all the same."""
+        self.assertEqual(self.codes("in-use"), [4, 4, 0])
+        holder = "".join(self.lines("in-use", "holder"))
+        self.assertRegex(self.text("in-use", "run-err"),
+                         rf"{self.pci['small']}: in use: process {holder} \(holder\) .*; shut that down")
+        self.assertRegex(self.text("in-use", "run-out"), rf"(?m)^{self.pci['odd']}: clean; ")
+        left = dict(line.split() for line in self.lines("in-use", "left")[:2])
+        self.assertEqual(left, {"small": str(SIZES["small"]), "odd": "0"})
+        self.assertEqual(self.lines("in-use", "left")[2], "small 0")
+        result, = self.documents("in-use")[0]["results"]
+        self.assertEqual((result["result"], result["bytes"], result["seconds"], result["bytes_per_second"]),
+                         ("refused", None, None, None))
+        self.assertEqual(self.lines("in-use", "state"), ["small off"])
+
+    def test_verify(self):
+        self.assertEqual(self.codes("verify"), [0, 0])
+        document, = self.documents("verify")
+        self.assertIs(document["verify"], True)
+        for result, name in zip(document["results"], ("both", "odd"), strict=True):
+            verified = result["verified"]
+            self.assertEqual((result["result"], verified["complete"], verified["bytes"], verified["differences"],
+                              verified["places"]), ("clean", True, SIZES[name], 0, []))
+            # It has been opened.
+            self.assertEqual(result["scrub_state"], "off")
+        self.check_clean("verify", "both", "odd")
+        self.assertRegex(self.text("verify", "run-out"), r"clean; 64 MiB in .*; all zeros: 64 MiB in \d+\.\d\d s, .* read back")
+        self.assertEqual(self.lines("verify", "state"), ["small off"])
+
+    def test_verify_finds(self):
+        """A word that is not 0, with its place; the GPU after it is verified, too."""
+        self.assertEqual(self.codes("verify-differs"), [1, 1, 0])
+        document, = self.documents("verify-differs")
+        first, second = document["results"]
+        self.assertEqual((first["result"], first["exit_status"], first["verified"]["differences"]), ("failed", 1, 1))
+        self.assertEqual(first["verified"]["places"], [{
+            "part": "usemem", "offset": hex(PLANTED_AT), "address": hex(self.base["small"] + PLANTED_AT),
+            "found": hex(PLANTED)}])
+        self.assertEqual((second["result"], second["verified"]["complete"]), ("clean", True))
+        place = f"usemem + {PLANTED_AT:#x}, physical address {self.base['small'] + PLANTED_AT:#x}"
+        error = self.text("verify-differs", "run-err")
+        self.assertIn(f"not clean: words of 8 bytes that are not 0: 1, the first at {place}", error)
+        self.assertIn(f"{self.pci['small']}: {place}: {PLANTED:#018x}", error)
+
+    def test_parameter(self):
+        """With it on, closing after --verify scrubs again, by itself."""
+        self.assertEqual(self.codes("parameter"), [0, 0])
+        on, off = (d["results"][0] for d in self.documents("parameter"))
+        self.assertIn(on["scrub_state"], ("scrubbing", "clean"))
+        self.assertEqual(self.lines("parameter", "state"), ["small clean"])
+        self.check_clean("parameter", "small")
+        self.assertEqual(off["scrub_state"], "off")
+
+    def findings(self, command, finding, name="run"):
+        return [next((f for f in d["findings"] if f["id"] == finding), None) for d in self.documents(command, name)]
+
+    def test_doctor(self):
+        found = self.findings("doctor", "scrubbing")
+        self.assertEqual([f["verdict"] for f in found], ["note", "warning", "warning", "good", "warning"])
+        self.assertIn("and will be after the next boot", found[3]["text"])
+        # What was recorded says the same.
+        self.assertEqual(found[4], found[1])
+        self.assertEqual(len(self.lines("doctor", "recorded")), 1)
+        self.assertIn(self.lines("doctor", "recorded")[0], ("off", "clean"))
+        finding, = self.findings("failed", "scrub-state", "doctor")
+        self.assertEqual((finding["verdict"], finding["device"]), ("warning", self.pci["dead"]))
+        self.assertIn("could not be cleared", finding["reason"])
+
+    def test_joined(self):
+        """One that runs already is waited for."""
+        self.assertEqual(self.lines("joined", "state"), ["slow scrubbing"])
+        self.assertEqual(self.codes("joined"), [0])
+        result, = self.documents("joined")[0]["results"]
+        self.assertEqual((result["joined"], result["bytes"], result["result"]), (True, SIZES["slow"], "clean"))
+        self.assertIn("running already", result["message"])
+        self.check_clean("joined", "slow")
+
+    def test_interrupted(self):
+        """It goes on in the kernel, and the program says so."""
+        self.assertEqual(self.codes("interrupted", "key"), [130])
+        self.assertEqual(self.lines("interrupted", "signal"), ["TERM 130", "HUP 130"])
+        words = 'interrupted; a scrub that has begun goes on in the kernel; "nvgrace-gpu status" shows it'
+        self.assertIn(f"{self.pci['slow']}: {words}", self.text("interrupted", "key-out"))
+        self.assertEqual(self.text("interrupted", "signal-err").count(words), 2)
+        self.assertEqual(self.lines("interrupted", "state"), ["slow scrubbing", "slow clean"] * 3)
+        self.assertEqual(len(re.findall(r"(?m)^  scrub +scrubbing: \d+ % is overwritten", self.text("interrupted", "run-out"))),
+                         3)
+        self.check_clean("interrupted", *["slow"] * 3)
+
+    def test_bar(self):
+        """On a terminal alone, as wide as that is."""
+        for name, columns in (("bar", 120), ("narrow", 40)):
+            self.assertEqual(self.codes("bar", name), [0])
+            drawn = re.findall(r"\[[#.]+\] +\d+ %[^\x1b]*", self.text("bar", f"{name}-out"))
+            self.assertTrue(drawn, name)
+            self.assertLess(max(map(len, drawn)), columns)
+        self.assertRegex(self.text("bar", "bar-out"), r"\] +\d+ % (\d+:\d\d left )?[\d.]+ (B|[KMG]iB) of 1\.56 GiB, \d+\.\d GB/s")
+        self.assertEqual(self.codes("bar", "pipe"), [0])
+        self.assertEqual(self.lines("bar", "pipe-err"), [])
+
+    def test_unbound_meanwhile(self):
+        """Whether unbinding waits for the scrub or ends it, what wasn't seen is not called clean."""
+        text = self.text("unbound-meanwhile", "unbound-out")
+        if self.lines("unbound-meanwhile", "unbound-rc") == ["0"]:
+            self.assertIn(f"{self.pci['slow']}: clean; ", text)
+        else:
+            self.assertEqual(self.lines("unbound-meanwhile", "unbound-rc"), ["1"])
+            self.assertRegex(text, "unbound before the scrub's end was seen|not known to be clean|the scrub failed")
+
+    def test_failed(self):
+        """With the kernel's own line; the other GPU is scrubbed."""
+        self.assertEqual(self.codes("failed"), [1, 0, 1])
+        clean, dead = self.documents("failed")[0]["results"]
+        self.assertEqual((clean["result"], dead["result"], dead["exit_status"], dead["scrub_state"]),
+                         ("clean", "failed", 1, "failed"))
+        self.check_clean("failed", "small")
+        line, = dead["kernel_log"]
+        self.assertRegex(line, rf"^{DRIVER} {self.pci['dead']}: ")
+        self.assertIn("/reset, and scrub it again", dead["next"])
+        error = self.text("failed", "run-err")
+        self.assertIn(f"{self.pci['dead']}: the scrub failed; the kernel's log says why; ", error)
+        self.assertIn(f"{self.pci['dead']}: kernel: {line}", error)
+        self.assertRegex(self.text("failed", "run-out"), r"(?m)^  scrub +failed: the kernel's log says why$")
+
+
+if __name__ == "__main__":
+    common.main()
