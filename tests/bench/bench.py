@@ -40,6 +40,10 @@ GiB = 1 << 30
 PARTS = {"name": "parts", "size": 0xB0000000}
 LARGE = {"name": "large", "size": 0x17_F000_0000}
 GROWTH = [{"name": f"g{n}", "size": (n + 1) * GiB} for n in (1, 4, 16, 64)]
+# Where the memory of all but the first is, from the beginning of the machine's: they share it, or the pages that it is made of
+# would be more than this computer has.
+SHARED = 4 * GiB
+RAM = 3 * GiB
 GROWING = ("open", "pread/usemem/8B", "first-touch/usemem/1.00")
 
 # Figures with a goal: of which GPU, and how many times as good as the baseline this driver is to be.
@@ -76,19 +80,26 @@ def measure(gpu, options):
         unbind {gpu} && rmmod {DRIVER} && exit $rc"""
 
 
-# How long preemption or interrupts are off: where the kernel has the tracer, as the one with 64K pages that is built here.
-OFF = f"""
-    insmod /bench/ours.ko || exit 1
-    /bench/off || exit 1
-    rmmod {DRIVER}"""
+def programs(kernel):
+    """Those of this folder that run after the measurements, by this driver alone: scrub.c; off.c where the kernel has the tracer, as
+    the one with 64K pages that is built here."""
+    return ("scrub", "off") if kernel.has("CONFIG_PREEMPT_TRACER") else ("scrub",)
 
 
-def off_program(kernel):
-    """Compile off.c; its path."""
-    program = vm.PROJECT / "build" / "guest" / f"off-{kernel.name}"
+def run_program(name):
+    """A command in the machine."""
+    return f"""
+        insmod /bench/ours.ko || exit 1
+        /bench/{name} || exit 1
+        rmmod {DRIVER}"""
+
+
+def compiled(kernel, name):
+    """Compile a program; its path."""
+    program = vm.PROJECT / "build" / "guest" / f"{name}-{kernel.name}"
     program.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-o", str(program),
-                    str(HERE / "off.c"), str(HERE.parent / "vm/guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
+                    str(HERE / f"{name}.c"), str(HERE.parent / "vm/guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
     return program
 
 
@@ -113,7 +124,7 @@ def baseline_of(kernel):
 
 
 def run_machine(kernel, modules, plan, directory):
-    """[(module, gpu, document)] of a plan [(module, gpu, options)], and the lines of off.c."""
+    """[(module, gpu, document)] of a plan [(module, gpu, options)], and what the programs say."""
     log = vm.PROJECT / "build" / "log" / f"bench-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     files = common.installed(kernel, directory)
@@ -121,17 +132,18 @@ def run_machine(kernel, modules, plan, directory):
     steps = [{"name": f"{i}-{module}-{gpu}",
               "run": f"PATH=$PATH:/usr/sbin; module={module if module != WARM_UP else 'ours'}\n{measure(gpu, options)}"}
              for i, (module, gpu, options) in enumerate(plan)]
-    if kernel.has("CONFIG_PREEMPT_TRACER"):
-        files["/bench/off"] = str(off_program(kernel))
-        steps.append({"name": "off", "run": OFF})
+    for name in programs(kernel):
+        files[f"/bench/{name}"] = str(compiled(kernel, name))
+        steps.append({"name": name, "run": run_program(name)})
 
     def show(mark, line):
         if mark == ">" and line.startswith("@@RUN "):
             print(f"bench: {kernel.name}: {line.split()[1]} ...", file=sys.stderr, flush=True)
 
     wanted = {gpu for _, gpu, _ in plan} | {PARTS["name"]}
-    gpus = [g for g in (PARTS, LARGE, *GROWTH) if g["name"] in wanted]
-    with vm.Machine(kernel, gpus=gpus, ram="3G", files=files, commands=steps, timeout=TIMEOUT_S, log=str(log),
+    base = vm.memory_address(kernel.arch, RAM, vm.MEMORY_MAX)
+    gpus = [{**g, "base": base + (0 if g is PARTS else SHARED)} for g in (PARTS, LARGE, *GROWTH) if g["name"] in wanted]
+    with vm.Machine(kernel, gpus=gpus, ram=RAM, files=files, commands=steps, timeout=TIMEOUT_S, log=str(log),
                     echo=show) as machine:
         result = machine.run()
     if result.failures:
@@ -142,8 +154,9 @@ def run_machine(kernel, modules, plan, directory):
         document = json.loads("\n".join(lines))
         common.validate(document)
         said.append((module, gpu, document))
-    off = result.command("off").output if steps[-1]["name"] == "off" else []
-    return said, [line.replace("off:", "# preemption or interrupts off:") for line in off if line.startswith("off: ")]
+    extra = [line.replace("says:", "#") for name in programs(kernel) for line in result.command(name).output
+             if line.startswith("says: ")]
+    return said, extra
 
 
 def collect(said):
@@ -251,9 +264,9 @@ def bench(kernel, rounds, smoke):
     only = os.environ.get("GPUS", "").split()
     plan = [p for p in plan if not only or p[1] in only]
     with tempfile.TemporaryDirectory() as directory:
-        said, off = run_machine(kernel, modules, plan, directory)
+        said, extra = run_machine(kernel, modules, plan, directory)
     rows = summary(collect(said))
-    lines = table(kernel, rows, rounds) + off
+    lines = table(kernel, rows, rounds) + extra
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / f"{kernel.name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
     (OUT / f"{kernel.name}.json").write_text(json.dumps({"kernel": kernel.release, "rounds": rounds, "summary": rows,

@@ -6,6 +6,7 @@
  * of the host that emulates it, is in these times, too.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,6 +15,8 @@
 #include "../vm/guest/lib.h"
 
 #define TRACING	"/sys/kernel/tracing/"
+
+#define RUNS	5
 
 static void set(const char *file, const char *value)
 {
@@ -39,26 +42,47 @@ static long longest(void)
 	return us;
 }
 
-static long moving(struct vfio *v, unsigned int index, char *buf, bool write)
+/* How 1 GiB is moved: nothing of the driver's in the last. */
+enum way { READ, WRITE, NEITHER };
+
+static long moving(struct vfio *v, unsigned int index, char *buf, enum way way)
 {
 	uint64_t pos = REGION(index);
 
 	set("tracing_on", "1");
 	set("tracing_max_latency", "0");
-	assert_int_equal(write ? vfio_write(v, pos, buf, GiB) :
-				 vfio_read(v, pos, buf, GiB), GiB);
+	if (way == NEITHER)
+		memcpy(buf, buf + GiB / 2, GiB / 2);
+	else
+		assert_int_equal(way == WRITE ? vfio_write(v, pos, buf, GiB) :
+						vfio_read(v, pos, buf, GiB), GiB);
 	set("tracing_on", "0");
 	return longest();
 }
 
+/*
+ * What the driver causes comes in each run, what the host of this machine does
+ * comes in some: so the least of several runs is what counts.
+ */
+static void measure(struct vfio *v, unsigned int index, char *buf, enum way way,
+		    const char *what)
+{
+	long us, least = LONG_MAX, most = 0;
+	int i;
+
+	for (i = 0; i < RUNS; i++) {
+		us = moving(v, index, buf, way);
+		least = us < least ? us : least;
+		most = us > most ? us : most;
+	}
+	printf("says: preemption or interrupts off: %s: ", what);
+	printf("at most %ld us in the calmest of %d runs, %ld us in the others\n",
+	       least, RUNS, most);
+}
+
 static void preemption_and_interrupts(void **state)
 {
-	static const struct {
-		unsigned int index;
-		const char *name;
-	} parts[] = { { USEMEM, "usemem" }, { RESMEM, "resmem" } };
 	struct vfio v;
-	size_t i;
 	char *buf;
 
 	vfio_start(&v, "parts");
@@ -66,14 +90,14 @@ static void preemption_and_interrupts(void **state)
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	assert_true(buf != MAP_FAILED);
 	set("current_tracer", "preemptirqsoff");
-	for (i = 0; i < ARRAY_SIZE(parts); i++) {
-		/* The windows are mapped and the pages there. */
-		moving(&v, parts[i].index, buf, true);
-		printf("off: %s: at most %ld us in a read of 1 GiB, %ld us in a write\n",
-		       parts[i].name,
-		       moving(&v, parts[i].index, buf, false),
-		       moving(&v, parts[i].index, buf, true));
-	}
+	/* So that the windows are mapped and the pages there. */
+	moving(&v, USEMEM, buf, WRITE);
+	moving(&v, RESMEM, buf, WRITE);
+	measure(&v, USEMEM, buf, READ, "usemem, read of 1 GiB");
+	measure(&v, USEMEM, buf, WRITE, "usemem, write of 1 GiB");
+	measure(&v, RESMEM, buf, READ, "resmem, read of 1 GiB");
+	measure(&v, RESMEM, buf, WRITE, "resmem, write of 1 GiB");
+	measure(&v, USEMEM, buf, NEITHER, "for comparison, a copy without the driver");
 	set("current_tracer", "nop");
 	vfio_stop(&v);
 }
