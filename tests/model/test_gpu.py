@@ -534,12 +534,12 @@ class ConfigSpace(ServerCase):
     def test_cxl_delays(self):
         c = self.serve(cxl={"valid": {"ready_after_ms": 150}, "active": {"ready_after_ms": 300}})
         at = self.dvsec(c, 0x1E98, 0) + 0x1C
-        seen, end = [], time.monotonic() + 5
-        while (not seen or seen[-1] != 3) and time.monotonic() < end:
-            bits = c.read32(CONFIG, at) & 3
-            if not seen or seen[-1] != bits:
-                seen.append(bits)
-        self.assertEqual(seen, [0, 1, 3])
+        seen = []
+        while 3 not in seen:
+            seen.append(c.read32(CONFIG, at) & 3)
+        # A busy machine may not see each of them.
+        self.assertEqual(seen, sorted(seen))
+        self.assertNotIn(2, seen)
 
     def test_cxl_device_gone(self):
         c = self.serve(cxl={"gone": True})
@@ -603,13 +603,11 @@ class Readiness(ServerCase):
         self.assertEqual(self.both(self.serve()), (0xFF, 0xFF))
 
     def test_delay(self):
-        c = self.serve(ready_after_ms=300)
         start = time.monotonic()
-        self.assertEqual(self.both(c), (0, 0))
-        while self.both(c) != (0xFF, 0xFF) and time.monotonic() < start + 5:
+        c = self.serve(ready_after_ms=300)
+        while self.both(c) != (0xFF, 0xFF):
             pass
-        self.assertGreater(time.monotonic() - start, 0.25)
-        self.assertLess(time.monotonic() - start, 2)
+        self.assertGreaterEqual(time.monotonic() - start, 0.3)
 
     def test_registers_apart(self):
         c = self.serve(c2c={"ready_after_ms": 0}, hbm={"ready_after_ms": None})
@@ -678,12 +676,11 @@ class ControlBlock(ServerCase):
 
     def test_not_ready_from_now_on(self):
         c = self.serve()
-        c.write32(BAR0, CONTROL + 0x14, 200)
         start = time.monotonic()
-        self.assertEqual(c.read32(BAR0, CONTROL + 0x18), 0)
-        while not c.read32(BAR0, CONTROL + 0x18) and time.monotonic() < start + 5:
+        c.write32(BAR0, CONTROL + 0x14, 200)
+        while not c.read32(BAR0, CONTROL + 0x18):
             pass
-        self.assertTrue(0.15 < time.monotonic() - start < 2)
+        self.assertGreaterEqual(time.monotonic() - start, 0.2)
         c.write32(BAR0, CONTROL + 0x14, 0xFFFFFFFF)
         self.assertEqual((c.read32(BAR0, 0x1498), c.read32(BAR0, 0x200BC)), (0, 0))
 

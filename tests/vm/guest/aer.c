@@ -290,15 +290,14 @@ static void after_a_fatal_error_the_memory_is_waited_for(void **state)
 		told();
 
 		/* Not ready, and will be in a while. */
-		host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
 		begin = now_ms();
+		host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
 		if (i)
 			assert_string_equal(maps[0], "before");
 		else
 			assert_int_equal(vfio_read(&v, REGION(RESMEM), &byte, 1),
 					 1);
-		assert_true(now_ms() - begin >= DELAY_MS - 100);
-		assert_true(now_ms() - begin < DELAY_MS + 5000);
+		assert_true(now_ms() - begin >= DELAY_MS);
 	}
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
 	finish();

@@ -285,6 +285,23 @@ void gpu_unready(const struct gpu *gpu, uint32_t ms)
 	gpu_unmap_bar0(bar0);
 }
 
+volatile uint32_t *gpu_hold(const struct gpu *gpu)
+{
+	gpu_unready(gpu, UINT32_MAX);
+	return gpu_map_bar0(gpu);
+}
+
+void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0)
+{
+	if (gpu->is_model) {
+		bar0[MODEL_UNREADY / 4] = 0;
+	} else {
+		bar0[BAR0_C2C / 4] = 0xff;
+		bar0[BAR0_HBM / 4] = 0xff;
+	}
+	gpu_unmap_bar0(bar0);
+}
+
 /* Before Linux 7.2 a device has a group only while a driver is bound to it. */
 static int group_of(const struct gpu *gpu)
 {
@@ -818,7 +835,7 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 
 	/* Each question is a message to the host and back: no busy loop. */
 	while (host_counter(gpu, name) < at_least) {
-		if (now_ms() - begin > 10000)
+		if (now_ms() - begin > 60000)
 			fail_msg("%s of %s stays at %llu, not %llu", name,
 				 gpu->name,
 				 (unsigned long long)host_counter(gpu, name),

@@ -84,6 +84,13 @@ void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val);
 /* Makes a GPU unready from now on for @ms milliseconds; UINT32_MAX: for ever. */
 void gpu_unready(const struct gpu *gpu, uint32_t ms);
 
+/*
+ * Unready from the first call on until the second one, also while it is being
+ * bound: its registers stay mapped in between.
+ */
+volatile uint32_t *gpu_hold(const struct gpu *gpu);
+void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0);
+
 /* The model's control block: see tests/model/README.md. */
 #define BAR0_SIZE		(16 * MiB)
 #define BAR0_C2C		0x1498
