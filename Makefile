@@ -97,6 +97,12 @@ repo: deb rpm
 
 TOOLBOX	:= scripts/toolbox
 
+# What runs a campaign, which records in docs/reliability.md what the driver was: the last commit
+# that changed it, with a + where it has been changed since.
+DRIVER	:= src include Kbuild
+CAMPAIGN = TOOLBOX_ENV=DRIVER_COMMIT DRIVER_COMMIT=$$(git log -1 --format=%h -- $(DRIVER) 2>/dev/null)$$( \
+	git diff --quiet HEAD -- $(DRIVER) 2>/dev/null || echo +) $(TOOLBOX) run --
+
 .PHONY: demo check check-quick check-long check-package check-guest bench matrix cli unit fuzz style
 demo:
 	@$(TOOLBOX) kernel 7.2
@@ -121,7 +127,7 @@ check-long:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel debug
 	@tests/package/dkms-debs
-	@$(TOOLBOX) run -- python3 tests/check.py --long $(JOBS)
+	@$(CAMPAIGN) python3 tests/check.py --long $(JOBS)
 
 # Side by side with another build of the module, in one machine: BASELINE_KO=<file or folder below this one>,
 # ROUNDS=3, KERNELS="6.1-amd64 6.12 7.2", GPUS=parts.
@@ -136,7 +142,7 @@ bench:
 PACKAGE_IMAGES = $(sort $(foreach part,$(or $(PARTS),deb libvirt bookworm),$(or $(filter libvirt bookworm,$(part)),base)))
 check-package: repo
 	@set -e; for image in $(PACKAGE_IMAGES); do tests/package/image $$image >/dev/null; done
-	@$(TOOLBOX) run -- python3 tests/package/life.py $(addprefix --part ,$(PARTS))
+	@$(CAMPAIGN) python3 tests/package/life.py $(addprefix --part ,$(PARTS))
 
 # Guests that use a GPU's memory, on hosts with KVM: part of check.
 check-guest:

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import time
 
+import campaigns
+
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = PROJECT / "build" / "log"
 # With the seconds that the race takes on each.
@@ -65,14 +67,14 @@ PACKAGES = Job("packages", ["sh", "-c", "scripts/package deb && scripts/package 
 
 
 def long_jobs():
-    """Campaigns that don't fit into everybody's run; docs/testing.md has their results."""
+    """Campaigns that don't fit into everybody's run; docs/reliability.md gets their results."""
     return [
         Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
         Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
         Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
-        Job("controls", ["tests/testkernel/controls"]),
+        Job("controls", ["tests/testkernel/controls"], modules=("debug",)),
         Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
-        Job("mutants", ["python3", "tests/vm/mutants.py"], width=2),
+        Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
         PACKAGES,
         Job("package-lint", ["tests/package/lint"], after=("packages",)),
@@ -171,8 +173,9 @@ def verdict(text, rc):
 class Run:
     """Starts jobs as processors and their predecessors allow, and keeps the sums."""
 
-    def __init__(self, wanted, timeout):
+    def __init__(self, wanted, timeout, campaign=False):
         self.waiting = list(wanted)
+        self.campaign = campaign
         self.timeout = timeout
         self.names = {j.name for j in wanted}
         self.running = {}
@@ -201,6 +204,10 @@ class Run:
         word = "not ok" if failed else "ok"
         print(f"{word:6} {name}: {passed} passed, {failed} failed, {skipped} skipped; "
               f"{time.monotonic() - start:.0f} s", flush=True)
+        command = f"make check-long JOBS={name}"
+        if self.campaign and command in campaigns.COMMANDS:
+            kernels = ", ".join(toolbox("release", k) for k in job.modules)
+            campaigns.record(command, f"{passed} passed, {failed} failed, {skipped} skipped", kernels)
         # Of Debian's next kernel: it fails nothing, and must be seen.
         print("".join(f"       {line}\n" for line in text.splitlines() if line.startswith("early warning:")), end="")
         if failed:
@@ -259,7 +266,8 @@ def main():
     args = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
     wanted = jobs(args.mode, args.names)
-    run = Run(wanted, TIMEOUT_LONG if args.mode == "long" else TIMEOUT)
+    campaign = args.mode == "long"
+    run = Run(wanted, TIMEOUT_LONG if campaign else TIMEOUT, campaign)
     # A signal unwinds through stop(), so that no machine is left running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     start = time.monotonic()

@@ -5,12 +5,17 @@ a test program to find it.
 
     mutants.py [FILE...]
 
-With files, only the mistakes in these. Inside the toolbox. Part of `make check-long`, at half a minute a mistake. A mistake that the
-sources no longer have room for is a failure, so that the list stays true. The last line is the sum.
+With files, only the mistakes in these. Inside the toolbox, as many machines at a time as there are processors. Part of `make
+check-long`, at half a minute a mistake. A mistake that the sources no longer have room for is a failure, so that the list stays
+true. The last line is the sum.
 """
 
+import argparse
+import concurrent.futures
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -120,42 +125,69 @@ MUTANTS = (
     ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "sysfs"),
 )
 
+
+# Found only where nothing is said for that long, since some mistakes make a machine hang.
+TIMEOUT_S = 240
+
+
+def first_failure(copy, kernel, program):
+    """The first line of a failed test of a program in a machine with the copy's module, or "" if all pass. It ends there: the
+    rest of a run says no more."""
+    suite = ["python3", "tests/vm/suite.py", "--timeout", str(TIMEOUT_S), kernel.name, program]
+    with subprocess.Popen(suite, cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")
+        if failed:
+            process.send_signal(signal.SIGINT)
+    return failed
+
+
+def copy_project(directory):
+    """What a module and its tests are made from."""
+    for name in ("Makefile", "Kbuild", "dkms.conf", "src", "include", "scripts", "tests"):
+        source = vm.PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, directory / name)
+        else:
+            shutil.copy2(source, directory / name)
+
+
+def compiled(copy, kernel):
+    """What the compiler says against a copy, or "" if it makes a module of it."""
+    made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", *kernel.arch.make], cwd=copy,
+                          capture_output=True, text=True)
+    return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
+
+
 def try_one(file, old, new, program, kernel="7.2"):
     """True if the program fails on the mutant; prints what happened."""
     kernel = vm.Kernel(kernel)
-    (vm.PROJECT / "build").mkdir(exist_ok=True)
+    title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
     with tempfile.TemporaryDirectory(prefix="mutant-", dir=vm.PROJECT / "build") as directory:
         copy = pathlib.Path(directory)
-        for name in ("Makefile", "Kbuild", "dkms.conf", "src", "include", "scripts", "tests"):
-            source = vm.PROJECT / name
-            if source.is_dir():
-                shutil.copytree(source, copy / name)
-            else:
-                shutil.copy2(source, copy / name)
+        copy_project(copy)
         text = (copy / file).read_text()
-        title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
         if old not in text:
-            print(f"not ok - {title}: not there any more", flush=True)
-            return False
-        (copy / file).write_text(text.replace(old, new, 1))
-        made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", "ARCH=arm64",
-                               "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=copy, capture_output=True, text=True)
-        if made.returncode:
-            print(f"not ok - {title}: does not compile\n{made.stderr[-2000:]}", flush=True)
-            return False
-        # Some mistakes are found by a machine that hangs.
-        run = subprocess.run(["python3", "tests/vm/suite.py", "--timeout", "240", kernel.name, program], cwd=copy, capture_output=True,
-                             text=True)
-        lines = [line for line in run.stdout.splitlines() if line.startswith("not ok ")]
-        if run.returncode and lines:
-            print(f"ok - {title}\n#   {lines[0][:110]}", flush=True)
-            return True
-        print(f"not ok - {title}: passed\n{run.stderr[-500:]}", flush=True)
-        return False
+            failed, why = "", "not there any more"
+        else:
+            (copy / file).write_text(text.replace(old, new, 1))
+            why = compiled(copy, kernel)
+            if why:
+                failed, why = "", f"does not compile\n{why}"
+            else:
+                failed, why = first_failure(copy, kernel, program), "passed"
+    print(f"ok - {title}\n#   {failed[:110]}" if failed else f"not ok - {title}: {why}", flush=True)
+    return bool(failed)
 
 
 def main():
-    results = [try_one(*mutant) for mutant in MUTANTS if not sys.argv[1:] or mutant[0] in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", metavar="FILE")
+    args = parser.parse_args()
+    (vm.PROJECT / "build").mkdir(exist_ok=True)
+    wanted = [mutant for mutant in MUTANTS if not args.files or mutant[0] in args.files]
+    # Programs sleep as often as not.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda mutant: try_one(*mutant), wanted))
     passed = sum(results)
     print(f"{passed} passed, {len(results) - passed} failed, 0 skipped")
     sys.exit(passed != len(results))
