@@ -28,6 +28,9 @@ LOGS = PROJECT / "build" / "log"
 KERNELS = {"6.1": 60, "6.12": 60, "6.12-16k": 20, "7.2": 60, "7.2-16k": 20, "64k": 20,
            "6.1-amd64": 20, "6.12-amd64": 20, "7.2-amd64": 20}
 
+# Of which everybody's run has the build alone.
+KERNELS_LONG = ("6.12-rt", "7.2-rt")
+
 # As test_guest.py wants them: hosts on which KVM maps usemem cacheable, as Device memory, and not at all.
 GUEST_HOSTS = ("7.2", "7.2-16k", "64k", "6.12", "7.2:neoverse-n1")
 
@@ -69,6 +72,7 @@ PACKAGES = Job("packages", ["sh", "-c", "scripts/package deb && scripts/package 
 def long_jobs():
     """Campaigns that don't fit into everybody's run; docs/reliability.md gets their results."""
     return [
+        *(Job(f"vm-{k}", ["python3", "tests/vm/suite.py", "--timeout", "6000", k], modules=(k,)) for k in KERNELS_LONG),
         Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
         Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
         Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
