@@ -247,6 +247,12 @@ int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_leave(struct nvgrace_gpu *gpu);
 
 /*
+ * Whether somebody waits for the caller to leave, such as a reset.  Between enter
+ * and leave.
+ */
+bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu);
+
+/*
  * A number that changes when whatever may cost the memory its training or its
  * content begins: a reset, an error on the link, a loss of power.  It may wrap.
  * Between enter and leave.

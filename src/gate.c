@@ -852,6 +852,12 @@ void nvgrace_gpu_leave(struct nvgrace_gpu *gpu)
 	unlock_both(gpu);
 }
 
+bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu)
+{
+	return rwsem_is_contended(&gpu->core.memory_lock) ||
+	       rwsem_is_contended(&gpu->gate);
+}
+
 unsigned int nvgrace_gpu_epoch(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held(&gpu->gate);

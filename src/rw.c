@@ -29,8 +29,8 @@
 #define RW_WINDOW	SZ_512M
 
 /*
- * Bytes moved between two looks at signals and the scheduler, and the most that
- * a reset waits for: docs/performance.md has the times.
+ * Bytes moved between two looks at signals, the scheduler and who waits at the
+ * gate, and so the most that a reset waits for: docs/performance.md has the times.
  */
 #define RW_CHUNK	SZ_128K
 
@@ -166,25 +166,34 @@ static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
 
 /*
  * Moves up to @len bytes, all inside one window, and stops where a page of the
- * user's is missing: bringing it in could need what is held here.  Returns the
- * bytes moved, perhaps none, or an error of enter_window().
+ * user's is missing: bringing it in could need what is held here.  Leaves the gate
+ * as soon as somebody wants it shut, but not for each chunk: entering costs as
+ * much as moving some KiB.  Returns the bytes moved, perhaps none, or an error of
+ * enter_window().
  */
 static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
 			   size_t len, u64 offset, bool write, bool awake)
 {
 	void *mem = enter_window(region, offset, awake);
-	size_t missed;
+	size_t piece, missed, done = 0;
 
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
-	pagefault_disable();
-	/* Others would clear in GPU memory what they could not copy there. */
-	missed = write ? __copy_from_user_inatomic(mem, buf, len) :
-			 __copy_to_user_inatomic(buf, mem, len);
-	pagefault_enable();
+	do {
+		piece = min_t(size_t, len - done, RW_CHUNK);
+		pagefault_disable();
+		/* Others would clear in GPU memory what they could not copy there. */
+		missed = write ?
+			__copy_from_user_inatomic(mem + done, buf + done, piece) :
+			__copy_to_user_inatomic(buf + done, mem + done, piece);
+		pagefault_enable();
+		done += piece - missed;
+	} while (!missed && done < len && !need_resched() &&
+		 !fatal_signal_pending(current) &&
+		 !nvgrace_gpu_gate_wanted(region->gpu));
 	nvgrace_gpu_leave(region->gpu);
 
-	return len - missed;
+	return done;
 }
 
 /*
@@ -251,9 +260,8 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 			break;
 		}
 
-		len = min_t(u64, count - done, RW_CHUNK);
-		len = min_t(u64, len, RW_WINDOW - (offset + done) % RW_WINDOW);
-
+		len = min_t(u64, count - done,
+			    RW_WINDOW - (offset + done) % RW_WINDOW);
 		if (count <= RW_SMALL || fruitless == RW_TRIES) {
 			len = min_t(size_t, len, RW_SMALL);
 			ret = move_bounced(region, buf + done, len,
@@ -277,7 +285,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		fruitless = ret ? 0 : fruitless + 1;
 		/* What stopped a try that got somewhere, stops the next at once. */
 		if (!ret && fruitless < RW_TRIES)
-			fault_in(buf + done, len, write);
+			fault_in(buf + done, min_t(size_t, len, RW_CHUNK), write);
 		cond_resched();
 	}
 
