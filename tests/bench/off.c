@@ -18,18 +18,6 @@
 
 #define RUNS	5
 
-static void set(const char *file, const char *value)
-{
-	char path[128];
-	int fd;
-
-	snprintf(path, sizeof(path), TRACING "%s", file);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, value, strlen(value)), strlen(value));
-	close(fd);
-}
-
 /* Microseconds. */
 static long longest(void)
 {
@@ -49,14 +37,14 @@ static long moving(struct vfio *v, unsigned int index, char *buf, enum way way)
 {
 	uint64_t pos = REGION(index);
 
-	set("tracing_on", "1");
-	set("tracing_max_latency", "0");
+	must_write_file(TRACING "tracing_on", "1");
+	must_write_file(TRACING "tracing_max_latency", "0");
 	if (way == NEITHER)
 		memcpy(buf, buf + GiB / 2, GiB / 2);
 	else
 		assert_int_equal(way == WRITE ? vfio_write(v, pos, buf, GiB) :
 						vfio_read(v, pos, buf, GiB), GiB);
-	set("tracing_on", "0");
+	must_write_file(TRACING "tracing_on", "0");
 	return longest();
 }
 
@@ -89,7 +77,7 @@ static void preemption_and_interrupts(void **state)
 	buf = mmap(NULL, GiB, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	assert_true(buf != MAP_FAILED);
-	set("current_tracer", "preemptirqsoff");
+	must_write_file(TRACING "current_tracer", "preemptirqsoff");
 	/* So that the windows are mapped and the pages there. */
 	moving(&v, USEMEM, buf, WRITE);
 	moving(&v, RESMEM, buf, WRITE);
@@ -98,7 +86,7 @@ static void preemption_and_interrupts(void **state)
 	measure(&v, RESMEM, buf, READ, "resmem, read of 1 GiB");
 	measure(&v, RESMEM, buf, WRITE, "resmem, write of 1 GiB");
 	measure(&v, USEMEM, buf, NEITHER, "for comparison, a copy without the driver");
-	set("current_tracer", "nop");
+	must_write_file(TRACING "current_tracer", "nop");
 	vfio_stop(&v);
 }
 

@@ -23,15 +23,6 @@
 static char *maps[2];
 static uint64_t sizes[2], next[2];
 
-static void write_to(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	close(fd);
-}
-
 static void *zero(void *first)
 {
 	size_t i, part;
@@ -96,13 +87,13 @@ static double by_driver(const struct gpu *gpu, unsigned int *workers,
 	char line[512];
 	int run, found;
 
-	write_to(TRACING "events/nvgrace_gpu/nvgrace_gpu_scrub/enable", "1");
+	must_write_file(TRACING "events/nvgrace_gpu/nvgrace_gpu_scrub/enable", "1");
 	for (run = 0; run < RUNS; run++) {
 		const char *at = NULL;
 		double rate;
 		FILE *f;
 
-		write_to(TRACING "trace", "");
+		must_write_file(TRACING "trace", "");
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);
 		assert_string_equal(scrub_end(gpu), "clean");

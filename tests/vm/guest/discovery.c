@@ -35,17 +35,6 @@ static int teardown(void **state)
 	return 0;
 }
 
-static int write_driver_file(const char *path, const struct gpu *gpu)
-{
-	int fd = open(path, O_WRONLY);
-	int ret;
-
-	assert_true(fd >= 0);
-	ret = write(fd, gpu->addr, strlen(gpu->addr)) < 0 ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
 /* What driver core and PCI core say in the name of the device's driver. */
 static const char *const lines_of_others[] = {
 	"probe with driver", "Adding to iommu group", "enabling device",
@@ -223,11 +212,10 @@ static void without_driver_override_a_gpu_does_not_bind(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
 
-	assert_int_equal(write_driver_file("/sys/bus/pci/drivers/" DRIVER
-					   "/bind", gpu), -ENODEV);
+	assert_int_equal(write_file("/sys/bus/pci/drivers/" DRIVER "/bind",
+				    gpu->addr), -ENODEV);
 	assert_false(gpu_bound(gpu));
-	assert_int_equal(write_driver_file("/sys/bus/pci/drivers_probe", gpu),
-			 0);
+	must_write_file("/sys/bus/pci/drivers_probe", gpu->addr);
 	assert_false(gpu_bound(gpu));
 }
 
@@ -237,10 +225,9 @@ static void a_driver_override_of_vfio_pci_does_not_bind(void **state)
 
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "vfio-pci"),
 			 0);
-	assert_int_equal(write_driver_file("/sys/bus/pci/drivers/" DRIVER
-					   "/bind", gpu), -ENODEV);
-	assert_int_equal(write_driver_file("/sys/bus/pci/drivers_probe", gpu),
-			 0);
+	assert_int_equal(write_file("/sys/bus/pci/drivers/" DRIVER "/bind",
+				    gpu->addr), -ENODEV);
+	must_write_file("/sys/bus/pci/drivers_probe", gpu->addr);
 	assert_false(gpu_bound(gpu));
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
 }
@@ -250,8 +237,7 @@ static void driver_override_and_drivers_probe_bind(void **state)
 	const struct gpu *gpu = gpu_find("gh200");
 
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", DRIVER), 0);
-	assert_int_equal(write_driver_file("/sys/bus/pci/drivers_probe", gpu),
-			 0);
+	must_write_file("/sys/bus/pci/drivers_probe", gpu->addr);
 	assert_true(gpu_bound(gpu));
 	assert_int_equal(gpu_unbind(gpu), 0);
 }

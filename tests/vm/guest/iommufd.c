@@ -185,20 +185,10 @@ static bool device_writes(const struct cdev *c, uint64_t iova,
 
 #define TRACING	"/sys/kernel/tracing/"
 
-static void write_to(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-
-	if (fd < 0)
-		fail_msg("%s: %s", path, strerror(errno));
-	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-	close(fd);
-}
-
 /* Forgets what was traced. */
 static void trace_anew(void)
 {
-	write_to(TRACING "trace", "\n");
+	must_write_file(TRACING "trace", "\n");
 }
 
 /*
@@ -240,8 +230,8 @@ static int setup(void **state)
 	assert_int_equal(cdev_bind(&first), 0);
 	assert_int_equal(cdev_bind(&second), 0);
 	assert_int_equal(cdev_attach(&first, ioas), 0);
-	write_to(TRACING "events/iommu/map/enable", "1");
-	write_to(TRACING "events/iommu/unmap/enable", "1");
+	must_write_file(TRACING "events/iommu/map/enable", "1");
+	must_write_file(TRACING "events/iommu/unmap/enable", "1");
 	return 0;
 }
 
@@ -251,8 +241,8 @@ static int teardown(void **state)
 	close(second.v.device);
 	close(iommu);
 	gpu_unbind_all();
-	write_to(TRACING "events/iommu/map/enable", "0");
-	write_to(TRACING "events/iommu/unmap/enable", "0");
+	must_write_file(TRACING "events/iommu/map/enable", "0");
+	must_write_file(TRACING "events/iommu/unmap/enable", "0");
 	return 0;
 }
 

@@ -76,9 +76,9 @@ bool gpu_exists(const char *name)
 	return look_up(name);
 }
 
-static int write_file(const char *path, const char *text)
+int write_file(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY);
+	int fd = open(path, O_WRONLY | O_TRUNC);
 	int ret = 0;
 
 	if (fd < 0)
@@ -87,6 +87,14 @@ static int write_file(const char *path, const char *text)
 		ret = -errno;
 	close(fd);
 	return ret;
+}
+
+void must_write_file(const char *path, const char *text)
+{
+	int ret = write_file(path, text);
+
+	if (ret)
+		fail_msg("%s: %s", path, strerror(-ret));
 }
 
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
@@ -853,7 +861,7 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 
 void scrub_set_parameter(bool on)
 {
-	assert_int_equal(write_file(SCRUB_PARAMETER, on ? "Y" : "N"), 0);
+	must_write_file(SCRUB_PARAMETER, on ? "Y" : "N");
 }
 
 static void soil_by(const struct gpu *gpu, uint64_t step)

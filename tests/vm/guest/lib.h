@@ -66,6 +66,13 @@ bool gpu_bound(const struct gpu *gpu);
 /* Unbinds what a failed test has left bound; nothing may have it open. */
 void gpu_unbind_all(void);
 
+/*
+ * Writes to a file that is there.  0 or a negative errno; the second fails the
+ * test.
+ */
+int write_file(const char *path, const char *text);
+void must_write_file(const char *path, const char *text);
+
 /* Writes to a file below the device's sysfs folder. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 

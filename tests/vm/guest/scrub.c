@@ -581,31 +581,19 @@ static void unbinding_ends_an_open_that_waits(void **state)
 
 #define QUEUE	"/sys/bus/workqueue/devices/nvgrace_gpu_scrub/"
 
-static void write_queue(const char *file, const char *text)
-{
-	char path[128];
-	int fd;
-
-	snprintf(path, sizeof(path), QUEUE "%s", file);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	close(fd);
-}
-
 /* As an administrator may want it. */
 static void one_worker_at_a_time_gets_there_too(void **state)
 {
 	const struct gpu *gpu = gpu_find(SMALL);
 
-	write_queue("max_active", "1");
-	write_queue("nice", "19");
+	must_write_file(QUEUE "max_active", "1");
+	must_write_file(QUEUE "nice", "19");
 	soil(gpu);
 	bind(gpu);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
-	write_queue("max_active", "256");
-	write_queue("nice", "0");
+	must_write_file(QUEUE "max_active", "256");
+	must_write_file(QUEUE "nice", "0");
 }
 
 /* ---- the host's sleep --------------------------------------------------- */

@@ -18,15 +18,6 @@ static struct vfio v = { .device = -1 };
 static char *map = MAP_FAILED;
 static uint64_t map_size;
 
-static void put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		fail_msg("%s: %s", path, strerror(errno));
-	close(fd);
-}
-
 /* The whole of a file; free() it. */
 static char *get(const char *path)
 {
@@ -46,8 +37,8 @@ static char *get(const char *path)
 
 static void start(void)
 {
-	put(TRACING "/trace", "");
-	put(EVENTS "enable", "1");
+	must_write_file(TRACING "/trace", "");
+	must_write_file(EVENTS "enable", "1");
 }
 
 static char *log_text, *log_next;
@@ -55,7 +46,7 @@ static char *log_text, *log_next;
 /* Ends the tracing; event() then reads what there is. */
 static void stop(void)
 {
-	put(EVENTS "enable", "0");
+	must_write_file(EVENTS "enable", "0");
 	free(log_text);
 	log_text = get(TRACING "/trace");
 	log_next = log_text;
