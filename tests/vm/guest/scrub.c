@@ -413,10 +413,10 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 /* ---- resets and power --------------------------------------------------- */
 
 /*
- * Begins a scrub, waits until the first bytes are zeros, and resets the GPU; true
- * if that came in the middle.
+ * Begins a scrub, waits until the first bytes are zeros, and resets the GPU by the
+ * file @reset in sysfs; true if that came in the middle.
  */
-static bool reset_in_the_middle(const struct gpu *gpu)
+static bool reset_in_the_middle(const struct gpu *gpu, const char *reset)
 {
 	bool before, after;
 
@@ -424,15 +424,14 @@ static bool reset_in_the_middle(const struct gpu *gpu)
 	while (state_is(gpu, "scrubbing") && scrub_progress(gpu) < 64 * MiB)
 		usleep(100);
 	before = state_is(gpu, "scrubbing");
-	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	must_write_file(reset, "1");
 	after = state_is(gpu, "scrubbing");
 	return before && after;
 }
 
 /* Here a reset brings back what was there: zeros from before count for nothing. */
-static void a_scrub_begins_anew_after_a_reset(void **state)
+static void begins_anew_after(const struct gpu *gpu, const char *reset)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
 	unsigned int tries = 0;
 
 	soil(gpu);
@@ -440,16 +439,40 @@ static void a_scrub_begins_anew_after_a_reset(void **state)
 	assert_becomes_clean(gpu);
 	do {
 		if (gpu->is_model)
-			host_ask(NULL, 0, "soil_at_reset " SMALL " %#llx %#llx",
-				 (unsigned long long)gpu->base,
+			host_ask(NULL, 0, "soil_at_reset %s %#llx %#llx",
+				 gpu->name, (unsigned long long)gpu->base,
 				 128 * MiB);
 		soil(gpu);
 		assert_true(++tries < 50);
-	} while (!reset_in_the_middle(gpu));
+	} while (!reset_in_the_middle(gpu, reset));
 	if (gpu->is_model)
-		host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
+		host_ask(NULL, 0, "soil_at_reset %s 0 0", gpu->name);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
+}
+
+static void a_scrub_begins_anew_after_a_reset(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset", gpu->addr);
+	begins_anew_after(gpu, path);
+}
+
+/* Of all that is on it: the other function is nobody's. */
+static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
+{
+	const struct gpu *gpu = gpu_find("neighbour");
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_subordinate",
+		 gpu->port);
+	if (access(path, F_OK)) {
+		print_message("# this kernel resets no bus on demand\n");
+		return;
+	}
+	begins_anew_after(gpu, path);
 }
 
 static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
@@ -974,6 +997,7 @@ static const struct CMUnitTest model_tests[] = {
 	test(an_open_that_waits_can_be_killed),
 	test(of_two_that_wait_one_may_be_killed),
 	test(unbinding_ends_an_open_that_waits),
+	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(afterwards_the_gpu_is_idle),
 	test(memory_that_is_never_ready_is_never_shown),
 	test(rounds_of_use_leave_nothing),
