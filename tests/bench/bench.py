@@ -276,6 +276,11 @@ def bench(kernel, rounds, smoke):
     for path in (OUT / f"{kernel.name}.json", *made):
         print(f"# {path.relative_to(vm.PROJECT)}")
     there = {(r["gpu"], r["figure"]) for r in rows if r["ours"]}
+    # What this kernel can't do, the tool says.
+    reasons = {(gpu, f["name"]): f["reason"] for _, gpu, document in said for f in document["figures"] if f.get("reason")}
+    for gpu, figure in sorted(reasons.keys() & LIMITS.keys()):
+        print(f"# {gpu} {figure}: {reasons[gpu, figure]}")
+    there |= reasons.keys()
     # A quick run doesn't touch all of the memory.
     missing = [f"{gpu} {figure}" for gpu, figure in LIMITS if gpu in {p[1] for p in plan} and (gpu, figure) not in there
                and not (smoke and figure.endswith("/1.00"))]
