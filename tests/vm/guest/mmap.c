@@ -348,6 +348,27 @@ static void an_aligned_mapping_costs_few_faults(void **state)
 }
 
 /*
+ * Where a mapping begins in the middle of a table, that one gets pages, and what
+ * follows still gets huge entries, by a fault of its own.
+ */
+static void pages_leave_huge_entries_their_place(void **state)
+{
+	uint64_t length = whole_tables(parts[0].length, 4) - table / 2;
+	char *map = map_at(free_range(length, table / 2), parts[0].index,
+			   table / 2, length);
+	long before;
+
+	touch_read(map);
+	before = minor_faults();
+	touch_read(map + table / 2);
+	print_message("# %ld faults for the next table\n",
+		      minor_faults() - before);
+	if (has_huge_pfnmap())
+		assert_true(minor_faults() > before);
+	munmap(map, length);
+}
+
+/*
  * One fault in the middle; then all that is there must be the mapping's own
  * memory, and what is mapped beside it, in tables of its first and last pages,
  * must be zeros, as nobody has written there.
@@ -700,6 +721,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_last_page_can_be_mapped_and_nothing_behind_it),
 	cmocka_unit_test(a_partial_last_page_can_not_be_mapped),
 	cmocka_unit_test(an_aligned_mapping_costs_few_faults),
+	cmocka_unit_test(pages_leave_huge_entries_their_place),
 		cmocka_unit_test(what_comes_with_a_fault_is_right),
 	cmocka_unit_test(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
 	cmocka_unit_test(a_misaligned_mapping_shows_the_right_memory_in_few_faults),

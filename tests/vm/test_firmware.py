@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the driver makes of firmware's tables, good and odd: a GPU for each, whose name begins with the verdict.
+
+    test_firmware.py [KERNEL]
+
+Inside the toolbox, after `make modules` for that kernel (7.2 without a name). Verdicts are an errno, with which binding
+fails and one line of the log says why; "memory", bound with all of it; "warned", the same with a warning, since
+something that is no RAM is there; "core", bound without memory, as by vfio-pci. guest/discovery.c has the words of each
+line. The last line is the sum.
+"""
+
+import errno
+import re
+import sys
+
+import machine
+import suite
+import vm
+from machine import CPU_END, FUNCTIONAL, M, RAM, RAM_END, GiB, KiB, MiB
+
+DRIVER = "nvgrace_gpu_vfio_pci"
+PAGE = 64 * KiB         # of whatever kernel
+TOP = 1 << 64
+
+# The parts of QEMU's virt machine that are below RAM.
+GIC, PCI_WINDOW = 0x0800_0000, 0x1000_0000
+# And those behind it.
+ECAM, PCI_WINDOW_64 = 0x40_1000_0000, 0x80_0000_0000
+
+# Where the memory of a GPU is unless its table has a reason: not where that of the GPU is that is bound first.
+OWN = M + 1024 * GiB
+
+
+def table(base=OWN, size=FUNCTIONAL, **model):
+    """A GPU whose firmware says two integers."""
+    return {"dsd": {"base": base, "size": size}, "model": model}
+
+
+def says(**dsd):
+    """A GPU whose firmware says something else in place of one of two good integers; None: nothing."""
+    return {"dsd": {**{"base": OWN, "size": FUNCTIONAL}, **dsd}}
+
+
+# Values that are no integer, by what each is.
+SHAPES = {
+    "text": {"string": hex(FUNCTIONAL)},
+    "no-text": {"string": ""},
+    "long-text": {"string": "0" * 200},
+    "format": {"string": "%s%n%p"},
+    "two-integers": {"package": [FUNCTIONAL, 0]},
+    "many-integers": {"package": [FUNCTIONAL] * 40},
+    "text-in-a-package": {"package": [{"string": "1"}]},
+    "empty-package": {"package": []},
+    "device": {"reference": "\\_SB.PCI0"},
+    "devices": {"package": [{"reference": "\\_SB.PCI0"}] * 2},
+}
+
+
+TABLES = {
+    "core-nothing": {"dsd": None},
+    "core-another-property": {"dsd": {"nvidia,gpu-mem-pxm-start": 1}},
+    "core-names-in-capitals": {"dsd": {"NVIDIA,GPU-MEM-BASE-PA": M, "NVIDIA,GPU-MEM-SIZE": FUNCTIONAL}},
+    # The kernel drops all properties of a package in which one is a buffer, or a package in a package.
+    "core-base-buffer": says(base={"buffer": list(range(8))}),
+    "core-size-buffer": says(size={"buffer": list(range(8))}),
+    "core-size-empty-buffer": says(size={"buffer": []}),
+    "core-base-package-in-a-package": says(base={"package": [{"package": [FUNCTIONAL]}]}),
+    "core-size-package-in-a-package": says(size={"package": [{"package": [FUNCTIONAL]}]}),
+    "EINVAL-only-base": says(size=None),
+    "EINVAL-only-size": says(base=None),
+    "EINVAL-only-base-zero": says(base=0, size=None),
+    "EINVAL-only-size-zero": says(base=None, size=0),
+
+    **{f"EINVAL-base-{what}": says(base=value) for what, value in SHAPES.items()},
+    **{f"EINVAL-size-{what}": says(size=value) for what, value in SHAPES.items()},
+    # The kernel's interface can't tell such a package from the integer in it.
+    "memory-base-in-a-package": says(base={"package": [OWN]}),
+    "memory-size-in-a-package": says(size={"package": [FUNCTIONAL]}),
+
+    # Numbers at the edges.
+    "ENOMEM-size-zero": table(size=0),
+    "ENOMEM-both-zero": table(base=0, size=0),
+    "EINVAL-size-1": table(size=1),
+    "EINVAL-size-1GiB": table(size=GiB),
+    "EINVAL-size-1536MiB-less-1": table(size=1536 * MiB - 1),
+    "memory-size-1536MiB": table(size=1536 * MiB),
+    "memory-size-1536MiB-and-1": table(size=1536 * MiB + 1),
+    "memory-size-2GiB-less-1": table(size=2 * GiB - 1),
+    "memory-size-480GiB": table(size=480 * GiB),
+    "memory-size-of-largest-BAR": table(base=1 << 42, size=(1 << 40) + GiB),
+    "EOVERFLOW-larger-BAR": table(base=1 << 42, size=(1 << 40) + GiB + 512 * MiB),
+    "EOVERFLOW-size-2-to-the-47": table(size=1 << 47),
+    "EOVERFLOW-size-2-to-the-63": table(size=1 << 63),
+    "EOVERFLOW-size-minus-1": table(size=TOP - 1),
+    "EOVERFLOW-size-up-to-2-to-64": table(size=(1 << 64) - (1 << 39)),
+    "EINVAL-base-1": table(base=1),
+    "EINVAL-base-unaligned": table(base=OWN + 0x800),
+    "EINVAL-base-last-byte-of-page": table(base=OWN + PAGE - 1),
+    "EOVERFLOW-base-minus-1": table(base=TOP - 1),
+    "EOVERFLOW-base-minus-4096": table(base=TOP - 4096),
+    "EOVERFLOW-base-2-to-the-63": table(base=1 << 63),
+    "EOVERFLOW-base-behind-the-CPUs": table(base=CPU_END),
+    "EOVERFLOW-a-page-too-far": table(base=CPU_END - FUNCTIONAL + PAGE),
+    "EOVERFLOW-a-byte-too-far": table(base=CPU_END - FUNCTIONAL, size=FUNCTIONAL + 1),
+    "memory-up-to-the-CPUs-end": table(base=CPU_END - FUNCTIONAL),
+
+    # Without the MIG defect there is no part of 1 GiB.
+    "EINVAL-sound-part-half-a-page": table(size=2048, mig_dvsec=1),
+    "memory-sound-part-64MiB": table(size=64 * MiB, mig_dvsec=1),
+    "EOVERFLOW-sound-part-larger-BAR": table(base=1 << 42, size=(1 << 40) + 1, mig_dvsec=1),
+    "memory-sound-part-largest-BAR": table(base=1 << 42, size=1 << 40, mig_dvsec=1),
+
+    # The host's own memory.
+    "EBUSY-RAM-inside": table(base=RAM + 64 * MiB, size=512 * MiB),
+    "EBUSY-RAM-all-of-it": table(base=RAM, size=2 * GiB),
+    "EBUSY-RAM-around": table(base=RAM - 512 * MiB, size=8 * GiB),
+    "EBUSY-RAM-first-page": table(base=RAM - FUNCTIONAL % GiB, size=FUNCTIONAL % GiB + PAGE, mig_dvsec=1),
+    "EBUSY-RAM-last-page": table(base=RAM_END - PAGE),
+    "EBUSY-RAM-in-resmem-alone": table(base=0, size=2 * GiB),
+    "memory-right-behind-RAM": table(base=RAM_END),
+    "EBUSY-base-zero": table(base=0),
+
+    # Memory of the GPU that is bound first, and stays so.
+    "EBUSY-GPU-the-same": table(base=M),
+    "EBUSY-GPU-its-first-page": table(base=M - FUNCTIONAL + PAGE),
+    "EBUSY-GPU-its-last-page": table(base=M + FUNCTIONAL - PAGE),
+    "EBUSY-GPU-inside": table(base=M + PAGE, size=1536 * MiB),
+    "EBUSY-GPU-around": table(base=M - GiB, size=8 * GiB),
+    "memory-GPU-right-behind": table(base=M + FUNCTIONAL),
+
+    # Registers, which no driver of another device must find in its way.
+    "warned-GIC": table(base=GIC, size=16 * MiB, mig_dvsec=1),
+    "warned-config-space": table(base=ECAM, size=256 * MiB, mig_dvsec=1),
+    "warned-around-the-PCI-window": table(base=PCI_WINDOW - 64 * MiB, size=700 * MiB, mig_dvsec=1),
+    "warned-into-the-64-bit-window": table(base=PCI_WINDOW_64 - 256 * MiB, size=256 * MiB + PAGE, mig_dvsec=1),
+}
+
+# Bound while all others are tried.
+HOLDER = "holder"
+
+# Of tables in a machine, each of which has a bus number and a process to model it.
+BATCH = 30
+
+BIND = """
+    d=/sys/bus/pci/devices/$(gpu {name})
+    echo {driver} >$d/driver_override
+    dmesg -c >/dev/null
+    echo $(gpu {name}) >/sys/bus/pci/drivers/{driver}/bind 2>/dev/null
+    dmesg -r | sed "s/^/log /"
+    [ ! -e $d/nvgrace_gpu ] || for f in mode usemem_size resmem_size; do
+        [ ! -e $d/nvgrace_gpu/$f ] || echo $f $(cat $d/nvgrace_gpu/$f)
+    done
+    [ {name} = {holder} ] || [ ! -e $d/driver ] || echo $(gpu {name}) >$d/driver/unbind
+    echo >$d/driver_override"""
+
+
+def lines_of(pci, output):
+    """[(level, what the driver says of a GPU)], and the error that the driver core tells, 0 if there is none."""
+    said, error = [], 0
+    for line in output:
+        match = re.fullmatch(r"log <(\d+)>\[ *[\d.]+\] (.*)", line)
+        if not match:
+            continue
+        level, text = int(match[1]) & 7, match[2]
+        if found := re.search(r"failed with error -(\d+)$", text):
+            error = int(found[1])
+        elif text.startswith(f"{DRIVER} {pci}: ") and not re.search("enabling device|Adding to iommu|HDA controller", text):
+            said.append((level, text))
+    return said, error
+
+
+def judge(name, gpu, output):
+    """Why the verdict is not what the name says, or ""."""
+    verdict = name.split("-")[0]
+    said, error = lines_of(gpu.pci, output)
+    fields = dict(line.split(" ", 1) for line in output if not line.startswith("log ") and " " in line)
+    lines = "; ".join(text for _, text in said) or "nothing"
+    if verdict not in ("memory", "warned", "core"):
+        if error != getattr(errno, verdict) or fields:
+            return f"error {error}, {fields}: {lines}"
+        if [level for level, _ in said] != [3]:
+            return f"there should be one line, an error: {said}"
+        return ""
+    if error:
+        return f"error {error}: {lines}"
+    if verdict == "core":
+        return "" if fields == {"mode": "core-only"} and all(level > 4 for level, _ in said) else f"{fields}: {lines}"
+    warned = any(level == 4 for level, _ in said)
+    sizes = int(fields.get("usemem_size", 0)) + int(fields.get("resmem_size", 0))
+    size = gpu.dsd["size"]
+    size = size["package"][0] if isinstance(size, dict) else size
+    # The carve-out loses what is behind the last whole block, 511 MiB at the most.
+    good = sizes <= size < sizes + 512 * MiB and warned == (verdict == "warned")
+    return "" if good else f"{fields} of {size:#x}: {lines}"
+
+
+def run(kernel, names, tap):
+    """One machine with the holder and these."""
+    start, end = vm.ram_range(kernel.arch, GiB)
+    places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
+    gpus = [{"name": name, "ready": True, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
+    log = vm.PROJECT / "build/log" / f"firmware-{kernel.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    commands = [{"name": g["name"], "run": BIND.format(name=g["name"], driver=DRIVER, holder=HOLDER)} for g in gpus]
+    with vm.Machine(kernel, gpus=gpus, memory="0", commands=commands, module=str(vm.PROJECT / "build" / kernel.release / suite.MODULE),
+                    timeout=600, log=str(log)) as made:
+        result = made.run()
+        placed = {g.name: g for g in made.gpus}
+    for name in names:
+        why = judge(name, placed[name], result.command(name).output)
+        tap.check(name, not why, why)
+    tap.check(f"the machine has no trouble with them, {names[0]} to {names[-1]}", not result.failures, "; ".join(result.failures))
+
+
+def main():
+    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "7.2")
+    tap = suite.Tap()
+    names = list(TABLES)
+    for at in range(0, len(names), BATCH):
+        run(kernel, names[at:at + BATCH], tap)
+    print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
+    sys.exit(bool(tap.failed))
+
+
+if __name__ == "__main__":
+    main()
