@@ -12,8 +12,10 @@ true. The last line is the sum.
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import pathlib
+import queue
 import shutil
 import signal
 import subprocess
@@ -143,53 +145,71 @@ def first_failure(copy, kernel, program):
     return failed
 
 
-def copy_project(directory):
-    """What a module and its tests are made from."""
-    for name in ("Makefile", "Kbuild", "dkms.conf", "src", "include", "scripts", "tests"):
-        source = vm.PROJECT / name
-        if source.is_dir():
-            shutil.copytree(source, directory / name)
-        else:
-            shutil.copy2(source, directory / name)
+class Workplace:
+    """A copy of what a module and its tests are made from, for one mutant after the other: only what a mistake changes is
+    built anew."""
 
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        for name in ("Makefile", "Kbuild", "dkms.conf", "src", "include", "scripts", "tests"):
+            source = vm.PROJECT / name
+            if source.is_dir():
+                shutil.copytree(source, self.directory / name)
+            else:
+                shutil.copy2(source, self.directory / name)
 
-def compiled(copy, kernel):
-    """What the compiler says against a copy, or "" if it makes a module of it."""
-    made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", *kernel.arch.make], cwd=copy,
-                          capture_output=True, text=True)
-    return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
+    def compiled(self, kernel):
+        """What the compiler says against it, or "" if it makes a module of it."""
+        made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", *kernel.arch.make],
+                              cwd=self.directory, capture_output=True, text=True)
+        return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
 
-
-def try_one(file, old, new, program, kernel="7.2"):
-    """True if the program fails on the mutant; prints what happened."""
-    kernel = vm.Kernel(kernel)
-    title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
-    with tempfile.TemporaryDirectory(prefix="mutant-", dir=vm.PROJECT / "build") as directory:
-        copy = pathlib.Path(directory)
-        copy_project(copy)
-        text = (copy / file).read_text()
+    def try_one(self, file, old, new, program, kernel="7.2"):
+        """True if the program fails on the mutant; prints what happened."""
+        kernel = vm.Kernel(kernel)
+        title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
+        path = self.directory / file
+        text = path.read_text()
         if old not in text:
             failed, why = "", "not there any more"
         else:
-            (copy / file).write_text(text.replace(old, new, 1))
-            why = compiled(copy, kernel)
-            if why:
-                failed, why = "", f"does not compile\n{why}"
-            else:
-                failed, why = first_failure(copy, kernel, program), "passed"
-    print(f"ok - {title}\n#   {failed[:110]}" if failed else f"not ok - {title}: {why}", flush=True)
-    return bool(failed)
+            path.write_text(text.replace(old, new, 1))
+            try:
+                why = self.compiled(kernel)
+                if why:
+                    failed, why = "", f"does not compile\n{why}"
+                else:
+                    failed, why = first_failure(self.directory, kernel, program), "passed"
+            finally:
+                path.write_text(text)
+        print(f"ok - {title}\n#   {failed[:110]}" if failed else f"not ok - {title}: {why}", flush=True)
+        return bool(failed)
+
+
+def try_all(mutants):
+    """Whether each was found; as many at a time as there are processors, since programs sleep as often as not."""
+    (vm.PROJECT / "build").mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        free = queue.SimpleQueue()
+        for _ in range(os.cpu_count()):
+            free.put(Workplace(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutant-", dir=vm.PROJECT / "build"))))
+
+        def try_somewhere(mutant):
+            place = free.get()
+            try:
+                return place.try_one(*mutant)
+            finally:
+                free.put(place)
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(try_somewhere, mutants))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", metavar="FILE")
     args = parser.parse_args()
-    (vm.PROJECT / "build").mkdir(exist_ok=True)
-    wanted = [mutant for mutant in MUTANTS if not args.files or mutant[0] in args.files]
-    # Programs sleep as often as not.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(lambda mutant: try_one(*mutant), wanted))
+    results = try_all([mutant for mutant in MUTANTS if not args.files or mutant[0] in args.files])
     passed = sum(results)
     print(f"{passed} passed, {len(results) - passed} failed, 0 skipped")
     sys.exit(passed != len(results))

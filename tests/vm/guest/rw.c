@@ -566,6 +566,13 @@ static void only_what_is_touched_is_mapped_and_until_close(void **state)
 
 	vfio_close(&big);
 	assert_int_equal(kernel_mapped(big.gpu), 0);
+
+	/* Who opens it next begins anew. */
+	vfio_open(&big, big.gpu);
+	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
+	assert_int_equal(kernel_mapped(big.gpu), mapped);
+	vfio_close(&big);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
 	assert_int_equal(gpu_unbind(big.gpu), 0);
 }
 
