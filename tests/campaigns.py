@@ -4,8 +4,8 @@
 
     campaigns.py --stale
 
-Prints the campaigns whose result is missing, or was had with a driver that is more than one release old, a line each;
-status 1 if there are any. `make style` calls it. record() is for check.py and for tests/package/life.py.
+Prints the campaigns that have no row, or one of a driver that is more than one release old, a line each; status 1 if
+there are any. A new campaign gets a row by hand, "not run yet" and the version that it is new in. `make style` calls it. record() is for check.py and for tests/package/life.py.
 
 A row has: the campaign and its command, what it said, the kernel, the day, and the driver: its version, and the commit
 that was the last to change its sources, which make finds (DRIVER_COMMIT in the environment; "?" without git).
