@@ -135,14 +135,18 @@ TIMEOUT_S = 240
 
 
 def first_failure(copy, kernel, program):
-    """The first line of a failed test of a program in a machine with the copy's module, or "" if all pass. It ends there: the
-    rest of a run says no more."""
+    """The first line of a failed test of a program in a machine with the copy's module, or "" if all pass; and what is wrong
+    with the run itself, or "". It ends with that line: the rest says no more."""
     suite = ["python3", "tests/vm/suite.py", "--timeout", str(TIMEOUT_S), kernel.name, program]
-    with subprocess.Popen(suite, cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")
-        if failed:
-            process.send_signal(signal.SIGINT)
-    return failed
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(suite, cwd=copy, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")
+            if failed:
+                process.send_signal(signal.SIGINT)
+        if failed or not process.returncode:
+            return failed, ""
+        errors.seek(0)
+        return "", f"ended with {process.returncode}\n{errors.read()[-2000:]}"
 
 
 class Workplace:
@@ -175,14 +179,14 @@ class Workplace:
         else:
             path.write_text(text.replace(old, new, 1))
             try:
-                why = self.compiled(kernel)
+                failed, why = "", self.compiled(kernel)
                 if why:
-                    failed, why = "", f"does not compile\n{why}"
+                    why = f"does not compile\n{why}"
                 else:
-                    failed, why = first_failure(self.directory, kernel, program), "passed"
+                    failed, why = first_failure(self.directory, kernel, program)
             finally:
                 path.write_text(text)
-        print(f"ok - {title}\n#   {failed[:110]}" if failed else f"not ok - {title}: {why}", flush=True)
+        print(f"ok - {title}\n#   {failed[:110]}" if failed else f"not ok - {title}: {why or 'passed'}", flush=True)
         return bool(failed)
 
 

@@ -458,7 +458,7 @@ static void moving_two_gigabytes_ends_early_when_killed(void **state)
 	vfio_start(&big, "second");
 	buf = big_buffer(&big);
 	whole = now_ms();
-	assert_int_equal(pread(big.device, buf, GiB, REGION(USEMEM) + GiB), GiB);
+	assert_true(pread(big.device, buf, 2 * GiB, REGION(USEMEM)) > (ssize_t)GiB);
 	whole = now_ms() - whole;
 	munmap(buf, 2 * GiB);
 	ms[0] = kill_mover(&big, REGION(USEMEM), false);
@@ -467,9 +467,9 @@ static void moving_two_gigabytes_ends_early_when_killed(void **state)
 	ms[2] = kill_mover(&big, REGION(RESMEM), false);
 	vfio_stop(&big);
 	for (i = 0; i < 3; i++) {
-		print_message("# gone %" PRIu64 " ms after SIGKILL\n", ms[i]);
-		/* The first one has measured how long half a transfer takes. */
-		assert_true(ms[i] < whole);
+		print_message("# gone %" PRIu64 " ms after SIGKILL; a transfer takes %" PRIu64 "\n",
+			      ms[i], whole);
+		assert_true(ms[i] < whole / 3);
 	}
 }
 
