@@ -483,7 +483,7 @@ ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
 
 /*
  * Overwrites @len bytes at @offset of @region with zeros, all inside one window
- * of 512 MiB, and sees to it that they have left the CPUs' caches.  Adds the
+ * of 1 GiB, and sees to it that they have left the CPUs' caches.  Adds the
  * nanoseconds that the caches took to *@flush_ns.  0; -EAGAIN: nothing was done,
  * since nvgrace_gpu_epoch() is not @epoch; -EIO or -ENOMEM.  Called without
  * locks, with the GPU kept awake; sleeps.

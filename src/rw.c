@@ -22,11 +22,11 @@
 #include "nvgrace_gpu.h"
 
 /*
- * Memory is mapped in windows of this size, each on first use.  A memory block
- * is large enough for block mappings with every page size, and small enough
- * that peeking at 4 bytes of 480 GB is cheap.
+ * Memory is mapped in windows of this size, each on first use.  It is what one
+ * entry of the page tables maps at the most (a PUD's, with 4K pages), so that
+ * larger windows would make no access cheaper, and peeking at 4 bytes of 480 GB is.
  */
-#define RW_WINDOW	SZ_512M
+#define RW_WINDOW	SZ_1G
 
 /*
  * Bytes moved between two looks at signals, the scheduler and who waits at the

@@ -27,7 +27,7 @@
 
 /*
  * Where memory is used: at the end of each kind of region.  The driver maps it
- * in windows of 512 MiB, for each of which KASAN needs 64 MiB and a second: the
+ * in windows of 1 GiB, for each of which KASAN needs 128 MiB and two seconds: the
  * machine's GPUs are made so that the windows here have a few MiB.
  */
 #define MEMORY		(7 * MiB)
