@@ -224,6 +224,9 @@ def plot(name, script, data, out):
     subprocess.run(["gnuplot", "-e", f"data='{file}'; out='{out}'; kernel='{name}'", str(HERE / f"{script}.gp")],
                    check=True)
     file.unlink()
+    # So that docs/ can have it as it is.
+    head, rest = out.read_text("utf-8").split("\n", 1)
+    out.write_text(f"{head}\n<!-- SPDX-License-Identifier: GPL-2.0-only -->\n{rest}", "utf-8")
 
 
 def plots(kernel, rows):
