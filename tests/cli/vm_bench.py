@@ -11,7 +11,9 @@ Faults are planted in the memory itself, which is a file of this process: a thre
 bit), or copies a page to another place (two addresses that lead to one place).
 """
 
+import ctypes
 import json
+import mmap
 import pathlib
 import re
 import subprocess
@@ -210,6 +212,10 @@ COMMANDS = {
 }
 
 
+# Of C's memory orders, as the compiler numbers them.
+SEQ_CST = 5
+
+
 class Planted:
     """Faults in the memory of a machine, kept up by a thread."""
 
@@ -248,12 +254,12 @@ class Bench(unittest.TestCase):
             return next(g.base for g in machine.gpus if g.name == name)
 
         def stick(machine, name):
-            at = base(machine, name) + STUCK_AT
-
-            def once():
-                byte = machine.read_gpu_memory(at, 1)[0]
-                machine.write_gpu_memory(at, bytes([byte | 1 << STUCK_BIT]))
-            planted.start(once)
+            at = base(machine, name) + STUCK_AT - machine.memory_address
+            page = mmap.mmap(machine.memory_fd, mmap.PAGESIZE, offset=at - at % mmap.PAGESIZE)
+            byte = ctypes.byref(ctypes.c_uint8.from_buffer(page, at % mmap.PAGESIZE))
+            # At once: a byte that is read, and written a while later, would be an old one.
+            fetch_or = getattr(ctypes.CDLL("libatomic.so.1"), "__atomic_fetch_or_1")
+            planted.start(lambda: fetch_or(byte, 1 << STUCK_BIT, SEQ_CST))
 
         def alias(machine, name):
             at = base(machine, name)
