@@ -8,23 +8,14 @@ After `make modules` for that kernel (7.2 without a name). One boot; its command
 method. The module isn't loaded before the program asks for it. The console is in build/log/cli-KERNEL.log.
 """
 
-import json
-import pathlib
 import re
-import subprocess
-import sys
-import tempfile
-import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "vm"))
-import common  # noqa: E402  (needs the path above)
-import vm  # noqa: E402
+import common
+import in_machine
+from in_machine import InMachine
 
 MODULE = common.MODULE
 DRIVER = "nvgrace_gpu_vfio_pci"
-KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
 
 # Four that take their time (see "four"), one that the firmware calls broken, one that is never ready.
 GPUS = [
@@ -40,24 +31,11 @@ TOGETHER_S = 12
 # A busy machine is slow; one that needs longer is stuck.
 TIMEOUT_S = 400
 
-# What the commands share. run NAME WORDS...: what the program says, in files and on the channel.
-LIBRARY = r"""
-nvgrace=/usr/sbin/nvgrace-gpu
-devices=/sys/bus/pci/devices
-run() {
-	$nvgrace "$@" >/tmp/out 2>/tmp/err
-	rc=$?
-	sed 's/^/out: /' /tmp/out
-	sed 's/^/err: /' /tmp/err
-	echo "rc: $rc"
-}
+# What the commands share.
+LIBRARY = in_machine.LIBRARY + r"""
 state() {
 	driver=$(readlink $devices/$(gpu $1)/driver)
 	echo "state: $1 ${driver##*/} $(cat $devices/$(gpu $1)/driver_override)"
-}
-group() {
-	group=$(readlink $devices/$(gpu $1)/iommu_group)
-	echo /dev/vfio/${group##*/}
 }
 # Holds a file open until let_go.
 hold() {
@@ -127,8 +105,8 @@ COMMANDS = {
         until host counters never | grep -qv '"c2c_reads": 0,'; do usleep 100000; done
         kill -TERM $pid
         wait $pid
-        echo "rc: $?"
-        sed 's/^/out: /' /tmp/out
+        echo "run-rc: $?"
+        sed 's/^/run-out: /' /tmp/out
         state never
         unbind never""",
     "locked": """
@@ -146,12 +124,12 @@ COMMANDS = {
         modprobe vfio-pci
         bind zero vfio-pci
         /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
-        echo "rc: $?"
+        echo "run-rc: $?"
         state zero
         # The rule writes the override before it asks the helper.
         echo nvgrace_gpu_vfio_pci >$devices/$(gpu zero)/driver_override
         /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
-        echo "rc: $?"
+        echo "run-rc: $?"
         state zero
         unbind zero""",
     "helper-refuses": """
@@ -159,11 +137,11 @@ COMMANDS = {
         bind b vfio-pci
         hold $(group b)
         /usr/lib/udev/nvgrace-gpu bind $(gpu b)
-        echo "rc: $?"
+        echo "run-rc: $?"
         state b
         let_go
         /usr/lib/udev/nvgrace-gpu bind $(gpu b)
-        echo "rc: $?"
+        echo "run-rc: $?"
         state b
         dmesg | grep -c "nvgrace-gpu: $(gpu b): bound to nvgrace_gpu_vfio_pci (was vfio-pci)" | sed 's/^/logged: /'
         run unbind $(gpu b)""",
@@ -185,9 +163,9 @@ COMMANDS = {
         kill -KILL $first
         wait $first
         wait $second
-        echo "rc: $?"
+        echo "run-rc: $?"
         wait $third
-        echo "rc: $?"
+        echo "run-rc: $?"
         sed 's/^/third: /' /tmp/third
         state a
         cat $devices/$(gpu a)/nvgrace_gpu/mode | sed 's/^/mode: /'""",
@@ -282,49 +260,14 @@ COMMANDS = {
 }
 
 
-class InMachine(unittest.TestCase):
-    maxDiff = None
-
+class Cli(InMachine):
     @classmethod
     def setUpClass(cls):
-        kernel = vm.Kernel(KERNEL)
-        log = vm.PROJECT / "build/log" / f"cli-{KERNEL}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as directory:
-            files = common.installed(kernel, directory)
-            files["/tests/holder"] = f"{directory}/holder"
-            udev = common.PROJECT / "scripts/udev"
-            files["/usr/lib/udev/nvgrace-gpu"] = str(udev / "nvgrace-gpu")
-            files["/usr/lib/udev/rules.d/60-nvgrace-gpu.rules"] = str(udev / "60-nvgrace-gpu.rules")
-            subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", files["/tests/holder"],
-                            HERE / "holder.c"], check=True)
-            with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S,
-                            commands=[{"name": n, "run": LIBRARY + text} for n, text in COMMANDS.items()]) as machine:
-                cls.pci = {g.name: g.pci for g in machine.gpus}
-                cls.base = {g.name: g.base for g in machine.gpus}
-                cls.result = machine.run()
-
-    def lines(self, command, mark):
-        """What stands behind "mark: " in a command's output."""
-        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
-                if line.startswith(mark + ": ")]
-
-    def text(self, command, mark):
-        return "\n".join(self.lines(command, mark))
-
-    def codes(self, command):
-        return [int(n) for n in self.lines(command, "rc")]
-
-    def documents(self, command):
-        """The JSON documents among a command's output, checked against the schema."""
-        text, found = "\n".join(self.lines(command, "out")), []
-        decoder = json.JSONDecoder()
-        for match in re.finditer(r"^\{$", text, re.M):
-            document, _ = decoder.raw_decode(text, match.start())
-            common.validate(document)
-            found.append(document)
-        self.assertTrue(found, f"{command} printed no JSON: {text}")
-        return found
+        udev = common.PROJECT / "scripts/udev"
+        cls.boot("cli", GPUS, {n: LIBRARY + text for n, text in COMMANDS.items()}, ("holder",), {
+            "/usr/lib/udev/nvgrace-gpu": str(udev / "nvgrace-gpu"),
+            "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules": str(udev / "60-nvgrace-gpu.rules"),
+        }, timeout=TIMEOUT_S)
 
     def states(self, command):
         """(name, driver, override) of each state."""
@@ -342,7 +285,7 @@ class InMachine(unittest.TestCase):
         self.assertEqual(self.codes("before"), [0, 0])
 
     def test_dry_run(self):
-        out = self.text("dry", "out")
+        out = self.text("dry", "run-out")
         for step in ("load the module nvgrace-gpu-vfio-pci", f"{self.pci['a']}/driver_override", "drivers_probe"):
             self.assertIn(step, out)
         self.assertEqual(self.states("dry")[0], ("a", "", "(null)"))
@@ -361,7 +304,7 @@ class InMachine(unittest.TestCase):
 
     def test_already_bound(self):
         self.assertEqual(self.codes("again"), [0])
-        self.assertIn(f"{self.pci['a']}: is bound to {DRIVER} already", self.text("again", "out"))
+        self.assertIn(f"{self.pci['a']}: is bound to {DRIVER} already", self.text("again", "run-out"))
 
     def test_list(self):
         self.assertEqual(self.codes("list"), [0, 0])
@@ -373,7 +316,7 @@ class InMachine(unittest.TestCase):
         self.assertEqual(a["resmem"], {"size": 0x50000000, "bar_size": 0x80000000,
                                        "base": hex(self.base["a"] + 0x60000000)})
         self.assertEqual(a["holders"], [])
-        row = next(line for line in self.lines("list", "out") if line.startswith(self.pci["a"]))
+        row = next(line for line in self.lines("list", "run-out") if line.startswith(self.pci["a"]))
         self.assertRegex(row, r"1\.50 GiB +(off +)?no +bound$")
 
     def test_status(self):
@@ -386,17 +329,17 @@ class InMachine(unittest.TestCase):
         self.assertEqual([b["bar"] for b in document["own_bars"]], [0])
         self.assertTrue(any("nvgrace" in r["name"] for r in document["iomem"]), document["iomem"])
         self.assertIsNotNone(document["features"])
-        drawing = self.text("status", "out")
+        drawing = self.text("status", "run-out")
         for edge in (base, base + 0x60000000, base + 0xB0000000):
             self.assertRegex(drawing, rf"0x{edge:x} \+-+\+")
 
     def test_in_use(self):
         pid = self.lines("in-use", "holder")[0]
         self.assertEqual(self.codes("in-use"), [4, 0, 0, 0])
-        self.assertRegex(self.text("in-use", "err"),
+        self.assertRegex(self.text("in-use", "run-err"),
                          rf"nvgrace-gpu: {self.pci['a']}: in use: process {pid} \(.*\) has /dev/vfio/\d+; shut that")
         self.assertEqual(self.states("in-use"), [("a", DRIVER, DRIVER), ("a", "", "(null)")])
-        self.assertRegex(self.text("in-use", "out"), rf"{self.pci['a']} .* in-use")
+        self.assertRegex(self.text("in-use", "run-out"), rf"{self.pci['a']} .* in-use")
         a = next(g for g in self.documents("in-use")[0]["gpus"] if g["address"] == self.pci["a"])
         self.assertEqual([str(h["pid"]) for h in a["holders"]], [pid])
 
@@ -405,7 +348,7 @@ class InMachine(unittest.TestCase):
         self.assertEqual(self.codes("anonymous"), [0, 0, 4, 0])
         told = "not told" not in self.result.command("anonymous").output
         self.assertIn("has anon_inode:[vfio-device]" if told else "may have it by a vfio device file",
-                      self.text("anonymous", "err"))
+                      self.text("anonymous", "run-err"))
         holders = {g["address"]: [(str(h["pid"]), h["certain"]) for h in g["holders"]]
                    for g in self.documents("anonymous")[0]["gpus"]}
         self.assertEqual(holders[self.pci["a"]], [(pid, told)])
@@ -413,7 +356,7 @@ class InMachine(unittest.TestCase):
 
     def test_kernel_gives_the_reason(self):
         self.assertEqual(self.codes("zero"), [1])
-        error = self.text("zero", "err")
+        error = self.text("zero", "run-err")
         self.assertIn(f"nvgrace-gpu: {self.pci['zero']}: {DRIVER} did not take it; it is unbound as before", error)
         self.assertRegex(error, rf"{self.pci['zero']}: kernel: .*the C2C link failed to train")
         self.assertEqual(self.states("zero"), [("zero", "", "(null)")])
@@ -423,7 +366,7 @@ class InMachine(unittest.TestCase):
 
     def test_driver_of_before_is_restored(self):
         self.assertEqual(self.codes("zero-restored"), [1])
-        self.assertIn("it is bound to vfio-pci as before", self.text("zero-restored", "err"))
+        self.assertIn("it is bound to vfio-pci as before", self.text("zero-restored", "run-err"))
         self.assertEqual(self.states("zero-restored"), [("zero", "vfio-pci", "vfio-pci")])
 
     def test_one_of_two_fails(self):
@@ -432,12 +375,12 @@ class InMachine(unittest.TestCase):
 
     def test_interrupted(self):
         self.assertEqual(self.codes("interrupted"), [130])
-        self.assertIn("interrupted; it is bound to vfio-pci as before", self.text("interrupted", "out"))
+        self.assertIn("interrupted; it is bound to vfio-pci as before", self.text("interrupted", "run-out"))
         self.assertEqual(self.states("interrupted"), [("never", "vfio-pci", "vfio-pci")])
 
     def test_two_at_once(self):
         self.assertEqual(self.codes("locked"), [0, 4])
-        self.assertIn("another nvgrace-gpu is at work on it", self.text("locked", "err"))
+        self.assertIn("another nvgrace-gpu is at work on it", self.text("locked", "run-err"))
         self.assertEqual(self.lines("locked", "first"), ["0"])
         self.assertEqual(self.states("locked"), [("a", DRIVER, DRIVER)])
 
@@ -462,7 +405,7 @@ class InMachine(unittest.TestCase):
 
     def test_wait(self):
         self.assertEqual(self.codes("wait"), [0, 1, 0])
-        self.assertIn(f"{self.pci['a']}: bound and ready", self.text("wait", "out"))
+        self.assertIn(f"{self.pci['a']}: bound and ready", self.text("wait", "run-out"))
         self.assertEqual(self.states("wait"), [("a", DRIVER, DRIVER)])
         self.assertEqual(self.lines("wait", "first"), ["0"])
 
@@ -478,7 +421,7 @@ class InMachine(unittest.TestCase):
     def test_no_rule(self):
         """Nothing is promised that nothing keeps."""
         self.assertEqual(self.codes("no-rule"), [4])
-        self.assertIn("can't be bound at boot: there is no udev rule", self.text("no-rule", "err"))
+        self.assertIn("can't be bound at boot: there is no udev rule", self.text("no-rule", "run-err"))
         self.assertEqual(self.states("no-rule"), [("b", "", "(null)")])
         self.assertEqual(self.lines("no-rule", "left"), [])
 
@@ -489,14 +432,14 @@ class InMachine(unittest.TestCase):
         self.assertRegex(output, rf"-rw-r--r-- .* {re.escape(a)}\.conf")
         self.assertIn(f"\nbind {a}\n", output)
         self.assertRegex(output, rf"{re.escape(a)} .* yes +bound")
-        self.assertIn(f"at every boot, by /etc/nvgrace-gpu.conf.d/{a}.conf:2", self.text("persist", "out"))
+        self.assertIn(f"at every boot, by /etc/nvgrace-gpu.conf.d/{a}.conf:2", self.text("persist", "run-out"))
         document, = self.documents("persist")
         self.assertEqual([(r["address"], r["result"], r["boot"]) for r in document["results"]],
                          [(a, "unbound", "removed"), (b, "unbound", "removed")])
         self.assertEqual(document["initramfs"], {"command": "/usr/sbin/update-initramfs -u -k all", "exit_status": 0})
         self.assertEqual(self.lines("persist", "left"), [])
         self.assertIn('the initramfs keeps the old configuration until you run "/usr/sbin/update-initramfs -u -k all"',
-                      self.text("persist", "err"))
+                      self.text("persist", "run-err"))
         # Not for what was persisted already, nor with --no-initramfs; once for both.
         self.assertEqual(self.lines("persist", "initramfs"), ["/usr/sbin/update-initramfs -u -k all"] * 2)
 
@@ -504,30 +447,30 @@ class InMachine(unittest.TestCase):
         a, b, zero = (self.pci[n] for n in ("a", "b", "zero"))
         self.assertEqual(self.codes("persist-fails"), [1, 1, 0, 0, 1, 4, 4])
         self.assertEqual(self.lines("persist-fails", "left"), [])
-        error = self.text("persist-fails", "err")
+        error = self.text("persist-fails", "run-err")
         self.assertIn("can't update the initramfs: /usr/sbin/update-initramfs exited with 3", error)
         self.assertIn(f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
                       f'line, or add "ignore {a}"', error)
         self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 says that it is to be ignored at boot", error)
         self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 is not what", error)
         self.assertIn("bind slot=3", self.result.command("persist-fails").output)
-        self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "out"))
+        self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "run-out"))
 
     def test_unbind_all(self):
         self.assertEqual(self.codes("unbind-all"), [0, 0, 0])
         self.assertEqual(self.states("unbind-all"), [(n, "", "(null)") for n in "abcd"])
-        self.assertIn("no GPU is bound to", self.text("unbind-all", "err"))
+        self.assertIn("no GPU is bound to", self.text("unbind-all", "run-err"))
 
     def test_default_driver(self):
         self.assertEqual(self.codes("default-driver"), [0] * 6)
         self.assertEqual(self.states("default-driver"),
                          [("a", "", "(null)"), ("a", "vfio-pci", "(null)"), ("a", DRIVER, DRIVER)])
-        self.assertIn("unbound; now bound to vfio-pci", self.text("default-driver", "out"))
-        self.assertIn(f"bound to {DRIVER} (was vfio-pci)", self.text("default-driver", "out"))
+        self.assertIn("unbound; now bound to vfio-pci", self.text("default-driver", "run-out"))
+        self.assertIn(f"bound to {DRIVER} (was vfio-pci)", self.text("default-driver", "run-out"))
 
     def test_no_module(self):
         self.assertEqual(self.codes("no-module"), [1, 1])
-        error = self.text("no-module", "err")
+        error = self.text("no-module", "run-err")
         self.assertRegex(error, r"the kernel \S+ has no module nvgrace-gpu-vfio-pci; install nvgrace-gpu-vfio-pci-dkms")
         self.assertIn("the module nvgrace-gpu-vfio-pci can't be loaded: ", error)
         self.assertEqual(self.states("no-module"), [("b", "", "(null)")] * 2)

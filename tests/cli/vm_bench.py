@@ -12,25 +12,15 @@ bit), or copies a page to another place (two addresses that lead to one place).
 """
 
 import ctypes
-import json
 import mmap
-import pathlib
 import re
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "vm"))
-import common  # noqa: E402  (needs the path above)
-import vm  # noqa: E402
+import common
+import in_machine
+import vm  # found by way of in_machine
+from in_machine import KERNEL, InMachine, Planted, base, never_ready
 
 DRIVER = "nvgrace_gpu_vfio_pci"
-KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
 MiB = 1 << 20
 
 # Without the MIG defect, there is no resmem, and a memory may be small.
@@ -53,20 +43,7 @@ ALIAS_FROM, ALIAS_TO = 3 * MiB, 40 * MiB
 # A busy machine is slow; one that needs longer is stuck.
 TIMEOUT_S = 500
 
-LIBRARY = r"""
-nvgrace=/usr/sbin/nvgrace-gpu
-devices=/sys/bus/pci/devices
-# say NAME COMMAND...: what it prints, and its status, each line with the name.
-say() {
-	name=$1
-	shift
-	"$@" >/tmp/out 2>/tmp/err
-	rc=$?
-	sed "s/^/$name-out: /" /tmp/out
-	sed "s/^/$name-err: /" /tmp/err
-	echo "$name-rc: $rc"
-}
-run() { say run $nvgrace "$@"; }
+LIBRARY = in_machine.LIBRARY + r"""
 # idle NAME: whether it is bound, and nothing has it open.
 idle() { $nvgrace list --json >/tmp/list; grep -A8 "\"address\": \"$(gpu $1)\"" /tmp/list | grep '"state"' | sed "s/^.*\"state\"/idle: $1/"; }
 # opened: waits until the program has the GPU open; its number is pid. $terminal is what it runs on.
@@ -82,10 +59,6 @@ opened() {
 			esac
 		done
 	done
-}
-group() {
-	group=$(readlink $devices/$(gpu $1)/iommu_group)
-	echo /dev/vfio/${group##*/}
 }
 """
 
@@ -216,42 +189,10 @@ COMMANDS = {
 SEQ_CST = 5
 
 
-class Planted:
-    """Faults in the memory of a machine, kept up by a thread."""
-
-    def __init__(self):
-        self.thread = None
-        self.end = threading.Event()
-
-    def start(self, once):
-        self.stop()
-        self.end.clear()
-
-        def loop():
-            while not self.end.is_set():
-                once()
-                time.sleep(0.0002)
-
-        self.thread = threading.Thread(target=loop, daemon=True)
-        once()
-        self.thread.start()
-
-    def stop(self):
-        if self.thread:
-            self.end.set()
-            self.thread.join()
-            self.thread = None
-
-
-class Bench(unittest.TestCase):
-    maxDiff = None
-
+class Bench(InMachine):
     @classmethod
     def handlers(cls):
         planted = Planted()
-
-        def base(machine, name):
-            return next(g.base for g in machine.gpus if g.name == name)
 
         def stick(machine, name):
             at = base(machine, name) + STUCK_AT - machine.memory_address
@@ -274,52 +215,16 @@ class Bench(unittest.TestCase):
         def intact(machine, name):
             return machine.read_gpu_memory(base(machine, name), 64 * MiB) == bytes(range(256)) * (64 * MiB // 256)
 
-        def never_ready(machine, name):
-            machine.models[name].gpu.set_reset_delay(None)
-
         cls.addClassCleanup(planted.stop)
         return {"never_ready": never_ready, "stick": stick, "alias": alias, "unstick": unstick, "fill": fill, "intact": intact}
 
     @classmethod
     def setUpClass(cls):
         kernel = vm.Kernel(KERNEL)
-        log = vm.PROJECT / "build/log" / f"cli-bench-{KERNEL}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as directory:
-            cls.cdev = kernel.has("CONFIG_VFIO_DEVICE_CDEV")
-            cls.page = 65536 if kernel.has("CONFIG_ARM64_64K_PAGES") else 16384 if kernel.has("CONFIG_ARM64_16K_PAGES") else 4096
-            files = common.installed(kernel, directory)
-            for name in ("holder", "terminal", "as_nobody"):
-                files[f"/tests/{name}"] = f"{directory}/{name}"
-                subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", f"{directory}/{name}",
-                                HERE / f"{name}.c"], check=True)
-            with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S, handlers=cls.handlers(),
-                            commands=[{"name": n, "run": LIBRARY + text + "\ntrue"} for n, text in COMMANDS.items()]) as machine:
-                cls.pci = {g.name: g.pci for g in machine.gpus}
-                cls.base = {g.name: g.base for g in machine.gpus}
-                cls.result = machine.run()
-
-    def lines(self, command, mark):
-        """What stands behind "mark: " in a command's output."""
-        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
-                if line.startswith(mark + ":")]
-
-    def text(self, command, mark):
-        return "\n".join(self.lines(command, mark))
-
-    def codes(self, command, name="run"):
-        return [int(n) for n in self.lines(command, f"{name}-rc")]
-
-    def documents(self, command, name="run"):
-        """The JSON documents among a command's output, checked against the schema."""
-        text, found = self.text(command, f"{name}-out"), []
-        decoder = json.JSONDecoder()
-        for match in re.finditer(r"^\{$", text, re.M):
-            document, _ = decoder.raw_decode(text, match.start())
-            common.validate(document)
-            found.append(document)
-        self.assertTrue(found, f"{command} printed no JSON: {text}")
-        return found
+        cls.cdev = kernel.has("CONFIG_VFIO_DEVICE_CDEV")
+        cls.page = 65536 if kernel.has("CONFIG_ARM64_64K_PAGES") else 16384 if kernel.has("CONFIG_ARM64_16K_PAGES") else 4096
+        cls.boot("cli-bench", GPUS, {n: LIBRARY + text + "\ntrue" for n, text in COMMANDS.items()},
+                 ("holder", "terminal", "as_nobody"), timeout=TIMEOUT_S, handlers=cls.handlers())
 
     def outcomes(self, document):
         return {c["id"]: c["outcome"] for c in document["checks"]}

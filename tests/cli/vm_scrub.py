@@ -11,23 +11,13 @@ Before each scrub the memory is soiled, and afterwards looked at, from outside o
 while the program reads back: a thread keeps writing one.
 """
 
-import json
-import pathlib
 import re
-import subprocess
-import sys
-import tempfile
-import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-sys.path.insert(0, str(HERE.parent / "vm"))
-import common  # noqa: E402  (needs the path above)
-import vm  # noqa: E402
-from vm_bench import Planted  # noqa: E402
+import common
+import in_machine
+from in_machine import InMachine, Planted, base, never_ready
 
 DRIVER = "nvgrace_gpu_vfio_pci"
-KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
 MiB = 1 << 20
 CHUNK = 16 * MiB
 
@@ -53,31 +43,14 @@ PLANTED_AT, PLANTED = 24 * MiB + 0x1238, 0x1122334455667788
 # A busy machine is slow; one that needs longer is stuck.
 TIMEOUT_S = 600
 
-LIBRARY = r"""
-nvgrace=/usr/sbin/nvgrace-gpu
-devices=/sys/bus/pci/devices
+LIBRARY = in_machine.LIBRARY + r"""
 parameter=/sys/module/nvgrace_gpu_vfio_pci/parameters/scrub
-# say NAME COMMAND...: what it prints, and its status, each line with the name.
-say() {
-	name=$1
-	shift
-	"$@" >/tmp/out 2>/tmp/err
-	rc=$?
-	sed "s/^/$name-out: /" /tmp/out
-	sed "s/^/$name-err: /" /tmp/err
-	echo "$name-rc: $rc"
-}
-run() { say run $nvgrace "$@"; }
 attribute() { cat $devices/$(gpu $1)/nvgrace_gpu/$2; }
 state() { echo "state: $1 $(attribute $1 scrub_state)"; }
 soil() { for g; do host soil $g || exit 1; done; }
 left() { for g; do echo "left: $g $(host left $g)"; done; }
 # ended NAME: waits until it is no longer being scrubbed.
 ended() { while [ $(attribute $1 scrub_state) = scrubbing ]; do usleep 50000; done; }
-group() {
-	group=$(readlink $devices/$(gpu $1)/iommu_group)
-	echo /dev/vfio/${group##*/}
-}
 # Has a GPU open until let_go.
 hold() {
 	mkfifo /tmp/in /tmp/said
@@ -219,15 +192,10 @@ COMMANDS = {
 }
 
 
-class Scrub(unittest.TestCase):
-    maxDiff = None
-
+class Scrub(InMachine):
     @classmethod
     def handlers(cls):
         planted = Planted()
-
-        def base(machine, name):
-            return next(g.base for g in machine.gpus if g.name == name)
 
         def pieces(name):
             return [(at, min(CHUNK, SIZES[name] - at)) for at in range(0, SIZES[name], CHUNK)]
@@ -248,50 +216,13 @@ class Scrub(unittest.TestCase):
         def unplant(machine):
             planted.stop()
 
-        def never_ready(machine, name):
-            machine.models[name].gpu.set_reset_delay(None)
-
         cls.addClassCleanup(planted.stop)
         return {"soil": soil, "left": left, "plant": plant, "unplant": unplant, "never_ready": never_ready}
 
     @classmethod
     def setUpClass(cls):
-        kernel = vm.Kernel(KERNEL)
-        log = vm.PROJECT / "build/log" / f"cli-scrub-{KERNEL}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as directory:
-            files = common.installed(kernel, directory)
-            for name in ("holder", "terminal", "as_nobody"):
-                files[f"/tests/{name}"] = f"{directory}/{name}"
-                subprocess.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", f"{directory}/{name}",
-                                HERE / f"{name}.c"], check=True)
-            with vm.Machine(kernel, gpus=GPUS, files=files, log=log, timeout=TIMEOUT_S, handlers=cls.handlers(),
-                            commands=[{"name": n, "run": LIBRARY + text + "\ntrue"} for n, text in COMMANDS.items()]) as machine:
-                cls.pci = {g.name: g.pci for g in machine.gpus}
-                cls.base = {g.name: g.base for g in machine.gpus}
-                cls.result = machine.run()
-
-    def lines(self, command, mark):
-        """What stands behind "mark: " in a command's output."""
-        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
-                if line.startswith(mark + ":")]
-
-    def text(self, command, mark):
-        return "\n".join(self.lines(command, mark))
-
-    def codes(self, command, name="run"):
-        return [int(n) for n in self.lines(command, f"{name}-rc")]
-
-    def documents(self, command, name="run"):
-        """The JSON documents among a command's output, checked against the schema."""
-        text, found = self.text(command, f"{name}-out"), []
-        decoder = json.JSONDecoder()
-        for match in re.finditer(r"^\{$", text, re.M):
-            document, _ = decoder.raw_decode(text, match.start())
-            common.validate(document)
-            found.append(document)
-        self.assertTrue(found, f"{command} printed no JSON: {text}")
-        return found
+        cls.boot("cli-scrub", GPUS, {n: LIBRARY + text + "\ntrue" for n, text in COMMANDS.items()},
+                 ("holder", "terminal", "as_nobody"), timeout=TIMEOUT_S, handlers=cls.handlers())
 
     def check_clean(self, command, *names):
         self.assertEqual(self.lines(command, "left"), [f"{name} 0" for name in names])
