@@ -130,12 +130,12 @@ check-long:
 	@$(CAMPAIGN) python3 tests/check.py --long $(JOBS)
 
 # Side by side with another build of the module, in one machine: BASELINE_KO=<file or folder below this one>,
-# ROUNDS=3, KERNELS="6.1-amd64 6.12 7.2", GPUS=parts.
+# ROUNDS=3, KERNELS="6.1-amd64 6.12 7.2", GPUS=parts; QUICK=1 for short rounds.
 bench:
 	@$(TOOLBOX) kernel $(or $(KERNELS),6.1-amd64 6.12 7.2)
 	@scripts/matrix $(or $(KERNELS),6.1-amd64 6.12 7.2)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
-		python3 tests/bench/bench.py --rounds $(or $(ROUNDS),3) $(KERNELS)
+		python3 tests/bench/bench.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
 
 # All lives of the packages in whole systems (PARTS="deb rpm" for some). Two
 # parts have systems of their own, of the same name.
@@ -187,7 +187,7 @@ help:
 	@echo '  install       install what the packages have: DESTDIR=<root>; then dkms install'
 	@echo 'To see it work, on any Debian 12 machine, as root'
 	@echo '  demo          boot a virtual GH200, bind its GPU, show what a VMM sees, move data'
-	@echo '  bench         measure it in one, beside another build: BASELINE_KO=<file.ko>, KERNELS=7.2, ROUNDS=3, GPUS=parts'
+	@echo '  bench         measure it in one, beside another build: BASELINE_KO=<file.ko>, KERNELS=7.2, ROUNDS=3, GPUS=parts, QUICK=1'
 	@echo 'To test it'
 	@echo '  check         everything, on every supported kernel (JOBS="vm-7.2 unit" for some of it)'
 	@echo '  check-quick   the units and one kernel, in five minutes'

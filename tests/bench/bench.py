@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`make bench`: runs "nvgrace-gpu bench" in a virtual GH200, with this driver and with another build of it side by side.
 
-    bench.py [--smoke] [--rounds N] [KERNEL...]
+    bench.py [--smoke] [--quick] [--rounds N] [KERNEL...]
 
 Inside the toolbox, after `make modules` for those kernels (6.1 on x86-64, 6.12 and 7.2 without a name). One boot for each kernel. In
 each round the driver is loaded, a GPU is bound, measured and unbound, and the driver unloaded; with
 BASELINE_KO=build/baseline/7.2.ko, or a folder of such files, the same is done with that module in turn. A kernel
 that has no such file is measured alone. The files must be below the project's folder. GPUS=parts (or large, g1, g4, g16, g64) measures that one alone.
+Every other round begins with the other module, so that a machine that slows down does so for both.
 
 Prints for each figure the minimum and median over the rounds, the ratio of the medians (above 1: this driver is better) and
 the limit that docs/performance.md states. Numbers fail nothing: this machine is emulated, and they mean something only
 beside each other. What fails is a run that doesn't measure. Leaves build/bench/KERNEL.json, KERNEL.txt and two plots, KERNEL-ratio.svg and
-KERNEL-growth.svg. --smoke: one round of `bench --quick` for one GPU.
+KERNEL-growth.svg. --quick: `bench --quick`, for many short rounds: on a machine whose speed changes each half minute they say more than
+few long ones. --smoke: one such round for one GPU.
 """
 
 import argparse
@@ -249,7 +251,7 @@ def plots(kernel, rows):
     return made
 
 
-def bench(kernel, rounds, smoke):
+def bench(kernel, rounds, quick, smoke):
     """Measures on one kernel and prints; True if all that was to be measured was."""
     modules = {"ours": vm.PROJECT / "build" / kernel.release / common.MODULE}
     other = baseline_of(kernel)
@@ -257,11 +259,12 @@ def bench(kernel, rounds, smoke):
         modules["baseline"] = other
     # The first run makes the memory's pages on the machine that emulates it, and is dropped.
     plan = [] if smoke else [(WARM_UP, "parts", ""), (WARM_UP, "large", "")]
-    for _ in range(rounds):
-        for module in modules:
-            plan.append((module, "parts", "--quick" if smoke else ""))
+    options = "--quick" if quick else ""
+    for n in range(rounds):
+        for module in list(modules)[::-1 if n % 2 else 1]:
+            plan.append((module, "parts", options))
             if not smoke:
-                plan.append((module, "large", ""))
+                plan.append((module, "large", options))
     if not smoke:
         plan += [("ours", g["name"], "") for g in GROWTH]
     only = os.environ.get("GPUS", "").split()
@@ -286,7 +289,7 @@ def bench(kernel, rounds, smoke):
     there |= reasons.keys()
     # A quick run doesn't touch all of the memory.
     missing = [f"{gpu} {figure}" for gpu, figure in LIMITS if gpu in {p[1] for p in plan} and (gpu, figure) not in there
-               and not (smoke and figure.endswith("/1.00"))]
+               and not (quick and figure.endswith("/1.00"))]
     for m in missing:
         print(f"not ok - {kernel.name}: {m} was not measured")
     return not missing
@@ -296,6 +299,7 @@ def main():
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("kernels", nargs="*", metavar="KERNEL")
     args = parser.parse_args()
@@ -304,7 +308,7 @@ def main():
     passed = failed = 0
     for name in args.kernels or (("7.2",) if args.smoke else KERNELS):
         try:
-            good = bench(vm.Kernel(name), 1 if args.smoke else args.rounds, args.smoke)
+            good = bench(vm.Kernel(name), 1 if args.smoke else args.rounds, args.quick or args.smoke, args.smoke)
         except (RuntimeError, ValueError, subprocess.CalledProcessError) as e:
             print(f"not ok - {name}: {e}")
             good = False
