@@ -32,7 +32,7 @@
  * Bytes moved between two looks at signals, the scheduler and who waits at the
  * gate, and so the most that a reset waits for: docs/performance.md has the times.
  */
-#define RW_CHUNK	SZ_128K
+#define RW_CHUNK	SZ_256K
 
 /* Bytes of ones that are made for reads behind the memory. */
 #define RW_ONES		SZ_64K
