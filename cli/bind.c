@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "initramfs.h"
+#include "named.h"
 #include "survey.h"
 #include "switch.h"
 
@@ -57,9 +58,8 @@ static const struct argp_option options_unbind[] = {
 
 struct arguments {
 	bool bind;
-	bool all, persist, boot_only, no_initramfs, no_probe, dry_run, json;
-	char **typed;
-	size_t count;
+	struct named named;
+	bool persist, boot_only, no_initramfs, no_probe, dry_run, json;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -67,9 +67,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct arguments *a = state->input;
 
 	switch (key) {
-	case 'a':
-		a->all = true;
-		return 0;
 	case 'p':
 		a->persist = true;
 		return 0;
@@ -88,12 +85,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'j':
 		a->json = true;
 		return 0;
-	case ARGP_KEY_ARG:
-		a->typed = xrealloc(a->typed, (a->count + 1) * sizeof(*a->typed));
-		a->typed[a->count++] = arg;
-		return 0;
 	case ARGP_KEY_END:
-		require_gpus(state, a->all, a->count);
+		named_parse(&a->named, key, state);
 		if (a->boot_only && a->persist)
 			argp_error(state, "both --persist and --boot-only given");
 		if (a->boot_only && a->no_probe)
@@ -103,7 +96,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--no-initramfs needs --persist or --boot-only");
 		return 0;
 	}
-	return ARGP_ERR_UNKNOWN;
+	return named_parse(&a->named, key, state);
 }
 
 /* A device, and what is to be done about its configuration. */
@@ -428,37 +421,12 @@ static char *command_text(const char *const *command)
 
 /* ---- the commands ------------------------------------------------------- */
 
-/* The devices to work at, each once; EXIT_OK, or the status of what can't be resolved. */
-static enum exit_status choose(struct survey *s, const struct arguments *a, struct task *tasks,
-			       size_t *count)
+/* Whether --all means this one. */
+static bool belongs(const struct gpu *gpu, const void *data)
 {
-	enum exit_status status = EXIT_OK;
-	size_t i, j, n = 0;
+	const struct arguments *a = data;
 
-	*count = 0;
-	for (i = 0; i < (a->all ? s->gpus.count : a->count); i++) {
-		const struct gpu *gpu = a->all ? &s->gpus.gpu[i] : NULL;
-		char address[ADDRESS_MAX];
-		int rc;
-
-		if (a->all && !a->bind && !a->boot_only && !gpu->ours)
-			continue;
-		if (!a->all) {
-			rc = gpu_resolve(s->host, a->typed[i], address);
-			if (rc > (int)status)
-				status = rc;
-			for (j = 0; !rc && j < s->gpus.count; j++)
-				if (!strcmp(s->gpus.gpu[j].address, address))
-					gpu = &s->gpus.gpu[j];
-		}
-		for (j = 0; gpu && j < n; j++)
-			if (tasks[j].gpu == gpu)
-				gpu = NULL;
-		if (gpu)
-			tasks[n++].gpu = gpu;
-	}
-	*count = n;
-	return status;
+	return a->bind || a->boot_only || gpu->ours;
 }
 
 /* All devices of a command line. */
@@ -469,6 +437,22 @@ struct work {
 	struct job *jobs;	/* as many, in the same order */
 	size_t count;
 };
+
+/* The devices to work at; EXIT_OK, or the status of what can't be resolved. */
+static enum exit_status choose(struct work *w)
+{
+	const struct gpu **found = xcalloc(w->s.gpus.count, sizeof(*found));
+	enum exit_status status;
+	size_t i;
+
+	status = named_find(&w->a->named, w->s.host, &w->s.gpus, belongs, w->a, found, &w->count);
+	w->tasks = xcalloc(w->count, sizeof(*w->tasks));
+	w->jobs = xcalloc(w->count, sizeof(*w->jobs));
+	for (i = 0; i < w->count; i++)
+		w->tasks[i].gpu = found[i];
+	free(found);
+	return status;
+}
 
 /* What to do with each, or why not. Returns whether any driver is to change. */
 static bool plan_all(struct work *w)
@@ -600,17 +584,12 @@ static int run(struct host *h, const struct arguments *a)
 
 	survey_read(h, &w.s);
 	survey_complain(&w.s);
-	w.tasks = xcalloc(a->count + w.s.gpus.count, sizeof(*w.tasks));
-	worst = choose(&w.s, a, w.tasks, &w.count);
-	/* A mistyped address stops all: the others may not be what was meant either. */
-	if (worst != EXIT_OK)
-		w.count = 0;
-	else if (!w.count && a->bind)
+	worst = choose(&w);
+	if (!worst && !w.count && a->bind)
 		worst = EXIT_NO_DEVICE;
-	if (a->all && !w.count)
+	if (a->named.all && !w.count)
 		complain(NULL, a->bind || a->boot_only ? "no supported GPU on this host" :
 							 "no GPU is bound to " DRIVER_NAME);
-	w.jobs = xcalloc(w.count, sizeof(*w.jobs));
 	drivers = plan_all(&w);
 	openlog(PROGRAM, LOG_PID, LOG_DAEMON);
 	if (a->dry_run) {
@@ -669,21 +648,18 @@ static int command(struct host *h, int argc, char **argv, bool bind)
 		options_unbind, parse, "ADDRESS...\n--all", doc_unbind, NULL, NULL, NULL
 	};
 	struct arguments a = { .bind = bind };
-	int status;
 
 	parse_options(bind ? &argp_bind : &argp_unbind, argc, argv, &a);
 	if (!a.dry_run && h->recorded) {
 		complain(NULL, "a recorded tree can't be changed; add --dry-run to see the steps");
-		status = EXIT_USAGE_ERROR;
-	} else if (!a.dry_run && !h->privileged) {
+		return EXIT_USAGE_ERROR;
+	}
+	if (!a.dry_run && !h->privileged) {
 		complain(NULL, "only root may %s GPUs; run it by sudo, or add --dry-run to see the "
 			 "steps", bind ? "bind" : "unbind");
-		status = EXIT_NOT_ROOT;
-	} else {
-		status = run(h, &a);
+		return EXIT_NOT_ROOT;
 	}
-	free(a.typed);
-	return status;
+	return run(h, &a);
 }
 
 int cmd_bind(struct host *h, int argc, char **argv)

@@ -53,9 +53,6 @@ void complain(const char *address, const char *fmt, ...) host_printf(2, 3);
  */
 void parse_options(const struct argp *argp, int argc, char **argv, void *input);
 
-/* For "ADDRESS...|--all", at ARGP_KEY_END: ends the program with a usage error unless one is given. */
-void require_gpus(struct argp_state *state, bool all, size_t count);
-
 /* The options that every command and the program itself have beside argp's: -h. */
 extern const struct argp_child common_children[];
 

@@ -68,23 +68,13 @@ static enum exit_status refuse_unbound(const struct gpu *gpu)
 
 static enum exit_status refuse_in_use(struct host *h, const struct gpu *gpu)
 {
-	enum exit_status status = EXIT_OK;
-	struct open_files files;
-	struct holder *holders;
-	size_t count;
-	char *who;
+	char *who = gpu_users(h, gpu);
 
-	open_files_read(h, &files);
-	holders = holders_find(h, &files, gpu, &count);
-	if (count) {
-		who = holders_text(holders, count);
-		complain(gpu->address, "in use: %s; shut that down", who);
-		free(who);
-		status = EXIT_REFUSED;
-	}
-	free(holders);
-	open_files_free(&files);
-	return status;
+	if (!who)
+		return EXIT_OK;
+	complain(gpu->address, "in use: %s; shut that down", who);
+	free(who);
+	return EXIT_REFUSED;
 }
 
 /* Whether the memory may be overwritten. */

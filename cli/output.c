@@ -70,15 +70,6 @@ void parse_options(const struct argp *own, int argc, char **argv, void *input)
 	}
 }
 
-void require_gpus(struct argp_state *state, bool all, size_t count)
-{
-	if (all && count)
-		argp_error(state, "both --all and addresses given");
-	if (!all && !count)
-		argp_error(state, "no GPU given: give an ADDRESS or --all; \"" PROGRAM
-				  " list\" shows them");
-}
-
 static bool colourful(void)
 {
 	static int answer = -1;

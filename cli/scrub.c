@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "kmsg.h"
+#include "named.h"
 #include "survey.h"
 #include "test.h"
 
@@ -43,9 +44,8 @@ static const struct argp_option options[] = {
 };
 
 struct arguments {
-	bool all, verify, json;
-	char **typed;
-	size_t count;
+	struct named named;
+	bool verify, json;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -53,24 +53,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct arguments *a = state->input;
 
 	switch (key) {
-	case 'a':
-		a->all = true;
-		return 0;
 	case KEY_VERIFY:
 		a->verify = true;
 		return 0;
 	case 'j':
 		a->json = true;
 		return 0;
-	case ARGP_KEY_ARGS:
-		a->typed = state->argv + state->next;
-		a->count = state->argc - state->next;
-		return 0;
-	case ARGP_KEY_END:
-		require_gpus(state, a->all, a->count);
-		return 0;
 	}
-	return ARGP_ERR_UNKNOWN;
+	return named_parse(&a->named, key, state);
 }
 
 /* What reading the memory back has found. */
@@ -137,21 +127,13 @@ static void refuse(struct target *t, char *message, char *next)
 /* Whether a process has it open, as far as this can be seen. */
 static bool refuse_in_use(struct host *h, struct target *t)
 {
-	struct open_files files;
-	struct holder *holders;
-	size_t count;
-	char *who;
+	char *who = gpu_users(h, t->gpu);
 
-	open_files_read(h, &files);
-	holders = holders_find(h, &files, t->gpu, &count);
-	if (count) {
-		who = holders_text(holders, count);
-		refuse(t, xasprintf("in use: %s", who), xstrdup("shut that down"));
-		free(who);
-	}
-	free(holders);
-	open_files_free(&files);
-	return count;
+	if (!who)
+		return false;
+	refuse(t, xasprintf("in use: %s", who), xstrdup("shut that down"));
+	free(who);
+	return true;
 }
 
 static void check(struct host *h, struct target *t)
@@ -528,35 +510,24 @@ static struct json_object *target_json(struct host *h, const struct target *t)
 
 /* ---- the command -------------------------------------------------------- */
 
-/* The GPUs to scrub, each once; EXIT_OK, or the status of what can't be resolved. */
+/* Whether --all means this one. One whose driver says nothing of memory is refused, not passed over. */
+static bool belongs(const struct gpu *gpu, const void *data)
+{
+	return gpu->ours && gpu->mode != GPU_MODE_CORE_ONLY;
+}
+
+/* The GPUs to scrub; EXIT_OK, or the status of what can't be resolved. */
 static enum exit_status choose(struct scrub *s)
 {
-	enum exit_status status = EXIT_OK;
-	const struct arguments *a = s->a;
-	char address[ADDRESS_MAX];
-	size_t i, j;
-	int rc;
+	const struct gpu **found = xcalloc(s->gpus.count, sizeof(*found));
+	enum exit_status status;
+	size_t i;
 
-	for (i = 0; i < (a->all ? s->gpus.count : a->count); i++) {
-		const struct gpu *gpu = a->all ? &s->gpus.gpu[i] : NULL;
-
-		/* One whose driver says nothing of memory is refused, and not passed over. */
-		if (a->all && (!gpu->ours || gpu->mode == GPU_MODE_CORE_ONLY))
-			continue;
-		if (!a->all) {
-			rc = gpu_resolve(s->host, a->typed[i], address);
-			if (rc > (int)status)
-				status = rc;
-			for (j = 0; !rc && j < s->gpus.count; j++)
-				if (!strcmp(s->gpus.gpu[j].address, address))
-					gpu = &s->gpus.gpu[j];
-		}
-		for (j = 0; gpu && j < s->count; j++)
-			if (s->targets[j].gpu == gpu)
-				gpu = NULL;
-		if (gpu)
-			s->targets[s->count++] = (struct target){ .gpu = gpu, .file = -1 };
-	}
+	status = named_find(&s->a->named, s->host, &s->gpus, belongs, NULL, found, &s->count);
+	s->targets = xcalloc(s->count, sizeof(*s->targets));
+	for (i = 0; i < s->count; i++)
+		s->targets[i] = (struct target){ .gpu = found[i], .file = -1 };
+	free(found);
 	return status;
 }
 
@@ -615,12 +586,8 @@ static enum exit_status run(struct host *h, const struct arguments *a)
 	size_t i;
 
 	gpus_find(h, &s.gpus);
-	s.targets = xcalloc(a->count + s.gpus.count, sizeof(*s.targets));
 	status = choose(&s);
-	/* A mistyped address stops all: the others may not be what was meant either. */
-	if (status)
-		s.count = 0;
-	else if (!s.count)
+	if (!status && !s.count)
 		complain(NULL, "no GPU with memory is bound to " DRIVER_NAME);
 	if (s.count)
 		scrub_all(&s);

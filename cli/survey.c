@@ -308,6 +308,22 @@ char *holders_text(const struct holder *holders, size_t count)
 	return text;
 }
 
+char *gpu_users(struct host *h, const struct gpu *gpu)
+{
+	struct open_files files;
+	struct holder *holders;
+	char *text = NULL;
+	size_t count;
+
+	open_files_read(h, &files);
+	holders = holders_find(h, &files, gpu, &count);
+	if (count)
+		text = holders_text(holders, count);
+	free(holders);
+	open_files_free(&files);
+	return text;
+}
+
 /* ---- memory ------------------------------------------------------------- */
 
 void iomem_read(struct host *h, struct iomem *iomem)

@@ -48,6 +48,9 @@ struct holder *holders_find(struct host *h, const struct open_files *files, cons
 /* For people: "process 1234 (qemu-system-aar) has /dev/vfio/12, ..."; to be freed. */
 char *holders_text(const struct holder *holders, size_t count);
 
+/* holders_text() of who has this GPU open now, or NULL; to be freed. */
+char *gpu_users(struct host *h, const struct gpu *gpu);
+
 /* ---- memory ------------------------------------------------------------- */
 
 struct iomem_range {

@@ -9,6 +9,7 @@
 
 #include "commands.h"
 #include "config.h"
+#include "named.h"
 
 /* A wait for the memory's training ends after 30 s; a boot has more to do meanwhile. */
 enum { TIMEOUT_S = 120, TIMEOUT_MAX_S = 86400, POLL_MS = 250 };
@@ -29,10 +30,8 @@ static const struct argp_option options[] = {
 };
 
 struct arguments {
-	bool all;
+	struct named named;
 	uint64_t timeout;
-	char **typed;
-	size_t count;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -40,23 +39,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct arguments *a = state->input;
 
 	switch (key) {
-	case 'a':
-		a->all = true;
-		return 0;
 	case 't':
 		if (!parse_u64(arg, &a->timeout) || a->timeout > TIMEOUT_MAX_S)
 			argp_error(state, "--timeout=%s: seconds are a whole number from 0 to %d",
 				   arg, TIMEOUT_MAX_S);
 		return 0;
-	case ARGP_KEY_ARGS:
-		a->typed = state->argv + state->next;
-		a->count = state->argc - state->next;
-		return 0;
-	case ARGP_KEY_END:
-		require_gpus(state, a->all, a->count);
-		return 0;
 	}
-	return ARGP_ERR_UNKNOWN;
+	return named_parse(&a->named, key, state);
 }
 
 /*
@@ -129,13 +118,13 @@ int cmd_wait(struct host *h, int argc, char **argv)
 	long long end;
 
 	parse_options(&argp, argc, argv, &a);
-	if (a.all) {
+	if (a.named.all) {
 		count = configured(h, &addresses);
 	} else {
-		count = a.count;
+		count = a.named.count;
 		addresses = xcalloc(count, sizeof(*addresses));
 		for (i = 0; i < count && !rc; i++)
-			rc = gpu_resolve(h, a.typed[i], addresses[i]);
+			rc = gpu_resolve(h, a.named.typed[i], addresses[i]);
 	}
 	end = now_ms() + a.timeout * 1000LL;
 	while (!rc) {
