@@ -39,7 +39,7 @@ def table(base=OWN, size=FUNCTIONAL, **model):
 
 def says(**dsd):
     """A GPU whose firmware says something else in place of one of two good integers; None: nothing."""
-    return {"dsd": {**{"base": OWN, "size": FUNCTIONAL}, **dsd}}
+    return {"dsd": {"base": OWN, "size": FUNCTIONAL, **dsd}}
 
 
 # Values that are no integer, by what each is.
@@ -129,7 +129,7 @@ TABLES = {
     "EBUSY-GPU-around": table(base=M - GiB, size=8 * GiB),
     "memory-GPU-right-behind": table(base=M + FUNCTIONAL),
 
-    # Registers, which no driver of another device must find in its way.
+    # Other devices' registers: no RAM, so that only a warning is due.
     "warned-GIC": table(base=GIC, size=16 * MiB, mig_dvsec=1),
     "warned-config-space": table(base=ECAM, size=256 * MiB, mig_dvsec=1),
     "warned-around-the-PCI-window": table(base=PCI_WINDOW - 64 * MiB, size=700 * MiB, mig_dvsec=1),
@@ -199,7 +199,7 @@ def run(kernel, names, tap):
     """One machine with the holder and these."""
     start, end = vm.ram_range(kernel.arch, GiB)
     places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
-    gpus = [{"name": name, "ready": True, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
+    gpus = [{"name": name, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
     log = vm.PROJECT / "build/log" / f"firmware-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     commands = [{"name": g["name"], "run": BIND.format(name=g["name"], driver=DRIVER, holder=HOLDER)} for g in gpus]
