@@ -292,6 +292,41 @@ static void each_access_in_low_power_waits(void **state)
 	assert_nothing_reached_it();
 }
 
+static void *touch_thread(void *map)
+{
+	return (void *)(long)raises_sigbus(touch_read, map);
+}
+
+/* What it has learnt holds no longer than it keeps the GPU awake. */
+static void a_wait_that_low_power_overtakes_does_not_count(void **state)
+{
+	uint64_t before, begin;
+	pthread_t thread;
+	void *sigbus;
+
+	strcpy(parts[0].map, "kept");
+	assert_int_equal(vfio_reset(&v), 0);
+	vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
+	set_delay(DELAY_MS);
+	before = host_counter(gpu, "c2c_reads");
+	assert_int_equal(pthread_create(&thread, NULL, touch_thread,
+					parts[0].map), 0);
+	host_wait_counter(gpu, "c2c_reads", before + 2);
+	before = offs();
+	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
+	vfio_bar0_write(&v, MODEL_UNREADY, 0);
+	/* A fault in low power. */
+	assert_int_equal(pthread_join(thread, &sigbus), 0);
+	assert_non_null(sigbus);
+	host_wait_counter(gpu, "power_offs", before + 1);
+
+	begin = now_ms();
+	leave();
+	assert_string_equal(parts[0].map, "kept");
+	assert_waited(begin);
+	assert_nothing_reached_it();
+}
+
 static void with_wakeup_an_access_ends_low_power_and_says_so(void **state)
 {
 	struct vfio_device_low_power_entry_with_wakeup arg = { 0 };
@@ -528,6 +563,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(after_low_power_a_fault_waits_until_the_memory_is_ready),
 	TEST(after_low_power_reads_and_writes_wait),
 	TEST(each_access_in_low_power_waits),
+	TEST(a_wait_that_low_power_overtakes_does_not_count),
 	TEST(with_wakeup_an_access_ends_low_power_and_says_so),
 	TEST(entering_twice_is_EINVAL_and_leaving_twice_is_not),
 	TEST(a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power),

@@ -57,10 +57,16 @@ static void map_anew(unsigned int index)
 	assert_ptr_equal(map, place);
 }
 
-/* Where the page of round @i goes: below the entry of the huge touch, or not. */
-static unsigned long page_at(unsigned int i)
+/* The pages of round @i: one below the entry of the huge touch, or many others. */
+static unsigned int pages_of(unsigned int i)
 {
-	return (i & 2 ? HUGE / 2 : 0) + 128;
+	return i & 2 ? 32 : 1;
+}
+
+/* Where the @k-th of them is. Below another entry each, as far as there are so many. */
+static unsigned long page_at(unsigned int i, unsigned int k)
+{
+	return (i & 2 ? HUGE / 2 + k * (HUGE / 64) : 0) + 128;
 }
 
 /* Touches with huge pages as they are when the round begins: switched on. */
@@ -79,7 +85,7 @@ static void *touch_huge(void *arg)
 static void one_race(unsigned int index)
 {
 	pthread_t toucher, holder;
-	unsigned int i, wrong = 0;
+	unsigned int i, k, wrong = 0;
 
 	stop = false;
 	assert_int_equal(pthread_barrier_init(&barrier, NULL, 2), 0);
@@ -94,9 +100,12 @@ static void one_race(unsigned int index)
 			spin = spin + 1;
 		/* ... pages for this one. */
 		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-		((volatile char *)map)[page_at(i)] = i;
+		for (k = 0; k < pages_of(i); k++)
+			((volatile char *)map)[page_at(i, k)] = i;
 		pthread_barrier_wait(&barrier);
-		wrong += map[64 + i % 2] != (char)i || map[page_at(i)] != (char)i;
+		wrong += map[64 + i % 2] != (char)i;
+		for (k = 0; k < pages_of(i); k++)
+			wrong += map[page_at(i, k)] != (char)i;
 	}
 	stop = true;
 	pthread_join(toucher, NULL);
@@ -133,12 +142,12 @@ static void huge_entries_and_pages_after_one_reset(void **state)
 		pthread_barrier_wait(&barrier);
 		usleep(20000);
 		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-		((volatile char *)map)[page_at(i)] = i;
+		((volatile char *)map)[page_at(i, 0)] = i;
 		pthread_barrier_wait(&barrier);
 		pthread_join(resetter, NULL);
 		assert_true(!ret || ret == -EAGAIN);
 		assert_int_equal(map[64 + i % 2], (char)i);
-		assert_int_equal(map[page_at(i)], (char)i);
+		assert_int_equal(map[page_at(i, 0)], (char)i);
 	}
 	pthread_join(toucher, NULL);
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
