@@ -124,7 +124,7 @@ static void run_touch_slice(struct work *work, size_t index, size_t count)
 	bool host = !t->view->part;
 
 	for (; i < end && !atomic_load_explicit(&work->stop, memory_order_relaxed); i++) {
-		volatile char *at = t->view->map + i * page;
+		volatile unsigned char *at = (unsigned char *)t->view->map + i * page;
 
 		/* The host's pages aren't there before they are written. */
 		if (host)
@@ -259,7 +259,7 @@ static long thread_faults(void)
 static void touch(struct task *t, uint64_t from, uint64_t to, uint64_t stride)
 {
 	for (; from < to; from += stride)
-		t->b->sink = *(volatile char *)(t->view->map + from);
+		t->b->sink = *(volatile unsigned char *)(t->view->map + from);
 }
 
 /*

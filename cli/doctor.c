@@ -342,8 +342,7 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 
 	parse_options(&argp, argc, argv, &a);
 
-	if (a.count)
-		addresses = xcalloc(a.count, sizeof(*addresses));
+	addresses = xcalloc(a.count, sizeof(*addresses));
 	for (i = 0; i < a.count && !rc; i++)
 		rc = gpu_resolve(h, a.typed[i], addresses[i]);
 	if (!rc && a.record)

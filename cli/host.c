@@ -42,10 +42,11 @@ void *xcalloc(size_t n, size_t size)
 
 void *xrealloc(void *p, size_t size)
 {
-	p = realloc(p, size ? size : 1);
-	if (!p)
+	void *larger = realloc(p, size ? size : 1);
+
+	if (!larger)
 		out_of_memory();
-	return p;
+	return larger;
 }
 
 char *xstrdup(const char *s)

@@ -363,14 +363,15 @@ static bool run_pass(struct test *t)
 	static const char *const doing[] = { "writing", "comparing", "writing the inverse",
 					     "comparing the inverse" };
 	struct pattern *p = &t->pattern;
-	char *place;
+	char *place = NULL;
+	enum sweep rc;
 	int i;
 
 	for (i = 0; i < 4; i++) {
 		p->inverse = i >= 2;
 		p->doing = doing[i];
-		if (!swept(t, "pattern", i % 2 ? pattern_compare(p, &place)
-					       : pattern_write(p, &place), place))
+		rc = i % 2 ? pattern_compare(p, &place) : pattern_write(p, &place);
+		if (!swept(t, "pattern", rc, place))
 			return false;
 	}
 	return true;
@@ -455,15 +456,16 @@ void check_pattern(struct test *t)
 static void check_survival(struct test *t)
 {
 	uint64_t sampled, changed;
-	char *place;
+	char *place = NULL;
+	enum sweep rc;
 
 	if (!t->passes) {
 		result(t, "content-after-reset", SKIPPED, "no pattern was written before");
 		return;
 	}
 	t->pattern.doing = "looking what the reset has left";
-	if (!swept(t, "content-after-reset",
-		   pattern_sample(&t->pattern, &sampled, &changed, &place), place))
+	rc = pattern_sample(&t->pattern, &sampled, &changed, &place);
+	if (!swept(t, "content-after-reset", rc, place))
 		return;
 	/* Memory that doesn't keep its content says nothing of the reset. */
 	if (!changed || !t->pattern.differences)
