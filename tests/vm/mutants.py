@@ -90,7 +90,6 @@ MUTANTS = (
     ("src/gate.c", "close_for(gpu, CLOSED_SUSPEND);\n\t\tforget_ready(gpu);", "close_for(gpu, CLOSED_SUSPEND);", "gate"),
     ("src/gate.c", "gpu->epoch == epoch ? check(gpu, true) : -EAGAIN", "check(gpu, true)", "wait"),
     ("src/gate.c", "kind == WAIT_USE && READ_ONCE(gpu->failed_for) == epoch", "0", "wait"),
-    ("src/gate.c", "set_current_state(TASK_KILLABLE);", "set_current_state(TASK_UNINTERRUPTIBLE);", "ready"),
     ("src/gate.c", "TASK_KILLABLE | TASK_FREEZABLE_UNSAFE", "TASK_UNINTERRUPTIBLE", "aer"),
     ("src/region.c", "if (compat_pmd_is_huge(vmf))", "if (0)", "thp"),
     ("include/compat/mm.h", "vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn), false)",

@@ -14,6 +14,7 @@ import argparse
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -166,9 +167,9 @@ class Tap:
             elif re.match(r"not ok \d+", line):
                 reported += 1
         bad = max(planned, reported) - good - skipped
-        if not bad and (rc or not planned):
-            print(f"not ok - {name} ended with {rc} after {planned} tests")
-            bad = 1
+        if reported < planned or not bad and (rc or not planned):
+            print(f"not ok - {name} ended with {rc} after {reported} of {planned} tests")
+            bad = max(bad, 1)
         self.passed += good
         self.failed += bad
         self.skipped += skipped
@@ -187,6 +188,8 @@ def main():
     parser.add_argument("kernel", metavar="KERNEL")
     parser.add_argument("programs", nargs="*", metavar="PROGRAM[:ARGUMENT]")
     args = parser.parse_args()
+    # A shell's background job has it ignored, and mutants.py ends this by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     kernel = vm.Kernel(args.kernel)
     wanted = args.programs or [p for p in (*PROGRAMS, *NEEDS) if not lacks(kernel, p)]
     for program in [] if args.programs else NEEDS:

@@ -65,6 +65,7 @@ static void make_ready(struct vfio *dev)
 /* The wait that ends in vain, in a process of its own from the first test on. */
 struct vain {
 	bool fault_is_sigbus;
+	int beside;
 	bool again_at_once;
 	int read;
 	int write;
@@ -80,11 +81,20 @@ static int vain_result;
 /* As is a wait of more than 30 s, since a reset comes into it. */
 static pid_t patient_pid;
 
+static void *read_a_byte(void *dev)
+{
+	char byte;
+
+	return (void *)(long)vfio_read(dev, REGION(USEMEM), &byte, 1);
+}
+
 static void wait_in_vain(struct vain *r)
 {
+	pthread_t beside;
 	struct vfio other;
 	uint64_t begin;
 	char byte = 0;
+	void *ret;
 
 	vfio_start(&other, "second");
 	/*
@@ -96,7 +106,11 @@ static void wait_in_vain(struct vain *r)
 	klog_mark();
 	begin = now_ms();
 	reset_unready(&other);
+	/* Two at once: what the first has found out goes for the second. */
+	assert_int_equal(pthread_create(&beside, NULL, read_a_byte, &other), 0);
 	r->fault_is_sigbus = raises_sigbus(touch_read, fresh_page(&other));
+	pthread_join(beside, &ret);
+	r->beside = (long)ret;
 	r->ms = now_ms() - begin;
 	begin = now_ms();
 	r->again_at_once = raises_sigbus(touch_write, fresh_page(&other));
@@ -374,6 +388,7 @@ static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 	print_message("# gave up after %llu ms, then after %llu\n",
 		      (unsigned long long)r.ms, (unsigned long long)r.again_ms);
 	assert_true(r.fault_is_sigbus);
+	assert_int_equal(r.beside, -EIO);
 	assert_true(r.ms >= 30000);
 	/* Who comes later doesn't wait as long again. */
 	assert_true(r.again_at_once);
