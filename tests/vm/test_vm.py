@@ -56,6 +56,7 @@ SPLAT_SAMPLES = (
     "[    3.1] scheduling while atomic: cat/77/0x00000002",
     "[    3.1] sleeping function called from invalid context at mm/memory.c:1",
     "unreferenced object 0xffff000004000000 (size 128):",
+    "[   60.1] Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF",
     "[    3.1] DMA-API: vfio-pci 0000:01:00.0: device driver failed to check map error",
 )
 

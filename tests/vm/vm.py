@@ -82,6 +82,7 @@ SPLATS = tuple(re.compile(p) for p in (
     r"scheduling while atomic",
     r"sleeping function called from invalid context",
     r"unreferenced object",
+    r"VM_FAULT_OOM leaked out",
     r"DMA-API: (?!preallocated|debugging enabled)",
 ))
 
@@ -429,8 +430,8 @@ class Debugger:
     def register(self, cpu, name):
         """A system register of a CPU, counted from 0."""
         if self._numbers is None:
-            text = ""
-            while not text or piece.startswith("m"):
+            text, piece = "", "m"
+            while piece.startswith("m"):
                 piece = self.ask(f"qXfer:features:read:system-registers.xml:{len(text):x},1000")
                 text += piece[1:]
             self._numbers = {n: int(i) for n, i in re.findall(r'<reg name="(\w+)"[^>]* regnum="(\d+)"', text)}
