@@ -102,6 +102,7 @@ void host_init(struct host *h, const char *root)
 	struct stat st;
 	uint64_t value;
 	size_t length;
+	bool there;
 
 	memset(h, 0, sizeof(*h));
 	h->dir = -1;
@@ -115,9 +116,10 @@ void host_init(struct host *h, const char *root)
 		return;
 	}
 	h->root = xasprintf("%.*s", (int)length, root);
-	if (stat(h->root, &st) || !S_ISDIR(st.st_mode)) {
+	there = !stat(h->root, &st);
+	if (!there || !S_ISDIR(st.st_mode)) {
 		complain(NULL, "--root %s: %s; give the directory of a recorded tree", root,
-			 errno ? strerror(errno) : "not a directory");
+			 there ? "not a directory" : strerror(errno));
 		exit(EXIT_USAGE_ERROR);
 	}
 	h->dir = open(h->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
