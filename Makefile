@@ -112,6 +112,7 @@ check:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel 64k
 	@$(TOOLBOX) checkpatch >/dev/null
+	@$(TOOLBOX) root analysis >/dev/null
 	@$(TOOLBOX) root tracers >/dev/null
 	@$(TOOLBOX) root qemu >/dev/null
 	@tests/package/dkms-debs
@@ -126,6 +127,8 @@ check-quick:
 check-long:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel debug
+	@$(TOOLBOX) checkpatch >/dev/null
+	@$(TOOLBOX) root analysis >/dev/null
 	@tests/package/dkms-debs
 	@$(CAMPAIGN) python3 tests/check.py --long $(JOBS)
 

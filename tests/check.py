@@ -80,6 +80,7 @@ def long_jobs():
         Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
         Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
+        Job("static-all", ["sh", "-c", "exec python3 tests/static/run.py $(scripts/toolbox kernels)"]),
         PACKAGES,
         Job("package-lint", ["tests/package/lint"], after=("packages",)),
         Job("dkms-all", ["python3", "tests/package/dkms.py"], after=("packages",)),
@@ -131,6 +132,7 @@ def all_jobs(quick):
         Job("demo", ["sh", "-c", "python3 tests/demo/demo.py && echo '1 passed, 0 failed, 0 skipped'"], modules=("7.2",)),
         Job("matrix-selftest", ["scripts/matrix", "--selftest"], after=("matrix",)),
         Job("fuzz-selftest", ["tests/fuzz/selftest"]),
+        Job("static", ["python3", "tests/static/run.py", "6.1", "7.2"]),
         Job("style-selftest", ["scripts/style", "--selftest", toolbox("checkpatch")]),
         *short,
     ]
@@ -230,9 +232,9 @@ class Run:
         return None
 
     def stop(self):
-        for job, process, log, start in self.running.values():
+        for _, process, _, _ in self.running.values():
             os.killpg(process.pid, signal.SIGTERM)
-        for job, process, log, start in self.running.values():
+        for _, process, _, _ in self.running.values():
             process.wait()
 
     def go(self):

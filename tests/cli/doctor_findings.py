@@ -29,6 +29,9 @@ STATUS = {"good": 0, "unknown": 0, "note": 0, "warning": 6, "bad": 7}
 HOSTS = unfold.hosts()
 GPU = "0009:01:00.0"
 
+# Made by setUpModule().
+DIRECTORY = None
+
 
 def setUpModule():
     global DIRECTORY

@@ -42,6 +42,8 @@ int main(int argc, char **argv)
 	size.ws_col = atoi(argv[1]);
 	for (program = argv + 2; *program && !strcmp(*program, "-t"); program += 3)
 		;
+	if (!*program)
+		return 2;
 	pid = forkpty(&fd, NULL, NULL, &size);
 	if (pid < 0) {
 		perror("forkpty");

@@ -443,7 +443,9 @@ class Status(unittest.TestCase):
     def test_readiness(self):
         with Tree() as t:
             for word, text in (("ready", "ready"), ("unknown", "nobody asked"), ("failed", "did not become ready")):
-                t.bound(G1, readiness=word) if word == "ready" else \
+                if word == "ready":
+                    t.bound(G1, readiness=word)
+                else:
                     t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", word)
                 self.assertRegex(t.run("status", G1).stdout, rf"readiness.*{text}")
 

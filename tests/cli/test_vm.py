@@ -145,7 +145,7 @@ COMMANDS = {
         state b
         dmesg | grep -c "nvgrace-gpu: $(gpu b): bound to nvgrace_gpu_vfio_pci (was vfio-pci)" | sed 's/^/logged: /'
         run unbind $(gpu b)""",
-    "cut-short": f"""
+    "cut-short": """
         run unbind $(gpu a)
         host ready a 8000
         /usr/lib/udev/nvgrace-gpu bind $(gpu a) &

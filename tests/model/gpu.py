@@ -582,7 +582,7 @@ class Server:
         for fd in self.irqs.values():
             os.close(fd)
         self.irqs = {}
-        for event, answer in self._answers.values():
+        for event, _ in self._answers.values():
             event.set()
 
     def _receive(self, connection, count, fds):
@@ -674,7 +674,7 @@ class Server:
         return struct.pack("=HH", 0, 0) + json.dumps(caps).encode() + b"\0"
 
     def _dma_map(self, body, fds, out_fds):
-        argsz, flags, offset, address, size = struct.unpack("=IIQQQ", body)
+        _, flags, offset, address, size = struct.unpack("=IIQQQ", body)
         if size == 0 or address + size > 1 << 64 or flags & ~3:
             raise ProtocolError(errno.EINVAL, "not a range")
         if any(r.address < address + size and address < r.address + r.size for r in self.ranges):
@@ -694,7 +694,7 @@ class Server:
         return b""
 
     def _dma_unmap(self, body, fds, out_fds):
-        argsz, flags, address, size = struct.unpack_from("=IIQQ", body)
+        _, flags, address, size = struct.unpack_from("=IIQQ", body)
         if flags & 2:
             gone = list(self.ranges)
             if address or size:
@@ -718,7 +718,7 @@ class Server:
         return struct.pack("=IIII", 16, 0x3, NUM_REGIONS, NUM_IRQS)     # can reset, is PCI
 
     def _get_region_info(self, body, fds, out_fds):
-        argsz, _, index, _, _, _ = struct.unpack_from("=IIIIQQ", body)
+        _, _, index, _, _, _ = struct.unpack_from("=IIIIQQ", body)
         if index >= NUM_REGIONS:
             raise ProtocolError(errno.EINVAL, f"no region {index}")
         flags, size, fd = self.gpu.region_info(index)
@@ -734,7 +734,7 @@ class Server:
         return struct.pack("=IIII", 16, IRQ_FLAG_EVENTFD if count else 0, index, count)
 
     def _set_irqs(self, body, fds, out_fds):
-        argsz, flags, index, start, count = struct.unpack_from("=IIIII", body)
+        _, flags, index, start, count = struct.unpack_from("=IIIII", body)
         if index >= NUM_IRQS:
             raise ProtocolError(errno.EINVAL, f"no interrupt {index}")
         have = 1 if index == MSI_IRQ and self.gpu.spec.msi else 0

@@ -437,7 +437,7 @@ class KernelRange(unittest.TestCase):
 
     def supported(self, kernel):
         out = subprocess.run(
-            ["bash", "-c", f'kernelver= arch=aarch64; . ./dkms.conf; [[ "$1" =~ $BUILD_EXCLUSIVE_KERNEL ]]', "bash", kernel],
+            ["bash", "-c", 'kernelver= arch=aarch64; . ./dkms.conf; [[ "$1" =~ $BUILD_EXCLUSIVE_KERNEL ]]', "bash", kernel],
             cwd=scratch.PROJECT, check=False)
         return out.returncode == 0
 

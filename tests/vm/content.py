@@ -14,7 +14,6 @@ With a STEP, only a page at each multiple of it counts, and the last one, which 
 """
 
 import ctypes
-import os
 import threading
 import time
 

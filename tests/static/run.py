@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What programs find that read the sources: clang, gcc's analyzer, clang-tidy, Coccinelle, shellcheck and pylint.
+
+    run.py [KERNEL...]
+
+Inside the toolbox, after `scripts/toolbox root analysis` and `scripts/toolbox checkpatch` outside. The module is
+compiled by clang for each KERNEL (7.2 without a name) and searched with the kernel's own semantic patches; C programs,
+shell scripts and Python are what the project has of them. sparse and gcc's warnings of the module are scripts/matrix's.
+
+Each program gets a file with a mistake besides, which it must find. What is let pass is in tests/static/exceptions alone,
+and what is there must be needed.
+"""
+
+import argparse
+import fnmatch
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+EXCEPTIONS = PROJECT / "tests/static/exceptions"
+WORK = PROJECT / "build/static"
+MODULE = "nvgrace-gpu-vfio-pci.ko"
+
+# What is no mistake of the sources: they say what a complaint is about.
+FINDING = re.compile(r"^(?P<path>[^:\s][^:]*):(?P<line>\d+):[\d-]+: (?P<kind>warning|error|fatal error|WARNING|ERROR):? "
+                     r"(?P<text>.*?)(?: \[(?P<check>[\w.,+=-]+)\])?$")
+
+# Those of C that are neither the analyzer's own nor about style.
+TIDY = "clang-analyzer-*,bugprone-*,cert-*,concurrency-*,performance-*,portability-*,misc-redundant-expression"
+
+CONTROL_C = """\
+#include <stdlib.h>
+
+int control(void)
+{
+	int *p = malloc(sizeof(*p));
+
+	return p ? 1 : 0;
+}
+"""
+CONTROL_KERNEL = """
+static int control(void *p)
+{
+	int i;
+
+	if (p)
+		kfree(p);
+	return i;
+}
+"""
+CONTROL_SHELL = "#!/bin/sh\nrm -rf $1/*\n[ $2 = a ] && cd $(pwd)\n"
+CONTROL_PYTHON = '"""A mistake."""\n\nprint(contrl)\n'
+
+
+def tool(name):
+    """A directory that the toolbox has made."""
+    return pathlib.Path(subprocess.run([PROJECT / "scripts/toolbox", *name], capture_output=True, text=True, check=True)
+                        .stdout.strip())
+
+
+def sources():
+    """Our files, by what they are: {"c": [...], "sh": [...], "python": [...]}."""
+    found = {"c": [], "sh": [], "python": []}
+    for path in sorted(PROJECT.rglob("*")):
+        name = path.relative_to(PROJECT)
+        if name.parts[0] in ("build", ".git") or "__pycache__" in name.parts or not path.is_file():
+            continue
+        with open(path, "rb") as f:
+            first = f.readline(80)
+        if name.suffix == ".py" or re.match(rb"#!.*[/ ]python3?\b", first):
+            found["python"].append(str(name))
+        elif re.match(rb"#!.*[/ ](ba|da)?sh\b", first):
+            found["sh"].append(str(name))
+        elif name.suffix == ".c" and (name.parts[0] == "cli" or name.parts[:2] in (("tests", "cli"), ("tests", "package"))):
+            found["c"].append(str(name))
+    return found
+
+
+class Exceptions:
+    """TOOL PATH CHECK, a line each; PATH and CHECK are patterns. A line that nothing needs is a mistake."""
+
+    def __init__(self):
+        self.used = set()
+        self.lines = {}
+        for number, line in enumerate(EXCEPTIONS.read_text("utf-8").splitlines(), 1):
+            if line.strip() and not line.startswith("#"):
+                self.lines[number] = line.split()
+
+    def covers(self, name, path, check):
+        for number, (its_tool, its_path, its_check) in self.lines.items():
+            if name == its_tool and fnmatch.fnmatch(path, its_path) and fnmatch.fnmatch(check, its_check):
+                self.used.add(number)
+                return True
+        return False
+
+    def unused(self, names):
+        """Of the programs that have run."""
+        return [f"{EXCEPTIONS.name}:{number}: nothing needs this any more: {' '.join(words)}"
+                for number, words in self.lines.items() if words[0] in names and number not in self.used]
+
+
+class Static:
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.exceptions = Exceptions()
+        self.root = tool(["root", "analysis"])
+        self.sources = sources()
+        shutil.rmtree(WORK, ignore_errors=True)
+        WORK.mkdir(parents=True)
+        # Of one name without a version the libraries are that developers link with.
+        (WORK / "lib").mkdir()
+        for library in (self.root / "usr/lib/x86_64-linux-gnu").glob("libpython3.*.so.1.0"):
+            (WORK / "lib" / library.name.removesuffix(".1.0")).symlink_to(library)
+        self.environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": f"{WORK}/lib:{self.root}/usr/lib/x86_64-linux-gnu",
+            "COCCINELLE_HOME": f"{self.root}/usr/lib/coccinelle",
+            "PYTHONPATH": ":".join((f"{self.root}/usr/lib/coccinelle/python", f"{self.root}/usr/lib/python3/dist-packages")),
+        }
+
+    def control(self, name, text):
+        """A file with a mistake; its path in the project."""
+        path = WORK / name
+        path.write_text(text, "utf-8")
+        return str(path.relative_to(PROJECT))
+
+    def check(self, title, complaints):
+        if complaints:
+            self.failed += 1
+            print(f"not ok - {title}", *complaints, sep="\n    ", flush=True)
+        else:
+            self.passed += 1
+            print(f"ok - {title}", flush=True)
+
+    def findings(self, name, output, check=None):
+        """[(path, complaint)] of a program's output, without what is let pass."""
+        found = []
+        for line in output.splitlines():
+            match = FINDING.match(line)
+            if not match:
+                continue
+            path = os.path.relpath(os.path.join(PROJECT, match["path"]), PROJECT)
+            what = match["check"] or check or "-"
+            # clang-tidy names a check's other names, too.
+            if not all(self.exceptions.covers(name, path, one) for one in what.split(",")[:1]):
+                found.append((path, f"{path}:{match['line']}: {match['text']} [{what}]"))
+        return found
+
+    def judge(self, title, name, done, control, check=None):
+        """One run of a program over our files and its control."""
+        found = self.findings(name, done.stdout + done.stderr, check)
+        complaints = [text for path, text in found if path != control]
+        if not any(path == control for path, _ in found):
+            complaints.append("it does not find a mistake that was made for it: " + (done.stdout + done.stderr)[-2000:])
+        self.check(title, complaints)
+
+    def run(self, *command, cwd=PROJECT):
+        return subprocess.run([str(c) for c in command], cwd=cwd, env=self.environment, capture_output=True, text=True,
+                              check=False)
+
+    def clang(self, kernel):
+        """The module, by another compiler than its kernel was."""
+        tree = WORK / "tree"
+        shutil.rmtree(tree, ignore_errors=True)
+        for name in ("src", "include", "scripts", "tests/static"):
+            shutil.copytree(PROJECT / name, tree / name)
+        for name in ("Makefile", "Kbuild", "dkms.conf"):
+            shutil.copy(PROJECT / name, tree)
+        control = "src/cfgemu.c"
+        with open(tree / control, "a", encoding="utf-8") as f:
+            f.write("\n#include <linux/slab.h>\n" + CONTROL_KERNEL)
+        first = len((PROJECT / control).read_text("utf-8").splitlines())
+        cross = () if kernel.endswith("-amd64") else ("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")
+        done = self.run("make", "--no-print-directory", "modules", f"KDIR={tool(['kdir', kernel])}",
+                        f"CC={tree}/tests/static/clang", *cross, cwd=tree)
+        complaints, seen = [], False
+        for line in done.stdout.splitlines() + done.stderr.splitlines():
+            match = FINDING.match(line)
+            # The kernel's own headers are its own business.
+            own = match and re.search(r"(?:^|/)((?:src|include)/(?!linux/|asm|uapi/)[\w/.-]+)$", match["path"])
+            if not own or "/usr/src/" in match["path"]:
+                continue
+            if own[1] == control and int(match["line"]) > first:
+                seen = True
+            elif not self.exceptions.covers("clang", own[1], match["check"] or "-"):
+                complaints.append(f"{own[1]}:{match['line']}: {match['text']} [{match['check']}]")
+        if not seen or done.returncode or not list(tree.glob(f"build/*/{MODULE}")):
+            complaints.append("there is no module, or a mistake is not found: " + (done.stdout + done.stderr)[-2000:])
+        self.check(f"clang: the module for {kernel}", complaints)
+
+    def c_flags(self):
+        return ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', "-Icli", "-Itests/vm/guest", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
+
+    def analyzer(self):
+        control = self.control("control.c", CONTROL_C)
+        output = []
+        for path in (*self.sources["c"], control):
+            done = self.run("gcc", *self.c_flags(), "-O2", "-fanalyzer", "-c", "-o", "/dev/null", path)
+            output.append(done.stdout + done.stderr)
+        self.judge(f"gcc -fanalyzer: {len(self.sources['c'])} C files", "analyzer",
+                   subprocess.CompletedProcess((), 0, "\n".join(output), ""), control)
+
+    def tidy(self):
+        control = self.control("control.c", CONTROL_C)
+        done = self.run(self.root / "usr/bin/clang-tidy-19", "--quiet", f"--checks=-*,{TIDY}", *self.sources["c"], control,
+                        "--", *self.c_flags())
+        self.judge(f"clang-tidy: {len(self.sources['c'])} C files", "tidy", done, control)
+
+    def coccinelle(self):
+        control = self.control("control-kernel.c", CONTROL_KERNEL)
+        files = [str(p.relative_to(PROJECT)) for d in ("src", "include") for p in sorted((PROJECT / d).rglob("*.[ch]"))]
+        patches = sorted((tool(["checkpatch"]).parent / "coccinelle").rglob("*.cocci"))
+        found, complaints = [], []
+        for patch in patches:
+            text = patch.read_text("utf-8")
+            name = f"{patch.parent.name}/{patch.stem}"
+            # Of those that can't report, and those that are programs in OCaml, whose compiler isn't here.
+            if not re.search(r"^virtual .*\breport\b", text, re.M) or "script:ocaml" in text:
+                continue
+            done = self.run(self.root / "usr/bin/spatch", "--very-quiet", "--no-show-diff", "-D", "report", "--cocci-file",
+                            patch, "-I", "include", *files, control)
+            if done.returncode:
+                complaints.append(f"{name} ended with status {done.returncode}: {done.stderr[-500:]}")
+            found += self.findings("coccinelle", done.stdout, name)
+        complaints += [text for path, text in found if path != control]
+        if not any(path == control for path, _ in found):
+            complaints.append("it does not find a mistake that was made for it")
+        self.check(f"Coccinelle: {len(patches)} semantic patches of the kernel", complaints)
+
+    def shellcheck(self):
+        control = self.control("control.sh", CONTROL_SHELL)
+        done = self.run("shellcheck", "-S", "warning", "-f", "gcc", *self.sources["sh"], control)
+        self.judge(f"shellcheck: {len(self.sources['sh'])} scripts", "shellcheck", done, control)
+
+    def pylint(self):
+        control = self.control("control.py", CONTROL_PYTHON)
+        folders, output = {}, []
+        for path in (*self.sources["python"], control):
+            folders.setdefault(os.path.dirname(path), []).append(path)
+        # One run for each: two folders have modules of the same name.
+        for folder, paths in folders.items():
+            done = self.run(sys.executable, "-m", "pylint", "--disable=C,R", "--score=n", "--persistent=n",
+                            "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",
+                            "--msg-template={path}:{line}:{column}: warning: {msg} [{symbol}]", *paths)
+            output.append(done.stdout + done.stderr)
+        self.judge(f"pylint: {len(self.sources['python'])} files", "pylint",
+                   subprocess.CompletedProcess((), 0, "\n".join(output), ""), control)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=["7.2"])
+    args = parser.parse_args()
+    static = Static()
+    static.shellcheck()
+    static.pylint()
+    static.analyzer()
+    static.tidy()
+    static.coccinelle()
+    for kernel in args.kernels:
+        static.clang(kernel)
+    static.check("no exception outlives its reason",
+                 static.exceptions.unused(("shellcheck", "pylint", "analyzer", "tidy", "coccinelle", "clang")))
+    shutil.rmtree(WORK)
+    print(f"{static.passed} passed, {static.failed} failed, 0 skipped")
+    sys.exit(bool(static.failed))
+
+
+if __name__ == "__main__":
+    main()
