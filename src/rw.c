@@ -25,9 +25,8 @@
  * Memory is mapped in windows of this size, each on first use.  It is what one
  * entry of the page tables maps at the most (a PUD's, with 4K pages), so that
  * larger windows would make no access cheaper, and peeking at 4 bytes of 480 GB is.
- * KASAN allots an eighth of what is mapped, page by page.
  */
-#define RW_WINDOW	(IS_ENABLED(CONFIG_KASAN_VMALLOC) ? SZ_64M : SZ_1G)
+#define RW_WINDOW	(COMPAT_MAPPINGS_TAKE_MEMORY ? SZ_64M : SZ_1G)
 
 /*
  * Bytes moved between two looks at signals, the scheduler and who waits at the

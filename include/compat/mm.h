@@ -39,6 +39,9 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 #define TASK_FREEZABLE_UNSAFE	0
 #endif
 
+/* Whether mappings of the kernel's own take memory: KASAN's, an eighth of each. */
+#define COMPAT_MAPPINGS_TAKE_MEMORY	IS_ENABLED(CONFIG_KASAN_VMALLOC)
+
 #ifndef PMD_ORDER
 #define PMD_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 #endif
