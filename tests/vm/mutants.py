@@ -125,7 +125,7 @@ MUTANTS = (
     ("src/scrub.c", "\t\tret = lock_device(gpu);\n", "\t\tret = 0;\n", "scrub:5"),
     ("src/device.c", "\tnvgrace_gpu_scrub_stop(to_nvgrace_gpu(core_vdev));", "\t;", "scrub:5"),
     ("src/rw.c", "if (nvgrace_gpu_epoch(region->gpu) != epoch)", "if (0)", "scrub:5"),
-    ("src/sysfs.c", "DEVICE_ATTR_WO(scrub);", "DEVICE_ATTR(scrub, 0222, NULL, scrub_store);", "scrub:5"),
+    ("src/sysfs.c", "DEVICE_ATTR_WO(scrub);", "DEVICE_ATTR(scrub, 0220, NULL, scrub_store);", "scrub:5"),
     ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "sysfs"),
 )
 
