@@ -22,12 +22,15 @@ import subprocess
 import sys
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(PROJECT / "tests/vm"))
+import suite  # noqa: E402  (needs the path above)
+import vm  # noqa: E402
+
 EXCEPTIONS = PROJECT / "tests/static/exceptions"
 WORK = PROJECT / "build/static"
-MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # What is no mistake of the sources: they say what a complaint is about.
-FINDING = re.compile(r"^(?P<path>[^:\s][^:]*):(?P<line>\d+):[\d-]+: (?P<kind>warning|error|fatal error|WARNING|ERROR):? "
+FINDING = re.compile(r"^(?P<path>[^:\s][^:]*):(?P<line>\d+):[\d-]+: (?:warning|error|fatal error|WARNING|ERROR):? "
                      r"(?P<text>.*?)(?: \[(?P<check>[\w.,+=-]+)\])?$")
 
 # Those of C that are neither the analyzer's own nor about style.
@@ -98,15 +101,14 @@ class Exceptions:
                 return True
         return False
 
-    def unused(self, names):
-        """Of the programs that have run."""
+    def unused(self):
         return [f"{EXCEPTIONS.name}:{number}: nothing needs this any more: {' '.join(words)}"
-                for number, words in self.lines.items() if words[0] in names and number not in self.used]
+                for number, words in self.lines.items() if number not in self.used]
 
 
 class Static:
     def __init__(self):
-        self.passed = self.failed = 0
+        self.tap = suite.Tap()
         self.exceptions = Exceptions()
         self.root = tool(["root", "analysis"])
         self.sources = sources()
@@ -130,12 +132,7 @@ class Static:
         return str(path.relative_to(PROJECT))
 
     def check(self, title, complaints):
-        if complaints:
-            self.failed += 1
-            print(f"not ok - {title}", *complaints, sep="\n    ", flush=True)
-        else:
-            self.passed += 1
-            print(f"ok - {title}", flush=True)
+        self.tap.check(title, not complaints, "\n    ".join(["", *complaints]))
 
     def findings(self, name, output, check=None):
         """[(path, complaint)] of a program's output, without what is let pass."""
@@ -147,16 +144,16 @@ class Static:
             path = os.path.relpath(os.path.join(PROJECT, match["path"]), PROJECT)
             what = match["check"] or check or "-"
             # clang-tidy names a check's other names, too.
-            if not all(self.exceptions.covers(name, path, one) for one in what.split(",")[:1]):
+            if not self.exceptions.covers(name, path, what.split(",")[0]):
                 found.append((path, f"{path}:{match['line']}: {match['text']} [{what}]"))
         return found
 
-    def judge(self, title, name, done, control, check=None):
-        """One run of a program over our files and its control."""
-        found = self.findings(name, done.stdout + done.stderr, check)
+    def judge(self, title, name, output, control):
+        """What a program says of our files and of its control."""
+        found = self.findings(name, output)
         complaints = [text for path, text in found if path != control]
         if not any(path == control for path, _ in found):
-            complaints.append("it does not find a mistake that was made for it: " + (done.stdout + done.stderr)[-2000:])
+            complaints.append("it does not find a mistake that was made for it: " + output[-2000:])
         self.check(title, complaints)
 
     def run(self, *command, cwd=PROJECT):
@@ -175,9 +172,9 @@ class Static:
         with open(tree / control, "a", encoding="utf-8") as f:
             f.write("\n#include <linux/slab.h>\n" + CONTROL_KERNEL)
         first = len((PROJECT / control).read_text("utf-8").splitlines())
-        cross = () if kernel.endswith("-amd64") else ("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")
-        done = self.run("make", "--no-print-directory", "modules", f"KDIR={tool(['kdir', kernel])}",
-                        f"CC={tree}/tests/static/clang", *cross, cwd=tree)
+        kernel = vm.Kernel(kernel)
+        done = self.run("make", "--no-print-directory", "modules", f"KDIR={kernel.headers}",
+                        f"CC={tree}/tests/static/clang", *kernel.arch.make, cwd=tree)
         complaints, seen = [], False
         for line in done.stdout.splitlines() + done.stderr.splitlines():
             match = FINDING.match(line)
@@ -189,9 +186,9 @@ class Static:
                 seen = True
             elif not self.exceptions.covers("clang", own[1], match["check"] or "-"):
                 complaints.append(f"{own[1]}:{match['line']}: {match['text']} [{match['check']}]")
-        if not seen or done.returncode or not list(tree.glob(f"build/*/{MODULE}")):
+        if not seen or done.returncode or not (tree / "build" / kernel.release / suite.MODULE).exists():
             complaints.append("there is no module, or a mistake is not found: " + (done.stdout + done.stderr)[-2000:])
-        self.check(f"clang: the module for {kernel}", complaints)
+        self.check(f"clang: the module for {kernel.name}", complaints)
 
     def c_flags(self):
         return ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', "-Icli", "-Itests/vm/guest", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
@@ -202,14 +199,13 @@ class Static:
         for path in (*self.sources["c"], control):
             done = self.run("gcc", *self.c_flags(), "-O2", "-fanalyzer", "-c", "-o", "/dev/null", path)
             output.append(done.stdout + done.stderr)
-        self.judge(f"gcc -fanalyzer: {len(self.sources['c'])} C files", "analyzer",
-                   subprocess.CompletedProcess((), 0, "\n".join(output), ""), control)
+        self.judge(f"gcc -fanalyzer: {len(self.sources['c'])} C files", "analyzer", "\n".join(output), control)
 
     def tidy(self):
         control = self.control("control.c", CONTROL_C)
         done = self.run(self.root / "usr/bin/clang-tidy-19", "--quiet", f"--checks=-*,{TIDY}", *self.sources["c"], control,
                         "--", *self.c_flags())
-        self.judge(f"clang-tidy: {len(self.sources['c'])} C files", "tidy", done, control)
+        self.judge(f"clang-tidy: {len(self.sources['c'])} C files", "tidy", done.stdout + done.stderr, control)
 
     def coccinelle(self):
         control = self.control("control-kernel.c", CONTROL_KERNEL)
@@ -235,7 +231,7 @@ class Static:
     def shellcheck(self):
         control = self.control("control.sh", CONTROL_SHELL)
         done = self.run("shellcheck", "-S", "warning", "-f", "gcc", *self.sources["sh"], control)
-        self.judge(f"shellcheck: {len(self.sources['sh'])} scripts", "shellcheck", done, control)
+        self.judge(f"shellcheck: {len(self.sources['sh'])} scripts", "shellcheck", done.stdout + done.stderr, control)
 
     def pylint(self):
         control = self.control("control.py", CONTROL_PYTHON)
@@ -248,8 +244,7 @@ class Static:
                             "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",
                             "--msg-template={path}:{line}:{column}: warning: {msg} [{symbol}]", *paths)
             output.append(done.stdout + done.stderr)
-        self.judge(f"pylint: {len(self.sources['python'])} files", "pylint",
-                   subprocess.CompletedProcess((), 0, "\n".join(output), ""), control)
+        self.judge(f"pylint: {len(self.sources['python'])} files", "pylint", "\n".join(output), control)
 
 
 def main():
@@ -264,11 +259,10 @@ def main():
     static.coccinelle()
     for kernel in args.kernels:
         static.clang(kernel)
-    static.check("no exception outlives its reason",
-                 static.exceptions.unused(("shellcheck", "pylint", "analyzer", "tidy", "coccinelle", "clang")))
+    static.check("no exception outlives its reason", static.exceptions.unused())
     shutil.rmtree(WORK)
-    print(f"{static.passed} passed, {static.failed} failed, 0 skipped")
-    sys.exit(bool(static.failed))
+    print(f"{static.tap.passed} passed, {static.tap.failed} failed, 0 skipped")
+    sys.exit(bool(static.tap.failed))
 
 
 if __name__ == "__main__":
