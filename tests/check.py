@@ -177,6 +177,30 @@ def verdict(text, rc):
     return passed, failed, skipped
 
 
+# How TAP, unittest, a compiler and Python say that something has failed.
+FAILURE = re.compile(r"not ok\b|(FAIL|ERROR): |Traceback |(\S+:)?(\d+:)* ?(fatal )?error: |check\.py: ")
+
+
+def failures(text):
+    """Of a job's output, the lines that say what failed."""
+    return [line for line in text.splitlines() if FAILURE.match(line)]
+
+
+def excerpt(text):
+    """Of a failed job's output: what it says around each failure, and its end."""
+    lines = text.splitlines()
+    shown = set(range(len(lines) - 20, len(lines)))
+    for number, line in enumerate(lines):
+        if FAILURE.match(line):
+            shown.update(range(number - 5, number + 15))
+    previous = -1
+    for number in sorted(n for n in shown if 0 <= n < len(lines)):
+        if number != previous + 1:
+            yield "..."
+        yield lines[number]
+        previous = number
+
+
 class Run:
     """Starts jobs as processors and their predecessors allow, and keeps the sums."""
 
@@ -188,7 +212,7 @@ class Run:
         self.running = {}
         self.good = set()
         self.sums = [0, 0, 0]
-        self.broken = []
+        self.broken = {}        # what failed, by job
         # One more than there are: machines wait for their clocks a good part of the time.
         self.free = max(os.cpu_count() or 1, 2) + 1
 
@@ -218,8 +242,8 @@ class Run:
         # Of Debian's next kernel: it fails nothing, and must be seen.
         print("".join(f"       {line}\n" for line in text.splitlines() if line.startswith("early warning:")), end="")
         if failed:
-            self.broken.append(name)
-            print("".join(f"    | {line}\n" for line in text.splitlines()[-60:]) + f"    all of it: {log}", flush=True)
+            self.broken[name] = failures(text)
+            print("".join(f"    | {line}\n" for line in excerpt(text)) + f"    all of it: {log}", flush=True)
         else:
             self.good.add(name)
 
@@ -282,6 +306,9 @@ def main():
         run.go()
     finally:
         run.stop()
+    # Once more at the end, which is what is kept of a long log.
+    for name, lines in run.broken.items():
+        print(f"\nnot ok {name}" + "".join(f"\n    {line}" for line in lines[:20]))
     passed, failed, skipped = run.sums
     if skipped and os.environ.get("CI") == "true":
         print(f"not ok: with CI=true, {skipped} skipped tests count as failed")
