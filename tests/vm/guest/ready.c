@@ -359,7 +359,7 @@ static void the_registers_are_read_with_longer_and_longer_pauses(void **state)
 	c2c = gpu_bar0_read(gpu, MODEL_C2C_READS) - c2c;
 	hbm = gpu_bar0_read(gpu, MODEL_HBM_READS) - hbm;
 	print_message("# %u and %u reads\n", c2c, hbm);
-	assert_in_range(c2c, 20, 1500);
+	assert_in_range(c2c, 6, 1500);
 	assert_true(hbm <= c2c && hbm > 0);
 }
 
