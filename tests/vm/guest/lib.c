@@ -843,7 +843,7 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 
 	/* Each question is a message to the host and back: no busy loop. */
 	while (host_counter(gpu, name) < at_least) {
-		if (now_ms() - begin > 60000)
+		if (now_ms() - begin > 600000)
 			fail_msg("%s of %s stays at %llu, not %llu", name,
 				 gpu->name,
 				 (unsigned long long)host_counter(gpu, name),

@@ -286,7 +286,7 @@ bool host_try(char *answer, size_t size, const char *format, ...)
 /* One of the model's counters: see tests/model/gpu.py. */
 uint64_t host_counter(const struct gpu *gpu, const char *name);
 
-/* Waits until one of them is @at_least; fails the test after ten seconds. */
+/* Waits until one of them is @at_least; fails the test after ten minutes. */
 void host_wait_counter(const struct gpu *gpu, const char *name,
 		       uint64_t at_least);
 
