@@ -23,6 +23,9 @@ import machine
 import vm
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "testkernel"))
+import kcsan  # noqa: E402  (needs the path above)
+
 BUILD = vm.PROJECT / "build"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
@@ -181,6 +184,17 @@ class Tap:
         self.failed += not good
 
 
+def check_races(tap, log):
+    """A test: the detector of data races has nothing to say of the driver."""
+    races, known, others = kcsan.judge(log, kcsan.exceptions())
+    for line in sum(races, []):
+        print(f"# {line}")
+    for first, count in others.items():
+        print(f"# elsewhere, {count} times: {first}")
+    tap.check("no data race in the driver", not races, f"{len(races)}, see above")
+    print(f"# {known} reports are excepted in {kcsan.EXCEPTIONS.name}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--timeout", type=int, default=TIMEOUT, metavar="SECONDS")
@@ -218,6 +232,10 @@ def main():
         # That program looks at each of them.
         allow.append(r"kmemleak: \d+ new suspected memory leaks")
 
+    if kernel.has("CONFIG_KCSAN"):
+        commands.insert(0, {"name": "kcsan", "run": kcsan.SWITCH_ON})
+        allow += kcsan.ALLOW
+
     log = BUILD / "log" / f"vm-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
 
@@ -232,7 +250,8 @@ def main():
 
     tap = Tap()
     for command in result.commands:
-        tap.count(command.name, command.output, command.rc)
+        if command.name != "kcsan":
+            tap.count(command.name, command.output, command.rc)
         print(f"# {command.name}: {command.seconds or 0:.1f} s")
     boot_ok = result.boot_seconds is not None and len(result.commands) == len(commands)
     tap.check(f"{kernel.release} boots and runs every program", boot_ok)
@@ -241,6 +260,8 @@ def main():
     for failure in rest:
         print(f"# {failure}")
     tap.check("nothing else is wrong, the kernel's log included", not rest)
+    if kernel.has("CONFIG_KCSAN"):
+        check_races(tap, result.dmesg)
     print(f"# {result.release}: boot {result.boot_seconds or 0:.1f} s, all {result.seconds:.1f} s; log: {log}")
     print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
     sys.exit(bool(tap.failed or result.failures))

@@ -19,6 +19,8 @@ from unittest import mock
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(HERE.parent / "testkernel"))
+import kcsan  # noqa: E402  (needs the path above)
 import vm  # noqa: E402  (needs the path above)
 
 # One line, as a kernel prints it, for every pattern of vm.SPLATS, in the same order.
@@ -104,6 +106,43 @@ class Scan(unittest.TestCase):
     def test_known_harmless_lines_have_a_reason(self):
         for pattern, reason in vm.KNOWN_HARMLESS:
             self.assertGreater(len(reason), 20, pattern)
+
+
+class Races(unittest.TestCase):
+    """Reports of KCSAN: the driver's own, and others."""
+
+    RULER = "[   12.3] " + "=" * 66
+    OURS = [RULER, "[   12.3][  T77] BUG: KCSAN: data-race in gpu_wait [nvgrace_gpu_vfio_pci] / wake",
+            "[   12.3] write to 0xffff0000040000a0 of 4 bytes by task 77 on cpu 0:", "[   12.3]  wake+0x10/0x20",
+            "[   12.3] read to 0xffff0000040000a0 of 4 bytes by task 78 on cpu 1:",
+            "[   12.3]  gpu_wait+0x44/0x90 [nvgrace_gpu_vfio_pci]", "[   12.3]  vfio_read+0x20/0x30", RULER]
+    CALLED = [line.replace(" [nvgrace_gpu_vfio_pci] /", " /") for line in OURS]
+    OTHERS = [line.replace(" [nvgrace_gpu_vfio_pci]", "") for line in OURS]
+
+    def test_ours_counts(self):
+        races, known, others = kcsan.judge(["[   12.0] boot", *self.OURS, "[   13.0] more"])
+        self.assertEqual([len(r) for r in races], [6])
+        self.assertEqual((known, others), (0, {}))
+
+    def test_what_the_driver_called_counts(self):
+        self.assertEqual(len(kcsan.judge(self.CALLED)[0]), 1)
+
+    def test_the_kernels_own_are_only_counted(self):
+        races, _, others = kcsan.judge([*self.OTHERS, *self.OTHERS])
+        self.assertEqual(races, [])
+        self.assertEqual(list(others.values()), [2])
+
+    def test_a_report_at_the_logs_end(self):
+        self.assertEqual(len(kcsan.judge(self.OURS[:-1])[0]), 1)
+
+    def test_an_exception_has_a_reason(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "exceptions"
+            path.write_text("# comment\n\nin gpu_wait .* / wake # a reason\n")
+            self.assertEqual(kcsan.judge(self.OURS, kcsan.exceptions(path))[:2], ([], 1))
+            path.write_text("in gpu_wait\n")
+            with self.assertRaises(ValueError):
+                kcsan.exceptions(path)
 
 
 class Sizes(unittest.TestCase):

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A module that makes the mistake that it is asked for, to show that the debug
- * kernel would find it in a driver.  Loaded by tests/testkernel/controls, which
+ * A module that makes the mistake that it is asked for, to show that a kernel
+ * that looks for bugs would find it in a driver.  Loaded by tests/testkernel/controls, which
  * knows what each mistake must bring into the log.
  *
  * Loading it always fails, so that one machine can make them all.
  */
 #include <linux/delay.h>
 #include <linux/dma-mapping.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -156,6 +158,31 @@ static void hang(void)
 	schedule_timeout(8 * HZ);
 }
 
+static unsigned long raced;
+
+static int race_along(void *unused)
+{
+	while (!kthread_should_stop()) {
+		raced++;
+		cond_resched();
+	}
+	return 0;
+}
+
+static void data_race(void)
+{
+	struct task_struct *other = kthread_run(race_along, NULL, "racer");
+	unsigned long end = jiffies + 5 * HZ;
+
+	if (IS_ERR(other))
+		return;
+	while (time_before(jiffies, end)) {
+		raced++;
+		cond_resched();
+	}
+	kthread_stop(other);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -173,6 +200,7 @@ static const struct {
 	{ "free-active-timer", free_active_timer },
 	{ "dma-unmap-unmapped", dma_unmap },
 	{ "hang", hang },
+	{ "data-race", data_race },
 };
 
 static int __init control_init(void)
