@@ -25,8 +25,8 @@ import campaigns
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 LOGS = PROJECT / "build" / "log"
 # With the seconds that the race takes on each.
-KERNELS = {"6.1": 60, "6.12": 60, "6.12-16k": 20, "7.2": 60, "7.2-16k": 20, "64k": 20,
-           "6.1-amd64": 20, "6.12-amd64": 20, "7.2-amd64": 20}
+KERNELS = {"6.1": 20, "6.12": 20, "6.12-16k": 10, "7.2": 30, "7.2-16k": 10, "64k": 10,
+           "6.1-amd64": 10, "6.12-amd64": 10, "7.2-amd64": 10}
 
 # Of which everybody's run has the build alone.
 KERNELS_LONG = ("6.12-rt", "7.2-rt")
@@ -74,9 +74,15 @@ def long_jobs():
     return [
         *(Job(f"vm-{k}", ["python3", "tests/vm/suite.py", "--timeout", "6000", k], modules=(k,)) for k in KERNELS_LONG),
         Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
+        Job("vm-debug-64k", ["python3", "tests/vm/suite.py", "--timeout", "9000", "debug-64k"], modules=("debug-64k",)),
+        Job("vm-kcsan", ["python3", "tests/vm/suite.py", "--timeout", "9000", "kcsan"], modules=("kcsan",)),
+        Job("races-long", ["python3", "tests/vm/suite.py", "--timeout", "14000", "debug", "races:100000"],
+            modules=("debug",)),
+        Job("cycles-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "cycles:1000"], modules=("7.2",)),
         Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
         Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
         Job("controls", ["tests/testkernel/controls"], modules=("debug",)),
+        Job("controls-kcsan", ["tests/testkernel/controls", "kcsan"], modules=("kcsan",)),
         Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
         Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),

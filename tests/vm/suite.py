@@ -30,7 +30,8 @@ BUILD = vm.PROJECT / "build"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # For every kernel, in this order.
-PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "scrub", "sysfs", "trace", "poison", "thp", "race")
+PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "scrub", "sysfs", "trace",
+            "poison", "thp", "race", "races", "cycles")
 # For those that have the means: the model GPU, options (with ! in front: without it), modules.
 MODEL = "the model GPU"
 NEEDS = {

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Faults, and reads into fresh mappings, beside everything that takes mappings
+ * away; binding beside readiness; two openers.  What a race breaks is seen in
+ * the kernel's log, in a value that is wrong, or in a thread that hangs.  Takes
+ * the rounds of each worker, 100 without an argument.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW	(PROT_READ | PROT_WRITE)
+/* Two huge entries of 4K pages, which resets and mremap take away whole. */
+#define SIZE	(4 * MiB)
+#define WORKERS	3
+
+static const unsigned int indexes[2] = { USEMEM, RESMEM };
+static unsigned int rounds = 100;
+static struct vfio v;
+
+/* Where a disturber maps, moves and unmaps what others touch; twice SIZE. */
+static char *arena;
+
+struct worker {
+	pthread_t thread;
+	unsigned int number;
+	/* One access; false if there was nothing to access. */
+	bool (*round)(struct worker *w, unsigned int i);
+	/* A device file of its own, -1: none; who takes it closes it. */
+	atomic_int file;
+	/* How many it has had and closed. */
+	atomic_uint closed;
+	unsigned long done, signals;
+	char wrong[64];		/* the first thing that was */
+};
+
+static struct worker workers[WORKERS];
+static atomic_bool all_done;
+static atomic_ulong disturbed;
+
+/*
+ * An access that may meet a page that has just gone: 0, or the signal.  Other
+ * than raises_sigbus(), for several threads at a time.
+ */
+static __thread sigjmp_buf *volatile way_out;
+
+static void caught(int sig)
+{
+	if (!way_out)
+		abort();
+	siglongjmp(*way_out, sig);
+}
+
+static int touch(char *at, char value)
+{
+	sigjmp_buf out;
+	int sig = sigsetjmp(out, 1);
+
+	if (!sig) {
+		way_out = &out;
+		*(volatile char *)at = value;
+	}
+	way_out = NULL;
+	return sig;
+}
+
+static void catch_signals(void (*handler)(int))
+{
+	struct sigaction action = { .sa_handler = handler };
+
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+}
+
+static void note(struct worker *w, const char *what, long value)
+{
+	if (!w->wrong[0])
+		snprintf(w->wrong, sizeof(w->wrong), "%s: %ld", what, value);
+}
+
+/* Map, touch, see it by read, unmap: through @device, which nothing closes. */
+static bool own_mapping(struct worker *w, int device, unsigned int i)
+{
+	/* Each worker has a place of its own in each part. */
+	uint64_t pos = REGION(indexes[i % 2]) + w->number * 2 * SIZE +
+		       (i / 2 % 2) * SIZE;
+	unsigned int at = i * 4096 % SIZE;
+	char *map = mmap(NULL, SIZE, RW, MAP_SHARED, device, pos), back;
+	int sig;
+
+	if (map == MAP_FAILED) {
+		note(w, "mmap", -errno);
+		return false;
+	}
+	sig = touch(map + at, i);
+	if (sig)
+		note(w, "signal", sig);
+	else if (pread(device, &back, 1, pos + at) != 1)
+		note(w, "pread", -errno);
+	else if (back != (char)i)
+		note(w, "byte", back);
+	munmap(map, SIZE);
+	return true;
+}
+
+static bool fault(struct worker *w, unsigned int i)
+{
+	return own_mapping(w, v.device, i);
+}
+
+/* Reads into a fresh mapping of the other part. */
+static bool read_into_mapping(struct worker *w, unsigned int i)
+{
+	uint64_t pos = REGION(indexes[i % 2]) + w->number * 2 * SIZE;
+	char *map = mmap(NULL, SIZE, RW, MAP_SHARED, v.device,
+			 REGION(indexes[(i + 1) % 2]) + w->number * 2 * SIZE);
+	ssize_t ret;
+
+	if (map == MAP_FAILED) {
+		note(w, "mmap", -errno);
+		return false;
+	}
+	ret = vfio_read(&v, pos, map + i * 4096 % (SIZE - 16384), 16384);
+	if (ret != 16384)
+		note(w, "read", ret);
+	munmap(map, SIZE);
+	return true;
+}
+
+static bool fault_in_arena(struct worker *w, unsigned int i)
+{
+	/* A prime number of pages further each time. */
+	int sig = touch(arena + i * 7 * 4096ULL % (2 * SIZE), i);
+
+	w->signals += !!sig;
+	/* The memory is in reach all the time; the mapping isn't. */
+	if (sig == SIGBUS)
+		note(w, "signal", sig);
+	return true;
+}
+
+static bool read_into_arena(struct worker *w, unsigned int i)
+{
+	ssize_t ret = vfio_read(&v, REGION(indexes[i % 2]) + 64 * MiB,
+				arena + i * 7 * 4096ULL % (2 * SIZE - 16384),
+				16384);
+
+	w->signals += ret == -EFAULT;
+	if (ret <= 0 && ret != -EFAULT)
+		note(w, "read", ret);
+	return true;
+}
+
+/* With the file that the disturber has handed over, while it closes its own. */
+static bool fault_by_given_file(struct worker *w, unsigned int i)
+{
+	int device = atomic_exchange(&w->file, -1);
+	unsigned int k;
+
+	if (device < 0)
+		return false;
+	for (k = 0; k < 32; k++)
+		own_mapping(w, device, i + k);
+	close(device);
+	w->closed++;
+	w->done += k - 1;
+	return true;
+}
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+
+	/* On a slow machine the disturber may hardly have begun. */
+	while ((w->done < rounds || disturbed < 2) && !w->wrong[0]) {
+		if (w->round(w, w->done))
+			w->done++;
+		else
+			sched_yield();
+	}
+	return NULL;
+}
+
+static void *wait_for_workers(void *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < WORKERS; i++)
+		pthread_join(workers[i].thread, NULL);
+	all_done = true;
+	return NULL;
+}
+
+/*
+ * Two workers of one kind and one of another, until each has had its rounds;
+ * meanwhile the disturber is called again and again.
+ */
+static void race(bool (*two)(struct worker *, unsigned int),
+		 bool (*one)(struct worker *, unsigned int),
+		 int (*disturb)(unsigned int))
+{
+	unsigned long signals = 0;
+	pthread_t waiter;
+	unsigned int i;
+	int ret = 0;
+
+	all_done = false;
+	disturbed = 0;
+	catch_signals(caught);
+	for (i = 0; i < WORKERS; i++) {
+		workers[i] = (struct worker){ .number = i, .file = -1 };
+		workers[i].round = i < 2 ? two : one;
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, work,
+						&workers[i]), 0);
+	}
+	assert_int_equal(pthread_create(&waiter, NULL, wait_for_workers, NULL),
+			 0);
+	/* Those that wait for a file would wait for ever if this ended. */
+	while (!all_done) {
+		int this = disturb(disturbed);
+
+		disturbed++;
+		if (this && !ret)
+			ret = this;
+	}
+	pthread_join(waiter, NULL);
+	catch_signals(SIG_DFL);
+	for (i = 0; i < WORKERS; i++) {
+		if (workers[i].wrong[0])
+			fail_msg("worker %u, round %lu: %s", i, workers[i].done,
+				 workers[i].wrong);
+		signals += workers[i].signals;
+	}
+	print_message("# %u rounds each, %lu disturbances, %lu accesses came too late\n",
+		      rounds, disturbed, signals);
+	assert_int_equal(ret, 0);
+}
+
+static int reset(unsigned int i)
+{
+	int ret = vfio_reset(&v);
+
+	/* Else all would wait for the next one at once. */
+	usleep(i * 137 % 5000);
+	/* The device's lock may be taken for a moment. */
+	return ret == -EAGAIN ? 0 : ret;
+}
+
+static int map_arena(unsigned int i)
+{
+	char *map = mmap(arena, SIZE, RW, MAP_SHARED | MAP_FIXED, v.device,
+			 REGION(indexes[i % 2]) + 64 * MiB);
+
+	return map == arena ? 0 : -errno;
+}
+
+static int unmap_and_map(unsigned int i)
+{
+	if (munmap(arena, SIZE))
+		return -errno;
+	sched_yield();
+	return map_arena(i);
+}
+
+/* To and fro between the two halves. */
+static int move(unsigned int i)
+{
+	char *from = arena + i % 2 * SIZE, *to = arena + (i + 1) % 2 * SIZE;
+
+	if (mremap(from, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		return -errno;
+	return 0;
+}
+
+/* Parts of it, so that huge entries are split and come back. */
+static int protect(unsigned int i)
+{
+	unsigned int page = sysconf(_SC_PAGESIZE);
+	unsigned int at = i * page % SIZE;
+
+	if (mprotect(arena + at, page, PROT_READ) ||
+	    mprotect(arena + at, page, RW))
+		return -errno;
+	return i % 8 ? 0 : map_arena(i);
+}
+
+static int switch_huge_pages(unsigned int i)
+{
+	prctl(PR_SET_THP_DISABLE, i % 2, 0, 0, 0);
+	return i % 16 ? 0 : map_arena(i / 16);
+}
+
+static void give_files(void)
+{
+	unsigned int k;
+
+	for (k = 0; k < WORKERS; k++) {
+		workers[k].closed = 0;
+		workers[k].file = dup(v.device);
+	}
+}
+
+/* Until the workers have closed them; those that nobody takes any more go here. */
+static void wait_for_files(void)
+{
+	unsigned int k;
+	int left;
+
+	for (k = 0; k < WORKERS; k++) {
+		while (!workers[k].closed) {
+			sched_yield();
+			if (!all_done)
+				continue;
+			left = atomic_exchange(&workers[k].file, -1);
+			if (left >= 0)
+				close(left);
+			break;
+		}
+	}
+}
+
+/* The last one to go closes the device: here, or a worker that unmaps. */
+static int close_and_open(unsigned int i)
+{
+	int ret;
+
+	give_files();
+	vfio_close(&v);
+	wait_for_files();
+	ret = vfio_try_open(&v, v.gpu);
+	if (ret)
+		v.device = -1;
+	return ret;
+}
+
+static void *unbind(void *gpu)
+{
+	return (void *)(long)gpu_unbind_here(gpu);
+}
+
+static int unbind_and_bind(unsigned int i)
+{
+	pthread_t thread;
+	void *ret;
+	int err;
+
+	give_files();
+	err = pthread_create(&thread, NULL, unbind, (void *)v.gpu);
+	if (err)
+		return -err;
+	usleep(i * 137 % 3000);
+	vfio_close(&v);
+	wait_for_files();
+	pthread_join(thread, &ret);
+	err = (long)ret;
+	if (!err)
+		err = gpu_bind(v.gpu);
+	return err ?: vfio_try_open(&v, v.gpu);
+}
+
+static void faults_and_reads_beside_resets(void **state)
+{
+	race(fault, read_into_mapping, reset);
+}
+
+static void faults_and_reads_beside_munmap(void **state)
+{
+	assert_int_equal(map_arena(0), 0);
+	race(fault_in_arena, read_into_arena, unmap_and_map);
+}
+
+static void faults_and_reads_beside_mremap(void **state)
+{
+	assert_int_equal(map_arena(0), 0);
+	race(fault_in_arena, read_into_arena, move);
+}
+
+static void faults_and_reads_beside_mprotect(void **state)
+{
+	assert_int_equal(map_arena(0), 0);
+	race(fault_in_arena, read_into_arena, protect);
+}
+
+static void faults_and_reads_beside_huge_pages_switched_on_and_off(void **state)
+{
+	assert_int_equal(map_arena(0), 0);
+	race(fault_in_arena, read_into_arena, switch_huge_pages);
+	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+}
+
+static void faults_and_reads_beside_closing(void **state)
+{
+	race(fault_by_given_file, fault_by_given_file, close_and_open);
+}
+
+static void faults_and_reads_beside_unbinding(void **state)
+{
+	race(fault_by_given_file, fault_by_given_file, unbind_and_bind);
+}
+
+/* Bound, or not: never in between, whenever readiness or a kill comes. */
+static void binding_beside_readiness_and_kills(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	unsigned int i, bound = 0, killed = 0;
+	volatile uint32_t *bar0;
+	int status, ret;
+	pid_t pid;
+
+	for (i = 0; i < 2 + rounds / 100; i++) {
+		bar0 = gpu_hold(gpu);
+		pid = fork();
+		assert_true(pid >= 0);
+		if (!pid)
+			_exit(gpu_bind(gpu) != 0);
+		usleep(i * 7919 % 20000);
+		if (i % 2)
+			kill(pid, SIGKILL);
+		gpu_release(gpu, bar0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (WIFSIGNALED(status))
+			killed++;
+		else
+			assert_int_equal(WEXITSTATUS(status), 0);
+		ret = gpu_unbind(gpu);
+		/* Killed too early, nobody has bound it. */
+		assert_true(!ret || (ret == -ENODEV && WIFSIGNALED(status)));
+		bound += !ret;
+	}
+	print_message("# bound %u times, killed %u times\n", bound, killed);
+	assert_true(bound > 0);
+}
+
+static int open_all_the_time(const struct gpu *gpu, unsigned int count)
+{
+	struct vfio mine;
+	unsigned int i;
+	char byte;
+	int ret;
+
+	for (i = 0; i < count; ) {
+		ret = vfio_try_open(&mine, gpu);
+		if (ret == -EBUSY) {
+			sched_yield();
+			continue;
+		}
+		if (ret || vfio_read(&mine, REGION(USEMEM), &byte, 1) != 1)
+			return 1;
+		vfio_close(&mine);
+		i++;
+	}
+	return 0;
+}
+
+static void two_openers_in_turn(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	pid_t pid[2];
+	int status, i;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	for (i = 0; i < 2; i++) {
+		pid[i] = fork();
+		assert_true(pid[i] >= 0);
+		if (!pid[i])
+			_exit(open_all_the_time(gpu, 2 + rounds / 100));
+	}
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(waitpid(pid[i], &status, 0), pid[i]);
+		assert_int_equal(status, 0);
+	}
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static int open_gpu(void **state)
+{
+	vfio_start(&v, "second");
+	return 0;
+}
+
+static int close_gpu(void **state)
+{
+	mmap(arena, 2 * SIZE, PROT_NONE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	vfio_stop(&v);
+	return 0;
+}
+
+static int set_up(void **state)
+{
+	char *space = mmap(NULL, 3 * SIZE, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	assert_true(space != MAP_FAILED);
+	arena = (char *)(((uintptr_t)space + SIZE - 1) & ~(SIZE - 1));
+	return 0;
+}
+
+#define TEST(fn)	cmocka_unit_test_setup_teardown(fn, open_gpu, close_gpu)
+
+int main(int argc, char **argv)
+{
+	static const struct CMUnitTest tests[] = {
+		TEST(faults_and_reads_beside_resets),
+		TEST(faults_and_reads_beside_munmap),
+		TEST(faults_and_reads_beside_mremap),
+		TEST(faults_and_reads_beside_mprotect),
+		TEST(faults_and_reads_beside_huge_pages_switched_on_and_off),
+		TEST(faults_and_reads_beside_closing),
+		TEST(faults_and_reads_beside_unbinding),
+		cmocka_unit_test(binding_beside_readiness_and_kills),
+		cmocka_unit_test(two_openers_in_turn),
+	};
+
+	if (argc > 1)
+		rounds = atoi(argv[1]);
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests_name("races", tests, set_up, NULL);
+}
