@@ -146,6 +146,10 @@ MODEL_GPUS = [
     # Little memory, all of it usemem, that ends in the middle of a page.
     gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 0x1235, mig_dvsec=1, device=0x2941),
 
+    # Everything at once: both parts end before their BARs, one in the middle of a page; its bus can be reset, and its power
+    # cut. For the program of that name; stand-ins leave no room for it, and "odd" takes its place.
+    gpu("random", M + 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
+
     # For these there is no room beside 31 stand-ins.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
 
@@ -174,4 +178,8 @@ def gpus(kernel):
     all_of_them = resolved(GPUS + (MODEL_GPUS if kernel.has_model else []), places)
     # An emulated x86-64 CPU has addresses for no more than a tebibyte; its config space is elsewhere.
     absent = (*TEBIBYTES, "d3cold") if kernel.arch is vm.AMD64 else ()
-    return [g for g in all_of_them if g["name"] not in absent]
+    wanted = [g for g in all_of_them if g["name"] not in absent]
+    if kernel.arch is vm.AMD64:
+        for g in wanted:
+            g["model"].pop("power", None)
+    return wanted

@@ -31,7 +31,7 @@ MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # For every kernel, in this order.
 PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "scrub", "sysfs", "trace",
-            "poison", "thp", "race", "races", "cycles")
+            "poison", "thp", "race", "races", "cycles", "random")
 # For those that have the means: the model GPU, options (with ! in front: without it), modules.
 MODEL = "the model GPU"
 NEEDS = {
@@ -41,6 +41,11 @@ NEEDS = {
     "dmabuf": (MODEL, "CONFIG_VFIO_PCI_DMABUF"),
     "iommufd": (MODEL, "CONFIG_ARM64", "iommufd"),
 }
+
+# Of the program of that name: always the same ones, so that a failure can be had again.
+RANDOM_SEED = 1
+RANDOM_OPERATIONS = {"7.2": 100_000}
+RANDOM_ELSEWHERE = 20_000
 
 # Seconds after which a machine that isn't done is not slow but stuck.
 TIMEOUT = 1500
@@ -59,6 +64,8 @@ def argument(kernel, program, race):
     """What a program is told of this kernel."""
     if program == "race":
         return str(race)
+    if program == "random":
+        return f"{RANDOM_SEED}:{RANDOM_OPERATIONS.get(kernel.name, RANDOM_ELSEWHERE)}"
     if program == "poison":
         symbols = (kernel.headers / "Module.symvers").read_text()
         return "reported" if "\tregister_pfn_address_space\t" in symbols else "ignored"
@@ -89,6 +96,27 @@ def out_of_tree(kernel, source):
                    stdout=subprocess.DEVNULL)
     module, = folder.glob("*.ko")
     return str(module)
+
+
+def modules_for(kernel, names):
+    """What programs of these names load: {path in the guest: path here}."""
+    files = {}
+    if "aer" in names:
+        files.update(module_file(kernel, "aer_inject"))
+        files["/tests/neighbour.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "neighbour")
+    if "dmabuf" in names or "random" in names and not lacks(kernel, "dmabuf"):
+        files["/tests/importer.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "importer")
+    if "random" in names and not lacks(kernel, "aer"):
+        files.update(module_file(kernel, "aer_inject"))
+    return files
+
+
+def module_of(kernel):
+    """The module under test."""
+    module = BUILD / kernel.release / MODULE
+    if not module.exists():
+        sys.exit(f"{module} is not there: make modules for kernel {kernel.name} first")
+    return module
 
 
 class Guard:
@@ -136,17 +164,20 @@ HANDLERS = {**content.HANDLERS, "guard": guard, "guarded": guarded, "dma_read": 
 
 
 def compile_programs(names, arch=vm.ARM64, folder=HERE / "guest"):
-    """Compile NAME.c of a folder into build/guest/ARCH/, where that is out of date; {path in the guest: path here}."""
+    """Compile NAME.c of a folder, or all sources of its folder NAME, into build/guest/ARCH/, where that is out of date; {path in
+    the guest: path here}."""
     out = BUILD / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
     library = [HERE / "guest" / "lib.c", HERE / "guest" / "lib.h"]
     files = {}
     for name in names:
-        source, program = folder / f"{name}.c", out / name
-        newest = max(p.stat().st_mtime for p in [source, *library])
+        program = out / name
+        parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
+        newest = max(p.stat().st_mtime for p in [*parts, *library])
         if not program.exists() or program.stat().st_mtime < newest:
             subprocess.run([arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
-                            f"-I{HERE / 'guest'}", "-o", program, source, library[0], "-lcmocka", "-lpthread"], check=True)
+                            f"-I{HERE / 'guest'}", "-o", program, *(p for p in parts if p.suffix == ".c"), library[0],
+                            "-lcmocka", "-lpthread"], check=True)
         files[f"/tests/{name}"] = str(program)
     return files
 
@@ -211,20 +242,13 @@ def main():
         if missing := lacks(kernel, program):
             print(f"# {program} is not for this kernel, which should have: {', '.join(missing)}")
     programs = [p if ":" in p else ":".join(filter(None, (p, argument(kernel, p, args.race)))) for p in wanted]
-    module = BUILD / kernel.release / MODULE
-    if not module.exists():
-        sys.exit(f"suite.py: {module} is not there: make modules for kernel {kernel.name} first")
+    module = module_of(kernel)
 
     files = compile_programs((p.split(":")[0] for p in programs), kernel.arch)
     facts = BUILD / "guest" / f"huge_pfnmap-{kernel.name}"
     facts.write_text("yes\n" if has_huge_pfnmap(kernel) else "no\n")
     files["/tests/huge_pfnmap"] = str(facts)
-    names = {p.split(":")[0] for p in programs}
-    if "aer" in names:
-        files.update(module_file(kernel, "aer_inject"))
-        files["/tests/neighbour.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "neighbour")
-    if "dmabuf" in names:
-        files["/tests/importer.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "importer")
+    files.update(modules_for(kernel, {p.split(":")[0] for p in programs}))
     allow = []
     commands = [{"name": p.replace(":", "-"), "run": "/tests/" + p.replace(":", " ")} for p in programs]
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Accesses of any width to config space, the registers of the BARs included. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include <linux/pci_regs.h>
+
+#include "random.h"
+
+#define FAKE_START	PCI_BASE_ADDRESS_2
+#define FAKE_END	(PCI_BASE_ADDRESS_5 + 4)
+#define HEADER		0x40
+
+/* The model's power register, which is one only when it is read as a whole. */
+#define POWER_START	0xf8
+#define POWER_END	0xfc
+
+static unsigned int draw_width(unsigned int most)
+{
+	static const unsigned int widths[] = { 1, 2, 4, 8 };
+	unsigned int width = chance(50) ? widths[draw(4)] : 1 + draw(64);
+
+	return width < most ? width : most;
+}
+
+static void read_config(void)
+{
+	unsigned int at, count, i;
+	uint8_t seen[CONFIG_SIZE + 64], right[CONFIG_SIZE];
+	int64_t ret;
+
+	at = chance(60) ? draw(HEADER) : draw(chance(60) ? 256 : CONFIG_SIZE);
+	count = chance(2) ? 1 + draw(CONFIG_SIZE - at) : draw_width(64);
+	say(" %#x count %u", at, count);
+	if (!s.fd_count)
+		return not_now("no file");
+	memset(seen, 0xa5, sizeof(seen));
+	ret = dev_read(CONFIG + at, seen, count);
+	/* What is emulated needs no device. */
+	if (at < FAKE_START || at + count > FAKE_END)
+		has_woken();
+	if (at + count > CONFIG_SIZE) {
+		if (ret >= 0)
+			wrong("a config read past the end returned %lld",
+			      (long long)ret);
+		return;
+	}
+	expect("config read", ret, count);
+	config_expected(at, right, count);
+	for (i = 0; i < count; i++)
+		if (seen[i] != right[i] &&
+		    (at + i < POWER_START || at + i >= POWER_END))
+			wrong("config byte %#x is %#x, expected %#x", at + i,
+			      seen[i], right[i]);
+	if (seen[count] != 0xa5)
+		wrong("config read wrote behind its buffer");
+}
+
+/* What a write of @data leaves in the registers of the parts, and in BAR0. */
+static void model_write(unsigned int at, const uint8_t *data, unsigned int count)
+{
+	unsigned int i, k, reg;
+	uint64_t shift;
+
+	for (i = 0; i < count; i++) {
+		reg = at + i;
+		for (k = 0; k < 2; k++) {
+			if (reg < parts[k].bar || reg >= parts[k].bar + 8)
+				continue;
+			shift = 8 * (reg - parts[k].bar);
+			parts[k].written &= ~(0xffULL << shift);
+			parts[k].written |= (uint64_t)data[i] << shift;
+		}
+		if (reg >= PCI_BASE_ADDRESS_0 && reg < PCI_BASE_ADDRESS_2)
+			s.config[reg] = (data[i] & s.bar0_mask[reg - 0x10]) |
+					s.bar0_flags[reg - 0x10];
+	}
+}
+
+/*
+ * Of real registers only BAR0 changes: the others get what they hold, since some
+ * would reset the device or put it to sleep.
+ */
+static void write_config(void)
+{
+	unsigned int at, count, i, good;
+	uint8_t data[HEADER + 8];
+	static char *hole;
+	char *buffer;
+	int64_t ret;
+
+	at = chance(80) ? 0x10 + draw(FAKE_END - 0x10) : draw(HEADER);
+	count = draw_width(HEADER - at);
+	config_expected(0, data, HEADER);
+	for (i = PCI_BASE_ADDRESS_0; i < FAKE_END; i++)
+		data[i] = chance(20) ? (chance(50) ? 0xff : 0) : draw(256);
+	say(" %#x count %u", at, count);
+	for (i = at; i < at + count && i < at + 16; i++)
+		say("%s%02x", i == at ? " " : "", data[i]);
+	if (!s.fd_count || s.low != AWAKE)
+		return not_now("no file, or asleep");
+
+	if (!chance(15)) {
+		expect("config write", dev_write(CONFIG + at, data + at, count),
+		       count);
+		model_write(at, data + at, count);
+		return;
+	}
+
+	/* One that faults leaves the registers of the parts alone. */
+	good = draw(count);
+	say(" faults after %u", good);
+	if (!hole)
+		hole = page_before_hole();
+	buffer = hole + page - good;
+	config_expected(0, data, HEADER);
+	for (i = FAKE_START; i < FAKE_END; i++)
+		data[i] = draw(256);
+	memcpy(buffer, data + at, good);
+	ret = dev_write(CONFIG + at, buffer, count);
+	expect("config write", ret, -EFAULT);
+}
+
+static void ask_for_ioeventfd(void)
+{
+	struct vfio_device_ioeventfd e = {
+		.argsz = sizeof(e),
+		.flags = VFIO_DEVICE_IOEVENTFD_32,
+		.offset = REGION(parts[draw(2)].index) + draw(1024) * 4,
+		.fd = -1,
+	};
+
+	if (!s.fd_count || s.low != AWAKE)
+		return not_now("no file, or asleep");
+	expect("VFIO_DEVICE_IOEVENTFD",
+	       ioctl(any_fd(), VFIO_DEVICE_IOEVENTFD, &e) ? -errno : 0, -ENOTTY);
+}
+
+static void ask_for_region(void)
+{
+	struct part *p = &parts[draw(2)];
+	struct vfio v = { .gpu = s.gpu, .device = -1 };
+	struct region r;
+
+	say(" %s", p->name);
+	if (!s.fd_count || s.low != AWAKE)
+		return not_now("no file, or asleep");
+	v.device = any_fd();
+	vfio_region(&v, p->index, &r);
+	expect("region size", r.size, p->bar_size);
+	expect("region offset", r.offset, REGION(p->index));
+	expect("areas", r.areas, 1);
+	expect("area's offset", r.area_offset, 0);
+	expect("area's size", r.area_size, mappable(p));
+	expect("region flags", r.flags,
+	       VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
+	       VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS);
+}
+
+const struct op config_ops[] = {
+	OP("config-read", 6000, read_config),
+	OP("config-write", 4000, write_config),
+	OP("ioeventfd", 50, ask_for_ioeventfd),
+	OP("region-info", 200, ask_for_region),
+	{ }
+};

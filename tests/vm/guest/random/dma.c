@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * DMA by the GPU, to a buffer and to its own memory by way of a mapping; and
+ * dma-bufs, with the importer of tests/testkernel.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../../../testkernel/importer/importer.h"
+#include "random.h"
+
+#define SLOTS		4
+#define BUFFER		(4 * page)
+#define IOVA(slot)	(0x10000000ULL + (slot) * 0x1000000ULL)
+
+/* What one question to the host moves. */
+#define MOST		64
+
+static struct slot {
+	bool mapped;
+	uint8_t *bytes;		/* the buffer, or what the model knows of it */
+	uint64_t length;
+} slots[SLOTS];
+
+static uint8_t *buffers[SLOTS];
+
+/* The container is closed, and all that was mapped in it. */
+void dma_forget(void)
+{
+	memset(slots, 0, sizeof(slots));
+}
+
+static bool is_model(void)
+{
+	return s.gpu->is_model;
+}
+
+/* A buffer of the program's, or a known piece of a mapping of the GPU. */
+static void map_dma(void)
+{
+	unsigned int i = draw(SLOTS);
+	struct vfio_iommu_type1_dma_map m = {
+		.argsz = sizeof(m),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.iova = IOVA(i),
+	};
+	struct seg *seg = seg_count && chance(50) ? &segs[draw(seg_count)] : NULL;
+	struct place place;
+	int ret;
+
+	if (!s.fd_count || slots[i].mapped || s.low != AWAKE)
+		return not_now("no file, or mapped");
+	if (seg && seg->prot == RW && draw_place_in(seg, 1, &place)) {
+		place.offset = place.offset / page * page;
+		place.bytes = known(place.part, place.offset, page);
+		if (!place.bytes || place.offset < seg->offset)
+			return not_now("nothing known in it");
+		m.vaddr = (uintptr_t)seg->addr + (place.offset - seg->offset);
+		m.size = page;
+		slots[i] = (struct slot){ false, place.bytes, page };
+		say(" %u: %s+%#llx", i, place.part->name,
+		    (unsigned long long)place.offset);
+	} else {
+		seg = NULL;
+		if (!buffers[i])
+			buffers[i] = mmap(NULL, BUFFER, RW, MAP_PRIVATE |
+					  MAP_ANONYMOUS, -1, 0);
+		assert_true(buffers[i] != MAP_FAILED);
+		m.vaddr = (uintptr_t)buffers[i];
+		m.size = BUFFER;
+		slots[i] = (struct slot){ false, buffers[i], BUFFER };
+		say(" %u: buffer", i);
+	}
+	ret = ioctl(s.v.container, VFIO_IOMMU_MAP_DMA, &m) ? -errno : 0;
+	if (seg && !faults_in_reach()) {
+		if (!ret)
+			wrong("DMA to memory out of reach was mapped");
+		return;
+	}
+	expect("VFIO_IOMMU_MAP_DMA", ret, 0);
+	slots[i].mapped = true;
+	if (seg)
+		has_entered();
+}
+
+static void unmap_dma(void)
+{
+	unsigned int i = draw(SLOTS);
+	struct vfio_iommu_type1_dma_unmap u = {
+		.argsz = sizeof(u),
+		.iova = IOVA(i),
+		.size = slots[i].length,
+	};
+
+	if (!slots[i].mapped)
+		return not_now("not mapped");
+	say(" %u", i);
+	expect("VFIO_IOMMU_UNMAP_DMA",
+	       ioctl(s.v.container, VFIO_IOMMU_UNMAP_DMA, &u) ? -errno : 0, 0);
+	expect("bytes unmapped", u.size, slots[i].length);
+	slots[i].mapped = false;
+}
+
+/* By the GPU, which is told to by the host. */
+static void do_dma(void)
+{
+	unsigned int i = draw(SLOTS);
+	uint64_t count = 1 + draw(MOST), at, k;
+	char text[2 * MOST + 64], right[2 * MOST + 1];
+	bool write = chance(50);
+	uint8_t data[MOST];
+
+	if (!slots[i].mapped || !s.fd_count || !in_reach() || s.low != AWAKE)
+		return not_now("not mapped, or out of reach");
+	at = draw(slots[i].length - count);
+	say(" %u %s +%#llx count %llu", i, write ? "writes" : "reads",
+	    (unsigned long long)at, (unsigned long long)count);
+	set_bus_master();
+	if (write)
+		draw_bytes(data, count);
+	else
+		memcpy(data, slots[i].bytes + at, count);
+	for (k = 0; k < count; k++)
+		sprintf(right + 2 * k, "%02x", data[k]);
+	if (write) {
+		if (!host_try(text, sizeof(text), "dma_write %s %#llx %s",
+			      s.gpu->name, (unsigned long long)(IOVA(i) + at),
+			      right))
+			wrong("DMA failed: %s", text);
+		if (slots[i].bytes == buffers[i]) {
+			if (memcmp(buffers[i] + at, data, count))
+				wrong("the buffer has not what DMA wrote");
+		} else {
+			memcpy(slots[i].bytes + at, data, count);
+		}
+		return;
+	}
+	if (!host_try(text, sizeof(text), "dma_read %s %#llx %llu", s.gpu->name,
+		      (unsigned long long)(IOVA(i) + at),
+		      (unsigned long long)count))
+		wrong("DMA failed: %s", text);
+	if (strcmp(text, right))
+		wrong("DMA has read %s, expected %s", text, right);
+}
+
+/* ---- dma-bufs ----------------------------------------------------------- */
+
+#define IMPORTER	"/tests/importer.ko"
+
+static bool can_export(void)
+{
+	struct stat st;
+	int ret;
+
+	if (stat(IMPORTER, &st) || !s.gpu->is_model)
+		return false;
+	ret = load_file(IMPORTER);
+	if (ret && ret != -EEXIST)
+		fail_msg(IMPORTER ": %s", strerror(-ret));
+	return true;
+}
+
+static int attach(int dmabuf)
+{
+	struct importer_attach a = { .fd = dmabuf, .revocable = 1 };
+	int fd = open("/dev/dmabuf_importer", O_RDWR | O_CLOEXEC);
+	unsigned int dev, fn;
+
+	assert_true(fd >= 0);
+	assert_int_equal(sscanf(s.gpu->addr, "%x:%x:%x.%x", &a.domain, &a.bus,
+				&dev, &fn), 4);
+	a.devfn = dev << 3 | fn;
+	expect("attach", ioctl(fd, IMPORTER_ATTACH, &a) ? -errno : 0, 0);
+	return fd;
+}
+
+static void export_some(void)
+{
+	struct place place = draw_place(1);
+	struct part *p = place.part;
+	struct dma_range range = {
+		.offset = place.offset / page * page,
+		.length = (1 + draw(8)) * page,
+	};
+	bool good = range.offset + range.length <= mappable(p);
+	struct vfio v = { .gpu = s.gpu };
+	struct importer_map m;
+	int dmabuf, importer;
+
+	if (chance(10)) {
+		range.offset = mappable(p) + draw(100) * page;
+		good = false;
+	}
+	say(" %s+%#llx length %#llx", p->name, (unsigned long long)range.offset,
+	    (unsigned long long)range.length);
+	if (!s.fd_count || !faults_in_reach())
+		return not_now("out of reach");
+	v.device = any_fd();
+	dmabuf = vfio_dma_buf(&v, p->index, 0, 1, &range);
+	if (!good) {
+		expect("export of no memory", dmabuf, -EINVAL);
+		return;
+	}
+	if (dmabuf < 0)
+		wrong("export: %d", dmabuf);
+	has_entered();
+	importer = attach(dmabuf);
+	expect("map", ioctl(importer, IMPORTER_MAP, &m) ? -errno : 0, 0);
+	expect("entries", m.count, 1);
+	expect("address", m.entries[0].address, p->phys + range.offset);
+	expect("length", m.entries[0].length, range.length);
+	if (chance(20)) {
+		/* A reset takes it away, by way of the importer's promise. */
+		say(" and reset");
+		expect("VFIO_DEVICE_RESET",
+		       ioctl(any_fd(), VFIO_DEVICE_RESET) ? -errno : 0, 0);
+		model_reset();
+		expect("state", ioctl(importer, IMPORTER_STATE, &m) ? -errno : 0, 0);
+		if (!m.invalidated)
+			wrong("the reset has not taken the dma-buf away");
+	}
+	close(importer);
+	close(dmabuf);
+}
+
+const struct op dma_ops[] = {
+	OP_IF("dma-map", 200, map_dma, is_model),
+	OP_IF("dma-unmap", 150, unmap_dma, is_model),
+	OP_IF("dma", 300, do_dma, is_model),
+	OP_IF("dma-buf", 60, export_some, can_export),
+	{ }
+};

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Mappings of both parts, of any size and place: touched, cut, moved, protected
+ * and advised.  The kernel merges none of them, so that each entry of segs is
+ * one of its own.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include "random.h"
+
+/* Bytes that one touch moves at the most. */
+#define TOUCH		256
+
+static void say_seg(const struct seg *seg)
+{
+	say(" [%p %llu pages of %s+%#llx prot %d]", (void *)seg->addr,
+	    (unsigned long long)(seg->length / page), seg->part->name,
+	    (unsigned long long)seg->offset, seg->prot);
+}
+
+static struct seg *draw_seg(void)
+{
+	struct seg *seg;
+
+	if (!seg_count) {
+		not_now("no mapping");
+		return NULL;
+	}
+	seg = &segs[draw(seg_count)];
+	say_seg(seg);
+	return seg;
+}
+
+static void forget(struct seg *seg)
+{
+	*seg = segs[--seg_count];
+}
+
+/* Cuts @seg so that an entry begins at @at bytes of it. */
+static struct seg *cut(struct seg *seg, uint64_t at)
+{
+	struct seg *rest;
+
+	if (!at)
+		return seg;
+	if (at == seg->length)
+		return NULL;
+	assert_true(seg_count < SEGS);
+	rest = &segs[seg_count++];
+	*rest = *seg;
+	rest->addr += at;
+	rest->offset += at;
+	rest->length -= at;
+	seg->length = at;
+	return rest;
+}
+
+/* Some of its pages: all, or one to many anywhere. */
+static void draw_pages(const struct seg *seg, uint64_t *at, uint64_t *length)
+{
+	uint64_t pages = seg->length / page, first = 0, count = pages;
+	struct place place;
+
+	if (chance(60)) {
+		if (chance(50) && draw_place_in(seg, 1, &place))
+			first = (place.offset - seg->offset) / page;
+		else
+			first = draw(pages);
+		count = 1 + draw(chance(70) ? 4 : pages);
+		if (count > pages - first)
+			count = pages - first;
+	}
+	*at = first * page;
+	*length = count * page;
+	say(" pages %llu+%llu", (unsigned long long)first,
+	    (unsigned long long)count);
+}
+
+/* Where @length bytes fit at an address of @shift above a table's start. */
+static char *free_range(uint64_t length, uint64_t shift)
+{
+	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uintptr_t at;
+
+	assert_true(p != MAP_FAILED);
+	munmap(p, length + 2 * table);
+	at = ((uintptr_t)p + table - 1) / table * table + shift;
+	return (char *)at;
+}
+
+char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
+	       uint64_t shift)
+{
+	/* Congruent with the physical address, where huge entries fit. */
+	char *addr = free_range(length, ((p->phys + offset) + shift) % table);
+	char *map = mmap(addr, length, prot, MAP_SHARED | MAP_FIXED_NOREPLACE,
+			 any_fd(), REGION(p->index) + offset);
+
+	if (map != addr)
+		wrong("mmap of %llu bytes of %s+%#llx failed: %d",
+		      (unsigned long long)length, p->name,
+		      (unsigned long long)offset, errno);
+	return map;
+}
+
+static int draw_prot(void)
+{
+	static const int prots[] = { RW, RW, RW, RW, RW, PROT_READ, PROT_READ,
+				     PROT_NONE };
+
+	return prots[draw(ARRAY_SIZE(prots))];
+}
+
+static void map_some(void)
+{
+	struct place place = draw_place(1);
+	struct part *p = place.part;
+	uint64_t offset = place.offset / page * page, length, shift;
+	int prot = draw_prot();
+
+	if (offset >= mappable(p))
+		offset = mappable(p) - page;
+	length = 1 + draw(4);
+	if (chance(35)) {
+		/* Many: from a table's start, or not; to the end, or not. */
+		if (chance(70))
+			offset = offset / table * table;
+		length = 1 + draw((mappable(p) - offset) / page);
+		if (chance(70))
+			length = chance(50) ? (mappable(p) - offset) / page :
+				 (1 + draw(5)) * table / page;
+	}
+	length *= page;
+	if (length > mappable(p) - offset)
+		length = mappable(p) - offset;
+	shift = chance(70) ? 0 : page * (1 + draw(3));
+	say(" %s+%#llx %llu pages prot %d shift %llu", p->name,
+	    (unsigned long long)offset, (unsigned long long)(length / page),
+	    prot, (unsigned long long)(shift / page));
+	if (!s.fd_count)
+		return not_now("no file");
+	if (seg_count >= SEGS - 4)
+		return not_now("enough mappings");
+	segs[seg_count] = (struct seg){
+		.addr = map_part(p, offset, length, prot, shift),
+		.length = length, .part = p, .offset = offset, .prot = prot,
+	};
+	seg_count++;
+}
+
+/* What must never be had. */
+static void map_badly(void)
+{
+	struct part *p = &parts[draw(2)];
+	uint64_t offset = draw(mappable(p) / page) * page;
+	uint64_t length = (1 + draw(8)) * page;
+	int prot = RW, flags = MAP_SHARED, err = EINVAL, other = 0;
+	unsigned int kind = draw(5);
+	void *map;
+
+	switch (kind) {
+	case 0:
+		/* Some of it is behind the memory. */
+		offset = mappable(p) - draw(length / page) * page;
+		break;
+	case 1:
+		/* All of it is. */
+		offset = mappable(p) + draw(((1ULL << 40) - mappable(p) - length) / page) * page;
+		break;
+	case 2:
+		flags = MAP_PRIVATE;
+		if (length > mappable(p) - offset)
+			length = mappable(p) - offset;
+		break;
+	case 3:
+		prot = PROT_EXEC | (chance(50) ? PROT_READ : RW);
+		if (length > mappable(p) - offset)
+			length = mappable(p) - offset;
+		err = EPERM;
+		break;
+	case 4:
+		/* Across the end of what the file has for a region. */
+		offset = (1ULL << 40) - page;
+		length += page;
+		other = EOVERFLOW;
+		break;
+	}
+	say(" kind %u %s+%#llx %llu pages", kind, p->name,
+	    (unsigned long long)offset, (unsigned long long)(length / page));
+	if (!s.fd_count)
+		return not_now("no file");
+	map = mmap(NULL, length, prot, flags, any_fd(),
+		   REGION(p->index) + offset);
+	if (map != MAP_FAILED)
+		wrong("mmap succeeded");
+	if (errno != err && errno != other)
+		wrong("mmap failed with %d, expected %d", errno, err);
+}
+
+static void unmap_some(void)
+{
+	struct seg *seg = draw_seg();
+	uint64_t at, length;
+
+	if (!seg)
+		return;
+	draw_pages(seg, &at, &length);
+	if (seg_count > SEGS - 3) {
+		at = 0;
+		length = seg->length;
+	}
+	expect("munmap", munmap(seg->addr + at, length) ? -errno : 0, 0);
+	seg = cut(seg, at);
+	if (length < seg->length)
+		cut(seg, length);
+	forget(seg);
+}
+
+void unmap_all(void)
+{
+	while (seg_count) {
+		struct seg *seg = &segs[--seg_count];
+
+		expect("munmap", munmap(seg->addr, seg->length) ? -errno : 0, 0);
+	}
+}
+
+static void protect_some(void)
+{
+	struct seg *seg = draw_seg();
+	uint64_t at, length;
+	int prot;
+
+	if (!seg)
+		return;
+	draw_pages(seg, &at, &length);
+	if (seg_count > SEGS - 3)
+		return not_now("enough mappings");
+	if (chance(10)) {
+		prot = PROT_EXEC | draw(4);
+		say(" prot %d", prot);
+		expect("mprotect", mprotect(seg->addr + at, length, prot) ?
+		       -errno : 0, -EACCES);
+		return;
+	}
+	prot = draw_prot();
+	say(" prot %d", prot);
+	expect("mprotect", mprotect(seg->addr + at, length, prot) ? -errno : 0, 0);
+	if (prot == seg->prot)
+		return;
+	seg = cut(seg, at);
+	if (length < seg->length)
+		cut(seg, length);
+	seg->prot = prot;
+}
+
+/* Its new place is one where huge entries fit, or not. */
+static void move_some(void)
+{
+	struct seg *seg = draw_seg();
+	unsigned int kind = draw(10);
+	uint64_t length;
+	char *to;
+
+	if (!seg)
+		return;
+	length = seg->length;
+	if (kind == 0) {
+		say(" grow");
+		length += page * (1 + draw(4));
+		if (mremap(seg->addr, seg->length, length, MREMAP_MAYMOVE) !=
+		    MAP_FAILED)
+			wrong("mremap made a mapping grow");
+		return;
+	}
+	if (kind == 1) {
+		say(" double");
+		if (mremap(seg->addr, 0, length, MREMAP_MAYMOVE) != MAP_FAILED)
+			wrong("mremap made a second mapping");
+		return;
+	}
+	if (kind < 5) {
+		length = page * (1 + draw(length / page));
+		say(" shrink to %llu pages", (unsigned long long)(length / page));
+		to = mremap(seg->addr, seg->length, length, 0);
+		if (to != seg->addr)
+			wrong("mremap to a smaller length failed: %d", errno);
+		seg->length = length;
+		return;
+	}
+	to = free_range(length, chance(50) ? 0 : page * (1 + draw(3)));
+	say(" to %p", (void *)to);
+	if (mremap(seg->addr, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   to) != to)
+		wrong("mremap to another place failed: %d", errno);
+	seg->addr = to;
+}
+
+/* Whatever the kernel says of it, the bytes stay. */
+static void advise_some(void)
+{
+	static const int advices[] = {
+		MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED,
+		MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLD,
+		MADV_PAGEOUT, MADV_DONTDUMP, MADV_DODUMP, MADV_FREE,
+		MADV_REMOVE, MADV_MERGEABLE,
+		22 /* MADV_POPULATE_READ */, 23 /* MADV_POPULATE_WRITE */,
+		25 /* MADV_COLLAPSE */,
+	};
+	int advice = advices[draw(ARRAY_SIZE(advices))];
+	struct seg *seg = draw_seg();
+	int ret;
+
+	if (!seg)
+		return;
+	/*
+	 * Of all of it: some of these make the kernel cut a mapping in two that
+	 * moves as one here.
+	 */
+	ret = madvise(seg->addr, seg->length, advice);
+	say(" advice %d = %d", advice, ret ? -errno : 0);
+}
+
+static void switch_thp(void)
+{
+	bool off = chance(50);
+
+	say(" %s", off ? "off" : "on");
+	expect("PR_SET_THP_DISABLE", prctl(PR_SET_THP_DISABLE, off, 0, 0, 0), 0);
+}
+
+/* What an access to @seg must give. */
+static int expected_signal(const struct seg *seg, bool write)
+{
+	int need = write ? PROT_WRITE : PROT_READ;
+
+	if (!(seg->prot & need))
+		return SIGSEGV;
+	return faults_in_reach() ? 0 : SIGBUS;
+}
+
+static bool judge(const struct seg *seg, int sig, bool write)
+{
+	int right = expected_signal(seg, write);
+
+	if (sig != right)
+		wrong("the access raised signal %d, expected %d", sig, right);
+	if (!sig)
+		has_entered();
+	return !sig;
+}
+
+static void load_some(void)
+{
+	struct seg *seg = draw_seg();
+	struct place place;
+	uint8_t seen[TOUCH];
+	uint64_t i;
+	char *at;
+
+	if (!seg)
+		return;
+	if (!draw_place_in(seg, TOUCH, &place))
+		return not_now("nothing known in it");
+	at = seg->addr + (place.offset - seg->offset);
+	say(" %s+%#llx count %llu", place.part->name,
+	    (unsigned long long)place.offset, (unsigned long long)place.count);
+	if (!judge(seg, try_copy(seen, at, place.count), false))
+		return;
+	for (i = 0; i < place.count; i++)
+		if (seen[i] != place.bytes[i])
+			wrong("%s+%#llx is %#x in the mapping, expected %#x",
+			      place.part->name,
+			      (unsigned long long)(place.offset + i), seen[i],
+			      place.bytes[i]);
+}
+
+static void store_some(void)
+{
+	struct seg *seg = draw_seg();
+	struct place place;
+	uint8_t data[TOUCH];
+
+	if (!seg)
+		return;
+	if (!draw_place_in(seg, TOUCH, &place))
+		return not_now("nothing known in it");
+	draw_bytes(data, place.count);
+	say(" %s+%#llx count %llu", place.part->name,
+	    (unsigned long long)place.offset, (unsigned long long)place.count);
+	if (judge(seg, try_copy(seg->addr + (place.offset - seg->offset), data,
+				place.count), true))
+		memcpy(place.bytes, data, place.count);
+}
+
+/*
+ * Anywhere in a mapping, where the model knows nothing: a word that is written
+ * there, by one way, must be what is read by the other.
+ */
+static void tag(void)
+{
+	struct seg *seg = draw_seg();
+	uint64_t at, offset, word = draw(UINT64_MAX), seen = ~word;
+	bool mapped = chance(50);
+
+	if (!seg)
+		return;
+	at = draw(seg->length / page) * page + draw(page / 8) * 8;
+	offset = seg->offset + at;
+	say(" %s+%#llx %s", seg->part->name, (unsigned long long)offset,
+	    mapped ? "stored" : "written");
+	if (!s.fd_count || !faults_in_reach() || seg->prot != RW)
+		return not_now("out of reach");
+	/* Bytes of the last, broken page are no page of the mapping. */
+	if (known(seg->part, offset, 8) || known(seg->part, offset + 7, 1))
+		return not_now("known");
+	if (mapped) {
+		expect("store", try_copy(seg->addr + at, &word, 8), 0);
+		expect("pread", dev_read(REGION(seg->part->index) + offset,
+					 &seen, 8), 8);
+	} else {
+		expect("pwrite", dev_write(REGION(seg->part->index) + offset,
+					   &word, 8), 8);
+		expect("load", try_copy(&seen, seg->addr + at, 8), 0);
+	}
+	has_entered();
+	if (seen != word)
+		wrong("%s+%#llx is %#llx, expected %#llx", seg->part->name,
+		      (unsigned long long)offset, (unsigned long long)seen,
+		      (unsigned long long)word);
+}
+
+const struct op mapping_ops[] = {
+	OP("load", 14000, load_some),
+	OP("store", 14000, store_some),
+	OP("tag", 4000, tag),
+	OP("mmap", 1600, map_some),
+	OP("mmap-badly", 1000, map_badly),
+	OP("munmap", 1200, unmap_some),
+	OP("mprotect", 1000, protect_some),
+	OP("mremap", 1000, move_some),
+	OP("madvise", 500, advise_some),
+	OP("thp", 200, switch_thp),
+	{ }
+};
