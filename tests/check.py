@@ -31,6 +31,10 @@ KERNELS = {"6.1": 20, "6.12": 20, "6.12-16k": 10, "7.2": 30, "7.2-16k": 10, "64k
 # Of which everybody's run has the build alone.
 KERNELS_LONG = ("6.12-rt", "7.2-rt")
 
+# Seeds and operations: a million on one kernel, and what the debugging one does in an hour.
+RANDOM_LONG = tuple(f"random:{seed}:250000" for seed in range(2, 6))
+RANDOM_DEBUG = ("random:6:100000", "random:7:100000")
+
 # As test_guest.py wants them: hosts on which KVM maps usemem cacheable, as Device memory, and not at all.
 GUEST_HOSTS = ("7.2", "7.2-16k", "64k", "6.12", "7.2:neoverse-n1")
 
@@ -80,6 +84,8 @@ def long_jobs():
             modules=("debug",)),
         Job("cycles-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "cycles:1000"], modules=("7.2",)),
         Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
+        Job("random", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", *RANDOM_LONG], modules=("7.2",)),
+        Job("random-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug", *RANDOM_DEBUG], modules=("debug",)),
         Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
         Job("controls", ["tests/testkernel/controls"], modules=("debug",)),
         Job("controls-kcsan", ["tests/testkernel/controls", "kcsan"], modules=("kcsan",)),

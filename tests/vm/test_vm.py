@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "testkernel"))
 import kcsan  # noqa: E402  (needs the path above)
+import shrink  # noqa: E402
 import vm  # noqa: E402  (needs the path above)
 
 # One line, as a kernel prints it, for every pattern of vm.SPLATS, in the same order.
@@ -500,6 +501,25 @@ class Configuration(unittest.TestCase):
             for address, count in ((0x7FFFFFFFFF, 1), (0x803FFFFFFF, 2)):
                 with self.assertRaises(ValueError):
                     machine.read_gpu_memory(address, count)
+
+
+class Shrinking(unittest.TestCase):
+    def test_ranges(self):
+        self.assertEqual(shrink.ranges([]), "")
+        self.assertEqual(shrink.ranges([3]), "3")
+        self.assertEqual(shrink.ranges([0, 1, 2, 7, 9, 10]), "0-2,7,9-10")
+
+    def shortest(self, needed, count):
+        """What is left of so many operations if it takes all of some to fail."""
+        return shrink.shorter(list(range(count)), lambda some: list(some) if set(needed) <= set(some) else None)
+
+    def test_what_is_needed_is_left(self):
+        for needed in ([999], [0, 999], [3, 500, 501, 999], [17, 18, 19, 400, 731, 990, 999]):
+            self.assertEqual(self.shortest(needed, 1000), needed)
+
+    def test_a_failure_may_come_earlier(self):
+        fails = lambda some: [n for n in some if n <= 40] if 40 in some else [n for n in some if n <= 90] if 90 in some else None  # noqa: E731
+        self.assertIn(shrink.shorter(list(range(91)), fails), ([40], [90]))
 
 
 if __name__ == "__main__":
