@@ -174,8 +174,8 @@ static int attach(int dmabuf)
 	unsigned int dev, fn;
 
 	assert_true(fd >= 0);
-	assert_int_equal(sscanf(s.gpu->addr, "%x:%x:%x.%x", &a.domain, &a.bus,
-				&dev, &fn), 4);
+	if (sscanf(s.gpu->addr, "%x:%x:%x.%x", &a.domain, &a.bus, &dev, &fn) != 4)
+		fail_msg("%s is no PCI address", s.gpu->addr);
 	a.devfn = dev << 3 | fn;
 	expect("attach", ioctl(fd, IMPORTER_ATTACH, &a) ? -errno : 0, 0);
 	return fd;
@@ -194,7 +194,7 @@ static void export_some(void)
 	struct importer_map m;
 	int dmabuf, importer;
 
-	if (chance(10)) {
+	if (chance(30)) {
 		range.offset = mappable(p) + draw(100) * page;
 		good = false;
 	}
@@ -234,6 +234,6 @@ const struct op dma_ops[] = {
 	OP_IF("dma-map", 200, map_dma, is_model),
 	OP_IF("dma-unmap", 150, unmap_dma, is_model),
 	OP_IF("dma", 300, do_dma, is_model),
-	OP_IF("dma-buf", 60, export_some, can_export),
+	OP_IF("dma-buf", 150, export_some, can_export),
 	{ }
 };

@@ -153,7 +153,8 @@ static void stuck(int sig)
 
 /* ---- accesses that may fault -------------------------------------------- */
 
-static __thread sigjmp_buf *jump;
+/* A sigjmp_buf, while an access of this thread may fault. */
+static __thread void *jump;
 
 static void on_fault(int sig)
 {
@@ -161,7 +162,7 @@ static void on_fault(int sig)
 		signal(sig, SIG_DFL);
 		wrong("signal %d outside of any access", sig);
 	}
-	siglongjmp(*jump, sig);
+	siglongjmp(*(sigjmp_buf *)jump, sig);
 }
 
 int guarded(void (*fn)(void *), void *arg)

@@ -220,7 +220,7 @@ static void change_power_from_own_memory(void)
 
 static void change_power(void)
 {
-	bool hot = !chance(85);
+	bool hot = chance(20);
 
 	if (!s.fd_count || s.low != AWAKE)
 		return not_now("no file, or asleep");
@@ -311,10 +311,10 @@ const struct op reset_ops[] = {
 	OP_IF("reset-config", 40, reset_by_config, is_model),
 	OP_IF("reset-hot", 10, reset_hot, bus_may_be_reset),
 	OP_IF("delay", 100, delay_readiness, is_model),
-	OP("readiness", 1000, ask_readiness),
+	OP("readiness", 2000, ask_readiness),
 	OP("decode", 500, decode),
-	OP_IF("power-state", 300, change_power, is_model),
-	OP_IF("low-power", 15, enter_low_power, is_model),
+	OP_IF("power-state", 600, change_power, is_model),
+	OP_IF("low-power", 30, enter_low_power, is_model),
 	OP_IF("low-power-exit", 400, exit_low_power, is_model),
 	{ }
 };
