@@ -203,6 +203,12 @@ static void export_some(void)
 	if (!s.fd_count || !faults_in_reach())
 		return not_now("out of reach");
 	v.device = any_fd();
+	if (chance(30)) {
+		/* An export is an access, and waits as others do. */
+		say(" after a reset");
+		expect("VFIO_DEVICE_RESET", vfio_reset(&v), 0);
+		model_reset();
+	}
 	dmabuf = vfio_dma_buf(&v, p->index, 0, 1, &range);
 	if (!good) {
 		expect("export of no memory", dmabuf, -EINVAL);

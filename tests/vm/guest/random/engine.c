@@ -99,7 +99,7 @@ void not_now(const char *why)
 
 static void print_trace(void)
 {
-	uint64_t i = traced < TRACE ? 0 : traced - TRACE + 1;
+	uint64_t i = traced < TRACE ? 1 : traced - TRACE + 1;
 
 	printf("# seed %llu, the last operations:\n", (unsigned long long)seed);
 	for (; i <= traced; i++)
