@@ -167,9 +167,9 @@ TIMEOUT_S = 240
 def first_failure(copy, kernel, program):
     """The first line of a failed test of a program in a machine with the copy's module, or "" if all pass; and what is wrong
     with the run itself, or "". It ends with that line: the rest says no more."""
-    suite = ["python3", "tests/vm/suite.py", "--timeout", str(TIMEOUT_S), kernel.name, program]
+    command = ["python3", "tests/vm/suite.py", "--timeout", str(TIMEOUT_S), kernel.name, program]
     with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(suite, cwd=copy, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        with subprocess.Popen(command, cwd=copy, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")
             if failed:
                 process.send_signal(signal.SIGINT)

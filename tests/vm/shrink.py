@@ -100,7 +100,6 @@ class Trials:
                         append=machine.APPEND, files=self.files, commands=[{"name": "trials", "run": LOOP}],
                         module=str(suite.module_of(self.kernel)), timeout=BOOT_S, echo=self._echo,
                         handlers={**suite.HANDLERS, "trial": self._next, "ended": self._ended}) as m:
-            self.machine = m
             result = m.run()
         self.results.put((-1, [*self.output, *(f"# {f}" for f in result.failures)]))
 

@@ -115,10 +115,13 @@ static void reset_hot(void)
 	after_reset(before);
 }
 
-/* From the next reset on, the memory takes its time. */
+/*
+ * From the next reset on, the memory takes its time: more than the 100 ms that
+ * the kernel gives a device, during which nobody could be too early.
+ */
 static void delay_readiness(void)
 {
-	uint32_t ms = chance(50) ? 0 : 1 + draw(30);
+	uint32_t ms = chance(60) ? 0 : 120 + draw(200);
 
 	say(" %u ms", ms);
 	if (!s.fd_count || !in_reach() || s.low != AWAKE)
