@@ -18,7 +18,6 @@ import os
 import pathlib
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -162,17 +161,16 @@ def unseen(mutant):
 
 # Found only where nothing is said for that long, since some mistakes make a machine hang.
 TIMEOUT_S = 240
+LIMIT = ("--timeout", str(TIMEOUT_S))
 
 
-def first_failure(copy, kernel, program):
-    """The first line of a failed test of a program in a machine with the copy's module, or "" if all pass; and what is wrong
-    with the run itself, or "". It ends with that line: the rest says no more."""
-    command = ["python3", "tests/vm/suite.py", "--timeout", str(TIMEOUT_S), kernel.name, program]
+def first_failure(copy, kernel, programs, limit=LIMIT):
+    """The first failure of programs in a machine with the copy's module, as a line of TAP, or "" if all pass; and what is
+    wrong with the run itself, or "". It ends with that line: the rest says no more."""
+    command = ["python3", "tests/vm/suite.py", "--first-failure", *limit, kernel.name, *programs]
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, cwd=copy, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")
-            if failed:
-                process.send_signal(signal.SIGINT)
         if failed or not process.returncode:
             return failed, ""
         errors.seek(0)
@@ -192,51 +190,84 @@ class Workplace:
             else:
                 shutil.copy2(source, self.directory / name)
 
-    def compiled(self, kernel):
-        """What the compiler says against it, or "" if it makes a module of it."""
-        made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", *kernel.arch.make],
+    def compiled(self, kernel, *more):
+        """What the compiler says against it, or "" if it makes a module of it; more: for make."""
+        made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", *kernel.arch.make, *more],
                               cwd=self.directory, capture_output=True, text=True)
         return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
 
+    @contextlib.contextmanager
+    def changed(self, file, text):
+        """With that text in a file."""
+        path = self.directory / file
+        good = path.read_bytes()
+        path.write_bytes(text)
+        try:
+            yield
+        finally:
+            path.write_bytes(good)
+
+    def failure_with(self, file, text, kernel, programs, make=(), limit=LIMIT):
+        """As first_failure(), with that text in a file."""
+        with self.changed(file, text):
+            why = self.compiled(kernel, *make)
+            if why:
+                return "", f"does not compile\n{why}"
+            return first_failure(self.directory, kernel, programs, limit)
+
     def try_one(self, file, old, new, program, kernel="7.2"):
         """True if the program fails on the mutant; prints what happened."""
-        kernel = vm.Kernel(kernel)
         title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
-        path = self.directory / file
-        text = path.read_text()
+        text = (self.directory / file).read_text()
         if old not in text:
             failed, why = "", "not there any more"
         else:
-            path.write_text(text.replace(old, new, 1))
-            try:
-                failed, why = "", self.compiled(kernel)
-                if why:
-                    why = f"does not compile\n{why}"
-                else:
-                    failed, why = first_failure(self.directory, kernel, program)
-            finally:
-                path.write_text(text)
+            failed, why = self.failure_with(file, text.replace(old, new, 1).encode(), vm.Kernel(kernel), [program])
         print(f"ok - {title}\n#   {failed[:110]}" if failed else f"not ok - {title}: {why or 'passed'}", flush=True)
         return bool(failed)
 
 
-def try_all(mutants):
-    """Whether each was found; as many at a time as there are processors, since programs sleep as often as not."""
-    (vm.PROJECT / "build").mkdir(exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        free = queue.SimpleQueue()
-        for _ in range(os.cpu_count()):
-            free.put(Workplace(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutant-", dir=vm.PROJECT / "build"))))
+class Workplaces:
+    """Some of them, for as many mutants at a time."""
 
-        def try_somewhere(mutant):
+    def __init__(self, count=None):
+        self.count = count or os.cpu_count()
+        self.all = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        (vm.PROJECT / "build").mkdir(exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            for _ in range(self.count):
+                directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="mutant-", dir=vm.PROJECT / "build"))
+                self.all.append(Workplace(directory))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        self._stack.close()
+
+    def map(self, work, items):
+        """[work(workplace, item)], in the order of the items."""
+        free = queue.SimpleQueue()
+        for place in self.all:
+            free.put(place)
+
+        def somewhere(item):
             place = free.get()
             try:
-                return place.try_one(*mutant)
+                return work(place, item)
             finally:
                 free.put(place)
 
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(try_somewhere, mutants))
+        with concurrent.futures.ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(somewhere, items))
+
+
+def try_all(mutants):
+    """Whether each was found; as many at a time as there are processors, since programs sleep as often as not."""
+    with Workplaces() as places:
+        return places.map(lambda place, mutant: place.try_one(*mutant), mutants)
 
 
 def main():

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Runs the test programs of guest/ on one kernel, in one boot of the machine of machine.py.
 
-    suite.py [--timeout SECONDS] [--race SECONDS] KERNEL [PROGRAM[:ARGUMENT]...]
+    suite.py [--timeout SECONDS] [--silence SECONDS] [--race SECONDS] [--first-failure] KERNEL [PROGRAM[:ARGUMENT]...]
 
 Inside the toolbox, after `make modules` for that kernel. Compiles the programs, boots, and prints their TAP lines as
 they come; without PROGRAMs, all that the kernel has the means for, the others are named. The boot itself and the
@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import content
 import machine
@@ -227,14 +228,32 @@ def check_races(tap, log):
     print(f"# {known} reports are excepted in {kcsan.EXCEPTIONS.name}")
 
 
+class FirstFailure(Exception):
+    """What a machine says when a test in it has failed, or its kernel is in trouble."""
+
+
+def trouble(mark, line, allow=()):
+    """What a line of a machine's log says of a failure, as a line of TAP; or ""."""
+    if mark == ">" and re.match(r"not ok \d", line):
+        return line
+    if mark == ">" and (match := re.fullmatch(r"@@RC (\S+) (\d+)", line)) and match[2] != "0":
+        return f"not ok - {match[1]} ended with {match[2]}"
+    if mark == "|" and vm.scan_log([line], allow):
+        return f"not ok - nothing is wrong in the kernel's log: {line}"
+    return ""
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--timeout", type=int, default=TIMEOUT, metavar="SECONDS")
+    parser.add_argument("--silence", type=int, metavar="SECONDS", help="the machine is stuck when it has said nothing for so long,"
+                        " however long all takes")
+    parser.add_argument("--first-failure", action="store_true", help="end with the first test that fails, or trouble in the log")
     parser.add_argument("--race", type=int, default=60, metavar="SECONDS", help="how long the race of that name takes")
     parser.add_argument("kernel", metavar="KERNEL")
     parser.add_argument("programs", nargs="*", metavar="PROGRAM[:ARGUMENT]")
     args = parser.parse_args()
-    # A shell's background job has it ignored, and mutants.py ends this by it.
+    # A shell's background job has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     kernel = vm.Kernel(args.kernel)
     wanted = args.programs or [p for p in (*PROGRAMS, *NEEDS) if not lacks(kernel, p)]
@@ -265,13 +284,21 @@ def main():
     log.parent.mkdir(parents=True, exist_ok=True)
 
     def show(mark, line):
+        if args.silence:
+            m.timeout = time.monotonic() - m._started + args.silence
+        if args.first_failure and (failed := trouble(mark, line, allow)):
+            raise FirstFailure(failed)
         if mark == ">" and not line.startswith(("@@", "TAP version")):
             print(line, flush=True)
 
     with vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), append=machine.APPEND,
-                    files=files, commands=commands, module=str(module), timeout=args.timeout, log=str(log),
+                    files=files, commands=commands, module=str(module), timeout=args.silence or args.timeout, log=str(log),
                     allow=allow, handlers=HANDLERS, echo=show) as m:
-        result = m.run()
+        try:
+            result = m.run()
+        except FirstFailure as e:
+            print(f"{e}\n0 passed, 1 failed, 0 skipped")
+            sys.exit(1)
 
     tap = Tap()
     for command in result.commands:

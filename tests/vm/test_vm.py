@@ -22,6 +22,7 @@ sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "testkernel"))
 import kcsan  # noqa: E402  (needs the path above)
 import shrink  # noqa: E402
+import suite  # noqa: E402
 import vm  # noqa: E402  (needs the path above)
 
 # One line, as a kernel prints it, for every pattern of vm.SPLATS, in the same order.
@@ -470,6 +471,22 @@ class Verdict(unittest.TestCase):
     def test_guests_ask(self):
         self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@HOST half 42"}, handlers={"half": lambda m, n: int(n) // 2})
         self.assertEqual(self.sent, ["ok 21\n"])
+
+
+class FirstFailure(unittest.TestCase):
+    """What ends a run of suite.py --first-failure."""
+
+    def test_troubles(self):
+        for mark, line in ((">", "not ok 3 - name"), (">", "@@RC scrub-5 139"), ("|", "[    3.1] Oops: 0000 [#1] PREEMPT SMP")):
+            with self.subTest(line):
+                self.assertRegex(suite.trouble(mark, line), "^not ok ")
+
+    def test_others(self):
+        for mark, line in ((">", "ok 3 - name"), (">", "@@RC scrub-5 0"), (">", "# Oops"), ("<", "not ok 3"), ("d", "not ok 3"),
+                           ("|", "[    3.1] not ok 3 - name")):
+            with self.subTest(line):
+                self.assertEqual(suite.trouble(mark, line), "")
+        self.assertEqual(suite.trouble("|", "WARNING: this one", ("this one",)), "")
 
 
 class Configuration(unittest.TestCase):
