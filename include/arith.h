@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Pure arithmetic of the driver: the carve-out of GPU memory into usemem and
- * resmem, the split of an access around a window, and the values of the fake
- * BAR registers.
+ * resmem, the split of an access around a window, the values of the fake BAR
+ * registers, and what a code of CXL's stands for.
  *
  * No function here sleeps, locks, allocates or calls the kernel; all state is
  * the caller's.  The same source is compiled into the module, into the unit
@@ -97,5 +97,12 @@ __u8 nvgrace_gpu_bar_read_byte(__u64 written, __u64 bar_size,
 
 /* What has been written to the register once byte @byte (0..7) becomes @val. */
 __u64 nvgrace_gpu_bar_write_byte(__u64 written, unsigned int byte, __u8 val);
+
+/*
+ * Milliseconds that @code stands for in Memory_Active_Timeout of a CXL Device
+ * DVSEC: 1 s, 4 s, 16 s, 64 s or 256 s.  Codes above 4 are reserved and count as
+ * the last of these.
+ */
+__u32 nvgrace_gpu_cxl_timeout_ms(unsigned int code);
 
 #endif /* NVGRACE_GPU_ARITH_H */

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Carve-out, access splitting and BAR register values: see arith.h, which is
- * the contract.  Called by probe.c and cfgemu.c, by tests/unit and tests/fuzz.
+ * Carve-out, access splitting, BAR register values and CXL's timeouts: see
+ * arith.h, which is the contract.  Called by probe.c, cfgemu.c and ready.c, by
+ * tests/unit and tests/fuzz.
  */
 #include <linux/errno.h>
 
 #include "arith.h"
+
+/* Of CXL's timeouts; larger ones are reserved. */
+#define CXL_TIMEOUT_CODE_MAX	4
 
 /* The power of two that is not below @size; false if there is no allowed one. */
 static bool bar_size(__u64 size, __u64 *bar)
@@ -75,4 +79,11 @@ __u64 nvgrace_gpu_bar_write_byte(__u64 written, unsigned int byte, __u8 val)
 	unsigned int shift = 8 * byte;
 
 	return (written & ~(0xffULL << shift)) | ((__u64)val << shift);
+}
+
+__u32 nvgrace_gpu_cxl_timeout_ms(unsigned int code)
+{
+	if (code > CXL_TIMEOUT_CODE_MAX)
+		code = CXL_TIMEOUT_CODE_MAX;
+	return 1000U << (2 * code);
 }

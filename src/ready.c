@@ -14,9 +14,9 @@
 #include <linux/bitfield.h>
 #include <linux/io.h>
 #include <linux/ktime.h>
-#include <linux/minmax.h>
 #include <linux/pci.h>
 
+#include "arith.h"
 #include "nvgrace_gpu.h"
 
 #define C2C_LINK_STATUS		0x1498
@@ -32,8 +32,6 @@
 #define CXL_MEMORY_ACTIVE	BIT(1)
 #define CXL_ACTIVE_TIMEOUT	GENMASK(15, 13)
 #define CXL_VALID_MS		1000
-/* Encoded: 1 s, 4 s, 16 s, 64 s, 256 s; larger codes are reserved. */
-#define CXL_TIMEOUT_CODE_MAX	4U
 
 void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
 				struct nvgrace_gpu_training *training)
@@ -64,9 +62,9 @@ static int look_cxl(struct nvgrace_gpu *gpu,
 	if (!training->valid && training->range & CXL_MEMORY_INFO_VALID) {
 		training->valid = true;
 		code = FIELD_GET(CXL_ACTIVE_TIMEOUT, training->range);
-		code = min(code, CXL_TIMEOUT_CODE_MAX);
-		training->deadline = ktime_add_ms(ktime_get(),
-						  1000U << (2 * code));
+		training->deadline =
+			ktime_add_ms(ktime_get(),
+				     nvgrace_gpu_cxl_timeout_ms(code));
 	}
 	return training->valid && training->range & CXL_MEMORY_ACTIVE ?
 		       0 : -EAGAIN;

@@ -226,6 +226,17 @@ static void bar_writes_each_half(void **state)
 	assert_int_equal(written, 0x0000000089abcdef);
 }
 
+/* The largest one goes for the reserved codes. */
+static void cxl_timeouts(void **state)
+{
+	static const __u32 seconds[] = { 1, 4, 16, 64, 256, 256, 256, 256 };
+	unsigned int code;
+
+	(void)state;
+	for (code = 0; code < sizeof(seconds) / sizeof(*seconds); code++)
+		assert_int_equal(nvgrace_gpu_cxl_timeout_ms(code), 1000 * seconds[code]);
+}
+
 #define ALL	(~0ULL)
 
 static const struct CMUnitTest tests[] = {
@@ -323,6 +334,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(bar_reads_little_endian),
 	cmocka_unit_test(bar_writes_each_byte_alone),
 	cmocka_unit_test(bar_writes_each_half),
+	cmocka_unit_test(cxl_timeouts),
 };
 
 int main(void)
