@@ -405,6 +405,7 @@ void vfio_region(struct vfio *v, unsigned int index, struct region *r)
 		sparse = (void *)(u.bytes + at);
 		if (sparse->header.id != VFIO_REGION_INFO_CAP_SPARSE_MMAP)
 			continue;
+		assert_int_equal(sparse->header.version, 1);
 		r->areas = sparse->nr_areas;
 		r->area_offset = sparse->areas[0].offset;
 		r->area_size = sparse->areas[0].size;

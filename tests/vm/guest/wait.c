@@ -7,11 +7,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -377,6 +379,31 @@ static void without_memory_enabled_it_can_not_be_asked(void **state)
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 }
 
+/* Writes 1 to a word, as a part of FUTEX_WAKE_OP; 0 or a negative errno. */
+static int futex_write(char *word)
+{
+	uint32_t other = 0;
+
+	return syscall(SYS_futex, &other, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0,
+		       0, word, FUTEX_OP(FUTEX_OP_SET, 1, FUTEX_OP_CMP_EQ, 1)) < 0 ?
+		       -errno : 0;
+}
+
+/*
+ * The kernel brings a futex's page in under a lock of the address space that the
+ * fault can't drop: it must not wait.
+ */
+static void a_fault_that_may_not_wait_does_not(void **state)
+{
+	char *word = fresh_page(&v);
+
+	reset_unready(&v);
+	assert_int_equal(futex_write(word), -EFAULT);
+	make_ready(&v);
+	assert_int_equal(futex_write(word), 0);
+	assert_int_equal(*(volatile uint32_t *)word, 1);
+}
+
 static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 {
 	struct vain r;
@@ -596,6 +623,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(nobody_else_is_kept_waiting),
 	cmocka_unit_test(whoever_waits_can_be_killed),
 	cmocka_unit_test(without_memory_enabled_it_can_not_be_asked),
+	cmocka_unit_test(a_fault_that_may_not_wait_does_not),
 	cmocka_unit_test(memory_that_never_becomes_ready_is_SIGBUS_and_EIO),
 	cmocka_unit_test(a_reset_during_the_wait_begins_it_anew),
 };
