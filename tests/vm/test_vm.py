@@ -539,5 +539,11 @@ class Shrinking(unittest.TestCase):
         self.assertIn(shrink.shorter(list(range(91)), fails), ([40], [90]))
 
 
+def load_tests(loader, tests, pattern):
+    """With those of what else is here and needs no machine."""
+    tests.addTests(loader.loadTestsFromName("test_mutate"))
+    return tests
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -1,0 +1,333 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Mistakes that nobody has thought of: mutants of the driver, drawn by lot from
+all that mutate.py makes, each of which the test programs must find.
+
+    mutants_generated.py [--seed N] [--count N] [--first N] [--skip N]
+                         [--machines N] [--only WORDS] [--no-control] [--list]
+
+Inside the toolbox. Part of `make check-long`. Each mutant runs with the
+programs that could see it, in one boot, those that are likely to first; it is
+found when a test fails, the kernel is in trouble, or the machine has said
+nothing for SILENCE_S seconds, since some mistakes make it hang. A draw takes no
+mutant that the compiler finds, with all the warnings that fail the job
+`matrix`, and none of which it makes the same code as of the driver: the next
+one takes its place.
+
+The job fails if less than FOUND_PERCENT of the draw are found, or if one is
+left that mutants.survivors doesn't know. What that says is equivalent is no
+mistake, and isn't drawn either. An entry there must be of a mutant that there
+is. Before all that, the programs must find nothing in the driver itself. The
+last line is the sum: of mutants found and unexplained, and of these checks.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+import mutants
+import mutate
+import syntax
+import vm
+
+COUNT = 150
+FOUND_PERCENT = 90
+SURVIVORS = pathlib.Path(__file__).resolve().parent / "mutants.survivors"
+
+# No test is as quiet for nearly as long.
+SILENCE_S = 300
+LIMIT = ("--silence", str(SILENCE_S))
+# As scripts/matrix has it.
+WARNINGS = ("W=1",)
+
+# For each file the programs that could see a mistake in it, the likely and the
+# quick ones first; and on which kernel, if not on 7.2, which takes a machine of
+# its own. Where rounds can be chosen, as few as show something.
+PROGRAMS = {
+    "src/arith.c": ("discovery", "config"),
+    "src/cfgemu.c": ("config", "reset"),
+    "src/device.c": ("region", "mmap", "config", "sysfs", "reset", "trace", "poison", "power", "gate", "dmabuf", "discovery",
+                     "scrub:5"),
+    "src/dmabuf.c": ("dmabuf",),
+    # Of the failure of error recovery 6.12 says nothing.
+    "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "6.12/aer"),
+    "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5"),
+    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5"),
+    # What 7.2 sees to itself.
+    "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "6.1/mmap"),
+    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20"),
+    "src/scrub.c": ("scrub:5", "sysfs", "trace", "poison", "aer"),
+    "src/shadow.c": ("6.1/mmap", "6.1/reset", "6.1/gate"),
+    "src/sysfs.c": ("sysfs", "discovery", "scrub:5"),
+}
+# Programs on this machine, before all others.
+HERE = {"src/arith.c": ["tests/unit/run"]}
+# Where nothing can be done wrong: the tracepoints' definitions are made here.
+WITHOUT = ("src/trace.c",)
+
+
+def machines(file):
+    """{kernel's name: programs}, in the order in which they run."""
+    found = {}
+    for program in PROGRAMS[file]:
+        kernel, _, name = program.rpartition("/")
+        found.setdefault(kernel or "7.2", []).append(name)
+    return found
+
+
+class BuildProblem(Exception):
+    """The driver itself can't be built."""
+
+
+class ListProblem(Exception):
+    """The list of survivors isn't what it should be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survivor:
+    """Why nobody finds a mutant: it does nothing wrong ("equivalent"), or no
+    program can see what ("unseen")."""
+
+    why: str
+    reason: str
+
+
+def read_survivors(text):
+    """{name: Survivor}. A name takes a line, its reason those below it that are
+    indented."""
+    found, name = {}, None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            name = None
+        elif not line[0].isspace():
+            if line in found:
+                raise ListProblem(f"{SURVIVORS.name}:{number}: twice: {line}")
+            name, found[line] = line, Survivor("", "")
+        elif name is None:
+            raise ListProblem(f"{SURVIVORS.name}:{number}: a reason without a mutant")
+        elif found[name].why:
+            found[name] = Survivor(found[name].why, f"{found[name].reason} {line.strip()}")
+        else:
+            match = re.match(r"\s+(equivalent|unseen): (\S.*)", line)
+            if not match:
+                raise ListProblem(f"{SURVIVORS.name}:{number}: neither equivalent nor unseen")
+            found[name] = Survivor(match[1], match[2])
+    for name, survivor in found.items():
+        if not survivor.reason:
+            raise ListProblem(f"{SURVIVORS.name}: without a reason: {name}")
+    return found
+
+
+class Compiler:
+    """What the compiler makes of single files in a workplace, as kbuild calls
+    it."""
+
+    def __init__(self, place, kernel):
+        self.place, self.kernel = place, kernel
+        self.build = place.directory / "build" / kernel.release
+        self.good = {}
+
+    def command(self, file):
+        """Without what writes anything but the object, and debugging
+        information, which has every place in the file."""
+        record = self.build / pathlib.Path(file).parent / f".{pathlib.Path(file).stem}.o.cmd"
+        line = record.read_text().splitlines()[0].partition(":=")[2].partition(" ; ")[0]
+        return [word for word in shlex.split(line) if not word.startswith("-Wp,-M")] + ["-g0"]
+
+    def directory(self, command):
+        """Where kbuild calls the compiler: older ones in the kernel's
+        headers."""
+        return self.kernel.headers if os.path.isabs(command[command.index("-o") + 1]) else self.build
+
+    def compile(self, file):
+        """The object, and what the compiler says."""
+        command = self.command(file)
+        directory = self.directory(command)
+        out = self.build / "mutant.o"
+        out.unlink(missing_ok=True)
+        command[command.index("-o") + 1] = str(out)
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+        return out.read_bytes() if out.exists() else b"", done.stderr
+
+    def functions(self, file):
+        target = [] if self.kernel.arch is vm.AMD64 else ["--target=aarch64-linux-gnu"]
+        command = self.command(file)
+        arguments = syntax.arguments_of(command, self.directory(command))
+        return syntax.functions(self.build / file, [*arguments, *target])
+
+    def objection(self, mutant, text):
+        """Why a mutant isn't worth a machine, or ""."""
+        file = self.build / mutant.file
+        if mutant.file not in self.good:
+            self.good[mutant.file], said = self.compile(mutant.file)
+            if said:
+                raise BuildProblem(said)
+        good = file.read_bytes()
+        # make doesn't know about this, and needn't.
+        times = file.stat()
+        file.write_bytes(mutant.applied(text).encode("latin-1"))
+        try:
+            code, said = self.compile(mutant.file)
+        finally:
+            file.write_bytes(good)
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        if said or not code:
+            complaints = [line for line in said.splitlines() if re.search(r"(error|warning):", line)]
+            return f"the compiler finds it: {complaints[0].partition(': ')[2] if complaints else said[:200]}"
+        return "the compiler makes the same of it" if code == self.good[mutant.file] else ""
+
+
+class Campaign:
+    def __init__(self, places, seed):
+        self.places, self.seed = places, seed
+        self.kernels = {name: vm.Kernel(name) for name in sorted({name for file in PROGRAMS for name in machines(file)})}
+        self.texts = {file: (vm.PROJECT / file).read_bytes().decode("latin-1") for file in PROGRAMS}
+        self.survivors = read_survivors(SURVIVORS.read_text("utf-8"))
+        self.compilers = {}
+        self.all = []
+
+    def compiler(self, place, file):
+        """That of the first kernel on which the file's programs run; with all
+        of a good module, so that only what is changed has to be built later."""
+        kernel = self.kernels[next(iter(machines(file)))]
+        if (place, kernel.name) not in self.compilers:
+            if why := place.compiled(kernel, *WARNINGS):
+                raise BuildProblem(why)
+            self.compilers[place, kernel.name] = Compiler(place, kernel)
+        return self.compilers[place, kernel.name]
+
+    def find(self):
+        """All mutants."""
+        first = self.places.all[0]
+        for file, text in self.texts.items():
+            self.all += mutate.mutants(file, text, self.compiler(first, file).functions(file))
+
+    def stale(self):
+        """Entries of the list that are about nothing."""
+        names = {m.name for m in self.all}
+        return [name for name in self.survivors if name not in names]
+
+    def draw(self, count):
+        """The first so many of the draw that are worth a machine; and [(Mutant,
+        why)] of those that are not."""
+        waiting = mutate.draw(self.all, self.seed)
+        good, aside = [], []
+
+        def look(place, mutant):
+            known = self.survivors.get(mutant.name)
+            if known and known.why == "equivalent":
+                return f"equivalent: {known.reason}"
+            return self.compiler(place, mutant.file).objection(mutant, self.texts[mutant.file])
+
+        while len(good) < count and waiting:
+            now, waiting = waiting[:8 * self.places.count], waiting[8 * self.places.count:]
+            for mutant, why in zip(now, self.places.map(look, now)):
+                if len(good) == count:
+                    break
+                if why:
+                    aside.append((mutant, why))
+                else:
+                    good.append(mutant)
+        return good, aside
+
+    def here(self, place, mutant):
+        """What the programs for this machine say, as a line of TAP, or ""."""
+        with place.changed(mutant.file, mutant.applied(self.texts[mutant.file]).encode("latin-1")):
+            for program in HERE.get(mutant.file, ()):
+                done = subprocess.run([program], cwd=place.directory, capture_output=True, text=True)
+                if done.returncode:
+                    return f"not ok - {program}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
+        return ""
+
+    def control(self, place, kernel):
+        """Whether programs find nothing in the driver itself: that they fail
+        says something only then."""
+        programs = list(dict.fromkeys(p for file in PROGRAMS for p in machines(file).get(kernel, ())))
+        why = place.compiled(self.kernels[kernel], *WARNINGS)
+        failed, why = ("", why) if why else mutants.first_failure(place.directory, self.kernels[kernel], programs, LIMIT)
+        good = not failed and not why
+        print(f"{'ok' if good else 'not ok'} - the driver itself on {kernel}: {failed or why or 'nothing fails'}", flush=True)
+        return good
+
+    def try_one(self, place, mutant):
+        """Whether it was found, or None if it is known that it can't be; prints
+        what happened."""
+        text = self.texts[mutant.file]
+        known = self.survivors.get(mutant.name)
+        if known:
+            print(f"# {mutant.name}\n#   known, {known.why}: {known.reason}", flush=True)
+            return None
+        start = time.monotonic()
+        failed, why = self.here(place, mutant), ""
+        for kernel, programs in machines(mutant.file).items():
+            if not failed and not why:
+                failed, why = place.failure_with(mutant.file, mutant.applied(text).encode("latin-1"), self.kernels[kernel],
+                                                 programs, WARNINGS, LIMIT)
+        seconds = f"{time.monotonic() - start:.0f} s"
+        if failed:
+            print(f"ok - {mutant.name}\n#   {failed[:150]}; {seconds}", flush=True)
+        else:
+            print(f"not ok - {mutant.name}: {why or 'survived'}; {seconds}\n{mutant.diff(text)}", flush=True)
+        return bool(failed)
+
+
+def judged(results, controls, stale):
+    """The lines of what goes for all of a draw, and how much has passed and
+    failed, from what try_one(), control() and stale() gave."""
+    found, known = results.count(True), results.count(None)
+    enough = found * 100 >= FOUND_PERCENT * len(results) > 0
+    lines = [f"{'ok' if enough else 'not ok'} - at least {FOUND_PERCENT} % are found: {found} of {len(results)}; {known} are known not to be",
+             f"{'not ok' if stale else 'ok'} - {SURVIVORS.name} is about mutants that there are", *(f"#   {name}" for name in stale)]
+    return (lines, found + controls.count(True) + enough + (not stale),
+            results.count(False) + controls.count(False) + (not enough) + bool(stale))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=mutate.SEED)
+    parser.add_argument("--count", type=int, default=COUNT, metavar="N", help=f"mutants of the draw (default {COUNT})")
+    parser.add_argument("--first", type=int, metavar="N", help="only the first so many of them")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="without the first so many")
+    parser.add_argument("--only", action="append", metavar="WORDS", help="instead of a draw, the mutants with these words in their"
+                        " names; may be given again")
+    parser.add_argument("--no-control", action="store_true", help="don't run the programs with the driver itself")
+    parser.add_argument("--list", action="store_true", help="what is drawn, and what is not: without machines")
+    parser.add_argument("--machines", type=int, metavar="N", help="at a time (default: processors)")
+    args = parser.parse_args()
+    with mutants.Workplaces(args.machines) as places:
+        campaign = Campaign(places, args.seed)
+        campaign.find()
+        stale = campaign.stale()
+        if args.only:
+            drawn, aside = [m for m in campaign.all if any(words in m.name for words in args.only)], []
+            campaign.survivors = {}
+        else:
+            drawn, aside = campaign.draw(min(args.count, args.first or args.count))
+            drawn = drawn[args.skip:]
+        print(f"# {len(campaign.all)} mutants; {len(drawn)} drawn with seed {args.seed}, {len(aside)} set aside")
+        if args.list:
+            for mutant, why in aside:
+                print(f"# aside: {mutant.name}\n#   {why}")
+            for mutant in drawn:
+                print(f"{mutant.name}\n{mutant.diff(campaign.texts[mutant.file])}")
+            return
+        controls = places.map(campaign.control, () if args.no_control else campaign.kernels)
+        results = places.map(campaign.try_one, drawn) if all(controls) else []
+    lines, passed, failed = judged(results, controls, stale)
+    print("\n".join(lines))
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BuildProblem, ListProblem, syntax.SyntaxProblem) as e:
+        print(f"not ok - {e}\n0 passed, 1 failed, 0 skipped")
+        sys.exit(1)
