@@ -90,7 +90,7 @@ def long_jobs():
         Job("controls", ["tests/testkernel/controls"], modules=("debug",)),
         Job("controls-kcsan", ["tests/testkernel/controls", "kcsan"], modules=("kcsan",)),
         Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
-        Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2")),
+        Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2", "64k")),
         Job("mutants-generated", ["python3", "tests/vm/mutants_generated.py"], width=2, modules=("6.1", "6.12", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
         Job("static-all", ["sh", "-c", "exec python3 tests/static/run.py $(scripts/toolbox kernels)"]),

@@ -128,6 +128,16 @@ MUTANTS = (
     ("src/rw.c", "if (nvgrace_gpu_epoch(region->gpu) != epoch)", "if (0)", "scrub:5"),
     ("src/sysfs.c", "DEVICE_ATTR_WO(scrub);", "DEVICE_ATTR(scrub, 0220, NULL, scrub_store);", "scrub:5"),
     ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "sysfs"),
+    # Addresses where a client can read them: hexadecimal, decimal, in the log, in binary.
+    ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "privilege"),
+    ("src/sysfs.c", "SIZE_ATTR(resmem, size, length);", "SIZE_ATTR(resmem, size, base);", "privilege"),
+    ("src/probe.c", " gpu->usemem.length, gpu->usemem.bar_size,", " gpu->usemem.base, gpu->usemem.bar_size,", "privilege"),
+    ("src/region.c", "sparse->areas[0].offset = 0;", "sparse->areas[0].offset = region->base;", "privilege"),
+    ("src/cfgemu.c", "gpu->resmem.bar_written = 0;", "gpu->resmem.bar_written = gpu->resmem.base;", "privilege"),
+    ("src/region.c", "if (end > nvgrace_gpu_mappable(region))", "if (0)", "privilege"),
+    # The GPU's own file isn't one of those of which the kernel itself maps nothing to be executed.
+    ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "privilege", "64k"),
+    ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "privilege", "64k"),
 )
 
 
@@ -192,7 +202,7 @@ class Workplace:
 
     def compiled(self, kernel, *more):
         """What the compiler says against it, or "" if it makes a module of it; more: for make."""
-        made = subprocess.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", *kernel.arch.make, *more],
+        made = subprocess.run(["make", "modules", f"KDIR={kernel.headers}", *kernel.arch.make, *more],
                               cwd=self.directory, capture_output=True, text=True)
         return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
 

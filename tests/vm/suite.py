@@ -32,7 +32,7 @@ MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # For every kernel, in this order.
 PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "scrub", "sysfs", "trace",
-            "poison", "thp", "race", "races", "cycles", "random")
+            "privilege", "poison", "thp", "race", "races", "cycles", "random")
 # For those that have the means: the model GPU, options (with ! in front: without it), modules.
 MODEL = "the model GPU"
 NEEDS = {
@@ -47,6 +47,9 @@ NEEDS = {
 RANDOM_SEED = 1
 RANDOM_OPERATIONS = {"7.2": 100_000}
 RANDOM_ELSEWHERE = 20_000
+
+# Of those that share more than lib.c, the rest of their sources.
+SOURCES = {"privilege": ("client", "search")}
 
 # Seconds after which a machine that isn't done is not slow but stuck.
 TIMEOUT = 1500
@@ -169,16 +172,16 @@ def compile_programs(names, arch=vm.ARM64, folder=HERE / "guest"):
     the guest: path here}."""
     out = BUILD / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
-    library = [HERE / "guest" / "lib.c", HERE / "guest" / "lib.h"]
     files = {}
     for name in names:
-        program = out / name
+        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", *SOURCES.get(name, ()))]
         parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
-        newest = max(p.stat().st_mtime for p in [*parts, *library])
+        program = out / name
+        newest = max(p.stat().st_mtime for p in [*parts, *shared, *(s.with_suffix(".h") for s in shared)])
         if not program.exists() or program.stat().st_mtime < newest:
+            sources = [p for p in [*parts, *shared] if p.suffix == ".c"]
             subprocess.run([arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
-                            f"-I{HERE / 'guest'}", "-o", program, *(p for p in parts if p.suffix == ".c"), library[0],
-                            "-lcmocka", "-lpthread"], check=True)
+                            f"-I{HERE / 'guest'}", "-o", program, *sources, "-lcmocka", "-lpthread"], check=True)
         files[f"/tests/{name}"] = str(program)
     return files
 

@@ -310,8 +310,7 @@ void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0)
 	gpu_unmap_bar0(bar0);
 }
 
-/* Before Linux 7.2 a device has a group only while a driver is bound to it. */
-static int group_of(const struct gpu *gpu)
+int gpu_group(const struct gpu *gpu)
 {
 	char path[128], target[256];
 	ssize_t len;
@@ -328,7 +327,7 @@ static int group_of(const struct gpu *gpu)
 int vfio_try_open(struct vfio *v, const struct gpu *gpu)
 {
 	char path[64];
-	int err, group = group_of(gpu);
+	int err, group = gpu_group(gpu);
 
 	*v = (struct vfio){ gpu, -1, -1, -1 };
 	if (group < 0)

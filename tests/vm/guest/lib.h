@@ -63,6 +63,12 @@ int gpu_unbind_here(const struct gpu *gpu);
 
 bool gpu_bound(const struct gpu *gpu);
 
+/*
+ * The number of its IOMMU group, or a negative errno.  Before Linux 7.2 it has one
+ * only while a driver is bound to it.
+ */
+int gpu_group(const struct gpu *gpu);
+
 /* Unbinds what a failed test has left bound; nothing may have it open. */
 void gpu_unbind_all(void);
 

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See client.h. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "client.h"
+
+#ifndef SYS_close_range
+#define SYS_close_range	436
+#endif
+
+/* What a child has said so far; the parent reads it. */
+struct said {
+	size_t length;
+	bool at_end;
+	char text[16 * KiB];
+};
+
+static struct said *said;
+
+static struct said *shared(void)
+{
+	if (!said)
+		said = mmap(NULL, sizeof(*said), PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(said != MAP_FAILED);
+	return said;
+}
+
+static void give(const char *path)
+{
+	if (chown(path, CLIENT_ID, CLIENT_ID))
+		fail_msg("chown of %s: %s", path, strerror(errno));
+}
+
+bool client_cdev(const struct gpu *gpu, char *path, size_t size)
+{
+	struct dirent *entry;
+	char folder[128];
+	bool found = false;
+	DIR *dir;
+
+	snprintf(folder, sizeof(folder), "/sys/bus/pci/devices/%s/vfio-dev",
+		 gpu->addr);
+	dir = opendir(folder);
+	while (dir && (entry = readdir(dir))) {
+		if (strncmp(entry->d_name, "vfio", 4))
+			continue;
+		snprintf(path, size, "/dev/vfio/devices/%.32s", entry->d_name);
+		found = !access(path, F_OK) && !access("/dev/iommu", F_OK);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+void client_owns(const struct gpu *gpu)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/dev/vfio/%d", gpu_group(gpu));
+	give(path);
+	if (client_cdev(gpu, path, sizeof(path))) {
+		give(path);
+		give("/dev/iommu");
+	}
+}
+
+/* A field of /proc/self/status, in hexadecimal. */
+static unsigned long long status_field(const char *name)
+{
+	unsigned long long value = ~0ULL;
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, strlen(name)))
+			sscanf(line + strlen(name), ": %llx", &value);
+	}
+	if (f)
+		fclose(f);
+	return value;
+}
+
+void client_drop_root(void)
+{
+	if (setgroups(0, NULL) ||
+	    setresgid(CLIENT_ID, CLIENT_ID, CLIENT_ID) ||
+	    setresuid(CLIENT_ID, CLIENT_ID, CLIENT_ID) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    /* A change of ids makes /proc/self root's. */
+	    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+		client_says("can't drop root: %s", strerror(errno));
+	if (status_field("CapEff") || status_field("CapPrm") ||
+	    status_field("CapInh") || status_field("CapAmb") ||
+	    status_field("NoNewPrivs") != 1 || !setuid(0))
+		client_says("root is not dropped");
+}
+
+void client_says(const char *format, ...)
+{
+	struct said *s = shared();
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(s->text + s->length, sizeof(s->text) - s->length, format,
+		      args);
+	va_end(args);
+	s->length += n;
+	if (s->length + 2 >= sizeof(s->text))
+		s->length = sizeof(s->text) - 2;
+	s->text[s->length++] = '\n';
+	s->text[s->length] = 0;
+}
+
+const char *client_answer(void (*fn)(void))
+{
+	struct said *s = shared();
+	int status;
+	pid_t pid;
+
+	memset(s, 0, sizeof(*s));
+	fflush(stdout);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		syscall(SYS_close_range, 3, ~0U, 0);
+		client_drop_root();
+		fn();
+		s->at_end = true;
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (!s->at_end || status)
+		client_says("the client ended in the middle, with status %#x",
+			    status);
+	return s->text;
+}
+
+void as_client(void (*fn)(void))
+{
+	const char *text = client_answer(fn);
+
+	if (*text)
+		fail_msg("the client says:\n%s", text);
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See search.h. */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "search.h"
+
+/* Files without an end are read to here. */
+#define MOST	(64 * MiB)
+
+static uint64_t base, size, page;
+
+void search_for(const struct gpu *gpu)
+{
+	base = gpu->base;
+	size = gpu->size;
+	page = sysconf(_SC_PAGESIZE);
+}
+
+static bool inside(uint64_t value)
+{
+	return value - base < size;
+}
+
+/*
+ * Digits alone may be a time or a count.  An address that is worth knowing is the
+ * first or the last byte of a page.
+ */
+static bool at_edge(uint64_t value)
+{
+	return inside(value) && (value % 4096 == 0 || value % 4096 == 4095);
+}
+
+/* A number of up to 16 digits beside zeros, as the digits of one base. */
+static bool number(const char *digits, size_t count, unsigned int radix,
+		   uint64_t *value)
+{
+	char text[24];
+
+	while (count > 1 && *digits == '0') {
+		digits++;
+		count--;
+	}
+	if (!count || count > 16)
+		return false;
+	memcpy(text, digits, count);
+	text[count] = 0;
+	*value = strtoull(text, NULL, radix);
+	return true;
+}
+
+static bool is_address(const char *digits, size_t count, bool prefixed)
+{
+	bool decimal = !prefixed && strspn(digits, "0123456789") >= count;
+	uint64_t value;
+
+	if (!number(digits, count, 16, &value))
+		return false;
+	if (decimal ? at_edge(value) : inside(value))
+		return true;
+	/* Without 0x, a page's number is too small to be told from others. */
+	if (prefixed && value - base / page < size / page)
+		return true;
+	return decimal && number(digits, count, 10, &value) &&
+	       (at_edge(value) || value == base / page);
+}
+
+/* Numbers in a text that ends with a NUL. */
+static const char *in_text(const char *text, size_t length)
+{
+	static char found[64];
+	const char *p = text, *end = text + length;
+
+	while (p < end) {
+		bool prefixed = p[0] == '0' && (p[1] == 'x' || p[1] == 'X');
+		const char *digits = p + (prefixed ? 2 : 0);
+		size_t count = 0;
+
+		if (!isxdigit(*p) || (p > text && isalnum(p[-1]))) {
+			p++;
+			continue;
+		}
+		while (isxdigit(digits[count]))
+			count++;
+		if (count && is_address(digits, count, prefixed)) {
+			snprintf(found, sizeof(found), "%.*s",
+				 (int)(digits - p + count), p);
+			return found;
+		}
+		p = digits + count;
+	}
+	return NULL;
+}
+
+static const char *in_bytes(const char *buf, size_t length)
+{
+	static char found[64];
+	size_t at;
+
+	/* Where a C compiler, or the registers of a device, would have it. */
+	for (at = 0; at + sizeof(uint64_t) <= length; at += 4) {
+		uint64_t value;
+
+		memcpy(&value, buf + at, sizeof(value));
+		if (inside(value)) {
+			snprintf(found, sizeof(found), "%#llx in binary, at %zu",
+				 (unsigned long long)value, at);
+			return found;
+		}
+	}
+	return NULL;
+}
+
+const char *search_in(const void *buf, size_t length)
+{
+	const char *found;
+	char *text;
+
+	/* Bytes of an address are no text. */
+	found = memchr(buf, 0, length) ? in_bytes(buf, length) : NULL;
+	if (found)
+		return found;
+	text = malloc(length + 1);
+	assert_non_null(text);
+	memcpy(text, buf, length);
+	text[length] = 0;
+	found = in_text(text, length);
+	free(text);
+	return found;
+}
+
+const char *search_file(const char *path, long *bytes)
+{
+	size_t room = 64 * KiB, length = 0;
+	const char *found;
+	ssize_t got = 0;
+	char *buf;
+	int fd;
+
+	*bytes = -1;
+	/* Nothing is waited for: of a pipe, what it has is read. */
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return NULL;
+	buf = malloc(room);
+	assert_non_null(buf);
+	while (length < MOST) {
+		if (length == room) {
+			room *= 4;
+			buf = realloc(buf, room);
+			assert_non_null(buf);
+		}
+		got = read(fd, buf + length, room - length);
+		if (got <= 0)
+			break;
+		length += got;
+	}
+	close(fd);
+	if (length || !got)
+		*bytes = length;
+	found = search_in(buf, length);
+	free(buf);
+	return found;
+}
+
+void search_tree(const char *folder, const char *const *leave_out,
+		 void (*visit)(const char *path))
+{
+	const char *const *out;
+	struct dirent *entry;
+	char path[512];
+	struct stat st;
+	DIR *dir;
+
+	dir = opendir(folder);
+	while (dir && (entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		if (!strcmp(folder, "/proc") && isdigit(entry->d_name[0]))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		for (out = leave_out; *out && strcmp(path, *out); out++)
+			;
+		if (*out || lstat(path, &st))
+			continue;
+		if (S_ISDIR(st.st_mode))
+			search_tree(path, leave_out, visit);
+		else if (S_ISREG(st.st_mode))
+			visit(path);
+	}
+	if (dir)
+		closedir(dir);
+}
