@@ -125,6 +125,8 @@ def all_jobs(quick):
         Job("doctor", ["python3", "tests/cli/vm_doctor.py"], modules=("6.12", "7.2")),
         Job("scrub", ["python3", "tests/vm/test_scrub.py", "7.2"], modules=("7.2",)),
         Job("firmware", ["python3", "tests/vm/test_firmware.py", "7.2"], modules=("7.2",)),
+        Job("syzkaller", ["sh", "-c", "python3 tests/syzkaller/test_syzlang.py && python3 tests/syzkaller/test_draw.py"
+                          " && exec python3 tests/syzkaller/replay.py 7.2 64k"], modules=("7.2", "64k")),
         Job("tracers", ["python3", "tests/vm/tracers.py", "7.2"], modules=("7.2",)),
         Job("cli-vm-6.12", ["python3", "tests/cli/test_vm.py", "6.12"], modules=("6.12",)),
         Job("cli-vm-7.2", ["python3", "tests/cli/test_vm.py", "7.2"], modules=("7.2",)),

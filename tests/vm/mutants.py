@@ -25,6 +25,9 @@ import tempfile
 import suite
 import vm
 
+# In place of a program: the programs of tests/syzkaller.
+REPLAY = "syzkaller"
+
 # File, what to replace and by what, and the program that must fail; and where it must, if not on 7.2.
 MUTANTS = (
     ("src/region.c", "if (!(vma->vm_flags & VM_SHARED))", "if (0)", "mmap"),
@@ -138,6 +141,10 @@ MUTANTS = (
     # The GPU's own file isn't one of those of which the kernel itself maps nothing to be executed.
     ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "privilege", "64k"),
     ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "privilege", "64k"),
+    # What programs at random come upon.
+    ("src/region.c", "if (!(vma->vm_flags & VM_SHARED))", "if (0)", REPLAY),
+    ("src/rw.c", "memory = min_t(u64, count, region->length - offset);", "memory = count;", REPLAY),
+    ("src/rw.c", "region->window[i] = NULL;", "", REPLAY),
 )
 
 
@@ -149,6 +156,7 @@ UNSEEN_PROGRAMS = {
     "trace": "the fields of tracepoints",
     "sysfs": "the modes of attributes",
     "poison": "memory errors",
+    "privilege": "addresses in files and answers, and a client without root",
     "scrub": "the module parameter is off",
     "aer": "recoveries that fail, of GPUs whose bus is never reset",
 }
@@ -178,6 +186,8 @@ def first_failure(copy, kernel, programs, limit=LIMIT):
     """The first failure of programs in a machine with the copy's module, as a line of TAP, or "" if all pass; and what is
     wrong with the run itself, or "". It ends with that line: the rest says no more."""
     command = ["python3", "tests/vm/suite.py", "--first-failure", *limit, kernel.name, *programs]
+    if programs == [REPLAY]:
+        command = ["python3", "tests/syzkaller/replay.py", "--timeout", str(TIMEOUT_S), kernel.name]
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, cwd=copy, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")

@@ -49,7 +49,7 @@ RANDOM_OPERATIONS = {"7.2": 100_000}
 RANDOM_ELSEWHERE = 20_000
 
 # Of those that share more than lib.c, the rest of their sources.
-SOURCES = {"privilege": ("client", "search")}
+SOURCES = {"privilege": ("client", "search"), "replay": ("client",)}
 
 # Seconds after which a machine that isn't done is not slow but stuck.
 TIMEOUT = 1500

@@ -481,8 +481,8 @@ static void traces_are_for_root(void **state)
 	close(fd);
 	fd = perf_open(event_id);
 	/* Kernels that are built here have no perf for anybody. */
-	if (fd < 0)
-		assert_int_equal(fd, -ENOSYS);
+	assert_int_equal(fd >= 0,
+			 !access("/proc/sys/kernel/perf_event_paranoid", F_OK));
 	close(fd);
 	as_client(traces_are_closed);
 }
