@@ -37,13 +37,15 @@ RECIPES = {
 }
 # What must be done before, though nothing that a call takes says so.
 BEFORE = {"ioctl$nvgrace_GROUP_UNSET_CONTAINER": ("ioctl$nvgrace_GROUP_SET_CONTAINER",),
-          "ioctl$nvgrace_IOAS_UNMAP": ("ioctl$nvgrace_IOAS_MAP",)}
+          "ioctl$nvgrace_IOAS_UNMAP": ("ioctl$nvgrace_IOAS_MAP",),
+          "ioctl$nvgrace_SET_IRQS_none": ("ioctl$nvgrace_SET_IRQS_one",)}
 # A reset takes 100 ms or more, and after it there is less to break; the others have a weight of 8.
 WEIGHTS = {"ioctl$nvgrace_RESET": 2, "ioctl$nvgrace_PCI_HOT_RESET": 1, "ioctl$nvgrace_FEATURE_low_power": 2,
            "ioctl$nvgrace_FEATURE_wakeup": 2, "close$nvgrace": 2, "pwrite64$nvgrace_command": 3, "pwrite64$nvgrace_config": 3,
            "mmap$nvgrace_usemem": 16, "mmap$nvgrace_resmem": 16, "pread64$nvgrace_vma": 16, "pwrite64$nvgrace_vma": 16}
 LONGEST = 6                 # calls that are drawn for one program; those that make what they need come on top
 EACH = 3                    # programs for each call, besides
+MORE = {"ioctl$nvgrace_IOAS_MAP_FILE": 12, "ioctl$nvgrace_SET_IRQS_none": 12, "ioctl$nvgrace_SET_IRQS_eventfd": 24}  # for what has many ways to fail
 UNIT = 1 << 16              # of areas: the largest page
 AREA_UNITS = 64
 ARENA = 1 << 20
@@ -366,17 +368,18 @@ def draw(calls, resolver, seed, count, worlds):
     for world in worlds:
         for call in calls.values():
             needs = [n for a in call.arguments for n in Program(0, world, random, resolver).needs(a.node)]
-            opens = call.name in (*BY_GROUP, *BY_CDEV, *BEFORE)
+            opens = call.name in (*BY_GROUP, *BY_CDEV, "ioctl$nvgrace_GROUP_UNSET_CONTAINER")
             if possible(needs, world) and (world != "fresh" or opens or not any(possible(needs, w) for w in worlds[1:])):
-                for _ in range(EACH):
+                # Opening takes as long as 20 other programs.
+                for _ in range(MORE.get(call.name, EACH) if world != "fresh" else 1):
                     new(world).add(call, calls, True, world == "cdev")
     weighted = {w: [c for c in calls.values() for _ in range(WEIGHTS.get(c.name, 8))
                     if possible([n for a in c.arguments for n in Program(0, w, random, resolver).needs(a.node)], w)]
                 for w in worlds}
     assert len(programs) < count, "there is no room for programs at random"
     while len(programs) < count:
-        # Opening takes as long as 20 other programs; those in one world stand together, as it is opened for them.
-        world = "fresh" if random.one_in(30) else worlds[1 + len(programs) // 100 % (len(worlds) - 1)]
+        # Those in one world stand together, as it is opened for them.
+        world = "fresh" if random.one_in(60) else worlds[1 + len(programs) // 100 % (len(worlds) - 1)]
         program = new(world)
         cdev = "cdev" in worlds and not random.one_in(2)
         for _ in range(1 + random.below(LONGEST)):

@@ -35,6 +35,7 @@ RUNS = (("root", "gh200"), ("client", "second"))
 NEVER = {
     "ioctl$nvgrace_IOEVENTFD": "the driver has none",
     "ioctl$nvgrace_FEATURE_token": "the GPU has no virtual functions",
+    "ioctl$nvgrace_DEVID_DESTROY": "the open device keeps its number",
 }
 # What a kernel must have for others to: a module, or an option of its configuration.
 WANTED = {

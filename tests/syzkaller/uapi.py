@@ -62,12 +62,13 @@ def compare(description, headers, records):
         struct = f"struct {name}"
         members = list(record.members)
         size = f"sizeof({struct})"
-        # What is behind the struct, or the flexible array at its end, is as long as its user wants.
-        if members[-1].node.size != 0 and (members[-1].node.size is None or name == "vfio_device_feature"):
+        # An array at the end is as long as its user wants: one of the struct, or, where that has none, what is behind it.
+        if isinstance(members[-1].node, check.Array) or name == "vfio_device_feature" and members[-1].node != check.Void():
             last = members.pop()
-            expect(f"{key}: {last.name}", size if variant else f"__builtin_offsetof({struct}, {last.name})", last.offset)
+            behind = variant == "caps"
+            expect(f"{key}: {last.name}", size if behind else f"__builtin_offsetof({struct}, {last.name})", last.offset)
             expect(f"{key}: size", size, check.round_up(last.offset, record.align))
-        elif not variant:
+        else:
             expect(f"{key}: size", size, record.size)
         for member in members:
             if isinstance(member.node, check.Void):
