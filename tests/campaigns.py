@@ -23,7 +23,7 @@ DOCUMENT = PROJECT / "docs" / "reliability.md"
 BEGIN = "<!-- The table below is written by make check-long and make check-package. -->"
 HEAD = ("| command | result | kernel | day | driver |", "|---|---|---|---|---|")
 
-LONG = ("vm-6.12-rt", "vm-7.2-rt", "vm-debug", "vm-debug-64k", "vm-kcsan", "races-long", "cycles-long",
+LONG = ("vm-6.12-16k", "vm-6.12-rt", "vm-7.2-rt", "vm-debug", "vm-debug-64k", "vm-kcsan", "races-long", "cycles-long",
         "scrub-long", "random", "random-debug", "faults", "controls", "controls-kcsan", "vfio-selftests", "mutants", "mutants-generated",
         "fuzz-long", "static-all", "package-lint", "dkms-all")
 PACKAGE = ("deb", "bookworm", "autopkgtest", "rpm", "guide", "secure-boot", "libvirt")

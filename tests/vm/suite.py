@@ -46,7 +46,7 @@ NEEDS = {
 # Of the program of that name: always the same ones, so that a failure can be had again.
 RANDOM_SEED = 1
 RANDOM_OPERATIONS = {"7.2": 100_000}
-RANDOM_ELSEWHERE = 20_000
+RANDOM_ELSEWHERE = 10_000
 
 # Of those that share more than lib.c, the rest of their sources.
 SOURCES = {"privilege": ("client", "search"), "replay": ("client",)}
