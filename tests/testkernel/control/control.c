@@ -169,7 +169,7 @@ static int race_along(void *unused)
 	return 0;
 }
 
-static void data_race(void)
+static void two_writers(void)
 {
 	struct task_struct *other = kthread_run(race_along, NULL, "racer");
 	unsigned long end = jiffies + 5 * HZ;
@@ -200,7 +200,7 @@ static const struct {
 	{ "free-active-timer", free_active_timer },
 	{ "dma-unmap-unmapped", dma_unmap },
 	{ "hang", hang },
-	{ "data-race", data_race },
+	{ "data-race", two_writers },
 };
 
 static int __init control_init(void)

@@ -54,13 +54,13 @@ static atomic_ulong disturbed;
  * An access that may meet a page that has just gone: 0, or the signal.  Other
  * than raises_sigbus(), for several threads at a time.
  */
-static __thread sigjmp_buf *volatile way_out;
+static __thread void *volatile way_out;	/* a sigjmp_buf */
 
 static void caught(int sig)
 {
 	if (!way_out)
 		abort();
-	siglongjmp(*way_out, sig);
+	siglongjmp(*(sigjmp_buf *)way_out, sig);
 }
 
 static int touch(char *at, char value)
