@@ -127,8 +127,11 @@ check-quick:
 check-long:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel debug
+	@$(TOOLBOX) kernel 64k
+	@$(TOOLBOX) kernel gcov
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) root analysis >/dev/null
+	@$(TOOLBOX) root coverage >/dev/null
 	@tests/package/dkms-debs
 	@$(CAMPAIGN) python3 tests/check.py --long $(JOBS)
 

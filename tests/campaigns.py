@@ -25,7 +25,7 @@ HEAD = ("| command | result | kernel | day | driver |", "|---|---|---|---|---|")
 
 LONG = ("vm-6.12-16k", "vm-6.12-rt", "vm-7.2-rt", "vm-debug", "vm-debug-64k", "vm-kcsan", "races-long", "cycles-long",
         "scrub-long", "random", "random-debug", "faults", "controls", "controls-kcsan", "vfio-selftests", "mutants", "mutants-generated",
-        "fuzz-long", "static-all", "package-lint", "dkms-all")
+        "fuzz-long", "coverage", "static-all", "package-lint", "dkms-all")
 PACKAGE = ("deb", "bookworm", "autopkgtest", "rpm", "guide", "secure-boot", "libvirt")
 COMMANDS = tuple(f"make check-long JOBS={job}" for job in LONG) + tuple(f"make check-package PARTS={part}" for part in PACKAGE)
 

@@ -93,6 +93,7 @@ def long_jobs():
         Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2", "64k")),
         Job("mutants-generated", ["python3", "tests/vm/mutants_generated.py"], width=2, modules=("6.1", "6.12", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
+        Job("coverage", ["python3", "tests/coverage/coverage.py"], modules=("6.12", "7.2", "64k")),
         Job("static-all", ["sh", "-c", "exec python3 tests/static/run.py $(scripts/toolbox kernels)"]),
         PACKAGES,
         Job("package-lint", ["tests/package/lint"], after=("packages",)),
@@ -111,6 +112,7 @@ def all_jobs(quick):
         Job("model", ["python3", "tests/model/test_gpu.py"]),
         Job("stage2", ["python3", "tests/guest/test_stage2.py"]),
         Job("harness", ["python3", "tests/vm/test_vm.py"]),
+        Job("coverage-selftest", ["python3", "tests/coverage/test_coverage.py"]),
         Job("unit", ["tests/unit/run"]),
         Job("style", ["scripts/style", toolbox("checkpatch")]),
     ]

@@ -20,12 +20,32 @@ import packages  # noqa: E402  (needs the path above)
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 
 MODULE = "nvgrace-gpu-vfio-pci.ko"
+# Set by tests/coverage: programs then count which lines run, in place of what they are built with otherwise.
+COVERAGE = os.environ.get("COVERAGE")
 SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+
+
+def counting(cross):
+    """The program with gcov's counters beside its objects. They are written at exit, and here at _exit(), too: that is how
+    children and interrupted programs end."""
+    out = PROJECT / "build/coverage/cli" / (cross.rstrip("-") or "native")
+    out.mkdir(parents=True, exist_ok=True)
+    hook = out / "gcov_exit.o"
+    gcc = f"{cross}gcc"
+    for command in ([gcc, "-O2", "-Wall", "-Werror", "-c", "-o", hook, PROJECT / "tests/coverage/gcov_exit.c"],
+                    ["make", "-s", "-C", PROJECT / "cli", f"OUT={out}", "program", f"CROSS_COMPILE={cross}",
+                     "CFLAGS=-O0 -g -Werror --coverage -fprofile-update=atomic", f"LDFLAGS={hook} -Wl,--wrap=_exit"]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"nvgrace-gpu does not build with counters:\n{done.stdout}{done.stderr}")
+    return out / "nvgrace-gpu"
 
 
 @functools.lru_cache(None)
 def build(cross="", sanitized=False):
     """Build the program for this machine, or with the tools of that prefix; its path."""
+    if COVERAGE:
+        return counting(cross)
     out = PROJECT / "build/cli" / (cross.rstrip("-") or "native") if not sanitized else PROJECT / "build/cli/sanitized"
     command = ["make", "-s", "-C", str(PROJECT / "cli"), f"OUT={out}", "program"]
     command += [f"CROSS_COMPILE={cross}"] if cross else []

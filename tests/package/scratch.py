@@ -15,7 +15,8 @@ import tempfile
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PACKAGES = PROJECT / "build" / "packages"
 
-# Mounts end with the command: they are in its own namespace. The project is there, and can't be written to.
+# Mounts end with the command: they are in its own namespace. The project is there, and can't be written to, but for the
+# counters of tests/coverage.
 ENTER = """
 set -e
 dir=$1 project=$2
@@ -29,6 +30,7 @@ mount --rbind "$dir/shared" mnt
 mkdir -p "./$project"
 mount --bind "$project" "./$project"
 mount -o remount,bind,ro "./$project"
+[ -z "${COVERAGE:-}" ] || mount --bind "$project/build/coverage" "./$project/build/coverage"
 exec chroot . /usr/bin/env -i "$@"
 """
 

@@ -3,9 +3,11 @@
 """The udev rule's helper against made-up sysfs trees, with each shell that may have to run it; and the rule itself.
 
 Inside the toolbox. The trees are files: what the kernel would do on a write is looked at in a virtual machine, by the tests
-of the whole system.
+of the whole system. Where HELPER_TRACE names a folder, bash runs the script "copy" there instead, and writes into "trace" which
+lines it runs, for tests/coverage.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -29,6 +31,10 @@ SERIAL = "48-b0-2d-ff-ff-12-34-5a"
 
 # The arm64 one is what the toolbox has for its machines.
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["qemu-aarch64", "/usr/bin/busybox", "sh"]}
+
+# "+LINE" for each command, as often as it runs. bash takes no PS4 from root's environment.
+TRACE = os.environ.get("HELPER_TRACE")
+TRACED = ["-c", '. "$1/prelude"; PS4="+\\$LINENO "; helper=$1/copy; shift; set -x; . "$helper"', "traced"]
 
 MODPROBE = """#!/bin/sh
 echo "$*" >> "$NVGRACE_GPU_ROOT/modprobe.log"
@@ -105,8 +111,15 @@ class Helper:
         env = {"PATH": path or os.environ["PATH"], "NVGRACE_GPU_ROOT": str(self.host.root)}
         # By its path, since PATH is the helper's.
         shell = [shutil.which(self.shell[0]), *self.shell[1:]]
-        result = subprocess.run([*shell, HELPER, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, timeout=60, check=False)
+        with contextlib.ExitStack() as stack:
+            helper, trace = HELPER, []
+            if TRACE and self.shell == SHELLS["bash"]:
+                trace.append(stack.enter_context(open(f"{TRACE}/trace", "ab")).fileno())
+                env["BASH_XTRACEFD"] = str(trace[0])
+                helper = TRACE
+                shell += TRACED
+            result = subprocess.run([*shell, helper, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                    text=True, timeout=60, check=False, pass_fds=trace)
         self.assertEqual(result.stdout, "")
         return result.returncode, result.stderr
 
@@ -139,7 +152,7 @@ class Helper:
                 self.assert_matches(conf, second, OTHER)
 
     def test_capital_letters_and_large_domains(self):
-        for address in ("00ab:c1:1f.7", "1000a:00:00.0"):
+        for address in ("00ab:c1:1f.7", "00de:f1:1f.7", "1000a:00:00.0"):
             self.host.device(address)
             self.assert_matches(f"bind {address.upper()}\n", True, address)
             self.assert_matches(f"bind {address}\n", True, address.upper())
@@ -273,13 +286,14 @@ class Helper:
         if case.bound:
             self.assertEqual(host.written(f"drivers/{case.bound}/unbind"), [])
 
-    def test_after_a_failure_the_old_driver_has_it_again(self):
+    def bind_is_refused(self):
+        """Bind the GPU of nouveau in a kernel that unbinds it, and then our driver refuses; what the helper says. Pipes keep
+        it where it is meanwhile."""
         self.host.bound(GPU, "nouveau")
         (self.host.pci / "drivers" / DRIVER).mkdir(parents=True)
         unbind, probe = self.host.pci / "drivers/nouveau/unbind", self.host.pci / "drivers_probe"
 
         def kernel():
-            """It unbinds, and then our driver refuses. Pipes keep the helper where it is meanwhile."""
             with open(unbind, encoding="ascii") as pipe:
                 self.assertEqual(pipe.read(), GPU + "\n")
                 (self.host.pci / "devices" / GPU / "driver").unlink()
@@ -294,15 +308,40 @@ class Helper:
         rc, said = self.run_helper("bind", GPU)
         thread.join()
         self.assertEqual(rc, 1)
-        self.assertIn("did not take it, and it is left to nouveau", said)
         self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
+        return said
+
+    def test_after_a_failure_the_old_driver_has_it_again(self):
+        self.assertIn("did not take it, and it is left to nouveau", self.bind_is_refused())
         self.assertEqual(self.host.written("drivers/nouveau/bind"), [GPU])
+
+    def test_an_old_driver_that_does_not_take_it_back_is_named(self):
+        (self.host.pci / "drivers/nouveau/bind").mkdir(parents=True)     # nothing can be written to it
+        self.assertIn(f"{GPU}: nouveau does not take it back", self.bind_is_refused())
+
+    def test_a_kernel_that_takes_no_override(self):
+        self.read_only(GPU, "(null)")
+        rc, said = self.run_helper("bind", GPU)
+        self.assertEqual(rc, 1)
+        self.assertIn(f"{GPU}: the kernel does not take {DRIVER} as driver_override", said)
+        self.assertEqual(self.host.written("drivers_probe"), [])
+
+    def read_only(self, address, text):
+        """A device whose override can't be changed."""
+        override, target = self.host.pci / "devices" / address / "driver_override", self.host.root / "read-only"
+        override.unlink()
+        target.write_text(text + "\n")
+        subprocess.run(["mount", "--bind", "-o", "ro", target, target], check=True)
+        self.addCleanup(subprocess.run, ["umount", target], check=True)
+        override.symlink_to(target)
 
     def test_an_override_of_before_is_kept(self):
         """Only the rule replaces it: not what a person has called this helper for."""
         self.host.bound(GPU, "vfio-pci")
         self.host.write(f"sys/bus/pci/devices/{GPU}/driver_override", "vfio-pci\n")
         (self.host.root / "proc/4711/fd").mkdir(parents=True)
+        (self.host.root / "proc/4711/fd/1").symlink_to(self.host.root / "etc/hostname")
+        self.host.write("etc/hostname", "host\n")
         (self.host.root / "proc/4711/fd/9").symlink_to("anon_inode:[vfio-device]")
         rc, said = self.run_helper("bind", GPU)
         self.assertEqual(rc, 1)
@@ -407,13 +446,7 @@ class Helper:
             self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
         with self.subTest("what can't be cleared is said, and the others are"):
             self.host.write(f"sys/bus/pci/devices/{OTHER}/driver_override", DRIVER + "\n")
-            stubborn = self.host.pci / "devices" / GPU / "driver_override"
-            stubborn.unlink()
-            target = self.host.root / "read-only"
-            target.write_text(DRIVER + "\n")
-            subprocess.run(["mount", "--bind", "-o", "ro", target, target], check=True)
-            self.addCleanup(subprocess.run, ["umount", target], check=True)
-            stubborn.symlink_to(target)
+            self.read_only(GPU, DRIVER)
             rc, said = self.run_helper("release")
             self.assertEqual(rc, 1)
             self.assertIn(f"{GPU}: its driver_override can't be cleared", said)

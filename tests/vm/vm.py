@@ -11,6 +11,7 @@ README.md beside this file describes the configuration, the machine and what a c
 """
 
 import argparse
+import base64
 import contextlib
 import dataclasses
 import fractions
@@ -619,7 +620,7 @@ class Kernel:
         return cached(f"initramfs-{self.release}", key, make)
 
 
-def run_files(commands, files=None, memory="", gpus="", module=None, module_params=""):
+def run_files(commands, files=None, memory="", gpus="", module=None, module_params="", coverage=False):
     """The part of an initramfs behind Kernel.initramfs(): init, what it reads, and files {guest path: host path}."""
     cpio = Cpio()
     cpio.file("/init", (HERE / "init").read_bytes(), 0o755)
@@ -634,6 +635,8 @@ def run_files(commands, files=None, memory="", gpus="", module=None, module_para
     if module:
         cpio.tree("/vm/module.ko", module)
         cpio.file("/vm/module.params", module_params + "\n")
+    if coverage:
+        cpio.file("/vm/coverage", "")
     for guest, host in (files or {}).items():
         cpio.tree(guest, host)
     return cpio.finish()
@@ -704,6 +707,7 @@ class Channel:
         self.dmesg = []
         self.console = []       # of a guest
         self.failures = []
+        self.counters = []      # of lines that ran: an archive in base64
         self.current = None     # the Command that runs
         self.done = self._in_dmesg = False
         self._connection = None
@@ -743,6 +747,8 @@ class Channel:
             self.current = None
         elif word == "HOST":
             self._answer(rest)
+        elif word == "COUNTERS":
+            self.counters.append(rest)
         elif word == "DMESG":
             self._in_dmesg = True
         elif word == "DONE":
@@ -809,6 +815,8 @@ class Machine:
         self.handlers = {"peek": self._peek, "poke": self._poke, "counters": self._counters, "ready": self._ready,
                          **(handlers or {})}
         self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
+        # Set by tests/coverage: where to leave the machine's counters of lines that ran.
+        self.coverage = os.environ.get("COVERAGE")
         self.kind = "vfio-user" if self.kernel.has_model else "bochs"
         self.models = {}
         self.channel = Channel(self, "test")
@@ -841,7 +849,8 @@ class Machine:
         memory = f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else ""
         gpus = "".join(f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {self.kind} {g.port} {g.acpi} "
                        f"{'yes' if g.ready else 'no'}\n" for g in self.gpus)
-        parts.append(run_files(self.commands, self.files, memory, gpus, self.module, self.module_params))
+        parts.append(run_files(self.commands, self.files, memory, gpus, self.module, self.module_params,
+                               bool(self.coverage)))
         path = pathlib.Path(directory, "initrd")
         path.write_bytes(b"".join(parts))
         return path
@@ -1031,7 +1040,17 @@ class Machine:
         if line.startswith("@@FAIL "):
             self._result.failures.append("the guest gave up: " + line[7:])
 
+    def _save_counters(self, result):
+        """An archive of its own for each machine."""
+        if not self.channel.counters:
+            result.failures.append("the guest sent no counters of lines")
+            return
+        with tempfile.NamedTemporaryFile(dir=self.coverage, prefix=f"{self.kernel.name}-", suffix=".tgz", delete=False) as f:
+            f.write(base64.b64decode("".join(self.channel.counters)))
+
     def _judge(self, result):
+        if self.coverage and self.channel.done:
+            self._save_counters(result)
         for c in result.commands:
             if c.rc is None:
                 result.failures.append(f"command {c.name} did not end")
