@@ -34,10 +34,8 @@ const char *verdict_name(enum verdict verdict)
 /* What files and logs hold gets into findings, and must not reach a terminal or JSON as it is. */
 static char *clean_text(const char *fmt, va_list args)
 {
-	char *text, *c;
+	char *text = xvasprintf(fmt, args), *c;
 
-	if (vasprintf(&text, fmt, args) < 0)
-		abort();
 	for (c = text; *c; c++)
 		if (*c < ' ' || *c > '~')
 			*c = '?';

@@ -50,13 +50,12 @@ static void host_printf(2, 3) append(struct text *t, const char *fmt, ...)
 {
 	va_list args;
 	char *more;
-	int n;
+	size_t n;
 
 	va_start(args, fmt);
-	n = vasprintf(&more, fmt, args);
+	more = xvasprintf(fmt, args);
 	va_end(args);
-	if (n < 0)
-		abort();
+	n = strlen(more);
 	t->s = xrealloc(t->s, t->len + n + 1);
 	memcpy(t->s + t->len, more, n + 1);
 	t->len += n;

@@ -178,7 +178,8 @@ void gpus_find(struct host *h, struct gpus *gpus)
 		if (!gpu_product(read_id(h, names[i], "vendor"), read_id(h, names[i], "device")))
 			continue;
 		gpus->gpu = xrealloc(gpus->gpu, (gpus->count + 1) * sizeof(*gpus->gpu));
-		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]))
+		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]) ||
+		    !gpus->gpu[gpus->count].product)
 			gpu_free(&gpus->gpu[gpus->count]); /* unplugged meanwhile */
 		else
 			gpus->count++;

@@ -58,7 +58,7 @@ char *xstrdup(const char *s)
 	return copy;
 }
 
-static char *xvasprintf(const char *fmt, va_list args)
+char *xvasprintf(const char *fmt, va_list args)
 {
 	char *text;
 

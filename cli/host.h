@@ -160,6 +160,7 @@ void *xcalloc(size_t n, size_t size);
 void *xrealloc(void *p, size_t size);
 char *xstrdup(const char *s);
 char *xasprintf(const char *fmt, ...) host_printf(1, 2);
+char *xvasprintf(const char *fmt, va_list args) host_printf(1, 0);
 
 /* '?' for each byte that would not be good for a terminal or for JSON. */
 void make_printable(char *text);

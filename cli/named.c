@@ -44,6 +44,7 @@ enum exit_status named_find(const struct named *named, struct host *h, const str
 	enum exit_status status = EXIT_OK;
 	char address[ADDRESS_MAX];
 	size_t i, j;
+	bool gone;
 	int rc;
 
 	*count = 0;
@@ -54,9 +55,17 @@ enum exit_status named_find(const struct named *named, struct host *h, const str
 		rc = gpu_resolve(h, named->typed[i], address);
 		if (rc > (int)status)
 			status = rc;
+		gone = !rc;
 		for (j = 0; !rc && j < gpus->count; j++)
-			if (!strcmp(gpus->gpu[j].address, address))
+			if (!strcmp(gpus->gpu[j].address, address)) {
 				add(found, count, &gpus->gpu[j]);
+				gone = false;
+			}
+		if (gone) {
+			/* It was read a moment ago or a moment later. */
+			complain(address, "the device is gone");
+			status = EXIT_NO_DEVICE;
+		}
 	}
 	if (status)
 		*count = 0;

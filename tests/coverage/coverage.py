@@ -13,6 +13,7 @@ build/log/coverage-*.log, counters and tracefiles build/coverage/.
 
 import argparse
 import datetime
+import fnmatch
 import os
 import pathlib
 import re
@@ -233,7 +234,7 @@ def judge(part, tap, entries, again):
     if not again:
         part.test()
     found = {path: source for path, source in part.read().items()
-             if any(pathlib.PurePath(path).match(p) for p in (*part.patterns, "include/compat/*"))}
+             if any(fnmatch.fnmatch(path, p) for p in part.patterns)}
     texts = {path: (PROJECT / path).read_text("utf-8") for path in found}
     print("\n".join(table(part, found)))
     complaints = tracefile.thresholds(found)
