@@ -277,6 +277,21 @@ class Record(unittest.TestCase):
         done = run("doctor", "--record", "/proc/nothing")
         self.assertEqual((done.returncode, done.stdout), (2, ""))
 
+    def test_a_full_disk_is_said(self):
+        """Wherever it gets full: of bytes, or of files."""
+        place = pathlib.Path(DIRECTORY.name, "full")
+        place.mkdir()
+        said = set()
+        for size in ("size=4k", *(f"nr_inodes={n}" for n in (3, 4, 6, 9, 20, 40))):
+            mount = 'mount -t tmpfs -o "$1" tmpfs "$2" && shift 2 && exec "$@"'
+            done = run("doctor", "--record", place / "record",
+                       before=["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh", size, place])
+            self.assertEqual(done.returncode, 1, f"{size}: {done.stderr}")
+            match = re.search(r"--record \S+: (/\S+): No space left on device; the record is not complete", done.stderr)
+            self.assertTrue(match, f"{size}: {done.stderr}")
+            said.add(match[1])
+        self.assertGreater(len(said), 3, said)
+
 
 if __name__ == "__main__":
     main()

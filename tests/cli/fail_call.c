@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A library for LD_PRELOAD that lets one call of a program fail: the one with the
+ * number that FAIL_CALL has, counted from 1. With FAIL_MEMORY in the environment,
+ * allocations are counted, otherwise what asks the kernel. The file that FAIL_FILE
+ * names gets the function's name if there was such a call, and otherwise, at the
+ * end, the number of calls. Called by test_faults.py.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static atomic_long count;
+static long wanted;
+static bool memory;
+static const char *file;
+
+static void __attribute__((constructor)) begin(void)
+{
+	const char *number = getenv("FAIL_CALL");
+
+	wanted = number ? atol(number) : 0;
+	memory = getenv("FAIL_MEMORY");
+	file = getenv("FAIL_FILE");
+	/* Not the programs that this one starts. */
+	unsetenv("LD_PRELOAD");
+}
+
+/* By functions that aren't counted. */
+static void say(const char *name, long number)
+{
+	int fd = file ? openat(AT_FDCWD, file, O_WRONLY | O_CREAT | O_TRUNC, 0666) : -1;
+
+	if (fd >= 0) {
+		dprintf(fd, "%s %ld\n", name, number);
+		close(fd);
+	}
+}
+
+static void __attribute__((destructor)) end(void)
+{
+	if (wanted && count < wanted)
+		say("-", count);
+}
+
+static bool fails(const char *name, int error, bool is_memory)
+{
+	if (!wanted || is_memory != memory || atomic_fetch_add(&count, 1) + 1 != wanted)
+		return false;
+	say(name, wanted);
+	errno = error;
+	return true;
+}
+
+#define NEXT(name)	((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
+
+/* result NAME(parameters): the next library's, unless it is to fail with this value and error. */
+#define WRAP(result, name, parameters, arguments, value, error, is_memory)	\
+	result name parameters							\
+	{									\
+		if (fails(#name, error, is_memory))				\
+			return value;						\
+		return NEXT(name) arguments;					\
+	}
+#define SYSCALL(...)	WRAP(__VA_ARGS__, false)
+#define MEMCALL(...)	WRAP(__VA_ARGS__, true)
+
+SYSCALL(ssize_t, read, (int fd, void *data, size_t len), (fd, data, len), -1, EIO)
+SYSCALL(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at), -1, EIO)
+SYSCALL(ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len), -1, ENOSPC)
+SYSCALL(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at), -1,
+	EIO)
+SYSCALL(int, fstat, (int fd, struct stat *st), (fd, st), -1, EIO)
+SYSCALL(int, stat, (const char *path, struct stat *st), (path, st), -1, EACCES)
+SYSCALL(ssize_t, readlinkat, (int dir, const char *path, char *data, size_t len),
+	(dir, path, data, len), -1, EIO)
+SYSCALL(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)
+SYSCALL(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, ENOSPC)
+SYSCALL(int, mkostemp, (char *path, int flags), (path, flags), -1, ENOSPC)
+SYSCALL(int, rename, (const char *from, const char *to), (from, to), -1, EIO)
+SYSCALL(int, unlink, (const char *path), (path), -1, EROFS)
+SYSCALL(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO)
+SYSCALL(int, fsync, (int fd), (fd), -1, EIO)
+SYSCALL(int, pipe2, (int fds[2], int flags), (fds, flags), -1, EMFILE)
+SYSCALL(pid_t, fork, (void), (), -1, EAGAIN)
+SYSCALL(int, flock, (int fd, int operation), (fd, operation), -1, ENOLCK)
+SYSCALL(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), -1, ESPIPE)
+SYSCALL(int, memfd_create, (const char *name, unsigned int flags), (name, flags), -1, ENOMEM)
+SYSCALL(int, access, (const char *path, int mode), (path, mode), -1, EACCES)
+SYSCALL(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
+	(at, len, prot, flags, fd, offset), MAP_FAILED, ENOMEM)
+SYSCALL(int, pthread_create,
+	(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *data),
+	(thread, attr, run, data), EAGAIN, EAGAIN)
+MEMCALL(void *, realloc, (void *p, size_t len), (p, len), NULL, ENOMEM)
+MEMCALL(char *, strdup, (const char *text), (text), NULL, ENOMEM)
+MEMCALL(int, vasprintf, (char **text, const char *format, va_list args), (text, format, args), -1,
+	ENOMEM)
+
+int open(const char *path, int flags, ...)
+{
+	va_list args;
+	mode_t mode;
+
+	va_start(args, flags);
+	mode = va_arg(args, mode_t);
+	va_end(args);
+	if (fails("open", EMFILE, false))
+		return -1;
+	return NEXT(open)(path, flags, mode);
+}
+
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *data;
+
+	va_start(args, request);
+	data = va_arg(args, void *);
+	va_end(args);
+	if (fails("ioctl", EIO, false))
+		return -1;
+	return ((int (*)(int, unsigned long, void *))dlsym(RTLD_NEXT, "ioctl"))(fd, request, data);
+}
+
+/* As the program calls it, which is for openat2() alone. */
+long syscall(long number, ...)
+{
+	long a, b, c, d;
+	va_list args;
+
+	va_start(args, number);
+	a = va_arg(args, long);
+	b = va_arg(args, long);
+	c = va_arg(args, long);
+	d = va_arg(args, long);
+	va_end(args);
+	if (fails("syscall", EMFILE, false))
+		return -1;
+	return NEXT(syscall)(number, a, b, c, d);
+}

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu where one call of it fails, any one: no crash, no leak, no hang, and no document that isn't one.
+
+    scripts/toolbox run -- tests/cli/test_faults.py
+
+tests/cli/run calls this. What fails is up to fail_call.c: a system call, or an allocation. Of a command's many calls, some
+fail here, evenly spread; for tests/coverage, all.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import jsonschema
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
+import unfold  # noqa: E402  (needs the path above)
+from common import COVERAGE, main, run, validate  # noqa: E402
+
+GPU = "0009:01:00.0"
+HOST = "good"
+# Of each command.
+POINTS = 1000 if COVERAGE else 40
+BEYOND = 10**9
+# As the manual page has them.
+STATUSES = {0, 1, 2, 3, 4, 5, 6, 7}
+
+
+class Faults(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix="faults-")
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = pathlib.Path(directory.name)
+        cls.tree = cls.directory / HOST
+        cls.tree.mkdir()
+        unfold.unfold(unfold.hosts(), HOST, cls.tree)
+        cls.library = cls.directory / "fail_call.so"
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", cls.library,
+                        HERE / "fail_call.c"], check=True)
+
+    def fault(self, number, words, root, memory=False):
+        """(what failed or "-", its number or how many calls there were, the CompletedProcess)."""
+        said = self.directory / "said"
+        said.unlink(missing_ok=True)
+        done = run(*words, root=root, env={
+            "LD_PRELOAD": str(self.library), "FAIL_CALL": str(number), "FAIL_FILE": str(said),
+            **({"FAIL_MEMORY": "1"} if memory else {}),
+            # This library is in front of the sanitizer's.
+            # Who ends for want of memory leaves the rest to the kernel.
+            "ASAN_OPTIONS": f"exitcode=99:detect_leaks={int(not memory)}:verify_asan_link_order=0"})
+        name, count = said.read_text().split()
+        return name, int(count), done
+
+    def each(self, *words, root, judge, memory=False):
+        """Let the command's calls fail, as many as POINTS. judge(CompletedProcess) says what is wrong, or nothing."""
+        name, count, _ = self.fault(BEYOND, words, root, memory)
+        self.assertEqual(name, "-")
+        self.assertGreater(count, 10, "a command of so few calls is no test")
+        failed, wrong = set(), []
+        for number in sorted({1 + i * (count - 1) // (POINTS - 1) for i in range(POINTS)}):
+            try:
+                name, _, done = self.fault(number, words, root, memory)
+                failed.add(name)
+                what = judge(done)
+            # Of the sanitizers, of the schema, of JSON.
+            except (AssertionError, ValueError, jsonschema.ValidationError) as e:
+                what = str(e)
+            if what:
+                wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}, fails: {what}")
+        self.assertEqual(wrong, [], "\n".join(wrong))
+        self.assertGreater(len(failed), 1 if memory else 2, failed)
+
+    @staticmethod
+    def wrong(done):
+        if done.returncode not in STATUSES:
+            return f"status {done.returncode}: {done.stderr}"
+        if "--json" in done.args and done.stdout:
+            validate(json.loads(done.stdout))
+        return None if done.stdout or done.stderr else f"status {done.returncode} and not a word"
+
+    def test_reading(self):
+        for words in (["list"], ["list", "--json"], ["status", GPU], ["status", "--json"], ["metrics"],
+                      ["bind", "--dry-run", "--persist", GPU], ["unbind", "--dry-run", "--persist", GPU],
+                      ["wait", "--timeout=0", "--all"], ["scrub", "--dry-run", GPU]):
+            with self.subTest(words):
+                self.each(*words, root=self.tree, judge=self.wrong)
+
+    def test_doctor(self):
+        self.each("doctor", "--json", root=self.tree, judge=self.wrong)
+
+    def test_doctor_of_this_host(self):
+        self.each("doctor", root=None, judge=self.wrong)
+        record = self.directory / "record"
+
+        def judge(done):
+            subprocess.run(["rm", "-rf", record], check=True)
+            return self.wrong(done)
+
+        self.each("doctor", "--record", record, root=None, judge=judge)
+
+    def test_memory(self):
+        def judge(done):
+            return None if (done.returncode, done.stderr) == (1, "nvgrace-gpu: out of memory\n") else f"{done.returncode}: {done.stderr}"
+
+        for words in (["list"], ["doctor"]):
+            with self.subTest(words):
+                self.each(*words, root=self.tree, judge=judge, memory=True)
+
+
+if __name__ == "__main__":
+    main()
