@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * gcov writes its counters when a program ends by exit(). This is linked into
- * nvgrace-gpu(8) with --wrap=_exit, so that a process which ends by _exit()
- * counts, too: a forked child, or a handler of signals.
+ * nvgrace-gpu(8) with --wrap=_exit, so that a process counts that ends by
+ * _exit(), as a forked child and a handler of signals do, or by a signal.
  */
+#include <signal.h>
+#include <stddef.h>
 #include <unistd.h>
 
 void __gcov_dump(void);
@@ -14,4 +16,22 @@ void __wrap__exit(int status)
 {
 	__gcov_dump();
 	__real__exit(status);
+}
+
+/* It ends the program all the same: the signal comes again, and nothing handles it. */
+static void ended(int number)
+{
+	__gcov_dump();
+	raise(number);
+}
+
+static void __attribute__((constructor)) catch_signals(void)
+{
+	static const int numbers[] = { SIGHUP, SIGINT, SIGPIPE, SIGTERM };
+	struct sigaction now, action = { .sa_handler = ended, .sa_flags = SA_RESETHAND };
+	size_t i;
+
+	for (i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+		if (!sigaction(numbers[i], NULL, &now) && now.sa_handler == SIG_DFL)
+			sigaction(numbers[i], &action, NULL);
 }

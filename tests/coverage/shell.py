@@ -25,7 +25,7 @@ LEAD = re.compile(r"[ \t]*(?:(?:if|elif|while|until|then|else|do|!|\{)[ \t]+)*")
 def code_lines(text):
     """[(number, line)] without comments and what continues a line."""
     found, continued = [], False
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         bare = line.strip()
         if bare and not bare.startswith("#") and not continued:
             found.append((number, line))
@@ -77,7 +77,7 @@ def conditions(line):
 
 def instrument(text):
     """(the copy, [(line, "condition" or "arm")] by the numbers that it says)."""
-    lines, points = text.splitlines(), []
+    lines, points = text.split("\n"), []
     for number, line in code_lines(text):
         arm = ARM.match(line)
         start = arm.end() if arm else 0
@@ -90,7 +90,7 @@ def instrument(text):
             points.append((number, "condition"))
             at = start + end
         lines[number - 1] = out + line[at:]
-    return "\n".join([*lines, ""]), points
+    return "\n".join(lines), points
 
 
 def source(text, points, trace):

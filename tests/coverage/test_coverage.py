@@ -14,7 +14,7 @@ import tracefile  # noqa: E402
 
 TEXT = """\
 static int one(void)
-{
+{ /* \v */
 	if (fails())
 		return -EIO;
 	if (fails_too())
@@ -102,8 +102,8 @@ class Shares(unittest.TestCase):
         self.assertEqual([str(s) for s in tracefile.shares(found)], ["80.0 % of 5", "50.0 % of 4"])
 
     def test_functions(self):
-        self.assertEqual(tracefile.functions(TEXT)[3:], ["one"] * 6 + ["-"] + ["TRACE_EVENT"] * 2)
-        self.assertEqual(tracefile.functions("put() { echo; }\nlast() {\n\tx\n}\ny\n")[1:], ["put", "last", "last", "last", "-"])
+        self.assertEqual(tracefile.functions(TEXT)[3:], ["one"] * 6 + ["-"] + ["TRACE_EVENT"] * 3)
+        self.assertEqual(tracefile.functions("put() { echo; }\nlast() {\n\tx\n}\ny\n")[1:], ["put", "last", "last", "last", "-", "-"])
 
 
 SCRIPT = """\

@@ -64,7 +64,8 @@ def read(text, project):
 def functions(text):
     """For each line of a C or shell source, counted from 1, the function that it is in, or "-"."""
     names, name = ["-"], "-"
-    for line in text.splitlines():
+    # Not splitlines(): what argp prints has \v in it.
+    for line in text.split("\n"):
         # The head of a function begins its line; so do macros and data, which are no functions.
         head = re.match(r"(?!typedef\b)(?:[A-Za-z_][\w \t*]*[ \t*])?(\w+)\s*\(", line)
         if head and not line.rstrip().endswith(";"):
@@ -91,7 +92,7 @@ def missed_lines(found, texts):
     """{Line: [numbers]} of what did not run; texts: {path: what the file holds}."""
     missed = collections.defaultdict(list)
     for path, source in found.items():
-        names, lines = functions(texts[path]), texts[path].splitlines()
+        names, lines = functions(texts[path]), texts[path].split("\n")
         for number in source.missed():
             missed[Line(path, names[number], lines[number - 1].strip())].append(number)
     return missed
