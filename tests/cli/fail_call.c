@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A library for LD_PRELOAD that lets one call of a program fail: the one with the
- * number that FAIL_CALL has, counted from 1. With FAIL_MEMORY in the environment,
- * allocations are counted, otherwise what asks the kernel. The file that FAIL_FILE
- * names gets the function's name if there was such a call, and otherwise, at the
- * end, the number of calls. Called by test_faults.py.
+ * number that FAIL_CALL has, counted from 1. FAIL_KIND has the kinds of calls that
+ * count: r for those that read, w for those that change something, m for
+ * allocations; "rw" without it. The file that FAIL_FILE names gets the function's
+ * name if there was such a call, and otherwise, at the end, the number of calls.
+ * Called by test_faults.py and vm_faults.py.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -26,7 +27,7 @@
 
 static atomic_long count;
 static long wanted;
-static bool memory;
+static const char *kinds;
 static const char *file;
 
 static void __attribute__((constructor)) begin(void)
@@ -34,7 +35,7 @@ static void __attribute__((constructor)) begin(void)
 	const char *number = getenv("FAIL_CALL");
 
 	wanted = number ? atol(number) : 0;
-	memory = getenv("FAIL_MEMORY");
+	kinds = getenv("FAIL_KIND") ?: "rw";
 	file = getenv("FAIL_FILE");
 	/* Not the programs that this one starts. */
 	unsetenv("LD_PRELOAD");
@@ -57,9 +58,9 @@ static void __attribute__((destructor)) end(void)
 		say("-", count);
 }
 
-static bool fails(const char *name, int error, bool is_memory)
+static bool fails(const char *name, int error, char kind)
 {
-	if (!wanted || is_memory != memory || atomic_fetch_add(&count, 1) + 1 != wanted)
+	if (!wanted || !strchr(kinds, kind) || atomic_fetch_add(&count, 1) + 1 != wanted)
 		return false;
 	say(name, wanted);
 	errno = error;
@@ -69,41 +70,42 @@ static bool fails(const char *name, int error, bool is_memory)
 #define NEXT(name)	((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
 
 /* result NAME(parameters): the next library's, unless it is to fail with this value and error. */
-#define WRAP(result, name, parameters, arguments, value, error, is_memory)	\
+#define WRAP(result, name, parameters, arguments, value, error, kind)		\
 	result name parameters							\
 	{									\
-		if (fails(#name, error, is_memory))				\
+		if (fails(#name, error, kind))				\
 			return value;						\
 		return NEXT(name) arguments;					\
 	}
-#define SYSCALL(...)	WRAP(__VA_ARGS__, false)
-#define MEMCALL(...)	WRAP(__VA_ARGS__, true)
+#define READING(...)	WRAP(__VA_ARGS__, 'r')
+#define WRITING(...)	WRAP(__VA_ARGS__, 'w')
+#define MEMCALL(...)	WRAP(__VA_ARGS__, 'm')
 
-SYSCALL(ssize_t, read, (int fd, void *data, size_t len), (fd, data, len), -1, EIO)
-SYSCALL(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at), -1, EIO)
-SYSCALL(ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len), -1, ENOSPC)
-SYSCALL(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at), -1,
+READING(ssize_t, read, (int fd, void *data, size_t len), (fd, data, len), -1, EIO)
+READING(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at), -1, EIO)
+WRITING(ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len), -1, ENOSPC)
+WRITING(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at), -1,
 	EIO)
-SYSCALL(int, fstat, (int fd, struct stat *st), (fd, st), -1, EIO)
-SYSCALL(int, stat, (const char *path, struct stat *st), (path, st), -1, EACCES)
-SYSCALL(ssize_t, readlinkat, (int dir, const char *path, char *data, size_t len),
+READING(int, fstat, (int fd, struct stat *st), (fd, st), -1, EIO)
+READING(int, stat, (const char *path, struct stat *st), (path, st), -1, EACCES)
+READING(ssize_t, readlinkat, (int dir, const char *path, char *data, size_t len),
 	(dir, path, data, len), -1, EIO)
-SYSCALL(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)
-SYSCALL(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, ENOSPC)
-SYSCALL(int, mkostemp, (char *path, int flags), (path, flags), -1, ENOSPC)
-SYSCALL(int, rename, (const char *from, const char *to), (from, to), -1, EIO)
-SYSCALL(int, unlink, (const char *path), (path), -1, EROFS)
-SYSCALL(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO)
-SYSCALL(int, fsync, (int fd), (fd), -1, EIO)
-SYSCALL(int, pipe2, (int fds[2], int flags), (fds, flags), -1, EMFILE)
-SYSCALL(pid_t, fork, (void), (), -1, EAGAIN)
-SYSCALL(int, flock, (int fd, int operation), (fd, operation), -1, ENOLCK)
-SYSCALL(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), -1, ESPIPE)
-SYSCALL(int, memfd_create, (const char *name, unsigned int flags), (name, flags), -1, ENOMEM)
-SYSCALL(int, access, (const char *path, int mode), (path, mode), -1, EACCES)
-SYSCALL(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
+READING(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)
+WRITING(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, ENOSPC)
+WRITING(int, mkostemp, (char *path, int flags), (path, flags), -1, ENOSPC)
+WRITING(int, rename, (const char *from, const char *to), (from, to), -1, EIO)
+WRITING(int, unlink, (const char *path), (path), -1, EROFS)
+WRITING(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO)
+WRITING(int, fsync, (int fd), (fd), -1, EIO)
+WRITING(int, pipe2, (int fds[2], int flags), (fds, flags), -1, EMFILE)
+WRITING(pid_t, fork, (void), (), -1, EAGAIN)
+WRITING(int, flock, (int fd, int operation), (fd, operation), -1, ENOLCK)
+READING(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), -1, ESPIPE)
+WRITING(int, memfd_create, (const char *name, unsigned int flags), (name, flags), -1, ENOMEM)
+READING(int, access, (const char *path, int mode), (path, mode), -1, EACCES)
+WRITING(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
 	(at, len, prot, flags, fd, offset), MAP_FAILED, ENOMEM)
-SYSCALL(int, pthread_create,
+WRITING(int, pthread_create,
 	(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *data),
 	(thread, attr, run, data), EAGAIN, EAGAIN)
 MEMCALL(void *, realloc, (void *p, size_t len), (p, len), NULL, ENOMEM)
@@ -119,7 +121,7 @@ int open(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = va_arg(args, mode_t);
 	va_end(args);
-	if (fails("open", EMFILE, false))
+	if (fails("open", EMFILE, (flags & O_ACCMODE) == O_RDONLY ? 'r' : 'w'))
 		return -1;
 	return NEXT(open)(path, flags, mode);
 }
@@ -132,7 +134,7 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(args, request);
 	data = va_arg(args, void *);
 	va_end(args);
-	if (fails("ioctl", EIO, false))
+	if (fails("ioctl", EIO, 'w'))
 		return -1;
 	return ((int (*)(int, unsigned long, void *))dlsym(RTLD_NEXT, "ioctl"))(fd, request, data);
 }
@@ -149,7 +151,7 @@ long syscall(long number, ...)
 	c = va_arg(args, long);
 	d = va_arg(args, long);
 	va_end(args);
-	if (fails("syscall", EMFILE, false))
+	if (fails("syscall", EMFILE, 'r'))
 		return -1;
 	return NEXT(syscall)(number, a, b, c, d);
 }

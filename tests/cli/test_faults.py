@@ -50,7 +50,7 @@ class Faults(unittest.TestCase):
         said.unlink(missing_ok=True)
         done = run(*words, root=root, env={
             "LD_PRELOAD": str(self.library), "FAIL_CALL": str(number), "FAIL_FILE": str(said),
-            **({"FAIL_MEMORY": "1"} if memory else {}),
+            "FAIL_KIND": "m" if memory else "rw",
             # This library is in front of the sanitizer's.
             # Who ends for want of memory leaves the rest to the kernel.
             "ASAN_OPTIONS": f"exitcode=99:detect_leaks={int(not memory)}:verify_asan_link_order=0"})

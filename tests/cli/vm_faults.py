@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu in a virtual GH200 where one call that changes something fails, any one.
+
+    scripts/toolbox run -- tests/cli/vm_faults.py [KERNEL [unittest's arguments]]
+
+After `make modules` for that kernel (7.2 without a name). What fails is up to fail_call.c. The console is in
+build/log/cli-faults-KERNEL.log.
+"""
+
+import re
+import subprocess
+import tempfile
+
+import common
+import in_machine
+from in_machine import KERNEL, InMachine
+from test_faults import STATUSES
+
+MiB = 1 << 20
+# Without the MIG defect, there is no resmem, and a memory may be small.
+SMALL = {"mig_dvsec": 1}
+GPUS = [{"name": "a", "size": 32 * MiB, "model": SMALL}, {"name": "b", "size": 32 * MiB, "model": SMALL}]
+
+# Of each command, evenly spread; a command takes a second or two.
+POINTS = 40
+# A busy machine is slow; one that needs longer is stuck.
+TIMEOUT_S = 1500
+
+LIBRARY = in_machine.LIBRARY + r"""
+state() {
+	driver=$(readlink $devices/$(gpu $1)/driver)
+	echo "state: ${driver##*/} $(cat $devices/$(gpu $1)/driver_override) $(ls -A /etc/nvgrace-gpu.conf.d | tr '\n' ' ')"
+}
+# failing N COMMAND...: its N-th call fails.
+failing() {
+	n=$1
+	shift
+	rm -f /tmp/failed
+	say run env LD_PRELOAD=/tests/fail_call.so FAIL_KIND=w FAIL_CALL=$n FAIL_FILE=/tmp/failed $nvgrace "$@"
+	echo "failed: $(cat /tmp/failed)"
+}
+# each BEFORE COMMAND...: all of its calls, or as many as there is time for; before each the script BEFORE runs.
+each() {
+	before=$1
+	shift
+	eval "$before"
+	failing 1000000000 "$@"
+	read -r name count </tmp/failed
+	step=$(((count + POINTS - 1) / POINTS))
+	i=1
+	while [ $i -le $count ]; do
+		eval "$before"
+		state a
+		failing $i "$@"
+		state a
+		i=$((i + step))
+	done
+}
+""".replace("POINTS", str(POINTS))
+
+QUIET = ">/dev/null 2>&1"
+COMMANDS = {
+    "prepare": "mkdir -p /etc/nvgrace-gpu.conf.d; modprobe vfio-pci; echo 1 >/proc/sys/kernel/printk",
+    "bind": f"each '$nvgrace unbind --persist --no-initramfs $(gpu a) {QUIET}' bind --persist --no-initramfs $(gpu a)",
+    "unbind": f"each '$nvgrace bind --persist --no-initramfs $(gpu a) {QUIET}' unbind --persist --no-initramfs $(gpu a)",
+    "from-vfio-pci": f"each '$nvgrace unbind --persist --no-initramfs $(gpu a) {QUIET}; bind a vfio-pci' bind $(gpu a)",
+    "bound": "run unbind $(gpu a); run bind $(gpu a) $(gpu b)",
+    "test": "each : test --yes $(gpu a)",
+    "bench": "each : bench --quick --yes $(gpu a)",
+    "scrub": "each : scrub --verify $(gpu a)",
+    "sound": "run test --yes --json $(gpu a); run scrub $(gpu a); run unbind $(gpu a) $(gpu b)",
+}
+
+
+class Faults(InMachine):
+    @classmethod
+    def setUpClass(cls):
+        with tempfile.TemporaryDirectory() as directory:
+            library = f"{directory}/fail_call.so"
+            subprocess.run([in_machine.vm.Kernel(KERNEL).arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+                            "-o", library, in_machine.HERE / "fail_call.c"], check=True)
+            cls.boot("cli-faults", GPUS, {name: LIBRARY + text for name, text in COMMANDS.items()}, [],
+                     {"/tests/fail_call.so": library}, timeout=TIMEOUT_S)
+
+    def runs(self, command):
+        """[(what failed, status, state before, state after, what it said)] of a command's runs."""
+        found, before, said, status, failed = [], "", [], None, ""
+        for line in self.result.command(command).output:
+            if match := re.match(r"run-(?:out|err): (.*)", line):
+                said.append(match[1])
+            elif match := re.match(r"run-rc: (\d+)", line):
+                status = int(match[1])
+            elif match := re.match(r"failed: (.*)", line):
+                failed = match[1]
+            elif match := re.match(r"state: (.*)", line):
+                if status is None:
+                    before = match[1]
+                else:
+                    found.append((failed, status, before, match[1], "\n".join(said)))
+                    said, status = [], None
+            if status is not None and failed.startswith("-"):
+                said, status, failed = [], None, ""
+        self.assertGreater(len(found), 5, f"{command}: {self.result.output(command)[-3000:]}")
+        return found
+
+    def check(self, command, judge):
+        """judge(status, state before, state after, what it said) says what is wrong, or nothing."""
+        wrong = []
+        for failed, status, before, after, said in self.runs(command):
+            what = judge(status, before, after, said)
+            if not failed or status not in STATUSES or not said:
+                what = "no ordinary end"
+            if what:
+                wrong.append(f"{command}, {failed} fails: {what}: status {status}, before: {before}, after: {after}\n{said}")
+        self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_the_machine_is_sound(self):
+        self.assertEqual(self.result.failures, [])
+        self.assertEqual(self.codes("sound"), [0, 0, 0])
+
+    def test_binding_is_whole_or_is_put_back(self):
+        def judge(status, before, after, said):
+            if status and after != before and not re.search("could not be put back|at boot|initramfs", said):
+                return "it is neither done nor undone, and doesn't say so"
+            return None
+
+        for command in ("bind", "unbind", "from-vfio-pci"):
+            with self.subTest(command):
+                self.check(command, judge)
+
+    def test_exercises_leave_the_gpu_as_it_was(self):
+        for command in ("test", "bench", "scrub"):
+            with self.subTest(command):
+                self.check(command, lambda status, before, after, said: None if after == before else "it is in another state")
+
+
+if __name__ == "__main__":
+    common.main()
