@@ -156,7 +156,7 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 	struct thread *threads;
-	pthread_barrier_t barrier;
+	pthread_barrier_t *barrier = xcalloc(1, sizeof(*barrier));
 	double begin, end;
 	size_t i, started;
 	int error = 0;
@@ -167,10 +167,10 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 	threads = xcalloc(count, sizeof(*threads));
 	atomic_store(&work->stop, false);
 	work->fault = NULL;
-	pthread_barrier_init(&barrier, NULL, count);
+	pthread_barrier_init(barrier, NULL, count);
 	for (started = 0; started < count; started++) {
 		threads[started] = (struct thread){
-			.work = work, .barrier = &barrier, .index = started, .count = count,
+			.work = work, .barrier = barrier, .index = started, .count = count,
 			.cpu = cpus->cpu[started],
 		};
 		error = pthread_create(&threads[started].id, NULL, run_thread, &threads[started]);
@@ -178,7 +178,7 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 			break;
 	}
 	if (error) {
-		/* Those that wait at the barrier would do so for ever; the process ends soon. */
+		/* Those that wait at the barrier do so, and use it, until the process ends. */
 		errno = error;
 		return -1;
 	}
@@ -193,7 +193,8 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 			work->fault = threads[i].fault;
 	}
 	work->seconds = end - begin;
-	pthread_barrier_destroy(&barrier);
+	pthread_barrier_destroy(barrier);
+	free(barrier);
 	free(threads);
 	return work->fault ? -1 : 0;
 }
