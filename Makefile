@@ -126,9 +126,8 @@ check-quick:
 
 check-long:
 	@$(TOOLBOX) kernel --all
-	@$(TOOLBOX) kernel debug
-	@$(TOOLBOX) kernel 64k
-	@$(TOOLBOX) kernel gcov
+	@kernels=$$($(TOOLBOX) run -- python3 tests/check.py --kernels --long $(JOBS)) || exit 1; \
+	for kernel in $$kernels; do $(TOOLBOX) kernel $$kernel || exit 1; done
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) root analysis >/dev/null
 	@$(TOOLBOX) root coverage >/dev/null

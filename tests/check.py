@@ -3,11 +3,13 @@
 """Runs all tests, a few at a time, and adds up what they say.
 
     check.py [--quick | --long] [NAME...]
+    check.py --kernels [--long] [NAME...]
 
 Inside the toolbox; called by the Makefile's check targets. A job is a program whose last line is "N passed, N failed,
 N skipped" (or a Python unittest); what it prints goes to build/log/check-NAME.log, and is shown if it fails. With
 NAMEs, only these jobs run. The last line here is the sum of all; the exit status says whether all is well. Where the
-environment has CI=true, a skipped test counts as failed.
+environment has CI=true, a skipped test counts as failed. With --kernels it prints the kernels of tests/testkernel that
+these jobs need, and runs nothing.
 """
 
 import argparse
@@ -47,13 +49,14 @@ SIGN_OF_LIFE = 60
 
 @dataclasses.dataclass
 class Job:
-    """One program. width: processors it keeps busy. modules: kernels whose module it wants. after: jobs that must have
-    ended well before."""
+    """One program. width: processors it keeps busy. modules: kernels whose module it wants. kernels: others that it builds
+    modules for by itself. after: jobs that must have ended well before."""
 
     name: str
     argv: "list[str]"
     width: int = 1
     modules: tuple = ()
+    kernels: tuple = ()
     after: tuple = ()
 
 
@@ -65,7 +68,7 @@ def toolbox(*words):
 def module_job(kernel):
     """Build one kernel's module, for the quick run: the matrix builds all, and looks harder."""
     cross = "" if kernel.endswith("-amd64") else "ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
-    command = f"make modules KDIR={toolbox('kdir', kernel)} {cross} && echo '1 passed, 0 failed, 0 skipped'"
+    command = f"make modules KDIR=$(scripts/toolbox kdir {kernel}) {cross} && echo '1 passed, 0 failed, 0 skipped'"
     return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
 
 
@@ -93,7 +96,7 @@ def long_jobs():
         Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2", "64k")),
         Job("mutants-generated", ["python3", "tests/vm/mutants_generated.py"], width=2, modules=("6.1", "6.12", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
-        Job("coverage", ["python3", "tests/coverage/coverage.py"], modules=("6.12", "7.2", "64k")),
+        Job("coverage", ["python3", "tests/coverage/coverage.py"], modules=("6.12", "7.2", "64k"), kernels=("gcov",)),
         Job("static-all", ["sh", "-c", "exec python3 tests/static/run.py $(scripts/toolbox kernels)"]),
         PACKAGES,
         Job("package-lint", ["tests/package/lint"], after=("packages",)),
@@ -173,6 +176,12 @@ def jobs(mode, names):
     for job in wanted:
         job.after += tuple(modules[k].name for k in job.modules)
     return [*modules.values(), *wanted]
+
+
+def made_here(wanted):
+    """The kernels of jobs that no package has, in the order of the jobs."""
+    names = [k for job in wanted for k in (*job.modules, *job.kernels)]
+    return [k for k in dict.fromkeys(names) if (PROJECT / "tests" / "testkernel" / f"{k}.config").exists()]
 
 
 def verdict(text, rc):
@@ -310,8 +319,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--quick", dest="mode", action="store_const", const="quick", default="all")
     parser.add_argument("--long", dest="mode", action="store_const", const="long")
+    parser.add_argument("--kernels", action="store_true")
     parser.add_argument("names", nargs="*", metavar="NAME")
     args = parser.parse_args()
+    if args.kernels:
+        print("\n".join(made_here(jobs(args.mode, args.names))))
+        return
     LOGS.mkdir(parents=True, exist_ok=True)
     wanted = jobs(args.mode, args.names)
     campaign = args.mode == "long"
