@@ -8,6 +8,8 @@ that earlier calls of the program have made. The same seed gives the same progra
 """
 
 import dataclasses
+import functools
+import operator
 import struct
 
 import check
@@ -38,17 +40,21 @@ RECIPES = {
 # What must be done before, though nothing that a call takes says so.
 BEFORE = {"ioctl$nvgrace_GROUP_UNSET_CONTAINER": ("ioctl$nvgrace_GROUP_SET_CONTAINER",),
           "ioctl$nvgrace_IOAS_UNMAP": ("ioctl$nvgrace_IOAS_MAP",),
-          "ioctl$nvgrace_SET_IRQS_none": ("ioctl$nvgrace_SET_IRQS_one",)}
+          "ioctl$nvgrace_SET_IRQS_none": ("ioctl$nvgrace_SET_IRQS_one",),
+          "ioctl$nvgrace_SET_IRQS_bool": ("ioctl$nvgrace_SET_IRQS_one",)}
 # A reset takes 100 ms or more, and after it there is less to break; the others have a weight of 8.
 WEIGHTS = {"ioctl$nvgrace_RESET": 2, "ioctl$nvgrace_PCI_HOT_RESET": 1, "ioctl$nvgrace_FEATURE_low_power": 2,
            "ioctl$nvgrace_FEATURE_wakeup": 2, "close$nvgrace": 2, "pwrite64$nvgrace_command": 3, "pwrite64$nvgrace_config": 3,
            "mmap$nvgrace_usemem": 16, "mmap$nvgrace_resmem": 16, "pread64$nvgrace_vma": 16, "pwrite64$nvgrace_vma": 16}
 LONGEST = 6                 # calls that are drawn for one program; those that make what they need come on top
 EACH = 3                    # programs for each call, besides
-MORE = {"ioctl$nvgrace_IOAS_MAP_FILE": 12, "ioctl$nvgrace_SET_IRQS_none": 12, "ioctl$nvgrace_SET_IRQS_eventfd": 24}  # for what has many ways to fail
+MORE = {"ioctl$nvgrace_IOAS_MAP_FILE": 12}  # for what has many ways to fail
 UNIT = 1 << 16              # of areas: the largest page
 AREA_UNITS = 64
 ARENA = 1 << 20
+
+# How values are drawn: also out of range; in range; those that are most likely to succeed.
+ANY, GOOD, PLAIN = range(3)
 
 # Of arguments, and of what is put into memory before a call; replay.c has the same.
 VALUE, RESULT, MEMORY, GIVEN_VALUE, POINTER, AREA, ADDRESS = range(7)
@@ -133,11 +139,13 @@ class Program:
     def made(self, name, source):
         self.resources.setdefault(name, []).append(source)
 
-    # Values of a type. Out of range only where good is false.
+    # Values of a type: how is ANY, GOOD or PLAIN.
 
-    def int(self, node, good):
+    def int(self, node, how):
         random = self.random
-        if not good and random.one_in(6):
+        if how == PLAIN:
+            return node.low if node.ranged else 1
+        if how == ANY and random.one_in(6):
             return random.pick((0, 1, node.low - 1, node.high + 1, (1 << 8 * node.size) - 1, 1 << 8 * node.size - 1, random.next()))
         if not node.ranged:
             return random.pick((0, 1, 0xffffffff, 1 << random.below(8 * node.size), random.next()))
@@ -147,28 +155,31 @@ class Program:
             return node.high // node.step * node.step
         return node.low + random.below((node.high - node.low) // node.step + 1) * node.step
 
-    def choice(self, node, good):
+    def choice(self, node, how):
         random = self.random
-        if not good and random.one_in(8):
+        bits = len(node.values) > 1 and all(v & v - 1 == 0 for v in node.values)
+        if how == PLAIN:
+            return functools.reduce(operator.or_, node.values) if bits else node.values[0]
+        if how == ANY and random.one_in(8):
             return random.pick((0, (1 << 8 * node.size) - 1, random.next()))
         values = node.values
-        if len(values) > 1 and all(v & v - 1 == 0 for v in values) and not random.one_in(3):
+        if bits and not random.one_in(3):
             value = 0
             for v in values:
                 value |= v * random.below(2)
             return value
         return random.pick(values)
 
-    def handle(self, node, good):
+    def handle(self, node, how):
         """(kind, value, word) of a resource."""
         random = self.random
         sources = self.sources(node.resource)
-        if not good and random.one_in(12):
+        if how == ANY and random.one_in(12):
             sources = [s for found in self.resources.values() for s in found]
-        if not sources or not good and random.one_in(12):
+        if not sources or how == ANY and random.one_in(12):
             value = random.pick(node.values)
             return VALUE, value & MASK, str(value)
-        kind, value = random.pick(sources)
+        kind, value = sources[-1] if how == PLAIN else random.pick(sources)
         word = {RESULT: f"r{value}", GIVEN_VALUE: f"given{value}"}.get(kind) or f"*{value:#x}"
         return kind, value, word
 
@@ -176,68 +187,70 @@ class Program:
         """(first byte, bytes) of pages, of which the first half may be longer than what is drawn for it."""
         return self.random.below(AREA_UNITS // 2) * UNIT, (1 + self.random.below(32)) * UNIT
 
-    def length(self, value, good):
+    def length(self, value, how):
         random = self.random
-        if good or not random.one_in(6):
+        if how or not random.one_in(6):
             return value
         return random.pick((0, max(value - 1, 0), value + 1, 2 * value))
 
     # What pointers lead to: each returns how long it is, in bytes and in elements, and a word for it.
 
-    def write(self, buffer, node, good, direction):
+    def write(self, buffer, node, how, direction):
         if isinstance(node, check.Const):
-            value = self.random.next() if not good and self.random.one_in(16) else node.low
+            value = self.random.next() if how == ANY and self.random.one_in(16) else node.low
             buffer.put(value, node.size)
             return node.size, 1, f"{value & (1 << 8 * node.size) - 1:#x}"
         if isinstance(node, (check.Int, check.Choice)):
-            value = self.int(node, good) if isinstance(node, check.Int) else self.choice(node, good)
+            value = self.int(node, how) if isinstance(node, check.Int) else self.choice(node, how)
             buffer.put(value, node.size)
             return node.size, 1, f"{value & (1 << 8 * node.size) - 1:#x}"
         if isinstance(node, check.Length):
             buffer.put(0, node.size)            # until its target is there
             return node.size, 1, ""
         if isinstance(node, check.Handle):
-            return self.write_handle(buffer, node, good, direction)
+            return self.write_handle(buffer, node, how, direction)
         if isinstance(node, check.Area):
             start, length = self.area()
             buffer.moves.append((buffer.start + len(buffer.bytes), AREA, node.size, start))
             buffer.put(0, node.size)
             return length, 1, f"area+{start:#x}"
         if isinstance(node, check.Array):
-            return self.write_array(buffer, node, good, direction)
+            return self.write_array(buffer, node, how, direction)
         if isinstance(node, check.Text):
             return self.write_text(buffer, node)
         if isinstance(node, check.Record):
-            return self.write_record(buffer, node, good, direction)
+            return self.write_record(buffer, node, how, direction)
         assert isinstance(node, check.Void), node
         return 0, 0, "void"
 
-    def write_handle(self, buffer, node, good, direction):
+    def write_handle(self, buffer, node, how, direction):
         at = buffer.start + len(buffer.bytes)
         buffer.put(0, node.size)
         if direction == syzlang.OUT:
             buffer.made.append((node.resource, at, node.size))
             return node.size, 1, f"-> {node.resource}"
-        kind, value, word = self.handle(node, good)
+        kind, value, word = self.handle(node, how)
         if kind == VALUE:
             buffer.set(at - buffer.start, value, node.size)
         else:
             buffer.moves.append((at, kind, node.size, value))
         return node.size, 1, word
 
-    def write_array(self, buffer, node, good, direction):
+    def write_array(self, buffer, node, how, direction):
         start = len(buffer.bytes)
         count = node.low + self.random.below(node.high - node.low + 1)
         # Seldom much; and often the most.
         if node.high > 64 and not self.random.one_in(4):
             count = node.low + self.random.below(64)
+        if how == PLAIN:
+            count = max(node.low, 1)
         words = []
         if direction == syzlang.OUT and isinstance(node.element, check.Int):
             buffer.bytes += bytes(count * node.element.size)
         else:
             for _ in range(count):
                 buffer.pad(node.element.align)
-                words.append(self.write(buffer, node.element, good, direction)[2])
+                words.append(self.write(buffer, node.element, how, direction)[2])
         return len(buffer.bytes) - start, count, f"[{', '.join(words) or count}]"
 
     def write_text(self, buffer, node):
@@ -249,7 +262,7 @@ class Program:
         buffer.bytes += text.encode() + b"\0"
         return len(text) + 1, len(text) + 1, f'"{text}"'
 
-    def write_record(self, buffer, node, good, direction):
+    def write_record(self, buffer, node, how, direction):
         start = len(buffer.bytes)
         members = node.members
         if node.is_union:
@@ -259,7 +272,7 @@ class Program:
             if node.align > 1:
                 buffer.pad(member.node.align)
             positions[member.name] = len(buffer.bytes)
-            *sizes[member.name], words[member.name] = self.write(buffer, member.node, good, member.direction or (
+            *sizes[member.name], words[member.name] = self.write(buffer, member.node, how, member.direction or (
                 syzlang.IN if direction == syzlang.INOUT else direction))
         if node.size is not None:
             buffer.bytes += bytes(start + node.size - len(buffer.bytes))
@@ -267,7 +280,7 @@ class Program:
         for member in members:
             if isinstance(member.node, check.Length):
                 in_bytes, elements = (total, total) if member.node.target == "parent" else sizes[member.node.target]
-                value = self.length(in_bytes if member.node.in_bytes else elements, good)
+                value = self.length(in_bytes if member.node.in_bytes else elements, how)
                 buffer.set(positions[member.name], value, member.node.size)
                 words[member.name] = f"{value:#x}"
         return total, total, "{" + ", ".join(f"{n}={w}" for n, w in words.items()) + "}"
@@ -296,15 +309,15 @@ class Program:
             if calls[step].result and self.sources(calls[step].result):
                 continue
             if not any(d.call.name == step for d in self.calls):
-                self.add(calls[step], calls, True, cdev)
+                self.add(calls[step], calls, PLAIN, cdev)
 
-    def add(self, call, calls, good, cdev):
+    def add(self, call, calls, how, cdev):
         """Draws a call, and those that it needs before."""
-        for step in BEFORE.get(call.name, ()) if good else ():
-            self.add(calls[step], calls, True, cdev)
+        for step in BEFORE.get(call.name, ()) if how else ():
+            self.add(calls[step], calls, PLAIN, cdev)
         for argument in call.arguments:
             for name in self.needs(argument.node):
-                if not self.sources(name) and (good or not self.random.one_in(8)):
+                if not self.sources(name) and (how or not self.random.one_in(8)):
                     self.make(name, calls, cdev)
         drawn = Drawn(call, len(self.calls))
         lengths, results = {}, []
@@ -312,7 +325,7 @@ class Program:
             node = argument.node
             if isinstance(node, check.Pointer):
                 buffer = Buffer(self.arena)
-                *lengths[argument.name], word = self.write(buffer, node.target, good, node.direction)
+                *lengths[argument.name], word = self.write(buffer, node.target, how, node.direction)
                 results += buffer.made
                 drawn.moves += buffer.moves
                 if any(buffer.bytes):
@@ -320,25 +333,25 @@ class Program:
                 argued = (POINTER, self.arena, f"&{self.arena:#x}={word}")
                 # Some room behind: what is told a length that is too large, writes there.
                 self.arena = check.round_up(self.arena + 2 * len(buffer.bytes) + 64, 64)
-                if not good and self.random.one_in(40):
+                if how == ANY and self.random.one_in(40):
                     argued = (VALUE, 0, "0")
             elif isinstance(node, check.Area):
                 start, length = self.area()
                 lengths[argument.name] = [length, length]
                 argued = (AREA, start, f"area+{start:#x}")
             elif isinstance(node, check.Handle):
-                argued = self.handle(node, good)
+                argued = self.handle(node, how)
             elif isinstance(node, check.Length):
                 argued = None
             elif isinstance(node, check.Const):
                 argued = (VALUE, node.low & MASK, f"{node.low:#x}")
             else:
-                value = (self.int(node, good) if isinstance(node, check.Int) else self.choice(node, good)) & MASK
+                value = (self.int(node, how) if isinstance(node, check.Int) else self.choice(node, how)) & MASK
                 argued = (VALUE, value, f"{value:#x}")
             drawn.arguments.append(argued)
         for i, argument in enumerate(call.arguments):
             if isinstance(argument.node, check.Length):
-                value = self.length(lengths[argument.node.target][not argument.node.in_bytes], good)
+                value = self.length(lengths[argument.node.target][not argument.node.in_bytes], how)
                 drawn.arguments[i] = (VALUE, value, f"{value:#x}")
         drawn.words = [word for _, _, word in drawn.arguments]
         self.calls.append(drawn)
@@ -371,8 +384,8 @@ def draw(calls, resolver, seed, count, worlds):
             opens = call.name in (*BY_GROUP, *BY_CDEV, "ioctl$nvgrace_GROUP_UNSET_CONTAINER")
             if possible(needs, world) and (world != "fresh" or opens or not any(possible(needs, w) for w in worlds[1:])):
                 # Opening takes as long as 20 other programs.
-                for _ in range(MORE.get(call.name, EACH) if world != "fresh" else 1):
-                    new(world).add(call, calls, True, world == "cdev")
+                for i in range(MORE.get(call.name, EACH) if world != "fresh" else 1):
+                    new(world).add(call, calls, GOOD if i else PLAIN, world == "cdev")
     weighted = {w: [c for c in calls.values() for _ in range(WEIGHTS.get(c.name, 8))
                     if possible([n for a in c.arguments for n in Program(0, w, random, resolver).needs(a.node)], w)]
                 for w in worlds}
@@ -383,7 +396,7 @@ def draw(calls, resolver, seed, count, worlds):
         program = new(world)
         cdev = "cdev" in worlds and not random.one_in(2)
         for _ in range(1 + random.below(LONGEST)):
-            program.add(random.pick(weighted[world]), calls, random.below(2), cdev)
+            program.add(random.pick(weighted[world]), calls, random.pick((ANY, GOOD)), cdev)
     return programs
 
 
