@@ -74,7 +74,7 @@ static bool fails(const char *name, int error, char kind)
 	result name parameters							\
 	{									\
 		if (fails(#name, error, kind))				\
-			return value;						\
+			return (value);						\
 		return NEXT(name) arguments;					\
 	}
 #define READING(...)	WRAP(__VA_ARGS__, 'r')

@@ -241,7 +241,7 @@ class Static:
         # One run for each: two folders have modules of the same name.
         for folder, paths in folders.items():
             done = self.run(sys.executable, "-m", "pylint", "--disable=C,R", "--score=n", "--persistent=n",
-                            "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",
+                            "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/testkernel', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",
                             "--msg-template={path}:{line}:{column}: warning: {msg} [{symbol}]", *paths)
             output.append(done.stdout + done.stderr)
         self.judge(f"pylint: {len(self.sources['python'])} files", "pylint", "\n".join(output), control)
