@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <ctype.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -321,6 +322,20 @@ static void run_all(void)
 	}
 }
 
+/* Programs after this one load for themselves what they use. */
+static void unload_helpers(void)
+{
+	static const char *const names[] = { "importer", "aer_inject" };
+	size_t i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		ret = unload(names[i]);
+		if (ret && ret != -ENOENT)
+			fail_msg("unloading %s: %s", names[i], strerror(-ret));
+	}
+}
+
 /* As after nothing, also where a run before this one has failed. */
 static void begin(void)
 {
@@ -360,6 +375,7 @@ int main(int argc, char **argv)
 	run_all();
 	close_session();
 	assert_true(gpu_unbind(s.gpu) == 0);
+	unload_helpers();
 
 	printf("# drawn:");
 	for (i = 0; i < op_count; i++)
