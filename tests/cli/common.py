@@ -10,8 +10,10 @@ import subprocess
 import sys
 import unittest
 
-# A shell's background job, such as a CI runner may be, has it ignored, and so would the programs that are tested have.
+# A shell's background job, such as a CI runner may be, has the one ignored, and nohup the other; so would the programs
+# that are tested have.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(PROJECT / "tests/vm"))
