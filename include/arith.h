@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Pure arithmetic of the driver: the carve-out of GPU memory into usemem and
- * resmem, the split of an access around a window, the values of the fake BAR
- * registers, and what a code of CXL's stands for.
+ * resmem, the split of an access at a window, the values of the fake BAR
+ * registers, and the timeouts of a CXL Device DVSEC. probe.c, cfgemu.c and
+ * ready.c call it.
  *
- * No function here sleeps, locks, allocates or calls the kernel; all state is
- * the caller's.  The same source is compiled into the module, into the unit
- * tests and into the fuzzers, so it may use nothing but the integer types of
- * <linux/types.h>, which exist on both sides.  Sizes and offsets are bytes.
+ * No function here sleeps, locks, allocates or calls the kernel. The caller
+ * owns all state. The module, the unit tests and the fuzzers compile the same
+ * source, so it uses only the integer types of <linux/types.h>, which kernel
+ * and user space both have. Sizes and offsets are bytes.
  */
 #ifndef NVGRACE_GPU_ARITH_H
 #define NVGRACE_GPU_ARITH_H
@@ -15,29 +16,31 @@
 #include <linux/types.h>
 
 /*
- * Granule of usemem: the memory block that GPU firmware, the guest's driver
- * and Linux' memory hotplug agree on.  Fixed ABI, not a tunable.
+ * Granule of usemem: the memory block that GPU firmware, the guest's driver and
+ * Linux memory hotplug agree on. Fixed ABI, not a tunable.
  */
 #define NVGRACE_GPU_MEMBLK		(512ULL << 20)
 
-/* What the MIG hardware defect needs uncached, at the least. */
+/* Bytes of uncached memory that the MIG hardware defect requires, at least. */
 #define NVGRACE_GPU_RESMEM_MIN		(1024ULL << 20)
 
 /*
- * Largest BAR that can be shown: vfio-pci's file offsets leave 40 bits to
- * each region (VFIO_PCI_OFFSET_SHIFT), a larger one would reach into the next.
+ * Largest BAR that fits: vfio-pci's file offsets give each region 40 bits
+ * (VFIO_PCI_OFFSET_SHIFT), and a larger BAR would reach into the next region.
  */
 #define NVGRACE_GPU_BAR_SIZE_MAX	(1024ULL << 30)
 
-/* Low bits of a memory BAR: 64-bit (0x4) and prefetchable (0x8), PCI 3.0 6.2.5.1. */
+/*
+ * Low bits of a memory BAR, 64-bit (4) and prefetchable (8): PCI 3.0 6.2.5.1.
+ */
 #define NVGRACE_GPU_BAR_FLAGS		0xcULL
 
 /**
- * struct nvgrace_gpu_carve - how one GPU's memory is divided
- * @usemem: bytes of cacheable memory, from the start of the GPU's memory
- * @resmem: bytes of non-cacheable memory behind it; 0 if there is none
- * @usemem_bar: BAR size that shows usemem, a power of two
- * @resmem_bar: BAR size that shows resmem, a power of two; 0 if there is none
+ * struct nvgrace_gpu_carve - the two parts of one GPU's memory
+ * @usemem: bytes of cacheable memory, at the start of the GPU's memory
+ * @resmem: bytes of non-cacheable memory, after usemem; 0 if there is none
+ * @usemem_bar: size of the BAR that shows usemem, a power of two
+ * @resmem_bar: size of the BAR that shows resmem, a power of two; 0 if none
  */
 struct nvgrace_gpu_carve {
 	__u64 usemem;
@@ -47,25 +50,24 @@ struct nvgrace_gpu_carve {
 };
 
 /*
- * Divides @size bytes of GPU memory; @mig_defect says whether the part needs
- * resmem.  Fills *@out and returns 0, or leaves it alone and returns -EINVAL
- * (too little memory for both parts) or -EOVERFLOW (a BAR would be larger than
- * NVGRACE_GPU_BAR_SIZE_MAX).  Less than a page is the caller's to refuse: no BAR
- * is smaller than 16 bytes.
+ * Carves out @size bytes of GPU memory. @mig_defect: the GPU needs resmem.
+ * Fills *@out and returns 0. On an error leaves *@out alone and returns -EINVAL
+ * (too little memory for both parts) or -EOVERFLOW (a BAR would exceed
+ * NVGRACE_GPU_BAR_SIZE_MAX). The caller must refuse less than a page, because
+ * no BAR is smaller than 16 bytes.
  */
 int nvgrace_gpu_carve(__u64 size, bool mig_defect,
 		      struct nvgrace_gpu_carve *out);
 
 /**
  * struct nvgrace_gpu_split - an access, cut at the edges of a window
- * @before: bytes of the access in front of the window
+ * @before: bytes of the access before the window
  * @inside: bytes of the access in the window
- * @after: bytes of the access behind the window
- * @first: offset within the window of the first byte inside; meaningful only
- *	   if @inside is not 0
+ * @after: bytes of the access after the window
+ * @first: offset in the window of the first byte inside; valid only if @inside
+ *	is not 0
  *
- * The three counts add up to that of the access, whose bytes they describe in
- * this order.
+ * The three counts add up to the bytes of the access, in this order.
  */
 struct nvgrace_gpu_split {
 	__u64 before;
@@ -75,33 +77,32 @@ struct nvgrace_gpu_split {
 };
 
 /*
- * Cuts the access [@pos, @pos + @count) at the window [@start, @end).  Neither
- * sum may exceed 2^64 - 1 and @start may not exceed @end; an empty window is
- * fine, its access is all "before" or "after".
+ * Cuts the access [@pos, @pos + @count) at the window [@start, @end). @pos +
+ * @count must not exceed 2^64 - 1, nor @start exceed @end. An access to an
+ * empty window is all "before" or "after".
  */
 struct nvgrace_gpu_split nvgrace_gpu_split(__u64 pos, __u64 count, __u64 start,
 					   __u64 end);
 
 /*
- * What a 64-bit BAR register of @bar_size (a power of two, at least 16) reads
- * after @written was written to it.
+ * Value that a 64-bit BAR register of @bar_size bytes (a power of two, at least
+ * 16) reads after @written was written to it.
  */
 __u64 nvgrace_gpu_bar_value(__u64 written, __u64 bar_size);
 
 /*
- * Byte @byte (0..7) of the register above, as it stands in config space, which
- * is little-endian on every machine.
+ * Byte @byte (0 to 7) of that value in config space, which is little-endian on
+ * every machine.
  */
 __u8 nvgrace_gpu_bar_read_byte(__u64 written, __u64 bar_size,
 			       unsigned int byte);
 
-/* What has been written to the register once byte @byte (0..7) becomes @val. */
+/* Returns @written with byte @byte (0 to 7) replaced by @val. */
 __u64 nvgrace_gpu_bar_write_byte(__u64 written, unsigned int byte, __u8 val);
 
 /*
- * Milliseconds that @code stands for in Memory_Active_Timeout of a CXL Device
- * DVSEC: 1 s, 4 s, 16 s, 64 s or 256 s.  Codes above 4 are reserved and count as
- * the last of these.
+ * Milliseconds for @code of Memory_Active_Timeout in a CXL Device DVSEC: 1 s, 4
+ * s, 16 s, 64 s or 256 s for 0 to 4. Larger codes are reserved and count as 4.
  */
 __u32 nvgrace_gpu_cxl_timeout_ms(unsigned int code);
 

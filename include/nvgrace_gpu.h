@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The driver's own header: what one bound GPU is, and what each source file
- * offers the others.  Data flows one way: probe.c fills the regions before
- * anything else can run; region.c, cfgemu.c and rw.c read them, know nothing
- * of ACPI, and never call each other.  Whether the memory may be touched, they
- * ask gate.c.
+ * The driver's own header: the state of one bound GPU, and what each source
+ * file offers the others.
+ *
+ * Data flows one way. probe.c fills the regions before anything else can run.
+ * region.c, cfgemu.c and rw.c read them, know nothing of ACPI, and never call
+ * each other. gate.c decides whether they may access the memory.
+ * docs/architecture.md has the terms and the order of the locks.
+ *
+ * "Without locks" means that the caller holds none of this driver's locks, no
+ * memory_lock and no mmap_lock. "Sleeps" means that the caller must be able to.
  */
 #ifndef NVGRACE_GPU_H
 #define NVGRACE_GPU_H
@@ -27,8 +32,9 @@ struct compat_pfn_space;
 struct nvgrace_gpu;
 
 /*
- * One part of the GPU's memory and the fake BAR that shows it.  Everything but
- * bar_written, pfn_space and window is constant from probe to release.
+ * One part of the GPU's memory and the fake BAR that shows it. bar_written,
+ * pfn_space and window change. Everything else is constant from probe to
+ * release.
  */
 struct nvgrace_gpu_region {
 	struct nvgrace_gpu *gpu;
@@ -36,34 +42,34 @@ struct nvgrace_gpu_region {
 	/* Physical address of the first byte, page aligned. */
 	phys_addr_t base;
 
-	/* Bytes of memory; 0 says that this device has no such region. */
+	/* Bytes of memory; 0 if the device has no such region. */
 	u64 length;
 
-	/* Bytes of the BAR, a power of two: @length rounded up. */
+	/* Bytes of the BAR: @length rounded up to a power of two. */
 	u64 bar_size;
 
-	/* Map as Normal non-cacheable (write-combine) instead of write-back. */
+	/* Mapped as Normal non-cacheable (write-combine), not write-back. */
 	bool uncached;
 
-	/* What user space wrote to the BAR register; bar_lock of the GPU. */
+	/* What user space wrote to the BAR register. Under bar_lock. */
 	u64 bar_written;
 
 	/*
-	 * How the kernel finds who has mapped a page that turns out bad, while
-	 * the device is open.  Owned by region.c.
+	 * How the kernel finds the mappings of a page with a memory error,
+	 * while the device is open. Owned by region.c.
 	 */
 	struct compat_pfn_space *pfn_space;
 
 	/*
-	 * Kernel mappings for read and write, one pointer for each window of
-	 * RW_WINDOW bytes, NULL until first used.  Owned by rw.c; set under
-	 * window_lock of the GPU, read with its gate held for read, cleared with
-	 * the gate held for write.
+	 * Kernel mappings for read and write: one pointer for each window of
+	 * RW_WINDOW bytes, NULL until first used. Owned by rw.c. Set under the
+	 * GPU's window_lock, read with its gate held for read, cleared with the
+	 * gate held for write.
 	 */
 	void **window;
 };
 
-/* What is known of the memory's content. */
+/* Content of the memory, as far as it is known. */
 enum nvgrace_gpu_scrub_state {
 	NVGRACE_GPU_SCRUB_UNKNOWN,	/* not scrubbed since it was bound */
 	NVGRACE_GPU_SCRUB_RUNNING,	/* being overwritten now */
@@ -73,26 +79,26 @@ enum nvgrace_gpu_scrub_state {
 };
 
 /**
- * struct nvgrace_gpu_scrub - the clearing of one GPU's memory; owned by scrub.c
- * @lock: protects what follows up to @begun; taken with nothing of this
- *	driver's held, never for long
- * @state: what is known of the content; read without the lock, too
- * @open: somebody has the device open, or opens it now: no scrub may begin
+ * struct nvgrace_gpu_scrub - scrubs of one GPU's memory; owned by scrub.c
+ * @lock: protects the members up to @begun; taken without other locks of this
+ *	driver, held only briefly
+ * @state: what is known of the content; also read without the lock
+ * @open: the device is open or being opened, so no scrub may begin
  * @must_reset: the GPU itself may still write to its memory
- * @attempts: changes at the end of each attempt, and may wrap
- * @stopping: the GPU is being unbound or shut down: nobody opens it any more
- * @doubted: what is found clean now may be not, so that it takes another attempt
- * @begun: whoever unbinds the device has made it accessible for the attempt
+ * @attempts: changes at the end of each attempt; may wrap
+ * @stopping: the GPU is being unbound or shut down, so it can't be opened
+ * @doubted: the content may have changed since the attempt began; repeat it
+ * @begun: begin_access() was called for the attempt, by the unbinding task
  * @held: close_device() keeps the GPU awake for the scrub that follows
- * @ended: waits for @attempts to change
+ * @ended: waits for @attempts to change, or @stopping
  * @work: the attempt
- * @error: what stops the attempt that runs; 0 if nothing does
- * @epoch: of the gate when the attempt began
- * @progress: bytes that the attempt that runs, or the last one, has overwritten
- * @next_usemem: offset of the next bytes that a worker takes
- * @next_resmem: the same of the other part
- * @flush_ns: time that all workers together took for caches
- * @report_limit: how often failures may write into the log
+ * @error: first error of the attempt that runs; 0 if there is none
+ * @epoch: epoch of the gate when the attempt began
+ * @progress: bytes overwritten by the attempt that runs, or else the last one
+ * @next_usemem: offset in usemem of the next bytes for a worker
+ * @next_resmem: the same in resmem
+ * @flush_ns: nanoseconds that all workers together spent on caches
+ * @report_limit: rate limit of log lines about failures
  */
 struct nvgrace_gpu_scrub {
 	struct mutex lock;		/* see above */
@@ -115,50 +121,51 @@ struct nvgrace_gpu_scrub {
 	struct ratelimit_state report_limit;
 };
 
-/* Faults that may meet in one table of huge entries take the same of 2^4 locks. */
+/* Faults that use the same table of huge entries share one of 2^4 locks. */
 #define NVGRACE_GPU_INSERT_BITS	4
 
 /**
  * struct nvgrace_gpu - one bound GPU
- * @core: what vfio-pci-core knows of it; first, as vfio_alloc_device() demands.
- *	Its memory_lock keeps vfio-pci-core's resets and power changes away.
- * @usemem: the cacheable memory, shown as BAR4
- * @resmem: the non-cacheable memory, shown as BAR2; absent on GPUs without the
- *	MIG defect
- * @link_entry: this GPU in the list of bound GPUs; protected by probe.c's lock
- * @range_start: first physical address that firmware gave the GPU
- * @range_last: last physical address that firmware gave the GPU
- * @bar_lock: protects bar_written of both regions, and writes to @resets
- * @resets: changes with each reset, and may wrap; for cfgemu.c
- * @gate: nests in memory_lock.  Held for read around every access to GPU memory
- *	and every insertion of a pfn, never while a fault on user memory is handled;
- *	for write to
- *	change what gate.c owns.  Protects @epoch, @closed, @link, @recovery_end
- *	and the kernel mappings of both regions.
- * @epoch: changes when what was known of readiness is void, and may wrap
- * @closed: why nobody may enter now, bits of gate.c; 0 if the gate is open
+ * @core: vfio-pci-core's device. First, as vfio_alloc_device() requires. Its
+ *	memory_lock excludes vfio-pci-core's resets and power changes.
+ * @usemem: the cacheable part, shown as BAR4
+ * @resmem: the non-cacheable part, shown as BAR2; none on GPUs without the MIG
+ *	defect
+ * @link_entry: entry in the list of bound GPUs, under bound_gpus_lock of probe.c
+ * @range_start: first physical address that firmware gives the GPU
+ * @range_last: last physical address that firmware gives the GPU
+ * @bar_lock: protects bar_written of both regions, and @resets
+ * @resets: changes with each reset; may wrap. For cfgemu.c.
+ * @gate: held for read around every access to GPU memory and every insertion of
+ *	a pfn, but never while a fault on user memory is handled; for write to
+ *	change what gate.c owns. Protects @epoch, @closed, @link, @recovery_end
+ *	and the kernel mappings of both regions. Nests in memory_lock.
+ * @epoch: changes when readiness must be found out again; may wrap
+ * @closed: why the gate is closed, bits of gate.c; 0 if it is open
  * @opened: waits for @closed to become 0, or @config_writer NULL
- * @config_writer: the task that is changing power or decoding in config space;
+ * @config_writer: the task that is writing power or decoding in config space;
  *	NULL if there is none
- * @link: what the AER core says of the link
- * @recovery_end: when error recovery counts as failed
- * @last_wait: until when anybody waits for the gate; KTIME_MAX before the end
- * @ready_for: @epoch as it was when the memory was last found ready
- * @failed_for: @epoch as it was when a wait ended without success
- * @report_limit: how often failed waits may write into the log
- * @ready_lock: one wait for readiness at a time; may be held for long, taken
- *	without other locks, and killable
- * @insert_lock: protect tables of huge entries, and page tables below them,
- *	against two sizes of entries; nest in @gate
+ * @link: state of the link, as the AER core reports it
+ * @recovery_end: time when error recovery counts as failed
+ * @last_wait: time when waits for the gate end; KTIME_MAX until the GPU is
+ *	being unbound or shut down
+ * @ready_for: @epoch when the memory was last found ready
+ * @failed_for: @epoch when a wait for readiness last failed
+ * @report_limit: rate limit of log lines about failed waits
+ * @ready_lock: one wait for readiness at a time. Held during the wait, taken
+ *	without other locks, and killably.
+ * @insert_lock: serialize insertions of pages and of huge entries below one
+ *	table of huge entries; nest in @gate
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
- * @bar0: registers of legacy GPUs, mapped at probe and while the device is open
- * @window_lock: protects the making of kernel mappings by rw.c, which sleeps;
- *	nests in @gate
- * @saved_state: config space as it was at the end of probe, for after a reset
- *	that restores nothing; NULL if there was no memory for it
- * @suspend: the host's suspend and resume
- * @mapping: how to find what user space has mapped
- * @scrub: the clearing of its memory between users
+ * @bar0: readiness registers of legacy GPUs, mapped at probe, in a scrub and
+ *	while the device is open; NULL otherwise
+ * @window_lock: protects the creation of kernel mappings by rw.c; nests in
+ *	@gate
+ * @saved_state: config space at the end of probe, for resets that restore
+ *	nothing; NULL if there was no memory for it
+ * @suspend: reports the host's suspend and resume
+ * @mapping: finds the mappings of user space
+ * @scrub: scrubs of the memory between users
  */
 struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
@@ -176,9 +183,9 @@ struct nvgrace_gpu {
 	struct task_struct *config_writer;
 	enum nvgrace_gpu_link {
 		NVGRACE_GPU_LINK_OK,
-		NVGRACE_GPU_LINK_ERROR,		/* an error; recovery goes on */
-		NVGRACE_GPU_LINK_FROZEN,	/* the same, with a link reset */
-		NVGRACE_GPU_LINK_FAILED,	/* recovery of that has failed */
+		NVGRACE_GPU_LINK_ERROR,		/* an error; recovery runs */
+		NVGRACE_GPU_LINK_FROZEN,	/* an error with link reset */
+		NVGRACE_GPU_LINK_FAILED,	/* such a recovery has failed */
 	} link;
 	ktime_t recovery_end;
 	ktime_t last_wait;
@@ -189,7 +196,7 @@ struct nvgrace_gpu {
 	struct mutex insert_lock[1 << NVGRACE_GPU_INSERT_BITS]; /* page tables */
 	u16 cxl_dvsec;
 	void __iomem *bar0;
-	struct mutex window_lock;	/* protects window[] while it is filled */
+	struct mutex window_lock;	/* protects setting window[] */
 	struct pci_saved_state *saved_state;
 	struct notifier_block suspend;
 	struct compat_mapping mapping;
@@ -201,7 +208,7 @@ static inline struct nvgrace_gpu *to_nvgrace_gpu(struct vfio_device *core_vdev)
 	return container_of(core_vdev, struct nvgrace_gpu, core.vdev);
 }
 
-/* Bytes that can be mapped: a page that is not all memory is left out. */
+/* Bytes that can be mapped: whole pages only. */
 static inline u64
 nvgrace_gpu_mappable(const struct nvgrace_gpu_region *region)
 {
@@ -209,8 +216,8 @@ nvgrace_gpu_mappable(const struct nvgrace_gpu_region *region)
 }
 
 /*
- * The region behind vfio region @index (VFIO_PCI_BAR0_REGION_INDEX, ...), or
- * NULL if that index is vfio-pci-core's to answer.
+ * The region of vfio region @index (VFIO_PCI_BAR0_REGION_INDEX and so on), or
+ * NULL if vfio-pci-core handles that index.
  */
 static inline struct nvgrace_gpu_region *
 nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
@@ -225,67 +232,69 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
 	return region && region->length ? region : NULL;
 }
 
-/* ---- gate.c: may the memory be touched now? ------------------------------ */
+/* ---- gate.c: whether the memory may be accessed -------------------------- */
 
 /*
- * Everything that touches GPU memory or maps it does so between one of these
- * two and nvgrace_gpu_leave().  In between no reset begins, the memory is ready
- * and the GPU awake.  Both take memory_lock and the gate for read.
+ * Every access to GPU memory and every insertion of its pages stands between
+ * one of these two and nvgrace_gpu_leave(). In between, no reset begins, the
+ * memory is ready and the GPU is awake. Both take memory_lock and the gate for
+ * read.
  *
- * nvgrace_gpu_enter() waits for the end of a reset and for readiness.  Called
- * without locks; sleeps.  Returns 0; -EINTR (the task is being killed); -EIO: in
- * D3, not decoding, not ready in time, or lost; or, unless the caller keeps the
- * GPU @awake, -EBUSY: it may be asleep, so try again with that.  A GPU is awake
- * but for user space's wish, and keeping it so costs as much as a small access.
+ * nvgrace_gpu_enter() waits for the end of a reset and for readiness. Called
+ * without locks; sleeps. Returns 0, -EINTR (the task is being killed) or -EIO
+ * (in D3, not decoding, not ready in time, or link lost). Unless the caller
+ * keeps the GPU @awake, it also returns -EBUSY: user space wants low power, so
+ * call again with the GPU kept awake. That costs as much as a small access.
  *
- * nvgrace_gpu_enter_fault() does not wait.  Called with the lock of the address
- * space.  Returns the same, and -EAGAIN where a wait may help; -EIO also while
- * user space wants low power, since no fault can keep the GPU awake.
+ * nvgrace_gpu_enter_fault() does not wait. Called with the fault's lock of the
+ * address space. Returns the same but -EBUSY, and -EAGAIN if a wait may help.
+ * While user space wants low power it returns -EIO, because a fault can't keep
+ * the GPU awake.
  */
 int nvgrace_gpu_enter(struct nvgrace_gpu *gpu, bool awake);
 int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_leave(struct nvgrace_gpu *gpu);
 
 /*
- * Whether somebody waits for the caller to leave, such as a reset.  Between enter
- * and leave.
+ * Whether a task, such as a reset, waits for the caller to leave. Called
+ * between enter and leave.
  */
 bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu);
 
 /*
- * A number that changes when whatever may cost the memory its training or its
- * content begins: a reset, an error on the link, a loss of power.  It may wrap.
- * Between enter and leave.
+ * A number that changes when the memory may lose its training or content: at a
+ * reset, an error on the link, or a loss of power. It may wrap. Called between
+ * enter and leave.
  */
 unsigned int nvgrace_gpu_epoch(struct nvgrace_gpu *gpu);
 
 /*
- * Waits until nvgrace_gpu_enter_fault() may succeed.  Called without any lock:
- * the wait may be long, and holds nothing that a reset, a close or a fatal
- * signal needs.  Returns 0, -EINTR or -EIO.
+ * Waits until nvgrace_gpu_enter_fault() may succeed. Called without locks;
+ * sleeps, perhaps for long. The wait holds nothing that a reset, a close or a
+ * fatal signal needs. Returns 0, -EINTR or -EIO.
  */
 int nvgrace_gpu_wait(struct nvgrace_gpu *gpu);
 
 /*
- * Waits until the memory may be exported, since a peer can't wait later.  While
- * the GPU does not decode memory there is nothing to wait for: vfio-pci-core
- * revokes such an export at once.  Called without any lock.  Returns as
- * nvgrace_gpu_enter() does.
+ * Waits until the memory may be exported, because a peer can't wait. Does not
+ * wait while the GPU does not decode memory: vfio-pci-core then revokes the
+ * export at once. Called without locks; sleeps. Returns 0, -EINTR or -EIO.
  */
 int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu);
 
 /*
- * Between these two the GPU is awake, whatever user space wants.  The first
- * returns 0 or -EIO (it does not wake up).  Called without locks; sleep.
+ * Between these two the GPU is awake, even if user space wants low power. The
+ * first returns 0 or -EIO (it does not wake up). Called without locks; sleep.
  */
 int nvgrace_gpu_keep_awake(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu);
 
 /*
- * Around every write of user space to @count bytes at @offset of config space,
- * which may change power or decoding.  In between, the memory may be out of
- * reach for the calling task.  The first returns 0, or -EINTR (the task is being
- * killed), and then the second must not be called.  Called without locks; sleep.
+ * Stand around every write of user space to @count bytes at @offset of config
+ * space, because it may change power or decoding. In between, the calling task
+ * may be unable to access the memory. The first returns 0, or -EINTR (the task
+ * is being killed); after -EINTR the second must not be called. Called without
+ * locks; sleep.
  */
 int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 				   size_t count);
@@ -293,12 +302,13 @@ void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
 				  size_t count);
 
 /*
- * The GPU may lose power from now on, and its memory with it: removes all
- * mappings and forgets readiness.  Called without locks; sleeps.
+ * The GPU may lose power from now on, and its memory the training and the
+ * content. Removes all mappings and forgets readiness. Called without locks;
+ * sleeps.
  */
 void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu);
 
-/* What is known of the memory since the last reset; a glance without locks. */
+/* Readiness since the last reset, read without locks. */
 enum nvgrace_gpu_readiness {
 	NVGRACE_GPU_UNKNOWN,
 	NVGRACE_GPU_READY,
@@ -308,15 +318,23 @@ enum nvgrace_gpu_readiness {
 enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
 
 /*
- * From probe to remove: init first.  wait_probe waits until the memory is
- * ready: legacy GPUs for at most 30 s, others as long as their CXL DVSEC says.
- * It is called with the GPU in D0 and disabled, and returns 0, -ETIME (never
- * ready, one line in the log), -EINTR (the task is being killed), -ENODEV (gone,
- * or no GPU), -EIO (it does not decode memory) or what enabling the GPU and
- * mapping BAR0 returned.  start comes last before the device is registered, and
- * returns 0 or -ENOMEM; stop after it is unregistered.  open comes after
- * vfio_pci_core_enable(), close before vfio_pci_core_close_device(), and after a
- * scrub, for which there is no open.  Called without locks; sleep.
+ * The life of the gate.
+ *
+ * init comes first, at probe.
+ *
+ * wait_probe comes at probe, with the GPU in D0 and disabled. It waits until
+ * the memory is ready: at most 30 s on legacy GPUs, or as long as the CXL DVSEC
+ * states. Returns 0, -ETIME (not ready, one line in the log), -EINTR (the task
+ * is being killed), -ENODEV (gone, or BAR0 too small, one line), -EIO (memory
+ * not decoded), or the error of enabling the GPU or mapping BAR0.
+ *
+ * start comes last before the device is registered, stop after it is
+ * unregistered. start returns 0 or -ENOMEM.
+ *
+ * open comes after vfio_pci_core_enable(). close comes before
+ * vfio_pci_core_close_device(), and after each scrub, which has no open.
+ *
+ * Called without locks; sleep.
  */
 void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu);
@@ -326,22 +344,28 @@ void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
 
 /*
- * For scrub.c.  finish: the GPU is being unbound or shut down, so that waits for
- * the gate end after @ms at the most, with -EIO, and a host that was about to
- * sleep holds nobody off any more.  is_late: whether that time is over.
- * suspended: whether the host is about to sleep, or asleep; with the device lock
- * held, that does not begin.  Without locks but that one; finish sleeps.
+ * For scrub.c.
+ *
+ * finish: the GPU is being unbound or shut down. Waits for the gate end with
+ * -EIO @ms milliseconds from now, and a closing by host suspend ends. Sleeps.
+ *
+ * is_late: whether that time has passed.
+ *
+ * suspended: whether the host is about to suspend or suspended. While the
+ * caller holds the device lock, a suspend waits for it.
+ *
+ * Called without locks, except for the device lock.
  */
 void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms);
 bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu);
 bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu);
 
-/* For the PCI core: resets and errors. */
+/* For the PCI core, which holds the device lock: resets and errors. */
 extern const struct pci_error_handlers nvgrace_gpu_error_handlers;
 
-/* ---- ready.c: is the memory trained? ------------------------------------- */
+/* ---- ready.c: whether the memory is trained ------------------------------ */
 
-/* What was read since a wait began, for its end and for the log. */
+/* What was read since a wait began, for its deadline and its log line. */
 struct nvgrace_gpu_training {
 	ktime_t start;
 	ktime_t deadline;
@@ -351,16 +375,16 @@ struct nvgrace_gpu_training {
 	u32 range;
 };
 
-/* Starts the clock. */
+/* Starts a wait: sets the start and the first deadline. */
 void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
 				struct nvgrace_gpu_training *training);
 
-/* Whether the time is over that the GPU has; what was read may extend it. */
+/* Whether the deadline has passed. What is read may extend it. */
 bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training);
 
 /*
- * Reads the registers once.  0 (trained), -EAGAIN (not yet) or -ENODEV (gone).
- * For gate.c, which has made sure that they can be read.
+ * Reads the registers once. Returns 0 (trained), -EAGAIN (not yet) or -ENODEV
+ * (gone). For gate.c, which makes sure that they can be read.
  */
 int nvgrace_gpu_training_look(struct nvgrace_gpu *gpu,
 			      struct nvgrace_gpu_training *training);
@@ -371,11 +395,12 @@ void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
 				 int err);
 
 /*
- * find comes first, at probe: which of the two kinds this GPU has.  The registers
- * can be read between map and unmap, with the device enabled, and between begin
- * and end, which enable it themselves: while nobody has it open.  Sleep.
- * Return 0, -ENODEV (no such registers, one line in the log), -ENOMEM, or what
- * enabling the device returned.
+ * The readiness registers. find comes first, at probe: it finds out which kind
+ * of registers the GPU has. They can be read between map and unmap, which need
+ * the device enabled, and between begin and end, which enable it themselves and
+ * need it not open. All but find sleep. map returns 0, -ENODEV (no such
+ * registers, one line in the log) or -ENOMEM. begin returns that or the error
+ * of enabling the device or of claiming BAR0.
  */
 void nvgrace_gpu_registers_find(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu);
@@ -386,18 +411,29 @@ void nvgrace_gpu_registers_end(struct nvgrace_gpu *gpu);
 /* ---- device.c ------------------------------------------------------------ */
 
 /*
- * The operations of a GPU with memory, and of one without, which is a plain PCI
- * device to this driver.
+ * The operations of a GPU with memory, and of one without, which is handled as
+ * a plain PCI device.
  */
 extern const struct vfio_device_ops nvgrace_gpu_memory_ops;
 extern const struct vfio_device_ops nvgrace_gpu_core_only_ops;
 
 /* ---- region.c ------------------------------------------------------------ */
 
-/* At probe. */
+/* At probe, without locks. */
 void nvgrace_gpu_region_init(struct nvgrace_gpu *gpu);
 
-/* The get_region_info_caps, ioctl and mmap operations of vfio_device_ops. */
+/*
+ * For vfio: operations of vfio_device_ops. Called without locks, mmap with the
+ * mmap_lock held for write; sleep.
+ *
+ * get_region_info: 0 or -ENOMEM; fills @info and @caps. Other regions go to
+ * vfio-pci-core.
+ *
+ * ioctl: -ENOTTY for VFIO_DEVICE_IOEVENTFD. Others go to vfio-pci-core.
+ *
+ * mmap: 0; -EINVAL (private, or beyond the memory); -EPERM (executable);
+ * -EOVERFLOW; or -ENOMEM.
+ */
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 				struct vfio_region_info *info,
 				struct vfio_info_cap *caps);
@@ -407,22 +443,22 @@ int nvgrace_gpu_mmap(struct vfio_device *core_vdev,
 		     struct vm_area_struct *vma);
 
 /*
- * Between these two, memory errors of the region's pages reach who has mapped
- * them, where the kernel can.  With the device open and before anybody can map
- * it, and when nobody has it mapped any more.  Sleep; close after close does
- * nothing.
+ * Between these two, memory errors in the region's pages reach the tasks that
+ * have mapped them, if the kernel can do that. open comes with the device open,
+ * before user space can map it. close comes when no mapping is left; again does
+ * nothing. Sleep.
  */
 void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region);
 void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region);
 
 /* ---- dmabuf.c ------------------------------------------------------------ */
 
-/* Lets vfio-pci-core export dma-bufs; before the device is registered. */
+/* Lets vfio-pci-core export dma-bufs. Called before registration. */
 void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu);
 
 /*
- * Between these two, the fake BARs can be exported.  Called right after
- * vfio_pci_core_enable() and, with no user left, before
+ * Between these two, the fake BARs can be exported. open comes right after
+ * vfio_pci_core_enable(). close comes when no user is left, before
  * vfio_pci_core_close_device() or vfio_pci_core_disable().
  */
 void nvgrace_gpu_dmabuf_open(struct nvgrace_gpu *gpu);
@@ -437,16 +473,16 @@ extern const struct attribute_group *nvgrace_gpu_driver_groups[];
 /* ---- cfgemu.c ------------------------------------------------------------ */
 
 /*
- * Sets all fake registers to 0 and counts a reset.  Process context; does not
+ * Sets all fake registers to 0 and counts a reset. Process context; does not
  * sleep.
  */
 void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu);
 
 /*
- * Read and write config space at *@ppos (the region's index in the high bits,
- * as everywhere in vfio-pci).  Return the full count and advance *@ppos, or
- * return -EFAULT or vfio-pci-core's error and leave *@ppos alone.  Called
- * without locks; sleep.
+ * Read and write config space at *@ppos, which has the region's index in its
+ * high bits, as everywhere in vfio-pci. Return the full count and advance
+ * *@ppos, or return -EFAULT or the error of vfio-pci-core and leave *@ppos
+ * alone. Called without locks; sleep.
  */
 ssize_t nvgrace_gpu_config_read(struct nvgrace_gpu *gpu, char __user *buf,
 				size_t count, loff_t *ppos);
@@ -457,23 +493,23 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 /* ---- rw.c ---------------------------------------------------------------- */
 
 /*
- * Makes room for the kernel mappings of @region, which must have its length.
- * Freed with the device @dev.  Returns 0 or -ENOMEM.
+ * Allocates the pointers to the kernel mappings of @region, whose length must
+ * be set. Freed with the device @dev. Returns 0 or -ENOMEM. Sleeps.
  */
 int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region);
 
 /*
- * Drops the kernel mappings of both parts; the next access makes them anew.
- * With the gate held for write.  Sleeps.
+ * Removes the kernel mappings of both parts. The next access makes new ones.
+ * Called with the gate held for write; sleeps.
  */
 void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu);
 
 /*
- * Read and write GPU memory through the fake BAR at *@ppos.  Return the bytes
- * done, at least one, and advance *@ppos by them; or return -EINVAL (beyond
- * the BAR), -EFAULT, -EINTR (the task is being killed), -EIO (the device does
- * not wake up, or its memory not become ready) or -ENOMEM.  Called without
- * locks; sleep.
+ * Read and write GPU memory through the fake BAR at *@ppos. Return the number
+ * of bytes done, at least one, and advance *@ppos by it. Or return -EINVAL
+ * (beyond the BAR), -EFAULT, -EINTR (the task is being killed), -EIO (the
+ * device does not wake up, or its memory can't be accessed) or -ENOMEM. Called
+ * without locks; sleep.
  */
 ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
 				char __user *buf, size_t count, loff_t *ppos);
@@ -482,42 +518,46 @@ ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
 				 loff_t *ppos);
 
 /*
- * Overwrites @len bytes at @offset of @region with zeros, all inside one window
- * of 1 GiB, and sees to it that they have left the CPUs' caches.  Adds the
- * nanoseconds that the caches took to *@flush_ns.  0; -EAGAIN: nothing was done,
- * since nvgrace_gpu_epoch() is not @epoch; -EIO or -ENOMEM.  Called without
- * locks, with the GPU kept awake; sleeps.
+ * Overwrites @len bytes at @offset of @region, all inside one window of
+ * RW_WINDOW bytes, with zeros that have left the CPUs' caches on return. Adds
+ * the nanoseconds spent on caches to *@flush_ns. Returns 0, -EAGAIN (nothing
+ * was done, because nvgrace_gpu_epoch() is not @epoch), -EINTR, -EIO or
+ * -ENOMEM. Called without locks, with the GPU kept awake; sleeps.
  */
 int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
 			    u64 len, unsigned int epoch, u64 *flush_ns);
 
 /* ---- scrub.c ------------------------------------------------------------- */
 
-/* What is known of the memory's content; a glance without locks. */
+/* What is known of the memory's content, read without locks. */
 enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu);
 
-/* Whether the parameter wants memory to be clean for each user. */
+/* Whether the parameter demands clean memory for each user. */
 bool nvgrace_gpu_scrub_wanted(void);
 
-/* Bytes that the scrub that runs, or the last one, has overwritten. */
+/* Bytes overwritten by the scrub that runs, or else the last one. */
 u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu);
 
 /*
- * Begins a scrub, which goes on in the background; does nothing if one runs.  0,
- * or -EBUSY: the device is open, or about to be gone.  For administrators; called
- * without locks.
+ * Begins a scrub in the background, unless one runs. Returns 0 or -EBUSY (the
+ * device is open, or being unbound). For sysfs; called without locks; sleeps.
  */
 int nvgrace_gpu_scrub_start(struct nvgrace_gpu *gpu);
 
 /*
- * Around each use of the device.  begin comes before vfio_pci_core_enable() and,
- * if that is wanted, waits until the memory is clean: 0, -EINTR (the task is
- * being killed), -ERESTARTNOINTR (a signal, or the host's suspend), -EIO (it could
- * not be cleaned, one line in the log) or -ENODEV (about to be gone).  After it
- * comes either cancel, if the device could not be opened; or used, before anybody
- * can touch the memory, and then closing and end, around
- * vfio_pci_core_close_device().  Called without locks of this driver, with that of
- * vfio's device set; sleep.
+ * Stand around each use of the device.
+ *
+ * begin comes before vfio_pci_core_enable() and, if the parameter is on, waits
+ * until the memory is clean. Returns 0, -EINTR (the task is being killed),
+ * -ERESTARTNOINTR (a signal, or host suspend), -EIO (the scrub failed, one line
+ * in the log) or -ENODEV (being unbound).
+ *
+ * cancel comes if the device could not be opened after that. Otherwise used
+ * comes before user space can access the memory, closing before and end after
+ * vfio_pci_core_close_device().
+ *
+ * Called without locks of this driver, with vfio's lock of the device set;
+ * sleep.
  */
 int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_cancel(struct nvgrace_gpu *gpu);
@@ -526,15 +566,22 @@ void nvgrace_gpu_scrub_closing(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_end(struct nvgrace_gpu *gpu);
 
 /*
- * init comes at probe.  binding comes before the device is registered, with the
- * device lock held, and bound after that; they begin the first scrub if that is
- * wanted.  stop comes when unbinding begins to wait for users, with the device
- * lock held: opens that wait fail, since what they wait for may want that lock.
- * finish comes at shutdown and after the device was unregistered, with the device
- * lock held: waits for a scrub, and does one that is wanted and still missing,
- * unless the device is open.  It takes no longer than a minute, a second for each
- * GiB, a reset, and two waits for readiness.  doubt: what is known of the content
- * is void.
+ * From probe to remove. Called without locks of this driver; sleep.
+ *
+ * init: at probe.
+ *
+ * binding, bound: before the device is registered, with the device lock held,
+ * and after. They begin the first scrub if the parameter is on.
+ *
+ * stop: when an unbind begins to wait for users, with the device lock held.
+ * Opens that wait for a scrub fail, because the scrub may need that lock.
+ *
+ * finish: at shutdown, and after the device was unregistered, with the device
+ * lock held. Waits for a scrub, and runs one that is due, unless the device is
+ * open. Takes at most 60 s, 1 s for each GiB, a reset and two waits for
+ * readiness.
+ *
+ * doubt: what is known of the content is no longer true.
  */
 void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu);
@@ -543,7 +590,7 @@ void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_stop(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu);
 
-/* The workers, from module init to exit.  0 or -ENOMEM. */
+/* The workqueue, from module load to unload. load returns 0 or -ENOMEM. */
 int nvgrace_gpu_scrub_load(void);
 void nvgrace_gpu_scrub_unload(void);
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Carve-out, access splitting, BAR register values and CXL's timeouts: see
- * arith.h, which is the contract.  Called by probe.c, cfgemu.c and ready.c, by
- * tests/unit and tests/fuzz.
+ * Carve-out, access splitting, BAR register values and CXL timeouts. arith.h is
+ * the contract. Called by probe.c, cfgemu.c and ready.c, and by tests/unit and
+ * tests/fuzz.
  */
 #include <linux/errno.h>
 
 #include "arith.h"
 
-/* Of CXL's timeouts; larger ones are reserved. */
+/* Largest defined code; the ones above are reserved. */
 #define CXL_TIMEOUT_CODE_MAX	4
 
-/* The power of two that is not below @size; false if there is no allowed one. */
+/* Rounds @size up to a power of two. False if that exceeds the largest BAR. */
 static bool bar_size(__u64 size, __u64 *bar)
 {
 	__u64 pow2 = 1;
@@ -41,7 +41,7 @@ int nvgrace_gpu_carve(__u64 size, bool mig_defect,
 
 	if (!bar_size(carve.usemem, &carve.usemem_bar))
 		return -EOVERFLOW;
-	/* Below 1.5 GiB by construction, so it always has a BAR size. */
+	/* Less than 1.5 GiB by construction, so this can't fail. */
 	if (carve.resmem)
 		bar_size(carve.resmem, &carve.resmem_bar);
 

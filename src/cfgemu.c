@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The fake BAR2 and BAR4 registers in config space.
+ * Owns the fake BAR2 and BAR4 registers in config space: offsets 0x18 to 0x27,
+ * or 0x20 to 0x27 without resmem. device.c calls the reads and writes, and
+ * gate.c the reset.
  *
- * User space sees GPU memory as BARs that the device does not have, so the
- * registers 0x18-0x27 must size and hold addresses like real ones while
- * nothing reaches the device.  They are one contiguous window; whatever part
- * of an access lies outside it is vfio-pci-core's.
+ * User space sizes and programs these registers like real BARs, but no access
+ * to them reaches the device. They are one contiguous window. The parts of an
+ * access outside it go to vfio-pci-core.
  */
 #include <linux/pci.h>
 #include <linux/uaccess.h>
@@ -14,18 +15,18 @@
 #include "arith.h"
 #include "nvgrace_gpu.h"
 
-/* BAR2 to BAR5: two 64-bit registers. */
+/* Bytes of BAR2 to BAR5, two 64-bit registers. */
 #define FAKE_MAX	16
 
-/* An access to config space, cut at the fake window. */
+/* An access to config space, cut at the edges of the window. */
 struct config_access {
 	struct nvgrace_gpu_split split;
-	unsigned int first;	/* config offset of the window's first byte inside */
+	unsigned int first;	/* config offset of the first byte inside */
 };
 
 /*
- * Cuts an access of @count bytes at @pos.  One that leaves config space is not
- * cut at all: vfio-pci-core refuses it whole, and so nothing of it is done.
+ * Cuts an access of @count bytes at @pos. One that runs past config space stays
+ * whole, because vfio-pci-core refuses it and no part of it must take effect.
  */
 static struct config_access cut(struct nvgrace_gpu *gpu, loff_t pos,
 				size_t count)
@@ -74,7 +75,7 @@ static unsigned int resets_seen(struct nvgrace_gpu *gpu)
 	return resets;
 }
 
-/* Writes, unless there was a reset since @resets was read: that came later. */
+/* Drops the write if a reset has come since @resets was read. */
 static void fake_write(struct nvgrace_gpu *gpu, unsigned int offset,
 		       const u8 *buf, unsigned int count, unsigned int resets)
 {
@@ -147,7 +148,7 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 	u8 fake[FAKE_MAX];
 	ssize_t ret;
 
-	/* Before anything is written: a fault here must change nothing. */
+	/* Copy first: a fault here must change nothing. */
 	if (split->inside &&
 	    copy_from_user(fake, buf + split->before, split->inside))
 		return -EFAULT;
@@ -171,8 +172,9 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 	}
 
 	/*
-	 * Last, since the part behind it may fault, too.  That part may also
-	 * reset the device, as a byte-wise writer would after writing the BARs.
+	 * Last, because the write after the window may fault. That write may
+	 * also reset the device, and then the registers must read 0, as after
+	 * byte-wise writes.
 	 */
 	if (split->inside)
 		fake_write(gpu, access.first, fake, split->inside, resets);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The vfio operations, and the life of an open device.  Hands each access to
- * the file that owns the region; everything that this driver has no part in is
- * vfio-pci-core's.  vfio calls it, after probe.c has registered the device.
+ * The vfio operations and the life of an open device. Passes each access to the
+ * file that owns the region, and everything else to vfio-pci-core. vfio calls
+ * it, after probe.c has registered the device.
  */
 #include <linux/vfio_pci_core.h>
 
@@ -71,7 +71,7 @@ static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
 	return ret;
 }
 
-/* Hands an access of the device's file to the owner of its region, and traces it. */
+/* Passes an access to the owner of its region and traces it. */
 static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
 			     size_t count, loff_t *ppos, bool write)
 {
@@ -109,7 +109,10 @@ static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,
 static ssize_t write_device(struct vfio_device *core_vdev,
 			    const char __user *buf, size_t count, loff_t *ppos)
 {
-	/* Not written to: access_device() hands it on to writes alone. */
+	/*
+	 * access_device() passes the buffer only to writes, which don't change
+	 * it.
+	 */
 	return access_device(core_vdev, (char __user *)buf, count, ppos, true);
 }
 
@@ -130,7 +133,10 @@ static int device_feature(struct vfio_device *core_vdev, u32 flags,
 	return ret;
 }
 
-/* Somebody unbinds the device, and waits for its users, @count times so far. */
+/*
+ * An unbind waits for the users. vfio calls this again and again until they
+ * have closed the device; @count is the number of earlier calls.
+ */
 static void request_device(struct vfio_device *core_vdev, unsigned int count)
 {
 	nvgrace_gpu_scrub_stop(to_nvgrace_gpu(core_vdev));
@@ -164,7 +170,10 @@ static int open_core_only(struct vfio_device *core_vdev)
 	return ret;
 }
 
-/* For a GPU without memory of its own, as a guest sees it: a PCI device. */
+/*
+ * For a GPU without memory in the firmware's tables, such as one inside a
+ * guest.
+ */
 const struct vfio_device_ops nvgrace_gpu_core_only_ops = {
 	.name		= "nvgrace-gpu-vfio-pci-core",
 	.init		= vfio_pci_core_init_dev,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tells vfio-pci-core where GPU memory is that user space wants to hand to
- * another device as a dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF).  The dma-buf itself,
- * and taking it away at a reset, are vfio-pci-core's.  Does nothing on kernels
- * whose vfio-pci-core exports none.
+ * Gives vfio-pci-core the addresses of GPU memory that user space exports as a
+ * dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF). vfio-pci-core makes the dma-buf and
+ * revokes it at a reset. Does nothing on kernels whose vfio-pci-core exports
+ * none. probe.c calls it before registration, device.c at open and close.
  */
 #include <linux/vfio_pci_core.h>
 
@@ -11,10 +11,11 @@
 #include "nvgrace_gpu.h"
 
 /*
- * Physical ranges of region @region_index that @dma_ranges selects.  Called by
- * the feature's ioctl without locks; sleeps.  A peer's access can't wait for
- * readiness, so that this does.  Returns 0; -EINVAL or -EOVERFLOW for a range
- * that isn't memory; -EINTR or -EIO of the wait.
+ * Fills @phys_vec with the physical ranges of region @region_index that
+ * @dma_ranges selects. Waits until the memory is ready, because a peer's access
+ * can't wait. Called by the feature's ioctl without locks; sleeps. Returns 0,
+ * -EINVAL or -EOVERFLOW (a range that isn't memory), or -EINTR or -EIO from the
+ * wait.
  */
 static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 			   struct p2pdma_provider **provider,
@@ -33,8 +34,8 @@ static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 					       phys_vec, dma_ranges, nr_ranges);
 
 	/*
-	 * The memory is behind no BAR; who may reach it from where is as with
-	 * BAR0, the device's own.
+	 * The memory is in no BAR of the device. Peers reach it like BAR0,
+	 * which is.
 	 */
 	*provider = compat_p2pdma_provider(core->pdev, 0);
 	if (!*provider)

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * May the GPU's memory be touched now?  This file alone answers that, for
- * faults, reads, writes and exports.  It owns what the answer depends on:
- * resets, errors on the link, power, decoding, host suspend, and the reset
- * since which the memory has been found ready.
+ * Decides whether the GPU's memory may be accessed now, for faults, reads,
+ * writes and exports. No other file does. Owns what the decision depends on:
+ * resets, errors on the link, power, decoding, host suspend, and whether the
+ * memory was found ready since the last reset.
  *
- * The gate is closed while the GPU or its link is being reset.  An access then
- * waits on a queue.  Whoever closes the gate takes all mappings away, the
- * kernel's own included: a CPU may read cacheable memory speculatively, and
- * untrained memory must not be read at all.  An open gate is not enough for an
- * access: check() has the rest, in order.
+ * The gate is closed while the GPU or its link is being reset. An access then
+ * waits on a queue. Closing the gate removes all mappings, the kernel's too: a
+ * CPU may read cacheable memory speculatively, and untrained memory must not be
+ * read at all. An open gate does not suffice for an access. check() and
+ * try_enter() have the other conditions, in order.
  *
- * device.c, region.c, rw.c, dmabuf.c and sysfs.c call this file, probe.c starts
- * it, and the PCI core calls the error handlers with the device lock held.  The
- * locks nest in this order: mmap_lock, memory_lock, gate.
+ * device.c, region.c, rw.c, scrub.c, dmabuf.c and sysfs.c call this file, and
+ * probe.c starts and stops it. The PCI core calls the error handlers with the
+ * device lock held. Locks nest in this order: mmap_lock or the device lock,
+ * memory_lock, gate. ready_lock comes before memory_lock. "Both locks" are
+ * memory_lock and gate, held for read.
  */
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
@@ -32,30 +34,32 @@
 #include "nvgrace_gpu.h"
 #include "trace.h"
 
-/* Why the gate is closed. */
-#define CLOSED_RESET	BIT(0)	/* between reset_prepare() and reset_done() */
+/* Reasons why the gate is closed, bits of closed. */
+#define CLOSED_RESET	BIT(0)	/* from reset_prepare() to reset_done() */
 #define CLOSED_ERROR	BIT(1)	/* until error recovery ends */
-#define CLOSED_SUSPEND	BIT(2)	/* from the host's suspend to its resume */
+#define CLOSED_SUSPEND	BIT(2)	/* from host suspend to resume */
 #define CLOSED_CONFIG	BIT(3)	/* while power or decoding is written */
 
 /*
- * Most GPUs are ready at the first check, so the first pauses are short.  The
- * longest one bounds what a wait takes beyond the time that the GPU needs.
+ * Pauses between checks of readiness, doubling from the first to the longest.
+ * Most GPUs are ready at the first check, so the first pause is short. The
+ * longest one bounds how much later than the GPU a wait ends.
  */
 #define POLL_FIRST_US		1000
 #define POLL_LONGEST_US		8000
 
 /*
- * On some kernels (6.12.107 is one) the AER core reports only the success of
- * recovery: a failure shows by the time that has passed.  The PCI core gives a
- * bus 60 s to come back from a reset (PCIE_RESET_READY_POLL_MS), and the drivers
- * on the bus want their say.
+ * Time for error recovery. On some kernels, such as 6.12.107, the AER core
+ * reports only success, and a failure shows only by the time that has passed.
+ * The PCI core gives a bus 60 s to return from a reset
+ * (PCIE_RESET_READY_POLL_MS). The rest is for the other drivers on the bus.
  */
 #define RECOVERY_MS		90000
 
 /*
- * How to wait on the queue.  The host's suspend may freeze the task, under
- * whatever locks a fault in a copy from user space came with.
+ * State of tasks that wait on the queue. Host suspend may freeze them. "Unsafe"
+ * because a copy from user space may have faulted and waits here, and the
+ * caller of the copy may hold locks.
  */
 #define WAIT_STATE		(TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
 
@@ -63,7 +67,7 @@
 
 static void zap_region(struct nvgrace_gpu *gpu, unsigned int index)
 {
-	/* A fake BAR is a 64-bit one, so the next index is its high half. */
+	/* A fake BAR has 64 bits, so the next index is its high half. */
 	if (nvgrace_gpu_region(gpu, index))
 		unmap_mapping_range(compat_mapping_space(&gpu->mapping,
 							 &gpu->core.vdev),
@@ -72,8 +76,9 @@ static void zap_region(struct nvgrace_gpu *gpu, unsigned int index)
 }
 
 /*
- * Removes the mappings of user space.  They stay away only if check() refuses
- * faults by now.  Takes locks of the address space, so not under the gate.
+ * Removes the mappings of user space. They stay away only if check() already
+ * refuses faults. Takes locks of the address space, so it must not run under
+ * the gate.
  */
 static void zap(struct nvgrace_gpu *gpu)
 {
@@ -86,14 +91,14 @@ static void zap(struct nvgrace_gpu *gpu)
 /* Whether the memory was found ready in this epoch. */
 static bool is_ready(struct nvgrace_gpu *gpu)
 {
-	/* Pairs with the release in look(): ready first, then used. */
+	/* Pairs with the release in look(). */
 	return smp_load_acquire(&gpu->ready_for) == READ_ONCE(gpu->epoch);
 }
 
 /*
- * Power or training was lost, or may have been.  A new epoch knows nothing of
- * the memory, neither that it is ready nor that a wait has failed, and so has no
- * mapping of the kernel's.
+ * Power or training was lost, or may have been. Begins a new epoch, in which
+ * the memory is neither known to be ready nor to have failed, and removes the
+ * kernel's own mappings.
  */
 static void forget_ready(struct nvgrace_gpu *gpu)
 {
@@ -102,7 +107,7 @@ static void forget_ready(struct nvgrace_gpu *gpu)
 	nvgrace_gpu_rw_unmap(gpu);
 }
 
-/* A reset: the fake registers are as new, too. */
+/* forget_ready() for a reset, which also clears the fake registers. */
 static void count_reset(struct nvgrace_gpu *gpu)
 {
 	forget_ready(gpu);
@@ -125,8 +130,8 @@ static void open_for(struct nvgrace_gpu *gpu, unsigned int reason)
 }
 
 /*
- * Linux resets no bus with such a GPU (GH200) on it: error recovery can't reset
- * the link, whatever the error.
+ * Linux never resets the bus of such a GPU (GH200), so error recovery can't
+ * reset the link.
  */
 static bool link_stays(struct nvgrace_gpu *gpu)
 {
@@ -134,8 +139,8 @@ static bool link_stays(struct nvgrace_gpu *gpu)
 }
 
 /*
- * The GPU answers after a reset, so a failed recovery is over.  One that goes on
- * may still reset the link.
+ * Ends a failed recovery if the GPU answers after a reset. A recovery that
+ * still runs may yet reset the link, unless the link stays.
  */
 static void clear_error(struct nvgrace_gpu *gpu)
 {
@@ -148,7 +153,10 @@ static void clear_error(struct nvgrace_gpu *gpu)
 	open_for(gpu, CLOSED_ERROR);
 }
 
-/* Whether a reset that restored nothing has taken BAR0's address away. */
+/*
+ * Whether a reset that restored nothing has cleared BAR0. Also true if config
+ * space can't be read.
+ */
 static bool has_lost_bars(struct pci_dev *pdev)
 {
 	u32 bar0;
@@ -160,6 +168,7 @@ static bool has_lost_bars(struct pci_dev *pdev)
 		       lower_32_bits(pci_bus_address(pdev, 0));
 }
 
+/* Restores config space as it was at probe, if it could be saved there. */
 static void restore_config(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
@@ -169,9 +178,9 @@ static void restore_config(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Recovery has failed.  If the link was reset or may have been, the memory's
- * state is unknown until a reset or an open succeeds.  Otherwise the GPU itself
- * can be asked.
+ * Recovery has failed. If the link was or may have been reset, the memory's
+ * state is unknown until a reset or an open succeeds. Otherwise the readiness
+ * registers are valid.
  */
 static void end_in_failure(struct nvgrace_gpu *gpu)
 {
@@ -196,7 +205,7 @@ void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu)
 
 void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu)
 {
-	/* vfio-pci-core's reset at close doesn't pass through this file. */
+	/* The reset of vfio-pci-core at close does not call reset_prepare(). */
 	down_write(&gpu->gate);
 	forget_ready(gpu);
 	up_write(&gpu->gate);
@@ -212,9 +221,10 @@ static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
 }
 
 /*
- * Every reset by the PCI core passes through this pair: at open, by ioctl, FLR
- * by config space, hot reset, and /sys/.../reset.  vfio-pci-core holds
- * memory_lock for write, except at open.  sysfs does not hold it.
+ * The PCI core calls this pair around every reset but the one of vfio-pci-core
+ * at close: at open, by ioctl, FLR in config space, hot reset, sysfs, and
+ * before a scrub. vfio-pci-core holds memory_lock for write, except at open.
+ * sysfs and scrubs hold only the device lock.
  */
 static void reset_prepare(struct pci_dev *pdev)
 {
@@ -232,11 +242,12 @@ static void reset_done(struct pci_dev *pdev)
 	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
 
 	down_write(&gpu->gate);
-	/* Again, for what was written to the fake registers meanwhile. */
+	/* Again, because the fake registers may have been written meanwhile. */
 	count_reset(gpu);
 	/*
-	 * After a failed recovery there was nothing to restore, and beside a
-	 * close of the device the PCI core forgets to.
+	 * The PCI core restores what config space was before the reset. After a
+	 * failed recovery the BARs were lost then, and beside a close of the
+	 * device it restores nothing.
 	 */
 	if (has_lost_bars(pdev))
 		restore_config(gpu);
@@ -249,8 +260,8 @@ static void reset_done(struct pci_dev *pdev)
 /* ---- errors on the link ------------------------------------------------- */
 
 /*
- * A frozen link will be reset.  After any other error, a neighbour on the bus
- * may still ask for a reset of both.
+ * A frozen link will be reset. After any other error, another function on the
+ * bus may still demand a reset of both.
  */
 static void begin_recovery(struct nvgrace_gpu *gpu, bool frozen)
 {
@@ -275,15 +286,15 @@ static void begin_recovery(struct nvgrace_gpu *gpu, bool frozen)
 
 /*
  * The AER core resets a frozen link without calling reset_done() and, unlike
- * other resets, restores nothing.  Without its BARs, the GPU can't be asked for
- * readiness or be opened again.
+ * other resets, restores nothing. Without its BARs, the device can't be checked
+ * for readiness or opened again.
  */
 static void end_recovery(struct nvgrace_gpu *gpu, bool reset)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
 
-	/* Accesses may have begun after recovery had seemed to fail. */
+	/* If the time for recovery had passed, the gate is open again. */
 	if (reset) {
 		down_write(&gpu->gate);
 		close_for(gpu, CLOSED_ERROR);
@@ -309,12 +320,12 @@ static void end_recovery(struct nvgrace_gpu *gpu, bool reset)
 		trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
 }
 
-/* Not for a GPU without memory of its own. */
+/* A GPU without memory has nothing to report. */
 static void report_failure(struct nvgrace_gpu *gpu, const char *how)
 {
 	if (gpu->usemem.length)
 		dev_err_ratelimited(&gpu->core.pdev->dev,
-				    "recovery from a PCIe error %s: GPU memory can't be used until a reset or the next open succeeds\n",
+				    "recovery from a PCIe error %s: GPU memory can't be used; reset the device or open it again\n",
 				    how);
 }
 
@@ -357,7 +368,7 @@ static void error_resume(struct pci_dev *pdev)
 	down_read(&gpu->gate);
 	link = gpu->link;
 	up_read(&gpu->gate);
-	/* It has succeeded, though it may have taken longer than expected. */
+	/* Recovery has succeeded, perhaps after its time had passed. */
 	if (link == NVGRACE_GPU_LINK_FROZEN || link == NVGRACE_GPU_LINK_FAILED)
 		end_recovery(gpu, true);
 	else if (link == NVGRACE_GPU_LINK_ERROR)
@@ -375,9 +386,9 @@ const struct pci_error_handlers nvgrace_gpu_error_handlers = {
 /* ---- power and decoding ------------------------------------------------- */
 
 /*
- * Whether the function decodes memory, as user space sees it.  vfio-pci-core has
- * this rule for BARs, but for PCI_UNKNOWN, the state of a device without power
- * management, which is above D3.  Caller holds memory_lock.
+ * Whether the function decodes memory, as user space sees it. vfio-pci-core has
+ * the same rule for BARs, except for PCI_UNKNOWN: a device without power
+ * management is not in D3. Under memory_lock.
  */
 static bool memory_enabled(struct nvgrace_gpu *gpu)
 {
@@ -391,8 +402,8 @@ static bool memory_enabled(struct nvgrace_gpu *gpu)
 	if (pdev->no_command_memory)
 		return true;
 	/*
-	 * While nobody has it open there is no user's view, and asking the GPU
-	 * each time would take a sixth of a scrub.
+	 * Without a user there is no user's view. Reading the register each
+	 * time would take a sixth of the time of a scrub.
 	 */
 	if (!gpu->core.vconfig)
 		return pci_is_enabled(pdev);
@@ -408,7 +419,7 @@ void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu)
 	zap(gpu);
 }
 
-/* Whether @count bytes at @offset cover any of @size bytes at @reg. */
+/* Whether @count bytes at @offset overlap @size bytes at @reg. */
 static bool covers(u64 offset, size_t count, unsigned int reg,
 		   unsigned int size)
 {
@@ -422,13 +433,13 @@ static bool covers_power(struct nvgrace_gpu *gpu, u64 offset, size_t count)
 	return pm_cap && covers(offset, count, pm_cap + PCI_PM_CTRL, 2);
 }
 
-/* Newer kernels' vfio-pci-core finds and removes the mappings itself. */
+/* vfio-pci-core of newer kernels removes the mappings itself. */
 static bool covers_decoding(u64 offset, size_t count)
 {
 	return !COMPAT_CORE_ZAPS && covers(offset, count, PCI_COMMAND, 2);
 }
 
-/* Whether a write of user space may put the memory out of reach. */
+/* Whether a config write may make the memory unreachable. */
 static bool takes_turn(struct nvgrace_gpu *gpu, u64 offset, size_t count)
 {
 	return covers_power(gpu, offset, count) ||
@@ -436,10 +447,10 @@ static bool takes_turn(struct nvgrace_gpu *gpu, u64 offset, size_t count)
 }
 
 /*
- * The gate is closed during such a write, since nobody can tell when in its
- * course the state changes: vfio-pci-core fetches the bytes one register after
- * the other, and user space may keep it waiting.  For the writing task itself
- * the memory is out of reach, or it would wait for itself.
+ * The gate is closed during such a write, because the state may change at any
+ * time in it: vfio-pci-core fetches the bytes register by register, and user
+ * space may keep it waiting. The writing task's own accesses fail, or it would
+ * wait for itself.
  */
 int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 				   size_t count)
@@ -449,7 +460,7 @@ int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 	if (!takes_turn(gpu, offset, count))
 		return 0;
 
-	/* One at a time, of which the states in between matter. */
+	/* One at a time: the first of two to end would open the gate. */
 	while (cmpxchg(&gpu->config_writer, NULL, current)) {
 		if (fatal_signal_pending(current))
 			return -EINTR;
@@ -473,12 +484,12 @@ void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
 		return;
 
 	down_write(&gpu->gate);
-	/* Leaving D3hot may be a reset, of which nobody tells. */
+	/* Leaving D3hot may be a reset, and nothing reports it. */
 	if (covers_power(gpu, offset, count))
 		forget_ready(gpu);
 	open_for(gpu, CLOSED_CONFIG);
 	up_write(&gpu->gate);
-	/* Pairs with the cmpxchg() of the next one: all of this comes first. */
+	/* Pairs with the cmpxchg() of the next writer. */
 	smp_store_release(&gpu->config_writer, NULL);
 	wake_up_all(&gpu->opened);
 }
@@ -491,8 +502,9 @@ int nvgrace_gpu_keep_awake(struct nvgrace_gpu *gpu)
 void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
 {
 	/*
-	 * User space wants low power, so the GPU goes back to sleep.  If that
-	 * wish comes or goes meanwhile, whoever changes it does the rest.
+	 * User space wants low power, so the GPU sleeps again. Without the
+	 * lock: a task that changes pm_runtime_engaged now forgets readiness
+	 * itself.
 	 */
 	if (data_race(gpu->core.pm_runtime_engaged))
 		nvgrace_gpu_asleep(gpu);
@@ -500,8 +512,8 @@ void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
 }
 
 /*
- * The host's suspend may cut the power, and no driver is told by a reset.  User
- * space is frozen only after the first call, and thawed before the last.
+ * Host suspend may cut the power, and no reset is reported. The first call
+ * comes before user space is frozen, the last one after it is thawed.
  */
 static int host_suspend(struct notifier_block *block, unsigned long event,
 			void *data)
@@ -512,7 +524,7 @@ static int host_suspend(struct notifier_block *block, unsigned long event,
 	switch (event) {
 	case PM_HIBERNATION_PREPARE:
 	case PM_RESTORE_PREPARE:
-		/* Another kernel may have the GPU until this one is back. */
+		/* Another kernel may use the GPU until this one is back. */
 		nvgrace_gpu_scrub_doubt(gpu);
 		fallthrough;
 	case PM_SUSPEND_PREPARE:
@@ -550,18 +562,18 @@ void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms)
 	down_write(&gpu->gate);
 	WRITE_ONCE(gpu->last_wait, ktime_add_ms(ktime_get(), ms));
 	/*
-	 * Devices are awake where one is unbound or shut down.  After hibernation
-	 * nothing else would open the gate.
+	 * A device that is being unbound or shut down is awake. After
+	 * hibernation, nothing else would open the gate.
 	 */
 	open_for(gpu, CLOSED_SUSPEND);
 	up_write(&gpu->gate);
-	/* There is a new time to give up. */
+	/* last_wait has changed: waiting tasks compute their timeout again. */
 	wake_up_all(&gpu->opened);
 }
 
 /*
- * Error recovery has had its time.  Kernels that report only success leave
- * this as the only sign of failure.
+ * Ends recovery when its time is over. On kernels that report only success,
+ * nothing else shows a failure.
  */
 static void give_up(struct nvgrace_gpu *gpu)
 {
@@ -578,16 +590,16 @@ static void give_up(struct nvgrace_gpu *gpu)
 	}
 	up_write(&gpu->gate);
 	if (failed)
-		report_failure(gpu, "has not ended in time");
+		report_failure(gpu, "timed out");
 }
 
-/* Jiffies until then, or until @last_wait, whichever comes first. */
+/* Jiffies until recovery_end or last_wait, whichever is earlier. */
 static long time_to_give_up(struct nvgrace_gpu *gpu)
 {
 	ktime_t until = READ_ONCE(gpu->last_wait);
 	s64 ms;
 
-	/* Other reasons for a closed gate end by themselves. */
+	/* All other reasons end by themselves. */
 	if (READ_ONCE(gpu->closed) & CLOSED_ERROR)
 		until = min(until, READ_ONCE(gpu->recovery_end));
 	if (until == KTIME_MAX)
@@ -597,9 +609,9 @@ static long time_to_give_up(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Sleeps until the gate is open or the task is being killed.  0, -EINTR, or -EIO
- * (the GPU is being unbound, and nobody waits any longer).  Without locks of this
- * driver.
+ * Sleeps until the gate is open. Returns 0, -EINTR (the task is being killed),
+ * or -EIO (the GPU is being unbound and the time to wait is over). Called
+ * without locks of this driver.
  */
 static int wait_until_open(struct nvgrace_gpu *gpu)
 {
@@ -619,7 +631,7 @@ static int wait_until_open(struct nvgrace_gpu *gpu)
 	return 0;
 }
 
-/* Sleeps for @us microseconds or until the task is being killed. */
+/* Sleeps for @us microseconds, or until the task is being killed. */
 static void pause_killable(unsigned int us)
 {
 	ktime_t expires = ns_to_ktime((u64)us * NSEC_PER_USEC);
@@ -630,14 +642,14 @@ static void pause_killable(unsigned int us)
 }
 
 /*
- * Both locks, for read.  Under them, no reset begins and no count changes.  0 or
- * -EINTR.
+ * Takes both locks for read. Under them, no reset begins and the epoch is
+ * constant. Returns 0 or -EINTR.
  */
 static int lock_both(struct nvgrace_gpu *gpu)
 {
 	if (down_read_killable(&gpu->core.memory_lock))
 		return -EINTR;
-	/* Writers hold this one only briefly. */
+	/* Not killable: writers hold it only briefly. */
 	down_read(&gpu->gate);
 	return 0;
 }
@@ -649,9 +661,9 @@ static void unlock_both(struct nvgrace_gpu *gpu)
 }
 
 /*
- * The answer, but for readiness.  @awake: the caller keeps the GPU awake.  0,
- * -EBUSY (it may sleep), -EAGAIN (wait until the gate is open) or -EIO.  Under
- * both locks.
+ * Whether the memory may be accessed, readiness aside. @awake: the caller keeps
+ * the GPU awake. Returns 0, -EBUSY (it may sleep), -EAGAIN (wait until the gate
+ * is open) or -EIO. Under both locks.
  */
 static int check(struct nvgrace_gpu *gpu, bool awake)
 {
@@ -666,9 +678,9 @@ static int check(struct nvgrace_gpu *gpu, bool awake)
 }
 
 /*
- * Asks the GPU, after check(), and remembers that it is ready.  In low power
- * the answer holds only as long as the caller keeps the GPU awake.  0, -EAGAIN
- * (not yet) or -ENODEV (gone).  Under both locks.
+ * Reads the readiness registers, after check(), and records success. In low
+ * power the result holds only while the caller keeps the GPU awake, and is not
+ * recorded. Returns 0, -EAGAIN (not ready) or -ENODEV (gone). Under both locks.
  */
 static int look(struct nvgrace_gpu *gpu, struct nvgrace_gpu_training *training)
 {
@@ -681,15 +693,15 @@ static int look(struct nvgrace_gpu *gpu, struct nvgrace_gpu_training *training)
 }
 
 enum wait_kind {
-	WAIT_PROBE,	/* every failure gets its line in the log */
-	WAIT_USE,	/* user space can make it fail over and over */
-	WAIT_ONCE,	/* a wait has failed since the last reset */
+	WAIT_PROBE,	/* log every failure */
+	WAIT_USE,	/* log few: user space can repeat it */
+	WAIT_ONCE,	/* poll once: a wait has failed in this epoch */
 };
 
 /*
- * Looks until the memory is ready or the deadline has passed.  -EAGAIN: the
- * gate was closed, or @epoch has ended, so the wait must begin anew.  Under
- * ready_lock.
+ * Polls until the memory is ready or the deadline has passed; WAIT_ONCE polls
+ * once. Returns 0, -EAGAIN (the gate was closed or @epoch has ended, so begin
+ * anew), -EIO, -EINTR, -ETIME or -ENODEV. Under ready_lock, with the GPU awake.
  */
 static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 			unsigned int epoch)
@@ -701,7 +713,7 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 
 	nvgrace_gpu_training_start(gpu, &training);
 	for (;;) {
-		/* Before the look, so that a late look counts. */
+		/* Before look(), so that a look after the deadline counts. */
 		late = kind == WAIT_ONCE || nvgrace_gpu_training_late(&training);
 		if (lock_both(gpu))
 			return -EINTR;
@@ -730,15 +742,15 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 	return ret;
 }
 
-/* Whether a wait has failed in this epoch: later accesses look just once. */
+/* Whether a wait failed in this epoch; later accesses then check only once. */
 static bool has_failed(struct nvgrace_gpu *gpu)
 {
 	return READ_ONCE(gpu->failed_for) == READ_ONCE(gpu->epoch);
 }
 
 /*
- * 0 (ready), -EINTR, -EIO (not decoding), -ETIME or -ENODEV.  The caller keeps
- * the GPU awake.
+ * Waits until the memory is ready. Returns 0, -EINTR, -EIO (not decoding),
+ * -ETIME or -ENODEV. The caller keeps the GPU awake and holds no locks.
  */
 static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
 {
@@ -751,7 +763,7 @@ static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
 			return ret;
 		if (mutex_lock_killable(&gpu->ready_lock))
 			return -EINTR;
-		/* What is decided here holds for this epoch alone. */
+		/* The decision is valid in this epoch only. */
 		epoch = READ_ONCE(gpu->epoch);
 		if (is_ready(gpu))
 			ret = 0;
@@ -770,12 +782,15 @@ int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
 	int ret;
 
 	if (READ_ONCE(gpu->closed)) {
-		/* Enter at once: the GPU may be ready, and the next reset near. */
+		/*
+		 * Return at once: the GPU may be ready, and the next reset
+		 * near.
+		 */
 		ret = wait_until_open(gpu);
 		goto out;
 	}
 
-	/* A GPU that sleeps can't be asked. */
+	/* The registers of a sleeping GPU can't be read. */
 	ret = nvgrace_gpu_keep_awake(gpu);
 	if (!ret) {
 		ret = wait_ready(gpu, WAIT_USE);
@@ -807,6 +822,12 @@ int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu)
 
 /* ---- entering and leaving ----------------------------------------------- */
 
+/*
+ * Takes both locks if the memory may be accessed and is ready. Reads the
+ * registers at most once. Otherwise holds none on return and returns as check()
+ * does, or -EAGAIN (not ready: wait), -EIO (not ready and a wait has failed, or
+ * gone) or -EINTR.
+ */
 static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 {
 	struct nvgrace_gpu_training training;
@@ -830,7 +851,7 @@ int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu)
 {
 	int ret = try_enter(gpu, false);
 
-	/* No fault can keep it awake. */
+	/* A fault can't keep the GPU awake. */
 	return ret == -EBUSY ? -EIO : ret;
 }
 
@@ -878,7 +899,7 @@ int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu)
 	}
 	enabled = memory_enabled(gpu);
 	up_read(&gpu->core.memory_lock);
-	/* vfio-pci-core exports what doesn't decode, for later. */
+	/* vfio-pci-core exports such memory, revoked, for later. */
 	if (!enabled)
 		goto out;
 	ret = nvgrace_gpu_enter(gpu, true);
@@ -906,9 +927,9 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 	init_waitqueue_head(&gpu->opened);
 	gpu->last_wait = KTIME_MAX;
 	mutex_init(&gpu->ready_lock);
-	/* A client can make waits fail over and over. */
+	/* Three lines in 5 minutes: user space can make waits fail again. */
 	ratelimit_state_init(&gpu->report_limit, 300 * HZ, 3);
-	/* No wait has failed yet, and none has succeeded. */
+	/* No wait has ended in this epoch, with or without success. */
 	gpu->failed_for = gpu->epoch - 1;
 	gpu->ready_for = gpu->epoch - 1;
 }
@@ -923,7 +944,10 @@ int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu)
 	if (ret)
 		return ret;
 
-	/* Awake, with its BARs: see end_recovery(), which copes without. */
+	/*
+	 * The GPU is awake, with its BARs. If this fails, restore_config() does
+	 * nothing.
+	 */
 	pci_save_state(pdev);
 	gpu->saved_state = pci_store_saved_state(pdev);
 	return 0;

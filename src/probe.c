@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Finds a GPU's memory in the firmware's device properties, carves it, claims
- * it, and registers the device with vfio.  Owns the module's entry points and
- * the list of bound GPUs.  The PCI core calls it.
+ * Finds a GPU's memory in the firmware's device properties, checks it, carves
+ * it out, claims it, and registers the device with vfio. Owns the module's
+ * entry points and the list of bound GPUs. The PCI core calls it.
  */
 #include <linux/ioport.h>
 #include <linux/list.h>
@@ -17,34 +17,38 @@
 #include "arith.h"
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
+#include "nvgrace_gpu_ids.h"
 
-/* Device properties by which the firmware of Grace superchips tells the place. */
+/*
+ * Device properties with which the firmware of Grace superchips names the
+ * memory: physical address and size in bytes.
+ */
 #define PROP_BASE	"nvidia,gpu-mem-base-pa"
 #define PROP_SIZE	"nvidia,gpu-mem-size"
 
-/* NVIDIA's DVSEC that tells whether the MIG defect was fixed in this part. */
+/* NVIDIA's DVSEC, an offset in it, and the bit of a GPU without MIG defect. */
 #define DVSEC_ID		3
 #define DVSEC_FEATURES		0x0a
 #define DVSEC_NO_MIG_DEFECT	BIT(0)
 
 static_assert(NVGRACE_GPU_BAR_SIZE_MAX == 1ULL << VFIO_PCI_OFFSET_SHIFT);
 
-/* Physical memory that firmware gave to a GPU. */
+/* Physical memory that firmware gives to a GPU, in bytes. */
 struct gpu_memory {
 	u64 base;
 	u64 size;
 };
 
 /*
- * Memory of all GPUs that are bound or being bound, so that firmware that
- * gives one range to two of them can't make two guests share it.
+ * All GPUs that are bound or being bound. If firmware gives one range to two
+ * GPUs, the second is refused, so that no two guests share it.
  */
 static LIST_HEAD(bound_gpus);
 static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus */
 
 /*
- * Reads one u64 property.  Returns 0, -ENOENT if there is none, or -EINVAL,
- * with its line in the log, if it is something else than one integer.
+ * Reads one u64 property. Returns 0, -ENOENT (no such property) or -EINVAL (not
+ * one integer, one line in the log). Sleeps.
  */
 static int read_property(struct pci_dev *pdev, const char *name, u64 *val)
 {
@@ -54,7 +58,7 @@ static int read_property(struct pci_dev *pdev, const char *name, u64 *val)
 	if (!device_property_present(&pdev->dev, name))
 		return -ENOENT;
 
-	/* The API reads a longer array as its first element; firmware erred. */
+	/* Of a longer array, the API would read the first element. */
 	count = device_property_count_u64(&pdev->dev, name);
 	if (count == 1 && !device_property_read_u64(&pdev->dev, name, val))
 		return 0;
@@ -63,15 +67,14 @@ static int read_property(struct pci_dev *pdev, const char *name, u64 *val)
 		pci_err(pdev, "firmware property %s is the text \"%.40s\", not one 64-bit integer; update the system firmware\n",
 			name, string);
 	else
-		pci_err(pdev, "firmware property %s is not one 64-bit integer (asked for its values, the kernel says %d); update the system firmware\n",
+		pci_err(pdev, "firmware property %s is not one 64-bit integer (value count or error: %d); update the system firmware\n",
 			name, count);
 	return -EINVAL;
 }
 
 /*
- * Finds the memory and checks all that firmware alone can get wrong.  Returns
- * 0; -ENOENT, without a line in the log, if firmware tells of no memory; or
- * the refusal's error.
+ * Finds the memory and checks what firmware may have wrong. Returns 0, -ENOENT
+ * (no memory, no line in the log), or the error of the refusal, with one line.
  */
 static int find_memory(struct pci_dev *pdev, struct gpu_memory *mem)
 {
@@ -119,8 +122,8 @@ static int find_memory(struct pci_dev *pdev, struct gpu_memory *mem)
 }
 
 /*
- * System RAM would be handed to a user, and mapped under two memory types at
- * once.  0, or -EBUSY with its line in the log.
+ * A guest would own System RAM of the host, and it would be mapped with two
+ * memory types. Returns 0, or -EBUSY with one line in the log.
  */
 static int check_no_ram(struct pci_dev *pdev, const struct gpu_memory *mem)
 {
@@ -128,12 +131,12 @@ static int check_no_ram(struct pci_dev *pdev, const struct gpu_memory *mem)
 			      IORES_DESC_NONE) == REGION_DISJOINT)
 		return 0;
 
-	pci_err(pdev, "%s %#llx with %s %#llx is in use as System RAM; unload the driver that onlined it, or offline and remove its NUMA node, before binding\n",
+	pci_err(pdev, "%s %#llx with %s %#llx overlaps System RAM of the host; unload the driver that onlined it, or offline and remove its NUMA node\n",
 		PROP_BASE, mem->base, PROP_SIZE, mem->size);
 	return -EBUSY;
 }
 
-/* 1 if the part has the MIG defect, 0 if not, negative if it can't be asked. */
+/* 1 if the GPU has the MIG defect, 0 if not, negative if the read fails. */
 static int has_mig_defect(struct pci_dev *pdev)
 {
 	int dvsec = pci_find_dvsec_capability(pdev, PCI_VENDOR_ID_NVIDIA,
@@ -147,14 +150,17 @@ static int has_mig_defect(struct pci_dev *pdev)
 	ret = pci_read_config_word(pdev, dvsec + DVSEC_FEATURES, &features);
 	if (ret) {
 		ret = pcibios_err_to_errno(ret);
-		pci_err(pdev, "can't read the NVIDIA DVSEC at %#x (error %d); is the device gone?\n",
+		pci_err(pdev, "can't read the NVIDIA DVSEC at %#x (error %d): the device may be gone; power-cycle the host\n",
 			dvsec, ret);
 		return ret;
 	}
 	return !(features & DVSEC_NO_MIG_DEFECT);
 }
 
-/* Fills the two regions of @gpu from @mem.  Returns 0 or the refusal's error. */
+/*
+ * Fills both regions of @gpu. Returns 0, or the error of the refusal with one
+ * line in the log, or -ENOMEM.
+ */
 static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 			const struct gpu_memory *mem)
 {
@@ -171,7 +177,7 @@ static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	if (ret == -EINVAL) {
 		pci_err(pdev, "%s %#llx is too little memory%s; update the system firmware\n",
 			PROP_SIZE, mem->size,
-			defect ? ": this part needs 1 GiB for resmem and 512 MiB for usemem" : "");
+			defect ? ": this GPU needs 1 GiB for resmem and 512 MiB for usemem" : "");
 		return ret;
 	}
 	if (ret) {
@@ -197,7 +203,7 @@ static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	return ret;
 }
 
-/* Enters @gpu into the list, unless its memory is another GPU's.  0 or -EBUSY. */
+/* Adds @gpu to the list. -EBUSY if another GPU in it has some of its memory. */
 static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
@@ -233,9 +239,10 @@ static void unlist_gpu(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Shows @region in /proc/iomem as @part of the device.  Something that is no
- * RAM may be there already, a window of the host bridge for instance, so that
- * a failure is only worth a warning.  Returns whether it is claimed.
+ * Claims @region in /proc/iomem as @part of the device. Only warns if that
+ * fails: the range may be registered already though it is no RAM, for instance
+ * as a window of the host bridge. Returns whether the region is claimed or
+ * empty.
  */
 static bool claim_region(struct pci_dev *pdev,
 			 const struct nvgrace_gpu_region *region,
@@ -253,12 +260,15 @@ static bool claim_region(struct pci_dev *pdev,
 					    region->length, name))
 		return true;
 
-	pci_warn(pdev, "can't claim %s [%#llx-%#llx], see /proc/iomem for what is there; going on without\n",
+	pci_warn(pdev, "can't claim %s [%#llx-%#llx]; binding continues without the claim, /proc/iomem shows what is there\n",
 		 part, (u64)region->base, last);
 	return false;
 }
 
-/* All that a GPU with memory needs before it can be registered with vfio. */
+/*
+ * Does all that must come before registration, with the memory ready at the
+ * end. Returns 0 or the error of the refusal.
+ */
 static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 			const struct gpu_memory *mem)
 {
@@ -280,7 +290,7 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	claimed = claim_region(pdev, &gpu->usemem, "usemem");
 	claimed &= claim_region(pdev, &gpu->resmem, "resmem");
 	if (!claimed) {
-		/* It may be RAM since the check: no claim kept that away. */
+		/* Without a claim, RAM may have been added since the check. */
 		ret = check_no_ram(pdev, mem);
 		if (ret)
 			goto unlist;
@@ -346,10 +356,10 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 
 	if (ops == &nvgrace_gpu_core_only_ops)
-		pci_info(pdev, "firmware gives no %s: a plain PCI device, as vfio-pci would handle it\n",
+		pci_info(pdev, "firmware gives no %s: bound as a plain PCI device, without GPU memory\n",
 			 PROP_BASE);
 	else
-		/* Addresses are for root: /proc/iomem has them. */
+		/* No addresses, which are for root. /proc/iomem has them. */
 		pci_info(pdev, "usemem %#llx bytes as BAR4 of %#llx, resmem %#llx bytes as BAR2 of %#llx\n",
 			 gpu->usemem.length, gpu->usemem.bar_size,
 			 gpu->resmem.length, gpu->resmem.bar_size);
@@ -372,7 +382,7 @@ static void remove(struct pci_dev *pdev)
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
 
-	/* Waits until the last user has closed the device. */
+	/* Returns when the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
 	nvgrace_gpu_scrub_finish(gpu);
 	nvgrace_gpu_gate_stop(gpu);
@@ -381,6 +391,7 @@ static void remove(struct pci_dev *pdev)
 	vfio_put_device(&gpu->core.vdev);
 }
 
+/* Before power-off, reboot and kexec: the parameter demands clean memory. */
 static void shutdown(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
@@ -388,16 +399,12 @@ static void shutdown(struct pci_dev *pdev)
 	nvgrace_gpu_scrub_finish(to_nvgrace_gpu(&core->vdev));
 }
 
-/*
- * For driver_override only: no GPU is taken because it is there.  Names are
- * those of the products.
- */
+/* For driver_override only: without that, no GPU is bound. */
+#define GPU(device, ...) \
+	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, device) },
+
 static const struct pci_device_id nvgrace_gpu_ids[] = {
-	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2342) }, /* GH200 120GB */
-	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2345) }, /* GH200 480GB */
-	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2348) }, /* GH200 SKU */
-	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x2941) }, /* GB200 SKU */
-	{ PCI_DRIVER_OVERRIDE_DEVICE_VFIO(PCI_VENDOR_ID_NVIDIA, 0x31c2) }, /* GB300 SKU */
+	NVGRACE_GPU_IDS(GPU)
 	{ }
 };
 MODULE_DEVICE_TABLE(pci, nvgrace_gpu_ids);
@@ -412,7 +419,7 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.groups			= nvgrace_gpu_driver_groups,
 	.dev_groups		= nvgrace_gpu_dev_groups,
 	.driver_managed_dma	= true,
-	/* Each GPU may wait seconds for its memory: let them wait together. */
+	/* A probe may wait for seconds, so let GPUs wait at the same time. */
 	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,
 };
 

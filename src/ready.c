@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Asks the GPU whether its memory is trained, and words the answer for the log.
- * Before that, any access to the memory raises RAS errors on the host.
+ * Reads whether the GPU's memory is trained, and logs why a wait failed. Before
+ * the memory is trained, any access to it raises RAS errors on the host.
  *
- * Legacy GPUs have two 32-bit registers in BAR0 that read 0xff once the C2C
- * link and the memory are trained.  Newer ones have a CXL Device DVSEC (CXL 3.0,
- * 8.1.3.8), and their BAR0 is left alone.
+ * Legacy GPUs have two 32-bit registers in BAR0, which both read 0xff when the
+ * C2C link and the HBM are trained. Newer ones have a CXL Device DVSEC (CXL
+ * 3.0, 8.1.3.8), and this file does not read their BAR0.
  *
- * gate.c calls the functions of a training under its locks: they see to it that
- * the GPU is awake, decodes memory and is not in reset.  gate.c, device.c and
+ * gate.c calls the functions of a training under its locks, which ensure that
+ * the GPU is awake, decodes memory and is not in reset. gate.c, device.c and
  * scrub.c map the registers.
  */
 #include <linux/bitfield.h>
@@ -19,12 +19,20 @@
 #include "arith.h"
 #include "nvgrace_gpu.h"
 
+/*
+ * Legacy GPUs: offsets in BAR0, the value of both registers when trained, and
+ * the longest wait in milliseconds, all as in the driver of this name in Linux.
+ */
 #define C2C_LINK_STATUS		0x1498
 #define HBM_TRAINING_STATUS	0x200bc
 #define REGISTERS_END		(HBM_TRAINING_STATUS + sizeof(u32))
 #define TRAINED			0xff
 #define TRAINING_MS		30000
 
+/*
+ * CXL 3.0, 8.1.3.8: offset in the DVSEC and bits of Range 1 Size Low, and the
+ * milliseconds within which Memory_Info_Valid must be set.
+ */
 #define CXL_VENDOR_ID		0x1e98
 #define CXL_DEVICE_DVSEC	0
 #define CXL_RANGE1_SIZE_LOW	0x1c
@@ -58,7 +66,7 @@ static int look_cxl(struct nvgrace_gpu *gpu,
 	    training->range == U32_MAX)
 		return -ENODEV;
 
-	/* Once it is valid, the GPU's own timeout counts. */
+	/* From here on the timeout that the GPU states applies. */
 	if (!training->valid && training->range & CXL_MEMORY_INFO_VALID) {
 		training->valid = true;
 		code = FIELD_GET(CXL_ACTIVE_TIMEOUT, training->range);
@@ -114,7 +122,7 @@ int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu)
 	if (gpu->cxl_dvsec)
 		return 0;
 	if (pci_resource_len(pdev, 0) < REGISTERS_END) {
-		pci_err(pdev, "BAR0 has %#llx bytes, too few to hold the readiness registers; no GPU of the supported kind\n",
+		pci_err(pdev, "BAR0 has %#llx bytes, too few to hold the readiness registers; this GPU is not supported\n",
 			(u64)pci_resource_len(pdev, 0));
 		return -ENODEV;
 	}

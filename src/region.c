@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What user space is told of the fake BARs, and their mappings.  device.c makes
- * these its operations; the fault path calls the handlers.
+ * Owns the description of the fake BARs to user space, and their mappings.
+ * device.c makes these functions its operations. The fault path calls the
+ * handlers.
  *
- * Nothing is mapped at mmap time: pages go in when they are touched, so that a
- * reset can take them away and they come back by themselves, and a VMM that
- * maps 480 GB doesn't wait for it.  gate.c takes them away and says when they
- * may come back.
+ * mmap maps nothing. A fault inserts pages, so that a reset can remove them and
+ * they return by fault, and a VMM that maps 480 GB does not wait. gate.c
+ * removes the pages and decides when they may return.
  */
 #include <linux/file.h>
 #include <linux/hash.h>
@@ -19,10 +19,13 @@
 #include "nvgrace_gpu.h"
 #include "trace.h"
 
-/* Huge entries that one fault inserts at the most: 1 GiB with 4K pages. */
+/* Most huge entries that one fault inserts: 1 GiB with 4K pages. */
 #define HUGE_AROUND	512
 
-/* Pages that one fault inserts where huge entries do not fit; at least a table. */
+/*
+ * Pages that one fault inserts without huge entries; a whole page table if that
+ * is more.
+ */
 #define PAGES_AROUND	2048
 
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
@@ -42,7 +45,7 @@ int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 	if (!sparse)
 		return -ENOMEM;
 
-	/* The BAR is a power of two, the memory is not: only it can be mapped. */
+	/* The BAR is a power of two. Only the memory in it can be mapped. */
 	sparse->header.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP;
 	sparse->header.version = 1;
 	sparse->nr_areas = 1;
@@ -64,20 +67,20 @@ int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
 		       unsigned long arg)
 {
-	/* Memory has no doorbells, and the core knows nothing of these BARs. */
+	/* Memory has no doorbells, and vfio-pci-core has no fake BARs. */
 	if (cmd == VFIO_DEVICE_IOEVENTFD)
 		return -ENOTTY;
 
 	return compat_core_ioctl(core_vdev, cmd, arg);
 }
 
-/* Of the region's pages, the one that a VMA begins with. */
+/* Page offset in the region of the VMA's first page. */
 static unsigned long first_page(const struct vm_area_struct *vma)
 {
 	return vma->vm_pgoff & (VFIO_PCI_OFFSET_MASK >> PAGE_SHIFT);
 }
 
-/* The pfn that belongs to @addr of a VMA of ours. */
+/* The pfn for @addr of a VMA of this file. */
 static unsigned long addr_to_pfn(const struct vm_area_struct *vma,
 				 unsigned long addr)
 {
@@ -88,12 +91,12 @@ static unsigned long addr_to_pfn(const struct vm_area_struct *vma,
 }
 
 /*
- * Inserts the pages of the page tables around the fault, so that memory which
- * can't have huge entries costs a fault for each 8 MiB (4K pages), 32 MiB (16K)
- * or 512 MiB (64K) rather than one a page.  Where huge entries fit, only those of
- * one table, as the others are better left to them.  The faulting page decides
- * the result; the others are a courtesy, and are left to a later fault where
- * they can't be had.  Under the insert_lock of these tables.
+ * Inserts the pages of the page tables around the fault: one fault for 8 MiB
+ * (4K pages), 32 MiB (16K) or 512 MiB (64K) instead of one for each page. Where
+ * huge entries fit, only those of one table, because huge entries are better
+ * for the others. The result is that of the faulting page. Other pages that
+ * can't be inserted are left to later faults. Under the insert_lock of these
+ * tables.
  */
 static vm_fault_t insert_around(struct vm_fault *vmf)
 {
@@ -109,7 +112,7 @@ static vm_fault_t insert_around(struct vm_fault *vmf)
 	unsigned long end = min(block + around, vma->vm_end);
 	vm_fault_t ret;
 
-	/* Another thread was faster, with a huge entry: that will do. */
+	/* Another thread has inserted a huge entry, which serves this fault. */
 	if (compat_pmd_is_huge(vmf))
 		return VM_FAULT_NOPAGE;
 
@@ -127,15 +130,15 @@ static vm_fault_t insert_around(struct vm_fault *vmf)
 }
 
 /*
- * Inserts one huge entry, of PMD_ORDER, and up to HUGE_AROUND of them around it
- * in the same table: a VMM touches all of the memory, and faults of its own for
- * each 2 MiB (4K pages) would cost more than the entries.  The fault's own entry
- * decides the result.  An entry or a page table that is there already, stays.
- * Under the table's insert_lock.
+ * Inserts a huge entry of PMD_ORDER, and up to HUGE_AROUND around it in the
+ * same table. A VMM touches all memory, and one fault for each 2 MiB (4K pages)
+ * would cost more than the entries. The result is that of the fault's own
+ * entry. Leaves entries and page tables that are there already. Under the
+ * table's insert_lock.
  */
 static vm_fault_t insert_huge_around(struct vm_fault *vmf, unsigned long pfn)
 {
-	/* With larger pages, a table is larger than one fault should fill. */
+	/* With larger pages, one fault should not fill a whole table. */
 	const unsigned long around = min(PUD_SIZE, HUGE_AROUND * PMD_SIZE);
 	struct vm_area_struct *vma = vmf->vma;
 	unsigned long fault = vmf->address & PMD_MASK;
@@ -167,12 +170,11 @@ static vm_fault_t insert_huge_around(struct vm_fault *vmf, unsigned long pfn)
 }
 
 /*
- * Inserts 2^@order pages.  Under the gate.
+ * Inserts 2^@order pages. Under the gate.
  *
- * A page and a huge entry may be inserted at the same place at the same time,
- * where threads fault before and after huge pages are switched off for their
- * process.  The kernel can't insert a page where a huge entry is, so insertions
- * below one table of huge entries take turns.
+ * When huge pages are switched off for a process, two of its threads may insert
+ * a page and a huge entry at the same place. The kernel can't insert a page
+ * into a huge entry, so insertions below one table of huge entries take turns.
  */
 static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 			 unsigned long pfn, unsigned int order)
@@ -180,7 +182,7 @@ static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 	unsigned long table = (unsigned long)vmf->pmd & PAGE_MASK;
 	vm_fault_t ret;
 
-	/* Above, the kernel sees to it that no table below is in the way. */
+	/* The kernel makes sure that no table is in the way of a PUD entry. */
 	if (order > PMD_ORDER)
 		return compat_insert_huge_pfn(vmf, pfn, order);
 
@@ -192,10 +194,10 @@ static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 }
 
 /*
- * Waits for the gate in a fault.  The wait may be long, and a reset, a close or
- * another thread's mmap may want the lock that the fault came with: so it is
- * dropped, and the fault tried again.  Where the kernel doesn't allow that, the
- * fault must not wait.
+ * Waits for the gate in a fault. The wait may be long, and a reset, a close or
+ * another thread's mmap may need the fault's lock. So it is dropped, and the
+ * fault is retried. If the kernel does not allow that, the fault fails without
+ * a wait.
  */
 static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 {
@@ -209,7 +211,7 @@ static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 	/* Without the lock, only the file keeps the device open. */
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	/* The fault comes again, and finds out whether this has succeeded. */
+	/* Ignore the result: the retried fault checks again. */
 	nvgrace_gpu_wait(gpu);
 	fput(file);
 
@@ -228,7 +230,7 @@ static vm_fault_t handle_fault(struct vm_fault *vmf, unsigned int order)
 	int err;
 
 	/*
-	 * mmap checked this and the mapping can't grow.  Check again: an error
+	 * mmap checked this and the mapping can't grow. Check again: an error
 	 * here would expose other memory.
 	 */
 	if ((u64)first_page(vma) + vma_pages(vma) >
@@ -260,7 +262,7 @@ static vm_fault_t fault_order(struct vm_fault *vmf, unsigned int order)
 	vm_fault_t ret;
 
 	ret = handle_fault(vmf, order);
-	/* Without @vmf: a fault that is to come again has lost its VMA. */
+	/* Without @vmf: a fault that is to be retried has lost its VMA. */
 	trace_nvgrace_gpu_fault(pdev, address, pfn, order, (__force u32)ret,
 				start);
 	return ret;
@@ -281,7 +283,7 @@ static int map_region(struct nvgrace_gpu_region *region,
 {
 	u64 start, end;
 
-	/* A private mapping would make the kernel copy pages that it has not. */
+	/* The kernel would copy pages, for which it has no struct page. */
 	if (!(vma->vm_flags & VM_SHARED))
 		return -EINVAL;
 
@@ -323,9 +325,10 @@ int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
 }
 
 /*
- * Where a VMA of the device has @pfn: as a page offset like vm_pgoff.  Called
- * for every mapping of the device, vfio-pci-core's too, when @pfn turns out bad;
- * under locks, so it must not sleep.  Returns 0, or -ENOENT if it isn't there.
+ * Finds @pfn, which has a memory error, in a VMA of the device, as a page
+ * offset like vm_pgoff. The kernel calls it for every mapping of the device,
+ * vfio-pci-core's too, under locks; must not sleep. Returns 0, or -ENOENT if
+ * the VMA does not have it.
  */
 static int pfn_to_pgoff(struct vm_area_struct *vma, unsigned long pfn,
 			pgoff_t *pgoff)
@@ -369,10 +372,10 @@ void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
 						PHYS_PFN(region->base),
 						PHYS_PFN(nvgrace_gpu_mappable(region)),
 						pfn_to_pgoff);
-	/* The device is of use without. */
+	/* Not fatal: the device can be used without. */
 	if (ret && ret != -EOPNOTSUPP)
 		dev_warn_ratelimited(&core->pdev->dev,
-				     "memory errors of %s won't reach its user (error %d)\n",
+				     "can't register %s for memory errors (error %d); only the host log will show them\n",
 				     region->uncached ? "resmem" : "usemem",
 				     ret);
 }

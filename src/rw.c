@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pread and pwrite on the fake BARs, and zeros for the next user, through the
- * kernel's own mappings.  Called by device.c and scrub.c; gate.c drops the
- * mappings.
+ * pread and pwrite on the fake BARs, and zeros for the next user, through
+ * kernel mappings that this file owns. device.c and scrub.c call it. gate.c
+ * removes the mappings.
  *
- * Data goes straight between GPU memory and the user's buffer, under the gate
- * with page faults disabled.  The buffer may be a mapping of this very device,
- * whose fault handler goes through the same gate while a reset waits for it: so
- * pages that are missing are brought in without the gate, before another try.
+ * Data moves directly between GPU memory and the user's buffer, under the gate,
+ * with page faults disabled. The buffer may be a mapping of the same device,
+ * whose fault handler enters the gate while a reset waits for it. So missing
+ * pages are faulted in without the gate before the next try.
  */
 #include <linux/io.h>
 #include <linux/ktime.h>
@@ -22,28 +22,31 @@
 #include "nvgrace_gpu.h"
 
 /*
- * Memory is mapped in windows of this size, each on first use.  It is what one
- * entry of the page tables maps at the most (a PUD's, with 4K pages), so that
- * larger windows would make no access cheaper, and peeking at 4 bytes of 480 GB is.
+ * Memory is mapped in windows of this many bytes, each on first use. One entry
+ * of the page tables maps at most as much (a PUD entry, with 4K pages). Larger
+ * windows would not make accesses cheaper, and smaller ones make a 4-byte read
+ * of 480 GB cheap.
  */
 #define RW_WINDOW	(COMPAT_MAPPINGS_TAKE_MEMORY ? SZ_64M : SZ_1G)
 
 /*
- * Bytes moved between two looks at signals, the scheduler and who waits at the
- * gate, and so the most that a reset waits for: docs/performance.md has the times.
+ * Bytes moved between two checks for signals, the scheduler and tasks that wait
+ * at the gate. A reset waits for at most one chunk; docs/performance.md has the
+ * times.
  */
 #define RW_CHUNK	SZ_256K
 
-/* Bytes of ones that are made for reads behind the memory. */
+/* Bytes of ones prepared for reads beyond the memory. */
 #define RW_ONES		SZ_64K
 
 /*
- * Accesses up to this size touch the memory once, in one piece.  More goes this
- * way only where a user's page is gone again at each try.
+ * Bytes of the largest access that always goes through a buffer of the kernel,
+ * which makes aligned accesses of a word single ones. Larger accesses move this
+ * much at a time if the user's pages vanish at each try.
  */
 #define RW_SMALL	64
 
-/* Tries in a row that may move nothing before a byte is moved another way. */
+/* Tries without progress before data moves through a buffer of the kernel. */
 #define RW_TRIES	2
 
 int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region)
@@ -80,9 +83,9 @@ static void *map_window(struct nvgrace_gpu_region *region, u64 start)
 	u64 len = min_t(u64, RW_WINDOW, region->length - start);
 
 	/*
-	 * Normal-NC is memory in all but caching: plain loads and stores of
-	 * any size and alignment are fine, so the __iomem is dropped here and
-	 * memcpy() used instead of the MMIO copies, which move 8 bytes a time.
+	 * Normal-NC is memory, except that it is not cached: loads and stores
+	 * of any size and alignment work. So drop the __iomem and use memcpy(),
+	 * which is faster than the MMIO copies with their 8 bytes at a time.
 	 */
 	if (region->uncached)
 		return (void __force *)ioremap_wc(region->base + start, len);
@@ -90,14 +93,14 @@ static void *map_window(struct nvgrace_gpu_region *region, u64 start)
 }
 
 /*
- * The kernel's address of byte @offset of @region, or an ERR_PTR: -ENOMEM, or
- * -EINTR if the task is being killed.  Under the gate, since a cacheable
- * mapping alone lets the CPU read the memory.  Sleeps.
+ * Kernel address of byte @offset of @region, or an ERR_PTR: -ENOMEM, or -EINTR
+ * (the task is being killed). Under the gate, because a cacheable mapping alone
+ * lets the CPU read the memory. Sleeps.
  */
 static void *window_addr(struct nvgrace_gpu_region *region, u64 offset)
 {
 	void **window = &region->window[offset / RW_WINDOW];
-	/* Pairs with the release below: whoever sees the pointer may use it. */
+	/* Pairs with the release below. */
 	void *map = smp_load_acquire(window);
 
 	if (!map) {
@@ -116,9 +119,9 @@ static void *window_addr(struct nvgrace_gpu_region *region, u64 offset)
 }
 
 /*
- * Copies @len bytes, of which one side is GPU memory.  A naturally aligned
- * access of a register's width is one access of that width, as user space
- * that talks to a device through such words expects.
+ * Copies @len bytes to or from GPU memory. A naturally aligned access of 1, 2,
+ * 4 or 8 bytes is a single access of that size, as user space expects of a
+ * device.
  */
 static void copy_words(void *dst, const void *src, size_t len)
 {
@@ -145,10 +148,11 @@ static void copy_words(void *dst, const void *src, size_t len)
 }
 
 /*
- * Lets the memory be touched at offset @offset of @region, up to the end of its
- * window, and nvgrace_gpu_leave() ends that.  @awake: the caller keeps the GPU
- * awake.  The kernel's address of it, or an ERR_PTR after which nothing is to be
- * ended: -EINTR, -EIO, -ENOMEM, or -EBUSY (it may be asleep).
+ * Enters the gate for byte @offset of @region, up to the end of its window.
+ * @awake: the caller keeps the GPU awake. Returns the kernel address, and the
+ * caller must call nvgrace_gpu_leave(). Or returns an ERR_PTR outside the gate:
+ * -EINTR, -EIO, -ENOMEM or -EBUSY (the GPU may sleep). Called without locks;
+ * sleeps.
  */
 static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
 			  bool awake)
@@ -165,11 +169,11 @@ static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
 }
 
 /*
- * Moves up to @len bytes, all inside one window, and stops where a page of the
- * user's is missing: bringing it in could need what is held here.  Leaves the gate
- * as soon as somebody wants it shut, but not for each chunk: entering costs as
- * much as moving some KiB.  Returns the bytes moved, perhaps none, or an error of
- * enter_window().
+ * Moves up to @len bytes, all inside one window. Stops at a missing page of the
+ * user, because faulting it in could need the locks held here. Leaves the gate
+ * when another task waits for that, but not after each chunk, because entering
+ * costs as much as moving some KiB. Returns the number of bytes moved, perhaps
+ * 0, or an error of enter_window().
  */
 static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
 			   size_t len, u64 offset, bool write, bool awake)
@@ -182,7 +186,10 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
 	do {
 		piece = min_t(size_t, len - done, RW_CHUNK);
 		pagefault_disable();
-		/* Others would clear in GPU memory what they could not copy there. */
+		/*
+		 * The other variants zero the rest of the destination after a
+		 * fault.
+		 */
 		missed = write ?
 			__copy_from_user_inatomic(mem + done, buf + done, piece) :
 			__copy_to_user_inatomic(buf + done, mem + done, piece);
@@ -197,10 +204,10 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
 }
 
 /*
- * Moves up to @len bytes, RW_SMALL at the most and all inside one window, by way
- * of a buffer of the kernel's: whatever user space has there may be waited for,
- * and GPU memory is touched once, as a whole.  Returns the bytes moved, or
- * -EFAULT if none could be, or an error of enter_window().
+ * Moves up to @len bytes, at most RW_SMALL and all inside one window, through a
+ * buffer of the kernel. So it may wait for the user's pages, and accesses GPU
+ * memory once. Returns the number of bytes moved, -EFAULT if that is 0, or an
+ * error of enter_window().
  */
 static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 			    size_t len, u64 offset, bool write, bool awake)
@@ -228,10 +235,10 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 	return len ?: -EFAULT;
 }
 
-/* Brings in the user's pages as far as that can be done; only a hint. */
+/* Faults in the user's pages, as far as possible. The result is a hint. */
 static void fault_in(char __user *buf, size_t len, bool write)
 {
-	/* Of two functions for reads the one that writes nothing to the pages. */
+	/* For reads, the variant that does not write to the pages. */
 	if (write)
 		fault_in_readable(buf, len);
 	else
@@ -239,8 +246,9 @@ static void fault_in(char __user *buf, size_t len, bool write)
 }
 
 /*
- * Moves up to @count bytes between user space and offset @offset, all of them
- * memory.  Returns the bytes done, or an error if there are none.
+ * Moves up to @count bytes between user space and the memory at @offset.
+ * Returns the number of bytes moved, or an error if that is 0. Called without
+ * locks; sleeps.
  */
 static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 			 size_t count, u64 offset, bool write)
@@ -250,7 +258,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 	bool awake = false;
 	ssize_t ret = 0;
 
-	/* For move_direct(): the others look themselves. */
+	/* move_direct() does not check this. */
 	if (!access_ok(buf, count))
 		return -EFAULT;
 
@@ -274,7 +282,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 			ret = nvgrace_gpu_keep_awake(region->gpu);
 			if (ret)
 				break;
-			/* From here to the end of the whole access. */
+			/* The GPU stays awake until the whole access ends. */
 			awake = true;
 			continue;
 		}
@@ -283,7 +291,10 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 
 		done += ret;
 		fruitless = ret ? 0 : fruitless + 1;
-		/* What stopped a try that got somewhere, stops the next at once. */
+		/*
+		 * Fault in only after no progress: what ended a try would end
+		 * the next at once.
+		 */
 		if (!ret && fruitless < RW_TRIES)
 			fault_in(buf + done, min_t(size_t, len, RW_CHUNK), write);
 		cond_resched();
@@ -295,8 +306,8 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 }
 
 /*
- * Fills @count bytes of user space with what a read beyond the memory gives.
- * Returns the bytes done, or an error if there are none.
+ * Fills @count bytes of user space with ones, as reads beyond the memory
+ * return. Returns the number of bytes done, or an error if that is 0.
  */
 static ssize_t read_tail(char __user *buf, size_t count)
 {
@@ -319,7 +330,7 @@ static ssize_t read_tail(char __user *buf, size_t count)
 			break;
 		}
 		len = min_t(size_t, count - done, size);
-		/* A copy may stop some bytes early: the end is one of none. */
+		/* A copy may stop a few bytes early. Give up only at 0. */
 		moved = len - copy_to_user(buf + done, ones, len);
 		if (!moved) {
 			ret = -EFAULT;
@@ -335,8 +346,8 @@ static ssize_t read_tail(char __user *buf, size_t count)
 }
 
 /*
- * The part of both directions that is the same: the ends of the region, and the
- * split into memory and tail.
+ * Common to both directions: checks the range and splits it into memory and
+ * tail.
  */
 static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 			 size_t count, loff_t *ppos, bool write)
@@ -379,13 +390,11 @@ ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
 				 const char __user *buf, size_t count,
 				 loff_t *ppos)
 {
-	/* Not written to: region_rw() only copies from it. */
+	/* region_rw() only reads the buffer of a write. */
 	return region_rw(region, (char __user *)buf, count, ppos, true);
 }
 
-/*
- * Flushes @len bytes and waits for it; adds its time to *@ns.
- */
+/* Flushes @len bytes, waits for that, and adds the nanoseconds to *@ns. */
 static void flush(void *mem, size_t len, u64 *ns)
 {
 	u64 start = ktime_get_ns();
@@ -410,21 +419,21 @@ int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
 	for (done = 0; !ret && done < len; done += piece) {
 		piece = min_t(u64, len - done, RW_CHUNK);
 		/*
-		 * An earlier owner may have had this part cacheable.  Its lines
-		 * must not be written back over the zeros later.
+		 * An earlier owner may have mapped resmem cacheable. Its dirty
+		 * lines must not be written over the zeros later.
 		 */
 		if (region->uncached)
 			flush(mem + done, piece, flush_ns);
 		memset(mem + done, 0, piece);
 		/*
-		 * Zeros that stay in a cache would be written back some time,
-		 * perhaps to a link that a reset has taken down.
+		 * Zeros in a cache would be written back later, perhaps over a
+		 * link that a reset has taken down.
 		 */
 		if (!region->uncached)
 			flush(mem + done, piece, flush_ns);
 		cond_resched();
 	}
-	/* Zeros that don't go through a cache have to arrive as well. */
+	/* Uncached zeros must have arrived, too. */
 	wmb();
 	nvgrace_gpu_leave(region->gpu);
 	return ret;

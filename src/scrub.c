@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What one user leaves in the memory, the next one never sees.  Owns the module
- * parameter, what is known of each GPU's content, and the workers that overwrite
- * it with zeros.
+ * Overwrites GPU memory with zeros between users, so that none sees the data of
+ * an earlier one. Owns the module parameter, what is known of each GPU's
+ * content, and the workers that write the zeros.
  *
- * An attempt is a work item of the GPU's.  It runs only while nobody has the
- * device open: device.c announces each open and close, and an open waits for the
- * attempt.  Workers go through the gate by small steps, so that resets and errors
- * hold them off.  Stores that a reset may have overtaken count for nothing: the
- * attempt begins anew in the new epoch.
+ * An attempt is a work item of the GPU. It runs only while the device is not
+ * open: device.c reports each open and close, and an open waits for the
+ * attempt. Workers enter the gate for small steps, so that resets and errors
+ * can come in between. Zeros of an epoch that has ended don't count, because a
+ * reset may have overtaken them: the attempt begins again in the new epoch.
  *
- * The memory is called clean when no reset came in between, all zeros have left
- * the caches, and the GPU itself was reset before, so that it writes no more.
+ * Memory is clean when the GPU was reset first, so that it no longer writes,
+ * all memory was overwritten in one epoch, and all zeros have left the caches.
  *
- * probe.c, device.c and sysfs.c call this file.
+ * probe.c, device.c, gate.c and sysfs.c call this file.
  */
 #include <linux/cpumask.h>
 #include <linux/delay.h>
@@ -34,27 +34,30 @@
 #include "trace.h"
 
 /*
- * Bytes that a worker overwrites at a time, in the gate: a reset waits for one
- * such step, which is 1 ms at 16 GB/s.  Divides a window of rw.c's.
+ * Bytes that a worker overwrites in one step. A reset waits for one step, 1 ms
+ * at 16 GB/s. Divides RW_WINDOW of rw.c.
  */
 #define STEP		SZ_16M
 
-/* How long unbinding and shutdown wait: so many ms, and as many for each GiB. */
+/*
+ * How long unbinding and shutdown wait at most: FINISH_MS milliseconds, and
+ * FINISH_GIB_MS for each GiB.
+ */
 #define FINISH_MS	60000
 #define FINISH_GIB_MS	1000
 
 /*
- * Pause between two tries to get the device lock, and how many there are: a minute
- * is what a reset or error recovery takes at the most.
+ * Milliseconds between two tries to get the device lock, and the number of
+ * tries: two minutes. A reset or error recovery holds it for a minute at most.
  */
 #define LOCK_MS		10
 #define LOCK_TRIES	(2 * 60 * MSEC_PER_SEC / LOCK_MS)
 
 static bool scrub;
 module_param(scrub, bool, 0644);
-MODULE_PARM_DESC(scrub, "Overwrite GPU memory with zeros after binding and after each use, before anybody can open the device (default: N)");
+MODULE_PARM_DESC(scrub, "Overwrite GPU memory with zeros after binding and after each use, before the next open (default: N)");
 
-/* Niceness and CPUs of the workers are the administrator's, in sysfs. */
+/* sysfs has the workers' niceness and CPUs. */
 static struct workqueue_struct *workers;
 
 struct worker {
@@ -129,7 +132,7 @@ static void worker(struct work_struct *item)
 	work(w->gpu, w->resmem_first);
 }
 
-/* One for each CPU of the GPU's node, if there are steps for so many. */
+/* One for each CPU of the GPU's NUMA node, but at most one for each step. */
 static unsigned int count_workers(struct nvgrace_gpu *gpu)
 {
 	u64 steps = DIV_ROUND_UP_ULL(gpu->usemem.length + gpu->resmem.length,
@@ -143,8 +146,8 @@ static unsigned int count_workers(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Overwrites both parts in the present epoch.  0, or what stopped it: -EAGAIN (a
- * reset), -EIO, -ENOMEM or -ETIME.
+ * Overwrites both parts in the current epoch, with the GPU kept awake. Returns
+ * 0, -EAGAIN (a reset), -EIO, -ENOMEM or -ETIME.
  */
 static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 {
@@ -165,7 +168,10 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	atomic64_set(&s->next_usemem, 0);
 	atomic64_set(&s->next_resmem, 0);
 
-	/* This task is one of them, and without the others it is just slower. */
+	/*
+	 * This task is one of @count. Without memory for the others it works
+	 * alone.
+	 */
 	others = kcalloc(count - 1, sizeof(*others), GFP_KERNEL);
 	for (i = 0; others && i < count - 1; i++) {
 		INIT_WORK(&others[i].work, worker);
@@ -175,9 +181,9 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	}
 	work(gpu, false);
 	/*
-	 * Orders all that they have done before what follows.  Who has not begun
-	 * is not needed any more, and may never begin: an administrator may have
-	 * told the queue to run few works at a time.
+	 * Orders the others' work before what follows. One that has not begun
+	 * is not needed and may never begin, because the administrator may have
+	 * limited the queue's active works.
 	 */
 	for (i = 0; others && i < count - 1; i++)
 		cancel_work_sync(&others[i].work);
@@ -188,7 +194,7 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 
 /* ---- an attempt --------------------------------------------------------- */
 
-/* One line, but not one for each of a client's tries. */
+/* Logs a failure; limited, because a client can try again and again. */
 static void report(struct nvgrace_gpu *gpu, const char *what, int ret)
 {
 	if (__ratelimit(&gpu->scrub.report_limit))
@@ -199,8 +205,8 @@ static void report(struct nvgrace_gpu *gpu, const char *what, int ret)
 }
 
 /*
- * Passes over the memory until one is not interrupted by a reset.  0, or an error
- * with its line in the log.
+ * Overwrites the memory until no reset has interrupted. Returns 0, or an error
+ * with one line in the log.
  */
 static int scrub_memory(struct nvgrace_gpu *gpu)
 {
@@ -220,18 +226,19 @@ static int scrub_memory(struct nvgrace_gpu *gpu)
 	} while (ret == -EAGAIN && !nvgrace_gpu_gate_is_late(gpu));
 
 	if (ret == -EIO)
-		report(gpu, "it is not ready, or not to be reached", ret);
+		report(gpu, "it is not ready or can't be reached", ret);
 	else if (ret == -ETIME || ret == -EAGAIN)
-		report(gpu, "there was no more time", ret);
+		report(gpu, "unbinding or shutdown left too little time", ret);
 	else if (ret)
-		report(gpu, "it could not be mapped", ret);
+		report(gpu, "it can't be mapped", ret);
 	return ret;
 }
 
 /*
- * Gets the locks for what can't happen beside somebody else's reset, nor while the
- * host is about to sleep.  0; -ECANCELED: whoever unbinds the device holds them,
- * and waits for this task, or for an open that does; or -EBUSY.
+ * Takes the device lock, which excludes resets by others, when the host is not
+ * about to suspend. Never waits for the lock: an unbinding task may hold it and
+ * wait for this one, or for an open that does. Returns 0, -ECANCELED (the
+ * device is being unbound) or -EBUSY (too many tries).
  */
 static int lock_device(struct nvgrace_gpu *gpu)
 {
@@ -254,9 +261,10 @@ static int lock_device(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Makes the GPU ready to be scrubbed, until end_access().  A reset that somebody
- * else has begun before would leave it as it found it, without its registers.
- * With the device lock.  0, or an error with its line in the log.
+ * Makes the memory accessible for an attempt; end_access() ends that. Under the
+ * device lock, because a reset that another task has begun would restore a
+ * config space in which the device is disabled. Returns 0, or an error with one
+ * line in the log.
  */
 static int begin_access(struct nvgrace_gpu *gpu)
 {
@@ -269,8 +277,8 @@ static int begin_access(struct nvgrace_gpu *gpu)
 		return ret;
 	}
 	/*
-	 * A GPU that nobody uses any more may still write.  And a reset may end
-	 * what makes accesses fail.
+	 * A GPU without a user may still write. A reset may also end what makes
+	 * accesses fail.
 	 */
 	if (s->must_reset || nvgrace_gpu_readiness(gpu) == NVGRACE_GPU_FAILED) {
 		ret = pci_reset_function_locked(pdev);
@@ -281,18 +289,21 @@ static int begin_access(struct nvgrace_gpu *gpu)
 	}
 	ret = nvgrace_gpu_registers_begin(gpu);
 	if (ret)
-		report(gpu, "the GPU can't be asked whether it is ready", ret);
+		report(gpu, "the GPU's readiness can't be read", ret);
 	return ret;
 }
 
 static void end_access(struct nvgrace_gpu *gpu)
 {
-	/* Nobody uses the kernel's mappings now. */
+	/* The kernel's mappings have no user now. */
 	nvgrace_gpu_gate_close(gpu);
 	nvgrace_gpu_registers_end(gpu);
 }
 
-/* Errors as above, and -ECANCELED without a line. */
+/*
+ * Returns as begin_access() and scrub_memory() do, or -ECANCELED without a
+ * line.
+ */
 static int attempt(struct nvgrace_gpu *gpu)
 {
 	int ret;
@@ -300,7 +311,7 @@ static int attempt(struct nvgrace_gpu *gpu)
 	if (!gpu->scrub.begun) {
 		ret = lock_device(gpu);
 		if (ret == -EBUSY)
-			report(gpu, "somebody else holds the device's lock", ret);
+			report(gpu, "another task holds the device lock", ret);
 		if (ret)
 			return ret;
 		ret = begin_access(gpu);
@@ -330,7 +341,7 @@ static void conduct(struct work_struct *item)
 	} while (!ret && s->doubted);
 
 	pm_runtime_put(&gpu->core.pdev->dev);
-	/* After a failure, a reset is what may help. */
+	/* After a failure, a reset may help. */
 	s->must_reset = ret;
 	if (!ret)
 		set_state(gpu, NVGRACE_GPU_SCRUB_CLEAN);
@@ -343,13 +354,16 @@ static void conduct(struct work_struct *item)
 	wake_up_all(&s->ended);
 }
 
-/* With the lock held, no attempt running, and nobody having the device open. */
+/*
+ * Begins an attempt. Under the lock, while none runs and the device is not
+ * open.
+ */
 static void start(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
 	lockdep_assert_held(&s->lock);
-	/* conduct() ends this. */
+	/* conduct() drops the reference. */
 	pm_runtime_get_noresume(&gpu->core.pdev->dev);
 	atomic64_set(&s->progress, 0);
 	set_state(gpu, NVGRACE_GPU_SCRUB_RUNNING);
@@ -408,9 +422,9 @@ int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu)
 		mutex_unlock(&s->lock);
 
 		/*
-		 * vfio's locks are held, which others want who can be neither
-		 * killed nor frozen.  So even the host's suspend ends this, and
-		 * afterwards the ioctl begins anew.
+		 * vfio's locks are held, for which tasks wait that can be
+		 * neither killed nor frozen. So even host suspend ends this
+		 * wait, and the ioctl is restarted afterwards.
 		 */
 		if (wait_event_interruptible(s->ended,
 					     READ_ONCE(s->attempts) != attempts ||
@@ -438,7 +452,7 @@ void nvgrace_gpu_scrub_used(struct nvgrace_gpu *gpu)
 
 void nvgrace_gpu_scrub_closing(struct nvgrace_gpu *gpu)
 {
-	/* An idle GPU would go to D3hot, to be woken up at once. */
+	/* An idle GPU would go to D3hot, and the scrub would wake it again. */
 	gpu->scrub.held = nvgrace_gpu_scrub_wanted();
 	if (gpu->scrub.held)
 		pm_runtime_get_noresume(&gpu->core.pdev->dev);
@@ -450,12 +464,9 @@ void nvgrace_gpu_scrub_end(struct nvgrace_gpu *gpu)
 
 	mutex_lock(&s->lock);
 	s->open = false;
-	/*
-	 * vfio-pci-core can't reset it while somebody unbinds the device, and
-	 * holds its lock.
-	 */
+	/* vfio-pci-core can't reset while an unbind holds the device lock. */
 	s->must_reset = gpu->core.needs_reset;
-	/* Otherwise nvgrace_gpu_scrub_finish() does it. */
+	/* If it is stopping, nvgrace_gpu_scrub_finish() does this. */
 	if (nvgrace_gpu_scrub_wanted() && !s->stopping)
 		start(gpu);
 	mutex_unlock(&s->lock);
@@ -473,15 +484,16 @@ void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu)
 	init_waitqueue_head(&s->ended);
 	INIT_WORK(&s->work, conduct);
 	ratelimit_state_init(&s->report_limit, 300 * HZ, 10);
-	/* The host's own driver may have left it at work. */
+	/* The host's driver may have left the GPU at work. */
 	s->must_reset = true;
 }
 
 void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu)
 {
 	/*
-	 * Not in the background: while the GPU is being reset, some kernels refuse
-	 * to attach it to an IOMMU domain.  If it fails, the scrub says so.
+	 * Reset here, not in the background: during a reset, some kernels
+	 * refuse to attach the GPU to an IOMMU domain. If it fails, the scrub
+	 * reports it.
 	 */
 	if (gpu->usemem.length && nvgrace_gpu_scrub_wanted())
 		gpu->scrub.must_reset = pci_reset_function_locked(gpu->core.pdev);
@@ -506,7 +518,7 @@ void nvgrace_gpu_scrub_bound(struct nvgrace_gpu *gpu)
 	if (!gpu->usemem.length)
 		return;
 	mutex_lock(&s->lock);
-	/* Somebody may have opened it already, and so begun this. */
+	/* An open may already have begun the scrub. */
 	if (nvgrace_gpu_scrub_wanted() && !s->open && !s->stopping &&
 	    s->state == NVGRACE_GPU_SCRUB_UNKNOWN)
 		start(gpu);
@@ -539,13 +551,13 @@ void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu)
 	nvgrace_gpu_scrub_stop(gpu);
 	flush_work(&s->work);
 
-	/* From here on, nobody else begins an attempt. */
+	/* From here on, no other task begins an attempt. */
 	if (!nvgrace_gpu_scrub_wanted() || s->open ||
 	    s->state == NVGRACE_GPU_SCRUB_CLEAN ||
 	    (ran && s->state == NVGRACE_GPU_SCRUB_FAILED))
 		return;
 
-	/* Not by this task, which a signal may be about to end. */
+	/* In a worker, because a signal may end this task's waits. */
 	pm_runtime_get_noresume(&gpu->core.pdev->dev);
 	if (!begin_access(gpu)) {
 		mutex_lock(&s->lock);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Lets a reset find the mappings of a GPU on kernels before Linux 6.10, where
- * all vfio devices share one address space: each GPU gets one here, and each of
- * its mappings a file of its own that belongs to it, in the shadow of the
- * device's file.  Kbuild leaves this file out where vfio has an inode for each
- * device.  region.c calls it by mmap, and probe.c makes and frees the address
- * space; see compat/mapping.h.
+ * Lets a reset find the mappings of one GPU on kernels before Linux 6.10, where
+ * all vfio devices share one address space. Gives each GPU an address space,
+ * and each of its mappings a shadow file in it that holds the device's file.
+ * Kbuild leaves this file out if vfio has an inode for each device. probe.c
+ * makes and frees the address space, and region.c calls it in mmap;
+ * compat/mapping.h is the contract.
  *
- * The device's own file can't be moved to another address space: vfio shares it
- * with mappings of vfio-pci-core, and the kernel may be walking it.  A list of
- * VMAs won't do either, because zapping needs the mmap_lock, which nests the
- * other way round.
+ * The device's own file can't move to another address space: vfio-pci-core's
+ * mappings use it too, and the kernel may be walking it. A list of VMAs does
+ * not work either, because removing mappings needs the mmap_lock, which nests
+ * the other way round.
  */
 #include <linux/anon_inodes.h>
 #include <linux/file.h>
@@ -21,7 +21,7 @@
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
 
-/* The shadow goes with its last mapping; only then may the device close. */
+/* Only after its last mapping may the device close. */
 static int release(struct inode *inode, struct file *shadow)
 {
 	fput(shadow->private_data);
@@ -42,7 +42,7 @@ int compat_mapping_init(struct compat_mapping *mapping)
 	struct file *file;
 	struct inode *inode;
 
-	/* Any anonymous file tells which superblock such inodes are of. */
+	/* Any anonymous file has the superblock that such inodes belong to. */
 	file = anon_inode_getfile("[nvgrace-gpu]", &no_ops, NULL, O_RDWR);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
@@ -67,7 +67,10 @@ int compat_mapping_add(struct compat_mapping *mapping,
 	struct file *device = vma->vm_file;
 	struct file *shadow;
 
-	/* The name is what /proc/PID/maps shows, as for other mappings. */
+	/*
+	 * The name in /proc/PID/maps, the same as for other mappings of the
+	 * device.
+	 */
 	shadow = anon_inode_getfile("[vfio-device]", &shadow_ops, device,
 				    device->f_flags & O_ACCMODE);
 	if (IS_ERR(shadow))
@@ -75,7 +78,7 @@ int compat_mapping_add(struct compat_mapping *mapping,
 	get_file(device);
 	shadow->f_mapping = mapping->inode->i_mapping;
 	vma_set_file(vma, shadow);
-	/* The VMA has a reference of its own now. */
+	/* The VMA has its own reference now. */
 	fput(shadow);
 	return 0;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What administrators and tools may read, and the start of a scrub: the group
- * "nvgrace_gpu" of a bound device, and "features" of the driver.
- * docs/ABI/sysfs-driver-nvgrace-gpu is the contract.  Given to the PCI core by
- * probe.c; the driver core makes the group after a successful probe and removes
- * it, with all readers gone, before the device is unbound.
+ * The group "nvgrace_gpu" of a bound device, with attributes to read and the
+ * start of a scrub, and "features" of the driver.
+ * docs/ABI/sysfs-driver-nvgrace-gpu is the contract. probe.c gives both to the
+ * PCI core. The driver core makes the group after a successful probe. It
+ * removes the group, with all readers gone, before the device is unbound.
  */
 #include <linux/device.h>
 #include <linux/kstrtox.h>
@@ -63,7 +63,7 @@ static ssize_t scrub_state_show(struct device *dev,
 	enum nvgrace_gpu_scrub_state state =
 		nvgrace_gpu_scrub_state(dev_to_gpu(dev));
 
-	/* Nobody asked for more than what is known anyway. */
+	/* With scrub off, these states only say that nothing is known. */
 	if (!nvgrace_gpu_scrub_wanted() &&
 	    (state == NVGRACE_GPU_SCRUB_UNKNOWN ||
 	     state == NVGRACE_GPU_SCRUB_DIRTY))
@@ -107,7 +107,7 @@ SIZE_ATTR(usemem, bar_size, bar_size);
 SIZE_ATTR(resmem, size, length);
 SIZE_ATTR(resmem, bar_size, bar_size);
 
-/* Physical addresses help an attacker more than a user. */
+/* For root: physical addresses help an attacker more than a user. */
 #define BASE_ATTR(_part)						\
 static ssize_t _part##_base_show(struct device *dev,			\
 				 struct device_attribute *attr,		\
@@ -142,7 +142,7 @@ static struct attribute *gpu_attrs[] = {
 	NULL
 };
 
-/* What doesn't exist on this device has no file, rather than one that says 0. */
+/* An attribute that does not apply to the device has no file. */
 static umode_t is_visible(struct kobject *kobj, struct attribute *attr,
 			  int index)
 {
@@ -169,7 +169,7 @@ const struct attribute_group *nvgrace_gpu_dev_groups[] = {
 	NULL
 };
 
-/* What this build of the module can do on this kernel, for doctors. */
+/* What this build of the module can do on this kernel. */
 static const struct {
 	const char *name;
 	bool has;
@@ -180,7 +180,10 @@ static const struct {
 	{ "uncached_guest",	COMPAT_HAS_UNCACHED_GUEST },
 	{ "poison",		COMPAT_HAS_POISON },
 	{ "dmabuf",		COMPAT_HAS_DMABUF },
-	/* On every kernel, which earlier versions of the module didn't have. */
+	/*
+	 * Always: earlier versions of the module lacked them, on some kernels
+	 * or all.
+	 */
 	{ "zap",		true },
 	{ "scrub",		true },
 };

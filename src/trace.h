@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tracepoints, system nvgrace_gpu.  docs/tracing.md is their reference; names,
- * fields and units are kept stable for the scripts of administrators.  Each
- * costs one untaken branch while it is off.
+ * Tracepoints of the system nvgrace_gpu, for device.c, region.c, gate.c and
+ * scrub.c. docs/tracing.md is their reference. Names, fields and units are
+ * stable, because scripts use them. Each costs one untaken branch while it is
+ * off.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM nvgrace_gpu
@@ -15,17 +16,17 @@
 #include <linux/pci.h>
 #include <linux/tracepoint.h>
 
-/* Values of the wait's "when". */
+/* Values of "when" of nvgrace_gpu_wait. */
 #define NVGRACE_GPU_WAIT_BIND	0
 #define NVGRACE_GPU_WAIT_USE	1
 
-/* Values of the reset's "cause". */
+/* Values of "cause" of nvgrace_gpu_reset. */
 #define NVGRACE_GPU_RESET_OPEN	0
 #define NVGRACE_GPU_RESET_DONE	1
 #define NVGRACE_GPU_RESET_ERROR	2
 
 /*
- * The device, as numbers, which filters can compare and which cost less than a
+ * The device as numbers, which filters can compare and which cost less than a
  * name.
  */
 #define DEVICE_FIELDS							\
@@ -45,13 +46,13 @@
 	__entry->domain, __entry->bus, PCI_SLOT(__entry->devfn),	\
 	PCI_FUNC(__entry->devfn)
 
-/* What NS_SINCE() wants to be told later; looks at no clock while off. */
+/* Start for NS_SINCE(): nanoseconds, or 0 while the event is off. */
 #define nvgrace_gpu_trace_start(event)					\
 	(trace_nvgrace_gpu_##event##_enabled() ? ktime_get_ns() : 0)
 
 /*
- * Fault results as numbers: tools that print events by themselves know no enums
- * of the kernel.
+ * Fault results as numbers, because tools that print events themselves don't
+ * know the kernel's enums.
  */
 #define RESULT_OOM		0x001
 #define RESULT_SIGBUS		0x002
@@ -65,7 +66,7 @@ static_assert(RESULT_NOPAGE == (__force u32)VM_FAULT_NOPAGE);
 static_assert(RESULT_RETRY == (__force u32)VM_FAULT_RETRY);
 static_assert(RESULT_FALLBACK == (__force u32)VM_FAULT_FALLBACK);
 
-/* Nanoseconds since @start; 0 for what began before its tracing did. */
+/* Nanoseconds since @start; 0 if tracing was off at the start. */
 #define NS_SINCE(start)	((start) ? ktime_get_ns() - (start) : 0)
 
 TRACE_EVENT(nvgrace_gpu_wait,
@@ -242,7 +243,7 @@ TRACE_EVENT(nvgrace_gpu_scrub,
 
 #endif /* NVGRACE_GPU_TRACE_H */
 
-/* Outside of the guard: read again while the tracepoints are made. */
+/* Outside the guard: this file is read again to make the tracepoints. */
 #undef TRACE_INCLUDE_PATH
 #define TRACE_INCLUDE_PATH .
 #undef TRACE_INCLUDE_FILE

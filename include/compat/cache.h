@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Cache maintenance by address, which arm64 has no exported function for. */
+/*
+ * Cache maintenance by address, for which arm64 exports no function. rw.c calls
+ * it. See compat.h.
+ */
 #ifndef NVGRACE_GPU_COMPAT_CACHE_H
 #define NVGRACE_GPU_COMPAT_CACHE_H
 
@@ -14,16 +17,18 @@
 #endif
 
 /*
- * Writes all cache lines that hold any of @len bytes at @addr back to memory and
- * drops them, on all CPUs.  Done when compat_flush_end() returns.  Works by
- * physical address, so it finds lines that were cached through a cacheable
- * mapping even where @addr is a non-cacheable one (Arm ARM, "Effects of
+ * Writes all cache lines that hold any of @len bytes at @addr back to memory
+ * and drops them, on all CPUs. Done when compat_flush_end() returns. Does not
+ * sleep.
+ *
+ * It works by physical address. So it finds lines that were cached through a
+ * cacheable mapping even if @addr is a non-cacheable one (Arm ARM, "Effects of
  * instructions that operate by VA to the PoC").
  */
 static inline void compat_flush(void *addr, size_t len)
 {
 #if defined(CONFIG_ARM64)
-	/* DminLine: log2 of the 4-byte words in the smallest line of any CPU. */
+	/* DminLine: log2 of the 4-byte words in any CPU's smallest line. */
 	u64 ctr = read_sanitised_ftr_reg(SYS_CTR_EL0);
 	size_t line = 4UL << (ctr >> 16 & 0xf);
 	unsigned long at = round_down((unsigned long)addr, line);
@@ -36,7 +41,7 @@ static inline void compat_flush(void *addr, size_t len)
 #endif
 }
 
-/* Waits for the maintenance that this CPU has begun. */
+/* Waits for the cache maintenance that this CPU has begun. */
 static inline void compat_flush_end(void)
 {
 	/* A barrier for stores alone does not wait for it. */

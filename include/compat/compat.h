@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What differs between kernels.  The sources are written for the newest one;
- * this folder is the only place with conditions on kernel features, each of
- * which was found by compiling a probe of scripts/probes against the target's
- * headers (the generated header below), never by its version number.
+ * The differences between kernels. The sources are written for the newest
+ * kernel, and only this folder has conditions on kernel features. A feature is
+ * found by compiling a probe of scripts/probes against the target's headers
+ * (the generated header below has the results), never by a version number.
  *
- * Everything here is named compat_* or COMPAT_*, or has the newest kernel's
- * name and stands in for it.
+ * All names here are compat_* or COMPAT_*, or those of the newest kernel that
+ * they stand in for.
  */
 #ifndef NVGRACE_GPU_COMPAT_H
 #define NVGRACE_GPU_COMPAT_H
@@ -14,7 +14,7 @@
 #include <generated/nvgrace_gpu_features.h>
 
 #ifndef HAVE_VFIO_ALLOC_DEVICE
-#error "vfio-pci-core of this kernel is too old: nvgrace-gpu-vfio-pci needs that of Linux 6.1"
+#error "this kernel's vfio-pci-core is too old: Linux 6.1 or later is required"
 #endif
 
 #include "cache.h"

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * How the driver finds what user space has mapped, so that it can take it away:
- * the address space of the device's mappings.  See compat.h.
+ * The address space of a device's mappings, through which the driver removes
+ * them. gate.c, region.c and probe.c use it. See compat.h.
  *
- * Since Linux 6.10 vfio gives each device an inode of its own.  Before, all
+ * Since Linux 6.10, vfio gives each device an inode of its own. Before, all
  * devices share one, and src/shadow.c makes an address space for each.
  */
 #ifndef NVGRACE_GPU_COMPAT_MAPPING_H
@@ -15,7 +15,7 @@
 
 #ifdef HAVE_VFIO_DEVICE_INODE
 
-/* Whether vfio-pci-core itself removes the mappings of this driver. */
+/* Whether vfio-pci-core itself removes this driver's mappings. */
 #define COMPAT_CORE_ZAPS	true
 
 struct compat_mapping {
@@ -52,16 +52,17 @@ struct compat_mapping {
 };
 
 /*
- * Makes the address space, at probe.  Returns 0, -ENOMEM or another error of
- * making an inode.  Exit after an error, or a second time, does nothing.  Call
- * exit when the device is unregistered, so that no mapping is left.
+ * init makes the address space, at probe. Returns 0, -ENOMEM or another error
+ * of making an inode. exit comes after the device is unregistered, when no
+ * mapping is left. After an error of init, or a second time, exit does nothing.
+ * Sleep.
  */
 int compat_mapping_init(struct compat_mapping *mapping);
 void compat_mapping_exit(struct compat_mapping *mapping);
 
 /*
- * Lets @vma be found.  Called by mmap of the device as its last check, with the
- * mmap_lock held for write.  Returns 0 or -ENOMEM.
+ * Puts @vma into the address space. The last check of the device's mmap, with
+ * the mmap_lock held for write; sleeps. Returns 0 or -ENOMEM.
  */
 int compat_mapping_add(struct compat_mapping *mapping,
 		       struct vm_area_struct *vma);

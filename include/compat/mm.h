@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Memory management: VMA flags and the insertion of pfns.  See compat.h. */
+/* Memory: VMA flags, insertion of pfns, memory errors. See compat.h. */
 #ifndef NVGRACE_GPU_COMPAT_MM_H
 #define NVGRACE_GPU_COMPAT_MM_H
 
@@ -18,7 +18,7 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
-/* Without it KVM maps the memory as Device in the guest, whatever is asked. */
+/* Without it, KVM maps the memory as Device memory in the guest. */
 #ifdef HAVE_VM_ALLOW_ANY_UNCACHED
 #define COMPAT_HAS_UNCACHED_GUEST	true
 #else
@@ -26,7 +26,7 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 #define COMPAT_HAS_UNCACHED_GUEST	false
 #endif
 
-/* Before faults had locks of their own, theirs was that of the address space. */
+/* Before faults had a lock of their own, they held the address space's. */
 #ifndef HAVE_RELEASE_FAULT_LOCK
 static inline void release_fault_lock(struct vm_fault *vmf)
 {
@@ -34,19 +34,19 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 }
 #endif
 
-/* Older kernels freeze only tasks that say so in another way. */
+/* Older kernels have another interface for tasks that may be frozen. */
 #ifndef TASK_FREEZABLE_UNSAFE
 #define TASK_FREEZABLE_UNSAFE	0
 #endif
 
-/* Whether mappings of the kernel's own take memory: KASAN's, an eighth of each. */
+/* Whether kernel mappings need memory of their own: with KASAN, an eighth. */
 #define COMPAT_MAPPINGS_TAKE_MEMORY	IS_ENABLED(CONFIG_KASAN_VMALLOC)
 
 #ifndef PMD_ORDER
 #define PMD_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 #endif
 
-/* Whether one huge entry is where a table of pages could be. */
+/* Whether a huge entry stands where a page table could. */
 static inline bool compat_pmd_is_huge(const struct vm_fault *vmf)
 {
 	pmd_t pmd = READ_ONCE(*vmf->pmd);
@@ -54,7 +54,7 @@ static inline bool compat_pmd_is_huge(const struct vm_fault *vmf)
 	return pmd_present(pmd) && pmd_leaf(pmd);
 }
 
-/* Huge entries need the fault operation and, each size, the architecture. */
+/* Huge entries need the fault operation and the architecture's support. */
 #if defined(HAVE_HUGE_FAULT_ORDER) && defined(CONFIG_ARCH_SUPPORTS_PMD_PFNMAP)
 #define COMPAT_PMD_PFNMAP
 #define COMPAT_HAS_PMD_PFNMAP	true
@@ -76,14 +76,14 @@ static inline bool compat_pmd_is_huge(const struct vm_fault *vmf)
 #endif
 
 /*
- * Inserts one entry of 2^@order pages, order at least 1, at the fault's
- * address, to which @pfn belongs as the first page.  A page table that is there
- * already, stays.  VM_FAULT_FALLBACK where this kernel has no entries of that
- * size for pfns, and where such an entry is there, so that the kernel splits one
- * that is read-only.  Same locks as the fault handler's.
+ * Inserts one entry of 2^@order pages, order at least 1, around the fault's
+ * address. @pfn is its first page. Leaves a page table that is there already.
+ * Returns VM_FAULT_FALLBACK if this kernel has no pfn entries of that size, or
+ * if such an entry is there, so that the kernel splits one that is read-only.
+ * Needs the locks of a fault handler.
  *
- * Never as a write: the kernel warns if a write finds another entry there, and
- * a page table may have come first.
+ * Inserts as for a read even if the fault is a write: the kernel warns if a
+ * write finds another entry, and a page table may have been first.
  */
 static inline vm_fault_t compat_insert_huge_pfn(struct vm_fault *vmf,
 						unsigned long pfn,
@@ -102,7 +102,7 @@ static inline vm_fault_t compat_insert_huge_pfn(struct vm_fault *vmf,
 	return VM_FAULT_FALLBACK;
 }
 
-/* The huge_fault member of vm_operations_struct, where it is of use. */
+/* The huge_fault member of vm_operations_struct, if the kernel can use it. */
 #if defined(COMPAT_PMD_PFNMAP) || defined(COMPAT_PUD_PFNMAP)
 #define COMPAT_HUGE_FAULT(fn)	.huge_fault = (fn),
 #else
@@ -110,8 +110,8 @@ static inline vm_fault_t compat_insert_huge_pfn(struct vm_fault *vmf,
 #endif
 
 /*
- * Physical memory without struct pages, whose errors the kernel should tell to
- * those who have mapped it.
+ * Finds the page offset of a pfn in a VMA, for memory errors in memory that has
+ * no struct pages.
  */
 typedef int (*compat_pfn_to_pgoff_t)(struct vm_area_struct *vma,
 				     unsigned long pfn, pgoff_t *pgoff);
@@ -128,10 +128,11 @@ struct compat_pfn_space {
 };
 
 /*
- * Registers @pages pages from @pfn, mapped by VMAs of @mapping.  @pgoff tells
- * the offset of a pfn in one of these, or an error; it is called under locks
- * and must not sleep.  Returns 0; -EOPNOTSUPP where the kernel handles no
- * memory errors; or -EBUSY if somebody else has registered these pages.
+ * Registers @pages pages from @pfn, which VMAs of @mapping map, for memory
+ * errors. @pgoff returns the offset of a pfn in such a VMA, or an error. It is
+ * called under locks and must not sleep. Returns 0, -EOPNOTSUPP (the kernel
+ * handles no memory errors) or -EBUSY (these pages are registered already).
+ * Sleeps.
  */
 static inline int compat_register_pfn_space(struct compat_pfn_space *space,
 					    struct address_space *mapping,
@@ -150,7 +151,7 @@ static inline int compat_register_pfn_space(struct compat_pfn_space *space,
 	return ret;
 }
 
-/* The kernel would also take away what it doesn't have: a neighbour's entry. */
+/* Unregistering what isn't registered would remove another device's entry. */
 static inline void compat_unregister_pfn_space(struct compat_pfn_space *space)
 {
 	if (space->registered)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* How wide a physical address is on this CPU.  See compat.h. */
+/* Width of physical addresses on this CPU. probe.c calls it. See compat.h. */
 #ifndef NVGRACE_GPU_COMPAT_PHYS_H
 #define NVGRACE_GPU_COMPAT_PHYS_H
 
@@ -15,8 +15,8 @@
 #endif
 
 /*
- * The highest physical address that both this kernel's page tables and every
- * CPU of the machine can express.
+ * Highest physical address that this kernel's page tables and all CPUs of the
+ * machine can express.
  */
 static inline phys_addr_t compat_phys_last(void)
 {

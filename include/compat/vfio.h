@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Operations of vfio devices that not every kernel has.  See compat.h. */
+/* Operations and functions of vfio that not every kernel has. See compat.h. */
 #ifndef NVGRACE_GPU_COMPAT_VFIO_H
 #define NVGRACE_GPU_COMPAT_VFIO_H
 
@@ -40,7 +40,7 @@
 #define COMPAT_MATCH_TOKEN_OPS
 #endif
 
-/* Members of vfio_device_ops that are vfio-pci-core's wherever they exist. */
+/* Members of vfio_device_ops that are vfio-pci-core's, if they exist. */
 #define COMPAT_VFIO_DEVICE_OPS						\
 	COMPAT_BIND_IOMMUFD_OPS						\
 	COMPAT_DETACH_IOAS_OPS						\
@@ -69,8 +69,8 @@ static inline long compat_core_ioctl(struct vfio_device *core_vdev,
 #define COMPAT_REGION_INFO_OPS(fn)
 
 /*
- * Here vfio-pci-core tells of its regions only through its ioctl: -ENOIOCTLCMD
- * makes compat_core_ioctl() ask there.
+ * vfio-pci-core describes its regions only through its ioctl. -ENOIOCTLCMD
+ * makes compat_core_ioctl() call that.
  */
 static inline int compat_core_region_info(struct vfio_device *core_vdev,
 					  struct vfio_region_info *info,
@@ -79,13 +79,14 @@ static inline int compat_core_region_info(struct vfio_device *core_vdev,
 	return -ENOIOCTLCMD;
 }
 
+/* Of region.c; nvgrace_gpu.h has the contract. */
 int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 				struct vfio_region_info *info,
 				struct vfio_info_cap *caps);
 
 /*
  * Does for VFIO_DEVICE_GET_REGION_INFO what newer kernels do around the
- * get_region_info_caps operation; every other @cmd is vfio-pci-core's.
+ * get_region_info_caps operation. Passes every other @cmd to vfio-pci-core.
  */
 static inline long compat_core_ioctl(struct vfio_device *core_vdev,
 				     unsigned int cmd, unsigned long arg)
@@ -172,7 +173,7 @@ static inline void compat_set_pci_ops(struct vfio_pci_core_device *core,
 {
 }
 
-/* Nobody calls these here: they let the code around them compile. */
+/* Never called: they let the code around them compile. */
 static inline struct p2pdma_provider *
 compat_p2pdma_provider(struct pci_dev *pdev, int bar)
 {
@@ -202,10 +203,10 @@ compat_fill_phys_vec(struct phys_vec *phys_vec,
 #ifdef HAVE_VFIO_PCI_CORE_GET_IOMAP
 
 /*
- * Where vfio-pci-core maps all BARs at enable, it exports only those that it
- * has mapped, and a fake BAR isn't there to be mapped.  Nothing reads or writes
- * a fake BAR through that pointer, so that BAR0's serves to say "here".  Between
- * vfio_pci_core_enable() and compat_hide_bar(), with no user of the device.
+ * If vfio-pci-core maps all BARs at enable, it exports only BARs that it has
+ * mapped, and a fake BAR can't be. BAR0's pointer serves as a stand-in, because
+ * nothing reads or writes a fake BAR through it. Called between
+ * vfio_pci_core_enable() and compat_hide_bar(), while the device has no user.
  */
 static inline void compat_show_bar(struct vfio_pci_core_device *core,
 				   unsigned int bar)
@@ -215,7 +216,7 @@ static inline void compat_show_bar(struct vfio_pci_core_device *core,
 		core->barmap[bar] = core->barmap[0];
 }
 
-/* Before vfio_pci_core_disable(), which unmaps what is there. */
+/* Called before vfio_pci_core_disable(), which unmaps what it finds there. */
 static inline void compat_hide_bar(struct vfio_pci_core_device *core,
 				   unsigned int bar)
 {

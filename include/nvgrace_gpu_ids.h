@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The GPUs that the driver binds: NVIDIA's PCI device ids, and the names of the
+ * products. The driver and nvgrace-gpu(8) include this. scripts/style compares
+ * the udev rule, its helper and the documentation with it.
+ */
+#ifndef NVGRACE_GPU_IDS_H
+#define NVGRACE_GPU_IDS_H
+
+#define NVGRACE_GPU_IDS(GPU) \
+	GPU(0x2342, "GH200 120GB") \
+	GPU(0x2345, "GH200 480GB") \
+	GPU(0x2348, "GH200") \
+	GPU(0x2941, "GB200") \
+	GPU(0x31c2, "GB300")
+
+#endif
