@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # bash completion for nvgrace-gpu(8), installed as /usr/share/bash-completion/completions/nvgrace-gpu; bash-completion
-# loads it when somebody completes that command. tests/cli/test_text.py holds it against --help.
+# loads it when that command is completed. tests/cli/test_text.py compares it with --help.
 
-# The GPUs of which a command could make something, by the program's own word.
+# The addresses of all supported GPUs, from the program's list.
 _nvgrace_gpu_addresses() {
 	"$@" list 2>/dev/null | while read -r address _; do
 		[[ $address == *:*:*.* ]] && echo "$address"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # fish completion for nvgrace-gpu(8), installed as
 # /usr/share/fish/vendor_completions.d/nvgrace-gpu.fish; fish loads it when that command is
-# completed. tests/cli/test_text.py holds it against --help.
+# completed. tests/cli/test_text.py compares it with --help.
 
 set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait bench test scrub help version
 
@@ -28,7 +28,7 @@ function __nvgrace_gpu_in
     contains -- (__nvgrace_gpu_command; or echo none) $argv
 end
 
-# The GPUs of which the command could make something, by the program's own word.
+# The addresses of all supported GPUs, from the program's list.
 function __nvgrace_gpu_addresses
     set -l words (commandline -opc)
     set -l root

@@ -1,9 +1,9 @@
 #compdef nvgrace-gpu
 # SPDX-License-Identifier: GPL-2.0-only
 # zsh completion for nvgrace-gpu(8), installed as /usr/share/zsh/vendor-completions/_nvgrace-gpu; zsh
-# loads it when that command is completed. tests/cli/test_text.py holds it against --help.
+# loads it when that command is completed. tests/cli/test_text.py compares it with --help.
 
-# The GPUs of which the command could make something, by the program's own word.
+# The addresses of all supported GPUs, from the program's list.
 _nvgrace_gpu_addresses() {
 	local -a found root
 	[[ -z $tree ]] || root=(--root ${(Q)tree})

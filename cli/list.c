@@ -3,30 +3,34 @@
  * "nvgrace-gpu list": a table of every supported GPU. Called by main.c.
  */
 #include <json-c/json.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
-#include "survey.h"
+#include "facts/survey.h"
+#include "system/options.h"
+#include "system/output.h"
+#include "system/program.h"
 
 static const char doc[] =
-	"Show every supported GPU.\v"
+	"List every supported GPU.\v"
 	"STATE is one of\n"
-	"  unbound        no driver has it\n"
-	"  bound          " DRIVER_NAME " has it, and nobody has it open\n"
-	"  in-use         " DRIVER_NAME " has it, and a process has it open\n"
-	"  other-driver   the driver in column DRIVER has it\n"
+	"  unbound        not bound to a driver\n"
+	"  bound          bound to " DRIVER_NAME ", and no process has it open\n"
+	"  in-use         bound to " DRIVER_NAME ", and a process has it open\n"
+	"  other-driver   bound to the driver in column DRIVER\n"
 	"  memory-online  its memory is System RAM of this host: it can't be bound\n"
 	"\n"
-	"SCRUB is the driver's scrub_state; there is no such column if no driver here has it. "
-	"BOOT says whether it will be bound at boot: yes, no, or blocked, where the configuration "
-	"wants it but the udev rule or its program is missing. Columns that don't fit the terminal "
-	"are left out. Only root sees the processes of others, and so all that are in use, and "
-	"where memory is online.";
+	"SCRUB is the driver's scrub_state; the column is absent if no driver here reports it. "
+	"BOOT is yes or no, or blocked if the configuration binds the GPU at boot, but the udev rule "
+	"or its program is missing. Columns that don't fit the terminal are left out. Only root can "
+	"see other users' processes and where memory is online, so for other users, bound may be "
+	"in-use.";
 
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
-	{ "wide", 'w', NULL, 0, "All columns, however wide the terminal is", 0 },
+	{ "wide", 'w', NULL, 0, "Print all columns, whatever the terminal's width", 0 },
 	{ }
 };
 
@@ -56,10 +60,15 @@ static const char *const titles[COLUMNS] = {
 	"STATE",
 };
 
-/* The columns that go first where there is no room for all: what "status" says as well. */
+/*
+ * Columns to leave out, in this order, if not all fit: "status" shows them,
+ * too.
+ */
 static const int spare[] = { 2, 4, 6, SCRUB, 5, 1 };
 
-/* Leaves columns out, by a width of 0, until the rest fits. */
+/*
+ * Sets the width of columns to 0, which leaves them out, until the rest fits.
+ */
 static void fit(int width[COLUMNS])
 {
 	size_t c, i;
@@ -122,7 +131,7 @@ static void print_table(struct survey *s, bool wide)
 			if ((int)strlen(cells[i][c]) > width[c])
 				width[c] = strlen(cells[i][c]);
 	}
-	/* With a driver that does not say, the table is as it was before there was this column. */
+	/* Older drivers don't report it: no column of dashes. */
 	if (!scrub)
 		width[SCRUB] = 0;
 	if (!wide)
@@ -165,7 +174,10 @@ int cmd_list(struct host *h, int argc, char **argv)
 	} else if (s.gpus.count) {
 		print_table(&s, a.wide);
 	} else {
-		/* No failure: a script that loops over the GPUs has nothing to do here. */
+		/*
+		 * Not a failure: a script that loops over the GPUs has nothing
+		 * to do.
+		 */
 		complain(NULL, "no supported GPU on this host");
 	}
 	survey_free(&s);

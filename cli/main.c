@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * nvgrace-gpu(8): the global options and the table of commands. What the commands share in looks
- * (complaints, colours, sizes) is in output.c; how they see the system is in host.h.
+ * nvgrace-gpu(8): the global options and the table of commands. README.md
+ * describes the other files, and which of them may call which.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
+#include "system/host.h"
+#include "system/options.h"
+#include "system/output.h"
+#include "system/program.h"
 
 static const struct command {
 	const char *name;
-	int (*run)(struct host *h, int argc, char **argv);	/* NULL: main()'s own */
+	int (*run)(struct host *h, int argc, char **argv);	/* NULL: run_own() */
 } commands[] = {
 	{ "list", cmd_list },
 	{ "bind", cmd_bind },
@@ -30,30 +35,30 @@ static const struct command {
 const char *argp_program_version = PROGRAM " " VERSION;
 
 static const char doc[] =
-	"Give the GPU of a Grace Hopper superchip to virtual machines, with its memory.\v"
+	"Assign the GPU of a Grace Hopper superchip to virtual machines, with its memory.\v"
 	"Commands:\n"
-	"  list                 every supported GPU: driver, IOMMU group, memory, state\n"
-	"  bind ADDRESS...      give GPUs to " DRIVER_NAME ", now or at every boot\n"
-	"  unbind ADDRESS...    undo that\n"
-	"  status [ADDRESS]     draw a GPU's memory map\n"
-	"  doctor [ADDRESS...]  find out what is wrong\n"
-	"  metrics              print what a monitoring system wants to know\n"
+	"  list                 list every supported GPU: driver, memory, state\n"
+	"  bind ADDRESS...      bind GPUs to " DRIVER_NAME ", now or at boot\n"
+	"  unbind ADDRESS...    unbind GPUs from it\n"
+	"  status [ADDRESS]     show a GPU's state, and draw its memory\n"
+	"  doctor [ADDRESS...]  check the host and its GPUs\n"
+	"  metrics              print metrics for a monitoring system\n"
 	"  wait ADDRESS...      wait until GPUs are bound and ready\n"
-	"  bench ADDRESS        measure what a GPU's memory does on this host\n"
-	"  test ADDRESS         test a GPU's memory, to accept a new host\n"
+	"  bench ADDRESS        measure the performance of a GPU's memory\n"
+	"  test ADDRESS         test a GPU's memory\n"
 	"  scrub ADDRESS...     overwrite the memory of idle GPUs with zeros\n"
-	"  help [COMMAND]       print this, or a command's options\n"
+	"  help [COMMAND]       print this, or a command's help\n"
 	"  version              print the version\n"
 	"\n"
-	"\"" PROGRAM " COMMAND --help\" tells a command's options.\n"
+	"\"" PROGRAM " COMMAND --help\" prints a command's options.\n"
 	"\n"
-	"Exit status: 0 done or all good, 1 failed or too late, 2 usage, 3 no such or no supported "
-	"device, 4 refused (in use, memory online), 5 not root, 6 doctor: warnings, 7 doctor: "
-	"something is bad, 130 interrupted.";
+	"Exit status: 0 done or good, 1 failed or too late, 2 usage error, 3 no such device or not "
+	"supported, 4 refused (in use, memory online), 5 not root, 6 doctor: a warning, 7 doctor: a "
+	"bad finding, 130 interrupted.";
 
 static const struct argp_option options[] = {
 	{ "root", 'R', "DIR", 0,
-	  "Look at the recorded tree in DIR instead of this system; nothing is changed", 0 },
+	  "Read the recorded tree in DIR instead of this system; change nothing", 0 },
 	{ }
 };
 
@@ -85,8 +90,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		a->command = find_command(arg);
 		if (!a->command)
-			argp_error(state, "no command is called \"%s\"", arg);
-		/* The command's own options are its own parser's. */
+			argp_error(state, "unknown command \"%s\"", arg);
+		/* The command parses its options itself. */
 		a->argv = state->argv + state->next - 1;
 		a->argc = state->argc - state->next + 1;
 		state->next = state->argc;
@@ -98,7 +103,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-/* "help [COMMAND]" and "version": an exit status. */
+/* Runs "help [COMMAND]" or "version"; returns an exit status. */
 static int run_own(const struct argp *argp, const struct arguments *a)
 {
 	static char option[] = "--help", name[] = PROGRAM;
@@ -118,11 +123,11 @@ static int run_own(const struct argp *argp, const struct arguments *a)
 	}
 	about = a->argc > 1 ? find_command(a->argv[1]) : NULL;
 	if (a->argc > 1 && !about) {
-		complain(NULL, "no command is called \"%s\"; see \"" PROGRAM " --help\"",
+		complain(NULL, "unknown command \"%s\"; see \"" PROGRAM " --help\"",
 			 a->argv[1]);
 		return EXIT_USAGE_ERROR;
 	}
-	/* Both end the program. */
+	/* Neither returns: --help ends the program. */
 	if (!about || !about->run)
 		return argp_parse(argp, 2, argv, 0, NULL, NULL);
 	argv[0] = xasprintf(PROGRAM " %s", about->name);
@@ -140,7 +145,7 @@ int main(int argc, char **argv)
 	char *full;
 	int rc;
 
-	/* Complaints begin with the same word however we were called. */
+	/* Messages begin with the same word, whatever argv[0] is. */
 	if (argc)
 		argv[0] = name;
 	argp_err_exit_status = EXIT_USAGE_ERROR;

@@ -1,33 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu metrics": what a monitoring system wants to know of the GPUs, in the text format of
- * OpenMetrics 1.0. Called by main.c.
+ * "nvgrace-gpu metrics": metrics of the GPUs, in the text format of OpenMetrics
+ * 1.0. main.c calls it.
  *
- * node_exporter's textfile collector and promtool read the older Prometheus format. What is printed
- * is both: gauges are the same in the two, but a counter's family is called "x" in the one and
- * "x_total" in the other, so that counters have no type here. The rest is a comment in the older one.
+ * node_exporter's textfile collector and promtool read the older Prometheus
+ * format. The output is valid in both: gauges are the same, but OpenMetrics
+ * names a counter's family "x" and Prometheus "x_total", so counters have no
+ * type here. What only OpenMetrics has is a comment in the older format.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands.h"
-#include "doctor.h"
-#include "survey.h"
+#include "doctor/doctor.h"
+#include "system/options.h"
+#include "system/output.h"
+#include "system/program.h"
 
 static const char doc[] =
 	"Print the state of all supported GPUs and the number of doctor's findings as OpenMetrics "
 	"text, for a monitoring system.\v"
-	"For node_exporter's textfile collector, run it regularly with --output=FILE, where FILE is "
-	"in the collector's directory and ends in .prom. Run it as root: others don't see all "
-	"processes, nor where memory is online.";
+	"For node_exporter's textfile collector, run this regularly with --output=FILE, where FILE is "
+	"in the collector's directory and ends in .prom. Run it as root: other users can't see all "
+	"processes, or where memory is online.";
 
 static const struct argp_option options[] = {
 	{ "output", 'o', "FILE", 0,
-	  "Write to FILE, which is replaced as a whole, instead of standard output", 0 },
+	  "Replace FILE as a whole, instead of writing to standard output", 0 },
 	{ }
 };
 
@@ -51,7 +55,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 #define PREFIX "nvgrace_gpu_"
 
-/* type may be NULL, as may unit. */
+/* type and unit may be NULL. */
 static void family(FILE *out, const char *name, const char *type, const char *unit,
 		   const char *help)
 {
@@ -62,7 +66,7 @@ static void family(FILE *out, const char *name, const char *type, const char *un
 		fprintf(out, "# UNIT " PREFIX "%s %s\n", name, unit);
 }
 
-/* Begins a sample; labels are pairs of name and value, NULL at the end. */
+/* Prints a sample. labels: pairs of name and value, then NULL. */
 static void sample(FILE *out, const char *name, const char *const *labels, uint64_t value)
 {
 	const char *c, *between = "{";
@@ -73,7 +77,7 @@ static void sample(FILE *out, const char *name, const char *const *labels, uint6
 		for (c = labels[1] ? labels[1] : ""; *c; c++) {
 			if (*c == '"' || *c == '\\')
 				fputc('\\', out);
-			/* Whatever isn't printable has become '?' when it was read. */
+			/* Unprintable bytes became '?' when they were read. */
 			fputc(*c, out);
 		}
 		fputc('"', out);
@@ -85,7 +89,7 @@ static void sample(FILE *out, const char *name, const char *const *labels, uint6
 #define SAMPLE(out, name, value, ...) \
 	sample(out, name, (const char *const[]){ __VA_ARGS__, NULL }, value)
 
-/* A sample of each word, 1 for the one that is the state. */
+/* Prints a sample for each word: 1 for the state, 0 for the others. */
 static void states(FILE *out, const char *name, const char *address, const char *label,
 		   const char *const *words, const char *state)
 {
@@ -121,11 +125,11 @@ static void print_flags(FILE *out, struct survey *s)
 {
 	size_t i, count;
 
-	family(out, "bound", "gauge", NULL, "Whether " DRIVER_NAME " has the GPU.");
+	family(out, "bound", "gauge", NULL, "Whether the GPU is bound to " DRIVER_NAME ".");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "bound", s->gpus.gpu[i].ours, "address", s->gpus.gpu[i].address);
 	family(out, "ready", "gauge", NULL,
-	       "Whether its memory has been found trained since the last reset or low power.");
+	       "Whether the GPU's memory was found trained since the last reset or low power.");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "ready", s->gpus.gpu[i].readiness &&
 		       !strcmp(s->gpus.gpu[i].readiness, "ready"),
@@ -133,16 +137,16 @@ static void print_flags(FILE *out, struct survey *s)
 	family(out, "in_use", "gauge", NULL, "Whether a process has the GPU open.");
 	for (i = 0; i < s->gpus.count; i++) {
 		free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
-		/* No process among some says nothing of the others. */
+		/* Without a look at all processes, 0 is not known. */
 		if (count || s->files.complete)
 			SAMPLE(out, "in_use", !!count, "address", s->gpus.gpu[i].address);
 	}
 	family(out, "memory_online", "gauge", NULL,
-	       "Whether its memory is System RAM of this host, so that it can't be bound.");
+	       "Whether the GPU's memory is System RAM of this host, so that the GPU can't be bound.");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "memory_online", survey_online(s, &s->gpus.gpu[i]).online, "address",
 		       s->gpus.gpu[i].address);
-	family(out, "bound_at_boot", "gauge", NULL, "Whether the next boots will bind the GPU.");
+	family(out, "bound_at_boot", "gauge", NULL, "Whether the GPU will be bound at boot.");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "bound_at_boot", survey_boots(s, &s->gpus.gpu[i]), "address",
 		       s->gpus.gpu[i].address);
@@ -156,13 +160,13 @@ static void print_states(FILE *out, struct survey *s)
 	};
 	size_t i;
 
-	family(out, "readiness", "gauge", NULL, "What the driver says of its memory's readiness.");
+	family(out, "readiness", "gauge", NULL, "The driver's readiness attribute of the GPU.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].readiness)
 			states(out, "readiness", s->gpus.gpu[i].address, "readiness", readiness,
 			       s->gpus.gpu[i].readiness);
 	family(out, "scrub_state", "gauge", NULL,
-	       "What the driver says of the clearing of its memory.");
+	       "The driver's scrub_state attribute of the GPU.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_state)
 			states(out, "scrub_state", s->gpus.gpu[i].address, "scrub_state", scrub,
@@ -173,25 +177,26 @@ static void print_sizes(FILE *out, struct survey *s)
 {
 	size_t i;
 
-	family(out, "usemem_bytes", "gauge", "bytes", "The cacheable part of its memory.");
+	family(out, "usemem_bytes", "gauge", "bytes", "Size of the cacheable part of the GPU's memory.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].usemem_size != GPU_UNKNOWN)
 			SAMPLE(out, "usemem_bytes", s->gpus.gpu[i].usemem_size, "address",
 			       s->gpus.gpu[i].address);
-	family(out, "resmem_bytes", "gauge", "bytes", "The non-cacheable part of its memory.");
+	family(out, "resmem_bytes", "gauge", "bytes",
+	       "Size of the non-cacheable part of the GPU's memory.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].resmem_size != GPU_UNKNOWN)
 			SAMPLE(out, "resmem_bytes", s->gpus.gpu[i].resmem_size, "address",
 			       s->gpus.gpu[i].address);
 	family(out, "scrub_progress_bytes", "gauge", "bytes",
-	       "What the scrub that runs, or the last one, has overwritten of its memory.");
+	       "Bytes of the GPU's memory that the running or last scrub has overwritten.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_progress != GPU_UNKNOWN)
 			SAMPLE(out, "scrub_progress_bytes", s->gpus.gpu[i].scrub_progress,
 			       "address", s->gpus.gpu[i].address);
 }
 
-/* A count of the driver's own; drivers that have no such file say nothing. */
+/* Prints a count of the driver's; drivers without this file have no sample. */
 static void print_count(FILE *out, struct survey *s, const char *file, const char *help)
 {
 	char *name = xasprintf("%s_total", file);
@@ -221,7 +226,7 @@ static void print_counters(FILE *out, struct survey *s)
 				SAMPLE(out, "pci_uncorrected_errors_total", value, "address",
 				       s->gpus.gpu[i].address, "severity", severities[k]);
 	print_count(out, s, "resets", "Resets since the GPU was bound.");
-	print_count(out, s, "waits", "Waits for its memory since the GPU was bound.");
+	print_count(out, s, "waits", "Waits for the GPU's memory since the GPU was bound.");
 }
 
 static void count_findings(FILE *out, const struct doctor *d, const char *device)
@@ -245,14 +250,14 @@ static void print_findings(FILE *out, const struct doctor *d)
 	size_t i;
 
 	family(out, "findings", "gauge", NULL,
-	       "Findings of the doctor that are not accepted, by verdict.");
+	       "Number of the doctor's findings that are not accepted, by verdict.");
 	count_findings(out, d, "host");
 	for (i = 0; i < d->gpus.count; i++)
 		count_findings(out, d, d->gpus.gpu[i].address);
 	for (i = 0; i < d->count; i++)
 		accepted += !!d->findings[i].accepted;
 	family(out, "accepted_findings", "gauge", NULL,
-	       "Warnings and worse of the doctor that " ACCEPT_FILE " accepts.");
+	       "Number of the doctor's findings that " ACCEPT_FILE " accepts.");
 	fprintf(out, PREFIX "accepted_findings %llu\n", (unsigned long long)accepted);
 }
 
@@ -276,7 +281,7 @@ static void print_all(FILE *out, struct host *h)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-/* What reads the file never sees half of it. */
+/* Writes aside and renames: a reader never sees half of the file. */
 static int write_output(const char *file, struct host *h)
 {
 	char *temporary = xasprintf("%s.XXXXXX", file);

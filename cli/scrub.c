@@ -1,44 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu scrub": has the driver overwrite the memory of idle GPUs with zeros, all of them at
- * the same time, and reads it back if asked to. Called by main.c.
+ * "nvgrace-gpu scrub": has the driver overwrite the memory of idle GPUs with
+ * zeros, all at the same time, and with --verify reads it back. main.c calls
+ * it.
  *
- * The kernel does the work in the background, whatever becomes of this program. The files that are
- * read here are described in docs/ABI. scrub_state changes its word when the scrub ends.
+ * The kernel does the work in the background, even after the end of this
+ * program. docs/ABI describes the sysfs files. scrub_state changes when the
+ * scrub ends.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "kmsg.h"
-#include "named.h"
-#include "survey.h"
-#include "test.h"
+#include "commands.h"
+#include "exercise/pattern.h"
+#include "exercise/progress.h"
+#include "facts/named.h"
+#include "facts/survey.h"
+#include "system/kmsg.h"
+#include "system/options.h"
+#include "system/output.h"
 
 #define DEVICES "/sys/bus/pci/devices"
 
-/* How often the progress is read. The end of a scrub is an event, and not waited for so long. */
+/*
+ * Interval for reading the progress. The end of a scrub wakes poll() earlier.
+ */
 enum { POLL_MS = 250 };
 
 static const char doc[] =
-	"Overwrite the memory of idle GPUs with zeros, several at a time, and wait for the end.\v"
-	"An ADDRESS may be short (01:00.0) where only one GPU fits. The GPU must be bound to "
-	DRIVER_NAME ", and no process may have it open. Nothing is asked: what the memory holds is "
-	"lost. A GPU that can't be scrubbed keeps no other from it.\n"
+	"Overwrite the memory of idle GPUs with zeros, all at the same time, and wait for the end.\v"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it. A GPU must be bound to "
+	DRIVER_NAME ", and no process may have it open. The command does not ask: the content of the "
+	"memory is lost. If a GPU can't be scrubbed, the others still are.\n"
 	"\n"
-	"Exit status: 0 all are clean, 1 one of them is not, or --verify found other words than 0; "
-	"2 to 5 and 130 as of the other commands. If it is interrupted, the scrub goes on in the "
-	"kernel.";
+	"Exit status: 0 all GPUs are clean, 1 a GPU is not, or --verify found words other than 0; "
+	"2 to 5 and 130 as for the other commands. If the command is interrupted, the kernel "
+	"continues the scrub.";
 
 enum { KEY_VERIFY = 256 };
 
 static const struct argp_option options[] = {
-	{ "all", 'a', NULL, 0, "Every GPU with memory that is bound to " DRIVER_NAME, 0 },
-	{ "verify", KEY_VERIFY, NULL, 0, "Then open each GPU and read all of its memory back", 0 },
+	{ "all", 'a', NULL, 0, "Scrub every GPU with memory that is bound to " DRIVER_NAME, 0 },
+	{ "verify", KEY_VERIFY, NULL, 0, "Then open each GPU and read back all of its memory", 0 },
 	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
 	{ }
 };
@@ -63,12 +72,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return named_parse(&a->named, key, state);
 }
 
-/* What reading the memory back has found. */
+/* Result of reading the memory back. */
 struct verified {
-	bool tried, done;		/* done: all of it was read */
+	bool tried, done;		/* done: all memory was read */
 	uint64_t bytes, differences;	/* differences: words of 8 bytes that are not 0 */
 	double seconds;
-	struct vfio_part parts[2];	/* of which the list is */
+	struct part parts[2];	/* to which the list points */
 	struct difference list[DIFFERENCES_LISTED];
 	size_t listed;
 };
@@ -76,19 +85,19 @@ struct verified {
 /* A GPU and its scrub. */
 struct target {
 	const struct gpu *gpu;
-	uint64_t total;		/* bytes to be overwritten */
-	uint64_t before;	/* scrub_progress when the scrub was asked for */
-	bool joined;		/* one was running already */
-	bool moved;		/* scrub_progress has, since: it is not the last scrub's */
-	uint64_t bytes;		/* that are overwritten */
+	uint64_t total;		/* bytes to overwrite */
+	uint64_t before;	/* scrub_progress before the scrub was started */
+	bool joined;		/* a scrub was already running */
+	bool moved;		/* scrub_progress has changed: it is this scrub's */
+	uint64_t bytes;		/* overwritten so far */
 	double begin, seconds;
 	int file;		/* scrub_state; -1: not open */
 	struct verified verified;
 
 	enum exit_status status;
-	const char *result;	/* the schema's; NULL while it runs */
+	const char *result;	/* the schema's "result"; NULL while it runs */
 	char *message, *next;
-	bool failed;		/* the driver says so: its log has the reason */
+	bool failed;		/* the driver reports it: the kernel's log has the reason */
 	char *log;		/* the driver's last line about it; NULL: none, or not readable */
 };
 
@@ -102,7 +111,7 @@ struct scrub {
 	double begin;
 };
 
-/* Takes over message and next, which may be NULL. */
+/* Ends the target; takes over message and next, which may be NULL. */
 static void end(struct target *t, enum exit_status status, const char *result, char *message,
 		char *next)
 {
@@ -122,16 +131,16 @@ static void refuse(struct target *t, char *message, char *next)
 	end(t, EXIT_REFUSED, "refused", message, next);
 }
 
-/* ---- what speaks against it --------------------------------------------- */
+/* ---- reasons to refuse -------------------------------------------------- */
 
-/* Whether a process has it open, as far as this can be seen. */
+/* Refuses a GPU that a visible process has open. */
 static bool refuse_in_use(struct host *h, struct target *t)
 {
 	char *who = gpu_users(h, t->gpu);
 
 	if (!who)
 		return false;
-	refuse(t, xasprintf("in use: %s", who), xstrdup("shut that down"));
+	refuse(t, xasprintf("in use: %s", who), xstrdup("end that program"));
 	free(who);
 	return true;
 }
@@ -148,13 +157,13 @@ static void check(struct host *h, struct target *t)
 		       xasprintf("stop what uses it and run \"" PROGRAM " bind %s\"",
 				 gpu->address));
 	else if (gpu->mode == GPU_MODE_CORE_ONLY)
-		refuse(t, xstrdup("there is no memory to scrub: firmware names none, so this is a "
-				  "plain PCI device"), NULL);
+		refuse(t, xstrdup("no memory to scrub: a plain PCI device, because firmware reports "
+				  "no memory"), NULL);
 	else if (gpu_memory_size(gpu) == GPU_UNKNOWN ||
 		 !host_exists(h, DEVICES "/%s/nvgrace_gpu/scrub", gpu->address))
 		refuse(t, xstrdup("the loaded " DRIVER_NAME " can't scrub"),
-		       xstrdup("install a later nvgrace-gpu-vfio-pci-dkms, \"" PROGRAM
-			       " unbind --all\", \"modprobe -r " DRIVER_NAME
+		       xstrdup("install a later nvgrace-gpu-vfio-pci-dkms, run \"" PROGRAM
+			       " unbind --all\" and \"modprobe -r " DRIVER_NAME
 			       "\", and bind the GPUs again"));
 	else
 		refuse_in_use(h, t);
@@ -162,7 +171,7 @@ static void check(struct host *h, struct target *t)
 
 /* ---- scrubbing ---------------------------------------------------------- */
 
-/* 0, or an errno. */
+/* Starts the scrub: 0 or an errno. */
 static int write_scrub(const char *address)
 {
 	char *path = xasprintf(DEVICES "/%s/nvgrace_gpu/scrub", address);
@@ -176,7 +185,9 @@ static int write_scrub(const char *address)
 	return error;
 }
 
-/* The present word of scrub_state; NULL, and errno, if there is none any more. */
+/*
+ * The current scrub_state, to be freed; NULL with errno if the GPU was unbound.
+ */
 static char *read_state(struct target *t)
 {
 	char text[64];
@@ -205,7 +216,7 @@ static void start(struct host *h, struct target *t)
 	int error;
 
 	t->total = gpu_memory_size(t->gpu);
-	/* Opened before, so that no change is missed. */
+	/* Before the scrub starts, so that no change is missed. */
 	t->file = open(path, O_RDONLY | O_CLOEXEC);
 	state = t->file < 0 ? NULL : read_state(t);
 	error = state ? 0 : errno;
@@ -217,18 +228,21 @@ static void start(struct host *h, struct target *t)
 	if (!error)
 		error = write_scrub(t->gpu->address);
 	if (error == EBUSY) {
-		/* Opened since check(), or by what can't be seen from here. */
+		/*
+		 * Opened after check(), or by a process that is not visible
+		 * here.
+		 */
 		if (!refuse_in_use(h, t))
-			refuse(t, xstrdup("in use, or about to be unbound"),
-			       xasprintf("see \"" PROGRAM " status %s\"", t->gpu->address));
+			refuse(t, xstrdup("in use, or being unbound"),
+			       xasprintf("run \"" PROGRAM " status %s\"", t->gpu->address));
 	} else if (error) {
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("the driver does not begin: %s", strerror(error)),
-		    xasprintf("\"" PROGRAM " doctor %s\" looks further", t->gpu->address));
+		    xasprintf("can't start the scrub: %s", strerror(error)),
+		    xasprintf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	}
 }
 
-/* Bytes of this scrub, so far. */
+/* Sets t->bytes to what this scrub has overwritten so far. */
 static void look_at_progress(struct host *h, struct target *t)
 {
 	uint64_t bytes = read_progress(h, t);
@@ -248,7 +262,7 @@ static char *amount_text(uint64_t bytes, double seconds)
 			 rate < 9.995 ? 2 : rate < 99.95 ? 1 : 0, rate);
 }
 
-/* Bytes that were overwritten while this program looked on. */
+/* Bytes overwritten since this program started, for the rate. */
 static uint64_t bytes_seen(const struct target *t)
 {
 	return t->joined && t->before <= t->bytes ? t->bytes - t->before : t->bytes;
@@ -258,16 +272,16 @@ static void end_clean(struct target *t)
 {
 	char *amount;
 
-	/* A scrub that was faster than a look at it, and as long as the last one. */
+	/* After a very fast scrub, scrub_progress looks like the last one's. */
 	t->bytes = t->total;
 	amount = amount_text(bytes_seen(t), t->seconds);
 	end(t, EXIT_OK, "clean",
 	    xasprintf("clean; %s%s", amount,
-		      t->joined ? ", of a scrub that was running already" : ""), NULL);
+		      t->joined ? ", by a scrub that was already running" : ""), NULL);
 	free(amount);
 }
 
-/* Reads where the scrub is, and ends the target when the scrub has ended. */
+/* Reads the scrub's state, and ends the target if the scrub has ended. */
 static void look(struct host *h, struct target *t)
 {
 	char *state = read_state(t);
@@ -278,19 +292,20 @@ static void look(struct host *h, struct target *t)
 	look_at_progress(h, t);
 	if (!state)
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("unbound before the scrub's end was seen: %s", strerror(error)),
+		    xasprintf("unbound before the scrub ended: %s", strerror(error)),
 		    xasprintf("run \"" PROGRAM " bind %s\", and scrub it again", t->gpu->address));
 	else if (!strcmp(state, "clean"))
 		end_clean(t);
 	else if (t->failed)
 		end(t, EXIT_FAILED, "failed",
-		    xstrdup("the scrub failed; the kernel's log says why"),
-		    xasprintf("echo 1 > " DEVICES "/%s/reset, and scrub it again; if that does "
-			      "not help, power-cycle the host", t->gpu->address));
+		    xstrdup("the scrub failed; see the kernel's log"),
+		    xasprintf("run \"echo 1 > " DEVICES "/%s/reset\", and scrub it again; if that "
+			      "does not help, power-cycle the host", t->gpu->address));
 	else if (strcmp(state, "scrubbing"))
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("not known to be clean: its scrub state has become \"%s\"", state),
-		    xstrdup("it was opened or unbound meanwhile; scrub it again when it is idle"));
+		    xasprintf("not known to be clean: its scrub state is now \"%s\", because it was "
+			      "opened or unbound meanwhile", state),
+		    xstrdup("scrub it again when it is idle"));
 	free(state);
 }
 
@@ -317,7 +332,7 @@ static void show(const struct scrub *s)
 			      size_text(total, total_text), rate / 1e9);
 }
 
-/* Until all scrubs have ended. */
+/* Returns when all scrubs have ended. */
 static void follow(struct scrub *s)
 {
 	struct pollfd *files = xcalloc(s->count, sizeof(*files));
@@ -331,13 +346,16 @@ static void follow(struct scrub *s)
 			if (!t->result)
 				look(s->host, t);
 			running += !t->result;
-			/* poll() passes over negative ones. */
+			/* poll() ignores negative descriptors. */
 			files[i] = (struct pollfd){ .fd = t->file, .events = POLLPRI };
 		}
 		show(s);
 		if (!running)
 			break;
-		/* Each file has been read: only its next change wakes this. */
+		/*
+		 * look() has read each file, so only its next change wakes
+		 * poll().
+		 */
 		poll(files, s->count, POLL_MS);
 	}
 	free(files);
@@ -366,14 +384,14 @@ static void keep_differences(struct verified *v, const struct pattern *p)
 
 	v->differences = p->differences;
 	v->listed = p->listed;
-	memcpy(v->parts, p->e->vfio.parts, sizeof(v->parts));
+	memcpy(v->parts, p->e->parts.part, sizeof(v->parts));
 	for (i = 0; i < p->listed; i++) {
 		v->list[i] = p->list[i];
-		v->list[i].part = v->parts + (p->list[i].part - p->e->vfio.parts);
+		v->list[i].part = v->parts + (p->list[i].part - p->e->parts.part);
 	}
 }
 
-/* The memory is open and mapped. */
+/* The GPU is open and its memory mapped. */
 static void read_back(struct target *t, struct pattern *p)
 {
 	struct verified *v = &t->verified;
@@ -388,21 +406,21 @@ static void read_back(struct target *t, struct pattern *p)
 	keep_differences(v, p);
 	if (rc == SWEEP_FAULT) {
 		end(t, EXIT_FAILED, "failed", xasprintf("--verify: SIGBUS at %s", place),
-		    xasprintf("\"" PROGRAM " doctor %s\" looks further", t->gpu->address));
+		    xasprintf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	} else if (rc == SWEEP_ERROR) {
 		end(t, EXIT_FAILED, "failed",
 		    xasprintf("--verify: reading GPU memory failed: %s", strerror(errno)),
-		    xasprintf("\"" PROGRAM " doctor %s\" looks further", t->gpu->address));
+		    xasprintf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	} else if (v->differences) {
 		place = place_text(v->list[0].part, v->list[0].offset);
 		end(t, EXIT_FAILED, "failed",
 		    xasprintf("not clean: words of 8 bytes that are not 0: %llu, the first at %s",
 			      (unsigned long long)v->differences, place),
-		    xasprintf("run \"" PROGRAM " test %s\" before a guest gets it",
+		    xasprintf("run \"" PROGRAM " test %s\" before you assign it to a guest",
 			      t->gpu->address));
 	} else {
 		amount = amount_text(v->bytes, v->seconds);
-		longer = xasprintf("%s; all zeros: %s read back", t->message, amount);
+		longer = xasprintf("%s; read back all zeros: %s", t->message, amount);
 		end(t, EXIT_OK, "clean", longer, NULL);
 		free(amount);
 	}
@@ -413,7 +431,7 @@ static void verify(struct host *h, struct target *t)
 {
 	struct wish wish = {
 		.command = "scrub", .typed = t->gpu->address,
-		.interrupted = "the GPU is scrubbed, but not all of it has been read back",
+		.interrupted = "the GPU is scrubbed, but not all of it was read back",
 	};
 	struct pattern p = { .cleared = true, .doing = "reading back" };
 	enum exit_status status;
@@ -421,27 +439,27 @@ static void verify(struct host *h, struct target *t)
 
 	status = exercise_begin(h, &wish, &e);
 	if (status) {
-		/* It has said why. */
+		/* exercise_begin() has printed why. */
 		end(t, status, status == EXIT_REFUSED ? "refused" : "failed",
-		    xstrdup("scrubbed, but it can't be opened for --verify"), NULL);
+		    xstrdup("scrubbed, but can't open it for --verify"), NULL);
 		return;
 	}
 	p.e = &e;
 	p.begin = now();
-	p.total = e.vfio.parts[0].size + (e.vfio.count > 1 ? e.vfio.parts[1].size : 0);
+	p.total = e.parts.part[0].size + (e.parts.count > 1 ? e.parts.part[1].size : 0);
 	pthread_mutex_init(&p.lock, NULL);
 	if (pattern_map(&p))
 		read_back(t, &p);
 	else
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("scrubbed, but its memory can't be mapped for --verify: %s",
+		    xasprintf("scrubbed, but can't map its memory for --verify: %s",
 			      strerror(errno)), NULL);
 	pattern_unmap(&p);
 	pthread_mutex_destroy(&p.lock);
 	exercise_end(&e);
 }
 
-/* ---- what is said ------------------------------------------------------- */
+/* ---- output ------------------------------------------------------------- */
 
 static void say(const struct target *t)
 {
@@ -510,13 +528,16 @@ static struct json_object *target_json(struct host *h, const struct target *t)
 
 /* ---- the command -------------------------------------------------------- */
 
-/* Whether --all means this one. One whose driver says nothing of memory is refused, not passed over. */
+/*
+ * Whether --all includes this GPU. check() refuses one whose driver does not
+ * report memory.
+ */
 static bool belongs(const struct gpu *gpu, const void *data)
 {
 	return gpu->ours && gpu->mode != GPU_MODE_CORE_ONLY;
 }
 
-/* The GPUs to scrub; EXIT_OK, or the status of what can't be resolved. */
+/* Finds the GPUs to scrub; EXIT_OK, or an exit status after a message. */
 static enum exit_status choose(struct scrub *s)
 {
 	const struct gpu **found = xcalloc(s->gpus.count, sizeof(*found));
@@ -537,8 +558,8 @@ static void scrub_all(struct scrub *s)
 
 	s->kmsg = kmsg_mark();
 	progress_begin(s->count == 1 ? s->targets[0].gpu->address : NULL,
-		       "a scrub that has begun goes on in the kernel; \"" PROGRAM
-		       " status\" shows it", true);
+		       "the kernel continues scrubs that have started; \"" PROGRAM
+		       " status\" shows them", true);
 	for (i = 0; i < s->count; i++)
 		check(s->host, &s->targets[i]);
 	s->begin = now();
@@ -550,7 +571,7 @@ static void scrub_all(struct scrub *s)
 	kmsg_read(s->kmsg, take_line, s);
 	if (s->kmsg >= 0)
 		close(s->kmsg);
-	/* One after the other: each with all threads of its node. */
+	/* One after the other, because each uses all CPUs of its node. */
 	for (i = 0; s->a->verify && i < s->count; i++)
 		if (!s->targets[i].status)
 			verify(s->host, &s->targets[i]);
@@ -611,12 +632,12 @@ int cmd_scrub(struct host *h, int argc, char **argv)
 
 	parse_options(&argp, argc, argv, &a);
 	if (h->recorded) {
-		complain(NULL, "a recorded tree has no GPU to scrub; run \"" PROGRAM " scrub\" "
+		complain(NULL, "can't scrub a GPU of a recorded tree; run \"" PROGRAM " scrub\" "
 			 "without --root");
 		return EXIT_USAGE_ERROR;
 	}
 	if (!h->privileged) {
-		complain(NULL, "only root may scrub GPUs; run it by sudo");
+		complain(NULL, "only root may scrub GPUs; use sudo");
 		return EXIT_NOT_ROOT;
 	}
 	return run(h, &a);

@@ -1,27 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu status": one device, and a drawing of its memory. Called by main.c.
+ * "nvgrace-gpu status": the state of GPUs, and a drawing of their memory.
+ * main.c calls it.
  */
 #include <errno.h>
 #include <json-c/json.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "commands.h"
-#include "survey.h"
+#include "facts/named.h"
+#include "facts/survey.h"
+#include "system/options.h"
+#include "system/output.h"
 
 static const char doc[] =
-	"Show one GPU, or without an ADDRESS all: who has it, and a drawing of its memory: where in "
-	"this host's physical address space each part is, how it is mapped, and what BAR a virtual "
-	"machine sees it as.\v"
-	"An ADDRESS may be short (01:00.0) where only one GPU fits. Only root sees addresses.";
+	"Show the state of one GPU, or of all without an ADDRESS, and draw its memory: the physical "
+	"address of each part in this host, how the CPU maps it, and as which BAR a virtual machine "
+	"sees it.\v"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it. Only root can see physical "
+	"addresses.";
 
 static const struct argp_option options[] = {
 	{ "watch", 'w', "SECONDS", OPTION_ARG_OPTIONAL,
-	  "Again and again, every SECONDS (2), until interrupted", 0 },
-	{ "json", 'j', NULL, 0, JSON_HELP "; with --watch, a document each time", 0 },
+	  "Repeat every SECONDS (1 to 86400, default 2) until interrupted", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP "; with --watch, one document each time", 0 },
 	{ }
 };
 
@@ -39,7 +45,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'w':
 		a->watch = 2;
 		if (arg && (!parse_u64(arg, &a->watch) || !a->watch || a->watch > 86400))
-			argp_error(state, "--watch=%s: seconds are a whole number from 1 to 86400",
+			argp_error(state, "--watch=%s: not a whole number from 1 to 86400",
 				   arg);
 		return 0;
 	case 'j':
@@ -47,22 +53,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->typed)
-			argp_error(state, "more than one ADDRESS; give one, or none for all GPUs");
+			argp_error(state, "more than one ADDRESS given; give one, or none for all GPUs");
 		a->typed = arg;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
 
-/* ---- what there is ------------------------------------------------------ */
+/* ---- parts and BARs ----------------------------------------------------- */
 
-/* A piece of the GPU's memory that is treated as one. */
+/* A piece of the GPU's memory, all of which is mapped in the same way. */
 struct part {
 	const char *name;  /* usemem, resmem */
 	const char *cache; /* how the CPU maps it */
 	int bar;
 	bool mappable;
-	uint64_t base; /* GPU_UNKNOWN: not told */
+	uint64_t base; /* GPU_UNKNOWN: not known */
 	uint64_t size;
 	uint64_t bar_size;
 };
@@ -85,7 +91,7 @@ static size_t add_part(const struct host *h, struct part *parts, size_t count, s
 	part.size -= tail;
 	if (part.size)
 		parts[count++] = part;
-	/* Less than a page can't be mapped; read and write reach it. */
+	/* Less than a page can't be mapped; read and write access it. */
 	if (tail) {
 		part.mappable = false;
 		part.base = part.base == GPU_UNKNOWN ? GPU_UNKNOWN : part.base + part.size;
@@ -119,7 +125,10 @@ static size_t find_parts(const struct host *h, const struct gpu *gpu, struct par
 			});
 }
 
-/* Whether our driver shows a part of the memory where the device has a BAR of its own. */
+/*
+ * Whether the driver shows a part of the memory in place of this BAR of the
+ * device.
+ */
 static bool is_hidden(const struct gpu *gpu, int number)
 {
 	if (gpu->resmem_size != GPU_UNKNOWN && (number == 2 || number == 3))
@@ -127,7 +136,7 @@ static bool is_hidden(const struct gpu *gpu, int number)
 	return gpu->usemem_size != GPU_UNKNOWN && number >= 4;
 }
 
-/* The device's own memory BARs. What our driver shows as BAR2 and BAR4 isn't among them. */
+/* Finds the device's own memory BARs, not the driver's fake BAR2 and BAR4. */
 static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6])
 {
 	char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource", gpu->address), *line,
@@ -140,7 +149,8 @@ static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6
 		unsigned long long start, end, flags;
 
 		/*
-		 * Flag 0x200 is IORESOURCE_MEM. Without root, start and end are there all the same.
+		 * Flag 0x200 is IORESOURCE_MEM. All users can read start and
+		 * end here.
 		 */
 		if (sscanf(line, "%llx %llx %llx", &start, &end, &flags) != 3 || !(flags & 0x200) ||
 		    end <= start)
@@ -151,7 +161,10 @@ static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6
 	return count;
 }
 
-/* Whether a range of /proc/iomem lies in this GPU's memory; only root is told addresses. */
+/*
+ * Whether a range of /proc/iomem is in this GPU's memory; false unless root
+ * reads it.
+ */
 static bool in_memory(const struct gpu *gpu, const struct iomem_range *range)
 {
 	uint64_t size = gpu->usemem_size;
@@ -170,7 +183,7 @@ static char *read_features(struct host *h)
 
 /* ---- the drawing -------------------------------------------------------- */
 
-/* BAR_TEXT_WIDTH: of what stands before and behind the cells of a BAR. */
+/* BAR_TEXT_WIDTH: columns before and after the cells of a BAR. */
 enum { ADDRESS_WIDTH = 18, BOX_MIN = 20, BAR_TEXT_WIDTH = 66 };
 
 static void field(const char *name, const char *text)
@@ -196,7 +209,7 @@ static void draw_line(const char *inside, const char *beside, int width)
 	printf("  %*s | %-*s|  %s\n", ADDRESS_WIDTH, "", width - 1, inside, beside);
 }
 
-/* As high as its share of all, so that the larger one looks larger. */
+/* In lines: the part's share of ten, so that the larger part looks larger. */
 static int part_height(const struct part *part, uint64_t all)
 {
 	int height = part->size * 10.0 / all + 0.5;
@@ -240,7 +253,7 @@ static void draw_parts(const struct host *h, const struct part *parts, size_t co
 		  width);
 }
 
-/* How much of a BAR is memory; the rest of its power of two isn't. */
+/* Draws how much of a BAR is memory; its size is a power of two. */
 static void draw_bar(int number, uint64_t used, uint64_t size)
 {
 	char used_text[SIZE_MAX_TEXT], bar_text[SIZE_MAX_TEXT], name[16], *text, *fill;
@@ -261,7 +274,7 @@ static void draw_bar(int number, uint64_t used, uint64_t size)
 	free(fill);
 }
 
-/* What the driver says of the memory's content, for people; to be freed. */
+/* The driver's scrub_state, for people; to be freed. */
 static char *scrub_text(const struct gpu *gpu)
 {
 	static const struct {
@@ -271,18 +284,18 @@ static char *scrub_text(const struct gpu *gpu)
 		{ "unknown", "unknown: not scrubbed since it was bound" },
 		{ "clean", "clean: all zeros, and not opened since" },
 		{ "dirty", "dirty: opened, and not scrubbed since" },
-		{ "failed", "failed: the kernel's log says why" },
+		{ "failed", "failed: see the kernel's log" },
 	};
 	uint64_t size = gpu_memory_size(gpu), done = gpu->scrub_progress;
 	size_t i;
 
 	if (!strcmp(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
-		return xasprintf("scrubbing: %d %% is overwritten with zeros",
+		return xasprintf("scrubbing: %d %% overwritten with zeros",
 				 (int)((double)done / size * 100));
 	for (i = 0; i < sizeof(words) / sizeof(*words); i++)
 		if (!strcmp(gpu->scrub_state, words[i].state))
 			return xstrdup(words[i].text);
-	/* A later driver's word. */
+	/* A later driver's state. */
 	return xstrdup(gpu->scrub_state);
 }
 
@@ -303,17 +316,17 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	field("driver", gpu->driver ? gpu->driver : "none");
 	field("override", gpu->override ? gpu->override : "none");
 	if (line && s->obstacle)
-		text = xasprintf("not bound, though %s:%u wants it: %s", line->file, line->line,
+		text = xasprintf("not bound, although %s:%u binds it: %s", line->file, line->line,
 				 s->obstacle);
 	else
 		text = line ? xasprintf("bound, by %s:%u", line->file, line->line)
-			    : xstrdup("not bound by the configuration");
+			    : xstrdup("not bound, not in the configuration");
 	field("at boot", text);
 	free(text);
 	text = xasprintf(gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
 	field("IOMMU", text);
 	free(text);
-	text = xasprintf(gpu->numa_node < 0 ? "none told" : "%d", gpu->numa_node);
+	text = xasprintf(gpu->numa_node < 0 ? "none" : "%d", gpu->numa_node);
 	field("NUMA node", text);
 	free(text);
 	if (gpu->slot)
@@ -329,17 +342,17 @@ static void draw(struct survey *s, const struct gpu *gpu)
 		free(text);
 	}
 	if (!count)
-		field("open", s->files.complete ? "by nobody" : "only root can tell");
+		field("open", s->files.complete ? "no" : "unknown: only root can see all processes");
 	free(holders);
 	if (gpu->ours) {
 		text = read_features(s->host);
-		field("features", text ? text : "not told by this version of the driver");
+		field("features", text ? text : "not reported by this driver");
 		free(text);
-		field("mode", gpu->mode == GPU_MODE_NONE ? "not told by this version of the driver"
+		field("mode", gpu->mode == GPU_MODE_NONE ? "not reported by this driver"
 							 : gpu_mode_name(gpu->mode));
 		if (gpu->readiness)
 			field("readiness", !strcmp(gpu->readiness, "unknown")
-						   ? "unknown: nobody asked since the last reset"
+						   ? "unknown: no access since the last reset"
 					   : !strcmp(gpu->readiness, "failed")
 						   ? "failed: the memory did not become ready"
 						   : gpu->readiness);
@@ -357,11 +370,11 @@ static void draw(struct survey *s, const struct gpu *gpu)
 		draw_bar(4, gpu->usemem_size, gpu->usemem_bar_size);
 		draw_bar(2, gpu->resmem_size, gpu->resmem_bar_size);
 	} else if (gpu->mode == GPU_MODE_CORE_ONLY) {
-		puts("  Firmware names no memory outside of its BARs: a plain PCI device.");
+		puts("  A plain PCI device: firmware reports no memory outside its BARs.");
 	} else if (gpu->ours) {
-		puts("  The driver tells nothing of its memory.");
+		puts("  The driver does not report the GPU's memory.");
 	} else {
-		puts("  Only " DRIVER_NAME " knows where its memory is; it isn't bound to that.");
+		puts("  Not bound to " DRIVER_NAME ", which reports the GPU's memory.");
 	}
 	count = find_bars(s->host, gpu, bars);
 	for (i = 0; i < count; i++) {
@@ -371,8 +384,8 @@ static void draw(struct survey *s, const struct gpu *gpu)
 		text = xasprintf("%s at 0x%llx, the device's own%s", size_text(bars[i].size, size),
 				 (unsigned long long)bars[i].address,
 				 !bars[i].hidden ? "" : bars[i].number < 4 ?
-				 "; a guest sees resmem in its place" :
-				 "; a guest sees usemem in its place");
+				 "; a guest sees resmem instead" :
+				 "; a guest sees usemem instead");
 		field(name, text);
 		free(text);
 	}
@@ -400,7 +413,7 @@ static struct json_object *address_json(uint64_t address)
 	return json_text(text);
 }
 
-/* Adds what the schema has of one GPU. */
+/* Adds the schema's members of one GPU. */
 static void fill_json(struct json_object *document, struct survey *s, const struct gpu *gpu)
 {
 	struct json_object *array, *object;
@@ -462,7 +475,7 @@ static void fill_json(struct json_object *document, struct survey *s, const stru
 
 /* ---- the command -------------------------------------------------------- */
 
-/* address NULL: all GPUs. */
+/* address: NULL for all GPUs. Returns an exit status. */
 static int show(struct host *h, const struct arguments *a, const char *address)
 {
 	struct json_object *document = json_document("status"), *all = NULL, *one = document;
@@ -524,7 +537,7 @@ int cmd_status(struct host *h, int argc, char **argv)
 			putchar('\n');
 		rc = show(h, &a, a.typed ? address : NULL);
 		again = true;
-		/* Whoever read this has gone. */
+		/* The reader is gone. */
 		if (fflush(stdout) || ferror(stdout))
 			break;
 		if (!a.watch)

@@ -1,31 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu wait": returns when GPUs are bound and their memory is ready, for what must not
- * start before: guests at boot. nvgrace-gpu-ready.service and main.c call it.
+ * "nvgrace-gpu wait": returns when GPUs are bound and their memory is ready, so
+ * that guests don't start before that at boot. nvgrace-gpu-ready.service and
+ * main.c call it.
  */
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
-#include "config.h"
-#include "named.h"
+#include "facts/config.h"
+#include "facts/named.h"
+#include "system/options.h"
+#include "system/output.h"
 
-/* A wait for the memory's training ends after 30 s; a boot has more to do meanwhile. */
+/* The driver waits for memory for at most 30 s; the rest is for the boot. */
 enum { TIMEOUT_S = 120, TIMEOUT_MAX_S = 86400, POLL_MS = 250 };
 
 static const char doc[] =
 	"Wait until GPUs are bound to " DRIVER_NAME " and their memory is ready.\v"
-	"An ADDRESS may be short (01:00.0) where only one GPU fits. With --all it waits for the GPUs "
-	"that the configuration binds at boot, and for none if there is none.\n"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it. --all waits for the GPUs that "
+	"the configuration binds at boot; without any, the command returns at once.\n"
 	"\n"
-	"Exit status: 0 all of them are, 1 one of them wasn't in time; 2 and 3 as of the other "
-	"commands.";
+	"Exit status: 0 all GPUs are bound and ready, 1 a GPU was not in time; 2 and 3 as for the "
+	"other commands.";
 
 static const struct argp_option options[] = {
-	{ "all", 'a', NULL, 0, "Every GPU that the configuration binds at boot", 0 },
+	{ "all", 'a', NULL, 0, "Wait for every GPU that the configuration binds at boot", 0 },
 	{ "timeout", 't', "SECONDS", 0,
-	  "Give up after SECONDS (0 to 86400, 120 by default; 0: check once)", 0 },
+	  "Wait for at most SECONDS (0 to 86400, default 120; 0 checks once)", 0 },
 	{ }
 };
 
@@ -41,7 +45,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 't':
 		if (!parse_u64(arg, &a->timeout) || a->timeout > TIMEOUT_MAX_S)
-			argp_error(state, "--timeout=%s: seconds are a whole number from 0 to %d",
+			argp_error(state, "--timeout=%s: not a whole number from 0 to %d",
 				   arg, TIMEOUT_MAX_S);
 		return 0;
 	}
@@ -49,8 +53,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 /*
- * Why it isn't bound and ready, to be freed; NULL: it is. The link to the driver is there from the
- * begin of a bind on, our driver's files only after its end.
+ * Why the GPU isn't bound and ready, to be freed; NULL: it is. The link to the
+ * driver exists from the start of a bind, the driver's files only after its
+ * end.
  */
 static char *why_not(struct host *h, const struct gpu *gpu)
 {
@@ -60,13 +65,15 @@ static char *why_not(struct host *h, const struct gpu *gpu)
 		return xasprintf("bound to %s", gpu->driver);
 	if (gpu->mode == GPU_MODE_NONE &&
 	    host_exists(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features"))
-		return xstrdup("its binding has not ended");
+		return xstrdup("still being bound");
 	if (gpu->readiness && !strcmp(gpu->readiness, "failed"))
 		return xstrdup("its memory is not ready");
 	return NULL;
 }
 
-/* How many aren't; if say is set, with a complaint for each. */
+/*
+ * Returns how many GPUs aren't bound and ready; say: with a message for each.
+ */
 static size_t count_missing(struct host *h, char (*addresses)[ADDRESS_MAX], size_t count, bool say)
 {
 	size_t missing = 0, i;
@@ -88,7 +95,10 @@ static size_t count_missing(struct host *h, char (*addresses)[ADDRESS_MAX], size
 	return missing;
 }
 
-/* Those that the configuration binds; returns how many. */
+/*
+ * Finds the GPUs that the configuration binds; returns how many. *addresses is
+ * to be freed.
+ */
 static size_t configured(struct host *h, char (**addresses)[ADDRESS_MAX])
 {
 	struct config config;
@@ -138,7 +148,7 @@ int cmd_wait(struct host *h, int argc, char **argv)
 	if (!rc && missing)
 		rc = EXIT_FAILED;
 	if (!rc && !count)
-		puts("the configuration binds no GPU that is there");
+		puts("the configuration binds no present GPU");
 	for (i = 0; !rc && i < count; i++)
 		printf("%s: bound and ready\n", addresses[i]);
 	free(addresses);

@@ -1,0 +1,691 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu bind" and "unbind": which GPUs, reasons to refuse, the
+ * configuration for boot, and the output. switch.c changes the drivers. main.c
+ * calls it.
+ *
+ * The order for each GPU: all checks that may refuse; the new configuration
+ * file, written aside; the change of driver; then the file is renamed or
+ * removed; last the initramfs. So a failed bind is not repeated at every boot,
+ * and a file that can't be written is noticed before anything is changed.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "bind/switch.h"
+#include "commands.h"
+#include "facts/initramfs.h"
+#include "facts/named.h"
+#include "facts/survey.h"
+#include "system/options.h"
+#include "system/output.h"
+#include "system/signals.h"
+
+static const char doc_bind[] =
+	"Bind GPUs to " DRIVER_NAME ", all at the same time.\v"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The command refuses a GPU that "
+	"a process has open, or whose memory is System RAM of this host. If a bind fails, the GPU "
+	"gets its former driver back.";
+
+static const char doc_unbind[] =
+	"Unbind GPUs from " DRIVER_NAME ", and have the kernel bind their default driver.\v"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The command refuses a GPU that "
+	"a process has open.";
+
+enum { KEY_BOOT_ONLY = 256, KEY_NO_INITRAMFS, KEY_NO_PROBE };
+
+static const struct argp_option options_bind[] = {
+	{ "all", 'a', NULL, 0, "Bind every supported GPU", 0 },
+	{ "persist", 'p', NULL, 0, "Also bind at every boot, by a file in " CONFIG_DIR, 0 },
+	{ "boot-only", KEY_BOOT_ONLY, NULL, 0, "Bind only at every boot, not now", 0 },
+	{ "no-initramfs", KEY_NO_INITRAMFS, NULL, 0, "Don't update the initramfs", 0 },
+	{ "dry-run", 'n', NULL, 0, "Only print the steps", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+static const struct argp_option options_unbind[] = {
+	{ "all", 'a', NULL, 0,
+	  "Unbind every GPU that is bound to " DRIVER_NAME "; with --boot-only, every supported GPU", 0 },
+	{ "persist", 'p', NULL, 0, "Also undo \"bind --persist\"", 0 },
+	{ "boot-only", KEY_BOOT_ONLY, NULL, 0,
+	  "Only undo \"bind --persist\"; don't unbind now", 0 },
+	{ "no-initramfs", KEY_NO_INITRAMFS, NULL, 0, "Don't update the initramfs", 0 },
+	{ "no-probe", KEY_NO_PROBE, NULL, 0, "Leave the GPU without a driver", 0 },
+	{ "dry-run", 'n', NULL, 0, "Only print the steps", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+struct arguments {
+	bool bind;
+	struct named named;
+	bool persist, boot_only, no_initramfs, no_probe, dry_run, json;
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case 'p':
+		a->persist = true;
+		return 0;
+	case KEY_BOOT_ONLY:
+		a->boot_only = true;
+		return 0;
+	case KEY_NO_INITRAMFS:
+		a->no_initramfs = true;
+		return 0;
+	case KEY_NO_PROBE:
+		a->no_probe = true;
+		return 0;
+	case 'n':
+		a->dry_run = true;
+		return 0;
+	case 'j':
+		a->json = true;
+		return 0;
+	case ARGP_KEY_END:
+		named_parse(&a->named, key, state);
+		if (a->boot_only && a->persist)
+			argp_error(state, "both --persist and --boot-only given");
+		if (a->boot_only && a->no_probe)
+			argp_error(state,
+				   "both --boot-only and --no-probe given; --boot-only does not unbind");
+		if (a->no_initramfs && !a->persist && !a->boot_only)
+			argp_error(state, "--no-initramfs needs --persist or --boot-only");
+		return 0;
+	}
+	return named_parse(&a->named, key, state);
+}
+
+/* A GPU, and what to do with its configuration. */
+struct task {
+	const struct gpu *gpu;
+	char *temporary;	/* bind: the new file, not yet renamed */
+	bool write, remove;	/* the GPU's own file */
+	const struct config_line *by;	/* the line that already, or still, binds it */
+	struct text_list steps;
+	const char *boot;	/* the schema's "boot"; NULL: not requested */
+	bool changed;		/* the configuration has changed */
+};
+
+/* ---- reasons to refuse -------------------------------------------------- */
+
+static void refuse(struct job *job, char *message, char *next)
+{
+	job_end(job, EXIT_REFUSED, "refused", message, next);
+}
+
+static bool refuse_in_use(struct survey *s, const struct gpu *gpu, struct job *job)
+{
+	struct holder *holders;
+	size_t count, i;
+	bool service = false;
+	char *who;
+
+	holders = holders_find(s->host, &s->files, gpu, &count);
+	for (i = 0; i < count; i++)
+		service |= !strncmp(holders[i].file->comm, "nvidia-persiste", 15);
+	if (count) {
+		who = holders_text(holders, count);
+		refuse(job, xasprintf("in use: %s", who),
+		       service ? xstrdup("run \"systemctl stop nvidia-persistenced\", and end other "
+					 "programs that use the GPU")
+		       : gpu->ours || (gpu->driver && !strcmp(gpu->driver, "vfio-pci"))
+			       ? xstrdup("shut down that virtual machine")
+			       : xstrdup("end that program"));
+		free(who);
+	}
+	free(holders);
+	return count;
+}
+
+static bool refuse_online(struct survey *s, const struct gpu *gpu, struct job *job)
+{
+	struct online online = survey_online(s, gpu);
+	char *where, *node, *next;
+
+	if (!online.online)
+		return false;
+	where = online.range && online.range->end
+			? xasprintf("%llx-%llx, %s", (unsigned long long)online.range->start,
+				    (unsigned long long)online.range->end, online.range->name)
+			: xstrdup("System RAM");
+	node = online.node < 0 ? xstrdup("") : xasprintf(", NUMA node%d", online.node);
+	/*
+	 * A command only for a node that certainly is this GPU's: others may
+	 * have host RAM.
+	 */
+	if (online.node < 0)
+		next = xasprintf("stop what uses the GPU and unload the driver that added the memory; "
+				 "if the memory stays online, run \"" PROGRAM " bind --boot-only "
+				 "%s\" and reboot", gpu->address);
+	else
+		next = xasprintf("stop what uses the GPU, take its memory offline with \"for s in "
+				 "/sys/devices/system/node/node%d/memory*/state; do echo offline "
+				 "> $s; done\", and unload the driver that added it", online.node);
+	refuse(job, xasprintf("its memory is online as System RAM of this host (%s%s)", where, node),
+	       next);
+	free(where);
+	free(node);
+	return true;
+}
+
+/* Plans the changes of the configuration; may refuse. */
+static void plan_boot(struct survey *s, const struct arguments *a, struct task *task,
+		      struct job *job)
+{
+	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
+	char *own = config_own_file(task->gpu->address);
+	int foreign = -1;
+	size_t i;
+
+	if (!a->persist && !a->boot_only)
+		goto out;
+	if (a->bind && ignored) {
+		refuse(job,
+		       xasprintf("%s:%u ignores it at boot", ignored->file,
+				 ignored->line),
+		       xstrdup("remove that line"));
+		goto out;
+	}
+	/* Nothing would read the file. */
+	if (a->bind && s->obstacle) {
+		refuse(job, xasprintf("can't be bound at boot: %s", s->obstacle),
+		       xstrdup("install " MODULE_NAME "-dkms, which has the rule and its program, "
+			       "or omit --persist and --boot-only"));
+		goto out;
+	}
+	if (a->bind) {
+		task->by = config_binds(&s->config, task->gpu);
+		task->write = !task->by;
+		task->boot = task->by ? "already-persisted" : "persisted";
+		if (task->write && host_exists(s->host, "%s", own))
+			refuse(job, xasprintf("%s exists, but does not bind it", own),
+			       xstrdup("check that file, and remove or move it"));
+		else if (task->write)
+			text_list_add(&task->steps, xasprintf("write %s", own));
+		goto out;
+	}
+	/* Which line binds it, apart from the one in its own file? */
+	task->remove = host_exists(s->host, "%s", own);
+	for (i = 0; i < s->config.count; i++) {
+		struct config_line *line = &s->config.line[i];
+		struct config one = { .line = line, .count = 1 };
+
+		if (strcmp(line->file, own)) {
+			if (!task->by && !ignored)
+				task->by = config_binds(&one, task->gpu);
+		} else if (line->ignore || line->match != CONFIG_ADDRESS ||
+			   strcasecmp(line->value, task->gpu->address)) {
+			foreign = line->line;
+		}
+	}
+	for (i = 0; i < s->config.errors; i++)
+		if (!strcmp(s->config.error[i].file, own))
+			foreign = s->config.error[i].line;
+	/* Only what bind wrote may be removed. */
+	if (foreign >= 0) {
+		refuse(job, xasprintf("%s:%d was not written by \"bind --persist\"", own, foreign),
+		       xstrdup("edit or remove that file yourself"));
+		goto out;
+	}
+	task->boot = task->by ? "still-persisted" : task->remove ? "removed" : "not-persisted";
+	if (task->remove)
+		text_list_add(&task->steps, xasprintf("remove %s", own));
+out:
+	free(own);
+}
+
+static void plan(struct survey *s, const struct arguments *a, struct task *task, struct job *job)
+{
+	const struct gpu *gpu = task->gpu;
+	bool ours = gpu->override && !strcmp(gpu->override, DRIVER_NAME);
+	const char *address = gpu->address;
+
+	if (!a->boot_only && a->bind && !gpu->ours) {
+		if (refuse_online(s, gpu, job) || refuse_in_use(s, gpu, job))
+			return;
+		if (!host_exists(s->host, "/sys/bus/pci/drivers/" DRIVER_NAME))
+			text_list_add(&task->steps, xstrdup("load the module " MODULE_NAME));
+		text_list_add(&task->steps,
+			      xasprintf("write " DRIVER_NAME
+					" into /sys/bus/pci/devices/%s/driver_override",
+					address));
+		if (gpu->driver)
+			text_list_add(&task->steps,
+				      xasprintf("write %s into /sys/bus/pci/drivers/%s/unbind",
+						address, gpu->driver));
+		text_list_add(&task->steps,
+			      xasprintf("write %s into /sys/bus/pci/drivers_probe", address));
+	}
+	if (!a->boot_only && !a->bind) {
+		if (gpu->ours && refuse_in_use(s, gpu, job))
+			return;
+		if (ours)
+			text_list_add(&task->steps,
+				      xasprintf("clear /sys/bus/pci/devices/%s/driver_override",
+						address));
+		if (gpu->ours)
+			text_list_add(&task->steps,
+				      xasprintf("write %s into /sys/bus/pci/drivers/" DRIVER_NAME
+						"/unbind",
+						address));
+		if ((gpu->ours || (ours && !gpu->driver)) && !a->no_probe)
+			text_list_add(
+				&task->steps,
+				xasprintf("write %s into /sys/bus/pci/drivers_probe", address));
+	}
+	plan_boot(s, a, task, job);
+}
+
+/* ---- the boot ----------------------------------------------------------- */
+
+/* Writes the GPU's new file, under a temporary name. */
+static void prepare_boot(struct task *task, struct job *job)
+{
+	if (job->status || !task->write)
+		return;
+	task->temporary = config_prepare(job->host, job->address);
+	if (!task->temporary)
+		job_end(job, EXIT_FAILED, "failed",
+			xasprintf("can't write a file in " CONFIG_DIR ": %s", strerror(errno)),
+			NULL);
+}
+
+/*
+ * Renames or removes the GPU's file, if the job succeeded; returns whether the
+ * configuration changed.
+ */
+static bool settle_boot(struct task *task, struct job *job)
+{
+	char *own = config_own_file(task->gpu->address), *longer = NULL, *next = NULL;
+	bool changed = false;
+	int error = 0;
+
+	if (job->status != EXIT_OK) {
+		if (task->temporary)
+			config_abandon(task->temporary);
+		task->boot = NULL;
+	} else if (task->write) {
+		error = config_commit(task->temporary, task->gpu->address) ? errno : 0;
+		changed = !error;
+		longer = error ? xasprintf("%s; but not at boot: can't write %s: %s",
+					   job->message, own, strerror(error))
+			       : xasprintf("%s; at every boot, by %s", job->message, own);
+	} else if (task->remove || task->by) {
+		if (task->remove) {
+			error = unlink(own) && errno != ENOENT ? errno : 0;
+			changed = !error;
+		}
+		if (error) {
+			longer = xasprintf("%s; but can't remove %s: %s", job->message, own,
+					   strerror(error));
+		} else if (task->by && !job->bind) {
+			longer = xasprintf("%s; but %s:%u binds it at boot", job->message,
+					   task->by->file, task->by->line);
+			next = xasprintf("remove that line, or add \"ignore %s\"",
+					 task->gpu->address);
+		} else if (task->by) {
+			longer = xasprintf("%s; at every boot, by %s:%u", job->message,
+					   task->by->file, task->by->line);
+		} else {
+			longer = xasprintf("%s; no longer at boot", job->message);
+		}
+	} else if (task->boot) {
+		longer = xasprintf("%s; not at boot either", job->message);
+	}
+	task->temporary = NULL;
+	if (longer) {
+		/* The request included the boot. */
+		if (error || next)
+			job_end(job, EXIT_FAILED, "failed", longer, next);
+		else
+			job_end(job, job->status, job->result, longer, NULL);
+	}
+	if (error)
+		task->boot = NULL;
+	free(own);
+	task->changed = changed;
+	return changed;
+}
+
+/* ---- output ------------------------------------------------------------- */
+
+static void say(struct job *job)
+{
+	size_t i;
+
+	if (job->status == EXIT_OK)
+		printf("%s: %s\n", job->address, job->message);
+	else
+		complain(job->address, "%s%s%s", job->message, job->next ? "; " : "",
+			 job->next ? job->next : "");
+	for (i = 0; i < job->log.count; i++)
+		complain(job->address, "kernel: %s", job->log.text[i]);
+}
+
+/* Whether the GPU or its configuration changed, or would without --dry-run. */
+static bool has_changed(const struct arguments *a, const struct task *task, const struct job *job)
+{
+	if (a->dry_run)
+		return !job->status && task->steps.count;
+	return job->changed || task->changed;
+}
+
+/* Writes the GPU, the user and the result to the system's log. */
+static void write_log(const struct job *job)
+{
+	uint64_t user;
+
+	/*
+	 * The user who logged in, even with sudo; 4294967295 without a login.
+	 */
+	if (host_u64(job->host, &user, "/proc/self/loginuid") || user >= UINT32_MAX)
+		user = getuid();
+	syslog(job->status ? LOG_ERR : LOG_NOTICE, "%s %s by uid %u: %s",
+	       job->bind ? "bind" : "unbind", job->address, (unsigned int)user, job->message);
+}
+
+static struct json_object *texts_json(const struct text_list *list)
+{
+	struct json_object *array = json_object_new_array();
+	size_t i;
+
+	for (i = 0; i < list->count; i++)
+		json_object_array_add(array, json_text(list->text[i]));
+	return array;
+}
+
+static struct json_object *job_json(const struct arguments *a, const struct task *task,
+				    const struct job *job)
+{
+	struct json_object *object = json_object_new_object();
+
+	json_object_object_add(object, "address", json_text(job->address));
+	json_object_object_add(object, "result", json_text(job->result));
+	json_object_object_add(object, "exit_status", json_object_new_int(job->status));
+	json_object_object_add(object, "changed",
+			       json_object_new_boolean(has_changed(a, task, job)));
+	json_object_object_add(object, "message", json_text(job->message));
+	json_object_object_add(object, "next", json_text(job->next));
+	json_object_object_add(object, "boot", json_text(task->boot));
+	json_object_object_add(object, "steps", texts_json(&task->steps));
+	json_object_object_add(object, "kernel_log", texts_json(&job->log));
+	return object;
+}
+
+static char *command_text(const char *const *command)
+{
+	char *text = xstrdup(""), *longer;
+
+	for (; *command; command++) {
+		longer = xasprintf("%s%s%s", text, *text ? " " : "", *command);
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+/* ---- the commands ------------------------------------------------------- */
+
+/* Whether --all includes this GPU. */
+static bool belongs(const struct gpu *gpu, const void *data)
+{
+	const struct arguments *a = data;
+
+	return a->bind || a->boot_only || gpu->ours;
+}
+
+/* All GPUs of a command line. */
+struct work {
+	const struct arguments *a;
+	struct survey s;
+	struct task *tasks;
+	struct job *jobs;	/* one for each task, in the same order */
+	size_t count;
+};
+
+/* Finds the GPUs; EXIT_OK, or an exit status after a message. */
+static enum exit_status choose(struct work *w)
+{
+	const struct gpu **found = xcalloc(w->s.gpus.count, sizeof(*found));
+	enum exit_status status;
+	size_t i;
+
+	status = named_find(&w->a->named, w->s.host, &w->s.gpus, belongs, w->a, found, &w->count);
+	w->tasks = xcalloc(w->count, sizeof(*w->tasks));
+	w->jobs = xcalloc(w->count, sizeof(*w->jobs));
+	for (i = 0; i < w->count; i++)
+		w->tasks[i].gpu = found[i];
+	free(found);
+	return status;
+}
+
+/* Plans all jobs, or refuses them. Returns whether a driver has to change. */
+static bool plan_all(struct work *w)
+{
+	bool change = false;
+	size_t i;
+
+	for (i = 0; i < w->count; i++) {
+		struct task *task = &w->tasks[i];
+		struct job *job = &w->jobs[i];
+
+		job->host = w->s.host;
+		strcpy(job->address, task->gpu->address);
+		job->bind = w->a->bind;
+		job->probe = !w->a->no_probe;
+		job->kmsg = -1;
+		plan(&w->s, w->a, task, job);
+		if (job->result)
+			continue;
+		if (w->a->dry_run)
+			job_end(job, EXIT_OK, "planned",
+				xstrdup(task->steps.count ? "would" : "nothing to do"), NULL);
+		else if (w->a->boot_only)
+			job_end(job, EXIT_OK, "unchanged", xstrdup("left as it is now"), NULL);
+		else
+			change = true;
+	}
+	return change;
+}
+
+/* Loads the module for binds; if that fails, the binds fail. */
+static void load_module(struct work *w)
+{
+	struct text_list log = { };
+	char *next = NULL, *why = NULL;
+	bool asked = false;
+	size_t i, j;
+
+	for (i = 0; i < w->count; i++) {
+		struct job *job = &w->jobs[i];
+
+		if (job->result || !job->bind || w->tasks[i].gpu->ours)
+			continue;
+		if (!asked)
+			why = switch_load_module(w->s.host, &next, &log);
+		asked = true;
+		if (!why)
+			break;
+		job_end(job, EXIT_FAILED, "failed", xstrdup(why), next ? xstrdup(next) : NULL);
+		for (j = 0; j < log.count; j++)
+			text_list_add(&job->log, xstrdup(log.text[j]));
+	}
+	free(why);
+	free(next);
+	text_list_free(&log);
+}
+
+/*
+ * Changes files and drivers in the order above. Returns whether the
+ * configuration changed.
+ */
+static bool change_all(struct work *w, bool drivers)
+{
+	sigset_t signals, before;
+	bool changed = false;
+	size_t i;
+
+	interrupting_signals(&signals);
+	sigprocmask(SIG_BLOCK, &signals, &before);
+	for (i = 0; i < w->count; i++)
+		prepare_boot(&w->tasks[i], &w->jobs[i]);
+	if (drivers)
+		switch_all(w->jobs, w->count);
+	for (i = 0; i < w->count; i++)
+		changed |= settle_boot(&w->tasks[i], &w->jobs[i]);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return changed;
+}
+
+/* Updates the initramfs; returns the schema's "initramfs". */
+static struct json_object *renew_initramfs(struct work *w, enum exit_status *worst)
+{
+	const char *const *command = initramfs_command(w->s.host);
+	struct json_object *object;
+	char *text;
+	int status;
+
+	if (!command)
+		return NULL;
+	text = command_text(command);
+	if (!w->a->json)
+		printf("%s: %s\n", w->a->dry_run ? "would then update the initramfs" :
+						   "updating the initramfs", text);
+	fflush(stdout);
+	status = w->a->dry_run ? 0 : initramfs_run(command);
+	if (status) {
+		complain(NULL, "can't update the initramfs: %s exited with %d; it keeps the old "
+			 "configuration until you run \"%s\" again", command[0], status, text);
+		if (*worst < EXIT_FAILED)
+			*worst = EXIT_FAILED;
+	}
+	object = json_object_new_object();
+	json_object_object_add(object, "command", json_text(text));
+	json_object_object_add(object, "exit_status",
+			       w->a->dry_run ? NULL : json_object_new_int(status));
+	free(text);
+	return object;
+}
+
+/* Reports that the initramfs keeps the old configuration. */
+static void warn_of_initramfs(struct work *w)
+{
+	const char *const *command = initramfs_command(w->s.host);
+	char *text;
+
+	if (!command)
+		return;
+	text = command_text(command);
+	complain(NULL, "the initramfs %s the old configuration until you run \"%s\"",
+		 w->a->dry_run ? "would keep" : "keeps", text);
+	free(text);
+}
+
+static int run(struct host *h, const struct arguments *a)
+{
+	struct work w = { .a = a };
+	struct json_object *document = json_document(a->bind ? "bind" : "unbind"), *results;
+	struct json_object *initramfs = NULL;
+	bool drivers, changed = false, any = false;
+	enum exit_status worst;
+	size_t i, j;
+
+	survey_read(h, &w.s);
+	survey_complain(&w.s);
+	worst = choose(&w);
+	if (!worst && !w.count && a->bind)
+		worst = EXIT_NO_DEVICE;
+	if (a->named.all && !w.count)
+		complain(NULL, a->bind || a->boot_only ? "no supported GPU on this host" :
+							 "no GPU is bound to " DRIVER_NAME);
+	drivers = plan_all(&w);
+	openlog(PROGRAM, LOG_PID, LOG_DAEMON);
+	if (a->dry_run) {
+		for (i = 0; i < w.count; i++)
+			changed |= !w.jobs[i].status && (w.tasks[i].write || w.tasks[i].remove);
+	} else {
+		load_module(&w);
+		changed = change_all(&w, drivers);
+	}
+
+	results = json_object_new_array();
+	for (i = 0; i < w.count; i++) {
+		struct job *job = &w.jobs[i];
+
+		if (job->status > worst)
+			worst = job->status;
+		json_object_array_add(results, job_json(a, &w.tasks[i], job));
+		any |= has_changed(a, &w.tasks[i], job);
+		if (!a->dry_run)
+			write_log(job);
+		if (!a->json || job->status)
+			say(job);
+		if (!a->json && a->dry_run && !job->status)
+			for (j = 0; j < w.tasks[i].steps.count; j++)
+				printf("  %s\n", w.tasks[i].steps.text[j]);
+	}
+	if (changed && a->no_initramfs)
+		warn_of_initramfs(&w);
+	else if (changed)
+		initramfs = renew_initramfs(&w, &worst);
+	json_object_object_add(document, "dry_run", json_object_new_boolean(a->dry_run));
+	json_object_object_add(document, "changed", json_object_new_boolean(any));
+	json_object_object_add(document, "results", results);
+	json_object_object_add(document, "initramfs", initramfs);
+	if (a->json)
+		json_print(document);
+	else
+		json_object_put(document);
+
+	for (i = 0; i < w.count; i++) {
+		text_list_free(&w.tasks[i].steps);
+		job_free(&w.jobs[i]);
+	}
+	free(w.tasks);
+	free(w.jobs);
+	survey_free(&w.s);
+	return worst;
+}
+
+static int command(struct host *h, int argc, char **argv, bool bind)
+{
+	static const struct argp argp_bind = {
+		options_bind, parse, "ADDRESS...\n--all", doc_bind, NULL, NULL, NULL
+	};
+	static const struct argp argp_unbind = {
+		options_unbind, parse, "ADDRESS...\n--all", doc_unbind, NULL, NULL, NULL
+	};
+	struct arguments a = { .bind = bind };
+
+	parse_options(bind ? &argp_bind : &argp_unbind, argc, argv, &a);
+	if (!a.dry_run && h->recorded) {
+		complain(NULL, "can't change a recorded tree; add --dry-run to see the steps");
+		return EXIT_USAGE_ERROR;
+	}
+	if (!a.dry_run && !h->privileged) {
+		complain(NULL, "only root may %s GPUs; use sudo, or add --dry-run to see the "
+			 "steps", bind ? "bind" : "unbind");
+		return EXIT_NOT_ROOT;
+	}
+	return run(h, &a);
+}
+
+int cmd_bind(struct host *h, int argc, char **argv)
+{
+	return command(h, argc, argv, true);
+}
+
+int cmd_unbind(struct host *h, int argc, char **argv)
+{
+	return command(h, argc, argv, false);
+}

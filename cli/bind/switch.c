@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Changes the drivers of GPUs: see switch.h.
+ *
+ * One thread for each GPU does the steps. Writes to sysfs that may wait in the
+ * kernel (a bind waits for the memory for at most 30 s) are done by a child
+ * process: killing it ends the driver's wait, and this process can restore the
+ * GPU.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <libkmod.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bind/switch.h"
+#include "system/kmsg.h"
+#include "system/output.h"
+#include "system/signals.h"
+
+#define DEVICES "/sys/bus/pci/devices"
+#define DRIVERS "/sys/bus/pci/drivers"
+
+/* After this time, a message says what the command waits for. */
+#define NOTICE_MS 5000
+
+/* Protects every job's writer, so that a reused pid is never killed. */
+static pthread_mutex_t writers_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool stopped;
+
+/* ---- jobs --------------------------------------------------------------- */
+
+void text_list_add(struct text_list *list, char *text)
+{
+	list->text = xrealloc(list->text, (list->count + 1) * sizeof(*list->text));
+	list->text[list->count++] = text;
+}
+
+void text_list_free(struct text_list *list)
+{
+	size_t i;
+
+	for (i = 0; i < list->count; i++)
+		free(list->text[i]);
+	free(list->text);
+	memset(list, 0, sizeof(*list));
+}
+
+void job_end(struct job *job, enum exit_status status, const char *result, char *message,
+	     char *next)
+{
+	free(job->message);
+	free(job->next);
+	job->status = status;
+	job->result = result;
+	job->message = message;
+	job->next = next;
+}
+
+void job_free(struct job *job)
+{
+	free(job->message);
+	free(job->next);
+	free(job->was);
+	text_list_free(&job->log);
+}
+
+/* ---- writes that may wait ----------------------------------------------- */
+
+enum write_kind {
+	WRITE_STEP,    /* an interruption ends or prevents it */
+	WRITE_RESTORE, /* restores the GPU: not interruptible */
+};
+
+/*
+ * Writes the text in a child process; frees path. 0 or an errno. ECANCELED:
+ * interrupted, and the kernel may have done it or not.
+ */
+static int write_apart(struct job *job, enum write_kind kind, const char *waits_for,
+		       const char *text, char *path)
+{
+	size_t length = strlen(text);
+	struct pollfd poll_writer;
+	int status, fd;
+	pid_t pid;
+
+	pthread_mutex_lock(&writers_lock);
+	if (kind == WRITE_STEP && stopped) {
+		pthread_mutex_unlock(&writers_lock);
+		free(path);
+		return ECANCELED;
+	}
+	pid = fork();
+	if (!pid) {
+		/*
+		 * Other threads may hold any lock at fork(): only system calls.
+		 */
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, text, length) != (ssize_t)length)
+			_exit(errno > 0 && errno < 255 ? errno : 255);
+		_exit(0);
+	}
+	if (pid < 0) {
+		status = errno;
+		pthread_mutex_unlock(&writers_lock);
+		free(path);
+		return status;
+	}
+	if (kind == WRITE_STEP)
+		job->writer = pid;
+	pthread_mutex_unlock(&writers_lock);
+
+	poll_writer = (struct pollfd){ .fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
+	if (poll_writer.fd >= 0) {
+		if (!poll(&poll_writer, 1, NOTICE_MS))
+			complain(job->address, "still waiting: %s", waits_for);
+		close(poll_writer.fd);
+	}
+	free(path);
+	/* WNOWAIT: the pid stays this child's until the job forgets it. */
+	waitid(P_PID, pid, &(siginfo_t){ }, WEXITED | WNOWAIT);
+	pthread_mutex_lock(&writers_lock);
+	job->writer = 0;
+	waitpid(pid, &status, 0);
+	pthread_mutex_unlock(&writers_lock);
+	if (WIFSIGNALED(status))
+		return ECANCELED;
+	return WEXITSTATUS(status) == 255 ? EIO : WEXITSTATUS(status);
+}
+
+static int write_override(struct job *job, enum write_kind kind, const char *override)
+{
+	/* An empty line clears it. */
+	return write_apart(job, kind, "the kernel is busy with the device",
+			   override ? override : "\n",
+			   xasprintf(DEVICES "/%s/driver_override", job->address));
+}
+
+static char *driver_now(struct job *job)
+{
+	return host_link_name(job->host, DEVICES "/%s/driver", job->address);
+}
+
+static bool bound_to(struct job *job, const char *driver)
+{
+	char *now = driver_now(job);
+	bool bound = now && !strcmp(now, driver);
+
+	free(now);
+	return bound;
+}
+
+/* ---- the steps ---------------------------------------------------------- */
+
+static void take_line(void *data, const char *text)
+{
+	struct job *job = data;
+
+	if (strstr(text, job->address))
+		text_list_add(&job->log, xstrdup(text));
+}
+
+/* Ends the job of a failed step, with the kernel's log. Takes over message. */
+static void fail(struct job *job, int error, char *message, const char *next)
+{
+	if (error == ECANCELED) {
+		free(message);
+		job_end(job, EXIT_INTERRUPTED, "interrupted", xstrdup("interrupted"), NULL);
+		return;
+	}
+	kmsg_read(job->kmsg, take_line, job);
+	job_end(job, EXIT_FAILED, "failed", message,
+		job->log.count ? xstrdup("see the kernel's log")
+			       : xasprintf("%srun \"" PROGRAM " doctor %s\"", next,
+					   job->address));
+}
+
+/* Restores the former driver and override, and adds that to the message. */
+static void restore(struct job *job, const char *override)
+{
+	char *now, *longer;
+	int error;
+
+	error = write_override(job, WRITE_RESTORE, override);
+	now = driver_now(job);
+	if (!error && job->was && !now)
+		error = write_apart(job, WRITE_RESTORE,
+				    "the former driver binds the device", job->address,
+				    xasprintf(DRIVERS "/%s/bind", job->was));
+	free(now);
+	if (error) {
+		job->changed = true;
+		longer = xasprintf("%s; and can't restore %s: %s", job->message,
+				   job->was ? job->was : "the former state", strerror(error));
+		job_end(job, EXIT_FAILED, "failed", longer, job->next ? xstrdup(job->next) : NULL);
+	} else {
+		longer = xasprintf("%s; it is %s%s as before", job->message,
+				   job->was ? "bound to " : "unbound", job->was ? job->was : "");
+		job_end(job, job->status, job->result, longer,
+			job->next ? xstrdup(job->next) : NULL);
+	}
+}
+
+static void do_bind(struct job *job, const char *override)
+{
+	int error;
+
+	error = write_override(job, WRITE_STEP, DRIVER_NAME);
+	if (error) {
+		fail(job, error, xasprintf("can't set driver_override: %s", strerror(error)),
+		     "");
+		restore(job, override);
+		return;
+	}
+	if (job->was) {
+		error = write_apart(job, WRITE_STEP, "the driver unbinds the device",
+				    job->address, xasprintf(DRIVERS "/%s/unbind", job->was));
+		if (error) {
+			fail(job, error,
+			     xasprintf("can't unbind it from %s: %s", job->was, strerror(error)),
+			     "end what uses the device; ");
+			restore(job, override);
+			return;
+		}
+	}
+	error = write_apart(job, WRITE_STEP,
+			    "the GPU's memory becomes ready within 30 s, or the bind fails",
+			    job->address, xstrdup("/sys/bus/pci/drivers_probe"));
+	/* The write succeeds whatever probe returned. */
+	if (bound_to(job, DRIVER_NAME)) {
+		job_end(job, EXIT_OK, "bound",
+			xasprintf("bound to " DRIVER_NAME "%s%s%s", job->was ? " (was " : "",
+				  job->was ? job->was : "", job->was ? ")" : ""),
+			NULL);
+		job->changed = true;
+		return;
+	}
+	if (stopped)
+		error = ECANCELED;
+	fail(job, error,
+	     error ? xasprintf(DRIVER_NAME " refused it: %s", strerror(error))
+		   : xstrdup(DRIVER_NAME " refused it"),
+	     host_exists(job->host, DEVICES "/%s/iommu_group", job->address)
+		     ? ""
+		     : "check that the IOMMU is on, because the device has no IOMMU group; ");
+	restore(job, override);
+}
+
+static void do_unbind(struct job *job, const char *override)
+{
+	bool ours = override && !strcmp(override, DRIVER_NAME);
+	bool had = job->was && !strcmp(job->was, DRIVER_NAME);
+	char *now;
+	int error;
+
+	if (ours) {
+		/* First: otherwise the next probe binds this driver again. */
+		error = write_override(job, WRITE_STEP, NULL);
+		if (error) {
+			fail(job, error,
+			     xasprintf("can't clear driver_override: %s", strerror(error)),
+			     "");
+			restore(job, override);
+			return;
+		}
+	}
+	if (had) {
+		error = write_apart(job, WRITE_STEP,
+				    "the kernel waits for a process that has the device open",
+				    job->address, xstrdup(DRIVERS "/" DRIVER_NAME "/unbind"));
+		if (bound_to(job, DRIVER_NAME)) {
+			fail(job, error,
+			     xasprintf("can't unbind it from " DRIVER_NAME ": %s", strerror(error)),
+			     "end what uses the device; ");
+			restore(job, override);
+			return;
+		}
+	}
+	/*
+	 * The unbind has succeeded, even if no other driver binds the device.
+	 */
+	now = driver_now(job);
+	if ((ours || had) && !now && job->probe)
+		write_apart(job, WRITE_STEP, "another driver binds the device", job->address,
+			    xstrdup("/sys/bus/pci/drivers_probe"));
+	free(now);
+	now = driver_now(job);
+	job->changed = ours || had;
+	if (had)
+		job_end(job, EXIT_OK, "unbound",
+			xasprintf("unbound; now %s%s", now ? "bound to " : "without a driver",
+				  now ? now : ""),
+			NULL);
+	else if (ours)
+		job_end(job, EXIT_OK, "unbound",
+			xstrdup("was not bound; cleared its driver_override"), NULL);
+	else
+		job_end(job, EXIT_OK, "already-unbound",
+			xasprintf("not bound to " DRIVER_NAME "%s%s", now ? ", but to " : "",
+				  now ? now : ""),
+			NULL);
+	free(now);
+}
+
+/*
+ * Whether the GPU is bound to this driver. The link to the driver exists from
+ * the start of a bind and goes if it fails, so this waits for the end of
+ * another process's bind, such as the one at boot.
+ */
+static bool is_bound(struct job *job)
+{
+	if (!job->was || strcmp(job->was, DRIVER_NAME))
+		return false;
+	if (!host_exists(job->host, DEVICES "/%s/nvgrace_gpu/mode", job->address) &&
+	    host_exists(job->host, DRIVERS "/" DRIVER_NAME "/features"))
+		/*
+		 * It waits for that bind, then fails or binds the device
+		 * itself.
+		 */
+		write_apart(job, WRITE_STEP, "another process is binding it", job->address,
+			    xstrdup(DRIVERS "/" DRIVER_NAME "/bind"));
+	if (bound_to(job, DRIVER_NAME))
+		return true;
+	free(job->was);
+	job->was = driver_now(job);
+	return false;
+}
+
+static void *work(void *data)
+{
+	struct job *job = data;
+	char *path, *override;
+	int lock;
+
+	/*
+	 * Only one instance may work on a device. Only root can open this file,
+	 * and locking it replaces a lock file.
+	 */
+	path = xasprintf(DEVICES "/%s/rescan", job->address);
+	lock = open(path, O_WRONLY | O_CLOEXEC);
+	free(path);
+	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB)) {
+		if (lock >= 0 && errno == EWOULDBLOCK)
+			job_end(job, EXIT_REFUSED, "refused",
+				xstrdup("another " PROGRAM " is changing it"),
+				xstrdup("wait until that ends"));
+		else
+			job_end(job, EXIT_FAILED, "failed",
+				xasprintf("can't lock it: %s", strerror(errno)), NULL);
+		if (lock >= 0)
+			close(lock);
+		return NULL;
+	}
+	job->kmsg = kmsg_mark();
+	job->was = driver_now(job);
+	override = host_line(job->host, DEVICES "/%s/driver_override", job->address);
+	if (override && (!*override || !strcmp(override, "(null)"))) {
+		free(override);
+		override = NULL;
+	}
+	if (!job->bind)
+		do_unbind(job, override);
+	else if (is_bound(job))
+		job_end(job, EXIT_OK, "already-bound",
+			xstrdup("already bound to " DRIVER_NAME), NULL);
+	else
+		do_bind(job, override);
+	free(override);
+	if (job->kmsg >= 0)
+		close(job->kmsg);
+	/*
+	 * Other jobs' child processes have inherited the file and may live
+	 * longer.
+	 */
+	flock(lock, LOCK_UN);
+	close(lock);
+	return NULL;
+}
+
+/* ---- all jobs ----------------------------------------------------------- */
+
+struct interruption {
+	struct job *jobs;
+	size_t count;
+	sigset_t signals;
+};
+
+/* Waits for signals until switch_all() sends SIGUSR1. */
+static void *wait_for_signals(void *data)
+{
+	struct interruption *in = data;
+	size_t i;
+	int sig;
+
+	while (!sigwait(&in->signals, &sig) && sig != SIGUSR1) {
+		pthread_mutex_lock(&writers_lock);
+		stopped = true;
+		for (i = 0; i < in->count; i++)
+			if (in->jobs[i].writer)
+				kill(in->jobs[i].writer, SIGKILL);
+		pthread_mutex_unlock(&writers_lock);
+	}
+	return NULL;
+}
+
+void switch_all(struct job *jobs, size_t count)
+{
+	struct interruption in = { .jobs = jobs, .count = count };
+	pthread_t *threads = xcalloc(count, sizeof(*threads)), watcher;
+	bool *running = xcalloc(count, sizeof(*running));
+	bool watched;
+	sigset_t done, before;
+	size_t i;
+	int error;
+
+	/*
+	 * Blocked in all threads and child processes: only the watcher gets
+	 * them.
+	 */
+	interrupting_signals(&in.signals);
+	sigaddset(&in.signals, SIGUSR1);
+	sigemptyset(&done);
+	sigaddset(&done, SIGUSR1);
+	pthread_sigmask(SIG_BLOCK, &done, &before);
+	error = pthread_create(&watcher, NULL, wait_for_signals, &in);
+	watched = !error;
+	for (i = 0; i < count; i++) {
+		if (jobs[i].result)
+			continue;
+		if (!error)
+			error = pthread_create(&threads[i], NULL, work, &jobs[i]);
+		if (error)
+			job_end(&jobs[i], EXIT_FAILED, "failed",
+				xasprintf("can't start a thread: %s", strerror(error)), NULL);
+		else
+			running[i] = true;
+	}
+	for (i = 0; i < count; i++)
+		if (running[i])
+			pthread_join(threads[i], NULL);
+	if (watched) {
+		pthread_kill(watcher, SIGUSR1);
+		pthread_join(watcher, NULL);
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	free(threads);
+	free(running);
+}
+
+/* ---- the module --------------------------------------------------------- */
+
+static void take_module_line(void *data, const char *text)
+{
+	if (strstr(text, "nvgrace") || strstr(text, DRIVER_NAME) || strstr(text, "module"))
+		text_list_add(data, xstrdup(text));
+}
+
+static void no_log(void *data, int priority, const char *file, int line, const char *fn,
+		   const char *format, va_list args)
+{
+}
+
+char *switch_load_module(struct host *h, char **next, struct text_list *log)
+{
+	struct kmod_list *found = NULL, *item;
+	struct kmod_ctx *ctx;
+	struct utsname name;
+	char *why = NULL;
+	int mark, rc;
+
+	*next = NULL;
+	if (host_exists(h, DRIVERS "/" DRIVER_NAME))
+		return NULL;
+	ctx = kmod_new(NULL, NULL);
+	if (!ctx)
+		return xstrdup("can't start libkmod");
+	/* The message below has the error. */
+	kmod_set_log_fn(ctx, no_log, NULL);
+	mark = kmsg_mark();
+	rc = kmod_module_new_from_lookup(ctx, MODULE_NAME, &found);
+	if (rc < 0 || !found) {
+		uname(&name);
+		why = xasprintf("the kernel %s has no module " MODULE_NAME, name.release);
+		*next = xstrdup("install nvgrace-gpu-vfio-pci-dkms; \"dkms status\" lists the "
+				"kernels for which it is built");
+	}
+	kmod_list_foreach (item, found) {
+		struct kmod_module *module = kmod_module_get_module(item);
+
+		rc = kmod_module_probe_insert_module(module, 0, NULL, NULL, NULL, NULL);
+		kmod_module_unref(module);
+		if (rc >= 0)
+			continue;
+		why = xasprintf("can't load the module " MODULE_NAME ": %s", strerror(-rc));
+		if (rc == -EKEYREJECTED || rc == -ENOKEY)
+			*next = xstrdup(
+				"the kernel does not trust its signature; \"" PROGRAM
+				" doctor\" has the remedy");
+		else
+			*next = xstrdup("run \"" PROGRAM " doctor\"");
+		kmsg_read(mark, take_module_line, log);
+		break;
+	}
+	kmod_module_unref_list(found);
+	kmod_unref(ctx);
+	if (mark >= 0)
+		close(mark);
+	return why;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Binds and unbinds GPUs, all at the same time. If a change fails or is
+ * interrupted, the GPU gets its former driver and override back. bind.c calls
+ * it, after all checks that may refuse.
+ */
+#ifndef NVGRACE_GPU_BIND_SWITCH_H
+#define NVGRACE_GPU_BIND_SWITCH_H
+
+#include <stdbool.h>
+
+#include "facts/gpu.h"
+#include "system/program.h"
+
+struct text_list {
+	char **text;
+	size_t count;
+};
+
+/* Takes over the text. */
+void text_list_add(struct text_list *list, char *text);
+void text_list_free(struct text_list *list);
+
+/* One GPU's change. The caller sets the first members, and calls job_free(). */
+struct job {
+	struct host *host;
+	char address[ADDRESS_MAX];
+	bool bind;	/* else unbind */
+	bool probe;	/* unbind: let the kernel look for another driver */
+
+	enum exit_status status;
+	const char *result;	/* the schema's "result"; NULL until the job ends */
+	bool changed;		/* the driver or the override has changed */
+	char *message;		/* what was done, or failed */
+	char *next;		/* the remedy, or NULL */
+	struct text_list log;	/* the kernel's log about it, if it failed */
+
+	/* Private to switch.c. */
+	int kmsg;	/* kmsg_mark() before the change */
+	int writer;	/* pid of the child that writes; 0: none. writers_lock protects it */
+	char *was;	/* the former driver, or NULL */
+};
+
+/* Ends a job; takes over message and next. */
+void job_end(struct job *job, enum exit_status status, const char *result, char *message,
+	     char *next);
+void job_free(struct job *job);
+
+/*
+ * Runs all jobs that have no result yet, in parallel. The caller has blocked
+ * the interrupting signals; one of them ends what waits, and the GPUs are
+ * restored. No other thread may run.
+ */
+void switch_all(struct job *jobs, size_t count);
+
+/*
+ * Loads the module, unless the driver is registered. NULL, or the failure, to
+ * be freed; then *next is the remedy, to be freed, or NULL, and log has the
+ * kernel's lines.
+ */
+char *switch_load_module(struct host *h, char **next, struct text_list *log);
+
+#endif

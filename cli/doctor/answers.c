@@ -1,0 +1,782 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Answers from system calls, programs and libkmod, and extracts of files that
+ * are too long or too private to be recorded whole: kernel log, kernel
+ * configuration, ACPI tables, key lists. Each answer is a short text with a
+ * name, so that a recorded tree can have it. All checks call answer().
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libkmod.h>
+#include <limits.h>
+#include <linux/kvm.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "doctor/answers.h"
+#include "doctor/images.h"
+#include "doctor/record.h"
+#include "system/host.h"
+#include "system/program.h"
+
+/* Headers before Linux 6.17 lack it. */
+#ifndef KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED
+#define KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED 243
+#endif
+
+#define ACPI_TABLES "/sys/firmware/acpi/tables"
+#define EFI_VARIABLES "/sys/firmware/efi/efivars"
+#define MOK_VARIABLES "/sys/firmware/efi/mok-variables"
+
+/* Limits for a program that prints its version or unpacks a small file. */
+#define PROGRAM_MS 10000
+#define PROGRAM_OUTPUT_MAX ((size_t)1 << 20)
+
+struct answers {
+	struct host *h;
+	struct recorder *recorder;
+	struct {
+		bool asked;
+		char *text;
+	} *of;	/* one for each of questions[] */
+};
+
+/* ---- text ----------------------------------------------------------------------------------- */
+
+struct text {
+	char *s;	/* NULL while empty */
+	size_t len;
+};
+
+static void printf_like(2, 3) append(struct text *t, const char *fmt, ...)
+{
+	va_list args;
+	char *more;
+	size_t n;
+
+	va_start(args, fmt);
+	more = xvasprintf(fmt, args);
+	va_end(args);
+	n = strlen(more);
+	t->s = xrealloc(t->s, t->len + n + 1);
+	memcpy(t->s + t->len, more, n + 1);
+	t->len += n;
+	free(more);
+}
+
+char *answer_value(const char *text, const char *key)
+{
+	size_t len = strlen(key);
+	char *line, *value;
+
+	while ((line = next_line(&text))) {
+		if (!strncmp(line, key, len) && line[len] == ':') {
+			value = xstrdup(line + len + 1 + strspn(line + len + 1, " "));
+			free(line);
+			return value;
+		}
+		free(line);
+	}
+	return NULL;
+}
+
+/* ---- the machine ---------------------------------------------------------------------------- */
+
+static char *ask_euid(struct answers *a)
+{
+	return xasprintf("%u", (unsigned int)geteuid());
+}
+
+static char *ask_machine(struct answers *a)
+{
+	struct utsname uts;
+
+	return uname(&uts) ? NULL : xstrdup(uts.machine);
+}
+
+static char *ask_release(struct answers *a)
+{
+	struct utsname uts;
+
+	return uname(&uts) ? NULL : xstrdup(uts.release);
+}
+
+static char *ask_page_size(struct answers *a)
+{
+	return xasprintf("%llu", (unsigned long long)a->h->page_size);
+}
+
+static char *ask_memlock(struct answers *a)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit))
+		return NULL;
+	if (limit.rlim_cur == RLIM_INFINITY)
+		return xstrdup("unlimited");
+	return xasprintf("%llu", (unsigned long long)limit.rlim_cur);
+}
+
+static bool is_arm(struct answers *a)
+{
+	const char *machine = answer(a, "machine");
+
+	return machine && !strcmp(machine, "aarch64");
+}
+
+/* CTR_EL0.DIC: of KVM's two conditions, the one that user space can read. */
+static char *ask_cpu_dic(struct answers *a)
+{
+#ifdef __aarch64__
+	uint64_t ctr;
+
+	asm("mrs %0, ctr_el0" : "=r" (ctr));
+	return xstrdup(ctr & 1ULL << 29 ? "1" : "0");
+#else
+	return NULL;
+#endif
+}
+
+/* ---- programs ------------------------------------------------------------------------------- */
+
+/*
+ * The output of a program, to be freed; NULL if it is missing or fails. path is
+ * absolute, and the environment is not the caller's.
+ */
+static char *run(const char *path, char *const argv[], size_t *len)
+{
+	char *const env[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/bin:/bin", NULL };
+	long long end = now_ms() + PROGRAM_MS, left;
+	posix_spawn_file_actions_t actions;
+	size_t room = 4096, used = 0;
+	struct pollfd p = { .events = POLLIN };
+	int fds[2], status, error;
+	bool complete = false;
+	char *out;
+	ssize_t n;
+	pid_t pid;
+
+	if (access(path, X_OK) || pipe2(fds, O_CLOEXEC))
+		return NULL;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
+	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+	error = posix_spawn(&pid, path, &actions, NULL, argv, env);
+	posix_spawn_file_actions_destroy(&actions);
+	close(fds[1]);
+	if (error) {
+		close(fds[0]);
+		return NULL;
+	}
+
+	out = xcalloc(1, room + 1);
+	p.fd = fds[0];
+	while ((left = end - now_ms()) > 0 && poll(&p, 1, left) > 0 && used < PROGRAM_OUTPUT_MAX) {
+		if (used == room)
+			out = xrealloc(out, (room *= 2) + 1);
+		n = read(fds[0], out + used, room - used);
+		if (n <= 0) {
+			complete = !n;
+			break;
+		}
+		used += n;
+	}
+	out[used] = 0;
+	close(fds[0]);
+	if (!complete)
+		kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!complete || !WIFEXITED(status) || WEXITSTATUS(status)) {
+		free(out);
+		return NULL;
+	}
+	if (len)
+		*len = used;
+	return out;
+}
+
+/* "PATH: first line of output" for each program that exists. */
+static char *ask_versions(const char *const *paths)
+{
+	struct text t = { };
+	const char *rest;
+	char *out, *line;
+
+	for (; *paths; paths++) {
+		char *const argv[] = { (char *)*paths, (char *)"--version", NULL };
+
+		out = run(*paths, argv, NULL);
+		if (!out)
+			continue;
+		rest = out;
+		line = next_line(&rest);
+		append(&t, "%s: %s\n", *paths, line ? line : "");
+		free(line);
+		free(out);
+	}
+	return t.s;
+}
+
+static char *ask_qemu(struct answers *a)
+{
+	static const char *const arm[] = {
+		"/usr/bin/qemu-system-aarch64", "/usr/libexec/qemu-kvm",
+		"/usr/local/bin/qemu-system-aarch64", NULL
+	};
+	static const char *const x86[] = {
+		"/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-x86_64", NULL
+	};
+
+	return ask_versions(is_arm(a) ? arm : x86);
+}
+
+static char *ask_libvirt(struct answers *a)
+{
+	static const char *const paths[] = {
+		"/usr/sbin/virtqemud", "/usr/sbin/libvirtd", NULL
+	};
+
+	return ask_versions(paths);
+}
+
+/* ---- KVM ------------------------------------------------------------------------------------ */
+
+static char *ask_kvm(struct answers *a)
+{
+	bool arm = is_arm(a);
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm, bits = 0;
+	struct text t = { };
+
+	if (kvm < 0) {
+		append(&t, "state: %s\n", errno == EACCES || errno == EPERM ? "denied" :
+		       host_absent() ? "absent" : strerror(errno));
+		return t.s;
+	}
+#ifdef KVM_CAP_ARM_VM_IPA_SIZE
+	if (arm)
+		bits = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
+#endif
+	/*
+	 * On Arm the type is the width of guest-physical addresses; 0 means 40.
+	 */
+	vm = ioctl(kvm, KVM_CREATE_VM, arm && bits > 0 ? (unsigned long)bits : 0);
+	if (vm < 0) {
+		append(&t, "state: no VM: %s\n", strerror(errno));
+		close(kvm);
+		return t.s;
+	}
+	append(&t, "state: open\n");
+	if (bits > 0)
+		append(&t, "address-bits: %d\n", bits);
+	/* Ask the VM, because /dev/kvm always answers 0. */
+	append(&t, "cap-243: %d\n",
+	       ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED));
+	close(vm);
+	close(kvm);
+	return t.s;
+}
+
+/* ---- the kernel ----------------------------------------------------------------------------- */
+
+/* Appends one record of the log, "LEVEL text", if a check needs it. */
+static void keep_record(struct text *t, char *record, bool first)
+{
+	static const char *const what[] = {
+		"nvgrace", "CPU features: detected: Stage-2 Force Write-Back",
+		"CPU features: detected: Instruction cache invalidation not required",
+		"unavailable key is rejected", "unsigned module", "module verification failed",
+	};
+	unsigned int priority;
+	unsigned long long sequence;
+	char *text = strchr(record, ';');
+	size_t i;
+
+	if (!text || sscanf(record, "%u,%llu,", &priority, &sequence) != 2)
+		return;
+	*strchrnul(++text, '\n') = 0;
+	/* The log has all records since boot: a missing line was not logged. */
+	if (first && !sequence)
+		append(t, "6 log complete\n");
+	for (i = 0; i < ARRAY_SIZE(what); i++) {
+		if (strstr(text, what[i])) {
+			append(t, "%u %s\n", priority & 7, text);
+			return;
+		}
+	}
+}
+
+static char *ask_kernel_log(struct answers *a)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	struct text t = { };
+	char record[8192];
+	bool first = true;
+	ssize_t n;
+
+	if (fd < 0)
+		return NULL;
+	for (;;) {
+		n = read(fd, record, sizeof(record) - 1);
+		if (n < 0 && (errno == EPIPE || errno == EINTR))
+			continue;	/* EPIPE: overwritten meanwhile; read the next one */
+		if (n <= 0)
+			break;
+		record[n] = 0;
+		keep_record(&t, record, first);
+		first = false;
+	}
+	n = errno;
+	close(fd);
+	if (n != EAGAIN) {
+		free(t.s);
+		return NULL;
+	}
+	return t.s ? t.s : xstrdup("");
+}
+
+/* The kernel's configuration, from the places of the distributions. */
+static char *read_config(struct answers *a)
+{
+	static char *const gzip[] = {
+		(char *)"gzip", (char *)"-dc", (char *)"/proc/config.gz", NULL
+	};
+	const char *release = answer(a, "kernel-release");
+	char *text;
+
+	if (!release)
+		return NULL;
+	text = host_read(a->h, NULL, "/boot/config-%s", release);
+	if (!text)
+		text = host_read(a->h, NULL, "/lib/modules/%s/config", release);
+	if (!text && !a->h->recorded)
+		text = run("/usr/bin/gzip", gzip, NULL);
+	if (!text)
+		text = host_read(a->h, NULL, "/lib/modules/%s/build/.config", release);
+	return text;
+}
+
+static char *ask_kernel_config(struct answers *a)
+{
+	static const char *const options[] = {
+		"VFIO_PCI_CORE", "VFIO_IOMMU_TYPE1", "VFIO_CONTAINER", "IOMMUFD",
+		"IOMMUFD_VFIO_CONTAINER", "VFIO_DEVICE_CDEV", "ARCH_SUPPORTS_PMD_PFNMAP",
+		"ARCH_SUPPORTS_PUD_PFNMAP", "VFIO_PCI_DMABUF", "MEMORY_FAILURE",
+		"NVGRACE_GPU_VFIO_PCI", "NVGRACE_EGM", "MODULE_SIG", "MODULE_SIG_FORCE", "KVM",
+	};
+	char *config = read_config(a), *line, *equals;
+	const char *rest = config;
+	struct text t = { };
+	size_t i;
+
+	if (!config)
+		return NULL;
+	while ((line = next_line(&rest))) {
+		equals = strchr(line, '=');
+		if (equals && !strncmp(line, "CONFIG_", 7)) {
+			*equals = 0;
+			for (i = 0; i < ARRAY_SIZE(options); i++)
+				if (!strcmp(line + 7, options[i]))
+					append(&t, "%s=%s\n", line, equals + 1);
+		}
+		free(line);
+	}
+	free(config);
+	return t.s ? t.s : xstrdup("");
+}
+
+/*
+ * Only parameters that a check needs: others are private, such as names of
+ * disks.
+ */
+static char *ask_command_line(struct answers *a)
+{
+	static const char *const prefixes[] = {
+		"iommu", "arm-smmu", "intel_iommu", "amd_iommu", "kvm-arm.", "kvm.", "arm64.",
+		"module.sig_enforce", "lockdown", "vfio", "nvgrace", "acpi=", "pci=", "nouveau.",
+		"modprobe.blacklist", "rd.driver",
+	};
+	char *line = host_line(a->h, "/proc/cmdline"), *word, *rest = NULL;
+	struct text t = { };
+	size_t i;
+
+	if (!line)
+		return NULL;
+	for (word = strtok_r(line, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+		for (i = 0; i < ARRAY_SIZE(prefixes); i++)
+			if (!strncmp(word, prefixes[i], strlen(prefixes[i]))) {
+				append(&t, "%s\n", word);
+				break;
+			}
+	free(line);
+	return t.s ? t.s : xstrdup("");
+}
+
+/* Lines "SSDT5: name name" for the tables that have the properties. */
+static char *ask_acpi_tables(struct answers *a)
+{
+	static const char *const names[] = { "nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size" };
+	char **tables = host_list(a->h, ACPI_TABLES), *data;
+	struct text t = { };
+	size_t i, n, len;
+	bool named;
+
+	if (!tables)
+		return NULL;
+	for (i = 0; tables[i]; i++) {
+		if (strncmp(tables[i], "DSDT", 4) && strncmp(tables[i], "SSDT", 4))
+			continue;
+		data = host_read(a->h, &len, ACPI_TABLES "/%s", tables[i]);
+		if (!data && (errno == EACCES || errno == EPERM)) {
+			free(t.s);
+			host_free_list(tables);
+			return xstrdup("denied: only root can read them\n");
+		}
+		if (!data)
+			continue;
+		named = false;
+		for (n = 0; n < ARRAY_SIZE(names); n++) {
+			if (!memmem(data, len, names[n], strlen(names[n])))
+				continue;
+			if (named)
+				append(&t, " %s", names[n]);
+			else
+				append(&t, "%s: %s", tables[i], names[n]);
+			named = true;
+		}
+		if (named)
+			append(&t, "\n");
+		free(data);
+	}
+	host_free_list(tables);
+	return t.s ? t.s : xstrdup("");
+}
+
+/* ---- the module ----------------------------------------------------------------------------- */
+
+static void module_info(struct text *t, struct kmod_module *mod)
+{
+	static const char *const keys[] = {
+		"version", "srcversion", "vermagic", "sig_id", "signer", "sig_key",
+	};
+	struct kmod_list *info = NULL, *item;
+	const char *key;
+	size_t i;
+
+	if (kmod_module_get_info(mod, &info) < 0)
+		return;
+	kmod_list_foreach(item, info) {
+		key = kmod_module_info_get_key(item);
+		for (i = 0; i < ARRAY_SIZE(keys); i++)
+			if (!strcmp(key, keys[i]))
+				append(t, "%s: %s\n", key, kmod_module_info_get_value(item));
+	}
+	kmod_module_info_free_list(info);
+}
+
+/*
+ * Whether modules.alias has the module for the alias by which libvirt and other
+ * tools find a variant driver. Each id of the driver has one; this is the
+ * first.
+ */
+static bool has_alias(struct kmod_ctx *ctx)
+{
+	static const char alias[] = "vfio_pci:v000010DEd00002342sv000010DEsd000016EBbc03sc02i00";
+	struct kmod_list *list = NULL, *item;
+	struct kmod_module *mod;
+	bool found = false;
+
+	if (kmod_module_new_from_lookup(ctx, alias, &list) < 0)
+		return false;
+	kmod_list_foreach(item, list) {
+		mod = kmod_module_get_module(item);
+		found |= !strcmp(kmod_module_get_name(mod), DRIVER_NAME);
+		kmod_module_unref(mod);
+	}
+	kmod_module_unref_list(list);
+	return found;
+}
+
+static char *ask_module(struct answers *a)
+{
+	const char *release = answer(a, "kernel-release"), *s;
+	struct kmod_list *list = NULL;
+	struct kmod_module *mod;
+	struct kmod_ctx *ctx;
+	struct text t = { };
+
+	/* Without the index, libkmod finds nothing and reports no error. */
+	if (!release || !host_exists(a->h, "/lib/modules/%s/modules.dep.bin", release))
+		return NULL;
+	ctx = kmod_new(NULL, NULL);
+	if (!ctx)
+		return NULL;
+	kmod_set_log_priority(ctx, 0);
+	if (kmod_module_new_from_lookup(ctx, MODULE_NAME, &list) < 0) {
+		kmod_unref(ctx);
+		return NULL;
+	}
+	if (!list) {
+		append(&t, "path: none\n");
+	} else {
+		mod = kmod_module_get_module(list);
+		s = kmod_module_get_path(mod);
+		if (s) {
+			append(&t, "path: %s\n", s);
+			module_info(&t, mod);
+		} else {
+			append(&t, "path: %s\n",
+			       kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN ?
+			       "builtin" : "none");
+		}
+		s = kmod_module_get_install_commands(mod);
+		if (s)
+			append(&t, "install: %s\n", s);
+		/*
+		 * From modprobe.d and the kernel's command line. An empty line
+		 * means none.
+		 */
+		s = kmod_module_get_options(mod);
+		append(&t, "options: %s\n", s ? s : "");
+		append(&t, "alias: %s\n", has_alias(ctx) ? "yes" : "no");
+		kmod_module_unref(mod);
+		kmod_module_unref_list(list);
+	}
+	kmod_unref(ctx);
+	return t.s;
+}
+
+static char *ask_secure_boot(struct answers *a)
+{
+	size_t len;
+	char *data = host_read(a->h, &len, EFI_VARIABLES
+			       "/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"), *text;
+
+	if (!data)
+		return NULL;
+	/* The value follows four bytes of attributes. */
+	text = len < 5 ? NULL : xstrdup(data[4] ? "enabled" : "disabled");
+	free(data);
+	return text;
+}
+
+static char *ask_keyrings(struct answers *a)
+{
+	char *keys = host_read(a->h, NULL, "/proc/keys"), *line;
+	const char *rest = keys, *description;
+	struct text t = { };
+
+	if (!keys)
+		return NULL;
+	while ((line = next_line(&rest))) {
+		description = strstr(line, " asymmetri ");
+		if (description)
+			append(&t, "%s\n", description + strlen(" asymmetri "));
+		free(line);
+	}
+	free(keys);
+	return t.s ? t.s : xstrdup("");
+}
+
+/* Parses "AA:BB:..."; returns the number of bytes, 0 if malformed. */
+static size_t parse_serial(const char *hex, unsigned char *bytes, size_t room)
+{
+	size_t n = 0;
+	unsigned int byte;
+
+	while (n < room && sscanf(hex, "%2x", &byte) == 1 && isxdigit((unsigned char)hex[1])) {
+		bytes[n++] = byte;
+		hex += 2;
+		if (!*hex)
+			return n;
+		if (*hex++ != ':')
+			return 0;
+	}
+	return 0;
+}
+
+/*
+ * Whether the certificate that signed the module is enrolled as a machine
+ * owner's key: "enrolled" or "missing". The signature has the certificate's
+ * serial number, which is a DER integer in the certificate. DKMS's keys have 20
+ * random bytes, which are unique.
+ */
+static char *ask_mok(struct answers *a)
+{
+	static const char *const dirs[] = { MOK_VARIABLES, EFI_VARIABLES };
+	const char *module = answer(a, "module");
+	char *key = module ? answer_value(module, "sig_key") : NULL, *data, **names;
+	bool there = false, found = false;
+	unsigned char serial[64], integer[sizeof(serial) + 3] = { 2 };
+	size_t n, sign, i, j, len;
+
+	n = key ? parse_serial(key, serial, sizeof(serial)) : 0;
+	free(key);
+	/* Shorter numbers could match by chance. */
+	if (n < 4)
+		return NULL;
+	/* In DER, a first bit that is set would mean a negative number. */
+	sign = serial[0] >> 7;
+	integer[1] = n + sign;
+	memcpy(integer + 2 + sign, serial, n);
+	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
+		names = host_list(a->h, "%s", dirs[i]);
+		for (j = 0; names && names[j]; j++) {
+			if (strncmp(names[j], "MokListRT", 9))
+				continue;
+			data = host_read(a->h, &len, "%s/%s", dirs[i], names[j]);
+			if (!data)
+				continue;
+			there = true;
+			found |= !!memmem(data, len, integer, 2 + sign + n);
+			free(data);
+		}
+		host_free_list(names);
+	}
+	return there ? xstrdup(found ? "enrolled" : "missing") : NULL;
+}
+
+/* ---- processes ------------------------------------------------------------------------------ */
+
+/*
+ * "PID NAME" of NVIDIA's services that run. The kernel keeps 15 characters of a
+ * name.
+ */
+static char *ask_processes(struct answers *a)
+{
+	static const char *const services[] = {
+		"nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "nvidia-imex",
+	};
+	char **pids = host_list(a->h, "/proc"), *name;
+	struct text t = { };
+	size_t i, s;
+
+	for (i = 0; pids && pids[i]; i++) {
+		if (!isdigit((unsigned char)pids[i][0]))
+			continue;
+		name = host_line(a->h, "/proc/%s/comm", pids[i]);
+		if (!name)
+			continue;
+		for (s = 0; s < ARRAY_SIZE(services); s++)
+			if (!strncmp(name, services[s], 15))
+				append(&t, "%s %s\n", pids[i], services[s]);
+		free(name);
+	}
+	host_free_list(pids);
+	return t.s ? t.s : xstrdup("");
+}
+
+/* ---- the initramfs -------------------------------------------------------------------------- */
+
+static char *ask_initramfs(struct answers *a)
+{
+	return images_read(a->h);
+}
+
+/* ---- all answers ---------------------------------------------------------------------------- */
+
+/*
+ * A tree that was made by hand or from a sosreport has no answers. Those that
+ * are extracts of files (from_files) are then made from its files.
+ */
+static const struct {
+	const char *name;
+	char *(*ask)(struct answers *a);
+	bool from_files;
+} questions[] = {
+	{ "euid", ask_euid, false },
+	{ "machine", ask_machine, false },
+	{ "kernel-release", ask_release, false },
+	{ "page-size", ask_page_size, false },
+	{ "memlock", ask_memlock, false },
+	{ "cpu-dic", ask_cpu_dic, false },
+	{ "kernel-log", ask_kernel_log, false },
+	{ "kernel-config", ask_kernel_config, true },
+	{ "command-line", ask_command_line, true },
+	{ "acpi-tables", ask_acpi_tables, true },
+	{ "kvm", ask_kvm, false },
+	{ "module", ask_module, false },
+	{ "secure-boot", ask_secure_boot, true },
+	{ "keyrings", ask_keyrings, true },
+	{ "mok", ask_mok, true },
+	{ "processes", ask_processes, true },
+	{ "qemu", ask_qemu, false },
+	{ "libvirt", ask_libvirt, false },
+	{ "initramfs", ask_initramfs, false },
+};
+
+#define QUESTIONS (ARRAY_SIZE(questions))
+
+/*
+ * A tree's answers are not trusted: no control characters may reach a terminal.
+ */
+static char *clean(char *text, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		if (!isprint((unsigned char)text[i]) && text[i] != '\n')
+			text[i] = text[i] == '\t' ? ' ' : '?';
+	/* A single line loses its newline; several lines keep theirs. */
+	if (len && text[len - 1] == '\n' && memchr(text, '\n', len) == text + len - 1)
+		text[len - 1] = 0;
+	return text;
+}
+
+struct answers *answers_begin(struct host *h, struct recorder *recorder)
+{
+	struct answers *a = xcalloc(1, sizeof(*a));
+
+	a->h = h;
+	a->of = xcalloc(QUESTIONS, sizeof(*a->of));
+	a->recorder = recorder;
+	return a;
+}
+
+const char *answer(struct answers *a, const char *name)
+{
+	void (*seen)(struct host *h, enum host_kind kind, const char *path, const void *data,
+		     size_t len, int error) = a->h->seen;
+	size_t i, len;
+	char *text;
+
+	for (i = 0; strcmp(questions[i].name, name); i++)
+		if (i + 1 == QUESTIONS)
+			abort();
+	if (!a->of[i].asked) {
+		a->of[i].asked = true;
+		/* Record the answer, not the files read for it. */
+		a->h->seen = NULL;
+		text = a->h->recorded ? host_read(a->h, NULL, "/answers/%s", name) : NULL;
+		if (!text && (!a->h->recorded || questions[i].from_files))
+			text = questions[i].ask(a);
+		len = text ? strlen(text) : 0;
+		a->of[i].text = text ? clean(text, len) : NULL;
+		a->h->seen = seen;
+		if (text)
+			record_answer(a->recorder, name, text);
+	}
+	return a->of[i].text;
+}
+
+void answers_free(struct answers *a)
+{
+	size_t i;
+
+	for (i = 0; a && i < QUESTIONS; i++)
+		free(a->of[i].text);
+	if (a)
+		free(a->of);
+	free(a);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Answers: results of system calls and programs, and extracts of files that are
+ * too long or too private to be recorded whole. docs/doctor.md has the list.
+ */
+#ifndef NVGRACE_GPU_DOCTOR_ANSWERS_H
+#define NVGRACE_GPU_DOCTOR_ANSWERS_H
+
+struct answers;
+struct host;
+struct recorder;
+
+/*
+ * recorder: where the answers are recorded, too; NULL: nowhere. answers_free()
+ * frees the result.
+ */
+struct answers *answers_begin(struct host *h, struct recorder *recorder);
+void answers_free(struct answers *a);
+
+/*
+ * An answer, as text; NULL if the system has none. Each is made once. In a
+ * recorded tree, the answers are the files in /answers.
+ */
+const char *answer(struct answers *a, const char *name);
+
+/* The value of "key: value" in an answer, to be freed; NULL without the key. */
+char *answer_value(const char *text, const char *key);
+
+#endif

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Findings that the administrator has accepted, so that monitoring stays quiet
+ * until there is another one. Reads the file that lists them; doctor.c calls it
+ * after all checks. A line is
+ *
+ *	FINDING VERDICT [ADDRESS|host]
+ *
+ * and accepts this finding up to that verdict: an accepted warning counts again
+ * when it becomes bad.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "doctor/checks.h"
+
+static const char forms[] =
+	"FINDING VERDICT [ADDRESS|host], such as \"qemu warning\"";
+
+static bool for_device(const char *device, const struct finding *f)
+{
+	return !device || !strcasecmp(device, f->device ? f->device : "host");
+}
+
+/* Whether this run checked the device: an address, "host", or NULL for all. */
+static bool was_checked(const char *device, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (!device || !strcasecmp(device, "host") || !strcasecmp(device, addresses[i]))
+			return device != NULL;
+	return !count;
+}
+
+/* Returns how many findings the line accepts. */
+static size_t accept(struct doctor *d, unsigned int number, const char *id, enum verdict verdict,
+		     const char *device)
+{
+	size_t i, found = 0;
+
+	for (i = 0; i < d->count; i++) {
+		struct finding *f = &d->findings[i];
+
+		if (strcmp(f->id, id) || !for_device(device, f) || f->verdict < WARNING ||
+		    f->verdict > verdict)
+			continue;
+		found++;
+		if (!f->accepted)
+			f->accepted = xasprintf(ACCEPT_FILE ":%u", number);
+	}
+	return found;
+}
+
+/*
+ * @accepted
+ *
+ * Only if `/etc/nvgrace-gpu.accept` exists: see [Monitoring](#monitoring).
+ *
+ * good: each line accepts a finding
+ * note: a line accepts nothing: the finding is gone, or it is worse now
+ *	remedy: remove the line if it is no longer needed
+ * warning: a line is malformed, or the file can't be read
+ *	remedy: correct or remove it
+ */
+void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	char *text = host_read(d->h, NULL, ACCEPT_FILE), *line, *id, *word, *device, *more, *save;
+	unsigned int number = 0;
+	size_t lines = 0, bad = 0;
+	const char *rest = text;
+	struct finding *f;
+
+	if (!text) {
+		if (host_absent())
+			return;
+		f = finding(d, "accepted", WARNING, NULL, ACCEPT_FILE " can't be read");
+		because(f, "%s", strerror(errno));
+		remedy(f, "replace it by a file with lines of the form %s", forms);
+		return;
+	}
+	while ((line = next_line(&rest))) {
+		enum verdict verdict;
+
+		number++;
+		line[strcspn(line, "#")] = 0;
+		id = strtok_r(line, " \t\r", &save);
+		word = id ? strtok_r(NULL, " \t\r", &save) : NULL;
+		device = word ? strtok_r(NULL, " \t\r", &save) : NULL;
+		more = device ? strtok_r(NULL, " \t\r", &save) : NULL;
+		if (!id) {
+			free(line);
+			continue;
+		}
+		lines++;
+		verdict = !word || more ? GOOD : !strcmp(word, "bad") ? BAD :
+			  !strcmp(word, "warning") ? WARNING : GOOD;
+		if (verdict == GOOD) {
+			bad++;
+			f = finding(d, "accepted", WARNING, NULL, ACCEPT_FILE ":%u is ignored",
+				    number);
+			because(f, "it does not have the form %s", forms);
+			remedy(f, "correct or remove the line");
+		} else if (!accept(d, number, id, verdict, device) &&
+			   was_checked(device, addresses, count)) {
+			bad++;
+			f = finding(d, "accepted", NOTE, NULL,
+				    ACCEPT_FILE ":%u accepts nothing", number);
+			because(f, "no finding %s%s%s is worse than a note and at most %s",
+				id, device ? " of " : "", device ? device : "", word);
+			remedy(f, "remove the line if it is no longer needed");
+		}
+		free(line);
+	}
+	if (!bad)
+		finding(d, "accepted", GOOD, NULL, ACCEPT_FILE " has %zu line%s", lines,
+			lines == 1 ? "" : "s");
+	free(text);
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Whether the initramfs of each kernel has the module, the rule and the
+ * configuration that are installed: the next boot begins with what the
+ * initramfs has. images.c reads it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "doctor/checks.h"
+#include "facts/initramfs.h"
+/*
+ * Returns the directives sorted, without duplicates, one on a line; frees the
+ * list.
+ */
+static char *sorted(char **directives, size_t count)
+{
+	char *text = xstrdup(""), *more, *swap;
+	size_t i, j;
+
+	for (i = 0; i < count; i++) {
+		for (j = i + 1; j < count; j++) {
+			if (strcmp(directives[i], directives[j]) <= 0)
+				continue;
+			swap = directives[i];
+			directives[i] = directives[j];
+			directives[j] = swap;
+		}
+		if (i && !strcmp(directives[i], directives[i - 1]))
+			continue;
+		more = xasprintf("%s%s\n", text, directives[i]);
+		free(text);
+		text = more;
+	}
+	for (i = 0; i < count; i++)
+		free(directives[i]);
+	free(directives);
+	return text;
+}
+
+static char *wanted_directives(struct doctor *d)
+{
+	char **list = xcalloc(d->wishes.count, sizeof(*list));
+	size_t i;
+
+	for (i = 0; i < d->wishes.count; i++)
+		list[i] = config_text(&d->wishes.line[i]);
+	return sorted(list, d->wishes.count);
+}
+
+static char *image_directives(const char *block)
+{
+	const char key[] = "directive: ";
+	char **list = NULL, *line;
+	size_t count = 0;
+
+	while ((line = next_line(&block))) {
+		if (!strncmp(line, key, strlen(key))) {
+			list = xrealloc(list, (count + 1) * sizeof(*list));
+			list[count++] = xstrdup(line + strlen(key));
+		}
+		free(line);
+	}
+	return sorted(list, count);
+}
+
+static bool binds(const char *directives)
+{
+	return !strncmp(directives, "bind ", 5) || strstr(directives, "\nbind ");
+}
+
+static void renew(struct doctor *d, struct finding *f, const char *release)
+{
+	const char *const *command = initramfs_command(d->h);
+
+	if (command && strstr(command[0], "dracut"))
+		remedy(f, "run \"dracut --force --kver %s\"", release);
+	else
+		remedy(f, "run \"update-initramfs -u -k %s\"", release);
+}
+
+static bool is_none(const char *module)
+{
+	return !module || !strcmp(module, "none");
+}
+
+/*
+ * Whether two "PLACE ID" name the same module, as far as their ids are known.
+ */
+static bool is_same(const char *a, const char *b)
+{
+	const char *id_a = strrchr(a, ' '), *id_b = strrchr(b, ' ');
+
+	if (!id_a || !id_b || id_a - a != id_b - b || strncmp(a, b, id_a - a))
+		return false;
+	return !strcmp(id_a, id_b) || !strcmp(id_a, " -") || !strcmp(id_b, " -");
+}
+
+/* Checks one kernel's lines; true: no finding. */
+static bool check_block(struct doctor *d, const char *block, bool wants, const char *wanted)
+{
+	char *release = answer_value(block, "kernel"), *image = answer_value(block, "image");
+	char *error = answer_value(block, "error"), *module = answer_value(block, "module");
+	char *installed = answer_value(block, "installed"), *parts = answer_value(block, "parts");
+	char *has = image_directives(block);
+	struct finding *f = NULL;
+
+	if (!release || !image) {
+		/* Only an edited record lacks these. */
+	} else if (error) {
+		f = finding(d, "initramfs", UNKNOWN, NULL,
+			    "not known what the initramfs of %s has", release);
+		because(f, "%s: %s", image, error);
+		remedy(f, d->privileged ? "update the initramfs" : "run as root");
+	} else if (!wants && binds(has)) {
+		f = finding(d, "initramfs", WARNING, NULL, "the initramfs of %s still binds GPUs",
+			    release);
+		because(f, "%s has a copy of a configuration that was removed", image);
+		renew(d, f, release);
+	} else if (!wants) {
+		/* Without a directive, the rule binds nothing. */
+	} else if (!has_word(parts, "rule") || !has_word(parts, "helper")) {
+		f = finding(d, "initramfs", WARNING, NULL, "the initramfs of %s binds no GPU",
+			    release);
+		because(f,
+			"%s lacks the udev rule or its program: another driver may bind a GPU first, and keep it if the GPU is then in use",
+			image);
+		renew(d, f, release);
+	} else if (strcmp(has, wanted)) {
+		f = finding(d, "initramfs", WARNING, NULL,
+			    "the initramfs of %s has another configuration", release);
+		because(f, "the directives in %s differ from those in /etc", image);
+		renew(d, f, release);
+	} else if (!is_none(installed) && is_none(module)) {
+		f = finding(d, "initramfs", WARNING, NULL, "the initramfs of %s has no module",
+			    release);
+		because(f, "%s was made before the module was built", image);
+		renew(d, f, release);
+	} else if (!is_none(installed) && !is_same(installed, module)) {
+		f = finding(d, "initramfs", WARNING, NULL,
+			    "the initramfs of %s has another module than /lib/modules", release);
+		because(f, "%s has %s, which the boot would load, but %s is installed", image,
+			module, installed);
+		renew(d, f, release);
+	}
+	free(release);
+	free(image);
+	free(error);
+	free(module);
+	free(installed);
+	free(parts);
+	free(has);
+	return !f;
+}
+
+/*
+ * @initramfs
+ *
+ * Whether the initramfs of each kernel has the rule, its program, the module
+ * and the directives that are installed: the next boot begins with what the
+ * initramfs has. The doctor reads each image in `/boot`, whatever tool made it.
+ * It does so only if initramfs-tools or dracut would put this project's parts
+ * into the image, or the image has some. Comments and the order of lines don't
+ * matter. There is a finding for each image that isn't good.
+ *
+ * good: the image has them; or the configuration binds no GPU, and neither does
+ *	the image
+ * warning: it lacks the rule or the module; or it has other directives, another
+ *	build of the module (srcversion), or the kernel's own copy; or it binds
+ *	a GPU that the configuration no longer binds
+ *	remedy: run `update-initramfs -u -k RELEASE` or
+ *	`dracut --force --kver RELEASE`
+ * unknown: it can't be read: only root may, its compression is unknown, or it
+ *	is incomplete
+ *	remedy: run as root; update the initramfs
+ */
+void check_initramfs(struct doctor *d)
+{
+	const char *text = answer(d->answers, "initramfs"), *next, *begin;
+	bool wants = false, hooked = initramfs_command(d->h), good = true;
+	char *wanted = wanted_directives(d), *block;
+	size_t kernels = 0, i;
+
+	for (i = 0; i < d->wishes.count; i++)
+		wants |= !d->wishes.line[i].ignore;
+	for (begin = text; begin && *begin; begin = next) {
+		next = strstr(begin + 1, "\nkernel: ");
+		next = next ? next + 1 : begin + strlen(begin);
+		block = xasprintf("%.*s", (int)(next - begin), begin);
+		/*
+		 * Where no tool puts this project's parts into images, their
+		 * absence is right.
+		 */
+		if (hooked || strstr(block, "directive: ")) {
+			kernels++;
+			good &= check_block(d, block, wants && hooked, wanted);
+		}
+		free(block);
+	}
+	if (kernels && good)
+		finding(d, "initramfs", GOOD, NULL,
+			wants ? "the initramfs of %zu kernel%s has what is installed" :
+				"the initramfs of %zu kernel%s binds no GPU",
+			kernels, kernels > 1 ? "s" : "");
+	free(wanted);
+}

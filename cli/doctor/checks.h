@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The checks, in doctor.c's order. Each adds findings. The comment above a
+ * check is the text of its findings in docs/doctor.md (see scripts/doctor-doc).
+ */
+#ifndef NVGRACE_GPU_DOCTOR_CHECKS_H
+#define NVGRACE_GPU_DOCTOR_CHECKS_H
+
+#include "doctor/findings.h"
+
+void check_kernel(struct doctor *d);			/* check_kernel.c */
+void check_module(struct doctor *d);			/* check_module.c */
+void check_iommu(struct doctor *d);			/* check_kvm.c */
+void check_kvm(struct doctor *d);
+void check_memory(struct doctor *d);			/* check_host.c */
+void check_programs(struct doctor *d);
+void check_configuration(struct doctor *d);
+void check_initramfs(struct doctor *d);			/* check_initramfs.c */
+void check_gpus(struct doctor *d);			/* check_gpu.c */
+void check_gpu(struct doctor *d, const struct gpu *gpu);
+
+/*
+ * The last one: marks the accepted findings. addresses and count as for
+ * doctor_look().
+ */
+void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count);
+
+#endif

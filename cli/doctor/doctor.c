@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu doctor": checks everything that decides whether a GPU can be
+ * assigned to a virtual machine with its memory, and prints a line for each
+ * finding. This file has the options, the order of the checks (checks.h) and
+ * the output. main.c calls it, and metrics.c for the findings.
+ */
+#include <ctype.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "doctor/checks.h"
+#include "doctor/doctor.h"
+#include "doctor/record.h"
+#include "facts/named.h"
+#include "system/options.h"
+#include "system/output.h"
+
+static const enum colour colours[] = {
+	[GOOD] = COLOUR_GOOD, [UNKNOWN] = COLOUR_DIM, [NOTE] = COLOUR_DIM,
+	[WARNING] = COLOUR_WARNING, [BAD] = COLOUR_BAD,
+};
+
+/* ---- facts that several checks need ---------------------------------------------------------- */
+
+static void learn(struct doctor *d)
+{
+	const char *euid;
+
+	d->answers = answers_begin(d->h, d->recorder);
+	euid = answer(d->answers, "euid");
+	d->privileged = euid && !strcmp(euid, "0");
+	d->machine = answer(d->answers, "machine");
+	d->arm = d->machine && !strcmp(d->machine, "aarch64");
+	d->release = answer(d->answers, "kernel-release");
+	if (!d->release || sscanf(d->release, "%d.%d", &d->major, &d->minor) != 2)
+		d->major = d->minor = 0;
+	d->config = answer(d->answers, "kernel-config");
+	d->log = answer(d->answers, "kernel-log");
+	answer(d->answers, "page-size");	/* unused here, but a record needs it */
+	d->loaded = host_exists(d->h, "/sys/module/" DRIVER_NAME);
+	d->features = host_line(d->h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
+	config_read(d->h, &d->wishes);
+	d->obstacle = config_obstacle(d->h, &d->rule);
+	iomem_read(d->h, &d->iomem);
+	gpus_find(d->h, &d->gpus);
+}
+
+void doctor_end(struct doctor *d)
+{
+	size_t i;
+
+	for (i = 0; i < d->count; i++) {
+		free(d->findings[i].device);
+		free(d->findings[i].text);
+		free(d->findings[i].reason);
+		free(d->findings[i].remedy);
+		free(d->findings[i].accepted);
+	}
+	free(d->findings);
+	free(d->obstacle);
+	free(d->rule);
+	free(d->features);
+	iomem_free(&d->iomem);
+	config_free(&d->wishes);
+	gpus_free(&d->gpus);
+	answers_free(d->answers);
+}
+
+/* ---- the checks ----------------------------------------------------------------------------- */
+
+struct arguments {
+	bool json, quiet;
+	enum verdict fail_on;
+	const char *record;
+	char **typed;
+	size_t count;
+};
+
+static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	size_t i, j;
+
+	check_gpus(d);
+	check_kernel(d);
+	check_module(d);
+	check_iommu(d);
+	check_kvm(d);
+	check_memory(d);
+	check_programs(d);
+	check_configuration(d);
+	check_initramfs(d);
+	for (i = 0; i < d->gpus.count; i++) {
+		for (j = 0; j < count && strcmp(addresses[j], d->gpus.gpu[i].address); j++)
+			;
+		if (!count || j < count)
+			check_gpu(d, &d->gpus.gpu[i]);
+	}
+	check_accepted(d, addresses, count);
+}
+
+void doctor_look(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
+{
+	learn(d);
+	check(d, addresses, count);
+}
+
+/* ---- output --------------------------------------------------------------------------------- */
+
+/* Whether --quiet omits the finding. */
+static bool is_quiet(const struct finding *f)
+{
+	return f->verdict < WARNING || f->accepted;
+}
+
+static void print_text(const struct doctor *d, bool quiet)
+{
+	size_t sums[VERDICTS] = { }, i, accepted = 0;
+	const struct finding *f;
+
+	for (i = 0; i < d->count; i++) {
+		f = &d->findings[i];
+		sums[f->verdict]++;
+		accepted += !!f->accepted;
+		if (quiet && is_quiet(f))
+			continue;
+		printf("%s%-7s%s  %-12s  %s%s%s: %s%s%s%s\n",
+		       colour(f->accepted ? COLOUR_DIM : colours[f->verdict]),
+		       verdict_name(f->verdict), colour(COLOUR_NONE),
+		       f->device ? f->device : "host", colour(COLOUR_BOLD), f->id,
+		       colour(COLOUR_NONE), f->text, f->accepted ? " (accepted by " : "",
+		       f->accepted ? f->accepted : "", f->accepted ? ")" : "");
+		if (f->reason)
+			printf("         reason: %s\n", f->reason);
+		if (f->remedy)
+			printf("         remedy: %s\n", f->remedy);
+	}
+	if (!quiet)
+		printf("\n%zu bad, %zu warning, %zu note, %zu unknown, %zu good; %zu accepted\n",
+		       sums[BAD], sums[WARNING], sums[NOTE], sums[UNKNOWN], sums[GOOD], accepted);
+}
+
+static int print_json(const struct doctor *d, bool quiet)
+{
+	struct json_object *document = json_document("doctor"), *list, *o;
+	const struct finding *f;
+	size_t i;
+
+	list = json_object_new_array();
+	for (i = 0; i < d->count; i++) {
+		f = &d->findings[i];
+		if (quiet && is_quiet(f))
+			continue;
+		o = json_object_new_object();
+		json_object_object_add(o, "id", json_object_new_string(f->id));
+		json_object_object_add(o, "verdict",
+				       json_object_new_string(verdict_name(f->verdict)));
+		json_object_object_add(o, "device", json_text(f->device));
+		json_object_object_add(o, "text", json_object_new_string(f->text));
+		json_object_object_add(o, "reason", json_text(f->reason));
+		json_object_object_add(o, "remedy", json_text(f->remedy));
+		json_object_object_add(o, "accepted", json_text(f->accepted));
+		json_object_array_add(list, o);
+	}
+	json_object_object_add(document, "findings", list);
+	return json_print(document);
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+enum { KEY_FAIL_ON = 256 };
+
+static const struct argp_option options[] = {
+	{ "json", 'j', NULL, 0, "Print one JSON document", 0 },
+	{ "quiet", 'q', NULL, 0, "Print only warnings and worse that are not accepted", 0 },
+	{ "fail-on", KEY_FAIL_ON, "VERDICT", 0,
+	  "Verdict from which on the exit status is not 0: \"warning\" (default) or \"bad\"", 0 },
+	{
+		"record",
+		'r', "DIR", 0, "Also write everything that was read into the new directory DIR, for a bug "
+	  "report; --root=DIR gives the same findings on any machine", 0 },
+	{ }
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case 'j':
+		a->json = true;
+		return 0;
+	case 'q':
+		a->quiet = true;
+		return 0;
+	case 'r':
+		a->record = arg;
+		return 0;
+	case KEY_FAIL_ON:
+		if (strcmp(arg, "bad") && strcmp(arg, "warning"))
+			argp_error(state, "--fail-on=%s: not a verdict; use \"bad\" or \"warning\"", arg);
+		a->fail_on = *arg == 'b' ? BAD : WARNING;
+		return 0;
+	case ARGP_KEY_ARGS:
+		a->typed = state->argv + state->next;
+		a->count = state->argc - state->next;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static const char doc[] =
+	"Check whether GPUs can be assigned to virtual machines with their memory: the host and all "
+	"GPUs, or the host and the GPUs that you name. A finding is good, a warning, bad, a note (such "
+	"as a limit that only another kernel removes), or unknown (this user or this system can't "
+	"find out). A finding that isn't good has a reason and a remedy.\v"
+	"Exit status: 0 nothing worse than a note, 6 at least one warning, 7 at least one bad; 1, 2 and 3 "
+	"as for the other commands. Findings that " ACCEPT_FILE " accepts don't count.\n"
+	"\n"
+	"--record writes the files in /sys, /proc and /etc that were read. For root, these have "
+	"physical addresses. Of the kernel's log, command line, configuration and keys, and of the "
+	"processes, it writes only the lines that matter.";
+
+int cmd_doctor(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, "[ADDRESS...]", doc, NULL, NULL, NULL };
+	char (*addresses)[ADDRESS_MAX] = NULL;
+	struct arguments a = { .fail_on = WARNING };
+	struct doctor d = { .h = h };
+	enum verdict worst = GOOD;
+	int rc = EXIT_OK, end;
+	size_t i;
+
+	parse_options(&argp, argc, argv, &a);
+
+	addresses = xcalloc(a.count, sizeof(*addresses));
+	for (i = 0; i < a.count && !rc; i++)
+		rc = gpu_resolve(h, a.typed[i], addresses[i]);
+	if (!rc && a.record)
+		rc = record_begin(h, a.record, &d.recorder);
+	if (rc) {
+		free(addresses);
+		return rc;
+	}
+
+	doctor_look(&d, addresses, a.count);
+	rc = record_end(d.recorder);
+	if (!a.json)
+		print_text(&d, a.quiet);
+	else if (print_json(&d, a.quiet))
+		rc = EXIT_FAILED;
+
+	for (i = 0; i < d.count; i++)
+		if (d.findings[i].verdict > worst && !d.findings[i].accepted)
+			worst = d.findings[i].verdict;
+	end = worst < a.fail_on ? EXIT_OK : worst == BAD ? EXIT_BAD : EXIT_WARNINGS;
+	doctor_end(&d);
+	free(addresses);
+	return rc ? rc : end;
+}

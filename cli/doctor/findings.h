@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What a run of "nvgrace-gpu doctor" knows about the host, its findings, and
+ * how the checks (checks.h) add findings.
+ */
+#ifndef NVGRACE_GPU_DOCTOR_FINDINGS_H
+#define NVGRACE_GPU_DOCTOR_FINDINGS_H
+
+#include "doctor/answers.h"
+#include "facts/survey.h"
+
+/*
+ * NOTE: no alarm, such as a limit that only another kernel removes. WARNING and
+ * worse count.
+ */
+enum verdict { GOOD, UNKNOWN, NOTE, WARNING, BAD, VERDICTS };
+
+struct finding {
+	const char *id;			/* static: a heading of docs/doctor.md */
+	enum verdict verdict;
+	char *device;			/* NULL: the host */
+	char *text, *reason, *remedy;	/* the last two are NULL if the verdict is GOOD */
+	char *accepted;			/* "FILE:LINE" that accepts it; NULL: none */
+};
+
+struct doctor {
+	struct host *h;
+	struct gpus gpus;		/* all of the host */
+	struct answers *answers;
+	struct recorder *recorder;	/* NULL: nothing is recorded */
+
+	/*
+	 * Facts that several checks need; doctor.c sets them before the first
+	 * check.
+	 */
+	bool privileged;		/* root runs the doctor, or made the record */
+	bool arm;
+	const char *machine, *release;	/* of uname(2) */
+	int major, minor;		/* of release; 0 if it has none */
+	const char *config;		/* the kernel's options that matter; NULL: not found */
+	const char *log;		/* the kernel's lines that matter; NULL: not readable */
+	bool loaded;			/* a module of this driver's name is loaded */
+	char *features;			/* of that module; NULL: it does not report any */
+	struct config wishes;		/* the configuration for boot */
+	char *obstacle, *rule;		/* of config_obstacle() */
+	struct iomem iomem;
+
+	struct finding *findings;
+	size_t count;
+};
+
+#define PCI_DEVICES "/sys/bus/pci/devices"
+
+/*
+ * The findings that the administrator has accepted; check_accepted.c reads it.
+ */
+#define ACCEPT_FILE "/etc/nvgrace-gpu.accept"
+
+/* "good", "warning" and so on. */
+const char *verdict_name(enum verdict verdict);
+
+/*
+ * Adds a finding. The pointer is valid until the next call: for because() and
+ * remedy().
+ */
+struct finding *finding(struct doctor *d, const char *id, enum verdict verdict, const char *device,
+			const char *fmt, ...) printf_like(5, 6);
+void because(struct finding *f, const char *fmt, ...) printf_like(2, 3);
+void remedy(struct finding *f, const char *fmt, ...) printf_like(2, 3);
+
+/* Whether the kernel has this version or a later one. */
+bool kernel_from(const struct doctor *d, int major, int minor);
+
+/*
+ * The value of a kernel option (name without CONFIG_): 'y', 'm' or 'n'; 'n' if
+ * d->config is NULL.
+ */
+char kernel_option(const struct doctor *d, const char *name);
+
+/* Whether the loaded module reports this feature. */
+bool has_feature(const struct doctor *d, const char *word);
+
+#endif

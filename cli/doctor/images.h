@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Reads the initramfs of each kernel; answers.c calls it.
+ */
+#ifndef NVGRACE_GPU_DOCTOR_IMAGES_H
+#define NVGRACE_GPU_DOCTOR_IMAGES_H
+
+struct host;
+
+/*
+ * Lines for each kernel that has an image:
+ *
+ *	kernel: RELEASE
+ *	image: PATH
+ *	installed: PLACE SRCVERSION	of the module in /lib/modules ("-": none), or "none"
+ *	module: PLACE SRCVERSION	of the image's module, or "none"
+ *	parts: rule helper		those that the image has
+ *	directive: bind all		for each directive in the image
+ *	error: TEXT			if it could not be read to its end
+ *
+ * To be freed; NULL: no kernel has an image.
+ */
+char *images_read(struct host *h);
+
+#endif

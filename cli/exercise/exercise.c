@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What "bench", "test" and "scrub --verify" share: see exercise.h.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "exercise/exercise.h"
+#include "exercise/progress.h"
+#include "facts/named.h"
+#include "facts/survey.h"
+#include "system/options.h"
+#include "system/output.h"
+
+/* ---- options ------------------------------------------------------------ */
+
+static const struct argp_option options[] = {
+	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
+	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
+	{ }
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct wish *wish = state->input;
+
+	switch (key) {
+	case 'y':
+		wish->yes = true;
+		return 0;
+	case 'j':
+		wish->json = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (wish->typed)
+			argp_error(state, "more than one GPU given");
+		wish->typed = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (!wish->typed)
+			argp_error(state, "no GPU given; \"" PROGRAM " list\" shows the GPUs");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static const struct argp argp = { options, parse, "ADDRESS", NULL, NULL, NULL, NULL };
+
+const struct argp_child exercise_children[] = { { &argp, 0, NULL, 0 }, { } };
+
+/* ---- reasons to refuse -------------------------------------------------- */
+
+static enum exit_status refuse_unbound(const struct gpu *gpu)
+{
+	if (!gpu->driver) {
+		complain(gpu->address, "not bound to a driver; run \"" PROGRAM " bind %s\"",
+			 gpu->address);
+		return EXIT_REFUSED;
+	}
+	/*
+	 * Another vfio driver may show the memory, too: open_gpu() finds out.
+	 */
+	if (!gpu->ours && !strstr(gpu->driver, "vfio")) {
+		complain(gpu->address, "bound to %s; stop what uses it, and run \"" PROGRAM
+			 " bind %s\"", gpu->driver, gpu->address);
+		return EXIT_REFUSED;
+	}
+	return EXIT_OK;
+}
+
+static enum exit_status refuse_in_use(struct host *h, const struct gpu *gpu)
+{
+	char *who = gpu_users(h, gpu);
+
+	if (!who)
+		return EXIT_OK;
+	complain(gpu->address, "in use: %s; end that program", who);
+	free(who);
+	return EXIT_REFUSED;
+}
+
+/* Asks whether the memory may be overwritten, if needed. */
+static enum exit_status ask(const struct wish *wish, const struct gpu *gpu)
+{
+	char answer[8] = "";
+
+	if (!wish->overwrites || wish->yes)
+		return EXIT_OK;
+	if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) {
+		complain(gpu->address, "%s overwrites the memory of this GPU, and there is no terminal "
+			 "to ask on; add --yes to agree", wish->command);
+		return EXIT_REFUSED;
+	}
+	fflush(stdout);
+	fprintf(stderr, "%s: %s overwrites the memory of this GPU. Continue? [y/N] ", gpu->address,
+		wish->command);
+	if (!fgets(answer, sizeof(answer), stdin))
+		fputc('\n', stderr);
+	if (*answer == 'y' || *answer == 'Y')
+		return EXIT_OK;
+	complain(gpu->address, "nothing done");
+	return EXIT_REFUSED;
+}
+
+static enum exit_status open_gpu(struct exercise *e)
+{
+	enum exit_status status;
+	double begin = now();
+	char *reason;
+	int error;
+
+	status = vfio_open(e->host, &e->vfio, e->gpu.address, e->gpu.iommu_group, &reason);
+	e->open_seconds = now() - begin;
+	if (status) {
+		complain(e->gpu.address, "%s", reason);
+		free(reason);
+		return status;
+	}
+	error = parts_find(e->host, &e->vfio, &e->gpu, &e->parts);
+	if (error) {
+		complain(e->gpu.address, "VFIO_DEVICE_GET_REGION_INFO failed: %s",
+			 strerror(-error));
+		status = EXIT_FAILED;
+	} else if (!e->parts.count) {
+		complain(e->gpu.address, "the driver %s shows no GPU memory%s", e->gpu.driver,
+			 e->gpu.ours ? ": firmware reports none, so this is a plain PCI device"
+				     : "; bind the GPU to " DRIVER_NAME);
+		status = EXIT_REFUSED;
+	}
+	if (status)
+		vfio_close(&e->vfio);
+	return status;
+}
+
+/* ---- the machine -------------------------------------------------------- */
+
+/* The value of a line "CPU part : 0xd4f" is in the text. */
+static bool has_line(const char *text, const char *name, const char *value)
+{
+	const char *at;
+
+	for (at = text; at && (at = strstr(at, name)); at += strlen(name)) {
+		const char *colon = at + strlen(name);
+
+		colon += strspn(colon, " \t");
+		if (*colon == ':' && !strncmp(colon + 1 + strspn(colon + 1, " \t"), value,
+					      strlen(value)))
+			return true;
+	}
+	return false;
+}
+
+static void read_machine(struct exercise *e)
+{
+	char *cpus = host_read(e->host, NULL, "/proc/cpuinfo");
+	struct utsname name;
+
+	if (!uname(&name)) {
+		e->kernel = xstrdup(name.release);
+		e->machine = xstrdup(name.machine);
+	} else {
+		e->kernel = xstrdup("?");
+		e->machine = xstrdup("?");
+	}
+	/* Arm's Neoverse V2. */
+	e->grace = cpus && has_line(cpus, "CPU implementer", "0x41") &&
+		   has_line(cpus, "CPU part", "0xd4f");
+	free(cpus);
+	e->driver_version = host_line(e->host, "/sys/module/%s/version", e->gpu.driver);
+	cpus_find(e->host, e->gpu.numa_node, &e->cpus);
+}
+
+enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct exercise *e)
+{
+	char address[ADDRESS_MAX];
+	enum exit_status status;
+
+	memset(e, 0, sizeof(*e));
+	e->host = h;
+	e->vfio.device = e->vfio.group = e->vfio.iommu = -1;
+	status = gpu_resolve(h, wish->typed, address);
+	if (status)
+		return status;
+	if (h->recorded) {
+		complain(address, "can't open a GPU of a recorded tree; run \"" PROGRAM " %s\" "
+			 "without --root", wish->command);
+		return EXIT_USAGE_ERROR;
+	}
+	if (gpu_read(h, address, &e->gpu)) {
+		complain(address, "the device is gone");
+		return EXIT_NO_DEVICE;
+	}
+	status = refuse_unbound(&e->gpu);
+	if (!status)
+		status = refuse_in_use(h, &e->gpu);
+	if (!status) {
+		progress_begin(e->gpu.address, wish->overwrites ? "nothing done" : wish->interrupted,
+			       true);
+		status = ask(wish, &e->gpu);
+	}
+	if (!status) {
+		progress_interrupted(wish->interrupted);
+		read_machine(e);
+		status = open_gpu(e);
+	}
+	if (status)
+		exercise_end(e);
+	return status;
+}
+
+void exercise_end(struct exercise *e)
+{
+	progress_end();
+	vfio_close(&e->vfio);
+	gpu_free(&e->gpu);
+	cpus_free(&e->cpus);
+	free(e->kernel);
+	free(e->machine);
+	free(e->driver_version);
+	memset(e, 0, sizeof(*e));
+	e->vfio.device = e->vfio.group = e->vfio.iommu = -1;
+}
+
+/* ---- output ------------------------------------------------------------- */
+
+/* Prints "  name     text", wrapped; takes over the text. */
+static void line(const char *name, char *text)
+{
+	print_wrapped(text, 11, printf("  %-8s ", name));
+	free(text);
+}
+
+void exercise_print(const struct exercise *e)
+{
+	char size[SIZE_MAX_TEXT], bar[SIZE_MAX_TEXT];
+	size_t i;
+
+	printf("%s%s%s  %s  %04x:%04x\n", colour(COLOUR_BOLD), e->gpu.address, colour(COLOUR_NONE),
+	       e->gpu.product, e->gpu.vendor, e->gpu.device);
+	line("driver", xasprintf("%s %s", e->gpu.driver,
+				 e->driver_version ? e->driver_version : ""));
+	line("kernel", xasprintf("%s, %s, %s pages", e->kernel, e->machine,
+				 size_text(e->host->page_size, size)));
+	line("opened", xstrdup(e->vfio.cdev ? "by the device's own file, with iommufd"
+					    : "by its group, with type1"));
+	line("CPUs", e->cpus.node < 0 ? xasprintf("%zu, of any node", e->cpus.count)
+				      : xasprintf("%zu, of node %d", e->cpus.count, e->cpus.node));
+	for (i = 0; i < e->parts.count; i++)
+		line(e->parts.part[i].name,
+		     xasprintf("%s in BAR%u of %s", size_text(e->parts.part[i].size, size),
+			       e->parts.part[i].bar, size_text(e->parts.part[i].bar_size, bar)));
+}
+
+void exercise_json(const struct exercise *e, struct json_object *document)
+{
+	static const char *const names[] = { "usemem", "resmem" };
+	struct json_object *object;
+	char id[8];
+	size_t i;
+
+	json_object_object_add(document, "address", json_text(e->gpu.address));
+	snprintf(id, sizeof(id), "%04x", e->gpu.device);
+	json_object_object_add(document, "device", json_text(id));
+	json_object_object_add(document, "product", json_text(e->gpu.product));
+	json_object_object_add(document, "driver", json_text(e->gpu.driver));
+	json_object_object_add(document, "driver_version", json_text(e->driver_version));
+	json_object_object_add(document, "kernel", json_text(e->kernel));
+	json_object_object_add(document, "machine", json_text(e->machine));
+	json_object_object_add(document, "grace", json_object_new_boolean(e->grace));
+	json_object_object_add(document, "page_size", json_size(e->host->page_size));
+	json_object_object_add(document, "mode", json_text(e->vfio.cdev ? "cdev" : "group"));
+	json_object_object_add(document, "numa_node",
+			       e->cpus.node < 0 ? NULL : json_object_new_int(e->cpus.node));
+	json_object_object_add(document, "threads", json_object_new_int(e->cpus.count));
+	for (i = 0; i < 2; i++) {
+		const struct part *part = part_named(&e->parts, names[i]);
+
+		object = part ? json_object_new_object() : NULL;
+		if (part) {
+			json_object_object_add(object, "size", json_size(part->size));
+			json_object_object_add(object, "mappable", json_size(part->mappable));
+			json_object_object_add(object, "bar_size", json_size(part->bar_size));
+		}
+		json_object_object_add(document, names[i], object);
+	}
+}
+
+char *place_text(const struct part *part, uint64_t offset)
+{
+	if (part->base == GPU_UNKNOWN)
+		return xasprintf("%s + 0x%llx", part->name, (unsigned long long)offset);
+	return xasprintf("%s + 0x%llx, physical address 0x%llx", part->name,
+			 (unsigned long long)offset, (unsigned long long)(part->base + offset));
+}
+
+struct json_object *hex_json(uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
+	return json_text(text);
+}
+
+struct json_object *place_json(const struct part *part, uint64_t offset)
+{
+	struct json_object *object = part ? json_object_new_object() : NULL;
+
+	if (part) {
+		json_object_object_add(object, "part", json_text(part->name));
+		json_object_object_add(object, "offset", hex_json(offset));
+		json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
+				       hex_json(part->base + offset));
+	}
+	return object;
+}

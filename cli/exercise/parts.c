@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The parts of a GPU's memory: see parts.h.
+ */
+#include <errno.h>
+#include <linux/vfio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "exercise/parts.h"
+
+int parts_find(struct host *h, struct vfio *v, const struct gpu *gpu, struct parts *parts)
+{
+	static const struct {
+		const char *name;
+		unsigned int bar;
+	} bars[] = { { "usemem", VFIO_PCI_BAR4_REGION_INDEX },
+		     { "resmem", VFIO_PCI_BAR2_REGION_INDEX } };
+	struct vfio_region region;
+	struct part *part;
+	uint64_t size;
+	size_t i;
+	int error;
+
+	parts->count = 0;
+	for (i = 0; i < 2; i++) {
+		error = vfio_region(v, bars[i].bar, &region);
+		if (error)
+			return error;
+		size = region.sparse / h->page_size * h->page_size;
+		if (!size || size > region.size)
+			continue;
+		part = &parts->part[parts->count++];
+		*part = (struct part){
+			.name = bars[i].name, .bar = bars[i].bar, .offset = region.offset,
+			.bar_size = region.size, .mappable = size, .size = size,
+			.base = i ? gpu->resmem_base : gpu->usemem_base,
+		};
+		size = i ? gpu->resmem_size : gpu->usemem_size;
+		part->told = size != GPU_UNKNOWN;
+		/* Less than a page can be read and written, but not mapped. */
+		if (part->told && size > part->mappable && size <= part->bar_size)
+			part->size = size;
+	}
+	return 0;
+}
+
+const struct part *part_named(const struct parts *parts, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < parts->count; i++)
+		if (!strcmp(parts->part[i].name, name))
+			return &parts->part[i];
+	return NULL;
+}
+
+#define ALIGNMENT ((uint64_t)1 << 30)
+
+void *part_map(struct vfio *v, const struct part *part, uint64_t offset, uint64_t length,
+	       bool writable, uint64_t shift)
+{
+	uint64_t wanted, physical = (part->base == GPU_UNKNOWN ? 0 : part->base) + offset + shift;
+	char *reserved, *at, *map;
+
+	reserved = mmap(NULL, length + ALIGNMENT, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (reserved == MAP_FAILED)
+		return NULL;
+	wanted = (physical - (uintptr_t)reserved) % ALIGNMENT;
+	at = reserved + wanted;
+	map = mmap(at, length, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED,
+		   v->device, part->offset + offset);
+	if (map == MAP_FAILED) {
+		int error = errno;
+
+		munmap(reserved, length + ALIGNMENT);
+		errno = error;
+		return NULL;
+	}
+	if (wanted)
+		munmap(reserved, wanted);
+	munmap(at + length, ALIGNMENT - wanted);
+	return map;
+}
+
+void part_unmap(void *map, uint64_t length)
+{
+	if (map)
+		munmap(map, length);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The progress of a long command, a bar with the time left on standard error if
+ * that is a terminal, and its interruption.
+ */
+#ifndef NVGRACE_GPU_EXERCISE_PROGRESS_H
+#define NVGRACE_GPU_EXERCISE_PROGRESS_H
+
+#include "system/util.h"
+
+/*
+ * Begins to watch for SIGINT, SIGTERM and SIGHUP, unless they are ignored: each
+ * ends the process with EXIT_INTERRUPTED after a message with address and text.
+ * The kernel closes all files, whatever the threads do. Call it before other
+ * threads start. Later calls, after progress_end(), only begin another bar.
+ */
+void progress_begin(const char *address, const char *text, bool bar);
+
+/* Replaces the text of that message. */
+void progress_interrupted(const char *text);
+
+/*
+ * Sets the share that is done (0 to 1), the seconds left (negative: not known)
+ * and the current step. Cheap enough for thousands of steps.
+ */
+void progress_step(double done, double left, const char *fmt, ...) printf_like(3, 4);
+
+/* Removes the bar. Signals still end the process. */
+void progress_end(void);
+
+#endif

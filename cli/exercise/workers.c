@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Pinned threads that survive SIGBUS: see workers.h.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "exercise/workers.h"
+
+/* ---- CPUs --------------------------------------------------------------- */
+
+/* Parses a sysfs list such as "0-3,8"; false: no CPU. */
+static bool parse_list(const char *list, cpu_set_t *set, size_t size, int limit)
+{
+	const char *at = list;
+	bool any = false;
+	char *end;
+
+	CPU_ZERO_S(size, set);
+	while (at && *at) {
+		long first = strtol(at, &end, 10), last = first;
+
+		if (end == at)
+			break;
+		if (*end == '-')
+			last = strtol(end + 1, &end, 10);
+		for (; first <= last && first >= 0 && first < limit; first++) {
+			CPU_SET_S(first, size, set);
+			any = true;
+		}
+		at = *end == ',' ? end + 1 : NULL;
+	}
+	return any;
+}
+
+enum { CPUS_MAX = 8192 };
+
+void cpus_find(struct host *h, int node, struct cpus *cpus)
+{
+	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+	cpu_set_t *allowed = CPU_ALLOC(CPUS_MAX), *local = CPU_ALLOC(CPUS_MAX);
+	char *list;
+	int i;
+
+	memset(cpus, 0, sizeof(*cpus));
+	cpus->cpu = xcalloc(CPUS_MAX, sizeof(*cpus->cpu));
+	cpus->node = -1;
+	if (!allowed || !local || sched_getaffinity(0, size, allowed)) {
+		/* Not known: one thread, not pinned. */
+		cpus->cpu[cpus->count++] = -1;
+		goto out;
+	}
+	list = node < 0 ? NULL : host_line(h, "/sys/devices/system/node/node%d/cpulist", node);
+	if (list && parse_list(list, local, size, CPUS_MAX))
+		for (i = 0; i < CPUS_MAX; i++)
+			if (CPU_ISSET_S(i, size, local) && CPU_ISSET_S(i, size, allowed))
+				cpus->cpu[cpus->count++] = i;
+	free(list);
+	if (cpus->count)
+		cpus->node = node;
+	else
+		for (i = 0; i < CPUS_MAX; i++)
+			if (CPU_ISSET_S(i, size, allowed))
+				cpus->cpu[cpus->count++] = i;
+out:
+	CPU_FREE(allowed);
+	CPU_FREE(local);
+}
+
+void cpus_free(struct cpus *cpus)
+{
+	free(cpus->cpu);
+	memset(cpus, 0, sizeof(*cpus));
+}
+
+/* ---- faults ------------------------------------------------------------- */
+
+/* Where the thread continues after a fault, if guarded is set. */
+static __thread sigjmp_buf after_fault;
+static __thread volatile sig_atomic_t guarded;
+static __thread void *volatile fault_address;
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+	/*
+	 * Only advice that a page is bad; an access to it raises another
+	 * SIGBUS.
+	 */
+	if (info->si_code == BUS_MCEERR_AO)
+		return;
+	if (!guarded) {
+		/* Not in run(): the repeated instruction ends the program. */
+		struct sigaction action = { .sa_handler = SIG_DFL };
+
+		sigaction(signal, &action, NULL);
+		return;
+	}
+	guarded = 0;
+	fault_address = info->si_addr;
+	siglongjmp(after_fault, 1);
+}
+
+/* ---- threads ------------------------------------------------------------ */
+
+struct thread {
+	pthread_t id;
+	struct work *work;
+	pthread_barrier_t *barrier;
+	size_t index, count;
+	int cpu;
+	double begin, end;
+	void *fault;
+};
+
+static void *run_thread(void *data)
+{
+	struct thread *t = data;
+	struct work *work = t->work;
+	cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
+	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+
+	if (set && t->cpu >= 0) {
+		CPU_ZERO_S(size, set);
+		CPU_SET_S(t->cpu, size, set);
+		/*
+		 * This fails if the CPU went offline; the thread then runs on
+		 * another.
+		 */
+		pthread_setaffinity_np(pthread_self(), size, set);
+	}
+	if (set)
+		CPU_FREE(set);
+	pthread_barrier_wait(t->barrier);
+	t->begin = now();
+	if (!sigsetjmp(after_fault, 1)) {
+		guarded = 1;
+		work->run(work, t->index, t->count);
+	} else {
+		t->fault = fault_address;
+		atomic_store(&work->stop, true);
+	}
+	guarded = 0;
+	t->end = now();
+	return NULL;
+}
+
+int workers_run(const struct cpus *cpus, size_t count, struct work *work)
+{
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+	struct thread *threads;
+	pthread_barrier_t *barrier = xcalloc(1, sizeof(*barrier));
+	double begin, end;
+	size_t i, started;
+	int error = 0;
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, NULL);
+	count = count > cpus->count ? cpus->count : count ? count : 1;
+	threads = xcalloc(count, sizeof(*threads));
+	atomic_store(&work->stop, false);
+	work->fault = NULL;
+	pthread_barrier_init(barrier, NULL, count);
+	for (started = 0; started < count; started++) {
+		threads[started] = (struct thread){
+			.work = work, .barrier = barrier, .index = started, .count = count,
+			.cpu = cpus->cpu[started],
+		};
+		error = pthread_create(&threads[started].id, NULL, run_thread, &threads[started]);
+		if (error)
+			break;
+	}
+	if (error) {
+		/*
+		 * The started threads use the barrier until the process ends:
+		 * don't free it.
+		 */
+		errno = error;
+		return -1;
+	}
+	for (i = 0; i < count; i++)
+		pthread_join(threads[i].id, NULL);
+	begin = threads[0].begin;
+	end = threads[0].end;
+	for (i = 0; i < count; i++) {
+		begin = threads[i].begin < begin ? threads[i].begin : begin;
+		end = threads[i].end > end ? threads[i].end : end;
+		if (threads[i].fault && !work->fault)
+			work->fault = threads[i].fault;
+	}
+	work->seconds = end - begin;
+	pthread_barrier_destroy(barrier);
+	free(barrier);
+	free(threads);
+	return work->fault ? -1 : 0;
+}

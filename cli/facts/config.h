@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The configuration for boot: /etc/nvgrace-gpu.conf and
+ * /etc/nvgrace-gpu.conf.d/?*.conf, as in nvgrace-gpu.conf(5) and the udev
+ * helper. Every command that reports whether a GPU will be bound at boot reads
+ * it; bind and unbind --persist write it.
+ */
+#ifndef NVGRACE_GPU_FACTS_CONF_H
+#define NVGRACE_GPU_FACTS_CONF_H
+
+#include "facts/gpu.h"
+
+#define CONFIG_FILE "/etc/nvgrace-gpu.conf"
+#define CONFIG_DIR "/etc/nvgrace-gpu.conf.d"
+
+enum config_match { CONFIG_ADDRESS, CONFIG_ALL, CONFIG_SLOT, CONFIG_SERIAL };
+
+/* A directive. */
+struct config_line {
+	char *file;
+	unsigned int line;
+	bool ignore; /* "ignore", else "bind" */
+	enum config_match match;
+	char *value; /* NULL for CONFIG_ALL */
+};
+
+/* A malformed line. */
+struct config_error {
+	char *file;
+	unsigned int line; /* 0: the whole file */
+	char *reason;
+};
+
+struct config {
+	struct config_line *line;
+	size_t count;
+	struct config_error *error;
+	size_t errors;
+};
+
+/* Missing files are empty; unreadable ones are errors in config. */
+void config_read(struct host *h, struct config *config);
+void config_free(struct config *config);
+
+/* Adds the directives and errors of a file's text. */
+void config_parse(struct config *config, const char *file, const char *text);
+
+/* A directive as text, "bind 0009:01:00.0"; to be freed. */
+char *config_text(const struct config_line *line);
+
+/* The first line that binds, or ignores, this device; or NULL. */
+const struct config_line *config_binds(const struct config *config, const struct gpu *gpu);
+const struct config_line *config_ignores(const struct config *config, const struct gpu *gpu);
+
+/*
+ * Why the lines have no effect at boot: the udev rule or its program is
+ * missing, or the rule is masked. NULL if they have; then *rule is the rule's
+ * path. The caller frees both.
+ */
+char *config_obstacle(struct host *h, char **rule);
+
+/* The path of a device's own file, which bind --persist writes; to be freed. */
+char *config_own_file(const char *address);
+
+/*
+ * config_prepare() writes a temporary file in the folder of the device's own
+ * file, config_commit() renames it to that, and config_abandon() removes it.
+ * The last two free the path. NULL or -1 sets errno.
+ */
+char *config_prepare(struct host *h, const char *address);
+int config_commit(char *temporary, const char *address);
+void config_abandon(char *temporary);
+
+#endif

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The GPUs of a host: see gpu.h.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "facts/gpu.h"
+#include "nvgrace_gpu_ids.h"
+#include "system/program.h"
+
+#define DEVICES "/sys/bus/pci/devices"
+#define VENDOR_NVIDIA 0x10de
+
+#define GPU(device, name) { device, name },
+
+static const struct {
+	uint16_t device;
+	const char *name;
+} products[] = { NVGRACE_GPU_IDS(GPU) };
+
+static const char *const modes[] = {
+	[GPU_MODE_CARVE_OUT] = "carve-out",
+	[GPU_MODE_NO_CARVE_OUT] = "no-carve-out",
+	[GPU_MODE_CORE_ONLY] = "core-only",
+};
+
+const char *gpu_product(uint16_t vendor, uint16_t device)
+{
+	size_t i;
+
+	for (i = 0; vendor == VENDOR_NVIDIA && i < ARRAY_SIZE(products); i++)
+		if (products[i].device == device)
+			return products[i].name;
+	return NULL;
+}
+
+char *gpu_ids_text(void)
+{
+	char *text = xstrdup(""), *longer;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(products); i++) {
+		longer = xasprintf("%s%s%04x:%04x", text, i ? ", " : "", VENDOR_NVIDIA,
+				   products[i].device);
+		free(text);
+		text = longer;
+	}
+	return text;
+}
+
+const char *gpu_mode_name(enum gpu_mode mode)
+{
+	return modes[mode];
+}
+
+uint16_t gpu_id(struct host *h, const char *address, const char *name)
+{
+	uint64_t value;
+
+	if (host_u64(h, &value, DEVICES "/%s/%s", address, name) || value > UINT16_MAX)
+		return UINT16_MAX;
+	return value;
+}
+
+static uint64_t read_group(struct host *h, const char *address, const char *name)
+{
+	uint64_t value;
+
+	return host_u64(h, &value, DEVICES "/%s/nvgrace_gpu/%s", address, name) ? GPU_UNKNOWN
+										: value;
+}
+
+/* Frees an empty string and returns NULL. */
+static char *null_if_empty(char *text)
+{
+	if (text && !*text) {
+		free(text);
+		text = NULL;
+	}
+	return text;
+}
+
+/* A slot's address file has no function: "0009:01:00". */
+static char *find_slot(struct host *h, const char *address)
+{
+	char **slots = host_list(h, "/sys/bus/pci/slots"), *found = NULL;
+	size_t i, length = strcspn(address, ".");
+
+	for (i = 0; slots && slots[i] && !found; i++) {
+		char *at = host_line(h, "/sys/bus/pci/slots/%s/address", slots[i]);
+
+		if (at && strlen(at) == length && !strncasecmp(at, address, length))
+			found = xstrdup(slots[i]);
+		free(at);
+	}
+	host_free_list(slots);
+	if (found)
+		make_printable(found);
+	return found;
+}
+
+int gpu_read(struct host *h, const char *address, struct gpu *gpu)
+{
+	char *text;
+	size_t i;
+
+	memset(gpu, 0, sizeof(*gpu));
+	snprintf(gpu->address, sizeof(gpu->address), "%s", address);
+	if (strlen(address) >= sizeof(gpu->address) || strchr(address, '/') ||
+	    !host_exists(h, DEVICES "/%s", address)) {
+		errno = ENOENT;
+		return -1;
+	}
+	gpu->vendor = gpu_id(h, address, "vendor");
+	gpu->device = gpu_id(h, address, "device");
+	gpu->product = gpu_product(gpu->vendor, gpu->device);
+	if (host_int(h, &gpu->numa_node, DEVICES "/%s/numa_node", address) || gpu->numa_node < 0)
+		gpu->numa_node = -1;
+
+	gpu->iommu_group = -1;
+	text = host_link_name(h, DEVICES "/%s/iommu_group", address);
+	if (text) {
+		uint64_t group;
+
+		if (parse_u64(text, &group) && group <= INT32_MAX)
+			gpu->iommu_group = group;
+		free(text);
+	}
+	gpu->driver = null_if_empty(host_link_name(h, DEVICES "/%s/driver", address));
+	gpu->ours = gpu->driver && !strcmp(gpu->driver, DRIVER_NAME);
+	gpu->override = null_if_empty(host_line(h, DEVICES "/%s/driver_override", address));
+	/* The kernel prints this if there is no override. */
+	if (gpu->override && !strcmp(gpu->override, "(null)")) {
+		free(gpu->override);
+		gpu->override = NULL;
+	}
+	gpu->serial = null_if_empty(host_line(h, DEVICES "/%s/serial_number", address));
+	for (i = 0; gpu->serial && gpu->serial[i]; i++)
+		gpu->serial[i] = tolower((unsigned char)gpu->serial[i]);
+	gpu->slot = find_slot(h, address);
+
+	/*
+	 * If another driver has the device, these files are missing: all is
+	 * unknown.
+	 */
+	text = host_line(h, DEVICES "/%s/nvgrace_gpu/mode", address);
+	for (i = GPU_MODE_CARVE_OUT; text && i <= GPU_MODE_CORE_ONLY; i++)
+		if (!strcmp(text, modes[i]))
+			gpu->mode = i;
+	free(text);
+	gpu->readiness = null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/readiness", address));
+	gpu->scrub_state =
+		null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", address));
+	gpu->scrub_progress = read_group(h, address, "scrub_progress");
+	gpu->usemem_size = read_group(h, address, "usemem_size");
+	gpu->usemem_bar_size = read_group(h, address, "usemem_bar_size");
+	gpu->usemem_base = read_group(h, address, "usemem_base");
+	gpu->resmem_size = read_group(h, address, "resmem_size");
+	gpu->resmem_bar_size = read_group(h, address, "resmem_bar_size");
+	gpu->resmem_base = read_group(h, address, "resmem_base");
+	return 0;
+}
+
+void gpu_free(struct gpu *gpu)
+{
+	free(gpu->driver);
+	free(gpu->override);
+	free(gpu->slot);
+	free(gpu->serial);
+	free(gpu->readiness);
+	free(gpu->scrub_state);
+	memset(gpu, 0, sizeof(*gpu));
+}
+
+uint64_t gpu_memory_size(const struct gpu *gpu)
+{
+	if (gpu->usemem_size == GPU_UNKNOWN)
+		return GPU_UNKNOWN;
+	return gpu->usemem_size + (gpu->resmem_size == GPU_UNKNOWN ? 0 : gpu->resmem_size);
+}
+
+void gpus_find(struct host *h, struct gpus *gpus)
+{
+	char **names = host_list(h, DEVICES);
+	size_t i;
+
+	memset(gpus, 0, sizeof(*gpus));
+	for (i = 0; names && names[i]; i++) {
+		/* Read two files first: most devices are not supported. */
+		if (!gpu_product(gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
+			continue;
+		gpus->gpu = xrealloc(gpus->gpu, (gpus->count + 1) * sizeof(*gpus->gpu));
+		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]) ||
+		    !gpus->gpu[gpus->count].product)
+			gpu_free(&gpus->gpu[gpus->count]); /* unplugged meanwhile */
+		else
+			gpus->count++;
+	}
+	host_free_list(names);
+}
+
+void gpus_free(struct gpus *gpus)
+{
+	size_t i;
+
+	for (i = 0; i < gpus->count; i++)
+		gpu_free(&gpus->gpu[i]);
+	free(gpus->gpu);
+	memset(gpus, 0, sizeof(*gpus));
+}
+
+int gpu_pci_errors(struct host *h, const char *address, const char *severity, uint64_t *count)
+{
+	char *text = host_read(h, NULL, DEVICES "/%s/aer_dev_%s", address, severity), *at;
+	unsigned long long sum;
+	int rc = -1;
+
+	at = text ? strstr(text, "TOTAL_ERR_") : NULL;
+	if (at && sscanf(at, "%*s %llu", &sum) == 1) {
+		*count = sum;
+		rc = 0;
+	} else if (text) {
+		errno = EINVAL;
+	}
+	free(text);
+	return rc;
+}

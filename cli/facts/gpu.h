@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The GPUs of a host, and what sysfs has of each.
+ */
+#ifndef NVGRACE_GPU_FACTS_GPU_H
+#define NVGRACE_GPU_FACTS_GPU_H
+
+#include "system/host.h"
+
+#define ADDRESS_MAX 24	       /* a domain may have more than four digits */
+#define GPU_UNKNOWN UINT64_MAX /* a size or address that is not known */
+
+enum gpu_mode {
+	GPU_MODE_NONE,		/* not bound to DRIVER_NAME, or its sysfs has no mode */
+	GPU_MODE_CARVE_OUT,	/* usemem and resmem */
+	GPU_MODE_NO_CARVE_OUT,	/* only usemem */
+	GPU_MODE_CORE_ONLY,	/* a plain PCI device */
+};
+
+struct gpu {
+	char address[ADDRESS_MAX];	/* 0009:01:00.0 */
+	uint16_t vendor;
+	uint16_t device;
+	const char *product;	/* static */
+	int numa_node;		/* -1: none */
+	int iommu_group;	/* -1: none */
+	char *driver;		/* NULL: unbound */
+	bool ours;		/* the driver is DRIVER_NAME */
+	char *override;		/* driver_override; NULL: not set */
+	char *slot;		/* name in /sys/bus/pci/slots, NULL: none */
+	char *serial;		/* serial_number, small letters, NULL: none */
+
+	/*
+	 * Of the driver's sysfs group nvgrace_gpu. Only root can read
+	 * addresses.
+	 */
+	enum gpu_mode mode;
+	uint64_t usemem_size;
+	uint64_t usemem_bar_size;
+	uint64_t usemem_base;
+	uint64_t resmem_size;
+	uint64_t resmem_bar_size;
+	uint64_t resmem_base;
+	char *readiness;	/* "ready", "unknown", "failed"; NULL: not known */
+	char *scrub_state;	/* "off", "unknown", "scrubbing"...; NULL: not known */
+	uint64_t scrub_progress;	/* bytes that the running or last scrub has overwritten */
+};
+
+struct gpus {
+	struct gpu *gpu;
+	size_t count;
+};
+
+/* Every supported GPU, ordered by address. */
+void gpus_find(struct host *h, struct gpus *gpus);
+void gpus_free(struct gpus *gpus);
+
+/*
+ * Reads any PCI device; product is NULL unless it is supported. -1: no such PCI
+ * device.
+ */
+int gpu_read(struct host *h, const char *address, struct gpu *gpu);
+void gpu_free(struct gpu *gpu);
+
+/* The supported ids, "10de:2342, ..."; to be freed. */
+char *gpu_ids_text(void);
+
+/* "vendor" or "device" of a PCI device; UINT16_MAX if it has none. */
+uint16_t gpu_id(struct host *h, const char *address, const char *name);
+
+/* A supported device's name; NULL: not supported. */
+const char *gpu_product(uint16_t vendor, uint16_t device);
+
+/*
+ * Bytes that a scrub overwrites; GPU_UNKNOWN unless the driver reports memory.
+ */
+uint64_t gpu_memory_size(const struct gpu *gpu);
+
+/* "carve-out" and so on; NULL for GPU_MODE_NONE. */
+const char *gpu_mode_name(enum gpu_mode mode);
+
+/*
+ * PCIe errors since boot, "fatal", "nonfatal" or "correctable"; -1: not
+ * counted, *count is unchanged.
+ */
+int gpu_pci_errors(struct host *h, const char *address, const char *severity, uint64_t *count);
+
+#endif

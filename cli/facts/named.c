@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The GPUs that a command line names: see named.h.
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "facts/named.h"
+#include "system/output.h"
+
+#define DEVICES "/sys/bus/pci/devices"
+
+/* ---- addresses that people type ----------------------------------------- */
+
+struct pci_address {
+	long domain, bus, device, function; /* -1: not typed */
+};
+
+/*
+ * The hexadecimal number that ends at one of "stop"; -1 if there is none or it
+ * exceeds max.
+ */
+static long hex_part(const char **at, char stop, long max)
+{
+	char *end;
+	long value;
+
+	if (!isxdigit((unsigned char)**at))
+		return -1;
+	value = strtol(*at, &end, 16);
+	if (end - *at > 8 || *end != stop || value > max)
+		return -1;
+	*at = *end ? end + 1 : end;
+	return value;
+}
+
+/* [[DOMAIN:]BUS:]DEVICE.FUNCTION with at least the bus. */
+static bool parse_address(const char *text, struct pci_address *a)
+{
+	const char *first = strchr(text, ':');
+
+	a->domain = -1;
+	if (!first)
+		return false;
+	if (strchr(first + 1, ':')) {
+		a->domain = hex_part(&text, ':', INT32_MAX);
+		if (a->domain < 0)
+			return false;
+	}
+	a->bus = hex_part(&text, ':', 0xff);
+	if (a->bus < 0)
+		return false;
+	a->device = hex_part(&text, '.', 0x1f);
+	if (a->device < 0)
+		return false;
+	a->function = hex_part(&text, 0, 7);
+	return a->function >= 0;
+}
+
+static bool address_fits(const struct pci_address *typed, const char *address)
+{
+	struct pci_address a;
+
+	return parse_address(address, &a) && (typed->domain < 0 || typed->domain == a.domain) &&
+	       typed->bus == a.bus && typed->device == a.device && typed->function == a.function;
+}
+
+/*
+ * The number of matching devices. address: the first one; *all: all, with
+ * commas, to be freed.
+ */
+static size_t find_fitting(struct host *h, const struct pci_address *typed, bool supported,
+			   char address[ADDRESS_MAX], char **all)
+{
+	char **names = host_list(h, DEVICES);
+	size_t i, count = 0;
+
+	*all = NULL;
+	for (i = 0; names && names[i]; i++) {
+		char *longer;
+
+		if (strlen(names[i]) >= ADDRESS_MAX || !address_fits(typed, names[i]))
+			continue;
+		if (supported &&
+		    !gpu_product(gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
+			continue;
+		if (!count++)
+			strcpy(address, names[i]);
+		longer = xasprintf("%s%s%s", *all ? *all : "", *all ? ", " : "", names[i]);
+		free(*all);
+		*all = longer;
+	}
+	host_free_list(names);
+	return count;
+}
+
+int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
+{
+	struct pci_address a;
+	size_t count;
+	char *all;
+
+	if (!parse_address(typed, &a)) {
+		complain(typed,
+			 "not a PCI address; use the form 0009:01:00.0, as in \"" PROGRAM " list\"");
+		return EXIT_USAGE_ERROR;
+	}
+	count = find_fitting(h, &a, true, address, &all);
+	if (count > 1) {
+		complain(typed, "matches %s; add the domain", all);
+		free(all);
+		return EXIT_USAGE_ERROR;
+	}
+	free(all);
+	if (count)
+		return EXIT_OK;
+	count = find_fitting(h, &a, false, address, &all);
+	free(all);
+	if (count)
+		complain(address,
+			 "%04x:%04x is not a GPU that this driver supports; \"" PROGRAM
+			 " list\" shows those",
+			 gpu_id(h, address, "vendor"), gpu_id(h, address, "device"));
+	else
+		complain(typed, "no such PCI device; \"" PROGRAM " list\" shows the GPUs");
+	return EXIT_NO_DEVICE;
+}
+
+/* ---- a command line ------------------------------------------------------ */
+
+error_t named_parse(struct named *named, int key, struct argp_state *state)
+{
+	switch (key) {
+	case 'a':
+		named->all = true;
+		return 0;
+	case ARGP_KEY_ARGS:
+		named->typed = state->argv + state->next;
+		named->count = state->argc - state->next;
+		return 0;
+	case ARGP_KEY_END:
+		if (named->all && named->count)
+			argp_error(state, "both --all and addresses given");
+		if (!named->all && !named->count)
+			argp_error(state, "no GPU given; give an ADDRESS or --all; \"" PROGRAM
+					  " list\" shows the GPUs");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static void add(const struct gpu **found, size_t *count, const struct gpu *gpu)
+{
+	size_t i;
+
+	for (i = 0; i < *count; i++)
+		if (found[i] == gpu)
+			return;
+	found[(*count)++] = gpu;
+}
+
+enum exit_status named_find(const struct named *named, struct host *h, const struct gpus *gpus,
+			    bool (*belongs)(const struct gpu *gpu, const void *data),
+			    const void *data, const struct gpu **found, size_t *count)
+{
+	enum exit_status status = EXIT_OK;
+	char address[ADDRESS_MAX];
+	size_t i, j;
+	bool gone;
+	int rc;
+
+	*count = 0;
+	for (i = 0; named->all && i < gpus->count; i++)
+		if (belongs(&gpus->gpu[i], data))
+			add(found, count, &gpus->gpu[i]);
+	for (i = 0; i < named->count; i++) {
+		rc = gpu_resolve(h, named->typed[i], address);
+		if (rc > (int)status)
+			status = rc;
+		gone = !rc;
+		for (j = 0; !rc && j < gpus->count; j++)
+			if (!strcmp(gpus->gpu[j].address, address)) {
+				add(found, count, &gpus->gpu[j]);
+				gone = false;
+			}
+		if (gone) {
+			/*
+			 * It was unplugged or plugged in since gpus was read.
+			 */
+			complain(address, "the device is gone");
+			status = EXIT_NO_DEVICE;
+		}
+	}
+	if (status)
+		*count = 0;
+	return status;
+}

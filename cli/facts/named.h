@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The GPUs that a command line names: an address, or "ADDRESS...|--all".
+ */
+#ifndef NVGRACE_GPU_FACTS_NAMED_H
+#define NVGRACE_GPU_FACTS_NAMED_H
+
+#include <argp.h>
+
+#include "facts/gpu.h"
+#include "system/program.h"
+
+/*
+ * Completes a typed address: "9:1:0.0" and "01:00.0" are enough if only one
+ * device matches. Looks among the supported GPUs, then among all PCI devices.
+ * EXIT_OK, or an exit status after a message.
+ */
+int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
+
+/* The caller sets it to zeros. */
+struct named {
+	bool all;
+	char **typed;	/* points into argv */
+	size_t count;
+};
+
+/*
+ * A command's parser calls this for 'a' (--all), the arguments and the end. If
+ * neither --all nor an address was given, or both, the program ends with a
+ * usage error. ARGP_ERR_UNKNOWN for any other key.
+ */
+error_t named_parse(struct named *named, int key, struct argp_state *state);
+
+/*
+ * Writes the named GPUs of a host, each once, to found, which has room for all,
+ * and their number to *count. --all names those for which belongs() is true.
+ * EXIT_OK; or, after messages, the largest status of the addresses that can't
+ * be resolved, and then *count is 0, because the command line is wrong.
+ */
+enum exit_status named_find(const struct named *named, struct host *h, const struct gpus *gpus,
+			    bool (*belongs)(const struct gpu *gpu, const void *data),
+			    const void *data, const struct gpu **found, size_t *count);
+
+#endif

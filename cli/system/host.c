@@ -1,0 +1,534 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reads the system or a recorded tree: see host.h.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "system/host.h"
+#include "system/output.h"
+#include "system/program.h"
+
+/*
+ * No file is larger; an endless file (a pipe in a tree) must not use all
+ * memory.
+ */
+#define READ_MAX ((size_t)64 << 20)
+
+/* ---- the host ----------------------------------------------------------- */
+
+/* Arm's page sizes. Callers divide by it and need a power of two. */
+static bool is_page_size(uint64_t size)
+{
+	return size == 4096 || size == 16384 || size == 65536;
+}
+
+void host_init(struct host *h, const char *root)
+{
+	struct stat st;
+	uint64_t value;
+	size_t length;
+	bool there;
+
+	memset(h, 0, sizeof(*h));
+	h->dir = -1;
+	h->privileged = geteuid() == 0;
+	h->page_size = sysconf(_SC_PAGESIZE);
+	length = root ? strlen(root) : 0;
+	while (length && root[length - 1] == '/')
+		length--;
+	if (!length) {
+		h->root = xstrdup("");
+		return;
+	}
+	h->root = xasprintf("%.*s", (int)length, root);
+	there = !stat(h->root, &st);
+	if (!there || !S_ISDIR(st.st_mode)) {
+		complain(NULL, "--root %s: %s; give the directory of a recorded tree", root,
+			 there ? "not a directory" : strerror(errno));
+		exit(EXIT_USAGE_ERROR);
+	}
+	h->dir = open(h->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (h->dir < 0) {
+		complain(NULL, "--root %s: %s", root, strerror(errno));
+		exit(EXIT_USAGE_ERROR);
+	}
+	h->recorded = true;
+	/*
+	 * The user who recorded it. A tree without this file was made by hand.
+	 */
+	h->privileged = host_u64(h, &value, "/answers/euid") || !value;
+	h->page_size = 4096;
+	if (!host_u64(h, &value, "/answers/page-size") && is_page_size(value))
+		h->page_size = value;
+}
+
+void host_exit(struct host *h)
+{
+	if (h->dir >= 0)
+		close(h->dir);
+	free(h->root);
+	h->root = NULL;
+}
+
+bool host_absent(void)
+{
+	return errno == ENOENT || errno == ENOTDIR || errno == ENODEV || errno == ENXIO;
+}
+
+/* free() of glibc before 2.33 may change errno. */
+static void free_keep_errno(void *p)
+{
+	int error = errno;
+
+	free(p);
+	errno = error;
+}
+
+static void tell(struct host *h, enum host_kind kind, const char *path, const void *data,
+		 size_t len)
+{
+	int error = errno;
+
+	if (h->seen)
+		h->seen(h, kind, path, data, len, data ? 0 : error);
+	errno = error;
+}
+
+/*
+ * Like openat2(2) with RESOLVE_IN_ROOT, for kernels and sandboxes without it.
+ */
+static int open_by_hand(struct host *h, const char *path, int flags)
+{
+	char *rest = xstrdup(path), *done = xstrdup(""), *at, *next, target[PATH_MAX];
+	unsigned int links = 0;
+	int fd = -1;
+
+	for (at = rest; *at; at = next) {
+		size_t length = strcspn(at, "/");
+		char *here, *full;
+		ssize_t n = -1;
+
+		next = at + length + strspn(at + length, "/");
+		if (!length || (length == 1 && *at == '.'))
+			continue;
+		if (length == 2 && !strncmp(at, "..", 2)) {
+			char *slash = strrchr(done, '/');
+
+			/* At the root it stays there. */
+			if (slash)
+				*slash = 0;
+			continue;
+		}
+		here = xasprintf("%s/%.*s", done, (int)length, at);
+		full = xasprintf("%s%s", h->root, here);
+		if (*next || !(flags & O_NOFOLLOW))
+			n = readlink(full, target, sizeof(target) - 1);
+		else
+			errno = EINVAL;
+		free_keep_errno(full);
+		if (n < 0 && errno != EINVAL) {
+			free_keep_errno(here);
+			goto out;
+		}
+		if (n < 0) {
+			free(done);
+			done = here;
+			continue;
+		}
+		free(here);
+		if (++links > 40) {
+			errno = ELOOP;
+			goto out;
+		}
+		target[n] = 0;
+		if (*target == '/')
+			*done = 0;
+		here = xasprintf("%s/%s", target, next);
+		free(rest);
+		rest = next = here;
+	}
+	at = xasprintf("%s%s", h->root, done);
+	fd = open(at, flags | (*done ? O_NOFOLLOW : 0));
+	free_keep_errno(at);
+out:
+	free_keep_errno(done);
+	free_keep_errno(rest);
+	return fd;
+}
+
+/*
+ * open(2). A link of a tree leads to what is below the tree's root, as it did
+ * on the host, and never out of it.
+ */
+static int open_path(struct host *h, const char *path, int flags)
+{
+	struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
+	int fd, tries = 16;
+
+	if (!h->recorded)
+		return open(path, flags | O_CLOEXEC);
+	/* EAGAIN: something was renamed meanwhile. */
+	do {
+		fd = syscall(SYS_openat2, h->dir, path, &how, sizeof(how));
+	} while (fd < 0 && errno == EAGAIN && --tries);
+	/* Sandboxes answer system calls that they don't know with EPERM. */
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
+		fd = open_by_hand(h, path, flags | O_CLOEXEC);
+	return fd;
+}
+
+/*
+ * To read; -1 with EINVAL for what is no file in a tree: to open a device's
+ * file may act on it.
+ */
+static int open_file(struct host *h, const char *path)
+{
+	struct stat st;
+	int fd, rc;
+
+	if (h->recorded) {
+		fd = open_path(h, path, O_PATH);
+		if (fd < 0)
+			return -1;
+		rc = fstat(fd, &st);
+		close(fd);
+		if (rc || !S_ISREG(st.st_mode)) {
+			errno = !rc && S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+			return -1;
+		}
+	}
+	/* Not to wait for a pipe's other end, nor for a device's. */
+	return open_path(h, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+}
+
+static char *read_path(struct host *h, const char *path, size_t *len)
+{
+	size_t used = 0, room = 4096;
+	char *text = NULL;
+	ssize_t n;
+	int fd;
+
+	fd = open_file(h, path);
+	if (fd < 0)
+		return NULL;
+	do {
+		room *= 2;
+		text = xrealloc(text, room + 1);
+		while ((n = read(fd, text + used, room - used)) > 0)
+			used += n;
+	} while (n == 0 && used == room && room < READ_MAX);
+	if (n == 0 && used == room) {
+		n = -1;
+		errno = EFBIG;
+	}
+	if (n < 0) {
+		n = errno;
+		free(text);
+		close(fd);
+		errno = n;
+		return NULL;
+	}
+	close(fd);
+	text[used] = 0;
+	*len = used;
+	return text;
+}
+
+static char *vread(struct host *h, size_t *len, const char *fmt, va_list args)
+{
+	char *path = xvasprintf(fmt, args), *text;
+
+	*len = 0;
+	text = read_path(h, path, len);
+	tell(h, HOST_FILE, path, text, *len);
+	free_keep_errno(path);
+	return text;
+}
+
+char *host_read(struct host *h, size_t *len, const char *fmt, ...)
+{
+	va_list args;
+	size_t unused;
+	char *text;
+
+	va_start(args, fmt);
+	text = vread(h, len ? len : &unused, fmt, args);
+	va_end(args);
+	return text;
+}
+
+static char *vline(struct host *h, const char *fmt, va_list args)
+{
+	size_t len, i;
+	char *text = vread(h, &len, fmt, args), *start, *end;
+
+	if (!text)
+		return NULL;
+	end = memchr(text, '\n', len);
+	if (!end)
+		end = text + len;
+	for (start = text; start < end && isspace((unsigned char)*start); start++)
+		;
+	while (end > start && isspace((unsigned char)end[-1]))
+		end--;
+	len = end - start;
+	memmove(text, start, len);
+	text[len] = 0;
+	/* "1\0x" is not a number. */
+	for (i = 0; i < len; i++)
+		if (!text[i])
+			text[i] = '?';
+	make_printable(text);
+	return text;
+}
+
+ssize_t host_head(struct host *h, void *data, size_t len, const char *fmt, ...)
+{
+	va_list args;
+	char *path;
+	ssize_t n;
+	int fd;
+
+	va_start(args, fmt);
+	path = xvasprintf(fmt, args);
+	va_end(args);
+	fd = open_file(h, path);
+	n = fd < 0 ? -1 : read(fd, data, len);
+	tell(h, HOST_FILE, path, n < 0 ? NULL : data, n < 0 ? 0 : n);
+	if (fd >= 0)
+		close(fd);
+	free_keep_errno(path);
+	return n;
+}
+
+dev_t host_rdev(struct host *h, const char *fmt, ...)
+{
+	struct statx stx = { };
+	struct stat st = { };
+	va_list args;
+	dev_t rdev = 0;
+	char *path;
+	int fd;
+
+	va_start(args, fmt);
+	path = xvasprintf(fmt, args);
+	va_end(args);
+	if (!h->recorded) {
+		/*
+		 * Don't wait for the server of a network file that a process
+		 * has open.
+		 */
+		if (!statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_TYPE, &stx) &&
+		    S_ISCHR(stx.stx_mode))
+			rdev = makedev(stx.stx_rdev_major, stx.stx_rdev_minor);
+	} else {
+		fd = open_path(h, path, O_PATH);
+		if (fd >= 0 && !fstat(fd, &st) && S_ISCHR(st.st_mode))
+			rdev = st.st_rdev;
+		if (fd >= 0)
+			close(fd);
+	}
+	free(path);
+	return rdev;
+}
+
+char *host_line(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, fmt);
+	text = vline(h, fmt, args);
+	va_end(args);
+	return text;
+}
+
+static int vu64(struct host *h, uint64_t *value, const char *fmt, va_list args)
+{
+	char *text = vline(h, fmt, args);
+	bool good;
+
+	if (!text)
+		return -1;
+	good = parse_u64(text, value);
+	free(text);
+	if (!good)
+		errno = EINVAL;
+	return good ? 0 : -1;
+}
+
+int host_u64(struct host *h, uint64_t *value, const char *fmt, ...)
+{
+	va_list args;
+	int rc;
+
+	va_start(args, fmt);
+	rc = vu64(h, value, fmt, args);
+	va_end(args);
+	return rc;
+}
+
+int host_int(struct host *h, int *value, const char *fmt, ...)
+{
+	va_list args;
+	char *text, *end;
+	long number;
+
+	va_start(args, fmt);
+	text = vline(h, fmt, args);
+	va_end(args);
+	if (!text)
+		return -1;
+	errno = 0;
+	number = strtol(text, &end, 10);
+	if (end == text || *end || errno || number < INT_MIN || number > INT_MAX) {
+		free(text);
+		errno = EINVAL;
+		return -1;
+	}
+	free(text);
+	*value = number;
+	return 0;
+}
+
+static char *vlink(struct host *h, const char *fmt, va_list args)
+{
+	char *path = xvasprintf(fmt, args), target[PATH_MAX];
+	ssize_t n = -1;
+	int fd;
+
+	if (!h->recorded) {
+		n = readlink(path, target, sizeof(target) - 1);
+	} else {
+		fd = open_path(h, path, O_PATH | O_NOFOLLOW);
+		if (fd >= 0) {
+			n = readlinkat(fd, "", target, sizeof(target) - 1);
+			/*
+			 * It is not a link; ENOENT would mean that it is
+			 * missing.
+			 */
+			if (n < 0)
+				errno = EINVAL;
+			close(fd);
+		}
+	}
+	if (n >= 0)
+		target[n] = 0;
+	tell(h, HOST_LINK, path, n < 0 ? NULL : target, n < 0 ? 0 : n);
+	free_keep_errno(path);
+	if (n < 0)
+		return NULL;
+	make_printable(target);
+	return xstrdup(target);
+}
+
+char *host_link(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *target;
+
+	va_start(args, fmt);
+	target = vlink(h, fmt, args);
+	va_end(args);
+	return target;
+}
+
+char *host_link_name(struct host *h, const char *fmt, ...)
+{
+	char *target, *slash;
+	va_list args;
+
+	va_start(args, fmt);
+	target = vlink(h, fmt, args);
+	va_end(args);
+	if (!target)
+		return NULL;
+	slash = strrchr(target, '/');
+	if (slash)
+		memmove(target, slash + 1, strlen(slash));
+	return target;
+}
+
+static int by_version(const void *a, const void *b)
+{
+	return strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+char **host_list(struct host *h, const char *fmt, ...)
+{
+	char **list = NULL, *path;
+	size_t count = 0;
+	struct dirent *entry;
+	DIR *dir = NULL;
+	va_list args;
+	int fd;
+
+	va_start(args, fmt);
+	path = xvasprintf(fmt, args);
+	va_end(args);
+	fd = open_path(h, path, O_RDONLY | O_DIRECTORY);
+	if (fd >= 0)
+		dir = fdopendir(fd);
+	if (fd >= 0 && !dir)
+		close(fd);
+	if (dir) {
+		list = xcalloc(1, sizeof(*list));
+		while ((entry = readdir(dir))) {
+			if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+				continue;
+			list = xrealloc(list, (count + 2) * sizeof(*list));
+			list[count++] = xstrdup(entry->d_name);
+			list[count] = NULL;
+		}
+		closedir(dir);
+		qsort(list, count, sizeof(*list), by_version);
+	}
+	tell(h, HOST_DIR, path, list, 0);
+	free_keep_errno(path);
+	return list;
+}
+
+void host_free_list(char **list)
+{
+	size_t i;
+
+	for (i = 0; list && list[i]; i++)
+		free(list[i]);
+	free(list);
+}
+
+bool host_exists(struct host *h, const char *fmt, ...)
+{
+	va_list args;
+	char *path;
+	bool there;
+	int fd;
+
+	va_start(args, fmt);
+	path = xvasprintf(fmt, args);
+	va_end(args);
+	if (!h->recorded) {
+		there = !access(path, F_OK);
+	} else {
+		fd = open_path(h, path, O_PATH);
+		there = fd >= 0;
+		if (there)
+			close(fd);
+	}
+	tell(h, HOST_STAT, path, there ? "" : NULL, 0);
+	free_keep_errno(path);
+	return there;
+}

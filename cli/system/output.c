@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Output: see output.h.
+ */
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "system/output.h"
+#include "system/program.h"
+
+void complain(const char *address, const char *fmt, ...)
+{
+	va_list args;
+
+	/* Keep messages of several threads apart. */
+	flockfile(stderr);
+	fputs(PROGRAM ": ", stderr);
+	if (address)
+		fprintf(stderr, "%s: ", address);
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fputc('\n', stderr);
+	funlockfile(stderr);
+}
+
+static bool colourful(void)
+{
+	static int answer = -1;
+	const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+
+	/* no-color.org: set to anything but the empty string. */
+	if (answer < 0)
+		answer = isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb");
+	return answer;
+}
+
+const char *colour(enum colour colour)
+{
+	static const char *const sequences[] = {
+		[COLOUR_NONE] = "\033[0m",     [COLOUR_GOOD] = "\033[32m",
+		[COLOUR_WARNING] = "\033[33m", [COLOUR_BAD] = "\033[31m",
+		[COLOUR_DIM] = "\033[2m",      [COLOUR_BOLD] = "\033[1m",
+	};
+
+	return colourful() ? sequences[colour] : "";
+}
+
+int terminal_width(void)
+{
+	const char *columns = getenv("COLUMNS");
+	struct winsize size;
+	uint64_t value;
+
+	if (!ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col)
+		value = size.ws_col;
+	else if (!columns || !parse_u64(columns, &value))
+		value = 80;
+	return value < 40 ? 40 : value > 200 ? 200 : value;
+}
+
+void print_wrapped(const char *text, int indent, int column)
+{
+	int width = terminal_width(), at = column;
+	bool first = true;
+	size_t length;
+
+	for (; *text; text += length + strspn(text + length, " ")) {
+		length = strcspn(text, " ");
+		if (!first && at + 1 + (int)length > width) {
+			putchar('\n');
+			at = 0;
+			first = true;
+		}
+		if (at < indent)
+			at += printf("%*s", indent - at, "");
+		else if (!first)
+			at += printf(" ");
+		at += printf("%.*s", (int)length, text);
+		first = false;
+	}
+	putchar('\n');
+}
+
+const char *size_text(uint64_t bytes, char buf[SIZE_MAX_TEXT])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	uint64_t unit = 1;
+	size_t i = 0;
+
+	if (bytes == UINT64_MAX)
+		return strcpy(buf, "?");
+	while (i < 6 && bytes / unit >= 1024) {
+		unit <<= 10;
+		i++;
+	}
+	/* Two digits of the fraction, rounded down. */
+	if (bytes % unit)
+		snprintf(buf, SIZE_MAX_TEXT, "%llu.%02u %s", (unsigned long long)(bytes / unit),
+			 (unsigned int)(bytes / (unit / 1024) % 1024 * 100 / 1024), units[i]);
+	else
+		snprintf(buf, SIZE_MAX_TEXT, "%llu %s", (unsigned long long)(bytes / unit),
+			 units[i]);
+	return buf;
+}
+
+struct json_object *json_document(const char *command)
+{
+	struct json_object *document = json_object_new_object();
+
+	json_object_object_add(document, "schema", json_object_new_int(SCHEMA_VERSION));
+	json_object_object_add(document, "command", json_object_new_string(command));
+	return document;
+}
+
+int json_print(struct json_object *document)
+{
+	puts(json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY |
+							      JSON_C_TO_STRING_SPACED |
+							      JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(document);
+	return fflush(stdout);
+}
+
+struct json_object *json_text(const char *text)
+{
+	return text ? json_object_new_string(text) : NULL;
+}
+
+struct json_object *json_size(uint64_t value)
+{
+	/*
+	 * json-c before 0.14 has no unsigned numbers, and no memory is that
+	 * large.
+	 */
+	return value > INT64_MAX ? NULL : json_object_new_int64(value);
+}
