@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# The one door: `make help` lists what is behind it.
+# The entry point for builds, packages and tests; `make help` lists the targets.
 
 # ---- the owner's settings ---------------------------------------------------
-# Set them here alone: the packages and the module take them from these lines.
-# "NAME <ADDRESS>", and the folder that has the releases of `make dist`.
+# Set them only here: the packages and the module read them from these lines.
+# MAINTAINER is "NAME <ADDRESS>". RELEASES is the URL of the folder for the
+# releases of `make dist`.
 
 MAINTAINER := nvgrace-gpu-vfio-pci maintainers <maintainers@nvgrace-gpu-vfio-pci.example>
 RELEASES   := https://nvgrace-gpu-vfio-pci.example/releases
 
 # ---- the module -------------------------------------------------------------
 # make modules KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]
-# leaves build/<kernel release>/nvgrace-gpu-vfio-pci.ko.  Needs nothing but make,
-# a compiler and those headers; W=1 and C=2 mean what they mean to kbuild.
+# writes build/<kernel release>/nvgrace-gpu-vfio-pci.ko. It needs only make, a
+# compiler and those headers. W=1 and C=2 are kbuild's.
 
 KDIR	?= /lib/modules/$(shell uname -r)/build
 TOP	:= $(CURDIR)
@@ -19,24 +20,25 @@ MODULE	:= nvgrace-gpu-vfio-pci
 
 .DEFAULT_GOAL := modules
 
-# What `uname -r` says under that kernel.  include/config/kernel.release is no
-# substitute: Debian's 6.1 headers have another number there.
+# The output of `uname -r` under that kernel. include/config/kernel.release is
+# no substitute: it differs in Debian's 6.1 headers.
 RELEASE = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"$$/\1/p' \
 	    '$(KDIR)/include/generated/utsrelease.h' 2>/dev/null)
 
 .PHONY: modules
 modules:
 	@test -e '$(KDIR)/Makefile' || { \
-	   echo "$(KDIR) holds no kernel headers; say where they are: make modules KDIR=<folder>" >&2; exit 1; }
+	   echo "no kernel headers in $(KDIR); name their folder: make modules KDIR=<folder>" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -f scripts/module.mk KDIR='$(realpath $(KDIR))' \
-	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error $(KDIR)/include/generated/utsrelease.h names no kernel release: are these configured headers?))' MODULE=$(MODULE)
+	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error no kernel release in $(KDIR)/include/generated/utsrelease.h; name a folder with configured headers in KDIR))' MODULE=$(MODULE)
 
 # ---- installing -------------------------------------------------------------
-# make install, or its two halves, as the packages have them: install-dkms, what
-# DKMS, udev and initramfs makers need (then `dkms install`), and install-cli,
-# nvgrace-gpu(8).  Needs scdoc for the manual pages, and for the tool its
-# libraries.  DESTDIR and prefix as everywhere; udev, dracut and initramfs-tools
-# look below /usr alone.
+# `make install` consists of two targets, one for each package. install-dkms
+# installs what DKMS, udev and initramfs generators need; run `dkms install`
+# afterwards. install-cli installs nvgrace-gpu(8) and needs the tool's
+# libraries. Both need scdoc for the manual pages. DESTDIR and prefix have their
+# usual meaning, but the files of udev, dracut and initramfs-tools always go
+# below /usr, the only place that those programs search.
 
 prefix	?= /usr
 VERSION	 = $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
@@ -67,19 +69,21 @@ install-dkms:
 	$(INSTALL) -d $(DESTDIR)/etc/nvgrace-gpu.conf.d
 	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man5
 	scdoc < scripts/udev/nvgrace-gpu.conf.5.scd > $(DESTDIR)$(prefix)/share/man/man5/nvgrace-gpu.conf.5
+	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man4
+	scdoc < docs/$(MODULE).4.scd > $(DESTDIR)$(prefix)/share/man/man4/$(MODULE).4
 
 install-cli:
 	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 
 # ---- packages ---------------------------------------------------------------
-# In build/packages/ and build/repo/, made of the checkout as it is.
+# They go to build/packages/ and build/repo/, and contain the checkout as it is.
 
 .PHONY: deb rpm repo
 deb rpm:
 	@scripts/package $@
 
-# A release: its number goes into all places by the first, its tarball and the
-# checksum into build/dist/ by the second. docs/releasing.md has the rest.
+# For a release: `make version` sets its number everywhere, and `make dist` puts
+# its tarball and checksum in build/dist/. docs/releasing.md has all steps.
 .PHONY: version dist
 version:
 	@scripts/version '$(V)'
@@ -87,26 +91,32 @@ version:
 dist:
 	@scripts/package dist
 
-# GPG_KEY=<id> signs, with a key of the gpg keyring below GNUPGHOME.
+# GPG_KEY=<id> signs with a key of the gpg keyring in GNUPGHOME.
 repo: deb rpm
 	@scripts/repo
 
 # ---- trying and testing -----------------------------------------------------
-# All of it happens in one Debian 13 tree in the cache, which scripts/toolbox
-# makes (as root) on first use, and in virtual machines.
+# Everything runs in virtual machines and in a Debian 13 tree in the cache,
+# which scripts/toolbox makes, as root, on first use.
 
 TOOLBOX	:= scripts/toolbox
 
-# What runs a campaign, which records in docs/reliability.md what the driver was: the last commit
-# that changed it, with a + where it has been changed since.
+# Runs a campaign. docs/reliability.md records which driver it tested: the last
+# commit that changed the driver, with a + if there are changes since.
 DRIVER	:= src include Kbuild
 CAMPAIGN = TOOLBOX_ENV=DRIVER_COMMIT DRIVER_COMMIT=$$(git log -1 --format=%h -- $(DRIVER) 2>/dev/null)$$( \
 	git diff --quiet HEAD -- $(DRIVER) 2>/dev/null || echo +) $(TOOLBOX) run --
 
-.PHONY: demo check check-quick check-long check-package check-guest bench matrix cli unit fuzz style
+.PHONY: demo check check-quick check-long check-package check-guest bench matrix cli unit fuzz generated style pictures
 demo:
 	@$(TOOLBOX) kernel 7.2
 	@$(TOOLBOX) run -- python3 tests/demo/demo.py
+
+# docs/pictures: records what the programs print, and draws all anew.
+pictures:
+	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) run -- python3 tests/demo/record.py
+	@$(TOOLBOX) run -- scripts/pictures
 
 check:
 	@$(TOOLBOX) kernel --all
@@ -117,7 +127,7 @@ check:
 	@$(TOOLBOX) root qemu >/dev/null
 	@tests/package/dkms-debs
 	@tests/package/image >/dev/null
-	@$(TOOLBOX) run -- python3 tests/check.py $(JOBS)
+	@$(TOOLBOX) run -- python3 tests/check.py $(if $(LOAD),--load $(LOAD)) $(JOBS)
 
 check-quick:
 	@$(TOOLBOX) kernel 7.2
@@ -134,22 +144,23 @@ check-long:
 	@tests/package/dkms-debs
 	@$(CAMPAIGN) python3 tests/check.py --long $(JOBS)
 
-# Side by side with another build of the module, in one machine: BASELINE_KO=<file or folder below this one>,
-# ROUNDS=3, KERNELS="6.1-amd64 6.12 7.2", GPUS=parts; QUICK=1 for short rounds.
+# Can compare the module with another build of it in the same machine:
+# BASELINE_KO=<file or folder below this one>, ROUNDS=3,
+# KERNELS="6.1-amd64 6.12 7.2", GPUS=parts. QUICK=1 shortens the rounds.
 bench:
 	@$(TOOLBOX) kernel $(or $(KERNELS),6.1-amd64 6.12 7.2)
 	@scripts/matrix $(or $(KERNELS),6.1-amd64 6.12 7.2)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 tests/bench/bench.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
 
-# All lives of the packages in whole systems (PARTS="deb rpm" for some). Two
-# parts have systems of their own, of the same name.
+# Tests the packages from installation to removal in whole systems (PARTS="deb
+# rpm" runs some). The parts libvirt and bookworm use the images of these names.
 PACKAGE_IMAGES = $(sort $(foreach part,$(or $(PARTS),deb libvirt bookworm),$(or $(filter libvirt bookworm,$(part)),base)))
 check-package: repo
 	@set -e; for image in $(PACKAGE_IMAGES); do tests/package/image $$image >/dev/null; done
 	@$(CAMPAIGN) python3 tests/package/life.py $(addprefix --part ,$(PARTS))
 
-# Guests that use a GPU's memory, on hosts with KVM: part of check.
+# Guests that use a GPU's memory, on hosts with KVM; check includes them.
 check-guest:
 	@$(TOOLBOX) kernel 6.12 7.2 7.2-16k
 	@$(TOOLBOX) kernel 64k
@@ -167,9 +178,13 @@ cli:
 unit:
 	@$(TOOLBOX) run -- tests/unit/run
 
-# SECONDS=n for each target; without it, until interrupted.
+# Fuzzes each target for SECONDS=n, or without it, until interrupted.
 fuzz:
 	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
+
+# docs/doctor.md, from the comments in cli/doctor.
+generated:
+	@$(TOOLBOX) run -- scripts/doctor-doc
 
 style:
 	@$(TOOLBOX) run -- scripts/style "$$($(TOOLBOX) checkpatch)"
@@ -185,25 +200,27 @@ distclean: clean
 help:
 	@echo 'For administrators and packagers'
 	@echo '  modules       build the module: KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]'
-	@echo '  deb, rpm      build packages for Debian and for RPM systems, in build/packages/'
-	@echo '  repo          build them and an apt and a dnf repository, in build/repo/ (GPG_KEY=<id> signs)'
-	@echo '  dist          make the tarball of a release and its checksum, in build/dist/'
-	@echo '  version       put a new version into all places: V=x.y.z'
-	@echo '  install       install what the packages have: DESTDIR=<root>; then dkms install'
-	@echo 'To see it work, on any Debian 12 machine, as root'
-	@echo '  demo          boot a virtual GH200, bind its GPU, show what a VMM sees, move data'
-	@echo '  bench         measure it in one, beside another build: BASELINE_KO=<file.ko>, KERNELS=7.2, ROUNDS=3, GPUS=parts, QUICK=1'
+	@echo '  deb, rpm      build packages for Debian and for RPM systems in build/packages/'
+	@echo '  repo          build them, and apt and dnf repositories in build/repo/ (GPG_KEY=<id> signs)'
+	@echo '  dist          make the tarball of a release and its checksum in build/dist/'
+	@echo '  version       set a new version everywhere: V=x.y.z'
+	@echo '  install       install the files of the packages: DESTDIR=<root>; then run dkms install'
+	@echo 'To try it, as root on Debian 12 (x86-64)'
+	@echo '  demo          boot a virtual GH200, bind its GPU, show the VMM'"'"'s view, move data'
+	@echo '  bench         measure the module in one, or compare it with another build: BASELINE_KO=<file.ko>, KERNELS=7.2, ROUNDS=3, GPUS=parts, QUICK=1'
 	@echo 'To test it'
-	@echo '  check         everything, on every supported kernel (JOBS="vm-7.2 unit" for some of it)'
-	@echo '  check-quick   the units and one kernel, in five minutes'
-	@echo '  check-long    campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
-	@echo '  check-package the packages'"'"' lives in whole Debian systems: install, bind, boot, upgrade, remove'
-	@echo '  check-guest   guests with KVM and QEMU that use the memory of a GPU, on several hosts (part of check)'
-	@echo '  matrix        build for every kernel with all warnings on, and print a table'
-	@echo '  cli           tests of nvgrace-gpu(8) that need no virtual machine'
-	@echo '  unit          unit tests on this machine'
-	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n a target'
-	@echo '  style         checkpatch and rules of the project'
+	@echo '  check         run all tests on every supported kernel (JOBS="vm-7.2 unit" runs some; LOAD=4 beside 4 busy processes)'
+	@echo '  check-quick   run the unit tests and one kernel, in five minutes'
+	@echo '  check-long    run the campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
+	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
+	@echo '  check-guest   run guests with KVM and QEMU that use a GPU'"'"'s memory, on several hosts (part of check)'
+	@echo '  matrix        build for every kernel with all warnings, and print a table'
+	@echo '  cli           run the tests of nvgrace-gpu(8) that need no virtual machine'
+	@echo '  unit          run the unit tests on this machine'
+	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n per target'
+	@echo '  generated     write docs/doctor.md from the comments of doctor'"'"'s checks'
+	@echo '  style         run checkpatch and check the project'"'"'s own rules'
+	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'
-	@echo '  distclean     and the cache with its tools and kernels'
+	@echo '  distclean     also remove the cache with its tools and kernels'

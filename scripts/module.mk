@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Builds the module for one kernel.  Called by the top Makefile's `modules`,
-# which gives KDIR (headers), BUILD (absolute output folder) and MODULE (name).
+# Builds the module for one kernel. `make modules` calls this with KDIR
+# (headers), BUILD (absolute output folder) and MODULE (name).
 #
-# kbuild writes beside its sources, and one checkout serves many kernels at the
-# same time, so that each gets a copy of the sources in its own folder.
+# kbuild writes beside its sources. Each kernel gets a copy of the sources in
+# its own folder, so that one checkout can be built for several kernels at a
+# time.
 
 FEATURES := $(BUILD)/include/generated/nvgrace_gpu_features.h
 SOURCES	 := Kbuild $(wildcard src/*.[ch] include/*.h include/compat/*.h)
 COPIES	 := $(addprefix $(BUILD)/,$(SOURCES))
-# What the answers depend on: the questions, and the kernel's configuration.
+# What the results of the probes depend on, besides the probes: the kernel's
+# configuration and symbols,
 KERNEL	 := $(wildcard $(KDIR)/include/generated/autoconf.h $(KDIR)/Module.symvers)
 
-# Type information for tracers is made by pahole; kernels that want it print
-# errors where pahole isn't installed, though the module is fine without.
+# pahole makes type information for tracers. Without pahole, the build for a
+# kernel that wants it prints errors, although the module works without it.
 BTF	 := $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)
 
-# ... and who asks: another compiler may give other answers.
+# ... and the compiler.
 ASKER	 := $(KDIR) $(ARCH) $(CROSS_COMPILE) $(CC) $(LLVM)
 STAMP	 := $(BUILD)/asker
 
-# For modinfo, and for who asks whether the loaded module is the installed one.
+# For modinfo, and to compare the loaded module with the installed one.
 VERSION	 := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
-# In the environment, where no shell can trip over an apostrophe.
+# In the environment, so that no shell parses it: a name may have an apostrophe.
 export NVGRACE_GPU_MAINTAINER := $(shell sed -n 's/^MAINTAINER[[:space:]]*:=[[:space:]]*//p' Makefile)
 
 .DEFAULT_GOAL := module

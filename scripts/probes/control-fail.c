@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Control: must be absent on every kernel.  If it is found, the probes don't
- * compile what they say.
+ * Control: must be absent on every kernel. If it is found, the probes don't
+ * compile what they claim.
  *
  * absent-if: no member named 'nvgrace_gpu_no_such_member'
  */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Control: must be found on every kernel.  If it is not, the probes measure
- * something else than the kernel (a broken compiler, missing headers).
+ * Control: must be found on every kernel. If it is absent, the probes measure
+ * not the kernel but a broken compiler or missing headers.
  */
 #include <linux/module.h>
 #include <linux/vfio_pci_core.h>

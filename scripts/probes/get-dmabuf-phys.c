@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vfio_pci_device_ops and its get_dmabuf_phys, by which a variant driver says
- * where the memory is that is exported as a dma-buf.
+ * vfio_pci_device_ops and its get_dmabuf_phys, with which a variant driver
+ * gives the addresses of memory that is exported as a dma-buf.
  * Since Linux 6.19, 5d74781ebc86 ("vfio/pci: Add dma-buf export support for
  * MMIO regions").
  *

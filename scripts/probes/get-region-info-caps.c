@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The operation get_region_info_caps; without it VFIO_DEVICE_GET_REGION_INFO
+ * The operation get_region_info_caps. Without it, VFIO_DEVICE_GET_REGION_INFO
  * arrives as an ioctl.
  * Since Linux 6.19, 775f726a742a ("vfio: Add get_region_info_caps op").
  *

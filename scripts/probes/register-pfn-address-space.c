@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * register_pfn_address_space(), with which memory errors reach those who have
- * mapped memory that has no struct pages.
+ * register_pfn_address_space(), with which memory errors reach the tasks that
+ * have mapped memory without struct pages.
  * Since Linux 6.19, 2ec41967189c ("mm: handle poisoning of pfn without struct
- * pages").  Kernels of NVIDIA's have another struct of the same name, without
- * pfn_to_vma_pgoff: theirs is not this interface.
+ * pages"). NVIDIA's kernels have another struct of the same name, without
+ * pfn_to_vma_pgoff, which is not this interface.
  *
  * absent-if: fatal error: linux/memory-failure.h: No such file or directory
  * absent-if: fatal error: 'linux/memory-failure.h' file not found

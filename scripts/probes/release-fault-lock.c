@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * release_fault_lock(), since a fault may come under the lock of its VMA alone.
- * Since Linux 6.6, 29a22b9e08d7 ("mm: handle userfaults under VMA lock");
- * before, the lock of a fault was that of the address space.
+ * release_fault_lock(), for faults that hold only the lock of their VMA.
+ * Since Linux 6.6, 29a22b9e08d7 ("mm: handle userfaults under VMA lock").
+ * Before, a fault held the lock of the address space.
  *
  * absent-if: (implicit declaration of|undeclared) function 'release_fault_lock'
  */

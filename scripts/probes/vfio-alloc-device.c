@@ -2,7 +2,7 @@
 /*
  * vfio_alloc_device(), and with it vfio-pci-core as this driver uses it.
  * Since Linux 6.1, cb9ff3f3b84c ("vfio: Add helpers for unifying vfio_device
- * life cycle").  Without it the kernel can't be supported.
+ * life cycle"). Without it, the kernel can't be supported.
  *
  * absent-if: (implicit declaration of|undeclared) function 'vfio_alloc_device'
  * absent-if: 'probe_device' undeclared|undeclared identifier 'probe_device'

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A vfio device's own inode, whose address space has all mappings of the device.
+ * A vfio device's own inode, whose address space has all the device's mappings.
  * Since Linux 6.10, b7c5e64fecfa ("vfio: Create vfio_fs_type with inode per
  * device").
  *

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * BARs mapped when the device is enabled, and vfio_pci_core_get_iomap(), which
- * tells whether one was.
+ * returns the mapping of one.
  * Since Linux 7.2, 859dc0f6253b ("vfio/pci: Replace
  * vfio_pci_core_setup_barmap() with vfio_pci_core_get_iomap()").
  *

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vm_flags_set() and vm_flags_clear(); without them vm_flags is assigned to.
+ * vm_flags_set() and vm_flags_clear(). Without them, vm_flags is assigned to.
  * Since Linux 6.3, bc292ab00f6c ("mm: introduce vma->vm_flags wrapper
  * functions").
  *

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vmf_insert_pfn_pmd() and vmf_insert_pfn_pud() that take a plain pfn; before,
- * they took a pfn_t.
+ * vmf_insert_pfn_pmd() and vmf_insert_pfn_pud() with a plain pfn. Before, they
+ * took a pfn_t.
  * Since Linux 6.17, 21aa65bf82a7 ("mm: remove callers of pfn_t functionality").
  *
  * absent-if: incompatible(-| )(function )?pointer type

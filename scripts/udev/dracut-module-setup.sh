@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Puts the udev rule, its helper, the configuration and the module into an initramfs, so that no
-# driver in there takes a GPU first.  Read by dracut(8), as
-# /usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh.  The variables are dracut's.
+# Puts the udev rule, its helper, the configuration and the module into an
+# initramfs, so that no other driver there takes a GPU first. dracut(8) reads it
+# as /usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh. The variables are
+# dracut's.
 
-# Not in an initramfs that is made for one machine without such a configuration; where --add names
-# the module, dracut includes it whatever this says.
+# Leaves the initramfs of a machine without such a configuration alone. If --add
+# names the module, dracut includes it whatever this returns.
 check() {
 	"${dracutsysrootdir-}/usr/lib/udev/nvgrace-gpu" configured || return 255
 }
@@ -16,7 +17,7 @@ depends() {
 }
 
 installkernel() {
-	# Ends with status 0 where the kernel has none: DKMS leaves kernels out.
+	# Status 0 if the kernel has no such module: DKMS leaves kernels out.
 	hostonly='' instmods nvgrace-gpu-vfio-pci
 }
 
@@ -29,7 +30,8 @@ install() {
 			inst_simple "$file"
 		fi
 	done
-	# The module's parameters; in an initramfs that is made for any machine, dracut has none.
+	# Parameters of the module. dracut copies none into an initramfs for any
+	# machine.
 	for file in "${dracutsysrootdir-}"/etc/modprobe.d/*.conf; do
 		if grep -qsE 'nvgrace[-_]gpu[-_]vfio[-_]pci' "$file"; then
 			inst_simple "${file#"${dracutsysrootdir-}"}"
