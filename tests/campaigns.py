@@ -1,37 +1,38 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The results of campaigns: the table in docs/reliability.md, which the campaigns themselves write.
+"""The results of campaigns: the table in docs/reliability.md, which the
+campaigns themselves write.
 
     campaigns.py --stale
 
-Prints the campaigns that have no row, or one of a driver that is more than one release old, a line each; status 1 if
-there are any. A new campaign gets a row by hand, "not run yet" and the version that it is new in. `make style` calls it. record() is for check.py and for tests/package/life.py.
+Prints a line for each campaign without a row, and for each row of a driver that
+is more than one release old. Status 1 if there are any. `make style` calls it.
+A new campaign gets its first row by hand: "not run yet", and the version that
+introduces it. record() is for check.py and tests/package/life.py.
 
-A row has: the campaign and its command, what it said, the kernel, the day, and the driver: its version, and the commit
-that was the last to change its sources, which make finds (DRIVER_COMMIT in the environment; "?" without git).
-"""
+A row has the campaign's command, its result, the kernel, the day, and the
+driver: its version, and the last commit that changed its sources. make finds
+that commit (DRIVER_COMMIT in the environment; "?" without git)."""
 
 import argparse
 import datetime
 import os
-import pathlib
 import re
 import sys
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent
-DOCUMENT = PROJECT / "docs" / "reliability.md"
+import jobs
+
+DOCUMENT = jobs.PROJECT / "docs" / "reliability.md"
 BEGIN = "<!-- The table below is written by make check-long and make check-package. -->"
 HEAD = ("| command | result | kernel | day | driver |", "|---|---|---|---|---|")
 
-LONG = ("vm-6.12-16k", "vm-6.12-rt", "vm-7.2-rt", "vm-debug", "vm-debug-64k", "vm-kcsan", "races-long", "cycles-long",
-        "scrub-long", "random", "random-debug", "faults", "controls", "controls-kcsan", "vfio-selftests", "mutants", "mutants-generated",
-        "fuzz-long", "coverage", "static-all", "package-lint", "dkms-all")
+LONG = tuple(job.name for job in jobs.long_jobs() if job != jobs.PACKAGES)
 PACKAGE = ("deb", "bookworm", "autopkgtest", "rpm", "guide", "secure-boot", "libvirt")
 COMMANDS = tuple(f"make check-long JOBS={job}" for job in LONG) + tuple(f"make check-package PARTS={part}" for part in PACKAGE)
 
 
 def split(text):
-    """(what is before the rows, {command: row}, what is behind them) of the document."""
+    """(the text before the rows, {command: row}, the text after them)."""
     before, mark, rest = text.partition(BEGIN + "\n")
     if not mark:
         raise ValueError(f"{DOCUMENT.name} has no line {BEGIN!r}")
@@ -42,19 +43,20 @@ def split(text):
 
 
 def join(before, rows, after):
-    """The opposite; rows in the order of COMMANDS, without those that are no campaigns any more."""
+    """The opposite of split(). Rows are in the order of COMMANDS; those of
+    former campaigns are dropped."""
     known = [rows[command] for command in COMMANDS if command in rows]
     return before + BEGIN + "\n\n" + "".join(line + "\n" for line in (*HEAD, *known)) + after
 
 
 def version():
-    """That of the driver in this tree."""
-    return re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text("utf-8"), re.M)[1]
+    """The driver's version in this tree."""
+    return re.search(r'^PACKAGE_VERSION="(.*)"$', (jobs.PROJECT / "dkms.conf").read_text("utf-8"), re.M)[1]
 
 
 def record(command, result, kernel, document=DOCUMENT):
-    """Put a campaign's result in the place of its last one. It is no error if the table can't be written: the result has been
-    printed."""
+    """Replace the campaign's row. A table that can't be written is no error,
+    because the result has been printed."""
     if command not in COMMANDS:
         raise ValueError(f"no campaign: {command}")
     day = datetime.date.today().isoformat()
@@ -70,12 +72,12 @@ def record(command, result, kernel, document=DOCUMENT):
 
 
 def releases():
-    """Those in the changelog, the newest first."""
-    return re.findall(r"^## (\d\S*), ", (PROJECT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    """The releases in the changelog, newest first."""
+    return re.findall(r"^## (\d\S*), ", (jobs.PROJECT / "CHANGELOG.md").read_text("utf-8"), re.M)
 
 
 def stale(document=DOCUMENT):
-    """Why a campaign has to be run again, a line for each that has."""
+    """A line for each campaign that must run again, with the reason."""
     good = releases()[:2]
     _, rows, _ = split(document.read_text("utf-8"))
     found = [f"{document.name}: no result of `{command}`" for command in COMMANDS if command not in rows]

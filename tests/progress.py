@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tells a waiting person what is going on and for how long. Used by tests/demo/demo.py and tests/check.py."""
+"""Shows a waiting person what is going on, and for how long. Used by
+tests/demo/demo.py."""
 
 import subprocess
 import sys
 import threading
 import time
 
-# How often something is said where a line can't be written over, in seconds.
+# Seconds between reports where a line can't be overwritten.
 QUIET = 10
 
 
 class Step:
-    """with Step("doing something"): ... shows the text and the seconds, on a terminal every second. Leaving it twice
-    is fine."""
+    """with Step("doing something"): ... shows the text and the seconds, on a
+    terminal every second. It may be left twice."""
 
     def __init__(self, text):
         self.text = text
@@ -45,7 +46,8 @@ class Step:
 
 
 def run(argv, **kwargs):
-    """Run a command quietly; what it printed is shown if it fails. Raises subprocess.CalledProcessError then."""
+    """Run a command quietly. If it fails, print its output and raise
+    subprocess.CalledProcessError."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
     if done.returncode:
         print("\n" + done.stdout, flush=True)

@@ -1,21 +1,29 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""`make bench`: runs "nvgrace-gpu bench" in a virtual GH200, with this driver and with another build of it side by side.
+"""`make bench`: runs "nvgrace-gpu bench" in a virtual GH200, with this driver
+and another build of it in turn.
 
     bench.py [--smoke] [--quick] [--rounds N] [KERNEL...]
 
-Inside the toolbox, after `make modules` for those kernels (6.1 on x86-64, 6.12 and 7.2 without a name). One boot for each kernel. In
-each round the driver is loaded, a GPU is bound, measured and unbound, and the driver unloaded; with
-BASELINE_KO=build/baseline/7.2.ko, or a folder of such files, the same is done with that module in turn. A kernel
-that has no such file is measured alone. The files must be below the project's folder. GPUS=parts (or large, g1, g4, g16, g64) measures that one alone.
-Every other round begins with the other module, so that a machine that slows down does so for both.
+Inside the toolbox, after `make modules` for those kernels (default: 6.1-amd64,
+6.12 and 7.2). One boot per kernel. Each round loads the driver, binds, measures
+and unbinds a GPU, and unloads the driver. BASELINE_KO in the environment is the
+other module, or a folder of such files, as build/baseline/7.2.ko, below the
+project's folder. Each round measures that module as well. A kernel without such
+a file is measured alone. GPUS=parts (or large, g1, g4, g16, g64) measures only
+that GPU. Every other round begins with the other module, so that a machine that
+slows down does so for both.
 
-Prints for each figure the minimum and median over the rounds, the ratio of the medians (above 1: this driver is better) and
-the limit that docs/performance.md states. Numbers fail nothing: this machine is emulated, and they mean something only
-beside each other. What fails is a run that doesn't measure. Leaves build/bench/KERNEL.json, KERNEL.txt and two plots, KERNEL-ratio.svg and
-KERNEL-growth.svg. --quick: `bench --quick`, for many short rounds: on a machine whose speed changes each half minute they say more than
-few long ones. --smoke: one such round for one GPU.
-"""
+Prints for each figure the minimum and median over the rounds, the ratio of the
+medians (above 1: this driver is better) and the limit that docs/performance.md
+states. No figure fails the run, because the machine is emulated and figures
+mean something only beside each other. A run that does not measure fails. Leaves
+build/bench/KERNEL.json, KERNEL.txt and two plots, KERNEL-ratio.svg and
+KERNEL-growth.svg.
+
+--quick runs `bench --quick`, for many short rounds. If the machine's speed
+changes every half minute, they say more than a few long ones. --smoke: one such
+round for one GPU."""
 
 import argparse
 import json
@@ -32,23 +40,25 @@ sys.path[:0] = [str(HERE.parent / "vm"), str(HERE.parent / "cli")]
 import common  # noqa: E402  (needs the path above)
 import vm  # noqa: E402
 
-# An arm64 6.1 has no model GPU, and its stand-in is not one that nvgrace-gpu knows.
+# arm64's 6.1 has no model GPU, and nvgrace-gpu does not know its stand-in.
 KERNELS = ("6.1-amd64", "6.12", "7.2")
 OUT = vm.PROJECT / "build" / "bench"
 DRIVER = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
 
-# Of both parts, as a GH200 in small; as large as one; and for what grows with size. 1 GiB of each is resmem.
+# A small GPU with both parts, a large one, and those for what grows with size.
+# 1 GiB of each is resmem.
 PARTS = {"name": "parts", "size": 0xB0000000}
 LARGE = {"name": "large", "size": 0x17_F000_0000}
 GROWTH = [{"name": f"g{n}", "size": (n + 1) * GiB} for n in (1, 4, 16, 64)]
-# Where the memory of all but the first is, from the beginning of the machine's: they share it, or the pages that it is made of
-# would be more than this computer has.
+# Offset of the memory that all but the first share. Separate memory would take
+# more pages than this computer has.
 SHARED = 4 * GiB
 RAM = 3 * GiB
 GROWING = ("open", "pread/usemem/8B", "first-touch/usemem/1.00")
 
-# Figures with a goal: of which GPU, and how many times as good as the baseline this driver is to be.
+# Figures with a goal: this driver must be so many times as good as the
+# baseline.
 LIMITS = {
     ("parts", "pread/usemem/1MiB"): 1.0,
     ("parts", "pwrite/usemem/1MiB"): 1.0,
@@ -68,12 +78,12 @@ LIMITS = {
 
 WARM_UP = "warm-up"
 
-# A busy machine is slow; one that needs longer is stuck.
+# A machine that needs longer is stuck rather than slow.
 TIMEOUT_S = 3600
 
 
 def measure(gpu, options):
-    """A command in the machine: what bench says of a GPU, with the module $1."""
+    """A command in the machine that measures a GPU with the module $module."""
     return f"""
         insmod /bench/$module.ko && bind {gpu} {DRIVER} || exit 1
         nvgrace-gpu bench --yes --json {options} $(gpu {gpu}) 2>/tmp/err
@@ -83,13 +93,14 @@ def measure(gpu, options):
 
 
 def programs(kernel):
-    """Those of this folder that run after the measurements, by this driver alone: scrub.c; off.c where the kernel has the tracer, as
-    the one with 64K pages that is built here."""
+    """The programs of this folder that run after the measurements, with this
+    driver alone. off.c needs the tracer, which the 64K kernel that is built
+    here has."""
     return ("scrub", "off") if kernel.has("CONFIG_PREEMPT_TRACER") else ("scrub",)
 
 
 def run_program(name):
-    """A command in the machine."""
+    """A command in the machine that runs one of these."""
     return f"""
         insmod /bench/ours.ko || exit 1
         /bench/{name} || exit 1
@@ -106,7 +117,7 @@ def compiled(kernel, name):
 
 
 def baseline_of(kernel):
-    """The other build for this kernel, or None."""
+    """The other module for this kernel, or None."""
     given = os.environ.get("BASELINE_KO")
     if not given:
         return None
@@ -126,7 +137,8 @@ def baseline_of(kernel):
 
 
 def run_machine(kernel, modules, plan, directory):
-    """[(module, gpu, document)] of a plan [(module, gpu, options)], and what the programs say."""
+    """[(module, gpu, document)] of a plan [(module, gpu, options)], and the
+    programs' output."""
     log = vm.PROJECT / "build" / "log" / f"bench-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     files = common.installed(kernel, directory)
@@ -176,7 +188,8 @@ def collect(said):
 
 
 def summary(found):
-    """[{"gpu", "figure", "unit", "better", "ours": {...}, "baseline": {...} or None, "ratio", "limit"}]"""
+    """[{"gpu", "figure", "unit", "better", "ours": {...}, "baseline": {...} or
+    None, "ratio", "limit"}]"""
     rows = []
     for (gpu, name), entry in found.items():
         row = {"gpu": gpu, "figure": name, "unit": entry["unit"], "better": entry["better"], "baseline": None,
@@ -194,7 +207,7 @@ def summary(found):
 
 
 def number(value, unit):
-    """A figure for people."""
+    """A figure's text."""
     if unit == "s":
         return f"{value * 1e3:.3f} ms"
     if unit == "B/s":
@@ -226,20 +239,20 @@ def plot(name, script, data, out):
     subprocess.run(["gnuplot", "-e", f"data='{file}'; out='{out}'; kernel='{name}'", str(HERE / f"{script}.gp")],
                    check=True)
     file.unlink()
-    # So that docs/ can have it as it is.
+    # An SPDX line, so that docs/ can have it as it is.
     head, rest = out.read_text("utf-8").split("\n", 1)
     out.write_text(f"{head}\n<!-- SPDX-License-Identifier: GPL-2.0-only -->\n{rest}", "utf-8")
 
 
 def plots(kernel, rows):
-    """The two plots, where there is something to see; their paths."""
+    """Make the plots for which there is data; their paths."""
     made = []
     ratios = [(r["gpu"] + " " + r["figure"], r["ratio"], r["limit"] or "NaN") for r in rows if r["ratio"] and r["limit"]]
     growing = []
     for g in GROWTH:
         values = [next((r["ours"]["median"] for r in rows if (r["gpu"], r["figure"]) == (g["name"], f)), "NaN")
                   for f in GROWING]
-        # Seconds for one, of what is given as so many a second.
+        # From a rate to seconds for one.
         if values[1] != "NaN":
             values[1] = 1 / values[1]
         growing.append((g["size"] // GiB - 1, *values))
@@ -252,12 +265,13 @@ def plots(kernel, rows):
 
 
 def bench(kernel, rounds, quick, smoke):
-    """Measures on one kernel and prints; True if all that was to be measured was."""
+    """Measure on one kernel and print. Whether everything was measured."""
     modules = {"ours": vm.PROJECT / "build" / kernel.release / common.MODULE}
     other = baseline_of(kernel)
     if other:
         modules["baseline"] = other
-    # The first run makes the memory's pages on the machine that emulates it, and is dropped.
+    # The first run makes the host allocate the memory's pages. It does not
+    # count.
     plan = [] if smoke else [(WARM_UP, "parts", ""), (WARM_UP, "large", "")]
     options = "--quick" if quick else ""
     for n in range(rounds):
@@ -282,12 +296,12 @@ def bench(kernel, rounds, quick, smoke):
     for path in (OUT / f"{kernel.name}.json", *made):
         print(f"# {path.relative_to(vm.PROJECT)}")
     there = {(r["gpu"], r["figure"]) for r in rows if r["ours"]}
-    # What this kernel can't do, the tool says.
+    # The tool's reasons for what this kernel can't do.
     reasons = {(gpu, f["name"]): f["reason"] for _, gpu, document in said for f in document["figures"] if f.get("reason")}
     for gpu, figure in sorted(reasons.keys() & LIMITS.keys()):
         print(f"# {gpu} {figure}: {reasons[gpu, figure]}")
     there |= reasons.keys()
-    # A quick run doesn't touch all of the memory.
+    # A quick run touches only a part of the memory.
     missing = [f"{gpu} {figure}" for gpu, figure in LIMITS if gpu in {p[1] for p in plan} and (gpu, figure) not in there
                and not (quick and figure.endswith("/1.00"))]
     for m in missing:
@@ -296,7 +310,7 @@ def bench(kernel, rounds, quick, smoke):
 
 
 def main():
-    """See above."""
+    """Measure on all kernels that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--quick", action="store_true")

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How long the kernel's tracer sees preemption or interrupts off anywhere while
- * 1 GiB of each part is read and written.  bench.py runs it in a machine whose
- * kernel has the tracer, and prints what it says; other work of the kernel, and
- * of the host that emulates it, is in these times, too.
+ * Measures how long preemption or interrupts are off anywhere, by the kernel's
+ * tracer, while 1 GiB of each part is read and written. bench.py runs it where the
+ * kernel has the tracer, and prints its output. Other work of the kernel, and of
+ * the host that emulates it, is part of these times.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -30,7 +30,7 @@ static long longest(void)
 	return us;
 }
 
-/* How 1 GiB is moved: nothing of the driver's in the last. */
+/* How 1 GiB is moved. The last way does not use the driver. */
 enum way { READ, WRITE, NEITHER };
 
 static long moving(struct vfio *v, unsigned int index, char *buf, enum way way)
@@ -49,8 +49,8 @@ static long moving(struct vfio *v, unsigned int index, char *buf, enum way way)
 }
 
 /*
- * What the driver causes comes in each run, what the host of this machine does
- * comes in some: so the least of several runs is what counts.
+ * Delays by the driver occur in each run, those by the emulating host only in
+ * some. So the minimum of several runs counts.
  */
 static void measure(struct vfio *v, unsigned int index, char *buf, enum way way,
 		    const char *what)
@@ -78,7 +78,7 @@ static void preemption_and_interrupts(void **state)
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	assert_true(buf != MAP_FAILED);
 	must_write_file(TRACING "current_tracer", "preemptirqsoff");
-	/* So that the windows are mapped and the pages there. */
+	/* Map the windows and allocate the pages. */
 	moving(&v, USEMEM, buf, WRITE);
 	moving(&v, RESMEM, buf, WRITE);
 	measure(&v, USEMEM, buf, READ, "usemem, read of 1 GiB");

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# How many times as good as the baseline this driver is, and the limits: bench.py calls it with data, out and kernel.
+# Plots how many times as good as the baseline this driver is, with the limits.
+# bench.py sets data, out and kernel.
 set terminal svg size 900,560 background rgb "white" font "sans-serif,12"
 set output out
 set datafile separator "\t"

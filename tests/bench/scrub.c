@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How fast the driver overwrites memory with zeros, beside as many threads of
- * user space that do so with memset() on a mapping of the same memory.  bench.py
- * runs it and prints what it says.  The time for caches, which user space does
- * not take care of, is left out.
+ * Compares how fast the driver scrubs memory with as many threads of user space
+ * that call memset() on a mapping of the same memory. bench.py runs it and prints
+ * its output. The driver's time for caches does not count, since user space does
+ * not clean them.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -17,7 +17,7 @@
 #define TRACING	"/sys/kernel/tracing/"
 #define RUNS	5
 
-/* Bytes that a thread takes at a time, as a worker of the driver does. */
+/* Bytes that a thread, or a worker of the driver, takes at a time. */
 #define STEP	(16 * MiB)
 
 static char *maps[2];
@@ -38,7 +38,7 @@ static void *zero(void *first)
 	return NULL;
 }
 
-/* MB/s of user space: the best of some runs. */
+/* MB/s of user space, the best of RUNS. */
 static double by_threads(const struct gpu *gpu, unsigned int threads)
 {
 	static const unsigned int indexes[] = { USEMEM, RESMEM };
@@ -57,7 +57,7 @@ static double by_threads(const struct gpu *gpu, unsigned int threads)
 		maps[i] = vfio_map(&v, indexes[i], 0, sizes[i],
 				   PROT_READ | PROT_WRITE, MAP_SHARED, NULL);
 	}
-	/* The first run is the one that takes the faults. */
+	/* The first run takes the faults. It does not count. */
 	for (run = 0; run <= RUNS; run++) {
 		uint64_t start = now_ms();
 		double rate;
@@ -78,7 +78,7 @@ static double by_threads(const struct gpu *gpu, unsigned int threads)
 	return best;
 }
 
-/* The same of the driver, by its tracepoint; and how many workers it had. */
+/* MB/s of the driver, by its tracepoint, and how many workers it had. */
 static double by_driver(const struct gpu *gpu, unsigned int *workers,
 			double *with_caches)
 {

@@ -119,7 +119,7 @@ def run(*words, root=None, env=None, before=(), **more):
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ASAN_OPTIONS": "exitcode=99:detect_leaks=1",
                    "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1", **(env or {})}
     command = [*before, build(sanitized=True), *(["--root", root] if root else []), *words]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, timeout=120,
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, timeout=600,
                           **more)
     assert done.returncode != 99 and "runtime error" not in done.stderr, done.stderr
     return done

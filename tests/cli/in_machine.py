@@ -105,7 +105,7 @@ class InMachine(unittest.TestCase):
                 cls.result = machine.run()
 
     def lines(self, command, mark):
-        """What stands behind "mark: " in a command's output."""
+        """The text after "mark: " in a command's output."""
         return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
                 if line.startswith(mark + ": ")]
 

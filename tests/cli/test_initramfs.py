@@ -178,12 +178,12 @@ class Images(unittest.TestCase):
     def test_what_cannot_be_read(self):
         plain = cpio(self.whole())
         packed = pack(plain, "zstd")
-        for image, words in ((plain[:-700], "breaks off"), (packed[:len(packed) // 2], "breaks off|holds nothing"),
-                             (b"", "holds nothing"), (bytes(5000), "holds nothing"), (b"unheard-of" * 99, "not known here"),
-                             (b"070701" + b"z" * 200, "breaks off"), (b"0", "breaks off"),
-                             (plain.replace(b"070701", b"07070f", 1), "breaks off|not known"),
-                             (b"070701" + b"ffffffff" * 13, "breaks off"),
-                             (pack(b"no archive at all", "gzip"), "no archive")):
+        for image, words in ((plain[:-700], "is incomplete"), (packed[:len(packed) // 2], "is incomplete|is empty"),
+                             (b"", "is empty"), (bytes(5000), "is empty"), (b"unheard-of" * 99, "is not known"),
+                             (b"070701" + b"z" * 200, "is incomplete"), (b"0", "is incomplete"),
+                             (plain.replace(b"070701", b"07070f", 1), "is incomplete|not known"),
+                             (b"070701" + b"ffffffff" * 13, "is incomplete"),
+                             (pack(b"no archive at all", "gzip"), "not an archive")):
             with self.subTest(image[:16]):
                 found, _ = self.look(image)
                 self.assert_one(found, "unknown", words)
@@ -198,7 +198,7 @@ class Images(unittest.TestCase):
             found, _ = self.look(cpio(self.whole()))
             self.assert_one(found, "warning", "still binds")
             found, _ = self.look(cpio({"init": b""}))
-            self.assert_one(found, "good", "binds nothing")
+            self.assert_one(found, "good", "binds no GPU")
         finally:
             self.put("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")
 

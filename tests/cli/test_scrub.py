@@ -123,10 +123,10 @@ class Scrub(unittest.TestCase):
 
     def test_ends(self):
         """What the state may become."""
-        for state, words in (("failed", "the scrub failed; the kernel's log says why; echo 1 > "),
-                             ("dirty", 'not known to be clean: its scrub state has become "dirty"; it was opened'),
-                             ("off", 'has become "off"'), ("unknown", 'has become "unknown"'), ("", 'has become ""'),
-                             ("\x1b[2J", 'has become "?[2J"')):
+        for state, words in (("failed", "the scrub failed; see the kernel's log; run \"echo 1 > "),
+                             ("dirty", 'not known to be clean: its scrub state is now "dirty", because it was opened'),
+                             ("off", 'is now "off"'), ("unknown", 'is now "unknown"'), ("", 'is now ""'),
+                             ("\x1b[2J", 'is now "?[2J"')):
             with self.subTest(state):
                 self.one.say("off", 0)
                 process = self.start("--json", G1)
@@ -191,7 +191,7 @@ class Scrub(unittest.TestCase):
         (self.one.files / "usemem_size").write_text(f"{SIZE}\n")
         (self.one.files / "scrub_state").unlink()
         _, error = self.end(self.start(G1), 1)
-        self.assertIn("the driver does not begin: No such file", error)
+        self.assertIn("can't start the scrub: No such file", error)
 
     def test_rubbish(self):
         """Nothing that the files hold ends it otherwise than by an answer."""
@@ -210,8 +210,8 @@ class Scrub(unittest.TestCase):
             self.one.begin(process, progress=7)
             process.send_signal(number)
             out, error = self.end(process, 130)
-            self.assertEqual((out, error), ("", f"nvgrace-gpu: {G1}: interrupted; a scrub that has begun goes on in the "
-                                                'kernel; "nvgrace-gpu status" shows it\n'))
+            self.assertEqual((out, error), ("", f"nvgrace-gpu: {G1}: interrupted; the kernel continues scrubs that have "
+                                                'started; "nvgrace-gpu status" shows them\n'))
 
     def test_bar(self):
         """Bytes, speed and time left; a reset takes it back, and what the last scrub has left is not this one's."""

@@ -29,7 +29,7 @@ UNREADY_MS = 6000
 TOGETHER_S = 12
 
 # A busy machine is slow; one that needs longer is stuck.
-TIMEOUT_S = 400
+TIMEOUT_S = 1800
 
 # What the commands share.
 LIBRARY = in_machine.LIBRARY + r"""
@@ -304,7 +304,7 @@ class Cli(InMachine):
 
     def test_already_bound(self):
         self.assertEqual(self.codes("again"), [0])
-        self.assertIn(f"{self.pci['a']}: is bound to {DRIVER} already", self.text("again", "run-out"))
+        self.assertIn(f"{self.pci['a']}: already bound to {DRIVER}", self.text("again", "run-out"))
 
     def test_list(self):
         self.assertEqual(self.codes("list"), [0, 0])
@@ -337,7 +337,7 @@ class Cli(InMachine):
         pid = self.lines("in-use", "holder")[0]
         self.assertEqual(self.codes("in-use"), [4, 0, 0, 0])
         self.assertRegex(self.text("in-use", "run-err"),
-                         rf"nvgrace-gpu: {self.pci['a']}: in use: process {pid} \(.*\) has /dev/vfio/\d+; shut that")
+                         rf"nvgrace-gpu: {self.pci['a']}: in use: process {pid} \(.*\) has /dev/vfio/\d+; shut down that")
         self.assertEqual(self.states("in-use"), [("a", DRIVER, DRIVER), ("a", "", "(null)")])
         self.assertRegex(self.text("in-use", "run-out"), rf"{self.pci['a']} .* in-use")
         a = next(g for g in self.documents("in-use")[0]["gpus"] if g["address"] == self.pci["a"])
@@ -347,7 +347,7 @@ class Cli(InMachine):
         pid, = self.lines("anonymous", "holder")
         self.assertEqual(self.codes("anonymous"), [0, 0, 4, 0])
         told = "not told" not in self.result.command("anonymous").output
-        self.assertIn("has anon_inode:[vfio-device]" if told else "may have it by a vfio device file",
+        self.assertIn("has anon_inode:[vfio-device]" if told else "may have it open through vfio",
                       self.text("anonymous", "run-err"))
         holders = {g["address"]: [(str(h["pid"]), h["certain"]) for h in g["holders"]]
                    for g in self.documents("anonymous")[0]["gpus"]}
@@ -357,7 +357,7 @@ class Cli(InMachine):
     def test_kernel_gives_the_reason(self):
         self.assertEqual(self.codes("zero"), [1])
         error = self.text("zero", "run-err")
-        self.assertIn(f"nvgrace-gpu: {self.pci['zero']}: {DRIVER} did not take it; it is unbound as before", error)
+        self.assertIn(f"nvgrace-gpu: {self.pci['zero']}: {DRIVER} refused it; it is unbound as before", error)
         self.assertRegex(error, rf"{self.pci['zero']}: kernel: .*the C2C link failed to train")
         self.assertEqual(self.states("zero"), [("zero", "", "(null)")])
         result, = self.documents("zero-json")[0]["results"]
@@ -380,7 +380,7 @@ class Cli(InMachine):
 
     def test_two_at_once(self):
         self.assertEqual(self.codes("locked"), [0, 4])
-        self.assertIn("another nvgrace-gpu is at work on it", self.text("locked", "run-err"))
+        self.assertIn("another nvgrace-gpu is changing it", self.text("locked", "run-err"))
         self.assertEqual(self.lines("locked", "first"), ["0"])
         self.assertEqual(self.states("locked"), [("a", DRIVER, DRIVER)])
 
@@ -399,7 +399,7 @@ class Cli(InMachine):
 
     def test_cut_short(self):
         self.assertEqual(self.codes("cut-short"), [0, 0, 0])
-        self.assertRegex(self.text("cut-short", "third"), "is bound to .* already|bound to ")
+        self.assertRegex(self.text("cut-short", "third"), "(already )?bound to ")
         self.assertEqual(self.states("cut-short"), [("a", DRIVER, DRIVER)])
         self.assertEqual(self.lines("cut-short", "mode"), ["carve-out"])
 
@@ -416,12 +416,12 @@ class Cli(InMachine):
         self.assertEqual(len(lines), 3, lines)
         self.assertRegex(lines[0], rf"daemon\.notice .*unbind {re.escape(a)} by uid 0: unbound; now without a driver")
         self.assertIn(f"bind {a} by uid 0: bound to {DRIVER}", lines[1])
-        self.assertRegex(lines[2], rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} did not take it")
+        self.assertRegex(lines[2], rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} refused it")
 
     def test_no_rule(self):
         """Nothing is promised that nothing keeps."""
         self.assertEqual(self.codes("no-rule"), [4])
-        self.assertIn("can't be bound at boot: there is no udev rule", self.text("no-rule", "run-err"))
+        self.assertIn("can't be bound at boot: the udev rule", self.text("no-rule", "run-err"))
         self.assertEqual(self.states("no-rule"), [("b", "", "(null)")])
         self.assertEqual(self.lines("no-rule", "left"), [])
 
@@ -451,8 +451,8 @@ class Cli(InMachine):
         self.assertIn("can't update the initramfs: /usr/sbin/update-initramfs exited with 3", error)
         self.assertIn(f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
                       f'line, or add "ignore {a}"', error)
-        self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 says that it is to be ignored at boot", error)
-        self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 is not what", error)
+        self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot", error)
+        self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 was not written by", error)
         self.assertIn("bind slot=3", self.result.command("persist-fails").output)
         self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "run-out"))
 
@@ -472,7 +472,7 @@ class Cli(InMachine):
         self.assertEqual(self.codes("no-module"), [1, 1])
         error = self.text("no-module", "run-err")
         self.assertRegex(error, r"the kernel \S+ has no module nvgrace-gpu-vfio-pci; install nvgrace-gpu-vfio-pci-dkms")
-        self.assertIn("the module nvgrace-gpu-vfio-pci can't be loaded: ", error)
+        self.assertIn("can't load the module nvgrace-gpu-vfio-pci: ", error)
         self.assertEqual(self.states("no-module"), [("b", "", "(null)")] * 2)
 
 

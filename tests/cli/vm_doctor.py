@@ -28,7 +28,7 @@ import vm  # noqa: E402
 
 MODULE = common.MODULE
 # Emulated at EL2, every exception of the kernel's costs more.
-TIMEOUT = 600
+TIMEOUT = 1800
 
 GPUS = [
     {"name": "good", "size": "3G"},
@@ -153,7 +153,7 @@ class Signatures(Boot):
         self.check("unsigned", "bad", r"not signed.*module\.sig_enforce")
 
     def test_of_an_unknown_key(self):
-        self.check("foreign", "bad", "does not know the module's signer, DKMS module signing key")
+        self.check("foreign", "bad", "does not have the key of the module's signer, DKMS module signing key")
 
     def test_of_the_kernels_key(self):
         self.check("trusted", "good", "trusts the module's signer")
@@ -239,7 +239,7 @@ class InMachine(Boot):
         self.assertEqual(said, expected.get((does["usemem"], does["cap"])), (does, found["kvm-usemem", None]))
         self.assertEqual(self.verdict(found, "kvm-resmem"), "good")
         self.assertEqual(does["resmem"], "taken")
-        # And it is what docs/kernels.md says.
+        # And it is what docs/guests.md says.
         self.assertEqual(said, "note" if self.kernel == "6.12" else "good" if self.cpu == "max" else "bad")
         if said == "bad":
             self.assertRegex(self.said(found, "kvm-usemem"), "lacks (CACHE_DIC|FEAT_S2FWB)")

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""How much of the module, of nvgrace-gpu(8) and of the udev helper the tests reach.
+"""Measures how much of the module, of nvgrace-gpu(8) and of the udev helper the
+tests reach.
 
     coverage.py [--again] [PART...]
 
-Inside the toolbox, after `scripts/toolbox root coverage` and `scripts/toolbox kernel gcov` outside, and `make modules`
-for the kernels of CLI_MACHINES. Builds each part with counters, runs its tests, and fails if too few lines or branches
-ran, or if a line did not that has no reason in tests/coverage/reasons, or if a reason there is of no use any more. With
---again, the tests do not run again: what the last run has counted is judged. docs/coverage.md gets the numbers. Logs are
-build/log/coverage-*.log, counters and tracefiles build/coverage/.
-"""
+Inside the toolbox, after `scripts/toolbox root coverage` and `scripts/toolbox
+kernel gcov` outside, and `make modules` for 6.12, 7.2 and 64k. Builds each part
+with counters and runs its tests. It fails if too few lines or branches ran, if
+a line did not run that has no reason in tests/coverage/reasons, or if a reason
+there is no longer needed. --again runs no tests and judges the last run's
+counters. docs/coverage.md gets the numbers. Logs are build/log/coverage-*.log,
+counters and tracefiles build/coverage/."""
 
 import argparse
 import datetime
@@ -39,14 +41,17 @@ BEGIN = "<!-- The table below is written by make check-long JOBS=coverage. -->"
 HEAD = ("| file | lines | branches |", "|---|---|---|")
 HELPER = "scripts/udev/nvgrace-gpu"
 
-# lcov's own ways to leave out what is no code of the sources: branches of lines without a condition, which the compiler has
-# made of macros, and lines of nothing but a brace.
+# lcov's own filters: branches that the compiler made of macros, in lines
+# without a condition; and lines of nothing but a brace or blanks.
 FILTERS = "branch,brace,blank"
+# Macros of the kernel with conditions of their own.
+KERNEL_MACROS = r"wait_event_interruptible\(|dev_(err|warn)_ratelimited\("
 
-# TRACE_EVENT() has no condition of the sources: whether a tracepoint is on is decided by patched code.
+# TRACE_EVENT() has no condition in the sources: patched code decides whether a
+# tracepoint is on.
 NO_BRANCHES = ("src/trace.h",)
 
-# The kernel whose module has counters, and what runs on it.
+# The kernel for the module with counters, and the tests that run on it.
 KERNEL = "gcov"
 MODULE_TESTS = {
     "suite": ["python3", "tests/vm/suite.py", "--timeout", "3000", "--race", "10", KERNEL],
@@ -58,7 +63,7 @@ CLI_TESTS = {
     "cli": ["tests/cli/run"],
     "cli-vm": ["python3", "tests/cli/test_vm.py", "7.2"],
     "cli-bench": ["python3", "tests/cli/vm_bench.py", "7.2"],
-    # By the device's own file, which Debian's kernels don't have.
+    # Opens the device's own file, which Debian's kernels lack.
     "cli-bench-64k": ["python3", "tests/cli/vm_bench.py", "64k"],
     "cli-scrub": ["python3", "tests/cli/vm_scrub.py", "7.2"],
     "doctor": ["python3", "tests/cli/vm_doctor.py"],
@@ -71,7 +76,8 @@ class Failed(Exception):
 
 
 def run(name, command, **environment):
-    """Run a program of the tests, which must pass: what fails does not reach what it should."""
+    """Run a test program, which must pass: after a failure it may reach less
+    than it should."""
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"coverage-{name}.log"
     print(f"# {name} ...", flush=True)
@@ -84,13 +90,15 @@ def run(name, command, **environment):
 
 
 def lcov(*words):
-    """Run lcov of tests/programs.conf; its arguments."""
+    """Run lcov of tests/programs.conf with these arguments."""
     root = packages.root("coverage")
     perl = [root / "usr/share/perl5", *(root / "usr/lib/x86_64-linux-gnu/perl5").iterdir()]
     environment = {**os.environ, "PERL5LIB": ":".join(map(str, perl))}
-    # A line of several expressions may count without its branches, and the other way round: gcov has counters of edges, and
-    # derives the rest. What it derives is negative, and counts as 0, where the counters were read while the code ran.
-    # mismatch: a line of a macro is in many functions, each with branches of its own.
+    # inconsistent: a line of several expressions may count without its
+    # branches, or the other way round. negative: gcov counts edges and derives
+    # the rest; derived counts are negative if the counters were read while the
+    # code ran, and become 0. mismatch: a line of a macro is in many functions,
+    # each with its own branches.
     done = subprocess.run(["perl", root / "usr/bin/lcov", "--branch-coverage", "--ignore-errors",
                            "inconsistent,inconsistent,mismatch,mismatch,negative,negative", *map(str, words)], capture_output=True, text=True, env=environment, cwd=PROJECT)
     if done.returncode:
@@ -98,15 +106,16 @@ def lcov(*words):
 
 
 def capture(name, objects, gcov):
-    """The tracefile of a directory with .gcno and .gcda."""
+    """The path of the tracefile of a directory with .gcno and .gcda files."""
     info = WORK / f"{name}.info"
-    lcov("--capture", "--directory", objects, "--gcov-tool", gcov, "--filter", FILTERS, "--output-file", info)
+    lcov("--capture", "--directory", objects, "--gcov-tool", gcov, "--filter", FILTERS, "--rc",
+         f"lcov_excl_br_line=LCOV_EXCL_BR_LINE|{KERNEL_MACROS}", "--output-file", info)
     return info
 
 
 def unpack(archives, objects, name):
-    """The counters that machines have sent, added up, and beside them what the compiler says of the objects: a
-    directory."""
+    """A directory with the sum of the counters that machines sent, and the
+    compiler's .gcno files."""
     total = WORK / f"{name}-counters"
     shutil.rmtree(total, ignore_errors=True)
     for archive in archives:
@@ -116,7 +125,7 @@ def unpack(archives, objects, name):
         with tarfile.open(archive) as tar:
             tar.extractall(one, filter="data")
         here = one / objects.relative_to("/")
-        # A machine that has not used the program.
+        # This machine did not use the program.
         if not here.is_dir():
             continue
         if not total.exists():
@@ -137,7 +146,7 @@ def unpack(archives, objects, name):
 
 
 def fresh(directory):
-    """An empty directory."""
+    """Make the directory empty, and return it."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory
@@ -160,7 +169,10 @@ class Module:
     def test(self):
         machines = fresh(WORK / "module")
         shutil.rmtree(self.objects, ignore_errors=True)
-        run("module", ["make", "modules", f"KDIR={self.kernel.headers}", *self.kernel.arch.make, "GCOV_PROFILE=y"])
+        # gcov counts what is left after early inlining. Without this option,
+        # each inlined copy of a function would have its own branches.
+        run("module", ["make", "modules", f"KDIR={self.kernel.headers}", *self.kernel.arch.make, "GCOV_PROFILE=y",
+                       "KCFLAGS=-fno-early-inlining"])
         run_tests(MODULE_TESTS, machines)
 
     def read(self):
@@ -211,7 +223,7 @@ PARTS = {part.name: part for part in (Helper, Cli, Module)}
 
 
 def table(part, found):
-    """A part's rows: the whole, and its files."""
+    """A part's rows: the whole, and each file."""
     driver = f"{campaigns.version()}, {os.environ.get('DRIVER_COMMIT') or '?'}"
     rows = ["| **{}**, {}, driver {} | **{}** | **{}** |".format(part.title, datetime.date.today().isoformat(), driver,
                                                                *tracefile.shares(found))]
@@ -221,7 +233,8 @@ def table(part, found):
 
 
 def write(rows):
-    """Put the rows of parts into the document, {title: rows}; those of others stay."""
+    """Replace the rows of parts in the document. {title: rows}; other parts'
+    rows stay."""
     before, mark, rest = DOCUMENT.read_text("utf-8").partition(BEGIN + "\n")
     if not mark:
         raise Failed(f"{DOCUMENT.name} has no line {BEGIN!r}")
@@ -238,7 +251,7 @@ def write(rows):
 
 
 def judge(part, tap, entries, again):
-    """One part's tests and what they have reached: its rows."""
+    """Run one part's tests and judge what they reached; the part's rows."""
     part = part()
     if not again:
         part.test()
@@ -258,7 +271,7 @@ def main():
     parser.add_argument("--again", action="store_true")
     parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help=", ".join(PARTS))
     args = parser.parse_args()
-    # Programs that run as nobody count in the same files.
+    # Programs that run as nobody write the same files.
     os.umask(0)
     tap, rows = suite.Tap(), {}
     entries, complaints = tracefile.read_reasons((HERE / "reasons").read_text("utf-8"))

@@ -1,29 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which lines and branches of a shell script run, by the trace of bash -x with PS4="+$LINENO ".
+"""Which lines and branches of a shell script run, from the trace of bash -x
+with PS4="+$LINENO ".
 
-instrument() makes a copy of the script that says how each condition ends; its lines are where they were. A branch is an
-outcome of a command that decides what runs next, before && or || or as the last one of if and while, or an arm of case.
-The script is to be written as the project's are: what is one of these begins and ends in one line.
-"""
+instrument() makes a copy of the script that reports how each condition ends.
+Lines keep their numbers. A branch is an outcome of a command that decides what
+runs next (before && or ||, or as the last one of if and while), or an arm of
+case. Each of these must begin and end in one line."""
 
 import collections
 import re
 
 import tracefile
 
-# Before the copy: what it calls behind each condition. The trace shows the status.
+# Goes before the copy, which calls it after each condition. The trace shows the
+# status.
 PRELUDE = "outcome() { set -- $1 $?; : outcome $1 $2; return $2; }"
 
-# Lines with nothing that a trace could show: syntax, heads of functions and of arms of case without a command.
+# Lines with nothing to trace: syntax, and heads of functions and of arms of
+# case without a command.
 SYNTAX = re.compile(r"(?:[{}]|\w+\(\) *\{|then|else|fi|do|done|esac|;;)(?: *< *\S+)?"
                     r"|[^()]+\)(?: *;;)?")
 ARM = re.compile(r"[ \t]*[^() \t][^()]*\)(?=[ \t]|$)")
-# What may stand in front of a command.
+# Words that may precede a command.
 LEAD = re.compile(r"[ \t]*(?:(?:if|elif|while|until|then|else|do|!|\{)[ \t]+)*")
 
 
 def code_lines(text):
-    """[(number, line)] without comments and what continues a line."""
+    """[(number, line)] without comments and continued lines."""
     found, continued = [], False
     for number, line in enumerate(text.split("\n"), 1):
         bare = line.strip()
@@ -34,12 +37,13 @@ def code_lines(text):
 
 
 def commands(text):
-    """Numbers of the lines that have a command which begins there."""
+    """The numbers of lines on which a command begins."""
     return [number for number, line in code_lines(text) if not SYNTAX.fullmatch(line.strip())]
 
 
 def split(line):
-    """[(begin, end, operator)] of a line's commands; the operator, "&&", "||", ";" or "", follows the command."""
+    """[(begin, end, operator)] of a line's commands. The operator that follows
+    the command is "&&", "||", ";" or ""."""
     found, begin, at, quote, depth = [], 0, 0, "", 0
     while at < len(line):
         char = line[at]
@@ -62,7 +66,8 @@ def split(line):
 
 
 def conditions(line):
-    """[(begin, end)] of a line's commands whose status decides what is next."""
+    """[(begin, end)] of the commands in a line whose status decides what is
+    next."""
     parts, found = split(line), []
     for i, (begin, end, operator) in enumerate(parts):
         begin = LEAD.match(line, begin).end()
@@ -76,7 +81,8 @@ def conditions(line):
 
 
 def instrument(text):
-    """(the copy, [(line, "condition" or "arm")] by the numbers that it says)."""
+    """(the copy, [(line, "condition" or "arm")] by the numbers in its reports).
+    """
     lines, points = text.split("\n"), []
     for number, line in code_lines(text):
         arm = ARM.match(line)
@@ -94,7 +100,7 @@ def instrument(text):
 
 
 def source(text, points, trace):
-    """The Source of a script with this text, of whose copy this is the trace."""
+    """The Source of a script. trace: that of its copy."""
     times = collections.Counter(int(n) for n in re.findall(r"^\++(\d+) (?!: outcome )", trace, re.M))
     outcomes = collections.Counter((int(n), status == "0")
                                    for n, status in re.findall(r"^\++\d+ : outcome (\d+) (\d+)$", trace, re.M))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What tests/coverage makes of counters: that it can fail, and how it reads sources and traces."""
+"""Unit tests of tests/coverage: how it reads sources and traces, and that its
+judgement can fail."""
 
 import pathlib
 import subprocess
@@ -133,7 +134,8 @@ choose c
 
 class Shell(unittest.TestCase):
     def trace(self, text, prelude=":"):
-        """What bash says of a script, and what that prints."""
+        """{what: how often} of a script's trace by bash, and the script's
+        output."""
         with tempfile.TemporaryDirectory() as directory:
             script = pathlib.Path(directory, "script")
             script.write_text(text)
@@ -142,7 +144,8 @@ class Shell(unittest.TestCase):
         return done.stderr, done.stdout
 
     def test_each_command_is_traced(self):
-        """What is counted as a command is what bash traces, and nothing else."""
+        """Exactly the commands that shell.py counts are those that bash traces.
+        """
         self.assertEqual(shell.commands(SCRIPT), [4, 5, 8, 11, 12, 14, 16, 17, 21])
         self.assertEqual(shell.source(SCRIPT, [], self.trace(SCRIPT)[0]).missed(), [5, 8, 14, 17])
 
@@ -153,7 +156,7 @@ class Shell(unittest.TestCase):
         self.assertEqual(printed, self.trace(SCRIPT)[1])
         source = shell.source(SCRIPT, points, trace)
         self.assertEqual(source.missed(), [5, 8, 14, 17])
-        # Of case: c. Of if: then. Of while: the end.
+        # case: c. if: then. while: the end.
         self.assertEqual([key[0] for key, times in source.branches.items() if times], [6, 11, 16])
         self.assertEqual([key[0] for key, times in source.branches.items() if not times], [5, 7, 11, 16])
 

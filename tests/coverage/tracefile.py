@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which lines and branches ran, as lcov's tracefiles have it, and the judgement of those that did not.
+"""Lines and branches that ran, from lcov's tracefiles, and the judgement of
+those that did not.
 
-The file "reasons" beside this one has each line that no test reaches, by its file, its function and its text, below the
-reason for it. So it outlives changes around the line, and none of the line itself.
-"""
+The file "reasons" beside this one lists each line that no test reaches, by
+file, function and text, below its reason. So an entry survives changes around
+the line, but no change of the line."""
 
 import collections
 import dataclasses
 import fnmatch
 import re
 
-# Of each part as a whole, in percent.
+# The goals for each part as a whole, in percent.
 LINES, BRANCHES = 95, 90
 
 
 @dataclasses.dataclass
 class Source:
-    """What ran of one file: {line: times} and {(line, block, number): times}."""
+    """Counts of one file: {line: times} and {(line, block, number): times}."""
 
     lines: dict = dataclasses.field(default_factory=dict)
     branches: dict = dataclasses.field(default_factory=dict)
@@ -27,7 +28,7 @@ class Source:
 
 @dataclasses.dataclass
 class Share:
-    """How many of all."""
+    """How many of how many ran."""
 
     done: int = 0
     all: int = 0
@@ -40,12 +41,12 @@ class Share:
         return self.done * 100 >= self.all * percent
 
     def __str__(self):
-        # Rounded down: 95.0 means that it is.
+        # Rounded down, so that 95.0 means at least 95.
         return f"{self.done * 1000 // self.all / 10:.1f} % of {self.all}" if self.all else "-"
 
 
 def read(text, project):
-    """{path in the project: Source} of a tracefile; files elsewhere are left out."""
+    """{path in the project: Source} of a tracefile, without files elsewhere."""
     found, source = {}, None
     for line in text.splitlines():
         word, _, rest = line.partition(":")
@@ -62,11 +63,13 @@ def read(text, project):
 
 
 def functions(text):
-    """For each line of a C or shell source, counted from 1, the function that it is in, or "-"."""
+    """The function of each line of a C or shell source, counted from 1, or "-".
+    """
     names, name = ["-"], "-"
-    # Not splitlines(): what argp prints has \v in it.
+    # Not splitlines(): argp's texts contain \v.
     for line in text.split("\n"):
-        # The head of a function begins its line; so do macros and data, which are no functions.
+        # The head of a function begins its line. So do macros and data, which
+        # are not functions.
         head = re.match(r"(?!typedef\b)(?:[A-Za-z_][\w \t*]*[ \t*])?(\w+)\s*\(", line)
         if head and not line.rstrip().endswith(";"):
             name = head[1]
@@ -78,7 +81,7 @@ def functions(text):
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line, by what does not change when others do."""
+    """A line, identified by what stays when other lines change."""
 
     path: str
     function: str
@@ -89,7 +92,8 @@ class Line:
 
 
 def missed_lines(found, texts):
-    """{Line: [numbers]} of what did not run; texts: {path: what the file holds}."""
+    """{Line: [numbers]} of lines that did not run. texts: {path: the file's
+    text}."""
     missed = collections.defaultdict(list)
     for path, source in found.items():
         names, lines = functions(texts[path]), texts[path].split("\n")
@@ -100,7 +104,8 @@ def missed_lines(found, texts):
 
 @dataclasses.dataclass
 class Entry:
-    """What stands in the file of reasons for a line, or for several alike in one function."""
+    """An entry of the file of reasons, for a line or several equal ones in one
+    function."""
 
     numbers: list                   # of lines there
     sometimes: bool = False         # some runs reach it
@@ -109,8 +114,9 @@ class Entry:
 def read_reasons(text):
     """({Line: Entry}, [complaints]) of the file's text.
 
-    "* reason" or "~ reason", which goes on in indented lines, and then "PATH FUNCTION: TEXT" for each line; with ~, chance
-    decides whether it runs."""
+    An entry is "* reason" or "~ reason", continued in indented lines, and then
+    "PATH FUNCTION: TEXT" for each line. With "~", chance decides whether the
+    line runs."""
     entries, complaints = {}, []
     mark, reason = "", ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -129,8 +135,8 @@ def read_reasons(text):
 
 
 def judge(missed, entries, patterns):
-    """Complaints: lines that nothing reaches and that have no reason, and reasons of the files of these patterns that no line
-    needs."""
+    """Complaints about lines that did not run and have no reason, and about
+    reasons for files of these patterns that no line needs."""
     complaints = []
     for line, numbers in missed.items():
         known = len(entries[line].numbers) if line in entries else 0
@@ -154,7 +160,7 @@ def shares(found):
 
 
 def thresholds(found):
-    """Complaints about too small a share."""
+    """Complaints about shares that are too small."""
     lines, branches = shares(found)
     complaints = []
     if not lines.all or not lines.enough(LINES):

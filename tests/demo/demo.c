@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The part of `make demo` that runs in the virtual GH200: binds the GPU as an
+ * The part of `make demo` that runs in the virtual GH200. It binds the GPU as an
  * administrator would, shows it as a VMM sees it, moves data both ways through
- * both parts, and sums up.  Started by demo.py; any failure ends it with one
- * line and a non-zero exit status.
+ * both parts, and sums up. demo.py starts it. Any failure ends it with one line
+ * and a non-zero exit status.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -151,7 +151,7 @@ static void move(unsigned int index, const char *name, uint64_t length,
 	check(in && out, "out of memory");
 	map = vfio_map(&v, index, 0, length, RW, MAP_SHARED, NULL);
 	fill(in, BULK, index);
-	/* Faults and kernel mappings are made before anything is timed. */
+	/* Take the faults and make the kernel mappings before the clock runs. */
 	memset(map + at, 0, BULK);
 	check(vfio_read(&v, REGION(index) + at, out, BULK) == BULK,
 	      "pread came short");

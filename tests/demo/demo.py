@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""`make demo`: builds the module, boots a virtual GH200, and shows the GPU as a VMM would see it.
+"""`make demo`: builds the module, boots a virtual GH200, and shows the GPU as a
+VMM sees it.
 
-Inside the toolbox. demo.c beside this file is what runs in the machine and does the showing.
-"""
+Inside the toolbox. demo.c beside this file runs in the machine and prints."""
 
 import pathlib
 import subprocess
@@ -17,7 +17,7 @@ import progress  # noqa: E402
 import vm  # noqa: E402
 
 KERNEL = "7.2"
-# A GH200's of 96 GB: 95.75 GiB.
+# A GH200 of 96 GB: 95.75 GiB.
 SIZE = 0x17_F000_0000
 
 
@@ -50,7 +50,7 @@ def main():
             print(line, flush=True)
 
     with vm.Machine(kernel, gpus=[{"name": "gh200", "size": SIZE}], files={"/tests/demo": str(program)},
-                    commands=[{"name": "demo", "run": "/tests/demo"}], module=str(module), memory="128G", timeout=200,
+                    commands=[{"name": "demo", "run": "/tests/demo"}], module=str(module), memory="128G", timeout=900,
                     log=str(log), echo=show) as machine:
         result = machine.run()
     boot.__exit__(None, None, None)

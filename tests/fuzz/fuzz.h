@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the libFuzzer targets of this folder share: a reader of the fuzzer's
- * bytes, and the way an oracle says that it disagrees.  See tests/fuzz/run.
+ * Shared by the libFuzzer targets in this directory: a reader of the fuzzer's
+ * bytes, and the report of an oracle that disagrees. See tests/fuzz/run.
  */
 #ifndef FUZZ_H
 #define FUZZ_H
@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-/* tests/fuzz/selftest looks for this word, to tell a disagreement from a crash. */
+/* By this word, tests/fuzz/selftest tells a disagreement from a crash. */
 #define oracle(agrees, ...) \
 	do { \
 		if (!(agrees)) { \
@@ -28,7 +28,7 @@ struct input {
 	size_t left;
 };
 
-/* The next @bytes (at most 8) of the input as a number; what is missing is 0. */
+/* The next @bytes (at most 8) of the input as a number; missing ones are 0. */
 static inline __u64 take(struct input *in, unsigned int bytes)
 {
 	__u64 value = 0;
@@ -43,7 +43,7 @@ static inline __u64 take(struct input *in, unsigned int bytes)
 	return value;
 }
 
-/* Any number of bytes, but often one next to a place where carries happen. */
+/* Any value, but often one next to a place where carries happen. */
 static inline __u64 take_bytes(struct input *in)
 {
 	static const __u64 place[] = {

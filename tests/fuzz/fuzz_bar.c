@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fuzzes the fake BAR registers, in src/cfgemu.c as the module has it, on a
- * model of vfio-pci-core's config space.  One input is a sequence of reads,
- * writes and resets of any offset and width, with faults of user memory and
- * errors of vfio-pci-core.
+ * Fuzzes the fake BAR registers in the module's src/cfgemu.c, on a model of
+ * vfio-pci-core's config space. One input is a sequence of reads, writes and
+ * resets of any offset and width, with faults of user memory and errors of
+ * vfio-pci-core.
  *
- * The oracle keeps a config space of its own, and handles each byte alone, bit
- * by bit.  Built and run by tests/fuzz/run.
+ * The oracle has a config space of its own, and handles each byte separately,
+ * bit by bit. tests/fuzz/run builds and runs this target.
  */
 #include <string.h>
 
@@ -14,15 +14,17 @@
 #include "nvgrace_gpu.h"
 
 #define CONFIG_MAX	4096
-#define HEADER		64	/* the fake registers are in here */
+#define HEADER		64	/* contains the fake registers */
 #define INDEX_BITS	((loff_t)VFIO_PCI_INDEX_TO_OFFSET(VFIO_PCI_CONFIG_REGION_INDEX))
 
-/* What the code under test works on. */
+/* The state of the code under test. */
 static struct pci_dev pdev;
 static struct nvgrace_gpu gpu;
 static __u8 core_bytes[CONFIG_MAX];
 
-/* BAR sizes, as powers of two; resmem is absent if its own is 0. */
+/*
+ * BAR sizes, as powers of two; a resmem_order of 0 means that resmem is absent.
+ */
 static unsigned int usemem_order, resmem_order;
 
 /* Whether a reset came in the middle of this access. */
@@ -33,8 +35,8 @@ static const char *user_end;
 static bool core_refuses;
 
 /*
- * The oracle's memory: what each byte of config space holds, where one of a
- * fake register holds what was last written to it.
+ * The oracle's content of each byte of config space. For the fake registers,
+ * that is the byte last written.
  */
 static __u8 want[CONFIG_MAX];
 
@@ -52,7 +54,7 @@ void spin_unlock(spinlock_t *lock)
 	lock->held = false;
 }
 
-/* How many of @n bytes at @user are there. */
+/* How many of @n bytes at @user are accessible. */
 static unsigned long accessible(const char *user, unsigned long n)
 {
 	oracle(!gpu.bar_lock.held, "user memory touched under a spinlock");
@@ -77,21 +79,25 @@ unsigned long copy_from_user(void *to, const void *from, unsigned long n)
 	return n - done;
 }
 
-/* What the device's own registers hold at first, the fake ones' offsets included. */
+/*
+ * The initial content of the device's own registers, including those under the
+ * fake ones.
+ */
 static __u8 core_default(unsigned int offset)
 {
 	return 0x5a ^ (offset * 73);
 }
 
-/* Bits that a write changes: some of each byte, and not the same in neighbours. */
+/* Bits that a write changes: some of each byte, different in adjacent bytes. */
 static __u8 core_writable(unsigned int offset)
 {
 	return 0xf7 ^ (offset * 29);
 }
 
 /*
- * Writing @val there resets the device, as the bits for it in the device's
- * capabilities do: once in front of the fake registers, and once behind.
+ * Returns whether writing @val there resets the device, like the reset bits in
+ * the device's capabilities. One such byte is before the fake registers, one
+ * after.
  */
 static bool core_resets(unsigned int offset, __u8 val)
 {
@@ -171,7 +177,10 @@ static __u8 want_read(unsigned int offset)
 		unsigned int place = offset % 8 * 8 + bit;
 		bool set;
 
-		/* Address bits as written; below, "64-bit" and "prefetchable". */
+		/*
+		 * Address bits as written; below them, "64-bit" and
+		 * "prefetchable".
+		 */
 		if (place >= order)
 			set = (want[offset] >> bit) & 1;
 		else
@@ -204,7 +213,7 @@ static void want_write(unsigned int offset, __u8 val)
 
 struct access {
 	unsigned int offset, count;
-	unsigned int accessible;	/* bytes of user memory, from its start */
+	unsigned int accessible;	/* bytes from the start */
 	bool write;
 	char *buf;
 };
@@ -229,7 +238,9 @@ static ssize_t do_access(const struct access *access)
 	return ret;
 }
 
-/* What byte @offset reads now, core bytes straight from the model. */
+/*
+ * What byte @offset reads now; bytes of the core come directly from the model.
+ */
 static __u8 shown(unsigned int offset)
 {
 	char byte;
@@ -259,9 +270,9 @@ static bool must_fail(const struct access *access)
 }
 
 /*
- * A write that failed may have written a part of the core's bytes, but nothing
- * of what it could not know, and nothing at all outside config space; the fake
- * registers are as they were, or as a reset on the way left them.
+ * A failed write may have written some of the core's bytes, but only with its
+ * data, and none outside config space. The fake registers are unchanged, or as
+ * a reset during the write left them.
  */
 static void after_failed_write(const struct access *access)
 {
@@ -320,7 +331,10 @@ static void check_all(void)
 	for (unsigned int offset = 0; offset < HEADER; offset++) {
 		oracle(shown(offset) == want_read(offset), "%#x: %#x instead of %#x", offset,
 		       shown(offset), want_read(offset));
-		/* Under the fake registers nothing may have reached the device's own. */
+		/*
+		 * The device's own registers under the fake ones must not have
+		 * changed.
+		 */
 		oracle(!is_fake(offset) || core_bytes[offset] == core_default(offset),
 		       "%#x: the device's own register was written", offset);
 	}
@@ -336,7 +350,7 @@ static void start(struct input *in)
 	gpu.core.pdev = &pdev;
 	pdev.cfg_size = setup & 2 ? 256 : CONFIG_MAX;
 
-	/* BAR sizes of 16 bytes to 2^63; an order of 0 says that resmem is absent. */
+	/* BAR sizes of 16 bytes to 2^63; an order of 0: resmem is absent. */
 	usemem_order = 4 + take(in, 1) % 60;
 	gpu.usemem.length = 1ULL << usemem_order;
 	gpu.usemem.bar_size = 1ULL << usemem_order;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fuzzes nvgrace_gpu_carve().  The oracle doesn't compute a carve-out: it asks
- * of the one it is shown whether it has the properties that define it, in
- * arithmetic that can't overflow.  Built and run by tests/fuzz/run.
+ * Fuzzes nvgrace_gpu_carve(). The oracle doesn't compute a carve-out. It checks
+ * that the result has the properties that define one, in arithmetic that can't
+ * overflow. tests/fuzz/run builds and runs this target.
  */
 #include <string.h>
 
@@ -11,12 +11,12 @@
 #include "arith.h"
 #include "fuzz.h"
 
-/* Of 128 bits, so that nothing made of them and 64-bit numbers overflows. */
+/* 128 bits wide, so that no expression with 64-bit numbers overflows. */
 static const __uint128_t block = 0x20000000;		/* 512 MiB */
 static const __uint128_t resmem_min = 0x40000000;		/* 1 GiB */
 static const __uint128_t bar_max = 0x10000000000;		/* 1 TiB */
 
-/* The smallest power of two that holds @length bytes. */
+/* Whether @bar is the smallest power of two that holds @length bytes. */
 static bool is_bar_of(__uint128_t bar, unsigned __int128 length)
 {
 	return bar <= bar_max && __builtin_popcountll(bar) == 1 &&
@@ -44,7 +44,10 @@ static void check_without_resmem(__u64 size, const struct nvgrace_gpu_carve *got
 	       size, got->resmem, got->resmem_bar);
 }
 
-/* What must be returned: by the least that fits, and the most that can be shown. */
+/*
+ * The return value: by the smallest size that fits, and the largest that vfio
+ * can show.
+ */
 static int expected(__u64 size, bool mig_defect)
 {
 	__uint128_t least = mig_defect ? block + resmem_min : 1;

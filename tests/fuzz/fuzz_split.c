@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fuzzes nvgrace_gpu_split().  The oracle asks of single bytes on which side
- * of the window they lie: of all of them where they are few, and of the first
- * and the last of each part where they are many.  Built and run by
- * tests/fuzz/run.
+ * Fuzzes nvgrace_gpu_split(). The oracle checks for single bytes on which side
+ * of the window they are: for all if they are few, and otherwise for the first
+ * and the last of each part. tests/fuzz/run builds and runs this target.
  */
 #include "arith.h"
 #include "fuzz.h"
@@ -35,7 +34,9 @@ static void check_each_byte(__u64 pos, __u64 count, const struct window *window,
 	       seen[BEFORE], seen[INSIDE], seen[AFTER]);
 }
 
-/* The bytes of a part lie in a row, so all are on one side if both ends are. */
+/*
+ * The bytes of a part are consecutive, so all are on one side if both ends are.
+ */
 static void check_part(__u64 pos, __u64 count, enum side side, const struct window *window)
 {
 	if (!count)
@@ -57,7 +58,7 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 	};
 	struct nvgrace_gpu_split got;
 
-	/* The contract's conditions on its arguments. */
+	/* The contract's conditions on the arguments. */
 	if (window.start > window.end)
 		window = (struct window){ window.end, window.start };
 	if (count > ~0ULL - pos)

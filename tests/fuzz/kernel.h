@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * As much of the kernel as src/cfgemu.c and include/nvgrace_gpu.h need in user
- * space.  Put in front of both by tests/fuzz/run, which also makes the headers
- * of these interfaces, as empty files; the functions are in fuzz_bar.c.
+ * The kernel interfaces that src/cfgemu.c and include/nvgrace_gpu.h need in
+ * user space. tests/fuzz/build includes this file before both, and makes empty
+ * headers with the names of the kernel's. The functions are in fuzz_bar.c.
  */
 #ifndef FUZZ_KERNEL_H
 #define FUZZ_KERNEL_H
@@ -24,7 +24,7 @@ typedef __u64 phys_addr_t;
 
 #define __user
 #define __iomem
-/* One thread: plain accesses will do. */
+/* There is one thread, so plain accesses suffice. */
 #define READ_ONCE(x)		(x)
 #define WRITE_ONCE(x, val)	((x) = (val))
 #define PAGE_SIZE		4096

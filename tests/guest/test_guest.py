@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Virtual machines that use a GPU's memory, on hosts that are virtual machines: see README.md.
+"""Runs guests that use a GPU's memory, on hosts that are virtual machines
+themselves; see README.md.
 
     test_guest.py [--timeout SECONDS] HOST[:CPU]...
 
-Inside the toolbox, after `make modules` for these kernels and `scripts/toolbox root qemu`. A HOST is a kernel's name; CPU
-is QEMU's name of the host's, "max" without it, which has FEAT_S2FWB and CACHE_DIC as Grace has. The host is booted once
-and runs its guests one after the other; their tests' TAP lines are printed as they come. The last line is the sum; the
-exit status says whether all passed. Consoles are in build/log/guest-HOST-CPU.log.
+Runs inside the toolbox, after `make modules` for these kernels and
+`scripts/toolbox root qemu`. HOST is the name of a kernel. CPU is QEMU's name of
+the host's CPU; the default "max" has FEAT_S2FWB and CACHE_DIC, like Grace. Each
+host boots once and runs its guests, mostly one after the other. Their TAP lines
+are printed as they come, and the last line is the sum. Exit status: 0 if all
+passed, else 1. The consoles are in build/log/guest-HOST-CPU.log.
 """
 
 import argparse
@@ -29,18 +32,18 @@ import stage2  # noqa: E402
 import suite  # noqa: E402
 import vm  # noqa: E402
 
-# What every guest runs: the kernel of Debian stable.
+# The kernel of every guest, Debian stable's.
 GUEST_KERNEL = "6.12"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 PAGE = vm.PROJECT / "docs" / "guests.md"
-# Those that stand for the reader's.
+# The page's placeholders for the reader's GPUs.
 ADDRESSES = ("0009:01:00.0", "0019:01:00.0")
 
 GiB = 1 << 30
 
 
 class Gpu:
-    """A GPU of the host, and what a guest must see of it."""
+    """A GPU of the host, and what its guest must see."""
 
     def __init__(self, name, base, size, **more):
         self.name, self.base, self.size, self.more = name, base, size, more
@@ -56,7 +59,7 @@ class Gpu:
         return 1 << (length - 1).bit_length()
 
     def line(self, kind):
-        """Of /tests/gpus, for programs/uses.c."""
+        """Its line in /tests/gpus, for programs/uses.c."""
         resmem = (self.base + self.usemem, self.resmem) if self.resmem else (0, 0)
         bar2 = self._bar(self.resmem) if self.resmem else self.more.get("bar2_size", 0)
         numbers = (self.base, self.usemem, *resmem, self._bar(self.usemem), bar2)
@@ -65,7 +68,7 @@ class Gpu:
 
 MEMORY = 0x80_0000_0000
 GPUS = [
-    # usemem 1.5 GiB, resmem 1.25 GiB: both end before their BARs do.
+    # usemem has 1.5 GiB, resmem 1.25 GiB. Neither fills its BAR.
     Gpu("gh200", MEMORY, 0xB000_0000),
     # Both parts fill their BARs.
     Gpu("second", MEMORY + 4 * GiB, 3 * GiB),
@@ -75,14 +78,19 @@ GPUS = [
 ]
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------
 # The guests
 
 
 class Guest:
-    """One guest. name: by which the host's programs and the runner know it; gpus: names of the GPUs that it gets, in
-    the order of its buses; commands: the guest's; block: the one of docs/guests.md whose command starts QEMU; run: the
-    host's script, in which "@" starts this guest, "@NAME" another; params: those of the module gpumem."""
+    """A guest.
+
+    name: for the host's programs and the runner. gpus: names of its GPUs, in
+    the order of its buses. commands: the guest's. block: the block of
+    docs/guests.md whose command starts QEMU. run: the host's script, in which
+    "@" starts this guest and "@NAME" another. params: parameters of the module
+    gpumem.
+    """
 
     def __init__(self, name, gpus, commands, block="type1", run="@", params=""):
         self.name, self.gpus, self.commands = name, gpus, commands
@@ -93,7 +101,7 @@ def uses(*what):
     return [(w, f"/tests/uses {w}") for w in what]
 
 
-# Boots four times: reboots by itself, is reset from the monitor, and is killed.
+# Boots four times: it reboots, is reset from QEMU's monitor, and is killed.
 LIFE = [("use", "if [ $(host boots life) = 1 ]; then /tests/uses memory; else /tests/uses kept; fi"),
         ("go", "case $(host boots life) in 1) reboot -f ;; 4) ;; *) sleep 1000 ;; esac")]
 LIFE_RUN = """
@@ -108,10 +116,11 @@ LIFE_RUN = """
     @ -chardev pipe,id=monitor,path=/tmp/monitor -mon monitor &
     qemu=$!
     until_used 2 || exit 1
-    # Of a guest that stands still, the registers stay as the reset leaves them.
+    # While the guest is stopped, its registers stay as the reset leaves them.
     echo stop >/tmp/monitor.in
     echo "BARs: $(/tests/bars $qemu)"
-    # From this reset on the memory isn't ready, until it has been asked for that often.
+    # After this reset, the memory is not ready until the driver has checked it
+    # 50 times.
     host training gh200 long
     echo system_reset >/tmp/monitor.in
     until [ "$(/tests/bars $qemu)" = "0xc 0xc" ]; do
@@ -136,7 +145,7 @@ TOGETHER = """
     @right || exit 1
     wait $left"""
 
-# Its QEMU is killed after it has written to both parts.
+# The host kills its QEMU after it has written to both parts.
 TENANT = [("use", "/tests/uses memory"), ("go", "sleep 1000")]
 TENANT_RUN = f"""
     parameter=/sys/module/nvgrace_gpu_vfio_pci/parameters/scrub
@@ -156,8 +165,9 @@ TENANT_RUN = f"""
     echo "$(cat $state), remains: $(host remains {GPUS[0].base:#x} {GPUS[0].size:#x})"
     echo N >$parameter"""
 
-# An alignment fault goes to the guest, or, if the emulator finds it while it walks stage 2, to KVM, which doesn't know what
-# to do with it: QEMU then stops the guest and stays.
+# An alignment fault goes to the guest. But if the emulator finds it during the
+# walk of stage 2, it goes to KVM, which can't handle it: QEMU then stops the
+# guest, but does not end.
 UNALIGNED_RUN = """
     @ >/tmp/unaligned 2>&1 &
     qemu=$!
@@ -167,7 +177,7 @@ UNALIGNED_RUN = """
     done
     kill -9 $qemu"""
 
-# The host's nodes have the GPU's memory: the driver adds it to the first of them.
+# The guest's NUMA nodes 1 to 8 are the GPU's. gpumem adds the memory to node 1.
 NODES = "/sys/devices/system/node"
 INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/has_generic_initiator) = 1-8 ]"),
               ("pages", "/tests/uses pages 1"),
@@ -179,19 +189,21 @@ INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/h
 
 
 def guests(host, cpu):
-    """The guests of a host, in the order of their lives."""
+    """The guests of a host, in the order of their starts."""
     first = Guest("first", ["gh200"], uses("memory", "normal", "types", "dma", "pages"))
     if host == "64k":
         first.block = "iommufd"
     tenant = Guest("tenant", ["gh200"], TENANT, first.block, TENANT_RUN)
     if host == "6.12":
-        # Device memory: pages of it would be no memory for a kernel, which clears and copies by what it forbids.
+        # usemem is Device memory. A kernel can't use it as its own memory,
+        # because it clears and copies pages with accesses that Device memory
+        # forbids.
         first.commands = uses("memory", "types", "dma")
         return [first, tenant, Guest("unaligned", ["gh200"], uses("normal"), run=UNALIGNED_RUN)]
     if cpu != "max":
         return [Guest("refused", ["gh200"], [], run="! @")]
     life = Guest("life", ["gh200"], LIFE, first.block, LIFE_RUN)
-    # The ports of one guest more, and the last one's would not work.
+    # With the ports of one more guest, those of the last one would not work.
     if host != "7.2":
         return [first, life, tenant]
     return [first, life,
@@ -203,15 +215,16 @@ def guests(host, cpu):
 
 
 def documented(block, gpus):
-    """The command of a block of docs/guests.md, for GPUs of the test's host; less of everything, and the kernel given
-    to QEMU instead of a disk."""
+    """The command of a block of docs/guests.md, for GPUs of the test's host,
+    with fewer CPUs and less memory, and with a kernel instead of a disk."""
     found = [text for words, text in pages.blocks(PAGE) if words == ["guest", block]]
     if len(found) != 1:
         sys.exit(f"{PAGE} has {len(found)} blocks for the test \"guest {block}\"")
     command = found[0].replace("\\\n", " ")
     changes = [(r"^qemu-system-aarch64 ", ""), (r" -smp 16 ", " -smp 1 "), (r" -m 64G ", " -m 512M "),
                (r" -drive if=virtio,format=qcow2,file=guest.qcow2", ""),
-               # Firmware takes time; without it, a kernel has a device tree and no ACPI.
+               # Firmware is slow. Without it, the kernel has a device tree and
+               # no ACPI.
                (r" -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd",
                 " -bios /guest/firmware" if block == "initiators" else "")]
     if block == "initiators":
@@ -220,16 +233,16 @@ def documented(block, gpus):
     for pattern, text in changes:
         command, count = re.subn(pattern, text, command)
         if count != 1:
-            sys.exit(f"{PAGE}: the block of \"guest {block}\" has no {pattern!r}, which the test changes")
+            sys.exit(f"{PAGE}: the block of \"guest {block}\" has no {pattern!r}, which the test replaces")
     return " ".join(command.split())
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------
 # The host
 
 
 def files_for_guests(wanted, kind, directory):
-    """{path in the host: path here}: QEMU, and what it is to start."""
+    """{path in the host: path here} of QEMU and of the files that it starts."""
     kernel = vm.Kernel(GUEST_KERNEL)
     module = suite.out_of_tree(kernel, HERE / "driver")
     programs = suite.compile_programs(["bars", "uses"], kernel.arch, HERE / "programs")
@@ -253,7 +266,8 @@ def script(guest, by_name):
     """The host's command for a guest."""
     def start(match):
         one = by_name[match[1] or guest.name]
-        # A kernel that panics reboots: that is to be the end, but of the one that is to reboot.
+        # A panic reboots, which must end every guest but the one that tests
+        # reboots.
         return f"start {one.name} {documented(one.block, one.gpus)}{'' if one.run is LIFE_RUN else ' -no-reboot'}"
     return "PATH=$PATH:/guest/bin\n" + re.sub(r"@(\w*)", start, guest.run)
 
@@ -263,12 +277,13 @@ def boots(machine, guest):
 
 
 def used(machine, guest):
-    """How often the guest has ended its command "use"."""
+    """How often the guest has finished its command "use"."""
     return sum(c.name == "use" and c.rc is not None for c in machine.guests[guest].commands)
 
 
 def training(machine, gpu, how):
-    """"long": after the next reset, the GPU's memory isn't ready, until "done" is said."""
+    """With "long", the memory is not ready after the next reset, until
+    "done"."""
     device = machine.models[gpu].gpu
     device.set_reset_delay(None if how == "long" else 0)
     if how == "done":
@@ -276,12 +291,13 @@ def training(machine, gpu, how):
 
 
 def looks(machine, gpu):
-    """How often the GPU was asked whether its memory is ready."""
+    """How often the driver has checked whether the GPU's memory is ready."""
     return machine.models[gpu].gpu.counters["c2c_reads"]
 
 
 def look_up(machine, address):
-    """Size, host's address and type of the memory that a guest, the only one and running, has at an address."""
+    """Size, host's address and type of the mapping at a guest's address. There
+    must be only one guest, and it must be running."""
     failure = "no processor is in a guest"
     for _ in range(50):
         with machine.stopped() as debugger:
@@ -300,12 +316,12 @@ def look_up(machine, address):
 
 HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, "stage2": look_up,
             "remains": content.remains, "dma_read": suite.dma_read, "dma_write": suite.dma_write}
-# What doctor says beforehand of usemem, by what KVM then does with it.
+# doctor's verdict on usemem, by how KVM then maps it.
 DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}
 
 
 def run_host(name, cpu, timeout, tap):
-    """Boot a host, run its guests, and check what has become of them."""
+    """Boot a host, run its guests, and check the results."""
     kernel = vm.Kernel(name)
     kind = "device" if name == "6.12" else "cached" if cpu == "max" else "refused"
     wanted = guests(name, cpu)
@@ -350,7 +366,7 @@ def run_host(name, cpu, timeout, tap):
 
 
 def check_guest(guest, channel, said, tap):
-    """That a guest came to the end that it should have, and what it said before."""
+    """Checks a guest's output and how it ended."""
     if guest.name == "refused":
         tap.check("QEMU says that KVM refuses the memory",
                      re.search("kvm_set_user_memory_region.*Invalid argument", said.get("refused", "")), said)
@@ -375,28 +391,29 @@ def check_guest(guest, channel, said, tap):
 
 
 def check_doctor(kind, said, tap):
-    """That doctor has told beforehand what KVM does with both parts."""
+    """Checks that doctor predicted how KVM maps both parts."""
     findings = {f["id"]: f["verdict"] for f in json.loads(said)["findings"]} if said.endswith("}") else {}
     tap.check(f"doctor has foretold that usemem is {kind}", findings.get("kvm-usemem") == DOCTOR[kind], findings)
     tap.check("and that resmem is mapped as it should be", findings.get("kvm-resmem") == "good", findings)
 
 
 def check_life(boots_of, said, tap):
-    """That a GPU is reset whenever a guest starts anew, by what the host has seen and by the driver's tracepoints."""
+    """Checks, by the host's output and by the driver's tracepoints, that each
+    start of a guest resets its GPU."""
     life, traced = said.get("life", ""), said.get("traced", "")
     tap.check("a guest was reset, rebooted and killed", boots_of["life"] == 4, boots_of)
     tap.check("it had given its BARs addresses, and a reset takes them away",
                  re.search(r"^BARs: 0x80[0-9a-f]{8} 0x80[0-9a-f]{8}\nBARs: empty$", life, re.M), life)
     resets = len(re.findall("nvgrace_gpu_reset: .*cause=reset", traced))
     tap.check("each start of a guest resets its GPU", resets >= sum(boots_of.values()), traced)
-    # Fifty looks, between which it sleeps for longer and longer.
+    # 50 checks, with increasing pauses between them.
     waits = [int(ns) for ns in re.findall(r"nvgrace_gpu_wait: .*when=use result=0 ns=(\d+)", traced)]
     tap.check("and the first use waits until the memory is ready", any(ns > 100_000_000 for ns in waits), traced)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--timeout", type=int, default=1800, metavar="SECONDS", help="for each host")
+    parser.add_argument("--timeout", type=int, default=1800, metavar="SECONDS", help="limit for each host (default: %(default)s)")
     parser.add_argument("hosts", nargs="+", metavar="HOST[:CPU]")
     args = parser.parse_args()
     tap = suite.Tap()

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Unit tests of stage2.py, with tables that are made here."""
+"""Unit tests of stage2.py with page tables in memory.
+
+    test_stage2.py [unittest's arguments]
+"""
 
 import unittest
 
@@ -20,13 +23,13 @@ class Tables(unittest.TestCase):
         def read(at, count):
             self.assertEqual(count, 8)
             return descriptors.get(at, 0).to_bytes(8, "little")
-        # The VMID and CnP are no part of the address.
+        # The VMID and CnP are not part of the address.
         return stage2.translate(read, 0x1234 << 48 | table | 1, vtcr_el2, address)
 
     def test_a_page_of_4k_at_level_3(self):
         address = 0x80_1234_5678
         found = self.translate(address, vtcr(12, 40, 1), {
-            # Two tables of level 1 one behind the other: ten bits of address.
+            # Two consecutive tables of level 1, for ten bits of the address.
             ROOT + 8 * (address >> 30): 0x5000_0000 | TABLE,
             0x5000_0000 + 8 * (address >> 21 & 511): 0x5000_1000 | TABLE,
             0x5000_1000 + 8 * (address >> 12 & 511): 0x90_0000_7000 | 0x7FC | PAGE})
@@ -63,7 +66,7 @@ class Tables(unittest.TestCase):
     def test_not_mapped(self):
         v = vtcr(12, 39, 1)
         for address, descriptors in ((0, {}), (1 << 39, {}), (0, {ROOT: 0x5000_0000 | TABLE}),
-                                     # A block at level 3 is none.
+                                     # There are no blocks at level 3.
                                      (0, {ROOT: 0x5000_0000 | TABLE, 0x5000_0000: 0x5000_1000 | TABLE, 0x5000_1000: BLOCK})):
             with self.assertRaises(stage2.NotMapped):
                 self.translate(address, v, descriptors)

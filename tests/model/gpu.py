@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The model GPU: a vfio-user server that QEMU's vfio-user-pci device presents to a virtual machine.
+"""The model GPU: a vfio-user server that QEMU's vfio-user-pci device presents
+to a virtual machine.
 
-It owns what a driver can see of a GH200's PCI function: config space, the registers of BAR0 that say whether the
-GPU memory is ready, the resets. It knows nothing of the GPU memory itself, which is not behind this function.
-The VM runner (tests/vm/vm.py) makes one Gpu per device in its own process; as a program it serves one or more
-devices until SIGTERM:
+It has what a driver sees of a GH200's PCI function: config space, resets, and
+the registers of BAR0 that say whether the GPU memory is ready. GPU memory is
+not behind this function, and the model has none. The VM runner (tests/vm/vm.py)
+makes one Gpu per device in its own process. As a program, the model serves one
+or more devices until SIGTERM:
 
     gpu.py '{"socket": "/tmp/gpu0.sock", "ready_after_ms": 3000}' ['{"socket": ...}' ...]
 
-README.md beside this file lists the parameters (class Spec) and the control block of BAR0.
+README.md beside this file lists the parameters (class Spec) and the control
+block of BAR0.
 
-The protocol is the one of libvfio-user's docs/vfio-user.rst, version 0.0, as QEMU 10.1 to 11 speaks it: a 16-byte
-header (message id, command, size, flags, error), then the command's own structure, all in host byte order.
-"""
+The protocol is that of libvfio-user's docs/vfio-user.rst, version 0.0, as QEMU
+10.1 to 11 speaks it: a 16-byte header (message id, command, size, flags,
+error), then the command's own structure, all in host byte order."""
 
 import array
 import dataclasses
@@ -40,7 +43,8 @@ FLAG_NO_REPLY = 0x10
 FLAG_ERROR = 0x20
 
 MAX_TRANSFER = 1 << 20
-# QEMU 11 never answers a DMA_READ whose answer doesn't fit into its socket's buffer (about 200 KiB) at once.
+# QEMU 11 never answers a DMA_READ whose answer does not fit into its socket's
+# buffer (about 200 KiB) at once.
 DMA_CHUNK = 64 << 10
 MAX_FDS = 8
 MAX_MESSAGE = MAX_TRANSFER + 4096
@@ -62,11 +66,13 @@ CONTROL_BLOCK = 0xF00000
 CONTROL_SIZE = 0x1000
 CONTROL_MAGIC = 0x4D47564E
 
-# Where the capabilities are in config space; the extended ones are chained from EXT_CAPS.
+# Offsets of capabilities in config space. The extended ones are chained from
+# EXT_CAPS.
 PM_CAP, MSI_CAP, PCIE_CAP = 0x40, 0x50, 0x60
 EXT_CAPS, EXT_CAP_STEP = 0x100, 0x40
-# The model's own: 1 while it has power. What cuts a device off D3cold is outside of it; here it is this register, which
-# works without power and which the firmware's table writes. Linux gives a client of vfio zeros there.
+# A register of the model alone: 1 while it has power. A real device's power is
+# cut from outside. Here the firmware's table writes this register, which works
+# without power. Linux hides it from vfio's clients, which read zeros.
 POWER_REGISTER = 0xF8
 EXP_DEVCTL = PCIE_CAP + 8
 DEVCTL_FLR = 0x8000
@@ -76,7 +82,8 @@ CXL_INFO_VALID, CXL_ACTIVE = 1, 2
 
 @dataclasses.dataclass
 class Readiness:
-    """When one thing becomes ready, in ms after the model's start and after each reset; None: never."""
+    """When something becomes ready, in ms after the model's start and after
+    each reset. None: never."""
 
     ready_after_ms: "int | None" = 0
     ready_after_reset_ms: "int | None" = 0
@@ -84,7 +91,8 @@ class Readiness:
 
 @dataclasses.dataclass
 class Cxl:
-    """A CXL Device DVSEC. timeout is the encoded Memory_Active_Timeout, delays as in Readiness."""
+    """A CXL Device DVSEC. timeout is the encoded Memory_Active_Timeout; delays
+    are as in Readiness."""
 
     size: int = 96 << 30
     timeout: int = 0
@@ -95,7 +103,7 @@ class Cxl:
 
 @dataclasses.dataclass
 class Spec:
-    """One device. Every field can be given in JSON; unknown names are refused."""
+    """One device. JSON can set every field; unknown names are refused."""
 
     vendor: int = 0x10DE
     device: int = 0x2342
@@ -103,7 +111,9 @@ class Spec:
     subsystem: int = 0x16EB
     class_code: int = 0x030200
     revision: int = 0xA1
+    bar0_size: int = BAR0_SIZE
     bar2_size: int = 0
+    unready_value: int = 0
     msi: bool = False
     flr: bool = True
     c2c: Readiness = dataclasses.field(default_factory=Readiness)
@@ -116,8 +126,9 @@ class Spec:
 
     @classmethod
     def from_dict(cls, given):
-        """ready_after_ms and ready_after_reset_ms may stand for both registers; a reset takes as long as the start
-        where nothing else is said."""
+        """The Spec of a dict. ready_after_ms and ready_after_reset_ms may stand
+        for both registers. By default, the delay after a reset is the one after
+        the start."""
         given = dict(given)
         default = {k: given.pop(k) for k in ("ready_after_ms", "ready_after_reset_ms") if k in given}
         for name in ("c2c", "hbm"):
@@ -128,9 +139,12 @@ class Spec:
                 cxl[name] = cls._readiness("cxl." + name, cxl.get(name, {}))
             given["cxl"] = cls._make(Cxl, "cxl", cxl)
         spec = cls._make(cls, "model", given)
-        size = spec.bar2_size
-        if size and (size & (size - 1) or size < 4096):
-            raise ValueError(f"model: bar2_size {size:#x} is no power of two from 4096 on")
+        for name in ("bar0_size", "bar2_size"):
+            size = getattr(spec, name)
+            if size and (size & (size - 1) or size < 4096):
+                raise ValueError(f"model: {name} {size:#x} is no power of two from 4096 on")
+        if not 0 < spec.bar0_size <= BAR0_SIZE:
+            raise ValueError(f"model: bar0_size {spec.bar0_size:#x} is more than {BAR0_SIZE:#x}, or nothing")
         return spec
 
     @classmethod
@@ -163,7 +177,7 @@ class Timer:
 
 
 class ConfigSpace:
-    """The 4096 bytes of config space, with a mask of the bits that a write changes."""
+    """The 4096 bytes of config space, with a mask of the writable bits."""
 
     def __init__(self, spec):
         self.spec = spec
@@ -184,7 +198,8 @@ class ConfigSpace:
         struct.pack_into("<" + fmt, self.writable, at, writable)
 
     def _bar64(self, at, size, flags):
-        """BAR sizing falls out of the mask: the address bits below the size can't be written."""
+        """A 64-bit BAR. The mask makes sizing work: address bits below the size
+        can't be written."""
         self._put(at, "Q", flags, ~(size - 1) & (1 << 64) - 1 if size else 0)
 
     def _header(self):
@@ -196,7 +211,7 @@ class ConfigSpace:
         struct.pack_into("<H", self.clear_on_write, 0x06, 0xF900)
         self._put(0x08, "I", s.class_code << 8 | s.revision)
         self._put(0x0C, "B", 0, 0xFF)
-        self._bar64(0x10, BAR0_SIZE, 0x4)
+        self._bar64(0x10, s.bar0_size, 0x4)
         if s.bar2_size:
             self._bar64(0x18, s.bar2_size, 0xC)
         self._put(0x2C, "H", s.subsystem_vendor)
@@ -208,7 +223,7 @@ class ConfigSpace:
         after_pm = MSI_CAP if self.spec.msi else PCIE_CAP
         self._put(PM_CAP, "H", 0x01 | after_pm << 8)
         self._put(PM_CAP + 2, "H", 0x0003)              # PM 1.2, no D1/D2, no PME
-        # NoSoftReset, unless leaving D3hot is a reset.
+        # NoSoftReset, unless leaving D3hot must reset the device.
         self._put(PM_CAP + 4, "H", 0x0000 if self.spec.soft_reset else 0x0008, 0x0003)
         if self.spec.msi:
             self._put(MSI_CAP, "H", 0x05 | PCIE_CAP << 8)
@@ -234,7 +249,7 @@ class ConfigSpace:
             wanted.append(self._nvidia_dvsec)
         if self.spec.cxl is not None:
             wanted.append(self._cxl_dvsec)
-        # Longer than a step, so the last.
+        # Longer than a step, so it comes last.
         if self.spec.aer:
             wanted.append(self._aer)
         for i, put in enumerate(wanted):
@@ -245,7 +260,8 @@ class ConfigSpace:
             put(at)
 
     def _aer(self, at):
-        """Masks and severities as PCIe has them after a reset. No error ever sets a bit here by itself."""
+        """Masks and severities are PCIe's defaults. The model itself sets no
+        error bit."""
         defined = 0x07FFF030
         struct.pack_into("<I", self.clear_on_write, at + 0x04, defined)
         self._put(at + 0x08, "I", 0x00400000, defined)
@@ -266,7 +282,8 @@ class ConfigSpace:
         self._put(at + 0x18, "I", self.spec.cxl.size >> 32)
 
     def set_cxl_status(self, valid, active):
-        """Range 1 Size Low holds the two status bits beside the size's bits 31:28 and the timeout."""
+        """Range 1 Size Low has the two status bits beside bits 31:28 of the
+        size and the timeout."""
         cxl = self.spec.cxl
         low = (cxl.size & 0xF0000000) | (cxl.timeout & 7) << 13
         low |= (CXL_INFO_VALID if valid else 0) | (CXL_ACTIVE if active else 0)
@@ -283,7 +300,7 @@ class ConfigSpace:
 
 
 class ProtocolError(Exception):
-    """What a request gets as its error reply."""
+    """Becomes the request's error reply."""
 
     def __init__(self, number, text):
         super().__init__(text)
@@ -291,10 +308,10 @@ class ProtocolError(Exception):
 
 
 class Gpu:
-    """The device proper: regions, readiness, resets and counters. Knows nothing of sockets.
+    """The device: regions, readiness, resets and counters, without sockets.
 
-    Every method takes self.lock, so that a test may look at and steer a device that QEMU is using.
-    """
+    Every method takes self.lock, so that a test may read and change a device
+    that QEMU is using."""
 
     def __init__(self, spec=None, **fields):
         self.spec = spec or Spec.from_dict(fields)
@@ -313,9 +330,9 @@ class Gpu:
             self.timers["cxl_active"] = Timer(self.spec.cxl.active)
         self.scratch = 0
         self.powered = True
-        # Called with True or False, as the power comes or goes and before anybody else sees that.
+        # Called with True or False before anyone else can see the change.
         self.on_power = None
-        # Called after each reset, before anybody else sees that.
+        # Called after each reset, before anyone else can see it.
         self.on_reset = None
         self.counters = dict.fromkeys(
             ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
@@ -327,14 +344,15 @@ class Gpu:
             self.bar2.close()
             os.close(self.bar2_fd)
 
-    # What a test may do from outside the machine.
+    # What a test may do from outside of the machine.
 
     def ready(self):
         with self.lock:
             return all(t.ready() for t in self.timers.values())
 
     def not_ready_for(self, ms):
-        """Not ready from now on, for ms milliseconds; None: for ever (until a reset ends it)."""
+        """Not ready from now on, for ms milliseconds. None: until a reset ends
+        it."""
         with self.lock:
             for t in self.timers.values():
                 t.start(ms)
@@ -345,7 +363,8 @@ class Gpu:
                 t.reset_ms = ms
 
     def reset(self, kind):
-        """kind is the counter to count it under: "flr" or "device_reset". Power stays as it is."""
+        """Reset the device. kind: the counter that counts it, "flr" or
+        "device_reset". Power stays as it is."""
         with self.lock:
             self.counters["resets"] += 1
             self.counters[kind] += 1
@@ -382,7 +401,7 @@ class Gpu:
         """(flags, size, fd or -1)"""
         rw = REGION_FLAG_READ | REGION_FLAG_WRITE
         if index == BAR0_REGION:
-            return rw, BAR0_SIZE, -1
+            return rw, self.spec.bar0_size, -1
         if index == BAR2_REGION and self.bar2 is not None:
             return rw | REGION_FLAG_MMAP, self.spec.bar2_size, self.bar2_fd
         if index == CONFIG_REGION:
@@ -448,7 +467,7 @@ class Gpu:
         for where, name in ((C2C_REGISTER, "c2c"), (HBM_REGISTER, "hbm")):
             if self._overlap(at, count, where, 4):
                 self.counters[name + "_reads"] += 1
-                self._overlay(data, at, where, READY_VALUE if self.timers[name].ready() else 0)
+                self._overlay(data, at, where, READY_VALUE if self.timers[name].ready() else self.spec.unready_value)
         if self._overlap(at, count, CONTROL_BLOCK, CONTROL_SIZE):
             first = max(at, CONTROL_BLOCK) & ~3
             for where in range(first, min(at + count, CONTROL_BLOCK + CONTROL_SIZE), 4):
@@ -466,7 +485,8 @@ class Gpu:
             if len(data) == 4 and at % 4 == 0:
                 self._write_control(at - CONTROL_BLOCK, struct.unpack("<I", data)[0])
             return
-        # What is written over the readiness registers is not seen by anyone: reads of them never come here.
+        # Reads of the readiness registers never get here, so what is written
+        # over them stays hidden.
         self.bar0[at:at + len(data)] = data
 
     # The control block; README.md has the table.
@@ -506,11 +526,11 @@ class DmaRange:
 
 
 class Server:
-    """Speaks the protocol for one Gpu on one UNIX socket, one client at a time, in a thread of its own.
+    """Speaks the protocol for one Gpu on one UNIX socket, with one client at a
+    time, in a thread of its own.
 
-    start() and stop() are for the owner; dma_read() and dma_write() may be called from any thread while a client
-    is connected.
-    """
+    The owner calls start() and stop(). Any thread may call dma_read() and
+    dma_write() while a client is connected."""
 
     def __init__(self, gpu, path):
         self.gpu = gpu
@@ -533,7 +553,8 @@ class Server:
         return self
 
     def stop(self):
-        """End the thread, drop the client, remove the socket. Safe to call twice."""
+        """End the thread, drop the client and remove the socket. May be called
+        twice."""
         if self._wake_write < 0:
             return
         os.write(self._wake_write, b"x")
@@ -559,12 +580,13 @@ class Server:
                 connection.close()
 
     def _wait_for(self, sock):
-        """True when there is something to read from sock, False when it is time to stop."""
+        """Wait for sock. False when the server must stop."""
         ready = select.select([sock, self._wake_read], [], [])[0]
         return self._wake_read not in ready
 
     def serve(self, connection):
-        """Answer one client until it leaves, or sends what has no message boundary any more."""
+        """Answer one client until it leaves, or until message boundaries are
+        lost."""
         self.connection = connection
         try:
             while self._serve_one(connection):
@@ -590,7 +612,8 @@ class Server:
         while len(data) < count:
             if not self._wait_for(connection):
                 return None
-            # Keep what comes with the first byte: SCM_RIGHTS is attached to it.
+            # SCM_RIGHTS is attached to the first byte, so keep what comes with
+            # it.
             room = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
             part, control, _, _ = connection.recvmsg(count - len(data), room, socket.MSG_CMSG_CLOEXEC)
             for level, kind, payload in control:
@@ -604,7 +627,7 @@ class Server:
         return bytes(data)
 
     def _serve_one(self, connection):
-        """Receive and handle one message; False when the client is gone."""
+        """Receive and handle one message. False when the client is gone."""
         fds = []
         try:
             header = self._receive(connection, HEADER.size, fds)
@@ -612,7 +635,7 @@ class Server:
                 return False
             ident, command, size, flags, error = HEADER.unpack(header)
             if not HEADER.size <= size <= MAX_MESSAGE:
-                # Where the next message starts can't be known.
+                # The start of the next message is unknown.
                 self._send(ident, command, b"", error=errno.EINVAL)
                 return False
             body = self._receive(connection, size - HEADER.size, fds)
@@ -686,7 +709,8 @@ class Server:
             try:
                 memory = mmap.mmap(fds[0], size + offset - page, mmap.MAP_SHARED, protection, offset=page)
             except (OSError, ValueError) as e:
-                # A file that can't be mapped isn't lost: the client answers DMA_READ and DMA_WRITE for it.
+                # The file can't be mapped, but the client answers DMA_READ and
+                # DMA_WRITE for it.
                 if isinstance(e, OSError) and e.errno not in (errno.ENODEV, errno.EACCES, errno.EPERM):
                     raise ProtocolError(e.errno or errno.EINVAL, str(e)) from None
             offset -= page
@@ -784,9 +808,10 @@ class Server:
         return None
 
     def dma_read(self, address, count):
-        """count bytes of the client's memory at the device's address. Where the client has announced no mapping, it is
-        asked all the same, since an IOMMU may let through what it doesn't announce, as other devices' memory; OSError if
-        it refuses."""
+        """count bytes at the device's address of the client's memory. The
+        client is asked even where it announced no mapping, because an IOMMU may
+        allow accesses that it does not announce, as to other devices' memory.
+        OSError if it refuses."""
         r = self._range_of(address, count, 1)
         if r is not None and r.memory is not None:
             at = address - r.address + r.offset
@@ -811,11 +836,12 @@ class Server:
             part = data[i:i + DMA_CHUNK]
             self._ask(DMA_WRITE, struct.pack("=QQ", address + i, len(part)) + part)
 
-    def _ask(self, command, body, timeout=10):
-        """Send a request of our own and wait for the answer, which the server's thread receives."""
+    def _ask(self, command, body, timeout=120):
+        """Send a request and wait for the answer, which the server's thread
+        receives."""
         event, answer = threading.Event(), []
         with self._send_lock:
-            # Far from the client's own numbers, which count up from 0.
+            # Apart from the client's numbers, which count up from 0.
             self._next_id = self._next_id % 0x7FFF + 1
             ident = 0x8000 | self._next_id
             self._answers[ident] = (event, answer)
@@ -847,7 +873,8 @@ def main(argv):
         print(__doc__.strip(), file=sys.stderr)
         return 2
     servers = []
-    # Blocked first, so that a signal that comes while the sockets are being made still removes them.
+    # Blocked first, so that a signal while the sockets are being made still
+    # removes them.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         for text in argv[1:]:

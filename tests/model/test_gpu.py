@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Unit tests of the model GPU: one per message of the protocol, then what the device itself must do.
+"""Unit tests of the model GPU: one for each message of the protocol, then the
+device's behaviour.
 
-Run by "make check", or by hand: python3 tests/model/test_gpu.py
-"""
+    python3 tests/model/test_gpu.py"""
 
 import array
 import errno
@@ -27,7 +27,7 @@ import gpu as model  # noqa: E402  (needs the path above)
 
 
 class Client:
-    """The other end of the protocol, as simple as can be."""
+    """A minimal client of the protocol."""
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -65,7 +65,7 @@ class Client:
         return ident, command, flags, error, self._exactly(size - 16, fds), fds
 
     def ask(self, command, body=b"", fds=()):
-        """The reply's body; OSError for an error reply."""
+        """The reply's body. Raises OSError for an error reply."""
         reply, received = self.ask_fds(command, body, fds)
         for fd in received:
             os.close(fd)
@@ -102,7 +102,7 @@ CONTROL = 0xF00000
 
 
 class ServerCase(unittest.TestCase):
-    """A server for a device as the test wants it, and a client of it."""
+    """A server for a device that the test specifies, and a client."""
 
     def setUp(self):
         self.directory = tempfile.TemporaryDirectory()
@@ -186,7 +186,7 @@ class Messages(ServerCase):
         c.ask(model.DMA_MAP, struct.pack("=IIQQQ", 32, 1, 0, 0x1000, 0x1000))
         with self.assertErrno(errno.EACCES):
             self.server.dma_write(0x1000, b"x")
-        # What isn't mapped is the client's to decide.
+        # The client decides about what isn't mapped.
         self.refused(c, lambda: self.server.dma_read(0x1FFF, 2))
         self.refused(c, lambda: self.server.dma_write(0x4000, b"x"))
 
@@ -257,7 +257,8 @@ class Messages(ServerCase):
             self.assertEqual(memory[0x40:0x51], b"through a message")
 
     def test_dma_by_messages(self):
-        """Without an fd the server must ask; the client answers like QEMU. More than one message's worth."""
+        """Without an fd, the server asks, and the client answers like QEMU. The
+        data takes more than one message."""
         c = self.serve()
         memory = bytearray(os.urandom(200 << 10))
         c.ask(model.DMA_MAP, struct.pack("=IIQQQ", 32, 3, 0, 0x10000, len(memory)))
@@ -283,7 +284,7 @@ class Messages(ServerCase):
         self.assertEqual(memory[90007:], want[90007:])
 
     def refused(self, client, dma):
-        """DMA that the client is asked for, and refuses."""
+        """DMA for which the server asks the client, which refuses."""
         def refuse():
             ident, command, *_ = client.receive()
             client.send(command, flags=1 | 0x20, ident=ident, error=errno.EFAULT)
@@ -508,6 +509,22 @@ class ConfigSpace(ServerCase):
             self.assertEqual(c.read32(0, model.C2C_REGISTER), 0 if soft_resets else 0xFF)
         self.assertEqual(self.gpu.counters["resets"], 0)
 
+    def test_a_small_bar0(self):
+        c = self.serve(bar0_size=64 << 10)
+        c.write(CONFIG, 0x10, b"\xff" * 4)
+        self.assertEqual(struct.unpack("<I", c.read(CONFIG, 0x10, 4))[0] & ~0xF, 0xFFFF0000)
+        self.assertEqual(c.read32(0, model.C2C_REGISTER), 0xFF)
+        with self.assertRaises(Exception):
+            c.read32(0, model.HBM_REGISTER)
+        for size in (0, 5000, 32 << 20):
+            with self.assertRaises(ValueError):
+                model.Spec.from_dict({"bar0_size": size})
+
+    def test_what_is_not_ready_may_read_as_anything(self):
+        c = self.serve(unready_value=0xFFFFFFFF, hbm={"ready_after_ms": None})
+        self.assertEqual(c.read32(0, model.HBM_REGISTER), 0xFFFFFFFF)
+        self.assertEqual(c.read32(0, model.C2C_REGISTER), 0xFF)
+
     def test_no_extended_capabilities(self):
         self.assertEqual(self.serve().read(CONFIG, 0x100, 4096 - 0x100), bytes(4096 - 0x100))
 
@@ -537,7 +554,7 @@ class ConfigSpace(ServerCase):
         seen = []
         while 3 not in seen:
             seen.append(c.read32(CONFIG, at) & 3)
-        # A busy machine may not see each of them.
+        # A busy machine may miss some of them.
         self.assertEqual(seen, sorted(seen))
         self.assertNotIn(2, seen)
 
@@ -554,7 +571,8 @@ class ConfigSpace(ServerCase):
             seen.append((header & 0xFFFF, header >> 16 & 0xF))
             last, at = at, header >> 20
         self.assertEqual(seen, [(0x23, 1), (0x23, 1), (0x01, 2)])
-        # Severities can be chosen, bits of status cleared, and neither has others than are defined.
+        # Severities can be set and status bits be cleared, but only defined
+        # bits.
         self.assertEqual(c.read32(CONFIG, last + 0x0C), 0x00462030)
         c.write32(CONFIG, last + 0x0C, 0xFFFFFFFF)
         self.assertEqual(c.read32(CONFIG, last + 0x0C), 0x07FFF030)
@@ -574,7 +592,7 @@ class ConfigSpace(ServerCase):
         self.assertEqual(c.read(CONFIG, 0, 4), b"\xff" * 4)
         self.assertEqual(c.read32(0, model.C2C_REGISTER), 0xFFFFFFFF)
         c.write32(0, 0x100, 8)
-        # Neither does half of the register give the power back.
+        # Writing half of the register does not restore power.
         c.write(CONFIG, model.POWER_REGISTER, b"\1")
         self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
         c.write32(CONFIG, model.POWER_REGISTER, 1)

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""dkms.conf and the .deb's scripts with the versions of DKMS that hosts have: 2.8, 3.0 and 3.2, the real ones.
+"""Tests of dkms.conf and of the .deb's maintainer scripts with the real DKMS
+2.8, 3.0 and 3.2, which hosts have.
 
-Inside the toolbox, after `make deb` and tests/package/dkms-debs. Each test has a throw-away system with the toolbox's
-arm64 kernel headers; only uname(1) is told to speak of a Grace host, and make to cross-compile.
+    dkms.py [unittest's arguments]
+
+Runs inside the toolbox, after `make deb` and tests/package/dkms-debs. Each test
+has a temporary system with the toolbox's arm64 kernel headers. Only uname(1) is
+replaced, to report a Grace host, and make cross-compiles.
 """
 
 import os
@@ -33,7 +37,7 @@ case $1 in
 esac
 """
 
-# Notes how it is called, and which module it would put into that initramfs.
+# Records its arguments and the module that it would put into that initramfs.
 UPDATE_INITRAMFS = f"""#!/bin/sh
 for kernel; do :; done
 echo "$* $(modinfo -k "$kernel" -n {NAME} 2>&1)" >> /var/initramfs-calls
@@ -46,32 +50,35 @@ def release(name):
 
 
 class Host(scratch.Scratch):
-    """A Grace host's Debian with a version of DKMS, running one kernel, whose headers it has."""
+    """A Grace host with Debian, a version of DKMS, and the running kernel's
+    headers."""
 
     def __init__(self, suite, kernel, machine="aarch64"):
         super().__init__()
-        # Only the package's make is to see them.
+        # For the package's make, which cross-compiles.
         self.env = {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
         shutil.copy(DEBS / f"{suite}.deb", self.shared / "dkms.deb")
         shutil.copy(scratch.package(f"{NAME}-dkms_{DEB_VERSION}_all.deb"), self.shared / "our.deb")
         self.write("/etc/test-kernel", kernel + "\n")
         self.write("/etc/test-machine", machine + "\n")
         if suite == "bullseye":
-            # Ubuntu 22.04 has 2.8, which knows the distribution by this file.
+            # 2.8 is Ubuntu 22.04's, and reads the distribution from this file.
             self.write("/etc/lsb-release", "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=22.04\n")
-        # 2.8 sets PATH, so that the program itself has to be another.
+        # 2.8 sets PATH, so the program itself must be replaced.
         self.sh("mv /usr/bin/uname /usr/bin/uname.real")
         self.write("/usr/bin/uname", UNAME, 0o755)
-        # Without the toolbox's kernels, which depmod would look at again and again.
+        # Without the toolbox's kernels, which would slow down each depmod.
         vfio = pathlib.Path("/usr/lib/modules", release("6.12"), "kernel/drivers/vfio")
         shutil.copytree(vfio, self.shared / "vfio", ignore=shutil.ignore_patterns("nvgrace*"))
         self.sh("rm -rf /usr/lib/modules/*")
         self.add_kernel(kernel)
-        # dh-dkms builds packages, and replaces a file of DKMS 2.8.
+        # dh-dkms is only for building packages, and has a file of DKMS 2.8.
         self.sh("dpkg --purge --force-depends dh-dkms; dpkg --install --force-depends /mnt/dkms.deb")
 
     def add_kernel(self, name, like=None, change=""):
-        """Its headers: the toolbox's, or a copy of those of like, with change done to its configuration, in $config."""
+        """Add a kernel with the toolbox's headers, or with a copy of those of
+        "like". The command "change" edits the copy's configuration, in
+        $config."""
         if not like:
             headers = os.path.realpath(f"/usr/lib/modules/{name}/build")
         else:
@@ -81,7 +88,7 @@ class Host(scratch.Scratch):
                 cd {headers}
                 sed -i 's/UTS_RELEASE .*/UTS_RELEASE "{name}"/' include/generated/utsrelease.h
                 for config in .config include/config/auto.conf; do {change or ":"}; done""")
-        # DKMS calls depmod for kernels that have a list of modules, not an empty one.
+        # DKMS calls depmod only for kernels whose list of modules is not empty.
         self.sh(f"""
             mkdir -p '/usr/lib/modules/{name}/kernel'
             cd '/usr/lib/modules/{name}'
@@ -91,14 +98,14 @@ class Host(scratch.Scratch):
             depmod '{name}'""")
 
     def kernel_scripts(self, name):
-        """What a kernel's packages run after unpacking."""
+        """Run the hooks of a kernel's packages; their output."""
         return self.sh(f"for s in /etc/kernel/postinst.d/dkms /etc/kernel/header_postinst.d/dkms; do $s {name}; done").stdout
 
     def dpkg(self, *args):
         return self.run("dpkg", "--force-depends", *args).stdout
 
     def modules(self):
-        """Where the module is, as {kernel: path below it}."""
+        """{kernel: path of the module below its directory}"""
         found = self.sh(f"find -L /usr/lib/modules -name build -prune -o -name '{NAME}.ko*' -print").stdout.split()
         result = {}
         for path in found:
@@ -109,13 +116,14 @@ class Host(scratch.Scratch):
         return result
 
     def status(self):
-        """The lines of dkms status, in the form of 3.x without what they have in brackets."""
+        """The lines of "dkms status" in the form of 3.x, without
+        parentheses."""
         text = self.run("dkms", "status", NAME).stdout
         return sorted(re.sub(r" \(.*", "", line.replace(f"{NAME}, ", f"{NAME}/"))
                       for line in text.splitlines() if line.startswith(NAME))
 
     def initramfs_calls(self):
-        """Those of update-initramfs since the last time, as {kernel: module}."""
+        """{kernel: module} of the new calls of update-initramfs."""
         calls = self.dir / "upper" / "var" / "initramfs-calls"
         lines = calls.read_text().splitlines() if calls.exists() else []
         calls.unlink(missing_ok=True)
@@ -125,7 +133,7 @@ class Host(scratch.Scratch):
         return dict(found)
 
     def shipped_version(self):
-        """A version of the package that has the configuration file."""
+        """Make an old version of the package, with the configuration file."""
         shutil.copy(SHIPPED, self.shared / "shipped")
         self.sh(f"""
             dpkg-deb --raw-extract /mnt/our.deb /tmp/d
@@ -138,7 +146,7 @@ class Host(scratch.Scratch):
             dpkg-deb --build --root-owner-group /tmp/d /mnt/shipped.deb""")
 
     def next_version(self):
-        """Another version of the package, with the same contents."""
+        """Make a newer version of the package, with the same contents."""
         self.sh(f"""
             dpkg-deb --raw-extract /mnt/our.deb /tmp/d
             mv /tmp/d/usr/src/{NAME}-{VERSION} /tmp/d/usr/src/{NAME}-{NEXT}
@@ -149,11 +157,11 @@ class Host(scratch.Scratch):
 
 
 class Tests:
-    """What has to hold with each version of DKMS."""
+    """Tests for each version of DKMS."""
 
     suite = ""
     skipped = 77
-    # Whether it moves away what a kernel has of this name, on Debian.
+    # Whether, on Debian, it moves a kernel's own module of this name away.
     moves_original = False
 
     def host(self, *args, **kwargs):
@@ -167,7 +175,7 @@ class Tests:
         self.assertEqual(set(modules), set(kernels))
         for kernel, path in modules.items():
             self.assertRegex(path, rf"^updates/dkms/{NAME}\.ko(\.xz|\.zst|\.gz)?$")
-            # What modprobe would load, by depmod's list.
+            # modprobe would load this one, by depmod's list.
             found = host.run("modinfo", "-k", kernel, "-F", "filename", NAME).stdout.strip()
             self.assertIn("/updates/dkms/", found)
             self.assertIn("aarch64", host.run("modinfo", "-k", kernel, "-F", "vermagic", NAME).stdout)
@@ -187,7 +195,7 @@ class Tests:
                 self.assert_installed(host, version, first)
                 self.assertEqual(host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split(), [f"/usr/src/{NAME}-{version}"])
 
-        # A distribution's own copy that comes later, which must not win.
+        # A distribution's own copy that is installed later must not be used.
         host.sh(f"""
             own=/usr/lib/modules/{first}/kernel/drivers/vfio/pci/nvgrace-gpu
             mkdir -p $own
@@ -219,7 +227,7 @@ class Tests:
             with self.subTest(change):
                 host.dpkg("--install", "/mnt/shipped.deb")
                 host.sh(f"printf '%s' '{change}' >> {CONF}")
-                # dpkg would ask, and fail: nobody is there.
+                # dpkg must not ask, because without an answer it fails.
                 host.dpkg("--install", "/mnt/our.deb")
                 self.assertEqual(host.sh(f"ls {CONF} 2>/dev/null || :").stdout, f"{CONF}\n" if change else "")
                 self.assertEqual(host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, status)
@@ -238,7 +246,7 @@ class Tests:
             host.dpkg("--install", "/mnt/our.deb")
             self.assertEqual(host.initramfs_calls(), {})
         host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
-        # Kernels without module, and without an initramfs.
+        # A kernel without the module, and one without an initramfs.
         host.sh("mkdir /usr/lib/modules/5.10-old /usr/lib/modules/5.11-gone; touch /boot/initrd.img-5.10-old")
         with self.subTest("the installation renews all, once"):
             host.dpkg("--install", "/mnt/our.deb")
@@ -250,7 +258,7 @@ class Tests:
             host.sh(f"""
                 cd /usr/lib/modules/{second}
                 mkdir -p kernel/drivers/vfio/pci/nvgrace-gpu
-                # It has no version, as the kernel's own.
+                # Like the kernel's own module, this copy has no version.
                 own=$(find kernel -name 'vfio-pci.ko*')
                 cp $own kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko"${{own##*.ko}}"
                 depmod {second}""")
@@ -260,7 +268,7 @@ class Tests:
             self.assertEqual(set(calls), {second})
             self.assertIn("/updates/dkms/", calls[second])
         def copies():
-            """Of the distribution's module."""
+            """The paths of the distribution's module."""
             return host.sh(f"find /usr/lib/modules/{second}/kernel /var/lib/dkms/{NAME} -path '*/build' -prune -o "
                            f"-path '*/aarch64/module' -prune -o -name '{NAME}.ko*' ! -name '*.origin' -print").stdout
 
@@ -281,7 +289,7 @@ class Tests:
             self.assertIn("install ok installed", host.run("dpkg", "--status", f"{NAME}-dkms").stdout)
 
     def host_without_headers(self):
-        """Where DKMS builds nothing, which takes no time."""
+        """A host where DKMS builds nothing, which is fast."""
         kernel = release("6.12")
         host = self.host(kernel)
         host.sh(f"rm /usr/lib/modules/{kernel}/build")
@@ -293,7 +301,8 @@ class Tests:
         said = host.dpkg("--install", "/mnt/our.deb")
         self.assertIn(f'not built for the running kernel, {kernel}, whose headers are missing; '
                       f'run "apt-get install linux-headers-{kernel}"', said)
-        # Neither another machine's kernel nor that of a chroot's host matters.
+        # No message on another architecture, or for a kernel outside the
+        # chroot.
         host.write("/etc/test-machine", "x86_64\n")
         self.assertNotIn("headers are missing", host.dpkg("--install", "/mnt/our.deb"))
         host.write("/etc/test-machine", "aarch64\n")
@@ -327,7 +336,7 @@ class Tests:
                 self.assertEqual(result.returncode, self.skipped, result.stdout)
                 self.assertIn(reason, result.stdout)
                 self.assertEqual(set(host.modules()), base)
-        # A package's upgrade goes on, too, on such a kernel.
+        # On such a kernel, an upgrade of the package must succeed, too.
         host.write("/etc/test-kernel", "6.12.0-egm\n")
         self.assertIn("CONFIG_NVGRACE_EGM", host.dpkg("--install", "/mnt/our.deb"))
 
@@ -377,7 +386,8 @@ class Dkms28(Tests, unittest.TestCase):
     skipped = 9
 
     def test_match(self):
-        """Later versions match nothing: their "dkms status" prints what their "dkms match" can't read."""
+        """In later versions, "dkms match" can't read the output of "dkms
+        status"."""
         first, second = release("6.12"), release("6.1")
         host = self.host(first)
         host.dpkg("--install", "/mnt/our.deb")
@@ -395,7 +405,7 @@ class Dkms32(Tests, unittest.TestCase):
     moves_original = True
 
     def test_the_packages_own_test(self):
-        """debian/tests/installed; that of the initramfs needs a system that has one."""
+        """debian/tests/installed. life.py runs the test of the initramfs."""
         host = self.host(release("6.12"), machine="x86_64")
         shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "cli.deb")
         host.env["AUTOPKGTEST_TMP"] = "/tmp"
@@ -405,12 +415,11 @@ class Dkms32(Tests, unittest.TestCase):
 
 
 class Configuration(unittest.TestCase):
-    """dkms.conf, as any program may read it."""
+    """dkms.conf must work for any program that reads it."""
 
     def test_reading_it_changes_nothing_else_and_fails_nowhere(self):
         before, read = "o=$-", f". {scratch.PROJECT}/dkms.conf"
-        # The values, whether the shell's options are as before, and what is
-        # left behind.
+        # Prints the values, changes of the shell's options, and new names.
         show = ('echo "$PACKAGE_VERSION,$AUTOINSTALL,${MAKE[0]},${BUILT_MODULE_LOCATION[0]},$POST_INSTALL"; '
                 '[[ $o = $- ]] || echo "options $o, then $-"; declare -F; compgen -v | grep -i nvgrace || :')
         for options in ("", "-e", "-u", "-eu", "-eu -o pipefail", "-o posix", "-f"):
@@ -433,7 +442,7 @@ class Configuration(unittest.TestCase):
 
 
 class KernelRange(unittest.TestCase):
-    """Which releases are tried; the probes decide about the rest."""
+    """The kernels that dkms.conf allows. For them, the probes decide."""
 
     def supported(self, kernel):
         out = subprocess.run(

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The domain of docs/libvirt-domain.xml, as the machine of life.py's part "libvirt" can start it, and its guest."""
+"""The domain of docs/libvirt-domain.xml, changed to start in the machine of
+life.py's part "libvirt", and its guest."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -10,14 +11,16 @@ PAGE = PROJECT / "docs" / "libvirt-domain.xml"
 NAME = "gh200"
 ALIAS = "ua-gpu1"
 NODES = range(1, 9)
-# A guest of this size starts within a machine that has little more itself.
+# Small, because the machine itself has little more.
 MEMORY = 512    # MiB
 
-# Where the machine has what the guest starts from, and what the guest prints.
+# In the machine: the folder of the guest's kernel and initramfs, and the file
+# with the guest's console.
 FILES = "/var/lib/libvirt/images"
 CONSOLE = f"/var/log/libvirt/qemu/{NAME}.console"
 
-# The guest: says what it sees of the GPU, one "@@" line for each thing, and ends.
+# The guest's init prints what it sees of the GPU, in lines "@@WORD TEXT", and
+# ends.
 INIT = r"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -47,7 +50,7 @@ poweroff -f
 
 
 def initramfs(program):
-    """program: guest.c, compiled."""
+    """The guest's initramfs. program: the bytes of guest.c, compiled."""
     out = vm.Cpio()
     with open(vm.ARM64.busybox, "rb") as f:
         out.file("bin/busybox", f.read(), 0o755)
@@ -64,7 +67,8 @@ def as_it_stands():
 
 
 def for_machine(pci, managed):
-    """The page's domain with what is marked there as the reader's replaced, and the guest above in place of a disk."""
+    """The page's domain with the values that the page leaves to the reader, and
+    with the guest above instead of a disk."""
     ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
     domain = ET.fromstring(as_it_stands())
 
@@ -88,7 +92,7 @@ def for_machine(pci, managed):
     for name, value in (("kernel", f"{FILES}/vmlinuz"), ("initrd", f"{FILES}/guest.cpio"),
                         ("cmdline", "console=ttyAMA0 panic=-1 quiet")):
         ET.SubElement(boot, name).text = value
-    # A kernel that panics shall end the guest.
+    # A panic of the kernel must end the guest.
     ET.SubElement(domain, "on_reboot").text = "destroy"
     devices.remove(devices.find("console"))
     serial = ET.SubElement(devices, "serial", type="file")
@@ -97,7 +101,7 @@ def for_machine(pci, managed):
 
 
 def seen(console):
-    """{word: [what the guest said with it]}"""
+    """{word: [texts]} of the guest's "@@" lines."""
     said = {}
     for word, text in re.findall(r"@@(\w+) ?(.*)", console.replace("\r", "")):
         said.setdefault(word, []).append(text)

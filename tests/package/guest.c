@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * In a guest that has got a GPU: writes to the first and the last word of a BAR, and reads them
- * back.
+ * Writes the first and the last word of a GPU's BAR and reads them back. Runs
+ * in the guest of domain.py.
  *
- *	guest FILE	(a resourceN of the device in sysfs)
+ *	guest FILE	FILE is a resourceN of the device in sysfs
  *
- * Prints "good", or what is wrong.
+ * Prints "good", or what is wrong. Exit status: 0 if good, else 1.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
 		printf("can't map it: %m\n");
 		return 1;
 	}
-	/* Both before either is read: the two ends are not the same memory. */
+	/* Write both before reading, to show that the ends differ in memory. */
 	bar[0] = first;
 	bar[words - 1] = last;
 	if (bar[0] != first || bar[words - 1] != last) {

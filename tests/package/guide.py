@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The commands of docs/administration.md and README.md, as they stand there. tests/pages.py reads them; their tests are
+"""The commands of docs/administration.md, unchanged.
 
-    <!-- test: guide -->            in the machine of part "guide", in the page's order
-    <!-- test: guide any-status --> likewise, for commands whose exit status tells something else than success
-    <!-- test: install-deb -->      what installs the packages; README.md says the same
-    <!-- test: install-rpm -->
+tests/pages.py reads them. These marks name their tests:
 
-life.py is the only user: its part "guide" runs the page, its other parts install by the blocks above.
+    <!-- test: guide -->
+        runs in the machine of part "guide", in the page's order
+    <!-- test: guide any-status -->
+        the same, for commands whose exit status isn't just success or failure
+    <!-- test: install-deb -->, <!-- test: install-rpm -->
+        installs the packages
+
+life.py uses this: part "guide" runs the page, and the other parts install with
+the last two. repo.py also reads the command for .debs.
 """
 
 import sys
@@ -17,22 +22,20 @@ sys.path.insert(0, str(PROJECT / "tests"))
 import pages  # noqa: E402  (needs the path above)
 
 PAGE = PROJECT / "docs" / "administration.md"
-README = PROJECT / "README.md"
 
-# The address that stands for the reader's.
+# Placeholders in the pages for the reader's GPU and for the repository's place.
 ADDRESS = "0009:01:00.0"
-# And where the repository is.
 PLACE = "/srv/nvgrace-gpu"
 
 
 def blocks():
-    """Those of the guide."""
+    """The guide's blocks, as tests/pages.py returns them."""
     return pages.blocks(PAGE)
 
 
 def install(kind):
-    """The commands that install the packages of a kind, deb or rpm; README.md's must be the same."""
-    here, there = ([commands for words, commands in pages.blocks(page) if words == [f"install-{kind}"]] for page in (PAGE, README))
-    if len(here) != 1 or here != there:
-        raise AssertionError(f"{PAGE.name} and {README.name} don't say the same about installing .{kind}s")
-    return here[0]
+    """The commands that install the packages of a kind, deb or rpm."""
+    found = [commands for words, commands in blocks() if words == [f"install-{kind}"]]
+    if len(found) != 1:
+        raise AssertionError(f"{PAGE.name} has {len(found)} blocks that install .{kind}s")
+    return found[0]

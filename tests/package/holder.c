@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A client of the driver, as QEMU is one: holds a device and goes on using its memory, so that a
- * test can see whether what it does to the packages disturbs a guest. Run in the emulated system
- * by life.py:
+ * Holds a device and uses its memory, as QEMU does for a guest. life.py runs it
+ * in the emulated system to see whether changes to the packages disturb a
+ * guest:
  *
  *	holder ADDRESS FILE
  *
- * opens the GPU through a type1 container, maps both memory regions, then writes and reads them
- * and the device's config space over and over, and puts the number of rounds into FILE. On SIGTERM
- * it closes all and ends with status 0; anything wrong ends it with 1 and a line on stderr.
+ * It opens the GPU through a type1 container and maps both memory regions. Then
+ * it writes and reads them and reads the device's config space, again and
+ * again, and writes the number of rounds to FILE. SIGTERM ends it with status
+ * 0. If anything fails, it prints a line on stderr and ends with status 1;
+ * usage errors give 2.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,7 +27,7 @@
 
 #include <linux/vfio.h>
 
-/* Bytes of each region. */
+/* Bytes used of each region. */
 #define MAPPED	0x100000
 
 static volatile sig_atomic_t ending;
@@ -120,7 +122,7 @@ int main(int argc, char **argv)
 			*word = round ^ k;
 			if (*word != (round ^ k)) {
 				errno = EIO;
-				die("memory has not what was written");
+				die("memory differs from what was written");
 			}
 		}
 		if (pread(device, &vendor, 2, config.offset) != 2 || vendor != 0x10de)

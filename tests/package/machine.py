@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""A whole Debian system with model GPUs, under plain QEMU emulation, for as many boots as a test wants.
+"""A whole Debian system with model GPUs in QEMU emulation, over several boots.
 
-It owns QEMU, the copy of the disk that tests/package/image made, the firmware's variables and the talk with the agent
-in the system (system/usr/local/sbin/test-agent). life.py imports System; for people it is a program, inside the
-toolbox:
+It runs QEMU with a copy of the disk that tests/package/image made and with its
+own variables of the firmware, and sends scripts to the agent in the system
+(system/usr/local/sbin/test-agent). life.py imports System. Developers can run
+it inside the toolbox:
 
-    machine.py [--gpus N] [--image VARIANT] [--virtualization] [--secure-boot] [--log FILE] [SCRIPT...]
+    machine.py [--gpus N] [--image VARIANT] [--virtualization] [--secure-boot]
+               [--packages DIRECTORY] [--log FILE] [SCRIPT...]
 
-boots the system as made, runs each SCRIPT in it as root, prints what it says, and powers off. What a GPU is, the ACPI
-table and the rules for the kernel's log are those of tests/vm/vm.py.
+This boots the system, runs each SCRIPT in it as root, prints the output, and
+powers off. Exit status: 0, 1 if the kernel's logs have trouble, 2 if the
+machine failed; statuses of SCRIPTs are only printed. The GPUs, the ACPI table
+and the rules for the kernel's log are those of tests/vm/vm.py.
 """
 
 import argparse
@@ -36,24 +40,25 @@ sys.path.insert(0, str(HERE.parent / "vm"))
 import vm  # noqa: E402  (needs the path above)
 
 FIRMWARE = pathlib.Path("/usr/share/AAVMF")
-# Seconds, for a machine that shares two processors with others.
-BOOT_TIMEOUT = 900
-END_TIMEOUT = 400
-COMMAND_TIMEOUT = 900
+# Seconds, for a host whose two processors others use, too.
+BOOT_TIMEOUT = 1800
+END_TIMEOUT = 900
+COMMAND_TIMEOUT = 1800
 
 PAINT = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|c)")
 
-# Said by the distribution's kernel, or a driver in it, in this emulation: (pattern, reason).
+# Accepted messages of the distribution's kernel: (pattern, reason).
 KNOWN_HARMLESS = ()
 
 
 class Trouble(Exception):
-    """The machine isn't where the test wants it: it didn't come up, an agent doesn't answer, a command failed."""
+    """The machine did not boot, its agent does not answer, or a command
+    failed."""
 
 
 @dataclasses.dataclass
 class Command:
-    """What a script did."""
+    """The result of a script."""
 
     script: str
     rc: int
@@ -62,7 +67,8 @@ class Command:
 
 
 def image_directory(variant):
-    """The directory that tests/package/image made; it can't be made from inside the toolbox."""
+    """The directory that tests/package/image made, which only works outside the
+    toolbox."""
     done = subprocess.run([HERE / "image", "--directory", variant], capture_output=True, text=True)
     if done.returncode:
         raise Trouble(done.stderr.strip())
@@ -70,31 +76,32 @@ def image_directory(variant):
 
 
 def make_iort():
-    """The IORT, ACPI's table of IOMMUs, for a kernel without a driver of
+    """The IORT, ACPI's table of IOMMUs, for a kernel without a driver for
     virtio-iommu, such as Debian's arm64 6.1.
 
-    QEMU's SMMUv3 refuses vfio-user devices. So nothing in the machine is behind
-    it (default-bus-bypass-iommu), but this table says that buses 1 and up are,
-    which have the GPUs. They get their IOMMU groups, as vfio wants. The mappings
-    that the kernel makes have no effect; no test needs a GPU's DMA.
+    QEMU's SMMUv3 refuses vfio-user devices. So no device is behind it
+    (default-bus-bypass-iommu), but this table says that buses 1 and higher are,
+    which have the GPUs. The GPUs then get the IOMMU groups that vfio needs. The
+    kernel's mappings have no effect, and no test needs a GPU's DMA.
     """
     def node(kind, body, mappings=(), revision=0):
         head = struct.pack("<BHBIII", kind, 16 + len(body) + 20 * len(mappings), revision, 0, len(mappings),
                            16 + len(body) if mappings else 0)
-        # First id, their number less one, what the first becomes, the node
-        # that it goes to, flags.
+        # First id, number of ids less one, what the first id becomes, target
+        # node, flags.
         return head + body + b"".join(struct.pack("<IIIII", *m, 0) for m in mappings)
 
     its_at = 48
     its = node(0, struct.pack("<II", 1, 0))
     smmu_at = its_at + len(its)
-    # Its registers and interrupts in QEMU's virt machine: event, page request,
-    # error, sync. It sees the CPU's caches.
+    # Registers and interrupts of QEMU's virt machine: event, page request,
+    # error, sync. Flag 1: coherent with the CPU's caches.
     smmu = node(4, struct.pack("<QIIQIIIIIII", 0x09050000, 1, 0, 0, 0, 106, 107, 109, 108, 0, 0), [(0, 0xffff, 0, its_at)])
     # The host bridge: memory is coherent, no ATS, segment 0.
     bridge = node(2, struct.pack("<IBHBII", 1, 0, 0, 3, 0, 0), [(0, 0xff, 0, its_at), (0x100, 0xfeff, 0x100, smmu_at)])
     nodes = its + smmu + bridge
-    # Of QEMU's table but for the revision: the later one replaces it.
+    # The names of QEMU's table and a later revision, so that this one replaces
+    # it.
     head = struct.pack("<4sIBB6s8sI4sI", b"IORT", 48 + len(nodes), 0, 0, b"BOCHS ", b"BXPC    ", 2, b"TEST", 1)
     table = bytearray(head + struct.pack("<III", 3, 48, 0) + nodes)
     table[9] = -sum(table) & 0xff
@@ -102,7 +109,7 @@ def make_iort():
 
 
 def make_disk(path, label, content):
-    """A file system's image with a directory's content, a few MiB larger than that."""
+    """Makes an ext4 image of a directory, with at least 16 MiB to spare."""
     size = sum(f.stat().st_size + 4096 for f in pathlib.Path(content).rglob("*") if f.is_file())
     done = subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", "-O", "^has_journal", "-E",
                            "root_owner=0:0,lazy_itable_init=1", "-d", content, path,
@@ -121,10 +128,13 @@ class System:
         m.power_off()
     assert not m.failures
 
-    gpus: as in vm.Machine. packages: a directory that the machine sees, read-only, as /srv/packages. image: a variant
-    of tests/package/image. virtualization: it starts at EL2, and its kernel has /dev/kvm. secure_boot: the firmware has
-    the usual keys and checks what it starts. log: a file that gets the console (|), the agent's channel (>) and what
-    was sent to it (<), each with the seconds since the machine was made.
+    gpus: as in vm.Machine. packages: a directory, in the machine read-only at
+    /srv/packages. image: a variant of tests/package/image. virtualization: the
+    machine starts at EL2, and its kernel has /dev/kvm. secure_boot: the
+    firmware has the usual keys and checks what it starts. log: a file for the
+    console (|), the agent's output (>) and the scripts for it (<), each line
+    with the seconds since the machine was made. allow: patterns of accepted log
+    lines. failures: trouble in the kernel's logs.
     """
 
     def __init__(self, gpus=(), memory="16G", ram="2G", smp=2, packages=None, image="base", virtualization=False,
@@ -139,7 +149,7 @@ class System:
         self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
         self.memory_size = vm.parse_size(memory or 0)
         self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
-        # By its name, for vm knows no other of that kind: EL2 or not, the memory is at the same place.
+        # The address is the same with EL2, but vm only knows that of ARM64.
         vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, self.memory_size) if self.memory_size else 0)
         self.echo, self.allow = echo, tuple(allow) + tuple(p for p, _ in KNOWN_HARMLESS)
         self.failures, self.boots, self.console = [], [], []
@@ -156,7 +166,7 @@ class System:
             raise
 
     def _make(self, packages):
-        # In the cache, not in the toolbox's /tmp, which is memory: the disk is some GiB.
+        # In the cache: the disk has some GiB, and the toolbox's /tmp is in RAM.
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=self.image.parent))
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self.sockets = pathlib.Path(tempfile.mkdtemp(prefix="system-"))
@@ -168,7 +178,8 @@ class System:
         for name, data in self.tables.items():
             table.file(f"kernel/firmware/acpi/{name}.aml", data)
         self.write("/boot/gpu.cpio", table.finish())
-        # systemd's own minute and a half is too short for the agent's port on a slow machine, and nothing tries again.
+        # On a slow machine, systemd's default of 90 s is too short for the
+        # agent's port, and nothing tries again.
         self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n".encode())
         self.packages = self.directory / "packages.img"
         if packages:
@@ -187,12 +198,13 @@ class System:
         self.close()
 
     def close(self):
-        """End everything and remove the disk. Safe to call at any time, more than once."""
+        """End everything and remove the disk; allowed at any time and
+        repeatedly."""
         self._end_boot()
         self._stack.close()
 
     def write(self, name, data):
-        """Put a file into the disk of a machine that is off."""
+        """Write a file to the disk; only while the machine is off."""
         if self._power:
             raise ValueError("the machine is on")
         source = self.sockets / "file"
@@ -210,7 +222,7 @@ class System:
         drives = [("system", "raw", self.disk, "off", 0x1c), ("debian", "raw", self.image / "debian.img", "on", 0x1d),
                   ("packages", "raw", self.packages, "on", 0x1e),
                   ("esp", "raw", f"fat:{self.image}/esp", "on", 0x1f)]
-        # A runner that is killed by force can clean up nothing: the kernel then ends QEMU.
+        # If this process is killed, the kernel ends QEMU.
         a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram",
              "-cpu", self.arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
              "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
@@ -221,7 +233,8 @@ class System:
              "-chardev", f"socket,id=test,path={s}/test.sock",
              *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
              "-device", "virtserialport,chardev=test,name=test"]
-        # The firmware starts the drivers only of disks that it might boot from, and GRUB sees no others.
+        # The firmware starts drivers only for disks with a boot index, and GRUB
+        # sees only those.
         order = {"esp": 0, "system": 1}
         for name, kind, file, readonly, slot in drives:
             boot = f",bootindex={order[name]}" if name in order else ""
@@ -237,13 +250,15 @@ class System:
         return a
 
     def boot(self, timeout=BOOT_TIMEOUT):
-        """Switch on and wait for the agent, which comes when the system is up; the seconds it took."""
+        """Switch on and wait for the agent, which starts last; the seconds it
+        took."""
         start = time.monotonic()
         self.start()
         self._wait(lambda: self._booted, timeout, "coming up")
         seconds = time.monotonic() - start
         self.boots.append(seconds)
-        # What udev still has to do decides which driver gets what; on a slow machine it isn't done by then.
+        # udev decides which driver gets which device, and may still be busy on
+        # a slow machine.
         self.run(f"udevadm settle --timeout={timeout}", timeout=timeout + 10)
         return seconds
 
@@ -295,7 +310,7 @@ class System:
             self.echo(mark, line)
 
     def _wait(self, condition, timeout, what):
-        """Until condition() holds; Trouble if QEMU ends before, or time does."""
+        """Wait for condition(); Trouble if QEMU ends first or time runs out."""
         deadline = time.monotonic() + timeout
         while not condition():
             left = deadline - time.monotonic()
@@ -335,7 +350,7 @@ class System:
             key.data(line.decode("utf-8", "replace").rstrip("\r"))
 
     def _console_line(self, line):
-        # The firmware and GRUB paint; what they say is for people.
+        # The firmware and GRUB draw menus with escape sequences.
         line = PAINT.sub("", line)
         self._note("|", line)
         self.console.append(line)
@@ -350,15 +365,16 @@ class System:
             else:
                 self._current["lines"].append(line)
 
-    # What a test does with it.
+    # For tests.
 
     @property
     def release(self):
-        """Of the running kernel."""
+        """The running kernel's release."""
         return self._booted[1]
 
     def run(self, script, check=True, timeout=COMMAND_TIMEOUT):
-        """Run a bash script as root. With check, a failure is Trouble."""
+        """Run a bash script as root; its Command. With check, a failure raises
+        Trouble."""
         start = time.monotonic()
         self._current = {"id": f"{len(self.boots)}.{start:.6f}", "rc": None, "lines": []}
         self._note("<", script)
@@ -366,7 +382,7 @@ class System:
         try:
             self._wait(lambda: self._current["rc"] is not None, timeout, f"command {script!r}")
             lines = self._current["lines"]
-            # The agent begins its own line on a new one.
+            # The agent starts its own line with a line break.
             if lines and not lines[-1]:
                 lines.pop()
             done = Command(script, self._current["rc"], "\n".join(lines), time.monotonic() - start)
@@ -377,16 +393,16 @@ class System:
         return done
 
     def ask(self, script, **more):
-        """The output of a script that succeeds, without white space around it."""
+        """The stripped output of a script that must succeed."""
         return self.run(script, **more).output.strip()
 
     def restart(self):
-        """Down, and on again without waiting for the system to come up."""
+        """Shut down and switch on, without waiting for the boot."""
         self._leave("reboot")
         self.start()
 
     def wait_for_text(self, text, timeout):
-        """Until the console has shown a text since the last time, however it came there; the firmware's menus paint."""
+        """Wait for a new text on the console, without escape sequences."""
         def seen():
             plain = PAINT.sub("", self._raw.decode("utf-8", "replace"))
             if text not in plain:
@@ -396,7 +412,7 @@ class System:
         self._wait(seen, timeout, f"waiting for {text!r} on the console")
 
     def wait_for_end(self, timeout):
-        """Until the machine switches itself off, or restarts; then it is off here."""
+        """Wait until the machine switches off or restarts; QEMU then ends."""
         deadline = time.monotonic() + timeout
         while self.qemu.stdout in self._buffers:
             if time.monotonic() > deadline:
@@ -408,7 +424,7 @@ class System:
 
     def _leave(self, verb):
         log = self.run("dmesg").output.splitlines()
-        # Not awaited: the agent may be gone before it can answer.
+        # Don't wait for the status: the agent may end before it answers.
         self._channel.sendall(f"RUN end {base64.b64encode(f'systemctl {verb}'.encode()).decode()}\n".encode())
         self._note("<", f"systemctl {verb}")
         first = self._first_line
@@ -417,12 +433,12 @@ class System:
                           for t in vm.troubles(self.console[first:] + log, self.allow)]
 
     def reboot(self, timeout=BOOT_TIMEOUT):
-        """Down and up again; the seconds from power to the agent."""
+        """Shut down and boot; the seconds from switching on to the agent."""
         self._leave("reboot")
         return self.boot(timeout)
 
     def power_off(self):
-        """Down."""
+        """Shut down."""
         self._leave("poweroff")
 
     def keys(self, text):
@@ -432,7 +448,8 @@ class System:
 
 
 def end_by_signals():
-    """A signal unwinds through every "finally" and "with" on its way out; a second one doesn't stop it."""
+    """Make signals raise SystemExit, which unwinds every "finally" and "with".
+    Later signals are ignored."""
     def leave(number, frame):
         for n in vm.ENDING:
             signal.signal(n, signal.SIG_IGN)
@@ -446,9 +463,9 @@ def main():
     parser = argparse.ArgumentParser(description="Boot the Debian system and run scripts in it.")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--image", default="base", help="a variant of tests/package/image")
-    parser.add_argument("--virtualization", action="store_true", help="with EL2, so that there is /dev/kvm")
+    parser.add_argument("--virtualization", action="store_true", help="start at EL2, for /dev/kvm")
     parser.add_argument("--secure-boot", action="store_true")
-    parser.add_argument("--packages", help="a directory to be seen as /srv/packages")
+    parser.add_argument("--packages", help="a directory for /srv/packages")
     parser.add_argument("--log")
     parser.add_argument("scripts", nargs="*")
     args = parser.parse_args()

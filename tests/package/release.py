@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Making a release: the owner's settings, the version's places, the tarball.
+"""Tests of making a release: the owner's settings, the files with the version,
+and the tarball.
 
-Inside the toolbox. Everything happens in copies of the project.
+    release.py [unittest's arguments]
+
+Runs inside the toolbox, in copies of the project below build/, which are
+removed.
 """
 
 import hashlib
@@ -19,7 +23,7 @@ import scratch
 
 NAME = "nvgrace-gpu-vfio-pci"
 VERSION = scratch.version()
-# What a shell, make or awk may stumble over.
+# With characters that are special for a shell, make or awk.
 MAINTAINER = "Seán O'Brien & Söhne <sean@example.org>"
 RELEASES = "https://example.org/a&b"
 NEXT = "999.10.0"
@@ -92,7 +96,7 @@ class Dist(Copy):
         self.assertEqual((self.dir / f"{NAME}-{VERSION}.tar.xz").read_bytes(), tarball)
 
     def test_uscan_finds_it(self):
-        """By the pattern of debian/watch, as uscan reads it."""
+        """With the pattern of debian/watch, as uscan reads it."""
         self.change("Makefile", r"^RELEASES .*", f"RELEASES := {RELEASES}")
         tarball = self.dist(self.copy)
         with tarfile.open(tarball) as tar:
@@ -101,7 +105,7 @@ class Dist(Copy):
         self.assertEqual(lines[0], "version=4")
         url, pattern = lines[1].split()
         self.assertEqual(url, RELEASES + "/")
-        # uscan(1): "Watch file examples", the meaning of these words.
+        # uscan(1), "Watch file examples", defines these words.
         pattern = pattern.replace("@ANY_VERSION@", r"[-_]?[Vv]?(\d[\-+\.:\~\da-zA-Z]*)").replace(
             "@ARCHIVE_EXT@", r"(?i)(?:\.(?:tar\.xz|tar\.bz2|tar\.gz|tar\.zstd?|zip|tgz|tbz|txz))")
         match = re.fullmatch(pattern.replace("(?i)", ""), tarball.name)

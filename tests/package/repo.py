@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The package repositories of `make repo`, with a throw-away key and without: as apt, and as dnf's library, see them.
+"""Tests of the package repositories of `make repo`, with a temporary key and
+without, by apt and by the metadata for dnf.
 
-Inside the toolbox, after `make deb rpm`. The real dnf is used by the tests of the whole system.
+    repo.py [unittest's arguments]
+
+Runs inside the toolbox, after `make deb rpm`. Its files are below build/ and
+are removed. life.py's part "rpm" uses the real dnf.
 """
 
 import os
@@ -19,7 +23,7 @@ import scratch
 
 NS = {"c": "http://linux.duke.edu/metadata/common", "r": "http://linux.duke.edu/metadata/repo"}
 
-# The first versions that these releases had of what the packages depend on.
+# The packages' dependencies, in the first versions that these releases had.
 OLDER = {
     "Debian 12": {"libc6": "2.36-9", "libjson-c5": "0.16-2", "libkmod2": "30+20221128-1", "dkms": "3.0.10-8"},
     "Ubuntu 22.04": {"libc6": "2.35-0ubuntu3", "libjson-c5": "0.15-2build4", "libkmod2": "29-1ubuntu1", "dkms": "2.8.7-2ubuntu2"},
@@ -35,7 +39,8 @@ def run(*argv, ok=True, env=None):
 
 
 class Repository:
-    """Both kinds; key is the id of the key, or nothing."""
+    """Tests for signed and unsigned repositories; trust: apt's option for this
+    one."""
 
     key = ""
 
@@ -46,13 +51,15 @@ class Repository:
 
     @classmethod
     def setUpClass(cls):
-        # gpg's folder, and the repository, must be where the toolbox sees them.
+        # The toolbox must see gpg's folder and the repository.
         (scratch.PROJECT / "build").mkdir(exist_ok=True)
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="repo-test-", dir=scratch.PROJECT / "build"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
 
     def apt(self, options, *argv, arch="amd64", ok=True, more=""):
-        """apt with this repository, and more lines of sources.list; nothing is installed."""
+        """Run "apt-get update" and a command with only this repository and more
+        lines in sources.list, and return its output; with ok=False, only the
+        update's result."""
         root = pathlib.Path(tempfile.mkdtemp(prefix="apt-"))
         self.addCleanup(shutil.rmtree, root)
         for name in ("lists/partial", "cache/archives/partial", "etc", "empty"):
@@ -77,7 +84,7 @@ class Repository:
                 self.assertRegex(out, rf"(?m)^{name}:\n  Installed: \(none\)\n  Candidate: {version}$")
 
     def test_older_releases_have_what_the_packages_need(self):
-        """README.md's command, as apt resolves it on older releases."""
+        """apt must be able to resolve the guide's command on older releases."""
         line = guide.install("deb").splitlines()[-1].split()
         self.assertEqual(line[:2], ["apt-get", "install"])
         for release, packages in OLDER.items():

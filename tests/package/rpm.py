@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The RPMs' scripts and files through a whole life, in what order they do what.
+"""Tests of the RPMs' files and scriptlets, and of the order of their actions,
+from installation to removal.
 
-Inside the toolbox, after `make rpm`, with the real rpm and a database of its own. dkms, dracut and udevadm only note how they
-are called, and what DKMS keeps is kept as it does; the real ones are called by the tests of the whole system.
+    rpm.py [unittest's arguments]
+
+Runs inside the toolbox, after `make rpm`, with the real rpm and its own
+database. dkms, dracut, depmod and udevadm are scripts that record their calls;
+the one for dkms also keeps DKMS's state. life.py's part "rpm" runs the real
+programs.
 """
 
 import pathlib
@@ -56,7 +61,7 @@ echo "${0##*/} $*" >> /var/calls
 [ ! -e /var/fail-${0##*/} ]
 """
 
-# A version of the package that shipped the configuration file.
+# An old version of the package, with the configuration file.
 SHIPPED = scratch.PROJECT / "tests" / "package" / "nvgrace-gpu.conf-0.1.0"
 OLD_SPEC = f"""Name: {PACKAGE}
 Version: 0.0.1
@@ -78,7 +83,7 @@ cp /mnt/shipped %{{buildroot}}/etc/nvgrace-gpu.conf
 class Life(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        """Another version of the packages, of the same sources."""
+        """Builds another version of the packages from the same sources."""
         build = scratch.PROJECT / "build"
         copy = pathlib.Path(tempfile.mkdtemp(prefix="rpm-test-", dir=build))
         cls.addClassCleanup(shutil.rmtree, copy)
@@ -114,10 +119,10 @@ class Life(unittest.TestCase):
         self.before = self.host.files()
 
     def rpm(self, *args, ok=True):
-        """The calls that the packages' scripts made meanwhile."""
+        """Runs rpm; the calls that the packages' scriptlets made."""
         calls = self.host.dir / "upper" / "var" / "calls"
         calls.unlink(missing_ok=True)
-        # This database knows no RPM that provides what they need.
+        # --nodeps: this database has no packages with their dependencies.
         result = self.host.run("rpm", "--nodeps", *args)
         self.assertNotIn("warning: %post", result.stdout)
         self.assertNotIn("scriptlet failed", result.stdout)
@@ -163,7 +168,7 @@ class Life(unittest.TestCase):
             self.assertEqual(self.host.sh(f"cat {path}").stdout, text)
 
     def test_a_configuration_file_that_was_shipped(self):
-        """As it was, it goes; changed, it stays where it is, and counts."""
+        """Unchanged, it is removed. Changed, it stays and is still read."""
         shutil.copy(SHIPPED, self.host.shared / "shipped")
         (self.host.shared / "old.spec").write_text(OLD_SPEC)
         self.host.run("rpmbuild", "-bb", "--define", "_rpmdir /mnt", "--define", "_rpmfilename old.rpm", "/mnt/old.spec")
@@ -198,7 +203,7 @@ class Life(unittest.TestCase):
         self.assertEqual(self.host.run("rpm", "-q", PACKAGE, ok=False).returncode, 1)
 
     def test_a_later_build_renews_that_kernels_initramfs(self):
-        """POST_INSTALL, in a system with dracut."""
+        """As DKMS's POST_INSTALL, in a system with dracut."""
         self.rpm("--install", "/mnt/this.rpm")
         kernel = KERNELS[1]
         calls = self.host.dir / "upper" / "var" / "calls"
@@ -215,7 +220,7 @@ class Life(unittest.TestCase):
                     self.assertEqual(calls.read_text().splitlines() if calls.exists() else [], expected if wanted else [])
 
     def test_headers_that_are_missing_are_named(self):
-        """The running kernel's, in the words of the distribution's own tool."""
+        """The message names the distribution's own tool."""
         uname = "#!/bin/sh\ncase $1 in -r) echo %s ;; -m) echo %s ;; esac\n"
         for kernel, machine, tool, advice in (
                 ("5.14.0-611.el9.aarch64+64k", "aarch64", "dnf", "dnf install 'kernel-devel-uname-r = 5.14.0-611.el9.aarch64+64k'"),
@@ -257,7 +262,7 @@ class Life(unittest.TestCase):
                      f"/usr/src/{NAME}-{VERSION}/dkms.conf", f"/usr/src/{NAME}-{VERSION}/Kbuild"):
             self.assertIn(path, files["this"])
         self.assertEqual([path for path in files["this"] if "initramfs-tools" in path], [])
-        # Owned, and not there.
+        # The package owns it but does not contain it.
         self.assertIn("/etc/nvgrace-gpu.conf", files["this"])
         self.assertEqual(self.host.sh("rpm2cpio /mnt/this.rpm | cpio --quiet -t | grep '^./etc/' || :").stdout, "./etc/nvgrace-gpu.conf.d\n")
         requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/this.rpm").stdout

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A throw-away system to install packages in: the toolbox's tree with a layer of its own above it.
+"""A temporary system to install packages in: the toolbox's tree with an
+overlay.
 
-For the tests of this folder, inside the toolbox. Nothing runs at boot in there: what needs systemd, udev or a kernel
-of its own is tested in a virtual machine.
+For the tests of this folder, inside the toolbox. The system does not boot.
+Tests that need systemd, udev or another kernel use a virtual machine.
 """
 
 import os
@@ -15,8 +16,8 @@ import tempfile
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PACKAGES = PROJECT / "build" / "packages"
 
-# Mounts end with the command: they are in its own namespace. The project is there, and can't be written to, but for the
-# counters of tests/coverage.
+# The mounts are in the command's own namespace and end with it. The project is
+# visible and read-only, except for the counters of tests/coverage.
 ENTER = """
 set -e
 dir=$1 project=$2
@@ -36,26 +37,27 @@ exec chroot . /usr/bin/env -i "$@"
 
 
 def version():
-    """The package's, of dkms.conf."""
+    """The packages' version, from dkms.conf."""
     return re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
 
 
 def deb_version():
-    """With Debian's revision, of debian/changelog."""
+    """The version with Debian's revision, from debian/changelog."""
     return re.match(r"\S+ \((\S+)\)", (PROJECT / "debian" / "changelog").read_text())[1]
 
 
 def package(pattern):
-    """The one package in build/packages of this name, which `make deb` or `make rpm` puts there."""
+    """The only package in build/packages that matches."""
     found = sorted(PACKAGES.glob(pattern))
     if len(found) != 1:
         kind = "rpm" if pattern.endswith("rpm") else "deb"
-        raise AssertionError(f"{len(found)} files in {PACKAGES} are {pattern}: run `make {kind}` first")
+        raise AssertionError(f"{len(found)} files in {PACKAGES} match {pattern} instead of one; run `make {kind}`")
     return found[0]
 
 
 class Scratch:
-    """run() runs a command in there; shared is a folder that is /mnt inside; path() is where a changed file is."""
+    """run() runs a command inside. shared is the folder that is /mnt inside,
+    and env the environment for commands."""
 
     def __init__(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="scratch-"))
@@ -68,7 +70,8 @@ class Scratch:
         shutil.rmtree(self.dir)
 
     def run(self, *argv, ok=True, stdin=""):
-        """Its CompletedProcess, with both outputs in stdout; ok: whether a status other than 0 is an error."""
+        """A command's CompletedProcess, with stderr in stdout. With ok, a
+        status other than 0 raises AssertionError."""
         env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8",
                "DEBIAN_FRONTEND": "noninteractive", **self.env}
         result = subprocess.run(
@@ -83,18 +86,18 @@ class Scratch:
         return self.run("sh", "-ec", script, **kwargs)
 
     def write(self, path, text, mode=0o644):
-        """Not while a command runs."""
+        """Write a file; not allowed while a command runs."""
         file = self.dir / "upper" / path.lstrip("/")
         if path.startswith("/lib/") or path.startswith("/sbin/") or path.startswith("/bin/"):
-            raise ValueError(f"{path}: in the layer, only /usr has it")
+            raise ValueError(f"{path} is a link; use its path below /usr")
         file.parent.mkdir(parents=True, exist_ok=True)
-        # What was removed is a character device, 0:0.
+        # The overlay marks a removed file with a character device 0:0.
         file.unlink(missing_ok=True)
         file.write_text(text)
         file.chmod(mode)
 
     def files(self):
-        """All that was added to the tree or changed in it, as paths in there."""
+        """The files that were added or changed, as paths inside."""
         upper = self.dir / "upper"
         return {"/" + str(pathlib.Path(where, name).relative_to(upper))
                 for where, dirs, names in os.walk(upper) for name in names

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What programs find that read the sources: clang, gcc's analyzer, clang-tidy, Coccinelle, shellcheck and pylint.
+"""Runs programs that search the sources for mistakes: clang, gcc's analyzer,
+clang-tidy, Coccinelle, shellcheck and pylint.
 
     run.py [KERNEL...]
 
-Inside the toolbox, after `scripts/toolbox root analysis` and `scripts/toolbox checkpatch` outside. The module is
-compiled by clang for each KERNEL (7.2 without a name) and searched with the kernel's own semantic patches; C programs,
-shell scripts and Python are what the project has of them. sparse and gcc's warnings of the module are scripts/matrix's.
+Inside the toolbox, after `scripts/toolbox root analysis` and `scripts/toolbox
+checkpatch` outside. clang compiles the module for each KERNEL (default 7.2).
+The kernel's own semantic patches search the module. The other programs get the
+project's C programs, shell scripts and Python files. sparse and gcc's warnings
+about the module are in scripts/matrix.
 
-Each program gets a file with a mistake besides, which it must find. What is let pass is in tests/static/exceptions alone,
-and what is there must be needed.
-"""
+Each program also gets a file with a mistake, which it must find. Exceptions are
+in tests/static/exceptions alone, and each must be needed."""
 
 import argparse
 import fnmatch
@@ -29,11 +31,11 @@ import vm  # noqa: E402
 EXCEPTIONS = PROJECT / "tests/static/exceptions"
 WORK = PROJECT / "build/static"
 
-# What is no mistake of the sources: they say what a complaint is about.
+# A finding, in whatever program's format: path, line, text and check.
 FINDING = re.compile(r"^(?P<path>[^:\s][^:]*):(?P<line>\d+):[\d-]+: (?:warning|error|fatal error|WARNING|ERROR):? "
                      r"(?P<text>.*?)(?: \[(?P<check>[\w.,+=-]+)\])?$")
 
-# Those of C that are neither the analyzer's own nor about style.
+# The checks for C that gcc's analyzer lacks and that are not about style.
 TIDY = "clang-analyzer-*,bugprone-*,cert-*,concurrency-*,performance-*,portability-*,misc-redundant-expression"
 
 CONTROL_C = """\
@@ -61,13 +63,14 @@ CONTROL_PYTHON = '"""A mistake."""\n\nprint(contrl)\n'
 
 
 def tool(name):
-    """A directory that the toolbox has made."""
+    """The path that a command of scripts/toolbox prints."""
     return pathlib.Path(subprocess.run([PROJECT / "scripts/toolbox", *name], capture_output=True, text=True, check=True)
                         .stdout.strip())
 
 
 def sources():
-    """Our files, by what they are: {"c": [...], "sh": [...], "python": [...]}."""
+    """The project's files by kind: {"c": [...], "sh": [...], "python": [...]}.
+    """
     found = {"c": [], "sh": [], "python": []}
     for path in sorted(PROJECT.rglob("*")):
         name = path.relative_to(PROJECT)
@@ -85,7 +88,8 @@ def sources():
 
 
 class Exceptions:
-    """TOOL PATH CHECK, a line each; PATH and CHECK are patterns. A line that nothing needs is a mistake."""
+    """Lines "TOOL PATH CHECK", where PATH and CHECK are patterns. A line that
+    nothing needs is a mistake."""
 
     def __init__(self):
         self.used = set()
@@ -114,7 +118,7 @@ class Static:
         self.sources = sources()
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
-        # Of one name without a version the libraries are that developers link with.
+        # The libraries' names without a version are in packages for developers.
         (WORK / "lib").mkdir()
         for library in (self.root / "usr/lib/x86_64-linux-gnu").glob("libpython3.*.so.1.0"):
             (WORK / "lib" / library.name.removesuffix(".1.0")).symlink_to(library)
@@ -126,7 +130,7 @@ class Static:
         }
 
     def control(self, name, text):
-        """A file with a mistake; its path in the project."""
+        """Write a file with a mistake; its path in the project."""
         path = WORK / name
         path.write_text(text, "utf-8")
         return str(path.relative_to(PROJECT))
@@ -135,7 +139,7 @@ class Static:
         self.tap.check(title, not complaints, "\n    ".join(["", *complaints]))
 
     def findings(self, name, output, check=None):
-        """[(path, complaint)] of a program's output, without what is let pass."""
+        """[(path, complaint)] of a program's output, without exceptions."""
         found = []
         for line in output.splitlines():
             match = FINDING.match(line)
@@ -143,13 +147,14 @@ class Static:
                 continue
             path = os.path.relpath(os.path.join(PROJECT, match["path"]), PROJECT)
             what = match["check"] or check or "-"
-            # clang-tidy names a check's other names, too.
+            # clang-tidy prints a check's other names as well.
             if not self.exceptions.covers(name, path, what.split(",")[0]):
                 found.append((path, f"{path}:{match['line']}: {match['text']} [{what}]"))
         return found
 
     def judge(self, title, name, output, control):
-        """What a program says of our files and of its control."""
+        """Judge a program's findings in the project's files and in its control.
+        """
         found = self.findings(name, output)
         complaints = [text for path, text in found if path != control]
         if not any(path == control for path, _ in found):
@@ -161,7 +166,7 @@ class Static:
                               check=False)
 
     def clang(self, kernel):
-        """The module, by another compiler than its kernel was."""
+        """Compile the module with another compiler than the kernel's."""
         tree = WORK / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         for name in ("src", "include", "scripts", "tests/static"):
@@ -178,7 +183,7 @@ class Static:
         complaints, seen = [], False
         for line in done.stdout.splitlines() + done.stderr.splitlines():
             match = FINDING.match(line)
-            # The kernel's own headers are its own business.
+            # Findings in the kernel's own headers do not count.
             own = match and re.search(r"(?:^|/)((?:src|include)/(?!linux/|asm|uapi/)[\w/.-]+)$", match["path"])
             if not own or "/usr/src/" in match["path"]:
                 continue
@@ -191,7 +196,7 @@ class Static:
         self.check(f"clang: the module for {kernel.name}", complaints)
 
     def c_flags(self):
-        return ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', "-Icli", "-Itests/vm/guest", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
+        return ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', "-Icli", "-Iinclude", "-Itests/vm/guest", "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread"]
 
     def analyzer(self):
         control = self.control("control.c", CONTROL_C)
@@ -215,7 +220,8 @@ class Static:
         for patch in patches:
             text = patch.read_text("utf-8")
             name = f"{patch.parent.name}/{patch.stem}"
-            # Of those that can't report, and those that are programs in OCaml, whose compiler isn't here.
+            # Patches that can't report, or contain OCaml, whose compiler isn't
+            # here.
             if not re.search(r"^virtual .*\breport\b", text, re.M) or "script:ocaml" in text:
                 continue
             done = self.run(self.root / "usr/bin/spatch", "--very-quiet", "--no-show-diff", "-D", "report", "--cocci-file",
@@ -238,7 +244,7 @@ class Static:
         folders, output = {}, []
         for path in (*self.sources["python"], control):
             folders.setdefault(os.path.dirname(path), []).append(path)
-        # One run for each: two folders have modules of the same name.
+        # A run for each folder, because two have modules of the same name.
         for folder, paths in folders.items():
             done = self.run(sys.executable, "-m", "pylint", "--disable=C,R", "--score=n", "--persistent=n",
                             "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/testkernel', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether a description in syzlang makes sense: resolves its types, and refuses what has none.
+"""Checks a description in syzlang, and resolves its types.
 
-    calls = resolved(description, values)           # values: what constants are, as uapi.py finds them
+    calls, resolver = resolved(description, values)     # values: uapi.values()
 
-Every name must be defined and needed, lengths must be of a field that is there, options must fit their type, and each resource must
-be made by some call. What a call takes is then a tree of the classes below, with sizes and alignments as C has them.
+Every name must be defined and used, lengths must be of an existing field,
+options must fit their type, and a call must make each resource. The result has
+the arguments of each call as a tree of the classes below, with C's sizes and
+alignments.
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ from syzlang import Mistake, Range, String, Type
 INTS = {"int8": 1, "int16": 2, "int32": 4, "int64": 8, "intptr": 8}
 LENGTHS = {"len": 0, "bytesize": 1}
 BUILTIN = (*INTS, *LENGTHS, "const", "flags", "ptr", "array", "string", "vma", "vma64", "void")
-# What the rest of syzkaller's descriptions defines, and these use.
+# Used here, but defined by syzkaller's other descriptions.
 ELSEWHERE = "resource fd[int32]: -1\n"
 SYSCALLS = ("openat", "syz_open_dev", "eventfd2", "close", "dup", "ioctl", "pread64", "pwrite64", "mmap", "munmap", "mremap",
             "mprotect", "madvise")
@@ -37,7 +39,7 @@ class Int:
 
 @dataclasses.dataclass(frozen=True)
 class Const(Int):
-    """Of one value, which low is."""
+    """A constant, whose value is low."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """Of the field target, or of the struct around it, which is "parent"; in bytes, or in elements of an array."""
+    """The length of the field target, or of the struct around it ("parent"), in
+    bytes or in elements of an array."""
 
     size: int
     target: str
@@ -128,7 +131,7 @@ class Member:
     name: str
     node: object
     direction: str
-    offset: "int | None"    # None behind what has no size of its own; 0 in a union
+    offset: "int | None"    # None after a member without fixed size; 0 in a union
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Record:
     is_union: bool
     size: "int | None"
     align: int
-    fixed: int              # bytes in front of what has no size of its own, or all
+    fixed: int              # bytes before the first member without fixed size, or all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +166,7 @@ class Resolver:
         self.used = set()
         self.made = set()
         self.taken = set()
-        self.records = {}           # what is instantiated: its Record
+        self.records = {}           # {type with its options: Record}
         self.open = []
 
     # Values.
@@ -175,7 +178,7 @@ class Resolver:
             if value.name in self.values:
                 return self.values[value.name]
             raise Mistake(where, f"there is no constant {value.name}")
-        raise Mistake(where, f"{value} where a number should be")
+        raise Mistake(where, f"expected a number, found {value}")
 
     def range(self, value, where):
         if isinstance(value, Range):
@@ -183,7 +186,7 @@ class Resolver:
         else:
             low = high = self.number(value, where)
         if low > high:
-            raise Mistake(where, f"a range from {low} to {high}")
+            raise Mistake(where, f"the range from {low} to {high} is empty")
         return low, high
 
     def flag_values(self, name, where, kind):
@@ -201,9 +204,10 @@ class Resolver:
     # Types.
 
     def node(self, kind, where, in_struct):
-        """What a type is. in_struct: a field, whose size its type must tell."""
+        """Resolves a type. in_struct: it is a field's, which must have a
+        size."""
         if not isinstance(kind, Type):
-            raise Mistake(where, f"{kind} where a type should be")
+            raise Mistake(where, f"expected a type, found {kind}")
         if kind.name in BUILTIN:
             return self.builtin(kind, where, in_struct)
         found = self.types.get(kind.name)
@@ -224,7 +228,7 @@ class Resolver:
         while base.name not in INTS:
             above = self.types.get(base.name)
             if not isinstance(above, syzlang.Resource) or base.name in seen or base.options:
-                raise Mistake(resource.where, f"{base} can't be what a resource is made of")
+                raise Mistake(resource.where, f"{base} can't be the base of a resource")
             seen.add(base.name)
             self.used.add(base.name)
             values = values or tuple(self.number(v, above.where) for v in above.values)
@@ -232,7 +236,7 @@ class Resolver:
         return Handle(INTS[base.name], resource.name, values or (0,))
 
     def parents(self, name):
-        """A resource and all that it is one of."""
+        """A resource and the ones that it is based on."""
         found = []
         while name in self.types:
             found.append(name)
@@ -240,15 +244,16 @@ class Resolver:
         return found
 
     def base(self, options, at, where, in_struct):
-        """The size that an option names: one must in a struct, none may in an argument."""
+        """The size that an option names. A struct's field needs one; an
+        argument must not have one."""
         if len(options) > at + 1 or len(options) == at + 1 and not in_struct:
-            raise Mistake(where, "there are too many options")
+            raise Mistake(where, "too many options")
         if len(options) <= at:
             if in_struct:
-                raise Mistake(where, "a field needs the size of its value, as int32")
+                raise Mistake(where, "a field needs the size of its value, such as int32")
             return POINTER
         if not isinstance(options[at], Type) or options[at].name not in INTS or options[at].options:
-            raise Mistake(where, f"{options[at]} is no size of a value")
+            raise Mistake(where, f"{options[at]} is not the size of a value")
         return INTS[options[at].name]
 
     def builtin(self, kind, where, in_struct):
@@ -270,28 +275,28 @@ class Resolver:
         if name == "flags":
             size = self.base(options, 1, where, in_struct)
             if not isinstance(options[0], Type):
-                raise Mistake(where, f"{options[0]} where flags should be")
+                raise Mistake(where, f"expected flags, found {options[0]}")
             values = self.flag_values(options[0].name, where, int)
             if any(v >= 1 << 8 * size for v in values):
                 raise Mistake(where, f"{options[0]} has more than {size} bytes")
             return Choice(size, options[0].name, values)
         if name in LENGTHS:
             if not isinstance(options[0], Type) or options[0].options:
-                raise Mistake(where, f"{options[0]} where a field's name should be")
+                raise Mistake(where, f"expected a field's name, found {options[0]}")
             return Length(self.base(options, 1, where, in_struct), options[0].name, bool(LENGTHS[name]))
         if name == "ptr":
             if len(options) != 2 or not isinstance(options[0], Type) or options[0].name not in syzlang.FIELD_ATTRIBUTES:
-                raise Mistake(where, "a pointer has a direction and a type")
+                raise Mistake(where, "a pointer needs a direction and a type")
             return Pointer(options[0].name, self.node(options[1], where, True))
         if name == "array":
             if len(options) != 2:
-                raise Mistake(where, "an array has a type and a size")
+                raise Mistake(where, "an array needs a type and a size")
             low, high = self.range(options[1], where)
             if low < 0 or not high:
-                raise Mistake(where, "an array of nothing")
+                raise Mistake(where, "the array is always empty")
             return Array(self.node(options[0], where, True), low, high)
         if len(options) != 1:
-            raise Mistake(where, "a string has one value, or flags")
+            raise Mistake(where, "a string needs one value or flags")
         if isinstance(options[0], String):
             return Text("", (options[0].text,))
         return Text(options[0].name, self.flag_values(options[0].name, where, String))
@@ -301,7 +306,7 @@ class Resolver:
         if not options:
             return Int(size, 0, (1 << 8 * size) - 1)
         if len(options) > 2 or len(options) == 2 and not isinstance(options[0], Range):
-            raise Mistake(where, "an integer has a range, and what its values are multiples of")
+            raise Mistake(where, "an integer takes a range, and a number for multiples")
         low, high = self.range(options[0], where)
         step = self.number(options[1], where) if len(options) == 2 else 1
         if step < 1 or not -(1 << 8 * size - 1) <= low <= high < 1 << 8 * size:
@@ -311,7 +316,7 @@ class Resolver:
     # Structs.
 
     def substitute(self, kind, arguments, where):
-        """A type of a template, with what its parameters are."""
+        """A type of a template with the arguments for the parameters."""
         if isinstance(kind, Type):
             if kind.name in arguments:
                 if kind.options:
@@ -370,7 +375,7 @@ class Resolver:
             return
         target = next((m.node for m in members if m.name == node.target), None)
         if target is None:
-            raise Mistake(where, f"the length of {node.target}, which is not beside it")
+            raise Mistake(where, f"the length of {node.target}, which is not in the same list")
         if not isinstance(target, (Array, Pointer, Area, Record, Text)):
             raise Mistake(where, f"{node.target} has no length")
 
@@ -378,14 +383,14 @@ class Resolver:
 
     def call(self, call):
         if call.syscall not in SYSCALLS:
-            raise Mistake(call.where, f"{call.syscall} is no call that the replay knows")
+            raise Mistake(call.where, f"{call.syscall} is not a call that replay.c supports")
         if len(call.arguments) > 6:
             raise Mistake(call.where, f"{call.name} has more than six arguments")
         members = []
         for argument in call.arguments:
             node = self.node(argument.type, argument.where, False)
             if isinstance(node, (Array, Text, Record, Void)):
-                raise Mistake(argument.where, f"{argument.name} can only be behind a pointer")
+                raise Mistake(argument.where, f"{argument.name} needs a pointer to its type")
             members.append(Member(argument.name, node, "in", None))
             self.flow(node, "in")
         for argument, member in zip(call.arguments, members):
@@ -393,14 +398,15 @@ class Resolver:
         result = None
         if call.result:
             if call.result.options or not isinstance(self.types.get(call.result.name), syzlang.Resource):
-                raise Mistake(call.where, f"{call.result} is no resource")
+                raise Mistake(call.where, f"{call.result} is not a resource")
             result = call.result.name
             self.used.add(result)
             self.made.add(result)
         return Call(call.name, call.syscall, tuple(members), result)
 
     def flow(self, node, direction):
-        """Which resources are taken and made by a node that is read or written by the kernel."""
+        """Notes the resources that a node takes and makes; the direction is
+        that of the kernel's access."""
         if isinstance(node, Handle):
             if direction != syzlang.OUT:
                 self.taken.add(node.resource)
@@ -412,14 +418,15 @@ class Resolver:
             self.flow(node.element, direction)
         elif isinstance(node, Record):
             for member in node.members:
-                # Of what is written back, only what is marked is new.
+                # Of what the kernel reads and writes, only marked fields are
+                # new.
                 self.flow(member.node, member.direction or ("in" if direction == syzlang.INOUT else direction))
 
     def run(self):
         description = self.description
         for name, item in description.types.items():
             if name in BUILTIN or name in syzlang.parse(ELSEWHERE).types:
-                raise Mistake(item.where, f"{name} is a name of the language or of syzkaller's own")
+                raise Mistake(item.where, f"{name} is a name of the language or of syzkaller")
         calls = {name: self.call(call) for name, call in description.calls.items()}
         for name, item in {**description.types, **description.flags}.items():
             if name not in self.used:
@@ -440,13 +447,14 @@ def mentions(kind, name):
 
 
 def resolved(description, values):
-    """{name: Call} of a Description, and {what is instantiated: Record}; Mistake if it makes no sense."""
+    """{name: Call} of a Description, and its Resolver; raises Mistake if it is
+    wrong."""
     resolver = Resolver(description, values)
     return resolver.run(), resolver
 
 
 def constants(description):
-    """Names of constants that a Description uses, as far as they can be told without knowing them."""
+    """The names in a Description that must be constants."""
     found = set()
 
     def option(value, known):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Draws programs from a description: calls with arguments of their types, in range, at its ends and out of it, on files and numbers
-that earlier calls of the program have made. The same seed gives the same programs, with every version of Python.
+"""Draws programs from a description. They use files and numbers that their
+earlier calls made. Arguments are in range, at its ends and out of range. The
+same seed gives the same programs with every version of Python.
 
-    programs = draw(calls, resolver, seed=1, count=1000, worlds=("fresh", "group"))
+    programs = draw(calls, resolver, seed=1, count=1000, worlds=WORLDS)
     table = serialise(programs, calls)      # for replay.c
     print(programs[7])                      # as text
 """
@@ -15,14 +16,15 @@ import struct
 import check
 import syzlang
 
-# How a program begins: with nothing; with a GPU open by its group; by its own file.
+# A program starts with nothing open, with the GPU open by its group, or by its
+# cdev.
 WORLDS = ("fresh", "group", "cdev")
 GIVEN = {
     "fresh": {},
     "group": {"fd_nvgrace_container": 0, "fd_nvgrace_group": 1, "fd_nvgrace_device": 2},
     "cdev": {"fd_nvgrace_iommu": 0, "fd_nvgrace_cdev": 2, "nvgrace_ioas": 3, "nvgrace_devid": 4},
 }
-# What makes a resource, where the order of calls is more than what they take from each other.
+# The calls that make a resource, in an order that their arguments don't show.
 BY_GROUP = ("openat$nvgrace_container", "syz_open_dev$nvgrace_group", "ioctl$nvgrace_GROUP_SET_CONTAINER", "ioctl$nvgrace_SET_IOMMU",
             "ioctl$nvgrace_GROUP_GET_DEVICE_FD")
 BY_CDEV = ("openat$nvgrace_iommu", "syz_open_dev$nvgrace_cdev", "ioctl$nvgrace_BIND_IOMMUFD", "ioctl$nvgrace_IOAS_ALLOC",
@@ -37,33 +39,35 @@ RECIPES = {
     "fd_nvgrace_event": ("eventfd2$nvgrace",),
     "fd_nvgrace_dmabuf": ("ioctl$nvgrace_FEATURE_dma_buf",),
 }
-# What must be done before, though nothing that a call takes says so.
+# Calls that must come before others, although no argument requires it.
 BEFORE = {"ioctl$nvgrace_GROUP_UNSET_CONTAINER": ("ioctl$nvgrace_GROUP_SET_CONTAINER",),
           "ioctl$nvgrace_IOAS_UNMAP": ("ioctl$nvgrace_IOAS_MAP",),
           "ioctl$nvgrace_SET_IRQS_none": ("ioctl$nvgrace_SET_IRQS_one",),
           "ioctl$nvgrace_SET_IRQS_bool": ("ioctl$nvgrace_SET_IRQS_one",)}
-# A reset takes 100 ms or more, and after it there is less to break; the others have a weight of 8.
+# A reset takes 100 ms or more, and leaves less to break. Other calls have a
+# weight of 8.
 WEIGHTS = {"ioctl$nvgrace_RESET": 2, "ioctl$nvgrace_PCI_HOT_RESET": 1, "ioctl$nvgrace_FEATURE_low_power": 2,
            "ioctl$nvgrace_FEATURE_wakeup": 2, "close$nvgrace": 2, "pwrite64$nvgrace_command": 3, "pwrite64$nvgrace_config": 3,
            "mmap$nvgrace_usemem": 16, "mmap$nvgrace_resmem": 16, "pread64$nvgrace_vma": 16, "pwrite64$nvgrace_vma": 16}
-LONGEST = 6                 # calls that are drawn for one program; those that make what they need come on top
-EACH = 3                    # programs for each call, besides
-MORE = {"ioctl$nvgrace_IOAS_MAP_FILE": 12}  # for what has many ways to fail
+LONGEST = 6                 # calls drawn for a program, without those that make resources
+EACH = 3                    # programs for each call, before those at random
+MORE = {"ioctl$nvgrace_IOAS_MAP_FILE": 12}  # instead of EACH: it has many ways to fail
 UNIT = 1 << 16              # of areas: the largest page
 AREA_UNITS = 64
 ARENA = 1 << 20
 
-# How values are drawn: also out of range; in range; those that are most likely to succeed.
+# How values are drawn: also out of range; in range; or those most likely to
+# succeed.
 ANY, GOOD, PLAIN = range(3)
 
-# Of arguments, and of what is put into memory before a call; replay.c has the same.
+# Kinds of arguments and of values in memory; replay.c has the same.
 VALUE, RESULT, MEMORY, GIVEN_VALUE, POINTER, AREA, ADDRESS = range(7)
 ADDRESS_SIZE = 16
 MASK = (1 << 64) - 1
 
 
 class Random:
-    """Numbers of a seed (splitmix64)."""
+    """A random number generator (splitmix64), the same with every Python."""
 
     def __init__(self, seed):
         self.state = seed & MASK
@@ -87,7 +91,8 @@ class Random:
 
 @dataclasses.dataclass
 class Drawn:
-    """A call with its arguments: (kind, value) each, and what is in memory before it."""
+    """A call with its arguments, (kind, value) each, and the memory before
+    it."""
 
     call: check.Call
     index: int
@@ -101,7 +106,7 @@ class Drawn:
 
 
 class Buffer:
-    """What a pointer of a call leads to, while it is made."""
+    """The memory that a call's pointer refers to, while it is drawn."""
 
     def __init__(self, start):
         self.start = start
@@ -133,7 +138,7 @@ class Program:
     # Resources.
 
     def sources(self, name):
-        """What there is of a resource, the newest last."""
+        """The existing values of a resource, the newest last."""
         return [s for made, sources in self.resources.items() if name in self.resolver.parents(made) for s in sources]
 
     def made(self, name, source):
@@ -171,7 +176,7 @@ class Program:
         return random.pick(values)
 
     def handle(self, node, how):
-        """(kind, value, word) of a resource."""
+        """(kind, value, text) of a resource."""
         random = self.random
         sources = self.sources(node.resource)
         if how == ANY and random.one_in(12):
@@ -184,7 +189,8 @@ class Program:
         return kind, value, word
 
     def area(self):
-        """(first byte, bytes) of pages, of which the first half may be longer than what is drawn for it."""
+        """(first byte, length) of pages; it starts in the first half of the
+        area, and may be up to half of the area long."""
         return self.random.below(AREA_UNITS // 2) * UNIT, (1 + self.random.below(32)) * UNIT
 
     def length(self, value, how):
@@ -193,7 +199,8 @@ class Program:
             return value
         return random.pick((0, max(value - 1, 0), value + 1, 2 * value))
 
-    # What pointers lead to: each returns how long it is, in bytes and in elements, and a word for it.
+    # Memory for pointers. Each function returns the length in bytes and in
+    # elements, and a text.
 
     def write(self, buffer, node, how, direction):
         if isinstance(node, check.Const):
@@ -205,7 +212,7 @@ class Program:
             buffer.put(value, node.size)
             return node.size, 1, f"{value & (1 << 8 * node.size) - 1:#x}"
         if isinstance(node, check.Length):
-            buffer.put(0, node.size)            # until its target is there
+            buffer.put(0, node.size)            # set when its target is known
             return node.size, 1, ""
         if isinstance(node, check.Handle):
             return self.write_handle(buffer, node, how, direction)
@@ -239,7 +246,7 @@ class Program:
     def write_array(self, buffer, node, how, direction):
         start = len(buffer.bytes)
         count = node.low + self.random.below(node.high - node.low + 1)
-        # Seldom much; and often the most.
+        # Mostly fewer than 64.
         if node.high > 64 and not self.random.one_in(4):
             count = node.low + self.random.below(64)
         if how == PLAIN:
@@ -301,7 +308,7 @@ class Program:
         return []
 
     def make(self, name, calls, cdev):
-        """Calls that make a resource, unless it is there."""
+        """Draws the calls that make a resource, unless it exists."""
         recipe = RECIPES.get(name)
         if name == "fd_nvgrace_device":
             recipe = BY_CDEV if cdev else BY_GROUP
@@ -312,7 +319,7 @@ class Program:
                 self.add(calls[step], calls, PLAIN, cdev)
 
     def add(self, call, calls, how, cdev):
-        """Draws a call, and those that it needs before."""
+        """Draws a call, preceded by those that it needs."""
         for step in BEFORE.get(call.name, ()) if how else ():
             self.add(calls[step], calls, PLAIN, cdev)
         for argument in call.arguments:
@@ -331,7 +338,8 @@ class Program:
                 if any(buffer.bytes):
                     drawn.data.append((self.arena, bytes(buffer.bytes.rstrip(b"\0"))))
                 argued = (POINTER, self.arena, f"&{self.arena:#x}={word}")
-                # Some room behind: what is told a length that is too large, writes there.
+                # Space for calls that write beyond, because their length is too
+                # large.
                 self.arena = check.round_up(self.arena + 2 * len(buffer.bytes) + 64, 64)
                 if how == ANY and self.random.one_in(40):
                     argued = (VALUE, 0, "0")
@@ -370,7 +378,8 @@ def possible(program_needs, world):
 
 
 def draw(calls, resolver, seed, count, worlds):
-    """Programs: EACH for every call in every world where it makes sense, the rest of them at random."""
+    """EACH programs for every call in every world where it makes sense, and the
+    rest of count at random."""
     random = Random(seed)
     programs = []
 
@@ -383,15 +392,17 @@ def draw(calls, resolver, seed, count, worlds):
             needs = [n for a in call.arguments for n in Program(0, world, random, resolver).needs(a.node)]
             opens = call.name in (*BY_GROUP, *BY_CDEV, "ioctl$nvgrace_GROUP_UNSET_CONTAINER")
             if possible(needs, world) and (world != "fresh" or opens or not any(possible(needs, w) for w in worlds[1:])):
-                # Opening takes as long as 20 other programs.
+                # In "fresh", one only: opening takes as long as 20 other
+                # programs.
                 for i in range(MORE.get(call.name, EACH) if world != "fresh" else 1):
                     new(world).add(call, calls, GOOD if i else PLAIN, world == "cdev")
     weighted = {w: [c for c in calls.values() for _ in range(WEIGHTS.get(c.name, 8))
                     if possible([n for a in c.arguments for n in Program(0, w, random, resolver).needs(a.node)], w)]
                 for w in worlds}
-    assert len(programs) < count, "there is no room for programs at random"
+    assert len(programs) < count, "count leaves no programs to draw at random"
     while len(programs) < count:
-        # Those in one world stand together, as it is opened for them.
+        # Programs of one world follow each other, because it stays open for
+        # them.
         world = "fresh" if random.one_in(60) else worlds[1 + len(programs) // 100 % (len(worlds) - 1)]
         program = new(world)
         cdev = "cdev" in worlds and not random.one_in(2)
@@ -401,7 +412,7 @@ def draw(calls, resolver, seed, count, worlds):
 
 
 def serialise(programs, calls):
-    """The table for replay.c, which has the other half of this."""
+    """The table for replay.c, which reads it."""
     names = list(calls)
     out = [b"SYZ1", struct.pack("<II", len(calls), len(programs))]
     for program in programs:

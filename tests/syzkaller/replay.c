@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Executes the programs that draw.py has put into a table, each in a process of
- * its own: "replay WHO TABLE GPU", where WHO is root or client, which has dropped
- * root.  What a call returns fails nothing: the kernel's log does, a GPU that
- * can't be opened any more, and a reference that stays.  Prints how often each
- * call was executed and has succeeded.
+ * Executes the programs in a table by draw.py, each in its own process.
+ *
+ *	replay WHO TABLE GPU	WHO is root, or client, which drops root
+ *
+ * It fails if the kernel's log has trouble, if the GPU can't be opened or used
+ * any more, or if a reference of the module stays, whatever the calls return.
+ * Prints TAP, and how often each call was executed and succeeded. Exit status:
+ * 0 if it passed, 1 if not, 2 for wrong usage.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -36,16 +39,16 @@ enum syscall {
 	MMAP, MUNMAP, MREMAP, MPROTECT, MADVISE
 };
 
-/* Programs for which a GPU stays open: opening is a reset, which takes long. */
+/* Programs for which a GPU stays open: opening resets it, which is slow. */
 #define OPEN_FOR	50
 
-/* What hangs is killed, and fails nothing for that: the machine may be busy. */
+/* Ends programs that hang. The machine may be busy, so that is no failure. */
 #define ALARM_S		60
 
-/* Nothing is mapped behind: whatever is told a wrong length, stays in here. */
+/* Unmapped space after each area, so that wrong lengths reach nothing else. */
 #define GUARD		GiB
 
-/* The last of the files that this process was started with. */
+/* The highest file descriptor that this process was started with. */
 #define HOST_FD		3
 
 #define DMESG_RESTRICT	"/proc/sys/kernel/dmesg_restrict"
@@ -92,7 +95,7 @@ static char *reserve(size_t size)
 	return map;
 }
 
-/* A value, now that the calls before have been made. */
+/* An argument's value, which may depend on earlier calls. */
 static uint64_t meant(enum kind kind, uint64_t value)
 {
 	uint64_t found = 0;
@@ -114,7 +117,7 @@ static uint64_t meant(enum kind kind, uint64_t value)
 	}
 }
 
-/* Whatever number is asked for, this GPU's file is opened: others are none of this. */
+/* Opens this GPU's file, whatever the number, and never another device. */
 static long open_dev(const char *pattern)
 {
 	char path[64];
@@ -167,7 +170,7 @@ static long execute(enum syscall call, const uint64_t *a)
 	abort();
 }
 
-/* The next call of the table; it is executed if @really. */
+/* Reads the table's next call, and executes it if @really. */
 static void one_call(unsigned int number, bool really)
 {
 	uint64_t arguments[MOST_ARGUMENTS] = { 0 };
@@ -205,7 +208,7 @@ static void one_call(unsigned int number, bool really)
 	}
 	if (!really)
 		return;
-	/* Before it: the child may not come back. */
+	/* Counted first, because the call may not return. */
 	counts[index].executed++;
 	result = execute(call, arguments);
 	results[number] = result;
@@ -246,7 +249,7 @@ static int open_cdev(void)
 	return 0;
 }
 
-/* What the next programs find open; a negative errno if the GPU can't be. */
+/* Opens the files for the next programs; 0, or a negative errno. */
 static int open_world(enum world next)
 {
 	int ret;
@@ -267,7 +270,7 @@ static int open_world(enum world next)
 	return 0;
 }
 
-/* A program in a child, whose name in the kernel's log tells which it was. */
+/* Runs a program in a child, whose name identifies it in the kernel's log. */
 static void run_program(unsigned int number, uint32_t calls, unsigned int *killed)
 {
 	char name[16];
@@ -278,7 +281,7 @@ static void run_program(unsigned int number, uint32_t calls, unsigned int *kille
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid) {
-		/* A number that is no file may be taken for one. */
+		/* Programs may use a wrong number as a file. */
 		for (i = 0; i <= HOST_FD; i++)
 			close(i);
 		snprintf(name, sizeof(name), "syz-%u", number);
@@ -292,7 +295,7 @@ static void run_program(unsigned int number, uint32_t calls, unsigned int *kille
 	*killed += status != 0;
 }
 
-/* Whether the log has something that fails the run; says which program it was. */
+/* Whether the log has trouble, which fails the run; prints the program. */
 static bool has_splat(unsigned int number)
 {
 	static const char *const words[] = {
@@ -342,7 +345,7 @@ static int run_all(const char *who)
 		run_program(i, count, &killed);
 		if (has_splat(i))
 			return 1;
-		/* The parent's own place in the table. */
+		/* Advances the parent's position in the table. */
 		for (k = 0; k < count; k++)
 			one_call(k, false);
 	}
@@ -365,7 +368,10 @@ static long users_of_module(void)
 	return count;
 }
 
-/* Both parts keep what is written, by either way, and the GPU can be reset. */
+/*
+ * Both parts must keep what is written, by system calls and by mappings, and
+ * the GPU must be able to reset.
+ */
 static void use(void)
 {
 	static const unsigned int parts[] = { USEMEM, RESMEM };
@@ -417,7 +423,7 @@ static void the_programs_do_no_harm(void **state)
 
 	assert_int_equal(gpu_bind(gpu), 0);
 	client_owns(gpu);
-	/* So that a splat can be told at once. */
+	/* Lets a client read the log after each program. */
 	must_write_file(DMESG_RESTRICT, "0");
 	before = users_of_module();
 	fflush(stdout);

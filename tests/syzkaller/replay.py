@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Executes programs that are drawn from the description, in a virtual GH200, as root and as a client without root.
+"""Executes programs that are drawn from the description, in a virtual GH200, as
+root and as a client without root.
 
     replay.py [--seed N] [--programs N] [--timeout SECONDS] KERNEL...
     replay.py --print FIRST:LAST [--seed N] [--programs N] KERNEL
 
-Inside the toolbox, after `make modules` for each kernel. The same seed gives the same programs. What fails: a kernel's log that tells
-of trouble, a GPU that can't be opened or doesn't work afterwards, references of the module that stay, a call that was never
-executed, and one that never succeeded and isn't in NEVER. A program that failed is printed as text. The last line is the sum.
+Runs inside the toolbox, after `make modules` for each kernel. The same seed
+gives the same programs. It fails if a kernel's log has trouble, if a GPU can't
+be opened or does not work afterwards, if references of the module stay, if a
+call was never executed, or if a call never succeeded and isn't in NEVER. It
+prints a program that failed as text. The last line is the sum. Exit status: 0
+if all passed, else 1. Logs are build/log/replay-KERNEL.log.
 """
 
 import argparse
@@ -27,8 +31,8 @@ import vm  # noqa: E402
 
 HEADERS = "7.2-amd64"
 SEED, PROGRAMS = 1, 500
-TIMEOUT = 600
-# Linux never resets the first one through the bus, the second one it does.
+TIMEOUT = 1800
+# Linux resets the second GPU through the bus, and never the first one.
 RUNS = (("root", "gh200"), ("client", "second"))
 
 # Calls that need not succeed, with the reason.
@@ -38,7 +42,7 @@ NEVER = {
     "ioctl$nvgrace_FEATURE_token": "the GPU has no virtual functions",
     "ioctl$nvgrace_DEVID_DESTROY": "the open device keeps its number",
 }
-# What a kernel must have for others to: a module, or an option of its configuration.
+# Calls that need to succeed only if the kernel has these modules or options.
 WANTED = {
     "ioctl$nvgrace_FEATURE_dma_buf": ("CONFIG_VFIO_PCI_DMABUF",),
     "openat$nvgrace_iommu": ("iommufd",),
@@ -60,7 +64,7 @@ def has(kernel, what):
 
 
 def described():
-    """The calls of the description, and its Resolver."""
+    """The description's calls and Resolver."""
     headers = vm.Kernel(HEADERS).headers
     path = HERE / "nvgrace_gpu_vfio.txt"
     description = syzlang.parse(path.read_text("utf-8"), path.name)
@@ -73,7 +77,7 @@ def programs_for(kernel, calls, resolver, seed, count):
 
 
 def failed_programs(lines):
-    """Numbers of programs that a kernel's log or replay.c names."""
+    """The numbers of programs in the kernel's log or in replay.c's output."""
     found = [int(n) for line in lines for n in re.findall(r"Comm: syz-(\d+)|@@replay program (\d+)", line) for n in n if n]
     return list(dict.fromkeys(found))
 

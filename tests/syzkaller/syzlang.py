@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reads a description in syzlang, the language of syzkaller's descriptions: as much of its grammar as this folder's uses.
+"""Reads a description in syzlang, the language of syzkaller's descriptions,
+with only the grammar that this folder's needs.
 
     description = parse(text, "name.txt")
 
-Everything else is refused, with the line: a typing mistake must not be taken for something that syzkaller knows and this does not.
-check.py says whether what was read makes sense.
+Raises Mistake, with the line, for everything else, so that a typing error can't
+pass for some other syntax of syzkaller. check.py checks the meaning.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ FIELD_ATTRIBUTES = (IN, OUT, INOUT)
 
 
 class Mistake(Exception):
-    """What is wrong with a description, and where."""
+    """An error in a description, with its place."""
 
     def __init__(self, where, text):
         super().__init__(f"{where}: {text}")
@@ -28,7 +29,8 @@ class Mistake(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Type:
-    """A type with its options, which are types, numbers, strings and ranges; a constant is a type without options."""
+    """A type with its options, which are types, numbers, strings and ranges; a
+    constant is a type without options."""
 
     name: str
     options: tuple = ()
@@ -50,7 +52,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class String:
-    """A text in quotes, without them."""
+    """A quoted text, without the quotes."""
 
     text: str
 
@@ -91,7 +93,7 @@ class Alias:
 
 @dataclasses.dataclass(frozen=True)
 class Resource:
-    """A kind of values that calls make and others take."""
+    """A kind of values that some calls make and others take."""
 
     name: str
     base: Type
@@ -125,12 +127,13 @@ class Call:
 
 @dataclasses.dataclass
 class Description:
-    """What a file says; each name once, of types whatever they are."""
+    """The contents of a file. Structs, aliases and resources share their
+    names."""
 
     types: dict = dataclasses.field(default_factory=dict)      # Struct, Alias, Resource
     flags: dict = dataclasses.field(default_factory=dict)
     calls: dict = dataclasses.field(default_factory=dict)
-    defines: dict = dataclasses.field(default_factory=dict)    # what is in front of the value: its C text
+    defines: dict = dataclasses.field(default_factory=dict)    # {name, with parameters: C text}
     includes: list = dataclasses.field(default_factory=list)
 
     def resources(self):
@@ -148,7 +151,7 @@ class Line:
         while position < len(text):
             match = TOKEN.match(text, position)
             if not match:
-                raise Mistake(where, f"{text[position:].strip()[:20]!r} is nothing of the language")
+                raise Mistake(where, f"no token begins at {text[position:].strip()[:20]!r}")
             self.tokens.append((match.lastgroup, match[match.lastgroup]))
             position = match.end()
 
@@ -156,18 +159,18 @@ class Line:
         return self.tokens[0][1] if self.tokens else ""
 
     def take(self, *marks):
-        """One of these tokens; without any, whatever comes."""
+        """Take the next token, which must be one of marks, if there are any."""
         if not self.tokens:
-            raise Mistake(self.where, f"the line ends where {' or '.join(marks) or 'something'} should be")
+            raise Mistake(self.where, f"expected {' or '.join(marks) or 'more'}, found the end of the line")
         kind, text = self.tokens.pop(0)
         if marks and (text not in marks or kind == "string"):
-            raise Mistake(self.where, f"{text} where {' or '.join(marks)} should be")
+            raise Mistake(self.where, f"expected {' or '.join(marks)}, found {text}")
         return kind, text
 
     def name(self):
         kind, text = self.take()
         if kind != "name":
-            raise Mistake(self.where, f"{text} where a name should be")
+            raise Mistake(self.where, f"expected a name, found {text}")
         return text
 
     def maybe(self, mark):
@@ -178,10 +181,10 @@ class Line:
 
     def end(self):
         if self.tokens:
-            raise Mistake(self.where, f"{self.peek()} where the line should end")
+            raise Mistake(self.where, f"expected the end of the line, found {self.peek()}")
 
     def listed(self, close, item):
-        """Items with commas between, up to a closing mark, which is taken."""
+        """Take items with commas between them, and the closing mark."""
         items = []
         while not self.maybe(close):
             if items:
@@ -198,7 +201,7 @@ class Line:
             return String(text[1:-1])
         if kind == "name":
             return Type(text, self.options())
-        raise Mistake(self.where, f"{text} where a value or a type should be")
+        raise Mistake(self.where, f"expected a value or a type, found {text}")
 
     def options(self):
         return self.listed("]", self.option) if self.maybe("[") else ()
@@ -218,7 +221,7 @@ class Line:
         found = self.listed(closing, self.name)
         for name in found:
             if name not in known:
-                raise Mistake(self.where, f"there is no attribute {name} here")
+                raise Mistake(self.where, f"no attribute {name} here")
         return found
 
 
@@ -229,7 +232,8 @@ class Parser:
         self.name = name
         self.lines = []
         for number, line in enumerate(text.splitlines(), 1):
-            # A string has no number sign but in the names of devices, where a line's comment can't begin.
+            # A number sign in a string, as in names of devices, does not begin
+            # a comment.
             code = re.sub(r'^((?:[^"#]|"[^"]*")*)#.*', r"\1", line)
             if code.strip():
                 self.lines.append((f"{name}:{number}", code))
@@ -237,7 +241,7 @@ class Parser:
 
     def add(self, table, item):
         if item.name in table:
-            raise Mistake(item.where, f"{item.name} is there already, at {table[item.name].where}")
+            raise Mistake(item.where, f"{item.name} is already defined at {table[item.name].where}")
         table[item.name] = item
 
     def run(self):
@@ -267,7 +271,7 @@ class Parser:
         elif line.peek() in "{[" and line.peek():
             self.add(description.types, self.struct(line, name, ()))
         else:
-            raise Mistake(line.where, f"{name} begins nothing of the language")
+            raise Mistake(line.where, f"no statement begins with {name}")
 
     def resource(self, line):
         name = line.name()
@@ -288,7 +292,7 @@ class Parser:
         if line.maybe("["):
             parameters = line.listed("]", line.name)
             if not parameters or len(set(parameters)) != len(parameters):
-                raise Mistake(line.where, f"{name} needs parameters, each once")
+                raise Mistake(line.where, f"{name} needs parameters with different names")
             return self.struct(line, name, parameters)
         alias = Alias(name, line.type(), line.where)
         line.end()
@@ -302,13 +306,13 @@ class Parser:
         fields = []
         while True:
             if not self.lines:
-                raise Mistake(where, f"{name} has no end")
+                raise Mistake(where, f"{name} is not closed")
             line = Line(*self.lines.pop(0))
             if line.maybe(closing):
                 break
             field = line.name()
             if any(field == f.name for f in fields) or field == "parent":
-                raise Mistake(line.where, f"a field {field} can't be here")
+                raise Mistake(line.where, f"a field can't have the name {field} here")
             fields.append(Field(field, line.type(), line.where, line.attributes("(", ")", FIELD_ATTRIBUTES)))
             line.end()
         attributes = line.attributes("[", "]", UNION_ATTRIBUTES if is_union else STRUCT_ATTRIBUTES)
@@ -326,11 +330,11 @@ class Parser:
 
     def call(self, line, name):
         if not re.fullmatch(r"[a-z0-9_]+(\$[A-Za-z0-9_]+)?", name):
-            raise Mistake(line.where, f"{name} is no name of a call")
+            raise Mistake(line.where, f"{name} is not a name of a call")
         arguments = line.listed(")", lambda: Field(line.name(), line.type(), line.where))
         names = [a.name for a in arguments]
         if len(set(names)) != len(names):
-            raise Mistake(line.where, f"{name} has two arguments of one name")
+            raise Mistake(line.where, f"{name} has two arguments with the same name")
         result = line.type() if line.tokens and line.peek() != "(" else None
         attributes = line.attributes("(", ")", CALL_ATTRIBUTES)
         line.end()
@@ -338,5 +342,5 @@ class Parser:
 
 
 def parse(text, name="description"):
-    """The Description; Mistake if it is none."""
+    """The Description of a text; raises Mistake if the text is wrong."""
     return Parser(text, name).run()

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs that are drawn from the description: the same ones each time, with all of it in them, and nothing used before it is there.
+"""Tests of draw.py: the same seed gives the same programs, they contain every
+call, and they use nothing before it exists.
 
-    test_draw.py
+    test_draw.py [unittest's arguments]
 
-Inside the toolbox.
+Runs inside the toolbox.
 """
 
 import collections
@@ -39,7 +40,7 @@ class Programs(unittest.TestCase):
             self.assertNotEqual(draw.serialise(self.drawn(2, worlds), self.calls), table)
 
     def test_numbers_are_the_same_everywhere(self):
-        # Of splitmix64, as its authors give them for this seed.
+        # Published by splitmix64's authors for this seed.
         random = draw.Random(1234567)
         self.assertEqual([random.next() for _ in range(3)], [6457827717110365317, 3203168211198807973, 9817491932198370423])
 
@@ -65,7 +66,7 @@ class Programs(unittest.TestCase):
                     self.assertLessEqual(offset + len(data), draw.ARENA)
 
     def test_commands_and_paths_are_never_changed(self):
-        """Else root might do something to what isn't the GPU's."""
+        """Otherwise root's programs might affect more than the GPU."""
         for program in (p for programs in self.programs.values() for p in programs):
             for drawn in program.calls:
                 arguments = drawn.call.arguments
@@ -80,7 +81,7 @@ class Programs(unittest.TestCase):
                             self.assertIn((value, text.values[0].encode()), drawn.data)
 
     def test_values_are_in_range_and_out_of_it(self):
-        """Of one argument, the position in usemem."""
+        """For one argument, the position in usemem."""
         node = self.calls["pread64$nvgrace_usemem"].arguments[3].node
         seen = [d.arguments[3][1] for programs in self.programs.values() for p in programs for d in p.calls
                 if d.call.name == "pread64$nvgrace_usemem"]

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""The description is in order, by the grammar and by the kernel's headers; and what reads it refuses mistakes of each kind.
+"""Tests the description against the grammar and the kernel's headers, and that
+each kind of mistake in it is refused.
 
-    test_syzlang.py
+    test_syzlang.py [unittest's arguments]
 
-Inside the toolbox, whose headers of 7.2 for x86-64 are those that everything is compared with.
+Runs inside the toolbox, with the headers of 7.2 for x86-64.
 """
 
 import pathlib
@@ -21,7 +22,7 @@ import vm  # noqa: E402
 FILE = HERE / "nvgrace_gpu_vfio.txt"
 VALUES = {"ZERO": 0, "ONE": 1, "BIG": 1 << 33}
 
-# What is small and good, for mistakes to be made in.
+# A small correct text, in which the tests make mistakes.
 GOOD = """\
 # A comment.
 include <uapi/linux/vfio.h>
@@ -58,50 +59,50 @@ ioctl$b(fd fd, arg ptr[in, either], id id_a, p page, v vma) (disabled)
 ioctl$c(fd fd_a, name ptr[in, string[names]], size bytesize[name])
 """
 
-# (what is replaced, by what, what is said of it)
+# (old text, new text, part of the message)
 SYNTAX = (
-    ("list = ZERO", "list = ", "where"),
-    ("list = ZERO", "list ZERO", "begins nothing"),
-    ("list = ZERO, ", "list = ZERO ", "should end"),
-    ("const[ONE]", "const[ONE", "where ,"),
-    ("const[ONE])", "const[ONE)]", "where ,"),
-    ("dup$b(", "dup$(", "no name of a call"),
-    ("dup$b(", "Dup$b(", "no name of a call"),
-    ("dup$b(fd fd_a)", "dup$b(fd)", "where a name"),
+    ("list = ZERO", "list = ", "expected"),
+    ("list = ZERO", "list ZERO", "no statement begins"),
+    ("list = ZERO, ", "list = ZERO ", "end of the line"),
+    ("const[ONE]", "const[ONE", "expected ,"),
+    ("const[ONE])", "const[ONE)]", "expected ,"),
+    ("dup$b(", "dup$(", "not a name of a call"),
+    ("dup$b(", "Dup$b(", "not a name of a call"),
+    ("dup$b(fd fd_a)", "dup$b(fd)", "expected a name"),
     ("dup$b(fd fd_a)", "dup$b(fd fd_a, fd fd_a)", "two arguments"),
-    ("dup$b(fd fd_a) fd_b", "dup$b(fd fd_a) fd_b fd_b", "should end"),
+    ("dup$b(fd fd_a) fd_b", "dup$b(fd fd_a) fd_b fd_b", "end of the line"),
     ("(disabled)", "(broken)", "no attribute broken"),
     ("(out)", "(outer)", "no attribute outer"),
     ("[packed]", "[pack]", "no attribute pack"),
     ("[varlen]", "[packed]", "no attribute packed"),
-    ("] [varlen]", "", "where a name should be"),
-    ("} [packed]", "", "where a name should be"),
-    ("open_a {", "open_a {}", "should end"),
-    ("	id	id_a	(out)", "	argsz	id_a	(out)", "argsz can't be here"),
-    ("	id	id_a	(out)", "	parent	id_a	(out)", "parent can't be here"),
-    ("string[\"/dev/a#b\"]", "string[\"/dev/a#b]", "nothing of the language"),
-    ("0x10\n", "0x\n", "nothing of the language"),
-    ("# A comment.", "; A comment.", "nothing of the language"),
-    ("resource id_a[int32]", "resource id_a", "the line ends"),
-    ("resource id_a[int32]", "resource [int32]", "where a name"),
-    ("type pair[FLAGS, T]", "type pair[FLAGS, FLAGS]", "each once"),
+    ("] [varlen]", "", "expected a name"),
+    ("} [packed]", "", "expected a name"),
+    ("open_a {", "open_a {}", "end of the line"),
+    ("	id	id_a	(out)", "	argsz	id_a	(out)", "the name argsz here"),
+    ("	id	id_a	(out)", "	parent	id_a	(out)", "the name parent here"),
+    ("string[\"/dev/a#b\"]", "string[\"/dev/a#b]", "no token begins"),
+    ("0x10\n", "0x\n", "no token begins"),
+    ("# A comment.", "; A comment.", "no token begins"),
+    ("resource id_a[int32]", "resource id_a", "end of the line"),
+    ("resource id_a[int32]", "resource [int32]", "expected a name"),
+    ("type pair[FLAGS, T]", "type pair[FLAGS, FLAGS]", "different names"),
     ("type pair[FLAGS, T]", "type pair[]", "needs parameters"),
     ("define TWO", "define TWO 1\ndefine TWO", "defined twice"),
-    ("names = ", "list = 1\nnames = ", "is there already"),
-    ("either [", "open_a [", "is there already"),
-    ("dup$b(", "openat$a(fd fd_a)\ndup$b(", "is there already"),
+    ("names = ", "list = 1\nnames = ", "is already defined"),
+    ("either [", "open_a [", "is already defined"),
+    ("dup$b(", "openat$a(fd fd_a)\ndup$b(", "is already defined"),
     ("	a	int64\n	b	pair[ONE, int8[1:5]]\n", "", "has no fields"),
 )
 
 MEANING = (
-    ("resource fd_a[fd]", "resource fd_a[fs]", "what a resource is made of"),
-    ("resource fd_a[fd]", "resource fd_a[string]", "what a resource is made of"),
-    ("resource fd_a[fd]", "resource fd_a[fd_b]", "what a resource is made of"),
+    ("resource fd_a[fd]", "resource fd_a[fs]", "the base of a resource"),
+    ("resource fd_a[fd]", "resource fd_a[string]", "the base of a resource"),
+    ("resource fd_a[fd]", "resource fd_a[fd_b]", "the base of a resource"),
     ("resource fd_a[fd]", "resource fd[int32]\nresource fd_a[fd]", "a name of the language or"),
     ("type page int64", "type vma int64\ntype page int64", "a name of the language or"),
     ("flags[list, int32]", "flags[lists, int32]", "no flags lists"),
     ("flags[list, int32]", "flags[list]", "needs the size"),
-    ("flags[list, int32]", "flags[list, fd]", "no size of a value"),
+    ("flags[list, int32]", "flags[list, fd]", "not the size of a value"),
     ("flags[list, int32]", "flags[names, int32]", "another kind"),
     ("flags[list, int32]", "flags", "needs options"),
     ("flags[list, int32]", "flags[list, int32, int8]", "too many options"),
@@ -114,33 +115,33 @@ MEANING = (
     ("const[FLAGS, int16]", "const[FLAGS[1], int16]", "takes no options"),
     ("const[ONE])", "const[ONE, int32])", "too many options"),
     ("const[ONE])", "const[NONE])", "no constant NONE"),
-    ("len[parent, int32]", "len[parents, int32]", "not beside it"),
+    ("len[parent, int32]", "len[parents, int32]", "not in the same list"),
     ("len[parent, int32]", "len[flags, int32]", "has no length"),
     ("len[parent, int32]", "len[4, int32]", "a field's name"),
     ("len[parent, int32]", "length[parent, int32]", "no type length"),
-    ("n len[arg]", "n len[args]", "not beside it"),
-    ("n len[arg]", "n len[parent]", "not beside it"),
+    ("n len[arg]", "n len[args]", "not in the same list"),
+    ("n len[arg]", "n len[parent]", "not in the same list"),
     ("n len[arg]", "n len[fd]", "has no length"),
     ("array[int8, 0:4]", "array[int8]", "a type and a size"),
-    ("array[int8, 0:4]", "array[int8, 0]", "an array of nothing"),
-    ("array[int8, 0:4]", "array[int8, 4:1]", "a range from 4 to 1"),
+    ("array[int8, 0:4]", "array[int8, 0]", "always empty"),
+    ("array[int8, 0:4]", "array[int8, 4:1]", "the range from 4 to 1"),
     ("array[int8, 0:4]", "array[open_a, 0:4]", "contains itself"),
     ("array[int8, 0:4]", "array[int9, 0:4]", "no type int9"),
     ("int8[1:5]", "int8[1:500]", "does not fit"),
-    ("int8[1:5]", "int8[5:1]", "a range from 5"),
+    ("int8[1:5]", "int8[5:1]", "the range from 5"),
     ("int8[1:5]", "int8[1, 5]", "multiples"),
     ("pair[ONE, int8[1:5]]", "pair[ONE]", "2 parameters"),
     ("pair[ONE, int8[1:5]]", "id_a[ONE]", "takes no options"),
     ("ptr[inout, open_a]", "ptr[open_a]", "a direction and a type"),
     ("ptr[inout, open_a]", "ptr[sideways, open_a]", "a direction and a type"),
-    ("ptr[inout, open_a]", "open_a", "behind a pointer"),
-    ("ptr[inout, open_a]", "array[int8, 4]", "behind a pointer"),
-    ("ptr[in, string[names]]", "string[names]", "behind a pointer"),
+    ("ptr[inout, open_a]", "open_a", "needs a pointer"),
+    ("ptr[inout, open_a]", "array[int8, 4]", "needs a pointer"),
+    ("ptr[in, string[names]]", "string[names]", "needs a pointer"),
     ("v vma)", "v vma[0])", "can't be here"),
     ("v vma)", "v void)", "can't be here"),
-    ("dup$b(", "reboot$b(", "no call that the replay knows"),
+    ("dup$b(", "reboot$b(", "not a call that replay.c supports"),
     ("p page, v vma)", "p page, v vma, w vma, x vma)", "more than six"),
-    ("dup$b(fd fd_a) fd_b", "dup$b(fd fd_a) page", "is no resource"),
+    ("dup$b(fd fd_a) fd_b", "dup$b(fd fd_a) page", "is not a resource"),
     ("dup$b(fd fd_a) fd_b", "dup$b(fd fd_a)", "no call makes a fd_b"),
     ("	(out)", "", "no call makes a id_a"),
     ("id id_a, ", "", "no call takes a id_a"),
@@ -149,7 +150,7 @@ MEANING = (
     ("ptr[in, either]", "ptr[in, int8]", "nothing uses"),
 )
 
-# Of the file itself, which its compiler must refuse.
+# Mistakes in the description itself, which the comparison must find.
 HEADERS = (
     ("	flags		const[0, int32]\n	out_ioas_id", "	out_ioas_id", "nvgrace_iommu_ioas_alloc: size: 8 in the description, 12"),
     ("	length	int64[0x10000:0x200000, 0x10000]\n", "	length	int32[0x10000:0x200000, 0x10000]\n",
@@ -216,7 +217,7 @@ class TheDescription(unittest.TestCase):
     def test_it_is_as_the_headers_are(self):
         calls, facts = self.compared(self.text)
         self.assertGreater(facts, 200)
-        # Everything that the driver has a part in.
+        # The calls in which the driver takes part.
         for name in ("GET_REGION_INFO", "SET_IRQS_eventfd", "PCI_HOT_RESET", "IOEVENTFD", "FEATURE_low_power", "FEATURE_dma_buf",
                      "BIND_IOMMUFD", "ATTACH_IOMMUFD_PT", "DETACH_IOMMUFD_PT", "MAP_DMA", "GROUP_GET_DEVICE_FD", "RESET"):
             self.assertIn(f"ioctl$nvgrace_{name}", calls)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the kernel's headers for user space say of a description: values of its constants, and the layout of its structs.
+"""Finds a description's constants in the kernel's headers for user space, and
+compares the layout of its structs with them.
 
-A struct that is called nvgrace_NAME, or nvgrace_NAME__VARIANT, is the headers' struct NAME. A C program, compiled against a kernel's
-headers alone, prints what they have: so the description can't have a number or an offset of its own making.
+A struct nvgrace_NAME, or nvgrace_NAME__VARIANT, is the headers' struct NAME. A
+C program that is compiled with only a kernel's headers prints their values, so
+the description can't have a wrong number or offset.
 """
 
 import re
@@ -16,7 +18,8 @@ PREFIX = "nvgrace_"
 
 
 def compiled(description, headers, lines):
-    """The output of a C program with the description's includes and definitions."""
+    """The output of a C program with the description's includes and
+    definitions."""
     common = headers.parent / re.sub(r"-amd64$", "-common", headers.name)
     text = "".join(f"#include <{name}>\n" for kind, name, _ in description.includes if kind == "include")
     text += "".join(f"#define {name} ({value})\n" for name, value in description.defines.items())
@@ -40,7 +43,7 @@ def compiled(description, headers, lines):
 
 
 def values(description, headers):
-    """{constant: value} of all that a Description uses."""
+    """{name: value} of the constants that a Description uses."""
     names = sorted(check.constants(description))
     output = compiled(description, headers,
                       [f'\tprintf("%s %llu\\n", "{n}", (unsigned long long)({n}));\n' for n in names])
@@ -48,7 +51,8 @@ def values(description, headers):
 
 
 def compare(description, headers, records):
-    """Mistake unless every Record is laid out as the struct of its name in the headers."""
+    """Raises Mistake if a Record's layout differs from its struct's in the
+    headers; the number of comparisons."""
     lines, expected = [], []
 
     def expect(what, expression, value):
@@ -62,7 +66,8 @@ def compare(description, headers, records):
         struct = f"struct {name}"
         members = list(record.members)
         size = f"sizeof({struct})"
-        # An array at the end is as long as its user wants: one of the struct, or, where that has none, what is behind it.
+        # An array at the end has any length. It is either a member of the
+        # struct, or, for the variant "caps", follows it.
         if isinstance(members[-1].node, check.Array) or name == "vfio_device_feature" and members[-1].node != check.Void():
             last = members.pop()
             behind = variant == "caps"

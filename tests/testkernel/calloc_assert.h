@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The vfio tests of Linux 7.2.12 call this function and don't have it.
- * tests/testkernel/build includes it where that is so.
+ * The vfio tests of Linux 7.2.12 call this function without defining it.
+ * tests/testkernel/build includes this header for such kernels.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reads the reports of the kernel's data race detector (KCSAN) out of a log, for tests/vm/suite.py.
+"""Reads reports of the kernel's race detector, KCSAN, for tests/vm/suite.py.
 
-The detector sees the whole kernel, whose own races are none of this project's business: a report counts if a function of
-the driver is on one of its two stacks. What counts and is right as it is has a line in kcsan.exceptions.
+The detector reports races of the whole kernel. A report counts if a function of
+the driver is on one of its two stacks, unless kcsan.exceptions has a line for
+it.
 """
 
 import collections
@@ -13,14 +14,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 EXCEPTIONS = HERE / "kcsan.exceptions"
 DRIVER = "[nvgrace_gpu_vfio_pci]"
 
-# For the log scan, which knows no detector's reports from a driver's: judged by judge() instead.
+# The log scan ignores these reports. judge() judges them.
 ALLOW = (r"BUG: KCSAN: ", r"Reported by Kernel Concurrency Sanitizer")
-# It costs the machine half of its speed, so not while it boots.
+# Off during boot, since the detector halves the machine's speed.
 SWITCH_ON = "mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null; echo on >/sys/kernel/debug/kcsan"
 
 
 def reports(lines):
-    """Each report of a log (lines with their times): the lines between its two rulers."""
+    """Yield each report of a log: the lines between its rulers."""
     report = None
     for line in lines:
         text = re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? ?", "", line)
@@ -38,7 +39,7 @@ def reports(lines):
 
 
 def exceptions(path=EXCEPTIONS):
-    """Regular expressions of first lines, from a file of "EXPRESSION # REASON" lines."""
+    """Return regular expressions of first lines, from "EXPRESSION # REASON"."""
     found = []
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         expression, mark, reason = line.partition(" # ")
@@ -50,7 +51,8 @@ def exceptions(path=EXCEPTIONS):
 
 
 def judge(lines, excepted=()):
-    """(the driver's reports that nothing excepts, how many are excepted, {first line: count} of all others)."""
+    """Return the driver's reports, the number of excepted ones, and a Counter
+    of the first lines of all others."""
     ours, known, others = [], 0, collections.Counter()
     for report in reports(lines):
         if not any(DRIVER in line for line in report):

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Counts what test programs in a machine report, for the runners beside this file."""
+"""Counts results of test programs in a machine, for the runners beside it."""
 
 import re
 import sys
 
 
 class Sum:
-    """All tests of a run. A test that was announced and not reported has failed."""
+    """All tests of a run. A planned test without a report has failed."""
 
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
 
     def one(self, ok, text):
-        """A test of the runner's own."""
+        """Count a test of the runner."""
         self.passed, self.failed = self.passed + bool(ok), self.failed + (not ok)
         print(f"{'ok' if ok else 'not ok'} - {text}", flush=True)
 
     def program(self, command):
-        """A vm.Command that printed TAP."""
+        """Count the tests of a vm.Command that printed TAP."""
         planned = passed = failed = skipped = 0
         for line in command.output:
             if match := re.match(r"1\.\.(\d+)", line):
@@ -38,10 +38,10 @@ class Sum:
         self.passed, self.failed, self.skipped = self.passed + passed, self.failed + failed, self.skipped + skipped
 
     def finish(self, result, log):
-        """What is left to say about the machine; ends the program."""
+        """Print the rest about the machine and the sum, and exit."""
         for command in result.commands:
             print(f"# {command.name}: {command.seconds or 0:.1f} s")
-        # Failed commands are counted by their tests.
+        # program() has counted failed commands by their tests.
         rest = [f for f in result.failures if not re.match(r"command \S+ failed with", f)]
         for failure in rest:
             print(f"# {failure}")
@@ -52,6 +52,6 @@ class Sum:
 
 
 def show(mark, line):
-    """For a machine's echo: results, and what tests say about them."""
+    """Print results and comments of tests; for a machine's echo."""
     if mark == ">" and re.match(r"(not )?ok |1\.\.|# ", line) and not re.match(r"#\s+(RUN|OK)\s", line):
         print(line, flush=True)

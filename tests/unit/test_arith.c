@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Unit tests of src/arith.c against its contract, include/arith.h.  Built with
- * ASan and UBSan and run by tests/unit/run.
+ * Unit tests of src/arith.c against its contract, include/arith.h.
+ * tests/unit/run builds them with ASan and UBSan, and runs them.
  *
- * Expected values are written out by hand: a test that computes them would
- * repeat the mistakes of what it tests.
+ * Expected values are written out: if a test computed them, it would repeat the
+ * mistakes of the code under test.
  */
 #include <stdarg.h>
 #include <setjmp.h>
@@ -84,14 +84,16 @@ static void split(void **state)
 		assert_int_equal(got.first, c->want.first);
 }
 
-/* first is 0 where inside is: it has no meaning there and isn't compared. */
+/* first is 0 where inside is 0: it is undefined there and isn't compared. */
 #define SPLIT(title, pos, count, start, end, before, inside, after, first) \
 	{ "split: " title, split, NULL, NULL, \
 	  &(struct split_case){ pos, count, start, end, { before, inside, after, first } } }
 
 /* BAR registers */
 
-/* What a register of each size reads after ~0: address bits from the size up. */
+/*
+ * What a register of each size reads after ~0: address bits from the size up.
+ */
 static const struct {
 	__u64 size, all_ones;
 } sizing[] = {
@@ -108,7 +110,7 @@ static const struct {
 	{ 1ULL << 63,		0x800000000000000c },
 };
 
-/* The four bytes at @byte, as a dword read of config space has them. */
+/* The four bytes at @byte, as in a dword read of config space. */
 static __u32 read_dword(__u64 written, __u64 size, unsigned int byte)
 {
 	__u32 dword = 0;
@@ -211,7 +213,7 @@ static void bar_writes_each_byte_alone(void **state)
 			 0x11223344ab667788);
 }
 
-/* Bytes that the size hides are kept, though they read as 0. */
+/* Bytes that the size hides are kept, although they read as 0. */
 static void bar_writes_each_half(void **state)
 {
 	__u64 written = 0;
@@ -226,7 +228,7 @@ static void bar_writes_each_half(void **state)
 	assert_int_equal(written, 0x0000000089abcdef);
 }
 
-/* The largest one goes for the reserved codes. */
+/* The reserved codes count as the longest timeout. */
 static void cxl_timeouts(void **state)
 {
 	static const __u32 seconds[] = { 1, 4, 16, 64, 256, 256, 256, 256 };
@@ -257,7 +259,10 @@ static const struct CMUnitTest tests[] = {
 	REFUSE("1 GiB + 1 byte", GIB + 1, -EINVAL),
 	REFUSE_WHOLE("0", 0, -EINVAL),
 
-	/* Around the steps of 512 MiB: what doesn't fill a block goes to resmem. */
+	/*
+	 * Around the steps of 512 MiB: what doesn't fill a block goes to
+	 * resmem.
+	 */
 	CARVE("1.5 GiB + 1 byte", 1536 * MIB + 1, 512 * MIB, GIB + 1, 512 * MIB, 2 * GIB),
 	CARVE("2 GiB - 1 byte", 2 * GIB - 1, 512 * MIB, 1536 * MIB - 1, 512 * MIB, 2 * GIB),
 	CARVE("2 GiB", 2 * GIB, GIB, GIB, GIB, GIB),
@@ -278,7 +283,7 @@ static const struct CMUnitTest tests[] = {
 	REFUSE("2^63", 1ULL << 63, -EOVERFLOW),
 	REFUSE("2^64 - 1", ALL, -EOVERFLOW),
 
-	/* Nothing is rounded where there is no resmem. */
+	/* Without resmem, nothing is rounded. */
 	CARVE_WHOLE("4 KiB", 4096, 4096, 4096),
 	CARVE_WHOLE("4 KiB + 1 byte", 4097, 4097, 8192),
 	CARVE_WHOLE("512 MiB - 1 byte", 512 * MIB - 1, 512 * MIB - 1, 512 * MIB),
@@ -289,7 +294,7 @@ static const struct CMUnitTest tests[] = {
 	REFUSE_WHOLE("1 TiB + 1 byte", TIB + 1, -EOVERFLOW),
 	REFUSE_WHOLE("2^64 - 1", ALL, -EOVERFLOW),
 
-	/* Each way an access can lie to the window [0x18, 0x28). */
+	/* Every position of an access relative to the window [0x18, 0x28). */
 	SPLIT("far before", 0, 4, 0x18, 0x28, 4, 0, 0, 0),
 	SPLIT("ends at the start", 0x14, 4, 0x18, 0x28, 4, 0, 0, 0),
 	SPLIT("ends one byte in", 0x14, 5, 0x18, 0x28, 4, 1, 0, 0),
@@ -307,14 +312,14 @@ static const struct CMUnitTest tests[] = {
 	SPLIT("nothing inside", 0x20, 0, 0x18, 0x28, 0, 0, 0, 0),
 	SPLIT("nothing behind", 0x30, 0, 0x18, 0x28, 0, 0, 0, 0),
 
-	/* A window without a byte: before or after is all there is. */
+	/* An empty window: all bytes are before or after it. */
 	SPLIT("empty window, access before", 0x10, 8, 0x18, 0x18, 8, 0, 0, 0),
 	SPLIT("empty window, access around", 0x10, 16, 0x18, 0x18, 8, 0, 8, 0),
 	SPLIT("empty window, access behind", 0x18, 8, 0x18, 0x18, 0, 0, 8, 0),
 	SPLIT("empty window at 0", 0, 8, 0, 0, 0, 0, 8, 0),
 	SPLIT("empty window at 2^64 - 1", ALL - 8, 8, ALL, ALL, 8, 0, 0, 0),
 
-	/* As far as 64 bits reach. */
+	/* Up to the limits of 64 bits. */
 	SPLIT("all there is, window all there is", 0, ALL, 0, ALL, 0, ALL, 0, 0),
 	SPLIT("all there is, one byte each side", 0, ALL, 1, ALL - 1, 1, ALL - 2, 1, 0),
 	SPLIT("one byte, window all there is", ALL - 1, 1, 0, ALL, 0, 1, 0, ALL - 1),

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a GPU's memory holds, changed and looked at from outside of the machine: handlers for tests of scrubbing.
+"""Handlers for tests of scrubbing, which fill and check a GPU's memory from
+outside of the machine.
 
-    soil ADDRESS COUNT [STEP]       fills it with bytes of which none is zero
-    remains ADDRESS COUNT [STEP]    "N first ADDRESS" of the bytes that aren't zero, or "0"
-    is_soiled ADDRESS COUNT         fails where a byte isn't as soil made it
-    drop ADDRESS COUNT              gives the pages back to the host; they read as zeros
-    soil_at_reset GPU ADDRESS COUNT from now on, each reset of the model brings that content back; COUNT 0 ends that
-    engine GPU ADDRESS              the GPU is at work from now on: it writes there until it is reset
-    engine_stopped GPU              whether a reset has ended that
-    after_reset GPU MS|never        how long the model is not ready after each reset
+  soil ADDRESS COUNT [STEP]       fills it with bytes other than zero
+  remains ADDRESS COUNT [STEP]    "N first ADDRESS" of bytes other than zero, or
+                                  "0"
+  is_soiled ADDRESS COUNT         fails if a byte is not as soil made it
+  drop ADDRESS COUNT              frees the pages, which then read as zeros
+  soil_at_reset GPU ADDRESS COUNT from now on, each reset of the model soils the
+                                  range again; COUNT 0 ends that
+  engine GPU ADDRESS              from now on, the GPU writes there until it is
+                                  reset
+  engine_stopped GPU              whether a reset has ended that
+  after_reset GPU MS|never        how long the model is not ready after a reset
 
-With a STEP, only a page at each multiple of it counts, and the last one, which is faster.
-"""
+With a STEP, only the last page and a page at each multiple of STEP count, which
+is faster."""
 
 import ctypes
 import threading
@@ -25,13 +29,14 @@ PUNCH_HOLE_KEEP_SIZE = 3
 
 
 def soil_of(address, count):
-    """What soil() puts there: depends on the address, so that parts in the wrong place are seen, too."""
+    """What soil() writes. It depends on the address, so that misplaced data is
+    found as well."""
     start = address % 251
     return SOIL[start:start + count]
 
 
 def chunks(address, count, step="0"):
-    """(address, bytes) of pieces that are read at once."""
+    """(address, bytes) of the pieces that are read at once."""
     address, count, step = int(address, 0), int(count, 0), int(step, 0)
     if step:
         last = (count - 1) // PAGE * PAGE
@@ -81,7 +86,7 @@ def soil_at_reset(machine, gpu, address, count):
 
 
 class Engine:
-    """A GPU that nobody has stopped: it writes a byte, again and again, until its next reset."""
+    """A GPU at work: it writes a byte again and again until its next reset."""
 
     of_gpu = {}
 

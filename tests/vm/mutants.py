@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Shows that the tests in the virtual machine can fail: puts one mistake at a time into a copy of the driver, and expects
-a test program to find it.
+"""Shows that the tests in the virtual machine can fail: plants one mistake at a
+time in a copy of the driver, which a test program must find.
 
     mutants.py [--random OPERATIONS] [FILE...]
 
-With files, only the mistakes in these. With --random, the program of that name has to find them, within so many operations
-of the seed that `make check` has; those that it can't see are printed with the reason. Inside the toolbox, as many machines
-at a time as there are processors. Part of `make check-long`, at half a minute a mistake. A mistake that the sources no longer
-have room for is a failure, so that the list stays true. The last line is the sum.
+Inside the toolbox. Part of `make check-long`, at half a minute a mistake. With
+FILEs, only the mistakes in these. With --random, the program "random" must find
+them within OPERATIONS of the seed that `make check` uses; mistakes that it
+can't see are printed with the reason. As many machines run at a time as there
+are processors. A mistake whose code is gone from the sources is a failure. The
+last line is the sum.
 """
 
 import argparse
@@ -25,10 +27,11 @@ import tempfile
 import suite
 import vm
 
-# In place of a program: the programs of tests/syzkaller.
+# In the place of a program: all programs that tests/syzkaller/replay.py draws.
 REPLAY = "syzkaller"
 
-# File, what to replace and by what, and the program that must fail; and where it must, if not on 7.2.
+# File, old text, new text, the program that must fail, and the kernel, if not
+# 7.2.
 MUTANTS = (
     ("src/region.c", "if (!(vma->vm_flags & VM_SHARED))", "if (0)", "mmap"),
     ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "mmap", "6.1"),    # 7.2 itself says no
@@ -56,7 +59,7 @@ MUTANTS = (
     ("src/rw.c", "__copy_from_user_inatomic(mem + done, buf + done, piece)", "copy_from_user(mem + done, buf + done, piece)", "rw"),
     ("src/region.c", "vma->vm_end & PMD_MASK", "vma->vm_end", "mmap"),
     ("src/region.c", "vmf->pmd - (fault - addr) / PMD_SIZE", "vmf->pmd", "mmap"),
-    # Of all races the narrowest.
+    # The narrowest race of all.
     ("src/region.c", "vmf->pmd & PAGE_MASK", "vmf->pmd", "thp:4000"),
     ("src/probe.c", "if (!mem->size)", "if (0)", "discovery"),
     ("src/probe.c", "last > compat_phys_last()", "0", "discovery"),
@@ -103,7 +106,7 @@ MUTANTS = (
     ("src/dmabuf.c", "return nvgrace_gpu_wait_export(gpu);", "return 0;", "dmabuf"),
     ("src/dmabuf.c", "region->base, nvgrace_gpu_mappable(region));", "region->base, region->bar_size);", "dmabuf"),
     ("src/region.c", "*pgoff = vma->vm_pgoff + (pfn - first);", "*pgoff = vma->vm_pgoff;", "poison"),
-    # The caches alone can't be seen here: an emulated CPU has none.
+    # No mistake about caches: an emulated CPU has none.
     ("src/scrub.c", "atomic64_set(&s->next_resmem, 0);", "atomic64_set(&s->next_resmem, S64_MAX / 2);", "scrub:5"),
     ("src/scrub.c", "atomic64_set(&s->next_usemem, 0);", "atomic64_set(&s->next_usemem, SZ_512M);", "scrub:5"),
     ("src/scrub.c", "len = min_t(u64, STEP, region->length - offset);", "len = min_t(u64, STEP - 1, region->length - offset);", "scrub:5"),
@@ -122,7 +125,7 @@ MUTANTS = (
     ("src/scrub.c", "\tnvgrace_gpu_gate_close(gpu);\n", "", "scrub:5"),
     ("src/scrub.c", "\t\t\tret = -ENODEV;\n\t\t\tbreak;", "\t\t\t;", "scrub:5"),
     ("src/scrub.c", "\tif (s->state == NVGRACE_GPU_SCRUB_CLEAN)\n\t\tset_state(gpu, NVGRACE_GPU_SCRUB_UNKNOWN);", "", "scrub:5"),
-    ("src/gate.c", "\topen_for(gpu, CLOSED_SUSPEND);\n\tup_write(&gpu->gate);\n\t/* There", "\tup_write(&gpu->gate);\n\t/* There", "scrub:5"),
+    ("src/gate.c", "\topen_for(gpu, CLOSED_SUSPEND);\n\tup_write(&gpu->gate);\n\t/* last_wait", "\tup_write(&gpu->gate);\n\t/* last_wait", "scrub:5"),
     ("src/scrub.c", "\tif (s->open || s->stopping)\n\t\tret = -EBUSY;", "\tif (0)\n\t\tret = -EBUSY;", "scrub:5"),
     ("src/scrub.c", "\t\tstart(gpu);\n\t\tmutex_unlock(&s->lock);\n\t\tflush_work(&s->work);", "\t\tmutex_unlock(&s->lock);", "scrub:5"),
     ("src/scrub.c", "\t\tret = pci_reset_function_locked(pdev);", "\t\tret = 0;", "scrub:5"),
@@ -131,24 +134,27 @@ MUTANTS = (
     ("src/rw.c", "if (nvgrace_gpu_epoch(region->gpu) != epoch)", "if (0)", "scrub:5"),
     ("src/sysfs.c", "DEVICE_ATTR_WO(scrub);", "DEVICE_ATTR(scrub, 0220, NULL, scrub_store);", "scrub:5"),
     ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "sysfs"),
-    # Addresses where a client can read them: hexadecimal, decimal, in the log, in binary.
+    # Addresses where a client can read them: hexadecimal, decimal, in the log,
+    # in binary.
     ("src/sysfs.c", "DEVICE_ATTR_ADMIN_RO", "DEVICE_ATTR_RO", "privilege"),
     ("src/sysfs.c", "SIZE_ATTR(resmem, size, length);", "SIZE_ATTR(resmem, size, base);", "privilege"),
     ("src/probe.c", " gpu->usemem.length, gpu->usemem.bar_size,", " gpu->usemem.base, gpu->usemem.bar_size,", "privilege"),
     ("src/region.c", "sparse->areas[0].offset = 0;", "sparse->areas[0].offset = region->base;", "privilege"),
     ("src/cfgemu.c", "gpu->resmem.bar_written = 0;", "gpu->resmem.bar_written = gpu->resmem.base;", "privilege"),
     ("src/region.c", "if (end > nvgrace_gpu_mappable(region))", "if (0)", "privilege"),
-    # The GPU's own file isn't one of those of which the kernel itself maps nothing to be executed.
+    # For the GPU's own file, unlike others, the kernel itself allows executable
+    # mappings.
     ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "privilege", "64k"),
     ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "privilege", "64k"),
-    # What programs at random come upon.
+    # What random programs find.
     ("src/region.c", "if (!(vma->vm_flags & VM_SHARED))", "if (0)", REPLAY),
     ("src/rw.c", "memory = min_t(u64, count, region->length - offset);", "memory = count;", REPLAY),
     ("src/rw.c", "region->window[i] = NULL;", "", REPLAY),
 )
 
 
-# Why the program "random" can't see what some programs find, and single mistakes besides, by how they begin.
+# Why the program "random" can't see what some programs find, and single
+# mistakes, by how they begin.
 UNSEEN_PROGRAMS = {
     "discovery": "tables of the firmware, of which its GPU has a good one",
     "ready": "a GPU that is late or never ready when it is bound",
@@ -177,17 +183,19 @@ def unseen(mutant):
     return UNSEEN_PROGRAMS.get(program.split(":")[0]) or next((why for start, why in UNSEEN.items() if old.strip().startswith(start)), "")
 
 
-# Found only where nothing is said for that long, since some mistakes make a machine hang.
+# For mistakes that make a machine hang.
 TIMEOUT_S = 240
 LIMIT = ("--timeout", str(TIMEOUT_S))
 
 
 def first_failure(copy, kernel, programs, limit=LIMIT):
-    """The first failure of programs in a machine with the copy's module, as a line of TAP, or "" if all pass; and what is
-    wrong with the run itself, or "". It ends with that line: the rest says no more."""
+    """(failure, trouble) of programs in a machine with the copy's module: the
+    first failure as a line of TAP, which ends the run, or "" if all pass; and
+    what is wrong with the run itself, or ""."""
     command = ["python3", "tests/vm/suite.py", "--first-failure", *limit, kernel.name, *programs]
     if programs == [REPLAY]:
-        command = ["python3", "tests/syzkaller/replay.py", "--timeout", str(TIMEOUT_S), kernel.name]
+        # Its own limit: this takes nearly TIMEOUT_S on a busy machine.
+        command = ["python3", "tests/syzkaller/replay.py", kernel.name]
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, cwd=copy, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             failed = next((line.rstrip() for line in process.stdout if line.startswith("not ok ")), "")
@@ -198,8 +206,8 @@ def first_failure(copy, kernel, programs, limit=LIMIT):
 
 
 class Workplace:
-    """A copy of what a module and its tests are made from, for one mutant after the other: only what a mistake changes is
-    built anew."""
+    """A copy of the sources of the module and its tests, for one mutant after
+    the other. Only what a mutant changes is built again."""
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
@@ -211,14 +219,15 @@ class Workplace:
                 shutil.copy2(source, self.directory / name)
 
     def compiled(self, kernel, *more):
-        """What the compiler says against it, or "" if it makes a module of it; more: for make."""
+        """The compiler's complaint, or "" if there is a module. more: make's
+        arguments."""
         made = subprocess.run(["make", "modules", f"KDIR={kernel.headers}", *kernel.arch.make, *more],
                               cwd=self.directory, capture_output=True, text=True)
         return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
 
     @contextlib.contextmanager
     def changed(self, file, text):
-        """With that text in a file."""
+        """A context in which the file has that text."""
         path = self.directory / file
         good = path.read_bytes()
         path.write_bytes(text)
@@ -228,7 +237,7 @@ class Workplace:
             path.write_bytes(good)
 
     def failure_with(self, file, text, kernel, programs, make=(), limit=LIMIT):
-        """As first_failure(), with that text in a file."""
+        """first_failure() with that text in a file."""
         with self.changed(file, text):
             why = self.compiled(kernel, *make)
             if why:
@@ -236,7 +245,7 @@ class Workplace:
             return first_failure(self.directory, kernel, programs, limit)
 
     def try_one(self, file, old, new, program, kernel="7.2"):
-        """True if the program fails on the mutant; prints what happened."""
+        """Whether the program fails on the mutant. Prints what happened."""
         title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
         text = (self.directory / file).read_text()
         if old not in text:
@@ -248,7 +257,7 @@ class Workplace:
 
 
 class Workplaces:
-    """Some of them, for as many mutants at a time."""
+    """Workplaces for as many mutants at a time."""
 
     def __init__(self, count=None):
         self.count = count or os.cpu_count()
@@ -285,7 +294,8 @@ class Workplaces:
 
 
 def try_all(mutants):
-    """Whether each was found; as many at a time as there are processors, since programs sleep as often as not."""
+    """[whether it was found] of all, as many at a time as there are
+    processors."""
     with Workplaces() as places:
         return places.map(lambda place, mutant: place.try_one(*mutant), mutants)
 

@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Mistakes that nobody has thought of: mutants of the driver, drawn by lot from
-all that mutate.py makes, each of which the test programs must find.
+"""Mistakes without an author: mutants of the driver, drawn by lot from all that
+mutate.py makes. The test programs must find each of them.
 
     mutants_generated.py [--seed N] [--count N] [--first N] [--skip N]
                          [--machines N] [--only WORDS] [--no-control] [--list]
 
 Inside the toolbox. Part of `make check-long`. Each mutant runs with the
-programs that could see it, in one boot, those that are likely to first; it is
-found when a test fails, the kernel is in trouble, or the machine has said
-nothing for SILENCE_S seconds, since some mistakes make it hang. A draw takes no
-mutant that the compiler finds, with all the warnings that fail the job
-`matrix`, and none of which it makes the same code as of the driver: the next
-one takes its place.
+programs that could see it, likely finders first, in one boot per kernel. It
+counts as found when a test fails, when the kernel is in trouble, or when the
+machine says nothing for SILENCE_S seconds, because some mistakes make it hang.
+The draw skips mutants that the compiler finds, with the warnings that fail the
+job `matrix`, and mutants that compile to the same code as the driver. The next
+mutant takes their place.
 
-The job fails if less than FOUND_PERCENT of the draw are found, or if one is
-left that mutants.survivors doesn't know. What that says is equivalent is no
-mistake, and isn't drawn either. An entry there must be of a mutant that there
-is. Before all that, the programs must find nothing in the driver itself. The
-last line is the sum: of mutants found and unexplained, and of these checks.
+The job fails if less than FOUND_PERCENT of the draw are found, or if
+mutants.survivors does not list a mutant that was not found. Mutants listed
+there as equivalent are no mistakes, and are not drawn. Every entry there must
+name an existing mutant. Before all that, the programs must find nothing in the
+driver itself. The last line is the sum of mutants found and unexplained, and of
+these checks.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import time
 
 import mutants
 import mutate
+import suite
 import syntax
 import vm
 
@@ -40,67 +42,78 @@ COUNT = 150
 FOUND_PERCENT = 90
 SURVIVORS = pathlib.Path(__file__).resolve().parent / "mutants.survivors"
 
-# No test is as quiet for nearly as long.
+# Every test prints something much sooner.
 SILENCE_S = 300
 LIMIT = ("--silence", str(SILENCE_S))
 # As scripts/matrix has it.
 WARNINGS = ("W=1",)
 
-# For each file the programs that could see a mistake in it, the likely and the
-# quick ones first; and on which kernel, if not on 7.2, which takes a machine of
-# its own. Where rounds can be chosen, as few as show something.
+# As many operations as kernels other than 7.2 get.
+RANDOM = f"random:{suite.RANDOM_SEED}:{suite.RANDOM_ELSEWHERE}"
+# The programs that could see a mistake in a file, likely and quick ones first.
+# "KERNEL/" in front runs the program there instead of on 7.2, which takes
+# another machine; so does REPLAY. Numbers of rounds are the lowest that show
+# something.
 PROGRAMS = {
-    "src/arith.c": ("discovery", "config"),
-    "src/cfgemu.c": ("config", "reset"),
+    "src/arith.c": ("discovery", "config", RANDOM),
+    "src/cfgemu.c": ("config", "reset", "rare", RANDOM, "privilege", mutants.REPLAY),
     "src/device.c": ("region", "mmap", "config", "sysfs", "reset", "trace", "poison", "power", "gate", "dmabuf", "discovery",
-                     "scrub:5"),
-    "src/dmabuf.c": ("dmabuf",),
-    # Of the failure of error recovery 6.12 says nothing.
-    "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "6.12/aer"),
-    "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5"),
-    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5"),
-    # What 7.2 sees to itself.
-    "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "6.1/mmap"),
-    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20"),
-    "src/scrub.c": ("scrub:5", "sysfs", "trace", "poison", "aer"),
-    "src/shadow.c": ("6.1/mmap", "6.1/reset", "6.1/gate"),
-    "src/sysfs.c": ("sysfs", "discovery", "scrub:5"),
+                     "scrub:5", "cycles", RANDOM, "privilege", "races", mutants.REPLAY),
+    "src/dmabuf.c": ("dmabuf", RANDOM, mutants.REPLAY),
+    # 6.12 does not log that error recovery failed.
+    "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
+                   "cycles", "races", "6.12/aer", mutants.REPLAY),
+    "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "rare", "cycles", RANDOM, "privilege", "races"),
+    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "rare", RANDOM, "races"),
+    # 6.1: what 7.2 itself checks.
+    "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", RANDOM, "cycles",
+                     "privilege", "races", "6.1/mmap", mutants.REPLAY),
+    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", RANDOM, "cycles", "privilege", "races", mutants.REPLAY),
+    "src/scrub.c": ("scrub:5", "sysfs", "trace", "poison", "aer", "rare"),
+    "src/shadow.c": ("6.1/mmap", "6.1/reset", "6.1/gate", "6.1/cycles", f"6.1/{RANDOM}", "6.1/races"),
+    "src/sysfs.c": ("sysfs", "discovery", "scrub:5", "privilege"),
 }
 # Programs on this machine, before all others.
 HERE = {"src/arith.c": ["tests/unit/run"]}
-# Where nothing can be done wrong: the tracepoints' definitions are made here.
+# Nothing to get wrong: trace.c only instantiates the tracepoints.
 WITHOUT = ("src/trace.c",)
 
 
-def machines(file):
-    """{kernel's name: programs}, in the order in which they run."""
+def grouped(programs):
+    """[(kernel's name, programs)], a machine each, in the order in which they
+    run."""
     found = {}
-    for program in PROGRAMS[file]:
+    for program in programs:
         kernel, _, name = program.rpartition("/")
-        found.setdefault(kernel or "7.2", []).append(name)
-    return found
+        found.setdefault((kernel or "7.2", name == mutants.REPLAY), []).append(name)
+    return [(kernel, names) for (kernel, _), names in found.items()]
+
+
+def machines(file):
+    """The machines for mutants of a file."""
+    return grouped(PROGRAMS[file])
 
 
 class BuildProblem(Exception):
-    """The driver itself can't be built."""
+    """The driver itself does not build."""
 
 
 class ListProblem(Exception):
-    """The list of survivors isn't what it should be."""
+    """The list of survivors has a mistake."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Survivor:
-    """Why nobody finds a mutant: it does nothing wrong ("equivalent"), or no
-    program can see what ("unseen")."""
+    """Why no program finds a mutant: it does nothing wrong ("equivalent"), or
+    no program can see what it does ("unseen")."""
 
     why: str
     reason: str
 
 
 def read_survivors(text):
-    """{name: Survivor}. A name takes a line, its reason those below it that are
-    indented."""
+    """{name: Survivor}. A name is a line; the indented lines below it are its
+    reason."""
     found, name = {}, None
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -125,8 +138,7 @@ def read_survivors(text):
 
 
 class Compiler:
-    """What the compiler makes of single files in a workplace, as kbuild calls
-    it."""
+    """Compiles single files in a workplace as kbuild does."""
 
     def __init__(self, place, kernel):
         self.place, self.kernel = place, kernel
@@ -134,19 +146,19 @@ class Compiler:
         self.good = {}
 
     def command(self, file):
-        """Without what writes anything but the object, and debugging
-        information, which has every place in the file."""
+        """kbuild's command without other outputs, and without debugging
+        information, which depends on positions in the file."""
         record = self.build / pathlib.Path(file).parent / f".{pathlib.Path(file).stem}.o.cmd"
         line = record.read_text().splitlines()[0].partition(":=")[2].partition(" ; ")[0]
         return [word for word in shlex.split(line) if not word.startswith("-Wp,-M")] + ["-g0"]
 
     def directory(self, command):
-        """Where kbuild calls the compiler: older ones in the kernel's
+        """Where kbuild runs the compiler. Older ones do so in the kernel's
         headers."""
         return self.kernel.headers if os.path.isabs(command[command.index("-o") + 1]) else self.build
 
     def compile(self, file):
-        """The object, and what the compiler says."""
+        """The object, and the compiler's messages."""
         command = self.command(file)
         directory = self.directory(command)
         out = self.build / "mutant.o"
@@ -162,14 +174,14 @@ class Compiler:
         return syntax.functions(self.build / file, [*arguments, *target])
 
     def objection(self, mutant, text):
-        """Why a mutant isn't worth a machine, or ""."""
+        """Why a mutant needs no machine, or ""."""
         file = self.build / mutant.file
         if mutant.file not in self.good:
             self.good[mutant.file], said = self.compile(mutant.file)
             if said:
                 raise BuildProblem(said)
         good = file.read_bytes()
-        # make doesn't know about this, and needn't.
+        # make must not rebuild because of this change.
         times = file.stat()
         file.write_bytes(mutant.applied(text).encode("latin-1"))
         try:
@@ -186,16 +198,17 @@ class Compiler:
 class Campaign:
     def __init__(self, places, seed):
         self.places, self.seed = places, seed
-        self.kernels = {name: vm.Kernel(name) for name in sorted({name for file in PROGRAMS for name in machines(file)})}
+        self.kernels = {name: vm.Kernel(name) for name in sorted({name for file in PROGRAMS for name, _ in machines(file)})}
         self.texts = {file: (vm.PROJECT / file).read_bytes().decode("latin-1") for file in PROGRAMS}
         self.survivors = read_survivors(SURVIVORS.read_text("utf-8"))
         self.compilers = {}
         self.all = []
 
     def compiler(self, place, file):
-        """That of the first kernel on which the file's programs run; with all
-        of a good module, so that only what is changed has to be built later."""
-        kernel = self.kernels[next(iter(machines(file)))]
+        """The Compiler of the first kernel on which the file's programs run.
+        The whole module is built before, so that later builds compile only what
+        changed."""
+        kernel = self.kernels[machines(file)[0][0]]
         if (place, kernel.name) not in self.compilers:
             if why := place.compiled(kernel, *WARNINGS):
                 raise BuildProblem(why)
@@ -209,13 +222,13 @@ class Campaign:
             self.all += mutate.mutants(file, text, self.compiler(first, file).functions(file))
 
     def stale(self):
-        """Entries of the list that are about nothing."""
+        """Entries of the list whose mutants do not exist."""
         names = {m.name for m in self.all}
         return [name for name in self.survivors if name not in names]
 
     def draw(self, count):
-        """The first so many of the draw that are worth a machine; and [(Mutant,
-        why)] of those that are not."""
+        """The first count mutants of the draw that need a machine, and
+        [(Mutant, why)] of those before them that do not."""
         waiting = mutate.draw(self.all, self.seed)
         good, aside = [], []
 
@@ -237,7 +250,7 @@ class Campaign:
         return good, aside
 
     def here(self, place, mutant):
-        """What the programs for this machine say, as a line of TAP, or ""."""
+        """What the programs of HERE find, as a line of TAP, or ""."""
         with place.changed(mutant.file, mutant.applied(self.texts[mutant.file]).encode("latin-1")):
             for program in HERE.get(mutant.file, ()):
                 done = subprocess.run([program], cwd=place.directory, capture_output=True, text=True)
@@ -245,19 +258,20 @@ class Campaign:
                     return f"not ok - {program}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
         return ""
 
-    def control(self, place, kernel):
-        """Whether programs find nothing in the driver itself: that they fail
-        says something only then."""
-        programs = list(dict.fromkeys(p for file in PROGRAMS for p in machines(file).get(kernel, ())))
+    def control(self, place, machine):
+        """Whether the programs of a machine find nothing in the driver itself.
+        Otherwise their failures mean nothing."""
+        kernel, programs = machine
         why = place.compiled(self.kernels[kernel], *WARNINGS)
         failed, why = ("", why) if why else mutants.first_failure(place.directory, self.kernels[kernel], programs, LIMIT)
         good = not failed and not why
-        print(f"{'ok' if good else 'not ok'} - the driver itself on {kernel}: {failed or why or 'nothing fails'}", flush=True)
+        what = "the driver itself on " + kernel + (f" with {mutants.REPLAY}" if programs == [mutants.REPLAY] else "")
+        print(f"{'ok' if good else 'not ok'} - {what}: {failed or why or 'nothing fails'}", flush=True)
         return good
 
     def try_one(self, place, mutant):
-        """Whether it was found, or None if it is known that it can't be; prints
-        what happened."""
+        """Whether it was found, or None if the list says that it can't be.
+        Prints what happened."""
         text = self.texts[mutant.file]
         known = self.survivors.get(mutant.name)
         if known:
@@ -265,7 +279,7 @@ class Campaign:
             return None
         start = time.monotonic()
         failed, why = self.here(place, mutant), ""
-        for kernel, programs in machines(mutant.file).items():
+        for kernel, programs in machines(mutant.file):
             if not failed and not why:
                 failed, why = place.failure_with(mutant.file, mutant.applied(text).encode("latin-1"), self.kernels[kernel],
                                                  programs, WARNINGS, LIMIT)
@@ -278,8 +292,8 @@ class Campaign:
 
 
 def judged(results, controls, stale):
-    """The lines of what goes for all of a draw, and how much has passed and
-    failed, from what try_one(), control() and stale() gave."""
+    """The lines about the draw as a whole, and how much passed and failed, from
+    the results of try_one(), control() and stale()."""
     found, known = results.count(True), results.count(None)
     enough = found * 100 >= FOUND_PERCENT * len(results) > 0
     lines = [f"{'ok' if enough else 'not ok'} - at least {FOUND_PERCENT} % are found: {found} of {len(results)}; {known} are known not to be",
@@ -317,7 +331,8 @@ def main():
             for mutant in drawn:
                 print(f"{mutant.name}\n{mutant.diff(campaign.texts[mutant.file])}")
             return
-        controls = places.map(campaign.control, () if args.no_control else campaign.kernels)
+        every = grouped(dict.fromkeys(p for programs in PROGRAMS.values() for p in programs))
+        controls = places.map(campaign.control, () if args.no_control else every)
         results = places.map(campaign.try_one, drawn) if all(controls) else []
     lines, passed, failed = judged(results, controls, stale)
     print("\n".join(lines))

@@ -2,27 +2,27 @@
 """Makes mistakes: all mutants of a C file that differ from it by one small
 slip.
 
-Of three kinds, each where clang says that there is such a thing:
+There are three kinds. clang says where they apply:
 
 delete      a statement that does something: an expression (an assignment, a
-            call, a macro used like one), return, goto, break or continue. What
-            a declaration initialises stays, and so do if, for, while, do and
-            switch, whose parts are taken one by one.
+            call, a macro used like one), return, goto, break or continue.
+            Initialisers of declarations stay. So do if, for, while, do and
+            switch, whose parts are deleted one by one.
 negate      a condition: of if, while, do, for, ?: (GNU's ?: without a middle,
             too), and each operand of && and ||.
-off by one  an integer that is written down, one more and one less; the name of
-            a number, one more; and < for <=, > for >= and the other way round.
+off by one  a literal integer, one more and one less; the name of a number, one
+            more; and < for <=, > for >= and the other way round.
 
-Left out are lines for the log (pci_err() and its like) and all in them: tests
-that want a line look for it, and the others are for people. Of names, those of
-flags (operands of |, & and ~, GFP_*, TASK_* and VM_*), errors and enumerators,
-which are labels: one more is not a slip but another label. What is between
-functions, macros' own definitions among it, is no code.
+Log calls (pci_err() and the like) are left out with all in them: tests that
+need a line check it, and other lines are for people. Names of flags (operands
+of |, & and ~, GFP_*, TASK_* and VM_*), errors and enumerators are left out as
+well, because one more is another label and no slip. Text between functions,
+such as definitions of macros, has no mutants.
 
-A mutant keeps the number of lines, so that what the compiler makes of it can be
-compared. Its name, in which there is no line number, stays the same as long as
-its own line and the name of its function do, and the order of the draw is that
-of a hash of it: a change of the sources leaves the rest of a draw as it was.
+A mutant keeps the number of lines, so that its object code can be compared. Its
+name has no line number and stays the same as long as its line and its
+function's name do. The draw is in the order of a hash of the names, so that a
+change of the sources leaves the rest of a draw as it was.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ import re
 
 SEED = 2342
 
-# No code: comments; or text in which brackets and operators are none.
+# Comments, strings and characters. Brackets and operators mean nothing there.
 NO_CODE = re.compile(r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.S)
 NUMBER = re.compile(r"(0[xX][0-9a-fA-F]+|[0-9]+)([uUlL]*)")
 NAME = re.compile(r"[A-Z][A-Z0-9_]+\b(?!\s*\()")
@@ -39,7 +39,7 @@ LABEL = re.compile(r"NULL|THIS_MODULE|KBUILD_\w+|(?:GFP|TASK|VM)_\w+|E[A-Z0-9]+"
 LOG = re.compile(r"(?:pci|dev|pr)_(?:emerg|alert|crit|err|warn|notice|info|dbg)\w*\s*\(")
 KEYWORD = re.compile(r"(?:if|for|while|do|switch|case|default|return|goto|break|continue)\b")
 
-# Statements that aren't taken away as a whole; and those of a single word.
+# Statements that are not deleted as a whole; and jumps.
 WHOLE = ("CompoundStmt", "IfStmt", "ForStmt", "WhileStmt", "SwitchStmt", "LabelStmt", "CaseStmt", "DefaultStmt", "NullStmt",
          "DeclStmt", "DoStmt", "UnexposedStmt")
 JUMPS = ("ReturnStmt", "GotoStmt", "BreakStmt", "ContinueStmt")
@@ -60,8 +60,7 @@ class Mutant:
         return text[:self.start] + self.new + text[self.end:]
 
     def diff(self, text):
-        """As people read it: there are as many lines as before, so that each
-        has its counterpart."""
+        """A diff for people. Both texts have the same number of lines."""
         old, new = text.splitlines(), self.applied(text).splitlines()
         changed = [i for i, (a, b) in enumerate(zip(old, new)) if a != b]
         first, last = changed[0], changed[-1] + 1
@@ -89,8 +88,8 @@ class _Function:
         return re.match(rf"{word}\b", self.code[node.start:node.end]) is not None
 
     def closing(self, start):
-        """Behind the bracket that closes the first one from there on; that
-        one's own place as well."""
+        """The positions of the first opening bracket from start on, and after
+        the bracket that closes it."""
         first = at = self.code.index("(", start)
         depth = 0
         while True:
@@ -120,15 +119,15 @@ class _Function:
 
     def negate(self, node):
         old, code = self.text[node.start:node.end], self.code[node.start:node.end]
-        # Where a macro is the last thing in another one's argument, clang gives
-        # the end of that.
+        # If a macro ends another macro's argument, clang gives the argument's
+        # end.
         if old and code.count("(") == code.count(")"):
             self.replace(node.start, node.end, f"!({old})", f"negate {in_one_line(old)}")
 
     # The tree.
 
     def statement(self, node):
-        """A node in a place where a statement belongs."""
+        """A node in the place of a statement."""
         code = self.code[node.start:node.end]
         if LOG.match(code):
             return
@@ -143,15 +142,16 @@ class _Function:
         self.visit(node)
 
     def condition_and_body(self, node):
-        """Of if, while, for and what is made like them by a macro: what is in
-        the brackets, and statements behind."""
+        """The nodes in the brackets, and the statements after them, of if,
+        while, for and macros like these."""
         _, end = self.closing(node.start)
         inside = [c for c in node.children if c.end < end and c.start >= node.start and c.end > c.start]
         behind = [c for c in node.children if c.start >= end]
         return inside, behind
 
     def of_for(self, node, inside):
-        """The condition of a for, which may lack any of its three parts."""
+        """Negate the condition of a for. Any of the three parts may be
+        missing."""
         first, end = self.closing(node.start)
         depth, parts = 0, [first]
         for at in range(first + 1, end - 1):
@@ -182,7 +182,7 @@ class _Function:
             self.statement(node)
 
     def visit_CompoundStmt(self, node, code):
-        # One that a macro makes is no list of statements in this file.
+        # A compound that a macro makes is no list of statements in this file.
         (self.statements if code.startswith("{") else self.all_of)(node.children)
 
     def looping(self, node, word):
@@ -228,8 +228,9 @@ class _Function:
     # Expressions.
 
     def between(self, node):
-        """The operator between a node's two operands, or ""; and these, if they
-        are where the operator is."""
+        """(operator, left, right) of a node with two operands, which are None
+        otherwise. The operator is "" if the places are not in that order, as in
+        macros."""
         if len(node.children) != 2:
             return "", *[None] * 2
         left, right = node.children
@@ -264,8 +265,8 @@ class _Function:
             self.replace(node.start, node.end, f"!({old}) ? ({old}) : ({other})", f"negate {in_one_line(old)}")
 
     def constant(self, node):
-        """A number of this file, or of a macro's: then its name is where the
-        number seems to be."""
+        """A number in this file, or one from a macro, in the place of whose
+        number clang sees the name."""
         if node.kind != "IntegerLiteral":
             return
         if number := NUMBER.match(self.code, node.start):
@@ -279,9 +280,10 @@ class _Function:
             self.replace(*name.span(), f"({name[0]} + 1)", f"{name[0]} -> {name[0]} + 1")
 
     def prepare(self):
-        """Of something that ends with a macro's name, in another macro's
-        argument, clang gives the place of the name as the end. And operands of
-        |, & and ~ are to be known before they are met."""
+        """Correct the ends of nodes, and find the operands of |, & and ~.
+
+        If a node ends with a macro's name in another macro's argument, clang
+        gives the start of the name as the end."""
         for node in self.tree.walk():
             if node.end and re.match(r"\w", self.code[node.end:node.end + 1]) and not re.match(r"\w", self.code[node.end - 1]):
                 node.end += re.match(r"\w+", self.code[node.end:]).end()
@@ -304,9 +306,9 @@ class _Function:
 
 
 def mutants(file, text, functions):
-    """All Mutants of a file, in the order of their places, from its functions
-    as syntax.functions() gives them."""
-    # Of the same length, with nothing but code.
+    """All Mutants of a file, in the order of their places. functions: as
+    syntax.functions() returns them."""
+    # The same length, with blanks for what is no code.
     code = NO_CODE.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
     found = sorted(m for tree in functions for m in _Function(file, text, code, tree).mutants())
     names, result = {}, []
@@ -318,5 +320,5 @@ def mutants(file, text, functions):
 
 
 def draw(found, seed=SEED):
-    """All of them, in the order in which that seed draws them."""
+    """All mutants, in the order in which that seed draws them."""
     return sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.name}".encode()).digest())

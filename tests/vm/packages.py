@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs of Debian's packages for a machine: what `scripts/toolbox root` has unpacked, with its libraries."""
+"""Programs of Debian packages that machines get, with their libraries."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 def root(name):
-    """The directory that `scripts/toolbox root NAME` has made."""
+    """The directory that `scripts/toolbox root NAME` made."""
     done = subprocess.run([PROJECT / "scripts/toolbox", "root", name], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -18,12 +18,13 @@ def root(name):
 
 
 def libraries(paths, directory):
-    """{name: path} of the libraries below a directory that programs are linked with, and those that these need."""
+    """The libraries below a directory that programs are linked with, and what
+    these are linked with: {name: path}."""
     there = {p.name: p for p in pathlib.Path(directory).rglob("*.so*")}
     found, todo = {}, list(paths)
     while todo:
         said = subprocess.run(["readelf", "-d", todo.pop()], capture_output=True, text=True, check=True).stdout
-        # What isn't there, as the loader, the machine has of its own.
+        # The machine has the others, such as the loader.
         for name in re.findall(r"\(NEEDED\).*\[(.*)\]", said):
             if name in there and name not in found:
                 found[name] = there[name].resolve()
@@ -32,7 +33,8 @@ def libraries(paths, directory):
 
 
 def programs(directory, names):
-    """{path in the machine: path here}: programs in /tools/bin, and in /tools/lib all that they are linked with."""
+    """Programs in /tools/bin, and their libraries in /tools/lib: {path in the
+    guest: path here}."""
     files = {f"/tools/bin/{name}": (directory / "usr/bin" / name).resolve() for name in names}
     files.update({f"/tools/lib/{name}": path for name, path in libraries(files.values(), directory / "usr/lib").items()})
     return {guest: str(path) for guest, path in files.items()}

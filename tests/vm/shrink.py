@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes a failure of the program "random" short.
+"""Shortens a failing sequence of the program "random".
 
     shrink.py KERNEL SEED OPERATIONS
 
-Inside the toolbox, after `make modules` for that kernel. Runs the sequence, which must fail, and leaves out as many of
-its operations as it can while it still does (ddmin). One boot of the machine serves all trials, as long as it lives:
-one that a trial has ended counts as a failure, and the next trial gets a new one. Prints the trace of the shortest
-sequence found, and the command that has it again; status 0 if there is one.
-"""
+Inside the toolbox, after `make modules` for that kernel. Runs the sequence,
+which must fail, and leaves out as many of its operations as it can while it
+still fails (ddmin). One boot serves all trials as long as the machine lives. If
+a trial ends the machine, that counts as a failure, and the next trial gets a
+new one. Prints the trace of the shortest sequence found, and the command that
+repeats it. Status 0 if there is one."""
 
 import argparse
 import queue
@@ -20,7 +21,8 @@ import machine
 import suite
 import vm
 
-# A boot with all its trials, in seconds. A trial that is stuck ends by the program's own alarm.
+# Seconds for a boot with all its trials. The program's own alarm ends a trial
+# that is stuck.
 BOOT_S = 7200
 
 LOOP = """
@@ -32,7 +34,7 @@ done
 
 
 def ranges(numbers):
-    """Rising numbers as the program wants them: 0-99,205."""
+    """Rising numbers as the program's argument: 0-99,205."""
     parts = []
     for n in numbers:
         if parts and parts[-1][1] == n - 1:
@@ -43,9 +45,9 @@ def ranges(numbers):
 
 
 def shorter(failing, fails, show=lambda count: None):
-    """The shortest list that is found of those parts of a failing list that fail. fails(list) gives the part of the list that
-    was needed, up to the failure, or None."""
-    # Most failures come of what was just before.
+    """The shortest failing part of a failing list that it finds. fails(list)
+    returns the part that was needed, up to the failure, or None."""
+    # Most failures come from what happened just before.
     count = 1
     while count < len(failing):
         found = fails(failing[-count:])
@@ -103,7 +105,8 @@ class Trials:
         self.results.put((-1, [*self.output, *(f"# {f}" for f in result.failures)]))
 
     def run(self, kept):
-        """(status, output) of the program with these operations; status -1: of a machine that has ended, or is stuck."""
+        """(status, output) of the program with these operations. Status -1: the
+        machine ended, or is stuck."""
         if not self.thread or not self.thread.is_alive():
             self.results = queue.SimpleQueue()
             self.thread = threading.Thread(target=self._run, daemon=True)
@@ -121,7 +124,8 @@ class Trials:
             self.thread.join()
 
     def fails(self, numbers):
-        """The part of a list of operations up to the failure; None: all is well."""
+        """The part of a list of operations up to the failure; None if it
+        passes."""
         status, output = self.run(ranges(numbers))
         if not status:
             return None

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What clang makes of a C file: the functions that it defines, as trees of
-nodes with their places in the file.
+"""Parses a C file: the functions that it defines, as trees of nodes with their
+places in the file.
 
-Through libclang's C interface, which clang's own package brings along. What
-comes from a macro has the place of the macro's use; what was written as a
-macro's argument has the place where it was written. Offsets are in bytes, and
-text here is latin-1, so that they are the same in characters.
+It uses libclang's C interface, which is in clang's package. Code from a macro
+has the place of the macro's use, code in a macro's argument its own place.
+Offsets are in bytes. Text here is latin-1, so that they are the same in
+characters.
 """
 
 import ctypes
@@ -14,8 +14,8 @@ import glob
 import pathlib
 import re
 
-# Which arguments of gcc's a parser needs: where headers are, what is defined
-# before them, and the dialect.
+# The arguments of gcc that a parser needs: paths of headers, definitions, and
+# the dialect.
 KEPT = re.compile(r"-(?:D.+|U.+|nostdinc|std=.+|fms-extensions|f(?:un)?signed-char|fshort-wchar)$")
 # CXDiagnosticSeverity
 ERROR = 3
@@ -24,13 +24,12 @@ NO_OPTIONS, CONTINUE = 0, 1
 
 
 class SyntaxProblem(Exception):
-    """clang doesn't understand the file."""
+    """clang does not understand the file."""
 
 
 @dataclasses.dataclass
 class Node:
-    """One node, by clang's name of its kind; where it is, and the name of a
-    function."""
+    """One node. kind is clang's name; name is that of a function."""
 
     kind: str
     start: int
@@ -88,7 +87,7 @@ _PROTOTYPES = {
 
 
 class _Clang:
-    """libclang's functions, by their names without clang_ in front."""
+    """libclang's functions, by their names without "clang_"."""
 
     def __init__(self):
         found = sorted(glob.glob("/usr/lib/*-linux-gnu/libclang-[0-9]*.so.1"))
@@ -132,8 +131,8 @@ class _Clang:
 
 
 def arguments_of(command, directory):
-    """Of a compiler's arguments those that a parser needs, with paths that
-    don't depend on where it runs."""
+    """The arguments of a compiler that a parser needs, with absolute paths.
+    directory: where the compiler runs."""
     kept, words = [], iter(command)
     for word in words:
         if word in ("-include", "-isystem", "-I"):
@@ -146,8 +145,8 @@ def arguments_of(command, directory):
 
 
 def functions(path, arguments=()):
-    """The functions that a file defines, each as a FunctionDecl with all that
-    is below."""
+    """The functions that a file defines, each a FunctionDecl with its
+    tree."""
     clang = _Clang()
     index = clang.createIndex(0, 0)
     unit = ctypes.c_void_p()

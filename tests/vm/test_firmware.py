@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the driver makes of firmware's tables, good and odd: a GPU for each, whose name begins with the verdict.
+"""Tests what the driver does with good and odd firmware tables. There is a GPU
+for each table. Its name begins with the verdict.
 
     test_firmware.py [KERNEL]
 
-Inside the toolbox, after `make modules` for that kernel (7.2 without a name). Verdicts are an errno, with which binding
-fails and one line of the log says why; "memory", bound with all of it; "warned", the same with a warning, since
-something that is no RAM is there; "core", bound without memory, as by vfio-pci. guest/discovery.c has the words of each
-line. The last line is the sum.
+Inside the toolbox, after `make modules` for that kernel (default 7.2). The
+verdicts: an errno, with which binding fails while one line of the log says why;
+"memory", bound with all of it; "warned", the same with a warning, because the
+range holds something else than RAM; "core", bound without memory, as by
+vfio-pci. guest/discovery.c has the text of each line. The last line is the sum.
 """
 
 import errno
@@ -23,26 +25,28 @@ DRIVER = "nvgrace_gpu_vfio_pci"
 PAGE = 64 * KiB         # of whatever kernel
 TOP = 1 << 64
 
-# The parts of QEMU's virt machine that are below RAM.
+# What QEMU's virt machine has below RAM.
 GIC, PCI_WINDOW = 0x0800_0000, 0x1000_0000
-# And those behind it.
+# And above it.
 ECAM, PCI_WINDOW_64 = 0x40_1000_0000, 0x80_0000_0000
 
-# Where the memory of a GPU is unless its table has a reason: not where that of the GPU is that is bound first.
+# A GPU's memory, unless its table needs another place. Not the memory of
+# HOLDER.
 OWN = M + 1024 * GiB
 
 
 def table(base=OWN, size=FUNCTIONAL, **model):
-    """A GPU whose firmware says two integers."""
+    """A GPU with two integers in its table."""
     return {"dsd": {"base": base, "size": size}, "model": model}
 
 
 def says(**dsd):
-    """A GPU whose firmware says something else in place of one of two good integers; None: nothing."""
+    """A GPU with another value for one of two good integers. None: no such
+    property."""
     return {"dsd": {"base": OWN, "size": FUNCTIONAL, **dsd}}
 
 
-# Values that are no integer, by what each is.
+# Values that are no integers.
 SHAPES = {
     "text": {"string": hex(FUNCTIONAL)},
     "no-text": {"string": ""},
@@ -61,7 +65,8 @@ TABLES = {
     "core-nothing": {"dsd": None},
     "core-another-property": {"dsd": {"nvidia,gpu-mem-pxm-start": 1}},
     "core-names-in-capitals": {"dsd": {"NVIDIA,GPU-MEM-BASE-PA": M, "NVIDIA,GPU-MEM-SIZE": FUNCTIONAL}},
-    # The kernel drops all properties of a package in which one is a buffer, or a package in a package.
+    # If one property is a buffer, or a package in a package, the kernel drops
+    # all.
     "core-base-buffer": says(base={"buffer": list(range(8))}),
     "core-size-buffer": says(size={"buffer": list(range(8))}),
     "core-size-empty-buffer": says(size={"buffer": []}),
@@ -74,11 +79,11 @@ TABLES = {
 
     **{f"EINVAL-base-{what}": says(base=value) for what, value in SHAPES.items()},
     **{f"EINVAL-size-{what}": says(size=value) for what, value in SHAPES.items()},
-    # The kernel's interface can't tell such a package from the integer in it.
+    # The kernel's interface returns the same for such a package and an integer.
     "memory-base-in-a-package": says(base={"package": [OWN]}),
     "memory-size-in-a-package": says(size={"package": [FUNCTIONAL]}),
 
-    # Numbers at the edges.
+    # Limits.
     "ENOMEM-size-zero": table(size=0),
     "ENOMEM-both-zero": table(base=0, size=0),
     "EINVAL-size-1": table(size=1),
@@ -105,7 +110,7 @@ TABLES = {
     "EOVERFLOW-a-byte-too-far": table(base=CPU_END - FUNCTIONAL, size=FUNCTIONAL + 1),
     "memory-up-to-the-CPUs-end": table(base=CPU_END - FUNCTIONAL),
 
-    # Without the MIG defect there is no part of 1 GiB.
+    # Without the MIG defect, no 1 GiB are carved out.
     "EINVAL-sound-part-half-a-page": table(size=2048, mig_dvsec=1),
     "memory-sound-part-64MiB": table(size=64 * MiB, mig_dvsec=1),
     "EOVERFLOW-sound-part-larger-BAR": table(base=1 << 42, size=(1 << 40) + 1, mig_dvsec=1),
@@ -121,7 +126,7 @@ TABLES = {
     "memory-right-behind-RAM": table(base=RAM_END),
     "EBUSY-base-zero": table(base=0),
 
-    # Memory of the GPU that is bound first, and stays so.
+    # Memory of HOLDER.
     "EBUSY-GPU-the-same": table(base=M),
     "EBUSY-GPU-its-first-page": table(base=M - FUNCTIONAL + PAGE),
     "EBUSY-GPU-its-last-page": table(base=M + FUNCTIONAL - PAGE),
@@ -129,17 +134,17 @@ TABLES = {
     "EBUSY-GPU-around": table(base=M - GiB, size=8 * GiB),
     "memory-GPU-right-behind": table(base=M + FUNCTIONAL),
 
-    # Other devices' registers: no RAM, so that only a warning is due.
+    # Other devices' registers. They are no RAM, so the driver only warns.
     "warned-GIC": table(base=GIC, size=16 * MiB, mig_dvsec=1),
     "warned-config-space": table(base=ECAM, size=256 * MiB, mig_dvsec=1),
     "warned-around-the-PCI-window": table(base=PCI_WINDOW - 64 * MiB, size=700 * MiB, mig_dvsec=1),
     "warned-into-the-64-bit-window": table(base=PCI_WINDOW_64 - 256 * MiB, size=256 * MiB + PAGE, mig_dvsec=1),
 }
 
-# Bound while all others are tried.
+# The GPU that stays bound while the others are tried.
 HOLDER = "holder"
 
-# Of tables in a machine, each of which has a bus number and a process to model it.
+# Tables in a machine. Each takes a bus number and a thread that models the GPU.
 BATCH = 30
 
 BIND = """
@@ -156,7 +161,8 @@ BIND = """
 
 
 def lines_of(pci, output):
-    """[(level, what the driver says of a GPU)], and the error that the driver core tells, 0 if there is none."""
+    """[(level, line of the driver about a GPU)], and the driver core's error or
+    0."""
     said, error = [], 0
     for line in output:
         match = re.fullmatch(r"log <(\d+)>\[ *[\d.]+\] (.*)", line)
@@ -171,7 +177,7 @@ def lines_of(pci, output):
 
 
 def judge(name, gpu, output):
-    """Why the verdict is not what the name says, or ""."""
+    """Why the result contradicts the verdict, or ""."""
     verdict = name.split("-")[0]
     said, error = lines_of(gpu.pci, output)
     fields = dict(line.split(" ", 1) for line in output if not line.startswith("log ") and " " in line)
@@ -190,13 +196,13 @@ def judge(name, gpu, output):
     sizes = int(fields.get("usemem_size", 0)) + int(fields.get("resmem_size", 0))
     size = gpu.dsd["size"]
     size = size["package"][0] if isinstance(size, dict) else size
-    # The carve-out loses what is behind the last whole block, 511 MiB at the most.
+    # The carve-out loses at most 511 MiB after the last whole block.
     good = sizes <= size < sizes + 512 * MiB and warned == (verdict == "warned")
     return "" if good else f"{fields} of {size:#x}: {lines}"
 
 
 def run(kernel, names, tap):
-    """One machine with the holder and these."""
+    """Boot a machine with HOLDER and these tables."""
     start, end = vm.ram_range(kernel.arch, GiB)
     places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
     gpus = [{"name": name, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
@@ -204,7 +210,7 @@ def run(kernel, names, tap):
     log.parent.mkdir(parents=True, exist_ok=True)
     commands = [{"name": g["name"], "run": BIND.format(name=g["name"], driver=DRIVER, holder=HOLDER)} for g in gpus]
     with vm.Machine(kernel, gpus=gpus, memory="0", commands=commands, module=str(vm.PROJECT / "build" / kernel.release / suite.MODULE),
-                    timeout=600, log=str(log)) as made:
+                    timeout=1800, log=str(log)) as made:
         result = made.run()
         placed = {g.name: g for g in made.gpus}
     for name in names:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Unit tests of the mistakes' maker, mutate.py, and of the list of survivors.
-Part of the job `harness`; inside the toolbox, where libclang is."""
+"""Unit tests of mutate.py, which makes the mistakes, and of the list of
+survivors. Part of the job `harness`. Inside the toolbox, because of libclang.
+"""
 
 import pathlib
 import sys
@@ -13,6 +14,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import mutants_generated  # noqa: E402  (needs the path above)
 import mutate  # noqa: E402
+import suite  # noqa: E402
 import syntax  # noqa: E402
 
 HEAD = """\
@@ -31,8 +33,8 @@ extern int x, y;
 
 
 def made(body, head=HEAD):
-    """{name without file and function: the mutant's own lines of the body}, of
-    a function f with that body."""
+    """{name without file and function: the body with the mutant}, of a function
+    f with that body."""
     text = f"{head}int f(int n, struct s *s)\n{{\n{body}\n}}\n"
     with tempfile.NamedTemporaryFile("w", suffix=".c") as file:
         file.write(text)
@@ -135,8 +137,8 @@ class Generator(unittest.TestCase):
         self.assert_made("\tint i = -EINVAL, j = n & FLAG, k = WORD, l = ~FLAG, m = max(n & FLAG, n);", {})
 
     def test_macros(self):
-        # A statement as a whole, and what is written as an argument; nothing of
-        # what the macro consists of.
+        # The whole statement, and what is written as an argument. Nothing in
+        # the macro's own text.
         self.assert_made("\tSET(s->a, s->b || 4);", {
             "delete SET(s->a, s->b || 4);": "\t{ }",
             "negate s->b in SET(s->a, s->b || 4);": "\tSET(s->a, !(s->b) || 4);",
@@ -209,7 +211,7 @@ class Compiler(unittest.TestCase):
     text = "int f(int n)\n{\n\tint i = n;\n\n\treturn i + 1 - 1;\n}\n"
 
     def objection(self, old, new):
-        """What there is to be said against one change of the text."""
+        """Compiler.objection() to one change of the text."""
         start = self.text.index(old)
         mutant = mutate.Mutant("src/a.c", "src/a.c:f: it", start, start + len(old), new)
         with tempfile.TemporaryDirectory() as directory:
@@ -261,8 +263,16 @@ class Survivors(unittest.TestCase):
         self.assertEqual(failed([]), (2, 1))
 
     def test_machines(self):
-        with mock.patch.dict(mutants_generated.PROGRAMS, {"a.c": ("b", "6.1/c", "d:5")}):
-            self.assertEqual(mutants_generated.machines("a.c"), {"7.2": ["b", "d:5"], "6.1": ["c"]})
+        with mock.patch.dict(mutants_generated.PROGRAMS, {"a.c": ("b", "6.1/c", "d:5", "syzkaller", "6.1/e:1:2")}):
+            self.assertEqual(mutants_generated.machines("a.c"),
+                             [("7.2", ["b", "d:5"]), ("6.1", ["c", "e:1:2"]), ("7.2", ["syzkaller"])])
+
+    def test_programs_exist(self):
+        for programs in mutants_generated.PROGRAMS.values():
+            for kernel, names in mutants_generated.grouped(programs):
+                self.assertIn(kernel, ("6.1", "6.12", "7.2"))
+                for name in names:
+                    self.assertIn(name.split(":")[0], (*suite.PROGRAMS, *suite.NEEDS, mutants_generated.mutants.REPLAY))
 
     def test_all_files_have_programs(self):
         sources = {f"src/{p.name}" for p in (HERE.parent.parent / "src").glob("*.c")}

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Scrubbing where a machine ends, and of a GPU as large as real ones are: each in a machine of its own.
+"""Tests scrubbing while the machine is switched off, and of a GPU as large as
+real ones. Each has a machine of its own.
 
     test_scrub.py [KERNEL]
 
-Inside the toolbox, after `make modules` for that kernel (7.2 without a name). guest/scrub.c has everything else. The last line is
-the sum.
-"""
+Inside the toolbox, after `make modules` for that kernel (default 7.2).
+guest/scrub.c has all other tests. The last line is the sum."""
 
 import ctypes
 import os
@@ -27,7 +27,7 @@ STATE = "cat /sys/bus/pci/devices/$(gpu g)/nvgrace_gpu/scrub_state"
 
 
 def run(kernel, size, commands, handlers, timeout, ram="1G"):
-    """Boot with one GPU and the parameter on."""
+    """Boot with one GPU and the module parameter on."""
     module = vm.PROJECT / "build" / kernel.release / suite.MODULE
     log = vm.PROJECT / "build/log" / f"scrub-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -37,19 +37,20 @@ def run(kernel, size, commands, handlers, timeout, ram="1G"):
 
 
 def power_off(kernel, tap):
-    """The machine is switched off while a GPU is being scrubbed: that waits, and the memory ends clean."""
+    """Switching off waits for scrubbing, and the memory ends clean."""
     size = 3 * GiB
     kept = []
     result = run(kernel, size, [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}"},
                                 {"name": "state", "run": STATE}],
-                 {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=300)
+                 {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=1200)
     for failure in result.failures:
         print(f"# {failure}")
     tap.check("nothing is wrong in the machine", not result.failures)
     tap.check("it was switched off in the middle", result.output("state").strip() == "scrubbing", result.output("state"))
 
     class Memory:
-        """What content.remains() wants of a machine that is gone."""
+        """The part of a machine that content.remains() uses, after the
+        machine's end."""
 
         @staticmethod
         def read_gpu_memory(address, count):
@@ -61,8 +62,9 @@ def power_off(kernel, tap):
 
 
 class Drain(threading.Thread):
-    """Gives back the host's memory for zeros that a machine writes, all but the blocks that hold something to be seen: no
-    computer here has as much as the GPU."""
+    """Frees the host's memory for the zeros that a machine writes, except in
+    blocks with content to check. No computer here has as much memory as the
+    GPU."""
 
     BLOCK = 2 << 20
 
@@ -85,7 +87,8 @@ class Drain(threading.Thread):
 
 
 def large(kernel, tap):
-    """64 GiB, of which some hundred pages hold something: both ends, the border between the parts, and any others."""
+    """64 GiB, of which some 200 pages have content: at both ends, on both sides
+    of the border between the parts, and anywhere."""
     size = 65 * GiB
     chance = random.Random(64)
     places = {0, size - content.PAGE, size - GiB, size - GiB - content.PAGE, *(chance.randrange(size // content.PAGE) * content.PAGE for _ in range(200))}
@@ -104,7 +107,7 @@ def large(kernel, tap):
 
     wait = f"until [ $({STATE}) != scrubbing ]; do usleep 100000; done; {STATE}; host left"
     result = run(kernel, size, [{"name": "begin", "run": f"host fill; {BIND}"}, {"name": "end", "run": wait}],
-                 {"fill": fill, "left": left}, timeout=1200)
+                 {"fill": fill, "left": left}, timeout=3600)
     for failure in result.failures:
         print(f"# {failure}")
     tap.check("nothing is wrong in the machine", not result.failures)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Unit tests of the VM runner's parts that need no machine: the log scan above all, the ACPI table, the initramfs,
-and the verdict. test_boot.py tries the machine itself. Run inside the toolbox (iasl is needed):
+"""Unit tests of those parts of the runner that need no machine: the log scan
+above all, the ACPI table, the initramfs and the verdict. test_boot.py tests the
+machine itself. Inside the toolbox, because of iasl:
 
-    scripts/toolbox run python3 tests/vm/test_vm.py
-"""
+    scripts/toolbox run python3 tests/vm/test_vm.py"""
 
 import pathlib
 import re
@@ -23,9 +23,11 @@ sys.path.insert(0, str(HERE.parent / "testkernel"))
 import kcsan  # noqa: E402  (needs the path above)
 import shrink  # noqa: E402
 import suite  # noqa: E402
-import vm  # noqa: E402  (needs the path above)
+import verdict  # noqa: E402
+import vm  # noqa: E402
 
-# One line, as a kernel prints it, for every pattern of vm.SPLATS, in the same order.
+# One line for every pattern of verdict.SPLATS, in the same order, as a kernel
+# prints it.
 SPLAT_SAMPLES = (
     "[    3.1] WARNING: CPU: 1 PID: 60 at mm/memory.c:2222 remap_pfn_range+0x1c/0x30",
     "[    3.1] BUG: unable to handle page fault for address: ffff8000",
@@ -86,14 +88,14 @@ CLEAN_LOG = """\
 
 class Scan(unittest.TestCase):
     def test_there_is_a_sample_for_every_pattern(self):
-        self.assertEqual(len(SPLAT_SAMPLES), len(vm.SPLATS))
+        self.assertEqual(len(SPLAT_SAMPLES), len(verdict.SPLATS))
 
     def test_every_pattern_is_found(self):
-        for sample, pattern in zip(SPLAT_SAMPLES, vm.SPLATS):
+        for sample, pattern in zip(SPLAT_SAMPLES, verdict.SPLATS):
             with self.subTest(pattern=pattern.pattern):
                 self.assertRegex(sample, pattern)
-                # Alone, so that no other pattern can do its work.
-                with mock.patch.object(vm, "SPLATS", (pattern,)):
+                # Alone, so that no other pattern matches instead.
+                with mock.patch.object(verdict, "SPLATS", (pattern,)):
                     self.assertEqual(vm.scan_log(CLEAN_LOG + [sample] + CLEAN_LOG), [sample])
 
     def test_a_clean_log_passes(self):
@@ -106,12 +108,12 @@ class Scan(unittest.TestCase):
         self.assertEqual(vm.scan_log([splat], [r"at mm/other\.c"]), [splat])
 
     def test_known_harmless_lines_have_a_reason(self):
-        for pattern, reason in vm.KNOWN_HARMLESS:
+        for pattern, reason in verdict.KNOWN_HARMLESS:
             self.assertGreater(len(reason), 20, pattern)
 
 
 class Races(unittest.TestCase):
-    """Reports of KCSAN: the driver's own, and others."""
+    """KCSAN's reports: on the driver, and on others."""
 
     RULER = "[   12.3] " + "=" * 66
     OURS = [RULER, "[   12.3][  T77] BUG: KCSAN: data-race in gpu_wait [nvgrace_gpu_vfio_pci] / wake",
@@ -209,7 +211,8 @@ class Architectures(unittest.TestCase):
 
 
 class FakeQemu(threading.Thread):
-    """Memory behind the gdb protocol. Its answers come in pieces, as a stream's may."""
+    """Memory behind the gdb protocol. The answers come in pieces, as a stream's
+    may."""
 
     def __init__(self, memory):
         super().__init__(daemon=True)
@@ -246,7 +249,8 @@ class FakeQemu(threading.Thread):
 class AcpiIntegers(unittest.TestCase):
     @staticmethod
     def tables(revision):
-        """Memory with an RSDP, an RSDT of two tables, a FADT and the header of a DSDT."""
+        """Memory with an RSDP, an RSDT of two tables, a FADT and the header of
+        a DSDT."""
         memory = {}
 
         def put(address, data):
@@ -327,7 +331,8 @@ class Table(unittest.TestCase):
 
     def test_power(self):
         text = self.decompiled({"name": "a", "size": "3G"}, {"name": "b", "model": {"power": True}})
-        # The second bus; and only the one that has it, though it has no properties.
+        # The second bus. And only the GPU with power, although it has no
+        # properties.
         for want in ("OperationRegion (PWRR, SystemMemory, 0x0000004010200000, 0x0100)", "PowerResource (PWRS", "Name (_PR3"):
             self.assertEqual(text.count(want), 1, want)
         self.assertIn(r"\_SB.PCI0.S30.S00", text)
@@ -377,14 +382,13 @@ class FakeKernel(vm.Kernel):
 
 
 class Verdict(unittest.TestCase):
-    """What a machine's words on both channels lead to."""
+    """The verdict on what a machine says on both channels."""
 
     def judge(self, text, console=(), commands=("first", "second"), guests=None, **more):
         machine = self.machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in commands],
                                             guests=tuple(guests or ()), **more)
         result = machine.begin_result()
         machine._started = 0.0
-        machine._errors = ""
         port = mock.Mock()
         machine.qemu = mock.Mock(returncode=0)
         for line in console:
@@ -458,7 +462,8 @@ class Verdict(unittest.TestCase):
         self.assertEqual(len(guest.boots), 2)
         self.assertTrue(guest.done)
         self.assertEqual(result.failures, ["kernel log of guest g: BUG: bad"])
-        # A guest that isn't done fails nothing by itself: who has started it knows whether it should be.
+        # An unfinished guest alone is no failure: the test that started it
+        # must judge.
         result = self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@FAIL no port"})
         self.assertFalse(self.machine.guests["g"].done)
         self.assertEqual(result.failures, ["guest g: the guest gave up: no port"])
@@ -527,7 +532,8 @@ class Shrinking(unittest.TestCase):
         self.assertEqual(shrink.ranges([0, 1, 2, 7, 9, 10]), "0-2,7,9-10")
 
     def shortest(self, needed, count):
-        """What is left of so many operations if it takes all of some to fail."""
+        """What is left of count operations if it takes all of needed to fail.
+        """
         return shrink.shorter(list(range(count)), lambda some: list(some) if set(needed) <= set(some) else None)
 
     def test_what_is_needed_is_left(self):
@@ -540,7 +546,7 @@ class Shrinking(unittest.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    """With those of what else is here and needs no machine."""
+    """Add test_mutate.py, whose tests need no machine either."""
     tests.addTests(loader.loadTestsFromName("test_mutate"))
     return tests
 

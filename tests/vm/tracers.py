@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the commands of docs/tracing.md, as they stand there, beside a client of a GPU.
+"""Runs the commands of docs/tracing.md, exactly as written there, beside a
+client of a GPU.
 
     tracers.py [KERNEL]
 
-Inside the toolbox, after `make modules` for that kernel and `scripts/toolbox root tracers` outside, which has
-the tools. Each command runs while the guest's test programs "mmap" and "reset" use a GPU, is ended by
-an interrupt as a person would, and must then have said what the documentation promises. A command of the page that has
-no expectation here fails, and so does an expectation without its command. The last line is the sum.
-"""
+Inside the toolbox, after `make modules` for that kernel, and after
+`scripts/toolbox root tracers` outside, which has the tools. Each command runs
+while the test programs "mmap" and "reset" use a GPU. An interrupt ends it, as a
+person would. It must have printed what the documentation promises. A command on
+the page without an expectation here fails, and so does an expectation without
+its command. The last line is the sum."""
 
 import argparse
 import pathlib
@@ -23,7 +25,8 @@ import vm
 PAGE = vm.PROJECT / "docs" / "tracing.md"
 TOOLS = ("trace-cmd", "bpftrace", "perf")
 
-# What each command's output must have, in lines of any order. One that ends by itself has the interrupted one's file.
+# Patterns that each command's output must match, in any order. A command that
+# ends by itself reads the file of the one before it.
 EXPECTED = {
     "trace-cmd record -e nvgrace_gpu -o guest.dat": [],
     "trace-cmd report -i guest.dat": [
@@ -49,10 +52,11 @@ EXPECTED = {
         r"nvgrace_gpu_mmap: .* result=-22",
     ],
 }
-# And what none of them may have.
+# Patterns that the output must not match.
 FORBIDDEN = {"trace-cmd report -i refused.dat": r"nvgrace_gpu_mmap: .* result=0"}
 
-# The tool says when it listens, or else its events do: in the guest, $1 is the command and $2 the file for its output.
+# $1 is the command, $2 the file for its output. bpftrace says when it listens;
+# for the others, the kernel shows it.
 SCRIPT = r"""
 export LD_LIBRARY_PATH=/tools/lib PATH=$PATH:/tools/bin HOME=/tmp
 cd /tmp
@@ -85,7 +89,7 @@ cat $2
 
 
 def commands(page):
-    """The page's commands: the lines of its code blocks."""
+    """The lines of the page's code blocks."""
     return re.findall(r"^    (\S.*)$", page, re.M)
 
 
@@ -110,7 +114,7 @@ def run_page(kernel):
         file.write_text(text)
         files[guest] = str(file)
     with vm.Machine(kernel, gpus=machine.gpus(kernel), ram="3G", append=machine.APPEND, files=files, commands=steps,
-                    module=str(module), timeout=900, log=str(log)) as m:
+                    module=str(module), timeout=1800, log=str(log)) as m:
         result = m.run()
     for i, command in enumerate(listed):
         said = next(("\n".join(c.output) for c in result.commands if c.name == f"c{i}"), "it never ran")

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A driver for the guest that does with the GPU's memory what NVIDIA's does:
- * maps BAR4 (usemem) cacheable, maps BAR2 (resmem) write-combined, and adds
- * usemem to the guest's own memory in blocks of 512 MiB.  Loaded by the guests
- * of tests/guest; it owns nothing of a GPU but its memory.
+ * A driver for the guests of tests/guest that uses a GPU's memory as NVIDIA's
+ * does: it maps BAR4 (usemem) cacheable and BAR2 (resmem) write-combined, and
+ * adds usemem to the guest's own memory in blocks of 512 MiB. It uses nothing
+ * else of the GPU.
  *
- * For each GPU, N counting from 0 in the order of PCI addresses:
+ * For each GPU, with N counting from 0 in the order of PCI addresses:
  *
- *   /dev/gpumemN		mmap() maps usemem, cacheable, up to the BAR's end
+ *   /dev/gpumemN
+ *	mmap() maps usemem, cacheable, up to the BAR's end
  *   /sys/bus/pci/devices/.../check
- *				reading it makes the kernel access both parts,
- *				and says "ok" or what went wrong
+ *	reading makes the kernel access both parts, and gives "ok" or what went
+ *	wrong; -EBUSY while blocks are System RAM
  *   /sys/bus/pci/devices/.../blocks
- *				how many blocks of usemem are System RAM; writing
- *				adds or removes some.  -EBUSY if pages of a
- *				block can't be moved elsewhere
+ *	the number of blocks of usemem that are System RAM; writing adds or
+ *	removes blocks. -EBUSY if pages of a block can't be moved
  *
- * BAR4 isn't claimed, as NVIDIA's driver doesn't: memory can't be added where
- * somebody is busy.
+ * Like NVIDIA's driver, it does not claim BAR4: memory can't be added in a busy
+ * resource.
  */
 #include <linux/atomic.h>
 #include <linux/device.h>
@@ -38,7 +38,7 @@
 /* Fixed between the GPU's firmware and its drivers. */
 #define BLOCK		SZ_512M
 
-/* What check looks at, in bytes from a part's beginning. */
+/* Bytes at a part's beginning that "check" accesses. */
 #define CHECKED		SZ_64K
 
 struct gpumem {
@@ -64,7 +64,7 @@ static int map_usemem(struct file *file, struct vm_area_struct *vma)
 	struct gpumem *gpu = container_of(file->private_data, struct gpumem, misc);
 	phys_addr_t start = pci_resource_start(gpu->pdev, USEMEM_BAR);
 
-	/* Refuses what is beyond the BAR; the protection stays cacheable. */
+	/* Refuses ranges beyond the BAR. The protection stays cacheable. */
 	return vm_iomap_memory(vma, start, pci_resource_len(gpu->pdev, USEMEM_BAR));
 }
 
@@ -124,7 +124,7 @@ static const char *check_words(void *memory)
 	return NULL;
 }
 
-/* A part that the device has not, or that is a small BAR of its own, is well. */
+/* A missing part passes, and so does a small BAR of the GPU's own. */
 static const char *check_part(struct pci_dev *pdev, unsigned int bar,
 			      unsigned long cache)
 {
@@ -247,7 +247,7 @@ static void gpumem_remove(struct pci_dev *pdev)
 	struct gpumem *gpu = pci_get_drvdata(pdev);
 
 	misc_deregister(&gpu->misc);
-	/* What is still in use stays memory: there is no way to refuse. */
+	/* Remove can't fail, so blocks in use stay System RAM. */
 	guard(mutex)(&gpu->lock);
 	if (set_blocks(gpu, 0))
 		dev_err(&pdev->dev, "%u memory blocks are still in use\n", gpu->blocks);

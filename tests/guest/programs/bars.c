@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Prints what the driver has in the registers of BAR2 and BAR4 of the GPU that a
- * process has open, a QEMU: it borrows the process's own file.  Runs in the host.
+ * Prints the registers of BAR2 and BAR4, as the driver has them, of the GPU
+ * that a process (QEMU) has open. It uses a duplicate of the process's file.
+ * Runs in the host.
  *
  *	bars PID
+ *
+ * Exit status: 0, 1 if the registers can't be read, 2 for wrong usage.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +20,10 @@
 
 #define BAR2_REGISTER	0x18
 
-/* The number of the process's file of a vfio device, opened in either way. */
+/*
+ * The process's file descriptor of a vfio device, by group or by cdev; -1 if it
+ * has none.
+ */
 static int vfio_file(const char *pid)
 {
 	char pattern[64], target[128];

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a guest's user sees of its GPUs.  Runs in a guest, beside the driver
- * gpumem, and asks outside what is in the host's memory at the addresses that
- * the host's firmware table names.  /tests/gpus has a line for each GPU, in the
- * order of the guest's PCI addresses: name on the host, address and length of
- * usemem and of resmem there (0 0: none), sizes of BAR4 and of BAR2, "cached" or
- * "device" for what KVM makes of usemem.
+ * Tests a guest's use of its GPUs. Runs in the guest, with the driver gpumem,
+ * and asks the test's runner for the contents of the host's memory at the
+ * addresses of the host's firmware table. /tests/gpus has a line for each GPU,
+ * in the order of the guest's PCI addresses: name on the host, address and
+ * length of usemem and of resmem there (0 0: none), sizes of BAR4 and of BAR2,
+ * and "cached" or "device", which is how KVM maps usemem.
  *
- *	uses memory	patterns in both parts, the BARs' ends
- *	uses normal	accesses that only Normal memory takes
- *	uses types	how the host's stage-2 tables map both parts
+ *	uses memory	patterns in both parts, and the BARs' ends
+ *	uses normal	accesses that need Normal memory
+ *	uses types	the types of both parts in the host's stage-2 tables
  *	uses pages [NODE]
- *			usemem as memory of the guest's own, in that NUMA node
+ *			usemem as the guest's own memory, in this NUMA node
  *	uses dma	the GPU's own reads and writes
- *	uses kept	what "memory" left is there, after a reset or a new start
+ *	uses kept	the patterns of "memory", after a reset or a new start
+ *
+ * Prints TAP. Exit status: 0 if all passed, the number of failures, or 2 for
+ * wrong usage.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +33,7 @@
 #include "lib.h"
 
 #define GPUS_MAX	4
-#define PIECE		1024	/* what the host shows at a time */
+#define PIECE		1024	/* bytes of the host's memory in one request */
 #define BLOCK		(512 * MiB)
 
 struct guest_gpu {
@@ -39,7 +42,7 @@ struct guest_gpu {
 	uint64_t resmem, resmem_length;
 	uint64_t bar4_size, bar2_size;
 	char type[8];
-	char folder[64];			/* in sysfs, here */
+	char folder[64];			/* in the guest's sysfs */
 	uint64_t bar4;				/* guest physical address */
 	int index;
 };
@@ -66,7 +69,7 @@ static uint64_t number_in(const char *folder, const char *file)
 	return strtoull(text, NULL, 0);
 }
 
-/* Address and size of a BAR, and its flags. */
+/* Returns a BAR's address, and sets its size and flags. */
 static uint64_t bar(const struct guest_gpu *g, int index, uint64_t *size,
 		    uint64_t *flags)
 {
@@ -87,7 +90,7 @@ static uint64_t bar(const struct guest_gpu *g, int index, uint64_t *size,
 	return start;
 }
 
-/* Matches the lines of /tests/gpus with what is on the guest's buses. */
+/* Matches the lines of /tests/gpus with the GPUs on the guest's buses. */
 static int find(void **state)
 {
 	FILE *f = fopen("/tests/gpus", "r");
@@ -119,7 +122,7 @@ static int find(void **state)
 	return 0;
 }
 
-/* usemem through the driver's cacheable mapping, resmem through sysfs. */
+/* Maps usemem through gpumem, cacheable, and resmem through sysfs. */
 static char *map_part(const struct guest_gpu *g, int index, uint64_t offset, uint64_t length)
 {
 	char path[128];
@@ -140,7 +143,10 @@ static char *map_part(const struct guest_gpu *g, int index, uint64_t offset, uin
 	return memory;
 }
 
-/* Words: Device memory takes nothing else, and no instruction for two registers. */
+/*
+ * Words, because Device memory accepts neither unaligned accesses nor
+ * instructions for two registers.
+ */
 static void write_words(char *to, const void *from, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i += 8)
@@ -153,14 +159,14 @@ static void read_words(void *to, const char *from, size_t bytes)
 		*(uint64_t *)((char *)to + i) = *(const volatile uint64_t *)(from + i);
 }
 
-/* A piece of a part, here and in the host's memory. */
+/* A piece of a part, in the guest and in the host's memory. */
 struct piece {
 	const struct guest_gpu *gpu;
 	int index;
 	uint64_t offset;
 	uint64_t host;
 	char *here;
-	char want[PIECE];	/* the pattern of this place */
+	char want[PIECE];	/* the pattern for this address */
 };
 
 static void same(const struct piece *p, const char *have, const char *want, const char *trouble)
@@ -170,7 +176,7 @@ static void same(const struct piece *p, const char *have, const char *want, cons
 			 p->host);
 }
 
-/* What is written here is there, and what is written there is here. */
+/* Writes on either side must appear on the other one. */
 static void place(struct piece *p)
 {
 	char other[PIECE], have[PIECE];
@@ -194,7 +200,7 @@ static void is_kept(struct piece *p)
 	same(p, have, p->want, "the pattern is no longer");
 }
 
-/* Both ends of each part, near its middle, and across the end of a block. */
+/* At both ends of each part, near its middle, and across the end of a block. */
 static void each_place(const struct guest_gpu *g, void (*look)(struct piece *p))
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
@@ -208,7 +214,7 @@ static void each_place(const struct guest_gpu *g, void (*look)(struct piece *p))
 		for (unsigned int i = 0; length && i < ARRAY_SIZE(at); i++) {
 			struct piece p = { .gpu = g, .index = index, .offset = at[i] };
 			uint64_t start = at[i] & -page;
-			/* The piece may lie in two pages; there isn't always a second one. */
+			/* A piece may need two pages; the BAR may have one. */
 			uint64_t mapped = start + 2 * page > size ? page : 2 * page;
 			char *map = map_part(g, index, start, mapped);
 
@@ -242,7 +248,7 @@ static void patterns_are_where_the_firmware_says(void **state)
 		each_place(&gpus[i], place);
 }
 
-/* Behind the memory there is nothing: ones, and writes go nowhere. */
+/* Beyond the memory, reads return all ones and writes are lost. */
 static void beyond(const struct guest_gpu *g, int index, uint64_t length, uint64_t size)
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
@@ -272,7 +278,7 @@ static void beyond_the_memory_are_ones(void **state)
 	}
 }
 
-/* Only memory that is Normal takes these. */
+/* Only Normal memory accepts these accesses. */
 static void unaligned_and_atomic_accesses(void **state)
 {
 	for (unsigned int i = 0; i < count; i++) {
@@ -325,7 +331,10 @@ static void patterns_are_kept(void **state)
 
 /* ---- the host's tables ---- */
 
-/* Asks how a byte of a BAR is mapped; it must have been touched. @least: bytes of its block. */
+/*
+ * Checks the host's mapping of a byte of a BAR, which must have been accessed.
+ * @least is the minimum size of its block, in bytes.
+ */
 static void assert_mapped(uint64_t guest, uint64_t host, const char *type, uint64_t least)
 {
 	unsigned long long size, address;
@@ -354,7 +363,7 @@ static void the_host_maps_both_parts_right(void **state)
 	pid_t busy;
 
 	each_place(g, touch);
-	/* The processor must be in the guest when it is looked at. */
+	/* The host reads the registers of a processor in the guest. */
 	busy = fork();
 	if (!busy)
 		for (;;)
@@ -364,7 +373,7 @@ static void the_host_maps_both_parts_right(void **state)
 	last = g->usemem_length - 8;
 	assert_mapped(g->bar4 + last, g->usemem + last, type, 2 * MiB);
 	assert_mapped(bar2, g->resmem, "non-cacheable", 2 * MiB);
-	/* It needn't end where a block does: with 64K pages, that is 512 MiB. */
+	/* resmem may end within a block, which has 512 MiB with 64K pages. */
 	last = g->resmem_length - 8;
 	assert_mapped(bar2 + last, g->resmem + last, "non-cacheable", 4 * KiB);
 	kill(busy, SIGKILL);
@@ -427,7 +436,7 @@ static void usemem_is_memory_of_the_guest(void **state)
 
 	memory = mmap(NULL, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(memory != MAP_FAILED);
-	/* Of a node's zones, the one for what can be moved comes first. */
+	/* The kernel allocates from a node's movable zone first. */
 	if (node && syscall(SYS_mbind, memory, wanted, MPOL_BIND, &nodes, 64, 0))
 		fail_msg("mbind: %s", strerror(errno));
 	for (uint64_t at = 0; at < wanted; at += page)
@@ -440,7 +449,7 @@ static void usemem_is_memory_of_the_guest(void **state)
 		if (gpa < g->bar4 || gpa >= g->bar4 + g->usemem_length)
 			continue;
 		inside += page;
-		/* A few dozen of them: each is a question to the host. */
+		/* Only a few dozen: each is a request to the host. */
 		if (inside / page % 1024 == 1) {
 			host_peek(g->usemem + gpa - g->bar4, have, 64);
 			assert_memory_equal(have, memory + at, 64);
@@ -461,7 +470,7 @@ static void usemem_is_memory_of_the_guest(void **state)
 	munmap(memory, wanted);
 	set_blocks(g, 0);
 	assert_int_equal(memory_total(), before);
-	/* Once more, as a driver that is loaded again does. */
+	/* Again, as a driver does that is loaded a second time. */
 	set_blocks(g, 1);
 	set_blocks(g, 0);
 	assert_int_equal(memory_total(), before);
@@ -471,7 +480,10 @@ static void usemem_is_memory_of_the_guest(void **state)
 
 #define DMA_BYTES	64
 
-/* The GPU reads what is @here at its address @at, and writes it behind that. */
+/*
+ * The GPU must read what is in @here from address @at, and be able to write it
+ * after that.
+ */
 static void assert_dma(const struct guest_gpu *g, uint64_t at, char *here)
 {
 	char hex[2 * DMA_BYTES + 1], answer[512], want[DMA_BYTES], have[DMA_BYTES];
@@ -518,7 +530,7 @@ static void the_gpu_reads_and_writes_its_own_memory(void **state)
 
 static void an_address_that_is_nobodys_is_refused(void **state)
 {
-	/* Behind the BAR that is highest of all. */
+	/* Above the highest BAR. */
 	uint64_t nobodys = 0xff00000000;
 	const char *name = gpus[0].name;
 	char answer[512];
@@ -531,7 +543,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest memory[] = {
 		cmocka_unit_test(both_bars_have_the_right_sizes),
-		/* It writes to the beginning of each part, as others after it. */
+		/* First: it overwrites places of the next ones' patterns. */
 		cmocka_unit_test(the_kernel_uses_both_parts),
 		cmocka_unit_test(patterns_are_where_the_firmware_says),
 		cmocka_unit_test(beyond_the_memory_are_ones),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A module that makes the mistake that it is asked for, to show that a kernel
- * that looks for bugs would find it in a driver.  Loaded by tests/testkernel/controls, which
- * knows what each mistake must bring into the log.
+ * Makes one mistake, by the name in its parameter, to show that the debug
+ * kernel would find it in a driver. tests/testkernel/controls loads this
+ * module, and knows the log line that each mistake must cause.
  *
- * Loading it always fails, so that one machine can make them all.
+ * Loading always fails, so that one machine can make all mistakes.
  */
 #include <linux/delay.h>
 #include <linux/dma-mapping.h>
@@ -31,7 +31,7 @@ static DEFINE_MUTEX(first);
 static DEFINE_MUTEX(second);
 static DEFINE_SPINLOCK(lock);
 
-/* What the compiler can't look through. */
+/* Hides a value from the optimizer. */
 static unsigned int hidden(unsigned int value)
 {
 	OPTIMIZER_HIDE_VAR(value);
@@ -78,7 +78,7 @@ static void leak(void)
 	void *buf;
 	int i;
 
-	/* Several: a stale copy of a pointer may hide one. */
+	/* Loses several, since a stale pointer may hide one. */
 	for (i = 0; i < 16; i++) {
 		buf = kmalloc(BYTES, GFP_KERNEL);
 		OPTIMIZER_HIDE_VAR(buf);
@@ -138,7 +138,7 @@ static void free_active_timer(void)
 		return;
 	timer_setup(timer, no_timeout, 0);
 	mod_timer(timer, jiffies + 1000 * HZ);
-	/* The kernel's checker stops the timer before the memory goes. */
+	/* The kernel's checker stops the timer before the memory is freed. */
 	kfree(timer);
 }
 
@@ -181,7 +181,7 @@ static void two_writers(void)
 		cond_resched();
 	}
 	kthread_stop(other);
-	/* The compiler forgets a variable that nobody reads. */
+	/* Without a use, the compiler would remove the variable. */
 	pr_info("control: counted to %lu\n", raced);
 }
 

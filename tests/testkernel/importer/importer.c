@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Imports dma-bufs as a driver would whose device does DMA to another device's
- * memory, and shows user space the addresses.  No DMA is done.  For tests only;
- * used by tests/vm/guest/dmabuf.c.
+ * Imports dma-bufs like the driver of a device that does DMA to another
+ * device's memory, and shows user space the addresses. It does no DMA. For
+ * tests only: tests/vm/guest/dmabuf.c and the program "random" use it.
  */
 #include <linux/dma-buf.h>
 #include <linux/dma-mapping.h>
@@ -24,8 +24,8 @@
  * @pdev: the device that would do the DMA
  * @dmabuf: NULL until attached
  * @attach: what dma_buf_dynamic_attach() returned
- * @sgt: the mapping, if there is one; under the reservation lock
- * @invalidated: how often it was taken away; likewise
+ * @sgt: the mapping or NULL; protected by the reservation lock
+ * @invalidated: how often it was revoked; protected by the reservation lock
  */
 struct import {
 	struct mutex lock;		/* one ioctl at a time */
@@ -36,7 +36,7 @@ struct import {
 	u32 invalidated;
 };
 
-/* Under the reservation lock. */
+/* Must be called with the reservation lock held. */
 static void give_up(struct import *im)
 {
 	if (im->sgt)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What tests/vm/guest/dmabuf.c says to importer.c.  An open file of
+ * The interface between importer.c and the test programs. An open file of
  * /dev/dmabuf_importer is one attachment of one dma-buf to one PCI device.
  */
 #ifndef DMABUF_IMPORTER_H
@@ -13,18 +13,21 @@
 
 struct importer_attach {
 	__s32 fd;
-	/* Whether to promise that revoked mappings are given up. */
+	/* Whether to promise to give up revoked mappings. */
 	__u32 revocable;
-	/* The PCI device that would do the DMA: domain, bus, and device and function. */
+	/*
+	 * The PCI device that would do the DMA: domain, bus, and device and
+	 * function.
+	 */
 	__u32 domain;
 	__u32 bus;
 	__u32 devfn;
 };
 
 struct importer_map {
-	/* Entries of the scatter list, of which as many as fit are below. */
+	/* Entries of the scatter list; as many as fit are in entries. */
 	__u32 count;
-	/* How often the exporter took the mapping away, or would have. */
+	/* How often the exporter has revoked the mapping, or would have. */
 	__u32 invalidated;
 	/* Whether it is mapped. */
 	__u32 mapped;

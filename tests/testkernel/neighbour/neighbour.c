@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A driver for the function beside a GPU (QEMU's pci-testdev), which has a vote
- * when the AER core recovers their link.  It asks for a reset, and keeps the
- * recovery waiting as long as the parameter "hold" is 1.  Used by
- * tests/vm/guest/aer.c.
+ * when the AER core recovers their link. It requests a reset, and delays the
+ * recovery as long as its parameter "hold" is 1. For tests/vm/guest/aer.c only.
  */
 #include <linux/delay.h>
 #include <linux/module.h>
@@ -52,7 +51,7 @@ static struct pci_driver neighbour_driver = {
 	.id_table		= ids,
 	.probe			= probe,
 	.err_handler		= &handlers,
-	/* The GPU is in the same group, and must stay of use to vfio. */
+	/* The GPU is in the same group, and must remain usable by vfio. */
 	.driver_managed_dma	= true,
 };
 module_pci_driver(neighbour_driver);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * PCIe errors while a client has the GPU open: what it hears of them, and what
- * it finds afterwards.  The kernel's aer_inject makes them: it pretends that
- * the device and its root port have them in their registers, and raises the
- * port's interrupt; all that follows is the kernel's real recovery.
+ * PCIe errors while a client has the GPU open: what the kernel reports to the
+ * client, and the state of the GPU and its memory afterwards. The kernel's
+ * aer_inject makes device and root port appear to have these errors in their
+ * registers, and raises the port's interrupt. Everything after that is the
+ * kernel's real recovery. Needs the model GPU and the module aer_inject.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,14 +25,7 @@
 #define RW		(PROT_READ | PROT_WRITE)
 #define DELAY_MS	1500
 
-/* Bits of AER's status registers: by default fatal, not fatal, and corrected. */
-#define ERR_DATA_LINK		0x00000010
-#define ERR_COMPLETION_TIMEOUT	0x00004000
-#define ERR_COR_RECEIVER	0x00000001
-
-#define INJECTOR	"/dev/aer_inject"
-
-/* Recovery takes a second on its own: the bus needs that to come back. */
+/* Recovery takes a second by itself: the kernel gives the bus that time. */
 #define RECOVERY_MS	600000
 
 static struct vfio v = { .device = -1 };
@@ -40,44 +34,12 @@ static size_t page;
 static char *maps[2];
 static const unsigned int indexes[] = { USEMEM, RESMEM };
 
-/* What /dev/aer_inject takes. */
-struct error {
-	uint8_t bus;
-	uint8_t dev;
-	uint8_t fn;
-	uint32_t uncorrected;
-	uint32_t corrected;
-	uint32_t header[4];
-	uint32_t domain;
-};
-
-static void inject(const struct gpu *gpu, uint32_t uncorrected,
-		   uint32_t corrected)
-{
-	struct error e = { .uncorrected = uncorrected, .corrected = corrected };
-	unsigned int domain, bus, dev, fn;
-	int fd = open(INJECTOR, O_WRONLY);
-
-	if (fd < 0)
-		fail_msg(INJECTOR ": %s", strerror(errno));
-	if (sscanf(gpu->addr, "%x:%x:%x.%x", &domain, &bus, &dev, &fn) != 4)
-		fail_msg("%s is no PCI address", gpu->addr);
-	e.domain = domain;
-	e.bus = bus;
-	e.dev = dev;
-	e.fn = fn;
-	klog_mark();
-	if (write(fd, &e, sizeof(e)) != sizeof(e))
-		fail_msg("injecting into %s: %s", gpu->addr, strerror(errno));
-	close(fd);
-}
-
 static uint64_t resets(const struct gpu *gpu)
 {
 	return host_counter(gpu, "resets");
 }
 
-/* How often the client was told of an error since the last call. */
+/* Number of errors signaled to the client since the last call. */
 static uint64_t told(void)
 {
 	uint64_t count = 0;
@@ -103,7 +65,10 @@ static void wait_for_the_end(const char *how)
 		fail_msg("the log has no \"%s\"", text);
 }
 
-/* Opens a GPU, asks to be told of errors, and maps the start of both parts. */
+/*
+ * Opens a GPU, registers an eventfd for errors, and maps the start of both
+ * parts.
+ */
 static void start(const char *name)
 {
 	union {
@@ -159,7 +124,7 @@ static int teardown(void **state)
 	return unload("aer_inject");
 }
 
-/* What a failed test has left open, nobody could unbind. */
+/* Without this, GPUs that a failed test has left open can't be unbound. */
 static int clean_up(void **state)
 {
 	int fd = open("/sys/module/neighbour/parameters/hold", O_WRONLY);
@@ -207,7 +172,7 @@ static void without_fatal_error(const char *name, uint32_t uncorrected,
 	before = resets(v.gpu);
 	looks = host_counter(v.gpu, "c2c_reads");
 
-	inject(v.gpu, uncorrected, corrected);
+	gpu_inject_error(v.gpu, uncorrected, corrected);
 	if (uncorrected) {
 		wait_until_told();
 		wait_for_the_end("successful");
@@ -225,7 +190,7 @@ static void without_fatal_error(const char *name, uint32_t uncorrected,
 					   back, 6), 6);
 		assert_string_equal(back, "fresh");
 	}
-	/* Nobody had a reason to ask for readiness again. */
+	/* The driver had no reason to check readiness again. */
 	assert_int_equal(host_counter(v.gpu, "c2c_reads"), looks);
 	finish();
 }
@@ -241,7 +206,7 @@ static void a_corrected_error_is_nobodys_business(void **state)
 	without_fatal_error("gh200", 0, ERR_COR_RECEIVER);
 }
 
-/* The recovery resets the link, and with it the device. */
+/* The recovery resets the link and thereby the device. */
 static void a_fatal_error_is_told_and_is_a_reset(void **state)
 {
 	uint64_t before;
@@ -254,7 +219,7 @@ static void a_fatal_error_is_told_and_is_a_reset(void **state)
 	write_bars(0x4000000000ULL);
 	before = resets(v.gpu);
 
-	inject(v.gpu, ERR_DATA_LINK, 0);
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	wait_for_the_end("successful");
 	assert_int_equal(told(), 1);
@@ -268,12 +233,15 @@ static void a_fatal_error_is_told_and_is_a_reset(void **state)
 		strcpy(maps[i] + 5 * page, "fresh");
 		assert_string_equal(maps[i] + 5 * page, "fresh");
 	}
-	/* Registers of its own, too, as after any other reset. */
+	/* The GPU's own registers are reset, too, as by any other reset. */
 	assert_int_equal(vfio_bar0_read(&v, BAR0_HBM), 0xff);
 	finish();
 }
 
-/* A page that was touched before is taken away by the error, and waits, too. */
+/*
+ * The error also removes pages that were mapped before, and faults wait as
+ * well.
+ */
 static void after_a_fatal_error_the_memory_is_waited_for(void **state)
 {
 	uint64_t begin;
@@ -284,12 +252,14 @@ static void after_a_fatal_error_the_memory_is_waited_for(void **state)
 	strcpy(maps[0], "before");
 	for (i = 0; i < 2; i++) {
 		vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
-		inject(v.gpu, ERR_DATA_LINK, 0);
+		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 		wait_until_told();
 		wait_for_the_end("successful");
 		told();
 
-		/* Not ready, and will be in a while. */
+		/*
+		 * The memory is not ready yet, and becomes ready after a delay.
+		 */
 		begin = now_ms();
 		host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
 		if (i)
@@ -303,7 +273,7 @@ static void after_a_fatal_error_the_memory_is_waited_for(void **state)
 	finish();
 }
 
-/* Who reads and writes meanwhile waits until the recovery has ended. */
+/* Accesses during recovery wait until it has ended. */
 static volatile bool stop;
 static volatile uint64_t good, bad;
 
@@ -340,7 +310,7 @@ static void users_meanwhile_wait_and_go_on(void **state)
 		assert_int_equal(pthread_create(&threads[i], NULL, use,
 						(void *)&indexes[i % 2]), 0);
 	for (i = 0; i < 5; i++) {
-		inject(v.gpu, ERR_DATA_LINK, 0);
+		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 		wait_until_told();
 		wait_for_the_end("successful");
 		assert_int_equal(told(), 1);
@@ -368,7 +338,7 @@ static void a_fatal_error_on_a_gpu_that_nobody_has_open(void **state)
 	close_all();
 
 	before = resets(gpu);
-	inject(gpu, ERR_DATA_LINK, 0);
+	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
 	wait_for_the_end("successful");
 	assert_true(resets(gpu) > before);
 
@@ -379,9 +349,8 @@ static void a_fatal_error_on_a_gpu_that_nobody_has_open(void **state)
 }
 
 /*
- * The kernel never resets the bus of a GH200, whatever the reason: it can't
- * recover.  The client hears of it, and is kept from memory whose state nobody
- * can ask for.
+ * The kernel never resets the bus of a GH200, so recovery fails. The client is
+ * notified, and can't access memory whose state is unknown.
  */
 static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 {
@@ -393,16 +362,19 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 	start("gh200");
 	strcpy(maps[0], "lost");
 	before = resets(gpu);
-	inject(gpu, ERR_DATA_LINK, 0);
+	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	wait_for_the_end("failed");
-	/* Once for the error, and once for the failure if somebody is told. */
+	/*
+	 * Once for the error, and once for the failure if the kernel reports
+	 * it.
+	 */
 	count = told();
 	assert_true(count == 1 || count == 2);
 	assert_int_equal(resets(gpu), before);
 	finish();
 
-	/* Taken out and put in again, it is as good as new. */
+	/* Removed and found again, the GPU works. */
 	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
 		 gpu->port);
@@ -419,7 +391,7 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 	vfio_stop(&v);
 }
 
-/* Nobody can say before whether the memory is what it was. */
+/* Until the driver knows that the memory is ready, it refuses all accesses. */
 static void assert_refused(void)
 {
 	char back[8];
@@ -443,13 +415,13 @@ static void assert_of_use(const char *content)
 }
 
 /*
- * Whether the driver was told that recovery has failed: it is, and the client
- * with it, before the kernel says so in the log.  Some kernels tell nobody, and
- * the first access waits for 90 s.
+ * Lets a recovery fail. Returns whether the kernel told the driver, which then
+ * notifies the client before the kernel logs the failure. Some kernels don't;
+ * the first access then waits for 90 s.
  */
 static bool fail_to_recover(void)
 {
-	inject(v.gpu, ERR_DATA_LINK, 0);
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	wait_for_the_end("failed");
 	if (told() == 1)
@@ -458,7 +430,7 @@ static bool fail_to_recover(void)
 	return true;
 }
 
-/* What has happened is over with a reset that works. */
+/* A reset that works ends the failure. */
 static void after_a_failed_recovery_a_reset_brings_the_memory_back(void **state)
 {
 	size_t i;
@@ -503,7 +475,7 @@ static void after_a_failed_recovery_an_open_brings_the_memory_back(void **state)
 	finish();
 }
 
-/* The log says what is known, and nothing of registers that nobody has read. */
+/* The line reports the failed recovery, not registers that were never read. */
 static void a_failed_recovery_has_one_true_line(void **state)
 {
 	static const char mark[] = "aer: the recovery to be told of";
@@ -516,7 +488,7 @@ static void a_failed_recovery_has_one_true_line(void **state)
 	assert_true(write(fd, mark, strlen(mark)) > 0);
 	close(fd);
 	if (!fail_to_recover())
-		print_message("# the driver is not told of the failure, and waits for 90 s\n");
+		print_message("# the kernel does not report the failure; a wait takes 90 s\n");
 	for (i = 0; i < 3; i++)
 		assert_refused();
 
@@ -533,7 +505,7 @@ static void a_failed_recovery_has_one_true_line(void **state)
 	finish();
 }
 
-/* A neighbour that nobody drives makes a recovery fail that wasn't needed. */
+/* A neighbour without a driver makes a recovery fail that no device needed. */
 static void a_neighbour_without_a_driver_loses_nothing(void **state)
 {
 	size_t i;
@@ -541,18 +513,18 @@ static void a_neighbour_without_a_driver_loses_nothing(void **state)
 	start("neighbour");
 	for (i = 0; i < 2; i++)
 		strcpy(maps[i], "before");
-	inject(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
+	gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
 	wait_until_told();
 	wait_for_the_end("failed");
-	/* Else it takes a wait like that of the test before. */
+	/* Otherwise, an access would wait for 90 s. */
 	if (told() == 2)
 		assert_of_use("before");
 	else
-		print_message("# the driver is not told of the failure\n");
+		print_message("# the kernel does not report the failure\n");
 	finish();
 }
 
-/* Here the link was reset, and nobody has restored config space since. */
+/* Here the link was reset, and the kernel has not restored config space. */
 static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(void **state)
 {
 	uint64_t before;
@@ -562,7 +534,7 @@ static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(vo
 	for (i = 0; i < 2; i++)
 		strcpy(maps[i], "before");
 	before = resets(v.gpu);
-	inject(v.gpu, ERR_DATA_LINK, 0);
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	wait_for_the_end("failed");
 	assert_true(resets(v.gpu) > before);
@@ -572,7 +544,7 @@ static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(vo
 		assert_of_use("before");
 		assert_int_equal(vfio_bar0_read(&v, MODEL_MAGIC), 0x4d47564e);
 	} else {
-		print_message("# the driver is not told of the failure\n");
+		print_message("# the kernel does not report the failure\n");
 	}
 	finish();
 }
@@ -588,7 +560,7 @@ static void hold_recovery(bool hold)
 	close(fd);
 }
 
-/* The neighbour's driver has heard of the error, and so has the GPU's before. */
+/* The neighbour's driver has been notified, and the GPU's driver before it. */
 static void wait_until_asked(void)
 {
 	char byte = 'N';
@@ -641,8 +613,8 @@ static void assert_can_be_killed(void)
 }
 
 /*
- * The neighbour wants a reset of the bus.  From the first word of an error on,
- * until that is over, the memory is out of reach: however long it takes.
+ * The neighbour requests a reset of the bus. The memory is out of reach from
+ * the notification of the error until recovery has ended, for however long.
  */
 static void held_up(uint32_t error)
 {
@@ -655,9 +627,9 @@ static void held_up(uint32_t error)
 	for (i = 0; i < 2; i++)
 		strcpy(maps[i], "before");
 	hold_recovery(true);
-	inject(v.gpu, error, 0);
+	gpu_inject_error(v.gpu, error, 0);
 	wait_until_asked();
-	/* A reset by the client in the middle opens nothing. */
+	/* A reset by the client during recovery doesn't end the wait. */
 	assert_int_equal(vfio_reset(&v), 0);
 	before = resets(v.gpu);
 	for (i = 0; i < ARRAY_SIZE(t); i++) {
@@ -666,7 +638,7 @@ static void held_up(uint32_t error)
 						&t[i]), 0);
 	}
 	assert_can_be_killed();
-	/* Longer than this GPU may take for its training. */
+	/* More than the 1 s in which this GPU must be ready. */
 	usleep(1500000);
 	for (i = 0; i < ARRAY_SIZE(t); i++)
 		assert_false(t[i].done);
@@ -676,7 +648,7 @@ static void held_up(uint32_t error)
 		assert_int_equal(t[i].result, 'b');
 	}
 	wait_for_the_end("successful");
-	/* Older kernels only say that they reset after such an error. */
+	/* After a nonfatal error, older kernels only report a reset. */
 	if (error == ERR_DATA_LINK)
 		assert_true(resets(v.gpu) > before);
 	assert_of_use("before");
@@ -697,8 +669,8 @@ static void while_a_neighbour_wants_a_reset_everybody_waits(void **state)
 #define TEST(name) cmocka_unit_test_teardown(name, clean_up)
 
 /*
- * Nobody has the GPU open, and the link reset brings back what the zeros had
- * replaced.
+ * The GPU isn't open, and the link reset restores the content that the scrub
+ * had overwritten.
  */
 static void a_link_reset_in_a_scrub_begins_it_anew(void **state)
 {
@@ -721,13 +693,13 @@ static void a_link_reset_in_a_scrub_begins_it_anew(void **state)
 		gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", text,
 			       sizeof(text));
 		before = !strcmp(text, "scrubbing");
-		inject(gpu, ERR_DATA_LINK, 0);
+		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
 		wait_for_the_end("successful");
 		gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", text,
 			       sizeof(text));
 		after = !strcmp(text, "scrubbing");
 		assert_true(++tries < 50);
-		/* In the middle, or once more. */
+		/* The reset came in the middle of the scrub. */
 	} while (!before || !after);
 	host_ask(NULL, 0, "soil_at_reset second 0 0");
 	assert_string_equal(scrub_end(gpu), "clean");
@@ -758,7 +730,9 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
-	/* Whoever waits for ever is killed, and reported. */
+	/*
+	 * A program that waits for ever is killed, which counts as a failure.
+	 */
 	alarm(2400);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests_name("aer", tests, setup, teardown);

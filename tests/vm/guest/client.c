@@ -17,7 +17,7 @@
 #define SYS_close_range	436
 #endif
 
-/* What a child has said so far; the parent reads it. */
+/* The child's report, in memory that the parent shares. */
 struct said {
 	size_t length;
 	bool at_end;
@@ -74,7 +74,7 @@ void client_owns(const struct gpu *gpu)
 	}
 }
 
-/* A field of /proc/self/status, in hexadecimal. */
+/* Returns a hexadecimal field of /proc/self/status. */
 static unsigned long long status_field(const char *name)
 {
 	unsigned long long value = ~0ULL;
@@ -96,7 +96,7 @@ void client_drop_root(void)
 	    setresgid(CLIENT_ID, CLIENT_ID, CLIENT_ID) ||
 	    setresuid(CLIENT_ID, CLIENT_ID, CLIENT_ID) ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-	    /* A change of ids makes /proc/self root's. */
+	    /* After a change of ids, /proc/self belongs to root. */
 	    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
 		client_says("can't drop root: %s", strerror(errno));
 	if (status_field("CapEff") || status_field("CapPrm") ||

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Config space: the registers of the fake BARs, and accesses that cover them
- * and real registers at once.  Byte-wise accesses are what everything else is
- * compared with.
+ * and real registers at once. All other accesses are compared with byte-wise
+ * ones. Without the model GPU, the tests of FLR and DVSEC are left out.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,14 +23,14 @@
 #define BARS_LENGTH	(FAKE_END - PCI_BASE_ADDRESS_0)
 #define CONFIG_SIZE	4096
 
-/* Accesses up to this width, below this offset. */
+/* The tests try all accesses up to this width, below this offset. */
 #define WIDEST		64
 #define HEADER		0x40
 
-/* 64-bit, prefetchable. */
+/* 64-bit, prefetchable */
 #define FLAGS		0xcULL
 
-/* gh200's BARs are both of this size. */
+/* Both BARs of gh200 have this size. */
 #define BAR_SIZE	(2 * GiB)
 
 static struct vfio v = { .device = -1 };
@@ -64,7 +64,7 @@ static void write_bytes(unsigned int at, const void *buf, size_t count)
 		assert_int_equal(cfg_write(at + i, &p[i], 1), 1);
 }
 
-/* A 64-bit register, byte by byte. */
+/* Reads a 64-bit register byte by byte. */
 static uint64_t get64(unsigned int at)
 {
 	uint64_t val;
@@ -89,7 +89,7 @@ static void clear_fake_bars(void)
 	put64(PCI_BASE_ADDRESS_4, 0);
 }
 
-/* Values of which something is left when the BARs' low bits are gone. */
+/* Writes values that have bits above the BAR's size. */
 static void set_fake_bars(void)
 {
 	put64(PCI_BASE_ADDRESS_2, 0x0123456789abcdef);
@@ -181,10 +181,10 @@ static void reading_24_bytes_at_0x10_shows_all_three_bars(void **state)
 }
 
 /*
- * What a write of @data may change: the six BARs and two bits of the command
- * register, memory enable and bus master.  All other bytes of @data are what
- * the registers hold already: they belong to capabilities, some of which would
- * reset the device or put it to sleep.
+ * Everything that a write of @data may change: the six BARs and two bits of the
+ * command register, memory enable and bus master. All other bytes of @data are
+ * what the registers hold already: they belong to capabilities, some of which
+ * would reset the device or put it into low power.
  */
 #define COMMAND_BITS	(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
 
@@ -234,7 +234,10 @@ static void every_write_that_touches_a_fake_bar_is_its_bytes(void **state)
 
 			if (memcmp(&at_once, &by_bytes, sizeof(at_once)))
 				fail_msg("%u bytes at %#x differ", width, at);
-			/* A comparison of nothing with nothing shows nothing. */
+			/*
+			 * Make sure that the comparison covers bytes other than
+			 * zero.
+			 */
 			for (i = at < 0x1c ? 0x1c : at; i < at + width &&
 			     i < FAKE_END; i++)
 				if (i % 8 >= 4)
@@ -310,7 +313,7 @@ static void writing_all_ones_sizes_a_bar_at_every_width(void **state)
 			assert_int_equal(get64(at), FLAGS);
 		}
 
-		/* As firmware does it: one half, then the other. */
+		/* As firmware does: one half, then the other. */
 		write_bytes(at, &ones, 4);
 		assert_int_equal(get64(at), 0x8000000c);
 		put64(at, 0);
@@ -333,7 +336,7 @@ static void low_bits_read_as_flags_whatever_is_written(void **state)
 			put64(fake_bars[k], values[i]);
 			assert_int_equal(get64(fake_bars[k]),
 					 masked(values[i], BAR_SIZE));
-			/* The other one is a register of its own. */
+			/* The other BAR is a register of its own. */
 			assert_int_equal(get64(fake_bars[!k]), FLAGS);
 			put64(fake_bars[k], 0);
 		}
@@ -358,7 +361,7 @@ static void the_device_does_not_see_what_is_written(void **state)
 	assert_int_equal(fread(after, 1, sizeof(after), f), sizeof(after));
 	fclose(f);
 	assert_memory_equal(before, after, sizeof(before));
-	/* Its own BAR2 is there, and is not what user space sees. */
+	/* The device has a BAR2 of its own, which user space doesn't see. */
 	assert_true(before[1] | before[2] | before[3] | before[4] | before[5]);
 }
 
@@ -392,7 +395,10 @@ static void a_reset_through_sysfs_clears_the_bars(void **state)
 	assert_fake_bars_clear();
 }
 
-/* Linux knows of GH200 that a bus reset breaks it, and of GB200 not. */
+/*
+ * Linux knows that GH200 does not survive a bus reset; it has no such quirk for
+ * GB200.
+ */
 static void a_hot_reset_clears_the_bars(void **state)
 {
 	uint64_t bars[2] = { 0x0123456789abcdef, 0xfedcba9876543210 };
@@ -405,7 +411,7 @@ static void a_hot_reset_clears_the_bars(void **state)
 	assert_int_equal(bars[1], FLAGS);
 }
 
-/* Config offset of a capability of the list at 0x34; 0 if there is none. */
+/* Config offset of a capability in the list at 0x34; 0 if there is none. */
 static unsigned int find_capability(uint8_t id)
 {
 	uint8_t at, seen, steps;
@@ -420,7 +426,7 @@ static unsigned int find_capability(uint8_t id)
 	return 0;
 }
 
-/* The model only: a stand-in's PCIe capability has no FLR. */
+/* Only on the model: a stand-in's PCIe capability has no FLR. */
 static void an_flr_through_config_space_clears_the_bars(void **state)
 {
 	unsigned int cap = find_capability(PCI_CAP_ID_EXP);
@@ -438,7 +444,9 @@ static void an_flr_through_config_space_clears_the_bars(void **state)
 	assert_int_equal(more, resets + 1);
 }
 
-/* Byte by byte, the BARs are written first, and then cleared by the reset. */
+/*
+ * Written byte by byte, the BARs are set first and then cleared by the reset.
+ */
 static void one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear(void **state)
 {
 	unsigned int cap = find_capability(PCI_CAP_ID_EXP);
@@ -453,7 +461,7 @@ static void one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear(void **
 	assert_fake_bars_clear();
 }
 
-/* @count bytes, of which the first @good can be accessed. */
+/* Returns a buffer of @count bytes, of which the first @good are accessible. */
 static char *faulting(size_t good)
 {
 	static char *page;
@@ -484,7 +492,7 @@ static void a_read_that_faults_anywhere_is_EFAULT(void **state)
 	assert_fake_bars_clear();
 }
 
-/* Of the real registers, vfio-pci-core writes what came before the fault. */
+/* vfio-pci-core writes the real registers before the byte that faults. */
 static void a_write_that_faults_anywhere_leaves_the_fake_bars(void **state)
 {
 	struct writable before, after;
@@ -514,11 +522,11 @@ static void a_write_that_faults_anywhere_leaves_the_fake_bars(void **state)
 }
 
 /*
- * A vfio device has no lseek, and read() can't get past BAR0, so that no
- * program can have config space at its file position.  It is seen in vectored
- * calls: the kernel makes one access of each element, at the position that the
- * one before has left.  A position that moved without its count, or a count
- * without its position, would put the next element elsewhere.
+ * A vfio device has no lseek, and read() can't get past BAR0, so no program can
+ * have config space at its file position. Vectored calls show the position: the
+ * kernel makes one access for each element, at the position where the previous
+ * one ended. If only one of position and count were right, the next element
+ * would land elsewhere.
  */
 static void each_element_of_a_vector_begins_where_the_last_ended(void **state)
 {
@@ -582,7 +590,7 @@ static void beyond_the_end_is_what_vfio_pci_core_makes_of_it(void **state)
 	static uint8_t buf[8192], seen[8192];
 	unsigned int i, k;
 
-	/* All of it is vfio-pci-core's where there is no GPU memory. */
+	/* Without GPU memory, all of it is vfio-pci-core's. */
 	vfio_start(&other, "none");
 	for (i = 0; i < ARRAY_SIZE(places); i++) {
 		for (k = 0; k < ARRAY_SIZE(widths); k++) {
@@ -596,7 +604,9 @@ static void beyond_the_end_is_what_vfio_pci_core_makes_of_it(void **state)
 			else if (width)
 				assert_true(ret < 0);
 
-			/* Of the ends of config space, nothing is writable. */
+			/*
+			 * No register at the ends of config space is writable.
+			 */
 			if (places[i] < 4080 && places[i] + width <= CONFIG_SIZE)
 				continue;
 			ret = vfio_write(&other, pos, buf, width);
@@ -620,7 +630,9 @@ static void accesses_of_no_bytes_do_nothing(void **state)
 	set_fake_bars();
 }
 
-/* Bytes of the BAR of another GPU's at @at, found by sizing; 0: no such BAR. */
+/*
+ * Size of the other GPU's BAR at @at in bytes, found by sizing; 0: no such BAR.
+ */
 static uint64_t size_other(unsigned int at)
 {
 	const uint64_t ones = UINT64_MAX;
@@ -630,7 +642,7 @@ static uint64_t size_other(unsigned int at)
 	assert_int_equal(vfio_read(&other, CONFIG + at, &seen, 8), 8);
 	if (!seen)
 		return 0;
-	/* A 32-bit BAR, as a stand-in has, with no other behind it. */
+	/* A 32-bit BAR, as a stand-in has, without an upper half. */
 	if (!(seen & PCI_BASE_ADDRESS_MEM_TYPE_64)) {
 		assert_int_equal(seen >> 32, 0);
 		seen |= ones << 32;
@@ -672,7 +684,7 @@ static void without_resmem_bar2_is_the_devices_own(void **state)
 	vfio_start(&other, "nodefect");
 	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_2, &before,
 				   8), 8);
-	/* It has an address, where a fake one begins at 0. */
+	/* It has an address; a fake BAR begins at 0. */
 	assert_true(before & ~0xfULL);
 	assert_int_equal(size_other(PCI_BASE_ADDRESS_2), 64 * KiB);
 	assert_int_equal(size_other(PCI_BASE_ADDRESS_4), 64 * GiB);
@@ -756,7 +768,7 @@ static void eight_byte_writes_are_never_seen_in_part(void **state)
 		assert_int_equal(w[i].failures, 0);
 	}
 	assert_int_equal(torn, 0);
-	/* Both were there at some time, or this was no race. */
+	/* Each value was seen at least once; otherwise there was no race. */
 	assert_true(seen[0] && seen[1]);
 }
 
@@ -824,7 +836,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(ioeventfds_are_ENOTTY_for_every_region),
 };
 
-/* Of what a stand-in doesn't have. */
+/* Tests of what a stand-in doesn't have. */
 static const struct CMUnitTest model_tests[] = {
 	TEST(an_flr_through_config_space_clears_the_bars),
 	TEST(one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear),
@@ -843,7 +855,7 @@ int main(void)
 						      model_tests, open_gh200,
 						      close_gh200);
 	else
-		print_message("# a stand-in: %zu tests are not for it (no FLR, no DVSEC)\n",
+		print_message("# %zu tests need the model GPU, for FLR and DVSEC\n",
 			      ARRAY_SIZE(model_tests));
 	return failed;
 }

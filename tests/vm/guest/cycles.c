@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One use after the other: bind, open, map, touch, reset, close, unbind.  What
- * the kernel has of everything is the same afterwards: mappings, claimed
- * ranges, references to modules, and objects of each slab cache.  Takes the
- * number of uses, 12 without an argument.
+ * Uses a GPU repeatedly: bind, open, map, access, reset, close, unbind.
+ * Afterwards the kernel must have as many mappings, claims, module references
+ * and objects of each slab cache as before.
+ *
+ *	cycles [USES]
+ *
+ * The default is 12 uses. Only 1,000 uses and more, on a kernel with
+ * /proc/slabinfo, test the slab caches.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -40,7 +44,7 @@ static void use_once(const char *name)
 	vfio_stop(&v);
 }
 
-/* A file of /proc, whole. */
+/* Returns the content of a file in /proc. */
 static char *slurp(const char *path)
 {
 	size_t size = 4 * MiB, len;
@@ -57,7 +61,7 @@ static char *slurp(const char *path)
 	return text;
 }
 
-/* Lines of a text that have @what in them. */
+/* Counts the lines of a text that contain @what. */
 static unsigned int lines_with(const char *text, const char *what)
 {
 	unsigned int lines = 0;
@@ -69,7 +73,7 @@ static unsigned int lines_with(const char *text, const char *what)
 	return lines;
 }
 
-/* References to a module, by /proc/modules. */
+/* References to a module, from /proc/modules. */
 static long references(const char *modules, const char *name)
 {
 	char line[64];
@@ -99,7 +103,7 @@ static void uses_leave_addresses_and_references_as_they_were(void **state)
 	unsigned int i, ioremaps;
 	long refs[ARRAY_SIZE(modules)];
 
-	/* What the first use sets up for good is there. */
+	/* The first use sets up what the kernel then keeps. */
 	use_once("gh200");
 	iomem = slurp("/proc/iomem");
 	mappings = slurp("/proc/vmallocinfo");
@@ -147,8 +151,8 @@ static size_t read_caches(struct cache *caches, size_t max)
 }
 
 /*
- * Caches keep some objects for later use, so that a few more mean nothing; one
- * for three of four uses is a leak.
+ * Caches keep some objects for later, so a few more mean nothing. Three objects
+ * for every four uses are a leak.
  */
 static void uses_leave_no_object_behind(void **state)
 {
@@ -190,12 +194,15 @@ int main(int argc, char **argv)
 		count = atoi(argv[1]);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	failed = cmocka_run_group_tests_name("cycles", tests, NULL, NULL);
-	/* A few uses can't be told from what caches keep. */
+	/*
+	 * With few uses, leaked objects can't be told from those that caches
+	 * keep.
+	 */
 	if (count < 1000)
-		print_message("# %zu tests are for 1,000 uses and more\n",
+		print_message("# %zu tests need 1,000 uses or more\n",
 			      ARRAY_SIZE(slab_tests));
 	else if (access("/proc/slabinfo", R_OK))
-		print_message("# %zu tests are not for a machine without slabinfo\n",
+		print_message("# %zu tests need /proc/slabinfo\n",
 			      ARRAY_SIZE(slab_tests));
 	else
 		failed += cmocka_run_group_tests_name("cycles_slab", slab_tests,

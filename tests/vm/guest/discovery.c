@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the driver makes of a firmware's tables: which GPUs it binds, with which
- * memory, and which it refuses, saying why.  tests/vm/machine.py has the GPUs.
+ * What the driver makes of firmware tables: which GPUs it binds, with which
+ * memory, and which it refuses, with which message. tests/vm/machine.py defines
+ * the GPUs. Without the model GPU, the tests of the DVSEC are left out.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,13 +36,13 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* What driver core and PCI core say in the name of the device's driver. */
+/* Lines of the driver core and the PCI core that name the device's driver. */
 static const char *const lines_of_others[] = {
 	"probe with driver", "Adding to iommu group", "enabling device",
 	"Enabling HDA controller",
 };
 
-/* The next line since klog_mark() that the driver has said of @gpu. */
+/* Returns the driver's next line about @gpu since klog_mark(). */
 static bool next_line(const struct gpu *gpu, int *level, char *line,
 		      size_t size)
 {
@@ -70,7 +71,10 @@ static void assert_says(const char *line, const char *text)
 		fail_msg("the line does not say \"%s\": %s", text, line);
 }
 
-/* Ranges that /proc/iomem has for @part of @gpu, the last one in the others. */
+/*
+ * Counts the claims of @part of @gpu in /proc/iomem; returns the last one's
+ * range.
+ */
 static int claims(const struct gpu *gpu, const char *part, uint64_t *start,
 		  uint64_t *last)
 {
@@ -111,7 +115,10 @@ static void assert_no_claims(const struct gpu *gpu)
 	assert_claimed(gpu, "resmem", 0, 0);
 }
 
-/* Binding @name fails with @err, and one line says all of @texts (to NULL). */
+/*
+ * Binding @name must fail with @err and log one line that contains all of
+ * @texts, a list that ends with NULL.
+ */
 static void assert_refused(const char *name, int err, const char *const *texts)
 {
 	const struct gpu *gpu = gpu_find(name);
@@ -135,7 +142,7 @@ static void assert_refused(const char *name, int err, const char *const *texts)
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
 }
 
-/* Whatever was refused left nothing behind that a sound GPU trips over. */
+/* The refused bind must leave nothing behind that disturbs a sound GPU. */
 static void assert_gh200_binds(void)
 {
 	const struct gpu *gpu = gpu_find("gh200");
@@ -156,7 +163,7 @@ static const char *hex(uint64_t value)
 	return text[next];
 }
 
-/* A refusal for the place or the size, which the line has to name. */
+/* A refusal because of the base or the size: the line must quote both. */
 static void refused_with_values(const char *name, int err, const char *advice)
 {
 	const struct gpu *gpu = gpu_find(name);
@@ -256,7 +263,7 @@ static void read_sysfs(const struct gpu *gpu, const char *file, off_t pos,
 	close(fd);
 }
 
-/* Bytes of BAR @index as the PCI core knows it, the device's own. */
+/* The device's own BAR @index, as the PCI core knows it, in bytes. */
 static uint64_t own_bar_size(const struct gpu *gpu, int index)
 {
 	/* A line of three numbers for each BAR. */
@@ -270,7 +277,7 @@ static uint64_t own_bar_size(const struct gpu *gpu, int index)
 	return last ? last - start + 1 : 0;
 }
 
-/* Binds and opens @gpu and looks for what it is: a PCI device as any other. */
+/* Binds and opens @gpu, which must look like an ordinary PCI device. */
 static void open_plain_pci_device(const struct gpu *gpu)
 {
 	uint8_t own[BARS_LENGTH], seen[BARS_LENGTH];
@@ -326,7 +333,7 @@ static void only_base_is_refused_with_EINVAL(void **state)
 
 static void only_size_is_refused_with_EINVAL(void **state)
 {
-	/* As tests/vm/machine.py has it; gpus.conf has none. */
+	/* The value in tests/vm/machine.py; gpus.conf has none. */
 	static const char *const texts[] = {
 		PROP_SIZE " 0xb0000000 ", PROP_BASE, UPDATE_FIRMWARE, NULL
 	};
@@ -362,8 +369,9 @@ static void a_string_as_base_is_refused_with_EINVAL(void **state)
 }
 
 /*
- * The kernel's reader of _DSD takes a package of properties in which a value is
- * a buffer for malformed and drops all of it: nobody can ask for either one.
+ * If one value is a buffer, the kernel's _DSD parser considers the whole
+ * package of properties malformed and drops it, so the driver sees neither
+ * property.
  */
 static void a_buffer_as_size_is_as_if_neither_property_was_there(void **state)
 {
@@ -458,7 +466,7 @@ static void a_bar_beyond_a_tebibyte_is_refused_with_EOVERFLOW(void **state)
 	refused_for_size("hugebar", EOVERFLOW, UPDATE_FIRMWARE);
 }
 
-/* What firmware's size is to become, in bytes. */
+/* The carve-out that a size must give, in bytes. */
 struct layout {
 	uint64_t usemem;
 	uint64_t resmem;
@@ -483,7 +491,10 @@ static void assert_region(unsigned int index, uint64_t length, uint64_t bar)
 	assert_int_equal(r.area_size, length / page * page);
 }
 
-/* The first and the last bytes of a part are those at this physical address. */
+/*
+ * The first and the last bytes of a part must be those at this physical
+ * address.
+ */
 static void assert_backed_by(unsigned int index, uint64_t base, uint64_t length)
 {
 	const uint64_t at[] = { 0, length - 8 };
@@ -500,8 +511,8 @@ static void assert_backed_by(unsigned int index, uint64_t base, uint64_t length)
 }
 
 /*
- * Binds and opens; leaves it so.  @backed: the machine has memory there, other
- * than in the tests of where memory may be.
+ * Binds and opens, and leaves it open. @backed: the machine has memory there,
+ * which is not so in the tests of addresses.
  */
 static void open_with_layout(const char *name, const struct layout *l,
 			     bool backed)
@@ -563,7 +574,7 @@ static void size_33_gib_gives_32_and_1(void **state)
 	binds_with_layout("s33", &l, true);
 }
 
-/* Of 0xb0000000 bytes. */
+/* The carve-out of 0xb0000000 bytes. */
 static const struct layout functional = {
 	1536 * MiB, 1280 * MiB, 2 * GiB, 2 * GiB
 };
@@ -677,7 +688,7 @@ static void dvsec_bit_set_gives_no_resmem_and_leaves_bar2(void **state)
 	assert_int_equal(r.size, 64 * KiB);
 	assert_true(r.flags & VFIO_REGION_INFO_FLAG_MMAP);
 
-	/* The device's memory, not the GPU's: vfio-pci-core maps it. */
+	/* This BAR2 is the device's own: vfio-pci-core maps it. */
 	map = vfio_map(&v, RESMEM, 0, r.size, PROT_READ | PROT_WRITE,
 		       MAP_SHARED, NULL);
 	memcpy(map, "its own", 8);
@@ -742,13 +753,13 @@ static const struct CMUnitTest tests[] = {
 	TEST(memory_that_cannot_be_claimed_binds_with_a_warning),
 };
 
-/* Of GPUs that a machine of stand-ins doesn't have. */
+/* Tests of GPUs that a machine of stand-ins doesn't have. */
 static const struct CMUnitTest model_tests[] = {
 	TEST(dvsec_bit_set_gives_no_resmem_and_leaves_bar2),
 	TEST(dvsec_bit_clear_gives_both_parts),
 };
 
-/* Sizes for which not every CPU has addresses. */
+/* Tests of sizes that not every CPU can address. */
 static const struct CMUnitTest hugebar_tests[] = {
 	TEST(a_bar_beyond_a_tebibyte_is_refused_with_EOVERFLOW),
 };
@@ -767,17 +778,17 @@ int main(void)
 		failed += cmocka_run_group_tests_name("discovery_model",
 						      model_tests, NULL, NULL);
 	else
-		print_message("# a stand-in: %zu tests are not for it (no DVSEC)\n",
+		print_message("# %zu tests need the model GPU, for the DVSEC\n",
 			      ARRAY_SIZE(model_tests));
 	if (gpu_exists("hugebar"))
 		failed += cmocka_run_group_tests_name("discovery_hugebar",
 						      hugebar_tests, NULL, NULL);
 	else
-		print_message("# this CPU's addresses end at a tebibyte: no larger BAR\n");
+		print_message("# this CPU can't address a BAR of more than a tebibyte\n");
 	if (gpu_exists("widest"))
 		failed += cmocka_run_group_tests_name("discovery_widest",
 						      widest_tests, NULL, NULL);
 	else
-		print_message("# no room for a BAR of a tebibyte in this machine\n");
+		print_message("# this machine has no room for a BAR of a tebibyte\n");
 	return failed;
 }

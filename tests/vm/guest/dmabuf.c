@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Export of GPU memory as dma-bufs, and what an importer gets: a module of ours
- * that shows the addresses (tests/testkernel/importer).  It imports for the
- * exporting GPU itself: peer-to-peer DMA between others needs a host bridge that
- * the kernel knows, which an emulated one is not.
+ * Export of GPU memory as dma-bufs, and what an importer gets. The importer is
+ * the module in tests/testkernel/importer, which shows the addresses. It
+ * imports for the exporting GPU itself: peer-to-peer DMA between other devices
+ * requires a host bridge that the kernel knows, and an emulated one is unknown
+ * to it. Needs the model GPU and a kernel with CONFIG_VFIO_PCI_DMABUF.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -26,7 +27,7 @@ static struct vfio v = { .device = -1 };
 static size_t page;
 static uint64_t resmem_phys;
 
-/* A file descriptor or a negative errno. */
+/* Returns a file descriptor or a negative errno. */
 static int export(struct vfio *dev, unsigned int region, uint64_t offset,
 		  uint64_t length)
 {
@@ -68,7 +69,7 @@ static int attach(int importer, int dmabuf, const struct gpu *gpu,
 	return ioctl(importer, IMPORTER_ATTACH, &a) ? -errno : 0;
 }
 
-/* Attached, not yet mapped. */
+/* Attaches without mapping. */
 static int import(int dmabuf, const struct gpu *gpu)
 {
 	int fd = importer_open();
@@ -186,7 +187,7 @@ static void several_ranges_make_one_dma_buf(void **state)
 	close(importer);
 	close(dmabuf);
 
-	/* One bad one spoils all. */
+	/* One bad range makes the export fail. */
 	ranges[2].offset = 1536 * MiB;
 	assert_int_equal(vfio_dma_buf(&v, USEMEM, 0, 3, ranges), -EINVAL);
 }
@@ -202,7 +203,7 @@ static void what_is_no_memory_is_refused(void **state)
 		unsigned int region = i ? RESMEM : USEMEM;
 		uint64_t length = lengths[i];
 
-		/* The BAR goes on where the memory ends. */
+		/* The BAR extends beyond the end of the memory. */
 		assert_int_equal(export(&v, region, length, page), -EINVAL);
 		assert_int_equal(export(&v, region, length - page, 2 * page),
 				 -EINVAL);
@@ -221,7 +222,7 @@ static void what_is_no_memory_is_refused(void **state)
 
 	assert_int_equal(vfio_dma_buf(&v, USEMEM, 0, 0, &first), -EINVAL);
 	assert_int_equal(vfio_dma_buf(&v, USEMEM, 1, 1, &first), -EINVAL);
-	/* The upper halves of our BARs, the ROM, and beyond. */
+	/* The upper halves of the fake BARs, the ROM, and beyond. */
 	assert_int_equal(export(&v, VFIO_PCI_BAR3_REGION_INDEX, 0, page),
 			 -ENODEV);
 	assert_int_equal(export(&v, VFIO_PCI_BAR5_REGION_INDEX, 0, page),
@@ -231,7 +232,7 @@ static void what_is_no_memory_is_refused(void **state)
 	assert_int_equal(export(&v, UINT32_MAX, 0, page), -ENODEV);
 }
 
-/* A page that isn't all memory has somebody else's behind it. */
+/* The rest of a page that is not all GPU memory belongs to something else. */
 static void a_page_that_is_not_all_memory_is_refused(void **state)
 {
 	uint64_t whole, length;
@@ -258,7 +259,10 @@ static void the_devices_own_bars_are_exported_as_ever(void **state)
 		uint64_t size;
 	} bars[] = {
 		{ "gh200", 0, 0, BAR0_SIZE },
-		/* Without resmem, and without any memory: their own BAR2. */
+		/*
+		 * Without resmem, and without any memory: the device's own
+		 * BAR2.
+		 */
 		{ "nodefect", 2, 2, 64 * KiB },
 		{ "none", 2, 2, 64 * KiB },
 	};
@@ -304,7 +308,7 @@ static void an_importer_that_can_not_let_go_is_refused(void **state)
 	close(dmabuf);
 }
 
-/* The kernel's rule, with the provider that the driver names. */
+/* The kernel checks this with the provider that the driver names. */
 static void a_device_behind_another_port_is_refused_the_mapping(void **state)
 {
 	int dmabuf = must_export(&v, USEMEM, 0, page);
@@ -352,7 +356,10 @@ static void without_memory_in_the_command_register_it_is_revoked(void **state)
 	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
 	assert_false(state_of(importer).mapped);
 	assert_int_equal(map(importer, &m), -ENODEV);
-	/* What is exported meanwhile is born revoked. */
+	/*
+	 * A dma-buf that is exported while the memory is out of reach is
+	 * revoked from the start.
+	 */
 	late = must_export(&v, USEMEM, 0, page);
 	assert_int_equal(vfio_write(&v, COMMAND, &on, 2), 2);
 	assert_int_equal(map(importer, &m), 0);
@@ -387,7 +394,9 @@ static void in_low_power_it_is_revoked(void **state)
 	close(dmabuf);
 }
 
-/* A dma-buf outlives the device's file, but not as a way to the memory. */
+/*
+ * A dma-buf outlives the device's file, but then gives no access to the memory.
+ */
 static void closing_the_device_revokes_for_good_and_keeps_nobody(void **state)
 {
 	int dmabuf = must_export(&v, USEMEM, 0, page);
@@ -401,7 +410,7 @@ static void closing_the_device_revokes_for_good_and_keeps_nobody(void **state)
 	assert_int_equal(map(importer, &m), -ENODEV);
 	assert_int_equal(attach(late, dmabuf, v.gpu, true), -ENODEV);
 
-	/* The next user is not the previous one's business. */
+	/* A later open doesn't make it valid again. */
 	vfio_open(&v, v.gpu);
 	assert_int_equal(map(importer, &m), -ENODEV);
 	vfio_stop(&v);
@@ -422,7 +431,9 @@ static void the_file_itself_gives_no_access(void **state)
 	close(dmabuf);
 }
 
-/* What is exported is ready: a peer's access can't wait. */
+/*
+ * The memory must be ready before it is exported: a peer's access can't wait.
+ */
 static void the_export_waits_until_the_memory_is_ready(void **state)
 {
 	struct vfio other;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * When GPU memory is out of reach: while memory decoding is off, in D3hot, in
- * the middle of a reset, before it is ready, and while the host sleeps.  Pages
- * that were touched before are taken away like those that were not.
+ * When GPU memory is out of reach: while memory decoding is off, in D3hot,
+ * during a reset, before the memory is ready, and while the host sleeps. The
+ * driver zaps pages that are mapped already. Groups of tests that need the
+ * model GPU, suspend or userfaultfd are left out where the machine lacks them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,7 +34,7 @@ static struct vfio v;
 static size_t page;
 static const unsigned int indexes[] = { USEMEM, RESMEM };
 
-/* Of each part: a page that every test touches, and one that it may. */
+/* In each part, a page that every test has mapped in, and one that may be. */
 static char *old[2], *fresh[2];
 
 static void open_gpu(const char *name)
@@ -42,7 +43,7 @@ static void open_gpu(const char *name)
 	size_t i;
 
 	page = sysconf(_SC_PAGESIZE);
-	/* A failed test leaves it as it was. */
+	/* A failed test may have left the GPU unready. */
 	if (!gpu_bound(gpu)) {
 		if (gpu->is_model)
 			gpu_bar0_write(gpu, MODEL_RESET_DELAY, 0);
@@ -52,7 +53,7 @@ static void open_gpu(const char *name)
 	for (i = 0; i < 2; i++) {
 		old[i] = vfio_map(&v, indexes[i], 0, page, RW, MAP_SHARED,
 				  NULL);
-		/* In a table of its own, so that no fault brings both. */
+		/* Far enough away that no fault maps both pages. */
 		fresh[i] = vfio_map(&v, indexes[i], 512 * MiB, page, RW,
 				    MAP_SHARED, NULL);
 		strcpy(old[i], "before");
@@ -72,7 +73,7 @@ static void close_gpu(void)
 
 static int setup(void **state)
 {
-	/* resmem has 512 MiB and more. */
+	/* Its resmem is larger than 512 MiB. */
 	open_gpu("second");
 	return 0;
 }
@@ -118,7 +119,7 @@ static void reset(void)
 {
 	int ret;
 
-	/* The device's lock may be taken for a moment. */
+	/* -EAGAIN: another thread holds the device's lock. */
 	do {
 		ret = vfio_reset(&v);
 	} while (ret == -EAGAIN);
@@ -133,7 +134,7 @@ static uint16_t command(void)
 	return val;
 }
 
-/* The byte, the register, with what follows it, and with what is before. */
+/* The byte, the register, with what follows it, and with what precedes it. */
 static void while_decoding_is_off_nothing_is_in_reach(void **state)
 {
 	static const struct {
@@ -161,7 +162,7 @@ static void while_decoding_is_off_nothing_is_in_reach(void **state)
 	}
 }
 
-/* The tail of the BAR is no memory, and answers all the same. */
+/* The tail of the BAR is no memory, and can be read all the same. */
 static void what_is_no_memory_needs_no_decoding(void **state)
 {
 	uint16_t on = command(), off = on & ~COMMAND_MEMORY;
@@ -213,7 +214,7 @@ static void in_D3hot_nothing_is_in_reach(void **state)
 	}
 }
 
-/* With the state in the middle of a longer write, and its low byte alone. */
+/* The state in the middle of a longer write, and its low byte alone. */
 static void any_write_that_covers_the_power_state_counts(void **state)
 {
 	unsigned int at = CONFIG + pm_cap();
@@ -226,12 +227,12 @@ static void any_write_that_covers_the_power_state_counts(void **state)
 	byte = 0;
 	assert_int_equal(vfio_write(&v, CONFIG + pm_cap() + PM_CTRL, &byte, 1),
 			 1);
-	/* vfio-pci-core takes the state from writes of two bytes and more. */
+	/* vfio-pci-core acts only on writes of two bytes or more. */
 	set_power_state(D0);
 	assert_back();
 }
 
-/* How many mappings the kernel has of this GPU's memory. */
+/* Counts the kernel's mappings of this GPU's memory. */
 static unsigned int kernel_mappings(void)
 {
 	uint64_t first = v.gpu->base, last = first + v.gpu->size - 1, phys;
@@ -264,10 +265,10 @@ static void assert_readiness(const char *expected)
 	assert_string_equal(text, expected);
 }
 
-/* What somebody does to the memory, in a thread that may have to wait. */
+/* An access in a thread, since it may wait. */
 struct user {
 	pthread_t thread;
-	char *page;		/* to touch; NULL: to read instead */
+	char *page;		/* to access; NULL: to read instead */
 	volatile bool begun;
 	volatile bool done;
 	ssize_t result;
@@ -287,7 +288,7 @@ static void *use(void *arg)
 	return NULL;
 }
 
-/* Begins to touch both pages and to read; none of it may get through. */
+/* Starts accesses to both pages and a read. None of them may finish. */
 static void start_users(struct user u[3])
 {
 	size_t i;
@@ -315,7 +316,10 @@ static void join_users(struct user u[3])
 	}
 }
 
-/* D3hot, back to D0, and what was trained before is so no more. */
+/*
+ * On this GPU, going from D3hot to D0 is a reset: the memory must be checked
+ * for readiness again.
+ */
 static void leaving_D3hot_asks_for_readiness_again(void **state)
 {
 	uint64_t before, soft;
@@ -325,7 +329,7 @@ static void leaving_D3hot_asks_for_readiness_again(void **state)
 	close_gpu();
 	gpu_unbind_all();
 	open_gpu("softreset");
-	/* Binding and opening have woken it, too. */
+	/* Binding and opening have left D3hot, too. */
 	soft = host_counter(v.gpu, "soft_resets");
 	for (i = 0; i < 3; i++) {
 		before = looks();
@@ -346,7 +350,10 @@ static void leaving_D3hot_asks_for_readiness_again(void **state)
 	}
 }
 
-/* Nobody learns in D3hot that the memory is ready: config space answers there. */
+/*
+ * Config space answers in D3hot, so the DVSEC could be read there. The result
+ * must not count.
+ */
 static void a_cxl_part_in_D3hot_is_not_asked(void **state)
 {
 	char byte;
@@ -370,7 +377,10 @@ static void a_cxl_part_in_D3hot_is_not_asked(void **state)
 	open_gpu("second");
 }
 
-/* D3hot and D0 from two threads, beside accesses: none hangs, none is wrong. */
+/*
+ * D3hot and D0 from two threads, concurrently with accesses: no access may hang
+ * or see wrong data.
+ */
 static volatile bool stop;
 
 static void *change_power(void *arg)
@@ -419,13 +429,13 @@ static void changes_of_power_beside_accesses_end(void **state)
 	for (i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
 	set_power_state(D0);
-	print_message("# %u touches were SIGBUS, %u not\n", sigbus, good);
+	print_message("# %u accesses raised SIGBUS, %u succeeded\n", sigbus, good);
 	assert_int_equal(wrong, 0);
 	assert_int_equal(sigbus + good, 300);
 	assert_back();
 }
 
-/* A write of which the buffer is a mapping that it takes away. */
+/* The buffer of the write is a mapping that the write itself zaps. */
 static void a_config_write_from_the_gpus_own_memory_is_EFAULT(void **state)
 {
 	uint16_t *buffer = (uint16_t *)old[0];
@@ -433,12 +443,12 @@ static void a_config_write_from_the_gpus_own_memory_is_EFAULT(void **state)
 	buffer[0] = D3HOT;
 	assert_int_equal(vfio_write(&v, CONFIG + pm_cap() + PM_CTRL, buffer, 2),
 			 -EFAULT);
-	/* Nothing has come of it. */
+	/* The write had no effect. */
 	strcpy(old[0], "before");
 	assert_back();
 }
 
-/* A wait that has failed says nothing of the memory after D3hot. */
+/* The result of a failed wait is void after D3hot. */
 static void after_leaving_D3hot_the_wait_is_whole(void **state)
 {
 	uint32_t delay = 500;
@@ -462,11 +472,11 @@ static void after_leaving_D3hot_the_wait_is_whole(void **state)
 }
 
 /*
- * A write of two registers, of which the second is fetched from a page that
- * somebody else has to fill: what the first one does counts at once.
+ * A write of two registers. Its second half comes from a page that userfaultfd
+ * delays, so the write stalls there. The first half must take effect before.
  */
 static int faults = -1;
-static char *stalling;		/* two pages, of which the second is not there */
+static char *stalling;		/* two pages, the second of which is missing */
 
 static bool can_stall(void)
 {
@@ -513,7 +523,10 @@ static void *write_stalled(void *arg)
 	return NULL;
 }
 
-/* Writes @first to the 4 bytes at @at, and zeros behind them, sooner or later. */
+/*
+ * Writes @first to the 4 bytes at @at, and zeros after them once go_on() is
+ * called.
+ */
 static void start_stalled(struct stalled *w, uint64_t at, uint32_t first)
 {
 	begin_to_stall();
@@ -529,7 +542,10 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	struct user u[3];
 	uint32_t now;
 
-	/* Into D0, where it is: SIGBUS would end a thread that goes on in D3. */
+	/*
+	 * Writes D0, which the GPU is in: after D3hot, SIGBUS would end the
+	 * waiting threads.
+	 */
 	assert_back();
 	assert_int_equal(vfio_read(&v, CONFIG + pm_cap() + PM_CTRL, &now, 4),
 			 4);
@@ -550,7 +566,9 @@ static int feature(uint32_t flags)
 	return ioctl(v.device, VFIO_DEVICE_FEATURE, &f) ? -errno : 0;
 }
 
-/* To ask whether low power could be had changes nothing; nor does to fail. */
+/*
+ * Neither a probe of the low power feature nor a failed entry changes anything.
+ */
 static void asking_for_low_power_loses_nothing(void **state)
 {
 	static const uint32_t entries[] = {
@@ -590,7 +608,10 @@ static void low_power_takes_mappings_away(void **state)
 		assert_true(raises_sigbus(touch_read, old[i]));
 		assert_true(raises_sigbus(touch_write, fresh[i]));
 	}
-	/* A read wakes the GPU for a moment, and leaves no mapping behind. */
+	/*
+	 * A read wakes the GPU for its duration, and must leave no mapping
+	 * behind.
+	 */
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), word, 7), 7);
 	assert_string_equal(word, "before");
 	assert_int_equal(kernel_mappings(), 0);
@@ -599,7 +620,7 @@ static void low_power_takes_mappings_away(void **state)
 	assert_back();
 }
 
-/* A CPU may read speculatively whatever it has a cacheable mapping of. */
+/* A CPU may speculatively read anything that it has a cacheable mapping of. */
 static void unready_memory_has_no_mapping_at_all(void **state)
 {
 	struct user u[3];
@@ -628,7 +649,7 @@ static void after_a_reset_by_ioctl_all_pages_wait(void **state)
 	assert_back();
 }
 
-/* By root, and without vfio's knowledge. */
+/* As root, without vfio's knowledge. */
 static void after_a_reset_by_sysfs_all_pages_wait(void **state)
 {
 	struct user u[3];
@@ -650,7 +671,9 @@ static void *reset_by_sysfs(void *arg)
 	while (!stop) {
 		if (gpu_sysfs_write(v.gpu, "reset", "1"))
 			++*(unsigned int *)arg;
-		/* On a slow machine there would be no time in between. */
+		/*
+		 * Without a pause, a slow machine would do nothing but resets.
+		 */
 		usleep(20000);
 	}
 	return NULL;
@@ -662,14 +685,17 @@ static void *reset_by_ioctl(void *arg)
 
 	while (!stop) {
 		ret = vfio_reset(&v);
-		/* The device's lock may be taken for a moment. */
+		/* -EAGAIN: another thread holds the device's lock. */
 		if (ret && ret != -EAGAIN)
 			++*(unsigned int *)arg;
 	}
 	return NULL;
 }
 
-/* Everybody gets on in a storm of resets, which wait for nobody either. */
+/*
+ * Under continuous resets, accesses make progress, and resets don't wait for
+ * accesses.
+ */
 static void accesses_get_on_beside_resets_of_both_kinds(void **state)
 {
 	unsigned int bad = 0, i;
@@ -707,7 +733,7 @@ static void resets_write_nothing_into_the_log(void **state)
 			fail_msg("the log has: %s", line);
 }
 
-/* A child has the mappings as well, moved ones move on, parts of them stay. */
+/* A mapping may be inherited by a child, moved, or partly unmapped. */
 static void mappings_in_all_shapes_are_taken_away(void **state)
 {
 	struct user u[3];
@@ -728,10 +754,13 @@ static void mappings_in_all_shapes_are_taken_away(void **state)
 	child = fork();
 	assert_true(child >= 0);
 	if (!child) {
-		/* Its pages go, too: it waits and then reads the right thing. */
+		/*
+		 * The child's pages are zapped, too: it waits and then reads
+		 * the right data.
+		 */
 		volatile char c = old[0][0];
 
-		/* Nobody could unbind what it keeps open if the test fails. */
+		/* If the test fails, the child must not keep the GPU open. */
 		alarm(600);
 		while (c == 'b' && old[1][0] == 'b')
 			c = old[0][0];
@@ -757,7 +786,7 @@ static void a_mapping_alone_goes_through_the_gate(void **state)
 	munmap(fresh[1], page);
 	vfio_close(&v);
 	assert_true(gpu_bound(v.gpu));
-	/* Only the mapping keeps the device open, and so the reset in use. */
+	/* Only the mapping keeps the device open, and so this reset zaps. */
 	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
 	assert_string_equal(old[0], "before");
 	munmap(old[0], page);
@@ -766,7 +795,7 @@ static void a_mapping_alone_goes_through_the_gate(void **state)
 	assert_string_equal(text, "before");
 }
 
-/* Nobody has mapped the memory any more, and the kernel's mappings go twice. */
+/* No user mappings are left, and both reset and close unmap the kernel's. */
 static volatile bool reset_now, idle;
 
 static void *reset_on_demand(void *arg)
@@ -797,7 +826,7 @@ static void closing_beside_resets_unmaps_once(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, reset_on_demand, NULL), 0);
 	klog_mark();
 	for (i = 0; i < 20; i++) {
-		/* KASAN takes an eighth of what is mapped. */
+		/* KASAN needs an eighth of what is mapped. */
 		for (at = 0; at < 16; at++)
 			assert_int_equal(vfio_read(&v, REGION(USEMEM) +
 						   at * 512 * MiB, &byte, 1), 1);
@@ -809,7 +838,10 @@ static void closing_beside_resets_unmaps_once(void **state)
 		for (idle = false; !idle; )
 			usleep(200);
 		vfio_open(&v, gpu);
-		/* The reset may have restored the middle of the close. */
+		/*
+		 * The reset may have saved and restored the state in the middle
+		 * of the close.
+		 */
 		on = command() | COMMAND_MEMORY;
 		assert_int_equal(vfio_write(&v, COMMAND, &on, 2), 2);
 	}
@@ -845,7 +877,7 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 	assert_back();
 }
 
-/* Those who wait for the memory are frozen like everybody else. */
+/* Tasks that wait for the memory freeze like any other. */
 static void waiting_does_not_keep_the_host_awake(void **state)
 {
 	struct user u[3];
@@ -863,7 +895,9 @@ static void *write_power_state(void *arg)
 {
 	unsigned int at = pm_cap() + PM_CTRL;
 
-	/* Some fail: the buffer is out of reach while the other one writes. */
+	/*
+	 * Some writes fail: the other thread's put their buffer out of reach.
+	 */
 	while (!stop)
 		vfio_write(&v, CONFIG + at, arg, 2);
 	return NULL;
@@ -903,7 +937,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(closing_beside_resets_unmaps_once),
 };
 
-/* A kernel built without suspend has no such test mode. */
+/* Needs a kernel with suspend, which has this test mode. */
 static const struct CMUnitTest suspend_tests[] = {
 	TEST(over_the_hosts_sleep_readiness_is_forgotten),
 	TEST(waiting_does_not_keep_the_host_awake),
@@ -913,12 +947,12 @@ static const struct CMUnitTest suspend_power_tests[] = {
 	TEST(changing_power_does_not_keep_the_host_awake),
 };
 
-/* Nor one without userfaultfd a way to stall a write. */
+/* Needs userfaultfd. */
 static const struct CMUnitTest stall_tests[] = {
 	TEST(while_a_write_to_the_power_state_stalls_nobody_gets_in),
 };
 
-/* A stand-in for the model has no power states. */
+/* A stand-in has no power states. */
 static const struct CMUnitTest power_tests[] = {
 	TEST(in_D3hot_nothing_is_in_reach),
 	TEST(any_write_that_covers_the_power_state_counts),
@@ -934,7 +968,7 @@ static int run(const char *name, const struct CMUnitTest *group, size_t count,
 {
 	if (!without)
 		return _cmocka_run_group_tests(name, group, count, NULL, NULL);
-	print_message("# %zu tests of %s are not for a machine without %s\n",
+	print_message("# %zu tests of %s need %s\n",
 		      count, name, without);
 	return 0;
 }
@@ -946,7 +980,9 @@ int main(void)
 	const char *stall = can_stall() ? NULL : "userfaultfd";
 	int failed;
 
-	/* Whoever waits for ever is killed, and reported. */
+	/*
+	 * A program that waits for ever is killed, which counts as a failure.
+	 */
 	alarm(2400);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	failed = run("gate", tests, ARRAY_SIZE(tests), NULL);

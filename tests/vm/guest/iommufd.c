@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The device by its own file and iommufd, as QEMU and libvirt use them where the
- * kernel has them: opening, DMA, GPU memory in an I/O address space, resets.
- * The DMA is the model's.  Only to GPU memory it can't be, since the emulated
- * virtio-iommu tells a device of no mapping of what isn't RAM: there, what the
- * kernel tells the IOMMU is looked at, by its tracepoints.
+ * The device by its device file and iommufd, as QEMU and libvirt use them if
+ * the kernel has them: opening, DMA, GPU memory in an I/O address space,
+ * resets. The model does the DMA, but not to GPU memory: the emulated
+ * virtio-iommu announces only mappings of RAM to a device. For GPU memory, the
+ * tests read the kernel's IOMMU tracepoints. Needs the model GPU on arm64, and
+ * iommufd.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -23,7 +24,7 @@
 #define RW	(PROT_READ | PROT_WRITE)
 #define IOVA	0x100000000ULL
 
-/* Newer than the headers here: maps a memfd's or a dma-buf's memory. */
+/* Newer than the headers here: maps the memory of a memfd or a dma-buf. */
 struct map_file {
 	uint32_t size;
 	uint32_t flags;
@@ -36,7 +37,7 @@ struct map_file {
 
 #define IOAS_MAP_FILE	_IO(IOMMUFD_TYPE, 0x8f)
 
-/* A device without group and container; only the device file is used by lib. */
+/* A device without group and container; lib.c uses only its device file. */
 struct cdev {
 	struct vfio v;
 	uint32_t id;
@@ -147,7 +148,7 @@ static int unmap(uint64_t iova, uint64_t length)
 	return ioctl(iommu, IOMMU_IOAS_UNMAP, &unmap) ? -errno : 0;
 }
 
-/* DMA by the model, of up to 64 bytes; false if it reaches nothing. */
+/* DMA by the model, of up to 64 bytes; false if the address is not mapped. */
 static bool device_reads(const struct cdev *c, uint64_t iova, void *buf,
 			 size_t count)
 {
@@ -185,15 +186,15 @@ static bool device_writes(const struct cdev *c, uint64_t iova,
 
 #define TRACING	"/sys/kernel/tracing/"
 
-/* Forgets what was traced. */
+/* Clears the trace. */
 static void trace_anew(void)
 {
 	must_write_file(TRACING "trace", "\n");
 }
 
 /*
- * What the IOMMU was last told of @iova, since trace_anew(): the physical address
- * behind it, or 0 if that was its end, or nothing.
+ * Returns the physical address that the kernel last mapped at @iova since
+ * trace_anew(), or 0 if it unmapped it last, or did neither.
  */
 static uint64_t mapped_at(uint64_t iova)
 {
@@ -214,7 +215,10 @@ static uint64_t mapped_at(uint64_t iova)
 	return found;
 }
 
-/* Two GPUs with device files and one I/O address space, of which the first uses. */
+/*
+ * Two GPUs with device files and one I/O address space, to which the first is
+ * attached.
+ */
 static int setup(void **state)
 {
 	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
@@ -266,7 +270,7 @@ static void before_it_is_bound_a_device_file_gives_nothing(void **state)
 	assert_true(vfio_reset(&other.v) < 0);
 	assert_int_equal(cdev_bind(&other), 0);
 	assert_int_equal(vfio_read(&other.v, REGION(USEMEM), &byte, 1), 1);
-	/* Once is enough. */
+	/* The second bind fails. */
 	assert_int_equal(cdev_bind(&other), -EINVAL);
 	close(other.v.device);
 	assert_int_equal(gpu_unbind(other.v.gpu), 0);
@@ -354,8 +358,8 @@ static void detached_it_reaches_nothing(void **state)
 }
 
 /*
- * iommufd pins pages, and these are none: the way of GPU memory into an address
- * space is the dma-buf.
+ * iommufd pins pages, and GPU memory has none. It gets into an address space as
+ * a dma-buf.
  */
 static void a_mapping_of_gpu_memory_is_refused(void **state)
 {
@@ -408,7 +412,7 @@ static void beyond_the_dma_buf_nothing_is_mapped(void **state)
 	assert_true(map_file(IOVA, fd, 0, 5 * page) < 0);
 	assert_true(map_file(IOVA, fd, 4 * page, page) < 0);
 	close(fd);
-	/* Of several ranges iommufd knows nothing yet. */
+	/* iommufd doesn't support several ranges yet. */
 	fd = vfio_dma_buf(&second.v, USEMEM, 0, 2, ranges);
 	assert_true(fd >= 0);
 	assert_int_equal(map_file(IOVA, fd, 0, 5 * page), -EOPNOTSUPP);
@@ -428,7 +432,7 @@ static void a_reset_of_the_exporter_ends_the_mapping(void **state)
 		assert_int_equal(mapped_at(IOVA), second.v.gpu->base);
 		assert_int_equal(vfio_reset(&second.v), 0);
 		assert_int_equal(mapped_at(IOVA), 0);
-		/* It does not come back by itself. */
+		/* The mapping does not come back by itself. */
 		assert_int_equal(unmap(IOVA, 4 * page), 0);
 		assert_int_equal(map_file(IOVA, fd, 0, 4 * page), 0);
 		assert_int_equal(mapped_at(IOVA), second.v.gpu->base);
@@ -471,7 +475,7 @@ static void two_gpus_share_an_address_space(void **state)
 	munmap(memory, page);
 }
 
-/* As of a bound device file: no group to show, which says that it owns it. */
+/* A bound device file proves ownership, so there is no group to show. */
 static int hot_reset(struct cdev *c)
 {
 	struct vfio_pci_hot_reset reset = { .argsz = sizeof(reset) };
@@ -511,7 +515,7 @@ static void a_hot_reset_is_a_reset(void **state)
 	munmap(map, page);
 }
 
-/* The kernel keeps bus resets from the GH200's ids. */
+/* The kernel never resets the bus of devices with a GH200's ids. */
 static void a_hot_reset_of_a_gh200_is_refused(void **state)
 {
 	uint64_t resets = host_counter(second.v.gpu, "resets");

@@ -17,12 +17,15 @@
 #include "lib.h"
 
 #define GPUS_CONF	"/vm/gpus.conf"
+#define AER_INJECT	"/dev/aer_inject"
 
 /* The channel to the test runner, inherited from init. */
 #define HOST_FD		3
 
-/* After so many seconds, an unbinding waits for what nobody will close. */
+/* After this many seconds, unbinding waits for a file of this process. */
 #define STUCK_S		60
+
+/* ---- GPUs --------------------------------------------------------------- */
 
 static struct gpu gpus[64];
 static size_t gpu_count;
@@ -41,7 +44,10 @@ static void load_gpus(void)
 		if (sscanf(line, "%31s %15s %31s %31s %31s %15s", g->name,
 			   g->addr, base, size, kind, g->port) != 6)
 			continue;
-		/* "-", where the firmware table has no number, gives 0. */
+		/*
+		 * strtoull() makes 0 of "-", which means that the firmware
+		 * table has no number.
+		 */
 		g->base = strtoull(base, NULL, 0);
 		g->size = strtoull(size, NULL, 0);
 		g->is_model = !strcmp(kind, "vfio-user");
@@ -149,8 +155,8 @@ int gpu_bind(const struct gpu *gpu)
 }
 
 /*
- * Closes and unmaps all that this process has of GPUs.  A test that failed in
- * the middle leaves such things, and unbinding would wait for them for ever.
+ * Closes and unmaps all GPU files of this process. A test that failed half-way
+ * leaves some open, and unbinding would wait for them for ever.
  */
 static void let_go(void)
 {
@@ -206,7 +212,7 @@ int gpu_unbind(const struct gpu *gpu)
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += STUCK_S;
 	if (pthread_timedjoin_np(writer, &ret, &limit)) {
-		printf("# %s is still in use by this process; letting go of all GPUs\n",
+		printf("# %s is still in use by this process; closing all GPUs\n",
 		       gpu->name);
 		fflush(stdout);
 		let_go();
@@ -235,7 +241,7 @@ volatile uint32_t *gpu_map_bar0(const struct gpu *gpu)
 	void *map;
 	int fd;
 
-	/* Without a driver, nobody has switched the memory decoder on. */
+	/* Without a driver, the device's memory decoding is off. */
 	assert_int_equal(gpu_sysfs_write(gpu, "enable", "1"), 0);
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0",
 		 gpu->addr);
@@ -279,7 +285,9 @@ void gpu_unready(const struct gpu *gpu, uint32_t ms)
 		return;
 	}
 
-	/* The stand-in's registers are RAM: a child makes them ready in time. */
+	/*
+	 * The stand-in's registers are RAM: a child makes them ready in time.
+	 */
 	bar0[BAR0_C2C / 4] = 0;
 	bar0[BAR0_HBM / 4] = 0;
 	if (ms != UINT32_MAX && !fork()) {
@@ -310,6 +318,40 @@ void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0)
 	gpu_unmap_bar0(bar0);
 }
 
+/* The data that /dev/aer_inject takes. */
+struct aer_error {
+	uint8_t bus;
+	uint8_t dev;
+	uint8_t fn;
+	uint32_t uncorrected;
+	uint32_t corrected;
+	uint32_t header[4];
+	uint32_t domain;
+};
+
+void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
+		      uint32_t corrected)
+{
+	struct aer_error e = {
+		.uncorrected = uncorrected, .corrected = corrected
+	};
+	unsigned int domain, bus, dev, fn;
+	int fd = open(AER_INJECT, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		fail_msg(AER_INJECT ": %s", strerror(errno));
+	if (sscanf(gpu->addr, "%x:%x:%x.%x", &domain, &bus, &dev, &fn) != 4)
+		fail_msg("%s is no PCI address", gpu->addr);
+	e.domain = domain;
+	e.bus = bus;
+	e.dev = dev;
+	e.fn = fn;
+	klog_mark();
+	if (write(fd, &e, sizeof(e)) != sizeof(e))
+		fail_msg("injecting into %s: %s", gpu->addr, strerror(errno));
+	close(fd);
+}
+
 int gpu_group(const struct gpu *gpu)
 {
 	char path[128], target[256];
@@ -323,6 +365,8 @@ int gpu_group(const struct gpu *gpu)
 	target[len] = 0;
 	return atoi(strrchr(target, '/') + 1);
 }
+
+/* ---- vfio --------------------------------------------------------------- */
 
 int vfio_try_open(struct vfio *v, const struct gpu *gpu)
 {
@@ -535,6 +579,8 @@ ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count)
 	return ret < 0 ? -errno : ret;
 }
 
+/* ---- memory and time ---------------------------------------------------- */
+
 void fill(void *buf, size_t count, uint64_t seed)
 {
 	uint64_t x = seed * 0x9e3779b97f4a7c15ULL + 1;
@@ -568,6 +614,8 @@ uint64_t now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
+/* ---- kernel log --------------------------------------------------------- */
+
 static int klog = -1;
 
 static void klog_seek(int whence)
@@ -589,7 +637,7 @@ void klog_rewind(void)
 	klog_seek(SEEK_SET);
 }
 
-/* A record as /dev/kmsg has it: "level,number,time,flags;text\n" and more. */
+/* Reads a record of /dev/kmsg: "level,number,time,flags;text\n" and more. */
 static bool klog_record(char *record, size_t size)
 {
 	ssize_t len;
@@ -641,11 +689,13 @@ bool klog_next(int *level, char *line, size_t size)
 		return false;
 	text = strchr(record, ';');
 	assert_non_null(text);
-	/* The facility is in the higher bits. */
+	/* The higher bits are the facility. */
 	*level = atoi(record) & 7;
 	snprintf(line, size, "%.*s", (int)strcspn(text + 1, "\n"), text + 1);
 	return true;
 }
+
+/* ---- modules ------------------------------------------------------------ */
 
 #define MODULE		"/vm/module.ko"
 #define MODULE_PARAMS	"/vm/module.params"
@@ -690,6 +740,8 @@ int module_unload(void)
 	return unload(DRIVER);
 }
 
+/* ---- SIGBUS ------------------------------------------------------------- */
+
 void *volatile sigbus_addr;
 volatile int sigbus_code;
 static sigjmp_buf sigbus_jmp;
@@ -729,9 +781,11 @@ void touch_write(void *addr)
 	*(volatile char *)addr = 1;
 }
 
+/* ---- test runner -------------------------------------------------------- */
+
 /*
- * Asks a handler of the test runner; its answer, without "ok ", or what it says
- * of its failure is in @answer.
+ * Calls a handler of the test runner. @answer is its answer without "ok ", or
+ * its error.
  */
 static bool asked(const char *question, char *answer, size_t size)
 {
@@ -841,7 +895,10 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 {
 	uint64_t begin = now_ms();
 
-	/* Each question is a message to the host and back: no busy loop. */
+	/*
+	 * Each query is a message to the host and back, so this loop is no busy
+	 * loop.
+	 */
 	while (host_counter(gpu, name) < at_least) {
 		if (now_ms() - begin > 600000)
 			fail_msg("%s of %s stays at %llu, not %llu", name,
@@ -856,7 +913,7 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 #define SCRUB_STATE	"nvgrace_gpu/scrub_state"
 #define SCRUB_PROGRESS	"nvgrace_gpu/scrub_progress"
 
-/* After so long, a scrub is not slow but stuck. */
+/* A scrub that takes longer is stuck, not slow. */
 #define SCRUB_STUCK_MS	180000
 
 void scrub_set_parameter(bool on)
@@ -929,7 +986,7 @@ const char *scrub_end(const struct gpu *gpu)
 		state[strcspn(state, "\n")] = 0;
 		if (strcmp(state, "scrubbing"))
 			break;
-		/* The attribute wakes up who polls it. */
+		/* The kernel notifies pollers of this attribute. */
 		if (poll(&p, 1, SCRUB_STUCK_MS) != 1 || now_ms() > end)
 			fail_msg("%s is still being scrubbed, at %llu bytes",
 				 gpu->name, (unsigned long long)scrub_progress(gpu));
@@ -937,6 +994,8 @@ const char *scrub_end(const struct gpu *gpu)
 	close(p.fd);
 	return state;
 }
+
+/* ---- suspend ------------------------------------------------------------ */
 
 bool host_can_suspend(void)
 {

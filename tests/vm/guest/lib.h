@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the test programs in the virtual machine share: finding, binding and
- * opening GPUs, the kernel log, and catching SIGBUS.  Functions that can't go
- * on fail the running cmocka test; those that return an int return 0 or a
- * negative errno, for a test to judge.
+ * opening GPUs, the kernel log, and catching SIGBUS. A function that can't
+ * continue fails the running cmocka test. A function that returns an int
+ * returns 0 or a negative errno, for the test to judge.
+ *
+ * tests/vm/suite.py builds and runs the programs on the machine of
+ * tests/vm/machine.py. It runs a single one as "suite.py KERNEL
+ * PROGRAM[:ARGUMENT]".
  */
 #ifndef NVGRACE_TEST_LIB_H
 #define NVGRACE_TEST_LIB_H
@@ -26,63 +30,64 @@
 
 #define DRIVER		"nvgrace_gpu_vfio_pci"
 
-/* Where vfio-pci puts a region in the device's file. */
+/* The offset of a region in the device's file, as in vfio-pci. */
 #define REGION(index)	((uint64_t)(index) << 40)
 #define CONFIG		REGION(VFIO_PCI_CONFIG_REGION_INDEX)
 #define USEMEM		VFIO_PCI_BAR4_REGION_INDEX
 #define RESMEM		VFIO_PCI_BAR2_REGION_INDEX
 
-/* A GPU of this machine, as /vm/gpus.conf tells; see tests/vm/README.md. */
+/* A GPU of this machine, from /vm/gpus.conf; see tests/vm/README.md. */
 struct gpu {
 	char name[32];
 	char addr[16];		/* PCI address */
 	uint64_t base;		/* physical address of its memory, 0 if none */
-	uint64_t size;		/* bytes of it */
-	bool is_model;		/* the model GPU, or RAM that stands in for it */
+	uint64_t size;		/* bytes of memory */
+	bool is_model;		/* false: a stand-in, whose registers are RAM */
 	char port[16];		/* PCI address of the root port above it */
 };
 
 /*
- * The GPU called @name.  Its absence is an error of the machine's making,
- * unless gpu_exists() was asked first: not every machine has room for each.
+ * Returns the GPU called @name. Fails the test if the machine doesn't have it.
+ * Some machines have no room for every GPU: check those with gpu_exists()
+ * first.
  */
 const struct gpu *gpu_find(const char *name);
 bool gpu_exists(const char *name);
 
 /*
  * Binds as an administrator would: driver_override, then the driver's bind
- * file, whose error is probe's.  Unbind undoes both; it may block.  Where this
- * process has the GPU open itself, as after a failed test, it lets go of all
- * GPUs in the end and returns -EBUSY.
+ * file. Returns the error of probe. Unbind undoes both; it may block. If this
+ * process still has the GPU open, as after a failed test, unbind closes all
+ * GPUs after a minute and returns -EBUSY.
  */
 int gpu_bind(const struct gpu *gpu);
 int gpu_unbind(const struct gpu *gpu);
 
-/* As gpu_unbind(), but by this task alone, however long it takes. */
+/* Like gpu_unbind(), but in the calling thread and without a time limit. */
 int gpu_unbind_here(const struct gpu *gpu);
 
 bool gpu_bound(const struct gpu *gpu);
 
 /*
- * The number of its IOMMU group, or a negative errno.  Before Linux 7.2 it has one
- * only while a driver is bound to it.
+ * Returns the number of its IOMMU group, or a negative errno. Before Linux 7.2
+ * a GPU has a group only while a driver is bound to it.
  */
 int gpu_group(const struct gpu *gpu);
 
-/* Unbinds what a failed test has left bound; nothing may have it open. */
+/* Unbinds what a failed test has left bound. No process may have it open. */
 void gpu_unbind_all(void);
 
 /*
- * Writes to a file that is there.  0 or a negative errno; the second fails the
- * test.
+ * Writes to an existing file. The first returns 0 or a negative errno, the
+ * second fails the test.
  */
 int write_file(const char *path, const char *text);
 void must_write_file(const char *path, const char *text);
 
-/* Writes to a file below the device's sysfs folder. */
+/* Writes to a file in the device's sysfs directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 
-/* Reads one, without its last line end.  It must be there. */
+/* Reads such a file, without its last newline. It must exist. */
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size);
 
@@ -90,21 +95,36 @@ void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 volatile uint32_t *gpu_map_bar0(const struct gpu *gpu);
 void gpu_unmap_bar0(volatile uint32_t *bar0);
 
-/* One register of an unbound GPU. */
+/* Accesses one register of an unbound GPU. */
 uint32_t gpu_bar0_read(const struct gpu *gpu, uint32_t reg);
 void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val);
 
-/* Makes a GPU unready from now on for @ms milliseconds; UINT32_MAX: for ever. */
+/*
+ * Makes a GPU unready for @ms milliseconds from now on; UINT32_MAX: for good.
+ */
 void gpu_unready(const struct gpu *gpu, uint32_t ms);
 
 /*
- * Unready from the first call on until the second one, also while it is being
+ * Makes a GPU unready from the first call to the second, even while it is being
  * bound: its registers stay mapped in between.
  */
 volatile uint32_t *gpu_hold(const struct gpu *gpu);
 void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0);
 
-/* The model's control block: see tests/model/README.md. */
+/* Bits of AER's status registers: fatal, nonfatal and corrected by default. */
+#define ERR_DATA_LINK		0x00000010
+#define ERR_COMPLETION_TIMEOUT	0x00004000
+#define ERR_COR_RECEIVER	0x00000001
+
+/*
+ * Makes the kernel handle PCIe errors of a GPU, as if the device and its root
+ * port had these bits in their registers. Needs the module aer_inject. Calls
+ * klog_mark() first.
+ */
+void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
+		      uint32_t corrected);
+
+/* The model's control block; see tests/model/README.md. */
 #define BAR0_SIZE		(16 * MiB)
 #define BAR0_C2C		0x1498
 #define BAR0_HBM		0x200bc
@@ -126,8 +146,9 @@ struct vfio {
 };
 
 /*
- * Opens a bound GPU through a type1 container.  Closing undoes all of it.  The
- * second returns a negative errno, with nothing left open, if the driver refuses.
+ * Opens a bound GPU through a type1 container. If the driver refuses, the
+ * second returns a negative errno and leaves nothing open. Closing undoes all
+ * of it.
  */
 void vfio_open(struct vfio *v, const struct gpu *gpu);
 int vfio_try_open(struct vfio *v, const struct gpu *gpu);
@@ -148,15 +169,18 @@ struct region {
 
 void vfio_region(struct vfio *v, unsigned int index, struct region *r);
 
-/* VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group; 0 or a negative errno. */
+/*
+ * VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group. Both return 0
+ * or a negative errno.
+ */
 int vfio_reset(struct vfio *v);
 int vfio_hot_reset(struct vfio *v);
 
-/* VFIO_DEVICE_FEATURE, to set @feature with the @size bytes of @data. */
+/* Sets @feature to the @size bytes of @data by VFIO_DEVICE_FEATURE. */
 int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,
 		     size_t size);
 
-/* Bytes of a region, for the function below. */
+/* Bytes of a region, for vfio_dma_buf(). */
 struct dma_range {
 	uint64_t offset;
 	uint64_t length;
@@ -165,25 +189,28 @@ struct dma_range {
 #define DMA_RANGES	8
 
 /*
- * VFIO_DEVICE_FEATURE_DMA_BUF, which the headers here don't have yet: exports up
- * to DMA_RANGES ranges of a region as one dma-buf.  Its file descriptor, or a
- * negative errno.
+ * Exports up to DMA_RANGES ranges of a region as one dma-buf, by
+ * VFIO_DEVICE_FEATURE_DMA_BUF, which these headers don't have yet. Returns its
+ * file descriptor or a negative errno.
  */
 int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
 		 uint32_t count, const struct dma_range *ranges);
 
-/* A register of BAR0 of an open device. */
+/* Accesses a register in BAR0 of an open device. */
 uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg);
 void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val);
 
 /*
- * Unready after each reset from now on, until the second of these makes it
- * ready, now and after later resets.
+ * The first makes the GPU unready after each reset from now on. The second
+ * makes it ready, now and after later resets.
  */
 void vfio_unready_after_resets(struct vfio *v);
 void vfio_make_ready(struct vfio *v);
 
-/* mmap of [offset, offset + length) of a region; negative errno in *@err. */
+/*
+ * Maps [offset, offset + length) of a region. On failure, *@err is a negative
+ * errno; without @err, the test fails.
+ */
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 	       uint64_t length, int prot, int flags, int *err);
 
@@ -194,26 +221,27 @@ ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count);
 /* Fills @buf with a pattern that depends on @seed and on the position. */
 void fill(void *buf, size_t count, uint64_t seed);
 
-/* Two adjacent pages at least, of which the second has no memory. */
+/* Returns at least two adjacent pages, of which the second faults. */
 char *page_before_hole(void);
 
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t now_ms(void);
 
 /*
- * The module's parameter scrub; and the end of a scrub: sleeps until scrub_state
- * is another one than "scrubbing", and returns that.
+ * The first sets the module's parameter scrub. The second sleeps until
+ * scrub_state is no longer "scrubbing", and returns the new state.
  */
 void scrub_set_parameter(bool on);
 const char *scrub_end(const struct gpu *gpu);
 
-/* Bytes that the scrub that runs, or the last one, has overwritten. */
+/* Bytes that the current or the last scrub has overwritten. */
 uint64_t scrub_progress(const struct gpu *gpu);
 
 /*
- * By tests/vm/content.py, from outside of the machine: puts bytes that are not zero
- * into a GPU's memory, and fails the test unless it is zero.  Into a page each MiB;
- * the other two, everywhere.
+ * These access the GPU's memory from outside of the machine, by
+ * tests/vm/content.py: soil() writes bytes other than zero to one page in each
+ * MiB, and assert_clean() fails the test unless these pages are zero. The other
+ * two do the same to all of the memory.
  */
 void soil(const struct gpu *gpu);
 void assert_clean(const struct gpu *gpu);
@@ -221,26 +249,29 @@ void soil_all(const struct gpu *gpu);
 void assert_all_clean(const struct gpu *gpu);
 
 /*
- * The kernel's test mode of suspend: all of it, but for switching devices off.
- * The second fails the test if the kernel can't.
+ * The kernel's test mode of suspend: everything except switching devices off.
+ * The second fails the test if the kernel can't do it.
  */
 bool host_can_suspend(void);
 void suspend_host(void);
 
-/* Counts lines of the kernel log since the last klog_mark() that hold @text. */
+/*
+ * Counts the lines of the kernel log since the last klog_mark() that contain
+ * @text.
+ */
 void klog_mark(void);
 int klog_count(const char *text);
 
 /*
- * Waits until a line holds @text, for @ms milliseconds at the most; false if
- * none came.  Lines up to that one count as seen.
+ * Waits up to @ms milliseconds for a line that contains @text; false if none
+ * came. Consumes the lines up to that one.
  */
 bool klog_wait(const char *text, int ms);
 
 /*
- * The next line of the kernel log since klog_mark() that neither this nor
- * klog_count() has seen, and its level (3: error, 4: warning, 6: info); false
- * if there is none.
+ * Returns the next line of the kernel log since klog_mark() that neither this
+ * function nor klog_count() has consumed, and its level (3: error, 4: warning,
+ * 6: info); false if there is none.
  */
 bool klog_next(int *level, char *line, size_t size);
 
@@ -248,51 +279,53 @@ bool klog_next(int *level, char *line, size_t size);
 void klog_rewind(void);
 
 /*
- * Loads the module under test as init did, and unloads it; 0 or a negative
- * errno.  Loading waits for the GPUs that it binds, which are those whose
- * driver_override asks for it.
+ * Load the module under test as init did, and unload it. Both return 0 or a
+ * negative errno. Loading waits for the GPUs that it binds: those whose
+ * driver_override names it.
  */
 int module_load(void);
 int module_unload(void);
 
-/* Another module, from a file, and without parameters; and by its name. */
+/*
+ * Load another module from a file, without parameters, and unload one by name.
+ */
 int load_file(const char *path);
 int unload(const char *name);
 
 /*
- * Runs @fn(@arg); true if it raised SIGBUS, whose address is then in
+ * Runs @fn(@arg). Returns true if it raised SIGBUS, and the address in
  * sigbus_addr.
  */
 bool raises_sigbus(void (*fn)(void *), void *arg);
 extern void *volatile sigbus_addr;
 extern volatile int sigbus_code;
 
-/* Touches of single bytes, for the function above. */
+/* Access one byte, for raises_sigbus(). */
 void touch_read(void *addr);
 void touch_write(void *addr);
 
 /*
- * Looks at, or changes, up to 1 KiB of GPU memory from outside of the virtual
- * machine, without any mapping of the kernel's.
+ * Read and write up to 1 KiB of GPU memory from outside of the virtual machine,
+ * without any kernel mapping.
  */
 void host_peek(uint64_t phys, void *buf, size_t count);
 void host_poke(uint64_t phys, const void *buf, size_t count);
 
 /*
- * Asks a handler of the test runner, which must not fail.  The answer goes to
- * @answer, or nowhere if that is NULL.
+ * Calls a handler of the test runner, which must succeed. The answer goes to
+ * @answer unless that is NULL.
  */
 void host_ask(char *answer, size_t size, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* The same for a handler that may fail: whether it did not. */
+/* Calls a handler that may fail; returns whether it succeeded. */
 bool host_try(char *answer, size_t size, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/* One of the model's counters: see tests/model/gpu.py. */
+/* One of the model's counters; see tests/model/gpu.py. */
 uint64_t host_counter(const struct gpu *gpu, const char *name);
 
-/* Waits until one of them is @at_least; fails the test after ten minutes. */
+/* Waits until that counter is @at_least. Fails the test after ten minutes. */
 void host_wait_counter(const struct gpu *gpu, const char *name,
 		       uint64_t at_least);
 

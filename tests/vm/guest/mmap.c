@@ -17,7 +17,7 @@
 static struct vfio v;
 static uint64_t page, table;
 
-/* A part of the GPU that the tests run over, and its bytes. */
+/* A part of GPU memory; its length is in bytes. */
 struct part {
 	unsigned int index;
 	uint64_t length;
@@ -29,7 +29,7 @@ static struct part parts[2];
 static int setup(void **state)
 {
 	page = sysconf(_SC_PAGESIZE);
-	/* What one page-table page maps: a page of 8-byte entries. */
+	/* The range that one page-table page maps: it has 8-byte entries. */
 	table = page / 8 * page;
 	vfio_start(&v, "gh200");
 	parts[0] = (struct part){ USEMEM, 0x60000000, v.gpu->base };
@@ -68,7 +68,9 @@ static long page_tables(void)
 	return kib;
 }
 
-/* Whether this kernel has huge entries for pfns; the runner read its config. */
+/*
+ * Whether this kernel supports huge entries for pfns, from its configuration.
+ */
 static bool has_huge_pfnmap(void)
 {
 	char word[8] = "";
@@ -80,7 +82,9 @@ static bool has_huge_pfnmap(void)
 	return !strcmp(word, "yes");
 }
 
-/* A free range of @length bytes whose address is @shift above a table's start. */
+/*
+ * Returns a free range of @length bytes that begins @shift bytes after a table.
+ */
 static char *free_range(uint64_t length, uint64_t shift)
 {
 	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
@@ -94,8 +98,8 @@ static char *free_range(uint64_t length, uint64_t shift)
 }
 
 /*
- * Bytes of whole page-table pages: of @count, or of as many as @length has room
- * for.  With 64K pages that is few, since one maps 512 MiB.
+ * Bytes that @count page-table pages map, or as many as fit into @length. With
+ * 64K pages that is few, since one maps 512 MiB.
  */
 static uint64_t whole_tables(uint64_t length, uint64_t count)
 {
@@ -218,7 +222,7 @@ static void a_mapping_is_never_executable(void **state)
 	}
 }
 
-/* The signal that ends a child which calls @fn(@arg), or 0. */
+/* Returns the signal that ends a child which calls @fn(@arg), or 0. */
 static int fatal_signal(void (*fn)(void *), void *arg)
 {
 	pid_t pid = fork();
@@ -276,20 +280,20 @@ static void the_last_page_can_be_mapped_and_nothing_behind_it(void **state)
 		vfio_map(&v, p->index, 0, p->length + page, RW, MAP_SHARED,
 			 &err);
 		assert_int_equal(err, -EINVAL);
-		/* The BAR has more bytes than the memory; and the region's end. */
+		/* The BAR is larger than the memory; and the region's end. */
 		vfio_map(&v, p->index, 2 * GiB - page, page, RW, MAP_SHARED,
 			 &err);
 		assert_int_equal(err, -EINVAL);
 		vfio_map(&v, p->index, (1ULL << 40) - page, page, RW,
 			 MAP_SHARED, &err);
 		assert_int_equal(err, -EINVAL);
-		/* Bounds don't depend on what is mapped from the start. */
+		/* Mappings that don't start at 0 have the same bounds. */
 		vfio_map(&v, p->index, page, p->length, RW, MAP_SHARED, &err);
 		assert_int_equal(err, -EINVAL);
 	}
 }
 
-/* A page that is partly memory could give away what lies behind. */
+/* The rest of that page may belong to something else. */
 static void a_partial_last_page_can_not_be_mapped(void **state)
 {
 	uint64_t whole = 0x50001235 / page * page;
@@ -316,7 +320,7 @@ static void touch_all(char *map, uint64_t length, uint64_t step)
 		touch_read(map + at);
 }
 
-/* Page tables that one fault fills at the most, without huge entries. */
+/* The maximum of page tables that one fault fills, without huge entries. */
 static long tables_a_fault(void)
 {
 	long pages = page / 8;
@@ -324,7 +328,7 @@ static long tables_a_fault(void)
 	return pages < 2048 ? 2048 / pages : 1;
 }
 
-/* With huge entries one fault fills up to 512 tables' worth. */
+/* With huge entries, one fault fills up to 512 tables' worth. */
 static void an_aligned_mapping_costs_few_faults(void **state)
 {
 	bool huge = has_huge_pfnmap();
@@ -341,15 +345,15 @@ static void an_aligned_mapping_costs_few_faults(void **state)
 		touch_all(map, length, page);
 		print_message("# %ld faults for %ld tables\n",
 			      minor_faults() - before, tables);
-		/* Some of the margin is the test's own stack and code. */
+		/* Some of the margin is for the test's own stack and code. */
 		assert_in_range(minor_faults() - before, least, most + 4);
 		munmap(map, length);
 	}
 }
 
 /*
- * Where a mapping begins in the middle of a table, that one gets pages, and what
- * follows still gets huge entries, by a fault of its own.
+ * If a mapping begins in the middle of a table, the driver fills that table
+ * with pages. The rest still gets huge entries, by a fault of its own.
  */
 static void pages_leave_huge_entries_their_place(void **state)
 {
@@ -359,7 +363,7 @@ static void pages_leave_huge_entries_their_place(void **state)
 	char *map;
 	long before;
 
-	/* Where a fault could fill in pages of the next tables, too. */
+	/* At a place where one fault could also fill the next tables. */
 	at = (at + around - 1) / around * around + table / 2;
 	map = map_at((char *)at, parts[0].index, table / 2, length);
 	touch_read(map);
@@ -373,9 +377,9 @@ static void pages_leave_huge_entries_their_place(void **state)
 }
 
 /*
- * One fault in the middle; then all that is there must be the mapping's own
- * memory, and what is mapped beside it, in tables of its first and last pages,
- * must be zeros, as nobody has written there.
+ * After one fault in the middle, everything that the fault has mapped must be
+ * the mapping's own memory. The anonymous memory beside it, in the tables of
+ * its first and last pages, must still be zeros.
  */
 static void what_comes_with_a_fault_is_right(void **state)
 {
@@ -387,7 +391,7 @@ static void what_comes_with_a_fault_is_right(void **state)
 	for (k = 0; k < 2; k++) {
 		const struct part *p = &parts[k];
 
-		/* From half a table on, to a page before a table's end. */
+		/* From half a table to a page before a table's end. */
 		length = whole_tables(p->length, 24) - table / 2 - page;
 		beside = free_range(length + 2 * page, table / 2 - page);
 		assert_ptr_equal(mmap(beside, length + 2 * page, RW,
@@ -404,10 +408,13 @@ static void what_comes_with_a_fault_is_right(void **state)
 						    table / 2 + at, in,
 						    sizeof(in)), sizeof(in));
 		}
-		/* What the next page would show if it were this memory. */
+		/* The next page would show this if it were GPU memory. */
 		assert_int_equal(vfio_write(&v, REGION(p->index) + table / 2 +
 					    length, in, sizeof(in)), sizeof(in));
-		/* The first table's pages leave the next one to a huge entry. */
+		/*
+		 * The pages of the first table don't keep the next from a huge
+		 * entry.
+		 */
 		before = page_tables();
 		touch_read(map);
 		touch_read(map + length / 2);
@@ -449,8 +456,9 @@ static void an_aligned_mapping_has_huge_entries_where_the_kernel_has_them(void *
 		print_message("# %s: %ld KiB of page tables for %llu MiB\n",
 			      huge ? "huge" : "pages", grown,
 			      (unsigned long long)(length / MiB));
-		/* Huge entries need no tables but those above, of which one is
-		 * enough for few of them.
+		/*
+		 * Huge entries need only the tables above them, of which one is
+		 * enough for few entries.
 		 */
 		if (huge)
 			assert_in_range(grown, 0, (tables < 4 ? 1 : 3) * page / KiB);
@@ -460,7 +468,10 @@ static void an_aligned_mapping_has_huge_entries_where_the_kernel_has_them(void *
 	}
 }
 
-/* Addresses and memory that don't fall together can't have huge entries. */
+/*
+ * If address and memory are not aligned to each other, there can be no huge
+ * entries.
+ */
 static void a_misaligned_mapping_shows_the_right_memory_in_few_faults(void **state)
 {
 	uint64_t at, word;
@@ -470,7 +481,7 @@ static void a_misaligned_mapping_shows_the_right_memory_in_few_faults(void **sta
 	for (k = 0; k < 2; k++) {
 		struct part *p = &parts[k];
 		uint64_t length = whole_tables(p->length, 32);
-		/* The addresses begin and end within one. */
+		/* Both ends of the range are in the middle of a table. */
 		long least = (length / table + 1) / tables_a_fault();
 
 		for (shift = 1; shift <= 3; shift += 2) {
@@ -546,7 +557,7 @@ static void a_hole_in_a_mapping_leaves_the_rest(void **state)
 		char *map = map_at(free_range(length, 0), parts[k].index, 0,
 				   length);
 
-		/* Once before and once after the pages around are there. */
+		/* Before and after the surrounding pages are mapped. */
 		map[0] = 11;
 		map[2 * table] = 13;
 		assert_int_equal(munmap(map + table + page, page), 0);
@@ -576,7 +587,7 @@ static void mremap_moves_and_shrinks_but_never_grows(void **state)
 		strcpy(map + page, "before the move");
 		strcpy(map + length - 64, "at the end");
 
-		/* To an address where huge entries can't be. */
+		/* To an address at which huge entries are impossible. */
 		to = mremap(map, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
 			    free_range(length, page));
 		assert_true(to != MAP_FAILED);
@@ -604,7 +615,7 @@ static void a_child_shares_the_memory(void **state)
 		char *map = map_at(free_range(length, 0), parts[k].index, 0,
 				   length);
 
-		/* One part is in the page tables at the fork, one is not. */
+		/* At the fork, one part is mapped in and one is not. */
 		strcpy(map, "parent");
 		pid = fork();
 		if (!pid) {
@@ -640,7 +651,7 @@ static void a_mapping_outlives_the_file_descriptor(void **state)
 	assert_int_equal(gpu_unbind(other.gpu), 0);
 }
 
-/* One access of 8 bytes at any address: the compiler may not take it apart. */
+/* A single 8-byte access at any address: the compiler must not split it. */
 static void store(volatile uint64_t *p, uint64_t val)
 {
 #if defined(__aarch64__)
@@ -665,8 +676,8 @@ static uint64_t load(const volatile uint64_t *p)
 }
 
 /*
- * Both parts are Normal memory, not Device, where such an access is a SIGBUS:
- * on hardware, and in the emulation.
+ * Both parts are Normal memory. To Device memory, such an access raises SIGBUS,
+ * on hardware and under emulation.
  */
 static void unaligned_accesses_work_on_both_parts(void **state)
 {
@@ -688,7 +699,7 @@ static void unaligned_accesses_work_on_both_parts(void **state)
 	}
 }
 
-/* memset() clears whole cache lines with an instruction of its own. */
+/* memset() clears whole cache lines with a special instruction. */
 static void memset_and_atomics_work_on_usemem(void **state)
 {
 	char *map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
@@ -726,7 +737,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_partial_last_page_can_not_be_mapped),
 	cmocka_unit_test(an_aligned_mapping_costs_few_faults),
 	cmocka_unit_test(pages_leave_huge_entries_their_place),
-		cmocka_unit_test(what_comes_with_a_fault_is_right),
+	cmocka_unit_test(what_comes_with_a_fault_is_right),
 	cmocka_unit_test(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
 	cmocka_unit_test(a_misaligned_mapping_shows_the_right_memory_in_few_faults),
 	cmocka_unit_test(a_memory_that_is_not_aligned_itself_is_mapped_right),

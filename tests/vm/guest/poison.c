@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory errors in GPU memory: who has the page mapped is told, with the right
- * address, and nobody else.  The kernel makes them itself, through the file by
- * which an administrator takes a bad page out of use; from there on everything
- * is as after a report of the hardware.
+ * Memory errors in GPU memory: a process that has the page mapped gets a signal
+ * with the right address, and no other process does. The kernel makes the
+ * errors itself, through the sysfs file that takes a bad page offline. From
+ * there on the path is that of an error reported by hardware.
  *
  *	poison reported|ignored
  *
- * "ignored" is for kernels that handle no errors of memory without struct
- * pages: there, too, nothing may break.
+ * "ignored" is for kernels that don't handle errors of memory without struct
+ * pages. There, too, such an error must do no harm.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +29,7 @@ static struct vfio v;
 static size_t page;
 static uint64_t resmem_phys;
 
-/* Declares the page at @phys bad; 0 or the kernel's error. */
+/* Declares the page at @phys bad; returns 0 or the kernel's error. */
 static int poison(uint64_t phys)
 {
 	static const char path[] = "/sys/devices/system/memory/hard_offline_page";
@@ -60,8 +60,8 @@ static void poison_it(void *arg)
 }
 
 /*
- * Poisons the page behind @addr in the caller's own mapping, which is told as
- * if it had touched it.
+ * Poisons the page behind @addr in the caller's own mapping. The caller gets a
+ * signal as if it had accessed the page.
  */
 static void assert_told(void *addr, uint64_t phys)
 {
@@ -127,12 +127,12 @@ static void the_offset_of_the_mapping_counts(void **state)
 	assert_not_told(v.gpu->base + GiB + 15 * page);
 	assert_not_told(v.gpu->base + GiB + 32 * page);
 	assert_not_told(v.gpu->base + 3 * page);
-	/* A page that nobody has touched yet is told, too. */
+	/* A page that has not been accessed yet. */
 	assert_told(map + 9 * page, v.gpu->base + GiB + 25 * page);
 	munmap(map, 16 * page);
 }
 
-/* Where the kernel has them, the mapping is one of huge entries. */
+/* If the kernel supports them, the mapping has huge entries. */
 static void a_bad_page_in_a_huge_mapping_is_told_by_itself(void **state)
 {
 	uint64_t at = 512 * MiB + 37 * page;
@@ -156,7 +156,7 @@ static void after_a_bad_page_the_others_go_on(void **state)
 	assert_string_equal(back, "goes on");
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_string_equal(map + 3 * page, "goes on");
-	/* And is told again, as often as it shows. */
+	/* And again, each time. */
 	assert_told(map + 2 * page, v.gpu->base + 2 * page);
 	munmap(map, 16 * page);
 }
@@ -190,7 +190,7 @@ static void block_sigbus(int how)
 	sigprocmask(how, &set, NULL);
 }
 
-/* Leaves the child to be asked for its status: the signal may come at any time. */
+/* Waits without reaping the child: the signal may arrive at any time. */
 static void wait_for_child(void *arg)
 {
 	siginfo_t info;
@@ -199,7 +199,9 @@ static void wait_for_child(void *arg)
 	waitid(P_PID, *(pid_t *)arg, &info, WEXITED | WNOWAIT);
 }
 
-/* As a VMM is, which asks for it: the error comes while it does other things. */
+/*
+ * A VMM asks for early signals: the error arrives while it does other things.
+ */
 static void an_error_that_shows_elsewhere_is_told_early(void **state)
 {
 	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
@@ -209,11 +211,11 @@ static void an_error_that_shows_elsewhere_is_told_early(void **state)
 	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_SET,
 			       PR_MCE_KILL_EARLY, 0, 0), 0);
 	touch_write(map);
-	/* The child may be done before anybody here is ready for the signal. */
+	/* The child may finish before this process is ready for the signal. */
 	block_sigbus(SIG_BLOCK);
 	pid = fork();
 	if (!pid) {
-		/* Who has it not mapped is not told. */
+		/* Without a mapping, the child gets no signal. */
 		munmap(map, 16 * page);
 		_exit(poison(v.gpu->base + 6 * page) ? 1 : 0);
 	}
@@ -252,7 +254,7 @@ static void each_gpu_has_its_own_errors(void **state)
 	assert_told(map2 + page, other.gpu->base + page);
 	munmap(map2, 16 * page);
 	vfio_stop(&other);
-	/* The one that is still open. */
+	/* The GPU that is still open. */
 	assert_told(map + 2 * page, v.gpu->base + 2 * page);
 	munmap(map, 16 * page);
 }
@@ -267,7 +269,7 @@ static void of_a_closed_gpu_the_log_alone_is_told(void **state)
 	for (i = 0; i < 2; i++) {
 		assert_true(poison(gpu->base) < 0);
 		assert_int_equal(klog_count("Recovered"), 0);
-		/* Opened and closed once, it is as before. */
+		/* After an open and a close, it is as before. */
 		vfio_open(&other, gpu);
 		assert_int_equal(poison(gpu->base), 0);
 		vfio_close(&other);
@@ -276,7 +278,7 @@ static void of_a_closed_gpu_the_log_alone_is_told(void **state)
 	assert_true(poison(gpu->base) < 0);
 }
 
-/* With whole lines, and without a look at what was there. */
+/* Scrubbing writes whole cache lines and doesn't read the old content. */
 static void a_bad_page_is_cleared_for_the_next_user(void **state)
 {
 	const struct gpu *gpu = gpu_find("s1h");
@@ -297,7 +299,7 @@ static void a_bad_page_is_cleared_for_the_next_user(void **state)
 	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
-/* For kernels that don't know whose memory it is. */
+/* For kernels that don't know which driver has the memory. */
 static void an_error_is_an_error_and_breaks_nothing(void **state)
 {
 	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Runtime power management of a GPU whose power the firmware can cut, so that
- * the kernel puts it into D3cold: when nobody has it open, and when its user
- * asks for low power.  The model counts whatever reaches it without power; the
- * test runner watches the memory, which is not behind the model.
+ * the kernel puts it into D3cold: when it isn't open, and when its user
+ * requests low power. The model counts every access that reaches it without
+ * power. The test runner watches the memory, which is not behind the model.
+ * Needs the model GPU on arm64.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -23,14 +24,14 @@
 #define ENTRY_WAKEUP	VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
 #define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
 #define DELAY_MS	1500
-/* Where QEMU's virt machine has config space, 1 MiB a bus. */
+/* Config space of QEMU's virt machine, 1 MiB for each bus. */
 #define ECAM		0x4010000000ULL
 
 static struct vfio v;
 static const struct gpu *gpu;
 static size_t page;
 
-/* Both parts: physical address, region, and a mapping of the first pages. */
+/* Both parts: region, physical address, and a mapping of the first pages. */
 static struct part {
 	unsigned int index;
 	uint64_t phys;
@@ -47,7 +48,7 @@ static uint64_t ons(void)
 	return host_counter(gpu, "power_ons");
 }
 
-/* Asks for low power, and waits until the power is off. */
+/* Requests low power, and waits until the power is off. */
 static void enter(void)
 {
 	uint64_t before = offs();
@@ -106,7 +107,7 @@ static void ask_guard(unsigned int *cycles, unsigned int *touched)
 		fail_msg("\"%s\" should be two numbers", answer);
 }
 
-/* Every test begins awake, and ends so. */
+/* Every test begins and ends awake. */
 static int back_to_normal(void **state)
 {
 	vfio_set_feature(&v, EXIT, NULL, 0);
@@ -114,7 +115,7 @@ static int back_to_normal(void **state)
 	return 0;
 }
 
-/* Without this one, the others could pass on a machine without D3cold. */
+/* Without this test, the others could pass on a machine without D3cold. */
 static void in_low_power_the_kernel_says_D3cold(void **state)
 {
 	char text[32];
@@ -142,7 +143,7 @@ static void a_fault_in_low_power_is_SIGBUS_and_does_not_wake(void **state)
 	for (i = 0; i < 2; i++) {
 		char *map = parts[i].map;
 
-		/* One that was touched, and one that was not. */
+		/* One that is mapped in, and one that is not. */
 		assert_true(raises_sigbus(touch_read, map));
 		assert_ptr_equal(sigbus_addr, map);
 		assert_true(raises_sigbus(touch_write, map + 9 * page));
@@ -176,7 +177,7 @@ static void reads_and_writes_wake_it_for_as_long_as_they_last(void **state)
 		assert_int_equal(back, word);
 		assert_int_equal(ons(), cycles + 1);
 		host_wait_counter(gpu, "power_offs", cycles + 2);
-		/* The user still wants low power. */
+		/* The user has not ended low power. */
 		assert_true(raises_sigbus(touch_read, parts[i].map));
 	}
 	leave();
@@ -207,7 +208,7 @@ static void the_registers_of_the_bars_survive_low_power(void **state)
 	assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar4, 8), 8);
 	enter();
 	leave();
-	/* As the core does for the register of BAR0. */
+	/* As vfio-pci-core keeps the register of BAR0. */
 	assert_int_equal(vfio_read(&v, CONFIG + 0x10, &back, 8), 8);
 	assert_int_equal(back, bar0);
 	assert_int_equal(vfio_read(&v, CONFIG + 0x18, &back, 8), 8);
@@ -216,7 +217,7 @@ static void the_registers_of_the_bars_survive_low_power(void **state)
 	assert_int_equal(back, bar4 | 0xc);
 }
 
-/* @begin is a time at which the training had not begun. */
+/* At time @begin, the training had not begun. */
 static void assert_waited(uint64_t begin)
 {
 	uint64_t took = now_ms() - begin;
@@ -226,7 +227,7 @@ static void assert_waited(uint64_t begin)
 			 DELAY_MS);
 }
 
-/* Without power the memory forgets its training, as in a reset. */
+/* Without power the memory loses its training, as in a reset. */
 static void after_low_power_a_fault_waits_until_the_memory_is_ready(void **state)
 {
 	uint64_t begin, reads;
@@ -240,7 +241,7 @@ static void after_low_power_a_fault_waits_until_the_memory_is_ready(void **state
 		leave();
 		assert_string_equal(parts[i].map, "trained");
 		assert_waited(begin);
-		/* The others find it ready, and ask no more. */
+		/* The others find it ready, and don't check again. */
 		reads = host_counter(gpu, "c2c_reads");
 		assert_string_equal(parts[1 - i].map, i ? "trained" :
 				    parts[1].map);
@@ -264,7 +265,7 @@ static void after_low_power_reads_and_writes_wait(void **state)
 	assert_int_equal(back, word);
 }
 
-/* Each access has a power cycle before it, and so a training of its own. */
+/* Each access follows a power cycle, and so a training of its own. */
 static void each_access_in_low_power_waits(void **state)
 {
 	uint64_t word = 0x99aabbccddeeff00, back, begin, cycles;
@@ -297,7 +298,7 @@ static void *touch_thread(void *map)
 	return (void *)(long)raises_sigbus(touch_read, map);
 }
 
-/* What it has learnt holds no longer than it keeps the GPU awake. */
+/* If low power begins during a wait, the result of the wait doesn't count. */
 static void a_wait_that_low_power_overtakes_does_not_count(void **state)
 {
 	uint64_t before, begin;
@@ -315,7 +316,7 @@ static void a_wait_that_low_power_overtakes_does_not_count(void **state)
 	before = offs();
 	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
 	vfio_bar0_write(&v, MODEL_UNREADY, 0);
-	/* A fault in low power. */
+	/* The fault happens in low power. */
 	assert_int_equal(pthread_join(thread, &sigbus), 0);
 	assert_non_null(sigbus);
 	host_wait_counter(gpu, "power_offs", before + 1);
@@ -347,14 +348,17 @@ static void with_wakeup_an_access_ends_low_power_and_says_so(void **state)
 	assert_int_equal(vfio_write(&v, REGION(RESMEM), &word, 8), 8);
 	assert_int_equal(read(p.fd, &signals, 8), 8);
 	assert_int_equal(signals, 1);
-	/* Awake for good: no word from the user, and nothing to wait for. */
+	/*
+	 * Awake for good: the user doesn't have to end low power, and no access
+	 * waits.
+	 */
 	assert_string_equal(parts[0].map, "slept");
 	assert_int_equal(vfio_read(&v, REGION(RESMEM), &back, 8), 8);
 	assert_int_equal(back, word);
 	assert_int_equal(offs(), before + 1);
 	close(p.fd);
 
-	/* And it can be had again. */
+	/* Low power can be requested again. */
 	enter();
 	leave();
 	assert_string_equal(parts[0].map, "slept");
@@ -416,7 +420,7 @@ static void a_bound_gpu_that_nobody_has_open_is_without_power(void **state)
 	assert_nothing_reached_it();
 }
 
-/* Somebody who uses the device while it goes to sleep and wakes up. */
+/* Accesses while the device enters and leaves low power. */
 struct user {
 	pthread_t thread;
 	struct part *part;
@@ -455,8 +459,8 @@ static void glance_at(void *arg)
 }
 
 /*
- * While the power is off the runner keeps other content in these pages: who
- * reads the memory then gets wrong data, and who writes it is counted.
+ * While the power is off, the runner puts other content into these pages: a
+ * read of the memory then returns wrong data, and a write is counted.
  */
 static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **state)
 {
@@ -475,7 +479,7 @@ static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **stat
 		assert_int_equal(pthread_create(&u[i].thread, NULL, use, &u[i]),
 				 0);
 	begin = now_ms();
-	/* For a while, and on a slow machine until enough has happened. */
+	/* For 10 s, and on a slow machine until enough has happened. */
 	while (now_ms() - begin < 10000 || offs() - cycles < 5 || !sigbus ||
 	       !glances || u[0].accesses <= 10 || u[1].accesses <= 10) {
 		if (entries++ % 2)
@@ -499,21 +503,21 @@ static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **stat
 	vfio_set_feature(&v, EXIT, NULL, 0);
 	cycles = offs() - cycles;
 	ask_guard(&guarded, &touched);
-	print_message("# %llu power cycles; %llu accesses; %llu touches were SIGBUS, %llu not\n",
+	print_message("# %llu power cycles; %llu reads and writes; loads: %llu SIGBUS, %llu good\n",
 		      (unsigned long long)cycles,
 		      (unsigned long long)(u[0].accesses + u[1].accesses),
 		      (unsigned long long)sigbus, (unsigned long long)glances);
 	assert_int_equal(u[0].wrong + u[1].wrong, 0);
 	assert_int_equal(touched, 0);
 	assert_nothing_reached_it();
-	/* It did sleep and wake, and was used in both states. */
+	/* The GPU lost and regained power, and was accessed in both states. */
 	assert_true(cycles >= 5);
 	assert_true(guarded >= cycles - 1);
 	assert_true(sigbus > 0 && glances > 0);
 	assert_true(u[0].accesses > 10 && u[1].accesses > 10);
 }
 
-/* The two checks above do notice: here somebody goes around the driver. */
+/* Shows that both checks above can fail, by accesses that bypass the driver. */
 static void a_touch_while_it_sleeps_is_noticed(void **state)
 {
 	unsigned int bus, guarded, touched, before;
@@ -570,7 +574,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(closing_in_low_power_is_all_right),
 	TEST(a_bound_gpu_that_nobody_has_open_is_without_power),
 	TEST(nothing_reaches_the_device_or_its_memory_while_it_sleeps),
-	/* The last one: it makes the counters count. */
+	/* This must be the last test: it increments the counters. */
 	TEST(a_touch_while_it_sleeps_is_noticed),
 };
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reads and writes whose buffer is a fresh mapping of the same memory, beside
- * a loop of resets.  Whoever holds a lock over user memory that a reset wants
- * ends here.  Takes the seconds to run, 60 without an argument.
+ * Reads and writes whose buffer is a fresh mapping of the same memory,
+ * concurrently with a loop of resets. This deadlocks if the driver holds a lock
+ * that a reset needs while it accesses user memory.
+ *
+ *	race [SECONDS]
+ *
+ * The default is 60 s.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -45,7 +49,7 @@ static void *self_io(void *arg)
 			w->bad = -errno;
 			break;
 		}
-		/* Overlapping by half, and from the other part in turn. */
+		/* Overlapping by half. */
 		if (w->write)
 			ret = vfio_write(&v, REGION(w->index) + at + SIZE / 2,
 					 map, SIZE);
@@ -83,7 +87,7 @@ static void *resetter(void *arg)
 	while (now_ms() < deadline) {
 		int ret = vfio_reset(&v);
 
-		/* The device's lock may be taken for a moment. */
+		/* -EAGAIN: another thread holds the device's lock. */
 		if (ret && ret != -EAGAIN) {
 			w->bad = ret;
 			break;
@@ -106,7 +110,10 @@ static void io_into_the_own_mapping_beside_resets_ends(void **state)
 
 	vfio_start(&v, "gh200");
 	deadline = now_ms() + seconds * 1000;
-	/* A thread that hangs is killed with the process, and reported. */
+	/*
+	 * A thread that hangs is killed with the program, which counts as a
+	 * failure.
+	 */
 	alarm(seconds + 600);
 	for (i = 0; i < n; i++)
 		assert_int_equal(pthread_create(&w[i].thread, NULL, w[i].fn,

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults, and reads into fresh mappings, beside everything that takes mappings
- * away; binding beside readiness; two openers.  What a race breaks is seen in
- * the kernel's log, in a value that is wrong, or in a thread that hangs.  Takes
- * the rounds of each worker, 100 without an argument.
+ * Faults and reads into fresh mappings, concurrently with everything that
+ * removes mappings; binding concurrently with readiness; two openers. A failed
+ * race shows in the kernel's log, as a wrong value, or as a thread that hangs.
+ *
+ *	races [ROUNDS]
+ *
+ * The default is 100 rounds for each worker.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,7 +25,7 @@
 #include "lib.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
-/* Two huge entries of 4K pages, which resets and mremap take away whole. */
+/* Two huge entries with 4K pages. Resets and mremap remove them as a whole. */
 #define SIZE	(4 * MiB)
 #define WORKERS	3
 
@@ -30,20 +33,25 @@ static const unsigned int indexes[2] = { USEMEM, RESMEM };
 static unsigned int rounds = 100;
 static struct vfio v;
 
-/* Where a disturber maps, moves and unmaps what others touch; twice SIZE. */
+/*
+ * Where a disturber maps, moves and unmaps what the workers access; twice SIZE.
+ */
 static char *arena;
 
 struct worker {
 	pthread_t thread;
 	unsigned int number;
-	/* One access; false if there was nothing to access. */
+	/* Makes one access; false if there was nothing to access. */
 	bool (*round)(struct worker *w, unsigned int i);
-	/* A device file of its own, -1: none; who takes it closes it. */
+	/*
+	 * A device file for this worker alone, or -1. The worker that takes it
+	 * closes it.
+	 */
 	atomic_int file;
-	/* How many it has had and closed. */
+	/* Files that it has closed. */
 	atomic_uint closed;
 	unsigned long done, signals;
-	char wrong[64];		/* the first thing that was */
+	char wrong[64];		/* the first error */
 };
 
 static struct worker workers[WORKERS];
@@ -51,8 +59,8 @@ static atomic_bool all_done;
 static atomic_ulong disturbed;
 
 /*
- * An access that may meet a page that has just gone: 0, or the signal.  Other
- * than raises_sigbus(), for several threads at a time.
+ * Writes to a page that may just have been unmapped. Returns 0 or the signal.
+ * Unlike raises_sigbus(), it works in several threads at a time.
  */
 static __thread void *volatile way_out;	/* a sigjmp_buf */
 
@@ -90,10 +98,12 @@ static void note(struct worker *w, const char *what, long value)
 		snprintf(w->wrong, sizeof(w->wrong), "%s: %ld", what, value);
 }
 
-/* Map, touch, see it by read, unmap: through @device, which nothing closes. */
+/*
+ * Maps, writes, checks by pread and unmaps, through @device, which stays open.
+ */
 static bool own_mapping(struct worker *w, int device, unsigned int i)
 {
-	/* Each worker has a place of its own in each part. */
+	/* Each worker has its own range in each part. */
 	uint64_t pos = REGION(indexes[i % 2]) + w->number * 2 * SIZE +
 		       (i / 2 % 2) * SIZE;
 	unsigned int at = i * 4096 % SIZE;
@@ -120,7 +130,7 @@ static bool fault(struct worker *w, unsigned int i)
 	return own_mapping(w, v.device, i);
 }
 
-/* Reads into a fresh mapping of the other part. */
+/* Reads from one part into a fresh mapping of the other. */
 static bool read_into_mapping(struct worker *w, unsigned int i)
 {
 	uint64_t pos = REGION(indexes[i % 2]) + w->number * 2 * SIZE;
@@ -141,11 +151,11 @@ static bool read_into_mapping(struct worker *w, unsigned int i)
 
 static bool fault_in_arena(struct worker *w, unsigned int i)
 {
-	/* A prime number of pages further each time. */
+	/* Advances by a prime number of pages each time. */
 	int sig = touch(arena + i * 7 * 4096ULL % (2 * SIZE), i);
 
 	w->signals += !!sig;
-	/* The memory is in reach all the time; the mapping isn't. */
+	/* The memory is always in reach, the mapping isn't. */
 	if (sig == SIGBUS)
 		note(w, "signal", sig);
 	return true;
@@ -163,7 +173,7 @@ static bool read_into_arena(struct worker *w, unsigned int i)
 	return true;
 }
 
-/* With the file that the disturber has handed over, while it closes its own. */
+/* Uses the file that the disturber has handed over, while it closes its own. */
 static bool fault_by_given_file(struct worker *w, unsigned int i)
 {
 	int device = atomic_exchange(&w->file, -1);
@@ -183,7 +193,7 @@ static void *work(void *arg)
 {
 	struct worker *w = arg;
 
-	/* On a slow machine the disturber may hardly have begun. */
+	/* On a slow machine, the disturber may hardly have begun. */
 	while ((w->done < rounds || disturbed < 2) && !w->wrong[0]) {
 		if (w->round(w, w->done))
 			w->done++;
@@ -204,8 +214,8 @@ static void *wait_for_workers(void *arg)
 }
 
 /*
- * Two workers of one kind and one of another, until each has had its rounds;
- * meanwhile the disturber is called again and again.
+ * Runs two workers of one kind and one of another until each has done its
+ * rounds, and calls the disturber again and again meanwhile.
  */
 static void race(bool (*two)(struct worker *, unsigned int),
 		 bool (*one)(struct worker *, unsigned int),
@@ -227,7 +237,7 @@ static void race(bool (*two)(struct worker *, unsigned int),
 	}
 	assert_int_equal(pthread_create(&waiter, NULL, wait_for_workers, NULL),
 			 0);
-	/* Those that wait for a file would wait for ever if this ended. */
+	/* Workers that wait for a file would hang if this loop ended early. */
 	while (!all_done) {
 		int this = disturb(disturbed);
 
@@ -243,7 +253,7 @@ static void race(bool (*two)(struct worker *, unsigned int),
 				 workers[i].wrong);
 		signals += workers[i].signals;
 	}
-	print_message("# %u rounds each, %lu disturbances, %lu accesses came too late\n",
+	print_message("# %u rounds each, %lu disturbances, %lu accesses after an unmap\n",
 		      rounds, disturbed, signals);
 	assert_int_equal(ret, 0);
 }
@@ -252,9 +262,11 @@ static int reset(unsigned int i)
 {
 	int ret = vfio_reset(&v);
 
-	/* Else all would wait for the next one at once. */
+	/*
+	 * Without a pause, all workers would wait for the next reset at once.
+	 */
 	usleep(i * 137 % 5000);
-	/* The device's lock may be taken for a moment. */
+	/* -EAGAIN: another thread holds the device's lock. */
 	return ret == -EAGAIN ? 0 : ret;
 }
 
@@ -274,7 +286,7 @@ static int unmap_and_map(unsigned int i)
 	return map_arena(i);
 }
 
-/* To and fro between the two halves. */
+/* Moves the mapping between the two halves. */
 static int move(unsigned int i)
 {
 	char *from = arena + i % 2 * SIZE, *to = arena + (i + 1) % 2 * SIZE;
@@ -284,7 +296,7 @@ static int move(unsigned int i)
 	return 0;
 }
 
-/* Parts of it, so that huge entries are split and come back. */
+/* Protects single pages, so that huge entries are split and restored. */
 static int protect(unsigned int i)
 {
 	unsigned int page = sysconf(_SC_PAGESIZE);
@@ -312,7 +324,10 @@ static void give_files(void)
 	}
 }
 
-/* Until the workers have closed them; those that nobody takes any more go here. */
+/*
+ * Waits until the workers have closed their files, and closes those that no
+ * worker takes any more.
+ */
 static void wait_for_files(void)
 {
 	unsigned int k;
@@ -331,7 +346,7 @@ static void wait_for_files(void)
 	}
 }
 
-/* The last one to go closes the device: here, or a worker that unmaps. */
+/* The last user closes the device: this thread, or a worker that unmaps. */
 static int close_and_open(unsigned int i)
 {
 	int ret;
@@ -410,7 +425,10 @@ static void faults_and_reads_beside_unbinding(void **state)
 	race(fault_by_given_file, fault_by_given_file, unbind_and_bind);
 }
 
-/* Bound, or not: never in between, whenever readiness or a kill comes. */
+/*
+ * The GPU is either bound or unbound, whenever it becomes ready or the binder
+ * is killed.
+ */
 static void binding_beside_readiness_and_kills(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
@@ -435,7 +453,7 @@ static void binding_beside_readiness_and_kills(void **state)
 		else
 			assert_int_equal(WEXITSTATUS(status), 0);
 		ret = gpu_unbind(gpu);
-		/* Killed too early, nobody has bound it. */
+		/* If it is killed too early, the bind doesn't happen. */
 		assert_true(!ret || (ret == -ENODEV && WIFSIGNALED(status)));
 		bound += !ret;
 	}

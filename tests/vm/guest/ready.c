@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The wait for GPU memory at bind time: how long, how often the registers are
- * read, and how it ends.  The waits that end with a timeout take 30 s: they run
- * beside the other tests, the first of which starts them, and the last group
- * looks at them.
+ * The wait for GPU memory in a bind: how long it takes, how often it reads the
+ * registers, and how it ends. The waits that time out take 30 s. The first test
+ * starts them, the others run meanwhile, and the last group checks their
+ * results. Without the model GPU, the test that counts reads is left out.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,17 +19,17 @@
 #define LATE_MS		3000
 #define TIMEOUT_MS	30000
 
-/* Time for what doesn't wait to show it. */
+/* Time in which an operation that doesn't wait would have ended. */
 #define SETTLE_MS	500
 
 #define NEVER		UINT32_MAX
 
-/* A bind in a process of its own. */
+/* A bind in a separate process. */
 struct binder {
 	const struct gpu *gpu;
 	pid_t pid;
 	int result;	/* pipe on which the child sends struct outcome */
-	int lines;	/* that the log had of failed waits for it before */
+	int lines;	/* of the log about failed waits, before the bind */
 };
 
 struct outcome {
@@ -70,7 +70,7 @@ static struct outcome finish_binder(struct binder *b)
 	return o;
 }
 
-/* The waits that end with -ETIME, from the first test to the last ones. */
+/* The waits that end with -ETIME: from the first test to the last group. */
 static struct binder never_c2c, never_hbm;
 
 static struct binder killed;
@@ -105,7 +105,10 @@ static int last_teardown(void **state)
 	return 0;
 }
 
-/* Lines of the log that say of @gpu that it isn't ready; the last one in @said. */
+/*
+ * Counts the log lines which say that @gpu isn't ready; the last one is in
+ * @said.
+ */
 static int lines_of_failure(const struct gpu *gpu, char *said, size_t size)
 {
 	char prefix[64], line[512];
@@ -117,7 +120,7 @@ static int lines_of_failure(const struct gpu *gpu, char *said, size_t size)
 		if (strncmp(line, prefix, strlen(prefix)) ||
 		    !strstr(line, "not ready"))
 			continue;
-		/* An error. */
+		/* KERN_ERR */
 		assert_int_equal(level, 3);
 		snprintf(said, size, "%s", line);
 		lines++;
@@ -125,7 +128,7 @@ static int lines_of_failure(const struct gpu *gpu, char *said, size_t size)
 	return lines;
 }
 
-/* The model is made with one register that never becomes ready. */
+/* On the model, one of these registers never becomes ready. */
 static void start_never_ready(struct binder *b, const char *name, uint32_t reg)
 {
 	const struct gpu *gpu = gpu_find(name);
@@ -146,7 +149,7 @@ static void a_gpu_that_is_not_ready_is_not_bound_yet(void **state)
 	assert_int_equal(waitpid(never_hbm.pid, NULL, WNOHANG), 0);
 }
 
-/* Not before @ms milliseconds, which began after @begin. */
+/* Fails unless @ms milliseconds have passed since @begin. */
 static void assert_waited(uint64_t begin, uint64_t ms)
 {
 	uint64_t took = now_ms() - begin;
@@ -183,7 +186,7 @@ static void a_failed_wait_leaves_the_gpus_memory_to_others(void **state)
 	start_binder(&killed, gpu);
 	usleep(500 * 1000);
 
-	/* While it waits, the memory is spoken for. */
+	/* During the wait, the memory is claimed. */
 	assert_int_equal(gpu_bind(twin), -EBUSY);
 	kill_binder(&killed);
 	close(killed.result);
@@ -194,7 +197,7 @@ static void a_failed_wait_leaves_the_gpus_memory_to_others(void **state)
 	assert_int_equal(gpu_bind(gpu), 0);
 }
 
-/* Another one, who began later and still waits, shows that the time isn't over. */
+/* A wait that began later and still goes on shows that the time isn't over. */
 static void a_killed_binder_gets_away_and_the_gpu_binds_later(void **state)
 {
 	const struct gpu *gpu = gpu_find("second"), *other = gpu_find("gh200");
@@ -222,8 +225,8 @@ static void a_killed_binder_gets_away_and_the_gpu_binds_later(void **state)
 }
 
 /*
- * The PCI core probes a device with a NUMA node in a worker: the kill doesn't
- * get there, and the wait goes on to its end.
+ * The PCI core probes a device with a NUMA node in a worker. The kill doesn't
+ * reach that, so the wait continues to its end.
  */
 static void on_a_numa_node_the_wait_outlives_a_killed_binder(void **state)
 {
@@ -244,7 +247,7 @@ static void on_a_numa_node_the_wait_outlives_a_killed_binder(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "numa_node", "-1"), 0);
 }
 
-/* The last one that began is the first one to end. */
+/* The bind that began last ends first. */
 static void four_gpus_wait_together_for_four_writers(void **state)
 {
 	volatile uint32_t *bar0[ARRAY_SIZE(side_by_side)];
@@ -265,7 +268,7 @@ static void four_gpus_wait_together_for_four_writers(void **state)
 	}
 }
 
-/* The kernel makes the driver's attributes after its probe has succeeded. */
+/* The kernel creates the driver's attributes after probe has succeeded. */
 static bool probed(const struct gpu *gpu)
 {
 	char path[128];
@@ -275,7 +278,7 @@ static bool probed(const struct gpu *gpu)
 	return !access(path, F_OK);
 }
 
-/* The last one: the module can't be unloaded while somebody waits. */
+/* The last test of its group: the module can't be unloaded during a wait. */
 static void loading_the_module_binds_four_gpus_together(void **state)
 {
 	const struct gpu *gpu[ARRAY_SIZE(side_by_side)];
@@ -291,7 +294,7 @@ static void loading_the_module_binds_four_gpus_together(void **state)
 						 DRIVER), 0);
 		bar0[i] = gpu_hold(gpu[i]);
 	}
-	/* Whether loading waits for the binding is the kernel's affair. */
+	/* Whether loading waits for the binding depends on the kernel. */
 	pid = fork();
 	if (!pid)
 		_exit(module_load() != 0);
@@ -314,9 +317,9 @@ static void assert_timed_out(struct binder *b, const char *registers)
 	char said[512] = "";
 	int lines;
 
-	print_message("# gave up after %llu ms\n",
+	print_message("# timed out after %llu ms\n",
 		      (unsigned long long)(o.end_ms - o.begin_ms));
-	/* Whatever is found below, nobody shall bind it in passing. */
+	/* Otherwise, what follows could bind it. */
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
 	assert_int_equal(o.ret, -ETIME);
 	assert_false(gpu_bound(gpu));
@@ -342,18 +345,24 @@ static void without_the_memory_binding_ends_with_ETIME_after_30_s(void **state)
 }
 
 /*
- * The model counts.  From 1 ms upward, 3 s are a few hundred looks; a driver
- * that doesn't pause longer and longer would make 3000 of them on hardware.
+ * The model counts the reads. With pauses from 1 ms upward there are a few
+ * hundred in 3 s. Without growing pauses there would be 3000 on hardware.
  */
 static void the_registers_are_read_with_longer_and_longer_pauses(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
-	uint32_t c2c = gpu_bar0_read(gpu, MODEL_C2C_READS);
-	uint32_t hbm = gpu_bar0_read(gpu, MODEL_HBM_READS);
+	volatile uint32_t *bar0 = gpu_hold(gpu);
+	uint32_t c2c = bar0[MODEL_C2C_READS / 4];
+	uint32_t hbm = bar0[MODEL_HBM_READS / 4];
+	struct binder b;
 
-	assert_int_equal(gpu_bar0_read(gpu, MODEL_MAGIC), 0x4d47564e);
-	gpu_unready(gpu, LATE_MS);
-	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(bar0[MODEL_MAGIC / 4], 0x4d47564e);
+	start_binder(&b, gpu);
+	usleep(LATE_MS * 1000);
+	while (is_waiting(&b) && bar0[MODEL_C2C_READS / 4] - c2c < 6)
+		usleep(SETTLE_MS * 1000);
+	gpu_release(gpu, bar0);
+	assert_int_equal(finish_binder(&b).ret, 0);
 	assert_int_equal(gpu_unbind(gpu), 0);
 
 	c2c = gpu_bar0_read(gpu, MODEL_C2C_READS) - c2c;
@@ -391,7 +400,7 @@ static void a_ready_gpu_is_bound_at_once(void **state)
 	assert_int_equal(host_counter(gpu, "hbm_reads"), hbm + 1);
 }
 
-/* A stand-in's registers are memory, whose reads nobody counts. */
+/* A stand-in's registers are memory, whose reads nothing counts. */
 static const struct CMUnitTest model_tests[] = {
 	TEST(a_ready_gpu_is_bound_at_once),
 	TEST(the_registers_are_read_with_longer_and_longer_pauses),
@@ -407,7 +416,7 @@ int main(void)
 		failed += cmocka_run_group_tests_name("ready_model",
 						      model_tests, NULL, NULL);
 	else
-		print_message("# a stand-in: %zu tests are not for it (no counters)\n",
+		print_message("# %zu tests need the model GPU, for its counters\n",
 			      ARRAY_SIZE(model_tests));
 	failed += cmocka_run_group_tests_name("ready_last", last_tests, NULL,
 					      last_teardown);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* VFIO_DEVICE_GET_REGION_INFO: what user space is told of the fake BARs. */
+/* VFIO_DEVICE_GET_REGION_INFO: what it reports about the fake BARs. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,7 +73,7 @@ static void other_regions_are_those_of_the_device(void **state)
 	vfio_stop(&v);
 }
 
-/* The buffer of a caller that first asks how much it needs. */
+/* A caller may first query how much room it needs. */
 static void a_short_buffer_is_told_its_size(void **state)
 {
 	struct {
@@ -97,14 +97,14 @@ static void a_short_buffer_is_told_its_size(void **state)
 	assert_int_equal(u.info.size, 2 * GiB);
 	assert_int_equal(u.rest[0], 0xa5);
 
-	/* One byte too little is too little. */
+	/* One byte too few. */
 	u.info.argsz = need - 1;
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
 	assert_int_equal(u.info.argsz, need);
 	assert_int_equal(u.info.cap_offset, 0);
 	assert_int_equal(u.rest[0], 0xa5);
 
-	/* Just enough is enough, and not a byte more is written. */
+	/* Exactly enough: nothing after that is written. */
 	u.info.argsz = need;
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
 	assert_int_equal(u.info.argsz, need);
@@ -121,7 +121,7 @@ static void a_struct_that_is_too_short_is_EINVAL(void **state)
 	uint32_t argsz;
 
 	vfio_start(&v, "gh200");
-	/* Up to and with the field "offset" is the least. */
+	/* All of the struct is required. */
 	for (argsz = 0; argsz < sizeof(info); argsz++) {
 		info.argsz = argsz;
 		assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO,
@@ -141,7 +141,7 @@ static void an_unreadable_struct_is_EFAULT(void **state)
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
 	assert_int_equal(errno, EFAULT);
 
-	/* The struct is there, the room for the capability is not. */
+	/* The struct is accessible, the room for the capability is not. */
 	info = (void *)(page + sysconf(_SC_PAGESIZE) - sizeof(*info));
 	info->argsz = 256;
 	info->index = USEMEM;

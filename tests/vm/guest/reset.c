@@ -74,7 +74,7 @@ static void a_reset_reaches_the_device(void **state)
 {
 	uint32_t before;
 
-	/* A stand-in for the model doesn't count: see that it has come back. */
+	/* A stand-in doesn't count resets: check that it works again. */
 	if (!v.gpu->is_model) {
 		assert_int_equal(vfio_reset(&v), 0);
 		assert_int_equal(model(BAR0_C2C), 0xff);
@@ -87,8 +87,8 @@ static void a_reset_reaches_the_device(void **state)
 }
 
 /*
- * On a GPU with an id whose bus the kernel lets be reset: a quirk of its keeps
- * hot resets from the others.
+ * This GPU's id is one that the kernel may reset through the bus. For the
+ * others, a quirk prevents hot resets.
  */
 static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 {
@@ -115,7 +115,7 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 	vfio_stop(&other);
 }
 
-/* As vfio-pci does: unbinding waits for the last user. */
+/* As in vfio-pci, unbinding waits for the last user. */
 static void unbinding_waits_until_the_device_is_closed(void **state)
 {
 	struct vfio other;
@@ -128,7 +128,7 @@ static void unbinding_waits_until_the_device_is_closed(void **state)
 	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
 	pid = fork();
 	if (!pid) {
-		/* The child must not keep the device open itself. */
+		/* The child must not keep the device open. */
 		munmap(map, 65536);
 		vfio_close(&other);
 		_exit(gpu_unbind(other.gpu) ? 1 : 0);
@@ -147,7 +147,7 @@ static void unbinding_waits_until_the_device_is_closed(void **state)
 	assert_int_equal(status, 0);
 	assert_false(gpu_bound(other.gpu));
 
-	/* And it can be had again. */
+	/* It can be bound again. */
 	vfio_start(&other, "second");
 	vfio_stop(&other);
 }
@@ -202,7 +202,7 @@ static void two_gpus_at_once_keep_their_memory_apart(void **state)
 		assert_int_equal(vfio_write(&other, REGION(USEMEM) + at, b,
 					    sizeof(b)), sizeof(b));
 	}
-	/* A reset of the one is nothing to the other. */
+	/* A reset of one GPU doesn't affect the other. */
 	assert_int_equal(vfio_reset(&other), 0);
 	for (i = 0; i < 16; i++) {
 		uint64_t at = i * 64 * KiB;
@@ -239,14 +239,14 @@ static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **st
 	assert_true(raises_sigbus(touch_read, map));
 	assert_int_equal(vfio_read(&v, REGION(USEMEM) + GiB, &back, 8), 8);
 	assert_int_equal(back, word);
-	/* Awake for the read only. */
+	/* The GPU is awake only for the read. */
 	assert_true(raises_sigbus(touch_read, map));
 	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT), 0);
 	assert_int_equal(*(uint64_t *)map, word);
 	munmap(map, 65536);
 }
 
-/* Open and close are a reset, too, and leave nothing behind. */
+/* Open and close reset the device, too. The memory keeps its content. */
 static void opening_again_finds_the_memory_as_it_was(void **state)
 {
 	char in[32], out[32];

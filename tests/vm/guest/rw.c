@@ -39,9 +39,9 @@ static int teardown(void **state)
 }
 
 /*
- * Every offset within 16 bytes of @edge and every width up to 40, checked
- * against an image of the memory around it, beyond whose @length is 0xff, and
- * which ends with the BAR.
+ * Tries every offset within 16 bytes of @edge with every width up to 40, and
+ * compares with an image of the memory around it. Beyond the part's end, the
+ * image is 0xff. It ends with the BAR.
  */
 static void check_around(int k, uint64_t edge)
 {
@@ -53,7 +53,7 @@ static void check_around(int k, uint64_t edge)
 	int off, width;
 	ssize_t want;
 
-	/* Fill what is memory; an edge at the BAR's end has none. */
+	/* Fills what is memory; around the BAR's end there is none. */
 	if (first >= lengths[k])
 		real = 0;
 	fill(image, sizeof(image), edge + k);
@@ -68,7 +68,7 @@ static void check_around(int k, uint64_t edge)
 			want = pos >= BAR_LEN ? -EINVAL :
 			       pos + width > BAR_LEN ? (ssize_t)(BAR_LEN - pos) :
 						       width;
-			/* One byte more must stay as it is. */
+			/* The byte after the access must not change. */
 			memset(got, 0x77, sizeof(got));
 			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
 						   got, width), want);
@@ -77,7 +77,10 @@ static void check_around(int k, uint64_t edge)
 			assert_memory_equal(got, image + SPAN + off, want);
 			assert_int_equal(got[want], 0x77);
 
-			/* The same bytes inverted, and only where memory is. */
+			/*
+			 * Writes the same bytes inverted; only memory takes
+			 * them.
+			 */
 			memcpy(before, image, sizeof(image));
 			for (ssize_t i = 0; i < want; i++) {
 				got[i] = ~image[SPAN + off + i];
@@ -146,7 +149,7 @@ static void bytes_of_a_partial_last_page_are_reached(void **state)
 	assert_memory_equal(in, out, 100);
 	memset(in, 0xff, sizeof(in));
 	assert_memory_equal(in, out + 100, 100);
-	/* The byte behind the memory is somebody else's. */
+	/* The byte after the memory belongs to something else. */
 	host_peek(odd.gpu->base + 0x60000000 + end, out, 1);
 	assert_int_equal(out[0], 0);
 	vfio_stop(&odd);
@@ -241,7 +244,7 @@ static void a_fault_in_the_middle_ends_the_access_there(void **state)
 			size_t count = there + more[i % ARRAY_SIZE(more)];
 			char *buf = hole - there;
 
-			/* Reads give what there is room for. */
+			/* A read returns what the buffer has room for. */
 			memset(memory, 0x11, page + 300);
 			vfio_write(&v, pos, memory, page + 300);
 			memset(buf, 0x33, there);
@@ -249,7 +252,10 @@ static void a_fault_in_the_middle_ends_the_access_there(void **state)
 			assert_int_equal(ret, there);
 			assert_memory_equal(buf, memory, there);
 
-			/* Writes change what they say, and nothing else. */
+			/*
+			 * A write changes as many bytes as it returns, and no
+			 * more.
+			 */
 			memset(buf, 0x22, there);
 			ret = vfio_write(&v, pos, buf, count);
 			assert_int_equal(ret, there);
@@ -260,7 +266,7 @@ static void a_fault_in_the_middle_ends_the_access_there(void **state)
 			assert_memory_equal(buf, memory, there + 200);
 			free(buf);
 		}
-		/* No byte at all. */
+		/* A buffer that is not accessible at all. */
 		for (m = 0; m < 4; m++) {
 			assert_int_equal(vfio_read(&v, pos, hole, more[m]), -EFAULT);
 			assert_int_equal(vfio_write(&v, pos, hole, more[m]), -EFAULT);
@@ -275,7 +281,7 @@ static void a_fault_in_the_middle_ends_the_access_there(void **state)
 	free(memory);
 }
 
-/* Fresh memory has no pages yet, and a file's come from its cache. */
+/* Fresh memory has no pages yet, and a file's are in the page cache. */
 static void pages_that_are_not_there_yet_are_brought_in(void **state)
 {
 	const size_t size = 3 * MiB + 4099;
@@ -301,7 +307,7 @@ static void pages_that_are_not_there_yet_are_brought_in(void **state)
 		assert_memory_equal(fresh, in, size);
 		munmap(fresh, size);
 
-		/* What nobody has written is zeros. */
+		/* Unwritten memory reads as zeros. */
 		fresh = mmap(NULL, size, PROT_READ,
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		assert_true(fresh != MAP_FAILED);
@@ -331,7 +337,7 @@ static void *take_away(void *arg)
 	return NULL;
 }
 
-/* Accesses to a buffer whose pages vanish all the time come to an end. */
+/* Accesses end even if the pages of their buffer vanish continuously. */
 static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
 {
 	struct taken t = { .size = 256 * KiB };
@@ -352,7 +358,7 @@ static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
 	munmap(t.buf, t.size);
 }
 
-/* The position is advanced by what was done, as preadv() shows. */
+/* The position advances by the bytes transferred, as preadv() shows. */
 static void vectors_are_read_and_written_in_a_row(void **state)
 {
 	char a[100], b[100], c[100], in[300], out[300];
@@ -412,7 +418,7 @@ static void an_aligned_word_is_never_torn(void **state)
 	}
 }
 
-/* A buffer in the GPU's own memory, so that it needs none of the machine's. */
+/* A buffer in the GPU's own memory, which takes none of the machine's RAM. */
 static char *big_buffer(struct vfio *big)
 {
 	return vfio_map(big, USEMEM, 0, 2 * GiB, RW, MAP_SHARED, NULL);
@@ -429,7 +435,7 @@ static atomic_uint *counters(void)
 	return map;
 }
 
-/* Moves @len bytes over and over, from @start on; tells of each end. */
+/* Once @start is set, moves @len bytes over and over, and counts in @ends. */
 static pid_t fork_mover(struct vfio *big, uint64_t pos, size_t len, bool write,
 			atomic_uint *start, atomic_uint *ends)
 {
@@ -462,13 +468,13 @@ static void end_mover(pid_t pid)
 }
 
 /*
- * Of two children that begin together, one is killed, and is gone before the
- * other has moved half as much as it would have, or a quarter where there is
- * more than a GiB.
+ * Two children begin together, and one is killed. It must be gone before the
+ * other has moved half a GiB: a quarter of its own transfer, or half of it for
+ * resmem.
  */
 static void kill_mover(struct vfio *big, uint64_t pos, bool write)
 {
-	/* Whether they may begin, and the ends of either. */
+	/* Start flag, and one counter for each child. */
 	atomic_uint *shared = counters();
 	pid_t killed, other;
 
@@ -497,8 +503,9 @@ static void moving_two_gigabytes_ends_early_when_killed(void **state)
 }
 
 /*
- * On one CPU, somebody else wants to run every 10 ms.  That one must not wait
- * for the end of a transfer; once is at its end, on the way to user space.
+ * On one CPU, another task becomes runnable every 10 ms. It must run several
+ * times during one transfer: once is possible when the transfer returns to user
+ * space.
  */
 static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 {
@@ -533,7 +540,7 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	munmap(buf, 2 * GiB);
 	munmap(ends, COUNTERS);
 	vfio_stop(&big);
-	print_message("# ran %u times during one transfer\n", most);
+	print_message("# the other task ran %u times during one transfer\n", most);
 	assert_true(most >= 5);
 }
 
@@ -565,7 +572,7 @@ static void only_what_is_touched_is_mapped_and_until_close(void **state)
 
 	vfio_start(&big, "s95");
 	assert_int_equal(kernel_mapped(big.gpu), 0);
-	/* Behind the memory: 94.5 GiB of it, in a BAR of 128 GiB. */
+	/* Beyond the memory: 94.5 GiB in a BAR of 128 GiB. */
 	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 100 * GiB, &back, 4), 4);
 	assert_int_equal(back, 0xffffffff);
 	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 100 * GiB, &word, 4), 4);
@@ -577,7 +584,7 @@ static void only_what_is_touched_is_mapped_and_until_close(void **state)
 	mapped = kernel_mapped(big.gpu);
 	assert_in_range(mapped, 4096, GiB + 65536);
 
-	/* Again: no second mapping. */
+	/* A second access makes no second mapping. */
 	vfio_read(&big, REGION(USEMEM) + 90 * GiB + 64, &back, 4);
 	assert_int_equal(kernel_mapped(big.gpu), mapped);
 	vfio_read(&big, REGION(RESMEM), &back, 4);
@@ -586,7 +593,7 @@ static void only_what_is_touched_is_mapped_and_until_close(void **state)
 	vfio_close(&big);
 	assert_int_equal(kernel_mapped(big.gpu), 0);
 
-	/* Who opens it next begins anew. */
+	/* The next open begins without mappings. */
 	vfio_open(&big, big.gpu);
 	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
 	assert_int_equal(kernel_mapped(big.gpu), mapped);
@@ -614,7 +621,10 @@ static void first_uses_from_many_threads_share_their_mappings(void **state)
 	void *bad;
 	int i;
 
-	/* What one thread alone needs, after which memory is mapped anew. */
+	/*
+	 * First determine what a single thread needs, then open again without
+	 * mappings.
+	 */
 	vfio_start(&big, "s33");
 	assert_null(open_hammer(&big));
 	mapped = kernel_mapped(big.gpu);

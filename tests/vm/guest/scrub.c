@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What one user leaves, the next one never sees: with the parameter scrub on,
- * memory that was filled from outside of the machine before each step is looked
- * at from there after it.  tests/vm/content.py is the other side.
+ * With the parameter scrub on, the next user must never see what the previous
+ * one left. The runner fills the memory from outside of the machine before each
+ * step, and checks it from there afterwards, by tests/vm/content.py.
+ *
+ *	scrub [ROUNDS]
+ *
+ * The default is 25. The tests that need the model GPU or suspend are left out
+ * where the machine lacks them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,21 +29,21 @@
 #define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
 #define STATE		"nvgrace_gpu/scrub_state"
 
-/* After so long, an unbinding has not even begun. */
+/* After this time, an unbind that has not begun never will. */
 #define STUCK_MS	60000
 
 /* The smallest GPU with both parts: 512 MiB of usemem, 1 GiB of resmem. */
 #define SMALL		"s1h"
 
-/* Of the model alone: 64 MiB and some bytes, all of it usemem. */
+/* On the model only: 64 MiB and some bytes, all of it usemem. */
 #define TINY		"tinymem"
 
-/* Of use; and a fifth of a second for each, of everything at random. */
+/* Rounds of use, and fifths of a second of random operations. */
 static unsigned int rounds = 25;
 
 static struct vfio v = { .device = -1 };
 
-/* The GPU for what needs neither both parts nor much time. */
+/* The smallest GPU, for tests that don't need both parts. */
 static const struct gpu *usual(void)
 {
 	return gpu_find(gpu_exists(TINY) ? TINY : SMALL);
@@ -62,7 +67,7 @@ static void assert_state(const struct gpu *gpu, const char *wanted)
 	assert_string_equal(state, wanted);
 }
 
-/* A bound GPU that nobody uses is clean after a while, and really so. */
+/* A bound GPU that isn't in use becomes clean, and its memory is zero. */
 static void assert_becomes_clean(const struct gpu *gpu)
 {
 	char readiness[32];
@@ -70,13 +75,13 @@ static void assert_becomes_clean(const struct gpu *gpu)
 	assert_string_equal(scrub_end(gpu), "clean");
 	assert_clean(gpu);
 	assert_int_equal(scrub_progress(gpu), gpu->size);
-	/* Nor does the kernel keep a mapping of it, which goes with this. */
+	/* The kernel must not keep a mapping either, which this indicates. */
 	gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", readiness,
 		       sizeof(readiness));
 	assert_string_equal(readiness, "unknown");
 }
 
-/* Nothing keeps the GPU switched on, or awake. */
+/* The GPU is disabled and asleep. */
 static void assert_becomes_idle(const struct gpu *gpu)
 {
 	uint64_t end = now_ms() + STUCK_MS;
@@ -104,7 +109,7 @@ static void unbind(const struct gpu *gpu)
 	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
-/* Both parts, both ends, both ways. */
+/* Writes to both parts, at both ends, by both mmap and pwrite. */
 static void leave_something(struct vfio *dev)
 {
 	static const unsigned int indexes[] = { USEMEM, RESMEM };
@@ -136,7 +141,7 @@ static int setup(void **state)
 	return 0;
 }
 
-/* Whatever a failed test has left. */
+/* Undoes what a failed test has left. */
 static int teardown(void **state)
 {
 	const struct gpu *gpu = gpu_find(SMALL);
@@ -195,7 +200,7 @@ static void closing_clears_what_a_user_left(void **state)
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
 	assert_all_clean(gpu);
-	/* And for each user anew. */
+	/* Every user's data is cleared. */
 	vfio_open(&v, gpu);
 	assert_state(gpu, "dirty");
 	soil(gpu);
@@ -221,7 +226,7 @@ static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
 	unbind(gpu);
 }
 
-/* In a child; tells by its pipe when the device is open. */
+/* Opens in a child, which sends the result through the pipe @told. */
 static pid_t open_in_a_child(const struct gpu *gpu, int *told)
 {
 	int pipes[2];
@@ -287,7 +292,7 @@ static void an_open_waits_for_the_scrub(void **state)
 	soil(gpu);
 	bind(gpu);
 	for (i = 0; i < 3; i++) {
-		/* At once, while it has hardly begun. */
+		/* Opens at once, when the scrub has hardly begun. */
 		vfio_open(&v, gpu);
 		assert_clean(gpu);
 		assert_state(gpu, "dirty");
@@ -298,7 +303,7 @@ static void an_open_waits_for_the_scrub(void **state)
 	unbind(gpu);
 }
 
-/* Switched on later: nobody has begun, so the open does. */
+/* The parameter is set later: no scrub was started, so the open starts it. */
 static void an_open_begins_what_was_not_wanted_before(void **state)
 {
 	const struct gpu *gpu = usual();
@@ -322,7 +327,10 @@ static void unbinding_waits_for_the_scrub(void **state)
 {
 	const struct gpu *gpu = usual();
 
-	/* Of what was there before; of what a user left; and not wanted so far. */
+	/*
+	 * What was there before the bind; what a user left; what was left while
+	 * the parameter was off.
+	 */
 	soil(gpu);
 	bind(gpu);
 	unbind(gpu);
@@ -362,8 +370,8 @@ static void *unbind_thread(void *gpu)
 }
 
 /*
- * Then vfio-pci-core can't reset the GPU at the close: the device lock is taken.
- * Before it has been reset, it may go on writing.
+ * While an unbind holds the device lock, vfio-pci-core can't reset the GPU at
+ * close. Without a reset, the GPU may go on writing.
  */
 static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 {
@@ -380,7 +388,7 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 		 (unsigned long long)gpu->base + 12345);
 	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
 					(void *)gpu), 0);
-	/* The group is gone as soon as unbinding has begun. */
+	/* The attribute group disappears as soon as unbinding has begun. */
 	while (gpu_sysfs_write(gpu, STATE, "") != -ENOENT && now_ms() < end)
 		usleep(1000);
 	vfio_close(&v);
@@ -390,7 +398,7 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 	assert_string_equal(stopped, "1");
 	assert_clean(gpu);
 
-	/* The same of a GPU that the host's own driver has left so. */
+	/* The same if the host's own driver has left the GPU writing. */
 	for (i = 0; i < 2; i++) {
 		scrub_set_parameter(i);
 		host_ask(NULL, 0, "engine %s %#llx", gpu->name,
@@ -413,8 +421,8 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 /* ---- resets and power --------------------------------------------------- */
 
 /*
- * Begins a scrub, waits until the first bytes are zeros, and resets the GPU by the
- * file @reset in sysfs; true if that came in the middle.
+ * Starts a scrub, waits until the first bytes are zeros, and resets the GPU by
+ * the sysfs file @reset. Returns true if the reset came during the scrub.
  */
 static bool reset_in_the_middle(const struct gpu *gpu, const char *reset)
 {
@@ -429,7 +437,9 @@ static bool reset_in_the_middle(const struct gpu *gpu, const char *reset)
 	return before && after;
 }
 
-/* Here a reset brings back what was there: zeros from before count for nothing. */
+/*
+ * This reset restores the old content, so the bytes cleared before don't count.
+ */
 static void begins_anew_after(const struct gpu *gpu, const char *reset)
 {
 	unsigned int tries = 0;
@@ -460,7 +470,7 @@ static void a_scrub_begins_anew_after_a_reset(void **state)
 	begins_anew_after(gpu, path);
 }
 
-/* Of all that is on it: the other function is nobody's. */
+/* This resets everything on the bus. The other function has no driver. */
 static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
 {
 	const struct gpu *gpu = gpu_find("neighbour");
@@ -469,7 +479,7 @@ static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_subordinate",
 		 gpu->port);
 	if (access(path, F_OK)) {
-		print_message("# this kernel resets no bus on demand\n");
+		print_message("# this kernel has no reset_subordinate\n");
 		return;
 	}
 	begins_anew_after(gpu, path);
@@ -504,7 +514,7 @@ static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 	unbind(gpu);
 }
 
-/* Low power by vfio, and D3hot by config space, when it is closed. */
+/* Low power by vfio, and D3hot by config space, at the time of the close. */
 static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 {
 	const struct gpu *gpu = usual();
@@ -545,7 +555,7 @@ static void it_waits_until_the_memory_is_ready(void **state)
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
 
-	/* Also of one that nobody wanted. */
+	/* Also of a scrub on demand while the parameter is off. */
 	scrub_set_parameter(false);
 	soil(gpu);
 	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
@@ -556,7 +566,7 @@ static void it_waits_until_the_memory_is_ready(void **state)
 	unbind(gpu);
 }
 
-/* However often and however it ends. */
+/* After any number of scrubs, and whether or not they succeed. */
 static void afterwards_the_gpu_is_idle(void **state)
 {
 	const struct gpu *gpu = gpu_find("cxl");
@@ -604,7 +614,7 @@ static void unbinding_ends_an_open_that_waits(void **state)
 
 #define QUEUE	"/sys/bus/workqueue/devices/nvgrace_gpu_scrub/"
 
-/* As an administrator may want it. */
+/* An administrator may restrict the workqueue. */
 static void one_worker_at_a_time_gets_there_too(void **state)
 {
 	const struct gpu *gpu = gpu_find(SMALL);
@@ -621,7 +631,10 @@ static void one_worker_at_a_time_gets_there_too(void **state)
 
 /* ---- the host's sleep --------------------------------------------------- */
 
-/* Two that wait, of whom one holds what the other wants, and a scrub. */
+/*
+ * Two opens wait, one with a lock that the other needs, for a scrub in
+ * progress.
+ */
 static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 {
 	const struct gpu *gpu = usual();
@@ -641,7 +654,7 @@ static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 	assert_state(gpu, "scrubbing");
 	assert_true(host_can_suspend());
 	suspend_host();
-	/* What the sleep has interrupted, goes on. */
+	/* What the suspend has interrupted continues. */
 	assert_int_equal(result_of_child(told[0]), 0);
 	for (i = 0; i < 2; i++)
 		kill_child(pid[i]);
@@ -650,7 +663,10 @@ static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 	unbind(gpu);
 }
 
-/* While a program that writes the image has told the kernel to get ready. */
+/*
+ * A program that is about to write the image has made the kernel prepare
+ * hibernation.
+ */
 static void before_hibernation_unbinding_waits_for_nobody(void **state)
 {
 	const struct gpu *gpu = usual();
@@ -660,12 +676,12 @@ static void before_hibernation_unbinding_waits_for_nobody(void **state)
 	assert_becomes_clean(gpu);
 	fd = open("/dev/snapshot", O_RDONLY);
 	if (fd < 0) {
-		/* A kernel without hibernation. */
+		/* The kernel doesn't support hibernation. */
 		assert_true(errno == ENOENT || errno == EPERM);
 		unbind(gpu);
 		return;
 	}
-	/* Another kernel may have the GPU before this one is back. */
+	/* Another kernel may use the GPU before this one resumes. */
 	assert_state(gpu, "unknown");
 	soil(gpu);
 	unbind(gpu);
@@ -687,17 +703,17 @@ static void an_open_that_waits_can_be_killed(void **state)
 	soil(gpu);
 	vfio_close(&v);
 	pid = open_in_a_child(gpu, &told);
-	/* Long enough for it to wait, and too short for the scrub. */
+	/* Long enough that it waits, and too short for the scrub. */
 	usleep(500000);
 	kill_child(pid);
 	close(told);
-	/* The scrub that it has waited for goes on. */
+	/* The scrub continues without the open. */
 	assert_state(gpu, "scrubbing");
 	assert_becomes_clean(gpu);
 	unbind(gpu);
 }
 
-/* 1 s by its CXL DVSEC, where others wait for 30 s. */
+/* Its CXL DVSEC limits the wait to 1 s. For others it is 30 s. */
 static void memory_that_is_never_ready_is_never_shown(void **state)
 {
 	const struct gpu *gpu = gpu_find("cxl");
@@ -718,7 +734,7 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 		assert_state(gpu, "failed");
 	}
 	v.device = -1;
-	/* Ready again after the next reset, which the next try begins with. */
+	/* Ready again after the next reset, with which the next open begins. */
 	host_ask(NULL, 0, "after_reset cxl 0");
 	vfio_open(&v, gpu);
 	assert_clean(gpu);
@@ -737,7 +753,7 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 	soil(gpu);
 	bind(gpu);
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
-	/* It runs, or has run: neither is an error. */
+	/* The first scrub may still run or have ended: neither is an error. */
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_becomes_clean(gpu);
 	vfio_open(&v, gpu);
@@ -749,7 +765,7 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "x"), -EINVAL);
 	assert_state(gpu, "off");
 
-	/* An open waits for it, wanted or not. */
+	/* An open waits for the scrub even with the parameter off. */
 	soil(gpu);
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	vfio_open(&v, gpu);
@@ -760,7 +776,10 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 
 /* ---- which bytes -------------------------------------------------------- */
 
-/* All that is the GPU's, to the last byte, and none behind. */
+/*
+ * All of the GPU's memory must be cleared to the last byte, and nothing after
+ * it.
+ */
 static void an_odd_size_is_cleared_to_its_end(void **state)
 {
 	const struct gpu *gpu = gpu_find("odd");
@@ -781,7 +800,9 @@ static void an_odd_size_is_cleared_to_its_end(void **state)
 
 /* ---- several users ------------------------------------------------------ */
 
-/* Of two who wait for one GPU, one is killed; the other gets it clean. */
+/*
+ * Of two opens that wait for one GPU, one is killed. The other gets it clean.
+ */
 static void of_two_that_wait_one_may_be_killed(void **state)
 {
 	const struct gpu *gpu = usual();
@@ -844,7 +865,7 @@ static void pause_up_to(unsigned int ms)
 	usleep(rand() % (ms * 1000));
 }
 
-/* Leaves something in all of the memory, until it is killed. */
+/* Writes to all of the memory until it is killed. */
 static void use_until_killed(const struct gpu *gpu)
 {
 	struct region r;
@@ -891,7 +912,10 @@ static pid_t in_a_child(void (*fn)(const struct gpu *gpu),
 	return pid;
 }
 
-/* Resets, unbindings and kills at random: whoever gets in, finds zeros. */
+/*
+ * Resets, unbinds and kills at random: whenever an open succeeds, the memory is
+ * zero.
+ */
 static void nobody_sees_anything_whatever_happens(void **state)
 {
 	const struct gpu *gpu = gpu_find(TINY);
@@ -907,7 +931,7 @@ static void nobody_sees_anything_whatever_happens(void **state)
 
 		pause_up_to(500);
 		kill_child(user);
-		/* Now and then it is not bound, or about to be not. */
+		/* The GPU may be unbound, or about to be. */
 		while (vfio_try_open(&v, gpu)) {
 			refused++;
 			usleep(10000);
@@ -919,7 +943,7 @@ static void nobody_sees_anything_whatever_happens(void **state)
 	}
 	kill_child(resetter);
 	kill_child(binder);
-	/* The memory was ready all the time. */
+	/* The memory was always ready. */
 	assert_int_equal(klog_count("could not be cleared"), 0);
 	printf("# %u opens found zeros, %u were refused\n", opened, refused);
 	if (gpu_bound(gpu))
@@ -990,7 +1014,7 @@ static const struct CMUnitTest tests[] = {
 	test(the_files_are_what_they_should_be),
 };
 
-/* With the model GPU, which can be late, at work, or small. */
+/* Need the model GPU, which can be late, busy or small. */
 static const struct CMUnitTest model_tests[] = {
 	test(a_gpu_at_work_is_reset_before_its_scrub),
 	test(it_waits_until_the_memory_is_ready),
@@ -1004,7 +1028,7 @@ static const struct CMUnitTest model_tests[] = {
 	test(nobody_sees_anything_whatever_happens),
 };
 
-/* A kernel built without suspend has no test of it. */
+/* Needs a kernel with suspend. */
 static const struct CMUnitTest suspend_tests[] = {
 	test(waiting_for_it_does_not_keep_the_host_awake),
 };

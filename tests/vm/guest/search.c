@@ -12,7 +12,7 @@
 
 #include "search.h"
 
-/* Files without an end are read to here. */
+/* Bytes to read of a file that may be endless. */
 #define MOST	(64 * MiB)
 
 static uint64_t base, size, page;
@@ -30,15 +30,15 @@ static bool inside(uint64_t value)
 }
 
 /*
- * Digits alone may be a time or a count.  An address that is worth knowing is the
- * first or the last byte of a page.
+ * Plain digits may be a time or a count. Only the first and the last byte of a
+ * page count as an address there.
  */
 static bool at_edge(uint64_t value)
 {
 	return inside(value) && (value % 4096 == 0 || value % 4096 == 4095);
 }
 
-/* A number of up to 16 digits beside zeros, as the digits of one base. */
+/* Parses up to 16 digits after leading zeros. */
 static bool number(const char *digits, size_t count, unsigned int radix,
 		   uint64_t *value)
 {
@@ -65,14 +65,14 @@ static bool is_address(const char *digits, size_t count, bool prefixed)
 		return false;
 	if (decimal ? at_edge(value) : inside(value))
 		return true;
-	/* Without 0x, a page's number is too small to be told from others. */
+	/* Without 0x, a page frame number is too small to be distinctive. */
 	if (prefixed && value - base / page < size / page)
 		return true;
 	return decimal && number(digits, count, 10, &value) &&
 	       (at_edge(value) || value == base / page);
 }
 
-/* Numbers in a text that ends with a NUL. */
+/* Searches a text that ends with a NUL for numbers. */
 static const char *in_text(const char *text, size_t length)
 {
 	static char found[64];
@@ -104,7 +104,7 @@ static const char *in_bytes(const char *buf, size_t length)
 	static char found[64];
 	size_t at;
 
-	/* Where a C compiler, or the registers of a device, would have it. */
+	/* The alignment of compilers and of device registers. */
 	for (at = 0; at + sizeof(uint64_t) <= length; at += 4) {
 		uint64_t value;
 
@@ -123,7 +123,7 @@ const char *search_in(const void *buf, size_t length)
 	const char *found;
 	char *text;
 
-	/* Bytes of an address are no text. */
+	/* A buffer with NULs may be binary. */
 	found = memchr(buf, 0, length) ? in_bytes(buf, length) : NULL;
 	if (found)
 		return found;
@@ -145,7 +145,7 @@ const char *search_file(const char *path, long *bytes)
 	int fd;
 
 	*bytes = -1;
-	/* Nothing is waited for: of a pipe, what it has is read. */
+	/* Doesn't block: a pipe is read as far as it is filled. */
 	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		return NULL;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The attributes of docs/ABI/sysfs-driver-nvgrace-gpu. */
+/*
+ * The attributes of docs/ABI/sysfs-driver-nvgrace-gpu. Without the model GPU,
+ * the tests of the GPUs that only the model can be are left out.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +24,10 @@ static const char *path_of(const struct gpu *gpu, const char *name)
 	return path;
 }
 
-/* The file's only line, without its end; NULL if there is no such file. */
+/*
+ * Returns the file's only line without its newline; NULL if there is no such
+ * file.
+ */
 static const char *line_of(const char *path)
 {
 	static char line[4096];
@@ -62,7 +68,7 @@ static void check_mode(const struct gpu *gpu, const char *name, mode_t mode)
 	assert_int_equal(st.st_mode & 07777, mode);
 }
 
-/* How many files the group has; -1 without a group. */
+/* Counts the files of the attribute group; -1 without the group. */
 static int files_of(const struct gpu *gpu)
 {
 	struct dirent *entry;
@@ -153,7 +159,10 @@ static void readiness_is_what_was_found_since_the_last_reset(void **state)
 	char byte;
 
 	vfio_start(&v, "gh200");
-	/* Opened is reset: nobody has looked since. */
+	/*
+	 * The open has reset the GPU, and the driver has not checked readiness
+	 * since.
+	 */
 	check(v.gpu, "readiness", "unknown");
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	check(v.gpu, "readiness", "ready");
@@ -168,7 +177,7 @@ static void readiness_is_what_was_found_since_the_last_reset(void **state)
 	assert_int_equal(gpu_unbind(v.gpu), 0);
 }
 
-/* Its memory would be active 4 s after the reset at the latest; it isn't. */
+/* Within 4 s of a reset the memory must be active, and it isn't. */
 static void readiness_tells_of_a_wait_in_vain(void **state)
 {
 	const struct gpu *gpu = gpu_find("cxl");
@@ -184,7 +193,7 @@ static void readiness_tells_of_a_wait_in_vain(void **state)
 	vfio_stop(&v);
 }
 
-/* The kernel's own files tell which of them it can have. */
+/* Files of the kernel show which features it can have. */
 static void the_features_are_words_of_the_list(void **state)
 {
 	static const char *const words[] = {
@@ -210,7 +219,7 @@ static void the_features_are_words_of_the_list(void **state)
 			next++;
 		}
 	}
-	/* What the machine's maker has read in the kernel's configuration. */
+	/* The kernel's configuration, from the test runner. */
 	expected = !strcmp(line_of("/tests/huge_pfnmap"), "yes");
 	assert_int_equal(pmd, expected);
 }
@@ -231,7 +240,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_features_are_words_of_the_list),
 };
 
-/* Of GPUs that a stand-in can't be. */
+/* Tests of GPUs that a stand-in can't be. */
 static const struct CMUnitTest model_tests[] = {
 	cmocka_unit_test_teardown(a_gpu_without_the_defect_has_one_part, teardown),
 	cmocka_unit_test_teardown(readiness_tells_of_a_wait_in_vain, teardown),

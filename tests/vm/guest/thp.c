@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults for a huge entry and for pages at the same place at the same time: a
- * process can have both by switching huge pages off between two of its
- * threads' faults.  The kernel's log must stay clean, and both threads must see
- * the memory.  Takes the rounds to run, 1,000 without an argument.
+ * Concurrent faults for a huge entry and for pages at the same place. A process
+ * gets both if it disables huge pages between faults of two threads. The
+ * kernel's log must stay clean, and both threads must see the memory.
+ *
+ *	thp [ROUNDS]
+ *
+ * The default is 1,000 rounds.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,24 +22,24 @@
 #include "lib.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
-/* One huge entry with any page size, and a part of the memory for each round. */
+/* A huge entry with any page size; each round uses a range inside. */
 #define HUGE	(512 * MiB)
 
 static struct vfio v;
 static unsigned int rounds = 1000;
-static char *place;		/* where mappings go: aligned like the memory */
+static char *place;		/* aligned like the memory */
 static char *map;
 static volatile bool stop;
 
 /*
- * Rounds.  Nobody sleeps until the other is there: to wake up takes longer than
- * what is raced for.
+ * Number of the round that has begun, and of the one that has ended. The
+ * threads poll: waking up takes longer than the race.
  */
 static atomic_uint begun, ended;
 
 /*
  * Both fault handlers wait for a lock that a write to the command register
- * takes, and so come out of it side by side.
+ * holds, and so continue at the same time.
  */
 static void *hold_up(void *arg)
 {
@@ -65,9 +68,9 @@ static void map_anew(unsigned int index)
 }
 
 /*
- * Where the page of round @i goes: below the entry of the huge touch, or below
- * another that the same fault may fill, near or far, so that it gets there sooner
- * or later.
+ * Address of the page in round @i: below the entry of the huge access, or below
+ * another that the same fault may fill, near or far, so that the fault gets
+ * there sooner or later.
  */
 static unsigned long page_at(unsigned int i)
 {
@@ -76,7 +79,7 @@ static unsigned long page_at(unsigned int i)
 	return (i & 2 ? entry % HUGE : 0) + 128;
 }
 
-/* Touches with huge pages as they are when the round begins: switched on. */
+/* Accesses with huge pages enabled, as they are when the round begins. */
 static void *touch_huge(void *arg)
 {
 	unsigned int i;
@@ -110,10 +113,10 @@ static void one_race(unsigned int index, bool held_up)
 		map_anew(index);
 		prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 		begun = i + 1;
-		/* The other thread's fault begins; now or a moment later ... */
+		/* The other thread's fault begins now or a moment later ... */
 		for (volatile unsigned int spin = 0; spin < i % 64 * 16; )
 			spin = spin + 1;
-		/* ... pages for this one. */
+		/* ... and this thread's is for pages. */
 		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 		((volatile char *)map)[page_at(i)] = i;
 		while (ended == i)
@@ -148,7 +151,7 @@ static void huge_entries_and_pages_of_resmem_side_by_side(void **state)
 	both_races(RESMEM);
 }
 
-/* Where both wait for one reset, the first to go on is either. */
+/* Both faults wait for one reset, and either may continue first. */
 static void huge_entries_and_pages_after_one_reset(void **state)
 {
 	pthread_t toucher, resetter;
@@ -205,7 +208,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(huge_entries_and_pages_after_one_reset),
 	};
 
-	/* Whoever faults for ever is killed, and reported. */
+	/*
+	 * A program that faults for ever is killed, which counts as a failure.
+	 */
 	alarm(900);
 	if (argc > 1)
 		rounds = atoi(argv[1]);

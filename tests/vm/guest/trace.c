@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The tracepoints of docs/tracing.md: what they have, and that it is true. */
+/*
+ * The tracepoints of docs/tracing.md: their format, and whether their fields
+ * are right.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -18,7 +21,7 @@ static struct vfio v = { .device = -1 };
 static char *map = MAP_FAILED;
 static uint64_t map_size;
 
-/* The whole of a file; free() it. */
+/* Returns the content of a file; free() it. */
 static char *get(const char *path)
 {
 	size_t size = 0, room = 1 << 20;
@@ -43,7 +46,7 @@ static void start(void)
 
 static char *log_text, *log_next;
 
-/* Ends the tracing; event() then reads what there is. */
+/* Stops tracing; event() then reads what was recorded. */
 static void stop(void)
 {
 	must_write_file(EVENTS "enable", "0");
@@ -53,8 +56,8 @@ static void stop(void)
 }
 
 /*
- * The text of the next event @name of @gpu, after the device's address; NULL if
- * there is no more.
+ * Returns the text of the next event @name of @gpu, after the device's address;
+ * NULL if there are no more.
  */
 static const char *event(const struct gpu *gpu, const char *name)
 {
@@ -81,7 +84,10 @@ static const char *need(const struct gpu *gpu, const char *name)
 	return line;
 }
 
-/* The next event @name is @text and a time, which is neither nothing nor absurd; returns that. */
+/*
+ * The next event @name must be @text and a time that is neither zero nor
+ * absurd; returns the time.
+ */
 static uint64_t need_timed(const struct gpu *gpu, const char *name,
 			   const char *text)
 {
@@ -96,7 +102,7 @@ static uint64_t need_timed(const struct gpu *gpu, const char *name,
 	return time;
 }
 
-/* Fields, in their order, with bytes and whether they have a sign. */
+/* The fields in their order, with size in bytes and signedness. */
 static const struct {
 	const char *event;
 	const char *fields;
@@ -176,7 +182,7 @@ static void resets_tell_their_cause(void **state)
 	start();
 	vfio_open(&v, gpu);
 	stop();
-	/* The core resets the device as it enables it. */
+	/* vfio-pci-core resets the device when it enables it. */
 	while ((line = event(gpu, "reset")) && !strcmp(line, "cause=reset"))
 		resets++;
 	if (!line)
@@ -291,7 +297,7 @@ static void the_first_touch_after_a_reset_tells_its_wait(void **state)
 	start();
 	assert_int_equal(pthread_create(&reader, NULL, read_a_byte, &ret), 0);
 	usleep(300000);
-	/* Still waiting: nothing is told before the end. */
+	/* Still waiting: the event comes at the end. */
 	assert_int_equal(ret, 0);
 	vfio_make_ready(&v);
 	pthread_join(reader, NULL);
@@ -299,7 +305,7 @@ static void the_first_touch_after_a_reset_tells_its_wait(void **state)
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	stop();
 	need_timed(v.gpu, "wait", "when=use result=0");
-	/* Who finds the memory ready does not wait. */
+	/* An access that finds the memory ready does not wait. */
 	assert_null(event(v.gpu, "wait"));
 	vfio_stop(&v);
 }
@@ -331,7 +337,7 @@ static void a_scrub_tells_bytes_times_and_workers(void **state)
 
 static int teardown(void **state)
 {
-	/* A mapping keeps the device open as well. */
+	/* A mapping keeps the device open, too. */
 	if (map != MAP_FAILED)
 		munmap(map, map_size);
 	map = MAP_FAILED;

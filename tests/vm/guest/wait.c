@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Readiness after a reset: whoever touches the memory first waits for it, and
- * keeps nobody else waiting.  The waits that take 30 s and more run on other GPUs,
- * beside the other tests.
+ * Readiness after a reset: the first access to the memory waits, and delays
+ * nothing else. The waits of 30 s and more run on other GPUs, concurrently with
+ * the other tests. Without the model GPU, the tests of the CXL DVSEC are left
+ * out.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,8 +22,8 @@
 
 #define RW		(PROT_READ | PROT_WRITE)
 /*
- * Time for what doesn't wait to show it.  On a machine that is too busy for that, a
- * test sees less, and doesn't fail.
+ * Time in which an access that doesn't wait would have ended. On a machine that
+ * is too busy for that, a test checks less, and doesn't fail.
  */
 #define SETTLE_MS	300
 #define COMMAND		(CONFIG + 4)
@@ -31,31 +32,31 @@
 static struct vfio v;
 static size_t page;
 
-/* All that fresh_page() has mapped: a mapping keeps its GPU from unbinding. */
+/* All mappings of fresh_page(): a mapping delays an unbind. */
 static char *mapped[64];
 static size_t mapped_count;
 
-/* A page that nobody has touched: its first touch is a fault. */
+/* Returns a page that is not mapped in: its first touch is a fault. */
 static char *fresh_page(struct vfio *dev)
 {
 	char *map;
 
 	assert_true(mapped_count < ARRAY_SIZE(mapped));
-	/* Each in a range of its own, so that no fault brings two of them. */
+	/* Far enough apart that no fault maps two of them. */
 	map = vfio_map(dev, USEMEM, mapped_count % 16 * 64 * MiB, page, RW,
 		       MAP_SHARED, NULL);
 	mapped[mapped_count++] = map;
 	return map;
 }
 
-/* A reset after which the memory is unready until make_ready(). */
+/* Resets; the memory is unready until make_ready(). */
 static void reset_unready(struct vfio *dev)
 {
 	vfio_unready_after_resets(dev);
 	assert_int_equal(vfio_reset(dev), 0);
 }
 
-/* Ready from now on, after resets too, and known to be. */
+/* Ready from now on, also after resets, and known to be. */
 static void make_ready(struct vfio *dev)
 {
 	char byte;
@@ -64,7 +65,7 @@ static void make_ready(struct vfio *dev)
 	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
 }
 
-/* The wait that ends in vain, in a process of its own from the first test on. */
+/* The wait that times out, in a process of its own, from the first test on. */
 struct vain {
 	bool fault_is_sigbus;
 	int beside;
@@ -80,7 +81,7 @@ struct vain {
 static pid_t vain_pid;
 static int vain_result;
 
-/* As is a wait of more than 30 s, since a reset comes into it. */
+/* Likewise a wait of more than 30 s, with a reset in it. */
 static pid_t patient_pid;
 
 static void *read_a_byte(void *dev)
@@ -100,15 +101,15 @@ static void wait_in_vain(struct vain *r)
 
 	vfio_start(&other, "second");
 	/*
-	 * The kernel's own mappings, kept until close: with KASAN they take a
-	 * second each, which is not to be counted below.
+	 * Makes the kernel's own mappings, which stay until close: with KASAN
+	 * they take a second each, which must not count below.
 	 */
 	vfio_read(&other, REGION(USEMEM), &byte, 1);
 	vfio_write(&other, REGION(RESMEM), &byte, 1);
 	klog_mark();
 	begin = now_ms();
 	reset_unready(&other);
-	/* Two at once: what the first has found out goes for the second. */
+	/* Two at once: the result of the first wait also ends the second. */
 	assert_int_equal(pthread_create(&beside, NULL, read_a_byte, &other), 0);
 	r->fault_is_sigbus = raises_sigbus(touch_read, fresh_page(&other));
 	pthread_join(beside, &ret);
@@ -123,7 +124,7 @@ static void wait_in_vain(struct vain *r)
 	make_ready(&other);
 	r->good_after_reset = !raises_sigbus(touch_read, fresh_page(&other)) &&
 			      vfio_read(&other, REGION(USEMEM), &byte, 1) == 1;
-	/* Mappings, and so the device, are closed with this process. */
+	/* The mappings, and so the device, are closed with this process. */
 }
 
 enum touch {
@@ -176,7 +177,7 @@ static void start_touchers(struct toucher *t, size_t count)
 	usleep(SETTLE_MS * 1000);
 }
 
-/* The memory isn't ready, so that all of them must still be waiting. */
+/* The memory isn't ready, so all of them must still wait. */
 static void assert_waiting(struct toucher *t, size_t count)
 {
 	size_t i;
@@ -186,7 +187,7 @@ static void assert_waiting(struct toucher *t, size_t count)
 			fail_msg("toucher %zu has not waited", i);
 }
 
-/* They end because the memory becomes ready. */
+/* The accesses must end because the memory becomes ready. */
 static void release_touchers(struct toucher *t, size_t count)
 {
 	size_t i;
@@ -198,7 +199,10 @@ static void release_touchers(struct toucher *t, size_t count)
 	}
 }
 
-/* 35 s in all, 15 s after the second reset; 30 s are what a wait may take. */
+/*
+ * Waits for 35 s in total, 15 s of them after the second reset. A wait takes at
+ * most 30 s.
+ */
 static bool reads_after_a_second_reset(void)
 {
 	struct toucher t;
@@ -274,7 +278,7 @@ static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
 		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 64, &back, 8), 8);
 		assert_int_equal(back, t[0].word);
 	}
-	/* Where no memory is, there is nothing to wait for. */
+	/* Beyond the memory there is nothing to wait for. */
 	reset_unready(&v);
 	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 2 * GiB - 8, &back, 8), 8);
 	make_ready(&v);
@@ -290,10 +294,7 @@ static void eight_waiters_are_released_together(void **state)
 	release_touchers(t, ARRAY_SIZE(t));
 }
 
-/*
- * The reset isn't kept waiting: it would be until the wait has ended in vain,
- * and the waiters with it.
- */
+/* If a reset waited for accesses, it would do so until they time out. */
 static void a_reset_does_not_wait_for_waiters(void **state)
 {
 	struct toucher t[8];
@@ -307,7 +308,9 @@ static void a_reset_does_not_wait_for_waiters(void **state)
 	release_touchers(t, ARRAY_SIZE(t));
 }
 
-/* Neither is anything else: the address space, other files, config space, ioctls. */
+/*
+ * Nothing else waits either: address space, other files, config space, ioctls.
+ */
 static void nobody_else_is_kept_waiting(void **state)
 {
 	struct toucher t[4];
@@ -328,7 +331,7 @@ static void nobody_else_is_kept_waiting(void **state)
 	release_touchers(t, ARRAY_SIZE(t));
 }
 
-/* Somebody else, who came later and still waits, shows that the time isn't over. */
+/* A wait that began later and still goes on shows that the time isn't over. */
 static void whoever_waits_can_be_killed(void **state)
 {
 	struct toucher other;
@@ -357,7 +360,7 @@ static void whoever_waits_can_be_killed(void **state)
 	}
 }
 
-/* After a reset, readiness can only be asked with memory enabled. */
+/* After a reset, readiness can be checked only with memory decoding on. */
 static void without_memory_enabled_it_can_not_be_asked(void **state)
 {
 	uint16_t command, off;
@@ -379,7 +382,7 @@ static void without_memory_enabled_it_can_not_be_asked(void **state)
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 }
 
-/* Writes 1 to a word, as a part of FUTEX_WAKE_OP; 0 or a negative errno. */
+/* Writes 1 to a word by FUTEX_WAKE_OP; returns 0 or a negative errno. */
 static int futex_write(char *word)
 {
 	uint32_t other = 0;
@@ -390,8 +393,8 @@ static int futex_write(char *word)
 }
 
 /*
- * The kernel brings a futex's page in under a lock of the address space that the
- * fault can't drop: it must not wait.
+ * The kernel faults in a futex's page under a lock of the address space that
+ * the fault can't drop, so the fault must not wait.
  */
 static void a_fault_that_may_not_wait_does_not(void **state)
 {
@@ -412,12 +415,12 @@ static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 	assert_int_equal(read(vain_result, &r, sizeof(r)), sizeof(r));
 	assert_int_equal(waitpid(vain_pid, &status, 0), vain_pid);
 	assert_int_equal(status, 0);
-	print_message("# gave up after %llu ms, then after %llu\n",
+	print_message("# timed out after %llu ms, then after %llu ms\n",
 		      (unsigned long long)r.ms, (unsigned long long)r.again_ms);
 	assert_true(r.fault_is_sigbus);
 	assert_int_equal(r.beside, -EIO);
 	assert_true(r.ms >= 30000);
-	/* Who comes later doesn't wait as long again. */
+	/* Later accesses don't wait again. */
 	assert_true(r.again_at_once);
 	assert_int_equal(r.read, -EIO);
 	assert_int_equal(r.write, -EIO);
@@ -426,7 +429,7 @@ static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 	assert_true(r.good_after_reset);
 }
 
-/* Not before @ms milliseconds, which began after @begin. */
+/* Fails unless @ms milliseconds have passed since @begin. */
 static void assert_waited(uint64_t begin, uint64_t ms)
 {
 	uint64_t took = now_ms() - begin;
@@ -435,7 +438,7 @@ static void assert_waited(uint64_t begin, uint64_t ms)
 		fail_msg("took %" PRIu64 " ms, expected %" PRIu64, took, ms);
 }
 
-/* It doesn't end 30 s after the first one. */
+/* The wait doesn't end 30 s after the first reset. */
 static void a_reset_during_the_wait_begins_it_anew(void **state)
 {
 	int status;
@@ -444,7 +447,7 @@ static void a_reset_during_the_wait_begins_it_anew(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* Legacy registers of this one never say that it is ready. */
+/* This GPU's C2C and HBM registers never report ready. */
 static void a_cxl_part_is_ready_when_its_dvsec_says_so(void **state)
 {
 	uint32_t before, after;
@@ -457,7 +460,7 @@ static void a_cxl_part_is_ready_when_its_dvsec_says_so(void **state)
 	begin = now_ms();
 	assert_int_equal(vfio_reset(&cxl), 0);
 	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
-	/* From the middle of the reset on, 1500 ms; a reset takes 100. */
+	/* 1500 ms from the middle of the reset on; a reset takes 100 ms. */
 	assert_waited(begin, 1500);
 	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &after, 4), 4);
 	assert_int_equal(after, before);
@@ -465,8 +468,8 @@ static void a_cxl_part_is_ready_when_its_dvsec_says_so(void **state)
 }
 
 /*
- * A part that needs 1500 ms after any reset, whose bus Linux resets, which it
- * doesn't for GH200; FLR is the other tests'.
+ * This GPU needs 1500 ms after any reset, and Linux resets its bus, unlike a
+ * GH200's. Other tests cover FLR.
  */
 static void assert_waits_after(int (*reset)(struct vfio *cxl))
 {
@@ -479,7 +482,9 @@ static void assert_waits_after(int (*reset)(struct vfio *cxl))
 	begin = now_ms();
 	assert_int_equal(reset(&cxl), 0);
 	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
-	/* A bus reset and what the kernel waits for take a second or two. */
+	/*
+	 * A bus reset, with what the kernel waits for, takes a second or two.
+	 */
 	assert_waited(begin, 1500);
 	vfio_stop(&cxl);
 }
@@ -530,11 +535,11 @@ static void a_cxl_part_that_is_gone_is_ENODEV(void **state)
 	assert_cxl_refused("cxlgone", -ENODEV, "reads as all ones");
 }
 
-/* Somebody who reads over and over, also while a reset is made. */
+/* A thread that reads continuously, also during a reset. */
 struct reader {
 	pthread_t thread;
 	struct vfio *dev;
-	unsigned int beside;	/* reads that a reset came into */
+	unsigned int beside;	/* reads during which a reset happened */
 	unsigned int failed;	/* of these */
 };
 
@@ -560,8 +565,8 @@ static void *read_always(void *arg)
 }
 
 /*
- * After a wait in vain reads fail at once, until a reset, for which they wait
- * as long as it takes: also those that had begun before.
+ * After a wait has timed out, reads fail at once until the next reset. Then
+ * they wait as long as it takes, also those that had begun before.
  */
 static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 {
@@ -596,8 +601,8 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 			failed += readers[j].failed;
 		}
 	}
-	print_message("# of %u reads that a reset came into %u failed\n", beside, failed);
-	/* One may have failed just before, and not have returned yet. */
+	print_message("# %u of %u reads during a reset failed\n", failed, beside);
+	/* Some may have failed before the reset without having returned yet. */
 	assert_true(beside > 0);
 	assert_true(failed * 5 <= beside);
 	delay = 0;
@@ -634,12 +639,12 @@ int main(void)
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	failed = cmocka_run_group_tests_name("wait", tests, setup, teardown);
-	/* A stand-in for the model has no DVSEC. */
+	/* A stand-in has no DVSEC. */
 	if (gpu_find("gh200")->is_model)
 		failed += cmocka_run_group_tests_name("wait_cxl", cxl_tests,
 						      NULL, NULL);
 	else
-		print_message("# a stand-in: %zu tests are not for it (no DVSEC)\n",
+		print_message("# %zu tests need the model GPU, for the DVSEC\n",
 			      ARRAY_SIZE(cxl_tests));
 	return failed;
 }

@@ -14,7 +14,7 @@
 #define FAKE_END	(PCI_BASE_ADDRESS_5 + 4)
 #define HEADER		0x40
 
-/* The model's power register, which is one only when it is read as a whole. */
+/* The model's power register, which is valid only when read as a whole. */
 #define POWER_START	0xf8
 #define POWER_END	0xfc
 
@@ -39,7 +39,7 @@ static void read_config(void)
 		return not_now("no file");
 	memset(seen, 0xa5, sizeof(seen));
 	ret = dev_read(CONFIG + at, seen, count);
-	/* What is emulated needs no device. */
+	/* Emulated registers need no device. */
 	if (at < FAKE_START || at + count > FAKE_END)
 		has_woken();
 	if (at + count > CONFIG_SIZE) {
@@ -59,7 +59,7 @@ static void read_config(void)
 		wrong("config read wrote behind its buffer");
 }
 
-/* What a write of @data leaves in the registers of the parts, and in BAR0. */
+/* What a write of @data leaves in the fake BARs and in BAR0. */
 static void model_write(unsigned int at, const uint8_t *data, unsigned int count)
 {
 	unsigned int i, k, reg;
@@ -81,8 +81,8 @@ static void model_write(unsigned int at, const uint8_t *data, unsigned int count
 }
 
 /*
- * Of real registers only BAR0 changes: the others get what they hold, since some
- * would reset the device or put it to sleep.
+ * Of the real registers, only BAR0 changes. The others are written with what
+ * they hold, since some would reset the device or put it into low power.
  */
 static void write_config(void)
 {
@@ -110,7 +110,7 @@ static void write_config(void)
 		return;
 	}
 
-	/* One that faults leaves the registers of the parts alone. */
+	/* A write that faults leaves the fake BARs alone. */
 	good = draw(count);
 	say(" faults after %u", good);
 	if (!hole)

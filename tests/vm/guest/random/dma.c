@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * DMA by the GPU, to a buffer and to its own memory by way of a mapping; and
+ * DMA by the GPU, to a buffer and to its own memory through a mapping; and
  * dma-bufs, with the importer of tests/testkernel.
  */
 #define _GNU_SOURCE
@@ -20,18 +20,18 @@
 #define BUFFER		(4 * page)
 #define IOVA(slot)	(0x10000000ULL + (slot) * 0x1000000ULL)
 
-/* What one question to the host moves. */
+/* Bytes of one call to the host. */
 #define MOST		64
 
 static struct slot {
 	bool mapped;
-	uint8_t *bytes;		/* the buffer, or what the model knows of it */
+	uint8_t *bytes;		/* the buffer, or the model's bytes */
 	uint64_t length;
 } slots[SLOTS];
 
 static uint8_t *buffers[SLOTS];
 
-/* The container is closed, and all that was mapped in it. */
+/* Closing the container has removed all its mappings. */
 void dma_forget(void)
 {
 	memset(slots, 0, sizeof(slots));
@@ -42,7 +42,7 @@ static bool is_model(void)
 	return s.gpu->is_model;
 }
 
-/* A buffer of the program's, or a known piece of a mapping of the GPU. */
+/* Maps a buffer of the program's, or a known range of a mapping of the GPU. */
 static void map_dma(void)
 {
 	unsigned int i = draw(SLOTS);
@@ -108,7 +108,7 @@ static void unmap_dma(void)
 	slots[i].mapped = false;
 }
 
-/* By the GPU, which is told to by the host. */
+/* The GPU does it on request of the host. */
 static void do_dma(void)
 {
 	unsigned int i = draw(SLOTS);
@@ -204,7 +204,7 @@ static void export_some(void)
 		return not_now("out of reach");
 	v.device = any_fd();
 	if (chance(30)) {
-		/* An export is an access, and waits as others do. */
+		/* An export waits like any other access. */
 		say(" after a reset");
 		expect("VFIO_DEVICE_RESET", vfio_reset(&v), 0);
 		model_reset();
@@ -223,7 +223,9 @@ static void export_some(void)
 	expect("address", m.entries[0].address, p->phys + range.offset);
 	expect("length", m.entries[0].length, range.length);
 	if (chance(20)) {
-		/* A reset takes it away, by way of the importer's promise. */
+		/*
+		 * The reset revokes it, as the importer has promised to accept.
+		 */
 		say(" and reset");
 		expect("VFIO_DEVICE_RESET",
 		       ioctl(any_fd(), VFIO_DEVICE_RESET) ? -errno : 0, 0);

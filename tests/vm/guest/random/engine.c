@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Long random sequences of whatever a user and an administrator can do with a
- * GPU, each compared with an independent model.
+ * Long random sequences of what users and administrators can do with a GPU,
+ * each operation compared with an independent model.
  *
- *	random SEED OPERATIONS [KEPT]
+ *	random [--pressed] SEED OPERATIONS [KEPT]
  *
- * What operation number i draws depends on the seed and on i alone, so that a
- * seed replays, and goes on to do so with operations left out.  KEPT is what is
- * not left out: numbers and ranges, as in "0-99,205", or @FILE with such a list.
+ * What operation number i draws depends only on the seed and on i, so a seed
+ * replays a sequence, even with operations left out. KEPT lists the operations
+ * to do: numbers and ranges, as in "0-99,205", or @FILE with such a list. With
+ * --pressed, memory is short, and processors go offline and back (pressure.c).
+ * Without the model GPU, the program uses "odd" and leaves out the operations
+ * that need the model.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -23,14 +26,14 @@
 /* Operations that share a line of the result. */
 #define PER_TEST	10000
 
-/* What a failure shows of what came before. */
+/* Operations that a failure shows. */
 #define TRACE		40
 #define LINE		200
 
-/* With no more than these, each is shown as it begins. */
+/* Up to this many operations, each is printed. */
 #define FEW		200
 
-/* A sequence that is stuck ends, and says where. */
+/* A sequence that is stuck ends and prints its last operation. */
 #define STUCK_S		1200
 
 static uint64_t seed, now, operations;
@@ -139,7 +142,7 @@ void expect(const char *what, int64_t seen, int64_t expected)
 		      (long long)expected);
 }
 
-/* A function of lib.c has failed, which ends the program. */
+/* Reports a failure in lib.c, which ends the program. */
 static void at_exit(void)
 {
 	if (!ended)
@@ -149,12 +152,12 @@ static void at_exit(void)
 static void stuck(int sig)
 {
 	(void)sig;
-	wrong("nothing has ended for %d s", STUCK_S);
+	wrong("no progress for %d s", STUCK_S);
 }
 
 /* ---- accesses that may fault -------------------------------------------- */
 
-/* A sigjmp_buf, while an access of this thread may fault. */
+/* A sigjmp_buf while an access of this thread may fault. */
 static __thread void *jump;
 
 static void on_fault(int sig)
@@ -218,7 +221,7 @@ static void choose_ops(void)
 	for (i = 0; i < ARRAY_SIZE(tables); i++) {
 		for (op = tables[i]; op->name; op++) {
 			if (op->possible && !op->possible()) {
-				printf("# not on this machine: %s\n", op->name);
+				printf("# not possible on this machine: %s\n", op->name);
 				continue;
 			}
 			assert_true(op_count < OPS);
@@ -260,7 +263,7 @@ static void add_range(char *text)
 		fail_msg("\"%s\" is no range of operations", text);
 }
 
-/* In rising order. */
+/* The list is in ascending order. */
 static void read_kept(const char *arg)
 {
 	char *text = strdup(arg), *word, *rest;
@@ -322,7 +325,7 @@ static void run_all(void)
 	}
 }
 
-/* Programs after this one load for themselves what they use. */
+/* Later programs load the modules that they use. */
 static void unload_helpers(void)
 {
 	static const char *const names[] = { "importer", "aer_inject" };
@@ -336,7 +339,7 @@ static void unload_helpers(void)
 	}
 }
 
-/* As after nothing, also where a run before this one has failed. */
+/* Starts from a known state, even if an earlier run has failed. */
 static void begin(void)
 {
 	if (!gpu_bound(s.gpu))
@@ -353,7 +356,10 @@ int main(int argc, char **argv)
 	struct sigaction late = { .sa_handler = stuck };
 	char all[32];
 	unsigned int i;
+	bool pressed = argc > 1 && !strcmp(argv[1], "--pressed");
 
+	argc -= pressed;
+	argv += pressed;
 	seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	operations = argc > 2 ? strtoull(argv[2], NULL, 10) : PER_TEST;
 	snprintf(all, sizeof(all), "0-%llu", (unsigned long long)operations - 1);
@@ -369,6 +375,8 @@ int main(int argc, char **argv)
 	alarm(STUCK_S);
 	read_kept(argc > 3 ? argv[3] : all);
 
+	if (pressed)
+		press();
 	model_init(gpu_find(gpu_exists("random") ? "random" : "odd"));
 	choose_ops();
 	begin();
@@ -376,6 +384,8 @@ int main(int argc, char **argv)
 	close_session();
 	assert_true(gpu_unbind(s.gpu) == 0);
 	unload_helpers();
+	if (pressed)
+		press_no_more();
 
 	printf("# drawn:");
 	for (i = 0; i < op_count; i++)

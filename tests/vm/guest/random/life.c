@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Who has the device: opens and closes, second files, children that inherit or
- * are given one, and the driver bound and unbound.
+ * Opens and closes, additional files, children that inherit or receive a file,
+ * and the driver bound and unbound.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 #include "random.h"
 
-/* A new file of the device, by its group. */
+/* Adds a file of the device. */
 static void add_fd(int fd)
 {
 	if (fd < 0)
@@ -112,7 +112,7 @@ static void file_op(void)
 		say(" close one");
 		close_fd(draw(s.fd_count));
 	} else if (chance(20)) {
-		/* What is mapped keeps the device as it is. */
+		/* Mappings keep the device open. */
 		say(" close all, with %u mappings", seg_count);
 		while (s.fd_count)
 			close_fd(0);
@@ -127,7 +127,7 @@ static void file_op(void)
 
 /* ---- children ----------------------------------------------------------- */
 
-/* A file descriptor through a socket. */
+/* Sends a file descriptor through a socket. */
 static void give(int socket, int fd)
 {
 	char byte = 0, control[CMSG_SPACE(sizeof(int))] = { 0 };
@@ -160,18 +160,18 @@ static int take(int socket)
 	return fd;
 }
 
-/* What a child does, decided before the fork, and how it ended. */
+/* What a child is to do, decided before the fork. */
 struct errand {
 	const struct seg *seg;
 	struct place place;
 	uint8_t data[256];
 	bool write;
-	bool file;		/* by a file that it is given, not by a mapping */
+	bool file;		/* by a file that it gets, not by a mapping */
 };
 
 enum { DONE, DIFFERENT, OTHER_RESULT };
 
-/* By @fd, or by one that comes out of @socket. */
+/* Uses @fd, or a file that it receives from @socket. */
 static int run_errand(const struct errand *e, int fd, int socket)
 {
 	uint64_t count = e->place.count;
@@ -223,7 +223,10 @@ static void fork_op(void)
 
 	if (e.file)
 		fd = any_fd();
-	/* A kernel without such sockets can't pass files: they are inherited. */
+	/*
+	 * A kernel without such sockets can't pass files. Children inherit
+	 * them.
+	 */
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) && errno != ENOSYS)
 		wrong("socketpair: %d", -errno);
 	fflush(stdout);

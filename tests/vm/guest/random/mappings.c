@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Mappings of both parts, of any size and place: touched, cut, moved, protected
- * and advised.  The kernel merges none of them, so that each entry of segs is
- * one of its own.
+ * Mappings of both parts, of any size and place: accessed, cut, moved,
+ * protected and advised. The kernel merges none of them, so each is one entry
+ * of segs.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,7 +14,7 @@
 
 #include "random.h"
 
-/* Bytes that one touch moves at the most. */
+/* The most bytes that one access copies. */
 #define TOUCH		256
 
 static void say_seg(const struct seg *seg)
@@ -42,7 +42,7 @@ static void forget(struct seg *seg)
 	*seg = segs[--seg_count];
 }
 
-/* Cuts @seg so that an entry begins at @at bytes of it. */
+/* Cuts @seg so that an entry begins @at bytes into it. */
 static struct seg *cut(struct seg *seg, uint64_t at)
 {
 	struct seg *rest;
@@ -61,7 +61,7 @@ static struct seg *cut(struct seg *seg, uint64_t at)
 	return rest;
 }
 
-/* Some of its pages: all, or one to many anywhere. */
+/* Draws some of its pages: all, or any number anywhere. */
 static void draw_pages(const struct seg *seg, uint64_t *at, uint64_t *length)
 {
 	uint64_t pages = seg->length / page, first = 0, count = pages;
@@ -82,7 +82,9 @@ static void draw_pages(const struct seg *seg, uint64_t *at, uint64_t *length)
 	    (unsigned long long)count);
 }
 
-/* Where @length bytes fit at an address of @shift above a table's start. */
+/*
+ * Returns a free range of @length bytes that begins @shift bytes after a table.
+ */
 static char *free_range(uint64_t length, uint64_t shift)
 {
 	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
@@ -98,7 +100,7 @@ static char *free_range(uint64_t length, uint64_t shift)
 char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
 	       uint64_t shift)
 {
-	/* Congruent with the physical address, where huge entries fit. */
+	/* Congruent with the physical address, so that huge entries fit. */
 	char *addr = free_range(length, ((p->phys + offset) + shift) % table);
 	char *map = mmap(addr, length, prot, MAP_SHARED | MAP_FIXED_NOREPLACE,
 			 any_fd(), REGION(p->index) + offset);
@@ -129,7 +131,9 @@ static void map_some(void)
 		offset = mappable(p) - page;
 	length = 1 + draw(4);
 	if (chance(35)) {
-		/* Many: from a table's start, or not; to the end, or not. */
+		/*
+		 * Many pages, perhaps from a table's start, perhaps to the end.
+		 */
 		if (chance(70))
 			offset = offset / table * table;
 		length = 1 + draw((mappable(p) - offset) / page);
@@ -155,7 +159,7 @@ static void map_some(void)
 	seg_count++;
 }
 
-/* What must never be had. */
+/* Tries mappings that must fail. */
 static void map_badly(void)
 {
 	struct part *p = &parts[draw(2)];
@@ -167,11 +171,11 @@ static void map_badly(void)
 
 	switch (kind) {
 	case 0:
-		/* Some of it is behind the memory. */
+		/* It ends beyond the memory. */
 		offset = mappable(p) - draw(length / page) * page;
 		break;
 	case 1:
-		/* All of it is. */
+		/* All of it is beyond the memory. */
 		offset = mappable(p) + draw(((1ULL << 40) - mappable(p) - length) / page) * page;
 		break;
 	case 2:
@@ -186,7 +190,7 @@ static void map_badly(void)
 		err = EPERM;
 		break;
 	case 4:
-		/* Across the end of what the file has for a region. */
+		/* Beyond the end of the region in the file. */
 		offset = (1ULL << 40) - page;
 		length += page;
 		other = EOVERFLOW;
@@ -261,7 +265,7 @@ static void protect_some(void)
 	seg->prot = prot;
 }
 
-/* Its new place is one where huge entries fit, or not. */
+/* Huge entries may or may not fit at the new place. */
 static void move_some(void)
 {
 	struct seg *seg = draw_seg();
@@ -303,7 +307,7 @@ static void move_some(void)
 	seg->addr = to;
 }
 
-/* Whatever the kernel says of it, the bytes stay. */
+/* Whatever the kernel returns, the bytes must not change. */
 static void advise_some(void)
 {
 	static const int advices[] = {
@@ -321,8 +325,8 @@ static void advise_some(void)
 	if (!seg)
 		return;
 	/*
-	 * Of all of it: some of these make the kernel cut a mapping in two that
-	 * moves as one here.
+	 * For the whole mapping, since some advice makes the kernel split it,
+	 * and it is moved as one.
 	 */
 	ret = madvise(seg->addr, seg->length, advice);
 	say(" advice %d = %d", advice, ret ? -errno : 0);
@@ -336,7 +340,7 @@ static void switch_thp(void)
 	expect("PR_SET_THP_DISABLE", prctl(PR_SET_THP_DISABLE, off, 0, 0, 0), 0);
 }
 
-/* What an access to @seg must give. */
+/* What an access to @seg must raise. */
 static int expected_signal(const struct seg *seg, bool write)
 {
 	int need = write ? PROT_WRITE : PROT_READ;
@@ -401,8 +405,8 @@ static void store_some(void)
 }
 
 /*
- * Anywhere in a mapping, where the model knows nothing: a word that is written
- * there, by one way, must be what is read by the other.
+ * Writes a word anywhere in a mapping, where the model knows nothing, through
+ * the mapping or the file, and reads it back by the other.
  */
 static void tag(void)
 {
@@ -418,7 +422,7 @@ static void tag(void)
 	    mapped ? "stored" : "written");
 	if (!s.fd_count || !faults_in_reach() || seg->prot != RW)
 		return not_now("out of reach");
-	/* Bytes of the last, broken page are no page of the mapping. */
+	/* The bytes of a partial last page are not in the mapping. */
 	if (known(seg->part, offset, 8) || known(seg->part, offset + 7, 1))
 		return not_now("known");
 	if (mapped) {

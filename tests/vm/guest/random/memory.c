@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pread and pwrite of any range from and to any buffer, and comparisons of all
- * that the model knows.
+ * pread and pwrite of any range with any buffer, and comparisons of all known
+ * bytes.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,17 +13,17 @@
 
 #define MOST		(512 * KiB)
 
-/* Behind a buffer, to see what was written there. */
+/* Bytes after a buffer that must not change. */
 #define CANARY		16
 #define CANARY_BYTE	0xa5
 
-/* A buffer of the user's, of which the kernel can access the first @good bytes. */
+/* A user buffer, of which the kernel can access the first @good bytes. */
 struct buffer {
 	const char *name;
 	uint8_t *p;
 	uint64_t good;
 	uint64_t own;		/* bytes that the program can fill */
-	struct place place;	/* where that is GPU memory itself */
+	struct place place;	/* if that is GPU memory itself */
 };
 
 static uint8_t *heap, *before_hole, *before_read_only;
@@ -57,7 +57,7 @@ static bool overlaps(const struct place *a, const struct place *b,
 	       b->offset < a->offset + count;
 }
 
-/* A mapping of this very GPU, @count bytes of it that are not @place. */
+/* Uses a mapping of the same GPU: @count bytes that don't overlap @place. */
 static bool own_buffer(struct buffer *b, const struct place *place,
 		       uint64_t count, int prot)
 {
@@ -65,7 +65,7 @@ static bool own_buffer(struct buffer *b, const struct place *place,
 
 	if (!seg || s.low != AWAKE || !draw_place_in(seg, count, &b->place))
 		return false;
-	/* What was drawn is as long as draw_count() wants: make it all. */
+	/* The range drawn may be shorter than @count. */
 	b->place.bytes = known(seg->part, b->place.offset, count);
 	if (!b->place.bytes || overlaps(&b->place, place, count) ||
 	    b->place.offset + count > seg->offset + seg->length)
@@ -76,7 +76,7 @@ static bool own_buffer(struct buffer *b, const struct place *place,
 	return true;
 }
 
-/* @write: the kernel writes to it. */
+/* @write: the kernel writes to the buffer. */
 static struct buffer draw_buffer(const struct place *place, uint64_t count,
 				 bool write)
 {
@@ -84,7 +84,10 @@ static struct buffer draw_buffer(const struct place *place, uint64_t count,
 	unsigned int kind = draw(100);
 
 	init_buffers();
-	/* In low power, what wakes the GPU depends on where a fault is. */
+	/*
+	 * In low power, whether the GPU wakes depends on where the buffer
+	 * faults.
+	 */
 	if (s.low != AWAKE)
 		kind = 99;
 	if (kind < 20 && own_buffer(&b, place, count,
@@ -116,12 +119,12 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-/* An access: known memory, perhaps some of the BAR behind it, or none. */
+/* An access to known memory, to the rest of the BAR, or to neither. */
 struct access {
 	struct place place;
 	uint64_t pos;
 	uint64_t count;
-	uint64_t memory;	/* bytes of it that are */
+	uint64_t memory;	/* bytes of it in memory */
 	uint64_t total;		/* bytes of it in the BAR */
 };
 
@@ -134,7 +137,7 @@ static struct access draw_access(void)
 	a.count = a.place.count;
 	a.pos = a.place.offset;
 	if (kind < 8) {
-		/* Across the end of the memory, or begun behind it. */
+		/* Across the end of the memory, or after it. */
 		struct area *last = &p->areas[p->area_count - 1];
 
 		a.count = draw_count(16 * KiB);
@@ -162,9 +165,9 @@ static struct access draw_access(void)
 }
 
 /*
- * What the access must return, and whether another result is right as well.  A
- * buffer of which nothing can be accessed may be met before or after what is in
- * the way of the memory.
+ * Returns what the access must return, and in *@other what it may return
+ * instead. With an inaccessible buffer, either this error or that of the memory
+ * may come first.
  */
 static int64_t expected(const struct access *a, const struct buffer *b,
 			bool write, int64_t *other)
@@ -182,7 +185,7 @@ static int64_t expected(const struct access *a, const struct buffer *b,
 	*other = -EFAULT;
 	if (limit && !count)
 		return -EFAULT;
-	/* What is dropped behind the memory is not looked at. */
+	/* Data for the rest of the BAR is dropped unread. */
 	if (write && count == limit)
 		count = a->total;
 	*other = count;
@@ -240,7 +243,7 @@ static void read_some(void)
 
 	memory = least(ret, a.memory);
 	if (own) {
-		/* Two places of memory have the same bytes now. */
+		/* Both places have the same bytes now. */
 		memcpy(b.place.bytes, a.place.bytes, memory);
 		memset(b.place.bytes + memory, 0xff, ret - memory);
 		return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What must be; see random.h. */
+/* What the GPU must show; see random.h. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
@@ -12,13 +12,13 @@
 #include "random.h"
 
 #define BLOCK		(512 * MiB)
-/* resmem has this, at least. */
+/* The least size of resmem. */
 #define RESERVED	(1 * GiB)
 
-/* 64-bit, prefetchable. */
+/* 64-bit, prefetchable */
 #define BAR_FLAGS	0xcULL
 
-/* Whether the model GPU would say that its memory is ready. */
+/* Whether the model GPU would report its memory as ready. */
 #define MODEL_READY	(MODEL_CTL + 0x18)
 
 size_t page;
@@ -65,11 +65,14 @@ static void part_init(struct part *p, const char *name, unsigned int index,
 	add_area(p, 0, 4 * page);
 	if (table < BLOCK) {
 		add_area(p, table - around, table + around);
-		/* A fault's worth of pages where huge entries don't fit. */
+		/* Pages of one fault where huge entries don't fit. */
 		add_area(p, 8 * MiB - around, 8 * MiB + around);
 	}
 	add_area(p, BLOCK - around, BLOCK + around);
-	/* The kernel's own mappings end here; more than it copies at a time. */
+	/*
+	 * The driver's own mappings end here. The area is larger than its
+	 * copies.
+	 */
 	add_area(p, GiB - 300 * KiB, GiB + 300 * KiB);
 	add_area(p, mappable(p) - 4 * page, p->length);
 }
@@ -105,7 +108,7 @@ uint64_t draw_count(uint64_t most)
 	return count < most ? count : most;
 }
 
-/* Of [@start, @end): most often near one of its ends or its middle. */
+/* Draws from [@start, @end): most often near one of its ends or its middle. */
 static struct place draw_within(struct part *p, uint64_t start, uint64_t end,
 				uint64_t most)
 {
@@ -122,7 +125,7 @@ static struct place draw_within(struct part *p, uint64_t start, uint64_t end,
 		at = room - draw(room < 64 ? room + 1 : 64);
 		break;
 	case 2:
-		/* Across the middle, which is somebody's border. */
+		/* Across the middle, which is a boundary of some kind. */
 		at = (end - start) / 2 / page * page;
 		at -= draw(place.count < at ? place.count + 1 : at + 1);
 		break;
@@ -132,7 +135,7 @@ static struct place draw_within(struct part *p, uint64_t start, uint64_t end,
 	}
 	if (at > room)
 		at = room;
-	/* As a register would be, at times. */
+	/* Sometimes aligned as a register is. */
 	if (place.count <= 8 && chance(50))
 		at -= (start + at) % place.count <= at ?
 		      (start + at) % place.count : 0;
@@ -233,7 +236,7 @@ void has_woken(void)
 {
 	if (s.low == ASLEEP_UNTIL_ACCESS) {
 		s.low = AWAKE;
-		/* Whether it looked before or after is left open. */
+		/* The driver may have checked before or after. */
 		s.ready = EITHER;
 	}
 }
@@ -266,7 +269,7 @@ void model_reset(void)
 	s.ready = UNKNOWN;
 }
 
-/* Of a capability of the list at 0x34; 0 if there is none. */
+/* Offset of a capability in the list at 0x34; 0 if there is none. */
 static unsigned int find_capability(uint8_t id)
 {
 	unsigned int at = s.config[PCI_CAPABILITY_LIST], steps;
@@ -279,7 +282,9 @@ static unsigned int find_capability(uint8_t id)
 	return 0;
 }
 
-/* What of BAR0 is kept when ones are written, and when zeros are. */
+/*
+ * Finds the bits of BAR0 that stay when ones are written, and when zeros are.
+ */
 static void learn_bar0(void)
 {
 	const unsigned int at = PCI_BASE_ADDRESS_0;
@@ -333,7 +338,7 @@ void model_init(const struct gpu *gpu)
 	uint64_t usemem = (gpu->size - RESERVED) / BLOCK * BLOCK;
 
 	page = sysconf(_SC_PAGESIZE);
-	/* What one page-table page maps: a page of 8-byte entries. */
+	/* The range that one page-table page maps: it has 8-byte entries. */
 	table = page / 8 * page;
 	s.gpu = gpu;
 	part_init(&parts[0], "usemem", USEMEM, PCI_BASE_ADDRESS_4, gpu->base,

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the files of the program "random" share: numbers that depend on seed and
- * operation alone, the trace, and the model of what a GPU must show.
+ * operation only, the trace, and the model of what a GPU must show.
  *
- * The model knows the documents (docs/safety.md), and nothing of the driver: it
- * computes the parts from the firmware's numbers, and keeps the bytes of some
- * areas of both parts, the registers, and what stands between user and memory.
+ * The model is made from the documentation (docs/safety.md), not from the
+ * driver. It computes the parts from the firmware's numbers. It keeps the bytes
+ * of some areas of both parts, the registers, and what puts the memory out of
+ * the user's reach.
  */
 #ifndef NVGRACE_TEST_RANDOM_H
 #define NVGRACE_TEST_RANDOM_H
@@ -16,34 +17,50 @@
 
 /* ---- engine.c ----------------------------------------------------------- */
 
-/* A number below @n that depends on seed, operation and earlier draws of it. */
+/*
+ * A number below @n that depends on the seed, the operation and its earlier
+ * draws.
+ */
 uint64_t draw(uint64_t n);
 bool chance(unsigned int percent);
 
-/* @count bytes that depend on the same. */
+/* Fills @buf with @count such bytes. */
 void draw_bytes(void *buf, size_t count);
 
 /* Adds to the operation's line in the trace. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* The driver has not done what the model says: prints the trace, and ends. */
+/* The driver has not done what the model says: prints the trace and exits. */
 void wrong(const char *format, ...)
 	__attribute__((format(printf, 1, 2), noreturn));
 
-/* wrong(), unless a result is what was expected. */
+/* Calls wrong() unless a result is as expected. */
 void expect(const char *what, int64_t seen, int64_t expected);
 
-/* The operation needs what is not there; it counts as done. */
+/* The operation is impossible in this state. It still counts as done. */
 void not_now(const char *why);
 
 /*
- * Runs @fn(@arg) in this thread: 0, or the signal that an access raised, SIGBUS
- * or SIGSEGV.
+ * Runs @fn(@arg) in this thread. Returns 0 or the signal that an access raised,
+ * SIGBUS or SIGSEGV.
  */
 int guarded(void (*fn)(void *), void *arg);
 
-/* memcpy() by that. */
+/* memcpy() by guarded(). */
 int try_copy(void *dst, const void *src, size_t count);
+
+/* ---- pressure.c --------------------------------------------------------- */
+
+/*
+ * Gives this process little memory, and takes processors offline and back,
+ * until press_no_more(). May be called once, before there are threads.
+ */
+void press(void);
+
+/* Checks that the pressure was there, and that nothing was killed. */
+void press_no_more(void);
+
+/* ---- operations --------------------------------------------------------- */
 
 struct op {
 	const char *name;
@@ -56,16 +73,16 @@ struct op {
 #define OP_IF(n, w, fn, can)	\
 	{ .name = (n), .weight = (w), .run = (fn), .possible = (can) }
 
-/* One table a file, of which the last entry has no name. */
+/* One table for each file; its last entry has no name. */
 extern const struct op memory_ops[], mapping_ops[], config_ops[], reset_ops[],
 	life_ops[], thread_ops[], dma_ops[], error_ops[];
 
 /* ---- model.c ------------------------------------------------------------ */
 
 extern size_t page;
-extern uint64_t table;		/* bytes that one table of pages maps */
+extern uint64_t table;		/* bytes that one page-table page maps */
 
-/* Bytes of a part that the model knows. */
+/* A range of a part whose bytes the model knows. */
 struct area {
 	uint64_t start;
 	uint64_t length;
@@ -76,12 +93,12 @@ struct area {
 
 struct part {
 	const char *name;
-	unsigned int index;	/* vfio's region */
+	unsigned int index;	/* of vfio */
 	unsigned int bar;	/* config offset of its register */
 	uint64_t phys;
 	uint64_t length;
 	uint64_t bar_size;
-	uint64_t written;	/* to the register */
+	uint64_t written;	/* value of the register */
 	struct area areas[AREAS];
 	unsigned int area_count;
 };
@@ -91,7 +108,7 @@ extern struct part parts[2];
 enum readiness {
 	UNKNOWN,
 	READY,
-	EITHER,			/* the documents leave it open */
+	EITHER,			/* the documentation permits both */
 };
 
 enum low_power {
@@ -116,8 +133,8 @@ struct state {
 	bool hot;		/* D3hot */
 	enum low_power low;
 	enum readiness ready;
-	uint8_t config[CONFIG_SIZE];	/* but for the registers of the parts */
-	uint8_t bar0_mask[8];		/* bits of BAR0 that can be written */
+	uint8_t config[CONFIG_SIZE];	/* except the fake BARs */
+	uint8_t bar0_mask[8];		/* writable bits of BAR0 */
 	uint8_t bar0_flags[8];
 	unsigned int pm_cap;
 	unsigned int exp_cap;
@@ -127,7 +144,7 @@ extern struct state s;
 
 void model_init(const struct gpu *gpu);
 
-/* A mapping, as the kernel has it: with one protection. */
+/* A mapping as in the kernel, with one protection. */
 struct seg {
 	char *addr;
 	uint64_t length;
@@ -141,10 +158,12 @@ struct seg {
 extern struct seg segs[SEGS];
 extern unsigned int seg_count;
 
-/* What part and page offset can't be mapped beyond. */
+/* The part offset where mappings must end. */
 uint64_t mappable(const struct part *p);
 
-/* The model's bytes of [@offset, @offset + @count); NULL: not all are known. */
+/*
+ * The model's bytes of [@offset, @offset + @count); NULL if some are unknown.
+ */
 uint8_t *known(const struct part *p, uint64_t offset, uint64_t count);
 
 /* A known range: a part, an offset, and a count up to @most. */
@@ -157,45 +176,51 @@ struct place {
 
 struct place draw_place(uint64_t most);
 
-/* A known range inside of a mapping; false if that has none. */
+/* Draws a known range inside a mapping; false if the mapping has none. */
 bool draw_place_in(const struct seg *seg, uint64_t most, struct place *place);
 
-/* Mostly a register's width or some bytes, and at times as many as @most. */
+/* Mostly the width of a register or a few bytes, sometimes as many as @most. */
 uint64_t draw_count(uint64_t most);
 
-/* Whether reads and writes find memory, and whether faults do. */
+/* Whether reads and writes reach the memory, and whether faults do. */
 bool in_reach(void);
 bool faults_in_reach(void);
 
-/* An access has found memory, or may have. */
+/* Notes that an access has reached the memory, or may have. */
 void has_entered(void);
 void may_have_entered(void);
 
-/* An access by way of the device has woken it. */
+/* Notes that an access has woken the device. */
 void has_woken(void);
 
-/* The bytes of config space that a read shows. */
+/* The bytes of config space that a read must return. */
 void config_expected(unsigned int at, uint8_t *buf, unsigned int count);
 
-/* A reset; the end of the last use; the first one. */
+/* Model a reset, and the first open. */
 void model_reset(void);
 void model_opened(void);
 
-/* Whether the last use of the device has ended; to be called after each. */
+/*
+ * Models the end of the last use, if it has ended; to be called after each
+ * operation.
+ */
 void settle(void);
 
-/* Any of the files; the device is open and has some. */
+/* Any of the files of the device, of which there must be one. */
 int any_fd(void);
 
 ssize_t dev_read(uint64_t pos, void *buf, size_t count);
 ssize_t dev_write(uint64_t pos, const void *buf, size_t count);
 
-/* A register of the model GPU, which is in reach. */
+/* A register of the model GPU, which must be in reach. */
 uint32_t gpu_register(uint32_t reg);
 
 /* ---- by topic ----------------------------------------------------------- */
 
-/* All known bytes, by reads, after which the device is as after an open. */
+/*
+ * Reads and compares all known bytes. Afterwards the device is as after an
+ * open.
+ */
 void compare_all(void);
 void write_all_known(void);
 
@@ -208,7 +233,9 @@ void back_to_normal(void);
 void open_session(void);
 void close_session(void);
 
-/* The operation: mapping, aligned to what huge entries want plus @shift. */
+/*
+ * Maps as part of an operation, at the alignment of huge entries plus @shift.
+ */
 char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
 	       uint64_t shift);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What takes the memory away: resets of every kind, power states, decoding, low
- * power; and when it is ready again.
+ * What puts the memory out of reach: resets of every kind, power states,
+ * decoding, low power; and when it is ready again.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 #include "random.h"
 
-/* The id of a GPU of which Linux may reset the bus: outside of 2340 to 237f. */
+/* Linux may reset the bus of GPUs with ids outside of 2340 to 237f. */
 static bool bus_may_be_reset(void)
 {
 	char text[16];
@@ -31,7 +31,7 @@ static bool is_model(void)
 	return s.gpu->is_model;
 }
 
-/* How often the device was reset, where it can be asked. */
+/* Number of resets that the device has seen, 0 if it is out of reach. */
 static uint32_t resets(void)
 {
 	return is_model() && s.fd_count && in_reach() && s.low == AWAKE ?
@@ -78,7 +78,7 @@ static void reset_by_sysfs(void)
 		s.ready = EITHER;
 }
 
-/* With the registers of the parts in the same write, at times. */
+/* Sometimes writes the fake BARs in the same access. */
 static void reset_by_config(void)
 {
 	unsigned int end = s.exp_cap + PCI_EXP_DEVCTL + 2;
@@ -89,7 +89,10 @@ static void reset_by_config(void)
 	if (!s.fd_count || !can_reset())
 		return not_now("no file");
 	config_expected(0, data, end);
-	/* What is between must be what it is, the power state included. */
+	/*
+	 * The registers in between get what they hold, the power state
+	 * included.
+	 */
 	if (chance(20) && !s.hot)
 		at = 0x18;
 	if (at == 0x18)
@@ -116,8 +119,8 @@ static void reset_hot(void)
 }
 
 /*
- * From the next reset on, the memory takes its time: more than the 100 ms that
- * the kernel gives a device, during which nobody could be too early.
+ * After the next resets, the memory becomes ready late: after more than the 100
+ * ms that the kernel gives a device, in which no access could be too early.
  */
 static void delay_readiness(void)
 {
@@ -161,7 +164,7 @@ void set_decoding(bool on)
 	expect("config write", dev_write(CONFIG + ways[i].at, data + ways[i].at,
 					 ways[i].count), ways[i].count);
 	s.config[PCI_COMMAND] = data[PCI_COMMAND];
-	/* Whether it is to be asked again, nobody says. */
+	/* Whether readiness is checked again is unspecified. */
 	if (on != s.decoding)
 		s.ready = s.ready == READY ? EITHER : s.ready;
 	s.decoding = on;
@@ -187,7 +190,9 @@ static void decode(void)
 
 void set_hot(bool hot)
 {
-	/* The register alone, with what follows it, and what is before. */
+	/*
+	 * The register alone, with what follows it, and with what precedes it.
+	 */
 	static const struct {
 		unsigned int before;
 		unsigned int count;
@@ -207,7 +212,7 @@ void set_hot(bool hot)
 	s.hot = hot;
 }
 
-/* From memory that the write itself takes out of reach: nothing comes of it. */
+/* From memory that the write itself puts out of reach: it has no effect. */
 static void change_power_from_own_memory(void)
 {
 	struct seg *seg = seg_count ? &segs[draw(seg_count)] : NULL;
@@ -244,7 +249,10 @@ static void leave_low_power(void)
 	expect("LOW_POWER_EXIT",
 	       low_power_feature(VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, NULL, 0), 0);
 	s.low = AWAKE;
-	/* Whether it looks while it wakes up is its own business. */
+	/*
+	 * Whether the driver checks readiness while the GPU wakes is
+	 * unspecified.
+	 */
 	s.ready = EITHER;
 }
 
@@ -259,7 +267,7 @@ static void wait_until_asleep(void)
 	} while (strcmp(text, "suspended"));
 }
 
-/* To ask whether low power could be had changes nothing. */
+/* A probe for low power changes nothing. */
 static void ask_for_low_power(void)
 {
 	struct vfio_device_feature f = {
@@ -284,7 +292,7 @@ static void enter_low_power(void)
 	if (!s.fd_count || s.low != AWAKE || !in_reach())
 		return not_now("no file, asleep, or out of reach");
 	if (until_access) {
-		/* The kernel keeps what it needs of it. */
+		/* The kernel keeps its own reference. */
 		fd = eventfd(0, EFD_CLOEXEC);
 		w.wakeup_eventfd = fd;
 		expect("LOW_POWER_ENTRY_WITH_WAKEUP",

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Accesses from several threads, beside what takes the memory away.  Each thread
- * has bytes of its own, so that it knows what they must be: a reset makes it
- * wait, and only what a document says may fail.
+ * Accesses from several threads, concurrently with what puts the memory out of
+ * reach. Each thread has its own bytes, so it knows what they must be. A reset
+ * makes it wait. Only what the documentation permits may fail.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -19,7 +19,7 @@
 #define THREADS		3
 #define ROUNDS		40
 
-/* A thread's bytes: half of them are copied to the other half. */
+/* A thread's bytes. One operation copies one half to the other. */
 #define SLOT		512
 #define HALF		(SLOT / 2)
 
@@ -32,7 +32,7 @@ struct worker {
 	uint64_t offset;	/* of its slot */
 	char *map;		/* where it is mapped */
 	uint64_t words[HALF / 8];
-	bool copied;		/* the other half is the same */
+	bool copied;		/* both halves are the same */
 	uint64_t numbers;
 	bool may_fail;
 	unsigned int rounds;
@@ -77,7 +77,7 @@ static void store(void *arg)
 	*w->at = w->val;
 }
 
-/* Whether an access was done; complains where it had to be. */
+/* Returns whether an access succeeded; complains if it had to. */
 static bool judge(struct worker *w, const char *what, int64_t ret,
 		  int64_t right, int64_t failure)
 {
@@ -122,7 +122,7 @@ static void work(struct worker *w)
 		w->copied = false;
 		break;
 	case 4:
-		/* The buffer is taken away by what takes the memory away. */
+		/* The buffer goes out of reach with the memory. */
 		ret = pread(w->fd, w->map + HALF, HALF, pos);
 		judge(w, "pread to own mapping", ret < 0 ? -errno : ret, HALF, 0);
 		w->copied = true;
@@ -147,7 +147,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* What goes on meanwhile. */
+/* What happens concurrently. */
 enum beside { NOTHING, RESET, SYSFS, BARS, THP, MAPPINGS, POWER, DECODING, KINDS };
 
 static const char *const names[KINDS] = {
@@ -155,7 +155,7 @@ static const char *const names[KINDS] = {
 	"huge pages on and off", "other mappings", "power states", "decoding",
 };
 
-/* The lock of the device may be taken for a moment. */
+/* -EAGAIN: another thread holds the device's lock. */
 static void reset(void)
 {
 	int ret;
@@ -210,7 +210,7 @@ static void disturb(enum beside kind)
 	}
 }
 
-/* Each in a slot that no other one has. */
+/* Each worker gets a slot of its own. */
 static void prepare(struct worker *w, unsigned int number, char *maps[2])
 {
 	struct place place;

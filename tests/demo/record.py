@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Records what `make demo`, `nvgrace-gpu status` and `nvgrace-gpu doctor` print, for docs/pictures.
+
+    record.py              write docs/pictures/*.txt, from which scripts/pictures makes the pictures
+    record.py --check      compare what the three print now with these files
+
+Inside the toolbox. `make pictures` calls the first, the job `demo` the second. Two machines boot, one after the other:
+the demo's, and one whose kernel runs at EL2, so that the doctor finds KVM. Before a comparison, MASKS replaces what
+differs from run to run.
+"""
+
+import contextlib
+import difflib
+import io
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+PICTURES = PROJECT / "docs" / "pictures"
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "cli"), str(HERE.parent / "vm")]
+
+import common  # noqa: E402  (needs the path above)
+import demo  # noqa: E402
+import vm  # noqa: E402
+
+# As wide as a page shows without making the letters small.
+COLUMNS = 110
+
+# Command, title and description of each record.
+RECORDS = {
+    "demo": ("make demo", "Output of make demo",
+             "Terminal output of make demo: it builds the module, boots a virtual GH200, binds the GPU, draws usemem as BAR4"
+             " (94.5 GiB of 128 GiB) and resmem as BAR2 (1.25 GiB of 2 GiB), sizes both BARs in config space, moves data"
+             " through mmap, pread and pwrite, resets the device, and ends in a table in which every step has succeeded."),
+    "status": ("nvgrace-gpu status 0000:01:00.0", "Output of nvgrace-gpu status",
+               "Terminal output of nvgrace-gpu status for a bound GPU: its driver, IOMMU group, features and readiness, a"
+               " drawing of its memory with the addresses of usemem (BAR4, write-back) and resmem (BAR2, non-cacheable), how"
+               " much of each BAR is memory, and its entries in /proc/iomem."),
+    "doctor": ("nvgrace-gpu doctor", "Output of nvgrace-gpu doctor",
+               "Terminal output of nvgrace-gpu doctor: one line for each finding, with its verdict, the host or the GPU, and"
+               " its name. Most are good. A note says that scrubbing is off, and an unknown that there is no QEMU; both have"
+               " a reason and a remedy. The last line counts the verdicts."),
+}
+
+# What may differ although nothing has changed: (pattern, replacement).
+MASKS = (
+    (r"\b\d+\.\d+\.\d+\S*-arm64\b", "<kernel>"),
+    (r"\b\d+(\.\d+)? s\b", "<time>"),
+    (r"\bpread \d+\.\d, pwrite \d+\.\d\b", "<speeds>"),
+    (r"\bversion \d+\.\d+\.\d+", "<version>"),
+    # The kernel and the machine assign these.
+    (r"\bat 0x[0-9a-f]+, the device's own", "<address>"),
+    (r"group \d+\b", "<group>"),
+)
+
+HEAD = """\
+# SPDX-License-Identifier: GPL-2.0-only
+# Recorded by `make pictures`.
+# title: {title}
+# desc: {desc}
+# columns: {columns}
+
+# {command}
+"""
+
+
+class Screen(io.StringIO):
+    """A terminal, to the program that prints on it. Copies everything to this program's output."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        sys.__stdout__.write(text)
+        sys.__stdout__.flush()
+        return super().write(text)
+
+    def lines(self):
+        """Without what was overwritten."""
+        return [line.rsplit("\r", 1)[-1].rstrip() for line in self.getvalue().strip("\n").split("\n")]
+
+
+def run_demo():
+    screen = Screen()
+    with contextlib.redirect_stdout(screen):
+        demo.main()
+    return screen.lines()
+
+
+def run_tool():
+    """What nvgrace-gpu prints on a terminal: {name: lines}."""
+    kernel = vm.Kernel(demo.KERNEL)
+    log = PROJECT / "build" / "log" / "pictures.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    commands = {
+        "prepare": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; /usr/sbin/nvgrace-gpu bind $(gpu gh200)",
+        # Findings are recorded, whatever exit status they give.
+        "status": f"/tests/terminal {COLUMNS} /usr/sbin/nvgrace-gpu status $(gpu gh200)",
+        "doctor": f"/tests/terminal {COLUMNS} /usr/sbin/nvgrace-gpu doctor || true",
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        terminal = pathlib.Path(directory, "terminal")
+        subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", terminal,
+                        HERE.parent / "cli" / "terminal.c"], check=True)
+        files = {**common.installed(kernel, directory), "/tests/terminal": str(terminal),
+                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
+        with vm.Machine(kernel, hypervisor="max", gpus=[{"name": "gh200", "size": demo.SIZE}], files=files,
+                        memory="128G", timeout=1800, log=str(log),
+                        commands=[{"name": n, "run": text} for n, text in commands.items()]) as machine:
+            result = machine.run()
+    if result.failures:
+        sys.exit("\n".join(f"record: {f}" for f in result.failures) + f"\nrecord: the machine's console is in {log}")
+    return {name: "\n".join(result.command(name).output).strip("\n").split("\n") for name in ("status", "doctor")}
+
+
+def text_of(name, lines):
+    command, title, desc = RECORDS[name]
+    head = HEAD.format(command=command, title=title, desc=desc, columns=COLUMNS)
+    return head + "".join(line.rstrip() + "\n" for line in lines)
+
+
+def masked(text):
+    for pattern, name in MASKS:
+        text = re.sub(pattern, name, text)
+    return text.splitlines()
+
+
+def differences(name, text):
+    """Lines of a diff from the record to the text."""
+    path = PICTURES / f"{name}.txt"
+    recorded = path.read_text("utf-8") if path.exists() else ""
+    return list(difflib.unified_diff(masked(recorded), masked(text), path.name, "now", lineterm="", n=0))
+
+
+def check(texts):
+    passed = failed = 0
+    for name, text in texts.items():
+        found = differences(name, text)
+        # A control: the comparison must find a changed word.
+        if not found and not differences(name, text.replace("usemem", "used", 1)):
+            found = ["control: a changed word was not found"]
+        if found:
+            failed += 1
+            print(f"not ok - {name} prints what docs/pictures has; run make pictures\n    " + "\n    ".join(found))
+        else:
+            passed += 1
+            print(f"ok - {name} prints what docs/pictures has")
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return bool(failed)
+
+
+def main(words):
+    if words not in ([], ["--check"]):
+        sys.exit("usage: record.py [--check]")
+    texts = {"demo": text_of("demo", run_demo())}
+    texts.update((name, text_of(name, lines)) for name, lines in run_tool().items())
+    if words:
+        return check(texts)
+    for name, text in texts.items():
+        # A difference in masked text only is no reason for a new record.
+        if differences(name, text):
+            (PICTURES / f"{name}.txt").write_text(text, "utf-8")
+            print(f"docs/pictures/{name}.txt")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (subprocess.CalledProcessError, vm.ConfigError) as error:
+        sys.exit(f"record: {error}")

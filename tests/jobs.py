@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The jobs that tests/check.py runs."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+
+# Kernels, with the seconds that the program "race" takes on each.
+KERNELS = {"6.1": 20, "6.12": 20, "7.2": 30, "7.2-16k": 10, "64k": 10,
+           "6.1-amd64": 10, "6.12-amd64": 10, "7.2-amd64": 10}
+
+# `make check` only builds for these, because each differs in one thing from a
+# kernel there.
+KERNELS_LONG = ("6.12-16k", "6.12-rt", "7.2-rt")
+
+# Seeds and operations: a million on one kernel, and as many as the debugging
+# kernel does in an hour.
+RANDOM_LONG = tuple(f"random:{seed}:250000" for seed in range(2, 6))
+RANDOM_PRESSED = {"6.1": 8, "7.2": 9}
+RANDOM_DEBUG = ("random:6:100000", "random:7:100000")
+
+# Arguments of test_guest.py: hosts on which KVM maps usemem cacheable, as
+# Device memory, and not at all.
+GUEST_HOSTS = ("7.2", "7.2-16k", "64k", "6.12", "7.2:neoverse-n1")
+
+
+@dataclasses.dataclass
+class Job:
+    """One program. width: processors that it keeps busy. modules: kernels whose
+    module it needs. kernels: others, for which it builds modules itself. after:
+    jobs that must have passed before."""
+
+    name: str
+    argv: "list[str]"
+    width: int = 1
+    modules: tuple = ()
+    kernels: tuple = ()
+    after: tuple = ()
+
+
+def toolbox(*words):
+    return subprocess.run([PROJECT / "scripts" / "toolbox", *words], capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+
+def module_job(kernel):
+    """Builds one kernel's module. The matrix builds all, and checks more."""
+    cross = "" if kernel.endswith("-amd64") else "ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
+    command = f"make modules KDIR=$(scripts/toolbox kdir {kernel}) {cross} && echo '1 passed, 0 failed, 0 skipped'"
+    return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
+
+
+PACKAGES = Job("packages", ["sh", "-c", "scripts/package deb && scripts/package rpm && scripts/repo"
+                            " && echo '1 passed, 0 failed, 0 skipped'"])
+
+
+def long_jobs():
+    """The jobs of `make check-long`. All but PACKAGES are campaigns, whose
+    results go into docs/reliability.md."""
+    return [
+        *(Job(f"vm-{k}", ["python3", "tests/vm/suite.py", "--timeout", "6000", k], modules=(k,)) for k in KERNELS_LONG),
+        Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
+        Job("vm-debug-64k", ["python3", "tests/vm/suite.py", "--timeout", "9000", "debug-64k"], modules=("debug-64k",)),
+        Job("vm-kcsan", ["python3", "tests/vm/suite.py", "--timeout", "9000", "kcsan"], modules=("kcsan",)),
+        Job("races-long", ["python3", "tests/vm/suite.py", "--timeout", "14000", "debug", "races:100000"],
+            modules=("debug",)),
+        Job("cycles-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "cycles:1000"], modules=("7.2",)),
+        Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
+        Job("random", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", *RANDOM_LONG], modules=("7.2",)),
+        Job("random-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug", *RANDOM_DEBUG], modules=("debug",)),
+        *(Job(f"random-pressed-{k}", ["python3", "tests/vm/suite.py", "--timeout", "9000", k, f"random:--pressed:{seed}:500000"],
+              modules=(k,)) for k, seed in RANDOM_PRESSED.items()),
+        Job("faults", ["tests/testkernel/faults"], modules=("debug",)),
+        Job("controls", ["tests/testkernel/controls"], modules=("debug",)),
+        Job("controls-kcsan", ["tests/testkernel/controls", "kcsan"], modules=("kcsan",)),
+        Job("vfio-selftests", ["tests/testkernel/selftests"], modules=("debug",)),
+        Job("mutants", ["python3", "tests/vm/mutants.py"], width=2, modules=("6.1", "7.2", "64k")),
+        Job("mutants-generated", ["python3", "tests/vm/mutants_generated.py"], width=2, modules=("6.1", "6.12", "7.2")),
+        Job("fuzz-long", ["tests/fuzz/run", "300"]),
+        Job("coverage", ["python3", "tests/coverage/coverage.py"], modules=("6.12", "7.2", "64k"), kernels=("gcov",)),
+        Job("static-all", ["sh", "-c", "exec python3 tests/static/run.py $(scripts/toolbox kernels)"]),
+        PACKAGES,
+        Job("package-lint", ["tests/package/lint"], after=("packages",)),
+        Job("dkms-all", ["python3", "tests/package/dkms.py"], after=("packages",)),
+    ]
+
+
+def all_jobs(quick):
+    """The jobs of `make check` or `make check-quick`, long ones first where the
+    order is free."""
+    kernels = {"7.2": 10} if quick else KERNELS
+    vms = [Job(f"vm-{k}", ["python3", "tests/vm/suite.py", "--race", str(race), k], modules=(k,))
+           for k, race in kernels.items()]
+    short = [
+        Job("cli", ["tests/cli/run"]),
+        Job("fuzz", ["tests/fuzz/run", "2" if quick else "5"]),
+        Job("model", ["python3", "tests/model/test_gpu.py"]),
+        Job("stage2", ["python3", "tests/guest/test_stage2.py"]),
+        Job("harness", ["python3", "tests/vm/test_vm.py"]),
+        Job("coverage-selftest", ["python3", "tests/coverage/test_coverage.py"]),
+        Job("unit", ["tests/unit/run"]),
+        Job("style", ["scripts/style", toolbox("checkpatch")]),
+    ]
+    if quick:
+        return [*vms, *short]
+    return [
+        Job("matrix", ["scripts/matrix"], width=2),
+        PACKAGES,
+        Job("package-bind", ["python3", "tests/package/life.py", "--part", "bind"], after=("packages",)),
+        *vms,
+        Job("guest", ["python3", "tests/guest/test_guest.py", *GUEST_HOSTS], modules=("6.12", "7.2", "7.2-16k", "64k")),
+        Job("doctor", ["python3", "tests/cli/vm_doctor.py"], modules=("6.12", "7.2")),
+        Job("scrub", ["python3", "tests/vm/test_scrub.py", "7.2"], modules=("7.2",)),
+        Job("firmware", ["python3", "tests/vm/test_firmware.py", "7.2"], modules=("7.2",)),
+        Job("syzkaller", ["sh", "-c", "python3 tests/syzkaller/test_syzlang.py && python3 tests/syzkaller/test_draw.py"
+                          " && exec python3 tests/syzkaller/replay.py 7.2 64k"], modules=("7.2", "64k")),
+        Job("tracers", ["python3", "tests/vm/tracers.py", "7.2"], modules=("7.2",)),
+        Job("cli-vm-6.12", ["python3", "tests/cli/test_vm.py", "6.12"], modules=("6.12",)),
+        Job("cli-vm-7.2", ["python3", "tests/cli/test_vm.py", "7.2"], modules=("7.2",)),
+        Job("cli-bench-6.12", ["python3", "tests/cli/vm_bench.py", "6.12"], modules=("6.12",)),
+        # Opens the device's own file, which Debian's kernels lack.
+        Job("cli-bench-64k", ["python3", "tests/cli/vm_bench.py", "64k"], modules=("64k",)),
+        Job("cli-bench-7.2", ["python3", "tests/cli/vm_bench.py", "7.2"], modules=("7.2",)),
+        Job("cli-scrub-7.2", ["python3", "tests/cli/vm_scrub.py", "7.2"], modules=("7.2",)),
+        Job("bench", ["python3", "tests/bench/bench.py", "--smoke", "7.2"], modules=("7.2",)),
+        Job("dkms", ["python3", "tests/package/dkms.py", "Configuration", "KernelRange", "Dkms32"], after=("packages",)),
+        Job("package-rpm", ["python3", "tests/package/rpm.py"], after=("packages",)),
+        Job("package-repo", ["python3", "tests/package/repo.py"], after=("packages",)),
+        Job("release", ["python3", "tests/package/release.py"], modules=("7.2",)),
+        Job("udev", ["python3", "tests/package/udev.py"]),
+        Job("probes", ["tests/probes/run"]),
+        Job("machine", ["python3", "tests/vm/test_boot.py", "7.2"]),
+        Job("machine-amd64", ["python3", "tests/vm/test_boot.py", "7.2-amd64"]),
+        Job("demo", ["python3", "tests/demo/record.py", "--check"], modules=("7.2",)),
+        Job("matrix-selftest", ["scripts/matrix", "--selftest"], after=("matrix",)),
+        Job("fuzz-selftest", ["tests/fuzz/selftest"]),
+        Job("static", ["python3", "tests/static/run.py", "6.1", "7.2"]),
+        Job("style-selftest", ["scripts/style", "--selftest", toolbox("checkpatch")]),
+        *short,
+    ]
+
+
+def chosen(mode, names):
+    """The jobs of a mode, or those of them with these names. Before them comes
+    what builds their modules: the matrix, or a job for each kernel."""
+    every = long_jobs() if mode == "long" else all_jobs(mode == "quick")
+    unknown = set(names) - {j.name for j in every}
+    if unknown:
+        sys.exit(f"check.py: no job named {', '.join(sorted(unknown))}; there are: {', '.join(j.name for j in every)}")
+    wanted = [j for j in every if j.name in names or not names]
+    if names and PACKAGES in every and any("packages" in j.after for j in wanted) and PACKAGES not in wanted:
+        wanted.insert(0, PACKAGES)
+    if any(j.name == "matrix" for j in wanted):
+        for job in wanted:
+            job.after += ("matrix",) if job.modules else ()
+        return wanted
+    modules = {k: module_job(k) for j in wanted for k in j.modules}
+    for job in wanted:
+        job.after += tuple(modules[k].name for k in job.modules)
+    return [*modules.values(), *wanted]
+
+
+def made_here(wanted):
+    """The kernels of these jobs that no package has, in the order of the
+    jobs."""
+    names = [k for job in wanted for k in (*job.modules, *job.kernels)]
+    return [k for k in dict.fromkeys(names) if (PROJECT / "tests" / "testkernel" / f"{k}.config").exists()]

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Checks the links in Markdown pages; `make style` calls it.
+
+    links.py files PAGE...       every relative link leads to a file or folder
+    links.py headings PAGE...    every #anchor is a heading of its page
+
+Prints a line for each broken link. Exit status: 0 if there is none, 1 if there
+is one. Links with a scheme, such as https:, are not checked.
+"""
+
+import functools
+import pathlib
+import re
+import sys
+
+
+def prose(page):
+    """The text of a page without its code."""
+    text = re.sub(r"^(```|~~~).*?^\1", "", page.read_text("utf-8"), flags=re.M | re.S)
+    return re.sub(r"(`+)[^`].*?\1", "", text, flags=re.S)
+
+
+def links(page):
+    """The targets in a page, without those that have a scheme."""
+    found = re.findall(r"\]\(\s*<?([^\s)>]+)", prose(page))
+    return [target for target in found if not re.match(r"[a-z][a-z0-9+.-]*:", target, re.I)]
+
+
+@functools.lru_cache(maxsize=None)
+def anchors(page):
+    """The anchors that GitHub makes of a page's headings."""
+    text = re.sub(r"^(```|~~~).*?^\1", "", page.read_text("utf-8"), flags=re.M | re.S)
+    found = set()
+    for heading in re.findall(r"^#{1,6} +(.*?)[ #]*$", text, re.M):
+        heading = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        anchor, count = name, 0
+        while anchor in found:
+            count += 1
+            anchor = f"{name}-{count}"
+        found.add(anchor)
+    return found
+
+
+def broken(what, page):
+    """The targets in a page that lead nowhere; what: files or headings."""
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        where = page.parent / path if path else page
+        if what == "files":
+            if not where.exists():
+                yield target
+        elif anchor and where.suffix == ".md" and where.exists() and anchor not in anchors(where.resolve()):
+            yield target
+
+
+def main():
+    what, *pages = sys.argv[1:]
+    if what not in ("files", "headings"):
+        sys.exit(__doc__)
+    lines = [f"{page}: {target}" for page in pages for target in broken(what, pathlib.Path(page))]
+    print("\n".join(lines), end="\n" if lines else "")
+    sys.exit(1 if lines else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and has scdoc and groff read it.
+
+    manual.py [--selftest]
+
+Every line that the driver writes to the kernel's log must be in the page's section LOG LINES, with its severity, and every
+line there must be one of the driver's. A word in _UPPER CASE_ stands for a conversion. Texts that the driver puts there,
+ids, parameters, tracepoints and sysfs attributes must be in the page, too. Prints a line for each difference; status 1 if
+there is one. With --selftest, puts mistakes into the page and prints those that are not seen. Called by scripts/style,
+inside the toolbox.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+PROJECT = pathlib.Path(__file__).resolve().parent.parent
+PAGE = "docs/nvgrace-gpu-vfio-pci.4.scd"
+ABI = "docs/ABI/sysfs-driver-nvgrace-gpu"
+
+SEVERITY = {"err": "Error", "warn": "Warning", "info": "Information"}
+# A call that writes to the log; "report" passes a reason on to one.
+CALL = re.compile(r"\b(?:(?:pci|dev|pr)_([a-z]+?)(?:_ratelimited|_once)?|(printk\w*|WARN\w*)|report(?:_failure)?)\((?!struct )")
+LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "dbg")
+STRING = r'"((?:\\.|[^"\\])*)"'
+CONVERSION = re.compile(r"%[-+ #0]*[\d.*]*(?:hh|h|ll|l|z)?[diouxXscp]")
+
+
+def without_comments(text):
+    return re.sub(rf"{STRING}|/\*.*?\*/|//[^\n]*", lambda m: m[0] if m[0][0] == '"' else " ", text, flags=re.S)
+
+
+def arguments(text, start):
+    """What stands between the parenthesis before start and the one that ends it."""
+    depth = 1
+    for m in re.finditer(rf"{STRING}|[()]", text[start:]):
+        depth += {"(": 1, ")": -1}.get(m[0], 0)
+        if not depth:
+            return text[start:start + m.start()]
+    return text[start:]
+
+
+def common(line):
+    """Of both sides: a value may follow a word without a space, which the page can't show."""
+    return line.replace(" %", "%")
+
+
+def of_driver(trouble):
+    """{format with % for each conversion: severity}, and the texts that conversions of %s stand for."""
+    lines, texts = {}, set()
+    for path in sorted([*PROJECT.glob("src/*.[ch]"), *PROJECT.glob("include/**/*.h")]):
+        text = without_comments(path.read_text())
+        name = path.relative_to(PROJECT)
+        for call in CALL.finditer(text):
+            level, other = call.groups()
+            if other or level and level in LEVELS and level not in SEVERITY:
+                trouble.append(f"{name}: {call[0]}...) is not known to tests/manual.py")
+                continue
+            if level and level not in LEVELS:
+                continue
+            # Adjacent literals are one.
+            strings = re.findall(STRING, re.sub(r'"\s*\n\s*"', "", arguments(text, call.end())))
+            strings = [s.replace('\\"', '"') for s in strings if " " in s]
+            if level:
+                formats = [s for s in strings if s.endswith("\\n")]
+                if len(formats) != 1:
+                    trouble.append(f"{name}: {call[0]}...) has {len(formats)} formats that end with a newline")
+                for s in formats:
+                    lines[common(CONVERSION.sub("%", s.removesuffix("\\n")))] = SEVERITY[level]
+                    strings.remove(s)
+            texts.update(strings)
+    return lines, texts
+
+
+def of_page(page):
+    """{line with % for each word in upper case: severity} of the section LOG LINES."""
+    section = re.search(r"^# LOG LINES$(.*?)^# ", page, re.M | re.S)
+    found = {}
+    for line, text in re.findall(r"^([^\s#].*)\n\t(.*)", section[1] if section else "", re.M):
+        found[common(re.sub(r"_[A-Z][A-Z ]*_", "%", line))] = re.match(r"\w*", text)[0]
+    return found
+
+
+def names():
+    """What else the page must name."""
+    header = (PROJECT / "include/nvgrace_gpu_ids.h").read_text()
+    yield from (f"10de:{i}" for i in re.findall(r'GPU\(0x([0-9a-f]{4}), "', header))
+    for path in sorted(PROJECT.glob("src/*.[ch]")):
+        text = path.read_text()
+        yield from re.findall(r"^module_param\((\w+)", text, re.M)
+        yield from re.findall(r"^TRACE_EVENT\((\w+)", text, re.M)
+    yield from re.findall(r"^What:.*/(\w+)$", (PROJECT / ABI).read_text(), re.M)
+
+
+def compare(page):
+    """The differences between a page and the driver."""
+    trouble = []
+    lines, texts = of_driver(trouble)
+    documented = of_page(page)
+    for line in sorted(lines.keys() | documented.keys()):
+        if line not in documented:
+            trouble.append(f"{PAGE}: lacks the log line: {line}")
+        elif line not in lines:
+            trouble.append(f"{PAGE}: the driver has no log line: {line}")
+        elif lines[line] != documented[line]:
+            trouble.append(f"{PAGE}: {documented[line] or 'no severity'} should be {lines[line]}: {line}")
+    plain = re.sub(r"\s+", " ", page)
+    trouble += [f"{PAGE}: lacks the text: {text}" for text in sorted(texts) if text not in plain]
+    trouble += [f"{PAGE}: the driver has no text: {text}" for text in re.findall(r"^\t- (.*?): ", page, re.M) if text not in texts]
+    trouble += [f"{PAGE}: lacks the name: {name}" for name in dict.fromkeys(names()) if not re.search(rf"\b{name}\b", page)]
+    if not lines or not texts:
+        trouble.append("no log lines found in the sources")
+    return trouble
+
+
+def lint(page):
+    """What scdoc and groff say of a page."""
+    made = subprocess.run(["scdoc"], input=page, capture_output=True, text=True)
+    trouble = [f"{PAGE}: scdoc: {line}" for line in made.stderr.splitlines()]
+    for device in ("utf8", "ascii"):
+        shown = subprocess.run(["groff", "-man", "-t", "-z", "-w", "all", "-w", "mac", f"-T{device}"], input=made.stdout,
+                               capture_output=True, text=True)
+        trouble += [f"{PAGE}: groff: {line}" for line in shown.stderr.splitlines()]
+        if made.returncode or shown.returncode:
+            trouble.append(f"{PAGE}: scdoc ended with {made.returncode}, groff with {shown.returncode}")
+    return trouble
+
+
+# Mistakes in the page, and what must be said of them: old text, new text, complaint.
+MISTAKES = (
+    ("firmware gives no _PROPERTY_: bound", "firmware has no _PROPERTY_: bound", "lacks the log line: firmware gives no%: bound"),
+    ("firmware gives no _PROPERTY_: bound", "firmware has no _PROPERTY_: bound", "no log line: firmware has no%: bound"),
+    ("\n## Scrub\n", "\n## Scrub\n\na stale line\n\tError. It is gone.\n", "no log line: a stale line"),
+    ("\tWarning. The range", "\tError. The range", "Error should be Warning: can't claim"),
+    ("- the GPU can't be reset: ", "- ", "lacks the text: the GPU can't be reset"),
+    ("\t- it can't be mapped: ", "\t- a stale reason: gone.\n\t- it can't be mapped: ", "no text: a stale reason"),
+    ("10de:2342", "10de:2343", "lacks the name: 10de:2342"),
+    ("*nvgrace_gpu_rw*", "*nvgrace_gpu_io*", "lacks the name: nvgrace_gpu_rw"),
+    ("*scrub_progress*", "*scrub_done*", "lacks the name: scrub_progress"),
+    ("# FILES\n", "# FILES\n\n*_x_*\n", "scdoc: "),
+)
+
+
+def selftest(page):
+    """The mistakes that are not seen, and what is said of the page as it is."""
+    trouble = [*compare(page), *lint(page)]
+    for old, new, complaint in MISTAKES:
+        changed = page.replace(old, new)
+        if changed == page or not any(complaint in said for said in (*compare(changed), *lint(changed))):
+            trouble.append(f"not seen: {complaint}")
+    return trouble
+
+
+def main():
+    page = (PROJECT / PAGE).read_text()
+    trouble = selftest(page) if sys.argv[1:] == ["--selftest"] else [*compare(page), *lint(page)]
+    print("\n".join(trouble), end="\n" if trouble else "")
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Access: the client must get no executable mapping, reach nothing but its
+ * GPU's memory, and be able to write no attribute.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "privilege.h"
+
+/* ---- execution ------------------------------------------------------------ */
+
+/* Whether this process has an executable mapping of vfio. */
+static bool maps_executable(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512], mode[8] = "";
+	bool found = false;
+
+	if (!f)
+		client_says("can't read /proc/self/maps");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (strstr(line, "vfio") && sscanf(line, "%*s %7s", mode) == 1)
+			found |= !!strchr(mode, 'x');
+	}
+	if (f)
+		fclose(f);
+	/* At least one line was parsed. */
+	client_expects(*mode);
+	return found;
+}
+
+static void try_to_execute(void)
+{
+	static const int prots[] = {
+		PROT_EXEC, PROT_READ | PROT_EXEC, RW | PROT_EXEC
+	};
+	unsigned int i, k;
+	struct vfio v;
+	char *map;
+
+	if (client_open(&v)) {
+		client_says("can't open its GPU");
+		return;
+	}
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		for (k = 0; k < ARRAY_SIZE(prots); k++) {
+			map = mmap(NULL, page, prots[k], MAP_SHARED, v.device,
+				   REGION(parts[i].index));
+			client_expects(map == MAP_FAILED && errno == EPERM);
+		}
+		map = map_part(&v, &parts[i], page);
+		client_expects(map != MAP_FAILED);
+		for (k = 0; k < ARRAY_SIZE(prots); k++)
+			client_expects(mprotect(map, page, prots[k]) == -1 &&
+				       errno == EACCES);
+		client_expects(!maps_executable());
+
+		/* From now on, PROT_READ implies PROT_EXEC for this process. */
+		client_expects(personality(READ_IMPLIES_EXEC) != -1);
+		if (!mprotect(map, page, PROT_READ))
+			client_expects(!maps_executable());
+		mmap(NULL, page, PROT_READ, MAP_SHARED, v.device,
+		     REGION(parts[i].index));
+		client_expects(!maps_executable());
+		client_expects(personality(0) != -1);
+		munmap(map, page);
+	}
+}
+
+void nothing_can_be_executed(void **state)
+{
+	as_client(try_to_execute);
+}
+
+/* ---- bounds --------------------------------------------------------------- */
+
+static void try_beyond(void)
+{
+	const uint64_t far[] = { 1ULL << 39, (1ULL << 40) - 8 };
+	const uint64_t nowhere[] = {
+		REGION(9), REGION(9) + 4096, REGION(255), REGION(0x7fffff),
+		INT64_MAX - 4096, 1ULL << 63, ~0ULL - 4095, ~0ULL
+	};
+	unsigned int i, k;
+	struct vfio v;
+	char buf[64];
+	char *map;
+
+	if (client_open(&v)) {
+		client_says("can't open its GPU");
+		return;
+	}
+	memset(buf, 0xee, sizeof(buf));
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		const uint64_t start = REGION(parts[i].index);
+		const uint64_t length = parts[i].length;
+
+		/* The last bytes are in the region, and not one more. */
+		client_expects(vfio_write(&v, start + length - 8, buf, 64) == 8);
+		client_expects(vfio_read(&v, start + length - 8, buf, 64) == 8);
+		client_expects(vfio_write(&v, start + length, buf, 8) == -EINVAL);
+		client_expects(vfio_read(&v, start + length, buf, 8) == -EINVAL);
+		for (k = 0; k < ARRAY_SIZE(far); k++) {
+			client_expects(vfio_write(&v, start + far[k], buf, 8) ==
+				       -EINVAL);
+			client_expects(vfio_read(&v, start + far[k], buf, 8) ==
+				       -EINVAL);
+			client_expects(mmap(NULL, page, RW, MAP_SHARED, v.device,
+					    (start + far[k]) / page * page) ==
+				       MAP_FAILED);
+		}
+		client_expects(mmap(NULL, page, RW, MAP_SHARED, v.device,
+				    start + length) == MAP_FAILED);
+		client_expects(mmap(NULL, 2 * page, RW, MAP_SHARED, v.device,
+				    start + length - page) == MAP_FAILED);
+		client_expects(mmap(NULL, length + page, RW, MAP_SHARED,
+				    v.device, start) == MAP_FAILED);
+
+		map = mmap(NULL, page, RW, MAP_SHARED, v.device,
+			   start + length - page);
+		client_expects(map != MAP_FAILED);
+		client_expects(mremap(map, page, 2 * page, MREMAP_MAYMOVE) ==
+			       MAP_FAILED);
+		client_expects(mremap(map, 0, 2 * page, MREMAP_MAYMOVE) ==
+			       MAP_FAILED);
+	}
+	for (i = 0; i < ARRAY_SIZE(nowhere); i++) {
+		client_expects(vfio_read(&v, nowhere[i], buf, 8) < 0);
+		client_expects(vfio_write(&v, nowhere[i], buf, 8) < 0);
+		client_expects(mmap(NULL, page, RW, MAP_SHARED, v.device,
+				    nowhere[i] / page * page) == MAP_FAILED);
+	}
+	/* Config space has registers, which can't be mapped, and an end. */
+	client_expects(mmap(NULL, page, RW, MAP_SHARED, v.device, CONFIG) ==
+		       MAP_FAILED);
+	client_expects(vfio_read(&v, CONFIG + 4096, buf, 8) < 0);
+	client_expects(vfio_write(&v, CONFIG + 4092, buf, 8) < 0);
+}
+
+/*
+ * The bytes around its memory must not change, seen from outside of the
+ * machine.
+ */
+void nothing_beyond_its_memory_is_reached(void **state)
+{
+	unsigned char before[64], after[64];
+	uint64_t end = gpu->base + gpu->size;
+
+	fill(before, sizeof(before), 17);
+	host_poke(end, before, sizeof(before));
+	host_poke(gpu->base - sizeof(before), before, sizeof(before));
+	as_client(try_beyond);
+	host_peek(end, after, sizeof(after));
+	assert_memory_equal(before, after, sizeof(before));
+	host_peek(gpu->base - sizeof(before), after, sizeof(after));
+	assert_memory_equal(before, after, sizeof(before));
+	host_peek(end - 8, after, 8);
+	assert_int_equal(after[0], 0xee);
+}
+
+static char other_group[32];
+
+static void try_others(void)
+{
+	static union {
+		struct vfio_pci_hot_reset reset;
+		char bytes[sizeof(struct vfio_pci_hot_reset) + 8];
+	} u;
+	struct vfio v, w;
+
+	client_expects(vfio_try_open(&w, other) == -EACCES);
+	client_expects(open(other_group, O_RDWR) == -1 && errno == EACCES);
+	client_expects(open("/dev/mem", O_RDONLY) == -1);
+	if (client_open(&v)) {
+		client_says("can't open its GPU");
+		return;
+	}
+	if (!by_cdev) {
+		client_expects(ioctl(v.group, VFIO_GROUP_GET_DEVICE_FD,
+				     other->addr) == -1 && errno == ENODEV);
+		client_expects(ioctl(v.group, VFIO_GROUP_GET_DEVICE_FD,
+				     other->port) == -1 && errno == ENODEV);
+	}
+	/*
+	 * A hot reset requires proof that the caller owns everything on the
+	 * bus.
+	 */
+	u.reset.argsz = sizeof(u.reset) + 4;
+	u.reset.count = 1;
+	u.reset.group_fds[0] = v.device;
+	client_expects(ioctl(v.device, VFIO_DEVICE_PCI_HOT_RESET, &u) == -1);
+	u.reset.group_fds[0] = v.container;
+	client_expects(ioctl(v.device, VFIO_DEVICE_PCI_HOT_RESET, &u) == -1);
+	u.reset.argsz += 4;
+	u.reset.count = 2;
+	u.reset.group_fds[0] = v.group;
+	u.reset.group_fds[1] = -1;
+	client_expects(ioctl(v.device, VFIO_DEVICE_PCI_HOT_RESET, &u) == -1);
+}
+
+void other_gpus_are_refused(void **state)
+{
+	assert_int_equal(gpu_bind(other), 0);
+	snprintf(other_group, sizeof(other_group), "/dev/vfio/%d",
+		 gpu_group(other));
+	as_client(try_others);
+	assert_int_equal(gpu_unbind(other), 0);
+}
+
+/* ---- what is for administrators -------------------------------------------- */
+
+static unsigned int attributes;
+
+static void try_to_write(const char *path)
+{
+	attributes++;
+	if (open(path, O_WRONLY | O_NONBLOCK) != -1 || errno != EACCES)
+		client_says("%s can be written", path);
+}
+
+static void try_attributes(void)
+{
+	static const char *const folders[] = {
+		device_folder, "/sys/module/" DRIVER,
+		"/sys/bus/pci/drivers/" DRIVER, "/sys/class/vfio",
+		"/sys/kernel/iommu_groups", "/sys/devices/virtual"
+	};
+	static const char *const none[] = { NULL };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(folders); i++)
+		search_tree(folders[i], none, try_to_write);
+	client_expects(attributes > 50);
+}
+
+void no_attribute_can_be_written(void **state)
+{
+	const char *said;
+	char path[300];
+
+	as_client(try_attributes);
+
+	/* The search finds one that root has made writable. */
+	device_path(path, sizeof(path), "scrub");
+	assert_int_equal(chmod(path, 0222), 0);
+	said = client_answer(try_attributes);
+	assert_int_equal(chmod(path, 0200), 0);
+	if (!strstr(said, "scrub can be written"))
+		fail_msg("the client says: %s", said);
+}
