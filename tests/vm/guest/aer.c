@@ -5,6 +5,8 @@
  * aer_inject makes device and root port appear to have these errors in their
  * registers, and raises the port's interrupt. Everything after that is the
  * kernel's real recovery. Needs the model GPU and the module aer_inject.
+ *
+ * "aer late": recovery that takes longer than the driver waits for it.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -666,7 +668,49 @@ static void while_a_neighbour_wants_a_reset_everybody_waits(void **state)
 	held_up(ERR_COMPLETION_TIMEOUT);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, clean_up)
+/*
+ * The neighbour delays recovery for longer than the 90 s that the driver gives
+ * it. After a fatal error, the memory is refused then. After any other, the
+ * link was not reset, and the memory can be accessed. Recovery that succeeds
+ * later brings the memory back.
+ */
+static void given_up(uint32_t error)
+{
+	static const char line[] = "recovery from a PCIe error timed out";
+	bool fatal = error == ERR_DATA_LINK;
+	char text[32];
+	size_t i;
+
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	start("neighbour");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	klog_mark();
+	hold_recovery(true);
+	gpu_inject_error(v.gpu, error, 0);
+	wait_until_asked();
+	if (fatal) {
+		assert_refused();
+		gpu_sysfs_read(v.gpu, "nvgrace_gpu/readiness", text,
+			       sizeof(text));
+		assert_string_equal(text, "failed");
+	} else {
+		assert_of_use("before");
+	}
+	assert_int_equal(klog_count(line), fatal);
+
+	hold_recovery(false);
+	wait_for_the_end("successful");
+	assert_of_use("before");
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+static void a_recovery_that_takes_too_long_is_given_up(void **state)
+{
+	given_up(ERR_DATA_LINK);
+	given_up(ERR_COMPLETION_TIMEOUT);
+}
 
 /*
  * The GPU isn't open, and the link reset restores the content that the scrub
@@ -710,6 +754,12 @@ static void a_link_reset_in_a_scrub_begins_it_anew(void **state)
 		 (unsigned long long)gpu->size);
 }
 
+#define TEST(name) cmocka_unit_test_teardown(name, clean_up)
+
+static const struct CMUnitTest late[] = {
+	TEST(a_recovery_that_takes_too_long_is_given_up),
+};
+
 static const struct CMUnitTest tests[] = {
 	TEST(an_error_that_is_not_fatal_is_told_and_loses_nothing),
 	TEST(a_corrected_error_is_nobodys_business),
@@ -728,12 +778,16 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_link_reset_in_a_scrub_begins_it_anew),
 };
 
-int main(void)
+int main(int argc, char **argv)
 {
 	/*
 	 * A program that waits for ever is killed, which counts as a failure.
 	 */
 	alarm(2400);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
+	/* Takes minutes in which the machine has nothing to do. */
+	if (argc == 2 && !strcmp(argv[1], "late"))
+		return cmocka_run_group_tests_name("aer late", late, setup,
+						   teardown);
 	return cmocka_run_group_tests_name("aer", tests, setup, teardown);
 }
