@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Puts the udev rule, its helper, the configuration and the module into an
-# initramfs, so that no other driver there takes a GPU first. dracut(8) reads it
+# Puts the udev rule, its program, the configuration and the module into an
+# initramfs, so that no other driver binds a GPU there first. dracut(8) reads it
 # as /usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh. The variables are
 # dracut's.
 
-# Leaves the initramfs of a machine without such a configuration alone. If --add
-# names the module, dracut includes it whatever this returns.
+# If the configuration binds no GPU, dracut leaves this module out, unless --add
+# names it.
 check() {
 	"${dracutsysrootdir-}/usr/lib/udev/nvgrace-gpu" configured || return 255
 }

@@ -387,13 +387,13 @@ class Cli(InMachine):
     def test_helper_restores(self):
         self.assertEqual(self.codes("helper-restores"), [1, 1])
         self.assertEqual(self.states("helper-restores"), [("zero", "vfio-pci", "vfio-pci")] * 2)
-        self.assertIn("did not take it, and it is left to vfio-pci", self.result.output("helper-restores"))
+        self.assertIn("refused it, and it is bound to vfio-pci again", self.result.output("helper-restores"))
 
     def test_helper_refuses(self):
         """What vfio-pci has is taken, unless a process has it open."""
         self.assertEqual(self.codes("helper-refuses"), [1, 0, 0])
         pid = self.lines("helper-refuses", "holder")[0]
-        self.assertRegex(self.result.output("helper-refuses"), rf"left to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
+        self.assertRegex(self.result.output("helper-refuses"), rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
         self.assertEqual(self.states("helper-refuses"), [("b", "vfio-pci", "vfio-pci"), ("b", DRIVER, DRIVER)])
         self.assertEqual(self.lines("helper-refuses", "logged"), ["1"])
 

@@ -169,13 +169,16 @@ class Helper:
         self.assert_matches(f"ignore {GPU}", False)
 
     def test_a_bad_line_is_named_and_the_others_hold(self):
-        for line, reason in (("bnid all", 'unknown directive "bnid"'), ("bind", '"bind" takes one word'),
-                             (f"bind {GPU} {OTHER}", '"bind" takes one word'), ("bind 01:00.0", "no PCI address with domain"),
-                             ("bind *", "no PCI address with domain"), ("bind ../../x", "no PCI address with domain"),
-                             ("bind 0009:01:00", "no PCI address with domain"), ("bind 0009:01:20.0", "no PCI address"),
-                             ("bind slot=", "no PCI address with domain"), ("bind slot=../../devices/x", "no name of a slot"),
-                             ("bind serial=12-34", "no serial number"), ("ignore all", "ignore all"),
-                             ("bind ALL", "no PCI address"), ('bind "all"', "no PCI address"), ("$(touch /x)", "unknown directive")):
+        for line, reason in (("bnid all", 'unknown directive "bnid"'), ("bind", '"bind" needs exactly one word'),
+                             (f"bind {GPU} {OTHER}", '"bind" needs exactly one word'),
+                             ("bind 01:00.0", "not a PCI address with domain"),
+                             ("bind *", "not a PCI address with domain"), ("bind ../../x", "not a PCI address with domain"),
+                             ("bind 0009:01:00", "not a PCI address with domain"), ("bind 0009:01:20.0", "not a PCI address"),
+                             ("bind slot=", "not a PCI address with domain"),
+                             ("bind slot=../../devices/x", "not the name of a slot"),
+                             ("bind serial=12-34", "not a serial number"), ("ignore all", "ignore all"),
+                             ("bind ALL", "not a PCI address"), ('bind "all"', "not a PCI address"),
+                             ("$(touch /x)", "unknown directive")):
             with self.subTest(line):
                 got, said = self.matches(f"# first\n{line}\nbind {GPU}\n")
                 self.assertTrue(got)
@@ -190,8 +193,8 @@ class Helper:
         self.host.device("0000:00:02.0", device="0x2330")
         self.host.write("etc/nvgrace-gpu.conf", "bind all\n")
         for address, status, reason in (("0000:00:01.0", 1, "supports"), ("0000:00:02.0", 1, "supports"),
-                                        ("0000:00:03.0", 1, "no such device"), ("01:00.0", 2, "no PCI address"),
-                                        ("../devices", 2, "no PCI address")):
+                                        ("0000:00:03.0", 1, "no such PCI device"), ("01:00.0", 2, "not a PCI address"),
+                                        ("../devices", 2, "not a PCI address")):
             for command in ("match", "bind"):
                 rc, said = self.run_helper(command, address)
                 self.assertEqual(rc, status, said)
@@ -221,7 +224,7 @@ class Helper:
         self.assertEqual(self.host.modprobes(), [])
         # These are plain files, so nothing is bound.
         self.assertEqual(rc, 1)
-        self.assertIn(f"{GPU}: {DRIVER} did not take it", said)
+        self.assertIn(f"{GPU}: {DRIVER} refused it", said)
 
     def test_bind_takes_the_device_from_a_gpu_driver(self):
         for driver in ("nouveau", "nvidia"):
@@ -244,7 +247,7 @@ class Helper:
         self.host.write(f"sys/bus/pci/devices/{GPU}/driver_override", DRIVER + "\n")
         rc, said = self.run_helper("bind", GPU)
         self.assertEqual(rc, 1)
-        self.assertIn(f"{GPU}: left to {driver}: ", said)
+        self.assertIn(f"{GPU}: still bound to {driver}: ", said)
         self.assertIn(reason, said)
         self.assertEqual(said.count("\n"), 1)
         self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n", "an override must not be left over")
@@ -253,8 +256,8 @@ class Helper:
         self.assertEqual(self.host.driver(GPU), driver)
 
     def test_the_table(self):
-        """The helper binds a GPU where nvgrace-gpu(8) would, and else leaves it
-        to its driver."""
+        """The helper binds a GPU where nvgrace-gpu(8) would. Otherwise the GPU
+        stays bound to its driver."""
         for case in takeover.CASES:
             with self.subTest(case.name):
                 self.check_case(case)
@@ -277,12 +280,12 @@ class Helper:
         # These are plain files, so nothing is bound.
         self.assertEqual(rc, 1)
         if case.verdict == "taken":
-            self.assertIn(f"{DRIVER} did not take it", said)
+            self.assertIn(f"{DRIVER} refused it", said)
             self.assertEqual(host.written("drivers_probe"), [GPU])
             if case.bound:
                 self.assertEqual(host.written(f"drivers/{case.bound}/unbind"), [GPU])
             return
-        self.assertIn(f"{GPU}: left to {case.bound or 'no driver'}: ", said)
+        self.assertIn(f"{GPU}: {f'still bound to {case.bound}' if case.bound else 'not bound'}: ", said)
         self.assertIn("in use: process 77 (client)" if case.verdict == "in use" else "its memory is online", said)
         self.assertIn(case.names, said)
         self.assertEqual(said.count("\n"), 1)
@@ -319,18 +322,20 @@ class Helper:
         return said
 
     def test_after_a_failure_the_old_driver_has_it_again(self):
-        self.assertIn("did not take it, and it is left to nouveau", self.bind_is_refused())
+        self.assertIn("refused it, and it is bound to nouveau again", self.bind_is_refused())
         self.assertEqual(self.host.written("drivers/nouveau/bind"), [GPU])
 
-    def test_an_old_driver_that_does_not_take_it_back_is_named(self):
+    def test_an_old_driver_that_does_not_bind_it_again_is_named(self):
         (self.host.pci / "drivers/nouveau/bind").mkdir(parents=True)     # can't be written
-        self.assertIn(f"{GPU}: nouveau does not take it back", self.bind_is_refused())
+        said = self.bind_is_refused()
+        self.assertIn(f"{GPU}: can't bind it to nouveau again", said)
+        self.assertNotIn("it is bound to nouveau again", said)
 
-    def test_a_kernel_that_takes_no_override(self):
+    def test_an_override_that_can_not_be_set(self):
         self.read_only(GPU, "(null)")
         rc, said = self.run_helper("bind", GPU)
         self.assertEqual(rc, 1)
-        self.assertIn(f"{GPU}: the kernel does not take {DRIVER} as driver_override", said)
+        self.assertIn(f"{GPU}: not bound: can't set driver_override to {DRIVER}", said)
         self.assertEqual(self.host.written("drivers_probe"), [])
 
     def read_only(self, address, text):
@@ -355,7 +360,7 @@ class Helper:
         self.assertIn("process 4711", said)
         self.assertEqual(self.host.attribute(GPU, "driver_override"), "vfio-pci\n")
 
-    def test_a_driver_that_does_not_let_go(self):
+    def test_a_driver_that_does_not_unbind_it(self):
         self.host.bound(GPU, "nouveau")
         (self.host.pci / "drivers" / DRIVER).mkdir(parents=True)
         unbind = self.host.pci / "drivers/nouveau/unbind"
@@ -363,7 +368,7 @@ class Helper:
         unbind.mkdir()      # can't be written
         rc, said = self.run_helper("bind", GPU)
         self.assertEqual(rc, 1)
-        self.assertIn("nouveau does not let go of it", said)
+        self.assertIn(f"{GPU}: can't unbind it from nouveau", said)
         self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
         self.assertEqual(self.host.written("drivers_probe"), [])
 
@@ -407,13 +412,13 @@ class Helper:
     def test_bind_leaves_the_device_to_its_driver_when_there_is_no_module(self):
         self.host.write("modprobe.fails", "")
         self.host.bound(GPU, "nouveau")
-        self.assert_left("nouveau", "cannot load nvgrace-gpu-vfio-pci")
+        self.assert_left("nouveau", "can't load the module nvgrace-gpu-vfio-pci")
 
-    def test_without_module_nobody_else_gets_the_device(self):
+    def test_without_module_no_other_driver_binds_the_device(self):
         self.host.write("modprobe.fails", "")
         rc, said = self.run_helper("bind", GPU)
         self.assertEqual(rc, 1)
-        self.assertIn("cannot load nvgrace-gpu-vfio-pci", said)
+        self.assertIn("can't load the module nvgrace-gpu-vfio-pci", said)
         self.assertEqual(self.host.attribute(GPU, "driver_override"), DRIVER + "\n")
 
     def test_configured(self):
@@ -453,12 +458,12 @@ class Helper:
             self.assertEqual(self.run_helper("release"), (0, ""))
             self.assertEqual(self.host.modprobes()[-1], "-r nvgrace-gpu-vfio-pci")
             self.assertEqual(self.host.attribute(GPU, "driver_override"), "\n")
-        with self.subTest("what can't be cleared is said, and the others are"):
+        with self.subTest("one that can't be cleared is named, and the others are cleared"):
             self.host.write(f"sys/bus/pci/devices/{OTHER}/driver_override", DRIVER + "\n")
             self.read_only(GPU, DRIVER)
             rc, said = self.run_helper("release")
             self.assertEqual(rc, 1)
-            self.assertIn(f"{GPU}: its driver_override can't be cleared", said)
+            self.assertIn(f"{GPU}: can't clear its driver_override", said)
             self.assertEqual(self.host.attribute(OTHER, "driver_override"), "\n")
 
 
