@@ -183,7 +183,7 @@ class Life(unittest.TestCase):
                 self.assertEqual(self.left(), wanted)
                 self.host.sh("rm -f /etc/nvgrace-gpu.conf")
 
-    def test_the_initramfs_is_renewed_once_where_the_configuration_binds(self):
+    def test_the_initramfs_is_updated_once_where_the_configuration_binds(self):
         each = [f"dracut --force /boot/initramfs-{k}.img {k}" for k in sorted(KERNELS)]
         self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.added(VERSION))
         self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
@@ -202,7 +202,7 @@ class Life(unittest.TestCase):
         self.assertIn('run "dracut --force --regenerate-all" again', result.stdout)
         self.assertEqual(self.host.run("rpm", "-q", PACKAGE, ok=False).returncode, 1)
 
-    def test_a_later_build_renews_that_kernels_initramfs(self):
+    def test_a_later_build_updates_that_kernels_initramfs(self):
         """As DKMS's POST_INSTALL, in a system with dracut."""
         self.rpm("--install", "/mnt/this.rpm")
         kernel = KERNELS[1]
@@ -223,7 +223,9 @@ class Life(unittest.TestCase):
         """The message names the distribution's own tool."""
         uname = "#!/bin/sh\ncase $1 in -r) echo %s ;; -m) echo %s ;; esac\n"
         for kernel, machine, tool, advice in (
-                ("5.14.0-611.el9.aarch64+64k", "aarch64", "dnf", "dnf install 'kernel-devel-uname-r = 5.14.0-611.el9.aarch64+64k'"),
+                ("5.14.0-611.el9.aarch64+64k", "aarch64", "dnf", "dnf install kernel-64k-devel-5.14.0-611.el9.aarch64"),
+                ("6.12.0-55.el10_0.aarch64", "aarch64", "dnf", "dnf install kernel-devel-6.12.0-55.el10_0.aarch64"),
+                ("6.12.0-1.el9uek.aarch64", "aarch64", "dnf", "dnf install kernel-uek-devel-6.12.0-1.el9uek.aarch64"),
                 ("6.4.0-150700.53-64kb", "aarch64", "zypper", "zypper install kernel-64kb-devel"),
                 ("6.12.0-55.el10_0.x86_64", "x86_64", "dnf", None), (KERNELS[0], "aarch64", "dnf", None)):
             with self.subTest(kernel):
