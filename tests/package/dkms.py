@@ -129,7 +129,7 @@ class Host(scratch.Scratch):
         calls.unlink(missing_ok=True)
         found = [re.fullmatch(r"-u -k (\S+) (.*)", line).groups() for line in lines]
         if len(dict(found)) != len(found):
-            raise AssertionError(f"one was renewed twice: {found}")
+            raise AssertionError(f"one was updated twice: {found}")
         return dict(found)
 
     def shipped_version(self):
@@ -236,7 +236,7 @@ class Tests:
                 host.dpkg("--purge", f"{NAME}-dkms")
                 self.assertEqual(host.sh("ls -d /etc/nvgrace-gpu.* 2>/dev/null || :").stdout, "")
 
-    def test_the_initramfs_is_renewed_where_the_configuration_binds(self):
+    def test_the_initramfs_is_updated_where_the_configuration_binds(self):
         first, second = release("6.12"), release("6.1")
         host = self.host(first)
         host.write("/usr/sbin/update-initramfs", UPDATE_INITRAMFS, 0o755)
@@ -248,7 +248,7 @@ class Tests:
         host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
         # A kernel without the module, and one without an initramfs.
         host.sh("mkdir /usr/lib/modules/5.10-old /usr/lib/modules/5.11-gone; touch /boot/initrd.img-5.10-old")
-        with self.subTest("the installation renews all, once"):
+        with self.subTest("the installation updates all, once"):
             host.dpkg("--install", "/mnt/our.deb")
             calls = host.initramfs_calls()
             self.assertEqual(set(calls), {first, "5.10-old"})
