@@ -60,7 +60,7 @@ static size_t accept(struct doctor *d, unsigned int number, const char *id, enum
  * Only if `/etc/nvgrace-gpu.accept` exists: see [Monitoring](#monitoring).
  *
  * good: each line accepts a finding
- * note: a line accepts nothing: the finding is gone, or it is worse now
+ * note: a line accepts nothing, because the finding is gone or is worse now
  *	remedy: remove the line if it is no longer needed
  * warning: a line is malformed, or the file can't be read
  *	remedy: correct or remove it

@@ -115,16 +115,17 @@ static void check_errors(struct doctor *d, const struct gpu *gpu)
  * Whether firmware reports where the GPU's memory is. For a bound GPU, the
  * driver's `mode` says so. For other GPUs, the doctor checks that there is
  * ACPI, that the device has an ACPI object, and that the DSDT or an SSDT has
- * the properties `nvidia,gpu-mem-base-pa` and `nvidia,gpu-mem-size`. Whether
- * they belong to this device, only the driver checks.
+ * the properties `nvidia,gpu-mem-base-pa` and `nvidia,gpu-mem-size`. Only the
+ * driver checks that they belong to this device.
  *
  * good: it does
  * warning: the GPU is bound as a plain PCI device (`core-only`), which is
  *	correct in a guest only
  *	remedy: on a host, update the system firmware
- * bad: it doesn't
- *	remedy: boot with UEFI and without `acpi=off`; update the system
- *	firmware
+ * bad: the kernel runs without ACPI
+ *	remedy: boot with UEFI and without `acpi=off`
+ * bad: the device has no ACPI object, or no table has both properties
+ *	remedy: on a host, update the system firmware
  * unknown: only root can read ACPI tables
  *	remedy: run as root
  */
@@ -203,8 +204,10 @@ static bool harmless(const char *driver)
  * warning: other devices share the group: only the same guest can have them
  *	remedy: turn on ACS in the firmware's setup
  * bad: a device in the group is bound to a host driver, so vfio refuses the
- *	group; or the GPU is bound and in no group
- *	remedy: unbind that device; see iommu
+ *	group
+ *	remedy: unbind that device, or move it to another slot
+ * bad: the GPU is bound and in no group
+ *	remedy: see the finding `iommu`
  * unknown: the GPU is in no group yet: some kernels create the group when a
  *	driver is bound
  *	remedy: bind the GPU
@@ -300,11 +303,14 @@ static char *last_word(struct doctor *d, const struct gpu *gpu, bool *error)
 /*
  * @binding
  *
- * good: bound to nvgrace_gpu_vfio_pci; or not bound, and the configuration does
- *	not bind it
- * warning: bound to vfio-pci, without memory; or not bound, although the
- *	configuration binds it at boot
- *	remedy: run `nvgrace-gpu bind ADDRESS`; see boot-rule and module
+ * good: it is bound to nvgrace_gpu_vfio_pci; or the configuration does not bind
+ *	it
+ * warning: it is bound to vfio-pci: a guest gets it without memory
+ *	remedy: run `nvgrace-gpu bind ADDRESS`
+ * warning: it is bound to another driver or none, although the configuration
+ *	binds it at boot
+ *	remedy: run `nvgrace-gpu bind ADDRESS`; see the findings `boot-rule` and
+ *	`module`
  * bad: the driver refused it; the reason is the driver's line in the kernel's
  *	log
  *	remedy: do what that line says
@@ -354,11 +360,11 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 /*
  * @override
  *
- * good: no driver_override, or that of the driver to which the GPU is bound
- * warning: another driver's: only that driver can bind the GPU
+ * good: driver_override is empty, or names the driver to which the GPU is bound
+ * warning: it names another driver: only that driver can bind the GPU
  *	remedy: run `nvgrace-gpu bind ADDRESS` or `nvgrace-gpu unbind ADDRESS`
- * bad: `nvgrace-gpu-vfio-pci`, with hyphens: that is the name of the module;
- *	the driver's name has underscores
+ * bad: it is `nvgrace-gpu-vfio-pci`, with hyphens: that is the name of the
+ *	module; the driver's name has underscores
  *	remedy: run `nvgrace-gpu bind ADDRESS`
  */
 static void check_override(struct doctor *d, const struct gpu *gpu)
@@ -393,16 +399,19 @@ static void check_override(struct doctor *d, const struct gpu *gpu)
 /*
  * @readiness
  *
- * Whether the C2C link and the HBM are trained. Only the driver reads that from
- * the device. For a GPU that is not bound, the doctor reads the driver's last
- * line in the kernel's log.
+ * Whether the memory is ready. Only the driver reads that from the device. For
+ * a GPU that is not bound, the doctor reads the driver's last line in the
+ * kernel's log. Not for a GPU that is bound as a plain PCI device.
  *
- * good: ready; or reset since, so that the next access waits
- * bad: a wait for the memory failed, or firmware reports that the link failed
- *	to train
+ * good: the memory is ready; or the GPU was reset, and the next access waits
+ *	until it is
+ * bad: a wait for the memory, or recovery from a PCIe error, failed
  *	remedy: run `echo 1 > /sys/bus/pci/devices/ADDRESS/reset`; if that does
  *	not help, power-cycle the host
- * unknown: not bound, or the loaded module does not report it
+ * bad: the driver refused the GPU, because the memory was not ready or the C2C
+ *	link failed to train
+ *	remedy: power-cycle the host
+ * unknown: the GPU is not bound, or the loaded module does not report it
  *	remedy: bind the GPU
  */
 static void check_readiness(struct doctor *d, const struct gpu *gpu)
@@ -458,8 +467,8 @@ static void check_readiness(struct doctor *d, const struct gpu *gpu)
  * Whether the memory holds data of its last user. Only if the driver reports a
  * state other than `off`.
  *
- * good: all zeros and not opened since; being scrubbed; or the next open waits
- *	until it is scrubbed
+ * good: the memory is all zeros, and was not opened since; or it is being
+ *	scrubbed; or the next open waits until it is scrubbed
  * warning: the last scrub failed
  *	remedy: run `echo 1 > /sys/bus/pci/devices/ADDRESS/reset`, then
  *	`nvgrace-gpu scrub ADDRESS`; if that does not help, power-cycle the host
@@ -519,8 +528,8 @@ static bool claimed(struct doctor *d, const struct gpu *gpu, const char *part)
 /*
  * @memory-claim
  *
- * Only if bound with memory: whether the driver has claimed the memory in
- * /proc/iomem.
+ * Only for a GPU that is bound with memory: whether the driver has claimed the
+ * memory in /proc/iomem.
  *
  * good: both parts are claimed
  * warning: a part is not claimed, because something else has claimed the range
@@ -551,11 +560,12 @@ static void check_claim(struct doctor *d, const struct gpu *gpu)
 /*
  * @alignment
  *
- * Only if bound with memory: whether a PMD entry can map the memory's address
- * (2 MiB with 4K pages, 32 MiB with 16K, 512 MiB with 64K).
+ * Only for a GPU that is bound with memory: whether the memory's address is
+ * aligned to the size of a PMD entry (2 MiB with 4K pages, 32 MiB with 16K, 512
+ * MiB with 64K).
  *
- * good: it can
- * warning: it can't: the memory is mapped page by page
+ * good: it is
+ * warning: it is not: the memory is mapped page by page
  *	remedy: boot a kernel with another page size; update the system firmware
  * unknown: only root can see the address
  *	remedy: run as root

@@ -64,11 +64,12 @@ static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
  * this GPU's memory.
  *
  * good: no GPU memory is online
- * warning: some is, and a GPU is bound to the nvidia driver: the host may use
- *	it
+ * warning: some is online, and a GPU is bound to the nvidia driver: the host
+ *	may use it
  *	remedy: for a GPU that you want to assign to a guest: stop what uses it,
  *	run `modprobe -r nvidia_uvm nvidia`, then `nvgrace-gpu bind --persist`
- * bad: some is, and no GPU is bound to the nvidia driver: it is left over
+ * bad: some is online, and no GPU is bound to the nvidia driver: it is left
+ *	over
  *	remedy: reboot; or, if a NUMA node holds only this GPU's memory, run the
  *	command that `nvgrace-gpu bind --dry-run` prints
  * unknown: /proc/iomem can't be read
@@ -204,7 +205,7 @@ static uint64_t all_bars(const struct doctor *d)
  *
  * The version of each of `/usr/bin/qemu-system-aarch64`,
  * `/usr/libexec/qemu-kvm` and `/usr/local/bin/qemu-system-aarch64`. For the
- * reasons, see [guests.md](guests.md#what-a-guest-gets-on-which-host).
+ * reasons, see [guests.md](guests.md#what-the-host-needs).
  *
  * good: it has all that these GPUs need
  * warning: older than 9.2 (RHEL has a backport); or older than 10.0, and the
@@ -212,8 +213,8 @@ static uint64_t all_bars(const struct doctor *d)
  *	remedy: install 10.0 or later
  * bad: older than 9.0
  *	remedy: install 10.0 or later
- * unknown: no QEMU there, as with VMMs in containers; or its version is not
- *	known
+ * unknown: there is no QEMU in these places, as with VMMs in containers; or its
+ *	version is not known
  *	remedy: run it with `--version`
  */
 static void check_qemu(struct doctor *d)
@@ -305,8 +306,8 @@ static void check_libvirt(struct doctor *d)
  * Only for users other than root: how much memory their programs may lock. A
  * VMM locks all of the guest's RAM.
  *
- * good: unlimited
- * warning: limited
+ * good: any amount
+ * warning: a limited amount
  *	remedy: raise `memlock` in /etc/security/limits.d
  */
 static void check_memlock(struct doctor *d)
@@ -359,9 +360,9 @@ static bool matches_something(const struct doctor *d, const struct config_line *
  * `/etc/nvgrace-gpu.conf.d`: see nvgrace-gpu.conf(5). There is a finding for
  * each line that isn't good.
  *
- * good: all lines are well-formed and match a present GPU
+ * good: all lines are well-formed, and each matches a present GPU
  * warning: a line is malformed, and ignored; or it matches no present GPU; or a
- *	file is ignored because of its name
+ *	file can't be read; or a file is ignored because of its name
  *	remedy: correct or remove it
  */
 static void check_lines(struct doctor *d)
@@ -425,9 +426,11 @@ static void check_lines(struct doctor *d)
  * are installed.
  *
  * good: both are installed
- * bad: one is missing, or a file in `/etc/udev/rules.d` masks the rule: no GPU
- *	is bound at boot
- *	remedy: reinstall the dkms package; remove that file
+ * bad: one is missing: no GPU is bound at boot
+ *	remedy: reinstall the dkms package
+ * bad: a file, such as one in `/etc/udev/rules.d`, masks the rule: no GPU is
+ *	bound at boot
+ *	remedy: remove that file
  */
 static void check_rule(struct doctor *d)
 {

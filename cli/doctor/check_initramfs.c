@@ -158,10 +158,10 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
  *
  * Whether the initramfs of each kernel has the rule, its program, the module
  * and the directives that are installed: the next boot begins with what the
- * initramfs has. The doctor reads each image in `/boot`, whatever tool made it.
- * It does so only if initramfs-tools or dracut would put this project's parts
- * into the image, or the image has some. Comments and the order of lines don't
- * matter. There is a finding for each image that isn't good.
+ * initramfs has. The doctor reads the images in `/boot`, whatever tool made
+ * them. It checks an image only if initramfs-tools or dracut would put this
+ * project's parts into it, or if it has directives. Comments and the order of
+ * lines don't matter. There is a finding for each image that isn't good.
  *
  * good: the image has them; or the configuration binds no GPU, and neither does
  *	the image
@@ -170,9 +170,9 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
  *	a GPU that the configuration no longer binds
  *	remedy: run `update-initramfs -u -k RELEASE` or
  *	`dracut --force --kver RELEASE`
- * unknown: it can't be read: only root may, its compression is unknown, or it
- *	is incomplete
- *	remedy: run as root; update the initramfs
+ * unknown: it can't be read: only root may read it, its compression is
+ *	unknown, or it is incomplete
+ *	remedy: run as root; if you did, update the initramfs
  */
 void check_initramfs(struct doctor *d)
 {

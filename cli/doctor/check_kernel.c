@@ -30,12 +30,14 @@ static void no_config(const struct doctor *d, struct finding *f)
  * @kernel
  *
  * good: Linux 6.1 or later on aarch64
- * warning: older, but with vfio-pci-core, as some vendor kernels; or not
- *	aarch64, where the module is only for tests
- *	remedy: run `make modules`, which tests the kernel itself; run the
- *	doctor on the Grace host
+ * warning: older, but with vfio-pci-core, as some vendor kernels
+ *	remedy: if DKMS does not build for this kernel, run `make modules` in
+ *	the module's source, which tests the kernel itself
+ * warning: not aarch64, where the module is only for tests
+ *	remedy: run the doctor on the Grace host
  * bad: older, and without vfio-pci-core
- *	remedy: install Linux 6.1 or later; 6.17 or later is better
+ *	remedy: install Linux 6.1 or later; with 6.17 or later, a guest gets the
+ *	memory at full speed
  * unknown: `uname -r` has no number, as in an edited record
  *	remedy: record again
  */
@@ -55,7 +57,7 @@ static void check_release(struct doctor *d)
 	} else if (!kernel_from(d, 6, 1)) {
 		f = finding(d, "kernel", WARNING, NULL, "Linux %s is older than 6.1", d->release);
 		because(f,
-			"DKMS builds for 6.1 or later; a vendor kernel may still have what the module needs");
+			"DKMS builds for 6.1 or later and for Red Hat's 5.14 of release 9.5 or later; other vendor kernels may have what the module needs");
 		remedy(f,
 		       "run \"make modules\" in the module's source, which tests the kernel itself");
 	} else if (!d->arm) {
@@ -78,7 +80,7 @@ static void check_release(struct doctor *d)
  *	remedy: boot another kernel
  * unknown: there is no configuration of the kernel in `/boot/config-RELEASE`,
  *	`/lib/modules/RELEASE/config` or `/proc/config.gz`
- *	remedy: copy it there
+ *	remedy: copy it to `/boot/config-RELEASE`, or bind a GPU
  */
 static void check_vfio(struct doctor *d)
 {
@@ -105,14 +107,15 @@ static void check_vfio(struct doctor *d)
  *
  * Whether the kernel has type1 (`/dev/vfio/vfio`) or iommufd (`/dev/iommu`), by
  * which a VMM maps the guest's memory for DMA. Some vendor kernels have only
- * iommufd, which can't map GPU memory (EFAULT) before VFIO's dma-buf export.
+ * iommufd. Without vfio's dma-buf export (Linux 6.19 or later), iommufd can't
+ * map GPU memory (EFAULT).
  *
- * good: type1; or iommufd and dma-buf export
- * note: only iommufd, without dma-buf export: other devices of a guest can't do
- *	DMA to GPU memory
+ * good: the kernel has type1; or it has iommufd and dma-buf export
+ * note: it has only iommufd, without dma-buf export: other devices of a guest
+ *	can't do DMA to GPU memory
  *	remedy: accept that, or boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1` or
  *	`CONFIG_VFIO_PCI_DMABUF`
- * bad: neither
+ * bad: it has neither
  *	remedy: boot another kernel
  * unknown: there is no configuration of the kernel
  *	remedy: as for vfio
@@ -135,7 +138,7 @@ static void check_dma(struct doctor *d)
 		f = finding(d, "dma-backend", NOTE, NULL,
 			    "only iommufd, which can't map GPU memory for DMA on this kernel");
 		because(f,
-			"without type1 and without VFIO's dma-buf export (Linux 6.19), IOMMU_IOAS_MAP of GPU memory fails with EFAULT; QEMU warns and works without DMA between devices");
+			"without type1 and without vfio's dma-buf export (Linux 6.19 or later), IOMMU_IOAS_MAP of GPU memory fails with EFAULT; QEMU warns and works without DMA between devices");
 		remedy(f,
 		       "use QEMU with -object iommufd and accept that, or boot a kernel with CONFIG_VFIO_IOMMU_TYPE1 or CONFIG_VFIO_PCI_DMABUF");
 	} else if (d->config) {
@@ -153,12 +156,13 @@ static void check_dma(struct doctor *d)
 /*
  * @huge-mappings
  *
- * Which page-table entries map GPU memory: by the loaded module's features, or
- * else by `CONFIG_ARCH_SUPPORTS_PMD_PFNMAP`.
+ * Which page-table entries map GPU memory. The loaded module's features say so,
+ * or else `CONFIG_ARCH_SUPPORTS_PMD_PFNMAP` and
+ * `CONFIG_ARCH_SUPPORTS_PUD_PFNMAP`.
  *
- * good: PMD or PUD entries
- * note: page by page: the first touch of all memory takes long, and TLB misses
- *	cost more
+ * good: PMD or PUD entries map it
+ * note: it is mapped page by page: the first touch of all memory takes long,
+ *	and TLB misses cost more
  *	remedy: boot Linux 6.12 or later, or a kernel with 64K pages
  * unknown: the module is not loaded, and there is no configuration of the
  *	kernel
@@ -235,8 +239,8 @@ static void check_resets(struct doctor *d)
  * good: it does
  * note: only the host's log shows it
  *	remedy: boot Linux 6.19 or later, or watch the log
- * unknown: the module is not loaded, and there is no configuration of the
- *	kernel
+ * unknown: the kernel is 6.19 or later, the module is not loaded, and there is
+ *	no configuration of the kernel
  *	remedy: bind a GPU
  */
 static void check_memory_errors(struct doctor *d)
@@ -299,10 +303,10 @@ static void check_peers(struct doctor *d)
 /*
  * @in-tree-driver
  *
- * Whether the kernel has a driver of the same name. No finding if there is no
- * configuration of the kernel.
+ * Whether the kernel has a driver of the same name. Without a configuration of
+ * the kernel, there is no such finding.
  *
- * good: no; or it is a module, and modprobe prefers DKMS's
+ * good: it has none; or its driver is a module, and modprobe prefers DKMS's
  * warning: it has NVIDIA's extended GPU memory (`CONFIG_NVGRACE_EGM`), which
  *	this module lacks: DKMS does not build for that kernel
  *	remedy: use the kernel's own module; or write

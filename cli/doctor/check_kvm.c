@@ -95,8 +95,8 @@ static int cacheable(struct doctor *d, const char *kvm, char **why)
  * How KVM maps usemem (BAR4) in a guest. For the kinds of memory and the
  * capability by which the doctor checks KVM, see
  * [guests.md](guests.md#what-a-guest-gets-on-which-host). Without access to
- * KVM, the doctor reads the two CPU features from the kernel's log and CTR_EL0.
- * Only on Arm.
+ * KVM, the doctor reads from the kernel's log and CTR_EL0 whether the CPU has
+ * FEAT_S2FWB and CACHE_DIC. Only on Arm.
  *
  * good: write-back
  * note: as Device memory: the kernel is older than 6.17
@@ -107,8 +107,8 @@ static int cacheable(struct doctor *d, const char *kvm, char **why)
  *	remedy: run as root or as a member of the group kvm
  *
  * A vendor kernel older than 6.17 with the backport, on a CPU that lacks one of
- * the two features, would refuse the memory. Its version does not show the
- * backport, so the finding is then a note. Grace has both features.
+ * the two features, refuses the memory. Its version does not show the backport,
+ * so the finding is then a note. Grace has both features.
  */
 static void check_usemem(struct doctor *d, const char *kvm)
 {
@@ -149,7 +149,7 @@ static void check_usemem(struct doctor *d, const char *kvm)
  *
  * How KVM maps resmem (BAR2) in a guest, if a GPU has one: by the loaded
  * module's features, or else by the kernel's version
- * ([guests.md](guests.md#what-a-guest-gets-on-which-host)).
+ * ([guests.md](guests.md#what-a-guest-gets-on-which-host)). Only on Arm.
  *
  * good: Normal, non-cacheable (Normal-NC)
  * note: as Device memory
@@ -175,10 +175,10 @@ static void check_resmem(struct doctor *d)
  *
  * Whether guest-physical addresses have enough bits (KVM_CAP_ARM_VM_IPA_SIZE)
  * for the BARs of all bound GPUs in one guest. QEMU needs 40 bits for up to 512
- * GiB, and one more for each doubling.
+ * GiB, and one more for each doubling. Only on Arm, if KVM can be opened.
  *
- * good: they have
- * warning: they have not: one guest can't have all of these GPUs
+ * good: they have enough
+ * warning: they have too few: one guest can't have all of these GPUs
  *	remedy: assign fewer GPUs to each guest
  */
 

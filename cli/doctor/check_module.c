@@ -91,8 +91,8 @@ static char *headers_command(struct doctor *d)
  * @headers
  *
  * Whether DKMS can build the module for the running kernel. Only if DKMS has
- * the module's source and builds for this kernel. The remedy has the name of
- * the package for this distribution and kernel flavour, such as
+ * the module's source and builds for this kernel. The remedy names the package
+ * for this distribution and kernel flavour, such as
  * `kernel-64k-devel-5.14.0-570.el9.aarch64`.
  *
  * good: `/lib/modules/RELEASE/build/Makefile` exists
@@ -155,17 +155,22 @@ static void no_module(struct doctor *d)
 /*
  * @module
  *
- * Which copy of the module modprobe would load, by libkmod. DKMS's is in
+ * Which copy of the module modprobe would load, by libkmod. DKMS's copy is in
  * `updates/dkms/`, or in `extra/` on RHEL.
  *
- * good: DKMS's, not in `kernel/`; or the driver is built in (see
- *	in-tree-driver)
+ * good: DKMS's, or another one outside `kernel/`; or the driver is built in
+ *	(see in-tree-driver)
  * warning: the kernel's own
- *	remedy: install the dkms package and this kernel's headers
- * bad: none; or one of another kernel; or `/etc/modprobe.d` stops modprobe
+ *	remedy: if you need DKMS's, install the dkms package and this kernel's
+ *	headers
+ * bad: none
  *	remedy: install the headers and run `dkms autoinstall -k RELEASE`, whose
- *	log is `/var/lib/dkms/nvgrace-gpu-vfio-pci/VERSION/build/make.log`;
- *	remove the `install` line
+ *	log is `/var/lib/dkms/nvgrace-gpu-vfio-pci/VERSION/build/make.log`
+ * bad: one that was built for another kernel
+ *	remedy: run `dkms uninstall nvgrace-gpu-vfio-pci/VERSION -k RELEASE`,
+ *	then `dkms autoinstall -k RELEASE`
+ * bad: none, because `/etc/modprobe.d` has an `install` line for the module
+ *	remedy: remove that line
  * unknown: `/lib/modules/RELEASE` has no index
  *	remedy: run `depmod -a`
  */
@@ -254,13 +259,15 @@ static char *other_driver(struct doctor *d)
  *
  * Only if a module of this name is loaded: whether it is the copy that modprobe
  * would load now. The kernel's own driver has the same name, but no file
- * `features`. For such a driver, the finding shows its origin (`taint`).
+ * `features`. The kernel's `taint` flags show whether such a driver was built
+ * outside the kernel's tree.
  *
- * good: it is; the finding lists its features on this kernel
+ * good: it is that copy; the finding lists its features on this kernel
  * warning: it is the kernel's own driver, another driver of this name, or
  *	another build (srcversion)
- *	remedy: unbind all GPUs, run `modprobe -r nvgrace_gpu_vfio_pci`, and
- *	bind them; or reboot, when the finding `initramfs` is good
+ *	remedy: see the finding `module`; if that is good, unbind all GPUs, run
+ *	`modprobe -r nvgrace_gpu_vfio_pci`, and bind them; or reboot, when the
+ *	finding `initramfs` is good
  */
 static void check_loaded(struct doctor *d, const char *module, const char *path)
 {
@@ -338,15 +345,20 @@ static void enroll(struct finding *f)
  * @module-signature
  *
  * Whether the kernel accepts the module's signature. Lockdown, which Secure
- * Boot turns on, and `module.sig_enforce` enforce signatures.
+ * Boot turns on, and `module.sig_enforce` enforce signatures. Only if there is
+ * a module to load.
  *
  * good: the module is loaded; or signatures are not enforced; or the kernel has
  *	the signer's key
- * bad: the module is not signed; or the kernel does not have its signer's key
- *	("Key was rejected by service"); or the key is enrolled (MokListRT) but
- *	not trusted for modules
- *	remedy: run `mokutil --import /var/lib/dkms/mok.pub`, reboot, and choose
- *	"Enroll MOK"; run `mokutil --trust-mok`
+ * bad: the module is not signed
+ *	remedy: set `mok_signing_key` in `/etc/dkms/framework.conf`, run
+ *	`dkms build --force`, and enroll the key
+ * bad: the kernel does not have its signer's key ("Key was rejected by
+ *	service")
+ *	remedy: run `mokutil --import /var/lib/dkms/mok.pub` (on Ubuntu
+ *	`/var/lib/shim-signed/mok/MOK.der`), reboot, and choose "Enroll MOK"
+ * bad: the key is enrolled (MokListRT) but not trusted for modules
+ *	remedy: reboot; if that does not help, run `mokutil --trust-mok`
  * unknown: only root can see the kernel's keys
  *	remedy: run as root
  */
@@ -409,11 +421,11 @@ static void check_signature(struct doctor *d, const char *module)
  *
  * Whether modules.alias has the module for these GPUs
  * (`vfio_pci:v000010DEd00002342...`). libvirt 10.0 or later and KubeVirt's
- * helpers find the variant driver there.
+ * helpers find the variant driver there. Only if there is a module to load.
  *
- * good: it has
- * warning: it has not: they bind vfio-pci, and the guest gets a GPU without
- *	memory
+ * good: it has the module
+ * warning: it lacks the module: they bind vfio-pci, and the guest gets a GPU
+ *	without memory
  *	remedy: run `depmod -a`
  */
 static void check_alias(struct doctor *d, const char *module)

@@ -177,7 +177,7 @@ static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print one JSON document", 0 },
 	{ "quiet", 'q', NULL, 0, "Print only warnings and worse that are not accepted", 0 },
 	{ "fail-on", KEY_FAIL_ON, "VERDICT", 0,
-	  "Verdict from which on the exit status is not 0: \"warning\" (default) or \"bad\"", 0 },
+	  "Lowest verdict for which the exit status is not 0: \"warning\" (default) or \"bad\"", 0 },
 	{
 		"record",
 		'r', "DIR", 0, "Also write everything that was read into the new directory DIR, for a bug "
