@@ -137,7 +137,7 @@ static void print_flags(FILE *out, struct survey *s)
 	family(out, "in_use", "gauge", NULL, "Whether a process has the GPU open.");
 	for (i = 0; i < s->gpus.count; i++) {
 		free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
-		/* Without a look at all processes, 0 is not known. */
+		/* If not all processes could be read, 0 is not known. */
 		if (count || s->files.complete)
 			SAMPLE(out, "in_use", !!count, "address", s->gpus.gpu[i].address);
 	}
