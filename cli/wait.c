@@ -15,7 +15,7 @@
 #include "system/options.h"
 #include "system/output.h"
 
-/* The driver waits for memory for at most 30 s; the rest is for the boot. */
+/* A GH200's memory is ready within 30 s; the rest is for the boot. */
 enum { TIMEOUT_S = 120, TIMEOUT_MAX_S = 86400, POLL_MS = 250 };
 
 static const char doc[] =

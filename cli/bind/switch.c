@@ -2,10 +2,10 @@
 /*
  * Changes the drivers of GPUs: see switch.h.
  *
- * One thread for each GPU does the steps. Writes to sysfs that may wait in the
- * kernel (a bind waits for the memory for at most 30 s) are done by a child
- * process: killing it ends the driver's wait, and this process can restore the
- * GPU.
+ * One thread for each GPU does the steps. A child process does the writes to
+ * sysfs that may wait in the kernel: a bind waits for the memory, at most 30 s
+ * on a GH200. Killing the child ends the driver's wait, and this process can
+ * restore the GPU.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -233,7 +233,7 @@ static void do_bind(struct job *job, const char *override)
 		}
 	}
 	error = write_apart(job, WRITE_STEP,
-			    "the GPU's memory becomes ready within 30 s, or the bind fails",
+			    "the GPU's memory becomes ready, within 30 s on a GH200, or the bind fails",
 			    job->address, xstrdup("/sys/bus/pci/drivers_probe"));
 	/* The write succeeds whatever probe returned. */
 	if (bound_to(job, DRIVER_NAME)) {
