@@ -26,10 +26,24 @@ static void no_config(const struct doctor *d, struct finding *f)
 	       d->release);
 }
 
+/* Whether modprobe would load a module that was built for this kernel. */
+static bool has_module(struct doctor *d)
+{
+	const char *module = answer(d->answers, "module");
+	char *magic = module ? answer_value(module, "vermagic") : NULL;
+	size_t length = d->release ? strlen(d->release) : 0;
+	bool found;
+
+	found = magic && length && !strncmp(magic, d->release, length) && magic[length] == ' ';
+	free(magic);
+	return found;
+}
+
 /*
  * @kernel
  *
- * good: Linux 6.1 or later on aarch64
+ * good: Linux 6.1 or later on aarch64; or an older one for which the module is
+ *	built
  * warning: older, but with vfio-pci-core, as some vendor kernels
  *	remedy: if DKMS does not build for this kernel, run `make modules` in
  *	the module's source, which tests the kernel itself
@@ -54,7 +68,7 @@ static void check_release(struct doctor *d)
 		because(f, "the module needs vfio-pci-core of Linux 6.1 or later");
 		remedy(f,
 		       "install Linux 6.1 or later; with 6.17 or later, a guest gets the memory at full speed");
-	} else if (!kernel_from(d, 6, 1)) {
+	} else if (!kernel_from(d, 6, 1) && !has_module(d)) {
 		f = finding(d, "kernel", WARNING, NULL, "Linux %s is older than 6.1", d->release);
 		because(f,
 			"DKMS builds for 6.1 or later and for Red Hat's 5.14 of release 9.5 or later; other vendor kernels may have what the module needs");
