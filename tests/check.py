@@ -103,7 +103,7 @@ class Run:
         self.free -= job.width
         print(f"       {job.name} ...", flush=True)
 
-    def _end(self, name):
+    def _end(self, name, usage):
         job, process, log, start = self.running.pop(name)
         self.free += job.width
         text = log.read_text(errors="replace")
@@ -112,7 +112,7 @@ class Run:
         passed, failed, skipped = result
         word = "not ok" if failed else "ok"
         print(f"{word:6} {name}: {passed} passed, {failed} failed, {skipped} skipped; "
-              f"{time.monotonic() - start:.0f} s", flush=True)
+              f"{time.monotonic() - start:.0f} s, processors {usage.ru_utime + usage.ru_stime:.0f} s", flush=True)
         command = f"make check-long JOBS={name}"
         if self.campaign and command in campaigns.COMMANDS:
             kernels = ", ".join(jobs.toolbox("release", k) for k in job.modules)
@@ -151,14 +151,18 @@ class Run:
             now = time.monotonic()
             for name in list(self.running):
                 job, process, log, start = self.running[name]
-                if process.poll() is not None:
-                    self._end(name)
-                elif now - start > self.timeout:
+                late = now - start > self.timeout
+                if late:
                     os.killpg(process.pid, signal.SIGTERM)
-                    process.wait()
+                # poll() would drop what the job's processes used.
+                ended, status, usage = os.wait4(process.pid, 0 if late else os.WNOHANG)
+                if not ended:
+                    continue
+                process.returncode = os.waitstatus_to_exitcode(status)
+                if late:
                     with open(log, "a") as f:
                         f.write(f"\ncheck.py: ended after {self.timeout} s\n")
-                    self._end(name)
+                self._end(name, usage)
             if now - spoken > SIGN_OF_LIFE and self.running:
                 spoken = now
                 print("       ... " + ", ".join(f"{n} {now - r[3]:.0f} s" for n, r in self.running.items()), flush=True)

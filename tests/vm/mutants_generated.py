@@ -62,7 +62,7 @@ PROGRAMS = {
     "src/dmabuf.c": ("dmabuf", RANDOM, mutants.REPLAY),
     # 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
-                   "cycles", "races", "6.12/aer", mutants.REPLAY),
+                   "cycles", "races", "6.12/aer:patient", mutants.REPLAY),
     "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "rare", "cycles", RANDOM, "privilege", "races"),
     "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "rare", RANDOM, "races"),
     # 6.1: what 7.2 itself checks.

@@ -56,6 +56,10 @@ RANDOM_SEED = 1
 RANDOM_OPERATIONS = {"7.2": 100_000}
 RANDOM_ELSEWHERE = 10_000
 
+# Kernels that do not report a failed recovery from a PCIe error, on which an
+# access waits for 90 s. Others are like them.
+PATIENT = ("6.12", "6.12-16k", "6.12-rt")
+
 # Kernels on which memory is short meanwhile, and processors come and go.
 RANDOM_PRESSED = ("6.12",)
 
@@ -82,6 +86,8 @@ def argument(kernel, program, race):
     if program == "random":
         pressed = "--pressed:" if kernel.name in RANDOM_PRESSED else ""
         return f"{pressed}{RANDOM_SEED}:{RANDOM_OPERATIONS.get(kernel.name, RANDOM_ELSEWHERE)}"
+    if program == "aer" and kernel.name in PATIENT:
+        return "patient"
     if program == "poison":
         symbols = (kernel.headers / "Module.symvers").read_text()
         return "reported" if "\tregister_pfn_address_space\t" in symbols else "ignored"
