@@ -258,6 +258,7 @@ def judge(part, tap, entries, again):
     found = {path: source for path, source in part.read().items()
              if any(fnmatch.fnmatch(path, p) for p in part.patterns)}
     texts = {path: (PROJECT / path).read_text("utf-8") for path in found}
+    tracefile.drop_labels(found, texts)
     print("\n".join(table(part, found)))
     complaints = tracefile.thresholds(found)
     tap.check(f"{part.name}: enough lines and branches are reached", not complaints, "; ".join(complaints))

@@ -102,6 +102,11 @@ class Shares(unittest.TestCase):
         self.assertEqual(list(found), ["src/one.c"])
         self.assertEqual([str(s) for s in tracefile.shares(found)], ["80.0 % of 5", "50.0 % of 4"])
 
+    def test_a_label_is_no_line(self):
+        found = {"x": tracefile.Source(lines={1: 5, 2: 0, 3: 0})}
+        tracefile.drop_labels(found, {"x": "one();\n\tout:\n\tcase 1:\n"})
+        self.assertEqual(found["x"].missed(), [3])
+
     def test_functions(self):
         self.assertEqual(tracefile.functions(TEXT)[3:], ["one"] * 6 + ["-"] + ["TRACE_EVENT"] * 3)
         self.assertEqual(tracefile.functions("put() { echo; }\nlast() {\n\tx\n}\ny\n")[1:], ["put", "last", "last", "last", "-", "-"])

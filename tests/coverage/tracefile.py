@@ -91,6 +91,17 @@ class Line:
         return f"{self.path} {self.function}: {self.text}"
 
 
+def drop_labels(found, texts):
+    """Forget lines that are only a label, which gcov counts as never run where
+    the compiler has joined the jumps with what follows. texts: {path: the
+    file's text}."""
+    for path, source in found.items():
+        lines = texts[path].split("\n")
+        for number in list(source.lines):
+            if re.fullmatch(r"\w+:", lines[number - 1].strip()):
+                del source.lines[number]
+
+
 def missed_lines(found, texts):
     """{Line: [numbers]} of lines that did not run. texts: {path: the file's
     text}."""

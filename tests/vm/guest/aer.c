@@ -8,7 +8,8 @@
  *
  * "aer patient": also the 90 s that an access waits where the kernel does not
  * report a failed recovery.
- * "aer late": recovery that takes longer than that.
+ * "aer late": what takes minutes: recovery that takes longer than that, and
+ * scrubs that can't begin.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +29,8 @@
 
 #define RW		(PROT_READ | PROT_WRITE)
 #define DELAY_MS	1500
+
+#define NEIGHBOUR	"/sys/module/neighbour/parameters/"
 
 /* Recovery takes a second by itself: the kernel gives the bus that time. */
 #define RECOVERY_MS	600000
@@ -134,9 +137,16 @@ static int teardown(void **state)
 /* Without this, GPUs that a failed test has left open can't be unbound. */
 static int clean_up(void **state)
 {
-	int fd = open("/sys/module/neighbour/parameters/hold", O_WRONLY);
+	static const char *const parameters[] = { "hold", "lock" };
+	char path[64];
+	size_t i;
+	int fd;
 
-	if (fd >= 0) {
+	for (i = 0; i < ARRAY_SIZE(parameters); i++) {
+		snprintf(path, sizeof(path), NEIGHBOUR "%s", parameters[i]);
+		fd = open(path, O_WRONLY);
+		if (fd < 0)
+			continue;
 		if (write(fd, "0", 1) != 1)
 			return -1;
 		close(fd);
@@ -551,6 +561,11 @@ static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(vo
 	assert_true(resets(v.gpu) > before);
 	if (told() == 2) {
 		assert_refused();
+		/* Another error changes nothing. */
+		gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
+		wait_until_told();
+		wait_for_the_end("failed");
+		assert_refused();
 		assert_int_equal(vfio_reset(&v), 0);
 		assert_of_use("before");
 		assert_int_equal(vfio_bar0_read(&v, MODEL_MAGIC), 0x4d47564e);
@@ -560,30 +575,42 @@ static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(vo
 	finish();
 }
 
-#define NEIGHBOUR	"/sys/module/neighbour/parameters/"
+static void tell_neighbour(const char *what, bool on)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), NEIGHBOUR "%s", what);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, on ? "1" : "0", 1), 1);
+	close(fd);
+}
+
+static void wait_for_neighbour(const char *what)
+{
+	char path[64], byte = 'N';
+	int fd;
+
+	snprintf(path, sizeof(path), NEIGHBOUR "%s", what);
+	while (byte != 'Y') {
+		usleep(1000);
+		fd = open(path, O_RDONLY);
+		assert_true(fd >= 0);
+		assert_int_equal(read(fd, &byte, 1), 1);
+		close(fd);
+	}
+}
 
 static void hold_recovery(bool hold)
 {
-	int fd = open(NEIGHBOUR "hold", O_WRONLY);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, hold ? "1" : "0", 1), 1);
-	close(fd);
+	tell_neighbour("hold", hold);
 }
 
 /* The neighbour's driver has been notified, and the GPU's driver before it. */
 static void wait_until_asked(void)
 {
-	char byte = 'N';
-	int fd;
-
-	while (byte != 'Y') {
-		usleep(1000);
-		fd = open(NEIGHBOUR "asked", O_RDONLY);
-		assert_true(fd >= 0);
-		assert_int_equal(read(fd, &byte, 1), 1);
-		close(fd);
-	}
+	wait_for_neighbour("asked");
 }
 
 struct toucher {
@@ -677,6 +704,15 @@ static void while_a_neighbour_wants_a_reset_everybody_waits(void **state)
 	held_up(ERR_COMPLETION_TIMEOUT);
 }
 
+static void *is_refused(void *count)
+{
+	char byte;
+
+	if (vfio_read(&v, REGION(USEMEM), &byte, 1) == -EIO)
+		__atomic_fetch_add((unsigned int *)count, 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
 /*
  * The neighbour delays recovery for longer than the 90 s that the driver gives
  * it. After a fatal error, the memory is refused then. After any other, the
@@ -687,6 +723,8 @@ static void given_up(uint32_t error)
 {
 	static const char line[] = "recovery from a PCIe error timed out";
 	bool fatal = error == ERR_DATA_LINK;
+	unsigned int refused = 0;
+	pthread_t t[8];
 	char text[32];
 	size_t i;
 
@@ -699,6 +737,13 @@ static void given_up(uint32_t error)
 	gpu_inject_error(v.gpu, error, 0);
 	wait_until_asked();
 	if (fatal) {
+		/* Of tasks that wait, each may be the one to give up. */
+		for (i = 0; i < ARRAY_SIZE(t); i++)
+			assert_int_equal(pthread_create(&t[i], NULL, is_refused,
+							&refused), 0);
+		for (i = 0; i < ARRAY_SIZE(t); i++)
+			pthread_join(t[i], NULL);
+		assert_int_equal(refused, ARRAY_SIZE(t));
 		assert_refused();
 		gpu_sysfs_read(v.gpu, "nvgrace_gpu/readiness", text,
 			       sizeof(text));
@@ -719,6 +764,79 @@ static void a_recovery_that_takes_too_long_is_given_up(void **state)
 {
 	given_up(ERR_DATA_LINK);
 	given_up(ERR_COMPLETION_TIMEOUT);
+}
+
+/* The driver tries for at least two minutes. */
+static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
+{
+	const struct gpu *gpu = gpu_find("neighbour");
+
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+
+	tell_neighbour("lock", true);
+	wait_for_neighbour("locked");
+	klog_mark();
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_int_equal(klog_count("another task holds the device lock"), 1);
+
+	tell_neighbour("lock", false);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+static void a_scrub_fails_if_recovery_fails(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	const char *end;
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	do {
+		assert_string_equal(scrub_end(gpu), "clean");
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+		while (scrub_progress(gpu) < 64 * MiB)
+			usleep(100);
+		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
+		wait_for_the_end("failed");
+		end = scrub_end(gpu);
+		/* Otherwise, the scrub ended before the error. */
+	} while (!strcmp(end, "clean"));
+	assert_string_equal(end, "failed");
+	/* The next one begins with a reset. */
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+/* The scrub waits for the memory for 30 s. */
+static void unbinding_does_not_repeat_a_scrub_that_failed_meanwhile(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	vfio_open(&v, gpu);
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+	klog_mark();
+	vfio_close(&v);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_int_equal(klog_count("GPU memory could not be cleared"), 1);
+
+	scrub_set_parameter(false);
+	host_ask(NULL, 0, "ready second 0");
+	vfio_start(&v, "second");
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	vfio_stop(&v);
 }
 
 /*
@@ -767,6 +885,9 @@ static void a_link_reset_in_a_scrub_begins_it_anew(void **state)
 
 static const struct CMUnitTest late[] = {
 	TEST(a_recovery_that_takes_too_long_is_given_up),
+	TEST(a_scrub_does_not_wait_for_the_device_lock_for_ever),
+	TEST(a_scrub_fails_if_recovery_fails),
+	TEST(unbinding_does_not_repeat_a_scrub_that_failed_meanwhile),
 };
 
 static const struct CMUnitTest tests[] = {

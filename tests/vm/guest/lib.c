@@ -914,7 +914,7 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 #define SCRUB_PROGRESS	"nvgrace_gpu/scrub_progress"
 
 /* A scrub that takes longer is stuck, not slow. */
-#define SCRUB_STUCK_MS	180000
+#define SCRUB_STUCK_MS	600000
 
 void scrub_set_parameter(bool on)
 {
