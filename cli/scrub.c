@@ -24,6 +24,7 @@
 #include "facts/survey.h"
 #include "system/kmsg.h"
 #include "system/options.h"
+#include "system/outcome.h"
 #include "system/output.h"
 
 #define DEVICES "/sys/bus/pci/devices"
@@ -94,9 +95,7 @@ struct target {
 	int file;		/* scrub_state; -1: not open */
 	struct verified verified;
 
-	enum exit_status status;
-	const char *result;	/* the schema's "result"; NULL while it runs */
-	char *message, *next;
+	struct outcome outcome;
 	bool failed;		/* the driver reports it: the kernel's log has the reason */
 	char *log;		/* the driver's last line about it; NULL: none, or not readable */
 };
@@ -115,12 +114,7 @@ struct scrub {
 static void end(struct target *t, enum exit_status status, const char *result, char *message,
 		char *next)
 {
-	free(t->message);
-	free(t->next);
-	t->status = status;
-	t->result = result;
-	t->message = message;
-	t->next = next;
+	outcome_set(&t->outcome, status, result, message, next);
 	if (t->file >= 0)
 		close(t->file);
 	t->file = -1;
@@ -319,7 +313,7 @@ static void show(const struct scrub *s)
 	for (i = 0; i < s->count; i++) {
 		const struct target *t = &s->targets[i];
 
-		if (t->result && strcmp(t->result, "clean"))
+		if (t->outcome.result && strcmp(t->outcome.result, "clean"))
 			continue;
 		done += t->bytes;
 		total += t->total;
@@ -343,9 +337,9 @@ static void follow(struct scrub *s)
 		for (i = 0; i < s->count; i++) {
 			struct target *t = &s->targets[i];
 
-			if (!t->result)
+			if (!t->outcome.result)
 				look(s->host, t);
-			running += !t->result;
+			running += !t->outcome.result;
 			/* poll() ignores negative descriptors. */
 			files[i] = (struct pollfd){ .fd = t->file, .events = POLLPRI };
 		}
@@ -420,7 +414,7 @@ static void read_back(struct target *t, struct pattern *p)
 			      t->gpu->address));
 	} else {
 		amount = amount_text(v->bytes, v->seconds);
-		longer = xasprintf("%s; read back all zeros: %s", t->message, amount);
+		longer = xasprintf("%s; read back all zeros: %s", t->outcome.message, amount);
 		end(t, EXIT_OK, "clean", longer, NULL);
 		free(amount);
 	}
@@ -465,11 +459,7 @@ static void say(const struct target *t)
 {
 	size_t i;
 
-	if (!t->status)
-		printf("%s: %s\n", t->gpu->address, t->message);
-	else
-		complain(t->gpu->address, "%s%s%s", t->message, t->next ? "; " : "",
-			 t->next ? t->next : "");
+	outcome_print(&t->outcome, t->gpu->address);
 	if (t->log)
 		complain(t->gpu->address, "kernel: %s", t->log);
 	for (i = 0; i < t->verified.listed; i++) {
@@ -501,15 +491,15 @@ static struct json_object *verified_json(const struct verified *v)
 
 static struct json_object *target_json(struct host *h, const struct target *t)
 {
-	bool begun = strcmp(t->result, "refused") || t->bytes;
+	bool begun = strcmp(t->outcome.result, "refused") || t->bytes;
 	struct json_object *object = json_object_new_object(), *log = json_object_new_array();
 	char *state = host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", t->gpu->address);
 
 	json_object_object_add(object, "address", json_text(t->gpu->address));
-	json_object_object_add(object, "result", json_text(t->result));
-	json_object_object_add(object, "exit_status", json_object_new_int(t->status));
-	json_object_object_add(object, "message", json_text(t->message));
-	json_object_object_add(object, "next", json_text(t->next));
+	json_object_object_add(object, "result", json_text(t->outcome.result));
+	json_object_object_add(object, "exit_status", json_object_new_int(t->outcome.status));
+	json_object_object_add(object, "message", json_text(t->outcome.message));
+	json_object_object_add(object, "next", json_text(t->outcome.next));
 	if (t->log)
 		json_object_array_add(log, json_text(t->log));
 	json_object_object_add(object, "kernel_log", log);
@@ -564,7 +554,7 @@ static void scrub_all(struct scrub *s)
 		check(s->host, &s->targets[i]);
 	s->begin = now();
 	for (i = 0; i < s->count; i++)
-		if (!s->targets[i].result)
+		if (!s->targets[i].outcome.result)
 			start(s->host, &s->targets[i]);
 	follow(s);
 	progress_end();
@@ -573,7 +563,7 @@ static void scrub_all(struct scrub *s)
 		close(s->kmsg);
 	/* One after the other, because each uses all CPUs of its node. */
 	for (i = 0; s->a->verify && i < s->count; i++)
-		if (!s->targets[i].status)
+		if (!s->targets[i].outcome.status)
 			verify(s->host, &s->targets[i]);
 }
 
@@ -586,8 +576,8 @@ static enum exit_status print(struct scrub *s)
 	for (i = 0; i < s->count; i++) {
 		const struct target *t = &s->targets[i];
 
-		worst = t->status > worst ? t->status : worst;
-		if (!s->a->json || t->status)
+		worst = t->outcome.status > worst ? t->outcome.status : worst;
+		if (!s->a->json || t->outcome.status)
 			say(t);
 		json_object_array_add(results, target_json(s->host, t));
 	}
@@ -614,8 +604,7 @@ static enum exit_status run(struct host *h, const struct arguments *a)
 		scrub_all(&s);
 	worst = print(&s);
 	for (i = 0; i < s.count; i++) {
-		free(s.targets[i].message);
-		free(s.targets[i].next);
+		outcome_free(&s.targets[i].outcome);
 		free(s.targets[i].log);
 	}
 	free(s.targets);

@@ -291,7 +291,7 @@ static void plan(struct survey *s, const struct arguments *a, struct task *task,
 /* Writes the GPU's new file, under a temporary name. */
 static void prepare_boot(struct task *task, struct job *job)
 {
-	if (job->status || !task->write)
+	if (job->outcome.status || !task->write)
 		return;
 	task->temporary = config_prepare(job->host, job->address);
 	if (!task->temporary)
@@ -310,7 +310,7 @@ static bool settle_boot(struct task *task, struct job *job)
 	bool changed = false;
 	int error = 0;
 
-	if (job->status != EXIT_OK) {
+	if (job->outcome.status != EXIT_OK) {
 		if (task->temporary)
 			config_abandon(task->temporary);
 		task->boot = NULL;
@@ -318,29 +318,29 @@ static bool settle_boot(struct task *task, struct job *job)
 		error = config_commit(task->temporary, task->gpu->address) ? errno : 0;
 		changed = !error;
 		longer = error ? xasprintf("%s; but not at boot: can't write %s: %s",
-					   job->message, own, strerror(error))
-			       : xasprintf("%s; at every boot, by %s", job->message, own);
+					   job->outcome.message, own, strerror(error))
+			       : xasprintf("%s; at every boot, by %s", job->outcome.message, own);
 	} else if (task->remove || task->by) {
 		if (task->remove) {
 			error = unlink(own) && errno != ENOENT ? errno : 0;
 			changed = !error;
 		}
 		if (error) {
-			longer = xasprintf("%s; but can't remove %s: %s", job->message, own,
+			longer = xasprintf("%s; but can't remove %s: %s", job->outcome.message, own,
 					   strerror(error));
 		} else if (task->by && !job->bind) {
-			longer = xasprintf("%s; but %s:%u binds it at boot", job->message,
+			longer = xasprintf("%s; but %s:%u binds it at boot", job->outcome.message,
 					   task->by->file, task->by->line);
 			next = xasprintf("remove that line, or add \"ignore %s\"",
 					 task->gpu->address);
 		} else if (task->by) {
-			longer = xasprintf("%s; at every boot, by %s:%u", job->message,
+			longer = xasprintf("%s; at every boot, by %s:%u", job->outcome.message,
 					   task->by->file, task->by->line);
 		} else {
-			longer = xasprintf("%s; no longer at boot", job->message);
+			longer = xasprintf("%s; no longer at boot", job->outcome.message);
 		}
 	} else if (task->boot) {
-		longer = xasprintf("%s; not at boot either", job->message);
+		longer = xasprintf("%s; not at boot either", job->outcome.message);
 	}
 	task->temporary = NULL;
 	if (longer) {
@@ -348,7 +348,7 @@ static bool settle_boot(struct task *task, struct job *job)
 		if (error || next)
 			job_end(job, EXIT_FAILED, "failed", longer, next);
 		else
-			job_end(job, job->status, job->result, longer, NULL);
+			job_end(job, job->outcome.status, job->outcome.result, longer, NULL);
 	}
 	if (error)
 		task->boot = NULL;
@@ -363,11 +363,7 @@ static void say(struct job *job)
 {
 	size_t i;
 
-	if (job->status == EXIT_OK)
-		printf("%s: %s\n", job->address, job->message);
-	else
-		complain(job->address, "%s%s%s", job->message, job->next ? "; " : "",
-			 job->next ? job->next : "");
+	outcome_print(&job->outcome, job->address);
 	for (i = 0; i < job->log.count; i++)
 		complain(job->address, "kernel: %s", job->log.text[i]);
 }
@@ -376,7 +372,7 @@ static void say(struct job *job)
 static bool has_changed(const struct arguments *a, const struct task *task, const struct job *job)
 {
 	if (a->dry_run)
-		return !job->status && task->steps.count;
+		return !job->outcome.status && task->steps.count;
 	return job->changed || task->changed;
 }
 
@@ -390,8 +386,9 @@ static void write_log(const struct job *job)
 	 */
 	if (host_u64(job->host, &user, "/proc/self/loginuid") || user >= UINT32_MAX)
 		user = getuid();
-	syslog(job->status ? LOG_ERR : LOG_NOTICE, "%s %s by uid %u: %s",
-	       job->bind ? "bind" : "unbind", job->address, (unsigned int)user, job->message);
+	syslog(job->outcome.status ? LOG_ERR : LOG_NOTICE, "%s %s by uid %u: %s",
+	       job->bind ? "bind" : "unbind", job->address, (unsigned int)user,
+	       job->outcome.message);
 }
 
 static struct json_object *texts_json(const struct text_list *list)
@@ -410,12 +407,12 @@ static struct json_object *job_json(const struct arguments *a, const struct task
 	struct json_object *object = json_object_new_object();
 
 	json_object_object_add(object, "address", json_text(job->address));
-	json_object_object_add(object, "result", json_text(job->result));
-	json_object_object_add(object, "exit_status", json_object_new_int(job->status));
+	json_object_object_add(object, "result", json_text(job->outcome.result));
+	json_object_object_add(object, "exit_status", json_object_new_int(job->outcome.status));
 	json_object_object_add(object, "changed",
 			       json_object_new_boolean(has_changed(a, task, job)));
-	json_object_object_add(object, "message", json_text(job->message));
-	json_object_object_add(object, "next", json_text(job->next));
+	json_object_object_add(object, "message", json_text(job->outcome.message));
+	json_object_object_add(object, "next", json_text(job->outcome.next));
 	json_object_object_add(object, "boot", json_text(task->boot));
 	json_object_object_add(object, "steps", texts_json(&task->steps));
 	json_object_object_add(object, "kernel_log", texts_json(&job->log));
@@ -485,7 +482,7 @@ static bool plan_all(struct work *w)
 		job->probe = !w->a->no_probe;
 		job->kmsg = -1;
 		plan(&w->s, w->a, task, job);
-		if (job->result)
+		if (job->outcome.result)
 			continue;
 		if (w->a->dry_run)
 			job_end(job, EXIT_OK, "planned",
@@ -509,7 +506,7 @@ static void load_module(struct work *w)
 	for (i = 0; i < w->count; i++) {
 		struct job *job = &w->jobs[i];
 
-		if (job->result || !job->bind || w->tasks[i].gpu->ours)
+		if (job->outcome.result || !job->bind || w->tasks[i].gpu->ours)
 			continue;
 		if (!asked)
 			why = switch_load_module(w->s.host, &next, &log);
@@ -612,7 +609,8 @@ static int run(struct host *h, const struct arguments *a)
 	openlog(PROGRAM, LOG_PID, LOG_DAEMON);
 	if (a->dry_run) {
 		for (i = 0; i < w.count; i++)
-			changed |= !w.jobs[i].status && (w.tasks[i].write || w.tasks[i].remove);
+			changed |= !w.jobs[i].outcome.status &&
+				   (w.tasks[i].write || w.tasks[i].remove);
 	} else {
 		load_module(&w);
 		changed = change_all(&w, drivers);
@@ -622,15 +620,15 @@ static int run(struct host *h, const struct arguments *a)
 	for (i = 0; i < w.count; i++) {
 		struct job *job = &w.jobs[i];
 
-		if (job->status > worst)
-			worst = job->status;
+		if (job->outcome.status > worst)
+			worst = job->outcome.status;
 		json_object_array_add(results, job_json(a, &w.tasks[i], job));
 		any |= has_changed(a, &w.tasks[i], job);
 		if (!a->dry_run)
 			write_log(job);
-		if (!a->json || job->status)
+		if (!a->json || job->outcome.status)
 			say(job);
-		if (!a->json && a->dry_run && !job->status)
+		if (!a->json && a->dry_run && !job->outcome.status)
 			for (j = 0; j < w.tasks[i].steps.count; j++)
 				printf("  %s\n", w.tasks[i].steps.text[j]);
 	}

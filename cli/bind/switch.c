@@ -58,18 +58,12 @@ void text_list_free(struct text_list *list)
 void job_end(struct job *job, enum exit_status status, const char *result, char *message,
 	     char *next)
 {
-	free(job->message);
-	free(job->next);
-	job->status = status;
-	job->result = result;
-	job->message = message;
-	job->next = next;
+	outcome_set(&job->outcome, status, result, message, next);
 }
 
 void job_free(struct job *job)
 {
-	free(job->message);
-	free(job->next);
+	outcome_free(&job->outcome);
 	free(job->was);
 	text_list_free(&job->log);
 }
@@ -187,7 +181,8 @@ static void fail(struct job *job, int error, char *message, const char *next)
 /* Restores the former driver and override, and adds that to the message. */
 static void restore(struct job *job, const char *override)
 {
-	char *now, *longer;
+	const struct outcome *o = &job->outcome;
+	char *next = o->next ? xstrdup(o->next) : NULL, *now, *longer;
 	int error;
 
 	error = write_override(job, WRITE_RESTORE, override);
@@ -199,14 +194,13 @@ static void restore(struct job *job, const char *override)
 	free(now);
 	if (error) {
 		job->changed = true;
-		longer = xasprintf("%s; and can't restore %s: %s", job->message,
+		longer = xasprintf("%s; and can't restore %s: %s", o->message,
 				   job->was ? job->was : "the former state", strerror(error));
-		job_end(job, EXIT_FAILED, "failed", longer, job->next ? xstrdup(job->next) : NULL);
+		job_end(job, EXIT_FAILED, "failed", longer, next);
 	} else {
-		longer = xasprintf("%s; it is %s%s as before", job->message,
+		longer = xasprintf("%s; it is %s%s as before", o->message,
 				   job->was ? "bound to " : "unbound", job->was ? job->was : "");
-		job_end(job, job->status, job->result, longer,
-			job->next ? xstrdup(job->next) : NULL);
+		job_end(job, o->status, o->result, longer, next);
 	}
 }
 
@@ -434,7 +428,7 @@ void switch_all(struct job *jobs, size_t count)
 	error = pthread_create(&watcher, NULL, wait_for_signals, &in);
 	watched = !error;
 	for (i = 0; i < count; i++) {
-		if (jobs[i].result)
+		if (jobs[i].outcome.result)
 			continue;
 		if (!error)
 			error = pthread_create(&threads[i], NULL, work, &jobs[i]);

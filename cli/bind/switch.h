@@ -10,7 +10,7 @@
 #include <stdbool.h>
 
 #include "facts/gpu.h"
-#include "system/program.h"
+#include "system/outcome.h"
 
 struct text_list {
 	char **text;
@@ -28,11 +28,8 @@ struct job {
 	bool bind;	/* else unbind */
 	bool probe;	/* unbind: let the kernel look for another driver */
 
-	enum exit_status status;
-	const char *result;	/* the schema's "result"; NULL until the job ends */
+	struct outcome outcome;
 	bool changed;		/* the driver or the override has changed */
-	char *message;		/* what was done, or failed */
-	char *next;		/* the remedy, or NULL */
 	struct text_list log;	/* the kernel's log about it, if it failed */
 
 	/* Private to switch.c. */
@@ -41,7 +38,7 @@ struct job {
 	char *was;	/* the former driver, or NULL */
 };
 
-/* Ends a job; takes over message and next. */
+/* Sets the job's outcome; takes over message and next. */
 void job_end(struct job *job, enum exit_status status, const char *result, char *message,
 	     char *next);
 void job_free(struct job *job);
