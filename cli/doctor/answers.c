@@ -74,22 +74,6 @@ static void printf_like(2, 3) append(struct text *t, const char *fmt, ...)
 	free(more);
 }
 
-char *answer_value(const char *text, const char *key)
-{
-	size_t len = strlen(key);
-	char *line, *value;
-
-	while ((line = next_line(&text))) {
-		if (!strncmp(line, key, len) && line[len] == ':') {
-			value = xstrdup(line + len + 1 + strspn(line + len + 1, " "));
-			free(line);
-			return value;
-		}
-		free(line);
-	}
-	return NULL;
-}
-
 /* ---- the machine ---------------------------------------------------------------------------- */
 
 static char *ask_euid(struct answers *a)
@@ -616,7 +600,7 @@ static char *ask_mok(struct answers *a)
 {
 	static const char *const dirs[] = { MOK_VARIABLES, EFI_VARIABLES };
 	const char *module = answer(a, "module");
-	char *key = module ? answer_value(module, "sig_key") : NULL, *data, **names;
+	char *key = module ? field_value(module, "sig_key") : NULL, *data, **names;
 	bool there = false, found = false;
 	unsigned char serial[64], integer[sizeof(serial) + 3] = { 2 };
 	size_t n, sign, i, j, len;

@@ -23,7 +23,4 @@ void answers_free(struct answers *a);
  */
 const char *answer(struct answers *a, const char *name);
 
-/* The value of "key: value" in an answer, to be freed; NULL without the key. */
-char *answer_value(const char *text, const char *key);
-
 #endif

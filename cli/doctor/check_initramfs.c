@@ -99,9 +99,9 @@ static bool is_same(const char *a, const char *b)
 /* Checks one kernel's lines; true: no finding. */
 static bool check_block(struct doctor *d, const char *block, bool wants, const char *wanted)
 {
-	char *release = answer_value(block, "kernel"), *image = answer_value(block, "image");
-	char *error = answer_value(block, "error"), *module = answer_value(block, "module");
-	char *installed = answer_value(block, "installed"), *parts = answer_value(block, "parts");
+	char *release = field_value(block, "kernel"), *image = field_value(block, "image");
+	char *error = field_value(block, "error"), *module = field_value(block, "module");
+	char *installed = field_value(block, "installed"), *parts = field_value(block, "parts");
 	char *has = image_directives(block);
 	struct finding *f = NULL;
 

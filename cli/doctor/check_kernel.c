@@ -30,7 +30,7 @@ static void no_config(const struct doctor *d, struct finding *f)
 static bool has_module(struct doctor *d)
 {
 	const char *module = answer(d->answers, "module");
-	char *magic = module ? answer_value(module, "vermagic") : NULL;
+	char *magic = module ? field_value(module, "vermagic") : NULL;
 	size_t length = d->release ? strlen(d->release) : 0;
 	bool found;
 

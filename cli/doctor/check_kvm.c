@@ -73,7 +73,7 @@ static int cacheable(struct doctor *d, const char *kvm, char **why)
 {
 	const char *dic = answer(d->answers, "cpu-dic");
 	int fwb = log_says_fwb(d);
-	char *cap = kvm ? answer_value(kvm, "cap-243") : NULL;
+	char *cap = kvm ? field_value(kvm, "cap-243") : NULL;
 	int can = cap ? !strcmp(cap, "1") : -1;
 
 	free(cap);
@@ -188,7 +188,7 @@ static void check_resmem(struct doctor *d)
  */
 static void check_addresses(struct doctor *d, const char *kvm)
 {
-	char *text = answer_value(kvm, "address-bits"), size[SIZE_MAX_TEXT];
+	char *text = field_value(kvm, "address-bits"), size[SIZE_MAX_TEXT];
 	uint64_t bits = 0, bars = 0, window = 512ULL << 30;
 	const struct gpu *gpu;
 	struct finding *f;
@@ -233,7 +233,7 @@ static void check_addresses(struct doctor *d, const char *kvm)
 void check_kvm(struct doctor *d)
 {
 	const char *kvm = answer(d->answers, "kvm");
-	char *state = kvm ? answer_value(kvm, "state") : xstrdup("absent");
+	char *state = kvm ? field_value(kvm, "state") : xstrdup("absent");
 	bool resmem = false;
 	struct finding *f;
 	size_t i;

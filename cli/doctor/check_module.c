@@ -178,8 +178,8 @@ static void no_module(struct doctor *d)
 /* Returns the path of a copy that could be loaded, or NULL. */
 static char *check_copy(struct doctor *d, const char *module)
 {
-	char *path = answer_value(module, "path"), *install = answer_value(module, "install");
-	char *version = answer_value(module, "version"), *magic = answer_value(module, "vermagic");
+	char *path = field_value(module, "path"), *install = field_value(module, "install");
+	char *version = field_value(module, "version"), *magic = field_value(module, "vermagic");
 	struct finding *f;
 	bool usable = false;
 	char *command;
@@ -272,7 +272,7 @@ static char *other_driver(struct doctor *d)
 static void check_loaded(struct doctor *d, const char *module, const char *path)
 {
 	char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
-	char *on_disk = answer_value(module, "srcversion"), *other;
+	char *on_disk = field_value(module, "srcversion"), *other;
 	bool ours = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
@@ -364,7 +364,7 @@ static void enroll(struct finding *f)
  */
 static void check_signature(struct doctor *d, const char *module)
 {
-	char *signer = answer_value(module, "signer"), *by = enforced_by(d);
+	char *signer = field_value(module, "signer"), *by = enforced_by(d);
 	const char *keyrings, *mok = answer(d->answers, "mok");
 	struct finding *f;
 
@@ -430,7 +430,7 @@ static void check_signature(struct doctor *d, const char *module)
  */
 static void check_alias(struct doctor *d, const char *module)
 {
-	char *alias = answer_value(module, "alias");
+	char *alias = field_value(module, "alias");
 	struct finding *f;
 
 	if (!alias || strcmp(alias, "no")) {
@@ -473,7 +473,7 @@ static bool is_on(const char *value)
  */
 static int scrub_at_boot(const char *module)
 {
-	char *options = answer_value(module, "options"), *word, *rest = NULL, *value;
+	char *options = field_value(module, "options"), *word, *rest = NULL, *value;
 	int on = options ? 0 : -1;
 
 	for (word = options ? strtok_r(options, " \t", &rest) : NULL; word;

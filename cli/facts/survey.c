@@ -26,29 +26,6 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* The value of "name: value" in a file's text, to be freed; NULL: none. */
-static char *field_of(const char *text, const char *name)
-{
-	size_t length = strlen(name);
-	const char *at, *end;
-	char *value;
-
-	for (at = text; at; at = strchr(at, '\n')) {
-		at += *at == '\n';
-		if (strncmp(at, name, length) || at[length] != ':')
-			continue;
-		at += length + 1;
-		at += strspn(at, " \t");
-		end = at + strcspn(at, "\n");
-		while (end > at && isspace((unsigned char)end[-1]))
-			end--;
-		value = xasprintf("%.*s", (int)(end - at), at);
-		make_printable(value);
-		return value;
-	}
-	return NULL;
-}
-
 /* ---- processes that have devices open ----------------------------------- */
 
 #define VFIO_DEVICE_FD "anon_inode:[vfio-device]"
@@ -102,7 +79,7 @@ static void read_process(struct host *h, struct open_files *files, const char *p
 		if (!strcmp(path, VFIO_DEVICE_FD)) {
 			info = host_read(h, NULL, "/proc/%s/fdinfo/%s", pid, fds[i]);
 			/* Linux 6.18 or later reports the device. */
-			file->device = info ? field_of(info, "vfio-device-syspath") : NULL;
+			file->device = info ? field_value(info, "vfio-device-syspath") : NULL;
 			free(info);
 		}
 		if (!comm)
@@ -222,7 +199,7 @@ static void find_nodes(struct host *h, const struct gpu *gpu, struct nodes *node
 		host_free_list(names);
 	}
 	text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/information", gpu->address);
-	minor = text ? field_of(text, "Device Minor") : NULL;
+	minor = text ? field_value(text, "Device Minor") : NULL;
 	if (minor) {
 		add_node(h, nodes, xasprintf("/dev/nvidia%s", minor), NULL);
 		number = nvidia_major(h);
@@ -408,8 +385,8 @@ struct memory_node *memory_nodes(struct host *h, size_t *count)
 static int nvidia_node(struct host *h, const char *address, bool *online)
 {
 	char *text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/numa_status", address);
-	char *status = text ? field_of(text, "Status") : NULL;
-	char *number = text ? field_of(text, "Node") : NULL;
+	char *status = text ? field_value(text, "Status") : NULL;
+	char *number = text ? field_value(text, "Node") : NULL;
 	uint64_t id;
 	int node = -1;
 

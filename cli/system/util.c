@@ -100,6 +100,28 @@ char *next_line(const char **text)
 	return xasprintf("%.*s", (int)(end - start), start);
 }
 
+char *field_value(const char *text, const char *name)
+{
+	size_t length = strlen(name);
+	const char *at, *end;
+	char *value;
+
+	for (at = text; at; at = strchr(at, '\n')) {
+		at += *at == '\n';
+		if (strncmp(at, name, length) || at[length] != ':')
+			continue;
+		at += length + 1;
+		at += strspn(at, " \t");
+		end = at + strcspn(at, "\n");
+		while (end > at && isspace((unsigned char)end[-1]))
+			end--;
+		value = xasprintf("%.*s", (int)(end - at), at);
+		make_printable(value);
+		return value;
+	}
+	return NULL;
+}
+
 bool has_word(const char *list, const char *word)
 {
 	size_t len = strlen(word), n;

@@ -36,6 +36,13 @@ bool parse_u64(const char *text, uint64_t *value);
  */
 char *next_line(const char **text);
 
+/*
+ * The value of the first line "name: value" of a text, without surrounding
+ * space and with '?' for unprintable bytes; to be freed. NULL if no line has
+ * that name, or text is NULL.
+ */
+char *field_value(const char *text, const char *name);
+
 /* Whether the list, with spaces or newlines between words, has this word. */
 bool has_word(const char *list, const char *word);
 
