@@ -189,6 +189,22 @@ static bool at_least(int major, int minor, int major2, int minor2)
 	return major > major2 || (major == major2 && minor >= minor2);
 }
 
+/* Completes a finding about a program that prints no version. */
+static void no_number(struct finding *f)
+{
+	because(f, "it prints no number with --version");
+	remedy(f, "use 10.0 or later");
+}
+
+/* Completes a finding about a version, unless it lacks nothing: lack is NULL. */
+static void too_old(struct finding *f, const char *lack, const char *text)
+{
+	if (!lack)
+		return;
+	because(f, "%s", lack);
+	remedy(f, "%s", text);
+}
+
 static uint64_t all_bars(const struct doctor *d)
 {
 	uint64_t sum = 0;
@@ -198,6 +214,22 @@ static uint64_t all_bars(const struct doctor *d)
 		if (d->gpus.gpu[i].usemem_bar_size < 1ULL << 56)
 			sum += d->gpus.gpu[i].usemem_bar_size;
 	return sum;
+}
+
+/*
+ * What a version of QEMU lacks for these GPUs, or NULL. *usable: whether its
+ * guests can use GPU memory.
+ */
+static const char *qemu_lack(const struct doctor *d, int major, int minor, bool *usable)
+{
+	*usable = at_least(major, minor, 9, 0);
+	if (!*usable)
+		return "before 9.0 it has no -object acpi-generic-initiator: a Linux guest can't add the GPU's memory as NUMA nodes";
+	if (!at_least(major, minor, 9, 2))
+		return "before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page";
+	if (!at_least(major, minor, 10, 0) && all_bars(d) > 256ULL << 30)
+		return "before 10.0 it has no -machine highmem-mmio-size: the BARs of several GPUs don't fit into a guest's 512 GiB";
+	return NULL;
 }
 
 /*
@@ -219,9 +251,10 @@ static uint64_t all_bars(const struct doctor *d)
  */
 static void check_qemu(struct doctor *d)
 {
-	const char *rest = answer(d->answers, "qemu");
+	const char *rest = answer(d->answers, "qemu"), *lack;
 	int major, minor;
 	struct finding *f;
+	bool usable;
 	char *line;
 
 	if (!rest) {
@@ -233,26 +266,13 @@ static void check_qemu(struct doctor *d)
 	}
 	while ((line = next_line(&rest))) {
 		if (!parse_version(line, &major, &minor)) {
-			f = finding(d, "qemu", UNKNOWN, NULL, "the version of %s is not known", line);
-			because(f, "it prints no number with --version");
-			remedy(f, "use 10.0 or later");
-		} else if (!at_least(major, minor, 9, 0)) {
-			f = finding(d, "qemu", BAD, NULL, "%s is %d.%d", line, major, minor);
-			because(f,
-				"before 9.0 it has no -object acpi-generic-initiator: a Linux guest can't add the GPU's memory as NUMA nodes");
-			remedy(f, "install QEMU 10.0 or later");
-		} else if (!at_least(major, minor, 9, 2)) {
-			f = finding(d, "qemu", WARNING, NULL, "%s is %d.%d", line, major, minor);
-			because(f,
-				"before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page");
-			remedy(f, "install QEMU 10.0 or later");
-		} else if (!at_least(major, minor, 10, 0) && all_bars(d) > 256ULL << 30) {
-			f = finding(d, "qemu", WARNING, NULL, "%s is %d.%d", line, major, minor);
-			because(f,
-				"before 10.0 it has no -machine highmem-mmio-size: the BARs of several GPUs don't fit into a guest's 512 GiB");
-			remedy(f, "install QEMU 10.0 or later");
+			no_number(finding(d, "qemu", UNKNOWN, NULL,
+					  "the version of %s is not known", line));
 		} else {
-			finding(d, "qemu", GOOD, NULL, "%s is %d.%d", line, major, minor);
+			lack = qemu_lack(d, major, minor, &usable);
+			f = finding(d, "qemu", !lack ? GOOD : usable ? WARNING : BAD, NULL,
+				    "%s is %d.%d", line, major, minor);
+			too_old(f, lack, "install QEMU 10.0 or later");
 		}
 		free(line);
 	}
@@ -275,7 +295,7 @@ static void check_qemu(struct doctor *d)
  */
 static void check_libvirt(struct doctor *d)
 {
-	const char *rest = answer(d->answers, "libvirt");
+	const char *rest = answer(d->answers, "libvirt"), *lack;
 	int major, minor;
 	struct finding *f;
 	char *line;
@@ -283,18 +303,15 @@ static void check_libvirt(struct doctor *d)
 	/* Not every host needs libvirt: without it there is no finding. */
 	while ((line = next_line(&rest))) {
 		if (!parse_version(line, &major, &minor)) {
-			f = finding(d, "libvirt", UNKNOWN, NULL, "the version of %s is not known",
-				    line);
-			because(f, "it prints no number with --version");
-			remedy(f, "use 10.0 or later");
-		} else if (!at_least(major, minor, 10, 0)) {
-			f = finding(d, "libvirt", WARNING, NULL, "%s is %d.%d", line, major, minor);
-			because(f,
-				"before 10.0 it does not find variant drivers: with managed='yes' it binds vfio-pci, and the guest gets a GPU without memory");
-			remedy(f,
-			       "install libvirt 10.0 or later, or use managed='no' and \"" PROGRAM " bind --persist\"");
+			no_number(finding(d, "libvirt", UNKNOWN, NULL,
+					  "the version of %s is not known", line));
 		} else {
-			finding(d, "libvirt", GOOD, NULL, "%s is %d.%d", line, major, minor);
+			lack = at_least(major, minor, 10, 0) ? NULL :
+			       "before 10.0 it does not find variant drivers: with managed='yes' it binds vfio-pci, and the guest gets a GPU without memory";
+			f = finding(d, "libvirt", lack ? WARNING : GOOD, NULL, "%s is %d.%d", line,
+				    major, minor);
+			too_old(f, lack,
+				"install libvirt 10.0 or later, or use managed='no' and \"" PROGRAM " bind --persist\"");
 		}
 		free(line);
 	}
