@@ -614,6 +614,15 @@ uint64_t now_ms(void)
 	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
 }
 
+void assert_waited(uint64_t begin, uint64_t ms)
+{
+	uint64_t took = now_ms() - begin;
+
+	if (took < ms)
+		fail_msg("took %llu ms, expected %llu",
+			 (unsigned long long)took, (unsigned long long)ms);
+}
+
 /* ---- kernel log --------------------------------------------------------- */
 
 static int klog = -1;

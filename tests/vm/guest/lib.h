@@ -227,6 +227,9 @@ char *page_before_hole(void);
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t now_ms(void);
 
+/* Fails the test unless @ms milliseconds have passed since @begin. */
+void assert_waited(uint64_t begin, uint64_t ms);
+
 /*
  * The first sets the module's parameter scrub. The second sleeps until
  * scrub_state is no longer "scrubbing", and returns the new state.

@@ -7,7 +7,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,15 +146,6 @@ static void a_gpu_that_is_not_ready_is_not_bound_yet(void **state)
 	usleep(500 * 1000);
 	assert_int_equal(waitpid(never_c2c.pid, NULL, WNOHANG), 0);
 	assert_int_equal(waitpid(never_hbm.pid, NULL, WNOHANG), 0);
-}
-
-/* Fails unless @ms milliseconds have passed since @begin. */
-static void assert_waited(uint64_t begin, uint64_t ms)
-{
-	uint64_t took = now_ms() - begin;
-
-	if (took < ms)
-		fail_msg("took %" PRIu64 " ms, expected %" PRIu64, took, ms);
 }
 
 static bool is_waiting(struct binder *b)

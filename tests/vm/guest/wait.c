@@ -7,7 +7,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <inttypes.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -427,15 +426,6 @@ static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 	assert_true(r.again_ms < r.ms / 2);
 	assert_int_equal(r.lines, 1);
 	assert_true(r.good_after_reset);
-}
-
-/* Fails unless @ms milliseconds have passed since @begin. */
-static void assert_waited(uint64_t begin, uint64_t ms)
-{
-	uint64_t took = now_ms() - begin;
-
-	if (took < ms)
-		fail_msg("took %" PRIu64 " ms, expected %" PRIu64, took, ms);
 }
 
 /* The wait doesn't end 30 s after the first reset. */
