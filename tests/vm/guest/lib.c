@@ -606,6 +606,19 @@ char *page_before_hole(void)
 	return map;
 }
 
+char *free_range(uint64_t length, uint64_t shift)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE), table = page / 8 * page;
+	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uintptr_t at;
+
+	assert_true(p != MAP_FAILED);
+	munmap(p, length + 2 * table);
+	at = ((uintptr_t)p + table - 1) / table * table + shift;
+	return (char *)at;
+}
+
 uint64_t now_ms(void)
 {
 	struct timespec ts;

@@ -224,6 +224,12 @@ void fill(void *buf, size_t count, uint64_t seed);
 /* Returns at least two adjacent pages, of which the second faults. */
 char *page_before_hole(void);
 
+/*
+ * Returns a free range of @length bytes of addresses. It begins @shift bytes
+ * after an address that is a multiple of what one page-table page maps.
+ */
+char *free_range(uint64_t length, uint64_t shift);
+
 /* Milliseconds of CLOCK_MONOTONIC. */
 uint64_t now_ms(void);
 

@@ -83,21 +83,6 @@ static bool has_huge_pfnmap(void)
 }
 
 /*
- * Returns a free range of @length bytes that begins @shift bytes after a table.
- */
-static char *free_range(uint64_t length, uint64_t shift)
-{
-	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uintptr_t at;
-
-	assert_true(p != MAP_FAILED);
-	munmap(p, length + 2 * table);
-	at = ((uintptr_t)p + table - 1) / table * table + shift;
-	return (char *)at;
-}
-
-/*
  * Bytes that @count page-table pages map, or as many as fit into @length. With
  * 64K pages that is few, since one maps 512 MiB.
  */

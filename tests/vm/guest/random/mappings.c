@@ -82,21 +82,6 @@ static void draw_pages(const struct seg *seg, uint64_t *at, uint64_t *length)
 	    (unsigned long long)count);
 }
 
-/*
- * Returns a free range of @length bytes that begins @shift bytes after a table.
- */
-static char *free_range(uint64_t length, uint64_t shift)
-{
-	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uintptr_t at;
-
-	assert_true(p != MAP_FAILED);
-	munmap(p, length + 2 * table);
-	at = ((uintptr_t)p + table - 1) / table * table + shift;
-	return (char *)at;
-}
-
 char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
 	       uint64_t shift)
 {
