@@ -380,6 +380,31 @@ def install_deb(m):
         expect(not m.ask(f"lsmod | grep {DRIVER} || true"), "the module is loaded")
 
 
+def upgrade_deb(m, removes_old):
+    """Upgrades in use, then reboots. removes_old: whether DKMS must no longer
+    have the old version."""
+    old, new = version(), version() + NEXT
+    with step("an upgrade while a client holds the device: the client goes on"):
+        with held(m):
+            m.run("echo 'deb [trusted=yes] file:/srv/packages/next/apt ./' >/etc/apt/sources.list.d/next.list")
+            m.run(f"apt-get update && apt-get install -y --only-upgrade {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+            # DKMS then builds for the running and the newest kernel, and for
+            # others when they boot.
+            check_built(m, m.release, new)
+            if removes_old:
+                expect(old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}")
+    with step("after a reboot the new version is bound"):
+        m.reboot()
+        check_bound_at_boot(m)
+        expect(m.ask(f"cat /sys/module/{DRIVER}/version") == new, "an old module is loaded")
+
+
+def purge_deb(m):
+    m.run(f"apt-get purge -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+    left = m.ask("find /etc -name '*nvgrace*' -not -path '/etc/apt/*'")
+    expect(not left, f"left in /etc: {left}")
+
+
 def part_bind(log):
     """The part that is short enough for `make check`."""
     with started("bind", log) as m:
@@ -410,18 +435,7 @@ def part_deb(log):
         install_deb(m)
         bind_and_reboot(m)
         new_kernel(m)
-        with step("an upgrade while a client holds the device: the client goes on"):
-            with held(m):
-                m.run("echo 'deb [trusted=yes] file:/srv/packages/next/apt ./' >/etc/apt/sources.list.d/next.list")
-                m.run(f"apt-get update && apt-get install -y --only-upgrade {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
-                # DKMS then builds for the running and the newest kernel, and
-                # for others when they boot.
-                check_built(m, m.release, version() + NEXT)
-                expect(version() + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}")
-        with step("after a reboot the new version is bound"):
-            m.reboot()
-            check_bound_at_boot(m)
-            expect(m.ask(f"cat /sys/module/{DRIVER}/version") == version() + NEXT, "an old module is loaded")
+        upgrade_deb(m, removes_old=True)
         with step("remove: no module, no rule, no override; the configuration stays"):
             m.run(f"apt-get remove -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
             for release in (old, m.release):
@@ -429,9 +443,7 @@ def part_deb(log):
             check_nothing_bound(m)
             expect(m.ask("ls /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d"), "the configuration is gone")
         with step("purge: nothing in /etc"):
-            m.run(f"apt-get purge -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
-            expect(not m.ask("find /etc -name '*nvgrace*' -not -path '/etc/apt/*'"), "left in /etc: " +
-                   m.ask("find /etc -name '*nvgrace*'"))
+            purge_deb(m)
         with step("without it, the GPU is nouveau's again after a reboot"):
             m.reboot()
             check_nothing_bound(m)
@@ -461,21 +473,11 @@ def part_bookworm(log):
             m.run("dkms autoinstall", timeout=SLOW)
             check_built(m, m.release)
             expect("/updates/dkms/" in initrd_module(m), f"after it, the initramfs has {initrd_module(m)!r}")
-        with step("an upgrade while a client holds the device: the client goes on"):
-            with held(m):
-                m.run("echo 'deb [trusted=yes] file:/srv/packages/next/apt ./' >/etc/apt/sources.list.d/next.list")
-                m.run(f"apt-get update && apt-get install -y --only-upgrade {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
-                check_built(m, m.release, version() + NEXT)
-        with step("after a reboot the new version is bound"):
-            m.reboot()
-            check_bound_at_boot(m)
-            expect(m.ask(f"cat /sys/module/{DRIVER}/version") == version() + NEXT, "an old module is loaded")
+        upgrade_deb(m, removes_old=False)
         with step("purge: no module, no rule, no override, nothing in /etc"):
-            m.run(f"apt-get purge -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
+            purge_deb(m)
             check_gone(m, m.release)
             check_nothing_bound(m)
-            expect(not m.ask("find /etc -name '*nvgrace*' -not -path '/etc/apt/*'"), "left in /etc: " +
-                   m.ask("find /etc -name '*nvgrace*'"))
 
 
 def part_guide(log):
