@@ -58,6 +58,15 @@ def build(cross="", sanitized=False):
     return out / "nvgrace-gpu"
 
 
+def build_helper(name, directory, gcc="gcc"):
+    """Compiles NAME.c of this folder, or NAME.so as a library; its path."""
+    out = pathlib.Path(directory, name)
+    library = ["-shared", "-fPIC"] if out.suffix == ".so" else []
+    source = pathlib.Path(__file__).with_name(f"{out.stem}.c")
+    subprocess.run([gcc, "-O2", "-Wall", "-Wextra", "-Werror", *library, "-o", out, source], check=True)
+    return out
+
+
 def module_files(kernel, directory):
     """The module where DKMS puts it, and the indexes by which libkmod finds it; those that it needs are loaded."""
     base = pathlib.Path(directory, "lib/modules", kernel.release)

@@ -7,7 +7,6 @@ A test file names its kernel on its command line: KERNEL is taken from there whe
 import json
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import threading
@@ -87,7 +86,7 @@ class InMachine(unittest.TestCase):
 
     @classmethod
     def boot(cls, log, gpus, commands, helpers, files=None, **more):
-        """Run {name: script} in a machine with the program, the module, C programs of this folder in /tests, and files.
+        """Run {name: script} in a machine with the program, the module, helpers (C programs of this folder) in /tests, and files.
         The console is in build/log/LOG-KERNEL.log; more is for vm.Machine."""
         kernel = vm.Kernel(KERNEL)
         path = vm.PROJECT / "build/log" / f"{log}-{KERNEL}.log"
@@ -95,9 +94,7 @@ class InMachine(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             there = {**common.installed(kernel, directory), **(files or {})}
             for name in helpers:
-                there[f"/tests/{name}"] = f"{directory}/{name}"
-                subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", f"{directory}/{name}",
-                                HERE / f"{name}.c"], check=True)
+                there[f"/tests/{name}"] = str(common.build_helper(name, directory, kernel.arch.gcc))
             with vm.Machine(kernel, gpus=gpus, files=there, log=path,
                             commands=[{"name": n, "run": text} for n, text in commands.items()], **more) as machine:
                 cls.pci = {g.name: g.pci for g in machine.gpus}

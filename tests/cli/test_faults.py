@@ -20,7 +20,7 @@ import jsonschema
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
 import unfold  # noqa: E402  (needs the path above)
-from common import COVERAGE, main, run, validate  # noqa: E402
+from common import COVERAGE, build_helper, main, run, validate  # noqa: E402
 
 GPU = "0009:01:00.0"
 HOST = "good"
@@ -40,9 +40,7 @@ class Faults(unittest.TestCase):
         cls.tree = cls.directory / HOST
         cls.tree.mkdir()
         unfold.unfold(unfold.hosts(), HOST, cls.tree)
-        cls.library = cls.directory / "fail_call.so"
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", cls.library,
-                        HERE / "fail_call.c"], check=True)
+        cls.library = build_helper("fail_call.so", cls.directory)
 
     def fault(self, number, words, root, memory=False):
         """(what failed or "-", its number or how many calls there were, the CompletedProcess)."""

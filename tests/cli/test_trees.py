@@ -22,7 +22,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import takeover  # noqa: E402  (needs the path above)
-from common import build, main, run, validate  # noqa: E402
+from common import build, build_helper, main, run, validate  # noqa: E402
 
 OURS = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
@@ -856,9 +856,7 @@ class Links(unittest.TestCase):
     def test_without_openat2(self):
         """Kernels before 5.6, and sandboxes."""
         with tempfile.TemporaryDirectory() as directory:
-            program = pathlib.Path(directory, "no_openat2")
-            subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-o", program,
-                            pathlib.Path(__file__).with_name("no_openat2.c")], check=True)
+            program = build_helper("no_openat2", directory)
             for error in (errno.ENOSYS, errno.EPERM):
                 done = subprocess.run([program, str(error), "true"], check=False)
                 self.assertEqual(done.returncode, 0, "the program must be able to take the call away")

@@ -9,12 +9,10 @@ build/log/cli-faults-KERNEL.log.
 """
 
 import re
-import subprocess
-import tempfile
 
 import common
 import in_machine
-from in_machine import KERNEL, InMachine
+from in_machine import InMachine
 from test_faults import STATUSES
 
 MiB = 1 << 20
@@ -76,12 +74,8 @@ COMMANDS = {
 class Faults(InMachine):
     @classmethod
     def setUpClass(cls):
-        with tempfile.TemporaryDirectory() as directory:
-            library = f"{directory}/fail_call.so"
-            subprocess.run([in_machine.vm.Kernel(KERNEL).arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
-                            "-o", library, in_machine.HERE / "fail_call.c"], check=True)
-            cls.boot("cli-faults", GPUS, {name: LIBRARY + text for name, text in COMMANDS.items()}, [],
-                     {"/tests/fail_call.so": library}, timeout=TIMEOUT_S)
+        cls.boot("cli-faults", GPUS, {name: LIBRARY + text for name, text in COMMANDS.items()}, ("fail_call.so",),
+                 timeout=TIMEOUT_S)
 
     def runs(self, command):
         """[(what failed, status, state before, state after, what it said)] of a command's runs."""
