@@ -474,23 +474,6 @@ struct layout {
 	uint64_t bar2;
 };
 
-static void assert_region(unsigned int index, uint64_t length, uint64_t bar)
-{
-	uint64_t page = sysconf(_SC_PAGESIZE);
-	struct region r;
-
-	vfio_region(&v, index, &r);
-	assert_int_equal(r.size, bar);
-	assert_int_equal(r.offset, REGION(index));
-	assert_int_equal(r.flags, VFIO_REGION_INFO_FLAG_READ |
-			 VFIO_REGION_INFO_FLAG_WRITE |
-			 VFIO_REGION_INFO_FLAG_MMAP |
-			 VFIO_REGION_INFO_FLAG_CAPS);
-	assert_int_equal(r.areas, 1);
-	assert_int_equal(r.area_offset, 0);
-	assert_int_equal(r.area_size, length / page * page);
-}
-
 /*
  * The first and the last bytes of a part must be those at this physical
  * address.
@@ -531,9 +514,9 @@ static void open_with_layout(const char *name, const struct layout *l,
 	assert_claimed(gpu, "resmem", gpu->base + l->usemem, l->resmem);
 
 	vfio_open(&v, gpu);
-	assert_region(USEMEM, l->usemem, l->bar4);
+	assert_region(&v, USEMEM, l->usemem, l->bar4);
 	if (l->resmem)
-		assert_region(RESMEM, l->resmem, l->bar2);
+		assert_region(&v, RESMEM, l->resmem, l->bar2);
 	if (!backed)
 		return;
 	assert_backed_by(USEMEM, gpu->base, l->usemem);
@@ -668,8 +651,8 @@ static void memory_that_cannot_be_claimed_binds_with_a_warning(void **state)
 	assert_claimed(gpu, "resmem", resmem, functional.resmem);
 
 	vfio_open(&v, gpu);
-	assert_region(USEMEM, functional.usemem, functional.bar4);
-	assert_region(RESMEM, functional.resmem, functional.bar2);
+	assert_region(&v, USEMEM, functional.usemem, functional.bar4);
+	assert_region(&v, RESMEM, functional.resmem, functional.bar2);
 	assert_backed_by(RESMEM, resmem, functional.resmem);
 	vfio_stop(&v);
 	assert_no_claims(gpu);

@@ -455,6 +455,21 @@ void vfio_region(struct vfio *v, unsigned int index, struct region *r)
 	}
 }
 
+void assert_region(struct vfio *v, unsigned int index, uint64_t length,
+		   uint64_t bar)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	struct region r;
+
+	vfio_region(v, index, &r);
+	assert_int_equal(r.size, bar);
+	assert_int_equal(r.offset, REGION(index));
+	assert_int_equal(r.flags, FAKE_BAR_FLAGS);
+	assert_int_equal(r.areas, 1);
+	assert_int_equal(r.area_offset, 0);
+	assert_int_equal(r.area_size, length / page * page);
+}
+
 int vfio_reset(struct vfio *v)
 {
 	return ioctl(v->device, VFIO_DEVICE_RESET) ? -errno : 0;

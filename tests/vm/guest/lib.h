@@ -167,7 +167,17 @@ struct region {
 	uint64_t area_size;
 };
 
+#define FAKE_BAR_FLAGS	(VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | \
+			 VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS)
+
 void vfio_region(struct vfio *v, unsigned int index, struct region *r);
+
+/*
+ * Fails the test unless a region has the size @bar and can be read, written,
+ * and mapped as far as whole pages of a part of @length bytes go.
+ */
+void assert_region(struct vfio *v, unsigned int index, uint64_t length,
+		   uint64_t bar);
 
 /*
  * VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group. Both return 0
