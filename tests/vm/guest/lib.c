@@ -131,18 +131,32 @@ void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 	text[strcspn(text, "\n")] = 0;
 }
 
-bool gpu_bound(const struct gpu *gpu)
+/*
+ * Reads the last component of a link in the device's sysfs directory. Returns 0
+ * or a negative errno.
+ */
+static int gpu_link(const struct gpu *gpu, const char *file, char *name,
+		    size_t size)
 {
 	char path[128], target[256];
 	ssize_t len;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver",
-		 gpu->addr);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
 	len = readlink(path, target, sizeof(target) - 1);
 	if (len < 0)
-		return false;
+		return -errno;
 	target[len] = 0;
-	return !strcmp(strrchr(target, '/') + 1, DRIVER);
+	snprintf(name, size, "%s", strrchr(target, '/') + 1);
+	return 0;
+}
+
+bool gpu_bound(const struct gpu *gpu)
+{
+	char name[64];
+
+	return !gpu_link(gpu, "driver", name, sizeof(name)) &&
+	       !strcmp(name, DRIVER);
 }
 
 int gpu_bind(const struct gpu *gpu)
@@ -354,16 +368,9 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
 
 int gpu_group(const struct gpu *gpu)
 {
-	char path[128], target[256];
-	ssize_t len;
+	char name[64];
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group",
-		 gpu->addr);
-	len = readlink(path, target, sizeof(target) - 1);
-	if (len < 0)
-		return -errno;
-	target[len] = 0;
-	return atoi(strrchr(target, '/') + 1);
+	return gpu_link(gpu, "iommu_group", name, sizeof(name)) ?: atoi(name);
 }
 
 /* ---- vfio --------------------------------------------------------------- */
