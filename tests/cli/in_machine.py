@@ -39,6 +39,20 @@ group() {
 	group=$(readlink $devices/$(gpu $1)/iommu_group)
 	echo /dev/vfio/${group##*/}
 }
+# open_gpu NAME: opens the GPU, without its group's file, until close_gpu.
+open_gpu() {
+	mkfifo /tmp/in /tmp/said
+	/tests/holder $(group $1) $(gpu $1) </tmp/in >/tmp/said &
+	holder=$!
+	exec 7>/tmp/in
+	read -r word </tmp/said
+	echo "holder: $holder"
+}
+close_gpu() {
+	exec 7>&-
+	wait $holder || echo "holder: failed"
+	rm /tmp/in /tmp/said
+}
 """
 
 

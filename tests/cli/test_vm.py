@@ -79,18 +79,11 @@ COMMANDS = {
     # A device's own file, without its group's, is anonymous; newer kernels tell which device it is.
     "anonymous": """
         run bind $(gpu a) $(gpu b)
-        mkfifo /tmp/in /tmp/said
-        /tests/holder $(group a) $(gpu a) </tmp/in >/tmp/said &
-        pid=$!
-        exec 7>/tmp/in
-        read -r word </tmp/said
-        echo "holder: $pid"
-        grep -h syspath /proc/$pid/fdinfo/* || echo "not told"
+        open_gpu a
+        grep -h syspath /proc/$holder/fdinfo/* || echo "not told"
         run list --json
         run unbind $(gpu a)
-        exec 7>&-
-        wait $pid || echo "holder: failed"
-        rm /tmp/in /tmp/said
+        close_gpu
         run unbind $(gpu a)""",
     "zero": "run bind $(gpu zero); state zero",
     "zero-json": "run bind --json $(gpu zero)",

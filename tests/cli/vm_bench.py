@@ -75,17 +75,10 @@ COMMANDS = {
         say no /tests/terminal 80 -t 'Continue?' 'n\r' $nvgrace test $(gpu small)
         say yes /tests/terminal 80 -t 'Continue?' 'y\r' $nvgrace test $(gpu small)""",
     "in-use": """
-        mkfifo /tmp/in /tmp/said
-        /tests/holder $(group small) $(gpu small) </tmp/in >/tmp/said &
-        pid=$!
-        exec 7>/tmp/in
-        read -r word </tmp/said
-        echo "holder: $pid"
+        open_gpu small
         run bench --yes $(gpu small)
         run test --yes $(gpu small)
-        exec 7>&-
-        wait $pid
-        rm /tmp/in /tmp/said""",
+        close_gpu""",
     "group-in-use": """
         exec 8<$(group small)
         run bench --yes --quick $(gpu small) 8<&-

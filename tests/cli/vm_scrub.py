@@ -51,20 +51,6 @@ soil() { for g; do host soil $g || exit 1; done; }
 left() { for g; do echo "left: $g $(host left $g)"; done; }
 # ended NAME: waits until it is no longer being scrubbed.
 ended() { while [ $(attribute $1 scrub_state) = scrubbing ]; do usleep 50000; done; }
-# Has a GPU open until let_go.
-hold() {
-	mkfifo /tmp/in /tmp/said
-	/tests/holder $(group $1) $(gpu $1) </tmp/in >/tmp/said &
-	holder=$!
-	exec 7>/tmp/in
-	read -r word </tmp/said
-	echo "holder: $holder"
-}
-let_go() {
-	exec 7>&-
-	wait $holder
-	rm /tmp/in /tmp/said
-}
 """
 
 COMMANDS = {
@@ -80,11 +66,11 @@ COMMANDS = {
     "shown": "run status $(gpu both); run list --wide; run metrics",
     "in-use": """
         soil small odd
-        hold small
+        open_gpu small
         run scrub $(gpu small) $(gpu odd)
         left small odd
         run scrub --json $(gpu small)
-        let_go
+        close_gpu
         state small
         run scrub $(gpu small)
         left small""",
