@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the tests of nvgrace-gpu(8) share: building the program, running it, and the schema of what it prints."""
+"""What the tests of nvgrace-gpu(8) share: building and running the program, and
+the schema of its JSON."""
 
 import functools
 import json
@@ -10,8 +11,8 @@ import subprocess
 import sys
 import unittest
 
-# A shell's background job, such as a CI runner may be, has the one ignored, and nohup the other; so would the programs
-# that are tested have.
+# The tested programs would inherit ignored signals. A shell's background job
+# ignores SIGINT, and nohup ignores SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -22,13 +23,15 @@ import packages  # noqa: E402  (needs the path above)
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 
 MODULE = "nvgrace-gpu-vfio-pci.ko"
-# Set by tests/coverage: programs then count which lines run, in place of what they are built with otherwise.
+# tests/coverage sets it. All programs are then built with counters of lines,
+# and without sanitizers.
 COVERAGE = os.environ.get("COVERAGE")
 SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 def counting(cross):
-    """The program with gcov's counters beside its objects. They are written at exit, and here at _exit(), too: that is how
+    """Builds the program with gcov's counters, which it writes beside its
+    objects when it ends. With gcov_exit.c, that includes _exit(), by which
     children and interrupted programs end."""
     out = PROJECT / "build/coverage/cli" / (cross.rstrip("-") or "native")
     out.mkdir(parents=True, exist_ok=True)
@@ -45,7 +48,8 @@ def counting(cross):
 
 @functools.lru_cache(None)
 def build(cross="", sanitized=False):
-    """Build the program for this machine, or with the tools of that prefix; its path."""
+    """Builds the program for this machine, or with the tools of the prefix
+    cross; its path."""
     if COVERAGE:
         return counting(cross)
     out = PROJECT / "build/cli" / (cross.rstrip("-") or "native") if not sanitized else PROJECT / "build/cli/sanitized"
@@ -68,12 +72,13 @@ def build_helper(name, directory, gcc="gcc"):
 
 
 def module_files(kernel, directory):
-    """The module where DKMS puts it, and the indexes by which libkmod finds it; those that it needs are loaded."""
+    """{path in a machine: path here} of the module, where DKMS puts it, and of
+    libkmod's indexes. Machines load the modules on which it depends."""
     base = pathlib.Path(directory, "lib/modules", kernel.release)
     (base / "updates/dkms").mkdir(parents=True)
     source = PROJECT / "build" / kernel.release / MODULE
     if not source.exists():
-        sys.exit(f"{source} is not there: make modules for kernel {kernel.name} first")
+        sys.exit(f"{source} does not exist; run \"make modules\" for kernel {kernel.name}")
     (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
     for name in ("modules.order", "modules.builtin"):
         (base / name).write_text("")
@@ -84,7 +89,8 @@ def module_files(kernel, directory):
 
 
 def installed(kernel, directory):
-    """{path in a machine: path here}: the program with its libraries, and the module, as packages install them."""
+    """{path in a machine: path here} of the program, its libraries and the
+    module, as packages install them."""
     here = kernel.arch.gcc == "gcc"
     machine = "x86_64-linux-gnu" if here else "aarch64-linux-gnu"
     program = build("" if here else f"{machine}-")
@@ -95,7 +101,7 @@ def installed(kernel, directory):
 
 
 def strict(schema):
-    """The schema without the room that it leaves for names and values of later versions."""
+    """The schema, but with no other names and values than this version has."""
     if isinstance(schema, list):
         return [strict(s) for s in schema]
     if not isinstance(schema, dict):
@@ -117,14 +123,15 @@ def validator(exact=False):
 
 
 def validate(document):
-    """What this version prints is described whole; any later reader of the schema takes it, too."""
+    """Checks a document of this version against the strict schema and against
+    the schema itself."""
     validator(exact=True).validate(document)
     validator().validate(document)
 
 
 def run(*words, root=None, env=None, before=(), **more):
-    """The sanitized program's CompletedProcess; a finding of the sanitizers ends it with 99. before: a program that is to
-    run it, with its arguments."""
+    """The CompletedProcess of the sanitized program, which ends with 99 if a
+    sanitizer finds something. before: a command that runs it."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ASAN_OPTIONS": "exitcode=99:detect_leaks=1",
                    "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1", **(env or {})}
     command = [*before, build(sanitized=True), *(["--root", root] if root else []), *words]
@@ -135,7 +142,7 @@ def run(*words, root=None, env=None, before=(), **more):
 
 
 def main():
-    """unittest.main(), with the project's closing line."""
+    """unittest.main(), but the last line is the sum, as in all tests."""
     program = unittest.main(exit=False, verbosity=1)
     result = program.result
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)

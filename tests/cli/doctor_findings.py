@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu doctor on recorded hosts, good and broken, and on what is no host at all; with ASan and UBSan.
+"""nvgrace-gpu doctor, with ASan and UBSan, on records of good and broken hosts,
+and on trees that are no host's.
 
     scripts/toolbox run python3 tests/cli/doctor_findings.py
 
@@ -29,14 +30,14 @@ STATUS = {"good": 0, "unknown": 0, "note": 0, "warning": 6, "bad": 7}
 HOSTS = unfold.hosts()
 GPU = "0009:01:00.0"
 
-# Made by setUpModule().
+# setUpModule() makes it.
 DIRECTORY = None
 
 
 def setUpModule():
     global DIRECTORY
     DIRECTORY = tempfile.TemporaryDirectory(prefix="doctor-")
-    # A user who isn't root runs the program, too.
+    # Another user than root also runs the program.
     os.chmod(DIRECTORY.name, 0o755)
 
 
@@ -91,7 +92,7 @@ class Findings(unittest.TestCase):
                 documented.add((finding, match[1]))
         expected = {(e.finding, e.verdict) for host in HOSTS.values() for e in host.expected}
         found = {(f["id"], f["verdict"]) for name in HOSTS for f in findings(tree(name))[0]}
-        self.assertEqual(documented - expected, set(), "documented, but no tree expects it")
+        self.assertEqual(documented - expected, set(), "documented, but expected by no tree")
         self.assertEqual(found - documented, set(), "found, but not documented")
         self.assertEqual(expected - documented, set(), "expected, but not documented")
 
@@ -121,7 +122,8 @@ class Output(unittest.TestCase):
         self.assertEqual(lines[at:], ["", "{} bad, {} warning, {} note, {} unknown, {} good; 0 accepted".format(*counts)])
 
     def test_limits_of_the_kernel_do_not_count(self):
-        """Whatever only another kernel lifts is a note, and no reason for an alarm on a distribution's own."""
+        """A limit that only another kernel removes is a note. So the status on
+        a distribution's kernel is 0."""
         found, done = findings(tree("bookworm-today"))
         notes = {f["id"] for f in found if f["verdict"] == "note"}
         self.assertEqual(notes, {"huge-mappings", "memory-errors", "peer-to-peer", "kvm-usemem", "kvm-resmem"})
@@ -145,7 +147,7 @@ class Output(unittest.TestCase):
         self.assertIn(f"qemu: {accepted[0]['text']} (accepted by /etc/nvgrace-gpu.accept:2)\n", done.stdout)
         self.assertTrue(done.stdout.endswith("; 1 accepted\n"))
         self.assertEqual(run("doctor", "-q", root=tree("accepted")).stdout, "")
-        # A line for a GPU that isn't looked at is no mistake.
+        # A line for a GPU that is not checked is no mistake.
         found, _ = findings(tree("accepted-of-one-gpu"), GPU)
         self.assertEqual([f["verdict"] for f in found if f["id"] == "accepted"], ["good"])
         root = pathlib.Path(DIRECTORY.name, "accepted-elsewhere")
@@ -177,7 +179,7 @@ class Output(unittest.TestCase):
             subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=follower, env=env, check=True)
             os.close(follower)
             out = b""
-            with contextlib.suppress(OSError):      # EIO is a terminal's end
+            with contextlib.suppress(OSError):      # a terminal ends with EIO
                 while more := os.read(leader, 65536):
                     out += more
             os.close(leader)
@@ -218,7 +220,8 @@ class BadInput(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (2, ""))
 
     def test_garbage_in_every_file(self):
-        """What no kernel writes makes no crash, and no verdict without words."""
+        """Files with content that no kernel writes cause no crash, and findings
+        keep their texts."""
         random.seed(1)
         root = pathlib.Path(DIRECTORY.name, "garbage")
         junk = [b"", b"\n", b"\xff" * 3, b"0x", b"-1\n", b"99999999999999999999999\n", bytes(range(256)), b": " * 4000,
@@ -248,7 +251,8 @@ class BadInput(unittest.TestCase):
 
 
 class Record(unittest.TestCase):
-    """What is recorded gives the same findings: of the machine that this runs on. test_vm-like tests do it with GPUs."""
+    """A record of this machine gives the same findings. vm_doctor.py tests that
+    with GPUs."""
 
     def round_trip(self, name, **kwargs):
         place = pathlib.Path(DIRECTORY.name, f"place-{name}")
@@ -269,7 +273,7 @@ class Record(unittest.TestCase):
 
     def test_round_trip_of_a_user(self):
         if os.geteuid():
-            self.fail("this test needs root, as the toolbox gives it")
+            self.fail("not root, as in the toolbox")
         record = self.round_trip("user", user=65534, group=65534, extra_groups=[])
         self.assertEqual((record / "answers/euid").read_text(), "65534")
 
@@ -278,7 +282,7 @@ class Record(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (2, ""))
 
     def test_a_full_disk_is_said(self):
-        """Wherever it gets full: of bytes, or of files."""
+        """On file systems that become full after some bytes or some files."""
         place = pathlib.Path(DIRECTORY.name, "full")
         place.mkdir()
         said = set()

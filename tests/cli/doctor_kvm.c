@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What KVM really does with the memory of a bound GPU, to be compared with what
- * doctor said: opens the GPU as a VMM would and offers a page table page's
- * worth of each part to a virtual machine. Run in the machine by vm_doctor.py:
+ * Shows what KVM does with the memory of a bound GPU. vm_doctor.py runs it in
+ * the machine and compares the result with the doctor's findings. The program
+ * opens the GPU as a VMM does, and gives a virtual machine a memory slot of
+ * each part.
  *
  *	doctor_kvm NAME
  *
  * Prints "cap: N" (capability 243 of the VM), and for usemem and resmem "taken"
- * or the errno that the slot was refused with.
+ * or the errno with which KVM refused the slot.
  */
 #include <errno.h>
 #include <fcntl.h>

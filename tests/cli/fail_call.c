@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A library for LD_PRELOAD that lets one call of a program fail: the one with the
- * number that FAIL_CALL has, counted from 1. FAIL_KIND has the kinds of calls that
- * count: r for those that read, w for those that change something, m for
- * allocations; "rw" without it. The file that FAIL_FILE names gets the function's
- * name if there was such a call, and otherwise, at the end, the number of calls.
- * Called by test_faults.py and vm_faults.py.
+ * A library for LD_PRELOAD that lets one call of a program fail. test_faults.py
+ * and vm_faults.py use it. It reads these variables:
+ *
+ *	FAIL_CALL	the number of that call, from 1
+ *	FAIL_KIND	the kinds of calls that count: r for those that read, w
+ *			for those that change something, m for allocations;
+ *			default: rw
+ *	FAIL_FILE	a file for the result: the name and the number of the
+ *			call that failed, or "-" and the number of calls
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -37,11 +40,11 @@ static void __attribute__((constructor)) begin(void)
 	wanted = number ? atol(number) : 0;
 	kinds = getenv("FAIL_KIND") ?: "rw";
 	file = getenv("FAIL_FILE");
-	/* Not the programs that this one starts. */
+	/* Programs that this one starts have no failing call. */
 	unsetenv("LD_PRELOAD");
 }
 
-/* By functions that aren't counted. */
+/* Calls only functions that do not count. */
 static void say(const char *name, long number)
 {
 	int fd = file ? openat(AT_FDCWD, file, O_WRONLY | O_CREAT | O_TRUNC, 0666) : -1;
@@ -69,7 +72,10 @@ static bool fails(const char *name, int error, char kind)
 
 #define NEXT(name)	((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
 
-/* result NAME(parameters): the next library's, unless it is to fail with this value and error. */
+/*
+ * Defines the function @name, which returns @value with the errno @error if
+ * this call must fail, and else calls that of the next library.
+ */
 #define WRAP(result, name, parameters, arguments, value, error, kind)		\
 	result name parameters							\
 	{									\
@@ -139,7 +145,7 @@ int ioctl(int fd, unsigned long request, ...)
 	return ((int (*)(int, unsigned long, void *))dlsym(RTLD_NEXT, "ioctl"))(fd, request, data);
 }
 
-/* As the program calls it, which is for openat2() alone. */
+/* Passes on as many arguments as openat2() has: there is no other call. */
 long syscall(long number, ...)
 {
 	long a, b, c, d;

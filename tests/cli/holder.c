@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Has a vfio device open by an anonymous file alone: opens it by its group, as a
- * virtual machine's monitor does, closes the group's and the container's files,
- * says "open", and waits for the end of its standard input.  test_vm.py compiles
- * it for the guest.
+ * Has a vfio device open, but neither its group nor its container: opens all
+ * three as a VMM does, closes the two, prints "open", and waits for the end of
+ * its standard input. in_machine.py compiles it for the machine.
  *
  *	holder /dev/vfio/GROUP ADDRESS
  */

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What tests of nvgrace-gpu(8) in a virtual GH200 share: a boot for each class of tests, and what its commands have printed.
+"""What the tests of nvgrace-gpu(8) in a virtual GH200 share: one boot for each
+class of tests, and the output of its commands.
 
-A test file names its kernel on its command line: KERNEL is taken from there when this is imported.
+The command line of a test file may begin with the kernel's name. This module
+removes it from sys.argv and stores it as KERNEL.
 """
 
 import json
@@ -20,11 +22,13 @@ import vm  # noqa: E402
 
 KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
 
-# For the commands; what lines() and its like read is in this form.
+# Shell functions for the commands. Their output has the form that lines() and
+# the methods below it read.
 LIBRARY = r"""
 nvgrace=/usr/sbin/nvgrace-gpu
 devices=/sys/bus/pci/devices
-# say NAME COMMAND...: what it prints, and its status, each line with the name.
+# say NAME COMMAND...: prints the output and the status of COMMAND, with NAME
+# before each line.
 say() {
 	name=$1
 	shift
@@ -57,7 +61,7 @@ close_gpu() {
 
 
 class Planted:
-    """Faults in the memory of a machine, kept up by a thread."""
+    """Changes a machine's memory again and again, in a thread."""
 
     def __init__(self):
         self.thread = None
@@ -84,24 +88,27 @@ class Planted:
 
 
 def base(machine, name):
-    """Where a GPU's memory is."""
+    """The physical address of a GPU's memory."""
     return next(g.base for g in machine.gpus if g.name == name)
 
 
 def never_ready(machine, name):
-    """A handler: after its next reset, the GPU's memory is never ready."""
+    """A handler. After the GPU's next reset, its memory never becomes ready."""
     machine.models[name].gpu.set_reset_delay(None)
 
 
 class InMachine(unittest.TestCase):
-    """One boot, whose commands are each judged by a test method. setUpClass() of a subclass calls boot()."""
+    """One boot. Each test method checks the output of one or more of its
+    commands. setUpClass() of a subclass calls boot()."""
 
     maxDiff = None
 
     @classmethod
     def boot(cls, log, gpus, commands, helpers, files=None, **more):
-        """Run {name: script} in a machine with the program, the module, helpers (C programs of this folder) in /tests, and files.
-        The console is in build/log/LOG-KERNEL.log; more is for vm.Machine."""
+        """Runs commands, {name: script}, in a machine with the program and the
+        module. helpers: C programs of this folder, which go to /tests. files:
+        {path in the machine: path here}. more: arguments of vm.Machine. The
+        console is in build/log/LOG-KERNEL.log."""
         kernel = vm.Kernel(KERNEL)
         path = vm.PROJECT / "build/log" / f"{log}-{KERNEL}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +123,7 @@ class InMachine(unittest.TestCase):
                 cls.result = machine.run()
 
     def lines(self, command, mark):
-        """The text after "mark: " in a command's output."""
+        """The text after "mark: " of each such line of a command's output."""
         return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
                 if line.startswith(mark + ": ")]
 
@@ -127,7 +134,8 @@ class InMachine(unittest.TestCase):
         return [int(n) for n in self.lines(command, f"{name}-rc")]
 
     def documents(self, command, name="run"):
-        """The JSON documents among a command's output, checked against the schema."""
+        """The JSON documents in a command's output. All are valid by the
+        schema."""
         text, found = self.text(command, f"{name}-out"), []
         decoder = json.JSONDecoder()
         for match in re.finditer(r"^\{$", text, re.M):

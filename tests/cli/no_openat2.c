@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Runs a program for which openat2(2) fails: as on a kernel without it, or in a
- * sandbox that refuses it. Called by test_trees.py.
+ * Runs a program for which openat2(2) fails, as on a kernel without it or in a
+ * sandbox. test_trees.py calls it.
  *
  *	no_openat2 ERRNO PROGRAM [ARGUMENT...]
  */
@@ -34,9 +34,9 @@ int main(int argc, char **argv)
 		perror("no_openat2");
 		return 1;
 	}
-	/* It must be gone, or what is run shows nothing. */
+	/* Without an effect of the filter, the test would show nothing. */
 	if (syscall(SYS_openat2, -1, NULL, NULL, 0) != -1 || errno != error) {
-		fputs("no_openat2: the call is still there\n", stderr);
+		fputs("no_openat2: the filter does not block openat2\n", stderr);
 		return 1;
 	}
 	execvp(*command, command);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hosts on which a GPU may or may not be taken from who has it: one table, to which test_trees.py holds nvgrace-gpu(8)
-and tests/package/udev.py the udev rule's helper."""
+"""Hosts on which a GPU may, or may not, be unbound from its driver. By this
+table test_trees.py checks nvgrace-gpu(8), and tests/package/udev.py checks the
+udev rule's program."""
 
 import dataclasses
 import os
@@ -16,8 +17,10 @@ DEVICE = f"/sys/bus/pci/devices/{GPU}"
 
 @dataclasses.dataclass
 class Case:
-    """name: what is so. verdict: "taken", "in use" or "online". names: what the message must have. opened: what process 77
-    has open. nodes: {path: (major, minor)}. files: {path: text}. bound: the driver. others: more GPUs."""
+    """name: a description. verdict: "taken", "in use" or "online". names: words
+    of the message. bound: the driver. opened: the files that process 77 has
+    open. nodes: {path: (major, minor)}. files: {path: text}. others: the
+    addresses of more GPUs."""
 
     name: str
     verdict: str = "taken"
@@ -30,7 +33,8 @@ class Case:
     others: tuple = ()
 
     def build(self, root, real_links=False):
-        """Makes the tree below root. real_links: links of open files lead into it without a chroot(2)."""
+        """Makes the tree in root. real_links: the links of open files lead into
+        it even without chroot(2)."""
         def path(name):
             found = pathlib.Path(root, name.lstrip("/"))
             found.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Runs a program on a terminal of its own, types at it, and passes on what it
- * prints, without carriage returns.  test machines have no other terminal.
- * vm_bench.py compiles it for the guest.
+ * Runs a program on a terminal of its own, because test machines have no other.
+ * Types keys, and prints the program's output without carriage returns.
+ * in_machine.py compiles it for the machine.
  *
  *	terminal COLUMNS [-t TEXT KEYS]... PROGRAM [ARGUMENT...]
  *
- * KEYS are typed when TEXT has come, each pair in turn; "^C" is what it says.
- * Exits with the program's status; 128 and the number of the signal that ended
- * it; 99 if it ended before all was typed.
+ * Types KEYS when the program has printed TEXT, one pair after the other. "^C"
+ * stands for that key. Exit status: that of the program; 128 plus the number of
+ * the signal that ended it; 99 if it ended before all keys were typed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -51,14 +51,14 @@ int main(int argc, char **argv)
 	}
 	if (!pid) {
 		setenv("TERM", "xterm", 1);
-		/* A shell has it ignored in what it runs in the background. */
+		/* A shell's background jobs ignore it. */
 		signal(SIGINT, SIG_DFL);
 		execv(program[0], program);
 		perror(program[0]);
 		_exit(127);
 	}
 	for (;;) {
-		/* Only one byte less than there is room for: it stays a string. */
+		/* Leaves room for the NUL. */
 		ssize_t n = read(fd, seen + length, sizeof(seen) - 1 - length);
 
 		if (n < 0 && errno == EINTR)

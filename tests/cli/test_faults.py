@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu where one call of it fails, any one: no crash, no leak, no hang, and no document that isn't one.
+"""nvgrace-gpu while one of its calls fails: it must not crash, leak or hang,
+and its JSON stays valid.
 
     scripts/toolbox run -- tests/cli/test_faults.py
 
-tests/cli/run calls this. What fails is up to fail_call.c: a system call, or an allocation. Of a command's many calls, some
-fail here, evenly spread; for tests/coverage, all.
+tests/cli/run calls this. fail_call.c lets one system call or allocation fail.
+Each command runs up to POINTS times, each time with another failing call. These
+calls are spread evenly. For tests/coverage, every call fails once.
 """
 
 import json
@@ -24,10 +26,10 @@ from common import COVERAGE, build_helper, main, run, validate  # noqa: E402
 
 GPU = "0009:01:00.0"
 HOST = "good"
-# Of each command.
+# How many runs each command has.
 POINTS = 1000 if COVERAGE else 40
 BEYOND = 10**9
-# As the manual page has them.
+# Those of the manual page, without 130: no signal comes.
 STATUSES = {0, 1, 2, 3, 4, 5, 6, 7}
 
 
@@ -43,30 +45,33 @@ class Faults(unittest.TestCase):
         cls.library = build_helper("fail_call.so", cls.directory)
 
     def fault(self, number, words, root, memory=False):
-        """(what failed or "-", its number or how many calls there were, the CompletedProcess)."""
+        """Runs the command with one failing call. Returns the name of the call,
+        its number, and the CompletedProcess. Without such a call, the name is
+        "-" and the number is that of all calls."""
         said = self.directory / "said"
         said.unlink(missing_ok=True)
         done = run(*words, root=root, env={
             "LD_PRELOAD": str(self.library), "FAIL_CALL": str(number), "FAIL_FILE": str(said),
             "FAIL_KIND": "m" if memory else "rw",
-            # This library is in front of the sanitizer's.
-            # Who ends for want of memory leaves the rest to the kernel.
+            # The library comes before the sanitizer's. A program that runs out
+            # of memory ends without freeing the rest.
             "ASAN_OPTIONS": f"exitcode=99:detect_leaks={int(not memory)}:verify_asan_link_order=0"})
         name, count = said.read_text().split()
         return name, int(count), done
 
     def each(self, *words, root, judge, memory=False):
-        """Let the command's calls fail, as many as POINTS. judge(CompletedProcess) says what is wrong, or nothing."""
+        """Lets up to POINTS calls of the command fail, one in each run.
+        judge(CompletedProcess) returns what is wrong, or None."""
         name, count, _ = self.fault(BEYOND, words, root, memory)
         self.assertEqual(name, "-")
-        self.assertGreater(count, 10, "a command of so few calls is no test")
+        self.assertGreater(count, 10, "the command has too few calls to be a test")
         failed, wrong = set(), []
         for number in sorted({1 + i * (count - 1) // (POINTS - 1) for i in range(POINTS)}):
             try:
                 name, _, done = self.fault(number, words, root, memory)
                 failed.add(name)
                 what = judge(done)
-            # Of the sanitizers, of the schema, of JSON.
+            # From the sanitizers, the JSON and the schema.
             except (AssertionError, ValueError, jsonschema.ValidationError) as e:
                 what = str(e)
             if what:
@@ -80,7 +85,7 @@ class Faults(unittest.TestCase):
             return f"status {done.returncode}: {done.stderr}"
         if "--json" in done.args and done.stdout:
             validate(json.loads(done.stdout))
-        return None if done.stdout or done.stderr else f"status {done.returncode} and not a word"
+        return None if done.stdout or done.stderr else f"status {done.returncode} without output"
 
     def test_reading(self):
         for words in (["list"], ["list", "--json"], ["status", GPU], ["status", "--json"], ["metrics"],

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""docs/libvirt-hook-qemu, with the domain of docs/libvirt-domain.xml and a made-up sysfs."""
+"""docs/libvirt-hook-qemu, with the domain of docs/libvirt-domain.xml and a
+sysfs made for the test."""
 
 import os
 import pathlib
@@ -16,7 +17,8 @@ ADDRESS = "0009:01:00.0"
 
 
 class Hook(unittest.TestCase):
-    """Runs it with a program in nvgrace-gpu's place, which notes its arguments and ends with a status."""
+    """Runs the hook with a program in place of nvgrace-gpu, which records its
+    arguments and exits with a status."""
 
     def run_hook(self, *words, can_scrub=True, status=0):
         with tempfile.TemporaryDirectory() as directory:

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What doctor reads in an initramfs: real archives with real compressions, in a throw-away system.
+"""What doctor reads in an initramfs: archives as the distributions make them,
+in a scratch system.
 
     scripts/toolbox run -- tests/cli/test_initramfs.py
 
@@ -29,7 +30,8 @@ PACKERS = {"gzip": ["gzip", "-c"], "xz": ["xz", "-c", "--check=crc32"], "zstd": 
 
 
 def module(directory, srcversion):
-    """An object that modinfo takes for a module with this srcversion."""
+    """The bytes of an object file that modinfo reads as a module with this
+    srcversion."""
     source, out = pathlib.Path(directory, "m.c"), pathlib.Path(directory, "m.o")
     source.write_text('__attribute__((section(".modinfo"), used)) static const char info[] =\n'
                       f'\t"srcversion={srcversion}\\0vermagic={RELEASE} SMP\\0name=nvgrace_gpu_vfio_pci";\n')
@@ -38,7 +40,7 @@ def module(directory, srcversion):
 
 
 def cpio(files):
-    """An archive of {path: bytes}, as the kernel takes it."""
+    """An archive of {path: bytes} in the kernel's format."""
     with tempfile.TemporaryDirectory() as directory:
         names = []
         for name, data in files.items():
@@ -51,7 +53,7 @@ def cpio(files):
 
 
 def pack(data, how):
-    # As with a file: libkmod wants to know the size beforehand.
+    # libkmod needs the size in the header, which zstd writes for files.
     size = [f"--stream-size={len(data)}"] if how == "zstd" else []
     return subprocess.run([*PACKERS[how], *size], input=data, stdout=subprocess.PIPE, check=True).stdout
 
@@ -74,7 +76,7 @@ class Images(unittest.TestCase):
         for name in ("modules.order", "modules.builtin"):
             cls.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
         cls.put(f"/usr/lib/modules/{RELEASE}/{DKMS}", cls.new)
-        # The toolbox's own kernels have no image.
+        # The toolbox's kernels have no images.
         cls.system.sh(f"depmod {RELEASE}")
 
     @classmethod
@@ -84,7 +86,8 @@ class Images(unittest.TestCase):
         file.write_bytes(data)
 
     def look(self, image, name=f"/boot/initrd.img-{RELEASE}", mode=0o600):
-        """(what doctor finds of the initramfs, its answer)."""
+        """The doctor's findings about this image, and the lines of its answer.
+        A record must give the same findings."""
         boot = self.system.dir / "upper/boot"
         for old in boot.glob("*") if boot.exists() else ():
             old.unlink()
@@ -98,7 +101,6 @@ class Images(unittest.TestCase):
         document = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
         validate(document)
         found = [f for f in document["findings"] if f["id"] == "initramfs"]
-        # The record says the same.
         again = json.loads(run("doctor", "--json", root=record).stdout)["findings"]
         self.assertEqual([f for f in again if f["id"] == "initramfs"], found)
         answer = record / "answers/initramfs"
@@ -129,7 +131,8 @@ class Images(unittest.TestCase):
             self.assertIn(f"image: {name}", answer)
 
     def test_archives_in_a_row(self):
-        """Early ones for microcode and modules, zero bytes between, the last one compressed."""
+        """Early archives with microcode or modules, zero bytes between them,
+        and a compressed last one."""
         early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
         modules = cpio({f"usr/lib/modules/{RELEASE}/{DKMS}.xz": pack(self.new, "xz")})
         for image in (early + pack(cpio(self.whole()), "gzip"), early + bytes(1024) + modules + bytes(4) +
@@ -149,11 +152,11 @@ class Images(unittest.TestCase):
         found, answer = self.look(cpio(image))
         self.assertIn(f"module: {IN_TREE} {NEW}", answer)
         self.assert_one(found, "warning", "another module")
-        # Of which build it is may not be told: then its place decides.
+        # A module without a srcversion is judged by its place.
         found, answer = self.look(cpio(self.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": b"no module at all"})))
         self.assertIn(f"module: {DKMS} -", answer)
         self.assert_one(found, "good", ".")
-        # Both: the later build is what modprobe takes.
+        # With both modules, modprobe loads that of DKMS.
         found, _ = self.look(cpio({**image, f"lib/modules/{RELEASE}/{DKMS}": self.new}))
         self.assert_one(found, "good", ".")
 
@@ -171,7 +174,7 @@ class Images(unittest.TestCase):
         for text in (b"bind 0009:01:00.0\n", b"bind all\nignore 0009:01:00.0\n", b"# bind all\n"):
             found, _ = self.look(cpio(self.whole(**{conf: text})))
             self.assert_one(found, "warning", "another configuration")
-        # The same, though written otherwise and elsewhere.
+        # The same directives, with other spaces and in another file.
         found, _ = self.look(cpio({**self.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}))
         self.assert_one(found, "good", ".")
 
@@ -192,7 +195,8 @@ class Images(unittest.TestCase):
         self.assertEqual(self.look(None), ([], []))
 
     def test_no_wish(self):
-        """An image whose configuration is gone still binds; without any, there is nothing to say against it."""
+        """An image keeps a configuration that was removed from /etc. An image
+        without one is good."""
         self.put("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
         try:
             found, _ = self.look(cpio(self.whole()))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu metrics: what it prints is OpenMetrics by promtool and by Prometheus's own parser, and true.
+"""nvgrace-gpu metrics: the values are right, and the output is OpenMetrics by
+promtool and by Prometheus's own parser.
 
     scripts/toolbox run -- tests/cli/test_metrics.py
 
@@ -42,7 +43,8 @@ class Metrics(unittest.TestCase):
         return families(done.stdout)
 
     def value(self, found, name, **labels):
-        """The one sample with these labels; None if there is none."""
+        """The value of the sample with these labels; None without one. There
+        must not be two."""
         family = found[PREFIX + name]
         values = [s.value for s in family.samples if s.name == PREFIX + name and labels.items() <= s.labels.items()]
         self.assertLessEqual(len(values), 1, (name, labels, values))
@@ -70,7 +72,7 @@ class Metrics(unittest.TestCase):
                              [1, 0, 0])
             version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
             self.assertEqual(self.value(found, "tool_info", version=version), 1)
-            # What the driver does not tell has no sample.
+            # What the driver does not report has no sample.
             for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total"):
                 self.assertEqual(found[PREFIX + name].samples, [])
 
@@ -93,7 +95,8 @@ class Metrics(unittest.TestCase):
                               self.value(found, "readiness", address=G2, readiness="failed")), (0, 1))
 
     def test_findings(self):
-        """As many as doctor has, of each verdict; accepted ones are counted apart."""
+        """The numbers of doctor's findings, by verdict. Accepted findings have
+        a number of their own."""
         hosts = unfold.hosts()
         for name in ("good", "bookworm", "four", "accepted", "no-gpu", "off-the-bus"):
             with self.subTest(name), tempfile.TemporaryDirectory() as directory:
@@ -116,7 +119,8 @@ class Metrics(unittest.TestCase):
             self.assertIsNone(self.value(self.metrics(t.root), "in_use", address=G1))
 
     def test_names(self):
-        """Each begins with the prefix, has a help and, where it is a size, its unit; what counts ends in _total."""
+        """Each family has the prefix and a help text, and a size has its unit.
+        The name of a counter ends in _total."""
         with Tree() as t:
             t.bound(G1)
             text = run("metrics", root=t.root).stdout
@@ -127,14 +131,14 @@ class Metrics(unittest.TestCase):
             self.assertEqual(family.unit == "bytes", name.endswith("_bytes"), name)
             for sample in family.samples:
                 self.assertEqual(sample.name, name)
-        # The manual page has them all.
+        # The manual page lists all families.
         page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("\n# ")[0]
         documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
                       for w in re.findall(r"\*(\w+)\*", line)}
         self.assertEqual(documented, {name.removeprefix(PREFIX) for name in families(text)})
 
     def test_odd_words(self):
-        """Whatever files hold, a label stays a label."""
+        """No content of a file can end a label."""
         with Tree() as t:
             t.bound(G1, readiness='a"b\\c').device(G2, driver='x"} 1', group=13)
             found = self.metrics(t.root)
@@ -146,7 +150,7 @@ class Metrics(unittest.TestCase):
             self.assertEqual(self.metrics(t.root)[PREFIX + "bound"].samples, [])
 
     def test_file(self):
-        """It is replaced as a whole, and readable for the collector."""
+        """The file is replaced as a whole, and the collector can read it."""
         with Tree() as t, tempfile.TemporaryDirectory() as directory:
             t.bound(G1)
             file = pathlib.Path(directory, "nvgrace-gpu.prom")
@@ -161,7 +165,7 @@ class Metrics(unittest.TestCase):
             done = run("metrics", "-o", f"{directory}/no/such", root=t.root)
             self.assertEqual(done.returncode, 1)
             self.assertIn("No such file", done.stderr)
-            # A directory can't be replaced; nothing is left over.
+            # A directory can't be replaced. No temporary file is left.
             done = run("metrics", "-o", directory, root=t.root)
             self.assertEqual(done.returncode, 1)
             self.assertEqual(list(pathlib.Path(directory).parent.glob(f"{pathlib.Path(directory).name}.*")), [])

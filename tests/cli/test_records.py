@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""540 records that went wrong, by nine commands: no crash, no hang, and a clear word where something can't be done.
+"""Nine commands on 540 damaged records: they must not crash or hang, and must
+print a clear message if they fail.
 
     scripts/toolbox run -- tests/cli/test_records.py [FIRST [COUNT]]
 
-tests/cli/run calls this. A record is a whole host with some of its files damaged, by a generator that always makes the
-same ones; each gets two of the commands, so that every kind of damage meets every command. What fails names its
-number: FIRST and COUNT run that one alone, by all commands.
+tests/cli/run calls this. A record is a whole host with some damaged files. Its
+number is the seed, so that all runs have the same records. Each record is read
+by two of the commands. A complaint names the record's number. With FIRST,
+all commands read that record, or COUNT records from it on.
 """
 
 import concurrent.futures
@@ -40,7 +42,7 @@ VALUES = (b"", b"\n", b"0\n", b"1\n", b"-1\n", b"0x\n", b"0xffffffffffffffff\n",
 
 
 def whole(root, base):
-    """A host with something for every command to look at."""
+    """Makes a host that has files for every command."""
     unfold.unfold(unfold.hosts(), base, root)
     extra = {"proc/77/comm": "qemu", "proc/77/fdinfo/4": f"vfio-device-syspath: /sys/devices/x/{GPU}",
              f"proc/driver/nvidia/gpus/{GPU}/numa_status": "Node: 2\nStatus: offline",
@@ -69,7 +71,7 @@ def remove(path):
 
 
 def damage(root, numbers):
-    """One to six things of the tree are no longer what they were."""
+    """Damages one to six files, links or folders of the tree."""
     for _ in range(numbers.randint(1, 6)):
         names = sorted(p for p in root.rglob("*"))
         path = numbers.choice(names)
@@ -107,10 +109,10 @@ def damage(root, numbers):
 
 
 def check(number, all_commands):
-    """Complaints about what the commands make of this record."""
+    """Runs the commands on a record; the complaints about them."""
     numbers = random.Random(number)
     base = BASES[number % len(BASES)]
-    # In twos, so that after as many records as there are commands each has been with each kind of host.
+    # The pairs change with the number: each command reads each kind of host.
     chosen = range(len(COMMANDS)) if all_commands else (number % len(COMMANDS), (number // len(COMMANDS)) % len(COMMANDS))
     complaints = []
     with tempfile.TemporaryDirectory(prefix="record-") as directory:
@@ -122,7 +124,7 @@ def check(number, all_commands):
             try:
                 done = run(*words, root=root)
                 complaints += [f"record {number} ({base}), {' '.join(words)}: {c}" for c in judge(words, done)]
-            except Exception as error:      # sanitizers, a hang: whatever it is, the number must be known
+            except Exception as error:  # also findings of sanitizers, and hangs
                 complaints.append(f"record {number} ({base}), {' '.join(words)}: {type(error).__name__}: {str(error)[:3000]}")
     return complaints
 
@@ -130,26 +132,27 @@ def check(number, all_commands):
 def judge(words, done):
     if done.returncode not in (0, 1, 2, 3, 4, 6, 7):
         yield f"status {done.returncode}: {done.stderr[-2000:]}"
-    # A status other than doctor's comes with a reason.
+    # 6 and 7 are the doctor's. All other failures have a message.
     if done.returncode in (1, 2, 3, 4) and not re.match(r"nvgrace-gpu: \S.{10,}", done.stderr):
-        yield f"status {done.returncode} with no clear word: {done.stderr!r}"
+        yield f"status {done.returncode} without a clear message: {done.stderr!r}"
     for line in done.stderr.splitlines():
         if not line.startswith("nvgrace-gpu: ") or re.search(r"\(null\)(?!\s*\")|: Success\b", line):
-            yield f"an unclear line: {line!r}"
+            yield f"unclear line: {line!r}"
     if not all(c == "\n" or " " <= c <= "~" for c in done.stdout + done.stderr):
-        yield "what it prints isn't for a terminal"
+        yield "the output has bytes that aren't printable"
     if "--json" in words and done.stdout:
         try:
             yield from (str(e)[:500] for e in validator().iter_errors(json.loads(done.stdout)))
         except ValueError as error:
-            yield f"no JSON: {error}"
+            yield f"the output isn't JSON: {error}"
     if words == ("metrics",) and not done.stdout.endswith("# EOF\n"):
-        yield "the metrics have no end"
+        yield "the metrics do not end with # EOF"
 
 
 class Judge(unittest.TestCase):
     def test_it_objects(self):
-        """To a crash, to failing without a word, to words that say nothing, to terminals' codes, to half a document."""
+        """judge() objects to crashes, missing or empty messages, escape
+        sequences, and incomplete documents."""
         def objects(words=("list",), returncode=0, stdout="", stderr=""):
             return bool(list(judge(words, types.SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr))))
 

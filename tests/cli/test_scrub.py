@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu scrub with files in the driver's place, which tell it whatever a driver may: with ASan and UBSan. What it
-does with a driver is in vm_scrub.py.
+"""nvgrace-gpu scrub, with ASan and UBSan, on files in place of the driver's.
+vm_scrub.py tests it with the driver.
 
     scripts/toolbox run -- tests/cli/test_scrub.py
 
-tests/cli/run calls this. The program sees a tree as /sys, in a mount namespace of its own. Such files wake up no poll(2).
+tests/cli/run calls this. The program has a tree as its /sys, in a mount
+namespace of its own. Unlike the driver's files, these never wake up poll(2).
 """
 
 import json
@@ -24,19 +25,20 @@ from common import build, main, validate  # noqa: E402  (needs the path above)
 from test_trees import G1, G2, SIZES, Tree  # noqa: E402
 
 SIZE = SIZES["usemem_size"] + SIZES["resmem_size"]
-# A busy machine is slow; one that needs longer is stuck.
+# A busy machine is slow. After this time, it is stuck.
 STUCK_S = 60
 
 
 def until(what):
     end = time.monotonic() + STUCK_S
     while not what():
-        assert time.monotonic() < end, "it does not happen"
+        assert time.monotonic() < end, f"it did not happen within {STUCK_S} s"
         time.sleep(0.01)
 
 
 class Driver:
-    """The files of a bound GPU. "scrub" is a FIFO: who opens it waits for begin(), as if in the driver."""
+    """The files of a bound GPU. "scrub" is a FIFO: a program that opens it
+    waits for begin(), as it would wait for the driver."""
 
     def __init__(self, tree, address, group, state="off", progress=0):
         tree.bound(address, group=group, scrub_state=state, scrub_progress=progress)
@@ -44,14 +46,15 @@ class Driver:
         os.mkfifo(self.files / "scrub", 0o200)
 
     def begin(self, process, state="scrubbing", progress=None):
-        """When the program has come so far, takes its word, and is in that state already when it goes on."""
+        """Waits until the program opens the file "scrub", sets the state, and
+        reads what the program writes. So the program always sees that state."""
         def is_asking():
             assert process.poll() is None, process.communicate()
             try:
                 links = [os.readlink(fd) for fd in pathlib.Path(f"/proc/{process.pid}/fd").iterdir()]
             except FileNotFoundError:   # closed meanwhile
                 return False
-            # All that it does in between is done without a pause.
+            # With scrub_state open, it sleeps in no other place.
             asleep = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
             return asleep and any(link.endswith(f"{self.files.parent.name}/nvgrace_gpu/scrub_state") for link in links)
 
@@ -73,7 +76,8 @@ class Driver:
         assert word == b"1", word
 
     def say(self, state=None, progress=None):
-        # The state last, by which the program judges. Each is replaced as a whole, but for what stays open.
+        # The state comes last, because the program decides by it. The program
+        # keeps that file open, so it can't be replaced.
         if progress is not None:
             (self.files / "scrub_progress").write_text(f"{progress}\n")
         if state is not None:
@@ -83,7 +87,7 @@ class Driver:
 
 class Scrub(unittest.TestCase):
     def setUp(self):
-        self.assertEqual(os.geteuid(), 0, "the toolbox runs tests as root")
+        self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
         self.tree = self.enterContext(Tree())
         self.one = Driver(self.tree, G1, 12)
 
@@ -122,7 +126,7 @@ class Scrub(unittest.TestCase):
         self.assertEqual(error, "")
 
     def test_ends(self):
-        """What the state may become."""
+        """All states in which a scrub may end, and unknown ones."""
         for state, words in (("failed", "the scrub failed; see the kernel's log; run \"echo 1 > "),
                              ("dirty", 'not known to be clean: its scrub state is now "dirty", because it was opened'),
                              ("off", 'is now "off"'), ("unknown", 'is now "unknown"'), ("", 'is now ""'),
@@ -141,7 +145,8 @@ class Scrub(unittest.TestCase):
                 self.assertEqual((result["result"], result["exit_status"], result["bytes"]), ("failed", 1, SIZE // 2))
 
     def test_two(self):
-        """Both are asked before either is done; the one that fails takes nothing from the other."""
+        """The program starts both scrubs before one of them ends. A failed
+        scrub does not change the result of the other."""
         two = Driver(self.tree, G2, 13)
         self.tree.device("0029:01:00.0", driver="nouveau", group=14)
         process = self.start("--json", "--all")
@@ -157,7 +162,7 @@ class Scrub(unittest.TestCase):
                          [(G1, "failed", 1 << 20), (G2, "clean", SIZE)])
 
     def test_refused_beside_clean(self):
-        """The largest exit status, and each its own."""
+        """Each result has its status. The program exits with the largest."""
         self.tree.device(G2, driver="nouveau", group=13)
         process = self.start("--json", G2, G1)
         self.one.begin(process)
@@ -168,7 +173,7 @@ class Scrub(unittest.TestCase):
                          [(G2, "refused", 4), (G1, "clean", 0)])
 
     def test_joined(self):
-        """Only what was overwritten meanwhile counts for the speed."""
+        """The rate counts only the bytes since the program started."""
         self.one.say("scrubbing", SIZE - (1 << 30))
         process = self.start("--json", G1)
         self.one.begin(process)
@@ -179,11 +184,11 @@ class Scrub(unittest.TestCase):
         self.assertAlmostEqual(result["bytes_per_second"] * result["seconds"], 1 << 30, delta=1000)
 
     def test_missing_files(self):
-        """Files that aren't there. A program that asked the driver would wait for it here."""
+        """Missing files. A program that opened the FIFO would hang here."""
         (self.one.files / "scrub").unlink()
         _, error = self.end(self.start(G1), 4)
         self.assertIn("can't scrub; install a later nvgrace-gpu-vfio-pci-dkms", error)
-        # A driver that doesn't say how much memory there is.
+        # A driver that does not report the size of the memory.
         os.mkfifo(self.one.files / "scrub")
         (self.one.files / "usemem_size").unlink()
         _, error = self.end(self.start("--all"), 4)
@@ -194,7 +199,7 @@ class Scrub(unittest.TestCase):
         self.assertIn("can't start the scrub: No such file", error)
 
     def test_rubbish(self):
-        """Nothing that the files hold ends it otherwise than by an answer."""
+        """No content of scrub_progress makes the program crash or hang."""
         for progress in ("", "x", "-1", str(1 << 64), str((1 << 64) - 1), "0x10"):
             self.one.say("off")
             (self.one.files / "scrub_progress").write_text(progress)
@@ -214,7 +219,8 @@ class Scrub(unittest.TestCase):
                                                 'started; "nvgrace-gpu status" shows them\n'))
 
     def test_bar(self):
-        """Bytes, speed and time left; a reset takes it back, and what the last scrub has left is not this one's."""
+        """The bar has bytes, rate and time left. It follows scrub_progress back
+        after a reset, and ignores the value of the last scrub."""
         self.one.say("off", SIZE)
         leader, follower = pty.openpty()
         process = self.start(G1, stderr=follower)
@@ -230,7 +236,7 @@ class Scrub(unittest.TestCase):
         try:
             while more := os.read(leader, 65536):
                 text += more
-        except OSError:     # EIO is a terminal's end
+        except OSError:     # a terminal ends with EIO
             pass
         os.close(leader)
         self.assertRegex(out, rf"^{G1}: clean; 95\.75 GiB in ")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""What people read and type: help, manual page and completion agree, exit statuses are those documented, colours and
-widths are as they should be, and what is installed is what belongs to the program.
+"""What users read and type: help, manual page and completions agree, as do the
+documented exit statuses; colours and widths; the installed files.
 
     scripts/toolbox run -- tests/cli/test_text.py
 
@@ -25,7 +25,7 @@ from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (
 from test_trees import G1, G2, Tree  # noqa: E402
 
 COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub")
-# They have no options of their own.
+# Commands without options.
 WORDS = ("help", "version")
 COMPLETION = PROJECT / "cli/completion.bash"
 
@@ -36,7 +36,7 @@ def make(*words):
 
 
 def help_options(command=None):
-    """{long option: (short option or "", argument or "")} of --help."""
+    """{long option: (short option or "", argument or "")} in --help."""
     text = run(*([command] if command else []), "--help").stdout
     found = {}
     for short, long, argument in re.findall(r"^ +(?:-(.), +)?--([a-z-]+)(\[?=[A-Z]+\]?)?(?: |$)", text, re.M):
@@ -45,7 +45,7 @@ def help_options(command=None):
 
 
 def man_sections():
-    """{title: text} of the manual page's source; options stand at the start of a line."""
+    """{title: text} of the manual page's source. Options begin a line."""
     parts = re.split(r"^# (.*)$", (PROJECT / "cli/nvgrace-gpu.8.scd").read_text(), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2]))
 
@@ -60,7 +60,8 @@ def man_options(section):
 
 
 class Agreement(unittest.TestCase):
-    """--help, the manual page and the completion name the same options, with the same letters and arguments."""
+    """--help, the manual page and the completion have the same options, with
+    the same letters and arguments."""
 
     COMMON = {"help", "usage", "version"}
 
@@ -73,7 +74,7 @@ class Agreement(unittest.TestCase):
             self.assertTrue(own)
 
     def test_synopsis(self):
-        """Each option of a command is in its line, and no other."""
+        """The line of each command has its options and no others."""
         synopsis = man_sections()["SYNOPSIS"].replace("*", "").replace("_", "")
         for command in COMMANDS:
             line = next(part for part in re.split(r"\n\n", synopsis) if re.search(rf"\] {command}\b", part))
@@ -85,7 +86,8 @@ class Agreement(unittest.TestCase):
         self.assertEqual(tuple(re.findall(r"^  ([a-z]+) .* {2,}", text, re.M)), COMMANDS + WORDS)
 
     def test_ways_to_ask(self):
-        """-h and help are --help, version is --version, for the program and each command."""
+        """-h and help print what --help prints, for the program and for each
+        command; version prints what --version prints."""
         self.assertEqual({run(*w).stdout for w in (["-h"], ["help"], ["help", "help"], ["help", "version"])},
                          {run("--help").stdout})
         for command in COMMANDS:
@@ -97,7 +99,7 @@ class Agreement(unittest.TestCase):
         self.assertEqual(run("version").stdout, run("--version").stdout)
 
     def test_exit_statuses(self):
-        """program.h, the manual page and --help tell the same numbers."""
+        """program.h, the manual page and --help have the same numbers."""
         code = set(re.findall(r"EXIT_\w+ = (\d+),", (PROJECT / "cli/system/program.h").read_text()))
         self.assertEqual(set(re.findall(r"^\*(\d+)\*$", man_sections()["EXIT STATUS"], re.M)), code)
         status = run("--help").stdout.partition("Exit status:")[2]
@@ -110,7 +112,8 @@ class Agreement(unittest.TestCase):
         self.assertEqual(set(re.findall(r"^  ([a-z-]+)  +\S", text, re.M)), states)
 
     def test_scrub_states(self):
-        """The driver's words: the same in the manual page, the schema, status and metrics."""
+        """The manual page, the schema, status and metrics have all states of
+        the driver."""
         words = {"off", "unknown", "scrubbing", "clean", "dirty", "failed"}
         self.assertEqual(set(re.findall(r"^\*([a-z]+)\*$", man_sections()["SCRUB"], re.M)), words)
         text = json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["scrub_state"]["description"]
@@ -127,22 +130,24 @@ class Agreement(unittest.TestCase):
         self.assertIn(f"Its member *schema* is {version}", man_sections()["JSON"].replace("\n", " "))
 
     def test_schema_has_room(self):
-        """Names and values that a later version adds are what it promises: nothing that reads by it refuses them."""
+        """The schema accepts names and values that a later version may add."""
         with Tree() as t:
             t.package().bound(G1, scrub_state="clean", scrub_progress=7)
             documents = [t.json(*words) for words in (["list"], ["bind", "-n", "--persist", G1], ["status", G1], ["status"])]
             documents.append(json.loads(t.run("doctor", "--json").stdout))
         for document in documents:
             self.assertEqual(list(validator().iter_errors(self.later(document))), [], document["command"])
-            # It is no schema for just anything.
+            # It does not accept everything.
             self.assertTrue(list(validator().iter_errors({**document, "schema": 2})))
             for name in document.keys() - {"schema", "command"}:
                 without = {k: v for k, v in document.items() if k != name}
-                # A status without "gpus" is one of a single GPU, and lacks its names.
+                # A status without "gpus" would be that of one GPU, and it has
+                # no such members.
                 self.assertTrue(list(validator().iter_errors(without)), (document["command"], name))
 
     def later(self, value):
-        """With a new name in every object, and new words where there may be some."""
+        """The value with a new name in every object, and new words where the
+        schema permits them."""
         if isinstance(value, list):
             return [self.later(v) for v in value]
         if not isinstance(value, dict):
@@ -158,7 +163,7 @@ class Agreement(unittest.TestCase):
 
 
 class ManualPage(unittest.TestCase):
-    # "all" leaves undefined macros out.
+    # "all" does not include undefined macros.
     GROFF = ("groff", "-man", "-w", "all", "-w", "mac")
 
     def test_renders(self):
@@ -172,7 +177,7 @@ class ManualPage(unittest.TestCase):
         self.assertNotIn("@VERSION@", page.read_text())
 
     def test_mistakes_are_seen(self):
-        """scdoc and groff do complain of a page with mistakes."""
+        """scdoc and groff report mistakes in a page."""
         done = subprocess.run(["scdoc"], input="x\n", capture_output=True, text=True)
         self.assertNotEqual(done.returncode, 0)
         for mistake in (".nosuch\n", ".SH A\n\\fQx\n"):
@@ -183,13 +188,13 @@ class ManualPage(unittest.TestCase):
 
 class Completion(unittest.TestCase):
     def complete(self, *words, root=None):
-        """What bash would offer for the last of these words."""
+        """The words that bash offers for the last of these words."""
         with tempfile.TemporaryDirectory() as directory:
             script = pathlib.Path(directory, "nvgrace-gpu")
-            # Addresses come from the program itself; it looks at the tree.
+            # The completion gets addresses from the program.
             script.write_text(f'#!/bin/sh\nexec {build(sanitized=True)} {f"--root {root}" if root else ""} "$@"\n')
             script.chmod(0o755)
-            # As readline does, a colon is a word of its own.
+            # For readline, a colon is a word.
             parts = [p for w in (str(script), *words) for p in (re.split(r"(:|=)", w) if w else [""]) if p or not w]
             quoted = " ".join("'" + p + "'" for p in parts)
             line = " ".join((str(script), *words))
@@ -210,7 +215,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("--root", "/", "st"), {"status"})
 
     def test_options(self):
-        """All of --help, and no other."""
+        """All options of --help, and no others."""
         for command in (None, *COMMANDS):
             words = [command] if command else []
             self.assertEqual(self.complete(*words, "-"), {f"--{o}" for o in help_options(command)}, command)
@@ -222,7 +227,7 @@ class Completion(unittest.TestCase):
             for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub"):
                 self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
             self.assertEqual(self.complete("metrics", "", root=t.root), set())
-            # bash replaces the text after the last colon.
+            # bash replaces only the text after the last colon.
             self.assertEqual(self.complete("bind", "0009:", root=t.root), {"01:00.0"})
             self.assertEqual(self.complete("bind", "--persist", G1, "0019", root=t.root), {G2})
             self.assertEqual(self.complete("--root", str(t.root), "bind", ""), {G1, G2})
@@ -244,7 +249,7 @@ class Completion(unittest.TestCase):
 
 
 class OtherShells(unittest.TestCase):
-    """zsh and fish have the same to offer as --help and bash."""
+    """zsh and fish offer what --help has, as bash does."""
 
     def setUp(self):
         directory = tempfile.TemporaryDirectory()
@@ -284,7 +289,8 @@ class OtherShells(unittest.TestCase):
         return {line.split("\t")[0] for line in done.stdout.splitlines()}
 
     def zsh(self, *words):
-        """zsh completes on terminals alone: a key's worth of it, by its own module for that."""
+        """The words that zsh offers. It completes only on a terminal, which its
+        module zpty provides. A tab key starts the completion."""
         functions = self.place / "functions"
         functions.mkdir(exist_ok=True)
         (functions / "_nvgrace-gpu").write_text((PROJECT / "cli/completion.zsh").read_text())
@@ -339,8 +345,9 @@ class Usage(unittest.TestCase):
             self.assertTrue(done.stderr.startswith("nvgrace-gpu"), done.stderr)
 
     def test_not_root(self):
-        """A user may look, and is told what root alone may do."""
-        self.assertEqual(os.geteuid(), 0, "the toolbox runs tests as root")
+        """Users other than root can read everything, and get a message for the
+        rest."""
+        self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
         user = {"user": 65534, "group": 65534, "extra_groups": []}
         for command in ("bind", "unbind"):
             done = run(command, "--all", **user)
@@ -365,11 +372,12 @@ class Usage(unittest.TestCase):
 
 class Terminal(unittest.TestCase):
     def on_terminal(self, *words, columns=100, until=None, **env):
-        """What the program prints on a terminal of that width; until: a text after which it gets SIGINT."""
+        """The output of the program on a terminal of that width, and how it
+        ended. until: it gets SIGINT when it has printed this text twice."""
         environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "ASAN_OPTIONS": "exitcode=99", **env}
         pid, master = pty.fork()
         if not pid:
-            # The size must be there before the program asks.
+            # Set the size before the program reads it.
             subprocess.run(["stty", "cols", str(columns)], check=True)
             os.execve(build(sanitized=True), ["nvgrace-gpu", *map(str, words)], environment)
         text = b""
@@ -395,7 +403,7 @@ class Terminal(unittest.TestCase):
                 self.assertIn("\x1b[", self.on_terminal("--root", t.root, *command)[0])
                 for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
                     self.assertNotIn("\x1b[", self.on_terminal("--root", t.root, *command, **env)[0])
-                # no-color.org: an empty string is none.
+                # no-color.org: an empty string means that it is not set.
                 self.assertIn("\x1b[", self.on_terminal("--root", t.root, *command, NO_COLOR="")[0])
                 self.assertNotIn("\x1b", run(*command, root=t.root, env={"TERM": "xterm"}).stdout)
             self.assertNotIn("\x1b", self.on_terminal("--root", t.root, "list", "--json")[0])
@@ -413,7 +421,8 @@ class Terminal(unittest.TestCase):
             self.assertLessEqual(narrow, 80)
 
     def test_watch(self):
-        """It draws again, on a clear screen, until interrupted."""
+        """The program clears the screen and draws again until a signal ends
+        it."""
         build(sanitized=True)
         with Tree() as t:
             t.bound(G1)
@@ -426,7 +435,7 @@ class Terminal(unittest.TestCase):
             t.bound(G1)
             process = subprocess.Popen([build(sanitized=True), "--root", t.root, "status", "--watch=1", "--json", G1],
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            # A line with nothing but this is a document's end.
+            # This line ends a document.
             while process.stdout.readline() != "}\n":
                 self.assertIsNone(process.poll())
             (t.root / f"sys/bus/pci/devices/{G1}/vendor").unlink()
@@ -459,7 +468,8 @@ class Install(unittest.TestCase):
             self.assertIn("\nExecStart=/opt/x/sbin/nvgrace-gpu wait --all\n", unit)
 
     def test_unit(self):
-        """It runs the program that is installed, before what starts guests, and nothing enables it by itself."""
+        """The unit runs the installed program, before the services that start
+        guests. The installation does not enable it."""
         with tempfile.TemporaryDirectory() as directory:
             make("install", f"DESTDIR={directory}")
             text = pathlib.Path(directory, "usr/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
@@ -476,7 +486,7 @@ class Install(unittest.TestCase):
             self.assertNotIn("@", text)
 
     def test_cross(self):
-        """The hosts' program is an aarch64 one, and needs these libraries alone."""
+        """The program for aarch64 hosts needs only these libraries."""
         program = build("aarch64-linux-gnu-")
         done = subprocess.run(["aarch64-linux-gnu-readelf", "-hd", program], capture_output=True, text=True, check=True)
         self.assertRegex(done.stdout, r"Machine: +AArch64")
@@ -484,12 +494,13 @@ class Install(unittest.TestCase):
         symbols = subprocess.run(["aarch64-linux-gnu-nm", "-D", "--undefined-only", program], capture_output=True, text=True,
                                  check=True).stdout
         self.assertIn(" json_object_new_int64", symbols)
-        self.assertNotIn("json_object_new_uint64", symbols, "json-c 0.13, as SLES 15 has it, lacks this")
+        self.assertNotIn("json_object_new_uint64", symbols, "json-c 0.13 of SLES 15 lacks it")
 
 
 class Guide(unittest.TestCase):
     def test_guests_are_told_of_the_last_ones_data(self):
-        """Before the first command that gives a GPU to a guest, and not in another document alone."""
+        """The page itself says it, before the first command that assigns a
+        GPU."""
         text = (PROJECT / "docs/guests.md").read_text()
         self.assertIn("**GPU memory is not cleared between users, unless you switch that on.**", text[:text.index("\n## QEMU\n")])
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu list, status, bind --dry-run and unbind --dry-run on trees of hosts that are good, odd or garbage; with
-ASan and UBSan. What bind and unbind do for real is in test_vm.py.
+"""nvgrace-gpu, with ASan and UBSan, on trees of good, odd and broken hosts. The
+commands are list, status and wait, and bind and unbind with --dry-run.
+test_vm.py binds and unbinds GPUs.
 
     scripts/toolbox run -- tests/cli/test_trees.py
 
@@ -32,7 +33,8 @@ SIZES = {"mode": "carve-out", "usemem_size": 0x17A0000000, "usemem_bar_size": 12
 
 
 class Tree:
-    """A host's tree, made a thing at a time. Used as a context, it is removed at the end."""
+    """A host's tree. Each method adds something to it. As a context manager, it
+    removes the tree at the end."""
 
     def __enter__(self):
         self._directory = tempfile.TemporaryDirectory(prefix="tree-")
@@ -57,7 +59,7 @@ class Tree:
 
     def device(self, address, device="0x2345", vendor="0x10de", driver=None, group=12, node=0, override="(null)",
                **ours):
-        """A PCI device; ours: files of the driver's group."""
+        """Adds a PCI device. ours: files of the driver's sysfs group."""
         d = f"/sys/bus/pci/devices/{address}"
         self.file(f"{d}/vendor", vendor).file(f"{d}/device", device).file(f"{d}/numa_node", node)
         self.file(f"{d}/driver_override", override)
@@ -77,7 +79,8 @@ class Tree:
         return self.device(address, driver=OURS, override=OURS, **{**SIZES, **more})
 
     def process(self, pid, comm, *files, **fdinfo):
-        """files: what is open, from descriptor 3 on; fdinfo: fd4="text"."""
+        """Adds a process. files: those it has open, from descriptor 3 on.
+        fdinfo: fd4="text"."""
         self.file(f"/proc/{pid}/comm", comm)
         for fd, target in enumerate(files, 3):
             self.link(f"/proc/{pid}/fd/{fd}", target)
@@ -86,18 +89,18 @@ class Tree:
         return self
 
     def package(self):
-        """What binds at boot."""
+        """Adds the udev rule and its program, which bind at boot."""
         return self.file("/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "# the rule").file("/usr/lib/udev/nvgrace-gpu")
 
     def node(self, path, major, minor):
-        """A character device's file. Nothing opens it."""
+        """Adds the file of a character device, which no program may open."""
         path = self.root / path.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(major, minor))
         return self
 
     def numa_node(self, number, *blocks, cpus="", kib=98):
-        """A NUMA node with memory blocks of 128 MiB."""
+        """Adds a NUMA node with memory blocks of 128 MiB."""
         self.file("/sys/devices/system/memory/block_size_bytes", "8000000")
         d = f"/sys/devices/system/node/node{number}"
         self.file(f"{d}/cpulist", cpus).file(f"{d}/meminfo", f"Node {number} MemTotal:       {kib} kB")
@@ -159,7 +162,7 @@ class List(unittest.TestCase):
             self.assertEqual(rows[0].split(), "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM BOOT STATE".split())
             self.assertEqual(rows[1].split(), [G1, "GH200", "480GB", "0", "-", "12", "-", "-", "no", "unbound"])
             self.assertRegex(rows[2], rf"^{G2} +GH200 480GB +0 +{OURS} +13 +94\.50 GiB +1\.25 GiB +no +bound$")
-            # All columns stand below their titles.
+            # Each column begins below its title.
             self.assertEqual({row.index(row.split()[-1]) for row in rows}, {rows[0].index("STATE")})
 
     def test_what_json_has(self):
@@ -178,7 +181,8 @@ class List(unittest.TestCase):
                 "boot_obstacle": "the udev rule 60-nvgrace-gpu.rules is missing", "holders": []})
 
     def test_fits_the_terminal(self):
-        """80 columns hold what decides, whatever the driver is called; --wide has all."""
+        """A width of 80 has room for the most important columns, even with a
+        long driver name. --wide prints all columns."""
         with Tree() as t:
             t.bound(G1).device(G2, driver="nouveau", group=13).device("10019:01:00.0")
             for columns, least in ((None, 6), ("80", 6), ("100", 8), ("120", 9), ("40", 4)):
@@ -189,13 +193,14 @@ class List(unittest.TestCase):
                 self.assertLessEqual({"ADDRESS", "DRIVER", "BOOT", "STATE"}, set(titles))
                 if columns != "40":
                     self.assertLessEqual(max(map(len, rows)), int(columns or 80))
-                # All cells stand below their titles.
+                # Each cell begins below its title.
                 for title, cell in (("DRIVER", OURS), ("STATE", "bound"), ("BOOT", "no")):
                     self.assertEqual(rows[0].index(title), re.search(rf"\b{cell}\b", rows[1]).start(), title)
             self.assertEqual(len(t.run("list", "-w").stdout.splitlines()[0].split()), 9)
 
     def test_scrubbing(self):
-        """With a driver that says it: a column before BOOT, and both in JSON; the other columns stay."""
+        """If the driver reports a scrub state, there is one more column before
+        BOOT, and JSON has state and progress."""
         with Tree() as t:
             t.bound(G1, scrub_state="clean", scrub_progress=1 << 30).device(G2, driver="nouveau", group=13)
             rows = t.run("list", "--wide").stdout.splitlines()
@@ -204,7 +209,7 @@ class List(unittest.TestCase):
             self.assertRegex(rows[2], r" - +- +- +no +other-driver$")
             self.assertEqual([(g["scrub_state"], g["scrub_progress"]) for g in t.json("list")["gpus"]],
                              [("clean", 1 << 30), (None, None)])
-        # At 80 columns as well, unless it is so long that another column would have to go for it.
+        # A width of 80 shows it too, unless another column would have to go.
         with Tree() as t:
             t.bound(G1)
             for state, there in (("off", True), ("unknown", True), ("scrubbing", False)):
@@ -216,7 +221,7 @@ class List(unittest.TestCase):
                 self.assertEqual("SCRUB" in titles, there, state)
 
     def test_boot_tells_the_truth(self):
-        """A line that nothing reads binds nothing."""
+        """A line that no program reads at boot does not count."""
         def boot(t):
             gpu, = t.json("list")["gpus"]
             return t.run("list").stdout.splitlines()[1].split()[-2], gpu["at_boot"], gpu["boot_obstacle"]
@@ -235,7 +240,7 @@ class List(unittest.TestCase):
             self.assertIn(f"the program {helper} of {rule} is missing", boot(t)[2])
             self.assertRegex(t.run("status", G1).stdout, r"at boot +not bound, although .*all\.conf:1 binds it: the program /usr/lib")
             t.package()
-            # Both ways of udev(7) to mask a rule.
+            # udev(7) has two ways to mask a rule.
             t.link("/etc/udev/rules.d/60-nvgrace-gpu.rules", "/dev/null")
             self.assertEqual(boot(t), ("blocked", False, "/etc/udev/rules.d/60-nvgrace-gpu.rules masks the udev rule"))
             (t.root / "etc/udev/rules.d/60-nvgrace-gpu.rules").unlink()
@@ -260,7 +265,7 @@ class List(unittest.TestCase):
             self.assertIn("A plain PCI device", t.run("status", G2).stdout)
 
     def test_a_user_sees_less(self):
-        """Nothing is claimed of what can't be seen."""
+        """What a user can't read is unknown."""
         with Tree() as t:
             t.bound(G1).file("/answers/euid", "1000")
             for name in ("usemem_base", "resmem_base"):
@@ -274,7 +279,7 @@ class List(unittest.TestCase):
 
 
 class Holders(unittest.TestCase):
-    """Who has a GPU open, by every way to have it open."""
+    """The processes that have a GPU open, by each kind of file."""
 
     def holders(self, t, address=G1):
         gpu = next(g for g in t.json("list")["gpus"] if g["address"] == address)
@@ -295,17 +300,18 @@ class Holders(unittest.TestCase):
             self.assertEqual(self.holders(t), [(10, "/dev/vfio/devices/vfio3", True)])
 
     def test_passed_on_device(self):
-        """Newer kernels say whose an anonymous file is; in older ones it could be anybody's."""
+        """Later kernels report the device of an anonymous file. On others, it
+        may be that of any GPU."""
         anonymous = "anon_inode:[vfio-device]"
         with Tree() as t:
             t.bound(G1).bound(G2, group=13)
             t.process(10, "vmm", anonymous, fd3=f"pos:\t0\nvfio-device-syspath: /sys/devices/pci0019:00/{G2}")
             self.assertEqual((self.holders(t), self.holders(t, G2)), ([], [(10, anonymous, True)]))
-            # The container is no device.
+            # The container's file names no device.
             t.process(11, "old", anonymous, "/dev/vfio/vfio", fd3="pos:\t0")
             self.assertEqual(self.holders(t), [(11, anonymous, False)])
             self.assertIn("may have it open through vfio", t.run("unbind", "--dry-run", G1).stderr)
-            # Its group's file names the device.
+            # The group's file names the device.
             t.process(12, "qemu", anonymous, "/dev/vfio/7", fd3="pos:\t0")
             self.assertEqual(self.holders(t), [(11, anonymous, False)])
 
@@ -397,7 +403,8 @@ class Status(unittest.TestCase):
             self.assertEqual(t.json("status", G1)["features"], [])
 
     def test_hidden_bars(self):
-        """A guest sees the memory where the device has a BAR of its own: that is said."""
+        """status reports each BAR of the device that a fake BAR hides from the
+        guest."""
         bars = "\n".join(["0x0000661000000000 0x0000661000ffffff 0x000000000014220c", "0x0 0x0 0x0",
                           "0x0000662000000000 0x0000662000ffffff 0x000000000014220c", "0x0 0x0 0x0",
                           "0x0000663000000000 0x0000663001ffffff 0x000000000014220c", "0x0 0x0 0x0"])
@@ -412,14 +419,15 @@ class Status(unittest.TestCase):
             self.assertRegex(out, r"BAR2 +16 MiB at 0x662000000000, the device's own; a guest sees resmem instead\n")
             self.assertRegex(out, r"BAR4 +32 MiB at 0x663000000000, the device's own; a guest sees usemem instead\n")
             self.assertRegex(out, r"BAR0 .*the device's own\n")
-            # Without the MIG defect, BAR2 is the device's own for the guest, too.
+            # Without the MIG defect, the guest has the device's BAR2.
             for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
                 (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
             t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
             self.assertEqual([b["hidden"] for b in t.json("status", G1)["own_bars"]], [False, False, True])
 
     def test_all(self):
-        """Without an address, all of them, each as it is with its own."""
+        """Without an address, the output is that of all GPUs, one after the
+        other."""
         with Tree() as t:
             t.bound(G1).device(G2, group=13)
             self.assertEqual(t.run("status").stdout, "\n".join(t.run("status", a).stdout for a in (G1, G2)))
@@ -485,7 +493,7 @@ class Addresses(unittest.TestCase):
 
 
 class Refusals(unittest.TestCase):
-    """By --dry-run, which decides as the real ones do."""
+    """--dry-run refuses what the commands refuse without it."""
 
     def refused(self, t, *words, command="bind"):
         done = t.run(command, "--dry-run", *words)
@@ -500,7 +508,7 @@ class Refusals(unittest.TestCase):
             error = self.refused(t, G1, G2)
             self.assertEqual(error, f"nvgrace-gpu: {G1}: in use: process 10 (qemu-system-aar) has /dev/vfio/12; "
                                     "shut down that virtual machine\n")
-            # The other one could be bound nevertheless.
+            # The other GPU could still be bound.
             results = t.json("bind", "--dry-run", G1, G2, status=4)["results"]
             self.assertEqual([r["result"] for r in results], ["refused", "planned"])
 
@@ -513,13 +521,14 @@ class Refusals(unittest.TestCase):
             self.assertIn("its memory is online as System RAM of this host", error)
             self.assertIn("for s in /sys/devices/system/node/node4/memory*/state; do echo offline > $s; done", error)
             self.assertEqual(t.run("bind", "--dry-run", G2).returncode, 0)
-            # Only root is told addresses; the driver's word is enough.
+            # Only root can read addresses. What the driver reports is enough.
             t.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
             (t.root / "sys/devices/system/memory/block_size_bytes").unlink()
             self.assertIn("node/node4/memory*/state", self.refused(t, G1))
 
     def no_command(self, t, *words):
-        """Nothing is said that would take memory offline which may be the host's own."""
+        """Checks that the message has no command that takes memory offline,
+        because that may be the host's."""
         error = self.refused(t, *(words or (G1,)))
         self.assertNotIn("offline >", error)
         self.assertNotIn("memory*", error)
@@ -536,27 +545,27 @@ class Refusals(unittest.TestCase):
                 t.numa_node(n, *blocks)
             return t
 
-        with Tree() as t:       # no node at all: no sysfs of them
+        with Tree() as t:       # sysfs has no nodes
             self.no_command(t.device(G1).file("/proc/iomem", ranges))
-        with Tree() as t:       # nor a memory-only one
+        with Tree() as t:       # no node without processors
             self.no_command(tree(t))
-        with Tree() as t:       # whose memory isn't what the range says: CXL's
+        with Tree() as t:       # a node with memory beyond the range, as of CXL
             self.no_command(tree(t, (1, 4096, 4097)))
-        with Tree() as t:       # or not all of it
+        with Tree() as t:       # a node with some memory beyond the range
             self.no_command(tree(t, (1, 2048, 4097)))
-        with Tree() as t:       # several
+        with Tree() as t:       # two such nodes
             self.no_command(tree(t, (1, 2048), (2, 2049)))
-        with Tree() as t:       # another GPU of NVIDIA's, which may have added it
+        with Tree() as t:       # another NVIDIA GPU, whose memory it may be
             tree(t, (1, 2048, 2049)).device("0001:01:00.0", "0x2330").file("/sys/bus/pci/devices/0001:01:00.0/class",
                                                                            "0x030200")
             self.no_command(t)
-        with Tree() as t:       # the driver names the host's own node
+        with Tree() as t:       # the driver reports a node of the host
             self.no_command(tree(t, (1, 2048, 2049)).file(online, "Node: 0\nStatus: online"))
-        with Tree() as t:       # none
+        with Tree() as t:       # the driver reports none
             self.no_command(tree(t, (1, 4096)).file(online, "Node: -1\nStatus: online"))
-        with Tree() as t:       # one that isn't there
+        with Tree() as t:       # the driver reports one that does not exist
             self.no_command(tree(t).file(online, "Node: 7\nStatus: online"))
-        with Tree() as t:       # another GPU's, too
+        with Tree() as t:       # the driver reports it for two GPUs
             tree(t, (1, 2048, 2049)).file(online, "Node: 1\nStatus: online").device(G2)
             t.file(f"/proc/driver/nvidia/gpus/{G2}/numa_status", "Node: 1\nStatus: online")
             self.no_command(t)
@@ -568,7 +577,8 @@ class Refusals(unittest.TestCase):
             self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
 
     def test_memory_left_online(self):
-        """The driver that added it is gone; the only GPU's it must be."""
+        """The driver that added the memory is no longer loaded. With one GPU,
+        it is that GPU's."""
         with Tree() as t:
             t.device(G1)
             t.file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
@@ -583,7 +593,8 @@ class Refusals(unittest.TestCase):
             self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
 
     def test_nothing_binds_at_boot(self):
-        """Without rule and helper, nothing is promised; unbinding and what is for now go on."""
+        """Without the udev rule and its program, the command refuses to bind at
+        boot. It still unbinds, and binds now."""
         with Tree() as t:
             t.device(G1).file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
             for word in ("--persist", "--boot-only"):
@@ -663,7 +674,7 @@ class Steps(unittest.TestCase):
                              ("still-persisted", [f"remove /etc/nvgrace-gpu.conf.d/{G1}.conf"]))
 
     def test_changed(self):
-        """Whether something is, or would be, another than before."""
+        """"changed" is true if the command would change something."""
         with Tree() as t:
             t.package().bound(G1).device(G2, group=13)
 
@@ -689,11 +700,11 @@ class Steps(unittest.TestCase):
                 return part and part["command"]
 
             t.file("/usr/sbin/update-initramfs").file("/usr/bin/dracut")
-            self.assertIsNone(command())                # nothing of ours is in it
+            self.assertIsNone(command())            # nothing from the packages
             t.file("/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh")
             self.assertEqual(command(), dracut)
             t.file("/usr/share/initramfs-tools/hooks/nvgrace-gpu")
-            self.assertEqual(command(), dracut)         # update-initramfs is dracut's
+            self.assertEqual(command(), dracut)     # dracut's update-initramfs
             t.file("/usr/sbin/mkinitramfs")
             self.assertEqual(command(), tools)
             self.assertIsNone(command("--no-initramfs"))
@@ -701,7 +712,7 @@ class Steps(unittest.TestCase):
             self.assertEqual((done.returncode, done.stderr), (0, "nvgrace-gpu: the initramfs would keep the old configuration "
                                                              f'until you run "{tools}"\n'))
             t.file("/etc/nvgrace-gpu.conf", "bind all")
-            self.assertIsNone(command())                # nothing changes
+            self.assertIsNone(command())            # no change
 
     def test_all(self):
         with Tree() as t:
@@ -771,7 +782,7 @@ class Configuration(unittest.TestCase):
             for name in (".hidden.conf", "x.conf~", "conf", ".conf", "x.conf.dpkg-old"):
                 t.file(f"/etc/nvgrace-gpu.conf.d/{name}", "bind all")
             self.assertEqual(self.persisted(t), {G1: None})
-            t.file("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all")     # no line's end
+            t.file("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all")  # no newline
             self.assertEqual(self.persisted(t), {G1: ("x.conf", 1)})
 
     def test_unreadable(self):
@@ -784,7 +795,7 @@ class Configuration(unittest.TestCase):
 
 
 class Takeover(unittest.TestCase):
-    """The rules of who uses a GPU, by the table that the udev helper is held to as well."""
+    """bind refuses the same GPUs as the udev rule's program, by one table."""
 
     def test_table(self):
         for case in takeover.CASES:
@@ -800,7 +811,8 @@ class Takeover(unittest.TestCase):
 
 
 class Links(unittest.TestCase):
-    """Links of a record lead to what is in the record, as they did on the host, and never to this machine."""
+    """Links of a record stay inside the record, and lead there to what they
+    named on the host."""
 
     def build(self, t):
         t.device(G1)
@@ -822,22 +834,23 @@ class Links(unittest.TestCase):
                 place.unlink()
                 place.symlink_to(target)
                 self.assertIsNone(self.node(t, **more), target)
-            # By a directory, too; and "..", at the root, stays there.
+            # A link to a directory outside.
             place.unlink()
             place.symlink_to("../away/numa_node")
             (place.parent.parent / "away").symlink_to(secret)
             self.assertIsNone(self.node(t, **more))
-            # What an absolute link or one by many ".." meant on the host is in the tree.
+            # Absolute links, and links with more ".." than the path has
+            # components.
             t.file("/opt/node", "5")
             for target in ("/opt/node", "../" * 40 + "opt/node", "//opt/./../opt/node"):
                 place.unlink()
                 place.symlink_to(target)
                 self.assertEqual(self.node(t, **more), 5, target)
-            # Of a circle there is no end.
+            # A link to itself.
             place.unlink()
             place.symlink_to("numa_node")
             self.assertIsNone(self.node(t, **more))
-            # A whole directory by a link, as below /sys.
+            # A link to a directory inside, as in /sys.
             place.unlink()
             place.write_text("3\n")
             real = t.root / "sys/devices/pci0009:00"
@@ -845,7 +858,7 @@ class Links(unittest.TestCase):
             place.parent.rename(real / G1)
             place.parent.symlink_to(f"/sys/devices/pci0009:00/{G1}")
             self.assertEqual(self.node(t, **more), 3)
-            # The names in it, and whether it is there.
+            # Lists of names, and whether a file exists.
             t.link("/sys/bus/pci/slots", str(secret))
             t.link("/usr/lib/udev", "/")
             self.assertEqual(t.run("status", G1, **more).returncode, 0)
@@ -854,23 +867,24 @@ class Links(unittest.TestCase):
         self.check_all()
 
     def test_without_openat2(self):
-        """Kernels before 5.6, and sandboxes."""
+        """As on kernels before 5.6, and in some sandboxes."""
         with tempfile.TemporaryDirectory() as directory:
             program = build_helper("no_openat2", directory)
             for error in (errno.ENOSYS, errno.EPERM):
                 done = subprocess.run([program, str(error), "true"], check=False)
-                self.assertEqual(done.returncode, 0, "the program must be able to take the call away")
+                self.assertEqual(done.returncode, 0, "no_openat2 can't block openat2(2)")
                 self.check_all(before=(program, str(error)))
 
     def test_device_files_are_not_opened(self):
         with Tree() as t:
             t.device(G1)
             (t.root / f"sys/bus/pci/devices/{G1}/numa_node").unlink()
-            t.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)        # as /dev/zero
+            t.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)  # /dev/zero
             self.assertIsNone(self.node(t))
 
     def test_page_sizes(self):
-        """Arm's three; whatever else a record says, nothing divides by it."""
+        """Arm has three page sizes. Any other size in a record counts as
+        4096."""
         for text, tail in (("4096", 0x235), ("16384", 0x1235), ("65536", 0x1235), ("1", 0x235), ("3", 0x235),
                            ("0", 0x235), ("8192", 0x235), ("18446744073709551615", 0x235), ("4096 x", 0x235)):
             with Tree() as t:
@@ -900,10 +914,10 @@ class Wait(unittest.TestCase):
             self.assertIn("bound to nouveau", self.wait(t, G2).stderr)
             t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", "unknown")
             self.assertEqual(self.wait(t, G1).returncode, 0)
-            # The link to the driver is there before its bind has ended.
+            # The link to the driver exists before the bind ends.
             (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode").unlink()
             self.assertIn("still being bound", self.wait(t, G1).stderr)
-            # The kernel's own driver has none of these files.
+            # The kernel's driver of this name has none of these files.
             (t.root / f"sys/bus/pci/drivers/{OURS}/features").unlink()
             self.assertEqual(self.wait(t, G1).returncode, 0)
 
@@ -919,7 +933,7 @@ class Wait(unittest.TestCase):
             self.assertEqual(self.wait(t, "--all").returncode, 0)
 
     def test_it_waits(self):
-        """Until it is so, with time to spare."""
+        """wait ends as soon as the GPU is bound."""
         with Tree() as t:
             t.bound(G1)
             mode = t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode"
@@ -940,7 +954,8 @@ class Wait(unittest.TestCase):
 
 
 class Garbage(unittest.TestCase):
-    """Whatever the files hold, or if they aren't there: an answer, and no finding of the sanitizers."""
+    """With missing files, or files of any content, the commands end with an
+    exit status and without a finding of the sanitizers."""
 
     COMMANDS = (["list"], ["list", "--json"], ["status", G1], ["status", "--json", G1], ["bind", "-n", "--persist", G1],
                 ["unbind", "-n", "--persist", G1], ["bind", "-n", "--all", "--json"], ["status"],
@@ -965,7 +980,7 @@ class Garbage(unittest.TestCase):
             self.assertNotIn("\x1b", done.stdout + done.stderr)
 
     def test_missing(self):
-        """Each file of a whole host away, one at a time."""
+        """A host that lacks one file, for each of its files."""
         with Tree() as t:
             for path in self.whole(t):
                 content = path.read_bytes()
@@ -983,7 +998,7 @@ class Garbage(unittest.TestCase):
                         b"1e9\n", b"18446744073709551615\n", b"\xff\xfe\x1b[2J\n", bytes(numbers.randbytes(300)),
                         b"A" * 70000, None])
                     if path.name in ("vendor", "device") and round_ % 2:
-                        continue        # else nothing but these two is looked at
+                        continue        # else the commands read only these two
                     if content is None:
                         path.unlink()
                         path.mkdir()
@@ -992,7 +1007,7 @@ class Garbage(unittest.TestCase):
                 self.try_all(t, f"round {round_}")
 
     def test_no_end(self):
-        """What never ends or blocks is not waited for."""
+        """The commands do not hang on files that block or have no end."""
         with Tree() as t:
             t.bound(G1)
             path = t.root / f"sys/bus/pci/devices/{G1}/numa_node"
@@ -1006,7 +1021,8 @@ class Garbage(unittest.TestCase):
 
 
 class Exercise(unittest.TestCase):
-    """bench and test open a GPU, which a tree has none of, and say so; what else speaks against it is in vm_bench.py."""
+    """bench, test and scrub refuse the GPUs of a tree, which can't be opened.
+    vm_bench.py and vm_scrub.py have the other reasons to refuse one."""
 
     def test_recorded_trees_are_refused(self):
         with Tree() as t:

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu(8) in a virtual GH200: binding, refusing, failing and restoring for real.
+"""nvgrace-gpu(8) in a virtual GH200: it binds, refuses, fails and restores.
 
     scripts/toolbox run -- tests/cli/test_vm.py [KERNEL [unittest's arguments]]
 
-After `make modules` for that kernel (7.2 without a name). One boot; its commands are below, each judged by a test
-method. The module isn't loaded before the program asks for it. The console is in build/log/cli-KERNEL.log.
+Run it after `make modules` for that kernel (default: 7.2). There is one boot.
+Each test method checks the output of one or more of its commands, which are
+below. The program itself loads the module. The console is in
+build/log/cli-KERNEL.log.
 """
 
 import re
@@ -17,27 +19,29 @@ from in_machine import InMachine
 MODULE = common.MODULE
 DRIVER = "nvgrace_gpu_vfio_pci"
 
-# Four that take their time (see "four"), one that the firmware calls broken, one that is never ready.
+# Four that become ready late (see "four"), one whose firmware reports that the
+# link failed to train, and one that never becomes ready.
 GPUS = [
     *({"name": name, "size": 0xB0000000} for name in ("a", "b", "c", "d")),
     {"name": "zero", "base": 0x8100000000, "size": 0},
     {"name": "never", "size": "3G", "ready": False},
 ]
 
-# How long each of the four isn't ready: one after the other they would need twice what is allowed.
+# How long each of the four isn't ready. One after the other, they would take
+# twice the permitted time.
 UNREADY_MS = 6000
 TOGETHER_S = 12
 
-# A busy machine is slow; one that needs longer is stuck.
+# A busy machine is slow. After this time, it is stuck.
 TIMEOUT_S = 1800
 
-# What the commands share.
+# Shell functions for the commands.
 LIBRARY = in_machine.LIBRARY + r"""
 state() {
 	driver=$(readlink $devices/$(gpu $1)/driver)
 	echo "state: $1 ${driver##*/} $(cat $devices/$(gpu $1)/driver_override)"
 }
-# Holds a file open until let_go.
+# hold FILE: has it open until let_go.
 hold() {
 	mkfifo /tmp/fifo
 	{ read -r word </tmp/fifo; } 8<"$1" &
@@ -76,7 +80,8 @@ COMMANDS = {
         let_go
         run unbind $(gpu a)
         state a""",
-    # A device's own file, without its group's, is anonymous; newer kernels tell which device it is.
+    # A device's file, without its group's, is anonymous. Later kernels report
+    # the device.
     "anonymous": """
         run bind $(gpu a) $(gpu b)
         open_gpu a
@@ -94,7 +99,7 @@ COMMANDS = {
         bind never vfio-pci
         setsid $nvgrace bind $(gpu never) >/tmp/out 2>&1 &
         pid=$!
-        # The wait has begun when the model's register has been read.
+        # The first read of the model's register shows that the wait has begun.
         until host counters never | grep -qv '"c2c_reads": 0,'; do usleep 100000; done
         kill -TERM $pid
         wait $pid
@@ -112,14 +117,15 @@ COMMANDS = {
         wait $pid
         echo "first: $?"
         state a""",
-    # What udev runs, on a real kernel: it puts things back, and goes on where it was cut short.
+    # The udev rule's program: it restores a GPU, and continues a bind that was
+    # cut short.
     "helper-restores": """
         modprobe vfio-pci
         bind zero vfio-pci
         /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
         echo "run-rc: $?"
         state zero
-        # The rule writes the override before it asks the helper.
+        # The rule writes the override before it runs the program.
         echo nvgrace_gpu_vfio_pci >$devices/$(gpu zero)/driver_override
         /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
         echo "run-rc: $?"
@@ -143,13 +149,13 @@ COMMANDS = {
         host ready a 8000
         /usr/lib/udev/nvgrace-gpu bind $(gpu a) &
         first=$!
-        # The link to the driver is there while the driver waits.
+        # The link to the driver exists while the driver waits.
         until [ -e $devices/$(gpu a)/driver ]; do usleep 10000; done
         /usr/lib/udev/nvgrace-gpu bind $(gpu a) &
         second=$!
-        # Long enough for it to have seen that; if not, it has less to do.
+        # The second one sees that within this time. If not, it has less to do.
         sleep 2
-        # Nor does the tool call it bound by then.
+        # nvgrace-gpu does not count it as bound either.
         $nvgrace bind $(gpu a) >/tmp/third &
         third=$!
         sleep 1
@@ -180,7 +186,7 @@ COMMANDS = {
         run bind --dry-run $(gpu a)
         run bind $(gpu a)
         run bind $(gpu zero)
-        # What it has been sent it writes before it ends.
+        # syslogd writes a message some time after it gets it.
         until grep -q "bind $(gpu zero)" /tmp/messages; do usleep 10000; done
         kill $syslogd
         wait $syslogd
@@ -227,7 +233,7 @@ COMMANDS = {
         rm /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d/*""",
     "unbind-all": "run bind $(gpu a) $(gpu b); run unbind --all; run unbind --all; for g in a b c d; do state $g; done",
     "default-driver": """
-        # The kernel gives it to whom it belongs: to vfio-pci, which was told this id.
+        # vfio-pci, which has this id, is the default driver.
         modprobe vfio-pci
         run bind $(gpu a)
         echo 10de 2342 >/sys/bus/pci/drivers/vfio-pci/new_id
@@ -263,11 +269,12 @@ class Cli(InMachine):
         }, timeout=TIMEOUT_S)
 
     def states(self, command):
-        """(name, driver, override) of each state."""
+        """[(name, driver, override)] of the command's states."""
         return [tuple((line + "  ").split(" ")[:3]) for line in self.lines(command, "state")]
 
     def test_machine(self):
-        """Nothing failed that isn't looked at below, and the kernel had nothing to complain of."""
+        """The kernel's log has no trouble, and no command failed without a
+        check below."""
         self.assertEqual(self.result.failures, [])
 
     def test_before(self):
@@ -285,7 +292,7 @@ class Cli(InMachine):
         self.assertIn("not loaded", self.text("dry", "state"))
 
     def test_four_in_parallel(self):
-        """In the time of one, by a module that had to be loaded."""
+        """Four binds take the time of one. The first loads the module."""
         self.assertEqual(self.codes("four"), [0])
         document, = self.documents("four")
         self.assertEqual([(r["address"], r["result"]) for r in document["results"]],
@@ -383,7 +390,8 @@ class Cli(InMachine):
         self.assertIn("refused it, and it is bound to vfio-pci again", self.result.output("helper-restores"))
 
     def test_helper_refuses(self):
-        """What vfio-pci has is taken, unless a process has it open."""
+        """The udev rule's program unbinds a GPU from vfio-pci, unless a process
+        has it open."""
         self.assertEqual(self.codes("helper-refuses"), [1, 0, 0])
         pid = self.lines("helper-refuses", "holder")[0]
         self.assertRegex(self.result.output("helper-refuses"), rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
@@ -403,7 +411,8 @@ class Cli(InMachine):
         self.assertEqual(self.lines("wait", "first"), ["0"])
 
     def test_log(self):
-        """A line for each change, and for each that failed; none for what was only planned."""
+        """The system's log has a line for each change and each failed one, and
+        none for --dry-run."""
         a, zero = self.pci["a"], self.pci["zero"]
         lines = [line for line in self.lines("logged", "log") if "nvgrace-gpu[" in line]
         self.assertEqual(len(lines), 3, lines)
@@ -412,7 +421,7 @@ class Cli(InMachine):
         self.assertRegex(lines[2], rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} refused it")
 
     def test_no_rule(self):
-        """Nothing is promised that nothing keeps."""
+        """Without the udev rule, the command refuses to bind at boot."""
         self.assertEqual(self.codes("no-rule"), [4])
         self.assertIn("can't be bound at boot: the udev rule", self.text("no-rule", "run-err"))
         self.assertEqual(self.states("no-rule"), [("b", "", "(null)")])
@@ -433,7 +442,8 @@ class Cli(InMachine):
         self.assertEqual(self.lines("persist", "left"), [])
         self.assertIn('the initramfs keeps the old configuration until you run "/usr/sbin/update-initramfs -u -k all"',
                       self.text("persist", "run-err"))
-        # Not for what was persisted already, nor with --no-initramfs; once for both.
+        # Not if the GPU was already persisted, and not with --no-initramfs. For
+        # two GPUs, once.
         self.assertEqual(self.lines("persist", "initramfs"), ["/usr/sbin/update-initramfs -u -k all"] * 2)
 
     def test_persist_fails(self):

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu bench and test in a virtual GH200: what they measure and find, what they refuse, how they are interrupted.
+"""nvgrace-gpu bench and test in a virtual GH200: what they measure, find and
+refuse, and how they end when interrupted.
 
     scripts/toolbox run -- tests/cli/vm_bench.py [KERNEL [unittest's arguments]]
 
-After `make modules` for that kernel (7.2 without a name). One boot; its commands are below, each judged by a test
-method. Times mean nothing in this machine, and none is judged. The console is in build/log/cli-bench-KERNEL.log.
+Run it after `make modules` for that kernel (default: 7.2). There is one boot.
+Each test method checks the output of one or more of its commands, which are
+below. No test checks a time, because times mean nothing in this machine. The
+console is in build/log/cli-bench-KERNEL.log.
 
-Faults are planted in the memory itself, which is a file of this process: a thread keeps setting one bit of it (a stuck
-bit), or copies a page to another place (two addresses that lead to one place).
+Faults are made in the machine's memory, which is a file of this process. A
+thread keeps setting one bit (a stuck bit), or keeps copying a page to another
+place (two addresses that access the same memory).
 """
 
 import ctypes
@@ -22,12 +26,12 @@ from in_machine import InMachine, Planted, base, never_ready
 DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
 
-# Without the MIG defect, there is no resmem, and a memory may be small.
+# Without the MIG defect, a GPU has no resmem, and its memory may be small.
 SMALL = {"mig_dvsec": 1}
 ODD_SIZE = 48 * MiB + 0x1235
 GPUS = [
     {"name": "small", "size": 64 * MiB, "model": {**SMALL, "aer": True}},
-    # Neither whole pages nor whole words, and a BAR that is larger.
+    # The memory is not a multiple of pages or words, and its BAR is larger.
     {"name": "odd", "size": ODD_SIZE, "model": SMALL},
     {"name": "both", "size": "1.5G"},
     {"name": "slow", "size": 32 * MiB, "model": {**SMALL, "ready_after_reset_ms": 6000}},
@@ -39,13 +43,14 @@ GPUS = [
 STUCK_AT, STUCK_BIT = 24 * MiB + 0x1238, 5
 ALIAS_FROM, ALIAS_TO = 3 * MiB, 40 * MiB
 
-# A busy machine is slow; one that needs longer is stuck.
+# A busy machine is slow. After this time, it is stuck.
 TIMEOUT_S = 1800
 
 LIBRARY = in_machine.LIBRARY + r"""
-# idle NAME: whether it is bound, and nothing has it open.
+# idle NAME: prints the GPU's state, which is "bound" if no process has it open.
 idle() { $nvgrace list --json >/tmp/list; grep -A8 "\"address\": \"$(gpu $1)\"" /tmp/list | grep '"state"' | sed "s/^.*\"state\"/idle: $1/"; }
-# opened: waits until the program has the GPU open; its number is pid. $terminal is what it runs on.
+# opened: waits until the program has the GPU open, and sets pid to its number.
+# $terminal is the process of the terminal on which it runs.
 opened() {
 	pid=
 	until [ "$pid" ]; do
@@ -158,7 +163,7 @@ COMMANDS = {
         run test --yes --time 5 $(gpu small)
         host unstick""",
     "slow": "run test --yes --json $(gpu slow); run test --yes --ready-within 60 $(gpu slow)",
-    # Half a minute each, until the driver gives up.
+    # The driver waits 30 s for each.
     "dead": """
         host never_ready dead || exit 1
         host never_ready dead2 || exit 1
@@ -177,7 +182,7 @@ COMMANDS = {
 }
 
 
-# Of C's memory orders, as the compiler numbers them.
+# The compiler's number of this memory order of C.
 SEQ_CST = 5
 
 
@@ -190,7 +195,8 @@ class Bench(InMachine):
             at = base(machine, name) + STUCK_AT - machine.memory_address
             page = mmap.mmap(machine.memory_fd, mmap.PAGESIZE, offset=at - at % mmap.PAGESIZE)
             byte = ctypes.byref(ctypes.c_uint8.from_buffer(page, at % mmap.PAGESIZE))
-            # At once: a byte that is read, and written a while later, would be an old one.
+            # Atomic, because the machine may write to the byte between a read
+            # and a write.
             fetch_or = getattr(ctypes.CDLL("libatomic.so.1"), "__atomic_fetch_or_1")
             planted.start(lambda: fetch_or(byte, 1 << STUCK_BIT, SEQ_CST))
 
@@ -225,7 +231,8 @@ class Bench(InMachine):
         self.assertEqual(self.lines(command, "idle"), [f'{name}: "bound",'] * times)
 
     def test_machine(self):
-        """Nothing failed that isn't looked at below, and the kernel had nothing to complain of."""
+        """The kernel's log has no trouble, and no command failed without a
+        check below."""
         self.assertEqual(self.result.failures, [])
 
     def test_refusals(self):
@@ -238,7 +245,7 @@ class Bench(InMachine):
                 ("group-in-use", 4, f"{small}: in use: "),
                 ("no-vfio", 1, f"{small}: can't open /dev/vfio/vfio: No such file or directory; load the modules"),
                 ("no-type1", 1, f"{small}: vfio has no type1 IOMMU driver; load the module")):
-            # There is another way to open it.
+            # With its own file, the GPU can be opened nevertheless.
             if self.cdev and command in ("no-vfio", "no-type1", "group-in-use"):
                 continue
             with self.subTest(command):
@@ -247,7 +254,7 @@ class Bench(InMachine):
                 self.assertEqual(self.lines(command, "run-out"), [])
 
     def test_access(self):
-        """Nobody needs to be root, but to have the files."""
+        """A user with access to the files need not be root."""
         self.assertEqual(self.codes("no-access", "user"), [5])
         self.assertRegex(self.text("no-access", "user-err"), r"can't open /dev/vfio/\d+: Permission denied; use sudo")
         self.assertEqual(self.codes("no-access", "group"), [0])
@@ -263,7 +270,7 @@ class Bench(InMachine):
         self.assertEqual(self.codes("quick"), [0])
         document, = self.documents("quick")
         figures = {f["name"]: f for f in document["figures"]}
-        self.assertEqual(len(figures), len(document["figures"]), "a name is there twice")
+        self.assertEqual(len(figures), len(document["figures"]), "two figures have the same name")
         self.assertEqual((document["level"], document["mode"], document["threads"], document["page_size"],
                           document["read_only"], document["grace"]),
                          ("quick", "cdev" if self.cdev else "group", 2, self.page, False, False))
@@ -282,20 +289,22 @@ class Bench(InMachine):
         self.assertEqual(set(figures), wanted)
         for name, figure in figures.items():
             if not figure["count"]:
-                # There is nothing after memory that fills its BAR; iommufd maps no such memory; and a busy machine omits
-                # what takes long.
+                # Memory that fills its BAR has no tail, and iommufd can't map
+                # GPU memory. On a busy machine, bench omits slow steps.
                 self.assertTrue(figure["reason"] and (name.startswith("pread-tail/") or "omitted" in figure["reason"] or
                                                       self.cdev and name.startswith("dma-")), figure)
                 continue
             self.assertIsNone(figure["reason"])
             self.assertLessEqual(figure["min"], figure["median"])
             self.assertLessEqual(figure["median"], figure["max"])
-            # That no figure is nonsense: nothing takes no time, and no memory is faster than any.
+            # Every figure is possible: no step takes no time, and no memory is
+            # faster than this.
             if not name.startswith("dma-"):
                 self.assertGreater(figure["min"], 0, name)
             if figure["unit"] == "B/s":
                 self.assertLess(figure["max"], 1e13, name)
-        # One fault brings hundreds of huge pages, or the pages of several tables; never one of them.
+        # One fault maps hundreds of huge pages, or the pages of several page
+        # tables.
         pages = max(2048, self.page // 8) * self.page
         self.assertIn(figures["first-touch-faults/usemem/0.125"]["max"], (1, 2))
         self.assertIn(figures["first-touch-misaligned-faults/usemem/256MiB"]["min"] - 256 * MiB // pages, (0, 1))
@@ -314,7 +323,8 @@ class Bench(InMachine):
             self.assertEqual((self.codes("table", f"wide{columns}"), self.codes("table", f"test{columns}")), ([0], [0]))
             for name in ("wide", "test"):
                 lines = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line) for line in self.lines("table", f"{name}{columns}-out")]
-                # The bar is written over itself, in one line of the terminal; it is no line of the table.
+                # The bar overwrites itself in one line of the terminal, which
+                # is not part of the table.
                 table = [line for line in lines if " %" not in line]
                 self.assertLessEqual(max(map(len, table)), columns, table)
                 self.assertTrue(any(re.match(r"\[[#.]+\] +\d+ % ", line) for line in lines), lines[:3])
@@ -338,7 +348,8 @@ class Bench(InMachine):
             self.assertTrue(figures[name]["count"], name)
 
     def test_interrupted(self):
-        """In each phase, and by each signal: nothing has the GPU open any more, and it can be unbound."""
+        """In each phase, and after each signal, no process has the GPU open,
+        and it can be unbound."""
         self.assertEqual(self.codes("interrupted", "key"), [130] * 5)
         self.assertEqual(self.text("interrupted", "key-out").count("interrupted; the GPU is bound and closed as before"), 5)
         self.assertEqual(self.lines("interrupted", "signal"), ["TERM 130", "HUP 130", "INT 130", "KILL 137"])
@@ -360,7 +371,7 @@ class Bench(InMachine):
             "sizes": "passed", "bars": "passed", "ends": "passed", "tail": "passed", "file": "passed", "pattern": "passed",
             "reset": "passed", "content-after-reset": "noted", "pcie-link": "noted", "pcie-errors": "skipped",
             "memory-errors": "passed"})
-        # The model's reset leaves the memory alone; it is not its memory.
+        # The model's reset does not change the memory.
         self.assertIs(odd["content_survived_reset"], True)
         self.assertEqual((odd["passed"], odd["passes"], odd["differences"], odd["seed"]), (True, 1, 0, "0x7"))
         self.assertGreaterEqual(small["passes"], 1)
@@ -406,7 +417,7 @@ class Bench(InMachine):
         self.assertRegex(re.sub(r"\s+", " ", self.text("slow", "run-out")), r"passed reset the memory is ready \d+\.\d+ s")
 
     def test_memory_that_never_gets_ready(self):
-        """A fault that the driver ends with SIGBUS is a result with its place."""
+        """A SIGBUS is a failed check, and its text has the address."""
         self.assertEqual(self.codes("dead"), [1])
         document, = self.documents("dead")
         outcomes = self.outcomes(document)
@@ -419,7 +430,8 @@ class Bench(InMachine):
         self.assertEqual(self.lines("dead", "idle"), ['dead: "bound",', 'dead2: "bound",'])
 
     def test_interrupted_while_it_waits(self):
-        """In the kernel, for memory that isn't ready."""
+        """SIGINT ends the program while it waits in the kernel for memory that
+        isn't ready."""
         self.assertEqual(self.lines("waiting", "signal"), ["INT 130"])
         self.check_idle("waiting", "dead")
 

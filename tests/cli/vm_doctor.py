@@ -1,13 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu doctor in a virtual GH200 whose kernel runs at EL2: what it says is compared with what KVM does.
+"""nvgrace-gpu doctor in a virtual GH200 whose kernel runs at EL2. The tests
+compare its findings with what KVM does.
 
     scripts/toolbox run -- tests/cli/vm_doctor.py [KERNEL[:CPU]...]
 
-After `make modules` for these kernels. CPU is QEMU's name of one: "max" has FEAT_S2FWB and CACHE_DIC, as Grace has,
-neoverse-n1 has neither; "none" starts the kernel at EL1, without KVM. "signatures", in the place of a CPU, starts one that
-takes signed modules only. Without words: 6.12:max, 7.2:max, 7.2:neoverse-n1, 7.2:none and 7.2:signatures. A boot each,
-one after the other; the consoles are in build/log/doctor-KERNEL-CPU.log.
+Run it after `make modules` for these kernels. CPU is QEMU's name of a CPU (max
+if omitted), or one of two other words:
+
+    max           has FEAT_S2FWB and CACHE_DIC, as Grace has
+    neoverse-n1   has neither
+    none          the kernel runs at EL1, without KVM
+    signatures    the kernel loads only signed modules
+
+Default: 6.12:max, 7.2:max, 7.2:neoverse-n1, 7.2:none and 7.2:signatures. Each
+has its own boot, one after the other. The consoles are in
+build/log/doctor-KERNEL-CPU.log.
 """
 
 import base64
@@ -27,13 +35,13 @@ import suite  # noqa: E402
 import vm  # noqa: E402
 
 MODULE = common.MODULE
-# Emulated at EL2, every exception of the kernel's costs more.
+# The emulation of EL2 is slow.
 TIMEOUT = 1800
 
 GPUS = [
     {"name": "good", "size": "3G"},
     {"name": "zero", "base": 0x8100000000, "size": 0},
-    # In the group of "good"'s memory nothing else; this one stays unbound, with an override that makes no sense.
+    # This one stays unbound, with a malformed override.
     {"name": "hyphens", "size": "3G"},
 ]
 
@@ -47,7 +55,7 @@ COMMANDS = {
     "after": DOCTOR,
     "one": "/usr/sbin/nvgrace-gpu doctor --json $(gpu good); echo \"rc: $?\"",
     "bars": "host counters good; /usr/sbin/nvgrace-gpu doctor >/dev/null; host counters good",
-    # A QEMU that says what it is, and a libvirt that says nothing, ever.
+    # A QEMU that prints its version, and a libvirt that hangs.
     "programs": """
         mkdir -p /usr/bin
         printf '#!/bin/sh\\necho "QEMU emulator version 9.1.2 (Debian)"; echo more\\n' >/usr/bin/qemu-system-aarch64
@@ -64,20 +72,22 @@ COMMANDS = {
         tar -cz -f - -C /tmp/record . | base64""",
 }
 
-# What is in the module's place, one after the other: is it what doctor says of it?
+# Each file of sign() replaces the module: doctor checks it, then insmod tries
+# to load it.
 SIGNATURES = {
     name: f"""
         cp /signed/{name}.ko /lib/modules/$(uname -r)/updates/dkms/{MODULE}
         {DOCTOR}
-        # busybox's modprobe has another index than libkmod.
+        # insmod, because busybox's modprobe has another index than libkmod.
         insmod /signed/{name}.ko 2>&1 && echo accepted || true"""
     for name in ("unsigned", "foreign", "trusted")
 }
 
 
 def sign(kernel, directory):
-    """Three files to stand in the module's place: ours without a signature, ours signed with a key that the kernel
-    doesn't know, and one that it trusts, which is another module, for we can't sign like the kernel's makers."""
+    """Makes three files that replace the module: it without a signature, it
+    with the signature of an unknown key, and one that the kernel trusts. The
+    last is a module of the kernel, because only its makers have that key."""
     place = pathlib.Path(directory, "signed")
     place.mkdir()
     ours = (vm.PROJECT / "build" / kernel.release / MODULE).read_bytes()
@@ -111,7 +121,7 @@ def boot(kernel, cpu):
 
 
 class Boot:
-    """One boot and what came out of it."""
+    """One boot, and the output of its commands."""
 
     maxDiff = None
 
@@ -120,7 +130,8 @@ class Boot:
         cls.result, cls.pci = boot(cls.kernel, cls.cpu)
 
     def findings(self, command):
-        """{(id, GPU's name or None): finding}, and the exit status."""
+        """{(id, GPU's name or None): finding} of the command, and its exit
+        status."""
         lines = self.result.command(command).output
         end = next(i for i, line in enumerate(lines) if line.startswith("rc: "))
         document = json.loads("\n".join(lines[lines.index("{"):end]))
@@ -141,7 +152,7 @@ class Boot:
 
 
 class Signatures(Boot):
-    """Of a kernel that takes signed modules only."""
+    """The tests on a kernel that loads only signed modules."""
 
     def check(self, name, verdict, pattern):
         found, _ = self.findings(name)
@@ -181,7 +192,7 @@ class InMachine(Boot):
             self.assertEqual(self.verdict(found, finding, "good"), "good", found[finding, "good"])
         self.assertEqual(self.verdict(found, "module-loaded"), "good")
         self.assertEqual(self.verdict(found, "module-signature"), "good")
-        # What the module found in the kernel, and what the kernel's configuration says, agree.
+        # The loaded module's features and the kernel's configuration agree.
         self.assertEqual(self.verdict(found, "huge-mappings"), "good")
         before, _ = self.findings("before")
         for finding in "huge-mappings", "resets", "memory-errors", "peer-to-peer", "dma-backend":
@@ -212,13 +223,14 @@ class InMachine(Boot):
         for name in before:
             if not name.startswith("config_"):
                 self.assertEqual(after[name], before[name], name)
-        # Nor all of configuration space: the first register alone, in whatever pieces.
+        # Of configuration space, the doctor reads only the first register.
         self.assertLessEqual(after["config_reads"] - before["config_reads"], 4)
 
     def test_record_says_the_same_here(self):
-        """On another machine, of another architecture, by a program with sanitizers."""
+        """A record gives the same findings on another machine of another
+        architecture."""
         text = "".join(self.result.command("record").output)
-        # The program's own line about the record stands in front.
+        # The program has printed a line before the record.
         data = base64.b64decode(text[text.index("H4sI"):])
         with tempfile.TemporaryDirectory() as directory:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
@@ -239,7 +251,7 @@ class InMachine(Boot):
         self.assertEqual(said, expected.get((does["usemem"], does["cap"])), (does, found["kvm-usemem", None]))
         self.assertEqual(self.verdict(found, "kvm-resmem"), "good")
         self.assertEqual(does["resmem"], "taken")
-        # And it is what docs/guests.md says.
+        # The results of docs/guests.md.
         self.assertEqual(said, "note" if self.kernel == "6.12" else "good" if self.cpu == "max" else "bad")
         if said == "bad":
             self.assertRegex(self.said(found, "kvm-usemem"), "lacks (CACHE_DIC|FEAT_S2FWB)")

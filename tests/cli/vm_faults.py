@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu in a virtual GH200 where one call that changes something fails, any one.
+"""nvgrace-gpu in a virtual GH200 while one call that changes something fails.
 
     scripts/toolbox run -- tests/cli/vm_faults.py [KERNEL [unittest's arguments]]
 
-After `make modules` for that kernel (7.2 without a name). What fails is up to fail_call.c. The console is in
-build/log/cli-faults-KERNEL.log.
+Run it after `make modules` for that kernel (default: 7.2). fail_call.c lets the
+call fail. The console is in build/log/cli-faults-KERNEL.log.
 """
 
 import re
@@ -16,13 +16,13 @@ from in_machine import InMachine
 from test_faults import STATUSES
 
 MiB = 1 << 20
-# Without the MIG defect, there is no resmem, and a memory may be small.
+# Without the MIG defect, a GPU has no resmem, and its memory may be small.
 SMALL = {"mig_dvsec": 1}
 GPUS = [{"name": "a", "size": 32 * MiB, "model": SMALL}, {"name": "b", "size": 32 * MiB, "model": SMALL}]
 
-# Of each command, evenly spread; a command takes a second or two.
+# How many calls of each command fail, spread evenly. A command takes up to 2 s.
 POINTS = 40
-# A busy machine is slow; one that needs longer is stuck.
+# A busy machine is slow. After this time, it is stuck.
 TIMEOUT_S = 3600
 
 LIBRARY = in_machine.LIBRARY + r"""
@@ -30,7 +30,7 @@ state() {
 	driver=$(readlink $devices/$(gpu $1)/driver)
 	echo "state: ${driver##*/} $(cat $devices/$(gpu $1)/driver_override) $(ls -A /etc/nvgrace-gpu.conf.d | tr '\n' ' ')"
 }
-# failing N COMMAND...: its N-th call fails.
+# failing N COMMAND...: runs COMMAND, whose N-th call fails.
 failing() {
 	n=$1
 	shift
@@ -38,7 +38,8 @@ failing() {
 	say run env LD_PRELOAD=/tests/fail_call.so FAIL_KIND=w FAIL_CALL=$n FAIL_FILE=/tmp/failed $nvgrace "$@"
 	echo "failed: $(cat /tmp/failed)"
 }
-# each BEFORE COMMAND...: all of its calls, or as many as there is time for; before each the script BEFORE runs.
+# each BEFORE COMMAND...: lets all calls of COMMAND fail, or POINTS of them, one
+# in each run. The script BEFORE runs before each.
 each() {
 	before=$1
 	shift
@@ -78,7 +79,8 @@ class Faults(InMachine):
                  timeout=TIMEOUT_S)
 
     def runs(self, command):
-        """[(what failed, status, state before, state after, what it said)] of a command's runs."""
+        """[(the call that failed, status, state before, state after, output)]
+        of a command's runs."""
         found, before, said, status, failed = [], "", [], None, ""
         for line in self.result.command(command).output:
             if match := re.match(r"run-(?:out|err): (.*)", line):
@@ -99,12 +101,13 @@ class Faults(InMachine):
         return found
 
     def check(self, command, judge):
-        """judge(status, state before, state after, what it said) says what is wrong, or nothing."""
+        """judge(status, state before, state after, output) returns what is
+        wrong, or None."""
         wrong = []
         for failed, status, before, after, said in self.runs(command):
             what = judge(status, before, after, said)
             if not failed or status not in STATUSES or not said:
-                what = "no ordinary end"
+                what = "it did not end with a status and a message"
             if what:
                 wrong.append(f"{command}, {failed} fails: {what}: status {status}, before: {before}, after: {after}\n{said}")
         self.assertEqual(wrong, [], "\n".join(wrong))
@@ -116,7 +119,7 @@ class Faults(InMachine):
     def test_binding_is_whole_or_is_put_back(self):
         def judge(status, before, after, said):
             if status and after != before and not re.search("can't restore|at boot|initramfs", said):
-                return "it is neither done nor undone, and doesn't say so"
+                return "the change is neither complete nor undone, and no message says so"
             return None
 
         for command in ("bind", "unbind", "from-vfio-pci"):
@@ -126,7 +129,7 @@ class Faults(InMachine):
     def test_exercises_leave_the_gpu_as_it_was(self):
         for command in ("test", "bench", "scrub"):
             with self.subTest(command):
-                self.check(command, lambda status, before, after, said: None if after == before else "it is in another state")
+                self.check(command, lambda status, before, after, said: None if after == before else "the GPU's state changed")
 
 
 if __name__ == "__main__":

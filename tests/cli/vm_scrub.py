@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu scrub in a virtual GH200: that the memory is zeros, what it refuses, how it is interrupted, what it verifies.
+"""nvgrace-gpu scrub in a virtual GH200: the memory becomes zeros. What scrub
+refuses and verifies, and how it ends when interrupted.
 
     scripts/toolbox run -- tests/cli/vm_scrub.py [KERNEL [unittest's arguments]]
 
-After `make modules` for that kernel (7.2 without a name). One boot; its commands are below, each judged by a test
-method. Times mean nothing in this machine, and none is judged. The console is in build/log/cli-scrub-KERNEL.log.
+Run it after `make modules` for that kernel (default: 7.2). There is one boot.
+Each test method checks the output of one or more of its commands, which are
+below. No test checks a time, because times mean nothing in this machine. The
+console is in build/log/cli-scrub-KERNEL.log.
 
-Before each scrub the memory is soiled, and afterwards looked at, from outside of the machine. Other words than 0 are planted
-while the program reads back: a thread keeps writing one.
+From outside of the machine, the tests write to the memory before a scrub, and
+read it after that. A thread keeps writing a word other than 0 while the program
+reads back.
 """
 
 import re
@@ -21,26 +25,26 @@ DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
 CHUNK = 16 * MiB
 
-# Without the MIG defect, there is no resmem, and a memory may be small.
+# Without the MIG defect, a GPU has no resmem, and its memory may be small.
 SMALL = {"mig_dvsec": 1}
 SIZES = {"small": 64 * MiB, "odd": 48 * MiB + 0x1235, "both": 1536 * MiB, "slow": 32 * MiB, "dead": 32 * MiB}
 GPUS = [
     {"name": "small", "size": SIZES["small"], "model": SMALL},
-    # Neither whole pages nor whole words.
+    # The memory is not a multiple of pages or words.
     {"name": "odd", "size": SIZES["odd"], "model": SMALL},
-    # usemem and resmem.
+    # It has usemem and resmem.
     {"name": "both", "size": SIZES["both"]},
-    # Long enough to see it, and to interrupt it, while the driver waits after a reset.
+    # The driver waits after a reset, so that the scrub can be interrupted.
     {"name": "slow", "size": SIZES["slow"], "model": {**SMALL, "ready_after_reset_ms": 8000}},
     {"name": "dead", "size": SIZES["dead"], "model": SMALL},
     {"name": "plain"},
     {"name": "unbound", "size": 32 * MiB, "model": SMALL},
 ]
 
-# A word that is never 0 for long.
+# The word that a thread keeps writing, and its place.
 PLANTED_AT, PLANTED = 24 * MiB + 0x1238, 0x1122334455667788
 
-# A busy machine is slow; one that needs longer is stuck.
+# A busy machine is slow. After this time, it is stuck.
 TIMEOUT_S = 1800
 
 LIBRARY = in_machine.LIBRARY + r"""
@@ -49,7 +53,7 @@ attribute() { cat $devices/$(gpu $1)/nvgrace_gpu/$2; }
 state() { echo "state: $1 $(attribute $1 scrub_state)"; }
 soil() { for g; do host soil $g || exit 1; done; }
 left() { for g; do echo "left: $g $(host left $g)"; done; }
-# ended NAME: waits until it is no longer being scrubbed.
+# ended NAME: waits until the scrub has ended.
 ended() { while [ $(attribute $1 scrub_state) = scrubbing ]; do usleep 50000; done; }
 """
 
@@ -74,7 +78,8 @@ COMMANDS = {
         state small
         run scrub $(gpu small)
         left small""",
-    # As with the kernel's own driver, or an earlier one of this project.
+    # As with the kernel's driver of this name, or an earlier one of this
+    # project.
     "older": """
         for file in mode usemem_size readiness; do attribute small $file >/tmp/small-$file; done
         mount -t tmpfs none $devices/$(gpu small)/nvgrace_gpu
@@ -104,7 +109,7 @@ COMMANDS = {
         left small
         echo 0 >$parameter
         run scrub --verify --json $(gpu small)""",
-    # The parameter, and what modprobe is told for the next boot.
+    # The parameter, and the options of modprobe for the next boot.
     "doctor": """
         mkdir -p /etc/modprobe.d
         for on in 0 1; do
@@ -125,7 +130,7 @@ COMMANDS = {
         state slow
         run scrub --json $(gpu slow)
         left slow""",
-    # The driver resets it in the first scrub after binding, and so waits.
+    # The first scrub after a bind resets the GPU, so the driver waits.
     "interrupted": """
         for signal in key TERM HUP; do
             run unbind $(gpu slow)
@@ -163,7 +168,7 @@ COMMANDS = {
         echo "unbound-rc: $?"
         sed "s/^/unbound-out: /" /tmp/out /tmp/err
         run bind $(gpu slow)""",
-    # The driver resets it once after binding. Half a minute, until it gives up.
+    # The first scrub after a bind resets the GPU. The driver waits 30 s.
     "failed": """
         $nvgrace unbind $(gpu dead)
         $nvgrace bind $(gpu dead)
@@ -191,7 +196,7 @@ class Scrub(InMachine):
                 machine.write_gpu_memory(base(machine, name) + at, b"\xa5" * count)
 
         def left(machine, name):
-            """How many bytes are not 0."""
+            """The number of bytes other than 0."""
             return sum(count - machine.read_gpu_memory(base(machine, name) + at, count).count(0)
                        for at, count in pieces(name))
 
@@ -214,14 +219,16 @@ class Scrub(InMachine):
         self.assertEqual(self.lines(command, "left"), [f"{name} 0" for name in names])
 
     def test_machine(self):
-        """Nothing failed that isn't looked at below, and the kernel had nothing to complain of."""
+        """The kernel's log has no trouble, and no command failed without a
+        check below."""
         self.assertEqual(self.result.failures, [])
 
     def test_bound(self):
         self.assertEqual(self.codes("bind"), [0] * 6)
 
     def test_nothing_to_scrub(self):
-        """Without a bound GPU --all has nothing to do; an address that is none stops all."""
+        """Without a bound GPU, --all does nothing. With a wrong address, no GPU
+        is scrubbed."""
         self.assertEqual(self.codes("nothing"), [0, 4, 3])
         error = self.text("nothing", "run-err")
         self.assertIn(f"nvgrace-gpu: no GPU with memory is bound to {DRIVER}", error)
@@ -252,7 +259,7 @@ class Scrub(InMachine):
         self.check_clean("idle", "small")
 
     def test_json(self):
-        """Each GPU once, in the order of the command line."""
+        """Each GPU has one result, in the order of the command line."""
         self.assertEqual(self.codes("json"), [0, 0])
         document, listed = self.documents("json")
         self.assertEqual((document["command"], document["verify"]), ("scrub", False))
@@ -276,7 +283,7 @@ class Scrub(InMachine):
         self.assertIn(f'nvgrace_gpu_scrub_progress_bytes{{address="{self.pci["both"]}"}} {SIZES["both"]}', text)
 
     def test_in_use(self):
-        """The one that is keeps its content; the other one is scrubbed all the same."""
+        """A GPU in use keeps its content. The other GPU is scrubbed."""
         self.assertEqual(self.codes("in-use"), [4, 4, 0])
         holder = "".join(self.lines("in-use", "holder"))
         self.assertRegex(self.text("in-use", "run-err"),
@@ -298,14 +305,15 @@ class Scrub(InMachine):
             verified = result["verified"]
             self.assertEqual((result["result"], verified["complete"], verified["bytes"], verified["differences"],
                               verified["places"]), ("clean", True, SIZES[name], 0, []))
-            # It has been opened.
+            # Because it was opened after the scrub.
             self.assertEqual(result["scrub_state"], "off")
         self.check_clean("verify", "both", "odd")
         self.assertRegex(self.text("verify", "run-out"), r"clean; 64 MiB in .*; read back all zeros: 64 MiB in \d+\.\d\d s, ")
         self.assertEqual(self.lines("verify", "state"), ["small off"])
 
     def test_verify_finds(self):
-        """A word that is not 0, with its place; the GPU after it is verified, too."""
+        """The result has the word that is not 0, with its place. The next GPU
+        is verified too."""
         self.assertEqual(self.codes("verify-differs"), [1, 1, 0])
         document, = self.documents("verify-differs")
         first, second = document["results"]
@@ -320,7 +328,8 @@ class Scrub(InMachine):
         self.assertIn(f"{self.pci['small']}: {place}: {PLANTED:#018x}", error)
 
     def test_parameter(self):
-        """With it on, closing after --verify scrubs again, by itself."""
+        """While the parameter is on, the driver scrubs again when --verify
+        closes the GPU."""
         self.assertEqual(self.codes("parameter"), [0, 0])
         on, off = (d["results"][0] for d in self.documents("parameter"))
         self.assertIn(on["scrub_state"], ("scrubbing", "clean"))
@@ -335,7 +344,7 @@ class Scrub(InMachine):
         found = self.findings("doctor", "scrubbing")
         self.assertEqual([f["verdict"] for f in found], ["note", "warning", "warning", "good", "warning"])
         self.assertIn("also after the next boot", found[3]["text"])
-        # What was recorded says the same.
+        # The record gives the same finding.
         self.assertEqual(found[4], found[1])
         self.assertEqual(len(self.lines("doctor", "recorded")), 1)
         self.assertIn(self.lines("doctor", "recorded")[0], ("off", "clean"))
@@ -344,7 +353,7 @@ class Scrub(InMachine):
         self.assertIn("could not be cleared", finding["reason"])
 
     def test_joined(self):
-        """One that runs already is waited for."""
+        """The command waits for a scrub that is already running."""
         self.assertEqual(self.lines("joined", "state"), ["slow scrubbing"])
         self.assertEqual(self.codes("joined"), [0])
         result, = self.documents("joined")[0]["results"]
@@ -353,7 +362,7 @@ class Scrub(InMachine):
         self.check_clean("joined", "slow")
 
     def test_interrupted(self):
-        """It goes on in the kernel, and the program says so."""
+        """The kernel continues the scrub, and the program's message says so."""
         self.assertEqual(self.codes("interrupted", "key"), [130])
         self.assertEqual(self.lines("interrupted", "signal"), ["TERM 130", "HUP 130"])
         words = 'interrupted; the kernel continues scrubs that have started; "nvgrace-gpu status" shows them'
@@ -365,7 +374,7 @@ class Scrub(InMachine):
         self.check_clean("interrupted", *["slow"] * 3)
 
     def test_bar(self):
-        """On a terminal alone, as wide as that is."""
+        """Only a terminal gets the bar, which fits its width."""
         for name, columns in (("bar", 120), ("narrow", 40)):
             self.assertEqual(self.codes("bar", name), [0])
             drawn = re.findall(r"\[[#.]+\] +\d+ %[^\x1b]*", self.text("bar", f"{name}-out"))
@@ -376,7 +385,8 @@ class Scrub(InMachine):
         self.assertEqual(self.lines("bar", "pipe-err"), [])
 
     def test_unbound_meanwhile(self):
-        """Whether unbinding waits for the scrub or ends it, what wasn't seen is not called clean."""
+        """Unbinding may wait for the scrub or end it. The result is "clean"
+        only if the program read that state."""
         text = self.text("unbound-meanwhile", "unbound-out")
         if self.lines("unbound-meanwhile", "unbound-rc") == ["0"]:
             self.assertIn(f"{self.pci['slow']}: clean; ", text)
@@ -385,7 +395,7 @@ class Scrub(InMachine):
             self.assertRegex(text, "unbound before the scrub ended|not known to be clean|the scrub failed")
 
     def test_failed(self):
-        """With the kernel's own line; the other GPU is scrubbed."""
+        """The result has the kernel's line. The other GPU is scrubbed."""
         self.assertEqual(self.codes("failed"), [1, 0, 1])
         clean, dead = self.documents("failed")[0]["results"]
         self.assertEqual((clean["result"], dead["result"], dead["exit_status"], dead["scrub_state"]),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes trees of the hosts that the *.tree files beside this one describe. ../doctor_findings.py imports it; for a look at
-one:
+"""Makes trees of the hosts that the *.tree files beside this one describe.
+../doctor_findings.py imports it. To make one tree:
 
     scripts/toolbox run python3 tests/cli/doctor_trees/unfold.py HOST DIRECTORY
 
@@ -30,7 +30,8 @@ class Host:
     name: str
     where: str
     base: "str | None" = None
-    # In order: ("file", path, text), ("link", path, target), ("directory", path, None), ("nothing", path, None).
+    # In order: ("file", path, text), ("link", path, target),
+    # ("directory", path, None), ("nothing", path, None).
     steps: list = dataclasses.field(default_factory=list)
     expected: "list[Expectation]" = dataclasses.field(default_factory=list)
     never: "list[str]" = dataclasses.field(default_factory=list)
@@ -54,7 +55,7 @@ def parse(path):
             host = Host(match[1], where, match[2])
             yield host
         elif host is None:
-            raise ValueError(f"{where}: no [host] yet")
+            raise ValueError(f"{where}: a line before the first [host]")
         elif match := re.fullmatch(r"(/\S+) <<", line):
             text = [match[1]]
         elif match := re.fullmatch(r"(/\S+) = ?(.*)", line):
@@ -101,7 +102,7 @@ def remove(path):
 
 
 def unfold(found, name, root):
-    """Make the tree of a host below root, which exists."""
+    """Makes the tree of a host in root, which must exist."""
     host = found[name]
     if host.base:
         unfold(found, host.base, root)
