@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The part of `make demo` that runs in the virtual GH200. It binds the GPU as an
- * administrator would, shows it as a VMM sees it, moves data both ways through
- * both parts, and sums up. demo.py starts it. Any failure ends it with one line
- * and a non-zero exit status.
+ * The part of `make demo` that runs in the virtual GH200; demo.py starts it. It
+ * binds the GPU as an administrator does, shows the VMM's view, moves data both
+ * ways through both parts, and prints a table. After a failure, it prints one
+ * line and exits with status 1.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -21,7 +21,7 @@
 static struct vfio v;
 static const struct gpu *gpu;
 
-/* Rows of the closing table. */
+/* Rows of the table at the end. */
 static struct {
 	char what[56];
 	char result[40];
@@ -84,15 +84,15 @@ static void bind_gpu(void)
 {
 	char command[256];
 
-	printf("  1. Bind the GPU, as an administrator would\n\n");
+	printf("  1. Bind the GPU, as an administrator does\n\n");
 	printf("      # echo " DRIVER " > /sys/bus/pci/devices/%s/driver_override\n"
 	       "      # echo %s > /sys/bus/pci/drivers_probe\n", gpu->addr,
 	       gpu->addr);
 	check(!gpu_sysfs_write(gpu, "driver_override", DRIVER),
-	      "driver_override can't be written");
+	      "can't write driver_override");
 	snprintf(command, sizeof(command),
 		 "echo %s > /sys/bus/pci/drivers_probe", gpu->addr);
-	check(!system(command), "drivers_probe can't be written");
+	check(!system(command), "can't write drivers_probe");
 	check(gpu_bound(gpu), "the GPU is not bound; see the kernel's log");
 	printf("      # dmesg | tail -n 1\n");
 	show_lines("dmesg | grep usemem | tail -n 1 | sed 's/^[^]]*\\] //'");
@@ -105,7 +105,7 @@ static void draw(const struct region *use, const struct region *res)
 {
 	uint64_t top = gpu->base + gpu->size, cut = gpu->base + use->area_size;
 
-	printf("\n  2. What a VMM sees: two ordinary BARs, nothing of the chip to know\n\n"
+	printf("\n  2. The VMM's view: two ordinary BARs, which need no knowledge of the chip\n\n"
 	       "      physical address\n"
 	       "      %#014" PRIx64 "  +-----------------+\n"
 	       "                      |                 |\n"
@@ -137,7 +137,7 @@ static void size_bars(void)
 		       ": %s, 64-bit, prefetchable\n", i ? 4 : 2, ones, val,
 		       human(-(val & ~0xfULL)));
 	}
-	done("config: BAR2 and BAR4 sized by writing ones", "as real BARs");
+	done("config: BAR2 and BAR4 sized by writing ones", "like ordinary BARs");
 }
 
 static void move(unsigned int index, const char *name, uint64_t length,
@@ -151,26 +151,26 @@ static void move(unsigned int index, const char *name, uint64_t length,
 	check(in && out, "out of memory");
 	map = vfio_map(&v, index, 0, length, RW, MAP_SHARED, NULL);
 	fill(in, BULK, index);
-	/* Take the faults and make the kernel mappings before the clock runs. */
+	/* So that the times contain no first touch and no kernel mapping. */
 	memset(map + at, 0, BULK);
 	check(vfio_read(&v, REGION(index) + at, out, BULK) == BULK,
-	      "pread came short");
+	      "pread was incomplete");
 
 	t[0] = seconds();
 	memcpy(map + at, in, BULK);
 	t[1] = seconds();
 	check(vfio_read(&v, REGION(index) + at, out, BULK) == BULK,
-	      "pread came short");
+	      "pread was incomplete");
 	t[2] = seconds();
-	check(!memcmp(in, out, BULK), "pread differs from what was mapped");
+	check(!memcmp(in, out, BULK), "pread differs from the mapping");
 	host_peek(phys + at, outside, sizeof(outside));
 	check(!memcmp(in, outside, sizeof(outside)),
-	      "the memory outside differs");
+	      "the memory differs when read from outside");
 
 	fill(in, BULK, index + 100);
 	t[3] = seconds();
 	check(vfio_write(&v, REGION(index) + at, in, BULK) == BULK,
-	      "pwrite came short");
+	      "pwrite was incomplete");
 	t[4] = seconds();
 	check(!memcmp(map + at, in, BULK), "the mapping differs from pwrite");
 
@@ -182,7 +182,7 @@ static void move(unsigned int index, const char *name, uint64_t length,
 	munmap(map, length);
 
 	printf("      %s: %s at offset %s through mmap, pread and pwrite;\n"
-	       "              seen from outside, too\n", name, human(BULK),
+	       "              the same when read from outside\n", name, human(BULK),
 	       human(at));
 	printf("              times in this emulation, memcpy to the mapping = 1:\n"
 	       "              pread %.1f, pwrite %.1f\n",
@@ -199,10 +199,10 @@ static void tail(const struct region *use)
 	uint64_t word = 0;
 
 	check(vfio_read(&v, REGION(USEMEM) + use->size - 8, &word, 8) == 8 &&
-	      word == ~0ULL, "beyond the memory there are no ones");
-	printf("      beyond the memory, up to the BAR's end: reads are %#" PRIx64
+	      word == ~0ULL, "reads beyond the memory are not all ones");
+	printf("      beyond the memory, up to the BAR's end: reads return %#" PRIx64
 	       ", writes are dropped\n", word);
-	done("reads beyond the memory", "0xff, as from an empty bus");
+	done("reads beyond the memory", "all ones");
 }
 
 static void reset(void)
@@ -215,10 +215,10 @@ static void reset(void)
 	check(!vfio_reset(&v), "VFIO_DEVICE_RESET failed");
 	check(vfio_read(&v, CONFIG + 0x20, &val, 8) == 8 && val == 0xc,
 	      "BAR4 was not cleared");
-	check(!strcmp(map, "kept"), "the mapping did not come back");
+	check(!strcmp(map, "kept"), "the mapping lost its content");
 	munmap(map, MiB);
-	printf("      BAR registers are cleared; the mapping comes back by itself\n");
-	done("VFIO_DEVICE_RESET with mappings", "BARs cleared, mappings back");
+	printf("      the BAR registers are cleared; the mapping shows the memory again\n");
+	done("VFIO_DEVICE_RESET with mappings", "BARs cleared, mappings work");
 }
 
 static void rule(void)
@@ -251,9 +251,9 @@ int main(void)
 	vfio_region(&v, USEMEM, &use);
 	vfio_region(&v, RESMEM, &res);
 	draw(&use, &res);
-	done("a VMM's view: BAR4 usemem", "%s of %s", human(use.area_size),
+	done("the VMM's view: BAR4 usemem", "%s of %s", human(use.area_size),
 	     human(use.size));
-	done("a VMM's view: BAR2 resmem", "%s of %s", human(res.area_size),
+	done("the VMM's view: BAR2 resmem", "%s of %s", human(res.area_size),
 	     human(res.size));
 	size_bars();
 	printf("\n  4. Move data\n\n");
@@ -262,8 +262,8 @@ int main(void)
 	tail(&use);
 	reset();
 	vfio_close(&v);
-	check(!gpu_unbind(gpu), "the GPU can't be unbound");
-	done("unbind", "the GPU is as it was");
+	check(!gpu_unbind(gpu), "can't unbind the GPU");
+	done("unbind", "the GPU is as before");
 	table();
 	return 0;
 }
