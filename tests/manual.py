@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and has scdoc and groff read it.
+"""Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and checks
+it with scdoc and groff. scripts/style calls it, inside the toolbox.
 
     manual.py [--selftest]
 
-Every line that the driver writes to the kernel's log must be in the page's section LOG LINES, with its severity, and every
-line there must be one of the driver's. A word in _UPPER CASE_ stands for a conversion. Texts that the driver puts there,
-ids, parameters, tracepoints and sysfs attributes must be in the page, too. Prints a line for each difference; status 1 if
-there is one. With --selftest, puts mistakes into the page and prints those that are not seen. Called by scripts/style,
-inside the toolbox.
+The page's section LOG LINES must have all lines that the driver writes to the
+kernel's log, with their severities, and no others. A word in _UPPER CASE_
+stands for a conversion. The page must also have the texts that the driver
+inserts there, and all ids, parameters, tracepoints and sysfs attributes. Prints
+a line for each difference. Exit status: 1 if there is one, else 0.
+
+With --selftest, puts mistakes into the page, and prints those that it does not
+find.
 """
 
 import pathlib
@@ -21,7 +25,7 @@ PAGE = "docs/nvgrace-gpu-vfio-pci.4.scd"
 ABI = "docs/ABI/sysfs-driver-nvgrace-gpu"
 
 SEVERITY = {"err": "Error", "warn": "Warning", "info": "Information"}
-# A call that writes to the log; "report" passes a reason on to one.
+# A call that writes to the log. "report" passes a reason to such a call.
 CALL = re.compile(r"\b(?:(?:pci|dev|pr)_([a-z]+?)(?:_ratelimited|_once)?|(printk\w*|WARN\w*)|report(?:_failure)?)\((?!struct )")
 LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "dbg")
 STRING = r'"((?:\\.|[^"\\])*)"'
@@ -33,7 +37,7 @@ def without_comments(text):
 
 
 def arguments(text, start):
-    """What stands between the parenthesis before start and the one that ends it."""
+    """The text from start, after a parenthesis, to the one that closes it."""
     depth = 1
     for m in re.finditer(rf"{STRING}|[()]", text[start:]):
         depth += {"(": 1, ")": -1}.get(m[0], 0)
@@ -43,12 +47,14 @@ def arguments(text, start):
 
 
 def common(line):
-    """Of both sides: a value may follow a word without a space, which the page can't show."""
+    """A line without spaces before conversions, because the page can't have a
+    value directly after a word."""
     return line.replace(" %", "%")
 
 
 def of_driver(trouble):
-    """{format with % for each conversion: severity}, and the texts that conversions of %s stand for."""
+    """{format with % for each conversion: severity}, and the texts that replace
+    a %s."""
     lines, texts = {}, set()
     for path in sorted([*PROJECT.glob("src/*.[ch]"), *PROJECT.glob("include/**/*.h")]):
         text = without_comments(path.read_text())
@@ -60,7 +66,7 @@ def of_driver(trouble):
                 continue
             if level and level not in LEVELS:
                 continue
-            # Adjacent literals are one.
+            # Join adjacent literals.
             strings = re.findall(STRING, re.sub(r'"\s*\n\s*"', "", arguments(text, call.end())))
             strings = [s.replace('\\"', '"') for s in strings if " " in s]
             if level:
@@ -75,7 +81,8 @@ def of_driver(trouble):
 
 
 def of_page(page):
-    """{line with % for each word in upper case: severity} of the section LOG LINES."""
+    """{line with % for each word in upper case: severity} of the section LOG
+    LINES."""
     section = re.search(r"^# LOG LINES$(.*?)^# ", page, re.M | re.S)
     found = {}
     for line, text in re.findall(r"^([^\s#].*)\n\t(.*)", section[1] if section else "", re.M):
@@ -84,7 +91,7 @@ def of_page(page):
 
 
 def names():
-    """What else the page must name."""
+    """The other names that the page must have."""
     header = (PROJECT / "include/nvgrace_gpu_ids.h").read_text()
     yield from (f"10de:{i}" for i in re.findall(r'GPU\(0x([0-9a-f]{4}), "', header))
     for path in sorted(PROJECT.glob("src/*.[ch]")):
@@ -116,7 +123,7 @@ def compare(page):
 
 
 def lint(page):
-    """What scdoc and groff say of a page."""
+    """The complaints of scdoc and groff about a page."""
     made = subprocess.run(["scdoc"], input=page, capture_output=True, text=True)
     trouble = [f"{PAGE}: scdoc: {line}" for line in made.stderr.splitlines()]
     for device in ("utf8", "ascii"):
@@ -128,7 +135,7 @@ def lint(page):
     return trouble
 
 
-# Mistakes in the page, and what must be said of them: old text, new text, complaint.
+# Mistakes in the page: old text, new text, and the complaint about it.
 MISTAKES = (
     ("firmware gives no _PROPERTY_: bound", "firmware has no _PROPERTY_: bound", "lacks the log line: firmware gives no%: bound"),
     ("firmware gives no _PROPERTY_: bound", "firmware has no _PROPERTY_: bound", "no log line: firmware has no%: bound"),
@@ -144,12 +151,13 @@ MISTAKES = (
 
 
 def selftest(page):
-    """The mistakes that are not seen, and what is said of the page as it is."""
+    """The mistakes that are not found, and the complaints about the page
+    itself."""
     trouble = [*compare(page), *lint(page)]
     for old, new, complaint in MISTAKES:
         changed = page.replace(old, new)
         if changed == page or not any(complaint in said for said in (*compare(changed), *lint(changed))):
-            trouble.append(f"not seen: {complaint}")
+            trouble.append(f"not found: {complaint}")
     return trouble
 
 
