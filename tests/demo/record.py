@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Records what `make demo`, `nvgrace-gpu status` and `nvgrace-gpu doctor` print, for docs/pictures.
+"""Records the output of `make demo`, `nvgrace-gpu status` and `nvgrace-gpu
+doctor` for docs/pictures.
 
-    record.py              write docs/pictures/*.txt, from which scripts/pictures makes the pictures
-    record.py --check      compare what the three print now with these files
+    record.py              write docs/pictures/*.txt
+    record.py --check      compare the output with these files
 
-Inside the toolbox. `make pictures` calls the first, the job `demo` the second. Two machines boot, one after the other:
-the demo's, and one whose kernel runs at EL2, so that the doctor finds KVM. Before a comparison, MASKS replaces what
-differs from run to run.
+Runs inside the toolbox. `make pictures` calls the first and then
+scripts/pictures; the job `demo` calls the second. Two machines boot, one after
+the other: that of the demo, and one whose kernel runs at EL2, so that the
+doctor finds KVM. MASKS replaces what differs between two runs, before the
+comparison.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ import common  # noqa: E402  (needs the path above)
 import demo  # noqa: E402
 import vm  # noqa: E402
 
-# As wide as a page shows without making the letters small.
+# A page shows this width without making the letters smaller.
 COLUMNS = 110
 
 # Command, title and description of each record.
@@ -47,7 +50,7 @@ RECORDS = {
                " a reason and a remedy. The last line counts the verdicts."),
 }
 
-# What may differ although nothing has changed: (pattern, replacement).
+# What may differ between two runs: (pattern, replacement).
 MASKS = (
     (r"\b\d+\.\d+\.\d+\S*-arm64\b", "<kernel>"),
     (r"\b\d+(\.\d+)? s\b", "<time>"),
@@ -70,7 +73,8 @@ HEAD = """\
 
 
 class Screen(io.StringIO):
-    """A terminal, to the program that prints on it. Copies everything to this program's output."""
+    """Looks like a terminal to the program that prints on it. Copies the output
+    to that of this program."""
 
     def isatty(self):
         return True
@@ -81,7 +85,7 @@ class Screen(io.StringIO):
         return super().write(text)
 
     def lines(self):
-        """Without what was overwritten."""
+        """The lines, without the text that was overwritten."""
         return [line.rsplit("\r", 1)[-1].rstrip() for line in self.getvalue().strip("\n").split("\n")]
 
 
@@ -93,13 +97,13 @@ def run_demo():
 
 
 def run_tool():
-    """What nvgrace-gpu prints on a terminal: {name: lines}."""
+    """{name: lines} that nvgrace-gpu prints on a terminal."""
     kernel = vm.Kernel(demo.KERNEL)
     log = PROJECT / "build" / "log" / "pictures.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     commands = {
         "prepare": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; /usr/sbin/nvgrace-gpu bind $(gpu gh200)",
-        # Findings are recorded, whatever exit status they give.
+        # The doctor's exit status depends on its findings.
         "status": f"/tests/terminal {COLUMNS} /usr/sbin/nvgrace-gpu status $(gpu gh200)",
         "doctor": f"/tests/terminal {COLUMNS} /usr/sbin/nvgrace-gpu doctor || true",
     }
@@ -141,12 +145,12 @@ def check(texts):
     passed = failed = 0
     for name, text in texts.items():
         found = differences(name, text)
-        # A control: the comparison must find a changed word.
+        # The comparison must find a changed word.
         if not found and not differences(name, text.replace("usemem", "used", 1)):
             found = ["control: a changed word was not found"]
         if found:
             failed += 1
-            print(f"not ok - {name} prints what docs/pictures has; run make pictures\n    " + "\n    ".join(found))
+            print(f"not ok - {name} prints what docs/pictures has; run \"make pictures\"\n    " + "\n    ".join(found))
         else:
             passed += 1
             print(f"ok - {name} prints what docs/pictures has")
@@ -162,7 +166,7 @@ def main(words):
     if words:
         return check(texts)
     for name, text in texts.items():
-        # A difference in masked text only is no reason for a new record.
+        # A difference only in masked text needs no new record.
         if differences(name, text):
             (PICTURES / f"{name}.txt").write_text(text, "utf-8")
             print(f"docs/pictures/{name}.txt")

@@ -318,7 +318,7 @@ def bind_and_reboot(m):
         check_nouveau_alias(m)
         check_bound_at_boot(m)
         expect(nouveau_tried(m, "other"), "nouveau wasn't loaded: this run shows nothing about it")
-    with step("nvgrace-gpu list tells the same"):
+    with step("nvgrace-gpu list reports the same"):
         listed = json.loads(m.ask("nvgrace-gpu list --json"))
         devices = {d["address"]: d for d in listed["gpus"]}
         wanted, other = devices[pci(m)], devices[pci(m, "other")]
@@ -530,7 +530,7 @@ def part_rpm(log):
         with step("reinstall"):
             dnf(m, f"reinstall {both}")
             check_built(m, m.release, old)
-        with step("what the administrator wrote is still there, and the GPU bound after a reboot"):
+        with step("the administrator's configuration remains, and the GPU is bound after a reboot"):
             expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone")
             m.reboot()
             check_bound_at_boot(m)
@@ -590,7 +590,7 @@ def part_libvirt(log):
             define(m, domain.as_it_stands())
             virsh(m, f"undefine --nvram {domain.NAME}")
             define(m, domain.for_machine(pci(m), "yes"))
-        with step("managed='yes': the GPU had no driver of vfio's; libvirt loads and binds this one"):
+        with step("managed='yes': no vfio driver has the GPU; libvirt loads and binds this one"):
             check_nothing_bound(m)
             before = driver_of(m)
             expect(not m.ask(f"lsmod | grep {DRIVER} || true"), "the module was loaded before")
@@ -607,15 +607,15 @@ def part_libvirt(log):
             expect(label.startswith("libvirt-") and label.endswith("(enforce)"), f"its AppArmor label is {label!r}")
         with step("the guest has both BARs in their sizes, their memory, and the NUMA nodes"):
             check_guest(m)
-        with step("after its end the GPU is given back"):
+        with step("after the guest's end, libvirt has unbound the GPU"):
             check_nothing_bound(m)
             expect(driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}")
-        with step("likewise after virsh destroy"):
+        with step("the same after virsh destroy"):
             start_guest(m)
             virsh(m, f"destroy {domain.NAME}", timeout=SLOW)
             check_nothing_bound(m)
             expect(driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}")
-        with step("managed='no' takes what nvgrace-gpu has bound, and leaves it bound"):
+        with step("managed='no': libvirt uses a GPU that nvgrace-gpu has bound, and leaves it bound"):
             virsh(m, f"undefine --nvram {domain.NAME}")
             define(m, domain.for_machine(pci(m), "no"))
             m.run(f"nvgrace-gpu bind {pci(m)}", timeout=SLOW)
@@ -642,7 +642,7 @@ def part_secure_boot(log):
             signer = m.ask(f"modinfo -F signer {NAME}")
             expect(signer and signer in m.ask("openssl x509 -inform der -in /var/lib/dkms/mok.pub -noout -subject"),
                    f"the module's signer is {signer!r}")
-        with step("the kernel rejects the key, which nobody has enrolled; bind and doctor say so"):
+        with step("the kernel rejects the key, which is not enrolled; bind and doctor report that"):
             done = m.run(f"modprobe {NAME}", check=False)
             expect(done.rc and KEY_REJECTED in done.output, f"modprobe said {done.rc}: {done.output}")
             done = m.run(f"nvgrace-gpu bind {pci(m)}", check=False)
@@ -664,7 +664,7 @@ def part_secure_boot(log):
             m.boot()
             expect("is already enrolled" in m.run("mokutil --test-key /var/lib/dkms/mok.pub", check=False).output,
                    "the firmware doesn't have the key")
-        with step("now the kernel takes the module, and the GPU can be bound"):
+        with step("now the kernel accepts the module, and the GPU can be bound"):
             m.run(f"nvgrace-gpu bind {pci(m)}")
             expect(driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}")
             expect("E" not in m.ask(f"cat /sys/module/{DRIVER}/taint"), "the kernel took it as an unsigned module")

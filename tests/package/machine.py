@@ -40,7 +40,7 @@ sys.path.insert(0, str(HERE.parent / "vm"))
 import vm  # noqa: E402  (needs the path above)
 
 FIRMWARE = pathlib.Path("/usr/share/AAVMF")
-# Seconds, for a host whose two processors others use, too.
+# Seconds, on a host whose two processors have other work too.
 BOOT_TIMEOUT = 1800
 END_TIMEOUT = 900
 COMMAND_TIMEOUT = 1800

@@ -326,7 +326,8 @@ class Helper:
         self.assertEqual(self.host.written("drivers/nouveau/bind"), [GPU])
 
     def test_an_old_driver_that_does_not_bind_it_again_is_named(self):
-        (self.host.pci / "drivers/nouveau/bind").mkdir(parents=True)     # can't be written
+        # A directory can't be written.
+        (self.host.pci / "drivers/nouveau/bind").mkdir(parents=True)
         said = self.bind_is_refused()
         self.assertIn(f"{GPU}: can't bind it to nouveau again", said)
         self.assertNotIn("it is bound to nouveau again", said)
