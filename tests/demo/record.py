@@ -108,10 +108,8 @@ def run_tool():
         "doctor": f"/tests/terminal {COLUMNS} /usr/sbin/nvgrace-gpu doctor || true",
     }
     with tempfile.TemporaryDirectory() as directory:
-        terminal = pathlib.Path(directory, "terminal")
-        subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-o", terminal,
-                        HERE.parent / "cli" / "terminal.c"], check=True)
-        files = {**common.installed(kernel, directory), "/tests/terminal": str(terminal),
+        files = {**common.installed(kernel, directory),
+                 "/tests/terminal": str(common.build_helper("terminal", directory, kernel.arch.gcc)),
                  f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
         with vm.Machine(kernel, hypervisor="max", gpus=[{"name": "gh200", "size": demo.SIZE}], files=files,
                         memory="128G", timeout=1800, log=str(log),
