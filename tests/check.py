@@ -91,8 +91,9 @@ class Run:
         self.good = set()
         self.sums = [0, 0, 0]
         self.broken = {}        # what failed, by job
-        # One more than there are, because machines often wait for their clocks.
-        self.free = max(os.cpu_count() or 1, 2) + 1
+        # Two more than there are, because machines wait for their clocks half
+        # of the time.
+        self.free = max(os.cpu_count() or 1, 2) + 2
 
     def _start(self, job):
         log = LOGS / f"check-{job.name}.log"
