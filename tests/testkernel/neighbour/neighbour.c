@@ -41,6 +41,7 @@ static void hold_lock(struct work_struct *work)
 	pci_dev_unlock(gpu);
 	pci_dev_put(gpu);
 }
+
 static DECLARE_WORK(holder, hold_lock);
 
 static int set_lock(const char *text, const struct kernel_param *param)
