@@ -70,7 +70,8 @@ install-dkms:
 	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man5
 	scdoc < scripts/udev/nvgrace-gpu.conf.5.scd > $(DESTDIR)$(prefix)/share/man/man5/nvgrace-gpu.conf.5
 	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man4
-	scdoc < docs/$(MODULE).4.scd > $(DESTDIR)$(prefix)/share/man/man4/$(MODULE).4
+# The first line makes man call tbl, for the tables.
+	{ printf '%s\n' "'\\\" t"; scdoc < docs/$(MODULE).4.scd; } > $(DESTDIR)$(prefix)/share/man/man4/$(MODULE).4
 
 install-cli:
 	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
