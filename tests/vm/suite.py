@@ -47,9 +47,9 @@ NEEDS = {
     "iommufd": (MODEL, "CONFIG_ARM64", "iommufd"),
 }
 
-# Beside the others on kernels of campaigns: takes minutes in which the machine
-# has nothing to do.
-LATE = {"gcov": "aer:late", "kcsan": "aer:late", "6.12-16k": "aer:late"}
+# Kernels of campaigns on which "aer late" runs, too: it takes minutes in which
+# the machine has nothing to do.
+LATE = ("gcov", "kcsan", "6.12-16k")
 
 # Of the program "random": always the same ones, so that a failure repeats.
 RANDOM_SEED = 1
@@ -286,7 +286,7 @@ def arguments():
 def chosen(kernel, args):
     """The programs to run, as PROGRAM[:ARGUMENT]. Prints which ones the kernel
     has no means for."""
-    late = [LATE[kernel.name]] if kernel.name in LATE else []
+    late = ["aer:late"] if kernel.name in LATE else []
     wanted = args.programs or [*(p for p in (*PROGRAMS, *NEEDS) if not lacks(kernel, p)), *late]
     for program in [] if args.programs else NEEDS:
         if missing := lacks(kernel, program):
