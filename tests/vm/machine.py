@@ -169,13 +169,14 @@ MODEL_GPUS = [
 
     # Ready by the CXL Device DVSEC, while the GH200's registers in BAR0 never
     # say so. Active after more than the 1 s that timeout code 0 allows.
-    gpu("cxl", M + 12 * GiB, 1536 * MiB, device=0x2941, ready_after_ms=None,
+    # With little memory, because its memory is often scrubbed.
+    gpu("cxl", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, ready_after_ms=None,
         cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
     gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
     gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
     # The neighbour on its bus takes part in error recovery. Memory_Info_Valid
     # must come within 1 s of a reset.
-    gpu("neighbour", M + 4 * GiB, 3 * GiB, neighbour=True, aer=True, device=0x2941, cxl={"timeout": 1}),
+    gpu("neighbour", M + 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, cxl={"timeout": 1}),
     gpu("cxlsoft", M + 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
     gpu("cxlgone", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"gone": True}),
 ]

@@ -972,15 +972,20 @@ static void soil_by(const struct gpu *gpu, uint64_t step)
 		 (unsigned long long)step);
 }
 
-static void assert_clean_by(const struct gpu *gpu, uint64_t step)
+static void assert_zeros(uint64_t address, uint64_t count, uint64_t step)
 {
 	char found[64];
 
 	host_ask(found, sizeof(found), "remains %#llx %#llx %#llx",
-		 (unsigned long long)gpu->base, (unsigned long long)gpu->size,
+		 (unsigned long long)address, (unsigned long long)count,
 		 (unsigned long long)step);
 	if (strcmp(found, "0"))
-		fail_msg("bytes of %s that are not zero: %s", gpu->name, found);
+		fail_msg("bytes that are not zero: %s", found);
+}
+
+void assert_range_clean(uint64_t address, uint64_t count)
+{
+	assert_zeros(address, count, 0);
 }
 
 void soil(const struct gpu *gpu)
@@ -990,7 +995,7 @@ void soil(const struct gpu *gpu)
 
 void assert_clean(const struct gpu *gpu)
 {
-	assert_clean_by(gpu, MiB);
+	assert_zeros(gpu->base, gpu->size, MiB);
 }
 
 void soil_all(const struct gpu *gpu)
@@ -1000,7 +1005,7 @@ void soil_all(const struct gpu *gpu)
 
 void assert_all_clean(const struct gpu *gpu)
 {
-	assert_clean_by(gpu, 0);
+	assert_zeros(gpu->base, gpu->size, 0);
 }
 
 uint64_t scrub_progress(const struct gpu *gpu)

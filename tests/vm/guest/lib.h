@@ -267,6 +267,9 @@ void assert_clean(const struct gpu *gpu);
 void soil_all(const struct gpu *gpu);
 void assert_all_clean(const struct gpu *gpu);
 
+/* Fails the test unless these bytes of GPU memory are zero. */
+void assert_range_clean(uint64_t address, uint64_t count);
+
 /*
  * The kernel's test mode of suspend: everything except switching devices off.
  * The second fails the test if the kernel can't do it.
