@@ -4,7 +4,7 @@
 mutate.py makes. The test programs must find each of them.
 
     mutants_generated.py [--seed N] [--count N] [--first N] [--skip N]
-                         [--machines N] [--only WORDS] [--no-control] [--list]
+                         [--machines N] [--only WORDS] [--no-control] [--anew] [--list]
 
 Inside the toolbox. Part of `make check-long`. Each mutant runs with the
 programs that could see it, likely finders first, in one boot per kernel. It
@@ -20,18 +20,26 @@ there as equivalent are no mistakes, and are not drawn. Every entry there must
 name an existing mutant. Before all that, the programs must find nothing in the
 driver itself. The last line is the sum of mutants found and unexplained, and of
 these checks.
+
+All this takes hours. What a run found out is kept in the cache, by the content
+of the driver and of its tests: a run that was interrupted goes on when it is
+started again. --anew tries every mutant.
 """
 
 import argparse
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 
+import archive
 import mutants
 import mutate
 import suite
@@ -137,6 +145,50 @@ def read_survivors(text):
     return found
 
 
+class Earlier:
+    """What became of mutants, of this driver with these tests, in this run and
+    earlier ones: {name: the failure that found it, or ""}. The name DRIVER is
+    for the driver itself."""
+
+    # What a result depends on, beside the kernels: these, without documentation
+    # and without tests of the tests.
+    INPUTS = ("Kbuild", "src", "include", "tests/model", "tests/syzkaller", "tests/testkernel", "tests/unit", "tests/vm")
+    WITHOUT = re.compile(r"test_.*|.*\.md|.*\.survivors|.*\.pyc")
+    DRIVER = "the driver itself"
+
+    def __init__(self, path):
+        self.path, self.known = path, {}
+        self.lock = threading.Lock()
+        if path.exists():
+            # The last line is incomplete if a run was killed while it wrote.
+            *lines, rest = path.read_text("utf-8").split("\n")
+            self.known = dict(json.loads(line) for line in lines if line)
+            if rest:
+                path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+    @classmethod
+    def of(cls, kernels):
+        """Those of the driver and the tests of this tree, on these kernels."""
+        digest = hashlib.sha256(" ".join(sorted(k.release for k in kernels)).encode())
+        for name in cls.INPUTS:
+            top = vm.PROJECT / name
+            for path in sorted(p for p in (top.rglob("*") if top.is_dir() else [top]) if p.is_file()):
+                if not cls.WITHOUT.fullmatch(path.name):
+                    digest.update(f"{path.relative_to(vm.PROJECT)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+        return cls(archive.CACHE / "mutants" / digest.hexdigest()[:16])
+
+    def forget(self):
+        self.known = {}
+        self.path.unlink(missing_ok=True)
+
+    def add(self, name, failed):
+        with self.lock:
+            self.known[name] = failed
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as f:
+                f.write(json.dumps([name, failed]) + "\n")
+
+
 class Compiler:
     """Compiles single files in a workplace as kbuild does."""
 
@@ -201,6 +253,7 @@ class Campaign:
         self.kernels = {name: vm.Kernel(name) for name in sorted({name for file in PROGRAMS for name, _ in machines(file)})}
         self.texts = {file: (vm.PROJECT / file).read_bytes().decode("latin-1") for file in PROGRAMS}
         self.survivors = read_survivors(SURVIVORS.read_text("utf-8"))
+        self.earlier = Earlier.of(self.kernels.values())
         self.compilers = {}
         self.all = []
 
@@ -262,12 +315,26 @@ class Campaign:
         """Whether the programs of a machine find nothing in the driver itself.
         Otherwise their failures mean nothing."""
         kernel, programs = machine
-        why = place.compiled(self.kernels[kernel], *WARNINGS)
-        failed, why = ("", why) if why else mutants.first_failure(place.directory, self.kernels[kernel], programs, LIMIT)
+        what = f"{Earlier.DRIVER} on {kernel}" + (f" with {mutants.REPLAY}" if programs == [mutants.REPLAY] else "")
+        failed, why = self.earlier.known.get(what), ""
+        if failed is None:
+            why = place.compiled(self.kernels[kernel], *WARNINGS)
+            failed, why = ("", why) if why else mutants.first_failure(place.directory, self.kernels[kernel], programs, LIMIT)
         good = not failed and not why
-        what = "the driver itself on " + kernel + (f" with {mutants.REPLAY}" if programs == [mutants.REPLAY] else "")
+        if good:
+            self.earlier.add(what, "")
         print(f"{'ok' if good else 'not ok'} - {what}: {failed or why or 'nothing fails'}", flush=True)
         return good
+
+    def run(self, place, mutant):
+        """(failure, trouble) of all programs for the mutant, as
+        mutants.first_failure() has them."""
+        changed = mutant.applied(self.texts[mutant.file]).encode("latin-1")
+        failed, why = self.here(place, mutant), ""
+        for kernel, programs in machines(mutant.file):
+            if not failed and not why:
+                failed, why = place.failure_with(mutant.file, changed, self.kernels[kernel], programs, WARNINGS, LIMIT)
+        return failed, why
 
     def try_one(self, place, mutant):
         """Whether it was found, or None if the list says that it can't be.
@@ -277,17 +344,17 @@ class Campaign:
         if known:
             print(f"# {mutant.name}\n#   known, {known.why}: {known.reason}", flush=True)
             return None
-        start = time.monotonic()
-        failed, why = self.here(place, mutant), ""
-        for kernel, programs in machines(mutant.file):
-            if not failed and not why:
-                failed, why = place.failure_with(mutant.file, mutant.applied(text).encode("latin-1"), self.kernels[kernel],
-                                                 programs, WARNINGS, LIMIT)
-        seconds = f"{time.monotonic() - start:.0f} s"
+        failed, why, note = self.earlier.known.get(mutant.name), "", "in an earlier run"
+        if failed is None:
+            start = time.monotonic()
+            failed, why = self.run(place, mutant)
+            note = f"{time.monotonic() - start:.0f} s"
+            if not why:
+                self.earlier.add(mutant.name, failed)
         if failed:
-            print(f"ok - {mutant.name}\n#   {failed[:150]}; {seconds}", flush=True)
+            print(f"ok - {mutant.name}\n#   {failed[:150]}; {note}", flush=True)
         else:
-            print(f"not ok - {mutant.name}: {why or 'survived'}; {seconds}\n{mutant.diff(text)}", flush=True)
+            print(f"not ok - {mutant.name}: {why or 'survived'}; {note}\n{mutant.diff(text)}", flush=True)
         return bool(failed)
 
 
@@ -311,11 +378,14 @@ def main():
     parser.add_argument("--only", action="append", metavar="WORDS", help="instead of a draw, the mutants with these words in their"
                         " names; may be given again")
     parser.add_argument("--no-control", action="store_true", help="don't run the programs with the driver itself")
+    parser.add_argument("--anew", action="store_true", help="forget what earlier runs found out")
     parser.add_argument("--list", action="store_true", help="what is drawn, and what is not: without machines")
     parser.add_argument("--machines", type=int, metavar="N", help="at a time (default: processors)")
     args = parser.parse_args()
     with mutants.Workplaces(args.machines) as places:
         campaign = Campaign(places, args.seed)
+        if args.anew:
+            campaign.earlier.forget()
         campaign.find()
         stale = campaign.stale()
         if args.only:

@@ -262,6 +262,36 @@ class Survivors(unittest.TestCase):
         self.assertEqual(failed(10 * [True], [True], ["gone"]), (12, 1))
         self.assertEqual(failed([]), (2, 1))
 
+    def test_an_interrupted_run_goes_on(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "cache", "results")
+            earlier = mutants_generated.Earlier(path)
+            self.assertEqual(earlier.known, {})
+            earlier.add("a.c:f: delete x;", "not ok 1 - it")
+            earlier.add("a.c:g: 1 -> 2", "")
+            with open(path, "a", encoding="utf-8") as f:
+                f.write('["a.c:h: 1 ->')
+            again = mutants_generated.Earlier(path)
+            self.assertEqual(again.known, {"a.c:f: delete x;": "not ok 1 - it", "a.c:g: 1 -> 2": ""})
+            again.add("a.c:h: 1 -> 2", "")
+            self.assertEqual(len(mutants_generated.Earlier(path).known), 3)
+            again.forget()
+            self.assertEqual(mutants_generated.Earlier(path).known, {})
+
+    def test_results_are_of_one_driver(self):
+        kernel = mock.Mock(release="1.0")
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(mutants_generated.vm, "PROJECT", pathlib.Path(folder)):
+            source = pathlib.Path(folder, "src", "a.c")
+            source.parent.mkdir()
+            (source.parent.parent / "Kbuild").write_text("")
+            source.write_text("x")
+            first = mutants_generated.Earlier.of([kernel]).path
+            self.assertNotEqual(mutants_generated.Earlier.of([mock.Mock(release="1.1")]).path, first)
+            (source.parent / "README.md").write_text("")
+            self.assertEqual(mutants_generated.Earlier.of([kernel]).path, first)
+            source.write_text("y")
+            self.assertNotEqual(mutants_generated.Earlier.of([kernel]).path, first)
+
     def test_machines(self):
         with mock.patch.dict(mutants_generated.PROGRAMS, {"a.c": ("b", "6.1/c", "d:5", "syzkaller", "6.1/e:1:2")}):
             self.assertEqual(mutants_generated.machines("a.c"),
