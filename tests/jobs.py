@@ -16,6 +16,12 @@ KERNELS = {"6.1": 20, "6.12": 20, "7.2": 30, "7.2-16k": 10, "64k": 10,
 # kernel there.
 KERNELS_LONG = ("6.12-16k", "6.12-rt", "7.2-rt")
 
+# Of the program "races": its tests, by words of their names, and the rounds of
+# each of three workers. A bind and an open count as 100 rounds.
+RACES_LONG = {"races-resets": "races:34000:resets", "races-mappings": "races:34000:munmap:mremap:mprotect:huge",
+              "races-closing": "races:34000:closing", "races-unbinding": "races:34000:unbinding",
+              "races-binding": "races:100000:readiness:openers"}
+
 # Seeds and operations: a million on one kernel, and as many as the debugging
 # kernel does in an hour.
 RANDOM_LONG = tuple(f"random:{seed}:250000" for seed in range(2, 6))
@@ -65,8 +71,8 @@ def long_jobs():
         Job("vm-debug", ["python3", "tests/vm/suite.py", "--timeout", "6000", "debug"], modules=("debug",)),
         Job("vm-debug-64k", ["python3", "tests/vm/suite.py", "--timeout", "9000", "debug-64k"], modules=("debug-64k",)),
         Job("vm-kcsan", ["python3", "tests/vm/suite.py", "--timeout", "9000", "kcsan"], modules=("kcsan",)),
-        Job("races-long", ["python3", "tests/vm/suite.py", "--timeout", "14000", "debug", "races:100000"],
-            modules=("debug",)),
+        *(Job(name, ["python3", "tests/vm/suite.py", "--timeout", "14000", "debug", program], modules=("debug",))
+          for name, program in RACES_LONG.items()),
         Job("cycles-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "cycles:1000"], modules=("7.2",)),
         Job("scrub-long", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", "scrub:1000"], modules=("7.2",)),
         Job("random", ["python3", "tests/vm/suite.py", "--timeout", "6000", "7.2", *RANDOM_LONG], modules=("7.2",)),
