@@ -2,6 +2,8 @@
 """Archives in the kernel's format, compressed files, and a cache for what takes
 long to make."""
 
+import contextlib
+import glob
 import gzip
 import hashlib
 import lzma
@@ -9,10 +11,13 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import time
 
 from config import ConfigError
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "nvgrace-gpu-vfio-pci"
+# Seconds after which something unused leaves the cache.
+UNUSED_S = 30 * 24 * 3600
 
 
 class Cpio:
@@ -89,14 +94,28 @@ def cached(name, inputs, make):
         digest.update(b"%d\0" % len(i))
         digest.update(i)
     path = CACHE / "vm" / f"{name}-{digest.hexdigest()[:16]}"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-            try:
-                f.write(make())
-                f.flush()
-                os.rename(f.name, path)
-            except BaseException:
-                os.unlink(f.name)
-                raise
+    if path.exists():
+        os.utime(path)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, make())
+    # Those of former inputs that nobody has used for long.
+    for old in path.parent.glob(f"{glob.escape(name)}-{16 * '[0-9a-f]'}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > UNUSED_S:
+                old.unlink()
     return path
+
+
+def write(path, data, mode=0o644):
+    """Write a file as a whole: another process sees the former file or this
+    one."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+        try:
+            f.write(data)
+            f.flush()
+            os.fchmod(f.fileno(), mode)
+            os.rename(f.name, path)
+        except BaseException:
+            os.unlink(f.name)
+            raise

@@ -19,7 +19,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
+import archive
 import content
 import machine
 import vm
@@ -107,18 +109,25 @@ def module_file(kernel, name):
     source = kernel.module_path(name)
     out = BUILD / "guest" / kernel.release / f"{name}.ko"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(vm.decompress(source.read_bytes(), source.name))
+    archive.write(out, vm.decompress(source.read_bytes(), source.name))
     return {f"/tests/{name}.ko": str(out)}
 
 
 def out_of_tree(kernel, source):
-    """The path of the module in a folder, compiled for this kernel."""
-    folder = BUILD / kernel.release / source.name
-    shutil.copytree(source, folder, dirs_exist_ok=True)
-    subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"], check=True,
-                   stdout=subprocess.DEVNULL)
-    module, = folder.glob("*.ko")
-    return str(module)
+    """The path of the module in a folder, compiled for this kernel unless the
+    cache has it."""
+    def make():
+        folder = BUILD / kernel.release / source.name
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"], check=True,
+                       stdout=subprocess.DEVNULL)
+        module, = folder.glob("*.ko")
+        return module.read_bytes()
+
+    # The release of a kernel that is made here depends on its configuration.
+    inputs = made_of(sorted(source.iterdir()), [kernel.release, *kernel.arch.make])
+    inputs.append((kernel.headers / "Module.symvers").read_bytes())
+    return str(archive.cached(f"module-{kernel.release}-{source.name}", inputs, make))
 
 
 def modules_for(kernel, names):
@@ -189,23 +198,40 @@ HANDLERS = {**content.HANDLERS, "guard": guard, "guarded": guarded, "dma_read": 
 
 
 def compile_programs(names, arch=vm.ARM64, folder=HERE / "guest"):
-    """Compile NAME.c of a folder, or all sources of its folder NAME, into
-    build/guest/ARCH/, if that is out of date: {path in the guest: path here}.
+    """Compile NAME.c of a folder, or all sources of its folder NAME, unless the
+    cache has the program: {path in the guest: path here, in build/guest/ARCH}.
     """
     out = BUILD / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
+    headers = sorted({*(HERE / "guest").glob("*.h"), *folder.glob("*.h"), *(HERE.parent / "testkernel").glob("*/*.h")})
     files = {}
     for name in names:
-        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", *SOURCES.get(name, ()))]
         parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
-        program = out / name
-        newest = max(p.stat().st_mtime for p in [*parts, *shared, *(s.with_suffix(".h") for s in shared)])
-        if not program.exists() or program.stat().st_mtime < newest:
-            sources = [p for p in [*parts, *shared] if p.suffix == ".c"]
-            subprocess.run([arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
-                            f"-I{HERE / 'guest'}", "-o", program, *sources, "-lcmocka", "-lpthread"], check=True)
-        files[f"/tests/{name}"] = str(program)
+        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", *SOURCES.get(name, ()))]
+        command = [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter",
+                   f"-I{HERE / 'guest'}", f"-ffile-prefix-map={vm.PROJECT}/=",
+                   *(p for p in [*parts, *shared] if p.suffix == ".c"), "-lcmocka", "-lpthread"]
+        program = archive.cached(f"program-{arch.name}-{name}", made_of([*parts, *shared, *headers], command),
+                                 lambda command=command: output_of(command))
+        archive.write(out / name, program.read_bytes(), 0o755)
+        files[f"/tests/{name}"] = str(out / name)
     return files
+
+
+def made_of(sources, command):
+    """What the compiler's output depends on, for archive.cached(): sources, its
+    options, and the tools and libraries, which all are packages."""
+    options = " ".join(str(word) for word in command).replace(str(vm.PROJECT), "")
+    return [options.encode(), pathlib.Path("/var/lib/dpkg/status").read_bytes(),
+            *(data for p in sources for data in (p.name.encode(), p.read_bytes()))]
+
+
+def output_of(command):
+    """The bytes that a compiler writes with -o."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "out")
+        subprocess.run([*command, "-o", out], check=True)
+        return out.read_bytes()
 
 
 class Tap:
@@ -298,7 +324,7 @@ def files_for(kernel, names):
     """What programs of these names need: {path in the guest: path here}."""
     files = compile_programs(names, kernel.arch)
     facts = BUILD / "guest" / f"huge_pfnmap-{kernel.name}"
-    facts.write_text("yes\n" if has_huge_pfnmap(kernel) else "no\n")
+    archive.write(facts, b"yes\n" if has_huge_pfnmap(kernel) else b"no\n")
     files["/tests/huge_pfnmap"] = str(facts)
     files.update(modules_for(kernel, names))
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
