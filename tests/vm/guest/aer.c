@@ -850,15 +850,19 @@ static void a_link_reset_in_a_scrub_begins_it_anew(void **state)
 	int tries = 0;
 	char text[32];
 
+	soil(gpu);
+	host_ask(NULL, 0, "soil_at_reset second %#llx %#llx",
+		 (unsigned long long)gpu->base, 128 * MiB);
 	scrub_set_parameter(true);
+	/* This begins the first scrub. */
 	assert_int_equal(gpu_bind(gpu), 0);
 	do {
-		assert_string_equal(scrub_end(gpu), "clean");
-		soil(gpu);
-		host_ask(NULL, 0, "soil_at_reset second %#llx %#llx",
-			 (unsigned long long)gpu->base, 128 * MiB);
-		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
-				 0);
+		if (tries) {
+			assert_string_equal(scrub_end(gpu), "clean");
+			soil(gpu);
+			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub",
+							 "1"), 0);
+		}
 		while (scrub_progress(gpu) < 64 * MiB)
 			usleep(100);
 		gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", text,
