@@ -22,7 +22,6 @@ static bool parse_list(const char *list, cpu_set_t *set, size_t size, int limit)
 	bool any = false;
 	char *end;
 
-	CPU_ZERO_S(size, set);
 	while (at && *at) {
 		long first = strtol(at, &end, 10), last = first;
 
@@ -44,14 +43,14 @@ enum { CPUS_MAX = 8192 };
 void cpus_find(struct host *h, int node, struct cpus *cpus)
 {
 	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
-	cpu_set_t *allowed = CPU_ALLOC(CPUS_MAX), *local = CPU_ALLOC(CPUS_MAX);
+	cpu_set_t *allowed = xcalloc(1, size), *local = xcalloc(1, size);
 	char *list;
 	int i;
 
 	memset(cpus, 0, sizeof(*cpus));
 	cpus->cpu = xcalloc(CPUS_MAX, sizeof(*cpus->cpu));
 	cpus->node = -1;
-	if (!allowed || !local || sched_getaffinity(0, size, allowed)) {
+	if (sched_getaffinity(0, size, allowed)) {
 		/* Not known: one thread, not pinned. */
 		cpus->cpu[cpus->count++] = -1;
 		goto out;
@@ -69,8 +68,8 @@ void cpus_find(struct host *h, int node, struct cpus *cpus)
 			if (CPU_ISSET_S(i, size, allowed))
 				cpus->cpu[cpus->count++] = i;
 out:
-	CPU_FREE(allowed);
-	CPU_FREE(local);
+	free(allowed);
+	free(local);
 }
 
 void cpus_free(struct cpus *cpus)
@@ -108,10 +107,16 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 
 /* ---- threads ------------------------------------------------------------ */
 
+/* Threads wait here until all of them have been started. */
+struct gate {
+	pthread_rwlock_t lock;	/* held for writing until then */
+	bool closed;		/* one could not be started: run nothing */
+};
+
 struct thread {
 	pthread_t id;
 	struct work *work;
-	pthread_barrier_t *barrier;
+	struct gate *gate;
 	size_t index, count;
 	int cpu;
 	double begin, end;
@@ -122,21 +127,23 @@ static void *run_thread(void *data)
 {
 	struct thread *t = data;
 	struct work *work = t->work;
-	cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
 	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+	cpu_set_t *set;
 
-	if (set && t->cpu >= 0) {
-		CPU_ZERO_S(size, set);
+	if (t->cpu >= 0) {
+		set = xcalloc(1, size);
 		CPU_SET_S(t->cpu, size, set);
 		/*
 		 * This fails if the CPU went offline; the thread then runs on
 		 * another.
 		 */
 		pthread_setaffinity_np(pthread_self(), size, set);
+		free(set);
 	}
-	if (set)
-		CPU_FREE(set);
-	pthread_barrier_wait(t->barrier);
+	pthread_rwlock_rdlock(&t->gate->lock);
+	pthread_rwlock_unlock(&t->gate->lock);
+	if (t->gate->closed)
+		return NULL;
 	t->begin = now();
 	if (!sigsetjmp(after_fault, 1)) {
 		guarded = 1;
@@ -153,8 +160,8 @@ static void *run_thread(void *data)
 int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
+	struct gate gate = { .lock = PTHREAD_RWLOCK_INITIALIZER };
 	struct thread *threads;
-	pthread_barrier_t *barrier = xcalloc(1, sizeof(*barrier));
 	double begin, end;
 	size_t i, started;
 	int error = 0;
@@ -165,26 +172,26 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 	threads = xcalloc(count, sizeof(*threads));
 	atomic_store(&work->stop, false);
 	work->fault = NULL;
-	pthread_barrier_init(barrier, NULL, count);
+	pthread_rwlock_wrlock(&gate.lock);
 	for (started = 0; started < count; started++) {
 		threads[started] = (struct thread){
-			.work = work, .barrier = barrier, .index = started, .count = count,
+			.work = work, .gate = &gate, .index = started, .count = count,
 			.cpu = cpus->cpu[started],
 		};
 		error = pthread_create(&threads[started].id, NULL, run_thread, &threads[started]);
 		if (error)
 			break;
 	}
+	gate.closed = error;
+	pthread_rwlock_unlock(&gate.lock);
+	for (i = 0; i < started; i++)
+		pthread_join(threads[i].id, NULL);
+	pthread_rwlock_destroy(&gate.lock);
 	if (error) {
-		/*
-		 * The started threads use the barrier until the process ends:
-		 * don't free it.
-		 */
+		free(threads);
 		errno = error;
 		return -1;
 	}
-	for (i = 0; i < count; i++)
-		pthread_join(threads[i].id, NULL);
 	begin = threads[0].begin;
 	end = threads[0].end;
 	for (i = 0; i < count; i++) {
@@ -194,8 +201,6 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 			work->fault = threads[i].fault;
 	}
 	work->seconds = end - begin;
-	pthread_barrier_destroy(barrier);
-	free(barrier);
 	free(threads);
 	return work->fault ? -1 : 0;
 }
