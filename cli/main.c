@@ -4,6 +4,7 @@
  * describes the other files, and which of them may call which.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,6 +150,8 @@ int main(int argc, char **argv)
 	if (argc)
 		argv[0] = name;
 	argp_err_exit_status = EXIT_USAGE_ERROR;
+	/* If the caller ignores it, waitpid() finds no child. */
+	signal(SIGCHLD, SIG_DFL);
 	rc = argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
 	if (rc || !a.command) {
 		complain(NULL, "%s; see \"" PROGRAM " --help\"", rc ? strerror(rc) : "no command");

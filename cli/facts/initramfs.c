@@ -62,9 +62,7 @@ int initramfs_run(const char *const *command)
 		errno = error;
 		return -1;
 	}
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -1;
+	waitpid(pid, &status, 0);
 	errno = EINTR;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
