@@ -549,7 +549,7 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 {
 	const char *const *command = initramfs_command(w->s.host);
 	struct json_object *object;
-	char *text;
+	char *text, *how;
 	int status;
 
 	if (!command)
@@ -561,8 +561,11 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 	fflush(stdout);
 	status = w->a->dry_run ? 0 : initramfs_run(command);
 	if (status) {
-		complain(NULL, "can't update the initramfs: %s exited with %d; it keeps the old "
-			 "configuration until you run \"%s\" again", command[0], status, text);
+		how = status < 0 ? xasprintf("did not run to its end: %s", strerror(errno))
+				 : xasprintf("exited with %d", status);
+		complain(NULL, "can't update the initramfs: %s %s; it keeps the old configuration "
+			 "until you run \"%s\" again", command[0], how, text);
+		free(how);
 		if (*worst < EXIT_FAILED)
 			*worst = EXIT_FAILED;
 	}
