@@ -273,7 +273,10 @@ static void do_unbind(struct job *job, const char *override)
 				    job->address, xstrdup(DRIVERS "/" DRIVER_NAME "/unbind"));
 		if (bound_to(job, DRIVER_NAME)) {
 			fail(job, error,
-			     xasprintf("can't unbind it from " DRIVER_NAME ": %s", strerror(error)),
+			     error ? xasprintf("can't unbind it from " DRIVER_NAME ": %s",
+					       strerror(error))
+				   : xstrdup("unbound, but another process has bound it to "
+					     DRIVER_NAME " again"),
 			     "end what uses the device; ");
 			restore(job, override);
 			return;
