@@ -124,7 +124,8 @@ int json_print(struct json_object *document)
 							      JSON_C_TO_STRING_SPACED |
 							      JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(document);
-	return fflush(stdout);
+	/* puts() may have failed before. */
+	return fflush(stdout) || ferror(stdout) ? -1 : 0;
 }
 
 struct json_object *json_text(const char *text)

@@ -44,7 +44,7 @@ struct json_object;
 
 /*
  * {"schema": SCHEMA_VERSION, "command": command}, to be filled. json_print()
- * prints and frees it, and returns fflush()'s result.
+ * prints and frees it: 0, or -1 if standard output failed.
  */
 struct json_object *json_document(const char *command);
 int json_print(struct json_object *document);
