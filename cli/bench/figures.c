@@ -9,11 +9,8 @@
 
 void figure_add(struct bench *b, size_t figure, double value)
 {
-	struct figure *f;
+	struct figure *f = &b->figures[figure];
 
-	if (figure == NO_FIGURE)
-		return;
-	f = &b->figures[figure];
 	f->values = xrealloc(f->values, (f->count + 1) * sizeof(*f->values));
 	f->values[f->count++] = value;
 }

@@ -85,14 +85,16 @@ static char *ask_machine(struct answers *a)
 {
 	struct utsname uts;
 
-	return uname(&uts) ? NULL : xstrdup(uts.machine);
+	uname(&uts);
+	return xstrdup(uts.machine);
 }
 
 static char *ask_release(struct answers *a)
 {
 	struct utsname uts;
 
-	return uname(&uts) ? NULL : xstrdup(uts.release);
+	uname(&uts);
+	return xstrdup(uts.release);
 }
 
 static char *ask_page_size(struct answers *a)
@@ -104,8 +106,7 @@ static char *ask_memlock(struct answers *a)
 {
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_MEMLOCK, &limit))
-		return NULL;
+	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (limit.rlim_cur == RLIM_INFINITY)
 		return xstrdup("unlimited");
 	return xasprintf("%llu", (unsigned long long)limit.rlim_cur);
@@ -137,7 +138,7 @@ static char *ask_cpu_dic(struct answers *a)
  * The output of a program, to be freed; NULL if it is missing or fails. path is
  * absolute, and the environment is not the caller's.
  */
-static char *run(const char *path, char *const argv[], size_t *len)
+static char *run(const char *path, char *const argv[])
 {
 	char *const env[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/bin:/bin", NULL };
 	long long end = now_ms() + PROGRAM_MS, left;
@@ -186,8 +187,6 @@ static char *run(const char *path, char *const argv[], size_t *len)
 		free(out);
 		return NULL;
 	}
-	if (len)
-		*len = used;
 	return out;
 }
 
@@ -201,7 +200,7 @@ static char *ask_versions(const char *const *paths)
 	for (; *paths; paths++) {
 		char *const argv[] = { (char *)*paths, (char *)"--version", NULL };
 
-		out = run(*paths, argv, NULL);
+		out = run(*paths, argv);
 		if (!out)
 			continue;
 		rest = out;
@@ -345,7 +344,7 @@ static char *read_config(struct answers *a)
 	if (!text)
 		text = host_read(a->h, NULL, "/lib/modules/%s/config", release);
 	if (!text && !a->h->recorded)
-		text = run("/usr/bin/gzip", gzip, NULL);
+		text = run("/usr/bin/gzip", gzip);
 	if (!text)
 		text = host_read(a->h, NULL, "/lib/modules/%s/build/.config", release);
 	return text;

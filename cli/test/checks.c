@@ -329,7 +329,8 @@ static int both_ways(struct test *t, size_t i, uint64_t at, size_t length, unsig
 
 static void file(struct test *t)
 {
-	unsigned char *bytes = xcalloc(2, BLOCK), *back = bytes + BLOCK;
+	/* Not on the heap: a fault ends this function without its end. */
+	static unsigned char bytes[BLOCK], back[BLOCK];
 	size_t i, j, before = t->count;
 	int error = 0;
 
@@ -351,7 +352,6 @@ static void file(struct test *t)
 		broken(t, "file", "pread or pwrite", -error);
 	else if (t->count == before)
 		result(t, "file", PASSED, "pread and pwrite see what the mapping sees");
-	free(bytes);
 }
 
 void check_file(struct test *t)
@@ -479,10 +479,6 @@ static void check_survival(struct test *t)
 	char *place = NULL;
 	enum sweep rc;
 
-	if (!t->passes) {
-		result(t, "content-after-reset", SKIPPED, "no pattern was written before");
-		return;
-	}
 	t->pattern.doing = "reading the content after the reset";
 	rc = pattern_sample(&t->pattern, &sampled, &changed, &place);
 	if (!swept(t, "content-after-reset", rc, place))
