@@ -23,6 +23,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
 import unfold  # noqa: E402  (needs the path above)
 from common import COVERAGE, build_helper, main, run, validate  # noqa: E402
+import test_bind  # noqa: E402
+import test_vfio  # noqa: E402
 
 GPU = "0009:01:00.0"
 HOST = "good"
@@ -34,15 +36,19 @@ STATUSES = {0, 1, 2, 3, 4, 5, 6, 7}
 
 
 class Faults(unittest.TestCase):
+    points = POINTS
+
     @classmethod
     def setUpClass(cls):
+        super().setUpClass()
         directory = tempfile.TemporaryDirectory(prefix="faults-")
         cls.addClassCleanup(directory.cleanup)
         cls.directory = pathlib.Path(directory.name)
-        cls.tree = cls.directory / HOST
-        cls.tree.mkdir()
-        unfold.unfold(unfold.hosts(), HOST, cls.tree)
-        cls.library = build_helper("fail_call.so", cls.directory)
+        cls.failing = build_helper("fail_call.so", cls.directory)
+
+    def start(self, words, root, env):
+        """Runs the command with the library, which reads these variables."""
+        return run(*words, root=root, env={**env, "LD_PRELOAD": str(self.failing)})
 
     def fault(self, number, words, root, memory=False):
         """Runs the command with one failing call. Returns the name of the call,
@@ -50,9 +56,8 @@ class Faults(unittest.TestCase):
         "-" and the number is that of all calls."""
         said = self.directory / "said"
         said.unlink(missing_ok=True)
-        done = run(*words, root=root, env={
-            "LD_PRELOAD": str(self.library), "FAIL_CALL": str(number), "FAIL_FILE": str(said),
-            "FAIL_KIND": "m" if memory else "rw",
+        done = self.start(words, root, {
+            "FAIL_CALL": str(number), "FAIL_FILE": str(said), "FAIL_KIND": "m" if memory else "rw",
             # The library comes before the sanitizer's. A program that runs out
             # of memory ends without freeing the rest.
             "ASAN_OPTIONS": f"exitcode=99:detect_leaks={int(not memory)}:verify_asan_link_order=0"})
@@ -60,13 +65,13 @@ class Faults(unittest.TestCase):
         return name, int(count), done
 
     def each(self, *words, root, judge, memory=False):
-        """Lets up to POINTS calls of the command fail, one in each run.
+        """Lets up to self.points calls of the command fail, one in each run.
         judge(CompletedProcess) returns what is wrong, or None."""
         name, count, _ = self.fault(BEYOND, words, root, memory)
         self.assertEqual(name, "-")
         self.assertGreater(count, 10, "the command has too few calls to be a test")
         failed, wrong = set(), []
-        for number in sorted({1 + i * (count - 1) // (POINTS - 1) for i in range(POINTS)}):
+        for number in sorted({1 + i * (count - 1) // (self.points - 1) for i in range(self.points)}):
             try:
                 name, _, done = self.fault(number, words, root, memory)
                 failed.add(name)
@@ -86,6 +91,15 @@ class Faults(unittest.TestCase):
         if "--json" in done.args and done.stdout:
             validate(json.loads(done.stdout))
         return None if done.stdout or done.stderr else f"status {done.returncode} without output"
+
+
+class Reading(Faults):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.tree = cls.directory / HOST
+        cls.tree.mkdir()
+        unfold.unfold(unfold.hosts(), HOST, cls.tree)
 
     def test_reading(self):
         for words in (["list"], ["list", "--json"], ["status", GPU], ["status", "--json"], ["metrics"],
@@ -114,6 +128,49 @@ class Faults(unittest.TestCase):
         for words in (["list"], ["doctor"]):
             with self.subTest(words):
                 self.each(*words, root=self.tree, judge=judge, memory=True)
+
+
+class Changing(Faults, test_bind.WithRule):
+    """Commands that change something, on files in place of the kernel's."""
+
+    # Each run has its mounts.
+    points = POINTS if COVERAGE else 12
+
+    def start(self, words, root, env):
+        return self.run_words(*words, play=self.play, preload=(self.failing,), env={"AT": self.at, **env})
+
+    def test_drivers(self):
+        own, self.play = self.folder / f"{GPU}.conf", ""
+        for command, before, at in (
+                ("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}"),
+                ("unbind", test_bind.OURS, f">{test_bind.DRIVERS}/{test_bind.OURS}/unbind:{test_bind.UNBINDS}")):
+            def begin():
+                self.bound(before, before or "(null)")
+                for path in self.folder.iterdir():
+                    path.unlink()
+                if before:
+                    own.write_text(f"bind {GPU}\n")
+
+            def judge(done):
+                bound, files = self.driver() == test_bind.OURS, [p.name for p in self.folder.iterdir()]
+                begin()
+                # Only a whole change is a success.
+                if done.returncode == 0 and (bound, files) != ((True, [own.name]) if command == "bind" else (False, [])):
+                    return f"success, but bound: {bound}, files: {files}: {done.stdout}"
+                return self.wrong(done)
+
+            begin()
+            self.at = at
+            self.each(command, "--persist", "--json", GPU, root=None, judge=judge)
+
+    def test_memory_of_a_gpu(self):
+        self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub", "0")
+        self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub_state", "clean")
+        self.bound(test_bind.OURS, test_bind.OURS)
+        self.at, self.play = "", f"{test_vfio.GPU} fast=1000"
+        for words in (["test", "--yes"], ["bench", "--yes", "--quick"], ["scrub", "--verify"]):
+            with self.subTest(words):
+                self.each(*words, "--json", GPU, root=None, judge=self.wrong)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu bind and unbind, with ASan and UBSan, on files in place of the
+kernel's: steps that fail. test_vm.py binds GPUs to the driver.
+
+    scripts/toolbox run -- tests/cli/test_bind.py
+
+tests/cli/run calls this. Shell commands of play_vfio.c change the files as the
+kernel does.
+"""
+
+import errno
+import json
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from common import main, validate  # noqa: E402  (needs the path above)
+from test_initramfs import NAME, module  # noqa: E402
+from test_trees import G1  # noqa: E402
+from test_vfio import DEVICE, Played  # noqa: E402
+
+OURS = "nvgrace_gpu_vfio_pci"
+DRIVERS = "/sys/bus/pci/drivers"
+OVERRIDE, PROBE = f"{DEVICE}/driver_override", "/sys/bus/pci/drivers_probe"
+CONFIG = "/etc/nvgrace-gpu.conf.d"
+UPDATE = "/usr/sbin/update-initramfs"
+
+
+def binds(driver):
+    """The command with which the kernel binds the GPU to this driver."""
+    return f"ln -sfn {DRIVERS}/{driver} {DEVICE}/driver"
+
+
+UNBINDS = f"rm {DEVICE}/driver"
+
+
+class Kernel(Played):
+    def setUp(self):
+        super().setUp()
+        for name in ("driver", "iommu_group"):
+            (self.tree.root / f"{DEVICE}/{name}".lstrip("/")).unlink()
+        self.tree.file("/sys/kernel/iommu_groups/12/type", "DMA").link(f"{DEVICE}/iommu_group", "/sys/kernel/iommu_groups/12")
+        self.tree.file(OVERRIDE, "(null)").file(PROBE, "").file(f"{DEVICE}/rescan", "")
+        for name in ("bind", "unbind"):
+            self.tree.file(f"{DRIVERS}/{OURS}/{name}", "").file(f"{DRIVERS}/nouveau/{name}", "")
+
+    def bound(self, driver, override="(null)"):
+        link = self.tree.root / f"{DEVICE}/driver".lstrip("/")
+        link.unlink(missing_ok=True)
+        if driver:
+            link.symlink_to(f"{DRIVERS}/{driver}")
+        self.tree.file(OVERRIDE, override)
+
+    def override(self):
+        return (self.tree.root / OVERRIDE.lstrip("/")).read_text().strip()
+
+    def driver(self):
+        link = self.tree.root / f"{DEVICE}/driver".lstrip("/")
+        return os.readlink(link).rpartition("/")[2] if link.is_symlink() else None
+
+    def change(self, *words, status=0, play="", at="", records=(), **more):
+        """The result of the command, and its standard error. at: as AT of
+        play_vfio.c."""
+        self.tree.file("/records", "\n".join(records))
+        # The kernel's file has nothing left of a longer text.
+        done = self.run_words(*words, "--json", G1, play=play, **more, env={
+            "AT": f">{OVERRIDE}:: >{OVERRIDE}\n{at}", "KMSG": self.tree.root / "records"})
+        self.assertEqual(done.returncode, status, (done.stdout, done.stderr))
+        document = json.loads(done.stdout)
+        validate(document)
+        result, = document["results"]
+        self.assertEqual(result["exit_status"], status if not document["initramfs"] else result["exit_status"])
+        return result, done.stderr
+
+
+class Bind(Kernel):
+    def test_bound(self):
+        for before, message in ((None, f"bound to {OURS}"), ("nouveau", f"bound to {OURS} (was nouveau)")):
+            self.bound(before)
+            result, _ = self.change("bind", at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n>{PROBE}:{binds(OURS)}")
+            self.assertEqual((result["result"], result["message"], result["changed"]), ("bound", message, True))
+            self.assertEqual((self.driver(), self.override()), (OURS, OURS))
+
+    def test_refused_by_the_driver(self):
+        """The GPU gets its former driver and override back. The message has the
+        driver's lines of the kernel's log."""
+        records = [f"6,1,2,-;{OURS} {G1}: a part", "3,2,3,-;vfio-pci 0001:01:00.0: another", f"3,3,4,-;pci {G1}: the reason"]
+        result, error = self.change("bind", status=1, records=records)
+        self.assertEqual(result["message"], f"{OURS} refused it; it is unbound as before")
+        self.assertEqual(result["kernel_log"], [f"{OURS} {G1}: a part", f"pci {G1}: the reason"])
+        self.assertIn(f"nvgrace-gpu: {G1}: kernel: pci {G1}: the reason\n", error)
+        self.assertEqual(self.override(), "")
+        # Without such a line.
+        self.bound("nouveau", "nouveau")
+        steps = f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n>{DRIVERS}/nouveau/bind:{binds('nouveau')}"
+        result, _ = self.change("bind", status=1, at=steps, play=f"fail=>{PROBE}:1:{errno.ENODEV}")
+        self.assertEqual((result["message"], result["next"], result["changed"]),
+                         (f"{OURS} refused it: No such device; it is bound to nouveau as before",
+                          f'run "nvgrace-gpu doctor {G1}"', False))
+        self.assertEqual((self.driver(), self.override()), ("nouveau", "nouveau"))
+        # Without an IOMMU.
+        (self.tree.root / f"{DEVICE}/iommu_group".lstrip("/")).unlink()
+        result, _ = self.change("bind", status=1, at=steps)
+        self.assertEqual(result["next"], "check that the IOMMU is on, because the device has no IOMMU group; "
+                                         f'run "nvgrace-gpu doctor {G1}"')
+
+    def test_override_fails(self):
+        result, _ = self.change("bind", status=1, play=f"fail=>{OVERRIDE}:1:{errno.EBUSY}:1")
+        self.assertEqual(result["message"], "can't set driver_override: Device or resource busy; it is unbound as before")
+        result, _ = self.change("bind", status=1, play=f"fail=>{OVERRIDE}:1:{errno.EBUSY}")
+        self.assertEqual(result["message"], "can't set driver_override: Device or resource busy; and can't restore "
+                                            "the former state: Device or resource busy")
+        self.assertIs(result["changed"], True)
+
+    def test_former_driver(self):
+        """A driver that does not release the GPU, or does not take it again."""
+        self.bound("nouveau")
+        result, _ = self.change("bind", status=1, play=f"fail=>{DRIVERS}/nouveau/unbind:1:{errno.EBUSY}")
+        self.assertEqual((result["message"], result["next"]),
+                         ("can't unbind it from nouveau: Device or resource busy; it is bound to nouveau as before",
+                          f'end what uses the device; run "nvgrace-gpu doctor {G1}"'))
+        result, _ = self.change("bind", status=1, at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}",
+                                play=f"fail=>{DRIVERS}/nouveau/bind:1:{errno.EIO}")
+        self.assertEqual((result["message"], result["changed"]),
+                         (f"{OURS} refused it; and can't restore nouveau: Input/output error", True))
+
+    def test_lock(self):
+        (self.tree.root / f"{DEVICE}/rescan".lstrip("/")).unlink()
+        result, _ = self.change("bind", status=1)
+        self.assertEqual(result["message"], "can't lock it: No such file or directory")
+
+    def test_another_bind(self):
+        """The link to the driver exists, but another process's bind has not
+        ended: the command waits for it."""
+        (self.tree.root / f"{DEVICE}/nvgrace_gpu/mode".lstrip("/")).unlink()
+        self.bound(OURS, OURS)
+        result, _ = self.change("bind")
+        self.assertEqual(result["result"], "already-bound")
+        # That bind fails.
+        result, _ = self.change("bind", at=f">{DRIVERS}/{OURS}/bind:{UNBINDS}\n>{PROBE}:{binds(OURS)}")
+        self.assertEqual((result["result"], result["message"]), ("bound", f"bound to {OURS}"))
+
+    def test_it_says_what_it_waits_for(self):
+        _, error = self.change("bind", at=f">{PROBE}:sleep 1; {binds(OURS)}", play="fast=50")
+        self.assertEqual(error, f"nvgrace-gpu: {G1}: still waiting: the GPU's memory becomes ready, within 30 s on a GH200, or "
+                                "the bind fails\n")
+
+    def test_interrupted(self):
+        """Before the first step, and while the driver is bound: the GPU is
+        restored."""
+        for at in (f">{DEVICE}/rescan:kill -TERM $PPID; sleep 0.2",
+                   f">{PROBE}:kill -TERM $(cut -d' ' -f4 /proc/$PPID/stat); sleep 5"):
+            self.bound("nouveau")
+            result, _ = self.change("bind", status=130, at=f"{at}\n>{DRIVERS}/nouveau/unbind:{UNBINDS}\n"
+                                                           f">{DRIVERS}/nouveau/bind:{binds('nouveau')}")
+            self.assertEqual((result["result"], result["message"]),
+                             ("interrupted", "interrupted; it is bound to nouveau as before"))
+            self.assertEqual(self.driver(), "nouveau")
+
+    def test_caller_that_ignores_its_children(self):
+        """Their exit statuses are known nevertheless."""
+        result, _ = self.change("bind", status=1, first="trap '' CHLD", play=f"fail=>{OVERRIDE}:1:{errno.EBUSY}:1")
+        self.assertEqual(result["message"], "can't set driver_override: Device or resource busy; it is unbound as before")
+
+    def test_no_module(self):
+        """The module is not installed, or can't be loaded."""
+        directory = self.tree.root / f"{DRIVERS}/{OURS}".lstrip("/")
+        directory.rename(directory.with_name("away"))
+        release = os.uname().release
+        result, _ = self.change("bind", status=1)
+        self.assertEqual(result["message"], f"the kernel {release} has no module nvgrace-gpu-vfio-pci")
+        self.assertTrue(result["next"].startswith("install nvgrace-gpu-vfio-pci-dkms"))
+        path = self.tree.root / f"usr/lib/modules/{release}/updates/{NAME}.ko"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(module(path.parent, "A" * 23))
+        for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+            self.tree.file(f"/usr/lib/modules/{release}/{name}", b"")
+        subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
+        records = ["3,1,2,-;nvgrace_gpu_vfio_pci: reason", "3,2,3,-;another line"]
+        for error, following in ((errno.EKEYREJECTED, "the kernel does not trust its signature; "), (errno.ENOKEY, "the kernel "),
+                                 (errno.ENOEXEC, 'run "nvgrace-gpu doctor"')):
+            result, _ = self.change("bind", status=1, play=f"fail=insmod:1:{error}", records=records)
+            self.assertEqual(result["message"], f"can't load the module nvgrace-gpu-vfio-pci: {os.strerror(error)}")
+            self.assertTrue(result["next"].startswith(following), result)
+            self.assertEqual(result["kernel_log"], ["nvgrace_gpu_vfio_pci: reason"])
+
+
+class Unbind(Kernel):
+    def setUp(self):
+        super().setUp()
+        self.bound(OURS, OURS)
+        self.unbinds = f">{DRIVERS}/{OURS}/unbind:{UNBINDS}"
+
+    def test_unbound(self):
+        result, _ = self.change("unbind", at=self.unbinds)
+        self.assertEqual((result["message"], self.override()), ("unbound; now without a driver", ""))
+        # It is not bound, but its override would bind it.
+        self.bound(None, OURS)
+        result, _ = self.change("unbind", at=f">{PROBE}:{binds('nouveau')}")
+        self.assertEqual((result["message"], self.override()), ("was not bound; cleared its driver_override", ""))
+        result, _ = self.change("unbind")
+        self.assertEqual((result["result"], result["message"]), ("already-unbound", f"not bound to {OURS}, but to nouveau"))
+
+    def test_no_probe(self):
+        result, _ = self.change("unbind", "--no-probe", at=f"{self.unbinds}\n>{PROBE}:{binds('nouveau')}")
+        self.assertEqual(result["message"], "unbound; now without a driver")
+        self.bound(OURS, OURS)
+        result, _ = self.change("unbind", at=f"{self.unbinds}\n>{PROBE}:{binds('nouveau')}")
+        self.assertEqual(result["message"], "unbound; now bound to nouveau")
+
+    def test_it_fails(self):
+        result, _ = self.change("unbind", status=1, play=f"fail=>{OVERRIDE}:1:{errno.EIO}:1")
+        self.assertEqual((result["message"], self.override()),
+                         (f"can't clear driver_override: Input/output error; it is bound to {OURS} as before", OURS))
+        result, _ = self.change("unbind", status=1, play=f"fail=>{DRIVERS}/{OURS}/unbind:1:{errno.EBUSY}")
+        self.assertEqual((result["message"], self.override()),
+                         (f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before", OURS))
+        # Another process binds it again at once.
+        self.bound(OURS, OURS)
+        result, _ = self.change("unbind", status=1)
+        self.assertEqual(result["message"], f"unbound, but another process has bound it to {OURS} again; it is bound to {OURS} as before")
+
+
+class WithRule(Kernel):
+    """The udev rule is installed, and nothing is bound at boot."""
+
+    def setUp(self):
+        super().setUp()
+        self.tree.package()
+        # An overlay without an upper folder can't be written.
+        self.folder = self.tree.root / CONFIG.lstrip("/")
+        self.folder.mkdir(parents=True)
+        self.files[CONFIG] = self.folder
+        self.at = f">{PROBE}:{binds(OURS)}"
+
+    def left(self):
+        return sorted(p.name for p in self.folder.iterdir())
+
+
+class Boot(WithRule):
+    """bind --persist and the initramfs."""
+
+    def test_file(self):
+        result, _ = self.change("bind", "--persist", at=self.at)
+        own = f"{CONFIG}/{G1}.conf"
+        self.assertEqual((result["boot"], result["message"]), ("persisted", f"bound to {OURS}; at every boot, by {own}"))
+        self.assertEqual(self.left(), [f"{G1}.conf"])
+        self.assertEqual(stat.S_IMODE((self.folder / f"{G1}.conf").stat().st_mode), 0o644)
+        result, _ = self.change("unbind", "--persist", at=f">{DRIVERS}/{OURS}/unbind:{UNBINDS}")
+        self.assertEqual((result["boot"], result["message"]),
+                         ("removed", "unbound; now without a driver; no longer at boot"))
+        self.assertEqual(self.left(), [])
+        result, _ = self.change("unbind", "--persist")
+        self.assertEqual(result["message"], f"not bound to {OURS}; not at boot either")
+
+    def test_failed_bind_is_not_persisted(self):
+        result, _ = self.change("bind", "--persist", status=1)
+        self.assertIsNone(result["boot"])
+        self.assertEqual(self.left(), [])
+
+    def test_folder_can_not_be_written(self):
+        del self.files[CONFIG]
+        for words, message in ((["bind", "--persist"], f"can't write a file in {CONFIG}: Read-only file system"),):
+            result, _ = self.change(*words, status=1, at=self.at)
+            self.assertEqual((result["message"], self.driver()), (message, None))
+        (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
+        self.bound(OURS, OURS)
+        result, _ = self.change("unbind", "--persist", status=1, at=f">{DRIVERS}/{OURS}/unbind:{UNBINDS}")
+        self.assertEqual(result["message"], f"unbound; now without a driver; but can't remove {CONFIG}/{G1}.conf: "
+                                            "Read-only file system")
+
+    def test_initramfs(self):
+        """The command that updates it may fail in each way."""
+        self.tree.file("/usr/sbin/mkinitramfs", "").file("/usr/share/initramfs-tools/hooks/nvgrace-gpu", "")
+        program = self.tree.root / UPDATE.lstrip("/")
+        for text, status, words in (
+                ("#!/bin/sh\necho made", 0, ""),
+                ("#!/bin/sh\nexit 7", 1, f'can\'t update the initramfs: {UPDATE} exited with 7; it keeps the old'),
+                ("#!/bin/sh\nkill -KILL $$", 1, f"can't update the initramfs: {UPDATE} did not run to its end: Interrupted"),
+                (None, 1, f"can't update the initramfs: {UPDATE} did not run to its end: Permission denied; it keeps")):
+            self.tree.file(UPDATE, text or "#!/bin/sh")
+            program.chmod(0o755 if text else 0o644)
+            self.change("bind", "--boot-only", status=status)
+            done = self.run_words("unbind", "--boot-only", G1)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertIn(f"updating the initramfs: {UPDATE} -u -k all\n", done.stdout)
+            self.assertIn(words, done.stderr)
+        # Without one, there is nothing to update.
+        program.unlink()
+        for words in (["bind", "--boot-only"], ["unbind", "--boot-only"], ["bind", "--boot-only", "--no-initramfs"]):
+            done = self.run_words(*words, G1)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertNotIn("initramfs", done.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,665 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu bench, test and scrub --verify, with ASan and UBSan, on a GPU that
+play_vfio.c plays: failures that a virtual GPU does not have. vm_bench.py and
+vm_scrub.py test these commands with the driver.
+
+    scripts/toolbox run -- tests/cli/test_vfio.py
+
+tests/cli/run calls this. The program has a tree as its /sys, in a mount
+namespace of its own.
+"""
+
+import errno
+import gzip
+import json
+import os
+import pathlib
+import pty
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from common import build, build_helper, main, validate  # noqa: E402  (needs the path above)
+from test_initramfs import NAME, module  # noqa: E402
+from test_trees import G1, Tree  # noqa: E402
+
+BUS_ADRERR, BUS_MCEERR_AO = 2, 5
+KiB, MiB = 1 << 10, 1 << 20
+USEMEM, RESMEM = 512 * KiB, 256 * KiB
+BASES = {"usemem_base": "0x4000000000", "resmem_base": "0x4000080000"}
+# Memory that fills its BARs.
+GPU = f"usemem={USEMEM} bar4={USEMEM} resmem={RESMEM} bar2={RESMEM}"
+SIZES = {"mode": "carve-out", "usemem_size": USEMEM, "usemem_bar_size": USEMEM, "resmem_size": RESMEM,
+         "resmem_bar_size": RESMEM, "readiness": "ready", **BASES}
+DEVICE = f"/sys/bus/pci/devices/{G1}"
+
+
+class Played(unittest.TestCase):
+    """Each test runs the program on self.tree."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix="vfio-")
+        cls.addClassCleanup(directory.cleanup)
+        cls.library = build_helper("play_vfio.so", directory.name)
+
+    def setUp(self):
+        self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
+        self.tree = self.enterContext(Tree())
+        self.files = {}
+        self.tree.file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "")
+        self.tree.device(G1, driver="nvgrace_gpu_vfio_pci", **SIZES)
+
+    def replace(self, path, text):
+        """Puts a file with this text in the place of another, such as one in
+        /proc."""
+        self.tree.file(f"/replaced{path}", text)
+        self.files[path] = self.tree.root / f"replaced{path}"
+
+    def run_words(self, *words, play="", env=None, preload=(), first=":", **streams):
+        """The CompletedProcess of the program. play, env: for play_vfio.c.
+        preload: libraries before that one. first: a command before the
+        program."""
+        # The rest of these two stays visible.
+        mounts = "".join(f"mount -t overlay overlay -o lowerdir='{self.tree.root / name}':/{name} /{name} && "
+                         for name in ("etc", "usr") if (self.tree.root / name).is_dir())
+        mounts += "".join(f"mount --bind '{here}' {path} && " for path, here in
+                          {"/sys": self.tree.root / "sys", **self.files}.items())
+        variables = {"LD_PRELOAD": ":".join(map(str, (*preload, self.library))), "PLAY": play, **(env or {})}
+        sets = "".join(f"{name}={shlex.quote(str(value))} " for name, value in variables.items())
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C",
+                       "ASAN_OPTIONS": "exitcode=99:detect_leaks=1:verify_asan_link_order=0",
+                       "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
+        done = subprocess.run(["unshare", "-m", "sh", "-c", f'{mounts} {first} && {sets} exec "$@"', "sh",
+                               build(sanitized=True), *words], text=True, timeout=600, env=environment,
+                              **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
+        self.assertNotEqual(done.returncode, 99, done.stderr)
+        self.assertNotIn("runtime error", done.stderr or "")
+        return done
+
+    def run_test(self, play="", status=0, **more):
+        """{id of a check: (outcome, text)} of "test", and its document."""
+        done = self.run_words("test", "--yes", "--json", "--seed=1", G1, play=f"{GPU} {play}", **more)
+        self.assertEqual(done.returncode, status, (play, done.stdout, done.stderr))
+        document = json.loads(done.stdout)
+        validate(document)
+        self.assertIs(document["passed"], not status)
+        checks = {}
+        for check in document["checks"]:
+            checks.setdefault(check["id"], (check["outcome"], check["text"]))
+        return checks, document
+
+    def check_failure(self, play, status, words, command=("test", "--yes"), **more):
+        """The command ends with this status and a message with these words."""
+        done = self.run_words(*command, G1, play=play if "usemem=" in play else f"{GPU} {play}", **more)
+        self.assertEqual((done.returncode, done.stdout), (status, ""), (play, done.stderr))
+        self.assertIn(words, done.stderr, play)
+
+
+class Opening(Played):
+    def test_refused(self):
+        self.tree.device("0019:01:00.0", driver="nouveau", group=13)
+        done = self.run_words("test", "--yes", "0019:01:00.0")
+        self.assertEqual((done.returncode, done.stdout), (4, ""))
+        self.assertIn('bound to nouveau; stop what uses it, and run "nvgrace-gpu bind 0019:01:00.0"', done.stderr)
+
+    def test_no_answer(self):
+        """The end of the input is no agreement."""
+        leader, follower = pty.openpty()
+        try:
+            os.write(leader, b"\x04")
+            done = self.run_words("test", G1, play=GPU, stdin=follower, stderr=follower)
+            self.assertEqual((done.returncode, done.stdout), (4, ""))
+            text = os.read(leader, 65536).decode()
+            self.assertIn("Continue? [y/N] \r\n", text)
+            self.assertIn(f"{G1}: nothing done", text)
+        finally:
+            os.close(leader)
+            os.close(follower)
+
+    def test_group(self):
+        """Each step of opening the group's file may fail."""
+        for play, status, words in (
+                (f"fail=/dev/vfio/12:1:{errno.EBUSY}", 4, "in use: another process has /dev/vfio/12 open; end that process"),
+                (f"fail=/dev/vfio/12:1:{errno.EPERM}", 5, "can't open /dev/vfio/12: Operation not permitted; use sudo"),
+                (f"fail=/dev/vfio/12:1:{errno.ENODEV}", 1, "can't open /dev/vfio/12: No such device; load the modules vfio"),
+                (f"fail=/dev/vfio/12:1:{errno.EMFILE}", 1, "can't open /dev/vfio/12: Too many open files\n"),
+                (f"fail=/dev/vfio/vfio:1:{errno.ENXIO}", 1, "can't open /dev/vfio/vfio: No such device or address; load"),
+                (f"fail=CHECK_EXTENSION:1:{errno.EINVAL}", 1, "vfio has no type1 IOMMU driver; load the module vfio_iommu"),
+                ("not-viable", 4, "a device in its IOMMU group 12 is not bound to a vfio driver (VFIO_GROUP_GET_STATUS"),
+                (f"fail=GET_STATUS:1:{errno.EIO}", 4, "a device in its IOMMU group 12 is not bound to a vfio driver"),
+                (f"fail=SET_CONTAINER:1:{errno.EIO}", 1, "VFIO_GROUP_SET_CONTAINER failed: Input/output error"),
+                (f"fail=SET_IOMMU:1:{errno.EPERM}", 4, "(VFIO_SET_IOMMU: Operation not permitted)"),
+                (f"fail=GET_DEVICE_FD:1:{errno.EBUSY}", 4, "(VFIO_GROUP_GET_DEVICE_FD: Device or resource busy)"),
+                (f"fail=GET_INFO:1:{errno.EIO}", 1, "VFIO_DEVICE_GET_INFO failed: Input/output error"),
+                (f"fail=GET_REGION_INFO:1:{errno.EIO}", 1, "VFIO_DEVICE_GET_REGION_INFO failed: Input/output error"),
+                (f"fail=GET_REGION_INFO:2:{errno.EIO}", 1, "VFIO_DEVICE_GET_REGION_INFO failed: Input/output error")):
+            with self.subTest(play):
+                self.check_failure(play, status, f"nvgrace-gpu: {G1}: ")
+                self.check_failure(play, status, words)
+
+    def test_own_file(self):
+        """So may each step of opening the device's own file."""
+        self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
+        for play, status, words in (
+                (f"fail=/dev/iommu:1:{errno.ENOENT}", 1, "can't open /dev/iommu: No such file or directory; load"),
+                (f"fail=/dev/vfio/devices/vfio7:1:{errno.EACCES}", 5, "can't open /dev/vfio/devices/vfio7: Permission denied"),
+                (f"fail=BIND_IOMMUFD:1:{errno.EINVAL}", 4, "(VFIO_DEVICE_BIND_IOMMUFD: Device or resource busy)"),
+                (f"fail=BIND_IOMMUFD:1:{errno.ENODEV}", 1, "VFIO_DEVICE_BIND_IOMMUFD failed: No such device"),
+                (f"fail=IOAS_ALLOC:1:{errno.ENOMEM}", 1, "IOMMU_IOAS_ALLOC failed: Cannot allocate memory"),
+                (f"fail=ATTACH_IOMMUFD:1:{errno.EINVAL}", 1, "VFIO_DEVICE_ATTACH_IOMMUFD_PT failed: Invalid argument")):
+            with self.subTest(play):
+                self.check_failure(f"cdev {play}", status, words)
+        _, document = self.run_test("cdev")
+        self.assertEqual(document["mode"], "cdev")
+        # The file is in sysfs, but not in /dev.
+        _, document = self.run_test("")
+        self.assertEqual(document["mode"], "group")
+
+    def test_no_group(self):
+        """Without an IOMMU group there is only the device's own file."""
+        (self.tree.root / DEVICE.lstrip("/") / "iommu_group").unlink()
+        self.check_failure("", 4, "no IOMMU group; check that the host has an IOMMU and that it is on")
+        self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
+        _, document = self.run_test("cdev")
+        self.assertEqual(document["mode"], "cdev")
+
+    def test_no_memory(self):
+        """What vfio shows has no memory that can be mapped."""
+        plain = "the driver nvgrace_gpu_vfio_pci shows no GPU memory: firmware reports none"
+        for play in ("usemem=0", "caps=none", "caps=other", "caps=empty", "caps=hole",
+                     # More than there is in the BAR.
+                     f"usemem={USEMEM} bar4={USEMEM // 2}"):
+            with self.subTest(play):
+                self.check_failure(play, 4, plain)
+
+    def test_memory_that_cannot_be_mapped(self):
+        for command, words in ((("test", "--yes"), "can't map the memory of the GPU"),
+                               (("bench", "--yes", "--quick"), "mapping GPU memory failed: Cannot allocate memory")):
+            self.check_failure(f"fail=map:1:{errno.ENOMEM}", 1, words, command)
+
+
+class Test(Played):
+    def outcomes(self, checks):
+        return {name: outcome for name, (outcome, _) in checks.items()}
+
+    def test_good(self):
+        checks, document = self.run_test(f"fail=getrandom:1:{errno.ENOSYS}")
+        self.assertEqual(set(self.outcomes(checks).values()), {"passed", "noted", "skipped"})
+        self.assertEqual(checks["tail"], ("passed", "the memory fills its BARs"))
+        self.assertEqual(document["differences"], 0)
+        done = self.run_words("test", "--yes", "--time=2", G1, play=f"{GPU} fast=20")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(" ".join(done.stdout.split()), rf"768 KiB written, read back and inverted, \d+ times .*{G1}: passed$")
+
+    def test_unknown_to_sysfs(self):
+        """Another driver's sysfs says nothing about the memory."""
+        for name in SIZES:
+            (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
+        checks, document = self.run_test(f"alias=0:{USEMEM // 2}", 1)
+        self.assertEqual(checks["sizes"], ("passed", "BARs are powers of two; this driver has no sizes in sysfs"))
+        self.assertTrue(checks["ends"][1].startswith("usemem + 0x0: wrote 0x"), checks["ends"])
+        self.assertIsNone(document["places"][0]["address"])
+
+    def test_sizes(self):
+        """vfio and sysfs differ."""
+        small = USEMEM // 2
+        for play, words in ((f"bar4={USEMEM + 4096}", f"BAR4 of usemem has {USEMEM + 4096} bytes, not a power of two"),
+                            (f"bar4={2 * USEMEM}", f"BAR4 has {2 * USEMEM} bytes, but {USEMEM} in sysfs"),
+                            (f"usemem={small}", f"{small} bytes of usemem can be mapped, but it has {USEMEM} in sysfs"),
+                            ("usemem=0", "vfio shows no usemem, but sysfs does"),
+                            ("resmem=0", "vfio shows no resmem, but sysfs does")):
+            # The last one of a name counts.
+            name = play.partition("=")[0]
+            rest = " ".join(w for w in GPU.split() if not w.startswith(f"{name}="))
+            done = self.run_words("test", "--yes", "--json", G1, play=f"{play} {rest}")
+            texts = [c["text"] for c in json.loads(done.stdout)["checks"] if (c["id"], c["outcome"]) == ("sizes", "failed")]
+            self.assertEqual(done.returncode, 1)
+            self.assertTrue(any(words in text for text in texts), (play, texts))
+
+    def test_registers(self):
+        checks, _ = self.run_test("wrong-bars", 1)
+        self.assertEqual(checks["bars"][0], "failed")
+        self.assertRegex(checks["bars"][1], rf"BAR4's register reads 0x[0-9a-f]+c after .* BAR of {USEMEM} bytes")
+        for play, words in (("no-config", "config space: Input/output error; run "),
+                            (f"fail=write:1:{errno.EIO}", "config space: Input/output error"),
+                            (f"fail=read:1:{errno.EPERM}", "config space: Operation not permitted")):
+            checks, _ = self.run_test(play, 1)
+            self.assertEqual(checks["bars"][0], "failed")
+            self.assertIn(words, checks["bars"][1])
+            # If the device does not answer, nothing else is tried.
+            self.assertEqual(checks["pattern"][0], "passed" if "Operation" in words else "skipped", checks)
+
+    def test_alias(self):
+        """Two mapped pages are the same memory."""
+        checks, document = self.run_test(f"alias=0:{USEMEM // 2}", 1)
+        self.assertEqual({n for n, o in self.outcomes(checks).items() if o == "failed"}, {"ends", "file", "pattern"})
+        self.assertRegex(checks["ends"][1], r"^usemem \+ 0x0, physical address 0x4000000000: wrote 0x\w+, but read 0x\w+$")
+        self.assertRegex(checks["file"][1], r"pread of \d+ bytes differs from what was written through the mapping")
+        self.assertIn("two addresses access the same memory", checks["pattern"][1])
+        self.assertGreater(document["differences"], 500)
+        texts = [c["text"] for c in document["checks"] if c["id"] == "file"]
+        self.assertTrue(any("the mapping differs from what pwrite" in text for text in texts), texts)
+        # The content was wrong before the reset, too.
+        self.assertIn("not known: ", checks["content-after-reset"][1])
+        self.assertIsNone(document["content_survived_reset"])
+
+    def test_tail(self):
+        larger = f"bar4={2 * USEMEM} {GPU}".replace(f" bar4={USEMEM}", "")
+        self.tree.file(f"{DEVICE}/nvgrace_gpu/usemem_bar_size", 2 * USEMEM)
+        for play, status, words in (("", 0, "after the memory, all reads as 0xff, and writes are dropped"),
+                                    ("tail=zeros", 1, "into usemem's BAR, after its memory, not all bytes read as 0xff"),
+                                    ("tail=kept", 1, "into usemem's BAR, after its memory, a write is kept")):
+            done = self.run_words("test", "--yes", "--json", G1, play=f"{larger} {play}")
+            self.assertEqual(done.returncode, status, done.stdout)
+            texts = [c["text"] for c in json.loads(done.stdout)["checks"] if c["id"] == "tail"]
+            self.assertTrue(any(words in text for text in texts), texts)
+        done = self.run_words("test", "--yes", G1, play=f"{larger} open-end")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("the page after usemem can be mapped", " ".join(done.stdout.split()))
+
+    def test_files_that_fail(self):
+        """The check reports the file's error. It ends the test if it means that
+        the device does not answer."""
+        # The registers of two BARs are read and written eight times.
+        for call in ("read", "write"):
+            checks, _ = self.run_test(f"fail={call}:9:{errno.EIO}", 1)
+            self.assertEqual(checks["bars"][0], "passed")
+            self.assertIn("pread or pwrite: Input/output error", checks["file"][1])
+            self.assertEqual((checks["pattern"][0], checks["reset"][0]), ("skipped", "skipped"))
+        larger = f"bar4={2 * USEMEM} {GPU}".replace(f" bar4={USEMEM}", "")
+        self.tree.file(f"{DEVICE}/nvgrace_gpu/usemem_bar_size", 2 * USEMEM)
+        done = self.run_words("test", "--yes", G1, play=f"{larger} fail=read:9:{errno.EIO}")
+        self.assertIn("reading or writing after the memory: Input/output error", " ".join(done.stdout.split()))
+
+    def test_sigbus(self):
+        """The check says where. What follows is skipped."""
+        checks, document = self.run_test(f"dead={64 * KiB}", 1)
+        self.assertEqual(checks["ends"][0], "failed")
+        self.assertIn(f"SIGBUS at usemem + 0x{USEMEM // 2:x}, physical address 0x{0x4000000000 + USEMEM // 2:x}: ",
+                      checks["ends"][1])
+        self.assertEqual({checks[n] for n in ("tail", "file", "pattern", "reset")},
+                         {("skipped", "not done, because the memory can't be used after a failure")})
+        self.assertEqual(document["passes"], 0)
+
+    def test_reset(self):
+        checks, document = self.run_test("after-reset=cleared")
+        self.assertRegex(checks["content-after-reset"][1], r"did not survive the reset: 192 of 192 words of 8 bytes")
+        self.assertIs(document["content_survived_reset"], False)
+        checks, _ = self.run_test("no-reset")
+        self.assertEqual(checks["reset"], ("skipped", "vfio can't reset this GPU alone"))
+        self.assertNotIn("content-after-reset", checks)
+        checks, _ = self.run_test(f"fail=RESET:1:{errno.EAGAIN}", 1)
+        self.assertIn("VFIO_DEVICE_RESET: Resource temporarily unavailable; run ", checks["reset"][1])
+        checks, _ = self.run_test("after-reset=dead", 1)
+        self.assertIn("SIGBUS at ", checks["content-after-reset"][1])
+
+    def test_error_counts(self):
+        """Errors that are counted during the test."""
+        def counts(fatal, correctable):
+            for name, count in (("fatal", fatal), ("nonfatal", 0), ("correctable", correctable)):
+                self.tree.file(f"{DEVICE}/aer_dev_{name}", f"Undefined 0\nTOTAL_ERR_{name.upper()} {count}")
+            for name in ("ue_count", "ce_count"):
+                self.tree.file(f"/sys/devices/system/edac/mc/mc0/{name}", 3)
+
+        self.replace("/proc/meminfo", "MemTotal:  1000 kB\nHardwareCorrupted:     4 kB")
+        for command, status, name, outcome, words in (
+                (":", 0, "pcie-errors", "passed", "no PCIe errors during the test; since boot, 2 uncorrected"),
+                (":", 0, "memory-errors", "passed", "no memory errors during the test"),
+                (f"echo TOTAL_ERR_FATAL 5 >{DEVICE}/aer_dev_fatal", 1, "pcie-errors", "failed",
+                 "3 uncorrected and 0 corrected PCIe errors during the test"),
+                (f"echo TOTAL_ERR_COR 9 >{DEVICE}/aer_dev_correctable", 0, "pcie-errors", "noted",
+                 "2 corrected PCIe errors during the test"),
+                (f"rm {DEVICE}/aer_dev_nonfatal", 0, "pcie-errors", "skipped", "(no AER)"),
+                ("echo 4 >/sys/devices/system/edac/mc/mc0/ce_count", 0, "memory-errors", "noted",
+                 "1 corrected memory errors during the test"),
+                ("echo 5 >/sys/devices/system/edac/mc/mc0/ue_count", 1, "memory-errors", "failed",
+                 "0 KiB taken out of use and 2 uncorrected memory errors counted"),
+                ("echo HardwareCorrupted: 8 kB >/proc/meminfo", 1, "memory-errors", "failed",
+                 "4 KiB taken out of use and 0 uncorrected"),
+                ("rm -r /sys/devices/system/edac; echo >/proc/meminfo", 0, "memory-errors", "skipped",
+                 "this kernel counts no memory errors")):
+            counts(2, 7)
+            self.replace("/proc/meminfo", "MemTotal:  1000 kB\nHardwareCorrupted:     4 kB")
+            with self.subTest(command):
+                checks, _ = self.run_test(status=status, env={"AT": f"RESET:{command}"})
+                self.assertEqual(checks[name][0], outcome, checks[name])
+                self.assertIn(words, checks[name][1])
+
+    def test_link(self):
+        for speed, words in (("32.0 GT/s PCIe", "the PCIe link is 32.0 GT/s PCIe x16, the GPU's maximum"),
+                             ("2.5 GT/s PCIe", "the PCIe link is 2.5 GT/s PCIe x16; the GPU supports 32.0 GT/s PCIe x16")):
+            for name, text in (("current_link_speed", speed), ("max_link_speed", "32.0 GT/s PCIe"),
+                               ("current_link_width", 16), ("max_link_width", 16)):
+                self.tree.file(f"{DEVICE}/{name}", text)
+            self.assertEqual(self.run_test()[0]["pcie-link"][1], words)
+
+    def test_processors(self):
+        """The threads run on the CPUs of the GPU's node, if there are any."""
+        everywhere = len(os.sched_getaffinity(0))
+        first = min(os.sched_getaffinity(0))
+        for cpus, node, threads in ((str(first), 0, 1), (f"{first}-{first},", 0, 1), ("x", None, everywhere),
+                                    ("", None, everywhere), ("9000", None, everywhere), (f"{first}-x", 0, 1),
+                                    ("4-3", None, everywhere)):
+            self.tree.file("/sys/devices/system/node/node0/cpulist", cpus)
+            _, document = self.run_test()
+            self.assertEqual((document["numa_node"], document["threads"]), (node, threads), cpus)
+        # Of a process that can't ask, one thread runs anywhere.
+        _, document = self.run_test(f"fail=affinity:1:{errno.EINVAL}")
+        self.assertEqual((document["numa_node"], document["threads"]), (None, 1))
+        self.tree.file("/sys/devices/system/node/node0/cpulist", first)
+        self.assertIn(", of node 0\n", self.run_words("test", "--yes", G1, play=GPU).stdout)
+
+    def test_signals(self):
+        """Advice that memory is bad ends nothing. SIGBUS from elsewhere does."""
+        self.run_test(f"sigbus={BUS_MCEERR_AO}")
+        checks, _ = self.run_test(f"sigbus={BUS_ADRERR}", 1)
+        self.assertIn("SIGBUS at memory of the host: ", checks["file"][1])
+        # From another process: the second one ends the program.
+        self.run_test(env={"AT": "RESET:kill -BUS $PPID"})
+        done = self.run_words("test", "--yes", G1, play=GPU, env={"AT": "RESET:kill -BUS $PPID; sleep 0.2; kill -BUS $PPID"})
+        self.assertEqual((done.returncode, done.stdout), (-signal.SIGBUS, ""))
+
+
+class Bench(Played):
+    """Faster clocks shorten the measurements."""
+
+    def bench(self, play, *words, status=0, **more):
+        done = self.run_words("bench", "--yes", "--quick", *words, G1,
+                              play=f"{play if 'usemem=' in play else f'{GPU} {play}'} fast=100", **more)
+        self.assertEqual(done.returncode, status, (play, done.stderr))
+        return done
+
+    def figures(self, play="", **more):
+        document = json.loads(self.bench(play, "--json", **more).stdout)
+        validate(document)
+        return {f["name"]: f for f in document["figures"]}
+
+    def test_what_can_not_be_measured(self):
+        """A figure without a value has its reason."""
+        figures = self.figures(f"no-reset no-config fail=MAP_DMA:1:{errno.ENOMEM}")
+        for name, reason in (("reset", "vfio can't reset this GPU alone"), ("reset-ready", "vfio can't reset this GPU alone"),
+                             ("config-read", "vfio shows no config space"), ("dma-unmap/usemem/1.00", "not mapped"),
+                             ("dma-map/usemem/1.00", "can't map: Cannot allocate memory"),
+                             ("pread/usemem/64MiB", "less memory than a block"),
+                             ("pread-tail/resmem/1MiB", "resmem fills its BAR")):
+            self.assertEqual((figures[name]["count"], figures[name]["reason"]), (0, reason))
+        self.assertTrue(figures["read/usemem/1"]["count"])
+        self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
+        for error, reason in ((errno.EFAULT, "iommufd of this kernel can't map device memory"),
+                              (errno.EOPNOTSUPP, "iommufd of this kernel can't map device memory"),
+                              (errno.ENOMEM, "can't map: Cannot allocate memory")):
+            figures = self.figures(f"cdev fail=IOAS_MAP:1:{error}")
+            self.assertEqual(figures["dma-map/usemem/1.00"]["reason"], reason)
+        self.assertTrue(self.figures("cdev")["dma-unmap/usemem/1.00"]["count"])
+
+    def test_levels(self):
+        """More time, and more of the memory."""
+        for words, level in (([], "normal"), (["--full"], "full")):
+            done = self.run_words("bench", "--yes", "--json", *words, G1, play=f"{GPU} fast=3000")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            document = json.loads(done.stdout)
+            validate(document)
+            self.assertEqual(document["level"], level)
+        # Less than one page for each thread, and little memory of the host.
+        for name in BASES:
+            (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
+        figures = self.figures("usemem=4096 bar4=4096 resmem=1048576 bar2=2097152 free=4096", status=0)
+        self.assertTrue(all(figures[f"read/usemem/{n}"]["count"] for n in {1, len(os.sched_getaffinity(0))}))
+        self.assertEqual(figures["pread/resmem/64MiB"]["reason"], "less memory than a block")
+        for name in ("memcpy-to/resmem/1MiB", "memcpy-from/resmem/1MiB", "pread-tail/resmem/1MiB"):
+            self.assertTrue(figures[name]["count"], name)
+
+    def test_narrow_terminal(self):
+        for columns in (40, 60, 200):
+            done = self.bench("", env={"COLUMNS": str(columns)})
+            self.assertLessEqual(max(map(len, done.stdout.splitlines())), columns)
+
+    def test_it_ends_when_a_step_fails(self):
+        for play, words in (
+                (f"fail=/dev/vfio/12:2:{errno.EBUSY}", "can't reopen it: in use: another process has /dev/vfio/12 open"),
+                (f"fail=GET_REGION_INFO:5:{errno.EIO}", "finding the memory again failed: Input/output error"),
+                (f"fail=RESET:1:{errno.EIO}", 'VFIO_DEVICE_RESET failed: Input/output error; run "dmesg'),
+                (f"fail=UNMAP_DMA:1:{errno.EINVAL}", "unmapping for DMA failed: Invalid argument"),
+                (f"fail=map:2:{errno.ENOMEM}", "mapping GPU memory failed: Cannot allocate memory"),
+                (f"fail=read:1:{errno.EIO}", "reading GPU memory after a reset failed: Input/output error"),
+                (f"fail=read:4:{errno.EIO}", "pread failed: Input/output error"),
+                (f"fail=write:1:{errno.EIO}", "pwrite failed: Input/output error"),
+                ("dead=0", "SIGBUS at usemem + 0x0, physical address 0x4000000000: a memory error, or the GPU does not")):
+            with self.subTest(play):
+                done = self.bench(play, status=1)
+                self.assertEqual(done.stdout, "")
+                self.assertIn(f"nvgrace-gpu: {G1}: {words}", done.stderr)
+
+    def test_hints(self):
+        """On a Grace CPU, the hints compare with published figures."""
+        out = " ".join(self.bench("").stdout.split())
+        self.assertIn("this CPU is not a Neoverse V2", out)
+        self.replace("/proc/cpuinfo", "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd4f")
+        out = " ".join(self.bench("").stdout.split())
+        for operation, published in (("read", 238), ("write", 287)):
+            self.assertRegex(out, rf"{operation} of usemem with \d+ threads?: [\d.]+ \w+/s, \d+ % of C2C's 450 GB/s each way "
+                                  rf"\(NVIDIA Grace Hopper Superchip architecture\); {published} GB/s was reported")
+        self.assertIn("the memory of this GPU was overwritten", out)
+        # Nothing is written, so there is nothing to compare with.
+        out = " ".join(self.bench("", "--read-only").stdout.split())
+        self.assertIn("read of usemem with", out)
+        self.assertNotIn("write of usemem with", out)
+        self.assertNotIn("was overwritten", out)
+        play = f"usemem=0 bar4=0 resmem={RESMEM} bar2={RESMEM}"
+        out = self.bench(play).stdout
+        self.assertTrue(out.partition("\nHints\n")[2].startswith("  the memory of this GPU was overwritten"), out)
+        self.tree.file(f"{DEVICE}/device", "0x2941")
+        self.assertIn("there are no published figures for this GPU to compare with", " ".join(self.bench("").stdout.split()))
+
+
+class Scrub(Played):
+    """--verify, and the driver's reason in the kernel's log. test_scrub.py has
+    the rest."""
+
+    def setUp(self):
+        super().setUp()
+        self.state = self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu/scrub_state"
+        self.tree.file(f"{DEVICE}/nvgrace_gpu/scrub", "0").file(f"{DEVICE}/nvgrace_gpu/scrub_progress", "0")
+        self.say("clean")
+
+    def say(self, state):
+        self.state.write_text(f"{state}\n")
+
+    def scrub(self, play="", status=0, words=("--verify",), **more):
+        done = self.run_words("scrub", "--json", *words, G1, play=f"{GPU} {play}", **more)
+        self.assertEqual(done.returncode, status, (play, done.stderr))
+        document = json.loads(done.stdout)
+        validate(document)
+        return document["results"][0], done.stderr
+
+    def test_clean(self):
+        result, error = self.scrub()
+        self.assertEqual(error, "")
+        self.assertEqual(result["verified"], {**result["verified"], "complete": True, "bytes": USEMEM + RESMEM,
+                                              "differences": 0, "places": []})
+        self.assertIn("; read back all zeros: 768 KiB in ", result["message"])
+
+    def test_what_is_not_clean(self):
+        result, error = self.scrub("soiled=0x1238", 1)
+        self.assertEqual((result["verified"]["complete"], result["verified"]["differences"]), (True, 2))
+        self.assertEqual(result["verified"]["places"],
+                         [{"part": part, "offset": "0x1238", "address": address, "found": "0x5a"}
+                          for part, address in (("usemem", "0x4000001238"), ("resmem", "0x4000081238"))])
+        self.assertIn("not clean: words of 8 bytes that are not 0: 2, the first at usemem + 0x1238, physical address", error)
+        self.assertIn(f"{G1}: usemem + 0x1238, physical address 0x4000001238: 0x000000000000005a\n", error)
+
+    def test_memory_that_fails(self):
+        result, _ = self.scrub(f"dead={64 * KiB}", 1)
+        self.assertRegex(result["message"], "^--verify: SIGBUS at usemem \\+ 0x[0-9a-f]+, physical address 0x4000")
+        self.assertIs(result["verified"]["complete"], False)
+        # What can't be mapped is read by the file.
+        self.tree.file(f"{DEVICE}/nvgrace_gpu/usemem_size", USEMEM - 4090)
+        play = GPU.replace(f"usemem={USEMEM}", f"usemem={USEMEM - 4090}")
+        done = self.run_words("scrub", "--verify", G1, play=f"{play} fail=read:1:{errno.EIO}")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--verify: reading GPU memory failed: Input/output error; run \"nvgrace-gpu doctor", done.stderr)
+        result, error = self.scrub(f"fail=map:2:{errno.ENOMEM}", 1)
+        self.assertIn("scrubbed, but can't map its memory for --verify: Cannot allocate memory", result["message"])
+        self.assertIsNone(result["verified"])
+
+    def test_it_can_not_be_opened(self):
+        for error, status, result in ((errno.EBUSY, 4, "refused"), (errno.EMFILE, 1, "failed")):
+            found, said = self.scrub(f"fail=/dev/vfio/12:1:{error}", status)
+            self.assertEqual((found["result"], found["message"]), (result, "scrubbed, but can't open it for --verify"))
+            self.assertIn("/dev/vfio/12", said)
+
+    def test_the_kernels_reason(self):
+        """The last line of the driver about this GPU. It has no characters that
+        a terminal would interpret."""
+        records = ["6,1,2,-;no record of a driver", "no semicolon", f"3,2,3,-;nvgrace_gpu_vfio_pci {G1}: the first",
+                   "4,3,4,-;nvgrace_gpu_vfio_pci 0019:01:00.0: another GPU's",
+                   rf"3,4,5,-;nvgrace_gpu_vfio_pci {G1}: it can't be mapped\x1b\x41\xZ\q" + "\t",
+                   f"6,5,6,-;vfio-pci {G1}: another driver's"]
+        self.say("failed")
+        self.tree.file("/records", "\n".join(records))
+        for play in ("", f"fail=kmsg:1:{errno.EPIPE}:1", f"fail=kmsg:2:{errno.EINTR}:1"):
+            result, error = self.scrub(play, 1, (), env={"KMSG": self.tree.root / "records"})
+            self.assertEqual(result["kernel_log"], [rf"nvgrace_gpu_vfio_pci {G1}: it can't be mapped?A\xZ\q?"])
+            self.assertIn("the scrub failed; see the kernel's log; run ", error)
+            self.assertIn(f"{G1}: kernel: nvgrace_gpu_vfio_pci {G1}: it can't be mapped?A", error)
+        # A user may not read it.
+        result, _ = self.scrub(f"fail=/dev/kmsg:1:{errno.EPERM}", 1, ())
+        self.assertEqual(result["kernel_log"], [])
+
+    def test_start_fails(self):
+        for error, status, words in ((errno.EBUSY, 4, "in use, or being unbound; run "),
+                                     (errno.EIO, 1, "can't start the scrub: Input/output error; run ")):
+            _, said = self.scrub(f"fail=>{DEVICE}/nvgrace_gpu/scrub:1:{error}", status)
+            self.assertIn(f"{G1}: {words}", said)
+
+
+class Doctor(Played):
+    """What doctor asks of the host. doctor --record keeps the answers."""
+
+    def answers(self, play="", **more):
+        record = self.tree.root / "record"
+        shutil.rmtree(record, ignore_errors=True)
+        # The host of these tests has no GPU, so there are findings.
+        done = self.run_words("doctor", "--record", record, play=play, **more)
+        self.assertIn(done.returncode, (0, 6, 7), done.stderr)
+        return {p.name: p.read_text().removesuffix("\n") for p in (record / "answers").iterdir()}
+
+    def test_kvm(self):
+        for error, state in ((errno.EACCES, "denied"), (errno.ENODEV, "absent"), (errno.EIO, "Input/output error")):
+            self.assertEqual(self.answers(f"fail=/dev/kvm:1:{error}")["kvm"], f"state: {state}")
+
+    def test_kernel_log(self):
+        """Of the log, only the lines that a check needs."""
+        self.tree.file("/records", "5,0,1,-;Linux version\nno record\nx;y\n12,7,1,-;nvgrace-gpu: 1\n6,8,1,-;unsigned module x")
+        log = self.answers(f"fail=kmsg:2:{errno.EPIPE}:1", env={"KMSG": self.tree.root / "records"})["kernel-log"]
+        self.assertEqual(log.splitlines(), ["6 log complete", "4 nvgrace-gpu: 1", "6 unsigned module x"])
+        self.assertNotIn("kernel-log", self.answers(f"fail=kmsg:2:{errno.EIO}", env={"KMSG": self.tree.root / "records"}))
+        self.assertNotIn("kernel-log", self.answers(f"fail=/dev/kmsg:1:{errno.EPERM}"))
+
+    def test_acpi_tables(self):
+        tables = "/sys/firmware/acpi/tables"
+        self.tree.file(f"{tables}/SSDT1", "nvidia,gpu-mem-size nvidia,gpu-mem-base-pa").file(f"{tables}/SSDT2", "x")
+        self.tree.file(f"{tables}/DSDT", "nvidia,gpu-mem-size").file(f"{tables}/FACP", "nvidia,gpu-mem-size")
+        wanted = "DSDT: nvidia,gpu-mem-size\nSSDT1: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size"
+        self.assertEqual(self.answers()["acpi-tables"], wanted)
+        self.assertEqual(self.answers(f"fail={tables}/SSDT2:1:{errno.EIO}")["acpi-tables"], wanted)
+        self.assertEqual(self.answers(f"fail={tables}/SSDT1:1:{errno.EACCES}")["acpi-tables"],
+                         "denied: only root can read them")
+
+    def test_limit(self):
+        self.assertEqual(self.answers("unlimited")["memlock"], "unlimited")
+        limit, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, hard))
+        try:
+            self.assertEqual(self.answers()["memlock"], "65536")
+        finally:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, hard))
+
+    def test_initramfs(self):
+        """An image that can't be read. test_initramfs.py has the others."""
+        image, unpacker = "/lib/modules/1.2/initramfs.img", "/usr/bin/gzip"
+        self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr{image}", gzip.compress(b"x"))
+        for name in ("sbin/mkinitramfs", "sbin/update-initramfs", "share/initramfs-tools/hooks/nvgrace-gpu"):
+            self.tree.file(f"/usr/{name}", "")
+        for play, text, words in (
+                ("", None, "it has something that is not an archive"),
+                (f"fail={image}:1:{errno.EACCES}", None, "only root can read it"),
+                (f"fail={image}:1:{errno.EMFILE}", None, "it can't be opened"),
+                (f"fail=pipe:1:{errno.EMFILE}", None, "it can't be read"),
+                (f"fail=?{unpacker}:1:{errno.ENOENT}", None, "the program that unpacks it is missing"),
+                ("", "\x7fELF", "the program that unpacks it can't be run"),
+                ("fast=100", "#!/bin/sh\nsleep 9", "it takes too long to unpack")):
+            if text:
+                self.tree.file(unpacker, text)
+                (self.tree.root / unpacker.lstrip("/")).chmod(0o755)
+            self.assertEqual(self.answers(play)["initramfs"].splitlines(),
+                             ["kernel: 1.2", f"image: {image}", "installed: none", "module: none", "parts:", f"error: {words}"])
+
+    def test_module(self):
+        """The module of the running kernel, its options and its alias."""
+        release = os.uname().release
+        folder = self.tree.root / f"usr/lib/modules/{release}"
+        path = folder / f"updates/dkms/{NAME}.ko"
+        for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+            self.tree.file(f"/usr/lib/modules/{release}/{name}", b"")
+
+        def ask():
+            subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
+            return self.answers()["module"].splitlines()
+
+        self.assertEqual(ask(), ["path: none"])
+        path.parent.mkdir(parents=True)
+        path.write_bytes(module(path.parent, "A" * 23))
+        (path.parent / "m.o").unlink()
+        shown = f"/lib/modules/{release}/updates/dkms/{NAME}.ko"
+        self.tree.file("/etc/modprobe.d/x.conf", "install nvgrace_gpu_vfio_pci /bin/false\noptions nvgrace_gpu_vfio_pci scrub=1")
+        self.assertEqual(ask(), [f"path: {shown}", "srcversion: " + "A" * 23, "vermagic: 6.18.1-test SMP", "install: /bin/false",
+                                 "options: scrub=1", "alias: no"])
+        # The index has it, but the file is no module.
+        path.write_bytes(b"rubbish")
+        self.assertEqual(self.answers()["module"].splitlines()[:2], [f"path: {shown}", "install: /bin/false"])
+        # The image of the initramfs is compared with the installed module.
+        self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr/lib/modules/{release}/initramfs.img", b"x")
+        for name in ("sbin/mkinitramfs", "sbin/update-initramfs", "share/initramfs-tools/hooks/nvgrace-gpu"):
+            self.tree.file(f"/usr/{name}", "")
+        path.unlink()
+        self.assertIn(f"installed: updates/dkms/{NAME}.ko -", self.answers()["initramfs"].splitlines())
+        # It is a part of the kernel.
+        self.tree.file(f"/usr/lib/modules/{release}/modules.builtin", f"kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko")
+        self.assertEqual(ask()[0], "path: builtin")
+
+    def test_record_fails(self):
+        done = self.run_words("doctor", "--record", self.tree.root / "record", play=f"fail=symlink:1:{errno.ENOSPC}")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("No space left on device", done.stderr)
+        # The findings are printed nevertheless.
+        self.assertIn("good", done.stdout)
+
+    def test_output_fails(self):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = self.run_words("doctor", "--json", stdout=full)
+        self.assertEqual((done.returncode, done.stderr), (1, "nvgrace-gpu: standard output: No space left on device\n"))
+
+    def test_programs(self):
+        """A program that is missing, broken, fails, hangs or prints too much
+        has no version."""
+        name = "/usr/bin/qemu-system-x86_64"
+        program = self.tree.root / name.lstrip("/")
+        for text, version in (("#!/bin/sh\necho QEMU 1.2; echo more", "QEMU 1.2"), ("#!/bin/sh\nexit 1", None),
+                              ("#!/bin/sh\nkill -KILL $$", None), ("\x7fELF", None), ("#!/bin/sh\nsleep 9", None),
+                              ("#!/bin/sh\nyes 0123456789", None), ("#!/bin/sh\n:", "")):
+            self.tree.file(name, text)
+            program.chmod(0o755)
+            self.assertEqual(self.answers("fast=50").get("qemu"), None if version is None else f"{name}: {version}", text)
+
+
+if __name__ == "__main__":
+    main()
