@@ -155,6 +155,8 @@ class Output(unittest.TestCase):
         (root / "etc/nvgrace-gpu.accept").write_text(f"pci-errors warning {GPU}\n")
         found, _ = findings(root, "0019:01:00.0")
         self.assertNotIn("note", [f["verdict"] for f in found if f["id"] == "accepted"])
+        found, _ = findings(root, GPU)
+        self.assertEqual([f["verdict"] for f in found if f["id"] == "accepted"], ["note"])
 
     def test_quiet_is_for_what_is_wrong(self):
         found, done = findings(tree("bookworm"), "--quiet")

@@ -431,18 +431,21 @@ class Terminal(unittest.TestCase):
             self.assertGreaterEqual(text.count("\x1b[H\x1b[2J"), 2)
 
     def test_watch_ends_with_the_device(self):
-        with Tree() as t:
-            t.bound(G1)
-            process = subprocess.Popen([build(sanitized=True), "--root", t.root, "status", "--watch=1", "--json", G1],
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            # This line ends a document.
-            while process.stdout.readline() != "}\n":
-                self.assertIsNone(process.poll())
-            (t.root / f"sys/bus/pci/devices/{G1}/vendor").unlink()
-            rest, error = process.communicate(timeout=600)
-            self.assertEqual(process.returncode, 3)
-            self.assertIn(f"{G1}: the device is gone", error)
-            self.assertNotIn("\x1b", rest)
+        for words in (["--json"], []):
+            with Tree() as t:
+                t.bound(G1)
+                process = subprocess.Popen([build(sanitized=True), "--root", t.root, "status", "--watch=1", *words, G1],
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                # This line ends a document. A text has this one.
+                while (line := process.stdout.readline()) != "}\n" and "at boot" not in line:
+                    self.assertTrue(line)
+                (t.root / f"sys/bus/pci/devices/{G1}/vendor").unlink()
+                rest, error = process.communicate(timeout=600)
+                self.assertEqual(process.returncode, 3)
+                self.assertIn(f"{G1}: the device is gone", error)
+                self.assertNotIn("\x1b", rest)
+                # An empty line comes before the next text.
+                self.assertEqual(rest, "" if words else "\n")
 
 
 class Install(unittest.TestCase):

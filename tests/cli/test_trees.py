@@ -333,6 +333,11 @@ class Holders(unittest.TestCase):
             t.process(10, "python3", "/dev/nvidia0", "/dev/nvidiactl").process(11, "nvidia-persiste", "/dev/nvidia1")
             self.assertEqual(self.holders(t), [(11, "/dev/nvidia1", True)])
             self.assertIn("systemctl stop nvidia-persistenced", t.run("bind", "--dry-run", G1).stderr)
+            # Only character devices count, and not a disk of this name.
+            t.process(12, "sh", "/dev/gpu").node("/dev/gpu", 195, 1)
+            for text, held in (("Character devices:\n195 nvidia", True), ("Character devices:\nBlock devices:\n195 nvidia", False)):
+                t.file("/proc/devices", text)
+                self.assertEqual((12, "/dev/gpu", True) in self.holders(t), held, text)
 
 
 class Status(unittest.TestCase):
@@ -523,6 +528,8 @@ class Refusals(unittest.TestCase):
             self.assertEqual(t.run("bind", "--dry-run", G2).returncode, 0)
             # Only root can read addresses. What the driver reports is enough.
             t.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
+            t.file("/sys/devices/system/memory/block_size_bytes", "x").file("/sys/devices/system/node/possible", "0-7")
+            self.assertIn("node/node4/memory*/state", self.refused(t, G1))
             (t.root / "sys/devices/system/memory/block_size_bytes").unlink()
             self.assertIn("node/node4/memory*/state", self.refused(t, G1))
 
@@ -573,7 +580,7 @@ class Refusals(unittest.TestCase):
     def test_memory_offline(self):
         with Tree() as t:
             t.device(G1, driver="nvidia")
-            t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node: -1\nStatus: offline")
+            t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node: -1\nStatus: offline \t")
             self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
 
     def test_memory_left_online(self):
@@ -586,6 +593,14 @@ class Refusals(unittest.TestCase):
             error = self.refused(t, G1)
             self.assertIn("4000000000-57ffffffff, System RAM (NVIDIA)", error)
             self.assertIn("node/node1/memory*/state", error)
+
+    def test_memory_of_a_bound_gpu(self):
+        """The driver has the GPU, but the host uses the same memory."""
+        with Tree() as t:
+            t.bound(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (other)")
+            self.assertEqual(t.states(), {G1: "memory-online"})
+            t.file("/proc/iomem", "80000000-ffffffff : System RAM\n5800000000-59ffffffff : System RAM (other)")
+            self.assertEqual(t.states(), {G1: "bound"})
 
     def test_ordinary_memory_is_nobodys(self):
         with Tree() as t:
@@ -768,7 +783,9 @@ class Configuration(unittest.TestCase):
             t.device(G1)
             for text in ("bnid all", "bind", "bind all all", "bind 01:00.0", "bind 0009:01:00.9", "bind slot=",
                          "bind slot=a/b", "bind serial=12", "ignore all", "BIND all", "bind \x1b[2J", "bind=all",
-                         "bind 0009:21:20.0"):
+                         "bind 0009:21:20.0", "bind 009:01:00.0", "bind 0009-01:00.0", "bind 0009:1:00.0",
+                         "bind 0009:01-00.0", "bind 0009:01:0.0", "bind 0009:01:00-0", "bind 0009:01:00./",
+                         "bind 0009:01:00.00", "ignore x"):
                 t.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}")
                 done = t.run("list")
                 self.assertIn("nvgrace-gpu: /etc/nvgrace-gpu.conf:1: ", done.stderr, text)
@@ -1017,6 +1034,10 @@ class Garbage(unittest.TestCase):
             path.unlink()
             path.symlink_to("/dev/zero")
             self.assertIsNone(t.json("list")["gpus"][0]["numa_node"])
+            # No file is as long as this one, which has no blocks.
+            t.file("/etc/nvgrace-gpu.conf")
+            os.truncate(t.root / "etc/nvgrace-gpu.conf", 65 << 20)
+            self.assertIn("nvgrace-gpu: /etc/nvgrace-gpu.conf: can't be read: File too large\n", t.run("list").stderr)
 
 
 
