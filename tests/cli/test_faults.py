@@ -139,29 +139,35 @@ class Changing(Faults, test_bind.WithRule):
     def start(self, words, root, env):
         return self.run_words(*words, play=self.play, preload=(self.failing,), env={"AT": self.at, **env})
 
-    def test_drivers(self):
-        own, self.play = self.folder / f"{GPU}.conf", ""
-        for command, before, at in (
-                ("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}"),
-                ("unbind", test_bind.OURS, f">{test_bind.DRIVERS}/{test_bind.OURS}/unbind:{test_bind.UNBINDS}")):
-            def begin():
-                self.bound(before, before or "(null)")
-                for path in self.folder.iterdir():
-                    path.unlink()
-                if before:
-                    own.write_text(f"bind {GPU}\n")
+    def change(self, command, before, at):
+        """Lets calls of bind or unbind fail. before: the driver before each
+        run."""
+        own, self.play, self.at = self.folder / f"{GPU}.conf", "", at
+        whole = (True, [own.name]) if command == "bind" else (False, [])
 
-            def judge(done):
-                bound, files = self.driver() == test_bind.OURS, [p.name for p in self.folder.iterdir()]
-                begin()
-                # Only a whole change is a success.
-                if done.returncode == 0 and (bound, files) != ((True, [own.name]) if command == "bind" else (False, [])):
-                    return f"success, but bound: {bound}, files: {files}: {done.stdout}"
-                return self.wrong(done)
+        def begin():
+            self.bound(before, before or "(null)")
+            for path in self.folder.iterdir():
+                path.unlink()
+            if before:
+                own.write_text(f"bind {GPU}\n")
 
+        def judge(done):
+            found = self.driver() == test_bind.OURS, [p.name for p in self.folder.iterdir()]
             begin()
-            self.at = at
-            self.each(command, "--persist", "--json", GPU, root=None, judge=judge)
+            # Only a whole change is a success.
+            if done.returncode == 0 and found != whole:
+                return f"success, but bound and files: {found}: {done.stdout}"
+            return self.wrong(done)
+
+        begin()
+        self.each(command, "--persist", "--json", GPU, root=None, judge=judge)
+
+    def test_bind(self):
+        self.change("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}")
+
+    def test_unbind(self):
+        self.change("unbind", test_bind.OURS, f">{test_bind.DRIVERS}/{test_bind.OURS}/unbind:{test_bind.UNBINDS}")
 
     def test_memory_of_a_gpu(self):
         self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub", "0")

@@ -506,7 +506,7 @@ class Scrub(Played):
         done = self.run_words("scrub", "--verify", G1, play=f"{play} fail=read:1:{errno.EIO}")
         self.assertEqual(done.returncode, 1)
         self.assertIn("--verify: reading GPU memory failed: Input/output error; run \"nvgrace-gpu doctor", done.stderr)
-        result, error = self.scrub(f"fail=map:2:{errno.ENOMEM}", 1)
+        result, _ = self.scrub(f"fail=map:2:{errno.ENOMEM}", 1)
         self.assertIn("scrubbed, but can't map its memory for --verify: Cannot allocate memory", result["message"])
         self.assertIsNone(result["verified"])
 
