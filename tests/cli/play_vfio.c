@@ -120,8 +120,8 @@ static void __attribute__((constructor)) begin(void)
 	} names[] = { { "usemem", "bar4" }, { "resmem", "bar2" } };
 	int i;
 
-	play = getenv("PLAY") ?: "";
 	unsetenv("LD_PRELOAD");
+	play = getenv("PLAY") ?: "";
 	fast = number("fast") ?: 1;
 	count = NEXT(mmap)(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memory = memfd_create("memory", MFD_CLOEXEC);
@@ -189,7 +189,7 @@ static bool played(const char *path)
 static int open_kmsg(void)
 {
 	char line[8192], *file = getenv("KMSG");
-	FILE *records = fopen(file, "re");
+	FILE *records = file ? fopen(file, "re") : NULL;
 	int ends[2];
 
 	if (!records || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends))
