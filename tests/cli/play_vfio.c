@@ -304,7 +304,7 @@ static int region_info(struct vfio_region_info *info)
 	return 0;
 }
 
-static int reset(void)
+static int reset_gpu(void)
 {
 	int i;
 
@@ -350,7 +350,7 @@ int ioctl(int fd, unsigned long request, ...)
 	case VFIO_DEVICE_GET_REGION_INFO:
 		return region_info(data);
 	case VFIO_DEVICE_RESET:
-		return reset();
+		return reset_gpu();
 	}
 	return 0;
 }
@@ -375,7 +375,7 @@ static void config(uint64_t at, uint32_t *value, bool write)
 	if (!write)
 		*value = *place;
 	else
-		*place = at % 8 ? (*value & mask >> 32) : (*value & mask) | 0xc;
+		*place = at % 8 ? (*value & (mask >> 32)) : (*value & mask) | 0xc;
 }
 
 static void signal_bus(int code)
@@ -444,8 +444,8 @@ void *mmap(void *place, size_t length, int prot, int flags, int fd, off_t at)
 	value = word("dead", play);
 	if (map != MAP_FAILED && value && at == (off_t)AT(4) && number("dead") < length)
 		/* Beyond the file's end. */
-		NEXT(mmap)(map + number("dead"), length - number("dead"), prot, flags | MAP_FIXED, fd,
-			   AT(CONFIG + 1));
+		NEXT(mmap)(map + number("dead"), length - number("dead"), prot,
+			   flags | MAP_FIXED, fd, AT(CONFIG + 1));
 	return map;
 }
 
