@@ -7,6 +7,7 @@
  * PLAY has words:
  *
  *	cdev		the GPU has a file of its own, and there is iommufd
+ *	kvm		the host has KVM
  *	usemem=N	bytes in BAR4, which has bar4=N bytes; likewise
  *			resmem=N in BAR2 of bar2=N bytes; default: 0, no BAR
  *	no-reset	vfio can't reset the GPU
@@ -26,9 +27,10 @@
  *	fail=NAME:N:ERRNO[:TIMES]	the call of this name fails with ERRNO
  *			from the N-th time on, or only TIMES times: a file's
  *			name for open(2), after ">" if only to write, or after
- *			"?" for access(2); a request's for ioctl(2); read, write or map of the
- *			memory; kmsg, which is read(2) of the log; insmod, which
- *			is libkmod's; or affinity, getrandom, pipe and symlink,
+ *			"?" for access(2); a request's for ioctl(2); read, write
+ *			or map of the memory; kmsg, which is read(2) of the log;
+ *			insmod, which is libkmod's; or affinity, getrandom, mkdir, pipe,
+ *			rename and symlink,
  *			which are system calls; several are possible
  *	sigbus=CODE	each read of the memory by the file brings this signal,
  *			for the address 8
@@ -44,6 +46,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/kvm.h>
 #include <linux/vfio.h>
 #include <poll.h>
 #include <sched.h>
@@ -59,6 +62,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -181,6 +185,8 @@ static bool fails(const char *name)
 
 static bool played(const char *path)
 {
+	if (!strcmp(path, "/dev/kvm"))
+		return word("kvm", play);
 	return !strncmp(path, "/dev/vfio/devices/", 18) || !strcmp(path, "/dev/iommu")
 		? !!word("cdev", play) : !strncmp(path, "/dev/vfio/", 10);
 }
@@ -261,6 +267,8 @@ static const struct {
 	{ IOAS_ALLOC, "IOAS_ALLOC" },
 	{ IOAS_MAP, "IOAS_MAP" },
 	{ IOAS_UNMAP, "IOAS_UNMAP" },
+	{ KVM_CREATE_VM, "CREATE_VM" },
+	{ KVM_CHECK_EXTENSION, "CHECK_KVM" },
 };
 
 static int region_info(struct vfio_region_info *info)
@@ -336,7 +344,10 @@ int ioctl(int fd, unsigned long request, ...)
 		return -1;
 	switch (request) {
 	case VFIO_CHECK_EXTENSION:
+	case KVM_CHECK_EXTENSION:
 		return 1;
+	case KVM_CREATE_VM:
+		return dup(fd);
 	case VFIO_GROUP_GET_STATUS:
 		((struct vfio_group_status *)data)->flags =
 			word("not-viable", play) ? 0 : VFIO_GROUP_FLAGS_VIABLE;
@@ -468,6 +479,16 @@ int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 ssize_t getrandom(void *data, size_t length, unsigned int flags)
 {
 	return fails("getrandom") ? -1 : NEXT(getrandom)(data, length, flags);
+}
+
+int mkdir(const char *path, mode_t mode)
+{
+	return fails("mkdir") ? -1 : NEXT(mkdir)(path, mode);
+}
+
+int rename(const char *from, const char *to)
+{
+	return fails("rename") ? -1 : NEXT(rename)(from, to);
 }
 
 int pipe2(int fds[2], int flags)

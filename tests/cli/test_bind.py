@@ -273,6 +273,15 @@ class Boot(WithRule):
         self.assertEqual(result["message"], f"unbound; now without a driver; but can't remove {CONFIG}/{G1}.conf: "
                                             "Read-only file system")
 
+    def test_file_fails(self):
+        for play, message in (
+                (f"fail=mkdir:1:{errno.EROFS}", f"can't write a file in {CONFIG}: Read-only file system"),
+                (f"fail=rename:1:{errno.EIO}",
+                 f"bound to {OURS}; but not at boot: can't write {CONFIG}/{G1}.conf: Input/output error")):
+            self.bound(None)
+            result, _ = self.change("bind", "--persist", status=1, at=self.at, play=play)
+            self.assertEqual((result["message"], result["boot"], self.left()), (message, None, []))
+
     def test_initramfs(self):
         """The command that updates it may fail in each way."""
         self.tree.file("/usr/sbin/mkinitramfs", "").file("/usr/share/initramfs-tools/hooks/nvgrace-gpu", "")

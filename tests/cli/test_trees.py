@@ -528,7 +528,7 @@ class Refusals(unittest.TestCase):
             self.assertEqual(t.run("bind", "--dry-run", G2).returncode, 0)
             # Only root can read addresses. What the driver reports is enough.
             t.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
-            t.file("/sys/devices/system/memory/block_size_bytes", "x").file("/sys/devices/system/node/possible", "0-7")
+            t.file("/sys/devices/system/memory/block_size_bytes", "x")
             self.assertIn("node/node4/memory*/state", self.refused(t, G1))
             (t.root / "sys/devices/system/memory/block_size_bytes").unlink()
             self.assertIn("node/node4/memory*/state", self.refused(t, G1))
@@ -590,6 +590,7 @@ class Refusals(unittest.TestCase):
             t.device(G1)
             t.file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
             t.numa_node(0, 16, cpus="0-71").numa_node(1, 2048, 2049).numa_node(2, kib=0)
+            t.file("/sys/devices/system/node/possible", "0-7")
             error = self.refused(t, G1)
             self.assertIn("4000000000-57ffffffff, System RAM (NVIDIA)", error)
             self.assertIn("node/node1/memory*/state", error)

@@ -110,6 +110,12 @@ class Opening(Played):
         self.assertEqual((done.returncode, done.stdout), (4, ""))
         self.assertIn('bound to nouveau; stop what uses it, and run "nvgrace-gpu bind 0019:01:00.0"', done.stderr)
 
+    def test_unplugged_meanwhile(self):
+        """A file that can't be read has no product."""
+        for command in ("test", "bench"):
+            self.check_failure(f"fail={DEVICE}/device:2:{errno.ENODEV}", 3, f"nvgrace-gpu: {G1}: the device is gone\n",
+                               (command, "--yes"))
+
     def test_no_answer(self):
         """The end of the input is no agreement."""
         leader, follower = pty.openpty()
@@ -191,11 +197,11 @@ class Test(Played):
         return {name: outcome for name, (outcome, _) in checks.items()}
 
     def test_good(self):
-        checks, document = self.run_test(f"fail=getrandom:1:{errno.ENOSYS}")
+        checks, document = self.run_test()
         self.assertEqual(set(self.outcomes(checks).values()), {"passed", "noted", "skipped"})
         self.assertEqual(checks["tail"], ("passed", "the memory fills its BARs"))
         self.assertEqual(document["differences"], 0)
-        done = self.run_words("test", "--yes", "--time=2", G1, play=f"{GPU} fast=20")
+        done = self.run_words("test", "--yes", "--time=2", G1, play=f"{GPU} fast=20 fail=getrandom:1:{errno.ENOSYS}")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(" ".join(done.stdout.split()), rf"768 KiB written, read back and inverted, \d+ times .*{G1}: passed$")
 
@@ -555,6 +561,9 @@ class Doctor(Played):
     def test_kvm(self):
         for error, state in ((errno.EACCES, "denied"), (errno.ENODEV, "absent"), (errno.EIO, "Input/output error")):
             self.assertEqual(self.answers(f"fail=/dev/kvm:1:{error}")["kvm"], f"state: {state}")
+        self.assertEqual(self.answers(f"kvm fail=CREATE_VM:1:{errno.EBUSY}")["kvm"],
+                         "state: no VM: Device or resource busy")
+        self.assertEqual(self.answers("kvm")["kvm"], "state: open\ncap-243: 1")
 
     def test_kernel_log(self):
         """Of the log, only the lines that a check needs."""
