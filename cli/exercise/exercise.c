@@ -187,7 +187,9 @@ enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct 
 			 "without --root", wish->command);
 		return EXIT_USAGE_ERROR;
 	}
-	if (gpu_read(h, address, &e->gpu)) {
+	/* Without a product, it was unplugged after gpu_resolve(). */
+	if (gpu_read(h, address, &e->gpu) || !e->gpu.product) {
+		gpu_free(&e->gpu);
 		complain(address, "the device is gone");
 		return EXIT_NO_DEVICE;
 	}
