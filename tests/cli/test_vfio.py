@@ -63,10 +63,9 @@ class Played(unittest.TestCase):
         self.tree.file(f"/replaced{path}", text)
         self.files[path] = self.tree.root / f"replaced{path}"
 
-    def run_words(self, *words, play="", env=None, preload=(), first=":", **streams):
+    def run_words(self, *words, play="", env=None, preload=(), options="", **streams):
         """The CompletedProcess of the program. play, env: for play_vfio.c.
-        preload: libraries before that one. first: a command before the
-        program."""
+        preload: libraries before that one. options: of env(1)."""
         # The rest of these two stays visible.
         mounts = "".join(f"mount -t overlay overlay -o lowerdir='{self.tree.root / name}':/{name} /{name} && "
                          for name in ("etc", "usr") if (self.tree.root / name).is_dir())
@@ -77,7 +76,7 @@ class Played(unittest.TestCase):
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C",
                        "ASAN_OPTIONS": "exitcode=99:detect_leaks=1:verify_asan_link_order=0",
                        "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
-        done = subprocess.run(["unshare", "-m", "sh", "-c", f'{mounts} {first} && {sets} exec "$@"', "sh",
+        done = subprocess.run(["unshare", "-m", "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
                                build(sanitized=True), *words], text=True, timeout=600, env=environment,
                               **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
         self.assertNotEqual(done.returncode, 99, done.stderr)
