@@ -85,6 +85,7 @@ static char *ask_machine(struct answers *a)
 {
 	struct utsname uts;
 
+	/* Its only error is a bad address. */
 	uname(&uts);
 	return xstrdup(uts.machine);
 }
@@ -93,6 +94,7 @@ static char *ask_release(struct answers *a)
 {
 	struct utsname uts;
 
+	/* See above. */
 	uname(&uts);
 	return xstrdup(uts.release);
 }
@@ -106,6 +108,7 @@ static char *ask_memlock(struct answers *a)
 {
 	struct rlimit limit;
 
+	/* Fails only for a bad address and an unknown limit. */
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (limit.rlim_cur == RLIM_INFINITY)
 		return xstrdup("unlimited");

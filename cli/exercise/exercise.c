@@ -160,6 +160,7 @@ static void read_machine(struct exercise *e)
 	char *cpus = host_read(e->host, NULL, "/proc/cpuinfo");
 	struct utsname name;
 
+	/* Its only error is a bad address. */
 	uname(&name);
 	e->kernel = xstrdup(name.release);
 	e->machine = xstrdup(name.machine);

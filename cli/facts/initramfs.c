@@ -62,6 +62,7 @@ int initramfs_run(const char *const *command)
 		errno = error;
 		return -1;
 	}
+	/* No signal interrupts this, because none has a handler. */
 	waitpid(pid, &status, 0);
 	errno = EINTR;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
