@@ -10,7 +10,7 @@
  */
 #include <linux/vfio.h>
 
-static void __maybe_unused probe(struct vfio_device_ops *ops)
+static void __maybe_unused probe_bind_iommufd(struct vfio_device_ops *ops)
 {
 	ops->bind_iommufd = vfio_iommufd_physical_bind;
 	ops->unbind_iommufd = vfio_iommufd_physical_unbind;

@@ -7,7 +7,7 @@
  */
 #include <linux/vfio_pci_core.h>
 
-static void __maybe_unused probe(struct vfio_pci_core_device *core)
+static void __maybe_unused probe_control_fail(struct vfio_pci_core_device *core)
 {
 	core->nvgrace_gpu_no_such_member = NULL;
 }

@@ -6,7 +6,7 @@
 #include <linux/module.h>
 #include <linux/vfio_pci_core.h>
 
-static int __maybe_unused probe(struct vfio_pci_core_device *core)
+static int __maybe_unused probe_control_pass(struct vfio_pci_core_device *core)
 {
 	return core->pdev ? 0 : vfio_pci_core_enable(core);
 }

@@ -10,7 +10,7 @@
  */
 #include <linux/vfio.h>
 
-static void __maybe_unused probe(struct vfio_device_ops *ops)
+static void __maybe_unused probe_detach_ioas(struct vfio_device_ops *ops)
 {
 	ops->detach_ioas = vfio_iommufd_physical_detach_ioas;
 }

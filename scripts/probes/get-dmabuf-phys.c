@@ -15,10 +15,10 @@ struct p2pdma_provider;
 struct phys_vec;
 struct vfio_region_dma_range;
 
-static void __maybe_unused probe(struct vfio_pci_core_device *core,
-				 struct p2pdma_provider **provider,
-				 struct phys_vec *vec,
-				 struct vfio_region_dma_range *ranges)
+static void __maybe_unused
+probe_get_dmabuf_phys(struct vfio_pci_core_device *core,
+		      struct p2pdma_provider **provider, struct phys_vec *vec,
+		      struct vfio_region_dma_range *ranges)
 {
 	const struct vfio_pci_device_ops *ops = core->pci_ops;
 

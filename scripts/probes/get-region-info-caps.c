@@ -10,7 +10,7 @@
  */
 #include <linux/vfio_pci_core.h>
 
-static void __maybe_unused probe(struct vfio_device_ops *ops)
+static void __maybe_unused probe_get_region_info_caps(struct vfio_device_ops *ops)
 {
 	ops->get_region_info_caps = vfio_pci_ioctl_get_region_info;
 }

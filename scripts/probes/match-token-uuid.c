@@ -10,7 +10,7 @@
  */
 #include <linux/vfio_pci_core.h>
 
-static void __maybe_unused probe(struct vfio_device_ops *ops)
+static void __maybe_unused probe_match_token_uuid(struct vfio_device_ops *ops)
 {
 	ops->match_token_uuid = vfio_pci_core_match_token_uuid;
 }

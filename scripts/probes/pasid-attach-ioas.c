@@ -10,7 +10,7 @@
  */
 #include <linux/vfio.h>
 
-static void __maybe_unused probe(struct vfio_device_ops *ops)
+static void __maybe_unused probe_pasid_attach_ioas(struct vfio_device_ops *ops)
 {
 	ops->pasid_attach_ioas = vfio_iommufd_physical_pasid_attach_ioas;
 	ops->pasid_detach_ioas = vfio_iommufd_physical_pasid_detach_ioas;

@@ -17,8 +17,9 @@
 typedef int (*pgoff_fn)(struct vm_area_struct *vma, unsigned long pfn,
 			pgoff_t *pgoff);
 
-static int __maybe_unused probe(struct pfn_address_space *space,
-				struct address_space *mapping, pgoff_fn fn)
+static int __maybe_unused
+probe_register_pfn_address_space(struct pfn_address_space *space,
+				 struct address_space *mapping, pgoff_fn fn)
 {
 	space->node.start = 0;
 	space->node.last = 1;

@@ -8,7 +8,7 @@
  */
 #include <linux/mm.h>
 
-static void __maybe_unused probe(struct vm_fault *vmf)
+static void __maybe_unused probe_release_fault_lock(struct vm_fault *vmf)
 {
 	release_fault_lock(vmf);
 }

@@ -14,8 +14,9 @@ struct probe_device {
 	struct vfio_pci_core_device core;
 };
 
-static void __maybe_unused probe(struct probe_device **device, struct device *dev,
-				 const struct vfio_device_ops *ops)
+static void __maybe_unused
+probe_vfio_alloc_device(struct probe_device **device, struct device *dev,
+			const struct vfio_device_ops *ops)
 {
 	*device = vfio_alloc_device(probe_device, core.vdev, dev, ops);
 }

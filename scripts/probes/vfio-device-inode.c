@@ -9,7 +9,8 @@
 #include <linux/fs.h>
 #include <linux/vfio.h>
 
-static struct address_space __maybe_unused *probe(struct vfio_device *core_vdev)
+static struct address_space __maybe_unused *
+probe_vfio_device_inode(struct vfio_device *core_vdev)
 {
 	return core_vdev->inode->i_mapping;
 }

@@ -15,7 +15,7 @@ struct fns {
 			     unsigned int bar);
 };
 
-static void __maybe_unused probe(struct fns *fns)
+static void __maybe_unused probe_vfio_pci_core_get_iomap(struct fns *fns)
 {
 	fns->get = vfio_pci_core_get_iomap;
 }

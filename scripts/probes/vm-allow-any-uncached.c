@@ -8,7 +8,7 @@
  */
 #include <linux/mm.h>
 
-static void __maybe_unused probe(vm_flags_t *flags)
+static void __maybe_unused probe_vm_allow_any_uncached(vm_flags_t *flags)
 {
 	*flags = VM_ALLOW_ANY_UNCACHED;
 }

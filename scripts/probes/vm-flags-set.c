@@ -8,7 +8,7 @@
  */
 #include <linux/mm.h>
 
-static void __maybe_unused probe(struct vm_area_struct *vma)
+static void __maybe_unused probe_vm_flags_set(struct vm_area_struct *vma)
 {
 	vm_flags_set(vma, VM_IO);
 	vm_flags_clear(vma, VM_MAYEXEC);

@@ -13,7 +13,7 @@ struct probe_ops {
 	vm_fault_t (*pud)(struct vm_fault *vmf, unsigned long pfn, bool write);
 };
 
-static void __maybe_unused probe(struct probe_ops *ops)
+static void __maybe_unused probe_vmf_insert_pfn_pmd_plain(struct probe_ops *ops)
 {
 	ops->pmd = vmf_insert_pfn_pmd;
 	ops->pud = vmf_insert_pfn_pud;
