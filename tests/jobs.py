@@ -55,7 +55,7 @@ def toolbox(*words):
 def module_job(kernel):
     """Builds one kernel's module. The matrix builds all, and checks more."""
     cross = "" if kernel.endswith("-amd64") else "ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
-    command = f"make modules KDIR=$(scripts/toolbox kdir {kernel}) {cross} && echo '1 passed, 0 failed, 0 skipped'"
+    command = f"scripts/toolbox cached -- make modules KDIR=$(scripts/toolbox kdir {kernel}) {cross} && echo '1 passed, 0 failed, 0 skipped'"
     return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
 
 
@@ -87,7 +87,7 @@ def long_jobs():
         Job("mutants-generated", ["python3", "tests/vm/mutants_generated.py"], width=2, modules=("6.1", "6.12", "7.2")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
         Job("coverage", ["python3", "tests/coverage/coverage.py"], modules=("6.12", "7.2", "64k"), kernels=("gcov",)),
-        Job("static-all", ["sh", "-c", "exec python3 tests/static/run.py $(scripts/toolbox kernels)"]),
+        Job("static-all", ["sh", "-c", "exec scripts/toolbox cached python3 tests/static/run.py $(scripts/toolbox kernels)"]),
         PACKAGES,
         Job("package-lint", ["tests/package/lint"], after=("packages",)),
         Job("dkms-all", ["python3", "tests/package/dkms.py"], after=("packages",)),
@@ -135,7 +135,7 @@ def all_jobs(quick):
         Job("dkms", ["python3", "tests/package/dkms.py", "Configuration", "KernelRange", "Dkms32"], after=("packages",)),
         Job("package-rpm", ["python3", "tests/package/rpm.py"], after=("packages",)),
         Job("package-repo", ["python3", "tests/package/repo.py"], after=("packages",)),
-        Job("release", ["python3", "tests/package/release.py"], modules=("7.2",)),
+        Job("release", ["python3", "tests/package/release.py"], after=("packages",)),
         Job("udev", ["python3", "tests/package/udev.py"]),
         Job("probes", ["tests/probes/run"]),
         Job("machine", ["python3", "tests/vm/test_boot.py", "7.2"]),
@@ -143,7 +143,7 @@ def all_jobs(quick):
         Job("demo", ["python3", "tests/demo/record.py", "--check"], modules=("7.2",)),
         Job("matrix-selftest", ["scripts/matrix", "--selftest"], after=("matrix",)),
         Job("fuzz-selftest", ["tests/fuzz/selftest"]),
-        Job("static", ["python3", "tests/static/run.py", "6.1", "7.2"]),
+        Job("static", ["scripts/toolbox", "cached", "python3", "tests/static/run.py", "6.1", "7.2"]),
         Job("style-selftest", ["scripts/style", "--selftest", toolbox("checkpatch")]),
         *short,
     ]

@@ -54,9 +54,9 @@ class Host(scratch.Scratch):
     headers."""
 
     def __init__(self, suite, kernel, machine="aarch64"):
-        super().__init__()
+        super().__init__(cached=True)
         # For the package's make, which cross-compiles.
-        self.env = {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
+        self.env |= {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
         shutil.copy(DEBS / f"{suite}.deb", self.shared / "dkms.deb")
         shutil.copy(scratch.package(f"{NAME}-dkms_{DEB_VERSION}_all.deb"), self.shared / "our.deb")
         self.write("/etc/test-kernel", kernel + "\n")

@@ -95,8 +95,8 @@ class Life(unittest.TestCase):
             if VERSION not in text:
                 raise AssertionError(f"{place} has no {VERSION}")
             file.write_text(text.replace(VERSION, NEXT))
-        result = subprocess.run(["scripts/package", "rpm"], cwd=copy, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                check=False)
+        result = subprocess.run(["scripts/toolbox", "cached", "scripts/package", "rpm"], cwd=copy, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, check=False)
         if result.returncode:
             raise AssertionError(result.stdout)
         cls.next = copy / "build" / "packages" / f"{PACKAGE}-{NEXT}-1.noarch.rpm"

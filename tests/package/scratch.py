@@ -15,13 +15,15 @@ import tempfile
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PACKAGES = PROJECT / "build" / "packages"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # The mounts are in the command's own namespace and end with it. The project is
-# visible and read-only, except for the counters of tests/coverage.
+# visible and read-only, except for the counters of tests/coverage. If there is a
+# folder of compiled files, it is at /var/cache/ccache.
 ENTER = """
 set -e
-dir=$1 project=$2
-shift 2
+dir=$1 project=$2 ccache=$3
+shift 3
 mount -t overlay -o "lowerdir=/,upperdir=$dir/upper,workdir=$dir/work" scratch "$dir/root"
 cd "$dir/root"
 mount --rbind /dev dev
@@ -31,6 +33,10 @@ mount --rbind "$dir/shared" mnt
 mkdir -p "./$project"
 mount --bind "$project" "./$project"
 mount -o remount,bind,ro "./$project"
+if [ -n "$ccache" ]; then
+	mkdir -p "$ccache" var/cache/ccache
+	mount --bind "$ccache" var/cache/ccache
+fi
 [ -z "${COVERAGE:-}" ] || mount --bind "$project/build/coverage" "./$project/build/coverage"
 exec chroot . /usr/bin/env -i "$@"
 """
@@ -57,14 +63,20 @@ def package(pattern):
 
 class Scratch:
     """run() runs a command inside. shared is the folder that is /mnt inside,
-    and env the environment for commands."""
+    and env the environment for commands. With cached, a compiler takes what it
+    has compiled before from the cache, as in `scripts/toolbox cached`."""
 
-    def __init__(self):
+    def __init__(self, cached=False):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="scratch-"))
         for name in ("upper", "work", "root", "shared"):
             (self.dir / name).mkdir()
         self.shared = self.dir / "shared"
         self.env = {}
+        self.ccache = ""
+        if cached:
+            self.ccache = pathlib.Path(os.environ["XDG_CACHE_HOME"], "nvgrace-gpu-vfio-pci", "ccache")
+            self.env = {"PATH": f"/usr/lib/ccache:{PATH}", "CCACHE_DIR": "/var/cache/ccache", "CCACHE_MAXSIZE": "1G",
+                        "CCACHE_COMPILERCHECK": "content", "CCACHE_DEPEND": "1"}
 
     def close(self):
         shutil.rmtree(self.dir)
@@ -72,10 +84,10 @@ class Scratch:
     def run(self, *argv, ok=True, stdin=""):
         """A command's CompletedProcess, with stderr in stdout. With ok, a
         status other than 0 raises AssertionError."""
-        env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8",
+        env = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8",
                "DEBIAN_FRONTEND": "noninteractive", **self.env}
         result = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "sh", self.dir, PROJECT,
+            ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "sh", self.dir, PROJECT, self.ccache,
              *(f"{k}={v}" for k, v in env.items()), *argv],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, input=stdin, errors="replace", check=False)
         if ok and result.returncode:
