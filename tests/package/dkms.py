@@ -70,7 +70,7 @@ class Host(scratch.Scratch):
         # Without the toolbox's kernels, which would slow down each depmod.
         vfio = pathlib.Path("/usr/lib/modules", release("6.12"), "kernel/drivers/vfio")
         shutil.copytree(vfio, self.shared / "vfio", ignore=shutil.ignore_patterns("nvgrace*"))
-        self.sh("rm -rf /usr/lib/modules/*")
+        self.empty("/usr/lib/modules")
         self.add_kernel(kernel)
         # dh-dkms is only for building packages, and has a file of DKMS 2.8.
         self.sh("dpkg --purge --force-depends dh-dkms; dpkg --install --force-depends /mnt/dkms.deb")
