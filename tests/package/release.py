@@ -5,8 +5,8 @@ and the tarball.
 
     release.py [unittest's arguments]
 
-Runs inside the toolbox, in copies of the project below build/, which are
-removed.
+Runs inside the toolbox, after `make deb rpm`, in copies of the project below
+build/, which are removed.
 """
 
 import hashlib
@@ -88,12 +88,10 @@ class Dist(Copy):
 
     def test_the_source_packages_contain_it(self):
         tarball = self.dist(self.copy).read_bytes()
-        self.run_in(self.copy, "scripts/package", "deb")
-        self.run_in(self.copy, "scripts/package", "rpm")
-        packages = self.copy / "build" / "packages"
-        self.assertEqual((packages / f"{NAME}_{VERSION}.orig.tar.xz").read_bytes(), tarball)
-        self.run_in(self.dir, "sh", "-ec", f"rpm2cpio {packages}/*.src.rpm | cpio --quiet -id")
-        self.assertEqual((self.dir / f"{NAME}-{VERSION}.tar.xz").read_bytes(), tarball)
+        again = "the packages have other sources; run `make deb rpm`"
+        self.assertTrue(scratch.package(f"{NAME}_{VERSION}.orig.tar.xz").read_bytes() == tarball, again)
+        self.run_in(self.dir, "sh", "-ec", f"rpm2cpio {scratch.package('*.src.rpm')} | cpio --quiet -id")
+        self.assertTrue((self.dir / f"{NAME}-{VERSION}.tar.xz").read_bytes() == tarball, again)
 
     def test_uscan_finds_it(self):
         """With the pattern of debian/watch, as uscan reads it."""
@@ -125,7 +123,8 @@ class Settings(Copy):
                              rf"%changelog\n\* \w+ \w+ \d+ \d+ {re.escape(MAINTAINER)} - {re.escape(VERSION)}-1\n")
         headers = subprocess.run([scratch.PROJECT / "scripts" / "toolbox", "kdir", "7.2"], capture_output=True, text=True,
                                  check=True).stdout.strip()
-        self.run_in(self.copy, "make", "modules", f"KDIR={headers}", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")
+        self.run_in(self.copy, "scripts/toolbox", "cached", "make", "modules", f"KDIR={headers}", "ARCH=arm64",
+                    "CROSS_COMPILE=aarch64-linux-gnu-")
         module = next((self.copy / "build").glob(f"*/{NAME}.ko"))
         self.assertEqual(self.run_in(self.copy, "modinfo", "-F", "author", module), MAINTAINER + "\n")
 
