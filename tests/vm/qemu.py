@@ -69,7 +69,7 @@ def arguments(machine, directory, initrd):
         a += machine.arch.iommu
     a += ports(machine, directory)
     if machine.memory_size:
-        a += ["-object", f"memory-backend-file,id=gpumem,size={machine.memory_size},share=on,reserve=off,"
+        a += ["-object", f"memory-backend-file,id=gpumem,size={machine.memory_size},share=on,reserve=off,align=2M,"
               f"mem-path=/proc/self/fd/{machine.memory_fd}", "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
     for number in range(len(machine.gpus)):
         a += gpu(machine, directory, number)

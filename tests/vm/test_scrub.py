@@ -11,7 +11,9 @@ guest/scrub.c has all other tests. The last line is the sum."""
 import ctypes
 import os
 import random
+import subprocess
 import sys
+import tempfile
 import threading
 
 import content
@@ -26,12 +28,27 @@ BIND = f"bind g {DRIVER} || exit 1"
 STATE = "cat /sys/bus/pci/devices/$(gpu g)/nvgrace_gpu/scrub_state"
 
 
+class Machine(vm.Machine):
+    """A machine with huge pages for the GPU's memory, if the kernel has them.
+    Without them, it takes twice as long to write all of it."""
+
+    def _open_memory(self):
+        with tempfile.TemporaryDirectory() as place:
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", "huge=always,size=100%", "memory", place], capture_output=True)
+            if done.returncode:
+                return super()._open_memory()
+            # The file system exists for as long as the file does.
+            fd = os.open(place, os.O_RDWR | os.O_TMPFILE)
+            subprocess.run(["umount", "--lazy", place], check=True)
+            return fd
+
+
 def run(kernel, size, commands, handlers, timeout, ram="1G"):
     """Boot with one GPU and the module parameter on."""
     module = vm.PROJECT / "build" / kernel.release / suite.MODULE
     log = vm.PROJECT / "build/log" / f"scrub-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with vm.Machine(kernel, gpus=[{"name": "g", "base": BASE, "size": size}], ram=ram, module=str(module), module_params="scrub=1",
+    with Machine(kernel, gpus=[{"name": "g", "base": BASE, "size": size}], ram=ram, module=str(module), module_params="scrub=1",
                     handlers={**content.HANDLERS, **handlers}, commands=commands, timeout=timeout, log=str(log)) as machine:
         return machine.run()
 

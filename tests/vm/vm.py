@@ -119,6 +119,10 @@ class Machine:
 
     # Start.
 
+    def _open_memory(self):
+        """A file descriptor for the memory that stands for the GPUs'."""
+        return os.memfd_create("gpu-memory")
+
     def _files(self, directory):
         """The initramfs. The kernel wants the ACPI table first."""
         parts = []
@@ -149,7 +153,7 @@ class Machine:
         if self.log_path:
             self._log = self._stack.enter_context(open(self.log_path, "w", encoding="utf-8"))
         if self.memory_size:
-            self.memory_fd = os.memfd_create("gpu-memory")
+            self.memory_fd = self._open_memory()
             enter(os.close, self.memory_fd)
             os.ftruncate(self.memory_fd, self.memory_size)
         initrd = self._files(directory)
