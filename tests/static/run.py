@@ -12,16 +12,22 @@ project's C programs, shell scripts and Python files. sparse and gcc's warnings
 about the module are in scripts/matrix.
 
 Each program also gets a file with a mistake, which it must find. Exceptions are
-in tests/static/exceptions alone, and each must be needed."""
+in tests/static/exceptions alone, and each must be needed.
+
+The cache keeps what clang-tidy, Coccinelle and pylint print about the project's
+files, by all that they read. They search for the mistakes each time."""
 
 import argparse
 import fnmatch
+import hashlib
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import time
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(PROJECT / "tests/vm"))
@@ -30,6 +36,9 @@ import vm  # noqa: E402
 
 EXCEPTIONS = PROJECT / "tests/static/exceptions"
 WORK = PROJECT / "build/static"
+CACHE = pathlib.Path(os.environ["XDG_CACHE_HOME"], "nvgrace-gpu-vfio-pci", "static")
+# What no run has used for so many days is removed.
+UNUSED_DAYS = 30
 
 # A finding, in whatever program's format: path, line, text and check.
 FINDING = re.compile(r"^(?P<path>[^:\s][^:]*):(?P<line>\d+):[\d-]+: (?:warning|error|fatal error|WARNING|ERROR):? "
@@ -110,12 +119,22 @@ class Exceptions:
                 for number, words in self.lines.items() if number not in self.used]
 
 
+def digest_of(*parts):
+    """The digest of strings, and of the contents of files (paths)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, pathlib.Path) else str(part).encode()
+        digest.update(f"{part} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
+
+
 class Static:
     def __init__(self):
         self.tap = suite.Tap()
         self.exceptions = Exceptions()
         self.root = tool(["root", "analysis"])
         self.sources = sources()
+        self.tools = ""
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
         # The libraries' names without a version are in packages for developers.
@@ -165,6 +184,33 @@ class Static:
         return subprocess.run([str(c) for c in command], cwd=cwd, env=self.environment, capture_output=True, text=True,
                               check=False)
 
+    def remembered(self, inputs, *command):
+        """run(), or its earlier result with the same tools for the same
+        contents of these files."""
+        if not self.tools:
+            unpacked = sorted(f"{p} {p.lstat().st_size} {p.lstat().st_mtime_ns}" for p in self.root.rglob("*"))
+            self.tools = digest_of(pathlib.Path("/var/lib/dpkg/status"), *unpacked)
+        kept = CACHE / digest_of(self.tools, pathlib.Path(__file__), str(PROJECT), *map(str, command),
+                                 *(PROJECT / name for name in sorted(inputs)))
+        if kept.exists():
+            os.utime(kept)
+            return subprocess.CompletedProcess(command, **json.loads(kept.read_text("utf-8")))
+        done = self.run(*command)
+        # Not if it was killed, or has failed itself.
+        if 0 <= done.returncode < 32 and "Traceback" not in done.stderr:
+            CACHE.mkdir(parents=True, exist_ok=True)
+            new = kept.with_suffix(f".{os.getpid()}")
+            new.write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}), "utf-8")
+            new.rename(kept)
+        return done
+
+    @staticmethod
+    def forget():
+        """Remove results that no run uses any more."""
+        for path in CACHE.glob("*"):
+            if path.stat().st_mtime < time.time() - UNUSED_DAYS * 86400:
+                path.unlink(missing_ok=True)
+
     def clang(self, kernel):
         """Compile the module with another compiler than the kernel's."""
         tree = WORK / "tree"
@@ -211,9 +257,13 @@ class Static:
 
     def tidy(self):
         control = self.control("control.c", CONTROL_C)
-        done = self.run(self.root / "usr/bin/clang-tidy-19", "--quiet", f"--checks=-*,{TIDY}", *self.sources["c"], control,
-                        "--", *self.c_flags())
-        self.judge(f"clang-tidy: {len(self.sources['c'])} C files", "tidy", done.stdout + done.stderr, control)
+        headers = [str(p.relative_to(PROJECT)) for d in ("cli", "include", "tests") for p in (PROJECT / d).rglob("*.h")]
+        output = []
+        for path in (*self.sources["c"], control):
+            command = [self.root / "usr/bin/clang-tidy-19", "--quiet", f"--checks=-*,{TIDY}", path, "--", *self.c_flags()]
+            done = self.run(*command) if path == control else self.remembered([path, *headers], *command)
+            output.append(done.stdout + done.stderr)
+        self.judge(f"clang-tidy: {len(self.sources['c'])} C files", "tidy", "\n".join(output), control)
 
     def coccinelle(self):
         control = self.control("control-kernel.c", CONTROL_KERNEL)
@@ -227,11 +277,12 @@ class Static:
             # here.
             if not re.search(r"^virtual .*\breport\b", text, re.M) or "script:ocaml" in text:
                 continue
-            done = self.run(self.root / "usr/bin/spatch", "--very-quiet", "--no-show-diff", "-D", "report", "--cocci-file",
-                            patch, "-I", "include", *files, control)
-            if done.returncode:
-                complaints.append(f"{name} ended with status {done.returncode}: {done.stderr[-500:]}")
-            found += self.findings("coccinelle", done.stdout, name)
+            command = [self.root / "usr/bin/spatch", "--very-quiet", "--no-show-diff", "-D", "report", "--cocci-file", patch,
+                       "-I", "include"]
+            for done in (self.remembered([str(patch), *files], *command, *files), self.run(*command, control)):
+                if done.returncode:
+                    complaints.append(f"{name} ended with status {done.returncode}: {done.stderr[-500:]}")
+                found += self.findings("coccinelle", done.stdout, name)
         complaints += [text for path, text in found if path != control]
         if not any(path == control for path, _ in found):
             complaints.append("it does not find a mistake that was made for it")
@@ -247,11 +298,13 @@ class Static:
         folders, output = {}, []
         for path in (*self.sources["python"], control):
             folders.setdefault(os.path.dirname(path), []).append(path)
+        assert folders[os.path.dirname(control)] == [control]
         # A run for each folder, because two have modules of the same name.
         for folder, paths in folders.items():
-            done = self.run(sys.executable, "-m", "pylint", "--disable=C,R", "--score=n", "--persistent=n",
-                            "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/testkernel', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",
-                            "--msg-template={path}:{line}:{column}: warning: {msg} [{symbol}]", *paths)
+            command = [sys.executable, "-m", "pylint", "--disable=C,R", "--score=n", "--persistent=n",
+                       "--init-hook=" + f"import sys; sys.path[:0] = {[str(PROJECT / d) for d in (folder, 'tests/vm', 'tests/testkernel', 'tests/cli', 'tests/cli/doctor_trees', 'tests/package', 'tests/model', 'tests')]}",
+                       "--msg-template={path}:{line}:{column}: warning: {msg} [{symbol}]", *paths]
+            done = self.run(*command) if control in paths else self.remembered(self.sources["python"], *command)
             output.append(done.stdout + done.stderr)
         self.judge(f"pylint: {len(self.sources['python'])} files", "pylint", "\n".join(output), control)
 
@@ -270,6 +323,7 @@ def main():
         static.clang(kernel)
     static.check("no exception outlives its reason", static.exceptions.unused())
     shutil.rmtree(WORK)
+    static.forget()
     print(f"{static.tap.passed} passed, {static.tap.failed} failed, 0 skipped")
     sys.exit(bool(static.tap.failed))
 
