@@ -139,7 +139,7 @@ class Changing(Faults, test_bind.WithRule):
     def start(self, words, root, env):
         return self.run_words(*words, play=self.play, preload=(self.failing,), env={"AT": self.at, **env})
 
-    def change(self, command, before, at):
+    def let_fail(self, command, before, at):
         """Lets calls of bind or unbind fail. before: the driver before each
         run."""
         own, self.play, self.at = self.folder / f"{GPU}.conf", "", at
@@ -164,10 +164,10 @@ class Changing(Faults, test_bind.WithRule):
         self.each(command, "--persist", "--json", GPU, root=None, judge=judge)
 
     def test_bind(self):
-        self.change("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}")
+        self.let_fail("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}")
 
     def test_unbind(self):
-        self.change("unbind", test_bind.OURS, f">{test_bind.DRIVERS}/{test_bind.OURS}/unbind:{test_bind.UNBINDS}")
+        self.let_fail("unbind", test_bind.OURS, f">{test_bind.DRIVERS}/{test_bind.OURS}/unbind:{test_bind.UNBINDS}")
 
     def test_memory_of_a_gpu(self):
         self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub", "0")
