@@ -160,12 +160,21 @@ static void hang(void)
 
 static unsigned long raced;
 
+static void race_once(void)
+{
+	raced++;
+	/*
+	 * Without a barrier, the compiler counts in a register and writes the
+	 * sum after the loop: cond_resched() is empty with CONFIG_PREEMPT.
+	 */
+	barrier();
+	cond_resched();
+}
+
 static int race_along(void *unused)
 {
-	while (!kthread_should_stop()) {
-		raced++;
-		cond_resched();
-	}
+	while (!kthread_should_stop())
+		race_once();
 	return 0;
 }
 
@@ -176,10 +185,8 @@ static void two_writers(void)
 
 	if (IS_ERR(other))
 		return;
-	while (time_before(jiffies, end)) {
-		raced++;
-		cond_resched();
-	}
+	while (time_before(jiffies, end))
+		race_once();
 	kthread_stop(other);
 	/* Without a use, the compiler would remove the variable. */
 	pr_info("control: counted to %lu\n", raced);
