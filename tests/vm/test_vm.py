@@ -139,6 +139,57 @@ class Races(unittest.TestCase):
     def test_a_report_at_the_logs_end(self):
         self.assertEqual(len(kcsan.judge(self.OURS[:-1])[0]), 1)
 
+    @staticmethod
+    def report(*frames, access="write", by="interrupt"):
+        """A report of two accesses: one of the kernel in a task, and one with
+        these frames."""
+        return [f"[   14.1] {line}" for line in (
+            "=" * 66, "BUG: KCSAN: data-race in tick / tick", "",
+            "read to 0xffff000006eba090 of 4 bytes by task 9 on cpu 1:", " tick+0x10/0x20", " ret_from_fork+0x10/0x20", "",
+            f"{access} to 0xffff000006eba090 of 4 bytes by {by} on cpu 0:", *(f" {f}" for f in frames), "",
+            "Reported by Kernel Concurrency Sanitizer on:", "Workqueue: events zero [nvgrace_gpu_vfio_pci]", "=" * 66)]
+
+    # What an interrupt leaves on the stack, and the driver below.
+    ENTRY = ("handle_irq+0x10/0x20", "call_on_irq_stack+0x30/0x48", "el1_interrupt+0x34/0x5c", "el1h_64_irq_handler+0x14/0x1c",
+             "el1h_64_irq+0x6c/0x70")
+    ZERO = "zero_region+0x1d4/0x2f0 [nvgrace_gpu_vfio_pci]"
+
+    def counts(self, *frames, **more):
+        races, _, others = kcsan.judge(self.report(*frames, **more))
+        self.assertEqual(len(races) + sum(others.values()), 1)
+        return bool(races)
+
+    def test_an_interrupt_is_not_the_drivers(self):
+        self.assertFalse(self.counts("wq_worker_tick+0x1c/0xc8", *self.ENTRY, "__pi_memset_generic+0x60/0x188", self.ZERO))
+
+    def test_a_function_of_the_driver_in_an_interrupt(self):
+        self.assertTrue(self.counts("wake+0x10/0x20", "gpu_irq+0x8/0x80 [nvgrace_gpu_vfio_pci]", *self.ENTRY, "idle+0x8/0x10"))
+
+    def test_softirqs(self):
+        below = ("el1_interrupt+0x34/0x5c", "el1h_64_irq+0x6c/0x70", self.ZERO)
+        self.assertFalse(self.counts("run_timer+0x8/0x10", "call_on_irq_stack+0x30/0x48", "irq_exit+0x8/0x10", *below))
+        # The driver enables softirqs, which then run.
+        self.assertFalse(self.counts("run_timer+0x8/0x10", "call_on_irq_stack+0x30/0x48", "local_bh_enable+0x8/0x10", self.ZERO))
+
+    def test_preemption_after_an_interrupt(self):
+        self.assertFalse(self.counts("schedule+0x8/0x10", "el1_interrupt+0x34/0x5c", "el1h_64_irq+0x6c/0x70", self.ZERO, by="task 7"))
+
+    def test_exceptions_of_the_processor(self):
+        fault = ("handle_mm_fault+0x8/0x10", "el1h_64_sync+0x6c/0x70")
+        self.assertFalse(self.counts("page_add+0x8/0x10", *fault, "copy_page+0x8/0x10", self.ZERO, by="task 7"))
+        self.assertTrue(self.counts("gpu_fault+0x8/0x10 [nvgrace_gpu_vfio_pci]", *fault, "copy_page+0x8/0x10", by="task 7"))
+        # Each system call begins with one.
+        self.assertTrue(self.counts("mutex_lock+0x8/0x10", self.ZERO, "el0_svc+0x18/0x58", "el0t_64_sync_handler+0x98/0xdc",
+                                    "el0t_64_sync+0x154/0x158", by="task 7"))
+
+    def test_a_delayed_access(self):
+        late = {"access": "write (reordered)", "by": "task 7"}
+        moved = " |", "+-> reordered to: set+0x10/0x20"
+        self.assertTrue(self.counts(self.ZERO, "kthread+0x8/0x10", *moved, **late))
+        self.assertFalse(self.counts("set+0x8/0x20", *self.ENTRY, self.ZERO, *moved, **late))
+        # The function with the access is not on the stack.
+        self.assertTrue(self.counts("cond_resched+0x8/0x20", *self.ENTRY, self.ZERO, **late))
+
     def test_an_exception_has_a_reason(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "exceptions"
