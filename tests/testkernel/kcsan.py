@@ -21,10 +21,21 @@ ACCESS = re.compile(r" to 0x[0-9a-f]+ of \d+ bytes by (task \d+|interrupt) on cp
 # and at which interrupts change the stack. Frames below were interrupted.
 ENTRY = re.compile(r" (el[01][ht]_(64|32)_(sync|irq|fiq|error)(_handler)?|call_on_irq_stack)\+0x")
 
-# The log scan ignores these reports. judge() judges them.
-ALLOW = (r"BUG: KCSAN: ", r"Reported by Kernel Concurrency Sanitizer")
+# The log scan ignores these reports. judge() judges them. The detector warns
+# once when it can't find the function of a delayed access on the stack, as when
+# an interrupt comes before that function's callee has made its frame. Other
+# warnings have more lines that fail a run than this one's "Call trace".
+ALLOW = (r"BUG: KCSAN: ", r"Reported by Kernel Concurrency Sanitizer",
+         r"WARNING: kernel/kcsan/report\.c:\d+ at replace_stack_entry", r"Call trace:$")
 # Off during boot, since the detector halves the machine's speed.
 SWITCH_ON = "mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null; echo on >/sys/kernel/debug/kcsan"
+# How many accesses it watched, and how many races it saw, reported or not.
+COUNTERS = "grep -E '^(setup_watchpoints|data_races|races_unknown_origin):' /sys/kernel/debug/kcsan"
+
+
+def counters(output):
+    """The numbers by their names, from the output of COUNTERS."""
+    return {name: int(number) for name, number in re.findall(r"^(\w+): (\d+)$", "\n".join(output), re.MULTILINE)}
 
 
 def reports(lines):

@@ -270,8 +270,11 @@ class Tap:
         self.failed += not good
 
 
-def check_races(tap, log):
-    """A test: KCSAN reports no data race in the driver."""
+def check_races(tap, log, counters):
+    """Two tests: KCSAN was on, and reports no data race in the driver.
+    counters: the output of kcsan.COUNTERS."""
+    print(f"# KCSAN: {', '.join(counters)}")
+    tap.check("KCSAN watched accesses", kcsan.counters(counters).get("setup_watchpoints"))
     races, known, others = kcsan.judge(log, kcsan.exceptions())
     for line in sum(races, []):
         print(f"# {line}")
@@ -343,6 +346,7 @@ def commands_for(kernel, programs):
         allow.append(r"kmemleak: \d+ new suspected memory leaks")
     if kernel.has("CONFIG_KCSAN"):
         commands.insert(0, {"name": "kcsan", "run": kcsan.SWITCH_ON})
+        commands.append({"name": "kcsan-counters", "run": kcsan.COUNTERS})
         allow += kcsan.ALLOW
     return commands, allow
 
@@ -369,7 +373,7 @@ def count(kernel, result, commands):
     """The Tap of a whole run."""
     tap = Tap()
     for command in result.commands:
-        if command.name != "kcsan":
+        if not command.name.startswith("kcsan"):
             tap.count(command.name, command.output, command.rc)
         print(f"# {command.name}: {command.seconds or 0:.1f} s")
     boot_ok = result.boot_seconds is not None and len(result.commands) == len(commands)
@@ -380,7 +384,8 @@ def count(kernel, result, commands):
         print(f"# {failure}")
     tap.check("nothing else is wrong, the kernel's log included", not rest)
     if kernel.has("CONFIG_KCSAN"):
-        check_races(tap, result.dmesg)
+        counters = next((c.output for c in result.commands if c.name == "kcsan-counters"), [])
+        check_races(tap, result.dmesg, counters)
     return tap
 
 
