@@ -54,8 +54,11 @@ def toolbox(*words):
 
 def module_job(kernel):
     """Builds one kernel's module. The matrix builds all, and checks more."""
-    cross = "" if kernel.endswith("-amd64") else "ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
-    command = f"scripts/toolbox cached -- make modules KDIR=$(scripts/toolbox kdir {kernel}) {cross} && echo '1 passed, 0 failed, 0 skipped'"
+    more = "" if kernel.endswith("-amd64") else "ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
+    if kernel == "kcsan":
+        more += ' KCFLAGS="$(python3 tests/testkernel/kcsan.py $kdir)"'
+    command = (f"kdir=$(scripts/toolbox kdir {kernel}) && scripts/toolbox cached -- make modules KDIR=$kdir {more}"
+               " && echo '1 passed, 0 failed, 0 skipped'")
     return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
 
 

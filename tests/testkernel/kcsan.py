@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Reads reports of the kernel's race detector, KCSAN, for tests/vm/suite.py.
+"""The kernel's race detector, KCSAN: its parameters, how the driver is compiled
+for it, and what its reports mean. As a program, prints the compiler's flags:
+
+    make modules KDIR=DIRECTORY KCFLAGS="$(python3 tests/testkernel/kcsan.py DIRECTORY)" ...
 
 The detector reports races of the whole kernel. A report counts if a function of
 the driver made one of its two accesses or called what made it, unless
@@ -10,6 +13,7 @@ interrupted has not called what that does.
 import collections
 import pathlib
 import re
+import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 EXCEPTIONS = HERE / "kcsan.exceptions"
@@ -27,10 +31,26 @@ ENTRY = re.compile(r" (el[01][ht]_(64|32)_(sync|irq|fiq|error)(_handler)?|call_o
 # warnings have more lines that fail a run than this one's "Call trace".
 ALLOW = (r"BUG: KCSAN: ", r"Reported by Kernel Concurrency Sanitizer",
          r"WARNING: kernel/kcsan/report\.c:\d+ at replace_stack_entry", r"Call trace:$")
+# Of the driver's plain accesses, the detector watches one in EVERY
+# (kcsan_draw.h), and of others one in 375. Each waits for up to 80 us. Much
+# longer waits keep the faults of the program "races" from ending between resets.
+EVERY = 40
 # Off during boot, since the detector halves the machine's speed.
 SWITCH_ON = "mount -t debugfs debugfs /sys/kernel/debug 2>/dev/null; echo on >/sys/kernel/debug/kcsan"
 # How many accesses it watched, and how many races it saw, reported or not.
 COUNTERS = "grep -E '^(setup_watchpoints|data_races|races_unknown_origin):' /sys/kernel/debug/kcsan"
+
+
+def compiler_flags(headers):
+    """For modules of the kernel with these headers."""
+    symbols = (pathlib.Path(headers) / "System.map").read_text()
+    address = re.search(r"^(\w+) \w kcsan_skip$", symbols, re.MULTILINE)[1]
+    return f"-include {HERE / 'kcsan_draw.h'} -DKCSAN_EVERY={EVERY} -DKCSAN_SKIP=0x{address}UL"
+
+
+def is_drawn(module):
+    """Whether a module was compiled with these flags."""
+    return b"\0kcsan_draw_read8\0" in pathlib.Path(module).read_bytes()
 
 
 def counters(output):
@@ -109,3 +129,7 @@ def judge(lines, excepted=()):
         else:
             ours.append(report)
     return ours, known, others
+
+
+if __name__ == "__main__":
+    print(compiler_flags(sys.argv[1]))

@@ -149,6 +149,8 @@ def module_of(kernel):
     module = BUILD / kernel.release / MODULE
     if not module.exists():
         sys.exit(f"{module} is not there: make modules for kernel {kernel.name} first")
+    if kernel.has("CONFIG_KCSAN") and not kcsan.is_drawn(module):
+        sys.exit(f"{module} was not compiled with the flags that tests/testkernel/kcsan.py prints")
     return module
 
 

@@ -190,6 +190,19 @@ class Races(unittest.TestCase):
         # The function with the access is not on the stack.
         self.assertTrue(self.counts("cond_resched+0x8/0x20", *self.ENTRY, self.ZERO, **late))
 
+    def test_how_the_driver_is_compiled(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            (path / "System.map").write_text("ffff8000801b27e0 T kcsan_skip_report\nffff8000807f5630 d kcsan_skip\n")
+            self.assertIn("-DKCSAN_SKIP=0xffff8000807f5630UL", kcsan.compiler_flags(path).split())
+            for symbols, drawn in ((b"\0__tsan_read8\0kcsan_draw_read8\0", True), (b"\0__tsan_read8\0", False)):
+                (path / "module.ko").write_bytes(symbols)
+                self.assertIs(kcsan.is_drawn(path / "module.ko"), drawn)
+
+    def test_what_the_detector_counts(self):
+        self.assertEqual(kcsan.counters(["setup_watchpoints: 6225", "data_races: 563"]),
+                         {"setup_watchpoints": 6225, "data_races": 563})
+
     def test_an_exception_has_a_reason(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "exceptions"
