@@ -174,9 +174,10 @@ class Run:
 
 @contextlib.contextmanager
 def load(count):
-    """As many processes that never sleep. They end with this one."""
+    """As many processes that never sleep. They end with this one. Each has its
+    own session, as each job does: Linux shares processors between sessions."""
     forever = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
-    busy = [subprocess.Popen([sys.executable, "-c", forever]) for _ in range(count)]
+    busy = [subprocess.Popen([sys.executable, "-c", forever], start_new_session=True) for _ in range(count)]
     try:
         yield
     finally:
