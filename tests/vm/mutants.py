@@ -221,8 +221,6 @@ class Workplace:
     def compiled(self, kernel, *more):
         """The compiler's complaint, or "" if there is a module. more: make's
         arguments."""
-        if kernel.has("CONFIG_KCSAN"):
-            more += (f"KCFLAGS={suite.kcsan.compiler_flags(kernel.headers)}",)
         made = subprocess.run(["make", "modules", f"KDIR={kernel.headers}", *kernel.arch.make, *more],
                               cwd=self.directory, capture_output=True, text=True)
         return made.stderr[-2000:] or f"status {made.returncode}" if made.returncode else ""
