@@ -264,9 +264,8 @@ class Boot(WithRule):
 
     def test_folder_can_not_be_written(self):
         del self.files[CONFIG]
-        for words, message in ((["bind", "--persist"], f"can't write a file in {CONFIG}: Read-only file system"),):
-            result, _ = self.change(*words, status=1, at=self.at)
-            self.assertEqual((result["message"], self.driver()), (message, None))
+        result, _ = self.change("bind", "--persist", status=1, at=self.at)
+        self.assertEqual((result["message"], self.driver()), (f"can't write a file in {CONFIG}: Read-only file system", None))
         (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
         self.bound(OURS, OURS)
         result, _ = self.change("unbind", "--persist", status=1, at=f">{DRIVERS}/{OURS}/unbind:{UNBINDS}")
