@@ -19,7 +19,6 @@ files, by all that they read. They search for the mistakes each time."""
 
 import argparse
 import fnmatch
-import hashlib
 import json
 import os
 import pathlib
@@ -27,18 +26,15 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(PROJECT / "tests/vm"))
-import suite  # noqa: E402  (needs the path above)
+import archive  # noqa: E402  (needs the path above)
+import suite  # noqa: E402
 import vm  # noqa: E402
 
 EXCEPTIONS = PROJECT / "tests/static/exceptions"
 WORK = PROJECT / "build/static"
-CACHE = pathlib.Path(os.environ["XDG_CACHE_HOME"], "nvgrace-gpu-vfio-pci", "static")
-# What no run has used for so many days is removed.
-UNUSED_DAYS = 30
 
 # A finding, in whatever program's format: path, line, text and check.
 FINDING = re.compile(r"^(?P<path>[^:\s][^:]*):(?P<line>\d+):[\d-]+: (?:warning|error|fatal error|WARNING|ERROR):? "
@@ -119,13 +115,9 @@ class Exceptions:
                 for number, words in self.lines.items() if number not in self.used]
 
 
-def digest_of(*parts):
-    """The digest of strings, and of the contents of files (paths)."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.read_bytes() if isinstance(part, pathlib.Path) else str(part).encode()
-        digest.update(f"{part} {len(data)}\n".encode() + data)
-    return digest.hexdigest()
+class Unfinished(Exception):
+    """A program was killed, or has failed itself. Its argument: what it left, a
+    CompletedProcess."""
 
 
 class Static:
@@ -134,7 +126,7 @@ class Static:
         self.exceptions = Exceptions()
         self.root = tool(["root", "analysis"])
         self.sources = sources()
-        self.tools = ""
+        self.tools = []
         shutil.rmtree(WORK, ignore_errors=True)
         WORK.mkdir(parents=True)
         # The libraries' names without a version are in packages for developers.
@@ -187,29 +179,23 @@ class Static:
     def remembered(self, inputs, *command):
         """run(), or its earlier result with the same tools for the same
         contents of these files."""
+        def make():
+            done = self.run(*command)
+            if not 0 <= done.returncode < 32 or "Traceback" in done.stderr:
+                raise Unfinished(done)
+            return json.dumps({"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}).encode()
+
         if not self.tools:
             unpacked = sorted(f"{p} {p.lstat().st_size} {p.lstat().st_mtime_ns}" for p in self.root.rglob("*"))
-            self.tools = digest_of(pathlib.Path("/var/lib/dpkg/status"), *unpacked)
-        kept = CACHE / digest_of(self.tools, pathlib.Path(__file__), str(PROJECT), *map(str, command),
-                                 *(PROJECT / name for name in sorted(inputs)))
-        if kept.exists():
-            os.utime(kept)
-            return subprocess.CompletedProcess(command, **json.loads(kept.read_text("utf-8")))
-        done = self.run(*command)
-        # Not if it was killed, or has failed itself.
-        if 0 <= done.returncode < 32 and "Traceback" not in done.stderr:
-            CACHE.mkdir(parents=True, exist_ok=True)
-            new = kept.with_suffix(f".{os.getpid()}")
-            new.write_text(json.dumps({"returncode": done.returncode, "stdout": done.stdout, "stderr": done.stderr}), "utf-8")
-            new.rename(kept)
-        return done
-
-    @staticmethod
-    def forget():
-        """Remove results that no run uses any more."""
-        for path in CACHE.glob("*"):
-            if path.stat().st_mtime < time.time() - UNUSED_DAYS * 86400:
-                path.unlink(missing_ok=True)
+            self.tools = [pathlib.Path("/var/lib/dpkg/status").read_bytes(), "\n".join(unpacked).encode(),
+                          pathlib.Path(__file__).read_bytes(), str(PROJECT).encode()]
+        words = [str(c).encode() for c in command]
+        contents = [data for name in sorted(inputs) for data in (name.encode(), (PROJECT / name).read_bytes())]
+        try:
+            kept = archive.cached("static", [*self.tools, *words, *contents], make)
+        except Unfinished as e:
+            return e.args[0]
+        return subprocess.CompletedProcess(command, **json.loads(kept.read_bytes()))
 
     def clang(self, kernel):
         """Compile the module with another compiler than the kernel's."""
@@ -323,7 +309,6 @@ def main():
         static.clang(kernel)
     static.check("no exception outlives its reason", static.exceptions.unused())
     shutil.rmtree(WORK)
-    static.forget()
     print(f"{static.tap.passed} passed, {static.tap.failed} failed, 0 skipped")
     sys.exit(bool(static.tap.failed))
 
