@@ -166,8 +166,12 @@ class Timer:
     """One readiness condition over time."""
 
     def __init__(self, readiness):
-        self.reset_ms = readiness.ready_after_reset_ms
+        self._readiness = readiness
+        self.restore_reset_delay()
         self.start(readiness.ready_after_ms)
+
+    def restore_reset_delay(self):
+        self.reset_ms = self._readiness.ready_after_reset_ms
 
     def start(self, ms):
         self.at = None if ms is None else time.monotonic() + ms / 1000
@@ -361,6 +365,12 @@ class Gpu:
         with self.lock:
             for t in self.timers.values():
                 t.reset_ms = ms
+
+    def restore_reset_delays(self):
+        """Undo set_reset_delay(), also what the machine's register did."""
+        with self.lock:
+            for t in self.timers.values():
+                t.restore_reset_delay()
 
     def reset(self, kind):
         """Reset the device. kind: the counter that counts it, "flr" or

@@ -645,6 +645,15 @@ class Readiness(ServerCase):
         c.ask(model.RESET)
         self.assertEqual(self.both(c), (0xFF, 0xFF))
 
+    def test_reset_delays_can_be_restored(self):
+        c = self.serve(c2c={"ready_after_ms": None}, cxl={"active": {"ready_after_reset_ms": None}})
+        c.write32(BAR0, CONTROL + 0x10, 0)
+        self.gpu.restore_reset_delays()
+        c.ask(model.RESET)
+        self.assertEqual(self.both(c), (0, 0xFF))
+        self.assertFalse(self.gpu.timers["cxl_active"].ready())
+        self.assertTrue(self.gpu.timers["cxl_valid"].ready())
+
     def test_writes_do_not_make_it_ready(self):
         c = self.serve(ready_after_ms=None)
         c.write32(BAR0, self.C2C, 0xFF)

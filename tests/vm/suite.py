@@ -360,6 +360,10 @@ def run(kernel, args, programs, commands, allow, log):
             m.timeout = m.elapsed() + args.silence
         if args.first_failure and (failed := trouble(mark, line, allow)):
             raise FirstFailure(failed)
+        # Programs share the GPUs, and must not depend on their order.
+        if mark == ">" and line.startswith("@@RUN "):
+            for server in m.models.values():
+                server.gpu.restore_reset_delays()
         if mark == ">" and not line.startswith(("@@", "TAP version")):
             print(line, flush=True)
 
