@@ -139,19 +139,23 @@ static void the_start_of_the_memory_is_right(void **state)
 static void bytes_of_a_partial_last_page_are_reached(void **state)
 {
 	uint64_t end = 0x50001235, at = end - 100;
-	unsigned char in[200], out[200];
+	unsigned char in[200], out[200], before, after;
 	struct vfio odd;
 
 	vfio_start(&odd, "odd");
 	fill(in, sizeof(in), 5);
+	/* The byte after the memory belongs to something else. */
+	host_peek(odd.gpu->base + 0x60000000 + end, &before, 1);
+	after = ~in[100];
+	host_poke(odd.gpu->base + 0x60000000 + end, &after, 1);
 	assert_int_equal(vfio_write(&odd, REGION(RESMEM) + at, in, 200), 200);
 	assert_int_equal(vfio_read(&odd, REGION(RESMEM) + at, out, 200), 200);
 	assert_memory_equal(in, out, 100);
 	memset(in, 0xff, sizeof(in));
 	assert_memory_equal(in, out + 100, 100);
-	/* The byte after the memory belongs to something else. */
 	host_peek(odd.gpu->base + 0x60000000 + end, out, 1);
-	assert_int_equal(out[0], 0);
+	assert_int_equal(out[0], after);
+	host_poke(odd.gpu->base + 0x60000000 + end, &before, 1);
 	vfio_stop(&odd);
 }
 
