@@ -308,6 +308,7 @@ def arguments():
     parser.add_argument("--silence", type=int, metavar="SECONDS", help="the machine is stuck when it has said nothing for so long,"
                         " however long all takes")
     parser.add_argument("--first-failure", action="store_true", help="end with the first test that fails, or trouble in the log")
+    parser.add_argument("--reversed", action="store_true", help="the last program first: none may depend on those before it")
     parser.add_argument("--race", type=int, default=60, metavar="SECONDS", help="how long the race of that name takes")
     parser.add_argument("kernel", metavar="KERNEL")
     parser.add_argument("programs", nargs="*", metavar="PROGRAM[:ARGUMENT]")
@@ -319,6 +320,8 @@ def chosen(kernel, args):
     has no means for."""
     late = ["aer:late"] if kernel.name in LATE else []
     wanted = args.programs or [*(p for p in (*PROGRAMS, *NEEDS) if not lacks(kernel, p)), *late]
+    if args.reversed:
+        wanted = wanted[::-1]
     for program in [] if args.programs else NEEDS:
         if missing := lacks(kernel, program):
             print(f"# {program} is not for this kernel, which should have: {', '.join(missing)}")
