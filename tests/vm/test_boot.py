@@ -117,7 +117,7 @@ class Smoke(unittest.TestCase):
 
 
 def boot(commands, **more):
-    with vm.Machine(KERNELS[-1], commands=commands, **{"memory": 0, "timeout": 180, **more}) as machine:
+    with vm.Machine(KERNELS[-1], commands=commands, **{"memory": 0, **more}) as machine:
         return machine.run()
 
 
@@ -172,14 +172,16 @@ class Runner(unittest.TestCase):
     @staticmethod
     def end_runner(number):
         """Start vm.py as a program and end it in mid-run. Returns its exit
-        status, the number of its children, those alive, and the directories
-        left."""
+        status, what it said, the number of its children, those alive, and the
+        directories left."""
         config = json.dumps({"gpus": [{"name": "g", "size": "3G"}], "commands": ["sleep 60"]})
         runner = subprocess.Popen([sys.executable, str(HERE / "vm.py"), "run", "--kernel", KERNELS[-1], "--config", "-"],
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         runner.stdin.write(config)
         runner.stdin.close()
+        said = ""
         for line in runner.stdout:
+            said += line
             if line.startswith("@@RUN"):
                 break
         children = children_of(runner.pid)
@@ -192,7 +194,7 @@ class Runner(unittest.TestCase):
         while alive and time.monotonic() < end:
             alive = [p for p in alive if os.path.exists(f"/proc/{p}")]
             time.sleep(0.05)
-        return rc, len(children), alive, [s.group(1) for s in sockets if os.path.exists(s.group(1))]
+        return rc, said, len(children), alive, [s.group(1) for s in sockets if os.path.exists(s.group(1))]
 
     @staticmethod
     def hurry(machine):
@@ -210,12 +212,11 @@ class Runner(unittest.TestCase):
         text = "\n".join(result.failures)
         for want in ("command crash did not end", "never said that it was done", "sysrq triggered crash", "Kernel panic"):
             self.assertIn(want, text)
-        self.assertLess(result.seconds - result.boot_seconds, 40, "the machine ends with the panic")
+        self.assertNotIn("timeout", text, "the machine ends with the panic")
 
     def test_a_timeout(self):
         result = self.hang.result()
         self.assertRegex("\n".join(result.failures), r"(?m)^timeout after \d+ s, in command hang$")
-        self.assertLess(result.seconds - result.boot_seconds, 20)
 
     def test_memory_at_another_address(self):
         result = self.moved.result()
@@ -246,8 +247,8 @@ class Runner(unittest.TestCase):
     def test_nothing_is_left_when_the_runner_is_ended(self):
         for number, future in self.ended.items():
             with self.subTest(signal=number.name):
-                rc, children, alive, directories = future.result()
-                self.assertEqual((children, alive), (1, []), f"exit status {rc}")
+                rc, said, children, alive, directories = future.result()
+                self.assertEqual((children, alive), (1, []), f"exit status {rc}\n{said}")
                 if number == signal.SIGKILL:
                     # SIGKILL leaves them. They go with the toolbox's private
                     # /tmp.

@@ -193,10 +193,10 @@ class Machine:
         """Change the firmware's tables. A failure ends QEMU, and run() reports
         it."""
         try:
-            listener.settimeout(min(self.timeout, 60))
+            listener.settimeout(self.timeout)
             connection, _ = listener.accept()
             with connection:
-                connection.settimeout(min(self.timeout, 60))
+                connection.settimeout(self.timeout)
                 widen_acpi_integers(Debugger(connection))
         except OSError as e:
             self._trouble = f"before the kernel: {e}"
@@ -337,7 +337,7 @@ class Machine:
     def stopped(self):
         """A Debugger, while a machine that has guests is stopped."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(30)
+            connection.settimeout(self.timeout)
             connection.connect(self.gdb)
             debugger = Debugger(connection)
             try:
@@ -405,7 +405,7 @@ def main(argv=None):
     run.add_argument("--kernel", required=True, help="a name of tests/kernels.conf")
     run.add_argument("--config", required=True, help="a JSON file, - for standard input")
     run.add_argument("--module", help="the kernel module to load before the commands")
-    run.add_argument("--timeout", type=float, help="seconds for everything (default 120)")
+    run.add_argument("--timeout", type=float, help="seconds for everything (default 600)")
     run.add_argument("--log", help="write console and test channel there, with times")
     run.add_argument("--quiet", action="store_true", help="print only the verdict, not what the commands say")
     args = parser.parse_args(argv)
