@@ -139,23 +139,25 @@ static void the_start_of_the_memory_is_right(void **state)
 static void bytes_of_a_partial_last_page_are_reached(void **state)
 {
 	uint64_t end = 0x50001235, at = end - 100;
-	unsigned char in[200], out[200], before, after;
+	unsigned char in[200], out[200], before, behind;
 	struct vfio odd;
+	uint64_t phys;
 
 	vfio_start(&odd, "odd");
 	fill(in, sizeof(in), 5);
 	/* The byte after the memory belongs to something else. */
-	host_peek(odd.gpu->base + 0x60000000 + end, &before, 1);
-	after = ~in[100];
-	host_poke(odd.gpu->base + 0x60000000 + end, &after, 1);
+	phys = odd.gpu->base + 0x60000000 + end;
+	host_peek(phys, &before, 1);
+	behind = ~in[100];
+	host_poke(phys, &behind, 1);
 	assert_int_equal(vfio_write(&odd, REGION(RESMEM) + at, in, 200), 200);
 	assert_int_equal(vfio_read(&odd, REGION(RESMEM) + at, out, 200), 200);
 	assert_memory_equal(in, out, 100);
 	memset(in, 0xff, sizeof(in));
 	assert_memory_equal(in, out + 100, 100);
-	host_peek(odd.gpu->base + 0x60000000 + end, out, 1);
-	assert_int_equal(out[0], after);
-	host_poke(odd.gpu->base + 0x60000000 + end, &before, 1);
+	host_peek(phys, out, 1);
+	assert_int_equal(out[0], behind);
+	host_poke(phys, &before, 1);
 	vfio_stop(&odd);
 }
 
