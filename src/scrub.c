@@ -30,6 +30,7 @@
 #include <linux/topology.h>
 #include <linux/workqueue.h>
 
+#include "compat/compat.h"
 #include "nvgrace_gpu.h"
 #include "trace.h"
 
@@ -488,6 +489,21 @@ void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu)
 	s->must_reset = true;
 }
 
+/*
+ * Reset the GPU in probe, for which the device lock is held. It may be held by
+ * another task: the PCI core can run probe in a work item, near the device's
+ * node, and wait for it. The reset asserts that its own task has the lock.
+ */
+static int reset_in_probe(struct pci_dev *pdev)
+{
+	bool borrowed = compat_borrow(&pdev->dev.mutex);
+	int ret = pci_reset_function_locked(pdev);
+
+	if (borrowed)
+		compat_give_back(&pdev->dev.mutex);
+	return ret;
+}
+
 void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu)
 {
 	/*
@@ -496,7 +512,7 @@ void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu)
 	 * reports it.
 	 */
 	if (gpu->usemem.length && nvgrace_gpu_scrub_wanted())
-		gpu->scrub.must_reset = pci_reset_function_locked(gpu->core.pdev);
+		gpu->scrub.must_reset = reset_in_probe(gpu->core.pdev);
 }
 
 void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu)

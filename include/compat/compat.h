@@ -18,6 +18,7 @@
 #endif
 
 #include "cache.h"
+#include "lock.h"
 #include "mm.h"
 #include "phys.h"
 #include "vfio.h"
