@@ -275,9 +275,10 @@ static int reset(unsigned int i)
 	int ret = vfio_reset(&v);
 
 	/*
-	 * Without a pause, all workers would wait for the next reset at once.
+	 * A reset takes 100 ms. Without a pause, all workers would wait for the
+	 * next one at once.
 	 */
-	usleep(i * 137 % 5000);
+	usleep(i * 137 % 20000);
 	/* -EAGAIN: another thread holds the device's lock. */
 	return ret == -EAGAIN ? 0 : ret;
 }
