@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -42,15 +43,14 @@ static char *arena;
 struct worker {
 	pthread_t thread;
 	unsigned int number;
-	/* Makes one access; false if there was nothing to access. */
-	bool (*round)(struct worker *w, unsigned int i);
+	void (*round)(struct worker *w, unsigned int i);
 	/*
 	 * A device file for this worker alone, or -1. The worker that takes it
 	 * closes it.
 	 */
 	atomic_int file;
-	/* Files that it has closed. */
-	atomic_uint closed;
+	sem_t given, closed;
+	atomic_bool ended;
 	unsigned long done, signals;
 	char wrong[64];		/* the first error */
 };
@@ -93,15 +93,6 @@ static void catch_signals(void (*handler)(int))
 	sigaction(SIGSEGV, &action, NULL);
 }
 
-/*
- * For a thread that can only try again. sched_yield() would take half of a
- * processor from the thread that it waits for.
- */
-static void leave_the_processor(void)
-{
-	usleep(200);
-}
-
 static void note(struct worker *w, const char *what, long value)
 {
 	if (!w->wrong[0])
@@ -111,7 +102,7 @@ static void note(struct worker *w, const char *what, long value)
 /*
  * Maps, writes, checks by pread and unmaps, through @device, which stays open.
  */
-static bool own_mapping(struct worker *w, int device, unsigned int i)
+static void own_mapping(struct worker *w, int device, unsigned int i)
 {
 	/* Each worker has its own range in each part. */
 	uint64_t pos = REGION(indexes[i % 2]) + w->number * 2 * SIZE +
@@ -124,7 +115,7 @@ static bool own_mapping(struct worker *w, int device, unsigned int i)
 
 	if (map == MAP_FAILED) {
 		note(w, "mmap", -errno);
-		return false;
+		return;
 	}
 	sig = touch(map + at, i);
 	if (sig)
@@ -134,16 +125,15 @@ static bool own_mapping(struct worker *w, int device, unsigned int i)
 	else if (back != (char)i)
 		note(w, "byte", back);
 	munmap(map, size);
-	return true;
 }
 
-static bool fault(struct worker *w, unsigned int i)
+static void fault(struct worker *w, unsigned int i)
 {
-	return own_mapping(w, v.device, i);
+	own_mapping(w, v.device, i);
 }
 
 /* Reads from one part into a fresh mapping of the other. */
-static bool read_into_mapping(struct worker *w, unsigned int i)
+static void read_into_mapping(struct worker *w, unsigned int i)
 {
 	uint64_t pos = REGION(indexes[i % 2]) + w->number * 2 * SIZE;
 	char *map = mmap(NULL, SIZE, RW, MAP_SHARED, v.device,
@@ -152,16 +142,15 @@ static bool read_into_mapping(struct worker *w, unsigned int i)
 
 	if (map == MAP_FAILED) {
 		note(w, "mmap", -errno);
-		return false;
+		return;
 	}
 	ret = vfio_read(&v, pos, map + i * 4096 % (SIZE - 16384), 16384);
 	if (ret != 16384)
 		note(w, "read", ret);
 	munmap(map, SIZE);
-	return true;
 }
 
-static bool fault_in_arena(struct worker *w, unsigned int i)
+static void fault_in_arena(struct worker *w, unsigned int i)
 {
 	/* Advances by a prime number of pages each time. */
 	int sig = touch(arena + i * 7 * 4096ULL % (2 * SIZE), i);
@@ -170,10 +159,9 @@ static bool fault_in_arena(struct worker *w, unsigned int i)
 	/* The memory is always in reach, the mapping isn't. */
 	if (sig == SIGBUS)
 		note(w, "signal", sig);
-	return true;
 }
 
-static bool read_into_arena(struct worker *w, unsigned int i)
+static void read_into_arena(struct worker *w, unsigned int i)
 {
 	ssize_t ret = vfio_read(&v, REGION(indexes[i % 2]) + 64 * MiB,
 				arena + i * 7 * 4096ULL % (2 * SIZE - 16384),
@@ -182,23 +170,21 @@ static bool read_into_arena(struct worker *w, unsigned int i)
 	w->signals += ret == -EFAULT;
 	if (ret <= 0 && ret != -EFAULT)
 		note(w, "read", ret);
-	return true;
 }
 
 /* Uses the file that the disturber has handed over, while it closes its own. */
-static bool fault_by_given_file(struct worker *w, unsigned int i)
+static void fault_by_given_file(struct worker *w, unsigned int i)
 {
-	int device = atomic_exchange(&w->file, -1);
 	unsigned int k;
+	int device;
 
-	if (device < 0)
-		return false;
+	sem_wait(&w->given);
+	device = atomic_exchange(&w->file, -1);
 	for (k = 0; k < 32; k++)
 		own_mapping(w, device, i + k);
 	close(device);
-	w->closed++;
+	sem_post(&w->closed);
 	w->done += k - 1;
-	return true;
 }
 
 static void *work(void *arg)
@@ -207,11 +193,12 @@ static void *work(void *arg)
 
 	/* On a slow machine, the disturber may hardly have begun. */
 	while ((w->done < rounds || disturbed < 2) && !w->wrong[0]) {
-		if (w->round(w, w->done))
-			w->done++;
-		else
-			leave_the_processor();
+		w->round(w, w->done);
+		w->done++;
 	}
+	/* If a file is given to it now, nothing is to be waited for. */
+	w->ended = true;
+	sem_post(&w->closed);
 	return NULL;
 }
 
@@ -229,8 +216,8 @@ static void *wait_for_workers(void *arg)
  * Runs two workers of one kind and one of another until each has done its
  * rounds, and calls the disturber again and again meanwhile.
  */
-static void race(bool (*two)(struct worker *, unsigned int),
-		 bool (*one)(struct worker *, unsigned int),
+static void race(void (*two)(struct worker *, unsigned int),
+		 void (*one)(struct worker *, unsigned int),
 		 int (*disturb)(unsigned int))
 {
 	unsigned long signals = 0;
@@ -244,6 +231,8 @@ static void race(bool (*two)(struct worker *, unsigned int),
 	for (i = 0; i < WORKERS; i++) {
 		workers[i] = (struct worker){ .number = i, .file = -1 };
 		workers[i].round = i < 2 ? two : one;
+		sem_init(&workers[i].given, 0, 0);
+		sem_init(&workers[i].closed, 0, 0);
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, work,
 						&workers[i]), 0);
 	}
@@ -329,11 +318,11 @@ static int switch_huge_pages(unsigned int i)
 
 static void give_files(void)
 {
-	unsigned int k;
+	struct worker *w;
 
-	for (k = 0; k < WORKERS; k++) {
-		workers[k].closed = 0;
-		workers[k].file = dup(v.device);
+	for (w = workers; w < workers + WORKERS; w++) {
+		w->file = dup(v.device);
+		sem_post(&w->given);
 	}
 }
 
@@ -343,19 +332,18 @@ static void give_files(void)
  */
 static void wait_for_files(void)
 {
-	unsigned int k;
+	struct worker *w;
 	int left;
 
-	for (k = 0; k < WORKERS; k++) {
-		while (!workers[k].closed) {
-			leave_the_processor();
-			if (!all_done)
-				continue;
-			left = atomic_exchange(&workers[k].file, -1);
-			if (left >= 0)
-				close(left);
-			break;
-		}
+	for (w = workers; w < workers + WORKERS; w++) {
+		sem_wait(&w->closed);
+		if (!w->ended)
+			continue;
+		left = atomic_exchange(&w->file, -1);
+		if (left >= 0)
+			close(left);
+		/* It will not close another one. */
+		sem_post(&w->closed);
 	}
 }
 
@@ -484,7 +472,7 @@ static int open_all_the_time(const struct gpu *gpu, unsigned int count)
 	for (i = 0; i < count; ) {
 		ret = vfio_try_open(&mine, gpu);
 		if (ret == -EBUSY) {
-			leave_the_processor();
+			usleep(1000);
 			continue;
 		}
 		if (ret || vfio_read(&mine, REGION(USEMEM), &byte, 1) != 1)
