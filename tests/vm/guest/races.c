@@ -45,10 +45,11 @@ struct worker {
 	unsigned int number;
 	void (*round)(struct worker *w, unsigned int i);
 	/*
-	 * A device file for this worker alone, or -1. The worker that takes it
-	 * closes it.
+	 * A device file for this worker alone, or -1. The disturber posts
+	 * @given and leaves it alone until the worker posts @closed: it has
+	 * closed the file, or has ended and takes no more.
 	 */
-	atomic_int file;
+	int file;
 	sem_t given, closed;
 	atomic_bool ended;
 	unsigned long done, signals;
@@ -176,13 +177,12 @@ static void read_into_arena(struct worker *w, unsigned int i)
 static void fault_by_given_file(struct worker *w, unsigned int i)
 {
 	unsigned int k;
-	int device;
 
 	sem_wait(&w->given);
-	device = atomic_exchange(&w->file, -1);
 	for (k = 0; k < 32; k++)
-		own_mapping(w, device, i + k);
-	close(device);
+		own_mapping(w, w->file, i + k);
+	close(w->file);
+	w->file = -1;
 	sem_post(&w->closed);
 	w->done += k - 1;
 }
@@ -333,15 +333,14 @@ static void give_files(void)
 static void wait_for_files(void)
 {
 	struct worker *w;
-	int left;
 
 	for (w = workers; w < workers + WORKERS; w++) {
 		sem_wait(&w->closed);
 		if (!w->ended)
 			continue;
-		left = atomic_exchange(&w->file, -1);
-		if (left >= 0)
-			close(left);
+		if (w->file >= 0)
+			close(w->file);
+		w->file = -1;
 		/* It will not close another one. */
 		sem_post(&w->closed);
 	}
