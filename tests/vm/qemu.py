@@ -24,6 +24,11 @@ def base(machine, initrd):
             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
 
 
+def monitor(directory):
+    """For what the runner asks if the machine hangs."""
+    return ["-qmp", f"unix:{directory}/monitor.sock,server=on,wait=off"]
+
+
 def debugger(machine, directory):
     """A gdb server where something needs one: of a machine with guests, QEMU
     listens; on x86-64, the runner does, and the machine waits for it."""
@@ -63,7 +68,8 @@ def gpu(machine, directory, number):
 def arguments(machine, directory, initrd):
     """The whole command line. The sockets are in directory."""
     # If the runner is killed by force, the kernel ends QEMU.
-    a = ["setpriv", "--pdeathsig", "KILL", *base(machine, initrd), *debugger(machine, directory)]
+    a = ["setpriv", "--pdeathsig", "KILL", *base(machine, initrd), *monitor(directory),
+         *debugger(machine, directory)]
     # QEMU wants an IOMMU before the devices behind it.
     if machine.kind == "vfio-user":
         a += machine.arch.iommu

@@ -14,9 +14,11 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 
@@ -146,7 +148,10 @@ class Runner(unittest.TestCase):
             {"name": "says-so", "run": "echo BUG: in the output only"},
         ])
         cls.crash = start(boot, [{"name": "crash", "run": "sleep 1; echo c >/proc/sysrq-trigger; sleep 60"}])
-        cls.hang = start(boot, [{"name": "hang", "run": "host hurry; sleep 600"}], handlers={"hurry": cls.hurry})
+        cls.hang_log = pathlib.Path(tempfile.mkdtemp(prefix="test-boot-"), "hang.log")
+        cls.addClassCleanup(shutil.rmtree, cls.hang_log.parent, ignore_errors=True)
+        cls.hang = start(boot, [{"name": "hang", "run": "host hurry; sleep 600"}], handlers={"hurry": cls.hurry},
+                         log=str(cls.hang_log))
         cls.moved = start(cls.boot_with_memory_elsewhere)
         cls.model = start(boot, [
             {"name": "block", "run": "bar0 g 0xf00000; bar0 g 0xf00020; bar0 g 0xf00024 0x77; bar0 g 0xf00024"},
@@ -219,6 +224,10 @@ class Runner(unittest.TestCase):
         self.assertRegex(text, r"(?m)^timeout after \d+ s, in command hang$")
         # The limit that hurry() has set, and not the machine's first one.
         self.assertNotIn("timeout after 600 s", text)
+        log = self.hang_log.read_text()
+        for want in (r"\? thread \d+ .*, call ", r"\? CPU#0", r"\? CPU#1", r"\? .*PC="):
+            self.assertGreaterEqual(len(re.findall(want, log)), 2, want)
+        self.assertNotIn("no more is known", log)
 
     def test_memory_at_another_address(self):
         result = self.moved.result()

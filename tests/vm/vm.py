@@ -12,7 +12,8 @@ README.md beside this file describes the configuration, the machine and what a
 command finds in the guest. The parts, each of which imports only those before
 it: arch.py, config.py, acpi.py (the firmware's table), archive.py, initramfs.py
 (the guest's files), kernel.py, debugger.py, verdict.py (the log scan),
-channel.py (the guest's words), qemu.py (its command line).
+channel.py (the guest's words), qemu.py (its command line), hang.py (what it
+does when its time is over).
 """
 
 import argparse
@@ -34,6 +35,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "model")]
 import gpu as model  # noqa: E402  (needs the path above)
+import hang  # noqa: E402
 import qemu  # noqa: E402
 import verdict  # noqa: E402
 from acpi import BASE_PROPERTY, SIZE_PROPERTY, asl_value, compile_asl, make_asl, properties_of  # noqa: E402
@@ -164,7 +166,7 @@ class Machine:
             self._listeners += [(self._listen(f"{directory}/{guest.name}.sock"), guest.connected, guest.line),
                                 (self._listen(f"{directory}/{guest.name}-console.sock"), lambda stream: None,
                                  guest.console_line)]
-        self.gdb = f"{directory}/gdb.sock"
+        self.gdb, self.monitor = f"{directory}/gdb.sock", f"{directory}/monitor.sock"
         debugger = self._listen(self.gdb) if self.arch.name == AMD64.name else None
         self._stderr = open(f"{directory}/qemu.err", "w+b")
         enter(self._stderr.close)
@@ -259,6 +261,9 @@ class Machine:
                     current = self.channel.current
                     where = f"in command {current.name}" if current else "outside any command"
                     result.failures.append(f"timeout after {self.timeout:.0f} s, {where}")
+                    if self._log:
+                        for line in hang.report(self.qemu.pid, self.monitor):
+                            self.note("?", line)
                     return
                 for key, _ in selector.select(min(left, 1)):
                     if isinstance(key.data, tuple):
