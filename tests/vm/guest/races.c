@@ -52,7 +52,8 @@ struct worker {
 	int file;
 	sem_t given, closed;
 	atomic_bool ended;
-	unsigned long done, signals;
+	atomic_ulong done;
+	unsigned long signals;
 	char wrong[64];		/* the first error */
 };
 
@@ -212,6 +213,27 @@ static void *wait_for_workers(void *arg)
 	return NULL;
 }
 
+static unsigned long rounds_done(void)
+{
+	unsigned long sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < WORKERS; i++)
+		sum += workers[i].done;
+	return sum;
+}
+
+/* Says how far a long race is. Returns the tenths that are done. */
+static unsigned int tell_progress(unsigned int told)
+{
+	unsigned int tenths = rounds_done() * 10 / (rounds * WORKERS);
+
+	if (tenths > told && rounds >= 1000)
+		print_message("# %u %% after %lu disturbances\n", tenths * 10,
+			      disturbed);
+	return tenths;
+}
+
 /*
  * Runs two workers of one kind and one of another until each has done its
  * rounds, and calls the disturber again and again meanwhile.
@@ -221,6 +243,7 @@ static void race(void (*two)(struct worker *, unsigned int),
 		 int (*disturb)(unsigned int))
 {
 	unsigned long signals = 0;
+	unsigned int tenths = 0;
 	pthread_t waiter;
 	unsigned int i;
 	int ret = 0;
@@ -245,13 +268,14 @@ static void race(void (*two)(struct worker *, unsigned int),
 		disturbed++;
 		if (this && !ret)
 			ret = this;
+		tenths = tell_progress(tenths);
 	}
 	pthread_join(waiter, NULL);
 	catch_signals(SIG_DFL);
 	for (i = 0; i < WORKERS; i++) {
 		if (workers[i].wrong[0])
-			fail_msg("worker %u, round %lu: %s", i, workers[i].done,
-				 workers[i].wrong);
+			fail_msg("worker %u, round %lu: %s", i,
+				 (unsigned long)workers[i].done, workers[i].wrong);
 		signals += workers[i].signals;
 	}
 	print_message("# %u rounds each, %lu disturbances, %lu accesses after an unmap\n",
@@ -262,12 +286,14 @@ static void race(void (*two)(struct worker *, unsigned int),
 static int reset(unsigned int i)
 {
 	int ret = vfio_reset(&v);
+	unsigned long next = rounds_done() + i * 7 % 64;
 
 	/*
-	 * A reset takes 100 ms. Without a pause, all workers would wait for the
-	 * next one at once.
+	 * A reset takes 100 ms. If the next one followed at once, all workers
+	 * would wait for it.
 	 */
-	usleep(i * 137 % 20000);
+	while (rounds_done() < next && !all_done)
+		usleep(200);
 	/* -EAGAIN: another thread holds the device's lock. */
 	return ret == -EAGAIN ? 0 : ret;
 }
