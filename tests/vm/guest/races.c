@@ -58,6 +58,7 @@ struct worker {
 };
 
 static struct worker workers[WORKERS];
+static sem_t round_done;	/* posted once for each round */
 static atomic_bool all_done;
 static atomic_ulong disturbed;
 
@@ -196,6 +197,7 @@ static void *work(void *arg)
 	while ((w->done < rounds || disturbed < 2) && !w->wrong[0]) {
 		w->round(w, w->done);
 		w->done++;
+		sem_post(&round_done);
 	}
 	/* If a file is given to it now, nothing is to be waited for. */
 	w->ended = true;
@@ -210,6 +212,7 @@ static void *wait_for_workers(void *arg)
 	for (i = 0; i < WORKERS; i++)
 		pthread_join(workers[i].thread, NULL);
 	all_done = true;
+	sem_post(&round_done);
 	return NULL;
 }
 
@@ -250,6 +253,7 @@ static void race(void (*two)(struct worker *, unsigned int),
 
 	all_done = false;
 	disturbed = 0;
+	sem_init(&round_done, 0, 0);
 	catch_signals(caught);
 	for (i = 0; i < WORKERS; i++) {
 		workers[i] = (struct worker){ .number = i, .file = -1 };
@@ -285,15 +289,17 @@ static void race(void (*two)(struct worker *, unsigned int),
 
 static int reset(unsigned int i)
 {
+	unsigned int pause = i * 7 % 64;
 	int ret = vfio_reset(&v);
-	unsigned long next = rounds_done() + i * 7 % 64;
 
 	/*
 	 * A reset takes 100 ms. If the next one followed at once, all workers
 	 * would wait for it.
 	 */
-	while (rounds_done() < next && !all_done)
-		usleep(200);
+	while (!sem_trywait(&round_done))
+		;
+	while (pause-- && !all_done)
+		sem_wait(&round_done);
 	/* -EAGAIN: another thread holds the device's lock. */
 	return ret == -EAGAIN ? 0 : ret;
 }
