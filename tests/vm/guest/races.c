@@ -289,12 +289,13 @@ static void race(void (*two)(struct worker *, unsigned int),
 
 static int reset(unsigned int i)
 {
-	unsigned int pause = i * 7 % 64;
+	unsigned int pause = i * 7 % 256;
 	int ret = vfio_reset(&v);
 
 	/*
-	 * A reset takes 100 ms. If the next one followed at once, all workers
-	 * would wait for it.
+	 * A reset takes 100 ms, and seconds with KASAN, which allocates and
+	 * frees an eighth of each kernel mapping. If the next one followed at
+	 * once, all workers would wait for it.
 	 */
 	while (!sem_trywait(&round_done))
 		;
