@@ -65,17 +65,16 @@ def _threads(pid):
 
 
 def report(pid, monitor):
-    """Yields lines about a QEMU with this pid and monitor's socket. Raises
-    nothing: what can't be had is a line, too."""
+    """Yields lines about a QEMU with this pid and monitor's socket. A monitor
+    that does not answer is a line, too."""
+    yield from _threads(pid)
     try:
-        yield from _threads(pid)
         # QEMU doesn't take a second connection soon after the first.
         with Monitor(monitor) as m:
-            for sample in range(2):
-                if sample:
-                    time.sleep(APART)
-                    yield from _threads(pid)
+            for pause in (0, APART):
+                time.sleep(pause)
                 registers = m.ask("human-monitor-command", **{"command-line": "info registers -a"})
                 yield from filter(None, registers.splitlines())
     except (OSError, ValueError) as e:
         yield f"no more is known: {e}"
+    yield from _threads(pid)
