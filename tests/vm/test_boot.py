@@ -225,7 +225,7 @@ class Runner(unittest.TestCase):
         # The limit that hurry() has set, and not the machine's first one.
         self.assertNotIn("timeout after 600 s", text)
         log = self.hang_log.read_text()
-        for want in (r"\? thread \d+ .*, call ", r"\? CPU#0", r"\? CPU#1", r"\? .*PC="):
+        for want in (r"\? thread \d+ .*, call ", r"\? CPU#0", r"\? CPU#1", r"\? .*(?:PC|RIP)="):
             self.assertGreaterEqual(len(re.findall(want, log)), 2, want)
         self.assertNotIn("no more is known", log)
 
