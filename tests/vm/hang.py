@@ -6,6 +6,7 @@ Two samples follow each other, so that they show what does not move."""
 
 import json
 import pathlib
+import re
 import socket
 import time
 
@@ -78,3 +79,12 @@ def report(pid, monitor):
     except (OSError, ValueError) as e:
         yield f"no more is known: {e}"
     yield from _threads(pid)
+
+
+def places(lines):
+    """The program counters of each processor in what report() has said, in a
+    line."""
+    found = {}
+    for cpu, place in re.findall(r"CPU#(\d+)\b.*?\b(?:RIP|PC)=([0-9a-f]+)", "\n".join(lines), re.S):
+        found.setdefault(int(cpu), []).append(place)
+    return "; ".join(f"CPU {cpu} at {', then '.join(at)}" for cpu, at in found.items()) or "no registers are known"

@@ -208,8 +208,8 @@ class Runner(unittest.TestCase):
 
     def test_commands_that_fail(self):
         result = self.bad_commands.result()
-        self.assertEqual(result.failures, ["command fails failed with 7", "command killed failed with 137",
-                                           "kernel log: WARNING: not a real one"])
+        want = ["command fails failed with 7", "command killed failed with 137", "kernel log: WARNING: not a real one"]
+        self.assertEqual(result.failures, want)
         self.assertEqual(result.output("no-end"), "unfinished")
 
     def test_a_kernel_crash(self):
@@ -221,7 +221,8 @@ class Runner(unittest.TestCase):
 
     def test_a_timeout(self):
         text = "\n".join(self.hang.result().failures)
-        self.assertRegex(text, r"(?m)^timeout after \d+ s, in command hang$")
+        self.assertRegex(text, r"(?m)^timeout after \d+ s, in command hang; the console's last line: .*; "
+                               r"CPU 0 at [0-9a-f]+, then [0-9a-f]+; CPU 1 at [0-9a-f]+, then [0-9a-f]+$")
         # The limit that hurry() has set, and not the machine's first one.
         self.assertNotIn("timeout after 600 s", text)
         log = self.hang_log.read_text()

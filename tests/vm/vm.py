@@ -260,10 +260,12 @@ class Machine:
                 if left <= 0:
                     current = self.channel.current
                     where = f"in command {current.name}" if current else "outside any command"
-                    result.failures.append(f"timeout after {self.timeout:.0f} s, {where}")
-                    if self._log:
-                        for line in hang.report(self.qemu.pid, self.monitor):
-                            self.note("?", line)
+                    said = result.console[-1] if result.console else ""
+                    lines = list(hang.report(self.qemu.pid, self.monitor))
+                    for line in lines:
+                        self.note("?", line)
+                    result.failures.append(f"timeout after {self.timeout:.0f} s, {where}; the console's last line: {said!r}; "
+                                           + hang.places(lines))
                     return
                 for key, _ in selector.select(min(left, 1)):
                     if isinstance(key.data, tuple):
