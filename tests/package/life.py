@@ -441,7 +441,7 @@ def part_deb(log):
             for release in (old, m.release):
                 check_gone(m, release)
             check_nothing_bound(m)
-            expect(m.ask("ls /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d"), "the configuration is gone")
+            expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone")
         with step("purge: nothing in /etc"):
             purge_deb(m)
         with step("without it, the GPU is nouveau's again after a reboot"):
