@@ -258,14 +258,7 @@ class Machine:
                 # A handler may have changed the timeout.
                 left = self.timeout - self.elapsed()
                 if left <= 0:
-                    current = self.channel.current
-                    where = f"in command {current.name}" if current else "outside any command"
-                    said = result.console[-1] if result.console else ""
-                    lines = list(hang.report(self.qemu.pid, self.monitor))
-                    for line in lines:
-                        self.note("?", line)
-                    result.failures.append(f"timeout after {self.timeout:.0f} s, {where}; the console's last line: {said!r}; "
-                                           + hang.places(lines))
+                    self._time_is_over(result)
                     return
                 for key, _ in selector.select(min(left, 1)):
                     if isinstance(key.data, tuple):
@@ -275,6 +268,17 @@ class Machine:
         # QEMU has closed everything, so it is ending; close() does the rest.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.qemu.wait(timeout=10)
+
+    def _time_is_over(self, result):
+        """Fail, and say where the machine is."""
+        current = self.channel.current
+        where = f"in command {current.name}" if current else "outside any command"
+        said = result.console[-1] if result.console else ""
+        lines = list(hang.report(self.qemu.pid, self.monitor))
+        for line in lines:
+            self.note("?", line)
+        result.failures.append(f"timeout after {self.timeout:.0f} s, {where}; the console's last line: {said!r}; "
+                               + hang.places(lines))
 
     def _accept(self, selector, key, buffers):
         """QEMU connects one of its ports."""
