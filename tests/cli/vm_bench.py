@@ -329,12 +329,30 @@ class Bench(InMachine):
                 self.assertLessEqual(max(map(len, table)), columns, table)
                 self.assertTrue(any(re.match(r"\[[#.]+\] +\d+ % ", line) for line in lines), lines[:3])
         text = self.text("table", "wide120-out")
-        self.assertRegex(text, r"read usemem, 1 thread .*B/s .*B/s .*B/s.*#")
+        self.check_bars([re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()])
         self.assertIn("this CPU is not a Neoverse V2", text)
         self.assertIn("left", text)
         self.assertIn("\x1b[1m", text)
         self.assertNotIn("\x1b[1m", self.text("table", "plain-out"))
         self.check_idle("table", "small")
+
+    def check_bars(self, lines):
+        """The bar of a bandwidth is as long as its part of the largest in its
+        table, which has 40 cells. It is empty if a step met a pause of the
+        machine."""
+        tables = {}
+        for line in lines:
+            if line.endswith("maximum"):
+                rows = tables.setdefault(line.split("  ")[0], [])
+            elif m := re.match(r"  (\S.*?) +([\d.]+) ([kMGT]?)B/s +[\d.]+ [kMGT]?B/s +[\d.]+ [kMGT]?B/s  (#*)$", line):
+                rows.append((m[1], float(m[2]) * 1000 ** " kMGT".index(m[3] or " "), len(m[4])))
+        self.assertIn("read usemem, 1 thread", [name for name, _, _ in tables["Bandwidth through the mapping"]])
+        self.assertIn("pread usemem, 4 KiB", [name for name, _, _ in tables["Read and write through vfio"]])
+        for rows in filter(None, tables.values()):
+            most = max(value for _, value, _ in rows)
+            for name, value, cells in rows:
+                # The figure in the table has three digits.
+                self.assertAlmostEqual(cells, 40 * value / most, delta=1, msg=name)
 
     def test_read_only(self):
         self.assertEqual(self.codes("read-only"), [0])
