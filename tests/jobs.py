@@ -29,7 +29,7 @@ RACES_LONG = {"races-resets": "races:34000:resets", "races-mappings": "races:340
 # kernel does in an hour.
 RANDOM_LONG = tuple(f"random:{seed}:250000" for seed in range(2, 6))
 RANDOM_PRESSED = {"6.1": 8, "7.2": 9}
-RANDOM_DEBUG = ("random:6:100000", "random:7:100000")
+RANDOM_DEBUG = ("random:6:25000", "random:7:25000")
 
 # Arguments of test_guest.py: hosts on which KVM maps usemem cacheable, as
 # Device memory, and not at all.
