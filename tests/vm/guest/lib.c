@@ -658,6 +658,28 @@ void assert_waited(uint64_t begin, uint64_t ms)
 			 (unsigned long long)took, (unsigned long long)ms);
 }
 
+void wait_until_in(pid_t tid, long number, int fd)
+{
+	unsigned long long first;
+	char path[64];
+	long found;
+	FILE *f;
+	int n;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", tid);
+	for (;;) {
+		f = fopen(path, "r");
+		if (!f)
+			fail_msg("no thread %d", tid);
+		/* "running" if it doesn't wait. */
+		n = fscanf(f, "%ld %llx", &found, &first);
+		fclose(f);
+		if (n == 2 && found == number && (fd < 0 || (int)first == fd))
+			return;
+		usleep(1000);
+	}
+}
+
 /* ---- kernel log --------------------------------------------------------- */
 
 static int klog = -1;

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 #include <linux/vfio.h>
@@ -245,6 +246,12 @@ uint64_t now_ms(void);
 
 /* Fails the test unless @ms milliseconds have passed since @begin. */
 void assert_waited(uint64_t begin, uint64_t ms);
+
+/*
+ * Sleeps until the thread @tid waits in the system call @number (SYS_ioctl) for
+ * its file @fd, however long that takes to come. A negative @fd stands for any.
+ */
+void wait_until_in(pid_t tid, long number, int fd);
 
 /*
  * The first sets the module's parameter scrub. The second sleeps until
