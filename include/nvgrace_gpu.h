@@ -379,8 +379,9 @@ struct nvgrace_gpu_training {
 void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
 				struct nvgrace_gpu_training *training);
 
-/* Whether the deadline has passed. What is read may extend it. */
-bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training);
+/* Whether the deadline was before @when. What is read may extend it. */
+bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training,
+			       ktime_t when);
 
 /*
  * Reads the registers once. Returns 0 (trained), -EAGAIN (not yet) or -ENODEV

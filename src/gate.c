@@ -708,13 +708,13 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 {
 	struct nvgrace_gpu_training training;
 	unsigned int us = POLL_FIRST_US;
-	bool late;
+	ktime_t when;
 	int ret;
 
 	nvgrace_gpu_training_start(gpu, &training);
 	for (;;) {
 		/* Before look(), so that a look after the deadline counts. */
-		late = kind == WAIT_ONCE || nvgrace_gpu_training_late(&training);
+		when = ktime_get();
 		if (lock_both(gpu))
 			return -EINTR;
 		ret = gpu->epoch == epoch ? check(gpu, true) : -EAGAIN;
@@ -723,7 +723,9 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 			return ret;
 		}
 		ret = look(gpu, &training);
-		if (ret == -EAGAIN && late)
+		/* After look(), which may have extended the deadline. */
+		if (ret == -EAGAIN && (kind == WAIT_ONCE ||
+				       nvgrace_gpu_training_late(&training, when)))
 			ret = -ETIME;
 		if (kind != WAIT_ONCE && (ret == -ETIME || ret == -ENODEV))
 			WRITE_ONCE(gpu->failed_for, epoch);

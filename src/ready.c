@@ -50,9 +50,10 @@ void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
 	training->deadline = ktime_add_ms(training->start, ms);
 }
 
-bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training)
+bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training,
+			       ktime_t when)
 {
-	return ktime_after(ktime_get(), training->deadline);
+	return ktime_after(when, training->deadline);
 }
 
 static int look_cxl(struct nvgrace_gpu *gpu,

@@ -333,6 +333,7 @@ class Gpu:
             self.timers["cxl_valid"] = Timer(self.spec.cxl.valid)
             self.timers["cxl_active"] = Timer(self.spec.cxl.active)
         self.scratch = 0
+        self.late_looks = None
         self.powered = True
         # Called with True or False before anyone else can see the change.
         self.on_power = None
@@ -371,6 +372,21 @@ class Gpu:
         with self.lock:
             for t in self.timers.values():
                 t.restore_reset_delay()
+
+    def look_late(self, count, ms, active_ms):
+        """The next count answers to reads of CXL Range 1 Size Low come ms
+        milliseconds late, with the bits as they were. Then the device becomes
+        valid, and active_ms later active."""
+        with self.lock:
+            self.late_looks = count, ms, active_ms
+
+    def _answer_late(self):
+        count, ms, active_ms = self.late_looks
+        time.sleep(ms / 1000)
+        self.late_looks = (count - 1, ms, active_ms) if count > 1 else None
+        if not self.late_looks:
+            self.timers["cxl_valid"].start(0)
+            self.timers["cxl_active"].start(active_ms)
 
     def reset(self, kind):
         """Reset the device. kind: the counter that counts it, "flr" or
@@ -435,7 +451,10 @@ class Gpu:
                 self.counters["config_reads"] += 1
                 if self.config.cxl_at is not None:
                     self.config.set_cxl_status(self.timers["cxl_valid"].ready(), self.timers["cxl_active"].ready())
-                return self.config.read(at, count)
+                data = self.config.read(at, count)
+                if self.late_looks and at == self.config.cxl_at + 0x1C:
+                    self._answer_late()
+                return data
             if index == BAR2_REGION:
                 return self.bar2[at:at + count]
             self.counters["bar0_reads"] += 1

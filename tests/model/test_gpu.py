@@ -558,6 +558,15 @@ class ConfigSpace(ServerCase):
         self.assertEqual(seen, sorted(seen))
         self.assertNotIn(2, seen)
 
+    def test_cxl_late_look(self):
+        c = self.serve(cxl={"valid": {"ready_after_ms": None}, "active": {"ready_after_ms": None}})
+        at = self.dvsec(c, 0x1E98, 0) + 0x1C
+        self.gpu.look_late(2, 50, 0)
+        begin = time.monotonic()
+        self.assertEqual([c.read32(CONFIG, at) & 3 for _ in range(2)], [0, 0], "as it was")
+        self.assertGreaterEqual(time.monotonic() - begin, 0.1)
+        self.assertEqual(c.read32(CONFIG, at) & 3, 3)
+
     def test_cxl_device_gone(self):
         c = self.serve(cxl={"gone": True})
         self.assertEqual(c.read32(CONFIG, self.dvsec(c, 0x1E98, 0) + 0x1C), 0xFFFFFFFF)

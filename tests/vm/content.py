@@ -13,6 +13,7 @@ outside of the machine.
                                   reset
   engine_stopped GPU              whether a reset has ended that
   after_reset GPU MS|never        how long the model is not ready after a reset
+  look_late GPU COUNT MS MS       the model's look_late(), for a CXL GPU
 
 With a STEP, only the last page and a page at each multiple of STEP count, which
 is faster."""
@@ -116,4 +117,9 @@ def after_reset(machine, gpu, ms):
     machine.models[gpu].gpu.set_reset_delay(None if ms == "never" else int(ms, 0))
 
 
-HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset)}
+def look_late(machine, gpu, count, ms, active_ms):
+    machine.models[gpu].gpu.look_late(int(count, 0), int(ms, 0), int(active_ms, 0))
+
+
+HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset,
+                                  look_late)}
