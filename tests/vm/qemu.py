@@ -5,6 +5,12 @@ import json
 
 from arch import AMD64
 
+# A busy host can stop a processor, or a process of the host that a processor
+# waits for. These limits are longer than its pauses and shorter than a test
+# program's time: a soft lockup is one of a minute, as is an RCU stall.
+WATCHDOGS = "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60"
+MESSAGE_TIMEOUT_MS = 600000
+
 
 def base(machine, initrd):
     """Processor, RAM, firmware and kernel, and the console on standard
@@ -14,7 +20,7 @@ def base(machine, initrd):
     # Warnings must be seen, and boot should be fast. Nothing here changes what
     # the driver meets.
     append = (f"console={arch.console} loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
-              f"{arch.append} {machine.append}").strip()
+              f"{WATCHDOGS} {arch.append} {machine.append}").strip()
     return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram{smmu}",
             "-cpu", arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
             # Shared, so that a vfio-user device can map it for DMA.
@@ -58,7 +64,7 @@ def gpu(machine, directory, number):
         a += ["-device", f"bochs-display,bus=port{number},addr=0"]
     else:
         a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{number}", "addr": "0", "rombar": 0,
-                                     "multifunction": g.neighbour,
+                                     "multifunction": g.neighbour, "x-msg-timeout": MESSAGE_TIMEOUT_MS,
                                      "socket": {"type": "unix", "path": f"{directory}/gpu{number}.sock"}})]
     if g.neighbour:
         a += ["-device", f"pci-testdev,bus=port{number},addr=0.1"]
