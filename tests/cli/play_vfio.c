@@ -36,7 +36,11 @@
  *			for the address 8
  *	free=N		bytes of the host's free memory; default: 16 MiB
  *	unlimited	the host's limits are infinite
- *	fast=N		clocks run N times as fast, also that of poll(2)
+ *	fast=N		clocks run N times as fast, also that of poll(2); with N
+ *			below 1, slower
+ *	tick=MS		the clock stands still, but goes on by MS milliseconds
+ *			when it is read: a busy machine can't change what the
+ *			program measures
  *
  * AT has lines NAME:COMMAND, shell commands that run before the call of this
  * name, unless it fails. KMSG is a file with the records of /dev/kmsg.
@@ -83,7 +87,8 @@ static const char *play;
 static int memory = -1, kmsg = -1;
 static uint64_t size[2], bar[2];	/* of BAR4 and BAR2 */
 static uint32_t registers[64];
-static int fast;
+static double fast;
+static uint64_t tick_ns;
 /* How often each call of the words "fail" was made, also by child processes. */
 enum { FAILS = 16 };
 static int *count;
@@ -126,7 +131,8 @@ static void __attribute__((constructor)) begin(void)
 
 	unsetenv("LD_PRELOAD");
 	play = getenv("PLAY") ?: "";
-	fast = number("fast") ?: 1;
+	fast = word("fast", play) ? strtod(word("fast", play), NULL) : 1;
+	tick_ns = number("tick") * 1000000;
 	count = NEXT(mmap)(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memory = memfd_create("memory", MFD_CLOEXEC);
 	if (count == MAP_FAILED || memory < 0 || ftruncate(memory, AT(CONFIG)))
@@ -518,18 +524,22 @@ long sysconf(int name)
 
 int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-	return NEXT(poll)(fds, n, timeout > 0 ? (timeout + fast - 1) / fast : timeout);
+	return NEXT(poll)(fds, n, timeout > 0 ? (int)(timeout / fast) + 1 : timeout);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time)
 {
 	int rc = NEXT(clock_gettime)(clock, time);
+	static uint64_t ticks;
 	uint64_t ns;
 
-	if (!rc && clock == CLOCK_MONOTONIC && fast > 1) {
-		ns = (time->tv_sec * 1000000000ULL + time->tv_nsec) * fast;
-		time->tv_sec = ns / 1000000000ULL;
-		time->tv_nsec = ns % 1000000000ULL;
-	}
-	return rc;
+	if (rc || clock != CLOCK_MONOTONIC || (!tick_ns && fast == 1))
+		return rc;
+	if (tick_ns)
+		ns = __atomic_add_fetch(&ticks, tick_ns, __ATOMIC_SEQ_CST);
+	else
+		ns = (time->tv_sec * 1e9 + time->tv_nsec) * fast;
+	time->tv_sec = ns / 1000000000ULL;
+	time->tv_nsec = ns % 1000000000ULL;
+	return 0;
 }

@@ -173,7 +173,7 @@ class Changing(Faults, test_bind.WithRule):
         self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub", "0")
         self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub_state", "clean")
         self.bound(test_bind.OURS, test_bind.OURS)
-        self.at, self.play = "", f"{test_vfio.GPU} fast=1000"
+        self.at, self.play = "", test_vfio.GPU
         for words in (["test", "--yes"], ["bench", "--yes", "--quick"], ["scrub", "--verify"]):
             with self.subTest(words):
                 self.each(*words, "--json", GPU, root=None, judge=self.wrong)
