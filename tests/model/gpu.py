@@ -450,7 +450,10 @@ class Gpu:
             if index == CONFIG_REGION:
                 self.counters["config_reads"] += 1
                 if self.config.cxl_at is not None:
-                    self.config.set_cxl_status(self.timers["cxl_valid"].ready(), self.timers["cxl_active"].ready())
+                    # The one that comes later is read first: after a pause
+                    # between them, it would come alone.
+                    active = self.timers["cxl_active"].ready()
+                    self.config.set_cxl_status(self.timers["cxl_valid"].ready(), active)
                 data = self.config.read(at, count)
                 if self.late_looks and at == self.config.cxl_at + 0x1C:
                     self._answer_late()
