@@ -11,7 +11,7 @@ outside of the machine.
                                   range again; COUNT 0 ends that
   engine GPU ADDRESS              from now on, the GPU writes there until it is
                                   reset
-  engine_stopped GPU              whether a reset has ended that
+  engine_stopped GPU              whether a reset has ended that; waits for it
   after_reset GPU MS|never        how long the model is not ready after a reset
   look_late GPU COUNT MS MS       the model's look_late(), for a CXL GPU
 
@@ -27,6 +27,8 @@ PAGE = 4096
 SOIL = bytes(range(1, 252)) * (CHUNK // 251 + 2)
 ZEROS = bytes(CHUNK)
 PUNCH_HOLE_KEEP_SIZE = 3
+# On a machine that pauses, a thread that did not end in this time is stuck.
+STUCK_S = 300
 
 
 def soil_of(address, count):
@@ -100,8 +102,12 @@ class Engine:
         Engine.of_gpu[gpu] = self
 
     def run(self):
-        while self.model.counters["resets"] == self.resets:
-            self.machine.write_gpu_memory(self.address, b"\x55")
+        while True:
+            # A reset takes the lock too, so no write follows it.
+            with self.model.lock:
+                if self.model.counters["resets"] != self.resets:
+                    return
+                self.machine.write_gpu_memory(self.address, b"\x55")
             time.sleep(0.001)
 
 
@@ -110,7 +116,10 @@ def engine(machine, gpu, address):
 
 
 def engine_stopped(machine, gpu):
-    return str(int(not Engine.of_gpu[gpu].thread.is_alive()))
+    thread = Engine.of_gpu[gpu].thread
+    # After a reset, the thread ends as soon as it runs.
+    thread.join(STUCK_S)
+    return str(int(not thread.is_alive()))
 
 
 def after_reset(machine, gpu, ms):
