@@ -8,9 +8,9 @@
  *
  * It opens the GPU through a type1 container and maps both memory regions. Then
  * it writes and reads them and reads the device's config space, again and
- * again, and writes the number of rounds to FILE. SIGTERM ends it with status
- * 0. If anything fails, it prints a line on stderr and ends with status 1;
- * usage errors give 2.
+ * again, and writes the number of rounds to FILE, which is never empty. SIGTERM
+ * ends it with status 0. If anything fails, it prints a line on stderr and ends
+ * with status 1; usage errors give 2.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -89,13 +89,14 @@ int main(int argc, char **argv)
 	struct sigaction action = { .sa_handler = end };
 	volatile uint64_t *memory[2];
 	int container, group, device, k;
+	char path[64], new_file[256];
 	uint64_t round = 0;
-	char path[64];
 
 	if (argc != 3) {
 		fprintf(stderr, "usage: holder ADDRESS FILE\n");
 		return 2;
 	}
+	snprintf(new_file, sizeof(new_file), "%s.new", argv[2]);
 	sigaction(SIGTERM, &action, NULL);
 	container = open_file("/dev/vfio/vfio", O_RDWR);
 	snprintf(path, sizeof(path), "/dev/vfio/%d", group_of(argv[1]));
@@ -127,9 +128,10 @@ int main(int argc, char **argv)
 		}
 		if (pread(device, &vendor, 2, config.offset) != 2 || vendor != 0x10de)
 			die("config space");
-		f = fopen(argv[2], "w");
+		f = fopen(new_file, "w");
 		round++;
-		if (!f || fprintf(f, "%llu\n", (unsigned long long)round) < 0 || fclose(f))
+		if (!f || fprintf(f, "%llu\n", (unsigned long long)round) < 0 || fclose(f) ||
+		    rename(new_file, argv[2]))
 			die(argv[2]);
 		nanosleep(&pause, NULL);
 	}

@@ -348,7 +348,7 @@ def held(m):
     def rounds():
         return int(m.ask("cat /run/holder.rounds 2>/dev/null || echo 0"))
 
-    m.run(f"systemd-run -q --unit=holder -p TimeoutStopSec=60 /srv/packages/holder {pci(m)} /run/holder.rounds")
+    m.run(f"systemd-run -q --unit=holder -p TimeoutStopSec=600 /srv/packages/holder {pci(m)} /run/holder.rounds")
     m.run("timeout 600 bash -c 'until [ -s /run/holder.rounds ]; do sleep 0.2; done'")
     before = rounds()
     yield

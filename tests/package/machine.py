@@ -44,6 +44,8 @@ FIRMWARE = pathlib.Path("/usr/share/AAVMF")
 BOOT_TIMEOUT = 1800
 END_TIMEOUT = 900
 COMMAND_TIMEOUT = 1800
+# A service's, shorter than END_TIMEOUT, so that systemd names one that hangs.
+STOP_TIMEOUT = 600
 
 PAINT = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|c)")
 
@@ -179,8 +181,9 @@ class System:
             table.file(f"kernel/firmware/acpi/{name}.aml", data)
         self.write("/boot/gpu.cpio", table.finish())
         # On a slow machine, systemd's default of 90 s is too short for the
-        # agent's port, and nothing tries again.
-        self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n".encode())
+        # agent's port and for services, and nothing tries again.
+        self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n"
+                   f"DefaultTimeoutStartSec={BOOT_TIMEOUT}\nDefaultTimeoutStopSec={STOP_TIMEOUT}\n".encode())
         self.packages = self.directory / "packages.img"
         if packages:
             make_disk(self.packages, "packages", packages)
@@ -419,7 +422,7 @@ class System:
                 raise Trouble(f"no end after {timeout} s; the console's last lines:\n" + self._last_lines())
             for key, _ in self._selector.select(5):
                 self._read(key)
-        self.qemu.wait(timeout=30)
+        self.qemu.wait(timeout=300)
         self._end_boot()
 
     def _leave(self, verb):
