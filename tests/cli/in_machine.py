@@ -57,6 +57,23 @@ close_gpu() {
 	wait $holder || echo "holder: failed"
 	rm /tmp/in /tmp/said
 }
+# retried PAUSED COMMAND...: prints what COMMAND prints. If it fails, and the
+# command PAUSED says that the machine or a program stood still meanwhile, it
+# runs again, at most ten times in all.
+retried() {
+	paused=$1
+	shift
+	for try in 1 2 3 4 5 6 7 8 9 10; do
+		tried=$(cut -d. -f1 /proc/uptime)
+		"$@" >/tmp/tried && break
+		$paused || break
+		echo "again: $*"
+	done
+	cat /tmp/tried
+}
+# late: whether the driver, which waits 30 s for memory, may have waited too long
+# since retried ran its command.
+late() { [ $(($(cut -d. -f1 /proc/uptime) - tried)) -ge 25 ]; }
 """
 
 
