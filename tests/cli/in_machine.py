@@ -74,28 +74,47 @@ retried() {
 # late: whether the driver, which waits 30 s for memory, may have waited too long
 # since retried ran its command.
 late() { [ $(($(cut -d. -f1 /proc/uptime) - tried)) -ge 25 ]; }
+# planted_late: whether the thread of a Planted paused, for tests that have this
+# handler.
+planted_late() { [ "$(host planted_late)" = True ]; }
 """
 
 
 class Planted:
-    """Changes a machine's memory again and again, in a thread."""
+    """Changes a machine's memory again and again, in a thread. A program may
+    miss it if the thread pauses."""
+
+    # No program reads all memory of a GPU in this time.
+    PAUSE_S = 0.01
 
     def __init__(self):
         self.thread = None
         self.end = threading.Event()
+        self.last = self.longest = 0
 
     def start(self, once):
         self.stop()
         self.end.clear()
 
+        def timed():
+            once()
+            now = time.monotonic()
+            self.last, self.longest = now, max(self.longest, now - self.last)
+
         def loop():
             while not self.end.is_set():
-                once()
+                timed()
                 time.sleep(0.0002)
 
         self.thread = threading.Thread(target=loop, daemon=True)
         once()
+        self.last, self.longest = time.monotonic(), 0
         self.thread.start()
+
+    def paused(self):
+        """Whether the thread has paused since start() or the last call."""
+        longest, self.longest = max(self.longest, time.monotonic() - self.last), 0
+        return longest > self.PAUSE_S
 
     def stop(self):
         if self.thread:
@@ -112,6 +131,13 @@ def base(machine, name):
 def never_ready(machine, name):
     """A handler. After the GPU's next reset, its memory never becomes ready."""
     machine.models[name].gpu.set_reset_delay(None)
+
+
+def ready_again(machine, name):
+    """A handler. The GPU's memory is ready now and after each reset."""
+    gpu = machine.models[name].gpu
+    gpu.set_reset_delay(0)
+    gpu.not_ready_for(0)
 
 
 class InMachine(unittest.TestCase):

@@ -19,7 +19,7 @@ import re
 
 import common
 import in_machine
-from in_machine import InMachine, Planted, base, never_ready
+from in_machine import InMachine, Planted, base, never_ready, ready_again
 
 DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
@@ -34,8 +34,8 @@ GPUS = [
     {"name": "odd", "size": SIZES["odd"], "model": SMALL},
     # It has usemem and resmem.
     {"name": "both", "size": SIZES["both"]},
-    # The driver waits after a reset, so that the scrub can be interrupted.
-    {"name": "slow", "size": SIZES["slow"], "model": {**SMALL, "ready_after_reset_ms": 8000}},
+    # Its scrubs don't end while it isn't ready (see begin_scrub).
+    {"name": "slow", "size": SIZES["slow"], "model": SMALL},
     {"name": "dead", "size": SIZES["dead"], "model": SMALL},
     {"name": "plain"},
     {"name": "unbound", "size": 32 * MiB, "model": SMALL},
@@ -55,6 +55,88 @@ soil() { for g; do host soil $g || exit 1; done; }
 left() { for g; do echo "left: $g $(host left $g)"; done; }
 # ended NAME: waits until the scrub has ended.
 ended() { while [ $(attribute $1 scrub_state) = scrubbing ]; do usleep 50000; done; }
+# prepare_slow: lets the next scrub of "slow" wait for its memory. The first one
+# after a bind resets the GPU, and the driver then waits 30 s.
+prepare_slow() {
+	host ready_again slow
+	$nvgrace unbind $(gpu slow) >/dev/null 2>&1
+	$nvgrace bind $(gpu slow) >/dev/null 2>&1
+	host never_ready slow
+	soil slow
+}
+# scrubbing: waits until "slow" is being scrubbed. Fails if process $pid ends
+# before.
+scrubbing() {
+	until [ "$(attribute slow scrub_state)" = scrubbing ]; do
+		kill -0 $pid || return
+		usleep 10000
+	done
+}
+join() {
+	prepare_slow
+	echo 1 >$devices/$(gpu slow)/nvgrace_gpu/scrub
+	state slow
+	$nvgrace scrub --json $(gpu slow) >/tmp/out 2>/tmp/err &
+	pid=$!
+	# Only poll() lets it sleep with this file open. It has then read the file.
+	until ls -l /proc/$pid/fd 2>/dev/null | grep -q scrub_state && grep -q "^State:.S" /proc/$pid/status; do
+		kill -0 $pid || break
+		usleep 10000
+	done
+	host ready_again slow
+	wait $pid
+	rc=$?
+	sed 's/^/run-out: /' /tmp/out
+	sed 's/^/run-err: /' /tmp/err
+	echo "run-rc: $rc"
+	left slow
+	[ $rc = 0 ]
+}
+# interrupt SIGNAL, or the key ^C.
+interrupt() {
+	prepare_slow
+	if [ $1 = key ]; then
+		say key /tests/terminal 100 -t ' of ' '^C' $nvgrace scrub $(gpu slow)
+	else
+		$nvgrace scrub --all >/tmp/out 2>/tmp/err &
+		pid=$!
+		scrubbing
+		kill -$1 $pid
+		wait $pid
+		echo "signal: $1 $?"
+		sed "s/^/signal-err: /" /tmp/err
+	fi
+	state slow
+	run status $(gpu slow)
+	before=$(attribute slow scrub_state)
+	host ready_again slow
+	ended slow
+	state slow
+	left slow
+	[ $before = scrubbing ]
+}
+unbind_meanwhile() {
+	prepare_slow
+	$nvgrace scrub $(gpu slow) >/tmp/out 2>/tmp/err &
+	pid=$!
+	scrubbing || return
+	$nvgrace unbind $(gpu slow) &
+	unbind=$!
+	# It clears the override before it unbinds.
+	while [ "$(cat $devices/$(gpu slow)/driver_override)" = nvgrace_gpu_vfio_pci ]; do
+		kill -0 $unbind || break
+		usleep 10000
+	done
+	host ready_again slow
+	wait $unbind
+	wait $pid
+	echo "unbound-rc: $?"
+	sed "s/^/unbound-out: /" /tmp/out /tmp/err
+}
+find_planted() {
+	run scrub --verify "$@"
+	[ $rc = 1 ]
+}
 """
 
 COMMANDS = {
@@ -96,8 +178,8 @@ COMMANDS = {
         state small""",
     "verify-differs": """
         host plant small || exit 1
-        run scrub --verify --json $(gpu small) $(gpu odd)
-        run scrub --verify $(gpu small)
+        retried planted_late find_planted --json $(gpu small) $(gpu odd)
+        retried planted_late find_planted $(gpu small)
         host unplant
         run scrub --verify $(gpu small)""",
     "parameter": """
@@ -124,50 +206,13 @@ COMMANDS = {
         echo "recorded: $(cat /tmp/record/sys/bus/pci/devices/$(gpu small)/nvgrace_gpu/scrub_state)"
         run --root /tmp/record doctor --json $(gpu small)
         rm /etc/modprobe.d/x.conf""",
-    "joined": """
-        soil slow
-        echo 1 >$devices/$(gpu slow)/nvgrace_gpu/scrub
-        state slow
-        run scrub --json $(gpu slow)
-        left slow""",
-    # The first scrub after a bind resets the GPU, so the driver waits.
-    "interrupted": """
-        for signal in key TERM HUP; do
-            run unbind $(gpu slow)
-            run bind $(gpu slow)
-            soil slow
-            if [ $signal = key ]; then
-                say key /tests/terminal 100 -t ' of ' '^C' $nvgrace scrub $(gpu slow)
-            else
-                $nvgrace scrub --all >/tmp/out 2>/tmp/err &
-                pid=$!
-                until [ "$(attribute slow scrub_state)" = scrubbing ]; do kill -0 $pid || exit 1; usleep 10000; done
-                kill -$signal $pid
-                wait $pid
-                echo "signal: $signal $?"
-                sed "s/^/signal-err: /" /tmp/err
-            fi
-            state slow
-            run status $(gpu slow)
-            ended slow
-            state slow
-            left slow
-        done""",
+    "joined": "retried late join",
+    "interrupted": "for how in key TERM HUP; do retried late interrupt $how; done",
     "bar": """
         say bar /tests/terminal 120 $nvgrace scrub $(gpu both) $(gpu small)
         say narrow /tests/terminal 40 $nvgrace scrub $(gpu both)
         say pipe $nvgrace scrub $(gpu small)""",
-    "unbound-meanwhile": """
-        run unbind $(gpu slow)
-        run bind $(gpu slow)
-        $nvgrace scrub $(gpu slow) >/tmp/out 2>/tmp/err &
-        pid=$!
-        until [ "$(attribute slow scrub_state)" = scrubbing ]; do kill -0 $pid || exit 1; usleep 10000; done
-        $nvgrace unbind $(gpu slow)
-        wait $pid
-        echo "unbound-rc: $?"
-        sed "s/^/unbound-out: /" /tmp/out /tmp/err
-        run bind $(gpu slow)""",
+    "unbound-meanwhile": "retried late unbind_meanwhile; run bind $(gpu slow)",
     # The first scrub after a bind resets the GPU. The driver waits 30 s.
     "failed": """
         $nvgrace unbind $(gpu dead)
@@ -208,7 +253,11 @@ class Scrub(InMachine):
             planted.stop()
 
         cls.addClassCleanup(planted.stop)
-        return {"soil": soil, "left": left, "plant": plant, "unplant": unplant, "never_ready": never_ready}
+        def planted_late(machine):
+            return planted.paused()
+
+        return {"soil": soil, "left": left, "plant": plant, "unplant": unplant, "planted_late": planted_late,
+                "never_ready": never_ready, "ready_again": ready_again}
 
     @classmethod
     def setUpClass(cls):
