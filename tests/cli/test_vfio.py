@@ -88,7 +88,7 @@ class Played(unittest.TestCase):
 
     def run_test(self, play="", status=0, **more):
         """{id of a check: (outcome, text)} of "test", and its document."""
-        done = self.run_words("test", "--yes", "--json", "--seed=1", G1, play=f"{GPU} {play}", **more)
+        done = self.run_words("test", "--yes", "--json", "--seed=1", "--ready-within=3600", G1, play=f"{GPU} {play}", **more)
         self.assertEqual(done.returncode, status, (play, done.stdout, done.stderr))
         document = json.loads(done.stdout)
         validate(document)

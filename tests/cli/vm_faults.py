@@ -68,7 +68,7 @@ COMMANDS = {
     "test": "each : test --yes $(gpu a)",
     "bench": "each : bench --quick --yes $(gpu a)",
     "scrub": "each : scrub --verify $(gpu a)",
-    "sound": "run test --yes --json $(gpu a); run scrub $(gpu a); run unbind $(gpu a) $(gpu b)",
+    "sound": "run test --yes --ready-within 3600 --json $(gpu a); run scrub $(gpu a); run unbind $(gpu a) $(gpu b)",
 }
 
 
