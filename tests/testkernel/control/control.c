@@ -12,6 +12,7 @@
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/refcount.h>
@@ -20,10 +21,30 @@
 #include <linux/spinlock.h>
 #include <linux/timer.h>
 #include <linux/vmalloc.h>
+#include <linux/wait.h>
 
 static char *mistake;
 module_param(mistake, charp, 0444);
 MODULE_PARM_DESC(mistake, "which one to make");
+
+/* Set when the test has seen a mistake that goes on until then. */
+static bool seen;
+static DECLARE_WAIT_QUEUE_HEAD(waiting);
+
+static int set_seen(const char *value, const struct kernel_param *param)
+{
+	int ret = param_set_bool(value, param);
+
+	wake_up_all(&waiting);
+	return ret;
+}
+
+static const struct kernel_param_ops seen_ops = {
+	.set = set_seen,
+	.get = param_get_bool,
+};
+module_param_cb(seen, &seen_ops, &seen, 0644);
+MODULE_PARM_DESC(seen, "ends a mistake that goes on");
 
 #define BYTES	100
 
@@ -154,8 +175,7 @@ static void dma_unmap(void)
 
 static void hang(void)
 {
-	set_current_state(TASK_UNINTERRUPTIBLE);
-	schedule_timeout(8 * HZ);
+	wait_event(waiting, READ_ONCE(seen));
 }
 
 static unsigned long raced;
@@ -181,11 +201,10 @@ static int race_along(void *unused)
 static void two_writers(void)
 {
 	struct task_struct *other = kthread_run(race_along, NULL, "racer");
-	unsigned long end = jiffies + 5 * HZ;
 
 	if (IS_ERR(other))
 		return;
-	while (time_before(jiffies, end))
+	while (!READ_ONCE(seen))
 		race_once();
 	kthread_stop(other);
 	/* Without a use, the compiler would remove the variable. */
