@@ -11,7 +11,7 @@
 
 #define MODULE		"/tests/aer_inject.ko"
 
-#define RECOVERY_MS	30000
+#define RECOVERY_MS	600000
 
 static bool can_inject(void)
 {
