@@ -14,6 +14,8 @@ outside of the machine.
   engine_stopped GPU              whether a reset has ended that; waits for it
   after_reset GPU MS|never        how long the model is not ready after a reset
   look_late GPU COUNT MS MS       the model's look_late(), for a CXL GPU
+  inactive_after_reset GPU        after a reset, the memory of a model with a CXL
+                                  DVSEC is known and never active
 
 With a STEP, only the last page and a page at each multiple of STEP count, which
 is faster."""
@@ -130,5 +132,9 @@ def look_late(machine, gpu, count, ms, active_ms):
     machine.models[gpu].gpu.look_late(int(count, 0), int(ms, 0), int(active_ms, 0))
 
 
+def inactive_after_reset(machine, gpu):
+    machine.models[gpu].gpu.timers["cxl_active"].reset_ms = None
+
+
 HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset,
-                                  look_late)}
+                                    look_late, inactive_after_reset)}

@@ -20,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,14 +30,20 @@
 #define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
 #define STATE		"nvgrace_gpu/scrub_state"
 
-/* After this time, an unbind that has not begun never will. */
-#define STUCK_MS	60000
+/* What takes longer is stuck, not slow. */
+#define STUCK_MS	300000
+
+/* An open that waits for a scrub ends on its own after more than two of these. */
+#define OPEN_ENDS_MS	100000
 
 /* The smallest GPU with both parts: 512 MiB of usemem, 1 GiB of resmem. */
 #define SMALL		"s1h"
 
 /* On the model only: 64 MiB and some bytes, all of it usemem. */
 #define TINY		"tinymem"
+
+/* On the model only: it has 256 s to get ready after a reset. */
+#define PATIENT		"cxllong"
 
 /* Rounds of use, and fifths of a second of random operations. */
 static unsigned int rounds = 25;
@@ -141,11 +148,57 @@ static int setup(void **state)
 	return 0;
 }
 
+/* Children that a test has not killed yet. */
+static pid_t children[4];
+
+static pid_t fork_child(void)
+{
+	pid_t *child = children;
+
+	while (*child)
+		child++;
+	assert_true(child < children + ARRAY_SIZE(children));
+	*child = fork();
+	assert_true(*child >= 0);
+	return *child;
+}
+
+static void kill_child(pid_t pid)
+{
+	size_t i;
+	int status;
+
+	for (i = 0; i < ARRAY_SIZE(children); i++)
+		if (children[i] == pid)
+			children[i] = 0;
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+}
+
+/* From its next reset on, the GPU PATIENT is not ready until it is released. */
+static void hold(void)
+{
+	host_ask(NULL, 0, "inactive_after_reset " PATIENT);
+}
+
+static void release_after(unsigned int ms)
+{
+	host_ask(NULL, 0, "after_reset " PATIENT " 0");
+	host_ask(NULL, 0, "ready " PATIENT " %u", ms);
+}
+
 /* Undoes what a failed test has left. */
 static int teardown(void **state)
 {
 	const struct gpu *gpu = gpu_find(SMALL);
+	size_t i;
 
+	for (i = 0; i < ARRAY_SIZE(children); i++)
+		if (children[i])
+			kill_child(children[i]);
+	if (gpu_exists(PATIENT))
+		release_after(0);
 	if (v.device >= 0)
 		vfio_close(&v);
 	gpu_unbind_all();
@@ -220,6 +273,9 @@ static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
 	unbind(gpu);
 }
 
+/* The file descriptor of the group in the last child that has opened one. */
+static int group_fd;
+
 /* Opens in a child, which sends the result through the pipe @told. */
 static pid_t open_in_a_child(const struct gpu *gpu, int *told)
 {
@@ -227,8 +283,10 @@ static pid_t open_in_a_child(const struct gpu *gpu, int *told)
 	pid_t pid;
 
 	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
-	pid = fork();
-	assert_true(pid >= 0);
+	/* The child's first file gets the lowest number that is free. */
+	group_fd = dup(pipes[0]);
+	close(group_fd);
+	pid = fork_child();
 	if (!pid) {
 		int ret = vfio_try_open(&v, gpu);
 
@@ -253,13 +311,13 @@ static int result_of_child(int told)
 	return ret;
 }
 
-static void kill_child(pid_t pid)
+/* The same, until the child waits in the open for a scrub. */
+static pid_t wait_in_a_child(const struct gpu *gpu, int *told)
 {
-	int status;
+	pid_t pid = open_in_a_child(gpu, told);
 
-	assert_int_equal(kill(pid, SIGKILL), 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFSIGNALED(status));
+	wait_until_in(pid, SYS_ioctl, group_fd);
+	return pid;
 }
 
 static void a_killed_user_leaves_nothing(void **state)
@@ -587,22 +645,33 @@ static void afterwards_the_gpu_is_idle(void **state)
 
 static void unbinding_ends_an_open_that_waits(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_find(PATIENT);
+	struct pollfd p = { .events = POLLIN };
+	pthread_t thread;
+	bool ended;
 	pid_t pid;
-	int told;
+	void *ret;
 
 	bind(gpu);
 	assert_becomes_clean(gpu);
-	host_ask(NULL, 0, "after_reset %s 3000", gpu->name);
+	hold();
 	vfio_open(&v, gpu);
 	soil(gpu);
 	vfio_close(&v);
-	pid = open_in_a_child(gpu, &told);
-	usleep(500000);
-	unbind(gpu);
-	assert_clean(gpu);
-	assert_int_equal(result_of_child(told), -ENODEV);
+	pid = wait_in_a_child(gpu, &p.fd);
+	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
+					(void *)gpu), 0);
+	/* Before the memory is ready; later, the open would end by itself. */
+	ended = poll(&p, 1, OPEN_ENDS_MS) == 1;
+	if (!ended)
+		kill_child(pid);
+	release_after(0);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+	assert_true(ended);
+	assert_int_equal(result_of_child(p.fd), -ENODEV);
 	kill_child(pid);
+	assert_clean(gpu);
 }
 
 #define QUEUE	"/sys/bus/workqueue/devices/nvgrace_gpu_scrub/"
@@ -630,23 +699,25 @@ static void one_worker_at_a_time_gets_there_too(void **state)
  */
 static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_find(PATIENT);
 	int told[2], i;
 	pid_t pid[2];
 
 	bind(gpu);
 	assert_becomes_clean(gpu);
-	host_ask(NULL, 0, "after_reset %s 4000", gpu->name);
+	hold();
 	vfio_open(&v, gpu);
 	soil(gpu);
 	vfio_close(&v);
-	for (i = 0; i < 2; i++) {
-		pid[i] = open_in_a_child(gpu, &told[i]);
-		usleep(300000);
-	}
+	pid[0] = wait_in_a_child(gpu, &told[0]);
+	/* The group has one user at a time, for whom its open waits. */
+	pid[1] = open_in_a_child(gpu, &told[1]);
+	wait_until_in(pid[1], SYS_openat, -1);
 	assert_state(gpu, "scrubbing");
 	assert_true(host_can_suspend());
 	suspend_host();
+	assert_state(gpu, "scrubbing");
+	release_after(0);
 	/* What the suspend has interrupted continues. */
 	assert_int_equal(result_of_child(told[0]), 0);
 	for (i = 0; i < 2; i++)
@@ -684,24 +755,23 @@ static void before_hibernation_unbinding_waits_for_nobody(void **state)
 
 static void an_open_that_waits_can_be_killed(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_find(PATIENT);
 	pid_t pid;
 	int told;
 
 	soil(gpu);
 	bind(gpu);
 	assert_becomes_clean(gpu);
-	host_ask(NULL, 0, "after_reset %s 3000", gpu->name);
+	hold();
 	vfio_open(&v, gpu);
 	soil(gpu);
 	vfio_close(&v);
-	pid = open_in_a_child(gpu, &told);
-	/* Long enough that it waits, and too short for the scrub. */
-	usleep(500000);
+	pid = wait_in_a_child(gpu, &told);
 	kill_child(pid);
 	close(told);
 	/* The scrub continues without the open. */
 	assert_state(gpu, "scrubbing");
+	release_after(0);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
 }
@@ -799,18 +869,19 @@ static void an_odd_size_is_cleared_to_its_end(void **state)
  */
 static void of_two_that_wait_one_may_be_killed(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_find(PATIENT);
 	int told;
 	pid_t pid;
 
-	host_ask(NULL, 0, "after_reset %s 3000", gpu->name);
+	hold();
 	soil(gpu);
 	bind(gpu);
-	pid = open_in_a_child(gpu, &told);
-	usleep(500000);
+	pid = wait_in_a_child(gpu, &told);
 	kill_child(pid);
 	close(told);
 	assert_state(gpu, "scrubbing");
+	/* The next open comes sooner, unless something is paused. */
+	release_after(300);
 	vfio_open(&v, gpu);
 	assert_clean(gpu);
 	vfio_close(&v);
@@ -897,9 +968,8 @@ static void bind_for_ever(const struct gpu *gpu)
 static pid_t in_a_child(void (*fn)(const struct gpu *gpu),
 			const struct gpu *gpu)
 {
-	pid_t pid = fork();
+	pid_t pid = fork_child();
 
-	assert_true(pid >= 0);
 	if (!pid) {
 		fn(gpu);
 		_exit(0);
