@@ -93,15 +93,17 @@ static void assert_becomes_idle(const struct gpu *gpu)
 {
 	uint64_t end = now_ms() + STUCK_MS;
 	char enabled[8], power[32];
+	bool late;
 
 	do {
+		late = now_ms() > end;
 		gpu_sysfs_read(gpu, "enable", enabled, sizeof(enabled));
 		gpu_sysfs_read(gpu, "power/runtime_status", power,
 			       sizeof(power));
 		if (!strcmp(enabled, "0") && !strcmp(power, "suspended"))
 			return;
 		usleep(10000);
-	} while (now_ms() < end);
+	} while (!late);
 	fail_msg("%s: enable is %s, power/runtime_status is %s", gpu->name,
 		 enabled, power);
 }
@@ -375,45 +377,74 @@ static void an_open_begins_what_was_not_wanted_before(void **state)
 
 /* ---- unbinding ---------------------------------------------------------- */
 
-static void unbinding_waits_for_the_scrub(void **state)
-{
-	const struct gpu *gpu = usual();
+#define LATE	"left too little time"
 
-	/*
-	 * What was there before the bind; what a user left; what was left while
-	 * the parameter was off.
-	 */
+/*
+ * Clean after @step, which leaves something and unbinds. Unbinding gives up
+ * after a minute. If a pause of the machine has taken that, the step is
+ * repeated.
+ */
+static void clean_after(void (*step)(const struct gpu *gpu),
+			const struct gpu *gpu)
+{
+	unsigned int tries = 0;
+
+	do {
+		assert_true(++tries < 10);
+		klog_mark();
+		step(gpu);
+	} while (klog_count(LATE));
+	assert_clean(gpu);
+}
+
+/* What was there before the bind */
+static void soil_and_bind(const struct gpu *gpu)
+{
 	soil(gpu);
 	bind(gpu);
 	unbind(gpu);
-	assert_clean(gpu);
+}
 
+/* What a user left */
+static void bind_and_soil(const struct gpu *gpu)
+{
 	bind(gpu);
 	vfio_open(&v, gpu);
 	soil(gpu);
 	vfio_close(&v);
 	unbind(gpu);
-	assert_clean(gpu);
+}
 
+/* What was left while the parameter was off */
+static void soil_and_bind_before_wanted(const struct gpu *gpu)
+{
 	scrub_set_parameter(false);
 	soil(gpu);
 	bind(gpu);
 	scrub_set_parameter(true);
 	unbind(gpu);
-	assert_clean(gpu);
+}
+
+static void unbinding_waits_for_the_scrub(void **state)
+{
+	clean_after(soil_and_bind, usual());
+	clean_after(bind_and_soil, usual());
+	clean_after(soil_and_bind_before_wanted, usual());
+}
+
+static void remove_the_module(const struct gpu *gpu)
+{
+	soil(gpu);
+	bind(gpu);
+	assert_int_equal(module_unload(), 0);
+	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
+	assert_int_equal(module_load(), 0);
+	scrub_set_parameter(true);
 }
 
 static void removing_the_module_waits_for_the_scrub(void **state)
 {
-	const struct gpu *gpu = usual();
-
-	soil(gpu);
-	bind(gpu);
-	assert_int_equal(module_unload(), 0);
-	assert_clean(gpu);
-	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
-	assert_int_equal(module_load(), 0);
-	scrub_set_parameter(true);
+	clean_after(remove_the_module, usual());
 }
 
 static void *unbind_thread(void *gpu)
@@ -731,9 +762,8 @@ static void waiting_for_it_does_not_keep_the_host_awake(void **state)
  * A program that is about to write the image has made the kernel prepare
  * hibernation.
  */
-static void before_hibernation_unbinding_waits_for_nobody(void **state)
+static void unbind_before_hibernation(const struct gpu *gpu)
 {
-	const struct gpu *gpu = usual();
 	int fd;
 
 	bind(gpu);
@@ -749,8 +779,12 @@ static void before_hibernation_unbinding_waits_for_nobody(void **state)
 	assert_state(gpu, "unknown");
 	soil(gpu);
 	unbind(gpu);
-	assert_clean(gpu);
 	close(fd);
+}
+
+static void before_hibernation_unbinding_waits_for_nobody(void **state)
+{
+	clean_after(unbind_before_hibernation, usual());
 }
 
 static void an_open_that_waits_can_be_killed(void **state)
@@ -987,6 +1021,9 @@ static void nobody_sees_anything_whatever_happens(void **state)
 	uint64_t end = now_ms() + rounds * 200;
 	unsigned int opened = 0, refused = 0;
 	pid_t resetter, binder;
+	unsigned int late = 0;
+	char line[256];
+	int level;
 
 	klog_mark();
 	resetter = in_a_child(reset_for_ever, gpu);
@@ -1009,13 +1046,22 @@ static void nobody_sees_anything_whatever_happens(void **state)
 	kill_child(resetter);
 	kill_child(binder);
 	/* The memory was always ready. */
-	assert_int_equal(klog_count("could not be cleared"), 0);
+	while (klog_next(&level, line, sizeof(line))) {
+		if (strstr(line, LATE))
+			late++;
+		else if (strstr(line, "could not be cleared"))
+			fail_msg("%s", line);
+	}
+	/* A pause of the machine takes the minute of one unbind. */
+	assert_true(late < 3);
 	printf("# %u opens found zeros, %u were refused\n", opened, refused);
 	if (gpu_bound(gpu))
 		unbind(gpu);
 	else
 		assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"),
 				 0);
+	if (late || klog_count(LATE))
+		clean_after(soil_and_bind, gpu);
 	assert_clean(gpu);
 }
 
