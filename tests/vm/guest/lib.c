@@ -22,8 +22,11 @@
 /* The channel to the test runner, inherited from init. */
 #define HOST_FD		3
 
-/* After this many seconds, unbinding waits for a file of this process. */
-#define STUCK_S		60
+/*
+ * After this many seconds, unbinding waits for a file of this process. The
+ * driver itself may need a minute, and the machine may be paused meanwhile.
+ */
+#define STUCK_S		300
 
 /* ---- GPUs --------------------------------------------------------------- */
 
@@ -1071,6 +1074,9 @@ const char *scrub_end(const struct gpu *gpu)
 /* How long it sleeps: seconds in which a processor does nothing else. */
 #define PM_TEST_DELAY	"/sys/module/suspend/parameters/pm_test_delay"
 
+/* Milliseconds that tasks have to freeze. */
+#define FREEZE_TIMEOUT	"/sys/power/pm_freeze_timeout"
+
 bool host_can_suspend(void)
 {
 	int fd = open("/sys/power/pm_test", O_WRONLY);
@@ -1080,6 +1086,8 @@ bool host_can_suspend(void)
 		close(fd);
 	if (can && !access(PM_TEST_DELAY, W_OK))
 		must_write_file(PM_TEST_DELAY, "1");
+	if (can)
+		must_write_file(FREEZE_TIMEOUT, "300000");
 	return can;
 }
 

@@ -59,7 +59,7 @@ bool gpu_exists(const char *name);
  * Binds as an administrator would: driver_override, then the driver's bind
  * file. Returns the error of probe. Unbind undoes both; it may block. If this
  * process still has the GPU open, as after a failed test, unbind closes all
- * GPUs after a minute and returns -EBUSY.
+ * GPUs after five minutes and returns -EBUSY.
  */
 int gpu_bind(const struct gpu *gpu);
 int gpu_unbind(const struct gpu *gpu);
