@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Accesses of other threads to memory that isn't ready. Such an access waits,
+ * and fails after 30 s. A machine may stand still for that long between two
+ * lines of a test, which then begins anew:
+ *
+ *	do {
+ *		waits_begin();
+ *		... reset, start accesses ...
+ *		... make the memory ready ...
+ *		again = waits_again();
+ *		... results count unless again ...
+ *	} while (again);
+ */
+#ifndef NVGRACE_TEST_WAITS_H
+#define NVGRACE_TEST_WAITS_H
+
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define WAIT_MS		30000
+
+static uint64_t waits_end = UINT64_MAX;
+
+/* From now on, waits may begin, and none did before. */
+static inline void waits_begin(void)
+{
+	waits_end = now_ms() + WAIT_MS;
+}
+
+/* There is no unready memory. What waits now does so without a limit. */
+static inline void waits_have_no_end(void)
+{
+	waits_end = UINT64_MAX;
+}
+
+/* Whether waits may have failed already. */
+static inline bool waits_are_over(void)
+{
+	return now_ms() >= waits_end;
+}
+
+/*
+ * Call this once the memory is ready. Returns whether the test must begin anew:
+ * it came too late for some wait.
+ */
+static inline bool waits_again(void)
+{
+	static unsigned int repeated;
+
+	if (!waits_are_over())
+		return false;
+	print_message("# the waits were over before the memory was ready\n");
+	/* It is the driver that takes so long each time. */
+	assert_true(++repeated < 5);
+	return true;
+}
+
+static inline pid_t this_thread(void)
+{
+	return syscall(SYS_gettid);
+}
+
+/* Sleeps until a thread or process waits in the kernel, or has ended. */
+static inline void until_it_waits(pid_t tid)
+{
+	unsigned int seen = 0;
+	char path[64], state;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	/* Three times: once may be a lock that is free a moment later. */
+	while (seen < 3) {
+		usleep(2000);
+		f = fopen(path, "r");
+		if (!f)
+			return;
+		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1 || state == 'Z')
+			seen = 3;
+		else
+			seen += state == 'D';
+		fclose(f);
+	}
+}
+
+static __thread sigjmp_buf waits_jump;
+static __thread volatile bool waits_catch;
+static struct sigaction waits_uncaught;
+
+static inline void waits_on_sigbus(int sig)
+{
+	(void)sig;
+	if (waits_catch)
+		siglongjmp(waits_jump, 1);
+	/* The access faults again. */
+	sigaction(SIGBUS, &waits_uncaught, NULL);
+}
+
+/*
+ * Runs @fn(@arg) in any thread. Returns true if it raised SIGBUS. Each test
+ * calls waits_catch_sigbus() before, and raises_sigbus() only while no other
+ * thread is in here.
+ */
+static inline bool waits_raise_sigbus(void (*fn)(void *), void *arg)
+{
+	bool raised = true;
+
+	waits_catch = true;
+	if (!sigsetjmp(waits_jump, 1)) {
+		fn(arg);
+		raised = false;
+	}
+	waits_catch = false;
+	return raised;
+}
+
+static inline void waits_catch_sigbus(void)
+{
+	struct sigaction sa = { .sa_handler = waits_on_sigbus }, old;
+
+	sigaction(SIGBUS, &sa, &old);
+	/* cmocka has a handler of its own in each test. */
+	if (old.sa_handler != waits_on_sigbus)
+		waits_uncaught = old;
+}
+
+#endif /* NVGRACE_TEST_WAITS_H */
