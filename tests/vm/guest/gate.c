@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "lib.h"
+#include "waits.h"
 
 #define RW		(PROT_READ | PROT_WRITE)
 #define COMMAND		(CONFIG + 4)
@@ -265,27 +266,53 @@ static void assert_readiness(const char *expected)
 	assert_string_equal(text, expected);
 }
 
+/* The memory is unready after resets, until release_users(). */
+static void unready_after_resets(void)
+{
+	waits_begin();
+	vfio_unready_after_resets(&v);
+}
+
 /* An access in a thread, since it may wait. */
 struct user {
 	pthread_t thread;
+	volatile pid_t tid;
 	char *page;		/* to access; NULL: to read instead */
-	volatile bool begun;
 	volatile bool done;
 	ssize_t result;
 };
+
+static void look_for_b(void *arg)
+{
+	struct user *u = arg;
+
+	u->result = *(volatile char *)u->page == 'b' ? 1 : 0;
+}
 
 static void *use(void *arg)
 {
 	struct user *u = arg;
 	char word[8] = "";
 
-	u->begun = true;
-	if (u->page)
-		u->result = *(volatile char *)u->page == 'b' ? 1 : 0;
-	else
+	u->tid = this_thread();
+	if (u->page && waits_raise_sigbus(look_for_b, u))
+		u->result = -EFAULT;
+	else if (!u->page)
 		u->result = vfio_read(&v, REGION(USEMEM), word, 1);
 	u->done = true;
 	return NULL;
+}
+
+/* Starts an access, which may not finish. */
+static void start_user(struct user *u, char *at)
+{
+	*u = (struct user){ .page = at };
+	waits_catch_sigbus();
+	assert_int_equal(pthread_create(&u->thread, NULL, use, u), 0);
+	while (!u->tid)
+		usleep(1000);
+	until_it_waits(u->tid);
+	assert_true(!u->done || waits_are_over());
 }
 
 /* Starts accesses to both pages and a read. None of them may finish. */
@@ -293,27 +320,38 @@ static void start_users(struct user u[3])
 {
 	size_t i;
 
-	for (i = 0; i < 3; i++) {
-		u[i] = (struct user){ .page = i < 2 ? old[i] : NULL };
-		assert_int_equal(pthread_create(&u[i].thread, NULL, use, &u[i]),
-				 0);
-	}
 	for (i = 0; i < 3; i++)
-		while (!u[i].begun)
-			usleep(1000);
-	usleep(200000);
+		start_user(&u[i], i < 2 ? old[i] : NULL);
 	for (i = 0; i < 3; i++)
-		assert_false(u[i].done);
+		assert_true(!u[i].done || waits_are_over());
 }
 
-static void join_users(struct user u[3])
+static void join_users(struct user *u, size_t count)
 {
 	size_t i;
 
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < count; i++) {
 		pthread_join(u[i].thread, NULL);
 		assert_int_equal(u[i].result, 1);
 	}
+}
+
+/*
+ * The accesses must end because the memory becomes ready. Returns false if the
+ * test must begin anew.
+ */
+static bool release_users(struct user *u, size_t count)
+{
+	size_t i;
+
+	vfio_make_ready(&v);
+	if (!waits_again()) {
+		join_users(u, count);
+		return true;
+	}
+	for (i = 0; i < count; i++)
+		pthread_join(u[i].thread, NULL);
+	return false;
 }
 
 /*
@@ -332,19 +370,20 @@ static void leaving_D3hot_asks_for_readiness_again(void **state)
 	/* Binding and opening have left D3hot, too. */
 	soft = host_counter(v.gpu, "soft_resets");
 	for (i = 0; i < 3; i++) {
-		before = looks();
-		assert_readiness("ready");
-		vfio_unready_after_resets(&v);
-		set_power_state(D3HOT);
-		assert_readiness("unknown");
-		assert_out_of_reach();
-		assert_int_equal(looks(), before);
-		set_power_state(D0);
-		assert_int_equal(host_counter(v.gpu, "soft_resets"),
-				 ++soft);
-		start_users(u);
-		vfio_make_ready(&v);
-		join_users(u);
+		do {
+			assert_back();
+			before = looks();
+			assert_readiness("ready");
+			unready_after_resets();
+			set_power_state(D3HOT);
+			assert_readiness("unknown");
+			assert_out_of_reach();
+			assert_int_equal(looks(), before);
+			set_power_state(D0);
+			assert_int_equal(host_counter(v.gpu, "soft_resets"),
+					 ++soft);
+			start_users(u);
+		} while (!release_users(u, 3));
 		assert_true(looks() > before);
 		assert_back();
 	}
@@ -529,11 +568,14 @@ static void *write_stalled(void *arg)
  */
 static void start_stalled(struct stalled *w, uint64_t at, uint32_t first)
 {
+	struct uffd_msg stalls;
+
 	begin_to_stall();
 	memcpy(stalling + page - 4, &first, 4);
 	w->at = at;
 	assert_int_equal(pthread_create(&w->thread, NULL, write_stalled, w), 0);
-	usleep(300000);
+	assert_int_equal(read(faults, &stalls, sizeof(stalls)), sizeof(stalls));
+	assert_int_equal(stalls.event, UFFD_EVENT_PAGEFAULT);
 }
 
 static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
@@ -550,12 +592,13 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	assert_int_equal(vfio_read(&v, CONFIG + pm_cap() + PM_CTRL, &now, 4),
 			 4);
 	start_stalled(&w, CONFIG + pm_cap() + PM_CTRL, now);
+	waits_have_no_end();
 	start_users(u);
 	assert_int_equal(kernel_mappings(), 0);
 	go_on();
 	pthread_join(w.thread, NULL);
 	assert_int_equal(w.ret, 8);
-	join_users(u);
+	join_users(u, 3);
 	assert_back();
 }
 
@@ -625,15 +668,15 @@ static void unready_memory_has_no_mapping_at_all(void **state)
 {
 	struct user u[3];
 
-	assert_back();
-	assert_int_equal(kernel_mappings(), 2);
-	vfio_unready_after_resets(&v);
-	reset();
-	assert_int_equal(kernel_mappings(), 0);
-	start_users(u);
-	assert_int_equal(kernel_mappings(), 0);
-	vfio_make_ready(&v);
-	join_users(u);
+	do {
+		assert_back();
+		assert_int_equal(kernel_mappings(), 2);
+		unready_after_resets();
+		reset();
+		assert_int_equal(kernel_mappings(), 0);
+		start_users(u);
+		assert_int_equal(kernel_mappings(), 0);
+	} while (!release_users(u, 3));
 	assert_int_equal(kernel_mappings(), 1);
 }
 
@@ -641,11 +684,11 @@ static void after_a_reset_by_ioctl_all_pages_wait(void **state)
 {
 	struct user u[3];
 
-	vfio_unready_after_resets(&v);
-	reset();
-	start_users(u);
-	vfio_make_ready(&v);
-	join_users(u);
+	do {
+		unready_after_resets();
+		reset();
+		start_users(u);
+	} while (!release_users(u, 3));
 	assert_back();
 }
 
@@ -653,16 +696,17 @@ static void after_a_reset_by_ioctl_all_pages_wait(void **state)
 static void after_a_reset_by_sysfs_all_pages_wait(void **state)
 {
 	struct user u[3];
-	uint64_t bar = 0x4000000000ULL;
+	uint64_t bar;
 
-	assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar, 8), 8);
-	vfio_unready_after_resets(&v);
-	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
-	assert_int_equal(vfio_read(&v, CONFIG + 0x20, &bar, 8), 8);
-	assert_int_equal(bar, 0xc);
-	start_users(u);
-	vfio_make_ready(&v);
-	join_users(u);
+	do {
+		bar = 0x4000000000ULL;
+		assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar, 8), 8);
+		unready_after_resets();
+		assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
+		assert_int_equal(vfio_read(&v, CONFIG + 0x20, &bar, 8), 8);
+		assert_int_equal(bar, 0xc);
+		start_users(u);
+	} while (!release_users(u, 3));
 	assert_back();
 }
 
@@ -733,12 +777,48 @@ static void resets_write_nothing_into_the_log(void **state)
 			fail_msg("the log has: %s", line);
 }
 
-/* A mapping may be inherited by a child, moved, or partly unmapped. */
-static void mappings_in_all_shapes_are_taken_away(void **state)
+/*
+ * A child's pages are zapped, too: it waits and then reads the right data.
+ * Returns false if the test must begin anew.
+ */
+static bool child_waits_like_its_parent(void)
 {
 	struct user u[3];
 	pid_t child;
+	bool good;
 	int status;
+
+	*(volatile char *)old[0] = 'b';
+	*(volatile char *)old[1] = 'b';
+	child = fork();
+	assert_true(child >= 0);
+	if (!child) {
+		volatile char c;
+
+		/* Not cmocka's handler. */
+		signal(SIGBUS, SIG_DFL);
+		c = old[0][0];
+		/* If the test fails, the child must not keep the GPU open. */
+		alarm(600);
+		while (c == 'b' && old[1][0] == 'b')
+			c = old[0][0];
+		_exit(c == 'z' || old[1][0] == 'z' ? 0 : 1);
+	}
+	unready_after_resets();
+	reset();
+	start_users(u);
+	good = release_users(u, 3);
+	*(volatile char *)old[0] = 'z';
+	*(volatile char *)old[1] = 'z';
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (good)
+		assert_int_equal(status, 0);
+	return good;
+}
+
+/* A mapping may be inherited by a child, moved, or partly unmapped. */
+static void mappings_in_all_shapes_are_taken_away(void **state)
+{
 	char *was;
 
 	was = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
@@ -751,30 +831,8 @@ static void mappings_in_all_shapes_are_taken_away(void **state)
 	assert_string_equal(old[0], "before");
 	assert_int_equal(munmap(old[0] + page, 15 * page), 0);
 
-	child = fork();
-	assert_true(child >= 0);
-	if (!child) {
-		/*
-		 * The child's pages are zapped, too: it waits and then reads
-		 * the right data.
-		 */
-		volatile char c = old[0][0];
-
-		/* If the test fails, the child must not keep the GPU open. */
-		alarm(600);
-		while (c == 'b' && old[1][0] == 'b')
-			c = old[0][0];
-		_exit(c == 'z' || old[1][0] == 'z' ? 0 : 1);
-	}
-	vfio_unready_after_resets(&v);
-	reset();
-	start_users(u);
-	vfio_make_ready(&v);
-	join_users(u);
-	*(volatile char *)old[0] = 'z';
-	*(volatile char *)old[1] = 'z';
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_int_equal(status, 0);
+	while (!child_waits_like_its_parent())
+		;
 }
 
 static void a_mapping_alone_goes_through_the_gate(void **state)
@@ -858,20 +916,16 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 	uint64_t before = v.gpu->is_model ? looks() : 0;
 	struct user u;
 
-	vfio_unready_after_resets(&v);
-	if (v.gpu->is_model)
-		vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
-	assert_readiness("ready");
-	suspend_host();
-	assert_readiness("unknown");
-
-	u = (struct user){ .page = old[0] };
-	assert_int_equal(pthread_create(&u.thread, NULL, use, &u), 0);
-	usleep(200000);
-	assert_false(u.done);
-	vfio_make_ready(&v);
-	pthread_join(u.thread, NULL);
-	assert_int_equal(u.result, 1);
+	do {
+		assert_back();
+		unready_after_resets();
+		if (v.gpu->is_model)
+			vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
+		assert_readiness("ready");
+		suspend_host();
+		assert_readiness("unknown");
+		start_user(&u, old[0]);
+	} while (!release_users(&u, 1));
 	if (v.gpu->is_model)
 		assert_true(looks() > before);
 	assert_back();
@@ -882,12 +936,12 @@ static void waiting_does_not_keep_the_host_awake(void **state)
 {
 	struct user u[3];
 
-	vfio_unready_after_resets(&v);
-	reset();
-	start_users(u);
-	suspend_host();
-	vfio_make_ready(&v);
-	join_users(u);
+	do {
+		unready_after_resets();
+		reset();
+		start_users(u);
+		suspend_host();
+	} while (!release_users(u, 3));
 	assert_back();
 }
 
