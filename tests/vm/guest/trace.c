@@ -13,9 +13,13 @@
 #include <unistd.h>
 
 #include "lib.h"
+#include "waits.h"
 
 #define TRACING	"/sys/kernel/tracing"
 #define EVENTS	TRACING "/events/nvgrace_gpu/"
+
+/* No event takes longer. */
+#define NS_MAX	2000000000000ULL
 
 static struct vfio v = { .device = -1 };
 static char *map = MAP_FAILED;
@@ -98,7 +102,7 @@ static uint64_t need_timed(const struct gpu *gpu, const char *name,
 	    strncmp(line, text, ns - line))
 		fail_msg("%s: \"%s\" instead of \"%s\"", name, line, text);
 	time = strtoull(ns + 4, NULL, 10);
-	assert_in_range(time, 1, 2000000000000ULL);
+	assert_in_range(time, 1, NS_MAX);
 	return time;
 }
 
@@ -151,21 +155,27 @@ static void the_fields_are_those_documented(void **state)
 static void binding_tells_how_long_it_waited(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
-	volatile uint32_t *bar0 = gpu_hold(gpu);
+	volatile uint32_t *bar0;
 	uint64_t begin;
 	int status;
 	pid_t pid;
+	bool again;
 
-	start();
-	begin = now_ms();
-	pid = fork();
-	if (!pid)
-		_exit(gpu_bind(gpu) != 0);
-	usleep(300000);
-	gpu_release(gpu, bar0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+	do {
+		bar0 = gpu_hold(gpu);
+		start();
+		waits_begin();
+		begin = now_ms();
+		pid = fork();
+		if (!pid)
+			_exit(gpu_bind(gpu) != 0);
+		usleep(300000);
+		gpu_release(gpu, bar0);
+		again = waits_again();
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		stop();
+	} while (again && status);
 	assert_int_equal(status, 0);
-	stop();
 	assert_true(need_timed(gpu, "wait", "when=bind result=0") / 1000000 <=
 		    now_ms() - begin);
 	assert_null(event(gpu, "wait"));
@@ -245,7 +255,7 @@ static void faults_tell_address_pfn_order_and_time(void **state)
 		assert_int_equal(address & ~(page - 1),
 				 (uintptr_t)(map + offset) & ~(page - 1));
 		assert_int_equal(pfn, (v.gpu->base + offset) / page);
-		assert_in_range(ns, 1, 20000000000ULL);
+		assert_in_range(ns, 1, NS_MAX);
 		if (!strcmp(result, "NOPAGE"))
 			done++;
 		else if (strcmp(result, "FALLBACK") && strcmp(result, "RETRY"))
@@ -277,33 +287,54 @@ static void reads_and_writes_are_told(void **state)
 	vfio_stop(&v);
 }
 
+static volatile pid_t reading;
+
 static void *read_a_byte(void *arg)
 {
 	char byte;
 
+	reading = this_thread();
 	*(ssize_t *)arg = vfio_read(&v, REGION(USEMEM), &byte, 1);
 	return NULL;
 }
 
-static void the_first_touch_after_a_reset_tells_its_wait(void **state)
+/* Returns false if the test must begin anew. */
+static bool first_touch_is_told(void)
 {
+	uint64_t looks = v.gpu->is_model ? host_counter(v.gpu, "c2c_reads") : 0;
 	pthread_t reader;
 	ssize_t ret = 0;
 	char byte;
+	bool again;
 
-	vfio_start(&v, "gh200");
+	waits_begin();
 	vfio_unready_after_resets(&v);
 	assert_int_equal(vfio_reset(&v), 0);
 	start();
+	reading = 0;
 	assert_int_equal(pthread_create(&reader, NULL, read_a_byte, &ret), 0);
-	usleep(300000);
+	while (!reading)
+		usleep(1000);
+	/* A read that has looked in vain waits. */
+	if (v.gpu->is_model)
+		host_wait_counter(v.gpu, "c2c_reads", looks + 1);
+	until_it_waits(reading);
 	/* Still waiting: the event comes at the end. */
-	assert_int_equal(ret, 0);
+	assert_true(!ret || waits_are_over());
 	vfio_make_ready(&v);
+	again = waits_again();
 	pthread_join(reader, NULL);
-	assert_int_equal(ret, 1);
+	assert_true(ret == 1 || again);
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	stop();
+	return !again;
+}
+
+static void the_first_touch_after_a_reset_tells_its_wait(void **state)
+{
+	vfio_start(&v, "gh200");
+	while (!first_touch_is_told())
+		;
 	need_timed(v.gpu, "wait", "when=use result=0");
 	/* An access that finds the memory ready does not wait. */
 	assert_null(event(v.gpu, "wait"));
