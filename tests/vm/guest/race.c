@@ -6,7 +6,8 @@
  *
  *	race [SECONDS]
  *
- * The default is 60 s.
+ * The default is 60 s. Each thread has one round at least, however late it
+ * begins.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,7 +40,7 @@ static void *self_io(void *arg)
 {
 	struct worker *w = arg;
 
-	while (now_ms() < deadline) {
+	do {
 		uint64_t at = (w->rounds % 64) * 2 * MiB;
 		char *map = mmap(NULL, SIZE, RW, MAP_SHARED, v.device,
 				 REGION(w->index) + at);
@@ -62,7 +63,7 @@ static void *self_io(void *arg)
 			break;
 		}
 		w->rounds++;
-	}
+	} while (now_ms() < deadline);
 	return NULL;
 }
 
@@ -71,11 +72,11 @@ static void *toucher(void *arg)
 	struct worker *w = arg;
 	char *map = vfio_map(&v, w->index, 0, SIZE, RW, MAP_SHARED, NULL);
 
-	while (now_ms() < deadline) {
+	do {
 		for (uint64_t at = 0; at < SIZE; at += 64 * KiB)
 			map[at]++;
 		w->rounds++;
-	}
+	} while (now_ms() < deadline);
 	munmap(map, SIZE);
 	return NULL;
 }
@@ -84,7 +85,7 @@ static void *resetter(void *arg)
 {
 	struct worker *w = arg;
 
-	while (now_ms() < deadline) {
+	do {
 		int ret = vfio_reset(&v);
 
 		/* -EAGAIN: another thread holds the device's lock. */
@@ -93,7 +94,7 @@ static void *resetter(void *arg)
 			break;
 		}
 		w->rounds++;
-	}
+	} while (now_ms() < deadline);
 	return NULL;
 }
 

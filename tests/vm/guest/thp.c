@@ -211,7 +211,7 @@ int main(int argc, char **argv)
 	/*
 	 * A program that faults for ever is killed, which counts as a failure.
 	 */
-	alarm(900);
+	alarm(3000);
 	if (argc > 1)
 		rounds = atoi(argv[1]);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
