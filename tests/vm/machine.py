@@ -172,8 +172,8 @@ MODEL_GPUS = [
     # With little memory, because its memory is often scrubbed.
     gpu("cxl", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, ready_after_ms=None,
         cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
-    # Active too late for pauses of the machine to matter: within 256 s of a
-    # reset.
+    # It has 256 s to become active, longer than a test that keeps it waiting is
+    # paused.
     gpu("cxllong", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, cxl={"timeout": 4}),
     gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
     gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
