@@ -55,33 +55,42 @@ EXPECTED = {
 # Patterns that the output must not match.
 FORBIDDEN = {"trace-cmd report -i refused.dat": r"nvgrace_gpu_mmap: .* result=0"}
 
-# $1 is the command, $2 the file for its output. bpftrace says when it listens;
-# for the others, the kernel shows it.
+# $1 is the command, $2 the file for its output. The GPU is used until the tool
+# has surely seen a whole use, however long it takes to listen. trace-cmd enables
+# its events while tracing is off, and the kernel shows both. perf prints events
+# as they come. bpftrace prints nothing before its end, but the kernel counts how
+# often its program has run, which may begin in the middle of a use.
 SCRIPT = r"""
 export LD_LIBRARY_PATH=/tools/lib PATH=$PATH:/tools/bin HOME=/tmp
 cd /tmp
+echo 1 >/proc/sys/kernel/bpf_stats_enabled
 sh -c "exec $1" >$2 2>&1 &
-tool=$!
-listens() {
-	case $1 in
-	bpftrace*) grep -q Attach $2 ;;
-	trace-cmd*) grep -q 1 /sys/kernel/tracing/events/nvgrace_gpu/nvgrace_gpu_mmap/enable ;;
-	*) ls -l /proc/$tool/fd 2>/dev/null | grep -q perf_event ;;
-	esac
+tool=$! out=$2
+alive() {
+	kill -0 $tool && return
+	echo "it never listened"
+	cat $out
+	exit 1
 }
-tries=0
-until listens "$1" $2; do
-	tries=$((tries + 1))
-	if [ $tries -gt 1200 ] || ! kill -0 $tool; then
-		echo "it never listened"
-		cat $2
-		exit 1
-	fi
-	usleep 100000
-done
-# bpftrace says that it attaches before it has.
-case $1 in bpftrace*) sleep 3 ;; esac
-/tests/mmap >/dev/null 2>&1; /tests/reset >/dev/null 2>&1
+use() {
+	/tests/mmap >/dev/null 2>&1; /tests/reset >/dev/null 2>&1
+}
+case $1 in
+bpftrace*)
+	until grep -q Attach $2; do alive; usleep 100000; done
+	until grep -qs "^run_cnt:.*[1-9]" /proc/$tool/fdinfo/*; do alive; /tests/mmap >/dev/null 2>&1; done
+	use
+	;;
+trace-cmd*)
+	until grep -q 1 /sys/kernel/tracing/events/nvgrace_gpu/nvgrace_gpu_mmap/enable &&
+	      grep -q 1 /sys/kernel/tracing/tracing_on; do alive; usleep 100000; done
+	use
+	;;
+*)
+	until ls -l /proc/$tool/fd 2>/dev/null | grep -q perf_event; do alive; usleep 100000; done
+	until grep -q nvgrace_gpu_wait $2 && grep -q nvgrace_gpu_reset $2; do alive; use; done
+	;;
+esac
 kill -INT $tool
 wait $tool
 cat $2
