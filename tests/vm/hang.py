@@ -11,7 +11,7 @@ import socket
 import time
 
 # Seconds that QEMU has for each answer. Its main loop may be what hangs.
-ANSWER = 30
+ANSWER = 300
 APART = 2
 
 

@@ -179,7 +179,7 @@ class Runner(unittest.TestCase):
         """Start vm.py as a program and end it in mid-run. Returns its exit
         status, what it said, the number of its children, those alive, and the
         directories left."""
-        config = json.dumps({"gpus": [{"name": "g", "size": "3G"}], "commands": ["sleep 60"]})
+        config = json.dumps({"gpus": [{"name": "g", "size": "3G"}], "commands": ["sleep 600"]})
         runner = subprocess.Popen([sys.executable, str(HERE / "vm.py"), "run", "--kernel", KERNELS[-1], "--config", "-"],
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         runner.stdin.write(config)
