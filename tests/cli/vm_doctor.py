@@ -55,13 +55,18 @@ COMMANDS = {
     "after": DOCTOR,
     "one": "/usr/sbin/nvgrace-gpu doctor --json $(gpu good); echo \"rc: $?\"",
     "bars": "host counters good; /usr/sbin/nvgrace-gpu doctor >/dev/null; host counters good",
-    # A QEMU that prints its version, and a libvirt that hangs.
+    # A QEMU that prints its version, and a libvirt that hangs. The doctor gives
+    # each 10 s. After a pause of the machine, it tries again.
     "programs": """
         mkdir -p /usr/bin
         printf '#!/bin/sh\\necho "QEMU emulator version 9.1.2 (Debian)"; echo more\\n' >/usr/bin/qemu-system-aarch64
         printf '#!/bin/sh\\nexec sleep 1000\\n' >/usr/sbin/libvirtd
         chmod 755 /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd
-        %s
+        for try in 1 2 3 4; do
+            { %s; } >/tmp/programs
+            grep -q 'qemu-system-aarch64 is' /tmp/programs && break
+        done
+        cat /tmp/programs
         rm /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd""" % DOCTOR,
     "kvm": "[ -c /dev/kvm ] || exit 0; /tests/doctor_kvm good",
     "record": """
