@@ -149,13 +149,12 @@ static void *touch(void *arg)
 	struct toucher *t = arg;
 
 	t->tid = this_thread();
-	if (t->how == TOUCH) {
+	if (t->how == TOUCH)
 		t->ret = waits_raise_sigbus(touch_write, t->map) ? -EFAULT : 8;
-	} else if (t->how == READ) {
+	else if (t->how == READ)
 		t->ret = vfio_read(&v, REGION(t->index) + 64, &t->word, 8);
-	} else {
+	else
 		t->ret = vfio_write(&v, REGION(t->index) + 64, &t->word, 8);
-	}
 	t->ended = true;
 	return NULL;
 }
