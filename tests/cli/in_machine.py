@@ -80,6 +80,10 @@ planted_late() { [ "$(host planted_late)" = True ]; }
 """
 
 
+# On a machine that pauses, a thread that did nothing for this time is stuck.
+STUCK_S = 300
+
+
 class Planted:
     """Changes a machine's memory again and again, in a thread. A program may
     miss it if the thread pauses."""
@@ -99,7 +103,8 @@ class Planted:
         def timed():
             once()
             now = time.monotonic()
-            self.last, self.longest = now, max(self.longest, now - self.last)
+            # In this order, because paused() waits for the second.
+            self.longest, self.last = max(self.longest, now - self.last), now
 
         def loop():
             while not self.end.is_set():
@@ -112,7 +117,11 @@ class Planted:
         self.thread.start()
 
     def paused(self):
-        """Whether the thread has paused since start() or the last call."""
+        """Whether the thread has paused since start() or the last call. Waits
+        until it goes on."""
+        last, end = self.last, time.monotonic() + STUCK_S
+        while self.last == last and time.monotonic() < end:
+            time.sleep(0.001)
         longest, self.longest = max(self.longest, time.monotonic() - self.last), 0
         return longest > self.PAUSE_S
 
