@@ -173,15 +173,16 @@ MODEL_GPUS = [
     gpu("cxl", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, ready_after_ms=None,
         cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
     # It has 256 s to become active, longer than a test that keeps it waiting is
-    # paused.
-    gpu("cxllong", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, cxl={"timeout": 4}),
+    # paused. Like some others it has a small BAR0: 48 of 16 MiB don't fit below
+    # 4 GiB.
+    gpu("cxllong", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB, device=0x2941, cxl={"timeout": 4}),
     gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
     gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
     # The neighbour on its bus takes part in error recovery. Memory_Info_Valid
     # must come within 1 s of a reset.
     gpu("neighbour", M + 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, cxl={"timeout": 1}),
     gpu("cxlsoft", M + 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
-    gpu("cxlgone", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"gone": True}),
+    gpu("cxlgone", M + 12 * GiB, 1536 * MiB, bar0_size=64 * KiB, device=0x2941, cxl={"gone": True}),
 ]
 
 

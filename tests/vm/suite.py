@@ -392,6 +392,11 @@ def count(kernel, result, commands):
     for failure in rest:
         print(f"# {failure}")
     tap.check("nothing else is wrong, the kernel's log included", not rest)
+    # Below 4 GiB there is room for some 46 BARs of 16 MiB. Without its BAR0, a
+    # GPU fails tests far from the cause.
+    bar0 = dict(re.findall(r"pci (\S+): BAR 0 \[mem [^]]*\]: (assigned|failed to assign)", "\n".join(result.dmesg)))
+    missing = [address for address, end in bar0.items() if end != "assigned"]
+    tap.check("every device has its BAR0" + "".join(f", but not {address}" for address in missing), not missing)
     if kernel.has("CONFIG_KCSAN"):
         counters = next((c.output for c in result.commands if c.name == "kcsan-counters"), [])
         check_races(tap, result.dmesg, counters)
