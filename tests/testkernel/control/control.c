@@ -12,7 +12,6 @@
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/module.h>
-#include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/refcount.h>
@@ -21,7 +20,6 @@
 #include <linux/spinlock.h>
 #include <linux/timer.h>
 #include <linux/vmalloc.h>
-#include <linux/wait.h>
 
 static char *mistake;
 module_param(mistake, charp, 0444);
@@ -29,21 +27,7 @@ MODULE_PARM_DESC(mistake, "which one to make");
 
 /* Set when the test has seen a mistake that goes on until then. */
 static bool seen;
-static DECLARE_WAIT_QUEUE_HEAD(waiting);
-
-static int set_seen(const char *value, const struct kernel_param *param)
-{
-	int ret = param_set_bool(value, param);
-
-	wake_up_all(&waiting);
-	return ret;
-}
-
-static const struct kernel_param_ops seen_ops = {
-	.set = set_seen,
-	.get = param_get_bool,
-};
-module_param_cb(seen, &seen_ops, &seen, 0644);
+module_param(seen, bool, 0644);
 MODULE_PARM_DESC(seen, "ends a mistake that goes on");
 
 #define BYTES	100
@@ -175,7 +159,9 @@ static void dma_unmap(void)
 
 static void hang(void)
 {
-	wait_event(waiting, READ_ONCE(seen));
+	/* Each sleep is longer than the limit that the test has set. */
+	while (!READ_ONCE(seen))
+		schedule_timeout_uninterruptible(8 * HZ);
 }
 
 static unsigned long raced;
