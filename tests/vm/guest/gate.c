@@ -295,7 +295,7 @@ static void *use(void *arg)
 	char word[8] = "";
 
 	u->tid = this_thread();
-	if (u->page && waits_raise_sigbus(look_for_b, u))
+	if (u->page && raises_sigbus(look_for_b, u))
 		u->result = -EFAULT;
 	else if (!u->page)
 		u->result = vfio_read(&v, REGION(USEMEM), word, 1);
@@ -307,7 +307,6 @@ static void *use(void *arg)
 static void start_user(struct user *u, char *at)
 {
 	*u = (struct user){ .page = at };
-	waits_catch_sigbus();
 	assert_int_equal(pthread_create(&u->thread, NULL, use, u), 0);
 	while (!u->tid)
 		usleep(1000);

@@ -813,12 +813,22 @@ int module_unload(void)
 
 void *volatile sigbus_addr;
 volatile int sigbus_code;
-static sigjmp_buf sigbus_jmp;
+static __thread sigjmp_buf sigbus_jmp;
+static __thread volatile bool sigbus_expected;
+
+/* Threads in raises_sigbus(), and the handler that was there before. */
+static pthread_mutex_t sigbus_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned int sigbus_threads;
+static struct sigaction sigbus_before;
 
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
-	(void)sig;
 	(void)context;
+	if (!sigbus_expected) {
+		/* The access faults again. */
+		sigaction(sig, &sigbus_before, NULL);
+		return;
+	}
 	sigbus_addr = info->si_addr;
 	sigbus_code = info->si_code;
 	siglongjmp(sigbus_jmp, 1);
@@ -829,14 +839,26 @@ bool raises_sigbus(void (*fn)(void *), void *arg)
 	struct sigaction sa = { .sa_sigaction = on_sigbus,
 				.sa_flags = SA_SIGINFO };
 	struct sigaction old;
-	bool raised = true;
+	volatile bool raised = true;
 
+	pthread_mutex_lock(&sigbus_lock);
 	sigaction(SIGBUS, &sa, &old);
+	if (old.sa_sigaction != on_sigbus)
+		sigbus_before = old;
+	sigbus_threads++;
+	pthread_mutex_unlock(&sigbus_lock);
+
+	sigbus_expected = true;
 	if (!sigsetjmp(sigbus_jmp, 1)) {
 		fn(arg);
 		raised = false;
 	}
-	sigaction(SIGBUS, &old, NULL);
+	sigbus_expected = false;
+
+	pthread_mutex_lock(&sigbus_lock);
+	if (!--sigbus_threads)
+		sigaction(SIGBUS, &sigbus_before, NULL);
+	pthread_mutex_unlock(&sigbus_lock);
 	return raised;
 }
 

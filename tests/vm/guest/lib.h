@@ -322,8 +322,8 @@ int load_file(const char *path);
 int unload(const char *name);
 
 /*
- * Runs @fn(@arg). Returns true if it raised SIGBUS, and the address in
- * sigbus_addr.
+ * Runs @fn(@arg), in any thread. Returns true if it raised SIGBUS, and the
+ * address of the last one in sigbus_addr.
  */
 bool raises_sigbus(void (*fn)(void *), void *arg);
 extern void *volatile sigbus_addr;

@@ -150,7 +150,7 @@ static void *touch(void *arg)
 
 	t->tid = this_thread();
 	if (t->how == TOUCH)
-		t->ret = waits_raise_sigbus(touch_write, t->map) ? -EFAULT : 8;
+		t->ret = raises_sigbus(touch_write, t->map) ? -EFAULT : 8;
 	else if (t->how == READ)
 		t->ret = vfio_read(&v, REGION(t->index) + 64, &t->word, 8);
 	else
@@ -164,7 +164,6 @@ static void start_toucher(struct toucher *t, enum touch how, unsigned int index)
 	*t = (struct toucher){ .how = how, .index = index, .word = 0x1122334455667788 };
 	if (how == TOUCH)
 		t->map = fresh_page(&v);
-	waits_catch_sigbus();
 	assert_int_equal(pthread_create(&t->thread, NULL, touch, t), 0);
 }
 

@@ -15,8 +15,6 @@
 #ifndef NVGRACE_TEST_WAITS_H
 #define NVGRACE_TEST_WAITS_H
 
-#include <setjmp.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -85,47 +83,6 @@ static inline void until_it_waits(pid_t tid)
 			seen += state == 'D';
 		fclose(f);
 	}
-}
-
-static __thread sigjmp_buf waits_jump;
-static __thread volatile bool waits_catch;
-static struct sigaction waits_uncaught;
-
-static inline void waits_on_sigbus(int sig)
-{
-	(void)sig;
-	if (waits_catch)
-		siglongjmp(waits_jump, 1);
-	/* The access faults again. */
-	sigaction(SIGBUS, &waits_uncaught, NULL);
-}
-
-/*
- * Runs @fn(@arg) in any thread. Returns true if it raised SIGBUS. Each test
- * calls waits_catch_sigbus() before, and raises_sigbus() only while no other
- * thread is in here.
- */
-static inline bool waits_raise_sigbus(void (*fn)(void *), void *arg)
-{
-	bool raised = true;
-
-	waits_catch = true;
-	if (!sigsetjmp(waits_jump, 1)) {
-		fn(arg);
-		raised = false;
-	}
-	waits_catch = false;
-	return raised;
-}
-
-static inline void waits_catch_sigbus(void)
-{
-	struct sigaction sa = { .sa_handler = waits_on_sigbus }, old;
-
-	sigaction(SIGBUS, &sa, &old);
-	/* cmocka has a handler of its own in each test. */
-	if (old.sa_handler != waits_on_sigbus)
-		waits_uncaught = old;
 }
 
 #endif /* NVGRACE_TEST_WAITS_H */
