@@ -53,6 +53,8 @@ SURVIVORS = pathlib.Path(__file__).resolve().parent / "mutants.survivors"
 # Every test prints something much sooner.
 SILENCE_S = 300
 LIMIT = ("--silence", str(SILENCE_S))
+# timeout(1)'s status when the time is over.
+TIMEOUT = 124
 # As scripts/matrix has it.
 WARNINGS = ("W=1",)
 
@@ -306,7 +308,12 @@ class Campaign:
         """What the programs of HERE find, as a line of TAP, or ""."""
         with place.changed(mutant.file, mutant.applied(self.texts[mutant.file]).encode("latin-1")):
             for program in HERE.get(mutant.file, ()):
-                done = subprocess.run([program], cwd=place.directory, capture_output=True, text=True)
+                # timeout ends the program's whole group of processes. Some
+                # mistakes make it run forever.
+                done = subprocess.run(["timeout", "-k", "10", str(SILENCE_S), program], cwd=place.directory,
+                                      capture_output=True, text=True)
+                if done.returncode == TIMEOUT:
+                    return f"not ok - {program}: does not end within {SILENCE_S} s"
                 if done.returncode:
                     return f"not ok - {program}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
         return ""
