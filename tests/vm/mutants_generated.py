@@ -310,8 +310,8 @@ class Campaign:
             for program in HERE.get(mutant.file, ()):
                 # timeout ends the program's whole group of processes. Some
                 # mistakes make it run forever.
-                done = subprocess.run(["timeout", "-k", "10", str(SILENCE_S), program], cwd=place.directory,
-                                      capture_output=True, text=True)
+                done = subprocess.run(["timeout", str(SILENCE_S), program], cwd=place.directory, capture_output=True,
+                                      text=True)
                 if done.returncode == TIMEOUT:
                     return f"not ok - {program}: does not end within {SILENCE_S} s"
                 if done.returncode:
