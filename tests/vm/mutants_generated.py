@@ -304,19 +304,24 @@ class Campaign:
                     good.append(mutant)
         return good, aside
 
-    def here(self, place, mutant):
-        """What the programs of HERE find, as a line of TAP, or ""."""
-        with place.changed(mutant.file, mutant.applied(self.texts[mutant.file]).encode("latin-1")):
-            for program in HERE.get(mutant.file, ()):
-                # timeout ends the program's whole group of processes. Some
-                # mistakes make it run forever.
-                done = subprocess.run(["timeout", str(SILENCE_S), program], cwd=place.directory, capture_output=True,
-                                      text=True)
-                if done.returncode == TIMEOUT:
-                    return f"not ok - {program}: does not end within {SILENCE_S} s"
-                if done.returncode:
-                    return f"not ok - {program}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
+    def here(self, place, file):
+        """What the programs of HERE find in a workplace's copy of a file, as a
+        line of TAP, or ""."""
+        for program in HERE.get(file, ()):
+            # timeout ends the program's whole group of processes. Some mistakes
+            # make it run forever.
+            done = subprocess.run(["timeout", str(SILENCE_S), program], cwd=place.directory, capture_output=True, text=True)
+            if done.returncode == TIMEOUT:
+                return f"not ok - {program}: does not end within {SILENCE_S} s"
+            if done.returncode:
+                return f"not ok - {program}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
         return ""
+
+    def control_here(self, place, file):
+        """control() for the programs of HERE, which take seconds."""
+        failed = self.here(place, file)
+        print(f"{'not ok' if failed else 'ok'} - {Earlier.DRIVER}, {file} on this machine: {failed or 'nothing fails'}", flush=True)
+        return not failed
 
     def control(self, place, machine):
         """Whether the programs of a machine find nothing in the driver itself.
@@ -337,7 +342,8 @@ class Campaign:
         """(failure, trouble) of all programs for the mutant, as
         mutants.first_failure() has them."""
         changed = mutant.applied(self.texts[mutant.file]).encode("latin-1")
-        failed, why = self.here(place, mutant), ""
+        with place.changed(mutant.file, changed):
+            failed, why = self.here(place, mutant.file), ""
         for kernel, programs in machines(mutant.file):
             if not failed and not why:
                 failed, why = place.failure_with(mutant.file, changed, self.kernels[kernel], programs, WARNINGS, LIMIT)
@@ -409,7 +415,9 @@ def main():
                 print(f"{mutant.name}\n{mutant.diff(campaign.texts[mutant.file])}")
             return
         every = grouped(dict.fromkeys(p for programs in PROGRAMS.values() for p in programs))
-        controls = places.map(campaign.control, () if args.no_control else every)
+        controls = []
+        if not args.no_control:
+            controls = places.map(campaign.control_here, HERE) + places.map(campaign.control, every)
         results = places.map(campaign.try_one, drawn) if all(controls) else []
     lines, passed, failed = judged(results, controls, stale)
     print("\n".join(lines))
