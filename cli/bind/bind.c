@@ -183,6 +183,7 @@ static void plan_boot(struct survey *s, const struct arguments *a, struct task *
 		      struct job *job)
 {
 	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
+	const struct config_error *unread = NULL;
 	char *own = config_own_file(task->gpu->address);
 	int foreign = -1;
 	size_t i;
@@ -210,12 +211,15 @@ static void plan_boot(struct survey *s, const struct arguments *a, struct task *
 		if (task->write && host_exists(s->host, "%s", own))
 			refuse(job, xasprintf("%s exists, but does not bind it", own),
 			       xstrdup("check that file, and remove or move it"));
+		else if (task->write && !host_absent())
+			refuse(job, xasprintf("can't check for %s: %s", own, strerror(errno)),
+			       NULL);
 		else if (task->write)
 			text_list_add(&task->steps, xasprintf("write %s", own));
 		goto out;
 	}
 	/* Which line binds it, apart from the one in its own file? */
-	task->remove = host_exists(s->host, "%s", own);
+	task->remove = host_exists(s->host, "%s", own) || !host_absent();
 	for (i = 0; i < s->config.count; i++) {
 		struct config_line *line = &s->config.line[i];
 		struct config one = { .line = line, .count = 1 };
@@ -228,10 +232,20 @@ static void plan_boot(struct survey *s, const struct arguments *a, struct task *
 			foreign = line->line;
 		}
 	}
-	for (i = 0; i < s->config.errors; i++)
-		if (!strcmp(s->config.error[i].file, own))
-			foreign = s->config.error[i].line;
+	for (i = 0; i < s->config.errors; i++) {
+		const struct config_error *e = &s->config.error[i];
+
+		if (!strcmp(e->file, own) && e->line)
+			foreign = e->line;
+		else if (!strcmp(e->file, own) || !strcmp(e->file, CONFIG_DIR))
+			unread = e;
+	}
 	/* Only what bind wrote may be removed. */
+	if (unread) {
+		refuse(job, xasprintf("%s %s", unread->file, unread->reason),
+		       xstrdup("check it, and edit or remove the GPU's file yourself"));
+		goto out;
+	}
 	if (foreign >= 0) {
 		refuse(job, xasprintf("%s:%d was not written by \"bind --persist\"", own, foreign),
 		       xstrdup("edit or remove that file yourself"));

@@ -252,7 +252,7 @@ static void do_bind(struct job *job, const char *override)
 static void do_unbind(struct job *job, const char *override)
 {
 	bool ours = override && !strcmp(override, DRIVER_NAME);
-	bool had = job->was && !strcmp(job->was, DRIVER_NAME);
+	bool had = job->was && !strcmp(job->was, DRIVER_NAME), bound;
 	char *now;
 	int error;
 
@@ -271,7 +271,11 @@ static void do_unbind(struct job *job, const char *override)
 		error = write_apart(job, WRITE_STEP,
 				    "the kernel waits for a process that has the device open",
 				    job->address, xstrdup(DRIVERS "/" DRIVER_NAME "/unbind"));
-		if (bound_to(job, DRIVER_NAME)) {
+		now = driver_now(job);
+		/* If the link can't be read, only the write tells. */
+		bound = now ? !strcmp(now, DRIVER_NAME) : error && !host_absent();
+		free(now);
+		if (bound) {
 			fail(job, error,
 			     error ? xasprintf("can't unbind it from " DRIVER_NAME ": %s",
 					       strerror(error))
@@ -332,6 +336,32 @@ static bool is_bound(struct job *job)
 	return false;
 }
 
+/*
+ * Reads the driver and the override, NULL without one. False if they can't be
+ * read: the job has ended.
+ */
+static bool read_state(struct job *job, char **override)
+{
+	const char *what = "driver";
+
+	*override = NULL;
+	job->was = driver_now(job);
+	if (job->was || host_absent()) {
+		what = "driver_override";
+		*override = host_line(job->host, DEVICES "/%s/driver_override", job->address);
+		if (*override || host_absent()) {
+			if (*override && (!**override || !strcmp(*override, "(null)"))) {
+				free(*override);
+				*override = NULL;
+			}
+			return true;
+		}
+	}
+	job_end(job, EXIT_FAILED, "failed", xasprintf("can't read its %s: %s", what, strerror(errno)),
+		NULL);
+	return false;
+}
+
 static void *work(void *data)
 {
 	struct job *job = data;
@@ -358,13 +388,9 @@ static void *work(void *data)
 		return NULL;
 	}
 	job->kmsg = kmsg_mark();
-	job->was = driver_now(job);
-	override = host_line(job->host, DEVICES "/%s/driver_override", job->address);
-	if (override && (!*override || !strcmp(override, "(null)"))) {
-		free(override);
-		override = NULL;
-	}
-	if (!job->bind)
+	if (!read_state(job, &override))
+		; /* nothing has changed */
+	else if (!job->bind)
 		do_unbind(job, override);
 	else if (is_bound(job))
 		job_end(job, EXIT_OK, "already-bound",

@@ -27,10 +27,10 @@
  *	fail=NAME:N:ERRNO[:TIMES]	the call of this name fails with ERRNO
  *			from the N-th time on, or only TIMES times: a file's
  *			name for open(2), after ">" if only to write, or after
- *			"?" for access(2); a request's for ioctl(2); read, write
- *			or map of the memory; kmsg, which is read(2) of the log;
- *			insmod, which is libkmod's; or affinity, getrandom, mkdir, pipe,
- *			rename and symlink,
+ *			"?" for access(2) or "@" for readlink(2); a request's
+ *			for ioctl(2); read, write or map of the memory; kmsg,
+ *			which is read(2) of the log; insmod, which is libkmod's;
+ *			or affinity, getrandom, mkdir, pipe, rename and symlink,
  *			which are system calls; several are possible
  *	sigbus=CODE	each read of the memory by the file brings this signal,
  *			for the address 8
@@ -243,6 +243,14 @@ int access(const char *path, int mode)
 
 	snprintf(name, sizeof(name), "?%s", path);
 	return fails(name) ? -1 : played(path) ? 0 : NEXT(access)(path, mode);
+}
+
+ssize_t readlink(const char *path, char *data, size_t length)
+{
+	char name[PATH_MAX + 1];
+
+	snprintf(name, sizeof(name), "@%s", path);
+	return fails(name) ? -1 : NEXT(readlink)(path, data, length);
 }
 
 ssize_t read(int fd, void *data, size_t length)

@@ -236,7 +236,22 @@ class Unbind(Kernel):
         result, _ = self.change("unbind", status=1, play=f"fail=>{DRIVERS}/{OURS}/unbind:1:{errno.EBUSY}")
         self.assertEqual((result["message"], self.override()),
                          (f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before", OURS))
-        # Another process binds it again at once.
+    def test_state_can_not_be_read(self):
+        """The second time, since the survey comes first. A driver that can't be
+        read is not taken for none."""
+        for path, what in ((f"@{DEVICE}/driver", "driver"), (OVERRIDE, "driver_override")):
+            for command in ("bind", "unbind"):
+                result, _ = self.change(command, status=1, at=self.unbinds, play=f"fail={path}:2:{errno.EIO}:1")
+                self.assertEqual((result["message"], result["changed"]), (f"can't read its {what}: Input/output error", False))
+                self.assertEqual((self.driver(), self.override()), (OURS, OURS))
+        unread = f"fail=@{DEVICE}/driver:3:{errno.EIO}:1"
+        result, _ = self.change("unbind", status=1, play=f"{unread} fail=>{DRIVERS}/{OURS}/unbind:1:{errno.EBUSY}")
+        self.assertEqual(result["message"], f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before")
+        result, _ = self.change("unbind", at=self.unbinds, play=unread)
+        self.assertEqual(result["message"], "unbound; now without a driver")
+
+    def test_another_binds_it_again(self):
+        """Another process, and at once."""
         self.bound(OURS, OURS)
         result, _ = self.change("unbind", status=1)
         self.assertEqual(result["message"], f"unbound, but another process has bound it to {OURS} again; it is bound to {OURS} as before")
@@ -278,6 +293,21 @@ class Boot(WithRule):
         result, _ = self.change("bind", "--persist", status=1)
         self.assertIsNone(result["boot"])
         self.assertEqual(self.left(), [])
+
+    def test_file_that_can_not_be_checked(self):
+        """Neither is it overwritten, nor does it stay."""
+        own = f"{CONFIG}/{G1}.conf"
+        play = f"fail=?{own}:1:{errno.EIO}"
+        result, _ = self.change("bind", "--persist", status=4, at=self.at, play=play)
+        self.assertEqual((result["message"], self.driver(), self.left()),
+                         (f"can't check for {own}: Input/output error", None, []))
+        (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
+        self.change("unbind", "--persist", play=play)
+        self.assertEqual(self.left(), [])
+        # Neither can the folder's other files be read.
+        (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
+        result, _ = self.change("unbind", "--persist", status=4, play=f"fail={CONFIG}:1:{errno.EIO}")
+        self.assertEqual((result["message"], self.left()), (f"{CONFIG} can't be read: Input/output error", [f"{G1}.conf"]))
 
     def test_folder_can_not_be_written(self):
         del self.files[CONFIG]

@@ -632,6 +632,8 @@ class Refusals(unittest.TestCase):
             t.file(own, "rubbish")
             self.assertIn(f"{own} exists, but does not bind it", self.refused(t, "--persist", G1))
             self.assertIn(f"{own}:1 was not written by", self.refused(t, "--boot-only", G1, command="unbind"))
+            t.file(own, f"bind {G1}\n".encode() + b"\0bind all\n")
+            self.assertIn(f"{own} has a NUL byte", self.refused(t, "--boot-only", G1, command="unbind"))
 
 
 class Steps(unittest.TestCase):
