@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A library for LD_PRELOAD that lets one call of a program fail. test_faults.py
- * and vm_faults.py use it. It reads these variables:
+ * A library for LD_PRELOAD that lets one call of a program fail, or all from
+ * one on. test_faults.py and vm_faults.py use it. It reads these variables:
  *
- *	FAIL_CALL	the number of that call, from 1
+ *	FAIL_CALL	the number of the first failing call, from 1
  *	FAIL_KIND	the kinds of calls that count: r for those that read, w
  *			for those that change something, m for allocations;
  *			default: rw
+ *	FAIL_LASTS	if set, all later calls of these kinds fail too
  *	FAIL_FILE	a file for the result: the name and the number of the
- *			call that failed, or "-" and the number of calls
+ *			first failing call, or "-" and the number of calls
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -32,6 +33,7 @@ static atomic_long count;
 static long wanted;
 static const char *kinds;
 static const char *file;
+static bool lasts;
 
 static void __attribute__((constructor)) begin(void)
 {
@@ -40,6 +42,7 @@ static void __attribute__((constructor)) begin(void)
 	wanted = number ? atol(number) : 0;
 	kinds = getenv("FAIL_KIND") ?: "rw";
 	file = getenv("FAIL_FILE");
+	lasts = getenv("FAIL_LASTS");
 	/* Programs that this one starts have no failing call. */
 	unsetenv("LD_PRELOAD");
 }
@@ -63,9 +66,15 @@ static void __attribute__((destructor)) end(void)
 
 static bool fails(const char *name, int error, char kind)
 {
-	if (!wanted || !strchr(kinds, kind) || atomic_fetch_add(&count, 1) + 1 != wanted)
+	long number;
+
+	if (!wanted || !strchr(kinds, kind))
 		return false;
-	say(name, wanted);
+	number = atomic_fetch_add(&count, 1) + 1;
+	if (number < wanted || (number > wanted && !lasts))
+		return false;
+	if (number == wanted)
+		say(name, wanted);
 	errno = error;
 	return true;
 }
@@ -94,6 +103,7 @@ WRITING(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, 
 	EIO)
 READING(int, fstat, (int fd, struct stat *st), (fd, st), -1, EIO)
 READING(int, stat, (const char *path, struct stat *st), (path, st), -1, EACCES)
+READING(ssize_t, readlink, (const char *path, char *data, size_t len), (path, data, len), -1, EIO)
 READING(ssize_t, readlinkat, (int dir, const char *path, char *data, size_t len),
 	(dir, path, data, len), -1, EIO)
 READING(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)

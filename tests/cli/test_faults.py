@@ -7,7 +7,8 @@ and its JSON stays valid.
 
 tests/cli/run calls this. fail_call.c lets one system call or allocation fail.
 Each command runs up to POINTS times, each time with another failing call. These
-calls are spread evenly. For tests/coverage, every call fails once.
+calls are spread evenly. In bind and unbind, and for tests/coverage, every call
+fails once.
 """
 
 import json
@@ -50,37 +51,40 @@ class Faults(unittest.TestCase):
         """Runs the command with the library, which reads these variables."""
         return run(*words, root=root, env={**env, "LD_PRELOAD": str(self.failing)})
 
-    def fault(self, number, words, root, memory=False):
-        """Runs the command with one failing call. Returns the name of the call,
-        its number, and the CompletedProcess. Without such a call, the name is
-        "-" and the number is that of all calls."""
+    def fault(self, number, words, root, memory=False, lasts=False):
+        """Runs the command with one failing call, or with lasts=True all from
+        that one on. Returns the name of the call, its number, and the
+        CompletedProcess. Without such a call, the name is "-" and the number
+        is that of all calls."""
         said = self.directory / "said"
         said.unlink(missing_ok=True)
         done = self.start(words, root, {
             "FAIL_CALL": str(number), "FAIL_FILE": str(said), "FAIL_KIND": "m" if memory else "rw",
+            **({"FAIL_LASTS": "1"} if lasts else {}),
             # The library comes before the sanitizer's. A program that runs out
             # of memory ends without freeing the rest.
             "ASAN_OPTIONS": f"exitcode=99:detect_leaks={int(not memory)}:verify_asan_link_order=0"})
         name, count = said.read_text().split()
         return name, int(count), done
 
-    def each(self, *words, root, judge, memory=False):
-        """Lets up to self.points calls of the command fail, one in each run.
-        judge(CompletedProcess) returns what is wrong, or None."""
+    def each(self, *words, root, judge, memory=False, lasts=False):
+        """Lets up to self.points calls of the command fail, one in each run,
+        with lasts=True all later ones too. judge(CompletedProcess) returns what
+        is wrong, or None."""
         name, count, _ = self.fault(BEYOND, words, root, memory)
         self.assertEqual(name, "-")
         self.assertGreater(count, 10, "the command has too few calls to be a test")
         failed, wrong = set(), []
         for number in sorted({1 + i * (count - 1) // (self.points - 1) for i in range(self.points)}):
             try:
-                name, _, done = self.fault(number, words, root, memory)
+                name, _, done = self.fault(number, words, root, memory, lasts)
                 failed.add(name)
                 what = judge(done)
             # From the sanitizers, the JSON and the schema.
             except (AssertionError, ValueError, jsonschema.ValidationError) as e:
                 what = str(e)
             if what:
-                wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}, fails: {what}")
+                wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}, fails{' and all later ones' if lasts else ''}: {what}")
         self.assertEqual(wrong, [], "\n".join(wrong))
         self.assertGreater(len(failed), 1 if memory else 2, failed)
 
@@ -133,8 +137,10 @@ class Reading(Faults):
 class Changing(Faults, test_bind.WithRule):
     """Commands that change something, on files in place of the kernel's."""
 
-    # Each run has its mounts.
-    points = POINTS if COVERAGE else 12
+    # Each call: none may make a success of a failed change.
+    points = 1000
+    # With a /proc of its own, the program has the same calls in each run.
+    namespaces = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
     def start(self, words, root, env):
         return self.run_words(*words, play=self.play, preload=(self.failing,), env={"AT": self.at, **env})
@@ -160,8 +166,10 @@ class Changing(Faults, test_bind.WithRule):
                 return f"success, but bound and files: {found}: {done.stdout}"
             return self.wrong(done)
 
-        begin()
-        self.each(command, "--persist", "--json", GPU, root=None, judge=judge)
+        for lasts in (False, True):
+            with self.subTest(lasts=lasts):
+                begin()
+                self.each(command, "--persist", "--json", GPU, root=None, judge=judge, lasts=lasts)
 
     def test_bind(self):
         self.let_fail("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}")
@@ -174,6 +182,8 @@ class Changing(Faults, test_bind.WithRule):
         self.tree.file(f"{test_vfio.DEVICE}/nvgrace_gpu/scrub_state", "clean")
         self.bound(test_bind.OURS, test_bind.OURS)
         self.at, self.play = "", test_vfio.GPU
+        # These have thousands of calls, and each run has its mounts.
+        self.points = POINTS if COVERAGE else 12
         for words in (["test", "--yes"], ["bench", "--yes", "--quick"], ["scrub", "--verify"]):
             with self.subTest(words):
                 self.each(*words, "--json", GPU, root=None, judge=self.wrong)

@@ -47,6 +47,9 @@ DEVICE = f"/sys/bus/pci/devices/{G1}"
 class Played(unittest.TestCase):
     """Each test runs the program on self.tree."""
 
+    # Options of unshare(1).
+    namespaces = ("--mount",)
+
     @classmethod
     def setUpClass(cls):
         directory = tempfile.TemporaryDirectory(prefix="vfio-")
@@ -79,7 +82,7 @@ class Played(unittest.TestCase):
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C",
                        "ASAN_OPTIONS": "exitcode=99:detect_leaks=1:verify_asan_link_order=0",
                        "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
-        done = subprocess.run(["unshare", "-m", "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
+        done = subprocess.run(["unshare", *self.namespaces, "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
                                build(sanitized=True), *words], text=True, timeout=600, env=environment,
                               **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
         self.assertNotEqual(done.returncode, 99, done.stderr)
