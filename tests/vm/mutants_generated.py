@@ -73,13 +73,15 @@ PROGRAMS = {
     # 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
                    "cycles", "races", "6.12/aer:patient", mutants.REPLAY),
-    "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "rare", "cycles", RANDOM, "privilege", "races"),
-    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "rare", RANDOM, "races"),
+    "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM, "privilege",
+                    "races"),
+    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "races"),
     # 6.1: what 7.2 itself checks.
-    "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", RANDOM, "cycles",
-                     "privilege", "races", "6.1/mmap", mutants.REPLAY),
-    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", RANDOM, "cycles", "privilege", "races", mutants.REPLAY),
-    "src/scrub.c": ("scrub:5", "sysfs", "trace", "poison", "aer", "rare"),
+    "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", "failures", RANDOM,
+                     "cycles", "privilege", "races", "6.1/mmap", mutants.REPLAY),
+    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", "failures", RANDOM, "cycles", "privilege", "races",
+                 mutants.REPLAY),
+    "src/scrub.c": ("scrub:5", "failures", "sysfs", "trace", "poison", "aer", "rare"),
     "src/shadow.c": ("6.1/mmap", "6.1/reset", "6.1/gate", "6.1/cycles", f"6.1/{RANDOM}", "6.1/races"),
     "src/sysfs.c": ("sysfs", "discovery", "scrub:5", "privilege"),
 }

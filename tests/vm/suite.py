@@ -45,6 +45,7 @@ NEEDS = {
     "aer": (MODEL, "aer_inject", "!CONFIG_PROVE_RAW_LOCK_NESTING"),
     "power": (MODEL, "CONFIG_ARM64"),
     "rare": (MODEL,),
+    "failures": (MODEL, "CONFIG_ARM64", "CONFIG_KPROBES"),
     "dmabuf": (MODEL, "CONFIG_VFIO_PCI_DMABUF"),
     "iommufd": (MODEL, "CONFIG_ARM64", "iommufd"),
 }
@@ -139,6 +140,8 @@ def modules_for(kernel, names):
         files["/tests/neighbour.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "neighbour")
     if "dmabuf" in names or "random" in names and not lacks(kernel, "dmabuf"):
         files["/tests/importer.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "importer")
+    if "failures" in names:
+        files["/tests/failing.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "failing")
     if "random" in names and not lacks(kernel, "aer"):
         files.update(module_file(kernel, "aer_inject"))
     return files
