@@ -236,6 +236,7 @@ class Unbind(Kernel):
         result, _ = self.change("unbind", status=1, play=f"fail=>{DRIVERS}/{OURS}/unbind:1:{errno.EBUSY}")
         self.assertEqual((result["message"], self.override()),
                          (f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before", OURS))
+
     def test_state_can_not_be_read(self):
         """The second time, since the survey comes first. A driver that can't be
         read is not taken for none."""

@@ -84,7 +84,8 @@ class Faults(unittest.TestCase):
             except (AssertionError, ValueError, jsonschema.ValidationError) as e:
                 what = str(e)
             if what:
-                wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}, fails{' and all later ones' if lasts else ''}: {what}")
+                later = " and all later ones" if lasts else ""
+                wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}{later} fail: {what}")
         self.assertEqual(wrong, [], "\n".join(wrong))
         self.assertGreater(len(failed), 1 if memory else 2, failed)
 
