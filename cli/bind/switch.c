@@ -144,13 +144,14 @@ static char *driver_now(struct job *job)
 	return host_link_name(job->host, DEVICES "/%s/driver", job->address);
 }
 
-static bool bound_to(struct job *job, const char *driver)
+/* Whether this driver has the device; @unread if the link can't be read. */
+static bool is_ours(struct job *job, bool unread)
 {
 	char *now = driver_now(job);
-	bool bound = now && !strcmp(now, driver);
+	bool ours = now ? !strcmp(now, DRIVER_NAME) : unread && !host_absent();
 
 	free(now);
-	return bound;
+	return ours;
 }
 
 /* ---- the steps ---------------------------------------------------------- */
@@ -230,7 +231,7 @@ static void do_bind(struct job *job, const char *override)
 			    "the GPU's memory becomes ready, within 30 s on a GH200, or the bind fails",
 			    job->address, xstrdup("/sys/bus/pci/drivers_probe"));
 	/* The write succeeds whatever probe returned. */
-	if (bound_to(job, DRIVER_NAME)) {
+	if (is_ours(job, false)) {
 		job_end(job, EXIT_OK, "bound",
 			xasprintf("bound to " DRIVER_NAME "%s%s%s", job->was ? " (was " : "",
 				  job->was ? job->was : "", job->was ? ")" : ""),
@@ -252,7 +253,7 @@ static void do_bind(struct job *job, const char *override)
 static void do_unbind(struct job *job, const char *override)
 {
 	bool ours = override && !strcmp(override, DRIVER_NAME);
-	bool had = job->was && !strcmp(job->was, DRIVER_NAME), bound;
+	bool had = job->was && !strcmp(job->was, DRIVER_NAME);
 	char *now;
 	int error;
 
@@ -271,11 +272,8 @@ static void do_unbind(struct job *job, const char *override)
 		error = write_apart(job, WRITE_STEP,
 				    "the kernel waits for a process that has the device open",
 				    job->address, xstrdup(DRIVERS "/" DRIVER_NAME "/unbind"));
-		now = driver_now(job);
 		/* If the link can't be read, only the write tells. */
-		bound = now ? !strcmp(now, DRIVER_NAME) : error && !host_absent();
-		free(now);
-		if (bound) {
+		if (is_ours(job, error)) {
 			fail(job, error,
 			     error ? xasprintf("can't unbind it from " DRIVER_NAME ": %s",
 					       strerror(error))
@@ -329,7 +327,7 @@ static bool is_bound(struct job *job)
 		 */
 		write_apart(job, WRITE_STEP, "another process is binding it", job->address,
 			    xstrdup(DRIVERS "/" DRIVER_NAME "/bind"));
-	if (bound_to(job, DRIVER_NAME))
+	if (is_ours(job, false))
 		return true;
 	free(job->was);
 	job->was = driver_now(job);
@@ -348,14 +346,9 @@ static bool read_state(struct job *job, char **override)
 	job->was = driver_now(job);
 	if (job->was || host_absent()) {
 		what = "driver_override";
-		*override = host_line(job->host, DEVICES "/%s/driver_override", job->address);
-		if (*override || host_absent()) {
-			if (*override && (!**override || !strcmp(*override, "(null)"))) {
-				free(*override);
-				*override = NULL;
-			}
+		*override = gpu_override(job->host, job->address);
+		if (*override || host_absent())
 			return true;
-		}
 	}
 	job_end(job, EXIT_FAILED, "failed", xasprintf("can't read its %s: %s", what, strerror(errno)),
 		NULL);

@@ -103,6 +103,19 @@ static char *find_slot(struct host *h, const char *address)
 	return found;
 }
 
+char *gpu_override(struct host *h, const char *address)
+{
+	char *override = host_line(h, DEVICES "/%s/driver_override", address);
+
+	/* The kernel prints "(null)" if there is none. */
+	if (override && (!*override || !strcmp(override, "(null)"))) {
+		free(override);
+		override = NULL;
+		errno = ENOENT;
+	}
+	return override;
+}
+
 int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 {
 	char *text;
@@ -132,12 +145,7 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 	}
 	gpu->driver = null_if_empty(host_link_name(h, DEVICES "/%s/driver", address));
 	gpu->ours = gpu->driver && !strcmp(gpu->driver, DRIVER_NAME);
-	gpu->override = null_if_empty(host_line(h, DEVICES "/%s/driver_override", address));
-	/* The kernel prints this if there is no override. */
-	if (gpu->override && !strcmp(gpu->override, "(null)")) {
-		free(gpu->override);
-		gpu->override = NULL;
-	}
+	gpu->override = gpu_override(h, address);
 	gpu->serial = null_if_empty(host_line(h, DEVICES "/%s/serial_number", address));
 	for (i = 0; gpu->serial && gpu->serial[i]; i++)
 		gpu->serial[i] = tolower((unsigned char)gpu->serial[i]);

@@ -56,6 +56,12 @@ void gpus_find(struct host *h, struct gpus *gpus);
 void gpus_free(struct gpus *gpus);
 
 /*
+ * The driver_override of a PCI device; to be freed. NULL sets errno;
+ * host_absent() is true if there is none.
+ */
+char *gpu_override(struct host *h, const char *address);
+
+/*
  * Reads any PCI device; product is NULL unless it is supported. -1: no such PCI
  * device.
  */
