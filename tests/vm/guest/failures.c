@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -63,7 +62,6 @@ static int teardown(void **state)
 	write_file(PARAMETERS "calls", "\n");
 	if (v.device >= 0)
 		vfio_close(&v);
-	v.device = -1;
 	gpu_unbind_all();
 	scrub_set_parameter(false);
 	return 0;
@@ -127,7 +125,6 @@ static void memory_that_can_not_be_mapped_is_ENOMEM(void **state)
 				 sizeof(word));
 	}
 	vfio_stop(&v);
-	v.device = -1;
 }
 
 static void a_read_behind_the_memory_without_a_buffer_is_ENOMEM(void **state)
@@ -153,7 +150,6 @@ static void a_read_behind_the_memory_without_a_buffer_is_ENOMEM(void **state)
 		assert_int_equal(data[i], 0xff);
 	free(data);
 	vfio_stop(&v);
-	v.device = -1;
 }
 
 static void a_gpu_that_does_not_wake_up_is_not_accessed(void **state)
@@ -182,7 +178,6 @@ static void a_gpu_that_does_not_wake_up_is_not_accessed(void **state)
 	}
 	free(big);
 	vfio_stop(&v);
-	v.device = -1;
 }
 
 /* ---- region info -------------------------------------------------------- */
@@ -203,7 +198,6 @@ static void region_info_without_memory_is_ENOMEM(void **state)
 	memcpy(room, &info, sizeof(info));
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, room), 0);
 	vfio_stop(&v);
-	v.device = -1;
 }
 
 /* ---- scrubs ------------------------------------------------------------- */
@@ -239,7 +233,6 @@ static void a_scrub_that_fails_says_why(void **state)
 		begin_failing(steps[i].value, steps[i].names);
 		klog_mark();
 		vfio_close(&v);
-		v.device = -1;
 		assert_string_equal(scrub_end(gpu), "failed");
 		snprintf(line, sizeof(line),
 			 "GPU memory could not be cleared: %s; the device can't be opened until a scrub succeeds",
@@ -251,14 +244,12 @@ static void a_scrub_that_fails_says_why(void **state)
 		begin_failing("-25", "pci_reset_function_locked");
 		klog_mark();
 		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
-		v.device = -1;
 		assert_int_equal(klog_count("the GPU can't be reset (error -25)"), 1);
 		end_failing("pci_reset_function_locked");
 
 		vfio_open(&v, gpu);
 		assert_clean(gpu);
 		vfio_close(&v);
-		v.device = -1;
 		assert_string_equal(scrub_end(gpu), "clean");
 		assert_int_equal(gpu_unbind(gpu), 0);
 	}
