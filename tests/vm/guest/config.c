@@ -725,16 +725,16 @@ static void two_gpus_have_bars_of_their_own(void **state)
 struct writer {
 	pthread_t thread;
 	uint64_t value;
+	volatile bool stop;
 	int failures;
 };
 
-static void *write_often(void *arg)
+static void *write_until_stopped(void *arg)
 {
 	struct writer *w = arg;
-	int i;
 
 	/* No assertions: cmocka's can't leave a thread. */
-	for (i = 0; i < ROUNDS; i++)
+	while (!w->stop)
 		if (cfg_write(PCI_BASE_ADDRESS_4, &w->value, 8) != 8)
 			w->failures++;
 	return NULL;
@@ -751,9 +751,10 @@ static void eight_byte_writes_are_never_seen_in_part(void **state)
 
 	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_4, &w[0].value, 8), 8);
 	for (i = 0; i < 2; i++)
-		assert_int_equal(pthread_create(&w[i].thread, NULL, write_often,
-						&w[i]), 0);
-	for (i = 0; i < ROUNDS; i++) {
+		assert_int_equal(pthread_create(&w[i].thread, NULL,
+						write_until_stopped, &w[i]), 0);
+	/* On a busy host, a writer may not run for a while. */
+	for (i = 0; !torn && (i < ROUNDS || !seen[0] || !seen[1]); i++) {
 		if (cfg_read(PCI_BASE_ADDRESS_4, &val, 8) != 8)
 			torn++;
 		else if (val == (w[0].value | FLAGS))
@@ -764,12 +765,11 @@ static void eight_byte_writes_are_never_seen_in_part(void **state)
 			torn++;
 	}
 	for (i = 0; i < 2; i++) {
+		w[i].stop = true;
 		assert_int_equal(pthread_join(w[i].thread, NULL), 0);
 		assert_int_equal(w[i].failures, 0);
 	}
 	assert_int_equal(torn, 0);
-	/* Each value was seen at least once; otherwise there was no race. */
-	assert_true(seen[0] && seen[1]);
 }
 
 static void ioeventfds_are_ENOTTY_for_every_region(void **state)
