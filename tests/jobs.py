@@ -9,15 +9,14 @@ import sys
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 
 # Kernels, with the seconds that the program "race" takes on each.
-KERNELS = {"6.1": 20, "6.12": 20, "7.2": 30, "7.2-16k": 10, "64k": 10,
-           "6.1-amd64": 10, "6.12-amd64": 10, "7.2-amd64": 10}
+KERNELS = {"6.1": 20, "6.12": 20, "7.2": 30, "7.2-16k": 10, "64k": 10, "7.2-amd64": 10}
 
 # None of the programs may depend on those before it.
 REVERSED = ("7.2-16k",)
 
 # `make check` only builds for these, because each differs in one thing from a
 # kernel there.
-KERNELS_LONG = ("6.12-16k", "6.12-rt", "7.2-rt")
+KERNELS_LONG = ("6.12-16k", "6.12-rt", "7.2-rt", "6.1-amd64", "6.12-amd64")
 
 # Of the program "races": its tests, by words of their names, and the rounds of
 # each of three workers. A bind and an open count as 100 rounds.
