@@ -428,6 +428,15 @@ class Bench(Played):
         for name in ("memcpy-to/resmem/1MiB", "memcpy-from/resmem/1MiB", "pread-tail/resmem/1MiB"):
             self.assertTrue(figures[name]["count"], name)
 
+    def test_too_large_for_the_time_that_is_left(self):
+        """A step that takes longer for more memory is omitted, by what the
+        smaller ones took."""
+        figures = self.figures(f"tick=300 {GPU}")
+        for name in ("first-touch/usemem/1.00", "first-touch-faults/usemem/1.00", "dma-map/usemem/1.00", "dma-unmap/usemem/1.00"):
+            self.assertEqual(figures[name]["count"], 0, name)
+            self.assertRegex(figures[name]["reason"], r"^omitted: it would take about [\d.]+ s$")
+        self.assertTrue(figures["first-touch/usemem/0.125"]["count"])
+
     def test_narrow_terminal(self):
         for columns in (40, 60, 200):
             done = self.bench("", env={"COLUMNS": str(columns)})
