@@ -2,6 +2,7 @@
 """What the tests of nvgrace-gpu(8) share: building and running the program, and
 the schema of its JSON."""
 
+import fcntl
 import functools
 import json
 import os
@@ -56,7 +57,11 @@ def build(cross="", sanitized=False):
     command = ["make", "-s", "-C", str(PROJECT / "cli"), f"OUT={out}", "program"]
     command += [f"CROSS_COMPILE={cross}"] if cross else []
     command += [f"CFLAGS={SANITIZERS} -Werror"] if sanitized else ["CFLAGS=-O2 -g -Werror"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    out.mkdir(parents=True, exist_ok=True)
+    # Several jobs of `make check` need the same program.
+    with open(out / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}")
     return out / "nvgrace-gpu"
