@@ -42,6 +42,9 @@ RECIPES = {
 # Calls that must come before others, although no argument requires it.
 BEFORE = {"ioctl$nvgrace_GROUP_UNSET_CONTAINER": ("ioctl$nvgrace_GROUP_SET_CONTAINER",),
           "ioctl$nvgrace_IOAS_UNMAP": ("ioctl$nvgrace_IOAS_MAP",),
+          # A GPU in low power refuses to enter it again.
+          "ioctl$nvgrace_FEATURE_low_power": ("ioctl$nvgrace_FEATURE_exit",),
+          "ioctl$nvgrace_FEATURE_wakeup": ("ioctl$nvgrace_FEATURE_exit",),
           "ioctl$nvgrace_SET_IRQS_none": ("ioctl$nvgrace_SET_IRQS_one",),
           "ioctl$nvgrace_SET_IRQS_bool": ("ioctl$nvgrace_SET_IRQS_one",)}
 # A reset takes 100 ms or more, and leaves less to break. Other calls have a
