@@ -334,6 +334,7 @@ class Gpu:
             self.timers["cxl_active"] = Timer(self.spec.cxl.active)
         self.scratch = 0
         self.late_looks = None
+        self.answers = True
         self.powered = True
         # Called with True or False before anyone else can see the change.
         self.on_power = None
@@ -372,6 +373,12 @@ class Gpu:
         with self.lock:
             for t in self.timers.values():
                 t.restore_reset_delay()
+
+    def answer(self, on):
+        """While this is off, all reads are ones and all writes are lost, as if
+        the device had left the bus."""
+        with self.lock:
+            self.answers = on
 
     def look_late(self, count, ms, active_ms):
         """The next count answers to reads of CXL Range 1 Size Low come ms
@@ -444,6 +451,8 @@ class Gpu:
             self._check(index, at, count)
             if self._is_power_register(index, at, count):
                 return struct.pack("<I", self.powered)
+            if not self.answers:
+                return b"\xff" * count
             if not self.powered:
                 self.counters["accesses_without_power"] += 1
                 return b"\xff" * count
@@ -468,6 +477,8 @@ class Gpu:
             self._check(index, at, len(data))
             if self._is_power_register(index, at, len(data)):
                 self._set_power(bool(data[0] & 1))
+            elif not self.answers:
+                pass
             elif not self.powered:
                 self.counters["accesses_without_power"] += 1
             elif index == CONFIG_REGION:

@@ -616,6 +616,20 @@ class ConfigSpace(ServerCase):
         self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
         self.assertEqual(self.gpu.counters["flr"], 0)
 
+    def test_a_device_that_does_not_answer_loses_nothing(self):
+        c = self.serve()
+        c.write(CONFIG, 4, b"\x06\0")
+        self.gpu.answer(False)
+        self.assertEqual(c.read32(CONFIG, 0), 0xFFFFFFFF)
+        self.assertEqual(c.read32(BAR0, model.C2C_REGISTER), 0xFFFFFFFF)
+        c.write(CONFIG, 4, b"\0\0")
+        c.write32(BAR0, 0x100, 7)
+        self.gpu.answer(True)
+        self.assertEqual(c.read32(CONFIG, 0) & 0xFFFF, 0x10DE)
+        self.assertEqual(c.read(CONFIG, 4, 2), b"\x06\0")
+        self.assertEqual(c.read32(BAR0, 0x100), 0)
+        self.assertEqual(c.read32(BAR0, model.C2C_REGISTER), model.READY_VALUE)
+
     def test_the_power_register_is_there_only_on_request(self):
         c = self.serve()
         c.write32(CONFIG, model.POWER_REGISTER, 0)

@@ -13,6 +13,7 @@ outside of the machine.
                                   reset
   engine_stopped GPU              whether a reset has ended that; waits for it
   after_reset GPU MS|never        how long the model is not ready after a reset
+  answer GPU 0|1                  the model's answer()
   look_late GPU COUNT MS MS       the model's look_late(), for a CXL GPU
   inactive_after_reset GPU        after a reset, the memory of a model with a CXL
                                   DVSEC is known and never active
@@ -128,6 +129,10 @@ def after_reset(machine, gpu, ms):
     machine.models[gpu].gpu.set_reset_delay(None if ms == "never" else int(ms, 0))
 
 
+def answer(machine, gpu, on):
+    machine.models[gpu].gpu.answer(bool(int(on)))
+
+
 def look_late(machine, gpu, count, ms, active_ms):
     machine.models[gpu].gpu.look_late(int(count, 0), int(ms, 0), int(active_ms, 0))
 
@@ -136,5 +141,5 @@ def inactive_after_reset(machine, gpu):
     machine.models[gpu].gpu.timers["cxl_active"].reset_ms = None
 
 
-HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset,
+HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset, answer,
                                     look_late, inactive_after_reset)}

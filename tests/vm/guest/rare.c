@@ -125,6 +125,38 @@ static void registers_of_all_ones_are_not_a_gpu_that_is_gone(void **state)
 	assert_null(ret);
 }
 
+static void a_gpu_that_leaves_during_the_wait_is_ENODEV(void **state)
+{
+	const struct gpu *gpu = gpu_find("ones");
+	volatile uint32_t *bar0;
+	pthread_t thread;
+	uint32_t looks;
+	void *ret;
+	bool again;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		looks = bar0[MODEL_C2C_READS / 4];
+		bind_ended = false;
+		klog_mark();
+		waits_begin();
+		assert_int_equal(pthread_create(&thread, NULL, bind_gpu,
+						(void *)gpu), 0);
+		while (!bind_ended && bar0[MODEL_C2C_READS / 4] == looks)
+			usleep(1000);
+		assert_true(!bind_ended || waits_are_over());
+		host_ask(NULL, 0, "answer ones 0");
+		again = waits_again();
+		assert_int_equal(pthread_join(thread, &ret), 0);
+		host_ask(NULL, 0, "answer ones 1");
+		gpu_release(gpu, bar0);
+	} while (again);
+	assert_int_equal((intptr_t)ret, -ENODEV);
+	assert_int_equal(klog_count("reads as all ones and may be gone"), 1);
+	assert_false(gpu_bound(gpu));
+	assert_int_equal(gpu_bind(gpu), 0);
+}
+
 static void a_bar0_without_the_registers_is_ENODEV(void **state)
 {
 	klog_mark();
@@ -251,6 +283,7 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 static const struct CMUnitTest tests[] = {
 	test(a_gpu_that_can_not_be_reset_is_not_scrubbed),
 	test(registers_of_all_ones_are_not_a_gpu_that_is_gone),
+	test(a_gpu_that_leaves_during_the_wait_is_ENODEV),
 	test(a_bar0_without_the_registers_is_ENODEV),
 	test(a_gpu_of_a_node_is_scrubbed),
 	test(a_buffer_that_is_not_there_is_EFAULT),
