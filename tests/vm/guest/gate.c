@@ -577,11 +577,39 @@ static void start_stalled(struct stalled *w, uint64_t at, uint32_t first)
 	assert_int_equal(stalls.event, UFFD_EVENT_PAGEFAULT);
 }
 
+static void do_nothing(int signal)
+{
+}
+
+/*
+ * A signal that does not kill must leave a thread that waits asleep until it
+ * may go on. Otherwise it would use its processor all the time.
+ */
+static void assert_sleeps_on(const struct user *u)
+{
+	char path[64], state;
+	unsigned int i;
+	FILE *f;
+
+	signal(SIGUSR1, do_nothing);
+	assert_int_equal(pthread_kill(u->thread, SIGUSR1), 0);
+	snprintf(path, sizeof(path), "/proc/%d/stat", u->tid);
+	for (i = 0; i < 50; i++) {
+		usleep(1000);
+		f = fopen(path, "r");
+		assert_non_null(f);
+		assert_int_equal(fscanf(f, "%*d (%*[^)]) %c", &state), 1);
+		assert_int_equal(state, 'D');
+		fclose(f);
+	}
+}
+
 static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 {
 	struct stalled w = { };
 	struct user u[3];
 	uint32_t now;
+	size_t i;
 
 	/*
 	 * Writes D0, which the GPU is in: after D3hot, SIGBUS would end the
@@ -594,6 +622,8 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	waits_have_no_end();
 	start_users(u);
 	assert_int_equal(kernel_mappings(), 0);
+	for (i = 0; i < ARRAY_SIZE(u); i++)
+		assert_sleeps_on(&u[i]);
 	go_on();
 	pthread_join(w.thread, NULL);
 	assert_int_equal(w.ret, 8);
