@@ -75,7 +75,7 @@ PROGRAMS = {
                    "cycles", "races", "6.12/aer:patient", mutants.REPLAY),
     "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM, "privilege",
                     "races"),
-    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "races"),
+    "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "cycles", "races"),
     # 6.1: what 7.2 itself checks.
     "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", "failures", RANDOM,
                      "cycles", "privilege", "races", "6.1/mmap", mutants.REPLAY),
