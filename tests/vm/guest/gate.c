@@ -588,20 +588,13 @@ static void do_nothing(int signal)
 static bool sleeps_on(const struct user *u)
 {
 	bool asleep = true;
-	char path[64], state;
 	unsigned int i;
-	FILE *f;
 
 	signal(SIGUSR1, do_nothing);
 	assert_int_equal(pthread_kill(u->thread, SIGUSR1), 0);
-	snprintf(path, sizeof(path), "/proc/%d/stat", u->tid);
 	for (i = 0; i < 50; i++) {
 		usleep(1000);
-		f = fopen(path, "r");
-		assert_non_null(f);
-		assert_int_equal(fscanf(f, "%*d (%*[^)]) %c", &state), 1);
-		asleep &= state == 'D';
-		fclose(f);
+		asleep &= state_of(u->tid) == 'D';
 	}
 	return asleep;
 }

@@ -93,31 +93,41 @@ static void *bind_gpu(void *gpu)
 	return (void *)(intptr_t)ret;
 }
 
+/*
+ * Begins to bind a GPU, held by gpu_hold(), and returns once that has read its
+ * registers @count times.
+ */
+static void start_bind(const struct gpu *gpu, volatile uint32_t *bar0,
+		       uint32_t count, pthread_t *thread)
+{
+	uint32_t looks = bar0[MODEL_C2C_READS / 4];
+
+	bind_ended = false;
+	waits_begin();
+	assert_int_equal(pthread_create(thread, NULL, bind_gpu, (void *)gpu),
+			 0);
+	while (!bind_ended && bar0[MODEL_C2C_READS / 4] - looks < count)
+		usleep(1000);
+	assert_true(!bind_ended || waits_are_over());
+}
+
 /* Only the registers read as all ones: config space still answers. */
 static void registers_of_all_ones_are_not_a_gpu_that_is_gone(void **state)
 {
 	const struct gpu *gpu = gpu_find("ones");
 	volatile uint32_t *bar0;
 	pthread_t thread;
-	uint32_t looks;
 	void *ret;
 	bool again;
 
 	do {
 		bar0 = gpu_hold(gpu);
 		assert_int_equal(bar0[BAR0_C2C / 4], UINT32_MAX);
-		looks = bar0[MODEL_C2C_READS / 4];
-		bind_ended = false;
-		waits_begin();
-		assert_int_equal(pthread_create(&thread, NULL, bind_gpu,
-						(void *)gpu), 0);
 		/*
 		 * The second read shows that the first one did not end the
 		 * wait.
 		 */
-		while (!bind_ended && bar0[MODEL_C2C_READS / 4] - looks < 2)
-			usleep(1000);
-		assert_true(!bind_ended || waits_are_over());
+		start_bind(gpu, bar0, 2, &thread);
 		gpu_release(gpu, bar0);
 		again = waits_again();
 		assert_int_equal(pthread_join(thread, &ret), 0);
@@ -130,21 +140,13 @@ static void a_gpu_that_leaves_during_the_wait_is_ENODEV(void **state)
 	const struct gpu *gpu = gpu_find("ones");
 	volatile uint32_t *bar0;
 	pthread_t thread;
-	uint32_t looks;
 	void *ret;
 	bool again;
 
 	do {
 		bar0 = gpu_hold(gpu);
-		looks = bar0[MODEL_C2C_READS / 4];
-		bind_ended = false;
 		klog_mark();
-		waits_begin();
-		assert_int_equal(pthread_create(&thread, NULL, bind_gpu,
-						(void *)gpu), 0);
-		while (!bind_ended && bar0[MODEL_C2C_READS / 4] == looks)
-			usleep(1000);
-		assert_true(!bind_ended || waits_are_over());
+		start_bind(gpu, bar0, 1, &thread);
 		host_ask(NULL, 0, "answer ones 0");
 		again = waits_again();
 		assert_int_equal(pthread_join(thread, &ret), 0);

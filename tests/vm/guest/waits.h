@@ -63,26 +63,37 @@ static inline pid_t this_thread(void)
 	return syscall(SYS_gettid);
 }
 
-/* Sleeps until a thread or process waits in the kernel, or has ended. */
-static inline void until_it_waits(pid_t tid)
+/*
+ * The state of a thread or process as in /proc: 'D' if it waits in the kernel,
+ * 'Z' if it has ended.
+ */
+static inline char state_of(pid_t tid)
 {
-	unsigned int seen = 0;
 	char path[64], state;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	f = fopen(path, "r");
+	if (!f)
+		return 'Z';
+	if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+		state = 'Z';
+	fclose(f);
+	return state;
+}
+
+/* Sleeps until a thread or process waits in the kernel, or has ended. */
+static inline void until_it_waits(pid_t tid)
+{
+	unsigned int seen = 0;
+	char state;
+
 	/* Three times: once may be a lock that is free a moment later. */
-	while (seen < 3) {
+	do {
 		usleep(2000);
-		f = fopen(path, "r");
-		if (!f)
-			return;
-		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1 || state == 'Z')
-			seen = 3;
-		else
-			seen += state == 'D';
-		fclose(f);
-	}
+		state = state_of(tid);
+		seen += state == 'D';
+	} while (seen < 3 && state != 'Z');
 }
 
 #endif /* NVGRACE_TEST_WAITS_H */
