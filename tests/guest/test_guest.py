@@ -137,7 +137,9 @@ LIFE_RUN = """
     host training gh200 done
     until_used 3 || exit 1
     kill -9 $qemu
-    # At once: the kernel is still closing the GPU while the next QEMU opens it.
+    # The kernel closes a killed program's files late. Until then, opening the
+    # guest's ports again is EBUSY, and so is opening the GPU.
+    wait $qemu
     @"""
 TOGETHER = """
     @left &
