@@ -44,23 +44,6 @@ static void use_once(const char *name)
 	vfio_stop(&v);
 }
 
-/* Returns the content of a file in /proc. */
-static char *slurp(const char *path)
-{
-	size_t size = 4 * MiB, len;
-	char *text = malloc(size);
-	FILE *f = fopen(path, "r");
-
-	assert_non_null(text);
-	if (!f)
-		fail_msg("%s can't be read", path);
-	len = fread(text, 1, size - 1, f);
-	assert_true(len > 0 && len < size - 1);
-	text[len] = '\0';
-	fclose(f);
-	return text;
-}
-
 /* Counts the lines of a text that contain @what. */
 static unsigned int lines_with(const char *text, const char *what)
 {
@@ -105,10 +88,10 @@ static void uses_leave_addresses_and_references_as_they_were(void **state)
 
 	/* The first use sets up what the kernel then keeps. */
 	use_once("gh200");
-	iomem = slurp("/proc/iomem");
-	mappings = slurp("/proc/vmallocinfo");
+	iomem = proc_list("/proc/iomem");
+	mappings = proc_list("/proc/vmallocinfo");
 	ioremaps = lines_with(mappings, "phys=");
-	list = slurp("/proc/modules");
+	list = proc_list("/proc/modules");
 	for (i = 0; i < ARRAY_SIZE(modules); i++)
 		refs[i] = references(list, modules[i]);
 	free(mappings);
@@ -117,14 +100,14 @@ static void uses_leave_addresses_and_references_as_they_were(void **state)
 	for (i = 0; i < count; i++)
 		use_once("gh200");
 
-	now = slurp("/proc/iomem");
+	now = proc_list("/proc/iomem");
 	assert_string_equal(now, iomem);
 	free(now);
-	now = slurp("/proc/vmallocinfo");
+	now = proc_list("/proc/vmallocinfo");
 	assert_int_equal(lines_with(now, "phys="), ioremaps);
 	assert_int_equal(lines_with(now, DRIVER), 0);
 	free(now);
-	now = slurp("/proc/modules");
+	now = proc_list("/proc/modules");
 	for (i = 0; i < ARRAY_SIZE(modules); i++)
 		assert_int_equal(references(now, modules[i]), refs[i]);
 	free(now);
@@ -138,7 +121,7 @@ struct cache {
 
 static size_t read_caches(struct cache *caches, size_t max)
 {
-	char *text = slurp("/proc/slabinfo"), *line, *rest = text;
+	char *text = proc_text("/proc/slabinfo"), *line, *rest = text;
 	size_t n = 0;
 
 	while ((line = strsep(&rest, "\n")) && n < max)

@@ -237,19 +237,15 @@ static void any_write_that_covers_the_power_state_counts(void **state)
 static unsigned int kernel_mappings(void)
 {
 	uint64_t first = v.gpu->base, last = first + v.gpu->size - 1, phys;
-	FILE *f = fopen("/proc/vmallocinfo", "r");
+	char *mappings = proc_list("/proc/vmallocinfo"), *at = mappings;
 	unsigned int count = 0;
-	char line[512], *at;
 
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f)) {
-		at = strstr(line, "phys=");
-		if (!at)
-			continue;
-		phys = strtoull(at + 5, NULL, 16);
+	while ((at = strstr(at, "phys="))) {
+		at += strlen("phys=");
+		phys = strtoull(at, NULL, 16);
 		count += phys >= first && phys <= last;
 	}
-	fclose(f);
+	free(mappings);
 	return count;
 }
 

@@ -106,6 +106,36 @@ void must_write_file(const char *path, const char *text)
 		fail_msg("%s: %s", path, strerror(-ret));
 }
 
+char *proc_text(const char *path)
+{
+	size_t size = 4 * MiB, len;
+	char *text = malloc(size);
+	FILE *f = fopen(path, "r");
+
+	assert_non_null(text);
+	if (!f)
+		fail_msg("%s can't be read", path);
+	len = fread(text, 1, size - 1, f);
+	assert_true(len > 0 && len < size - 1);
+	text[len] = '\0';
+	fclose(f);
+	return text;
+}
+
+char *proc_list(const char *path)
+{
+	char *text = proc_text(path), *last;
+	bool same;
+
+	do {
+		last = text;
+		text = proc_text(path);
+		same = !strcmp(text, last);
+		free(last);
+	} while (!same);
+	return text;
+}
+
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
 {
 	char path[128];

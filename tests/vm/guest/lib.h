@@ -85,6 +85,16 @@ void gpu_unbind_all(void);
 int write_file(const char *path, const char *text);
 void must_write_file(const char *path, const char *text);
 
+/* Returns the content of a file in /proc, to be freed. */
+char *proc_text(const char *path);
+
+/*
+ * The same for a list that others change at the same time. The kernel prints it
+ * in pieces and finds the next piece by its number of entries, so an entry that
+ * goes away hides another one. Reads until nothing changes.
+ */
+char *proc_list(const char *path);
+
 /* Writes to a file in the device's sysfs directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 

@@ -586,12 +586,11 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 /* Bytes of kernel mappings of the GPU's memory. */
 static uint64_t kernel_mapped(const struct gpu *gpu)
 {
+	char *mappings = proc_list("/proc/vmallocinfo");
+	char *rest = mappings, *line, *at;
 	uint64_t size, phys, sum = 0;
-	char line[256], *at;
-	FILE *f = fopen("/proc/vmallocinfo", "r");
 
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f)) {
+	while ((line = strsep(&rest, "\n"))) {
 		at = strstr(line, "phys=");
 		if (!at || sscanf(at, "phys=%" SCNx64, &phys) != 1 ||
 		    sscanf(line, "%*s %" SCNu64, &size) != 1)
@@ -599,7 +598,7 @@ static uint64_t kernel_mapped(const struct gpu *gpu)
 		if (phys >= gpu->base && phys < gpu->base + gpu->size)
 			sum += size;
 	}
-	fclose(f);
+	free(mappings);
 	return sum;
 }
 
