@@ -233,22 +233,6 @@ static void any_write_that_covers_the_power_state_counts(void **state)
 	assert_back();
 }
 
-/* Counts the kernel's mappings of this GPU's memory. */
-static unsigned int kernel_mappings(void)
-{
-	uint64_t first = v.gpu->base, last = first + v.gpu->size - 1, phys;
-	char *mappings = proc_list("/proc/vmallocinfo"), *at = mappings;
-	unsigned int count = 0;
-
-	while ((at = strstr(at, "phys="))) {
-		at += strlen("phys=");
-		phys = strtoull(at, NULL, 16);
-		count += phys >= first && phys <= last;
-	}
-	free(mappings);
-	return count;
-}
-
 static uint64_t looks(void)
 {
 	return host_counter(v.gpu, "c2c_reads");
@@ -613,7 +597,7 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	start_stalled(&w, CONFIG + pm_cap() + PM_CTRL, now);
 	waits_have_no_end();
 	start_users(u);
-	assert_int_equal(kernel_mappings(), 0);
+	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 	for (i = 0; i < ARRAY_SIZE(u); i++)
 		asleep &= sleeps_on(&u[i]);
 	go_on();
@@ -680,7 +664,7 @@ static void low_power_takes_mappings_away(void **state)
 	 */
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), word, 7), 7);
 	assert_string_equal(word, "before");
-	assert_int_equal(kernel_mappings(), 0);
+	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
 					  NULL, 0), 0);
 	assert_back();
@@ -693,14 +677,14 @@ static void unready_memory_has_no_mapping_at_all(void **state)
 
 	do {
 		assert_back();
-		assert_int_equal(kernel_mappings(), 2);
+		assert_int_equal(kernel_mappings(v.gpu, NULL), 2);
 		unready_after_resets();
 		reset();
-		assert_int_equal(kernel_mappings(), 0);
+		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 		start_users(u);
-		assert_int_equal(kernel_mappings(), 0);
+		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 	} while (!release_users(u, 3));
-	assert_int_equal(kernel_mappings(), 1);
+	assert_int_equal(kernel_mappings(v.gpu, NULL), 1);
 }
 
 static void after_a_reset_by_ioctl_all_pages_wait(void **state)
@@ -914,7 +898,7 @@ static void closing_beside_resets_unmaps_once(void **state)
 		reset_now = true;
 		usleep(i * 137 % 2000);
 		vfio_close(&v);
-		assert_int_equal(kernel_mappings(), 0);
+		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 		reset_now = false;
 		for (idle = false; !idle; )
 			usleep(200);

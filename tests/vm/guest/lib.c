@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -134,6 +135,29 @@ char *proc_list(const char *path)
 		free(last);
 	} while (!same);
 	return text;
+}
+
+unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes)
+{
+	char *mappings = proc_list("/proc/vmallocinfo");
+	char *rest = mappings, *line, *at;
+	uint64_t size, phys, sum = 0;
+	unsigned int count = 0;
+
+	while ((line = strsep(&rest, "\n"))) {
+		at = strstr(line, "phys=");
+		if (!at || sscanf(at, "phys=%" SCNx64, &phys) != 1 ||
+		    sscanf(line, "%*s %" SCNu64, &size) != 1)
+			continue;
+		if (phys < gpu->base || phys >= gpu->base + gpu->size)
+			continue;
+		sum += size;
+		count++;
+	}
+	free(mappings);
+	if (bytes)
+		*bytes = sum;
+	return count;
 }
 
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)

@@ -95,6 +95,12 @@ char *proc_text(const char *path);
  */
 char *proc_list(const char *path);
 
+/*
+ * Counts the kernel's mappings of a GPU's memory. @bytes, which may be NULL:
+ * their size, with a guard page each.
+ */
+unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes);
+
 /* Writes to a file in the device's sysfs directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 

@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -586,20 +585,10 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 /* Bytes of kernel mappings of the GPU's memory. */
 static uint64_t kernel_mapped(const struct gpu *gpu)
 {
-	char *mappings = proc_list("/proc/vmallocinfo");
-	char *rest = mappings, *line, *at;
-	uint64_t size, phys, sum = 0;
+	uint64_t bytes;
 
-	while ((line = strsep(&rest, "\n"))) {
-		at = strstr(line, "phys=");
-		if (!at || sscanf(at, "phys=%" SCNx64, &phys) != 1 ||
-		    sscanf(line, "%*s %" SCNu64, &size) != 1)
-			continue;
-		if (phys >= gpu->base && phys < gpu->base + gpu->size)
-			sum += size;
-	}
-	free(mappings);
-	return sum;
+	kernel_mappings(gpu, &bytes);
+	return bytes;
 }
 
 static void only_what_is_touched_is_mapped_and_until_close(void **state)
