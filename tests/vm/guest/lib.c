@@ -188,6 +188,17 @@ void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 	text[strcspn(text, "\n")] = 0;
 }
 
+void wait_until_asleep(const struct gpu *gpu)
+{
+	char text[16];
+
+	do {
+		gpu_sysfs_read(gpu, "power/runtime_status", text, sizeof(text));
+		if (strcmp(text, "suspended"))
+			usleep(1000);
+	} while (strcmp(text, "suspended"));
+}
+
 /*
  * Reads the last component of a link in the device's sysfs directory. Returns 0
  * or a negative errno.

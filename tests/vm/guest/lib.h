@@ -108,6 +108,9 @@ int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size);
 
+/* Waits until the kernel has suspended the device. */
+void wait_until_asleep(const struct gpu *gpu);
+
 /* Maps the registers of an unbound GPU through sysfs. */
 volatile uint32_t *gpu_map_bar0(const struct gpu *gpu);
 void gpu_unmap_bar0(volatile uint32_t *bar0);

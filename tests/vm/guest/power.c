@@ -48,13 +48,23 @@ static uint64_t ons(void)
 	return host_counter(gpu, "power_ons");
 }
 
+/*
+ * Waits until the power is off. The kernel knows it only when the firmware's
+ * method has returned.
+ */
+static void wait_until_off(uint64_t at_least)
+{
+	host_wait_counter(gpu, "power_offs", at_least);
+	wait_until_asleep(gpu);
+}
+
 /* Requests low power, and waits until the power is off. */
 static void enter(void)
 {
 	uint64_t before = offs();
 
 	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
-	host_wait_counter(gpu, "power_offs", before + 1);
+	wait_until_off(before + 1);
 }
 
 static void leave(void)
@@ -170,13 +180,13 @@ static void reads_and_writes_wake_it_for_as_long_as_they_last(void **state)
 		assert_int_equal(vfio_write(&v, REGION(parts[i].index) + 64,
 					    &word, 8), 8);
 		assert_int_equal(ons(), cycles);
-		host_wait_counter(gpu, "power_offs", cycles + 1);
+		wait_until_off(cycles + 1);
 		back = 0;
 		assert_int_equal(vfio_read(&v, REGION(parts[i].index) + 64,
 					   &back, 8), 8);
 		assert_int_equal(back, word);
 		assert_int_equal(ons(), cycles + 1);
-		host_wait_counter(gpu, "power_offs", cycles + 2);
+		wait_until_off(cycles + 2);
 		/* The user has not ended low power. */
 		assert_true(raises_sigbus(touch_read, parts[i].map));
 	}
@@ -273,7 +283,7 @@ static void each_access_in_low_power_waits(void **state)
 			assert_int_equal(vfio_write(&v, REGION(RESMEM), &word,
 						    8), 8);
 		assert_waited(begin, DELAY_MS);
-		host_wait_counter(gpu, "power_offs", cycles + 1);
+		wait_until_off(cycles + 1);
 	}
 	assert_int_equal(back, word);
 	begin = now_ms();
@@ -309,7 +319,7 @@ static void a_wait_that_low_power_overtakes_does_not_count(void **state)
 	/* The fault happens in low power. */
 	assert_int_equal(pthread_join(thread, &sigbus), 0);
 	assert_non_null(sigbus);
-	host_wait_counter(gpu, "power_offs", before + 1);
+	wait_until_off(before + 1);
 
 	begin = now_ms();
 	leave();
@@ -331,7 +341,7 @@ static void with_wakeup_an_access_ends_low_power_and_says_so(void **state)
 	before = offs();
 	arg.wakeup_eventfd = p.fd;
 	assert_int_equal(vfio_set_feature(&v, ENTRY_WAKEUP, &arg, sizeof(arg)), 0);
-	host_wait_counter(gpu, "power_offs", before + 1);
+	wait_until_off(before + 1);
 	assert_int_equal(poll(&p, 1, 0), 0);
 	assert_true(raises_sigbus(touch_read, parts[0].map));
 
@@ -373,7 +383,7 @@ static void a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power(void **stat
 	cycles = offs();
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_int_equal(host_counter(gpu, "resets"), resets + 1);
-	host_wait_counter(gpu, "power_offs", cycles + 1);
+	wait_until_off(cycles + 1);
 	assert_true(raises_sigbus(touch_read, parts[0].map));
 	leave();
 	assert_string_equal(parts[0].map, "kept");
@@ -402,7 +412,7 @@ static void a_bound_gpu_that_nobody_has_open_is_without_power(void **state)
 	munmap(parts[0].map, 16 * page);
 	munmap(parts[1].map, 16 * page);
 	vfio_close(&v);
-	host_wait_counter(gpu, "power_offs", before + 1);
+	wait_until_off(before + 1);
 	assert_int_equal(offs(), ons() + 1);
 	assert_int_equal(setup(NULL), 0);
 	assert_int_equal(offs(), ons());

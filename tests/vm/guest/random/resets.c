@@ -256,17 +256,6 @@ static void leave_low_power(void)
 	s.ready = EITHER;
 }
 
-static void wait_until_asleep(void)
-{
-	char text[16];
-
-	do {
-		gpu_sysfs_read(s.gpu, "power/runtime_status", text, sizeof(text));
-		if (strcmp(text, "suspended"))
-			usleep(1000);
-	} while (strcmp(text, "suspended"));
-}
-
 /* A probe for low power changes nothing. */
 static void ask_for_low_power(void)
 {
@@ -306,7 +295,7 @@ static void enter_low_power(void)
 	}
 	s.low = until_access ? ASLEEP_UNTIL_ACCESS : ASLEEP;
 	s.ready = UNKNOWN;
-	wait_until_asleep();
+	wait_until_asleep(s.gpu);
 }
 
 static void exit_low_power(void)
