@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The test channel: what an init says, and the answers to its questions."""
 
+import contextlib
+import re
+
 from verdict import Command
 
 
@@ -32,12 +35,12 @@ class Channel:
     def line(self, line):
         now = self.machine.elapsed()
         self.machine.note("d" if self._in_dmesg else self.mark, line)
-        # If a command's last line lacks its newline, the marker follows in the
-        # same line.
-        head, mark, rest = line.partition("@@RC ")
-        if mark and head and self.current and rest.startswith(self.current.name + " "):
-            self.current.output.append(head)
-            line = mark + rest
+        # If what a command has printed last lacks its newline, a marker follows
+        # in the same line: at the command's end, or when another of its
+        # processes asks. QEMU prints a warning in two pieces.
+        if self.current and (match := re.search(rf"(?<=.)@@(?:RC {re.escape(self.current.name)} \d+$|HOST )", line)):
+            self.current.output.append(line[:match.start()])
+            line = line[match.start():]
         if not line.startswith("@@"):
             if self._in_dmesg:
                 self.dmesg.append(line)
@@ -65,10 +68,17 @@ class Channel:
         elif word == "DONE":
             self.done = True
             self._in_dmesg = False
+            self._bid_farewell()
         elif word == "FAIL":
             self.failures.append("the guest gave up: " + rest)
         elif self.current:
             self.current.output.append(line)
+
+    def _bid_farewell(self):
+        """The guest waits for this before it goes. It may have gone."""
+        if self._connection:
+            with contextlib.suppress(OSError):
+                self._connection.sendall(b"done\n")
 
     def _answer(self, question):
         name, *words = question.split()

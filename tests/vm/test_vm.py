@@ -517,6 +517,14 @@ class Verdict(unittest.TestCase):
         self.assertTrue(self.sent[1].startswith("error ValueError: "))
         self.assertTrue(self.sent[2].startswith("error KeyError: "))
 
+    def test_a_question_after_half_a_line(self):
+        result = self.judge(self.GOOD.replace("hello", "qemu: option -mon: @@HOST seven\nwarning: old"), handlers={"seven": lambda m: 7})
+        self.assertEqual(self.sent[0], "ok 7\n")
+        self.assertEqual(result.output("first"), "qemu: option -mon: \nwarning: old")
+
+    def test_done_is_answered(self):
+        self.judge(self.GOOD)
+        self.assertEqual(self.sent, ["done\n"])
 
     def test_a_guest_in_the_machine(self):
         twice = "@@BOOT 1.0 0.0\n@@RUN a\n@@BOOT 1.0 0.0\n@@RUN b\nsaid\n@@RC b 0\n@@DMESG\n[ 1.0] BUG: bad\n@@DONE"
@@ -535,11 +543,11 @@ class Verdict(unittest.TestCase):
     def test_an_answer_may_be_0_or_nothing(self):
         self.judge(self.GOOD.replace("hello", "@@HOST zero\n@@HOST nothing"),
                    handlers={"zero": lambda m: 0, "nothing": lambda m: None})
-        self.assertEqual(self.sent, ["ok 0\n", "ok\n"])
+        self.assertEqual(self.sent, ["ok 0\n", "ok\n", "done\n"])
 
     def test_guests_ask(self):
         self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@HOST half 42"}, handlers={"half": lambda m, n: int(n) // 2})
-        self.assertEqual(self.sent, ["ok 21\n"])
+        self.assertIn("ok 21\n", self.sent)
 
 
 class FirstFailure(unittest.TestCase):
