@@ -373,7 +373,10 @@ class Machine:
 
     @staticmethod
     def _counters(machine, name):
-        return json.dumps(machine._model(name).counters)
+        gpu = machine._model(name)
+        # What a counter counts is then done.
+        with gpu.lock:
+            return json.dumps(gpu.counters)
 
     @staticmethod
     def _ready(machine, name, ms):
