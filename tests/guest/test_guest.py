@@ -177,7 +177,10 @@ UNALIGNED_RUN = """
         kill -0 $qemu || exit 0
         usleep 200000
     done
-    kill -9 $qemu"""
+    kill -9 $qemu
+    # Until the kernel has closed its files, the GPU is in use.
+    wait $qemu
+    exit 0"""
 
 # The guest's NUMA nodes 1 to 8 are the GPU's. gpumem adds the memory to node 1.
 NODES = "/sys/devices/system/node"
