@@ -38,6 +38,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "vm"))
 import vm  # noqa: E402  (needs the path above)
+from qemu import MESSAGE_TIMEOUT_MS  # noqa: E402
 
 FIRMWARE = pathlib.Path("/usr/share/AAVMF")
 # Seconds, on a host whose two processors have other work too.
@@ -249,6 +250,7 @@ class System:
         for i, g in enumerate(self.gpus):
             a += ["-device", f"pcie-root-port,id=port{i},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={i + 1}",
                   "-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
+                                         "x-msg-timeout": MESSAGE_TIMEOUT_MS,
                                          "socket": {"type": "unix", "path": f"{s}/gpu{i}.sock"}})]
         return a
 
