@@ -23,13 +23,17 @@ SIZE = 0x17_F000_0000
 
 def build(kernel):
     with progress.Step(f"building the module for Linux {kernel.release} (arm64)"):
-        progress.run(["make", "modules", f"KDIR=/usr/src/linux-headers-{kernel.release}", "ARCH=arm64",
-                      "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=PROJECT)
+        # Not where `make modules` leaves it: other jobs may read that module
+        # now, and compiled it with other warnings.
+        folder = PROJECT / "build" / "demo" / kernel.release
+        progress.run(["make", "--no-print-directory", "-f", "scripts/module.mk",
+                      f"KDIR=/usr/src/linux-headers-{kernel.release}", f"BUILD={folder}", "MODULE=nvgrace-gpu-vfio-pci",
+                      "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=PROJECT)
         program = PROJECT / "build" / "guest" / "demo"
         program.parent.mkdir(parents=True, exist_ok=True)
         progress.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "demo.c",
                       HERE.parent / "vm" / "guest" / "lib.c", "-lcmocka"])
-    return program, PROJECT / "build" / kernel.release / "nvgrace-gpu-vfio-pci.ko"
+    return program, folder / "nvgrace-gpu-vfio-pci.ko"
 
 
 def main():
