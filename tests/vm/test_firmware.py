@@ -171,7 +171,7 @@ def lines_of(pci, output):
         level, text = int(match[1]) & 7, match[2]
         if found := re.search(r"failed with error -(\d+)$", text):
             error = int(found[1])
-        elif text.startswith(f"{DRIVER} {pci}: ") and not re.search("enabling device|Adding to iommu|HDA controller", text):
+        elif text.startswith(f"{DRIVER} {pci}: ") and not re.search(r"enabling device|Adding to iommu|HDA controller|took \d+ usecs", text):
             said.append((level, text))
     return said, error
 

@@ -39,7 +39,7 @@ static int teardown(void **state)
 /* Lines of the driver core and the PCI core that name the device's driver. */
 static const char *const lines_of_others[] = {
 	"probe with driver", "Adding to iommu group", "enabling device",
-	"Enabling HDA controller",
+	"Enabling HDA controller", " usecs",
 };
 
 /* Returns the driver's next line about @gpu since klog_mark(). */
