@@ -199,7 +199,14 @@ def dma_write(machine, gpu, address, data):
     machine.models[gpu].dma_write(int(address, 0), bytes.fromhex(data))
 
 
-HANDLERS = {**content.HANDLERS, "guard": guard, "guarded": guarded, "dma_read": dma_read, "dma_write": dma_write}
+def restore(machine):
+    """Undo what an earlier program has changed of the models."""
+    for server in machine.models.values():
+        server.gpu.restore_reset_delays()
+
+
+HANDLERS = {**content.HANDLERS, "restore": restore, "guard": guard, "guarded": guarded, "dma_read": dma_read,
+            "dma_write": dma_write}
 
 
 def compile_programs(names, arch=vm.ARM64, folder=HERE / "guest"):
@@ -346,7 +353,8 @@ def files_for(kernel, names):
 def commands_for(kernel, programs):
     """The machine's commands, and the patterns of lines that they allow in the
     log."""
-    commands = [{"name": p.replace(":", "-"), "run": "/tests/" + p.replace(":", " ")} for p in programs]
+    # Programs share the GPUs, and must not depend on their order.
+    commands = [{"name": p.replace(":", "-"), "run": "host restore && exec /tests/" + p.replace(":", " ")} for p in programs]
     allow = []
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
         commands.append({"name": "leaks", "run": "sh /tests/leaks"})
@@ -366,10 +374,6 @@ def run(kernel, args, programs, commands, allow, log):
             m.timeout = m.elapsed() + args.silence
         if args.first_failure and (failed := trouble(mark, line, allow)):
             raise FirstFailure(failed)
-        # Programs share the GPUs, and must not depend on their order.
-        if mark == ">" and line.startswith("@@RUN "):
-            for server in m.models.values():
-                server.gpu.restore_reset_delays()
         if mark == ">" and not line.startswith(("@@", "TAP version")):
             print(line, flush=True)
 
