@@ -365,10 +365,13 @@ class System:
         if line.startswith("@@BOOT "):
             self._booted = line.split()[1:]
         elif self._current is not None:
-            if line.startswith(f"@@RC {self._current['id']} "):
-                self._current["rc"] = int(line.split()[2])
-            else:
-                self._current["lines"].append(line)
+            # A process that the script has left behind may have printed half
+            # a line.
+            before, mark, rc = line.partition(f"@@RC {self._current['id']} ")
+            if before or not mark:
+                self._current["lines"].append(before)
+            if mark:
+                self._current["rc"] = int(rc)
 
     # For tests.
 
