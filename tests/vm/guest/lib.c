@@ -192,11 +192,12 @@ void wait_until_asleep(const struct gpu *gpu)
 {
 	char text[16];
 
-	do {
+	for (;;) {
 		gpu_sysfs_read(gpu, "power/runtime_status", text, sizeof(text));
-		if (strcmp(text, "suspended"))
-			usleep(1000);
-	} while (strcmp(text, "suspended"));
+		if (!strcmp(text, "suspended"))
+			return;
+		usleep(1000);
+	}
 }
 
 /*
@@ -787,20 +788,6 @@ static bool klog_record(char *record, size_t size)
 
 #define MARK	"a test reads up to here:"
 
-/* Returns false if this process must not write to the log. */
-static bool klog_write(const char *text)
-{
-	/* The kernel limits the lines of each open file. */
-	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 && errno == EACCES)
-		return false;
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-	close(fd);
-	return true;
-}
-
 /*
  * Reads a record. Returns false if there is none from before the call.
  *
@@ -813,6 +800,7 @@ static bool klog_record_until_now(char *record, size_t size)
 	struct pollfd p = { .fd = klog, .events = POLLIN };
 	static unsigned int marks;
 	char mark[64] = "";
+	int ret;
 
 	assert_true(klog >= 0);
 	for (;;) {
@@ -824,8 +812,14 @@ static bool klog_record_until_now(char *record, size_t size)
 		} else if (!*mark) {
 			snprintf(mark, sizeof(mark), MARK " %d %u\n", getpid(),
 				 ++marks);
-			if (!klog_write(mark))
+			/*
+			 * The kernel limits the lines of each open file, and
+			 * this opens one.
+			 */
+			ret = write_file("/dev/kmsg", mark);
+			if (ret == -EACCES)
 				return false;
+			assert_int_equal(ret, 0);
 		} else {
 			poll(&p, 1, -1);
 		}
