@@ -547,7 +547,7 @@ class Verdict(unittest.TestCase):
 
     def test_guests_ask(self):
         self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@HOST half 42"}, handlers={"half": lambda m, n: int(n) // 2})
-        self.assertIn("ok 21\n", self.sent)
+        self.assertEqual(self.sent, ["done\n", "ok 21\n"])
 
 
 class FirstFailure(unittest.TestCase):
