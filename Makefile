@@ -21,7 +21,7 @@ MODULE	:= nvgrace-gpu-vfio-pci
 .DEFAULT_GOAL := modules
 
 # The output of `uname -r` under that kernel. include/config/kernel.release is
-# no substitute: it differs in Debian's 6.1 headers.
+# no substitute: it differs in the headers of Debian 12.
 RELEASE = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"$$/\1/p' \
 	    '$(KDIR)/include/generated/utsrelease.h' 2>/dev/null)
 
@@ -108,23 +108,29 @@ DRIVER	:= src include Kbuild
 CAMPAIGN = TOOLBOX_ENV=DRIVER_COMMIT DRIVER_COMMIT=$$(git log -1 --format=%h -- $(DRIVER) 2>/dev/null)$$( \
 	git diff --quiet HEAD -- $(DRIVER) 2>/dev/null || echo +) $(TOOLBOX) run --
 
-.PHONY: demo check check-quick check-long check-package check-guest bench matrix cli unit fuzz generated style pictures
+# The newest kernels of Debian, not those that are known to pass.
+ifdef LATEST
+export TOOLBOX_LATEST := 1
+endif
+
+.PHONY: demo check check-quick check-long check-package check-guest kernels bench matrix cli unit fuzz generated style pictures
 demo:
-	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 tests/demo/demo.py
 
 # docs/pictures: records what the programs print, and draws all anew.
 pictures:
-	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 tests/demo/record.py
 	@$(TOOLBOX) run -- scripts/pictures
 
 # Making the system and compiling the kernel take minutes each, on one processor
-# most of the time.
+# most of the time. LATEST=1 uses Debian's newest kernels and, if all tests pass,
+# writes them to tests/kernels.good.
 check:
 	@$(TOOLBOX) kernel --all
 	@tests/package/image >/dev/null & image=$$!; \
-	$(TOOLBOX) kernel 64k || { kill $$image; wait $$image; exit 1; }; \
+	$(TOOLBOX) kernel newest-64k || { kill $$image; wait $$image; exit 1; }; \
 	wait $$image
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) root analysis >/dev/null
@@ -132,9 +138,17 @@ check:
 	@$(TOOLBOX) root qemu >/dev/null
 	@tests/package/dkms-debs
 	@$(TOOLBOX) run -- python3 tests/check.py $(if $(LOAD),--load $(LOAD)) $(JOBS)
+ifeq ($(LATEST)$(JOBS),1)
+	@$(TOOLBOX) record
+	@$(MAKE) --no-print-directory generated
+endif
+
+# Compares the kernels that are known to pass with those that Debian has now.
+kernels:
+	@$(TOOLBOX) known-good
 
 check-quick:
-	@$(TOOLBOX) kernel 7.2
+	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) checkpatch >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py --quick $(JOBS)
 
@@ -150,10 +164,10 @@ check-long:
 
 # Can compare the module with another build of it in the same machine:
 # BASELINE_KO=<file or folder below this one>, ROUNDS=3,
-# KERNELS="6.1-amd64 6.12 7.2", GPUS=parts. QUICK=1 shortens the rounds.
+# KERNELS="oldstable-amd64 stable newest", GPUS=parts. QUICK=1 shortens the rounds.
 bench:
-	@$(TOOLBOX) kernel $(or $(KERNELS),6.1-amd64 6.12 7.2)
-	@scripts/matrix $(or $(KERNELS),6.1-amd64 6.12 7.2)
+	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable-amd64 stable newest)
+	@scripts/matrix $(or $(KERNELS),oldstable-amd64 stable newest)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 tests/bench/bench.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
 
@@ -166,14 +180,14 @@ check-package: repo
 
 # Guests that use a GPU's memory, on hosts with KVM; check includes them.
 check-guest:
-	@$(TOOLBOX) kernel 6.12 7.2 7.2-16k
-	@$(TOOLBOX) kernel 64k
+	@$(TOOLBOX) kernel stable newest newest-16k
+	@$(TOOLBOX) kernel newest-64k
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py guest stage2
 
 matrix:
 	@$(TOOLBOX) kernel --all
-	@$(TOOLBOX) kernel 64k
+	@$(TOOLBOX) kernel newest-64k
 	@$(TOOLBOX) run -- scripts/matrix
 
 cli:
@@ -186,9 +200,11 @@ unit:
 fuzz:
 	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
 
-# docs/doctor.md, from the comments in cli/doctor.
+# docs/doctor.md, from the comments in cli/doctor, and the table of kernels in
+# docs/kernels.md.
 generated:
 	@$(TOOLBOX) run -- scripts/doctor-doc
+	@$(TOOLBOX) run -- scripts/kernel-table
 
 style:
 	@$(TOOLBOX) run -- scripts/style "$$($(TOOLBOX) checkpatch)"
@@ -211,9 +227,10 @@ help:
 	@echo '  install       install the files of the packages: DESTDIR=<root>; then run dkms install'
 	@echo 'To try it, as root on Debian 12 (x86-64)'
 	@echo '  demo          boot a virtual GH200, bind its GPU, show the VMM'"'"'s view, move data'
-	@echo '  bench         measure the module in one, or compare it with another build: BASELINE_KO=<file.ko>, KERNELS=7.2, ROUNDS=3, GPUS=parts, QUICK=1'
+	@echo '  bench         measure the module in one, or compare it with another build: BASELINE_KO=<file.ko>, KERNELS=newest, ROUNDS=3, GPUS=parts, QUICK=1'
 	@echo 'To test it'
-	@echo '  check         run all tests on every supported kernel (JOBS="vm-7.2 unit" runs some; LOAD=4 beside 4 busy processes)'
+	@echo '  check         run all tests on every supported kernel (JOBS="vm-newest unit" runs some; LOAD=4 beside 4 busy processes; LATEST=1 with Debian'"'"'s newest kernels)'
+	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
 	@echo '  check-quick   run the unit tests and one kernel, in five minutes'
 	@echo '  check-long    run the campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
@@ -222,7 +239,7 @@ help:
 	@echo '  cli           run the tests of nvgrace-gpu(8) that need no virtual machine'
 	@echo '  unit          run the unit tests on this machine'
 	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n per target'
-	@echo '  generated     write docs/doctor.md from the comments of doctor'"'"'s checks'
+	@echo '  generated     write docs/doctor.md and the table of kernels in docs/kernels.md from their sources'
 	@echo '  style         run checkpatch and check the project'"'"'s own rules'
 	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'

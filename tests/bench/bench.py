@@ -5,10 +5,10 @@ and another build of it in turn.
 
     bench.py [--smoke] [--quick] [--rounds N] [KERNEL...]
 
-Inside the toolbox, after `make modules` for those kernels (default: 6.1-amd64,
-6.12 and 7.2). One boot per kernel. Each round loads the driver, binds, measures
+Inside the toolbox, after `make modules` for those kernels (default: oldstable-amd64,
+stable and newest). One boot per kernel. Each round loads the driver, binds, measures
 and unbinds a GPU, and unloads the driver. BASELINE_KO in the environment is the
-other module, or a folder of such files, as build/baseline/7.2.ko, below the
+other module, or a folder of such files, as build/baseline/newest.ko, below the
 project's folder. Each round measures that module as well. A kernel without such
 a file is measured alone. GPUS=parts (or large, g1, g4, g16, g64) measures only
 that GPU. Every other round begins with the other module, so that a machine that
@@ -40,8 +40,8 @@ sys.path[:0] = [str(HERE.parent / "vm"), str(HERE.parent / "cli")]
 import common  # noqa: E402  (needs the path above)
 import vm  # noqa: E402
 
-# arm64's 6.1 has no model GPU, and nvgrace-gpu does not know its stand-in.
-KERNELS = ("6.1-amd64", "6.12", "7.2")
+# arm64's oldstable has no model GPU, and nvgrace-gpu does not know its stand-in.
+KERNELS = ("oldstable-amd64", "stable", "newest")
 OUT = vm.PROJECT / "build" / "bench"
 DRIVER = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
@@ -320,7 +320,7 @@ def main():
     if args.rounds < 1:
         parser.error("there must be a round")
     passed = failed = 0
-    for name in args.kernels or (("7.2",) if args.smoke else KERNELS):
+    for name in args.kernels or (("newest",) if args.smoke else KERNELS):
         try:
             good = bench(vm.Kernel(name), 1 if args.smoke else args.rounds, args.quick or args.smoke, args.smoke)
         except (RuntimeError, ValueError, subprocess.CalledProcessError) as e:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent / "vm"))
 import common  # noqa: E402  (needs the path above)
 import vm  # noqa: E402
 
-KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "7.2"
+KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "newest"
 
 # Shell functions for the commands. Their output has the form that lines() and
 # the methods below it read.

@@ -4,7 +4,7 @@
 
     scripts/toolbox run -- tests/cli/test_vm.py [KERNEL [unittest's arguments]]
 
-Run it after `make modules` for that kernel (default: 7.2). There is one boot.
+Run it after `make modules` for that kernel (default: newest). There is one boot.
 Each test method checks the output of one or more of its commands, which are
 below. The program itself loads the module. The console is in
 build/log/cli-KERNEL.log.

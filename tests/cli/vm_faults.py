@@ -4,7 +4,7 @@
 
     scripts/toolbox run -- tests/cli/vm_faults.py [KERNEL [unittest's arguments]]
 
-Run it after `make modules` for that kernel (default: 7.2). fail_call.c lets the
+Run it after `make modules` for that kernel (default: newest). fail_call.c lets the
 call fail. The console is in build/log/cli-faults-KERNEL.log.
 """
 

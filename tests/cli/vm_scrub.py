@@ -5,7 +5,7 @@ refuses and verifies, and how it ends when interrupted.
 
     scripts/toolbox run -- tests/cli/vm_scrub.py [KERNEL [unittest's arguments]]
 
-Run it after `make modules` for that kernel (default: 7.2). There is one boot.
+Run it after `make modules` for that kernel (default: newest). There is one boot.
 Each test method checks the output of one or more of its commands, which are
 below. No test checks a time, because times mean nothing in this machine. The
 console is in build/log/cli-scrub-KERNEL.log.

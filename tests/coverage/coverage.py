@@ -6,7 +6,7 @@ tests reach.
     coverage.py [--again] [PART...]
 
 Inside the toolbox, after `scripts/toolbox root coverage` and `scripts/toolbox
-kernel gcov` outside, and `make modules` for 6.12, 7.2 and 64k. Builds each part
+kernel gcov` outside, and `make modules` for stable, newest and newest-64k. Builds each part
 with counters and runs its tests. It fails if too few lines or branches ran, if
 a line did not run that has no reason in tests/coverage/reasons, or if a reason
 there is no longer needed. --again runs no tests and judges the last run's
@@ -61,11 +61,11 @@ MODULE_TESTS = {
 }
 CLI_TESTS = {
     "cli": ["tests/cli/run"],
-    "cli-vm": ["python3", "tests/cli/test_vm.py", "7.2"],
-    "cli-bench": ["python3", "tests/cli/vm_bench.py", "7.2"],
+    "cli-vm": ["python3", "tests/cli/test_vm.py", "newest"],
+    "cli-bench": ["python3", "tests/cli/vm_bench.py", "newest"],
     # Opens the device's own file, which Debian's kernels lack.
-    "cli-bench-64k": ["python3", "tests/cli/vm_bench.py", "64k"],
-    "cli-scrub": ["python3", "tests/cli/vm_scrub.py", "7.2"],
+    "cli-bench-newest-64k": ["python3", "tests/cli/vm_bench.py", "newest-64k"],
+    "cli-scrub": ["python3", "tests/cli/vm_scrub.py", "newest"],
     "doctor": ["python3", "tests/cli/vm_doctor.py"],
 }
 CROSS = "aarch64-linux-gnu-"

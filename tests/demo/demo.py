@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "vm")]
 import progress  # noqa: E402
 import vm  # noqa: E402
 
-KERNEL = "7.2"
+KERNEL = "newest"
 # A GH200 of 96 GB: 95.75 GiB.
 SIZE = 0x17_F000_0000
 

@@ -33,7 +33,7 @@ import suite  # noqa: E402
 import vm  # noqa: E402
 
 # The kernel of every guest, Debian stable's.
-GUEST_KERNEL = "6.12"
+GUEST_KERNEL = "stable"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 PAGE = vm.PROJECT / "docs" / "guests.md"
 # The page's placeholders for the reader's GPUs.
@@ -193,26 +193,27 @@ INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/h
                    echo 0 >$blocks && exit $found""")]
 
 
-def guests(host, cpu):
-    """The guests of a host, in the order of their starts."""
+def guests(host, cpu, kind):
+    """The guests of a host, in the order of their starts. kind is what KVM
+    does with usemem."""
     first = Guest("first", ["gh200"], uses("memory", "normal", "types", "dma", "pages"))
-    if host == "64k":
+    if host == "newest-64k":
         first.block = "iommufd"
     tenant = Guest("tenant", ["gh200"], TENANT, first.block, TENANT_RUN)
-    if host == "6.12":
+    if kind == "device":
         # usemem is Device memory. A kernel can't use it as its own memory,
         # because it clears and copies pages with accesses that Device memory
         # forbids.
         first.commands = uses("memory", "types", "dma")
         return [first, tenant, Guest("unaligned", ["gh200"], uses("normal"), run=UNALIGNED_RUN)]
-    if cpu != "max":
+    if kind == "refused":
         return [Guest("refused", ["gh200"], [], run="! @")]
-    if host == "7.2-16k":
+    if host == "newest-16k":
         # What life shows does not depend on the size of pages.
         return [first, tenant]
     life = Guest("life", ["gh200"], LIFE, first.block, LIFE_RUN)
     # With the ports of one more guest, those of the last one would not work.
-    if host != "7.2":
+    if host != "newest":
         return [first, life, tenant]
     return [first, life,
             Guest("two", ["gh200", "second"], uses("memory", "normal", "dma"), "two"),
@@ -324,6 +325,9 @@ def look_up(machine, address):
 
 HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, "stage2": look_up,
             "remains": content.remains, "dma_read": suite.dma_read, "dma_write": suite.dma_write}
+# The first version of Linux whose KVM can map usemem cacheable.
+KVM_CACHES = (6, 17)
+
 # doctor's verdict on usemem, by how KVM then maps it.
 DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}
 
@@ -331,8 +335,8 @@ DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}
 def run_host(name, cpu, timeout, tap):
     """Boot a host, run its guests, and check the results."""
     kernel = vm.Kernel(name)
-    kind = "device" if name == "6.12" else "cached" if cpu == "max" else "refused"
-    wanted = guests(name, cpu)
+    kind = "device" if kernel.version < KVM_CACHES else "cached" if cpu == "max" else "refused"
+    wanted = guests(name, cpu, kind)
     by_name = {g.name: g for g in wanted}
     log = vm.PROJECT / "build/log" / f"guest-{name}-{cpu}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

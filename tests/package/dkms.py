@@ -68,7 +68,7 @@ class Host(scratch.Scratch):
         self.sh("mv /usr/bin/uname /usr/bin/uname.real")
         self.write("/usr/bin/uname", UNAME, 0o755)
         # Without the toolbox's kernels, which would slow down each depmod.
-        vfio = pathlib.Path("/usr/lib/modules", release("6.12"), "kernel/drivers/vfio")
+        vfio = pathlib.Path("/usr/lib/modules", release("stable"), "kernel/drivers/vfio")
         shutil.copytree(vfio, self.shared / "vfio", ignore=shutil.ignore_patterns("nvgrace*"))
         self.empty("/usr/lib/modules")
         self.add_kernel(kernel)
@@ -181,7 +181,7 @@ class Tests:
             self.assertIn("aarch64", host.run("modinfo", "-k", kernel, "-F", "vermagic", NAME).stdout)
 
     def test_install_new_kernel_upgrade_downgrade_reinstall_remove_purge(self):
-        first, second = release("6.12"), release("6.1")
+        first, second = release("stable"), release("oldstable")
         host = self.host(first)
         host.next_version()
         before = host.files()
@@ -237,7 +237,7 @@ class Tests:
                 self.assertEqual(host.sh("ls -d /etc/nvgrace-gpu.* 2>/dev/null || :").stdout, "")
 
     def test_the_initramfs_is_updated_where_the_configuration_binds(self):
-        first, second = release("6.12"), release("6.1")
+        first, second = release("stable"), release("oldstable")
         host = self.host(first)
         host.write("/usr/sbin/update-initramfs", UPDATE_INITRAMFS, 0o755)
         own = f"/usr/lib/modules/{first}/updates/dkms/{NAME}.ko"
@@ -290,14 +290,14 @@ class Tests:
 
     def host_without_headers(self):
         """A host where DKMS builds nothing, which is fast."""
-        kernel = release("6.12")
+        kernel = release("stable")
         host = self.host(kernel)
         host.sh(f"rm /usr/lib/modules/{kernel}/build")
         return host
 
     def test_headers_that_are_missing_are_named(self):
         host = self.host_without_headers()
-        kernel = release("6.12")
+        kernel = release("stable")
         said = host.dpkg("--install", "/mnt/our.deb")
         self.assertIn(f'not built for the running kernel, {kernel}, whose headers are missing; '
                       f'run "apt-get install linux-headers-{kernel}"', said)
@@ -318,7 +318,7 @@ class Tests:
         self.assertEqual(host.status(), [])
 
     def test_what_is_left_out_is_no_failure_and_has_a_reason(self):
-        known = release("6.12")
+        known = release("stable")
         host = self.host(known)
         host.dpkg("--install", "/mnt/our.deb")
         base = {known}
@@ -347,7 +347,7 @@ class Tests:
             self.assertIn("6.12.0-egm", host.modules())
 
     def test_another_machine(self):
-        kernel = release("6.12")
+        kernel = release("stable")
         host = self.host(kernel, machine="x86_64")
         said = host.dpkg("--install", "/mnt/our.deb")
         self.assertIn("this kernel is for x86_64", said)
@@ -356,7 +356,7 @@ class Tests:
         host.dpkg("--purge", f"{NAME}-dkms")
 
     def test_each_command_on_sources_laid_out_by_hand(self):
-        kernel = release("6.12")
+        kernel = release("stable")
         host = self.host(kernel)
         host.sh(f"""
             cd {scratch.PROJECT}
@@ -388,7 +388,7 @@ class Dkms28(Tests, unittest.TestCase):
     def test_match(self):
         """In later versions, "dkms match" can't read the output of "dkms
         status"."""
-        first, second = release("6.12"), release("6.1")
+        first, second = release("stable"), release("oldstable")
         host = self.host(first)
         host.dpkg("--install", "/mnt/our.deb")
         host.add_kernel(second)
@@ -406,7 +406,7 @@ class Dkms32(Tests, unittest.TestCase):
 
     def test_the_packages_own_test(self):
         """debian/tests/installed. life.py runs the test of the initramfs."""
-        host = self.host(release("6.12"), machine="x86_64")
+        host = self.host(release("stable"), machine="x86_64")
         shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "cli.deb")
         host.env["AUTOPKGTEST_TMP"] = "/tmp"
         # The toolbox's dpkg leaves manual pages out.

@@ -6,7 +6,7 @@ clang-tidy, Coccinelle, shellcheck and pylint.
     run.py [KERNEL...]
 
 Inside the toolbox, after `scripts/toolbox root analysis` and `scripts/toolbox
-checkpatch` outside. clang compiles the module for each KERNEL (default 7.2).
+checkpatch` outside. clang compiles the module for each KERNEL (default newest).
 The kernel's own semantic patches search the module. The other programs get the
 project's C programs, shell scripts and Python files. sparse and gcc's warnings
 about the module are in scripts/matrix.
@@ -297,7 +297,7 @@ class Static:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=["7.2"])
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=["newest"])
     args = parser.parse_args()
     static = Static()
     static.shellcheck()

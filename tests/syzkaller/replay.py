@@ -30,7 +30,7 @@ import syzlang  # noqa: E402
 import uapi  # noqa: E402
 import vm  # noqa: E402
 
-HEADERS = "7.2-amd64"
+HEADERS = "newest-amd64"
 SEED, PROGRAMS = 1, 500
 TIMEOUT = 1800
 # Linux resets the second GPU through the bus, and never the first one.

@@ -33,7 +33,7 @@ ARM64 = Arch(
     name="arm64", option="CONFIG_ARM64", qemu="qemu-system-aarch64",
     machine="virt,gic-version=3", cpu="neoverse-n1", firmware=("-bios", "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
     iommu=("-device", "virtio-iommu-pci,addr=1"), iommu_module="virtio_iommu",
-    # A Grace CPU needs no kpti. 6.1 would enable it on neoverse-n1, and
+    # A Grace CPU needs no kpti. Linux 6.1 would enable it on neoverse-n1, and
     # emulated system calls would take three times as long.
     append="kpti=off", console="ttyAMA0",
     phys_bits=48, last_slot=31,

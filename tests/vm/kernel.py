@@ -24,6 +24,8 @@ class Kernel:
         self.headers = pathlib.Path(self._ask("kdir"))
         config = (self.headers / ".config").read_text()
         self.arch = next(a for a in ARCHITECTURES if f"\n{a.option}=y\n" in config)
+        # The first two numbers, for what only the version of Linux decides.
+        self.version = tuple(map(int, re.findall(r"\d+", self.release)[:2]))
         # The root of the kernel's files, "/" for Debian's, with Debian's
         # layout: boot, usr/lib/modules, usr/src.
         self.root = self.headers.parents[2]

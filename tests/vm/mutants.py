@@ -31,11 +31,11 @@ import vm
 REPLAY = "syzkaller"
 
 # File, old text, new text, the program that must fail, and the kernel, if not
-# 7.2.
+# newest.
 MUTANTS = (
     ("src/region.c", "if (!(vma->vm_flags & VM_SHARED))", "if (0)", "mmap"),
-    ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "mmap", "6.1"),    # 7.2 itself says no
-    ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "mmap", "6.1"),
+    ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "mmap", "oldstable"),    # newer kernels say no themselves
+    ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "mmap", "oldstable"),
     ("src/region.c", "if (end > nvgrace_gpu_mappable(region))", "if (end > region->bar_size)", "mmap"),
     ("src/region.c", "!IS_ALIGNED(pfn, 1UL << order)", "0", "mmap"),
     ("src/region.c", "for (; addr < end; addr += PAGE_SIZE)", "for (; 0; addr += PAGE_SIZE)", "mmap"),
@@ -91,7 +91,7 @@ MUTANTS = (
     ("src/gate.c", "gpu->link = NVGRACE_GPU_LINK_OK;\n\tforget", "gpu->link = NVGRACE_GPU_LINK_FAILED;\n\tforget", "aer"),
     ("src/gate.c", "return pm_cap && covers", "return false && covers", "gate"),
     ("src/gate.c", "pm_cap + PCI_PM_CTRL, 2)", "pm_cap, 2)", "gate"),
-    ("src/gate.c", "return !COMPAT_CORE_ZAPS &&", "return false &&", "gate", "6.1"),     # newer kernels do it themselves
+    ("src/gate.c", "return !COMPAT_CORE_ZAPS &&", "return false &&", "gate", "oldstable"),     # newer kernels do it themselves
     ("src/gate.c", "\t\tforget_ready(gpu);\n\topen_for(gpu, CLOSED_CONFIG);", "\t\t;\n\topen_for(gpu, CLOSED_CONFIG);", "gate"),
     ("src/gate.c", "close_for(gpu, CLOSED_CONFIG);", ";", "gate"),
     ("src/gate.c", "if (data_race(gpu->core.pm_runtime_engaged))", "if (0)", "gate"),
@@ -102,7 +102,7 @@ MUTANTS = (
     ("src/region.c", "if (compat_pmd_is_huge(vmf))", "if (0)", "thp"),
     ("include/compat/mm.h", "vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn), false)",
      "vmf_insert_pfn_pmd(vmf, compat_huge_pfn(pfn), vmf->flags & FAULT_FLAG_WRITE)", "thp"),
-    ("src/shadow.c", "\tshadow->f_mapping = mapping->inode->i_mapping;\n", "", "gate", "6.1"),
+    ("src/shadow.c", "\tshadow->f_mapping = mapping->inode->i_mapping;\n", "", "gate", "oldstable"),
     ("src/dmabuf.c", "return nvgrace_gpu_wait_export(gpu);", "return 0;", "dmabuf"),
     ("src/dmabuf.c", "region->base, nvgrace_gpu_mappable(region));", "region->base, region->bar_size);", "dmabuf"),
     ("src/region.c", "*pgoff = vma->vm_pgoff + (pfn - first);", "*pgoff = vma->vm_pgoff;", "poison"),
@@ -144,8 +144,8 @@ MUTANTS = (
     ("src/region.c", "if (end > nvgrace_gpu_mappable(region))", "if (0)", "privilege"),
     # For the GPU's own file, unlike others, the kernel itself allows executable
     # mappings.
-    ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "privilege", "64k"),
-    ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "privilege", "64k"),
+    ("src/region.c", "if (vma->vm_flags & VM_EXEC)", "if (0)", "privilege", "newest-64k"),
+    ("src/region.c", "vm_flags_clear(vma, VM_MAYEXEC);", "", "privilege", "newest-64k"),
     # What random programs find.
     ("src/region.c", "if (!(vma->vm_flags & VM_SHARED))", "if (0)", REPLAY),
     ("src/rw.c", "memory = min_t(u64, count, region->length - offset);", "memory = count;", REPLAY),
@@ -244,7 +244,7 @@ class Workplace:
                 return "", f"does not compile\n{why}"
             return first_failure(self.directory, kernel, programs, limit)
 
-    def try_one(self, file, old, new, program, kernel="7.2"):
+    def try_one(self, file, old, new, program, kernel="newest"):
         """Whether the program fails on the mutant. Prints what happened."""
         title = f"{program} finds {file}: {old.strip()!r} -> {new.strip()!r}"
         text = (self.directory / file).read_text()

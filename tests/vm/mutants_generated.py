@@ -58,10 +58,10 @@ TIMEOUT = 124
 # As scripts/matrix has it.
 WARNINGS = ("W=1",)
 
-# As many operations as kernels other than 7.2 get.
+# As many operations as kernels other than newest get.
 RANDOM = f"random:{suite.RANDOM_SEED}:{suite.RANDOM_ELSEWHERE}"
 # The programs that could see a mistake in a file, likely and quick ones first.
-# "KERNEL/" in front runs the program there instead of on 7.2, which takes
+# "KERNEL/" in front runs the program there instead of on newest, which takes
 # another machine; so does REPLAY. Numbers of rounds are the lowest that show
 # something.
 PROGRAMS = {
@@ -70,19 +70,19 @@ PROGRAMS = {
     "src/device.c": ("region", "mmap", "config", "sysfs", "reset", "trace", "poison", "power", "gate", "dmabuf", "discovery",
                      "scrub:5", "cycles", RANDOM, "privilege", "races", mutants.REPLAY),
     "src/dmabuf.c": ("dmabuf", RANDOM, mutants.REPLAY),
-    # 6.12 does not log that error recovery failed.
+    # Linux 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
-                   "cycles", "races", "6.12/aer:patient", mutants.REPLAY),
+                   "cycles", "races", "stable/aer:patient", mutants.REPLAY),
     "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM, "privilege",
                     "races"),
     "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "cycles", "races"),
-    # 6.1: what 7.2 itself checks.
+    # What the newest kernel itself checks.
     "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", "failures", RANDOM,
-                     "cycles", "privilege", "races", "6.1/mmap", mutants.REPLAY),
+                     "cycles", "privilege", "races", "oldstable/mmap", mutants.REPLAY),
     "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", "failures", RANDOM, "cycles", "privilege", "races",
                  mutants.REPLAY),
     "src/scrub.c": ("scrub:5", "failures", "sysfs", "trace", "poison", "aer", "rare"),
-    "src/shadow.c": ("6.1/mmap", "6.1/reset", "6.1/gate", "6.1/cycles", f"6.1/{RANDOM}", "6.1/races"),
+    "src/shadow.c": ("oldstable/mmap", "oldstable/reset", "oldstable/gate", "oldstable/cycles", f"oldstable/{RANDOM}", "oldstable/races"),
     "src/sysfs.c": ("sysfs", "discovery", "scrub:5", "privilege"),
 }
 # Programs on this machine, before all others.
@@ -97,7 +97,7 @@ def grouped(programs):
     found = {}
     for program in programs:
         kernel, _, name = program.rpartition("/")
-        found.setdefault((kernel or "7.2", name == mutants.REPLAY), []).append(name)
+        found.setdefault((kernel or "newest", name == mutants.REPLAY), []).append(name)
     return [(kernel, names) for (kernel, _), names in found.items()]
 
 

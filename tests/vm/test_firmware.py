@@ -5,7 +5,7 @@ for each table. Its name begins with the verdict.
 
     test_firmware.py [KERNEL]
 
-Inside the toolbox, after `make modules` for that kernel (default 7.2). The
+Inside the toolbox, after `make modules` for that kernel (default newest). The
 verdicts: an errno, with which binding fails while one line of the log says why;
 "memory", bound with all of it; "warned", the same with a warning, because the
 range holds something else than RAM; "core", bound without memory, as by
@@ -220,7 +220,7 @@ def run(kernel, names, tap):
 
 
 def main():
-    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "7.2")
+    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "newest")
     tap = suite.Tap()
     names = list(TABLES)
     for at in range(0, len(names), BATCH):

@@ -5,7 +5,7 @@ real ones. Each has a machine of its own.
 
     test_scrub.py [KERNEL]
 
-Inside the toolbox, after `make modules` for that kernel (default 7.2).
+Inside the toolbox, after `make modules` for that kernel (default newest).
 guest/scrub.c has all other tests. The last line is the sum."""
 
 import ctypes
@@ -139,7 +139,7 @@ def large(kernel, tap):
 
 
 def main():
-    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "7.2")
+    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "newest")
     tap = suite.Tap()
     power_off(kernel, tap)
     large(kernel, tap)

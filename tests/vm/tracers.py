@@ -144,7 +144,7 @@ def run_page(kernel):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("kernel", metavar="KERNEL", nargs="?", default="7.2")
+    parser.add_argument("kernel", metavar="KERNEL", nargs="?", default="newest")
     args = parser.parse_args()
     results = run_page(vm.Kernel(args.kernel))
     for name, good in results:

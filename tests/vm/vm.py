@@ -59,7 +59,7 @@ __all__ = [
 class Machine:
     """One boot of one virtual GH200.
 
-    with Machine("7.2", gpus=[{"name": "gpu", "size": "3G"}], commands=["ls /dev/vfio"]) as m:
+    with Machine("newest", gpus=[{"name": "gpu", "size": "3G"}], commands=["ls /dev/vfio"]) as m:
         result = m.run()
 
     handlers: functions of the host by name, each called as handler(machine,

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/toolbox finds its kernels while Debian replaces them: with a mirror of
+its own, whose packages are nearly empty.
+
+    kernels.py [unittest's arguments]
+
+Runs inside the toolbox. There, scripts/toolbox runs as on a host, in a copy of
+the project with other kernels.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import stat
+import subprocess
+import unittest
+
+import scratch
+
+CONF = """
+releases	bookworm	trixie
+oldstable	arm64	oldstable			arm64		yes
+stable		arm64	stable				arm64		yes
+newest		arm64	stable-backports,stable		arm64		yes
+newest-16k	arm64	stable-backports,stable		arm64-16k	yes
+next		arm64	experimental			arm64		early
+"""
+GOOD = "# A comment\noldstable 6.1.9-1 2026-01-01\nstable 6.12.9-1 2026-01-01\nnewest 7.3.4-1 2026-01-01\n"
+
+# What Debian has at first. A kernel newer than the known good one has come.
+DEBIAN = {"bookworm": ["6.1.9-1"], "trixie": ["6.12.9-1"], "trixie-backports": ["7.3.4-1", "7.3.10-1"],
+          "experimental": ["7.4~rc3-1"]}
+
+# The toolbox makes its tree with this. The only program that it then runs in
+# there is depmod.
+MMDEBSTRAP = """#!/bin/sh
+set -e
+for word; do case $word in *.partial) dir=$word ;; esac; done
+mkdir -p "$dir/usr/bin" "$dir/usr/sbin" "$dir/usr/lib" "$dir/etc"
+ln -s usr/lib "$dir/lib"
+echo 'int main(void) { return 0; }' | gcc -static -x c -o "$dir/usr/sbin/depmod" -
+"""
+
+# Signs with a key that takes the place of Debian's.
+MAKE_KEY = """
+export GNUPGHOME=/mnt/gpg
+install -d -m 700 /mnt/gpg
+gpg --batch --quiet --passphrase '' --quick-generate-key test@example.org ed25519 sign never
+gpg --export >/mnt/keyring.gpg
+gpgconf --kill all
+"""
+PUBLISH = """
+export GNUPGHOME=/mnt/gpg
+cd /mnt/mirror
+for suite in dists/*; do
+	for arch in arm64 amd64; do
+		mkdir -p $suite/main/binary-$arch
+		apt-ftparchive --arch $arch packages pool/${suite#dists/} >$suite/main/binary-$arch/Packages
+	done
+	name=${suite#dists/}
+	apt-ftparchive -o APT::FTPArchive::Release::Suite=$name -o APT::FTPArchive::Release::Codename=$name \
+		-o APT::FTPArchive::Release::Components=main -o 'APT::FTPArchive::Release::Architectures=arm64 amd64' \
+		release $suite >/mnt/Release
+	gpg --batch --quiet --clearsign --output - /mnt/Release >$suite/InRelease
+done
+gpgconf --kill all
+"""
+
+
+def release(version, flavour="arm64"):
+    """The release of Debian's kernel of that version."""
+    upstream = re.sub(r"-\d+$", "", version)
+    return f"{upstream.replace('~', '-')}-{flavour}" if "~" in upstream else f"{upstream}+deb-{flavour}"
+
+
+class Debian(unittest.TestCase):
+    def setUp(self):
+        self.host = scratch.Scratch()
+        self.addCleanup(self.host.close)
+        # Without its mark, this is no toolbox.
+        mark = self.host.dir / "upper/etc/nvgrace-gpu-toolbox"
+        mark.parent.mkdir()
+        os.mknod(mark, stat.S_IFCHR, os.makedev(0, 0))
+        self.host.write("/usr/bin/mmdebstrap", MMDEBSTRAP, mode=0o755)
+        self.host.env = {"DEBIAN_MIRROR": "file:/mnt/mirror", "XDG_CACHE_HOME": "/mnt/cache"}
+        self.shared = self.host.shared
+        for name in ("scripts", "tests/testkernel"):
+            (self.shared / "project" / name).mkdir(parents=True)
+        shutil.copy(scratch.PROJECT / "scripts/toolbox", self.shared / "project/scripts")
+        self.good = self.shared / "project/tests/kernels.good"
+        self.good.write_text(GOOD)
+        self.conf(CONF)
+        self.host.sh(MAKE_KEY)
+        keyring = self.host.dir / "upper/usr/share/keyrings/debian-archive-keyring.gpg"
+        keyring.parent.mkdir(parents=True)
+        shutil.copy(self.shared / "keyring.gpg", keyring)
+        self.publish(DEBIAN)
+
+    def conf(self, text):
+        (self.shared / "project/tests/kernels.conf").write_text(text)
+
+    def publish(self, suites):
+        """Makes the mirror anew, with these versions in each suite."""
+        mirror = self.shared / "mirror"
+        shutil.rmtree(mirror, ignore_errors=True)
+        for suite, versions in suites.items():
+            (mirror / "dists" / suite).mkdir(parents=True)
+            pool = mirror / "pool" / suite
+            pool.mkdir(parents=True)
+            for version in versions:
+                self.package(pool, f"linux-kbuild-{version[0]}", version, "amd64")
+                self.package(pool, f"linux-headers-{release(version)[:-6]}-common", version, "all")
+                for flavour in ("arm64", "arm64-16k"):
+                    name = release(version, flavour)
+                    depends = (f"linux-headers-{release(version)[:-6]}-common (= {version}), "
+                               f"linux-kbuild-{version[0]} (= {version})")
+                    self.package(pool, f"linux-headers-{name}", version, "arm64", depends)
+                    self.package(pool, f"linux-image-{name}", version, "arm64")
+        self.host.sh(PUBLISH)
+
+    @staticmethod
+    def package(pool, name, version, arch, depends=""):
+        folder = pool / "package"
+        (folder / "DEBIAN").mkdir(parents=True)
+        # What would be the kernel, to see which version was unpacked.
+        content = folder / "usr/src" / name.replace("linux-image", "linux-headers") / name
+        content.parent.mkdir(parents=True)
+        content.write_text(version)
+        fields = {"Package": name, "Version": version, "Architecture": arch, "Maintainer": "test", "Description": "test"}
+        if depends:
+            fields["Depends"] = depends
+        (folder / "DEBIAN/control").write_text("".join(f"{k}: {v}\n" for k, v in fields.items()))
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", "-Znone", folder, pool], check=True,
+                       stdout=subprocess.DEVNULL)
+        shutil.rmtree(folder)
+
+    def toolbox(self, *words, ok=True, **env):
+        settings = " ".join(f"{name}={value}" for name, value in env.items())
+        return self.host.sh(f"cd /mnt/project && env {settings} scripts/toolbox {' '.join(words)}", ok=ok)
+
+    def release(self, name, **env):
+        return self.toolbox("release", name, **env).stdout.splitlines()[-1]
+
+    def test_known_good_stays(self):
+        """A newer kernel of Debian changes nothing."""
+        said = self.toolbox("kernel", "--all").stdout
+        self.assertNotIn("last passed", said)
+        self.assertEqual(self.release("newest"), release("7.3.4-1"))
+        self.assertEqual(self.release("newest-16k"), release("7.3.4-1", "arm64-16k"))
+        self.assertEqual(self.release("oldstable"), release("6.1.9-1"))
+        self.assertEqual(self.release("next"), release("7.4~rc3-1"))
+        image = next((self.shared / "cache").glob(f"*/tree-*/usr/src/linux-headers-{release('7.3.4-1')}/linux-image-*"))
+        self.assertEqual(image.read_text(), "7.3.4-1")
+        # Now it is there, nobody needs the mirror.
+        shutil.rmtree(self.shared / "mirror")
+        self.assertEqual(self.toolbox("kernel", "oldstable", "stable", "newest", "newest-16k").stdout, "")
+
+    def test_known_good_is_gone(self):
+        self.publish(DEBIAN | {"trixie-backports": ["7.3.9-1", "7.3.10-1"]})
+        said = self.toolbox("kernel", "--all").stdout
+        line = "toolbox: newest: Debian no longer has 7.3.4-1, which last passed; using 7.3.10-1\n"
+        self.assertEqual(said.count("last passed"), 1)
+        self.assertIn(line, said)
+        self.assertEqual(self.release("newest"), release("7.3.10-1"))
+        self.assertEqual(self.release("newest-16k"), release("7.3.10-1", "arm64-16k"))
+        self.assertEqual(self.release("stable"), release("6.12.9-1"))
+        self.assertEqual(self.good.read_text(), GOOD)
+
+    def test_gone_while_the_lists_are_old(self):
+        self.toolbox("kernel", "stable")
+        self.publish(DEBIAN | {"trixie-backports": ["7.3.10-1"]})
+        # The lists of before: Debian drops the packages while they are read.
+        (self.shared / "mirror/pool/trixie-backports").rename(self.shared / "later")
+        self.toolbox("kernel", "newest", ok=False)
+        (self.shared / "later").rename(self.shared / "mirror/pool/trixie-backports")
+        self.toolbox("kernel", "newest")
+        self.assertEqual(self.release("newest"), release("7.3.10-1"))
+
+    def test_nothing_in_a_suite(self):
+        for experimental in ([], None):
+            with self.subTest(experimental=experimental):
+                suites = DEBIAN | {"trixie-backports": [], "experimental": experimental}
+                self.publish({suite: versions for suite, versions in suites.items() if versions is not None})
+                said = self.toolbox("kernel", "--all", TOOLBOX_REFRESH=1).stdout
+                self.assertIn("early warning: kernel next is not available; going on without it", said)
+                # Right after a release of Debian, it has no backports.
+                self.assertIn("newest: Debian no longer has 7.3.4-1, which last passed; using 6.12.9-1", said)
+                self.assertEqual(self.release("newest"), release("6.12.9-1"))
+        self.publish(DEBIAN | {"bookworm": []})
+        done = self.toolbox("kernel", "oldstable", TOOLBOX_REFRESH=1)
+        self.assertIn("oldstable: Debian has no such kernel now; keeping " + release("6.1.9-1"), done.stdout)
+        shutil.rmtree(self.shared / "cache")
+        done = self.toolbox("kernel", "oldstable", ok=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("oldstable: Debian has no such kernel now", done.stdout)
+        shutil.rmtree(self.shared / "mirror")
+        done = self.toolbox("kernel", "stable", ok=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("can't reach Debian's mirror", done.stdout)
+
+    def test_latest(self):
+        self.toolbox("kernel", "oldstable", "stable", "newest", TOOLBOX_LATEST=1)
+        self.assertEqual(self.release("newest", TOOLBOX_LATEST=1), release("7.3.10-1"))
+        self.toolbox("kernel", "newest")
+        self.assertEqual(self.release("newest"), release("7.3.4-1"))
+        table = self.toolbox("known-good").stdout
+        self.assertRegex(table, r"newest +7\.3\.4-1 +2026-01-01 +7\.3\.10-1 +a newer one is to be tried\n")
+        self.assertRegex(table, r"stable +6\.12\.9-1 +2026-01-01 +6\.12\.9-1 +up to date\n")
+        self.assertRegex(table, r"next +- +- +7\.4~rc3-1 +always the newest is used\n")
+        self.toolbox("record", TOOLBOX_LATEST=1)
+        lines = self.good.read_text().splitlines()
+        self.assertEqual(lines[0], "# A comment")
+        # Only what has changed gets a new day.
+        self.assertIn("stable 6.12.9-1 2026-01-01", lines)
+        newest = next(line.split() for line in lines if line.startswith("newest"))
+        self.assertEqual(newest[1], "7.3.10-1")
+        self.assertNotEqual(newest[2], "2026-01-01")
+        self.assertEqual(len(lines), 4)
+        self.assertEqual(self.release("newest"), release("7.3.10-1"))
+        self.publish(DEBIAN | {"trixie-backports": ["7.3.11-1"], "bookworm": []})
+        table = self.toolbox("known-good").stdout
+        self.assertRegex(table, r"newest +7\.3\.10-1 .* Debian no longer has it; the newest is used\n")
+        self.assertRegex(table, r"oldstable +6\.1\.9-1 .* Debian has none\n")
+
+    def test_a_release_of_debian(self):
+        """One line changes."""
+        self.publish({"trixie": ["6.12.9-1"], "forky": ["7.6.2-1"], "forky-backports": ["7.9.1-1"], "experimental": []})
+        self.conf(CONF.replace("bookworm	trixie", "trixie	forky"))
+        self.toolbox("kernel", "--all")
+        for name, version in (("oldstable", "6.12.9-1"), ("stable", "7.6.2-1"), ("newest", "7.9.1-1")):
+            self.assertEqual(self.release(name), release(version))
+
+
+if __name__ == "__main__":
+    unittest.main()
