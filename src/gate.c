@@ -504,9 +504,10 @@ void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
 	/*
 	 * User space wants low power, so the GPU sleeps again. Without the
 	 * lock: a task that changes pm_runtime_engaged now forgets readiness
-	 * itself.
+	 * itself. "!!" because it is a bit-field on some kernels, which
+	 * data_race() can't take.
 	 */
-	if (data_race(gpu->core.pm_runtime_engaged))
+	if (data_race(!!gpu->core.pm_runtime_engaged))
 		nvgrace_gpu_asleep(gpu);
 	pm_runtime_put(&gpu->core.pdev->dev);
 }

@@ -147,6 +147,7 @@ def all_jobs(quick):
         Job("package-repo", ["python3", "tests/package/repo.py"], after=("packages",)),
         Job("release", ["python3", "tests/package/release.py"], after=("packages",)),
         Job("kernels", ["python3", "tests/package/kernels.py"]),
+        Job("vendors", ["python3", "tests/package/vendors.py"]),
         Job("udev", ["python3", "tests/package/udev.py"]),
         Job("probes", ["tests/probes/run"]),
         Job("machine", ["python3", "tests/vm/test_boot.py", "newest"]),
