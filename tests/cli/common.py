@@ -2,14 +2,17 @@
 """What the tests of nvgrace-gpu(8) share: building and running the program, and
 the schema of its JSON."""
 
+import atexit
 import fcntl
 import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import unittest
 
 # The tested programs would inherit ignored signals. A shell's background job
@@ -134,12 +137,23 @@ def validate(document):
     validator().validate(document)
 
 
+@functools.lru_cache(None)
+def build_for_users():
+    """The sanitized program where every user may run it. The project may be in
+    a folder that only root may enter."""
+    directory = tempfile.TemporaryDirectory(prefix="program-")
+    os.chmod(directory.name, 0o755)
+    atexit.register(directory.cleanup)
+    return shutil.copy(build(sanitized=True), directory.name)
+
+
 def run(*words, root=None, env=None, before=(), **more):
     """The CompletedProcess of the sanitized program, which ends with 99 if a
     sanitizer finds something. before: a command that runs it."""
+    program = build_for_users() if "user" in more else build(sanitized=True)
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "ASAN_OPTIONS": "exitcode=99:detect_leaks=1",
                    "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1", **(env or {})}
-    command = [*before, build(sanitized=True), *(["--root", root] if root else []), *words]
+    command = [*before, program, *(["--root", root] if root else []), *words]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, timeout=600,
                           **more)
     assert done.returncode != 99 and "runtime error" not in done.stderr, done.stderr
