@@ -76,6 +76,9 @@ EXT_CAPS, EXT_CAP_STEP = 0x100, 0x40
 POWER_REGISTER = 0xF8
 EXP_DEVCTL = PCIE_CAP + 8
 DEVCTL_FLR = 0x8000
+# Link Status and Link Status 2. When the Link Status of the root port above is
+# read, QEMU 11 makes the port's value from these two, in this order.
+PORT_READS = (CONFIG_REGION, PCIE_CAP + 0x12, 2), (CONFIG_REGION, PCIE_CAP + 0x32, 2)
 
 CXL_INFO_VALID, CXL_ACTIVE = 1, 2
 
@@ -336,13 +339,15 @@ class Gpu:
         self.late_looks = None
         self.answers = True
         self.powered = True
+        self.half_port_read = False
         # Called with True or False before anyone else can see the change.
         self.on_power = None
         # Called after each reset, before anyone else can see it.
         self.on_reset = None
         self.counters = dict.fromkeys(
             ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
-             "config_reads", "config_writes", "soft_resets", "power_ons", "power_offs", "accesses_without_power"), 0)
+             "config_reads", "config_writes", "soft_resets", "power_ons", "power_offs", "accesses_without_power",
+             "port_reads_without_power"), 0)
 
     def close(self):
         self.bar0.close()
@@ -425,6 +430,26 @@ class Gpu:
         if self.on_power:
             self.on_power(on)
 
+    def _count_without_power(self, read=None):
+        """Count an access that finds no power. read: (region, offset, count),
+        or None for a write. The two PORT_READS together are one read of the
+        root port's register, which has power. Either of them alone is an
+        access like any other, as is a pair with something in between."""
+        if self._end_port_read(read):
+            self.counters["port_reads_without_power"] += 1
+        elif read == PORT_READS[0]:
+            self.half_port_read = True
+        else:
+            self.counters["accesses_without_power"] += 1
+
+    def _end_port_read(self, read=None):
+        """Whether read completes a pair of PORT_READS. Otherwise, count a first
+        half that waits for its second."""
+        whole = self.half_port_read and read == PORT_READS[1]
+        self.counters["accesses_without_power"] += self.half_port_read and not whole
+        self.half_port_read = False
+        return whole
+
     def _is_power_register(self, index, at, count):
         return self.spec.power and (index, at, count) == (CONFIG_REGION, POWER_REGISTER, 4)
 
@@ -450,11 +475,12 @@ class Gpu:
         with self.lock:
             self._check(index, at, count)
             if self._is_power_register(index, at, count):
+                self._end_port_read()
                 return struct.pack("<I", self.powered)
             if not self.answers:
                 return b"\xff" * count
             if not self.powered:
-                self.counters["accesses_without_power"] += 1
+                self._count_without_power((index, at, count))
                 return b"\xff" * count
             if index == CONFIG_REGION:
                 self.counters["config_reads"] += 1
@@ -476,11 +502,12 @@ class Gpu:
         with self.lock:
             self._check(index, at, len(data))
             if self._is_power_register(index, at, len(data)):
+                self._end_port_read()
                 self._set_power(bool(data[0] & 1))
             elif not self.answers:
                 pass
             elif not self.powered:
-                self.counters["accesses_without_power"] += 1
+                self._count_without_power()
             elif index == CONFIG_REGION:
                 self.counters["config_writes"] += 1
                 asleep = self._in_d3hot()

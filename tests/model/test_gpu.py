@@ -616,6 +616,57 @@ class ConfigSpace(ServerCase):
         self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
         self.assertEqual(self.gpu.counters["flr"], 0)
 
+    def test_only_a_root_ports_reads_need_no_power(self):
+        c = self.serve(power=True)
+        status, status2 = (at for _, at, _ in model.PORT_READS)
+
+        def counted(*accesses):
+            """(accesses, reads by the port) that these are counted as."""
+            c.write32(CONFIG, model.POWER_REGISTER, 0)
+            before = dict(self.gpu.counters)
+            for region, at, count in accesses:
+                self.assertEqual(c.read(region, at, count), b"\xff" * count)
+            c.write32(CONFIG, model.POWER_REGISTER, 1)
+            return tuple(self.gpu.counters[n] - before[n] for n in ("accesses_without_power", "port_reads_without_power"))
+
+        first, second = model.PORT_READS
+        self.assertEqual(counted(first, second), (0, 1))
+        self.assertEqual(counted(first, second, first, second), (0, 2))
+        self.assertEqual(counted(first), (1, 0))
+        self.assertEqual(counted(second), (1, 0))
+        self.assertEqual(counted(second, first), (2, 0))
+        self.assertEqual(counted(first, first, second), (1, 1))
+        self.assertEqual(counted(first, second, second), (1, 1))
+        self.assertEqual(counted(first, (CONFIG, 0, 4), second), (3, 0))
+        self.assertEqual(counted(first, (CONFIG, model.POWER_REGISTER - 4, 4)), (2, 0))
+        self.assertEqual(counted((CONFIG, status, 1), (CONFIG, status2, 1)), (2, 0))
+        self.assertEqual(counted((CONFIG, status, 4), (CONFIG, status2, 4)), (2, 0))
+        self.assertEqual(counted((CONFIG, status - 2, 4), (CONFIG, status2 - 2, 4)), (2, 0))
+        self.assertEqual(counted((BAR0, status, 2), (BAR0, status2, 2)), (2, 0))
+        self.assertEqual(counted((CONFIG, status + 2, 2), (CONFIG, status2 + 2, 2)), (2, 0))
+
+    def test_a_write_is_no_read_by_a_root_port(self):
+        c = self.serve(power=True)
+        (_, status, _), (_, status2, _) = model.PORT_READS
+        c.write32(CONFIG, model.POWER_REGISTER, 0)
+        c.write(CONFIG, status, b"\0\0")
+        c.write(CONFIG, status2, b"\0\0")
+        self.assertEqual(self.gpu.counters["accesses_without_power"], 2)
+        c.read(CONFIG, status, 2)
+        c.write(CONFIG, status2, b"\0\0")
+        self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
+        # Even reading the power register separates the two reads.
+        c.read(CONFIG, status, 2)
+        self.assertEqual(c.read32(CONFIG, model.POWER_REGISTER), 0)
+        c.read(CONFIG, status2, 2)
+        self.assertEqual(self.gpu.counters["accesses_without_power"], 6)
+        self.assertEqual(self.gpu.counters["port_reads_without_power"], 0)
+        # With power, nothing is counted.
+        c.write32(CONFIG, model.POWER_REGISTER, 1)
+        c.read(CONFIG, status, 2)
+        c.read(CONFIG, status2, 2)
+        self.assertEqual(self.gpu.counters["port_reads_without_power"], 0)
+
     def test_a_device_that_does_not_answer_loses_nothing(self):
         c = self.serve()
         c.write(CONFIG, 4, b"\x06\0")

@@ -17,6 +17,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <linux/pci_regs.h>
+
 #include "lib.h"
 
 #define RW		(PROT_READ | PROT_WRITE)
@@ -26,6 +28,9 @@
 #define DELAY_MS	1500
 /* Config space of QEMU's virt machine, 1 MiB for each bus. */
 #define ECAM		0x4010000000ULL
+/* Registers of the model's PCI Express capability. */
+#define LINK_STATUS	(0x60 + PCI_EXP_LNKSTA)
+#define LINK_STATUS2	(0x60 + PCI_EXP_LNKSTA2)
 
 static struct vfio v;
 static const struct gpu *gpu;
@@ -78,9 +83,30 @@ static void set_delay(uint32_t ms)
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, ms);
 }
 
+static uint64_t touches(void)
+{
+	return host_counter(gpu, "accesses_without_power");
+}
+
+/* QEMU's own reads, when the root port's Link Status is read. */
+static uint64_t port_reads(void)
+{
+	return host_counter(gpu, "port_reads_without_power");
+}
+
+/*
+ * Since Linux 7.3, the port sleeps while its GPU does. When it wakes, before
+ * the GPU has power, the kernel's bandwidth controller reads its Link Status. A
+ * port that never sleeps has no reason for that.
+ */
 static void assert_nothing_reached_it(void)
 {
-	assert_int_equal(host_counter(gpu, "accesses_without_power"), 0);
+	char control[8];
+
+	assert_int_equal(touches(), 0);
+	gpu_sysfs_read(gpu, "../power/control", control, sizeof(control));
+	if (strcmp(control, "auto"))
+		assert_int_equal(port_reads(), 0);
 }
 
 static int setup(void **state)
@@ -517,22 +543,76 @@ static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **stat
 	assert_true(u[0].accesses > 10 && u[1].accesses > 10);
 }
 
-/* Shows that both checks above can fail, by accesses that bypass the driver. */
-static void a_touch_while_it_sleeps_is_noticed(void **state)
+/* Maps physical memory or config space. */
+static volatile void *map_phys(uint64_t phys)
 {
-	unsigned int bus, guarded, touched, before;
-	volatile uint32_t *memory, *config;
-	uint32_t was;
 	int fd = open("/dev/mem", O_RDWR | O_SYNC);
+	void *map;
 
 	assert_true(fd >= 0);
-	if (sscanf(gpu->addr, "%*x:%x", &bus) != 1)
-		fail_msg("%s is no PCI address", gpu->addr);
-	memory = mmap(NULL, page, RW, MAP_SHARED, fd, parts[0].phys + 2 * page);
-	config = mmap(NULL, page, RW, MAP_SHARED, fd, ECAM + bus * MiB);
-	if (memory == MAP_FAILED || config == MAP_FAILED)
+	map = mmap(NULL, page, RW, MAP_SHARED, fd, phys);
+	if (map == MAP_FAILED)
 		fail_msg("mmap of /dev/mem: %s", strerror(errno));
 	close(fd);
+	return map;
+}
+
+/* Maps the first page of the config space of the function at @addr. */
+static volatile char *map_config(const char *addr)
+{
+	unsigned int bus, slot, function;
+	uint64_t devfn;
+
+	if (sscanf(addr, "%*x:%x:%x.%x", &bus, &slot, &function) != 3)
+		fail_msg("%s is no PCI address", addr);
+	devfn = slot << 3 | function;
+	/* A page may have those of other functions before it. */
+	return (volatile char *)map_phys(ECAM + bus * MiB +
+					 (devfn * 4096 & ~(page - 1))) +
+	       (devfn * 4096 & (page - 1));
+}
+
+static void unmap_config(volatile char *config)
+{
+	munmap((void *)((uintptr_t)config & ~(page - 1)), page);
+}
+
+/*
+ * Why port reads are no accesses by the kernel: here the port's register is
+ * read, and nothing else.
+ */
+static void a_read_of_the_ports_link_status_is_one_by_the_port(void **state)
+{
+	volatile char *port = map_config(gpu->port);
+	uint64_t before = touches(), pairs;
+	uint8_t cap = port[PCI_CAPABILITY_LIST];
+
+	while (cap && port[cap] != PCI_CAP_ID_EXP)
+		cap = port[cap + PCI_CAP_LIST_NEXT];
+	assert_true(cap);
+	enter();
+	pairs = port_reads();
+	assert_int_not_equal(*(volatile uint16_t *)(port + cap + PCI_EXP_LNKSTA),
+			     0xffff);
+	assert_true(port_reads() > pairs);
+	leave();
+	assert_int_equal(touches(), before);
+	unmap_config(port);
+}
+
+/*
+ * Shows that the checks of memory and of config space can fail, by accesses
+ * that bypass the driver.
+ */
+static void a_touch_while_it_sleeps_is_noticed(void **state)
+{
+	volatile uint32_t *memory = map_phys(parts[0].phys + 2 * page);
+	volatile char *config = map_config(gpu->addr);
+	volatile uint16_t *status = (void *)(config + LINK_STATUS);
+	volatile uint16_t *status2 = (void *)(config + LINK_STATUS2);
+	unsigned int guarded, touched;
+	uint64_t before;
+	uint32_t was;
 
 	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
 		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
@@ -545,14 +625,31 @@ static void a_touch_while_it_sleeps_is_noticed(void **state)
 	ask_guard(&guarded, &touched);
 	assert_int_equal(touched, 1);
 
-	before = host_counter(gpu, "accesses_without_power");
+	before = touches();
 	enter();
-	assert_int_equal(*config, 0xffffffff);
+	assert_int_equal(*(volatile uint32_t *)config, 0xffffffff);
 	leave();
-	assert_int_equal(host_counter(gpu, "accesses_without_power"),
-			 before + 1);
+	assert_int_equal(touches(), before + 1);
+
+	/* What is almost a read by the port. */
+	enter();
+	assert_int_equal(*status, 0xffff);
+	leave();
+	assert_int_equal(touches(), before + 2);
+	enter();
+	assert_int_equal(*status2, 0xffff);
+	assert_int_equal(*status, 0xffff);
+	leave();
+	assert_int_equal(touches(), before + 4);
+	enter();
+	assert_int_equal(*(volatile uint8_t *)status, 0xff);
+	assert_int_equal(*(volatile uint8_t *)status2, 0xff);
+	*status = 0;
+	*status2 = 0;
+	leave();
+	assert_int_equal(touches(), before + 8);
 	munmap((void *)memory, page);
-	munmap((void *)config, page);
+	unmap_config(config);
 }
 
 #define TEST(name) \
@@ -574,7 +671,8 @@ static const struct CMUnitTest tests[] = {
 	TEST(closing_in_low_power_is_all_right),
 	TEST(a_bound_gpu_that_nobody_has_open_is_without_power),
 	TEST(nothing_reaches_the_device_or_its_memory_while_it_sleeps),
-	/* This must be the last test: it increments the counters. */
+	/* These must be the last tests: they increment the counters. */
+	TEST(a_read_of_the_ports_link_status_is_one_by_the_port),
 	TEST(a_touch_while_it_sleeps_is_noticed),
 };
 
