@@ -118,6 +118,7 @@ class Spec:
     bar2_size: int = 0
     unready_value: int = 0
     msi: bool = False
+    pcie: bool = True
     flr: bool = True
     c2c: Readiness = dataclasses.field(default_factory=Readiness)
     hbm: Readiness = dataclasses.field(default_factory=Readiness)
@@ -142,6 +143,8 @@ class Spec:
                 cxl[name] = cls._readiness("cxl." + name, cxl.get(name, {}))
             given["cxl"] = cls._make(Cxl, "cxl", cxl)
         spec = cls._make(cls, "model", given)
+        if not spec.pcie and (spec.aer or spec.cxl or spec.mig_dvsec is not None):
+            raise ValueError("model: extended capabilities need pcie")
         for name in ("bar0_size", "bar2_size"):
             size = getattr(spec, name)
             if size and (size & (size - 1) or size < 4096):
@@ -227,16 +230,20 @@ class ConfigSpace:
         self._put(0x3C, "B", 0, 0xFF)
 
     def _capabilities(self):
-        after_pm = MSI_CAP if self.spec.msi else PCIE_CAP
-        self._put(PM_CAP, "H", 0x01 | after_pm << 8)
+        last = PCIE_CAP if self.spec.pcie else 0
+        self._put(PM_CAP, "H", 0x01 | (MSI_CAP if self.spec.msi else last) << 8)
         self._put(PM_CAP + 2, "H", 0x0003)              # PM 1.2, no D1/D2, no PME
         # NoSoftReset, unless leaving D3hot must reset the device.
         self._put(PM_CAP + 4, "H", 0x0000 if self.spec.soft_reset else 0x0008, 0x0003)
         if self.spec.msi:
-            self._put(MSI_CAP, "H", 0x05 | PCIE_CAP << 8)
+            self._put(MSI_CAP, "H", 0x05 | last << 8)
             self._put(MSI_CAP + 2, "H", 0x0080, 0x0071)  # 64-bit, one vector
             self._put(MSI_CAP + 4, "Q", 0, ~0x3 & (1 << 64) - 1)
             self._put(MSI_CAP + 12, "H", 0, 0xFFFF)
+        if self.spec.pcie:
+            self._pcie()
+
+    def _pcie(self):
         self._put(PCIE_CAP, "H", 0x10)
         self._put(PCIE_CAP + 2, "H", 0x0002)            # version 2, endpoint
         self._put(PCIE_CAP + 4, "I", 0x00008000 | (0x10000000 if self.spec.flr else 0))
@@ -515,7 +522,7 @@ class Gpu:
                 if self.spec.soft_reset and asleep and not self._in_d3hot():
                     self.counters["soft_resets"] += 1
                     self._start_anew()
-                if self.spec.flr and self._has_flr(at, data):
+                if self.spec.pcie and self.spec.flr and self._has_flr(at, data):
                     self.reset("flr")
             elif index == BAR2_REGION:
                 self.bar2[at:at + len(data)] = data

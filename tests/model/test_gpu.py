@@ -616,6 +616,22 @@ class ConfigSpace(ServerCase):
         self.assertEqual(self.gpu.counters["accesses_without_power"], 4)
         self.assertEqual(self.gpu.counters["flr"], 0)
 
+    def test_without_pcie_there_is_no_such_capability(self):
+        for msi, caps in ((False, [0x01]), (True, [0x01, 0x05])):
+            gpu = model.Gpu(pcie=False, msi=msi)
+            self.addCleanup(gpu.close)
+            at, found = gpu.read(CONFIG, 0x34, 1)[0], []
+            while at:
+                ident, at = gpu.read(CONFIG, at, 2)
+                found.append(ident)
+            self.assertEqual(found, caps)
+            self.assertEqual(gpu.read(CONFIG, model.EXT_CAPS, 4), b"\0" * 4)
+            gpu.write(CONFIG, model.EXP_DEVCTL, b"\0\x80")
+            self.assertEqual(gpu.counters["flr"], 0)
+        for more in ({"aer": True}, {"cxl": {}}, {"mig_dvsec": 0}):
+            with self.assertRaises(ValueError):
+                model.Spec.from_dict({"pcie": False, **more})
+
     def test_only_a_root_ports_reads_need_no_power(self):
         c = self.serve(power=True)
         status, status2 = (at for _, at, _ in model.PORT_READS)

@@ -164,6 +164,9 @@ MODEL_GPUS = [
     gpu("ones", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, unready_value=0xFFFFFFFF),
     gpu("smallbar0", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB),
 
+    # No memory and no PCI Express, as on a conventional bus of a guest.
+    gpu("nopcie", ready=False, pcie=False, bar0_size=64 * KiB, bar2_size=64 * KiB),
+
     # Stand-ins leave no room for these.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
 

@@ -69,6 +69,7 @@ MUTANTS = (
     ("src/probe.c", "DVSEC_NO_MIG_DEFECT\tBIT(0)", "DVSEC_NO_MIG_DEFECT\tBIT(1)", "discovery"),
     ("src/probe.c", "count == 1 &&", "count >= 1 &&", "discovery"),
     ("src/device.c", "nvgrace_gpu_asleep(to_nvgrace_gpu(core_vdev));", ";", "power"),
+    ("src/device.c", ".ioctl\t\t= vfio_pci_core_ioctl,", ".ioctl\t\t= nvgrace_gpu_ioctl,", "plain"),
     ("src/device.c", "!(flags & VFIO_DEVICE_FEATURE_PROBE);", "true;", "gate"),
     ("src/device.c", "trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,", "trace_nvgrace_gpu_config(gpu->core.pdev, write, *ppos, count,",
      "trace"),
@@ -157,6 +158,7 @@ MUTANTS = (
 # mistakes, by how they begin.
 UNSEEN_PROGRAMS = {
     "discovery": "tables of the firmware, of which its GPU has a good one",
+    "plain": "a GPU without memory",
     "ready": "a GPU that is late or never ready when it is bound",
     "wait": "a wait that fails, which takes 30 s",
     "trace": "the fields of tracepoints",

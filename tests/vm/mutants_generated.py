@@ -68,13 +68,13 @@ PROGRAMS = {
     "src/arith.c": ("discovery", "config", RANDOM),
     "src/cfgemu.c": ("config", "reset", "rare", RANDOM, "privilege", mutants.REPLAY),
     "src/device.c": ("region", "mmap", "config", "sysfs", "reset", "trace", "poison", "power", "gate", "dmabuf", "discovery",
-                     "scrub:5", "cycles", RANDOM, "privilege", "races", mutants.REPLAY),
+                     "plain", "scrub:5", "cycles", RANDOM, "privilege", "races", mutants.REPLAY),
     "src/dmabuf.c": ("dmabuf", RANDOM, mutants.REPLAY),
     # Linux 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
                    "cycles", "races", "stable/aer:patient", mutants.REPLAY),
-    "src/probe.c": ("discovery", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM, "privilege",
-                    "races"),
+    "src/probe.c": ("discovery", "plain", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM,
+                    "privilege", "races"),
     "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "cycles", "races"),
     # What the newest kernel itself checks.
     "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", "failures", RANDOM,

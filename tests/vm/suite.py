@@ -34,7 +34,7 @@ BUILD = vm.PROJECT / "build"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # For every kernel, in this order.
-PROGRAMS = ("discovery", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "scrub", "sysfs", "trace",
+PROGRAMS = ("discovery", "plain", "region", "config", "mmap", "rw", "reset", "ready", "wait", "gate", "scrub", "sysfs", "trace",
             "privilege", "poison", "thp", "race", "races", "cycles", "random")
 # For kernels that have the means: the model GPU, an option ("!": its absence),
 # a module.
