@@ -9,7 +9,9 @@ Inside the toolbox, after `make modules` for that kernel (default newest). The
 verdicts: an errno, with which binding fails while one line of the log says why;
 "memory", bound with all of it; "warned", the same with a warning, because the
 range holds something else than RAM; "core", bound without memory, as by
-vfio-pci. guest/discovery.c has the text of each line. The last line is the sum.
+vfio-pci. The driver must read the readiness registers of GPUs that it binds with
+memory, and of no other. guest/discovery.c has the text of each line. The last
+line is the sum.
 """
 
 import errno
@@ -45,6 +47,11 @@ def says(**dsd):
     property."""
     return {"dsd": {"base": OWN, "size": FUNCTIONAL, **dsd}}
 
+
+# The ids of the driver, and models that are never ready.
+IDS = (0x2342, 0x2345, 0x2348, 0x2941, 0x31C2)
+NEVER = {"ready_after_ms": None}
+CXL_NEVER = {**NEVER, "cxl": {"valid": NEVER, "active": NEVER}}
 
 # Values that are no integers.
 SHAPES = {
@@ -82,6 +89,13 @@ TABLES = {
     # The kernel's interface returns the same for such a package and an integer.
     "memory-base-in-a-package": says(base={"package": [OWN]}),
     "memory-size-in-a-package": says(size={"package": [FUNCTIONAL]}),
+
+    # Without memory, there is nothing to wait for. With memory, a GPU that has a
+    # CXL DVSEC is ready by that alone.
+    **{f"core-{device:x}": {"dsd": None, "model": {"device": device, **NEVER}} for device in IDS},
+    **{f"core-{device:x}-cxl": {"dsd": None, "model": {"device": device, **CXL_NEVER}} for device in IDS},
+    **{f"memory-{device:x}": table(device=device) for device in IDS},
+    **{f"memory-{device:x}-cxl": table(device=device, cxl={}, **NEVER) for device in IDS},
 
     # Limits.
     "ENOMEM-size-zero": table(size=0),
@@ -176,6 +190,13 @@ def lines_of(pci, output):
     return said, error
 
 
+def misread(name, gpu, counters):
+    """Why these are the wrong readiness registers to have read, or ""."""
+    reads = counters["c2c_reads"], counters["hbm_reads"]
+    wanted = name.split("-")[0] in ("memory", "warned") and "cxl" not in gpu.model
+    return "" if all(reads) == any(reads) == wanted else f"the C2C register was read {reads[0]} times, that of the HBM {reads[1]} times"
+
+
 def judge(name, gpu, output):
     """Why the result contradicts the verdict, or ""."""
     verdict = name.split("-")[0]
@@ -213,8 +234,9 @@ def run(kernel, names, tap):
                     timeout=1800, log=str(log)) as made:
         result = made.run()
         placed = {g.name: g for g in made.gpus}
+        counters = {name: made.models[name].gpu.counters for name in names}
     for name in names:
-        why = judge(name, placed[name], result.command(name).output)
+        why = judge(name, placed[name], result.command(name).output) or misread(name, placed[name], counters[name])
         tap.check(name, not why, why)
     tap.check(f"the machine has no trouble with them, {names[0]} to {names[-1]}", not result.failures, "; ".join(result.failures))
 
