@@ -80,7 +80,8 @@ static void check_device(struct doctor *d, const struct gpu *gpu)
 /*
  * @pci-errors
  *
- * The kernel's counts of uncorrected PCIe errors (AER) since boot.
+ * The kernel's counts of uncorrected PCIe errors (AER) since boot. Linux 7.3 or
+ * later also counts advisory errors, which a device reports as corrected.
  *
  * good: none
  * warning: at least one
