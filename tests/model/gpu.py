@@ -51,7 +51,7 @@ MAX_MESSAGE = MAX_TRANSFER + 4096
 
 # Region and interrupt indices of a VFIO PCI device.
 BAR0_REGION, BAR2_REGION, ROM_REGION, CONFIG_REGION, NUM_REGIONS = 0, 2, 6, 7, 9
-MSI_IRQ, NUM_IRQS = 1, 5
+MSI_IRQ, MSIX_IRQ, NUM_IRQS = 1, 2, 5
 REGION_FLAG_READ, REGION_FLAG_WRITE, REGION_FLAG_MMAP = 1, 2, 4
 IRQ_FLAG_EVENTFD = 1
 
@@ -68,7 +68,9 @@ CONTROL_MAGIC = 0x4D47564E
 
 # Offsets of capabilities in config space. The extended ones are chained from
 # EXT_CAPS.
-PM_CAP, MSI_CAP, PCIE_CAP = 0x40, 0x50, 0x60
+PM_CAP, MSI_CAP, PCIE_CAP, MSIX_CAP = 0x40, 0x50, 0x60, 0xC8
+# MSI-X where other NVIDIA GPUs have it. QEMU keeps table and pending bits.
+MSIX_VECTORS, MSIX_TABLE, MSIX_PENDING = 6, 0xB90000, 0xBA0000
 EXT_CAPS, EXT_CAP_STEP = 0x100, 0x40
 # A register of the model alone: 1 while it has power. A real device's power is
 # cut from outside. Here the firmware's table writes this register, which works
@@ -118,6 +120,7 @@ class Spec:
     bar2_size: int = 0
     unready_value: int = 0
     msi: bool = False
+    msix: bool = False
     pcie: bool = True
     flr: bool = True
     c2c: Readiness = dataclasses.field(default_factory=Readiness)
@@ -151,6 +154,8 @@ class Spec:
                 raise ValueError(f"model: {name} {size:#x} is no power of two from 4096 on")
         if not 0 < spec.bar0_size <= BAR0_SIZE:
             raise ValueError(f"model: bar0_size {spec.bar0_size:#x} is more than {BAR0_SIZE:#x}, or nothing")
+        if spec.msix and spec.bar0_size != BAR0_SIZE:
+            raise ValueError(f"model: msix needs a BAR0 of {BAR0_SIZE:#x}")
         return spec
 
     @classmethod
@@ -231,15 +236,21 @@ class ConfigSpace:
 
     def _capabilities(self):
         last = PCIE_CAP if self.spec.pcie else 0
-        self._put(PM_CAP, "H", 0x01 | (MSI_CAP if self.spec.msi else last) << 8)
+        after_msi = MSIX_CAP if self.spec.msix else last
+        self._put(PM_CAP, "H", 0x01 | (MSI_CAP if self.spec.msi else after_msi) << 8)
         self._put(PM_CAP + 2, "H", 0x0003)              # PM 1.2, no D1/D2, no PME
         # NoSoftReset, unless leaving D3hot must reset the device.
         self._put(PM_CAP + 4, "H", 0x0000 if self.spec.soft_reset else 0x0008, 0x0003)
         if self.spec.msi:
-            self._put(MSI_CAP, "H", 0x05 | last << 8)
+            self._put(MSI_CAP, "H", 0x05 | after_msi << 8)
             self._put(MSI_CAP + 2, "H", 0x0080, 0x0071)  # 64-bit, one vector
             self._put(MSI_CAP + 4, "Q", 0, ~0x3 & (1 << 64) - 1)
             self._put(MSI_CAP + 12, "H", 0, 0xFFFF)
+        if self.spec.msix:
+            self._put(MSIX_CAP, "H", 0x11 | last << 8)
+            self._put(MSIX_CAP + 2, "H", MSIX_VECTORS - 1, 0xC000)
+            self._put(MSIX_CAP + 4, "I", MSIX_TABLE)    # both in BAR0
+            self._put(MSIX_CAP + 8, "I", MSIX_PENDING)
         if self.spec.pcie:
             self._pcie()
 
@@ -827,29 +838,32 @@ class Server:
             out_fds.append(fd)
         return struct.pack("=IIIIQQ", 32, flags, index, 0, size, 0)
 
+    def _vectors(self, index):
+        spec = self.gpu.spec
+        return {MSI_IRQ: int(spec.msi), MSIX_IRQ: MSIX_VECTORS if spec.msix else 0}.get(index, 0)
+
     def _get_irq_info(self, body, fds, out_fds):
         _, _, index, _ = struct.unpack_from("=IIII", body)
         if index >= NUM_IRQS:
             raise ProtocolError(errno.EINVAL, f"no interrupt {index}")
-        count = 1 if index == MSI_IRQ and self.gpu.spec.msi else 0
+        count = self._vectors(index)
         return struct.pack("=IIII", 16, IRQ_FLAG_EVENTFD if count else 0, index, count)
 
     def _set_irqs(self, body, fds, out_fds):
         _, flags, index, start, count = struct.unpack_from("=IIIII", body)
         if index >= NUM_IRQS:
             raise ProtocolError(errno.EINVAL, f"no interrupt {index}")
-        have = 1 if index == MSI_IRQ and self.gpu.spec.msi else 0
+        have = self._vectors(index)
         if start + count > have:
             raise ProtocolError(errno.EINVAL, f"interrupt {index} has {have} vectors")
         data_eventfd = flags & 4
         if data_eventfd or count == 0:
-            for vector in range(start, start + count) if count else list(self.irqs):
-                old = self.irqs.pop(vector, None)
-                if old is not None:
-                    os.close(old)
+            for i, vector in list(self.irqs):
+                if i == index and (not count or start <= vector < start + count):
+                    os.close(self.irqs.pop((i, vector)))
         if data_eventfd:
             for i, fd in enumerate(fds[:count]):
-                self.irqs[start + i] = os.dup(fd)
+                self.irqs[index, start + i] = os.dup(fd)
         return b""
 
     def _region_read(self, body, fds, out_fds):

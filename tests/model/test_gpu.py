@@ -219,23 +219,37 @@ class Messages(ServerCase):
             self.serve().ask(model.GET_REGION_IO_FDS, bytes(16))
 
     def test_get_irq_info(self):
-        for msi, count in ((False, 0), (True, 1)):
-            with self.subTest(msi=msi):
-                self.path = f"{self.directory.name}/{count}.sock"
-                reply = self.serve(msi=msi).ask(model.GET_IRQ_INFO, struct.pack("=IIII", 16, 0, 1, 0))
-                self.assertEqual(struct.unpack("=IIII", reply)[3], count)
+        for fields, counts in (({}, (0, 0)), ({"msi": True}, (1, 0)), ({"msi": True, "msix": True}, (1, 6))):
+            with self.subTest(**fields):
+                self.path = f"{self.directory.name}/{sum(counts)}.sock"
+                c = self.serve(**fields)
+                for index, count in zip((1, 2), counts):
+                    reply = c.ask(model.GET_IRQ_INFO, struct.pack("=IIII", 16, 0, index, 0))
+                    self.assertEqual(struct.unpack("=IIII", reply)[3], count)
 
     def test_set_irqs(self):
         c = self.serve(msi=True)
         fd = os.eventfd(0)
         self.addCleanup(os.close, fd)
         c.ask(model.SET_IRQS, struct.pack("=IIIII", 20, 4 | 32, 1, 0, 1), [fd])
-        os.eventfd_write(self.server.irqs[0], 1)
+        os.eventfd_write(self.server.irqs[1, 0], 1)
         self.assertEqual(os.eventfd_read(fd), 1)
         c.ask(model.SET_IRQS, struct.pack("=IIIII", 20, 1 | 32, 1, 0, 0))
         self.assertEqual(self.server.irqs, {})
         with self.assertErrno(errno.EINVAL):
             c.ask(model.SET_IRQS, struct.pack("=IIIII", 20, 4 | 32, 1, 0, 2))
+
+    def test_set_irqs_of_both_kinds(self):
+        c = self.serve(msi=True, msix=True)
+        fd = os.eventfd(0)
+        self.addCleanup(os.close, fd)
+        for index, start, count in ((1, 0, 1), (2, 0, 2), (2, 5, 1)):
+            c.ask(model.SET_IRQS, struct.pack("=IIIII", 20, 4 | 32, index, start, count), [fd] * count)
+        self.assertEqual(set(self.server.irqs), {(1, 0), (2, 0), (2, 1), (2, 5)})
+        c.ask(model.SET_IRQS, struct.pack("=IIIII", 20, 4 | 32, 2, 1, 1))
+        self.assertEqual(set(self.server.irqs), {(1, 0), (2, 0), (2, 5)}, "without a file, a vector is off")
+        c.ask(model.SET_IRQS, struct.pack("=IIIII", 20, 1 | 32, 2, 0, 0))
+        self.assertEqual(set(self.server.irqs), {(1, 0)})
 
     def test_region_read_and_write(self):
         c = self.serve(bar2_size=1 << 16)
@@ -470,6 +484,17 @@ class ConfigSpace(ServerCase):
         self.assertFalse(c.read32(CONFIG, pcie + 4) & 1 << 28)
         c.write(CONFIG, pcie + 8, b"\0\x80")
         self.assertEqual(self.gpu.counters["resets"], 0)
+
+    def test_msix(self):
+        c = self.serve(msi=True, msix=True)
+        self.assertIsNotNone(self.capability(c, 0x05))
+        self.assertIsNotNone(self.capability(c, 0x10))
+        at = self.capability(c, 0x11)
+        self.assertEqual(struct.unpack("<HII", c.read(CONFIG, at + 2, 10)), (5, 0xB90000, 0xBA0000))
+        c.write(CONFIG, at + 2, b"\xff\xff")
+        self.assertEqual(c.read(CONFIG, at + 2, 2), b"\x05\xc0", "enable and mask can be written")
+        self.path += "2"
+        self.assertIsNone(self.capability(self.serve(), 0x11))
 
     def test_flr(self):
         c = self.serve()
@@ -846,6 +871,11 @@ class Parameters(unittest.TestCase):
         for given in ({"colour": 1}, {"hbm": {"ready_after": 1}}, {"cxl": {"speed": 1}}):
             with self.assertRaises(ValueError):
                 model.Spec.from_dict(given)
+
+    def test_registers_outside_bar0(self):
+        for name in ("msix",):
+            with self.assertRaises(ValueError):
+                model.Spec.from_dict({name: True, "bar0_size": 64 << 10})
 
     def test_bad_bar2_size(self):
         for size in (1, 12345, 3 << 20):
