@@ -32,6 +32,8 @@ import sys
 import threading
 import time
 
+import falcon
+
 # Commands of the protocol.
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION_INFO, GET_REGION_IO_FDS, GET_IRQ_INFO, SET_IRQS, \
     REGION_READ, REGION_WRITE, DMA_READ, DMA_WRITE, RESET = range(1, 14)
@@ -122,6 +124,7 @@ class Spec:
     msi: bool = False
     msix: bool = False
     pcie: bool = True
+    falcon: bool = False
     flr: bool = True
     c2c: Readiness = dataclasses.field(default_factory=Readiness)
     hbm: Readiness = dataclasses.field(default_factory=Readiness)
@@ -154,8 +157,8 @@ class Spec:
                 raise ValueError(f"model: {name} {size:#x} is no power of two from 4096 on")
         if not 0 < spec.bar0_size <= BAR0_SIZE:
             raise ValueError(f"model: bar0_size {spec.bar0_size:#x} is more than {BAR0_SIZE:#x}, or nothing")
-        if spec.msix and spec.bar0_size != BAR0_SIZE:
-            raise ValueError(f"model: msix needs a BAR0 of {BAR0_SIZE:#x}")
+        if (spec.msix or spec.falcon) and spec.bar0_size != BAR0_SIZE:
+            raise ValueError(f"model: msix and falcon need a BAR0 of {BAR0_SIZE:#x}")
         return spec
 
     @classmethod
@@ -342,7 +345,7 @@ class Gpu:
         self.spec = spec or Spec.from_dict(fields)
         self.lock = threading.RLock()
         self.config = ConfigSpace(self.spec)
-        self.bar0 = mmap.mmap(-1, BAR0_SIZE)
+        self._make_bar0()
         self.bar2_fd = -1
         self.bar2 = None
         if self.spec.bar2_size:
@@ -365,7 +368,8 @@ class Gpu:
         self.counters = dict.fromkeys(
             ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
              "config_reads", "config_writes", "soft_resets", "power_ons", "power_offs", "accesses_without_power",
-             "port_reads_without_power"), 0)
+             "port_reads_without_power",
+             "dma_reads", "dma_writes", "dma_faults"), 0)
 
     def close(self):
         self.bar0.close()
@@ -428,15 +432,37 @@ class Gpu:
             if self.on_reset:
                 self.on_reset()
 
+    def _make_bar0(self):
+        self.bar0 = mmap.mmap(-1, BAR0_SIZE)
+        self.falcon = falcon.Falcon(self.bar0) if self.spec.falcon else None
+
     def _start_anew(self):
         self.config.reset()
         self.bar0.close()
-        self.bar0 = mmap.mmap(-1, BAR0_SIZE)
+        self._make_bar0()
         for t in self.timers.values():
             t.start(t.reset_ms)
 
     def _in_d3hot(self):
         return self.config.read(PM_CAP + 4, 1)[0] & 3 == 3
+
+    # DMA.
+
+    def is_master(self):
+        """Whether the function may read and write the host's memory."""
+        with self.lock:
+            return self.powered and self.answers and not self._in_d3hot() and bool(self.config.read(4, 1)[0] & 4)
+
+    def count(self, name):
+        with self.lock:
+            self.counters[name] += 1
+
+    def transfer(self, bus):
+        """Do what the DMA engine was told to, through a Server and in its
+        thread."""
+        engine = self.falcon
+        if engine:
+            engine.move(self, bus)
 
     def _set_power(self, on):
         if on == self.powered:
@@ -556,6 +582,9 @@ class Gpu:
             if self._overlap(at, count, where, 4):
                 self.counters[name + "_reads"] += 1
                 self._overlay(data, at, where, READY_VALUE if self.timers[name].ready() else self.spec.unready_value)
+        for where in falcon.READ if self.falcon else ():
+            if self._overlap(at, count, where, 4):
+                self._overlay(data, at, where, self.falcon.read(where))
         if self._overlap(at, count, CONTROL_BLOCK, CONTROL_SIZE):
             first = max(at, CONTROL_BLOCK) & ~3
             for where in range(first, min(at + count, CONTROL_BLOCK + CONTROL_SIZE), 4):
@@ -572,6 +601,9 @@ class Gpu:
         if self._overlap(at, len(data), CONTROL_BLOCK, CONTROL_SIZE):
             if len(data) == 4 and at % 4 == 0:
                 self._write_control(at - CONTROL_BLOCK, struct.unpack("<I", data)[0])
+            return
+        if self.falcon and len(data) == 4 and at % 4 == 0:
+            self.falcon.write(at, struct.unpack("<I", data)[0])
             return
         # Reads of the readiness registers never get here, so what is written
         # over them stays hidden.
@@ -733,6 +765,9 @@ class Server:
                 self._take_answer(ident, flags, error, body)
                 return True
             self._answer(ident, command, flags, body, fds)
+            # After the answer: the client waits for it, and may have to answer
+            # what DMA asks.
+            self.gpu.transfer(self)
             return True
         finally:
             for fd in fds:

@@ -23,7 +23,8 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-import gpu as model  # noqa: E402  (needs the path above)
+import falcon  # noqa: E402  (needs the path above)
+import gpu as model  # noqa: E402
 
 # A busy machine is slow. After this time, the model is stuck.
 STUCK_S = 300
@@ -850,6 +851,216 @@ class ControlBlock(ServerCase):
         self.assertEqual((self.gpu.counters["bar0_reads"], self.gpu.counters["bar0_writes"]), (1, 1))
 
 
+class DmaEngine(ServerCase):
+    """What a driver does with the falcon. The client's memory is at
+    ADDRESS."""
+
+    ADDRESS = 0x1234_5678_9A00_0000
+    SIZE = 0x10000
+    # The register that each step sets up; without one of them, nothing moves.
+    SETUP = ((CONFIG, 4, 6), (BAR0, falcon.FBIF_TRANSCFG, 5), (BAR0, falcon.FBIF_CTL, 0x90), (BAR0, falcon.DMACTL, 0))
+
+    def engine(self, mapped=True, message=True, setup=SETUP):
+        self.path += "x"
+        c = self.serve(falcon=True)
+        fd = os.memfd_create("client")
+        self.addCleanup(os.close, fd)
+        os.ftruncate(fd, self.SIZE)
+        if mapped:
+            c.ask(model.DMA_MAP, struct.pack("=IIQQQ", 32, 3, 0, self.ADDRESS, self.SIZE), [fd])
+        self.memory = mmap.mmap(fd, self.SIZE)
+        self.addCleanup(self.memory.close)
+        if message:
+            self.assertEqual(self.tell(c, 0x22, 1), 0)
+        for region, at, value in setup:
+            c.write32(region, at, value)
+        return c
+
+    def tell(self, c, kind, *words):
+        """Send a message to the FSP; the status in its answer, or None."""
+        message = (3 << 30, kind << 24 | 0x10DE7E, *words)
+        c.write32(BAR0, falcon.FSP_EMEMC, 0x800 | 3 << 24)
+        for word in message:
+            c.write32(BAR0, falcon.FSP_EMEMD, word)
+        return self.ring(c, len(message), kind)
+
+    def ring(self, c, words, kind):
+        c.write32(BAR0, falcon.FSP_QUEUE_TAIL, 0x800 + 4 * (words - 1))
+        c.write32(BAR0, falcon.FSP_QUEUE_HEAD, 0x800)
+        self.assertEqual(c.read32(BAR0, falcon.FSP_QUEUE_HEAD), c.read32(BAR0, falcon.FSP_QUEUE_TAIL), "it was taken")
+        head, tail = c.read32(BAR0, falcon.FSP_MSGQ_HEAD), c.read32(BAR0, falcon.FSP_MSGQ_TAIL)
+        if head == tail:
+            return None
+        self.assertEqual((head, tail), (0x800, 0x810))
+        c.write32(BAR0, falcon.FSP_EMEMC, 0x800 | 3 << 24)
+        answer = [c.read32(BAR0, falcon.FSP_EMEMD) for _ in range(5)]
+        c.write32(BAR0, falcon.FSP_MSGQ_TAIL, head)
+        self.assertEqual(answer[:4], [3 << 30, 0x1510DE7E, 0, kind])
+        return answer[4]
+
+    def command(self, c, address, size, write=False, dmem=0, more=0):
+        for register, value in ((falcon.DMA_TOP_BITS, address >> 47), (falcon.DMATRFBASE1, address >> 40 & 0x7F),
+                                (falcon.DMATRFBASE, address >> 8 & 0xFFFFFFFF), (falcon.DMATRFFBOFFS, address & 0xFF),
+                                (falcon.DMATRFMOFFS, dmem)):
+            c.write32(BAR0, register, value)
+        c.write32(BAR0, falcon.DMATRFCMD, (size.bit_length() - 3) << 8 | bool(write) << 5 | more)
+
+    def idle(self, c):
+        return bool(c.read32(BAR0, falcon.DMATRFCMD) & 2)
+
+    def counted(self):
+        return tuple(self.gpu.counters[name] for name in ("dma_reads", "dma_writes", "dma_faults"))
+
+    def copies(self, c):
+        """Whether one block gets from one place to another."""
+        self.memory[:] = b"y" * self.SIZE
+        self.memory[0x100:0x200] = block = os.urandom(0x100)
+        self.command(c, self.ADDRESS + 0x100, 0x100)
+        first = self.idle(c)
+        self.command(c, self.ADDRESS + 0x8000, 0x100, write=True)
+        done = first and self.idle(c)
+        self.assertEqual(self.memory[0x8000:0x8100], block if done else b"y" * 0x100)
+        self.assertEqual(self.memory[0x8100:], b"y" * (self.SIZE - 0x8100), "nothing else is written")
+        return done
+
+    def test_identity(self):
+        c = self.serve(falcon=True)
+        c.write32(BAR0, falcon.BOOT_0, 7)
+        self.assertEqual(c.read32(BAR0, falcon.BOOT_0), 0x180000A1, "a GH100")
+        self.assertEqual(c.read32(BAR0, falcon.MEMORY_CLEARED), 1)
+        self.assertEqual(c.read(BAR0, 2, 4), b"\0\x18\0\0")
+        self.path += "2"
+        self.assertEqual(self.serve().read32(BAR0, falcon.BOOT_0), 0, "without the parameter, it is memory")
+
+    def test_copies(self):
+        c = self.engine()
+        self.assertTrue(self.idle(c))
+        self.assertTrue(self.copies(c))
+        self.assertEqual(self.counted(), (1, 1, 0))
+
+    def test_sizes_and_places(self):
+        c = self.engine()
+        for size in (4, 8, 16, 32, 64, 128, 256):
+            at = 0x300 + size
+            self.memory[:] = b"y" * self.SIZE
+            self.memory[at:at + size] = block = os.urandom(size)
+            self.command(c, self.ADDRESS + at, size, dmem=0x1000 + size)
+            self.command(c, self.ADDRESS + 0x8000 + size, size, write=True, dmem=0x1000 + size)
+            self.assertTrue(self.idle(c))
+            self.assertEqual(self.memory[0x8000 + size:0x8000 + 2 * size], block)
+            self.assertEqual(self.memory[0x8000:].count(b"y"), 0x8000 - size + block.count(b"y"))
+
+    def test_nothing_moves_before_everything_is_set_up(self):
+        for i in range(len(self.SETUP)):
+            with self.subTest(missing=self.SETUP[i]):
+                self.assertFalse(self.copies(self.engine(setup=self.SETUP[:i] + self.SETUP[i + 1:])))
+                self.assertEqual(self.counted(), (0, 0, 0))
+        self.assertFalse(self.copies(self.engine(message=False)))
+
+    def test_transfers_that_do_not_exist(self):
+        c = self.engine()
+        for offset, size, dmem, more in ((0, 512, 0, 0), (4, 8, 0, 0), (0, 8, 4, 0), (0, 256, falcon.DMEM_SIZE, 0),
+                                         (0, 256, 0, 1 << 4), (0, 256, 0, 1 << 12)):
+            self.command(c, self.ADDRESS + offset, size, dmem=dmem, more=more)
+            self.assertFalse(self.idle(c))
+            self.assertEqual(self.counted(), (0, 0, 0))
+        self.assertTrue(self.copies(c), "the next one is done")
+
+    def refuse(self, c):
+        """Answer what the model asks like a client whose IOMMU refuses. Returns
+        what the model asked."""
+        ident, command, _, _, body, _ = c.receive()
+        self.assertFalse(self.idle(c), "the client may read while the model waits for it")
+        c.send(command, flags=1 | 0x20, ident=ident, error=errno.EINVAL)
+        return command, *struct.unpack_from("=QQ", body)
+
+    def test_faults(self):
+        c = self.engine()
+        unmapped = self.ADDRESS + self.SIZE
+        self.command(c, unmapped, 256)
+        self.assertEqual(self.refuse(c), (model.DMA_READ, unmapped, 256))
+        self.assertFalse(self.idle(c), "a read that gets no data doesn't end")
+        self.command(c, unmapped, 256, write=True)
+        self.assertEqual(self.refuse(c), (model.DMA_WRITE, unmapped, 256))
+        self.assertTrue(self.idle(c), "nobody answers writes")
+        self.assertEqual(self.counted(), (0, 0, 2))
+        self.assertTrue(self.copies(c), "after that, the engine works")
+
+    def test_a_command_during_a_transfer_waits(self):
+        c = self.engine()
+        self.memory[0x100:0x200] = block = os.urandom(0x100)
+        self.command(c, self.ADDRESS + 0x100, 0x100)
+        self.command(c, self.ADDRESS + self.SIZE, 256, dmem=0x100)
+        ident, command, *_ = c.receive()
+        self.command(c, self.ADDRESS + 0x8000, 256, write=True)
+        self.assertFalse(self.idle(c))
+        self.assertNotEqual(self.memory[0x8000:0x8100], block)
+        c.send(command, flags=1 | 0x20, ident=ident, error=errno.EINVAL)
+        while not self.idle(c):
+            pass
+        self.assertEqual(self.memory[0x8000:0x8100], block)
+
+    def test_a_reset_ends_it(self):
+        c = self.engine()
+        self.command(c, self.ADDRESS + self.SIZE, 256)
+        ident, command, *_ = c.receive()
+        c.ask(model.RESET)
+        c.send(command, flags=1 | 0x20, ident=ident, error=errno.EINVAL)
+        self.assertTrue(self.idle(c))
+        self.assertEqual(c.read32(BAR0, falcon.ENGINE) >> 16, 0xBADF, "the firmware must allow it again")
+        for region, at, value in self.SETUP:
+            c.write32(region, at, value)
+        self.assertFalse(self.copies(c))
+
+    def test_a_client_that_leaves_amid_a_transfer(self):
+        c = self.engine()
+        self.command(c, self.ADDRESS + self.SIZE, 256)
+        c.receive()
+        c.close()
+        c = self.connect()
+        self.assertFalse(self.idle(c))
+        self.assertEqual(self.counted(), (0, 0, 0))
+
+    def test_no_dma_in_d3hot(self):
+        c = self.engine()
+        c.write(CONFIG, model.PM_CAP + 4, b"\x03\0")
+        self.assertFalse(self.copies(c))
+        c.write(CONFIG, model.PM_CAP + 4, b"\0\0")
+        self.assertTrue(self.copies(c))
+
+    def test_messages(self):
+        c = self.engine(message=False)
+        self.assertEqual(c.read32(BAR0, falcon.ENGINE) >> 16, 0xBADF)
+        for kind, words in ((0x22, (2,)), (0x22, ()), (0x22, (1, 1)), (0x13, (1,))):
+            self.assertEqual(self.tell(c, kind, *words), 1, "not known")
+            self.assertEqual(c.read32(BAR0, falcon.ENGINE) >> 16, 0xBADF)
+        # Not the last packet of a message, and another vendor's.
+        for first, second in ((2 << 30, 0x2210DE7E), (3 << 30, 0x22807E7E)):
+            c.write32(BAR0, falcon.FSP_EMEMC, 0x800 | 3 << 24)
+            for word in (first, second, 1):
+                c.write32(BAR0, falcon.FSP_EMEMD, word)
+            self.assertIsNone(self.ring(c, 3, 0x22))
+        self.assertEqual(self.tell(c, 0x22, 1), 0)
+        self.assertEqual(c.read32(BAR0, falcon.ENGINE) >> 16, 0)
+
+    def test_odd_heads_and_tails(self):
+        c = self.engine(message=False)
+        for head, tail in ((0x800, 0x800), (0x800, 0xC00), (0x800, 0x7FC), (0x800, 0x806), (0, 8), (0xFFFFFFFC, 0x800)):
+            c.write32(BAR0, falcon.FSP_QUEUE_TAIL, tail)
+            c.write32(BAR0, falcon.FSP_QUEUE_HEAD, head)
+            self.assertEqual(c.read32(BAR0, falcon.FSP_MSGQ_HEAD), c.read32(BAR0, falcon.FSP_MSGQ_TAIL))
+
+    def test_emem_port(self):
+        c = self.engine(message=False)
+        for control, after in ((0x7FC, 0x7FC), (0x7FC | 1 << 24, 0x800)):
+            c.write32(BAR0, falcon.FSP_EMEMC, control)
+            c.write32(BAR0, falcon.FSP_EMEMD, 0xC0FFEE)
+            self.assertEqual(c.read32(BAR0, falcon.FSP_EMEMC) & 0xFFFF, after)
+        c.write32(BAR0, falcon.FSP_EMEMC, 0xFFFC | 3 << 24)
+        c.write32(BAR0, falcon.FSP_EMEMD, 1)
+        self.assertEqual(c.read32(BAR0, falcon.FSP_EMEMD), 0, "after the last word comes the first")
+
+
 class Clients(ServerCase):
     def test_the_next_client_finds_the_device_as_it_was(self):
         c = self.serve()
@@ -873,7 +1084,7 @@ class Parameters(unittest.TestCase):
                 model.Spec.from_dict(given)
 
     def test_registers_outside_bar0(self):
-        for name in ("msix",):
+        for name in ("msix", "falcon"):
             with self.assertRaises(ValueError):
                 model.Spec.from_dict({name: True, "bar0_size": 64 << 10})
 
