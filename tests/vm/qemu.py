@@ -85,4 +85,6 @@ def arguments(machine, directory, initrd):
               f"mem-path=/proc/self/fd/{machine.memory_fd}", "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
     for number in range(len(machine.gpus)):
         a += gpu(machine, directory, number)
+    for device in machine.devices:
+        a += ["-device", device]
     return a

@@ -69,11 +69,12 @@ class Machine:
     a host with /dev/kvm.
     guests: names of guests that such a host may run. Each gets a test channel
     and a console (README.md).
+    devices: values of QEMU's option -device, for devices beside the GPUs.
     """
 
     def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
                  module_params="", append="", handlers=None, allow=(), timeout=600, log=None, echo=None,
-                 hypervisor=None, guests=()):
+                 hypervisor=None, guests=(), devices=()):
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
         self.arch = self.kernel.arch
         if hypervisor:
@@ -103,6 +104,7 @@ class Machine:
         self.channel = Channel(self, "test")
         self.guests = {name: Channel(self, f"guest-{name}", f"{name}>") for name in guests}
         self.qemu = self._log = self._trouble = None
+        self.devices = tuple(devices)
         self.memory_fd = -1
         self._stack = contextlib.ExitStack()
         self._started = None
