@@ -40,7 +40,7 @@ sys.path[:0] = [str(HERE.parent / "vm"), str(HERE.parent / "cli")]
 import common  # noqa: E402  (needs the path above)
 import vm  # noqa: E402
 
-# arm64's oldstable has no model GPU, and nvgrace-gpu does not know its stand-in.
+# oldstable has no model GPU on arm64, and nvgrace-gpu does not know its stand-in.
 KERNELS = ("oldstable-amd64", "stable", "newest")
 OUT = vm.PROJECT / "build" / "bench"
 DRIVER = "nvgrace_gpu_vfio_pci"

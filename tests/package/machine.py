@@ -80,7 +80,7 @@ def image_directory(variant):
 
 def make_iort():
     """The IORT, ACPI's table of IOMMUs, for a kernel without a driver for
-    virtio-iommu, such as arm64's oldstable.
+    virtio-iommu, such as `oldstable`.
 
     QEMU's SMMUv3 refuses vfio-user devices. So no device is behind it
     (default-bus-bypass-iommu), but this table says that buses 1 and higher are,
