@@ -9,18 +9,16 @@
  * type here. What only OpenMetrics has is a comment in the older format.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "doctor/doctor.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/program.h"
+#include "system/replace.h"
 
 static const char doc[] =
 	"Print the state of all supported GPUs and the number of doctor's findings as OpenMetrics "
@@ -31,7 +29,7 @@ static const char doc[] =
 
 static const struct argp_option options[] = {
 	{ "output", 'o', "FILE", 0,
-	  "Replace FILE as a whole, instead of writing to standard output", 0 },
+	  "Replace FILE as a whole, or write to it if it is a device or a FIFO; -: standard output", 0 },
 	{ }
 };
 
@@ -281,26 +279,22 @@ static void print_all(FILE *out, struct host *h)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-/* Writes aside and renames: a reader never sees half of the file. */
 static int write_output(const char *file, struct host *h)
 {
-	char *temporary = xasprintf("%s.XXXXXX", file);
-	int fd = mkostemp(temporary, O_CLOEXEC), rc = EXIT_OK;
-	FILE *out = fd < 0 ? NULL : fdopen(fd, "w");
-	bool good = out;
+	struct replacement *r;
+	char *text = NULL;
+	size_t length;
+	FILE *out = open_memstream(&text, &length);
+	int rc = EXIT_OK;
 
-	if (good) {
+	if (out)
 		print_all(out, h);
-		good = !fchmod(fd, 0644) && !fflush(out) && !ferror(out) && !fsync(fd);
-		good = !fclose(out) && good && !rename(temporary, file);
-	}
-	if (!good) {
+	if (!out || fclose(out) || !(r = replacement_begin(file, text, length)) ||
+	    replacement_commit(r)) {
 		complain(NULL, "--output=%s: %s", file, strerror(errno));
-		if (fd >= 0)
-			unlink(temporary);
 		rc = EXIT_FAILED;
 	}
-	free(temporary);
+	free(text);
 	return rc;
 }
 
@@ -310,7 +304,7 @@ int cmd_metrics(struct host *h, int argc, char **argv)
 	struct arguments a = { };
 
 	parse_options(&argp, argc, argv, &a);
-	if (a.output)
+	if (a.output && strcmp(a.output, "-"))
 		return write_output(a.output, h);
 	print_all(stdout, h);
 	return EXIT_OK;

@@ -108,7 +108,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 /* A GPU, and what to do with its configuration. */
 struct task {
 	const struct gpu *gpu;
-	char *temporary;	/* bind: the new file, not yet renamed */
+	struct replacement *file;	/* bind: the new file, not yet renamed */
 	bool write, remove;	/* the GPU's own file */
 	const struct config_line *by;	/* the line that already, or still, binds it */
 	struct text_list steps;
@@ -307,8 +307,8 @@ static void prepare_boot(struct task *task, struct job *job)
 {
 	if (job->outcome.status || !task->write)
 		return;
-	task->temporary = config_prepare(job->host, job->address);
-	if (!task->temporary)
+	task->file = config_prepare(job->host, job->address);
+	if (!task->file)
 		job_end(job, EXIT_FAILED, "failed",
 			xasprintf("can't write a file in " CONFIG_DIR ": %s", strerror(errno)),
 			NULL);
@@ -325,11 +325,11 @@ static bool settle_boot(struct task *task, struct job *job)
 	int error = 0;
 
 	if (job->outcome.status != EXIT_OK) {
-		if (task->temporary)
-			config_abandon(task->temporary);
+		if (task->file)
+			replacement_abandon(task->file);
 		task->boot = NULL;
 	} else if (task->write) {
-		error = config_commit(task->temporary, task->gpu->address) ? errno : 0;
+		error = replacement_commit(task->file) ? errno : 0;
 		changed = !error;
 		longer = error ? xasprintf("%s; but not at boot: can't write %s: %s",
 					   job->outcome.message, own, strerror(error))
@@ -356,7 +356,7 @@ static bool settle_boot(struct task *task, struct job *job)
 	} else if (task->boot) {
 		longer = xasprintf("%s; not at boot either", job->outcome.message);
 	}
-	task->temporary = NULL;
+	task->file = NULL;
 	if (longer) {
 		/* The request included the boot. */
 		if (error || next)

@@ -4,13 +4,11 @@
  */
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "facts/config.h"
 
@@ -308,11 +306,10 @@ char *config_own_file(const char *address)
 	return xasprintf("%s/%s.conf", CONFIG_DIR, address);
 }
 
-char *config_prepare(struct host *h, const char *address)
+struct replacement *config_prepare(struct host *h, const char *address)
 {
-	char *temporary, *text;
-	size_t length;
-	int fd, error;
+	char *file, *text;
+	struct replacement *r;
 
 	if (h->recorded) {
 		errno = EROFS;
@@ -320,60 +317,13 @@ char *config_prepare(struct host *h, const char *address)
 	}
 	if (mkdir(CONFIG_DIR, 0755) && errno != EEXIST)
 		return NULL;
-	/*
-	 * Because of the dot and without .conf, it is ignored if this process
-	 * is killed here.
-	 */
-	temporary = xasprintf("%s/.%s.XXXXXX", CONFIG_DIR, address);
-	fd = mkostemp(temporary, O_CLOEXEC);
-	if (fd < 0) {
-		error = errno;
-		free(temporary);
-		errno = error;
-		return NULL;
-	}
+	file = config_own_file(address);
 	text = xasprintf(
 		"# Written by \"nvgrace-gpu bind --persist\"; \"unbind --persist\" removes it.\n"
 		"bind %s\n",
 		address);
-	length = strlen(text);
-	errno = EIO;
-	if (write(fd, text, length) != (ssize_t)length || fchmod(fd, 0644) || fsync(fd)) {
-		error = errno;
-		free(text);
-		close(fd);
-		config_abandon(temporary);
-		errno = error;
-		return NULL;
-	}
+	r = replacement_begin(file, text, strlen(text));
 	free(text);
-	close(fd);
-	return temporary;
-}
-
-int config_commit(char *temporary, const char *address)
-{
-	char *file = config_own_file(address);
-	int rc = rename(temporary, file), error = errno, fd;
-
 	free(file);
-	if (rc) {
-		config_abandon(temporary);
-		errno = error;
-		return -1;
-	}
-	free(temporary);
-	/* The next reboot may be a loss of power. */
-	fd = open(CONFIG_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		fsync(fd);
-		close(fd);
-	}
-	return 0;
-}
-
-void config_abandon(char *temporary)
-{
-	unlink(temporary);
-	free(temporary);
+	return r;
 }

@@ -9,6 +9,7 @@
 #define NVGRACE_GPU_FACTS_CONF_H
 
 #include "facts/gpu.h"
+#include "system/replace.h"
 
 #define CONFIG_FILE "/etc/nvgrace-gpu.conf"
 #define CONFIG_DIR "/etc/nvgrace-gpu.conf.d"
@@ -63,12 +64,9 @@ char *config_obstacle(struct host *h, char **rule);
 char *config_own_file(const char *address);
 
 /*
- * config_prepare() writes a temporary file in the folder of the device's own
- * file, config_commit() renames it to that, and config_abandon() removes it.
- * The last two free the path. NULL or -1 sets errno.
+ * Begins to write the device's own file, which the caller commits or abandons.
+ * NULL sets errno.
  */
-char *config_prepare(struct host *h, const char *address);
-int config_commit(char *temporary, const char *address);
-void config_abandon(char *temporary);
+struct replacement *config_prepare(struct host *h, const char *address);
 
 #endif

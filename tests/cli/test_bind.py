@@ -329,6 +329,24 @@ class Boot(WithRule):
             result, _ = self.change("bind", "--persist", status=1, at=self.at, play=play)
             self.assertEqual((result["message"], result["boot"], self.left()), (message, None, []))
 
+    def test_file_is_something_else(self):
+        """A device, FIFO or directory with the file's name stays, and nothing
+        is bound. A link to a missing file is followed."""
+        own = self.folder / f"{G1}.conf"
+        for make in (lambda: os.mknod(own, stat.S_IFCHR | 0o666, os.makedev(1, 3)), lambda: os.mkfifo(own), own.mkdir,
+                     lambda: own.symlink_to("/dev/null")):
+            make()
+            before = own.lstat()
+            result, _ = self.change("bind", "--persist", status=4, at=self.at)
+            self.assertEqual((result["message"], self.driver(), self.left()),
+                             (f"{CONFIG}/{own.name} exists, but does not bind it", None, [own.name]))
+            self.assertEqual((own.lstat().st_ino, own.lstat().st_mode), (before.st_ino, before.st_mode))
+            (own.unlink, own.rmdir)[stat.S_ISDIR(before.st_mode)]()
+        own.symlink_to("kept-elsewhere")
+        result, _ = self.change("bind", "--persist", at=self.at)
+        self.assertEqual((result["boot"], own.is_symlink(), self.left()), ("persisted", True, [own.name, "kept-elsewhere"]))
+        self.assertIn(f"bind {G1}\n", own.read_text("ascii"))
+
     def test_initramfs(self):
         """The command that updates it may fail in each way."""
         self.tree.file("/usr/sbin/mkinitramfs", "").file("/usr/share/initramfs-tools/hooks/nvgrace-gpu", "")
