@@ -79,6 +79,20 @@ enum nvgrace_gpu_scrub_state {
 };
 
 /**
+ * struct nvgrace_gpu_scrub_record - how the last scrub ended
+ * @count: scrubs that have ended since the bind, clean or failed; 0: none
+ * @clean: all of the memory was overwritten
+ * @time: seconds since 1970 when it ended
+ * @ms: milliseconds that it took, with the GPU's reset and waits
+ */
+struct nvgrace_gpu_scrub_record {
+	u64 count;
+	bool clean;
+	s64 time;
+	u64 ms;
+};
+
+/**
  * struct nvgrace_gpu_scrub - scrubs of one GPU's memory; owned by scrub.c
  * @lock: protects the members up to @begun; taken without other locks of this
  *	driver, held only briefly
@@ -88,6 +102,7 @@ enum nvgrace_gpu_scrub_state {
  * @attempts: changes at the end of each attempt; may wrap
  * @stopping: the GPU is being unbound or shut down, so it can't be opened
  * @doubted: the content may have changed since the attempt began; repeat it
+ * @last: how the last scrub ended
  * @begun: begin_access() was called for the attempt, by the unbinding task
  * @held: close_device() keeps the GPU awake for the scrub that follows
  * @ended: waits for @attempts to change, or @stopping
@@ -98,7 +113,9 @@ enum nvgrace_gpu_scrub_state {
  * @next_usemem: offset in usemem of the next bytes for a worker
  * @next_resmem: the same in resmem
  * @flush_ns: nanoseconds that all workers together spent on caches
+ * @workers: how many tasks wrote the zeros of the last attempt
  * @report_limit: rate limit of log lines about failures
+ * @clear_limit: rate limit of log lines about success
  */
 struct nvgrace_gpu_scrub {
 	struct mutex lock;		/* see above */
@@ -108,6 +125,7 @@ struct nvgrace_gpu_scrub {
 	unsigned int attempts;
 	bool stopping;
 	bool doubted;
+	struct nvgrace_gpu_scrub_record last;
 	bool begun;
 	bool held;
 	wait_queue_head_t ended;
@@ -118,7 +136,9 @@ struct nvgrace_gpu_scrub {
 	atomic64_t next_usemem;
 	atomic64_t next_resmem;
 	atomic64_t flush_ns;
+	unsigned int workers;
 	struct ratelimit_state report_limit;
+	struct ratelimit_state clear_limit;
 };
 
 /* Faults that use the same table of huge entries share one of 2^4 locks. */
@@ -538,6 +558,9 @@ bool nvgrace_gpu_scrub_wanted(void);
 
 /* Bytes overwritten by the scrub that runs, or else the last one. */
 u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu);
+
+/* How the last scrub ended. Called without locks; sleeps. */
+struct nvgrace_gpu_scrub_record nvgrace_gpu_scrub_last(struct nvgrace_gpu *gpu);
 
 /*
  * Begins a scrub in the background, unless one runs. Returns 0 or -EBUSY (the

@@ -17,6 +17,7 @@
  */
 #include <linux/cpumask.h>
 #include <linux/delay.h>
+#include <linux/kobject.h>
 #include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -24,6 +25,7 @@
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
 #include <linux/time64.h>
+#include <linux/timekeeping.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
@@ -80,6 +82,16 @@ enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu)
 u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu)
 {
 	return atomic64_read(&gpu->scrub.progress);
+}
+
+struct nvgrace_gpu_scrub_record nvgrace_gpu_scrub_last(struct nvgrace_gpu *gpu)
+{
+	struct nvgrace_gpu_scrub_record last;
+
+	mutex_lock(&gpu->scrub.lock);
+	last = gpu->scrub.last;
+	mutex_unlock(&gpu->scrub.lock);
+	return last;
 }
 
 static void set_state(struct nvgrace_gpu *gpu,
@@ -174,6 +186,7 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	 * alone.
 	 */
 	others = kcalloc(count - 1, sizeof(*others), GFP_KERNEL);
+	s->workers = others ? count : 1;
 	for (i = 0; others && i < count - 1; i++) {
 		INIT_WORK(&others[i].work, worker);
 		others[i].gpu = gpu;
@@ -325,11 +338,39 @@ static int attempt(struct nvgrace_gpu *gpu)
 	return ret;
 }
 
+/*
+ * Announces the end of a scrub, clean or failed, for an administrator's records:
+ * by an event, and a line in the log, which report() has written for a failure.
+ */
+static void announce(struct nvgrace_gpu *gpu)
+{
+	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	struct nvgrace_gpu_scrub_record *last = &s->last;
+	struct pci_dev *pdev = gpu->core.pdev;
+	u64 bytes = atomic64_read(&s->progress);
+	char result[32], number[48], size[48], time[48], ms[48];
+	char *event[6] = { result, number, size, time, ms };
+
+	if (last->clean && __ratelimit(&s->clear_limit))
+		pci_info(pdev, "GPU memory is clear: %llu bytes overwritten with zeros in %llu ms by %u workers\n",
+			 bytes, last->ms, s->workers);
+	snprintf(result, sizeof(result), "NVGRACE_GPU_SCRUB=%s",
+		 last->clean ? "clean" : "failed");
+	snprintf(number, sizeof(number), "NVGRACE_GPU_SCRUB_COUNT=%llu",
+		 last->count);
+	snprintf(size, sizeof(size), "NVGRACE_GPU_SCRUB_BYTES=%llu", bytes);
+	snprintf(time, sizeof(time), "NVGRACE_GPU_SCRUB_TIME=%lld", last->time);
+	snprintf(ms, sizeof(ms), "NVGRACE_GPU_SCRUB_MS=%llu", last->ms);
+	/* Without memory or listeners there is no event; the record remains. */
+	kobject_uevent_env(&pdev->dev.kobj, KOBJ_CHANGE, event);
+}
+
 static void conduct(struct work_struct *item)
 {
 	struct nvgrace_gpu *gpu = container_of(item, struct nvgrace_gpu,
 					       scrub.work);
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	ktime_t start = ktime_get();
 	int ret;
 
 	mutex_lock(&s->lock);
@@ -344,6 +385,13 @@ static void conduct(struct work_struct *item)
 	pm_runtime_put(&gpu->core.pdev->dev);
 	/* After a failure, a reset may help. */
 	s->must_reset = ret;
+	if (ret != -ECANCELED) {
+		s->last.count++;
+		s->last.clean = !ret;
+		s->last.time = ktime_get_real_seconds();
+		s->last.ms = ktime_ms_delta(ktime_get(), start);
+		announce(gpu);
+	}
 	if (!ret)
 		set_state(gpu, NVGRACE_GPU_SCRUB_CLEAN);
 	else if (ret == -ECANCELED)
@@ -485,6 +533,12 @@ void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu)
 	init_waitqueue_head(&s->ended);
 	INIT_WORK(&s->work, conduct);
 	ratelimit_state_init(&s->report_limit, 300 * HZ, 10);
+	/*
+	 * More than there are changes of tenants, so that each has its line.
+	 * What is left out is no warning.
+	 */
+	ratelimit_state_init(&s->clear_limit, 300 * HZ, 100);
+	ratelimit_set_flags(&s->clear_limit, RATELIMIT_MSG_ON_RELEASE);
 	/* The host's driver may have left the GPU at work. */
 	s->must_reset = true;
 }

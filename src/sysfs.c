@@ -80,6 +80,42 @@ static ssize_t scrub_progress_show(struct device *dev,
 }
 static DEVICE_ATTR_RO(scrub_progress);
 
+/* How the last scrub ended; 0 and "none" before the first. */
+static ssize_t scrub_count_show(struct device *dev,
+				struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%llu\n",
+			  nvgrace_gpu_scrub_last(dev_to_gpu(dev)).count);
+}
+static DEVICE_ATTR_RO(scrub_count);
+
+static ssize_t scrub_result_show(struct device *dev,
+				 struct device_attribute *attr, char *buf)
+{
+	struct nvgrace_gpu_scrub_record last =
+		nvgrace_gpu_scrub_last(dev_to_gpu(dev));
+
+	return sysfs_emit(buf, "%s\n", !last.count ? "none" :
+			  last.clean ? "clean" : "failed");
+}
+static DEVICE_ATTR_RO(scrub_result);
+
+static ssize_t scrub_time_show(struct device *dev,
+			       struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%lld\n",
+			  nvgrace_gpu_scrub_last(dev_to_gpu(dev)).time);
+}
+static DEVICE_ATTR_RO(scrub_time);
+
+static ssize_t scrub_ms_show(struct device *dev, struct device_attribute *attr,
+			     char *buf)
+{
+	return sysfs_emit(buf, "%llu\n",
+			  nvgrace_gpu_scrub_last(dev_to_gpu(dev)).ms);
+}
+static DEVICE_ATTR_RO(scrub_ms);
+
 static ssize_t scrub_store(struct device *dev, struct device_attribute *attr,
 			   const char *buf, size_t count)
 {
@@ -133,6 +169,10 @@ static struct attribute *gpu_attrs[] = {
 	&dev_attr_scrub.attr,
 	&dev_attr_scrub_state.attr,
 	&dev_attr_scrub_progress.attr,
+	&dev_attr_scrub_count.attr,
+	&dev_attr_scrub_result.attr,
+	&dev_attr_scrub_time.attr,
+	&dev_attr_scrub_ms.attr,
 	&dev_attr_usemem_size.attr,
 	&dev_attr_usemem_bar_size.attr,
 	&dev_attr_usemem_base.attr,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -1228,4 +1230,43 @@ void suspend_host(void)
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "freeze", 6), 6);
 	close(fd);
+}
+
+/* ---- events ------------------------------------------------------------- */
+
+int events_listen(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC,
+			NETLINK_KOBJECT_UEVENT), size = 8 << 20;
+
+	assert_return_code(fd, errno);
+	assert_return_code(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size,
+				      sizeof(size)), errno);
+	assert_return_code(bind(fd, (struct sockaddr *)&address,
+				sizeof(address)), errno);
+	return fd;
+}
+
+void event_next(int fd, struct event *event)
+{
+	event->length = recv(fd, event->text, sizeof(event->text) - 1, 0);
+	assert_return_code(event->length, errno);
+	event->text[event->length] = 0;
+}
+
+const char *event_property(const struct event *event, const char *name)
+{
+	const char *at = event->text;
+	size_t length = strlen(name);
+
+	for (; at < event->text + event->length; at += strlen(at) + 1)
+		if (!strncmp(at, name, length) && at[length] == '=')
+			return at + length + 1;
+	return "";
+}
+
+uint64_t event_number(const struct event *event, const char *name)
+{
+	return strtoull(event_property(event, name), NULL, 10);
 }

@@ -377,4 +377,19 @@ uint64_t host_counter(const struct gpu *gpu, const char *name);
 void host_wait_counter(const struct gpu *gpu, const char *name,
 		       uint64_t at_least);
 
+/*
+ * Events of the kernel for udev. event_next() waits for the next one since
+ * events_listen(), which returns a descriptor that the caller closes. A property
+ * that the event lacks is "".
+ */
+struct event {
+	char text[8192];
+	ssize_t length;
+};
+
+int events_listen(void);
+void event_next(int fd, struct event *event);
+const char *event_property(const struct event *event, const char *name);
+uint64_t event_number(const struct event *event, const char *name);
+
 #endif /* NVGRACE_TEST_LIB_H */

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -29,6 +30,7 @@
 #define RW		(PROT_READ | PROT_WRITE)
 #define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
 #define STATE		"nvgrace_gpu/scrub_state"
+#define CLEAR		"GPU memory is clear: "
 
 /* What takes longer is stuck, not slow. */
 #define STUCK_MS	300000
@@ -106,6 +108,64 @@ static void assert_becomes_idle(const struct gpu *gpu)
 	} while (!late);
 	fail_msg("%s: enable is %s, power/runtime_status is %s", gpu->name,
 		 enabled, power);
+}
+
+static uint64_t number(const struct gpu *gpu, const char *file)
+{
+	char path[64], text[32];
+
+	snprintf(path, sizeof(path), "nvgrace_gpu/%s", file);
+	gpu_sysfs_read(gpu, path, text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
+static void assert_result(const struct gpu *gpu, const char *wanted)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_result", text, sizeof(text));
+	assert_string_equal(text, wanted);
+}
+
+/*
+ * Waits for the next event about a scrub of the GPU, and compares it with what
+ * it should be. Returns the milliseconds that it names.
+ */
+static uint64_t assert_event(int fd, const struct gpu *gpu, const char *result,
+			     uint64_t count, uint64_t bytes)
+{
+	struct event event;
+
+	do
+		event_next(fd, &event);
+	while (!*event_property(&event, "NVGRACE_GPU_SCRUB"));
+	assert_string_equal(event_property(&event, "ACTION"), "change");
+	assert_string_equal(event_property(&event, "PCI_SLOT_NAME"), gpu->addr);
+	assert_string_equal(event_property(&event, "NVGRACE_GPU_SCRUB"), result);
+	assert_int_equal(event_number(&event, "NVGRACE_GPU_SCRUB_COUNT"), count);
+	assert_int_equal(event_number(&event, "NVGRACE_GPU_SCRUB_BYTES"), bytes);
+	assert_true(event_number(&event, "NVGRACE_GPU_SCRUB_TIME") > 0);
+	return event_number(&event, "NVGRACE_GPU_SCRUB_MS");
+}
+
+/* The kernel's log has the line of a scrub with this size and duration. */
+static void assert_line(const struct gpu *gpu, uint64_t ms)
+{
+	char line[512], wanted[128];
+	int level;
+
+	snprintf(wanted, sizeof(wanted),
+		 CLEAR "%llu bytes overwritten with zeros in %llu ms by ",
+		 (unsigned long long)gpu->size, (unsigned long long)ms);
+	while (klog_next(&level, line, sizeof(line))) {
+		if (!strstr(line, CLEAR))
+			continue;
+		assert_int_equal(level, 6);
+		assert_non_null(strstr(line, gpu->addr));
+		assert_non_null(strstr(line, wanted));
+		return;
+	}
+	fail_msg("the log lacks: %s", wanted);
 }
 
 static void bind(const struct gpu *gpu)
@@ -814,7 +874,7 @@ static void an_open_that_waits_can_be_killed(void **state)
 static void memory_that_is_never_ready_is_never_shown(void **state)
 {
 	const struct gpu *gpu = gpu_find("cxl");
-	int i;
+	int i, events;
 
 	soil(gpu);
 	bind(gpu);
@@ -823,9 +883,13 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 	soil(gpu);
 	host_ask(NULL, 0, "after_reset cxl never");
 	klog_mark();
+	events = events_listen();
 	vfio_close(&v);
 	assert_string_equal(scrub_end(gpu), "failed");
 	assert_int_equal(klog_count("GPU memory could not be cleared"), 1);
+	assert_result(gpu, "failed");
+	assert_event(events, gpu, "failed", 2, 0);
+	close(events);
 	for (i = 0; i < 2; i++) {
 		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
 		assert_state(gpu, "failed");
@@ -868,6 +932,82 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 	vfio_open(&v, gpu);
 	assert_clean(gpu);
 	vfio_close(&v);
+	unbind(gpu);
+}
+
+/* ---- the record --------------------------------------------------------- */
+
+static void each_scrub_leaves_a_record(void **state)
+{
+	const struct gpu *gpu = usual();
+	time_t before, end;
+	uint64_t ms, count;
+	int events;
+
+	scrub_set_parameter(false);
+	klog_mark();
+	events = events_listen();
+	bind(gpu);
+	assert_result(gpu, "none");
+	assert_int_equal(number(gpu, "scrub_count"), 0);
+	assert_int_equal(number(gpu, "scrub_time"), 0);
+	assert_int_equal(number(gpu, "scrub_ms"), 0);
+
+	before = time(NULL);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	ms = assert_event(events, gpu, "clean", 1, gpu->size);
+	assert_becomes_clean(gpu);
+	assert_result(gpu, "clean");
+	assert_int_equal(number(gpu, "scrub_count"), 1);
+	assert_int_equal(number(gpu, "scrub_ms"), ms);
+	assert_line(gpu, ms);
+	/* time() may be a tick behind what the driver reads. */
+	end = number(gpu, "scrub_time");
+	assert_in_range(end, before, time(NULL) + 1);
+
+	/* A use changes nothing in the record. The scrub after it does. */
+	vfio_open(&v, gpu);
+	assert_result(gpu, "clean");
+	assert_int_equal(number(gpu, "scrub_count"), 1);
+	assert_int_equal(number(gpu, "scrub_time"), end);
+	scrub_set_parameter(true);
+	vfio_close(&v);
+	assert_event(events, gpu, "clean", 2, gpu->size);
+	assert_becomes_clean(gpu);
+	count = number(gpu, "scrub_count");
+	assert_int_equal(count, 2);
+
+	/* The scrub of an unbind has no attributes, but line and event. */
+	vfio_open(&v, gpu);
+	scrub_set_parameter(false);
+	vfio_close(&v);
+	scrub_set_parameter(true);
+	klog_mark();
+	unbind(gpu);
+	ms = assert_event(events, gpu, "clean", 3, gpu->size);
+	assert_line(gpu, ms);
+	assert_clean(gpu);
+	close(events);
+}
+
+/* A client that opens and closes all the time can't fill the log. */
+static void its_lines_are_limited(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	int scrubs = 0, lines = 0;
+
+	klog_mark();
+	bind(gpu);
+	for (;;) {
+		assert_string_equal(scrub_end(gpu), "clean");
+		assert_int_equal(number(gpu, "scrub_count"), ++scrubs);
+		lines += klog_count(CLEAR);
+		if (lines < scrubs || scrubs == 2000)
+			break;
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+	}
+	assert_in_range(scrubs, 101, 1999);
 	unbind(gpu);
 }
 
@@ -1118,6 +1258,7 @@ static const struct CMUnitTest tests[] = {
 	test(resets_of_all_kinds_by_the_user_before_keep_nothing),
 	test(a_gpu_closed_asleep_is_woken_up_for_it),
 	test(on_demand_it_is_done_while_the_parameter_is_off),
+	test(each_scrub_leaves_a_record),
 	test(an_odd_size_is_cleared_to_its_end),
 	test(two_gpus_are_cleared_at_once),
 	test(one_worker_at_a_time_gets_there_too),
@@ -1135,6 +1276,7 @@ static const struct CMUnitTest model_tests[] = {
 	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(afterwards_the_gpu_is_idle),
 	test(memory_that_is_never_ready_is_never_shown),
+	test(its_lines_are_limited),
 	test(rounds_of_use_leave_nothing),
 	test(nobody_sees_anything_whatever_happens),
 };

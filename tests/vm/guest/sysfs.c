@@ -90,7 +90,7 @@ static void a_gpu_with_two_parts_tells_of_both(void **state)
 
 	assert_int_equal(files_of(gpu), -1);
 	assert_int_equal(gpu_bind(gpu), 0);
-	assert_int_equal(files_of(gpu), 11);
+	assert_int_equal(files_of(gpu), 15);
 	check(gpu, "mode", "carve-out");
 	check(gpu, "usemem_size", "1610612736");
 	check(gpu, "usemem_bar_size", "2147483648");
@@ -111,7 +111,8 @@ static void physical_addresses_are_for_root(void **state)
 	const struct gpu *gpu = gpu_find("gh200");
 	static const char *const all[] = {
 		"mode", "readiness", "usemem_size", "usemem_bar_size",
-		"resmem_size", "resmem_bar_size", "scrub_state", "scrub_progress"
+		"resmem_size", "resmem_bar_size", "scrub_state", "scrub_progress",
+		"scrub_count", "scrub_result", "scrub_time", "scrub_ms"
 	};
 	unsigned int i;
 
@@ -147,7 +148,7 @@ static void a_gpu_without_the_defect_has_one_part(void **state)
 	const struct gpu *gpu = gpu_find("nodefect");
 
 	assert_int_equal(gpu_bind(gpu), 0);
-	assert_int_equal(files_of(gpu), 8);
+	assert_int_equal(files_of(gpu), 12);
 	check(gpu, "mode", "no-carve-out");
 	check(gpu, "usemem_size", "35701915648");
 	check(gpu, "usemem_bar_size", "68719476736");
