@@ -65,7 +65,7 @@ static void family(FILE *out, const char *name, const char *type, const char *un
 }
 
 /* Prints a sample. labels: pairs of name and value, then NULL. */
-static void sample(FILE *out, const char *name, const char *const *labels, uint64_t value)
+static void sample_text(FILE *out, const char *name, const char *const *labels, const char *value)
 {
 	const char *c, *between = "{";
 
@@ -81,7 +81,15 @@ static void sample(FILE *out, const char *name, const char *const *labels, uint6
 		fputc('"', out);
 		between = ",";
 	}
-	fprintf(out, "%s %llu\n", *between == ',' ? "}" : "", (unsigned long long)value);
+	fprintf(out, "%s %s\n", *between == ',' ? "}" : "", value);
+}
+
+static void sample(FILE *out, const char *name, const char *const *labels, uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+	sample_text(out, name, labels, text);
 }
 
 #define SAMPLE(out, name, value, ...) \
@@ -169,6 +177,49 @@ static void print_states(FILE *out, struct survey *s)
 		if (s->gpus.gpu[i].scrub_state)
 			states(out, "scrub_state", s->gpus.gpu[i].address, "scrub_state", scrub,
 			       s->gpus.gpu[i].scrub_state);
+}
+
+static void print_last_scrub(FILE *out, struct survey *s)
+{
+	char text[32];
+	size_t i;
+
+	family(out, "scrubs_total", NULL, NULL, "Scrubs that have ended since the GPU was bound.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].scrub_count != GPU_UNKNOWN)
+			SAMPLE(out, "scrubs_total", s->gpus.gpu[i].scrub_count, "address",
+			       s->gpus.gpu[i].address);
+	family(out, "scrub_last_clean", "gauge", NULL,
+	       "Whether the last scrub that has ended has overwritten all of the GPU's memory.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].scrub_result)
+			SAMPLE(out, "scrub_last_clean",
+			       !strcmp(s->gpus.gpu[i].scrub_result, "clean"), "address",
+			       s->gpus.gpu[i].address);
+	family(out, "scrub_last_timestamp_seconds", "gauge", "seconds",
+	       "When the last scrub ended, in seconds since 1970.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].scrub_time != GPU_UNKNOWN)
+			SAMPLE(out, "scrub_last_timestamp_seconds", s->gpus.gpu[i].scrub_time,
+			       "address", s->gpus.gpu[i].address);
+	family(out, "scrub_last_duration_seconds", "gauge", "seconds",
+	       "How long the last scrub took.");
+	for (i = 0; i < s->gpus.count; i++) {
+		const struct gpu *gpu = &s->gpus.gpu[i];
+
+		if (gpu->scrub_ms == GPU_UNKNOWN)
+			continue;
+		snprintf(text, sizeof(text), "%llu.%03u", (unsigned long long)gpu->scrub_ms / 1000,
+			 (unsigned int)(gpu->scrub_ms % 1000));
+		sample_text(out, "scrub_last_duration_seconds",
+			    (const char *const[]){ "address", gpu->address, NULL }, text);
+	}
+	family(out, "scrub_verified_timestamp_seconds", "gauge", "seconds",
+	       "When scrub --verify last read zeros from all of the GPU's memory, in seconds since 1970.");
+	for (i = 0; i < s->gpus.count; i++)
+		if (s->gpus.gpu[i].verified_time != GPU_UNKNOWN)
+			SAMPLE(out, "scrub_verified_timestamp_seconds",
+			       s->gpus.gpu[i].verified_time, "address", s->gpus.gpu[i].address);
 }
 
 static void print_sizes(FILE *out, struct survey *s)
@@ -270,6 +321,7 @@ static void print_all(FILE *out, struct host *h)
 	print_flags(out, &s);
 	print_states(out, &s);
 	print_sizes(out, &s);
+	print_last_scrub(out, &s);
 	print_counters(out, &s);
 	print_findings(out, &d);
 	fputs("# EOF\n", out);

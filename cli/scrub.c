@@ -15,6 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -26,6 +29,7 @@
 #include "system/options.h"
 #include "system/outcome.h"
 #include "system/output.h"
+#include "system/replace.h"
 
 #define DEVICES "/sys/bus/pci/devices"
 
@@ -78,6 +82,7 @@ struct verified {
 	bool tried, done;		/* done: all memory was read */
 	uint64_t bytes, differences;	/* differences: words of 8 bytes that are not 0 */
 	double seconds;
+	time_t time;			/* when that ended */
 	struct part parts[2];	/* to which the list points */
 	struct difference list[DIFFERENCES_LISTED];
 	size_t listed;
@@ -395,6 +400,7 @@ static void read_back(struct target *t, struct pattern *p)
 	v->tried = true;
 	rc = pattern_compare(p, &place);
 	v->seconds = now() - p->begin;
+	v->time = time(NULL);
 	v->bytes = rc == SWEEP_DONE ? p->total : atomic_load(&p->done);
 	v->done = rc == SWEEP_DONE;
 	keep_differences(v, p);
@@ -567,6 +573,49 @@ static void scrub_all(struct scrub *s)
 			verify(s->host, &s->targets[i]);
 }
 
+/*
+ * Keeps the document of a GPU whose memory was read back, so that "status" and
+ * "metrics" can say when. A later failure to read removes it.
+ */
+static void keep_verified(struct scrub *s, const struct target *t)
+{
+	char *file = gpu_verified_file(t->gpu->address);
+	struct json_object *document = json_document("scrub"), *results = json_object_new_array();
+	struct replacement *r = NULL;
+	const char *text;
+
+	json_object_array_add(results, target_json(s->host, t));
+	json_object_object_add(document, "verify", json_object_new_boolean(true));
+	json_object_object_add(document, "time", json_object_new_int64(t->verified.time));
+	json_object_object_add(document, "results", results);
+	text = json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY);
+	if (!mkdir(RUN_DIR, 0755) || errno == EEXIST)
+		r = replacement_begin(file, text, strlen(text));
+	if (!r || replacement_commit(r))
+		complain(t->gpu->address, "can't keep the result in %s: %s", file, strerror(errno));
+	json_object_put(document);
+	free(file);
+}
+
+static void keep(struct scrub *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->count; i++) {
+		const struct target *t = &s->targets[i];
+		char *file = gpu_verified_file(t->gpu->address);
+
+		if (t->verified.tried && !t->outcome.status)
+			keep_verified(s, t);
+		else if (t->verified.tried)
+			unlink(file);
+		free(file);
+		if (strcmp(t->outcome.result, "refused"))
+			syslog(t->outcome.status ? LOG_ERR : LOG_NOTICE, "scrub %s by uid %u: %s",
+			       t->gpu->address, getuid(), t->outcome.message);
+	}
+}
+
 static enum exit_status print(struct scrub *s)
 {
 	struct json_object *document = json_document("scrub"), *results = json_object_new_array();
@@ -582,6 +631,7 @@ static enum exit_status print(struct scrub *s)
 		json_object_array_add(results, target_json(s->host, t));
 	}
 	json_object_object_add(document, "verify", json_object_new_boolean(s->a->verify));
+	json_object_object_add(document, "time", json_object_new_int64(time(NULL)));
 	json_object_object_add(document, "results", results);
 	if (s->a->json)
 		json_print(document);
@@ -600,8 +650,10 @@ static enum exit_status run(struct host *h, const struct arguments *a)
 	status = choose(&s);
 	if (!status && !s.count)
 		complain(NULL, "no GPU with memory is bound to " DRIVER_NAME);
-	if (s.count)
+	if (s.count) {
 		scrub_all(&s);
+		keep(&s);
+	}
 	worst = print(&s);
 	for (i = 0; i < s.count; i++) {
 		outcome_free(&s.targets[i].outcome);

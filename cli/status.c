@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -299,6 +300,33 @@ static char *scrub_text(const struct gpu *gpu)
 	return xstrdup(gpu->scrub_state);
 }
 
+/* "2026-11-24 23:40:12 UTC" */
+static const char *time_text(uint64_t seconds, char text[32])
+{
+	time_t t = seconds;
+	struct tm tm;
+
+	if (seconds > INT32_MAX * 1000ULL || !gmtime_r(&t, &tm) ||
+	    !strftime(text, 32, "%Y-%m-%d %H:%M:%S UTC", &tm))
+		strcpy(text, "?");
+	return text;
+}
+
+/* What is known of the last scrub. */
+static void draw_last_scrub(const struct gpu *gpu)
+{
+	char when[32], *text;
+
+	if (gpu->scrub_result && gpu->scrub_time != GPU_UNKNOWN && gpu->scrub_ms != GPU_UNKNOWN) {
+		text = xasprintf("%s, %s, %.3f s", gpu->scrub_result,
+				 time_text(gpu->scrub_time, when), gpu->scrub_ms / 1e3);
+		field("last scrub", text);
+		free(text);
+	}
+	if (gpu->verified_time != GPU_UNKNOWN)
+		field("read zeros", time_text(gpu->verified_time, when));
+}
+
 static void draw(struct survey *s, const struct gpu *gpu)
 {
 	const struct config_line *line = survey_persisted(s, gpu);
@@ -361,6 +389,7 @@ static void draw(struct survey *s, const struct gpu *gpu)
 			field("scrub", text);
 			free(text);
 		}
+		draw_last_scrub(gpu);
 	}
 	putchar('\n');
 	count = find_parts(s->host, gpu, parts);

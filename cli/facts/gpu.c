@@ -4,6 +4,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,39 @@ char *gpu_override(struct host *h, const char *address)
 	return override;
 }
 
+char *gpu_verified_file(const char *address)
+{
+	return xasprintf(RUN_DIR "/%s.json", address);
+}
+
+/* What the driver and "scrub --verify" have kept. */
+static void read_last_scrub(struct host *h, struct gpu *gpu)
+{
+	struct json_object *document = NULL, *value;
+	char *file = gpu_verified_file(gpu->address), *text;
+
+	gpu->scrub_count = read_group(h, gpu->address, "scrub_count");
+	gpu->scrub_time = GPU_UNKNOWN;
+	gpu->scrub_ms = GPU_UNKNOWN;
+	if (gpu->scrub_count && gpu->scrub_count != GPU_UNKNOWN) {
+		gpu->scrub_result = null_if_empty(
+			host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_result", gpu->address));
+		gpu->scrub_time = read_group(h, gpu->address, "scrub_time");
+		gpu->scrub_ms = read_group(h, gpu->address, "scrub_ms");
+	}
+	gpu->verified_time = GPU_UNKNOWN;
+	text = host_read(h, NULL, "%s", file);
+	if (text)
+		document = json_tokener_parse(text);
+	if (json_object_is_type(document, json_type_object) &&
+	    json_object_object_get_ex(document, "time", &value) &&
+	    json_object_is_type(value, json_type_int) && json_object_get_int64(value) >= 0)
+		gpu->verified_time = json_object_get_int64(value);
+	json_object_put(document);
+	free(text);
+	free(file);
+}
+
 int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 {
 	char *text;
@@ -164,6 +198,7 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 	gpu->scrub_state =
 		null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", address));
 	gpu->scrub_progress = read_group(h, address, "scrub_progress");
+	read_last_scrub(h, gpu);
 	gpu->usemem_size = read_group(h, address, "usemem_size");
 	gpu->usemem_bar_size = read_group(h, address, "usemem_bar_size");
 	gpu->usemem_base = read_group(h, address, "usemem_base");
@@ -181,6 +216,7 @@ void gpu_free(struct gpu *gpu)
 	free(gpu->serial);
 	free(gpu->readiness);
 	free(gpu->scrub_state);
+	free(gpu->scrub_result);
 	memset(gpu, 0, sizeof(*gpu));
 }
 

@@ -44,12 +44,26 @@ struct gpu {
 	char *readiness;	/* "ready", "unknown", "failed"; NULL: not known */
 	char *scrub_state;	/* "off", "unknown", "scrubbing"...; NULL: not known */
 	uint64_t scrub_progress;	/* bytes that the running or last scrub has overwritten */
+	uint64_t scrub_count;	/* scrubs that have ended since the bind */
+	char *scrub_result;	/* of the last one: "clean", "failed"; NULL: none, or not known */
+	uint64_t scrub_time;	/* seconds since 1970 when it ended; GPU_UNKNOWN: none */
+	uint64_t scrub_ms;	/* milliseconds that it took; GPU_UNKNOWN: none */
+
+	/* Of the file gpu_verified_file(), by "scrub --verify". */
+	uint64_t verified_time;	/* seconds since 1970; GPU_UNKNOWN: not since the host's boot */
 };
 
 struct gpus {
 	struct gpu *gpu;
 	size_t count;
 };
+
+/*
+ * The file where "scrub --verify" keeps its JSON document, if it has read zeros
+ * from all of the memory; to be freed.
+ */
+#define RUN_DIR "/run/nvgrace-gpu"
+char *gpu_verified_file(const char *address);
 
 /* Every supported GPU, ordered by address. */
 void gpus_find(struct host *h, struct gpus *gpus);

@@ -616,6 +616,22 @@ static struct json_object *memory_json(uint64_t size, uint64_t bar_size, uint64_
 	return object;
 }
 
+/* The schema's "last_scrub". */
+static struct json_object *last_scrub_json(const struct gpu *gpu)
+{
+	struct json_object *object;
+
+	if (gpu->scrub_count == GPU_UNKNOWN)
+		return NULL;
+	object = json_object_new_object();
+	json_object_object_add(object, "count", json_size(gpu->scrub_count));
+	json_object_object_add(object, "result", json_text(gpu->scrub_result));
+	json_object_object_add(object, "time", json_size(gpu->scrub_time));
+	json_object_object_add(object, "milliseconds", json_size(gpu->scrub_ms));
+	json_object_object_add(object, "verified_time", json_size(gpu->verified_time));
+	return object;
+}
+
 struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
 {
 	struct json_object *object = json_object_new_object(), *part;
@@ -643,6 +659,7 @@ struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
 	json_object_object_add(object, "readiness", json_text(gpu->readiness));
 	json_object_object_add(object, "scrub_state", json_text(gpu->scrub_state));
 	json_object_object_add(object, "scrub_progress", json_size(gpu->scrub_progress));
+	json_object_object_add(object, "last_scrub", last_scrub_json(gpu));
 	json_object_object_add(
 		object, "usemem",
 		memory_json(gpu->usemem_size, gpu->usemem_bar_size, gpu->usemem_base));

@@ -73,7 +73,9 @@ class Metrics(unittest.TestCase):
             version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
             self.assertEqual(self.value(found, "tool_info", version=version), 1)
             # What the driver does not report has no sample.
-            for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total"):
+            for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total", "scrubs_total",
+                         "scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds",
+                         "scrub_verified_timestamp_seconds"):
                 self.assertEqual(found[PREFIX + name].samples, [])
 
     def test_what_the_driver_may_tell(self):
@@ -93,6 +95,22 @@ class Metrics(unittest.TestCase):
                               self.value(found, "scrub_progress_bytes", address=G2)), (1 << 40, None))
             self.assertEqual((self.value(found, "ready", address=G2),
                               self.value(found, "readiness", address=G2, readiness="failed")), (0, 1))
+
+    def test_last_scrub(self):
+        names = ("scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds")
+        with Tree() as t:
+            t.bound(G1, scrub_count=0, scrub_result="none", scrub_time=0, scrub_ms=0)
+            found = self.metrics(t.root)
+            self.assertEqual([self.value(found, n, address=G1) for n in ("scrubs_total", *names)], [0, None, None, None])
+            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+            t.file(f"{d}/scrub_count", 2).file(f"{d}/scrub_time", 1795564812).file(f"{d}/scrub_ms", 61007)
+            t.file(f"/run/nvgrace-gpu/{G1}.json", '{"time": 1795564899}')
+            for result, clean in (("clean", 1), ("failed", 0)):
+                t.file(f"{d}/scrub_result", result)
+                found = self.metrics(t.root)
+                self.assertEqual([self.value(found, n, address=G1) for n in ("scrubs_total", *names)],
+                                 [2, clean, 1795564812, 61.007])
+            self.assertEqual(self.value(found, "scrub_verified_timestamp_seconds", address=G1), 1795564899)
 
     def test_findings(self):
         """The numbers of doctor's findings, by verdict. Accepted findings have
@@ -128,7 +146,8 @@ class Metrics(unittest.TestCase):
             self.assertTrue(name.startswith(PREFIX), name)
             self.assertRegex(family.documentation, r"^[A-Z].*\.$")
             self.assertEqual(family.type, "unknown" if name.endswith("_total") else "gauge")
-            self.assertEqual(family.unit == "bytes", name.endswith("_bytes"), name)
+            ending = name.rpartition("_")[2]
+            self.assertEqual(family.unit, ending if ending in ("bytes", "seconds") else "", name)
             for sample in family.samples:
                 self.assertEqual(sample.name, name)
         # The manual page lists all families.

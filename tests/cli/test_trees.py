@@ -175,7 +175,8 @@ class List(unittest.TestCase):
                 "address": G1, "vendor": "10de", "device": "2345", "product": "GH200 480GB", "state": "bound",
                 "driver": OURS, "driver_override": OURS, "numa_node": 0, "iommu_group": 12, "slot": "GPU0",
                 "serial": "48-b0-2d-ff-ff-12-34-56", "mode": "carve-out", "readiness": "ready",
-                "scrub_state": None, "scrub_progress": None, "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
+                "scrub_state": None, "scrub_progress": None, "last_scrub": None,
+                "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
                 "resmem": {"size": 0x50000000, "bar_size": 2 * GiB, "base": "0x57a0000000"},
                 "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "at_boot": False,
                 "boot_obstacle": "the udev rule 60-nvgrace-gpu.rules is missing", "holders": []})
@@ -377,6 +378,30 @@ class Status(unittest.TestCase):
                 t.file(f"{d}/scrub_state", state).file(f"{d}/scrub_progress", progress)
                 self.assertRegex(t.run("status", G1).stdout, rf"\n  scrub +{text}", state)
             self.assertEqual(t.json("status", G1)["gpu"]["scrub_state"], "later")
+
+    def test_last_scrub(self):
+        """When it ended, how and how long it took, and when the memory was
+        read back."""
+        with Tree() as t:
+            t.bound(G1, scrub_state="off", scrub_count=0, scrub_result="none", scrub_time=0, scrub_ms=0)
+            none = {"count": 0, "result": None, "time": None, "milliseconds": None, "verified_time": None}
+            self.assertEqual(t.json("status", G1)["gpu"]["last_scrub"], none)
+            self.assertNotIn("last scrub", t.run("status", G1).stdout)
+            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+            t.file(f"{d}/scrub_count", 3).file(f"{d}/scrub_time", 1795564812).file(f"{d}/scrub_ms", 1234)
+            for result in ("clean", "failed"):
+                t.file(f"{d}/scrub_result", result)
+                self.assertRegex(t.run("status", G1).stdout, rf"\n  last scrub {result}, 2026-11-25 00:00:12 UTC, 1\.234 s\n")
+            self.assertEqual(t.json("list")["gpus"][0]["last_scrub"], {
+                "count": 3, "result": "failed", "time": 1795564812, "milliseconds": 1234, "verified_time": None})
+            for text, time in (('{"time": 1795564813}', 1795564813), ("{", None), ("[]", None), ('{"time": -1}', None),
+                               ('{"time": "x"}', None), ("{}", None)):
+                t.file(f"/run/nvgrace-gpu/{G1}.json", text)
+                self.assertEqual(t.json("status", G1)["gpu"]["last_scrub"]["verified_time"], time, text)
+                shown = "\n  read zeros 2026-11-25 00:00:13 UTC\n" in t.run("status", G1).stdout
+                self.assertEqual(shown, time is not None)
+            t.file(f"{d}/scrub_time", 1 << 60)
+            self.assertIn("last scrub failed, ?, 1.234 s", t.run("status", G1).stdout)
 
     def test_width(self):
         with Tree() as t:

@@ -491,6 +491,9 @@ class Scrub(Played):
         self.state = self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu/scrub_state"
         self.tree.file(f"{DEVICE}/nvgrace_gpu/scrub", "0").file(f"{DEVICE}/nvgrace_gpu/scrub_progress", "0")
         self.say("clean")
+        # Of the toolbox, which has a /run of its own.
+        self.kept = pathlib.Path(f"/run/nvgrace-gpu/{G1}.json")
+        self.addCleanup(self.kept.unlink, missing_ok=True)
 
     def say(self, state):
         self.state.write_text(f"{state}\n")
@@ -508,6 +511,20 @@ class Scrub(Played):
         self.assertEqual(result["verified"], {**result["verified"], "complete": True, "bytes": USEMEM + RESMEM,
                                               "differences": 0, "places": []})
         self.assertIn("; read back all zeros: 768 KiB in ", result["message"])
+        # It is kept for "status" and "metrics", until memory is not clean.
+        kept = json.loads(self.kept.read_text("ascii"))
+        validate(kept)
+        self.assertEqual([r["verified"]["differences"] for r in kept["results"]], [0])
+        self.scrub("soiled=0x1238", 1)
+        self.assertFalse(self.kept.exists())
+        self.scrub(words=())
+        self.assertFalse(self.kept.exists())
+
+    def test_it_can_not_be_kept(self):
+        result, error = self.scrub(f"fail=rename:1:{errno.EIO}")
+        self.assertEqual((result["result"], error),
+                         ("clean", f"nvgrace-gpu: {G1}: can't keep the result in {self.kept}: Input/output error\n"))
+        self.assertFalse(self.kept.exists())
 
     def test_what_is_not_clean(self):
         result, error = self.scrub("soiled=0x1238", 1)

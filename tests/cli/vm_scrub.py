@@ -330,6 +330,8 @@ class Scrub(InMachine):
         self.assertRegex(text, rf"(?m)^{self.pci['both']} .* clean +no +bound$")
         self.assertIn(f'nvgrace_gpu_scrub_state{{address="{self.pci["both"]}",scrub_state="clean"}} 1', text)
         self.assertIn(f'nvgrace_gpu_scrub_progress_bytes{{address="{self.pci["both"]}"}} {SIZES["both"]}', text)
+        self.assertIn(f'nvgrace_gpu_scrub_last_clean{{address="{self.pci["both"]}"}} 1\n', text)
+        self.assertRegex(text, r"(?m)^  last scrub clean, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+\.\d{3} s$")
 
     def test_in_use(self):
         """A GPU in use keeps its content. The other GPU is scrubbed."""
