@@ -83,7 +83,7 @@ _nvgrace_gpu() {
 	wait) options+=' --all --timeout' ;;
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --ready-within --seed --time --yes' ;;
-	scrub) options+=' --all --json --verify' ;;
+	scrub) options+=' --all --json --verify --yes' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac

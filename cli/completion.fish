@@ -78,7 +78,7 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s r -l record -x -a '(__fi
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -l fail-on -x -a 'bad warning' -d 'Which verdict fails'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics' -s o -l output -r -F -d 'Write to a file'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in wait' -s t -l timeout -x -d 'Give up after seconds'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench test' -s y -l yes -d 'Do not ask'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench test scrub' -s y -l yes -d 'Do not ask'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l quick -d 'Take about 5 seconds'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l full -d 'Take about 10 minutes'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l read-only -d 'Write nothing to GPU memory'

@@ -87,7 +87,7 @@ _nvgrace_gpu() {
 				'--ready-within=[readiness after a reset]:seconds:' '1:address:_nvgrace_gpu_addresses'
 			;;
 		scrub)
-			_arguments $common $json '(-a --all)'{-a,--all}'[every bound GPU with memory]' \
+			_arguments $common $json $yes '(-a --all)'{-a,--all}'[every bound GPU with memory]' \
 				'--verify[then read all of it back]' '*:address:_nvgrace_gpu_addresses'
 			;;
 		help) _describe -t commands command commands ;;

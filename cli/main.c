@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "system/host.h"
@@ -135,6 +136,18 @@ static int run_own(const struct argp *argp, const struct arguments *a)
 	return about->run(&none, 2, argv);
 }
 
+/*
+ * A full disk or a closed pipe must not look like success. argp ends the program
+ * after --help.
+ */
+static void check_stdout(int status, void *unused)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return;
+	complain(NULL, "standard output: %s", strerror(errno));
+	_exit(status ? status : EXIT_FAILED);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {
@@ -152,6 +165,7 @@ int main(int argc, char **argv)
 	argp_err_exit_status = EXIT_USAGE_ERROR;
 	/* If the caller ignores it, waitpid() finds no child. */
 	signal(SIGCHLD, SIG_DFL);
+	on_exit(check_stdout, NULL);
 	rc = argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
 	if (rc || !a.command) {
 		complain(NULL, "%s; see \"" PROGRAM " --help\"", rc ? strerror(rc) : "no command");
@@ -166,11 +180,6 @@ int main(int argc, char **argv)
 		free(full);
 	} else {
 		rc = run_own(&argp, &a);
-	}
-	/* A full disk or a closed pipe must not look like success. */
-	if (fflush(stdout) || ferror(stdout)) {
-		complain(NULL, "standard output: %s", strerror(errno));
-		rc = rc ? rc : EXIT_FAILED;
 	}
 	return rc;
 }

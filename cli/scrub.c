@@ -41,8 +41,8 @@ enum { POLL_MS = 250 };
 static const char doc[] =
 	"Overwrite the memory of idle GPUs with zeros, all at the same time, and wait for the end.\v"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it. A GPU must be bound to "
-	DRIVER_NAME ", and no process may have it open. The command does not ask: the content of the "
-	"memory is lost. If a GPU can't be scrubbed, the others still are.\n"
+	DRIVER_NAME ", and no process may have it open. The content of the memory is lost: on a "
+	"terminal, the command asks first. If a GPU can't be scrubbed, the others still are.\n"
 	"\n"
 	"Exit status: 0 all GPUs are clean, 1 a GPU is not, or --verify found words other than 0; "
 	"2 to 5 and 130 as for the other commands. If the command is interrupted, the kernel "
@@ -53,13 +53,14 @@ enum { KEY_VERIFY = 256 };
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "Scrub every GPU with memory that is bound to " DRIVER_NAME, 0 },
 	{ "verify", KEY_VERIFY, NULL, 0, "Then open each GPU and read back all of its memory", 0 },
+	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
 	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
 	{ }
 };
 
 struct arguments {
 	struct named named;
-	bool verify, json;
+	bool verify, yes, json;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -69,6 +70,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case KEY_VERIFY:
 		a->verify = true;
+		return 0;
+	case 'y':
+		a->yes = true;
 		return 0;
 	case 'j':
 		a->json = true;
@@ -548,6 +552,29 @@ static enum exit_status choose(struct scrub *s)
 	return status;
 }
 
+/*
+ * Asks a person at a terminal. Programs call this command without one, and mean
+ * it.
+ */
+static bool agreed(const struct scrub *s)
+{
+	char *list = NULL, *longer;
+	bool yes;
+	size_t i;
+
+	if (s->a->yes || !overwrite_can_ask())
+		return true;
+	for (i = 0; i < s->count; i++) {
+		longer = xasprintf("%s%s%s", list ? list : "", list ? ", " : "",
+				   s->targets[i].gpu->address);
+		free(list);
+		list = longer;
+	}
+	yes = overwrite_agreed(list, "scrub", s->count > 1);
+	free(list);
+	return yes;
+}
+
 static void scrub_all(struct scrub *s)
 {
 	size_t i;
@@ -650,11 +677,15 @@ static enum exit_status run(struct host *h, const struct arguments *a)
 	status = choose(&s);
 	if (!status && !s.count)
 		complain(NULL, "no GPU with memory is bound to " DRIVER_NAME);
-	if (s.count) {
+	if (s.count && agreed(&s)) {
 		scrub_all(&s);
 		keep(&s);
+		worst = print(&s);
+	} else if (s.count) {
+		worst = EXIT_REFUSED;
+	} else {
+		worst = print(&s);
 	}
-	worst = print(&s);
 	for (i = 0; i < s.count; i++) {
 		outcome_free(&s.targets[i].outcome);
 		free(s.targets[i].log);

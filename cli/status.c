@@ -187,9 +187,12 @@ static char *read_features(struct host *h)
 /* BAR_TEXT_WIDTH: columns before and after the cells of a BAR. */
 enum { ADDRESS_WIDTH = 18, BOX_MIN = 20, BAR_TEXT_WIDTH = 66 };
 
+enum { FIELD_INDENT = 13 };
+
 static void field(const char *name, const char *text)
 {
-	printf("  %s%-11s%s%s\n", colour(COLOUR_DIM), name, colour(COLOUR_NONE), text);
+	printf("  %s%-11s%s", colour(COLOUR_DIM), name, colour(COLOUR_NONE));
+	print_wrapped(text, FIELD_INDENT, FIELD_INDENT);
 }
 
 static void draw_edge(uint64_t address, int width)

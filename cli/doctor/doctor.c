@@ -110,10 +110,34 @@ void doctor_look(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
 
 /* ---- output --------------------------------------------------------------------------------- */
 
+/* Reason and remedy are indented to the device. */
+enum { DETAIL_INDENT = 9 };
+
 /* Whether --quiet omits the finding. */
 static bool is_quiet(const struct finding *f)
 {
 	return f->verdict < WARNING || f->accepted;
+}
+
+static void print_detail(const char *name, const char *text)
+{
+	printf("%*s%s: ", DETAIL_INDENT, "", name);
+	print_for_terminal(text, DETAIL_INDENT + 8, DETAIL_INDENT + 8);
+}
+
+/* The line of a finding, with what accepts it. */
+static void print_finding(const struct finding *f)
+{
+	char *text = f->accepted ? xasprintf("%s (accepted by %s)", f->text, f->accepted)
+				 : xstrdup(f->text);
+	const char *device = f->device ? f->device : "host";
+	int column = DETAIL_INDENT + (strlen(device) < 12 ? 12 : strlen(device)) + 2;
+
+	printf("%s%-7s%s  %-12s  %s%s%s: ",
+	       colour(f->accepted ? COLOUR_DIM : colours[f->verdict]), verdict_name(f->verdict),
+	       colour(COLOUR_NONE), device, colour(COLOUR_BOLD), f->id, colour(COLOUR_NONE));
+	print_for_terminal(text, column, column + strlen(f->id) + 2);
+	free(text);
 }
 
 static void print_text(const struct doctor *d, bool quiet)
@@ -127,16 +151,11 @@ static void print_text(const struct doctor *d, bool quiet)
 		accepted += !!f->accepted;
 		if (quiet && is_quiet(f))
 			continue;
-		printf("%s%-7s%s  %-12s  %s%s%s: %s%s%s%s\n",
-		       colour(f->accepted ? COLOUR_DIM : colours[f->verdict]),
-		       verdict_name(f->verdict), colour(COLOUR_NONE),
-		       f->device ? f->device : "host", colour(COLOUR_BOLD), f->id,
-		       colour(COLOUR_NONE), f->text, f->accepted ? " (accepted by " : "",
-		       f->accepted ? f->accepted : "", f->accepted ? ")" : "");
+		print_finding(f);
 		if (f->reason)
-			printf("         reason: %s\n", f->reason);
+			print_detail("reason", f->reason);
 		if (f->remedy)
-			printf("         remedy: %s\n", f->remedy);
+			print_detail("remedy", f->remedy);
 	}
 	if (!quiet)
 		printf("\n%zu bad, %zu warning, %zu note, %zu unknown, %zu good; %zu accepted\n",

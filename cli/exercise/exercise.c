@@ -84,27 +84,37 @@ static enum exit_status refuse_in_use(struct host *h, const struct gpu *gpu)
 	return EXIT_REFUSED;
 }
 
-/* Asks whether the memory may be overwritten, if needed. */
-static enum exit_status ask(const struct wish *wish, const struct gpu *gpu)
+bool overwrite_can_ask(void)
+{
+	return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
+}
+
+bool overwrite_agreed(const char *addresses, const char *command, bool several)
 {
 	char answer[8] = "";
 
+	fflush(stdout);
+	fprintf(stderr, "%s: %s overwrites the memory of %s. Continue? [y/N] ", addresses, command,
+		several ? "these GPUs" : "this GPU");
+	if (!fgets(answer, sizeof(answer), stdin))
+		fputc('\n', stderr);
+	if (*answer == 'y' || *answer == 'Y')
+		return true;
+	complain(addresses, "nothing done");
+	return false;
+}
+
+/* Asks whether the memory may be overwritten, if needed. */
+static enum exit_status ask(const struct wish *wish, const struct gpu *gpu)
+{
 	if (!wish->overwrites || wish->yes)
 		return EXIT_OK;
-	if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) {
+	if (!overwrite_can_ask()) {
 		complain(gpu->address, "%s overwrites the memory of this GPU, and there is no terminal "
 			 "to ask on; add --yes to agree", wish->command);
 		return EXIT_REFUSED;
 	}
-	fflush(stdout);
-	fprintf(stderr, "%s: %s overwrites the memory of this GPU. Continue? [y/N] ", gpu->address,
-		wish->command);
-	if (!fgets(answer, sizeof(answer), stdin))
-		fputc('\n', stderr);
-	if (*answer == 'y' || *answer == 'Y')
-		return EXIT_OK;
-	complain(gpu->address, "nothing done");
-	return EXIT_REFUSED;
+	return overwrite_agreed(gpu->address, wish->command, false) ? EXIT_OK : EXIT_REFUSED;
 }
 
 static enum exit_status open_gpu(struct exercise *e)

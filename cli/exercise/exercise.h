@@ -63,4 +63,11 @@ struct json_object *place_json(const struct part *part, uint64_t offset);
 /* "0x1000": text, because not every JSON parser keeps 64 bits. */
 struct json_object *hex_json(uint64_t value);
 
+/*
+ * Whether standard input and standard error are a terminal, and whether a person
+ * there agrees that memory is overwritten. Who does not gets a message.
+ */
+bool overwrite_can_ask(void);
+bool overwrite_agreed(const char *addresses, const char *command, bool several);
+
 #endif

@@ -87,6 +87,14 @@ void print_wrapped(const char *text, int indent, int column)
 	putchar('\n');
 }
 
+void print_for_terminal(const char *text, int indent, int column)
+{
+	if (isatty(STDOUT_FILENO))
+		print_wrapped(text, indent, column);
+	else
+		puts(text);
+}
+
 const char *size_text(uint64_t bytes, char buf[SIZE_MAX_TEXT])
 {
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };

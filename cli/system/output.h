@@ -28,6 +28,12 @@ const char *colour(enum colour colour);
 int terminal_width(void);
 
 /*
+ * As print_wrapped(), but in one line unless standard output is a terminal:
+ * programs and grep read it.
+ */
+void print_for_terminal(const char *text, int indent, int column);
+
+/*
  * Prints words in lines of terminal_width(), each indented to column indent.
  * column: how many columns of the first line are already printed.
  */

@@ -9,6 +9,7 @@ tests/cli/run calls this. The program has a tree as its /sys, in a mount
 namespace of its own. Unlike the driver's files, these never wake up poll(2).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -112,8 +113,8 @@ class Scrub(unittest.TestCase):
 
     def end(self, process, status):
         out, error = process.communicate(timeout=STUCK_S)
-        self.assertEqual(process.returncode, status, out + error)
-        self.assertNotIn("runtime error", error)
+        self.assertEqual(process.returncode, status, (out, error))
+        self.assertNotIn("runtime error", error or "")
         return out, error
 
     def test_clean(self):
@@ -219,6 +220,41 @@ class Scrub(unittest.TestCase):
             self.assertEqual((out, error), ("", f"nvgrace-gpu: {G1}: interrupted; the kernel continues scrubs that have "
                                                 'started; "nvgrace-gpu status" shows them\n'))
 
+    def ask(self, answer, *words):
+        """Runs the program with a terminal on which a person has typed; what
+        the terminal shows."""
+        leader, follower = pty.openpty()
+        self.addCleanup(os.close, leader)
+        os.write(leader, answer.encode())
+        process = self.start(*words, stdin=follower, stderr=follower)
+        os.close(follower)
+        return process, leader
+
+    def seen(self, leader):
+        text = ""
+        with contextlib.suppress(OSError):      # a terminal ends with EIO
+            while more := os.read(leader, 65536).decode():
+                text += more
+        return text
+
+    def test_question(self):
+        """On a terminal, it asks for all GPUs at once. The end of the input is
+        no agreement. Nothing is scrubbed before that."""
+        two = Driver(self.tree, G2, 13)
+        for words, who, what in ((["--all"], f"{G1}, {G2}", "these GPUs"), ([G2], G2, "this GPU")):
+            for answer in ("n\n", "\n", "\x04"):
+                process, leader = self.ask(answer, *words)
+                # A program that opened the FIFO would hang here.
+                out, _ = self.end(process, 4)
+                text = self.seen(leader)
+                self.assertEqual(out, "")
+                self.assertIn(f"{who}: scrub overwrites the memory of {what}. Continue? [y/N] ", text)
+                self.assertIn(f"{who}: nothing done", text)
+        process, _ = self.ask("y\n", G2)
+        two.begin(process, progress=0)
+        two.say("clean", SIZE)
+        self.assertRegex(self.end(process, 0)[0], f"^{G2}: clean; ")
+
     def test_bar(self):
         """The bar has bytes, rate and time left. It follows scrub_progress back
         after a reset, and ignores the value of the last scrub."""
@@ -226,7 +262,7 @@ class Scrub(unittest.TestCase):
         leader, follower = pty.openpty()
         self.addCleanup(os.close, leader)
         began = time.monotonic()
-        process = self.start(G1, stderr=follower)
+        process = self.start("--yes", G1, stderr=follower)
         os.close(follower)
         text = ""
 

@@ -335,7 +335,6 @@ class Usage(unittest.TestCase):
                       ["test", "--time=0", G1], ["test", "--time=86401", G1], ["test", "--seed=x", G1],
                       ["test", "--ready-within=0", G1], ["test", "--ready-within=x", G1],
                       ["scrub"], ["scrub", "--all", G1], ["scrub", "--no-wait", G1], ["scrub", "nonsense"],
-                      ["--root", "/", "scrub", "--yes", G1],
                       ["metrics", "x"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
                       ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
@@ -363,11 +362,19 @@ class Usage(unittest.TestCase):
         with open("/dev/full", "w", encoding="utf-8") as full, Tree() as t:
             t.device(G1)
             environment = {"ASAN_OPTIONS": "exitcode=99", "PATH": os.environ["PATH"]}
-            for words in (["list"], ["list", "--json"], ["status", G1], ["status", "--watch", G1]):
+            for words in (["list"], ["list", "--json"], ["status", G1], ["status", "--watch", G1], ["--help"], ["--version"],
+                          ["help"], ["help", "bind"], ["version"], ["list", "--help"], ["doctor", "--help"],
+                          ["scrub", "-h"], ["metrics"], ["metrics", "--usage"]):
                 done = subprocess.run([build(sanitized=True), "--root", t.root, *words], stdout=full,
                                       stderr=subprocess.PIPE, text=True, env=environment, timeout=600)
                 self.assertEqual(done.returncode, 1, words)
                 self.assertIn("standard output: No space left on device", done.stderr)
+                self.assertEqual(done.stderr.count("standard output"), 1)
+            # What was found is worth more.
+            done = subprocess.run([build(sanitized=True), "--root", t.root, "doctor"], stdout=full, stderr=subprocess.PIPE,
+                                  text=True, env=environment, timeout=600)
+            self.assertEqual(done.returncode, 7)
+            self.assertIn("standard output: No space left on device", done.stderr)
 
 
 class Terminal(unittest.TestCase):
@@ -419,6 +426,27 @@ class Terminal(unittest.TestCase):
             wide, narrow = widths
             self.assertGreater(wide, narrow)
             self.assertLessEqual(narrow, 80)
+
+    def test_words_wrap(self):
+        """On a terminal, status and doctor fit its width. Programs get each
+        reason in one line."""
+        build(sanitized=True)
+        with Tree() as t:
+            t.bound(G1, readiness="failed").file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
+            # The drawing of status needs 80.
+            for command, widths in ((["status", G1], (80, 120)), (["doctor"], (60, 80, 120))):
+                for columns in widths:
+                    text, _ = self.on_terminal("--root", t.root, *command, columns=columns, NO_COLOR="1")
+                    # A path or another long word can't wrap.
+                    long = [line for line in text.split("\n") if len(line) > columns and " " in line.strip()]
+                    self.assertEqual(long, [], (command, columns))
+            self.assertLess(max(map(len, run("status", G1, root=t.root).stdout.split("\n"))), 81)
+            text, _ = self.on_terminal("--root", t.root, "doctor", columns=60, NO_COLOR="1")
+            one = run("doctor", root=t.root).stdout
+            # The lines that continue are indented below the first word.
+            # This host has no release, after which a line ends with a space.
+            self.assertEqual(re.sub(r"\n {17,}", " ", text), one.replace(" \n", "\n"))
+            self.assertNotEqual(text, one)
 
     def test_watch(self):
         """The program clears the screen and draws again until a signal ends

@@ -239,7 +239,8 @@ class List(unittest.TestCase):
             (t.root / helper.lstrip("/")).unlink()
             self.assertEqual(boot(t)[:2], ("blocked", False))
             self.assertIn(f"the program {helper} of {rule} is missing", boot(t)[2])
-            self.assertRegex(t.run("status", G1).stdout, r"at boot +not bound, although .*all\.conf:1 binds it: the program /usr/lib")
+            self.assertRegex(t.run("status", G1).stdout,
+                             r"at boot +not bound, although .*all\.conf:1 binds it:\n {13}the program /usr/lib")
             t.package()
             # udev(7) has two ways to mask a rule.
             t.link("/etc/udev/rules.d/60-nvgrace-gpu.rules", "/dev/null")
@@ -445,7 +446,7 @@ class Status(unittest.TestCase):
             self.assertEqual([(b["bar"], b["hidden"]) for b in t.json("status", G1)["own_bars"]],
                              [(0, False), (2, True), (4, True)])
             self.assertEqual([b["hidden"] for b in t.json("status", G2)["own_bars"]], [False] * 3)
-            out = t.run("status", G1).stdout
+            out = t.run("status", G1, env={"COLUMNS": "100"}).stdout
             self.assertRegex(out, r"BAR2 +16 MiB at 0x662000000000, the device's own; a guest sees resmem instead\n")
             self.assertRegex(out, r"BAR4 +32 MiB at 0x663000000000, the device's own; a guest sees usemem instead\n")
             self.assertRegex(out, r"BAR0 .*the device's own\n")

@@ -96,7 +96,7 @@ join() {
 interrupt() {
 	prepare_slow
 	if [ $1 = key ]; then
-		say key /tests/terminal 100 -t ' of ' '^C' $nvgrace scrub $(gpu slow)
+		say key /tests/terminal 100 -t ' of ' '^C' $nvgrace scrub --yes $(gpu slow)
 	else
 		$nvgrace scrub --all >/tmp/out 2>/tmp/err &
 		pid=$!
@@ -209,8 +209,8 @@ COMMANDS = {
     "joined": "retried late join",
     "interrupted": "for how in key TERM HUP; do retried late interrupt $how; done",
     "bar": """
-        say bar /tests/terminal 120 $nvgrace scrub $(gpu both) $(gpu small)
-        say narrow /tests/terminal 40 $nvgrace scrub $(gpu both)
+        say bar /tests/terminal 120 -t 'Continue?' 'y\r' $nvgrace scrub $(gpu both) $(gpu small)
+        say narrow /tests/terminal 40 $nvgrace scrub -y $(gpu both)
         say pipe $nvgrace scrub $(gpu small)""",
     "unbound-meanwhile": "retried late unbind_meanwhile; run bind $(gpu slow)",
     # The first scrub after a bind resets the GPU. The driver waits 30 s.
