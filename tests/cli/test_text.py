@@ -517,7 +517,8 @@ class Install(unittest.TestCase):
             self.assertEqual(words, ["wait", "--all"])
             self.assertEqual(run(*words, "--timeout=0", root=pathlib.Path(directory)).returncode, 0)
             self.assertEqual((unit["Service"]["Type"], unit["Service"]["RemainAfterExit"]), ("oneshot", "yes"))
-            self.assertLessEqual({"libvirtd.service", "virtqemud.service"}, set(unit["Unit"]["Before"].split()))
+            self.assertLessEqual({"libvirtd.service", "virtqemud.service", "nova-compute.service", "kubelet.service",
+                                  "openstack-nova-compute.service", "incus.service"}, set(unit["Unit"]["Before"].split()))
             self.assertEqual([str(p) for p in pathlib.Path(directory).rglob("*.wants/*")], [])
             self.assertNotIn("@", text)
 
