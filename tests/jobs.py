@@ -127,7 +127,7 @@ def all_jobs(quick):
         Job("package-bind", ["python3", "tests/package/life.py", "--part", "bind"], after=("packages",)),
         *vms,
         Job("guest", ["python3", "tests/guest/test_guest.py", *GUEST_HOSTS], modules=("stable", "newest", "newest-16k", "newest-64k")),
-        Job("dkms", ["python3", "tests/package/dkms.py", "Configuration", "KernelRange", "Dkms32"], after=("packages",)),
+        Job("dkms", ["python3", "tests/package/dkms.py", "Configuration", "KernelRange", "Tool", "Dkms32"], after=("packages",)),
         Job("doctor", ["python3", "tests/cli/vm_doctor.py"], modules=("stable", "newest")),
         Job("scrub", ["python3", "tests/vm/test_scrub.py", "newest"], modules=("newest",)),
         Job("firmware", ["python3", "tests/vm/test_firmware.py", "newest"], modules=("newest",)),

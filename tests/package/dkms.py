@@ -414,6 +414,32 @@ class Dkms32(Tests, unittest.TestCase):
         host.run(scratch.PROJECT / "debian" / "tests" / "installed")
 
 
+class Tool(unittest.TestCase):
+    """The .deb of the tool, on a host where systemd runs."""
+
+    def test_an_upgrade_does_not_stop_its_unit(self):
+        host = scratch.Scratch()
+        self.addCleanup(host.close)
+        shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "tool.deb")
+        notes = '#!/bin/sh\necho "${0##*/} $*" >> /var/calls\n'
+        for program in ("/usr/bin/systemctl", "/usr/bin/deb-systemd-invoke", "/usr/bin/deb-systemd-helper"):
+            host.write(program, notes, 0o755)
+        host.write("/etc/dpkg/dpkg.cfg.d/here", "force-depends\n")
+        said = host.sh("""
+            mkdir -p /run/systemd/system
+            dpkg-deb --raw-extract /mnt/tool.deb /tmp/d
+            sed -i 's/^Version: .*/Version: 999.1-1/' /tmp/d/DEBIAN/control
+            dpkg-deb --build --root-owner-group /tmp/d /tmp/next.deb
+            for step in "--install /mnt/tool.deb" "--install /tmp/next.deb" "--remove nvgrace-gpu"; do
+                rm -f /var/calls
+                dpkg $step
+                echo "calls of $step: $(grep -E 'stop|disable|restart|try-restart' /var/calls | tr '\\n' ';')"
+            done""").stdout
+        self.assertEqual([line for line in said.split("\n") if line.startswith("calls of")], [
+            "calls of --install /mnt/tool.deb: ", "calls of --install /tmp/next.deb: ",
+            "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service;"])
+
+
 class Configuration(unittest.TestCase):
     """dkms.conf must work for any program that reads it."""
 

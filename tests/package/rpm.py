@@ -100,6 +100,7 @@ class Life(unittest.TestCase):
         if result.returncode:
             raise AssertionError(result.stdout)
         cls.next = copy / "build" / "packages" / f"{PACKAGE}-{NEXT}-1.noarch.rpm"
+        cls.next_cli = copy / "build" / "packages" / f"nvgrace-gpu-{NEXT}-1.x86_64.rpm"
 
     def setUp(self):
         self.host = scratch.Scratch()
@@ -107,6 +108,7 @@ class Life(unittest.TestCase):
         shutil.copy(scratch.package(f"{PACKAGE}-*.noarch.rpm"), self.host.shared / "this.rpm")
         shutil.copy(self.next, self.host.shared / "next.rpm")
         shutil.copy(scratch.package("nvgrace-gpu-*.x86_64.rpm"), self.host.shared / "cli.rpm")
+        shutil.copy(self.next_cli, self.host.shared / "next-cli.rpm")
         self.host.write("/usr/sbin/dkms", DKMS, 0o755)
         self.host.write("/usr/bin/dracut", NOTES_CALL, 0o755)
         self.host.write("/usr/bin/udevadm", NOTES_CALL, 0o755)
@@ -252,11 +254,30 @@ class Life(unittest.TestCase):
         self.host.run("dkms", "add", "-m", NAME, "-v", "0.0.9")
         self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.removed("0.0.9") + self.added(VERSION))
 
-    def test_the_tool_needs_no_scripts(self):
-        self.assertEqual(self.rpm("--install", "/mnt/cli.rpm"), [])
-        self.assertEqual(self.host.run("nvgrace-gpu", "--version", ok=False).returncode, 0)
-        self.assertEqual(self.rpm("--erase", "nvgrace-gpu"), [])
-        self.assertEqual(self.left(), set())
+    def test_the_tool(self):
+        """Its unit is disabled when it is removed, and no upgrade touches it.
+        Without systemd, all works, too."""
+        unit = "nvgrace-gpu-ready.service"
+        preset, disable, reload = (f"systemctl --no-reload preset {unit}", f"systemctl --no-reload disable --now {unit}",
+                                   "systemctl daemon-reload")
+        for systemd in (True, False):
+            if systemd:
+                self.host.write("/usr/bin/systemctl", NOTES_CALL, 0o755)
+            else:
+                self.host.sh("rm -f /usr/bin/systemctl")
+            self.before = self.host.files()
+            for words, calls in ((["--install", "/mnt/cli.rpm"], [preset]), (["--upgrade", "/mnt/next-cli.rpm"], [reload]),
+                                 (["--erase", "nvgrace-gpu"], [disable, reload])):
+                self.assertEqual(self.rpm(*words), calls if systemd else [])
+                if "--erase" not in words:
+                    self.assertEqual(self.host.run("nvgrace-gpu", "--version", ok=False).returncode, 0)
+            self.assertEqual(self.left(), set())
+
+    def test_the_tool_owns_its_folders(self):
+        """But those of others, such as systemd's."""
+        self.rpm("--install", "/mnt/cli.rpm")
+        for folder in ("/usr/share/fish", "/usr/share/fish/vendor_completions.d", "/usr/share/nvgrace-gpu"):
+            self.assertTrue(self.host.run("rpm", "-qf", "--qf", "%{NAME}", folder).stdout.endswith("nvgrace-gpu"), folder)
 
     def test_contents(self):
         files = {name: self.host.run("rpm", "-qpl", "--noartifact", f"/mnt/{name}.rpm").stdout.split() for name in ("this", "cli")}
