@@ -45,6 +45,7 @@ VERSION	 = $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
 DKMSDIR	 = $(DESTDIR)/usr/src/$(MODULE)-$(VERSION)
 docdir	?= $(prefix)/share/doc
 EXAMPLES = $(DESTDIR)$(docdir)/$(MODULE)-dkms/examples
+GUIDES	 = $(DESTDIR)$(docdir)/nvgrace-gpu
 INSTALL	?= install
 
 .PHONY: install install-dkms install-cli
@@ -75,6 +76,9 @@ install-dkms:
 
 install-cli:
 	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
+	$(INSTALL) -d $(GUIDES)/examples
+	$(INSTALL) -m 644 docs/administration.md docs/guests.md docs/doctor.md docs/faq.md $(GUIDES)
+	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu $(GUIDES)/examples
 
 # ---- packages ---------------------------------------------------------------
 # They go to build/packages/ and build/repo/, and contain the checkout as it is.

@@ -15,6 +15,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 import scratch
@@ -438,6 +439,17 @@ class Tool(unittest.TestCase):
         self.assertEqual([line for line in said.split("\n") if line.startswith("calls of")], [
             "calls of --install /mnt/tool.deb: ", "calls of --install /tmp/next.deb: ",
             "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service;"])
+
+
+    def test_it_has_the_guides(self):
+        """As they are, because people read them with any program."""
+        deb = scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb")
+        with tempfile.TemporaryDirectory() as directory:
+            subprocess.run(["dpkg-deb", "--extract", deb, directory], check=True)
+            guides = pathlib.Path(directory, "usr/share/doc/nvgrace-gpu")
+            for name in ("administration.md", "guests.md", "doctor.md", "faq.md", "libvirt-domain.xml", "libvirt-hook-qemu"):
+                path = guides / name if name.endswith(".md") else guides / "examples" / name
+                self.assertEqual(path.read_bytes(), (scratch.PROJECT / "docs" / name).read_bytes())
 
 
 class Configuration(unittest.TestCase):
