@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "doctor/checks.h"
+#include "facts/place.h"
 #include "system/output.h"
 #include "system/program.h"
 
@@ -217,7 +218,6 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
 {
 	char **devices, *driver, *others = NULL, *host_driver = NULL, *more;
 	struct finding *f;
-	uint64_t class;
 	size_t i;
 
 	/*
@@ -235,12 +235,8 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
 		       gpu->address);
 		return;
 	}
-	devices = host_list(d->h, "/sys/kernel/iommu_groups/%d/devices", gpu->iommu_group);
-	for (i = 0; devices && devices[i]; i++) {
-		if (!strcmp(devices[i], gpu->address) ||
-		    host_u64(d->h, &class, PCI_DEVICES "/%s/class", devices[i]) ||
-		    class >> 8 == 0x0604)
-			continue;
+	devices = gpu_group(d->h, gpu);
+	for (i = 0; devices[i]; i++) {
 		more = xasprintf("%s%s%s", others ? others : "", others ? ", " : "", devices[i]);
 		free(others);
 		others = more;

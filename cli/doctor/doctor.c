@@ -14,7 +14,7 @@
 #include "commands.h"
 #include "doctor/checks.h"
 #include "doctor/doctor.h"
-#include "doctor/record.h"
+#include "facts/record.h"
 #include "facts/named.h"
 #include "system/options.h"
 #include "system/output.h"

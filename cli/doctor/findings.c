@@ -74,17 +74,7 @@ bool kernel_from(const struct doctor *d, int major, int minor)
 
 char kernel_option(const struct doctor *d, const char *name)
 {
-	const char *rest = d->config;
-	size_t len = strlen(name);
-	char *line, value = 'n';
-
-	while ((line = next_line(&rest))) {
-		if (!strncmp(line, "CONFIG_", 7) && !strncmp(line + 7, name, len) &&
-		    line[7 + len] == '=')
-			value = line[8 + len];
-		free(line);
-	}
-	return value;
+	return config_option(d->config, name);
 }
 
 bool has_feature(const struct doctor *d, const char *word)

@@ -6,7 +6,7 @@
 #ifndef NVGRACE_GPU_DOCTOR_FINDINGS_H
 #define NVGRACE_GPU_DOCTOR_FINDINGS_H
 
-#include "doctor/answers.h"
+#include "facts/answers.h"
 #include "facts/survey.h"
 
 /*

@@ -11,6 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "facts/place.h"
 #include "facts/survey.h"
 #include "system/output.h"
 
@@ -346,35 +347,6 @@ void iomem_free(struct iomem *iomem)
 	memset(iomem, 0, sizeof(*iomem));
 }
 
-struct memory_node *memory_nodes(struct host *h, size_t *count)
-{
-	char **names = host_list(h, "/sys/devices/system/node"), *text, *at;
-	struct memory_node *nodes = NULL;
-	uint64_t id;
-	size_t i;
-
-	*count = 0;
-	for (i = 0; names && names[i]; i++) {
-		if (!has_prefix(names[i], "node") || !parse_u64(names[i] + 4, &id) ||
-		    id > INT32_MAX)
-			continue;
-		nodes = xrealloc(nodes, (*count + 1) * sizeof(*nodes));
-		memset(&nodes[*count], 0, sizeof(*nodes));
-		nodes[*count].id = id;
-		text = host_line(h, "/sys/devices/system/node/%s/cpulist", names[i]);
-		nodes[*count].cpus = text && *text;
-		free(text);
-		text = host_read(h, NULL, "/sys/devices/system/node/%s/meminfo", names[i]);
-		at = text ? strstr(text, "MemTotal:") : NULL;
-		if (at)
-			nodes[*count].bytes = strtoull(at + strlen("MemTotal:"), NULL, 10) << 10;
-		free(text);
-		(*count)++;
-	}
-	host_free_list(names);
-	return nodes;
-}
-
 /* The name in /proc/iomem of memory that NVIDIA's driver adds. */
 #define NVIDIA_RAM "System RAM (NVIDIA)"
 
@@ -475,9 +447,9 @@ static bool is_alone(struct host *h, const char *address)
  */
 static int certain_node(struct survey *s, const struct gpu *gpu, int told)
 {
-	struct memory_node *nodes;
 	int found = -1;
-	size_t i, count;
+	struct numa numa;
+	size_t i;
 	bool online;
 
 	if (told >= 0) {
@@ -489,15 +461,15 @@ static int certain_node(struct survey *s, const struct gpu *gpu, int told)
 	}
 	if (!is_alone(s->host, gpu->address))
 		return -1;
-	nodes = memory_nodes(s->host, &count);
-	for (i = 0; i < count; i++) {
-		if (nodes[i].cpus || !is_memory_only(s->host, nodes[i].id) ||
-		    all_nvidia(s, nodes[i].id) != YES)
+	numa_read(s->host, &numa);
+	for (i = 0; i < numa.count; i++) {
+		if (numa.node[i].cpus || !is_memory_only(s->host, numa.node[i].id) ||
+		    all_nvidia(s, numa.node[i].id) != YES)
 			continue;
 		/* With two such nodes, either may be another device's. */
-		found = found == -1 ? nodes[i].id : -2;
+		found = found == -1 ? numa.node[i].id : -2;
 	}
-	free(nodes);
+	numa_free(&numa);
 	return found < 0 ? -1 : found;
 }
 

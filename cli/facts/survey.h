@@ -71,15 +71,6 @@ struct iomem {
 void iomem_read(struct host *h, struct iomem *iomem);
 void iomem_free(struct iomem *iomem);
 
-struct memory_node {
-	int id;
-	bool cpus;
-	uint64_t bytes; /* online */
-};
-
-/* NUMA nodes; to be freed. */
-struct memory_node *memory_nodes(struct host *h, size_t *count);
-
 /* Whether, and where, a GPU's memory is System RAM of the host. */
 struct online {
 	bool online;

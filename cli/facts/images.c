@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "doctor/images.h"
+#include "facts/images.h"
 #include "facts/config.h"
 #include "system/program.h"
 

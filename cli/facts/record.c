@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "doctor/record.h"
+#include "facts/record.h"
 #include "system/host.h"
 #include "system/output.h"
 #include "system/program.h"

@@ -2,8 +2,8 @@
 /*
  * Reads the initramfs of each kernel; answers.c calls it.
  */
-#ifndef NVGRACE_GPU_DOCTOR_IMAGES_H
-#define NVGRACE_GPU_DOCTOR_IMAGES_H
+#ifndef NVGRACE_GPU_FACTS_IMAGES_H
+#define NVGRACE_GPU_FACTS_IMAGES_H
 
 struct host;
 

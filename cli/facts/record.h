@@ -3,8 +3,8 @@
  * "nvgrace-gpu doctor --record": writes what the doctor reads, for --root on
  * another machine.
  */
-#ifndef NVGRACE_GPU_DOCTOR_RECORD_H
-#define NVGRACE_GPU_DOCTOR_RECORD_H
+#ifndef NVGRACE_GPU_FACTS_RECORD_H
+#define NVGRACE_GPU_FACTS_RECORD_H
 
 struct host;
 struct recorder;

@@ -3,8 +3,8 @@
  * Answers: results of system calls and programs, and extracts of files that are
  * too long or too private to be recorded whole. docs/doctor.md has the list.
  */
-#ifndef NVGRACE_GPU_DOCTOR_ANSWERS_H
-#define NVGRACE_GPU_DOCTOR_ANSWERS_H
+#ifndef NVGRACE_GPU_FACTS_ANSWERS_H
+#define NVGRACE_GPU_FACTS_ANSWERS_H
 
 struct answers;
 struct host;
@@ -22,5 +22,11 @@ void answers_free(struct answers *a);
  * recorded tree, the answers are the files in /answers.
  */
 const char *answer(struct answers *a, const char *name);
+
+/*
+ * The value of a kernel option (name without CONFIG_) in the answer
+ * "kernel-config": 'y', 'm' or 'n'; 'n' if config is NULL.
+ */
+char config_option(const char *config, const char *name);
 
 #endif

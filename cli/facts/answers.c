@@ -23,9 +23,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "doctor/answers.h"
-#include "doctor/images.h"
-#include "doctor/record.h"
+#include "facts/answers.h"
+#include "facts/images.h"
+#include "facts/record.h"
 #include "system/host.h"
 #include "system/program.h"
 
@@ -37,6 +37,7 @@
 #define ACPI_TABLES "/sys/firmware/acpi/tables"
 #define EFI_VARIABLES "/sys/firmware/efi/efivars"
 #define MOK_VARIABLES "/sys/firmware/efi/mok-variables"
+#define LIBVIRT_SCHEMA "/usr/share/libvirt/schemas/domaincommon.rng"
 
 /* Limits for a program that prints its version or unpacks a small file. */
 #define PROGRAM_MS 10000
@@ -215,17 +216,74 @@ static char *ask_versions(const char *const *paths)
 	return t.s;
 }
 
+static const char *const arm_qemus[] = {
+	"/usr/bin/qemu-system-aarch64", "/usr/libexec/qemu-kvm",
+	"/usr/local/bin/qemu-system-aarch64", NULL
+};
+
 static char *ask_qemu(struct answers *a)
 {
-	static const char *const arm[] = {
-		"/usr/bin/qemu-system-aarch64", "/usr/libexec/qemu-kvm",
-		"/usr/local/bin/qemu-system-aarch64", NULL
-	};
 	static const char *const x86[] = {
 		"/usr/bin/qemu-system-x86_64", "/usr/local/bin/qemu-system-x86_64", NULL
 	};
 
-	return ask_versions(is_arm(a) ? arm : x86);
+	return ask_versions(is_arm(a) ? arm_qemus : x86);
+}
+
+/* "  ras=<bool>  - text" or "  iommufd" in a list of QEMU; NULL: another line. */
+static const char *listed(char *line)
+{
+	char *name = line + strspn(line, " ");
+	size_t n = strcspn(name, "=, ");
+
+	if (name == line || !n)
+		return NULL;
+	name[n] = 0;
+	return name;
+}
+
+/*
+ * "PATH: machine.ras object.iommufd arm-smmuv3.accel ...": what each QEMU says
+ * that it has, of all that the configuration of a guest with GPUs can use.
+ */
+static char *ask_qemu_options(struct answers *a)
+{
+	static const struct {
+		const char *option, *value, *prefix, *names;
+	} lists[] = {
+		{ "-machine", "virt,help", "machine", "ras highmem-mmio-size" },
+		{ "-object", "help", "object", "acpi-generic-initiator iommufd" },
+		{ "-device", "vfio-pci,help", "vfio-pci", "host iommufd" },
+		{ "-device", "pxb-pcie,help", "pxb-pcie", "bus_nr numa_node" },
+		{ "-device", "arm-smmuv3,help", "arm-smmuv3", "primary-bus accel" },
+	};
+	const char *const *path;
+	struct text t = { };
+	const char *name, *rest;
+	char *out, *line;
+	size_t i;
+
+	for (path = arm_qemus; is_arm(a) && *path; path++) {
+		if (access(*path, X_OK))
+			continue;
+		append(&t, "%s:", *path);
+		for (i = 0; i < ARRAY_SIZE(lists); i++) {
+			char *const argv[] = { (char *)*path, (char *)lists[i].option,
+					       (char *)lists[i].value, NULL };
+
+			out = run(*path, argv);
+			rest = out;
+			while ((line = next_line(&rest))) {
+				name = listed(line);
+				if (name && has_word(lists[i].names, name))
+					append(&t, " %s.%s", lists[i].prefix, name);
+				free(line);
+			}
+			free(out);
+		}
+		append(&t, "\n");
+	}
+	return t.s;
 }
 
 static char *ask_libvirt(struct answers *a)
@@ -235,6 +293,88 @@ static char *ask_libvirt(struct answers *a)
 	};
 
 	return ask_versions(paths);
+}
+
+/* Whether an element of this name in the schema has the attribute. */
+static bool has_attribute(const char *schema, const char *element, const char *attribute)
+{
+	char *begin = xasprintf("<element name=\"%s\">", element);
+	char *wanted = xasprintf("<attribute name=\"%s\">", attribute);
+	const char *at = schema, *end, *found;
+	bool has = false;
+
+	while (!has && (at = strstr(at, begin))) {
+		at += strlen(begin);
+		end = strstr(at, "</element>");
+		found = strstr(at, wanted);
+		has = found && end && found < end;
+	}
+	free(begin);
+	free(wanted);
+	return has;
+}
+
+/*
+ * Elements for guests with GPUs that libvirt's schema of domains has:
+ * "nodeset", "smmu-bus", "smmu-accel", "iommufd" and "ras".
+ */
+static char *ask_libvirt_elements(struct answers *a)
+{
+	static const struct {
+		const char *word, *element, *attribute;
+	} elements[] = {
+		{ "nodeset", "acpi", "nodeset" },
+		{ "smmu-bus", "driver", "pciBus" },
+		{ "smmu-accel", "driver", "ssidSize" },
+		{ "iommufd", "driver", "iommufd" },
+		{ "ras", "ras", "state" },
+	};
+	char *schema = host_read(a->h, NULL, LIBVIRT_SCHEMA);
+	struct text t = { };
+	size_t i;
+
+	if (!schema)
+		return NULL;
+	append(&t, "schema");
+	for (i = 0; i < ARRAY_SIZE(elements); i++)
+		if (has_attribute(schema, elements[i].element, elements[i].attribute))
+			append(&t, " %s", elements[i].word);
+	free(schema);
+	return t.s;
+}
+
+/*
+ * The values of the enumerations "model" of <iommu> and "iommufd" of <hostdev>
+ * in what libvirt says of its QEMU: "iommu: smmuv3", "iommufd: yes". Only if its
+ * daemon can be reached.
+ */
+static char *ask_libvirt_capabilities(struct answers *a)
+{
+	static char *const argv[] = {
+		(char *)"virsh", (char *)"-r", (char *)"-c", (char *)"qemu:///system",
+		(char *)"domcapabilities", (char *)"--arch", (char *)"aarch64",
+		(char *)"--machine", (char *)"virt", (char *)"--virttype", (char *)"kvm", NULL
+	};
+	char *out = is_arm(a) ? run("/usr/bin/virsh", argv) : NULL, *line, *end, *value;
+	bool iommu = false, iommufd = false;
+	const char *rest = out;
+	struct text t = { };
+
+	while ((line = next_line(&rest))) {
+		if (strstr(line, "<iommu ") || strstr(line, "</iommu>"))
+			iommu = !strstr(line, "</");
+		else if (strstr(line, "<enum "))
+			iommufd = strstr(line, "'iommufd'");
+		value = strstr(line, "<value>");
+		end = value ? strchr(value + 1, '<') : NULL;
+		if (end && (iommu || iommufd)) {
+			*end = 0;
+			append(&t, "%s: %s\n", iommu ? "iommu" : "iommufd", value + 7);
+		}
+		free(line);
+	}
+	free(out);
+	return t.s;
 }
 
 /* ---- KVM ------------------------------------------------------------------------------------ */
@@ -360,6 +500,7 @@ static char *ask_kernel_config(struct answers *a)
 		"IOMMUFD_VFIO_CONTAINER", "VFIO_DEVICE_CDEV", "ARCH_SUPPORTS_PMD_PFNMAP",
 		"ARCH_SUPPORTS_PUD_PFNMAP", "VFIO_PCI_DMABUF", "MEMORY_FAILURE",
 		"NVGRACE_GPU_VFIO_PCI", "NVGRACE_EGM", "MODULE_SIG", "MODULE_SIG_FORCE", "KVM",
+		"ARM_SMMU_V3_IOMMUFD",
 	};
 	char *config = read_config(a), *line, *equals;
 	const char *rest = config;
@@ -699,6 +840,9 @@ static const struct {
 	{ "processes", ask_processes, true },
 	{ "qemu", ask_qemu, false },
 	{ "libvirt", ask_libvirt, false },
+	{ "qemu-options", ask_qemu_options, false },
+	{ "libvirt-elements", ask_libvirt_elements, true },
+	{ "libvirt-capabilities", ask_libvirt_capabilities, false },
 	{ "initramfs", ask_initramfs, false },
 };
 
@@ -718,6 +862,21 @@ static char *clean(char *text, size_t len)
 	if (len && text[len - 1] == '\n' && memchr(text, '\n', len) == text + len - 1)
 		text[len - 1] = 0;
 	return text;
+}
+
+char config_option(const char *config, const char *name)
+{
+	const char *rest = config;
+	size_t len = strlen(name);
+	char *line, value = 'n';
+
+	while ((line = next_line(&rest))) {
+		if (!strncmp(line, "CONFIG_", 7) && !strncmp(line + 7, name, len) &&
+		    line[7 + len] == '=')
+			value = line[8 + len];
+		free(line);
+	}
+	return value;
 }
 
 struct answers *answers_begin(struct host *h, struct recorder *recorder)

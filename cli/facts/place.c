@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Where GPUs are in the host: see place.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "facts/place.h"
+
+#define DEVICES "/sys/bus/pci/devices"
+#define NODES "/sys/devices/system/node"
+
+/* Flags in the kernel's file "resource". */
+#define RESOURCE_MEM 0x200
+#define RESOURCE_MEM_64 0x100000
+
+enum { NODES_MAX = 1024 };
+
+void gpu_bars(struct host *h, const struct gpu *gpu, uint64_t bars[BARS])
+{
+	char *text = host_read(h, NULL, DEVICES "/%s/resource", gpu->address), *line;
+	unsigned long long first, last, flags;
+	const char *rest = text;
+	size_t i;
+
+	memset(bars, 0, BARS * sizeof(*bars));
+	for (i = 0; i < BARS && (line = next_line(&rest)); i++) {
+		if (sscanf(line, "%llx %llx %llx", &first, &last, &flags) == 3 && last > first &&
+		    flags & RESOURCE_MEM && flags & RESOURCE_MEM_64)
+			bars[i] = last - first + 1;
+		free(line);
+	}
+	free(text);
+	if (gpu->mode == GPU_MODE_CARVE_OUT)
+		bars[2] = gpu->resmem_bar_size;
+	if (gpu->mode == GPU_MODE_CARVE_OUT || gpu->mode == GPU_MODE_NO_CARVE_OUT)
+		bars[4] = gpu->usemem_bar_size;
+}
+
+char *gpu_iommu(struct host *h, const struct gpu *gpu)
+{
+	return host_link_name(h, DEVICES "/%s/iommu", gpu->address);
+}
+
+char **gpu_group(struct host *h, const struct gpu *gpu)
+{
+	char **devices = host_list(h, "/sys/kernel/iommu_groups/%d/devices", gpu->iommu_group);
+	size_t i, n = 0;
+	uint64_t class;
+
+	if (!devices)
+		return xcalloc(1, sizeof(*devices));
+	for (i = 0; devices[i]; i++) {
+		if (!strcmp(devices[i], gpu->address) ||
+		    host_u64(h, &class, DEVICES "/%s/class", devices[i]) || class >> 8 == 0x0604)
+			free(devices[i]);
+		else
+			devices[n++] = devices[i];
+	}
+	devices[n] = NULL;
+	return devices;
+}
+
+/*
+ * Calls use() for each number of a list such as "0-3,8". It ends at what is no
+ * such list.
+ */
+static void each_number(const char *list, void (*use)(unsigned long number, void *data), void *data)
+{
+	unsigned long first, last;
+	char *end;
+
+	for (; list && *list; list = *end == ',' ? end + 1 : "") {
+		first = strtoul(list, &end, 10);
+		if (end == list)
+			return;
+		last = first;
+		if (*end == '-')
+			last = strtoul(end + 1, &end, 10);
+		for (; first <= last && last <= UINT16_MAX; first++)
+			use(first, data);
+	}
+}
+
+static void count_number(unsigned long number, void *data)
+{
+	++*(unsigned int *)data;
+}
+
+static void mark_initiator(unsigned long number, void *data)
+{
+	struct numa *numa = data;
+	size_t i;
+
+	for (i = 0; i < numa->count; i++)
+		if ((unsigned long)numa->node[i].id == number)
+			numa->node[i].initiator = true;
+}
+
+static void read_node(struct host *h, struct numa_node *node)
+{
+	char *text = host_line(h, NODES "/node%d/cpulist", node->id), *at;
+
+	each_number(text, count_number, &node->cpus);
+	free(text);
+	text = host_read(h, NULL, NODES "/node%d/meminfo", node->id);
+	at = text ? strstr(text, "MemTotal:") : NULL;
+	if (at)
+		node->bytes = strtoull(at + strlen("MemTotal:"), NULL, 10) << 10;
+	free(text);
+}
+
+/* The kernel prints as many numbers as there are nodes; else none are known. */
+static uint64_t *read_distances(struct host *h, const struct numa *numa, int id)
+{
+	uint64_t *distance = xcalloc(numa->count, sizeof(*distance));
+	char *text = host_line(h, NODES "/node%d/distance", id), *word, *rest = NULL;
+	size_t n = 0;
+
+	for (word = text ? strtok_r(text, " ", &rest) : NULL; word; word = strtok_r(NULL, " ", &rest)) {
+		if (n == numa->count || !parse_u64(word, &distance[n])) {
+			n = 0;
+			break;
+		}
+		n++;
+	}
+	free(text);
+	if (n == numa->count)
+		return distance;
+	free(distance);
+	return NULL;
+}
+
+void numa_read(struct host *h, struct numa *numa)
+{
+	char **names = host_list(h, NODES), *text;
+	uint64_t id;
+	size_t i;
+
+	memset(numa, 0, sizeof(*numa));
+	for (i = 0; names && names[i]; i++) {
+		if (strncmp(names[i], "node", 4) || !parse_u64(names[i] + 4, &id) || id >= NODES_MAX)
+			continue;
+		numa->node = xrealloc(numa->node, (numa->count + 1) * sizeof(*numa->node));
+		numa->node[numa->count] = (struct numa_node){ .id = id };
+		read_node(h, &numa->node[numa->count++]);
+	}
+	host_free_list(names);
+	for (i = 0; i < numa->count; i++)
+		numa->node[i].distance = read_distances(h, numa, numa->node[i].id);
+	text = host_line(h, NODES "/has_generic_initiator");
+	each_number(text, mark_initiator, numa);
+	free(text);
+}
+
+void numa_free(struct numa *numa)
+{
+	size_t i;
+
+	for (i = 0; i < numa->count; i++)
+		free(numa->node[i].distance);
+	free(numa->node);
+	memset(numa, 0, sizeof(*numa));
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where a GPU is in the host: the sizes of its BARs, its IOMMU and what shares
+ * its IOMMU group; and the host's NUMA nodes, with their distances.
+ */
+#ifndef NVGRACE_GPU_FACTS_PLACE_H
+#define NVGRACE_GPU_FACTS_PLACE_H
+
+#include "facts/gpu.h"
+
+#define BARS 6
+
+/*
+ * The sizes of the 64-bit BARs that a guest sees; 0: there is none. usemem and
+ * resmem replace the device's own BAR4 and BAR2.
+ */
+void gpu_bars(struct host *h, const struct gpu *gpu, uint64_t bars[BARS]);
+
+/* The name of its IOMMU in /sys/class/iommu; to be freed. NULL: not known. */
+char *gpu_iommu(struct host *h, const struct gpu *gpu);
+
+/*
+ * The addresses of the other devices in its IOMMU group, without bridges, then
+ * NULL; host_free_list() frees it.
+ */
+char **gpu_group(struct host *h, const struct gpu *gpu);
+
+struct numa_node {
+	int id;
+	unsigned int cpus;
+	uint64_t bytes;		/* online memory */
+	bool initiator;		/* firmware made it for a device, such as a GPU */
+	uint64_t *distance;	/* to each of the nodes, in their order; NULL: not known */
+};
+
+struct numa {
+	struct numa_node *node;	/* ordered by id */
+	size_t count;
+};
+
+void numa_read(struct host *h, struct numa *numa);
+void numa_free(struct numa *numa);
+
+#endif

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The QEMUs and libvirts of a host: see vmm.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "facts/answers.h"
+#include "facts/vmm.h"
+#include "system/util.h"
+
+static const struct {
+	const char *words;	/* all of them; NULL: only the version shows it */
+	int major, minor;
+	const char *since;
+} features[] = {
+	[QEMU_INITIATOR] = { "object.acpi-generic-initiator", 9, 0, "QEMU 9.0" },
+	[QEMU_ALIGNS] = { NULL, 9, 2, "QEMU 9.2" },
+	[QEMU_WINDOW] = { "machine.highmem-mmio-size", 10, 0, "QEMU 10.0" },
+	[QEMU_RAS] = { "machine.ras", 5, 0, "QEMU 5.0" },
+	[QEMU_IOMMUFD] = { "object.iommufd vfio-pci.iommufd", 9, 0, "QEMU 9.0" },
+	[QEMU_PXB] = { "pxb-pcie.bus_nr pxb-pcie.numa_node", 5, 2, "QEMU 5.2" },
+	[QEMU_ACCEL] = { "arm-smmuv3.primary-bus arm-smmuv3.accel", 11, 0, "QEMU 11.0" },
+	[LIBVIRT_VARIANT] = { NULL, 10, 0, "libvirt 10.0" },
+	[LIBVIRT_RAS] = { "ras", 10, 4, "libvirt 10.4" },
+	[LIBVIRT_NODESET] = { "nodeset", 11, 8, "libvirt 11.8" },
+	[LIBVIRT_ACCEL] = { "smmu-bus smmu-accel", 12, 5, "libvirt 12.5" },
+	[LIBVIRT_IOMMUFD] = { "iommufd", 12, 1, "libvirt 12.1" },
+};
+
+/*
+ * Parses "PATH: words 9.2.1 (more)" and cuts the line after the path; false: no
+ * number.
+ */
+static bool parse_version(char *line, int *major, int *minor)
+{
+	char *at = strstr(line, ": ");
+
+	if (!at)
+		return false;
+	*at = 0;
+	for (at += 2; *at; at++)
+		if (at[-1] == ' ' && sscanf(at, "%d.%d", major, minor) == 2)
+			return true;
+	return false;
+}
+
+/* Each line of versions is a program. */
+static void read_versions(const char *versions, struct vmms *vmms)
+{
+	struct vmm *vmm;
+	char *line;
+
+	memset(vmms, 0, sizeof(*vmms));
+	while ((line = next_line(&versions))) {
+		vmms->vmm = xrealloc(vmms->vmm, (vmms->count + 1) * sizeof(*vmm));
+		vmm = &vmms->vmm[vmms->count++];
+		memset(vmm, 0, sizeof(*vmm));
+		vmm->path = line;
+		vmm->known = parse_version(line, &vmm->major, &vmm->minor);
+	}
+}
+
+void qemus_read(struct answers *a, struct vmms *vmms)
+{
+	const char *options = answer(a, "qemu-options");
+	size_t i;
+
+	read_versions(answer(a, "qemu"), vmms);
+	for (i = 0; options && i < vmms->count; i++)
+		vmms->vmm[i].words = field_value(options, vmms->vmm[i].path);
+}
+
+void libvirts_read(struct answers *a, struct vmms *vmms)
+{
+	const char *elements = answer(a, "libvirt-elements");
+	size_t i;
+
+	read_versions(answer(a, "libvirt"), vmms);
+	for (i = 0; elements && i < vmms->count; i++)
+		vmms->vmm[i].words = xstrdup(elements);
+}
+
+void vmms_free(struct vmms *vmms)
+{
+	size_t i;
+
+	for (i = 0; i < vmms->count; i++) {
+		free(vmms->vmm[i].path);
+		free(vmms->vmm[i].words);
+	}
+	free(vmms->vmm);
+	memset(vmms, 0, sizeof(*vmms));
+}
+
+bool vmm_has(const struct vmm *vmm, enum vmm_feature feature)
+{
+	const char *words = features[feature].words;
+	char *copy, *word, *rest = NULL;
+	bool all = true;
+
+	if (!words || !vmm->words)
+		return vmm->known && (vmm->major > features[feature].major ||
+				      (vmm->major == features[feature].major &&
+				       vmm->minor >= features[feature].minor));
+	copy = xstrdup(words);
+	for (word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+		all &= has_word(vmm->words, word);
+	free(copy);
+	return all;
+}
+
+const char *vmm_since(enum vmm_feature feature)
+{
+	return features[feature].since;
+}

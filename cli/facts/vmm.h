@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The QEMUs and libvirts of a host, and what of each a guest with GPUs needs:
+ * by what the program itself lists, or by its version if a record has no list.
+ */
+#ifndef NVGRACE_GPU_FACTS_VMM_H
+#define NVGRACE_GPU_FACTS_VMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum vmm_feature {
+	QEMU_INITIATOR,		/* -object acpi-generic-initiator */
+	QEMU_ALIGNS,		/* BARs' mappings are aligned; only its version shows it */
+	QEMU_WINDOW,		/* -machine highmem-mmio-size */
+	QEMU_RAS,		/* -machine ras */
+	QEMU_IOMMUFD,		/* -object iommufd, -device vfio-pci,iommufd */
+	QEMU_PXB,		/* -device pxb-pcie,numa_node */
+	QEMU_ACCEL,		/* -device arm-smmuv3,accel */
+	LIBVIRT_VARIANT,	/* managed='yes' finds the driver; only its version shows it */
+	LIBVIRT_RAS,		/* <ras> */
+	LIBVIRT_NODESET,	/* <acpi nodeset>, cells without memory, <pcihole64> */
+	LIBVIRT_ACCEL,		/* <iommu model='smmuv3'> with pciBus, accel, ssidSize */
+	LIBVIRT_IOMMUFD,	/* <driver iommufd='yes'> */
+};
+
+struct vmm {
+	char *path;
+	bool known;		/* its version is known */
+	int major, minor;
+	char *words;		/* what it lists; NULL: not known */
+};
+
+struct vmms {
+	struct vmm *vmm;
+	size_t count;
+};
+
+struct answers;
+
+void qemus_read(struct answers *a, struct vmms *vmms);
+void libvirts_read(struct answers *a, struct vmms *vmms);
+void vmms_free(struct vmms *vmms);
+
+bool vmm_has(const struct vmm *vmm, enum vmm_feature feature);
+
+/* "QEMU 10.0": the first version that has it; static. */
+const char *vmm_since(enum vmm_feature feature);
+
+#endif
