@@ -21,5 +21,6 @@ int cmd_wait(struct host *h, int argc, char **argv);
 int cmd_bench(struct host *h, int argc, char **argv);
 int cmd_test(struct host *h, int argc, char **argv);
 int cmd_scrub(struct host *h, int argc, char **argv);
+int cmd_guest(struct host *h, int argc, char **argv);
 
 #endif

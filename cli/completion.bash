@@ -14,7 +14,7 @@ _nvgrace_gpu() {
 	# A colon is part of an address.
 	_init_completion -n : || return
 
-	local commands='list bind unbind status doctor metrics wait bench test scrub help version'
+	local commands='list bind unbind status doctor metrics wait bench test scrub guest help version'
 	local options='--help --usage --version' command='' root='' i
 	for ((i = 1; i < cword; i++)); do
 		case ${words[i]} in
@@ -43,7 +43,7 @@ _nvgrace_gpu() {
 		}
 		;;
 	-o | --output)
-		[[ $command == metrics ]] && {
+		[[ $command =~ ^(metrics|guest)$ ]] && {
 			_filedir
 			return
 		}
@@ -55,7 +55,19 @@ _nvgrace_gpu() {
 	-t | --timeout | --time)
 		[[ $command =~ ^(wait|test)$ ]] && return
 		;;
-	--seed | --ready-within)
+	--seed | --ready-within | --name | --memory | --cpus | --hugepages)
+		return
+		;;
+	--disk)
+		_filedir
+		return
+		;;
+	-f | --format)
+		mapfile -t COMPREPLY < <(compgen -W 'json kubevirt libvirt qemu' -- "$cur")
+		return
+		;;
+	--accel-smmu | --iommufd)
+		mapfile -t COMPREPLY < <(compgen -W 'auto off on' -- "$cur")
 		return
 		;;
 	esac
@@ -65,7 +77,7 @@ _nvgrace_gpu() {
 		_filedir -d
 		return
 		;;
-	--output=*)
+	--output=* | --disk=*)
 		cur=${cur#*=}
 		_filedir
 		return
@@ -84,12 +96,13 @@ _nvgrace_gpu() {
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --ready-within --seed --time --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
+	guest) options+=' --accel-smmu --all --cpus --disk --format --fragment --hugepages --iommufd --memory --name --output' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac
 	if [[ $command == help ]]; then
 		options=$commands
-	elif [[ $command =~ ^(bind|unbind|status|doctor|wait|bench|test|scrub)$ && $cur != -* ]]; then
+	elif [[ $command =~ ^(bind|unbind|status|doctor|wait|bench|test|scrub|guest)$ && $cur != -* ]]; then
 		options=$(_nvgrace_gpu_addresses "${words[0]/#\~/$HOME}" ${root:+--root "$root"})
 	elif [[ -z $command && $cur != -* ]]; then
 		options=$commands

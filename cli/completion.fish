@@ -3,7 +3,7 @@
 # /usr/share/fish/vendor_completions.d/nvgrace-gpu.fish; fish loads it when that command is
 # completed. tests/cli/test_text.py compares it with --help.
 
-set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait bench test scrub help version
+set -g __nvgrace_gpu_commands list bind unbind status doctor metrics wait bench test scrub guest help version
 
 # The command on the line, or nothing.
 function __nvgrace_gpu_command
@@ -59,14 +59,15 @@ complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a wait -d 'Wait until GP
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a bench -d 'Measure the memory of a GPU'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a test -d 'Test the memory of a GPU'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a scrub -d 'Overwrite the memory of idle GPUs'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a guest -d 'Print the configuration of a guest'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a help -d 'Print help'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a version -d 'Print the version'
 
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in help' -a "$__nvgrace_gpu_commands"
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait bench test scrub' -a '(__nvgrace_gpu_addresses)'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind status doctor wait bench test scrub guest' -a '(__nvgrace_gpu_addresses)'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in list bind unbind status doctor bench test scrub' -s j -l json -d 'Print JSON'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in list' -s w -l wide -d 'All columns'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind wait scrub' -s a -l all -d 'Every GPU'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind wait scrub guest' -s a -l all -d 'Every GPU'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -s p -l persist -d 'Also at every boot'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -l boot-only -d 'Only at every boot'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bind unbind' -l no-initramfs -d 'Leave the initramfs as it is'
@@ -76,7 +77,7 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in status' -s w -l watch -d 'Again and
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s q -l quiet -d 'Only what is warning or bad'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s r -l record -x -a '(__fish_complete_directories)' -d 'Write all that was read'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -l fail-on -x -a 'bad warning' -d 'Which verdict fails'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics' -s o -l output -r -F -d 'Write to a file'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics guest' -s o -l output -r -F -d 'Write to a file'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in wait' -s t -l timeout -x -d 'Give up after seconds'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench test scrub' -s y -l yes -d 'Do not ask'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l quick -d 'Take about 5 seconds'
@@ -86,3 +87,12 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -s t -l time -x -d 'Repeat th
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l seed -x -d 'Make the patterns of a number'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l ready-within -x -d 'How soon after a reset it must be ready'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in scrub' -l verify -d 'Then read all of it back'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -s f -l format -x -a 'json kubevirt libvirt qemu' -d 'What to print'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l fragment -d 'Only what a domain needs in addition'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l name -x -d 'Its name'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l memory -x -d 'Its memory'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l cpus -x -d 'Its processors'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l disk -r -F -d 'Its disk'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l hugepages -x -d 'Memory of huge pages'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l accel-smmu -x -a 'auto off on' -d 'SMMUs in hardware'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l iommufd -x -a 'auto off on' -d 'iommufd instead of type1'

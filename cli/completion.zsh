@@ -27,6 +27,7 @@ _nvgrace_gpu() {
 		'bench:measure the memory of a GPU'
 		'test:test the memory of a GPU'
 		'scrub:overwrite the memory of idle GPUs'
+		'guest:print the configuration of a guest'
 		'help:print help'
 		'version:print the version'
 	)
@@ -89,6 +90,18 @@ _nvgrace_gpu() {
 		scrub)
 			_arguments $common $json $yes '(-a --all)'{-a,--all}'[every bound GPU with memory]' \
 				'--verify[then read all of it back]' '*:address:_nvgrace_gpu_addresses'
+			;;
+		guest)
+			_arguments $common '(-a --all)'{-a,--all}'[every bound GPU]' \
+				'(-f --format)'{-f,--format=}'[what to print]:format:(json kubevirt libvirt qemu)' \
+				'--fragment[only what a domain needs in addition]' \
+				'(-o --output)'{-o,--output=}'[write to a file]:file:_files' \
+				'--name=[its name]:name:' '--memory=[its memory]:size:' \
+				'--cpus=[its processors]:number:' '--disk=[its disk]:file:_files' \
+				'--hugepages=[memory of huge pages]:size:' \
+				'--accel-smmu=[SMMUs in hardware]:when:(auto off on)' \
+				'--iommufd=[iommufd instead of type1]:when:(auto off on)' \
+				'*:address:_nvgrace_gpu_addresses'
 			;;
 		help) _describe -t commands command commands ;;
 		esac

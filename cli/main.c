@@ -30,6 +30,7 @@ static const struct command {
 	{ "bench", cmd_bench },
 	{ "test", cmd_test },
 	{ "scrub", cmd_scrub },
+	{ "guest", cmd_guest },
 	{ "help", NULL },
 	{ "version", NULL },
 };
@@ -49,6 +50,7 @@ static const char doc[] =
 	"  bench ADDRESS        measure the performance of a GPU's memory\n"
 	"  test ADDRESS         test a GPU's memory\n"
 	"  scrub ADDRESS...     overwrite the memory of idle GPUs with zeros\n"
+	"  guest ADDRESS...     print the configuration of a guest for GPUs\n"
 	"  help [COMMAND]       print this, or a command's help\n"
 	"  version              print the version\n"
 	"\n"

@@ -8,7 +8,6 @@
  * names a counter's family "x" and Prometheus "x_total", so counters have no
  * type here. What only OpenMetrics has is a comment in the older format.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,6 @@
 #include "system/options.h"
 #include "system/output.h"
 #include "system/program.h"
-#include "system/replace.h"
 
 static const char doc[] =
 	"Print the state of all supported GPUs and the number of doctor's findings as OpenMetrics "
@@ -331,23 +329,9 @@ static void print_all(FILE *out, struct host *h)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-static int write_output(const char *file, struct host *h)
+static void print_to(FILE *out, void *data)
 {
-	struct replacement *r;
-	char *text = NULL;
-	size_t length;
-	FILE *out = open_memstream(&text, &length);
-	int rc = EXIT_OK;
-
-	if (out)
-		print_all(out, h);
-	if (!out || fclose(out) || !(r = replacement_begin(file, text, length)) ||
-	    replacement_commit(r)) {
-		complain(NULL, "--output=%s: %s", file, strerror(errno));
-		rc = EXIT_FAILED;
-	}
-	free(text);
-	return rc;
+	print_all(out, data);
 }
 
 int cmd_metrics(struct host *h, int argc, char **argv)
@@ -356,8 +340,8 @@ int cmd_metrics(struct host *h, int argc, char **argv)
 	struct arguments a = { };
 
 	parse_options(&argp, argc, argv, &a);
-	if (a.output && strcmp(a.output, "-"))
-		return write_output(a.output, h);
+	if (a.output)
+		return write_whole(a.output, 0644, print_to, h) ? EXIT_FAILED : EXIT_OK;
 	print_all(stdout, h);
 	return EXIT_OK;
 }

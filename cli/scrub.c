@@ -617,7 +617,7 @@ static void keep_verified(struct scrub *s, const struct target *t)
 	json_object_object_add(document, "results", results);
 	text = json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY);
 	if (!mkdir(RUN_DIR, 0755) || errno == EEXIST)
-		r = replacement_begin(file, text, strlen(text));
+		r = replacement_begin(file, 0644, text, strlen(text));
 	if (!r || replacement_commit(r))
 		complain(t->gpu->address, "can't keep the result in %s: %s", file, strerror(errno));
 	json_object_put(document);

@@ -167,28 +167,6 @@ void check_memory(struct doctor *d)
 
 /* ---- programs ------------------------------------------------------------------------------- */
 
-/*
- * Parses "PATH: words 9.2.1 (more)" and cuts the line after the path; false: no
- * number.
- */
-static bool parse_version(char *line, int *major, int *minor)
-{
-	char *at = strstr(line, ": ");
-
-	if (!at)
-		return false;
-	*at = 0;
-	for (at += 2; *at; at++)
-		if (at[-1] == ' ' && sscanf(at, "%d.%d", major, minor) == 2)
-			return true;
-	return false;
-}
-
-static bool at_least(int major, int minor, int major2, int minor2)
-{
-	return major > major2 || (major == major2 && minor >= minor2);
-}
-
 /* Completes a finding about a program that prints no version. */
 static void no_number(struct finding *f)
 {
@@ -205,30 +183,23 @@ static void too_old(struct finding *f, const char *lack, const char *text)
 	remedy(f, "%s", text);
 }
 
-static uint64_t all_bars(const struct doctor *d)
-{
-	uint64_t sum = 0;
-	size_t i;
-
-	for (i = 0; i < d->gpus.count; i++)
-		if (d->gpus.gpu[i].usemem_bar_size < 1ULL << 56)
-			sum += d->gpus.gpu[i].usemem_bar_size;
-	return sum;
-}
-
 /*
- * What a version of QEMU lacks for these GPUs, or NULL. *usable: whether its
- * guests can use GPU memory.
+ * What this QEMU lacks for a guest with all bound GPUs, to be freed; NULL:
+ * nothing. *usable: whether its guests can use GPU memory.
  */
-static const char *qemu_lack(const struct doctor *d, int major, int minor, bool *usable)
+static char *qemu_lack(const struct guest_plan *plan, const struct vmm *qemu, bool *usable)
 {
-	*usable = at_least(major, minor, 9, 0);
+	char size[SIZE_MAX_TEXT];
+
+	*usable = vmm_has(qemu, QEMU_INITIATOR);
 	if (!*usable)
-		return "before 9.0 it has no -object acpi-generic-initiator: a Linux guest can't add the GPU's memory as NUMA nodes";
-	if (!at_least(major, minor, 9, 2))
-		return "before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page";
-	if (!at_least(major, minor, 10, 0) && all_bars(d) > 256ULL << 30)
-		return "before 10.0 it has no -machine highmem-mmio-size: the BARs of several GPUs don't fit into a guest's 512 GiB";
+		return xasprintf("it has no -object acpi-generic-initiator (%s or later): a Linux guest can't add the GPU's memory as NUMA nodes",
+				 vmm_since(QEMU_INITIATOR));
+	if (!vmm_has(qemu, QEMU_ALIGNS))
+		return xstrdup("before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page");
+	if (!vmm_has(qemu, QEMU_WINDOW) && plan->window_min > 512ULL << 30)
+		return xasprintf("it has no -machine highmem-mmio-size (%s or later): the BARs of all bound GPUs need a window of %s, and have 512 GiB",
+				 vmm_since(QEMU_WINDOW), size_text(plan->window_min, size));
 	return NULL;
 }
 
@@ -240,10 +211,11 @@ static const char *qemu_lack(const struct doctor *d, int major, int minor, bool 
  * reasons, see [guests.md](guests.md#what-the-host-needs).
  *
  * good: it has all that these GPUs need
- * warning: older than 9.2 (RHEL has a backport); or older than 10.0, and the
- *	BARs have more than 256 GiB together
+ * warning: older than 9.2 (RHEL has a backport); or without highmem-mmio-size,
+ *	which 10.0 brought, and the BARs of all bound GPUs need a window of more
+ *	than 512 GiB
  *	remedy: install 10.0 or later
- * bad: older than 9.0
+ * bad: without acpi-generic-initiator, which 9.0 brought
  *	remedy: install 10.0 or later
  * unknown: there is no QEMU in these places, as with VMMs in containers; or its
  *	version is not known
@@ -251,30 +223,32 @@ static const char *qemu_lack(const struct doctor *d, int major, int minor, bool 
  */
 static void check_qemu(struct doctor *d)
 {
-	const char *rest = answer(d->answers, "qemu"), *lack;
-	int major, minor;
+	const struct vmms *qemus = &d->facts.qemu;
+	const struct vmm *qemu;
+	struct guest_plan plan;
 	struct finding *f;
 	bool usable;
-	char *line;
+	char *lack;
 
-	if (!rest) {
+	if (!qemus->count) {
 		f = finding(d, "qemu", UNKNOWN, NULL, "no QEMU in the usual places");
 		because(f,
 			"/usr/bin, /usr/libexec and /usr/local/bin have none; it may be in a container");
 		remedy(f, "run it with --version; use 10.0 or later");
 		return;
 	}
-	while ((line = next_line(&rest))) {
-		if (!parse_version(line, &major, &minor)) {
+	guest_plan_all(&d->facts, &plan);
+	for (qemu = qemus->vmm; qemu < qemus->vmm + qemus->count; qemu++) {
+		if (!qemu->known) {
 			no_number(finding(d, "qemu", UNKNOWN, NULL,
-					  "the version of %s is not known", line));
-		} else {
-			lack = qemu_lack(d, major, minor, &usable);
-			f = finding(d, "qemu", !lack ? GOOD : usable ? WARNING : BAD, NULL,
-				    "%s is %d.%d", line, major, minor);
-			too_old(f, lack, "install QEMU 10.0 or later");
+					  "the version of %s is not known", qemu->path));
+			continue;
 		}
-		free(line);
+		lack = qemu_lack(&plan, qemu, &usable);
+		f = finding(d, "qemu", !lack ? GOOD : usable ? WARNING : BAD, NULL,
+			    "%s is %d.%d", qemu->path, qemu->major, qemu->minor);
+		too_old(f, lack, "install QEMU 10.0 or later");
+		free(lack);
 	}
 }
 
@@ -295,25 +269,24 @@ static void check_qemu(struct doctor *d)
  */
 static void check_libvirt(struct doctor *d)
 {
-	const char *rest = answer(d->answers, "libvirt"), *lack;
-	int major, minor;
+	const struct vmms *libvirts = &d->facts.libvirt;
+	const struct vmm *libvirt;
+	const char *lack;
 	struct finding *f;
-	char *line;
 
 	/* Not every host needs libvirt: without it there is no finding. */
-	while ((line = next_line(&rest))) {
-		if (!parse_version(line, &major, &minor)) {
+	for (libvirt = libvirts->vmm; libvirt < libvirts->vmm + libvirts->count; libvirt++) {
+		if (!libvirt->known) {
 			no_number(finding(d, "libvirt", UNKNOWN, NULL,
-					  "the version of %s is not known", line));
-		} else {
-			lack = at_least(major, minor, 10, 0) ? NULL :
-			       "before 10.0 it does not find variant drivers: with managed='yes' it binds vfio-pci, and the guest gets a GPU without memory";
-			f = finding(d, "libvirt", lack ? WARNING : GOOD, NULL, "%s is %d.%d", line,
-				    major, minor);
-			too_old(f, lack,
-				"install libvirt 10.0 or later, or use managed='no' and \"" PROGRAM " bind --persist\"");
+					  "the version of %s is not known", libvirt->path));
+			continue;
 		}
-		free(line);
+		lack = vmm_has(libvirt, LIBVIRT_VARIANT) ? NULL :
+		       "before 10.0 it does not find variant drivers: with managed='yes' it binds vfio-pci, and the guest gets a GPU without memory";
+		f = finding(d, "libvirt", lack ? WARNING : GOOD, NULL, "%s is %d.%d", libvirt->path,
+			    libvirt->major, libvirt->minor);
+		too_old(f, lack,
+			"install libvirt 10.0 or later, or use managed='no' and \"" PROGRAM " bind --persist\"");
 	}
 }
 

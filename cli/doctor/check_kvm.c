@@ -182,41 +182,28 @@ static void check_resmem(struct doctor *d)
  *	remedy: assign fewer GPUs to each guest
  */
 
-/*
- * QEMU puts the window for 64-bit BARs above 256 GiB, at a multiple of the
- * window's size, which is a power of two and at least 512 GiB.
- */
-static void check_addresses(struct doctor *d, const char *kvm)
+static void check_addresses(struct doctor *d)
 {
-	char *text = field_value(kvm, "address-bits"), size[SIZE_MAX_TEXT];
-	uint64_t bits = 0, bars = 0, window = 512ULL << 30;
-	const struct gpu *gpu;
+	unsigned int bits = d->facts.address_bits;
+	char size[SIZE_MAX_TEXT];
+	struct guest_plan plan;
 	struct finding *f;
-	int needed = 40;
+	uint64_t bars = 0;
 	size_t i;
 
-	if (!text || !parse_u64(text, &bits)) {
-		free(text);
+	if (!bits)
+		return;
+	guest_plan_all(&d->facts, &plan);
+	for (i = 0; i < plan.gpus; i++)
+		bars += plan.gpu[i].bars;
+	if (plan.address_bits <= bits) {
+		finding(d, "kvm-addresses", GOOD, NULL, "guests have %u address bits", bits);
 		return;
 	}
-	free(text);
-	for (i = 0; i < d->gpus.count; i++) {
-		gpu = &d->gpus.gpu[i];
-		if (gpu->usemem_bar_size < 1ULL << 56)
-			bars += gpu->usemem_bar_size;
-		if (gpu->resmem_bar_size < 1ULL << 56)
-			bars += gpu->resmem_bar_size;
-	}
-	for (; window < bars && needed < 62; needed++)
-		window <<= 1;
-	if ((uint64_t)needed <= bits) {
-		finding(d, "kvm-addresses", GOOD, NULL, "guests have %d address bits", (int)bits);
-		return;
-	}
-	f = finding(d, "kvm-addresses", WARNING, NULL, "guests have %d address bits", (int)bits);
+	f = finding(d, "kvm-addresses", WARNING, NULL, "guests have %u address bits", bits);
 	because(f,
-		"the BARs of all bound GPUs have %s together; a guest with all of them needs %d bits",
-		size_text(bars, size), needed);
+		"the BARs of all bound GPUs have %s together; a guest with all of them needs %u bits",
+		size_text(bars, size), plan.address_bits);
 	remedy(f, "assign fewer GPUs to each guest");
 }
 
@@ -263,5 +250,5 @@ void check_kvm(struct doctor *d)
 		resmem |= d->gpus.gpu[i].mode != GPU_MODE_NO_CARVE_OUT;
 	if (resmem)
 		check_resmem(d);
-	check_addresses(d, kvm);
+	check_addresses(d);
 }

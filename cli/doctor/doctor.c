@@ -47,6 +47,7 @@ static void learn(struct doctor *d)
 	d->obstacle = config_obstacle(d->h, &d->rule);
 	iomem_read(d->h, &d->iomem);
 	gpus_find(d->h, &d->gpus);
+	guest_facts_read(d->h, d->answers, &d->gpus, &d->facts);
 }
 
 void doctor_end(struct doctor *d)
@@ -61,6 +62,7 @@ void doctor_end(struct doctor *d)
 		free(d->findings[i].accepted);
 	}
 	free(d->findings);
+	guest_facts_free(&d->facts);
 	free(d->obstacle);
 	free(d->rule);
 	free(d->features);

@@ -8,6 +8,7 @@
 
 #include "facts/answers.h"
 #include "facts/survey.h"
+#include "guest/plan.h"
 
 /*
  * NOTE: no alarm, such as a limit that only another kernel removes. WARNING and
@@ -44,6 +45,7 @@ struct doctor {
 	struct config wishes;		/* the configuration for boot */
 	char *obstacle, *rule;		/* of config_obstacle() */
 	struct iomem iomem;
+	struct guest_facts facts;	/* of which guests are made */
 
 	struct finding *findings;
 	size_t count;

@@ -322,7 +322,7 @@ struct replacement *config_prepare(struct host *h, const char *address)
 		"# Written by \"nvgrace-gpu bind --persist\"; \"unbind --persist\" removes it.\n"
 		"bind %s\n",
 		address);
-	r = replacement_begin(file, text, strlen(text));
+	r = replacement_begin(file, 0644, text, strlen(text));
 	free(text);
 	free(file);
 	return r;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "system/output.h"
+#include "system/replace.h"
 #include "system/program.h"
 
 void complain(const char *address, const char *fmt, ...)
@@ -126,14 +127,43 @@ struct json_object *json_document(const char *command)
 	return document;
 }
 
+int json_write(FILE *out, struct json_object *document)
+{
+	fprintf(out, "%s\n",
+		json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY |
+							 JSON_C_TO_STRING_SPACED |
+							 JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(document);
+	/* fprintf() may have failed before. */
+	return fflush(out) || ferror(out) ? -1 : 0;
+}
+
 int json_print(struct json_object *document)
 {
-	puts(json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY |
-							      JSON_C_TO_STRING_SPACED |
-							      JSON_C_TO_STRING_NOSLASHESCAPE));
-	json_object_put(document);
-	/* puts() may have failed before. */
-	return fflush(stdout) || ferror(stdout) ? -1 : 0;
+	return json_write(stdout, document);
+}
+
+int write_whole(const char *file, mode_t mode, void (*print)(FILE *out, void *data), void *data)
+{
+	struct replacement *r;
+	char *text = NULL;
+	size_t length;
+	FILE *out;
+	int rc;
+
+	if (!strcmp(file, "-")) {
+		print(stdout, data);
+		return 0;
+	}
+	out = open_memstream(&text, &length);
+	if (out)
+		print(out, data);
+	rc = !out || fclose(out) || !(r = replacement_begin(file, mode, text, length)) ||
+	     replacement_commit(r) ? -1 : 0;
+	if (rc)
+		complain(NULL, "--output=%s: %s", file, strerror(errno));
+	free(text);
+	return rc;
 }
 
 struct json_object *json_text(const char *text)

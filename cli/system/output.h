@@ -6,6 +6,9 @@
 #ifndef NVGRACE_GPU_SYSTEM_OUTPUT_H
 #define NVGRACE_GPU_SYSTEM_OUTPUT_H
 
+#include <stdio.h>
+#include <sys/types.h>
+
 #include "system/util.h"
 
 /* The version of --json's output; docs/nvgrace-gpu.schema.json describes it. */
@@ -46,13 +49,21 @@ void print_wrapped(const char *text, int indent, int column);
 #define SIZE_MAX_TEXT 40
 const char *size_text(uint64_t bytes, char buf[SIZE_MAX_TEXT]);
 
+/*
+ * For --output: writes the file as a whole, by system/replace.h; "-" is standard
+ * output. mode: of a file that is replaced. 0, or -1 after a message.
+ */
+int write_whole(const char *file, mode_t mode, void (*print)(FILE *out, void *data), void *data);
+
 struct json_object;
 
 /*
- * {"schema": SCHEMA_VERSION, "command": command}, to be filled. json_print()
- * prints and frees it: 0, or -1 if standard output failed.
+ * {"schema": SCHEMA_VERSION, "command": command}, to be filled. json_write()
+ * prints and frees it: 0, or -1 if the stream failed. json_print() does so on
+ * standard output.
  */
 struct json_object *json_document(const char *command);
+int json_write(FILE *out, struct json_object *document);
 int json_print(struct json_object *document);
 
 /* Unknown values become null. */

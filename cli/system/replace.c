@@ -74,7 +74,7 @@ static int find_target(struct replacement *r)
 }
 
 /* Writes the new file beside the target. */
-static int write_aside(struct replacement *r, const char *text, size_t length)
+static int write_aside(struct replacement *r, mode_t mode, const char *text, size_t length)
 {
 	char *slash = strrchr(r->target, '/');
 	int directory = slash ? slash + 1 - r->target : 0, fd, rc, error;
@@ -84,7 +84,7 @@ static int write_aside(struct replacement *r, const char *text, size_t length)
 	fd = mkostemp(r->temporary, O_CLOEXEC);
 	if (fd < 0)
 		return -1;
-	rc = write_all(fd, text, length) || fchmod(fd, 0644) || fsync(fd) ? -1 : 0;
+	rc = write_all(fd, text, length) || fchmod(fd, mode) || fsync(fd) ? -1 : 0;
 	error = errno;
 	close(fd);
 	if (rc)
@@ -93,7 +93,7 @@ static int write_aside(struct replacement *r, const char *text, size_t length)
 	return rc;
 }
 
-struct replacement *replacement_begin(const char *file, const char *text, size_t length)
+struct replacement *replacement_begin(const char *file, mode_t mode, const char *text, size_t length)
 {
 	struct replacement *r = xcalloc(1, sizeof(*r));
 	int rc, error;
@@ -101,7 +101,7 @@ struct replacement *replacement_begin(const char *file, const char *text, size_t
 	r->file = xstrdup(file);
 	rc = find_target(r);
 	if (!rc && r->target) {
-		rc = write_aside(r, text, length);
+		rc = write_aside(r, mode, text, length);
 	} else if (!rc) {
 		r->text = xcalloc(1, length + 1);
 		memcpy(r->text, text, length);

@@ -11,6 +11,7 @@
 #define NVGRACE_GPU_SYSTEM_REPLACE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 struct replacement {
 	char *file;		/* what the caller named */
@@ -21,11 +22,12 @@ struct replacement {
 };
 
 /*
- * Writes the text to a new file, or keeps it if the file must be written in
- * place. NULL sets errno. Then call replacement_commit(), which returns 0, or
- * -1 with errno, or replacement_abandon(). Both free the replacement.
+ * Writes the text to a new file of that mode, or keeps it if the file must be
+ * written in place. NULL sets errno. Then call replacement_commit(), which
+ * returns 0, or -1 with errno, or replacement_abandon(). Both free the
+ * replacement.
  */
-struct replacement *replacement_begin(const char *file, const char *text, size_t length);
+struct replacement *replacement_begin(const char *file, mode_t mode, const char *text, size_t length);
 int replacement_commit(struct replacement *r);
 void replacement_abandon(struct replacement *r);
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (needs the path above)
 from test_trees import G1, G2, Tree  # noqa: E402
 
-COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub")
+COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub", "guest")
 # Commands without options.
 WORDS = ("help", "version")
 COMPLETION = PROJECT / "cli/completion.bash"
@@ -224,7 +224,7 @@ class Completion(unittest.TestCase):
     def test_addresses(self):
         with Tree() as t:
             t.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
-            for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub"):
+            for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub", "guest"):
                 self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
             self.assertEqual(self.complete("metrics", "", root=t.root), set())
             # bash replaces only the text after the last colon.
@@ -243,6 +243,9 @@ class Completion(unittest.TestCase):
     def test_words(self):
         self.assertEqual(self.complete("doctor", "--fail-on", ""), {"bad", "warning"})
         self.assertEqual(self.complete("wait", "--timeout", ""), set())
+        self.assertEqual(self.complete("guest", "--format", ""), {"qemu", "libvirt", "kubevirt", "json"})
+        self.assertEqual(self.complete("guest", "--accel-smmu", ""), {"auto", "on", "off"})
+        self.assertEqual(self.complete("guest", "--memory", ""), set())
 
     def test_nothing_of_an_unknown_command(self):
         self.assertEqual(self.complete("frob", ""), set())
@@ -272,7 +275,7 @@ class OtherShells(unittest.TestCase):
         for command in (None, *COMMANDS):
             words = [command] if command else []
             self.assertEqual(self.options(complete(*words, "-")), {f"--{o}" for o in help_options(command)}, command)
-        for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub"):
+        for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub", "guest"):
             self.assertEqual(complete(command, "00"), {G1, G2}, command)
         self.assertEqual(complete("bind", "--persist", G1, "0019"), {G2})
         self.assertEqual(complete("list", "00"), set())

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * "nvgrace-gpu guest": prints the whole configuration of a guest for GPUs of
+ * this host. plan.c computes it, and a file for each format prints it. main.c
+ * calls it.
+ */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "doctor/doctor.h"
+#include "facts/named.h"
+#include "guest/formats.h"
+#include "system/options.h"
+#include "system/output.h"
+
+static const char doc[] =
+	"Print the configuration of a guest for GPUs that are bound to " DRIVER_NAME ": NUMA nodes "
+	"with their generic initiators, PCIe buses, SMMUs, the window for the BARs, memory, and what "
+	"a guest needs besides. Everything comes from this host, and has its reason beside it. "
+	"Nothing is started or changed.\v"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it. Without --format, the "
+	"format is libvirt if it is installed, else qemu.\n"
+	"\n"
+	"Exit status: 0 printed; 1 FILE can't be written; 2 usage error; 3 no such GPU; 4 there is no "
+	"such guest, and the message says why and what would do.";
+
+enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
+       KEY_FRAGMENT };
+
+static const struct argp_option options[] = {
+	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
+	{ "format", 'f', "FORMAT", 0, "\"qemu\" (a script), \"libvirt\" (a domain), \"kubevirt\" or \"json\"", 0 },
+	{ "fragment", KEY_FRAGMENT, NULL, 0,
+	  "With the format libvirt: only the elements that a domain needs for the GPUs", 0 },
+	{ "output", 'o', "FILE", 0,
+	  "Replace FILE as a whole, instead of writing to standard output", 0 },
+	{ "name", KEY_NAME, "NAME", 0, "The guest's name (default gh200)", 0 },
+	{ "memory", KEY_MEMORY, "SIZE", 0, "Memory, such as 64G (default: 64G for each GPU, or half of the host's)", 0 },
+	{ "cpus", KEY_CPUS, "NUMBER", 0, "Processors (default: 16 for each GPU, or the host's)", 0 },
+	{ "disk", KEY_DISK, "FILE", 0, "The disk: qcow2 if its name ends in .qcow2, else raw; for kubevirt, a claim", 0 },
+	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 1G or 512M", 0 },
+	{ "accel-smmu", KEY_ACCEL, "WHEN", 0,
+	  "SMMUs that use the host's in hardware: \"auto\" (default: if all have it), \"on\" or \"off\"", 0 },
+	{ "iommufd", KEY_IOMMUFD, "WHEN", 0,
+	  "DMA by iommufd instead of type1: \"auto\" (default: if it is needed), \"on\" or \"off\"", 0 },
+	{ }
+};
+
+struct arguments {
+	struct named named;
+	struct guest_wish wish;
+	const char *output;
+	bool fragment;
+};
+
+/* "64G"; false: no size. */
+static bool parse_size(const char *text, uint64_t *size)
+{
+	static const char units[] = "KMGT";
+	char *digits = xstrdup(text);
+	size_t n = strlen(digits);
+	const char *unit = n > 1 ? strchr(units, toupper((unsigned char)digits[n - 1])) : NULL;
+	uint64_t number = 0;
+	int shift;
+	bool good;
+
+	if (n)
+		digits[n - 1] = 0;
+	good = unit && isdigit((unsigned char)*digits) && parse_u64(digits, &number) && number;
+	free(digits);
+	if (!good)
+		return false;
+	shift = 10 * (unit - units + 1);
+	*size = number << shift;
+	return *size >> shift == number && *size <= 1ULL << 60;
+}
+
+/*
+ * Whether all of a text is UTF-8 without control characters, which no file that
+ * is printed here could have.
+ */
+static bool is_clean(const char *text)
+{
+	const unsigned char *c = (const unsigned char *)text;
+	int more;
+
+	for (; *c; c++) {
+		if (*c < ' ' || *c == 0x7f)
+			return false;
+		more = *c < 0x80 ? 0 : *c >= 0xc2 && *c < 0xe0 ? 1 : (*c & 0xf0) == 0xe0 ? 2 :
+		       *c >= 0xf0 && *c < 0xf5 ? 3 : -1;
+		if (more < 0)
+			return false;
+		for (; more; more--)
+			if ((*++c & 0xc0) != 0x80)
+				return false;
+	}
+	return true;
+}
+
+static enum choice parse_choice(const char *option, const char *arg, struct argp_state *state)
+{
+	if (!strcmp(arg, "on"))
+		return CHOICE_ON;
+	if (!strcmp(arg, "off"))
+		return CHOICE_OFF;
+	if (strcmp(arg, "auto"))
+		argp_error(state, "--%s=%s: use \"auto\", \"on\" or \"off\"", option, arg);
+	return CHOICE_AUTO;
+}
+
+static enum format parse_format(const char *arg, struct argp_state *state)
+{
+	static const char *const formats[] = {
+		[FORMAT_QEMU] = "qemu", [FORMAT_LIBVIRT] = "libvirt",
+		[FORMAT_KUBEVIRT] = "kubevirt", [FORMAT_JSON] = "json",
+	};
+	enum format f;
+
+	for (f = FORMAT_QEMU; f <= FORMAT_JSON; f++)
+		if (!strcmp(arg, formats[f]))
+			return f;
+	argp_error(state, "--format=%s: use \"qemu\", \"libvirt\", \"kubevirt\" or \"json\"", arg);
+	return FORMAT_AUTO;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+	uint64_t number;
+
+	switch (key) {
+	case 'f':
+		a->wish.format = parse_format(arg, state);
+		return 0;
+	case 'o':
+		a->output = arg;
+		return 0;
+	case KEY_FRAGMENT:
+		a->fragment = true;
+		return 0;
+	case KEY_NAME:
+	case KEY_DISK:
+		if (!*arg || !is_clean(arg))
+			argp_error(state, "--%s: empty, or with a control character or bytes that are not UTF-8",
+				   key == KEY_NAME ? "name" : "disk");
+		*(key == KEY_NAME ? &a->wish.name : &a->wish.disk) = arg;
+		return 0;
+	case KEY_MEMORY:
+	case KEY_HUGEPAGES:
+		if (!parse_size(arg, key == KEY_MEMORY ? &a->wish.memory : &a->wish.hugepages))
+			argp_error(state, "--%s=%s: not a size such as 64G",
+				   key == KEY_MEMORY ? "memory" : "hugepages", arg);
+		return 0;
+	case KEY_CPUS:
+		if (!parse_u64(arg, &number) || !number || number > 1U << 20)
+			argp_error(state, "--cpus=%s: not a number of processors", arg);
+		else
+			a->wish.cpus = number;
+		return 0;
+	case KEY_ACCEL:
+		a->wish.accel = parse_choice("accel-smmu", arg, state);
+		return 0;
+	case KEY_IOMMUFD:
+		a->wish.iommufd = parse_choice("iommufd", arg, state);
+		return 0;
+	}
+	return named_parse(&a->named, key, state);
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
+
+/* A name of Kubernetes: small letters, digits and hyphens. */
+static bool is_label(const char *text)
+{
+	size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+	return n && n <= 63 && !text[n] && text[0] != '-' && text[n - 1] != '-';
+}
+
+static enum exit_status check_names(const struct arguments *a, enum format format)
+{
+	const char *name = a->wish.name ? a->wish.name : "", *disk = a->wish.disk ? a->wish.disk : "";
+
+	if (a->fragment && format != FORMAT_LIBVIRT) {
+		complain(NULL, "--fragment is for --format=libvirt");
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_KUBEVIRT && ((*name && !is_label(name)) || (*disk && !is_label(disk)))) {
+		complain(NULL, "--name and --disk for KubeVirt: only small letters, digits and hyphens, at most 63");
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_LIBVIRT && (strchr(name, '/') || (*name && !name[strspn(name, " ")]))) {
+		complain(NULL, "--name=%s: libvirt's names have no slash, and not only spaces", name);
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_LIBVIRT && *disk && *disk != '/') {
+		complain(NULL, "--disk=%s: libvirt needs a whole path, from / on", disk);
+		return EXIT_USAGE_ERROR;
+	}
+	return EXIT_OK;
+}
+
+/* ---- the doctor's findings ------------------------------------------------------------------ */
+
+/*
+ * What a finding that is not good means for the guest; one that is bad, always
+ * that it fails.
+ */
+static const struct {
+	const char *id, *effect;
+} effects[] = {
+	{ "vfio", "fails" }, { "dma-backend", "slow" }, { "huge-mappings", "slow" },
+	{ "resets", "fails" }, { "iommu", "fails" }, { "kvm", "fails" }, { "kvm-usemem", "slow" },
+	{ "kvm-resmem", "slow" }, { "memlock", "fails" }, { "qemu", "slow" },
+	{ "device", "fails" }, { "firmware", "fails" }, { "iommu-group", "fails" },
+	{ "readiness", "fails" }, { "memory-claim", "fails" }, { "alignment", "slow" },
+};
+
+static bool is_named(const struct guest_plan *plan, const char *device)
+{
+	size_t i;
+
+	for (i = 0; device && i < plan->gpus; i++)
+		if (!strcmp(plan->gpu[i].gpu->address, device))
+			return true;
+	return !device;
+}
+
+/* To be freed; it points into the doctor's findings. */
+static struct guest_warning *find_warnings(const struct doctor *d, const struct guest_plan *plan,
+					   size_t *count)
+{
+	struct guest_warning *warning = xcalloc(d->count, sizeof(*warning));
+	const struct finding *f;
+	size_t i, k;
+
+	*count = 0;
+	for (i = 0; i < d->count; i++) {
+		f = &d->findings[i];
+		for (k = 0; k < ARRAY_SIZE(effects) && strcmp(effects[k].id, f->id); k++)
+			;
+		if (k == ARRAY_SIZE(effects) || f->verdict < NOTE || !is_named(plan, f->device))
+			continue;
+		warning[(*count)++] = (struct guest_warning){
+			.id = f->id, .device = f->device, .text = f->text, .remedy = f->remedy,
+			.effect = f->verdict == BAD ? "fails" : effects[k].effect,
+		};
+	}
+	return warning;
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+static void print(FILE *out, void *data)
+{
+	static void (*const printers[])(const struct guest_output *o) = {
+		[FORMAT_QEMU] = guest_print_qemu, [FORMAT_LIBVIRT] = guest_print_libvirt,
+		[FORMAT_KUBEVIRT] = guest_print_kubevirt, [FORMAT_JSON] = guest_print_json,
+	};
+	struct guest_output *o = data;
+
+	o->out = out;
+	printers[o->plan->format](o);
+}
+
+static bool is_bound(const struct gpu *gpu, const void *data)
+{
+	return gpu->ours;
+}
+
+static enum exit_status write_plan(const struct arguments *a, const struct guest_plan *plan,
+				   const struct doctor *d)
+{
+	struct guest_output o = { .plan = plan, .fragment = a->fragment };
+	struct guest_warning *warning = find_warnings(d, plan, &o.warnings);
+	enum exit_status status = EXIT_OK;
+	size_t i;
+
+	o.warning = warning;
+	for (i = 0; i < o.warnings; i++)
+		if (!strcmp(warning[i].effect, "fails"))
+			complain(warning[i].device, "this guest fails: %s: %s; see \"" PROGRAM " doctor\"",
+				 warning[i].id, warning[i].text);
+	if (!a->output)
+		print(stdout, &o);
+	else if (write_whole(a->output, plan->format == FORMAT_QEMU ? 0755 : 0644, print, &o))
+		status = EXIT_FAILED;
+	free(warning);
+	return status;
+}
+
+int cmd_guest(struct host *h, int argc, char **argv)
+{
+	static const struct argp argp = {
+		options, parse, "ADDRESS...\n--all", doc, NULL, NULL, NULL
+	};
+	struct arguments a = { };
+	struct guest_plan plan = { };
+	enum exit_status status;
+	const struct gpu **gpu;
+	struct doctor d = { .h = h };
+	size_t count;
+
+	parse_options(&argp, argc, argv, &a);
+	doctor_look(&d, NULL, 0);
+	gpu = xcalloc(d.gpus.count, sizeof(*gpu));
+	status = named_find(&a.named, h, &d.gpus, is_bound, NULL, gpu, &count);
+	if (!status) {
+		status = guest_plan(&d.facts, &a.wish, gpu, count, &plan);
+		if (plan.refused)
+			complain(plan.about, "%s", plan.refused);
+	}
+	if (!status)
+		status = check_names(&a, plan.format);
+	if (!status)
+		status = write_plan(&a, &plan, &d);
+	guest_plan_free(&plan);
+	free(gpu);
+	doctor_end(&d);
+	return status;
+}

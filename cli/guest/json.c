@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A guest as JSON: the plan itself, as the schema describes it.
+ */
+#include <json-c/json.h>
+#include <stdlib.h>
+
+#include "guest/formats.h"
+#include "system/output.h"
+
+static struct json_object *json_int(long long number)
+{
+	return number < 0 ? NULL : json_object_new_int64(number);
+}
+
+static struct json_object *json_nodes(const struct guest_plan *p)
+{
+	struct json_object *list = json_object_new_array(), *o, *row;
+	const struct guest_node *n;
+	size_t i, k;
+
+	for (i = 0; i < p->nodes; i++) {
+		n = &p->node[i];
+		o = json_object_new_object();
+		json_object_object_add(o, "id", json_object_new_int(i));
+		json_object_object_add(o, "host_node", json_int(n->host));
+		json_object_object_add(o, "gpu", json_text(n->gpu ? n->gpu->gpu->address : NULL));
+		json_object_object_add(o, "first_cpu", n->gpu ? NULL : json_int(n->first_cpu));
+		json_object_object_add(o, "cpus", json_object_new_int(n->cpus));
+		json_object_object_add(o, "memory", json_size(n->memory));
+		row = p->distance ? json_object_new_array() : NULL;
+		for (k = 0; row && k < p->nodes; k++)
+			json_object_array_add(row, json_object_new_int(p->distance[i * p->nodes + k]));
+		json_object_object_add(o, "distances", row);
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static struct json_object *json_buses(const struct guest_plan *p)
+{
+	struct json_object *list = json_object_new_array(), *o;
+	size_t i;
+
+	for (i = 0; i < p->buses; i++) {
+		o = json_object_new_object();
+		json_object_object_add(o, "number", json_object_new_int(p->bus[i].number));
+		json_object_object_add(o, "node", json_object_new_int(p->bus[i].node));
+		json_object_object_add(o, "host_smmu", json_text(p->bus[i].smmu));
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static struct json_object *json_gpus(const struct guest_plan *p)
+{
+	struct json_object *list = json_object_new_array(), *o;
+	const struct guest_gpu *g;
+	size_t i;
+
+	for (i = 0; i < p->gpus; i++) {
+		g = &p->gpu[i];
+		o = json_object_new_object();
+		json_object_object_add(o, "address", json_object_new_string(g->gpu->address));
+		json_object_object_add(o, "product", json_object_new_string(g->gpu->product));
+		json_object_object_add(o, "bus", p->buses ? json_int(g->bus) : NULL);
+		json_object_object_add(o, "first_node", json_object_new_int(g->first_node));
+		json_object_object_add(o, "nodes", json_object_new_int(NODES_OF_GPU));
+		json_object_object_add(o, "bars", json_size(g->bars));
+		json_object_object_add(o, "span", json_size(g->span));
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static struct json_object *json_findings(const struct guest_output *output)
+{
+	struct json_object *list = json_object_new_array(), *o;
+	const struct guest_warning *w;
+
+	for (w = output->warning; w < output->warning + output->warnings; w++) {
+		o = json_object_new_object();
+		json_object_object_add(o, "id", json_object_new_string(w->id));
+		json_object_object_add(o, "device", json_text(w->device));
+		json_object_object_add(o, "effect", json_object_new_string(w->effect));
+		json_object_object_add(o, "text", json_object_new_string(w->text));
+		json_object_object_add(o, "remedy", json_text(w->remedy));
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static struct json_object *json_lines(const char *text)
+{
+	struct json_object *list = json_object_new_array();
+	char *line;
+
+	while ((line = next_line(&text))) {
+		json_object_array_add(list, json_object_new_string(line));
+		free(line);
+	}
+	return list;
+}
+
+void guest_print_json(const struct guest_output *output)
+{
+	struct json_object *document = json_document("guest"), *o;
+	const struct guest_plan *p = output->plan;
+	enum why why;
+
+	json_object_object_add(document, "name", json_object_new_string(p->name));
+	json_object_object_add(document, "qemu", json_text(p->qemu ? p->qemu->path : NULL));
+	json_object_object_add(document, "cpus", json_object_new_int(p->cpus));
+	json_object_object_add(document, "memory", json_size(p->memory));
+	json_object_object_add(document, "hugepages", p->hugepages ? json_size(p->hugepages) : NULL);
+	json_object_object_add(document, "firmware", json_object_new_string(p->firmware));
+	json_object_object_add(document, "disk", json_object_new_string(p->disk));
+	json_object_object_add(document, "disk_format", json_object_new_string(p->disk_format));
+	json_object_object_add(document, "ras", json_object_new_boolean(p->ras));
+	json_object_object_add(document, "iommufd", json_object_new_boolean(p->iommufd));
+	json_object_object_add(document, "accel_smmu", json_object_new_boolean(p->accel));
+	o = json_object_new_object();
+	json_object_object_add(o, "size", json_size(p->window));
+	json_object_object_add(o, "minimum", json_size(p->window_min));
+	json_object_object_add(o, "set", json_object_new_boolean(p->window_set));
+	json_object_object_add(o, "address_bits", json_object_new_int(p->address_bits));
+	json_object_object_add(document, "window", o);
+	json_object_object_add(document, "nodes", json_nodes(p));
+	json_object_object_add(document, "buses", json_buses(p));
+	json_object_object_add(document, "gpus", json_gpus(p));
+	o = json_object_new_object();
+	for (why = 0; why < WHYS; why++)
+		json_object_object_add(o, guest_why_name(why), json_text(p->why[why]));
+	json_object_object_add(document, "reasons", o);
+	json_object_object_add(document, "notes", json_lines(p->notes));
+	json_object_object_add(document, "findings", json_findings(output));
+	json_write(output->out, document);
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A guest for KubeVirt: the settings of its operator, and a virtual machine. By
+ * its enhancement VEP 199, virt-launcher itself makes the window, the nodes, the
+ * distances and the SMMUs on the node where the machine starts. These are in
+ * comments, to compare with.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "guest/formats.h"
+
+/* "nvidia.com/GH200_120GB"; to be freed. */
+static char *resource(const struct gpu *gpu)
+{
+	char *name = xasprintf("nvidia.com/%s", gpu->product), *c;
+
+	for (c = name; *c; c++)
+		if (*c == ' ')
+			*c = '_';
+	return name;
+}
+
+/* Whether an earlier GPU has the same id. */
+static bool is_repeated(const struct guest_plan *p, size_t i)
+{
+	size_t k;
+
+	for (k = 0; k < i; k++)
+		if (p->gpu[k].gpu->device == p->gpu[i].gpu->device)
+			return true;
+	return false;
+}
+
+static void print_operator(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	char *name;
+	size_t i;
+
+	fputs("apiVersion: kubevirt.io/v1\n"
+	      "kind: KubeVirt\n"
+	      "metadata:\n"
+	      "  name: kubevirt\n"
+	      "  namespace: kubevirt\n"
+	      "spec:\n"
+	      "  configuration:\n"
+	      "    developerConfiguration:\n"
+	      "      featureGates:\n"
+	      "      - HostDevices\n"
+	      "      # Which root complex is near which NUMA node (VEP 115).\n"
+	      "      - PCINUMAAwareTopology\n"
+	      "      # The window, nodes and SMMUs of these GPUs (VEP 199, KubeVirt 1.9). It\n"
+	      "      # also needs the iommufd device plugin of VEP 266 on the nodes.\n"
+	      "      - GraceIOVirtualization\n"
+	      "    permittedHostDevices:\n"
+	      "      pciHostDevices:\n", o->out);
+	for (i = 0; i < p->gpus; i++) {
+		if (is_repeated(p, i))
+			continue;
+		name = resource(p->gpu[i].gpu);
+		fprintf(o->out, "      - pciVendorSelector: \"%04X:%04X\"\n        resourceName: \"%s\"\n        # true if NVIDIA's kubevirt-gpu-device-plugin provides the resource.\n        externalResourceProvider: false\n",
+			p->gpu[i].gpu->vendor, p->gpu[i].gpu->device, name);
+		free(name);
+	}
+}
+
+static void reason(const struct guest_output *o, const char *prefix, enum why why)
+{
+	if (o->plan->why[why])
+		guest_comment(o->out, prefix, o->plan->why[why]);
+}
+
+static void print_machine(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	char *memory = guest_size(p->memory), *page = guest_size(p->hugepages), *name;
+	size_t i;
+
+	fprintf(o->out, "apiVersion: kubevirt.io/v1\n"
+		"kind: VirtualMachine\n"
+		"metadata:\n"
+		"  name: %s\n"
+		"spec:\n"
+		"  runStrategy: Halted\n"
+		"  template:\n"
+		"    spec:\n"
+		"      architecture: arm64\n"
+		"      domain:\n"
+		"        machine:\n"
+		"          type: virt\n"
+		"        firmware:\n"
+		"          bootloader:\n"
+		"            efi:\n"
+		"              secureBoot: false\n"
+		"        cpu:\n", p->name);
+	reason(o, "          # ", WHY_CPU);
+	fputs("          model: host-passthrough\n", o->out);
+	reason(o, "          # ", WHY_CPUS);
+	fprintf(o->out, "          cores: %u\n"
+		"          # VEP 199 admits no machine without these two.\n"
+		"          dedicatedCpuPlacement: true\n"
+		"          numa:\n"
+		"            guestMappingPassthrough: {}\n"
+		"        memory:\n", p->cpus);
+	reason(o, "          # ", WHY_MEMORY);
+	fprintf(o->out, "          guest: %si\n"
+		"          # guestMappingPassthrough needs huge pages.\n"
+		"          hugepages:\n"
+		"            pageSize: %si\n"
+		"        devices:\n"
+		"          autoattachGraphicsDevice: false\n"
+		"          # vfio locks all memory, so a balloon can't return any.\n"
+		"          autoattachMemBalloon: false\n"
+		"          hostDevices:\n", memory, page);
+	for (i = 0; i < p->gpus; i++) {
+		name = resource(p->gpu[i].gpu);
+		fprintf(o->out, "          # %s on this node\n          - name: gpu%zu\n            deviceName: %s\n",
+			p->gpu[i].gpu->address, i, name);
+		free(name);
+	}
+	fprintf(o->out, "          disks:\n"
+		"          - name: root\n"
+		"            disk:\n"
+		"              bus: virtio\n"
+		"          interfaces:\n"
+		"          - name: default\n"
+		"            masquerade: {}\n"
+		"      networks:\n"
+		"      - name: default\n"
+		"        pod: {}\n"
+		"      volumes:\n"
+		"      - name: root\n"
+		"        persistentVolumeClaim:\n"
+		"          claimName: %s\n", p->disk);
+	free(memory);
+	free(page);
+}
+
+/* What virt-launcher makes by itself. */
+static void print_derived(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	char *window = guest_size(p->window), *text;
+	size_t i;
+
+	text = xasprintf("On this node, virt-launcher should make of it: a 64-bit PCI hole of %s or more; %zu NUMA cells, and %d without memory for each GPU; an accelerated SMMUv3 on each bus with a GPU.",
+			 window, p->cpu_nodes, NODES_OF_GPU);
+	guest_comment(o->out, "# ", text);
+	free(text);
+	for (i = 0; i < p->gpus; i++)
+		fprintf(o->out, "#   %s: nodes %zu to %zu, SMMU %s\n", p->gpu[i].gpu->address,
+			p->gpu[i].first_node, p->gpu[i].first_node + NODES_OF_GPU - 1,
+			p->bus[p->gpu[i].bus].smmu);
+	free(window);
+}
+
+void guest_print_kubevirt(const struct guest_output *o)
+{
+	fputs("# Made by \"" PROGRAM " guest\", version " VERSION ". Merge the first document into your\n"
+	      "# KubeVirt; the second is a virtual machine. Bind the GPUs of each node with\n"
+	      "# \"" PROGRAM " bind --persist\": KubeVirt does not, and NVIDIA's GPU operator must not\n"
+	      "# (its VFIO manager would undo it).\n", o->out);
+	guest_head(o, "# ", guest_comment);
+	print_operator(o);
+	fputs("---\n", o->out);
+	print_derived(o);
+	print_machine(o);
+}

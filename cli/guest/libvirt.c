@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A guest as a domain of libvirt, or as the elements that a domain needs in
+ * addition. qemu:commandline has only what this libvirt has no element for.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "guest/formats.h"
+
+/* ---- text of XML ---------------------------------------------------------------------------- */
+
+/* Escapes a text for an element or an attribute in single quotes; to be freed. */
+static char *escaped(const char *text)
+{
+	char *out = xcalloc(6 * strlen(text) + 1, 1), *at = out;
+
+	for (; *text; text++) {
+		switch (*text) {
+		case '&':
+			at = stpcpy(at, "&amp;");
+			break;
+		case '<':
+			at = stpcpy(at, "&lt;");
+			break;
+		case '>':
+			at = stpcpy(at, "&gt;");
+			break;
+		case '\'':
+			at = stpcpy(at, "&apos;");
+			break;
+		default:
+			*at++ = *text;
+		}
+	}
+	return out;
+}
+
+/* XML forbids "--" in a comment. */
+static void comment(FILE *out, const char *prefix, const char *text)
+{
+	char *copy = xcalloc(4 * strlen(text) + 1, 1), *at = copy, *all;
+
+	for (; *text; text++) {
+		if (!strncmp(text, "--", 2)) {
+			at = stpcpy(at, "option ");
+			text++;
+		} else {
+			*at++ = *text;
+		}
+	}
+	all = xasprintf("<!-- %s -->", copy);
+	guest_comment(out, prefix, all);
+	free(all);
+	free(copy);
+}
+
+static void why(const struct guest_output *o, const char *prefix, enum why which)
+{
+	if (o->plan->why[which])
+		comment(o->out, prefix, o->plan->why[which]);
+}
+
+/* ---- parts ---------------------------------------------------------------------------------- */
+
+/* The index of a GPU's root port: pcie-root, the expanders, then the ports. */
+static size_t port_index(const struct guest_plan *p, size_t gpu)
+{
+	return 1 + p->buses + gpu;
+}
+
+static bool has_nodes(const struct guest_plan *p)
+{
+	return vmm_has(p->libvirt, LIBVIRT_NODESET);
+}
+
+static void print_backing(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	size_t i;
+
+	if (p->hugepages) {
+		why(o, "  ", WHY_BACKEND);
+		fprintf(o->out, "  <memoryBacking>\n    <hugepages>\n      <page size='%llu' unit='KiB'/>\n    </hugepages>\n  </memoryBacking>\n",
+			(unsigned long long)(p->hugepages >> 10));
+	}
+	if (p->node[0].host < 0)
+		return;
+	if (!p->hugepages)
+		why(o, "  ", WHY_BACKEND);
+	fputs("  <numatune>\n", o->out);
+	for (i = 0; i < p->cpu_nodes; i++)
+		fprintf(o->out, "    <memnode cellid='%zu' mode='preferred' nodeset='%d'/>\n", i,
+			p->node[i].host);
+	fputs("  </numatune>\n", o->out);
+}
+
+static void print_distances(const struct guest_output *o, size_t a)
+{
+	const struct guest_plan *p = o->plan;
+	size_t b;
+
+	if (!p->distance || !has_nodes(p)) {
+		fputs("/>\n", o->out);
+		return;
+	}
+	fputs(">\n        <distances>\n", o->out);
+	for (b = 0; b < p->nodes; b++)
+		fprintf(o->out, "          <sibling id='%zu' value='%u'/>\n", b,
+			p->distance[a * p->nodes + b]);
+	fputs("        </distances>\n      </cell>\n", o->out);
+}
+
+static void print_cpu(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	const struct guest_node *n;
+	size_t i;
+
+	why(o, "  ", WHY_CPU);
+	fputs("  <cpu mode='host-passthrough'>\n", o->out);
+	why(o, "    ", WHY_NODES);
+	if (has_nodes(p))
+		why(o, "    ", WHY_DISTANCES);
+	fputs("    <numa>\n", o->out);
+	for (i = 0; i < (has_nodes(p) ? p->nodes : p->cpu_nodes); i++) {
+		n = &p->node[i];
+		fprintf(o->out, "      <cell id='%zu'", i);
+		if (!n->gpu)
+			fprintf(o->out, " cpus='%u-%u'", n->first_cpu, n->first_cpu + n->cpus - 1);
+		fprintf(o->out, " memory='%llu' unit='KiB'", (unsigned long long)(n->memory >> 10));
+		print_distances(o, i);
+	}
+	fputs("    </numa>\n  </cpu>\n", o->out);
+}
+
+static void print_buses(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	size_t i;
+
+	if (p->window_set && has_nodes(p)) {
+		why(o, "    ", WHY_WINDOW);
+		fprintf(o->out, "    <controller type='pci' index='0' model='pcie-root'>\n      <pcihole64 unit='KiB'>%llu</pcihole64>\n    </controller>\n",
+			(unsigned long long)(p->window >> 10));
+	} else {
+		fputs("    <controller type='pci' index='0' model='pcie-root'/>\n", o->out);
+	}
+	why(o, "    ", WHY_BUS);
+	for (i = 0; i < p->buses; i++)
+		fprintf(o->out, "    <controller type='pci' index='%zu' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n    </controller>\n",
+			i + 1, p->bus[i].number, p->bus[i].node);
+	why(o, "    ", WHY_SMMU);
+	for (i = 0; i < p->buses; i++)
+		if (p->bus[i].smmu)
+			fprintf(o->out, "    <iommu model='smmuv3'>\n      <driver pciBus='%zu' accel='on' ats='on' ril='off' ssidSize='20' oas='48'/>\n    </iommu>\n",
+				i + 1);
+}
+
+static void print_gpu(const struct guest_output *o, size_t i)
+{
+	const struct guest_plan *p = o->plan;
+	const struct guest_gpu *g = &p->gpu[i];
+	unsigned int domain = 0, bus = 0, slot = 0, function = 0;
+
+	sscanf(g->gpu->address, "%x:%x:%x.%x", &domain, &bus, &slot, &function);
+	if (!i)
+		why(o, "    ", WHY_PORT);
+	fprintf(o->out, "    <controller type='pci' index='%zu' model='pcie-root-port'", port_index(p, i));
+	if (p->buses)
+		fprintf(o->out, ">\n      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x%02zx' function='0x0'/>\n    </controller>\n",
+			g->bus + 1, i);
+	else
+		fputs("/>\n", o->out);
+	if (!i) {
+		why(o, "    ", WHY_GPU);
+		comment(o->out, "    ",
+			"managed='no': the GPU stays bound to the driver, as bind persist has it");
+		why(o, "    ", WHY_IOMMUFD);
+	}
+	fprintf(o->out, "    <hostdev mode='subsystem' type='pci' managed='no'>\n%s      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='ua-gpu%zu'/>\n      <rom bar='off'/>\n",
+		p->iommufd ? "      <driver iommufd='yes'/>\n" : "", domain, bus, slot, function, i);
+	if (has_nodes(p))
+		fprintf(o->out, "      <acpi nodeset='%zu-%zu'/>\n", g->first_node,
+			g->first_node + NODES_OF_GPU - 1);
+	fprintf(o->out, "      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x00' function='0x0'/>\n    </hostdev>\n",
+		port_index(p, i));
+}
+
+static void print_argument(const struct guest_output *o, const char *option, char *text)
+{
+	fprintf(o->out, "    <qemu:arg value='%s'/>\n    <qemu:arg value='%s'/>\n", option, text);
+	free(text);
+}
+
+/* What this libvirt has no elements for. */
+static void print_commandline(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	size_t i, a, b;
+	char *text, *size;
+
+	if (has_nodes(p))
+		return;
+	text = xasprintf("What follows has no elements in %s; %s has them: cells without memory, <acpi nodeset>, <pcihole64>",
+			 p->libvirt->path, vmm_since(LIBVIRT_NODESET));
+	comment(o->out, "  ", text);
+	free(text);
+	fputs("  <qemu:commandline>\n", o->out);
+	if (p->window_set) {
+		why(o, "    ", WHY_WINDOW);
+		size = guest_size(p->window);
+		print_argument(o, "-machine", xasprintf("highmem-mmio-size=%s", size));
+		free(size);
+	}
+	for (i = p->cpu_nodes; i < p->nodes; i++)
+		print_argument(o, "-numa", xasprintf("node,nodeid=%zu", i));
+	if (p->distance)
+		why(o, "    ", WHY_DISTANCES);
+	for (a = 0; p->distance && a < p->nodes; a++)
+		for (b = a + 1; b < p->nodes; b++)
+			print_argument(o, "-numa", xasprintf("dist,src=%zu,dst=%zu,val=%u", a, b,
+							     p->distance[a * p->nodes + b]));
+	why(o, "    ", WHY_INITIATOR);
+	for (i = p->cpu_nodes; i < p->nodes; i++)
+		print_argument(o, "-object",
+			       xasprintf("acpi-generic-initiator,id=gi%zu,pci-dev=ua-gpu%zu,node=%zu",
+					 i - p->cpu_nodes, (i - p->cpu_nodes) / NODES_OF_GPU, i));
+	fputs("  </qemu:commandline>\n", o->out);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+static void print_begin(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	char *name = escaped(p->name);
+
+	fprintf(o->out, "<domain type='kvm'%s>\n", has_nodes(p) ? "" :
+		" xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'");
+	fprintf(o->out, "  <name>%s</name>\n", name);
+	why(o, "  ", WHY_MEMORY);
+	fprintf(o->out, "  <memory unit='KiB'>%llu</memory>\n", (unsigned long long)(p->memory >> 10));
+	why(o, "  ", WHY_CPUS);
+	fprintf(o->out, "  <vcpu>%u</vcpu>\n", p->cpus);
+	fputs("  <!-- UEFI, without which the guest has no ACPI. -->\n"
+	      "  <os firmware='efi'>\n"
+	      "    <type arch='aarch64' machine='virt'>hvm</type>\n"
+	      "    <firmware>\n"
+	      "      <feature enabled='no' name='secure-boot'/>\n"
+	      "    </firmware>\n"
+	      "    <boot dev='hd'/>\n"
+	      "  </os>\n"
+	      "  <features>\n"
+	      "    <acpi/>\n"
+	      "    <gic version='3'/>\n", o->out);
+	free(name);
+}
+
+static void print_end(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	bool device = !strncmp(p->disk, "/dev/", 5);
+	char *disk = escaped(p->disk);
+
+	why(o, "    ", WHY_DISK);
+	fprintf(o->out, "    <disk type='%s' device='disk'>\n      <driver name='qemu' type='%s'/>\n      <source %s='%s'/>\n      <target dev='vda' bus='virtio'/>\n    </disk>\n",
+		device ? "block" : "file", p->disk_format, device ? "dev" : "file", disk);
+	fputs("    <!-- The network, as for any guest; for example\n"
+	      "    <interface type='network'>\n"
+	      "      <source network='default'/>\n"
+	      "      <model type='virtio'/>\n"
+	      "    </interface>\n"
+	      "    -->\n"
+	      "    <console type='pty'/>\n"
+	      "    <rng model='virtio'>\n"
+	      "      <backend model='random'>/dev/urandom</backend>\n"
+	      "    </rng>\n"
+	      "    <!-- vfio locks all of the guest's memory, so a balloon can't return\n"
+	      "         any. -->\n"
+	      "    <memballoon model='none'/>\n", o->out);
+	free(disk);
+}
+
+void guest_print_libvirt(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	size_t i;
+
+	fputs("<!-- Made by \"" PROGRAM " guest\", version " VERSION ". -->\n", o->out);
+	guest_head(o, "", comment);
+	if (o->fragment)
+		comment(o->out, "",
+			"Elements to add to a domain of your own, each to its parent. Change the indexes of the controllers if yours has others.");
+	else
+		print_begin(o);
+	if (p->ras) {
+		why(o, "    ", WHY_RAS);
+		fprintf(o->out, "%s    <ras state='on'/>\n%s", o->fragment ? "  <features>\n" : "",
+			o->fragment ? "  </features>\n" : "");
+	}
+	if (!o->fragment)
+		fputs("  </features>\n", o->out);
+	print_backing(o);
+	print_cpu(o);
+	fputs("  <devices>\n", o->out);
+	print_buses(o);
+	for (i = 0; i < p->gpus; i++)
+		print_gpu(o, i);
+	if (!o->fragment)
+		print_end(o);
+	fputs("  </devices>\n", o->out);
+	print_commandline(o);
+	if (!o->fragment)
+		fputs("</domain>\n", o->out);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The guest for some GPUs of a host, computed: its NUMA nodes, PCIe buses,
+ * SMMUs, windows and devices. A file for each format prints it, and the doctor
+ * says by it what a guest with all bound GPUs needs.
+ */
+#ifndef NVGRACE_GPU_GUEST_PLAN_H
+#define NVGRACE_GPU_GUEST_PLAN_H
+
+#include "facts/gpu.h"
+#include "facts/place.h"
+#include "facts/vmm.h"
+#include "system/program.h"
+
+struct answers;
+
+/* NVIDIA's driver wants so many nodes for each GPU: MIG has up to 7 instances. */
+#define NODES_OF_GPU 8
+/* QEMU's limit, which leaves room for nodes of processors. */
+#define GUEST_GPUS_MAX 15
+#define GUEST_NODES_MAX (GUEST_GPUS_MAX * (NODES_OF_GPU + 1))
+
+enum format { FORMAT_AUTO, FORMAT_QEMU, FORMAT_LIBVIRT, FORMAT_KUBEVIRT, FORMAT_JSON };
+enum choice { CHOICE_AUTO, CHOICE_ON, CHOICE_OFF };
+
+/* What the command line asks for; 0 and NULL: derived. */
+struct guest_wish {
+	enum format format;
+	uint64_t memory;
+	unsigned int cpus;
+	uint64_t hugepages;
+	const char *name, *disk;
+	enum choice accel, iommufd;
+};
+
+/* All facts of the host that a plan is made of. */
+struct guest_facts {
+	const struct gpus *gpus;	/* all of the host */
+	struct place {
+		uint64_t bars[BARS];
+		char *iommu;		/* NULL: not known */
+		char **group;
+		int node;		/* of processors, nearest to it; -1: not known */
+	} *place;			/* for each GPU */
+	struct numa numa;
+	struct vmms qemu, libvirt;
+	struct hugepages {
+		uint64_t size, free;	/* bytes of each; how many are free */
+	} *hugepages;
+	size_t hugepage_sizes;
+	const char *firmware;		/* UEFI in a flash image; NULL: none is installed */
+	const char *machine;		/* of uname(2); NULL: not known */
+	bool config_known;		/* the kernel's options are known */
+	bool type1, iommufd, nesting;	/* what the kernel has */
+	bool libvirt_iommufd;		/* unless libvirt says that its QEMU lacks it */
+	unsigned int address_bits;	/* of a guest; 0: not known */
+	uint64_t page_size;
+};
+
+/* A NUMA node of the guest. Those of the processors come first. */
+struct guest_node {
+	int host;		/* the host's node; -1: not known */
+	const struct guest_gpu *gpu;	/* whose it is; NULL: processors and memory */
+	unsigned int first_cpu, cpus;
+	uint64_t memory;
+};
+
+/* A PCIe root complex of its own, pxb-pcie. */
+struct guest_bus {
+	unsigned int number;	/* its first bus */
+	size_t node;		/* of the guest: the nearest with processors */
+	const char *smmu;	/* the host's behind the guest's; NULL: no SMMU */
+};
+
+struct guest_gpu {
+	const struct gpu *gpu;
+	size_t bus;		/* in plan.bus; of no meaning if there are none: pcie.0 */
+	size_t first_node;
+	uint64_t bars;		/* their sum */
+	uint64_t span;		/* that its root port takes of the window */
+};
+
+/* Why the guest is so; each is a text, or NULL if the option is absent. */
+enum why {
+	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_NODES,
+	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_INITIATOR,
+	WHY_FIRMWARE, WHY_DISK, WHY_NETWORK, WHY_CONSOLE,
+	WHYS
+};
+
+struct guest_plan {
+	const char *name;
+	enum format format;
+	const struct vmm *qemu, *libvirt;	/* NULL: none, or not needed */
+	char *disk;
+	const char *disk_format;
+	const char *firmware;
+	unsigned int cpus;
+	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
+	bool ras, iommufd, accel;
+
+	uint64_t window_min;	/* the least that has room for the BARs */
+	uint64_t window;
+	bool window_set;	/* QEMU must be told */
+	unsigned int address_bits;	/* that the guest needs at least */
+
+	struct guest_node node[GUEST_NODES_MAX];
+	size_t nodes, cpu_nodes;
+	unsigned char *distance;	/* nodes * nodes; NULL: QEMU's */
+	struct guest_bus bus[GUEST_GPUS_MAX];
+	size_t buses;
+	struct guest_gpu gpu[GUEST_GPUS_MAX];
+	size_t gpus;
+
+	char *why[WHYS];
+	char *notes;		/* lines about what is left out or short; NULL: none */
+	char *refused;		/* why there is no such guest; NULL: there is */
+	const char *about;	/* the GPU that it is about; NULL: all */
+};
+
+void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
+		      struct guest_facts *facts);
+void guest_facts_free(struct guest_facts *facts);
+
+/*
+ * Sets window_min, address_bits and gpu[].bars and span for all GPUs of the host
+ * whose memory the driver reports. Refuses nothing.
+ */
+void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan);
+
+/*
+ * The whole guest. EXIT_OK; or an exit status, and plan->refused. The wish, the
+ * facts and the GPUs must live as long as the plan.
+ */
+enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_wish *wish,
+			    const struct gpu **gpu, size_t count, struct guest_plan *plan);
+void guest_plan_free(struct guest_plan *plan);
+
+/* "1T", "94512M": as QEMU takes it; to be freed. */
+char *guest_size(uint64_t bytes);
+
+#endif

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A guest as a command line of QEMU: a script for sh, with the reasons above it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "guest/formats.h"
+
+struct command {
+	char **line;
+	size_t count;
+};
+
+static void printf_like(2, 3) add(struct command *c, const char *fmt, ...)
+{
+	va_list args;
+
+	c->line = xrealloc(c->line, (c->count + 1) * sizeof(*c->line));
+	va_start(args, fmt);
+	c->line[c->count++] = xvasprintf(fmt, args);
+	va_end(args);
+}
+
+/* In QEMU's options, two commas are one of a value. To be freed. */
+static char *value(const char *text)
+{
+	char *out = xcalloc(2 * strlen(text) + 1, 1), *at = out;
+
+	for (; *text; text++) {
+		*at++ = *text;
+		if (*text == ',')
+			*at++ = ',';
+	}
+	return out;
+}
+
+/* A word for sh, in quotes if it needs any. To be freed. */
+static char *quoted(const char *text)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,._/:=@%+-";
+	char *out, *at;
+
+	if (*text && !text[strspn(text, plain)])
+		return xstrdup(text);
+	out = xcalloc(4 * strlen(text) + 3, 1);
+	at = out;
+	*at++ = '\'';
+	for (; *text; text++) {
+		if (*text == '\'')
+			at = stpcpy(at, "'\\''");
+		else
+			*at++ = *text;
+	}
+	*at = '\'';
+	return out;
+}
+
+static void add_machine(struct command *c, const struct guest_plan *p)
+{
+	char *memory = guest_size(p->memory), *window = guest_size(p->window);
+
+	add(c, "-machine virt,accel=kvm,gic-version=3%s%s%s", p->ras ? ",ras=on" : "",
+	    p->window_set ? ",highmem-mmio-size=" : "", p->window_set ? window : "");
+	add(c, "-cpu host");
+	add(c, "-smp %u", p->cpus);
+	add(c, "-m %s", memory);
+	free(memory);
+	free(window);
+}
+
+static void add_memory(struct command *c, const struct guest_plan *p)
+{
+	char *size, *page = guest_size(p->hugepages), *host;
+	const struct guest_node *n;
+	size_t i;
+
+	for (i = 0; i < p->cpu_nodes; i++) {
+		n = &p->node[i];
+		size = guest_size(n->memory);
+		host = n->host < 0 ? xstrdup("") : xasprintf(",host-nodes=%d,policy=preferred", n->host);
+		if (p->hugepages)
+			add(c, "-object memory-backend-memfd,id=m%zu,size=%s,hugetlb=on,hugetlbsize=%s%s",
+			    i, size, page, host);
+		else
+			add(c, "-object memory-backend-ram,id=m%zu,size=%s%s", i, size, host);
+		free(size);
+		free(host);
+	}
+	free(page);
+}
+
+static void add_nodes(struct command *c, const struct guest_plan *p)
+{
+	char *text, *more;
+	size_t a, b;
+
+	for (a = 0; a < p->cpu_nodes; a++)
+		add(c, "-numa node,nodeid=%zu,cpus=%u-%u,memdev=m%zu", a,
+		    p->node[a].first_cpu, p->node[a].first_cpu + p->node[a].cpus - 1, a);
+	for (; a < p->nodes; a++)
+		add(c, "-numa node,nodeid=%zu", a);
+	/* One line for each node: the distances to those after it. */
+	for (a = 0; p->distance && a + 1 < p->nodes; a++) {
+		text = xstrdup("");
+		for (b = a + 1; b < p->nodes; b++) {
+			more = xasprintf("%s%s-numa dist,src=%zu,dst=%zu,val=%u", text, *text ? " " : "",
+					 a, b, p->distance[a * p->nodes + b]);
+			free(text);
+			text = more;
+		}
+		add(c, "%s", text);
+		free(text);
+	}
+}
+
+static void add_devices(struct command *c, const struct guest_plan *p)
+{
+	const struct guest_gpu *g;
+	char *bus;
+	size_t i, n;
+
+	if (p->iommufd)
+		add(c, "-object iommufd,id=iommufd0");
+	for (i = 0; i < p->buses; i++) {
+		add(c, "-device pxb-pcie,id=pcie.%zu,bus=pcie.0,bus_nr=%u,numa_node=%zu",
+		    i + 1, p->bus[i].number, p->bus[i].node);
+		if (p->bus[i].smmu)
+			add(c, "-device arm-smmuv3,id=smmuv3.%zu,primary-bus=pcie.%zu,accel=on,ats=on,ril=off,ssidsize=20,oas=48",
+			    i + 1, i + 1);
+	}
+	for (i = 0; i < p->gpus; i++) {
+		g = &p->gpu[i];
+		bus = p->buses ? xasprintf("pcie.%zu", g->bus + 1) : xstrdup("pcie.0");
+		add(c, "-device pcie-root-port,id=port%zu,bus=%s,chassis=%zu,io-reserve=0",
+		    i, bus, i + 1);
+		free(bus);
+		add(c, "-device vfio-pci,id=gpu%zu,host=%s,bus=port%zu,rombar=0%s", i,
+		    g->gpu->address, i, p->iommufd ? ",iommufd=iommufd0" : "");
+		for (n = 0; n < NODES_OF_GPU; n++)
+			add(c, "-object acpi-generic-initiator,id=gi%zu,pci-dev=gpu%zu,node=%zu",
+			    i * NODES_OF_GPU + n, i, g->first_node + n);
+	}
+}
+
+static void add_rest(struct command *c, const struct guest_plan *p)
+{
+	char *disk = value(p->disk), *option, *word;
+	const char *driver = strncmp(p->disk, "/dev/", 5) ? "file" : "host_device";
+
+	add(c, "-drive if=pflash,format=raw,readonly=on,file=%s", p->firmware);
+	option = xasprintf("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
+			   p->disk_format, driver, disk);
+	word = quoted(option);
+	add(c, "-blockdev %s", word);
+	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=disk0");
+	add(c, "-netdev user,id=net0");
+	add(c, "-device virtio-net-pci,bus=pcie.0,netdev=net0,romfile=");
+	add(c, "-nodefaults");
+	add(c, "-display none");
+	add(c, "-serial mon:stdio");
+	free(disk);
+	free(option);
+	free(word);
+}
+
+static void print_reasons(const struct guest_output *o)
+{
+	enum why why;
+	char *text;
+
+	for (why = 0; why < WHYS; why++) {
+		if (!o->plan->why[why])
+			continue;
+		text = xasprintf("%s: %s", guest_why_name(why), o->plan->why[why]);
+		guest_comment(o->out, "# ", text);
+		free(text);
+	}
+}
+
+void guest_print_qemu(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	struct command c = { };
+	char *name = value(p->name), *option = xasprintf("guest=%s", name), *word = quoted(option);
+	size_t i;
+
+	add_machine(&c, p);
+	add_memory(&c, p);
+	add_nodes(&c, p);
+	add_devices(&c, p);
+	add_rest(&c, p);
+
+	fprintf(o->out, "#!/bin/sh\n# Made by \"" PROGRAM " guest\", version " VERSION ".\n#\n");
+	guest_head(o, "# ", guest_comment);
+	if (o->warnings || p->notes)
+		fputs("#\n", o->out);
+	print_reasons(o);
+	fprintf(o->out, "\nexec %s \\\n    -name %s", p->qemu ? p->qemu->path : "qemu-system-aarch64",
+		word);
+	for (i = 0; i < c.count; i++) {
+		fprintf(o->out, " \\\n    %s", c.line[i]);
+		free(c.line[i]);
+	}
+	fputc('\n', o->out);
+	free(c.line);
+	free(name);
+	free(option);
+	free(word);
+}

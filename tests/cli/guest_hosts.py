@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hosts with GPUs for guests, as trees: test_guest.py and
+tests/guest/test_lines.py make guests of them."""
+
+from test_trees import GiB, Tree
+
+TiB = 1 << 40
+GPU_NODES = 8
+# What programs of these versions list; test_lines.py compares them with the
+# programs.
+QEMU = {
+    "9.2": "object.acpi-generic-initiator object.iommufd vfio-pci.host vfio-pci.iommufd machine.ras pxb-pcie.bus_nr pxb-pcie.numa_node",
+}
+QEMU["10.0"] = f"{QEMU['9.2']} machine.highmem-mmio-size arm-smmuv3.primary-bus"
+QEMU["11.1"] = f"{QEMU['10.0']} arm-smmuv3.accel"
+LIBVIRT = {"11.3": "schema ras", "12.5": "schema nodeset smmu-bus smmu-accel iommufd ras"}
+
+# BAR4, BAR2 and BAR0 as a guest sees them, and the driver's attributes.
+KINDS = {
+    "gh200": {"device": "0x2342", "mode": "carve-out", "usemem_bar_size": 128 * GiB, "resmem_bar_size": 2 * GiB},
+    # Its own BAR2 stays visible.
+    "gb200": {"device": "0x2941", "mode": "no-carve-out", "usemem_bar_size": 256 * GiB, "own_bar2": 256 * GiB},
+    "gb300": {"device": "0x31c2", "mode": "no-carve-out", "usemem_bar_size": 512 * GiB, "own_bar2": 512 * GiB},
+}
+
+
+def resource(*sizes):
+    """The kernel's file of a device with BARs 0, 2 and 4 of these sizes."""
+    lines, at = [], 0x661000000000
+    for size in sizes:
+        at = -(-at // max(size, 1)) * max(size, 1)
+        lines.append(f"{at:#018x} {at + size - 1:#018x} 0x000000000014220c" if size else "0x0 0x0 0x0")
+        lines.append("0x0 0x0 0x0")
+        at += size
+    return "\n".join(lines)
+
+
+def address(number):
+    return f"{number:03d}9:01:00.0"
+
+
+def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="11.1", libvirt=None,
+         config=("IOMMUFD=m", "VFIO_DEVICE_CDEV=y", "VFIO_IOMMU_TYPE1=m", "ARM_SMMU_V3_IOMMUFD=y"), bits=48, initiators=True,
+         memory_kib=480 << 20, cpus=72):
+    """Fills a tree. per_node and per_smmu: GPUs that share a NUMA node or an
+    SMMU."""
+    facts = dict(KINDS[kind])
+    device, own = facts.pop("device"), facts.pop("own_bar2", 128 * GiB)
+    sizes = {"usemem_size": facts["usemem_bar_size"] * 3 // 4}
+    if "resmem_bar_size" in facts:
+        sizes["resmem_size"] = facts["resmem_bar_size"] // 2
+    processors = -(-gpus // per_node)
+    for i in range(gpus):
+        where = f"/sys/bus/pci/devices/{address(i)}"
+        tree.bound(address(i), device=device, group=20 + i, node=i // per_node, usemem_base=hex((4 + i) * TiB), **{
+            **facts, **sizes})
+        tree.file(f"{where}/resource", resource(16 << 20, own, 32 << 20))
+        tree.file(f"{where}/class", "0x030200")
+        if kind != "gh200":
+            for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
+                (tree.root / f"{where[1:]}/nvgrace_gpu/{name}").unlink()
+        tree.link(f"{where}/iommu", f"../../../platform/arm-smmu-v3.{i // per_smmu}.auto/iommu/smmu3.{i // per_smmu:#018x}")
+        tree.file(f"/sys/kernel/iommu_groups/{20 + i}/devices/{address(i)}/class", "0x030200")
+    for i in range(processors):
+        tree.numa_node(i, cpus=f"{i * cpus}-{(i + 1) * cpus - 1}", kib=memory_kib)
+    total = processors + GPU_NODES * gpus
+    owner = [None] * processors + [i for i in range(gpus) for _ in range(GPU_NODES)]
+    near = list(range(processors)) + [i // per_node for i in range(gpus) for _ in range(GPU_NODES)]
+
+    def distance(a, b):
+        if a == b:
+            return 10
+        if owner[a] is None and owner[b] is None:
+            return 40
+        if owner[a] is not None and owner[b] is not None:
+            return 11 if owner[a] == owner[b] else 160
+        return 80 if near[a] == near[b] else 120
+
+    for i in range(total if initiators else processors):
+        if i >= processors:
+            tree.numa_node(i, kib=0)
+        tree.file(f"/sys/devices/system/node/node{i}/distance",
+                  " ".join(str(distance(i, k)) for k in range(total if initiators else processors)))
+    if initiators:
+        tree.file("/sys/devices/system/node/has_generic_initiator", f"{processors}-{total - 1}")
+    answers = {"machine": "aarch64", "kernel-release": "7.2.3-arm64", "page-size": pages, "euid": 0, "memlock": "unlimited",
+               "cpu-dic": 1, "kernel-log": "6 log complete\n6 CPU features: detected: Stage-2 Force Write-Back",
+               "kernel-config": "\n".join(f"CONFIG_{c}" for c in ("VFIO_PCI_CORE=m", *config)),
+               "kvm": f"state: open\naddress-bits: {bits}\ncap-243: 1" if bits else "state: open\ncap-243: 1"}
+    if qemu:
+        program = "/usr/bin/qemu-system-aarch64"
+        answers["qemu"] = f"{program}: QEMU emulator version {qemu}.0"
+        answers["qemu-options"] = f"{program}: {QEMU[qemu]}"
+    if libvirt:
+        answers["libvirt"] = f"/usr/sbin/virtqemud: virtqemud (libvirt) {libvirt}.0"
+        answers["libvirt-elements"] = LIBVIRT[libvirt]
+    for name, text in answers.items():
+        tree.file(f"/answers/{name}", text)
+    tree.file("/usr/share/AAVMF/AAVMF_CODE.fd")
+    tree.link("/sys/class/iommu/smmu3.0x0000000000000000", "../../devices/x")
+    for size in (2048, 524288, 1048576):
+        tree.file(f"/sys/kernel/mm/hugepages/hugepages-{size}kB/free_hugepages", "100")
+    return tree
+
+
+__all__ = ["address", "host", "GiB", "TiB", "Tree", "KINDS", "QEMU", "LIBVIRT", "GPU_NODES"]

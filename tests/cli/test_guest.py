@@ -1,0 +1,469 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""nvgrace-gpu guest, with ASan and UBSan: what it prints for hosts of every
+kind, and what it refuses. tests/guest/test_lines.py starts what it prints.
+
+    scripts/toolbox run -- tests/cli/test_guest.py
+
+tests/cli/run calls this.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import unittest
+import xml.etree.ElementTree as ET
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from common import main, validate  # noqa: E402  (needs the path above)
+from guest_hosts import GPU_NODES, GiB, TiB, Tree, address, host  # noqa: E402
+
+ONE_TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
+ONLY_IOMMUFD = ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")
+
+# name: (host, words of the command line, options that must be there, options
+# that must not). "" in a pattern is anything.
+HOSTS = {
+    "one GH200, all that there is": (
+        {}, [],
+        [r"-machine virt,accel=kvm,gic-version=3,ras=on,highmem-mmio-size=1T", r"-cpu host", r"-smp 16", r"-m 64G",
+         r"-object iommufd,id=iommufd0", r"-device pxb-pcie,id=pcie\.1,bus=pcie\.0,bus_nr=16,numa_node=0",
+         r"-device arm-smmuv3,id=smmuv3\.1,primary-bus=pcie\.1,accel=on,ats=on,ril=off,ssidsize=20,oas=48",
+         r"-device pcie-root-port,id=port0,bus=pcie\.1,chassis=1,io-reserve=0",
+         r"-device vfio-pci,id=gpu0,host=0009:01:00\.0,bus=port0,rombar=0,iommufd=iommufd0",
+         r"-object acpi-generic-initiator,id=gi7,pci-dev=gpu0,node=8", r"-numa dist,src=0,dst=1,val=80",
+         r"-numa dist,src=1,dst=2,val=11"],
+        ["host-nodes", "pcie\\.2", "node=9"]),
+    "one GH200, Debian 13": (
+        {"qemu": "10.0", "pages": 4096, "config": ONE_TYPE1, "initiators": False}, [],
+        [r"highmem-mmio-size=1T", r"-device pcie-root-port,id=port0,bus=pcie\.0,chassis=1", r"vfio-pci,id=gpu0,host=0009:01:00\.0,bus=port0,rombar=0$"],
+        ["iommufd", "smmu", "pxb", "dist"]),
+    "QEMU 9.2 has no highmem-mmio-size": (
+        {"qemu": "9.2", "config": ONE_TYPE1}, [], [r"-machine virt,accel=kvm,gic-version=3,ras=on$"], ["highmem", "pxb"]),
+    "two GH200s and QEMU 9.2": (
+        {"gpus": 2, "per_node": 2, "qemu": "9.2", "config": ONE_TYPE1}, ["--all"], [r"id=port1,bus=pcie\.0,chassis=2"], ["highmem"]),
+    "only iommufd in the kernel": (
+        {"qemu": "10.0", "config": ONLY_IOMMUFD}, [], [r"-object iommufd", r"rombar=0,iommufd=iommufd0"], ["smmu", "pxb"]),
+    "the SMMU isn't wanted": (
+        {}, ["--accel-smmu=off"], [r"bus=pcie\.0,chassis=1"], ["iommufd", "smmu", "pxb"]),
+    "iommufd is wanted, the SMMU isn't": (
+        {}, ["--accel-smmu=off", "--iommufd=on"], [r"-object iommufd", r"iommufd=iommufd0"], ["smmu", "pxb"]),
+    "iommufd isn't wanted": ({}, ["--iommufd=off"], [r"rombar=0$"], ["iommufd", "smmu"]),
+    "two GH200s, one to a node and an SMMU": (
+        {"gpus": 2}, ["--all"],
+        [r"highmem-mmio-size=2T", r"-smp 32", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
+         r"node,nodeid=1,cpus=16-31,memdev=m1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1",
+         r"arm-smmuv3,id=smmuv3\.2,primary-bus=pcie\.2,accel=on", r"pcie-root-port,id=port1,bus=pcie\.2,chassis=2",
+         r"id=gi8,pci-dev=gpu1,node=10", r"id=gi15,pci-dev=gpu1,node=17", r"dist,src=0,dst=1,val=40", r"dist,src=0,dst=2,val=80",
+         r"dist,src=0,dst=10,val=120", r"dist,src=2,dst=10,val=160"],
+        ["pcie\\.3", "node=18"]),
+    "the second of two": (
+        {"gpus": 2}, [address(1)],
+        [r"vfio-pci,id=gpu0,host=0019:01:00\.0", r"memory-backend-ram,id=m0,size=64G,host-nodes=1,policy=preferred", r"dist,src=0,dst=1,val=80"],
+        ["gpu1"]),
+    "four GH200s": (
+        {"gpus": 4}, ["--all"],
+        [r"highmem-mmio-size=4T", r"-smp 64", r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=64,numa_node=3", r"nodeid=35$"], ["nodeid=36"]),
+    "four GB200s, two to an SMMU": (
+        {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2}, ["--all"],
+        [r"highmem-mmio-size=4T", r"id=port1,bus=pcie\.1,chassis=2", r"id=port2,bus=pcie\.2,chassis=3", r"smmuv3\.2,primary-bus=pcie\.2"],
+        ["smmuv3\\.3"]),
+    "two SMMUs at one node": (
+        {"kind": "gb200", "gpus": 2, "per_node": 2}, ["--all"], [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0", r"highmem-mmio-size=2T"], []),
+    "four GB300s": ({"kind": "gb300", "gpus": 4, "per_node": 2}, ["--all"], [r"highmem-mmio-size=8T"], []),
+    "few address bits": ({"bits": 40}, [], [r"highmem-mmio-size=512G"], []),
+    "KVM can't be opened": ({"bits": 0}, [], [r"highmem-mmio-size=1T"], []),
+    "huge pages": (
+        {}, ["--hugepages=1G", "--memory=32G", "--cpus=8", "--name=a b", "--disk=/dev/vg/a,b"],
+        [r"-m 32G", r"-smp 8", r"memory-backend-memfd,id=m0,size=32G,hugetlb=on,hugetlbsize=1G",
+         r"-name guest=a b", r"driver=raw,node-name=disk0,file.driver=host_device,file.filename=/dev/vg/a,,b"], []),
+    "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
+    "uneven numbers": (
+        {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
+        [r"nodeid=0,cpus=0-2,memdev=m0", r"nodeid=1,cpus=3-4,memdev=m1", r"id=m0,size=4M", r"id=m1,size=2M"], []),
+}
+
+# (host, words, status, what the message says)
+REFUSED = {
+    "three GPUs without highmem-mmio-size": ({"gpus": 3, "qemu": "9.2"}, ["--all"], 4, "window of 1 TiB.*QEMU 10.0 or later"),
+    "no accelerated SMMU": ({"qemu": "10.0"}, ["--accel-smmu=on"], 4, "QEMU 11.0 or later has it"),
+    "an SMMU without iommufd": ({}, ["--accel-smmu=on", "--iommufd=off"], 2, "leave out --iommufd=off"),
+    "a kernel without nesting": ({"config": (*ONLY_IOMMUFD, "VFIO_IOMMU_TYPE1=m")}, ["--accel-smmu=on"], 4, "CONFIG_ARM_SMMU_V3_IOMMUFD"),
+    "a kernel without iommufd": ({"config": ONE_TYPE1}, ["--iommufd=on"], 4, "lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV"),
+    "a kernel with iommufd only": ({"config": ONLY_IOMMUFD}, ["--iommufd=off"], 4, "no type1.*--iommufd=off"),
+    "a kernel with neither": ({"config": ()}, [], 4, "no type1.*lacks CONFIG_IOMMUFD"),
+    "too few address bits": ({"gpus": 4, "bits": 40, "kind": "gb300"}, ["--all"], 4, r"need 44 bits, and KVM gives it 40"),
+    "no QEMU": ({"qemu": None}, [], 4, "no QEMU in .*--format=kubevirt"),
+    "no libvirt": ({}, ["--format=libvirt"], 4, "no libvirt.*--format=qemu"),
+    "more memory than the host has": ({}, ["--memory=1T"], 4, "have only 480 GiB"),
+    "memory that is no multiple": ({}, ["--memory=1000M"], 2, "a multiple of 512 MiB"),
+    "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 2, "from 2 to 512"),
+    "too many processors": ({}, ["--cpus=513"], 2, "from 1 to 512"),
+    "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
+    "KubeVirt without iommufd": ({"config": ONE_TYPE1}, ["--format=kubevirt"], 4, "no accelerated SMMUv3: the kernel lacks CONFIG_IOMMUFD"),
+    "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, ["--accel-smmu=on"], 4, "libvirt 12.5 or later"),
+    "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, ["--iommufd=on"], 4, "libvirt 12.1 or later"),
+    "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
+}
+
+
+def guest(tree, *words, status=0):
+    named = any(w == "--all" or ":" in w and not w.startswith("--") for w in words)
+    done = tree.run("guest", *words, *([] if named else [address(0)]))
+    assert done.returncode == status, (done.returncode, done.stderr, done.stdout)
+    return done
+
+
+def options(text):
+    """The options of the command: what sh would pass, two words each."""
+    command = text[text.index("\nexec "):].replace("\\\n", "")
+    words = shlex.split(command)[2:]
+    found = []
+    for word in words:
+        if word.startswith("-"):
+            found.append(word)
+        else:
+            found[-1] += f" {word}"
+    return found
+
+
+class Lines(unittest.TestCase):
+    def test_hosts(self):
+        for name, (facts, words, there, absent) in HOSTS.items():
+            with self.subTest(name), Tree() as t:
+                found = options(guest(host(t, **facts), "--format=qemu", *words).stdout)
+                for pattern in there:
+                    self.assertTrue(any(re.search(pattern, o) for o in found), f"{pattern} is not in\n" + "\n".join(found))
+                for pattern in absent:
+                    self.assertFalse([o for o in found if re.search(pattern, o)], pattern)
+
+    def test_refusals(self):
+        for name, (facts, words, status, message) in REFUSED.items():
+            with self.subTest(name), Tree() as t:
+                done = guest(host(t, **facts), *words, status=status)
+                self.assertRegex(done.stderr, message)
+                self.assertEqual(done.stdout, "")
+
+    def test_each_reason(self):
+        """Every option has its reason above the command, in lines that fit."""
+        with Tree() as t:
+            text = guest(host(t), "--format=qemu").stdout
+        head = text[:text.index("\nexec ")]
+        for word in ("machine", "ras", "window", "cpu", "cpus", "memory", "memory_backend", "nodes", "distances", "iommufd", "buses",
+                     "smmu", "port", "gpu", "initiators", "firmware", "disk", "network", "console"):
+            self.assertRegex(head, rf"(?m)^# {word}: ")
+        self.assertLessEqual(max(map(len, head.splitlines())), 80)
+
+    def test_published(self):
+        """What people wrote by hand for such hosts is there: NVIDIA's line of
+        the accelerated SMMU's patches, with two GPUs behind two SMMUs."""
+        with Tree() as t:
+            found = " ".join(options(guest(host(t, kind="gb200", gpus=2), "--format=qemu", "--all").stdout))
+        self.assertGreaterEqual(int(re.search(r"highmem-mmio-size=(\d+)T", found)[1]), 2)
+        for what, count in {"pxb-pcie": 2, "arm-smmuv3": 2, "pcie-root-port": 2, "vfio-pci": 2, "acpi-generic-initiator": 16,
+                            "accel=on,ats=on,ril=off,ssidsize=20,oas=48": 2, "rombar=0": 2, "iommufd=iommufd0": 2,
+                            "gic-version=3": 1, "-cpu host": 1}.items():
+            self.assertEqual(found.count(what), count, what)
+
+    def test_old_record(self):
+        """A record without QEMU's lists: its version decides."""
+        for version, there in (("9.2", False), ("10.0", True)):
+            with Tree() as t:
+                host(t, qemu=version)
+                (t.root / "answers/qemu-options").unlink()
+                self.assertEqual("highmem" in "".join(options(guest(t, "--format=qemu").stdout)), there)
+        with Tree() as t:
+            host(t).file("/answers/qemu", "/usr/bin/qemu-system-aarch64: garbage")
+            (t.root / "answers/qemu-options").unlink()
+            self.assertRegex(guest(t, status=4).stderr, "no -object acpi-generic-initiator.*QEMU 9.0")
+
+    def test_default_format(self):
+        for libvirt, begin in (("11.3", "<!-- Made"), (None, "#!/bin/sh")):
+            with Tree() as t:
+                self.assertTrue(guest(host(t, libvirt=libvirt)).stdout.startswith(begin))
+
+    def test_findings(self):
+        """The doctor's findings that matter, and no others."""
+        with Tree() as t:
+            host(t).file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0").file("/answers/cpu-dic", "0")
+            done = guest(t, "--format=qemu")
+            self.assertIn("this guest fails: kvm-usemem", done.stderr)
+            self.assertRegex(done.stdout, r"# doctor: this guest fails: kvm-usemem: KVM refuses usemem")
+        with Tree() as t:
+            host(t).file("/answers/kernel-release", "6.12.1").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
+            t.file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
+            done = guest(t, "--format=json")
+            self.assertEqual(done.stderr, "")
+            self.assertIn(("kvm-usemem", "slow"), [(f["id"], f["effect"]) for f in json.loads(done.stdout)["findings"]])
+
+
+class BadRecords(unittest.TestCase):
+    def refuse(self, message, change, words=(), status=4, **facts):
+        with Tree() as t:
+            host(t, **facts)
+            change(t)
+            done = guest(t, *words, status=status)
+            self.assertRegex(done.stderr, message)
+            self.assertEqual(done.stdout, "")
+
+    @staticmethod
+    def remove(*paths):
+        def change(t):
+            for path in paths:
+                subprocess.run(["rm", "-r", t.root / path], check=True)
+        return change
+
+    def attribute(self, name, value, number=0):
+        return lambda t: t.file(f"/sys/bus/pci/devices/{address(number)}/{name}", value)
+
+    def test_no_numa(self):
+        self.refuse("no NUMA node", self.remove("sys/devices/system/node"))
+        self.refuse("numa_node is -1", self.attribute("numa_node", -1), words=["--all"], gpus=2)
+
+        def no_cpus(t):
+            t.file("/sys/devices/system/node/node0/cpulist")
+        self.refuse("not known which processors", no_cpus)
+
+    def test_one_node(self):
+        """A GPU of no node, or of its own, is near the only processors."""
+        for node in (-1, 3):
+            with Tree() as t:
+                host(t)
+                self.attribute("numa_node", node)(t)
+                self.assertIn("nodeid=0,cpus=0-15", guest(t, "--format=qemu").stdout)
+
+    def test_bars(self):
+        for name, value in (("usemem_bar_size", 0), ("usemem_bar_size", 3 * GiB), ("usemem_bar_size", 1 << 50), ("usemem_bar_size", "x"),
+                            ("usemem_bar_size", (1 << 64) - 1), ("resmem_bar_size", 3), ("resmem_bar_size", 1 << 63)):
+            self.refuse("impossible size", self.attribute(f"nvgrace_gpu/{name}", value))
+        self.refuse("impossible size", self.attribute("resource", "0x0 0x2fffffff 0x14220c"))
+
+    def test_unbound(self):
+        device = f"sys/bus/pci/devices/{address(0)}"
+        self.refuse("not bound; only nvgrace_gpu_vfio_pci.*bind --persist", self.remove(f"{device}/driver", f"{device}/nvgrace_gpu"))
+
+        def other(t):
+            self.remove(f"{device}/driver", f"{device}/nvgrace_gpu")(t)
+            t.link(f"/{device}/driver", "../../../bus/pci/drivers/nvidia")
+        self.refuse("bound to nvidia", other)
+        self.refuse("reports no memory", self.attribute("nvgrace_gpu/mode", "core-only"))
+        self.refuse("no GPU is bound", self.remove(f"{device}/driver", f"{device}/nvgrace_gpu"), words=["--all"], status=3)
+        self.refuse("no such PCI device", lambda t: None, words=["0099:01:00.0"], status=3)
+
+    def test_machine(self):
+        self.refuse("x86_64 machine", lambda t: t.file("/answers/machine", "x86_64"))
+
+    def test_shared(self):
+        """Two GPUs in one group, of which one is named; both; and two with the
+        same memory."""
+        def same_group(t):
+            t.file(f"/sys/kernel/iommu_groups/20/devices/{address(1)}/x")
+            t.file(f"/sys/kernel/iommu_groups/21/devices/{address(0)}/x")
+        self.refuse(r"shares IOMMU group 20 with 0019:01:00\.0.*name both", same_group, gpus=2)
+        self.refuse("0009:01:00.0 is not alone in its IOMMU group", same_group, words=["--all", "--accel-smmu=on"], gpus=2)
+        with Tree() as t:
+            same_group(host(t, gpus=2))
+            self.assertNotIn("smmuv3", guest(t, "--format=qemu", "--all").stdout.split("\nexec ")[1])
+        self.refuse("its memory is also that of 0019", self.attribute("nvgrace_gpu/usemem_base", hex(4 * TiB), 1), words=["--all"], gpus=2)
+
+        def no_group(t):
+            (t.root / f"sys/bus/pci/devices/{address(0)}/iommu_group").unlink()
+        self.refuse("in no IOMMU group", no_group)
+
+    def test_iommu(self):
+        def other(t):
+            link = t.root / f"sys/bus/pci/devices/{address(0)}/iommu"
+            link.unlink()
+            link.symlink_to("../../x/iommu/virtio-iommu0")
+        self.refuse("virtio-iommu0 and no SMMUv3", other, words=["--accel-smmu=on"])
+        self.refuse("not known which SMMU", self.remove(f"sys/bus/pci/devices/{address(0)}/iommu"), words=["--accel-smmu=on"])
+
+    def test_distances(self):
+        """Distances that ACPI does not permit, or not enough of them: none."""
+        for text in ("10 80", " ".join(["0"] * 9), " ".join(["300"] * 9), "a b", ""):
+            with Tree() as t:
+                host(t).file("/sys/devices/system/node/node0/distance", text)
+                found = guest(t, "--format=qemu").stdout
+                self.assertNotIn("-numa dist", found)
+                self.assertIn("note: no distances", found)
+        for text in ("1-4", "99999999999999999999-3", "x", "1-70000000", ",,"):
+            with Tree() as t:
+                host(t).file("/sys/devices/system/node/has_generic_initiator", text)
+                guest(t, "--format=qemu")
+
+    def test_garbage(self):
+        """No garbage in a file of the record is a crash."""
+        with Tree() as t:
+            host(t, libvirt="12.5")
+            files = [p for p in sorted(t.root.rglob("*")) if p.is_file() and ("node" in str(p) or "0009" in str(p) or "answers" in str(p))]
+            for number, path in enumerate(files):
+                kept = path.read_bytes()
+                for garbage in (b"", b"\xff" * 300, b"18446744073709551615\n"):
+                    path.write_bytes(garbage)
+                    words = ["--all", f"--format={('qemu', 'libvirt', 'json')[number % 3]}"]
+                    self.assertLess(t.run("guest", *words).returncode, 8, (path, garbage))
+                path.write_bytes(kept)
+
+
+class Names(unittest.TestCase):
+    """Names and paths with whatever bytes."""
+
+    NASTY = ("it's", 'a "b" $HOME `id`', "a;b|c&d", "<a>&'\"", "-x", "ü → ∞", "a,b,,c", "x\\y")
+
+    def test_shell(self):
+        with Tree() as t:
+            host(t)
+            for name in self.NASTY:
+                found = options(guest(t, "--format=qemu", f"--name={name}", f"--disk={name}").stdout)
+                self.assertIn(f"-name guest={name.replace(',', ',,')}", found)
+                self.assertIn("-blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=" + name.replace(",", ",,"), found)
+
+    def test_xml(self):
+        with Tree() as t:
+            host(t, libvirt="11.3")
+            for name in self.NASTY:
+                domain = ET.fromstring(guest(t, f"--name={name}", f"--disk=/x/{name}").stdout)
+                self.assertEqual(domain.find("name").text, name)
+                self.assertEqual(domain.find("devices/disk/source").get("file"), f"/x/{name}")
+
+    def test_refused(self):
+        with Tree() as t:
+            host(t, libvirt="11.3")
+            for word in ("a\nb", "\x1b[0m", "", "\x7f"):
+                for option in ("--name", "--disk"):
+                    self.assertIn("control character", guest(t, f"{option}={word}", status=2).stderr)
+            for word in (b"--name=\xff", b"--name=\xc3", b"--name=\xe2\x82", b"--disk=\xc0\xaf", b"--name=\xf5aaa"):
+                self.assertIn("UTF-8", guest(t, os.fsdecode(word), status=2).stderr)
+            self.assertIn("slash", guest(t, "--name=a/b", status=2).stderr)
+            self.assertIn("slash", guest(t, "--name=  ", status=2).stderr)
+            self.assertIn("whole path", guest(t, "--disk=a", status=2).stderr)
+            for word in ("A", "a_b", "-a", "a-", "a" * 64):
+                self.assertIn("hyphens", guest(t, "--format=kubevirt", f"--name={word}", status=2).stderr)
+            self.assertIn("is for --format=libvirt", guest(t, "--format=qemu", "--fragment", status=2).stderr)
+
+    def test_sizes(self):
+        with Tree() as t:
+            host(t)
+            for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G", "0x10G"):
+                if word != "0x10G":
+                    self.assertIn("not a size", guest(t, f"--memory={word}", status=2).stderr, word)
+            for word in ("0", "-1", "x", "99999999999"):
+                self.assertIn("not a number", guest(t, f"--cpus={word}", status=2).stderr)
+            for option in ("--accel-smmu", "--iommufd"):
+                self.assertIn('use "auto"', guest(t, f"{option}=yes", status=2).stderr)
+            self.assertIn('use "qemu"', guest(t, "--format=xml", status=2).stderr)
+
+
+class Output(unittest.TestCase):
+    def test_file(self):
+        with Tree() as t, tempfile.TemporaryDirectory() as directory:
+            host(t)
+            file = pathlib.Path(directory, "gh200.sh")
+            for fmt, mode in (("qemu", 0o755), ("json", 0o644)):
+                done = guest(t, f"--format={fmt}", f"--output={file}")
+                self.assertEqual(done.stdout, "")
+                self.assertEqual(file.stat().st_mode & 0o777, mode)
+                self.assertEqual(file.read_text(), guest(t, f"--format={fmt}").stdout)
+            self.assertEqual([p.name for p in file.parent.iterdir()], ["gh200.sh"])
+
+    def test_refused(self):
+        """A folder, a device, a folder that does not exist: nothing changes."""
+        with Tree() as t, tempfile.TemporaryDirectory() as directory:
+            host(t)
+            for place, message in ((directory, "not a regular file"), ("/dev/null", "not a regular file"),
+                                   (f"{directory}/no/file", "No such file")):
+                self.assertRegex(guest(t, f"--output={place}", status=1).stderr, f"--output=.*{message}")
+            self.assertTrue(pathlib.Path("/dev/null").is_char_device())
+            self.assertEqual(list(pathlib.Path(directory).iterdir()), [])
+
+    def test_full(self):
+        with Tree() as t:
+            host(t)
+            done = t.run("guest", "--all", before=("sh", "-c", 'exec "$@" >/dev/full', "sh"))
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("No space left", done.stderr)
+
+
+class Domains(unittest.TestCase):
+    @staticmethod
+    def domain(**facts):
+        words = facts.pop("words", [])
+        with Tree() as t:
+            return ET.fromstring(guest(host(t, **facts), "--format=libvirt", "--all", *words).stdout)
+
+    def test_old(self):
+        """libvirt 11.3: what it has no element for is in qemu:commandline."""
+        domain = self.domain(libvirt="11.3")
+        values = [a.get("value") for a in domain.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")]
+        self.assertIn("highmem-mmio-size=1T", values)
+        self.assertIn("acpi-generic-initiator,id=gi7,pci-dev=ua-gpu0,node=8", values)
+        self.assertIn("dist,src=0,dst=1,val=80", values)
+        self.assertEqual(len(domain.findall("cpu/numa/cell")), 1)
+        self.assertEqual(domain.find("devices/hostdev/rom").get("bar"), "off")
+
+    def test_new(self):
+        """libvirt 12.5 has elements for all."""
+        domain = self.domain(libvirt="12.5", gpus=2)
+        self.assertIsNone(domain.find("{http://libvirt.org/schemas/domain/qemu/1.0}commandline"))
+        self.assertEqual(domain.find("devices/controller[@model='pcie-root']/pcihole64").text, str(2 << 30))
+        cells = domain.findall("cpu/numa/cell")
+        self.assertEqual([c.get("memory") != "0" for c in cells], [True] * 2 + [False] * 16)
+        self.assertEqual([s.get("value") for s in cells[0].iter("sibling")], ["10", "40"] + ["80"] * 8 + ["120"] * 8)
+        self.assertEqual([h.find("acpi").get("nodeset") for h in domain.findall("devices/hostdev")], ["2-9", "10-17"])
+        self.assertEqual([i.find("driver").attrib for i in domain.findall("devices/iommu")],
+                         [{"pciBus": str(n), "accel": "on", "ats": "on", "ril": "off", "ssidSize": "20", "oas": "48"} for n in (1, 2)])
+        self.assertEqual([h.find("driver").get("iommufd") for h in domain.findall("devices/hostdev")], ["yes"] * 2)
+        self.assertEqual([n.get("nodeset") for n in domain.findall("numatune/memnode")], ["0", "1"])
+        for i, port in enumerate(domain.findall("devices/controller[@model='pcie-root-port']")):
+            self.assertEqual(port.get("index"), str(3 + i))
+            self.assertEqual(port.find("address").get("bus"), f"0x0{i + 1}")
+
+    def test_domcapabilities(self):
+        """libvirt says that its QEMU has no iommufd."""
+        for said, there in (("iommu: smmuv3", False), ("iommu: smmuv3\niommufd: yes", True)):
+            with Tree() as t:
+                host(t, libvirt="12.5").file("/answers/libvirt-capabilities", said)
+                self.assertEqual("iommufd='yes'" in guest(t).stdout, there)
+
+    def test_huge_pages(self):
+        domain = self.domain(libvirt="11.3", words=["--hugepages=1G"])
+        self.assertEqual(domain.find("memoryBacking/hugepages/page").attrib, {"size": "1048576", "unit": "KiB"})
+
+    def test_fragment(self):
+        with Tree() as t:
+            text = guest(host(t, libvirt="12.5"), "--fragment").stdout
+        parts = ET.fromstring(f"<x>{text}</x>")
+        self.assertEqual([p.tag for p in parts], ["features", "cpu", "devices"])
+        self.assertIsNone(parts.find("devices/disk"))
+        self.assertIsNotNone(parts.find("devices/hostdev"))
+
+
+class Others(unittest.TestCase):
+    def test_json(self):
+        for facts in ({}, {"gpus": 4}, {"config": ONE_TYPE1, "initiators": False}, {"libvirt": "11.3", "qemu": "9.2"}):
+            with Tree() as t:
+                document = json.loads(guest(host(t, **facts), "--format=json", "--all").stdout)
+            validate(document)
+            gpus = facts.get("gpus", 1)
+            self.assertEqual(len(document["nodes"]), gpus + GPU_NODES * gpus)
+            self.assertEqual([g["address"] for g in document["gpus"]], [address(i) for i in range(gpus)])
+
+    def test_kubevirt(self):
+        with Tree() as t:
+            text = guest(host(t, gpus=2, kind="gb200", qemu=None), "--format=kubevirt", "--all", "--name=vm-1", "--disk=pvc-1").stdout
+        for line in ("      - GraceIOVirtualization", "      - PCINUMAAwareTopology", '      - pciVendorSelector: "10DE:2941"',
+                     "          dedicatedCpuPlacement: true", "            guestMappingPassthrough: {}", "            pageSize: 512Mi",
+                     "            deviceName: nvidia.com/GB200", "          claimName: pvc-1", "  name: vm-1", "          guest: 128Gi"):
+            self.assertIn(line, text.splitlines())
+        self.assertEqual(text.count("pciVendorSelector"), 1)
+        self.assertEqual(text.count("deviceName: "), 2)
+        self.assertIn("64-bit PCI hole of 2T", text)
+
+
+if __name__ == "__main__":
+    main()
