@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `nvgrace-gpu guest` prints, in the programs that it is printed for:
+QEMU 10.0 and 11, and libvirt.
+
+    scripts/toolbox run -- python3 tests/guest/test_lines.py
+
+Runs inside the toolbox, after `scripts/toolbox root virt`. There are no such
+GPUs here and no KVM for Arm. Each GPU is therefore a function with BARs of the
+same sizes, the processors are emulated, and what only an SMMU in hardware has
+is left out. All else is as it was printed.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import shlex
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+TESTS = HERE.parent
+sys.path[:0] = [str(TESTS / "vm"), str(TESTS / "cli")]
+import packages  # noqa: E402  (needs the path above)
+from common import main  # noqa: E402
+from guest_hosts import GPU_NODES, KINDS, QEMU, Tree, host  # noqa: E402
+
+ROOT = packages.root("virt")
+LIBRARIES = ROOT / "usr/lib/x86_64-linux-gnu"
+NEW = {"command": ["qemu-system-aarch64"], "env": None}
+OLD = {"command": [ROOT / "usr/bin/qemu-system-aarch64", "-L", ROOT / "usr/share/qemu"],
+       "env": {"LD_LIBRARY_PATH": str(LIBRARIES), "QEMU_MODULE_DIR": str(LIBRARIES / "qemu"), "PATH": "/usr/bin"}}
+PROGRAMS = {"10.0": OLD, "11.1": NEW}
+
+# Small, because the emulator has to clear it.
+SMALL = ["--memory=1G", "--cpus=4", "--all", "--format=qemu"]
+TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
+HOSTS = {
+    "one GH200, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "initiators": False},
+    "one GH200, QEMU 10.0, iommufd": {"qemu": "10.0", "config": ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")},
+    "four GH200s, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "gpus": 4, "per_node": 4},
+    "two GB200s at two nodes, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "kind": "gb200", "gpus": 2},
+    "one GH200": {},
+    "one GH200, the least window": {"bits": 40},
+    "two GH200s at two nodes": {"gpus": 2},
+    "four GB200s, two to an SMMU": {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2},
+    "four GB300s": {"kind": "gb300", "gpus": 4, "per_node": 2, "per_smmu": 2},
+}
+
+
+def bar_sizes(kind):
+    facts = KINDS[kind]
+    return [facts["usemem_bar_size"], facts.get("resmem_bar_size") or facts["own_bar2"], 16 << 20]
+
+
+def guest(facts, *words):
+    with Tree() as t:
+        done = host(t, **facts).run("guest", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def arguments(text):
+    return shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[2:]
+
+
+def stand_in(words, kind, disk):
+    """The printed arguments with what stands for the hardware."""
+    changed = []
+    for word in words:
+        if match := re.fullmatch(r"vfio-pci,id=(gpu\d+),host=[^,]+,bus=(port\d+),rombar=0(?:,iommufd=iommufd0)?", word):
+            # A function has one BAR of any size; a GPU has three.
+            for function, size in enumerate(bar_sizes(kind)):
+                name = f",id={match[1]},multifunction=on" if function == 0 else ""
+                changed += ["-device"] if function else []
+                changed.append(f"pci-testdev,bus={match[2]},addr=00.{function},membar={size},rombar=0{name}")
+            continue
+        for pattern, text in ((r"accel=kvm", "accel=tcg"), (r",accel=on,ats=on,ril=off,ssidsize=20,oas=48", ""),
+                              (r",host-nodes=\d+,policy=preferred", ""), (r"file\.filename=.*", f"file.filename={disk}"),
+                              (r"^host$", "max"), (r"driver=qcow2", "driver=raw"), (r"^mon:stdio$", "CONSOLE"),
+                              # This machine has no /dev/iommu. Nothing uses it
+                              # before a device of vfio does.
+                              (r"^iommufd,id=iommufd0$", "iommufd,id=iommufd0,fd=FD")):
+            word = re.sub(pattern, text, word)
+        changed.append(word)
+    return changed
+
+
+class Machine:
+    """QEMU with these arguments, stopped before its first instruction, with its
+    monitor and with qtest, which reads and writes its memory."""
+
+    def __init__(self, program, words, directory):
+        directory = pathlib.Path(directory)
+        self.nothing = open("/dev/null", "rb")
+        self.console = directory / "console"
+        self.console.touch()
+        words = [re.sub("^CONSOLE$", f"file:{self.console}", w) for w in words]
+        words = [w.replace("fd=FD", f"fd={self.nothing.fileno()}") for w in words]
+        sockets = ["-S", "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-qtest", f"unix:{directory}/qtest,server=on,wait=off"]
+        self.log = open(directory / "log", "w+", encoding="utf-8")
+        self.process = subprocess.Popen([*map(str, program["command"]), *words, *sockets], env=program["env"], stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=subprocess.STDOUT, pass_fds=[self.nothing.fileno()])
+        self.files = [self.nothing]
+        self.qmp = self.connect(directory / "qmp")
+        self.qmp.readline()
+        self.ask("qmp_capabilities")
+        self.qtest = self.connect(directory / "qtest")
+
+    def connect(self, path):
+        connection = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                connection.connect(str(path))
+                break
+            except OSError:
+                if self.process.poll() is not None:
+                    self.log.seek(0)
+                    raise AssertionError(f"QEMU has ended: {self.log.read()}") from None
+        self.files.append(connection)
+        return connection.makefile("rw", encoding="ascii")
+
+    def ask(self, command, **words):
+        self.qmp.write(json.dumps({"execute": command, "arguments": words}) + "\n")
+        self.qmp.flush()
+        while True:
+            answer = json.loads(self.qmp.readline())
+            if "event" not in answer:
+                assert "return" in answer, answer
+                return answer["return"]
+
+    def human(self, line):
+        return self.ask("human-monitor-command", **{"command-line": line})
+
+    def test(self, line):
+        self.qtest.write(line + "\n")
+        self.qtest.flush()
+        while True:
+            answer = self.qtest.readline().split()
+            if answer[0] != "IRQ":
+                assert answer[0] == "OK", answer
+                return answer[1] if len(answer) > 1 else ""
+
+    def firmware_file(self, key, length, skip=0):
+        """Reads from QEMU's table of files for the firmware, by its DMA."""
+        request, at, device = 0x4010_0000, 0x4020_0000, 0x0902_0000
+        todo = [(8 | 2 | key << 16, length)] if not skip else [(8 | 4 | key << 16, skip), (2, length)]
+        for control, count in todo:
+            block = struct.pack(">IIQ", control, count, at)
+            self.test(f"write {request:#x} {len(block):#x} 0x{block.hex()}")
+            # The register is big-endian, and its second half starts the
+            # transfer.
+            self.test(f"writel {device + 16:#x} 0x0")
+            self.test(f"writel {device + 20:#x} {int.from_bytes(request.to_bytes(4, 'little'), 'big'):#x}")
+        return bytes.fromhex(self.test(f"read {at:#x} {length:#x}")[2:])
+
+    def acpi(self):
+        """{signature: table} of the ACPI tables that QEMU gives the firmware."""
+        count, = struct.unpack(">I", self.firmware_file(0x19, 4))
+        for entry in range(count):
+            size, key, _, name = struct.unpack(">IHH56s", self.firmware_file(0x19, 64, 4 + 64 * entry))
+            if name.rstrip(b"\0") == b"etc/acpi/tables":
+                data = self.firmware_file(key, size)
+        tables = {}
+        for found in re.finditer(rb"([A-Z][A-Z0-9]{3})(.{4})..BOCHS ", data, re.S):
+            tables[found[1].decode()] = data[found.start():found.start() + struct.unpack("<I", found[2])[0]]
+        return tables
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.process.kill()
+        self.process.wait()
+        for file in (self.qmp, self.qtest, *self.files, self.log):
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+def generic_initiators(srat):
+    """{node: bus of the PCI device} of SRAT's generic initiators."""
+    found, at = {}, 48
+    while at < len(srat):
+        if srat[at] == 5:
+            node, = struct.unpack_from("<I", srat, at + 4)
+            segment, bus, flags = struct.unpack_from("<HB13xI", srat, at + 8)
+            assert srat[at + 3] == 1 and flags & 1 and not segment, "no PCI device, or not enabled"
+            found[node] = bus
+        at += srat[at + 1]
+    return found
+
+
+def smmus(iort):
+    """How many SMMUv3s IORT has, and the first buses that root complexes map to
+    them."""
+    count, offset = struct.unpack_from("<II", iort, 36)
+    kinds, mapped = {}, []
+    nodes = []
+    for _ in range(count):
+        kind, length = struct.unpack_from("<BH", iort, offset)
+        mappings, array = struct.unpack_from("<II", iort, offset + 8)
+        kinds[offset] = kind
+        nodes.append((offset, kind, mappings, array))
+        offset += length
+    for at, kind, mappings, array in nodes:
+        for i in range(mappings if kind == 2 else 0):
+            first, _, _, reference, _ = struct.unpack_from("<IIIII", iort, at + array + 20 * i)
+            if kinds[reference] == 4:
+                mapped.append(first >> 8)
+    return list(kinds.values()).count(4), sorted(mapped)
+
+
+def parents(qtree):
+    """{id of a device: the ids of the buses above it, from the nearest}"""
+    found, path = {}, []
+    for line in qtree.splitlines():
+        match = re.match(r'( *)(bus|dev): ([^,]+)(?:, id "(.*)")?$', line)
+        if not match:
+            continue
+        path = [p for p in path if p[0] < len(match[1])]
+        if match[2] == "bus":
+            path.append((len(match[1]), match[3]))
+        elif match[4]:
+            found[match[4]] = [name for _, name in reversed(path)]
+    return found
+
+
+class Lines(unittest.TestCase):
+    def setUp(self):
+        self.directory = self.enterContext(tempfile.TemporaryDirectory())
+        self.disk = pathlib.Path(self.directory, "disk")
+        self.disk.write_bytes(bytes(1 << 20))
+
+    def check_tables(self, machine, plan):
+        """What QEMU made of the line: tree, memory and ACPI's tables."""
+        above = parents(machine.human("info qtree"))
+        for i, gpu in enumerate(plan["gpus"]):
+            bus = "pcie.0" if gpu["bus"] is None else f"pcie.{gpu['bus'] + 1}"
+            self.assertEqual(above[f"gpu{i}"][:2], [f"port{i}", bus])
+        size = plan["window"]["size"]
+        windows = re.findall(r"([0-9a-f]{16})-([0-9a-f]{16}).*alias pcie-mmio-high ", machine.human("info mtree"))
+        self.assertEqual({int(last, 16) - int(first, 16) + 1 for first, last in windows}, {size})
+        self.assertLessEqual(int(windows[0][1], 16) + 1, 1 << plan["window"]["address_bits"])
+        tables = machine.acpi()
+        nodes = len(plan["nodes"])
+        cpu_nodes = nodes - GPU_NODES * len(plan["gpus"])
+        buses = {d["qdev_id"]: d["bus"] for d in self.devices(machine)}
+        self.assertEqual(generic_initiators(tables["SRAT"]),
+                         {gpu["first_node"] + n: buses[f"gpu{i}"] for i, gpu in enumerate(plan["gpus"]) for n in range(GPU_NODES)})
+        self.assertEqual(cpu_nodes, plan["gpus"][0]["first_node"])
+        count, buses = smmus(tables["IORT"])
+        wanted = [b["number"] for b in plan["buses"] if b["host_smmu"]]
+        self.assertEqual((count, buses), (len(wanted), wanted))
+        if plan["nodes"][0]["distances"]:
+            self.assertEqual(list(tables["SLIT"][44:]), [d for n in plan["nodes"] for d in n["distances"]])
+
+    def check_firmware(self, machine, plan):
+        """The real firmware gives the root port of every GPU a window that holds
+        its BARs, apart from the others. It has done so when it looks for
+        something to boot, of which it then says that there is none."""
+        machine.ask("cont")
+        while b"BdsDxe" not in machine.console.read_bytes():
+            self.assertIsNone(machine.process.poll())
+            time.sleep(0.1)
+        found = {d["qdev_id"]: d["pci_bridge"]["bus"]["prefetchable_range"] for d in self.devices(machine)
+                 if d["qdev_id"].startswith("port")}
+        found = {name: (w["base"], w["limit"]) for name, w in found.items()}
+        self.assertEqual(len(found), len(plan["gpus"]))
+        end = 256 << 30
+        for name, (first, last) in sorted(found.items(), key=lambda f: f[1]):
+            self.assertGreaterEqual(first, end)
+            self.assertGreaterEqual(last - first + 1, plan["gpus"][int(name[4:])]["bars"] - (32 << 20))
+            end = last + 1
+        self.assertLessEqual(end, 1 << plan["window"]["address_bits"])
+
+    def devices(self, machine):
+        todo = [d for bus in machine.ask("query-pci") for d in bus["devices"]]
+        for device in todo:
+            todo += device.get("pci_bridge", {}).get("devices", [])
+        return todo
+
+    def test_lines(self):
+        for name, facts in HOSTS.items():
+            with self.subTest(name), tempfile.TemporaryDirectory() as directory:
+                kind, program = facts.get("kind", "gh200"), PROGRAMS[facts.get("qemu", "11.1")]
+                words = stand_in(arguments(guest(facts, *SMALL)), kind, self.disk)
+                plan = json.loads(guest(facts, *SMALL[:-1], "--format=json"))
+                with Machine(program, words, directory) as machine:
+                    self.check_firmware(machine, plan)
+                    # QEMU makes the tables when the firmware reads them, with
+                    # the numbers of its buses.
+                    machine.ask("stop")
+                    self.check_tables(machine, plan)
+
+    def test_lists(self):
+        """QEMU lists what the recorded hosts of these versions list."""
+        for version, program in PROGRAMS.items():
+            found = set()
+            for option, text, prefix in (("-machine", "virt,help", "machine"), ("-object", "help", "object"),
+                                         ("-device", "vfio-pci,help", "vfio-pci"), ("-device", "pxb-pcie,help", "pxb-pcie"),
+                                         ("-device", "arm-smmuv3,help", "arm-smmuv3")):
+                said = subprocess.run([*map(str, program["command"]), option, text], env=program["env"], capture_output=True,
+                                      text=True, check=True).stdout
+                found |= {f"{prefix}.{name}" for name in re.findall(r"^ +([\w-]+)", said, re.M)}
+            known = set(QEMU["11.1"].split())
+            self.assertEqual(found & known, set(QEMU[version].split()), version)
+
+    def test_accel(self):
+        """QEMU 11 knows the options of the accelerated SMMU; without an SMMU in
+        hardware it refuses the device only when it has found none."""
+        words = ["-machine", "virt,accel=qtest,gic-version=3", "-display", "none", "-nodefaults", "-device", "pxb-pcie,id=pcie.1,bus=pcie.0",
+                 "-device", "arm-smmuv3,primary-bus=pcie.1,accel=on,ats=on,ril=off,ssidsize=20,oas=48,nosuch=1"]
+        done = subprocess.run(["qemu-system-aarch64", *words], capture_output=True, text=True)
+        self.assertIn("nosuch", done.stderr)
+
+
+if __name__ == "__main__":
+    main()
