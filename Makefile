@@ -140,6 +140,7 @@ check:
 	@$(TOOLBOX) root analysis >/dev/null
 	@$(TOOLBOX) root tracers >/dev/null
 	@$(TOOLBOX) root qemu >/dev/null
+	@$(TOOLBOX) root virt >/dev/null
 	@tests/package/dkms-debs
 	@$(TOOLBOX) run -- python3 tests/check.py $(if $(LOAD),--load $(LOAD)) $(JOBS)
 ifeq ($(LATEST)$(JOBS),1)
@@ -187,7 +188,8 @@ check-guest:
 	@$(TOOLBOX) kernel stable newest newest-16k
 	@$(TOOLBOX) kernel newest-64k
 	@$(TOOLBOX) root qemu >/dev/null
-	@$(TOOLBOX) run -- python3 tests/check.py guest stage2
+	@$(TOOLBOX) root virt >/dev/null
+	@$(TOOLBOX) run -- python3 tests/check.py guest guest-lines stage2
 
 matrix:
 	@$(TOOLBOX) kernel --all

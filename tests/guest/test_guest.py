@@ -82,6 +82,10 @@ GPUS = [
 # The guests
 
 
+# Not a block of the page.
+PRINTED = "printed"
+
+
 class Guest:
     """A guest.
 
@@ -220,7 +224,7 @@ def guests(host, cpu, kind):
             Guest("left", ["gh200"], uses("memory", "kept"), run=TOGETHER),
             Guest("right", ["second"], uses("memory", "kept"), run=""),
             Guest("gb200", ["gb200"], uses("memory", "normal", "dma")),
-            Guest("nodes", ["gh200"], INITIATORS, "initiators", params="node=1")]
+            Guest("nodes", ["gh200"], [*uses("memory"), *INITIATORS], PRINTED, params="node=1")]
 
 
 def documented(block, gpus):
@@ -234,10 +238,7 @@ def documented(block, gpus):
                (r" -drive if=virtio,format=qcow2,file=guest.qcow2", ""),
                # Firmware is slow. Without it, the kernel has a device tree and
                # no ACPI.
-               (r" -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd",
-                " -bios /guest/firmware" if block == "initiators" else "")]
-    if block == "initiators":
-        changes += [(r"size=64G", "size=512M"), (r"cpus=0-15", "cpus=0")]
+               (r" -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd", "")]
     changes += [(f"host={address}", f"host=$(gpu {gpu})") for address, gpu in zip(ADDRESSES, gpus)]
     for pattern, text in changes:
         command, count = re.subn(pattern, text, command)
@@ -266,8 +267,10 @@ def files_for_guests(wanted, kind, directory):
         act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": programs["/tests/uses"], "/tests/gpus": str(lines)},
                                      module=module, module_params=params))
         files[f"/guest/acts/{guest.name}"] = str(act)
-    if any(guest.block == "initiators" for guest in wanted):
+    if any(guest.block == PRINTED for guest in wanted):
         files["/guest/firmware"] = FIRMWARE
+        # Where administrators have it, and nvgrace-gpu looks for it.
+        files["/usr/bin/qemu-system-aarch64"] = str(HERE / "bin" / "qemu")
     return files
 
 
@@ -277,7 +280,11 @@ def script(guest, by_name):
         one = by_name[match[1] or guest.name]
         # A panic reboots, which must end every guest but the one that tests
         # reboots.
-        return f"start {one.name} {documented(one.block, one.gpus)}{'' if one.run is LIFE_RUN else ' -no-reboot'}"
+        if one.block == PRINTED:
+            options = f"$(printed $(gpu {one.gpus[0]}))"
+        else:
+            options = documented(one.block, one.gpus)
+        return f"start {one.name} {options}{'' if one.run is LIFE_RUN else ' -no-reboot'}"
     return "PATH=$PATH:/guest/bin\n" + re.sub(r"@(\w*)", start, guest.run)
 
 
