@@ -39,8 +39,13 @@
 #define MOK_VARIABLES "/sys/firmware/efi/mok-variables"
 #define LIBVIRT_SCHEMA "/usr/share/libvirt/schemas/domaincommon.rng"
 
-/* Limits for a program that prints its version or unpacks a small file. */
+/*
+ * Limits for a program that prints its version or unpacks a small file, and for
+ * one that lists what it has: QEMU first makes all its types, which takes longer
+ * than 10 s on an emulated host.
+ */
 #define PROGRAM_MS 10000
+#define LIST_MS 60000
 #define PROGRAM_OUTPUT_MAX ((size_t)1 << 20)
 
 struct answers {
@@ -142,10 +147,10 @@ static char *ask_cpu_dic(struct answers *a)
  * The output of a program, to be freed; NULL if it is missing or fails. path is
  * absolute, and the environment is not the caller's.
  */
-static char *run(const char *path, char *const argv[])
+static char *run_for(long long ms, const char *path, char *const argv[])
 {
 	char *const env[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/bin:/bin", NULL };
-	long long end = now_ms() + PROGRAM_MS, left;
+	long long end = now_ms() + ms, left;
 	posix_spawn_file_actions_t actions;
 	size_t room = 4096, used = 0;
 	struct pollfd p = { .events = POLLIN };
@@ -192,6 +197,11 @@ static char *run(const char *path, char *const argv[])
 		return NULL;
 	}
 	return out;
+}
+
+static char *run(const char *path, char *const argv[])
+{
+	return run_for(PROGRAM_MS, path, argv);
 }
 
 /* "PATH: first line of output" for each program that exists. */
@@ -264,14 +274,16 @@ static char *ask_qemu_options(struct answers *a)
 	size_t i;
 
 	for (path = arm_qemus; is_arm(a) && *path; path++) {
-		if (access(*path, X_OK))
-			continue;
-		append(&t, "%s:", *path);
 		for (i = 0; i < ARRAY_SIZE(lists); i++) {
 			char *const argv[] = { (char *)*path, (char *)lists[i].option,
 					       (char *)lists[i].value, NULL };
 
-			out = run(*path, argv);
+			out = run_for(LIST_MS, *path, argv);
+			/* Every QEMU has the first list: this one can't be asked. */
+			if (!out && !i)
+				break;
+			if (!i)
+				append(&t, "%s:", *path);
 			rest = out;
 			while ((line = next_line(&rest))) {
 				name = listed(line);
@@ -281,7 +293,8 @@ static char *ask_qemu_options(struct answers *a)
 			}
 			free(out);
 		}
-		append(&t, "\n");
+		if (i)
+			append(&t, "\n");
 	}
 	return t.s;
 }

@@ -269,8 +269,6 @@ def files_for_guests(wanted, kind, directory):
         files[f"/guest/acts/{guest.name}"] = str(act)
     if any(guest.block == PRINTED for guest in wanted):
         files["/guest/firmware"] = FIRMWARE
-        # Where administrators have it, and nvgrace-gpu looks for it.
-        files["/usr/bin/qemu-system-aarch64"] = str(HERE / "bin" / "qemu")
     return files
 
 
