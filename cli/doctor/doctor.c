@@ -48,6 +48,8 @@ static void learn(struct doctor *d)
 	iomem_read(d->h, &d->iomem);
 	gpus_find(d->h, &d->gpus);
 	guest_facts_read(d->h, d->answers, &d->gpus, &d->facts);
+	if (d->recorder)
+		guest_facts_ask(d->answers, &d->facts);	/* for guest --root */
 }
 
 void doctor_end(struct doctor *d)

@@ -308,11 +308,14 @@ static char *ask_libvirt(struct answers *a)
 	return ask_versions(paths);
 }
 
-/* Whether an element of this name in the schema has the attribute. */
+/*
+ * Whether the schema has an element of this name, with the attribute unless that
+ * is NULL.
+ */
 static bool has_attribute(const char *schema, const char *element, const char *attribute)
 {
 	char *begin = xasprintf("<element name=\"%s\">", element);
-	char *wanted = xasprintf("<attribute name=\"%s\">", attribute);
+	char *wanted = xasprintf("<attribute name=\"%s\">", attribute ? attribute : "");
 	const char *at = schema, *end, *found;
 	bool has = false;
 
@@ -320,7 +323,7 @@ static bool has_attribute(const char *schema, const char *element, const char *a
 		at += strlen(begin);
 		end = strstr(at, "</element>");
 		found = strstr(at, wanted);
-		has = found && end && found < end;
+		has = !attribute || (found && end && found < end);
 	}
 	free(begin);
 	free(wanted);
@@ -340,7 +343,7 @@ static char *ask_libvirt_elements(struct answers *a)
 		{ "smmu-bus", "driver", "pciBus" },
 		{ "smmu-accel", "driver", "ssidSize" },
 		{ "iommufd", "driver", "iommufd" },
-		{ "ras", "ras", "state" },
+		{ "ras", "ras", NULL },
 	};
 	char *schema = host_read(a->h, NULL, LIBVIRT_SCHEMA);
 	struct text t = { };

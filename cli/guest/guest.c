@@ -306,6 +306,7 @@ int cmd_guest(struct host *h, int argc, char **argv)
 
 	parse_options(&argp, argc, argv, &a);
 	doctor_look(&d, NULL, 0);
+	guest_facts_ask(d.answers, &d.facts);
 	gpu = xcalloc(d.gpus.count, sizeof(*gpu));
 	status = named_find(&a.named, h, &d.gpus, is_bound, NULL, gpu, &count);
 	if (!status) {

@@ -101,7 +101,6 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 		"/usr/share/edk2/aarch64/QEMU_EFI-silent-pflash.raw",
 		"/usr/share/qemu/aavmf-aarch64-code.bin",
 	};
-	const char *said;
 	size_t i;
 
 	memset(facts, 0, sizeof(*facts));
@@ -121,10 +120,16 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 		if (!facts->firmware && host_exists(h, "%s", firmware[i]))
 			facts->firmware = firmware[i];
 	read_kernel(h, a, facts);
-	said = answer(a, "libvirt-capabilities");
-	facts->libvirt_iommufd = !said || strstr(said, "iommufd: yes");
+	facts->libvirt_iommufd = true;
 	facts->machine = answer(a, "machine");
 	facts->page_size = h->page_size;
+}
+
+void guest_facts_ask(struct answers *a, struct guest_facts *facts)
+{
+	const char *said = answer(a, "libvirt-capabilities");
+
+	facts->libvirt_iommufd = !said || strstr(said, "iommufd: yes");
 }
 
 void guest_facts_free(struct guest_facts *facts)

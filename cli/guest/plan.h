@@ -120,6 +120,11 @@ struct guest_plan {
 
 void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
 		      struct guest_facts *facts);
+/*
+ * Asks libvirt's daemon, too, which systemd may start for that: not for the
+ * doctor and for metrics, which run often.
+ */
+void guest_facts_ask(struct answers *a, struct guest_facts *facts);
 void guest_facts_free(struct guest_facts *facts);
 
 /*

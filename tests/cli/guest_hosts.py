@@ -96,6 +96,7 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
         answers["libvirt-elements"] = LIBVIRT[libvirt]
     for name, text in answers.items():
         tree.file(f"/answers/{name}", text)
+    tree.file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "iommufd pmd_pfnmap uncached_guest zap")
     tree.file("/usr/share/AAVMF/AAVMF_CODE.fd")
     tree.link("/sys/class/iommu/smmu3.0x0000000000000000", "../../devices/x")
     for size in (2048, 524288, 1048576):

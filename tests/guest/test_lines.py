@@ -398,6 +398,28 @@ class Lines(unittest.TestCase):
             known = set(QEMU["11.1"].split())
             self.assertEqual(found & known, set(QEMU[version].split()), version)
 
+    def test_elements(self):
+        """The schema of libvirt 11.3 has the elements that the recorded hosts
+        of this version have."""
+        with Tree() as t:
+            host(t, qemu="11.1", libvirt="11.3")
+            (t.root / "answers/libvirt-elements").unlink()
+            schema = "usr/share/libvirt/schemas/domaincommon.rng"
+            (t.root / schema).parent.mkdir(parents=True)
+            (t.root / schema).write_bytes((ROOT / schema).read_bytes())
+            done = t.run("guest", "--all")
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            host_says = t.run("guest", "--all", "--accel-smmu=on")
+            self.assertIn("libvirt 12.5 or later", host_says.stderr)
+            self.assertIn("<ras state='on'/>", done.stdout)
+            self.assertIn("<qemu:commandline>", done.stdout)
+            # As in a schema that has them all.
+            text = (t.root / schema).read_text()
+            for element, attribute in (("acpi", "nodeset"), ("driver", "pciBus"), ("driver", "ssidSize"), ("driver", "iommufd")):
+                text += f'<element name="{element}"><attribute name="{attribute}"></attribute></element>'
+            (t.root / schema).write_text(text)
+            self.assertIn("<acpi nodeset='1-8'/>", t.run("guest", "--all", "--accel-smmu=on").stdout)
+
     def test_accel(self):
         """QEMU 11 knows the options of the accelerated SMMU; without an SMMU in
         hardware it refuses the device only when it has found none."""
