@@ -10,7 +10,10 @@
 
 #include "guest/formats.h"
 
-/* "nvidia.com/GH200_120GB"; to be freed. */
+/*
+ * "nvidia.com/GH200_120GB"; to be freed. NVIDIA's plugin makes the name from the
+ * pci.ids in its image, which this host can't know.
+ */
 static char *resource(const struct gpu *gpu)
 {
 	char *name = xasprintf("nvidia.com/%s", gpu->product), *c;
@@ -59,7 +62,14 @@ static void print_operator(const struct guest_output *o)
 		if (is_repeated(p, i))
 			continue;
 		name = resource(p->gpu[i].gpu);
-		fprintf(o->out, "      - pciVendorSelector: \"%04X:%04X\"\n        resourceName: \"%s\"\n        # true if NVIDIA's kubevirt-gpu-device-plugin provides the resource.\n        externalResourceProvider: false\n",
+		fprintf(o->out,
+			"      - pciVendorSelector: \"%04X:%04X\"\n"
+			"        # The name that NVIDIA's kubevirt-gpu-device-plugin gives it: see\n"
+			"        # \"kubectl describe node\".\n"
+			"        resourceName: \"%s\"\n"
+			"        # KubeVirt's own device plugin takes only GPUs whose driver is vfio-pci.\n"
+			"        # NVIDIA's takes those of " DRIVER_NAME ", too.\n"
+			"        externalResourceProvider: true\n",
 			p->gpu[i].gpu->vendor, p->gpu[i].gpu->device, name);
 		free(name);
 	}
