@@ -622,12 +622,14 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 {
 	char size[SIZE_MAX_TEXT], unit_text[SIZE_MAX_TEXT];
 	unsigned int cpus = 0, left, first = 0;
+	const struct numa_node *near;
 	uint64_t bytes = 0, unit, blocks;
 	size_t i, n = plan->cpu_nodes;
 
 	for (i = 0; i < n; i++) {
-		cpus += host_node(facts, plan->node[i].host)->cpus;
-		bytes += host_node(facts, plan->node[i].host)->bytes;
+		near = host_node(facts, plan->node[i].host);
+		cpus += near ? near->cpus : 0;
+		bytes += near ? near->bytes : 0;
 	}
 	plan->hugepages = wish->hugepages;
 	unit = memory_unit(facts, plan);
