@@ -22,6 +22,9 @@
  */
 #define WINDOW_DEFAULT (512 * GiB)
 
+/* In NVIDIA's published command line for one GH200. */
+#define WINDOW_PUBLISHED (4096 * GiB)
+
 /* KVM's limit for GICv3. */
 enum { CPUS_MAX = 512 };
 
@@ -301,7 +304,10 @@ void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan)
 	plan_least(plan);
 }
 
-/* The window that NVIDIA and KubeVirt would give: it also has room to spare. */
+/*
+ * A window with room to spare: no smaller than NVIDIA's published command lines
+ * and KubeVirt have it, for any number of GPUs.
+ */
 static uint64_t ample_window(const struct guest_plan *plan)
 {
 	uint64_t ample = GiB;
@@ -309,7 +315,7 @@ static uint64_t ample_window(const struct guest_plan *plan)
 
 	for (i = 0; i < plan->gpus; i++)
 		ample += plan->gpu[i].span < WINDOW_DEFAULT ? WINDOW_DEFAULT : plan->gpu[i].span;
-	return window_for(ample);
+	return window_for(ample < WINDOW_PUBLISHED ? WINDOW_PUBLISHED : ample);
 }
 
 static enum exit_status plan_window(const struct guest_facts *facts, struct guest_plan *plan)

@@ -31,7 +31,7 @@ ONLY_IOMMUFD = ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")
 HOSTS = {
     "one GH200, all that there is": (
         {}, [],
-        [r"-machine virt,accel=kvm,gic-version=3,ras=on,highmem-mmio-size=1T", r"-cpu host", r"-smp 16", r"-m 64G",
+        [r"-machine virt,accel=kvm,gic-version=3,ras=on,highmem-mmio-size=4T", r"-cpu host", r"-smp 16", r"-m 64G",
          r"-object iommufd,id=iommufd0", r"-device pxb-pcie,id=pcie\.1,bus=pcie\.0,bus_nr=16,numa_node=0",
          r"-device arm-smmuv3,id=smmuv3\.1,primary-bus=pcie\.1,accel=on,ats=on,ril=off,ssidsize=20,oas=48",
          r"-device pcie-root-port,id=port0,bus=pcie\.1,chassis=1,io-reserve=0",
@@ -41,7 +41,7 @@ HOSTS = {
         ["host-nodes", "pcie\\.2", "node=9"]),
     "one GH200, Debian 13": (
         {"qemu": "10.0", "pages": 4096, "config": ONE_TYPE1, "initiators": False}, [],
-        [r"highmem-mmio-size=1T", r"-device pcie-root-port,id=port0,bus=pcie\.0,chassis=1", r"vfio-pci,id=gpu0,host=0009:01:00\.0,bus=port0,rombar=0$"],
+        [r"highmem-mmio-size=4T", r"-device pcie-root-port,id=port0,bus=pcie\.0,chassis=1", r"vfio-pci,id=gpu0,host=0009:01:00\.0,bus=port0,rombar=0$"],
         ["iommufd", "smmu", "pxb", "dist"]),
     "QEMU 9.2 has no highmem-mmio-size": (
         {"qemu": "9.2", "config": ONE_TYPE1}, [], [r"-machine virt,accel=kvm,gic-version=3,ras=on$"], ["highmem", "pxb"]),
@@ -56,7 +56,7 @@ HOSTS = {
     "iommufd isn't wanted": ({}, ["--iommufd=off"], [r"rombar=0$"], ["iommufd", "smmu"]),
     "two GH200s, one to a node and an SMMU": (
         {"gpus": 2}, ["--all"],
-        [r"highmem-mmio-size=2T", r"-smp 32", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
+        [r"highmem-mmio-size=4T", r"-smp 32", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
          r"node,nodeid=1,cpus=16-31,memdev=m1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1",
          r"arm-smmuv3,id=smmuv3\.2,primary-bus=pcie\.2,accel=on", r"pcie-root-port,id=port1,bus=pcie\.2,chassis=2",
          r"id=gi8,pci-dev=gpu1,node=10", r"id=gi15,pci-dev=gpu1,node=17", r"dist,src=0,dst=1,val=40", r"dist,src=0,dst=2,val=80",
@@ -74,10 +74,10 @@ HOSTS = {
         [r"highmem-mmio-size=4T", r"id=port1,bus=pcie\.1,chassis=2", r"id=port2,bus=pcie\.2,chassis=3", r"smmuv3\.2,primary-bus=pcie\.2"],
         ["smmuv3\\.3"]),
     "two SMMUs at one node": (
-        {"kind": "gb200", "gpus": 2, "per_node": 2}, ["--all"], [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0", r"highmem-mmio-size=2T"], []),
+        {"kind": "gb200", "gpus": 2, "per_node": 2}, ["--all"], [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0", r"highmem-mmio-size=4T"], []),
     "four GB300s": ({"kind": "gb300", "gpus": 4, "per_node": 2}, ["--all"], [r"highmem-mmio-size=8T"], []),
     "few address bits": ({"bits": 40}, [], [r"highmem-mmio-size=512G"], []),
-    "KVM can't be opened": ({"bits": 0}, [], [r"highmem-mmio-size=1T"], []),
+    "KVM can't be opened": ({"bits": 0}, [], [r"highmem-mmio-size=4T"], []),
     "huge pages": (
         {}, ["--hugepages=1G", "--memory=32G", "--cpus=8", "--name=a b", "--disk=/dev/vg/a,b"],
         [r"-m 32G", r"-smp 8", r"memory-backend-memfd,id=m0,size=32G,hugetlb=on,hugetlbsize=1G",
@@ -399,7 +399,7 @@ class Domains(unittest.TestCase):
         """libvirt 11.3: what it has no element for is in qemu:commandline."""
         domain = self.domain(libvirt="11.3")
         values = [a.get("value") for a in domain.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")]
-        self.assertIn("highmem-mmio-size=1T", values)
+        self.assertIn("highmem-mmio-size=4T", values)
         self.assertIn("acpi-generic-initiator,id=gi7,pci-dev=ua-gpu0,node=8", values)
         self.assertIn("dist,src=0,dst=1,val=80", values)
         self.assertEqual(len(domain.findall("cpu/numa/cell")), 1)
@@ -463,7 +463,7 @@ class Others(unittest.TestCase):
         self.assertEqual(text.count("externalResourceProvider: true\n"), 1)
         self.assertEqual(text.count("pciVendorSelector"), 1)
         self.assertEqual(text.count("deviceName: "), 2)
-        self.assertIn("64-bit PCI hole of 2T", text)
+        self.assertIn("64-bit PCI hole of 4T", text)
 
 
 if __name__ == "__main__":
