@@ -409,7 +409,7 @@ class Domains(unittest.TestCase):
         """libvirt 12.5 has elements for all."""
         domain = self.domain(libvirt="12.5", gpus=2)
         self.assertIsNone(domain.find("{http://libvirt.org/schemas/domain/qemu/1.0}commandline"))
-        self.assertEqual(domain.find("devices/controller[@model='pcie-root']/pcihole64").text, str(2 << 30))
+        self.assertEqual(domain.find("devices/controller[@model='pcie-root']/pcihole64").text, str(4 << 30))
         cells = domain.findall("cpu/numa/cell")
         self.assertEqual([c.get("memory") != "0" for c in cells], [True] * 2 + [False] * 16)
         self.assertEqual([s.get("value") for s in cells[0].iter("sibling")], ["10", "40"] + ["80"] * 8 + ["120"] * 8)
