@@ -234,6 +234,9 @@ void gpus_find(struct host *h, struct gpus *gpus)
 
 	memset(gpus, 0, sizeof(*gpus));
 	for (i = 0; names && names[i]; i++) {
+		/* A record can have a folder of any name, which would be printed. */
+		if (names[i][strspn(names[i], "0123456789abcdefABCDEF:.")])
+			continue;
 		/* Read two files first: most devices are not supported. */
 		if (!gpu_product(gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
 			continue;

@@ -183,6 +183,7 @@ void guest_print_qemu(const struct guest_output *o)
 	const struct guest_plan *p = o->plan;
 	struct command c = { };
 	char *name = value(p->name), *option = xasprintf("guest=%s", name), *word = quoted(option);
+	char *program = quoted(p->qemu->path);
 	size_t i;
 
 	add_machine(&c, p);
@@ -196,8 +197,7 @@ void guest_print_qemu(const struct guest_output *o)
 	if (o->warnings || p->notes)
 		fputs("#\n", o->out);
 	print_reasons(o);
-	fprintf(o->out, "\nexec %s \\\n    -name %s", p->qemu ? p->qemu->path : "qemu-system-aarch64",
-		word);
+	fprintf(o->out, "\nexec %s \\\n    -name %s", program, word);
 	for (i = 0; i < c.count; i++) {
 		fprintf(o->out, " \\\n    %s", c.line[i]);
 		free(c.line[i]);
@@ -207,4 +207,5 @@ void guest_print_qemu(const struct guest_output *o)
 	free(name);
 	free(option);
 	free(word);
+	free(program);
 }

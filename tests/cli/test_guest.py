@@ -323,6 +323,21 @@ class Names(unittest.TestCase):
                 self.assertIn(f"-name guest={name.replace(',', ',,')}", found)
                 self.assertIn("-blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=" + name.replace(",", ",,"), found)
 
+    def test_record(self):
+        """Whoever made the record can't add to what is printed, by the path of
+        its QEMU or the name of a GPU's folder."""
+        program = "/usr/bin/$(id); 'x"
+        with Tree() as t:
+            host(t, gpus=2).file("/answers/qemu", f"{program}: QEMU emulator version 11.1.0")
+            (t.root / "answers/qemu-options").unlink()
+            devices = t.root / "sys/bus/pci/devices"
+            for name in (";$(id)", "\nkind: x"):
+                (devices / address(1)).rename(devices / f"0019:01:00.0{name}")
+                text = guest(t, "--format=qemu", "--all").stdout
+                self.assertEqual(shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[1], program)
+                self.assertNotIn("gpu1", text)
+                (devices / f"0019:01:00.0{name}").rename(devices / address(1))
+
     def test_xml(self):
         with Tree() as t:
             host(t, libvirt="11.3")
