@@ -470,7 +470,7 @@ class Others(unittest.TestCase):
     def test_kubevirt(self):
         with Tree() as t:
             text = guest(host(t, gpus=2, kind="gb200", qemu=None), "--format=kubevirt", "--all", "--name=vm-1", "--disk=pvc-1").stdout
-        for line in ("      - GraceIOVirtualization", "      - PCINUMAAwareTopology", '      - pciVendorSelector: "10DE:2941"',
+        for line in ("      - GraceIOVirtualization", "      - PCINUMAAwareTopology", "      - IOMMUFD", '      - pciVendorSelector: "10DE:2941"',
                      "          dedicatedCpuPlacement: true", "            guestMappingPassthrough: {}", "            pageSize: 512Mi",
                      "            deviceName: nvidia.com/GB200", "          claimName: pvc-1", "  name: vm-1", "          guest: 128Gi"):
             self.assertIn(line, text.splitlines())
