@@ -11,6 +11,11 @@
 #include "guest/formats.h"
 
 /*
+ * Names are in quotes: without them, YAML reads 123 as a number and null as
+ * nothing.
+ */
+
+/*
  * "nvidia.com/GH200_120GB"; to be freed. NVIDIA's plugin makes the name from the
  * pci.ids in its image, which this host can't know.
  */
@@ -93,7 +98,7 @@ static void print_machine(const struct guest_output *o)
 	fprintf(o->out, "apiVersion: kubevirt.io/v1\n"
 		"kind: VirtualMachine\n"
 		"metadata:\n"
-		"  name: %s\n"
+		"  name: \"%s\"\n"
 		"spec:\n"
 		"  runStrategy: Halted\n"
 		"  template:\n"
@@ -128,7 +133,7 @@ static void print_machine(const struct guest_output *o)
 		"          hostDevices:\n", memory, page);
 	for (i = 0; i < p->gpus; i++) {
 		name = resource(p->gpu[i].gpu);
-		fprintf(o->out, "          # %s on this node\n          - name: gpu%zu\n            deviceName: %s\n",
+		fprintf(o->out, "          # %s on this node\n          - name: gpu%zu\n            deviceName: \"%s\"\n",
 			p->gpu[i].gpu->address, i, name);
 		free(name);
 	}
@@ -145,7 +150,7 @@ static void print_machine(const struct guest_output *o)
 		"      volumes:\n"
 		"      - name: root\n"
 		"        persistentVolumeClaim:\n"
-		"          claimName: %s\n", p->disk);
+		"          claimName: \"%s\"\n", p->disk);
 	free(memory);
 	free(page);
 }

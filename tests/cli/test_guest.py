@@ -472,7 +472,7 @@ class Others(unittest.TestCase):
             text = guest(host(t, gpus=2, kind="gb200", qemu=None), "--format=kubevirt", "--all", "--name=vm-1", "--disk=pvc-1").stdout
         for line in ("      - GraceIOVirtualization", "      - PCINUMAAwareTopology", "      - IOMMUFD", '      - pciVendorSelector: "10DE:2941"',
                      "          dedicatedCpuPlacement: true", "            guestMappingPassthrough: {}", "            pageSize: 512Mi",
-                     "            deviceName: nvidia.com/GB200", "          claimName: pvc-1", "  name: vm-1", "          guest: 128Gi"):
+                     '            deviceName: "nvidia.com/GB200"', '          claimName: "pvc-1"', '  name: "vm-1"', "          guest: 128Gi"):
             self.assertIn(line, text.splitlines())
         # KubeVirt's own plugin takes GPUs of vfio-pci only.
         self.assertEqual(text.count("externalResourceProvider: true\n"), 1)
