@@ -817,6 +817,12 @@ static void plan_distances(const struct guest_facts *facts, struct guest_plan *p
 	for (a = 0; a < plan->nodes; a++) {
 		for (b = 0; b < plan->nodes; b++) {
 			d = a == b ? 10 : distance(facts, plan, a, b);
+			/*
+			 * Linux ignores the whole table if two nodes are as near
+			 * as one is to itself, which nodes of one GPU can be.
+			 */
+			if (a != b && d == 10)
+				d++;
 			/* ACPI: 10 is local, and 255 means out of reach. */
 			if (d < 10 || d > 254) {
 				free(all);

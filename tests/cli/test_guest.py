@@ -291,6 +291,9 @@ class BadRecords(unittest.TestCase):
                 found = guest(t, "--format=qemu").stdout
                 self.assertNotIn("-numa dist", found)
                 self.assertIn("note: no distances", found)
+        with Tree() as t:
+            host(t).file("/sys/devices/system/node/node1/distance", "80 10 10" + " 11" * 6)
+            self.assertIn("dist,src=1,dst=2,val=11", guest(t, "--format=qemu").stdout)
         for text in ("1-4", "99999999999999999999-3", "x", "1-70000000", ",,"):
             with Tree() as t:
                 host(t).file("/sys/devices/system/node/has_generic_initiator", text)
