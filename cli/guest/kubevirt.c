@@ -115,12 +115,13 @@ static void print_machine(const struct guest_output *o)
 	reason(o, "          # ", WHY_CPU);
 	fputs("          model: host-passthrough\n", o->out);
 	reason(o, "          # ", WHY_CPUS);
-	fprintf(o->out, "          cores: %u\n"
+	fprintf(o->out, "          sockets: %u\n"
+		"          cores: %u\n"
 		"          # VEP 199 admits no machine without these two.\n"
 		"          dedicatedCpuPlacement: true\n"
 		"          numa:\n"
 		"            guestMappingPassthrough: {}\n"
-		"        memory:\n", p->cpus);
+		"        memory:\n", p->sockets, p->cpus / p->sockets);
 	reason(o, "          # ", WHY_MEMORY);
 	fprintf(o->out, "          guest: %si\n"
 		"          # guestMappingPassthrough needs huge pages.\n"

@@ -119,6 +119,9 @@ static void print_cpu(const struct guest_output *o)
 
 	why(o, "  ", WHY_CPU);
 	fputs("  <cpu mode='host-passthrough'>\n", o->out);
+	if (p->sockets > 1)
+		fprintf(o->out, "    <topology sockets='%u' cores='%u' threads='1'/>\n",
+			p->sockets, p->cpus / p->sockets);
 	why(o, "    ", WHY_NODES);
 	if (has_nodes(p))
 		why(o, "    ", WHY_DISTANCES);

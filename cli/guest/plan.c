@@ -651,6 +651,8 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 		return refuse(plan, EXIT_USAGE_ERROR, NULL,
 			      "%u processors for %zu NUMA nodes; give --cpus a number from %zu to %d",
 			      plan->cpus, n, n, CPUS_MAX);
+	/* Nodes may differ by one processor, which has no other divisor. */
+	plan->sockets = plan->cpus % n ? plan->cpus : n;
 	if (plan->cpus > cpus)
 		note(plan, "the guest has %u processors, and the host has %u near these GPUs: they share them",
 		     plan->cpus, cpus);
@@ -678,9 +680,10 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 	}
 	because(plan, WHY_CPU,
 		"KVM has no other on Arm: the guest sees the host's processor, with FEAT_S2FWB and CACHE_DIC, by which usemem is cacheable");
-	because(plan, WHY_CPUS, "%s",
+	because(plan, WHY_CPUS, "%s%s",
 		wish->cpus ? "as --cpus says" :
-		"16 for each GPU, or all processors of the NUMA nodes near these GPUs; --cpus changes it");
+		"16 for each GPU, or all processors of the NUMA nodes near these GPUs; --cpus changes it",
+		n > 1 ? "; each socket is in one NUMA node, as Linux expects" : "");
 	because(plan, WHY_MEMORY,
 		"%s; a multiple of %s, %s; vfio locks all of it",
 		wish->memory ? "as --memory says" :

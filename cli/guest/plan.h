@@ -95,7 +95,7 @@ struct guest_plan {
 	char *disk;
 	const char *disk_format;
 	const char *firmware;
-	unsigned int cpus;
+	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;
 

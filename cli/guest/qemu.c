@@ -63,7 +63,10 @@ static void add_machine(struct command *c, const struct guest_plan *p)
 	add(c, "-machine virt,accel=kvm,gic-version=3%s%s%s", p->ras ? ",ras=on" : "",
 	    p->window_set ? ",highmem-mmio-size=" : "", p->window_set ? window : "");
 	add(c, "-cpu host");
-	add(c, "-smp %u", p->cpus);
+	if (p->sockets > 1)
+		add(c, "-smp %u,sockets=%u,cores=%u", p->cpus, p->sockets, p->cpus / p->sockets);
+	else
+		add(c, "-smp %u", p->cpus);
 	add(c, "-m %s", memory);
 	free(memory);
 	free(window);

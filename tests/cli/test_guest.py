@@ -31,7 +31,7 @@ ONLY_IOMMUFD = ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")
 HOSTS = {
     "one GH200, all that there is": (
         {}, [],
-        [r"-machine virt,accel=kvm,gic-version=3,ras=on,highmem-mmio-size=4T", r"-cpu host", r"-smp 16", r"-m 64G",
+        [r"-machine virt,accel=kvm,gic-version=3,ras=on,highmem-mmio-size=4T", r"-cpu host", r"-smp 16$", r"-m 64G",
          r"-object iommufd,id=iommufd0", r"-device pxb-pcie,id=pcie\.1,bus=pcie\.0,bus_nr=16,numa_node=0",
          r"-device arm-smmuv3,id=smmuv3\.1,primary-bus=pcie\.1,accel=on,ats=on,ril=off,ssidsize=20,oas=48",
          r"-device pcie-root-port,id=port0,bus=pcie\.1,chassis=1,io-reserve=0",
@@ -56,7 +56,7 @@ HOSTS = {
     "iommufd isn't wanted": ({}, ["--iommufd=off"], [r"rombar=0$"], ["iommufd", "smmu"]),
     "two GH200s, one to a node and an SMMU": (
         {"gpus": 2}, ["--all"],
-        [r"highmem-mmio-size=4T", r"-smp 32", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
+        [r"highmem-mmio-size=4T", r"-smp 32,sockets=2,cores=16$", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
          r"node,nodeid=1,cpus=16-31,memdev=m1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1",
          r"arm-smmuv3,id=smmuv3\.2,primary-bus=pcie\.2,accel=on", r"pcie-root-port,id=port1,bus=pcie\.2,chassis=2",
          r"id=gi8,pci-dev=gpu1,node=10", r"id=gi15,pci-dev=gpu1,node=17", r"dist,src=0,dst=1,val=40", r"dist,src=0,dst=2,val=80",
@@ -85,7 +85,7 @@ HOSTS = {
     "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
     "uneven numbers": (
         {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
-        [r"nodeid=0,cpus=0-2,memdev=m0", r"nodeid=1,cpus=3-4,memdev=m1", r"id=m0,size=4M", r"id=m1,size=2M"], []),
+        [r"-smp 5,sockets=5,cores=1$", r"nodeid=0,cpus=0-2,memdev=m0", r"nodeid=1,cpus=3-4,memdev=m1", r"id=m0,size=4M", r"id=m1,size=2M"], []),
 }
 
 # (host, words, status, what the message says)
@@ -430,6 +430,7 @@ class Domains(unittest.TestCase):
         self.assertEqual(domain.find("devices/controller[@model='pcie-root']/pcihole64").text, str(4 << 30))
         cells = domain.findall("cpu/numa/cell")
         self.assertEqual([c.get("memory") != "0" for c in cells], [True] * 2 + [False] * 16)
+        self.assertEqual(domain.find("cpu/topology").attrib, {"sockets": "2", "cores": "16", "threads": "1"})
         self.assertEqual([s.get("value") for s in cells[0].iter("sibling")], ["10", "40"] + ["80"] * 8 + ["120"] * 8)
         self.assertEqual([h.find("acpi").get("nodeset") for h in domain.findall("devices/hostdev")], ["2-9", "10-17"])
         self.assertEqual([i.find("driver").attrib for i in domain.findall("devices/iommu")],
@@ -474,7 +475,8 @@ class Others(unittest.TestCase):
         with Tree() as t:
             text = guest(host(t, gpus=2, kind="gb200", qemu=None), "--format=kubevirt", "--all", "--name=vm-1", "--disk=pvc-1").stdout
         for line in ("      - GraceIOVirtualization", "      - PCINUMAAwareTopology", "      - IOMMUFD", '      - pciVendorSelector: "10DE:2941"',
-                     "          dedicatedCpuPlacement: true", "            guestMappingPassthrough: {}", "            pageSize: 512Mi",
+                     "          sockets: 2", "          cores: 16", "          dedicatedCpuPlacement: true", "            guestMappingPassthrough: {}",
+                     "            pageSize: 512Mi",
                      '            deviceName: "nvidia.com/GB200"', '          claimName: "pvc-1"', '  name: "vm-1"', "          guest: 128Gi"):
             self.assertIn(line, text.splitlines())
         # KubeVirt's own plugin takes GPUs of vfio-pci only.
