@@ -219,6 +219,17 @@ static const struct {
 	{ "readiness", "fails" }, { "memory-claim", "fails" }, { "alignment", "slow" },
 };
 
+/*
+ * libvirt and KubeVirt raise the limit of locked memory, and KubeVirt has a QEMU
+ * of its own.
+ */
+static bool matters(enum format format, const char *id)
+{
+	if (!strcmp(id, "memlock"))
+		return format != FORMAT_LIBVIRT && format != FORMAT_KUBEVIRT;
+	return strcmp(id, "qemu") || format != FORMAT_KUBEVIRT;
+}
+
 static bool is_named(const struct guest_plan *plan, const char *device)
 {
 	size_t i;
@@ -242,7 +253,8 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 		f = &d->findings[i];
 		for (k = 0; k < ARRAY_SIZE(effects) && strcmp(effects[k].id, f->id); k++)
 			;
-		if (k == ARRAY_SIZE(effects) || f->verdict < NOTE || !is_named(plan, f->device))
+		if (k == ARRAY_SIZE(effects) || f->verdict < NOTE || !is_named(plan, f->device) ||
+		    !matters(plan->format, f->id))
 			continue;
 		warning[(*count)++] = (struct guest_warning){
 			.id = f->id, .device = f->device, .text = f->text, .remedy = f->remedy,

@@ -187,6 +187,16 @@ class Lines(unittest.TestCase):
             with Tree() as t:
                 self.assertTrue(guest(host(t, libvirt=libvirt)).stdout.startswith(begin))
 
+    def test_findings_of_formats(self):
+        """libvirt and KubeVirt don't need this user's limit, and KubeVirt doesn't
+        use this host's QEMU."""
+        with Tree() as t:
+            host(t, qemu="9.2", libvirt="12.5").file("/answers/memlock", "8388608").file("/answers/euid", "1000")
+            t.file("/answers/qemu", "/usr/bin/qemu-system-aarch64: QEMU emulator version 9.1.0")
+            for name, wanted in (("qemu", {"memlock", "qemu"}), ("libvirt", {"qemu"}), ("kubevirt", set())):
+                text = guest(t, f"--format={name}").stdout
+                self.assertEqual(set(re.findall(r"doctor: this guest (?:fails|is slow): (memlock|qemu):", text)), wanted, name)
+
     def test_findings(self):
         """The doctor's findings that matter, and no others."""
         with Tree() as t:
