@@ -160,7 +160,7 @@ static void print_machine(const struct guest_output *o)
 static void print_derived(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	char *window = guest_size(p->window), *text;
+	char *window = guest_size(p->window_min), *text;
 	size_t i;
 
 	text = xasprintf("On this node, virt-launcher should make of it: a 64-bit PCI hole of %s or more; %zu NUMA cells, and %d without memory for each GPU; an accelerated SMMUv3 on each bus with a GPU.",
