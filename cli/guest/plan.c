@@ -25,6 +25,9 @@
 /* In NVIDIA's published command line for one GH200. */
 #define WINDOW_PUBLISHED (4096 * GiB)
 
+/* QEMU aligns a guest's memory to this on Arm, whatever the host's pages are. */
+#define QEMU_ALIGNMENT (2ULL << 20)
+
 /* KVM's limit for GICv3. */
 enum { CPUS_MAX = 512 };
 
@@ -695,7 +698,7 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 static enum exit_status plan_backend(const struct guest_facts *facts, struct guest_plan *plan)
 {
 	size_t i, with_cpus = 0;
-	char *sizes = xstrdup(""), *more, size[SIZE_MAX_TEXT];
+	char *sizes = xstrdup(""), *more, *kind, size[SIZE_MAX_TEXT];
 	bool found = false;
 
 	for (i = 0; i < facts->numa.count; i++)
@@ -724,11 +727,17 @@ static enum exit_status plan_backend(const struct guest_facts *facts, struct gue
 		return EXIT_REFUSED;
 	}
 	free(sizes);
-	because(plan, WHY_BACKEND, "%s%s",
-		plan->hugepages ? "huge pages of the kernel, for which no file system needs to be mounted" :
-		"memory of this node; QEMU aligns it to huge pages",
+	if (plan->hugepages)
+		kind = xstrdup("huge pages of the kernel, for which no file system needs to be mounted");
+	else if (memory_unit(facts, plan) <= QEMU_ALIGNMENT)
+		kind = xstrdup("memory of this node; QEMU aligns it to huge pages");
+	else
+		kind = xasprintf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it by small pages: --hugepages=%lluM maps it by large ones",
+				 (unsigned long long)(memory_unit(facts, plan) >> 20));
+	because(plan, WHY_BACKEND, "%s%s", kind,
 		plan->node[0].host < 0 ? "" :
 		", preferably of the host's node near the GPU (numa_node in its sysfs folder)");
+	free(kind);
 	return EXIT_OK;
 }
 

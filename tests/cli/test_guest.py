@@ -159,6 +159,13 @@ class Lines(unittest.TestCase):
             self.assertRegex(head, rf"(?m)^# {word}: ")
         self.assertLessEqual(max(map(len, head.splitlines())), 80)
 
+    def test_alignment(self):
+        """QEMU aligns memory to 2 MiB, which is a huge page only with 4K pages."""
+        for pages, said in ((4096, "QEMU aligns it to huge pages"), (16384, "--hugepages=32M"), (65536, "--hugepages=512M")):
+            with Tree() as t:
+                reasons = json.loads(guest(host(t, pages=pages), "--format=json").stdout)["reasons"]
+                self.assertIn(said, reasons["memory_backend"])
+
     def test_published(self):
         """What people wrote by hand for such hosts is there: NVIDIA's line of
         the accelerated SMMU's patches, with two GPUs behind two SMMUs."""
