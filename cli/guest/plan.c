@@ -695,7 +695,8 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 	return EXIT_OK;
 }
 
-static enum exit_status plan_backend(const struct guest_facts *facts, struct guest_plan *plan)
+static enum exit_status plan_backend(const struct guest_facts *facts,
+				     const struct guest_wish *wish, struct guest_plan *plan)
 {
 	size_t i, with_cpus = 0;
 	char *sizes = xstrdup(""), *more, *kind, size[SIZE_MAX_TEXT];
@@ -719,7 +720,8 @@ static enum exit_status plan_backend(const struct guest_facts *facts, struct gue
 			     (unsigned long long)facts->hugepages[i].free,
 			     (unsigned long long)(plan->memory / plan->hugepages));
 	}
-	if (plan->hugepages && !found && plan->format != FORMAT_KUBEVIRT) {
+	/* Of KubeVirt's, only a size that was asked for must be there already. */
+	if (plan->hugepages && !found && (wish->hugepages || plan->format != FORMAT_KUBEVIRT)) {
 		refuse(plan, EXIT_REFUSED, NULL,
 		       "--hugepages=%s: the host has no pages of this size, only: %s",
 		       size_text(plan->hugepages, size), *sizes ? sizes : "none");
@@ -942,7 +944,7 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	if (!status)
 		status = plan_dma(facts, wish, plan);
 	if (!status)
-		status = plan_backend(facts, plan);
+		status = plan_backend(facts, wish, plan);
 	if (status)
 		return status;
 	plan_nodes(facts, plan);

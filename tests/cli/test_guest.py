@@ -105,6 +105,7 @@ REFUSED = {
     "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 2, "from 2 to 512"),
     "too many processors": ({}, ["--cpus=513"], 2, "from 1 to 512"),
     "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
+    "huge pages that KubeVirt's node lacks": ({}, ["--format=kubevirt", "--hugepages=3G", "--memory=6G"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
     "KubeVirt without iommufd": ({"config": ONE_TYPE1}, ["--format=kubevirt"], 4, "no accelerated SMMUv3: the kernel lacks CONFIG_IOMMUFD"),
     "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, ["--accel-smmu=on"], 4, "libvirt 12.5 or later"),
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, ["--iommufd=on"], 4, "libvirt 12.1 or later"),
