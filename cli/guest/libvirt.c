@@ -8,6 +8,9 @@
 
 #include "guest/formats.h"
 
+/* Without it in <domain>, <qemu:commandline> is no XML. */
+#define QEMU_NAMESPACE "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
+
 /* ---- text of XML ---------------------------------------------------------------------------- */
 
 /* Escapes a text for an element or an attribute in single quotes; to be freed. */
@@ -240,7 +243,7 @@ static void print_begin(const struct guest_output *o)
 	char *name = escaped(p->name);
 
 	fprintf(o->out, "<domain type='kvm'%s>\n", has_nodes(p) ? "" :
-		" xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'");
+		" " QEMU_NAMESPACE);
 	fprintf(o->out, "  <name>%s</name>\n", name);
 	why(o, "  ", WHY_MEMORY);
 	fprintf(o->out, "  <memory unit='KiB'>%llu</memory>\n", (unsigned long long)(p->memory >> 10));
@@ -288,15 +291,20 @@ static void print_end(const struct guest_output *o)
 void guest_print_libvirt(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
+	char *text;
 	size_t i;
 
 	fputs("<!-- Made by \"" PROGRAM " guest\", version " VERSION ". -->\n", o->out);
 	guest_head(o, "", comment);
-	if (o->fragment)
-		comment(o->out, "",
-			"Elements to add to a domain of your own, each to its parent. Change the indexes of the controllers if yours has others.");
-	else
+	if (o->fragment) {
+		text = xasprintf("Elements to add to a domain of your own, each to its parent. They are for %u processors (<vcpu>). Change the indexes of the controllers if yours has others.%s",
+				 p->cpus, has_nodes(p) ? "" :
+				 " <qemu:commandline> needs the attribute " QEMU_NAMESPACE " of <domain>.");
+		comment(o->out, "", text);
+		free(text);
+	} else {
 		print_begin(o);
+	}
 	if (p->ras) {
 		why(o, "    ", WHY_RAS);
 		fprintf(o->out, "%s    <ras state='on'/>\n%s", o->fragment ? "  <features>\n" : "",

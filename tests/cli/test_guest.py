@@ -477,6 +477,11 @@ class Domains(unittest.TestCase):
         self.assertEqual([p.tag for p in parts], ["features", "cpu", "devices"])
         self.assertIsNone(parts.find("devices/disk"))
         self.assertIsNotNone(parts.find("devices/hostdev"))
+        self.assertIn("16 processors", text)
+        # An older libvirt's needs a name that only <domain> can declare.
+        with Tree() as t:
+            text = guest(host(t, libvirt="11.3"), "--fragment").stdout
+        ET.fromstring(f"<domain {re.search('xmlns:qemu=[^ ]+', text)[0]}>{text}</domain>")
 
 
 class Others(unittest.TestCase):
