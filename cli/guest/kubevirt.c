@@ -29,6 +29,12 @@ static char *resource(const struct gpu *gpu)
 	return name;
 }
 
+/* Whether KubeVirt 1.9 has this GPU in its list of those that VEP 199 is for. */
+static bool is_listed(const struct gpu *gpu)
+{
+	return gpu->device == 0x2342 || gpu->device == 0x2348 || gpu->device == 0x2941;
+}
+
 /* Whether an earlier GPU has the same id. */
 static bool is_repeated(const struct guest_plan *p, size_t i)
 {
@@ -70,6 +76,10 @@ static void print_operator(const struct guest_output *o)
 		if (is_repeated(p, i))
 			continue;
 		name = resource(p->gpu[i].gpu);
+		if (!is_listed(p->gpu[i].gpu))
+			fputs("      # KubeVirt 1.9 does not have this id in its list of these GPUs, and makes\n"
+			      "      # no window, nodes and SMMU for it. Later versions may: see\n"
+			      "      # additionalPCIDeviceIDs in VEP 199.\n", o->out);
 		fprintf(o->out,
 			"      - pciVendorSelector: \"%04X:%04X\"\n"
 			"        # The name that NVIDIA's kubevirt-gpu-device-plugin gives it: see\n"

@@ -506,6 +506,9 @@ class Others(unittest.TestCase):
         self.assertEqual(text.count("externalResourceProvider: true\n"), 1)
         self.assertEqual(text.count("pciVendorSelector"), 1)
         self.assertEqual(text.count("deviceName: "), 2)
+        self.assertNotIn("additionalPCIDeviceIDs", text)
+        with Tree() as t:
+            self.assertIn("additionalPCIDeviceIDs", guest(host(t, kind="gb300"), "--format=kubevirt").stdout)
         # KubeVirt has no spare room: 2 TiB for two GPUs.
         self.assertIn("64-bit PCI hole of 2T", text)
 
