@@ -263,6 +263,15 @@ static void print_begin(const struct guest_output *o)
 	free(name);
 }
 
+static void print_emulator(const struct guest_output *o)
+{
+	char *path = escaped(o->plan->qemu->path);
+
+	fputs("    <!-- the QEMU that this is made for; a host may have several -->\n", o->out);
+	fprintf(o->out, "    <emulator>%s</emulator>\n", path);
+	free(path);
+}
+
 static void print_end(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
@@ -315,6 +324,8 @@ void guest_print_libvirt(const struct guest_output *o)
 	print_backing(o);
 	print_cpu(o);
 	fputs("  <devices>\n", o->out);
+	if (!o->fragment && p->qemu)
+		print_emulator(o);
 	print_buses(o);
 	for (i = 0; i < p->gpus; i++)
 		print_gpu(o, i);

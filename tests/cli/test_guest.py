@@ -440,6 +440,7 @@ class Domains(unittest.TestCase):
         self.assertIn("dist,src=0,dst=1,val=80", values)
         self.assertEqual(len(domain.findall("cpu/numa/cell")), 1)
         self.assertEqual(domain.find("devices/hostdev/rom").get("bar"), "off")
+        self.assertEqual(domain.find("devices/emulator").text, "/usr/bin/qemu-system-aarch64")
 
     def test_new(self):
         """libvirt 12.5 has elements for all."""
