@@ -101,8 +101,10 @@ class Debian(unittest.TestCase):
     def conf(self, text):
         (self.shared / "project/tests/kernels.conf").write_text(text)
 
-    def publish(self, suites):
-        """Makes the mirror anew, with these versions in each suite."""
+    def publish(self, suites, lacks=()):
+        """Makes the mirror again, with these versions in each suite, without
+        the packages NAME=VERSION of lacks."""
+        self.lacks = lacks
         mirror = self.shared / "mirror"
         shutil.rmtree(mirror, ignore_errors=True)
         for suite, versions in suites.items():
@@ -111,6 +113,7 @@ class Debian(unittest.TestCase):
             pool.mkdir(parents=True)
             for version in versions:
                 self.package(pool, f"linux-kbuild-{version[0]}", version, "amd64")
+                self.package(pool, "linux-source-" + re.match(r"\d+\.\d+", version)[0], version, "all")
                 self.package(pool, f"linux-headers-{release(version)[:-6]}-common", version, "all")
                 for flavour in ("arm64", "arm64-16k"):
                     name = release(version, flavour)
@@ -120,8 +123,9 @@ class Debian(unittest.TestCase):
                     self.package(pool, f"linux-image-{name}", version, "arm64")
         self.host.sh(PUBLISH)
 
-    @staticmethod
-    def package(pool, name, version, arch, depends=""):
+    def package(self, pool, name, version, arch, depends=""):
+        if f"{name}={version}" in self.lacks:
+            return
         folder = pool / "package"
         (folder / "DEBIAN").mkdir(parents=True)
         # What would be the kernel, to see which version was unpacked.
@@ -167,6 +171,25 @@ class Debian(unittest.TestCase):
         self.assertEqual(self.release("newest-16k"), release("7.3.10-1", "arm64-16k"))
         self.assertEqual(self.release("stable"), release("6.12.9-1"))
         self.assertEqual(self.good.read_text(), GOOD)
+
+    def test_one_package_is_gone(self):
+        """The newest version of which all packages are there is used."""
+        for lacks in ("linux-kbuild-7=7.3.4-1", f"linux-image-{release('7.3.4-1')}=7.3.4-1", "linux-source-7.3=7.3.4-1"):
+            with self.subTest(lacks=lacks):
+                self.publish(DEBIAN, lacks=[lacks, "linux-kbuild-7=7.3.10-1"])
+                shutil.rmtree(self.shared / "cache", ignore_errors=True)
+                said = self.toolbox("kernel", "newest").stdout
+                self.assertIn("no longer has 7.3.4-1, which last passed; using 6.12.9-1", said)
+                self.assertEqual(self.release("newest"), release("6.12.9-1"))
+
+    def test_only_the_source_is_gone(self):
+        self.toolbox("kernel", "newest")
+        self.assertEqual(self.release("newest"), release("7.3.4-1"))
+        self.publish(DEBIAN, lacks=["linux-source-7.3=7.3.4-1"])
+        source = self.toolbox("source", "newest").stdout
+        self.assertIn("the mirror no longer has its source; looking for a newer kernel", source)
+        self.assertRegex(source, r"/linux-source-7\.3_7\.3\.10-1_all\.deb\n$")
+        self.assertEqual(self.release("newest"), release("7.3.10-1"))
 
     def test_gone_while_the_lists_are_old(self):
         self.toolbox("kernel", "stable")
