@@ -248,8 +248,10 @@ class Debian(unittest.TestCase):
         self.assertRegex(table, r"oldstable +6\.1\.9-1 .* Debian has none\n")
 
     def test_a_release_of_debian(self):
-        """One line changes."""
-        self.publish({"trixie": ["6.12.9-1"], "forky": ["7.6.2-1"], "forky-backports": ["7.9.1-1"], "experimental": []})
+        """One line changes, also where the kernels of before are unpacked."""
+        self.toolbox("kernel", "--all")
+        self.publish({"trixie": ["6.12.9-1"], "trixie-backports": ["7.3.4-1"], "forky": ["7.6.2-1"],
+                      "forky-backports": ["7.9.1-1"], "experimental": []})
         self.conf(CONF.replace("bookworm	trixie", "trixie	forky"))
         self.toolbox("kernel", "--all")
         for name, version in (("oldstable", "6.12.9-1"), ("stable", "7.6.2-1"), ("newest", "7.9.1-1")):
