@@ -247,6 +247,17 @@ class Debian(unittest.TestCase):
         self.assertRegex(table, r"newest +7\.3\.10-1 .* Debian no longer has it; the newest is used\n")
         self.assertRegex(table, r"oldstable +6\.1\.9-1 .* Debian has none\n")
 
+    def test_damaged(self):
+        for damage in ("=======\n", "newest 7.3.10-1 2026-01-02\n", "next 2026-01-02\n", "next ../../x 2026-01-02\n"):
+            with self.subTest(damage=damage):
+                self.good.write_text(GOOD + damage)
+                for words in (("kernel", "newest"), ("release", "newest"), ("known-good",), ("record",)):
+                    done = self.toolbox(*words, ok=False)
+                    self.assertEqual(done.returncode, 1)
+                    self.assertIn("toolbox: tests/kernels.good: line 5 is not", done.stdout)
+        self.good.unlink()
+        self.assertIn("can't read tests/kernels.good", self.toolbox("kernel", "newest", ok=False).stdout)
+
     def test_a_release_of_debian(self):
         """One line changes, also where the kernels of before are unpacked."""
         self.toolbox("kernel", "--all")
