@@ -232,6 +232,7 @@ class Debian(unittest.TestCase):
         self.assertRegex(table, r"newest +7\.3\.4-1 +2026-01-01 +7\.3\.10-1 +a newer one is to be tried\n")
         self.assertRegex(table, r"stable +6\.12\.9-1 +2026-01-01 +6\.12\.9-1 +up to date\n")
         self.assertRegex(table, r"next +- +- +7\.4~rc3-1 +always the newest is used\n")
+        self.toolbox("kernel", "newest-16k", TOOLBOX_LATEST=1)
         self.toolbox("record", TOOLBOX_LATEST=1)
         lines = self.good.read_text().splitlines()
         self.assertEqual(lines[0], "# A comment")
@@ -257,6 +258,14 @@ class Debian(unittest.TestCase):
                     self.assertIn("toolbox: tests/kernels.good: line 5 is not", done.stdout)
         self.good.unlink()
         self.assertIn("can't read tests/kernels.good", self.toolbox("kernel", "newest", ok=False).stdout)
+
+    def test_builds_at_different_times(self):
+        """A version that not all kernels of a role have is not recorded."""
+        self.publish(DEBIAN, lacks=[f"linux-headers-{release('7.3.10-1', 'arm64-16k')}=7.3.10-1"])
+        self.toolbox("kernel", "--all", TOOLBOX_LATEST=1)
+        self.assertEqual(self.release("newest-16k", TOOLBOX_LATEST=1), release("7.3.4-1", "arm64-16k"))
+        self.assertIn("newest: its kernels have different versions", self.toolbox("record", TOOLBOX_LATEST=1).stdout)
+        self.assertEqual(sorted(self.good.read_text().splitlines()), sorted(GOOD.splitlines()))
 
     def test_a_release_of_debian(self):
         """One line changes, also where the kernels of before are unpacked."""
