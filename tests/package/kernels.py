@@ -267,6 +267,14 @@ class Debian(unittest.TestCase):
         self.assertIn("newest: its kernels have different versions", self.toolbox("record", TOOLBOX_LATEST=1).stdout)
         self.assertEqual(sorted(self.good.read_text().splitlines()), sorted(GOOD.splitlines()))
 
+    def test_two_versions_of_a_release(self):
+        """Each replaces the other in the tree, which clones share."""
+        self.publish(DEBIAN | {"bookworm": ["6.1.9-1", "6.1.9-2"]})
+        image = f"*/tree-*/usr/src/linux-headers-{release('6.1.9-1')}/linux-image-*"
+        for env, version in (({}, "6.1.9-1"), ({"TOOLBOX_LATEST": 1}, "6.1.9-2"), ({}, "6.1.9-1")):
+            self.toolbox("kernel", "oldstable", **env)
+            self.assertEqual(next((self.shared / "cache").glob(image)).read_text(), version)
+
     def test_a_release_of_debian(self):
         """One line changes, also where the kernels of before are unpacked."""
         self.toolbox("kernel", "--all")
