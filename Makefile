@@ -113,7 +113,7 @@ CAMPAIGN = TOOLBOX_ENV=DRIVER_COMMIT DRIVER_COMMIT=$$(git log -1 --format=%h -- 
 	git diff --quiet HEAD -- $(DRIVER) 2>/dev/null || echo +) $(TOOLBOX) run --
 
 # The newest kernels of Debian, not those that are known to pass.
-ifdef LATEST
+ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
@@ -132,7 +132,7 @@ pictures:
 # most of the time. LATEST=1 uses Debian's newest kernels and, if all tests pass,
 # writes them to tests/kernels.good.
 check:
-	@$(if $(LATEST),TOOLBOX_REFRESH=1) $(TOOLBOX) kernel --all
+	@$(if $(filter 1,$(LATEST)),TOOLBOX_REFRESH=1) $(TOOLBOX) kernel --all
 	@tests/package/image >/dev/null & image=$$!; \
 	$(TOOLBOX) kernel newest-64k || { kill $$image; wait $$image; exit 1; }; \
 	wait $$image
@@ -146,7 +146,7 @@ check:
 	@$(TOOLBOX) root virt >/dev/null
 	@tests/package/dkms-debs
 	@$(TOOLBOX) run -- python3 tests/check.py $(if $(LOAD),--load $(LOAD)) $(JOBS)
-ifeq ($(LATEST)$(JOBS),1)
+ifeq ($(LATEST):$(JOBS),1:)
 	@$(TOOLBOX) record
 	@$(MAKE) --no-print-directory generated
 endif
