@@ -35,7 +35,7 @@ import vm  # noqa: E402
 # The kernel of every guest, Debian stable's.
 GUEST_KERNEL = "stable"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
-PAGE = vm.PROJECT / "docs" / "guests.md"
+PAGE = vm.PROJECT / "tests" / "guest" / "README.md"
 # The page's placeholders for the reader's GPUs.
 ADDRESSES = ("0009:01:00.0", "0019:01:00.0")
 
@@ -91,7 +91,7 @@ class Guest:
 
     name: for the host's programs and the runner. gpus: names of its GPUs, in
     the order of its buses. commands: the guest's. block: the block of
-    docs/guests.md whose command starts QEMU. run: the host's script, in which
+    README.md whose command starts QEMU. run: the host's script, in which
     "@" starts this guest and "@NAME" another. params: parameters of the module
     gpumem.
     """
@@ -228,7 +228,7 @@ def guests(host, cpu, kind):
 
 
 def documented(block, gpus):
-    """The command of a block of docs/guests.md, for GPUs of the test's host,
+    """The command of a block of README.md, for GPUs of the test's host,
     with fewer CPUs and less memory, and with a kernel instead of a disk."""
     found = [text for words, text in pages.blocks(PAGE) if words == ["guest", block]]
     if len(found) != 1:
