@@ -1234,6 +1234,18 @@ void suspend_host(void)
 
 /* ---- events ------------------------------------------------------------- */
 
+bool events_exist(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC,
+			NETLINK_KOBJECT_UEVENT);
+
+	if (fd < 0)
+		assert_int_equal(errno, ENOSYS);
+	else
+		close(fd);
+	return fd >= 0;
+}
+
 int events_listen(void)
 {
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };

@@ -380,13 +380,14 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 /*
  * Events of the kernel for udev. event_next() waits for the next one since
  * events_listen(), which returns a descriptor that the caller closes. A property
- * that the event lacks is "".
+ * that the event lacks is "". A kernel without CONFIG_NET has no events.
  */
 struct event {
 	char text[8192];
 	ssize_t length;
 };
 
+bool events_exist(void);
 int events_listen(void);
 void event_next(int fd, struct event *event);
 const char *event_property(const struct event *event, const char *name);
