@@ -10,7 +10,6 @@ the project with other kernels.
 """
 
 import os
-import pathlib
 import re
 import shutil
 import stat

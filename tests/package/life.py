@@ -27,10 +27,10 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import campaigns  # noqa: E402  (needs the path above)
+import dkms  # noqa: E402
 import domain  # noqa: E402
 import guide  # noqa: E402
 import machine  # noqa: E402
-from dkms import release  # noqa: E402
 from machine import PROJECT, System, Trouble  # noqa: E402
 
 NAME = "nvgrace-gpu-vfio-pci"
@@ -330,7 +330,7 @@ def bind_and_reboot(m):
 def new_kernel(m):
     old = m.release
     with step("a newer kernel through apt: DKMS builds for it by itself"):
-        new = release("newest")
+        new = dkms.release("newest")
         m.run(f"apt-get install -y linux-image-{new} linux-headers-{new}", timeout=SLOW)
         expect(new != old, f"{old} is the newest kernel")
         check_built(m, new)
@@ -464,7 +464,7 @@ def part_bookworm(log):
         with step("this is Debian 12, with its DKMS and kernel"):
             expect(m.ask(". /etc/os-release; echo $VERSION_CODENAME") == "bookworm", "it is not")
             expect(m.ask("dkms --version").startswith("dkms-3.0.10"), m.ask("dkms --version"))
-            expect(m.release == release("oldstable"), m.release)
+            expect(m.release == dkms.release("oldstable"), m.release)
         install_deb(m)
         bind_and_reboot(m)
         with step("a module that DKMS builds later gets into the initramfs: headers first, then dkms autoinstall"):
