@@ -655,7 +655,7 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 			      "%u processors for %zu NUMA nodes; give --cpus a number from %zu to %d",
 			      plan->cpus, n, n, CPUS_MAX);
 	/* Nodes may differ by one processor, which has no other divisor. */
-	plan->sockets = plan->cpus % n ? plan->cpus : n;
+	plan->sockets = n && !(plan->cpus % n) ? n : plan->cpus;
 	if (plan->cpus > cpus)
 		note(plan, "the guest has %u processors, and the host has %u near these GPUs: they share them",
 		     plan->cpus, cpus);
