@@ -15,6 +15,7 @@
 #include "system/host.h"
 #include "system/output.h"
 #include "system/program.h"
+#include "system/replace.h"
 
 struct recorder {
 	struct host *host;
@@ -61,20 +62,6 @@ static int open_parent(struct recorder *r, const char *path, const char **last)
 	}
 	free(copy);
 	return dir;
-}
-
-static int write_all(int fd, const char *data, size_t len)
-{
-	ssize_t n;
-
-	while (len) {
-		n = write(fd, data, len);
-		if (n < 0)
-			return -1;
-		data += n;
-		len -= n;
-	}
-	return 0;
 }
 
 static void write_file(struct recorder *r, const char *path, const void *data, size_t len)

@@ -22,7 +22,7 @@ static void release(struct replacement *r)
 	free(r);
 }
 
-static int write_all(int fd, const char *text, size_t length)
+int write_all(int fd, const char *text, size_t length)
 {
 	ssize_t n;
 

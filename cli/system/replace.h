@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* Writes all of the text: 0, or -1 with errno. */
+int write_all(int fd, const char *text, size_t length);
+
 struct replacement {
 	char *file;		/* what the caller named */
 	char *target;		/* the file to replace, after all links; NULL: written in place */
