@@ -350,6 +350,37 @@ static void four_gpus_wait_together_for_four_writers(void **state)
 }
 
 /*
+ * Reads which binds have failed, since klog_mark() or the last call. Each
+ * failure logs an error about its GPU.
+ */
+static void note_failures(const struct gpu *const gpu[], bool failed[],
+			  unsigned int count)
+{
+	char line[512];
+	unsigned int i;
+	int level;
+
+	while (klog_next(&level, line, sizeof(line))) {
+		/* KERN_ERR */
+		if (level != 3 || strncmp(line, DRIVER " ", strlen(DRIVER " ")))
+			continue;
+		print_message("# %s\n", line);
+		for (i = 0; i < count; i++)
+			failed[i] |= !!strstr(line, gpu[i]->addr);
+	}
+}
+
+/* Whether the process has ended with an error. It can still be waited for. */
+static bool has_failed(pid_t pid)
+{
+	siginfo_t info = { 0 };
+
+	assert_int_equal(waitid(P_PID, pid, &info,
+				WEXITED | WNOHANG | WNOWAIT), 0);
+	return info.si_pid && (info.si_code != CLD_EXITED || info.si_status);
+}
+
+/*
  * Returns false if a wait was over before its GPU became ready, because the
  * machine stood still.
  */
@@ -357,11 +388,11 @@ static bool loading_binds_four(void)
 {
 	const struct gpu *gpu[ARRAY_SIZE(side_by_side)];
 	volatile uint32_t *bar0[ARRAY_SIZE(gpu)];
-	int before[ARRAY_SIZE(gpu)], status;
+	bool failed[ARRAY_SIZE(gpu)] = { false };
 	unsigned int i, k;
 	bool good = true;
-	char said[512];
 	uint64_t begin;
+	int status;
 	pid_t pid;
 
 	for (i = 0; i < ARRAY_SIZE(gpu); i++) {
@@ -369,22 +400,24 @@ static bool loading_binds_four(void)
 		assert_int_equal(gpu_sysfs_write(gpu[i], "driver_override",
 						 DRIVER), 0);
 		bar0[i] = gpu_hold(gpu[i]);
-		before[i] = lines_of_failure(gpu[i], said, sizeof(said));
 	}
+	klog_mark();
 	begin = now_ms();
 	/* Whether loading waits for the binding depends on the kernel. */
 	pid = fork();
 	if (!pid)
-		_exit(module_load() != 0);
+		_exit(-module_load());
 	sleep(1);
 	while (i--) {
 		gpu_release(gpu[i], bar0[i]);
-		while (!probed(gpu[i]) &&
-		       lines_of_failure(gpu[i], said, sizeof(said)) == before[i])
-			usleep(10 * 1000);
+		while (!probed(gpu[i]) && !failed[i] && !has_failed(pid)) {
+			usleep(100 * 1000);
+			note_failures(gpu, failed, ARRAY_SIZE(gpu));
+		}
 		for (k = 0; k < i; k++)
 			assert_false(probed(gpu[k]));
 		if (!probed(gpu[i])) {
+			assert_false(has_failed(pid));
 			assert_true(now_ms() - begin >= TIMEOUT_MS);
 			good = false;
 		}
