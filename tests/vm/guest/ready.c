@@ -22,6 +22,9 @@
 /* Time in which an operation that doesn't wait would have ended. */
 #define SETTLE_MS	500
 
+/* After this time, a bind hangs. The busiest machine takes a tenth of it. */
+#define STUCK_MS	(20 * TIMEOUT_MS)
+
 struct outcome {
 	int ret;
 	uint64_t begin_ms;
@@ -413,6 +416,12 @@ static bool loading_binds_four(void)
 		while (!probed(gpu[i]) && !failed[i] && !has_failed(pid)) {
 			usleep(100 * 1000);
 			note_failures(gpu, failed, ARRAY_SIZE(gpu));
+			if (now_ms() - begin < STUCK_MS)
+				continue;
+			/* The log then has what the blocked tasks wait for. */
+			write_file("/proc/sysrq-trigger", "w");
+			fail_msg("%s is neither bound nor refused",
+				 gpu[i]->name);
 		}
 		for (k = 0; k < i; k++)
 			assert_false(probed(gpu[k]));
