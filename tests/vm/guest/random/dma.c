@@ -90,6 +90,24 @@ static void map_dma(void)
 		has_entered();
 }
 
+static void unmap_all_dma(void)
+{
+	struct vfio_iommu_type1_dma_unmap u = {
+		.argsz = sizeof(u),
+		.flags = VFIO_DMA_UNMAP_FLAG_ALL,
+	};
+	uint64_t all = 0;
+	unsigned int i;
+
+	for (i = 0; i < SLOTS; i++)
+		all += slots[i].mapped ? slots[i].length : 0;
+	say(" all");
+	expect("VFIO_IOMMU_UNMAP_DMA",
+	       ioctl(s.v.container, VFIO_IOMMU_UNMAP_DMA, &u) ? -errno : 0, 0);
+	expect("bytes unmapped", u.size, all);
+	dma_forget();
+}
+
 static void unmap_dma(void)
 {
 	unsigned int i = draw(SLOTS);
@@ -99,6 +117,8 @@ static void unmap_dma(void)
 		.size = slots[i].length,
 	};
 
+	if (s.session && chance(10))
+		return unmap_all_dma();
 	if (!slots[i].mapped)
 		return not_now("not mapped");
 	say(" %u", i);
@@ -154,6 +174,8 @@ static void do_dma(void)
 
 #define IMPORTER	"/tests/importer.ko"
 
+#define RANGES		3
+
 static bool can_export(void)
 {
 	struct stat st;
@@ -185,21 +207,25 @@ static void export_some(void)
 {
 	struct place place = draw_place(1);
 	struct part *p = place.part;
-	struct dma_range range = {
-		.offset = place.offset / page * page,
-		.length = (1 + draw(8)) * page,
-	};
-	bool good = range.offset + range.length <= mappable(p);
+	struct dma_range ranges[RANGES], *last = ranges;
+	bool good = true;
 	struct vfio v = { .gpu = s.gpu };
 	struct importer_map m;
+	unsigned int i, count = 1 + draw(RANGES);
 	int dmabuf, importer;
 
+	for (i = 0; i < count; i++) {
+		last = &ranges[i];
+		last->offset = (i ? draw(mappable(p)) : place.offset) / page * page;
+		last->length = (1 + draw(8)) * page;
+		good &= last->offset + last->length <= mappable(p);
+	}
 	if (chance(30)) {
-		range.offset = mappable(p) + draw(100) * page;
+		last->offset = mappable(p) + draw(100) * page;
 		good = false;
 	}
-	say(" %s+%#llx length %#llx", p->name, (unsigned long long)range.offset,
-	    (unsigned long long)range.length);
+	say(" %u ranges, %s+%#llx length %#llx", count, p->name,
+	    (unsigned long long)last->offset, (unsigned long long)last->length);
 	if (!s.fd_count || !faults_in_reach())
 		return not_now("out of reach");
 	v.device = any_fd();
@@ -209,7 +235,7 @@ static void export_some(void)
 		expect("VFIO_DEVICE_RESET", vfio_reset(&v), 0);
 		model_reset();
 	}
-	dmabuf = vfio_dma_buf(&v, p->index, 0, 1, &range);
+	dmabuf = vfio_dma_buf(&v, p->index, 0, count, ranges);
 	if (!good) {
 		expect("export of no memory", dmabuf, -EINVAL);
 		return;
@@ -219,9 +245,11 @@ static void export_some(void)
 	has_entered();
 	importer = attach(dmabuf);
 	expect("map", ioctl(importer, IMPORTER_MAP, &m) ? -errno : 0, 0);
-	expect("entries", m.count, 1);
-	expect("address", m.entries[0].address, p->phys + range.offset);
-	expect("length", m.entries[0].length, range.length);
+	expect("entries", m.count, count);
+	for (i = 0; i < count; i++) {
+		expect("address", m.entries[i].address, p->phys + ranges[i].offset);
+		expect("length", m.entries[i].length, ranges[i].length);
+	}
 	if (chance(20)) {
 		/*
 		 * The reset revokes it, as the importer has promised to accept.

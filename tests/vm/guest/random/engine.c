@@ -204,7 +204,7 @@ int try_copy(void *dst, const void *src, size_t count)
 
 static const struct op *const tables[] = {
 	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, thread_ops,
-	error_ops, dma_ops,
+	error_ops, dma_ops, call_ops,
 };
 
 #define OPS	128

@@ -75,7 +75,7 @@ struct op {
 
 /* One table for each file; its last entry has no name. */
 extern const struct op memory_ops[], mapping_ops[], config_ops[], reset_ops[],
-	life_ops[], thread_ops[], dma_ops[], error_ops[];
+	life_ops[], thread_ops[], dma_ops[], error_ops[], call_ops[];
 
 /* ---- model.c ------------------------------------------------------------ */
 

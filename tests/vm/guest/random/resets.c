@@ -256,21 +256,6 @@ static void leave_low_power(void)
 	s.ready = EITHER;
 }
 
-/* A probe for low power changes nothing. */
-static void ask_for_low_power(void)
-{
-	struct vfio_device_feature f = {
-		.argsz = sizeof(f),
-		.flags = VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET |
-			 VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
-	};
-
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("VFIO_DEVICE_FEATURE_PROBE",
-	       ioctl(any_fd(), VFIO_DEVICE_FEATURE, &f) ? -errno : 0, 0);
-}
-
 static void enter_low_power(void)
 {
 	struct vfio_device_low_power_entry_with_wakeup w = { };
@@ -330,7 +315,6 @@ const struct op reset_ops[] = {
 	OP("decode", 500, decode),
 	OP_IF("power-state", 600, change_power, is_model),
 	OP_IF("low-power", 30, enter_low_power, is_model),
-	OP_IF("low-power-probe", 100, ask_for_low_power, is_model),
 	OP_IF("low-power-exit", 400, exit_low_power, is_model),
 	{ }
 };
