@@ -131,8 +131,6 @@ def all_jobs(quick):
         Job("doctor", ["python3", "tests/cli/vm_doctor.py"], modules=("stable", "newest")),
         Job("scrub", ["python3", "tests/vm/test_scrub.py", "newest"], modules=("newest",)),
         Job("firmware", ["python3", "tests/vm/test_firmware.py", "newest"], modules=("newest",)),
-        Job("syzkaller", ["sh", "-c", "python3 tests/syzkaller/test_syzlang.py && python3 tests/syzkaller/test_draw.py"
-                          " && exec python3 tests/syzkaller/replay.py newest newest-64k"], modules=("newest", "newest-64k")),
         cli,
         Job("tracers", ["python3", "tests/vm/tracers.py", "newest"], modules=("newest",)),
         Job("cli-vm-stable", ["python3", "tests/cli/test_vm.py", "stable"], modules=("stable",)),

@@ -62,25 +62,23 @@ WARNINGS = ("W=1",)
 RANDOM = f"random:{suite.RANDOM_SEED}:{suite.RANDOM_ELSEWHERE}"
 # The programs that could see a mistake in a file, likely and quick ones first.
 # "KERNEL/" in front runs the program there instead of on newest, which takes
-# another machine; so does REPLAY. Numbers of rounds are the lowest that show
-# something.
+# another machine. Numbers of rounds are the lowest that show something.
 PROGRAMS = {
     "src/arith.c": ("discovery", "config", RANDOM),
-    "src/cfgemu.c": ("config", "reset", "rare", RANDOM, "privilege", mutants.REPLAY),
+    "src/cfgemu.c": ("config", "reset", "rare", RANDOM, "privilege"),
     "src/device.c": ("region", "mmap", "config", "sysfs", "reset", "trace", "poison", "power", "gate", "dmabuf", "discovery",
-                     "plain", "scrub:5", "cycles", RANDOM, "privilege", "races", mutants.REPLAY),
-    "src/dmabuf.c": ("dmabuf", RANDOM, mutants.REPLAY),
+                     "plain", "scrub:5", "cycles", RANDOM, "privilege", "races"),
+    "src/dmabuf.c": ("dmabuf", RANDOM),
     # Linux 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
-                   "cycles", "races", "stable/aer:patient", mutants.REPLAY),
+                   "cycles", "races", "stable/aer:patient"),
     "src/probe.c": ("discovery", "plain", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM,
                     "privilege", "races"),
     "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "cycles", "races"),
     # What the newest kernel itself checks.
     "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", "failures", RANDOM,
-                     "cycles", "privilege", "races", "oldstable/mmap", mutants.REPLAY),
-    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", "failures", RANDOM, "cycles", "privilege", "races",
-                 mutants.REPLAY),
+                     "cycles", "privilege", "races", "oldstable/mmap"),
+    "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", "failures", RANDOM, "cycles", "privilege", "races"),
     "src/scrub.c": ("scrub:5", "failures", "sysfs", "trace", "poison", "aer", "rare"),
     "src/shadow.c": ("oldstable/mmap", "oldstable/reset", "oldstable/gate", "oldstable/cycles", f"oldstable/{RANDOM}", "oldstable/races"),
     "src/sysfs.c": ("sysfs", "discovery", "scrub:5", "privilege"),
@@ -97,8 +95,8 @@ def grouped(programs):
     found = {}
     for program in programs:
         kernel, _, name = program.rpartition("/")
-        found.setdefault((kernel or "newest", name == mutants.REPLAY), []).append(name)
-    return [(kernel, names) for (kernel, _), names in found.items()]
+        found.setdefault(kernel or "newest", []).append(name)
+    return list(found.items())
 
 
 def machines(file):
@@ -156,7 +154,7 @@ class Earlier:
 
     # What a result depends on, beside the kernels: these, without documentation
     # and without tests of the tests.
-    INPUTS = ("Kbuild", "src", "include", "tests/model", "tests/syzkaller", "tests/testkernel", "tests/unit", "tests/vm")
+    INPUTS = ("Kbuild", "src", "include", "tests/model", "tests/testkernel", "tests/unit", "tests/vm")
     WITHOUT = re.compile(r"test_.*|.*\.md|.*\.survivors|.*\.pyc")
     DRIVER = "the driver itself"
 
@@ -329,7 +327,7 @@ class Campaign:
         """Whether the programs of a machine find nothing in the driver itself.
         Otherwise their failures mean nothing."""
         kernel, programs = machine
-        what = f"{Earlier.DRIVER} on {kernel}" + (f" with {mutants.REPLAY}" if programs == [mutants.REPLAY] else "")
+        what = f"{Earlier.DRIVER} on {kernel}"
         failed, why = self.earlier.known.get(what), ""
         if failed is None:
             why = place.compiled(self.kernels[kernel], *WARNINGS)

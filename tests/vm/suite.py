@@ -67,7 +67,7 @@ PATIENT = (6, 12)
 RANDOM_PRESSED = ("stable",)
 
 # The sources that programs share beside lib.c.
-SOURCES = {"privilege": ("client", "search"), "replay": ("client",)}
+SOURCES = {"privilege": ("client", "search")}
 
 # Seconds after which a machine is stuck rather than slow.
 TIMEOUT = 3600
