@@ -106,8 +106,8 @@ repo: deb rpm
 
 TOOLBOX	:= scripts/toolbox
 
-# Runs a campaign. docs/reliability.md records which driver it tested: the last
-# commit that changed the driver, with a + if there are changes since.
+# Runs a campaign. build/results says which driver it tested: the last commit
+# that changed the driver, with a + if there are changes since.
 DRIVER	:= src include Kbuild
 CAMPAIGN = TOOLBOX_ENV=DRIVER_COMMIT DRIVER_COMMIT=$$(git log -1 --format=%h -- $(DRIVER) 2>/dev/null)$$( \
 	git diff --quiet HEAD -- $(DRIVER) 2>/dev/null || echo +) $(TOOLBOX) run --

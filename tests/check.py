@@ -23,8 +23,8 @@ import subprocess
 import sys
 import time
 
-import campaigns
 import jobs
+import results
 
 LOGS = jobs.PROJECT / "build" / "log"
 # A job that takes longer is stuck, even on two processors that others use too.
@@ -114,10 +114,9 @@ class Run:
         word = "not ok" if failed else "ok"
         print(f"{word:6} {name}: {passed} passed, {failed} failed, {skipped} skipped; "
               f"{time.monotonic() - start:.0f} s, processors {usage.ru_utime + usage.ru_stime:.0f} s", flush=True)
-        command = f"make check-long JOBS={name}"
-        if self.campaign and command in campaigns.COMMANDS:
-            kernels = ", ".join(jobs.toolbox("release", k) for k in job.modules)
-            campaigns.record(command, f"{passed} passed, {failed} failed, {skipped} skipped", kernels)
+        if self.campaign and name in {j.name for j in jobs.long_jobs()} - {jobs.PACKAGES.name}:
+            kernels = ", ".join(jobs.toolbox("release", k) for k in job.modules) or "-"
+            results.write(name, f"make check-long JOBS={name}", f"{passed} passed, {failed} failed, {skipped} skipped", kernels)
         # Of Debian's next kernel. It fails nothing, but must be seen.
         print("".join(f"       {line}\n" for line in text.splitlines() if line.startswith("early warning:")), end="")
         if failed:

@@ -72,8 +72,7 @@ PACKAGES = Job("packages", ["sh", "-c", "scripts/package deb && scripts/package 
 
 
 def long_jobs():
-    """The jobs of `make check-long`. All but PACKAGES are campaigns, whose
-    results go into docs/reliability.md."""
+    """The jobs of `make check-long`. All but PACKAGES are campaigns."""
     return [
         *(Job(f"vm-{k}", ["python3", "tests/vm/suite.py", "--timeout", "6000", k], modules=(k,)) for k in KERNELS_LONG),
         Job("vm-next", ["python3", "tests/vm/suite.py", "--timeout", "6000", "next"], modules=("next",)),

@@ -26,8 +26,8 @@ import tarfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "vm"), str(HERE.parent)]
-import campaigns  # noqa: E402  (needs the path above)
-import packages  # noqa: E402
+import packages  # noqa: E402  (needs the path above)
+import results  # noqa: E402
 import shell  # noqa: E402
 import suite  # noqa: E402
 import tracefile  # noqa: E402
@@ -224,8 +224,7 @@ PARTS = {part.name: part for part in (Helper, Cli, Module)}
 
 def table(part, found):
     """A part's rows: the whole, and each file."""
-    driver = f"{campaigns.version()}, {os.environ.get('DRIVER_COMMIT') or '?'}"
-    rows = ["| **{}**, {}, driver {} | **{}** | **{}** |".format(part.title, datetime.date.today().isoformat(), driver,
+    rows = ["| **{}**, {}, driver {} | **{}** | **{}** |".format(part.title, datetime.date.today().isoformat(), results.driver(),
                                                                *tracefile.shares(found))]
     if len(found) > 1:
         rows += ["| {} | {} | {} |".format(path, *tracefile.shares({path: found[path]})) for path in sorted(found)]
