@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-/* By this word, tests/fuzz/selftest tells a disagreement from a crash. */
+/* The word tells a disagreement from a crash. */
 #define oracle(agrees, ...) \
 	do { \
 		if (!(agrees)) { \
