@@ -151,9 +151,7 @@ def all_jobs(quick):
         Job("machine", ["python3", "tests/vm/test_boot.py", "newest"]),
         Job("machine-amd64", ["python3", "tests/vm/test_boot.py", "newest-amd64"]),
         Job("demo", ["python3", "tests/demo/record.py", "--check"], modules=("newest",)),
-        Job("matrix-selftest", ["scripts/matrix", "--selftest"], after=("matrix",)),
         Job("static", ["scripts/toolbox", "cached", "python3", "tests/static/run.py", "oldstable", "newest"]),
-        Job("style-selftest", ["scripts/style", "--selftest", toolbox("checkpatch")]),
         *short,
     ]
 

@@ -3,16 +3,11 @@
 """Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and checks
 it with scdoc and groff. scripts/style calls it, inside the toolbox.
 
-    manual.py [--selftest]
-
 The page's section LOG LINES must have all lines that the driver writes to the
 kernel's log, with their severities, and no others. A word in _UPPER CASE_
 stands for a conversion. The page must also have the texts that the driver
 inserts there, and all ids, parameters, tracepoints and sysfs attributes. Prints
 a line for each difference. Exit status: 1 if there is one, else 0.
-
-With --selftest, puts mistakes into the page, and prints those that it does not
-find.
 """
 
 import pathlib
@@ -135,35 +130,9 @@ def lint(page):
     return trouble
 
 
-# Mistakes in the page: old text, new text, and the complaint about it.
-MISTAKES = (
-    ("firmware gives no _PROPERTY_: bound", "firmware has no _PROPERTY_: bound", "lacks the log line: firmware gives no%: bound"),
-    ("firmware gives no _PROPERTY_: bound", "firmware has no _PROPERTY_: bound", "no log line: firmware has no%: bound"),
-    ("\n## Scrub\n", "\n## Scrub\n\na stale line\n\tError. It is gone.\n", "no log line: a stale line"),
-    ("\tWarning. The range", "\tError. The range", "Error should be Warning: can't claim"),
-    ("- the GPU can't be reset: ", "- ", "lacks the text: the GPU can't be reset"),
-    ("\t- it can't be mapped: ", "\t- a stale reason: gone.\n\t- it can't be mapped: ", "no text: a stale reason"),
-    ("10de:2342", "10de:2343", "lacks the name: 10de:2342"),
-    ("*nvgrace_gpu_rw*", "*nvgrace_gpu_io*", "lacks the name: nvgrace_gpu_rw"),
-    ("*scrub_progress*", "*scrub_done*", "lacks the name: scrub_progress"),
-    ("# FILES\n", "# FILES\n\n*_x_*\n", "scdoc: "),
-)
-
-
-def selftest(page):
-    """The mistakes that are not found, and the complaints about the page
-    itself."""
-    trouble = [*compare(page), *lint(page)]
-    for old, new, complaint in MISTAKES:
-        changed = page.replace(old, new)
-        if changed == page or not any(complaint in said for said in (*compare(changed), *lint(changed))):
-            trouble.append(f"not found: {complaint}")
-    return trouble
-
-
 def main():
     page = (PROJECT / PAGE).read_text()
-    trouble = selftest(page) if sys.argv[1:] == ["--selftest"] else [*compare(page), *lint(page)]
+    trouble = [*compare(page), *lint(page)]
     print("\n".join(trouble), end="\n" if trouble else "")
     return 1 if trouble else 0
 
