@@ -114,7 +114,6 @@ def all_jobs(quick):
         Job("model", ["python3", "tests/model/test_gpu.py"]),
         Job("stage2", ["python3", "tests/guest/test_stage2.py"]),
         Job("harness", ["python3", "tests/vm/test_vm.py"]),
-        Job("coverage-selftest", ["python3", "tests/coverage/test_coverage.py"]),
         Job("unit", ["tests/unit/run"]),
         Job("style", ["scripts/style", toolbox("checkpatch")]),
     ]

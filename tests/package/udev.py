@@ -6,12 +6,9 @@ shell that may have to run it.
     udev.py [unittest's arguments]
 
 Runs inside the toolbox. The trees are plain files; life.py tests the kernel's
-reactions in virtual machines. If HELPER_TRACE names a folder, bash runs the
-script "copy" in it instead, and writes the lines that it runs to "trace", for
-tests/coverage.
+reactions in virtual machines.
 """
 
-import contextlib
 import os
 import pathlib
 import shutil
@@ -34,11 +31,6 @@ SERIAL = "48-b0-2d-ff-ff-12-34-5a"
 
 # The toolbox's busybox is an arm64 program, for its machines.
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["qemu-aarch64", "/usr/bin/busybox", "sh"]}
-
-# Prints "+LINE" for each command that runs. For root, bash ignores PS4 in the
-# environment.
-TRACE = os.environ.get("HELPER_TRACE")
-TRACED = ["-c", '. "$1/prelude"; PS4="+\\$LINENO "; helper=$1/copy; shift; set -x; . "$helper"', "traced"]
 
 MODPROBE = """#!/bin/sh
 echo "$*" >> "$NVGRACE_GPU_ROOT/modprobe.log"
@@ -115,15 +107,8 @@ class Helper:
         env = {"PATH": path or os.environ["PATH"], "NVGRACE_GPU_ROOT": str(self.host.root)}
         # By its path, because PATH may be another one for the helper.
         shell = [shutil.which(self.shell[0]), *self.shell[1:]]
-        with contextlib.ExitStack() as stack:
-            helper, trace = HELPER, []
-            if TRACE and self.shell == SHELLS["bash"]:
-                trace.append(stack.enter_context(open(f"{TRACE}/trace", "ab")).fileno())
-                env["BASH_XTRACEFD"] = str(trace[0])
-                helper = TRACE
-                shell += TRACED
-            result = subprocess.run([*shell, helper, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                    text=True, timeout=600, check=False, pass_fds=trace)
+        result = subprocess.run([*shell, HELPER, *args], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, timeout=600, check=False)
         self.assertEqual(result.stdout, "")
         return result.returncode, result.stderr
 
