@@ -5,9 +5,9 @@ for it, and what its reports mean. As a program, prints the compiler's flags:
     make modules KDIR=DIRECTORY KCFLAGS="$(python3 tests/testkernel/kcsan.py DIRECTORY)" ...
 
 The detector reports races of the whole kernel. A report counts if a function of
-the driver made one of its two accesses or called what made it, unless
-kcsan.exceptions has a line for it. A function that an interrupt or an exception
-interrupted has not called what that does.
+the driver made one of its two accesses or called what made it. A function that
+an interrupt or an exception interrupted has not called what that does. A race
+that does no harm has data_race() in the driver, with the reason.
 """
 
 import collections
@@ -16,7 +16,6 @@ import re
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-EXCEPTIONS = HERE / "kcsan.exceptions"
 DRIVER = "[nvgrace_gpu_vfio_pci]"
 
 # The line above an access's stack.
@@ -105,30 +104,16 @@ def is_ours(report):
     return DRIVER in report[0]
 
 
-def exceptions(path=EXCEPTIONS):
-    """Return regular expressions of first lines, from "EXPRESSION # REASON"."""
-    found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-        expression, mark, reason = line.partition(" # ")
-        if line and not line.startswith("#"):
-            if not mark or not reason.strip():
-                raise ValueError(f"{path.name}: no reason: {line}")
-            found.append(re.compile(expression.strip()))
-    return found
-
-
-def judge(lines, excepted=()):
-    """Return the driver's reports, the number of excepted ones, and a Counter
-    of the first lines of all others."""
-    ours, known, others = [], 0, collections.Counter()
+def judge(lines):
+    """Return the driver's reports, and a Counter of the first lines of all
+    others."""
+    ours, others = [], collections.Counter()
     for report in reports(lines):
-        if not is_ours(report):
-            others[report[0]] += 1
-        elif any(e.search(report[0]) for e in excepted):
-            known += 1
-        else:
+        if is_ours(report):
             ours.append(report)
-    return ours, known, others
+        else:
+            others[report[0]] += 1
+    return ours, others
 
 
 if __name__ == "__main__":
