@@ -87,7 +87,8 @@ class Debian(unittest.TestCase):
         self.shared = self.host.shared
         for name in ("scripts", "tests/testkernel"):
             (self.shared / "project" / name).mkdir(parents=True)
-        shutil.copy(scratch.PROJECT / "scripts/toolbox", self.shared / "project/scripts")
+        for name in ("toolbox", "step.sh"):
+            shutil.copy(scratch.PROJECT / "scripts" / name, self.shared / "project/scripts")
         self.good = self.shared / "project/tests/kernels.good"
         self.good.write_text(GOOD)
         self.conf(CONF)
