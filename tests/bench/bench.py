@@ -198,6 +198,7 @@ def summary(found):
             if module in entry:
                 row[module] = {"min": min(entry[module]), "median": statistics.median(entry[module])}
         if row["ours"] and row["baseline"]:
+            # pylint: disable-next=unsubscriptable-object  # it sees only the None of above
             over, under = row["ours"]["median"], row["baseline"]["median"]
             if row["better"] == "lower":
                 over, under = under, over

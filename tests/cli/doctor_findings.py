@@ -35,7 +35,7 @@ DIRECTORY = None
 
 
 def setUpModule():
-    global DIRECTORY
+    global DIRECTORY  # pylint: disable=global-statement  # unittest gives setUpModule() nothing else
     DIRECTORY = tempfile.TemporaryDirectory(prefix="doctor-")
     # Another user than root also runs the program.
     os.chmod(DIRECTORY.name, 0o755)

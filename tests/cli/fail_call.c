@@ -90,7 +90,7 @@ static bool fails(const char *name, int error, char kind)
 	{									\
 		if (fails(#name, error, kind))				\
 			return (value);						\
-		return NEXT(name) arguments;					\
+		return NEXT(name) arguments; /* NOLINT: with parentheses */	\
 	}
 #define READING(...)	WRAP(__VA_ARGS__, 'r')
 #define WRITING(...)	WRAP(__VA_ARGS__, 'w')

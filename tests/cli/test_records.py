@@ -124,7 +124,8 @@ def check(number, all_commands):
             try:
                 done = run(*words, root=root)
                 complaints += [f"record {number} ({base}), {' '.join(words)}: {c}" for c in judge(words, done)]
-            except Exception as error:  # also findings of sanitizers, and hangs
+            # Also findings of sanitizers, and hangs.
+            except Exception as error:  # pylint: disable=broad-exception-caught
                 complaints.append(f"record {number} ({base}), {' '.join(words)}: {type(error).__name__}: {str(error)[:3000]}")
     return complaints
 

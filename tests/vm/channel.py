@@ -86,7 +86,7 @@ class Channel:
             answer = self.machine.handlers[name](self.machine, *words)
             answer = "ok" if answer is None else f"ok {answer}"
         # The guest must not wait for ever, whatever a handler does.
-        except Exception as e:
+        except Exception as e:  # pylint: disable=broad-exception-caught
             answer = f"error {type(e).__name__}: {e}"
         answer = answer.replace("\n", " ").rstrip()
         self.machine.note("<", answer)

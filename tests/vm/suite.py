@@ -26,6 +26,9 @@ import content
 import machine
 import vm
 
+# A handler's machine beside the module of that name, a result beside the function.
+# pylint: disable=redefined-outer-name
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "testkernel"))
 import kcsan  # noqa: E402  (needs the path above)
