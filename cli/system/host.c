@@ -458,7 +458,7 @@ char *host_link_name(struct host *h, const char *fmt, ...)
 		return NULL;
 	slash = strrchr(target, '/');
 	if (slash)
-		memmove(target, slash + 1, strlen(slash));
+		memmove(target, slash + 1, strlen(slash)); /* NOLINT: with its NUL */
 	return target;
 }
 
