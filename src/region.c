@@ -184,7 +184,7 @@ static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 
 	/* The kernel makes sure that no table is in the way of a PUD entry. */
 	if (order > PMD_ORDER)
-		return compat_insert_huge_pfn(vmf, pfn, order);
+		return compat_insert_huge_pfn(vmf, pfn, order); /* LCOV_EXCL_LINE: x86-64 only */
 
 	table = hash_long(table, NVGRACE_GPU_INSERT_BITS);
 	mutex_lock(&gpu->insert_lock[table]);
