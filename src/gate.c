@@ -159,13 +159,19 @@ static void clear_error(struct nvgrace_gpu *gpu)
  */
 static bool has_lost_bars(struct pci_dev *pdev)
 {
-	u32 bar0;
+	u64 bar0 = pci_bus_address(pdev, 0);
+	u32 low, high = 0;
 
 	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM))
 		return false;
-	return pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &bar0) ||
-	       (bar0 & PCI_BASE_ADDRESS_MEM_MASK) !=
-		       lower_32_bits(pci_bus_address(pdev, 0));
+	if (pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &low))
+		return true;
+	/* At a multiple of 4 GiB, only the high half shows it. */
+	if (pci_resource_flags(pdev, 0) & IORESOURCE_MEM_64 &&
+	    pci_read_config_dword(pdev, PCI_BASE_ADDRESS_1, &high))
+		return true;
+	return (low & PCI_BASE_ADDRESS_MEM_MASK) != lower_32_bits(bar0) ||
+	       high != upper_32_bits(bar0);
 }
 
 /* Restores config space as it was at probe, if it could be saved there. */

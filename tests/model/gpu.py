@@ -119,6 +119,7 @@ class Spec:
     class_code: int = 0x030200
     revision: int = 0xA1
     bar0_size: int = BAR0_SIZE
+    bar0_prefetchable: bool = False
     bar2_size: int = 0
     unready_value: int = 0
     msi: bool = False
@@ -229,7 +230,7 @@ class ConfigSpace:
         struct.pack_into("<H", self.clear_on_write, 0x06, 0xF900)
         self._put(0x08, "I", s.class_code << 8 | s.revision)
         self._put(0x0C, "B", 0, 0xFF)
-        self._bar64(0x10, s.bar0_size, 0x4)
+        self._bar64(0x10, s.bar0_size, 0xC if s.bar0_prefetchable else 0x4)
         if s.bar2_size:
             self._bar64(0x18, s.bar2_size, 0xC)
         self._put(0x2C, "H", s.subsystem_vendor)

@@ -182,8 +182,9 @@ MODEL_GPUS = [
     gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
     gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
     # The neighbour on its bus takes part in error recovery. Memory_Info_Valid
-    # must come within 1 s of a reset.
-    gpu("neighbour", M + 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, cxl={"timeout": 1}),
+    # must come within 1 s of a reset. Its BAR0 is the only one above 4 GiB, at
+    # the start of the host bridge's window: a multiple of 4 GiB.
+    gpu("neighbour", M + 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, bar0_prefetchable=True, cxl={"timeout": 1}),
     gpu("cxlsoft", M + 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
     gpu("cxlgone", M + 12 * GiB, 1536 * MiB, bar0_size=64 * KiB, device=0x2941, cxl={"gone": True}),
 ]
