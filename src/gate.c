@@ -179,7 +179,8 @@ static void restore_config(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 
-	if (!pci_load_saved_state(pdev, gpu->saved_state))
+	/* Without a state, newer kernels would restore what they find. */
+	if (gpu->saved_state && !pci_load_saved_state(pdev, gpu->saved_state))
 		pci_restore_state(pdev);
 }
 
