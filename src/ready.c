@@ -82,13 +82,18 @@ static int look_cxl(struct nvgrace_gpu *gpu,
 static int look_legacy(struct nvgrace_gpu *gpu,
 		       struct nvgrace_gpu_training *training)
 {
+	u32 last;
+
 	training->c2c = ioread32(gpu->bar0 + C2C_LINK_STATUS);
-	training->hbm = ioread32(gpu->bar0 + HBM_TRAINING_STATUS);
-	if (training->c2c == U32_MAX && training->hbm == U32_MAX &&
-	    !pci_device_is_present(gpu->core.pdev))
+	last = training->c2c;
+	/* As in Linux: before the link is up, nothing is read of the HBM. */
+	if (training->c2c == TRAINED) {
+		training->hbm = ioread32(gpu->bar0 + HBM_TRAINING_STATUS);
+		last = training->hbm;
+	}
+	if (last == U32_MAX && !pci_device_is_present(gpu->core.pdev))
 		return -ENODEV;
-	return training->c2c == TRAINED && training->hbm == TRAINED ?
-		       0 : -EAGAIN;
+	return last == TRAINED ? 0 : -EAGAIN;
 }
 
 int nvgrace_gpu_training_look(struct nvgrace_gpu *gpu,
@@ -111,6 +116,9 @@ void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
 		pci_err(pdev, "GPU memory is not ready after %lld ms: CXL Range 1 Size Low %#x, without %s; reset the device or power-cycle the host\n",
 			ms, training->range,
 			training->valid ? "Memory_Active" : "Memory_Info_Valid");
+	else if (training->c2c != TRAINED)
+		pci_err(pdev, "GPU memory is not ready after %lld ms: C2C link status %#x, expected %#x; reset the device or power-cycle the host\n",
+			ms, training->c2c, TRAINED);
 	else
 		pci_err(pdev, "GPU memory is not ready after %lld ms: C2C link status %#x, HBM training status %#x, expected %#x; reset the device or power-cycle the host\n",
 			ms, training->c2c, training->hbm, TRAINED);
