@@ -276,9 +276,9 @@ static int lock_device(struct nvgrace_gpu *gpu)
 
 /*
  * Makes the memory accessible for an attempt; end_access() ends that. Under the
- * device lock, because a reset that another task has begun would restore a
- * config space in which the device is disabled. Returns 0, or an error with one
- * line in the log.
+ * locks of pci_dev_lock(), because a reset that another task has begun would
+ * restore a config space in which the device is disabled. Returns 0, or an
+ * error with one line in the log.
  */
 static int begin_access(struct nvgrace_gpu *gpu)
 {
@@ -553,7 +553,12 @@ void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu)
 static int reset_in_probe(struct pci_dev *pdev)
 {
 	bool borrowed = compat_borrow(&pdev->dev.mutex);
-	int ret = pci_reset_function_locked(pdev);
+	int ret;
+
+	/* Like the kernel's own resets, which also keep user space out. */
+	pci_cfg_access_lock(pdev);
+	ret = pci_reset_function_locked(pdev);
+	pci_cfg_access_unlock(pdev);
 
 	if (borrowed)
 		compat_give_back(&pdev->dev.mutex);
@@ -612,6 +617,7 @@ void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu)
 	u64 gib = (gpu->usemem.length + gpu->resmem.length) >> 30;
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	bool ran;
+	int ret;
 
 	if (!gpu->usemem.length)
 		return;
@@ -631,7 +637,11 @@ void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu)
 
 	/* In a worker, because a signal may end this task's waits. */
 	pm_runtime_get_noresume(&gpu->core.pdev->dev);
-	if (!begin_access(gpu)) {
+	/* As pci_dev_trylock() does in an attempt. */
+	pci_cfg_access_lock(gpu->core.pdev);
+	ret = begin_access(gpu);
+	pci_cfg_access_unlock(gpu->core.pdev);
+	if (!ret) {
 		mutex_lock(&s->lock);
 		s->begun = true;
 		start(gpu);
