@@ -16,6 +16,7 @@
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 #include <linux/vfio_pci_core.h>
 
 #include "compat/compat.h"
@@ -57,9 +58,11 @@ int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region)
 	return region->window ? 0 : -ENOMEM;
 }
 
-static void unmap_region(struct nvgrace_gpu_region *region)
+/* Returns whether there was a mapping. */
+static bool unmap_region(struct nvgrace_gpu_region *region)
 {
 	u64 i, windows = DIV_ROUND_UP_ULL(region->length, RW_WINDOW);
+	bool unmapped = false;
 
 	for (i = 0; i < windows; i++) {
 		if (!region->window[i])
@@ -69,13 +72,19 @@ static void unmap_region(struct nvgrace_gpu_region *region)
 		else
 			memunmap(region->window[i]);
 		region->window[i] = NULL;
+		unmapped = true;
 	}
+	return unmapped;
 }
 
 void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu)
 {
-	unmap_region(&gpu->usemem);
-	unmap_region(&gpu->resmem);
+	bool usemem = unmap_region(&gpu->usemem);
+	bool resmem = unmap_region(&gpu->resmem);
+
+	/* The kernel keeps TLB entries of what is unmapped until it needs to. */
+	if (usemem || resmem)
+		vm_unmap_aliases();
 }
 
 static void *map_window(struct nvgrace_gpu_region *region, u64 start)

@@ -159,6 +159,10 @@ MODEL_GPUS = [
     # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
     gpu("noreset", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
 
+    # So little memory that the kernel, by itself, would keep TLB entries of its
+    # own mapping for later. A small BAR0, see below.
+    gpu("flush", M + 15 * GiB + 768 * MiB, 16 * MiB, mig_dvsec=1, bar0_size=256 * KiB),
+
     # "ones": until they are ready, its registers read all ones, as if it was
     # gone. "smallbar0": BAR0 ends before the second register.
     gpu("ones", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, unready_value=0xFFFFFFFF),

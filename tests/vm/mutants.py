@@ -44,6 +44,7 @@ MUTANTS = (
     ("src/rw.c", "memset(ones, 0xff, size);", "memset(ones, 0, size);", "rw"),
     ("src/rw.c", "count = min_t(u64, count, region->bar_size - offset);", "", "rw"),
     ("src/rw.c", "region->window[i] = NULL;", "", "rw"),
+    ("src/rw.c", "vm_unmap_aliases();", "return;", "rw"),
     ("src/rw.c", "RW_WINDOW - (offset + done) % RW_WINDOW", "RW_WINDOW", "rw"),
     ("src/rw.c", "map + offset % RW_WINDOW", "map + (offset & ~7ULL) % RW_WINDOW", "rw"),
     ("src/rw.c", "copy_words(mem, bounce, len);", "copy_words(mem, bounce, round_up(len, 2));", "rw"),
