@@ -679,7 +679,8 @@ static int check(struct nvgrace_gpu *gpu, bool awake)
 	if (gpu->core.pm_runtime_engaged && !awake)
 		return -EBUSY;
 	if (gpu->closed)
-		return READ_ONCE(gpu->config_writer) == current ? -EIO : -EAGAIN;
+		return READ_ONCE(gpu->config_writer) == current ||
+		       nvgrace_gpu_gate_is_late(gpu) ? -EIO : -EAGAIN;
 	if (gpu->link == NVGRACE_GPU_LINK_FAILED || !memory_enabled(gpu))
 		return -EIO;
 	return 0;
@@ -805,6 +806,9 @@ int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
 	if (!ret) {
 		ret = wait_ready(gpu, WAIT_USE);
 		pm_runtime_put(&gpu->core.pdev->dev);
+	} else {
+		/* A fault that is retried must not wait for this again. */
+		WRITE_ONCE(gpu->failed_for, READ_ONCE(gpu->epoch));
 	}
 out:
 	if (ret && ret != -EINTR)

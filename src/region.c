@@ -211,7 +211,10 @@ static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 	/* Without the lock, only the file keeps the device open. */
 	file = get_file(vmf->vma->vm_file);
 	release_fault_lock(vmf);
-	/* Ignore the result: the retried fault checks again. */
+	/*
+	 * A fault without its lock can only be retried. After a failed wait,
+	 * that ends at once.
+	 */
 	nvgrace_gpu_wait(gpu);
 	fput(file);
 

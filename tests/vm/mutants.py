@@ -86,6 +86,7 @@ MUTANTS = (
     ("src/gate.c", "\tclear_error(gpu);\n\topen_for(gpu, CLOSED_RESET);", "\topen_for(gpu, CLOSED_RESET);", "aer"),
     ("src/gate.c", "(gpu->link != NVGRACE_GPU_LINK_FAILED && !link_stays(gpu))", "false", "aer"),
     ("src/gate.c", "if (has_lost_bars(pdev))", "if (0)", "aer"),
+    ("src/gate.c", "WRITE_ONCE(gpu->failed_for, READ_ONCE(gpu->epoch));", ";", "aer"),
     ("src/gate.c", "high != upper_32_bits(bar0)", "false", "aer"),
     ("src/gate.c", "close_for(gpu, CLOSED_ERROR);", ";", "aer"),
     ("src/gate.c", "gpu->link = NVGRACE_GPU_LINK_OK;\n\tforget", "gpu->link = NVGRACE_GPU_LINK_FAILED;\n\tforget", "aer"),

@@ -3,9 +3,11 @@
  * A driver for the function beside a GPU (QEMU's pci-testdev), which has a vote
  * when the AER core recovers their link. It requests a reset, and delays the
  * recovery as long as its parameter "hold" is 1. It holds the GPU's device lock
- * as long as its parameter "lock" is 1. For tests/vm/guest/aer.c only.
+ * as long as its parameter "lock" is 1. With "numb", the GPU does not wake up.
+ * For tests/vm/guest/aer.c only.
  */
 #include <linux/delay.h>
+#include <linux/kstrtox.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/workqueue.h>
@@ -59,6 +61,30 @@ static const struct kernel_param_ops lock_ops = {
 };
 module_param_cb(lock, &lock_ops, &lock, 0600);
 MODULE_PARM_DESC(lock, "hold the GPU's device lock while this is 1");
+
+/* As after a failed suspend or resume of the GPU. */
+static int set_numb(const char *text, const struct kernel_param *param)
+{
+	struct pci_dev *gpu;
+	bool on;
+
+	if (kstrtobool(text, &on) || !beside)
+		return -EINVAL;
+	gpu = pci_get_slot(beside->bus, PCI_DEVFN(PCI_SLOT(beside->devfn), 0));
+	if (!gpu)
+		return -ENODEV;
+	spin_lock_irq(&gpu->dev.power.lock);
+	gpu->dev.power.runtime_error = on ? -EIO : 0;
+	spin_unlock_irq(&gpu->dev.power.lock);
+	pci_dev_put(gpu);
+	return 0;
+}
+
+static const struct kernel_param_ops numb_ops = {
+	.set	= set_numb,
+};
+module_param_cb(numb, &numb_ops, NULL, 0200);
+MODULE_PARM_DESC(numb, "runtime power management of the GPU has failed");
 
 static pci_ers_result_t error_detected(struct pci_dev *pdev,
 				       pci_channel_state_t state)

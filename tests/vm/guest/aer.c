@@ -137,7 +137,7 @@ static int teardown(void **state)
 /* Without this, GPUs that a failed test has left open can't be unbound. */
 static int clean_up(void **state)
 {
-	static const char *const parameters[] = { "hold", "lock" };
+	static const char *const parameters[] = { "hold", "lock", "numb" };
 	char path[64];
 	size_t i;
 	int fd;
@@ -715,6 +715,24 @@ static void while_a_neighbour_wants_a_reset_everybody_waits(void **state)
 	held_up(ERR_COMPLETION_TIMEOUT);
 }
 
+/* The kernel retries such a fault for as long as the driver says so. */
+static void a_fault_ends_if_the_gpu_does_not_wake_up(void **state)
+{
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	start("neighbour");
+	strcpy(maps[0], "before");
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+	assert_int_equal(vfio_reset(&v), 0);
+	tell_neighbour("numb", true);
+	assert_true(raises_sigbus(touch_read, maps[0]));
+	tell_neighbour("numb", false);
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_string_equal(maps[0], "before");
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
+}
+
 static void *is_refused(void *count)
 {
 	char byte;
@@ -920,6 +938,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
 	TEST(while_a_fatal_error_is_recovered_from_everybody_waits),
 	TEST(while_a_neighbour_wants_a_reset_everybody_waits),
+	TEST(a_fault_ends_if_the_gpu_does_not_wake_up),
 	TEST(a_link_reset_in_a_scrub_begins_it_anew),
 };
 
