@@ -158,17 +158,17 @@ struct nvgrace_gpu_scrub {
  * @resets: changes with each reset; may wrap. For cfgemu.c.
  * @gate: held for read around every access to GPU memory and every insertion of
  *	a pfn, but never while a fault on user memory is handled; for write to
- *	change what gate.c owns. Protects @epoch, @closed, @link, @recovery_end
- *	and the kernel mappings of both regions. Nests in memory_lock.
+ *	change what gate.c owns. Protects @epoch, @closed, @link_frozen and the
+ *	kernel mappings of both regions. Nests in memory_lock.
  * @epoch: changes when readiness must be found out again; may wrap
  * @closed: why the gate is closed, bits of gate.c; 0 if it is open
  * @opened: waits for @closed to become 0, or @config_writer NULL
  * @config_writer: the task that is writing power or decoding in config space;
  *	NULL if there is none
- * @link: state of the link, as the AER core reports it
- * @recovery_end: time when error recovery counts as failed
- * @last_wait: time when waits for the gate end; KTIME_MAX until the GPU is
- *	being unbound or shut down
+ * @link_frozen: an error has frozen the link, and neither has recovery succeeded
+ *	since, nor has a reset or an open found the GPU
+ * @last_wait: time when scrubs give up; KTIME_MAX until the GPU is being unbound
+ *	or shut down
  * @ready_for: @epoch when the memory was last found ready
  * @failed_for: @epoch when a wait for readiness last failed
  * @report_limit: rate limit of log lines about failed waits
@@ -201,13 +201,7 @@ struct nvgrace_gpu {
 	unsigned int closed;
 	wait_queue_head_t opened;
 	struct task_struct *config_writer;
-	enum nvgrace_gpu_link {
-		NVGRACE_GPU_LINK_OK,
-		NVGRACE_GPU_LINK_ERROR,		/* an error; recovery runs */
-		NVGRACE_GPU_LINK_FROZEN,	/* an error with link reset */
-		NVGRACE_GPU_LINK_FAILED,	/* such a recovery has failed */
-	} link;
-	ktime_t recovery_end;
+	bool link_frozen;
 	ktime_t last_wait;
 	unsigned int ready_for;
 	unsigned int failed_for;
@@ -366,8 +360,8 @@ void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
 /*
  * For scrub.c.
  *
- * finish: the GPU is being unbound or shut down. Waits for the gate end with
- * -EIO @ms milliseconds from now, and a closing by host suspend ends. Sleeps.
+ * finish: the GPU is being unbound or shut down, and a scrub has @ms milliseconds
+ * from now. A closing by host suspend ends. Sleeps.
  *
  * is_late: whether that time has passed.
  *

@@ -36,9 +36,8 @@
 
 /* Reasons why the gate is closed, bits of closed. */
 #define CLOSED_RESET	BIT(0)	/* from reset_prepare() to reset_done() */
-#define CLOSED_ERROR	BIT(1)	/* until error recovery ends */
-#define CLOSED_SUSPEND	BIT(2)	/* from host suspend to resume */
-#define CLOSED_CONFIG	BIT(3)	/* while power or decoding is written */
+#define CLOSED_SUSPEND	BIT(1)	/* from host suspend to resume */
+#define CLOSED_CONFIG	BIT(2)	/* while power or decoding is written */
 
 /*
  * Pauses between checks of readiness, doubling from the first to the longest.
@@ -47,14 +46,6 @@
  */
 #define POLL_FIRST_US		1000
 #define POLL_LONGEST_US		8000
-
-/*
- * Time for error recovery. On some kernels, such as 6.12.107, the AER core
- * reports only success, and a failure shows only by the time that has passed.
- * The PCI core gives a bus 60 s to return from a reset
- * (PCIE_RESET_READY_POLL_MS). The rest is for the other drivers on the bus.
- */
-#define RECOVERY_MS		90000
 
 /*
  * State of tasks that wait on the queue. Host suspend may freeze them. "Unsafe"
@@ -129,28 +120,12 @@ static void open_for(struct nvgrace_gpu *gpu, unsigned int reason)
 		wake_up_all(&gpu->opened);
 }
 
-/*
- * Linux never resets the bus of such a GPU (GH200), so error recovery can't
- * reset the link.
- */
-static bool link_stays(struct nvgrace_gpu *gpu)
-{
-	return gpu->core.pdev->dev_flags & PCI_DEV_FLAGS_NO_BUS_RESET;
-}
-
-/*
- * Ends a failed recovery if the GPU answers after a reset. A recovery that
- * still runs may yet reset the link, unless the link stays.
- */
-static void clear_error(struct nvgrace_gpu *gpu)
+/* A frozen link works again if the GPU answers after a reset. */
+static void find_gpu(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held_write(&gpu->gate);
-	if (gpu->link == NVGRACE_GPU_LINK_OK ||
-	    (gpu->link != NVGRACE_GPU_LINK_FAILED && !link_stays(gpu)) ||
-	    !pci_device_is_present(gpu->core.pdev))
-		return;
-	gpu->link = NVGRACE_GPU_LINK_OK;
-	open_for(gpu, CLOSED_ERROR);
+	if (gpu->link_frozen && pci_device_is_present(gpu->core.pdev))
+		WRITE_ONCE(gpu->link_frozen, false);
 }
 
 /*
@@ -184,28 +159,11 @@ static void restore_config(struct nvgrace_gpu *gpu)
 		pci_restore_state(pdev);
 }
 
-/*
- * Recovery has failed. If the link was or may have been reset, the memory's
- * state is unknown until a reset or an open succeeds. Otherwise the readiness
- * registers are valid.
- */
-static void end_in_failure(struct nvgrace_gpu *gpu)
-{
-	lockdep_assert_held_write(&gpu->gate);
-	if (gpu->link == NVGRACE_GPU_LINK_FROZEN ||
-	    has_lost_bars(gpu->core.pdev))
-		gpu->link = NVGRACE_GPU_LINK_FAILED;
-	else if (gpu->link == NVGRACE_GPU_LINK_ERROR)
-		gpu->link = NVGRACE_GPU_LINK_OK;
-	forget_ready(gpu);
-	open_for(gpu, CLOSED_ERROR);
-}
-
 void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
 	count_reset(gpu);
-	clear_error(gpu);
+	find_gpu(gpu);
 	up_write(&gpu->gate);
 	trace_nvgrace_gpu_reset(gpu->core.pdev, NVGRACE_GPU_RESET_OPEN);
 }
@@ -258,7 +216,7 @@ static void reset_done(struct pci_dev *pdev)
 	 */
 	if (has_lost_bars(pdev))
 		restore_config(gpu);
-	clear_error(gpu);
+	find_gpu(gpu);
 	open_for(gpu, CLOSED_RESET);
 	up_write(&gpu->gate);
 	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_DONE);
@@ -267,119 +225,82 @@ static void reset_done(struct pci_dev *pdev)
 /* ---- errors on the link ------------------------------------------------- */
 
 /*
- * A frozen link will be reset. After any other error, another function on the
- * bus may still demand a reset of both.
+ * Takes the memory out of reach. Accesses fail instead of waiting, because a
+ * vCPU that waits in a fault could not be stopped, and recovery may take long.
+ * Nor does every kernel report that it has failed.
  */
-static void begin_recovery(struct nvgrace_gpu *gpu, bool frozen)
+static void freeze_link(struct nvgrace_gpu *gpu)
 {
-	if (!frozen && link_stays(gpu))
-		return;
-
 	down_write(&gpu->gate);
-	if (frozen) {
-		gpu->link = NVGRACE_GPU_LINK_FROZEN;
-		count_reset(gpu);
-	} else if (gpu->link == NVGRACE_GPU_LINK_OK) {
-		gpu->link = NVGRACE_GPU_LINK_ERROR;
-	}
-	if (gpu->link != NVGRACE_GPU_LINK_FAILED) {
-		WRITE_ONCE(gpu->recovery_end,
-			   ktime_add_ms(ktime_get(), RECOVERY_MS));
-		close_for(gpu, CLOSED_ERROR);
-	}
+	WRITE_ONCE(gpu->link_frozen, true);
+	forget_ready(gpu);
 	up_write(&gpu->gate);
+	/* Tasks that wait for something else fail, too. */
+	wake_up_all(&gpu->opened);
 	zap(gpu);
-}
-
-/*
- * The AER core resets a frozen link without calling reset_done() and, unlike
- * other resets, restores nothing. Without its BARs, the device can't be checked
- * for readiness or opened again.
- */
-static void end_recovery(struct nvgrace_gpu *gpu, bool reset)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
-
-	/* If the time for recovery had passed, the gate is open again. */
-	if (reset) {
-		down_write(&gpu->gate);
-		close_for(gpu, CLOSED_ERROR);
-		up_write(&gpu->gate);
-		zap(gpu);
-	}
-
-	down_write(&gpu->core.memory_lock);
-	if (reset && awake)
-		restore_config(gpu);
-
-	down_write(&gpu->gate);
-	if (reset)
-		count_reset(gpu);
-	gpu->link = NVGRACE_GPU_LINK_OK;
-	open_for(gpu, CLOSED_ERROR);
-	up_write(&gpu->gate);
-	up_write(&gpu->core.memory_lock);
-
-	if (awake)
-		pm_runtime_put(&pdev->dev);
-	if (reset)
-		trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
 }
 
 /* A GPU without memory has nothing to report. */
-static void report_failure(struct nvgrace_gpu *gpu, const char *how)
+static void report_failure(struct nvgrace_gpu *gpu)
 {
-	if (gpu->usemem.length)
+	if (gpu->usemem.length && READ_ONCE(gpu->link_frozen))
 		dev_err_ratelimited(&gpu->core.pdev->dev,
-				    "recovery from a PCIe error %s: GPU memory can't be used; reset the device or open it again\n",
-				    how);
+				    "recovery from a PCIe error failed: GPU memory can't be used; reset the device or open it again\n");
 }
 
-static void fail_recovery(struct nvgrace_gpu *gpu)
-{
-	bool failed;
-
-	down_write(&gpu->gate);
-	end_in_failure(gpu);
-	failed = gpu->link == NVGRACE_GPU_LINK_FAILED;
-	up_write(&gpu->gate);
-	zap(gpu);
-	if (failed)
-		report_failure(gpu, "failed");
-}
-
+/*
+ * An error that does not freeze the link changes nothing, even if recovery from
+ * it fails, unless a link reset was part of that.
+ */
 static pci_ers_result_t error_detected(struct pci_dev *pdev,
 				       pci_channel_state_t state)
 {
 	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	bool failed = state == pci_channel_io_perm_failure;
+	pci_ers_result_t ret;
 
-	if (state == pci_channel_io_perm_failure)
-		fail_recovery(gpu);
-	else
-		begin_recovery(gpu, state == pci_channel_io_frozen);
-	return vfio_pci_core_aer_err_detected(pdev, state);
+	if (state == pci_channel_io_frozen || (failed && has_lost_bars(pdev)))
+		freeze_link(gpu);
+	if (failed)
+		report_failure(gpu);
+	ret = vfio_pci_core_aer_err_detected(pdev, state);
+	/* The link will be reset; demand the call of slot_reset() after that. */
+	return state == pci_channel_io_frozen ? PCI_ERS_RESULT_NEED_RESET : ret;
 }
 
+/*
+ * The link was reset. The AER core does not call reset_done() then and, unlike
+ * other resets, restores nothing. Without its BARs, the device can't be checked
+ * for readiness or opened again.
+ */
 static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 {
-	end_recovery(pdev_to_gpu(pdev), true);
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
+
+	down_write(&gpu->core.memory_lock);
+	down_write(&gpu->gate);
+	count_reset(gpu);
+	up_write(&gpu->gate);
+	zap(gpu);
+	if (awake)
+		restore_config(gpu);
+	up_write(&gpu->core.memory_lock);
+
+	if (awake)
+		pm_runtime_put(&pdev->dev);
+	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
 	return PCI_ERS_RESULT_RECOVERED;
 }
 
+/* Recovery has succeeded for all devices on the bus. */
 static void error_resume(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-	enum nvgrace_gpu_link link;
 
-	down_read(&gpu->gate);
-	link = gpu->link;
-	up_read(&gpu->gate);
-	/* Recovery has succeeded, perhaps after its time had passed. */
-	if (link == NVGRACE_GPU_LINK_FROZEN || link == NVGRACE_GPU_LINK_FAILED)
-		end_recovery(gpu, true);
-	else if (link == NVGRACE_GPU_LINK_ERROR)
-		end_recovery(gpu, false);
+	down_write(&gpu->gate);
+	WRITE_ONCE(gpu->link_frozen, false);
+	up_write(&gpu->gate);
 }
 
 const struct pci_error_handlers nvgrace_gpu_error_handlers = {
@@ -462,20 +383,14 @@ static bool takes_turn(struct nvgrace_gpu *gpu, u64 offset, size_t count)
 int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 				   size_t count)
 {
-	DEFINE_WAIT(wait);
-
 	if (!takes_turn(gpu, offset, count))
 		return 0;
 
 	/* One at a time: the first of two to end would open the gate. */
-	while (cmpxchg(&gpu->config_writer, NULL, current)) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		prepare_to_wait(&gpu->opened, &wait, WAIT_STATE);
-		if (READ_ONCE(gpu->config_writer))
-			schedule();
-		finish_wait(&gpu->opened, &wait);
-	}
+	if (wait_event_state(gpu->opened,
+			     !cmpxchg(&gpu->config_writer, NULL, current),
+			     WAIT_STATE))
+		return -EINTR;
 
 	down_write(&gpu->gate);
 	close_for(gpu, CLOSED_CONFIG);
@@ -575,68 +490,18 @@ void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms)
 	 */
 	open_for(gpu, CLOSED_SUSPEND);
 	up_write(&gpu->gate);
-	/* last_wait has changed: waiting tasks compute their timeout again. */
-	wake_up_all(&gpu->opened);
-}
-
-/*
- * Ends recovery when its time is over. On kernels that report only success,
- * nothing else shows a failure.
- */
-static void give_up(struct nvgrace_gpu *gpu)
-{
-	bool failed = false;
-
-	if (!(READ_ONCE(gpu->closed) & CLOSED_ERROR))
-		return;
-
-	down_write(&gpu->gate);
-	if (gpu->closed & CLOSED_ERROR &&
-	    ktime_compare(ktime_get(), gpu->recovery_end) >= 0) {
-		end_in_failure(gpu);
-		failed = gpu->link == NVGRACE_GPU_LINK_FAILED;
-	}
-	up_write(&gpu->gate);
-	if (failed)
-		report_failure(gpu, "timed out");
-}
-
-/* Jiffies until recovery_end or last_wait, whichever is earlier. */
-static long time_to_give_up(struct nvgrace_gpu *gpu)
-{
-	ktime_t until = READ_ONCE(gpu->last_wait);
-	s64 ms;
-
-	/* All other reasons end by themselves. */
-	if (READ_ONCE(gpu->closed) & CLOSED_ERROR)
-		until = min(until, READ_ONCE(gpu->recovery_end));
-	if (until == KTIME_MAX)
-		return MAX_SCHEDULE_TIMEOUT;
-	ms = ktime_ms_delta(until, ktime_get());
-	return msecs_to_jiffies(clamp_t(s64, ms, 0, INT_MAX)) + 1;
 }
 
 /*
  * Sleeps until the gate is open. Returns 0, -EINTR (the task is being killed),
- * or -EIO (the GPU is being unbound and the time to wait is over). Called
- * without locks of this driver.
+ * or -EIO (the link has frozen). Called without locks of this driver.
  */
 static int wait_until_open(struct nvgrace_gpu *gpu)
 {
-	DEFINE_WAIT(wait);
-
-	while (READ_ONCE(gpu->closed)) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		if (nvgrace_gpu_gate_is_late(gpu))
-			return -EIO;
-		prepare_to_wait(&gpu->opened, &wait, WAIT_STATE);
-		if (READ_ONCE(gpu->closed))
-			schedule_timeout(time_to_give_up(gpu));
-		finish_wait(&gpu->opened, &wait);
-		give_up(gpu);
-	}
-	return 0;
+	if (wait_event_state(gpu->opened, !READ_ONCE(gpu->closed) ||
+			     READ_ONCE(gpu->link_frozen), WAIT_STATE))
+		return -EINTR;
+	return READ_ONCE(gpu->link_frozen) ? -EIO : 0;
 }
 
 /* Sleeps for @us microseconds, or until the task is being killed. */
@@ -676,14 +541,14 @@ static void unlock_both(struct nvgrace_gpu *gpu)
 static int check(struct nvgrace_gpu *gpu, bool awake)
 {
 	lockdep_assert_held(&gpu->gate);
+	/* First, so that nothing waits for what may never come. */
+	if (gpu->link_frozen)
+		return -EIO;
 	if (gpu->core.pm_runtime_engaged && !awake)
 		return -EBUSY;
 	if (gpu->closed)
-		return READ_ONCE(gpu->config_writer) == current ||
-		       nvgrace_gpu_gate_is_late(gpu) ? -EIO : -EAGAIN;
-	if (gpu->link == NVGRACE_GPU_LINK_FAILED || !memory_enabled(gpu))
-		return -EIO;
-	return 0;
+		return READ_ONCE(gpu->config_writer) == current ? -EIO : -EAGAIN;
+	return memory_enabled(gpu) ? 0 : -EIO;
 }
 
 /*
@@ -792,7 +657,7 @@ int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
 	u64 start = nvgrace_gpu_trace_start(wait);
 	int ret;
 
-	if (READ_ONCE(gpu->closed)) {
+	if (READ_ONCE(gpu->closed) || READ_ONCE(gpu->link_frozen)) {
 		/*
 		 * Return at once: the GPU may be ready, and the next reset
 		 * near.
@@ -926,7 +791,7 @@ out:
 
 enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu)
 {
-	if (READ_ONCE(gpu->link) == NVGRACE_GPU_LINK_FAILED)
+	if (READ_ONCE(gpu->link_frozen))
 		return NVGRACE_GPU_FAILED;
 	if (is_ready(gpu))
 		return NVGRACE_GPU_READY;

@@ -5,6 +5,7 @@
 
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/wait.h>
 
 #ifndef HAVE_VM_FLAGS_SET
 static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
@@ -37,6 +38,10 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 /* Older kernels have another interface for tasks that may be frozen. */
 #ifndef TASK_FREEZABLE_UNSAFE
 #define TASK_FREEZABLE_UNSAFE	0
+#endif
+#ifndef wait_event_state
+#define wait_event_state(wq, condition, state)	\
+	wait_event_killable(wq, condition)
 #endif
 
 /* Whether kernel mappings need memory of their own: with KASAN, an eighth. */

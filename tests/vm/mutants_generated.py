@@ -71,7 +71,7 @@ PROGRAMS = {
     "src/dmabuf.c": ("dmabuf", RANDOM),
     # Linux 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
-                   "cycles", "races", "stable/aer:patient"),
+                   "cycles", "races", "stable/aer"),
     "src/probe.c": ("discovery", "plain", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM,
                     "privilege", "races"),
     "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "cycles", "races"),

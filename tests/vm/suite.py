@@ -62,10 +62,6 @@ RANDOM_SEED = 1
 RANDOM_OPERATIONS = {"newest": 100_000}
 RANDOM_ELSEWHERE = 10_000
 
-# arm64 kernels of this version do not report a failed recovery from a PCIe
-# error, and an access waits for 90 s there. Others are like them.
-PATIENT = (6, 12)
-
 # Kernels on which memory is short meanwhile, and processors come and go.
 RANDOM_PRESSED = ("stable",)
 
@@ -92,8 +88,6 @@ def argument(kernel, program, race):
     if program == "random":
         pressed = "--pressed:" if kernel.name in RANDOM_PRESSED else ""
         return f"{pressed}{RANDOM_SEED}:{RANDOM_OPERATIONS.get(kernel.name, RANDOM_ELSEWHERE)}"
-    if program == "aer" and kernel.version == PATIENT and kernel.has("CONFIG_ARM64"):
-        return "patient"
     if program == "poison":
         symbols = (kernel.headers / "Module.symvers").read_text()
         return "reported" if "\tregister_pfn_address_space\t" in symbols else "ignored"

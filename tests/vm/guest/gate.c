@@ -584,6 +584,8 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	struct stalled w = { };
 	struct user u[3];
 	bool asleep = true;
+	int status;
+	pid_t child;
 	uint32_t now;
 	size_t i;
 
@@ -600,6 +602,16 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 	for (i = 0; i < ARRAY_SIZE(u); i++)
 		asleep &= sleeps_on(&u[i]);
+	/* A process that waits can be killed. */
+	child = fork();
+	if (!child) {
+		touch_read(old[0]);
+		_exit(0);
+	}
+	until_it_waits(child);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
 	go_on();
 	pthread_join(w.thread, NULL);
 	assert_int_equal(w.ret, 8);
