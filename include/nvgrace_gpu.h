@@ -17,7 +17,6 @@
 #include <linux/atomic.h>
 #include <linux/ktime.h>
 #include <linux/mutex.h>
-#include <linux/notifier.h>
 #include <linux/ratelimit.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
@@ -162,7 +161,7 @@ struct nvgrace_gpu_scrub {
  *	kernel mappings of both regions. Nests in memory_lock.
  * @epoch: changes when readiness must be found out again; may wrap
  * @closed: why the gate is closed, bits of gate.c; 0 if it is open
- * @opened: waits for @closed to become 0, or @config_writer NULL
+ * @opened: waits for @closed to become 0, or @config_writer or @poller NULL
  * @config_writer: the task that is writing power or decoding in config space;
  *	NULL if there is none
  * @link_frozen: an error has frozen the link, and neither has recovery succeeded
@@ -172,8 +171,7 @@ struct nvgrace_gpu_scrub {
  * @ready_for: @epoch when the memory was last found ready
  * @failed_for: @epoch when a wait for readiness last failed
  * @report_limit: rate limit of log lines about failed waits
- * @ready_lock: one wait for readiness at a time. Held during the wait, taken
- *	without other locks, and killably.
+ * @poller: the task that waits for readiness for all; NULL if there is none
  * @insert_lock: serialize insertions of pages and of huge entries below one
  *	table of huge entries; nest in @gate
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
@@ -183,7 +181,6 @@ struct nvgrace_gpu_scrub {
  *	@gate
  * @saved_state: config space at the end of probe, for resets that restore
  *	nothing; NULL if there was no memory for it
- * @suspend: reports the host's suspend and resume
  * @mapping: finds the mappings of user space
  * @scrub: scrubs of the memory between users
  */
@@ -206,13 +203,12 @@ struct nvgrace_gpu {
 	unsigned int ready_for;
 	unsigned int failed_for;
 	struct ratelimit_state report_limit;
-	struct mutex ready_lock;	/* one wait at a time */
+	struct task_struct *poller;
 	struct mutex insert_lock[1 << NVGRACE_GPU_INSERT_BITS]; /* page tables */
 	u16 cxl_dvsec;
 	void __iomem *bar0;
 	struct mutex window_lock;	/* protects setting window[] */
 	struct pci_saved_state *saved_state;
-	struct notifier_block suspend;
 	struct compat_mapping mapping;
 	struct nvgrace_gpu_scrub scrub;
 };
@@ -343,7 +339,7 @@ enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
  * not decoded), or the error of enabling the GPU or mapping BAR0.
  *
  * start comes last before the device is registered, stop after it is
- * unregistered. start returns 0 or -ENOMEM.
+ * unregistered.
  *
  * open comes after vfio_pci_core_enable(). close comes before
  * vfio_pci_core_close_device(), and after each scrub, which has no open.
@@ -352,21 +348,28 @@ enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
  */
 void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
 
 /*
+ * Between these two the host sleeps, user space is frozen, and the gate is
+ * closed. Called without locks, except for the device lock; sleep.
+ */
+void nvgrace_gpu_gate_suspend(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_resume(struct nvgrace_gpu *gpu);
+
+/*
  * For scrub.c.
  *
- * finish: the GPU is being unbound or shut down, and a scrub has @ms milliseconds
- * from now. A closing by host suspend ends. Sleeps.
+ * finish: the GPU is being unbound or shut down, and a scrub has @ms
+ * milliseconds from now. Sleeps.
  *
  * is_late: whether that time has passed.
  *
- * suspended: whether the host is about to suspend or suspended. While the
- * caller holds the device lock, a suspend waits for it.
+ * suspended: whether the host sleeps or is about to. While the caller holds the
+ * device lock, it does not begin to.
  *
  * Called without locks, except for the device lock.
  */
@@ -431,6 +434,13 @@ void nvgrace_gpu_registers_end(struct nvgrace_gpu *gpu);
  */
 extern const struct vfio_device_ops nvgrace_gpu_memory_ops;
 extern const struct vfio_device_ops nvgrace_gpu_core_only_ops;
+
+/*
+ * Adds what the host's sleep needs to the power management of vfio-pci-core,
+ * which replaces the driver's own at each registration. Called right after
+ * that.
+ */
+void nvgrace_gpu_device_add_pm(struct device_driver *driver);
 
 /* ---- region.c ------------------------------------------------------------ */
 

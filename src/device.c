@@ -190,3 +190,69 @@ const struct vfio_device_ops nvgrace_gpu_core_only_ops = {
 	COMPAT_REGION_INFO_OPS(compat_core_region_info)
 	COMPAT_VFIO_DEVICE_OPS
 };
+
+/* ---- the host's sleep --------------------------------------------------- */
+
+/* Of vfio-pci-core: it has only runtime power management. */
+static const struct dev_pm_ops *core_pm;
+
+static struct nvgrace_gpu *dev_to_gpu(struct device *dev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
+
+	return to_nvgrace_gpu(&core->vdev);
+}
+
+/*
+ * Called before any device sleeps, and the gate stays closed until all are
+ * awake. User space is frozen meanwhile, but not the workers of a scrub. A
+ * freezable workqueue would not do: a scrub takes longer than tasks have to
+ * freeze, and that of a shutdown after hibernation would wait for ever.
+ */
+static int prepare(struct device *dev)
+{
+	nvgrace_gpu_gate_suspend(dev_to_gpu(dev));
+	return 0;
+}
+
+static void complete_sleep(struct device *dev)
+{
+	nvgrace_gpu_gate_resume(dev_to_gpu(dev));
+}
+
+/* Another kernel may use the GPU until this one is back. */
+static int hibernate(struct device *dev)
+{
+	nvgrace_gpu_scrub_doubt(dev_to_gpu(dev));
+	return 0;
+}
+
+static int runtime_suspend(struct device *dev)
+{
+	return READ_ONCE(core_pm)->runtime_suspend(dev);
+}
+
+static int runtime_resume(struct device *dev)
+{
+	return READ_ONCE(core_pm)->runtime_resume(dev);
+}
+
+static const struct dev_pm_ops pm_ops = {
+	.prepare		= prepare,
+	.complete		= complete_sleep,
+	.freeze			= hibernate,
+	.runtime_suspend	= runtime_suspend,
+	.runtime_resume		= runtime_resume,
+};
+
+void nvgrace_gpu_device_add_pm(struct device_driver *driver)
+{
+	const struct dev_pm_ops *pm = READ_ONCE(driver->pm);
+
+	/* Of two GPUs that are bound at the same time, one may be first. */
+	if (pm == &pm_ops)
+		return;
+	/* The host does not sleep during a bind. */
+	WRITE_ONCE(core_pm, pm);
+	smp_store_release(&driver->pm, &pm_ops);
+}

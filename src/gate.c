@@ -14,8 +14,7 @@
  * device.c, region.c, rw.c, scrub.c, dmabuf.c and sysfs.c call this file, and
  * probe.c starts and stops it. The PCI core calls the error handlers with the
  * device lock held. Locks nest in this order: mmap_lock or the device lock,
- * memory_lock, gate. ready_lock comes before memory_lock. "Both locks" are
- * memory_lock and gate, held for read.
+ * memory_lock, gate. "Both locks" are memory_lock and gate, held for read.
  */
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
@@ -27,7 +26,6 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
-#include <linux/suspend.h>
 #include <linux/wait.h>
 
 #include "compat/compat.h"
@@ -36,7 +34,7 @@
 
 /* Reasons why the gate is closed, bits of closed. */
 #define CLOSED_RESET	BIT(0)	/* from reset_prepare() to reset_done() */
-#define CLOSED_SUSPEND	BIT(1)	/* from host suspend to resume */
+#define CLOSED_SUSPEND	BIT(1)	/* while the host sleeps */
 #define CLOSED_CONFIG	BIT(2)	/* while power or decoding is written */
 
 /*
@@ -48,7 +46,8 @@
 #define POLL_LONGEST_US		8000
 
 /*
- * State of tasks that wait on the queue. Host suspend may freeze them. "Unsafe"
+ * State of tasks that wait, except in a bind, which holds a lock that the host's
+ * suspend needs. Host suspend may freeze them. "Unsafe"
  * because a copy from user space may have faulted and waits here, and the
  * caller of the copy may hold locks.
  */
@@ -434,38 +433,21 @@ void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
 	pm_runtime_put(&gpu->core.pdev->dev);
 }
 
-/*
- * Host suspend may cut the power, and no reset is reported. The first call
- * comes before user space is frozen, the last one after it is thawed.
- */
-static int host_suspend(struct notifier_block *block, unsigned long event,
-			void *data)
+void nvgrace_gpu_gate_suspend(struct nvgrace_gpu *gpu)
 {
-	struct nvgrace_gpu *gpu = container_of(block, struct nvgrace_gpu,
-					       suspend);
+	down_write(&gpu->gate);
+	close_for(gpu, CLOSED_SUSPEND);
+	/* The host may cut the power, and nothing reports a reset. */
+	forget_ready(gpu);
+	up_write(&gpu->gate);
+	zap(gpu);
+}
 
-	switch (event) {
-	case PM_HIBERNATION_PREPARE:
-	case PM_RESTORE_PREPARE:
-		/* Another kernel may use the GPU until this one is back. */
-		nvgrace_gpu_scrub_doubt(gpu);
-		fallthrough;
-	case PM_SUSPEND_PREPARE:
-		down_write(&gpu->gate);
-		close_for(gpu, CLOSED_SUSPEND);
-		forget_ready(gpu);
-		up_write(&gpu->gate);
-		zap(gpu);
-		break;
-	case PM_POST_SUSPEND:
-	case PM_POST_HIBERNATION:
-	case PM_POST_RESTORE:
-		down_write(&gpu->gate);
-		open_for(gpu, CLOSED_SUSPEND);
-		up_write(&gpu->gate);
-		break;
-	}
-	return NOTIFY_DONE;
+void nvgrace_gpu_gate_resume(struct nvgrace_gpu *gpu)
+{
+	down_write(&gpu->gate);
+	open_for(gpu, CLOSED_SUSPEND);
+	up_write(&gpu->gate);
 }
 
 bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu)
@@ -484,10 +466,7 @@ void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms)
 {
 	down_write(&gpu->gate);
 	WRITE_ONCE(gpu->last_wait, ktime_add_ms(ktime_get(), ms));
-	/*
-	 * A device that is being unbound or shut down is awake. After
-	 * hibernation, nothing else would open the gate.
-	 */
+	/* If it was removed while the host slept, nothing else would. */
 	open_for(gpu, CLOSED_SUSPEND);
 	up_write(&gpu->gate);
 }
@@ -505,11 +484,11 @@ static int wait_until_open(struct nvgrace_gpu *gpu)
 }
 
 /* Sleeps for @us microseconds, or until the task is being killed. */
-static void pause_killable(unsigned int us)
+static void pause_killable(unsigned int us, unsigned int state)
 {
 	ktime_t expires = ns_to_ktime((u64)us * NSEC_PER_USEC);
 
-	set_current_state(TASK_KILLABLE);
+	set_current_state(state);
 	schedule_hrtimeout_range(&expires, us * NSEC_PER_USEC / 8,
 				 HRTIMER_MODE_REL);
 }
@@ -575,7 +554,8 @@ enum wait_kind {
 /*
  * Polls until the memory is ready or the deadline has passed; WAIT_ONCE polls
  * once. Returns 0, -EAGAIN (the gate was closed or @epoch has ended, so begin
- * anew), -EIO, -EINTR, -ETIME or -ENODEV. Under ready_lock, with the GPU awake.
+ * anew), -EIO, -EINTR, -ETIME or -ENODEV. One task at a time, with the GPU
+ * awake.
  */
 static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 			unsigned int epoch)
@@ -609,7 +589,8 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 			break;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		pause_killable(us);
+		pause_killable(us, kind == WAIT_PROBE ? TASK_KILLABLE :
+							WAIT_STATE);
 		us = min(us * 2, (unsigned int)POLL_LONGEST_US);
 	}
 	if (ret && (kind == WAIT_PROBE ||
@@ -637,7 +618,10 @@ static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
 		ret = wait_until_open(gpu);
 		if (ret)
 			return ret;
-		if (mutex_lock_killable(&gpu->ready_lock))
+		/* No mutex: tasks that wait for one can't be frozen. */
+		if (wait_event_state(gpu->opened,
+				     !cmpxchg(&gpu->poller, NULL, current),
+				     WAIT_STATE))
 			return -EINTR;
 		/* The decision is valid in this epoch only. */
 		epoch = READ_ONCE(gpu->epoch);
@@ -647,7 +631,9 @@ static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
 			ret = wait_trained(gpu, WAIT_ONCE, epoch);
 		else
 			ret = wait_trained(gpu, kind, epoch);
-		mutex_unlock(&gpu->ready_lock);
+		/* Pairs with the cmpxchg() of the next one. */
+		smp_store_release(&gpu->poller, NULL);
+		wake_up_all(&gpu->opened);
 	} while (ret == -EAGAIN);
 	return ret;
 }
@@ -805,7 +791,6 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 	init_rwsem(&gpu->gate);
 	init_waitqueue_head(&gpu->opened);
 	gpu->last_wait = KTIME_MAX;
-	mutex_init(&gpu->ready_lock);
 	/* Three lines in 5 minutes: user space can make waits fail again. */
 	ratelimit_state_init(&gpu->report_limit, 300 * HZ, 3);
 	/* No wait has ended in this epoch, with or without success. */
@@ -813,15 +798,9 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 	gpu->ready_for = gpu->epoch - 1;
 }
 
-int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
-	int ret;
-
-	gpu->suspend.notifier_call = host_suspend;
-	ret = register_pm_notifier(&gpu->suspend);
-	if (ret)
-		return ret;
 
 	/*
 	 * The GPU is awake, with its BARs. If this fails, restore_config() does
@@ -829,12 +808,10 @@ int nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu)
 	 */
 	pci_save_state(pdev);
 	gpu->saved_state = pci_store_saved_state(pdev);
-	return 0;
 }
 
 void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu)
 {
-	unregister_pm_notifier(&gpu->suspend);
 	kfree(gpu->saved_state);
 	gpu->saved_state = NULL;
 }

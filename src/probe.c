@@ -345,10 +345,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			goto unmap;
 	}
 
-	ret = nvgrace_gpu_gate_start(gpu);
-	if (ret)
-		goto unlist;
-
+	nvgrace_gpu_gate_start(gpu);
 	nvgrace_gpu_scrub_binding(gpu);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
@@ -356,6 +353,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			ret);
 		goto stop;
 	}
+	nvgrace_gpu_device_add_pm(pdev->dev.driver);
 
 	if (ops == &nvgrace_gpu_core_only_ops)
 		pci_info(pdev, "firmware gives no %s: bound as a plain PCI device, without GPU memory\n",
@@ -370,7 +368,6 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 stop:
 	nvgrace_gpu_gate_stop(gpu);
-unlist:
 	unlist_gpu(gpu);
 unmap:
 	compat_mapping_exit(&gpu->mapping);

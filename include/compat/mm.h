@@ -41,7 +41,7 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 #endif
 #ifndef wait_event_state
 #define wait_event_state(wq, condition, state)	\
-	wait_event_killable(wq, condition)
+	((void)(state), wait_event_killable(wq, condition))
 #endif
 
 /* Whether kernel mappings need memory of their own: with KASAN, an eighth. */

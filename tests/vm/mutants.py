@@ -97,7 +97,10 @@ MUTANTS = (
     ("src/gate.c", "\t\tforget_ready(gpu);\n\topen_for(gpu, CLOSED_CONFIG);", "\t\t;\n\topen_for(gpu, CLOSED_CONFIG);", "gate"),
     ("src/gate.c", "close_for(gpu, CLOSED_CONFIG);", ";", "gate"),
     ("src/gate.c", "if (data_race(!!gpu->core.pm_runtime_engaged))", "if (0)", "gate"),
-    ("src/gate.c", "close_for(gpu, CLOSED_SUSPEND);\n\t\tforget_ready(gpu);", "close_for(gpu, CLOSED_SUSPEND);", "gate"),
+    ("src/gate.c", "close_for(gpu, CLOSED_SUSPEND);", ";", "gate"),
+    ("src/gate.c", "\tforget_ready(gpu);\n\tup_write(&gpu->gate);\n\tzap(gpu);\n}\n\nvoid nvgrace_gpu_gate_resume", "\tup_write(&gpu->gate);\n\tzap(gpu);\n}\n\nvoid nvgrace_gpu_gate_resume", "gate"),
+    ("src/gate.c", "TASK_KILLABLE :\n\t\t\t\t\t\t\tWAIT_STATE", "TASK_KILLABLE :\n\t\t\t\t\t\t\tTASK_KILLABLE", "gate"),
+    ("src/device.c", "\t.freeze\t\t\t= hibernate,\n", "", "scrub:5"),
     ("src/gate.c", "gpu->epoch == epoch ? check(gpu, true) : -EAGAIN", "check(gpu, true)", "wait"),
     ("src/gate.c", "kind == WAIT_USE && READ_ONCE(gpu->failed_for) == epoch", "0", "wait"),
     ("src/gate.c", "TASK_KILLABLE | TASK_FREEZABLE_UNSAFE", "TASK_UNINTERRUPTIBLE", "gate"),
@@ -172,7 +175,9 @@ UNSEEN = {
     "COMPAT_HUGE_FAULT": "the size of entries",
     "region->window[i] = NULL;": "the kernel's own mappings of closed devices",
     "if (fatal_signal_pending": "how soon a killed access ends",
-    "close_for(gpu, CLOSED_SUSPEND)": "the host's suspend, which takes five seconds in its test mode",
+    "close_for(gpu, CLOSED_SUSPEND)": "the host's suspend",
+    "forget_ready(gpu);\n\tup_write(&gpu->gate);\n\tzap": "the host's suspend",
+    "TASK_KILLABLE :": "the host's suspend",
     "gpu->closed | reason)": "the kernel's own mappings, which show nothing else",
 }
 

@@ -135,6 +135,8 @@ def modules_for(kernel, names):
     if "aer" in names:
         files.update(module_file(kernel, "aer_inject"))
         files["/tests/neighbour.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "neighbour")
+    if {"gate", "scrub", "rare"} & set(names):
+        files["/tests/sleeper.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "sleeper")
     if "dmabuf" in names or "random" in names and not lacks(kernel, "dmabuf"):
         files["/tests/importer.ko"] = out_of_tree(kernel, HERE.parent / "testkernel" / "importer")
     if "failures" in names:

@@ -933,7 +933,8 @@ static void closing_beside_resets_unmaps_once(void **state)
 static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 {
 	uint64_t before = v.gpu->is_model ? looks() : 0;
-	struct user u;
+	uint64_t asleep = 0;
+	struct user u[3];
 
 	do {
 		assert_back();
@@ -941,10 +942,17 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 		if (v.gpu->is_model)
 			vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
 		assert_readiness("ready");
-		suspend_host();
+		host_sleeps(v.gpu);
 		assert_readiness("unknown");
-		start_user(&u, old[0]);
-	} while (!release_users(&u, 1));
+		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
+		if (v.gpu->is_model)
+			asleep = looks();
+		start_users(u);
+		/* Nothing reads the registers of a GPU that may sleep. */
+		if (v.gpu->is_model)
+			assert_int_equal(looks(), asleep);
+		host_wakes(v.gpu);
+	} while (!release_users(u, 3));
 	if (v.gpu->is_model)
 		assert_true(looks() > before);
 	assert_back();

@@ -1232,6 +1232,35 @@ void suspend_host(void)
 	close(fd);
 }
 
+static void call_sleeper(const struct gpu *gpu, const char *what)
+{
+	char path[64];
+	int ret = load_file("/tests/sleeper.ko");
+
+	if (ret && ret != -EEXIST)
+		fail_msg("sleeper.ko: %s", strerror(-ret));
+	snprintf(path, sizeof(path), "/sys/module/sleeper/parameters/%s", what);
+	must_write_file(path, gpu->addr);
+}
+
+void host_sleeps(const struct gpu *gpu)
+{
+	call_sleeper(gpu, "prepare");
+}
+
+void host_wakes(const struct gpu *gpu)
+{
+	call_sleeper(gpu, "complete");
+	assert_int_equal(unload("sleeper"), 0);
+}
+
+void host_hibernates(const struct gpu *gpu)
+{
+	host_sleeps(gpu);
+	call_sleeper(gpu, "freeze");
+	host_wakes(gpu);
+}
+
 /* ---- events ------------------------------------------------------------- */
 
 bool events_exist(void)

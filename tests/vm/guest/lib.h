@@ -297,11 +297,20 @@ void assert_all_clean(const struct gpu *gpu);
 void assert_range_clean(uint64_t address, uint64_t count);
 
 /*
- * The kernel's test mode of suspend: everything except switching devices off.
+ * The kernel's test mode of suspend: tasks are frozen, and devices stay on.
  * The second fails the test if the kernel can't do it.
  */
 bool host_can_suspend(void);
 void suspend_host(void);
+
+/*
+ * What the kernel calls of the driver for one GPU while the host sleeps. Between
+ * the first and the last, tasks that wait for the GPU do so without end.
+ * hibernates is both, with what comes in between.
+ */
+void host_sleeps(const struct gpu *gpu);
+void host_wakes(const struct gpu *gpu);
+void host_hibernates(const struct gpu *gpu);
 
 /*
  * Counts the lines of the kernel log since the last klog_mark() that contain

@@ -41,7 +41,7 @@ static void a_gpu_that_can_not_be_reset_is_not_scrubbed(void **state)
 	const struct gpu *gpu = gpu_find("noreset");
 	unsigned int i, said;
 	char line[512];
-	int fd, level;
+	int level;
 
 	scrub_set_parameter(true);
 	klog_mark();
@@ -71,13 +71,10 @@ static void a_gpu_that_can_not_be_reset_is_not_scrubbed(void **state)
 		said += !!strstr(line, "the GPU can't be reset");
 	assert_in_range(said, 5, 12);
 
-	/*
-	 * Preparing hibernation must not change the state of memory that isn't
-	 * clean.
-	 */
-	fd = open("/dev/snapshot", O_RDONLY);
-	if (fd >= 0)
-		close(fd);
+	/* Hibernation must not change the state of memory that isn't clean. */
+	host_hibernates(gpu);
+	gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", line, sizeof(line));
+	assert_string_equal(line, "failed");
 	vfio_open(&v, gpu);
 	vfio_stop(&v);
 }
