@@ -60,10 +60,10 @@ struct nvgrace_gpu_region {
 	struct compat_pfn_space *pfn_space;
 
 	/*
-	 * Kernel mappings for read and write: one pointer for each window of
-	 * RW_WINDOW bytes, NULL until first used. Owned by rw.c. Set under the
-	 * GPU's window_lock, read with its gate held for read, cleared with the
-	 * gate held for write.
+	 * Kernel mappings for read and write: one pointer for each window,
+	 * NULL until first used. Owned by window.c. Set under the GPU's
+	 * window_lock, read with its gate held for read, cleared with the gate
+	 * held for write.
 	 */
 	void **window;
 };
@@ -164,10 +164,10 @@ struct nvgrace_gpu_scrub {
  * @opened: waits for @closed to become 0, or @config_writer or @poller NULL
  * @config_writer: the task that is writing power or decoding in config space;
  *	NULL if there is none
- * @link_frozen: an error has frozen the link, and neither has recovery succeeded
- *	since, nor has a reset or an open found the GPU
- * @last_wait: time when scrubs give up; KTIME_MAX until the GPU is being unbound
- *	or shut down
+ * @link_frozen: an error has frozen the link, and since then, recovery has not
+ *	succeeded, and no reset or open has found the GPU
+ * @last_wait: time when scrubs give up; KTIME_MAX until the GPU is being
+ *	unbound or shut down
  * @ready_for: @epoch when the memory was last found ready
  * @failed_for: @epoch when a wait for readiness last failed
  * @report_limit: rate limit of log lines about failed waits
@@ -177,7 +177,7 @@ struct nvgrace_gpu_scrub {
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
  * @bar0: readiness registers of legacy GPUs, mapped at probe, in a scrub and
  *	while the device is open; NULL otherwise
- * @window_lock: protects the creation of kernel mappings by rw.c; nests in
+ * @window_lock: protects the creation of kernel mappings by window.c; nests in
  *	@gate
  * @saved_state: config space at the end of probe, for resets that restore
  *	nothing; NULL if there was no memory for it
@@ -246,24 +246,25 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
 
 /*
  * Every access to GPU memory and every insertion of its pages stands between
- * one of these two and nvgrace_gpu_leave(). In between, no reset begins, the
- * memory is ready and the GPU is awake. Both take memory_lock and the gate for
- * read.
+ * one of these two and nvgrace_gpu_gate_leave(). In between, no reset begins,
+ * the memory is ready and the GPU is awake. Both take memory_lock and the gate
+ * for read.
  *
- * nvgrace_gpu_enter() waits for the end of a reset and for readiness. Called
- * without locks; sleeps. Returns 0, -EINTR (the task is being killed) or -EIO
- * (in D3, not decoding, not ready in time, or link lost). Unless the caller
- * keeps the GPU @awake, it also returns -EBUSY: user space wants low power, so
- * call again with the GPU kept awake. That costs as much as a small access.
+ * nvgrace_gpu_gate_enter() waits for the end of a reset and for readiness.
+ * Called without locks; sleeps. Returns 0, -EINTR (the task is being killed) or
+ * -EIO (in D3, not decoding, not ready in time, or link frozen). Unless the
+ * caller keeps the GPU @awake, it also returns -EBUSY: user space wants low
+ * power, so call again with the GPU kept awake. That costs as much as a small
+ * access.
  *
- * nvgrace_gpu_enter_fault() does not wait. Called with the fault's lock of the
- * address space. Returns the same but -EBUSY, and -EAGAIN if a wait may help.
- * While user space wants low power it returns -EIO, because a fault can't keep
- * the GPU awake.
+ * nvgrace_gpu_gate_enter_fault() does not wait. Called with the fault's lock of
+ * the address space. Returns the same but -EBUSY, and -EAGAIN if a wait may
+ * help. While user space wants low power it returns -EIO, because a fault can't
+ * keep the GPU awake.
  */
-int nvgrace_gpu_enter(struct nvgrace_gpu *gpu, bool awake);
-int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_leave(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu, bool awake);
+int nvgrace_gpu_gate_enter_fault(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu);
 
 /*
  * Whether a task, such as a reset, waits for the caller to leave. Called
@@ -276,28 +277,28 @@ bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu);
  * reset, an error on the link, or a loss of power. It may wrap. Called between
  * enter and leave.
  */
-unsigned int nvgrace_gpu_epoch(struct nvgrace_gpu *gpu);
+unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu);
 
 /*
- * Waits until nvgrace_gpu_enter_fault() may succeed. Called without locks;
+ * Waits until nvgrace_gpu_gate_enter_fault() may succeed. Called without locks;
  * sleeps, perhaps for long. The wait holds nothing that a reset, a close or a
  * fatal signal needs. Returns 0, -EINTR or -EIO.
  */
-int nvgrace_gpu_wait(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_wait(struct nvgrace_gpu *gpu);
 
 /*
  * Waits until the memory may be exported, because a peer can't wait. Does not
  * wait while the GPU does not decode memory: vfio-pci-core then revokes the
  * export at once. Called without locks; sleeps. Returns 0, -EINTR or -EIO.
  */
-int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_wait_export(struct nvgrace_gpu *gpu);
 
 /*
  * Between these two the GPU is awake, even if user space wants low power. The
  * first returns 0 or -EIO (it does not wake up). Called without locks; sleep.
  */
-int nvgrace_gpu_keep_awake(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_keep_awake(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu);
 
 /*
  * Stand around every write of user space to @count bytes at @offset of config
@@ -306,17 +307,17 @@ void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu);
  * is being killed); after -EINTR the second must not be called. Called without
  * locks; sleep.
  */
-int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
-				   size_t count);
-void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
+int nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu, u64 offset,
 				  size_t count);
+void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu, u64 offset,
+				 size_t count);
 
 /*
  * The GPU may lose power from now on, and its memory the training and the
  * content. Removes all mappings and forgets readiness. Called without locks;
  * sleeps.
  */
-void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_asleep(struct nvgrace_gpu *gpu);
 
 /* Readiness since the last reset, read without locks. */
 enum nvgrace_gpu_readiness {
@@ -325,7 +326,7 @@ enum nvgrace_gpu_readiness {
 	NVGRACE_GPU_FAILED,
 };
 
-enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
+enum nvgrace_gpu_readiness nvgrace_gpu_gate_readiness(struct nvgrace_gpu *gpu);
 
 /*
  * The life of the gate.
@@ -341,16 +342,16 @@ enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu);
  * start comes last before the device is registered, stop after it is
  * unregistered.
  *
- * open comes after vfio_pci_core_enable(). close comes before
- * vfio_pci_core_close_device(), and after each scrub, which has no open.
+ * device_opened comes after vfio_pci_core_enable(). device_closing comes before
+ * vfio_pci_core_close_device(), and after each scrub, which opens nothing.
  *
  * Called without locks; sleep.
  */
 void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_wait_probe(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_device_opened(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_device_closing(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
 
 /*
@@ -393,23 +394,23 @@ struct nvgrace_gpu_training {
 };
 
 /* Starts a wait: sets the start and the first deadline. */
-void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
-				struct nvgrace_gpu_training *training);
+void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
+			     struct nvgrace_gpu_training *training);
 
 /* Whether the deadline was before @when. What is read may extend it. */
-bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training,
-			       ktime_t when);
+bool nvgrace_gpu_ready_late(const struct nvgrace_gpu_training *training,
+			    ktime_t when);
 
 /*
  * Reads the registers once. Returns 0 (trained), -EAGAIN (not yet) or -ENODEV
  * (gone). For gate.c, which makes sure that they can be read.
  */
-int nvgrace_gpu_training_look(struct nvgrace_gpu *gpu,
-			      struct nvgrace_gpu_training *training);
+int nvgrace_gpu_ready_look(struct nvgrace_gpu *gpu,
+			   struct nvgrace_gpu_training *training);
 
 /* Logs why a wait ended with @err, -ETIME or -ENODEV. */
-void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
-				 const struct nvgrace_gpu_training *training,
+void nvgrace_gpu_ready_report(struct nvgrace_gpu *gpu,
+			      const struct nvgrace_gpu_training *training,
 				 int err);
 
 /*
@@ -420,11 +421,11 @@ void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
  * registers, one line in the log) or -ENOMEM. begin returns that or the error
  * of enabling the device or of claiming BAR0.
  */
-void nvgrace_gpu_registers_find(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_registers_unmap(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_registers_begin(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_registers_end(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_ready_find(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_ready_map(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_ready_unmap(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_ready_begin(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_ready_end(struct nvgrace_gpu *gpu);
 
 /* ---- device.c ------------------------------------------------------------ */
 
@@ -459,13 +460,13 @@ void nvgrace_gpu_region_init(struct nvgrace_gpu *gpu);
  * mmap: 0; -EINVAL (private, or beyond the memory); -EPERM (executable);
  * -EOVERFLOW; or -ENOMEM.
  */
-int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
-				struct vfio_region_info *info,
+int nvgrace_gpu_region_info(struct vfio_device *core_vdev,
+			    struct vfio_region_info *info,
 				struct vfio_info_cap *caps);
-long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
-		       unsigned long arg);
-int nvgrace_gpu_mmap(struct vfio_device *core_vdev,
-		     struct vm_area_struct *vma);
+long nvgrace_gpu_region_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
+			      unsigned long arg);
+int nvgrace_gpu_region_mmap(struct vfio_device *core_vdev,
+			    struct vm_area_struct *vma);
 
 /*
  * Between these two, memory errors in the region's pages reach the tasks that
@@ -515,19 +516,31 @@ ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
 				 const char __user *buf, size_t count,
 				 loff_t *ppos);
 
-/* ---- rw.c ---------------------------------------------------------------- */
+/* ---- window.c ------------------------------------------------------------ */
 
 /*
  * Allocates the pointers to the kernel mappings of @region, whose length must
  * be set. Freed with the device @dev. Returns 0 or -ENOMEM. Sleeps.
  */
-int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region);
+int nvgrace_gpu_window_init(struct device *dev,
+			    struct nvgrace_gpu_region *region);
+
+/*
+ * Kernel address of byte @offset of @region, valid up to the end of its window,
+ * nvgrace_gpu_window_left() bytes. Or an ERR_PTR: -ENOMEM, or -EINTR (the task
+ * is being killed). Called between enter and leave, because a cacheable mapping
+ * alone lets the CPU read the memory. Sleeps.
+ */
+void *nvgrace_gpu_window_addr(struct nvgrace_gpu_region *region, u64 offset);
+u64 nvgrace_gpu_window_left(u64 offset);
 
 /*
  * Removes the kernel mappings of both parts. The next access makes new ones.
  * Called with the gate held for write; sleeps.
  */
-void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_window_unmap(struct nvgrace_gpu *gpu);
+
+/* ---- rw.c ---------------------------------------------------------------- */
 
 /*
  * Read and write GPU memory through the fake BAR at *@ppos. Return the number
@@ -536,21 +549,21 @@ void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu);
  * device does not wake up, or its memory can't be accessed) or -ENOMEM. Called
  * without locks; sleep.
  */
-ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
-				char __user *buf, size_t count, loff_t *ppos);
-ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
-				 const char __user *buf, size_t count,
+ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
+			    char __user *buf, size_t count, loff_t *ppos);
+ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
+			     const char __user *buf, size_t count,
 				 loff_t *ppos);
 
 /*
- * Overwrites @len bytes at @offset of @region, all inside one window of
- * RW_WINDOW bytes, with zeros that have left the CPUs' caches on return. Adds
- * the nanoseconds spent on caches to *@flush_ns. Returns 0, -EAGAIN (nothing
- * was done, because nvgrace_gpu_epoch() is not @epoch), -EINTR, -EIO or
- * -ENOMEM. Called without locks, with the GPU kept awake; sleeps.
+ * Overwrites @len bytes at @offset of @region, all inside one window, with
+ * zeros that have left the CPUs' caches on return. Adds the nanoseconds spent
+ * on caches to *@flush_ns. Returns 0, -EAGAIN (nothing was done, because
+ * nvgrace_gpu_gate_epoch() is not @epoch), -EINTR, -EIO or -ENOMEM. Called
+ * without locks, with the GPU kept awake; sleeps.
  */
-int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
-			    u64 len, unsigned int epoch, u64 *flush_ns);
+int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
+			u64 len, unsigned int epoch, u64 *flush_ns);
 
 /* ---- scrub.c ------------------------------------------------------------- */
 

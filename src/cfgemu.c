@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Owns the fake BAR2 and BAR4 registers in config space: offsets 0x18 to 0x27,
- * or 0x20 to 0x27 without resmem. device.c calls the reads and writes, and
- * gate.c the reset.
+ * or 0x20 to 0x27 without resmem.
  *
  * User space sizes and programs these registers like real BARs, but no access
  * to them reaches the device. They are one contiguous window. The parts of an

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The vfio operations and the life of an open device. Passes each access to the
- * file that owns the region, and everything else to vfio-pci-core. vfio calls
- * it, after probe.c has registered the device.
+ * The vfio operations, the life of an open device, and the host's sleep. Passes
+ * each access to the file that owns the region, and everything else to
+ * vfio-pci-core.
  */
 #include <linux/vfio_pci_core.h>
 
@@ -23,12 +23,12 @@ static int open_device(struct vfio_device *core_vdev)
 	if (ret)
 		goto cancel;
 
-	ret = nvgrace_gpu_registers_map(gpu);
+	ret = nvgrace_gpu_ready_map(gpu);
 	if (ret)
 		goto disable;
 
 	nvgrace_gpu_scrub_used(gpu);
-	nvgrace_gpu_gate_open(gpu);
+	nvgrace_gpu_gate_device_opened(gpu);
 	nvgrace_gpu_region_open(&gpu->usemem);
 	nvgrace_gpu_region_open(&gpu->resmem);
 	nvgrace_gpu_dmabuf_open(gpu);
@@ -47,10 +47,10 @@ static void close_device(struct vfio_device *core_vdev)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 
-	nvgrace_gpu_gate_close(gpu);
+	nvgrace_gpu_gate_device_closing(gpu);
 	nvgrace_gpu_region_close(&gpu->usemem);
 	nvgrace_gpu_region_close(&gpu->resmem);
-	nvgrace_gpu_registers_unmap(gpu);
+	nvgrace_gpu_ready_unmap(gpu);
 	nvgrace_gpu_dmabuf_close(gpu);
 	nvgrace_gpu_scrub_closing(gpu);
 	vfio_pci_core_close_device(core_vdev);
@@ -63,11 +63,11 @@ static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
 	ssize_t ret;
 
-	ret = nvgrace_gpu_config_write_begin(gpu, offset, count);
+	ret = nvgrace_gpu_gate_config_begin(gpu, offset, count);
 	if (ret)
 		return ret;
 	ret = nvgrace_gpu_config_write(gpu, buf, count, ppos);
-	nvgrace_gpu_config_write_end(gpu, offset, count);
+	nvgrace_gpu_gate_config_end(gpu, offset, count);
 	return ret;
 }
 
@@ -84,8 +84,8 @@ static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
 	if (region) {
 		u64 start = nvgrace_gpu_trace_start(rw);
 
-		ret = write ? nvgrace_gpu_region_write(region, buf, count, ppos) :
-			      nvgrace_gpu_region_read(region, buf, count, ppos);
+		ret = write ? nvgrace_gpu_rw_write(region, buf, count, ppos) :
+			      nvgrace_gpu_rw_read(region, buf, count, ppos);
 		trace_nvgrace_gpu_rw(gpu->core.pdev, index, write, offset,
 				     count, ret, start);
 	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
@@ -129,7 +129,7 @@ static int device_feature(struct vfio_device *core_vdev, u32 flags,
 	if (!ret && set &&
 	    (feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY ||
 	     feature == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP))
-		nvgrace_gpu_asleep(to_nvgrace_gpu(core_vdev));
+		nvgrace_gpu_gate_asleep(to_nvgrace_gpu(core_vdev));
 	return ret;
 }
 
@@ -151,12 +151,12 @@ const struct vfio_device_ops nvgrace_gpu_memory_ops = {
 	.close_device	= close_device,
 	.read		= read_device,
 	.write		= write_device,
-	.ioctl		= nvgrace_gpu_ioctl,
-	.mmap		= nvgrace_gpu_mmap,
+	.ioctl		= nvgrace_gpu_region_ioctl,
+	.mmap		= nvgrace_gpu_region_mmap,
 	.device_feature	= device_feature,
 	.request	= request_device,
 	.match		= vfio_pci_core_match,
-	COMPAT_REGION_INFO_OPS(nvgrace_gpu_get_region_info)
+	COMPAT_REGION_INFO_OPS(nvgrace_gpu_region_info)
 	COMPAT_VFIO_DEVICE_OPS
 };
 
@@ -254,5 +254,6 @@ void nvgrace_gpu_device_add_pm(struct device_driver *driver)
 		return;
 	/* The host does not sleep during a bind. */
 	WRITE_ONCE(core_pm, pm);
+	/* Who finds the operations needs core_pm. */
 	smp_store_release(&driver->pm, &pm_ops);
 }

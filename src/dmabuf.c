@@ -3,7 +3,7 @@
  * Gives vfio-pci-core the addresses of GPU memory that user space exports as a
  * dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF). vfio-pci-core makes the dma-buf and
  * revokes it at a reset. Does nothing on kernels whose vfio-pci-core exports
- * none. probe.c calls it before registration, device.c at open and close.
+ * none.
  */
 #include <linux/vfio_pci_core.h>
 
@@ -46,7 +46,7 @@ static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 	if (ret)
 		return ret;
 
-	return nvgrace_gpu_wait_export(gpu);
+	return nvgrace_gpu_gate_wait_export(gpu);
 }
 
 static const struct compat_pci_ops pci_ops = {

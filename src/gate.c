@@ -2,19 +2,18 @@
 /*
  * Decides whether the GPU's memory may be accessed now, for faults, reads,
  * writes and exports. No other file does. Owns what the decision depends on:
- * resets, errors on the link, power, decoding, host suspend, and whether the
- * memory was found ready since the last reset.
+ * resets, a frozen link, power, decoding, host suspend, and whether the memory
+ * was found ready since the last reset.
  *
- * The gate is closed while the GPU or its link is being reset. An access then
- * waits on a queue. Closing the gate removes all mappings, the kernel's too: a
- * CPU may read cacheable memory speculatively, and untrained memory must not be
- * read at all. An open gate does not suffice for an access. check() and
- * try_enter() have the other conditions, in order.
+ * The gate is closed while the GPU is being reset. An access then waits on a
+ * queue. Closing the gate removes all mappings, the kernel's too: a CPU may
+ * read cacheable memory speculatively, and untrained memory must not be read at
+ * all. An open gate does not suffice for an access. check() and try_enter()
+ * have the other conditions, in order.
  *
- * device.c, region.c, rw.c, scrub.c, dmabuf.c and sysfs.c call this file, and
- * probe.c starts and stops it. The PCI core calls the error handlers with the
- * device lock held. Locks nest in this order: mmap_lock or the device lock,
- * memory_lock, gate. "Both locks" are memory_lock and gate, held for read.
+ * The PCI core calls the error handlers with the device lock held. Locks nest
+ * in this order: mmap_lock or the device lock, memory_lock, gate. "Both locks"
+ * are memory_lock and gate, held for read.
  */
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
@@ -46,12 +45,12 @@
 #define POLL_LONGEST_US		8000
 
 /*
- * State of tasks that wait, except in a bind, which holds a lock that the host's
- * suspend needs. Host suspend may freeze them. "Unsafe"
- * because a copy from user space may have faulted and waits here, and the
- * caller of the copy may hold locks.
+ * State of tasks that wait, except in a bind, which holds a lock that
+ * suspending needs. Host suspend may freeze them. "Unsafe" because a copy from
+ * user space may have faulted and waits here, and the caller of the copy may
+ * hold locks.
  */
-#define WAIT_STATE		(TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
+#define SLEEP_STATE		(TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
 
 /* ---- mappings ----------------------------------------------------------- */
 
@@ -94,7 +93,7 @@ static void forget_ready(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held_write(&gpu->gate);
 	WRITE_ONCE(gpu->epoch, gpu->epoch + 1);
-	nvgrace_gpu_rw_unmap(gpu);
+	nvgrace_gpu_window_unmap(gpu);
 }
 
 /* forget_ready() for a reset, which also clears the fake registers. */
@@ -108,7 +107,7 @@ static void close_for(struct nvgrace_gpu *gpu, unsigned int reason)
 {
 	lockdep_assert_held_write(&gpu->gate);
 	WRITE_ONCE(gpu->closed, gpu->closed | reason);
-	nvgrace_gpu_rw_unmap(gpu);
+	nvgrace_gpu_window_unmap(gpu);
 }
 
 static void open_for(struct nvgrace_gpu *gpu, unsigned int reason)
@@ -158,7 +157,7 @@ static void restore_config(struct nvgrace_gpu *gpu)
 		pci_restore_state(pdev);
 }
 
-void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_device_opened(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
 	count_reset(gpu);
@@ -167,7 +166,7 @@ void nvgrace_gpu_gate_open(struct nvgrace_gpu *gpu)
 	trace_nvgrace_gpu_reset(gpu->core.pdev, NVGRACE_GPU_RESET_OPEN);
 }
 
-void nvgrace_gpu_gate_close(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_device_closing(struct nvgrace_gpu *gpu)
 {
 	/* The reset of vfio-pci-core at close does not call reset_prepare(). */
 	down_write(&gpu->gate);
@@ -338,7 +337,7 @@ static bool memory_enabled(struct nvgrace_gpu *gpu)
 	return command & PCI_COMMAND_MEMORY;
 }
 
-void nvgrace_gpu_asleep(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_asleep(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
 	forget_ready(gpu);
@@ -379,8 +378,8 @@ static bool takes_turn(struct nvgrace_gpu *gpu, u64 offset, size_t count)
  * space may keep it waiting. The writing task's own accesses fail, or it would
  * wait for itself.
  */
-int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
-				   size_t count)
+int nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu, u64 offset,
+				  size_t count)
 {
 	if (!takes_turn(gpu, offset, count))
 		return 0;
@@ -388,7 +387,7 @@ int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 	/* One at a time: the first of two to end would open the gate. */
 	if (wait_event_state(gpu->opened,
 			     !cmpxchg(&gpu->config_writer, NULL, current),
-			     WAIT_STATE))
+			     SLEEP_STATE))
 		return -EINTR;
 
 	down_write(&gpu->gate);
@@ -398,8 +397,8 @@ int nvgrace_gpu_config_write_begin(struct nvgrace_gpu *gpu, u64 offset,
 	return 0;
 }
 
-void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
-				  size_t count)
+void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu, u64 offset,
+				 size_t count)
 {
 	if (!takes_turn(gpu, offset, count))
 		return;
@@ -415,12 +414,12 @@ void nvgrace_gpu_config_write_end(struct nvgrace_gpu *gpu, u64 offset,
 	wake_up_all(&gpu->opened);
 }
 
-int nvgrace_gpu_keep_awake(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_gate_keep_awake(struct nvgrace_gpu *gpu)
 {
 	return pm_runtime_resume_and_get(&gpu->core.pdev->dev) ? -EIO : 0;
 }
 
-void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu)
 {
 	/*
 	 * User space wants low power, so the GPU sleeps again. Without the
@@ -429,7 +428,7 @@ void nvgrace_gpu_let_sleep(struct nvgrace_gpu *gpu)
 	 * data_race() can't take.
 	 */
 	if (data_race(!!gpu->core.pm_runtime_engaged))
-		nvgrace_gpu_asleep(gpu);
+		nvgrace_gpu_gate_asleep(gpu);
 	pm_runtime_put(&gpu->core.pdev->dev);
 }
 
@@ -478,7 +477,7 @@ void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms)
 static int wait_until_open(struct nvgrace_gpu *gpu)
 {
 	if (wait_event_state(gpu->opened, !READ_ONCE(gpu->closed) ||
-			     READ_ONCE(gpu->link_frozen), WAIT_STATE))
+			     READ_ONCE(gpu->link_frozen), SLEEP_STATE))
 		return -EINTR;
 	return READ_ONCE(gpu->link_frozen) ? -EIO : 0;
 }
@@ -537,7 +536,7 @@ static int check(struct nvgrace_gpu *gpu, bool awake)
  */
 static int look(struct nvgrace_gpu *gpu, struct nvgrace_gpu_training *training)
 {
-	int ret = nvgrace_gpu_training_look(gpu, training);
+	int ret = nvgrace_gpu_ready_look(gpu, training);
 
 	if (!ret && !gpu->core.pm_runtime_engaged)
 		/* Pairs with is_ready(). */
@@ -545,27 +544,27 @@ static int look(struct nvgrace_gpu *gpu, struct nvgrace_gpu_training *training)
 	return ret;
 }
 
-enum wait_kind {
-	WAIT_PROBE,	/* log every failure */
-	WAIT_USE,	/* log few: user space can repeat it */
-	WAIT_ONCE,	/* poll once: a wait has failed in this epoch */
+enum poll_kind {
+	POLL_AT_BIND,	/* log every failure */
+	POLL_IN_USE,	/* log few: user space can repeat it */
+	POLL_ONCE,	/* poll once: a wait has failed in this epoch */
 };
 
 /*
- * Polls until the memory is ready or the deadline has passed; WAIT_ONCE polls
+ * Polls until the memory is ready or the deadline has passed; POLL_ONCE polls
  * once. Returns 0, -EAGAIN (the gate was closed or @epoch has ended, so begin
  * anew), -EIO, -EINTR, -ETIME or -ENODEV. One task at a time, with the GPU
  * awake.
  */
-static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
-			unsigned int epoch)
+static int poll_ready(struct nvgrace_gpu *gpu, enum poll_kind kind,
+		      unsigned int epoch)
 {
 	struct nvgrace_gpu_training training;
 	unsigned int us = POLL_FIRST_US;
 	ktime_t when;
 	int ret;
 
-	nvgrace_gpu_training_start(gpu, &training);
+	nvgrace_gpu_ready_start(gpu, &training);
 	for (;;) {
 		/* Before look(), so that a look after the deadline counts. */
 		when = ktime_get();
@@ -578,10 +577,10 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 		}
 		ret = look(gpu, &training);
 		/* After look(), which may have extended the deadline. */
-		if (ret == -EAGAIN && (kind == WAIT_ONCE ||
-				       nvgrace_gpu_training_late(&training, when)))
+		if (ret == -EAGAIN && (kind == POLL_ONCE ||
+				       nvgrace_gpu_ready_late(&training, when)))
 			ret = -ETIME;
-		if (kind != WAIT_ONCE && (ret == -ETIME || ret == -ENODEV))
+		if (kind != POLL_ONCE && (ret == -ETIME || ret == -ENODEV))
 			WRITE_ONCE(gpu->failed_for, epoch);
 		unlock_both(gpu);
 
@@ -589,13 +588,13 @@ static int wait_trained(struct nvgrace_gpu *gpu, enum wait_kind kind,
 			break;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		pause_killable(us, kind == WAIT_PROBE ? TASK_KILLABLE :
-							WAIT_STATE);
+		pause_killable(us, kind == POLL_AT_BIND ? TASK_KILLABLE :
+							SLEEP_STATE);
 		us = min(us * 2, (unsigned int)POLL_LONGEST_US);
 	}
-	if (ret && (kind == WAIT_PROBE ||
-		    (kind == WAIT_USE && __ratelimit(&gpu->report_limit))))
-		nvgrace_gpu_training_report(gpu, &training, ret);
+	if (ret && (kind == POLL_AT_BIND ||
+		    (kind == POLL_IN_USE && __ratelimit(&gpu->report_limit))))
+		nvgrace_gpu_ready_report(gpu, &training, ret);
 	return ret;
 }
 
@@ -609,7 +608,7 @@ static bool has_failed(struct nvgrace_gpu *gpu)
  * Waits until the memory is ready. Returns 0, -EINTR, -EIO (not decoding),
  * -ETIME or -ENODEV. The caller keeps the GPU awake and holds no locks.
  */
-static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
+static int wait_ready(struct nvgrace_gpu *gpu, enum poll_kind kind)
 {
 	unsigned int epoch;
 	int ret;
@@ -621,16 +620,17 @@ static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
 		/* No mutex: tasks that wait for one can't be frozen. */
 		if (wait_event_state(gpu->opened,
 				     !cmpxchg(&gpu->poller, NULL, current),
-				     WAIT_STATE))
+				     SLEEP_STATE))
 			return -EINTR;
 		/* The decision is valid in this epoch only. */
 		epoch = READ_ONCE(gpu->epoch);
 		if (is_ready(gpu))
 			ret = 0;
-		else if (kind == WAIT_USE && READ_ONCE(gpu->failed_for) == epoch)
-			ret = wait_trained(gpu, WAIT_ONCE, epoch);
+		else if (kind == POLL_IN_USE &&
+			 READ_ONCE(gpu->failed_for) == epoch)
+			ret = poll_ready(gpu, POLL_ONCE, epoch);
 		else
-			ret = wait_trained(gpu, kind, epoch);
+			ret = poll_ready(gpu, kind, epoch);
 		/* Pairs with the cmpxchg() of the next one. */
 		smp_store_release(&gpu->poller, NULL);
 		wake_up_all(&gpu->opened);
@@ -638,7 +638,7 @@ static int wait_ready(struct nvgrace_gpu *gpu, enum wait_kind kind)
 	return ret;
 }
 
-int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_gate_wait(struct nvgrace_gpu *gpu)
 {
 	u64 start = nvgrace_gpu_trace_start(wait);
 	int ret;
@@ -653,9 +653,9 @@ int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
 	}
 
 	/* The registers of a sleeping GPU can't be read. */
-	ret = nvgrace_gpu_keep_awake(gpu);
+	ret = nvgrace_gpu_gate_keep_awake(gpu);
 	if (!ret) {
-		ret = wait_ready(gpu, WAIT_USE);
+		ret = wait_ready(gpu, POLL_IN_USE);
 		pm_runtime_put(&gpu->core.pdev->dev);
 	} else {
 		/* A fault that is retried must not wait for this again. */
@@ -664,24 +664,24 @@ int nvgrace_gpu_wait(struct nvgrace_gpu *gpu)
 out:
 	if (ret && ret != -EINTR)
 		ret = -EIO;
-	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_WAIT_USE, ret,
+	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_TRACE_USE, ret,
 			       start);
 	return ret;
 }
 
-int nvgrace_gpu_wait_probe(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_gate_wait_probe(struct nvgrace_gpu *gpu)
 {
 	u64 start = nvgrace_gpu_trace_start(wait);
 	int ret;
 
-	nvgrace_gpu_registers_find(gpu);
-	ret = nvgrace_gpu_registers_begin(gpu);
+	nvgrace_gpu_ready_find(gpu);
+	ret = nvgrace_gpu_ready_begin(gpu);
 	if (ret)
 		return ret;
-	ret = wait_ready(gpu, WAIT_PROBE);
-	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_WAIT_BIND, ret,
+	ret = wait_ready(gpu, POLL_AT_BIND);
+	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_TRACE_BIND, ret,
 			       start);
-	nvgrace_gpu_registers_end(gpu);
+	nvgrace_gpu_ready_end(gpu);
 	return ret;
 }
 
@@ -702,7 +702,7 @@ static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 		return ret;
 	ret = check(gpu, awake);
 	if (!ret && (gpu->core.pm_runtime_engaged || !is_ready(gpu))) {
-		nvgrace_gpu_training_start(gpu, &training);
+		nvgrace_gpu_ready_start(gpu, &training);
 		ret = look(gpu, &training);
 		if (ret && (ret != -EAGAIN || has_failed(gpu)))
 			ret = -EIO;
@@ -712,7 +712,7 @@ static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 	return ret;
 }
 
-int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_gate_enter_fault(struct nvgrace_gpu *gpu)
 {
 	int ret = try_enter(gpu, false);
 
@@ -720,7 +720,7 @@ int nvgrace_gpu_enter_fault(struct nvgrace_gpu *gpu)
 	return ret == -EBUSY ? -EIO : ret;
 }
 
-int nvgrace_gpu_enter(struct nvgrace_gpu *gpu, bool awake)
+int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu, bool awake)
 {
 	int ret;
 
@@ -728,12 +728,12 @@ int nvgrace_gpu_enter(struct nvgrace_gpu *gpu, bool awake)
 		ret = try_enter(gpu, awake);
 		if (ret != -EAGAIN)
 			return ret;
-		ret = nvgrace_gpu_wait(gpu);
+		ret = nvgrace_gpu_gate_wait(gpu);
 	} while (!ret);
 	return ret;
 }
 
-void nvgrace_gpu_leave(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu)
 {
 	unlock_both(gpu);
 }
@@ -744,18 +744,18 @@ bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu)
 	       rwsem_is_contended(&gpu->gate);
 }
 
-unsigned int nvgrace_gpu_epoch(struct nvgrace_gpu *gpu)
+unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held(&gpu->gate);
 	return gpu->epoch;
 }
 
-int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_gate_wait_export(struct nvgrace_gpu *gpu)
 {
 	bool enabled;
 	int ret;
 
-	ret = nvgrace_gpu_keep_awake(gpu);
+	ret = nvgrace_gpu_gate_keep_awake(gpu);
 	if (ret)
 		return ret;
 	if (down_read_killable(&gpu->core.memory_lock)) {
@@ -767,15 +767,15 @@ int nvgrace_gpu_wait_export(struct nvgrace_gpu *gpu)
 	/* vfio-pci-core exports such memory, revoked, for later. */
 	if (!enabled)
 		goto out;
-	ret = nvgrace_gpu_enter(gpu, true);
+	ret = nvgrace_gpu_gate_enter(gpu, true);
 	if (!ret)
-		nvgrace_gpu_leave(gpu);
+		nvgrace_gpu_gate_leave(gpu);
 out:
-	nvgrace_gpu_let_sleep(gpu);
+	nvgrace_gpu_gate_let_sleep(gpu);
 	return ret;
 }
 
-enum nvgrace_gpu_readiness nvgrace_gpu_readiness(struct nvgrace_gpu *gpu)
+enum nvgrace_gpu_readiness nvgrace_gpu_gate_readiness(struct nvgrace_gpu *gpu)
 {
 	if (READ_ONCE(gpu->link_frozen))
 		return NVGRACE_GPU_FAILED;

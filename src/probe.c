@@ -199,9 +199,9 @@ static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	gpu->resmem.bar_size = carve.resmem_bar;
 	gpu->resmem.uncached = true;
 
-	ret = nvgrace_gpu_rw_init(&pdev->dev, &gpu->usemem);
+	ret = nvgrace_gpu_window_init(&pdev->dev, &gpu->usemem);
 	if (!ret && carve.resmem)
-		ret = nvgrace_gpu_rw_init(&pdev->dev, &gpu->resmem);
+		ret = nvgrace_gpu_window_init(&pdev->dev, &gpu->resmem);
 	return ret;
 }
 
@@ -298,7 +298,7 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 			goto unlist;
 	}
 
-	ret = nvgrace_gpu_wait_probe(gpu);
+	ret = nvgrace_gpu_gate_wait_probe(gpu);
 	if (ret)
 		goto unlist;
 

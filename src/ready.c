@@ -7,9 +7,8 @@
  * C2C link and the HBM are trained. Newer ones have a CXL Device DVSEC (CXL
  * 3.0, 8.1.3.8), and this file does not read their BAR0.
  *
- * gate.c calls the functions of a training under its locks, which ensure that
- * the GPU is awake, decodes memory and is not in reset. gate.c, device.c and
- * scrub.c map the registers.
+ * The registers are read under the locks of gate.c, which ensure that the GPU
+ * is awake, decodes memory and is not in reset.
  */
 #include <linux/bitfield.h>
 #include <linux/io.h>
@@ -41,8 +40,8 @@
 #define CXL_ACTIVE_TIMEOUT	GENMASK(15, 13)
 #define CXL_VALID_MS		1000
 
-void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
-				struct nvgrace_gpu_training *training)
+void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
+			     struct nvgrace_gpu_training *training)
 {
 	unsigned int ms = gpu->cxl_dvsec ? CXL_VALID_MS : TRAINING_MS;
 
@@ -50,8 +49,8 @@ void nvgrace_gpu_training_start(struct nvgrace_gpu *gpu,
 	training->deadline = ktime_add_ms(training->start, ms);
 }
 
-bool nvgrace_gpu_training_late(const struct nvgrace_gpu_training *training,
-			       ktime_t when)
+bool nvgrace_gpu_ready_late(const struct nvgrace_gpu_training *training,
+			    ktime_t when)
 {
 	return ktime_after(when, training->deadline);
 }
@@ -96,15 +95,15 @@ static int look_legacy(struct nvgrace_gpu *gpu,
 	return last == TRAINED ? 0 : -EAGAIN;
 }
 
-int nvgrace_gpu_training_look(struct nvgrace_gpu *gpu,
-			      struct nvgrace_gpu_training *training)
+int nvgrace_gpu_ready_look(struct nvgrace_gpu *gpu,
+			   struct nvgrace_gpu_training *training)
 {
 	return gpu->cxl_dvsec ? look_cxl(gpu, training) :
 				look_legacy(gpu, training);
 }
 
-void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
-				 const struct nvgrace_gpu_training *training,
+void nvgrace_gpu_ready_report(struct nvgrace_gpu *gpu,
+			      const struct nvgrace_gpu_training *training,
 				 int err)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
@@ -124,7 +123,7 @@ void nvgrace_gpu_training_report(struct nvgrace_gpu *gpu,
 			ms, training->c2c, training->hbm, TRAINED);
 }
 
-int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_ready_map(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 
@@ -139,21 +138,21 @@ int nvgrace_gpu_registers_map(struct nvgrace_gpu *gpu)
 	return gpu->bar0 ? 0 : -ENOMEM;
 }
 
-void nvgrace_gpu_registers_unmap(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_ready_unmap(struct nvgrace_gpu *gpu)
 {
 	if (gpu->bar0)
 		pci_iounmap(gpu->core.pdev, gpu->bar0);
 	gpu->bar0 = NULL;
 }
 
-void nvgrace_gpu_registers_find(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_ready_find(struct nvgrace_gpu *gpu)
 {
 	gpu->cxl_dvsec = pci_find_dvsec_capability(gpu->core.pdev,
 						   CXL_VENDOR_ID,
 						   CXL_DEVICE_DVSEC);
 }
 
-int nvgrace_gpu_registers_begin(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_ready_begin(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 	int ret;
@@ -166,7 +165,7 @@ int nvgrace_gpu_registers_begin(struct nvgrace_gpu *gpu)
 	if (ret)
 		goto disable;
 
-	ret = nvgrace_gpu_registers_map(gpu);
+	ret = nvgrace_gpu_ready_map(gpu);
 	if (ret)
 		goto release;
 	return 0;
@@ -178,9 +177,9 @@ disable:
 	return ret;
 }
 
-void nvgrace_gpu_registers_end(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_ready_end(struct nvgrace_gpu *gpu)
 {
-	nvgrace_gpu_registers_unmap(gpu);
+	nvgrace_gpu_ready_unmap(gpu);
 	pci_release_selected_regions(gpu->core.pdev, BIT(0));
 	pci_disable_device(gpu->core.pdev);
 }

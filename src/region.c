@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Owns the description of the fake BARs to user space, and their mappings.
- * device.c makes these functions its operations. The fault path calls the
- * handlers.
  *
  * mmap maps nothing. A fault inserts pages, so that a reset can remove them and
  * they return by fault, and a VMM that maps 480 GB does not wait. gate.c
@@ -28,8 +26,8 @@
  */
 #define PAGES_AROUND	2048
 
-int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
-				struct vfio_region_info *info,
+int nvgrace_gpu_region_info(struct vfio_device *core_vdev,
+			    struct vfio_region_info *info,
 				struct vfio_info_cap *caps)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
@@ -64,14 +62,15 @@ int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
 	return 0;
 }
 
-long nvgrace_gpu_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
-		       unsigned long arg)
+long nvgrace_gpu_region_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
+			      unsigned long arg)
 {
 	/* Memory has no doorbells, and vfio-pci-core has no fake BARs. */
 	if (cmd == VFIO_DEVICE_IOEVENTFD)
 		return -ENOTTY;
 
-	return compat_core_ioctl(core_vdev, cmd, arg);
+	return compat_core_ioctl(core_vdev, cmd, arg,
+				 nvgrace_gpu_region_info);
 }
 
 /* Page offset in the region of the VMA's first page. */
@@ -215,7 +214,7 @@ static vm_fault_t fault_wait(struct vm_fault *vmf, struct nvgrace_gpu *gpu)
 	 * A fault without its lock can only be retried. After a failed wait,
 	 * that ends at once.
 	 */
-	nvgrace_gpu_wait(gpu);
+	nvgrace_gpu_gate_wait(gpu);
 	fput(file);
 
 	return VM_FAULT_RETRY;
@@ -245,13 +244,13 @@ static vm_fault_t handle_fault(struct vm_fault *vmf, unsigned int order)
 		      !IS_ALIGNED(pfn, 1UL << order)))
 		return VM_FAULT_FALLBACK;
 
-	err = nvgrace_gpu_enter_fault(gpu);
+	err = nvgrace_gpu_gate_enter_fault(gpu);
 	if (err == -EAGAIN)
 		return fault_wait(vmf, gpu);
 	if (err)
 		return VM_FAULT_SIGBUS;
 	ret = insert(gpu, vmf, pfn, order);
-	nvgrace_gpu_leave(gpu);
+	nvgrace_gpu_gate_leave(gpu);
 	return ret;
 }
 
@@ -310,7 +309,8 @@ static int map_region(struct nvgrace_gpu_region *region,
 	return compat_mapping_add(&region->gpu->mapping, vma);
 }
 
-int nvgrace_gpu_mmap(struct vfio_device *core_vdev, struct vm_area_struct *vma)
+int nvgrace_gpu_region_mmap(struct vfio_device *core_vdev,
+			    struct vm_area_struct *vma)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	unsigned int index = vma->vm_pgoff >> (VFIO_PCI_OFFSET_SHIFT - PAGE_SHIFT);

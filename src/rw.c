@@ -1,34 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pread and pwrite on the fake BARs, and zeros for the next user, through
- * kernel mappings that this file owns. device.c and scrub.c call it. gate.c
- * removes the mappings.
+ * pread and pwrite on the fake BARs, and zeros for the next user, through the
+ * kernel mappings of window.c.
  *
  * Data moves directly between GPU memory and the user's buffer, under the gate,
  * with page faults disabled. The buffer may be a mapping of the same device,
  * whose fault handler enters the gate while a reset waits for it. So missing
  * pages are faulted in without the gate before the next try.
  */
-#include <linux/io.h>
 #include <linux/ktime.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/vmalloc.h>
 #include <linux/vfio_pci_core.h>
 
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
-
-/*
- * Memory is mapped in windows of this many bytes, each on first use. One entry
- * of the page tables maps at most as much (a PUD entry, with 4K pages). Larger
- * windows would not make accesses cheaper, and smaller ones make a 4-byte read
- * of 480 GB cheap.
- */
-#define RW_WINDOW	(COMPAT_MAPPINGS_TAKE_MEMORY ? SZ_64M : SZ_1G)
 
 /*
  * Bytes moved between two checks for signals, the scheduler and tasks that wait
@@ -49,83 +38,6 @@
 
 /* Tries without progress before data moves through a buffer of the kernel. */
 #define RW_TRIES	2
-
-int nvgrace_gpu_rw_init(struct device *dev, struct nvgrace_gpu_region *region)
-{
-	region->window = devm_kcalloc(dev,
-				      DIV_ROUND_UP_ULL(region->length, RW_WINDOW),
-				      sizeof(*region->window), GFP_KERNEL);
-	return region->window ? 0 : -ENOMEM;
-}
-
-/* Returns whether there was a mapping. */
-static bool unmap_region(struct nvgrace_gpu_region *region)
-{
-	u64 i, windows = DIV_ROUND_UP_ULL(region->length, RW_WINDOW);
-	bool unmapped = false;
-
-	for (i = 0; i < windows; i++) {
-		if (!region->window[i])
-			continue;
-		if (region->uncached)
-			iounmap((void __force __iomem *)region->window[i]);
-		else
-			memunmap(region->window[i]);
-		region->window[i] = NULL;
-		unmapped = true;
-	}
-	return unmapped;
-}
-
-void nvgrace_gpu_rw_unmap(struct nvgrace_gpu *gpu)
-{
-	bool usemem = unmap_region(&gpu->usemem);
-	bool resmem = unmap_region(&gpu->resmem);
-
-	/* The kernel keeps TLB entries of what is unmapped until it needs to. */
-	if (usemem || resmem)
-		vm_unmap_aliases();
-}
-
-static void *map_window(struct nvgrace_gpu_region *region, u64 start)
-{
-	u64 len = min_t(u64, RW_WINDOW, region->length - start);
-
-	/*
-	 * Normal-NC is memory, except that it is not cached: loads and stores
-	 * of any size and alignment work. So drop the __iomem and use memcpy(),
-	 * which is faster than the MMIO copies with their 8 bytes at a time.
-	 */
-	if (region->uncached)
-		return (void __force *)ioremap_wc(region->base + start, len);
-	return memremap(region->base + start, len, MEMREMAP_WB);
-}
-
-/*
- * Kernel address of byte @offset of @region, or an ERR_PTR: -ENOMEM, or -EINTR
- * (the task is being killed). Under the gate, because a cacheable mapping alone
- * lets the CPU read the memory. Sleeps.
- */
-static void *window_addr(struct nvgrace_gpu_region *region, u64 offset)
-{
-	void **window = &region->window[offset / RW_WINDOW];
-	/* Pairs with the release below. */
-	void *map = smp_load_acquire(window);
-
-	if (!map) {
-		if (mutex_lock_killable(&region->gpu->window_lock))
-			return ERR_PTR(-EINTR);
-		map = *window;
-		if (!map) {
-			map = map_window(region, round_down(offset, RW_WINDOW));
-			/* Pairs with the acquire above. */
-			smp_store_release(window, map);
-		}
-		mutex_unlock(&region->gpu->window_lock);
-	}
-
-	return map ? map + offset % RW_WINDOW : ERR_PTR(-ENOMEM);
-}
 
 /*
  * Copies @len bytes to or from GPU memory. A naturally aligned access of 1, 2,
@@ -159,21 +71,21 @@ static void copy_words(void *dst, const void *src, size_t len)
 /*
  * Enters the gate for byte @offset of @region, up to the end of its window.
  * @awake: the caller keeps the GPU awake. Returns the kernel address, and the
- * caller must call nvgrace_gpu_leave(). Or returns an ERR_PTR outside the gate:
- * -EINTR, -EIO, -ENOMEM or -EBUSY (the GPU may sleep). Called without locks;
- * sleeps.
+ * caller must call nvgrace_gpu_gate_leave(). Or returns an ERR_PTR outside the
+ * gate: -EINTR, -EIO, -ENOMEM or -EBUSY (the GPU may sleep). Called without
+ * locks; sleeps.
  */
 static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
 			  bool awake)
 {
-	int ret = nvgrace_gpu_enter(region->gpu, awake);
+	int ret = nvgrace_gpu_gate_enter(region->gpu, awake);
 	void *mem;
 
 	if (ret)
 		return ERR_PTR(ret);
-	mem = window_addr(region, offset);
+	mem = nvgrace_gpu_window_addr(region, offset);
 	if (IS_ERR(mem))
-		nvgrace_gpu_leave(region->gpu);
+		nvgrace_gpu_gate_leave(region->gpu);
 	return mem;
 }
 
@@ -207,7 +119,7 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
 	} while (!missed && done < len && !need_resched() &&
 		 !fatal_signal_pending(current) &&
 		 !nvgrace_gpu_gate_wanted(region->gpu));
-	nvgrace_gpu_leave(region->gpu);
+	nvgrace_gpu_gate_leave(region->gpu);
 
 	return done;
 }
@@ -237,7 +149,7 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 		copy_words(mem, bounce, len);
 	else
 		copy_words(bounce, mem, len);
-	nvgrace_gpu_leave(region->gpu);
+	nvgrace_gpu_gate_leave(region->gpu);
 
 	if (!write)
 		len -= copy_to_user(buf, bounce, len);
@@ -278,7 +190,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		}
 
 		len = min_t(u64, count - done,
-			    RW_WINDOW - (offset + done) % RW_WINDOW);
+			    nvgrace_gpu_window_left(offset + done));
 		if (count <= RW_SMALL || fruitless == RW_TRIES) {
 			len = min_t(size_t, len, RW_SMALL);
 			ret = move_bounced(region, buf + done, len,
@@ -288,7 +200,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 					  offset + done, write, awake);
 		}
 		if (ret == -EBUSY) {
-			ret = nvgrace_gpu_keep_awake(region->gpu);
+			ret = nvgrace_gpu_gate_keep_awake(region->gpu);
 			if (ret)
 				break;
 			/* The GPU stays awake until the whole access ends. */
@@ -310,7 +222,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 	}
 
 	if (awake)
-		nvgrace_gpu_let_sleep(region->gpu);
+		nvgrace_gpu_gate_let_sleep(region->gpu);
 	return done ?: ret;
 }
 
@@ -389,14 +301,14 @@ static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 	return done;
 }
 
-ssize_t nvgrace_gpu_region_read(struct nvgrace_gpu_region *region,
-				char __user *buf, size_t count, loff_t *ppos)
+ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
+			    char __user *buf, size_t count, loff_t *ppos)
 {
 	return region_rw(region, buf, count, ppos, false);
 }
 
-ssize_t nvgrace_gpu_region_write(struct nvgrace_gpu_region *region,
-				 const char __user *buf, size_t count,
+ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
+			     const char __user *buf, size_t count,
 				 loff_t *ppos)
 {
 	/* region_rw() only reads the buffer of a write. */
@@ -413,8 +325,8 @@ static void flush(void *mem, size_t len, u64 *ns)
 	*ns += ktime_get_ns() - start;
 }
 
-int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
-			    u64 len, unsigned int epoch, u64 *flush_ns)
+int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
+			u64 len, unsigned int epoch, u64 *flush_ns)
 {
 	void *mem = enter_window(region, offset, true);
 	u64 done, piece;
@@ -422,7 +334,7 @@ int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
 
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
-	if (nvgrace_gpu_epoch(region->gpu) != epoch)
+	if (nvgrace_gpu_gate_epoch(region->gpu) != epoch)
 		ret = -EAGAIN;
 
 	for (done = 0; !ret && done < len; done += piece) {
@@ -444,6 +356,6 @@ int nvgrace_gpu_region_zero(struct nvgrace_gpu_region *region, u64 offset,
 	}
 	/* Uncached zeros must have arrived, too. */
 	wmb();
-	nvgrace_gpu_leave(region->gpu);
+	nvgrace_gpu_gate_leave(region->gpu);
 	return ret;
 }

@@ -38,7 +38,7 @@
 
 /*
  * Bytes that a worker overwrites in one step. A reset waits for one step, 1 ms
- * at 16 GB/s. Divides RW_WINDOW of rw.c.
+ * at 16 GB/s. Divides the windows of window.c.
  */
 #define STEP		SZ_16M
 
@@ -117,8 +117,8 @@ static void zero_region(struct nvgrace_gpu_region *region, atomic64_t *next)
 			break;
 		len = min_t(u64, STEP, region->length - offset);
 		ret = nvgrace_gpu_gate_is_late(region->gpu) ? -ETIME :
-				   nvgrace_gpu_region_zero(region, offset, len,
-							   s->epoch, &flush_ns);
+				   nvgrace_gpu_rw_zero(region, offset, len,
+						       s->epoch, &flush_ns);
 		if (!ret)
 			atomic64_add(len, &s->progress);
 	}
@@ -169,11 +169,11 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	struct worker *others;
 	unsigned int i;
 
-	ret = nvgrace_gpu_enter(gpu, true);
+	ret = nvgrace_gpu_gate_enter(gpu, true);
 	if (ret)
 		return ret;
-	s->epoch = nvgrace_gpu_epoch(gpu);
-	nvgrace_gpu_leave(gpu);
+	s->epoch = nvgrace_gpu_gate_epoch(gpu);
+	nvgrace_gpu_gate_leave(gpu);
 
 	WRITE_ONCE(s->error, 0);
 	atomic64_set(&s->progress, 0);
@@ -296,14 +296,15 @@ static int begin_access(struct nvgrace_gpu *gpu)
 	 * A GPU without a user may still write. A reset may also end what makes
 	 * accesses fail.
 	 */
-	if (s->must_reset || nvgrace_gpu_readiness(gpu) == NVGRACE_GPU_FAILED) {
+	if (s->must_reset ||
+	    nvgrace_gpu_gate_readiness(gpu) == NVGRACE_GPU_FAILED) {
 		ret = pci_reset_function_locked(pdev);
 		if (ret) {
 			report(gpu, "the GPU can't be reset", ret);
 			return ret;
 		}
 	}
-	ret = nvgrace_gpu_registers_begin(gpu);
+	ret = nvgrace_gpu_ready_begin(gpu);
 	if (ret)
 		report(gpu, "the GPU's readiness can't be read", ret);
 	return ret;
@@ -312,8 +313,8 @@ static int begin_access(struct nvgrace_gpu *gpu)
 static void end_access(struct nvgrace_gpu *gpu)
 {
 	/* The kernel's mappings have no user now. */
-	nvgrace_gpu_gate_close(gpu);
-	nvgrace_gpu_registers_end(gpu);
+	nvgrace_gpu_gate_device_closing(gpu);
+	nvgrace_gpu_ready_end(gpu);
 }
 
 /*

@@ -3,8 +3,7 @@
  * Lets a reset find the mappings of one GPU on kernels before Linux 6.10, where
  * all vfio devices share one address space. Gives each GPU an address space,
  * and each of its mappings a shadow file in it that holds the device's file.
- * Kbuild leaves this file out if vfio has an inode for each device. probe.c
- * makes and frees the address space, and region.c calls it in mmap;
+ * Kbuild leaves this file out if vfio has an inode for each device.
  * compat/mapping.h is the contract.
  *
  * The device's own file can't move to another address space: vfio-pci-core's

@@ -2,9 +2,9 @@
 /*
  * The group "nvgrace_gpu" of a bound device, with attributes to read and the
  * start of a scrub, and "features" of the driver.
- * docs/ABI/sysfs-driver-nvgrace-gpu is the contract. probe.c gives both to the
- * PCI core. The driver core makes the group after a successful probe. It
- * removes the group, with all readers gone, before the device is unbound.
+ * docs/ABI/sysfs-driver-nvgrace-gpu is the contract. The driver core makes the
+ * group after a successful probe. It removes the group, with all readers gone,
+ * before the device is unbound.
  */
 #include <linux/device.h>
 #include <linux/kstrtox.h>
@@ -46,7 +46,7 @@ static ssize_t readiness_show(struct device *dev,
 	};
 
 	return sysfs_emit(buf, "%s\n",
-			  words[nvgrace_gpu_readiness(dev_to_gpu(dev))]);
+			  words[nvgrace_gpu_gate_readiness(dev_to_gpu(dev))]);
 }
 static DEVICE_ATTR_RO(readiness);
 

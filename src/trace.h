@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Tracepoints of the system nvgrace_gpu, for device.c, region.c, gate.c and
- * scrub.c. docs/tracing.md is their reference. Names, fields and units are
- * stable, because scripts use them. Each costs one untaken branch while it is
- * off.
+ * Tracepoints of the system nvgrace_gpu. docs/tracing.md is their reference.
+ * Names, fields and units are stable, because scripts use them. Each costs one
+ * untaken branch while it is off.
  */
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM nvgrace_gpu
@@ -17,8 +16,8 @@
 #include <linux/tracepoint.h>
 
 /* Values of "when" of nvgrace_gpu_wait. */
-#define NVGRACE_GPU_WAIT_BIND	0
-#define NVGRACE_GPU_WAIT_USE	1
+#define NVGRACE_GPU_TRACE_BIND	0
+#define NVGRACE_GPU_TRACE_USE	1
 
 /* Values of "cause" of nvgrace_gpu_reset. */
 #define NVGRACE_GPU_RESET_OPEN	0
@@ -87,8 +86,8 @@ TRACE_EVENT(nvgrace_gpu_wait,
 	),
 	TP_printk(DEVICE_FORMAT "when=%s result=%d ns=%llu", DEVICE_ARGS,
 		  __print_symbolic(__entry->when,
-				   { NVGRACE_GPU_WAIT_BIND, "bind" },
-				   { NVGRACE_GPU_WAIT_USE, "use" }),
+				   { NVGRACE_GPU_TRACE_BIND, "bind" },
+				   { NVGRACE_GPU_TRACE_USE, "use" }),
 		  __entry->result, __entry->ns)
 );
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Cache maintenance by address, for which arm64 exports no function. rw.c calls
- * it. See compat.h.
+ * Cache maintenance by address, for which arm64 exports no function. See
+ * compat.h.
  */
 #ifndef NVGRACE_GPU_COMPAT_CACHE_H
 #define NVGRACE_GPU_COMPAT_CACHE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The address space of a device's mappings, through which the driver removes
- * them. gate.c, region.c and probe.c use it. See compat.h.
+ * them. See compat.h.
  *
  * Since Linux 6.10, vfio gives each device an inode of its own. Before, all
  * devices share one, and src/shadow.c makes an address space for each.

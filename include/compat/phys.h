@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Width of physical addresses on this CPU. probe.c calls it. See compat.h. */
+/* Width of physical addresses on this CPU. See compat.h. */
 #ifndef NVGRACE_GPU_COMPAT_PHYS_H
 #define NVGRACE_GPU_COMPAT_PHYS_H
 

@@ -47,6 +47,11 @@
 	COMPAT_PASID_OPS						\
 	COMPAT_MATCH_TOKEN_OPS
 
+/* The get_region_info_caps operation of newer kernels. */
+typedef int (*compat_region_info_t)(struct vfio_device *core_vdev,
+				    struct vfio_region_info *info,
+				    struct vfio_info_cap *caps);
+
 #ifdef HAVE_GET_REGION_INFO_CAPS
 
 #define COMPAT_REGION_INFO_OPS(fn)	.get_region_info_caps = (fn),
@@ -59,7 +64,8 @@ static inline int compat_core_region_info(struct vfio_device *core_vdev,
 }
 
 static inline long compat_core_ioctl(struct vfio_device *core_vdev,
-				     unsigned int cmd, unsigned long arg)
+				     unsigned int cmd, unsigned long arg,
+				     compat_region_info_t info_of)
 {
 	return vfio_pci_core_ioctl(core_vdev, cmd, arg);
 }
@@ -79,17 +85,14 @@ static inline int compat_core_region_info(struct vfio_device *core_vdev,
 	return -ENOIOCTLCMD;
 }
 
-/* Of region.c; nvgrace_gpu.h has the contract. */
-int nvgrace_gpu_get_region_info(struct vfio_device *core_vdev,
-				struct vfio_region_info *info,
-				struct vfio_info_cap *caps);
-
 /*
  * Does for VFIO_DEVICE_GET_REGION_INFO what newer kernels do around the
- * get_region_info_caps operation. Passes every other @cmd to vfio-pci-core.
+ * get_region_info_caps operation, which is @info_of. Passes every other @cmd to
+ * vfio-pci-core.
  */
 static inline long compat_core_ioctl(struct vfio_device *core_vdev,
-				     unsigned int cmd, unsigned long arg)
+				     unsigned int cmd, unsigned long arg,
+				     compat_region_info_t info_of)
 {
 	const size_t minsz = offsetofend(struct vfio_region_info, offset);
 	struct vfio_region_info __user *user = (void __user *)arg;
@@ -105,7 +108,7 @@ static inline long compat_core_ioctl(struct vfio_device *core_vdev,
 	if (info.argsz < minsz)
 		return -EINVAL;
 
-	ret = nvgrace_gpu_get_region_info(core_vdev, &info, &caps);
+	ret = info_of(core_vdev, &info, &caps);
 	if (ret == -ENOIOCTLCMD)
 		return vfio_pci_core_ioctl(core_vdev, cmd, arg);
 	if (ret)

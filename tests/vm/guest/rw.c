@@ -112,7 +112,7 @@ static void every_access_around_the_end_of_the_bar_is_right(void **state)
 	check_around(1, BAR_LEN);
 }
 
-/* RW_WINDOW of src/rw.c: 1 GiB, or 64 MiB with KASAN. */
+/* WINDOW of src/window.c: 1 GiB, or 64 MiB with KASAN. */
 static void every_access_around_the_end_of_a_window_is_right(void **state)
 {
 	check_around(0, GiB);
