@@ -2,8 +2,8 @@
 /*
  * Pure arithmetic of the driver: the carve-out of GPU memory into usemem and
  * resmem, the split of an access at a window, the values of the fake BAR
- * registers, and the timeouts of a CXL Device DVSEC. probe.c, cfgemu.c and
- * ready.c call it.
+ * registers, the timeouts of a CXL Device DVSEC, and steps that are spread over
+ * memory. probe.c, cfgemu.c, ready.c and scrub.c call it.
  *
  * No function here sleeps, locks, allocates or calls the kernel. The caller
  * owns all state. The module, the unit tests and the fuzzers compile the same
@@ -105,5 +105,12 @@ __u64 nvgrace_gpu_bar_write_byte(__u64 written, unsigned int byte, __u8 val);
  * s, 16 s, 64 s or 256 s for 0 to 4. Larger codes are reserved and count as 4.
  */
 __u32 nvgrace_gpu_cxl_timeout_ms(unsigned int code);
+
+/*
+ * Of @count numbers that are spread evenly over those below @total, number
+ * @index: increasing, and each once. @index is below @count, @count at least 1
+ * and at most @total, and @count * @total below 2^64.
+ */
+__u64 nvgrace_gpu_spread(__u64 index, __u64 count, __u64 total);
 
 #endif /* NVGRACE_GPU_ARITH_H */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Carve-out, access splitting, BAR register values and CXL timeouts. arith.h is
- * the contract. Called by probe.c, cfgemu.c and ready.c, and by tests/unit and
- * tests/fuzz.
+ * Carve-out, access splitting, BAR register values, CXL timeouts and steps that
+ * are spread over memory. arith.h is the contract. Called by probe.c, cfgemu.c,
+ * ready.c and scrub.c, and by tests/unit and tests/fuzz.
  */
 #include <linux/errno.h>
 
@@ -86,4 +86,9 @@ __u32 nvgrace_gpu_cxl_timeout_ms(unsigned int code)
 	if (code > CXL_TIMEOUT_CODE_MAX)
 		code = CXL_TIMEOUT_CODE_MAX;
 	return 1000U << (2 * code);
+}
+
+__u64 nvgrace_gpu_spread(__u64 index, __u64 count, __u64 total)
+{
+	return index * total / count;
 }

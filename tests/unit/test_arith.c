@@ -228,6 +228,30 @@ static void bar_writes_each_half(void **state)
 	assert_int_equal(written, 0x0000000089abcdef);
 }
 
+/* Each step once if all are wanted, else at distances that differ by one. */
+static void spread_steps(void **state)
+{
+	static const __u64 totals[] = { 1, 2, 5, 127, 128, 129, 6048, 65536 };
+	__u64 count, i, step;
+	unsigned int t;
+
+	(void)state;
+	for (t = 0; t < ARRAY_SIZE(totals); t++) {
+		for (count = 1; count <= totals[t] && count <= 130; count++) {
+			assert_int_equal(nvgrace_gpu_spread(0, count, totals[t]), 0);
+			for (i = 1; i <= count; i++) {
+				step = nvgrace_gpu_spread(i, count, totals[t]) -
+				       nvgrace_gpu_spread(i - 1, count, totals[t]);
+				assert_in_range(step, totals[t] / count,
+						(totals[t] + count - 1) / count);
+			}
+			/* The one after the last would be the end. */
+			assert_int_equal(nvgrace_gpu_spread(count, count, totals[t]), totals[t]);
+		}
+	}
+	assert_int_equal(nvgrace_gpu_spread(127, 128, 6048), 6000);
+}
+
 /* The reserved codes count as the longest timeout. */
 static void cxl_timeouts(void **state)
 {
@@ -340,6 +364,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(bar_writes_each_byte_alone),
 	cmocka_unit_test(bar_writes_each_half),
 	cmocka_unit_test(cxl_timeouts),
+	cmocka_unit_test(spread_steps),
 };
 
 int main(void)
