@@ -579,57 +579,60 @@ u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu);
 /* How the last scrub ended. Called without locks; sleeps. */
 struct nvgrace_gpu_scrub_record nvgrace_gpu_scrub_last(struct nvgrace_gpu *gpu);
 
+/* Each of the following has the name of the event at which it is called. */
+
 /*
- * Begins a scrub in the background, unless one runs. Returns 0 or -EBUSY (the
- * device is open, or being unbound). For sysfs; called without locks; sleeps.
+ * sysfs demands a scrub: begins one in the background, unless one runs. Returns
+ * 0 or -EBUSY (the device is open, or being unbound). Called without locks;
+ * sleeps.
  */
-int nvgrace_gpu_scrub_start(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_scrub_on_demand(struct nvgrace_gpu *gpu);
 
 /*
  * Stand around each use of the device.
  *
- * begin comes before vfio_pci_core_enable() and, if the parameter is on, waits
- * until the memory is clean. Returns 0, -EINTR (the task is being killed),
- * -ERESTARTNOINTR (a signal, or host suspend), -EIO (the scrub failed, one line
- * in the log) or -ENODEV (being unbound).
+ * before_open comes before vfio_pci_core_enable() and, if the parameter is on,
+ * waits until the memory is clean. Returns 0, -EINTR (the task is being
+ * killed), -ERESTARTNOINTR (a signal, or host suspend), -EIO (the scrub failed,
+ * one line in the log) or -ENODEV (being unbound).
  *
- * cancel comes if the device could not be opened after that. Otherwise used
- * comes before user space can access the memory, closing before and end after
- * vfio_pci_core_close_device().
+ * open_failed comes if the device could not be opened after that. Otherwise
+ * opened comes before user space can access the memory, before_close before
+ * and closed after vfio_pci_core_close_device().
  *
  * Called without locks of this driver, with vfio's lock of the device set;
  * sleep.
  */
-int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_cancel(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_used(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_closing(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_end(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_scrub_before_open(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_open_failed(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_opened(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_before_close(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
 
 /*
  * From probe to remove. Called without locks of this driver; sleep.
  *
  * init: at probe.
  *
- * binding, bound: before the device is registered, with the device lock held,
- * and after. They begin the first scrub if the parameter is on.
+ * before_register, registered: the registration of the device with vfio, with
+ * the device lock held. They begin the first scrub if the parameter is on.
  *
- * stop: when an unbind begins to wait for users, with the device lock held.
+ * doubt: what is known of the content is no longer true.
+ *
+ * requested: an unbind begins to wait for users, with the device lock held.
  * Opens that wait for a scrub fail, because the scrub may need that lock.
  *
- * finish: at shutdown, and after the device was unregistered, with the device
+ * removing: at shutdown, and after the device was unregistered, with the device
  * lock held. Waits for a scrub, and runs one that is due, unless the device is
  * open. Takes at most 60 s, 1 s for each GiB, a reset and two waits for
  * readiness.
- *
- * doubt: what is known of the content is no longer true.
  */
 void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_bound(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_before_register(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_stop(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu);
 
 /* The workqueue, from module load to unload. load returns 0 or -ENOMEM. */
 int nvgrace_gpu_scrub_load(void);

@@ -15,7 +15,7 @@ static int open_device(struct vfio_device *core_vdev)
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	int ret;
 
-	ret = nvgrace_gpu_scrub_begin(gpu);
+	ret = nvgrace_gpu_scrub_before_open(gpu);
 	if (ret)
 		return ret;
 
@@ -27,7 +27,7 @@ static int open_device(struct vfio_device *core_vdev)
 	if (ret)
 		goto disable;
 
-	nvgrace_gpu_scrub_used(gpu);
+	nvgrace_gpu_scrub_opened(gpu);
 	nvgrace_gpu_gate_device_opened(gpu);
 	nvgrace_gpu_region_open(&gpu->usemem);
 	nvgrace_gpu_region_open(&gpu->resmem);
@@ -39,7 +39,7 @@ static int open_device(struct vfio_device *core_vdev)
 disable:
 	vfio_pci_core_disable(&gpu->core);
 cancel:
-	nvgrace_gpu_scrub_cancel(gpu);
+	nvgrace_gpu_scrub_open_failed(gpu);
 	return ret;
 }
 
@@ -52,9 +52,9 @@ static void close_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_region_close(&gpu->resmem);
 	nvgrace_gpu_ready_unmap(gpu);
 	nvgrace_gpu_dmabuf_close(gpu);
-	nvgrace_gpu_scrub_closing(gpu);
+	nvgrace_gpu_scrub_before_close(gpu);
 	vfio_pci_core_close_device(core_vdev);
-	nvgrace_gpu_scrub_end(gpu);
+	nvgrace_gpu_scrub_closed(gpu);
 }
 
 static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
@@ -139,7 +139,7 @@ static int device_feature(struct vfio_device *core_vdev, u32 flags,
  */
 static void request_device(struct vfio_device *core_vdev, unsigned int count)
 {
-	nvgrace_gpu_scrub_stop(to_nvgrace_gpu(core_vdev));
+	nvgrace_gpu_scrub_requested(to_nvgrace_gpu(core_vdev));
 	vfio_pci_core_request(core_vdev, count);
 }
 

@@ -346,7 +346,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 
 	nvgrace_gpu_gate_start(gpu);
-	nvgrace_gpu_scrub_binding(gpu);
+	nvgrace_gpu_scrub_before_register(gpu);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
 		pci_err(pdev, "vfio refuses the device (error %d); check that there is an IOMMU\n",
@@ -363,7 +363,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		pci_info(pdev, "usemem %#llx bytes as BAR4 of %#llx, resmem %#llx bytes as BAR2 of %#llx\n",
 			 gpu->usemem.length, gpu->usemem.bar_size,
 			 gpu->resmem.length, gpu->resmem.bar_size);
-	nvgrace_gpu_scrub_bound(gpu);
+	nvgrace_gpu_scrub_registered(gpu);
 	return 0;
 
 stop:
@@ -383,7 +383,7 @@ static void remove(struct pci_dev *pdev)
 
 	/* Returns when the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
-	nvgrace_gpu_scrub_finish(gpu);
+	nvgrace_gpu_scrub_removing(gpu);
 	nvgrace_gpu_gate_stop(gpu);
 	unlist_gpu(gpu);
 	compat_mapping_exit(&gpu->mapping);
@@ -397,7 +397,7 @@ static void shutdown(struct pci_dev *pdev)
 {
 	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
 
-	nvgrace_gpu_scrub_finish(to_nvgrace_gpu(&core->vdev));
+	nvgrace_gpu_scrub_removing(to_nvgrace_gpu(&core->vdev));
 }
 
 /* LCOV_EXCL_STOP */

@@ -410,7 +410,7 @@ static void conduct(struct work_struct *item)
  * Begins an attempt. Under the lock, while none runs and the device is not
  * open.
  */
-static void start(struct nvgrace_gpu *gpu)
+static void queue_attempt(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
@@ -427,7 +427,7 @@ static bool is_running(struct nvgrace_gpu *gpu)
 	return nvgrace_gpu_scrub_state(gpu) == NVGRACE_GPU_SCRUB_RUNNING;
 }
 
-int nvgrace_gpu_scrub_start(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_scrub_on_demand(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	int ret = 0;
@@ -436,14 +436,14 @@ int nvgrace_gpu_scrub_start(struct nvgrace_gpu *gpu)
 	if (s->open || s->stopping)
 		ret = -EBUSY;
 	else if (!is_running(gpu))
-		start(gpu);
+		queue_attempt(gpu);
 	mutex_unlock(&s->lock);
 	return ret;
 }
 
 /* ---- open and close ----------------------------------------------------- */
 
-int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_scrub_before_open(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	unsigned int attempts;
@@ -468,7 +468,7 @@ int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu)
 			/* The next open tries again. */
 			if (waited)
 				break;
-			start(gpu);
+			queue_attempt(gpu);
 		}
 		attempts = s->attempts;
 		mutex_unlock(&s->lock);
@@ -488,21 +488,21 @@ int nvgrace_gpu_scrub_begin(struct nvgrace_gpu *gpu)
 	return ret;
 }
 
-void nvgrace_gpu_scrub_cancel(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_open_failed(struct nvgrace_gpu *gpu)
 {
 	mutex_lock(&gpu->scrub.lock);
 	gpu->scrub.open = false;
 	mutex_unlock(&gpu->scrub.lock);
 }
 
-void nvgrace_gpu_scrub_used(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_opened(struct nvgrace_gpu *gpu)
 {
 	mutex_lock(&gpu->scrub.lock);
 	set_state(gpu, NVGRACE_GPU_SCRUB_DIRTY);
 	mutex_unlock(&gpu->scrub.lock);
 }
 
-void nvgrace_gpu_scrub_closing(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_before_close(struct nvgrace_gpu *gpu)
 {
 	/* An idle GPU would go to D3hot, and the scrub would wake it again. */
 	gpu->scrub.held = nvgrace_gpu_scrub_wanted();
@@ -510,7 +510,7 @@ void nvgrace_gpu_scrub_closing(struct nvgrace_gpu *gpu)
 		pm_runtime_get_noresume(&gpu->core.pdev->dev);
 }
 
-void nvgrace_gpu_scrub_end(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
@@ -518,9 +518,9 @@ void nvgrace_gpu_scrub_end(struct nvgrace_gpu *gpu)
 	s->open = false;
 	/* vfio-pci-core can't reset while an unbind holds the device lock. */
 	s->must_reset = gpu->core.needs_reset;
-	/* If it is stopping, nvgrace_gpu_scrub_finish() does this. */
+	/* If it is stopping, nvgrace_gpu_scrub_removing() does this. */
 	if (nvgrace_gpu_scrub_wanted() && !s->stopping)
-		start(gpu);
+		queue_attempt(gpu);
 	mutex_unlock(&s->lock);
 	if (s->held)
 		pm_runtime_put(&gpu->core.pdev->dev);
@@ -566,7 +566,7 @@ static int reset_in_probe(struct pci_dev *pdev)
 	return ret;
 }
 
-void nvgrace_gpu_scrub_binding(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_before_register(struct nvgrace_gpu *gpu)
 {
 	/*
 	 * Reset here, not in the background: during a reset, some kernels
@@ -589,7 +589,7 @@ void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu)
 	mutex_unlock(&s->lock);
 }
 
-void nvgrace_gpu_scrub_bound(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
@@ -599,11 +599,11 @@ void nvgrace_gpu_scrub_bound(struct nvgrace_gpu *gpu)
 	/* An open may already have begun the scrub. */
 	if (nvgrace_gpu_scrub_wanted() && !s->open && !s->stopping &&
 	    s->state == NVGRACE_GPU_SCRUB_UNKNOWN)
-		start(gpu);
+		queue_attempt(gpu);
 	mutex_unlock(&s->lock);
 }
 
-void nvgrace_gpu_scrub_stop(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
@@ -613,7 +613,7 @@ void nvgrace_gpu_scrub_stop(struct nvgrace_gpu *gpu)
 	wake_up_all(&s->ended);
 }
 
-void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 {
 	u64 gib = (gpu->usemem.length + gpu->resmem.length) >> 30;
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
@@ -627,7 +627,7 @@ void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu)
 	ran = is_running(gpu);
 	mutex_unlock(&s->lock);
 	nvgrace_gpu_gate_finish(gpu, FINISH_MS + gib * FINISH_GIB_MS);
-	nvgrace_gpu_scrub_stop(gpu);
+	nvgrace_gpu_scrub_requested(gpu);
 	flush_work(&s->work);
 
 	/* From here on, no other task begins an attempt. */
@@ -645,7 +645,7 @@ void nvgrace_gpu_scrub_finish(struct nvgrace_gpu *gpu)
 	if (!ret) {
 		mutex_lock(&s->lock);
 		s->begun = true;
-		start(gpu);
+		queue_attempt(gpu);
 		mutex_unlock(&s->lock);
 		flush_work(&s->work);
 	}

@@ -124,7 +124,7 @@ static ssize_t scrub_store(struct device *dev, struct device_attribute *attr,
 
 	if (ret || !start)
 		return -EINVAL;
-	ret = nvgrace_gpu_scrub_start(dev_to_gpu(dev));
+	ret = nvgrace_gpu_scrub_on_demand(dev_to_gpu(dev));
 	return ret ?: count;
 }
 static DEVICE_ATTR_WO(scrub);
