@@ -108,8 +108,10 @@ struct nvgrace_gpu_scrub_record {
  * @work: the attempt
  * @error: first error of the attempt that runs; 0 if there is none
  * @epoch: epoch of the gate when the attempt began
- * @progress: bytes overwritten by the attempt that runs, or else the last one
- * @next_usemem: offset in usemem of the next bytes for a worker
+ * @again: whether the pass is the second of the attempt
+ * @written: bytes that both passes of the attempt that runs, or else of the last
+ *	one, have written
+ * @next_usemem: the next step of the pass in usemem for a worker
  * @next_resmem: the same in resmem
  * @flush_ns: nanoseconds that all workers together spent on caches
  * @workers: how many tasks wrote the zeros of the last attempt
@@ -131,7 +133,8 @@ struct nvgrace_gpu_scrub {
 	struct work_struct work;
 	int error;
 	unsigned int epoch;
-	atomic64_t progress;
+	bool again;
+	atomic64_t written;
 	atomic64_t next_usemem;
 	atomic64_t next_resmem;
 	atomic64_t flush_ns;
@@ -573,7 +576,10 @@ enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu);
 /* Whether the parameter demands clean memory for each user. */
 bool nvgrace_gpu_scrub_wanted(void);
 
-/* Bytes overwritten by the scrub that runs, or else the last one. */
+/*
+ * Bytes that the scrub that runs, or else the last one, has overwritten for
+ * good: all but those that a cache of the GPU may still have to write.
+ */
 u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu);
 
 /* How the last scrub ended. Called without locks; sleeps. */

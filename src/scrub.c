@@ -11,7 +11,8 @@
  * reset may have overtaken them: the attempt begins again in the new epoch.
  *
  * Memory is clean when the GPU was reset first, so that it no longer writes,
- * all memory was overwritten in one epoch, and all zeros have left the caches.
+ * all memory was overwritten in one epoch, all zeros have left the CPUs' caches,
+ * and what may have stayed in the GPU's own cache has zeros below it.
  *
  * probe.c, device.c, gate.c and sysfs.c call this file.
  */
@@ -32,6 +33,7 @@
 #include <linux/topology.h>
 #include <linux/workqueue.h>
 
+#include "arith.h"
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
 #include "trace.h"
@@ -41,6 +43,27 @@
  * at 16 GB/s. Divides the windows of window.c.
  */
 #define STEP		SZ_16M
+
+/*
+ * Zeros that have left the CPUs' caches are at their home, the GPU. There, the
+ * lines written last may be dirty in the GPU's own L2 cache (50 MB on Hopper,
+ * more on later GPUs), above the old content. A reset, such as that of the next
+ * open, may drop that cache. The CPU can't clean it, but it can fill it with
+ * other lines.
+ *
+ * So a second pass follows when all workers have finished the first one. It
+ * overwrites this many bytes of usemem, many times the size of any L2, and all
+ * of resmem. Writing them evicts the lines that the first pass left dirty. What
+ * the second pass leaves dirty has the zeros of the first pass below it.
+ *
+ * The bytes are spread evenly over usemem: if one cache serves a half of the
+ * addresses, as may be on GPUs of two dies, each gets its share. Resmem takes
+ * part because its writes are of another type, for which a cache may reserve
+ * room. Lines that both passes have written last, as on a GPU with less memory,
+ * are no exception: before or after a line is overwritten again, most of the
+ * other bytes are, which evicts it.
+ */
+#define AGAIN		SZ_2G
 
 /*
  * How long unbinding and shutdown wait at most: FINISH_MS milliseconds, and
@@ -79,9 +102,28 @@ enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu)
 	return READ_ONCE(gpu->scrub.state);
 }
 
+/* Steps in @region of the first pass, or the second, @again. */
+static u64 count_steps(const struct nvgrace_gpu_region *region, bool again)
+{
+	u64 all = DIV_ROUND_UP_ULL(region->length, STEP);
+
+	return again && !region->uncached ? min_t(u64, all, AGAIN / STEP) : all;
+}
+
+/* Bytes of the second pass. Only the last step of a part is a shorter one. */
+static u64 bytes_again(const struct nvgrace_gpu *gpu)
+{
+	return min(gpu->usemem.length,
+		   count_steps(&gpu->usemem, true) * STEP) + gpu->resmem.length;
+}
+
 u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu)
 {
-	return atomic64_read(&gpu->scrub.progress);
+	u64 written = atomic64_read(&gpu->scrub.written);
+	u64 again = bytes_again(gpu);
+
+	/* As many bytes as the second pass has are not safe before its end. */
+	return written > again ? written - again : 0;
 }
 
 struct nvgrace_gpu_scrub_record nvgrace_gpu_scrub_last(struct nvgrace_gpu *gpu)
@@ -104,23 +146,26 @@ static void set_state(struct nvgrace_gpu *gpu,
 
 /* ---- the workers -------------------------------------------------------- */
 
-/* Overwrites what is left of @region, together with the other workers. */
+/* Overwrites what is left of @region in a pass, with the other workers. */
 static void zero_region(struct nvgrace_gpu_region *region, atomic64_t *next)
 {
 	struct nvgrace_gpu_scrub *s = &region->gpu->scrub;
-	u64 offset, len, flush_ns = 0;
+	u64 count = count_steps(region, s->again);
+	u64 all = count_steps(region, false);
+	u64 step, offset, len, flush_ns = 0;
 	int ret = 0;
 
 	while (!ret && !READ_ONCE(s->error)) {
-		offset = atomic64_fetch_add(STEP, next);
-		if (offset >= region->length)
+		step = atomic64_fetch_inc(next);
+		if (step >= count)
 			break;
+		offset = nvgrace_gpu_spread(step, count, all) * STEP;
 		len = min_t(u64, STEP, region->length - offset);
 		ret = nvgrace_gpu_gate_is_late(region->gpu) ? -ETIME :
 				   nvgrace_gpu_rw_zero(region, offset, len,
 						       s->epoch, &flush_ns);
 		if (!ret)
-			atomic64_add(len, &s->progress);
+			atomic64_add(len, &s->written);
 	}
 	atomic64_add(flush_ns, &s->flush_ns);
 	if (ret)
@@ -148,8 +193,8 @@ static void worker(struct work_struct *item)
 /* One for each CPU of the GPU's NUMA node, but at most one for each step. */
 static unsigned int count_workers(struct nvgrace_gpu *gpu)
 {
-	u64 steps = DIV_ROUND_UP_ULL(gpu->usemem.length + gpu->resmem.length,
-				     STEP);
+	u64 steps = count_steps(&gpu->usemem, false) +
+		    count_steps(&gpu->resmem, false);
 	int node = dev_to_node(&gpu->core.pdev->dev);
 	unsigned int cpus = 0;
 
@@ -159,25 +204,17 @@ static unsigned int count_workers(struct nvgrace_gpu *gpu)
 }
 
 /*
- * Overwrites both parts in the current epoch, with the GPU kept awake. Returns
- * 0, -EAGAIN (a reset), -EIO, -ENOMEM or -ETIME.
+ * One pass over both parts. Returns 0 or the first error of a worker. All have
+ * ended on return, with their zeros out of the CPUs' caches.
  */
-static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
+static int pass(struct nvgrace_gpu *gpu, unsigned int count, bool again)
 {
-	int ret, node = dev_to_node(&gpu->core.pdev->dev);
+	int node = dev_to_node(&gpu->core.pdev->dev);
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	struct worker *others;
 	unsigned int i;
 
-	ret = nvgrace_gpu_gate_enter(gpu, true);
-	if (ret)
-		return ret;
-	s->epoch = nvgrace_gpu_gate_epoch(gpu);
-	nvgrace_gpu_gate_leave(gpu);
-
-	WRITE_ONCE(s->error, 0);
-	atomic64_set(&s->progress, 0);
-	atomic64_set(&s->flush_ns, 0);
+	s->again = again;
 	atomic64_set(&s->next_usemem, 0);
 	atomic64_set(&s->next_resmem, 0);
 
@@ -202,8 +239,33 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	for (i = 0; others && i < count - 1; i++)
 		cancel_work_sync(&others[i].work);
 	kfree(others);
-	/* A reset from here on finds all zeros in memory. */
 	return s->error;
+}
+
+/*
+ * Overwrites both parts in the current epoch, with the GPU kept awake. Returns
+ * 0, -EAGAIN (a reset), -EIO, -ENOMEM or -ETIME.
+ */
+static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
+{
+	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	int ret;
+
+	WRITE_ONCE(s->error, 0);
+	atomic64_set(&s->written, 0);
+	atomic64_set(&s->flush_ns, 0);
+
+	ret = nvgrace_gpu_gate_enter(gpu, true);
+	if (ret)
+		return ret;
+	s->epoch = nvgrace_gpu_gate_epoch(gpu);
+	nvgrace_gpu_gate_leave(gpu);
+
+	ret = pass(gpu, count, false);
+	if (!ret)
+		ret = pass(gpu, count, true);
+	/* A reset from here on finds all zeros in memory. */
+	return ret;
 }
 
 /* ---- an attempt --------------------------------------------------------- */
@@ -233,7 +295,8 @@ static int scrub_memory(struct nvgrace_gpu *gpu)
 		start = ktime_get_ns();
 		ret = zero_all(gpu, count);
 		trace_nvgrace_gpu_scrub(gpu->core.pdev,
-					atomic64_read(&s->progress),
+					nvgrace_gpu_scrub_progress(gpu),
+					atomic64_read(&s->written),
 					ktime_get_ns() - start,
 					atomic64_read(&s->flush_ns), count,
 					ret);
@@ -350,7 +413,7 @@ static void announce(struct nvgrace_gpu *gpu)
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	struct nvgrace_gpu_scrub_record *last = &s->last;
 	struct pci_dev *pdev = gpu->core.pdev;
-	u64 bytes = atomic64_read(&s->progress);
+	u64 bytes = nvgrace_gpu_scrub_progress(gpu);
 	char result[32], number[48], size[48], time[48], ms[48];
 	char *event[6] = { result, number, size, time, ms };
 
@@ -417,7 +480,7 @@ static void queue_attempt(struct nvgrace_gpu *gpu)
 	lockdep_assert_held(&s->lock);
 	/* conduct() drops the reference. */
 	pm_runtime_get_noresume(&gpu->core.pdev->dev);
-	atomic64_set(&s->progress, 0);
+	atomic64_set(&s->written, 0);
 	set_state(gpu, NVGRACE_GPU_SCRUB_RUNNING);
 	queue_work_node(dev_to_node(&gpu->core.pdev->dev), workers, &s->work);
 }

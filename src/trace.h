@@ -216,9 +216,9 @@ TRACE_EVENT(nvgrace_gpu_reset,
 );
 
 TRACE_EVENT(nvgrace_gpu_scrub,
-	TP_PROTO(struct pci_dev *pdev, u64 bytes, u64 ns, u64 flush_ns,
-		 unsigned int workers, int result),
-	TP_ARGS(pdev, bytes, ns, flush_ns, workers, result),
+	TP_PROTO(struct pci_dev *pdev, u64 bytes, u64 written, u64 ns,
+		 u64 flush_ns, unsigned int workers, int result),
+	TP_ARGS(pdev, bytes, written, ns, flush_ns, workers, result),
 	TP_STRUCT__entry(
 		DEVICE_FIELDS
 		__field(u32, workers)
@@ -226,18 +226,20 @@ TRACE_EVENT(nvgrace_gpu_scrub,
 		__field(u64, bytes)
 		__field(u64, ns)
 		__field(u64, flush_ns)
+		__field(u64, written)
 	),
 	TP_fast_assign(
 		DEVICE_ASSIGN(pdev);
 		__entry->workers = workers;
 		__entry->result = result;
 		__entry->bytes = bytes;
+		__entry->written = written;
 		__entry->ns = ns;
 		__entry->flush_ns = flush_ns;
 	),
-	TP_printk(DEVICE_FORMAT "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d",
+	TP_printk(DEVICE_FORMAT "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d written=%llu",
 		  DEVICE_ARGS, __entry->bytes, __entry->ns, __entry->flush_ns,
-		  __entry->workers, __entry->result)
+		  __entry->workers, __entry->result, __entry->written)
 );
 
 #endif /* NVGRACE_GPU_TRACE_H */

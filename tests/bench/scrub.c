@@ -82,7 +82,7 @@ static double by_threads(const struct gpu *gpu, unsigned int threads)
 static double by_driver(const struct gpu *gpu, unsigned int *workers,
 			double *with_caches)
 {
-	unsigned long long bytes, ns, flush_ns;
+	unsigned long long written, ns, flush_ns;
 	double best = 0;
 	char line[512];
 	int run, found;
@@ -103,13 +103,14 @@ static double by_driver(const struct gpu *gpu, unsigned int *workers,
 			at = strstr(line, "bytes=");
 		fclose(f);
 		assert_non_null(at);
-		found = sscanf(at, "bytes=%llu ns=%llu flush_ns=%llu workers=%u",
-			       &bytes, &ns, &flush_ns, workers);
+		found = sscanf(at,
+			       "bytes=%*u ns=%llu flush_ns=%llu workers=%u result=0 written=%llu",
+			       &ns, &flush_ns, workers, &written);
 		assert_int_equal(found, 4);
-		rate = bytes * 1e3 / (ns - flush_ns / *workers);
+		rate = written * 1e3 / (ns - flush_ns / *workers);
 		if (rate > best) {
 			best = rate;
-			*with_caches = bytes * 1e3 / ns;
+			*with_caches = written * 1e3 / ns;
 		}
 	}
 	return best;

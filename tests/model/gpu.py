@@ -33,6 +33,7 @@ import threading
 import time
 
 import falcon
+import l2
 
 # Commands of the protocol.
 VERSION, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION_INFO, GET_REGION_IO_FDS, GET_IRQ_INFO, SET_IRQS, \
@@ -121,6 +122,7 @@ class Spec:
     bar0_size: int = BAR0_SIZE
     bar0_prefetchable: bool = False
     bar2_size: int = 0
+    bar2_cache: int = 0
     unready_value: int = 0
     msi: bool = False
     msix: bool = False
@@ -156,6 +158,8 @@ class Spec:
             size = getattr(spec, name)
             if size and (size & (size - 1) or size < 4096):
                 raise ValueError(f"model: {name} {size:#x} is no power of two from 4096 on")
+        if spec.bar2_cache and (spec.bar2_cache % l2.LINE or not 0 < spec.bar2_cache < spec.bar2_size):
+            raise ValueError(f"model: bar2_cache {spec.bar2_cache:#x} is no number of lines smaller than BAR2")
         if not 0 < spec.bar0_size <= BAR0_SIZE:
             raise ValueError(f"model: bar0_size {spec.bar0_size:#x} is more than {BAR0_SIZE:#x}, or nothing")
         if (spec.msix or spec.falcon) and spec.bar0_size != BAR0_SIZE:
@@ -354,6 +358,7 @@ class Gpu:
             self.bar2_fd = os.memfd_create("model-bar2", os.MFD_CLOEXEC)
             os.ftruncate(self.bar2_fd, self.spec.bar2_size)
             self.bar2 = mmap.mmap(self.bar2_fd, self.spec.bar2_size)
+        self.l2 = l2.Cache(self.bar2, self.spec.bar2_cache) if self.spec.bar2_cache else None
         self.timers = {"c2c": Timer(self.spec.c2c), "hbm": Timer(self.spec.hbm)}
         if self.spec.cxl:
             self.timers["cxl_valid"] = Timer(self.spec.cxl.valid)
@@ -409,6 +414,12 @@ class Gpu:
         with self.lock:
             self.answers = on
 
+    def drop_cache(self):
+        """Forget what BAR2's cache has not written to the memory. Returns the
+        number of such lines."""
+        with self.lock:
+            return self.l2.drop() if self.l2 else 0
+
     def look_late(self, count, ms, active_ms):
         """The next count answers to reads of CXL Range 1 Size Low come ms
         milliseconds late, with the bits as they were. Then the device becomes
@@ -442,6 +453,7 @@ class Gpu:
         self.config.reset()
         self.bar0.close()
         self._make_bar0()
+        self.drop_cache()
         for t in self.timers.values():
             t.start(t.reset_ms)
 
@@ -507,7 +519,8 @@ class Gpu:
         if index == BAR0_REGION:
             return rw, self.spec.bar0_size, -1
         if index == BAR2_REGION and self.bar2 is not None:
-            return rw | REGION_FLAG_MMAP, self.spec.bar2_size, self.bar2_fd
+            # QEMU maps the memory, unless a cache is in front of it.
+            return (rw, self.spec.bar2_size, -1) if self.l2 else (rw | REGION_FLAG_MMAP, self.spec.bar2_size, self.bar2_fd)
         if index == CONFIG_REGION:
             return rw, CONFIG_SIZE, -1
         return 0, 0, -1
@@ -540,7 +553,7 @@ class Gpu:
                     self._answer_late()
                 return data
             if index == BAR2_REGION:
-                return self.bar2[at:at + count]
+                return self.l2.read(at, count) if self.l2 else self.bar2[at:at + count]
             self.counters["bar0_reads"] += 1
             return self._read_bar0(at, count)
 
@@ -563,6 +576,8 @@ class Gpu:
                     self._start_anew()
                 if self.spec.pcie and self.spec.flr and self._has_flr(at, data):
                     self.reset("flr")
+            elif index == BAR2_REGION and self.l2:
+                self.l2.write(at, data)
             elif index == BAR2_REGION:
                 self.bar2[at:at + len(data)] = data
             else:

@@ -25,6 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import falcon  # noqa: E402  (needs the path above)
 import gpu as model  # noqa: E402
+import l2  # noqa: E402
 
 # A busy machine is slow. After this time, the model is stuck.
 STUCK_S = 300
@@ -273,6 +274,33 @@ class Messages(ServerCase):
         c.write(BAR2, 0x40, b"through a message")
         with mmap.mmap(fds[0], 1 << 16) as memory:
             self.assertEqual(memory[0x40:0x51], b"through a message")
+
+    def test_a_reset_drops_what_was_written_last(self):
+        """With a cache, the memory has what was written before that."""
+        c = self.serve(bar2_size=1 << 16, bar2_cache=4 * l2.LINE)
+        _, fds = c.ask_fds(model.GET_REGION_INFO, struct.pack("=IIIIQQ", 32, 0, BAR2, 0, 0, 0))
+        self.assertEqual(fds, [], "QEMU must not write around the cache")
+        self.gpu.bar2[:] = b"old " * (1 << 14)
+        new = b"new " * (10 * l2.LINE // 4)
+        c.write(BAR2, 0, new)
+        # In the cache again, and so written last, like the end.
+        c.write(BAR2, 6 * l2.LINE + 2, b"xy")
+        self.assertEqual(c.read(BAR2, 6 * l2.LINE - 2, 8), b"w nexyne")
+        self.assertEqual(c.read(BAR2, 0, len(new))[7 * l2.LINE:], new[7 * l2.LINE:])
+        self.assertEqual(self.gpu.bar2[:7 * l2.LINE], new[:6 * l2.LINE] + b"old " * (l2.LINE // 4))
+        c.ask(model.RESET)
+        self.assertEqual(c.read(BAR2, 0, 10 * l2.LINE), new[:6 * l2.LINE] + b"old " * (4 * l2.LINE // 4))
+        # Nothing is left to drop.
+        self.assertEqual(self.gpu.drop_cache(), 0)
+
+    def test_an_evicted_line_is_kept(self):
+        """A line that is written twice, with others in between, survives."""
+        c = self.serve(bar2_size=1 << 16, bar2_cache=2 * l2.LINE)
+        self.gpu.bar2[:] = b"old " * (1 << 14)
+        for _ in range(2):
+            c.write(BAR2, 0, b"new " * (4 * l2.LINE // 4))
+        self.assertEqual(self.gpu.drop_cache(), 2)
+        self.assertEqual(c.read(BAR2, 0, 4 * l2.LINE), b"new " * (4 * l2.LINE // 4))
 
     def test_dma_by_messages(self):
         """Without an fd, the server asks, and the client answers like QEMU. The
@@ -1092,6 +1120,12 @@ class Parameters(unittest.TestCase):
         for size in (1, 12345, 3 << 20):
             with self.assertRaises(ValueError):
                 model.Spec.from_dict({"bar2_size": size})
+
+    def test_bad_bar2_cache(self):
+        for given in ({"bar2_cache": 4096}, {"bar2_size": 4096, "bar2_cache": 4096}, {"bar2_size": 4096, "bar2_cache": 100},
+                      {"bar2_size": 4096, "bar2_cache": -64}):
+            with self.assertRaises(ValueError):
+                model.Spec.from_dict(given)
 
 
 class Program(unittest.TestCase):

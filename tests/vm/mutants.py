@@ -114,6 +114,8 @@ MUTANTS = (
     # No mistake about caches: an emulated CPU has none.
     ("src/scrub.c", "atomic64_set(&s->next_resmem, 0);", "atomic64_set(&s->next_resmem, S64_MAX / 2);", "scrub:5"),
     ("src/scrub.c", "atomic64_set(&s->next_usemem, 0);", "atomic64_set(&s->next_usemem, SZ_512M);", "scrub:5"),
+    ("src/scrub.c", "\t\tret = pass(gpu, count, true);", "\t\tret = 0;", "trace"),
+    ("src/scrub.c", "count = count_steps(region, s->again);", "count = count_steps(region, false) - s->again;", "trace"),
     ("src/scrub.c", "len = min_t(u64, STEP, region->length - offset);", "len = min_t(u64, STEP - 1, region->length - offset);", "scrub:5"),
     ("src/scrub.c", "len = min_t(u64, STEP, region->length - offset);", "len = min_t(u64, STEP, round_down(region->length - offset, PAGE_SIZE));",
      "scrub:5"),

@@ -65,6 +65,8 @@ def gpu(machine, directory, number):
     else:
         a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{number}", "addr": "0", "rombar": 0,
                                      "multifunction": g.neighbour, "x-msg-timeout": MESSAGE_TIMEOUT_MS,
+                                     # A write to memory is done when the model has it.
+                                     "x-no-posted-writes": "bar2_cache" in g.model,
                                      "socket": {"type": "unix", "path": f"{directory}/gpu{number}.sock"}})]
     if g.neighbour:
         a += ["-device", f"pci-testdev,bus=port{number},addr=0.1"]

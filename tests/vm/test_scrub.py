@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests scrubbing while the machine is switched off, and of a GPU as large as
-real ones. Each has a machine of its own.
+"""Tests scrubbing while the machine is switched off, of a GPU as large as real
+ones, and of one with a cache that a reset drops. Each has a machine of its own.
 
     test_scrub.py [KERNEL]
 
@@ -26,6 +26,7 @@ DRIVER = "nvgrace_gpu_vfio_pci"
 
 BIND = f"bind g {DRIVER} || exit 1"
 STATE = "cat /sys/bus/pci/devices/$(gpu g)/nvgrace_gpu/scrub_state"
+WAIT = f"until [ $({STATE}) != scrubbing ]; do usleep 100000; done; {STATE}"
 
 
 class Machine(vm.Machine):
@@ -43,14 +44,19 @@ class Machine(vm.Machine):
             return fd
 
 
-def run(kernel, size, commands, handlers, timeout, ram="1G"):
-    """Boot with one GPU and the module parameter on."""
+def run(kernel, gpus, commands, handlers, timeout, memory="256G"):
+    """Boot with these GPUs and the module parameter on. Unless there is another
+    memory, the first one's is at BASE."""
     module = vm.PROJECT / "build" / kernel.release / suite.MODULE
     log = vm.PROJECT / "build/log" / f"scrub-{kernel.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with Machine(kernel, gpus=[{"name": "g", "base": BASE, "size": size}], ram=ram, module=str(module), module_params="scrub=1",
+    with Machine(kernel, gpus=gpus, memory=memory, module=str(module), module_params="scrub=1",
                     handlers={**content.HANDLERS, **handlers}, commands=commands, timeout=timeout, log=str(log)) as machine:
         return machine.run()
+
+
+def gpu(size):
+    return [{"name": "g", "base": BASE, "size": size}]
 
 
 def power_off(kernel, tap):
@@ -62,7 +68,7 @@ def power_off(kernel, tap):
     for _ in range(4):
         while kept:
             os.close(kept.pop())
-        result = run(kernel, size, [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}"},
+        result = run(kernel, gpu(size), [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}"},
                                     {"name": "state", "run": STATE}],
                      {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=1200)
         if result.failures or result.output("state").strip() != "clean":
@@ -129,18 +135,62 @@ def large(kernel, tap):
         drains[0].join()
         return " ".join(hex(p) for p in sorted(places) if machine.read_gpu_memory(BASE + p, content.PAGE) != bytes(content.PAGE)) or "none"
 
-    wait = f"until [ $({STATE}) != scrubbing ]; do usleep 100000; done; {STATE}; host left"
-    result = run(kernel, size, [{"name": "begin", "run": f"host fill; {BIND}"}, {"name": "end", "run": wait}],
+    tracing = "/sys/kernel/tracing"
+    begin = f"host fill; echo 1 >{tracing}/events/nvgrace_gpu/nvgrace_gpu_scrub/enable; {BIND}"
+    wait = f"{WAIT}; host left; sed -n 's/.* written=//p' {tracing}/trace"
+    result = run(kernel, gpu(size), [{"name": "begin", "run": begin}, {"name": "end", "run": wait}],
                  {"fill": fill, "left": left}, timeout=3600)
     for failure in result.failures:
         print(f"# {failure}")
     tap.check("nothing is wrong in the machine", not result.failures)
-    tap.check("64 GiB end clean", result.output("end").split() == ["clean", "none"], result.output("end"))
+    # The second pass: 2 GiB of usemem, and resmem.
+    tap.check("64 GiB end clean", result.output("end").split() == ["clean", "none", str(size + 3 * GiB)], result.output("end"))
+
+
+# Of the GPU with a cache. QEMU asks the model for each byte.
+SMALL, CACHE = 64 << 10, 16 << 10
+
+
+def forgetful(kernel, tap):
+    """A write-back cache in the GPU keeps what was written last, and a reset
+    drops it. Another device's BAR is the memory behind that cache, because the
+    model can't see what the machine writes to QEMU's memory. So each scrub
+    writes more than the cache holds, and what it holds at the end covers zeros.
+    """
+    def fill(machine):
+        memory = machine.models["memory"].gpu
+        memory.bar2[:SMALL] = content.soil_of(BASE, SMALL)
+        machine.models["g"].gpu.on_reset = lambda: dropped.append(memory.drop_cache())
+
+    def left(machine):
+        return str(SMALL - machine.models["memory"].gpu.bar2[:SMALL].count(0))
+
+    dropped = []
+    # Larger than all other BARs, so it is where the firmware puts the first.
+    gpus = [{"name": "g", "base": BASE, "size": SMALL, "model": {"mig_dvsec": 1}},
+            {"name": "memory", "dsd": None, "model": {"vendor": 0x1af4, "bar2_size": GiB, "bar2_cache": CACHE}}]
+    result = run(kernel, gpus, [
+        {"name": "place", "run": "d=/sys/bus/pci/devices/$(gpu memory) && echo 1 >$d/enable && sed -n 3p $d/resource"},
+        {"name": "begin", "run": f"host fill; {BIND}"},
+        {"name": "end", "run": WAIT},
+        {"name": "reset", "run": "host left; echo 1 >/sys/bus/pci/devices/$(gpu g)/reset; host left"}],
+        {"fill": fill, "left": left}, timeout=3600, memory="0")
+    for failure in result.failures:
+        print(f"# {failure}")
+    place = result.output("place").split()[:1]
+    tap.check("nothing is wrong in the machine with a cache", not result.failures)
+    tap.check("the memory is where it should be", [int(at, 0) for at in place] == [BASE], result.output("place"))
+    tap.check("a GPU with a cache ends clean", result.output("end").split() == ["clean"], result.output("end"))
+    # The first reset comes before the zeros. Without dirty lines, the second
+    # would show nothing.
+    tap.check("the reset afterwards drops a full cache", dropped[1:] == [CACHE // 64], str(dropped))
+    tap.check("no byte is left below the cache", result.output("reset").split() == ["0", "0"], result.output("reset"))
 
 
 def main():
     kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "newest")
     tap = suite.Tap()
+    forgetful(kernel, tap)
     power_off(kernel, tap)
     large(kernel, tap)
     print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")

@@ -117,7 +117,7 @@ static const struct {
 	{ "rw", "bar 1 0, write 1 0, offset 8 0, count 8 0, result 8 1, ns 8 0, " },
 	{ "config", "write 1 0, offset 8 0, count 8 0, result 8 1, " },
 	{ "reset", "cause 1 0, " },
-	{ "scrub", "workers 4 0, result 4 1, bytes 8 0, ns 8 0, flush_ns 8 0, " },
+	{ "scrub", "workers 4 0, result 4 1, bytes 8 0, ns 8 0, flush_ns 8 0, written 8 0, " },
 };
 
 static void the_fields_are_those_documented(void **state)
@@ -343,7 +343,7 @@ static void the_first_touch_after_a_reset_tells_its_wait(void **state)
 
 static void assert_scrub_is_told(const struct gpu *gpu)
 {
-	unsigned long long bytes, ns, flush_ns;
+	unsigned long long bytes, written, ns, flush_ns;
 	unsigned int workers;
 	int result, found;
 
@@ -353,10 +353,12 @@ static void assert_scrub_is_told(const struct gpu *gpu)
 	assert_string_equal(scrub_end(gpu), "clean");
 	stop();
 	found = sscanf(need(gpu, "scrub"),
-		       "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d",
-		       &bytes, &ns, &flush_ns, &workers, &result);
-	assert_int_equal(found, 5);
+		       "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d written=%llu",
+		       &bytes, &ns, &flush_ns, &workers, &result, &written);
+	assert_int_equal(found, 6);
 	assert_int_equal(bytes, gpu->size);
+	/* Twice, because the memory is smaller than what is written again. */
+	assert_int_equal(written, 2 * gpu->size);
 	assert_int_equal(result, 0);
 	/* One for each CPU of the machine. */
 	assert_int_equal(workers, sysconf(_SC_NPROCESSORS_ONLN));
