@@ -30,9 +30,28 @@
 struct compat_pfn_space;
 struct nvgrace_gpu;
 
+/* Most bad pages of a part that the driver can tell apart. */
+#define NVGRACE_GPU_POISON_PAGES	64
+
+/**
+ * struct nvgrace_gpu_poison - bad pages of one part; owned by poison.c
+ * @lock: protects the other members; nests in locks of mm and of this driver
+ * @count: how many pages; also read without the lock, as a hint
+ * @reports: changes with each report; may wrap
+ * @overflow: there were too many, so each page counts as bad
+ * @pfn: the pages, in no order
+ */
+struct nvgrace_gpu_poison {
+	spinlock_t lock;		/* see above */
+	unsigned int count;
+	unsigned int reports;
+	bool overflow;
+	unsigned long pfn[NVGRACE_GPU_POISON_PAGES];
+};
+
 /*
  * One part of the GPU's memory and the fake BAR that shows it. bar_written,
- * pfn_space and window change. Everything else is constant from probe to
+ * pfn_space, poison and window change. Everything else is constant from probe to
  * release.
  */
 struct nvgrace_gpu_region {
@@ -58,6 +77,9 @@ struct nvgrace_gpu_region {
 	 * while the device is open. Owned by region.c.
 	 */
 	struct compat_pfn_space *pfn_space;
+
+	/* Pages that the kernel has reported as bad. Owned by poison.c. */
+	struct nvgrace_gpu_poison poison;
 
 	/*
 	 * Kernel mappings for read and write: one pointer for each window,
@@ -549,8 +571,8 @@ void nvgrace_gpu_window_unmap(struct nvgrace_gpu *gpu);
  * Read and write GPU memory through the fake BAR at *@ppos. Return the number
  * of bytes done, at least one, and advance *@ppos by it. Or return -EINVAL
  * (beyond the BAR), -EFAULT, -EINTR (the task is being killed), -EIO (the
- * device does not wake up, or its memory can't be accessed) or -ENOMEM. Called
- * without locks; sleep.
+ * device does not wake up, its memory can't be accessed, or the page is bad) or
+ * -ENOMEM. Called without locks; sleep.
  */
 ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
 			    char __user *buf, size_t count, loff_t *ppos);
@@ -567,6 +589,35 @@ ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
  */
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
 			u64 len, unsigned int epoch, u64 *flush_ns);
+
+/* ---- poison.c: pages that are bad ---------------------------------------- */
+
+/* At probe, for each part. */
+void nvgrace_gpu_poison_init(struct nvgrace_gpu_region *region);
+
+/*
+ * The kernel reports @pfn, of either part or none, as bad. Called under locks;
+ * does not sleep. Logs a line if a part has too many.
+ */
+void nvgrace_gpu_poison_report(struct nvgrace_gpu *gpu, unsigned long pfn);
+
+/*
+ * How many of @len bytes at @offset are before the first bad page; 0 if @offset
+ * is in one. Does not sleep.
+ */
+u64 nvgrace_gpu_poison_before(struct nvgrace_gpu_region *region, u64 offset,
+			      u64 len);
+
+/*
+ * forget: the page at @offset was overwritten in whole lines. It stays bad if a
+ * page was reported since @reports, the result of nvgrace_gpu_poison_reports()
+ * before that. forget_all: so was all of the part, and nothing could be reported
+ * meanwhile. Do not sleep.
+ */
+unsigned int nvgrace_gpu_poison_reports(struct nvgrace_gpu_region *region);
+void nvgrace_gpu_poison_forget(struct nvgrace_gpu_region *region, u64 offset,
+			       unsigned int reports);
+void nvgrace_gpu_poison_forget_all(struct nvgrace_gpu_region *region);
 
 /* ---- scrub.c ------------------------------------------------------------- */
 

@@ -156,6 +156,16 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 	return len ?: -EFAULT;
 }
 
+/* Moves up to @len bytes as one of the two above, and returns as it does. */
+static ssize_t move(struct nvgrace_gpu_region *region, char __user *buf,
+		    size_t len, u64 offset, bool write, bool awake, bool bounced)
+{
+	if (bounced)
+		return move_bounced(region, buf, min_t(size_t, len, RW_SMALL),
+				    offset, write, awake);
+	return move_direct(region, buf, len, offset, write, awake);
+}
+
 /* Faults in the user's pages, as far as possible. The result is a hint. */
 static void fault_in(char __user *buf, size_t len, bool write)
 {
@@ -164,6 +174,84 @@ static void fault_in(char __user *buf, size_t len, bool write)
 		fault_in_readable(buf, len);
 	else
 		fault_in_safe_writeable(buf, len);
+}
+
+/* Flushes @len bytes, waits for that, and adds the nanoseconds to *@ns. */
+static void flush(void *mem, size_t len, u64 *ns)
+{
+	u64 start = ktime_get_ns();
+
+	compat_flush(mem, len);
+	compat_flush_end();
+	*ns += ktime_get_ns() - start;
+}
+
+/* Overwrites @len bytes with zeros, in whole lines, that leave the caches. */
+static void zero(const struct nvgrace_gpu_region *region, void *mem, size_t len,
+		 u64 *flush_ns)
+{
+	/*
+	 * An earlier owner may have mapped resmem cacheable. Its dirty lines
+	 * must not be written over the zeros later.
+	 */
+	if (region->uncached)
+		flush(mem, len, flush_ns);
+	memset(mem, 0, len);
+	/*
+	 * Zeros in a cache would be written back later, perhaps over a link
+	 * that a reset has taken down.
+	 */
+	if (!region->uncached)
+		flush(mem, len, flush_ns);
+}
+
+/*
+ * Makes a bad page good, for a write of all of it: by zeros, which fill whole
+ * cache lines and so need nothing of what was there. The copy of user space's
+ * bytes may store parts of lines, and these would stay bad. Returns 0 or an
+ * error of enter_window().
+ */
+static int renew_page(struct nvgrace_gpu_region *region, u64 offset, bool awake)
+{
+	unsigned int reports = nvgrace_gpu_poison_reports(region);
+	void *mem = enter_window(region, offset, awake);
+	u64 ns = 0;
+
+	if (IS_ERR(mem))
+		return PTR_ERR(mem);
+	zero(region, mem, PAGE_SIZE, &ns);
+	/* As in nvgrace_gpu_rw_zero(). */
+	wmb();
+	nvgrace_gpu_gate_leave(region->gpu);
+	nvgrace_gpu_poison_forget(region, offset, reports);
+	return 0;
+}
+
+/*
+ * How many of @len bytes at @offset, all inside one window, an access may move
+ * now: those before the first bad page. A write may begin with a bad page of
+ * which it has all bytes. Pages up to *@renewed, which this function advances,
+ * were made good for this access. Returns that number, -EIO (a bad page) or an
+ * error of enter_window().
+ */
+static ssize_t accessible(struct nvgrace_gpu_region *region, u64 offset,
+			  size_t len, bool write, bool awake, u64 *renewed)
+{
+	u64 before;
+	int ret;
+
+	if (offset < *renewed)
+		return min_t(u64, len, *renewed - offset);
+	before = nvgrace_gpu_poison_before(region, offset, len);
+	if (before)
+		return before;
+	if (!write || !PAGE_ALIGNED(offset) || len < PAGE_SIZE)
+		return -EIO;
+	ret = renew_page(region, offset, awake);
+	if (ret)
+		return ret;
+	*renewed = offset + PAGE_SIZE;
+	return PAGE_SIZE;
 }
 
 /*
@@ -177,6 +265,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 	unsigned int fruitless = 0;
 	size_t done = 0, len;
 	bool awake = false;
+	u64 renewed = 0;
 	ssize_t ret = 0;
 
 	/* move_direct() does not check this. */
@@ -191,13 +280,13 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 
 		len = min_t(u64, count - done,
 			    nvgrace_gpu_window_left(offset + done));
-		if (count <= RW_SMALL || fruitless == RW_TRIES) {
-			len = min_t(size_t, len, RW_SMALL);
-			ret = move_bounced(region, buf + done, len,
-					   offset + done, write, awake);
-		} else {
-			ret = move_direct(region, buf + done, len,
-					  offset + done, write, awake);
+		ret = accessible(region, offset + done, len, write, awake,
+				 &renewed);
+		if (ret > 0) {
+			len = ret;
+			ret = move(region, buf + done, len, offset + done, write,
+				   awake, count <= RW_SMALL ||
+				   fruitless == RW_TRIES);
 		}
 		if (ret == -EBUSY) {
 			ret = nvgrace_gpu_gate_keep_awake(region->gpu);
@@ -315,16 +404,6 @@ ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
 	return region_rw(region, (char __user *)buf, count, ppos, true);
 }
 
-/* Flushes @len bytes, waits for that, and adds the nanoseconds to *@ns. */
-static void flush(void *mem, size_t len, u64 *ns)
-{
-	u64 start = ktime_get_ns();
-
-	compat_flush(mem, len);
-	compat_flush_end();
-	*ns += ktime_get_ns() - start;
-}
-
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
 			u64 len, unsigned int epoch, u64 *flush_ns)
 {
@@ -339,19 +418,7 @@ int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
 
 	for (done = 0; !ret && done < len; done += piece) {
 		piece = min_t(u64, len - done, RW_CHUNK);
-		/*
-		 * An earlier owner may have mapped resmem cacheable. Its dirty
-		 * lines must not be written over the zeros later.
-		 */
-		if (region->uncached)
-			flush(mem + done, piece, flush_ns);
-		memset(mem + done, 0, piece);
-		/*
-		 * Zeros in a cache would be written back later, perhaps over a
-		 * link that a reset has taken down.
-		 */
-		if (!region->uncached)
-			flush(mem + done, piece, flush_ns);
+		zero(region, mem + done, piece, flush_ns);
 		cond_resched();
 	}
 	/* Uncached zeros must have arrived, too. */

@@ -264,8 +264,16 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	ret = pass(gpu, count, false);
 	if (!ret)
 		ret = pass(gpu, count, true);
-	/* A reset from here on finds all zeros in memory. */
-	return ret;
+	if (ret)
+		return ret;
+	/*
+	 * A reset from here on finds all zeros in memory. Pages that were bad
+	 * are good, because all lines are new. None was reported meanwhile:
+	 * the kernel does so only while the device is open.
+	 */
+	nvgrace_gpu_poison_forget_all(&gpu->usemem);
+	nvgrace_gpu_poison_forget_all(&gpu->resmem);
+	return 0;
 }
 
 /* ---- an attempt --------------------------------------------------------- */

@@ -25,7 +25,7 @@
 
 #define RW	(PROT_READ | PROT_WRITE)
 
-static struct vfio v;
+static struct vfio v = { .device = -1 };
 static size_t page;
 static uint64_t resmem_phys;
 
@@ -90,7 +90,9 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	vfio_stop(&v);
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
 	return 0;
 }
 
@@ -278,12 +280,185 @@ static void of_a_closed_gpu_the_log_alone_is_told(void **state)
 	assert_true(poison(gpu->base) < 0);
 }
 
+static ssize_t read_at(struct vfio *dev, unsigned int index, uint64_t at,
+		       void *buf, size_t count)
+{
+	return vfio_read(dev, REGION(index) + at, buf, count);
+}
+
+static ssize_t write_at(struct vfio *dev, unsigned int index, uint64_t at,
+			const void *buf, size_t count)
+{
+	return vfio_write(dev, REGION(index) + at, buf, count);
+}
+
+/* The kernel would not survive a load from it. */
+static void a_bad_page_is_not_read_by_the_kernel(void **state)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	char *buf = malloc(4 * page), *data = malloc(4 * page);
+	size_t i;
+
+	fill(data, 4 * page, 5);
+	for (i = 0; i < 2; i++) {
+		unsigned int index = indexes[i];
+		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED,
+				     NULL);
+
+		memcpy(map + 4 * page, data, 4 * page);
+		assert_int_equal(read_at(&v, index, 5 * page, buf, page), page);
+		assert_told(map + 5 * page, phys + 5 * page);
+
+		/* In it, to its last byte, and from it on. */
+		assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
+		assert_int_equal(read_at(&v, index, 6 * page - 1, buf, 1), -EIO);
+		assert_int_equal(read_at(&v, index, 5 * page, buf, 2 * page),
+				 -EIO);
+		/* Those beside it. A longer access ends at it. */
+		assert_int_equal(read_at(&v, index, 4 * page, buf, page), page);
+		assert_memory_equal(buf, data, page);
+		assert_int_equal(read_at(&v, index, 6 * page, buf, page), page);
+		assert_memory_equal(buf, data + 2 * page, page);
+		assert_int_equal(read_at(&v, index, 4 * page, buf, 4 * page),
+				 page);
+		assert_int_equal(read_at(&v, index, 5 * page - 4, buf, 8), 4);
+
+		/* A store to a part of a line would need the rest of it. */
+		assert_int_equal(write_at(&v, index, 5 * page, data, 64), -EIO);
+		assert_int_equal(write_at(&v, index, 5 * page, data, page - 1),
+				 -EIO);
+		assert_int_equal(write_at(&v, index, 5 * page + 1, data, page),
+				 -EIO);
+		assert_int_equal(write_at(&v, index, 4 * page, data, page + 8),
+				 page);
+		assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
+		munmap(map, 16 * page);
+	}
+	free(buf);
+	free(data);
+}
+
+static void overwritten_whole_a_bad_page_is_good(void **state)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	char *buf = malloc(4 * page), *data = malloc(4 * page);
+	size_t i;
+
+	fill(data, 4 * page, 6);
+	for (i = 0; i < 2; i++) {
+		unsigned int index = indexes[i];
+		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED,
+				     NULL);
+
+		/* Alone */
+		assert_told(map + page, phys + page);
+		assert_int_equal(write_at(&v, index, page, data, page), page);
+		assert_int_equal(read_at(&v, index, page, buf, page), page);
+		assert_memory_equal(buf, data, page);
+
+		/* One of two is overwritten, then both. */
+		assert_told(map + 2 * page, phys + 2 * page);
+		assert_told(map + 3 * page, phys + 3 * page);
+		assert_int_equal(write_at(&v, index, page + 7, data,
+					  2 * page - 7), 2 * page - 7);
+		assert_int_equal(read_at(&v, index, 3 * page, buf, 8), -EIO);
+		assert_int_equal(write_at(&v, index, page + 7, data,
+					  3 * page + 3), 3 * page + 3);
+		assert_int_equal(read_at(&v, index, page + 7, buf,
+					 3 * page - 7), 3 * page - 7);
+		assert_memory_equal(buf, data, 3 * page - 7);
+
+		/* Bad again, and again. */
+		assert_told(map + 3 * page, phys + 3 * page);
+		assert_told(map + 3 * page, phys + 3 * page);
+		assert_int_equal(read_at(&v, index, 3 * page, buf, 8), -EIO);
+		/* Without data it ends as zeros. */
+		assert_int_equal(write_at(&v, index, 3 * page, NULL, page),
+				 -EFAULT);
+		assert_int_equal(read_at(&v, index, 3 * page, buf, page), page);
+		memset(data, 0, page);
+		assert_memory_equal(buf, data, page);
+		fill(data, 4 * page, 6);
+		munmap(map, 16 * page);
+	}
+	free(buf);
+	free(data);
+}
+
+static void a_page_stays_bad_until_the_gpu_is_unbound(void **state)
+{
+	const struct gpu *gpu = v.gpu;
+	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
+	char buf[8];
+	int i;
+
+	assert_told(map + page, gpu->base + page);
+	munmap(map, 16 * page);
+	for (i = 0; i < 2; i++) {
+		vfio_close(&v);
+		vfio_open(&v, gpu);
+		assert_int_equal(read_at(&v, USEMEM, page, buf, 8), -EIO);
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_int_equal(read_at(&v, USEMEM, page, buf, 8), -EIO);
+	}
+	vfio_stop(&v);
+	vfio_start(&v, gpu->name);
+	assert_int_equal(read_at(&v, USEMEM, page, buf, 8), 8);
+}
+
+/* As many as the driver can tell apart. */
+#define BAD_PAGES	64
+
+static void with_too_many_bad_pages_all_count_as_bad(void **state)
+{
+	const struct gpu *gpu = v.gpu;
+	size_t size = 4 * (BAD_PAGES + 1) * page;
+	char *map = vfio_map(&v, USEMEM, 0, size, RW, MAP_SHARED, NULL);
+	char *buf = malloc(page);
+	int i, lines;
+
+	/* Each twice: the same page takes no more room. */
+	for (i = 0; i < 2 * BAD_PAGES + 2; i++) {
+		uint64_t at = 4 * (i / 2) * page;
+		struct bad_page bad = { gpu->base + at, 1 };
+
+		assert_int_equal(read_at(&v, USEMEM, at + page, buf, 8),
+				 i <= 2 * BAD_PAGES ? 8 : -EIO);
+		assert_true(raises_sigbus(poison_it, &bad));
+		lines = klog_count("usemem has memory errors in more than 64 pages");
+		assert_int_equal(lines, i == 2 * BAD_PAGES);
+	}
+	munmap(map, size);
+	assert_int_equal(read_at(&v, USEMEM, page, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, USEMEM, GiB, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, RESMEM, 0, buf, 8), 8);
+	/* Whole pages can be written, but then are as bad as the others. */
+	fill(buf, page, 7);
+	assert_int_equal(write_at(&v, USEMEM, page, buf, page), page);
+	assert_int_equal(write_at(&v, USEMEM, page, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, USEMEM, page, buf, 8), -EIO);
+	map = vfio_map(&v, USEMEM, 0, size, RW, MAP_SHARED, NULL);
+	assert_memory_equal(map + page, buf, page);
+	munmap(map, size);
+
+	/* A scrub overwrites all. */
+	vfio_close(&v);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	vfio_open(&v, gpu);
+	assert_int_equal(read_at(&v, USEMEM, 0, buf, page), page);
+	assert_int_equal(read_at(&v, USEMEM, page, buf, 8), 8);
+	free(buf);
+}
+
 /* Scrubbing writes whole cache lines and doesn't read the old content. */
 static void a_bad_page_is_cleared_for_the_next_user(void **state)
 {
 	const struct gpu *gpu = gpu_find("s1h");
 	struct vfio other;
-	char *map;
+	char *map, word[8];
 
 	scrub_set_parameter(true);
 	assert_int_equal(gpu_bind(gpu), 0);
@@ -292,9 +467,14 @@ static void a_bad_page_is_cleared_for_the_next_user(void **state)
 	map = vfio_map(&other, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
 	assert_told(map, gpu->base);
 	munmap(map, 16 * page);
+	assert_int_equal(read_at(&other, USEMEM, 0, word, 8), -EIO);
 	vfio_close(&other);
 	assert_string_equal(scrub_end(gpu), "clean");
 	assert_clean(gpu);
+	vfio_open(&other, gpu);
+	assert_int_equal(read_at(&other, USEMEM, 0, word, 8), 8);
+	vfio_close(&other);
+	assert_string_equal(scrub_end(gpu), "clean");
 	scrub_set_parameter(false);
 	assert_int_equal(gpu_unbind(gpu), 0);
 }
@@ -312,32 +492,39 @@ static void an_error_is_an_error_and_breaks_nothing(void **state)
 	munmap(map, 16 * page);
 }
 
+/* Each test with a newly bound GPU, because bad pages stay bad until then. */
+#define test(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
+
 static const struct CMUnitTest reported[] = {
-	cmocka_unit_test(bad_pages_of_both_parts_are_told_with_their_address),
-	cmocka_unit_test(the_offset_of_the_mapping_counts),
-	cmocka_unit_test(a_bad_page_in_a_huge_mapping_is_told_by_itself),
-	cmocka_unit_test(after_a_bad_page_the_others_go_on),
-	cmocka_unit_test(moved_and_split_mappings_are_told_where_they_are),
-	cmocka_unit_test(an_error_that_shows_elsewhere_is_told_early),
-	cmocka_unit_test(a_mapping_without_the_file_descriptor_is_told),
-	cmocka_unit_test(each_gpu_has_its_own_errors),
-	cmocka_unit_test(of_a_closed_gpu_the_log_alone_is_told),
-	cmocka_unit_test(a_bad_page_is_cleared_for_the_next_user),
+	test(bad_pages_of_both_parts_are_told_with_their_address),
+	test(the_offset_of_the_mapping_counts),
+	test(a_bad_page_in_a_huge_mapping_is_told_by_itself),
+	test(after_a_bad_page_the_others_go_on),
+	test(moved_and_split_mappings_are_told_where_they_are),
+	test(an_error_that_shows_elsewhere_is_told_early),
+	test(a_mapping_without_the_file_descriptor_is_told),
+	test(each_gpu_has_its_own_errors),
+	test(of_a_closed_gpu_the_log_alone_is_told),
+	test(a_bad_page_is_not_read_by_the_kernel),
+	test(overwritten_whole_a_bad_page_is_good),
+	test(a_page_stays_bad_until_the_gpu_is_unbound),
+	test(with_too_many_bad_pages_all_count_as_bad),
+	test(a_bad_page_is_cleared_for_the_next_user),
 };
 
 static const struct CMUnitTest ignored[] = {
-	cmocka_unit_test(an_error_is_an_error_and_breaks_nothing),
+	test(an_error_is_an_error_and_breaks_nothing),
 };
 
 int main(int argc, char **argv)
 {
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	if (argc == 2 && !strcmp(argv[1], "reported"))
-		return cmocka_run_group_tests_name("poison", reported, setup,
-						   teardown);
+		return cmocka_run_group_tests_name("poison", reported, NULL,
+						   NULL);
 	if (argc == 2 && !strcmp(argv[1], "ignored"))
-		return cmocka_run_group_tests_name("poison", ignored, setup,
-						   teardown);
+		return cmocka_run_group_tests_name("poison", ignored, NULL,
+						   NULL);
 	fprintf(stderr, "usage: poison reported|ignored\n");
 	return 2;
 }

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The pages that the kernel has reported as bad, so that reads and writes stay
+ * away from them: a load from such a page in the kernel is the end of the host,
+ * because arm64 has no copy that survives it. Owns a small table for each part.
+ * region.c reports pages, rw.c asks before each access, and scrub.c forgets all
+ * when it has overwritten all.
+ *
+ * The table lives from probe to release. So a page stays bad when the device is
+ * closed and opened again.
+ */
+#include <linux/bits.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/pci.h>
+#include <linux/pfn.h>
+#include <linux/spinlock.h>
+
+#include "nvgrace_gpu.h"
+
+void nvgrace_gpu_poison_init(struct nvgrace_gpu_region *region)
+{
+	spin_lock_init(&region->poison.lock);
+}
+
+static bool has(const struct nvgrace_gpu_poison *poison, unsigned long pfn)
+{
+	unsigned int i;
+
+	for (i = 0; i < poison->count; i++)
+		if (poison->pfn[i] == pfn)
+			return true;
+	return false;
+}
+
+static void report(struct nvgrace_gpu_region *region, unsigned long pfn)
+{
+	struct nvgrace_gpu_poison *poison = &region->poison;
+	bool overflow = false;
+
+	spin_lock(&poison->lock);
+	poison->reports++;
+	if (poison->count == ARRAY_SIZE(poison->pfn) && !has(poison, pfn)) {
+		overflow = !poison->overflow;
+		poison->overflow = true;
+	} else if (!has(poison, pfn)) {
+		poison->pfn[poison->count] = pfn;
+		WRITE_ONCE(poison->count, poison->count + 1);
+	}
+	spin_unlock(&poison->lock);
+
+	if (overflow)
+		pci_warn(region->gpu->core.pdev,
+			 "%s has memory errors in more than %u pages: reads of it fail until a scrub has overwritten all of it\n",
+			 region->uncached ? "resmem" : "usemem",
+			 NVGRACE_GPU_POISON_PAGES);
+}
+
+void nvgrace_gpu_poison_report(struct nvgrace_gpu *gpu, unsigned long pfn)
+{
+	struct nvgrace_gpu_region *regions[] = { &gpu->usemem, &gpu->resmem };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(regions); i++)
+		if (pfn - PHYS_PFN(regions[i]->base) <
+		    PHYS_PFN(nvgrace_gpu_mappable(regions[i])))
+			report(regions[i], pfn);
+}
+
+u64 nvgrace_gpu_poison_before(struct nvgrace_gpu_region *region, u64 offset,
+			      u64 len)
+{
+	struct nvgrace_gpu_poison *poison = &region->poison;
+	u64 start = region->base + offset;
+	u64 before = len;
+	unsigned int i;
+
+	/* Nearly always, so without the lock. */
+	if (!READ_ONCE(poison->count))
+		return len;
+
+	spin_lock(&poison->lock);
+	if (poison->overflow)
+		before = 0;
+	for (i = 0; i < poison->count && before; i++) {
+		u64 bad = PFN_PHYS(poison->pfn[i]);
+
+		if (bad + PAGE_SIZE > start && bad < start + before)
+			before = bad > start ? bad - start : 0;
+	}
+	spin_unlock(&poison->lock);
+	return before;
+}
+
+unsigned int nvgrace_gpu_poison_reports(struct nvgrace_gpu_region *region)
+{
+	unsigned int reports;
+
+	spin_lock(&region->poison.lock);
+	reports = region->poison.reports;
+	spin_unlock(&region->poison.lock);
+	return reports;
+}
+
+void nvgrace_gpu_poison_forget(struct nvgrace_gpu_region *region, u64 offset,
+			       unsigned int reports)
+{
+	struct nvgrace_gpu_poison *poison = &region->poison;
+	unsigned long pfn = PHYS_PFN(region->base + offset);
+	unsigned int i;
+
+	spin_lock(&poison->lock);
+	/* After an overflow, others are bad that the table lacks. */
+	for (i = 0; !poison->overflow && poison->reports == reports &&
+	     i < poison->count; i++) {
+		if (poison->pfn[i] != pfn)
+			continue;
+		WRITE_ONCE(poison->count, poison->count - 1);
+		poison->pfn[i] = poison->pfn[poison->count];
+		break;
+	}
+	spin_unlock(&poison->lock);
+}
+
+void nvgrace_gpu_poison_forget_all(struct nvgrace_gpu_region *region)
+{
+	struct nvgrace_gpu_poison *poison = &region->poison;
+
+	spin_lock(&poison->lock);
+	poison->overflow = false;
+	WRITE_ONCE(poison->count, 0);
+	spin_unlock(&poison->lock);
+}
