@@ -336,10 +336,12 @@ int nvgrace_gpu_region_mmap(struct vfio_device *core_vdev,
 static int pfn_to_pgoff(struct vm_area_struct *vma, unsigned long pfn,
 			pgoff_t *pgoff)
 {
+	const struct nvgrace_gpu_region *region = vma->vm_private_data;
 	unsigned long first;
 
 	if (vma->vm_ops != &region_vm_ops)
 		return -ENOENT;
+	nvgrace_gpu_poison_report(region->gpu, pfn);
 	first = addr_to_pfn(vma, vma->vm_start);
 	if (pfn < first || pfn - first >= vma_pages(vma))
 		return -ENOENT;

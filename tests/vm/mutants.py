@@ -111,6 +111,12 @@ MUTANTS = (
     ("src/dmabuf.c", "return nvgrace_gpu_gate_wait_export(gpu);", "return 0;", "dmabuf"),
     ("src/dmabuf.c", "region->base, nvgrace_gpu_mappable(region));", "region->base, region->bar_size);", "dmabuf"),
     ("src/region.c", "*pgoff = vma->vm_pgoff + (pfn - first);", "*pgoff = vma->vm_pgoff;", "poison"),
+    ("src/region.c", "\tnvgrace_gpu_poison_report(region->gpu, pfn);\n", "", "poison"),
+    ("src/rw.c", "if (!write || !PAGE_ALIGNED(offset) || len < PAGE_SIZE)", "if (!write || len < PAGE_SIZE)", "poison"),
+    ("src/rw.c", "\tnvgrace_gpu_poison_forget(region, offset, reports);\n", "", "poison"),
+    ("src/poison.c", "before = bad > start ? bad - start : 0;", "before = 0;", "poison"),
+    ("src/poison.c", "\tif (poison->overflow)\n\t\tbefore = 0;\n", "", "poison"),
+    ("src/scrub.c", "\tnvgrace_gpu_poison_forget_all(&gpu->usemem);\n", "", "poison"),
     # No mistake about caches: an emulated CPU has none.
     ("src/scrub.c", "atomic64_set(&s->next_resmem, 0);", "atomic64_set(&s->next_resmem, S64_MAX / 2);", "scrub:5"),
     ("src/scrub.c", "atomic64_set(&s->next_usemem, 0);", "atomic64_set(&s->next_usemem, SZ_512M);", "scrub:5"),
