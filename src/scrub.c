@@ -73,6 +73,12 @@
 #define FINISH_GIB_MS	1000
 
 /*
+ * Milliseconds of one sleep of theirs. The kernel's detector of hung tasks
+ * complains if a task sleeps in one piece for 120 s, or may end the host.
+ */
+#define FINISH_SLEEP_MS	5000
+
+/*
  * Milliseconds between two tries to get the device lock, and the number of
  * tries: two minutes. A reset or error recovery holds it for a minute at most.
  */
@@ -684,6 +690,25 @@ void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu)
 	wake_up_all(&s->ended);
 }
 
+/* Waits for the end of an attempt, and logs once that this takes long. */
+static void wait_for_attempt(struct nvgrace_gpu *gpu)
+{
+	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	bool said = false;
+
+	while (!wait_event_timeout(s->ended, !is_running(gpu),
+				   msecs_to_jiffies(FINISH_SLEEP_MS))) {
+		if (!said)
+			pci_info(gpu->core.pdev,
+				 "unbinding or shutdown waits for a scrub: %llu of %llu bytes are overwritten with zeros\n",
+				 nvgrace_gpu_scrub_progress(gpu),
+				 gpu->usemem.length + gpu->resmem.length);
+		said = true;
+	}
+	/* What is left of the work does not wait. */
+	flush_work(&s->work);
+}
+
 void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 {
 	u64 gib = (gpu->usemem.length + gpu->resmem.length) >> 30;
@@ -699,7 +724,7 @@ void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 	mutex_unlock(&s->lock);
 	nvgrace_gpu_gate_finish(gpu, FINISH_MS + gib * FINISH_GIB_MS);
 	nvgrace_gpu_scrub_requested(gpu);
-	flush_work(&s->work);
+	wait_for_attempt(gpu);
 
 	/* From here on, no other task begins an attempt. */
 	if (!nvgrace_gpu_scrub_wanted() || s->open ||
@@ -718,7 +743,7 @@ void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 		s->begun = true;
 		queue_attempt(gpu);
 		mutex_unlock(&s->lock);
-		flush_work(&s->work);
+		wait_for_attempt(gpu);
 	}
 	pm_runtime_put(&gpu->core.pdev->dev);
 }

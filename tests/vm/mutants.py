@@ -139,7 +139,7 @@ MUTANTS = (
     ("src/scrub.c", "\t\t\tret = -ENODEV;\n\t\t\tbreak;", "\t\t\t;", "scrub:5"),
     ("src/scrub.c", "\tif (s->state == NVGRACE_GPU_SCRUB_CLEAN)\n\t\tset_state(gpu, NVGRACE_GPU_SCRUB_UNKNOWN);", "", "scrub:5"),
     ("src/scrub.c", "\tif (s->open || s->stopping)\n\t\tret = -EBUSY;", "\tif (0)\n\t\tret = -EBUSY;", "scrub:5"),
-    ("src/scrub.c", "\t\tqueue_attempt(gpu);\n\t\tmutex_unlock(&s->lock);\n\t\tflush_work(&s->work);", "\t\tmutex_unlock(&s->lock);", "scrub:5"),
+    ("src/scrub.c", "\t\tqueue_attempt(gpu);\n\t\tmutex_unlock(&s->lock);\n\t\twait_for_attempt(gpu);", "\t\tmutex_unlock(&s->lock);", "scrub:5"),
     ("src/scrub.c", "\t\tret = pci_reset_function_locked(pdev);", "\t\tret = 0;", "scrub:5"),
     ("src/scrub.c", "\t\tret = lock_device(gpu);\n", "\t\tret = 0;\n", "scrub:5"),
     ("src/device.c", "\tnvgrace_gpu_scrub_requested(to_nvgrace_gpu(core_vdev));", "\t;", "scrub:5"),

@@ -734,6 +734,65 @@ static void afterwards_the_gpu_is_idle(void **state)
 	unbind(gpu);
 }
 
+/* Counts new lines about a slow unbind. Sets *@late if one says it gave up. */
+static int slow_lines(bool *late)
+{
+	char line[512];
+	int level, count = 0;
+
+	while (klog_next(&level, line, sizeof(line))) {
+		count += !!strstr(line, "shutdown waits for a scrub: 0 of ");
+		*late |= !!strstr(line, LATE);
+	}
+	return count;
+}
+
+/*
+ * The scrub waits for memory that is not ready, and the unbind for the scrub.
+ * Returns false if a pause of the machine has taken the unbind's time.
+ */
+static bool unbind_slowly(const struct gpu *gpu)
+{
+	uint64_t end = now_ms() + STUCK_MS;
+	pthread_t thread;
+	bool late = false;
+	int count = 0;
+	void *ret;
+
+	klog_mark();
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	hold();
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
+					(void *)gpu), 0);
+	/* It says so when its first sleep is over. */
+	while (!count && !late) {
+		assert_true(now_ms() < end);
+		usleep(10000);
+		count = slow_lines(&late);
+	}
+	release_after(0);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+	count += slow_lines(&late);
+	assert_true(count == 1 || late);
+	return !late;
+}
+
+/* One long sleep would be a hung task for the kernel. */
+static void unbinding_sleeps_in_pieces_and_says_so_once(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	unsigned int tries = 0;
+
+	while (!unbind_slowly(gpu))
+		assert_true(++tries < 10);
+	assert_clean(gpu);
+}
+
 static void unbinding_ends_an_open_that_waits(void **state)
 {
 	const struct gpu *gpu = gpu_find(PATIENT);
@@ -1266,6 +1325,7 @@ static const struct CMUnitTest model_tests[] = {
 	test(it_waits_until_the_memory_is_ready),
 	test(an_open_that_waits_can_be_killed),
 	test(of_two_that_wait_one_may_be_killed),
+	test(unbinding_sleeps_in_pieces_and_says_so_once),
 	test(unbinding_ends_an_open_that_waits),
 	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(afterwards_the_gpu_is_idle),
