@@ -12,6 +12,7 @@
 #include <linux/pci.h>
 #include <linux/property.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/vfio_pci_core.h>
 
 #include "arith.h"
@@ -242,31 +243,96 @@ static void unlist_gpu(struct nvgrace_gpu *gpu)
 	mutex_unlock(&bound_gpus_lock);
 }
 
+/* Who has a part of a range, and which. */
+struct owner {
+	u64 start;
+	u64 last;
+	char name[48];
+};
+
+/* Most entries of /proc/iomem beside an owner that are looked at. */
+#define OWNERS_MAX	10000
+
 /*
- * Claims @region in /proc/iomem as @part of the device. Only warns if that
- * fails: the range may be registered already though it is no RAM, for instance
- * as a window of the host bridge. Returns whether the region is claimed or
- * empty.
+ * Finds the name of the entry of which @res is a copy. No lock of the kernel's
+ * list can be taken here, so entries may go away meanwhile. That is why each
+ * read may fail, and the name then stays empty.
  */
-static bool claim_region(struct pci_dev *pdev,
-			 const struct nvgrace_gpu_region *region,
-			 const char *part)
+static void find_name(const struct resource *res, char *name, size_t size)
+{
+	struct resource entry, *next;
+	unsigned int i;
+	size_t len;
+
+	if (copy_from_kernel_nofault(&next, &res->parent->child, sizeof(next)))
+		return;
+	for (i = 0; next && i < OWNERS_MAX; i++, next = entry.sibling) {
+		if (copy_from_kernel_nofault(&entry, next, sizeof(entry)))
+			return;
+		if (entry.start > res->start || entry.end < res->end)
+			continue;
+		for (len = 0; len < size - 1; len++)
+			if (copy_from_kernel_nofault(&name[len],
+						     entry.name + len, 1) ||
+			    !name[len])
+				break;
+		name[len] = 0;
+		return;
+	}
+}
+
+/*
+ * For walk_iomem_res_desc(): fills the owner @arg and returns 1, unless the
+ * entry is a window of a bridge, in which the memory may be.
+ */
+static int found_owner(struct resource *res, void *arg)
+{
+	struct owner *owner = arg;
+
+	if (res->flags & IORESOURCE_WINDOW)
+		return 0;
+	owner->start = res->start;
+	owner->last = res->end;
+	find_name(res, owner->name, sizeof(owner->name));
+	return 1;
+}
+
+/*
+ * Claims @region in /proc/iomem as @part of the device. The range may be
+ * registered already. If a driver has claimed some of it, the memory would have
+ * two owners: returns -EBUSY, with one line in the log. Otherwise the other
+ * entry does no harm, such as a window of the host bridge: returns 0 with a
+ * warning, and *@claimed false.
+ */
+static int claim_region(struct pci_dev *pdev,
+			const struct nvgrace_gpu_region *region,
+			const char *part, bool *claimed)
 {
 	u64 last = region->base + region->length - 1;
+	struct owner owner = { };
 	const char *name;
 
 	if (!region->length)
-		return true;
+		return 0;
 
 	name = devm_kasprintf(&pdev->dev, GFP_KERNEL, "%s %s %s", KBUILD_MODNAME,
 			      pci_name(pdev), part);
 	if (name && devm_request_mem_region(&pdev->dev, region->base,
 					    region->length, name))
-		return true;
+		return 0;
 
+	if (walk_iomem_res_desc(IORES_DESC_NONE, IORESOURCE_MEM | IORESOURCE_BUSY,
+				region->base, last, &owner, found_owner) > 0) {
+		pci_err(pdev, "%s [%#llx-%#llx] belongs to %s [%#llx-%#llx] already; unbind that driver, or update the system firmware\n",
+			part, (u64)region->base, last,
+			*owner.name ? owner.name : "another driver",
+			owner.start, owner.last);
+		return -EBUSY;
+	}
 	pci_warn(pdev, "can't claim %s [%#llx-%#llx]; binding continues without the claim, /proc/iomem shows what is there\n",
 		 part, (u64)region->base, last);
-	return false;
+	*claimed = false;
+	return 0;
 }
 
 /*
@@ -276,7 +342,7 @@ static bool claim_region(struct pci_dev *pdev,
 static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 			const struct gpu_memory *mem)
 {
-	bool claimed;
+	bool claimed = true;
 	int ret;
 
 	ret = check_no_ram(pdev, mem);
@@ -291,14 +357,14 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	if (ret)
 		goto unlist;
 
-	claimed = claim_region(pdev, &gpu->usemem, "usemem");
-	claimed &= claim_region(pdev, &gpu->resmem, "resmem");
-	if (!claimed) {
-		/* Without a claim, RAM may have been added since the check. */
+	ret = claim_region(pdev, &gpu->usemem, "usemem", &claimed);
+	if (!ret)
+		ret = claim_region(pdev, &gpu->resmem, "resmem", &claimed);
+	/* Without a claim, RAM may have been added since the check. */
+	if (!ret && !claimed)
 		ret = check_no_ram(pdev, mem);
-		if (ret)
-			goto unlist;
-	}
+	if (ret)
+		goto unlist;
 
 	ret = nvgrace_gpu_gate_wait_probe(gpu);
 	if (ret)

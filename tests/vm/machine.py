@@ -34,6 +34,8 @@ class At:
 # GPU memory, the highest part of RAM, its end, and the end of the CPU's
 # addresses.
 M, RAM, RAM_END, CPU_END = At("memory"), At("RAM"), At("RAM's end"), At("the CPU's end")
+# PCI config space, which the kernel's driver of the host bridge has claimed.
+CONFIG = At("config space")
 
 
 def ram_size(kernel):
@@ -156,6 +158,8 @@ MODEL_GPUS = [
     # middle of a page; the bus can be reset, and the power cut. Beside
     # stand-ins there is no room for it, so "odd" takes its place.
     gpu("random", M + 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
+    # Its memory is config space, which has another owner.
+    gpu("held", CONFIG + MiB, 64 * MiB, mig_dvsec=1, ready_after_ms=None, bar0_size=64 * KiB),
     # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
     gpu("noreset", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
 
@@ -197,12 +201,17 @@ MODEL_GPUS = [
 TEBIBYTES = ("hugebar", "widest")
 
 
+def ecam(arch):
+    """Where QEMU's machines have PCI config space."""
+    return 0xB000_0000 if arch is vm.AMD64 else 0x40_1000_0000
+
+
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
     ram = ram_size(kernel)
     start, end = vm.ram_range(kernel.arch, ram)
     places = {M.place: vm.memory_address(kernel.arch, ram, vm.MEMORY_MAX), RAM.place: start, RAM_END.place: end,
-              CPU_END.place: 1 << kernel.arch.phys_bits}
+              CPU_END.place: 1 << kernel.arch.phys_bits, CONFIG.place: ecam(kernel.arch)}
     all_of_them = resolved(GPUS + (MODEL_GPUS if kernel.has_model else []), places)
     # An emulated x86-64 CPU has 1 TiB of addresses, and its config space is
     # elsewhere.

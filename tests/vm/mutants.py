@@ -66,6 +66,7 @@ MUTANTS = (
     ("src/probe.c", "ret = -EBUSY;", "", "discovery"),
     ("src/probe.c", "DVSEC_NO_MIG_DEFECT\tBIT(0)", "DVSEC_NO_MIG_DEFECT\tBIT(1)", "discovery"),
     ("src/probe.c", "count == 1 &&", "count >= 1 &&", "discovery"),
+    ("src/probe.c", "\tif (res->flags & IORESOURCE_WINDOW)\n\t\treturn 0;", "\treturn 0;", "discovery"),
     ("src/device.c", "nvgrace_gpu_gate_asleep(to_nvgrace_gpu(core_vdev));", ";", "power"),
     ("src/device.c", ".ioctl\t\t= vfio_pci_core_ioctl,", ".ioctl\t\t= nvgrace_gpu_region_ioctl,", "plain"),
     ("src/device.c", "!(flags & VFIO_DEVICE_FEATURE_PROBE);", "true;", "gate"),

@@ -148,12 +148,19 @@ TABLES = {
     "EBUSY-GPU-around": table(base=M - GiB, size=8 * GiB),
     "memory-GPU-right-behind": table(base=M + FUNCTIONAL),
 
-    # Other devices' registers. They are no RAM, so the driver only warns.
-    "warned-GIC": table(base=GIC, size=16 * MiB, mig_dvsec=1),
-    "warned-config-space": table(base=ECAM, size=256 * MiB, mig_dvsec=1),
+    # Other devices' registers, which their drivers have claimed.
+    "EBUSY-GIC": table(base=GIC, size=16 * MiB, mig_dvsec=1),
+    "EBUSY-config-space": table(base=ECAM, size=256 * MiB, mig_dvsec=1),
+    "EBUSY-into-config-space": table(base=ECAM - MiB, size=2 * MiB, mig_dvsec=1),
+    "EBUSY-config-space-in-resmem-alone": table(base=ECAM - 1536 * MiB + PAGE, size=1536 * MiB),
+    # Windows of the host bridge. They are no RAM, so the driver only warns.
     "warned-around-the-PCI-window": table(base=PCI_WINDOW - 64 * MiB, size=700 * MiB, mig_dvsec=1),
     "warned-into-the-64-bit-window": table(base=PCI_WINDOW_64 - 256 * MiB, size=256 * MiB + PAGE, mig_dvsec=1),
 }
+
+# What the line about such a claim says, by how a table's name ends.
+OWNERS = {"EBUSY-GIC": "belongs to GIC", "config-space": "belongs to PCI ECAM",
+          "EBUSY-config-space-in-resmem-alone": f"belongs to PCI ECAM [{ECAM:#x}-{ECAM + PAGE - 1:#x}]"}
 
 # The GPU that stays bound while the others are tried.
 HOLDER = "holder"
@@ -208,6 +215,9 @@ def judge(name, gpu, output):
             return f"error {error}, {fields}: {lines}"
         if [level for level, _ in said] != [3]:
             return f"there should be one line, an error: {said}"
+        unsaid = [text for end, text in OWNERS.items() if name.endswith(end) and text not in lines]
+        if unsaid:
+            return f"it should say {unsaid[0]}: {lines}"
         return ""
     if error:
         return f"error {error}: {lines}"
