@@ -113,11 +113,10 @@ void nvgrace_gpu_poison_forget(struct nvgrace_gpu_region *region, u64 offset,
 	/* After an overflow, others are bad that the table lacks. */
 	for (i = 0; !poison->overflow && poison->reports == reports &&
 	     i < poison->count; i++) {
-		if (poison->pfn[i] != pfn)
-			continue;
-		WRITE_ONCE(poison->count, poison->count - 1);
-		poison->pfn[i] = poison->pfn[poison->count];
-		break;
+		if (poison->pfn[i] == pfn) {
+			WRITE_ONCE(poison->count, poison->count - 1);
+			poison->pfn[i] = poison->pfn[poison->count];
+		}
 	}
 	spin_unlock(&poison->lock);
 }

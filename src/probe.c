@@ -260,15 +260,15 @@ struct owner {
  */
 static void find_name(const struct resource *res, char *name, size_t size)
 {
+	struct resource **link = &res->parent->child;
 	struct resource entry, *next;
 	unsigned int i;
 	size_t len;
 
-	if (copy_from_kernel_nofault(&next, &res->parent->child, sizeof(next)))
-		return;
-	for (i = 0; next && i < OWNERS_MAX; i++, next = entry.sibling) {
-		if (copy_from_kernel_nofault(&entry, next, sizeof(entry)))
-			return;
+	for (i = 0; i < OWNERS_MAX &&
+	     !copy_from_kernel_nofault(&next, link, sizeof(next)) && next &&
+	     !copy_from_kernel_nofault(&entry, next, sizeof(entry)); i++) {
+		link = &next->sibling;
 		if (entry.start > res->start || entry.end < res->end)
 			continue;
 		for (len = 0; len < size - 1; len++)

@@ -658,10 +658,7 @@ static void memory_that_cannot_be_claimed_binds_with_a_warning(void **state)
 	assert_no_claims(gpu);
 }
 
-/*
- * Finds the entry of /proc/iomem with the GPU's memory that is inside all others
- * and starts before it.
- */
+/* Finds the outermost entry of /proc/iomem that has the GPU's memory. */
 static void find_owner(const struct gpu *gpu, char *name, size_t size)
 {
 	unsigned long long from, to;
@@ -671,7 +668,7 @@ static void find_owner(const struct gpu *gpu, char *name, size_t size)
 
 	assert_non_null(f);
 	*name = 0;
-	while (fgets(line, sizeof(line), f))
+	while (!*name && fgets(line, sizeof(line), f))
 		if (sscanf(line, " %llx-%llx : %n", &from, &to, &at) == 2 &&
 		    from <= gpu->base && to >= gpu->base + gpu->size - 1)
 			snprintf(name, size, "%.*s",

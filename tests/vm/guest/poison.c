@@ -387,15 +387,24 @@ static void overwritten_whole_a_bad_page_is_good(void **state)
 	free(data);
 }
 
+/* Control of the model's power management capability. */
+#define PM_CONTROL	0x44
+
 static void a_page_stays_bad_until_the_gpu_is_unbound(void **state)
 {
 	const struct gpu *gpu = v.gpu;
 	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
-	char buf[8];
+	char *whole = calloc(1, page), buf[8];
+	uint16_t d3hot = 3, d0 = 0;
 	int i;
 
 	assert_told(map + page, gpu->base + page);
+	/* Asleep it can't be made good. */
+	assert_int_equal(vfio_write(&v, CONFIG + PM_CONTROL, &d3hot, 2), 2);
+	assert_int_equal(write_at(&v, USEMEM, page, whole, page), -EIO);
+	assert_int_equal(vfio_write(&v, CONFIG + PM_CONTROL, &d0, 2), 2);
 	munmap(map, 16 * page);
+	free(whole);
 	for (i = 0; i < 2; i++) {
 		vfio_close(&v);
 		vfio_open(&v, gpu);
