@@ -50,7 +50,7 @@ MUTANTS = (
     ("src/rw.c", "copy_words(mem, bounce, len);", "copy_words(mem, bounce, round_up(len, 2));", "rw"),
     ("src/rw.c", "if (fatal_signal_pending(current)) {", "if (0) {", "rw"),
     ("src/rw.c", "\tpagefault_disable();\n", "", "race"),
-    ("src/rw.c", "count <= RW_SMALL || fruitless == RW_TRIES", "count <= RW_SMALL", "rw"),
+    ("src/rw.c", "count <= RW_SMALL ||\n\t\t\t\t   fruitless == RW_TRIES", "count <= RW_SMALL", "rw"),
     ("src/rw.c", "done += ret;", "done += ret ? len : 0;", "rw"),
     ("src/rw.c", "done += piece - missed;", "done += piece;", "rw"),
     ("src/rw.c", "__copy_to_user_inatomic(buf + done, mem + done, piece)", "__copy_to_user_inatomic(buf + done, mem, piece)", "rw"),
