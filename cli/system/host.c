@@ -194,7 +194,7 @@ static int open_path(struct host *h, const char *path, int flags)
  * To read; -1 with EINVAL for what is no file in a tree: to open a device's
  * file may act on it.
  */
-static int open_file(struct host *h, const char *path)
+static int open_to_read(struct host *h, const char *path)
 {
 	struct stat st;
 	int fd, rc;
@@ -221,7 +221,7 @@ static char *read_path(struct host *h, const char *path, size_t *len)
 	ssize_t n;
 	int fd;
 
-	fd = open_file(h, path);
+	fd = open_to_read(h, path);
 	if (fd < 0)
 		return NULL;
 	do {
@@ -305,7 +305,7 @@ ssize_t host_head(struct host *h, void *data, size_t len, const char *fmt, ...)
 	va_start(args, fmt);
 	path = xvasprintf(fmt, args);
 	va_end(args);
-	fd = open_file(h, path);
+	fd = open_to_read(h, path);
 	n = fd < 0 ? -1 : read(fd, data, len);
 	tell(h, HOST_FILE, path, n < 0 ? NULL : data, n < 0 ? 0 : n);
 	if (fd >= 0)
