@@ -364,7 +364,7 @@ static void follow(struct scrub *s)
 	free(files);
 }
 
-static void take_line(void *data, const char *text)
+static void take_line(void *data, int priority, const char *text)
 {
 	struct scrub *s = data;
 	size_t i;

@@ -156,7 +156,7 @@ static bool is_ours(struct job *job, bool unread)
 
 /* ---- the steps ---------------------------------------------------------- */
 
-static void take_line(void *data, const char *text)
+static void take_line(void *data, int priority, const char *text)
 {
 	struct job *job = data;
 
@@ -474,7 +474,7 @@ void switch_all(struct job *jobs, size_t count)
 
 /* ---- the module --------------------------------------------------------- */
 
-static void take_module_line(void *data, const char *text)
+static void take_module_line(void *data, int priority, const char *text)
 {
 	if (strstr(text, "nvgrace") || strstr(text, DRIVER_NAME) || strstr(text, "module"))
 		text_list_add(data, xstrdup(text));

@@ -43,9 +43,10 @@ static void unescape(char *text)
 	*to = 0;
 }
 
-void kmsg_read(int fd, void (*line)(void *data, const char *text), void *data)
+bool kmsg_read(int fd, void (*line)(void *data, int priority, const char *text), void *data)
 {
 	char record[8192 + 1];	/* no record is longer: the kernel's CONSOLE_EXT_LOG_MAX */
+	bool dropped = false;
 	char *message;
 	ssize_t n;
 
@@ -55,10 +56,11 @@ void kmsg_read(int fd, void (*line)(void *data, const char *text), void *data)
 		 * EPIPE: records were overwritten before they were read;
 		 * continue.
 		 */
+		dropped |= n < 0 && errno == EPIPE;
 		if (n < 0 && (errno == EPIPE || errno == EINTR))
 			continue;
 		if (n <= 0)
-			return;
+			break;
 		record[n] = 0;
 		message = strchr(record, ';');
 		if (!message)
@@ -66,6 +68,7 @@ void kmsg_read(int fd, void (*line)(void *data, const char *text), void *data)
 		message++;
 		message[strcspn(message, "\n")] = 0;
 		unescape(message);
-		line(data, message);
+		line(data, strtol(record, NULL, 10), message);
 	}
+	return dropped;
 }
