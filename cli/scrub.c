@@ -562,7 +562,7 @@ static bool agreed(const struct scrub *s)
 	bool yes;
 	size_t i;
 
-	if (s->a->yes || !overwrite_can_ask())
+	if (s->a->yes || !risk_can_ask())
 		return true;
 	for (i = 0; i < s->count; i++) {
 		longer = xasprintf("%s%s%s", list ? list : "", list ? ", " : "",
@@ -570,7 +570,8 @@ static bool agreed(const struct scrub *s)
 		free(list);
 		list = longer;
 	}
-	yes = overwrite_agreed(list, "scrub", s->count > 1);
+	yes = risk_agreed(list, "scrub", s->count > 1 ? "overwrites the memory of these GPUs"
+					      : "overwrites the memory of this GPU");
 	free(list);
 	return yes;
 }

@@ -35,8 +35,8 @@ static const char doc[] =
 	"bandwidth, latency, read and write.\v"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The GPU must be bound to a vfio "
 	"driver that shows its memory, and no process may have it open. The command opens it as a VMM "
-	"does. Without --read-only, it overwrites the memory and resets the GPU, and asks first. It "
-	"takes about a minute.";
+	"does. It overwrites the memory and resets the GPU, and asks first. It takes about a "
+	"minute.";
 
 enum { KEY_QUICK = 256, KEY_FULL, KEY_READ_ONLY };
 
@@ -44,7 +44,8 @@ static const struct argp_option options[] = {
 	{ "quick", KEY_QUICK, NULL, 0, "Measure some of the memory, in about 5 seconds", 0 },
 	{ "full", KEY_FULL, NULL, 0, "Measure all of the memory, in about 10 minutes", 0 },
 	{ "read-only", KEY_READ_ONLY, NULL, 0,
-	  "Don't write to GPU memory, and reset the GPU only by opening it", 0 },
+	  "Don't write to GPU memory, and reset the GPU only by opening it. If nothing has written "
+	  "the memory before, an error there can stop the host", 0 },
 	{ }
 };
 
@@ -397,7 +398,13 @@ int cmd_bench(struct host *h, int argc, char **argv)
 	int rc;
 
 	parse_options(&argp, argc, argv, &a);
-	a.wish.overwrites = !a.read_only;
+	/*
+	 * What was never written may read as a memory error. Without an option,
+	 * the bench writes all memory before it reads it.
+	 */
+	a.wish.risk = a.read_only ? "--read-only reads memory of this GPU that may never have been "
+				    "written, and a memory error there can stop the host"
+				  : "overwrites the memory of this GPU";
 	a.wish.interrupted = a.read_only ? "the GPU is bound and closed as before"
 					 : "the GPU is bound and closed as before, but parts of "
 					   "its memory are overwritten";

@@ -76,6 +76,7 @@ struct bench {
 	/* Private to measure.c. */
 	struct view views[3];	/* usemem, resmem, host */
 	struct view once;	/* a mapping for one measurement */
+	struct view writer;	/* another one, to write what is read by that one */
 	volatile uint64_t sink;
 };
 

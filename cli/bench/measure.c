@@ -25,6 +25,9 @@
  */
 #define IOVA ((uint64_t)1 << 32)
 
+/* A line of the CPU's caches. */
+enum { LINE = 64 };
+
 /* At least a cache line, so that no line has two nodes of a chain. */
 enum { NODE = 128 };
 
@@ -59,11 +62,12 @@ static int failed(struct bench *b, const char *what, int error)
 /* Reports where in the GPU's memory a fault was. */
 static int faulted(struct bench *b, void *address)
 {
-	const struct view *views[] = { &b->views[0], &b->views[1], &b->views[2], &b->once };
+	const struct view *views[] = { &b->views[0], &b->views[1], &b->views[2], &b->once,
+				       &b->writer };
 	char *at = address, *place = NULL;
 	size_t i;
 
-	for (i = 0; i < 4 && !place; i++)
+	for (i = 0; i < ARRAY_SIZE(views) && !place; i++)
 		if (views[i]->map && views[i]->part && at >= views[i]->map &&
 		    at < views[i]->map + views[i]->length)
 			place = place_text(views[i]->part, at - views[i]->map);
@@ -119,7 +123,7 @@ static void fill(uint64_t *at, size_t bytes, uint64_t value)
 
 /* ---- memory to measure -------------------------------------------------- */
 
-static void run_touch_slice(struct work *work, size_t index, size_t count)
+static void run_prepare_slice(struct work *work, size_t index, size_t count)
 {
 	struct task *t = work->data;
 	uint64_t page = t->b->e->host->page_size, pages = t->view->length / page;
@@ -127,13 +131,15 @@ static void run_touch_slice(struct work *work, size_t index, size_t count)
 	bool host = !t->view->part;
 
 	for (; i < end && !atomic_load_explicit(&work->stop, memory_order_relaxed); i++) {
-		volatile unsigned char *at = (unsigned char *)t->view->map + i * page;
+		char *at = t->view->map + i * page;
 
 		/* The host's pages are allocated when written. */
 		if (host)
-			*at = i;
+			*(volatile char *)at = i;
+		else if (t->b->read_only)
+			t->b->sink = *(volatile unsigned char *)at;
 		else
-			t->b->sink = *at;
+			fill((uint64_t *)at, page, i);
 	}
 }
 
@@ -156,8 +162,9 @@ static uint64_t host_window(const struct bench *b)
 }
 
 /*
- * The view of a part, or of the host (NULL), mapped and touched; NULL after a
- * message.
+ * The view of a part, or of the host (NULL), mapped and, unless the bench may
+ * only read, written: a read of GPU memory that was never written may find a
+ * memory error. NULL after a message.
  */
 static struct view *view_of(struct bench *b, const struct part *part)
 {
@@ -182,13 +189,15 @@ static struct view *view_of(struct bench *b, const struct part *part)
 		return NULL;
 	}
 	view->part = part;
-	return go(&t, b->e->cpus.count, run_touch_slice, &seconds) ? NULL : view;
+	return go(&t, b->e->cpus.count, run_prepare_slice, &seconds) ? NULL : view;
 }
 
 static void unmap_once(struct bench *b)
 {
 	part_unmap(b->once.map, b->once.length);
+	part_unmap(b->writer.map, b->writer.length);
 	memset(&b->once, 0, sizeof(b->once));
+	memset(&b->writer, 0, sizeof(b->writer));
 }
 
 void measure_end(struct bench *b)
@@ -228,11 +237,36 @@ int measure_open(struct bench *b, struct step *s, double seconds)
 						error ? error : -ENODEV) : 0;
 }
 
+static int map_once(struct bench *b, const struct part *part, uint64_t bytes, uint64_t shift)
+{
+	unmap_once(b);
+	b->once.map = part_map(&b->e->vfio, part, 0, bytes, !b->read_only, shift);
+	b->once.length = bytes;
+	b->once.part = part;
+	return b->once.map ? 0 : failed(b, "mapping GPU memory", -errno);
+}
+
+/*
+ * A whole line of the CPU's caches is written, because the CPU reads the rest of
+ * a line of which it writes less.
+ */
+static void write_lines(const struct view *view, uint64_t from, uint64_t to, uint64_t stride)
+{
+	for (; from < to; from += stride)
+		fill((uint64_t *)(view->map + from), LINE, from);
+}
+
+static void run_line(struct work *work, size_t index, size_t count)
+{
+	struct task *t = work->data;
+
+	write_lines(t->view, 0, LINE, LINE);
+}
+
 int measure_reset(struct bench *b, struct step *s, double seconds)
 {
-	const struct part *part = &b->e->parts.part[0];
+	struct task t = { .b = b, .view = &b->once };
 	double begin = now();
-	uint64_t word;
 	int error;
 
 	if (!b->e->vfio.can_reset) {
@@ -245,10 +279,10 @@ int measure_reset(struct bench *b, struct step *s, double seconds)
 		return failed(b, "VFIO_DEVICE_RESET", error);
 	figure_add(b, s->figure, now() - begin);
 	/* The driver makes the first access wait until the memory is ready. */
-	error = vfio_read(&b->e->vfio, part->offset, &word, sizeof(word));
-	if (error)
-		return failed(b, "reading GPU memory after a reset", error);
+	if (map_once(b, &b->e->parts.part[0], b->e->host->page_size, 0) || go(&t, 1, run_line, &seconds))
+		return -1;
 	figure_add(b, s->second, now() - begin);
+	unmap_once(b);
 	return 0;
 }
 
@@ -262,41 +296,45 @@ static long thread_faults(void)
 	return usage.ru_minflt + usage.ru_majflt;
 }
 
+/*
+ * Reads these places, and adds up the time and the faults. Before that, another
+ * mapping writes them. On CPUs that don't mark written pages themselves, writing
+ * by the measured mapping would cause more faults.
+ */
 static void touch(struct task *t, uint64_t from, uint64_t to, uint64_t stride)
 {
+	double begin;
+	long before;
+
+	if (!t->b->read_only)
+		write_lines(&t->b->writer, from, to, stride);
+	before = thread_faults();
+	begin = now();
 	for (; from < to; from += stride)
 		t->b->sink = *(volatile unsigned char *)(t->view->map + from);
+	t->seconds += now() - begin;
+	atomic_fetch_add(&t->done, thread_faults() - before);
 }
 
 /*
  * Touches all pages. In a series over sizes, touches all pages of the first
- * page tables, and of the rest one byte for each piece as large as the first
- * faults mapped: reading every page takes long and causes no more faults.
+ * page tables, and of the rest one place for each piece as large as the first
+ * faults mapped: touching every page takes long and causes no more faults.
  */
 static void run_first_touch(struct work *work, size_t index, size_t count)
 {
 	struct task *t = work->data;
 	uint64_t page = t->b->e->host->page_size, stride = page;
 	uint64_t table = page * (page / sizeof(uint64_t)), first = 4 * table;
-	long before = thread_faults(), faults;
+	unsigned long faults;
 
 	if (!t->by_pieces || first > t->bytes)
 		first = t->bytes;
 	touch(t, 0, first, page);
-	faults = thread_faults() - before;
+	faults = atomic_load(&t->done);
 	while (faults > 0 && stride * 2 <= first / faults && stride < table)
 		stride *= 2;
 	touch(t, first, t->bytes, stride);
-	atomic_store(&t->done, thread_faults() - before);
-}
-
-static int map_once(struct bench *b, struct step *s)
-{
-	unmap_once(b);
-	b->once.map = part_map(&b->e->vfio, s->part, 0, s->bytes, !b->read_only, s->shift);
-	b->once.length = s->bytes;
-	b->once.part = s->part;
-	return b->once.map ? 0 : failed(b, "mapping GPU memory", -errno);
 }
 
 int measure_touch(struct bench *b, struct step *s, double seconds)
@@ -305,9 +343,17 @@ int measure_touch(struct bench *b, struct step *s, double seconds)
 		.b = b, .view = &b->once, .bytes = s->bytes, .by_pieces = s->series != 0,
 	};
 
-	if (map_once(b, s) || go(&t, 1, run_first_touch, &seconds))
+	if (map_once(b, s->part, s->bytes, s->shift))
 		return -1;
-	figure_add(b, s->figure, seconds);
+	if (!b->read_only) {
+		b->writer = b->once;
+		b->writer.map = part_map(&b->e->vfio, s->part, 0, s->bytes, true, 0);
+		if (!b->writer.map)
+			return failed(b, "mapping GPU memory", -errno);
+	}
+	if (go(&t, 1, run_first_touch, &seconds))
+		return -1;
+	figure_add(b, s->figure, t.seconds);
 	figure_add(b, s->second, atomic_load(&t.done));
 	unmap_once(b);
 	return 0;
@@ -334,7 +380,7 @@ int measure_dma(struct bench *b, struct step *s, double seconds)
 	int error;
 
 	/* Without first touch, as a VMM does. */
-	if (map_once(b, s))
+	if (map_once(b, s->part, s->bytes, s->shift))
 		return -1;
 	begin = now();
 	error = vfio_dma_map(&b->e->vfio, b->once.map, s->bytes, iova, !b->read_only);
@@ -548,6 +594,9 @@ static int by_file(struct bench *b, struct step *s, double seconds, bool into)
 			  .span = window(b, s->part->mappable) };
 	struct view *view = &b->views[!strcmp(s->part->name, "usemem") ? 0 : 1];
 
+	/* This writes what is then read. */
+	if (!into && !view_of(b, s->part))
+		return -1;
 	if (into)
 		view->chained = false;
 	return blocks(b, s, &t, seconds);

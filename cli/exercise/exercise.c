@@ -20,7 +20,7 @@
 /* ---- options ------------------------------------------------------------ */
 
 static const struct argp_option options[] = {
-	{ "yes", 'y', NULL, 0, "Don't ask whether GPU memory may be overwritten", 0 },
+	{ "yes", 'y', NULL, 0, "Don't ask", 0 },
 	{ "json", 'j', NULL, 0, JSON_HELP, 0 },
 	{ }
 };
@@ -84,18 +84,17 @@ static enum exit_status refuse_in_use(struct host *h, const struct gpu *gpu)
 	return EXIT_REFUSED;
 }
 
-bool overwrite_can_ask(void)
+bool risk_can_ask(void)
 {
 	return isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
 }
 
-bool overwrite_agreed(const char *addresses, const char *command, bool several)
+bool risk_agreed(const char *addresses, const char *command, const char *risk)
 {
 	char answer[8] = "";
 
 	fflush(stdout);
-	fprintf(stderr, "%s: %s overwrites the memory of %s. Continue? [y/N] ", addresses, command,
-		several ? "these GPUs" : "this GPU");
+	fprintf(stderr, "%s: %s %s. Continue? [y/N] ", addresses, command, risk);
 	if (!fgets(answer, sizeof(answer), stdin))
 		fputc('\n', stderr);
 	if (*answer == 'y' || *answer == 'Y')
@@ -104,17 +103,17 @@ bool overwrite_agreed(const char *addresses, const char *command, bool several)
 	return false;
 }
 
-/* Asks whether the memory may be overwritten, if needed. */
+/* Asks whether a person agrees to the risk, if needed. */
 static enum exit_status ask(const struct wish *wish, const struct gpu *gpu)
 {
-	if (!wish->overwrites || wish->yes)
+	if (!wish->risk || wish->yes)
 		return EXIT_OK;
-	if (!overwrite_can_ask()) {
-		complain(gpu->address, "%s overwrites the memory of this GPU, and there is no terminal "
-			 "to ask on; add --yes to agree", wish->command);
+	if (!risk_can_ask()) {
+		complain(gpu->address, "%s %s, and there is no terminal to ask on; add --yes to agree",
+			 wish->command, wish->risk);
 		return EXIT_REFUSED;
 	}
-	return overwrite_agreed(gpu->address, wish->command, false) ? EXIT_OK : EXIT_REFUSED;
+	return risk_agreed(gpu->address, wish->command, wish->risk) ? EXIT_OK : EXIT_REFUSED;
 }
 
 static enum exit_status open_gpu(struct exercise *e)
@@ -208,7 +207,7 @@ enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct 
 	if (!status)
 		status = refuse_in_use(h, &e->gpu);
 	if (!status) {
-		progress_begin(e->gpu.address, wish->overwrites ? "nothing done" : wish->interrupted,
+		progress_begin(e->gpu.address, wish->risk ? "nothing done" : wish->interrupted,
 			       true);
 		status = ask(wish, &e->gpu);
 	}

@@ -15,7 +15,11 @@ struct json_object;
 
 struct wish {
 	const char *command;	/* "bench" */
-	bool overwrites;	/* GPU memory: ask, unless yes is set */
+	/*
+	 * "overwrites the memory of this GPU": what a person has to agree to.
+	 * NULL: the command does not ask.
+	 */
+	const char *risk;
 	/* exercise_children set these. */
 	const char *typed;	/* address */
 	bool yes, json;
@@ -65,9 +69,9 @@ struct json_object *hex_json(uint64_t value);
 
 /*
  * Whether standard input and standard error are a terminal, and whether a person
- * there agrees that memory is overwritten. Who does not gets a message.
+ * there agrees to the risk. Who does not gets a message.
  */
-bool overwrite_can_ask(void);
-bool overwrite_agreed(const char *addresses, const char *command, bool several);
+bool risk_can_ask(void);
+bool risk_agreed(const char *addresses, const char *command, const char *risk);
 
 #endif

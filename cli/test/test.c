@@ -217,7 +217,7 @@ int cmd_test(struct host *h, int argc, char **argv)
 	struct arguments a = {
 		.ready = READY_S,
 		.wish = {
-			.command = "test", .overwrites = true,
+			.command = "test", .risk = "overwrites the memory of this GPU",
 			.interrupted = "the GPU is bound and closed as before, but its memory is "
 				       "overwritten",
 		},

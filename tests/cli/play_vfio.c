@@ -21,6 +21,8 @@
  *	open-end	the page after the memory can be mapped
  *	alias=FROM:TO	the mapped page at TO in BAR4 is that at FROM
  *	soiled=N	the byte at N in each BAR is 0x5a, and not 0
+ *	unwritten	reads by the file of pages that nothing has written or
+ *			mapped and touched fail with EIO
  *	dead=N		accesses from offset N of BAR4 on get SIGBUS
  *	after-reset=KIND	the memory is then "cleared", or "dead": only
  *			the first page can be accessed
@@ -426,6 +428,12 @@ ssize_t pread(int fd, void *data, size_t length, off_t at)
 	if (after(at, length) && !word("tail", play)) {
 		memset(data, 0xff, length);
 		return length;
+	}
+	/* Such a page is a hole in the file. */
+	if (word("unwritten", play) && !after(at, length) &&
+	    lseek(memory, at, SEEK_HOLE) < (off_t)(at + length)) {
+		errno = EIO;
+		return -1;
 	}
 	return NEXT(pread)(memory, data, length, at);
 }

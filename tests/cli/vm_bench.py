@@ -99,7 +99,7 @@ COMMANDS = {
         run test --yes $(gpu unbound)
         unbind unbound""",
     "bind": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; run bind $(gpu small) $(gpu odd) $(gpu both) $(gpu slow) $(gpu dead) $(gpu dead2)",
-    "unasked": "run bench $(gpu small); run test $(gpu small) </dev/null",
+    "unasked": "run bench $(gpu small); run bench --read-only $(gpu small); run test $(gpu small) </dev/null",
     "asked": """
         say no /tests/terminal 80 -t 'Continue?' 'n\r' $nvgrace test $patient $(gpu small)
         say yes /tests/terminal 80 -t 'Continue?' 'y\r' $nvgrace test $patient $(gpu small)""",
@@ -137,7 +137,7 @@ COMMANDS = {
         idle small""",
     "read-only": """
         host fill small || exit 1
-        run bench --read-only --quick --json $(gpu small)
+        run bench --read-only --quick --yes --json $(gpu small)
         echo "intact: $(host intact small)" """,
     "interrupted": """
         for step in first-touch dma-map read/usemem latency; do
@@ -279,6 +279,11 @@ class Bench(InMachine):
                 self.assertEqual(set(self.codes(command)), {status})
                 self.assertIn(words, self.text(command, "run-err"))
                 self.assertEqual(self.lines(command, "run-out"), [])
+
+    def test_reading_alone_is_a_risk(self):
+        """Without consent, bench doesn't read what nothing has written."""
+        self.assertIn("bench --read-only reads memory of this GPU that may never have been written, and a memory error there can "
+                      "stop the host, and there is no terminal to ask on; add --yes", self.text("unasked", "run-err"))
 
     def test_access(self):
         """A user with access to the files need not be root."""
@@ -481,7 +486,7 @@ class Bench(InMachine):
         text = next(c["text"] for c in document["checks"] if c["id"] == "ends")
         self.assertIn(f"SIGBUS at usemem + 0x0, physical address {self.base['dead2']:#x}", text)
         self.assertEqual(self.lines("dead", "bench-rc"), ["1"])
-        self.assertIn("reading GPU memory after a reset failed: Input/output error", self.text("dead", "bench"))
+        self.assertIn(f"SIGBUS at usemem + 0x0, physical address {self.base['dead']:#x}: ", self.text("dead", "bench"))
         self.assertEqual(self.lines("dead", "idle"), ['dead: "bound",', 'dead2: "bound",'])
 
     def test_interrupted_while_it_waits(self):
