@@ -23,6 +23,7 @@
 #include "commands.h"
 #include "exercise/pattern.h"
 #include "exercise/progress.h"
+#include "exercise/scrubbing.h"
 #include "facts/named.h"
 #include "facts/survey.h"
 #include "system/kmsg.h"
@@ -32,11 +33,6 @@
 #include "system/replace.h"
 
 #define DEVICES "/sys/bus/pci/devices"
-
-/*
- * Interval for reading the progress. The end of a scrub wakes poll() earlier.
- */
-enum { POLL_MS = 250 };
 
 static const char doc[] =
 	"Overwrite the memory of idle GPUs with zeros, all at the same time, and wait for the end.\v"
@@ -174,36 +170,6 @@ static void check(struct host *h, struct target *t)
 
 /* ---- scrubbing ---------------------------------------------------------- */
 
-/* Starts the scrub: 0 or an errno. */
-static int write_scrub(const char *address)
-{
-	char *path = xasprintf(DEVICES "/%s/nvgrace_gpu/scrub", address);
-	int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
-
-	if (fd < 0 || write(fd, "1", 1) != 1)
-		error = errno;
-	if (fd >= 0)
-		close(fd);
-	free(path);
-	return error;
-}
-
-/*
- * The current scrub_state, to be freed; NULL with errno if the GPU was unbound.
- */
-static char *read_state(struct target *t)
-{
-	char text[64];
-	ssize_t n = pread(t->file, text, sizeof(text) - 1, 0);
-
-	if (n < 0)
-		return NULL;
-	text[n] = 0;
-	text[strcspn(text, "\n")] = 0;
-	make_printable(text);
-	return xstrdup(text);
-}
-
 static uint64_t read_progress(struct host *h, const struct target *t)
 {
 	uint64_t bytes;
@@ -215,21 +181,20 @@ static uint64_t read_progress(struct host *h, const struct target *t)
 
 static void start(struct host *h, struct target *t)
 {
-	char *path = xasprintf(DEVICES "/%s/nvgrace_gpu/scrub_state", t->gpu->address), *state;
+	char *state;
 	int error;
 
 	t->total = gpu_memory_size(t->gpu);
 	/* Before the scrub starts, so that no change is missed. */
-	t->file = open(path, O_RDONLY | O_CLOEXEC);
-	state = t->file < 0 ? NULL : read_state(t);
+	t->file = scrub_state_open(t->gpu->address);
+	state = t->file < 0 ? NULL : scrub_state_read(t->file);
 	error = state ? 0 : errno;
 	t->joined = state && !strcmp(state, "scrubbing");
 	free(state);
-	free(path);
 	t->before = read_progress(h, t);
 	t->begin = now();
 	if (!error)
-		error = write_scrub(t->gpu->address);
+		error = scrub_start(t->gpu->address);
 	if (error == EBUSY) {
 		/*
 		 * Opened after check(), or by a process that is not visible
@@ -287,7 +252,7 @@ static void end_clean(struct target *t)
 /* Reads the scrub's state, and ends the target if the scrub has ended. */
 static void look(struct host *h, struct target *t)
 {
-	char *state = read_state(t);
+	char *state = scrub_state_read(t->file);
 	int error = errno;
 
 	t->seconds = now() - t->begin;
@@ -359,7 +324,7 @@ static void follow(struct scrub *s)
 		 * look() has read each file, so only its next change wakes
 		 * poll().
 		 */
-		poll(files, s->count, POLL_MS);
+		poll(files, s->count, SCRUB_POLL_MS);
 	}
 	free(files);
 }

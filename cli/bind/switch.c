@@ -358,26 +358,18 @@ static bool read_state(struct job *job, char **override)
 static void *work(void *data)
 {
 	struct job *job = data;
-	char *path, *override;
+	char *override;
 	int lock;
 
-	/*
-	 * Only one instance may work on a device. Only root can open this file,
-	 * and locking it replaces a lock file.
-	 */
-	path = xasprintf(DEVICES "/%s/rescan", job->address);
-	lock = open(path, O_WRONLY | O_CLOEXEC);
-	free(path);
-	if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB)) {
-		if (lock >= 0 && errno == EWOULDBLOCK)
+	lock = gpu_lock(job->address);
+	if (lock < 0) {
+		if (errno == EWOULDBLOCK)
 			job_end(job, EXIT_REFUSED, "refused",
 				xstrdup("another " PROGRAM " is changing it"),
 				xstrdup("wait until that ends"));
 		else
 			job_end(job, EXIT_FAILED, "failed",
 				xasprintf("can't lock it: %s", strerror(errno)), NULL);
-		if (lock >= 0)
-			close(lock);
 		return NULL;
 	}
 	job->kmsg = kmsg_mark();

@@ -116,7 +116,16 @@ static enum exit_status ask(const struct wish *wish, const struct gpu *gpu)
 	return risk_agreed(gpu->address, wish->command, wish->risk) ? EXIT_OK : EXIT_REFUSED;
 }
 
-static enum exit_status open_gpu(struct exercise *e)
+/* The driver shows no memory. */
+static enum exit_status refuse_core_only(const struct gpu *gpu)
+{
+	complain(gpu->address, "the driver %s shows no GPU memory%s", gpu->driver,
+		 gpu->ours ? ": firmware reports none, so this is a plain PCI device"
+			   : "; bind the GPU to " DRIVER_NAME);
+	return EXIT_REFUSED;
+}
+
+enum exit_status exercise_open(struct exercise *e)
 {
 	enum exit_status status;
 	double begin = now();
@@ -136,10 +145,7 @@ static enum exit_status open_gpu(struct exercise *e)
 			 strerror(-error));
 		status = EXIT_FAILED;
 	} else if (!e->parts.count) {
-		complain(e->gpu.address, "the driver %s shows no GPU memory%s", e->gpu.driver,
-			 e->gpu.ours ? ": firmware reports none, so this is a plain PCI device"
-				     : "; bind the GPU to " DRIVER_NAME);
-		status = EXIT_REFUSED;
+		status = refuse_core_only(&e->gpu);
 	}
 	if (status)
 		vfio_close(&e->vfio);
@@ -181,7 +187,7 @@ static void read_machine(struct exercise *e)
 	cpus_find(e->host, e->gpu.numa_node, &e->cpus);
 }
 
-enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct exercise *e)
+enum exit_status exercise_find(struct host *h, const struct wish *wish, struct exercise *e)
 {
 	char address[ADDRESS_MAX];
 	enum exit_status status;
@@ -204,6 +210,8 @@ enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct 
 		return EXIT_NO_DEVICE;
 	}
 	status = refuse_unbound(&e->gpu);
+	if (!status && e->gpu.mode == GPU_MODE_CORE_ONLY)
+		status = refuse_core_only(&e->gpu);
 	if (!status)
 		status = refuse_in_use(h, &e->gpu);
 	if (!status) {
@@ -214,8 +222,19 @@ enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct 
 	if (!status) {
 		progress_interrupted(wish->interrupted);
 		read_machine(e);
-		status = open_gpu(e);
+	} else {
+		exercise_end(e);
 	}
+	return status;
+}
+
+enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct exercise *e)
+{
+	enum exit_status status = exercise_find(h, wish, e);
+
+	if (status)
+		return status;
+	status = exercise_open(e);
 	if (status)
 		exercise_end(e);
 	return status;
@@ -254,8 +273,9 @@ void exercise_print(const struct exercise *e)
 				 e->driver_version ? e->driver_version : ""));
 	line("kernel", xasprintf("%s, %s, %s pages", e->kernel, e->machine,
 				 size_text(e->host->page_size, size)));
-	line("opened", xstrdup(e->vfio.cdev ? "by the device's own file, with iommufd"
-					    : "by its group, with type1"));
+	if (e->parts.count)
+		line("opened", xstrdup(e->vfio.cdev ? "by the device's own file, with iommufd"
+						    : "by its group, with type1"));
 	line("CPUs", e->cpus.node < 0 ? xasprintf("%zu, of any node", e->cpus.count)
 				      : xasprintf("%zu, of node %d", e->cpus.count, e->cpus.node));
 	for (i = 0; i < e->parts.count; i++)
@@ -281,7 +301,8 @@ void exercise_json(const struct exercise *e, struct json_object *document)
 	json_object_object_add(document, "machine", json_text(e->machine));
 	json_object_object_add(document, "grace", json_object_new_boolean(e->grace));
 	json_object_object_add(document, "page_size", json_size(e->host->page_size));
-	json_object_object_add(document, "mode", json_text(e->vfio.cdev ? "cdev" : "group"));
+	json_object_object_add(document, "mode", !e->parts.count ? NULL :
+			       json_text(e->vfio.cdev ? "cdev" : "group"));
 	json_object_object_add(document, "numa_node",
 			       e->cpus.node < 0 ? NULL : json_object_new_int(e->cpus.node));
 	json_object_object_add(document, "threads", json_object_new_int(e->cpus.count));

@@ -30,7 +30,7 @@ struct exercise {
 	struct host *host;
 	struct gpu gpu;
 	struct vfio vfio;
-	struct parts parts;
+	struct parts parts;	/* none until it was opened */
 	struct cpus cpus;
 	double open_seconds;	/* how long the first vfio_open() took */
 	char *kernel, *machine;	/* of uname(2) */
@@ -46,9 +46,13 @@ struct exercise {
 extern const struct argp_child exercise_children[];
 
 /*
- * Opens the GPU and finds its parts: EXIT_OK, or an exit status after a
- * message.
+ * exercise_find() finds the GPU, refuses one that is not bound or in use, and
+ * asks. exercise_open() opens it, which resets it, and finds its parts.
+ * exercise_begin() does both. EXIT_OK, or an exit status after a message; after
+ * one of exercise_open(), the GPU is not open. exercise_end() ends all.
  */
+enum exit_status exercise_find(struct host *h, const struct wish *wish, struct exercise *e);
+enum exit_status exercise_open(struct exercise *e);
 enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct exercise *e);
 void exercise_end(struct exercise *e);
 

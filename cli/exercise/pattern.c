@@ -25,6 +25,13 @@
 
 enum { SAMPLE = 4096 };
 
+/*
+ * A scrub goes upwards through both parts at the same time. What it wrote last
+ * may still have been in the GPU's own cache, which a reset can empty: these
+ * bytes at each part's end are read first.
+ */
+#define WRITTEN_LAST ((uint64_t)2 << 30)
+
 static uint64_t make_word(uint64_t number, uint64_t seed)
 {
 	uint64_t word = (number + seed) * FACTOR;
@@ -220,33 +227,95 @@ static void show(struct pattern *p)
 	progress_step(done, left, "%s", p->doing);
 }
 
-static void run_sweep(struct work *work, size_t index, size_t count)
+/* This thread's slice of [from, to), which are whole pages. */
+static void sweep_slice(struct work *work, size_t index, size_t count, size_t part, uint64_t from,
+			uint64_t to)
 {
 	struct sweep_job *job = work->data;
 	struct pattern *p = job->p;
-	uint64_t pages, from, to, bytes;
+	uint64_t page = p->e->host->page_size, pages = (to - from) / page, bytes, at;
+
+	to = from + pages * (index + 1) / count * page;
+	from += pages * index / count * page;
+	while (from < to && !atomic_load_explicit(&work->stop, memory_order_relaxed)) {
+		bytes = to - from < CHUNK ? to - from : CHUNK;
+		at = p->cleared ? to - bytes : from;
+		if (job->kind == WRITE)
+			write_words(p, part, at, bytes);
+		else if (job->kind == COMPARE && p->cleared)
+			compare_zeros(p, part, at, bytes);
+		else if (job->kind == COMPARE)
+			compare_words(p, part, at, bytes);
+		else
+			sample_words(p, part, at, bytes);
+		if (p->cleared)
+			to -= bytes;
+		else
+			from += bytes;
+		atomic_fetch_add(&p->done, job->kind == LOOK ? 0 : bytes);
+		if (!index)
+			show(p);
+	}
+}
+
+static void run_sweep(struct work *work, size_t index, size_t count)
+{
+	struct pattern *p = ((struct sweep_job *)work->data)->p;
+	uint64_t end, last;
+	size_t part;
+
+	for (part = 0; part < p->e->parts.count && p->cleared; part++) {
+		end = p->e->parts.part[part].mappable;
+		last = end < WRITTEN_LAST ? 0 : end - WRITTEN_LAST;
+		sweep_slice(work, index, count, part, last, end);
+	}
+	for (part = 0; part < p->e->parts.count; part++) {
+		end = p->e->parts.part[part].mappable;
+		if (p->cleared)
+			end -= end < WRITTEN_LAST ? end : WRITTEN_LAST;
+		sweep_slice(work, index, count, part, 0, end);
+	}
+}
+
+/* ---- lines at some places ----------------------------------------------- */
+
+/*
+ * A line of the CPU's caches. The CPU may read the rest of a line of which less
+ * is written, and memory that was never written may report an error then.
+ */
+enum { LINE = 64 };
+
+/* The line must come from the GPU's memory when it is read again. */
+static void leave_caches(const void *at)
+{
+#ifdef __aarch64__
+	__asm__ volatile("dc civac, %0\n\tdsb sy" : : "r" (at) : "memory");
+#endif
+}
+
+static void access_line(struct sweep_job *job, size_t part, uint64_t offset)
+{
+	if (job->kind == COMPARE) {
+		compare_words(job->p, part, offset, LINE);
+		return;
+	}
+	write_words(job->p, part, offset, LINE);
+	leave_caches(job->p->maps[part] + offset);
+}
+
+static void run_lines(struct work *work, size_t index, size_t count)
+{
+	struct sweep_job *job = work->data;
+	struct pattern *p = job->p;
+	uint64_t at, end;
 	size_t part;
 
 	for (part = 0; part < p->e->parts.count; part++) {
-		pages = p->e->parts.part[part].mappable / p->e->host->page_size;
-		from = pages * index / count * p->e->host->page_size;
-		to = pages * (index + 1) / count * p->e->host->page_size;
-		for (; from < to; from += bytes) {
-			if (atomic_load_explicit(&work->stop, memory_order_relaxed))
-				return;
-			bytes = to - from < CHUNK ? to - from : CHUNK;
-			if (job->kind == WRITE)
-				write_words(p, part, from, bytes);
-			else if (job->kind == COMPARE && p->cleared)
-				compare_zeros(p, part, from, bytes);
-			else if (job->kind == COMPARE)
-				compare_words(p, part, from, bytes);
-			else
-				sample_words(p, part, from, bytes);
-			atomic_fetch_add(&p->done, job->kind == LOOK ? 0 : bytes);
-			if (!index)
-				show(p);
-		}
+		end = p->e->parts.part[part].mappable - LINE;
+		access_line(job, part, 0);
+		access_line(job, part, end);
+		for (at = p->stride; at < end; at += p->stride)
+			access_line(job, part, at);
 	}
 }
 
@@ -282,25 +351,41 @@ static int sweep_rest(struct pattern *p, size_t i, enum kind kind)
 	return error;
 }
 
-static enum sweep sweep(struct pattern *p, enum kind kind, char **place)
+static int sweep_rests(struct pattern *p, enum kind kind)
 {
-	struct sweep_job job = { .p = p, .kind = kind };
-	struct work work = { .run = run_sweep, .data = &job };
 	int error = 0;
 	size_t i;
 
+	for (i = 0; i < p->e->parts.count && !error; i++)
+		if (p->e->parts.part[i].size > p->e->parts.part[i].mappable)
+			error = sweep_rest(p, i, kind);
+	return error;
+}
+
+static enum sweep sweep(struct pattern *p, enum kind kind, char **place)
+{
+	bool lines = p->stride && kind != LOOK;
+	struct sweep_job job = { .p = p, .kind = kind };
+	struct work work = { .run = lines ? run_lines : run_sweep, .data = &job };
+	int error = 0;
+
 	*place = NULL;
-	if (workers_run(&p->e->cpus, p->e->cpus.count, &work)) {
+	if (workers_run(&p->e->cpus, lines ? 1 : p->e->cpus.count, &work)) {
 		if (!work.fault)
 			return SWEEP_ERROR;
 		*place = pattern_place(p, work.fault);
 		return SWEEP_FAULT;
 	}
-	for (i = 0; i < p->e->parts.count && !error; i++)
-		if (p->e->parts.part[i].size > p->e->parts.part[i].mappable)
-			error = sweep_rest(p, i, kind);
+	/* Only a scrub has written it before. */
+	if (p->cleared)
+		error = sweep_rests(p, kind);
 	errno = -error;
 	return error ? SWEEP_ERROR : SWEEP_DONE;
+}
+
+int pattern_rest(struct pattern *p)
+{
+	return sweep_rests(p, WRITE) ?: sweep_rests(p, COMPARE);
 }
 
 enum sweep pattern_write(struct pattern *p, char **place)

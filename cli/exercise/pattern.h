@@ -26,7 +26,16 @@ struct pattern {
 	char *maps[2];			/* of the parts; NULL after pattern_unmap() */
 	uint64_t seed;
 	bool inverse;
-	bool cleared;			/* expect 0 in all words instead; nothing is written */
+	/*
+	 * Expect 0 in all words instead. Nothing is written, and what a scrub
+	 * wrote last is read first.
+	 */
+	bool cleared;
+	/*
+	 * Not 0: write and compare only 64 bytes, at the begin and the end of
+	 * each part and at each multiple of these bytes, in one thread.
+	 */
+	uint64_t stride;
 
 	/* Results of all comparisons. */
 	uint64_t differences;		/* words */
@@ -54,8 +63,9 @@ enum sweep { SWEEP_DONE, SWEEP_FAULT, SWEEP_ERROR };
 
 /*
  * pattern_map() maps both parts, read-only if cleared is set; false with errno.
- * Each sweep works on all of both parts, with all threads. After SWEEP_FAULT,
- * *place is where (to be freed); after SWEEP_ERROR, errno is set.
+ * Each sweep works on all of both parts that can be mapped, with all threads.
+ * After SWEEP_FAULT, *place is where (to be freed); after SWEEP_ERROR, errno is
+ * set.
  */
 bool pattern_map(struct pattern *p);
 void pattern_unmap(struct pattern *p);
@@ -67,6 +77,13 @@ enum sweep pattern_compare(struct pattern *p, char **place);
  * differ.
  */
 enum sweep pattern_sample(struct pattern *p, uint64_t *sampled, uint64_t *changed, char **place);
+
+/*
+ * Writes and compares what can't be mapped, less than a page at the end of a
+ * part, through the device's file. 0 or a negative errno. If cleared is set,
+ * pattern_compare() has read that.
+ */
+int pattern_rest(struct pattern *p);
 
 /* The place of an address in the mapped parts, as text; to be freed. */
 char *pattern_place(const struct pattern *p, const void *address);

@@ -33,6 +33,8 @@ static double done_part, left_seconds, step_at;
 static char step_text[TEXT_MAX];
 
 static const char *interrupted_address, *interrupted_text;
+static void (*undo)(void *data);
+static void *undo_data;
 static sigset_t signals;
 
 static int width(void)
@@ -89,6 +91,8 @@ static void *watch(void *unused)
 		pthread_mutex_lock(&lock);
 		if (signal > 0) {
 			clear();
+			if (undo)
+				undo(undo_data);
 			complain(interrupted_address, "interrupted; %s", interrupted_text);
 			/*
 			 * Not exit(): other threads run, and it would print a
@@ -131,6 +135,22 @@ void progress_interrupted(const char *text)
 {
 	pthread_mutex_lock(&lock);
 	interrupted_text = text;
+	pthread_mutex_unlock(&lock);
+}
+
+void progress_undo(void (*fn)(void *data), void *data)
+{
+	pthread_mutex_lock(&lock);
+	undo = fn;
+	undo_data = data;
+	pthread_mutex_unlock(&lock);
+}
+
+void progress_say(const char *address, const char *text)
+{
+	pthread_mutex_lock(&lock);
+	clear();
+	complain(address, "%s", text);
 	pthread_mutex_unlock(&lock);
 }
 

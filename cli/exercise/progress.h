@@ -20,6 +20,15 @@ void progress_begin(const char *address, const char *text, bool bar);
 void progress_interrupted(const char *text);
 
 /*
+ * Has fn called before the end of the process by a signal, in another thread
+ * than the caller's. NULL: no longer.
+ */
+void progress_undo(void (*fn)(void *data), void *data);
+
+/* Prints a message as complain() does, above the bar. */
+void progress_say(const char *address, const char *text);
+
+/*
  * Sets the share that is done (0 to 1), the seconds left (negative: not known)
  * and the current step. Cheap enough for thousands of steps.
  */

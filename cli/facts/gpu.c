@@ -4,10 +4,13 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include "facts/gpu.h"
 #include "nvgrace_gpu_ids.h"
@@ -56,6 +59,22 @@ char *gpu_ids_text(void)
 const char *gpu_mode_name(enum gpu_mode mode)
 {
 	return modes[mode];
+}
+
+int gpu_lock(const char *address)
+{
+	/* Only root can open it, and locking it replaces a lock file. */
+	char *path = xasprintf(DEVICES "/%s/rescan", address);
+	int fd = open(path, O_WRONLY | O_CLOEXEC), error = errno;
+
+	free(path);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+		error = errno;
+		close(fd);
+		fd = -1;
+	}
+	errno = error;
+	return fd;
 }
 
 uint16_t gpu_id(struct host *h, const char *address, const char *name)

@@ -85,6 +85,13 @@ void gpu_free(struct gpu *gpu);
 /* The supported ids, "10de:2342, ..."; to be freed. */
 char *gpu_ids_text(void);
 
+/*
+ * Locks the device for a change, against other instances of this program: a
+ * descriptor that the caller closes, or -1 with errno. EWOULDBLOCK: another
+ * instance has it. EACCES: not root.
+ */
+int gpu_lock(const char *address);
+
 /* "vendor" or "device" of a PCI device; UINT16_MAX if it has none. */
 uint16_t gpu_id(struct host *h, const char *address, const char *name);
 

@@ -36,8 +36,7 @@ int write_all(int fd, const char *text, size_t length)
 	return 0;
 }
 
-/* Whether it is the file that standard output is, such as /dev/stdout. */
-static bool is_stdout(const struct stat *st)
+bool is_stdout(const struct stat *st)
 {
 	struct stat out;
 

@@ -10,8 +10,12 @@
 #ifndef NVGRACE_GPU_SYSTEM_REPLACE_H
 #define NVGRACE_GPU_SYSTEM_REPLACE_H
 
+#include <stdbool.h>
 #include <stddef.h>
-#include <sys/types.h>
+#include <sys/stat.h>
+
+/* Whether it is the file that standard output is, such as /dev/stdout. */
+bool is_stdout(const struct stat *st);
 
 /* Writes all of the text: 0, or -1 with errno. */
 int write_all(int fd, const char *text, size_t length);

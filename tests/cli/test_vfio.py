@@ -539,6 +539,17 @@ class Scrub(Played):
         self.assertIn("not clean: words of 8 bytes that are not 0: 2, the first at usemem + 0x1238, physical address", error)
         self.assertIn(f"{G1}: usemem + 0x1238, physical address 0x4000001238: 0x000000000000005a\n", error)
 
+    def test_what_was_written_last_is_read_first(self):
+        """After the reset, the GPU's cache may have lost what the scrub wrote
+        last: the end of each part."""
+        self.tree.file("/sys/devices/system/node/node0/cpulist", min(os.sched_getaffinity(0)))
+        size = 8 * MiB
+        for name in ("usemem_size", "usemem_bar_size"):
+            self.tree.file(f"{DEVICE}/nvgrace_gpu/{name}", size)
+        done = self.run_words("scrub", "--verify", G1, play=f"usemem={size} bar4={size} dead={2 * MiB}")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"--verify: SIGBUS at usemem + {size - MiB:#x}, ", done.stderr)
+
     def test_memory_that_fails(self):
         result, _ = self.scrub(f"dead={64 * KiB}", 1)
         self.assertRegex(result["message"], "^--verify: SIGBUS at usemem \\+ 0x[0-9a-f]+, physical address 0x4000")
