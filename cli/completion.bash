@@ -55,10 +55,14 @@ _nvgrace_gpu() {
 	-t | --timeout | --time)
 		[[ $command =~ ^(wait|test)$ ]] && return
 		;;
+	--until)
+		mapfile -t COMPREPLY < <(compgen -W 'look open touch sample pattern reset d3hot file scrub' -- "$cur")
+		return
+		;;
 	--seed | --ready-within | --name | --memory | --cpus | --hugepages)
 		return
 		;;
-	--disk)
+	--disk | --log)
 		_filedir
 		return
 		;;
@@ -77,7 +81,7 @@ _nvgrace_gpu() {
 		_filedir -d
 		return
 		;;
-	--output=* | --disk=*)
+	--output=* | --disk=* | --log=*)
 		cur=${cur#*=}
 		_filedir
 		return
@@ -94,7 +98,7 @@ _nvgrace_gpu() {
 	metrics) options+=' --output' ;;
 	wait) options+=' --all --timeout' ;;
 	bench) options+=' --full --json --quick --read-only --yes' ;;
-	test) options+=' --json --ready-within --seed --time --yes' ;;
+	test) options+=' --json --log --ready-within --seed --time --until --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
 	guest) options+=' --accel-smmu --all --cpus --disk --format --fragment --hugepages --iommufd --memory --name --output' ;;
 	help | version) options='' ;;

@@ -25,7 +25,7 @@ _nvgrace_gpu() {
 		'metrics:print OpenMetrics text'
 		'wait:wait until GPUs are bound and ready'
 		'bench:measure the memory of a GPU'
-		'test:test the memory of a GPU'
+		'test:test a GPU and its memory in steps'
 		'scrub:overwrite the memory of idle GPUs'
 		'guest:print the configuration of a guest'
 		'help:print help'
@@ -84,6 +84,8 @@ _nvgrace_gpu() {
 			;;
 		test)
 			_arguments $common $json $yes '(-t --time)'{-t,--time=}'[repeat for seconds]:seconds:' \
+				'--until=[stop after this step]:step:(look open touch sample pattern reset d3hot file scrub)' \
+				'--log=[say there what each step is about to do]:file:_files' \
 				'--seed=[make the patterns of a number]:number:' \
 				'--ready-within=[readiness after a reset]:seconds:' '1:address:_nvgrace_gpu_addresses'
 			;;

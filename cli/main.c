@@ -48,7 +48,7 @@ static const char doc[] =
 	"  metrics              print metrics for a monitoring system\n"
 	"  wait ADDRESS...      wait until GPUs are bound and ready\n"
 	"  bench ADDRESS        measure the performance of a GPU's memory\n"
-	"  test ADDRESS         test a GPU's memory\n"
+	"  test ADDRESS         test a GPU and its memory in steps, the safest first\n"
 	"  scrub ADDRESS...     overwrite the memory of idle GPUs with zeros\n"
 	"  guest ADDRESS...     print the configuration of a guest for GPUs\n"
 	"  help [COMMAND]       print this, or a command's help\n"

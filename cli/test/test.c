@@ -1,36 +1,73 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu test": tests a GPU's memory, to accept a new host. This file has
- * the options, the order of the checks (checks.c) and the output. main.c calls
- * it.
+ * "nvgrace-gpu test": goes through a GPU's memory in steps, the safest first, to
+ * meet new hardware or to accept a host. After each step it reads what the host
+ * says, and the first step with a complaint is the last. This file has the
+ * options and the order. main.c calls it.
  */
-#include <json-c/json.h>
-#include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "exercise/progress.h"
 #include "system/options.h"
 #include "system/output.h"
-#include "test/checks.h"
+#include "test/test.h"
 
 /* A day is enough for a soak. */
 enum { TIME_MAX_S = 86400, READY_S = 5, READY_MAX_S = 3600 };
 
+/* Said after an interruption. */
+#define OVERWRITTEN "the GPU is bound and closed as before, but its memory is overwritten"
+
+const struct step steps[STEPS] = {
+	{ "look", "read what the kernel has of this GPU, and touch nothing", "nothing done", step_look },
+	{ "open", "open the GPU by vfio, which resets it, and compare its sizes and BARs",
+	  "the GPU is bound and closed as before", step_open },
+	{ "touch", "write and read 64 bytes at both ends and every 64 MiB of its memory", OVERWRITTEN,
+	  step_touch },
+	{ "sample", "write and read 64 bytes every 2 MiB of its memory", OVERWRITTEN, step_sample },
+	{ "pattern", "write patterns to all of its memory by mappings, and read them", OVERWRITTEN,
+	  step_pattern },
+	{ "reset", "reset the GPU by each method that it has, and read what is left", OVERWRITTEN,
+	  step_reset },
+	{ "d3hot", "turn the GPU to D3hot and back, and read what is left", OVERWRITTEN, step_d3hot },
+	{ "file", "write and read its memory by the device's file", OVERWRITTEN, step_file },
+	{ "scrub", "have the driver overwrite its memory with zeros, and read them",
+	  OVERWRITTEN "; the kernel continues a scrub that has started", step_scrub },
+};
+
 static const char doc[] =
-	"Test the memory of a GPU: patterns in all of it, sizes, BARs, read and write, a reset.\v"
+	"Test a GPU and its memory in steps, the safest first, and stop at the first step that fails or "
+	"of which the host complains.\v"
+	"The steps are:\n"
+	"\n"
+	"  look     read what the kernel has of the GPU, and touch nothing\n"
+	"  open     open it by vfio, which resets it; compare sizes and BARs\n"
+	"  touch    write and read 64 bytes at both ends and every 64 MiB\n"
+	"  sample   write and read 64 bytes every 2 MiB\n"
+	"  pattern  write and read all of the memory by mappings\n"
+	"  reset    reset it by each method that it has\n"
+	"  d3hot    turn it to D3hot and back\n"
+	"  file     write and read the memory by the device's file\n"
+	"  scrub    have the driver overwrite it with zeros; read them\n"
+	"\n"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The GPU must be bound to a vfio "
 	"driver that shows its memory, and no process may have it open. The command overwrites all of "
 	"the memory and resets the GPU, and asks first.\n"
 	"\n"
-	"Exit status: 0 all checks passed, 1 a check failed; 2 to 5 and 130 as for the other commands.";
+	"Exit status: 0 all steps passed, 1 a step failed; 2 to 5 and 130 as for the other commands.";
 
-enum { KEY_SEED = 256, KEY_READY };
+enum { KEY_SEED = 256, KEY_READY, KEY_UNTIL, KEY_LOG };
 
 static const struct argp_option options[] = {
+	{ "until", KEY_UNTIL, "STEP", 0, "Stop after this step", 0 },
+	{ "log", KEY_LOG, "FILE", 0,
+	  "Say there what each step is about to do (default " LOG_FILE ")", 0 },
 	{ "time", 't', "SECONDS", 0,
 	  "Repeat the patterns for SECONDS (1 to 86400); the last pass is finished", 0 },
 	{ "seed", KEY_SEED, "NUMBER", 0, "Use the patterns of an earlier test with this seed", 0 },
@@ -41,6 +78,8 @@ static const struct argp_option options[] = {
 
 struct arguments {
 	uint64_t time, seed, ready;
+	size_t until;
+	const char *log;
 	bool seeded;
 	struct wish wish;
 };
@@ -52,6 +91,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &a->wish;
+		return 0;
+	case KEY_UNTIL:
+		for (a->until = 0; a->until < STEPS; a->until++)
+			if (!strcmp(steps[a->until].name, arg))
+				return 0;
+		argp_error(state, "--until=%s: no such step; see --help", arg);
+		return 0;
+	case KEY_LOG:
+		a->log = arg;
 		return 0;
 	case 't':
 		if (!parse_u64(arg, &a->time) || !a->time || a->time > TIME_MAX_S)
@@ -72,141 +120,101 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-static const char *const outcomes[] = {
-	[PASSED] = "passed", [FAILED] = "failed", [NOTED] = "noted", [SKIPPED] = "skipped",
-};
+/* ---- the run ------------------------------------------------------------ */
 
-static bool all_passed(const struct test *t)
+/* Says what the step is about to do, on the disk before anything happens. */
+static void announce(struct test *t)
 {
-	size_t i;
+	const struct step *step = &steps[t->done];
+	char *text = xasprintf("step %zu of %d, %s: %s", t->done + 1, STEPS, step->name, step->what);
 
-	for (i = 0; i < t->count; i++)
-		if (t->checks[i].outcome == FAILED)
-			return false;
-	return true;
-}
-
-/* ---- for people --------------------------------------------------------- */
-
-/*
- * Columns of an id, and the narrowest terminal in which the text follows on its
- * line.
- */
-enum { ID = 19, WIDE = 80 };
-
-static void print_difference(const struct difference *d)
-{
-	char *place = place_text(d->part, d->offset);
-	char *owner = d->owner ? place_text(d->owner, d->owner_offset) : NULL;
-	char *text = xasprintf("%s: 0x%016llx expected, 0x%016llx found%s%s", place,
-			       (unsigned long long)d->expected, (unsigned long long)d->found,
-			       owner ? ", which belongs to " : "", owner ? owner : "");
-
-	print_wrapped(text, 4, 0);
+	log_line(t, "%s", text);
+	if (!t->failed) {
+		progress_say(t->e.gpu.address, text);
+		progress_interrupted(step->interrupted);
+	}
 	free(text);
-	free(owner);
-	free(place);
 }
 
-static void print(const struct test *t)
+/* In another thread, before the end of the process. */
+static void interrupted(void *data)
 {
-	static const enum colour colours[] = {
-		[PASSED] = COLOUR_GOOD, [FAILED] = COLOUR_BAD, [NOTED] = COLOUR_NONE,
-		[SKIPPED] = COLOUR_DIM,
-	};
-	const struct pattern *p = &t->pattern;
-	bool passed = all_passed(t), wide = terminal_width() >= WIDE;
-	time_t date = time(NULL);
-	char when[32], *text;
-	size_t i;
-
-	exercise_print(&t->e);
-	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S UTC", gmtime(&date));
-	text = xasprintf(PROGRAM " " VERSION ", seed 0x%llx, %llu pass%s in %.0f s, %s",
-			 (unsigned long long)t->seed, (unsigned long long)t->passes,
-			 t->passes == 1 ? "" : "es", t->seconds, when);
-	print_wrapped(text, 11, printf("  test     "));
-	free(text);
-	putchar('\n');
-	for (i = 0; i < t->count; i++) {
-		const struct check *check = &t->checks[i];
-
-		printf("  %s%-7s%s  %-*s", colour(colours[check->outcome]),
-		       outcomes[check->outcome], colour(COLOUR_NONE), wide ? ID : 0, check->id);
-		if (!wide)
-			putchar('\n');
-		print_wrapped(check->text, wide ? 13 + ID : 4, wide ? 11 + ID : 0);
-	}
-	if (p->listed)
-		printf("\n  Differences: %llu; the %zu at the lowest addresses:\n",
-		       (unsigned long long)p->differences, p->listed);
-	for (i = 0; i < p->listed; i++)
-		print_difference(&p->list[i]);
-	printf("\n%s%s: %s%s\n", colour(passed ? COLOUR_GOOD : COLOUR_BAD), t->e.gpu.address,
-	       passed ? "passed" : "FAILED", colour(COLOUR_NONE));
+	reset_methods_undo();
+	log_interrupted(data);
 }
 
-/* ---- JSON --------------------------------------------------------------- */
-
-static void print_json(const struct test *t)
-{
-	struct json_object *document = json_document("test"), *array, *object;
-	const struct pattern *p = &t->pattern;
-	size_t i;
-
-	exercise_json(&t->e, document);
-	json_object_object_add(document, "passed", json_object_new_boolean(all_passed(t)));
-	json_object_object_add(document, "seed", hex_json(t->seed));
-	json_object_object_add(document, "passes", json_object_new_int64(t->passes));
-	json_object_object_add(document, "seconds", json_object_new_double(t->seconds));
-	array = json_object_new_array();
-	for (i = 0; i < t->count; i++) {
-		object = json_object_new_object();
-		json_object_object_add(object, "id", json_text(t->checks[i].id));
-		json_object_object_add(object, "outcome", json_text(outcomes[t->checks[i].outcome]));
-		json_object_object_add(object, "text", json_text(t->checks[i].text));
-		json_object_array_add(array, object);
-	}
-	json_object_object_add(document, "checks", array);
-	json_object_object_add(document, "differences", json_size(p->differences));
-	json_object_object_add(document, "bits_found_1", hex_json(p->ones));
-	json_object_object_add(document, "bits_found_0", hex_json(p->zeros));
-	array = json_object_new_array();
-	for (i = 0; i < p->listed; i++) {
-		const struct difference *d = &p->list[i];
-
-		object = place_json(d->part, d->offset);
-		json_object_object_add(object, "expected", hex_json(d->expected));
-		json_object_object_add(object, "found", hex_json(d->found));
-		json_object_object_add(object, "content_of", place_json(d->owner, d->owner_offset));
-		json_object_array_add(array, object);
-	}
-	json_object_object_add(document, "places", array);
-	json_object_object_add(document, "ready_seconds",
-			       t->ready < 0 ? NULL : json_object_new_double(t->ready));
-	json_object_object_add(document, "ready_within", json_object_new_double(t->ready_limit));
-	json_object_object_add(document, "content_survived_reset",
-			       t->survived < 0 ? NULL : json_object_new_boolean(t->survived));
-	json_print(document);
-}
-
-/* ---- the command -------------------------------------------------------- */
-
+/* Stops if t->status is set. */
 static void run(struct test *t)
 {
 	double begin = now();
 
-	errors_read(t, &t->before);
-	check_sizes(t);
-	check_bars(t);
-	check_ends(t);
-	check_tail(t);
-	check_file(t);
-	check_pattern(t);
-	check_reset(t);
-	check_link(t);
-	check_errors_after(t);
+	complaints_begin(t);
+	progress_undo(interrupted, t);
+	while (t->done <= t->until && !t->failed) {
+		t->step = steps[t->done].name;
+		announce(t);
+		if (t->failed)
+			break;
+		steps[t->done++].run(t);
+		if (t->status)
+			break;
+		complaints_read(t);
+	}
+	progress_undo(NULL, NULL);
+	t->step = "end";
+	complaints_sum(t);
 	t->seconds = now() - begin;
+	log_line(t, "end: %s", t->status ? "not possible" : passed(t) ? "passed" : "FAILED");
+	complaints_end(t);
+}
+
+/*
+ * Another instance may neither test nor unbind the GPU while a scrub is running
+ * and this one does not have it open. EXIT_OK, or an exit status after a
+ * message. A user who is not root can't scrub.
+ */
+static enum exit_status lock(const struct test *t, int *fd)
+{
+	*fd = gpu_lock(t->e.gpu.address);
+	if (*fd >= 0 || errno == EACCES || errno == EPERM)
+		return EXIT_OK;
+	if (errno == EWOULDBLOCK) {
+		complain(t->e.gpu.address, "another " PROGRAM " is changing or testing it; wait until "
+			 "that ends");
+		return EXIT_REFUSED;
+	}
+	complain(t->e.gpu.address, "can't lock it: %s", strerror(errno));
+	return EXIT_FAILED;
+}
+
+static enum exit_status run_locked(struct test *t, const struct arguments *a)
+{
+	char *firmware;
+	size_t i;
+
+	t->status = log_open(t, a->log);
+	if (t->status)
+		return t->status;
+	firmware = firmware_text(t->e.host);
+	log_line(t, "begin: " PROGRAM " " VERSION " test, seed 0x%llx; %s, driver %s %s, kernel %s, "
+		 "firmware %s", (unsigned long long)t->seed, t->e.gpu.product, t->e.gpu.driver,
+		 t->e.driver_version ?: "", t->e.kernel, firmware ?: "not known");
+	free(firmware);
+	run(t);
+	progress_end();
+	if (!t->status && a->wish.json)
+		print_json(t);
+	else if (!t->status)
+		print_text(t);
+	pattern_unmap(&t->pattern);
+	log_close(t);
+	for (i = 0; i < t->count; i++)
+		free(t->checks[i].text);
+	free(t->checks);
+	for (i = 0; i < t->reset_count; i++)
+		free(t->resets[i].method);
+	free(t->resets);
+	return t->status ? t->status : passed(t) ? EXIT_OK : EXIT_FAILED;
 }
 
 int cmd_test(struct host *h, int argc, char **argv)
@@ -215,46 +223,37 @@ int cmd_test(struct host *h, int argc, char **argv)
 		options, parse, NULL, doc, exercise_children, NULL, NULL
 	};
 	struct arguments a = {
-		.ready = READY_S,
+		.ready = READY_S, .until = STEPS - 1,
 		.wish = {
-			.command = "test", .risk = "overwrites the memory of this GPU",
-			.interrupted = "the GPU is bound and closed as before, but its memory is "
-				       "overwritten",
+			.command = "test", .interrupted = "nothing done",
 		},
 	};
-	struct test t = { .ready = -1, .survived = -1 };
-	size_t i;
-	int rc;
+	struct test t = { .log = -1, .kmsg = -1 };
+	int rc, fd;
 
 	parse_options(&argp, argc, argv, &a);
-	rc = exercise_begin(h, &a.wish, &t.e);
+	if (a.until)
+		a.wish.risk = "overwrites the memory of this GPU";
+	rc = exercise_find(h, &a.wish, &t.e);
 	if (rc)
 		return rc;
-	t.seed = a.seed;
-	if (!a.seeded && getrandom(&t.seed, sizeof(t.seed), 0) != sizeof(t.seed))
-		t.seed = time(NULL);
-	t.bound = a.time;
-	t.ready_limit = a.ready;
-	t.pattern.e = &t.e;
-	t.pattern.total = 1;
-	pthread_mutex_init(&t.pattern.lock, NULL);
-	if (pattern_map(&t.pattern)) {
-		run(&t);
-		progress_end();
-		if (a.wish.json)
-			print_json(&t);
-		else
-			print(&t);
-		rc = all_passed(&t) ? EXIT_OK : EXIT_FAILED;
-	} else {
-		complain(t.e.gpu.address, "can't map the memory of the GPU");
-		rc = EXIT_FAILED;
+	rc = lock(&t, &fd);
+	if (!rc) {
+		t.seed = a.seed;
+		if (!a.seeded && getrandom(&t.seed, sizeof(t.seed), 0) != sizeof(t.seed))
+			t.seed = time(NULL);
+		t.bound = a.time;
+		t.ready_limit = a.ready;
+		t.until = a.until;
+		t.pattern.e = &t.e;
+		t.pattern.seed = t.seed;
+		t.pattern.total = 1;
+		pthread_mutex_init(&t.pattern.lock, NULL);
+		rc = run_locked(&t, &a);
+		pthread_mutex_destroy(&t.pattern.lock);
+		if (fd >= 0)
+			close(fd);
 	}
-	pattern_unmap(&t.pattern);
-	pthread_mutex_destroy(&t.pattern.lock);
-	for (i = 0; i < t.count; i++)
-		free(t.checks[i].text);
-	free(t.checks);
 	exercise_end(&t.e);
 	return rc;
 }

@@ -11,6 +11,8 @@
  *	usemem=N	bytes in BAR4, which has bar4=N bytes; likewise
  *			resmem=N in BAR2 of bar2=N bytes; default: 0, no BAR
  *	no-reset	vfio can't reset the GPU
+ *	pm		config space has the power management capability; with
+ *			pm=stuck, its state can't be changed
  *	no-config	vfio shows no config space
  *	not-viable	a device of the group has another driver
  *	caps=KIND	of the memory's regions: none, other (no list of what
@@ -26,14 +28,15 @@
  *	dead=N		accesses from offset N of BAR4 on get SIGBUS
  *	after-reset=KIND	the memory is then "cleared", or "dead": only
  *			the first page can be accessed
+ *	scrubs		a scrub writes zeros
  *	fail=NAME:N:ERRNO[:TIMES]	the call of this name fails with ERRNO
  *			from the N-th time on, or only TIMES times: a file's
  *			name for open(2), after ">" if only to write, or after
  *			"?" for access(2) or "@" for readlink(2); a request's
  *			for ioctl(2); read, write or map of the memory; kmsg,
  *			which is read(2) of the log; insmod, which is libkmod's;
- *			or affinity, getrandom, mkdir, pipe, rename and symlink,
- *			which are system calls; several are possible
+ *			or affinity, fsync, getrandom, mkdir, pipe, rename and
+ *			symlink, which are system calls; several are possible
  *	sigbus=CODE	each read of the memory by the file brings this signal,
  *			for the address 8
  *	free=N		bytes of the host's free memory; default: 16 MiB
@@ -45,7 +48,8 @@
  *			program measures
  *
  * AT has lines NAME:COMMAND, shell commands that run before the call of this
- * name, unless it fails. KMSG is a file with the records of /dev/kmsg.
+ * name, unless it fails. KMSG is a file with the records of /dev/kmsg, to which
+ * these commands may add.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -86,7 +90,8 @@
 #define CONFIG		VFIO_PCI_CONFIG_REGION_INDEX
 
 static const char *play;
-static int memory = -1, kmsg = -1;
+static int memory = -1, kmsg = -1, kmsg_end = -1;
+static FILE *records;
 static uint64_t size[2], bar[2];	/* of BAR4 and BAR2 */
 static uint32_t registers[64];
 static double fast;
@@ -139,6 +144,11 @@ static void __attribute__((constructor)) begin(void)
 	memory = memfd_create("memory", MFD_CLOEXEC);
 	if (count == MAP_FAILED || memory < 0 || ftruncate(memory, AT(CONFIG)))
 		abort();
+	if (word("pm", play)) {
+		registers[0x34 / 4] = 0x40;
+		registers[0x40 / 4] = 0x48 << 8 | 5;
+		registers[0x48 / 4] = 1;
+	}
 	for (i = 0; i < 2; i++) {
 		size[i] = number(names[i].size);
 		bar[i] = number(names[i].bar);
@@ -200,22 +210,41 @@ static bool played(const char *path)
 		? !!word("cdev", play) : !strncmp(path, "/dev/vfio/", 10);
 }
 
+/* Sends what was added to the file. */
+static void send_records(void)
+{
+	char line[8192];
+
+	while (fgets(line, sizeof(line), records))
+		if (send(kmsg_end, line, strlen(line), 0) < 0)
+			abort();
+	clearerr(records);
+}
+
 /* Each read() of this socket returns one record. */
 static int open_kmsg(void)
 {
-	char line[8192], *file = getenv("KMSG");
-	FILE *records = file ? fopen(file, "re") : NULL;
+	char *file = getenv("KMSG");
 	int ends[2];
 
+	records = file ? fopen(file, "re") : NULL;
 	if (!records || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends))
 		abort();
-	while (fgets(line, sizeof(line), records))
-		if (send(ends[1], line, strlen(line), 0) < 0)
-			abort();
-	fclose(records);
-	kmsg = ends[0];
 	/* The other end stays open: after the last record comes EAGAIN. */
+	kmsg = ends[0];
+	kmsg_end = ends[1];
+	send_records();
 	return kmsg;
+}
+
+static void clear_memory(void)
+{
+	int i;
+
+	for (i = 0; i < 2; i++)
+		if (size[i] && fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					 AT(i ? 2 : 4), size[i]))
+			abort();
 }
 
 int open(const char *path, int flags, ...)
@@ -233,6 +262,8 @@ int open(const char *path, int flags, ...)
 		return -1;
 	if (!strcmp(path, "/dev/kmsg") && getenv("KMSG"))
 		return open_kmsg();
+	if (writes && word("scrubs", play) && strstr(path, "/nvgrace_gpu/scrub"))
+		clear_memory();
 	if (!played(path))
 		return NEXT(open)(path, flags, mode);
 	if (!strncmp(path, "/dev/vfio/devices/", 18))
@@ -258,8 +289,11 @@ ssize_t readlink(const char *path, char *data, size_t length)
 
 ssize_t read(int fd, void *data, size_t length)
 {
-	if (fd == kmsg && fd >= 0 && fails("kmsg"))
-		return -1;
+	if (fd == kmsg && fd >= 0) {
+		if (fails("kmsg"))
+			return -1;
+		send_records();
+	}
 	return NEXT(read)(fd, data, length);
 }
 
@@ -331,12 +365,8 @@ static int region_info(struct vfio_region_info *info)
 
 static int reset_gpu(void)
 {
-	int i;
-
-	for (i = 0; i < 2 && is("after-reset", "cleared"); i++)
-		if (size[i] && fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					 AT(i ? 2 : 4), size[i]))
-			abort();
+	if (is("after-reset", "cleared"))
+		clear_memory();
 	if (is("after-reset", "dead") && ftruncate(memory, AT(4) + PAGE))
 		abort();
 	return 0;
@@ -400,6 +430,13 @@ static void config(uint64_t at, uint32_t *value, bool write)
 	int i = at % 256 >= 0x20 ? 0 : 1;
 	uint64_t mask = ~((bar[i] >> !!word("wrong-bars", play)) - 1);
 
+	if (at % 256 >= 0x34) {
+		if (!write)
+			*value = *place;
+		else if (!is("pm", "stuck"))
+			*place = *value;
+		return;
+	}
 	if (!write)
 		*value = *place;
 	else
@@ -502,6 +539,11 @@ int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 ssize_t getrandom(void *data, size_t length, unsigned int flags)
 {
 	return fails("getrandom") ? -1 : NEXT(getrandom)(data, length, flags);
+}
+
+int fsync(int fd)
+{
+	return fails("fsync") ? -1 : NEXT(fsync)(fd);
 }
 
 int mkdir(const char *path, mode_t mode)

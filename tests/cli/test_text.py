@@ -122,6 +122,16 @@ class Agreement(unittest.TestCase):
         found = re.search(r"scrub\[\] = \{([^}]*)NULL", (PROJECT / "cli/metrics.c").read_text())[1]
         self.assertEqual(set(re.findall(r'"(\w+)"', found)), words)
 
+    def test_steps_of_test(self):
+        """The program, --help, the manual page and the completions have the
+        same steps, in the same order."""
+        source = (PROJECT / "cli/test/test.c").read_text()
+        steps = re.findall(r'^\t\{ "(\w+)", "', source[source.index("steps[STEPS]"):source.index("static const char doc")], re.M)
+        self.assertEqual(re.findall(r"^  ([a-z0-9]+) {2,}[a-z]", run("test", "--help").stdout, re.M), steps)
+        self.assertEqual([word for word in re.findall(r"^\*([a-z0-9]+)\*$", man_sections()["TEST"], re.M)], steps)
+        for shell in ("bash", "fish", "zsh"):
+            self.assertIn(" ".join(steps), (PROJECT / f"cli/completion.{shell}").read_text())
+
     def test_schema(self):
         validator()
         text = (PROJECT / "cli/system/output.h").read_text()

@@ -22,6 +22,9 @@ import re
 import common
 import in_machine
 from in_machine import InMachine, Planted, base, never_ready
+# in_machine.py has put tests/vm into the path.
+import suite
+import vm
 
 DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
@@ -32,21 +35,25 @@ ODD_SIZE = 48 * MiB + 0x1235
 GPUS = [
     {"name": "small", "size": 64 * MiB, "model": {**SMALL, "aer": True}},
     # The memory is not a multiple of pages or words, and its BAR is larger.
-    {"name": "odd", "size": ODD_SIZE, "model": SMALL},
+    # The kernel does bus resets, too, for this id.
+    {"name": "odd", "size": ODD_SIZE, "model": {**SMALL, "device": 0x2941}},
     {"name": "both", "size": "1.5G"},
     {"name": "slow", "size": 32 * MiB, "model": {**SMALL, "ready_after_reset_ms": 6000}},
     {"name": "dead", "size": 32 * MiB, "model": SMALL},
     {"name": "dead2", "size": 32 * MiB, "model": SMALL},
+    {"name": "ill", "size": 32 * MiB, "model": SMALL},
     {"name": "unbound", "size": 32 * MiB, "model": SMALL},
 ]
 
 STUCK_AT, STUCK_BIT = 24 * MiB + 0x1238, 5
-ALIAS_FROM, ALIAS_TO = 3 * MiB, 40 * MiB
+# Not at a multiple of 2 MiB, where an earlier step finds it.
+ALIAS_FROM, ALIAS_TO = 3 * MiB, 41 * MiB
 
 # A busy machine is slow. After this time, it is stuck.
 TIMEOUT_S = 1800
 
 LIBRARY = in_machine.LIBRARY + r"""
+mkdir -p /var/log
 # idle NAME: prints the GPU's state, which is "bound" if no process has it open.
 idle() { $nvgrace list --json >/tmp/list; grep -A8 "\"address\": \"$(gpu $1)\"" /tmp/list | grep '"state"' | sed "s/^.*\"state\"/idle: $1/"; }
 # opened: waits until the program has the GPU open, and sets pid to its number.
@@ -82,6 +89,24 @@ find_stuck() {
 find_alias() {
 	find_stuck "$@" && tr -s '\n ' '  ' </tmp/out | grep -q -e '"content_of": {' -e "two addresses access the same memory"
 }
+# begin_pattern NAME: starts a test, and returns in its step "pattern", in which
+# it stays until end_pattern or a complaint.
+begin_pattern() {
+	$nvgrace test $patient --yes --json --time 3600 --log=/tmp/pattern.log $(gpu $1) >/tmp/pattern.out 2>/tmp/err &
+	pid=$!
+	until grep -q 'step 5 of 9' /tmp/pattern.log; do
+		kill -0 $pid || exit 1
+		usleep 50000
+	done
+}
+end_pattern() {
+	wait $pid
+	echo "pattern-rc: $?"
+	sed 's/^/pattern-out: /' /tmp/pattern.out
+	tail -n 1 /tmp/pattern.log | sed 's/^/log: /'
+	rm /tmp/pattern.log
+	idle $1
+}
 interrupt_wait() {
 	/tests/terminal 80 -t 'reset' '^C' $nvgrace bench --yes --quick $(gpu dead) >/tmp/terminal
 	rc=$?
@@ -98,7 +123,7 @@ COMMANDS = {
         run bench --yes $(gpu unbound)
         run test --yes $(gpu unbound)
         unbind unbound""",
-    "bind": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; run bind $(gpu small) $(gpu odd) $(gpu both) $(gpu slow) $(gpu dead) $(gpu dead2)",
+    "bind": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; run bind $(gpu small) $(gpu odd) $(gpu both) $(gpu slow) $(gpu dead) $(gpu dead2) $(gpu ill)",
     "unasked": "run bench $(gpu small); run bench --read-only $(gpu small); run test $(gpu small) </dev/null",
     "asked": """
         say no /tests/terminal 80 -t 'Continue?' 'n\r' $nvgrace test $patient $(gpu small)
@@ -116,7 +141,8 @@ COMMANDS = {
         chmod 755 /tests/as_nobody
         say user /tests/as_nobody $nvgrace bench --yes $(gpu small)
         chmod 666 $(group small) /dev/vfio/vfio
-        say group /tests/as_nobody $nvgrace test $patient --yes --json $(gpu small)
+        say unlogged /tests/as_nobody $nvgrace test --yes $(gpu small)
+        say group /tests/as_nobody $nvgrace test $patient --yes --json --log=/tmp/nobody.log $(gpu small)
         chmod 600 $(group small)""",
     "no-vfio": """
         mv /dev/vfio/vfio /dev/vfio/away
@@ -168,12 +194,16 @@ COMMANDS = {
         { $nvgrace test $patient --yes $(gpu small); echo "pipe-rc: $?" >&2; } 2>/tmp/err | true
         sed 's/^/err: /' /tmp/err
         $nvgrace test $patient --yes $(gpu small) >/dev/full 2>/tmp/err
-        echo "full: $? $(cat /tmp/err)"
+        echo "full: $? $(tail -n 1 /tmp/err)"
         idle small""",
     "one-cpu": "say one taskset 1 $nvgrace test $patient --yes --json $(gpu odd)",
     "good": """
         run test $patient --yes --seed 7 $(gpu both)
+        tail -n 1 /var/log/nvgrace-gpu-test.log | sed 's/^/log: /'
+        before=$(cat $devices/$(gpu odd)/reset_method)
         run test $patient --yes --json --seed 7 $(gpu odd)
+        echo "methods: $before"
+        echo "methods: $(cat $devices/$(gpu odd)/reset_method)"
         run test $patient --yes --time 3 --json $(gpu small)""",
     "stuck": """
         host stick small || exit 1
@@ -186,6 +216,23 @@ COMMANDS = {
         retried planted_late find_alias --json
         retried planted_late find_alias
         host unstick""",
+    # A memory error, as the kernel reports it, while the pattern is written.
+    "complaint": """
+        begin_pattern ill
+        run test --yes $(gpu ill)
+        printf '0x%x' $(($(cat $devices/$(gpu ill)/nvgrace_gpu/usemem_base) + 0x500000)) >/sys/devices/system/memory/hard_offline_page
+        end_pattern ill""",
+    # An error that the GPU reports by PCIe.
+    "aer": r"""
+        insmod /tests/aer_inject.ko
+        begin_pattern small
+        bus=$(gpu small | cut -d: -f2)
+        # Bus, device, function and a gap; a completer abort; no corrected error,
+        # an empty header, domain 0.
+        { printf "\\$(printf %03o 0x$bus)\0\0\0\0\200\0\0"; head -c 24 /dev/zero; } >/tmp/error
+        cat /tmp/error >/dev/aer_inject
+        end_pattern small
+        rmmod aer_inject""",
     "slow": "run test --yes --json $(gpu slow); run test $patient --yes $(gpu slow)",
     # The driver waits 30 s for each.
     "dead": """
@@ -245,9 +292,11 @@ class Bench(InMachine):
 
     @classmethod
     def setUpClass(cls):
-        cls.boot("cli-bench", GPUS, {n: LIBRARY + text + "\ntrue" for n, text in COMMANDS.items()},
-                 ("holder", "terminal", "as_nobody"), timeout=TIMEOUT_S, handlers=cls.handlers())
-        kernel = cls.result.kernel
+        kernel = vm.Kernel(in_machine.KERNEL)
+        cls.aer = not suite.lacks(kernel, "aer")
+        commands = {n: LIBRARY + text + "\ntrue" for n, text in COMMANDS.items() if cls.aer or n != "aer"}
+        cls.boot("cli-bench", GPUS, commands, ("holder", "terminal", "as_nobody"),
+                 suite.module_file(kernel, "aer_inject") if cls.aer else {}, timeout=TIMEOUT_S, handlers=cls.handlers())
         cls.cdev = kernel.has("CONFIG_VFIO_DEVICE_CDEV")
         cls.page = 65536 if kernel.has("CONFIG_ARM64_64K_PAGES") else 16384 if kernel.has("CONFIG_ARM64_16K_PAGES") else 4096
 
@@ -289,9 +338,13 @@ class Bench(InMachine):
         """A user with access to the files need not be root."""
         self.assertEqual(self.codes("no-access", "user"), [5])
         self.assertRegex(self.text("no-access", "user-err"), r"can't open /dev/vfio/\d+: Permission denied; use sudo")
+        self.assertEqual(self.codes("no-access", "unlogged"), [5])
+        self.assertIn("name another one with --log", self.text("no-access", "unlogged-err"))
         self.assertEqual(self.codes("no-access", "group"), [0])
         document, = self.documents("no-access", "group")
         self.assertTrue(document["passed"])
+        self.assertEqual([s["name"] for s in document["steps"] if s["outcome"] == "skipped"], ["scrub"])
+        self.assertEqual([r["method"] for r in document["resets"]], [None])
 
     def test_asks(self):
         self.assertEqual((self.codes("asked", "no"), self.codes("asked", "yes")), ([4], [0]))
@@ -356,9 +409,9 @@ class Bench(InMachine):
             for name in ("wide", "test"):
                 lines = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line) for line in self.lines("table", f"{name}{columns}-out")]
                 # The bar overwrites itself in one line of the terminal, which
-                # is not part of the table. A release is one word, of any
-                # length.
-                table = [line for line in lines if " %" not in line and not re.fullmatch(r"  kernel +\S+", line)]
+                # is not part of the table, as messages are not. A release is
+                # one word, of any length.
+                table = [line for line in lines if " %" not in line and not re.fullmatch(r"  kernel +\S+|nvgrace-gpu: .*", line)]
                 self.assertLessEqual(max(map(len, table)), columns, table)
                 self.assertTrue(any(re.match(r"\[[#.]+\] +\d+ % ", line) for line in lines), lines[:3])
         text = self.text("table", "wide120-out")
@@ -422,9 +475,19 @@ class Bench(InMachine):
         self.assertIn("seed 0x7", text)
         odd, small = self.documents("good")
         self.assertEqual(self.outcomes(odd), {
-            "sizes": "passed", "bars": "passed", "ends": "passed", "tail": "passed", "file": "passed", "pattern": "passed",
-            "reset": "passed", "content-after-reset": "noted", "pcie-link": "noted", "pcie-errors": "skipped",
-            "memory-errors": "passed"})
+            # It has not been accessed since the last reset.
+            "claims": "passed", "registers": "passed", "readiness": "noted", "reset-methods": "noted", "pcie-link": "noted",
+            "sizes": "passed", "bars": "passed", "limits": "passed", "ends": "passed", "every-64-MiB": "passed",
+            "every-2-MiB": "passed", "pattern": "passed", "reset": "passed", "content-after-reset": "noted", "d3hot": "passed",
+            "content-after-d3hot": "noted", "file": "passed", "tail": "passed", "scrub": "passed", "zeros": "passed",
+            "pcie-errors": "skipped", "memory-errors": "passed"})
+        self.assertEqual({s["outcome"] for s in odd["steps"]}, {"passed"})
+        self.assertEqual(len(odd["steps"]), 9)
+        # Each method that the kernel has for the GPU, and then all again.
+        before, after = self.lines("good", "methods")
+        self.assertEqual((after, before.split()), (before, [r["method"] for r in odd["resets"]]))
+        self.assertIn("flr", before.split())
+        self.assertTrue(self.text("good", "log").endswith(f"{self.pci['both']}: end: passed"))
         # The model's reset does not change the memory.
         self.assertIs(odd["content_survived_reset"], True)
         self.assertEqual((odd["passed"], odd["passes"], odd["differences"], odd["seed"]), (True, 1, 0, "0x7"))
@@ -448,7 +511,8 @@ class Bench(InMachine):
         self.assertIsNone(place["content_of"])
         self.assertEqual((document["bits_found_1"], document["bits_found_0"]), (hex(1 << bit), "0x0"))
         text = self.text("stuck", "run-out")
-        self.assertIn(f"physical address {self.base['small'] + word:#x}", text)
+        self.assertIn(f"usemem + {word:#x}", text)
+        self.assertNotIn("physical", text)
         self.assertRegex(text.replace("\n", " "), rf"bit {bit} of +64 +reads +1")
         self.assertIn(f"{self.pci['small']}: FAILED", text)
 
@@ -468,6 +532,28 @@ class Bench(InMachine):
         self.assertTrue(any(place["content_of"] for _, place in places), places)
         self.assertIn("two addresses access the same memory", re.sub(r"\s+", " ", self.text("alias", "run-out")))
 
+    def check_pattern_failed(self, command, name, complaints):
+        """The step is the last, and the host's complaints are those."""
+        self.assertEqual(self.codes(command, "pattern"), [1])
+        document, = self.documents(command, "pattern")
+        self.assertEqual([s["outcome"] for s in document["steps"]], ["passed"] * 4 + ["failed"] + ["skipped"] * 4)
+        found = [c["text"] for c in document["checks"] if (c["step"], c["id"], c["outcome"]) == ("pattern", "host", "failed")]
+        for complaint in complaints:
+            self.assertTrue(any(re.match(complaint, text) for text in found), document["checks"])
+        self.assertTrue(self.text(command, "log").endswith(f"{self.pci[name]}: end: FAILED"))
+        self.check_idle(command, name)
+
+    def test_memory_error(self):
+        """The step in which the kernel reports an error is the last. Meanwhile,
+        another test is refused."""
+        self.check_pattern_failed("complaint", "ill", [r"kernel: Memory failure: 0x\.\.\.: "])
+        self.assertEqual(self.codes("complaint"), [4])
+
+    def test_pcie_error(self):
+        """The kernel's log and the counts have it."""
+        if self.aer:
+            self.check_pattern_failed("aer", "small", ["kernel: .*AER: ", "1 uncorrected PCIe errors were counted"])
+
     def test_slow_reset(self):
         self.assertEqual(self.codes("slow"), [1, 0])
         document, = self.documents("slow")
@@ -481,10 +567,10 @@ class Bench(InMachine):
         self.assertEqual(self.codes("dead"), [1])
         document, = self.documents("dead")
         outcomes = self.outcomes(document)
-        self.assertEqual((outcomes["sizes"], outcomes["ends"], outcomes["pattern"], outcomes["reset"]),
-                         ("passed", "failed", "skipped", "skipped"))
+        self.assertEqual((outcomes["sizes"], outcomes["ends"]), ("passed", "failed"))
+        self.assertEqual([s["name"] for s in document["steps"] if s["outcome"] == "failed"], ["touch"])
         text = next(c["text"] for c in document["checks"] if c["id"] == "ends")
-        self.assertIn(f"SIGBUS at usemem + 0x0, physical address {self.base['dead2']:#x}", text)
+        self.assertIn("SIGBUS at usemem + 0x0: ", text)
         self.assertEqual(self.lines("dead", "bench-rc"), ["1"])
         self.assertIn(f"SIGBUS at usemem + 0x0, physical address {self.base['dead']:#x}: ", self.text("dead", "bench"))
         self.assertEqual(self.lines("dead", "idle"), ['dead: "bound",', 'dead2: "bound",'])

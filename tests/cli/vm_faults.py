@@ -60,7 +60,7 @@ each() {
 
 QUIET = ">/dev/null 2>&1"
 COMMANDS = {
-    "prepare": "mkdir -p /etc/nvgrace-gpu.conf.d; modprobe vfio-pci; echo 1 >/proc/sys/kernel/printk",
+    "prepare": "mkdir -p /etc/nvgrace-gpu.conf.d /var/log; modprobe vfio-pci; echo 1 >/proc/sys/kernel/printk",
     "bind": f"each '$nvgrace unbind --persist --no-initramfs $(gpu a) {QUIET}' bind --persist --no-initramfs $(gpu a)",
     "unbind": f"each '$nvgrace bind --persist --no-initramfs $(gpu a) {QUIET}' unbind --persist --no-initramfs $(gpu a)",
     "from-vfio-pci": f"each '$nvgrace unbind --persist --no-initramfs $(gpu a) {QUIET}; bind a vfio-pci' bind $(gpu a)",

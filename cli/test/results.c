@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Collects the results of "nvgrace-gpu test": see test.h.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "exercise/progress.h"
+#include "test/test.h"
+
+/* People paste the results into reports, which may be public. */
+static void remove_physical(char *text)
+{
+	static const char words[] = ", physical address 0x";
+	char *at, *end;
+
+	while ((at = strstr(text, words))) {
+		end = at + strlen(words);
+		end += strspn(end, "0123456789abcdef");
+		memmove(at, end, strlen(end) + 1);
+	}
+}
+
+void result(struct test *t, const char *id, enum outcome_of_check outcome, const char *fmt, ...)
+{
+	static const char *const words[] = {
+		[PASSED] = "passed", [FAILED] = "FAILED", [NOTED] = "noted", [SKIPPED] = "skipped",
+	};
+	va_list args;
+	char *text;
+
+	va_start(args, fmt);
+	text = xvasprintf(fmt, args);
+	va_end(args);
+	remove_physical(text);
+	t->checks = xrealloc(t->checks, (t->count + 1) * sizeof(*t->checks));
+	t->checks[t->count++] = (struct check){ t->step, id, outcome, text };
+	t->failed |= outcome == FAILED;
+	log_line(t, "%s: %s: %s", id, words[outcome], text);
+}
+
+void result_error(struct test *t, const char *id, const char *what, int error)
+{
+	result(t, id, FAILED, "%s: %s; run \"dmesg | grep -e nvgrace -e vfio\"", what,
+	       strerror(error));
+}
+
+void result_fault(struct test *t, const char *id, char *place)
+{
+	result(t, id, FAILED, "SIGBUS at %s: a memory error, or the GPU does not answer or is not "
+	       "ready; run \"dmesg\"", place);
+	free(place);
+}
+
+bool result_swept(struct test *t, const char *id, enum sweep rc, char *place)
+{
+	if (rc == SWEEP_FAULT)
+		result_fault(t, id, place);
+	else if (rc == SWEEP_ERROR)
+		result_error(t, id, "accessing the memory", errno);
+	return rc == SWEEP_DONE;
+}
+
+struct guarded {
+	struct test *t;
+	void (*check)(struct test *t);
+};
+
+static void run_guarded(struct work *work, size_t index, size_t count)
+{
+	struct guarded *g = work->data;
+
+	g->check(g->t);
+}
+
+void result_guarded(struct test *t, const char *id, void (*check)(struct test *t))
+{
+	struct guarded g = { t, check };
+	struct work work = { .run = run_guarded, .data = &g };
+
+	progress_step(0, -1, "%s", id);
+	if (!workers_run(&t->e.cpus, 1, &work))
+		return;
+	if (work.fault)
+		result_fault(t, id, pattern_place(&t->pattern, work.fault));
+	else
+		result_error(t, id, "can't start a thread", errno);
+}
