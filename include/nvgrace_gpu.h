@@ -28,6 +28,7 @@
 #include "compat/mapping.h"
 
 struct compat_pfn_space;
+struct device_driver;
 struct nvgrace_gpu;
 
 /* Most bad pages of a part that the driver can tell apart. */
