@@ -365,9 +365,6 @@ enum nvgrace_gpu_readiness nvgrace_gpu_gate_readiness(struct nvgrace_gpu *gpu);
  * is being killed), -ENODEV (gone, or BAR0 too small, one line), -EIO (memory
  * not decoded), or the error of enabling the GPU or mapping BAR0.
  *
- * start comes last before the device is registered, stop after it is
- * unregistered.
- *
  * device_opened comes after vfio_pci_core_enable(). device_closing comes before
  * vfio_pci_core_close_device(), and after each scrub, which opens nothing.
  *
@@ -375,10 +372,8 @@ enum nvgrace_gpu_readiness nvgrace_gpu_gate_readiness(struct nvgrace_gpu *gpu);
  */
 void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_gate_wait_probe(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_device_opened(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_device_closing(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu);
 
 /*
  * Between these two the host sleeps, user space is frozen, and the gate is
@@ -404,8 +399,40 @@ void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms);
 bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu);
 bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu);
 
-/* For the PCI core, which holds the device lock: resets and errors. */
+/*
+ * For reset.c. Sleep; called without the gate.
+ *
+ * reset_begin, reset_end: stand around a reset. Accesses wait in between. Each
+ * begins a new epoch, with fake registers of 0. If the GPU answers at the end, a
+ * frozen link works again.
+ *
+ * link_freeze: an error has frozen the link. Takes the memory out of reach until
+ * link_works, or until a reset or an open finds the GPU. Accesses fail instead
+ * of waiting, because a vCPU that waits in a fault could not be stopped, and
+ * recovery may take long. Nor does every kernel report that it has failed.
+ *
+ * link_reset: the link was reset, which begins a new epoch. Under memory_lock,
+ * held for write.
+ *
+ * link_works: recovery has succeeded.
+ */
+void nvgrace_gpu_gate_reset_begin(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_reset_end(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_link_freeze(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_link_reset(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu);
+
+/* ---- reset.c: resets and errors ----------------------------------------- */
+
+/* For the PCI core, which holds the device lock. */
 extern const struct pci_error_handlers nvgrace_gpu_error_handlers;
+
+/*
+ * start comes last before the device is registered, and saves its config space.
+ * stop comes after it is unregistered. Called without locks; sleep.
+ */
+void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_reset_stop(struct nvgrace_gpu *gpu);
 
 /* ---- ready.c: whether the memory is trained ------------------------------ */
 

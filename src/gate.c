@@ -3,7 +3,7 @@
  * Decides whether the GPU's memory may be accessed now, for faults, reads,
  * writes and exports. No other file does. Owns what the decision depends on:
  * resets, a frozen link, power, decoding, host suspend, and whether the memory
- * was found ready since the last reset.
+ * was found ready since the last reset. reset.c tells it of resets and errors.
  *
  * The gate is closed while the GPU is being reset. An access then waits on a
  * queue. Closing the gate removes all mappings, the kernel's too: a CPU may
@@ -11,9 +11,8 @@
  * all. An open gate does not suffice for an access. check() and try_enter()
  * have the other conditions, in order.
  *
- * The PCI core calls the error handlers with the device lock held. Locks nest
- * in this order: mmap_lock or the device lock, memory_lock, gate. "Both locks"
- * are memory_lock and gate, held for read.
+ * Locks nest in this order: mmap_lock or the device lock, memory_lock, gate.
+ * "Both locks" are memory_lock and gate, held for read.
  */
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
@@ -32,7 +31,7 @@
 #include "trace.h"
 
 /* Reasons why the gate is closed, bits of closed. */
-#define CLOSED_RESET	BIT(0)	/* from reset_prepare() to reset_done() */
+#define CLOSED_RESET	BIT(0)	/* during a reset */
 #define CLOSED_SUSPEND	BIT(1)	/* while the host sleeps */
 #define CLOSED_CONFIG	BIT(2)	/* while power or decoding is written */
 
@@ -126,37 +125,6 @@ static void find_gpu(struct nvgrace_gpu *gpu)
 		WRITE_ONCE(gpu->link_frozen, false);
 }
 
-/*
- * Whether a reset that restored nothing has cleared BAR0. Also true if config
- * space can't be read.
- */
-static bool has_lost_bars(struct pci_dev *pdev)
-{
-	u64 bar0 = pci_bus_address(pdev, 0);
-	u32 low, high = 0;
-
-	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM))
-		return false;
-	if (pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &low))
-		return true;
-	/* At a multiple of 4 GiB, only the high half shows it. */
-	if (pci_resource_flags(pdev, 0) & IORESOURCE_MEM_64 &&
-	    pci_read_config_dword(pdev, PCI_BASE_ADDRESS_1, &high))
-		return true;
-	return (low & PCI_BASE_ADDRESS_MEM_MASK) != lower_32_bits(bar0) ||
-	       high != upper_32_bits(bar0);
-}
-
-/* Restores config space as it was at probe, if it could be saved there. */
-static void restore_config(struct nvgrace_gpu *gpu)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-
-	/* Without a state, newer kernels would restore what they find. */
-	if (gpu->saved_state && !pci_load_saved_state(pdev, gpu->saved_state))
-		pci_restore_state(pdev);
-}
-
 void nvgrace_gpu_gate_device_opened(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
@@ -168,31 +136,16 @@ void nvgrace_gpu_gate_device_opened(struct nvgrace_gpu *gpu)
 
 void nvgrace_gpu_gate_device_closing(struct nvgrace_gpu *gpu)
 {
-	/* The reset of vfio-pci-core at close does not call reset_prepare(). */
+	/* The reset of vfio-pci-core at close does not call reset.c. */
 	down_write(&gpu->gate);
 	forget_ready(gpu);
 	up_write(&gpu->gate);
 }
 
-/* ---- resets ------------------------------------------------------------- */
+/* ---- for reset.c -------------------------------------------------------- */
 
-static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
+void nvgrace_gpu_gate_reset_begin(struct nvgrace_gpu *gpu)
 {
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-
-	return to_nvgrace_gpu(&core->vdev);
-}
-
-/*
- * The PCI core calls this pair around every reset but the one of vfio-pci-core
- * at close: at open, by ioctl, FLR in config space, hot reset, sysfs, and
- * before a scrub. vfio-pci-core holds memory_lock for write, except at open.
- * sysfs and scrubs hold only the device lock.
- */
-static void reset_prepare(struct pci_dev *pdev)
-{
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-
 	down_write(&gpu->gate);
 	close_for(gpu, CLOSED_RESET);
 	count_reset(gpu);
@@ -200,34 +153,17 @@ static void reset_prepare(struct pci_dev *pdev)
 	zap(gpu);
 }
 
-static void reset_done(struct pci_dev *pdev)
+void nvgrace_gpu_gate_reset_end(struct nvgrace_gpu *gpu)
 {
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-
 	down_write(&gpu->gate);
 	/* Again, because the fake registers may have been written meanwhile. */
 	count_reset(gpu);
-	/*
-	 * The PCI core restores what config space was before the reset. After a
-	 * failed recovery the BARs were lost then, and beside a close of the
-	 * device it restores nothing.
-	 */
-	if (has_lost_bars(pdev))
-		restore_config(gpu);
 	find_gpu(gpu);
 	open_for(gpu, CLOSED_RESET);
 	up_write(&gpu->gate);
-	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_DONE);
 }
 
-/* ---- errors on the link ------------------------------------------------- */
-
-/*
- * Takes the memory out of reach. Accesses fail instead of waiting, because a
- * vCPU that waits in a fault could not be stopped, and recovery may take long.
- * Nor does every kernel report that it has failed.
- */
-static void freeze_link(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_link_freeze(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
 	WRITE_ONCE(gpu->link_frozen, true);
@@ -238,76 +174,20 @@ static void freeze_link(struct nvgrace_gpu *gpu)
 	zap(gpu);
 }
 
-/* A GPU without memory has nothing to report. */
-static void report_failure(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_link_reset(struct nvgrace_gpu *gpu)
 {
-	if (gpu->usemem.length && READ_ONCE(gpu->link_frozen))
-		dev_err_ratelimited(&gpu->core.pdev->dev,
-				    "recovery from a PCIe error failed: GPU memory can't be used; reset the device or open it again\n");
-}
-
-/*
- * An error that does not freeze the link changes nothing, even if recovery from
- * it fails, unless a link reset was part of that.
- */
-static pci_ers_result_t error_detected(struct pci_dev *pdev,
-				       pci_channel_state_t state)
-{
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-	bool failed = state == pci_channel_io_perm_failure;
-	pci_ers_result_t ret;
-
-	if (state == pci_channel_io_frozen || (failed && has_lost_bars(pdev)))
-		freeze_link(gpu);
-	if (failed)
-		report_failure(gpu);
-	ret = vfio_pci_core_aer_err_detected(pdev, state);
-	/* The link will be reset; demand the call of slot_reset() after that. */
-	return state == pci_channel_io_frozen ? PCI_ERS_RESULT_NEED_RESET : ret;
-}
-
-/*
- * The link was reset. The AER core does not call reset_done() then and, unlike
- * other resets, restores nothing. Without its BARs, the device can't be checked
- * for readiness or opened again.
- */
-static pci_ers_result_t slot_reset(struct pci_dev *pdev)
-{
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
-
-	down_write(&gpu->core.memory_lock);
 	down_write(&gpu->gate);
 	count_reset(gpu);
 	up_write(&gpu->gate);
 	zap(gpu);
-	if (awake)
-		restore_config(gpu);
-	up_write(&gpu->core.memory_lock);
-
-	if (awake)
-		pm_runtime_put(&pdev->dev);
-	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
-	return PCI_ERS_RESULT_RECOVERED;
 }
 
-/* Recovery has succeeded for all devices on the bus. */
-static void error_resume(struct pci_dev *pdev)
+void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu)
 {
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
-
 	down_write(&gpu->gate);
 	WRITE_ONCE(gpu->link_frozen, false);
 	up_write(&gpu->gate);
 }
-
-const struct pci_error_handlers nvgrace_gpu_error_handlers = {
-	.error_detected	= error_detected,
-	.slot_reset	= slot_reset,
-	.resume		= error_resume,
-	.reset_prepare	= reset_prepare,
-	.reset_done	= reset_done,
-};
 
 /* ---- power and decoding ------------------------------------------------- */
 
@@ -796,22 +676,4 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 	/* No wait has ended in this epoch, with or without success. */
 	gpu->failed_for = gpu->epoch - 1;
 	gpu->ready_for = gpu->epoch - 1;
-}
-
-void nvgrace_gpu_gate_start(struct nvgrace_gpu *gpu)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-
-	/*
-	 * The GPU is awake, with its BARs. If this fails, restore_config() does
-	 * nothing.
-	 */
-	pci_save_state(pdev);
-	gpu->saved_state = pci_store_saved_state(pdev);
-}
-
-void nvgrace_gpu_gate_stop(struct nvgrace_gpu *gpu)
-{
-	kfree(gpu->saved_state);
-	gpu->saved_state = NULL;
 }

@@ -413,7 +413,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			goto unmap;
 	}
 
-	nvgrace_gpu_gate_start(gpu);
+	nvgrace_gpu_reset_start(gpu);
 	nvgrace_gpu_scrub_before_register(gpu);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
@@ -435,7 +435,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return 0;
 
 stop:
-	nvgrace_gpu_gate_stop(gpu);
+	nvgrace_gpu_reset_stop(gpu);
 	unlist_gpu(gpu);
 unmap:
 	compat_mapping_exit(&gpu->mapping);
@@ -452,7 +452,7 @@ static void remove(struct pci_dev *pdev)
 	/* Returns when the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
 	nvgrace_gpu_scrub_removing(gpu);
-	nvgrace_gpu_gate_stop(gpu);
+	nvgrace_gpu_reset_stop(gpu);
 	unlist_gpu(gpu);
 	compat_mapping_exit(&gpu->mapping);
 	vfio_put_device(&gpu->core.vdev);

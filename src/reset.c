@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the PCI core reports of the function: resets, and errors on its link. It
+ * calls these handlers with the device lock held. Owns the state of config space
+ * at probe, and restores it where the PCI core does not; gate.c decides what a
+ * report means for the memory.
+ */
+#include <linux/pci.h>
+#include <linux/pm_runtime.h>
+#include <linux/slab.h>
+
+#include "compat/compat.h"
+#include "nvgrace_gpu.h"
+#include "trace.h"
+
+/* ---- config space ------------------------------------------------------- */
+
+/*
+ * Whether a reset that restored nothing has cleared BAR0. Also true if config
+ * space can't be read.
+ */
+static bool has_lost_bars(struct pci_dev *pdev)
+{
+	u64 bar0 = pci_bus_address(pdev, 0);
+	u32 low, high = 0;
+
+	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM))
+		return false;
+	if (pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &low))
+		return true;
+	/* At a multiple of 4 GiB, only the high half shows it. */
+	if (pci_resource_flags(pdev, 0) & IORESOURCE_MEM_64 &&
+	    pci_read_config_dword(pdev, PCI_BASE_ADDRESS_1, &high))
+		return true;
+	return (low & PCI_BASE_ADDRESS_MEM_MASK) != lower_32_bits(bar0) ||
+	       high != upper_32_bits(bar0);
+}
+
+/* Restores config space as it was at probe, if it could be saved there. */
+static void restore_config(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+
+	/* Without a state, newer kernels would restore what they find. */
+	if (gpu->saved_state && !pci_load_saved_state(pdev, gpu->saved_state))
+		pci_restore_state(pdev);
+}
+
+/* ---- resets ------------------------------------------------------------- */
+
+static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
+
+	return to_nvgrace_gpu(&core->vdev);
+}
+
+/*
+ * The PCI core calls this pair around every reset but the one of vfio-pci-core
+ * at close: at open, by ioctl, FLR in config space, hot reset, sysfs, and
+ * before a scrub. vfio-pci-core holds memory_lock for write, except at open.
+ * sysfs and scrubs hold only the device lock.
+ */
+static void reset_prepare(struct pci_dev *pdev)
+{
+	nvgrace_gpu_gate_reset_begin(pdev_to_gpu(pdev));
+}
+
+static void reset_done(struct pci_dev *pdev)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+
+	/*
+	 * The PCI core restores what config space was before the reset. After a
+	 * failed recovery the BARs were lost then, and beside a close of the
+	 * device it restores nothing.
+	 */
+	if (has_lost_bars(pdev))
+		restore_config(gpu);
+	nvgrace_gpu_gate_reset_end(gpu);
+	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_DONE);
+}
+
+/* ---- errors on the link ------------------------------------------------- */
+
+/* A GPU without memory has nothing to report. */
+static void report_failure(struct nvgrace_gpu *gpu)
+{
+	if (gpu->usemem.length && READ_ONCE(gpu->link_frozen))
+		dev_err_ratelimited(&gpu->core.pdev->dev,
+				    "recovery from a PCIe error failed: GPU memory can't be used; reset the device or open it again\n");
+}
+
+/*
+ * An error that does not freeze the link changes nothing, even if recovery from
+ * it fails, unless a link reset was part of that.
+ */
+static pci_ers_result_t error_detected(struct pci_dev *pdev,
+				       pci_channel_state_t state)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	bool failed = state == pci_channel_io_perm_failure;
+	pci_ers_result_t ret;
+
+	if (state == pci_channel_io_frozen || (failed && has_lost_bars(pdev)))
+		nvgrace_gpu_gate_link_freeze(gpu);
+	if (failed)
+		report_failure(gpu);
+	ret = vfio_pci_core_aer_err_detected(pdev, state);
+	/* The link will be reset; demand the call of slot_reset() after that. */
+	return state == pci_channel_io_frozen ? PCI_ERS_RESULT_NEED_RESET : ret;
+}
+
+/*
+ * The link was reset. The AER core does not call reset_done() then and, unlike
+ * other resets, restores nothing. Without its BARs, the device can't be checked
+ * for readiness or opened again.
+ */
+static pci_ers_result_t slot_reset(struct pci_dev *pdev)
+{
+	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
+
+	down_write(&gpu->core.memory_lock);
+	nvgrace_gpu_gate_link_reset(gpu);
+	if (awake)
+		restore_config(gpu);
+	up_write(&gpu->core.memory_lock);
+
+	if (awake)
+		pm_runtime_put(&pdev->dev);
+	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
+	return PCI_ERS_RESULT_RECOVERED;
+}
+
+/* Recovery has succeeded for all devices on the bus. */
+static void error_resume(struct pci_dev *pdev)
+{
+	nvgrace_gpu_gate_link_works(pdev_to_gpu(pdev));
+}
+
+const struct pci_error_handlers nvgrace_gpu_error_handlers = {
+	.error_detected	= error_detected,
+	.slot_reset	= slot_reset,
+	.resume		= error_resume,
+	.reset_prepare	= reset_prepare,
+	.reset_done	= reset_done,
+};
+
+/* ---- from probe to remove ----------------------------------------------- */
+
+void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+
+	/*
+	 * The GPU is awake, with its BARs. If this fails, restore_config() does
+	 * nothing.
+	 */
+	pci_save_state(pdev);
+	gpu->saved_state = pci_store_saved_state(pdev);
+}
+
+void nvgrace_gpu_reset_stop(struct nvgrace_gpu *gpu)
+{
+	kfree(gpu->saved_state);
+	gpu->saved_state = NULL;
+}
