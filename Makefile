@@ -41,7 +41,8 @@ modules:
 # below /usr, the only place that those programs search.
 
 prefix	?= /usr
-VERSION	 = $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
+# On its first use, which needs git for some time.
+VERSION	 = $(eval VERSION := $(shell sh scripts/this-version))$(VERSION)
 DKMSDIR	 = $(DESTDIR)/usr/src/$(MODULE)-$(VERSION)
 docdir	?= $(prefix)/share/doc
 EXAMPLES = $(DESTDIR)$(docdir)/$(MODULE)-dkms/examples
@@ -53,7 +54,10 @@ install: install-dkms install-cli
 
 install-dkms:
 	$(INSTALL) -d $(DKMSDIR)/src $(DKMSDIR)/include/compat $(DKMSDIR)/scripts/probes
-	$(INSTALL) -m 644 Kbuild Makefile dkms.conf $(DKMSDIR)
+	$(INSTALL) -m 644 Kbuild Makefile $(DKMSDIR)
+	sed 's/^PACKAGE_VERSION=.*/PACKAGE_VERSION="$(VERSION)"/' dkms.conf > $(DKMSDIR)/dkms.conf
+	sed 's/^commit=.*/commit=/' scripts/this-version > $(DKMSDIR)/scripts/this-version
+	chmod 644 $(DKMSDIR)/dkms.conf $(DKMSDIR)/scripts/this-version
 	$(INSTALL) -m 644 src/*.[ch] $(DKMSDIR)/src
 	$(INSTALL) -m 644 include/*.h $(DKMSDIR)/include
 	$(INSTALL) -m 644 include/compat/*.h $(DKMSDIR)/include/compat

@@ -22,7 +22,7 @@ ASKER	 := $(KDIR) $(ARCH) $(CROSS_COMPILE) $(CC) $(LLVM)
 STAMP	 := $(BUILD)/asker
 
 # For modinfo, and to compare the loaded module with the installed one.
-VERSION	 := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"$$/\1/p' dkms.conf)
+VERSION	 := $(shell sh scripts/this-version)
 # In the environment, so that no shell parses it: a name may have an apostrophe.
 export NVGRACE_GPU_MAINTAINER := $(shell sed -n 's/^MAINTAINER[[:space:]]*:=[[:space:]]*//p' Makefile)
 

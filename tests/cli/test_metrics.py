@@ -70,7 +70,7 @@ class Metrics(unittest.TestCase):
                                         product="GH200 480GB"), 1)
             self.assertEqual([self.value(found, "readiness", address=G1, readiness=w) for w in ("ready", "unknown", "failed")],
                              [1, 0, 0])
-            version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+            version = subprocess.check_output(["sh", PROJECT / "scripts/this-version"], text=True).strip()
             self.assertEqual(self.value(found, "tool_info", version=version), 1)
             # What the driver does not report has no sample.
             for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total", "scrubs_total",

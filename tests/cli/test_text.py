@@ -167,7 +167,7 @@ class Agreement(unittest.TestCase):
         return {**{k: self.later(v) for k, v in value.items()}, **words, "new": {"x": [1]}}
 
     def test_version(self):
-        version = re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+        version = subprocess.check_output(["sh", PROJECT / "scripts/this-version"], text=True).strip()
         for words in (["--version"], ["-V"], ["list", "--version"], ["version"]):
             self.assertEqual(run(*words).stdout, f"nvgrace-gpu {version}\n")
 

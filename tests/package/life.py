@@ -31,6 +31,7 @@ import dkms  # noqa: E402
 import domain  # noqa: E402
 import guide  # noqa: E402
 import machine  # noqa: E402
+import scratch  # noqa: E402
 from machine import PROJECT, System, Trouble  # noqa: E402
 
 NAME = "nvgrace-gpu-vfio-pci"
@@ -82,7 +83,7 @@ def expect(condition, text):
 
 
 def version():
-    return re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+    return scratch.version()
 
 
 # -----------------------------------------------------------------------------
@@ -98,12 +99,12 @@ def run(*command, **more):
 
 
 def build_next(directory, kinds):
-    """Builds the same sources with a later version, and puts a repository for
-    each kind into directory/next."""
+    """Builds the same sources, those of the packages, with a later version, and
+    puts a repository for each kind into directory/next."""
     sources = directory / "sources"
     old, new = version(), version() + NEXT
-    skip = shutil.ignore_patterns("build", ".git", "__pycache__", ".checkpatch-*")
-    shutil.copytree(PROJECT, sources, ignore=skip, symlinks=True)
+    sources.mkdir()
+    run("tar", "-C", sources, "--strip-components=1", "-xf", scratch.package(f"{NAME}_{old}.orig.tar.xz"))
     places = {"dkms.conf": f'PACKAGE_VERSION="{old}"', "debian/changelog": f"{NAME} ({old}-"}
     places.update({str(f.relative_to(sources)): f"Version:        {old}" for f in (sources / "rpm").glob("*.spec")})
     for name, text in places.items():

@@ -22,7 +22,8 @@ import unittest
 import scratch
 
 NAME = "nvgrace-gpu-vfio-pci"
-VERSION = scratch.version()
+# Of a copy of a checkout, without git.
+VERSION = re.search(r'^PACKAGE_VERSION="(.*)"$', (scratch.PROJECT / "dkms.conf").read_text(), re.M)[1]
 # With characters that are special for a shell, make or awk.
 MAINTAINER = "Seán O'Brien & Söhne <sean@example.org>"
 RELEASES = "https://example.org/a&b"
@@ -89,11 +90,21 @@ class Dist(Copy):
             self.assertEqual(self.dist(self.dir / f"{NAME}-{VERSION}").read_bytes(), first.read_bytes())
 
     def test_the_source_packages_contain_it(self):
-        tarball = self.dist(self.copy).read_bytes()
-        again = "the packages have other sources; run `make deb rpm`"
-        self.assertTrue(scratch.package(f"{NAME}_{VERSION}.orig.tar.xz").read_bytes() == tarball, again)
+        version = scratch.version()
+        orig = scratch.package(f"{NAME}_{version}.orig.tar.xz")
         self.run_in(self.dir, "sh", "-ec", f"rpm2cpio {scratch.package('*.src.rpm')} | cpio --quiet -id")
-        self.assertTrue((self.dir / f"{NAME}-{VERSION}.tar.xz").read_bytes() == tarball, again)
+        self.assertTrue((self.dir / f"{NAME}-{version}.tar.xz").read_bytes() == orig.read_bytes())
+        self.run_in(self.dir, "tar", "-xf", orig)
+        unpacked = self.dir / f"{NAME}-{version}"
+        self.assertTrue(self.dist(unpacked).read_bytes() == orig.read_bytes())
+        shutil.rmtree(unpacked / "build")
+        # These have the version or the owner's settings.
+        changed = {"dkms.conf", "scripts/this-version", "debian/changelog", "debian/control", "debian/watch", f"rpm/{NAME}.spec"}
+        for path in unpacked.rglob("*"):
+            name = path.relative_to(unpacked)
+            if path.is_file() and str(name) not in changed:
+                self.assertTrue(path.read_bytes() == (self.copy / name).read_bytes(),
+                                f"{name} differs: the packages have other sources; run `make deb rpm`")
 
     def test_uscan_finds_it(self):
         """With the pattern of debian/watch, as uscan reads it."""
@@ -110,6 +121,108 @@ class Dist(Copy):
             "@ARCHIVE_EXT@", r"(?i)(?:\.(?:tar\.xz|tar\.bz2|tar\.gz|tar\.zstd?|zip|tgz|tbz|txz))")
         match = re.fullmatch(pattern.replace("(?i)", ""), tarball.name)
         self.assertEqual(match[1], VERSION)
+
+
+# Answers as git does in a checkout, which the toolbox lacks.
+GIT = """#!/bin/sh
+case "$*" in
+*"log -1 --format=%ct %H") echo "1800000000 0123456789abcdef0123456789abcdef01234567" ;;
+*"log -1 --format=%ct") echo 1800000000 ;;
+*"log -1 --format=%H -G"*) echo "$RELEASE" ;;
+*"status --porcelain --untracked-files=no") printf "%s" "$CHANGED" ;;
+*) exit 1 ;;
+esac
+"""
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CHECKOUT = "1.2.3+git20270115080000.01234567"
+
+
+class ThisVersion(Copy):
+    def setUp(self):
+        super().setUp()
+        (self.copy / ".git").mkdir()
+        git = self.dir / "bin" / "git"
+        git.parent.mkdir()
+        git.write_text(GIT)
+        git.chmod(0o755)
+        self.path = {"PATH": f"{git.parent}:{os.environ['PATH']}"}
+
+    def declare(self, version):
+        self.change("dkms.conf", r'^PACKAGE_VERSION=.*', f'PACKAGE_VERSION="{version}"')
+        self.change("debian/changelog", r"\A\S+ \(.*?-", f"{NAME} (1.2.3-")
+        self.change(f"rpm/{NAME}.spec", r"^Version:.*", "Version: 1.2.3")
+
+    def version(self, **env):
+        return self.run_in(self.copy, "sh", "scripts/this-version", **{**self.path, **env}).strip()
+
+    def test_a_checkout_has_its_commit(self):
+        self.declare("1.2.3+git")
+        self.assertEqual(self.version(), CHECKOUT)
+        self.assertEqual(self.version(CHANGED=" M src/rw.c"), CHECKOUT + ".dirty")
+        self.assertEqual(self.version(PATH=os.environ["PATH"]), "1.2.3+git")
+        (self.copy / ".git").rmdir()
+        self.assertEqual(self.version(), "1.2.3+git")
+
+    def test_a_release_is_only_the_commit_that_sets_the_number(self):
+        self.declare("1.2.3")
+        self.assertEqual(self.version(RELEASE=COMMIT), "1.2.3")
+        self.assertEqual(self.version(RELEASE=COMMIT, CHANGED=" M src/rw.c"), CHECKOUT + ".dirty")
+        self.assertEqual(self.version(RELEASE=COMMIT[::-1]), CHECKOUT)
+        (self.copy / ".git").rmdir()
+        self.assertEqual(self.version(), "1.2.3")
+
+    def test_what_git_archive_writes(self):
+        for declared, version in (("1.2.3+git", CHECKOUT), ("1.2.3", "1.2.3")):
+            self.declare(declared)
+            file = self.copy / "scripts" / "this-version"
+            text = file.read_text()
+            self.assertIn("$Format:%ct %H$", text)
+            file.write_text(text.replace("$Format:%ct %H$", f"1800000000 {COMMIT}"))
+            self.assertEqual(self.version(), version)
+            file.write_text(text)
+
+    def test_the_order(self):
+        """For dpkg and for rpm: a release, its successors, the next release."""
+        versions = ["1.2.3", "1.2.3+git", "1.2.3+git20270115080000.f1234567", "1.2.3+git20270115080000.f1234567.dirty",
+                    "1.2.3+git20270115080001.01234567", "1.2.4", "1.2.10"]
+        for a, b in zip(versions, versions[1:]):
+            self.run_in(self.dir, "dpkg", "--compare-versions", f"{a}-1", "lt", f"{b}-1")
+            said = self.run_in(self.dir, "rpm", "--eval", f'%{{lua:print(rpm.vercmp("{a}-1", "{b}-1"))}}')
+            self.assertEqual(said, "-1\n", (a, b))
+
+    def test_native_builds(self):
+        """What README says for a host, but for the check of what is installed:
+        the toolbox has it in other packages."""
+        self.declare("1.2.3+git")
+        self.run_in(self.copy, "dpkg-buildpackage", "-b", "--no-sign", "--no-check-builddeps", **self.path,
+                    DEB_BUILD_OPTIONS="noautodbgsym")
+        package = self.dir / f"{NAME}-dkms_{CHECKOUT}-1_all.deb"
+        self.assertIn(f"./usr/src/{NAME}-{CHECKOUT}/dkms.conf", self.run_in(self.dir, "dpkg-deb", "--contents", package))
+        self.run_in(self.dir, "dpkg-deb", "--extract", package, "extracted")
+        source = self.dir / "extracted" / "usr" / "src" / f"{NAME}-{CHECKOUT}"
+        self.assertIn(f'PACKAGE_VERSION="{CHECKOUT}"\n', (source / "dkms.conf").read_text())
+        self.assertEqual(self.run_in(source, "sh", "scripts/this-version"), CHECKOUT + "\n")
+        self.run_in(self.dir, "dpkg-deb", "--extract", next(self.dir.glob("nvgrace-gpu_*.deb")), "extracted")
+        self.assertEqual(self.run_in(self.dir, "extracted/usr/sbin/nvgrace-gpu", "--version"), f"nvgrace-gpu {CHECKOUT}\n")
+        self.run_in(self.copy, "debian/rules", "clean", **self.path)
+
+        # A tarball of files that git would call committed.
+        (self.copy / ".git").rmdir()
+        file = self.copy / "scripts" / "this-version"
+        file.write_text(file.read_text().replace("$Format:%ct %H$", f"1800000000 {COMMIT}"))
+        tarball = self.dist(self.copy)
+        self.assertEqual(tarball.name, f"{NAME}-{CHECKOUT}.tar.xz")
+        # The toolbox has no RPM database, and no tool for debugging symbols.
+        self.run_in(self.dir, "rpmbuild", "-ta", "--nodeps", "--define", f"_topdir {self.dir}/rpm", "--define",
+                    "debug_package %{nil}", tarball)
+        names = {path.name for path in (self.dir / "rpm" / "RPMS").rglob("*.rpm")}
+        self.assertIn(f"{NAME}-dkms-{CHECKOUT}-1.noarch.rpm", names)
+        self.assertTrue(any(name.startswith(f"nvgrace-gpu-{CHECKOUT}-1.") for name in names), names)
+
+    def test_dkms_conf_says_whether_this_is_a_release(self):
+        """Between releases it ends in +git, for copies without git."""
+        first = re.search(r"^## (\S+)", (scratch.PROJECT / "CHANGELOG.md").read_text(), re.M)[1]
+        self.assertEqual(VERSION.endswith("+git"), first == "Unreleased")
 
 
 class Settings(Copy):
@@ -178,7 +291,7 @@ class Version(Copy):
         before = state()
         for version, reason in (("", "is no version"), ("1.2", "is no version"), ("v1.2.3", "is no version"),
                                 ("1.2.3-1", "is no version"), ("01.2.3", "is no version"), ("0.0.9", "is not later"),
-                                (VERSION, "is not later")):
+                                (VERSION.removesuffix("+git"), "is not later")):
             with self.subTest(version):
                 self.assertIn(reason, self.run_in(self.copy, "make", "version", f"V={version}", ok=False))
                 self.assertEqual(state(), before)

@@ -8,7 +8,6 @@ Tests that need systemd, udev or another kernel use a virtual machine.
 
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import tempfile
@@ -43,13 +42,13 @@ exec chroot . /usr/bin/env -i "$@"
 
 
 def version():
-    """The packages' version, from dkms.conf."""
-    return re.search(r'^PACKAGE_VERSION="(.*)"$', (PROJECT / "dkms.conf").read_text(), re.M)[1]
+    """The version of build/packages, without a revision."""
+    return deb_version().rpartition("-")[0]
 
 
 def deb_version():
-    """The version with Debian's revision, from debian/changelog."""
-    return re.match(r"\S+ \((\S+)\)", (PROJECT / "debian" / "changelog").read_text())[1]
+    """The version of build/packages with Debian's revision."""
+    return package("nvgrace-gpu-vfio-pci-dkms_*_all.deb").name.split("_")[1]
 
 
 def package(pattern):
