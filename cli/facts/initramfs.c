@@ -30,21 +30,23 @@ static bool has_part(struct host *h, const char *directory)
 
 const char *const *initramfs_command(struct host *h)
 {
-	static const char *const tools[] = { "/usr/sbin/update-initramfs", "-u", "-k", "all",
-					     NULL };
-	static const char *const dracut[] = { "/usr/bin/dracut", "--regenerate-all", "--force",
-					      NULL };
+	static const struct {
+		const char *mark;
+		const char *command[6];
+	} tools[] = {
+#define INITRAMFS_TOOL(mark, ...) { mark, { __VA_ARGS__, NULL } },
+#include "nvgrace_initramfs_tools.h"
+	};
+	size_t i;
 
-	/*
-	 * Check for mkinitramfs, because dracut's package has an
-	 * update-initramfs, too.
-	 */
-	if (host_exists(h, "/usr/sbin/mkinitramfs") && host_exists(h, "%s", tools[0]) &&
-	    has_part(h, "/usr/share/initramfs-tools/hooks"))
-		return tools;
-	if (host_exists(h, "%s", dracut[0]) && has_part(h, "/usr/lib/dracut/modules.d"))
-		return dracut;
-	return NULL;
+	for (i = 0; i < ARRAY_SIZE(tools); i++)
+		if (host_exists(h, "%s", tools[i].mark) && host_exists(h, "%s", tools[i].command[0]))
+			break;
+	if (i == ARRAY_SIZE(tools) ||
+	    !has_part(h, strstr(tools[i].command[0], "dracut") ? "/usr/lib/dracut/modules.d" :
+							      "/usr/share/initramfs-tools/hooks"))
+		return NULL;
+	return tools[i].command;
 }
 
 int initramfs_run(const char *const *command)

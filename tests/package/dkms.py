@@ -296,6 +296,29 @@ class Tests:
         host.sh(f"rm /usr/lib/modules/{kernel}/build")
         return host
 
+    def test_one_rule_finds_the_program_that_makes_the_initramfs(self):
+        """For the installation, for one kernel, and for the removal, when the
+        package's files are gone."""
+        host = self.host_without_headers()
+        kernel = release("stable")
+        host.write(f"/boot/initrd.img-{kernel}", "")
+        host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+        every = {"update-initramfs": "update-initramfs -u -k all", "dracut": "dracut --regenerate-all --force"}
+        one = {"update-initramfs": f"update-initramfs -u -k {kernel}", "dracut": f"dracut --force /boot/initrd.img-{kernel} {kernel}"}
+        for programs, wanted in ((["/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"], "update-initramfs"),
+                                 (["/usr/bin/dracut"], "dracut"),
+                                 (["/usr/bin/dracut", "/usr/sbin/mkinitramfs"], "dracut"),
+                                 (["/usr/bin/dracut", "/usr/sbin/update-initramfs"], "dracut"),
+                                 (["/usr/sbin/update-initramfs"], "update-initramfs")):
+            with self.subTest(programs):
+                host.sh("rm -f /usr/sbin/mkinitramfs /usr/sbin/update-initramfs /usr/bin/dracut /var/calls")
+                for path in programs:
+                    host.write(path, '#!/bin/sh\necho "${0##*/} $*" >> /var/calls\n', 0o755)
+                host.dpkg("--install", "/mnt/our.deb")
+                host.sh(f"cd /usr/src/{NAME}-{VERSION} && scripts/renew-initramfs {kernel}")
+                host.dpkg("--remove", f"{NAME}-dkms")
+                self.assertEqual(host.sh("cat /var/calls").stdout.splitlines(), [one[wanted], one[wanted], every[wanted]])
+
     def test_headers_that_are_missing_are_named(self):
         host = self.host_without_headers()
         kernel = release("stable")
