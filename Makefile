@@ -82,7 +82,7 @@ install-cli:
 	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 	$(INSTALL) -d $(GUIDES)/examples
 	$(INSTALL) -m 644 docs/administration.md docs/guests.md docs/doctor.md docs/faq.md $(GUIDES)
-	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu $(GUIDES)/examples
+	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu docs/prometheus-alerts.yml $(GUIDES)/examples
 
 # ---- packages ---------------------------------------------------------------
 # They go to build/packages/ and build/repo/, and contain the checkout as it is.

@@ -54,7 +54,7 @@ complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a bind -d 'Bind GPUs, no
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a unbind -d 'Undo that'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a status -d 'Draw the memory map of a GPU'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a doctor -d 'Find out what is wrong'
-complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a metrics -d 'Print OpenMetrics text'
+complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a metrics -d 'Print Prometheus text'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a wait -d 'Wait until GPUs are bound and ready'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a bench -d 'Measure the memory of a GPU'
 complete -c nvgrace-gpu -n 'not __nvgrace_gpu_command' -a test -d 'Test a GPU and its memory in steps'

@@ -22,7 +22,7 @@ _nvgrace_gpu() {
 		'unbind:undo that'
 		'status:draw the memory map of a GPU'
 		'doctor:find out what is wrong'
-		'metrics:print OpenMetrics text'
+		'metrics:print Prometheus text'
 		'wait:wait until GPUs are bound and ready'
 		'bench:measure the memory of a GPU'
 		'test:test a GPU and its memory in steps'

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu metrics": metrics of the GPUs, in the text format of OpenMetrics
- * 1.0. main.c calls it.
+ * "nvgrace-gpu metrics": metrics of the GPUs, in Prometheus' text format 0.0.4,
+ * which node_exporter's textfile collector and promtool read. main.c calls it.
  *
- * node_exporter's textfile collector and promtool read the older Prometheus
- * format. The output is valid in both: gauges are the same, but OpenMetrics
- * names a counter's family "x" and Prometheus "x_total", so counters have no
- * type here. What only OpenMetrics has is a comment in the older format.
+ * OpenMetrics is no choice: it names a counter's family "x", and the older format
+ * "x_total", so that a counter has a type in only one of them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +17,11 @@
 #include "system/program.h"
 
 static const char doc[] =
-	"Print the state of all supported GPUs and the number of doctor's findings as OpenMetrics "
-	"text, for a monitoring system.\v"
-	"For node_exporter's textfile collector, run this regularly with --output=FILE, where FILE is "
-	"in the collector's directory and ends in .prom. Run it as root: other users can't see all "
-	"processes, or where memory is online.";
+	"Print the state of all supported GPUs and the doctor's findings as Prometheus text, "
+	"for a monitoring system.\v"
+	"For node_exporter's textfile collector, nvgrace-gpu-metrics.timer runs this regularly with "
+	"--output=FILE, where FILE is in the collector's directory and ends in .prom. Run it as root: "
+	"other users can't see all processes, or where memory is online.";
 
 static const struct argp_option options[] = {
 	{ "output", 'o', "FILE", 0,
@@ -51,15 +49,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 #define PREFIX "nvgrace_gpu_"
 
-/* type and unit may be NULL. */
-static void family(FILE *out, const char *name, const char *type, const char *unit,
-		   const char *help)
+/* Begins a family. It is a counter if its name says so. */
+static void family(FILE *out, const char *name, const char *help)
 {
+	const char ending[] = "_total";
+	size_t length = strlen(name), end = strlen(ending);
+	bool counter = length > end && !strcmp(name + length - end, ending);
+
 	fprintf(out, "# HELP " PREFIX "%s %s\n", name, help);
-	if (type)
-		fprintf(out, "# TYPE " PREFIX "%s %s\n", name, type);
-	if (unit)
-		fprintf(out, "# UNIT " PREFIX "%s %s\n", name, unit);
+	fprintf(out, "# TYPE " PREFIX "%s %s\n", name, counter ? "counter" : "gauge");
 }
 
 /* Prints a sample. labels: pairs of name and value, then NULL. */
@@ -111,17 +109,23 @@ static void states(FILE *out, const char *name, const char *address, const char 
 
 static void print_infos(FILE *out, struct survey *s)
 {
+	char *loaded = host_line(s->host, "/sys/module/" DRIVER_NAME "/version");
 	size_t i;
 
-	family(out, "tool_info", "gauge", NULL, "The version of this program.");
+	family(out, "tool_info", "The version of this program.");
 	SAMPLE(out, "tool_info", 1, "version", VERSION);
-	family(out, "device_info", "gauge", NULL, "A supported GPU, its driver and its state.");
+	family(out, "module_info", "The version of the loaded module.");
+	if (loaded && *loaded) {
+		make_printable(loaded);
+		SAMPLE(out, "module_info", 1, "version", loaded);
+	}
+	free(loaded);
+	family(out, "device_info", "A supported GPU.");
 	for (i = 0; i < s->gpus.count; i++) {
 		const struct gpu *gpu = &s->gpus.gpu[i];
 
 		SAMPLE(out, "device_info", 1, "address", gpu->address, "product", gpu->product,
-		       "driver", gpu->driver, "mode", gpu_mode_name(gpu->mode), "state",
-		       survey_state(s, gpu));
+		       "serial", gpu->serial);
 	}
 }
 
@@ -129,28 +133,28 @@ static void print_flags(FILE *out, struct survey *s)
 {
 	size_t i, count;
 
-	family(out, "bound", "gauge", NULL, "Whether the GPU is bound to " DRIVER_NAME ".");
+	family(out, "bound", "Whether the GPU is bound to " DRIVER_NAME ".");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "bound", s->gpus.gpu[i].ours, "address", s->gpus.gpu[i].address);
-	family(out, "ready", "gauge", NULL,
+	family(out, "ready",
 	       "Whether the GPU's memory was found trained since the last reset or low power.");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "ready", s->gpus.gpu[i].readiness &&
 		       !strcmp(s->gpus.gpu[i].readiness, "ready"),
 		       "address", s->gpus.gpu[i].address);
-	family(out, "in_use", "gauge", NULL, "Whether a process has the GPU open.");
+	family(out, "in_use", "Whether a process has the GPU open.");
 	for (i = 0; i < s->gpus.count; i++) {
 		free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
 		/* If not all processes could be read, 0 is not known. */
 		if (count || s->files.complete)
 			SAMPLE(out, "in_use", !!count, "address", s->gpus.gpu[i].address);
 	}
-	family(out, "memory_online", "gauge", NULL,
+	family(out, "memory_online",
 	       "Whether the GPU's memory is System RAM of this host, so that the GPU can't be bound.");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "memory_online", survey_online(s, &s->gpus.gpu[i]).online, "address",
 		       s->gpus.gpu[i].address);
-	family(out, "bound_at_boot", "gauge", NULL, "Whether the GPU will be bound at boot.");
+	family(out, "bound_at_boot", "Whether the GPU will be bound at boot.");
 	for (i = 0; i < s->gpus.count; i++)
 		SAMPLE(out, "bound_at_boot", survey_boots(s, &s->gpus.gpu[i]), "address",
 		       s->gpus.gpu[i].address);
@@ -162,14 +166,34 @@ static void print_states(FILE *out, struct survey *s)
 	static const char *const scrub[] = {
 		"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
 	};
+	static const char *const state[] = {
+		"unbound", "other-driver", "bound", "in-use", "memory-online", NULL
+	};
+	static const char *const drivers[] = {
+		DRIVER_NAME, "vfio-pci", "nvidia", "nouveau", "none", NULL
+	};
+	static const char *const modes[] = { "carve-out", "no-carve-out", "core-only", NULL };
+	const struct gpu *gpu;
 	size_t i;
 
-	family(out, "readiness", "gauge", NULL, "The driver's readiness attribute of the GPU.");
+	family(out, "state", "The state of the GPU, as \"nvgrace-gpu list\" shows it.");
+	for (i = 0; i < s->gpus.count; i++)
+		states(out, "state", s->gpus.gpu[i].address, "state", state,
+		       survey_state(s, &s->gpus.gpu[i]));
+	family(out, "driver", "The driver that the GPU is bound to.");
+	for (i = 0; i < s->gpus.count; i++)
+		states(out, "driver", s->gpus.gpu[i].address, "driver", drivers,
+		       s->gpus.gpu[i].driver ? s->gpus.gpu[i].driver : "none");
+	family(out, "mode", "What the driver makes of the GPU's memory.");
+	for (gpu = s->gpus.gpu; gpu < s->gpus.gpu + s->gpus.count; gpu++)
+		if (gpu->mode != GPU_MODE_NONE)
+			states(out, "mode", gpu->address, "mode", modes, gpu_mode_name(gpu->mode));
+	family(out, "readiness", "The driver's readiness attribute of the GPU.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].readiness)
 			states(out, "readiness", s->gpus.gpu[i].address, "readiness", readiness,
 			       s->gpus.gpu[i].readiness);
-	family(out, "scrub_state", "gauge", NULL,
+	family(out, "scrub_state",
 	       "The driver's scrub_state attribute of the GPU.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_state)
@@ -182,25 +206,25 @@ static void print_last_scrub(FILE *out, struct survey *s)
 	char text[32];
 	size_t i;
 
-	family(out, "scrubs_total", NULL, NULL, "Scrubs that have ended since the GPU was bound.");
+	family(out, "scrubs_total", "Scrubs that have ended since the GPU was bound.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_count != GPU_UNKNOWN)
 			SAMPLE(out, "scrubs_total", s->gpus.gpu[i].scrub_count, "address",
 			       s->gpus.gpu[i].address);
-	family(out, "scrub_last_clean", "gauge", NULL,
+	family(out, "scrub_last_clean",
 	       "Whether the last scrub that has ended has overwritten all of the GPU's memory.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_result)
 			SAMPLE(out, "scrub_last_clean",
 			       !strcmp(s->gpus.gpu[i].scrub_result, "clean"), "address",
 			       s->gpus.gpu[i].address);
-	family(out, "scrub_last_timestamp_seconds", "gauge", "seconds",
+	family(out, "scrub_last_timestamp_seconds",
 	       "When the last scrub ended, in seconds since 1970.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_time != GPU_UNKNOWN)
 			SAMPLE(out, "scrub_last_timestamp_seconds", s->gpus.gpu[i].scrub_time,
 			       "address", s->gpus.gpu[i].address);
-	family(out, "scrub_last_duration_seconds", "gauge", "seconds",
+	family(out, "scrub_last_duration_seconds",
 	       "How long the last scrub took.");
 	for (i = 0; i < s->gpus.count; i++) {
 		const struct gpu *gpu = &s->gpus.gpu[i];
@@ -212,7 +236,7 @@ static void print_last_scrub(FILE *out, struct survey *s)
 		sample_text(out, "scrub_last_duration_seconds",
 			    (const char *const[]){ "address", gpu->address, NULL }, text);
 	}
-	family(out, "scrub_verified_timestamp_seconds", "gauge", "seconds",
+	family(out, "scrub_verified_timestamp_seconds",
 	       "When scrub --verify last read zeros from all of the GPU's memory, in seconds since 1970.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].verified_time != GPU_UNKNOWN)
@@ -224,18 +248,18 @@ static void print_sizes(FILE *out, struct survey *s)
 {
 	size_t i;
 
-	family(out, "usemem_bytes", "gauge", "bytes", "Size of the cacheable part of the GPU's memory.");
+	family(out, "usemem_bytes", "Size of the cacheable part of the GPU's memory.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].usemem_size != GPU_UNKNOWN)
 			SAMPLE(out, "usemem_bytes", s->gpus.gpu[i].usemem_size, "address",
 			       s->gpus.gpu[i].address);
-	family(out, "resmem_bytes", "gauge", "bytes",
+	family(out, "resmem_bytes",
 	       "Size of the non-cacheable part of the GPU's memory.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].resmem_size != GPU_UNKNOWN)
 			SAMPLE(out, "resmem_bytes", s->gpus.gpu[i].resmem_size, "address",
 			       s->gpus.gpu[i].address);
-	family(out, "scrub_progress_bytes", "gauge", "bytes",
+	family(out, "scrub_progress_bytes",
 	       "Bytes of the GPU's memory that the running or last scrub has overwritten.");
 	for (i = 0; i < s->gpus.count; i++)
 		if (s->gpus.gpu[i].scrub_progress != GPU_UNKNOWN)
@@ -250,7 +274,7 @@ static void print_count(FILE *out, struct survey *s, const char *file, const cha
 	uint64_t value;
 	size_t i;
 
-	family(out, name, NULL, NULL, help);
+	family(out, name, help);
 	for (i = 0; i < s->gpus.count; i++)
 		if (!host_u64(s->host, &value, PCI_DEVICES "/%s/nvgrace_gpu/%s",
 			      s->gpus.gpu[i].address, file))
@@ -264,7 +288,7 @@ static void print_counters(FILE *out, struct survey *s)
 	uint64_t value;
 	size_t i, k;
 
-	family(out, "pci_uncorrected_errors_total", NULL, NULL,
+	family(out, "pci_uncorrected_errors_total",
 	       "Uncorrected PCIe errors (AER) since boot.");
 	for (i = 0; i < s->gpus.count; i++)
 		for (k = 0; k < ARRAY_SIZE(severities); k++)
@@ -291,19 +315,39 @@ static void count_findings(FILE *out, const struct doctor *d, const char *device
 		SAMPLE(out, "findings", sums[i], "device", device, "verdict", verdict_name(i));
 }
 
+/* Whether an earlier finding has the same labels. */
+static bool is_repeated(const struct doctor *d, const struct finding *f)
+{
+	const struct finding *e;
+
+	for (e = d->findings; e < f; e++)
+		if (!e->accepted && e->verdict == f->verdict && !strcmp(e->id, f->id) &&
+		    !strcmp(e->device ? e->device : "", f->device ? f->device : ""))
+			return true;
+	return false;
+}
+
 static void print_findings(FILE *out, const struct doctor *d)
 {
+	const struct finding *f;
 	uint64_t accepted = 0;
 	size_t i;
 
-	family(out, "findings", "gauge", NULL,
+	family(out, "finding",
+	       "A finding of the doctor that is not good and not accepted, by the id of doctor.md.");
+	for (f = d->findings; f < d->findings + d->count; f++)
+		if (f->verdict != GOOD && !f->accepted && !is_repeated(d, f))
+			SAMPLE(out, "finding", 1, "device", f->device ? f->device : "host",
+			       "finding", f->id, "verdict", verdict_name(f->verdict));
+
+	family(out, "findings",
 	       "Number of the doctor's findings that are not accepted, by verdict.");
 	count_findings(out, d, "host");
 	for (i = 0; i < d->gpus.count; i++)
 		count_findings(out, d, d->gpus.gpu[i].address);
 	for (i = 0; i < d->count; i++)
 		accepted += !!d->findings[i].accepted;
-	family(out, "accepted_findings", "gauge", NULL,
+	family(out, "accepted_findings",
 	       "Number of the doctor's findings that " ACCEPT_FILE " accepts.");
 	fprintf(out, PREFIX "accepted_findings %llu\n", (unsigned long long)accepted);
 }
@@ -322,7 +366,6 @@ static void print_all(FILE *out, struct host *h)
 	print_last_scrub(out, &s);
 	print_counters(out, &s);
 	print_findings(out, &d);
-	fputs("# EOF\n", out);
 	survey_free(&s);
 	doctor_end(&d);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""nvgrace-gpu metrics: the values are right, and the output is OpenMetrics by
+"""nvgrace-gpu metrics: the values are right, and the output is valid by
 promtool and by Prometheus's own parser.
 
     scripts/toolbox run -- tests/cli/test_metrics.py
@@ -8,6 +8,7 @@ promtool and by Prometheus's own parser.
 tests/cli/run calls this.
 """
 
+import json
 import pathlib
 import re
 import subprocess
@@ -19,10 +20,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
 import unfold  # noqa: E402  (needs the path above)
 from common import PROJECT, build, main, run  # noqa: E402
-from prometheus_client.openmetrics import parser  # noqa: E402
+from prometheus_client import parser  # noqa: E402
 from test_trees import G1, G2, SIZES, Tree  # noqa: E402
 
 PREFIX = "nvgrace_gpu_"
+ALERTS = PROJECT / "docs/prometheus-alerts.yml"
+ALERT_TESTS = PROJECT / "tests/cli/alerts.yml"
 
 
 def families(text):
@@ -39,13 +42,12 @@ class Metrics(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         checked = promtool(done.stdout)
         self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""), done.stdout)
-        self.assertTrue(done.stdout.endswith("\n# EOF\n"))
         return families(done.stdout)
 
     def value(self, found, name, **labels):
         """The value of the sample with these labels; None without one. There
         must not be two."""
-        family = found[PREFIX + name]
+        family = found[PREFIX + name.removesuffix("_total")]
         values = [s.value for s in family.samples if s.name == PREFIX + name and labels.items() <= s.labels.items()]
         self.assertLessEqual(len(values), 1, (name, labels, values))
         return values[0] if values else None
@@ -66,8 +68,14 @@ class Metrics(unittest.TestCase):
             self.assertEqual(self.value(found, "pci_uncorrected_errors_total", address=G1, severity="fatal"), 3)
             self.assertEqual(self.value(found, "pci_uncorrected_errors_total", address=G1, severity="nonfatal"), 0)
             self.assertIsNone(self.value(found, "pci_uncorrected_errors_total", address=G2, severity="fatal"))
-            self.assertEqual(self.value(found, "device_info", address=G2, driver="nvidia", state="memory-online", mode="",
-                                        product="GH200 480GB"), 1)
+            self.assertEqual(self.value(found, "device_info", address=G2, product="GH200 480GB"), 1)
+            for address, state, driver in ((G1, "in-use", "nvgrace_gpu_vfio_pci"), (G2, "memory-online", "nvidia")):
+                for family, word in (("state", state), ("driver", driver)):
+                    samples = [s for s in found[PREFIX + family].samples if s.labels["address"] == address]
+                    self.assertEqual([s.labels[family] for s in samples if s.value], [word])
+                    self.assertGreaterEqual(len(samples), 5)
+            self.assertEqual((self.value(found, "mode", address=G1, mode="carve-out"), self.value(found, "mode", address=G2)),
+                             (1, None))
             self.assertEqual([self.value(found, "readiness", address=G1, readiness=w) for w in ("ready", "unknown", "failed")],
                              [1, 0, 0])
             version = subprocess.check_output(["sh", PROJECT / "scripts/this-version"], text=True).strip()
@@ -76,7 +84,7 @@ class Metrics(unittest.TestCase):
             for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total", "scrubs_total",
                          "scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds",
                          "scrub_verified_timestamp_seconds"):
-                self.assertEqual(found[PREFIX + name].samples, [])
+                self.assertEqual(found[PREFIX + name.removesuffix("_total")].samples, [])
 
     def test_what_the_driver_may_tell(self):
         with Tree() as t:
@@ -130,6 +138,11 @@ class Metrics(unittest.TestCase):
                 self.assertEqual(sums, {"bad": bad, "warning": warning - accepted, "note": note, "unknown": unknown,
                                         "good": good})
                 self.assertEqual(self.value(found, "accepted_findings"), accepted)
+                named = [tuple(s.labels[k] for k in ("device", "finding", "verdict")) for s in found[PREFIX + "finding"].samples]
+                document = json.loads(run("doctor", "--json", root=directory).stdout)
+                self.assertEqual(sorted(named), sorted({(f["device"] or "host", f["id"], f["verdict"])
+                                                        for f in document["findings"]
+                                                        if f["verdict"] != "good" and not f["accepted"]}))
 
     def test_a_user_sees_less(self):
         with Tree() as t:
@@ -142,19 +155,19 @@ class Metrics(unittest.TestCase):
         with Tree() as t:
             t.bound(G1)
             text = run("metrics", root=t.root).stdout
+        totals = re.findall(r"^# TYPE (\w+_total) counter$", text, re.M)
+        self.assertTrue(totals)
         for name, family in families(text).items():
             self.assertTrue(name.startswith(PREFIX), name)
             self.assertRegex(family.documentation, r"^[A-Z].*\.$")
-            self.assertEqual(family.type, "unknown" if name.endswith("_total") else "gauge")
-            ending = name.rpartition("_")[2]
-            self.assertEqual(family.unit, ending if ending in ("bytes", "seconds") else "", name)
+            self.assertEqual(family.type, "counter" if name + "_total" in totals else "gauge")
             for sample in family.samples:
-                self.assertEqual(sample.name, name)
+                self.assertEqual(sample.name, name + "_total" * (family.type == "counter"))
         # The manual page lists all families.
         page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("\n# ")[0]
         documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
                       for w in re.findall(r"\*(\w+)\*", line)}
-        self.assertEqual(documented, {name.removeprefix(PREFIX) for name in families(text)})
+        self.assertEqual(documented, {name.removeprefix(PREFIX) for name in re.findall(r"^# TYPE (\w+) ", text, re.M)})
 
     def test_odd_words(self):
         """No content of a file can end a label."""
@@ -162,7 +175,7 @@ class Metrics(unittest.TestCase):
             t.bound(G1, readiness='a"b\\c').device(G2, driver='x"} 1', group=13)
             found = self.metrics(t.root)
             self.assertEqual(self.value(found, "readiness", address=G1, readiness='a"b\\c'), 1)
-            self.assertEqual(self.value(found, "device_info", address=G2, driver='x"} 1'), 1)
+            self.assertEqual(self.value(found, "driver", address=G2, driver='x"} 1'), 1)
 
     def test_no_gpu(self):
         with Tree() as t:
@@ -185,6 +198,20 @@ class Metrics(unittest.TestCase):
             self.assertEqual(done.returncode, 1)
             self.assertIn("No such file", done.stderr)
 
+    def test_alert_rules(self):
+        """Those of the documentation, with the promises of their comments."""
+        for words in (["check", "rules", "--lint=all", "--lint-fatal", ALERTS], ["test", "rules", ALERT_TESTS]):
+            done = subprocess.run(["promtool", *words], capture_output=True, text=True)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        used = set(re.findall(r"nvgrace_gpu_\w+", ALERTS.read_text()))
+        with Tree() as t:
+            t.bound(G1)
+            text = run("metrics", root=t.root).stdout
+        self.assertLessEqual(used, set(re.findall(r"^# TYPE (\w+) ", text, re.M)))
+        # Each alert has a test.
+        self.assertEqual(set(re.findall(r"alert: (\w+)", ALERTS.read_text())),
+                         set(re.findall(r"alertname: (\w+)", ALERT_TESTS.read_text())))
+
     def test_full_disk(self):
         with Tree() as t:
             with open("/dev/full", "w", encoding="ascii") as full:
@@ -196,7 +223,8 @@ class Metrics(unittest.TestCase):
     def test_the_checkers_see_mistakes(self):
         self.assertNotEqual(promtool("x{ 1\n").returncode, 0)
         self.assertNotEqual(promtool("# TYPE x_count gauge\nx_count 1\n").returncode, 0)
-        for text in ("x 1\n", "# TYPE x counter\nx 1\n# EOF\n", "x 1\ny 1\nx 2\n# EOF\n"):
+        self.assertNotEqual(promtool("# HELP x X.\n# TYPE x counter\nx 1\n").returncode, 0)
+        for text in ("x{ 1\n", "# TYPE x nonsense\nx 1\n", "x nonsense\n"):
             with self.assertRaises(ValueError):
                 families(text)
 

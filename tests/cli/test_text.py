@@ -499,7 +499,8 @@ class Install(unittest.TestCase):
              "usr/share/bash-completion/completions/nvgrace-gpu": 0o644, "usr/share/nvgrace-gpu/schema.json": 0o644,
              "usr/share/zsh/vendor-completions/_nvgrace-gpu": 0o644,
              "usr/share/fish/vendor_completions.d/nvgrace-gpu.fish": 0o644,
-             "usr/lib/systemd/system/nvgrace-gpu-ready.service": 0o644}
+             **{f"usr/lib/systemd/system/nvgrace-gpu-{unit}": 0o644
+                for unit in ("ready.service", "metrics.service", "metrics.timer")}}
 
     def test_files(self):
         with tempfile.TemporaryDirectory() as directory:
@@ -515,6 +516,21 @@ class Install(unittest.TestCase):
             self.assertTrue(pathlib.Path(directory, "opt/x/sbin/nvgrace-gpu").exists())
             unit = pathlib.Path(directory, "opt/x/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
             self.assertIn("\nExecStart=/opt/x/sbin/nvgrace-gpu wait --all\n", unit)
+
+    def test_metrics_unit(self):
+        """What the service runs writes the file that it names."""
+        with tempfile.TemporaryDirectory() as directory, Tree() as t:
+            make("install", f"DESTDIR={directory}")
+            units = pathlib.Path(directory, "usr/lib/systemd/system")
+            text = (units / "nvgrace-gpu-metrics.service").read_text()
+            name = re.search(r"^Environment=FILE=(/\S+\.prom)$", text, re.M)[1]
+            program, *words = re.search(r"^ExecStart=(.*)$", text, re.M)[1].split()
+            self.assertTrue(pathlib.Path(directory, program.lstrip("/")).exists())
+            file = pathlib.Path(directory, pathlib.Path(name).name)
+            done = run(*(w.replace("${FILE}", str(file)) for w in words), root=t.root)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIn("nvgrace_gpu_tool_info", file.read_text())
+            self.assertNotIn("[Install]", text)
 
     def test_unit(self):
         """The unit runs the installed program, before the services that start

@@ -461,7 +461,7 @@ class Tool(unittest.TestCase):
             done""").stdout
         self.assertEqual([line for line in said.split("\n") if line.startswith("calls of")], [
             "calls of --install /mnt/tool.deb: ", "calls of --install /tmp/next.deb: ",
-            "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service;"])
+            "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service nvgrace-gpu-metrics.timer;"])
 
 
     def test_it_has_the_guides(self):

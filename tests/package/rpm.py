@@ -257,7 +257,7 @@ class Life(unittest.TestCase):
     def test_the_tool(self):
         """Its unit is disabled when it is removed, and no upgrade touches it.
         Without systemd, all works, too."""
-        unit = "nvgrace-gpu-ready.service"
+        unit = "nvgrace-gpu-ready.service nvgrace-gpu-metrics.timer"
         preset, disable, reload = (f"systemctl --no-reload preset {unit}", f"systemctl --no-reload disable --now {unit}",
                                    "systemctl daemon-reload")
         for systemd in (True, False):
@@ -292,7 +292,8 @@ class Life(unittest.TestCase):
         requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/this.rpm").stdout
         for scriptlet in ("post", "preun"):
             self.assertRegex(requires, rf"(?m)^dkms .*\b{scriptlet}\b")
-        for path in ("administration.md", "guests.md", "doctor.md", "faq.md", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu"):
+        for path in ("administration.md", "guests.md", "doctor.md", "faq.md", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu",
+                     "examples/prometheus-alerts.yml"):
             self.assertIn(f"/usr/share/doc/nvgrace-gpu/{path}", files["cli"])
         for path in ("/usr/sbin/nvgrace-gpu", "/usr/share/bash-completion/completions/nvgrace-gpu"):
             self.assertIn(path, files["cli"])
