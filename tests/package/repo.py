@@ -56,20 +56,21 @@ class Repository:
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="repo-test-", dir=scratch.PROJECT / "build"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
 
-    def apt(self, options, *argv, arch="amd64", ok=True, more=""):
+    def apt(self, options, *argv, arch="amd64", ok=True, more="", source=""):
         """Run "apt-get update" and a command with only this repository and more
         lines in sources.list, and return its output; with ok=False, only the
-        update's result."""
+        update's result. source is a .sources file to use instead."""
         root = pathlib.Path(tempfile.mkdtemp(prefix="apt-"))
         self.addCleanup(shutil.rmtree, root)
         for name in ("lists/partial", "cache/archives/partial", "etc", "empty"):
             (root / name).mkdir(parents=True)
         (root / "status").touch()
-        (root / "sources.list").write_text(f"deb [{options}] file:{self.repo}/apt stable main\n{more}")
+        list_ = root / ("sources.list" if not source else "guide.sources")
+        list_.write_text(source or f"deb [{options}] file:{self.repo}/apt stable main\n{more}")
         (root / "apt.conf").write_text(f'''
             Dir::Etc::Main "/dev/null"; Dir::Etc::Parts "{root}/empty"; Dir::Etc::SourceParts "{root}/empty";
             Dir::Etc::TrustedParts "{root}/empty"; Dir::Etc::Trusted "/dev/null";
-            Dir::Etc::SourceList "{root}/sources.list"; Dir::State "{root}"; Dir::State::Lists "{root}/lists";
+            Dir::Etc::SourceList "{list_}"; Dir::State "{root}"; Dir::State::Lists "{root}/lists";
             Dir::State::status "{root}/status"; Dir::Cache "{root}/cache"; APT::Architecture "{arch}"; APT::Architectures "{arch}";
             APT::Sandbox::User "root"; APT::Update::Error-Mode "any"; Acquire::Languages "none";\n''')
         env = {"APT_CONFIG": f"{root}/apt.conf"}
@@ -156,6 +157,14 @@ class Signed(Repository, unittest.TestCase):
         (cls.work / "other.asc").write_text(run(*gpg, "--armor", "--export", "other@example.org").stdout)
         cls.make(GPG_KEY="test@example.org", GNUPGHOME=str(home))
         cls.trust = f"signed-by={cls.repo}/nvgrace-gpu.asc"
+
+    def test_the_guides_source(self):
+        """apt trusts what the guide writes, by the key that it names."""
+        text = guide.install("deb").partition("<<'END'\n")[2].partition("END\n")[0]
+        text = text.replace("/etc/apt/keyrings/", f"{self.repo}/").replace(guide.PLACE, str(self.repo))
+        self.assertIn(f"Signed-By: {self.repo}/nvgrace-gpu.asc\n", text)
+        out = self.apt("", "apt-cache", "policy", "nvgrace-gpu", arch="arm64", source=text)
+        self.assertIn(f"Candidate: {scratch.deb_version()}\n", out)
 
     def test_apt_refuses_another_key(self):
         result = self.apt(f"signed-by={self.work}/other.asc", ok=False)
