@@ -76,6 +76,27 @@ LIMITS = {
     ("large", "dma-map/usemem/1.00"): 1.0,
 }
 
+# How the plot of the ratios groups these figures, and what it calls them.
+NAMES = (
+    ("Read and write by system calls", (
+        ("usemem, blocks of 1 MiB: read", "parts", "pread/usemem/1MiB"),
+        ("usemem, blocks of 1 MiB: write", "parts", "pwrite/usemem/1MiB"),
+        ("usemem, blocks of 4 KiB: read", "parts", "pread/usemem/4KiB"),
+        ("usemem, blocks of 4 KiB: write", "parts", "pwrite/usemem/4KiB"),
+        ("usemem, 8 bytes: read", "parts", "pread/usemem/8B"),
+        ("resmem, blocks of 1 MiB: read", "parts", "pread/resmem/1MiB"),
+        ("resmem, blocks of 1 MiB: write", "parts", "pwrite/resmem/1MiB"),
+        ("resmem, 8 bytes: read", "parts", "pread/resmem/8B"),
+        ("the rest of BAR4 after the memory: read", "parts", "pread-tail/usemem/1MiB"),
+        ("configuration space, 4 bytes: read", "parts", "config-read"))),
+    ("First access to each page", (
+        ("256 MiB at an address off by a page", "parts", "first-touch-misaligned/usemem/256MiB"),
+        ("94.5 GiB", "large", "first-touch/usemem/1.00"))),
+    ("Map for DMA, by type1", (
+        ("1.5 GiB", "parts", "dma-map/usemem/1.00"),
+        ("94.5 GiB", "large", "dma-map/usemem/1.00"))),
+)
+
 WARM_UP = "warm-up"
 
 # A machine that needs longer is stuck rather than slow.
@@ -245,10 +266,19 @@ def plot(name, script, data, out):
     out.write_text(f"{head}\n<!-- SPDX-License-Identifier: GPL-2.0-only -->\n{rest}", "utf-8")
 
 
+def by_name(figures):
+    """Lines of the plot: (label, ratio, goal), below a line for each group."""
+    lines = []
+    for group, members in NAMES:
+        found = [(text, *figures[gpu, name]) for text, gpu, name in members if (gpu, name) in figures]
+        lines += [(f"{{/:Bold {group}}}", "NaN", "NaN"), *found] if found else []
+    return lines
+
+
 def plots(kernel, rows):
     """Make the plots for which there is data; their paths."""
     made = []
-    ratios = [(r["gpu"] + " " + r["figure"], r["ratio"], r["limit"] or "NaN") for r in rows if r["ratio"] and r["limit"]]
+    ratios = by_name({(r["gpu"], r["figure"]): (r["ratio"], r["limit"]) for r in rows if r["ratio"] and r["limit"]})
     growing = []
     for g in GROWTH:
         values = [next((r["ours"]["median"] for r in rows if (r["gpu"], r["figure"]) == (g["name"], f)), "NaN")
