@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "facts/config.h"
 #include "system/host.h"
 #include "system/options.h"
 #include "system/output.h"
@@ -177,6 +178,7 @@ int main(int argc, char **argv)
 		full = xasprintf(PROGRAM " %s", a.command->name);
 		a.argv[0] = full;
 		host_init(&h, a.root);
+		h.adds_id = config_adds_id;
 		rc = a.command->run(&h, a.argc, a.argv);
 		host_exit(&h);
 		free(full);

@@ -227,7 +227,7 @@ static void plan_boot(struct survey *s, const struct arguments *a, struct task *
 		if (strcmp(line->file, own)) {
 			if (!task->by && !ignored)
 				task->by = config_binds(&one, task->gpu);
-		} else if (line->ignore || line->match != CONFIG_ADDRESS ||
+		} else if (!config_line_binds(line) || line->match != CONFIG_ADDRESS ||
 			   strcasecmp(line->value, task->gpu->address)) {
 			foreign = line->line;
 		}

@@ -337,8 +337,9 @@ static bool matches_something(const struct doctor *d, const struct config_line *
 	size_t i;
 
 	for (i = 0; i < d->gpus.count; i++)
-		if (line->ignore ? config_ignores(&one, &d->gpus.gpu[i]) :
-		    config_binds(&one, &d->gpus.gpu[i]))
+		if (line->match == CONFIG_ID ? config_has_id(&one, d->gpus.gpu[i].device) :
+		    line->ignore ? !!config_ignores(&one, &d->gpus.gpu[i]) :
+				   !!config_binds(&one, &d->gpus.gpu[i]))
 			return true;
 	return false;
 }
@@ -359,6 +360,7 @@ static void check_lines(struct doctor *d)
 {
 	static const char *const kinds[] = {
 		[CONFIG_ADDRESS] = "", [CONFIG_SLOT] = "slot=", [CONFIG_SERIAL] = "serial=",
+		[CONFIG_ID] = "id ",
 	};
 	size_t i, length, bad = d->wishes.errors;
 	const struct config_error *e;
@@ -387,7 +389,8 @@ static void check_lines(struct doctor *d)
 			    kinds[line->match], line->value);
 		because(f, "no supported GPU has this %s now",
 			line->match == CONFIG_SLOT ? "slot" :
-			line->match == CONFIG_SERIAL ? "serial number" : "address");
+			line->match == CONFIG_SERIAL ? "serial number" :
+			line->match == CONFIG_ID ? "id" : "address");
 		remedy(f,
 		       "remove the line if the GPU does not come back; \"" PROGRAM " list\" shows the present GPUs");
 	}
@@ -446,7 +449,7 @@ void check_configuration(struct doctor *d)
 
 	check_lines(d);
 	for (i = 0; i < d->wishes.count; i++) {
-		if (!d->wishes.line[i].ignore) {
+		if (config_line_binds(&d->wishes.line[i])) {
 			check_rule(d);
 			return;
 		}

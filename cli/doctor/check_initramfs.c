@@ -182,7 +182,7 @@ void check_initramfs(struct doctor *d)
 	size_t kernels = 0, i;
 
 	for (i = 0; i < d->wishes.count; i++)
-		wants |= !d->wishes.line[i].ignore;
+		wants |= config_line_binds(&d->wishes.line[i]);
 	for (begin = text; begin && *begin; begin = next) {
 		next = strstr(begin + 1, "\nkernel: ");
 		next = next ? next + 1 : begin + strlen(begin);

@@ -131,6 +131,11 @@ static void check_vfio(struct doctor *d)
  *	`CONFIG_VFIO_PCI_DMABUF`
  * bad: it has neither
  *	remedy: boot another kernel
+ * bad: guests with the bound GPUs get an accelerated SMMUv3 with ATS (finding
+ *	`guest-smmu`), and the kernel has no dma-buf export: the GPU's accesses
+ *	to its own memory by a guest's addresses fail
+ *	remedy: boot a kernel with `CONFIG_VFIO_PCI_DMABUF`, or make guests with
+ *	`nvgrace-gpu guest --accel-smmu=off`
  * unknown: there is no configuration of the kernel
  *	remedy: as for vfio
  */
@@ -140,10 +145,19 @@ static void check_dma(struct doctor *d)
 		     host_exists(d->h, "/sys/module/vfio_iommu_type1");
 	bool iommufd = (enabled(d, "IOMMUFD") && enabled(d, "VFIO_DEVICE_CDEV")) ||
 		       host_exists(d->h, "/dev/iommu");
-	bool dmabuf = d->features ? has_feature(d, "dmabuf") : enabled(d, "VFIO_PCI_DMABUF");
+	bool dmabuf = exports_dmabufs(d);
 	struct finding *f;
+	size_t gpus;
+	char *no_ats = accel_obstacle(d, &gpus);
 
-	if (type1) {
+	if (gpus && !no_ats && !dmabuf) {
+		f = finding(d, "dma-backend", BAD, NULL,
+			    "guests with an accelerated SMMUv3 can't use GPU memory by ATS");
+		because(f,
+			"their SMMU needs GPU memory in iommufd's mappings, for which vfio must export it as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
+		remedy(f,
+		       "boot such a kernel, or make guests with \"" PROGRAM " guest --accel-smmu=off\"");
+	} else if (type1) {
 		finding(d, "dma-backend", GOOD, NULL, "DMA by type1%s",
 			iommufd ? " or iommufd" : "");
 	} else if (iommufd && dmabuf) {
@@ -165,6 +179,7 @@ static void check_dma(struct doctor *d)
 			    "not known whether the kernel has type1 or iommufd");
 		no_config(d, f);
 	}
+	free(no_ats);
 }
 
 /*

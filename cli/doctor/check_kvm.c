@@ -18,7 +18,7 @@
  *	remedy: turn on the SMMU (on x86, the IOMMU) in the firmware's setup;
  *	remove kernel parameters that turn it off
  */
-void check_iommu(struct doctor *d)
+static void check_units(struct doctor *d)
 {
 	char **units = host_list(d->h, "/sys/class/iommu");
 	char **groups = host_list(d->h, "/sys/kernel/iommu_groups");
@@ -46,6 +46,61 @@ void check_iommu(struct doctor *d)
 	}
 	host_free_list(units);
 	host_free_list(groups);
+}
+
+/*
+ * @guest-smmu
+ *
+ * Whether guests can have an accelerated SMMUv3, which uses the host's in
+ * hardware, for the GPUs that are bound with memory. It needs QEMU 11.0,
+ * iommufd, `CONFIG_ARM_SMMU_V3_IOMMUFD` (Linux 6.13 or later), and GPUs that are
+ * behind an SMMUv3 and alone in their IOMMU groups. Only on Arm.
+ *
+ * good: they can, with vCMDQ (`CONFIG_TEGRA241_CMDQV`) and dma-buf export
+ * note: they can, but the kernel has no driver of vCMDQ: each invalidation of a
+ *	guest's SMMU leaves the guest; or it has no dma-buf export
+ *	remedy: boot a kernel with them
+ * note: they can't: the GPU has no ATS and no shared virtual addressing there.
+ *	KubeVirt needs such an SMMU for these GPUs
+ *	remedy: the reason names what is missing
+ */
+static void check_guest_smmu(struct doctor *d)
+{
+	bool cmdq = kernel_option(d, "TEGRA241_CMDQV") != 'n', dmabuf = exports_dmabufs(d);
+	struct finding *f;
+	size_t gpus;
+	char *why = accel_obstacle(d, &gpus);
+
+	if (!d->arm || !gpus) {
+		free(why);
+		return;
+	}
+	if (why) {
+		f = finding(d, "guest-smmu", NOTE, NULL,
+			    "guests can't have an accelerated SMMUv3");
+		because(f, "%s", why);
+		remedy(f,
+		       "none is needed without ATS, shared virtual addressing and KubeVirt; for these, use QEMU 11.0 and Linux 6.19 or later with CONFIG_ARM_SMMU_V3_IOMMUFD, CONFIG_TEGRA241_CMDQV and CONFIG_VFIO_PCI_DMABUF");
+	} else if (!cmdq || !dmabuf) {
+		f = finding(d, "guest-smmu", NOTE, NULL,
+			    "guests can have an accelerated SMMUv3, without %s",
+			    cmdq ? "dma-buf export" : dmabuf ? "vCMDQ" :
+			    "vCMDQ and dma-buf export");
+		because(f, "the kernel lacks%s%s%s", cmdq ? "" : " CONFIG_TEGRA241_CMDQV",
+			!cmdq && !dmabuf ? " and" : "", dmabuf ? "" : " CONFIG_VFIO_PCI_DMABUF");
+		remedy(f, "boot a kernel with %s",
+		       !cmdq && !dmabuf ? "both" : cmdq ? "it (Linux 6.19 or later)" : "it");
+	} else {
+		finding(d, "guest-smmu", GOOD, NULL,
+			"guests can have an accelerated SMMUv3: iommufd, nesting, vCMDQ, dma-buf export");
+	}
+	free(why);
+}
+
+void check_iommu(struct doctor *d)
+{
+	check_units(d);
+	check_guest_smmu(d);
 }
 
 /* ---- KVM ------------------------------------------------------------------------------------ */

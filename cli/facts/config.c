@@ -51,6 +51,13 @@ static bool is_serial(const char *text)
 	return !text[i];
 }
 
+/* An id of NVIDIA, "10de:2342". */
+static bool is_id(const char *text)
+{
+	return !strncasecmp(text, "10de:", 5) && strspn(text + 5, "0123456789abcdefABCDEF") == 4 &&
+	       !text[9];
+}
+
 /* A printable copy of text from a file, for a message; to be freed. */
 static char *printable(const char *text)
 {
@@ -71,11 +78,20 @@ static void parse_line(struct config *config, const char *file, unsigned int num
 		return;
 	value = strtok_r(NULL, " \t\r\v\f", &save);
 	shown = printable(word);
-	if (strcmp(word, "bind") && strcmp(word, "ignore")) {
+	if (strcmp(word, "bind") && strcmp(word, "ignore") && strcmp(word, "id")) {
 		add_error(config, file, number, xasprintf("unknown directive \"%s\"", shown));
 		goto out;
 	}
-	line.ignore = *word == 'i';
+	line.ignore = !strcmp(word, "ignore");
+	if (!strcmp(word, "id")) {
+		if (!value || strtok_r(NULL, " \t\r\v\f", &save) || !is_id(value)) {
+			add_error(config, file, number,
+				  xstrdup("\"id\" needs exactly one id of NVIDIA, such as 10de:2342"));
+			goto out;
+		}
+		line.match = CONFIG_ID;
+		goto add;
+	}
 	if (!value || strtok_r(NULL, " \t\r\v\f", &save)) {
 		add_error(config, file, number, xasprintf("\"%s\" needs exactly one word", shown));
 		goto out;
@@ -106,6 +122,7 @@ static void parse_line(struct config *config, const char *file, unsigned int num
 			  xstrdup("\"ignore all\" is not a directive; without \"bind\", no GPU is bound"));
 		goto out;
 	}
+add:
 	line.file = xstrdup(file);
 	line.value = value ? xstrdup(value) : NULL;
 	config->line = xrealloc(config->line, (config->count + 1) * sizeof(line));
@@ -132,9 +149,11 @@ char *config_text(const struct config_line *line)
 {
 	static const char *const kinds[] = {
 		[CONFIG_ADDRESS] = "", [CONFIG_ALL] = "all", [CONFIG_SLOT] = "slot=",
-		[CONFIG_SERIAL] = "serial=",
+		[CONFIG_SERIAL] = "serial=", [CONFIG_ID] = "",
 	};
-	char *text = xasprintf("%s %s%s", line->ignore ? "ignore" : "bind", kinds[line->match],
+	char *text = xasprintf("%s %s%s",
+			       line->ignore ? "ignore" : line->match == CONFIG_ID ? "id" : "bind",
+			       kinds[line->match],
 			       line->value ? line->value : ""), *c;
 
 	/* Only a slot's name is case-sensitive. */
@@ -218,6 +237,33 @@ static const struct config_line *find(const struct config *config, const struct 
 			return line;
 	}
 	return NULL;
+}
+
+bool config_line_binds(const struct config_line *line)
+{
+	return !line->ignore && line->match != CONFIG_ID;
+}
+
+bool config_has_id(const struct config *config, uint16_t device)
+{
+	size_t i;
+
+	for (i = 0; i < config->count; i++)
+		if (config->line[i].match == CONFIG_ID &&
+		    strtoul(config->line[i].value + strlen("10de:"), NULL, 16) == device)
+			return true;
+	return false;
+}
+
+bool config_adds_id(struct host *h, uint16_t device)
+{
+	struct config config;
+	bool has;
+
+	config_read(h, &config);
+	has = config_has_id(&config, device);
+	config_free(&config);
+	return has;
 }
 
 const struct config_line *config_binds(const struct config *config, const struct gpu *gpu)

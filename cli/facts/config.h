@@ -14,13 +14,14 @@
 #define CONFIG_FILE "/etc/nvgrace-gpu.conf"
 #define CONFIG_DIR "/etc/nvgrace-gpu.conf.d"
 
-enum config_match { CONFIG_ADDRESS, CONFIG_ALL, CONFIG_SLOT, CONFIG_SERIAL };
+/* CONFIG_ID adds a GPU's id to those of the driver, and binds nothing itself. */
+enum config_match { CONFIG_ADDRESS, CONFIG_ALL, CONFIG_SLOT, CONFIG_SERIAL, CONFIG_ID };
 
 /* A directive. */
 struct config_line {
 	char *file;
 	unsigned int line;
-	bool ignore; /* "ignore", else "bind" */
+	bool ignore; /* "ignore", else "bind" or "id" */
 	enum config_match match;
 	char *value; /* NULL for CONFIG_ALL */
 };
@@ -48,6 +49,15 @@ void config_parse(struct config *config, const char *file, const char *text);
 
 /* A directive as text, "bind 0009:01:00.0"; to be freed. */
 char *config_text(const struct config_line *line);
+
+/* Whether the line is a "bind". */
+bool config_line_binds(const struct config_line *line);
+
+/* Whether a line adds this id of NVIDIA. */
+bool config_has_id(const struct config *config, uint16_t device);
+
+/* Reads the configuration; as host.h has it. */
+bool config_adds_id(struct host *h, uint16_t device);
 
 /* The first line that binds, or ignores, this device; or NULL. */
 const struct config_line *config_binds(const struct config *config, const struct gpu *gpu);

@@ -32,14 +32,30 @@ static const char *const modes[] = {
 	[GPU_MODE_CORE_ONLY] = "core-only",
 };
 
-const char *gpu_product(uint16_t vendor, uint16_t device)
+static const char *known_product(uint16_t device)
 {
 	size_t i;
 
-	for (i = 0; vendor == VENDOR_NVIDIA && i < ARRAY_SIZE(products); i++)
+	for (i = 0; i < ARRAY_SIZE(products); i++)
 		if (products[i].device == device)
 			return products[i].name;
 	return NULL;
+}
+
+const char *gpu_product(struct host *h, uint16_t vendor, uint16_t device)
+{
+	const char *name = known_product(device);
+
+	if (vendor != VENDOR_NVIDIA)
+		return NULL;
+	if (!name && h->adds_id && h->adds_id(h, device))
+		name = "GPU of an added id";
+	return name;
+}
+
+bool gpu_has_alias(const struct gpu *gpu)
+{
+	return known_product(gpu->device);
 }
 
 char *gpu_ids_text(void)
@@ -183,7 +199,7 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 	}
 	gpu->vendor = gpu_id(h, address, "vendor");
 	gpu->device = gpu_id(h, address, "device");
-	gpu->product = gpu_product(gpu->vendor, gpu->device);
+	gpu->product = gpu_product(h, gpu->vendor, gpu->device);
 	if (host_int(h, &gpu->numa_node, DEVICES "/%s/numa_node", address) || gpu->numa_node < 0)
 		gpu->numa_node = -1;
 
@@ -257,7 +273,7 @@ void gpus_find(struct host *h, struct gpus *gpus)
 		if (names[i][strspn(names[i], "0123456789abcdefABCDEF:.")])
 			continue;
 		/* Read two files first: most devices are not supported. */
-		if (!gpu_product(gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
+		if (!gpu_product(h, gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
 			continue;
 		gpus->gpu = xrealloc(gpus->gpu, (gpus->count + 1) * sizeof(*gpus->gpu));
 		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]) ||

@@ -95,8 +95,14 @@ int gpu_lock(const char *address);
 /* "vendor" or "device" of a PCI device; UINT16_MAX if it has none. */
 uint16_t gpu_id(struct host *h, const char *address, const char *name);
 
-/* A supported device's name; NULL: not supported. */
-const char *gpu_product(uint16_t vendor, uint16_t device);
+/*
+ * A supported device's name, also of one whose id only the configuration has;
+ * NULL: not supported.
+ */
+const char *gpu_product(struct host *h, uint16_t vendor, uint16_t device);
+
+/* Whether the driver itself, and so modules.alias, has this device's id. */
+bool gpu_has_alias(const struct gpu *gpu);
 
 /*
  * Bytes that a scrub overwrites; GPU_UNKNOWN unless the driver reports memory.

@@ -83,7 +83,7 @@ static size_t find_fitting(struct host *h, const struct pci_address *typed, bool
 		if (strlen(names[i]) >= ADDRESS_MAX || !address_fits(typed, names[i]))
 			continue;
 		if (supported &&
-		    !gpu_product(gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
+		    !gpu_product(h, gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
 			continue;
 		if (!count++)
 			strcpy(address, names[i]);

@@ -517,8 +517,7 @@ static char *iommufd_obstacle(const struct guest_facts *facts, const struct gues
 	return NULL;
 }
 
-/* Why the guest can have no accelerated SMMUs, to be freed; NULL: it can. */
-static char *accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
+char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
 {
 	const struct place *place;
 	char *why;
@@ -553,11 +552,12 @@ static char *accel_obstacle(const struct guest_facts *facts, const struct guest_
 static enum exit_status plan_dma(const struct guest_facts *facts, const struct guest_wish *wish,
 				 struct guest_plan *plan)
 {
-	char *no_iommufd = iommufd_obstacle(facts, plan), *no_accel = accel_obstacle(facts, plan);
+	char *no_iommufd = iommufd_obstacle(facts, plan), *no_accel;
 	enum choice accel = plan->format == FORMAT_KUBEVIRT ? CHOICE_ON : wish->accel;
 	bool only_iommufd = facts->config_known && !facts->type1;
 	enum exit_status status = EXIT_OK;
 
+	no_accel = guest_accel_obstacle(facts, plan);
 	if (accel == CHOICE_ON && no_accel)
 		status = refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
 	else if (accel == CHOICE_ON && wish->iommufd == CHOICE_OFF)

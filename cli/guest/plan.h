@@ -134,6 +134,12 @@ void guest_facts_free(struct guest_facts *facts);
 void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan);
 
 /*
+ * Why a guest with this plan's GPUs and QEMU can have no accelerated SMMUs, to be
+ * freed; NULL: it can.
+ */
+char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan);
+
+/*
  * The whole guest. EXIT_OK; or an exit status, and plan->refused. The wish, the
  * facts and the GPUs must live as long as the plan.
  */

@@ -34,6 +34,12 @@ struct host {
 	uint64_t page_size;	/* 4096, 16384 or 65536; for a tree: /answers/page-size, or 4096 */
 
 	/*
+	 * Whether the configuration adds this id of NVIDIA to those of the
+	 * driver; NULL: it adds none.
+	 */
+	bool (*adds_id)(struct host *h, uint16_t device);
+
+	/*
 	 * If set, called after each read, even if it failed: then data is NULL,
 	 * and error is the later errno. path is without the prefix.
 	 */

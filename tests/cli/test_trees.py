@@ -733,6 +733,23 @@ class Steps(unittest.TestCase):
             t.process(10, "qemu", "/dev/vfio/12")
             self.assertEqual(changed("unbind", G1, status=4), [False])
 
+    def test_an_added_id(self):
+        """A GPU whose id only the configuration has is one of the GPUs."""
+        with Tree() as t:
+            t.device(G1, device="0x2343").package()
+            self.assertEqual(t.json("list")["gpus"], [])
+            self.assertEqual(t.run("bind", "-n", G1).returncode, 3)
+            for number, word in enumerate(("10de:2343", "10DE:2343")):
+                t.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"bind all\nid {word}")
+                gpu = t.json("list")["gpus"][0]
+                self.assertEqual((gpu["address"], gpu["product"]), (G1, "GPU of an added id"), number)
+            self.assertEqual(t.run("bind", "-n", G1).returncode, 0)
+            for word in ("", "2343", "10de:234", "8086:2343", "10de:2343 x"):
+                t.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"id {word}")
+                self.assertEqual(t.json("list")["gpus"], [])
+                found = [f for f in json.loads(t.run("doctor", "--json").stdout)["findings"] if f["id"] == "configuration"]
+                self.assertIn("needs exactly one id of NVIDIA", found[0]["reason"])
+
     def test_initramfs(self):
         with Tree() as t:
             t.package().bound(G1)

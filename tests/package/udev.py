@@ -140,6 +140,34 @@ class Helper:
                 self.assert_matches(conf, first)
                 self.assert_matches(conf, second, OTHER)
 
+    def test_an_added_id(self):
+        """The driver lacks it. The order of lines and files does not matter."""
+        other = "0029:01:00.0"
+        self.host.device(other, device="0x2343")
+        rc, said = self.run_helper("match", other)
+        self.assertEqual(rc, 1)
+        self.assertIn("not a GPU that nvgrace-gpu-vfio-pci supports", said)
+        for conf, wanted in (("bind all\nid 10de:2343", True), ("id 10DE:2343 # a comment\nbind " + other, True),
+                             ("id 10de:2343", False), (f"id 10de:2343\nbind all\nignore {other}", False)):
+            with self.subTest(conf):
+                self.assert_matches(conf, wanted, other)
+        self.host.write("etc/nvgrace-gpu.conf.d/ids.conf", "id 10de:2343\n")
+        self.assert_matches("bind all", True, other)
+        self.host.write("sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/bind", "")
+        self.run_helper("bind", other)
+        self.assertEqual(self.host.attribute(other, "driver_override"), "nvgrace_gpu_vfio_pci\n")
+        # An id alone binds nothing, so no initramfs needs a copy of it.
+        self.host.write("etc/nvgrace-gpu.conf", "")
+        self.assertEqual(self.run_helper("configured"), (1, ""))
+        (self.host.root / "etc/nvgrace-gpu.conf.d/ids.conf").unlink()
+        for word in ("", " 2343", " 10de:234", " 10de:23430", " 8086:2343", " 10de:2343 10de:2344", " 10de:23g3"):
+            with self.subTest(word):
+                self.host.write("etc/nvgrace-gpu.conf", f"id{word}\nbind all\n")
+                self.assertEqual(self.run_helper("match", other)[0], 1)
+                rc, said = self.run_helper("match", GPU)
+                self.assertEqual(rc, 0)
+                self.assertIn('nvgrace-gpu.conf:1: "id" needs exactly one id of NVIDIA', said)
+
     def test_capital_letters_and_large_domains(self):
         for address in ("00ab:c1:1f.7", "00de:f1:1f.7", "1000a:00:00.0"):
             self.host.device(address)
