@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "facts/answers.h"
 #include "facts/named.h"
 #include "facts/survey.h"
 #include "system/options.h"
@@ -330,6 +331,16 @@ static void draw_last_scrub(const struct gpu *gpu)
 		field("read zeros", time_text(gpu->verified_time, when));
 }
 
+/* As answer_egm(). */
+static bool read_egm(struct host *h, uint64_t *size)
+{
+	struct answers *answers = answers_begin(h, NULL);
+	bool known = answer_egm(answers, size);
+
+	answers_free(answers);
+	return known;
+}
+
 static void draw(struct survey *s, const struct gpu *gpu)
 {
 	const struct config_line *line = survey_persisted(s, gpu);
@@ -339,6 +350,7 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	struct bar bars[6];
 	size_t count, i;
 	char *text, size[SIZE_MAX_TEXT];
+	uint64_t egm;
 	int width = terminal_width() - ADDRESS_WIDTH - 40;
 
 	width = width < BOX_MIN ? BOX_MIN : width > 48 ? 48 : width;
@@ -360,6 +372,13 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	text = xasprintf(gpu->numa_node < 0 ? "none" : "%d", gpu->numa_node);
 	field("NUMA node", text);
 	free(text);
+	if (read_egm(s->host, &egm)) {
+		text = egm ? xasprintf("%s set aside by firmware, which this driver gives to no guest",
+				       size_text(egm, size)) :
+			     xstrdup("none");
+		field("EGM", text);
+		free(text);
+	}
 	if (gpu->slot)
 		field("slot", gpu->slot);
 	if (gpu->serial)
@@ -450,6 +469,7 @@ static void fill_json(struct json_object *document, struct survey *s, const stru
 {
 	struct json_object *array, *object;
 	char *features = read_features(s->host), *word, *save;
+	uint64_t egm;
 	struct part parts[PARTS_MAX];
 	struct bar bars[6];
 	size_t count, i;
@@ -462,6 +482,8 @@ static void fill_json(struct json_object *document, struct survey *s, const stru
 			json_object_array_add(array, json_text(word));
 	free(features);
 	json_object_object_add(document, "features", array);
+	json_object_object_add(document, "egm_size",
+			       json_size(read_egm(s->host, &egm) ? egm : GPU_UNKNOWN));
 
 	array = json_object_new_array();
 	count = find_parts(s->host, gpu, parts);

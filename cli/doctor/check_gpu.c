@@ -9,18 +9,74 @@
 #include <string.h>
 
 #include "doctor/checks.h"
+#include "facts/config.h"
 #include "facts/place.h"
 #include "system/output.h"
 #include "system/program.h"
 
 /* ---- all GPUs ------------------------------------------------------------------------------- */
 
+/* Whether this GPU is of Vera Rubin, whose memory is a CXL region. */
+static bool is_rubin(uint16_t device)
+{
+	return device == 0x3041 || device == 0x307f;
+}
+
+/*
+ * Reports NVIDIA's GPUs that are not supported but might be expected to be. Sets
+ * *rubin if one is of Vera Rubin.
+ */
+static void check_other_gpus(struct doctor *d, bool *rubin)
+{
+	const char *tables = answer(d->answers, "acpi-tables");
+	bool stated = tables && strstr(tables, "nvidia,gpu-mem-base-pa");
+	char **names = host_list(d->h, PCI_DEVICES), *class;
+	struct finding *f;
+	uint16_t device;
+	size_t i;
+
+	for (i = 0; names && names[i]; i++) {
+		if (names[i][strspn(names[i], "0123456789abcdefABCDEF:.")] ||
+		    gpu_id(d->h, names[i], "vendor") != 0x10de)
+			continue;
+		device = gpu_id(d->h, names[i], "device");
+		class = host_line(d->h, PCI_DEVICES "/%s/class", names[i]);
+		if (!class || strncmp(class, "0x0302", 6) || gpu_product(d->h, 0x10de, device)) {
+			/* Another device, or a supported GPU. */
+		} else if (is_rubin(device)) {
+			*rubin = true;
+			f = finding(d, "gpus", NOTE, NULL,
+				    "%s, 10de:%04x, is a GPU of Vera Rubin, which is not this driver's",
+				    names[i], device);
+			because(f, "its memory comes as a CXL region of vfio-pci-core");
+			remedy(f, "assign it with vfio-pci");
+		} else if (gpu_is_coherent(device) && stated) {
+			f = finding(d, "gpus", WARNING, NULL,
+				    "%s: 10de:%04x is not an id of the driver", names[i], device);
+			because(f,
+				"NVIDIA's firmware treats it as a GPU with coherent memory, and ACPI has the properties of such memory: tools that choose the driver by modules.alias bind vfio-pci, and the guest gets a GPU without memory");
+			remedy(f,
+			       "run \"echo 'id 10de:%04x' > " CONFIG_DIR "/ids.conf\" and \"" PROGRAM " bind --persist %s\", and report the id",
+			       device, names[i]);
+		}
+		free(class);
+	}
+	host_free_list(names);
+}
+
 /*
  * @gpus
  *
- * GPUs with an id that the driver supports: @GPU_IDS@.
+ * GPUs with an id that the driver supports: @GPU_IDS@. Or with an id of a line
+ * `id` of the configuration (nvgrace-gpu.conf(5)).
  *
  * good: there is at least one
+ * note: a GPU is of Vera Rubin, which needs no variant driver
+ *	remedy: assign it with vfio-pci
+ * warning: a GPU has an id that NVIDIA's firmware treats as one with coherent
+ *	memory, ACPI has the properties of such memory, and the driver lacks the
+ *	id
+ *	remedy: write `id 10de:XXXX` into a file of `/etc/nvgrace-gpu.conf.d`
  * bad: there is none
  *	remedy: run `lspci -nn -d 10de:`; if a GPU is missing, power-cycle the
  *	host
@@ -28,8 +84,10 @@
 void check_gpus(struct doctor *d)
 {
 	struct finding *f;
+	bool rubin = false;
 	char *ids;
 
+	check_other_gpus(d, &rubin);
 	if (d->gpus.count) {
 		finding(d, "gpus", GOOD, NULL, "%zu supported GPU%s", d->gpus.count,
 			d->gpus.count > 1 ? "s" : "");
@@ -39,7 +97,8 @@ void check_gpus(struct doctor *d)
 	ids = gpu_ids_text();
 	because(f, "no PCI device has one of the ids %s", ids);
 	free(ids);
-	remedy(f,
+	remedy(f, "%s",
+	       rubin ? "remove this project's packages: the GPUs of this host are not this driver's" :
 	       "run \"lspci -nn -d 10de:\"; if a GPU is missing, power-cycle the host");
 }
 
@@ -595,6 +654,38 @@ static void check_alignment(struct doctor *d, const struct gpu *gpu)
 		page);
 	remedy(f,
 	       "boot a kernel with another page size (4K pages need 2 MiB), or update the system firmware");
+}
+
+/*
+ * @egm
+ *
+ * Whether firmware sets a part of the CPU's memory aside for guests, extended GPU
+ * memory (EGM), by the property `nvidia,egm-size` in the DSDT or an SSDT. Only if
+ * a table has that property.
+ *
+ * good: it sets none aside
+ * note: it does: this driver gives guests no EGM, and the host does not use it
+ *	remedy: turn EGM off in the firmware's setup, or use a kernel with
+ *	`CONFIG_NVGRACE_EGM` and its own driver
+ */
+void check_egm(struct doctor *d)
+{
+	char size[SIZE_MAX_TEXT];
+	struct finding *f;
+	uint64_t bytes;
+
+	if (!answer_egm(d->answers, &bytes))
+		return;
+	if (!bytes) {
+		finding(d, "egm", GOOD, NULL, "firmware sets no extended GPU memory aside");
+		return;
+	}
+	f = finding(d, "egm", NOTE, NULL, "firmware sets %s of extended GPU memory aside",
+		    size_text(bytes, size));
+	because(f,
+		"it is a part of the CPU's memory: this driver gives it to no guest, and the host does not use it");
+	remedy(f,
+	       "turn EGM off in the firmware's setup, or use a kernel with CONFIG_NVGRACE_EGM and its own driver");
 }
 
 void check_gpu(struct doctor *d, const struct gpu *gpu)

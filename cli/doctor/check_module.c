@@ -424,6 +424,8 @@ static void check_signature(struct doctor *d, const char *module)
  * helpers find the variant driver there. Only if there is a module to load.
  *
  * good: it has the module
+ * note: a GPU has an id that only the configuration has
+ *	remedy: use `managed='no'`, or name the driver in libvirt's `<hostdev>`
  * warning: it lacks the module: they bind vfio-pci, and the guest gets a GPU
  *	without memory
  *	remedy: run `depmod -a`
@@ -432,6 +434,19 @@ static void check_alias(struct doctor *d, const char *module)
 {
 	char *alias = field_value(module, "alias");
 	struct finding *f;
+	size_t i;
+
+	for (i = 0; i < d->gpus.count; i++) {
+		if (gpu_has_alias(&d->gpus.gpu[i]))
+			continue;
+		f = finding(d, "module-alias", NOTE, d->gpus.gpu[i].address,
+			    "modules.alias has no line for 10de:%04x, an id of the configuration",
+			    d->gpus.gpu[i].device);
+		because(f,
+			"tools that choose the driver there, such as libvirt with managed='yes', bind vfio-pci, and the guest gets a GPU without memory");
+		remedy(f,
+		       "use managed='no' and \"" PROGRAM " bind --persist\", or <driver model='" DRIVER_NAME "'/> in libvirt's <hostdev>");
+	}
 
 	if (!alias || strcmp(alias, "no")) {
 		finding(d, "module-alias", GOOD, NULL,

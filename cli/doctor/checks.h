@@ -17,6 +17,7 @@ void check_programs(struct doctor *d);
 void check_configuration(struct doctor *d);
 void check_initramfs(struct doctor *d);			/* check_initramfs.c */
 void check_gpus(struct doctor *d);			/* check_gpu.c */
+void check_egm(struct doctor *d);
 void check_gpu(struct doctor *d, const struct gpu *gpu);
 
 /*

@@ -97,6 +97,7 @@ static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count
 	check_programs(d);
 	check_configuration(d);
 	check_initramfs(d);
+	check_egm(d);
 	for (i = 0; i < d->gpus.count; i++) {
 		for (j = 0; j < count && strcmp(addresses[j], d->gpus.gpu[i].address); j++)
 			;

@@ -566,13 +566,63 @@ static char *ask_command_line(struct answers *a)
 	return t.s ? t.s : xstrdup("");
 }
 
-/* Lines "SSDT5: name name" for the tables that have the properties. */
+/*
+ * Reads a constant of AML at a place: 0, 1, or a byte, word, dword or qword after
+ * its prefix. Whether it is one.
+ */
+static bool aml_integer(const char *at, const char *end, uint64_t *value)
+{
+	static const char prefixes[] = { 0x0a, 0x0b, 0x0c, 0x0e };
+	size_t i, n;
+
+	*value = 0;
+	if (at < end && (*at == 0 || *at == 1)) {
+		*value = *at;
+		return true;
+	}
+	for (i = 0; at < end && i < sizeof(prefixes); i++) {
+		if (*at != prefixes[i] || end - at <= 1 << i)
+			continue;
+		for (n = 0; n < (size_t)1 << i; n++)
+			*value |= (uint64_t)(unsigned char)at[1 + n] << (8 * n);
+		return true;
+	}
+	return false;
+}
+
+#define EGM_SIZE "nvidia,egm-size"
+
+/* The largest extended GPU memory that the table states; false: it states none. */
+static bool find_egm(const char *data, size_t len, uint64_t *size)
+{
+	const char *at = data, *end = data + len;
+	uint64_t value;
+	bool found = false;
+
+	*size = 0;
+	/* With the NUL of the string. */
+	while ((at = memmem(at, end - at, EGM_SIZE, sizeof(EGM_SIZE)))) {
+		at += sizeof(EGM_SIZE);
+		if (!aml_integer(at, end, &value))
+			continue;
+		found = true;
+		if (value > *size)
+			*size = value;
+	}
+	return found;
+}
+
+/*
+ * Lines "SSDT5: name name" for the tables that have the properties, and
+ * "nvidia,egm-size=BYTES" for the extended GPU memory.
+ */
 static char *ask_acpi_tables(struct answers *a)
 {
 	static const char *const names[] = { "nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size" };
 	char **tables = host_list(a->h, ACPI_TABLES), *data;
 	struct text t = { };
 	size_t i, n, len;
+	uint64_t egm;
 	bool named;
 
 	if (!tables)
@@ -598,6 +648,8 @@ static char *ask_acpi_tables(struct answers *a)
 				append(&t, "%s: %s", tables[i], names[n]);
 			named = true;
 		}
+		if (named && find_egm(data, len, &egm))
+			append(&t, " " EGM_SIZE "=%llu", (unsigned long long)egm);
 		if (named)
 			append(&t, "\n");
 		free(data);
@@ -940,4 +992,24 @@ void answers_free(struct answers *a)
 	if (a)
 		free(a->of);
 	free(a);
+}
+
+bool answer_egm(struct answers *a, uint64_t *size)
+{
+	const char *at = answer(a, "acpi-tables");
+	char *end;
+	unsigned long long value;
+	bool found = false;
+
+	*size = 0;
+	while (at && (at = strstr(at, EGM_SIZE "="))) {
+		at += strlen(EGM_SIZE "=");
+		value = strtoull(at, &end, 10);
+		if (end == at)
+			continue;
+		found = true;
+		if (value > *size)
+			*size = value;
+	}
+	return found;
 }

@@ -6,6 +6,9 @@
 #ifndef NVGRACE_GPU_FACTS_ANSWERS_H
 #define NVGRACE_GPU_FACTS_ANSWERS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 struct answers;
 struct host;
 struct recorder;
@@ -28,5 +31,12 @@ const char *answer(struct answers *a, const char *name);
  * "kernel-config": 'y', 'm' or 'n'; 'n' if config is NULL.
  */
 char config_option(const char *config, const char *name);
+
+/*
+ * Whether firmware states the size of extended GPU memory (EGM), the part of the
+ * CPU's memory that it sets aside for guests. 0: it sets none aside. Of several
+ * sockets, the largest.
+ */
+bool answer_egm(struct answers *a, uint64_t *size);
 
 #endif

@@ -53,6 +53,23 @@ const char *gpu_product(struct host *h, uint16_t vendor, uint16_t device)
 	return name;
 }
 
+bool gpu_is_coherent(uint16_t device)
+{
+	/* As in edk2-nvidia, TH500GpuDxe/core/GPUSupport.c. */
+	static const struct {
+		uint16_t first, last;
+	} ranges[] = {
+		{ 0x2341, 0x237f }, { 0x2941, 0x297f }, { 0x29c1, 0x29ff }, { 0x31a1, 0x31a1 },
+		{ 0x31c1, 0x31ff }, { 0x3341, 0x337f },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+		if (device >= ranges[i].first && device <= ranges[i].last)
+			return true;
+	return false;
+}
+
 bool gpu_has_alias(const struct gpu *gpu)
 {
 	return known_product(gpu->device);

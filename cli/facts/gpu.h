@@ -101,6 +101,12 @@ uint16_t gpu_id(struct host *h, const char *address, const char *name);
  */
 const char *gpu_product(struct host *h, uint16_t vendor, uint16_t device);
 
+/*
+ * Whether NVIDIA's firmware for Grace treats a GPU with this id as one with
+ * coherent memory.
+ */
+bool gpu_is_coherent(uint16_t device);
+
 /* Whether the driver itself, and so modules.alias, has this device's id. */
 bool gpu_has_alias(const struct gpu *gpu);
 

@@ -68,6 +68,11 @@ SHAPES = {
 }
 
 
+# The other properties of real machines.
+PXM = {"nvidia,gpu-mem-pxm-start": 16, "nvidia,gpu-mem-pxm-count": 8}
+EGM = {"nvidia,egm-base-pa": 0x100000000000, "nvidia,egm-size": 0x7000000000, "nvidia,egm-pxm": 1,
+       "nvidia,egm-retired-pages-data-base": 0x80000000}
+
 TABLES = {
     "core-nothing": {"dsd": None},
     "core-another-property": {"dsd": {"nvidia,gpu-mem-pxm-start": 1}},
@@ -79,6 +84,11 @@ TABLES = {
     "core-size-empty-buffer": says(size={"buffer": []}),
     "core-base-package-in-a-package": says(base={"package": [{"package": [FUNCTIONAL]}]}),
     "core-size-package-in-a-package": says(size={"package": [{"package": [FUNCTIONAL]}]}),
+    # What edk2-nvidia makes for a Grace host, without and with extended GPU
+    # memory.
+    "memory-eight-properties-egm-off": says(**PXM, **dict.fromkeys(EGM, 0)),
+    "memory-eight-properties-egm-on": says(**PXM, **EGM),
+
     "EINVAL-only-base": says(size=None),
     "EINVAL-only-size": says(base=None),
     "EINVAL-only-base-zero": says(base=0, size=None),
