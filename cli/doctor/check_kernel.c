@@ -153,6 +153,7 @@ static void check_dma(struct doctor *d)
 	if (gpus && !no_ats && !dmabuf) {
 		f = finding(d, "dma-backend", BAD, NULL,
 			    "guests with an accelerated SMMUv3 can't use GPU memory by ATS");
+		f->accel_only = true;
 		because(f,
 			"their SMMU needs GPU memory in iommufd's mappings, for which vfio must export it as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
 		remedy(f,

@@ -22,6 +22,7 @@ struct finding {
 	char *device;			/* NULL: the host */
 	char *text, *reason, *remedy;	/* the last two are NULL if the verdict is GOOD */
 	char *accepted;			/* "FILE:LINE" that accepts it; NULL: none */
+	bool accel_only;		/* about guests with an accelerated SMMUv3 alone */
 };
 
 struct doctor {

@@ -577,7 +577,7 @@ static bool aml_integer(const char *at, const char *end, uint64_t *value)
 
 	*value = 0;
 	if (at < end && (*at == 0 || *at == 1)) {
-		*value = *at;
+		*value = (unsigned char)*at;
 		return true;
 	}
 	for (i = 0; at < end && i < sizeof(prefixes); i++) {

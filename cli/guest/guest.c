@@ -223,11 +223,13 @@ static const struct {
  * libvirt and KubeVirt raise the limit of locked memory, and KubeVirt has a QEMU
  * of its own.
  */
-static bool matters(enum format format, const char *id)
+static bool matters(const struct guest_plan *plan, const struct finding *f)
 {
-	if (!strcmp(id, "memlock"))
-		return format != FORMAT_LIBVIRT && format != FORMAT_KUBEVIRT;
-	return strcmp(id, "qemu") || format != FORMAT_KUBEVIRT;
+	if (f->accel_only && !plan->accel)
+		return false;
+	if (!strcmp(f->id, "memlock"))
+		return plan->format != FORMAT_LIBVIRT && plan->format != FORMAT_KUBEVIRT;
+	return strcmp(f->id, "qemu") || plan->format != FORMAT_KUBEVIRT;
 }
 
 static bool is_named(const struct guest_plan *plan, const char *device)
@@ -254,7 +256,7 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 		for (k = 0; k < ARRAY_SIZE(effects) && strcmp(effects[k].id, f->id); k++)
 			;
 		if (k == ARRAY_SIZE(effects) || f->verdict < NOTE || !is_named(plan, f->device) ||
-		    !matters(plan->format, f->id))
+		    !matters(plan, f))
 			continue;
 		warning[(*count)++] = (struct guest_warning){
 			.id = f->id, .device = f->device, .text = f->text, .remedy = f->remedy,
