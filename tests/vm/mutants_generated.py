@@ -72,16 +72,19 @@ PROGRAMS = {
     # Linux 6.12 does not log that error recovery failed.
     "src/gate.c": ("mmap", "reset", "gate", "power", "aer", "wait", "trace", "dmabuf", "ready", "config", "scrub:5", "rare", RANDOM,
                    "cycles", "races", "stable/aer"),
+    "src/poison.c": ("poison",),
     "src/probe.c": ("discovery", "plain", "sysfs", "region", "reset", "ready", "scrub:5", "failures", "rare", "cycles", RANDOM,
                     "privilege", "races"),
     "src/ready.c": ("ready", "wait", "power", "aer", "discovery", "scrub:5", "failures", "rare", RANDOM, "cycles", "races"),
     # What the newest kernel itself checks.
     "src/region.c": ("region", "mmap", "poison", "trace", "config", "reset", "gate", "wait", "thp:300", "rare", "failures", RANDOM,
                      "cycles", "privilege", "races", "oldstable/mmap"),
+    "src/reset.c": ("reset", "aer", "gate", "wait", "trace", "scrub:5", "rare", RANDOM, "stable/aer"),
     "src/rw.c": ("rw", "trace", "power", "gate", "scrub:5", "race:20", "rare", "failures", RANDOM, "cycles", "privilege", "races"),
     "src/scrub.c": ("scrub:5", "failures", "sysfs", "trace", "poison", "aer", "rare"),
     "src/shadow.c": ("oldstable/mmap", "oldstable/reset", "oldstable/gate", "oldstable/cycles", f"oldstable/{RANDOM}", "oldstable/races"),
     "src/sysfs.c": ("sysfs", "discovery", "scrub:5", "privilege"),
+    "src/window.c": ("rw", "power", "gate", "scrub:5", "cycles", "failures", RANDOM),
 }
 # Programs on this machine, before all others.
 HERE = {"src/arith.c": ["tests/unit/run"]}
