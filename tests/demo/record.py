@@ -55,7 +55,7 @@ MASKS = (
     (r"\b\d+\.\d+\.\d+\S*-arm64\b", "<kernel>"),
     (r"\b\d+(\.\d+)? s\b", "<time>"),
     (r"\bpread \d+\.\d, pwrite \d+\.\d\b", "<speeds>"),
-    (r"\bversion \d+\.\d+\.\d+", "<version>"),
+    (r"\bversion \d+\.\d+\.\d+(\+git\S*)?", "<version>"),
     # The kernel and the machine assign these.
     (r"\bat 0x[0-9a-f]+, the device's own", "<address>"),
     (r"group \d+\b", "<group>"),
