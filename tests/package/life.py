@@ -184,9 +184,9 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False):
     compile_program("holder", directory, "-static")
     shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
     if kinds:
-        with tempfile.TemporaryDirectory(dir=PROJECT / "build") as scratch:
-            build_next(pathlib.Path(scratch), kinds)
-            shutil.copytree(pathlib.Path(scratch) / "next", directory / "next")
+        with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
+            build_next(pathlib.Path(work), kinds)
+            shutil.copytree(pathlib.Path(work) / "next", directory / "next")
     if stand_in:
         build_stand_in(directory)
     if guest:
@@ -200,8 +200,8 @@ def started(name, log, gpus=(), kinds=(), stand_in=False, guest=False, **more):
     """A booted machine for a part. A step at the end reports its failures."""
     with contextlib.ExitStack() as stack:
         with step("packages for the machine"):
-            scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            m = System(gpus or GPUS, packages=packages_disk(scratch, kinds, stand_in, guest),
+            work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            m = System(gpus or GPUS, packages=packages_disk(work, kinds, stand_in, guest),
                        log=log / f"{name}.log", **more)
             stack.enter_context(m)
         with step("boot"):

@@ -23,6 +23,8 @@ import scratch
 NAME = "nvgrace-gpu-vfio-pci"
 PACKAGE = f"{NAME}-dkms"
 VERSION, NEXT = scratch.version(), "999.1"
+# Without what says that it is no release.
+RELEASE = VERSION.partition("+")[0]
 KERNELS = ["5.14.0-611.el9.aarch64", "6.12.0-55.el10_0.aarch64+64k"]
 
 DKMS = """#!/bin/bash
@@ -92,9 +94,9 @@ class Life(unittest.TestCase):
         for place in ("dkms.conf", "debian/changelog", f"rpm/{NAME}.spec"):
             file = copy / place
             text = file.read_text()
-            if VERSION not in text:
-                raise AssertionError(f"{place} has no {VERSION}")
-            file.write_text(text.replace(VERSION, NEXT))
+            if RELEASE not in text:
+                raise AssertionError(f"{place} has no {RELEASE}")
+            file.write_text(re.sub(re.escape(RELEASE) + r"(\+git)?", NEXT, text))
         result = subprocess.run(["scripts/toolbox", "cached", "scripts/package", "rpm"], cwd=copy, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, check=False)
         if result.returncode:
