@@ -19,6 +19,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -552,12 +553,18 @@ static uint64_t bar0_address(const struct gpu *gpu)
 /* Here the link was reset, and the kernel has not restored config space. */
 static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(void **state)
 {
+	struct utsname host;
 	uint64_t before;
 	size_t i;
 
 	start("neighbour");
-	/* The low half of a register that was cleared looks right. */
-	assert_int_equal(bar0_address(v.gpu) % (4 * GiB), 0);
+	/*
+	 * The low half of a register that was cleared looks right. x86-64's
+	 * firmware chooses another address.
+	 */
+	assert_int_equal(uname(&host), 0);
+	if (!strcmp(host.machine, "aarch64"))
+		assert_int_equal(bar0_address(v.gpu) % (4 * GiB), 0);
 	for (i = 0; i < 2; i++)
 		strcpy(maps[i], "before");
 	before = resets(v.gpu);
