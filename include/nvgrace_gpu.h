@@ -244,6 +244,14 @@ static inline struct nvgrace_gpu *to_nvgrace_gpu(struct vfio_device *core_vdev)
 	return container_of(core_vdev, struct nvgrace_gpu, core.vdev);
 }
 
+/* The GPU of a bound device, whose driver data is vfio-pci-core's. */
+static inline struct nvgrace_gpu *dev_to_nvgrace_gpu(struct device *dev)
+{
+	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
+
+	return to_nvgrace_gpu(&core->vdev);
+}
+
 /* Bytes that can be mapped: whole pages only. */
 static inline u64
 nvgrace_gpu_mappable(const struct nvgrace_gpu_region *region)

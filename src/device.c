@@ -196,13 +196,6 @@ const struct vfio_device_ops nvgrace_gpu_core_only_ops = {
 /* Of vfio-pci-core: it has only runtime power management. */
 static const struct dev_pm_ops *core_pm;
 
-static struct nvgrace_gpu *dev_to_gpu(struct device *dev)
-{
-	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
-
-	return to_nvgrace_gpu(&core->vdev);
-}
-
 /*
  * Called before any device sleeps, and the gate stays closed until all are
  * awake. User space is frozen meanwhile, but not the workers of a scrub. A
@@ -211,19 +204,19 @@ static struct nvgrace_gpu *dev_to_gpu(struct device *dev)
  */
 static int prepare(struct device *dev)
 {
-	nvgrace_gpu_gate_suspend(dev_to_gpu(dev));
+	nvgrace_gpu_gate_suspend(dev_to_nvgrace_gpu(dev));
 	return 0;
 }
 
 static void complete_sleep(struct device *dev)
 {
-	nvgrace_gpu_gate_resume(dev_to_gpu(dev));
+	nvgrace_gpu_gate_resume(dev_to_nvgrace_gpu(dev));
 }
 
 /* Another kernel may use the GPU until this one is back. */
 static int hibernate(struct device *dev)
 {
-	nvgrace_gpu_scrub_doubt(dev_to_gpu(dev));
+	nvgrace_gpu_scrub_doubt(dev_to_nvgrace_gpu(dev));
 	return 0;
 }
 

@@ -446,8 +446,7 @@ put:
 
 static void remove(struct pci_dev *pdev)
 {
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 
 	/* Returns when the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
@@ -463,9 +462,7 @@ static void remove(struct pci_dev *pdev)
 /* Before power-off, reboot and kexec: the parameter demands clean memory. */
 static void shutdown(struct pci_dev *pdev)
 {
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-
-	nvgrace_gpu_scrub_removing(to_nvgrace_gpu(&core->vdev));
+	nvgrace_gpu_scrub_removing(dev_to_nvgrace_gpu(&pdev->dev));
 }
 
 /* LCOV_EXCL_STOP */

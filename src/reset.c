@@ -48,13 +48,6 @@ static void restore_config(struct nvgrace_gpu *gpu)
 
 /* ---- resets ------------------------------------------------------------- */
 
-static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
-{
-	struct vfio_pci_core_device *core = dev_get_drvdata(&pdev->dev);
-
-	return to_nvgrace_gpu(&core->vdev);
-}
-
 /*
  * The PCI core calls this pair around every reset but the one of vfio-pci-core
  * at close: at open, by ioctl, FLR in config space, hot reset, sysfs, and
@@ -63,12 +56,12 @@ static struct nvgrace_gpu *pdev_to_gpu(struct pci_dev *pdev)
  */
 static void reset_prepare(struct pci_dev *pdev)
 {
-	nvgrace_gpu_gate_reset_begin(pdev_to_gpu(pdev));
+	nvgrace_gpu_gate_reset_begin(dev_to_nvgrace_gpu(&pdev->dev));
 }
 
 static void reset_done(struct pci_dev *pdev)
 {
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 
 	/*
 	 * The PCI core restores what config space was before the reset. After a
@@ -98,7 +91,7 @@ static void report_failure(struct nvgrace_gpu *gpu)
 static pci_ers_result_t error_detected(struct pci_dev *pdev,
 				       pci_channel_state_t state)
 {
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 	bool failed = state == pci_channel_io_perm_failure;
 	pci_ers_result_t ret;
 
@@ -118,7 +111,7 @@ static pci_ers_result_t error_detected(struct pci_dev *pdev,
  */
 static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 {
-	struct nvgrace_gpu *gpu = pdev_to_gpu(pdev);
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
 
 	down_write(&gpu->core.memory_lock);
@@ -136,7 +129,7 @@ static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 /* Recovery has succeeded for all devices on the bus. */
 static void error_resume(struct pci_dev *pdev)
 {
-	nvgrace_gpu_gate_link_works(pdev_to_gpu(pdev));
+	nvgrace_gpu_gate_link_works(dev_to_nvgrace_gpu(&pdev->dev));
 }
 
 const struct pci_error_handlers nvgrace_gpu_error_handlers = {

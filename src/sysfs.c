@@ -15,17 +15,10 @@
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
 
-static struct nvgrace_gpu *dev_to_gpu(struct device *dev)
-{
-	struct vfio_pci_core_device *core = dev_get_drvdata(dev);
-
-	return to_nvgrace_gpu(&core->vdev);
-}
-
 static ssize_t mode_show(struct device *dev, struct device_attribute *attr,
 			 char *buf)
 {
-	struct nvgrace_gpu *gpu = dev_to_gpu(dev);
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(dev);
 	const char *mode = "carve-out";
 
 	if (!gpu->usemem.length)
@@ -46,7 +39,7 @@ static ssize_t readiness_show(struct device *dev,
 	};
 
 	return sysfs_emit(buf, "%s\n",
-			  words[nvgrace_gpu_gate_readiness(dev_to_gpu(dev))]);
+			  words[nvgrace_gpu_gate_readiness(dev_to_nvgrace_gpu(dev))]);
 }
 static DEVICE_ATTR_RO(readiness);
 
@@ -61,7 +54,7 @@ static ssize_t scrub_state_show(struct device *dev,
 		[NVGRACE_GPU_SCRUB_FAILED]	= "failed",
 	};
 	enum nvgrace_gpu_scrub_state state =
-		nvgrace_gpu_scrub_state(dev_to_gpu(dev));
+		nvgrace_gpu_scrub_state(dev_to_nvgrace_gpu(dev));
 
 	/* With scrub off, these states only say that nothing is known. */
 	if (!nvgrace_gpu_scrub_wanted() &&
@@ -76,7 +69,7 @@ static ssize_t scrub_progress_show(struct device *dev,
 				   struct device_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%llu\n",
-			  nvgrace_gpu_scrub_progress(dev_to_gpu(dev)));
+			  nvgrace_gpu_scrub_progress(dev_to_nvgrace_gpu(dev)));
 }
 static DEVICE_ATTR_RO(scrub_progress);
 
@@ -85,7 +78,7 @@ static ssize_t scrub_count_show(struct device *dev,
 				struct device_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%llu\n",
-			  nvgrace_gpu_scrub_last(dev_to_gpu(dev)).count);
+			  nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev)).count);
 }
 static DEVICE_ATTR_RO(scrub_count);
 
@@ -93,7 +86,7 @@ static ssize_t scrub_result_show(struct device *dev,
 				 struct device_attribute *attr, char *buf)
 {
 	struct nvgrace_gpu_scrub_record last =
-		nvgrace_gpu_scrub_last(dev_to_gpu(dev));
+		nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev));
 
 	return sysfs_emit(buf, "%s\n", !last.count ? "none" :
 			  last.clean ? "clean" : "failed");
@@ -104,7 +97,7 @@ static ssize_t scrub_time_show(struct device *dev,
 			       struct device_attribute *attr, char *buf)
 {
 	return sysfs_emit(buf, "%lld\n",
-			  nvgrace_gpu_scrub_last(dev_to_gpu(dev)).time);
+			  nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev)).time);
 }
 static DEVICE_ATTR_RO(scrub_time);
 
@@ -112,7 +105,7 @@ static ssize_t scrub_ms_show(struct device *dev, struct device_attribute *attr,
 			     char *buf)
 {
 	return sysfs_emit(buf, "%llu\n",
-			  nvgrace_gpu_scrub_last(dev_to_gpu(dev)).ms);
+			  nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev)).ms);
 }
 static DEVICE_ATTR_RO(scrub_ms);
 
@@ -124,7 +117,7 @@ static ssize_t scrub_store(struct device *dev, struct device_attribute *attr,
 
 	if (ret || !start)
 		return -EINVAL;
-	ret = nvgrace_gpu_scrub_on_demand(dev_to_gpu(dev));
+	ret = nvgrace_gpu_scrub_on_demand(dev_to_nvgrace_gpu(dev));
 	return ret ?: count;
 }
 static DEVICE_ATTR_WO(scrub);
@@ -134,7 +127,7 @@ static ssize_t _part##_##_name##_show(struct device *dev,		\
 				      struct device_attribute *attr,	\
 				      char *buf)			\
 {									\
-	return sysfs_emit(buf, "%llu\n", dev_to_gpu(dev)->_part._field);\
+	return sysfs_emit(buf, "%llu\n", dev_to_nvgrace_gpu(dev)->_part._field);\
 }									\
 static DEVICE_ATTR_RO(_part##_##_name)
 
@@ -150,7 +143,7 @@ static ssize_t _part##_base_show(struct device *dev,			\
 				 char *buf)				\
 {									\
 	return sysfs_emit(buf, "%#llx\n",				\
-			  (u64)dev_to_gpu(dev)->_part.base);		\
+			  (u64)dev_to_nvgrace_gpu(dev)->_part.base);		\
 }									\
 static DEVICE_ATTR_ADMIN_RO(_part##_base)
 
@@ -186,7 +179,7 @@ static struct attribute *gpu_attrs[] = {
 static umode_t is_visible(struct kobject *kobj, struct attribute *attr,
 			  int index)
 {
-	struct nvgrace_gpu *gpu = dev_to_gpu(kobj_to_dev(kobj));
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(kobj_to_dev(kobj));
 	unsigned int i;
 
 	if (attr == &dev_attr_mode.attr)

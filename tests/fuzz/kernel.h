@@ -43,6 +43,9 @@ struct device;
 struct vm_area_struct;
 struct vfio_info_cap;
 
+/* Of a header's function that no fuzzer calls. */
+void *dev_get_drvdata(const struct device *dev);
+
 struct list_head {
 	struct list_head *next, *prev;
 };
