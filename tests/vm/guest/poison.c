@@ -29,6 +29,14 @@ static struct vfio v = { .device = -1 };
 static size_t page;
 static uint64_t resmem_phys;
 
+/* Both parts. */
+static const unsigned int indexes[] = { USEMEM, RESMEM };
+
+static uint64_t part_phys(unsigned int index)
+{
+	return index == RESMEM ? resmem_phys : v.gpu->base;
+}
+
 /* Declares the page at @phys bad; returns 0 or the kernel's error. */
 static int poison(uint64_t phys)
 {
@@ -98,11 +106,10 @@ static int teardown(void **state)
 
 static void bad_pages_of_both_parts_are_told_with_their_address(void **state)
 {
-	static const unsigned int indexes[] = { USEMEM, RESMEM };
 	size_t i;
 
 	for (i = 0; i < 2; i++) {
-		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		uint64_t phys = part_phys(indexes[i]);
 		char *map = vfio_map(&v, indexes[i], 0, 64 * page, RW,
 				     MAP_SHARED, NULL);
 
@@ -295,14 +302,13 @@ static ssize_t write_at(struct vfio *dev, unsigned int index, uint64_t at,
 /* The kernel would not survive a load from it. */
 static void a_bad_page_is_not_read_by_the_kernel(void **state)
 {
-	static const unsigned int indexes[] = { USEMEM, RESMEM };
 	char *buf = malloc(4 * page), *data = malloc(4 * page);
 	size_t i;
 
 	fill(data, 4 * page, 5);
 	for (i = 0; i < 2; i++) {
 		unsigned int index = indexes[i];
-		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		uint64_t phys = part_phys(indexes[i]);
 		char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED,
 				     NULL);
 
@@ -341,14 +347,13 @@ static void a_bad_page_is_not_read_by_the_kernel(void **state)
 
 static void overwritten_whole_a_bad_page_is_good(void **state)
 {
-	static const unsigned int indexes[] = { USEMEM, RESMEM };
 	char *buf = malloc(4 * page), *data = malloc(4 * page);
 	size_t i;
 
 	fill(data, 4 * page, 6);
 	for (i = 0; i < 2; i++) {
 		unsigned int index = indexes[i];
-		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		uint64_t phys = part_phys(indexes[i]);
 		char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED,
 				     NULL);
 

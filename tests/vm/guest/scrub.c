@@ -465,6 +465,17 @@ static void soil_and_bind(const struct gpu *gpu)
 	unbind(gpu);
 }
 
+/* A use. The scrub after it waits for memory that is not ready. */
+static void bind_and_hold(const struct gpu *gpu)
+{
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	hold();
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+}
+
 /* What a user left */
 static void bind_and_soil(const struct gpu *gpu)
 {
@@ -760,12 +771,7 @@ static bool unbind_slowly(const struct gpu *gpu)
 	void *ret;
 
 	klog_mark();
-	bind(gpu);
-	assert_becomes_clean(gpu);
-	hold();
-	vfio_open(&v, gpu);
-	soil(gpu);
-	vfio_close(&v);
+	bind_and_hold(gpu);
 	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
 					(void *)gpu), 0);
 	/* It says so when its first sleep is over. */
@@ -802,12 +808,7 @@ static void unbinding_ends_an_open_that_waits(void **state)
 	pid_t pid;
 	void *ret;
 
-	bind(gpu);
-	assert_becomes_clean(gpu);
-	hold();
-	vfio_open(&v, gpu);
-	soil(gpu);
-	vfio_close(&v);
+	bind_and_hold(gpu);
 	pid = wait_in_a_child(gpu, &p.fd);
 	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
 					(void *)gpu), 0);
@@ -853,12 +854,7 @@ static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 	int told[2], i;
 	pid_t pid[2];
 
-	bind(gpu);
-	assert_becomes_clean(gpu);
-	hold();
-	vfio_open(&v, gpu);
-	soil(gpu);
-	vfio_close(&v);
+	bind_and_hold(gpu);
 	pid[0] = wait_in_a_child(gpu, &told[0]);
 	/* The group has one user at a time, for whom its open waits. */
 	pid[1] = open_in_a_child(gpu, &told[1]);
@@ -900,12 +896,7 @@ static void an_open_that_waits_can_be_killed(void **state)
 	int told;
 
 	soil(gpu);
-	bind(gpu);
-	assert_becomes_clean(gpu);
-	hold();
-	vfio_open(&v, gpu);
-	soil(gpu);
-	vfio_close(&v);
+	bind_and_hold(gpu);
 	pid = wait_in_a_child(gpu, &told);
 	kill_child(pid);
 	close(told);
