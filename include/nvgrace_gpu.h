@@ -523,7 +523,7 @@ void nvgrace_gpu_region_init(struct nvgrace_gpu *gpu);
  */
 int nvgrace_gpu_region_info(struct vfio_device *core_vdev,
 			    struct vfio_region_info *info,
-				struct vfio_info_cap *caps);
+			    struct vfio_info_cap *caps);
 long nvgrace_gpu_region_ioctl(struct vfio_device *core_vdev, unsigned int cmd,
 			      unsigned long arg);
 int nvgrace_gpu_region_mmap(struct vfio_device *core_vdev,
@@ -614,7 +614,7 @@ ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
 			    char __user *buf, size_t count, loff_t *ppos);
 ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
 			     const char __user *buf, size_t count,
-				 loff_t *ppos);
+			     loff_t *ppos);
 
 /*
  * Overwrites @len bytes at @offset of @region, all inside one window, with

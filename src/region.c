@@ -28,7 +28,7 @@
 
 int nvgrace_gpu_region_info(struct vfio_device *core_vdev,
 			    struct vfio_region_info *info,
-				struct vfio_info_cap *caps)
+			    struct vfio_info_cap *caps)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, info->index);

@@ -398,7 +398,7 @@ ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
 
 ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
 			     const char __user *buf, size_t count,
-				 loff_t *ppos)
+			     loff_t *ppos)
 {
 	/* region_rw() only reads the buffer of a write. */
 	return region_rw(region, (char __user *)buf, count, ppos, true);
