@@ -213,10 +213,11 @@ unit:
 fuzz:
 	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
 
-# docs/doctor.md, from the comments in cli/doctor, and the table of kernels in
-# docs/kernels.md.
+# The findings in docs/doctor.md, and the table of kernels in docs/kernels.md.
 generated:
-	@$(TOOLBOX) run -- scripts/doctor-doc
+	@mkdir -p build
+	@$(TOOLBOX) run -- make -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > build/doctor.md
+	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/kernel-table
 
 style:
@@ -252,7 +253,7 @@ help:
 	@echo '  cli           run the tests of nvgrace-gpu(8) that need no virtual machine'
 	@echo '  unit          run the unit tests on this machine'
 	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n per target'
-	@echo '  generated     write docs/doctor.md and the table of kernels in docs/kernels.md from their sources'
+	@echo '  generated     write the findings in docs/doctor.md and the table of kernels in docs/kernels.md from their sources'
 	@echo '  style         run checkpatch and check the project'"'"'s own rules'
 	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'

@@ -94,7 +94,7 @@ _nvgrace_gpu() {
 	bind) options+=' --all --boot-only --dry-run --json --no-initramfs --persist' ;;
 	unbind) options+=' --all --boot-only --dry-run --json --no-initramfs --no-probe --persist' ;;
 	status) options+=' --json --watch' ;;
-	doctor) options+=' --fail-on --json --quiet --record' ;;
+	doctor) options+=' --explain --fail-on --json --quiet --record' ;;
 	metrics) options+=' --output' ;;
 	wait) options+=' --all --timeout' ;;
 	bench) options+=' --full --json --quick --read-only --yes' ;;

@@ -69,6 +69,7 @@ _nvgrace_gpu() {
 			_arguments $common $json '(-q --quiet)'{-q,--quiet}'[only what is warning or bad]' \
 				'(-r --record)'{-r,--record=}'[write all that was read]:directory:_files -/' \
 				'--fail-on=[which verdict fails]:verdict:(bad warning)' \
+				'--explain[say what findings mean]' \
 				'*:address:_nvgrace_gpu_addresses'
 			;;
 		metrics) _arguments $common '(-o --output)'{-o,--output=}'[write to a file]:file:_files' ;;

@@ -54,17 +54,6 @@ static size_t accept(struct doctor *d, unsigned int number, const char *id, enum
 	return found;
 }
 
-/*
- * @accepted
- *
- * Only if `/etc/nvgrace-gpu.accept` exists: see [Monitoring](#monitoring).
- *
- * good: each line accepts a finding
- * note: a line accepts nothing, because the finding is gone or is worse now
- *	remedy: remove the line if it is no longer needed
- * warning: a line is malformed, or the file can't be read
- *	remedy: correct or remove it
- */
 void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
 {
 	char *text = host_read(d->h, NULL, ACCEPT_FILE), *line, *id, *word, *device, *more, *save;
@@ -76,9 +65,8 @@ void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t cou
 	if (!text) {
 		if (host_absent())
 			return;
-		f = finding(d, "accepted", WARNING, NULL, ACCEPT_FILE " can't be read");
+		f = finding(d, ACCEPTED_UNREADABLE, NULL, ACCEPT_FILE " can't be read");
 		because(f, "%s", strerror(errno));
-		remedy(f, "replace it by a file with lines of the form %s", forms);
 		return;
 	}
 	while ((line = next_line(&rest))) {
@@ -99,23 +87,21 @@ void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t cou
 			  !strcmp(word, "warning") ? WARNING : GOOD;
 		if (verdict == GOOD) {
 			bad++;
-			f = finding(d, "accepted", WARNING, NULL, ACCEPT_FILE ":%u is ignored",
+			f = finding(d, ACCEPTED_IGNORED, NULL, ACCEPT_FILE ":%u is ignored",
 				    number);
 			because(f, "it does not have the form %s", forms);
-			remedy(f, "correct or remove the line");
 		} else if (!accept(d, number, id, verdict, device) &&
 			   was_checked(device, addresses, count)) {
 			bad++;
-			f = finding(d, "accepted", NOTE, NULL,
+			f = finding(d, ACCEPTED_NOTHING, NULL,
 				    ACCEPT_FILE ":%u accepts nothing", number);
 			because(f, "no finding %s%s%s is worse than a note and at most %s",
 				id, device ? " of " : "", device ? device : "", word);
-			remedy(f, "remove the line if it is no longer needed");
 		}
 		free(line);
 	}
 	if (!bad)
-		finding(d, "accepted", GOOD, NULL, ACCEPT_FILE " has %zu line%s", lines,
+		finding(d, ACCEPTED_GOOD, NULL, ACCEPT_FILE " has %zu line%s", lines,
 			lines == 1 ? "" : "s");
 	free(text);
 }

@@ -72,11 +72,12 @@ static bool binds(const char *directives)
 static void renew(struct doctor *d, struct finding *f, const char *release)
 {
 	const char *const *command = initramfs_command(d->h);
+	bool dracut = command && strstr(command[0], "dracut");
 
-	if (command && strstr(command[0], "dracut"))
-		remedy(f, "run \"dracut --force --kver %s\"", release);
-	else
-		remedy(f, "run \"update-initramfs -u -k %s\"", release);
+	/* The table has both commands. */
+	fill(f, dracut ? "\"update-initramfs -u -k RELEASE\" or " :
+			 " or \"dracut --force --kver RELEASE\"", "");
+	fill(f, "RELEASE", release);
 }
 
 static bool is_none(const char *module)
@@ -108,36 +109,35 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 	if (!release || !image) {
 		/* Only an edited record lacks these. */
 	} else if (error) {
-		f = finding(d, "initramfs", UNKNOWN, NULL,
+		f = finding(d, d->privileged ? INITRAMFS_UNKNOWN : INITRAMFS_UNREADABLE, NULL,
 			    "not known what the initramfs of %s has", release);
 		because(f, "%s: %s", image, error);
-		remedy(f, d->privileged ? "update the initramfs" : "run as root");
 	} else if (!wants && binds(has)) {
-		f = finding(d, "initramfs", WARNING, NULL, "the initramfs of %s still binds GPUs",
+		f = finding(d, INITRAMFS_OUTDATED, NULL, "the initramfs of %s still binds GPUs",
 			    release);
 		because(f, "%s has a copy of a configuration that was removed", image);
 		renew(d, f, release);
 	} else if (!wants) {
 		/* Without a directive, the rule binds nothing. */
 	} else if (!has_word(parts, "rule") || !has_word(parts, "helper")) {
-		f = finding(d, "initramfs", WARNING, NULL, "the initramfs of %s binds no GPU",
+		f = finding(d, INITRAMFS_OUTDATED, NULL, "the initramfs of %s binds no GPU",
 			    release);
 		because(f,
 			"%s lacks the udev rule or its program: another driver may bind a GPU first, and keep it if the GPU is then in use",
 			image);
 		renew(d, f, release);
 	} else if (strcmp(has, wanted)) {
-		f = finding(d, "initramfs", WARNING, NULL,
+		f = finding(d, INITRAMFS_OUTDATED, NULL,
 			    "the initramfs of %s has another configuration", release);
 		because(f, "the directives in %s differ from those in /etc", image);
 		renew(d, f, release);
 	} else if (!is_none(installed) && is_none(module)) {
-		f = finding(d, "initramfs", WARNING, NULL, "the initramfs of %s has no module",
+		f = finding(d, INITRAMFS_OUTDATED, NULL, "the initramfs of %s has no module",
 			    release);
 		because(f, "%s was made before the module was built", image);
 		renew(d, f, release);
 	} else if (!is_none(installed) && !is_same(installed, module)) {
-		f = finding(d, "initramfs", WARNING, NULL,
+		f = finding(d, INITRAMFS_OUTDATED, NULL,
 			    "the initramfs of %s has another module than /lib/modules", release);
 		because(f, "%s has %s, which the boot would load, but %s is installed", image,
 			module, installed);
@@ -153,27 +153,6 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 	return !f;
 }
 
-/*
- * @initramfs
- *
- * Whether the initramfs of each kernel has the rule, its program, the module
- * and the directives that are installed: the next boot begins with what the
- * initramfs has. The doctor reads the images in `/boot`, whatever tool made
- * them. It checks an image only if initramfs-tools or dracut would put this
- * project's parts into it, or if it has directives. Comments and the order of
- * lines don't matter. There is a finding for each image that isn't good.
- *
- * good: the image has them; or the configuration binds no GPU, and neither does
- *	the image
- * warning: it lacks the rule or the module; or it has other directives, another
- *	build of the module (srcversion), or the kernel's own copy; or it binds
- *	a GPU that the configuration no longer binds
- *	remedy: run `update-initramfs -u -k RELEASE` or
- *	`dracut --force --kver RELEASE`
- * unknown: it can't be read: only root may read it, its compression is
- *	unknown, or it is incomplete
- *	remedy: run as root; if you did, update the initramfs
- */
 void check_initramfs(struct doctor *d)
 {
 	const char *text = answer(d->answers, "initramfs"), *next, *begin;
@@ -198,7 +177,7 @@ void check_initramfs(struct doctor *d)
 		free(block);
 	}
 	if (kernels && good)
-		finding(d, "initramfs", GOOD, NULL,
+		finding(d, INITRAMFS_GOOD, NULL,
 			wants ? "the initramfs of %zu kernel%s has what is installed" :
 				"the initramfs of %zu kernel%s binds no GPU",
 			kernels, kernels > 1 ? "s" : "");

@@ -87,25 +87,20 @@ static char *headers_command(struct doctor *d)
 	return command;
 }
 
-/*
- * @headers
- *
- * Whether DKMS can build the module for the running kernel. Only if DKMS has
- * the module's source and builds for this kernel. The remedy names the package
- * for this distribution and kernel flavour, such as
- * `kernel-64k-devel-5.14.0-570.el9.aarch64`.
- *
- * good: `/lib/modules/RELEASE/build/Makefile` exists
- * note: it doesn't, but the module is built: DKMS can't build a later version
- *	remedy: install the package, then run `dkms autoinstall -k RELEASE`
- * warning: it doesn't, and the module is not built
- *	remedy: as for note
- */
+/* Completes a remedy that installs headers. */
+static void fill_headers(struct doctor *d, struct finding *f)
+{
+	char *command = headers_command(d);
+
+	fill(f, "install the headers of Linux RELEASE", command);
+	fill(f, "RELEASE", d->release);
+	free(command);
+}
 
 /* path: of the module that modprobe would load; NULL: none. */
 static void check_headers(struct doctor *d, const char *path)
 {
-	char **trees = host_list(d->h, DKMS_TREE), *command;
+	char **trees = host_list(d->h, DKMS_TREE);
 	bool dkms = trees && trees[0], built = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
@@ -115,17 +110,15 @@ static void check_headers(struct doctor *d, const char *path)
 	    !host_exists(d->h, "/lib/modules/%s", d->release))
 		return;
 	if (host_exists(d->h, "/lib/modules/%s/build/Makefile", d->release)) {
-		finding(d, "headers", GOOD, NULL, "the headers of Linux %s are installed", d->release);
+		finding(d, HEADERS_GOOD, NULL, "the headers of Linux %s are installed", d->release);
 		return;
 	}
-	command = headers_command(d);
-	f = finding(d, "headers", built ? NOTE : WARNING, NULL,
+	f = finding(d, built ? HEADERS_MISSING_LATER : HEADERS_MISSING, NULL,
 		    "the headers of Linux %s are missing", d->release);
 	because(f, "there is no /lib/modules/%s/build/Makefile: DKMS can't build %s", d->release,
 		built ? "a later version of the module for this kernel" :
 			"the module for this kernel");
-	remedy(f, "%s, then \"dkms autoinstall -k %s\"", command, d->release);
-	free(command);
+	fill_headers(d, f);
 }
 
 /* ---- the copy on disk ----------------------------------------------------------------------- */
@@ -133,47 +126,20 @@ static void check_headers(struct doctor *d, const char *path)
 /* Reports that this kernel has no copy, and why, as far as DKMS knows. */
 static void no_module(struct doctor *d)
 {
-	struct finding *f = finding(d, "module", BAD, NULL, "no " MODULE_NAME " for this kernel");
-	char **trees = host_list(d->h, DKMS_TREE), *command;
+	char **trees = host_list(d->h, DKMS_TREE);
+	bool dkms = trees && trees[0];
+	struct finding *f = finding(d, dkms ? MODULE_NOT_BUILT : MODULE_NOT_INSTALLED, NULL,
+				    "no " MODULE_NAME " for this kernel");
 
-	if (trees && trees[0]) {
+	if (dkms) {
 		because(f, "DKMS has its source (" DKMS_TREE "), but has not built it for %s",
 			d->release);
-		command = headers_command(d);
-		remedy(f,
-		       "%s, then \"dkms autoinstall -k %s\"; errors are in " DKMS_TREE "/*/build/make.log",
-		       command, d->release);
-		free(command);
+		fill_headers(d, f);
 	} else {
 		because(f, "neither DKMS nor the kernel has one");
-		remedy(f,
-		       "run \"apt install " MODULE_NAME "-dkms\" or \"dnf install " MODULE_NAME "-dkms\"");
 	}
 	host_free_list(trees);
 }
-
-/*
- * @module
- *
- * Which copy of the module modprobe would load, by libkmod. DKMS's copy is in
- * `updates/dkms/`, or in `extra/` on RHEL.
- *
- * good: DKMS's, or another one outside `kernel/`; or the driver is built in
- *	(see in-tree-driver)
- * warning: the kernel's own
- *	remedy: if you need DKMS's, install the dkms package and this kernel's
- *	headers
- * bad: none
- *	remedy: install the headers and run `dkms autoinstall -k RELEASE`, whose
- *	log is `/var/lib/dkms/nvgrace-gpu-vfio-pci/VERSION/build/make.log`
- * bad: one that was built for another kernel
- *	remedy: run `dkms uninstall nvgrace-gpu-vfio-pci/VERSION -k RELEASE`,
- *	then `dkms autoinstall -k RELEASE`
- * bad: none, because `/etc/modprobe.d` has an `install` line for the module
- *	remedy: remove that line
- * unknown: `/lib/modules/RELEASE` has no index
- *	remedy: run `depmod -a`
- */
 
 /* Returns the path of a copy that could be loaded, or NULL. */
 static char *check_copy(struct doctor *d, const char *module)
@@ -182,44 +148,36 @@ static char *check_copy(struct doctor *d, const char *module)
 	char *version = field_value(module, "version"), *magic = field_value(module, "vermagic");
 	struct finding *f;
 	bool usable = false;
-	char *command;
 
 	if (magic)
 		magic[strcspn(magic, " ")] = 0;
 	if (!path || !strcmp(path, "none")) {
 		no_module(d);
 	} else if (install) {
-		f = finding(d, "module", BAD, NULL, "modprobe does not load the module");
+		f = finding(d, MODULE_MASKED, NULL, "modprobe does not load the module");
 		because(f, "a file in /etc/modprobe.d has the line \"install %s %s\"", DRIVER_NAME,
 			install);
-		remedy(f,
-		       "find it with \"grep -r 'install.*nvgrace' /etc/modprobe.d\" and remove the line");
 	} else if (!strcmp(path, "builtin")) {
 		/* The finding in-tree-driver has the remedy. */
-		finding(d, "module", GOOD, NULL, "the driver is built into the kernel");
+		finding(d, MODULE_GOOD, NULL, "the driver is built into the kernel");
 	} else if (magic && d->release && strcmp(magic, d->release)) {
-		f = finding(d, "module", BAD, NULL,
+		f = finding(d, MODULE_OF_OTHER_KERNEL, NULL,
 			    "modprobe would load a module of another kernel");
 		because(f, "%s was built for %s, this is %s", path, magic, d->release);
-		remedy(f,
-		       "run \"dkms uninstall " MODULE_NAME "/%s -k %s\", then \"dkms autoinstall -k %s\"",
-		       version ? version : "VERSION", d->release, d->release);
+		fill(f, "VERSION", version);
+		fill(f, "RELEASE", d->release);
 	} else if (!strstr(path, "/kernel/")) {
 		usable = true;
-		finding(d, "module", GOOD, NULL, "modprobe would load %s%s%s", path,
+		finding(d, MODULE_GOOD, NULL, "modprobe would load %s%s%s", path,
 			version ? ", version " : "", version ? version : "");
 	} else {
 		usable = true;
-		f = finding(d, "module", WARNING, NULL, "modprobe would load %s", path);
+		f = finding(d, MODULE_IN_TREE, NULL, "modprobe would load %s", path);
 		because(f, "it is the kernel's own copy, not the one that DKMS builds%s",
 			kernel_option(d, "NVGRACE_EGM") != 'n' ?
 			"; DKMS does not build for kernels with CONFIG_NVGRACE_EGM" :
 			"");
-		command = headers_command(d);
-		remedy(f,
-		       "if you need DKMS's: install " MODULE_NAME "-dkms, %s, then \"dkms status\"",
-		       command);
-		free(command);
+		fill_headers(d, f);
 	}
 	if (!usable) {
 		free(path);
@@ -254,21 +212,6 @@ static char *other_driver(struct doctor *d)
 	return text;
 }
 
-/*
- * @module-loaded
- *
- * Only if a module of this name is loaded: whether it is the copy that modprobe
- * would load now. The kernel's own driver has the same name, but no file
- * `features`. The kernel's `taint` flags show whether such a driver was built
- * outside the kernel's tree.
- *
- * good: it is that copy; the finding lists its features on this kernel
- * warning: it is the kernel's own driver, another driver of this name, or
- *	another build (srcversion)
- *	remedy: see the finding `module`; if that is good, unbind all GPUs, run
- *	`modprobe -r nvgrace_gpu_vfio_pci`, and bind them; or reboot, when the
- *	finding `initramfs` is good
- */
 static void check_loaded(struct doctor *d, const char *module, const char *path)
 {
 	char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
@@ -278,26 +221,21 @@ static void check_loaded(struct doctor *d, const char *module, const char *path)
 
 	if (!d->features) {
 		other = other_driver(d);
-		f = finding(d, "module-loaded", WARNING, NULL, "the loaded driver is %s", other);
+		f = finding(d, ours ? MODULE_LOADED_OUTDATED : MODULE_LOADED_OTHER, NULL,
+			    "the loaded driver is %s", other);
 		because(f,
 			"it has no file \"features\", so it is not this project's driver%s%s, and its features are not known",
 			ours ? "; it was loaded before " : "", ours ? path : "");
 		free(other);
 	} else if (path && loaded && on_disk && strcmp(loaded, on_disk)) {
-		f = finding(d, "module-loaded", WARNING, NULL,
+		f = finding(d, MODULE_LOADED_OUTDATED, NULL,
 			    "the loaded module is not the one that modprobe would load");
 		because(f, "its srcversion is %s, but %s has %s: the file was updated since", loaded,
 			path, on_disk);
 	} else {
-		finding(d, "module-loaded", GOOD, NULL, "loaded, with the features: %s",
+		finding(d, MODULE_LOADED_GOOD, NULL, "loaded, with the features: %s",
 			d->features);
-		f = NULL;
 	}
-	if (f && (ours || d->features))
-		remedy(f,
-		       "when no guest has a GPU, run \"" PROGRAM " unbind --all\", \"modprobe -r " DRIVER_NAME "\" and \"" PROGRAM " bind ADDRESS...\"; or reboot, with an initramfs that has the module (see the finding initramfs)");
-	else if (f)
-		remedy(f, "see the finding module");
 	free(loaded);
 	free(on_disk);
 }
@@ -335,33 +273,6 @@ static bool has_key(const char *keyrings, const char *signer)
 	return false;
 }
 
-static void enroll(struct finding *f)
-{
-	remedy(f,
-	       "run \"mokutil --import /var/lib/dkms/mok.pub\" (on Ubuntu /var/lib/shim-signed/mok/MOK.der), reboot, and choose \"Enroll MOK\" on the console");
-}
-
-/*
- * @module-signature
- *
- * Whether the kernel accepts the module's signature. Lockdown, which Secure
- * Boot turns on, and `module.sig_enforce` enforce signatures. Only if there is
- * a module to load.
- *
- * good: the module is loaded; or signatures are not enforced; or the kernel has
- *	the signer's key
- * bad: the module is not signed
- *	remedy: set `mok_signing_key` in `/etc/dkms/framework.conf`, run
- *	`dkms build --force`, and enroll the key
- * bad: the kernel does not have its signer's key ("Key was rejected by
- *	service")
- *	remedy: run `mokutil --import /var/lib/dkms/mok.pub` (on Ubuntu
- *	`/var/lib/shim-signed/mok/MOK.der`), reboot, and choose "Enroll MOK"
- * bad: the key is enrolled (MokListRT) but not trusted for modules
- *	remedy: reboot; if that does not help, run `mokutil --trust-mok`
- * unknown: only root can see the kernel's keys
- *	remedy: run as root
- */
 static void check_signature(struct doctor *d, const char *module)
 {
 	char *signer = field_value(module, "signer"), *by = enforced_by(d);
@@ -369,67 +280,47 @@ static void check_signature(struct doctor *d, const char *module)
 	struct finding *f;
 
 	if (d->loaded && d->features) {
-		finding(d, "module-signature", GOOD, NULL, "the kernel has accepted the module");
+		finding(d, MODULE_SIGNATURE_GOOD, NULL, "the kernel has accepted the module");
 	} else if (!by) {
-		finding(d, "module-signature", GOOD, NULL,
+		finding(d, MODULE_SIGNATURE_GOOD, NULL,
 			"the kernel does not enforce signatures");
 	} else if (!signer) {
-		f = finding(d, "module-signature", BAD, NULL,
+		f = finding(d, MODULE_SIGNATURE_NONE, NULL,
 			    "the module is not signed, and the kernel enforces signatures");
 		because(f,
 			"%s enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
 			by);
-		remedy(f,
-		       "have DKMS sign it: set mok_signing_key in /etc/dkms/framework.conf, run \"dkms build --force " MODULE_NAME "/VERSION\" and \"mokutil --import /var/lib/dkms/mok.pub\", reboot, and enroll the key");
 	} else {
 		keyrings = d->privileged ? answer(d->answers, "keyrings") : NULL;
 		if (keyrings && has_key(keyrings, signer)) {
-			finding(d, "module-signature", GOOD, NULL,
+			finding(d, MODULE_SIGNATURE_GOOD, NULL,
 				"the kernel trusts the module's signer, %s", signer);
 		} else if (!keyrings) {
-			f = finding(d, "module-signature", UNKNOWN, NULL,
+			f = finding(d, MODULE_SIGNATURE_UNKNOWN, NULL,
 				    "not known whether the kernel trusts the module's signer, %s",
 				    signer);
 			because(f,
 				"only root can see the kernel's keys, and %s enforces signatures",
 				by);
-			remedy(f, "run as root");
 		} else if (mok && !strcmp(mok, "enrolled")) {
-			f = finding(d, "module-signature", BAD, NULL,
+			f = finding(d, MODULE_SIGNATURE_NOT_TRUSTED, NULL,
 				    "the module's signer, %s, is enrolled but not trusted for modules",
 				    signer);
 			because(f,
 				"the certificate is in MokListRT, but in none of the kernel's keyrings, and %s enforces signatures",
 				by);
-			remedy(f,
-			       "reboot; if that does not help, run \"mokutil --trust-mok\", reboot, and confirm; the kernel also needs CONFIG_INTEGRITY_MACHINE_KEYRING");
 		} else {
-			f = finding(d, "module-signature", BAD, NULL,
+			f = finding(d, MODULE_SIGNATURE_NO_KEY, NULL,
 				    "the kernel does not have the key of the module's signer, %s", signer);
 			because(f,
 				"%s enforces signatures: modprobe fails with \"Key was rejected by service\"",
 				by);
-			enroll(f);
 		}
 	}
 	free(signer);
 	free(by);
 }
 
-/*
- * @module-alias
- *
- * Whether modules.alias has the module for these GPUs
- * (`vfio_pci:v000010DEd00002342...`). libvirt 10.0 or later and KubeVirt's
- * helpers find the variant driver there. Only if there is a module to load.
- *
- * good: it has the module
- * note: a GPU has an id that only the configuration has
- *	remedy: use `managed='no'`, or name the driver in libvirt's `<hostdev>`
- * warning: it lacks the module: they bind vfio-pci, and the guest gets a GPU
- *	without memory
- *	remedy: run `depmod -a`
- */
 static void check_alias(struct doctor *d, const char *module)
 {
 	char *alias = field_value(module, "alias");
@@ -439,32 +330,29 @@ static void check_alias(struct doctor *d, const char *module)
 	for (i = 0; i < d->gpus.count; i++) {
 		if (gpu_has_alias(&d->gpus.gpu[i]))
 			continue;
-		f = finding(d, "module-alias", NOTE, d->gpus.gpu[i].address,
+		f = finding(d, MODULE_ALIAS_ADDED_ID, d->gpus.gpu[i].address,
 			    "modules.alias has no line for 10de:%04x, an id of the configuration",
 			    d->gpus.gpu[i].device);
 		because(f,
 			"tools that choose the driver there, such as libvirt with managed='yes', bind vfio-pci, and the guest gets a GPU without memory");
-		remedy(f,
-		       "use managed='no' and \"" PROGRAM " bind --persist\", or <driver model='" DRIVER_NAME "'/> in libvirt's <hostdev>");
 	}
 
 	if (!alias || strcmp(alias, "no")) {
-		finding(d, "module-alias", GOOD, NULL,
+		finding(d, MODULE_ALIAS_GOOD, NULL,
 			"modules.alias has the module for these GPUs");
 	} else {
-		f = finding(d, "module-alias", WARNING, NULL,
+		f = finding(d, MODULE_ALIAS_NONE, NULL,
 			    "modules.alias does not have the module for these GPUs");
 		because(f,
 			"libvirt with managed='yes', and other tools that read modules.alias, bind vfio-pci, and the guest gets a GPU without memory");
-		remedy(f, "run \"depmod -a\"; if that does not help, reinstall " MODULE_NAME "-dkms");
 	}
 	free(alias);
 }
 
 /* ---- scrubbing ------------------------------------------------------------------------------ */
 
+#define UPDATE " and update the initramfs"	/* in two remedies */
 #define SCRUB_PARAMETER SYS_MODULE "/parameters/scrub"
-#define SCRUB_LINE "echo 'options " DRIVER_NAME " scrub=1' > /etc/modprobe.d/nvgrace-gpu.conf"
 
 /*
  * Whether the kernel reads this value of a module parameter as on
@@ -525,27 +413,6 @@ static char *renewal(struct doctor *d, const char *words)
 	return text;
 }
 
-/*
- * @scrubbing
- *
- * Only if a module of this name is loaded: whether its parameter `scrub` is on,
- * so that it overwrites GPU memory with zeros after binding and after each
- * guest, and whether the parameter will be on after the next boot. libkmod
- * reads the latter from `/etc/modprobe.d` and the kernel's command line.
- *
- * good: the parameter is on, and will be on, as far as that is known
- * note: it is off: the next guest can read what the last one left
- *	remedy: write the line `options nvgrace_gpu_vfio_pci scrub=1` into a
- *	file in `/etc/modprobe.d` and update the initramfs; run
- *	`echo 1 > /sys/module/nvgrace_gpu_vfio_pci/parameters/scrub`; or run
- *	`nvgrace-gpu scrub ADDRESS` before each guest
- * note: the loaded module does not have it
- *	remedy: load a later module
- * warning: it is on, but will be off after the next boot
- *	remedy: write that line, and update the initramfs
- * warning: it is off, although that line or the command line turns it on
- *	remedy: turn it on now; update the initramfs
- */
 static void check_scrubbing(struct doctor *d, const char *module)
 {
 	char *parameter = host_line(d->h, SCRUB_PARAMETER), *renew = renewal(d, " and ");
@@ -554,33 +421,27 @@ static void check_scrubbing(struct doctor *d, const char *module)
 	struct finding *f;
 
 	if (!parameter) {
-		f = finding(d, "scrubbing", NOTE, NULL, "GPU memory is not cleared between guests");
+		f = finding(d, SCRUBBING_NO_PARAMETER, NULL, "GPU memory is not cleared between guests");
 		because(f, "the loaded module has no parameter scrub");
-		remedy(f,
-		       "clear it with another driver before another owner's guest gets it; or load a later module (see the finding module-loaded)");
 	} else if (*parameter == 'Y' && boot) {
-		finding(d, "scrubbing", GOOD, NULL, "GPU memory is cleared between guests%s",
+		finding(d, SCRUBBING_GOOD, NULL, "GPU memory is cleared between guests%s",
 			boot > 0 ? ", also after the next boot" : "");
 	} else if (*parameter == 'Y') {
-		f = finding(d, "scrubbing", WARNING, NULL,
+		f = finding(d, SCRUBBING_OFF_AT_BOOT, NULL,
 			    "GPU memory is cleared between guests, but not after the next boot");
 		because(f, "the parameter scrub is on, but no line in /etc/modprobe.d turns it on at boot");
-		remedy(f, "run \"" SCRUB_LINE "\"%s", renew);
+		fill(f, UPDATE, renew);
 	} else if (boot > 0) {
-		f = finding(d, "scrubbing", WARNING, NULL,
+		f = finding(d, SCRUBBING_OFF_NOW, NULL,
 			    "GPU memory is not cleared between guests, although this is configured");
 		because(f,
 			"/etc/modprobe.d or the kernel's command line has scrub=1, but the loaded module's parameter is off");
-		remedy(f,
-		       "run \"echo 1 > " SCRUB_PARAMETER "\"; if it is off after the next boot, the initramfs has another configuration%s",
-		       again);
+		fill(f, ": update it", again);
 	} else {
-		f = finding(d, "scrubbing", NOTE, NULL, "GPU memory is not cleared between guests");
+		f = finding(d, SCRUBBING_OFF, NULL, "GPU memory is not cleared between guests");
 		because(f,
 			"the parameter scrub is off: the next guest can read what the last one left");
-		remedy(f,
-		       "run \"" SCRUB_LINE "\"%s, then \"echo 1 > " SCRUB_PARAMETER "\"; or run \"" PROGRAM " scrub ADDRESS\" before each guest",
-		       renew);
+		fill(f, UPDATE, renew);
 	}
 	free(parameter);
 	free(renew);
@@ -594,11 +455,10 @@ void check_module(struct doctor *d)
 	char *path = NULL;
 
 	if (!module) {
-		f = finding(d, "module", UNKNOWN, NULL,
+		f = finding(d, MODULE_UNKNOWN, NULL,
 			    "not known which module modprobe would load");
 		because(f, "there is no module index for Linux %s",
 			d->release ? d->release : "");
-		remedy(f, "run \"depmod -a\"");
 		module = "";
 	} else {
 		path = check_copy(d, module);

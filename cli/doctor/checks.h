@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The checks, in doctor.c's order. Each adds findings. The comment above a
- * check is the text of its findings in docs/doctor.md (see scripts/doctor-doc).
+ * The checks, in doctor.c's order. Each adds findings, which table.h explains.
  */
 #ifndef NVGRACE_GPU_DOCTOR_CHECKS_H
 #define NVGRACE_GPU_DOCTOR_CHECKS_H

@@ -77,7 +77,7 @@ void doctor_end(struct doctor *d)
 /* ---- the checks ----------------------------------------------------------------------------- */
 
 struct arguments {
-	bool json, quiet;
+	bool json, quiet, explain;
 	enum verdict fail_on;
 	const char *record;
 	char **typed;
@@ -195,7 +195,7 @@ static int print_json(const struct doctor *d, bool quiet)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
-enum { KEY_FAIL_ON = 256 };
+enum { KEY_FAIL_ON = 256, KEY_EXPLAIN };
 
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print one JSON document", 0 },
@@ -206,6 +206,8 @@ static const struct argp_option options[] = {
 		"record",
 		'r', "DIR", 0, "Also write everything that was read into the new directory DIR, for a bug "
 	  "report; --root=DIR gives the same findings on any machine", 0 },
+	{ "explain", KEY_EXPLAIN, NULL, 0,
+	  "Check nothing, but print what all findings mean, or those that you name", 0 },
 	{ }
 };
 
@@ -222,6 +224,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'r':
 		a->record = arg;
+		return 0;
+	case KEY_EXPLAIN:
+		a->explain = true;
 		return 0;
 	case KEY_FAIL_ON:
 		if (strcmp(arg, "bad") && strcmp(arg, "warning"))
@@ -250,7 +255,7 @@ static const char doc[] =
 
 int cmd_doctor(struct host *h, int argc, char **argv)
 {
-	static const struct argp argp = { options, parse, "[ADDRESS...]", doc, NULL, NULL, NULL };
+	static const struct argp argp = { options, parse, "[ADDRESS...]\n--explain [FINDING...]", doc, NULL, NULL, NULL };
 	char (*addresses)[ADDRESS_MAX] = NULL;
 	struct arguments a = { .fail_on = WARNING };
 	struct doctor d = { .h = h };
@@ -259,6 +264,8 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 	size_t i;
 
 	parse_options(&argp, argc, argv, &a);
+	if (a.explain)
+		return explain(a.typed, a.count, a.json);
 
 	addresses = xcalloc(a.count, sizeof(*addresses));
 	for (i = 0; i < a.count && !rc; i++)

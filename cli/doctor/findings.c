@@ -7,43 +7,63 @@
 
 #include "doctor/findings.h"
 
-static const char *const verdicts[] = {
-	[GOOD] = "good", [UNKNOWN] = "unknown", [NOTE] = "note", [WARNING] = "warning",
-	[BAD] = "bad",
-};
-
-const char *verdict_name(enum verdict verdict)
-{
-	return verdicts[verdict];
-}
-
 /*
  * Texts have parts of files and logs: no control characters may reach a
  * terminal or JSON.
  */
 static char *clean_text(const char *fmt, va_list args)
 {
-	char *text = xvasprintf(fmt, args), *c;
+	char *text = xvasprintf(fmt, args);
 
-	for (c = text; *c; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
+	make_printable(text);
 	return text;
 }
 
-struct finding *finding(struct doctor *d, const char *id, enum verdict verdict, const char *device,
+/*
+ * A terminal shows no Markdown: commands get quotation marks, and single words
+ * in backticks none; to be freed.
+ */
+static char *plain_text(const char *markdown)
+{
+	char *text = xstrdup(markdown), *to = text;
+	bool code = false, quoted = false;
+
+	for (; *markdown; markdown++) {
+		if (*markdown != '`') {
+			*to++ = *markdown;
+			continue;
+		}
+		code = !code;
+		if (code)
+			quoted = memchr(markdown + 1, ' ', strcspn(markdown + 1, "`")) != NULL;
+		if (quoted)
+			*to++ = '"';
+	}
+	*to = 0;
+	return text;
+}
+
+struct finding *finding(struct doctor *d, enum finding_case which, const char *device,
 			const char *fmt, ...)
 {
+	const struct meaning *m = &meanings[which];
 	struct finding *f;
 	va_list args;
 
 	d->findings = xrealloc(d->findings, (d->count + 1) * sizeof(*f));
 	f = &d->findings[d->count++];
-	*f = (struct finding){ .id = id, .verdict = verdict };
+	*f = (struct finding){
+		.number = m->finding, .id = finding_ids[m->finding], .verdict = m->verdict,
+	};
 	f->device = device ? xstrdup(device) : NULL;
 	va_start(args, fmt);
 	f->text = clean_text(fmt, args);
 	va_end(args);
+	if (m->remedy) {
+		f->remedy = plain_text(m->remedy);
+		if (device)
+			fill(f, "ADDRESS", device);
+	}
 	return f;
 }
 
@@ -56,13 +76,16 @@ void because(struct finding *f, const char *fmt, ...)
 	va_end(args);
 }
 
-void remedy(struct finding *f, const char *fmt, ...)
+void fill(struct finding *f, const char *words, const char *by)
 {
-	va_list args;
+	char *filled;
 
-	va_start(args, fmt);
-	f->remedy = clean_text(fmt, args);
-	va_end(args);
+	if (!by)
+		return;
+	filled = replaced(f->remedy, words, by);
+	free(f->remedy);
+	f->remedy = filled;
+	make_printable(f->remedy);
 }
 
 /* ---- facts ---------------------------------------------------------------------------------- */

@@ -6,17 +6,13 @@
 #ifndef NVGRACE_GPU_DOCTOR_FINDINGS_H
 #define NVGRACE_GPU_DOCTOR_FINDINGS_H
 
+#include "doctor/explain.h"
 #include "facts/answers.h"
 #include "facts/survey.h"
 #include "guest/plan.h"
 
-/*
- * NOTE: no alarm, such as a limit that only another kernel removes. WARNING and
- * worse count.
- */
-enum verdict { GOOD, UNKNOWN, NOTE, WARNING, BAD, VERDICTS };
-
 struct finding {
+	enum finding_id number;
 	const char *id;			/* static: a heading of docs/doctor.md */
 	enum verdict verdict;
 	char *device;			/* NULL: the host */
@@ -59,17 +55,16 @@ struct doctor {
  */
 #define ACCEPT_FILE "/etc/nvgrace-gpu.accept"
 
-/* "good", "warning" and so on. */
-const char *verdict_name(enum verdict verdict);
-
 /*
- * Adds a finding. The pointer is valid until the next call: for because() and
- * remedy().
+ * Adds a finding, with the case's verdict and its remedy, in which ADDRESS is
+ * the device. The pointer is valid until the next call: for because(), and for
+ * fill(), which replaces words of the remedy by what they are on this host (NULL:
+ * not known).
  */
-struct finding *finding(struct doctor *d, const char *id, enum verdict verdict, const char *device,
-			const char *fmt, ...) printf_like(5, 6);
+struct finding *finding(struct doctor *d, enum finding_case which, const char *device,
+			const char *fmt, ...) printf_like(4, 5);
 void because(struct finding *f, const char *fmt, ...) printf_like(2, 3);
-void remedy(struct finding *f, const char *fmt, ...) printf_like(2, 3);
+void fill(struct finding *f, const char *words, const char *by);
 
 /* Whether the kernel has this version or a later one. */
 bool kernel_from(const struct doctor *d, int major, int minor);

@@ -81,8 +81,8 @@ char *gpu_ids_text(void)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(products); i++) {
-		longer = xasprintf("%s%s%04x:%04x", text, i ? ", " : "", VENDOR_NVIDIA,
-				   products[i].device);
+		longer = xasprintf("%s%s%04x:%04x (%s)", text, i ? ", " : "", VENDOR_NVIDIA,
+				   products[i].device, products[i].name);
 		free(text);
 		text = longer;
 	}

@@ -82,7 +82,7 @@ char *gpu_override(struct host *h, const char *address);
 int gpu_read(struct host *h, const char *address, struct gpu *gpu);
 void gpu_free(struct gpu *gpu);
 
-/* The supported ids, "10de:2342, ..."; to be freed. */
+/* The supported ids, "10de:2342 (GH200 120GB), ..."; to be freed. */
 char *gpu_ids_text(void);
 
 /*

@@ -76,6 +76,21 @@ void make_printable(char *text)
 			*text = '?';
 }
 
+char *replaced(const char *text, const char *words, const char *by)
+{
+	char *done = xstrdup(""), *longer;
+	const char *at;
+
+	for (; (at = strstr(text, words)); text = at + strlen(words)) {
+		longer = xasprintf("%s%.*s%s", done, (int)(at - text), text, by);
+		free(done);
+		done = longer;
+	}
+	longer = xasprintf("%s%s", done, text);
+	free(done);
+	return longer;
+}
+
 bool parse_u64(const char *text, uint64_t *value)
 {
 	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');

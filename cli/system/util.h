@@ -24,6 +24,9 @@ char *xvasprintf(const char *fmt, va_list args) printf_like(1, 0);
 /* Replaces each byte that is not printable ASCII by '?'. */
 void make_printable(char *text);
 
+/* The text with each of these words replaced, to be freed. */
+char *replaced(const char *text, const char *words, const char *by);
+
 /*
  * Parses a whole string as a number, like host_u64(); false: not a number of 64
  * bits.
