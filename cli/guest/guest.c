@@ -206,17 +206,16 @@ static enum exit_status check_names(const struct arguments *a, enum format forma
 /* ---- the doctor's findings ------------------------------------------------------------------ */
 
 /*
- * What a finding that is not good means for the guest; one that is bad, always
- * that it fails.
+ * What a finding that is not good means for the guest; NULL: nothing. One that
+ * is bad always means that it fails.
  */
-static const struct {
-	const char *id, *effect;
-} effects[] = {
-	{ "vfio", "fails" }, { "dma-backend", "slow" }, { "huge-mappings", "slow" },
-	{ "resets", "fails" }, { "iommu", "fails" }, { "kvm", "fails" }, { "kvm-usemem", "slow" },
-	{ "kvm-resmem", "slow" }, { "memlock", "fails" }, { "qemu", "slow" },
-	{ "device", "fails" }, { "firmware", "fails" }, { "iommu-group", "fails" },
-	{ "readiness", "fails" }, { "memory-claim", "fails" }, { "alignment", "slow" },
+static const char *const effects[FINDING_IDS] = {
+	[ID_VFIO] = "fails", [ID_DMA_BACKEND] = "slow", [ID_HUGE_MAPPINGS] = "slow",
+	[ID_RESETS] = "fails", [ID_IOMMU] = "fails", [ID_KVM] = "fails",
+	[ID_KVM_USEMEM] = "slow", [ID_KVM_RESMEM] = "slow", [ID_MEMLOCK] = "fails",
+	[ID_QEMU] = "slow", [ID_DEVICE] = "fails", [ID_FIRMWARE] = "fails",
+	[ID_IOMMU_GROUP] = "fails", [ID_READINESS] = "fails", [ID_MEMORY_CLAIM] = "fails",
+	[ID_ALIGNMENT] = "slow",
 };
 
 /*
@@ -227,9 +226,9 @@ static bool matters(const struct guest_plan *plan, const struct finding *f)
 {
 	if (f->accel_only && !plan->accel)
 		return false;
-	if (!strcmp(f->id, "memlock"))
+	if (f->number == ID_MEMLOCK)
 		return plan->format != FORMAT_LIBVIRT && plan->format != FORMAT_KUBEVIRT;
-	return strcmp(f->id, "qemu") || plan->format != FORMAT_KUBEVIRT;
+	return f->number != ID_QEMU || plan->format != FORMAT_KUBEVIRT;
 }
 
 static bool is_named(const struct guest_plan *plan, const char *device)
@@ -248,19 +247,17 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 {
 	struct guest_warning *warning = xcalloc(d->count, sizeof(*warning));
 	const struct finding *f;
-	size_t i, k;
+	size_t i;
 
 	*count = 0;
 	for (i = 0; i < d->count; i++) {
 		f = &d->findings[i];
-		for (k = 0; k < ARRAY_SIZE(effects) && strcmp(effects[k].id, f->id); k++)
-			;
-		if (k == ARRAY_SIZE(effects) || f->verdict < NOTE || !is_named(plan, f->device) ||
+		if (!effects[f->number] || f->verdict < NOTE || !is_named(plan, f->device) ||
 		    !matters(plan, f))
 			continue;
 		warning[(*count)++] = (struct guest_warning){
 			.id = f->id, .device = f->device, .text = f->text, .remedy = f->remedy,
-			.effect = f->verdict == BAD ? "fails" : effects[k].effect,
+			.effect = f->verdict == BAD ? "fails" : effects[f->number],
 		};
 	}
 	return warning;
