@@ -45,14 +45,14 @@ GiB = 1 << 30
 class Gpu:
     """A GPU of the host, and what its guest must see."""
 
-    def __init__(self, name, base, size, **more):
-        self.name, self.base, self.size, self.more = name, base, size, more
+    def __init__(self, name, base, size, neighbour=False, **more):
+        self.name, self.base, self.size, self.neighbour, self.more = name, base, size, neighbour, more
         self.native = bool(more.get("mig_dvsec"))
         self.usemem = size if self.native else (size - GiB) // vm.MEMORY_BLOCK * vm.MEMORY_BLOCK
         self.resmem = size - self.usemem
 
     def config(self):
-        return {"name": self.name, "base": self.base, "size": self.size, "model": self.more}
+        return {"name": self.name, "base": self.base, "size": self.size, "neighbour": self.neighbour, "model": self.more}
 
     @staticmethod
     def _bar(length):
@@ -72,8 +72,9 @@ GPUS = [
     Gpu("gh200", MEMORY, 0xB000_0000),
     # Both parts fill their BARs.
     Gpu("second", MEMORY + 4 * GiB, 3 * GiB),
-    # GB200: no carve-out, the device's own BAR2, readiness by the CXL DVSEC.
-    Gpu("gb200", MEMORY + 8 * GiB, 0xB000_0000, device=0x2941, mig_dvsec=1, bar2_size=64 << 10,
+    # GB200: no carve-out, the device's own BAR2, readiness by the CXL DVSEC. Its
+    # link has errors, and a neighbour delays the recovery.
+    Gpu("gb200", MEMORY + 8 * GiB, 0xB000_0000, neighbour=True, aer=True, device=0x2941, mig_dvsec=1, bar2_size=64 << 10,
         ready_after_ms=None, cxl={"timeout": 1, "active": {"ready_after_reset_ms": 300}}),
 ]
 
@@ -171,6 +172,57 @@ TENANT_RUN = f"""
     echo "$(cat $state), remains: $(host remains {GPUS[0].base:#x} {GPUS[0].size:#x})"
     echo N >$parameter"""
 
+# The link of its GPU freezes while all its processors touch the memory. The
+# recovery waits until QEMU has answered, or minutes have passed. After that, a
+# reset of the guest brings the memory back.
+FROZEN = [("use", "if [ $(host boots gb200) = 1 ]; then for a in memory normal dma touch; do /tests/uses $a; done; "
+                  "else /tests/uses kept; fi"),
+          ("go", "[ $(host boots gb200) = 2 ] || sleep 1000")]
+FROZEN_RUN = """
+    neighbour=/sys/module/neighbour/parameters
+    insmod /tests/aer_inject.ko && insmod /tests/neighbour.ko || exit 1
+    mkfifo /tmp/qmp.in /tmp/qmp.out
+    exec 5<>/tmp/qmp.out
+    ask() {
+        echo "{'execute': '$1'}" >/tmp/qmp.in
+        while read -r -t 300 answer <&5; do
+            case $answer in
+            '{"return"'* | '{"error"'*) echo "$1: $answer" && return ;;
+            esac
+        done
+        return 1
+    }
+    # Its processors' registers would come between the answers.
+    trap "cat /tmp/gb200" EXIT
+    @ -smp 3 -chardev pipe,id=qmp,path=/tmp/qmp -mon chardev=qmp,mode=control >/tmp/gb200 2>&1 &
+    qemu=$!
+    until [ "$(host used gb200)" -ge 1 ]; do
+        kill -0 $qemu || exit 1
+        usleep 200000
+    done
+    ask qmp_capabilities
+    echo 1 >$neighbour/hold
+    bus=$(gpu gb200)
+    bus=${bus#*:}
+    # A data link error, as struct aer_error of tests/vm/guest/lib.c.
+    { printf "\\x${bus%%:*}\\0\\0\\0\\20"; head -c 23 /dev/zero; } >/tmp/error
+    cat /tmp/error >/dev/aer_inject || exit 1
+    # The drivers are notified in the order of the bus, this one last.
+    until [ "$(cat $neighbour/asked)" = Y ]; do
+        usleep 100000
+    done
+    ask query-status && ask stop && ask query-status && ask cont && ask query-status && echo "answered"
+    echo 0 >$neighbour/hold
+    until dmesg | grep -q "device recovery successful"; do
+        usleep 100000
+    done
+    ask system_reset
+    until ask query-status | grep prelaunch; do
+        kill -0 $qemu || exit 1
+    done
+    ask cont
+    wait $qemu"""
+
 # An alignment fault goes to the guest. But if the emulator finds it during the
 # walk of stage 2, it goes to KVM, which can't handle it: QEMU then stops the
 # guest, but does not end.
@@ -223,7 +275,7 @@ def guests(host, cpu, kind):
             Guest("two", ["gh200", "second"], uses("memory", "normal", "dma"), "two"),
             Guest("left", ["gh200"], uses("memory", "kept"), run=TOGETHER),
             Guest("right", ["second"], uses("memory", "kept"), run=""),
-            Guest("gb200", ["gb200"], uses("memory", "normal", "dma")),
+            Guest("gb200", ["gb200"], FROZEN, run=FROZEN_RUN),
             Guest("nodes", ["gh200"], [*uses("memory"), *INITIATORS], PRINTED, params="node=1")]
 
 
@@ -251,8 +303,9 @@ def documented(block, gpus):
 # The host
 
 
-def files_for_guests(wanted, kind, directory):
-    """{path in the host: path here} of QEMU and of the files that it starts."""
+def files_for_guests(host, wanted, kind, directory):
+    """{path in the host: path here} of QEMU, of the files that it starts, and
+    of the host's modules for a guest's test."""
     kernel = vm.Kernel(GUEST_KERNEL)
     module = suite.out_of_tree(kernel, HERE / "driver")
     programs = suite.compile_programs(["bars", "uses"], kernel.arch, HERE / "programs")
@@ -267,6 +320,8 @@ def files_for_guests(wanted, kind, directory):
         act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": programs["/tests/uses"], "/tests/gpus": str(lines)},
                                      module=module, module_params=params))
         files[f"/guest/acts/{guest.name}"] = str(act)
+    if any(guest.run is FROZEN_RUN for guest in wanted):
+        files.update(suite.modules_for(host, ["aer"]))
     if any(guest.block == PRINTED for guest in wanted):
         files["/guest/firmware"] = FIRMWARE
     return files
@@ -276,13 +331,13 @@ def script(guest, by_name):
     """The host's command for a guest."""
     def start(match):
         one = by_name[match[1] or guest.name]
-        # A panic reboots, which must end every guest but the one that tests
+        # A panic reboots, which must end every guest but those that test
         # reboots.
         if one.block == PRINTED:
             options = f"$(printed $(gpu {one.gpus[0]}))"
         else:
             options = documented(one.block, one.gpus)
-        return f"start {one.name} {options}{'' if one.run is LIFE_RUN else ' -no-reboot'}"
+        return f"start {one.name} {options}{'' if one.run in (LIFE_RUN, FROZEN_RUN) else ' -no-reboot'}"
     return "PATH=$PATH:/guest/bin\n" + re.sub(r"@(\w*)", start, guest.run)
 
 
@@ -362,7 +417,7 @@ def run_host(name, cpu, timeout, tap):
 
     print(f"# {kernel.release} on {cpu}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        files = {**common.installed(kernel, directory), **files_for_guests(wanted, kind, directory),
+        files = {**common.installed(kernel, directory), **files_for_guests(kernel, wanted, kind, directory),
                  f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
         with vm.Machine(kernel, gpus=[g.config() for g in GPUS], ram="3G", hypervisor=cpu, files=files,
                         guests=[g.name for g in wanted], handlers=HANDLERS, timeout=timeout, log=str(log), echo=show,
@@ -373,6 +428,8 @@ def run_host(name, cpu, timeout, tap):
     for guest in wanted:
         check_guest(guest, machine.guests[guest.name], said, tap)
     check_doctor(kind, said.get("doctor", ""), tap)
+    if "gb200" in by_name:
+        check_frozen(said.get("gb200", ""), tap)
     if "life" in by_name:
         check_life({name: len(channel.boots) for name, channel in machine.guests.items()}, said, tap)
     for failure in result.failures:
@@ -412,6 +469,12 @@ def check_doctor(kind, said, tap):
     findings = {f["id"]: f["verdict"] for f in json.loads(said)["findings"]} if said.endswith("}") else {}
     tap.check(f"doctor has foretold that usemem is {kind}", findings.get("kvm-usemem") == DOCTOR[kind], findings)
     tap.check("and that resmem is mapped as it should be", findings.get("kvm-resmem") == "good", findings)
+
+
+def check_frozen(said, tap):
+    """Checks QEMU's answers from before the recovery went on."""
+    tap.check("while the link is frozen, QEMU answers, and stops a guest whose processors touch the memory",
+              re.search(r'^stop: {"return": {}}$.*"running": false.*^answered$', said, re.M | re.S), said)
 
 
 def check_life(boots_of, said, tap):

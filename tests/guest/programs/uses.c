@@ -13,15 +13,18 @@
  *	uses pages [NODE]
  *			usemem as the guest's own memory, in this NUMA node
  *	uses dma	the GPU's own reads and writes
+ *	uses touch	accesses by all processors, which go on after its end
  *	uses kept	the patterns of "memory", after a reset or a new start
  *
  * Prints TAP. Exit status: 0 if all passed, the number of failures, or 2 for
  * wrong usage.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <linux/mempolicy.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -350,7 +353,7 @@ static void assert_mapped(uint64_t guest, uint64_t host, const char *type, uint6
 		fail_msg("%#lx is mapped %s", guest, found);
 }
 
-static void touch(struct piece *p)
+static void look_at(struct piece *p)
 {
 	*(volatile uint64_t *)p->here;
 }
@@ -362,7 +365,7 @@ static void the_host_maps_both_parts_right(void **state)
 	const char *type = cached(g) ? "write-back" : "device";
 	pid_t busy;
 
-	each_place(g, touch);
+	each_place(g, look_at);
 	/* The host reads the registers of a processor in the guest. */
 	busy = fork();
 	if (!busy)
@@ -539,6 +542,43 @@ static void an_address_that_is_nobodys_is_refused(void **state)
 	assert_false(host_try(answer, sizeof(answer), "dma_write %s %#lx 00", name, nobodys));
 }
 
+/* ---- accesses that do not end ---- */
+
+static void touch_for_ever(const struct guest_gpu *g, int cpu, volatile uint64_t *rounds)
+{
+	char *map = map_part(g, 4, 0, g->usemem_length);
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		_exit(1);
+	for (;; ++*rounds)
+		for (uint64_t at = 0; at < g->usemem_length; at += 2 * MiB)
+			*(volatile uint64_t *)(map + at);
+}
+
+static void all_processors_touch_the_memory_for_ever(void **state)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	volatile uint64_t *rounds;
+
+	rounds = mmap(NULL, cpus * sizeof(*rounds), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_true(rounds != MAP_FAILED);
+	assert_true(cpus > 1);
+	for (long cpu = 0; cpu < cpus; cpu++) {
+		pid_t pid = fork();
+
+		if (!pid)
+			touch_for_ever(&gpus[0], cpu, &rounds[cpu]);
+		assert_true(pid > 0);
+	}
+	for (long cpu = 0; cpu < cpus; cpu++)
+		while (!rounds[cpu])
+			usleep(1000);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest memory[] = {
@@ -562,6 +602,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_gpu_reads_and_writes_its_own_memory),
 		cmocka_unit_test(an_address_that_is_nobodys_is_refused),
 	};
+	const struct CMUnitTest touch[] = {
+		cmocka_unit_test(all_processors_touch_the_memory_for_ever),
+	};
 	const struct CMUnitTest kept[] = {
 		cmocka_unit_test(both_bars_have_the_right_sizes),
 		cmocka_unit_test(patterns_are_kept),
@@ -580,8 +623,10 @@ int main(int argc, char **argv)
 		return cmocka_run_group_tests_name("pages", pages, find, NULL);
 	if (!strcmp(what, "dma"))
 		return cmocka_run_group_tests_name("dma", dma, find, NULL);
+	if (!strcmp(what, "touch"))
+		return cmocka_run_group_tests_name("touch", touch, find, NULL);
 	if (!strcmp(what, "kept"))
 		return cmocka_run_group_tests_name("kept", kept, find, NULL);
-	fprintf(stderr, "usage: uses memory|normal|types|pages [NODE]|dma|kept\n");
+	fprintf(stderr, "usage: uses memory|normal|types|pages [NODE]|dma|touch|kept\n");
 	return 2;
 }
