@@ -12,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/pci_regs.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -501,6 +502,55 @@ static void unbinding_waits_for_the_scrub(void **state)
 	clean_after(soil_and_bind, usual());
 	clean_after(bind_and_soil, usual());
 	clean_after(soil_and_bind_before_wanted, usual());
+}
+
+static volatile bool unbound;
+
+/* Counts how often the GPU is seen as it is in a reset. */
+static void *look_for_resets(void *arg)
+{
+	int config = *(int *)arg;
+	uint16_t command;
+	long seen = 0;
+
+	while (!unbound) {
+		assert_int_equal(pread(config, &command, 2, PCI_COMMAND), 2);
+		seen += !(command & PCI_COMMAND_MEMORY);
+	}
+	return (void *)seen;
+}
+
+/* Binding and unbinding reset the GPU themselves, with the device lock held. */
+static void in_a_reset_config_space_is_locked(void **state)
+{
+	static void (*const steps[])(const struct gpu *gpu) = {
+		soil_and_bind, soil_and_bind_before_wanted,
+	};
+	const struct gpu *gpu = usual();
+	pthread_t thread;
+	char path[64];
+	void *seen;
+	int config;
+	size_t i;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
+	config = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(config >= 0);
+	/* The first bind lets the GPU decode memory. */
+	soil_and_bind(gpu);
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		uint64_t before = host_counter(gpu, "resets");
+
+		unbound = false;
+		assert_int_equal(pthread_create(&thread, NULL, look_for_resets,
+						&config), 0);
+		steps[i](gpu);
+		unbound = true;
+		assert_int_equal(pthread_join(thread, &seen), 0);
+		assert_int_equal((long)seen, 0);
+		assert_true(host_counter(gpu, "resets") > before);
+	}
+	close(config);
 }
 
 static void remove_the_module(const struct gpu *gpu)
@@ -1313,6 +1363,7 @@ static const struct CMUnitTest event_tests[] = {
 /* Need the model GPU, which can be late, busy or small. */
 static const struct CMUnitTest model_tests[] = {
 	test(a_gpu_at_work_is_reset_before_its_scrub),
+	test(in_a_reset_config_space_is_locked),
 	test(it_waits_until_the_memory_is_ready),
 	test(an_open_that_waits_can_be_killed),
 	test(of_two_that_wait_one_may_be_killed),
