@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -43,8 +44,8 @@ static void begin_failing(const char *value, const char *names)
 	must_write_file(PARAMETERS "calls", text);
 }
 
-/* Ends that. Without such a call, the test has shown nothing, and fails. */
-static void end_failing(const char *names)
+/* Ends that. Returns how often the driver has called the functions. */
+static int stop_failing(void)
 {
 	int fd = open(PARAMETERS "failed", O_RDONLY | O_CLOEXEC);
 	char text[16] = "";
@@ -53,7 +54,13 @@ static void end_failing(const char *names)
 	assert_true(read(fd, text, sizeof(text) - 1) > 0);
 	close(fd);
 	must_write_file(PARAMETERS "calls", "\n");
-	if (!atoi(text))
+	return atoi(text);
+}
+
+/* Without such a call, the test has shown nothing, and fails. */
+static void end_failing(const char *names)
+{
+	if (!stop_failing())
 		fail_msg("the driver has called none of %s", names);
 }
 
@@ -93,6 +100,46 @@ static void a_failed_bind_leaves_nothing(void **state)
 		assert_int_equal(gpu_bind(gpu), 0);
 		assert_int_equal(gpu_unbind(gpu), 0);
 	}
+}
+
+/* ---- resets ------------------------------------------------------------- */
+
+/* Returns how often the driver restores config space if BAR0 was lost. */
+static int restores(const struct gpu *gpu)
+{
+	char path[64];
+	uint32_t bar0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	/* Otherwise the kernel restores config space when the GPU wakes up. */
+	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "on"), 0);
+	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
+	begin_failing(NOTHING, "pci_restore_state");
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	assert_int_equal(pwrite(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "auto"), 0);
+	close(fd);
+	return stop_failing();
+}
+
+/* Newer kernels would restore what they find. */
+static void config_space_that_was_not_saved_is_not_restored(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+
+	begin_failing(NOTHING, "pci_store_saved_state");
+	assert_int_equal(gpu_bind(gpu), 0);
+	end_failing("pci_store_saved_state");
+	assert_int_equal(restores(gpu), 0);
+	assert_int_equal(gpu_unbind(gpu), 0);
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(restores(gpu), 1);
+	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* ---- reads and writes --------------------------------------------------- */
@@ -261,6 +308,7 @@ static void a_scrub_that_fails_says_why(void **state)
 
 static const struct CMUnitTest tests[] = {
 	TEST(a_failed_bind_leaves_nothing),
+	TEST(config_space_that_was_not_saved_is_not_restored),
 	TEST(memory_that_can_not_be_mapped_is_ENOMEM),
 	TEST(a_read_behind_the_memory_without_a_buffer_is_ENOMEM),
 	TEST(a_gpu_that_does_not_wake_up_is_not_accessed),
