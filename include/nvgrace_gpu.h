@@ -180,7 +180,7 @@ struct nvgrace_gpu_scrub {
  * @range_start: first physical address that firmware gives the GPU
  * @range_last: last physical address that firmware gives the GPU
  * @bar_lock: protects bar_written of both regions, and @resets
- * @resets: changes with each reset; may wrap. For cfgemu.c.
+ * @resets: changes with each reset; may wrap. Owned by cfgemu.c.
  * @gate: held for read around every access to GPU memory and every insertion of
  *	a pfn, but never while a fault on user memory is handled; for write to
  *	change what gate.c owns. Protects @epoch, @closed, @link_frozen and the
@@ -391,7 +391,7 @@ void nvgrace_gpu_gate_suspend(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_resume(struct nvgrace_gpu *gpu);
 
 /*
- * For scrub.c.
+ * The end of scrubs, and the host's sleep.
  *
  * finish: the GPU is being unbound or shut down, and a scrub has @ms
  * milliseconds from now. Sleeps.
@@ -408,7 +408,7 @@ bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu);
 bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu);
 
 /*
- * For reset.c. Sleep; called without the gate.
+ * Resets, and errors on the link. Sleep; called without the gate.
  *
  * reset_begin, reset_end: stand around a reset. Accesses wait in between. Each
  * begins a new epoch, with fake registers of 0. If the GPU answers at the end, a
@@ -433,7 +433,7 @@ void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu);
 /* ---- reset.c: resets and errors ----------------------------------------- */
 
 /* For the PCI core, which holds the device lock. */
-extern const struct pci_error_handlers nvgrace_gpu_error_handlers;
+extern const struct pci_error_handlers nvgrace_gpu_reset_handlers;
 
 /*
  * start comes last before the device is registered, and saves its config space.
@@ -464,7 +464,7 @@ bool nvgrace_gpu_ready_late(const struct nvgrace_gpu_training *training,
 
 /*
  * Reads the registers once. Returns 0 (trained), -EAGAIN (not yet) or -ENODEV
- * (gone). For gate.c, which makes sure that they can be read.
+ * (gone). The caller makes sure that they can be read.
  */
 int nvgrace_gpu_ready_look(struct nvgrace_gpu *gpu,
 			   struct nvgrace_gpu_training *training);
@@ -494,8 +494,8 @@ void nvgrace_gpu_ready_end(struct nvgrace_gpu *gpu);
  * The operations of a GPU with memory, and of one without, which is handled as
  * a plain PCI device.
  */
-extern const struct vfio_device_ops nvgrace_gpu_memory_ops;
-extern const struct vfio_device_ops nvgrace_gpu_core_only_ops;
+extern const struct vfio_device_ops nvgrace_gpu_device_memory_ops;
+extern const struct vfio_device_ops nvgrace_gpu_device_core_ops;
 
 /*
  * Adds what the host's sleep needs to the power management of vfio-pci-core,
@@ -554,8 +554,8 @@ void nvgrace_gpu_dmabuf_close(struct nvgrace_gpu *gpu);
 /* ---- sysfs.c ------------------------------------------------------------- */
 
 /* Attributes of a bound device, and of the driver. */
-extern const struct attribute_group *nvgrace_gpu_dev_groups[];
-extern const struct attribute_group *nvgrace_gpu_driver_groups[];
+extern const struct attribute_group *nvgrace_gpu_sysfs_dev_groups[];
+extern const struct attribute_group *nvgrace_gpu_sysfs_driver_groups[];
 
 /* ---- cfgemu.c ------------------------------------------------------------ */
 
@@ -563,7 +563,7 @@ extern const struct attribute_group *nvgrace_gpu_driver_groups[];
  * Sets all fake registers to 0 and counts a reset. Process context; does not
  * sleep.
  */
-void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_cfgemu_reset(struct nvgrace_gpu *gpu);
 
 /*
  * Read and write config space at *@ppos, which has the region's index in its
@@ -571,9 +571,9 @@ void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu);
  * *@ppos, or return -EFAULT or the error of vfio-pci-core and leave *@ppos
  * alone. Called without locks; sleep.
  */
-ssize_t nvgrace_gpu_config_read(struct nvgrace_gpu *gpu, char __user *buf,
+ssize_t nvgrace_gpu_cfgemu_read(struct nvgrace_gpu *gpu, char __user *buf,
 				size_t count, loff_t *ppos);
-ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
+ssize_t nvgrace_gpu_cfgemu_write(struct nvgrace_gpu *gpu,
 				 const char __user *buf, size_t count,
 				 loff_t *ppos);
 
@@ -710,7 +710,8 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
  * before_register, registered: the registration of the device with vfio, with
  * the device lock held. They begin the first scrub if the parameter is on.
  *
- * doubt: what is known of the content is no longer true.
+ * hibernating: another kernel may use the GPU, so what is known of the content
+ * is no longer true.
  *
  * requested: an unbind begins to wait for users, with the device lock held.
  * Opens that wait for a scrub fail, because the scrub may need that lock.
@@ -723,7 +724,7 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_before_register(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu);
 

@@ -92,7 +92,7 @@ static void fake_write(struct nvgrace_gpu *gpu, unsigned int offset,
 	spin_unlock(&gpu->bar_lock);
 }
 
-void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_cfgemu_reset(struct nvgrace_gpu *gpu)
 {
 	spin_lock(&gpu->bar_lock);
 	gpu->usemem.bar_written = 0;
@@ -101,7 +101,7 @@ void nvgrace_gpu_config_reset(struct nvgrace_gpu *gpu)
 	spin_unlock(&gpu->bar_lock);
 }
 
-ssize_t nvgrace_gpu_config_read(struct nvgrace_gpu *gpu, char __user *buf,
+ssize_t nvgrace_gpu_cfgemu_read(struct nvgrace_gpu *gpu, char __user *buf,
 				size_t count, loff_t *ppos)
 {
 	struct config_access access = cut(gpu, *ppos, count);
@@ -136,7 +136,7 @@ ssize_t nvgrace_gpu_config_read(struct nvgrace_gpu *gpu, char __user *buf,
 	return count;
 }
 
-ssize_t nvgrace_gpu_config_write(struct nvgrace_gpu *gpu,
+ssize_t nvgrace_gpu_cfgemu_write(struct nvgrace_gpu *gpu,
 				 const char __user *buf, size_t count,
 				 loff_t *ppos)
 {

@@ -66,7 +66,7 @@ static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
 	ret = nvgrace_gpu_gate_config_begin(gpu, offset, count);
 	if (ret)
 		return ret;
-	ret = nvgrace_gpu_config_write(gpu, buf, count, ppos);
+	ret = nvgrace_gpu_cfgemu_write(gpu, buf, count, ppos);
 	nvgrace_gpu_gate_config_end(gpu, offset, count);
 	return ret;
 }
@@ -90,7 +90,7 @@ static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
 				     count, ret, start);
 	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
 		ret = write ? write_config(gpu, buf, count, ppos) :
-			      nvgrace_gpu_config_read(gpu, buf, count, ppos);
+			      nvgrace_gpu_cfgemu_read(gpu, buf, count, ppos);
 		trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,
 					 ret);
 	} else {
@@ -143,7 +143,7 @@ static void request_device(struct vfio_device *core_vdev, unsigned int count)
 	vfio_pci_core_request(core_vdev, count);
 }
 
-const struct vfio_device_ops nvgrace_gpu_memory_ops = {
+const struct vfio_device_ops nvgrace_gpu_device_memory_ops = {
 	.name		= "nvgrace-gpu-vfio-pci",
 	.init		= vfio_pci_core_init_dev,
 	.release	= vfio_pci_core_release_dev,
@@ -174,7 +174,7 @@ static int open_core_only(struct vfio_device *core_vdev)
  * For a GPU without memory in the firmware's tables, such as one inside a
  * guest.
  */
-const struct vfio_device_ops nvgrace_gpu_core_only_ops = {
+const struct vfio_device_ops nvgrace_gpu_device_core_ops = {
 	.name		= "nvgrace-gpu-vfio-pci-core",
 	.init		= vfio_pci_core_init_dev,
 	.release	= vfio_pci_core_release_dev,
@@ -216,7 +216,7 @@ static void complete_sleep(struct device *dev)
 /* Another kernel may use the GPU until this one is back. */
 static int hibernate(struct device *dev)
 {
-	nvgrace_gpu_scrub_doubt(dev_to_nvgrace_gpu(dev));
+	nvgrace_gpu_scrub_hibernating(dev_to_nvgrace_gpu(dev));
 	return 0;
 }
 

@@ -3,7 +3,7 @@
  * Decides whether the GPU's memory may be accessed now, for faults, reads,
  * writes and exports. No other file does. Owns what the decision depends on:
  * resets, a frozen link, power, decoding, host suspend, and whether the memory
- * was found ready since the last reset. reset.c tells it of resets and errors.
+ * was found ready since the last reset.
  *
  * The gate is closed while the GPU is being reset. An access then waits on a
  * queue. Closing the gate removes all mappings, the kernel's too: a CPU may
@@ -99,7 +99,7 @@ static void forget_ready(struct nvgrace_gpu *gpu)
 static void count_reset(struct nvgrace_gpu *gpu)
 {
 	forget_ready(gpu);
-	nvgrace_gpu_config_reset(gpu);
+	nvgrace_gpu_cfgemu_reset(gpu);
 }
 
 static void close_for(struct nvgrace_gpu *gpu, unsigned int reason)
@@ -142,7 +142,7 @@ void nvgrace_gpu_gate_device_closing(struct nvgrace_gpu *gpu)
 	up_write(&gpu->gate);
 }
 
-/* ---- for reset.c -------------------------------------------------------- */
+/* ---- resets and errors -------------------------------------------------- */
 
 void nvgrace_gpu_gate_reset_begin(struct nvgrace_gpu *gpu)
 {

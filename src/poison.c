@@ -3,8 +3,6 @@
  * The pages that the kernel has reported as bad, so that reads and writes stay
  * away from them: a load from such a page in the kernel is the end of the host,
  * because arm64 has no copy that survives it. Owns a small table for each part.
- * region.c reports pages, rw.c asks before each access, and scrub.c forgets all
- * when it has overwritten all.
  *
  * The table lives from probe to release. So a page stays bad when the device is
  * closed and opened again.

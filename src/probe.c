@@ -2,7 +2,7 @@
 /*
  * Finds a GPU's memory in the firmware's device properties, checks it, carves
  * it out, claims it, and registers the device with vfio. Owns the module's
- * entry points and the list of bound GPUs. The PCI core calls it.
+ * entry points and the list of bound GPUs.
  */
 #include <linux/ioport.h>
 #include <linux/list.h>
@@ -379,14 +379,14 @@ unlist:
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
-	const struct vfio_device_ops *ops = &nvgrace_gpu_memory_ops;
+	const struct vfio_device_ops *ops = &nvgrace_gpu_device_memory_ops;
 	struct gpu_memory mem = { };
 	struct nvgrace_gpu *gpu;
 	int ret;
 
 	ret = find_memory(pdev, &mem);
 	if (ret == -ENOENT)
-		ops = &nvgrace_gpu_core_only_ops;
+		ops = &nvgrace_gpu_device_core_ops;
 	else if (ret)
 		return ret;
 
@@ -407,7 +407,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (ret)
 		goto put;
 
-	if (ops == &nvgrace_gpu_memory_ops) {
+	if (ops == &nvgrace_gpu_device_memory_ops) {
 		ret = setup_memory(pdev, gpu, &mem);
 		if (ret)
 			goto unmap;
@@ -423,7 +423,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 	nvgrace_gpu_device_add_pm(pdev->dev.driver);
 
-	if (ops == &nvgrace_gpu_core_only_ops)
+	if (ops == &nvgrace_gpu_device_core_ops)
 		pci_info(pdev, "firmware gives no %s: bound as a plain PCI device, without GPU memory\n",
 			 PROP_BASE);
 	else
@@ -483,9 +483,9 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.probe			= probe,
 	.remove			= remove,
 	.shutdown		= shutdown,
-	.err_handler		= &nvgrace_gpu_error_handlers,
-	.groups			= nvgrace_gpu_driver_groups,
-	.dev_groups		= nvgrace_gpu_dev_groups,
+	.err_handler		= &nvgrace_gpu_reset_handlers,
+	.groups			= nvgrace_gpu_sysfs_driver_groups,
+	.dev_groups		= nvgrace_gpu_sysfs_dev_groups,
 	.driver_managed_dma	= true,
 	/* A probe may wait for seconds, so let GPUs wait at the same time. */
 	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,

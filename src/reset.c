@@ -132,7 +132,7 @@ static void error_resume(struct pci_dev *pdev)
 	nvgrace_gpu_gate_link_works(dev_to_nvgrace_gpu(&pdev->dev));
 }
 
-const struct pci_error_handlers nvgrace_gpu_error_handlers = {
+const struct pci_error_handlers nvgrace_gpu_reset_handlers = {
 	.error_detected	= error_detected,
 	.slot_reset	= slot_reset,
 	.resume		= error_resume,

@@ -5,16 +5,14 @@
  * content, and the workers that write the zeros.
  *
  * An attempt is a work item of the GPU. It runs only while the device is not
- * open: device.c reports each open and close, and an open waits for the
- * attempt. Workers enter the gate for small steps, so that resets and errors
- * can come in between. Zeros of an epoch that has ended don't count, because a
- * reset may have overtaken them: the attempt begins again in the new epoch.
+ * open, and an open waits for it. Workers enter the gate for small steps, so
+ * that resets and errors can come in between. Zeros of an epoch that has ended
+ * don't count, because a reset may have overtaken them: the attempt begins again
+ * in the new epoch.
  *
  * Memory is clean when the GPU was reset first, so that it no longer writes,
  * all memory was overwritten in one epoch, all zeros have left the CPUs' caches,
  * and what may have stayed in the GPU's own cache has zeros below it.
- *
- * probe.c, device.c, gate.c and sysfs.c call this file.
  */
 #include <linux/cpumask.h>
 #include <linux/delay.h>
@@ -654,7 +652,7 @@ void nvgrace_gpu_scrub_before_register(struct nvgrace_gpu *gpu)
 		gpu->scrub.must_reset = reset_in_probe(gpu->core.pdev);
 }
 
-void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 

@@ -197,7 +197,7 @@ static const struct attribute_group gpu_group = {
 	.is_visible	= is_visible,
 };
 
-const struct attribute_group *nvgrace_gpu_dev_groups[] = {
+const struct attribute_group *nvgrace_gpu_sysfs_dev_groups[] = {
 	&gpu_group,
 	NULL
 };
@@ -244,7 +244,7 @@ static const struct attribute_group driver_group = {
 	.attrs = driver_attrs,
 };
 
-const struct attribute_group *nvgrace_gpu_driver_groups[] = {
+const struct attribute_group *nvgrace_gpu_sysfs_driver_groups[] = {
 	&driver_group,
 	NULL
 };

@@ -128,7 +128,7 @@ static ssize_t core_access(char *buf, size_t count, loff_t *ppos, bool write)
 			return -EFAULT;
 		*byte = (*byte & ~core_writable(offset)) | (val & core_writable(offset));
 		if (core_resets(offset, val)) {
-			nvgrace_gpu_config_reset(&gpu);
+			nvgrace_gpu_cfgemu_reset(&gpu);
 			was_reset = true;
 		}
 	}
@@ -225,9 +225,9 @@ static ssize_t do_access(const struct access *access)
 
 	user_end = access->buf + access->accessible;
 	if (access->write)
-		ret = nvgrace_gpu_config_write(&gpu, access->buf, access->count, &pos);
+		ret = nvgrace_gpu_cfgemu_write(&gpu, access->buf, access->count, &pos);
 	else
-		ret = nvgrace_gpu_config_read(&gpu, access->buf, access->count, &pos);
+		ret = nvgrace_gpu_cfgemu_read(&gpu, access->buf, access->count, &pos);
 
 	oracle(!gpu.bar_lock.held, "lock still held");
 	oracle(ret < 0 || ret == access->count, "%#x + %u: returned %zd", access->offset,
@@ -383,7 +383,7 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 		};
 
 		if ((op & 0xc0) == 0xc0) {
-			nvgrace_gpu_config_reset(&gpu);
+			nvgrace_gpu_cfgemu_reset(&gpu);
 			want_reset();
 			continue;
 		}

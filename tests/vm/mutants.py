@@ -74,7 +74,7 @@ MUTANTS = (
      "trace"),
     ("src/ready.c", "\tif (training->c2c == TRAINED) {", "\tif (1) {", "ready"),
     ("src/ready.c", "TRAINING_MS\t\t30000", "TRAINING_MS\t\t2000", "ready"),
-    ("src/gate.c", "\tnvgrace_gpu_config_reset(gpu);", "\t;", "reset"),
+    ("src/gate.c", "\tnvgrace_gpu_cfgemu_reset(gpu);", "\t;", "reset"),
     ("src/reset.c", "\t\tpci_restore_state(pdev);", "\t\t;", "aer"),
     ("src/gate.c", "if (gpu->closed)\n\t\treturn READ_ONCE", "if (0)\n\t\treturn READ_ONCE", "gate"),
     ("src/gate.c", "== current ? -EIO : -EAGAIN", "== current ? -EAGAIN : -EAGAIN", "gate"),
