@@ -19,6 +19,7 @@ import tempfile
 import unittest
 
 import scratch
+from scratch import release
 
 DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
 NAME = "nvgrace-gpu-vfio-pci"
@@ -28,7 +29,6 @@ NEXT = "999.1"
 # A configuration file that version 0.1.0 shipped.
 SHIPPED = scratch.PROJECT / "tests" / "package" / "nvgrace-gpu.conf-0.1.0"
 CONF = "/etc/nvgrace-gpu.conf"
-TOOLBOX = scratch.PROJECT / "scripts" / "toolbox"
 
 UNAME = """#!/bin/sh
 case $1 in
@@ -44,10 +44,6 @@ for kernel; do :; done
 echo "$* $(modinfo -k "$kernel" -n {NAME} 2>&1)" >> /var/initramfs-calls
 [ ! -e /var/fail-initramfs ]
 """
-
-
-def release(name):
-    return subprocess.run([TOOLBOX, "release", name], capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Host(scratch.Scratch):

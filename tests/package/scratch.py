@@ -21,9 +21,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # folder of compiled files, it is at /var/cache/ccache.
 ENTER = """
 set -e
-dir=$1 project=$2 ccache=$3
-shift 3
-mount -t overlay -o "lowerdir=/,upperdir=$dir/upper,workdir=$dir/work" scratch "$dir/root"
+dir=$1 project=$2 ccache=$3 lower=$4
+shift 4
+mount -t overlay -o "lowerdir=$lower,upperdir=$dir/upper,workdir=$dir/work" scratch "$dir/root"
 cd "$dir/root"
 mount --rbind /dev dev
 mount --rbind /proc proc
@@ -39,6 +39,11 @@ fi
 [ -z "${COVERAGE:-}" ] || mount --bind "$project/build/coverage" "./$project/build/coverage"
 exec chroot . /usr/bin/env -i "$@"
 """
+
+
+def release(name):
+    """The release of a kernel of tests/kernels.conf."""
+    return subprocess.run([PROJECT / "scripts/toolbox", "release", name], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def version():
@@ -63,9 +68,11 @@ def package(pattern):
 class Scratch:
     """run() runs a command inside. shared is the folder that is /mnt inside,
     and env the environment for commands. With cached, a compiler takes what it
-    has compiled before from the cache, as in `scripts/toolbox cached`."""
+    has compiled before from the cache, as in `scripts/toolbox cached`. lower is
+    the system below the overlay."""
 
-    def __init__(self, cached=False):
+    def __init__(self, cached=False, lower="/"):
+        self.lower = lower
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="scratch-"))
         for name in ("upper", "work", "root", "shared"):
             (self.dir / name).mkdir()
@@ -87,7 +94,7 @@ class Scratch:
                "DEBIAN_FRONTEND": "noninteractive", **self.env}
         result = subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", ENTER, "sh", self.dir, PROJECT, self.ccache,
-             *(f"{k}={v}" for k, v in env.items()), *argv],
+             self.lower, *(f"{k}={v}" for k, v in env.items()), *argv],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, input=stdin, errors="replace", check=False)
         if ok and result.returncode:
             raise AssertionError(f"{' '.join(map(str, argv))}: status {result.returncode}\n{result.stdout}")

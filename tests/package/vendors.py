@@ -12,7 +12,7 @@ import re
 import unittest
 
 import scratch
-from dkms import release
+from scratch import release
 
 # Where it was seen: the kernel that is changed, a header of it, and what is
 # replaced there by what.
