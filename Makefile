@@ -149,6 +149,7 @@ check:
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) root virt >/dev/null
 	@tests/package/dkms-debs
+	@tests/package/trees
 	@$(TOOLBOX) run -- python3 tests/check.py $(if $(LOAD),--load $(LOAD)) $(JOBS)
 ifeq ($(LATEST):$(JOBS),1:)
 	@$(TOOLBOX) record

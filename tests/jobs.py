@@ -144,6 +144,7 @@ def all_jobs(quick):
         Job("release", ["python3", "tests/package/release.py"], after=("packages",)),
         Job("kernels", ["python3", "tests/package/kernels.py"]),
         Job("vendors", ["python3", "tests/package/vendors.py"]),
+        Job("headers", ["python3", "tests/package/headers.py"]),
         Job("guest-lines", ["python3", "tests/guest/test_lines.py"]),
         Job("udev", ["python3", "tests/package/udev.py"]),
         Job("probes", ["tests/probes/run"]),
