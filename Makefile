@@ -121,7 +121,7 @@ ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo check check-quick check-long check-package check-guest kernels bench matrix cli unit fuzz generated style pictures
+.PHONY: demo check check-quick check-long check-package check-guest check-kernel kernels bench matrix cli unit fuzz generated style pictures
 demo:
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 tests/demo/demo.py
@@ -199,6 +199,15 @@ check-guest:
 	@$(TOOLBOX) root virt >/dev/null
 	@$(TOOLBOX) run -- python3 tests/check.py guest guest-lines stage2
 
+# A kernel of one's own: TREE=<source> [CONFIG=<file>] builds and boots it, and
+# runs the tests of the driver; HEADERS=<folder> only builds the module, which
+# needs neither root nor Debian.
+check-kernel:
+	@if [ -n '$(TREE)' ] && [ '$(or $(ARCH),arm64)' != arm64 ]; then echo 'check-kernel: the machine is arm64, not $(ARCH)' >&2; exit 1; \
+	elif [ -n '$(TREE)' ]; then scripts/check-kernel '$(TREE)' $(if $(CONFIG),'$(CONFIG)'); \
+	elif [ -n '$(HEADERS)' ]; then W=1 scripts/check-headers '$(abspath $(HEADERS))'; \
+	else echo 'check-kernel: name the source of a kernel in TREE, or its headers in HEADERS' >&2; exit 1; fi
+
 matrix:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel newest-64k
@@ -250,6 +259,7 @@ help:
 	@echo '  check-long    run the campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
 	@echo '  check-guest   run guests with KVM and QEMU that use a GPU'"'"'s memory, on several hosts (part of check)'
+	@echo '  check-kernel  run the driver'"'"'s tests on a kernel of your own: TREE=<its source> [CONFIG=<file>]; or only build for it: HEADERS=<folder>'
 	@echo '  matrix        build for every kernel with all warnings, and print a table'
 	@echo '  cli           run the tests of nvgrace-gpu(8) that need no virtual machine'
 	@echo '  unit          run the unit tests on this machine'

@@ -145,6 +145,7 @@ def all_jobs(quick):
         Job("kernels", ["python3", "tests/package/kernels.py"]),
         Job("vendors", ["python3", "tests/package/vendors.py"]),
         Job("headers", ["python3", "tests/package/headers.py"]),
+        Job("own-kernel", ["python3", "tests/testkernel/test_build.py"]),
         Job("guest-lines", ["python3", "tests/guest/test_lines.py"]),
         Job("udev", ["python3", "tests/package/udev.py"]),
         Job("probes", ["tests/probes/run"]),
