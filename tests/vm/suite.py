@@ -91,6 +91,8 @@ def argument(kernel, program, race):
     if program == "poison":
         symbols = (kernel.headers / "Module.symvers").read_text()
         return "reported" if "\tregister_pfn_address_space\t" in symbols else "ignored"
+    if program == "iommufd" and not lacks(kernel, "dmabuf"):
+        return "dma-bufs"
     if program == "thp" and not has_huge_pfnmap(kernel):
         return "100"    # rounds: there is only one size of entries
     return ""
