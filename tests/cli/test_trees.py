@@ -137,8 +137,8 @@ class List(unittest.TestCase):
 
     def test_every_product(self):
         with Tree() as t:
-            products = [("0x2342", "GH200 120GB"), ("0x2345", "GH200 480GB"), ("0x2348", "GH200"), ("0x2941", "GB200"),
-                        ("0x31c2", "GB300")]
+            products = [("0x2342", "GH200 120GB"), ("0x2343", "GH200"), ("0x2345", "GH200 480GB"), ("0x2348", "GH200"),
+                        ("0x2941", "GB200"), ("0x31c2", "GB300")]
             for i, (device, _) in enumerate(products):
                 t.device(f"000{i}:01:00.0", device)
             self.assertEqual([g["product"] for g in t.json("list")["gpus"]], [name for _, name in products])
@@ -736,15 +736,15 @@ class Steps(unittest.TestCase):
     def test_an_added_id(self):
         """A GPU whose id only the configuration has is one of the GPUs."""
         with Tree() as t:
-            t.device(G1, device="0x2343").package()
+            t.device(G1, device="0x297e").package()
             self.assertEqual(t.json("list")["gpus"], [])
             self.assertEqual(t.run("bind", "-n", G1).returncode, 3)
-            for number, word in enumerate(("10de:2343", "10DE:2343")):
+            for number, word in enumerate(("10de:297e", "10DE:297E")):
                 t.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"bind all\nid {word}")
                 gpu = t.json("list")["gpus"][0]
                 self.assertEqual((gpu["address"], gpu["product"]), (G1, "GPU of an added id"), number)
             self.assertEqual(t.run("bind", "-n", G1).returncode, 0)
-            for word in ("", "2343", "10de:234", "8086:2343", "10de:2343 x"):
+            for word in ("", "297e", "10de:297", "8086:297e", "10de:297e x"):
                 t.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"id {word}")
                 self.assertEqual(t.json("list")["gpus"], [])
                 found = [f for f in json.loads(t.run("doctor", "--json").stdout)["findings"] if f["id"] == "configuration"]

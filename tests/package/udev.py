@@ -143,15 +143,15 @@ class Helper:
     def test_an_added_id(self):
         """The driver lacks it. The order of lines and files does not matter."""
         other = "0029:01:00.0"
-        self.host.device(other, device="0x2343")
+        self.host.device(other, device="0x297e")
         rc, said = self.run_helper("match", other)
         self.assertEqual(rc, 1)
         self.assertIn("not a GPU that nvgrace-gpu-vfio-pci supports", said)
-        for conf, wanted in (("bind all\nid 10de:2343", True), ("id 10DE:2343 # a comment\nbind " + other, True),
-                             ("id 10de:2343", False), (f"id 10de:2343\nbind all\nignore {other}", False)):
+        for conf, wanted in (("bind all\nid 10de:297e", True), ("id 10DE:297e # a comment\nbind " + other, True),
+                             ("id 10de:297e", False), (f"id 10de:297e\nbind all\nignore {other}", False)):
             with self.subTest(conf):
                 self.assert_matches(conf, wanted, other)
-        self.host.write("etc/nvgrace-gpu.conf.d/ids.conf", "id 10de:2343\n")
+        self.host.write("etc/nvgrace-gpu.conf.d/ids.conf", "id 10de:297e\n")
         self.assert_matches("bind all", True, other)
         self.host.write("sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/bind", "")
         self.run_helper("bind", other)
@@ -160,7 +160,7 @@ class Helper:
         self.host.write("etc/nvgrace-gpu.conf", "")
         self.assertEqual(self.run_helper("configured"), (1, ""))
         (self.host.root / "etc/nvgrace-gpu.conf.d/ids.conf").unlink()
-        for word in ("", " 2343", " 10de:234", " 10de:23430", " 8086:2343", " 10de:2343 10de:2344", " 10de:23g3"):
+        for word in ("", " 297e", " 10de:297", " 10de:297e0", " 8086:297e", " 10de:297e 10de:297f", " 10de:29g3"):
             with self.subTest(word):
                 self.host.write("etc/nvgrace-gpu.conf", f"id{word}\nbind all\n")
                 self.assertEqual(self.run_helper("match", other)[0], 1)

@@ -49,7 +49,7 @@ def says(**dsd):
 
 
 # The ids of the driver, and models that are never ready.
-IDS = (0x2342, 0x2345, 0x2348, 0x2941, 0x31C2)
+IDS = (0x2342, 0x2343, 0x2345, 0x2348, 0x2941, 0x31C2)
 NEVER = {"ready_after_ms": None}
 CXL_NEVER = {**NEVER, "cxl": {"valid": NEVER, "active": NEVER}}
 
