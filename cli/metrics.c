@@ -321,7 +321,7 @@ static bool is_repeated(const struct doctor *d, const struct finding *f)
 	const struct finding *e;
 
 	for (e = d->findings; e < f; e++)
-		if (!e->accepted && e->verdict == f->verdict && !strcmp(e->id, f->id) &&
+		if (!e->accepted && e->verdict == f->verdict && e->id == f->id &&
 		    !strcmp(e->device ? e->device : "", f->device ? f->device : ""))
 			return true;
 	return false;
@@ -338,7 +338,7 @@ static void print_findings(FILE *out, const struct doctor *d)
 	for (f = d->findings; f < d->findings + d->count; f++)
 		if (f->verdict != GOOD && !f->accepted && !is_repeated(d, f))
 			SAMPLE(out, "finding", 1, "device", f->device ? f->device : "host",
-			       "finding", f->id, "verdict", verdict_name(f->verdict));
+			       "finding", finding_ids[f->id], "verdict", verdict_name(f->verdict));
 
 	family(out, "findings",
 	       "Number of the doctor's findings that are not accepted, by verdict.");

@@ -44,7 +44,7 @@ static size_t accept(struct doctor *d, unsigned int number, const char *id, enum
 	for (i = 0; i < d->count; i++) {
 		struct finding *f = &d->findings[i];
 
-		if (strcmp(f->id, id) || !for_device(device, f) || f->verdict < WARNING ||
+		if (strcmp(finding_ids[f->id], id) || !for_device(device, f) || f->verdict < WARNING ||
 		    f->verdict > verdict)
 			continue;
 		found++;

@@ -135,13 +135,13 @@ static void print_finding(const struct finding *f)
 {
 	char *text = f->accepted ? xasprintf("%s (accepted by %s)", f->text, f->accepted)
 				 : xstrdup(f->text);
-	const char *device = f->device ? f->device : "host";
+	const char *device = f->device ? f->device : "host", *id = finding_ids[f->id];
 	int column = DETAIL_INDENT + (strlen(device) < 12 ? 12 : strlen(device)) + 2;
 
 	printf("%s%-7s%s  %-12s  %s%s%s: ",
 	       colour(f->accepted ? COLOUR_DIM : colours[f->verdict]), verdict_name(f->verdict),
-	       colour(COLOUR_NONE), device, colour(COLOUR_BOLD), f->id, colour(COLOUR_NONE));
-	print_for_terminal(text, column, column + strlen(f->id) + 2);
+	       colour(COLOUR_NONE), device, colour(COLOUR_BOLD), id, colour(COLOUR_NONE));
+	print_for_terminal(text, column, column + strlen(id) + 2);
 	free(text);
 }
 
@@ -179,7 +179,7 @@ static int print_json(const struct doctor *d, bool quiet)
 		if (quiet && is_quiet(f))
 			continue;
 		o = json_object_new_object();
-		json_object_object_add(o, "id", json_object_new_string(f->id));
+		json_object_object_add(o, "id", json_object_new_string(finding_ids[f->id]));
 		json_object_object_add(o, "verdict",
 				       json_object_new_string(verdict_name(f->verdict)));
 		json_object_object_add(o, "device", json_text(f->device));

@@ -35,6 +35,7 @@ struct meaning {
 	const char *when, *remedy;	/* Markdown; no remedy if the verdict is GOOD */
 };
 
+/* The headings of docs/doctor.md. */
 extern const char *const finding_ids[FINDING_IDS];
 extern const struct meaning meanings[FINDING_CASES];
 

@@ -52,9 +52,7 @@ struct finding *finding(struct doctor *d, enum finding_case which, const char *d
 
 	d->findings = xrealloc(d->findings, (d->count + 1) * sizeof(*f));
 	f = &d->findings[d->count++];
-	*f = (struct finding){
-		.number = m->finding, .id = finding_ids[m->finding], .verdict = m->verdict,
-	};
+	*f = (struct finding){ .id = m->finding, .verdict = m->verdict };
 	f->device = device ? xstrdup(device) : NULL;
 	va_start(args, fmt);
 	f->text = clean_text(fmt, args);

@@ -12,8 +12,7 @@
 #include "guest/plan.h"
 
 struct finding {
-	enum finding_id number;
-	const char *id;			/* static: a heading of docs/doctor.md */
+	enum finding_id id;
 	enum verdict verdict;
 	char *device;			/* NULL: the host */
 	char *text, *reason, *remedy;	/* the last two are NULL if the verdict is GOOD */

@@ -226,9 +226,9 @@ static bool matters(const struct guest_plan *plan, const struct finding *f)
 {
 	if (f->accel_only && !plan->accel)
 		return false;
-	if (f->number == ID_MEMLOCK)
+	if (f->id == ID_MEMLOCK)
 		return plan->format != FORMAT_LIBVIRT && plan->format != FORMAT_KUBEVIRT;
-	return f->number != ID_QEMU || plan->format != FORMAT_KUBEVIRT;
+	return f->id != ID_QEMU || plan->format != FORMAT_KUBEVIRT;
 }
 
 static bool is_named(const struct guest_plan *plan, const char *device)
@@ -252,12 +252,12 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 	*count = 0;
 	for (i = 0; i < d->count; i++) {
 		f = &d->findings[i];
-		if (!effects[f->number] || f->verdict < NOTE || !is_named(plan, f->device) ||
+		if (!effects[f->id] || f->verdict < NOTE || !is_named(plan, f->device) ||
 		    !matters(plan, f))
 			continue;
 		warning[(*count)++] = (struct guest_warning){
-			.id = f->id, .device = f->device, .text = f->text, .remedy = f->remedy,
-			.effect = f->verdict == BAD ? "fails" : effects[f->number],
+			.id = finding_ids[f->id], .device = f->device, .text = f->text,
+			.remedy = f->remedy, .effect = f->verdict == BAD ? "fails" : effects[f->id],
 		};
 	}
 	return warning;
