@@ -223,10 +223,15 @@ unit:
 fuzz:
 	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
 
+# What docs/doctor.md should be, inside the toolbox; scripts/style compares them.
+.PHONY: build/doctor.md
+build/doctor.md:
+	@mkdir -p build
+	@$(MAKE) -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > $@
+
 # The findings in docs/doctor.md, and the table of kernels in docs/kernels.md.
 generated:
-	@mkdir -p build
-	@$(TOOLBOX) run -- make -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > build/doctor.md
+	@$(TOOLBOX) run -- make -s build/doctor.md
 	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/kernel-table
 
