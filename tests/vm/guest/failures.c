@@ -107,13 +107,9 @@ static void a_failed_bind_leaves_nothing(void **state)
 /* Returns how often the driver restores config space if BAR0 was lost. */
 static int restores(const struct gpu *gpu)
 {
-	char path[64];
+	int fd = gpu_config_open(gpu, O_RDWR);
 	uint32_t bar0;
-	int fd;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
-	fd = open(path, O_RDWR | O_CLOEXEC);
-	assert_true(fd >= 0);
 	/* Otherwise the kernel restores config space when the GPU wakes up. */
 	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "on"), 0);
 	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);

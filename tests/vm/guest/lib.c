@@ -162,6 +162,17 @@ unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes)
 	return count;
 }
 
+int gpu_config_open(const struct gpu *gpu, int flags)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
+	fd = open(path, flags | O_CLOEXEC);
+	assert_return_code(fd, errno);
+	return fd;
+}
+
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
 {
 	char path[128];

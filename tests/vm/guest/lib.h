@@ -101,6 +101,9 @@ char *proc_list(const char *path);
  */
 unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes);
 
+/* Opens the device's config space in sysfs: past vfio, and without vfio. */
+int gpu_config_open(const struct gpu *gpu, int flags);
+
 /* Writes to a file in the device's sysfs directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 
