@@ -185,57 +185,6 @@ static void a_gpu_of_a_node_is_scrubbed(void **state)
 
 static atomic_bool stop;
 
-/* Counts in what others read of BAR0 while a reset has cleared it. */
-static atomic_uint cleared, kept;
-
-static void *read_bar0(void *gpu)
-{
-	char path[64];
-	uint32_t bar0;
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config",
-		 ((const struct gpu *)gpu)->addr);
-	fd = open(path, O_RDONLY);
-	assert_true(fd >= 0);
-	while (!stop) {
-		assert_int_equal(pread(fd, &bar0, 4, 0x10), 4);
-		atomic_fetch_add(bar0 & ~0xfU ? &kept : &cleared, 1);
-	}
-	close(fd);
-	return NULL;
-}
-
-/* Like other resets, those of bind and unbind keep config space to themselves. */
-static void a_reset_for_a_scrub_keeps_others_out_of_config_space(void **state)
-{
-	const struct gpu *gpu = gpu_find("tinymem");
-	uint64_t before = host_counter(gpu, "resets");
-	pthread_t thread;
-
-	stop = false;
-	cleared = 0;
-	kept = 0;
-	assert_int_equal(pthread_create(&thread, NULL, read_bar0, (void *)gpu),
-			 0);
-	scrub_set_parameter(true);
-	assert_int_equal(gpu_bind(gpu), 0);
-	assert_true(host_counter(gpu, "resets") > before);
-	assert_string_equal(scrub_end(gpu), "clean");
-	assert_int_equal(gpu_unbind(gpu), 0);
-
-	scrub_set_parameter(false);
-	assert_int_equal(gpu_bind(gpu), 0);
-	before = host_counter(gpu, "resets");
-	scrub_set_parameter(true);
-	assert_int_equal(gpu_unbind(gpu), 0);
-	assert_true(host_counter(gpu, "resets") > before);
-	stop = true;
-	pthread_join(thread, NULL);
-	assert_true(kept > 0);
-	assert_int_equal(cleared, 0);
-}
-
 /* ---- unusual users ------------------------------------------------------ */
 
 static void a_buffer_that_is_not_there_is_EFAULT(void **state)
@@ -336,7 +285,6 @@ static const struct CMUnitTest tests[] = {
 	test(a_gpu_that_leaves_during_the_wait_is_ENODEV),
 	test(a_bar0_without_the_registers_is_ENODEV),
 	test(a_gpu_of_a_node_is_scrubbed),
-	test(a_reset_for_a_scrub_keeps_others_out_of_config_space),
 	test(a_buffer_that_is_not_there_is_EFAULT),
 	test(a_futex_in_unready_memory_is_EFAULT),
 	test(users_are_killed_while_resets_hold_the_locks),

@@ -506,18 +506,24 @@ static void unbinding_waits_for_the_scrub(void **state)
 
 static volatile bool unbound;
 
-/* Counts how often the GPU is seen as it is in a reset. */
+/* How often the GPU was seen whole, and as it is in a reset. */
+static long whole, resetting;
+
 static void *look_for_resets(void *arg)
 {
 	int config = *(int *)arg;
 	uint16_t command;
-	long seen = 0;
+	uint32_t bar0;
 
 	while (!unbound) {
 		assert_int_equal(pread(config, &command, 2, PCI_COMMAND), 2);
-		seen += !(command & PCI_COMMAND_MEMORY);
+		assert_int_equal(pread(config, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+		if (command & PCI_COMMAND_MEMORY && bar0 & PCI_BASE_ADDRESS_MEM_MASK)
+			whole++;
+		else
+			resetting++;
 	}
-	return (void *)seen;
+	return NULL;
 }
 
 /* Binding and unbinding reset the GPU themselves, with the device lock held. */
@@ -528,26 +534,24 @@ static void in_a_reset_config_space_is_locked(void **state)
 	};
 	const struct gpu *gpu = usual();
 	pthread_t thread;
-	char path[64];
-	void *seen;
-	int config;
+	int config = gpu_config_open(gpu, O_RDONLY);
 	size_t i;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
-	config = open(path, O_RDONLY | O_CLOEXEC);
-	assert_true(config >= 0);
 	/* The first bind lets the GPU decode memory. */
 	soil_and_bind(gpu);
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {
 		uint64_t before = host_counter(gpu, "resets");
 
 		unbound = false;
+		whole = 0;
+		resetting = 0;
 		assert_int_equal(pthread_create(&thread, NULL, look_for_resets,
 						&config), 0);
-		steps[i](gpu);
+		clean_after(steps[i], gpu);
 		unbound = true;
-		assert_int_equal(pthread_join(thread, &seen), 0);
-		assert_int_equal((long)seen, 0);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_true(whole > 0);
+		assert_int_equal(resetting, 0);
 		assert_true(host_counter(gpu, "resets") > before);
 	}
 	close(config);
