@@ -89,26 +89,26 @@ install-cli:
 
 .PHONY: deb rpm repo
 deb rpm:
-	@scripts/package $@
+	@scripts/packaging/package $@
 
 # For a release: `make version` sets its number everywhere, and `make dist` puts
 # its tarball and checksum in build/dist/. docs/releasing.md has all steps.
 .PHONY: version dist
 version:
-	@scripts/version '$(V)'
+	@scripts/packaging/version '$(V)'
 
 dist:
-	@scripts/package dist
+	@scripts/packaging/package dist
 
 # GPG_KEY=<id> signs with a key of the gpg keyring in GNUPGHOME.
 repo: deb rpm
-	@scripts/repo
+	@scripts/packaging/repo
 
 # ---- trying and testing -----------------------------------------------------
 # Everything runs in virtual machines and in a Debian 13 tree in the cache,
-# which scripts/toolbox makes, as root, on first use.
+# which scripts/dev/toolbox makes, as root, on first use.
 
-TOOLBOX	:= scripts/toolbox
+TOOLBOX	:= scripts/dev/toolbox
 
 # Runs a campaign. build/results says which driver it tested: the last commit
 # that changed the driver, with a + if there are changes since.
@@ -130,7 +130,7 @@ demo:
 pictures:
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 tests/demo/record.py
-	@$(TOOLBOX) run -- scripts/pictures
+	@$(TOOLBOX) run -- scripts/dev/pictures
 
 # Making the system and compiling the kernel take minutes each, on one processor
 # most of the time. LATEST=1 uses Debian's newest kernels and, if all tests pass,
@@ -180,7 +180,7 @@ check-long:
 # KERNELS="oldstable-amd64 stable newest", GPUS=parts. QUICK=1 shortens the rounds.
 bench:
 	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable-amd64 stable newest)
-	@scripts/matrix $(or $(KERNELS),oldstable-amd64 stable newest)
+	@scripts/dev/matrix $(or $(KERNELS),oldstable-amd64 stable newest)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 tests/bench/bench.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
 
@@ -204,14 +204,14 @@ check-guest:
 # needs neither root nor Debian.
 check-kernel:
 	@if [ -n '$(TREE)' ] && [ '$(or $(ARCH),arm64)' != arm64 ]; then echo 'check-kernel: the machine is arm64, not $(ARCH)' >&2; exit 1; \
-	elif [ -n '$(TREE)' ]; then scripts/check-kernel '$(TREE)' $(if $(CONFIG),'$(CONFIG)'); \
-	elif [ -n '$(HEADERS)' ]; then W=1 scripts/check-headers '$(abspath $(HEADERS))'; \
+	elif [ -n '$(TREE)' ]; then scripts/dev/check-kernel '$(TREE)' $(if $(CONFIG),'$(CONFIG)'); \
+	elif [ -n '$(HEADERS)' ]; then W=1 scripts/dev/check-headers '$(abspath $(HEADERS))'; \
 	else echo 'check-kernel: name the source of a kernel in TREE, or its headers in HEADERS' >&2; exit 1; fi
 
 matrix:
 	@$(TOOLBOX) kernel --all
 	@$(TOOLBOX) kernel newest-64k
-	@$(TOOLBOX) run -- scripts/matrix
+	@$(TOOLBOX) run -- scripts/dev/matrix
 
 cli:
 	@$(TOOLBOX) run -- tests/cli/run
@@ -223,7 +223,7 @@ unit:
 fuzz:
 	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
 
-# What docs/doctor.md should be, inside the toolbox; scripts/style compares them.
+# What docs/doctor.md should be, inside the toolbox; scripts/dev/style compares them.
 .PHONY: build/doctor.md
 build/doctor.md:
 	@mkdir -p build
@@ -233,10 +233,10 @@ build/doctor.md:
 generated:
 	@$(TOOLBOX) run -- make -s build/doctor.md
 	@cp build/doctor.md docs/doctor.md
-	@$(TOOLBOX) run -- scripts/kernel-table
+	@$(TOOLBOX) run -- scripts/dev/kernel-table
 
 style:
-	@$(TOOLBOX) run -- scripts/style "$$($(TOOLBOX) checkpatch)"
+	@$(TOOLBOX) run -- scripts/dev/style "$$($(TOOLBOX) checkpatch)"
 
 .PHONY: clean distclean
 clean:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The GPUs that the driver binds: NVIDIA's PCI device ids, and the names of the
- * products. The driver and nvgrace-gpu(8) include this. scripts/style compares
+ * products. The driver and nvgrace-gpu(8) include this. scripts/dev/style compares
  * the udev rule, its helper and the documentation with it.
  *
  * The driver in Linux has all of them but 0x2343, which NVIDIA's gpu-admin-tools

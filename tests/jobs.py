@@ -50,7 +50,7 @@ class Job:
 
 
 def toolbox(*words):
-    return subprocess.run([PROJECT / "scripts" / "toolbox", *words], capture_output=True, text=True,
+    return subprocess.run([PROJECT / "scripts/dev/toolbox", *words], capture_output=True, text=True,
                           check=True).stdout.strip()
 
 
@@ -58,16 +58,16 @@ def module_job(kernel):
     """Builds one kernel's module. The matrix builds all, and checks more."""
     more = "" if kernel.endswith("-amd64") else "ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-"
     if kernel == "next":
-        # As in scripts/matrix: its headers are for a newer compiler.
+        # As in scripts/dev/matrix: its headers are for a newer compiler.
         more += " CC=aarch64-linux-gnu-gcc KCFLAGS=-Wno-attributes"
     if kernel == "kcsan":
         more += ' KCFLAGS="$(python3 tests/testkernel/kcsan.py $kdir)"'
-    command = (f"kdir=$(scripts/toolbox kdir {kernel}) && scripts/toolbox cached -- make modules KDIR=$kdir {more}"
+    command = (f"kdir=$(scripts/dev/toolbox kdir {kernel}) && scripts/dev/toolbox cached -- make modules KDIR=$kdir {more}"
                " && echo '1 passed, 0 failed, 0 skipped'")
     return Job(f"module-{kernel}", ["sh", "-c", command], width=2)
 
 
-PACKAGES = Job("packages", ["sh", "-c", "scripts/package deb && scripts/package rpm && scripts/repo"
+PACKAGES = Job("packages", ["sh", "-c", "scripts/packaging/package deb && scripts/packaging/package rpm && scripts/packaging/repo"
                             " && echo '1 passed, 0 failed, 0 skipped'"])
 
 
@@ -95,7 +95,7 @@ def long_jobs():
         Job("mutants-generated", ["python3", "tests/vm/mutants_generated.py"], width=2, modules=("oldstable", "stable", "newest")),
         Job("fuzz-long", ["tests/fuzz/run", "300"]),
         Job("coverage", ["python3", "tests/coverage/coverage.py"], modules=("stable", "newest", "newest-64k"), kernels=("gcov",)),
-        Job("static-all", ["sh", "-c", "exec scripts/toolbox cached python3 tests/static/run.py $(scripts/toolbox kernels)"]),
+        Job("static-all", ["sh", "-c", "exec scripts/dev/toolbox cached python3 tests/static/run.py $(scripts/dev/toolbox kernels)"]),
         PACKAGES,
         Job("package-lint", ["tests/package/lint"], after=("packages",)),
         Job("dkms-all", ["python3", "tests/package/dkms.py"], after=("packages",)),
@@ -115,12 +115,12 @@ def all_jobs(quick):
         Job("stage2", ["python3", "tests/guest/test_stage2.py"]),
         Job("harness", ["python3", "tests/vm/test_vm.py"]),
         Job("unit", ["tests/unit/run"]),
-        Job("style", ["scripts/style", toolbox("checkpatch")]),
+        Job("style", ["scripts/dev/style", toolbox("checkpatch")]),
     ]
     if quick:
         return [*vms, cli, *short]
     return [
-        Job("matrix", ["scripts/matrix"], width=2),
+        Job("matrix", ["scripts/dev/matrix"], width=2),
         PACKAGES,
         Job("package-bind", ["python3", "tests/package/life.py", "--part", "bind"], after=("packages",)),
         *vms,
@@ -152,7 +152,7 @@ def all_jobs(quick):
         Job("machine", ["python3", "tests/vm/test_boot.py", "newest"]),
         Job("machine-amd64", ["python3", "tests/vm/test_boot.py", "newest-amd64"]),
         Job("demo", ["python3", "tests/demo/record.py", "--check"], modules=("newest",)),
-        Job("static", ["scripts/toolbox", "cached", "python3", "tests/static/run.py", "oldstable", "newest"]),
+        Job("static", ["scripts/dev/toolbox", "cached", "python3", "tests/static/run.py", "oldstable", "newest"]),
         *short,
     ]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and checks
-it with scdoc and groff. scripts/style calls it, inside the toolbox.
+it with scdoc and groff. scripts/dev/style calls it, inside the toolbox.
 
 The page's section LOG LINES must have all lines that the driver writes to the
 kernel's log, with their severities, and no others. A word in _UPPER CASE_

@@ -3,7 +3,7 @@
 """nvgrace-gpu doctor, with ASan and UBSan, on records of good and broken hosts,
 and on trees that are no host's.
 
-    scripts/toolbox run python3 tests/cli/doctor_findings.py
+    scripts/dev/toolbox run python3 tests/cli/doctor_findings.py
 
 tests/cli/run calls this.
 """

@@ -3,7 +3,7 @@
 """nvgrace-gpu bind and unbind, with ASan and UBSan, on files in place of the
 kernel's: steps that fail. test_vm.py binds GPUs to the driver.
 
-    scripts/toolbox run -- tests/cli/test_bind.py
+    scripts/dev/toolbox run -- tests/cli/test_bind.py
 
 tests/cli/run calls this. Shell commands of play_vfio.c change the files as the
 kernel does.

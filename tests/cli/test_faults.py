@@ -3,7 +3,7 @@
 """nvgrace-gpu while one of its calls fails: it must not crash, leak or hang,
 and its JSON stays valid.
 
-    scripts/toolbox run -- tests/cli/test_faults.py
+    scripts/dev/toolbox run -- tests/cli/test_faults.py
 
 tests/cli/run calls this. fail_call.c lets one system call or allocation fail.
 Each command runs up to POINTS times, each time with another failing call. These

@@ -3,7 +3,7 @@
 """nvgrace-gpu guest, with ASan and UBSan: what it prints for hosts of every
 kind, and what it refuses. tests/guest/test_lines.py starts what it prints.
 
-    scripts/toolbox run -- tests/cli/test_guest.py
+    scripts/dev/toolbox run -- tests/cli/test_guest.py
 
 tests/cli/run calls this.
 """

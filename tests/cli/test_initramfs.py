@@ -3,7 +3,7 @@
 """What doctor reads in an initramfs: archives as the distributions make them,
 in a scratch system.
 
-    scripts/toolbox run -- tests/cli/test_initramfs.py
+    scripts/dev/toolbox run -- tests/cli/test_initramfs.py
 
 tests/cli/run calls this.
 """

@@ -3,7 +3,7 @@
 """nvgrace-gpu metrics: the values are right, and the output is valid by
 promtool and by Prometheus's own parser.
 
-    scripts/toolbox run -- tests/cli/test_metrics.py
+    scripts/dev/toolbox run -- tests/cli/test_metrics.py
 
 tests/cli/run calls this.
 """

@@ -3,7 +3,7 @@
 """Nine commands on 540 damaged records: they must not crash or hang, and must
 print a clear message if they fail.
 
-    scripts/toolbox run -- tests/cli/test_records.py [FIRST [COUNT]]
+    scripts/dev/toolbox run -- tests/cli/test_records.py [FIRST [COUNT]]
 
 tests/cli/run calls this. A record is a whole host with some damaged files. Its
 number is the seed, so that all runs have the same records. Each record is read

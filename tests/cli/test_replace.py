@@ -3,7 +3,7 @@
 """What nvgrace-gpu metrics --output=FILE does to a FILE of each kind: only a
 regular file is replaced.
 
-    scripts/toolbox run -- tests/cli/run test_replace
+    scripts/dev/toolbox run -- tests/cli/run test_replace
 
 The devices are nodes of the test's own, so that the host keeps its /dev.
 """

@@ -3,7 +3,7 @@
 """nvgrace-gpu scrub, with ASan and UBSan, on files in place of the driver's.
 vm_scrub.py tests it with the driver.
 
-    scripts/toolbox run -- tests/cli/test_scrub.py
+    scripts/dev/toolbox run -- tests/cli/test_scrub.py
 
 tests/cli/run calls this. The program has a tree as its /sys, in a mount
 namespace of its own. Unlike the driver's files, these never wake up poll(2).

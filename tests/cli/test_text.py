@@ -3,7 +3,7 @@
 """What users read and type: help, manual page and completions agree, as do the
 documented exit statuses; colours and widths; the installed files.
 
-    scripts/toolbox run -- tests/cli/test_text.py
+    scripts/dev/toolbox run -- tests/cli/test_text.py
 
 tests/cli/run calls this.
 """

@@ -4,7 +4,7 @@
 commands are list, status and wait, and bind and unbind with --dry-run.
 test_vm.py binds and unbinds GPUs.
 
-    scripts/toolbox run -- tests/cli/test_trees.py
+    scripts/dev/toolbox run -- tests/cli/test_trees.py
 
 tests/cli/run calls this.
 """

@@ -4,7 +4,7 @@
 play_vfio.c plays: failures that a virtual GPU does not have. vm_bench.py and
 vm_scrub.py test these commands with the driver.
 
-    scripts/toolbox run -- tests/cli/test_vfio.py
+    scripts/dev/toolbox run -- tests/cli/test_vfio.py
 
 tests/cli/run calls this. The program has a tree as its /sys, in a mount
 namespace of its own.

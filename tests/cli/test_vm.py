@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu(8) in a virtual GH200: it binds, refuses, fails and restores.
 
-    scripts/toolbox run -- tests/cli/test_vm.py [KERNEL [unittest's arguments]]
+    scripts/dev/toolbox run -- tests/cli/test_vm.py [KERNEL [unittest's arguments]]
 
 Run it after `make modules` for that kernel (default: newest). There is one boot.
 Each test method checks the output of one or more of its commands, which are

@@ -3,7 +3,7 @@
 """nvgrace-gpu bench and test in a virtual GH200: what they measure, find and
 refuse, and how they end when interrupted.
 
-    scripts/toolbox run -- tests/cli/vm_bench.py [KERNEL [unittest's arguments]]
+    scripts/dev/toolbox run -- tests/cli/vm_bench.py [KERNEL [unittest's arguments]]
 
 Run it after `make modules` for that kernel (default: newest). There is one boot.
 Each test method checks the output of one or more of its commands, which are

@@ -3,7 +3,7 @@
 """nvgrace-gpu doctor in a virtual GH200 whose kernel runs at EL2. The tests
 compare its findings with what KVM does.
 
-    scripts/toolbox run -- tests/cli/vm_doctor.py [KERNEL[:CPU]...]
+    scripts/dev/toolbox run -- tests/cli/vm_doctor.py [KERNEL[:CPU]...]
 
 Run it after `make modules` for these kernels. CPU is QEMU's name of a CPU (max
 if omitted), or one of two other words:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu in a virtual GH200 while one call that changes something fails.
 
-    scripts/toolbox run -- tests/cli/vm_faults.py [KERNEL [unittest's arguments]]
+    scripts/dev/toolbox run -- tests/cli/vm_faults.py [KERNEL [unittest's arguments]]
 
 Run it after `make modules` for that kernel (default: newest). fail_call.c lets the
 call fail. The console is in build/log/cli-faults-KERNEL.log.

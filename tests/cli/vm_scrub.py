@@ -3,7 +3,7 @@
 """nvgrace-gpu scrub in a virtual GH200: the memory becomes zeros. What scrub
 refuses and verifies, and how it ends when interrupted.
 
-    scripts/toolbox run -- tests/cli/vm_scrub.py [KERNEL [unittest's arguments]]
+    scripts/dev/toolbox run -- tests/cli/vm_scrub.py [KERNEL [unittest's arguments]]
 
 Run it after `make modules` for that kernel (default: newest). There is one boot.
 Each test method checks the output of one or more of its commands, which are

@@ -5,7 +5,7 @@ reach.
 
     coverage.py [--again] [PART...]
 
-Inside the toolbox, after `scripts/toolbox root coverage` and `scripts/toolbox
+Inside the toolbox, after `scripts/dev/toolbox root coverage` and `scripts/dev/toolbox
 kernel gcov` outside, and `make modules` for stable, newest and newest-64k.
 Builds each part with counters and runs its tests. It fails if too few lines or
 branches ran. --again runs no tests and judges the last run's counters.

@@ -7,7 +7,7 @@ doctor` for docs/pictures.
     record.py --check      compare the output with these files
 
 Runs inside the toolbox. `make pictures` calls the first and then
-scripts/pictures; the job `demo` calls the second. Two machines boot, one after
+scripts/dev/pictures; the job `demo` calls the second. Two machines boot, one after
 the other: that of the demo, and one whose kernel runs at EL2, so that the
 doctor finds KVM. MASKS replaces what differs between two runs, before the
 comparison.

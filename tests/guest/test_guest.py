@@ -6,7 +6,7 @@ themselves; see README.md.
     test_guest.py [--timeout SECONDS] HOST[:CPU]...
 
 Runs inside the toolbox, after `make modules` for these kernels and
-`scripts/toolbox root qemu`. HOST is the name of a kernel. CPU is QEMU's name of
+`scripts/dev/toolbox root qemu`. HOST is the name of a kernel. CPU is QEMU's name of
 the host's CPU; the default "max" has FEAT_S2FWB and CACHE_DIC, like Grace. Each
 host boots once and runs its guests, mostly one after the other. Their TAP lines
 are printed as they come, and the last line is the sum. Exit status: 0 if all

@@ -3,9 +3,9 @@
 """What `nvgrace-gpu guest` prints, in the programs that it is printed for:
 QEMU 10.0 and 11, and libvirt.
 
-    scripts/toolbox run -- python3 tests/guest/test_lines.py
+    scripts/dev/toolbox run -- python3 tests/guest/test_lines.py
 
-Runs inside the toolbox, after `scripts/toolbox root virt`. There are no such
+Runs inside the toolbox, after `scripts/dev/toolbox root virt`. There are no such
 GPUs here and no KVM for Arm. Each GPU is therefore a function with BARs of the
 same sizes, the processors are emulated, and what only an SMMU in hardware has
 is left out. All else is as it was printed.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/check-headers builds the module in systems as containers have them:
+"""scripts/dev/check-headers builds the module in systems as containers have them:
 in Debian's with its real packages, and where stand-ins for dnf and zypper put
 headers in their places.
 
@@ -46,7 +46,7 @@ class Host(unittest.TestCase):
     def check(self, *words):
         """The status of check-headers, all that it has printed, and its table
         of kernels."""
-        done = self.system.run("/var/module/scripts/check-headers", *words, ok=False)
+        done = self.system.run("/var/module/scripts/dev/check-headers", *words, ok=False)
         lines = self.system.run("cat", "/var/module/build/headers.md").stdout.split("\n\n", maxsplit=1)[0].splitlines()
         kernels = dict(line.strip("| ").split(" | ") for line in lines[2:])
         return done.returncode, done.stdout, kernels

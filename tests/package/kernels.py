@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/toolbox finds its kernels while Debian replaces them: with a mirror of
+"""scripts/dev/toolbox finds its kernels while Debian replaces them: with a mirror of
 its own, whose packages are nearly empty.
 
     kernels.py [unittest's arguments]
 
-Runs inside the toolbox. There, scripts/toolbox runs as on a host, in a copy of
+Runs inside the toolbox. There, scripts/dev/toolbox runs as on a host, in a copy of
 the project with other kernels.
 """
 
@@ -85,10 +85,10 @@ class Debian(unittest.TestCase):
         self.host.write("/usr/bin/mmdebstrap", MMDEBSTRAP, mode=0o755)
         self.host.env = {"DEBIAN_MIRROR": "file:/mnt/mirror", "XDG_CACHE_HOME": "/mnt/cache"}
         self.shared = self.host.shared
-        for name in ("scripts", "tests/testkernel"):
+        for name in ("scripts/dev", "tests/testkernel"):
             (self.shared / "project" / name).mkdir(parents=True)
         for name in ("toolbox", "step.sh"):
-            shutil.copy(scratch.PROJECT / "scripts" / name, self.shared / "project/scripts")
+            shutil.copy(scratch.PROJECT / "scripts/dev" / name, self.shared / "project/scripts/dev")
         self.good = self.shared / "project/tests/kernels.good"
         self.good.write_text(GOOD)
         self.conf(CONF)
@@ -142,7 +142,7 @@ class Debian(unittest.TestCase):
 
     def toolbox(self, *words, ok=True, **env):
         settings = " ".join(f"{name}={value}" for name, value in env.items())
-        return self.host.sh(f"cd /mnt/project && env {settings} scripts/toolbox {' '.join(words)}", ok=ok)
+        return self.host.sh(f"cd /mnt/project && env {settings} scripts/dev/toolbox {' '.join(words)}", ok=ok)
 
     def release(self, name, **env):
         return self.toolbox("release", name, **env).stdout.splitlines()[-1]

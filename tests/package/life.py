@@ -115,7 +115,7 @@ def build_next(directory, kinds):
         expect(count == 1, f"{name} has no line like {text!r} with its version; correct build_next()")
         (sources / name).write_text(changed)
     for kind in kinds:
-        run("scripts/package", kind, cwd=sources)
+        run("scripts/packaging/package", kind, cwd=sources)
     result = directory / "next"
     if "deb" in kinds:
         (result / "apt").mkdir(parents=True)
@@ -171,7 +171,7 @@ def sign(directory):
         home.mkdir(mode=0o700)
         run("gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-generate-key", "nvgrace-gpu", "rsa4096", "sign", "never")
         run("gpgconf", "--homedir", home, "--kill", "all")
-        run(PROJECT / "scripts" / "repo", f"{where}/repo", env={**os.environ, "GPG_KEY": "nvgrace-gpu", "GNUPGHOME": str(home)})
+        run(PROJECT / "scripts/packaging/repo", f"{where}/repo", env={**os.environ, "GPG_KEY": "nvgrace-gpu", "GNUPGHOME": str(home)})
         for path in pathlib.Path(where, "repo").iterdir():
             shutil.move(path, directory)
 

@@ -47,7 +47,7 @@ class Repository:
     @classmethod
     def make(cls, **env):
         cls.repo = cls.work / "repo"
-        run("scripts/repo", cls.repo, env=env)
+        run("scripts/packaging/repo", cls.repo, env=env)
 
     @classmethod
     def setUpClass(cls):
@@ -139,7 +139,7 @@ class Unsigned(Repository, unittest.TestCase):
         home.mkdir(mode=0o700)
         for env, reason in (({"GNUPGHOME": str(home)}, 'no secret key "nobody@example.org"'),
                             ({"GNUPGHOME": ""}, "needs GNUPGHOME"), ({"GNUPGHOME": str(home / "no")}, "no such folder")):
-            result = run("scripts/repo", self.repo, env={"GPG_KEY": "nobody@example.org", **env}, ok=False)
+            result = run("scripts/packaging/repo", self.repo, env={"GPG_KEY": "nobody@example.org", **env}, ok=False)
             self.assertEqual(result.returncode, 1)
             self.assertIn(reason, result.stdout)
         self.assertEqual(sorted(self.repo.rglob("*")), before)

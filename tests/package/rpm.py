@@ -97,7 +97,7 @@ class Life(unittest.TestCase):
             if RELEASE not in text:
                 raise AssertionError(f"{place} has no {RELEASE}")
             file.write_text(re.sub(re.escape(RELEASE) + r"(\+git)?", NEXT, text))
-        result = subprocess.run(["scripts/toolbox", "cached", "scripts/package", "rpm"], cwd=copy, stdout=subprocess.PIPE,
+        result = subprocess.run(["scripts/dev/toolbox", "cached", "scripts/packaging/package", "rpm"], cwd=copy, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, check=False)
         if result.returncode:
             raise AssertionError(result.stdout)

@@ -43,7 +43,7 @@ exec chroot . /usr/bin/env -i "$@"
 
 def release(name):
     """The release of a kernel of tests/kernels.conf."""
-    return subprocess.run([PROJECT / "scripts/toolbox", "release", name], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([PROJECT / "scripts/dev/toolbox", "release", name], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def version():
@@ -68,7 +68,7 @@ def package(pattern):
 class Scratch:
     """run() runs a command inside. shared is the folder that is /mnt inside,
     and env the environment for commands. With cached, a compiler takes what it
-    has compiled before from the cache, as in `scripts/toolbox cached`. lower is
+    has compiled before from the cache, as in `scripts/dev/toolbox cached`. lower is
     the system below the overlay."""
 
     def __init__(self, cached=False, lower="/"):

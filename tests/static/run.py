@@ -5,11 +5,11 @@ clang-tidy, Coccinelle, shellcheck and pylint.
 
     run.py [KERNEL...]
 
-Inside the toolbox, after `scripts/toolbox root analysis` and `scripts/toolbox
+Inside the toolbox, after `scripts/dev/toolbox root analysis` and `scripts/dev/toolbox
 checkpatch` outside. clang compiles the module for each KERNEL (default newest).
 The kernel's own semantic patches search the module. The other programs get the
 project's C programs, shell scripts and Python files. sparse and gcc's warnings
-about the module are in scripts/matrix.
+about the module are in scripts/dev/matrix.
 
 What must stand is suppressed beside its line, or in .clang-tidy and .pylintrc,
 with the reason. The cache keeps what clang-tidy, Coccinelle and pylint print, by
@@ -40,8 +40,8 @@ NOT_FOR_US = ("misc/minmax",)
 
 
 def tool(name):
-    """The path that a command of scripts/toolbox prints."""
-    return pathlib.Path(subprocess.run([PROJECT / "scripts/toolbox", *name], capture_output=True, text=True, check=True)
+    """The path that a command of scripts/dev/toolbox prints."""
+    return pathlib.Path(subprocess.run([PROJECT / "scripts/dev/toolbox", *name], capture_output=True, text=True, check=True)
                         .stdout.strip())
 
 

@@ -15,7 +15,7 @@ import tempfile
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
-TOOLBOX = HERE.parent.parent / "scripts/toolbox"
+TOOLBOX = HERE.parent.parent / "scripts/dev/toolbox"
 
 SOURCE = {
     "Kbuild": "", "arch/arm64/Kconfig": "", "mm/memory.c": "",

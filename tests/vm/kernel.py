@@ -15,7 +15,7 @@ PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Kernel:
-    """A kernel of tests/kernels.conf, unpacked by scripts/toolbox, or one that
+    """A kernel of tests/kernels.conf, unpacked by scripts/dev/toolbox, or one that
     tests/testkernel/build made."""
 
     def __init__(self, name):
@@ -34,7 +34,7 @@ class Kernel:
         self.has_model = self.arch.iommu_module is None or self.provides(self.arch.iommu_module)
 
     def _ask(self, word):
-        done = subprocess.run([str(PROJECT / "scripts/toolbox"), word, self.name], capture_output=True, text=True)
+        done = subprocess.run([str(PROJECT / "scripts/dev/toolbox"), word, self.name], capture_output=True, text=True)
         if done.returncode:
             raise ConfigError(f"kernel {self.name}: {done.stderr.strip()}")
         return done.stdout.strip()

@@ -55,7 +55,7 @@ SILENCE_S = 300
 LIMIT = ("--silence", str(SILENCE_S))
 # timeout(1)'s status when the time is over.
 TIMEOUT = 124
-# As scripts/matrix has it.
+# As scripts/dev/matrix has it.
 WARNINGS = ("W=1",)
 
 # As many operations as kernels other than newest get.

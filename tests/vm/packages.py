@@ -10,8 +10,8 @@ PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 def root(name):
-    """The directory that `scripts/toolbox root NAME` made."""
-    done = subprocess.run([PROJECT / "scripts/toolbox", "root", name], capture_output=True, text=True)
+    """The directory that `scripts/dev/toolbox root NAME` made."""
+    done = subprocess.run([PROJECT / "scripts/dev/toolbox", "root", name], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     return pathlib.Path(done.stdout.strip())

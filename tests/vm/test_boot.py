@@ -4,7 +4,7 @@
 the GPUs are in their places and work, stock vfio-pci takes them, and the runner
 notices whatever goes wrong.
 
-    scripts/toolbox run python3 tests/vm/test_boot.py [KERNEL...]
+    scripts/dev/toolbox run python3 tests/vm/test_boot.py [KERNEL...]
 
 Without names, it boots all kernels of tests/kernels.conf that must work. The
 runner's own tests use the last one named. Two machines run at a time."""
@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE))
 import vm  # noqa: E402  (needs the path above)
 
 
-KERNELS = sys.argv[1:] or subprocess.run([vm.PROJECT / "scripts/toolbox", "kernels"], capture_output=True, text=True,
+KERNELS = sys.argv[1:] or subprocess.run([vm.PROJECT / "scripts/dev/toolbox", "kernels"], capture_output=True, text=True,
                                          check=True).stdout.split()
 POOL = concurrent.futures.ThreadPoolExecutor(2)
 SIZE = 0x17F0000000

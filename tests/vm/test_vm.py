@@ -4,7 +4,7 @@
 above all, the ACPI table, the initramfs and the verdict. test_boot.py tests the
 machine itself. Inside the toolbox, because of iasl:
 
-    scripts/toolbox run python3 tests/vm/test_vm.py"""
+    scripts/dev/toolbox run python3 tests/vm/test_vm.py"""
 
 import pathlib
 import re

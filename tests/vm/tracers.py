@@ -6,7 +6,7 @@ client of a GPU.
     tracers.py [KERNEL]
 
 Inside the toolbox, after `make modules` for that kernel, and after
-`scripts/toolbox root tracers` outside, which has the tools. Each command runs
+`scripts/dev/toolbox root tracers` outside, which has the tools. Each command runs
 while the test programs "mmap" and "reset" use a GPU. An interrupt ends it, as a
 person would. It must have printed what the documentation promises. A command on
 the page without an expectation here fails, and so does an expectation without

@@ -4,7 +4,7 @@
 gives a verdict.
 
 Tests import Machine, and get the names of the runner's other parts here, too.
-As a program, inside the toolbox (scripts/toolbox run):
+As a program, inside the toolbox (scripts/dev/toolbox run):
 
     vm.py run --kernel NAME --config FILE.json|- [--module PATH.ko] [--timeout S] [--log FILE]
 

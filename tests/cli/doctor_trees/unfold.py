@@ -3,7 +3,7 @@
 """Makes trees of the hosts that the *.tree files beside this one describe.
 ../doctor_findings.py imports it. To make one tree:
 
-    scripts/toolbox run python3 tests/cli/doctor_trees/unfold.py HOST DIRECTORY
+    scripts/dev/toolbox run python3 tests/cli/doctor_trees/unfold.py HOST DIRECTORY
 
 README.md explains the descriptions.
 """
