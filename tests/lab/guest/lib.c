@@ -1,0 +1,1392 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See lib.h. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/netlink.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define GPUS_CONF	"/vm/gpus.conf"
+#define AER_INJECT	"/dev/aer_inject"
+
+/* The channel to the test runner, inherited from init. */
+#define HOST_FD		3
+
+/*
+ * After this many seconds, unbinding waits for a file of this process: of any
+ * thread, or of the only one, which waits itself. The driver may need a minute,
+ * and the machine may be paused meanwhile.
+ */
+#define STUCK_S		300
+#define ALONE_S		60
+
+/* ---- GPUs --------------------------------------------------------------- */
+
+static struct gpu gpus[64];
+static size_t gpu_count;
+
+static void load_gpus(void)
+{
+	char line[256];
+	FILE *f = fopen(GPUS_CONF, "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f) && gpu_count < ARRAY_SIZE(gpus)) {
+		struct gpu *g = &gpus[gpu_count];
+
+		char base[32], size[32], kind[32];
+
+		if (sscanf(line, "%31s %15s %31s %31s %31s %15s", g->name,
+			   g->addr, base, size, kind, g->port) != 6)
+			continue;
+		/*
+		 * strtoull() makes 0 of "-", which means that the firmware
+		 * table has no number.
+		 */
+		g->base = strtoull(base, NULL, 0);
+		g->size = strtoull(size, NULL, 0);
+		g->is_model = !strcmp(kind, "vfio-user");
+		gpu_count++;
+	}
+	fclose(f);
+}
+
+static const struct gpu *look_up(const char *name)
+{
+	size_t i;
+
+	if (!gpu_count)
+		load_gpus();
+	for (i = 0; i < gpu_count; i++)
+		if (!strcmp(gpus[i].name, name))
+			return &gpus[i];
+	return NULL;
+}
+
+const struct gpu *gpu_find(const char *name)
+{
+	const struct gpu *gpu = look_up(name);
+
+	if (!gpu)
+		fail_msg("no GPU called %s in " GPUS_CONF, name);
+	return gpu;
+}
+
+bool gpu_exists(const char *name)
+{
+	return look_up(name);
+}
+
+int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+	int ret = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+void must_write_file(const char *path, const char *text)
+{
+	int ret = write_file(path, text);
+
+	if (ret)
+		fail_msg("%s: %s", path, strerror(-ret));
+}
+
+char *proc_text(const char *path)
+{
+	size_t size = 4 * MiB, len;
+	char *text = malloc(size);
+	FILE *f = fopen(path, "r");
+
+	assert_non_null(text);
+	if (!f)
+		fail_msg("%s can't be read", path);
+	len = fread(text, 1, size - 1, f);
+	assert_true(len > 0 && len < size - 1);
+	text[len] = '\0';
+	fclose(f);
+	return text;
+}
+
+char *proc_list(const char *path)
+{
+	char *text = proc_text(path), *last;
+	bool same;
+
+	do {
+		last = text;
+		text = proc_text(path);
+		same = !strcmp(text, last);
+		free(last);
+	} while (!same);
+	return text;
+}
+
+unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes)
+{
+	char *mappings = proc_list("/proc/vmallocinfo");
+	char *rest = mappings, *line, *at;
+	uint64_t size, phys, sum = 0;
+	unsigned int count = 0;
+
+	while ((line = strsep(&rest, "\n"))) {
+		at = strstr(line, "phys=");
+		if (!at || sscanf(at, "phys=%" SCNx64, &phys) != 1 ||
+		    sscanf(line, "%*s %" SCNu64, &size) != 1)
+			continue;
+		if (phys < gpu->base || phys >= gpu->base + gpu->size)
+			continue;
+		sum += size;
+		count++;
+	}
+	free(mappings);
+	if (bytes)
+		*bytes = sum;
+	return count;
+}
+
+int gpu_config_open(const struct gpu *gpu, int flags)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
+	fd = open(path, flags | O_CLOEXEC);
+	assert_return_code(fd, errno);
+	return fd;
+}
+
+int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
+	return write_file(path, text);
+}
+
+void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
+		    size_t size)
+{
+	char path[128];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
+	fd = open(path, O_RDONLY);
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	len = read(fd, text, size - 1);
+	assert_true(len >= 0);
+	close(fd);
+	text[len] = 0;
+	text[strcspn(text, "\n")] = 0;
+}
+
+void wait_until_asleep(const struct gpu *gpu)
+{
+	char text[16];
+
+	for (;;) {
+		gpu_sysfs_read(gpu, "power/runtime_status", text, sizeof(text));
+		if (!strcmp(text, "suspended"))
+			return;
+		usleep(1000);
+	}
+}
+
+/*
+ * Reads the last component of a link in the device's sysfs directory. Returns 0
+ * or a negative errno.
+ */
+static int gpu_link(const struct gpu *gpu, const char *file, char *name,
+		    size_t size)
+{
+	char path[128], target[256];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
+	len = readlink(path, target, sizeof(target) - 1);
+	if (len < 0)
+		return -errno;
+	target[len] = 0;
+	snprintf(name, size, "%s", strrchr(target, '/') + 1);
+	return 0;
+}
+
+bool gpu_bound(const struct gpu *gpu)
+{
+	char name[64];
+
+	return !gpu_link(gpu, "driver", name, sizeof(name)) &&
+	       !strcmp(name, DRIVER);
+}
+
+int gpu_bind(const struct gpu *gpu)
+{
+	int ret = gpu_sysfs_write(gpu, "driver_override", DRIVER);
+
+	if (ret)
+		return ret;
+	return write_file("/sys/bus/pci/drivers/" DRIVER "/bind", gpu->addr);
+}
+
+/*
+ * Closes and unmaps all GPU files of this process. A test that failed half-way
+ * leaves some open, and unbinding would wait for them for ever.
+ */
+static void let_go(void)
+{
+	char line[512], path[32], target[64];
+	unsigned long start, end;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	ssize_t n;
+	int fd;
+
+	while (maps && fgets(line, sizeof(line), maps))
+		if (strstr(line, "vfio") &&
+		    sscanf(line, "%lx-%lx", &start, &end) == 2)
+			munmap((void *)start, end - start);
+	if (maps)
+		fclose(maps);
+
+	for (fd = HOST_FD + 1; fd < 256; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		target[n > 0 ? n : 0] = 0;
+		if (strstr(target, "vfio"))
+			close(fd);
+	}
+}
+
+static int write_unbind(const struct gpu *gpu)
+{
+	return write_file("/sys/bus/pci/drivers/" DRIVER "/unbind", gpu->addr);
+}
+
+int gpu_unbind_here(const struct gpu *gpu)
+{
+	int ret = write_unbind(gpu);
+
+	if (ret)
+		return ret;
+	return gpu_sysfs_write(gpu, "driver_override", "\n");
+}
+
+static size_t thread_count(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	size_t count = 0;
+
+	assert_non_null(tasks);
+	while (readdir(tasks))
+		count++;
+	closedir(tasks);
+	return count - 2;	/* . and .. */
+}
+
+static void *unbind_thread(void *arg)
+{
+	return (void *)(long)write_unbind(arg);
+}
+
+int gpu_unbind(const struct gpu *gpu)
+{
+	struct timespec limit;
+	pthread_t writer;
+	void *ret;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += thread_count() == 1 ? ALONE_S : STUCK_S;
+	assert_int_equal(pthread_create(&writer, NULL, unbind_thread,
+					(void *)gpu), 0);
+	if (pthread_timedjoin_np(writer, &ret, &limit)) {
+		printf("# %s is still in use by this process; closing all GPUs\n",
+		       gpu->name);
+		fflush(stdout);
+		let_go();
+		pthread_join(writer, NULL);
+		ret = (void *)-EBUSY;
+	}
+	if (ret)
+		return (long)ret;
+	return gpu_sysfs_write(gpu, "driver_override", "\n");
+}
+
+void gpu_unbind_all(void)
+{
+	size_t i;
+
+	if (!gpu_count)
+		load_gpus();
+	for (i = 0; i < gpu_count; i++)
+		if (gpu_bound(&gpus[i]))
+			assert_int_equal(gpu_unbind(&gpus[i]), 0);
+}
+
+volatile uint32_t *gpu_map_bar0(const struct gpu *gpu)
+{
+	char path[128];
+	void *map;
+	int fd;
+
+	/* Without a driver, the device's memory decoding is off. */
+	assert_int_equal(gpu_sysfs_write(gpu, "enable", "1"), 0);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0",
+		 gpu->addr);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	map = mmap(NULL, BAR0_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(map != MAP_FAILED);
+	close(fd);
+	return map;
+}
+
+void gpu_unmap_bar0(volatile uint32_t *bar0)
+{
+	munmap((void *)bar0, BAR0_SIZE);
+}
+
+uint32_t gpu_bar0_read(const struct gpu *gpu, uint32_t reg)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
+	uint32_t val = bar0[reg / 4];
+
+	gpu_unmap_bar0(bar0);
+	return val;
+}
+
+void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
+
+	bar0[reg / 4] = val;
+	gpu_unmap_bar0(bar0);
+}
+
+void gpu_unready(const struct gpu *gpu, uint32_t ms)
+{
+	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
+
+	if (gpu->is_model) {
+		bar0[MODEL_UNREADY / 4] = ms;
+		gpu_unmap_bar0(bar0);
+		return;
+	}
+
+	/*
+	 * The stand-in's registers are RAM: a child makes them ready in time.
+	 */
+	bar0[BAR0_C2C / 4] = 0;
+	bar0[BAR0_HBM / 4] = 0;
+	if (ms != UINT32_MAX && !fork()) {
+		if (!fork()) {
+			usleep(ms * 1000ULL);
+			bar0[BAR0_C2C / 4] = 0xff;
+			bar0[BAR0_HBM / 4] = 0xff;
+		}
+		_exit(0);
+	}
+	gpu_unmap_bar0(bar0);
+}
+
+volatile uint32_t *gpu_hold(const struct gpu *gpu)
+{
+	gpu_unready(gpu, UINT32_MAX);
+	return gpu_map_bar0(gpu);
+}
+
+void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0)
+{
+	if (gpu->is_model) {
+		bar0[MODEL_UNREADY / 4] = 0;
+	} else {
+		bar0[BAR0_C2C / 4] = 0xff;
+		bar0[BAR0_HBM / 4] = 0xff;
+	}
+	gpu_unmap_bar0(bar0);
+}
+
+/* The data that /dev/aer_inject takes. */
+struct aer_error {
+	uint8_t bus;
+	uint8_t dev;
+	uint8_t fn;
+	uint32_t uncorrected;
+	uint32_t corrected;
+	uint32_t header[4];
+	uint32_t domain;
+};
+
+void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
+		      uint32_t corrected)
+{
+	struct aer_error e = {
+		.uncorrected = uncorrected, .corrected = corrected
+	};
+	unsigned int domain, bus, dev, fn;
+	int fd = open(AER_INJECT, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		fail_msg(AER_INJECT ": %s", strerror(errno));
+	if (sscanf(gpu->addr, "%x:%x:%x.%x", &domain, &bus, &dev, &fn) != 4)
+		fail_msg("%s is no PCI address", gpu->addr);
+	e.domain = domain;
+	e.bus = bus;
+	e.dev = dev;
+	e.fn = fn;
+	klog_mark();
+	if (write(fd, &e, sizeof(e)) != sizeof(e))
+		fail_msg("injecting into %s: %s", gpu->addr, strerror(errno));
+	close(fd);
+}
+
+int gpu_group(const struct gpu *gpu)
+{
+	char name[64];
+
+	return gpu_link(gpu, "iommu_group", name, sizeof(name)) ?: atoi(name);
+}
+
+/* ---- vfio --------------------------------------------------------------- */
+
+int vfio_try_open(struct vfio *v, const struct gpu *gpu)
+{
+	char path[64];
+	int err, group = gpu_group(gpu);
+
+	*v = (struct vfio){ gpu, -1, -1, -1 };
+	if (group < 0)
+		return group;
+	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
+	v->group = open(path, O_RDWR | O_CLOEXEC);
+	if (v->group >= 0)
+		v->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (v->container >= 0 &&
+	    !ioctl(v->group, VFIO_GROUP_SET_CONTAINER, &v->container) &&
+	    !ioctl(v->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+		v->device = ioctl(v->group, VFIO_GROUP_GET_DEVICE_FD, gpu->addr);
+	if (v->device >= 0)
+		return 0;
+	err = -errno;
+	close(v->group);
+	close(v->container);
+	return err;
+}
+
+void vfio_open(struct vfio *v, const struct gpu *gpu)
+{
+	int ret = vfio_try_open(v, gpu);
+
+	if (ret)
+		fail_msg("opening %s: %s", gpu->addr, strerror(-ret));
+}
+
+void vfio_close(struct vfio *v)
+{
+	close(v->device);
+	close(v->group);
+	close(v->container);
+	v->device = -1;
+}
+
+void vfio_start(struct vfio *v, const char *name)
+{
+	const struct gpu *gpu = gpu_find(name);
+	int ret = gpu_bound(gpu) ? 0 : gpu_bind(gpu);
+
+	if (ret)
+		fail_msg("binding %s (%s): %s", name, gpu->addr,
+			 strerror(-ret));
+	vfio_open(v, gpu);
+}
+
+void vfio_stop(struct vfio *v)
+{
+	vfio_close(v);
+	assert_int_equal(gpu_unbind(v->gpu), 0);
+}
+
+void vfio_region(struct vfio *v, unsigned int index, struct region *r)
+{
+	union {
+		struct vfio_region_info info;
+		char bytes[512];
+	} u = { .info = { .argsz = sizeof(u), .index = index } };
+	struct vfio_region_info_cap_sparse_mmap *sparse;
+	uint32_t at;
+
+	memset(r, 0, sizeof(*r));
+	assert_int_equal(ioctl(v->device, VFIO_DEVICE_GET_REGION_INFO,
+			       &u.info), 0);
+	assert_true(u.info.argsz <= sizeof(u));
+	r->size = u.info.size;
+	r->offset = u.info.offset;
+	r->flags = u.info.flags;
+	if (!(r->flags & VFIO_REGION_INFO_FLAG_CAPS))
+		return;
+	for (at = u.info.cap_offset; at; at = sparse->header.next) {
+		assert_true(at + sizeof(*sparse) <= sizeof(u));
+		sparse = (void *)(u.bytes + at);
+		if (sparse->header.id != VFIO_REGION_INFO_CAP_SPARSE_MMAP)
+			continue;
+		assert_int_equal(sparse->header.version, 1);
+		r->areas = sparse->nr_areas;
+		r->area_offset = sparse->areas[0].offset;
+		r->area_size = sparse->areas[0].size;
+	}
+}
+
+void assert_region(struct vfio *v, unsigned int index, uint64_t length,
+		   uint64_t bar)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	struct region r;
+
+	vfio_region(v, index, &r);
+	assert_int_equal(r.size, bar);
+	assert_int_equal(r.offset, REGION(index));
+	assert_int_equal(r.flags, FAKE_BAR_FLAGS);
+	assert_int_equal(r.areas, 1);
+	assert_int_equal(r.area_offset, 0);
+	assert_int_equal(r.area_size, length / page * page);
+}
+
+int vfio_reset(struct vfio *v)
+{
+	return ioctl(v->device, VFIO_DEVICE_RESET) ? -errno : 0;
+}
+
+int vfio_hot_reset(struct vfio *v)
+{
+	union {
+		struct vfio_pci_hot_reset reset;
+		char bytes[sizeof(struct vfio_pci_hot_reset) + 4];
+	} u = { .reset = { .argsz = sizeof(u), .count = 1 } };
+
+	u.reset.group_fds[0] = v->group;
+	return ioctl(v->device, VFIO_DEVICE_PCI_HOT_RESET, &u) ? -errno : 0;
+}
+
+int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,
+		     size_t size)
+{
+	union {
+		struct vfio_device_feature f;
+		char bytes[128];
+	} u = { .f = {
+		.argsz = sizeof(u.f) + size,
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
+	} };
+
+	assert_true(u.f.argsz <= sizeof(u));
+	if (size)
+		memcpy(u.f.data, data, size);
+	return ioctl(v->device, VFIO_DEVICE_FEATURE, &u.f) ? -errno : 0;
+}
+
+int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
+		 uint32_t count, const struct dma_range *ranges)
+{
+	struct {
+		struct vfio_device_feature f;
+		uint32_t region;
+		uint32_t open_flags;
+		uint32_t flags;
+		uint32_t count;
+		struct dma_range ranges[DMA_RANGES];
+	} r = {
+		.f = {
+			.argsz = sizeof(r),
+			.flags = VFIO_DEVICE_FEATURE_GET | 11,
+		},
+		.region = region,
+		.open_flags = O_RDWR | O_CLOEXEC,
+		.flags = flags,
+		.count = count,
+	};
+	int fd;
+
+	assert_true(count <= DMA_RANGES);
+	memcpy(r.ranges, ranges, count * sizeof(*ranges));
+	fd = ioctl(v->device, VFIO_DEVICE_FEATURE, &r);
+	return fd < 0 ? -errno : fd;
+}
+
+uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg)
+{
+	uint32_t val;
+
+	assert_int_equal(vfio_read(v, reg, &val, 4), 4);
+	return val;
+}
+
+void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val)
+{
+	assert_int_equal(vfio_write(v, reg, &val, 4), 4);
+}
+
+void vfio_unready_after_resets(struct vfio *v)
+{
+	if (v->gpu->is_model) {
+		vfio_bar0_write(v, MODEL_RESET_DELAY, UINT32_MAX);
+		return;
+	}
+	/* The registers of a stand-in are RAM, which no reset changes. */
+	vfio_bar0_write(v, BAR0_C2C, 0);
+	vfio_bar0_write(v, BAR0_HBM, 0);
+}
+
+void vfio_make_ready(struct vfio *v)
+{
+	if (v->gpu->is_model) {
+		vfio_bar0_write(v, MODEL_RESET_DELAY, 0);
+		vfio_bar0_write(v, MODEL_UNREADY, 0);
+		return;
+	}
+	vfio_bar0_write(v, BAR0_C2C, 0xff);
+	vfio_bar0_write(v, BAR0_HBM, 0xff);
+}
+
+void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
+	       uint64_t length, int prot, int flags, int *err)
+{
+	void *map = mmap(NULL, length, prot, flags, v->device,
+			 REGION(index) + offset);
+
+	if (err)
+		*err = map == MAP_FAILED ? -errno : 0;
+	else if (map == MAP_FAILED)
+		fail_msg("mmap of region %u at %#llx: %s", index,
+			 (unsigned long long)offset, strerror(errno));
+	return map;
+}
+
+ssize_t vfio_read(struct vfio *v, uint64_t pos, void *buf, size_t count)
+{
+	ssize_t ret = pread(v->device, buf, count, pos);
+
+	return ret < 0 ? -errno : ret;
+}
+
+ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count)
+{
+	ssize_t ret = pwrite(v->device, buf, count, pos);
+
+	return ret < 0 ? -errno : ret;
+}
+
+/* ---- memory and time ---------------------------------------------------- */
+
+void fill(void *buf, size_t count, uint64_t seed)
+{
+	uint64_t x = seed * 0x9e3779b97f4a7c15ULL + 1;
+	unsigned char *p = buf;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		p[i] = x >> 24;
+	}
+}
+
+char *page_before_hole(void)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	char *map = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(map != MAP_FAILED);
+	assert_int_equal(munmap(map + page, page), 0);
+	return map;
+}
+
+char *free_range(uint64_t length, uint64_t shift)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE), table = page / 8 * page;
+	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uintptr_t at;
+
+	assert_true(p != MAP_FAILED);
+	munmap(p, length + 2 * table);
+	at = ((uintptr_t)p + table - 1) / table * table + shift;
+	return (char *)at;
+}
+
+uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000ULL + ts.tv_nsec / 1000000;
+}
+
+void assert_waited(uint64_t begin, uint64_t ms)
+{
+	uint64_t took = now_ms() - begin;
+
+	if (took < ms)
+		fail_msg("took %llu ms, expected %llu",
+			 (unsigned long long)took, (unsigned long long)ms);
+}
+
+void wait_until_in(pid_t tid, long number, int fd)
+{
+	unsigned long long first;
+	char path[64];
+	long found;
+	FILE *f;
+	int n;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", tid);
+	for (;;) {
+		f = fopen(path, "r");
+		if (!f)
+			fail_msg("no thread %d", tid);
+		/* "running" if it doesn't wait. */
+		n = fscanf(f, "%ld %llx", &found, &first);
+		fclose(f);
+		if (n == 2 && found == number && (fd < 0 || (int)first == fd))
+			return;
+		usleep(1000);
+	}
+}
+
+/* ---- kernel log --------------------------------------------------------- */
+
+static int klog = -1;
+
+static void klog_seek(int whence)
+{
+	if (klog < 0) {
+		klog = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+		assert_true(klog >= 0);
+	}
+	lseek(klog, 0, whence);
+}
+
+void klog_mark(void)
+{
+	klog_seek(SEEK_END);
+}
+
+void klog_rewind(void)
+{
+	klog_seek(SEEK_SET);
+}
+
+/* Reads a record of /dev/kmsg: "level,number,time,flags;text\n" and more. */
+static bool klog_record(char *record, size_t size)
+{
+	ssize_t len;
+
+	do {
+		len = read(klog, record, size - 1);
+	} while (len < 0 && errno == EPIPE);
+	if (len < 0)
+		return false;
+	record[len] = 0;
+	return true;
+}
+
+#define MARK	"a test reads up to here:"
+
+/*
+ * Reads a record. Returns false if there is none from before the call.
+ *
+ * A record that another CPU has begun hides those after it until it is
+ * finished. So the end is a line that this function has written itself. A
+ * client without root, which can't write it, may miss a hidden record.
+ */
+static bool klog_record_until_now(char *record, size_t size)
+{
+	struct pollfd p = { .fd = klog, .events = POLLIN };
+	static unsigned int marks;
+	char mark[64] = "";
+	int ret;
+
+	assert_true(klog >= 0);
+	for (;;) {
+		if (klog_record(record, size)) {
+			if (!strstr(record, MARK))
+				return true;
+			if (*mark && strstr(record, mark))
+				return false;
+		} else if (!*mark) {
+			snprintf(mark, sizeof(mark), MARK " %d %u\n", getpid(),
+				 ++marks);
+			/*
+			 * The kernel limits the lines of each open file, and
+			 * this opens one.
+			 */
+			ret = write_file("/dev/kmsg", mark);
+			if (ret == -EACCES)
+				return false;
+			assert_int_equal(ret, 0);
+		} else {
+			poll(&p, 1, -1);
+		}
+	}
+}
+
+int klog_count(const char *text)
+{
+	char record[8192];
+	int count = 0;
+
+	while (klog_record_until_now(record, sizeof(record)))
+		if (strstr(record, text))
+			count++;
+	return count;
+}
+
+bool klog_wait(const char *text, int ms)
+{
+	uint64_t end = now_ms() + ms;
+	struct pollfd p = { .fd = klog, .events = POLLIN };
+	char record[8192];
+	int64_t left;
+
+	for (;;) {
+		while (klog_record(record, sizeof(record)))
+			if (strstr(record, text))
+				return true;
+		left = end - now_ms();
+		if (left <= 0)
+			return false;
+		poll(&p, 1, left);
+	}
+}
+
+bool klog_next(int *level, char *line, size_t size)
+{
+	char record[8192];
+	char *text;
+
+	if (!klog_record_until_now(record, sizeof(record)))
+		return false;
+	text = strchr(record, ';');
+	assert_non_null(text);
+	/* The higher bits are the facility. */
+	*level = atoi(record) & 7;
+	snprintf(line, size, "%.*s", (int)strcspn(text + 1, "\n"), text + 1);
+	return true;
+}
+
+/* ---- modules ------------------------------------------------------------ */
+
+#define MODULE		"/vm/module.ko"
+#define MODULE_PARAMS	"/vm/module.params"
+
+static int load_with(const char *path, const char *params)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int ret = 0;
+
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	if (syscall(SYS_finit_module, fd, params, 0))
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+int module_load(void)
+{
+	char params[256] = "";
+	int fd = open(MODULE_PARAMS, O_RDONLY);
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, params, sizeof(params) - 1) >= 0);
+	close(fd);
+	params[strcspn(params, "\n")] = 0;
+	return load_with(MODULE, params);
+}
+
+int load_file(const char *path)
+{
+	return load_with(path, "");
+}
+
+int unload(const char *name)
+{
+	return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
+}
+
+int module_unload(void)
+{
+	return unload(DRIVER);
+}
+
+/* ---- SIGBUS ------------------------------------------------------------- */
+
+void *volatile sigbus_addr;
+volatile int sigbus_code;
+static __thread sigjmp_buf sigbus_jmp;
+static __thread volatile bool sigbus_expected;
+
+/* Threads in raises_sigbus(), and the handler that was there before. */
+static pthread_mutex_t sigbus_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned int sigbus_threads;
+static struct sigaction sigbus_before;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (!sigbus_expected) {
+		/* The access faults again. */
+		sigaction(sig, &sigbus_before, NULL);
+		return;
+	}
+	sigbus_addr = info->si_addr;
+	sigbus_code = info->si_code;
+	siglongjmp(sigbus_jmp, 1);
+}
+
+bool raises_sigbus(void (*fn)(void *), void *arg)
+{
+	struct sigaction sa = { .sa_sigaction = on_sigbus,
+				.sa_flags = SA_SIGINFO };
+	struct sigaction old;
+	volatile bool raised = true;
+
+	pthread_mutex_lock(&sigbus_lock);
+	sigaction(SIGBUS, &sa, &old);
+	if (old.sa_sigaction != on_sigbus)
+		sigbus_before = old;
+	sigbus_threads++;
+	pthread_mutex_unlock(&sigbus_lock);
+
+	sigbus_expected = true;
+	if (!sigsetjmp(sigbus_jmp, 1)) {
+		fn(arg);
+		raised = false;
+	}
+	sigbus_expected = false;
+
+	pthread_mutex_lock(&sigbus_lock);
+	if (!--sigbus_threads)
+		sigaction(SIGBUS, &sigbus_before, NULL);
+	pthread_mutex_unlock(&sigbus_lock);
+	return raised;
+}
+
+void touch_read(void *addr)
+{
+	(void)*(volatile char *)addr;
+}
+
+void touch_write(void *addr)
+{
+	*(volatile char *)addr = 1;
+}
+
+/* ---- test runner -------------------------------------------------------- */
+
+/*
+ * Calls a handler of the test runner. @answer is its answer without "ok ", or
+ * its error.
+ */
+static bool asked(const char *question, char *answer, size_t size)
+{
+	size_t len = strlen(question), got = 0;
+
+	assert_int_equal(write(HOST_FD, question, len), (ssize_t)len);
+	/* What doesn't fit is read, too: the next answer comes after it. */
+	for (;;) {
+		char c;
+
+		assert_int_equal(read(HOST_FD, &c, 1), 1);
+		if (c == '\n')
+			break;
+		if (got < size - 1)
+			answer[got++] = c;
+	}
+	answer[got] = 0;
+	if (strncmp(answer, "ok", 2))
+		return false;
+	memmove(answer, answer + 2, got - 1);
+	if (answer[0] == ' ')
+		memmove(answer, answer + 1, strlen(answer));
+	return true;
+}
+
+static void ask_host(const char *question, char *answer, size_t size)
+{
+	if (!asked(question, answer, size))
+		fail_msg("the host answers \"%s\" to %s", answer, question);
+}
+
+#define HOST_MAX	1024
+
+void host_peek(uint64_t phys, void *buf, size_t count)
+{
+	char question[80], answer[2 * HOST_MAX + 16];
+	unsigned char *p = buf;
+	size_t i;
+
+	assert_true(count <= HOST_MAX);
+	snprintf(question, sizeof(question), "@@HOST peek %#llx %zu\n",
+		 (unsigned long long)phys, count);
+	ask_host(question, answer, sizeof(answer));
+	assert_int_equal(strlen(answer), 2 * count);
+	for (i = 0; i < count; i++) {
+		char byte[3] = { answer[2 * i], answer[2 * i + 1] }, *end;
+
+		p[i] = strtoul(byte, &end, 16);
+		assert_int_equal(*end, 0);
+	}
+}
+
+void host_poke(uint64_t phys, const void *buf, size_t count)
+{
+	char question[2 * HOST_MAX + 80], answer[64];
+	const unsigned char *p = buf;
+	size_t i, at;
+
+	assert_true(count <= HOST_MAX);
+	at = snprintf(question, sizeof(question), "@@HOST poke %#llx ",
+		      (unsigned long long)phys);
+	for (i = 0; i < count; i++)
+		at += sprintf(question + at, "%02x", p[i]);
+	sprintf(question + at, "\n");
+	ask_host(question, answer, sizeof(answer));
+}
+
+void host_ask(char *answer, size_t size, const char *format, ...)
+{
+	char question[256] = "@@HOST ", unused[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(question + 7, sizeof(question) - 8, format, args);
+	va_end(args);
+	strcat(question, "\n");
+	if (answer)
+		ask_host(question, answer, size);
+	else
+		ask_host(question, unused, sizeof(unused));
+}
+
+bool host_try(char *answer, size_t size, const char *format, ...)
+{
+	char question[256] = "@@HOST ";
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(question + 7, sizeof(question) - 8, format, args);
+	va_end(args);
+	strcat(question, "\n");
+	return asked(question, answer, size);
+}
+
+uint64_t host_counter(const struct gpu *gpu, const char *name)
+{
+	char answer[1024], key[64], *at;
+
+	host_ask(answer, sizeof(answer), "counters %s", gpu->name);
+	snprintf(key, sizeof(key), "\"%s\": ", name);
+	at = strstr(answer, key);
+	if (!at)
+		fail_msg("no counter %s in %s", name, answer);
+	return strtoull(at + strlen(key), NULL, 10);
+}
+
+void host_wait_counter(const struct gpu *gpu, const char *name,
+		       uint64_t at_least)
+{
+	uint64_t begin = now_ms();
+
+	/*
+	 * Each query is a message to the host and back, so this loop is no busy
+	 * loop.
+	 */
+	while (host_counter(gpu, name) < at_least) {
+		if (now_ms() - begin > 600000)
+			fail_msg("%s of %s stays at %llu, not %llu", name,
+				 gpu->name,
+				 (unsigned long long)host_counter(gpu, name),
+				 (unsigned long long)at_least);
+		usleep(1000);
+	}
+}
+
+#define SCRUB_PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
+#define SCRUB_STATE	"nvgrace_gpu/scrub_state"
+#define SCRUB_PROGRESS	"nvgrace_gpu/scrub_progress"
+
+/* A scrub that takes longer is stuck, not slow. */
+#define SCRUB_STUCK_MS	600000
+
+void scrub_set_parameter(bool on)
+{
+	must_write_file(SCRUB_PARAMETER, on ? "Y" : "N");
+}
+
+static void soil_by(const struct gpu *gpu, uint64_t step)
+{
+	host_ask(NULL, 0, "soil %#llx %#llx %#llx",
+		 (unsigned long long)gpu->base, (unsigned long long)gpu->size,
+		 (unsigned long long)step);
+}
+
+static void assert_zeros(uint64_t address, uint64_t count, uint64_t step)
+{
+	char found[64];
+
+	host_ask(found, sizeof(found), "remains %#llx %#llx %#llx",
+		 (unsigned long long)address, (unsigned long long)count,
+		 (unsigned long long)step);
+	if (strcmp(found, "0"))
+		fail_msg("bytes that are not zero: %s", found);
+}
+
+void assert_range_clean(uint64_t address, uint64_t count)
+{
+	assert_zeros(address, count, 0);
+}
+
+void soil(const struct gpu *gpu)
+{
+	soil_by(gpu, MiB);
+}
+
+void assert_clean(const struct gpu *gpu)
+{
+	assert_zeros(gpu->base, gpu->size, MiB);
+}
+
+void soil_all(const struct gpu *gpu)
+{
+	soil_by(gpu, 0);
+}
+
+void assert_all_clean(const struct gpu *gpu)
+{
+	assert_zeros(gpu->base, gpu->size, 0);
+}
+
+uint64_t scrub_progress(const struct gpu *gpu)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, SCRUB_PROGRESS, text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
+const char *scrub_end(const struct gpu *gpu)
+{
+	static char state[32];
+	struct pollfd p = { .events = POLLPRI };
+	uint64_t end = now_ms() + SCRUB_STUCK_MS;
+	char path[128];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/" SCRUB_STATE,
+		 gpu->addr);
+	p.fd = open(path, O_RDONLY);
+	assert_true(p.fd >= 0);
+	for (;;) {
+		len = pread(p.fd, state, sizeof(state) - 1, 0);
+		assert_true(len > 0);
+		state[len] = 0;
+		state[strcspn(state, "\n")] = 0;
+		if (strcmp(state, "scrubbing"))
+			break;
+		/* The kernel notifies pollers of this attribute. */
+		if (poll(&p, 1, SCRUB_STUCK_MS) != 1 || now_ms() > end)
+			fail_msg("%s is still being scrubbed, at %llu bytes",
+				 gpu->name, (unsigned long long)scrub_progress(gpu));
+	}
+	close(p.fd);
+	return state;
+}
+
+/* ---- suspend ------------------------------------------------------------ */
+
+/* How long it sleeps: seconds in which a processor does nothing else. */
+#define PM_TEST_DELAY	"/sys/module/suspend/parameters/pm_test_delay"
+
+/* Milliseconds that tasks have to freeze. */
+#define FREEZE_TIMEOUT	"/sys/power/pm_freeze_timeout"
+
+bool host_can_suspend(void)
+{
+	int fd = open("/sys/power/pm_test", O_WRONLY);
+	bool can = fd >= 0 && write(fd, "freezer", 7) == 7;
+
+	if (fd >= 0)
+		close(fd);
+	if (can && !access(PM_TEST_DELAY, W_OK))
+		must_write_file(PM_TEST_DELAY, "1");
+	if (can)
+		must_write_file(FREEZE_TIMEOUT, "300000");
+	return can;
+}
+
+void suspend_host(void)
+{
+	int fd = open("/sys/power/state", O_WRONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "freeze", 6), 6);
+	close(fd);
+}
+
+static void call_sleeper(const struct gpu *gpu, const char *what)
+{
+	char path[64];
+	int ret = load_file("/tests/sleeper.ko");
+
+	if (ret && ret != -EEXIST)
+		fail_msg("sleeper.ko: %s", strerror(-ret));
+	snprintf(path, sizeof(path), "/sys/module/sleeper/parameters/%s", what);
+	must_write_file(path, gpu->addr);
+}
+
+void host_sleeps(const struct gpu *gpu)
+{
+	call_sleeper(gpu, "prepare");
+}
+
+void host_wakes(const struct gpu *gpu)
+{
+	call_sleeper(gpu, "complete");
+	assert_int_equal(unload("sleeper"), 0);
+}
+
+void host_hibernates(const struct gpu *gpu)
+{
+	host_sleeps(gpu);
+	call_sleeper(gpu, "freeze");
+	host_wakes(gpu);
+}
+
+/* ---- events ------------------------------------------------------------- */
+
+bool events_exist(void)
+{
+	return !access("/proc/net", F_OK);
+}
+
+int events_listen(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC,
+			NETLINK_KOBJECT_UEVENT), size = 8 << 20;
+
+	assert_return_code(fd, errno);
+	assert_return_code(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size,
+				      sizeof(size)), errno);
+	assert_return_code(bind(fd, (struct sockaddr *)&address,
+				sizeof(address)), errno);
+	return fd;
+}
+
+void event_next(int fd, struct event *event)
+{
+	event->length = recv(fd, event->text, sizeof(event->text) - 1, 0);
+	assert_return_code(event->length, errno);
+	event->text[event->length] = 0;
+}
+
+const char *event_property(const struct event *event, const char *name)
+{
+	const char *at = event->text;
+	size_t length = strlen(name);
+
+	for (; at < event->text + event->length; at += strlen(at) + 1)
+		if (!strncmp(at, name, length) && at[length] == '=')
+			return at + length + 1;
+	return "";
+}
+
+uint64_t event_number(const struct event *event, const char *name)
+{
+	return strtoull(event_property(event, name), NULL, 10);
+}
+
+/* ---- main() -------------------------------------------------------------- */
+
+unsigned long setting(const char *name, unsigned long usual)
+{
+	const char *value = getenv(name);
+
+	return value ? strtoul(value, NULL, 0) : usual;
+}
+
+bool machine_has(const char *needs)
+{
+	const char *has = getenv("HAS");
+	char words[512], all[2048], *word, *rest = words, form[130];
+
+	snprintf(words, sizeof(words), "%s", needs);
+	snprintf(all, sizeof(all), " %s ", has ?: "");
+	while ((word = strsep(&rest, " "))) {
+		snprintf(form, sizeof(form), " %s ", word);
+		if (*word && !strstr(all, form))
+			return false;
+	}
+	return true;
+}
+
+static bool has_case(const struct case_group *group, const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < group->count; i++)
+		if (!name || !strcmp(group->cases[i].name, name))
+			return true;
+	return false;
+}
+
+/*
+ * Runs the cases whose needs are met; with CASE in the environment, only the
+ * one of this name. A program that waits for ever is killed, so that the
+ * machine goes on with the next one.
+ */
+__attribute__((weak)) int main(void)
+{
+	const char *name = getenv("CASE");
+	const struct case_group *group;
+	int failed = 0;
+
+	alarm(setting("SECONDS", 3000));
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	if (name)
+		cmocka_set_test_filter(name);
+	for (group = groups; group->needs; group++)
+		if (machine_has(group->needs) && has_case(group, name))
+			failed += _cmocka_run_group_tests(program_invocation_short_name,
+							  group->cases, group->count,
+							  group->setup, group->teardown);
+	return failed;
+}
+
+/* For programs with a main() of their own. */
+__attribute__((weak)) const struct case_group groups[1];

@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the test programs in the virtual machine share: finding, binding and
+ * opening GPUs, the kernel log, and catching SIGBUS. A function that can't
+ * continue fails the running cmocka test. A function that returns an int
+ * returns 0 or a negative errno, for the test to judge.
+ *
+ * A program has an array "groups" of its cases. main() of lib.c runs them in the
+ * machine of tests/lab/machine.py.
+ */
+#ifndef NVGRACE_TEST_LIB_H
+#define NVGRACE_TEST_LIB_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include <cmocka.h>
+#include <linux/vfio.h>
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+#define KiB		1024ULL
+#define MiB		(1024 * KiB)
+#define GiB		(1024 * MiB)
+
+#define DRIVER		"nvgrace_gpu_vfio_pci"
+
+/*
+ * Cases with one fixture. @needs: words for what they need of the kernel or the
+ * machine, with blanks between them, as tests/lab/needs.py explains them. The
+ * runner names the words that hold in the environment variable HAS. The last
+ * group of a program is empty.
+ */
+struct case_group {
+	const char *needs;
+	const struct CMUnitTest *cases;
+	size_t count;
+	CMFixtureFunction setup;
+	CMFixtureFunction teardown;
+};
+
+#define CASES(array)	array, ARRAY_SIZE(array)
+
+extern const struct case_group groups[];
+
+/* Whether all of these words hold, which a source of the program names. */
+bool machine_has(const char *needs);
+
+/* A number that a campaign may set in the environment, or the usual one. */
+unsigned long setting(const char *name, unsigned long usual);
+
+/* The offset of a region in the device's file, as in vfio-pci. */
+#define REGION(index)	((uint64_t)(index) << 40)
+#define CONFIG		REGION(VFIO_PCI_CONFIG_REGION_INDEX)
+#define USEMEM		VFIO_PCI_BAR4_REGION_INDEX
+#define RESMEM		VFIO_PCI_BAR2_REGION_INDEX
+
+/* A GPU of this machine, from /vm/gpus.conf; see tests/lab/README.md. */
+struct gpu {
+	char name[32];
+	char addr[16];		/* PCI address */
+	uint64_t base;		/* physical address of its memory, 0 if none */
+	uint64_t size;		/* bytes of memory */
+	bool is_model;		/* false: a stand-in, whose registers are RAM */
+	char port[16];		/* PCI address of the root port above it */
+};
+
+/*
+ * Returns the GPU called @name. Fails the test if the machine doesn't have it.
+ * Some machines have no room for every GPU: check those with gpu_exists()
+ * first.
+ */
+const struct gpu *gpu_find(const char *name);
+bool gpu_exists(const char *name);
+
+/*
+ * Binds as an administrator would: driver_override, then the driver's bind
+ * file. Returns the error of probe. Unbind undoes both; it may block. If this
+ * process still has the GPU open, as after a failed test, unbind closes all
+ * GPUs after five minutes and returns -EBUSY.
+ */
+int gpu_bind(const struct gpu *gpu);
+int gpu_unbind(const struct gpu *gpu);
+
+/* Like gpu_unbind(), but in the calling thread and without a time limit. */
+int gpu_unbind_here(const struct gpu *gpu);
+
+bool gpu_bound(const struct gpu *gpu);
+
+/*
+ * Returns the number of its IOMMU group, or a negative errno. Before Linux 7.2
+ * a GPU has a group only while a driver is bound to it.
+ */
+int gpu_group(const struct gpu *gpu);
+
+/* Unbinds what a failed test has left bound. No process may have it open. */
+void gpu_unbind_all(void);
+
+/*
+ * Writes to an existing file. The first returns 0 or a negative errno, the
+ * second fails the test.
+ */
+int write_file(const char *path, const char *text);
+void must_write_file(const char *path, const char *text);
+
+/* Returns the content of a file in /proc, to be freed. */
+char *proc_text(const char *path);
+
+/*
+ * The same for a list that others change at the same time. The kernel prints it
+ * in pieces and finds the next piece by its number of entries, so an entry that
+ * goes away hides another one. Reads until nothing changes.
+ */
+char *proc_list(const char *path);
+
+/*
+ * Counts the kernel's mappings of a GPU's memory. @bytes, which may be NULL:
+ * their size, with a guard page each.
+ */
+unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes);
+
+/* Opens the device's config space in sysfs: past vfio, and without vfio. */
+int gpu_config_open(const struct gpu *gpu, int flags);
+
+/* Writes to a file in the device's sysfs directory. */
+int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
+
+/* Reads such a file, without its last newline. It must exist. */
+void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
+		    size_t size);
+
+/* Waits until the kernel has suspended the device. */
+void wait_until_asleep(const struct gpu *gpu);
+
+/* Maps the registers of an unbound GPU through sysfs. */
+volatile uint32_t *gpu_map_bar0(const struct gpu *gpu);
+void gpu_unmap_bar0(volatile uint32_t *bar0);
+
+/* Accesses one register of an unbound GPU. */
+uint32_t gpu_bar0_read(const struct gpu *gpu, uint32_t reg);
+void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val);
+
+/*
+ * Makes a GPU unready for @ms milliseconds from now on; UINT32_MAX: for good.
+ */
+void gpu_unready(const struct gpu *gpu, uint32_t ms);
+
+/*
+ * Makes a GPU unready from the first call to the second, even while it is being
+ * bound: its registers stay mapped in between.
+ */
+volatile uint32_t *gpu_hold(const struct gpu *gpu);
+void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0);
+
+/* Bits of AER's status registers: fatal, nonfatal and corrected by default. */
+#define ERR_DATA_LINK		0x00000010
+#define ERR_COMPLETION_TIMEOUT	0x00004000
+#define ERR_COR_RECEIVER	0x00000001
+
+/*
+ * Makes the kernel handle PCIe errors of a GPU, as if the device and its root
+ * port had these bits in their registers. Needs the module aer_inject. Calls
+ * klog_mark() first.
+ */
+void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
+		      uint32_t corrected);
+
+/* The model's control block; see tests/lab/model/README.md. */
+#define BAR0_SIZE		(16 * MiB)
+#define BAR0_C2C		0x1498
+#define BAR0_HBM		0x200bc
+#define MODEL_CTL		0xf00000
+#define MODEL_MAGIC		(MODEL_CTL + 0x00)
+#define MODEL_RESETS		(MODEL_CTL + 0x04)
+#define MODEL_C2C_READS		(MODEL_CTL + 0x08)
+#define MODEL_HBM_READS		(MODEL_CTL + 0x0c)
+#define MODEL_RESET_DELAY	(MODEL_CTL + 0x10)
+#define MODEL_UNREADY		(MODEL_CTL + 0x14)
+#define MODEL_SCRATCH		(MODEL_CTL + 0x24)
+
+/* An open vfio device with its group and container. */
+struct vfio {
+	const struct gpu *gpu;
+	int container;
+	int group;
+	int device;
+};
+
+/*
+ * Opens a bound GPU through a type1 container. If the driver refuses, the
+ * second returns a negative errno and leaves nothing open. Closing undoes all
+ * of it.
+ */
+void vfio_open(struct vfio *v, const struct gpu *gpu);
+int vfio_try_open(struct vfio *v, const struct gpu *gpu);
+void vfio_close(struct vfio *v);
+
+/* Binds and opens; closes and unbinds. */
+void vfio_start(struct vfio *v, const char *name);
+void vfio_stop(struct vfio *v);
+
+struct region {
+	uint64_t size;
+	uint64_t offset;
+	uint32_t flags;
+	uint32_t areas;		/* of the sparse mmap capability; 0 if none */
+	uint64_t area_offset;
+	uint64_t area_size;
+};
+
+#define FAKE_BAR_FLAGS	(VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | \
+			 VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS)
+
+void vfio_region(struct vfio *v, unsigned int index, struct region *r);
+
+/*
+ * Fails the test unless a region has the size @bar and can be read, written,
+ * and mapped as far as whole pages of a part of @length bytes go.
+ */
+void assert_region(struct vfio *v, unsigned int index, uint64_t length,
+		   uint64_t bar);
+
+/*
+ * VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group. Both return 0
+ * or a negative errno.
+ */
+int vfio_reset(struct vfio *v);
+int vfio_hot_reset(struct vfio *v);
+
+/* Sets @feature to the @size bytes of @data by VFIO_DEVICE_FEATURE. */
+int vfio_set_feature(struct vfio *v, uint32_t feature, const void *data,
+		     size_t size);
+
+/* Bytes of a region, for vfio_dma_buf(). */
+struct dma_range {
+	uint64_t offset;
+	uint64_t length;
+};
+
+#define DMA_RANGES	8
+
+/*
+ * Exports up to DMA_RANGES ranges of a region as one dma-buf, by
+ * VFIO_DEVICE_FEATURE_DMA_BUF, which these headers don't have yet. Returns its
+ * file descriptor or a negative errno.
+ */
+int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
+		 uint32_t count, const struct dma_range *ranges);
+
+/* Accesses a register in BAR0 of an open device. */
+uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg);
+void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val);
+
+/*
+ * The first makes the GPU unready after each reset from now on. The second
+ * makes it ready, now and after later resets.
+ */
+void vfio_unready_after_resets(struct vfio *v);
+void vfio_make_ready(struct vfio *v);
+
+/*
+ * Maps [offset, offset + length) of a region. On failure, *@err is a negative
+ * errno; without @err, the test fails.
+ */
+void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
+	       uint64_t length, int prot, int flags, int *err);
+
+/* pread and pwrite that return a negative errno. */
+ssize_t vfio_read(struct vfio *v, uint64_t pos, void *buf, size_t count);
+ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count);
+
+/* Fills @buf with a pattern that depends on @seed and on the position. */
+void fill(void *buf, size_t count, uint64_t seed);
+
+/* Returns at least two adjacent pages, of which the second faults. */
+char *page_before_hole(void);
+
+/*
+ * Returns a free range of @length bytes of addresses. It begins @shift bytes
+ * after an address that is a multiple of what one page-table page maps.
+ */
+char *free_range(uint64_t length, uint64_t shift);
+
+/* Milliseconds of CLOCK_MONOTONIC. */
+uint64_t now_ms(void);
+
+/* Fails the test unless @ms milliseconds have passed since @begin. */
+void assert_waited(uint64_t begin, uint64_t ms);
+
+/*
+ * Sleeps until the thread @tid waits in the system call @number (SYS_ioctl) for
+ * its file @fd, however long that takes to come. A negative @fd stands for any.
+ */
+void wait_until_in(pid_t tid, long number, int fd);
+
+/*
+ * The first sets the module's parameter scrub. The second sleeps until
+ * scrub_state is no longer "scrubbing", and returns the new state.
+ */
+void scrub_set_parameter(bool on);
+const char *scrub_end(const struct gpu *gpu);
+
+/* Bytes that the current or the last scrub has overwritten. */
+uint64_t scrub_progress(const struct gpu *gpu);
+
+/*
+ * These access the GPU's memory from outside of the machine, by
+ * tests/lab/gpu_memory.py: soil() writes bytes other than zero to one page in each
+ * MiB, and assert_clean() fails the test unless these pages are zero. The other
+ * two do the same to all of the memory.
+ */
+void soil(const struct gpu *gpu);
+void assert_clean(const struct gpu *gpu);
+void soil_all(const struct gpu *gpu);
+void assert_all_clean(const struct gpu *gpu);
+
+/* Fails the test unless these bytes of GPU memory are zero. */
+void assert_range_clean(uint64_t address, uint64_t count);
+
+/*
+ * The kernel's test mode of suspend: tasks are frozen, and devices stay on.
+ * The second fails the test if the kernel can't do it.
+ */
+bool host_can_suspend(void);
+void suspend_host(void);
+
+/*
+ * What the kernel calls of the driver for one GPU while the host sleeps. Between
+ * the first and the last, tasks that wait for the GPU do so without end.
+ * hibernates is both, with what comes in between.
+ */
+void host_sleeps(const struct gpu *gpu);
+void host_wakes(const struct gpu *gpu);
+void host_hibernates(const struct gpu *gpu);
+
+/*
+ * Counts the lines of the kernel log since the last klog_mark() that contain
+ * @text.
+ */
+void klog_mark(void);
+int klog_count(const char *text);
+
+/*
+ * Waits up to @ms milliseconds for a line that contains @text; false if none
+ * came. Consumes the lines up to that one.
+ */
+bool klog_wait(const char *text, int ms);
+
+/*
+ * Returns the next line of the kernel log since klog_mark() that neither this
+ * function nor klog_count() has consumed, and its level (3: error, 4: warning,
+ * 6: info); false if there is none.
+ */
+bool klog_next(int *level, char *line, size_t size);
+
+/* Goes back to the oldest line that the kernel has. */
+void klog_rewind(void);
+
+/*
+ * Load the module under test as init did, and unload it. Both return 0 or a
+ * negative errno. Loading waits for the GPUs that it binds: those whose
+ * driver_override names it.
+ */
+int module_load(void);
+int module_unload(void);
+
+/*
+ * Load another module from a file, without parameters, and unload one by name.
+ */
+int load_file(const char *path);
+int unload(const char *name);
+
+/*
+ * Runs @fn(@arg), in any thread. Returns true if it raised SIGBUS, and the
+ * address of the last one in sigbus_addr.
+ */
+bool raises_sigbus(void (*fn)(void *), void *arg);
+extern void *volatile sigbus_addr;
+extern volatile int sigbus_code;
+
+/* Access one byte, for raises_sigbus(). */
+void touch_read(void *addr);
+void touch_write(void *addr);
+
+/*
+ * Read and write up to 1 KiB of GPU memory from outside of the virtual machine,
+ * without any kernel mapping.
+ */
+void host_peek(uint64_t phys, void *buf, size_t count);
+void host_poke(uint64_t phys, const void *buf, size_t count);
+
+/*
+ * Calls a handler of the test runner, which must succeed. The answer goes to
+ * @answer unless that is NULL.
+ */
+void host_ask(char *answer, size_t size, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Calls a handler that may fail; returns whether it succeeded. */
+bool host_try(char *answer, size_t size, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* One of the model's counters; see tests/lab/model/gpu.py. */
+uint64_t host_counter(const struct gpu *gpu, const char *name);
+
+/* Waits until that counter is @at_least. Fails the test after ten minutes. */
+void host_wait_counter(const struct gpu *gpu, const char *name,
+		       uint64_t at_least);
+
+/*
+ * Events of the kernel for udev. event_next() waits for the next one since
+ * events_listen(), which returns a descriptor that the caller closes. A property
+ * that the event lacks is "". A kernel without CONFIG_NET has no events.
+ */
+struct event {
+	char text[8192];
+	ssize_t length;
+};
+
+bool events_exist(void);
+int events_listen(void);
+void event_next(int fd, struct event *event);
+const char *event_property(const struct event *event, const char *name);
+uint64_t event_number(const struct event *event, const char *name);
+
+#endif /* NVGRACE_TEST_LIB_H */

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine on which the test programs of tests/driver run: its GPUs, and
+where their memory is. Use it as:
+
+    kernel = vm.Kernel(name)
+    vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), append=machine.APPEND, ...)
+
+The programs know the GPUs by these names. All programs share one machine,
+because a boot takes longer than most of them. Ranges of memory overlap except
+where a comment says otherwise: a test binds one GPU at a time, or several of
+SIDE_BY_SIDE."""
+
+import dataclasses
+
+from lab import vm
+
+KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """An address, in bytes from a place that differs between machines."""
+
+    place: str
+    offset: int = 0
+
+    def __add__(self, offset):
+        return At(self.place, self.offset + offset)
+
+    def __sub__(self, offset):
+        return At(self.place, self.offset - offset)
+
+
+# GPU memory, the highest part of RAM, its end, and the end of the CPU's
+# addresses.
+M, RAM, RAM_END, CPU_END = At("memory"), At("RAM"), At("RAM's end"), At("the CPU's end")
+# PCI config space, which the kernel's driver of the host bridge has claimed.
+CONFIG = At("config space")
+
+
+def ram_size(kernel):
+    """Bytes of RAM. KASAN takes an eighth of RAM and an eighth of what the
+    driver maps, and a test maps 8 GiB. An x86-64 machine needs enough for a
+    part of RAM above 4 GiB, with nothing after it."""
+    return (3 if kernel.has("CONFIG_KASAN") or kernel.arch is vm.AMD64 else 1) * GiB
+
+
+def resolved(value, places):
+    """A value of GPUS with numbers in the place of each At."""
+    if isinstance(value, At):
+        return places[value.place] + value.offset
+    if isinstance(value, dict):
+        return {k: resolved(v, places) for k, v in value.items()}
+    if isinstance(value, list):
+        return [resolved(v, places) for v in value]
+    return value
+
+
+# A test writes a stand-in's registers while a waiting driver has the BAR.
+APPEND = "iomem=relaxed"
+
+# usemem 1.5 GiB, resmem 1.25 GiB. Both end before their BARs do.
+FUNCTIONAL = 0xB000_0000
+
+# 95.75 and 33.25 GiB.
+SIZE_95 = 0x17_F000_0000
+SIZE_33Q = 0x8_5000_0000
+
+# The memory of these may be in use at the same time.
+SIDE_BY_SIDE = ("gh200", "second", "odd", "s1h", "noc2c", "nohbm")
+
+
+def gpu(name, base=None, size=None, dsd=None, ready=True, neighbour=False, **model):
+    """A GPU's configuration. dsd: what the firmware says instead of base and
+    size. model: parameters of the model GPU. neighbour: whether its bus has
+    another function."""
+    return {"name": name, "base": base, "size": size, "dsd": dsd or {}, "ready": ready, "neighbour": neighbour, "model": model}
+
+
+def refused(name, base=None, size=None, dsd=None):
+    """A GPU that must be refused before the driver waits for its memory, which
+    is never ready."""
+    return gpu(name, base, size, dsd, ready=False)
+
+
+# A stand-in takes 24 MiB of the host bridge's 32-bit window. No more would fit.
+GPUS = [
+    # Memory that works.
+    gpu("gh200", M, FUNCTIONAL, aer=True, bar2_size=64 * KiB),      # vfio must hide its own BAR2
+    # Both parts fill their BARs. The id is another product's, because the
+    # kernel does no bus resets for 10de:2340 to 237f.
+    gpu("second", M + 4 * GiB, 3 * GiB, aer=True, device=0x2941),
+    gpu("odd", M + 8 * GiB + 64 * KiB, 0xB000_1235),        # only page-aligned; ends within a page
+    gpu("s1h", M + 12 * GiB, 1536 * MiB),
+    gpu("s33", M + 18 * GiB, 33 * GiB),
+    gpu("s33q", M + 18 * GiB, SIZE_33Q),
+    gpu("s95", M + 18 * GiB, SIZE_95),
+
+    # One of the two registers never says that the memory is ready. On a
+    # stand-in both do, and a test changes them.
+    gpu("noc2c", M + 14 * GiB, 1536 * MiB, c2c={"ready_after_ms": None}),
+    gpu("nohbm", M + 16 * GiB, 1536 * MiB, hbm={"ready_after_ms": None}),
+
+    # No memory, as with a GPU in a guest. There is nothing to wait for.
+    gpu("none", ready=False, bar2_size=64 * KiB),
+
+    # One step inside the limits of those refused below.
+    gpu("afterram", RAM_END, FUNCTIONAL),
+    gpu("adjacent", M + FUNCTIONAL, FUNCTIONAL),
+    gpu("topmost", CPU_END - FUNCTIONAL, FUNCTIONAL),
+
+    # One property without the other; the C2C link failed.
+    refused("onlybase", base=M),
+    refused("onlysize", dsd={"size": FUNCTIONAL}),
+    refused("sizezero", M, 0),
+
+    # Wrong types. If a value is a buffer, the kernel drops the whole table.
+    refused("strbase", M, FUNCTIONAL, dsd={"base": {"string": "0x8000000000"}}),
+    gpu("bufsize", M, FUNCTIONAL, dsd={"size": {"buffer": list(FUNCTIONAL.to_bytes(8, "little"))}}, ready=False),
+    refused("pkgbase", M, FUNCTIONAL, dsd={"base": {"package": [M, 0]}}),
+    gpu("pkg1", M, FUNCTIONAL, dsd={"base": {"package": [M]}}),     # the property API reads this as an integer
+
+    # Outside the machine's addresses, and around 2^64.
+    refused("beyond", CPU_END - FUNCTIONAL + 64 * KiB, FUNCTIONAL),
+    refused("wraps", (1 << 64) - GiB, FUNCTIONAL),
+    refused("unaligned", M + 0x800, FUNCTIONAL),
+
+    # Memory that has another owner.
+    refused("inram", RAM + 256 * MiB, 256 * MiB),           # all of it
+    refused("ramedge", RAM_END - 64 * KiB, FUNCTIONAL),
+    refused("aroundram", RAM - 512 * MiB, 8 * GiB),
+    gpu("overlap", M + FUNCTIONAL - 64 * KiB, FUNCTIONAL),  # with the last page of gh200, of any page size
+    # usemem starts before the host bridge's window and ends in it. The driver
+    # can claim resmem alone.
+    gpu("claimbusy", M - 256 * MiB, FUNCTIONAL),
+
+    # Too small, and too large for vfio.
+    refused("small", M, 1536 * MiB - 1),
+    refused("tiny", M, GiB),
+    refused("hugebar", 1 << 41, (1 << 40) + 2 * GiB),
+]
+
+MODEL_GPUS = [
+    # A stand-in can't have a DVSEC.
+    gpu("nodefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=1, bar2_size=64 * KiB),
+    gpu("hasdefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=0),
+
+    # Its power can be cut: D3cold.
+    gpu("d3cold", M + 8 * GiB, FUNCTIONAL, power=True),
+
+    # Leaving D3hot is a reset, which only the power state shows.
+    gpu("softreset", M + 8 * GiB, FUNCTIONAL, soft_reset=True),
+
+    # Little memory, all usemem, which ends in the middle of a page.
+    gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 0x1235, mig_dvsec=1, device=0x2941),
+
+    # For the program "random": both parts end before their BARs, one in the
+    # middle of a page; the bus can be reset, and the power cut. Beside
+    # stand-ins there is no room for it, so "odd" takes its place.
+    gpu("random", M + 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
+    # Its memory is config space, which has another owner.
+    gpu("held", CONFIG + MiB, 64 * MiB, mig_dvsec=1, ready_after_ms=None, bar0_size=64 * KiB),
+    # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
+    gpu("noreset", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
+
+    # So little memory that the kernel, by itself, would keep TLB entries of its
+    # own mapping for later. A small BAR0, see below.
+    gpu("flush", M + 15 * GiB + 768 * MiB, 16 * MiB, mig_dvsec=1, bar0_size=256 * KiB),
+
+    # "ones": until they are ready, its registers read all ones, as if it was
+    # gone. "smallbar0": BAR0 ends before the second register.
+    gpu("ones", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, unready_value=0xFFFFFFFF),
+    gpu("smallbar0", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB),
+
+    # No memory and no PCI Express, as on a conventional bus of a guest.
+    gpu("nopcie", ready=False, pcie=False, bar0_size=64 * KiB, bar2_size=64 * KiB),
+
+    # Stand-ins leave no room for these.
+    gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
+
+    # Ready by the CXL Device DVSEC, while the GH200's registers in BAR0 never
+    # say so. Active after more than the 1 s that timeout code 0 allows.
+    # With little memory, because its memory is often scrubbed.
+    gpu("cxl", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, ready_after_ms=None,
+        cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
+    # It has 256 s to become active, longer than a test that keeps it waiting is
+    # paused. Like some others it has a small BAR0: 48 of 16 MiB don't fit below
+    # 4 GiB.
+    gpu("cxllong", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB, device=0x2941, cxl={"timeout": 4}),
+    gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
+    gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
+    # The neighbour on its bus takes part in error recovery. Memory_Info_Valid
+    # must come within 1 s of a reset. Its BAR0 is the only one above 4 GiB, at
+    # the start of the host bridge's window: a multiple of 4 GiB.
+    gpu("neighbour", M + 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, bar0_prefetchable=True, cxl={"timeout": 1}),
+    gpu("cxlsoft", M + 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
+    gpu("cxlgone", M + 12 * GiB, 1536 * MiB, bar0_size=64 * KiB, device=0x2941, cxl={"gone": True}),
+]
+
+
+TEBIBYTES = ("hugebar", "widest")
+
+
+def ecam(arch):
+    """Where QEMU's machines have PCI config space."""
+    return 0xB000_0000 if arch is vm.AMD64 else 0x40_1000_0000
+
+
+def gpus(kernel):
+    """The GPUs of the machine that boots this vm.Kernel."""
+    ram = ram_size(kernel)
+    start, end = vm.ram_range(kernel.arch, ram)
+    places = {M.place: vm.memory_address(kernel.arch, ram, vm.MEMORY_MAX), RAM.place: start, RAM_END.place: end,
+              CPU_END.place: 1 << kernel.arch.phys_bits, CONFIG.place: ecam(kernel.arch)}
+    all_of_them = resolved(GPUS + (MODEL_GPUS if kernel.has_model else []), places)
+    # An emulated x86-64 CPU has 1 TiB of addresses, and its config space is
+    # elsewhere.
+    absent = (*TEBIBYTES, "d3cold") if kernel.arch is vm.AMD64 else ()
+    wanted = [g for g in all_of_them if g["name"] not in absent]
+    if kernel.arch is vm.AMD64:
+        for g in wanted:
+            g["model"].pop("power", None)
+    return wanted

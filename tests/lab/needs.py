@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a test program's cases need of a kernel and its machine.
+
+A program has groups of cases ("struct case_group" in guest/lib.h), each with words:
+
+  model         the model GPU, rather than arm64's stand-in on oldstable
+  CONFIG_X      an option that is y or m
+  module:X      a module of the kernel's package, which the machine gets
+  symbol:X      a symbol that modules may use
+  lab:X         a module of lab/modules, which the machine gets; always there
+  !WORD         that WORD doesn't hold
+  ?WORD+WORD    nothing, but if all of these hold, the machine gets their modules
+
+Any other word holds only if a campaign says so."""
+
+import re
+
+GROUP = re.compile(r'\{\s*((?:"[^"]*"\s*)+),\s*CASES\((\w+)\)')
+ARRAY = re.compile(r"struct CMUnitTest (\w+)\[\] = \{(.*?)\n\};", re.S)
+# A case's name is the first argument of a macro.
+CASE = re.compile(r"^\s*\w+\(\s*(\w+)", re.M)
+
+
+def text_of(path):
+    """A program's source: a file, or those of a folder."""
+    return "\n".join(p.read_text("utf-8") for p in (sorted(path.glob("*.c")) or [path]))
+
+
+def cases(path):
+    """{array: names of its cases} of a program."""
+    return {name: CASE.findall(body) for name, body in ARRAY.findall(text_of(path))}
+
+
+def groups(path):
+    """[(words, names of cases)] of a program."""
+    arrays = cases(path)
+    return [(words.replace('"', "").split(), arrays[array]) for words, array in GROUP.findall(text_of(path))]
+
+
+def holds(kernel, word, extra=()):
+    """Whether a word holds on a kernel."""
+    if word.startswith("?"):
+        return True
+    if word.startswith("!"):
+        return not holds(kernel, word[1:], extra)
+    kind, _, name = word.rpartition(":")
+    if kind == "module":
+        return kernel.provides(name)
+    if kind == "symbol":
+        return f"\t{name}\t" in (kernel.headers / "Module.symvers").read_text()
+    if kind == "lab":
+        return True
+    if word == "model":
+        return kernel.has_model
+    return kernel.has(word) if word.startswith("CONFIG_") else word in extra

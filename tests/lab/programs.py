@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What runs in a machine: the module under test, compiled C programs, modules
+that tests load, and the handlers with which programs ask the host."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+from lab import archive, gpu_memory, kcsan, vm
+
+HERE = pathlib.Path(__file__).resolve().parent
+BUILD = vm.PROJECT / "build"
+LOGS = BUILD / "log"
+MODULE = "nvgrace-gpu-vfio-pci.ko"
+
+# The sources that programs share beside lib.c.
+SOURCES = {"privilege": ("client", "search")}
+
+
+def log_file(name):
+    """The path of a machine's log."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    return LOGS / f"{name}.log"
+
+
+def module_of(kernel):
+    """The path of the module under test, built for this kernel. With
+    MODULE_TREE in the environment, it is the one of another checkout."""
+    tree = pathlib.Path(os.environ.get("MODULE_TREE") or vm.PROJECT)
+    command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
+    if kernel.name == "next":
+        # Its headers are for a newer compiler.
+        command += ["CC=aarch64-linux-gnu-gcc", "KCFLAGS=-Wno-attributes"]
+    if kernel.has("CONFIG_KCSAN"):
+        command.append(f"KCFLAGS={kcsan.compiler_flags(kernel.headers)}")
+    (tree / "build").mkdir(exist_ok=True)
+    with open(tree / "build/lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert not done.returncode, f"the module for {kernel.name} does not build:\n{done.stdout}{done.stderr}"
+    return tree / "build" / kernel.release / MODULE
+
+
+def module_file(kernel, name):
+    """A module of the kernel that machines don't have by themselves: {path in
+    the guest: path here}."""
+    source = kernel.module_path(name)
+    out = BUILD / "guest" / kernel.release / f"{name}.ko"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    archive.write(out, vm.decompress(source.read_bytes(), source.name))
+    return {f"/tests/{name}.ko": str(out)}
+
+
+def out_of_tree(kernel, source):
+    """The path of the module in a folder, compiled for this kernel unless the
+    cache has it."""
+    def make():
+        folder = BUILD / kernel.release / source.name
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"], check=True,
+                       stdout=subprocess.DEVNULL)
+        module, = folder.glob("*.ko")
+        return module.read_bytes()
+
+    # The release of a kernel that is made here depends on its configuration.
+    inputs = made_of(sorted(source.iterdir()), [kernel.release, *kernel.arch.make])
+    inputs.append((kernel.headers / "Module.symvers").read_bytes())
+    return str(archive.cached(f"module-{kernel.release}-{source.name}", inputs, make))
+
+
+class Guard:
+    """Watches GPU memory while the model has no power. Meanwhile the memory has
+    other content, so that a reader gets wrong data and a write is found here.
+    Accesses to the machine's memory leave no other trace."""
+
+    of_gpu = {}
+
+    def __init__(self, machine, gpu, address, count):
+        self.machine, self.address, self.count = machine, address, count
+        self.touched = self.cycles = 0
+        self.content = self.cover = None
+        machine.models[gpu].gpu.on_power = self.power
+        Guard.of_gpu[gpu] = self
+
+    def power(self, on):
+        if not on:
+            self.content = self.machine.read_gpu_memory(self.address, self.count)
+            self.cover = bytes(b ^ 0x5A for b in self.content)
+            self.machine.write_gpu_memory(self.address, self.cover)
+        elif self.content is not None:
+            self.touched += self.machine.read_gpu_memory(self.address, self.count) != self.cover
+            self.machine.write_gpu_memory(self.address, self.content)
+            self.cycles += 1
+
+
+def guard(machine, gpu, address, count):
+    Guard(machine, gpu, int(address, 0), int(count, 0))
+
+
+def guarded(machine, gpu):
+    """How many power cycles there were, and in how many memory was written."""
+    return f"{Guard.of_gpu[gpu].cycles} {Guard.of_gpu[gpu].touched}"
+
+
+def dma_read(machine, gpu, address, count):
+    return machine.models[gpu].dma_read(int(address, 0), int(count, 0)).hex()
+
+
+def dma_write(machine, gpu, address, data):
+    machine.models[gpu].dma_write(int(address, 0), bytes.fromhex(data))
+
+
+def restore(machine):
+    """Undo what an earlier program has changed of the models."""
+    for server in machine.models.values():
+        server.gpu.restore_reset_delays()
+
+
+HANDLERS = {**gpu_memory.HANDLERS, "restore": restore, "guard": guard, "guarded": guarded, "dma_read": dma_read,
+            "dma_write": dma_write}
+
+
+def compile_programs(names, arch=vm.ARM64, folder=vm.PROJECT / "tests/driver"):
+    """Compile NAME.c of a folder, or all sources of its folder NAME, unless the
+    cache has the program: {path in the guest: path here, in build/guest/ARCH}.
+    """
+    out = BUILD / "guest" / arch.name
+    out.mkdir(parents=True, exist_ok=True)
+    headers = sorted({*(HERE / "guest").glob("*.h"), *folder.glob("*.h"), *(HERE / "modules").glob("*/*.h")})
+    files = {}
+    for name in names:
+        parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
+        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", *SOURCES.get(name, ()))]
+        command = [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
+                   f"-I{HERE / 'guest'}", f"-ffile-prefix-map={vm.PROJECT}/=",
+                   *(p for p in [*parts, *shared] if p.suffix == ".c"), "-lcmocka", "-lpthread"]
+        program = archive.cached(f"program-{arch.name}-{name}", made_of([*parts, *shared, *headers], command),
+                                 lambda command=command: output_of(command))
+        archive.write(out / name, program.read_bytes(), 0o755)
+        files[f"/tests/{name}"] = str(out / name)
+    return files
+
+
+def made_of(sources, command):
+    """What the compiler's output depends on, for archive.cached(): sources, its
+    options, and the tools and libraries, which all are packages."""
+    options = " ".join(str(word) for word in command).replace(str(vm.PROJECT), "")
+    return [options.encode(), pathlib.Path("/var/lib/dpkg/status").read_bytes(),
+            *(data for p in sources for data in (p.name.encode(), p.read_bytes()))]
+
+
+def output_of(command):
+    """The bytes that a compiler writes with -o."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "out")
+        done = subprocess.run([*command, "-o", out], capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        return out.read_bytes()

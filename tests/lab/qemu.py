@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""QEMU's command line for a machine."""
+
+import json
+
+from lab.arch import AMD64
+
+# A busy host can stop a processor, or a process of the host that a processor
+# waits for. These limits are longer than its pauses and shorter than a test
+# program's time: a soft lockup is one of a minute, as is an RCU stall.
+WATCHDOGS = "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60"
+MESSAGE_TIMEOUT_MS = 600000
+
+
+def base(machine, initrd):
+    """Processor, RAM, firmware and kernel, and the console on standard
+    output."""
+    arch = machine.arch
+    smmu = ",iommu=smmuv3" if machine.kind == "bochs" else ""
+    # Warnings must be seen, and boot should be fast. Nothing here changes what
+    # the driver meets.
+    append = (f"console={arch.console} loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
+              f"{WATCHDOGS} {arch.append} {machine.append}").strip()
+    return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram{smmu}",
+            "-cpu", arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
+            # Shared, so that a vfio-user device can map it for DMA.
+            "-object", f"memory-backend-memfd,id=ram,size={machine.ram},share=on",
+            "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
+            *arch.firmware, "-kernel", str(machine.kernel.image()), "-initrd", str(initrd), "-append", append,
+            "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+
+
+def monitor(directory):
+    """For what the runner asks if the machine hangs."""
+    return ["-qmp", f"unix:{directory}/monitor.sock,server=on,wait=off"]
+
+
+def debugger(machine, directory):
+    """A gdb server where something needs one: of a machine with guests, QEMU
+    listens; on x86-64, the runner does, and the machine waits for it."""
+    if machine.guests:
+        return ["-gdb", f"unix:{directory}/gdb.sock,server=on,wait=off"]
+    if machine.arch.name == AMD64.name:
+        return ["-S", "-chardev", f"socket,id=gdb,path={directory}/gdb.sock", "-gdb", "chardev:gdb"]
+    return []
+
+
+def ports(machine, directory):
+    """The test channel, and a channel and a console for each guest."""
+    names = ["test"] + [name for guest in machine.guests.values() for name in (guest.name, f"{guest.name}-console")]
+    a = ["-device", "virtio-serial-pci,addr=2"]
+    for name in names:
+        a += ["-chardev", f"socket,id={name},path={directory}/{name}.sock",
+              "-device", f"virtserialport,chardev={name},name={name}"]
+    return a
+
+
+def gpu(machine, directory, number):
+    """A GPU behind its root port, and its neighbour."""
+    g = machine.gpus[number]
+    several = ",multifunction=on" if any(o.slot == g.slot and o is not g for o in machine.gpus) else ""
+    a = ["-device", f"pcie-root-port,id=port{number},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={number + 1}{several}"]
+    if machine.kind == "bochs":
+        a += ["-device", f"bochs-display,bus=port{number},addr=0"]
+    else:
+        a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{number}", "addr": "0", "rombar": 0,
+                                     "multifunction": g.neighbour, "x-msg-timeout": MESSAGE_TIMEOUT_MS,
+                                     # A write to memory is done when the model has it.
+                                     "x-no-posted-writes": "bar2_cache" in g.model,
+                                     "socket": {"type": "unix", "path": f"{directory}/gpu{number}.sock"}})]
+    if g.neighbour:
+        a += ["-device", f"pci-testdev,bus=port{number},addr=0.1"]
+    return a
+
+
+def arguments(machine, directory, initrd):
+    """The whole command line. The sockets are in directory."""
+    # If the runner is killed by force, the kernel ends QEMU.
+    a = ["setpriv", "--pdeathsig", "KILL", *base(machine, initrd), *monitor(directory),
+         *debugger(machine, directory)]
+    # QEMU wants an IOMMU before the devices behind it.
+    if machine.kind == "vfio-user":
+        a += machine.arch.iommu
+    a += ports(machine, directory)
+    if machine.memory_size:
+        a += ["-object", f"memory-backend-file,id=gpumem,size={machine.memory_size},share=on,reserve=off,align=2M,"
+              f"mem-path=/proc/self/fd/{machine.memory_fd}", "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
+    for number in range(len(machine.gpus)):
+        a += gpu(machine, directory, number)
+    for device in machine.devices:
+        a += ["-device", device]
+    return a

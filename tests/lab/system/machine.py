@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A whole Debian system with model GPUs in QEMU emulation, over several boots.
+
+It runs QEMU with a copy of the disk that tests/lab/system/image made and with its
+own variables of the firmware, and sends scripts to the agent in the system
+(files/usr/local/sbin/test-agent). packages/test_life.py uses System. Developers
+can run it inside the toolbox:
+
+    python3 -m lab.system.machine [--gpus N] [--image VARIANT] [--virtualization]
+        [--secure-boot] [--packages DIRECTORY] [--log FILE] [SCRIPT...]
+
+This boots the system, runs each SCRIPT in it as root, prints the output, and
+powers off. Exit status: 0, 1 if the kernel's logs have trouble, 2 if the
+machine failed; statuses of SCRIPTs are only printed. The GPUs, the ACPI table
+and the rules for the kernel's log are those of tests/lab/vm.py.
+"""
+
+import argparse
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from lab import vm
+from lab.qemu import MESSAGE_TIMEOUT_MS
+
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = HERE.parents[2]
+
+FIRMWARE = pathlib.Path("/usr/share/AAVMF")
+# Seconds, on a host whose two processors have other work too.
+BOOT_TIMEOUT = 1800
+END_TIMEOUT = 900
+COMMAND_TIMEOUT = 1800
+# A service's, shorter than END_TIMEOUT, so that systemd names one that hangs.
+STOP_TIMEOUT = 600
+
+PAINT = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|c)")
+
+# Accepted messages of the distribution's kernel: (pattern, reason).
+KNOWN_HARMLESS = ()
+
+
+class Trouble(Exception):
+    """The machine did not boot, its agent does not answer, or a command
+    failed."""
+
+
+@dataclasses.dataclass
+class Command:
+    """The result of a script."""
+
+    script: str
+    rc: int
+    output: str
+    seconds: float
+
+
+def image_directory(variant):
+    """The directory that tests/lab/system/image made, which only works outside the
+    toolbox."""
+    done = subprocess.run([HERE / "image", "--directory", variant], capture_output=True, text=True)
+    if done.returncode:
+        raise Trouble(done.stderr.strip())
+    return pathlib.Path(done.stdout.strip())
+
+
+def make_iort():
+    """The IORT, ACPI's table of IOMMUs, for a kernel without a driver for
+    virtio-iommu, such as `oldstable`.
+
+    QEMU's SMMUv3 refuses vfio-user devices. So no device is behind it
+    (default-bus-bypass-iommu), but this table says that buses 1 and higher are,
+    which have the GPUs. The GPUs then get the IOMMU groups that vfio needs. The
+    kernel's mappings have no effect, and no test needs a GPU's DMA.
+    """
+    def node(kind, body, mappings=(), revision=0):
+        head = struct.pack("<BHBIII", kind, 16 + len(body) + 20 * len(mappings), revision, 0, len(mappings),
+                           16 + len(body) if mappings else 0)
+        # First id, number of ids less one, what the first id becomes, target
+        # node, flags.
+        return head + body + b"".join(struct.pack("<IIIII", *m, 0) for m in mappings)
+
+    its_at = 48
+    its = node(0, struct.pack("<II", 1, 0))
+    smmu_at = its_at + len(its)
+    # Registers and interrupts of QEMU's virt machine: event, page request,
+    # error, sync. Flag 1: coherent with the CPU's caches.
+    smmu = node(4, struct.pack("<QIIQIIIIIII", 0x09050000, 1, 0, 0, 0, 106, 107, 109, 108, 0, 0), [(0, 0xffff, 0, its_at)])
+    # The host bridge: memory is coherent, no ATS, segment 0.
+    bridge = node(2, struct.pack("<IBHBII", 1, 0, 0, 3, 0, 0), [(0, 0xff, 0, its_at), (0x100, 0xfeff, 0x100, smmu_at)])
+    nodes = its + smmu + bridge
+    # The names of QEMU's table and a later revision, so that this one replaces
+    # it.
+    head = struct.pack("<4sIBB6s8sI4sI", b"IORT", 48 + len(nodes), 0, 0, b"BOCHS ", b"BXPC    ", 2, b"TEST", 1)
+    table = bytearray(head + struct.pack("<III", 3, 48, 0) + nodes)
+    table[9] = -sum(table) & 0xff
+    return bytes(table)
+
+
+def make_disk(path, label, content):
+    """Makes an ext4 image of a directory, with at least 16 MiB to spare."""
+    size = sum(f.stat().st_size + 4096 for f in pathlib.Path(content).rglob("*") if f.is_file())
+    done = subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", "-O", "^has_journal", "-E",
+                           "root_owner=0:0,lazy_itable_init=1", "-d", content, path,
+                           f"{(size * 11 // 10 >> 20) + 16}M"], capture_output=True, text=True)
+    if done.returncode:
+        raise Trouble(f"mke2fs: {done.stderr.strip()}")
+
+
+class System:
+    """One machine over its boots.
+
+    with System(gpus=[{"name": "gpu", "size": "3G"}], packages="build/repo") as m:
+        m.boot()
+        m.run("apt-get update")             # raises Trouble unless it succeeds
+        m.reboot()
+        m.power_off()
+    assert not m.failures
+
+    gpus: as in vm.Machine. packages: a directory, in the machine read-only at
+    /srv/packages. image: a variant of tests/lab/system/image. virtualization: the
+    machine starts at EL2, and its kernel has /dev/kvm. secure_boot: the
+    firmware has the usual keys and checks what it starts. log: a file for the
+    console (|), the agent's output (>) and the scripts for it (<), each line
+    with the seconds since the machine was made. allow: patterns of accepted log
+    lines. failures: trouble in the kernel's logs.
+    """
+
+    def __init__(self, gpus=(), memory="16G", ram="2G", smp=2, packages=None, image="base", virtualization=False,
+                 secure_boot=False, log=None, echo=None, allow=()):
+        self.image = image_directory(image)
+        self.arch = vm.at_el2(vm.ARM64) if virtualization else vm.ARM64
+        self.tables = {}
+        if image == "bookworm":
+            self.arch = dataclasses.replace(self.arch, iommu=(), machine=f"{self.arch.machine},iommu=smmuv3,"
+                                            "default-bus-bypass-iommu=on")
+            self.tables["iort"] = make_iort()
+        self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
+        self.memory_size = vm.parse_size(memory or 0)
+        self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
+        # The address is the same with EL2, but vm only knows that of ARM64.
+        vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, self.memory_size) if self.memory_size else 0)
+        self.echo, self.allow = echo, tuple(allow) + tuple(p for p, _ in KNOWN_HARMLESS)
+        self.failures, self.boots, self.console = [], [], []
+        self.models = {}
+        self.qemu = self._channel = self._current = self._booted = None
+        self._stack = contextlib.ExitStack()
+        self._power = None
+        self._started = time.monotonic()
+        self._log = self._stack.enter_context(open(log, "w", encoding="utf-8")) if log else None
+        try:
+            self._make(packages)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _make(self, packages):
+        # In the cache: the disk has some GiB, and the toolbox's /tmp is in RAM.
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=self.image.parent))
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        self.sockets = pathlib.Path(tempfile.mkdtemp(prefix="system-"))
+        self._stack.callback(shutil.rmtree, self.sockets, ignore_errors=True)
+        self.disk = self.directory / "root.img"
+        subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.image / "root.img", self.disk], check=True)
+        table = vm.Cpio()
+        table.file("kernel/firmware/acpi/gpu.aml", vm.compile_asl(vm.make_asl(self.gpus), self.sockets))
+        for name, data in self.tables.items():
+            table.file(f"kernel/firmware/acpi/{name}.aml", data)
+        self.write("/boot/gpu.cpio", table.finish())
+        # On a slow machine, systemd's default of 90 s is too short for the
+        # agent's port and for services, and nothing tries again.
+        self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n"
+                   f"DefaultTimeoutStartSec={BOOT_TIMEOUT}\nDefaultTimeoutStopSec={STOP_TIMEOUT}\n".encode())
+        self.packages = self.directory / "packages.img"
+        if packages:
+            make_disk(self.packages, "packages", packages)
+        else:
+            (self.directory / "empty").mkdir()
+            make_disk(self.packages, "packages", self.directory / "empty")
+        keys = ".ms" if self.secure_boot else ""
+        shutil.copy(FIRMWARE / f"AAVMF_VARS{keys}.fd", self.directory / "vars.fd")
+        self.firmware = FIRMWARE / f"AAVMF_CODE{keys or '.no-secboot'}.fd"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """End everything and remove the disk; allowed at any time and
+        repeatedly."""
+        self._end_boot()
+        self._stack.close()
+
+    def write(self, name, data):
+        """Write a file to the disk; only while the machine is off."""
+        if self._power:
+            raise ValueError("the machine is on")
+        source = self.sockets / "file"
+        source.write_bytes(data)
+        done = subprocess.run(["debugfs", "-w", "-f", "-", self.disk], capture_output=True, text=True,
+                              input=f"rm {name}\nwrite {source} {name}\n")
+        check = subprocess.run(["debugfs", "-R", f"stat {name}", self.disk], capture_output=True, text=True)
+        if f"Size: {len(data)}" not in check.stdout:
+            raise Trouble(f"cannot write {name} into {self.disk}: {done.stderr}{check.stderr}")
+
+    # A boot.
+
+    def _arguments(self):
+        d, s = self.directory, self.sockets
+        drives = [("system", "raw", self.disk, "off", 0x1c), ("debian", "raw", self.image / "debian.img", "on", 0x1d),
+                  ("packages", "raw", self.packages, "on", 0x1e),
+                  ("esp", "raw", f"fat:{self.image}/esp", "on", 0x1f)]
+        # If this process is killed, the kernel ends QEMU.
+        a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram",
+             "-cpu", self.arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+             "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
+             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
+             "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
+             "-drive", f"if=pflash,format=raw,unit=1,file={d}/vars.fd",
+             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+             "-chardev", f"socket,id=test,path={s}/test.sock",
+             *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
+             "-device", "virtserialport,chardev=test,name=test"]
+        # The firmware starts drivers only for disks with a boot index, and GRUB
+        # sees only those.
+        order = {"esp": 0, "system": 1}
+        for name, kind, file, readonly, slot in drives:
+            boot = f",bootindex={order[name]}" if name in order else ""
+            a += ["-drive", f"if=none,id={name},format={kind},file={file},readonly={readonly},cache=unsafe",
+                  "-device", f"virtio-blk-pci,drive={name},addr={slot:x}{boot}"]
+        if self.memory_size:
+            a += ["-object", f"memory-backend-memfd,id=gpumem,size={self.memory_size},share=on,reserve=off",
+                  "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
+        for i, g in enumerate(self.gpus):
+            a += ["-device", f"pcie-root-port,id=port{i},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={i + 1}",
+                  "-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
+                                         "x-msg-timeout": MESSAGE_TIMEOUT_MS,
+                                         "socket": {"type": "unix", "path": f"{s}/gpu{i}.sock"}})]
+        return a
+
+    def boot(self, timeout=BOOT_TIMEOUT):
+        """Switch on and wait for the agent, which starts last; the seconds it
+        took."""
+        start = time.monotonic()
+        self.start()
+        self._wait(lambda: self._booted, timeout, "coming up")
+        seconds = time.monotonic() - start
+        self.boots.append(seconds)
+        # udev decides which driver gets which device, and may still be busy on
+        # a slow machine.
+        self.run(f"udevadm settle --timeout={timeout}", timeout=timeout + 10)
+        return seconds
+
+    def start(self):
+        """Switch on."""
+        if self._power:
+            raise ValueError("the machine is on")
+        self._power = contextlib.ExitStack()
+        enter = self._power.callback
+        self._booted, self._raw = None, b""
+        for i, g in enumerate(self.gpus):
+            device = vm.model.Gpu(vm.model.Spec.from_dict({**({} if g.ready else {"ready_after_ms": None}), **g.model}))
+            enter(device.close)
+            server = vm.model.Server(device, f"{self.sockets}/gpu{i}.sock").start()
+            enter(server.stop)
+            self.models[g.name] = server
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        enter(self._listener.close)
+        (self.sockets / "test.sock").unlink(missing_ok=True)
+        self._listener.bind(f"{self.sockets}/test.sock")
+        self._listener.listen(1)
+        self._stderr = self._power.enter_context(tempfile.TemporaryFile())
+        self._selector = self._power.enter_context(selectors.DefaultSelector())
+        self.qemu = subprocess.Popen(self._arguments(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     stderr=self._stderr)
+        enter(self._end_qemu)
+        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._buffers = {self.qemu.stdout: b""}
+        self._first_line = len(self.console)
+
+    def _end_qemu(self):
+        if self.qemu.poll() is None:
+            self.qemu.kill()
+        self.qemu.wait()
+        self.qemu.stdout.close()
+        self.qemu.stdin.close()
+
+    def _end_boot(self):
+        if self._power:
+            self._power.close()
+            self._power = self._channel = None
+
+    def _note(self, mark, line):
+        if self._log:
+            self._log.write(f"{time.monotonic() - self._started:8.2f} {mark} {line}\n")
+            self._log.flush()
+        if self.echo:
+            self.echo(mark, line)
+
+    def _wait(self, condition, timeout, what):
+        """Wait for condition(); Trouble if QEMU ends first or time runs out."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Trouble(f"{what}: no end after {timeout} s; the console's last lines:\n" + self._last_lines())
+            if self.qemu.stdout not in self._buffers:
+                self.qemu.wait()
+                self._stderr.seek(0)
+                said = self._stderr.read().decode("utf-8", "replace").strip()
+                raise Trouble(f"{what}: QEMU ended with {self.qemu.returncode} {said}; the console's last lines:\n" +
+                              self._last_lines())
+            for key, _ in self._selector.select(min(left, 5)):
+                self._read(key)
+
+    def _last_lines(self):
+        return "\n".join(self.console[-25:])
+
+    def _read(self, key):
+        if key.fileobj is self._listener:
+            self._channel = self._listener.accept()[0]
+            self._power.callback(self._channel.close)
+            self._selector.unregister(self._listener)
+            self._selector.register(self._channel, selectors.EVENT_READ, self._agent_line)
+            self._buffers[self._channel] = b""
+            return
+        data = os.read(key.fd, 65536)
+        if key.fileobj is self.qemu.stdout:
+            self._raw = (self._raw + data)[-65536:]
+        *lines, rest = (self._buffers[key.fileobj] + data).split(b"\n")
+        if data:
+            self._buffers[key.fileobj] = rest
+        else:
+            lines += [rest] if rest else []
+            self._selector.unregister(key.fileobj)
+            del self._buffers[key.fileobj]
+        for line in lines:
+            key.data(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def _console_line(self, line):
+        # The firmware and GRUB draw menus with escape sequences.
+        line = PAINT.sub("", line)
+        self._note("|", line)
+        self.console.append(line)
+
+    def _agent_line(self, line):
+        self._note(">", line)
+        if line.startswith("@@BOOT "):
+            self._booted = line.split()[1:]
+        elif self._current is not None:
+            # A process that the script has left behind may have printed half
+            # a line.
+            before, mark, rc = line.partition(f"@@RC {self._current['id']} ")
+            if before or not mark:
+                self._current["lines"].append(before)
+            if mark:
+                self._current["rc"] = int(rc)
+
+    # For tests.
+
+    @property
+    def release(self):
+        """The running kernel's release."""
+        return self._booted[1]
+
+    def run(self, script, check=True, timeout=COMMAND_TIMEOUT):
+        """Run a bash script as root; its Command. With check, a failure raises
+        Trouble."""
+        start = time.monotonic()
+        self._current = {"id": f"{len(self.boots)}.{start:.6f}", "rc": None, "lines": []}
+        self._note("<", script)
+        self._channel.sendall(f"RUN {self._current['id']} {base64.b64encode(script.encode()).decode()}\n".encode())
+        try:
+            self._wait(lambda: self._current["rc"] is not None, timeout, f"command {script!r}")
+            lines = self._current["lines"]
+            # The agent starts its own line with a line break.
+            if lines and not lines[-1]:
+                lines.pop()
+            done = Command(script, self._current["rc"], "\n".join(lines), time.monotonic() - start)
+        finally:
+            self._current = None
+        if check and done.rc:
+            raise Trouble(f"command failed with {done.rc}: {script}\n{done.output}")
+        return done
+
+    def ask(self, script, **more):
+        """The stripped output of a script that must succeed."""
+        return self.run(script, **more).output.strip()
+
+    def restart(self):
+        """Shut down and switch on, without waiting for the boot."""
+        self._leave("reboot")
+        self.start()
+
+    def wait_for_text(self, text, timeout):
+        """Wait for a new text on the console, without escape sequences."""
+        def seen():
+            plain = PAINT.sub("", self._raw.decode("utf-8", "replace"))
+            if text not in plain:
+                return False
+            self._raw = b""
+            return True
+        self._wait(seen, timeout, f"waiting for {text!r} on the console")
+
+    def wait_for_end(self, timeout):
+        """Wait until the machine switches off or restarts; QEMU then ends."""
+        deadline = time.monotonic() + timeout
+        while self.qemu.stdout in self._buffers:
+            if time.monotonic() > deadline:
+                raise Trouble(f"no end after {timeout} s; the console's last lines:\n" + self._last_lines())
+            for key, _ in self._selector.select(5):
+                self._read(key)
+        self.qemu.wait(timeout=300)
+        self._end_boot()
+
+    def _leave(self, verb):
+        log = self.run("dmesg").output.splitlines()
+        # Don't wait for the status: the agent may end before it answers.
+        self._channel.sendall(f"RUN end {base64.b64encode(f'systemctl {verb}'.encode()).decode()}\n".encode())
+        self._note("<", f"systemctl {verb}")
+        first = self._first_line
+        self.wait_for_end(END_TIMEOUT)
+        self.failures += [f"kernel log of boot {len(self.boots)}: {t}"
+                          for t in vm.troubles(self.console[first:] + log, self.allow)]
+
+    def reboot(self, timeout=BOOT_TIMEOUT):
+        """Shut down and boot; the seconds from switching on to the agent."""
+        self._leave("reboot")
+        return self.boot(timeout)
+
+    def power_off(self):
+        """Shut down."""
+        self._leave("poweroff")
+
+    def keys(self, text):
+        """Type on the console."""
+        self.qemu.stdin.write(text.encode())
+        self.qemu.stdin.flush()
+
+
+def end_by_signals():
+    """Make signals raise SystemExit, which unwinds every "finally" and "with".
+    Later signals are ignored."""
+    def leave(number, frame):
+        for n in vm.ENDING:
+            signal.signal(n, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in vm.ENDING:
+        signal.signal(number, leave)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Boot the Debian system and run scripts in it.")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--image", default="base", help="a variant of tests/lab/system/image")
+    parser.add_argument("--virtualization", action="store_true", help="start at EL2, for /dev/kvm")
+    parser.add_argument("--secure-boot", action="store_true")
+    parser.add_argument("--packages", help="a directory for /srv/packages")
+    parser.add_argument("--log")
+    parser.add_argument("scripts", nargs="*")
+    args = parser.parse_args()
+
+    end_by_signals()
+    gpus = [{"name": f"gpu{i}", "size": "3G"} for i in range(args.gpus)]
+    try:
+        with System(gpus, packages=args.packages, image=args.image, virtualization=args.virtualization,
+                    secure_boot=args.secure_boot, log=args.log) as machine:
+            print(f"booted in {machine.boot():.0f} s, kernel {machine.release}", flush=True)
+            for script in args.scripts:
+                done = machine.run(script, check=False)
+                print(f"{done.output}\n[{done.rc}, {done.seconds:.1f} s] {script}", flush=True)
+            machine.power_off()
+            for failure in machine.failures:
+                print(f"FAILED {failure}")
+            return bool(machine.failures)
+    except (Trouble, vm.ConfigError, OSError) as e:
+        print(f"machine.py: {e}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

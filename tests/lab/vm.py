@@ -1,0 +1,453 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boots a virtual GH200 under plain QEMU emulation, runs commands in it, and
+gives a verdict.
+
+Tests import Machine, and get the names of the runner's other parts here, too.
+As a program, inside the toolbox (scripts/dev/toolbox run):
+
+    python3 -m lab.vm run --kernel NAME --config FILE.json|- [--module PATH.ko] [--timeout S] [--log FILE]
+
+README.md beside this file describes the configuration, the machine and what a
+command finds in the guest. The parts, each of which imports only those before
+it: arch.py, config.py, acpi.py (the firmware's table), archive.py, initramfs.py
+(the guest's files), kernel.py, debugger.py, verdict.py (the log scan),
+channel.py (the guest's words), qemu.py (its command line), stuck.py (what it
+does when its time is over).
+"""
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import re
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from lab.model import gpu as model
+from lab import qemu, stuck, verdict
+from lab.acpi import BASE_PROPERTY, SIZE_PROPERTY, asl_value, compile_asl, make_asl, properties_of
+from lab.arch import AMD64, ARM64, at_el2, memory_address, ram_range
+from lab.archive import Cpio, decompress
+from lab.channel import Channel
+from lab.config import MEMORY_BLOCK, MEMORY_MAX, ConfigError, GpuConfig, parse_size, place_gpus
+from lab.debugger import Debugger, widen_acpi_integers
+from lab.initramfs import run_files
+from lab.kernel import PROJECT, Kernel
+from lab.verdict import Command, Result, scan_log, troubles
+
+__all__ = [
+    "AMD64", "ARM64", "BASE_PROPERTY", "Channel", "Command", "ConfigError", "Cpio", "Debugger", "ENDING", "GpuConfig",
+    "Kernel", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "PROJECT", "Result", "SIZE_PROPERTY", "asl_value", "at_el2",
+    "compile_asl", "decompress", "machine_from_config", "make_asl", "memory_address", "model", "parse_size",
+    "place_gpus", "properties_of", "ram_range", "run_files", "scan_log", "troubles", "widen_acpi_integers",
+]
+
+
+class Machine:
+    """One boot of one virtual GH200.
+
+    with Machine("newest", gpus=[{"name": "gpu", "size": "3G"}], commands=["ls /dev/vfio"]) as m:
+        result = m.run()
+
+    handlers: functions of the host by name, each called as handler(machine,
+    *words) -> answer (a str without line breaks) when the guest says "@@HOST
+    name words...". They run while the program that asked waits.
+    hypervisor: QEMU's name of a CPU that starts the kernel at EL2 (arm64), for
+    a host with /dev/kvm.
+    guests: names of guests that such a host may run. Each gets a test channel
+    and a console (README.md).
+    devices: values of QEMU's option -device, for devices beside the GPUs.
+    """
+
+    def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
+                 module_params="", append="", handlers=None, allow=(), timeout=600, log=None, echo=None,
+                 hypervisor=None, guests=(), devices=()):
+        self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
+        self.arch = self.kernel.arch
+        if hypervisor:
+            self.arch = at_el2(self.arch, hypervisor)
+        self.memory_size = parse_size(memory or 0)
+        if self.memory_size & (self.memory_size - 1) or self.memory_size > MEMORY_MAX:
+            raise ConfigError("the memory's size must be a power of two up to 256G")
+        self.ram, self.smp = parse_size(ram), smp
+        self.memory_address = memory_address(self.arch, self.ram, self.memory_size) if self.memory_size else 0
+        self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
+        place_gpus(self.gpus, self.memory_address, self.arch)
+        self.files = dict(files or {})
+        self.commands = []
+        for i, c in enumerate(commands, 1):
+            name, text = (c["name"], c["run"]) if isinstance(c, dict) else (f"cmd{i}", c)
+            if not re.fullmatch(r"[\w.:,+=@%/-]+", name) or any(name == n for n, _ in self.commands):
+                raise ConfigError(f"command names must be unique words: {name!r}")
+            self.commands.append((name, text))
+        self.module, self.module_params, self.append = module, module_params, append
+        self.handlers = {"peek": self._peek, "poke": self._poke, "counters": self._counters, "ready": self._ready,
+                         **(handlers or {})}
+        self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
+        # Set by tests/stress/coverage: the folder for the counters of lines that ran.
+        self.coverage = os.environ.get("COVERAGE")
+        self.kind = "vfio-user" if self.kernel.has_model else "bochs"
+        self.models = {}
+        self.channel = Channel(self, "test")
+        self.guests = {name: Channel(self, f"guest-{name}", f"{name}>") for name in guests}
+        self.qemu = self._log = self._trouble = self._result = None
+        self.devices = tuple(devices)
+        self.memory_fd = -1
+        self._stack = contextlib.ExitStack()
+        self._started = None
+        self._errors = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """End what start() started. May be called at any time, more than
+        once."""
+        self._stack.close()
+
+    # Start.
+
+    def _open_memory(self):
+        """A file descriptor for the memory that stands for the GPUs'."""
+        return os.memfd_create("gpu-memory")
+
+    def _files(self, directory):
+        """The initramfs. The kernel wants the ACPI table first."""
+        parts = []
+        if any(properties_of(g) or g.model.get("power") for g in self.gpus):
+            table = Cpio()
+            table.file("kernel/firmware/acpi/gpu.aml", compile_asl(make_asl(self.gpus), directory))
+            parts.append(table.finish())
+        parts.append(self.kernel.initramfs().read_bytes())
+        memory = f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else ""
+        gpus = "".join(f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {self.kind} {g.port} {g.acpi} "
+                       f"{'yes' if g.ready else 'no'}\n" for g in self.gpus)
+        parts.append(run_files(self.commands, self.files, memory, gpus, self.module, self.module_params,
+                               bool(self.coverage), "next" in self.handlers))
+        path = pathlib.Path(directory, "initrd")
+        path.write_bytes(b"".join(parts))
+        return path
+
+    @staticmethod
+    def _hex(value):
+        return "-" if value is None else f"{value:#x}"
+
+    def start(self):
+        """Start the models and QEMU. run() does so unless a test did, to watch
+        the machine run."""
+        enter = self._stack.callback
+        directory = tempfile.mkdtemp(prefix="vm-")
+        enter(shutil.rmtree, directory, ignore_errors=True)
+        if self.log_path:
+            self._log = self._stack.enter_context(open(self.log_path, "w", encoding="utf-8"))
+        if self.memory_size:
+            self.memory_fd = self._open_memory()
+            enter(os.close, self.memory_fd)
+            os.ftruncate(self.memory_fd, self.memory_size)
+        initrd = self._files(directory)
+        if self.kind == "vfio-user":
+            self._start_models(directory)
+        self._listeners = [(self._listen(f"{directory}/test.sock"), self.channel.connected, self.channel.line)]
+        for guest in self.guests.values():
+            self._listeners += [(self._listen(f"{directory}/{guest.name}.sock"), guest.connected, guest.line),
+                                (self._listen(f"{directory}/{guest.name}-console.sock"), lambda stream: None,
+                                 guest.console_line)]
+        self.gdb, self.monitor = f"{directory}/gdb.sock", f"{directory}/monitor.sock"
+        debugger = self._listen(self.gdb) if self.arch.name == AMD64.name else None
+        self._stderr = open(f"{directory}/qemu.err", "w+b")
+        enter(self._stderr.close)
+        self._started = time.monotonic()
+        self.qemu = subprocess.Popen(
+            qemu.arguments(self, directory, initrd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
+            pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
+        enter(self.qemu.stdout.close)
+        enter(self._end_qemu)
+        if debugger:
+            self._before_the_kernel(debugger)
+        return self
+
+    def _start_models(self, directory):
+        for i, g in enumerate(self.gpus):
+            try:
+                device = model.Gpu(model.Spec.from_dict({**({} if g.ready else {"ready_after_ms": None}), **g.model}))
+            except (TypeError, ValueError) as e:
+                raise ConfigError(f"{g.name}: {e}") from None
+            self._stack.callback(device.close)
+            server = model.Server(device, f"{directory}/gpu{i}.sock").start()
+            self._stack.callback(server.stop)
+            self.models[g.name] = server
+
+    def _before_the_kernel(self, listener):
+        """Change the firmware's tables. A failure ends QEMU, and run() reports
+        it."""
+        try:
+            listener.settimeout(self.timeout)
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(self.timeout)
+                widen_acpi_integers(Debugger(connection))
+        except OSError as e:
+            self._trouble = f"before the kernel: {e}"
+            self._end_qemu()
+
+    def _listen(self, path):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._stack.callback(listener.close)
+        listener.bind(path)
+        listener.listen(1)
+        return listener
+
+    def _end_qemu(self):
+        if self.qemu.poll() is None:
+            self.qemu.kill()
+        self.qemu.wait()
+
+    # Run.
+
+    def elapsed(self):
+        """Seconds since the machine's start."""
+        return time.monotonic() - self._started
+
+    def run(self):
+        """Boot, run all commands, power off; the Result. What happens in the
+        guest raises nothing."""
+        if self.qemu is None:
+            self.start()
+        result = self._result or self.begin_result()
+        try:
+            self.loop()
+            result.seconds = self.elapsed()
+            result.boot_seconds = next(iter(self.channel.boots), None)
+            self._stderr.seek(0)
+            self._errors = self._stderr.read().decode("utf-8", "replace").strip()
+        finally:
+            self.close()
+        self._judge(result)
+        return result
+
+    def begin_result(self):
+        """The Result that grows while the machine runs."""
+        self._result = Result(self.kernel, commands=self.channel.commands,
+                              failures=self.channel.failures, dmesg=self.channel.dmesg)
+        if self._trouble:
+            self._result.failures.append(self._trouble)
+        self._streams = {self.qemu.stdout: b""}     # open, with what is left of each
+        self._selector = self._stack.enter_context(selectors.DefaultSelector())
+        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
+        for listener, connected, line in self._listeners:
+            self._selector.register(listener, selectors.EVENT_READ, (connected, line))
+        return self._result
+
+    def loop(self, until=lambda: False):
+        """Read what the machine says, until it ends, its time is over or
+        until() is true. Returns whether it goes on."""
+        while self._streams and not until():
+            # A handler may have changed the timeout.
+            left = self.timeout - self.elapsed()
+            if left <= 0:
+                self._time_is_over(self._result)
+                return False
+            for key, _ in self._selector.select(min(left, 1)):
+                if isinstance(key.data, tuple):
+                    self._accept(key)
+                else:
+                    self._read(key)
+        if self._streams:
+            return True
+        # QEMU has closed everything, so it is ending; close() does the rest.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.qemu.wait(timeout=10)
+        return False
+
+    def _time_is_over(self, result):
+        """Fail, and say where the machine is."""
+        current = self.channel.current
+        where = f"in command {current.name}" if current else "outside any command"
+        said = result.console[-1] if result.console else ""
+        lines = list(stuck.report(self.qemu.pid, self.monitor))
+        for line in lines:
+            self.note("?", line)
+        result.failures.append(f"timeout after {self.timeout:.0f} s, {where}; the console's last line: {said!r}; "
+                               + stuck.places(lines))
+
+    def _accept(self, key):
+        """QEMU connects one of its ports."""
+        stream = key.fileobj.accept()[0]
+        self._stack.callback(stream.close)
+        self._selector.unregister(key.fileobj)
+        connected, line = key.data
+        connected(stream)
+        self._selector.register(stream, selectors.EVENT_READ, line)
+        self._streams[stream] = b""
+
+    def _read(self, key):
+        """Pass whole lines on, and what is left at the end."""
+        data = os.read(key.fd, 65536)
+        *lines, rest = (self._streams[key.fileobj] + data).split(b"\n")
+        self._streams[key.fileobj] = rest
+        if not data:
+            lines += [rest] if rest else []
+            self._selector.unregister(key.fileobj)
+            del self._streams[key.fileobj]
+        for line in lines:
+            key.data(line.decode("utf-8", "replace").rstrip("\r"))
+
+    def note(self, mark, line):
+        """Log a line. README.md lists the marks."""
+        if self._log:
+            self._log.write(f"{self.elapsed():8.3f} {mark} {line}\n")
+            self._log.flush()
+        if self.echo:
+            self.echo(mark, line)
+
+    def _console_line(self, line):
+        self.note("|", line)
+        self._result.console.append(line)
+        if line.startswith("@@FAIL "):
+            self._result.failures.append("the guest gave up: " + line[7:])
+
+    def _save_counters(self, result):
+        """Write an archive for this machine alone."""
+        if not self.channel.counters:
+            result.failures.append("the guest sent no counters of lines")
+            return
+        with tempfile.NamedTemporaryFile(dir=self.coverage, prefix=f"{self.kernel.name}-", suffix=".tgz", delete=False) as f:
+            f.write(base64.b64decode("".join(self.channel.counters)))
+
+    def _judge(self, result):
+        if self.coverage and self.channel.done:
+            self._save_counters(result)
+        verdict.judge(self, result, self._errors or f"QEMU ended with {self.qemu.returncode}")
+
+    # GPU memory, from outside.
+
+    def _offset(self, address, count):
+        if not self.memory_address <= address <= address + count <= self.memory_address + self.memory_size:
+            raise ValueError(f"{count} bytes at {address:#x} are not in the GPU memory")
+        return address - self.memory_address
+
+    def read_gpu_memory(self, address, count):
+        """count bytes at a physical address of the guest."""
+        return os.pread(self.memory_fd, count, self._offset(address, count))
+
+    def write_gpu_memory(self, address, data):
+        os.pwrite(self.memory_fd, data, self._offset(address, len(data)))
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """A Debugger, while a machine that has guests is stopped."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(self.timeout)
+            connection.connect(self.gdb)
+            debugger = Debugger(connection)
+            try:
+                yield debugger
+            finally:
+                debugger.ask("D")
+
+    # Handlers of every machine.
+
+    @staticmethod
+    def _peek(machine, address, count):
+        return machine.read_gpu_memory(int(address, 0), int(count, 0)).hex()
+
+    @staticmethod
+    def _poke(machine, address, data):
+        machine.write_gpu_memory(int(address, 0), bytes.fromhex(data))
+
+    def _model(self, name):
+        if name not in self.models:
+            raise ValueError(f"there is no model of a GPU {name} in this machine ({self.kind})")
+        return self.models[name].gpu
+
+    @staticmethod
+    def _counters(machine, name):
+        gpu = machine._model(name)
+        # What a counter counts is then done.
+        with gpu.lock:
+            return json.dumps(gpu.counters)
+
+    @staticmethod
+    def _ready(machine, name, ms):
+        machine._model(name).not_ready_for(None if ms == "never" else int(ms, 0))
+
+
+# ---- The program -------------------------------------------------------------
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+CONFIG_KEYS = {"memory", "ram", "smp", "gpus", "files", "commands", "module_params", "append", "allow", "timeout"}
+
+
+def machine_from_config(kernel, config, **more):
+    unknown = set(config) - CONFIG_KEYS
+    if unknown:
+        raise ConfigError(f"unknown in the configuration: {', '.join(sorted(unknown))}")
+    given = dict(config)
+    if isinstance(given.get("memory"), dict):
+        given["memory"] = given["memory"].get("size", 0)
+    try:
+        return Machine(kernel, **{**given, **{k: v for k, v in more.items() if v is not None}})
+    except TypeError as e:
+        raise ConfigError(str(e)) from None
+
+
+def print_result(result, out):
+    for c in result.commands:
+        print(f"{'ok    ' if c.rc == 0 else 'FAILED'} {c.name} ({c.seconds:.1f} s)", file=out)
+    for f in result.failures:
+        print(f"FAILED {f}", file=out)
+    boot = "never booted" if result.boot_seconds is None else f"booted in {result.boot_seconds:.1f} s"
+    print(f"{'ok    ' if result.ok else 'FAILED'} kernel {result.kernel.name} ({result.release}): {boot}, "
+          f"{result.seconds:.1f} s in all", file=out)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python3 -m lab.vm", description="Boot a virtual GH200 and run commands in it.")
+    commands = parser.add_subparsers(dest="what", required=True)
+    run = commands.add_parser("run", help="boot, run the configuration's commands, print a verdict")
+    run.add_argument("--kernel", required=True, help="a name of tests/lab/kernels.conf")
+    run.add_argument("--config", required=True, help="a JSON file, - for standard input")
+    run.add_argument("--module", help="the kernel module to load before the commands")
+    run.add_argument("--timeout", type=float, help="seconds for everything (default 600)")
+    run.add_argument("--log", help="write console and test channel there, with times")
+    run.add_argument("--quiet", action="store_true", help="print only the verdict, not what the commands say")
+    args = parser.parse_args(argv)
+
+    def echo(mark, line):
+        if mark == ">":
+            print(line, flush=True)
+
+    def leave(number, frame):
+        # An exception runs every "finally" and "with" on its way out. A second
+        # signal must not stop it.
+        for n in ENDING:
+            signal.signal(n, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ENDING:
+        signal.signal(number, leave)
+    try:
+        config = json.loads(sys.stdin.read() if args.config == "-" else pathlib.Path(args.config).read_text("utf-8"))
+        with machine_from_config(args.kernel, config, module=args.module, timeout=args.timeout, log=args.log,
+                                 echo=None if args.quiet else echo) as machine:
+            result = machine.run()
+    except (ConfigError, OSError, ValueError) as e:
+        print(f"vm: {e}", file=sys.stderr)
+        return 2
+    print_result(result, sys.stdout)
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
