@@ -110,48 +110,51 @@ repo: deb rpm
 
 TOOLBOX	:= scripts/dev/toolbox
 
-# Runs a campaign. build/results says which driver it tested: the last commit
-# that changed the driver, with a + if there are changes since.
-DRIVER	:= src include Kbuild
-CAMPAIGN = TOOLBOX_ENV=DRIVER_COMMIT DRIVER_COMMIT=$$(git log -1 --format=%h -- $(DRIVER) 2>/dev/null)$$( \
-	git diff --quiet HEAD -- $(DRIVER) 2>/dev/null || echo +) $(TOOLBOX) run --
+# All tests are pytest's. T has arguments for it: T="tests/driver/mmap.c -k hole".
+# Machines wait for their clocks half of the time, so there are more workers than
+# processors.
+PYTEST	= $(TOOLBOX) run -- python3 -m pytest --junitxml=build/junit.xml $(if $(LOAD),--busy $(LOAD))
+WORKERS	?= $(shell expr 2 + $$(nproc))
+WORK	= -v -n $(WORKERS) --dist loadgroup
 
 # The newest kernels of Debian, not those that are known to pass.
 ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo check check-quick check-long check-package check-guest check-kernel kernels bench matrix cli unit fuzz generated style pictures
+.PHONY: demo test check check-quick check-long check-package check-kernel kernels bench matrix fuzz generated style pictures
 demo:
 	@$(TOOLBOX) kernel newest
-	@$(TOOLBOX) run -- python3 tests/demo/demo.py
+	@$(TOOLBOX) run -- python3 scripts/dev/demo/demo.py
 
 # docs/pictures: records what the programs print, and draws all anew.
 pictures:
 	@$(TOOLBOX) kernel newest
-	@$(TOOLBOX) run -- python3 tests/demo/record.py
+	@$(TOOLBOX) run -- python3 scripts/dev/demo/record.py
 	@$(TOOLBOX) run -- scripts/dev/pictures
+
+# Some tests, with the newest kernel unless --kernel names another.
+test:
+	@$(TOOLBOX) kernel newest
+	@$(PYTEST) -v $(T)
 
 # Making the system and compiling the kernel take minutes each, on one processor
 # most of the time. LATEST=1 uses Debian's newest kernels and, if all tests pass,
-# writes them to tests/kernels.good.
+# writes them to tests/lab/kernels.good.
 check:
 	@$(if $(filter 1,$(LATEST)),TOOLBOX_REFRESH=1) $(TOOLBOX) kernel --all
-	@tests/package/image >/dev/null & image=$$!; \
+	@tests/lab/system/image >/dev/null & image=$$!; \
 	$(TOOLBOX) kernel newest-64k || { kill $$image; wait $$image; exit 1; }; \
 	wait $$image
 # If the mirror lacked something, one of the two has moved to a newer kernel.
 	@$(TOOLBOX) kernel newest-64k
-	@tests/package/image >/dev/null
+	@tests/lab/system/image >/dev/null
 	@$(TOOLBOX) checkpatch >/dev/null
-	@$(TOOLBOX) root analysis >/dev/null
-	@$(TOOLBOX) root tracers >/dev/null
-	@$(TOOLBOX) root qemu >/dev/null
-	@$(TOOLBOX) root virt >/dev/null
-	@tests/package/dkms-debs
-	@tests/package/trees
-	@$(TOOLBOX) run -- python3 tests/check.py $(if $(LOAD),--load $(LOAD)) $(JOBS)
-ifeq ($(LATEST):$(JOBS),1:)
+	@for root in analysis tracers qemu virt; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
+	@tests/lab/system/dkms-debs
+	@tests/lab/system/trees
+	@$(PYTEST) -m check $(WORK) $(T)
+ifeq ($(LATEST):$(T),1:)
 	@$(TOOLBOX) record
 	@$(MAKE) --no-print-directory generated
 endif
@@ -163,41 +166,30 @@ kernels:
 check-quick:
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) checkpatch >/dev/null
-	@$(TOOLBOX) run -- python3 tests/check.py --quick $(JOBS)
+	@$(PYTEST) -m quick $(WORK) $(T)
 
+# The kernels that campaigns boot and no package has are compiled first.
 check-long:
 	@$(TOOLBOX) kernel --all
-	@kernels=$$($(TOOLBOX) run -- python3 tests/check.py --kernels --long $(JOBS)) || exit 1; \
-	for kernel in $$kernels; do $(TOOLBOX) kernel $$kernel || exit 1; done
+	@for kernel in newest-64k debug debug-64k kcsan gcov; do $(TOOLBOX) kernel $$kernel || exit 1; done
 	@$(TOOLBOX) checkpatch >/dev/null
-	@$(TOOLBOX) root analysis >/dev/null
-	@$(TOOLBOX) root coverage >/dev/null
-	@tests/package/dkms-debs
-	@$(CAMPAIGN) python3 tests/check.py --long $(JOBS)
+	@for root in analysis coverage; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
+	@tests/lab/system/dkms-debs
+	@$(PYTEST) -m long $(WORK) $(T)
 
 # Can compare the module with another build of it in the same machine:
 # BASELINE_KO=<file or folder below this one>, ROUNDS=3,
 # KERNELS="oldstable-amd64 stable newest", GPUS=parts. QUICK=1 shortens the rounds.
 bench:
 	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable-amd64 stable newest)
-	@scripts/dev/matrix $(or $(KERNELS),oldstable-amd64 stable newest)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
-		python3 tests/bench/bench.py $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
+		python3 -m stress.bench.bench $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
 
-# Tests the packages from installation to removal in whole systems (PARTS="deb
-# rpm" runs some). The parts libvirt and bookworm use the images of these names.
-PACKAGE_IMAGES = $(sort $(foreach part,$(or $(PARTS),deb libvirt bookworm),$(or $(filter libvirt bookworm,$(part)),base)))
+# Tests the packages from installation to removal in whole systems: T="-k rpm"
+# runs one part.
 check-package: repo
-	@set -e; for image in $(PACKAGE_IMAGES); do tests/package/image $$image >/dev/null; done
-	@$(CAMPAIGN) python3 tests/package/life.py $(addprefix --part ,$(PARTS))
-
-# Guests that use a GPU's memory, on hosts with KVM; check includes them.
-check-guest:
-	@$(TOOLBOX) kernel stable newest newest-16k
-	@$(TOOLBOX) kernel newest-64k
-	@$(TOOLBOX) root qemu >/dev/null
-	@$(TOOLBOX) root virt >/dev/null
-	@$(TOOLBOX) run -- python3 tests/check.py guest guest-lines stage2
+	@for image in base libvirt bookworm; do tests/lab/system/image $$image >/dev/null || exit 1; done
+	@$(PYTEST) -m packages -v $(T)
 
 # A kernel of one's own: TREE=<source> [CONFIG=<file>] builds and boots it, and
 # runs the tests of the driver; HEADERS=<folder> only builds the module, which
@@ -213,15 +205,9 @@ matrix:
 	@$(TOOLBOX) kernel newest-64k
 	@$(TOOLBOX) run -- scripts/dev/matrix
 
-cli:
-	@$(TOOLBOX) run -- tests/cli/run
-
-unit:
-	@$(TOOLBOX) run -- tests/unit/run
-
 # Fuzzes each target for SECONDS=n, or without it, until interrupted.
 fuzz:
-	@$(TOOLBOX) run -- tests/fuzz/run $(or $(SECONDS),0)
+	@$(TOOLBOX) run -- tests/unit/fuzz/run $(or $(SECONDS),0)
 
 # What docs/doctor.md should be, inside the toolbox; scripts/dev/style compares them.
 .PHONY: build/doctor.md
@@ -258,16 +244,14 @@ help:
 	@echo '  demo          boot a virtual GH200, bind its GPU, show the VMM'"'"'s view, move data'
 	@echo '  bench         measure the module in one, or compare it with another build: BASELINE_KO=<file.ko>, KERNELS=newest, ROUNDS=3, GPUS=parts, QUICK=1'
 	@echo 'To test it'
-	@echo '  check         run all tests on every supported kernel (JOBS="vm-newest unit" runs some; LOAD=4 beside 4 busy processes; LATEST=1 with Debian'"'"'s newest kernels)'
+	@echo '  test          run some tests: T="tests/driver/mmap.c -k hole", arguments for pytest'
+	@echo '  check         run all tests on every supported kernel (LOAD=4 beside 4 busy processes; LATEST=1 with Debian'"'"'s newest kernels)'
 	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
 	@echo '  check-quick   run the unit tests and one kernel, in five minutes'
 	@echo '  check-long    run the campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
-	@echo '  check-guest   run guests with KVM and QEMU that use a GPU'"'"'s memory, on several hosts (part of check)'
 	@echo '  check-kernel  run the driver'"'"'s tests on a kernel of your own: TREE=<its source> [CONFIG=<file>]; or only build for it: HEADERS=<folder>'
 	@echo '  matrix        build for every kernel with all warnings, and print a table'
-	@echo '  cli           run the tests of nvgrace-gpu(8) that need no virtual machine'
-	@echo '  unit          run the unit tests on this machine'
 	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n per target'
 	@echo '  generated     write the findings in docs/doctor.md and the table of kernels in docs/kernels.md from their sources'
 	@echo '  style         run checkpatch and check the project'"'"'s own rules'

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How pytest runs the tests: what each needs, where it runs and when.
+
+Each case of a C program in driver/ is an item for each kernel, as in
+"driver/mmap.c::a_hole_in_a_mapping_leaves_the_rest[newest]". Cases of one kernel
+share a machine, which is up until the last of them has run. A C program in
+unit/ runs here.
+
+Markers: "quick" and "check" choose the tests of `make check-quick` and `make
+check`, "long" those of `make check-long` and "packages" those of `make
+check-package`. Without one of them, cases run on the kernels that --kernel
+names, or else on newest."""
+
+import functools
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from lab import needs, programs, session, vm
+
+TESTS = pathlib.Path(__file__).resolve().parent
+
+# The kernels of `make check`, and those that only campaigns boot, because each
+# differs in one thing from one of the former.
+KERNELS = ("newest", "newest-64k", "stable", "oldstable", "newest-amd64")
+KERNELS_LONG = ("stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
+                "debug", "debug-64k", "kcsan")
+MARKERS = ("quick", "check", "long", "packages")
+
+# On this kernel the programs run in the opposite order: none may depend on
+# those before it.
+REVERSED = "newest-64k"
+
+# Seconds of the race "own_mapping", which are 10 elsewhere.
+RACE_S = {"oldstable": 20, "stable": 20, "newest": 30}
+
+# Groups that take long, the longest first, so that none of them begins last.
+LONG_GROUPS = ("packages/test_life.py", "driver newest", "driver newest-64k", "driver newest-amd64", "guests/test_guest.py",
+               "driver stable", "driver oldstable", "packages/test_headers.py", "driver/test_large_scrub.py",
+               "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py", "packages/test_dkms.py",
+               "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
+               "packages/test_kernels.py", "sources/test_matrix.py", "packages/test_release.py")
+
+# Seconds between lists of what is running.
+SIGN_OF_LIFE = 60
+
+
+@functools.lru_cache(None)
+def kernel_of(name):
+    return vm.Kernel(name)
+
+
+# ---- options and markers -----------------------------------------------------
+
+def pytest_addoption(parser):
+    parser.addoption("--kernel", action="append", default=[], help="a name of tests/lab/kernels.conf; may be repeated")
+    parser.addoption("--set", action="append", default=[], metavar="PROGRAM.NAME=N", help="a setting of a program in driver/")
+    parser.addoption("--busy", type=int, default=0, metavar="N", help="run beside N processes that never sleep")
+
+
+def chosen_kernels(config):
+    """The kernels whose cases are collected."""
+    if names := config.getoption("kernel"):
+        return names
+    marker = config.getoption("markexpr")
+    if marker in ("quick", "check", "long"):
+        return {"quick": ("newest",), "check": KERNELS, "long": KERNELS_LONG}[marker]
+    return ("newest",)
+
+
+def pytest_generate_tests(metafunc):
+    """The kernels of a test with the marker "kernels", unless --kernel names
+    others."""
+    if marker := metafunc.definition.get_closest_marker("kernels"):
+        metafunc.parametrize("kernel", metafunc.config.getoption("kernel") or marker.args, scope="module")
+
+
+def marks_of(item):
+    """The markers of an item, by its place."""
+    path = item.path.relative_to(TESTS)
+    if isinstance(item, Case):
+        if item.config.getoption("kernel"):
+            return MARKERS
+        return ["quick", "check"] if item.kernel == "newest" else ["check" if item.kernel in KERNELS else "long"]
+    own = [m for m in MARKERS if item.get_closest_marker(m)]
+    if own:
+        return own
+    if path.parts[0] == "stress":
+        return ["long"]
+    in_machine = path.parts[0] in ("packages", "driver", "firmware", "guests", "boot") or "machine" in path.stem
+    return ["check"] if in_machine else ["quick", "check"]
+
+
+def kernel_name(item):
+    """The kernel that an item boots: of a case, a parameter "kernel", or a class
+    with KERNEL."""
+    if isinstance(item, Case):
+        return item.kernel
+    named = getattr(item, "callspec", None) and item.callspec.params.get("kernel")
+    return named or getattr(getattr(item, "cls", None), "KERNEL", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        for mark in marks_of(item):
+            item.add_marker(mark)
+        kernel = kernel_name(item)
+        place = "driver" if isinstance(item, Case) else str(item.path.relative_to(TESTS))
+        item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
+        if isinstance(item, Case) or kernel:
+            item.add_marker("vm")
+    turned = [i for i in items if isinstance(i, Case) and i.kernel == REVERSED]
+    programs_of = list(dict.fromkeys(i.program for i in turned))
+    turned.sort(key=lambda i: -programs_of.index(i.program))
+    turned = iter(turned)
+    items[:] = [next(turned) if isinstance(i, Case) and i.kernel == REVERSED else i for i in items]
+    # Cases of a kernel one after the other, since a worker has one machine.
+    items.sort(key=lambda i: i.kernel if isinstance(i, Case) else "")
+
+
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadGroupScheduling
+
+    class LongestFirst(LoadGroupScheduling):    # pylint: disable=abstract-method  # xdist's own lack these, too
+        def _assign_work_unit(self, node):
+            def place(scope):
+                return next((i for i, name in enumerate(LONG_GROUPS) if name in (scope, scope.split()[0])), len(LONG_GROUPS))
+            self.workqueue.move_to_end(min(self.workqueue, key=place), last=False)
+            super()._assign_work_unit(node)
+
+    return LongestFirst(config, log)
+
+
+# ---- cases of C programs -----------------------------------------------------
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix != ".c" or not file_path.is_relative_to(TESTS):
+        return None
+    folder = file_path.relative_to(TESTS).parts[0]
+    if folder == "driver" and "const struct case_group groups[]" in file_path.read_text("utf-8"):
+        return Source.from_parent(parent, path=file_path)
+    if folder == "unit" and file_path.parent.name == "unit":
+        return UnitSource.from_parent(parent, path=file_path)
+    return None
+
+
+class Source(pytest.File):
+    """A test program of the driver."""
+
+    @property
+    def program(self):
+        """The path of its source, or of the folder with its sources."""
+        return self.path if self.path.parent.name == "driver" else self.path.parent
+
+    @functools.lru_cache(None)  # pylint: disable=method-cache-max-size-none  # it lives as long as the run
+    def cases(self, kernel):
+        """The names of the cases for a kernel."""
+        return [case for words, cases in needs.groups(self.program)
+                if all(needs.holds(kernel_of(kernel), w) for w in words) for case in cases]
+
+    def collect(self):
+        for kernel in chosen_kernels(self.config):
+            for case in self.cases(kernel):
+                yield Case.from_parent(self, name=f"{case}[{kernel}]", kernel=kernel, case=case)
+
+
+class Case(pytest.Item):
+    """A case of a test program, on a kernel."""
+
+    def __init__(self, *, kernel, case, **more):
+        super().__init__(**more)
+        self.kernel, self.case = kernel, case
+        self.program = self.parent.program.stem
+
+    def runtest(self):
+        match, said, log = self.config.stash[MACHINE].run(self)
+        if bad := vm.scan_log(log):
+            raise Failed(["the kernel's log:", *bad, *said])
+        if not match or match["bad"]:
+            raise Failed([*said, *([] if match else [f"{self.program} ended without this case"])])
+
+    def repr_failure(self, excinfo, style=None):
+        if isinstance(excinfo.value, Failed):
+            return "\n".join(excinfo.value.args[0])
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self):
+        return self.path, None, self.name
+
+
+class Failed(Exception):
+    """What a case said."""
+
+
+class Worker:
+    """The machine of this process, and the program that runs in it."""
+
+    # A kernel on which a machine ended so often is not booted again.
+    ENOUGH = 3
+
+    def __init__(self):
+        self.kernel = self.session = self.program = None
+        self.ended = {}         # how often, by kernel
+        self.crashed = set()    # programs, with their kernels
+
+    def run(self, item):
+        cases = [i for i in item.session.items if isinstance(i, Case) and i.kernel == item.kernel]
+        whole = sum(i.parent is item.parent for i in cases) == len(item.parent.cases(item.kernel))
+        try:
+            if self.kernel != item.kernel:
+                if self.ended.get(item.kernel, 0) >= self.ENOUGH:
+                    raise Failed([f"the machine has ended {self.ENOUGH} times before"])
+                self.kernel, self.program = item.kernel, None
+                self.session = session.Session(kernel_of(item.kernel), list(dict.fromkeys(i.parent.program for i in cases)))
+            # After that, each case has its own run.
+            alone = not whole or item.kernel in self.ended or (item.kernel, item.program) in self.crashed
+            if alone or not self.program or self.program.name != item.program:
+                self.program = self.session.program(item.program, item.case if alone else "", **settings(item))
+            result = self.program.case(item.case)
+            if not result[0]:
+                self.crashed.add((item.kernel, item.program))
+            return result
+        except session.Ended:
+            self.ended[item.kernel] = self.ended.get(item.kernel, 0) + 1
+            said = [line for mark, line in self.session.lines[-60:]]
+            raise Failed([*said, *self.end()]) from None
+
+    def end(self):
+        """What was wrong with the machine as a whole."""
+        if not self.session:
+            return []
+        ended, self.session, self.kernel = self.session, None, None
+        return ended.finish()
+
+
+def settings(item):
+    """A program's settings on a kernel, and those of --set."""
+    named = (word.removeprefix(f"{item.program}.").split("=", 1) for word in item.config.getoption("set")
+             if word.startswith(f"{item.program}."))
+    return {**usual_settings(item), **dict(named)}
+
+
+def usual_settings(item):
+    kernel = kernel_of(item.kernel)
+    if item.program == "thp" and not kernel.has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"):
+        return {"ROUNDS": 100}      # there is only one size of entries
+    if item.program == "own_mapping":
+        return {"RACE_S": RACE_S.get(item.kernel, 10)}
+    if item.program == "random":
+        return {"OPERATIONS": 100_000 if item.kernel == "newest" else 10_000, "PRESSED": int(item.kernel == "stable")}
+    return {}
+
+
+MACHINE = pytest.StashKey()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    worker = item.config.stash[MACHINE]
+    if worker.session and (not isinstance(nextitem, Case) or nextitem.kernel != worker.kernel):
+        if bad := worker.end():
+            pytest.fail("the machine: " + "\n".join(bad), pytrace=False)
+
+
+class UnitSource(pytest.File):
+    """A test program that runs here, with sanitizers."""
+
+    def collect(self):
+        for case in sum(needs.cases(self.path).values(), []):
+            yield UnitCase.from_parent(self, name=case)
+
+    @functools.cached_property
+    def executable(self):
+        out = programs.BUILD / "unit" / self.path.stem
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # kbuild's command line provides these includes.
+        subprocess.run(["gcc", "-g", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined",
+                        "-fno-sanitize-recover=all", "-include", "stdbool.h", "-Iinclude", self.path, "src/arith.c", "-lcmocka",
+                        "-o", out], cwd=vm.PROJECT, check=True)
+        return out
+
+
+class UnitCase(pytest.Item):
+    """A case of such a program."""
+
+    def runtest(self):
+        done = subprocess.run([self.parent.executable], env={**os.environ, "CASE": self.name}, capture_output=True, text=True)
+        assert not done.returncode and f"ok 1 - {self.name}" in done.stdout, done.stdout + done.stderr
+
+    def reportinfo(self):
+        return self.path, None, self.name
+
+
+# ---- the run as a whole ------------------------------------------------------
+
+def pytest_configure(config):
+    # A shell starts its background jobs with the first signal ignored. Both end
+    # a run with its machines.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
+    config.stash[MACHINE] = Worker()
+    for name in (*MARKERS, "vm", "xdist_group", "kernels"):
+        config.addinivalue_line("markers", name)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Running(), "running")
+        # Each in its own session, as Linux shares processors between sessions.
+        forever = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+        for _ in range(config.getoption("busy")):
+            busy = subprocess.Popen([sys.executable, "-c", forever], start_new_session=True)
+            config.add_cleanup(busy.kill)
+
+
+def pytest_sessionfinish(session):
+    session.config.stash[MACHINE].end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """With CI=true, a test that can't run has failed."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped: {report.longrepr}"
+    return report
+
+
+def without_group(nodeid):
+    """An item's name as it is without xdist, which adds the group."""
+    return re.sub(r"@[^]@]*$", "", nodeid)
+
+
+class Running:
+    """Lists now and then what is running, and for how long."""
+
+    def __init__(self):
+        self._since = {}
+        self._over = threading.Event()
+
+    def pytest_runtest_logstart(self, nodeid):
+        self._since[nodeid] = time.monotonic()
+
+    def pytest_runtest_logfinish(self, nodeid):
+        self._since.pop(nodeid, None)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report):
+        # So that --lf finds it in a run without xdist, too.
+        report.nodeid = without_group(report.nodeid)
+
+    def pytest_sessionstart(self, session):
+        threading.Thread(target=self._tell, args=(session.config.get_terminal_writer(),), daemon=True).start()
+
+    def _tell(self, out):
+        while not self._over.wait(SIGN_OF_LIFE):
+            now = time.monotonic()
+            # A copy, since other threads change it.
+            long = {n: now - s for n, s in dict(self._since).items() if now - s >= SIGN_OF_LIFE}
+            if long:
+                out.line("\n... " + ", ".join(f"{without_group(n).removeprefix('tests/')} {s:.0f} s" for n, s in long.items()))
+
+    def pytest_sessionfinish(self):
+        self._over.set()
