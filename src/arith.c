@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Carve-out, access splitting, BAR register values, CXL timeouts and steps that
- * are spread over memory: pure functions, which tests/unit and tests/fuzz
- * compile, too. arith.h is the contract.
+ * are spread over memory: pure functions, which tests/unit compiles, too. arith.h is
+ * the contract.
  */
 #include <linux/errno.h>
 

@@ -1,0 +1,906 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * PCIe errors while a client has the GPU open: what the kernel reports to the
+ * client, and the state of the GPU and its memory afterwards. The kernel's
+ * aer_inject makes device and root port appear to have these errors in their
+ * registers, and raises the port's interrupt. Everything after that is the
+ * kernel's real recovery. Needs the model GPU and the module aer_inject.
+ *
+ * "late" is what takes minutes: scrubs that can't begin.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+#include "waits.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define DELAY_MS	1500
+
+#define NEIGHBOUR	"/sys/module/neighbour/parameters/"
+
+/* Recovery takes a second by itself: the kernel gives the bus that time. */
+#define RECOVERY_MS	600000
+
+static struct vfio v = { .device = -1 };
+static int err_fd = -1;
+static size_t page;
+static char *maps[2];
+static const unsigned int indexes[] = { USEMEM, RESMEM };
+
+static uint64_t resets(const struct gpu *gpu)
+{
+	return host_counter(gpu, "resets");
+}
+
+/* Number of errors signaled to the client since the last call. */
+static uint64_t told(void)
+{
+	uint64_t count = 0;
+
+	if (read(err_fd, &count, sizeof(count)) < 0)
+		assert_int_equal(errno, EAGAIN);
+	return count;
+}
+
+static void wait_until_told(void)
+{
+	struct pollfd p = { .fd = err_fd, .events = POLLIN };
+
+	assert_int_equal(poll(&p, 1, RECOVERY_MS), 1);
+}
+
+static void wait_for_the_end(const char *how)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "device recovery %s", how);
+	if (!klog_wait(text, RECOVERY_MS))
+		fail_msg("the log has no \"%s\"", text);
+}
+
+/*
+ * Opens a GPU, registers an eventfd for errors, and maps the start of both
+ * parts.
+ */
+static void start(const char *name)
+{
+	union {
+		struct vfio_irq_set set;
+		char bytes[sizeof(struct vfio_irq_set) + sizeof(int32_t)];
+	} u = { .set = {
+		.argsz = sizeof(u),
+		.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = VFIO_PCI_ERR_IRQ_INDEX,
+		.count = 1,
+	} };
+	size_t i;
+
+	page = sysconf(_SC_PAGESIZE);
+	vfio_start(&v, name);
+	err_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_true(err_fd >= 0);
+	memcpy(u.set.data, &err_fd, sizeof(err_fd));
+	if (ioctl(v.device, VFIO_DEVICE_SET_IRQS, &u))
+		fail_msg("VFIO_PCI_ERR_IRQ_INDEX: %s", strerror(errno));
+	for (i = 0; i < 2; i++)
+		maps[i] = vfio_map(&v, indexes[i], 0, 16 * page, RW,
+				   MAP_SHARED, NULL);
+}
+
+static void close_all(void)
+{
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		munmap(maps[i], 16 * page);
+	close(err_fd);
+	vfio_close(&v);
+}
+
+static void finish(void)
+{
+	close_all();
+	assert_int_equal(gpu_unbind(v.gpu), 0);
+}
+
+static int setup(void **state)
+{
+	int ret = load_file("/tests/aer_inject.ko");
+
+	if (ret)
+		print_error("aer_inject.ko: %s\n", strerror(-ret));
+	return ret;
+}
+
+static int teardown(void **state)
+{
+	return unload("aer_inject");
+}
+
+/* Without this, GPUs that a failed test has left open can't be unbound. */
+static int clean_up(void **state)
+{
+	static const char *const parameters[] = { "hold", "lock", "numb" };
+	char path[64];
+	size_t i;
+	int fd;
+
+	for (i = 0; i < ARRAY_SIZE(parameters); i++) {
+		snprintf(path, sizeof(path), NEIGHBOUR "%s", parameters[i]);
+		fd = open(path, O_WRONLY);
+		if (fd < 0)
+			continue;
+		if (write(fd, "0", 1) != 1)
+			return -1;
+		close(fd);
+	}
+	if (v.device >= 0)
+		close_all();
+	scrub_set_parameter(false);
+	gpu_unbind_all();
+	unload("neighbour");
+	return 0;
+}
+
+static void write_bars(uint64_t bar)
+{
+	assert_int_equal(vfio_write(&v, CONFIG + 0x18, &bar, 8), 8);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar, 8), 8);
+}
+
+static void assert_bars(uint64_t bar)
+{
+	uint64_t back;
+
+	assert_int_equal(vfio_read(&v, CONFIG + 0x18, &back, 8), 8);
+	assert_int_equal(back, bar | 0xc);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x20, &back, 8), 8);
+	assert_int_equal(back, bar | 0xc);
+}
+
+static void without_fatal_error(const char *name, uint32_t uncorrected,
+				uint32_t corrected)
+{
+	uint64_t before, looks;
+	char back[8];
+	size_t i;
+
+	start(name);
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "kept");
+	write_bars(0x4000000000ULL);
+	before = resets(v.gpu);
+	looks = host_counter(v.gpu, "c2c_reads");
+
+	gpu_inject_error(v.gpu, uncorrected, corrected);
+	if (uncorrected) {
+		wait_until_told();
+		wait_for_the_end("successful");
+	} else if (!klog_wait("severity=Correct", RECOVERY_MS)) {
+		fail_msg("the log has no corrected error");
+	}
+	assert_int_equal(told(), uncorrected ? 1 : 0);
+
+	assert_int_equal(resets(v.gpu), before);
+	assert_bars(0x4000000000ULL);
+	for (i = 0; i < 2; i++) {
+		assert_string_equal(maps[i], "kept");
+		strcpy(maps[i] + 9 * page, "fresh");
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 9 * page,
+					   back, 6), 6);
+		assert_string_equal(back, "fresh");
+	}
+	/* The driver had no reason to check readiness again. */
+	assert_int_equal(host_counter(v.gpu, "c2c_reads"), looks);
+	finish();
+}
+
+static void an_error_that_is_not_fatal_is_told_and_loses_nothing(void **state)
+{
+	without_fatal_error("gh200", ERR_COMPLETION_TIMEOUT, 0);
+	without_fatal_error("second", ERR_COMPLETION_TIMEOUT, 0);
+}
+
+static void a_corrected_error_is_nobodys_business(void **state)
+{
+	without_fatal_error("gh200", 0, ERR_COR_RECEIVER);
+}
+
+/* The recovery resets the link and thereby the device. */
+static void a_fatal_error_is_told_and_is_a_reset(void **state)
+{
+	uint64_t before;
+	char back[8];
+	size_t i;
+
+	start("second");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	write_bars(0x4000000000ULL);
+	before = resets(v.gpu);
+
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("successful");
+	assert_int_equal(told(), 1);
+	assert_true(resets(v.gpu) > before);
+	assert_bars(0);
+
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]), back, 7), 7);
+		assert_string_equal(back, "before");
+		assert_string_equal(maps[i], "before");
+		strcpy(maps[i] + 5 * page, "fresh");
+		assert_string_equal(maps[i] + 5 * page, "fresh");
+	}
+	/* The GPU's own registers are reset, too, as by any other reset. */
+	assert_int_equal(vfio_bar0_read(&v, BAR0_HBM), 0xff);
+	finish();
+}
+
+/*
+ * The error also removes pages that were mapped before, and faults wait as
+ * well.
+ */
+static void after_a_fatal_error_the_memory_is_waited_for(void **state)
+{
+	uint64_t begin;
+	char byte;
+	int i;
+
+	start("second");
+	strcpy(maps[0], "before");
+	for (i = 0; i < 2; i++) {
+		vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+		wait_until_told();
+		wait_for_the_end("successful");
+		told();
+
+		/*
+		 * The memory is not ready yet, and becomes ready after a delay.
+		 */
+		begin = now_ms();
+		host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
+		if (i)
+			assert_string_equal(maps[0], "before");
+		else
+			assert_int_equal(vfio_read(&v, REGION(RESMEM), &byte, 1),
+					 1);
+		assert_waited(begin, DELAY_MS);
+	}
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	finish();
+}
+
+/* Accesses during recovery fail, and are good again after it. */
+static volatile bool stop;
+static volatile uint64_t good, refused, bad;
+
+static void *use(void *arg)
+{
+	unsigned int index = *(const unsigned int *)arg;
+	uint64_t word = 0x5a5a5a5a5a5a5a5a, back;
+	ssize_t ret;
+
+	while (!stop) {
+		ret = vfio_write(&v, REGION(index) + 64 * KiB, &word, 8);
+		if (ret == 8)
+			ret = vfio_read(&v, REGION(index) + 64 * KiB, &back, 8);
+		if (ret == 8 && back == word)
+			__atomic_fetch_add(&good, 1, __ATOMIC_RELAXED);
+		else if (ret == -EIO)
+			__atomic_fetch_add(&refused, 1, __ATOMIC_RELAXED);
+		else
+			__atomic_fetch_add(&bad, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void users_meanwhile_are_refused_and_go_on(void **state)
+{
+	pthread_t threads[4];
+	uint64_t before;
+	size_t i;
+
+	start("second");
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 300);
+	stop = false;
+	good = 0;
+	refused = 0;
+	bad = 0;
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, use,
+						(void *)&indexes[i % 2]), 0);
+	for (i = 0; i < 5; i++) {
+		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+		wait_until_told();
+		wait_for_the_end("successful");
+		assert_int_equal(told(), 1);
+		before = good;
+		while (good < before + 100)
+			usleep(1000);
+	}
+	stop = true;
+	for (i = 0; i < ARRAY_SIZE(threads); i++)
+		pthread_join(threads[i], NULL);
+	print_message("# %llu accesses, %llu refused\n",
+		      (unsigned long long)good, (unsigned long long)refused);
+	assert_int_equal(bad, 0);
+	assert_true(refused > 0);
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	finish();
+}
+
+static void a_fatal_error_on_a_gpu_that_nobody_has_open(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+	uint64_t before;
+	char back[8];
+
+	start("second");
+	strcpy(maps[0], "idle");
+	close_all();
+
+	before = resets(gpu);
+	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
+	wait_for_the_end("successful");
+	assert_true(resets(gpu) > before);
+
+	vfio_open(&v, gpu);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
+	assert_string_equal(back, "idle");
+	vfio_stop(&v);
+}
+
+/*
+ * The kernel never resets the bus of a GH200, so recovery fails. The client is
+ * notified, and can't access memory whose state is unknown.
+ */
+static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	uint64_t before, count;
+	char path[64], back[8];
+	int fd, i;
+
+	start("gh200");
+	strcpy(maps[0], "lost");
+	before = resets(gpu);
+	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	/*
+	 * Once for the error, and once for the failure if the kernel reports
+	 * it.
+	 */
+	count = told();
+	assert_true(count == 1 || count == 2);
+	assert_int_equal(resets(gpu), before);
+	finish();
+
+	/* Removed and found again, the GPU works. */
+	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
+		 gpu->port);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "1", 1), 1);
+	close(fd);
+	vfio_start(&v, "gh200");
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
+		assert_string_equal(back, "lost");
+		assert_int_equal(vfio_reset(&v), 0);
+	}
+	vfio_stop(&v);
+}
+
+/* Until the driver knows that the memory is ready, it refuses all accesses. */
+static void assert_refused(void)
+{
+	char back[8];
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), -EIO);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), back, 5), -EIO);
+	assert_true(raises_sigbus(touch_read, maps[0]));
+	assert_true(raises_sigbus(touch_read, maps[1] + page));
+}
+
+static void assert_of_use(const char *content)
+{
+	char back[8];
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]), back, 7), 7);
+		assert_string_equal(back, content);
+		assert_string_equal(maps[i], content);
+	}
+}
+
+/*
+ * Lets a recovery fail. Returns whether the kernel told the driver, which then
+ * notifies the client before the kernel logs the failure. Some kernels don't.
+ */
+static bool fail_to_recover(void)
+{
+	uint64_t count;
+
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	/* The driver removes the mappings before it tells the client. */
+	assert_refused();
+	count = told();
+	wait_for_the_end("failed");
+	assert_refused();
+	count += told();
+	return count == 2;
+}
+
+/* A reset that works ends the failure. */
+static void after_a_failed_recovery_a_reset_brings_the_memory_back(void **state)
+{
+	size_t i;
+
+	start("gh200");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	for (i = 0; i < 2; i++) {
+		fail_to_recover();
+		if (i)
+			assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"),
+					 0);
+		else
+			assert_int_equal(vfio_reset(&v), 0);
+		assert_of_use("before");
+	}
+	finish();
+}
+
+static void after_a_failed_recovery_an_open_brings_the_memory_back(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	char text[32];
+	size_t i;
+
+	start("gh200");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	fail_to_recover();
+	gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", text, sizeof(text));
+	assert_string_equal(text, "failed");
+	close_all();
+
+	vfio_open(&v, gpu);
+	for (i = 0; i < 2; i++)
+		maps[i] = vfio_map(&v, indexes[i], 0, 16 * page, RW,
+				   MAP_SHARED, NULL);
+	err_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_of_use("before");
+	finish();
+}
+
+/* The line reports the failed recovery, not registers that were never read. */
+static void a_failed_recovery_has_one_true_line(void **state)
+{
+	static const char mark[] = "aer: the recovery to be told of";
+	int fd = open("/dev/kmsg", O_WRONLY);
+	int level, lines = 0, wrong = 0, i;
+	char line[512];
+	bool reported;
+
+	start("gh200");
+	assert_true(fd >= 0);
+	assert_true(write(fd, mark, strlen(mark)) > 0);
+	close(fd);
+	reported = fail_to_recover();
+	if (!reported)
+		print_message("# the kernel does not report the failure\n");
+	for (i = 0; i < 3; i++)
+		assert_refused();
+
+	klog_rewind();
+	assert_true(klog_wait(mark, 0));
+	while (klog_next(&level, line, sizeof(line))) {
+		lines += !!strstr(line, "recovery from a PCIe error");
+		wrong += strstr(line, "all ones") ||
+			 strstr(line, "not ready after");
+	}
+	assert_int_equal(lines, reported);
+	assert_int_equal(wrong, 0);
+	assert_int_equal(vfio_reset(&v), 0);
+	finish();
+}
+
+/* A neighbour without a driver makes a recovery fail that no device needed. */
+static void a_neighbour_without_a_driver_loses_nothing(void **state)
+{
+	size_t i;
+
+	start("neighbour");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	assert_of_use("before");
+	finish();
+}
+
+/* Bus address of BAR0, as the kernel has assigned it. */
+static uint64_t bar0_address(const struct gpu *gpu)
+{
+	char text[64];
+
+	gpu_sysfs_read(gpu, "resource", text, sizeof(text));
+	return strtoull(text, NULL, 16);
+}
+
+/* Here the link was reset, and the kernel has not restored config space. */
+static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(void **state)
+{
+	struct utsname host;
+	uint64_t before;
+	size_t i;
+
+	start("neighbour");
+	/*
+	 * The low half of a register that was cleared looks right. x86-64's
+	 * firmware chooses another address.
+	 */
+	assert_int_equal(uname(&host), 0);
+	if (!strcmp(host.machine, "aarch64"))
+		assert_int_equal(bar0_address(v.gpu) % (4 * GiB), 0);
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	before = resets(v.gpu);
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	assert_true(resets(v.gpu) > before);
+	assert_refused();
+	told();
+	/* Another error changes nothing. */
+	gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	assert_refused();
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_of_use("before");
+	assert_int_equal(vfio_bar0_read(&v, MODEL_MAGIC), 0x4d47564e);
+	finish();
+}
+
+static void tell_neighbour(const char *what, bool on)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), NEIGHBOUR "%s", what);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, on ? "1" : "0", 1), 1);
+	close(fd);
+}
+
+static void wait_for_neighbour(const char *what)
+{
+	char path[64], byte = 'N';
+	int fd;
+
+	snprintf(path, sizeof(path), NEIGHBOUR "%s", what);
+	while (byte != 'Y') {
+		usleep(1000);
+		fd = open(path, O_RDONLY);
+		assert_true(fd >= 0);
+		assert_int_equal(read(fd, &byte, 1), 1);
+		close(fd);
+	}
+}
+
+static void hold_recovery(bool hold)
+{
+	tell_neighbour("hold", hold);
+}
+
+/* The neighbour's driver has been notified, and the GPU's driver before it. */
+static void wait_until_asked(void)
+{
+	wait_for_neighbour("asked");
+}
+
+/* The neighbour delays recovery and requests a reset of the bus. */
+static void start_held_up(uint32_t error)
+{
+	size_t i;
+
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	start("neighbour");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	hold_recovery(true);
+	gpu_inject_error(v.gpu, error, 0);
+	wait_until_asked();
+}
+
+/*
+ * Nothing waits for a recovery, which may take for ever: here it takes until
+ * all accesses have ended.
+ */
+static void while_the_link_is_frozen_all_accesses_fail(void **state)
+{
+	uint64_t before;
+	char text[32];
+	int i;
+
+	start_held_up(ERR_DATA_LINK);
+	before = resets(v.gpu);
+	for (i = 0; i < 100; i++)
+		assert_refused();
+	gpu_sysfs_read(v.gpu, "nvgrace_gpu/readiness", text, sizeof(text));
+	assert_string_equal(text, "failed");
+	/* The client may demand its memory back. */
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_of_use("before");
+	hold_recovery(false);
+	wait_for_the_end("successful");
+	assert_true(resets(v.gpu) > before + 1);
+	assert_of_use("before");
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+/* Only slot_reset() says that there was a reset. */
+static void while_a_neighbour_wants_a_reset_all_goes_on(void **state)
+{
+	start_held_up(ERR_COMPLETION_TIMEOUT);
+	assert_of_use("before");
+	write_bars(0x4000000000ULL);
+	assert_bars(0x4000000000ULL);
+	hold_recovery(false);
+	wait_for_the_end("successful");
+	assert_bars(0);
+	assert_of_use("before");
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+/* The kernel retries such a fault for as long as the driver says so. */
+static void a_fault_ends_if_the_gpu_does_not_wake_up(void **state)
+{
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	start("neighbour");
+	strcpy(maps[0], "before");
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+	assert_int_equal(vfio_reset(&v), 0);
+	tell_neighbour("numb", true);
+	assert_true(raises_sigbus(touch_read, maps[0]));
+	tell_neighbour("numb", false);
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_string_equal(maps[0], "before");
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+struct waiter {
+	pthread_t thread;
+	char *page;		/* NULL: read */
+	int result;
+};
+
+static void *wait_for_memory(void *arg)
+{
+	struct waiter *w = arg;
+	char byte;
+
+	if (w->page)
+		w->result = raises_sigbus(touch_read, w->page) ? -EIO : 0;
+	else
+		w->result = vfio_read(&v, REGION(RESMEM), &byte, 1);
+	return NULL;
+}
+
+/*
+ * Accesses that wait for readiness when the link freezes: with a line in the
+ * log, they would have waited to the end.
+ */
+static void when_the_link_freezes_those_who_wait_fail(void **state)
+{
+	struct waiter w[3];
+	uint64_t looks;
+	bool again;
+	size_t i;
+
+	start("gh200");
+	do {
+		waits_begin();
+		klog_mark();
+		vfio_unready_after_resets(&v);
+		assert_int_equal(vfio_reset(&v), 0);
+		looks = host_counter(v.gpu, "c2c_reads");
+		for (i = 0; i < ARRAY_SIZE(w); i++) {
+			w[i].page = i < 2 ? maps[i] : NULL;
+			assert_int_equal(pthread_create(&w[i].thread, NULL,
+							wait_for_memory, &w[i]),
+					 0);
+		}
+		host_wait_counter(v.gpu, "c2c_reads", looks + 5);
+		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+		for (i = 0; i < ARRAY_SIZE(w); i++) {
+			pthread_join(w[i].thread, NULL);
+			assert_int_equal(w[i].result, -EIO);
+		}
+		wait_for_the_end("failed");
+		again = waits_again();
+		vfio_make_ready(&v);
+		assert_int_equal(vfio_reset(&v), 0);
+	} while (again);
+	assert_int_equal(klog_count("not ready after"), 0);
+	finish();
+}
+
+/* The driver tries for at least two minutes. */
+static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
+{
+	const struct gpu *gpu = gpu_find("neighbour");
+
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+
+	tell_neighbour("lock", true);
+	wait_for_neighbour("locked");
+	klog_mark();
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_int_equal(klog_count("another task holds the device lock"), 1);
+
+	tell_neighbour("lock", false);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_int_equal(unload("neighbour"), 0);
+}
+
+static void a_scrub_fails_if_recovery_fails(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	const char *end;
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	do {
+		assert_string_equal(scrub_end(gpu), "clean");
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+		while (scrub_progress(gpu) < 64 * MiB)
+			usleep(100);
+		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
+		wait_for_the_end("failed");
+		end = scrub_end(gpu);
+		/* Otherwise, the scrub ended before the error. */
+	} while (!strcmp(end, "clean"));
+	assert_string_equal(end, "failed");
+	/* The next one begins with a reset. */
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+/* The scrub waits for the memory for 30 s. */
+static void unbinding_does_not_repeat_a_scrub_that_failed_meanwhile(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	vfio_open(&v, gpu);
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+	klog_mark();
+	vfio_close(&v);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_int_equal(klog_count("GPU memory could not be cleared"), 1);
+
+	scrub_set_parameter(false);
+	host_ask(NULL, 0, "ready second 0");
+	vfio_start(&v, "second");
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
+	vfio_stop(&v);
+}
+
+/*
+ * The GPU isn't open, and the link reset restores the content that the scrub
+ * had overwritten.
+ */
+static void a_link_reset_in_a_scrub_leaves_nothing_clean(void **state)
+{
+	const struct gpu *gpu = gpu_find("second");
+	const char *end;
+	int tries = 0;
+
+	soil(gpu);
+	host_ask(NULL, 0, "soil_at_reset second %#llx %#llx",
+		 (unsigned long long)gpu->base, 128 * MiB);
+	scrub_set_parameter(true);
+	/* This begins the first scrub. */
+	assert_int_equal(gpu_bind(gpu), 0);
+	do {
+		if (tries) {
+			soil(gpu);
+			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub",
+							 "1"), 0);
+		}
+		while (scrub_progress(gpu) < 64 * MiB)
+			usleep(100);
+		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
+		wait_for_the_end("successful");
+		end = scrub_end(gpu);
+		assert_true(++tries < 50);
+		/* Otherwise, the scrub ended before the error. */
+	} while (!strcmp(end, "clean"));
+	assert_string_equal(end, "failed");
+
+	/* The next one begins with a reset. */
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	host_ask(NULL, 0, "soil_at_reset second 0 0");
+	assert_clean(gpu);
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, clean_up)
+
+static const struct CMUnitTest late[] = {
+	TEST(a_scrub_does_not_wait_for_the_device_lock_for_ever),
+	TEST(a_scrub_fails_if_recovery_fails),
+	TEST(unbinding_does_not_repeat_a_scrub_that_failed_meanwhile),
+};
+
+static const struct CMUnitTest tests[] = {
+	TEST(an_error_that_is_not_fatal_is_told_and_loses_nothing),
+	TEST(a_corrected_error_is_nobodys_business),
+	TEST(a_fatal_error_is_told_and_is_a_reset),
+	TEST(after_a_fatal_error_the_memory_is_waited_for),
+	TEST(users_meanwhile_are_refused_and_go_on),
+	TEST(a_fatal_error_on_a_gpu_that_nobody_has_open),
+	TEST(a_gh200_that_can_not_recover_is_lost_to_its_client),
+	TEST(after_a_failed_recovery_a_reset_brings_the_memory_back),
+	TEST(after_a_failed_recovery_an_open_brings_the_memory_back),
+	TEST(a_failed_recovery_has_one_true_line),
+	TEST(a_neighbour_without_a_driver_loses_nothing),
+	TEST(after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
+	TEST(while_the_link_is_frozen_all_accesses_fail),
+	TEST(while_a_neighbour_wants_a_reset_all_goes_on),
+	TEST(when_the_link_freezes_those_who_wait_fail),
+	TEST(a_fault_ends_if_the_gpu_does_not_wake_up),
+	TEST(a_link_reset_in_a_scrub_leaves_nothing_clean),
+};
+
+const struct case_group groups[] = {
+	{ "model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
+	  CASES(tests), setup, teardown },
+	{ "model module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
+	{ }
+};

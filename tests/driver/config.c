@@ -1,0 +1,845 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Config space: the registers of the fake BARs, and accesses that cover them
+ * and real registers at once. All other accesses are compared with byte-wise
+ * ones. Without the model GPU, the tests of FLR and DVSEC are left out.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+
+#include "lib.h"
+
+#define FAKE_START	PCI_BASE_ADDRESS_2
+#define FAKE_END	(PCI_BASE_ADDRESS_5 + 4)
+#define FAKE_LENGTH	(FAKE_END - FAKE_START)
+#define BARS_LENGTH	(FAKE_END - PCI_BASE_ADDRESS_0)
+#define CONFIG_SIZE	4096
+
+/* The tests try all accesses up to this width, below this offset. */
+#define WIDEST		64
+#define HEADER		0x40
+
+/* 64-bit, prefetchable */
+#define FLAGS		0xcULL
+
+/* Both BARs of gh200 have this size. */
+#define BAR_SIZE	(2 * GiB)
+
+static struct vfio v = { .device = -1 };
+static struct vfio other = { .device = -1 };
+
+static ssize_t cfg_read(unsigned int at, void *buf, size_t count)
+{
+	return vfio_read(&v, CONFIG + at, buf, count);
+}
+
+static ssize_t cfg_write(unsigned int at, const void *buf, size_t count)
+{
+	return vfio_write(&v, CONFIG + at, buf, count);
+}
+
+static void read_bytes(unsigned int at, void *buf, size_t count)
+{
+	uint8_t *p = buf;
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		assert_int_equal(cfg_read(at + i, &p[i], 1), 1);
+}
+
+static void write_bytes(unsigned int at, const void *buf, size_t count)
+{
+	const uint8_t *p = buf;
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		assert_int_equal(cfg_write(at + i, &p[i], 1), 1);
+}
+
+/* Reads a 64-bit register byte by byte. */
+static uint64_t get64(unsigned int at)
+{
+	uint64_t val;
+
+	read_bytes(at, &val, sizeof(val));
+	return val;
+}
+
+static void put64(unsigned int at, uint64_t val)
+{
+	write_bytes(at, &val, sizeof(val));
+}
+
+static uint64_t masked(uint64_t val, uint64_t bar_size)
+{
+	return (val & ~(bar_size - 1)) | FLAGS;
+}
+
+static void clear_fake_bars(void)
+{
+	put64(PCI_BASE_ADDRESS_2, 0);
+	put64(PCI_BASE_ADDRESS_4, 0);
+}
+
+/* Writes values that have bits above the BAR's size. */
+static void set_fake_bars(void)
+{
+	put64(PCI_BASE_ADDRESS_2, 0x0123456789abcdef);
+	put64(PCI_BASE_ADDRESS_4, 0xfedcba9876543210);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_2), 0x012345678000000c);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_4), 0xfedcba980000000c);
+}
+
+static void assert_fake_bars_clear(void)
+{
+	assert_int_equal(get64(PCI_BASE_ADDRESS_2), FLAGS);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_4), FLAGS);
+}
+
+static int open_gh200(void **state)
+{
+	vfio_start(&v, "gh200");
+	return 0;
+}
+
+static int close_gh200(void **state)
+{
+	vfio_stop(&v);
+	return 0;
+}
+
+static int setup(void **state)
+{
+	clear_fake_bars();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	if (other.device >= 0)
+		vfio_stop(&other);
+	return 0;
+}
+
+static void compare_all_reads(void)
+{
+	uint8_t bytes[HEADER + WIDEST], seen[WIDEST];
+	unsigned int at, width;
+
+	read_bytes(0, bytes, sizeof(bytes));
+	for (at = 0; at < HEADER; at++) {
+		for (width = 1; width <= WIDEST; width++) {
+			memset(seen, 0xa5, sizeof(seen));
+			assert_int_equal(cfg_read(at, seen, width), width);
+			if (memcmp(seen, bytes + at, width))
+				fail_msg("%u bytes at %#x differ", width, at);
+			if (width < WIDEST)
+				assert_int_equal(seen[width], 0xa5);
+		}
+	}
+}
+
+static void every_width_agrees_with_bytewise_reads_below_0x40(void **state)
+{
+	compare_all_reads();
+}
+
+static void every_width_agrees_after_values_were_written(void **state)
+{
+	set_fake_bars();
+	compare_all_reads();
+}
+
+static void the_whole_config_space_in_one_read_is_its_bytes(void **state)
+{
+	static uint8_t bytes[CONFIG_SIZE], seen[CONFIG_SIZE];
+
+	set_fake_bars();
+	read_bytes(0, bytes, CONFIG_SIZE);
+	assert_int_equal(cfg_read(0, seen, CONFIG_SIZE), CONFIG_SIZE);
+	assert_memory_equal(seen, bytes, CONFIG_SIZE);
+}
+
+static void reading_24_bytes_at_0x10_shows_all_three_bars(void **state)
+{
+	uint64_t bars[3], bar0;
+
+	set_fake_bars();
+	bar0 = get64(PCI_BASE_ADDRESS_0);
+	assert_int_equal(cfg_read(PCI_BASE_ADDRESS_0, bars, 24), 24);
+	assert_int_equal(bars[0], bar0);
+	assert_int_equal(bars[1], 0x012345678000000c);
+	assert_int_equal(bars[2], 0xfedcba980000000c);
+}
+
+/*
+ * Everything that a write of @data may change: the six BARs and two bits of the
+ * command register, memory enable and bus master. All other bytes of @data are
+ * what the registers hold already: they belong to capabilities, some of which
+ * would reset the device or put it into low power.
+ */
+#define COMMAND_BITS	(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
+
+struct writable {
+	uint8_t command;
+	uint8_t bars[BARS_LENGTH];
+};
+
+static void get_writable(struct writable *w)
+{
+	read_bytes(PCI_COMMAND, &w->command, 1);
+	read_bytes(PCI_BASE_ADDRESS_0, w->bars, BARS_LENGTH);
+}
+
+static void put_writable(const struct writable *w)
+{
+	write_bytes(PCI_COMMAND, &w->command, 1);
+	write_bytes(PCI_BASE_ADDRESS_0, w->bars, BARS_LENGTH);
+}
+
+static void every_write_that_touches_a_fake_bar_is_its_bytes(void **state)
+{
+	uint8_t header[HEADER + WIDEST], data[HEADER + WIDEST];
+	struct writable before, by_bytes, at_once;
+	unsigned int at, width, first, i;
+	unsigned int writes = 0;
+
+	read_bytes(0, header, sizeof(header));
+	set_fake_bars();
+	get_writable(&before);
+
+	for (at = 0; at < FAKE_END; at++) {
+		first = at < FAKE_START ? FAKE_START - at + 1 : 1;
+		for (width = first; width <= WIDEST; width++) {
+			memcpy(data, header, sizeof(data));
+			fill(data + PCI_BASE_ADDRESS_0, BARS_LENGTH,
+			     at * WIDEST + width);
+			data[PCI_COMMAND] ^= width & COMMAND_BITS;
+
+			write_bytes(at, data + at, width);
+			get_writable(&by_bytes);
+			put_writable(&before);
+
+			assert_int_equal(cfg_write(at, data + at, width), width);
+			get_writable(&at_once);
+			put_writable(&before);
+
+			if (memcmp(&at_once, &by_bytes, sizeof(at_once)))
+				fail_msg("%u bytes at %#x differ", width, at);
+			/*
+			 * Make sure that the comparison covers bytes other than
+			 * zero.
+			 */
+			for (i = at < 0x1c ? 0x1c : at; i < at + width &&
+			     i < FAKE_END; i++)
+				if (i % 8 >= 4)
+					assert_int_equal(at_once.bars[i - 0x10],
+							 data[i]);
+			writes++;
+		}
+	}
+	assert_true(writes > 1900);
+
+	clear_fake_bars();
+	read_bytes(0, data, sizeof(data));
+	assert_memory_equal(data, header, sizeof(data));
+}
+
+static void writing_12_bytes_at_0x14_writes_bar1_and_all_of_bar2(void **state)
+{
+	static const uint32_t data[3] = { 0x11223344, 0x55667788, 0x99aabbcc };
+	uint32_t bar1, seen, bar4_low;
+
+	read_bytes(PCI_BASE_ADDRESS_1, &bar1, 4);
+	read_bytes(PCI_BASE_ADDRESS_4, &bar4_low, 4);
+	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_1, data, 12), 12);
+	read_bytes(PCI_BASE_ADDRESS_1, &seen, 4);
+	/* BAR1 is the high half of the model's BAR0; the stand-in has none. */
+	assert_int_equal(seen, v.gpu->is_model ? data[0] : 0);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_2),
+			 masked(0x99aabbcc55667788, BAR_SIZE));
+	read_bytes(PCI_BASE_ADDRESS_4, &seen, 4);
+	assert_int_equal(seen, bar4_low);
+	write_bytes(PCI_BASE_ADDRESS_1, &bar1, 4);
+}
+
+static void writing_across_0x28_leaves_what_is_behind_alone(void **state)
+{
+	uint32_t behind, seen;
+
+	read_bytes(FAKE_END, &behind, 4);
+	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_5,
+				   &(uint64_t){ 0x0123456789abcdef }, 8), 8);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_4), 0x89abcdef0000000c);
+	read_bytes(FAKE_END, &seen, 4);
+	assert_int_equal(seen, behind);
+}
+
+/* Writes @val with accesses of @width bytes. */
+static void put64_by(unsigned int at, uint64_t val, unsigned int width)
+{
+	unsigned int i;
+
+	for (i = 0; i < 8; i += width)
+		assert_int_equal(cfg_write(at + i, (uint8_t *)&val + i, width),
+				 width);
+}
+
+static const unsigned int fake_bars[] = {
+	PCI_BASE_ADDRESS_2, PCI_BASE_ADDRESS_4
+};
+
+static void writing_all_ones_sizes_a_bar_at_every_width(void **state)
+{
+	const uint32_t ones = UINT32_MAX;
+	unsigned int i, width;
+
+	for (i = 0; i < 2; i++) {
+		unsigned int at = fake_bars[i];
+
+		for (width = 1; width <= 8; width *= 2) {
+			put64_by(at, UINT64_MAX, width);
+			assert_int_equal(get64(at), masked(UINT64_MAX,
+							   BAR_SIZE));
+			put64_by(at, 0, width);
+			assert_int_equal(get64(at), FLAGS);
+		}
+
+		/* As firmware does: one half, then the other. */
+		write_bytes(at, &ones, 4);
+		assert_int_equal(get64(at), 0x8000000c);
+		put64(at, 0);
+		write_bytes(at + 4, &ones, 4);
+		assert_int_equal(get64(at), 0xffffffff0000000c);
+		put64(at, 0);
+	}
+}
+
+static void low_bits_read_as_flags_whatever_is_written(void **state)
+{
+	static const uint64_t values[] = {
+		0, 1, 0xf, 0x10, 0xfff, BAR_SIZE - 1, BAR_SIZE, BAR_SIZE + 1,
+		0x123456789abcdef0, 0x8000000000000000, UINT64_MAX - 0xc,
+	};
+	unsigned int i, k;
+
+	for (i = 0; i < ARRAY_SIZE(values); i++) {
+		for (k = 0; k < 2; k++) {
+			put64(fake_bars[k], values[i]);
+			assert_int_equal(get64(fake_bars[k]),
+					 masked(values[i], BAR_SIZE));
+			/* The other BAR is a register of its own. */
+			assert_int_equal(get64(fake_bars[!k]), FLAGS);
+			put64(fake_bars[k], 0);
+		}
+	}
+}
+
+static void the_device_does_not_see_what_is_written(void **state)
+{
+	uint8_t before[FAKE_LENGTH], after[FAKE_LENGTH];
+	int fd = gpu_config_open(v.gpu, O_RDONLY);
+
+	assert_int_equal(pread(fd, before, sizeof(before), FAKE_START), sizeof(before));
+	set_fake_bars();
+	assert_int_equal(pread(fd, after, sizeof(after), FAKE_START), sizeof(after));
+	close(fd);
+	assert_memory_equal(before, after, sizeof(before));
+	/* The device has a BAR2 of its own, which user space doesn't see. */
+	assert_true(before[1] | before[2] | before[3] | before[4] | before[5]);
+}
+
+static void opening_clears_the_bars(void **state)
+{
+	set_fake_bars();
+	vfio_close(&v);
+	vfio_open(&v, gpu_find("gh200"));
+	assert_fake_bars_clear();
+}
+
+static void binding_again_clears_the_bars(void **state)
+{
+	set_fake_bars();
+	vfio_stop(&v);
+	vfio_start(&v, "gh200");
+	assert_fake_bars_clear();
+}
+
+static void a_reset_by_ioctl_clears_the_bars(void **state)
+{
+	set_fake_bars();
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_fake_bars_clear();
+}
+
+static void a_reset_through_sysfs_clears_the_bars(void **state)
+{
+	set_fake_bars();
+	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
+	assert_fake_bars_clear();
+}
+
+/*
+ * Linux knows that GH200 does not survive a bus reset; it has no such quirk for
+ * GB200.
+ */
+static void a_hot_reset_clears_the_bars(void **state)
+{
+	uint64_t bars[2] = { 0x0123456789abcdef, 0xfedcba9876543210 };
+
+	vfio_start(&other, "second");
+	assert_int_equal(vfio_write(&other, CONFIG + FAKE_START, bars, 16), 16);
+	assert_int_equal(vfio_hot_reset(&other), 0);
+	assert_int_equal(vfio_read(&other, CONFIG + FAKE_START, bars, 16), 16);
+	assert_int_equal(bars[0], FLAGS);
+	assert_int_equal(bars[1], FLAGS);
+}
+
+/* Config offset of a capability in the list at 0x34; 0 if there is none. */
+static unsigned int find_capability(uint8_t id)
+{
+	uint8_t at, seen, steps;
+
+	read_bytes(PCI_CAPABILITY_LIST, &at, 1);
+	for (steps = 0; at && steps < 48; steps++) {
+		read_bytes(at + PCI_CAP_LIST_ID, &seen, 1);
+		if (seen == id)
+			return at;
+		read_bytes(at + PCI_CAP_LIST_NEXT, &at, 1);
+	}
+	return 0;
+}
+
+/* Only on the model: a stand-in's PCIe capability has no FLR. */
+static void an_flr_through_config_space_clears_the_bars(void **state)
+{
+	unsigned int cap = find_capability(PCI_CAP_ID_EXP);
+	uint32_t resets, more;
+	uint16_t control;
+
+	assert_true(cap);
+	assert_int_equal(vfio_read(&v, MODEL_RESETS, &resets, 4), 4);
+	set_fake_bars();
+	assert_int_equal(cfg_read(cap + PCI_EXP_DEVCTL, &control, 2), 2);
+	control |= PCI_EXP_DEVCTL_BCR_FLR;
+	assert_int_equal(cfg_write(cap + PCI_EXP_DEVCTL, &control, 2), 2);
+	assert_fake_bars_clear();
+	assert_int_equal(vfio_read(&v, MODEL_RESETS, &more, 4), 4);
+	assert_int_equal(more, resets + 1);
+}
+
+/*
+ * Written byte by byte, the BARs are set first and then cleared by the reset.
+ */
+static void one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear(void **state)
+{
+	unsigned int cap = find_capability(PCI_CAP_ID_EXP);
+	unsigned int end = cap + PCI_EXP_DEVCTL + 2;
+	unsigned char image[256];
+
+	assert_true(cap);
+	assert_int_equal(cfg_read(0, image, end), end);
+	memset(image + 0x18, 0x5a, 16);
+	image[end - 1] |= PCI_EXP_DEVCTL_BCR_FLR >> 8;
+	assert_int_equal(cfg_write(0x18, image + 0x18, end - 0x18), end - 0x18);
+	assert_fake_bars_clear();
+}
+
+/* Returns a buffer of @count bytes, of which the first @good are accessible. */
+static char *faulting(size_t good)
+{
+	static char *page;
+
+	if (!page)
+		page = page_before_hole();
+	return page + sysconf(_SC_PAGESIZE) - good;
+}
+
+/* Accesses that begin before, at, in and between the fake BARs. */
+static const struct {
+	unsigned int at;
+	unsigned int width;
+} accesses[] = {
+	{ 0x10, 24 }, { 0x14, 12 }, { 0x16, 20 }, { 0x18, 8 }, { 0x18, 16 },
+	{ 0x1b, 10 }, { 0x20, 8 }, { 0x20, 16 }, { 0x24, 8 }, { 0x00, 64 },
+};
+
+static void a_read_that_faults_anywhere_is_EFAULT(void **state)
+{
+	unsigned int i, good;
+
+	for (i = 0; i < ARRAY_SIZE(accesses); i++)
+		for (good = 0; good < accesses[i].width; good++)
+			assert_int_equal(cfg_read(accesses[i].at,
+						  faulting(good),
+						  accesses[i].width), -EFAULT);
+	assert_fake_bars_clear();
+}
+
+/* vfio-pci-core writes the real registers before the byte that faults. */
+static void a_write_that_faults_anywhere_leaves_the_fake_bars(void **state)
+{
+	struct writable before, after;
+	unsigned int i, good;
+
+	set_fake_bars();
+	get_writable(&before);
+	for (i = 0; i < ARRAY_SIZE(accesses); i++) {
+		for (good = 0; good < accesses[i].width; good++) {
+			char *data = faulting(good);
+
+			memset(data, 0x5a, good);
+			if (accesses[i].at <= PCI_COMMAND &&
+			    good > PCI_COMMAND - accesses[i].at)
+				data[PCI_COMMAND - accesses[i].at] =
+					before.command;
+			assert_int_equal(cfg_write(accesses[i].at, data,
+						   accesses[i].width), -EFAULT);
+			get_writable(&after);
+			if (memcmp(before.bars + 8, after.bars + 8, FAKE_LENGTH))
+				fail_msg("%u of %u bytes at %#x have changed a fake BAR",
+					 good, accesses[i].width,
+					 accesses[i].at);
+			put_writable(&before);
+		}
+	}
+}
+
+/*
+ * A vfio device has no lseek, and read() can't get past BAR0, so no program can
+ * have config space at its file position. Vectored calls show the position: the
+ * kernel makes one access for each element, at the position where the previous
+ * one ended. If only one of position and count were right, the next element
+ * would land elsewhere.
+ */
+static void each_element_of_a_vector_begins_where_the_last_ended(void **state)
+{
+	static const size_t widths[] = { 3, 6, 8, 1, 12, 2 };
+	uint8_t bytes[32], seen[32] = { 0 }, data[32];
+	struct iovec iov[ARRAY_SIZE(widths)];
+	size_t i, at = 0;
+
+	set_fake_bars();
+	for (i = 0; i < ARRAY_SIZE(widths); i++) {
+		iov[i].iov_base = seen + at;
+		iov[i].iov_len = widths[i];
+		at += widths[i];
+	}
+	assert_int_equal(at, 32);
+	assert_int_equal(lseek(v.device, CONFIG, SEEK_SET), -1);
+	assert_int_equal(errno, ESPIPE);
+	read_bytes(0x10, bytes, sizeof(bytes));
+	assert_int_equal(preadv(v.device, iov, ARRAY_SIZE(widths),
+				CONFIG + 0x10), 32);
+	assert_memory_equal(seen, bytes, sizeof(bytes));
+
+	memcpy(data, bytes, sizeof(data));
+	fill(data + 8, FAKE_LENGTH, 4711);
+	memcpy(seen, data, sizeof(seen));
+	assert_int_equal(pwritev(v.device, iov, ARRAY_SIZE(widths),
+				 CONFIG + 0x10), 32);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_2),
+			 masked(*(uint64_t *)(data + 8), BAR_SIZE));
+	assert_int_equal(get64(PCI_BASE_ADDRESS_4),
+			 masked(*(uint64_t *)(data + 16), BAR_SIZE));
+}
+
+static void a_vector_ends_before_the_element_that_faults(void **state)
+{
+	uint8_t good[6], bytes[24];
+	struct iovec iov[2] = { { good, sizeof(good) } };
+	size_t accessible;
+
+	set_fake_bars();
+	read_bytes(0x10, bytes, sizeof(bytes));
+	for (accessible = 0; accessible < 18; accessible++) {
+		iov[1].iov_base = faulting(accessible);
+		iov[1].iov_len = 18;
+		assert_int_equal(preadv(v.device, iov, 2, CONFIG + 0x14), 6);
+		assert_memory_equal(good, bytes + 4, sizeof(good));
+
+		memset(iov[1].iov_base, 0x5a, accessible);
+		assert_int_equal(pwritev(v.device, iov, 2, CONFIG + 0x14), 6);
+		assert_int_equal(get64(PCI_BASE_ADDRESS_2), 0x012345678000000c);
+		assert_int_equal(get64(PCI_BASE_ADDRESS_4), 0xfedcba980000000c);
+	}
+}
+
+static void beyond_the_end_is_what_vfio_pci_core_makes_of_it(void **state)
+{
+	static const size_t widths[] = { 0, 1, 2, 4, 8, 16, 4096, 8192 };
+	static const unsigned int places[] = {
+		0, 0x18, 0x27, 4080, 4092, 4095, 4096, 4097, 8192, 1 << 20
+	};
+	static uint8_t buf[8192], seen[8192];
+	unsigned int i, k;
+
+	/* Without GPU memory, all of it is vfio-pci-core's. */
+	vfio_start(&other, "none");
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		for (k = 0; k < ARRAY_SIZE(widths); k++) {
+			uint64_t pos = CONFIG + places[i];
+			size_t width = widths[k];
+			ssize_t ret = vfio_read(&other, pos, buf, width);
+
+			assert_int_equal(vfio_read(&v, pos, seen, width), ret);
+			if (places[i] + width <= CONFIG_SIZE)
+				assert_int_equal(ret, width);
+			else if (width)
+				assert_true(ret < 0);
+
+			/*
+			 * No register at the ends of config space is writable.
+			 */
+			if (places[i] < 4080 && places[i] + width <= CONFIG_SIZE)
+				continue;
+			ret = vfio_write(&other, pos, buf, width);
+			assert_int_equal(vfio_write(&v, pos, buf, width), ret);
+			if (places[i] + width > CONFIG_SIZE && width)
+				assert_true(ret < 0);
+		}
+	}
+	assert_fake_bars_clear();
+}
+
+static void accesses_of_no_bytes_do_nothing(void **state)
+{
+	unsigned int at;
+
+	set_fake_bars();
+	for (at = 0; at <= HEADER; at++) {
+		assert_int_equal(cfg_read(at, NULL, 0), 0);
+		assert_int_equal(cfg_write(at, NULL, 0), 0);
+	}
+	set_fake_bars();
+}
+
+/*
+ * Size of the other GPU's BAR at @at in bytes, found by sizing; 0: no such BAR.
+ */
+static uint64_t size_other(unsigned int at)
+{
+	const uint64_t ones = UINT64_MAX;
+	uint64_t seen;
+
+	assert_int_equal(vfio_write(&other, CONFIG + at, &ones, 8), 8);
+	assert_int_equal(vfio_read(&other, CONFIG + at, &seen, 8), 8);
+	if (!seen)
+		return 0;
+	/* A 32-bit BAR, as a stand-in has, without an upper half. */
+	if (!(seen & PCI_BASE_ADDRESS_MEM_TYPE_64)) {
+		assert_int_equal(seen >> 32, 0);
+		seen |= ones << 32;
+	}
+	return ~(seen & ~0xfULL) + 1;
+}
+
+static void the_size_found_by_sizing_is_that_of_the_region(void **state)
+{
+	static const char *const names[] = { "second", "odd", "s1h", "s33" };
+	struct region r;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		vfio_start(&other, names[i]);
+		vfio_region(&other, RESMEM, &r);
+		assert_int_equal(size_other(PCI_BASE_ADDRESS_2), r.size);
+		vfio_region(&other, USEMEM, &r);
+		assert_int_equal(size_other(PCI_BASE_ADDRESS_4), r.size);
+		vfio_stop(&other);
+	}
+}
+
+static void without_gpu_memory_nothing_is_emulated(void **state)
+{
+	struct region r;
+
+	vfio_start(&other, "none");
+	vfio_region(&other, RESMEM, &r);
+	assert_int_equal(size_other(PCI_BASE_ADDRESS_2), r.size);
+	assert_true(r.size);
+	assert_int_equal(size_other(PCI_BASE_ADDRESS_4), 0);
+}
+
+static void without_resmem_bar2_is_the_devices_own(void **state)
+{
+	uint64_t before, bars[2];
+
+	vfio_start(&other, "nodefect");
+	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_2, &before,
+				   8), 8);
+	/* It has an address; a fake BAR begins at 0. */
+	assert_true(before & ~0xfULL);
+	assert_int_equal(size_other(PCI_BASE_ADDRESS_2), 64 * KiB);
+	assert_int_equal(size_other(PCI_BASE_ADDRESS_4), 64 * GiB);
+
+	bars[0] = 0x0123456789abcdef;
+	bars[1] = 0xfedcba9876543210;
+	assert_int_equal(vfio_write(&other, CONFIG + PCI_BASE_ADDRESS_2, bars,
+				    16), 16);
+	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_2, bars,
+				   16), 16);
+	assert_int_equal(bars[0], 0x0123456789ab000c);
+	assert_int_equal(bars[1], 0xfedcba900000000c);
+
+	assert_int_equal(vfio_reset(&other), 0);
+	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_4, bars, 8),
+			 8);
+	assert_int_equal(bars[0], FLAGS);
+}
+
+static void two_gpus_have_bars_of_their_own(void **state)
+{
+	uint64_t seen;
+
+	set_fake_bars();
+	vfio_start(&other, "second");
+	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_4, &seen,
+				   8), 8);
+	assert_int_equal(seen, FLAGS);
+	seen = 0x5a5a5a5a5a5a5a5a;
+	assert_int_equal(vfio_write(&other, CONFIG + PCI_BASE_ADDRESS_4, &seen,
+				    8), 8);
+	assert_int_equal(vfio_reset(&other), 0);
+	assert_int_equal(get64(PCI_BASE_ADDRESS_4), 0xfedcba980000000c);
+}
+
+#define ROUNDS		20000
+
+struct writer {
+	pthread_t thread;
+	uint64_t value;
+	volatile bool stop;
+	int failures;
+};
+
+static void *write_until_stopped(void *arg)
+{
+	struct writer *w = arg;
+
+	/* No assertions: cmocka's can't leave a thread. */
+	while (!w->stop)
+		if (cfg_write(PCI_BASE_ADDRESS_4, &w->value, 8) != 8)
+			w->failures++;
+	return NULL;
+}
+
+static void eight_byte_writes_are_never_seen_in_part(void **state)
+{
+	struct writer w[2] = {
+		{ .value = 0xaaaaaaaa80000000 }, { .value = 0x5555555500000000 }
+	};
+	unsigned int seen[2] = { 0 }, torn = 0;
+	uint64_t val;
+	int i;
+
+	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_4, &w[0].value, 8), 8);
+	for (i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&w[i].thread, NULL,
+						write_until_stopped, &w[i]), 0);
+	/* On a busy host, a writer may not run for a while. */
+	for (i = 0; !torn && (i < ROUNDS || !seen[0] || !seen[1]); i++) {
+		if (cfg_read(PCI_BASE_ADDRESS_4, &val, 8) != 8)
+			torn++;
+		else if (val == (w[0].value | FLAGS))
+			seen[0]++;
+		else if (val == (w[1].value | FLAGS))
+			seen[1]++;
+		else
+			torn++;
+	}
+	for (i = 0; i < 2; i++) {
+		w[i].stop = true;
+		assert_int_equal(pthread_join(w[i].thread, NULL), 0);
+	}
+	/* Not before both have ended: they use this function's stack. */
+	for (i = 0; i < 2; i++)
+		assert_int_equal(w[i].failures, 0);
+	assert_int_equal(torn, 0);
+}
+
+static void ioeventfds_are_ENOTTY_for_every_region(void **state)
+{
+	static const unsigned int indexes[] = {
+		VFIO_PCI_BAR0_REGION_INDEX, USEMEM, RESMEM,
+		VFIO_PCI_CONFIG_REGION_INDEX
+	};
+	static const unsigned int widths[] = {
+		VFIO_DEVICE_IOEVENTFD_8, VFIO_DEVICE_IOEVENTFD_16,
+		VFIO_DEVICE_IOEVENTFD_32, VFIO_DEVICE_IOEVENTFD_64
+	};
+	int fd = eventfd(0, 0);
+	unsigned int i, k;
+
+	assert_true(fd >= 0);
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		for (k = 0; k < ARRAY_SIZE(widths); k++) {
+			struct vfio_device_ioeventfd e = {
+				.argsz = sizeof(e),
+				.flags = widths[k],
+				.offset = REGION(indexes[i]) + 0x1000,
+				.data = 1,
+				.fd = fd,
+			};
+
+			errno = 0;
+			assert_int_equal(ioctl(v.device, VFIO_DEVICE_IOEVENTFD,
+					       &e), -1);
+			assert_int_equal(errno, ENOTTY);
+		}
+	}
+	close(fd);
+}
+
+#define TEST(fn)	cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+static const struct CMUnitTest tests[] = {
+	TEST(every_width_agrees_with_bytewise_reads_below_0x40),
+	TEST(every_width_agrees_after_values_were_written),
+	TEST(the_whole_config_space_in_one_read_is_its_bytes),
+	TEST(reading_24_bytes_at_0x10_shows_all_three_bars),
+	TEST(every_write_that_touches_a_fake_bar_is_its_bytes),
+	TEST(writing_12_bytes_at_0x14_writes_bar1_and_all_of_bar2),
+	TEST(writing_across_0x28_leaves_what_is_behind_alone),
+	TEST(writing_all_ones_sizes_a_bar_at_every_width),
+	TEST(the_size_found_by_sizing_is_that_of_the_region),
+	TEST(low_bits_read_as_flags_whatever_is_written),
+	TEST(the_device_does_not_see_what_is_written),
+	TEST(opening_clears_the_bars),
+	TEST(binding_again_clears_the_bars),
+	TEST(a_reset_by_ioctl_clears_the_bars),
+	TEST(a_reset_through_sysfs_clears_the_bars),
+	TEST(a_hot_reset_clears_the_bars),
+	TEST(a_read_that_faults_anywhere_is_EFAULT),
+	TEST(a_write_that_faults_anywhere_leaves_the_fake_bars),
+	TEST(each_element_of_a_vector_begins_where_the_last_ended),
+	TEST(a_vector_ends_before_the_element_that_faults),
+	TEST(beyond_the_end_is_what_vfio_pci_core_makes_of_it),
+	TEST(accesses_of_no_bytes_do_nothing),
+	TEST(without_gpu_memory_nothing_is_emulated),
+	TEST(two_gpus_have_bars_of_their_own),
+	TEST(eight_byte_writes_are_never_seen_in_part),
+	TEST(ioeventfds_are_ENOTTY_for_every_region),
+};
+
+/* Tests of what a stand-in doesn't have. */
+static const struct CMUnitTest model_tests[] = {
+	TEST(an_flr_through_config_space_clears_the_bars),
+	TEST(one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear),
+	TEST(without_resmem_bar2_is_the_devices_own),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests), open_gh200, close_gh200 },
+	{ "model", CASES(model_tests), open_gh200, close_gh200 },
+	{ }
+};

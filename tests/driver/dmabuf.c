@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Export of GPU memory as dma-bufs, and what an importer gets. The importer is
+ * the module in tests/lab/modules/importer, which shows the addresses. It
+ * imports for the exporting GPU itself: peer-to-peer DMA between other devices
+ * requires a host bridge that the kernel knows, and an emulated one is unknown
+ * to it. Needs the model GPU and a kernel with CONFIG_VFIO_PCI_DMABUF.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../lab/modules/importer/importer.h"
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define COMMAND		(CONFIG + 4)
+#define COMMAND_MEMORY	2
+
+static struct vfio v = { .device = -1 };
+static size_t page;
+static uint64_t resmem_phys;
+
+/* Returns a file descriptor or a negative errno. */
+static int export(struct vfio *dev, unsigned int region, uint64_t offset,
+		  uint64_t length)
+{
+	struct dma_range range = { offset, length };
+
+	return vfio_dma_buf(dev, region, 0, 1, &range);
+}
+
+static int must_export(struct vfio *dev, unsigned int region, uint64_t offset,
+		       uint64_t length)
+{
+	int fd = export(dev, region, offset, length);
+
+	if (fd < 0)
+		fail_msg("exporting %#llx bytes at %#llx of region %u: %s",
+			 (unsigned long long)length, (unsigned long long)offset,
+			 region, strerror(-fd));
+	return fd;
+}
+
+static int importer_open(void)
+{
+	int fd = open("/dev/dmabuf_importer", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		fail_msg("/dev/dmabuf_importer: %s", strerror(errno));
+	return fd;
+}
+
+static int attach(int importer, int dmabuf, const struct gpu *gpu,
+		  bool revocable)
+{
+	struct importer_attach a = { .fd = dmabuf, .revocable = revocable };
+	unsigned int dev, fn;
+
+	if (sscanf(gpu->addr, "%x:%x:%x.%x", &a.domain, &a.bus, &dev, &fn) != 4)
+		fail_msg("%s is no PCI address", gpu->addr);
+	a.devfn = dev << 3 | fn;
+	return ioctl(importer, IMPORTER_ATTACH, &a) ? -errno : 0;
+}
+
+/* Attaches without mapping. */
+static int import(int dmabuf, const struct gpu *gpu)
+{
+	int fd = importer_open();
+
+	assert_int_equal(attach(fd, dmabuf, gpu, true), 0);
+	return fd;
+}
+
+static int map(int importer, struct importer_map *m)
+{
+	return ioctl(importer, IMPORTER_MAP, m) ? -errno : 0;
+}
+
+static struct importer_map state_of(int importer)
+{
+	struct importer_map m;
+
+	assert_int_equal(ioctl(importer, IMPORTER_STATE, &m), 0);
+	return m;
+}
+
+static void assert_one_entry(const struct importer_map *m, uint64_t phys,
+			     uint64_t length)
+{
+	assert_int_equal(m->count, 1);
+	assert_true(m->mapped);
+	assert_int_equal(m->entries[0].address, phys);
+	assert_int_equal(m->entries[0].length, length);
+}
+
+static int setup(void **state)
+{
+	page = sysconf(_SC_PAGESIZE);
+	return load_file("/tests/importer.ko");
+}
+
+static int teardown(void **state)
+{
+	return unload("importer");
+}
+
+static int open_gpu(void **state)
+{
+	vfio_start(&v, "gh200");
+	resmem_phys = v.gpu->base + v.gpu->size - 1280 * MiB;
+	return 0;
+}
+
+static int close_gpu(void **state)
+{
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	return 0;
+}
+
+static void the_importer_gets_the_addresses_of_both_parts(void **state)
+{
+	static const char text[] = "what the importer's device would read";
+	char back[sizeof(text)];
+	struct importer_map m;
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		unsigned int region = i ? RESMEM : USEMEM;
+		uint64_t phys = i ? resmem_phys : v.gpu->base;
+		uint64_t length = i ? 1280 * MiB : 1536 * MiB;
+		int dmabuf, importer;
+
+		/* Some pages in the middle. */
+		dmabuf = must_export(&v, region, 3 * page, 5 * page);
+		assert_int_equal(lseek(dmabuf, 0, SEEK_END), 5 * page);
+		importer = import(dmabuf, v.gpu);
+		assert_int_equal(map(importer, &m), 0);
+		assert_one_entry(&m, phys + 3 * page, 5 * page);
+		assert_int_equal(vfio_write(&v, REGION(region) + 3 * page, text,
+					    sizeof(text)), sizeof(text));
+		host_peek(m.entries[0].address, back, sizeof(back));
+		assert_string_equal(back, text);
+		assert_int_equal(ioctl(importer, IMPORTER_UNMAP), 0);
+		close(importer);
+		close(dmabuf);
+
+		/* All of it. */
+		dmabuf = must_export(&v, region, 0, length);
+		importer = import(dmabuf, v.gpu);
+		assert_int_equal(map(importer, &m), 0);
+		assert_one_entry(&m, phys, length);
+		close(dmabuf);
+		assert_true(state_of(importer).mapped);
+		close(importer);
+	}
+}
+
+static void several_ranges_make_one_dma_buf(void **state)
+{
+	/* In any order, one of them twice. */
+	struct dma_range ranges[] = {
+		{ GiB, 2 * page }, { page, page }, { page, page },
+	};
+	struct importer_map m;
+	int dmabuf, importer, i;
+
+	dmabuf = vfio_dma_buf(&v, USEMEM, 0, 3, ranges);
+	assert_true(dmabuf >= 0);
+	assert_int_equal(lseek(dmabuf, 0, SEEK_END), 4 * page);
+	importer = import(dmabuf, v.gpu);
+	assert_int_equal(map(importer, &m), 0);
+	assert_int_equal(m.count, 3);
+	for (i = 0; i < 3; i++) {
+		assert_int_equal(m.entries[i].address,
+				 v.gpu->base + ranges[i].offset);
+		assert_int_equal(m.entries[i].length, ranges[i].length);
+	}
+	close(importer);
+	close(dmabuf);
+
+	/* One bad range makes the export fail. */
+	ranges[2].offset = 1536 * MiB;
+	assert_int_equal(vfio_dma_buf(&v, USEMEM, 0, 3, ranges), -EINVAL);
+}
+
+static void what_is_no_memory_is_refused(void **state)
+{
+	struct dma_range first = { 0, page };
+	static const uint64_t lengths[] = { 1536 * MiB, 1280 * MiB };
+	size_t i;
+	int fd;
+
+	for (i = 0; i < 2; i++) {
+		unsigned int region = i ? RESMEM : USEMEM;
+		uint64_t length = lengths[i];
+
+		/* The BAR extends beyond the end of the memory. */
+		assert_int_equal(export(&v, region, length, page), -EINVAL);
+		assert_int_equal(export(&v, region, length - page, 2 * page),
+				 -EINVAL);
+		assert_int_equal(export(&v, region, 0, 2 * GiB), -EINVAL);
+		assert_int_equal(export(&v, region, 8 * GiB, page), -EINVAL);
+		assert_true(export(&v, region, -page, 2 * page) < 0);
+		assert_true(export(&v, region, -page, page) < 0);
+		assert_true(export(&v, region, page, -page) < 0);
+		assert_true(export(&v, region, 0, 1ULL << 63) < 0);
+		assert_int_equal(export(&v, region, 0, 0), -EINVAL);
+		assert_int_equal(export(&v, region, page / 2, page), -EINVAL);
+		assert_int_equal(export(&v, region, 0, page + 1), -EINVAL);
+		fd = must_export(&v, region, length - page, page);
+		close(fd);
+	}
+
+	assert_int_equal(vfio_dma_buf(&v, USEMEM, 0, 0, &first), -EINVAL);
+	assert_int_equal(vfio_dma_buf(&v, USEMEM, 1, 1, &first), -EINVAL);
+	/* The upper halves of the fake BARs, the ROM, and beyond. */
+	assert_int_equal(export(&v, VFIO_PCI_BAR3_REGION_INDEX, 0, page),
+			 -ENODEV);
+	assert_int_equal(export(&v, VFIO_PCI_BAR5_REGION_INDEX, 0, page),
+			 -ENODEV);
+	assert_int_equal(export(&v, VFIO_PCI_ROM_REGION_INDEX, 0, page),
+			 -ENODEV);
+	assert_int_equal(export(&v, UINT32_MAX, 0, page), -ENODEV);
+}
+
+/* The rest of a page that is not all GPU memory belongs to something else. */
+static void a_page_that_is_not_all_memory_is_refused(void **state)
+{
+	uint64_t whole, length;
+	struct vfio odd;
+	int fd;
+
+	vfio_start(&odd, "odd");
+	length = odd.gpu->size - 1536 * MiB;
+	whole = length / page * page;
+	assert_true(length > whole);
+	assert_int_equal(export(&odd, RESMEM, whole, page), -EINVAL);
+	assert_int_equal(export(&odd, RESMEM, 0, whole + page), -EINVAL);
+	fd = must_export(&odd, RESMEM, 0, whole);
+	close(fd);
+	vfio_stop(&odd);
+}
+
+static void the_devices_own_bars_are_exported_as_ever(void **state)
+{
+	static const struct {
+		const char *gpu;
+		unsigned int region;
+		unsigned int line;
+		uint64_t size;
+	} bars[] = {
+		{ "gh200", 0, 0, BAR0_SIZE },
+		/*
+		 * Without resmem, and without any memory: the device's own
+		 * BAR2.
+		 */
+		{ "nodefect", 2, 2, 64 * KiB },
+		{ "none", 2, 2, 64 * KiB },
+	};
+	struct importer_map m;
+	char line[128];
+	uint64_t start;
+	size_t i, k;
+
+	close_gpu(NULL);
+	for (i = 0; i < ARRAY_SIZE(bars); i++) {
+		char path[64];
+		struct vfio dev;
+		FILE *f;
+		int dmabuf, importer;
+
+		vfio_start(&dev, bars[i].gpu);
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource",
+			 dev.gpu->addr);
+		f = fopen(path, "r");
+		assert_non_null(f);
+		for (k = 0; k <= bars[i].line; k++)
+			assert_non_null(fgets(line, sizeof(line), f));
+		fclose(f);
+		start = strtoull(line, NULL, 0);
+		dmabuf = must_export(&dev, bars[i].region, 0, bars[i].size);
+		importer = import(dmabuf, dev.gpu);
+		assert_int_equal(map(importer, &m), 0);
+		assert_one_entry(&m, start, bars[i].size);
+		assert_true(export(&dev, bars[i].region, bars[i].size, page) < 0);
+		close(importer);
+		close(dmabuf);
+		vfio_stop(&dev);
+	}
+}
+
+static void an_importer_that_can_not_let_go_is_refused(void **state)
+{
+	int dmabuf = must_export(&v, USEMEM, 0, page);
+	int importer = importer_open();
+
+	assert_int_equal(attach(importer, dmabuf, v.gpu, false), -EOPNOTSUPP);
+	close(importer);
+	close(dmabuf);
+}
+
+/* The kernel checks this with the provider that the driver names. */
+static void a_device_behind_another_port_is_refused_the_mapping(void **state)
+{
+	int dmabuf = must_export(&v, USEMEM, 0, page);
+	int importer = import(dmabuf, gpu_find("second"));
+	struct importer_map m;
+
+	assert_int_equal(map(importer, &m), -EINVAL);
+	close(importer);
+	close(dmabuf);
+}
+
+static void a_reset_takes_the_mapping_and_allows_it_again(void **state)
+{
+	int dmabuf = must_export(&v, USEMEM, page, page);
+	int importer = import(dmabuf, v.gpu);
+	struct importer_map m;
+	unsigned int i;
+
+	for (i = 1; i <= 3; i++) {
+		assert_int_equal(map(importer, &m), 0);
+		assert_one_entry(&m, v.gpu->base + page, page);
+		assert_int_equal(vfio_reset(&v), 0);
+		m = state_of(importer);
+		assert_false(m.mapped);
+		assert_true(m.invalidated >= i);
+	}
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, v.gpu->base + page, page);
+	close(importer);
+	close(dmabuf);
+}
+
+static void without_memory_in_the_command_register_it_is_revoked(void **state)
+{
+	int dmabuf = must_export(&v, RESMEM, 0, page);
+	int importer = import(dmabuf, v.gpu);
+	struct importer_map m;
+	uint16_t on, off;
+	int late;
+
+	assert_int_equal(map(importer, &m), 0);
+	assert_int_equal(vfio_read(&v, COMMAND, &on, 2), 2);
+	off = on & ~COMMAND_MEMORY;
+	on |= COMMAND_MEMORY;
+	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
+	assert_false(state_of(importer).mapped);
+	assert_int_equal(map(importer, &m), -ENODEV);
+	/*
+	 * A dma-buf that is exported while the memory is out of reach is
+	 * revoked from the start.
+	 */
+	late = must_export(&v, USEMEM, 0, page);
+	assert_int_equal(vfio_write(&v, COMMAND, &on, 2), 2);
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, resmem_phys, page);
+	close(importer);
+	importer = import(late, v.gpu);
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, v.gpu->base, page);
+	close(importer);
+	close(late);
+	close(dmabuf);
+}
+
+static void in_low_power_it_is_revoked(void **state)
+{
+	int dmabuf = must_export(&v, USEMEM, 0, page);
+	int importer = import(dmabuf, v.gpu);
+	struct importer_map m;
+
+	assert_int_equal(map(importer, &m), 0);
+	assert_int_equal(vfio_set_feature(&v,
+					  VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
+					  NULL, 0), 0);
+	assert_false(state_of(importer).mapped);
+	assert_int_equal(map(importer, &m), -ENODEV);
+	assert_int_equal(vfio_set_feature(&v,
+					  VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
+					  NULL, 0), 0);
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, v.gpu->base, page);
+	close(importer);
+	close(dmabuf);
+}
+
+/*
+ * A dma-buf outlives the device's file, but then gives no access to the memory.
+ */
+static void closing_the_device_revokes_for_good_and_keeps_nobody(void **state)
+{
+	int dmabuf = must_export(&v, USEMEM, 0, page);
+	int importer = import(dmabuf, v.gpu);
+	int late = importer_open();
+	struct importer_map m;
+
+	assert_int_equal(map(importer, &m), 0);
+	vfio_close(&v);
+	assert_false(state_of(importer).mapped);
+	assert_int_equal(map(importer, &m), -ENODEV);
+	assert_int_equal(attach(late, dmabuf, v.gpu, true), -ENODEV);
+
+	/* A later open doesn't make it valid again. */
+	vfio_open(&v, v.gpu);
+	assert_int_equal(map(importer, &m), -ENODEV);
+	vfio_stop(&v);
+	assert_int_equal(map(importer, &m), -ENODEV);
+	close(importer);
+	close(late);
+	close(dmabuf);
+}
+
+static void the_file_itself_gives_no_access(void **state)
+{
+	int dmabuf = must_export(&v, USEMEM, 0, page);
+	char byte;
+
+	assert_true(mmap(NULL, page, RW, MAP_SHARED, dmabuf, 0) == MAP_FAILED);
+	assert_true(read(dmabuf, &byte, 1) < 0);
+	assert_true(write(dmabuf, "x", 1) < 0);
+	close(dmabuf);
+}
+
+/*
+ * The memory must be ready before it is exported: a peer's access can't wait.
+ */
+static void the_export_waits_until_the_memory_is_ready(void **state)
+{
+	struct vfio other;
+	uint64_t begin;
+	int fd;
+
+	vfio_start(&other, "second");
+	vfio_bar0_write(&other, MODEL_RESET_DELAY, 1500);
+	begin = now_ms();
+	assert_int_equal(vfio_reset(&other), 0);
+	fd = must_export(&other, USEMEM, 0, page);
+	assert_waited(begin, 1500);
+	close(fd);
+	vfio_bar0_write(&other, MODEL_RESET_DELAY, 0);
+	vfio_stop(&other);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_gpu, close_gpu)
+
+static const struct CMUnitTest tests[] = {
+	TEST(the_importer_gets_the_addresses_of_both_parts),
+	TEST(several_ranges_make_one_dma_buf),
+	TEST(what_is_no_memory_is_refused),
+	TEST(a_page_that_is_not_all_memory_is_refused),
+	TEST(the_devices_own_bars_are_exported_as_ever),
+	TEST(an_importer_that_can_not_let_go_is_refused),
+	TEST(a_device_behind_another_port_is_refused_the_mapping),
+	TEST(a_reset_takes_the_mapping_and_allows_it_again),
+	TEST(without_memory_in_the_command_register_it_is_revoked),
+	TEST(in_low_power_it_is_revoked),
+	TEST(closing_the_device_revokes_for_good_and_keeps_nobody),
+	TEST(the_file_itself_gives_no_access),
+	TEST(the_export_waits_until_the_memory_is_ready),
+};
+
+const struct case_group groups[] = {
+	{ "model CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
+	{ }
+};

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Functions of the kernel fail when the driver calls them: it reports that,
+ * touches nothing meanwhile, and works again afterwards. The module
+ * tests/lab/modules/failing lets them fail. Needs the model GPU on arm64.
+ *
+ * tests/stress/faults.c lets each allocation fail, on a debug kernel.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/pci_regs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define PARAMETERS	"/sys/module/failing/parameters/"
+#define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
+
+/* 64 MiB and some bytes, all of it usemem. */
+#define TINY		"tinymem"
+
+/* A GPU with both parts, which can be in low power. */
+#define BOTH		"d3cold"
+
+/* What functions return, as text: a negative errno or NULL. */
+#define NO_MEMORY	"-12"
+#define NO_IO		"-5"
+#define BUSY		"-16"
+#define NOTHING		"0"
+
+static struct vfio v = { .device = -1 };
+
+/* These functions return @value to the driver from now on. */
+static void begin_failing(const char *value, const char *names)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "%s %s", value, names);
+	must_write_file(PARAMETERS "calls", text);
+}
+
+/* Ends that. Returns how often the driver has called the functions. */
+static int stop_failing(void)
+{
+	int fd = open(PARAMETERS "failed", O_RDONLY | O_CLOEXEC);
+	char text[16] = "";
+
+	assert_true(fd >= 0);
+	assert_true(read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	must_write_file(PARAMETERS "calls", "\n");
+	return atoi(text);
+}
+
+/* Without such a call, the test has shown nothing, and fails. */
+static void end_failing(const char *names)
+{
+	if (!stop_failing())
+		fail_msg("the driver has called none of %s", names);
+}
+
+static int teardown(void **state)
+{
+	write_file(PARAMETERS "calls", "\n");
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	scrub_set_parameter(false);
+	return 0;
+}
+
+/* ---- binding ------------------------------------------------------------ */
+
+static void a_failed_bind_leaves_nothing(void **state)
+{
+	static const struct {
+		const char *value, *names;
+		int error;
+	} steps[] = {
+		{ NO_MEMORY, "_vfio_alloc_device", -ENOMEM },
+		{ NO_IO, "pci_enable_device", -EIO },
+		{ BUSY, "pci_request_selected_regions", -EBUSY },
+		{ NOTHING, "pci_iomap", -ENOMEM },
+		{ NO_MEMORY, "vfio_pci_core_register_device", -ENOMEM },
+	};
+	const struct gpu *gpu = gpu_find(TINY);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		begin_failing(steps[i].value, steps[i].names);
+		print_message("# %s\n", steps[i].names);
+		assert_int_equal(gpu_bind(gpu), steps[i].error);
+		assert_false(gpu_bound(gpu));
+		end_failing(steps[i].names);
+		assert_int_equal(gpu_bind(gpu), 0);
+		assert_int_equal(gpu_unbind(gpu), 0);
+	}
+}
+
+/* ---- resets ------------------------------------------------------------- */
+
+/* Returns how often the driver restores config space if BAR0 was lost. */
+static int restores(const struct gpu *gpu)
+{
+	int fd = gpu_config_open(gpu, O_RDWR);
+	uint32_t bar0;
+
+	/* Otherwise the kernel restores config space when the GPU wakes up. */
+	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "on"), 0);
+	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
+	begin_failing(NOTHING, "pci_restore_state");
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	assert_int_equal(pwrite(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "auto"), 0);
+	close(fd);
+	return stop_failing();
+}
+
+/* Newer kernels would restore what they find. */
+static void config_space_that_was_not_saved_is_not_restored(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+
+	begin_failing(NOTHING, "pci_store_saved_state");
+	assert_int_equal(gpu_bind(gpu), 0);
+	end_failing("pci_store_saved_state");
+	assert_int_equal(restores(gpu), 0);
+	assert_int_equal(gpu_unbind(gpu), 0);
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(restores(gpu), 1);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+/* ---- reads and writes --------------------------------------------------- */
+
+static void memory_that_can_not_be_mapped_is_ENOMEM(void **state)
+{
+	static const struct {
+		unsigned int index;
+		const char *names;
+	} parts[] = {
+		{ USEMEM, "memremap" },
+		{ RESMEM, "__ioremap_prot ioremap_prot" },
+	};
+	uint64_t word = 0;
+	size_t i;
+
+	vfio_start(&v, BOTH);
+	for (i = 0; i < ARRAY_SIZE(parts); i++) {
+		uint64_t pos = REGION(parts[i].index);
+
+		begin_failing(NOTHING, parts[i].names);
+		assert_int_equal(vfio_read(&v, pos, &word, sizeof(word)),
+				 -ENOMEM);
+		assert_int_equal(vfio_write(&v, pos, &word, sizeof(word)),
+				 -ENOMEM);
+		end_failing(parts[i].names);
+		assert_int_equal(vfio_write(&v, pos, &word, sizeof(word)),
+				 sizeof(word));
+		assert_int_equal(vfio_read(&v, pos, &word, sizeof(word)),
+				 sizeof(word));
+	}
+	vfio_stop(&v);
+}
+
+static void a_read_behind_the_memory_without_a_buffer_is_ENOMEM(void **state)
+{
+	static const char names[] = "__kvmalloc_node_noprof kvmalloc_node";
+	const size_t count = 64 * KiB, inside = 100;
+	uint64_t end;
+	uint8_t *data = malloc(count);
+	size_t i;
+
+	vfio_start(&v, TINY);
+	end = REGION(USEMEM) + v.gpu->size;
+	begin_failing(NOTHING, names);
+	assert_int_equal(vfio_read(&v, end, data, count), -ENOMEM);
+	/* What comes before is read nevertheless. */
+	assert_int_equal(vfio_read(&v, end - inside, data, count), inside);
+	/* Small reads need no buffer. */
+	assert_int_equal(vfio_read(&v, end, data, 8), 8);
+	end_failing(names);
+	memset(data, 0, count);
+	assert_int_equal(vfio_read(&v, end, data, count), count);
+	for (i = 0; i < count; i++)
+		assert_int_equal(data[i], 0xff);
+	free(data);
+	vfio_stop(&v);
+}
+
+static void a_gpu_that_does_not_wake_up_is_not_accessed(void **state)
+{
+	static const char before[] = "before", after[] = "after!";
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	char *big = malloc(MiB), word[8] = "";
+	size_t i;
+
+	memset(big, 0x5a, MiB);
+	vfio_start(&v, BOTH);
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		uint64_t pos = REGION(indexes[i]);
+
+		assert_int_equal(vfio_write(&v, pos, before, 7), 7);
+		assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
+		begin_failing(NO_IO, "__pm_runtime_resume");
+		assert_int_equal(vfio_read(&v, pos, word, 7), -EIO);
+		assert_int_equal(vfio_write(&v, pos, after, 7), -EIO);
+		assert_int_equal(vfio_read(&v, pos, big, MiB), -EIO);
+		assert_int_equal(vfio_write(&v, pos, big, MiB), -EIO);
+		end_failing("__pm_runtime_resume");
+		assert_int_equal(vfio_set_feature(&v, EXIT, NULL, 0), 0);
+		assert_int_equal(vfio_read(&v, pos, word, 7), 7);
+		assert_string_equal(word, before);
+	}
+	free(big);
+	vfio_stop(&v);
+}
+
+/* ---- region info -------------------------------------------------------- */
+
+static void region_info_without_memory_is_ENOMEM(void **state)
+{
+	static const char names[] =
+		"__kmalloc_cache_noprof __kmalloc_noprof kmalloc_trace __kmalloc";
+	struct vfio_region_info info = { .argsz = 256, .index = USEMEM };
+	char room[256];
+
+	vfio_start(&v, TINY);
+	memcpy(room, &info, sizeof(info));
+	begin_failing(NOTHING, names);
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, room), -1);
+	assert_int_equal(errno, ENOMEM);
+	end_failing(names);
+	memcpy(room, &info, sizeof(info));
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, room), 0);
+	vfio_stop(&v);
+}
+
+/* ---- scrubs ------------------------------------------------------------- */
+
+/*
+ * The log has a reason for each failed scrub. No open gets the memory, until
+ * one comes after a scrub that worked.
+ */
+static void a_scrub_that_fails_says_why(void **state)
+{
+	static const struct {
+		const char *value, *names, *line;
+	} steps[] = {
+		{ NO_IO, "__pm_runtime_resume", "the GPU does not wake up (error -5)" },
+		{ NO_IO, "pci_enable_device",
+		  "the GPU's readiness can't be read (error -5)" },
+		{ BUSY, "pci_request_selected_regions",
+		  "the GPU's readiness can't be read (error -16)" },
+		{ NOTHING, "pci_iomap", "the GPU's readiness can't be read (error -12)" },
+		{ NOTHING, "memremap", "it can't be mapped (error -12)" },
+	};
+	const struct gpu *gpu = gpu_find(TINY);
+	char line[256];
+	size_t i;
+
+	scrub_set_parameter(true);
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		print_message("# %s\n", steps[i].names);
+		assert_int_equal(gpu_bind(gpu), 0);
+		assert_string_equal(scrub_end(gpu), "clean");
+		vfio_open(&v, gpu);
+		soil(gpu);
+		begin_failing(steps[i].value, steps[i].names);
+		klog_mark();
+		vfio_close(&v);
+		assert_string_equal(scrub_end(gpu), "failed");
+		snprintf(line, sizeof(line),
+			 "GPU memory could not be cleared: %s; the device can't be opened until a scrub succeeds",
+			 steps[i].line);
+		assert_int_equal(klog_count(line), 1);
+		end_failing(steps[i].names);
+
+		/* The next try begins with a reset. */
+		begin_failing("-25", "pci_reset_function_locked");
+		klog_mark();
+		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+		assert_int_equal(klog_count("the GPU can't be reset (error -25)"), 1);
+		end_failing("pci_reset_function_locked");
+
+		vfio_open(&v, gpu);
+		assert_clean(gpu);
+		vfio_close(&v);
+		assert_string_equal(scrub_end(gpu), "clean");
+		assert_int_equal(gpu_unbind(gpu), 0);
+	}
+}
+
+/* ---- all ---------------------------------------------------------------- */
+
+#define TEST(name)	cmocka_unit_test_teardown(name, teardown)
+
+static const struct CMUnitTest tests[] = {
+	TEST(a_failed_bind_leaves_nothing),
+	TEST(config_space_that_was_not_saved_is_not_restored),
+	TEST(memory_that_can_not_be_mapped_is_ENOMEM),
+	TEST(a_read_behind_the_memory_without_a_buffer_is_ENOMEM),
+	TEST(a_gpu_that_does_not_wake_up_is_not_accessed),
+	TEST(region_info_without_memory_is_ENOMEM),
+	TEST(a_scrub_that_fails_says_why),
+};
+
+static int load(void **state)
+{
+	return load_file("/tests/failing.ko");
+}
+
+static int unload_it(void **state)
+{
+	return unload("failing");
+}
+
+const struct case_group groups[] = {
+	{ "model CONFIG_ARM64 CONFIG_KPROBES lab:failing",
+	  CASES(tests), load, unload_it },
+	{ }
+};

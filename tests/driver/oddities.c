@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Rare events: unusual devices, invalid buffers, and processes that are killed
+ * while another thread holds a lock. Needs the model GPU.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+#include "waits.h"
+
+#define CONFIG_BAR4	0x20
+
+static struct vfio v = { .device = -1 };
+
+static int teardown(void **state)
+{
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	scrub_set_parameter(false);
+	return 0;
+}
+
+/* ---- unusual devices ---------------------------------------------------- */
+
+/* A GPU that was not reset may still write into its memory. */
+static void a_gpu_that_can_not_be_reset_is_not_scrubbed(void **state)
+{
+	const struct gpu *gpu = gpu_find("noreset");
+	unsigned int i, said;
+	char line[512];
+	int level;
+
+	scrub_set_parameter(true);
+	klog_mark();
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_true(klog_wait("the GPU can't be reset (error -25); the device can't be opened",
+			      1000));
+	assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+	assert_int_equal(gpu_unbind(gpu), 0);
+
+	/* With the parameter off, the GPU may be opened nevertheless. */
+	scrub_set_parameter(false);
+	klog_mark();
+	said = 0;
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_true(klog_wait("the GPU can't be reset (error -25); its content is unknown",
+			      1000));
+	for (i = 0; i < 20; i++) {
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+		assert_string_equal(scrub_end(gpu), "failed");
+	}
+	/* Repeated attempts must not fill the log. */
+	while (klog_next(&level, line, sizeof(line)))
+		said += !!strstr(line, "the GPU can't be reset");
+	assert_in_range(said, 5, 12);
+
+	/* Hibernation must not change the state of memory that isn't clean. */
+	host_hibernates(gpu);
+	gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_state", line, sizeof(line));
+	assert_string_equal(line, "failed");
+	vfio_open(&v, gpu);
+	vfio_stop(&v);
+}
+
+static atomic_bool bind_ended;
+
+/* The result is NULL for success. */
+static void *bind_gpu(void *gpu)
+{
+	int ret = gpu_bind(gpu);
+
+	bind_ended = true;
+	return (void *)(intptr_t)ret;
+}
+
+/*
+ * Begins to bind a GPU, held by gpu_hold(), and returns once that has read its
+ * registers @count times.
+ */
+static void start_bind(const struct gpu *gpu, volatile uint32_t *bar0,
+		       uint32_t count, pthread_t *thread)
+{
+	uint32_t looks = bar0[MODEL_C2C_READS / 4];
+
+	bind_ended = false;
+	waits_begin();
+	assert_int_equal(pthread_create(thread, NULL, bind_gpu, (void *)gpu),
+			 0);
+	while (!bind_ended && bar0[MODEL_C2C_READS / 4] - looks < count)
+		usleep(1000);
+	assert_true(!bind_ended || waits_are_over());
+}
+
+/* Only the registers read as all ones: config space still answers. */
+static void registers_of_all_ones_are_not_a_gpu_that_is_gone(void **state)
+{
+	const struct gpu *gpu = gpu_find("ones");
+	volatile uint32_t *bar0;
+	pthread_t thread;
+	void *ret;
+	bool again;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		assert_int_equal(bar0[BAR0_C2C / 4], UINT32_MAX);
+		/*
+		 * The second read shows that the first one did not end the
+		 * wait.
+		 */
+		start_bind(gpu, bar0, 2, &thread);
+		gpu_release(gpu, bar0);
+		again = waits_again();
+		assert_int_equal(pthread_join(thread, &ret), 0);
+	} while (again && ret);
+	assert_null(ret);
+}
+
+static void a_gpu_that_leaves_during_the_wait_is_ENODEV(void **state)
+{
+	const struct gpu *gpu = gpu_find("ones");
+	volatile uint32_t *bar0;
+	pthread_t thread;
+	void *ret;
+	bool again;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		klog_mark();
+		start_bind(gpu, bar0, 1, &thread);
+		host_ask(NULL, 0, "answer ones 0");
+		again = waits_again();
+		assert_int_equal(pthread_join(thread, &ret), 0);
+		host_ask(NULL, 0, "answer ones 1");
+		gpu_release(gpu, bar0);
+	} while (again);
+	assert_int_equal((intptr_t)ret, -ENODEV);
+	assert_int_equal(klog_count("reads as all ones and may be gone"), 1);
+	assert_false(gpu_bound(gpu));
+	assert_int_equal(gpu_bind(gpu), 0);
+}
+
+static void a_bar0_without_the_registers_is_ENODEV(void **state)
+{
+	klog_mark();
+	assert_int_equal(gpu_bind(gpu_find("smallbar0")), -ENODEV);
+	assert_true(klog_wait("BAR0 has 0x10000 bytes, too few to hold the readiness registers",
+			      1000));
+}
+
+/*
+ * The driver starts one worker for each CPU of the GPU's node, if it has one.
+ */
+static void a_gpu_of_a_node_is_scrubbed(void **state)
+{
+	const struct gpu *gpu = gpu_find("tinymem");
+
+	/* -EINVAL: the kernel has no NUMA support. */
+	if (gpu_sysfs_write(gpu, "numa_node", "0"))
+		print_message("# this kernel has no NUMA support\n");
+	scrub_set_parameter(true);
+	soil(gpu);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	gpu_sysfs_write(gpu, "numa_node", "-1");
+}
+
+static atomic_bool stop;
+
+/* ---- unusual users ------------------------------------------------------ */
+
+static void a_buffer_that_is_not_there_is_EFAULT(void **state)
+{
+	static const uint64_t places[] = {
+		CONFIG, CONFIG + CONFIG_BAR4, CONFIG + CONFIG_BAR4 + 2,
+		REGION(USEMEM),
+	};
+	size_t i;
+
+	vfio_start(&v, "gh200");
+	for (i = 0; i < ARRAY_SIZE(places); i++) {
+		assert_int_equal(vfio_read(&v, places[i], NULL, 4), -EFAULT);
+		assert_int_equal(vfio_write(&v, places[i], NULL, 4), -EFAULT);
+	}
+	vfio_stop(&v);
+}
+
+/*
+ * The kernel's own fault for a futex can't be retried, so it doesn't wait for
+ * memory that isn't ready.
+ */
+static void a_futex_in_unready_memory_is_EFAULT(void **state)
+{
+	uint32_t own = 0, *map;
+
+	vfio_start(&v, "gh200");
+	map = vfio_map(&v, USEMEM, 0, MiB, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       NULL);
+	vfio_unready_after_resets(&v);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(syscall(SYS_futex, &own, FUTEX_WAKE_OP_PRIVATE, 1,
+				 (void *)1, map,
+				 FUTEX_OP(FUTEX_OP_SET, 1, FUTEX_OP_CMP_EQ, 0)),
+			 -1);
+	assert_int_equal(errno, EFAULT);
+	vfio_make_ready(&v);
+	munmap(map, MiB);
+	vfio_stop(&v);
+}
+
+static void *reset_until_stopped(void *dev)
+{
+	while (!stop)
+		vfio_reset(dev);
+	return NULL;
+}
+
+/* Reads memory, or writes D0 to the power state, which is D0 already. */
+static void use_for_ever(bool power)
+{
+	char data[2] = "";
+
+	for (;;)
+		if (power)
+			vfio_write(&v, CONFIG + 0x44, data, sizeof(data));
+		else
+			vfio_read(&v, REGION(USEMEM), data, sizeof(data));
+}
+
+static void users_are_killed_while_resets_hold_the_locks(void **state)
+{
+	unsigned int i, seed = 1;
+	pthread_t thread;
+	pid_t child[4];
+	int status;
+
+	vfio_start(&v, "gh200");
+	stop = false;
+	assert_int_equal(pthread_create(&thread, NULL, reset_until_stopped, &v),
+			 0);
+	for (i = 0; i < 10; i++) {
+		size_t n;
+
+		for (n = 0; n < ARRAY_SIZE(child); n++) {
+			child[n] = fork();
+			if (!child[n])
+				use_for_ever(n % 2);
+		}
+		usleep(rand_r(&seed) % 150000);
+		for (n = 0; n < ARRAY_SIZE(child); n++) {
+			kill(child[n], SIGKILL);
+			assert_int_equal(waitpid(child[n], &status, 0),
+					 child[n]);
+			assert_true(WIFSIGNALED(status));
+		}
+	}
+	stop = true;
+	pthread_join(thread, NULL);
+	vfio_stop(&v);
+}
+
+#define test(name)	cmocka_unit_test_teardown(name, teardown)
+
+static const struct CMUnitTest tests[] = {
+	test(a_gpu_that_can_not_be_reset_is_not_scrubbed),
+	test(registers_of_all_ones_are_not_a_gpu_that_is_gone),
+	test(a_gpu_that_leaves_during_the_wait_is_ENODEV),
+	test(a_bar0_without_the_registers_is_ENODEV),
+	test(a_gpu_of_a_node_is_scrubbed),
+	test(a_buffer_that_is_not_there_is_EFAULT),
+	test(a_futex_in_unready_memory_is_EFAULT),
+	test(users_are_killed_while_resets_hold_the_locks),
+};
+
+const struct case_group groups[] = {
+	{ "model lab:sleeper", CASES(tests) },
+	{ }
+};

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reads and writes whose buffer is a fresh mapping of the same memory,
+ * concurrently with a loop of resets. This deadlocks if the driver holds a lock
+ * that a reset needs while it accesses user memory.
+ *
+ * It takes RACE_S seconds. Each thread has one round at least, however late it
+ * begins.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW	(PROT_READ | PROT_WRITE)
+#define SIZE	(4 * MiB)
+
+static struct vfio v;
+static uint64_t deadline;
+
+struct worker {
+	void *(*fn)(void *worker);
+	unsigned int index;
+	bool write;
+	pthread_t thread;
+	unsigned long rounds;
+	ssize_t bad;
+};
+
+static void *self_io(void *arg)
+{
+	struct worker *w = arg;
+
+	do {
+		uint64_t at = (w->rounds % 64) * 2 * MiB;
+		char *map = mmap(NULL, SIZE, RW, MAP_SHARED, v.device,
+				 REGION(w->index) + at);
+		ssize_t ret;
+
+		if (map == MAP_FAILED) {
+			w->bad = -errno;
+			break;
+		}
+		/* Overlapping by half. */
+		if (w->write)
+			ret = vfio_write(&v, REGION(w->index) + at + SIZE / 2,
+					 map, SIZE);
+		else
+			ret = vfio_read(&v, REGION(w->index) + at + SIZE / 2,
+					map, SIZE);
+		munmap(map, SIZE);
+		if (ret != (ssize_t)SIZE) {
+			w->bad = ret;
+			break;
+		}
+		w->rounds++;
+	} while (now_ms() < deadline);
+	return NULL;
+}
+
+static void *toucher(void *arg)
+{
+	struct worker *w = arg;
+	char *map = vfio_map(&v, w->index, 0, SIZE, RW, MAP_SHARED, NULL);
+
+	do {
+		for (uint64_t at = 0; at < SIZE; at += 64 * KiB)
+			map[at]++;
+		w->rounds++;
+	} while (now_ms() < deadline);
+	munmap(map, SIZE);
+	return NULL;
+}
+
+static void *resetter(void *arg)
+{
+	struct worker *w = arg;
+
+	do {
+		int ret = vfio_reset(&v);
+
+		/* -EAGAIN: another thread holds the device's lock. */
+		if (ret && ret != -EAGAIN) {
+			w->bad = ret;
+			break;
+		}
+		w->rounds++;
+	} while (now_ms() < deadline);
+	return NULL;
+}
+
+static void io_into_the_own_mapping_beside_resets_ends(void **state)
+{
+	struct worker w[] = {
+		{ .fn = resetter },
+		{ .fn = self_io, .index = USEMEM },
+		{ .fn = self_io, .index = USEMEM, .write = true },
+		{ .fn = self_io, .index = RESMEM },
+		{ .fn = toucher, .index = RESMEM },
+	};
+	size_t i, n = ARRAY_SIZE(w);
+
+	vfio_start(&v, "gh200");
+	deadline = now_ms() + setting("RACE_S", 10) * 1000;
+	for (i = 0; i < n; i++)
+		assert_int_equal(pthread_create(&w[i].thread, NULL, w[i].fn,
+						&w[i]), 0);
+	for (i = 0; i < n; i++)
+		pthread_join(w[i].thread, NULL);
+	for (i = 0; i < n; i++) {
+		print_message("# worker %zu: %lu rounds\n", i, w[i].rounds);
+		assert_int_equal(w[i].bad, 0);
+		assert_true(w[i].rounds > 0);
+	}
+	vfio_stop(&v);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(io_into_the_own_mapping_beside_resets_ends),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ }
+};

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A GPU without memory is what vfio-pci would make of it: on every kernel, each
+ * question about the device has the same answer with both drivers. Kernels
+ * differ in some of them, such as the widths of an ioeventfd.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define VFIO_PCI	"/sys/bus/pci/drivers/vfio-pci/"
+
+#define MAX_ANSWERS	512
+
+/* What a driver has answered to each question: an error, or numbers. */
+struct answers {
+	size_t count;
+	struct {
+		char question[48];
+		int64_t value;
+	} a[MAX_ANSWERS];
+};
+
+static struct vfio v = { .device = -1 };
+
+static void __attribute__((format(printf, 3, 4)))
+note(struct answers *all, int64_t value, const char *format, ...)
+{
+	va_list args;
+
+	assert_true(all->count < MAX_ANSWERS);
+	va_start(args, format);
+	vsnprintf(all->a[all->count].question,
+		  sizeof(all->a[all->count].question), format, args);
+	va_end(args);
+	all->a[all->count++].value = value;
+}
+
+static int call(unsigned long request, void *arg)
+{
+	return ioctl(v.device, request, arg) ? -errno : 0;
+}
+
+static void ask_for_info(struct answers *all)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+
+	note(all, call(VFIO_DEVICE_GET_INFO, &info), "info");
+	note(all, info.flags, "info's flags");
+	note(all, info.num_regions, "number of regions");
+	note(all, info.num_irqs, "number of interrupts");
+}
+
+static void ask_for_regions(struct answers *all)
+{
+	unsigned int i;
+
+	for (i = 0; i <= VFIO_PCI_NUM_REGIONS; i++) {
+		struct vfio_region_info info = {
+			.argsz = sizeof(info), .index = i
+		};
+
+		note(all, call(VFIO_DEVICE_GET_REGION_INFO, &info),
+		     "region %u", i);
+		note(all, info.flags, "flags of region %u", i);
+		note(all, info.size, "size of region %u", i);
+		note(all, info.offset, "offset of region %u", i);
+	}
+}
+
+static int set_irq(unsigned int index, uint32_t flags, unsigned int count,
+		   int32_t fd)
+{
+	union {
+		struct vfio_irq_set set;
+		char bytes[sizeof(struct vfio_irq_set) + sizeof(fd)];
+	} u = { .set = {
+		.argsz = flags & VFIO_IRQ_SET_DATA_EVENTFD ? sizeof(u) :
+							     sizeof(u.set),
+		.flags = flags | VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = index,
+		.count = count,
+	} };
+
+	memcpy(u.set.data, &fd, sizeof(fd));
+	return call(VFIO_DEVICE_SET_IRQS, &u);
+}
+
+/* Besides the counts: whether an eventfd can be set, and is signalled. */
+static void ask_for_interrupts(struct answers *all)
+{
+	unsigned int i;
+	uint64_t times;
+	int fd;
+
+	for (i = 0; i <= VFIO_PCI_NUM_IRQS; i++) {
+		struct vfio_irq_info info = {
+			.argsz = sizeof(info), .index = i
+		};
+
+		note(all, call(VFIO_DEVICE_GET_IRQ_INFO, &info),
+		     "interrupt %u", i);
+		note(all, info.flags, "flags of interrupt %u", i);
+		note(all, info.count, "count of interrupt %u", i);
+
+		fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		assert_true(fd >= 0);
+		note(all, set_irq(i, VFIO_IRQ_SET_DATA_EVENTFD, 1, fd),
+		     "eventfd of interrupt %u", i);
+		note(all, set_irq(i, VFIO_IRQ_SET_DATA_NONE, 1, 0),
+		     "trigger of interrupt %u", i);
+		if (read(fd, &times, sizeof(times)) != sizeof(times))
+			times = 0;
+		note(all, times, "signals of interrupt %u", i);
+		note(all, set_irq(i, VFIO_IRQ_SET_DATA_NONE, 0, 0),
+		     "end of interrupt %u", i);
+		close(fd);
+	}
+}
+
+static void ask_for_ioeventfds(struct answers *all)
+{
+	static const unsigned int indexes[] = {
+		VFIO_PCI_BAR0_REGION_INDEX, RESMEM, USEMEM,
+		VFIO_PCI_CONFIG_REGION_INDEX
+	};
+	int fd = eventfd(0, EFD_CLOEXEC);
+	unsigned int i, width;
+
+	assert_true(fd >= 0);
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		for (width = 0; width <= 16; width++) {
+			struct vfio_device_ioeventfd e = {
+				.argsz = sizeof(e),
+				.flags = width,
+				.offset = REGION(indexes[i]) + 0x1000,
+				.data = 1,
+				.fd = fd,
+			};
+
+			note(all, call(VFIO_DEVICE_IOEVENTFD, &e),
+			     "ioeventfd of %u bytes in region %u", width,
+			     indexes[i]);
+			e.fd = -1;
+			note(all, call(VFIO_DEVICE_IOEVENTFD, &e),
+			     "its end, %u in %u", width, indexes[i]);
+		}
+	}
+	close(fd);
+}
+
+static void ask_for_features(struct answers *all)
+{
+	static const uint32_t ways[] = {
+		VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_SET
+	};
+	unsigned int i, way;
+
+	for (i = 0; i < 20; i++) {
+		for (way = 0; way < 2; way++) {
+			struct vfio_device_feature f = {
+				.argsz = sizeof(f),
+				.flags = i | ways[way] |
+					 VFIO_DEVICE_FEATURE_PROBE,
+			};
+
+			note(all, call(VFIO_DEVICE_FEATURE, &f),
+			     "feature %u, %s", i, way ? "set" : "get");
+		}
+	}
+}
+
+static void ask_all(const struct gpu *gpu, struct answers *all)
+{
+	memset(all, 0, sizeof(*all));
+	vfio_open(&v, gpu);
+	ask_for_info(all);
+	ask_for_regions(all);
+	ask_for_interrupts(all);
+	ask_for_ioeventfds(all);
+	ask_for_features(all);
+	note(all, call(VFIO_DEVICE_RESET, NULL), "reset");
+	vfio_close(&v);
+}
+
+static void answers_are_those_of_vfio_pci(const char *name)
+{
+	static struct answers ours, theirs;
+	const struct gpu *gpu = gpu_find(name);
+	unsigned int differ = 0;
+	size_t i;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	ask_all(gpu, &ours);
+	assert_int_equal(gpu_unbind(gpu), 0);
+
+	assert_int_equal(system("modprobe vfio-pci"), 0);
+	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "vfio-pci"),
+			 0);
+	must_write_file(VFIO_PCI "bind", gpu->addr);
+	ask_all(gpu, &theirs);
+	must_write_file(VFIO_PCI "unbind", gpu->addr);
+
+	assert_int_equal(ours.count, theirs.count);
+	for (i = 0; i < ours.count; i++) {
+		if (ours.a[i].value == theirs.a[i].value)
+			continue;
+		differ++;
+		print_message("# %s: %lld, with vfio-pci %lld\n",
+			      ours.a[i].question, (long long)ours.a[i].value,
+			      (long long)theirs.a[i].value);
+	}
+	assert_int_equal(differ, 0);
+	print_message("# %zu answers\n", ours.count);
+}
+
+static void without_memory_every_answer_is_vfio_pcis(void **state)
+{
+	answers_are_those_of_vfio_pci("none");
+}
+
+/* Linux 7.3 has an error interrupt for it, earlier ones have none. */
+static void so_it_is_without_pci_express(void **state)
+{
+	answers_are_those_of_vfio_pci("nopcie");
+}
+
+/* Its GPU is never ready. */
+static void without_memory_no_readiness_register_is_read(void **state)
+{
+	const struct gpu *gpu = gpu_find("none");
+	uint64_t c2c = host_counter(gpu, "c2c_reads");
+	uint64_t hbm = host_counter(gpu, "hbm_reads");
+	uint64_t reads = host_counter(gpu, "bar0_reads");
+	uint32_t word;
+
+	vfio_start(&v, "none");
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(vfio_read(&v, REGION(RESMEM), &word, 4), 4);
+	vfio_close(&v);
+	vfio_open(&v, gpu);
+	vfio_stop(&v);
+	assert_int_equal(host_counter(gpu, "c2c_reads"), c2c);
+	assert_int_equal(host_counter(gpu, "hbm_reads"), hbm);
+	assert_int_equal(host_counter(gpu, "bar0_reads"), reads);
+}
+
+static int teardown(void **state)
+{
+	static const char *const names[] = { "none", "nopcie" };
+	size_t i;
+
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!gpu_exists(names[i]))
+			continue;
+		write_file(VFIO_PCI "unbind", gpu_find(names[i])->addr);
+		gpu_sysfs_write(gpu_find(names[i]), "driver_override", "\n");
+	}
+	/* Other programs expect that nothing is bound to it. */
+	unload("vfio_pci");
+	return 0;
+}
+
+#define TEST(name)	cmocka_unit_test_teardown(name, teardown)
+
+static const struct CMUnitTest tests[] = {
+	TEST(without_memory_every_answer_is_vfio_pcis),
+};
+
+static const struct CMUnitTest model_tests[] = {
+	TEST(so_it_is_without_pci_express),
+	TEST(without_memory_no_readiness_register_is_read),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ "model", CASES(model_tests) },
+	{ }
+};

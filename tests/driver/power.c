@@ -1,0 +1,682 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Runtime power management of a GPU whose power the firmware can cut, so that
+ * the kernel puts it into D3cold: when it isn't open, and when its user
+ * requests low power. The model counts every access that reaches it without
+ * power. The test runner watches the memory, which is not behind the model.
+ * Needs the model GPU on arm64.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
+#define ENTRY_WAKEUP	VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
+#define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
+#define DELAY_MS	1500
+/* Config space of QEMU's virt machine, 1 MiB for each bus. */
+#define ECAM		0x4010000000ULL
+/* Registers of the model's PCI Express capability. */
+#define LINK_STATUS	(0x60 + PCI_EXP_LNKSTA)
+#define LINK_STATUS2	(0x60 + PCI_EXP_LNKSTA2)
+
+static struct vfio v;
+static const struct gpu *gpu;
+static size_t page;
+
+/* Both parts: region, physical address, and a mapping of the first pages. */
+static struct part {
+	unsigned int index;
+	uint64_t phys;
+	char *map;
+} parts[2];
+
+static uint64_t offs(void)
+{
+	return host_counter(gpu, "power_offs");
+}
+
+static uint64_t ons(void)
+{
+	return host_counter(gpu, "power_ons");
+}
+
+/*
+ * Waits until the power is off. The kernel knows it only when the firmware's
+ * method has returned.
+ */
+static void wait_until_off(uint64_t at_least)
+{
+	host_wait_counter(gpu, "power_offs", at_least);
+	wait_until_asleep(gpu);
+}
+
+/* Requests low power, and waits until the power is off. */
+static void enter(void)
+{
+	uint64_t before = offs();
+
+	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
+	wait_until_off(before + 1);
+}
+
+static void leave(void)
+{
+	assert_int_equal(vfio_set_feature(&v, EXIT, NULL, 0), 0);
+	assert_int_equal(offs(), ons());
+}
+
+static void set_delay(uint32_t ms)
+{
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, ms);
+}
+
+static uint64_t touches(void)
+{
+	return host_counter(gpu, "accesses_without_power");
+}
+
+/* QEMU's own reads, when the root port's Link Status is read. */
+static uint64_t port_reads(void)
+{
+	return host_counter(gpu, "port_reads_without_power");
+}
+
+/*
+ * Since Linux 7.3, the port sleeps while its GPU does. When it wakes, before
+ * the GPU has power, the kernel's bandwidth controller reads its Link Status. A
+ * port that never sleeps has no reason for that.
+ */
+static void assert_nothing_reached_it(void)
+{
+	char control[8];
+
+	assert_int_equal(touches(), 0);
+	gpu_sysfs_read(gpu, "../power/control", control, sizeof(control));
+	if (strcmp(control, "auto"))
+		assert_int_equal(port_reads(), 0);
+}
+
+static int setup(void **state)
+{
+	size_t i;
+
+	page = sysconf(_SC_PAGESIZE);
+	gpu = gpu_find("d3cold");
+	vfio_start(&v, "d3cold");
+	for (i = 0; i < 2; i++) {
+		parts[i].index = i ? RESMEM : USEMEM;
+		parts[i].phys = gpu->base + (i ? gpu->size - 1280 * MiB : 0);
+		parts[i].map = vfio_map(&v, parts[i].index, 0, 16 * page, RW,
+					MAP_SHARED, NULL);
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	munmap(parts[0].map, 16 * page);
+	munmap(parts[1].map, 16 * page);
+	vfio_stop(&v);
+	return 0;
+}
+
+/* What the runner has seen in the guarded memory: power cycles, and writes. */
+static void ask_guard(unsigned int *cycles, unsigned int *touched)
+{
+	char answer[64];
+
+	host_ask(answer, sizeof(answer), "guarded %s", gpu->name);
+	if (sscanf(answer, "%u %u", cycles, touched) != 2)
+		fail_msg("\"%s\" should be two numbers", answer);
+}
+
+/* Every test begins and ends awake. */
+static int back_to_normal(void **state)
+{
+	vfio_set_feature(&v, EXIT, NULL, 0);
+	set_delay(0);
+	return 0;
+}
+
+/* Without this test, the others could pass on a machine without D3cold. */
+static void in_low_power_the_kernel_says_D3cold(void **state)
+{
+	char text[32];
+
+	enter();
+	assert_int_equal(offs(), ons() + 1);
+	/* This attribute doesn't wake the device. */
+	gpu_sysfs_read(gpu, "power_state", text, sizeof(text));
+	assert_string_equal(text, "D3cold");
+	leave();
+	gpu_sysfs_read(gpu, "power_state", text, sizeof(text));
+	assert_string_equal(text, "D0");
+	assert_nothing_reached_it();
+}
+
+static void a_fault_in_low_power_is_SIGBUS_and_does_not_wake(void **state)
+{
+	uint64_t before;
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		strcpy(parts[i].map, "touched before");
+	enter();
+	before = ons();
+	for (i = 0; i < 2; i++) {
+		char *map = parts[i].map;
+
+		/* One that is mapped in, and one that is not. */
+		assert_true(raises_sigbus(touch_read, map));
+		assert_ptr_equal(sigbus_addr, map);
+		assert_true(raises_sigbus(touch_write, map + 9 * page));
+		assert_ptr_equal(sigbus_addr, map + 9 * page);
+	}
+	assert_int_equal(ons(), before);
+	leave();
+	for (i = 0; i < 2; i++) {
+		assert_string_equal(parts[i].map, "touched before");
+		strcpy(parts[i].map + 9 * page, "fresh");
+		assert_string_equal(parts[i].map + 9 * page, "fresh");
+	}
+	assert_nothing_reached_it();
+}
+
+static void reads_and_writes_wake_it_for_as_long_as_they_last(void **state)
+{
+	uint64_t word = 0x0123456789abcdef, back, cycles;
+	size_t i;
+
+	enter();
+	for (i = 0; i < 2; i++) {
+		cycles = offs();
+		assert_int_equal(vfio_write(&v, REGION(parts[i].index) + 64,
+					    &word, 8), 8);
+		assert_int_equal(ons(), cycles);
+		wait_until_off(cycles + 1);
+		back = 0;
+		assert_int_equal(vfio_read(&v, REGION(parts[i].index) + 64,
+					   &back, 8), 8);
+		assert_int_equal(back, word);
+		assert_int_equal(ons(), cycles + 1);
+		wait_until_off(cycles + 2);
+		/* The user has not ended low power. */
+		assert_true(raises_sigbus(touch_read, parts[i].map));
+	}
+	leave();
+	assert_int_equal(*(volatile uint64_t *)(parts[0].map + 64), word);
+	assert_nothing_reached_it();
+}
+
+static void what_is_no_memory_needs_no_power(void **state)
+{
+	char byte = 0;
+
+	enter();
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 2 * GiB - 1, &byte, 1),
+			 1);
+	assert_int_equal((unsigned char)byte, 0xff);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 2 * GiB - 1, &byte, 1),
+			 1);
+	assert_int_equal(offs(), ons() + 1);
+	leave();
+}
+
+static void the_registers_of_the_bars_survive_low_power(void **state)
+{
+	uint64_t bar0, bar2 = 0x2280000000ULL, bar4 = 0x4480000000ULL, back;
+
+	assert_int_equal(vfio_read(&v, CONFIG + 0x10, &bar0, 8), 8);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x18, &bar2, 8), 8);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar4, 8), 8);
+	enter();
+	leave();
+	/* As vfio-pci-core keeps the register of BAR0. */
+	assert_int_equal(vfio_read(&v, CONFIG + 0x10, &back, 8), 8);
+	assert_int_equal(back, bar0);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x18, &back, 8), 8);
+	assert_int_equal(back, bar2 | 0xc);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x20, &back, 8), 8);
+	assert_int_equal(back, bar4 | 0xc);
+}
+
+/* Without power the memory loses its training, as in a reset. */
+static void after_low_power_a_fault_waits_until_the_memory_is_ready(void **state)
+{
+	uint64_t begin, reads;
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		strcpy(parts[i].map, "trained");
+		set_delay(DELAY_MS);
+		enter();
+		begin = now_ms();
+		leave();
+		assert_string_equal(parts[i].map, "trained");
+		assert_waited(begin, DELAY_MS);
+		/* The others find it ready, and don't check again. */
+		reads = host_counter(gpu, "c2c_reads");
+		assert_string_equal(parts[1 - i].map, i ? "trained" :
+				    parts[1].map);
+		assert_int_equal(host_counter(gpu, "c2c_reads"), reads);
+	}
+	assert_nothing_reached_it();
+}
+
+static void after_low_power_reads_and_writes_wait(void **state)
+{
+	uint64_t word = 0x1122334455667788, back, begin;
+
+	set_delay(DELAY_MS);
+	enter();
+	begin = now_ms();
+	leave();
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 8, &word, 8), 8);
+	assert_waited(begin, DELAY_MS);
+	set_delay(0);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 8, &back, 8), 8);
+	assert_int_equal(back, word);
+}
+
+/* Each access follows a power cycle, and so a training of its own. */
+static void each_access_in_low_power_waits(void **state)
+{
+	uint64_t word = 0x99aabbccddeeff00, back, begin, cycles;
+	int i;
+
+	set_delay(DELAY_MS);
+	enter();
+	for (i = 0; i < 3; i++) {
+		cycles = offs();
+		begin = now_ms();
+		if (i)
+			assert_int_equal(vfio_read(&v, REGION(RESMEM), &back,
+						   8), 8);
+		else
+			assert_int_equal(vfio_write(&v, REGION(RESMEM), &word,
+						    8), 8);
+		assert_waited(begin, DELAY_MS);
+		wait_until_off(cycles + 1);
+	}
+	assert_int_equal(back, word);
+	begin = now_ms();
+	leave();
+	assert_int_equal(*(volatile uint64_t *)parts[1].map, word);
+	assert_waited(begin, DELAY_MS);
+	assert_nothing_reached_it();
+}
+
+static void *touch_thread(void *map)
+{
+	return (void *)(long)raises_sigbus(touch_read, map);
+}
+
+/* If low power begins during a wait, the result of the wait doesn't count. */
+static void a_wait_that_low_power_overtakes_does_not_count(void **state)
+{
+	uint64_t before, begin;
+	pthread_t thread;
+	void *sigbus;
+
+	strcpy(parts[0].map, "kept");
+	assert_int_equal(vfio_reset(&v), 0);
+	vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
+	set_delay(DELAY_MS);
+	before = host_counter(gpu, "c2c_reads");
+	assert_int_equal(pthread_create(&thread, NULL, touch_thread,
+					parts[0].map), 0);
+	host_wait_counter(gpu, "c2c_reads", before + 2);
+	before = offs();
+	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
+	vfio_bar0_write(&v, MODEL_UNREADY, 0);
+	/* The fault happens in low power. */
+	assert_int_equal(pthread_join(thread, &sigbus), 0);
+	assert_non_null(sigbus);
+	wait_until_off(before + 1);
+
+	begin = now_ms();
+	leave();
+	assert_string_equal(parts[0].map, "kept");
+	assert_waited(begin, DELAY_MS);
+	assert_nothing_reached_it();
+}
+
+static void with_wakeup_an_access_ends_low_power_and_says_so(void **state)
+{
+	struct vfio_device_low_power_entry_with_wakeup arg = { 0 };
+	uint64_t before, signals = 0, word = 7, back = 0;
+	struct pollfd p = { .events = POLLIN };
+
+	strcpy(parts[0].map, "slept");
+	p.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	assert_true(p.fd >= 0);
+	set_delay(DELAY_MS);
+	before = offs();
+	arg.wakeup_eventfd = p.fd;
+	assert_int_equal(vfio_set_feature(&v, ENTRY_WAKEUP, &arg, sizeof(arg)), 0);
+	wait_until_off(before + 1);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_true(raises_sigbus(touch_read, parts[0].map));
+
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), &word, 8), 8);
+	assert_int_equal(read(p.fd, &signals, 8), 8);
+	assert_int_equal(signals, 1);
+	/*
+	 * Awake for good: the user doesn't have to end low power, and no access
+	 * waits.
+	 */
+	assert_string_equal(parts[0].map, "slept");
+	assert_int_equal(vfio_read(&v, REGION(RESMEM), &back, 8), 8);
+	assert_int_equal(back, word);
+	assert_int_equal(offs(), before + 1);
+	close(p.fd);
+
+	/* Low power can be requested again. */
+	enter();
+	leave();
+	assert_string_equal(parts[0].map, "slept");
+	assert_nothing_reached_it();
+}
+
+static void entering_twice_is_EINVAL_and_leaving_twice_is_not(void **state)
+{
+	enter();
+	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), -EINVAL);
+	leave();
+	leave();
+}
+
+static void a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power(void **state)
+{
+	uint64_t resets = host_counter(gpu, "resets");
+	uint64_t cycles;
+
+	strcpy(parts[0].map, "kept");
+	enter();
+	cycles = offs();
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(host_counter(gpu, "resets"), resets + 1);
+	wait_until_off(cycles + 1);
+	assert_true(raises_sigbus(touch_read, parts[0].map));
+	leave();
+	assert_string_equal(parts[0].map, "kept");
+	assert_nothing_reached_it();
+}
+
+static void closing_in_low_power_is_all_right(void **state)
+{
+	char back[8];
+
+	strcpy(parts[0].map, "closed");
+	enter();
+	assert_int_equal(teardown(NULL), 0);
+	assert_int_equal(setup(NULL), 0);
+	assert_string_equal(parts[0].map, "closed");
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
+	assert_string_equal(back, "closed");
+	assert_nothing_reached_it();
+}
+
+static void a_bound_gpu_that_nobody_has_open_is_without_power(void **state)
+{
+	uint64_t before = offs();
+
+	strcpy(parts[1].map, "idle");
+	munmap(parts[0].map, 16 * page);
+	munmap(parts[1].map, 16 * page);
+	vfio_close(&v);
+	wait_until_off(before + 1);
+	assert_int_equal(offs(), ons() + 1);
+	assert_int_equal(setup(NULL), 0);
+	assert_int_equal(offs(), ons());
+	assert_string_equal(parts[1].map, "idle");
+	assert_nothing_reached_it();
+}
+
+/* Accesses while the device enters and leaves low power. */
+struct user {
+	pthread_t thread;
+	struct part *part;
+	uint64_t accesses;
+	uint64_t wrong;
+};
+
+static volatile bool stop;
+
+static void *use(void *arg)
+{
+	struct user *u = arg;
+	uint64_t at = REGION(u->part->index) + 2 * page;
+	uint64_t word = 0, back;
+
+	while (!stop) {
+		word++;
+		if (vfio_write(&v, at, &word, 8) != 8 ||
+		    vfio_read(&v, at, &back, 8) != 8 || back != word)
+			u->wrong++;
+		u->accesses += 2;
+	}
+	return NULL;
+}
+
+struct glance {
+	volatile uint64_t *word;
+	uint64_t seen;
+};
+
+static void glance_at(void *arg)
+{
+	struct glance *g = arg;
+
+	g->seen = *g->word;
+}
+
+/*
+ * While the power is off, the runner puts other content into these pages: a
+ * read of the memory then returns wrong data, and a write is counted.
+ */
+static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **state)
+{
+	struct user u[2] = { { .part = &parts[0] }, { .part = &parts[1] } };
+	struct glance g = { (uint64_t *)(parts[0].map + 3 * page), 0 };
+	uint64_t begin, cycles, sigbus = 0, glances = 0, entries = 0;
+	unsigned int touched, guarded;
+	size_t i;
+
+	*g.word = 0xfeedfacecafebeef;
+	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
+		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
+	cycles = offs();
+	stop = false;
+	for (i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&u[i].thread, NULL, use, &u[i]),
+				 0);
+	begin = now_ms();
+	/* For 10 s, and on a slow machine until enough has happened. */
+	while (now_ms() - begin < 10000 || offs() - cycles < 5 || !sigbus ||
+	       !glances || u[0].accesses <= 10 || u[1].accesses <= 10) {
+		if (entries++ % 2)
+			vfio_set_feature(&v, EXIT, NULL, 0);
+		else
+			vfio_set_feature(&v, ENTRY, NULL, 0);
+		for (i = 0; i < 20; i++) {
+			if (raises_sigbus(glance_at, &g)) {
+				sigbus++;
+			} else {
+				glances++;
+				if (g.seen != 0xfeedfacecafebeef)
+					u[0].wrong++;
+			}
+			usleep(1000);
+		}
+	}
+	stop = true;
+	for (i = 0; i < 2; i++)
+		pthread_join(u[i].thread, NULL);
+	vfio_set_feature(&v, EXIT, NULL, 0);
+	cycles = offs() - cycles;
+	ask_guard(&guarded, &touched);
+	print_message("# %llu power cycles; %llu reads and writes; loads: %llu SIGBUS, %llu good\n",
+		      (unsigned long long)cycles,
+		      (unsigned long long)(u[0].accesses + u[1].accesses),
+		      (unsigned long long)sigbus, (unsigned long long)glances);
+	assert_int_equal(u[0].wrong + u[1].wrong, 0);
+	assert_int_equal(touched, 0);
+	assert_nothing_reached_it();
+	/* The GPU lost and regained power, and was accessed in both states. */
+	assert_true(cycles >= 5);
+	assert_true(guarded >= cycles - 1);
+	assert_true(sigbus > 0 && glances > 0);
+	assert_true(u[0].accesses > 10 && u[1].accesses > 10);
+}
+
+/* Maps physical memory or config space. */
+static volatile void *map_phys(uint64_t phys)
+{
+	int fd = open("/dev/mem", O_RDWR | O_SYNC);
+	void *map;
+
+	assert_true(fd >= 0);
+	map = mmap(NULL, page, RW, MAP_SHARED, fd, phys);
+	if (map == MAP_FAILED)
+		fail_msg("mmap of /dev/mem: %s", strerror(errno));
+	close(fd);
+	return map;
+}
+
+/* Maps the first page of the config space of the function at @addr. */
+static volatile char *map_config(const char *addr)
+{
+	unsigned int bus, slot, function;
+	uint64_t devfn;
+
+	if (sscanf(addr, "%*x:%x:%x.%x", &bus, &slot, &function) != 3)
+		fail_msg("%s is no PCI address", addr);
+	devfn = slot << 3 | function;
+	/* A page may have those of other functions before it. */
+	return (volatile char *)map_phys(ECAM + bus * MiB +
+					 (devfn * 4096 & ~(page - 1))) +
+	       (devfn * 4096 & (page - 1));
+}
+
+static void unmap_config(volatile char *config)
+{
+	munmap((void *)((uintptr_t)config & ~(page - 1)), page);
+}
+
+/*
+ * Why port reads are no accesses by the kernel: here the port's register is
+ * read, and nothing else.
+ */
+static void a_read_of_the_ports_link_status_is_one_by_the_port(void **state)
+{
+	volatile char *port = map_config(gpu->port);
+	uint64_t before = touches(), pairs;
+	uint8_t cap = port[PCI_CAPABILITY_LIST];
+
+	while (cap && port[cap] != PCI_CAP_ID_EXP)
+		cap = port[cap + PCI_CAP_LIST_NEXT];
+	assert_true(cap);
+	enter();
+	pairs = port_reads();
+	assert_int_not_equal(*(volatile uint16_t *)(port + cap + PCI_EXP_LNKSTA),
+			     0xffff);
+	assert_true(port_reads() > pairs);
+	leave();
+	assert_int_equal(touches(), before);
+	unmap_config(port);
+}
+
+/*
+ * Shows that the checks of memory and of config space can fail, by accesses
+ * that bypass the driver.
+ */
+static void a_touch_while_it_sleeps_is_noticed(void **state)
+{
+	volatile uint32_t *memory = map_phys(parts[0].phys + 2 * page);
+	volatile char *config = map_config(gpu->addr);
+	volatile uint16_t *status = (void *)(config + LINK_STATUS);
+	volatile uint16_t *status2 = (void *)(config + LINK_STATUS2);
+	unsigned int guarded, touched;
+	uint64_t before;
+	uint32_t was;
+
+	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
+		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
+	vfio_write(&v, REGION(USEMEM) + 2 * page, "1234", 4);
+	was = *memory;
+	enter();
+	assert_int_not_equal(*memory, was);
+	*memory = 1;
+	leave();
+	ask_guard(&guarded, &touched);
+	assert_int_equal(touched, 1);
+
+	before = touches();
+	enter();
+	assert_int_equal(*(volatile uint32_t *)config, 0xffffffff);
+	leave();
+	assert_int_equal(touches(), before + 1);
+
+	/* What is almost a read by the port. */
+	enter();
+	assert_int_equal(*status, 0xffff);
+	leave();
+	assert_int_equal(touches(), before + 2);
+	enter();
+	assert_int_equal(*status2, 0xffff);
+	assert_int_equal(*status, 0xffff);
+	leave();
+	assert_int_equal(touches(), before + 4);
+	enter();
+	assert_int_equal(*(volatile uint8_t *)status, 0xff);
+	assert_int_equal(*(volatile uint8_t *)status2, 0xff);
+	*status = 0;
+	*status2 = 0;
+	leave();
+	assert_int_equal(touches(), before + 8);
+	munmap((void *)memory, page);
+	unmap_config(config);
+}
+
+#define TEST(name) \
+	cmocka_unit_test_setup_teardown(name, back_to_normal, back_to_normal)
+
+static const struct CMUnitTest tests[] = {
+	TEST(in_low_power_the_kernel_says_D3cold),
+	TEST(a_fault_in_low_power_is_SIGBUS_and_does_not_wake),
+	TEST(reads_and_writes_wake_it_for_as_long_as_they_last),
+	TEST(what_is_no_memory_needs_no_power),
+	TEST(the_registers_of_the_bars_survive_low_power),
+	TEST(after_low_power_a_fault_waits_until_the_memory_is_ready),
+	TEST(after_low_power_reads_and_writes_wait),
+	TEST(each_access_in_low_power_waits),
+	TEST(a_wait_that_low_power_overtakes_does_not_count),
+	TEST(with_wakeup_an_access_ends_low_power_and_says_so),
+	TEST(entering_twice_is_EINVAL_and_leaving_twice_is_not),
+	TEST(a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power),
+	TEST(closing_in_low_power_is_all_right),
+	TEST(a_bound_gpu_that_nobody_has_open_is_without_power),
+	TEST(nothing_reaches_the_device_or_its_memory_while_it_sleeps),
+	/* These must be the last tests: they increment the counters. */
+	TEST(a_read_of_the_ports_link_status_is_one_by_the_port),
+	TEST(a_touch_while_it_sleeps_is_noticed),
+};
+
+const struct case_group groups[] = {
+	{ "model CONFIG_ARM64", CASES(tests), setup, teardown },
+	{ }
+};

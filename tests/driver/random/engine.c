@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Long random sequences of what users and administrators can do with a GPU,
+ * each operation compared with an independent model.
+ *
+ * What operation number i draws depends only on the seed and on i, so a seed
+ * replays a sequence, even with operations left out. The settings are SEED,
+ * OPERATIONS, and KEPT, which lists the operations to do: numbers and ranges, as
+ * in "0-99,205", or @FILE with such a list. With PRESSED, memory is short, and
+ * processors go offline and back (pressure.c).
+ * Without the model GPU, the program uses "odd" and leaves out the operations
+ * that need the model.
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "random.h"
+
+/* Operations between lines of the output. */
+#define PER_TEST	10000
+
+/* Operations that a failure shows. */
+#define TRACE		40
+#define LINE		200
+
+/* Up to this many operations, each is printed. */
+#define FEW		200
+
+/* A sequence that is stuck ends and prints its last operation. */
+#define STUCK_S		1200
+
+static uint64_t seed, now, operations;
+static uint64_t numbers;	/* the state of draw() */
+static char trace[TRACE][LINE];
+static uint64_t traced;
+static bool ended;
+
+static struct range {
+	uint64_t first;
+	uint64_t last;
+} *kept;
+static size_t kept_count;
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 30;
+	x *= 0xbf58476d1ce4e5b9ULL;
+	x ^= x >> 27;
+	x *= 0x94d049bb133111ebULL;
+	return x ^ x >> 31;
+}
+
+uint64_t draw(uint64_t n)
+{
+	numbers += 0x9e3779b97f4a7c15ULL;
+	return n ? mix(numbers) % n : 0;
+}
+
+bool chance(unsigned int percent)
+{
+	return draw(100) < percent;
+}
+
+void draw_bytes(void *buf, size_t count)
+{
+	uint8_t *p = buf;
+	uint64_t word;
+
+	for (; count; count -= count < 8 ? count : 8, p += 8) {
+		word = draw(UINT64_MAX);
+		memcpy(p, &word, count < 8 ? count : 8);
+	}
+}
+
+/* ---- trace -------------------------------------------------------------- */
+
+static char *line(void)
+{
+	return trace[traced % TRACE];
+}
+
+void say(const char *format, ...)
+{
+	size_t len = strlen(line());
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line() + len, LINE - len, format, args);
+	va_end(args);
+}
+
+void not_now(const char *why)
+{
+	say(" (not now: %s)", why);
+}
+
+static void print_trace(void)
+{
+	uint64_t i = traced < TRACE ? 1 : traced - TRACE + 1;
+
+	printf("# seed %llu, the last operations:\n", (unsigned long long)seed);
+	for (; i <= traced; i++)
+		printf("# %s\n", trace[i % TRACE]);
+}
+
+static void tell(void)
+{
+	print_trace();
+	printf("# seed %llu failed at operation %llu of %llu\n",
+	       (unsigned long long)seed, (unsigned long long)now,
+	       (unsigned long long)operations);
+	fflush(stdout);
+}
+
+void wrong(const char *format, ...)
+{
+	va_list args;
+
+	ended = true;
+	printf("# operation %llu: ", (unsigned long long)now);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	printf("\n");
+	tell();
+	_exit(1);
+}
+
+void expect(const char *what, int64_t seen, int64_t expected)
+{
+	if (seen != expected)
+		wrong("%s: %lld, expected %lld", what, (long long)seen,
+		      (long long)expected);
+}
+
+/* Reports a failure in lib.c, which ends the program. */
+static void at_exit(void)
+{
+	if (!ended)
+		tell();
+}
+
+static void stuck(int sig)
+{
+	(void)sig;
+	wrong("no progress for %d s", STUCK_S);
+}
+
+/* ---- accesses that may fault -------------------------------------------- */
+
+/* A sigjmp_buf while an access of this thread may fault. */
+static __thread void *jump;
+
+static void on_fault(int sig)
+{
+	if (!jump) {
+		signal(sig, SIG_DFL);
+		wrong("signal %d outside of any access", sig);
+	}
+	siglongjmp(*(sigjmp_buf *)jump, sig);
+}
+
+int guarded(void (*fn)(void *), void *arg)
+{
+	sigjmp_buf here;
+	int sig = sigsetjmp(here, 0);
+
+	if (!sig) {
+		jump = &here;
+		fn(arg);
+	}
+	jump = NULL;
+	return sig;
+}
+
+struct copy {
+	void *dst;
+	const void *src;
+	size_t count;
+};
+
+static void copy(void *arg)
+{
+	struct copy *c = arg;
+
+	memcpy(c->dst, c->src, c->count);
+}
+
+int try_copy(void *dst, const void *src, size_t count)
+{
+	return guarded(copy, &(struct copy){ dst, src, count });
+}
+
+/* ---- which operations --------------------------------------------------- */
+
+static const struct op *const tables[] = {
+	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, thread_ops,
+	error_ops, dma_ops, call_ops,
+};
+
+#define OPS	128
+
+static const struct op *ops[OPS];
+static uint64_t done[OPS];
+static unsigned int op_count, weights;
+
+static void choose_ops(void)
+{
+	const struct op *op;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(tables); i++) {
+		for (op = tables[i]; op->name; op++) {
+			if (op->possible && !op->possible()) {
+				printf("# not possible on this machine: %s\n", op->name);
+				continue;
+			}
+			assert_true(op_count < OPS);
+			ops[op_count++] = op;
+			weights += op->weight;
+		}
+	}
+}
+
+static void run_one(uint64_t number)
+{
+	unsigned int i, at;
+
+	now = number;
+	/* Both through mix(), so that neighbours have nothing in common. */
+	numbers = mix(mix(seed + 1) + number);
+	at = draw(weights);
+	for (i = 0; at >= ops[i]->weight; i++)
+		at -= ops[i]->weight;
+	traced++;
+	line()[0] = 0;
+	say("%llu %s", (unsigned long long)number, ops[i]->name);
+	ops[i]->run();
+	settle();
+	done[i]++;
+}
+
+static void add_range(char *text)
+{
+	struct range *r;
+	char *end;
+
+	kept = realloc(kept, (kept_count + 1) * sizeof(*kept));
+	assert_non_null(kept);
+	r = &kept[kept_count++];
+	r->first = strtoull(text, &end, 10);
+	r->last = *end == '-' ? strtoull(end + 1, &end, 10) : r->first;
+	if (end == text || *end || r->last < r->first)
+		fail_msg("\"%s\" is no range of operations", text);
+}
+
+/* The list is in ascending order. */
+static void read_kept(const char *arg)
+{
+	char *text = strdup(arg), *word, *rest;
+	size_t size = 0;
+	FILE *f;
+
+	if (arg[0] == '@') {
+		free(text);
+		text = NULL;
+		f = fopen(arg + 1, "r");
+		assert_non_null(f);
+		if (getline(&text, &size, f) < 0)
+			fail_msg("%s is empty", arg + 1);
+		fclose(f);
+		text[strcspn(text, "\n")] = 0;
+	}
+	for (word = strtok_r(text, ",", &rest); word;
+	     word = strtok_r(NULL, ",", &rest))
+		add_range(word);
+	free(text);
+}
+
+static uint64_t count_kept(void)
+{
+	uint64_t count = 0;
+	size_t i;
+
+	for (i = 0; i < kept_count; i++)
+		count += kept[i].last - kept[i].first + 1;
+	return count;
+}
+
+static void run_all(void)
+{
+	bool show = count_kept() <= FEW;
+	uint64_t i;
+	size_t r = 0;
+
+	for (i = 0; i < operations; i++) {
+		while (r < kept_count && kept[r].last < i)
+			r++;
+		if (r < kept_count && kept[r].first <= i) {
+			run_one(i);
+			if (show) {
+				printf("# %s\n", line());
+				fflush(stdout);
+			}
+		}
+		if (i % PER_TEST != PER_TEST - 1 && i != operations - 1)
+			continue;
+		if (i == operations - 1)
+			compare_all();
+		alarm(STUCK_S);
+		printf("# operations to %llu agree\n", (unsigned long long)i);
+		fflush(stdout);
+	}
+}
+
+/* Later programs load the modules that they use. */
+static void unload_helpers(void)
+{
+	static const char *const names[] = { "importer", "aer_inject" };
+	size_t i;
+	int ret;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		ret = unload(names[i]);
+		if (ret && ret != -ENOENT)
+			fail_msg("unloading %s: %s", names[i], strerror(-ret));
+	}
+}
+
+/* Starts from a known state, even if an earlier run has failed. */
+static void begin(void)
+{
+	if (!gpu_bound(s.gpu))
+		expect("bind", gpu_bind(s.gpu), 0);
+	s.bound = true;
+	open_session();
+	vfio_make_ready(&s.v);
+	write_all_known();
+}
+
+static void sequences_agree_with_the_model(void **state)
+{
+	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
+	struct sigaction late = { .sa_handler = stuck };
+	bool pressed = setting("PRESSED", 0);
+	char all[32];
+	unsigned int i;
+
+	seed = setting("SEED", 1);
+	operations = setting("OPERATIONS", PER_TEST);
+	snprintf(all, sizeof(all), "0-%llu", (unsigned long long)operations - 1);
+	printf("# seed %llu operations %llu\n", (unsigned long long)seed,
+	       (unsigned long long)operations);
+	fflush(stdout);
+
+	atexit(at_exit);
+	sigaction(SIGBUS, &sa, NULL);
+	sigaction(SIGSEGV, &sa, NULL);
+	sigaction(SIGALRM, &late, NULL);
+	alarm(STUCK_S);
+	read_kept(getenv("KEPT") ?: all);
+
+	if (pressed)
+		press();
+	model_init(gpu_find(gpu_exists("random") ? "random" : "odd"));
+	choose_ops();
+	begin();
+	run_all();
+	close_session();
+	assert_true(gpu_unbind(s.gpu) == 0);
+	unload_helpers();
+	if (pressed)
+		press_no_more();
+
+	printf("# drawn:");
+	for (i = 0; i < op_count; i++)
+		printf(" %s %llu", ops[i]->name, (unsigned long long)done[i]);
+	printf("\n");
+	ended = true;
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(sequences_agree_with_the_model),
+};
+
+const struct case_group groups[] = {
+	{ "?CONFIG_VFIO_PCI_DMABUF+lab:importer ?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING",
+	  CASES(tests) },
+	{ }
+};

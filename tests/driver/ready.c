@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The wait for GPU memory in a bind: how long it takes, how often it reads the
+ * registers, and how it ends. The waits that time out take 30 s. The first test
+ * starts them, the others run meanwhile, and the last group checks their
+ * results. Without the model GPU, the test that counts reads is left out.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define LATE_MS		3000
+#define TIMEOUT_MS	30000
+
+/* Time in which an operation that doesn't wait would have ended. */
+#define SETTLE_MS	500
+
+/* After this time, a bind hangs. The busiest machine takes a tenth of it. */
+#define STUCK_MS	(20 * TIMEOUT_MS)
+
+struct outcome {
+	int ret;
+	uint64_t begin_ms;
+	uint64_t end_ms;
+};
+
+/* A bind in a separate process. */
+struct binder {
+	const struct gpu *gpu;
+	pid_t pid;
+	int result;	/* pipe on which the child sends its outcome */
+	int lines;	/* of the log about failed waits, before the bind */
+	uint32_t reads;	/* of the model's register, before the bind */
+	struct outcome outcome;
+};
+
+static void start_binder(struct binder *b, const struct gpu *gpu)
+{
+	struct outcome o;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	b->gpu = gpu;
+	if (gpu->is_model)
+		b->reads = gpu_bar0_read(gpu, MODEL_C2C_READS);
+	b->result = fds[0];
+	b->pid = fork();
+	assert_true(b->pid >= 0);
+	if (!b->pid) {
+		o.begin_ms = now_ms();
+		o.ret = gpu_bind(gpu);
+		o.end_ms = now_ms();
+		_exit(write(fds[1], &o, sizeof(o)) != sizeof(o));
+	}
+	close(fds[1]);
+}
+
+static struct outcome finish_binder(struct binder *b)
+{
+	struct outcome o;
+	int status;
+
+	assert_int_equal(read(b->result, &o, sizeof(o)), sizeof(o));
+	close(b->result);
+	assert_int_equal(waitpid(b->pid, &status, 0), b->pid);
+	assert_int_equal(status, 0);
+	b->pid = 0;
+	b->outcome = o;
+	return o;
+}
+
+/* Whether the bind goes on. */
+static bool is_waiting(struct binder *b)
+{
+	struct pollfd p = { .fd = b->result, .events = POLLIN };
+
+	return !poll(&p, 1, 0);
+}
+
+/* The driver claims the parts in this order, and then waits. */
+static bool is_claimed(const struct gpu *gpu)
+{
+	FILE *f = fopen("/proc/iomem", "r");
+	char line[256], name[64];
+	bool found = false;
+
+	assert_non_null(f);
+	snprintf(name, sizeof(name), DRIVER " %s resmem\n", gpu->addr);
+	while (fgets(line, sizeof(line), f))
+		found |= !!strstr(line, name);
+	fclose(f);
+	return found;
+}
+
+/*
+ * Sleeps until the driver waits for the GPU, or the bind has ended. @bar0: the
+ * GPU's registers, mapped since before the bind.
+ */
+static void until_waiting(struct binder *b, volatile uint32_t *bar0)
+{
+	while (is_waiting(b) && !is_claimed(b->gpu))
+		usleep(1000);
+	/* The second read shows that the first one did not end the wait. */
+	if (b->gpu->is_model)
+		while (is_waiting(b) && bar0[MODEL_C2C_READS / 4] - b->reads < 2)
+			usleep(1000);
+	else
+		usleep(SETTLE_MS * 1000);
+}
+
+/*
+ * Makes the GPU ready, which must end the bind with success. Returns false if
+ * the bind had failed before, as it must after TIMEOUT_MS: the machine stood
+ * still in between, and the test begins anew.
+ */
+static bool release_binder(struct binder *b, volatile uint32_t *bar0)
+{
+	static unsigned int repeated;
+	uint64_t before = now_ms(), after;
+	struct outcome o;
+
+	gpu_release(b->gpu, bar0);
+	after = now_ms();
+	o = finish_binder(b);
+	if (o.ret == -ETIME && after - o.begin_ms >= TIMEOUT_MS) {
+		print_message("# released only after %llu ms\n",
+			      (unsigned long long)(after - o.begin_ms));
+		assert_true(++repeated < 5);
+		return false;
+	}
+	assert_int_equal(o.ret, 0);
+	assert_true(o.end_ms >= before);
+	assert_true(gpu_bound(b->gpu));
+	return true;
+}
+
+/* The waits that end with -ETIME: from the first test to the last group. */
+static struct binder never_c2c, never_hbm;
+
+/* Reads of the first one's HBM register until then. */
+static uint64_t never_hbm_reads;
+
+static struct binder killed;
+
+static void kill_binder(struct binder *b)
+{
+	if (b->pid <= 0)
+		return;
+	kill(b->pid, SIGKILL);
+	waitpid(b->pid, NULL, 0);
+	b->pid = 0;
+}
+
+static const char *const side_by_side[] = { "gh200", "second", "odd", "s1h" };
+
+static int teardown(void **state)
+{
+	unsigned int i;
+
+	kill_binder(&killed);
+	for (i = 0; i < ARRAY_SIZE(side_by_side); i++)
+		if (gpu_bound(gpu_find(side_by_side[i])))
+			gpu_unbind(gpu_find(side_by_side[i]));
+	return 0;
+}
+
+static int last_teardown(void **state)
+{
+	kill_binder(&never_c2c);
+	kill_binder(&never_hbm);
+	gpu_unbind_all();
+	return 0;
+}
+
+/*
+ * Counts the log lines which say that @gpu isn't ready; the last one is in
+ * @said.
+ */
+static int lines_of_failure(const struct gpu *gpu, char *said, size_t size)
+{
+	char prefix[64], line[512];
+	int level, lines = 0;
+
+	snprintf(prefix, sizeof(prefix), DRIVER " %s: ", gpu->addr);
+	klog_rewind();
+	while (klog_next(&level, line, sizeof(line))) {
+		if (strncmp(line, prefix, strlen(prefix)) ||
+		    !strstr(line, "not ready"))
+			continue;
+		/* KERN_ERR */
+		assert_int_equal(level, 3);
+		snprintf(said, size, "%s", line);
+		lines++;
+	}
+	return lines;
+}
+
+/* On the model, one of these registers never becomes ready. */
+static void start_never_ready(struct binder *b, const char *name, uint32_t reg)
+{
+	const struct gpu *gpu = gpu_find(name);
+	char said[512];
+
+	if (!gpu->is_model)
+		gpu_bar0_write(gpu, reg, 0);
+	b->lines = lines_of_failure(gpu, said, sizeof(said));
+	start_binder(b, gpu);
+}
+
+/* The kernel creates the driver's attributes after probe has succeeded. */
+static bool probed(const struct gpu *gpu)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/nvgrace_gpu/mode",
+		 gpu->addr);
+	return !access(path, F_OK);
+}
+
+/* The last group checks that the binds fail, and when. */
+static void a_gpu_that_is_not_ready_is_not_bound_yet(void **state)
+{
+	if (gpu_find("noc2c")->is_model)
+		never_hbm_reads = host_counter(gpu_find("noc2c"), "hbm_reads");
+	start_never_ready(&never_c2c, "noc2c", BAR0_C2C);
+	start_never_ready(&never_hbm, "nohbm", BAR0_HBM);
+	usleep(SETTLE_MS * 1000);
+	assert_false(probed(never_c2c.gpu));
+	assert_false(probed(never_hbm.gpu));
+}
+
+static void a_gpu_is_bound_when_it_becomes_ready(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	volatile uint32_t *bar0;
+	struct binder b;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		start_binder(&b, gpu);
+		until_waiting(&b, bar0);
+	} while (!release_binder(&b, bar0));
+}
+
+static void a_failed_wait_leaves_the_gpus_memory_to_others(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	const struct gpu *twin = gpu_find("overlap");
+	volatile uint32_t *bar0 = gpu_hold(gpu);
+	bool waits;
+	int ret;
+
+	for (;;) {
+		start_binder(&killed, gpu);
+		until_waiting(&killed, bar0);
+		ret = gpu_bind(twin);
+		waits = is_waiting(&killed);
+		if (ret || waits)
+			break;
+		/* The machine stood still until the wait was over. */
+		assert_int_equal(finish_binder(&killed).ret, -ETIME);
+		assert_int_equal(gpu_unbind(twin), 0);
+	}
+
+	/* During the wait, the memory is claimed. */
+	assert_int_equal(ret, -EBUSY);
+	kill_binder(&killed);
+	close(killed.result);
+	assert_int_equal(gpu_bind(twin), 0);
+	assert_int_equal(gpu_unbind(twin), 0);
+
+	gpu_release(gpu, bar0);
+	assert_int_equal(gpu_bind(gpu), 0);
+}
+
+/* A wait that began later and still goes on shows that the time isn't over. */
+static void a_killed_binder_gets_away_and_the_gpu_binds_later(void **state)
+{
+	const struct gpu *gpu = gpu_find("second"), *other = gpu_find("gh200");
+	volatile uint32_t *bar0, *other_bar0;
+	struct binder b;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		start_binder(&killed, gpu);
+		until_waiting(&killed, bar0);
+		other_bar0 = gpu_hold(other);
+		start_binder(&b, other);
+		until_waiting(&b, other_bar0);
+
+		kill_binder(&killed);
+		close(killed.result);
+		gpu_unmap_bar0(bar0);
+		assert_false(gpu_bound(gpu));
+	} while (!release_binder(&b, other_bar0));
+
+	gpu_unready(gpu, 500);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_true(gpu_bound(gpu));
+}
+
+/*
+ * The PCI core probes a device with a NUMA node in a worker. The kill doesn't
+ * reach that, so the wait continues to its end.
+ */
+static void on_a_numa_node_the_wait_outlives_a_killed_binder(void **state)
+{
+	const struct gpu *gpu = gpu_find("odd");
+	volatile uint32_t *bar0;
+	uint64_t begin;
+
+	assert_int_equal(gpu_sysfs_write(gpu, "numa_node", "0"), 0);
+	begin = now_ms();
+	gpu_unready(gpu, LATE_MS);
+	bar0 = gpu_map_bar0(gpu);
+	start_binder(&killed, gpu);
+	/* The kill must not come before the worker has begun. */
+	until_waiting(&killed, bar0);
+	gpu_unmap_bar0(bar0);
+	assert_int_equal(kill(killed.pid, SIGKILL), 0);
+	assert_int_equal(waitpid(killed.pid, NULL, 0), killed.pid);
+	killed.pid = 0;
+	close(killed.result);
+	assert_waited(begin, LATE_MS);
+	assert_true(gpu_bound(gpu));
+	assert_int_equal(gpu_sysfs_write(gpu, "numa_node", "-1"), 0);
+}
+
+/* The bind that began last ends first, or else it ended before its release. */
+static bool four_wait_together(void)
+{
+	volatile uint32_t *bar0[ARRAY_SIZE(side_by_side)];
+	struct binder b[ARRAY_SIZE(side_by_side)];
+	bool good = true;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(b); i++) {
+		bar0[i] = gpu_hold(gpu_find(side_by_side[i]));
+		start_binder(&b[i], gpu_find(side_by_side[i]));
+		until_waiting(&b[i], bar0[i]);
+	}
+	while (i--)
+		good &= release_binder(&b[i], bar0[i]);
+	return good;
+}
+
+static void four_gpus_wait_together_for_four_writers(void **state)
+{
+	while (!four_wait_together())
+		teardown(NULL);
+}
+
+/*
+ * Reads which binds have failed, since klog_mark() or the last call. Each
+ * failure logs an error about its GPU.
+ */
+static void note_failures(const struct gpu *const gpu[], bool failed[],
+			  unsigned int count)
+{
+	char line[512];
+	unsigned int i;
+	int level;
+
+	while (klog_next(&level, line, sizeof(line))) {
+		/* KERN_ERR */
+		if (level != 3 || strncmp(line, DRIVER " ", strlen(DRIVER " ")))
+			continue;
+		print_message("# %s\n", line);
+		for (i = 0; i < count; i++)
+			failed[i] |= !!strstr(line, gpu[i]->addr);
+	}
+}
+
+/* Whether the process has ended with an error. It can still be waited for. */
+static bool has_failed(pid_t pid)
+{
+	siginfo_t info = { 0 };
+
+	assert_int_equal(waitid(P_PID, pid, &info,
+				WEXITED | WNOHANG | WNOWAIT), 0);
+	return info.si_pid && (info.si_code != CLD_EXITED || info.si_status);
+}
+
+/*
+ * Returns false if a wait was over before its GPU became ready, because the
+ * machine stood still.
+ */
+static bool loading_binds_four(void)
+{
+	const struct gpu *gpu[ARRAY_SIZE(side_by_side)];
+	volatile uint32_t *bar0[ARRAY_SIZE(gpu)];
+	bool failed[ARRAY_SIZE(gpu)] = { false };
+	unsigned int i, k;
+	bool good = true;
+	uint64_t begin;
+	int status;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(gpu); i++) {
+		gpu[i] = gpu_find(side_by_side[i]);
+		assert_int_equal(gpu_sysfs_write(gpu[i], "driver_override",
+						 DRIVER), 0);
+		bar0[i] = gpu_hold(gpu[i]);
+	}
+	klog_mark();
+	begin = now_ms();
+	/* Whether loading waits for the binding depends on the kernel. */
+	pid = fork();
+	if (!pid)
+		_exit(-module_load());
+	sleep(1);
+	while (i--) {
+		gpu_release(gpu[i], bar0[i]);
+		while (!probed(gpu[i]) && !failed[i] && !has_failed(pid)) {
+			usleep(100 * 1000);
+			note_failures(gpu, failed, ARRAY_SIZE(gpu));
+			if (now_ms() - begin < STUCK_MS)
+				continue;
+			/* The log then has what the blocked tasks wait for. */
+			write_file("/proc/sysrq-trigger", "w");
+			fail_msg("%s is neither bound nor refused",
+				 gpu[i]->name);
+		}
+		for (k = 0; k < i; k++)
+			assert_false(probed(gpu[k]));
+		if (!probed(gpu[i])) {
+			assert_false(has_failed(pid));
+			assert_true(now_ms() - begin >= TIMEOUT_MS);
+			good = false;
+		}
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	return good;
+}
+
+/* The last test of its group: the module can't be unloaded during a wait. */
+static void loading_the_module_binds_four_gpus_together(void **state)
+{
+	unsigned int attempts = 0;
+
+	assert_int_equal(module_unload(), 0);
+	while (!loading_binds_four()) {
+		assert_true(++attempts < 5);
+		/* A probe that has reported its failure is about to end. */
+		while (module_unload())
+			usleep(10 * 1000);
+	}
+}
+
+static void assert_timed_out(struct binder *b, const char *registers)
+{
+	const struct gpu *gpu = b->gpu;
+	struct outcome o = finish_binder(b);
+	char said[512] = "";
+	int lines;
+
+	print_message("# timed out after %llu ms\n",
+		      (unsigned long long)(o.end_ms - o.begin_ms));
+	/* Otherwise, what follows could bind it. */
+	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
+	assert_int_equal(o.ret, -ETIME);
+	assert_false(gpu_bound(gpu));
+	assert_true(o.end_ms - o.begin_ms >= TIMEOUT_MS);
+
+	lines = lines_of_failure(gpu, said, sizeof(said)) - b->lines;
+	print_message("# %s\n", said);
+	assert_int_equal(lines, 1);
+	if (!strstr(said, registers))
+		fail_msg("the line does not say \"%s\"", registers);
+}
+
+static void without_the_link_binding_ends_with_ETIME_after_30_s(void **state)
+{
+	assert_timed_out(&never_c2c,
+			 "C2C link status 0x0, expected 0xff;");
+	/* Nothing is read of the HBM before the link is up. */
+	if (never_c2c.gpu->is_model)
+		assert_int_equal(host_counter(never_c2c.gpu, "hbm_reads"),
+				 never_hbm_reads);
+}
+
+static void without_the_memory_binding_ends_with_ETIME_after_30_s(void **state)
+{
+	assert_timed_out(&never_hbm,
+			 "C2C link status 0xff, HBM training status 0x0,");
+}
+
+/*
+ * The model counts the reads. From the fourth on, the pauses between them are
+ * 8 ms or longer. Without growing pauses there would be one in each millisecond
+ * on hardware.
+ */
+static void the_registers_are_read_with_longer_and_longer_pauses(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	volatile uint32_t *bar0;
+	uint32_t c2c, hbm;
+	struct binder b;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		assert_int_equal(bar0[MODEL_MAGIC / 4], 0x4d47564e);
+		c2c = bar0[MODEL_C2C_READS / 4];
+		hbm = bar0[MODEL_HBM_READS / 4];
+		start_binder(&b, gpu);
+		usleep(LATE_MS * 1000);
+		while (is_waiting(&b) && bar0[MODEL_C2C_READS / 4] - c2c < 6)
+			usleep(SETTLE_MS * 1000);
+	} while (!release_binder(&b, bar0));
+	assert_int_equal(gpu_unbind(gpu), 0);
+
+	c2c = gpu_bar0_read(gpu, MODEL_C2C_READS) - c2c;
+	hbm = gpu_bar0_read(gpu, MODEL_HBM_READS) - hbm;
+	print_message("# %u and %u reads\n", c2c, hbm);
+	assert_in_range(c2c, 6, 20 + (b.outcome.end_ms - b.outcome.begin_ms) / 7);
+	/* Only when the link is up. */
+	assert_true(hbm < c2c && hbm > 0);
+}
+
+#define TEST(fn)	cmocka_unit_test_teardown(fn, teardown)
+
+static const struct CMUnitTest tests[] = {
+	TEST(a_gpu_that_is_not_ready_is_not_bound_yet),
+	TEST(a_gpu_is_bound_when_it_becomes_ready),
+	TEST(a_failed_wait_leaves_the_gpus_memory_to_others),
+	TEST(a_killed_binder_gets_away_and_the_gpu_binds_later),
+	TEST(on_a_numa_node_the_wait_outlives_a_killed_binder),
+	TEST(four_gpus_wait_together_for_four_writers),
+};
+
+static const struct CMUnitTest last_tests[] = {
+	TEST(without_the_link_binding_ends_with_ETIME_after_30_s),
+	TEST(without_the_memory_binding_ends_with_ETIME_after_30_s),
+	TEST(loading_the_module_binds_four_gpus_together),
+};
+
+static void a_ready_gpu_is_bound_at_once(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	uint64_t c2c = host_counter(gpu, "c2c_reads");
+	uint64_t hbm = host_counter(gpu, "hbm_reads");
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(host_counter(gpu, "c2c_reads"), c2c + 1);
+	assert_int_equal(host_counter(gpu, "hbm_reads"), hbm + 1);
+}
+
+/* A stand-in's registers are memory, whose reads nothing counts. */
+static const struct CMUnitTest model_tests[] = {
+	TEST(a_ready_gpu_is_bound_at_once),
+	TEST(the_registers_are_read_with_longer_and_longer_pauses),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ "model", CASES(model_tests) },
+	{ "", CASES(last_tests), NULL, last_teardown },
+	{ }
+};

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* VFIO_DEVICE_GET_REGION_INFO: what it reports about the fake BARs. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+static struct vfio v;
+
+static void both_bars_have_a_sparse_area_of_the_memory(void **state)
+{
+	vfio_start(&v, "gh200");
+	assert_region(&v, USEMEM, 0x60000000, 2 * GiB);
+	assert_region(&v, RESMEM, 0x50000000, 2 * GiB);
+	vfio_stop(&v);
+}
+
+static void a_memory_that_is_a_power_of_two_fills_its_bar(void **state)
+{
+	vfio_start(&v, "second");
+	assert_region(&v, USEMEM, 2 * GiB, 2 * GiB);
+	assert_region(&v, RESMEM, 1 * GiB, 1 * GiB);
+	vfio_stop(&v);
+}
+
+static void a_page_that_is_not_all_memory_is_left_out(void **state)
+{
+	vfio_start(&v, "odd");
+	assert_region(&v, USEMEM, 0x60000000, 2 * GiB);
+	assert_region(&v, RESMEM, 0x50001235, 2 * GiB);
+	vfio_stop(&v);
+}
+
+static void other_regions_are_those_of_the_device(void **state)
+{
+	static const unsigned int none[] = {
+		VFIO_PCI_BAR1_REGION_INDEX, VFIO_PCI_BAR3_REGION_INDEX,
+		VFIO_PCI_BAR5_REGION_INDEX
+	};
+	struct region r;
+	size_t i;
+
+	vfio_start(&v, "gh200");
+	vfio_region(&v, VFIO_PCI_BAR0_REGION_INDEX, &r);
+	assert_int_equal(r.size, BAR0_SIZE);
+	assert_int_equal(r.offset, 0);
+	for (i = 0; i < ARRAY_SIZE(none); i++) {
+		vfio_region(&v, none[i], &r);
+		assert_int_equal(r.size, 0);
+	}
+	vfio_region(&v, VFIO_PCI_CONFIG_REGION_INDEX, &r);
+	assert_int_equal(r.size, 4096);
+	vfio_stop(&v);
+}
+
+/* A caller may first query how much room it needs. */
+static void a_short_buffer_is_told_its_size(void **state)
+{
+	struct {
+		struct vfio_region_info info;
+		unsigned char rest[256];
+	} u;
+	size_t need;
+
+	vfio_start(&v, "gh200");
+
+	memset(&u, 0xa5, sizeof(u));
+	u.info.argsz = sizeof(u.info);
+	u.info.flags = 0;
+	u.info.index = USEMEM;
+	u.info.cap_offset = 0;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
+	need = u.info.argsz;
+	assert_true(need > sizeof(u.info) && need <= sizeof(u));
+	assert_int_equal(u.info.flags, FAKE_BAR_FLAGS);
+	assert_int_equal(u.info.cap_offset, 0);
+	assert_int_equal(u.info.size, 2 * GiB);
+	assert_int_equal(u.rest[0], 0xa5);
+
+	/* One byte too few. */
+	u.info.argsz = need - 1;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
+	assert_int_equal(u.info.argsz, need);
+	assert_int_equal(u.info.cap_offset, 0);
+	assert_int_equal(u.rest[0], 0xa5);
+
+	/* Exactly enough: nothing after that is written. */
+	u.info.argsz = need;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &u), 0);
+	assert_int_equal(u.info.argsz, need);
+	assert_int_equal(u.info.cap_offset, sizeof(u.info));
+	assert_int_not_equal(u.rest[0], 0xa5);
+	assert_int_equal(u.rest[need - sizeof(u.info)], 0xa5);
+
+	vfio_stop(&v);
+}
+
+static void a_struct_that_is_too_short_is_EINVAL(void **state)
+{
+	struct vfio_region_info info = { .index = USEMEM };
+	uint32_t argsz;
+
+	vfio_start(&v, "gh200");
+	/* All of the struct is required. */
+	for (argsz = 0; argsz < sizeof(info); argsz++) {
+		info.argsz = argsz;
+		assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO,
+				       &info), -1);
+		assert_int_equal(errno, EINVAL);
+	}
+	vfio_stop(&v);
+}
+
+static void an_unreadable_struct_is_EFAULT(void **state)
+{
+	char *page = page_before_hole();
+	struct vfio_region_info *info;
+
+	vfio_start(&v, "gh200");
+	info = (void *)(page + sysconf(_SC_PAGESIZE) - 8);
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
+	assert_int_equal(errno, EFAULT);
+
+	/* The struct is accessible, the room for the capability is not. */
+	info = (void *)(page + sysconf(_SC_PAGESIZE) - sizeof(*info));
+	info->argsz = 256;
+	info->index = USEMEM;
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
+	assert_int_equal(errno, EFAULT);
+	vfio_stop(&v);
+}
+
+static void an_index_that_does_not_exist_is_EINVAL(void **state)
+{
+	struct vfio_region_info info = { .argsz = sizeof(info), .index = 1000 };
+
+	vfio_start(&v, "gh200");
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &info), -1);
+	assert_int_equal(errno, EINVAL);
+	vfio_stop(&v);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(both_bars_have_a_sparse_area_of_the_memory),
+	cmocka_unit_test(a_memory_that_is_a_power_of_two_fills_its_bar),
+	cmocka_unit_test(a_page_that_is_not_all_memory_is_left_out),
+	cmocka_unit_test(other_regions_are_those_of_the_device),
+	cmocka_unit_test(a_short_buffer_is_told_its_size),
+	cmocka_unit_test(a_struct_that_is_too_short_is_EINVAL),
+	cmocka_unit_test(an_unreadable_struct_is_EFAULT),
+	cmocka_unit_test(an_index_that_does_not_exist_is_EINVAL),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ }
+};

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Resets, closing, unbinding, and two GPUs at once. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW	(PROT_READ | PROT_WRITE)
+
+static struct vfio v;
+
+static int setup(void **state)
+{
+	vfio_start(&v, "gh200");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	vfio_stop(&v);
+	return 0;
+}
+
+static uint32_t model(uint64_t reg)
+{
+	uint32_t val;
+
+	assert_int_equal(vfio_read(&v, reg, &val, 4), 4);
+	return val;
+}
+
+static void mappings_come_back_after_a_reset(void **state)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	size_t page = sysconf(_SC_PAGESIZE);
+	int k;
+
+	for (k = 0; k < 2; k++) {
+		char *map = vfio_map(&v, indexes[k], 0, 4 * page, RW,
+				     MAP_SHARED, NULL);
+
+		strcpy(map, "before");
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_string_equal(map, "before");
+		strcpy(map + page, "after");
+		assert_string_equal(map + page, "after");
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_string_equal(map + page, "after");
+		munmap(map, 4 * page);
+	}
+}
+
+static void reads_and_writes_go_on_after_a_reset(void **state)
+{
+	char in[64], out[64];
+
+	fill(in, sizeof(in), 9);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + GiB, in, 64), 64);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + GiB, out, 64), 64);
+	assert_memory_equal(in, out, 64);
+}
+
+static void a_reset_reaches_the_device(void **state)
+{
+	uint32_t before;
+
+	/* A stand-in doesn't count resets: check that it works again. */
+	if (!v.gpu->is_model) {
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_int_equal(model(BAR0_C2C), 0xff);
+		return;
+	}
+	assert_int_equal(model(MODEL_MAGIC), 0x4d47564e);
+	before = model(MODEL_RESETS);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(model(MODEL_RESETS), before + 1);
+}
+
+/*
+ * This GPU's id is one that the kernel may reset through the bus. For the
+ * others, a quirk prevents hot resets.
+ */
+static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
+{
+	union {
+		struct vfio_pci_hot_reset_info info;
+		char bytes[256];
+	} i = { .info = { .argsz = sizeof(i) } };
+	uint64_t bar = 0x4000000000ULL;
+	struct vfio other;
+	char *map;
+
+	vfio_start(&other, "second");
+	if (ioctl(other.device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &i))
+		fail_msg("VFIO_DEVICE_GET_PCI_HOT_RESET_INFO: %s",
+			 strerror(errno));
+	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	strcpy(map, "kept");
+	assert_int_equal(vfio_write(&other, CONFIG + 0x20, &bar, 8), 8);
+	assert_int_equal(vfio_hot_reset(&other), 0);
+	assert_int_equal(vfio_read(&other, CONFIG + 0x20, &bar, 8), 8);
+	assert_int_equal(bar, 0xc);
+	assert_string_equal(map, "kept");
+	munmap(map, 65536);
+	vfio_stop(&other);
+}
+
+/* As in vfio-pci, unbinding waits for the last user. */
+static void unbinding_waits_until_the_device_is_closed(void **state)
+{
+	struct vfio other;
+	char word[8] = "waiting", back[8];
+	char *map;
+	int status;
+	pid_t pid;
+
+	vfio_start(&other, "second");
+	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	pid = fork();
+	if (!pid) {
+		/* The child must not keep the device open. */
+		munmap(map, 65536);
+		vfio_close(&other);
+		_exit(gpu_unbind(other.gpu) ? 1 : 0);
+	}
+	sleep(1);
+	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+
+	/* Everything still works meanwhile. */
+	assert_int_equal(vfio_write(&other, REGION(USEMEM) + 512, word, 8), 8);
+	assert_string_equal(map + 512, "waiting");
+	assert_int_equal(vfio_read(&other, REGION(RESMEM), back, 8), 8);
+
+	munmap(map, 65536);
+	vfio_close(&other);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_false(gpu_bound(other.gpu));
+
+	/* It can be bound again. */
+	vfio_start(&other, "second");
+	vfio_stop(&other);
+}
+
+static void a_mapping_alone_keeps_the_device_in_use(void **state)
+{
+	struct vfio other;
+	char *map;
+	int status;
+	pid_t pid;
+
+	vfio_start(&other, "second");
+	map = vfio_map(&other, RESMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	vfio_close(&other);
+	pid = fork();
+	if (!pid) {
+		munmap(map, 65536);
+		_exit(gpu_unbind(other.gpu) ? 1 : 0);
+	}
+	sleep(1);
+	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+	strcpy(map, "still mine");
+	assert_string_equal(map, "still mine");
+	munmap(map, 65536);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void the_module_can_not_go_while_a_device_is_open(void **state)
+{
+	assert_int_equal(system("rmmod " DRIVER " 2>/dev/null") == 0, 0);
+	assert_true(gpu_bound(v.gpu));
+	assert_int_equal(model(BAR0_HBM), 0xff);
+}
+
+static void two_gpus_at_once_keep_their_memory_apart(void **state)
+{
+	char a[4096], b[4096], out[4096];
+	struct vfio other;
+	char *map, *map2;
+	int i;
+
+	vfio_start(&other, "second");
+	map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
+	map2 = vfio_map(&other, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
+	for (i = 0; i < 16; i++) {
+		uint64_t at = i * 64 * KiB;
+
+		fill(a, sizeof(a), i);
+		fill(b, sizeof(b), 1000 + i);
+		memcpy(map + at, a, sizeof(a));
+		assert_int_equal(vfio_write(&other, REGION(USEMEM) + at, b,
+					    sizeof(b)), sizeof(b));
+	}
+	/* A reset of one GPU doesn't affect the other. */
+	assert_int_equal(vfio_reset(&other), 0);
+	for (i = 0; i < 16; i++) {
+		uint64_t at = i * 64 * KiB;
+
+		fill(a, sizeof(a), i);
+		fill(b, sizeof(b), 1000 + i);
+		assert_int_equal(vfio_read(&v, REGION(USEMEM) + at, out,
+					   sizeof(out)), sizeof(out));
+		assert_memory_equal(a, out, sizeof(a));
+		assert_memory_equal(b, map2 + at, sizeof(b));
+	}
+	munmap(map, MiB);
+	munmap(map2, MiB);
+	vfio_stop(&other);
+}
+
+static int low_power(struct vfio *dev, uint32_t feature)
+{
+	struct vfio_device_feature f = {
+		.argsz = sizeof(f),
+		.flags = VFIO_DEVICE_FEATURE_SET | feature,
+	};
+
+	return ioctl(dev->device, VFIO_DEVICE_FEATURE, &f) ? -errno : 0;
+}
+
+static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **state)
+{
+	char *map = vfio_map(&v, USEMEM, GiB, 65536, RW, MAP_SHARED, NULL);
+	uint64_t word = 0x0123456789abcdef, back = 0;
+
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + GiB, &word, 8), 8);
+	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY), 0);
+	assert_true(raises_sigbus(touch_read, map));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + GiB, &back, 8), 8);
+	assert_int_equal(back, word);
+	/* The GPU is awake only for the read. */
+	assert_true(raises_sigbus(touch_read, map));
+	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT), 0);
+	assert_int_equal(*(uint64_t *)map, word);
+	munmap(map, 65536);
+}
+
+/* Open and close reset the device, too. The memory keeps its content. */
+static void opening_again_finds_the_memory_as_it_was(void **state)
+{
+	char in[32], out[32];
+	struct vfio other;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		vfio_start(&other, "second");
+		fill(in, sizeof(in), 50 + i);
+		if (i) {
+			fill(out, sizeof(out), 49 + i);
+			vfio_read(&other, REGION(RESMEM) + 8, in, sizeof(in));
+			assert_memory_equal(in, out, sizeof(in));
+			fill(in, sizeof(in), 50 + i);
+		}
+		vfio_write(&other, REGION(RESMEM) + 8, in, sizeof(in));
+		vfio_stop(&other);
+	}
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(mappings_come_back_after_a_reset),
+	cmocka_unit_test(reads_and_writes_go_on_after_a_reset),
+	cmocka_unit_test(a_reset_reaches_the_device),
+	cmocka_unit_test(a_hot_reset_clears_the_registers_and_keeps_the_memory),
+	cmocka_unit_test(unbinding_waits_until_the_device_is_closed),
+	cmocka_unit_test(a_mapping_alone_keeps_the_device_in_use),
+	cmocka_unit_test(the_module_can_not_go_while_a_device_is_open),
+	cmocka_unit_test(two_gpus_at_once_keep_their_memory_apart),
+	cmocka_unit_test(in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device),
+	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests), setup, teardown },
+	{ }
+};

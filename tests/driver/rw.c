@@ -1,0 +1,738 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* pread and pwrite on the fake BARs. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define USEMEM_LEN	0x60000000ULL	/* of the GPU "gh200" */
+#define RESMEM_LEN	0x50000000ULL
+#define BAR_LEN		(2 * GiB)
+
+static struct vfio v;
+static const unsigned int indexes[2] = { USEMEM, RESMEM };
+static const uint64_t lengths[2] = { USEMEM_LEN, RESMEM_LEN };
+
+static int setup(void **state)
+{
+	vfio_start(&v, "gh200");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	vfio_stop(&v);
+	return 0;
+}
+
+/*
+ * Tries every offset within 16 bytes of @edge with every width up to 40, and
+ * compares with an image of the memory around it. Beyond the part's end, the
+ * image is 0xff. It ends with the BAR.
+ */
+static void check_around(int k, uint64_t edge)
+{
+	enum { SPAN = 64 };
+	unsigned char image[2 * SPAN], got[SPAN], before[2 * SPAN];
+	uint64_t first = edge - SPAN, pos;
+	uint64_t real = lengths[k] - first < 2 * SPAN ? lengths[k] - first :
+							2 * SPAN;
+	int off, width;
+	ssize_t want;
+
+	/* Fills what is memory; around the BAR's end there is none. */
+	if (first >= lengths[k])
+		real = 0;
+	fill(image, sizeof(image), edge + k);
+	memset(image + real, 0xff, sizeof(image) - real);
+	if (real)
+		assert_int_equal(vfio_write(&v, REGION(indexes[k]) + first,
+					    image, real), real);
+
+	for (off = -16; off < 16; off++) {
+		pos = edge + off;
+		for (width = 1; width <= 40; width++) {
+			want = pos >= BAR_LEN ? -EINVAL :
+			       pos + width > BAR_LEN ? (ssize_t)(BAR_LEN - pos) :
+						       width;
+			/* The byte after the access must not change. */
+			memset(got, 0x77, sizeof(got));
+			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
+						   got, width), want);
+			if (want < 0)
+				want = 0;
+			assert_memory_equal(got, image + SPAN + off, want);
+			assert_int_equal(got[want], 0x77);
+
+			/*
+			 * Writes the same bytes inverted; only memory takes
+			 * them.
+			 */
+			memcpy(before, image, sizeof(image));
+			for (ssize_t i = 0; i < want; i++) {
+				got[i] = ~image[SPAN + off + i];
+				if (SPAN + off + i < (ssize_t)real)
+					image[SPAN + off + i] = got[i];
+			}
+			assert_int_equal(vfio_write(&v, REGION(indexes[k]) + pos,
+						    got, width), want ?: -EINVAL);
+			memset(before, 0, sizeof(before));
+			ssize_t all = first + sizeof(before) > BAR_LEN ?
+				      (ssize_t)(BAR_LEN - first) :
+				      (ssize_t)sizeof(before);
+			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + first,
+						   before, sizeof(before)), all);
+			assert_memory_equal(before, image, all);
+		}
+	}
+}
+
+static void every_access_around_the_end_of_the_memory_is_right(void **state)
+{
+	check_around(0, USEMEM_LEN);
+	check_around(1, RESMEM_LEN);
+}
+
+static void every_access_around_the_end_of_the_bar_is_right(void **state)
+{
+	check_around(0, BAR_LEN);
+	check_around(1, BAR_LEN);
+}
+
+/* WINDOW of src/window.c: 1 GiB, or 64 MiB with KASAN. */
+static void every_access_around_the_end_of_a_window_is_right(void **state)
+{
+	check_around(0, GiB);
+	check_around(1, GiB);
+}
+
+static void the_start_of_the_memory_is_right(void **state)
+{
+	unsigned char in[48], out[48];
+	int k, off, width;
+
+	for (k = 0; k < 2; k++) {
+		fill(in, sizeof(in), k);
+		assert_int_equal(vfio_write(&v, REGION(indexes[k]), in,
+					    sizeof(in)), sizeof(in));
+		for (off = 0; off < 16; off++)
+			for (width = 1; width <= 32; width++) {
+				assert_int_equal(vfio_read(&v, REGION(indexes[k]) + off,
+							   out, width), width);
+				assert_memory_equal(out, in + off, width);
+			}
+	}
+}
+
+static void bytes_of_a_partial_last_page_are_reached(void **state)
+{
+	uint64_t end = 0x50001235, at = end - 100;
+	unsigned char in[200], out[200], before, behind;
+	struct vfio odd;
+	uint64_t phys;
+
+	vfio_start(&odd, "odd");
+	fill(in, sizeof(in), 5);
+	/* The byte after the memory belongs to something else. */
+	phys = odd.gpu->base + 0x60000000 + end;
+	host_peek(phys, &before, 1);
+	behind = ~in[100];
+	host_poke(phys, &behind, 1);
+	assert_int_equal(vfio_write(&odd, REGION(RESMEM) + at, in, 200), 200);
+	assert_int_equal(vfio_read(&odd, REGION(RESMEM) + at, out, 200), 200);
+	assert_memory_equal(in, out, 100);
+	memset(in, 0xff, sizeof(in));
+	assert_memory_equal(in, out + 100, 100);
+	host_peek(phys, out, 1);
+	assert_int_equal(out[0], behind);
+	host_poke(phys, &before, 1);
+	vfio_stop(&odd);
+}
+
+static void beyond_the_bar_is_EINVAL(void **state)
+{
+	char byte = 0;
+	int k;
+
+	for (k = 0; k < 2; k++) {
+		const uint64_t at[] = { BAR_LEN, BAR_LEN + 1, 1ULL << 39,
+					(1ULL << 40) - 1 };
+
+		for (size_t i = 0; i < 4; i++) {
+			uint64_t pos = REGION(indexes[k]) + at[i];
+
+			assert_int_equal(vfio_read(&v, pos, &byte, 1), -EINVAL);
+			assert_int_equal(vfio_write(&v, pos, &byte, 1), -EINVAL);
+		}
+	}
+}
+
+static void nothing_is_nothing(void **state)
+{
+	char byte = 7;
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 0), 0);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM), &byte, 0), 0);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + USEMEM_LEN, &byte, 0), 0);
+	assert_int_equal(byte, 7);
+}
+
+static void a_large_tail_reads_as_ones(void **state)
+{
+	size_t size = 5 * MiB + 13, i;
+	unsigned char *buf = malloc(size);
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + USEMEM_LEN + 3, buf,
+				   size), size);
+	for (i = 0; i < size; i++)
+		assert_int_equal(buf[i], 0xff);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + USEMEM_LEN, buf,
+				    size), size);
+	free(buf);
+}
+
+/* Odd sizes, positions and buffers, across chunks and windows. */
+static void bulk_data_arrives_whole(void **state)
+{
+	size_t size = 3 * MiB + 4099, slack = 16;
+	char *in = malloc(size + slack), *out = malloc(size + slack);
+	char *map;
+	int k, i;
+
+	for (k = 0; k < 2; k++) {
+		map = vfio_map(&v, indexes[k], GiB - 2 * MiB, 8 * MiB, RW,
+			       MAP_SHARED, NULL);
+		for (i = 0; i < 3; i++) {
+			uint64_t pos = GiB - MiB + 5 * i;
+
+			fill(in + i, size, 17 * k + i);
+			assert_int_equal(vfio_write(&v, REGION(indexes[k]) + pos,
+						    in + i, size), size);
+			assert_memory_equal(map + pos - (GiB - 2 * MiB), in + i, size);
+			memset(out, 0, size + slack);
+			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
+						   out + 3 * i, size), size);
+			assert_memory_equal(out + 3 * i, in + i, size);
+		}
+		munmap(map, 8 * MiB);
+	}
+	free(in);
+	free(out);
+}
+
+static void a_fault_in_the_middle_ends_the_access_there(void **state)
+{
+	size_t page = sysconf(_SC_PAGESIZE), i;
+	const size_t room[] = { 1, 7, 8, 15, 50, 63, 64, 65, 100, 127, page };
+	const size_t more[] = { 1, 33, 100, 70000 };
+	char *hole = page_before_hole() + page;
+	char *memory = malloc(page + 300);
+	ssize_t ret;
+	int k, m;
+
+	for (k = 0; k < 2; k++) {
+		uint64_t pos = REGION(indexes[k]) + GiB - 50;
+
+		for (i = 0; i < ARRAY_SIZE(room) * ARRAY_SIZE(more); i++) {
+			size_t there = room[i / ARRAY_SIZE(more)];
+			size_t count = there + more[i % ARRAY_SIZE(more)];
+			char *buf = hole - there;
+
+			/* A read returns what the buffer has room for. */
+			memset(memory, 0x11, page + 300);
+			vfio_write(&v, pos, memory, page + 300);
+			memset(buf, 0x33, there);
+			ret = vfio_read(&v, pos, buf, count);
+			assert_int_equal(ret, there);
+			assert_memory_equal(buf, memory, there);
+
+			/*
+			 * A write changes as many bytes as it returns, and no
+			 * more.
+			 */
+			memset(buf, 0x22, there);
+			ret = vfio_write(&v, pos, buf, count);
+			assert_int_equal(ret, there);
+			memset(memory, 0x22, there);
+			buf = malloc(page + 300);
+			assert_int_equal(vfio_read(&v, pos, buf, there + 200),
+					 there + 200);
+			assert_memory_equal(buf, memory, there + 200);
+			free(buf);
+		}
+		/* A buffer that is not accessible at all. */
+		for (m = 0; m < 4; m++) {
+			assert_int_equal(vfio_read(&v, pos, hole, more[m]), -EFAULT);
+			assert_int_equal(vfio_write(&v, pos, hole, more[m]), -EFAULT);
+		}
+		/* In the tail, too. */
+		pos = REGION(indexes[k]) + lengths[k];
+		assert_int_equal(vfio_read(&v, pos, hole, 64), -EFAULT);
+		for (i = 0; i < ARRAY_SIZE(room); i++)
+			assert_int_equal(vfio_read(&v, pos, hole - room[i],
+						   room[i] + 70000), room[i]);
+	}
+	free(memory);
+}
+
+/* Fresh memory has no pages yet, and a file's are in the page cache. */
+static void pages_that_are_not_there_yet_are_brought_in(void **state)
+{
+	const size_t size = 3 * MiB + 4099;
+	char *in = malloc(size), *fresh;
+	int k, file;
+
+	file = open("/tmp/pages", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_true(file >= 0);
+	for (k = 0; k < 4; k++) {
+		uint64_t pos = REGION(indexes[k % 2]) + GiB - MiB + 1;
+
+		fill(in, size, k);
+		assert_int_equal(vfio_write(&v, pos, in, size), size);
+
+		/* Anonymous, and shared with a file. */
+		assert_int_equal(ftruncate(file, 0), 0);
+		assert_int_equal(ftruncate(file, size), 0);
+		fresh = mmap(NULL, size, RW,
+			     k < 2 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED,
+			     k < 2 ? -1 : file, 0);
+		assert_true(fresh != MAP_FAILED);
+		assert_int_equal(vfio_read(&v, pos, fresh, size), size);
+		assert_memory_equal(fresh, in, size);
+		munmap(fresh, size);
+
+		/* Unwritten memory reads as zeros. */
+		fresh = mmap(NULL, size, PROT_READ,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		assert_true(fresh != MAP_FAILED);
+		assert_int_equal(vfio_read(&v, pos, fresh, size), -EFAULT);
+		assert_int_equal(vfio_write(&v, pos, fresh, size), size);
+		assert_int_equal(vfio_read(&v, pos, in, size), size);
+		assert_memory_equal(in, fresh, size);
+		munmap(fresh, size);
+	}
+	close(file);
+	unlink("/tmp/pages");
+	free(in);
+}
+
+struct taken {
+	char *buf;
+	size_t size;
+	volatile bool stop;
+};
+
+static void *take_away(void *arg)
+{
+	struct taken *t = arg;
+
+	while (!t->stop)
+		madvise(t->buf, t->size, MADV_DONTNEED);
+	return NULL;
+}
+
+/* Accesses end even if the pages of their buffer vanish continuously. */
+static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
+{
+	struct taken t = { .size = 256 * KiB };
+	pthread_t thread;
+	int i;
+
+	t.buf = mmap(NULL, t.size, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(t.buf != MAP_FAILED);
+	assert_int_equal(pthread_create(&thread, NULL, take_away, &t), 0);
+	for (i = 0; i < 50; i++) {
+		uint64_t pos = REGION(indexes[i % 2]) + 13;
+
+		assert_int_equal(vfio_read(&v, pos, t.buf, t.size), t.size);
+		assert_int_equal(vfio_write(&v, pos, t.buf, t.size), t.size);
+	}
+	t.stop = true;
+	pthread_join(thread, NULL);
+	munmap(t.buf, t.size);
+}
+
+/* The position advances by the bytes transferred, as preadv() shows. */
+static void vectors_are_read_and_written_in_a_row(void **state)
+{
+	char a[100], b[100], c[100], in[300], out[300];
+	struct iovec iov[3] = { { a, 100 }, { b, 100 }, { c, 100 } };
+	uint64_t pos = REGION(USEMEM) + USEMEM_LEN - 150;
+
+	fill(in, sizeof(in), 3);
+	memcpy(a, in, 100);
+	memcpy(b, in + 100, 100);
+	memcpy(c, in + 200, 100);
+	assert_int_equal(pwritev(v.device, iov, 3, pos), 300);
+	assert_int_equal(vfio_read(&v, pos, out, 150), 150);
+	assert_memory_equal(in, out, 150);
+	memset(a, 0, 100);
+	memset(b, 0, 100);
+	memset(c, 0, 100);
+	assert_int_equal(preadv(v.device, iov, 3, pos), 300);
+	assert_memory_equal(a, in, 100);
+	assert_memory_equal(b, in + 100, 50);
+	memset(out, 0xff, sizeof(out));
+	assert_memory_equal(b + 50, out, 50);
+	assert_memory_equal(c, out, 100);
+}
+
+struct tear {
+	uint64_t pos;
+	volatile bool stop;
+};
+
+static void *tear_writer(void *arg)
+{
+	struct tear *t = arg;
+	uint64_t words[2] = { 0, ~0ULL };
+
+	for (unsigned int i = 0; !t->stop; i++)
+		pwrite(v.device, &words[i % 2], 8, t->pos);
+	return NULL;
+}
+
+static void an_aligned_word_is_never_torn(void **state)
+{
+	int k, i;
+
+	for (k = 0; k < 2; k++) {
+		struct tear t = { .pos = REGION(indexes[k]) + 4096 };
+		pthread_t thread;
+		uint64_t word = 0;
+
+		vfio_write(&v, t.pos, &word, 8);
+		pthread_create(&thread, NULL, tear_writer, &t);
+		for (i = 0; i < 20000; i++) {
+			assert_int_equal(vfio_read(&v, t.pos, &word, 8), 8);
+			assert_true(word == 0 || word == ~0ULL);
+		}
+		t.stop = true;
+		pthread_join(thread, NULL);
+	}
+}
+
+/* A buffer in the GPU's own memory, which takes none of the machine's RAM. */
+static char *big_buffer(struct vfio *big)
+{
+	return vfio_map(big, USEMEM, 0, 2 * GiB, RW, MAP_SHARED, NULL);
+}
+
+/* Bytes that a child shares with its parent. */
+#define COUNTERS	64
+
+static atomic_uint *counters(void)
+{
+	void *map = mmap(NULL, COUNTERS, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(map != MAP_FAILED);
+	return map;
+}
+
+static void end_mover(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(WTERMSIG(status), SIGKILL);
+}
+
+/* Moves a GiB in a child, between @pos and the GiB at @buf of USEMEM. */
+static pid_t fork_mover(struct vfio *big, uint64_t pos, uint64_t buf, bool write)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		char *map = vfio_map(big, USEMEM, buf, GiB, RW, MAP_SHARED, NULL);
+		ssize_t ret = write ? pwrite(big->device, map, GiB, pos) :
+				      pread(big->device, map, GiB, pos);
+
+		if (ret != GiB)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	return pid;
+}
+
+/*
+ * How far a transfer to @dst has come, by the first word @mark that is left: a
+ * multiple of 1 MiB. Transfers go from the beginning to the end.
+ */
+static uint64_t moved(const volatile uint64_t *dst, uint64_t mark)
+{
+	unsigned int done = 0, left = GiB / MiB, half;
+
+	while (left) {
+		half = left / 2;
+		if (dst[(done + half) * (MiB / 8)] == mark) {
+			left = half;
+		} else {
+			done += half + 1;
+			left -= half + 1;
+		}
+	}
+	return done * MiB;
+}
+
+/* Returns false if the transfer was over when it was killed. */
+static bool kill_mover_once(struct vfio *big, uint64_t pos, uint64_t buf, bool write)
+{
+	/* Words that nothing else writes, different ones for each transfer. */
+	static uint64_t mark = 0x9e3779b97f4a7c15ULL;
+	uint64_t dst = write ? pos - REGION(USEMEM) : buf, killed, ended, i;
+	volatile uint64_t *map;
+	pid_t pid;
+
+	mark++;
+	map = vfio_map(big, USEMEM, dst, GiB, RW, MAP_SHARED, NULL);
+	for (i = 0; i < GiB; i += MiB)
+		map[i / 8] = mark;
+	pid = fork_mover(big, pos, buf, write);
+	while (map[16 * MiB / 8] == mark) {
+		assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+		usleep(1000);
+	}
+	kill(pid, SIGKILL);
+	killed = moved(map, mark);
+	end_mover(pid);
+	ended = moved(map, mark);
+	munmap((void *)map, GiB);
+	/* However long each of both was paused, this limit holds. */
+	assert_in_range(ended, killed, killed + 2 * MiB);
+	return killed + 2 * MiB < GiB;
+}
+
+/*
+ * A transfer ends soon after the place where it is killed, if the kill comes in
+ * its middle.
+ */
+static void kill_mover(struct vfio *big, uint64_t pos, uint64_t buf, bool write)
+{
+	unsigned int tries = 0;
+
+	while (!kill_mover_once(big, pos, buf, write))
+		assert_true(++tries < 50);
+}
+
+static void moving_a_gigabyte_ends_early_when_killed(void **state)
+{
+	struct vfio big;
+
+	vfio_start(&big, "second");
+	kill_mover(&big, REGION(USEMEM), GiB, false);
+	kill_mover(&big, REGION(USEMEM), GiB, true);
+	kill_mover(&big, REGION(RESMEM), 0, false);
+	vfio_stop(&big);
+}
+
+/*
+ * On one CPU, another task becomes runnable every 10 ms. It must run several
+ * times during one transfer: once is possible when the transfer returns to user
+ * space.
+ */
+static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
+{
+	atomic_uint *ends = counters();
+	unsigned int runs = 0, most = 0, seen = 0, i;
+	struct vfio big;
+	cpu_set_t cpu0;
+	pid_t pid;
+	char *buf;
+
+	vfio_start(&big, "second");
+	buf = big_buffer(&big);
+	CPU_ZERO(&cpu0);
+	CPU_SET(0, &cpu0);
+	sched_setaffinity(0, sizeof(cpu0), &cpu0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		for (;; ++*ends)
+			pread(big.device, buf, GiB, REGION(USEMEM) + GiB);
+	}
+	for (i = 0; i < 200; i++) {
+		usleep(10 * 1000);
+		runs = *ends == seen ? runs + 1 : 1;
+		seen = *ends;
+		if (runs > most)
+			most = runs;
+	}
+	end_mover(pid);
+	CPU_SET(1, &cpu0);
+	sched_setaffinity(0, sizeof(cpu0), &cpu0);
+	munmap(buf, 2 * GiB);
+	munmap(ends, COUNTERS);
+	vfio_stop(&big);
+	print_message("# the other task ran %u times during one transfer\n", most);
+	assert_true(most >= 5);
+}
+
+/* Bytes of kernel mappings of the GPU's memory. */
+static uint64_t kernel_mapped(const struct gpu *gpu)
+{
+	uint64_t bytes;
+
+	kernel_mappings(gpu, &bytes);
+	return bytes;
+}
+
+static void only_what_is_touched_is_mapped_and_until_close(void **state)
+{
+	struct vfio big;
+	uint32_t word = 0x12345678, back = 0;
+	uint64_t mapped;
+
+	vfio_start(&big, "s95");
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+	/* Beyond the memory: 94.5 GiB in a BAR of 128 GiB. */
+	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 100 * GiB, &back, 4), 4);
+	assert_int_equal(back, 0xffffffff);
+	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 100 * GiB, &word, 4), 4);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+
+	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 90 * GiB, &word, 4), 4);
+	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
+	assert_int_equal(back, word);
+	mapped = kernel_mapped(big.gpu);
+	assert_in_range(mapped, 4096, GiB + 65536);
+
+	/* A second access makes no second mapping. */
+	vfio_read(&big, REGION(USEMEM) + 90 * GiB + 64, &back, 4);
+	assert_int_equal(kernel_mapped(big.gpu), mapped);
+	vfio_read(&big, REGION(RESMEM), &back, 4);
+	assert_true(kernel_mapped(big.gpu) > mapped);
+
+	vfio_close(&big);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+
+	/* The next open begins without mappings. */
+	vfio_open(&big, big.gpu);
+	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
+	assert_int_equal(kernel_mapped(big.gpu), mapped);
+	vfio_close(&big);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+	assert_int_equal(gpu_unbind(big.gpu), 0);
+}
+
+/*
+ * Mappings of so many bytes that the kernel has unmapped, but not yet flushed
+ * out of the TLBs. Their addresses are hidden.
+ */
+static unsigned int unpurged(uint64_t bytes)
+{
+	char *text = proc_list("/proc/vmallocinfo"), *rest = text, *line;
+	unsigned int count = 0;
+	uint64_t size;
+	int end;
+
+	while ((line = strsep(&rest, "\n"))) {
+		end = 0;
+		if (sscanf(line, "%*s %" SCNu64 " unpurged%n", &size, &end) == 1)
+			count += end && size == bytes;
+	}
+	free(text);
+	return count;
+}
+
+static void a_closed_gpus_memory_is_in_no_tlb(void **state)
+{
+	struct vfio little;
+	uint64_t size;
+	char byte;
+
+	vfio_start(&little, "flush");
+	assert_int_equal(vfio_read(&little, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(kernel_mappings(little.gpu, &size), 1);
+	vfio_close(&little);
+	assert_int_equal(unpurged(size), 0);
+	assert_int_equal(gpu_unbind(little.gpu), 0);
+}
+
+static void *open_hammer(void *arg)
+{
+	struct vfio *big = arg;
+	char byte;
+
+	for (uint64_t at = 0; at < 8 * GiB; at += 512 * MiB)
+		if (vfio_read(big, REGION(USEMEM) + at, &byte, 1) != 1)
+			return (void *)1;
+	return NULL;
+}
+
+static void first_uses_from_many_threads_share_their_mappings(void **state)
+{
+	pthread_t thread[8];
+	struct vfio big;
+	uint64_t mapped;
+	void *bad;
+	int i;
+
+	/*
+	 * First determine what a single thread needs, then open again without
+	 * mappings.
+	 */
+	vfio_start(&big, "s33");
+	assert_null(open_hammer(&big));
+	mapped = kernel_mapped(big.gpu);
+	assert_true(mapped > 0);
+	vfio_close(&big);
+	vfio_open(&big, big.gpu);
+	assert_int_equal(kernel_mapped(big.gpu), 0);
+
+	for (i = 0; i < 8; i++)
+		pthread_create(&thread[i], NULL, open_hammer, &big);
+	for (i = 0; i < 8; i++) {
+		pthread_join(thread[i], &bad);
+		assert_null(bad);
+	}
+	assert_int_equal(kernel_mapped(big.gpu), mapped);
+	vfio_stop(&big);
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(the_start_of_the_memory_is_right),
+	cmocka_unit_test(every_access_around_the_end_of_the_memory_is_right),
+	cmocka_unit_test(every_access_around_the_end_of_the_bar_is_right),
+	cmocka_unit_test(every_access_around_the_end_of_a_window_is_right),
+	cmocka_unit_test(bytes_of_a_partial_last_page_are_reached),
+	cmocka_unit_test(beyond_the_bar_is_EINVAL),
+	cmocka_unit_test(nothing_is_nothing),
+	cmocka_unit_test(a_large_tail_reads_as_ones),
+	cmocka_unit_test(bulk_data_arrives_whole),
+	cmocka_unit_test(a_fault_in_the_middle_ends_the_access_there),
+	cmocka_unit_test(pages_that_are_not_there_yet_are_brought_in),
+	cmocka_unit_test(pages_that_are_taken_away_do_not_hold_an_access_up),
+	cmocka_unit_test(vectors_are_read_and_written_in_a_row),
+	cmocka_unit_test(an_aligned_word_is_never_torn),
+	cmocka_unit_test(moving_a_gigabyte_ends_early_when_killed),
+	cmocka_unit_test(moving_gigabytes_leaves_the_cpu_to_others),
+	cmocka_unit_test(only_what_is_touched_is_mapped_and_until_close),
+	cmocka_unit_test(first_uses_from_many_threads_share_their_mappings),
+};
+
+/* Stand-ins leave no room for a GPU with little memory. */
+static const struct CMUnitTest model_tests[] = {
+	cmocka_unit_test(a_closed_gpus_memory_is_in_no_tlb),
+};
+
+const struct case_group groups[] = {
+	{ "model", CASES(model_tests) },
+	{ "", CASES(tests), setup, teardown },
+	{ }
+};

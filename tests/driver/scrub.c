@@ -1,0 +1,1399 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * With the parameter scrub on, the next user must never see what the previous
+ * one left. The runner fills the memory from outside of the machine before each
+ * step, and checks it from there afterwards, by tests/lab/gpu_memory.py.
+ *
+ * Campaigns set ROUNDS.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/pci_regs.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
+#define STATE		"nvgrace_gpu/scrub_state"
+#define CLEAR		"GPU memory is clear: "
+
+/* What takes longer is stuck, not slow. */
+#define STUCK_MS	300000
+
+/* An open that waits for a scrub ends on its own after more than two of these. */
+#define OPEN_ENDS_MS	100000
+
+/* The smallest GPU with both parts: 512 MiB of usemem, 1 GiB of resmem. */
+#define SMALL		"s1h"
+
+/* On the model only: 64 MiB and some bytes, all of it usemem. */
+#define TINY		"tinymem"
+
+/* On the model only: it has 256 s to get ready after a reset. */
+#define PATIENT		"cxllong"
+
+/* Rounds of use, and fifths of a second of random operations. */
+static unsigned int rounds;
+
+static int set_up(void **state)
+{
+	rounds = setting("ROUNDS", 25);
+	return 0;
+}
+
+static struct vfio v = { .device = -1 };
+
+/* The smallest GPU, for tests that don't need both parts. */
+static const struct gpu *usual(void)
+{
+	return gpu_find(gpu_exists(TINY) ? TINY : SMALL);
+}
+
+/* ---- steps -------------------------------------------------------------- */
+
+static bool state_is(const struct gpu *gpu, const char *wanted)
+{
+	char state[32];
+
+	gpu_sysfs_read(gpu, STATE, state, sizeof(state));
+	return !strcmp(state, wanted);
+}
+
+static void assert_state(const struct gpu *gpu, const char *wanted)
+{
+	char state[32];
+
+	gpu_sysfs_read(gpu, STATE, state, sizeof(state));
+	assert_string_equal(state, wanted);
+}
+
+/* A bound GPU that isn't in use becomes clean, and its memory is zero. */
+static void assert_becomes_clean(const struct gpu *gpu)
+{
+	char readiness[32];
+
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+	assert_int_equal(scrub_progress(gpu), gpu->size);
+	/* The kernel must not keep a mapping either, which this indicates. */
+	gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", readiness,
+		       sizeof(readiness));
+	assert_string_equal(readiness, "unknown");
+}
+
+/* The GPU is disabled and asleep. */
+static void assert_becomes_idle(const struct gpu *gpu)
+{
+	uint64_t end = now_ms() + STUCK_MS;
+	char enabled[8], power[32];
+	bool late;
+
+	do {
+		late = now_ms() > end;
+		gpu_sysfs_read(gpu, "enable", enabled, sizeof(enabled));
+		gpu_sysfs_read(gpu, "power/runtime_status", power,
+			       sizeof(power));
+		if (!strcmp(enabled, "0") && !strcmp(power, "suspended"))
+			return;
+		usleep(10000);
+	} while (!late);
+	fail_msg("%s: enable is %s, power/runtime_status is %s", gpu->name,
+		 enabled, power);
+}
+
+static uint64_t number(const struct gpu *gpu, const char *file)
+{
+	char path[64], text[32];
+
+	snprintf(path, sizeof(path), "nvgrace_gpu/%s", file);
+	gpu_sysfs_read(gpu, path, text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
+static void assert_result(const struct gpu *gpu, const char *wanted)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, "nvgrace_gpu/scrub_result", text, sizeof(text));
+	assert_string_equal(text, wanted);
+}
+
+/*
+ * Waits for the next event about a scrub of the GPU, and compares it with what
+ * it should be. Returns the milliseconds that it names.
+ */
+static uint64_t assert_event(int fd, const struct gpu *gpu, const char *result,
+			     uint64_t count, uint64_t bytes)
+{
+	struct event event;
+
+	do
+		event_next(fd, &event);
+	while (!*event_property(&event, "NVGRACE_GPU_SCRUB"));
+	assert_string_equal(event_property(&event, "ACTION"), "change");
+	assert_string_equal(event_property(&event, "PCI_SLOT_NAME"), gpu->addr);
+	assert_string_equal(event_property(&event, "NVGRACE_GPU_SCRUB"), result);
+	assert_int_equal(event_number(&event, "NVGRACE_GPU_SCRUB_COUNT"), count);
+	assert_int_equal(event_number(&event, "NVGRACE_GPU_SCRUB_BYTES"), bytes);
+	assert_true(event_number(&event, "NVGRACE_GPU_SCRUB_TIME") > 0);
+	return event_number(&event, "NVGRACE_GPU_SCRUB_MS");
+}
+
+/* The kernel's log has the line of a scrub with this size and duration. */
+static void assert_line(const struct gpu *gpu, uint64_t ms)
+{
+	char line[512], wanted[128];
+	int level;
+
+	snprintf(wanted, sizeof(wanted),
+		 CLEAR "%llu bytes overwritten with zeros in %llu ms by ",
+		 (unsigned long long)gpu->size, (unsigned long long)ms);
+	while (klog_next(&level, line, sizeof(line))) {
+		if (!strstr(line, CLEAR))
+			continue;
+		assert_int_equal(level, 6);
+		assert_non_null(strstr(line, gpu->addr));
+		assert_non_null(strstr(line, wanted));
+		return;
+	}
+	fail_msg("the log lacks: %s", wanted);
+}
+
+static void bind(const struct gpu *gpu)
+{
+	assert_int_equal(gpu_bind(gpu), 0);
+}
+
+static void unbind(const struct gpu *gpu)
+{
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+/* Writes to both parts, at both ends, by both mmap and pwrite. */
+static void leave_something(struct vfio *dev)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	size_t i, page = sysconf(_SC_PAGESIZE);
+	char data[64];
+
+	fill(data, sizeof(data), 13);
+	for (i = 0; i < 2; i++) {
+		struct region r;
+		char *map;
+
+		vfio_region(dev, indexes[i], &r);
+		if (!r.areas)
+			continue;
+		map = vfio_map(dev, indexes[i], 0, r.area_size, RW, MAP_SHARED,
+			       NULL);
+		memset(map, 0xa5, page);
+		memset(map + r.area_size - page, 0xa5, page);
+		munmap(map, r.area_size);
+		assert_int_equal(vfio_write(dev, REGION(indexes[i]) +
+					    r.area_size / 2 + 5, data,
+					    sizeof(data)), sizeof(data));
+	}
+}
+
+static int setup(void **state)
+{
+	scrub_set_parameter(true);
+	return 0;
+}
+
+/* Children that a test has not killed yet. */
+static pid_t children[4];
+
+static pid_t fork_child(void)
+{
+	pid_t *child = children;
+
+	while (*child)
+		child++;
+	assert_true(child < children + ARRAY_SIZE(children));
+	*child = fork();
+	assert_true(*child >= 0);
+	return *child;
+}
+
+static void kill_child(pid_t pid)
+{
+	size_t i;
+	int status;
+
+	for (i = 0; i < ARRAY_SIZE(children); i++)
+		if (children[i] == pid)
+			children[i] = 0;
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status));
+}
+
+/* From its next reset on, the GPU PATIENT is not ready until it is released. */
+static void hold(void)
+{
+	host_ask(NULL, 0, "inactive_after_reset " PATIENT);
+}
+
+static void release_after(unsigned int ms)
+{
+	host_ask(NULL, 0, "after_reset " PATIENT " 0");
+	host_ask(NULL, 0, "ready " PATIENT " %u", ms);
+}
+
+/* Undoes what a failed test has left. */
+static int teardown(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(children); i++)
+		if (children[i])
+			kill_child(children[i]);
+	if (gpu_exists(PATIENT))
+		release_after(0);
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	scrub_set_parameter(false);
+	if (gpu->is_model) {
+		host_ask(NULL, 0, "after_reset %s 0", usual()->name);
+		host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
+	}
+	return 0;
+}
+
+/* ---- off ---------------------------------------------------------------- */
+
+static void it_is_off_unless_asked_for(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	scrub_set_parameter(false);
+	soil_all(gpu);
+	bind(gpu);
+	assert_state(gpu, "off");
+	vfio_open(&v, gpu);
+	assert_state(gpu, "off");
+	vfio_close(&v);
+	assert_state(gpu, "off");
+	unbind(gpu);
+	host_ask(NULL, 0, "is_soiled %#llx %#llx",
+		 (unsigned long long)gpu->base, (unsigned long long)gpu->size);
+}
+
+/* ---- when --------------------------------------------------------------- */
+
+static void binding_clears_what_was_there(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	soil_all(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+	assert_all_clean(gpu);
+}
+
+static void closing_clears_what_a_user_left(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	assert_state(gpu, "dirty");
+	leave_something(&v);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	assert_all_clean(gpu);
+	unbind(gpu);
+}
+
+static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
+{
+	const struct gpu *gpu = usual();
+	char *map;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	map = vfio_map(&v, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	vfio_close(&v);
+	assert_state(gpu, "dirty");
+	strcpy(map, "mine");
+	assert_string_equal(map, "mine");
+	munmap(map, 65536);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* The file descriptor of the group in the last child that has opened one. */
+static int group_fd;
+
+/* Opens in a child, which sends the result through the pipe @told. */
+static pid_t open_in_a_child(const struct gpu *gpu, int *told)
+{
+	int pipes[2];
+	pid_t pid;
+
+	assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+	/* The child's first file gets the lowest number that is free. */
+	group_fd = dup(pipes[0]);
+	close(group_fd);
+	pid = fork_child();
+	if (!pid) {
+		int ret = vfio_try_open(&v, gpu);
+
+		if (!ret)
+			leave_something(&v);
+		if (write(pipes[1], &ret, sizeof(ret)) != sizeof(ret))
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	close(pipes[1]);
+	*told = pipes[0];
+	return pid;
+}
+
+static int result_of_child(int told)
+{
+	int ret;
+
+	assert_int_equal(read(told, &ret, sizeof(ret)), sizeof(ret));
+	close(told);
+	return ret;
+}
+
+/* The same, until the child waits in the open for a scrub. */
+static pid_t wait_in_a_child(const struct gpu *gpu, int *told)
+{
+	pid_t pid = open_in_a_child(gpu, told);
+
+	wait_until_in(pid, SYS_ioctl, group_fd);
+	return pid;
+}
+
+static void a_killed_user_leaves_nothing(void **state)
+{
+	const struct gpu *gpu = usual();
+	pid_t pid;
+	int told;
+
+	bind(gpu);
+	pid = open_in_a_child(gpu, &told);
+	assert_int_equal(result_of_child(told), 0);
+	assert_state(gpu, "dirty");
+	soil(gpu);
+	kill_child(pid);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void an_open_waits_for_the_scrub(void **state)
+{
+	const struct gpu *gpu = usual();
+	int i;
+
+	soil(gpu);
+	bind(gpu);
+	for (i = 0; i < 3; i++) {
+		/* Opens at once, when the scrub has hardly begun. */
+		vfio_open(&v, gpu);
+		assert_clean(gpu);
+		assert_state(gpu, "dirty");
+		soil(gpu);
+		vfio_close(&v);
+	}
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* The parameter is set later: no scrub was started, so the open starts it. */
+static void an_open_begins_what_was_not_wanted_before(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	scrub_set_parameter(false);
+	soil(gpu);
+	bind(gpu);
+	assert_state(gpu, "off");
+	scrub_set_parameter(true);
+	assert_state(gpu, "unknown");
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* ---- unbinding ---------------------------------------------------------- */
+
+#define LATE	"left too little time"
+
+/*
+ * Clean after @step, which leaves something and unbinds. Unbinding gives up
+ * after a minute. If a pause of the machine has taken that, the step is
+ * repeated.
+ */
+static void clean_after(void (*step)(const struct gpu *gpu),
+			const struct gpu *gpu)
+{
+	unsigned int tries = 0;
+
+	do {
+		assert_true(++tries < 10);
+		klog_mark();
+		step(gpu);
+	} while (klog_count(LATE));
+	assert_clean(gpu);
+}
+
+/* What was there before the bind */
+static void soil_and_bind(const struct gpu *gpu)
+{
+	soil(gpu);
+	bind(gpu);
+	unbind(gpu);
+}
+
+/* A use. The scrub after it waits for memory that is not ready. */
+static void bind_and_hold(const struct gpu *gpu)
+{
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	hold();
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+}
+
+/* What a user left */
+static void bind_and_soil(const struct gpu *gpu)
+{
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	vfio_close(&v);
+	unbind(gpu);
+}
+
+/* What was left while the parameter was off */
+static void soil_and_bind_before_wanted(const struct gpu *gpu)
+{
+	scrub_set_parameter(false);
+	soil(gpu);
+	bind(gpu);
+	scrub_set_parameter(true);
+	unbind(gpu);
+}
+
+static void unbinding_waits_for_the_scrub(void **state)
+{
+	clean_after(soil_and_bind, usual());
+	clean_after(bind_and_soil, usual());
+	clean_after(soil_and_bind_before_wanted, usual());
+}
+
+static volatile bool unbound;
+
+/* How often the GPU was seen whole, and as it is in a reset. */
+static long whole, resetting;
+
+static void *look_for_resets(void *arg)
+{
+	int config = *(int *)arg;
+	uint16_t command;
+	uint32_t bar0;
+
+	while (!unbound) {
+		assert_int_equal(pread(config, &command, 2, PCI_COMMAND), 2);
+		assert_int_equal(pread(config, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+		if (command & PCI_COMMAND_MEMORY && bar0 & PCI_BASE_ADDRESS_MEM_MASK)
+			whole++;
+		else
+			resetting++;
+	}
+	return NULL;
+}
+
+/* Binding and unbinding reset the GPU themselves, with the device lock held. */
+static void in_a_reset_config_space_is_locked(void **state)
+{
+	static void (*const steps[])(const struct gpu *gpu) = {
+		soil_and_bind, soil_and_bind_before_wanted,
+	};
+	const struct gpu *gpu = usual();
+	pthread_t thread;
+	int config = gpu_config_open(gpu, O_RDONLY);
+	size_t i;
+
+	/* The first bind lets the GPU decode memory. */
+	soil_and_bind(gpu);
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+		uint64_t before = host_counter(gpu, "resets");
+
+		unbound = false;
+		whole = 0;
+		resetting = 0;
+		assert_int_equal(pthread_create(&thread, NULL, look_for_resets,
+						&config), 0);
+		clean_after(steps[i], gpu);
+		unbound = true;
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_true(whole > 0);
+		assert_int_equal(resetting, 0);
+		assert_true(host_counter(gpu, "resets") > before);
+	}
+	close(config);
+}
+
+static void remove_the_module(const struct gpu *gpu)
+{
+	soil(gpu);
+	bind(gpu);
+	assert_int_equal(module_unload(), 0);
+	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
+	assert_int_equal(module_load(), 0);
+	scrub_set_parameter(true);
+}
+
+static void removing_the_module_waits_for_the_scrub(void **state)
+{
+	clean_after(remove_the_module, usual());
+}
+
+static void *unbind_thread(void *gpu)
+{
+	return (void *)(long)gpu_unbind_here(gpu);
+}
+
+/*
+ * While an unbind holds the device lock, vfio-pci-core can't reset the GPU at
+ * close. Without a reset, the GPU may go on writing.
+ */
+static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
+{
+	const struct gpu *gpu = usual();
+	uint64_t end = now_ms() + STUCK_MS;
+	pthread_t thread;
+	char stopped[8];
+	void *ret;
+	int i;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	host_ask(NULL, 0, "engine %s %#llx", gpu->name,
+		 (unsigned long long)gpu->base + 12345);
+	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
+					(void *)gpu), 0);
+	/* The attribute group disappears as soon as unbinding has begun. */
+	while (gpu_sysfs_write(gpu, STATE, "") != -ENOENT && now_ms() < end)
+		usleep(1000);
+	vfio_close(&v);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+	host_ask(stopped, sizeof(stopped), "engine_stopped %s", gpu->name);
+	assert_string_equal(stopped, "1");
+	assert_clean(gpu);
+
+	/* The same if the host's own driver has left the GPU writing. */
+	for (i = 0; i < 2; i++) {
+		scrub_set_parameter(i);
+		host_ask(NULL, 0, "engine %s %#llx", gpu->name,
+			 (unsigned long long)gpu->base + 12345);
+		bind(gpu);
+		if (!i)
+			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub",
+							 "1"), 0);
+		assert_becomes_clean(gpu);
+		host_ask(stopped, sizeof(stopped), "engine_stopped %s",
+			 gpu->name);
+		assert_string_equal(stopped, "1");
+		if (!i)
+			unbind(gpu);
+	}
+	unbind(gpu);
+	assert_clean(gpu);
+}
+
+/* ---- resets and power --------------------------------------------------- */
+
+/*
+ * Waits until a scrub has written the first zeros, and resets the GPU by the
+ * sysfs file @reset. Returns true if the reset came during the scrub.
+ */
+static bool reset_in_the_middle(const struct gpu *gpu, const char *reset)
+{
+	bool before, after;
+
+	while (state_is(gpu, "scrubbing") && scrub_progress(gpu) < 64 * MiB)
+		usleep(100);
+	before = state_is(gpu, "scrubbing");
+	must_write_file(reset, "1");
+	after = state_is(gpu, "scrubbing");
+	return before && after;
+}
+
+/*
+ * This reset restores the old content, so the bytes cleared before don't count.
+ */
+static void begins_anew_after(const struct gpu *gpu, const char *reset)
+{
+	unsigned int tries = 0;
+
+	if (gpu->is_model)
+		host_ask(NULL, 0, "soil_at_reset %s %#llx %#llx", gpu->name,
+			 (unsigned long long)gpu->base, 128 * MiB);
+	soil(gpu);
+	bind(gpu);
+	while (!reset_in_the_middle(gpu, reset)) {
+		assert_true(++tries < 50);
+		soil(gpu);
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+	}
+	if (gpu->is_model)
+		host_ask(NULL, 0, "soil_at_reset %s 0 0", gpu->name);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void a_scrub_begins_anew_after_a_reset(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset", gpu->addr);
+	begins_anew_after(gpu, path);
+}
+
+/* This resets everything on the bus. The other function has no driver. */
+static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
+{
+	const struct gpu *gpu = gpu_find("neighbour");
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_subordinate",
+		 gpu->port);
+	if (access(path, F_OK)) {
+		print_message("# this kernel has no reset_subordinate\n");
+		return;
+	}
+	begins_anew_after(gpu, path);
+}
+
+static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
+{
+	const struct gpu *gpu = usual();
+	uint16_t flr = 0x8000;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	assert_int_equal(vfio_reset(&v), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	vfio_open(&v, gpu);
+	soil(gpu);
+	assert_int_equal(vfio_hot_reset(&v), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	vfio_open(&v, gpu);
+	soil(gpu);
+	if (gpu->is_model)
+		/* Device Control of the model's PCI Express capability. */
+		assert_int_equal(vfio_write(&v, CONFIG + 0x68, &flr, 2), 2);
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* Low power by vfio, and D3hot by config space, at the time of the close. */
+static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
+{
+	const struct gpu *gpu = usual();
+	uint16_t d3hot = 3;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
+					  NULL, 0), 0);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	if (gpu->is_model) {
+		vfio_open(&v, gpu);
+		soil(gpu);
+		/* Control of the model's power management capability. */
+		assert_int_equal(vfio_write(&v, CONFIG + 0x44, &d3hot, 2), 2);
+		vfio_close(&v);
+		assert_becomes_clean(gpu);
+	}
+	unbind(gpu);
+}
+
+/* ---- late and never ready ----------------------------------------------- */
+
+static void it_waits_until_the_memory_is_ready(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	host_ask(NULL, 0, "after_reset %s 1500", gpu->name);
+	soil(gpu);
+	bind(gpu);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	assert_state(gpu, "dirty");
+	soil(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+
+	/* Also of a scrub on demand while the parameter is off. */
+	scrub_set_parameter(false);
+	soil(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	unbind(gpu);
+}
+
+/* After any number of scrubs, and whether or not they succeed. */
+static void afterwards_the_gpu_is_idle(void **state)
+{
+	const struct gpu *gpu = gpu_find("cxl");
+	int i;
+
+	bind(gpu);
+	for (i = 0; i < 2; i++) {
+		assert_becomes_clean(gpu);
+		assert_becomes_idle(gpu);
+		vfio_open(&v, gpu);
+		vfio_close(&v);
+	}
+	assert_becomes_clean(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	host_ask(NULL, 0, "after_reset cxl never");
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+	assert_becomes_idle(gpu);
+	host_ask(NULL, 0, "after_reset cxl 0");
+	unbind(gpu);
+}
+
+/* Counts new lines about a slow unbind. Sets *@late if one says it gave up. */
+static int slow_lines(bool *late)
+{
+	char line[512];
+	int level, count = 0;
+
+	while (klog_next(&level, line, sizeof(line))) {
+		count += !!strstr(line, "shutdown waits for a scrub: 0 of ");
+		*late |= !!strstr(line, LATE);
+	}
+	return count;
+}
+
+/*
+ * The scrub waits for memory that is not ready, and the unbind for the scrub.
+ * Returns false if a pause of the machine has taken the unbind's time.
+ */
+static bool unbind_slowly(const struct gpu *gpu)
+{
+	uint64_t end = now_ms() + STUCK_MS;
+	pthread_t thread;
+	bool late = false;
+	int count = 0;
+	void *ret;
+
+	klog_mark();
+	bind_and_hold(gpu);
+	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
+					(void *)gpu), 0);
+	/* It says so when its first sleep is over. */
+	while (!count && !late) {
+		assert_true(now_ms() < end);
+		usleep(10000);
+		count = slow_lines(&late);
+	}
+	release_after(0);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+	count += slow_lines(&late);
+	assert_true(count == 1 || late);
+	return !late;
+}
+
+/* One long sleep would be a hung task for the kernel. */
+static void unbinding_sleeps_in_pieces_and_says_so_once(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	unsigned int tries = 0;
+
+	while (!unbind_slowly(gpu))
+		assert_true(++tries < 10);
+	assert_clean(gpu);
+}
+
+static void unbinding_ends_an_open_that_waits(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	struct pollfd p = { .events = POLLIN };
+	pthread_t thread;
+	bool ended;
+	pid_t pid;
+	void *ret;
+
+	bind_and_hold(gpu);
+	pid = wait_in_a_child(gpu, &p.fd);
+	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
+					(void *)gpu), 0);
+	/* Before the memory is ready; later, the open would end by itself. */
+	ended = poll(&p, 1, OPEN_ENDS_MS) == 1;
+	if (!ended)
+		kill_child(pid);
+	release_after(0);
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+	assert_true(ended);
+	assert_int_equal(result_of_child(p.fd), -ENODEV);
+	kill_child(pid);
+	assert_clean(gpu);
+}
+
+#define QUEUE	"/sys/bus/workqueue/devices/nvgrace_gpu_scrub/"
+
+/* An administrator may restrict the workqueue. */
+static void one_worker_at_a_time_gets_there_too(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	must_write_file(QUEUE "max_active", "1");
+	must_write_file(QUEUE "nice", "19");
+	soil(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+	must_write_file(QUEUE "max_active", "256");
+	must_write_file(QUEUE "nice", "0");
+}
+
+/* ---- the host's sleep --------------------------------------------------- */
+
+/*
+ * Two opens wait, one with a lock that the other needs, for a scrub in
+ * progress.
+ */
+static void waiting_for_it_does_not_keep_the_host_awake(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	int told[2], i;
+	pid_t pid[2];
+
+	bind_and_hold(gpu);
+	pid[0] = wait_in_a_child(gpu, &told[0]);
+	/* The group has one user at a time, for whom its open waits. */
+	pid[1] = open_in_a_child(gpu, &told[1]);
+	wait_until_in(pid[1], SYS_openat, -1);
+	assert_state(gpu, "scrubbing");
+	assert_true(host_can_suspend());
+	suspend_host();
+	assert_state(gpu, "scrubbing");
+	release_after(0);
+	/* What the suspend has interrupted continues. */
+	assert_int_equal(result_of_child(told[0]), 0);
+	for (i = 0; i < 2; i++)
+		kill_child(pid[i]);
+	close(told[1]);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void unbind_after_hibernation(const struct gpu *gpu)
+{
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	host_hibernates(gpu);
+	/* Another kernel may have used the GPU before this one resumed. */
+	assert_state(gpu, "unknown");
+	soil(gpu);
+	unbind(gpu);
+}
+
+static void after_hibernation_nothing_is_known(void **state)
+{
+	clean_after(unbind_after_hibernation, usual());
+}
+
+static void an_open_that_waits_can_be_killed(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	pid_t pid;
+	int told;
+
+	soil(gpu);
+	bind_and_hold(gpu);
+	pid = wait_in_a_child(gpu, &told);
+	kill_child(pid);
+	close(told);
+	/* The scrub continues without the open. */
+	assert_state(gpu, "scrubbing");
+	release_after(0);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* Its CXL DVSEC limits the wait to 1 s. For others it is 30 s. */
+static void memory_that_is_never_ready_is_never_shown(void **state)
+{
+	const struct gpu *gpu = gpu_find("cxl");
+	int i, events = -1;
+
+	soil(gpu);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	host_ask(NULL, 0, "after_reset cxl never");
+	klog_mark();
+	if (events_exist())
+		events = events_listen();
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "failed");
+	assert_int_equal(klog_count("GPU memory could not be cleared"), 1);
+	assert_result(gpu, "failed");
+	if (events >= 0) {
+		assert_event(events, gpu, "failed", 2, 0);
+		close(events);
+	}
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+		assert_state(gpu, "failed");
+	}
+	v.device = -1;
+	/* Ready again after the next reset, with which the next open begins. */
+	host_ask(NULL, 0, "after_reset cxl 0");
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+/* ---- on demand ---------------------------------------------------------- */
+
+static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
+{
+	const struct gpu *gpu = usual();
+
+	scrub_set_parameter(false);
+	soil(gpu);
+	bind(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	/* The first scrub may still run or have ended: neither is an error. */
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	assert_state(gpu, "off");
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), -EBUSY);
+	vfio_close(&v);
+	assert_state(gpu, "off");
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "0"), -EINVAL);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "x"), -EINVAL);
+	assert_state(gpu, "off");
+
+	/* An open waits for the scrub even with the parameter off. */
+	soil(gpu);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	unbind(gpu);
+}
+
+/* ---- the record --------------------------------------------------------- */
+
+static void each_scrub_leaves_a_record(void **state)
+{
+	const struct gpu *gpu = usual();
+	time_t before, end;
+	uint64_t ms, count;
+	int events;
+
+	scrub_set_parameter(false);
+	klog_mark();
+	events = events_listen();
+	bind(gpu);
+	assert_result(gpu, "none");
+	assert_int_equal(number(gpu, "scrub_count"), 0);
+	assert_int_equal(number(gpu, "scrub_time"), 0);
+	assert_int_equal(number(gpu, "scrub_ms"), 0);
+
+	before = time(NULL);
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	ms = assert_event(events, gpu, "clean", 1, gpu->size);
+	assert_becomes_clean(gpu);
+	assert_result(gpu, "clean");
+	assert_int_equal(number(gpu, "scrub_count"), 1);
+	assert_int_equal(number(gpu, "scrub_ms"), ms);
+	assert_line(gpu, ms);
+	/* time() may be a tick behind what the driver reads. */
+	end = number(gpu, "scrub_time");
+	assert_in_range(end, before, time(NULL) + 1);
+
+	/* A use changes nothing in the record. The scrub after it does. */
+	vfio_open(&v, gpu);
+	assert_result(gpu, "clean");
+	assert_int_equal(number(gpu, "scrub_count"), 1);
+	assert_int_equal(number(gpu, "scrub_time"), end);
+	scrub_set_parameter(true);
+	vfio_close(&v);
+	assert_event(events, gpu, "clean", 2, gpu->size);
+	assert_becomes_clean(gpu);
+	count = number(gpu, "scrub_count");
+	assert_int_equal(count, 2);
+
+	/* The scrub of an unbind has no attributes, but line and event. */
+	vfio_open(&v, gpu);
+	scrub_set_parameter(false);
+	vfio_close(&v);
+	scrub_set_parameter(true);
+	klog_mark();
+	unbind(gpu);
+	ms = assert_event(events, gpu, "clean", 3, gpu->size);
+	assert_line(gpu, ms);
+	assert_clean(gpu);
+	close(events);
+}
+
+/* A client that opens and closes all the time can't fill the log. */
+static void its_lines_are_limited(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	int scrubs = 0, lines = 0;
+
+	klog_mark();
+	bind(gpu);
+	for (;;) {
+		assert_string_equal(scrub_end(gpu), "clean");
+		assert_int_equal(number(gpu, "scrub_count"), ++scrubs);
+		lines += klog_count(CLEAR);
+		if (lines < scrubs || scrubs == 2000)
+			break;
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+	}
+	assert_in_range(scrubs, 101, 1999);
+	unbind(gpu);
+}
+
+/* ---- which bytes -------------------------------------------------------- */
+
+/*
+ * All of the GPU's memory must be cleared to the last byte, and nothing around
+ * it. binding_clears_what_was_there compares each byte of both parts.
+ */
+static void an_odd_size_is_cleared_to_its_end(void **state)
+{
+	const struct gpu *gpu = gpu_find("odd");
+	unsigned long long end = gpu->base + gpu->size, last = end - MiB;
+
+	soil(gpu);
+	host_ask(NULL, 0, "soil %#llx %#llx", last, MiB);
+	host_ask(NULL, 0, "soil %#llx 65536", gpu->base - 65536ULL);
+	host_ask(NULL, 0, "soil %#llx 65536", end);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+	assert_range_clean(last, MiB);
+	host_ask(NULL, 0, "is_soiled %#llx 65536", gpu->base - 65536ULL);
+	host_ask(NULL, 0, "is_soiled %#llx 65536", end);
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
+}
+
+/* ---- several users ------------------------------------------------------ */
+
+/*
+ * Of two opens that wait for one GPU, one is killed. The other gets it clean.
+ */
+static void of_two_that_wait_one_may_be_killed(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	int told;
+	pid_t pid;
+
+	hold();
+	soil(gpu);
+	bind(gpu);
+	pid = wait_in_a_child(gpu, &told);
+	kill_child(pid);
+	close(told);
+	assert_state(gpu, "scrubbing");
+	/* The next open comes sooner, unless something is paused. */
+	release_after(300);
+	vfio_open(&v, gpu);
+	assert_clean(gpu);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
+	unbind(gpu);
+}
+
+static void two_gpus_are_cleared_at_once(void **state)
+{
+	const struct gpu *one = gpu_find(SMALL);
+	const struct gpu *two = gpu_find(gpu_exists(TINY) ? TINY : "second");
+
+	soil(one);
+	soil(two);
+	bind(one);
+	bind(two);
+	assert_becomes_clean(one);
+	assert_becomes_clean(two);
+	unbind(two);
+	unbind(one);
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)two->base,
+		 (unsigned long long)two->size);
+}
+
+/* ---- again and again ---------------------------------------------------- */
+
+static void rounds_of_use_leave_nothing(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	unsigned int i;
+
+	bind(gpu);
+	for (i = 0; i < rounds; i++) {
+		vfio_open(&v, gpu);
+		assert_clean(gpu);
+		soil(gpu);
+		vfio_close(&v);
+		if (i % 2)
+			assert_becomes_clean(gpu);
+	}
+	unbind(gpu);
+	assert_clean(gpu);
+}
+
+static void pause_up_to(unsigned int ms)
+{
+	usleep(rand() % (ms * 1000));
+}
+
+/* Writes to all of the memory until it is killed. */
+static void use_until_killed(const struct gpu *gpu)
+{
+	struct region r;
+	char *map;
+
+	srand(getpid());
+	while (vfio_try_open(&v, gpu))
+		usleep(1000);
+	vfio_region(&v, USEMEM, &r);
+	map = vfio_map(&v, USEMEM, 0, r.area_size, RW, MAP_SHARED, NULL);
+	for (;;)
+		memset(map, 0xa5, r.area_size);
+}
+
+static void reset_for_ever(const struct gpu *gpu)
+{
+	srand(getpid());
+	for (;;) {
+		gpu_sysfs_write(gpu, "reset", "1");
+		pause_up_to(300);
+	}
+}
+
+static void bind_for_ever(const struct gpu *gpu)
+{
+	srand(getpid());
+	for (;;) {
+		gpu_bind(gpu);
+		pause_up_to(1500);
+		gpu_unbind_here(gpu);
+	}
+}
+
+static pid_t in_a_child(void (*fn)(const struct gpu *gpu),
+			const struct gpu *gpu)
+{
+	pid_t pid = fork_child();
+
+	if (!pid) {
+		fn(gpu);
+		_exit(0);
+	}
+	return pid;
+}
+
+/*
+ * Resets, unbinds and kills at random: whenever an open succeeds, the memory is
+ * zero.
+ */
+static void nobody_sees_anything_whatever_happens(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	uint64_t end = now_ms() + rounds * 200;
+	unsigned int opened = 0, refused = 0;
+	pid_t resetter, binder;
+	unsigned int late = 0;
+	char line[256];
+	int level;
+
+	klog_mark();
+	resetter = in_a_child(reset_for_ever, gpu);
+	binder = in_a_child(bind_for_ever, gpu);
+	while (now_ms() < end || opened < 5) {
+		pid_t user = in_a_child(use_until_killed, gpu);
+
+		pause_up_to(500);
+		kill_child(user);
+		/* The GPU may be unbound, or about to be. */
+		while (vfio_try_open(&v, gpu)) {
+			refused++;
+			usleep(10000);
+		}
+		opened++;
+		assert_clean(gpu);
+		soil(gpu);
+		vfio_close(&v);
+	}
+	kill_child(resetter);
+	kill_child(binder);
+	/* The memory was always ready. */
+	while (klog_next(&level, line, sizeof(line))) {
+		if (strstr(line, LATE))
+			late++;
+		else if (strstr(line, "could not be cleared"))
+			fail_msg("%s", line);
+	}
+	/* A pause of the machine takes the minute of one unbind. */
+	assert_true(late < 3);
+	printf("# %u opens found zeros, %u were refused\n", opened, refused);
+	if (gpu_bound(gpu))
+		unbind(gpu);
+	else
+		assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"),
+				 0);
+	if (late || klog_count(LATE))
+		clean_after(soil_and_bind, gpu);
+	assert_clean(gpu);
+}
+
+/* ---- files -------------------------------------------------------------- */
+
+static void the_files_are_what_they_should_be(void **state)
+{
+	const struct gpu *gpu = usual();
+	struct stat st;
+	char path[128];
+
+	bind(gpu);
+	snprintf(path, sizeof(path),
+		 "/sys/bus/pci/devices/%s/nvgrace_gpu/scrub", gpu->addr);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0200);
+	assert_int_equal(stat(PARAMETER, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	assert_int_equal(access("/sys/bus/workqueue/devices/nvgrace_gpu_scrub/nice",
+				W_OK), 0);
+	unbind(gpu);
+	if (!gpu_exists("none"))
+		return;
+	gpu = gpu_find("none");
+	bind(gpu);
+	snprintf(path, sizeof(path),
+		 "/sys/bus/pci/devices/%s/" STATE, gpu->addr);
+	assert_int_equal(stat(path, &st), -1);
+	unbind(gpu);
+}
+
+static int finish(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
+	return 0;
+}
+
+#define test(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+static const struct CMUnitTest tests[] = {
+	test(it_is_off_unless_asked_for),
+	test(binding_clears_what_was_there),
+	test(closing_clears_what_a_user_left),
+	test(a_mapping_that_outlives_the_file_counts_as_use),
+	test(a_killed_user_leaves_nothing),
+	test(an_open_waits_for_the_scrub),
+	test(an_open_begins_what_was_not_wanted_before),
+	test(unbinding_waits_for_the_scrub),
+	test(removing_the_module_waits_for_the_scrub),
+	test(a_scrub_begins_anew_after_a_reset),
+	test(resets_of_all_kinds_by_the_user_before_keep_nothing),
+	test(a_gpu_closed_asleep_is_woken_up_for_it),
+	test(on_demand_it_is_done_while_the_parameter_is_off),
+	test(an_odd_size_is_cleared_to_its_end),
+	test(two_gpus_are_cleared_at_once),
+	test(one_worker_at_a_time_gets_there_too),
+	test(after_hibernation_nothing_is_known),
+	test(the_files_are_what_they_should_be),
+};
+
+/* Needs a kernel with events. */
+static const struct CMUnitTest event_tests[] = {
+	test(each_scrub_leaves_a_record),
+};
+
+/* Need the model GPU, which can be late, busy or small. */
+static const struct CMUnitTest model_tests[] = {
+	test(a_gpu_at_work_is_reset_before_its_scrub),
+	test(in_a_reset_config_space_is_locked),
+	test(it_waits_until_the_memory_is_ready),
+	test(an_open_that_waits_can_be_killed),
+	test(of_two_that_wait_one_may_be_killed),
+	test(unbinding_sleeps_in_pieces_and_says_so_once),
+	test(unbinding_ends_an_open_that_waits),
+	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
+	test(afterwards_the_gpu_is_idle),
+	test(memory_that_is_never_ready_is_never_shown),
+	test(its_lines_are_limited),
+	test(rounds_of_use_leave_nothing),
+	test(nobody_sees_anything_whatever_happens),
+};
+
+/* Needs a kernel with suspend. */
+static const struct CMUnitTest suspend_tests[] = {
+	test(waiting_for_it_does_not_keep_the_host_awake),
+};
+
+const struct case_group groups[] = {
+	{ "lab:sleeper", CASES(tests), set_up, finish },
+	{ "CONFIG_NET", CASES(event_tests), NULL, finish },
+	{ "model", CASES(model_tests), set_up, finish },
+	{ "model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
+	  CASES(suspend_tests), NULL, finish },
+	{ }
+};

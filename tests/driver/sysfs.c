@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The attributes of docs/ABI/sysfs-driver-nvgrace-gpu. Without the model GPU,
+ * the tests of the GPUs that only the model can be are left out.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+static struct vfio v = { .device = -1 };
+
+static const char *path_of(const struct gpu *gpu, const char *name)
+{
+	static char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/nvgrace_gpu/%s",
+		 gpu->addr, name);
+	return path;
+}
+
+/*
+ * Returns the file's only line without its newline; NULL if there is no such
+ * file.
+ */
+static const char *line_of(const char *path)
+{
+	static char line[4096];
+	ssize_t len;
+	int fd = open(path, O_RDONLY);
+
+	if (fd < 0) {
+		assert_int_equal(errno, ENOENT);
+		return NULL;
+	}
+	len = read(fd, line, sizeof(line) - 1);
+	close(fd);
+	if (len < 1 || line[len - 1] != '\n')
+		fail_msg("%s: no line", path);
+	line[len - 1] = '\0';
+	return line;
+}
+
+static const char *attr(const struct gpu *gpu, const char *name)
+{
+	return line_of(path_of(gpu, name));
+}
+
+static void check(const struct gpu *gpu, const char *name, const char *expected)
+{
+	const char *line = attr(gpu, name);
+
+	if (!line)
+		fail_msg("%s is missing", path_of(gpu, name));
+	assert_string_equal(line, expected);
+}
+
+static void check_mode(const struct gpu *gpu, const char *name, mode_t mode)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path_of(gpu, name), &st), 0);
+	assert_int_equal(st.st_mode & 07777, mode);
+}
+
+/* Counts the files of the attribute group; -1 without the group. */
+static int files_of(const struct gpu *gpu)
+{
+	struct dirent *entry;
+	DIR *dir = opendir(path_of(gpu, ""));
+	int count = 0;
+
+	if (!dir)
+		return -1;
+	while ((entry = readdir(dir)))
+		count += entry->d_name[0] != '.';
+	closedir(dir);
+	return count;
+}
+
+static void a_gpu_with_two_parts_tells_of_both(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	char base[32];
+
+	assert_int_equal(files_of(gpu), -1);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(files_of(gpu), 15);
+	check(gpu, "mode", "carve-out");
+	check(gpu, "usemem_size", "1610612736");
+	check(gpu, "usemem_bar_size", "2147483648");
+	check(gpu, "resmem_size", "1342177280");
+	check(gpu, "resmem_bar_size", "2147483648");
+	snprintf(base, sizeof(base), "%#llx", (unsigned long long)gpu->base);
+	check(gpu, "usemem_base", base);
+	snprintf(base, sizeof(base), "%#llx",
+		 (unsigned long long)gpu->base + 0x60000000);
+	check(gpu, "resmem_base", base);
+
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_int_equal(files_of(gpu), -1);
+}
+
+static void physical_addresses_are_for_root(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	static const char *const all[] = {
+		"mode", "readiness", "usemem_size", "usemem_bar_size",
+		"resmem_size", "resmem_bar_size", "scrub_state", "scrub_progress",
+		"scrub_count", "scrub_result", "scrub_time", "scrub_ms"
+	};
+	unsigned int i;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	check_mode(gpu, "usemem_base", 0400);
+	check_mode(gpu, "resmem_base", 0400);
+	check_mode(gpu, "scrub", 0200);
+	for (i = 0; i < ARRAY_SIZE(all); i++)
+		check_mode(gpu, all[i], 0444);
+
+	assert_int_equal(seteuid(65534), 0);
+	assert_int_equal(open(path_of(gpu, "usemem_base"), O_RDONLY), -1);
+	assert_int_equal(errno, EACCES);
+	assert_int_equal(open(path_of(gpu, "resmem_base"), O_RDONLY), -1);
+	assert_int_equal(errno, EACCES);
+	check(gpu, "usemem_size", "1610612736");
+	assert_int_equal(seteuid(0), 0);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void a_gpu_without_memory_tells_only_that(void **state)
+{
+	const struct gpu *gpu = gpu_find("none");
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(files_of(gpu), 1);
+	check(gpu, "mode", "core-only");
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void a_gpu_without_the_defect_has_one_part(void **state)
+{
+	const struct gpu *gpu = gpu_find("nodefect");
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(files_of(gpu), 12);
+	check(gpu, "mode", "no-carve-out");
+	check(gpu, "usemem_size", "35701915648");
+	check(gpu, "usemem_bar_size", "68719476736");
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void readiness_is_what_was_found_since_the_last_reset(void **state)
+{
+	char byte;
+
+	vfio_start(&v, "gh200");
+	/*
+	 * The open has reset the GPU, and the driver has not checked readiness
+	 * since.
+	 */
+	check(v.gpu, "readiness", "unknown");
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	check(v.gpu, "readiness", "ready");
+	assert_int_equal(vfio_reset(&v), 0);
+	check(v.gpu, "readiness", "unknown");
+	assert_int_equal(vfio_read(&v, REGION(RESMEM), &byte, 1), 1);
+	check(v.gpu, "readiness", "ready");
+	vfio_stop(&v);
+
+	assert_int_equal(gpu_bind(v.gpu), 0);
+	check(v.gpu, "readiness", "ready");
+	assert_int_equal(gpu_unbind(v.gpu), 0);
+}
+
+/* Within 4 s of a reset the memory must be active, and it isn't. */
+static void readiness_tells_of_a_wait_in_vain(void **state)
+{
+	const struct gpu *gpu = gpu_find("cxl");
+	uint32_t dead = UINT32_MAX;
+	char byte;
+
+	vfio_start(&v, "cxl");
+	assert_int_equal(vfio_write(&v, REGION(0) + MODEL_UNREADY, &dead, 4), 4);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	check(gpu, "readiness", "failed");
+	assert_int_equal(vfio_reset(&v), 0);
+	check(gpu, "readiness", "unknown");
+	vfio_stop(&v);
+}
+
+/* Files of the kernel show which features it can have. */
+static void the_features_are_words_of_the_list(void **state)
+{
+	static const char *const words[] = {
+		"iommufd", "pmd_pfnmap", "pud_pfnmap", "uncached_guest",
+		"poison", "dmabuf", "zap", "scrub"
+	};
+	const char *path = "/sys/bus/pci/drivers/" DRIVER "/features";
+	char line[256], *rest = line, *word;
+	bool pmd = false;
+	unsigned int next = 0;
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0444);
+	snprintf(line, sizeof(line), "%s", line_of(path));
+	if (strcmp(line, "none")) {
+		while ((word = strsep(&rest, " "))) {
+			while (next < ARRAY_SIZE(words) && strcmp(words[next], word))
+				next++;
+			if (next == ARRAY_SIZE(words))
+				fail_msg("\"%s\" is no feature, or out of order", word);
+			pmd |= !strcmp(word, "pmd_pfnmap");
+			next++;
+		}
+	}
+	assert_int_equal(pmd, machine_has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"));
+}
+
+static int teardown(void **state)
+{
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	return 0;
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test_teardown(a_gpu_with_two_parts_tells_of_both, teardown),
+	cmocka_unit_test_teardown(physical_addresses_are_for_root, teardown),
+	cmocka_unit_test_teardown(a_gpu_without_memory_tells_only_that, teardown),
+	cmocka_unit_test_teardown(readiness_is_what_was_found_since_the_last_reset, teardown),
+	cmocka_unit_test(the_features_are_words_of_the_list),
+};
+
+/* Tests of GPUs that a stand-in can't be. */
+static const struct CMUnitTest model_tests[] = {
+	cmocka_unit_test_teardown(a_gpu_without_the_defect_has_one_part, teardown),
+	cmocka_unit_test_teardown(readiness_tells_of_a_wait_in_vain, teardown),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ "model", CASES(model_tests) },
+	{ }
+};

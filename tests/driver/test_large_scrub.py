@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scrubbing while the machine is switched off, of a GPU as large as real ones, and
+of one with a cache that a reset drops. Each has a machine of its own. scrub.c has
+all other tests."""
+
+import ctypes
+import os
+import random
+import subprocess
+import tempfile
+import threading
+
+import pytest
+
+from lab import gpu_memory, programs, vm
+
+pytestmark = pytest.mark.kernels("newest")
+
+GiB = 1 << 30
+BASE = 0x80_0000_0000
+DRIVER = "nvgrace_gpu_vfio_pci"
+
+BIND = f"bind g {DRIVER} || exit 1"
+STATE = "cat /sys/bus/pci/devices/$(gpu g)/nvgrace_gpu/scrub_state"
+WAIT = f"until [ $({STATE}) != scrubbing ]; do usleep 100000; done; {STATE}"
+
+
+class Machine(vm.Machine):
+    """A machine with huge pages for the GPU's memory, if the kernel has them.
+    Without them, it takes twice as long to write all of it."""
+
+    def _open_memory(self):
+        with tempfile.TemporaryDirectory() as place:
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", "huge=always,size=100%", "memory", place], capture_output=True)
+            if done.returncode:
+                return super()._open_memory()
+            # The file system exists for as long as the file does.
+            fd = os.open(place, os.O_RDWR | os.O_TMPFILE)
+            subprocess.run(["umount", "--lazy", place], check=True)
+            return fd
+
+
+def run(kernel, gpus, commands, handlers, timeout, memory="256G"):
+    """Boot with these GPUs and the module parameter on, and run commands, with which
+    nothing may be wrong in the machine. Unless there is another memory, the first
+    GPU's is at BASE."""
+    kernel = vm.Kernel(kernel)
+    with Machine(kernel, gpus=gpus, memory=memory, module=str(programs.module_of(kernel)), module_params="scrub=1",
+                 handlers={**gpu_memory.HANDLERS, **handlers}, commands=commands, timeout=timeout,
+                 log=str(programs.log_file(f"scrub-{kernel.name}"))) as machine:
+        result = machine.run()
+    assert not result.failures
+    return result
+
+
+def gpu(size):
+    return [{"name": "g", "base": BASE, "size": size}]
+
+
+def test_switching_off_waits_for_a_scrub(kernel):
+    size = 3 * GiB
+    kept = []
+    # After a pause of the shell, the scrub has ended before the machine is
+    # switched off. Then another machine tries.
+    for _ in range(4):
+        while kept:
+            os.close(kept.pop())
+        result = run(kernel, gpu(size), [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}"},
+                                         {"name": "state", "run": STATE}],
+                     {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=1200)
+        if result.output("state").strip() != "clean":
+            break
+    assert result.output("state").strip() == "scrubbing"
+
+    class Memory:
+        """The part of a machine that gpu_memory.remains() uses, after the
+        machine's end."""
+
+        @staticmethod
+        def read_gpu_memory(address, count):
+            return os.pread(kept[0], count, address - BASE)
+
+    assert gpu_memory.remains(Memory, hex(BASE), hex(size)) == "0"
+    os.close(kept[0])
+
+
+class Drain(threading.Thread):
+    """Frees the host's memory for the zeros that a machine writes, except in
+    blocks with content to check. No computer here has as much memory as the
+    GPU."""
+
+    BLOCK = 2 << 20
+
+    def __init__(self, fd, size, kept):
+        super().__init__(daemon=True)
+        self.fd, self.ended = fd, threading.Event()
+        edges = sorted({at // self.BLOCK for at in kept})
+        self.ranges = []
+        start = 0
+        for block in (*edges, size // self.BLOCK):
+            if block > start:
+                self.ranges.append((start * self.BLOCK, (block - start) * self.BLOCK))
+            start = block + 1
+        self.libc = ctypes.CDLL(None, use_errno=True)
+
+    def run(self):
+        while not self.ended.wait(0.1):
+            for start, count in self.ranges:
+                self.libc.fallocate(self.fd, gpu_memory.PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(count))
+
+
+def test_64_gib_end_clean(kernel):
+    """Some 200 pages have content: at both ends, on both sides of the border
+    between the parts, and anywhere."""
+    size, page = 65 * GiB, gpu_memory.PAGE
+    chance = random.Random(64)
+    places = {0, size - page, size - GiB, size - GiB - page, *(chance.randrange(size // page) * page for _ in range(200))}
+    drains = []
+
+    def fill(machine):
+        for place in places:
+            gpu_memory.soil(machine, hex(BASE + place), hex(page))
+        drains.append(Drain(machine.memory_fd, size, places))
+        drains[0].start()
+
+    def left(machine):
+        drains[0].ended.set()
+        drains[0].join()
+        return " ".join(hex(p) for p in sorted(places) if machine.read_gpu_memory(BASE + p, page) != bytes(page)) or "none"
+
+    tracing = "/sys/kernel/tracing"
+    begin = f"host fill; echo 1 >{tracing}/events/nvgrace_gpu/nvgrace_gpu_scrub/enable; {BIND}"
+    wait = f"{WAIT}; host left; sed -n 's/.* written=//p' {tracing}/trace"
+    result = run(kernel, gpu(size), [{"name": "begin", "run": begin}, {"name": "end", "run": wait}],
+                 {"fill": fill, "left": left}, timeout=3600)
+    # The second pass: 2 GiB of usemem, and resmem.
+    assert result.output("end").split() == ["clean", "none", str(size + 3 * GiB)]
+
+
+# Of the GPU with a cache. QEMU asks the model for each byte.
+SMALL, CACHE = 64 << 10, 16 << 10
+
+
+def test_a_gpu_with_a_cache_ends_clean(kernel):
+    """A write-back cache in the GPU keeps what was written last, and a reset
+    drops it. Another device's BAR is the memory behind that cache, because the
+    model can't see what the machine writes to QEMU's memory. So each scrub
+    writes more than the cache holds, and what it holds at the end covers zeros.
+    """
+    def fill(machine):
+        memory = machine.models["memory"].gpu
+        memory.bar2[:SMALL] = gpu_memory.soil_of(BASE, SMALL)
+        machine.models["g"].gpu.on_reset = lambda: dropped.append(memory.drop_cache())
+
+    def left(machine):
+        return str(SMALL - machine.models["memory"].gpu.bar2[:SMALL].count(0))
+
+    dropped = []
+    # Larger than all other BARs, so it is where the firmware puts the first.
+    gpus = [{"name": "g", "base": BASE, "size": SMALL, "model": {"mig_dvsec": 1}},
+            {"name": "memory", "dsd": None, "model": {"vendor": 0x1af4, "bar2_size": GiB, "bar2_cache": CACHE}}]
+    result = run(kernel, gpus, [
+        {"name": "place", "run": "d=/sys/bus/pci/devices/$(gpu memory) && echo 1 >$d/enable && sed -n 3p $d/resource"},
+        {"name": "begin", "run": f"host fill; {BIND}"},
+        {"name": "end", "run": WAIT},
+        {"name": "reset", "run": "host left; echo 1 >/sys/bus/pci/devices/$(gpu g)/reset; host left"}],
+        {"fill": fill, "left": left}, timeout=3600, memory="0")
+    assert [int(at, 0) for at in result.output("place").split()[:1]] == [BASE]
+    assert result.output("end").split() == ["clean"]
+    # The first reset comes before the zeros. Without dirty lines, the second
+    # would show nothing.
+    assert dropped[1:] == [CACHE // 64]
+    assert result.output("reset").split() == ["0", "0"]

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Concurrent faults for a huge entry and for pages at the same place. A process
+ * gets both if it disables huge pages between faults of two threads. The
+ * kernel's log must stay clean, and both threads must see the memory.
+ *
+ * Where no mapping of pfns has huge entries, 100 ROUNDS are enough.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+#define RW	(PROT_READ | PROT_WRITE)
+/* A huge entry with any page size; each round uses a range inside. */
+#define HUGE	(512 * MiB)
+
+static struct vfio v;
+static unsigned int rounds;
+static char *place;		/* aligned like the memory */
+static char *map;
+static volatile bool stop;
+
+/*
+ * Number of the round that has begun, and of the one that has ended. The
+ * threads poll: waking up takes longer than the race.
+ */
+static atomic_uint begun, ended;
+
+/*
+ * Both fault handlers wait for a lock that a write to the command register
+ * holds, and so continue at the same time.
+ */
+static void *hold_up(void *arg)
+{
+	uint16_t command;
+
+	if (vfio_read(&v, CONFIG + 4, &command, 2) != 2)
+		return NULL;
+	while (!stop)
+		vfio_write(&v, CONFIG + 4, &command, 2);
+	return NULL;
+}
+
+static void *reset_now(void *arg)
+{
+	int *ret = arg;
+
+	*ret = vfio_reset(&v);
+	return NULL;
+}
+
+static void map_anew(unsigned int index)
+{
+	map = mmap(place, HUGE, RW, MAP_SHARED | MAP_FIXED, v.device,
+		   REGION(index));
+	assert_ptr_equal(map, place);
+}
+
+/*
+ * Address of the page in round @i: below the entry of the huge access, or below
+ * another that the same fault may fill, near or far, so that the fault gets
+ * there sooner or later.
+ */
+static unsigned long page_at(unsigned int i)
+{
+	unsigned long entry = (1 + i / 8 % 32) * (HUGE / (i & 4 ? 256 : 16));
+
+	return (i & 2 ? entry % HUGE : 0) + 128;
+}
+
+/* Accesses with huge pages enabled, as they are when the round begins. */
+static void *touch_huge(void *arg)
+{
+	unsigned int i;
+
+	for (i = 0; i < rounds; i++) {
+		while (begun == i)
+			sched_yield();
+		((volatile char *)map)[64 + i % 2] = i;
+		ended = i + 1;
+	}
+	return NULL;
+}
+
+static void begin_rounds(pthread_t *toucher)
+{
+	begun = 0;
+	ended = 0;
+	assert_int_equal(pthread_create(toucher, NULL, touch_huge, NULL), 0);
+}
+
+static void one_race(unsigned int index, bool held_up)
+{
+	pthread_t toucher, holder;
+	unsigned int i, wrong = 0;
+
+	stop = false;
+	if (held_up)
+		assert_int_equal(pthread_create(&holder, NULL, hold_up, NULL), 0);
+	begin_rounds(&toucher);
+	for (i = 0; i < rounds; i++) {
+		map_anew(index);
+		prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+		begun = i + 1;
+		/* The other thread's fault begins now or a moment later ... */
+		for (volatile unsigned int spin = 0; spin < i % 64 * 16; )
+			spin = spin + 1;
+		/* ... and this thread's is for pages. */
+		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+		((volatile char *)map)[page_at(i)] = i;
+		while (ended == i)
+			sched_yield();
+		wrong += map[64 + i % 2] != (char)i || map[page_at(i)] != (char)i;
+	}
+	stop = true;
+	pthread_join(toucher, NULL);
+	if (held_up)
+		pthread_join(holder, NULL);
+	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+	assert_int_equal(wrong, 0);
+}
+
+static void both_races(unsigned int index)
+{
+	unsigned int all = rounds;
+
+	rounds = all / 2;
+	one_race(index, false);
+	one_race(index, true);
+	rounds = all;
+}
+
+static void huge_entries_and_pages_of_usemem_side_by_side(void **state)
+{
+	both_races(USEMEM);
+}
+
+static void huge_entries_and_pages_of_resmem_side_by_side(void **state)
+{
+	both_races(RESMEM);
+}
+
+/* Both faults wait for one reset, and either may continue first. */
+static void huge_entries_and_pages_after_one_reset(void **state)
+{
+	pthread_t toucher, resetter;
+	unsigned int all = rounds, i;
+	int ret;
+
+	rounds = all / 20;
+	begin_rounds(&toucher);
+	for (i = 0; i < rounds; i++) {
+		map_anew(i % 2 ? USEMEM : RESMEM);
+		prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+		assert_int_equal(pthread_create(&resetter, NULL, reset_now, &ret), 0);
+		usleep(20000);
+		begun = i + 1;
+		usleep(20000);
+		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+		((volatile char *)map)[page_at(i)] = i;
+		while (ended == i)
+			sched_yield();
+		pthread_join(resetter, NULL);
+		assert_true(!ret || ret == -EAGAIN);
+		assert_int_equal(map[64 + i % 2], (char)i);
+		assert_int_equal(map[page_at(i)], (char)i);
+	}
+	pthread_join(toucher, NULL);
+	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+	rounds = all;
+}
+
+static int setup(void **state)
+{
+	char *space;
+
+	rounds = setting("ROUNDS", 1000);
+	vfio_start(&v, "second");
+	space = mmap(NULL, 2 * HUGE, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_true(space != MAP_FAILED);
+	place = (char *)(((uintptr_t)space + HUGE - 1) & ~(HUGE - 1));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	munmap(place, HUGE);
+	vfio_stop(&v);
+	return 0;
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(huge_entries_and_pages_of_usemem_side_by_side),
+	cmocka_unit_test(huge_entries_and_pages_of_resmem_side_by_side),
+	cmocka_unit_test(huge_entries_and_pages_after_one_reset),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests), setup, teardown },
+	{ }
+};

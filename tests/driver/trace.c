@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The tracepoints of docs/tracing.md: their format, and whether their fields
+ * are right.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+#include "waits.h"
+
+#define TRACING	"/sys/kernel/tracing"
+#define EVENTS	TRACING "/events/nvgrace_gpu/"
+
+/* No event takes longer. */
+#define NS_MAX	2000000000000ULL
+
+static struct vfio v = { .device = -1 };
+static char *map = MAP_FAILED;
+static uint64_t map_size;
+
+/* Returns the content of a file; free() it. */
+static char *get(const char *path)
+{
+	size_t size = 0, room = 1 << 20;
+	char *text = malloc(room);
+	int fd = open(path, O_RDONLY);
+	ssize_t len;
+
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	while ((len = read(fd, text + size, room - 1 - size)) > 0)
+		size += len;
+	close(fd);
+	text[size] = '\0';
+	return text;
+}
+
+static void start(void)
+{
+	must_write_file(TRACING "/trace", "");
+	must_write_file(EVENTS "enable", "1");
+}
+
+static char *log_text, *log_next;
+
+/* Stops tracing; event() then reads what was recorded. */
+static void stop(void)
+{
+	must_write_file(EVENTS "enable", "0");
+	free(log_text);
+	log_text = get(TRACING "/trace");
+	log_next = log_text;
+}
+
+/*
+ * Returns the text of the next event @name of @gpu, after the device's address;
+ * NULL if there are no more.
+ */
+static const char *event(const struct gpu *gpu, const char *name)
+{
+	static char line[512];
+	char key[64];
+	char *found;
+
+	snprintf(key, sizeof(key), " nvgrace_gpu_%s: %s ", name, gpu->addr);
+	found = strstr(log_next, key);
+	if (!found)
+		return NULL;
+	found += strlen(key);
+	log_next = strchrnul(found, '\n');
+	snprintf(line, sizeof(line), "%.*s", (int)(log_next - found), found);
+	return line;
+}
+
+static const char *need(const struct gpu *gpu, const char *name)
+{
+	const char *line = event(gpu, name);
+
+	if (!line)
+		fail_msg("no event %s in:\n%s", name, log_text);
+	return line;
+}
+
+/*
+ * The next event @name must be @text and a time that is neither zero nor
+ * absurd; returns the time.
+ */
+static uint64_t need_timed(const struct gpu *gpu, const char *name,
+			   const char *text)
+{
+	const char *line = need(gpu, name), *ns = strstr(line, " ns=");
+	uint64_t time;
+
+	if (!ns || strlen(text) != (size_t)(ns - line) ||
+	    strncmp(line, text, ns - line))
+		fail_msg("%s: \"%s\" instead of \"%s\"", name, line, text);
+	time = strtoull(ns + 4, NULL, 10);
+	assert_in_range(time, 1, NS_MAX);
+	return time;
+}
+
+/* The fields in their order, with size in bytes and signedness. */
+static const struct {
+	const char *event;
+	const char *fields;
+} formats[] = {
+	{ "wait", "when 1 0, result 4 1, ns 8 0, " },
+	{ "mmap", "bar 1 0, offset 8 0, size 8 0, result 4 1, " },
+	{ "fault", "address 8 0, pfn 8 0, order 4 0, result 4 0, ns 8 0, " },
+	{ "rw", "bar 1 0, write 1 0, offset 8 0, count 8 0, result 8 1, ns 8 0, " },
+	{ "config", "write 1 0, offset 8 0, count 8 0, result 8 1, " },
+	{ "reset", "cause 1 0, " },
+	{ "scrub", "workers 4 0, result 4 1, bytes 8 0, ns 8 0, flush_ns 8 0, written 8 0, " },
+};
+
+static void the_fields_are_those_documented(void **state)
+{
+	char path[128], all[512], expected[512], *text, *line, *rest;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(formats); i++) {
+		size_t len = 0;
+
+		snprintf(path, sizeof(path), EVENTS "nvgrace_gpu_%s/format",
+			 formats[i].event);
+		text = get(path);
+		rest = text;
+		all[0] = '\0';
+		while ((line = strsep(&rest, "\n"))) {
+			char name[64];
+			int size, sign;
+
+			if (sscanf(line, "\tfield:%*s %63[^;]; offset:%*d; size:%d; signed:%d;",
+				   name, &size, &sign) != 3 ||
+			    !strncmp(name, "common_", 7) ||
+			    strstr(line, "common_"))
+				continue;
+			len += snprintf(all + len, sizeof(all) - len, "%s %d %d, ",
+					name, size, sign);
+		}
+		free(text);
+		snprintf(expected, sizeof(expected),
+			 "domain 4 0, bus 1 0, devfn 1 0, %s", formats[i].fields);
+		assert_string_equal(all, expected);
+	}
+}
+
+static void binding_tells_how_long_it_waited(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	volatile uint32_t *bar0;
+	uint64_t begin;
+	int status;
+	pid_t pid;
+	bool again;
+
+	do {
+		bar0 = gpu_hold(gpu);
+		start();
+		waits_begin();
+		begin = now_ms();
+		pid = fork();
+		if (!pid)
+			_exit(gpu_bind(gpu) != 0);
+		usleep(300000);
+		gpu_release(gpu, bar0);
+		again = waits_again();
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		stop();
+	} while (again && status);
+	assert_int_equal(status, 0);
+	assert_true(need_timed(gpu, "wait", "when=bind result=0") / 1000000 <=
+		    now_ms() - begin);
+	assert_null(event(gpu, "wait"));
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void resets_tell_their_cause(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	unsigned int resets = 0;
+	const char *line;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	start();
+	vfio_open(&v, gpu);
+	stop();
+	/* vfio-pci-core resets the device when it enables it. */
+	while ((line = event(gpu, "reset")) && !strcmp(line, "cause=reset"))
+		resets++;
+	if (!line)
+		fail_msg("no reset at open in:\n%s", log_text);
+	assert_string_equal(line, "cause=open");
+	assert_null(event(gpu, "reset"));
+
+	start();
+	assert_int_equal(vfio_reset(&v), 0);
+	stop();
+	assert_string_equal(need(gpu, "reset"), "cause=reset");
+	assert_null(event(gpu, "reset"));
+	vfio_stop(&v);
+}
+
+static void mappings_and_refusals_are_told(void **state)
+{
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	char expected[128];
+	void *refused;
+	int err;
+
+	vfio_start(&v, "gh200");
+	start();
+	map_size = 2 * MiB;
+	map = vfio_map(&v, USEMEM, 2 * MiB, map_size, PROT_READ, MAP_SHARED, NULL);
+	refused = vfio_map(&v, RESMEM, 0x50000000, page, PROT_READ, MAP_SHARED,
+			   &err);
+	stop();
+	assert_ptr_equal(refused, MAP_FAILED);
+	assert_int_equal(err, -EINVAL);
+	assert_string_equal(need(v.gpu, "mmap"),
+			    "bar=4 offset=0x200000 size=0x200000 result=0");
+	snprintf(expected, sizeof(expected),
+		 "bar=2 offset=0x50000000 size=%#llx result=-22",
+		 (unsigned long long)page);
+	assert_string_equal(need(v.gpu, "mmap"), expected);
+}
+
+static void faults_tell_address_pfn_order_and_time(void **state)
+{
+	unsigned long long address, pfn, ns, offset = 3 * MiB + 5;
+	uint64_t page = sysconf(_SC_PAGESIZE);
+	unsigned int order, done = 0;
+	char result[64];
+	const char *line;
+
+	vfio_start(&v, "gh200");
+	map_size = 4 * MiB;
+	map = vfio_map(&v, USEMEM, 0, map_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       NULL);
+	start();
+	((volatile char *)map)[offset] = 1;
+	stop();
+	while ((line = event(v.gpu, "fault"))) {
+		int fields = sscanf(line, "address=%llx pfn=%llx order=%u result=%63s ns=%llu",
+				    &address, &pfn, &order, result, &ns);
+
+		assert_int_equal(fields, 5);
+		assert_int_equal(address & ~(page - 1),
+				 (uintptr_t)(map + offset) & ~(page - 1));
+		assert_int_equal(pfn, (v.gpu->base + offset) / page);
+		assert_in_range(ns, 1, NS_MAX);
+		if (!strcmp(result, "NOPAGE"))
+			done++;
+		else if (strcmp(result, "FALLBACK") && strcmp(result, "RETRY"))
+			fail_msg("a fault with the result %s", result);
+	}
+	assert_int_equal(done, 1);
+}
+
+static void reads_and_writes_are_told(void **state)
+{
+	char buf[100] = "";
+
+	vfio_start(&v, "gh200");
+	start();
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 4096, buf, 100), 100);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM) + 64, buf, 8), 8);
+	assert_int_equal(vfio_read(&v, REGION(RESMEM) + 2 * GiB, buf, 8), -EINVAL);
+	assert_int_equal(vfio_read(&v, CONFIG + 0x10, buf, 24), 24);
+	assert_int_equal(vfio_write(&v, CONFIG + 0x20, buf, 8), 8);
+	stop();
+	need_timed(v.gpu, "rw", "bar=4 read offset=0x1000 count=100 result=100");
+	need_timed(v.gpu, "rw", "bar=2 write offset=0x40 count=8 result=8");
+	need_timed(v.gpu, "rw",
+		   "bar=2 read offset=0x80000000 count=8 result=-22");
+	assert_string_equal(need(v.gpu, "config"),
+			    "read offset=0x10 count=24 result=24");
+	assert_string_equal(need(v.gpu, "config"),
+			    "write offset=0x20 count=8 result=8");
+	vfio_stop(&v);
+}
+
+static volatile pid_t reading;
+
+static void *read_a_byte(void *arg)
+{
+	char byte;
+
+	reading = this_thread();
+	*(ssize_t *)arg = vfio_read(&v, REGION(USEMEM), &byte, 1);
+	return NULL;
+}
+
+/* Returns false if the test must begin anew. */
+static bool first_touch_is_told(void)
+{
+	uint64_t looks = v.gpu->is_model ? host_counter(v.gpu, "c2c_reads") : 0;
+	pthread_t reader;
+	ssize_t ret = 0;
+	char byte;
+	bool again;
+
+	waits_begin();
+	vfio_unready_after_resets(&v);
+	assert_int_equal(vfio_reset(&v), 0);
+	start();
+	reading = 0;
+	assert_int_equal(pthread_create(&reader, NULL, read_a_byte, &ret), 0);
+	while (!reading)
+		usleep(1000);
+	/* A read that has looked in vain waits. */
+	if (v.gpu->is_model)
+		host_wait_counter(v.gpu, "c2c_reads", looks + 1);
+	until_it_waits(reading);
+	/* Still waiting: the event comes at the end. */
+	assert_true(!ret || waits_are_over());
+	vfio_make_ready(&v);
+	again = waits_again();
+	pthread_join(reader, NULL);
+	assert_true(ret == 1 || again);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	stop();
+	return !again;
+}
+
+static void the_first_touch_after_a_reset_tells_its_wait(void **state)
+{
+	vfio_start(&v, "gh200");
+	while (!first_touch_is_told())
+		;
+	need_timed(v.gpu, "wait", "when=use result=0");
+	/* An access that finds the memory ready does not wait. */
+	assert_null(event(v.gpu, "wait"));
+	vfio_stop(&v);
+}
+
+static void assert_scrub_is_told(const struct gpu *gpu)
+{
+	unsigned long long bytes, written, ns, flush_ns;
+	unsigned int workers;
+	int result, found;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	start();
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	stop();
+	found = sscanf(need(gpu, "scrub"),
+		       "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d written=%llu",
+		       &bytes, &ns, &flush_ns, &workers, &result, &written);
+	assert_int_equal(found, 6);
+	assert_int_equal(bytes, gpu->size);
+	/* Twice, because the memory is smaller than what is written again. */
+	assert_int_equal(written, 2 * gpu->size);
+	assert_int_equal(result, 0);
+	/* One for each CPU of the machine. */
+	assert_int_equal(workers, sysconf(_SC_NPROCESSORS_ONLN));
+	assert_in_range(flush_ns, 1, ns * workers);
+	assert_null(event(gpu, "scrub"));
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void a_scrub_tells_bytes_times_and_workers(void **state)
+{
+	assert_scrub_is_told(gpu_find("s1h"));
+	/* All its memory is usemem, so flush_ns is about that alone. */
+	if (gpu_exists("tinymem"))
+		assert_scrub_is_told(gpu_find("tinymem"));
+}
+
+static int teardown(void **state)
+{
+	/* A mapping keeps the device open, too. */
+	if (map != MAP_FAILED)
+		munmap(map, map_size);
+	map = MAP_FAILED;
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	return 0;
+}
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(the_fields_are_those_documented),
+	cmocka_unit_test_teardown(binding_tells_how_long_it_waited, teardown),
+	cmocka_unit_test_teardown(resets_tell_their_cause, teardown),
+	cmocka_unit_test_teardown(mappings_and_refusals_are_told, teardown),
+	cmocka_unit_test_teardown(faults_tell_address_pfn_order_and_time, teardown),
+	cmocka_unit_test_teardown(reads_and_writes_are_told, teardown),
+	cmocka_unit_test_teardown(the_first_touch_after_a_reset_tells_its_wait, teardown),
+	cmocka_unit_test_teardown(a_scrub_tells_bytes_times_and_workers, teardown),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ }
+};

@@ -1,0 +1,700 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Readiness after a reset: the first access to the memory waits, and delays
+ * nothing else. The waits of 30 s and more run on other GPUs, concurrently with
+ * the other tests. Without the model GPU, the tests of the CXL DVSEC are left
+ * out.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+#include "waits.h"
+
+#define RW		(PROT_READ | PROT_WRITE)
+#define COMMAND		(CONFIG + 4)
+#define COMMAND_MEMORY	2
+
+static struct vfio v;
+static size_t page;
+
+/* All mappings of fresh_page(): a mapping delays an unbind. */
+static char *mapped[256];
+static size_t mapped_count;
+
+/* Returns a page that is not mapped in: its first touch is a fault. */
+static char *fresh_page(struct vfio *dev)
+{
+	char *map;
+
+	assert_true(mapped_count < ARRAY_SIZE(mapped));
+	/* Far enough apart that no fault maps two of them. */
+	map = vfio_map(dev, USEMEM, mapped_count % 16 * 64 * MiB, page, RW,
+		       MAP_SHARED, NULL);
+	mapped[mapped_count++] = map;
+	return map;
+}
+
+/* Resets; the memory is unready until make_ready(). */
+static void reset_unready(struct vfio *dev)
+{
+	waits_begin();
+	vfio_unready_after_resets(dev);
+	assert_int_equal(vfio_reset(dev), 0);
+}
+
+/* Ready from now on, also after resets, and known to be. */
+static void make_ready(struct vfio *dev)
+{
+	char byte;
+
+	vfio_make_ready(dev);
+	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+}
+
+/* The wait that times out, in a process of its own, from the first test on. */
+struct vain {
+	bool fault_is_sigbus;
+	int beside;
+	bool again_at_once;
+	int read;
+	int write;
+	uint64_t ms;
+	uint32_t looks;		/* at the model's register, of the later accesses */
+	int lines;
+	bool good_after_reset;
+};
+
+static pid_t vain_pid;
+static int vain_result;
+
+/* Likewise a wait of more than 30 s, with a reset in it. */
+static pid_t patient_pid;
+
+static void *read_a_byte(void *dev)
+{
+	char byte;
+
+	return (void *)(long)vfio_read(dev, REGION(USEMEM), &byte, 1);
+}
+
+static void wait_in_vain(struct vain *r)
+{
+	pthread_t beside;
+	struct vfio other;
+	uint64_t begin;
+	char byte = 0, said[64];
+	void *ret;
+
+	vfio_start(&other, "second");
+	/*
+	 * Makes the kernel's own mappings, which stay until close: with KASAN
+	 * they take a second each, which must not count below.
+	 */
+	vfio_read(&other, REGION(USEMEM), &byte, 1);
+	vfio_write(&other, REGION(RESMEM), &byte, 1);
+	klog_mark();
+	begin = now_ms();
+	reset_unready(&other);
+	/* Two at once: the result of the first wait also ends the second. */
+	assert_int_equal(pthread_create(&beside, NULL, read_a_byte, &other), 0);
+	r->fault_is_sigbus = raises_sigbus(touch_read, fresh_page(&other));
+	pthread_join(beside, &ret);
+	r->beside = (long)ret;
+	r->ms = now_ms() - begin;
+	if (other.gpu->is_model)
+		r->looks = vfio_bar0_read(&other, MODEL_C2C_READS);
+	r->again_at_once = raises_sigbus(touch_write, fresh_page(&other));
+	r->read = vfio_read(&other, REGION(USEMEM), &byte, 1);
+	r->write = vfio_write(&other, REGION(RESMEM), &byte, 1);
+	if (other.gpu->is_model)
+		r->looks = vfio_bar0_read(&other, MODEL_C2C_READS) - r->looks;
+	snprintf(said, sizeof(said), "%s: GPU memory is not ready after",
+		 other.gpu->addr);
+	r->lines = klog_count(said);
+	make_ready(&other);
+	r->good_after_reset = !raises_sigbus(touch_read, fresh_page(&other)) &&
+			      vfio_read(&other, REGION(USEMEM), &byte, 1) == 1;
+	/* The mappings, and so the device, are closed with this process. */
+}
+
+enum touch {
+	TOUCH,
+	READ,
+	WRITE,
+};
+
+struct toucher {
+	pthread_t thread;
+	volatile pid_t tid;
+	enum touch how;
+	unsigned int index;
+	char *map;
+	uint64_t word;
+	int ret;
+	volatile bool ended;
+};
+
+static void *touch(void *arg)
+{
+	struct toucher *t = arg;
+
+	t->tid = this_thread();
+	if (t->how == TOUCH)
+		t->ret = raises_sigbus(touch_write, t->map) ? -EFAULT : 8;
+	else if (t->how == READ)
+		t->ret = vfio_read(&v, REGION(t->index) + 64, &t->word, 8);
+	else
+		t->ret = vfio_write(&v, REGION(t->index) + 64, &t->word, 8);
+	t->ended = true;
+	return NULL;
+}
+
+static void start_toucher(struct toucher *t, enum touch how, unsigned int index)
+{
+	*t = (struct toucher){ .how = how, .index = index, .word = 0x1122334455667788 };
+	if (how == TOUCH)
+		t->map = fresh_page(&v);
+	assert_int_equal(pthread_create(&t->thread, NULL, touch, t), 0);
+}
+
+/* Sleeps until all of them wait or have ended. */
+static void settle(struct toucher *t, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		while (!t[i].tid)
+			usleep(1000);
+		until_it_waits(t[i].tid);
+	}
+}
+
+static void start_touchers(struct toucher *t, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		start_toucher(&t[i], i % 2 ? TOUCH : i % 4 ? WRITE : READ,
+			      i % 8 < 4 ? USEMEM : RESMEM);
+	settle(t, count);
+}
+
+/* The memory isn't ready, so all of them must still wait. */
+static void assert_waiting(struct toucher *t, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (t[i].ended && !waits_are_over())
+			fail_msg("toucher %zu has not waited", i);
+}
+
+/*
+ * The accesses must end because the memory becomes ready. Returns false if the
+ * test must begin anew.
+ */
+static bool release_touchers(struct toucher *t, size_t count)
+{
+	bool again;
+	size_t i;
+
+	vfio_make_ready(&v);
+	again = waits_again();
+	for (i = 0; i < count; i++) {
+		pthread_join(t[i].thread, NULL);
+		if (!again)
+			assert_int_equal(t[i].ret, 8);
+	}
+	return !again;
+}
+
+/*
+ * Waits for more than 30 s, less than 30 s of them after the second reset. A
+ * wait takes at most 30 s.
+ */
+static bool reads_after_a_second_reset(void)
+{
+	unsigned int attempts = 0;
+	uint64_t begin, waiting;
+	struct toucher t;
+	bool over;
+
+	vfio_start(&v, "odd");
+	do {
+		begin = now_ms();
+		reset_unready(&v);
+		start_toucher(&t, READ, USEMEM);
+		settle(&t, 1);
+		waiting = now_ms();
+		sleep(20);
+		reset_unready(&v);
+		over = now_ms() - begin >= WAIT_MS;
+		while (now_ms() - waiting < WAIT_MS + 1000)
+			usleep(10000);
+		vfio_make_ready(&v);
+		over |= waits_are_over();
+		pthread_join(t.thread, NULL);
+	} while (t.ret != 8 && over && ++attempts < 5);
+	return t.ret == 8;
+}
+
+static int setup(void **state)
+{
+	struct vain r = { 0 };
+	int fds[2];
+
+	page = sysconf(_SC_PAGESIZE);
+	if (pipe(fds))
+		return -1;
+	vain_result = fds[0];
+	vain_pid = fork();
+	if (!vain_pid) {
+		wait_in_vain(&r);
+		_exit(write(fds[1], &r, sizeof(r)) != sizeof(r));
+	}
+	close(fds[1]);
+	patient_pid = fork();
+	if (!patient_pid)
+		_exit(!reads_after_a_second_reset());
+	vfio_start(&v, "gh200");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	make_ready(&v);
+	while (mapped_count)
+		munmap(mapped[--mapped_count], page);
+	vfio_close(&v);
+	gpu_unbind_all();
+	return 0;
+}
+
+static void a_fault_waits_until_the_memory_is_ready(void **state)
+{
+	struct toucher t;
+
+	do {
+		reset_unready(&v);
+		start_toucher(&t, TOUCH, USEMEM);
+		settle(&t, 1);
+		assert_waiting(&t, 1);
+	} while (!release_touchers(&t, 1));
+}
+
+static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
+{
+	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	struct toucher t[2];
+	uint64_t back;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
+		do {
+			reset_unready(&v);
+			start_toucher(&t[0], WRITE, indexes[i]);
+			start_toucher(&t[1], READ, indexes[i]);
+			settle(t, ARRAY_SIZE(t));
+			assert_waiting(t, ARRAY_SIZE(t));
+		} while (!release_touchers(t, ARRAY_SIZE(t)));
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 64, &back, 8), 8);
+		assert_int_equal(back, t[0].word);
+	}
+	/* Beyond the memory there is nothing to wait for. */
+	reset_unready(&v);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 2 * GiB - 8, &back, 8), 8);
+	make_ready(&v);
+}
+
+static void eight_waiters_are_released_together(void **state)
+{
+	struct toucher t[8];
+
+	do {
+		reset_unready(&v);
+		start_touchers(t, ARRAY_SIZE(t));
+		assert_waiting(t, ARRAY_SIZE(t));
+	} while (!release_touchers(t, ARRAY_SIZE(t)));
+}
+
+/* If a reset waited for accesses, it would do so until they time out. */
+static void a_reset_does_not_wait_for_waiters(void **state)
+{
+	struct toucher t[8];
+
+	do {
+		reset_unready(&v);
+		start_touchers(t, ARRAY_SIZE(t));
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_waiting(t, ARRAY_SIZE(t));
+		settle(t, ARRAY_SIZE(t));
+		assert_waiting(t, ARRAY_SIZE(t));
+	} while (!release_touchers(t, ARRAY_SIZE(t)));
+}
+
+/*
+ * Nothing else waits either: address space, other files, config space, ioctls.
+ */
+static void nobody_else_is_kept_waiting(void **state)
+{
+	struct toucher t[4];
+	struct region r;
+	uint32_t word;
+	char *map;
+
+	do {
+		reset_unready(&v);
+		start_touchers(t, ARRAY_SIZE(t));
+		map = mmap(NULL, 64 * page, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memset(map, 1, 64 * page);
+		munmap(map, 64 * page);
+		map = vfio_map(&v, USEMEM, GiB, page, RW, MAP_SHARED, NULL);
+		munmap(map, page);
+		vfio_region(&v, USEMEM, &r);
+		assert_int_equal(vfio_read(&v, CONFIG, &word, 4), 4);
+		assert_waiting(t, ARRAY_SIZE(t));
+	} while (!release_touchers(t, ARRAY_SIZE(t)));
+}
+
+/*
+ * Kills a process that waits for a fault or for a read. A wait that began later
+ * and still goes on shows that the time isn't over. Returns false if the test
+ * must begin anew.
+ */
+static bool killed_in_a_wait(bool fault)
+{
+	struct toucher other;
+	bool waited;
+	int status;
+	pid_t pid;
+	char byte;
+
+	reset_unready(&v);
+	pid = fork();
+	if (!pid) {
+		/* Not cmocka's handler. */
+		signal(SIGBUS, SIG_DFL);
+		if (fault)
+			touch_read(fresh_page(&v));
+		else
+			vfio_read(&v, REGION(USEMEM), &byte, 1);
+		_exit(0);
+	}
+	until_it_waits(pid);
+	start_toucher(&other, READ, USEMEM);
+	settle(&other, 1);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	waited = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	assert_true(waited || waits_are_over());
+	assert_waiting(&other, 1);
+	return release_touchers(&other, 1);
+}
+
+static void whoever_waits_can_be_killed(void **state)
+{
+	while (!killed_in_a_wait(false))
+		;
+	while (!killed_in_a_wait(true))
+		;
+}
+
+/* After a reset, readiness can be checked only with memory decoding on. */
+static void without_memory_enabled_it_can_not_be_asked(void **state)
+{
+	uint16_t command, off;
+	char byte;
+
+	make_ready(&v);
+	assert_int_equal(vfio_read(&v, COMMAND, &command, 2), 2);
+	off = command & ~COMMAND_MEMORY;
+	assert_true(command & COMMAND_MEMORY);
+
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
+	assert_true(raises_sigbus(touch_write, fresh_page(&v)));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), &byte, 1), -EIO);
+
+	assert_int_equal(vfio_write(&v, COMMAND, &command, 2), 2);
+	assert_false(raises_sigbus(touch_write, fresh_page(&v)));
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+}
+
+/* Writes 1 to a word by FUTEX_WAKE_OP; returns 0 or a negative errno. */
+static int futex_write(char *word)
+{
+	uint32_t other = 0;
+
+	return syscall(SYS_futex, &other, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0,
+		       0, word, FUTEX_OP(FUTEX_OP_SET, 1, FUTEX_OP_CMP_EQ, 1)) < 0 ?
+		       -errno : 0;
+}
+
+/*
+ * The kernel faults in a futex's page under a lock of the address space that
+ * the fault can't drop, so the fault must not wait.
+ */
+static void a_fault_that_may_not_wait_does_not(void **state)
+{
+	char *word = fresh_page(&v);
+
+	reset_unready(&v);
+	assert_int_equal(futex_write(word), -EFAULT);
+	make_ready(&v);
+	assert_int_equal(futex_write(word), 0);
+	assert_int_equal(*(volatile uint32_t *)word, 1);
+}
+
+static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
+{
+	struct vain r;
+	int status;
+
+	assert_int_equal(read(vain_result, &r, sizeof(r)), sizeof(r));
+	assert_int_equal(waitpid(vain_pid, &status, 0), vain_pid);
+	assert_int_equal(status, 0);
+	print_message("# timed out after %llu ms, then %u looks\n",
+		      (unsigned long long)r.ms, r.looks);
+	assert_true(r.fault_is_sigbus);
+	assert_int_equal(r.beside, -EIO);
+	assert_true(r.ms >= 30000);
+	/* Later accesses check once. Another wait would also say so in the log. */
+	assert_true(r.again_at_once);
+	assert_int_equal(r.read, -EIO);
+	assert_int_equal(r.write, -EIO);
+	assert_true(r.looks <= 3);
+	assert_int_equal(r.lines, 1);
+	assert_true(r.good_after_reset);
+}
+
+/* The wait doesn't end 30 s after the first reset. */
+static void a_reset_during_the_wait_begins_it_anew(void **state)
+{
+	int status;
+
+	assert_int_equal(waitpid(patient_pid, &status, 0), patient_pid);
+	assert_int_equal(status, 0);
+}
+
+/* This GPU's C2C and HBM registers never report ready. */
+static void a_cxl_part_is_ready_when_its_dvsec_says_so(void **state)
+{
+	uint32_t before, after;
+	struct vfio cxl;
+	uint64_t begin;
+	char byte;
+
+	vfio_start(&cxl, "cxl");
+	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &before, 4), 4);
+	begin = now_ms();
+	assert_int_equal(vfio_reset(&cxl), 0);
+	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	/* 1500 ms from the middle of the reset on; a reset takes 100 ms. */
+	assert_waited(begin, 1500);
+	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &after, 4), 4);
+	assert_int_equal(after, before);
+	vfio_stop(&cxl);
+}
+
+/*
+ * This GPU needs 1500 ms after any reset, and Linux resets its bus, unlike a
+ * GH200's. Other tests cover FLR.
+ */
+static void assert_waits_after(int (*reset)(struct vfio *cxl))
+{
+	struct vfio cxl;
+	uint64_t begin;
+	char byte;
+
+	vfio_start(&cxl, "cxl");
+	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	begin = now_ms();
+	assert_int_equal(reset(&cxl), 0);
+	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	/*
+	 * A bus reset, with what the kernel waits for, takes a second or two.
+	 */
+	assert_waited(begin, 1500);
+	vfio_stop(&cxl);
+}
+
+static int secondary_bus_reset(struct vfio *cxl)
+{
+	int ret = gpu_sysfs_write(cxl->gpu, "reset_method", "bus");
+
+	return ret ?: gpu_sysfs_write(cxl->gpu, "reset", "1");
+}
+
+static void a_hot_reset_is_waited_for(void **state)
+{
+	assert_waits_after(vfio_hot_reset);
+}
+
+static void a_secondary_bus_reset_through_sysfs_is_waited_for(void **state)
+{
+	assert_waits_after(secondary_bus_reset);
+	assert_int_equal(gpu_sysfs_write(gpu_find("cxl"), "reset_method", "default"), 0);
+}
+
+/*
+ * The answer to the first look of the wait takes longer than the second within
+ * which Memory_Info_Valid must be set, as if the host had paused. The next look
+ * finds it set, so the GPU's own timeout applies. There is one look before the
+ * wait.
+ */
+static void valid_information_at_a_late_look_counts(void **state)
+{
+	const uint32_t never = UINT32_MAX, at_once = 0;
+	struct vfio cxl;
+	char byte;
+
+	vfio_start(&cxl, "cxl");
+	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
+	assert_int_equal(vfio_reset(&cxl), 0);
+	host_ask(NULL, 0, "look_late cxl 2 1200 500");
+	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &at_once, 4), 4);
+	vfio_stop(&cxl);
+}
+
+static void assert_cxl_refused(const char *name, int err, const char *text)
+{
+	const struct gpu *gpu = gpu_find(name);
+	uint64_t begin = now_ms();
+
+	klog_mark();
+	assert_int_equal(gpu_bind(gpu), err);
+	if (err == -ETIME)
+		assert_waited(begin, 1000);
+	assert_false(gpu_bound(gpu));
+	assert_int_equal(klog_count(text), 1);
+}
+
+static void a_cxl_part_without_valid_information_is_ETIME_after_1_s(void **state)
+{
+	assert_cxl_refused("cxlinvalid", -ETIME, "without Memory_Info_Valid");
+}
+
+static void a_cxl_part_without_active_memory_is_ETIME_after_its_timeout(void **state)
+{
+	assert_cxl_refused("cxlinactive", -ETIME, "without Memory_Active");
+}
+
+static void a_cxl_part_that_is_gone_is_ENODEV(void **state)
+{
+	assert_cxl_refused("cxlgone", -ENODEV, "reads as all ones");
+}
+
+/* A thread that reads continuously, also during a reset. */
+struct reader {
+	pthread_t thread;
+	struct vfio *dev;
+	unsigned int beside;	/* reads during which a reset happened */
+	unsigned int failed;	/* of these */
+};
+
+static volatile bool stop_readers;
+static volatile unsigned int resets_done;
+
+static void *read_always(void *arg)
+{
+	struct reader *r = arg;
+	unsigned int before;
+	ssize_t ret;
+	char byte;
+
+	while (!stop_readers) {
+		before = resets_done;
+		ret = vfio_read(r->dev, REGION(USEMEM), &byte, 1);
+		if (before != resets_done) {
+			r->beside++;
+			r->failed += ret != 1;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * After a wait has timed out, reads fail at once until the next reset. Then
+ * they wait as long as it takes, also those that had begun before.
+ */
+static void a_wait_in_vain_counts_until_the_next_reset(void **state)
+{
+	uint32_t never = UINT32_MAX, delay = 200;
+	unsigned int beside = 0, failed = 0;
+	struct reader readers[4];
+	struct vfio cxl;
+	size_t i, j;
+	char byte;
+
+	vfio_start(&cxl, "cxl");
+	for (i = 0; i < 5; i++) {
+		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
+		assert_int_equal(vfio_reset(&cxl), 0);
+		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), -EIO);
+		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &delay, 4), 4);
+
+		stop_readers = false;
+		for (j = 0; j < ARRAY_SIZE(readers); j++) {
+			readers[j] = (struct reader){ .dev = &cxl };
+			assert_int_equal(pthread_create(&readers[j].thread, NULL,
+							read_always, &readers[j]), 0);
+		}
+		usleep(100000);
+		assert_int_equal(vfio_reset(&cxl), 0);
+		resets_done++;
+		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+		stop_readers = true;
+		for (j = 0; j < ARRAY_SIZE(readers); j++) {
+			pthread_join(readers[j].thread, NULL);
+			beside += readers[j].beside;
+			failed += readers[j].failed;
+		}
+	}
+	print_message("# %u of %u reads during a reset failed\n", failed, beside);
+	/* Some may have failed before the reset without having returned yet. */
+	assert_true(beside > 0);
+	assert_true(failed * 5 <= beside);
+	vfio_stop(&cxl);
+}
+
+static const struct CMUnitTest cxl_tests[] = {
+	cmocka_unit_test(a_cxl_part_is_ready_when_its_dvsec_says_so),
+	cmocka_unit_test(a_hot_reset_is_waited_for),
+	cmocka_unit_test(a_secondary_bus_reset_through_sysfs_is_waited_for),
+	cmocka_unit_test(a_wait_in_vain_counts_until_the_next_reset),
+	cmocka_unit_test(valid_information_at_a_late_look_counts),
+	cmocka_unit_test(a_cxl_part_without_valid_information_is_ETIME_after_1_s),
+	cmocka_unit_test(a_cxl_part_without_active_memory_is_ETIME_after_its_timeout),
+	cmocka_unit_test(a_cxl_part_that_is_gone_is_ENODEV),
+};
+
+static const struct CMUnitTest tests[] = {
+	cmocka_unit_test(a_fault_waits_until_the_memory_is_ready),
+	cmocka_unit_test(reads_and_writes_wait_until_the_memory_is_ready),
+	cmocka_unit_test(eight_waiters_are_released_together),
+	cmocka_unit_test(a_reset_does_not_wait_for_waiters),
+	cmocka_unit_test(nobody_else_is_kept_waiting),
+	cmocka_unit_test(whoever_waits_can_be_killed),
+	cmocka_unit_test(without_memory_enabled_it_can_not_be_asked),
+	cmocka_unit_test(a_fault_that_may_not_wait_does_not),
+	cmocka_unit_test(memory_that_never_becomes_ready_is_SIGBUS_and_EIO),
+	cmocka_unit_test(a_reset_during_the_wait_begins_it_anew),
+};
+
+const struct case_group groups[] = {
+	{ "", CASES(tests), setup, teardown },
+	{ "model", CASES(cxl_tests) },
+	{ }
+};
