@@ -1,27 +1,21 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests what the driver does with good and odd firmware tables. There is a GPU
-for each table. Its name begins with the verdict.
-
-    test_firmware.py [KERNEL]
-
-Inside the toolbox, after `make modules` for that kernel (default newest). The
-verdicts: an errno, with which binding fails while one line of the log says why;
-"memory", bound with all of it; "warned", the same with a warning, because the
-range holds something else than RAM; "core", bound without memory, as by
-vfio-pci. The driver must read the readiness registers of GPUs that it binds with
-memory, and of no other. guest/discovery.c has the text of each line. The last
-line is the sum.
-"""
+"""What the driver does with good and odd firmware tables. There is a GPU for each
+table. Its name begins with the verdict: an errno, with which binding fails while
+one line of the log says why; "memory", bound with all of it; "warned", the same
+with a warning, because the range holds something else than RAM; "core", bound
+without memory, as by vfio-pci. The driver must read the readiness registers of
+GPUs that it binds with memory, and of no other. driver/discovery.c has the text of
+each line."""
 
 import errno
 import re
-import sys
 
-import machine
-import suite
-import vm
-from machine import CPU_END, FUNCTIONAL, M, RAM, RAM_END, GiB, KiB, MiB
+import pytest
+
+from lab import machine, programs, session, vm
+from lab.machine import CPU_END, FUNCTIONAL, M, RAM, RAM_END, GiB, KiB, MiB
+
+pytestmark = pytest.mark.vm
 
 DRIVER = "nvgrace_gpu_vfio_pci"
 PAGE = 64 * KiB         # of whatever kernel
@@ -178,17 +172,18 @@ HOLDER = "holder"
 # Tables in a machine. Each takes a bus number and a thread that models the GPU.
 BATCH = 30
 
-BIND = """
-    d=/sys/bus/pci/devices/$(gpu {name})
-    echo {driver} >$d/driver_override
-    dmesg -c >/dev/null
-    echo $(gpu {name}) >/sys/bus/pci/drivers/{driver}/bind 2>/dev/null
-    dmesg -r | sed "s/^/log /"
-    [ ! -e $d/nvgrace_gpu ] || for f in mode usemem_size resmem_size; do
-        [ ! -e $d/nvgrace_gpu/$f ] || echo $f $(cat $d/nvgrace_gpu/$f)
-    done
-    [ {name} = {holder} ] || [ ! -e $d/driver ] || echo $(gpu {name}) >$d/driver/unbind
-    echo >$d/driver_override"""
+BIND = f"""
+d=/sys/bus/pci/devices/$(gpu $1)
+echo {DRIVER} >$d/driver_override
+dmesg -c >/dev/null
+echo $(gpu $1) >/sys/bus/pci/drivers/{DRIVER}/bind 2>/dev/null
+dmesg -r | sed "s/^/log /"
+[ ! -e $d/nvgrace_gpu ] || for f in mode usemem_size resmem_size; do
+    [ ! -e $d/nvgrace_gpu/$f ] || echo $f $(cat $d/nvgrace_gpu/$f)
+done
+[ $1 = {HOLDER} ] || [ ! -e $d/driver ] || echo $(gpu $1) >$d/driver/unbind
+echo >$d/driver_override
+"""
 
 
 def lines_of(pci, output):
@@ -242,34 +237,42 @@ def judge(name, gpu, output):
     return "" if good else f"{fields} of {size:#x}: {lines}"
 
 
-def run(kernel, names, tap):
-    """Boot a machine with HOLDER and these tables."""
-    start, end = vm.ram_range(kernel.arch, GiB)
-    places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
-    gpus = [{"name": name, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
-    log = vm.PROJECT / "build/log" / f"firmware-{kernel.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    commands = [{"name": g["name"], "run": BIND.format(name=g["name"], driver=DRIVER, holder=HOLDER)} for g in gpus]
-    with vm.Machine(kernel, gpus=gpus, memory="0", commands=commands, module=str(vm.PROJECT / "build" / kernel.release / suite.MODULE),
-                    timeout=1800, log=str(log)) as made:
-        result = made.run()
-        placed = {g.name: g for g in made.gpus}
-        counters = {name: made.models[name].gpu.counters for name in names}
-    for name in names:
-        why = judge(name, placed[name], result.command(name).output) or misread(name, placed[name], counters[name])
-        tap.check(name, not why, why)
-    tap.check(f"the machine has no trouble with them, {names[0]} to {names[-1]}", not result.failures, "; ".join(result.failures))
+class Batch:
+    """A machine with HOLDER and the GPUs of these tables."""
+
+    def __init__(self, kernel, names, script):
+        script.write_text(BIND)
+        start, end = vm.ram_range(kernel.arch, GiB)
+        places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
+        gpus = [{"name": name, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
+        self.session = session.Interactive(kernel, gpus=gpus, memory="0", files={"/tests/bind": str(script)},
+                                           module=str(programs.module_of(kernel)), log=str(programs.log_file("firmware")))
+        self.gpus = {g.name: g for g in self.session.machine.gpus}
+        self.bind(HOLDER)
+
+    def bind(self, name):
+        """What binding a GPU prints, and what is wrong in the kernel's log."""
+        position = len(self.session.lines)
+        output = self.session.run(name, f"sh /tests/bind {name}").output
+        return output, vm.scan_log(line for mark, line in self.session.lines[position:] if mark == "|")
 
 
-def main():
-    kernel = vm.Kernel(sys.argv[1] if len(sys.argv) > 1 else "newest")
-    tap = suite.Tap()
-    names = list(TABLES)
-    for at in range(0, len(names), BATCH):
-        run(kernel, names[at:at + BATCH], tap)
-    print(f"{tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped")
-    sys.exit(bool(tap.failed))
+@pytest.fixture(scope="module")
+def batch(request, tmp_path_factory):
+    """The machine of the batch of this number, with those of its tables that are
+    to be tested."""
+    chosen = {i.callspec.params["name"] for i in request.session.items if i.path == request.path}
+    first = request.param * BATCH
+    made = Batch(vm.Kernel((request.config.getoption("kernel") or ["newest"])[0]), [n for n in list(TABLES)[first:first + BATCH] if n in chosen],
+                 tmp_path_factory.mktemp("batch") / "bind")
+    yield made
+    assert not made.session.end().failures
 
 
-if __name__ == "__main__":
-    main()
+@pytest.mark.parametrize(("batch", "name"), [(i // BATCH, name) for i, name in enumerate(TABLES)], ids=TABLES, indirect=["batch"],
+                         scope="module")
+def test_table(batch, name):
+    output, log = batch.bind(name)
+    assert not log
+    assert not judge(name, batch.gpus[name], output)
+    assert not misread(name, batch.gpus[name], batch.session.machine.models[name].gpu.counters)
