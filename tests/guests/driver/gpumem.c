@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A driver for the guests of tests/guest that uses a GPU's memory as NVIDIA's
+ * A driver for the guests of tests/guests that uses a GPU's memory as NVIDIA's
  * does: it maps BAR4 (usemem) cacheable and BAR2 (resmem) write-combined, and
  * adds usemem to the guest's own memory in blocks of 512 MiB. It uses nothing
  * else of the GPU.

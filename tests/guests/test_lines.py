@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `nvgrace-gpu guest` prints, in the programs that it is printed for:
+QEMU 10.0 and 11, and libvirt.
+
+There are no such GPUs here and no KVM for Arm. Each GPU is therefore a function
+with BARs of the same sizes, the processors are emulated, and what only an SMMU in
+hardware has is left out. All else is as it was printed.
+"""
+
+import contextlib
+import functools
+import json
+import pathlib
+import re
+import shlex
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+from cli.guest_hosts import GPU_NODES, KINDS, QEMU, Tree, host
+from lab import packages
+
+
+@functools.cache
+def root():
+    return packages.root("virt")
+
+
+def qemu(version):
+    """The command and the environment of a version."""
+    if version == "11.1":
+        return ["qemu-system-aarch64"], None
+    libraries = root() / "usr/lib/x86_64-linux-gnu"
+    return ([root() / "usr/bin/qemu-system-aarch64", "-L", root() / "usr/share/qemu"],
+            {"LD_LIBRARY_PATH": str(libraries), "QEMU_MODULE_DIR": str(libraries / "qemu"), "PATH": "/usr/bin"})
+
+
+# Small, because the emulator has to clear it.
+SMALL = ["--memory=1G", "--cpus=4", "--all", "--format=qemu"]
+TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
+HOSTS = {
+    "one GH200, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "initiators": False},
+    "one GH200, QEMU 10.0, iommufd": {"qemu": "10.0", "config": ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")},
+    "four GH200s, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "gpus": 4, "per_node": 4},
+    "two GB200s at two nodes, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "kind": "gb200", "gpus": 2},
+    "one GH200": {},
+    "one GH200, the least window": {"bits": 40},
+    "two GH200s at two nodes": {"gpus": 2},
+    "four GB200s, two to an SMMU": {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2},
+    "four GB300s": {"kind": "gb300", "gpus": 4, "per_node": 2, "per_smmu": 2},
+}
+
+
+def bar_sizes(kind):
+    facts = KINDS[kind]
+    return [facts["usemem_bar_size"], facts.get("resmem_bar_size") or facts["own_bar2"], 16 << 20]
+
+
+def guest(facts, *words):
+    with Tree() as t:
+        done = host(t, **facts).run("guest", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def arguments(text):
+    return shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[2:]
+
+
+def stand_in(words, kind, disk):
+    """The printed arguments with what stands for the hardware."""
+    changed = []
+    for word in words:
+        if match := re.fullmatch(r"vfio-pci,id=(gpu\d+),host=[^,]+,bus=(port\d+),rombar=0(?:,iommufd=iommufd0)?", word):
+            # A function has one BAR of any size; a GPU has three.
+            for function, size in enumerate(bar_sizes(kind)):
+                name = f",id={match[1]},multifunction=on" if function == 0 else ""
+                changed += ["-device"] if function else []
+                changed.append(f"pci-testdev,bus={match[2]},addr=00.{function},membar={size},rombar=0{name}")
+            continue
+        for pattern, text in ((r"accel=kvm", "accel=tcg"), (r",accel=on,ats=on,ril=off,ssidsize=20,oas=48", ""),
+                              (r",host-nodes=\d+,policy=preferred", ""), (r"file\.filename=.*", f"file.filename={disk}"),
+                              (r"^host$", "max"), (r"driver=qcow2", "driver=raw"), (r"^mon:stdio$", "CONSOLE"),
+                              # This machine has no /dev/iommu. Nothing uses it
+                              # before a device of vfio does.
+                              (r"^iommufd,id=iommufd0$", "iommufd,id=iommufd0,fd=FD")):
+            word = re.sub(pattern, text, word)
+        changed.append(word)
+    return changed
+
+
+class Machine:
+    """QEMU with these arguments, stopped before its first instruction, with its
+    monitor and with qtest, which reads and writes its memory."""
+
+    def __init__(self, version, words, directory):
+        directory = pathlib.Path(directory)
+        self.nothing = open("/dev/null", "rb")
+        self.console = directory / "console"
+        self.console.touch()
+        words = [re.sub("^CONSOLE$", f"file:{self.console}", w) for w in words]
+        words = [w.replace("fd=FD", f"fd={self.nothing.fileno()}") for w in words]
+        sockets = ["-S", "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-qtest", f"unix:{directory}/qtest,server=on,wait=off"]
+        self.log = open(directory / "log", "w+", encoding="utf-8")
+        command, environment = qemu(version)
+        self.process = subprocess.Popen([*command, *words, *sockets], env=environment, stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=subprocess.STDOUT, pass_fds=[self.nothing.fileno()])
+        self.files = [self.nothing]
+        self.qmp = self.connect(directory / "qmp")
+        self.qmp.readline()
+        self.ask("qmp_capabilities")
+        self.qtest = self.connect(directory / "qtest")
+
+    def connect(self, path):
+        connection = socket.socket(socket.AF_UNIX)
+        while True:
+            try:
+                connection.connect(str(path))
+                break
+            except OSError:
+                if self.process.poll() is not None:
+                    self.log.seek(0)
+                    raise AssertionError(f"QEMU has ended: {self.log.read()}") from None
+        self.files.append(connection)
+        return connection.makefile("rw", encoding="ascii")
+
+    def ask(self, command, **words):
+        self.qmp.write(json.dumps({"execute": command, "arguments": words}) + "\n")
+        self.qmp.flush()
+        while True:
+            answer = json.loads(self.qmp.readline())
+            if "event" not in answer:
+                assert "return" in answer, answer
+                return answer["return"]
+
+    def human(self, line):
+        return self.ask("human-monitor-command", **{"command-line": line})
+
+    def test(self, line):
+        self.qtest.write(line + "\n")
+        self.qtest.flush()
+        while True:
+            answer = self.qtest.readline().split()
+            if answer[0] != "IRQ":
+                assert answer[0] == "OK", answer
+                return answer[1] if len(answer) > 1 else ""
+
+    def firmware_file(self, key, length, skip=0):
+        """Reads from QEMU's table of files for the firmware, by its DMA."""
+        request, at, device = 0x4010_0000, 0x4020_0000, 0x0902_0000
+        todo = [(8 | 2 | key << 16, length)] if not skip else [(8 | 4 | key << 16, skip), (2, length)]
+        for control, count in todo:
+            block = struct.pack(">IIQ", control, count, at)
+            self.test(f"write {request:#x} {len(block):#x} 0x{block.hex()}")
+            # The register is big-endian, and its second half starts the
+            # transfer.
+            self.test(f"writel {device + 16:#x} 0x0")
+            self.test(f"writel {device + 20:#x} {int.from_bytes(request.to_bytes(4, 'little'), 'big'):#x}")
+        return bytes.fromhex(self.test(f"read {at:#x} {length:#x}")[2:])
+
+    def acpi(self):
+        """{signature: table} of the ACPI tables that QEMU gives the firmware."""
+        data = b""
+        count, = struct.unpack(">I", self.firmware_file(0x19, 4))
+        for entry in range(count):
+            size, key, _, name = struct.unpack(">IHH56s", self.firmware_file(0x19, 64, 4 + 64 * entry))
+            if name.rstrip(b"\0") == b"etc/acpi/tables":
+                data = self.firmware_file(key, size)
+        tables = {}
+        for found in re.finditer(rb"([A-Z][A-Z0-9]{3})(.{4})..BOCHS ", data, re.S):
+            tables[found[1].decode()] = data[found.start():found.start() + struct.unpack("<I", found[2])[0]]
+        return tables
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.process.kill()
+        self.process.wait()
+        for file in (self.qmp, self.qtest, *self.files, self.log):
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+def generic_initiators(srat):
+    """{node: bus of the PCI device} of SRAT's generic initiators."""
+    found, at = {}, 48
+    while at < len(srat):
+        if srat[at] == 5:
+            node, = struct.unpack_from("<I", srat, at + 4)
+            segment, bus, flags = struct.unpack_from("<HB13xI", srat, at + 8)
+            assert srat[at + 3] == 1 and flags & 1 and not segment, "no PCI device, or not enabled"
+            found[node] = bus
+        at += srat[at + 1]
+    return found
+
+
+def smmus(iort):
+    """How many SMMUv3s IORT has, and the first buses that root complexes map to
+    them."""
+    count, offset = struct.unpack_from("<II", iort, 36)
+    kinds, mapped = {}, []
+    nodes = []
+    for _ in range(count):
+        kind, length = struct.unpack_from("<BH", iort, offset)
+        mappings, array = struct.unpack_from("<II", iort, offset + 8)
+        kinds[offset] = kind
+        nodes.append((offset, kind, mappings, array))
+        offset += length
+    for at, kind, mappings, array in nodes:
+        for i in range(mappings if kind == 2 else 0):
+            first, _, _, reference, _ = struct.unpack_from("<IIIII", iort, at + array + 20 * i)
+            if kinds[reference] == 4:
+                mapped.append(first >> 8)
+    return list(kinds.values()).count(4), sorted(mapped)
+
+
+def parents(qtree):
+    """{id of a device: the ids of the buses above it, from the nearest}"""
+    found, path = {}, []
+    for line in qtree.splitlines():
+        match = re.match(r'( *)(bus|dev): ([^,]+)(?:, id "(.*)")?$', line)
+        if not match:
+            continue
+        path = [p for p in path if p[0] < len(match[1])]
+        if match[2] == "bus":
+            path.append((len(match[1]), match[3]))
+        elif match[4]:
+            found[match[4]] = [name for _, name in reversed(path)]
+    return found
+
+
+# Its packages over the toolbox's tree, because a daemon finds its parts by their
+# paths. This machine has no GPUs and only one NUMA node: the command
+# line that libvirt would start is for domains without what needs them, or huge pages.
+LIBVIRT_SYSTEM = """
+set -e
+root=$1 dir=$2
+mkdir -p "$dir/upper/etc/libvirt" "$dir/upper/var" "$dir/work" "$dir/root"
+ln -s /run "$dir/upper/var/run"
+cd "$dir/upper/etc"
+printf 'root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:64055::/:/bin/false\n' >passwd
+printf 'root:x:0:\nlibvirt-qemu:x:64055:\nkvm:x:64054:\n' >group
+printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nnamespaces = []\ncgroup_controllers = []\n' >libvirt/qemu.conf
+printf 'unix_sock_group = "root"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n' >libvirt/libvirtd.conf
+mount -t overlay -o "lowerdir=$root:/,upperdir=$dir/upper,workdir=$dir/work" scratch "$dir/root"
+cd "$dir/root"
+mount --rbind /dev dev
+mount --rbind /proc proc
+for d in tmp run; do mount -t tmpfs scratch "$d"; done
+cp -r "$dir/domains" tmp
+exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
+    libvirtd >/tmp/log 2>&1 &
+    pid=$!
+    trap "kill $pid" EXIT
+    until virsh -q uri >/tmp/uri 2>&1; do
+        kill -0 $pid || { cat /tmp/log; exit 1; }
+        sleep 0.2
+    done
+    for file in /tmp/domains/*.xml; do
+        virt-xml-validate $file domain
+        virsh define --validate $file
+        virsh domxml-to-native qemu-argv ${file%.xml}.argv
+        virsh undefine --nvram gh200
+    done'
+"""
+DOMAINS = {
+    "one": ({"qemu": "10.0"}, []),
+    "two": ({"qemu": "10.0", "gpus": 2}, []),
+    "four": ({"qemu": "10.0", "gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
+    "plain": ({"qemu": "9.2", "initiators": False, "pages": 4096}, ["--disk=/srv/it's <a> & b.qcow2"]),
+}
+
+
+# ---- libvirt -----------------------------------------------------------------
+
+def test_libvirt_accepts_every_domain(tmp_path):
+    """libvirt 11.3 is the newest that Debian has. Only KVM is changed, which does
+    not exist here for Arm."""
+    plans = {}
+    subprocess.run(["mount", "-t", "tmpfs", "scratch", tmp_path], check=True)
+    try:
+        (tmp_path / "domains").mkdir()
+        for name, (facts, words) in DOMAINS.items():
+            facts = {**facts, "libvirt": "11.3"}
+            text = guest(facts, "--all", "--format=libvirt", *words)
+            text = text.replace("<domain type='kvm'", "<domain type='qemu'").replace("mode='host-passthrough'", "mode='maximum'")
+            (tmp_path / f"domains/{name}.xml").write_text(text)
+            (tmp_path / f"domains/{name}.argv").write_text(re.sub("<(hostdev|numatune|memoryBacking).*?</\\1>", "", text, flags=re.S))
+            plans[name] = json.loads(guest(facts, "--all", "--format=json", *words))
+        done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", LIBVIRT_SYSTEM, "sh", root(), tmp_path],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert not done.returncode, done.stdout
+    assert len(re.findall("/tmp/domains/.*xml validates", done.stdout)) == len(DOMAINS)
+    lines = re.findall("^.*/usr/bin/qemu-system-aarch64 .*$", done.stdout, re.M)
+    for (name, plan), line in zip(sorted(plans.items()), lines, strict=True):
+        check_line(name, plan, shlex.split(line))
+
+
+def check_line(name, plan, found):
+    """What libvirt would start is the plan."""
+    nodes = len(plan["nodes"])
+    assert sum(w.startswith("node,nodeid=") for w in found) == nodes, name
+    assert sum("pcie-root-port" in w and "pci." in w for w in found) >= len(plan["gpus"]), name
+    assert sum('"pxb-pcie"' in w for w in found) == len(plan["buses"]), name
+    for bus in plan["buses"]:
+        assert any(f'"bus_nr":{bus["number"]}' in w and f'"numa_node":{bus["node"]}' in w for w in found), name
+    assert sum(w.startswith("acpi-generic-initiator,") for w in found) == GPU_NODES * len(plan["gpus"]), name
+    distances = nodes * (nodes - 1) // 2 if plan["nodes"][0]["distances"] else 0
+    assert sum(w.startswith("dist,") for w in found) == distances, name
+    assert any(w.startswith("highmem-mmio-size=") for w in found) == plan["window"]["set"], name
+    assert sum(w.startswith("node,nodeid=") and "cpus=" in w for w in found) == plan["gpus"][0]["first_node"], name
+
+
+# ---- QEMU --------------------------------------------------------------------
+
+def check_tables(machine, plan):
+    """What QEMU made of the line: tree, memory and ACPI's tables."""
+    above = parents(machine.human("info qtree"))
+    for i, gpu in enumerate(plan["gpus"]):
+        bus = "pcie.0" if gpu["bus"] is None else f"pcie.{gpu['bus'] + 1}"
+        assert above[f"gpu{i}"][:2] == [f"port{i}", bus]
+    size = plan["window"]["size"]
+    windows = re.findall(r"([0-9a-f]{16})-([0-9a-f]{16}).*alias pcie-mmio-high ", machine.human("info mtree"))
+    assert {int(last, 16) - int(first, 16) + 1 for first, last in windows} == {size}
+    assert int(windows[0][1], 16) + 1 <= 1 << plan["window"]["address_bits"]
+    tables = machine.acpi()
+    nodes = len(plan["nodes"])
+    cpu_nodes = nodes - GPU_NODES * len(plan["gpus"])
+    buses = {d["qdev_id"]: d["bus"] for d in devices(machine)}
+    assert generic_initiators(tables["SRAT"]) == {
+        gpu["first_node"] + n: buses[f"gpu{i}"] for i, gpu in enumerate(plan["gpus"]) for n in range(GPU_NODES)}
+    assert cpu_nodes == plan["gpus"][0]["first_node"]
+    count, buses = smmus(tables["IORT"])
+    wanted = [b["number"] for b in plan["buses"] if b["host_smmu"]]
+    assert (count, buses) == (len(wanted), wanted)
+    if plan["nodes"][0]["distances"]:
+        assert list(tables["SLIT"][44:]) == [d for n in plan["nodes"] for d in n["distances"]]
+
+
+def check_firmware(machine, plan):
+    """The real firmware gives the root port of every GPU a window that holds
+    its BARs, apart from the others. It has done so when it looks for
+    something to boot, of which it then says that there is none."""
+    machine.ask("cont")
+    while b"BdsDxe" not in machine.console.read_bytes():
+        assert machine.process.poll() is None
+        time.sleep(0.1)
+    found = {d["qdev_id"]: d["pci_bridge"]["bus"]["prefetchable_range"] for d in devices(machine)
+             if d["qdev_id"].startswith("port")}
+    found = {name: (w["base"], w["limit"]) for name, w in found.items()}
+    assert len(found) == len(plan["gpus"])
+    end = 256 << 30
+    for name, (first, last) in sorted(found.items(), key=lambda f: f[1]):
+        assert first >= end
+        assert last - first + 1 >= plan["gpus"][int(name[4:])]["bars"] - (32 << 20)
+        end = last + 1
+    assert end <= 1 << plan["window"]["address_bits"]
+
+
+def devices(machine):
+    todo = [d for bus in machine.ask("query-pci") for d in bus["devices"]]
+    for device in todo:
+        todo += device.get("pci_bridge", {}).get("devices", [])
+    return todo
+
+
+@pytest.mark.parametrize("facts", HOSTS.values(), ids=HOSTS)
+def test_line(facts, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    words = stand_in(arguments(guest(facts, *SMALL)), facts.get("kind", "gh200"), disk)
+    plan = json.loads(guest(facts, *SMALL[:-1], "--format=json"))
+    with Machine(facts.get("qemu", "11.1"), words, tmp_path) as machine:
+        check_firmware(machine, plan)
+        # QEMU makes the tables when the firmware reads them, with the numbers
+        # of its buses.
+        machine.ask("stop")
+        check_tables(machine, plan)
+
+
+@pytest.mark.parametrize("version", ["10.0", "11.1"])
+def test_qemu_lists_what_recorded_hosts_of_its_version_list(version):
+    (command, environment), found = qemu(version), set()
+    for option, text, prefix in (("-machine", "virt,help", "machine"), ("-object", "help", "object"),
+                                 ("-device", "vfio-pci,help", "vfio-pci"), ("-device", "pxb-pcie,help", "pxb-pcie"),
+                                 ("-device", "arm-smmuv3,help", "arm-smmuv3")):
+        said = subprocess.run([*command, option, text], env=environment, capture_output=True, text=True, check=True).stdout
+        found |= {f"{prefix}.{name}" for name in re.findall(r"^ +([\w-]+)", said, re.M)}
+    assert found & set(QEMU["11.1"].split()) == set(QEMU[version].split())
+
+
+def test_libvirts_schema_has_what_recorded_hosts_have():
+    """The schema of libvirt 11.3 has the elements that the recorded hosts of this
+    version have."""
+    with Tree() as t:
+        host(t, qemu="11.1", libvirt="11.3")
+        (t.root / "answers/libvirt-elements").unlink()
+        schema = "usr/share/libvirt/schemas/domaincommon.rng"
+        (t.root / schema).parent.mkdir(parents=True)
+        (t.root / schema).write_bytes((root() / schema).read_bytes())
+        done = t.run("guest", "--all")
+        assert (done.returncode, done.stderr) == (0, "")
+        host_says = t.run("guest", "--all", "--accel-smmu=on")
+        assert "libvirt 12.5 or later" in host_says.stderr
+        assert "<ras state='on'/>" in done.stdout
+        assert "<qemu:commandline>" in done.stdout
+        # As in a schema that has them all.
+        text = (t.root / schema).read_text()
+        for element, attribute in (("acpi", "nodeset"), ("driver", "pciBus"), ("driver", "ssidSize"), ("driver", "iommufd")):
+            text += f'<element name="{element}"><attribute name="{attribute}"></attribute></element>'
+        (t.root / schema).write_text(text)
+        assert "<acpi nodeset='1-8'/>" in t.run("guest", "--all", "--accel-smmu=on").stdout
+
+
+def test_qemu_11_knows_the_accelerated_smmu():
+    """It refuses an option that it doesn't know, and only later that there is no
+    SMMU in hardware."""
+    words = ["-machine", "virt,accel=qtest,gic-version=3", "-display", "none", "-nodefaults", "-device", "pxb-pcie,id=pcie.1,bus=pcie.0",
+             "-device", "arm-smmuv3,primary-bus=pcie.1,accel=on,ats=on,ril=off,ssidsize=20,oas=48,nosuch=1"]
+    done = subprocess.run(["qemu-system-aarch64", *words], capture_output=True, text=True, check=False)
+    assert "nosuch" in done.stderr
+
