@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -369,5 +370,8 @@ static const struct CMUnitTest tests[] = {
 
 int main(void)
 {
+	if (getenv("CASE"))
+		cmocka_set_test_filter(getenv("CASE"));
+	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests_name("arith", tests, NULL, NULL);
 }

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/probe-kernel: what it finds in each kernel, and that a probe that
+decides nothing makes it fail with the compiler's output and without a header."""
+
+import collections
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from lab import vm
+
+SCRIPTS = vm.PROJECT / "scripts"
+PROBES = sorted(p for p in (SCRIPTS / "probes").glob("*.c") if not p.name.startswith("control-"))
+KERNELS = subprocess.run([SCRIPTS / "dev/toolbox", "kernels"], capture_output=True, text=True, check=True).stdout.split()
+
+# Features, by the mainline version that introduced each. Debian adds none of them
+# to an older version.
+FEATURES = {
+    (6, 1): "VFIO_ALLOC_DEVICE",
+    (6, 2): "BIND_IOMMUFD",
+    (6, 3): "VM_FLAGS_SET",
+    (6, 6): "DETACH_IOAS HUGE_FAULT_ORDER RELEASE_FAULT_LOCK",
+    (6, 9): "VM_ALLOW_ANY_UNCACHED",
+    (6, 10): "VFIO_DEVICE_INODE",
+    (6, 15): "PASID_ATTACH_IOAS",
+    (6, 17): "MATCH_TOKEN_UUID VMF_INSERT_PFN_PMD_PLAIN",
+    (6, 19): "GET_REGION_INFO_CAPS REGISTER_PFN_ADDRESS_SPACE GET_DMABUF_PHYS",
+    (7, 2): "VFIO_PCI_CORE_GET_IOMAP",
+}
+
+MEMBER = "no member named 'nvgrace_planted'"
+USE_MEMBER = "void f(struct vfio_device *d); void f(struct vfio_device *d) { d->nvgrace_planted = 0; }"
+UNEXPECTED = "int planted = nvgrace_unexpected;"
+UNDECLARED = "'nvgrace_unexpected' undeclared"
+
+pytestmark = pytest.mark.check
+
+Done = collections.namedtuple("Done", "status said")
+
+
+class Copy:
+    """A copy of probe-kernel and of its controls."""
+
+    def __init__(self, folder):
+        self.folder, self.header = folder, folder / "features.h"
+        (folder / "scripts/probes").mkdir(parents=True)
+        shutil.copy(SCRIPTS / "probe-kernel", folder / "scripts")
+        self.add(SCRIPTS.glob("probes/control-*.c"))
+
+    def add(self, probes):
+        for probe in probes:
+            shutil.copy(probe, self.folder / "scripts/probes")
+
+    def plant(self, name, text, absent_if=MEMBER):
+        (self.folder / f"scripts/probes/{name}.c").write_text(
+            f"/*\n * absent-if: {absent_if}\n */\n#include <linux/vfio_pci_core.h>\n{text}\n")
+
+    def probe(self, kernel, *arguments, headers=None, **environment):
+        kernel = vm.Kernel(kernel)
+        inherited = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+        done = subprocess.run([self.folder / "scripts/probe-kernel", headers or kernel.headers, self.folder / "work", self.header, "-j2",
+                               *kernel.arch.make, *arguments], env={**inherited, **environment}, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
+        return Done(done.returncode, done.stdout)
+
+    def found(self):
+        return set(re.findall(r"^#define HAVE_([A-Z0-9_]+) 1$", self.header.read_text(), re.M))
+
+    def refused(self, *words, done):
+        """It failed, printed each word, and left no header."""
+        assert done.status and all(word in done.said for word in words), done.said
+        assert not self.header.exists()
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """With only the controls."""
+    return Copy(tmp_path)
+
+
+@pytest.fixture
+def whole(copy):
+    copy.add(PROBES)
+    return copy
+
+
+# ---- what each kernel has ----------------------------------------------------
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_features(whole, name):
+    done = whole.probe(name)
+    assert not done.status, done.said
+    version = vm.Kernel(name).version[:2]
+    log = (whole.folder / "work/log").read_text()[-4000:]
+    assert whole.found() == {f for since, names in FEATURES.items() if since <= version for f in names.split()}, log
+    assert (whole.folder / "work/together.o").exists(), log
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_locale_changes_nothing(whole, locale):
+    """It decides whether the compiler uses ' or typographic quotes, and in which
+    language it writes."""
+    done = whole.probe("oldstable", LANG="C.UTF-8", LC_ALL=locale)
+    assert not done.status, done.said
+
+
+def test_the_compiler_is_asked_in_english(copy):
+    compiler, locales = copy.folder / "cc", copy.folder / "locales"
+    compiler.write_text(f'#!/bin/sh\necho "${{LC_ALL:-${{LC_MESSAGES:-${{LANG:-}}}}}} ${{LANGUAGE:-}}" >>{locales}\nexec gcc "$@"\n')
+    compiler.chmod(0o755)
+    copy.probe("stable-amd64", f"CC={compiler}", LANG="de_DE.UTF-8", LC_MESSAGES="de_DE.UTF-8", LANGUAGE="de")
+    # Only the plain C locale ignores LANGUAGE.
+    assert all(re.fullmatch(r"(C|POSIX) .*|C\.UTF-8 ", line) for line in locales.read_text().splitlines())
+
+
+# ---- errors that nobody expects ----------------------------------------------
+
+def test_an_unexpected_error_is_named_however_long_the_log_is(whole):
+    whole.plant("aa-planted", UNEXPECTED)
+    whole.refused("aa-planted", UNDECLARED, done=whole.probe("oldstable"))
+
+
+def test_an_expected_and_an_unexpected_error_in_one_probe(copy):
+    copy.plant("planted", f"{USE_MEMBER} {UNEXPECTED}")
+    copy.refused("planted", UNDECLARED, done=copy.probe("newest"))
+
+
+def test_a_probe_that_expects_no_error(copy):
+    (copy.folder / "scripts/probes/planted.c").write_text(f"#include <linux/vfio.h>\n{USE_MEMBER}\n")
+    copy.refused("planted", "'nvgrace_planted'", done=copy.probe("newest"))
+
+
+@pytest.mark.parametrize(("compiler", "word"), [("/bin/false", "control-pass"), ("/nowhere/gcc", "/nowhere/gcc")])
+def test_a_compiler_that_does_not_work(whole, compiler, word):
+    whole.refused("can't decide", word, done=whole.probe("newest", f"CC={compiler}"))
+
+
+def test_a_missing_header(copy):
+    copy.plant("planted", f"#include <linux/nvgrace_no_such.h>\n{USE_MEMBER}")
+    copy.refused("planted", "linux/nvgrace_no_such.h", done=copy.probe("newest"))
+
+
+def test_a_broken_header_beside_an_expected_error(copy):
+    (copy.folder / "broken.h").write_text("#error nvgrace broken header\n")
+    copy.plant("planted", f'#include "{copy.folder}/broken.h"\n{USE_MEMBER}')
+    copy.refused("planted", "nvgrace broken header", done=copy.probe("newest"))
+
+
+def test_no_headers_at_all(whole):
+    nowhere = whole.folder / "nowhere"
+    whole.refused("can't decide", str(nowhere), done=whole.probe("newest", headers=nowhere))
+
+
+def test_the_control_that_must_fail_compiles(copy):
+    copy.plant("control-fail", "int planted;")
+    copy.refused("control", "must fail", done=copy.probe("newest"))
+
+
+def test_the_control_that_must_compile_is_absent(copy):
+    copy.plant("control-pass", USE_MEMBER)
+    copy.refused("control", "must compile", done=copy.probe("newest"))
+
+
+# ---- the header --------------------------------------------------------------
+
+def test_a_failure_leaves_a_header_from_before_alone(copy):
+    copy.plant("planted", UNEXPECTED)
+    copy.header.write_text("old\n")
+    done = copy.probe("newest")
+    assert done.status and copy.header.read_text() == "old\n", done.said
+
+
+def test_no_space_for_the_header(copy):
+    (copy.folder / "features.h.tmp").symlink_to("/dev/full")
+    copy.refused(done=copy.probe("newest"))
+
+
+def test_an_expected_error_is_an_absence(copy):
+    """The header has no control, and no rest is beside it."""
+    copy.plant("planted", USE_MEMBER)
+    done = copy.probe("newest")
+    assert not done.status, done.said
+    text = copy.header.read_text()
+    assert "HAVE_PLANTED: absent" in text and "CONTROL" not in text
+    assert not (copy.folder / "features.h.tmp").exists()
+
+
+def test_two_probes_for_one_thing_are_both_absent(copy):
+    """The compiler reports the second use of an unknown function only once the
+    first one is gone."""
+    for letter in "ab":
+        copy.plant(f"planted-{letter}", f"void {letter}(void); void {letter}(void) {{ nvgrace_planted(); }}",
+                   "function 'nvgrace_planted'")
+    done = copy.probe("newest")
+    assert not done.status, done.said
+    assert all(f"HAVE_PLANTED_{letter}: absent" in copy.header.read_text() for letter in "AB")
+
+
+def test_probes_that_do_not_compile_in_one_file_are_compiled_alone(copy):
+    # They define the same name.
+    copy.plant("planted-a", "int planted;")
+    copy.plant("planted-b", "int planted = 1; static int planted_b __maybe_unused;")
+    copy.plant("planted-c", "static long planted = 1; static long *p __maybe_unused = &planted;")
+    done = copy.probe("newest")
+    assert not done.status, done.said
+    assert copy.found() == {"PLANTED_A", "PLANTED_B", "PLANTED_C"}
+
+
+@pytest.mark.parametrize("path", PROBES, ids=lambda p: p.stem)
+def test_a_probe_names_its_version_and_commit(path):
+    text = path.read_text().replace("\n", " ").replace(" * ", " ")
+    assert re.search(r'Since Linux \d+\.\d+, [0-9a-f]{12} \("', text)
