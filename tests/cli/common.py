@@ -11,9 +11,9 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import unittest
+
+from lab import packages, programs
 
 # The tested programs would inherit ignored signals. A shell's background job
 # ignores SIGINT, and nohup ignores SIGHUP.
@@ -21,52 +21,37 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(PROJECT / "tests/vm"))
-import packages  # noqa: E402  (needs the path above)
-
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 
-MODULE = "nvgrace-gpu-vfio-pci.ko"
-# tests/coverage sets it. All programs are then built with counters of lines,
-# and without sanitizers.
+MODULE = programs.MODULE
+# The campaign that measures coverage sets it. All programs are then built with
+# gcov's counters, and without sanitizers.
 COVERAGE = os.environ.get("COVERAGE")
 SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
-
-
-def counting(cross):
-    """Builds the program with gcov's counters, which it writes beside its
-    objects when it ends. With gcov_exit.c, that includes _exit(), by which
-    children and interrupted programs end."""
-    out = PROJECT / "build/coverage/cli" / (cross.rstrip("-") or "native")
-    out.mkdir(parents=True, exist_ok=True)
-    hook = out / "gcov_exit.o"
-    gcc = f"{cross}gcc"
-    for command in ([gcc, "-O2", "-Wall", "-Werror", "-c", "-o", hook, PROJECT / "tests/coverage/gcov_exit.c"],
-                    ["make", "-s", "-C", PROJECT / "cli", f"OUT={out}", "program", f"CROSS_COMPILE={cross}",
-                     "CFLAGS=-O0 -g -Werror --coverage -fprofile-update=atomic", f"LDFLAGS={hook} -Wl,--wrap=_exit"]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"nvgrace-gpu does not build with counters:\n{done.stdout}{done.stderr}")
-    return out / "nvgrace-gpu"
+COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 
 
 @functools.lru_cache(None)
 def build(cross="", sanitized=False):
     """Builds the program for this machine, or with the tools of the prefix
     cross; its path."""
-    if COVERAGE:
-        return counting(cross)
-    out = PROJECT / "build/cli" / (cross.rstrip("-") or "native") if not sanitized else PROJECT / "build/cli/sanitized"
-    command = ["make", "-s", "-C", str(PROJECT / "cli"), f"OUT={out}", "program"]
-    command += [f"CROSS_COMPILE={cross}"] if cross else []
-    command += [f"CFLAGS={SANITIZERS} -Werror"] if sanitized else ["CFLAGS=-O2 -g -Werror"]
+    kind = cross.rstrip("-") or "native"
+    out = PROJECT / "build" / (f"coverage/cli/{kind}" if COVERAGE else "cli/sanitized" if sanitized else f"cli/{kind}")
+    flags = [f"CFLAGS={COUNTERS if COVERAGE else SANITIZERS if sanitized else '-O2 -g'} -Werror"]
     out.mkdir(parents=True, exist_ok=True)
-    # Several jobs of `make check` need the same program.
+    # Several workers need the same program.
     with open(out / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}")
+        if COVERAGE:
+            # Counters are written when the program ends. This includes _exit(),
+            # by which children and interrupted programs end.
+            hook = out / "gcov_exit.o"
+            subprocess.run([f"{cross}gcc", "-O2", "-Wall", "-Werror", "-c", "-o", hook,
+                            PROJECT / "tests/stress/coverage/gcov_exit.c"], check=True)
+            flags.append(f"LDFLAGS={hook} -Wl,--wrap=_exit")
+        done = subprocess.run(["make", "-s", "-C", PROJECT / "cli", f"OUT={out}", "program", f"CROSS_COMPILE={cross}", *flags],
+                              capture_output=True, text=True)
+    assert not done.returncode, f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}"
     return out / "nvgrace-gpu"
 
 
@@ -84,10 +69,7 @@ def module_files(kernel, directory):
     libkmod's indexes. Machines load the modules on which it depends."""
     base = pathlib.Path(directory, "lib/modules", kernel.release)
     (base / "updates/dkms").mkdir(parents=True)
-    source = PROJECT / "build" / kernel.release / MODULE
-    if not source.exists():
-        sys.exit(f"{source} does not exist; run \"make modules\" for kernel {kernel.name}")
-    (base / "updates/dkms" / MODULE).write_bytes(source.read_bytes())
+    shutil.copy(programs.module_of(kernel), base / "updates/dkms" / MODULE)
     for name in ("modules.order", "modules.builtin"):
         (base / name).write_text("")
     subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
@@ -158,13 +140,3 @@ def run(*words, root=None, env=None, before=(), **more):
                           **more)
     assert done.returncode != 99 and "runtime error" not in done.stderr, done.stderr
     return done
-
-
-def main():
-    """unittest.main(), but the last line is the sum, as in all tests."""
-    program = unittest.main(exit=False, verbosity=1)
-    result = program.result
-    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-    passed = result.testsRun - failed - len(result.skipped)
-    print(f"{max(passed, 0)} passed, {failed} failed, {len(result.skipped)} skipped")
-    sys.exit(1 if failed or passed <= 0 else 0)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Shows what KVM does with the memory of a bound GPU. vm_doctor.py runs it in
- * the machine and compares the result with the doctor's findings. The program
- * opens the GPU as a VMM does, and gives a virtual machine a memory slot of
- * each part.
+ * Shows what KVM does with the memory of a bound GPU. test_doctor_in_machine.py
+ * runs it in the machine and compares the result with the doctor's findings. The
+ * program opens the GPU as a VMM does, and gives a virtual machine a memory slot
+ * of each part.
  *
  *	doctor_kvm NAME
  *

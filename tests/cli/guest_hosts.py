@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hosts with GPUs for guests, as trees: test_guest.py and
-tests/guest/test_lines.py make guests of them."""
+tests/guests/test_lines.py make guests of them."""
 
-from test_trees import GiB, Tree
+from cli.test_trees import GiB, Tree
 
 TiB = 1 << 40
 GPU_NODES = 8

@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the tests of nvgrace-gpu(8) in a virtual GH200 share: one boot for each
-class of tests, and the output of its commands.
-
-The command line of a test file may begin with the kernel's name. This module
-removes it from sys.argv and stores it as KERNEL.
-"""
+class of tests, and the output of its commands."""
 
 import json
 import pathlib
 import re
-import sys
 import tempfile
 import threading
 import time
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "vm"))
-import common  # noqa: E402  (needs the path above)
-import vm  # noqa: E402
+from cli import common
+from lab import programs, session, vm
 
-KERNEL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "newest"
+# The udev rule and its program, as {path in the machine: path here}. Without
+# them, nothing can be bound at boot.
+UDEV = {f"/usr/lib/udev/{name}": str(common.PROJECT / "scripts/udev" / name.rpartition("/")[2])
+        for name in ("nvgrace-gpu", "rules.d/60-nvgrace-gpu.rules")}
 
 # Shell functions for the commands. Their output has the form that lines() and
 # the methods below it read.
@@ -46,7 +42,7 @@ group() {
 # open_gpu NAME: opens the GPU, without its group's file, until close_gpu.
 open_gpu() {
 	mkfifo /tmp/in /tmp/said
-	/tests/holder $(group $1) $(gpu $1) </tmp/in >/tmp/said &
+	/tests/device_only $(group $1) $(gpu $1) </tmp/in >/tmp/said &
 	holder=$!
 	exec 7>/tmp/in
 	read -r word </tmp/said
@@ -150,33 +146,61 @@ def ready_again(machine, name):
 
 
 class InMachine(unittest.TestCase):
-    """One boot. Each test method checks the output of one or more of its
-    commands. setUpClass() of a subclass calls boot()."""
+    """One boot for the tests of a class. They check the output of COMMANDS,
+    {name: script}. A command, and all before it, run when a test first asks for
+    it. The console is in build/log/LOG-KERNEL.log."""
 
+    __test__ = False
     maxDiff = None
+    # Shell functions; C programs of this folder, which go to /tests; and more
+    # arguments of vm.Machine.
+    LIBRARY, HELPERS, OPTIONS = LIBRARY, (), {}
 
     @classmethod
-    def boot(cls, log, gpus, commands, helpers, files=None, **more):
-        """Runs commands, {name: script}, in a machine with the program and the
-        module. helpers: C programs of this folder, which go to /tests. files:
-        {path in the machine: path here}. more: arguments of vm.Machine. The
-        console is in build/log/LOG-KERNEL.log."""
-        kernel = vm.Kernel(KERNEL)
-        path = vm.PROJECT / "build/log" / f"{log}-{KERNEL}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def files(cls, kernel, directory):
+        """More files: {path in the machine: path here}."""
+        return {}
+
+    @classmethod
+    def handlers(cls):
+        return {}
+
+    @classmethod
+    def setUpClass(cls):
+        kernel = vm.Kernel(cls.KERNEL)
         with tempfile.TemporaryDirectory() as directory:
-            there = {**common.installed(kernel, directory), **(files or {})}
-            for name in helpers:
-                there[f"/tests/{name}"] = str(common.build_helper(name, directory, kernel.arch.gcc))
-            with vm.Machine(kernel, gpus=gpus, files=there, log=path,
-                            commands=[{"name": n, "run": text} for n, text in commands.items()], **more) as machine:
-                cls.pci = {g.name: g.pci for g in machine.gpus}
-                cls.base = {g.name: g.base for g in machine.gpus}
-                cls.result = machine.run()
+            files = {**common.installed(kernel, directory), **cls.files(kernel, directory)}
+            for name in cls.HELPERS:
+                files[f"/tests/{name}"] = str(common.build_helper(name, directory, kernel.arch.gcc))
+            for name, text in cls.COMMANDS.items():
+                script = pathlib.Path(directory, f"{name}.sh")
+                script.write_text(cls.LIBRARY + text)
+                files[f"/commands/{name}"] = str(script)
+            cls.session = session.Interactive(kernel, cls.handlers(), gpus=cls.GPUS, files=files,
+                                              log=programs.log_file(f"{cls.LOG}-{cls.KERNEL}"), **cls.OPTIONS)
+        cls.pci = {g.name: g.pci for g in cls.session.machine.gpus}
+        cls.base = {g.name: g.base for g in cls.session.machine.gpus}
+
+    @classmethod
+    def tearDownClass(cls):
+        """The kernel's log has no trouble, and no command failed without a
+        test's objection."""
+        failures = cls.session.end().failures
+        assert not failures, "\n".join(failures)
+
+    def command(self, name):
+        """How the command ended, and what it printed."""
+        ran, names = self.session.machine.channel.commands, list(self.COMMANDS)
+        for each in names[len(ran):names.index(name) + 1]:
+            self.session.run(each, f"sh /commands/{each}")
+        return ran[names.index(name)]
+
+    def output(self, command):
+        return "\n".join(self.command(command).output)
 
     def lines(self, command, mark):
         """The text after "mark: " of each such line of a command's output."""
-        return [line.removeprefix(mark + ": ") for line in self.result.command(command).output
+        return [line.removeprefix(mark + ": ") for line in self.command(command).output
                 if line.startswith(mark + ": ")]
 
     def text(self, command, mark):

@@ -1,27 +1,20 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu bind and unbind, with ASan and UBSan, on files in place of the
-kernel's: steps that fail. test_vm.py binds GPUs to the driver.
+kernel's: steps that fail. test_in_machine.py binds GPUs to the driver.
 
-    scripts/dev/toolbox run -- tests/cli/test_bind.py
-
-tests/cli/run calls this. Shell commands of play_vfio.c change the files as the
-kernel does.
+Shell commands of fake_vfio.c change the files as the kernel does.
 """
 
 import errno
 import json
 import os
-import pathlib
 import stat
 import subprocess
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import main, validate  # noqa: E402  (needs the path above)
-from test_initramfs import NAME, module  # noqa: E402
-from test_trees import G1  # noqa: E402
-from test_vfio import DEVICE, Played  # noqa: E402
+from boot.test_initramfs import NAME, module
+from cli.common import validate
+from cli.test_trees import G1
+from cli.test_vfio import DEVICE, Played
 
 OURS = "nvgrace_gpu_vfio_pci"
 DRIVERS = "/sys/bus/pci/drivers"
@@ -69,7 +62,7 @@ class Kernel(Played):
 
     def change(self, *words, status=0, play="", at="", records=(), **more):
         """The result of the command, and its standard error. at: as AT of
-        play_vfio.c."""
+        fake_vfio.c."""
         self.tree.file("/records", "\n".join(records))
         # The kernel's file has nothing left of a longer text.
         done = self.run_words(*words, "--json", G1, play=play, **more, env={
@@ -369,7 +362,3 @@ class Boot(WithRule):
             done = self.run_words(*words, G1)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertNotIn("initramfs", done.stdout)
-
-
-if __name__ == "__main__":
-    main()

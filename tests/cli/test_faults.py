@@ -1,31 +1,23 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu while one of its calls fails: it must not crash, leak or hang,
 and its JSON stays valid.
 
-    scripts/dev/toolbox run -- tests/cli/test_faults.py
-
-tests/cli/run calls this. fail_call.c lets one system call or allocation fail.
-Each command runs up to POINTS times, each time with another failing call. These
-calls are spread evenly. In bind and unbind, and for tests/coverage, every call
-fails once.
+fail_call.c lets one system call or allocation fail. Each command runs up to
+POINTS times, each time with another failing call. These calls are spread evenly.
+In bind and unbind, and when coverage is measured, every call fails once.
 """
 
 import json
 import pathlib
 import subprocess
-import sys
 import tempfile
 import unittest
 
 import jsonschema
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
-import unfold  # noqa: E402  (needs the path above)
-from common import COVERAGE, build_helper, main, run, validate  # noqa: E402
-import test_bind  # noqa: E402
-import test_vfio  # noqa: E402
+from cli.common import COVERAGE, build_helper, run, validate
+from cli.doctor_trees import unfold
+from cli import test_bind, test_vfio
 
 GPU = "0009:01:00.0"
 HOST = "good"
@@ -188,7 +180,3 @@ class Changing(Faults, test_bind.WithRule):
         for words in (["test", "--yes"], ["bench", "--yes", "--quick"], ["scrub", "--verify"]):
             with self.subTest(words):
                 self.each(*words, "--json", GPU, root=None, judge=self.wrong)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,6 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu guest, with ASan and UBSan: what it prints for hosts of every
-kind, and what it refuses. tests/guest/test_lines.py starts what it prints.
-
-    scripts/dev/toolbox run -- tests/cli/test_guest.py
-
-tests/cli/run calls this.
-"""
+kind, and what it refuses. tests/guests/test_lines.py starts what it prints."""
 
 import json
 import os
@@ -14,14 +8,12 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree as ET
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import main, validate  # noqa: E402  (needs the path above)
-from guest_hosts import GPU_NODES, GiB, TiB, Tree, address, host  # noqa: E402
+from cli.common import validate
+from cli.guest_hosts import GPU_NODES, GiB, TiB, Tree, address, host
 
 ONE_TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
 ONLY_IOMMUFD = ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")
@@ -513,7 +505,3 @@ class Others(unittest.TestCase):
             self.assertIn("additionalPCIDeviceIDs", guest(host(t, kind="gb300"), "--format=kubevirt").stdout)
         # KubeVirt has no spare room: 2 TiB for two GPUs.
         self.assertIn("64-bit PCI hole of 2T", text)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """docs/libvirt-hook-qemu, with the domain of docs/libvirt-domain.xml and a
 sysfs made for the test."""
@@ -9,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 import unittest
-
-import common
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent.parent / "docs"
 ADDRESS = "0009:01:00.0"
@@ -46,7 +43,3 @@ class Hook(unittest.TestCase):
     def test_other_moments_and_other_devices_are_left_alone(self):
         self.assertEqual(self.run_hook("release", "end"), (0, None, ""))
         self.assertEqual(self.run_hook("prepare", "begin", can_scrub=False), (0, None, ""))
-
-
-if __name__ == "__main__":
-    common.main()

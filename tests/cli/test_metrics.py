@@ -1,27 +1,19 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu metrics: the values are right, and the output is valid by
-promtool and by Prometheus's own parser.
-
-    scripts/dev/toolbox run -- tests/cli/test_metrics.py
-
-tests/cli/run calls this.
-"""
+promtool and by Prometheus's own parser."""
 
 import json
 import pathlib
 import re
 import subprocess
-import sys
 import tempfile
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
-import unfold  # noqa: E402  (needs the path above)
-from common import PROJECT, build, main, run  # noqa: E402
-from prometheus_client import parser  # noqa: E402
-from test_trees import G1, G2, SIZES, Tree  # noqa: E402
+from prometheus_client import parser
+
+from cli.common import PROJECT, build, run
+from cli.doctor_trees import unfold
+from cli.test_trees import G1, G2, SIZES, Tree
 
 PREFIX = "nvgrace_gpu_"
 ALERTS = PROJECT / "docs/prometheus-alerts.yml"
@@ -227,7 +219,3 @@ class Metrics(unittest.TestCase):
         for text in ("x{ 1\n", "# TYPE x nonsense\nx 1\n", "x nonsense\n"):
             with self.assertRaises(ValueError):
                 families(text)
-
-
-if __name__ == "__main__":
-    main()

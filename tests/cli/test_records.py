@@ -1,32 +1,25 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Nine commands on 540 damaged records: they must not crash or hang, and must
 print a clear message if they fail.
 
-    scripts/dev/toolbox run -- tests/cli/test_records.py [FIRST [COUNT]]
-
-tests/cli/run calls this. A record is a whole host with some damaged files. Its
-number is the seed, so that all runs have the same records. Each record is read
-by two of the commands. A complaint names the record's number. With FIRST,
-all commands read that record, or COUNT records from it on.
+A record is a whole host with some damaged files. Its number is the seed, so that
+all runs have the same records. Each record is read by two of the commands. A
+complaint names the record's number.
 """
 
-import concurrent.futures
 import json
 import os
 import pathlib
 import random
 import re
 import shutil
-import sys
 import tempfile
 import types
-import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
-import unfold  # noqa: E402  (needs the path above)
-from common import build, main, run, validator  # noqa: E402
+import pytest
+
+from cli.common import run, validator
+from cli.doctor_trees import unfold
 
 RECORDS = 540
 GPU = "0009:01:00.0"
@@ -108,12 +101,12 @@ def damage(root, numbers):
                 return
 
 
-def check(number, all_commands):
-    """Runs the commands on a record; the complaints about them."""
+def check(number):
+    """Runs two commands on a record; the complaints about them."""
     numbers = random.Random(number)
     base = BASES[number % len(BASES)]
     # The pairs change with the number: each command reads each kind of host.
-    chosen = range(len(COMMANDS)) if all_commands else (number % len(COMMANDS), (number // len(COMMANDS)) % len(COMMANDS))
+    chosen = number % len(COMMANDS), (number // len(COMMANDS)) % len(COMMANDS)
     complaints = []
     with tempfile.TemporaryDirectory(prefix="record-") as directory:
         root = pathlib.Path(directory, "root")
@@ -150,36 +143,22 @@ def judge(words, done):
         yield "the metrics do not end with a whole line"
 
 
-class Judge(unittest.TestCase):
-    def test_it_objects(self):
-        """judge() objects to crashes, missing or empty messages, escape
-        sequences, and incomplete documents."""
-        def objects(words=("list",), returncode=0, stdout="", stderr=""):
-            return bool(list(judge(words, types.SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr))))
+def test_judge_objects():
+    """judge() objects to crashes, missing or empty messages, escape sequences,
+    and incomplete documents."""
+    def objects(words=("list",), returncode=0, stdout="", stderr=""):
+        return bool(list(judge(words, types.SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr))))
 
-        self.assertFalse(objects(stdout="ADDRESS\n"))
-        self.assertFalse(objects(returncode=3, stderr="nvgrace-gpu: no supported GPU on this host\n"))
-        for odd in ({"returncode": -8}, {"returncode": 139}, {"returncode": 3}, {"returncode": 1, "stderr": "nvgrace-gpu: \n"},
-                    {"stderr": "Segmentation fault\n"}, {"stderr": "nvgrace-gpu: /etc/x: Success\n"}, {"stdout": "\033[2J"},
-                    {"words": ("list", "--json"), "stdout": "{"}, {"words": ("list", "--json"), "stdout": "{}"},
-                    {"words": ("metrics",), "stdout": "x 1"}):
-            self.assertTrue(objects(**odd), odd)
-
-
-class Records(unittest.TestCase):
-    first, count = 0, RECORDS
-
-    def test_all(self):
-        build(sanitized=True)
-        validator()
-        with concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-            every = pool.map(lambda n: check(n, self.count < RECORDS), range(self.first, self.first + self.count))
-            complaints = [c for some in every for c in some]
-        self.assertEqual(complaints, [], "\n\n".join(complaints[:20]))
+    assert not objects(stdout="ADDRESS\n")
+    assert not objects(returncode=3, stderr="nvgrace-gpu: no supported GPU on this host\n")
+    for odd in ({"returncode": -8}, {"returncode": 139}, {"returncode": 3}, {"returncode": 1, "stderr": "nvgrace-gpu: \n"},
+                {"stderr": "Segmentation fault\n"}, {"stderr": "nvgrace-gpu: /etc/x: Success\n"}, {"stdout": "\033[2J"},
+                {"words": ("list", "--json"), "stdout": "{"}, {"words": ("list", "--json"), "stdout": "{}"},
+                {"words": ("metrics",), "stdout": "x 1"}):
+        assert objects(**odd), odd
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        Records.first, Records.count = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
-        del sys.argv[1:]
-    main()
+@pytest.mark.parametrize("base", BASES)
+def test_records_of(base):
+    complaints = [c for number in range(BASES.index(base), RECORDS, len(BASES)) for c in check(number)]
+    assert not complaints, "\n\n".join(complaints[:20])

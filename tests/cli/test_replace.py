@@ -1,9 +1,6 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """What nvgrace-gpu metrics --output=FILE does to a FILE of each kind: only a
 regular file is replaced.
-
-    scripts/dev/toolbox run -- tests/cli/run test_replace
 
 The devices are nodes of the test's own, so that the host keeps its /dev.
 """
@@ -13,14 +10,12 @@ import pathlib
 import socket
 import stat
 import subprocess
-import sys
 import tempfile
 import threading
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import build, build_helper, main, run  # noqa: E402  (needs the path above)
-from test_trees import G1, Tree  # noqa: E402
+from cli.common import build, build_helper, run
+from cli.test_trees import G1, Tree
 
 # The numbers of these devices on every Linux.
 NULL, FULL = os.makedev(1, 3), os.makedev(1, 7)
@@ -176,7 +171,3 @@ class Replace(unittest.TestCase):
             self.write(self.directory / "new.prom", 1, "Permission denied", before=before)
             self.write(null, before=before)
         self.assertEqual((file.read_text(), self.names()), ("old", ["null", "nvgrace.prom"]))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,9 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu scrub, with ASan and UBSan, on files in place of the driver's.
-vm_scrub.py tests it with the driver.
+test_scrub_in_machine.py tests it with the driver.
 
-    scripts/dev/toolbox run -- tests/cli/test_scrub.py
-
-tests/cli/run calls this. The program has a tree as its /sys, in a mount
-namespace of its own. Unlike the driver's files, these never wake up poll(2).
+The program has a tree as its /sys, in a mount namespace of its own. Unlike the
+driver's files, these never wake up poll(2).
 """
 
 import contextlib
@@ -18,13 +15,11 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import time
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import build, main, validate  # noqa: E402  (needs the path above)
-from test_trees import G1, G2, SIZES, Tree  # noqa: E402
+from cli.common import build, validate
+from cli.test_trees import G1, G2, SIZES, Tree
 
 SIZE = SIZES["usemem_size"] + SIZES["resmem_size"]
 # A busy machine is slow. After this time, it is stuck.
@@ -298,7 +293,3 @@ class Scrub(unittest.TestCase):
         self.assertEqual({s[2] for s in shown if s[0] == "50"}, {"47.87 GiB"})
         self.assertTrue(all(s[1] for s in shown if s[0] == "50"), shown)
         self.assertTrue(all(float(s[3]) > slowest - 0.1 for s in shown if s[0] == "50"), (slowest, shown))
-
-
-if __name__ == "__main__":
-    main()

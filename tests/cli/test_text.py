@@ -1,12 +1,6 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """What users read and type: help, manual page and completions agree, as do the
-documented exit statuses; colours and widths; the installed files.
-
-    scripts/dev/toolbox run -- tests/cli/test_text.py
-
-tests/cli/run calls this.
-"""
+documented exit statuses; colours and widths; the installed files."""
 
 import configparser
 import json
@@ -16,13 +10,11 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import PROJECT, SCHEMA, build, main, run, validator  # noqa: E402  (needs the path above)
-from test_trees import G1, G2, Tree  # noqa: E402
+from cli.common import PROJECT, SCHEMA, build, run, validator
+from cli.test_trees import G1, G2, Tree
 
 COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub", "guest")
 # Commands without options.
@@ -569,7 +561,3 @@ class Guide(unittest.TestCase):
         GPU."""
         text = (PROJECT / "docs/guests.md").read_text()
         self.assertIn("**GPU memory is not cleared between users, unless you switch that on.**", text[:text.index("\n## QEMU\n")])
-
-
-if __name__ == "__main__":
-    main()

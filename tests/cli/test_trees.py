@@ -1,13 +1,7 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu, with ASan and UBSan, on trees of good, odd and broken hosts. The
 commands are list, status and wait, and bind and unbind with --dry-run.
-test_vm.py binds and unbinds GPUs.
-
-    scripts/dev/toolbox run -- tests/cli/test_trees.py
-
-tests/cli/run calls this.
-"""
+test_in_machine.py binds and unbinds GPUs."""
 
 import errno
 import json
@@ -17,13 +11,11 @@ import random
 import re
 import stat
 import subprocess
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-import takeover  # noqa: E402  (needs the path above)
-from common import build, build_helper, main, run, validate  # noqa: E402
+from boot import takeover
+from cli.common import build, build_helper, run, validate
 
 OURS = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
@@ -1089,7 +1081,8 @@ class Garbage(unittest.TestCase):
 
 class Exercise(unittest.TestCase):
     """bench, test and scrub refuse the GPUs of a tree, which can't be opened.
-    vm_bench.py and vm_scrub.py have the other reasons to refuse one."""
+    test_bench_in_machine.py and test_scrub_in_machine.py have the other reasons
+    to refuse one."""
 
     def test_recorded_trees_are_refused(self):
         with Tree() as t:
@@ -1114,7 +1107,3 @@ class Exercise(unittest.TestCase):
                 self.assertEqual((done.returncode, done.stdout), (2, ""), words)
                 self.assertIn("can't scrub a GPU of a recorded tree", done.stderr)
             self.assertEqual((t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub").read_text(), "\n")
-
-
-if __name__ == "__main__":
-    main()

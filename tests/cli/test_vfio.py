@@ -1,13 +1,10 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu bench, test and scrub --verify, with ASan and UBSan, on a GPU that
-play_vfio.c plays: failures that a virtual GPU does not have. vm_bench.py and
-vm_scrub.py test these commands with the driver.
+fake_vfio.c plays: failures that a virtual GPU does not have.
+test_bench_in_machine.py and test_scrub_in_machine.py test these commands with
+the driver.
 
-    scripts/dev/toolbox run -- tests/cli/test_vfio.py
-
-tests/cli/run calls this. The program has a tree as its /sys, in a mount
-namespace of its own.
+The program has a tree as its /sys, in a mount namespace of its own.
 """
 
 import contextlib
@@ -24,14 +21,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from common import build, build_helper, main, validate  # noqa: E402  (needs the path above)
-from test_initramfs import NAME, module  # noqa: E402
-from test_trees import G1, Tree  # noqa: E402
+from boot.test_initramfs import NAME, module
+from cli.common import build, build_helper, validate
+from cli.test_trees import G1, Tree
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
 KiB, MiB = 1 << 10, 1 << 20
@@ -59,7 +54,7 @@ class Played(unittest.TestCase):
     def setUpClass(cls):
         directory = tempfile.TemporaryDirectory(prefix="vfio-")
         cls.addClassCleanup(directory.cleanup)
-        cls.library = build_helper("play_vfio.so", directory.name)
+        cls.library = build_helper("fake_vfio.so", directory.name)
 
     def setUp(self):
         self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
@@ -78,7 +73,7 @@ class Played(unittest.TestCase):
         self.files[path] = self.tree.root / f"replaced{path}"
 
     def run_words(self, *words, play="", env=None, preload=(), options="", **streams):
-        """The CompletedProcess of the program. play, env: for play_vfio.c.
+        """The CompletedProcess of the program. play, env: for fake_vfio.c.
         preload: libraries before that one. options: of env(1)."""
         # The rest of these two stays visible.
         mounts = "".join(f"mount -t overlay overlay -o lowerdir='{self.tree.root / name}':/{name} /{name} && "
@@ -1054,7 +1049,3 @@ class Doctor(Played):
             self.tree.file(name, text)
             program.chmod(0o755)
             self.assertEqual(self.answers("fast=50" if "sleep" in text else "").get("qemu"), None if version is None else f"{name}: {version}", text)
-
-
-if __name__ == "__main__":
-    main()

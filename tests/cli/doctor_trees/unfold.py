@@ -1,10 +1,5 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Makes trees of the hosts that the *.tree files beside this one describe.
-../doctor_findings.py imports it. To make one tree:
-
-    scripts/dev/toolbox run python3 tests/cli/doctor_trees/unfold.py HOST DIRECTORY
-
 README.md explains the descriptions.
 """
 
@@ -12,7 +7,6 @@ import dataclasses
 import pathlib
 import re
 import shutil
-import sys
 
 TREES = pathlib.Path(__file__).resolve().parent
 
@@ -120,18 +114,3 @@ def unfold(found, name, root):
             path.symlink_to(content)
         else:
             path.write_bytes(re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), content.encode()))
-
-
-def main():
-    if len(sys.argv) != 3:
-        sys.exit("usage: unfold.py HOST DIRECTORY")
-    found = hosts()
-    if sys.argv[1] not in found:
-        sys.exit(f"unfold.py: no host {sys.argv[1]}; there are: {' '.join(found)}")
-    root = pathlib.Path(sys.argv[2])
-    root.mkdir(parents=True)
-    unfold(found, sys.argv[1], root)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,7 @@
  * three as a VMM does, closes the two, prints "open", and waits for the end of
  * its standard input. in_machine.py compiles it for the machine.
  *
- *	holder /dev/vfio/GROUP ADDRESS
+ *	device_only /dev/vfio/GROUP ADDRESS
  */
 #include <fcntl.h>
 #include <linux/vfio.h>

@@ -1,12 +1,6 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu doctor, with ASan and UBSan, on records of good and broken hosts,
-and on trees that are no host's.
-
-    scripts/dev/toolbox run python3 tests/cli/doctor_findings.py
-
-tests/cli/run calls this.
-"""
+and on trees that are no host's."""
 
 import contextlib
 import json
@@ -16,15 +10,14 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import unittest
 
+from cli.common import build, run, validate
+from cli.doctor_trees import unfold
+
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
-sys.path[:0] = [str(HERE), str(HERE / "doctor_trees")]
-import unfold  # noqa: E402  (needs the path above)
-from common import build, main, run, validate  # noqa: E402
 
 STATUS = {"good": 0, "unknown": 0, "note": 0, "warning": 6, "bad": 7}
 HOSTS = unfold.hosts()
@@ -271,7 +264,8 @@ class BadInput(unittest.TestCase):
 
 
 class Record(unittest.TestCase):
-    """A record of this machine gives the same findings. vm_doctor.py tests that
+    """A record of this machine gives the same findings.
+    test_doctor_in_machine.py tests that
     with GPUs."""
 
     def round_trip(self, name, **kwargs):
@@ -315,7 +309,3 @@ class Record(unittest.TestCase):
             self.assertTrue(match, f"{size}: {done.stderr}")
             said.add(match[1])
         self.assertGreater(len(said), 3, said)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,19 +1,18 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu in a virtual GH200 while one call that changes something fails.
 
-    scripts/dev/toolbox run -- tests/cli/vm_faults.py [KERNEL [unittest's arguments]]
-
-Run it after `make modules` for that kernel (default: newest). fail_call.c lets the
-call fail. The console is in build/log/cli-faults-KERNEL.log.
+fail_call.c lets the call fail.
 """
 
 import re
 
-import common
-import in_machine
-from in_machine import InMachine
-from test_faults import STATUSES
+import pytest
+
+from cli import in_machine
+from cli.in_machine import InMachine
+from cli.test_faults import STATUSES
+
+pytestmark = pytest.mark.long
 
 MiB = 1 << 20
 # Without the MIG defect, a GPU has no resmem, and its memory may be small.
@@ -22,8 +21,6 @@ GPUS = [{"name": "a", "size": 32 * MiB, "model": SMALL}, {"name": "b", "size": 3
 
 # How many calls of each command fail, spread evenly. A command takes up to 2 s.
 POINTS = 40
-# A busy machine is slow. After this time, it is stuck.
-TIMEOUT_S = 3600
 
 LIBRARY = in_machine.LIBRARY + r"""
 state() {
@@ -73,16 +70,18 @@ COMMANDS = {
 
 
 class Faults(InMachine):
+    KERNEL, __test__ = "newest", True
+    LOG, GPUS, COMMANDS, LIBRARY, HELPERS = "cli-faults", GPUS, COMMANDS, LIBRARY, ("fail_call.so",)
+
     @classmethod
-    def setUpClass(cls):
-        cls.boot("cli-faults", GPUS, {name: LIBRARY + text for name, text in COMMANDS.items()}, ("fail_call.so",),
-                 timeout=TIMEOUT_S)
+    def files(cls, kernel, directory):
+        return in_machine.UDEV
 
     def runs(self, command):
         """[(the call that failed, status, state before, state after, output)]
         of a command's runs."""
         found, before, said, status, failed = [], "", [], None, ""
-        for line in self.result.command(command).output:
+        for line in self.command(command).output:
             if match := re.match(r"run-(?:out|err): (.*)", line):
                 said.append(match[1])
             elif match := re.match(r"run-rc: (\d+)", line):
@@ -97,7 +96,7 @@ class Faults(InMachine):
                     said, status = [], None
             if status is not None and failed.startswith("-"):
                 said, status, failed = [], None, ""
-        self.assertGreater(len(found), 5, f"{command}: {self.result.output(command)[-3000:]}")
+        self.assertGreater(len(found), 5, f"{command}: {self.output(command)[-3000:]}")
         return found
 
     def check(self, command, judge):
@@ -112,25 +111,34 @@ class Faults(InMachine):
                 wrong.append(f"{command}, {failed} fails: {what}: status {status}, before: {before}, after: {after}\n{said}")
         self.assertEqual(wrong, [], "\n".join(wrong))
 
-    def test_the_machine_is_sound(self):
-        self.assertEqual(self.result.failures, [])
-        self.assertEqual(self.codes("sound"), [0, 0, 0])
-
-    def test_binding_is_whole_or_is_put_back(self):
+    def check_whole(self, command):
         def judge(status, before, after, said):
             if status and after != before and not re.search("can't restore|at boot|initramfs", said):
                 return "the change is neither complete nor undone, and no message says so"
             return None
 
-        for command in ("bind", "unbind", "from-vfio-pci"):
-            with self.subTest(command):
-                self.check(command, judge)
+        self.check(command, judge)
 
-    def test_exercises_leave_the_gpu_as_it_was(self):
-        for command in ("test", "bench", "scrub"):
-            with self.subTest(command):
-                self.check(command, lambda status, before, after, said: None if after == before else "the GPU's state changed")
+    def check_as_before(self, command):
+        self.check(command, lambda status, before, after, said: None if after == before else "the GPU's state changed")
 
+    def test_bind_is_whole_or_is_put_back(self):
+        self.check_whole("bind")
 
-if __name__ == "__main__":
-    common.main()
+    def test_unbind_is_whole_or_is_put_back(self):
+        self.check_whole("unbind")
+
+    def test_bind_from_vfio_pci_is_whole_or_is_put_back(self):
+        self.check_whole("from-vfio-pci")
+
+    def test_test_leaves_the_gpu_as_it_was(self):
+        self.check_as_before("test")
+
+    def test_bench_leaves_the_gpu_as_it_was(self):
+        self.check_as_before("bench")
+
+    def test_scrub_leaves_the_gpu_as_it_was(self):
+        self.check_as_before("scrub")
+
+    def test_the_gpu_is_sound_in_the_end(self):
+        self.assertEqual(self.codes("sound"), [0, 0, 0])

@@ -1,20 +1,14 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu(8) in a virtual GH200: it binds, refuses, fails and restores.
 
-    scripts/dev/toolbox run -- tests/cli/test_vm.py [KERNEL [unittest's arguments]]
-
-Run it after `make modules` for that kernel (default: newest). There is one boot.
-Each test method checks the output of one or more of its commands, which are
-below. The program itself loads the module. The console is in
-build/log/cli-KERNEL.log.
+Each test checks the output of one or more commands, which are below. The program
+itself loads the module.
 """
 
 import re
 
-import common
-import in_machine
-from in_machine import InMachine
+from cli import common, in_machine
+from cli.in_machine import InMachine
 
 MODULE = common.MODULE
 DRIVER = "nvgrace_gpu_vfio_pci"
@@ -26,9 +20,6 @@ GPUS = [
     {"name": "zero", "base": 0x8100000000, "size": 0},
     {"name": "never", "size": "3G", "ready": False},
 ]
-
-# A busy machine is slow. After this time, it is stuck.
-TIMEOUT_S = 1800
 
 # Shell functions for the commands.
 LIBRARY = in_machine.LIBRARY + r"""
@@ -289,22 +280,15 @@ COMMANDS = {
 
 
 class Cli(InMachine):
+    LOG, GPUS, COMMANDS, LIBRARY, HELPERS = "cli", GPUS, COMMANDS, LIBRARY, ("device_only",)
+
     @classmethod
-    def setUpClass(cls):
-        udev = common.PROJECT / "scripts/udev"
-        cls.boot("cli", GPUS, {n: LIBRARY + text for n, text in COMMANDS.items()}, ("holder",), {
-            "/usr/lib/udev/nvgrace-gpu": str(udev / "nvgrace-gpu"),
-            "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules": str(udev / "60-nvgrace-gpu.rules"),
-        }, timeout=TIMEOUT_S)
+    def files(cls, kernel, directory):
+        return in_machine.UDEV
 
     def states(self, command):
         """[(name, driver, override)] of the command's states."""
         return [tuple((line + "  ").split(" ")[:3]) for line in self.lines(command, "state")]
-
-    def test_machine(self):
-        """The kernel's log has no trouble, and no command failed without a
-        check below."""
-        self.assertEqual(self.result.failures, [])
 
     def test_before(self):
         gpus = self.documents("before")[0]["gpus"]
@@ -372,7 +356,7 @@ class Cli(InMachine):
     def test_anonymous_device(self):
         pid, = self.lines("anonymous", "holder")
         self.assertEqual(self.codes("anonymous"), [0, 0, 4, 0])
-        told = "not told" not in self.result.command("anonymous").output
+        told = "not told" not in self.command("anonymous").output
         self.assertIn("has anon_inode:[vfio-device]" if told else "may have it open through vfio",
                       self.text("anonymous", "run-err"))
         holders = {g["address"]: [(str(h["pid"]), h["certain"]) for h in g["holders"]]
@@ -413,14 +397,14 @@ class Cli(InMachine):
     def test_helper_restores(self):
         self.assertEqual(self.codes("helper-restores"), [1, 1])
         self.assertEqual(self.states("helper-restores"), [("zero", "vfio-pci", "vfio-pci")] * 2)
-        self.assertIn("refused it, and it is bound to vfio-pci again", self.result.output("helper-restores"))
+        self.assertIn("refused it, and it is bound to vfio-pci again", self.output("helper-restores"))
 
     def test_helper_refuses(self):
         """The udev rule's program unbinds a GPU from vfio-pci, unless a process
         has it open."""
         self.assertEqual(self.codes("helper-refuses"), [1, 0, 0])
         pid = self.lines("helper-refuses", "holder")[0]
-        self.assertRegex(self.result.output("helper-refuses"), rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
+        self.assertRegex(self.output("helper-refuses"), rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
         self.assertEqual(self.states("helper-refuses"), [("b", "vfio-pci", "vfio-pci"), ("b", DRIVER, DRIVER)])
         self.assertEqual(self.lines("helper-refuses", "logged"), ["1"])
 
@@ -455,7 +439,7 @@ class Cli(InMachine):
 
     def test_persist(self):
         a, b = self.pci["a"], self.pci["b"]
-        output = self.result.output("persist")
+        output = self.output("persist")
         self.assertEqual(self.codes("persist"), [0] * 6)
         self.assertRegex(output, rf"-rw-r--r-- .* {re.escape(a)}\.conf")
         self.assertIn(f"\nbind {a}\n", output)
@@ -482,7 +466,7 @@ class Cli(InMachine):
                       f'line, or add "ignore {a}"', error)
         self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot", error)
         self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 was not written by", error)
-        self.assertIn("bind slot=3", self.result.command("persist-fails").output)
+        self.assertIn("bind slot=3", self.command("persist-fails").output)
         self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "run-out"))
 
     def test_unbind_all(self):
@@ -505,5 +489,9 @@ class Cli(InMachine):
         self.assertEqual(self.states("no-module"), [("b", "", "(null)")] * 2)
 
 
-if __name__ == "__main__":
-    common.main()
+class Stable(Cli):
+    KERNEL, __test__ = "stable", True
+
+
+class Newest(Cli):
+    KERNEL, __test__ = "newest", True

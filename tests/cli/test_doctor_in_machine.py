@@ -1,43 +1,21 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu doctor in a virtual GH200 whose kernel runs at EL2. The tests
-compare its findings with what KVM does.
-
-    scripts/dev/toolbox run -- tests/cli/vm_doctor.py [KERNEL[:CPU]...]
-
-Run it after `make modules` for these kernels. CPU is QEMU's name of a CPU (max
-if omitted), or one of two other words:
-
-    max           has FEAT_S2FWB and CACHE_DIC, as Grace has
-    neoverse-n1   has neither
-    none          the kernel runs at EL1, without KVM
-    signatures    the kernel loads only signed modules
-
-Default: stable:max, newest:max, newest:neoverse-n1, newest:none and newest:signatures. Each
-has its own boot, one after the other. The consoles are in
-build/log/doctor-KERNEL-CPU.log.
-"""
+compare its findings with what KVM does."""
 
 import base64
 import io
 import json
 import pathlib
 import subprocess
-import sys
 import tarfile
 import tempfile
-import unittest
+
+from cli import common, in_machine
+from lab import programs, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "vm")]
-import common  # noqa: E402  (needs the path above)
-import suite  # noqa: E402
-import vm  # noqa: E402
 
 MODULE = common.MODULE
-# The emulation of EL2 is slow.
-TIMEOUT = 1800
-
 GPUS = [
     {"name": "good", "size": "3G"},
     {"name": "zero", "base": 0x8100000000, "size": 0},
@@ -95,7 +73,7 @@ def sign(kernel, directory):
     last is a module of the kernel, because only its makers have that key."""
     place = pathlib.Path(directory, "signed")
     place.mkdir()
-    ours = (vm.PROJECT / "build" / kernel.release / MODULE).read_bytes()
+    ours = programs.module_of(kernel).read_bytes()
     (place / "unsigned.ko").write_bytes(ours)
     (place / "foreign.ko").write_bytes(ours)
     key, certificate = place / "key", place / "certificate"
@@ -108,36 +86,18 @@ def sign(kernel, directory):
     return {f"/signed/{p.name}": str(p) for p in place.glob("*.ko")}
 
 
-def boot(kernel, cpu):
-    kernel = vm.Kernel(kernel)
-    log = vm.PROJECT / "build/log" / f"doctor-{kernel.name}-{cpu}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as directory:
-        files = {**common.installed(kernel, directory), **suite.compile_programs(["doctor_kvm"], kernel.arch, HERE),
-                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
-        commands, append = COMMANDS, ""
-        if cpu == "signatures":
-            files.update(sign(kernel, directory))
-            commands, append = SIGNATURES, "module.sig_enforce=1"
-        with vm.Machine(kernel, hypervisor=None if cpu in ("none", "signatures") else cpu, gpus=GPUS, files=files,
-                        log=log, timeout=TIMEOUT, append=append,
-                        commands=[{"name": n, "run": text} for n, text in commands.items()]) as machine:
-            return machine.run(), {g.name: g.pci for g in machine.gpus}
-
-
-class Boot:
-    """One boot, and the output of its commands."""
-
-    maxDiff = None
+class Doctor(in_machine.InMachine):
+    GPUS = GPUS
 
     @classmethod
-    def setUpClass(cls):
-        cls.result, cls.pci = boot(cls.kernel, cls.cpu)
+    def files(cls, kernel, directory):
+        return {**programs.compile_programs(["doctor_kvm"], kernel.arch, HERE),
+                f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
 
     def findings(self, command):
         """{(id, GPU's name or None): finding} of the command, and its exit
         status."""
-        lines = self.result.command(command).output
+        lines = self.command(command).output
         end = next(i for i, line in enumerate(lines) if line.startswith("rc: "))
         document = json.loads("\n".join(lines[lines.index("{"):end]))
         common.validate(document)
@@ -152,18 +112,22 @@ class Boot:
         f = found[finding, gpu]
         return f"{f['text']} {f['reason'] or ''} {f['remedy'] or ''}"
 
-    def test_machine(self):
-        self.assertEqual(self.result.failures, [])
 
-
-class Signatures(Boot):
+class Signatures(Doctor):
     """The tests on a kernel that loads only signed modules."""
+
+    KERNEL, __test__ = "newest", True
+    LOG, COMMANDS, OPTIONS = "doctor-signatures", SIGNATURES, {"append": "module.sig_enforce=1"}
+
+    @classmethod
+    def files(cls, kernel, directory):
+        return {**super().files(kernel, directory), **sign(kernel, directory)}
 
     def check(self, name, verdict, pattern):
         found, _ = self.findings(name)
         self.assertEqual(self.verdict(found, "module-signature"), verdict, found["module-signature", None])
         self.assertRegex(self.said(found, "module-signature"), pattern)
-        self.assertRegex(self.result.command(name).output[-1], "^accepted$" if verdict == "good" else "Key was rejected by service")
+        self.assertRegex(self.command(name).output[-1], "^accepted$" if verdict == "good" else "Key was rejected by service")
 
     def test_unsigned(self):
         self.check("unsigned", "bad", r"not signed.*module\.sig_enforce")
@@ -175,8 +139,15 @@ class Signatures(Boot):
         self.check("trusted", "good", "trusts the module's signer")
 
 
-class InMachine(Boot):
-    """The tests of one boot on one CPU."""
+class Host(Doctor):
+    """CPU: QEMU's name of one, on which the kernel runs at EL2."""
+
+    COMMANDS, CPU = COMMANDS, None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.LOG, cls.OPTIONS = f"doctor-{cls.CPU or 'el1'}", {"hypervisor": cls.CPU}
+        super().setUpClass()
 
     def test_before(self):
         found, _ = self.findings("before")
@@ -223,7 +194,7 @@ class InMachine(Boot):
         self.assertEqual({gpu for _, gpu in found}, {None, "good"})
 
     def test_no_register_is_touched(self):
-        before, after = map(json.loads, self.result.command("bars").output)
+        before, after = map(json.loads, self.command("bars").output)
         self.assertGreater(before["bar0_reads"] + before["c2c_reads"], 0)
         for name in before:
             if not name.startswith("config_"):
@@ -234,7 +205,7 @@ class InMachine(Boot):
     def test_record_says_the_same_here(self):
         """A record gives the same findings on another machine of another
         architecture."""
-        text = "".join(self.result.command("record").output)
+        text = "".join(self.command("record").output)
         # The program has printed a line before the record.
         data = base64.b64decode(text[text.index("H4sI"):])
         with tempfile.TemporaryDirectory() as directory:
@@ -246,33 +217,39 @@ class InMachine(Boot):
 
     def test_kvm_does_what_was_said(self):
         found, _ = self.findings("after")
-        if self.cpu == "none":
+        if not self.CPU:
             self.assertEqual(self.verdict(found, "kvm"), "bad")
             self.assertNotIn(("kvm-usemem", None), found)
             return
-        does = dict(line.split(": ") for line in self.result.command("kvm").output)
+        does = dict(line.split(": ") for line in self.command("kvm").output)
         said = self.verdict(found, "kvm-usemem")
         expected = {("taken", "1"): "good", ("taken", "0"): "note", ("EINVAL", "0"): "bad"}
         self.assertEqual(said, expected.get((does["usemem"], does["cap"])), (does, found["kvm-usemem", None]))
         self.assertEqual(self.verdict(found, "kvm-resmem"), "good")
         self.assertEqual(does["resmem"], "taken")
         # The results of docs/guests.md.
-        self.assertEqual(said, "note" if vm.Kernel(self.kernel).version < (6, 17) else "good" if self.cpu == "max" else "bad")
+        self.assertEqual(said, "note" if vm.Kernel(self.KERNEL).version < (6, 17) else "good" if self.CPU == "max" else "bad")
         if said == "bad":
             self.assertRegex(self.said(found, "kvm-usemem"), "lacks (CACHE_DIC|FEAT_S2FWB)")
 
 
-def main():
-    words = [w for w in sys.argv[1:] if not w.startswith("-")] or ["stable:max", "newest:max", "newest:neoverse-n1", "newest:none",
-                                                                   "newest:signatures"]
-    sys.argv[1:] = [w for w in sys.argv[1:] if w.startswith("-")]
-    for word in words:
-        kernel, _, cpu = word.partition(":")
-        name = f"Machine_{word}".replace(".", "_").replace(":", "_").replace("-", "_")
-        tests = Signatures if cpu == "signatures" else InMachine
-        globals()[name] = type(name, (tests, unittest.TestCase), {"kernel": kernel, "cpu": cpu or "max"})
-    common.main()
+class StableMax(Host):
+    """"max" has FEAT_S2FWB and CACHE_DIC, as Grace has."""
+
+    KERNEL, CPU, __test__ = "stable", "max", True
 
 
-if __name__ == "__main__":
-    main()
+class NewestMax(Host):
+    KERNEL, CPU, __test__ = "newest", "max", True
+
+
+class NewestNeoverseN1(Host):
+    """This CPU has neither."""
+
+    KERNEL, CPU, __test__ = "newest", "neoverse-n1", True
+
+
+class NewestEL1(Host):
+    """A kernel at EL1, without KVM."""
+
+    KERNEL, __test__ = "newest", True
