@@ -1,26 +1,22 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of the udev rule, and of its helper on fake sysfs trees, with each
 shell that may have to run it.
 
-    udev.py [unittest's arguments]
-
-Runs inside the toolbox. The trees are plain files; life.py tests the kernel's
-reactions in virtual machines.
+The trees are plain files; tests/packages tests the kernel's reactions in virtual
+machines.
 """
 
 import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import unittest
 
+from boot import takeover
+
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(PROJECT / "tests/cli"))
-import takeover  # noqa: E402  (needs the path above)
 
 UDEV = PROJECT / "scripts" / "udev"
 HELPER = UDEV / "nvgrace-gpu"
@@ -503,7 +499,3 @@ class Rule(unittest.TestCase):
         drivers = sorted(p.name for p in pathlib.Path("/usr/lib/udev/rules.d").glob("*drivers.rules"))
         self.assertEqual(drivers, ["80-drivers.rules"])
         self.assertLess(RULE.name, drivers[0])
-
-
-if __name__ == "__main__":
-    unittest.main()
