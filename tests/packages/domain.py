@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The domain of docs/libvirt-domain.xml, changed to start in the machine of
-life.py's part "libvirt", and its guest."""
+test_life.py's test_libvirt, and its guest."""
 
 import re
 import xml.etree.ElementTree as ET
 
-from machine import PROJECT, vm
+from lab.system.machine import PROJECT, vm
 
 PAGE = PROJECT / "docs" / "libvirt-domain.xml"
 NAME = "gh200"
@@ -39,7 +39,7 @@ for gpu in /sys/bus/pci/devices/*; do
 	while read -r first last flags; do
 		case $n in
 		2|4)	say bar$n $((last - first + 1))
-			say memory$n "$(guest $gpu/resource${n}_wc 2>&1)" ;;
+			say memory$n "$(bar_words $gpu/resource${n}_wc 2>&1)" ;;
 		esac
 		n=$((n + 1))
 	done <$gpu/resource
@@ -50,11 +50,11 @@ poweroff -f
 
 
 def initramfs(program):
-    """The guest's initramfs. program: the bytes of guest.c, compiled."""
+    """The guest's initramfs. program: the bytes of bar_words.c, compiled."""
     out = vm.Cpio()
     with open(vm.ARM64.busybox, "rb") as f:
         out.file("bin/busybox", f.read(), 0o755)
-    out.file("bin/guest", program, 0o755)
+    out.file("bin/bar_words", program, 0o755)
     out.file("init", INIT, 0o755)
     out.device("dev/console", 5, 1)
     for name in ("proc", "sys"):

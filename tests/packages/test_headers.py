@@ -1,20 +1,15 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """scripts/dev/check-headers builds the module in systems as containers have them:
 in Debian's with its real packages, and where stand-ins for dnf and zypper put
-headers in their places.
-
-    headers.py [unittest's arguments]
-
-Runs inside the toolbox, after tests/package/trees outside.
-"""
+headers in their places."""
 
 import pathlib
 import subprocess
 import unittest
 
-import scratch
-from scratch import release
+from lab.system import scratch
+from lab.system.scratch import release
+from packages.common import named
 
 # The stand-ins write down their arguments. A package puts headers of Debian's
 # where the distribution has them.
@@ -58,25 +53,25 @@ class Debian(Host):
         return {line.split()[1] for line in said.splitlines() if line.startswith("| ") and line.endswith(" yes |")}
 
     def try_suite(self, suite, has, lacks):
-        trees = subprocess.run([scratch.PROJECT / "tests/package/trees", "--directory"], stdout=subprocess.PIPE, text=True,
+        trees = subprocess.run([scratch.PROJECT / "tests/lab/system/trees", "--directory"], stdout=subprocess.PIPE, text=True,
                                check=True).stdout.strip()
         self.host(lower=pathlib.Path(trees, suite))
-        with self.subTest("no kernel"):
+        with named("no kernel"):
             status, said, kernels = self.check()
             self.assertEqual((status, kernels), (1, {}))
             self.assertIn("no kernel found; name the packages with headers", said)
-        with self.subTest("plain headers, beside a package that does not exist"):
+        with named("plain headers, beside a package that does not exist"):
             status, said, kernels = self.check("linux-headers-amd64", "linux-headers-nvidia-64k")
             self.assertEqual(status, 1, said)
             self.assertIn("can't install linux-headers-nvidia-64k; has this system such a package?", said)
             self.assertEqual(list(kernels.values()), ["built"], said)
             self.assertLessEqual(has, self.features(said))
             self.assertFalse(lacks & self.features(said))
-        with self.subTest("plain headers"):
+        with named("plain headers"):
             kernel, = kernels
             folder = f"/lib/modules/{kernel}/build"
             self.assertEqual(self.check(folder)[::2], (0, {kernel: "built"}))
-        with self.subTest("missing, incomplete and broken headers"):
+        with named("missing, incomplete and broken headers"):
             self.system.sh(f"""
                 mkdir -p /lib/modules/9.1 /usr/src/kernels
                 cp -r {folder}/ /usr/src/kernels/incomplete
@@ -137,7 +132,3 @@ class StandIns(Host):
         status, said, _ = self.check("kernel-devel")
         self.assertEqual(status, 1)
         self.assertIn("can't install a compiler and make", said)
-
-
-if __name__ == "__main__":
-    unittest.main()

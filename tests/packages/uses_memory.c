@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Holds a device and uses its memory, as QEMU does for a guest. life.py runs it
- * in the emulated system to see whether changes to the packages disturb a
- * guest:
+ * Holds a device and uses its memory, as QEMU does for a guest. test_life.py
+ * runs it in the emulated system to see whether changes to the packages disturb
+ * a guest:
  *
- *	holder ADDRESS FILE
+ *	uses_memory ADDRESS FILE
  *
  * It opens the GPU through a type1 container and maps both memory regions. Then
  * it writes and reads them and reads the device's config space, again and
@@ -40,7 +40,7 @@ static void end(int number)
 
 static void __attribute__((noreturn)) die(const char *what)
 {
-	fprintf(stderr, "holder: %s: %s\n", what, strerror(errno));
+	fprintf(stderr, "uses_memory: %s: %s\n", what, strerror(errno));
 	exit(1);
 }
 
@@ -93,7 +93,7 @@ int main(int argc, char **argv)
 	uint64_t round = 0;
 
 	if (argc != 3) {
-		fprintf(stderr, "usage: holder ADDRESS FILE\n");
+		fprintf(stderr, "usage: uses_memory ADDRESS FILE\n");
 		return 2;
 	}
 	snprintf(new_file, sizeof(new_file), "%s.new", argv[2]);

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The commands of docs/administration.md, unchanged.
 
-tests/pages.py reads them. These marks name their tests:
+lab/doc_commands.py reads them. These marks name their tests:
 
     <!-- test: guide -->
-        runs in the machine of part "guide", in the page's order
+        runs in the machine of test_life.py's test_guide, in the page's order
     <!-- test: guide any-status -->
         the same, for commands whose exit status isn't just success or failure
     <!-- test: install-deb -->, <!-- test: install-rpm -->
         installs the packages
 
-life.py uses this: part "guide" runs the page, and the other parts install with
-the last two. repo.py also reads the command for .debs.
+test_life.py uses this: test_guide runs the page, and the other tests install with
+the last two. test_repo.py also reads the command for .debs.
 """
 
-import sys
-
-from machine import PROJECT
-
-sys.path.insert(0, str(PROJECT / "tests"))
-import pages  # noqa: E402  (needs the path above)
+from lab import doc_commands
+from lab.system.machine import PROJECT
 
 PAGE = PROJECT / "docs" / "administration.md"
 
@@ -29,8 +25,8 @@ PLACE = "/srv/nvgrace-gpu"
 
 
 def blocks():
-    """The guide's blocks, as tests/pages.py returns them."""
-    return pages.blocks(PAGE)
+    """The guide's blocks, as lab/doc_commands.py returns them."""
+    return doc_commands.blocks(PAGE)
 
 
 def install(kind):

@@ -1,18 +1,11 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests the packages in whole Debian systems: install, bind, boot, new kernel,
-upgrade in use, removal.
+"""The packages in whole Debian systems: install, bind, boot, new kernel, upgrade
+in use, removal.
 
-    life.py [--part NAME]... [--log DIRECTORY]
+Each test has its own machine (lab/system/machine.py) with a fresh copy of the
+image, and fails with its first step that fails. The machines' logs are
+build/log/life-NAME.log."""
 
-Runs inside the toolbox, after `make repo` and tests/package/image. The target
-check-package does it all. Each part has its own machine (machine.py) with a
-fresh copy of the image. README.md beside this file describes the parts. A step
-that fails ends its part. The machines' logs are in build/log/, or in DIRECTORY.
-The last line is the sum. Exit status: 0 if all passed, else 1.
-"""
-
-import argparse
 import contextlib
 import json
 import os
@@ -21,19 +14,19 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import pytest
 
-import results  # noqa: E402  (needs the path above)
-import dkms  # noqa: E402
-import domain  # noqa: E402
-import guide  # noqa: E402
-import machine  # noqa: E402
-import scratch  # noqa: E402
-from machine import PROJECT, System, Trouble  # noqa: E402
+from lab import programs
+from lab.system import scratch
+from lab.system.machine import PROJECT, System
+from lab.system.scratch import version
+from packages import domain, guide
+from packages.common import make_packages, step
+
+# A machine and each command in it have limits of their own.
+pytestmark = [pytest.mark.usefixtures("built_packages"), pytest.mark.timeout(0)]
 
 NAME = "nvgrace-gpu-vfio-pci"
 DRIVER = "nvgrace_gpu_vfio_pci"
@@ -48,54 +41,13 @@ SLOW = 7200
 GPUS = [{"name": "wanted", "size": "3G"}, {"name": "other", "size": "3G"}]
 
 
-class Over(Exception):
-    """A step has failed, which ends the part."""
-
-
-class Report:
-    """Counts steps and prints a line for each."""
-
-    def __init__(self):
-        self.passed = self.failed = 0
-        self.part = ""
-
-    @contextlib.contextmanager
-    def step(self, text):
-        start = time.monotonic()
-        try:
-            yield
-        except Exception as e:  # the other parts can still run
-            self.failed += 1
-            kind = "" if isinstance(e, (Trouble, AssertionError)) else f"{type(e).__name__}: "
-            print(f"FAILED {self.part}: {text} ({time.monotonic() - start:.0f} s)\n" +
-                  "".join(f"    {line}\n" for line in (kind + str(e)).splitlines()), flush=True)
-            raise Over from None
-        self.passed += 1
-        print(f"ok     {self.part}: {text} ({time.monotonic() - start:.0f} s)", flush=True)
-
-
-report = Report()
-step = report.step
-
-
-def expect(condition, text):
-    if not condition:
-        raise AssertionError(text)
-
-
-def version():
-    return scratch.version()
-
-
 # -----------------------------------------------------------------------------
 # The machine's disk of packages
 
 
 def run(*command, **more):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
-    if done.returncode:
-        raise AssertionError(f"{' '.join(map(str, command))} failed with {done.returncode}:\n"
-                             f"{done.stdout}{done.stderr}")
+    assert not done.returncode, f"{' '.join(map(str, command))} failed with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
@@ -112,10 +64,9 @@ def build_next(directory, kinds):
         content = (sources / name).read_text()
         line = re.sub(r" +", " +", re.escape(text).replace("\\ ", " "))
         changed, count = re.subn(line, lambda m: m[0].replace(old, new), content, count=1)
-        expect(count == 1, f"{name} has no line like {text!r} with its version; correct build_next()")
+        assert count == 1, f"{name} has no line like {text!r} with its version; correct build_next()"
         (sources / name).write_text(changed)
-    for kind in kinds:
-        run("scripts/packaging/package", kind, cwd=sources)
+    make_packages(*kinds, sources=sources)
     result = directory / "next"
     if "deb" in kinds:
         (result / "apt").mkdir(parents=True)
@@ -133,7 +84,7 @@ def build_next(directory, kinds):
 def compile_program(name, directory, *options):
     """Compiles NAME.c of this folder for the machine; the program's path."""
     run("aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", directory / name,
-        machine.HERE / f"{name}.c")
+        pathlib.Path(__file__).with_name(f"{name}.c"))
     return directory / name
 
 
@@ -142,7 +93,7 @@ def build_stand_in(directory):
     require. In the machine, Debian's packages have it, some under other names
     (such as kernel-devel)."""
     packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
-    expect(len(packages) == 2, f"found {[p.name for p in packages]} instead of two packages for this machine")
+    assert len(packages) == 2, f"found {[p.name for p in packages]} instead of two packages for this machine"
 
     def words(what):
         return {line.strip() for line in run("rpm", "-qp", f"--{what}", *packages).splitlines() if line.strip()}
@@ -165,7 +116,7 @@ def build_stand_in(directory):
 def sign(directory):
     """Puts a repository of build/packages into a directory, signed by a new
     key, as the guide says."""
-    expect(REPOSITORY.is_dir(), f"there is no {REPOSITORY}: run \"make repo\"")
+    assert REPOSITORY.is_dir(), f"there is no {REPOSITORY}: run \"make repo\""
     with tempfile.TemporaryDirectory(dir=PROJECT / "build") as where:
         home = pathlib.Path(where, "gnupg")
         home.mkdir(mode=0o700)
@@ -178,10 +129,10 @@ def sign(directory):
 
 def packages_disk(directory, kinds=(), stand_in=False, guest=False):
     """Fills a directory, the machine's /srv/packages, with the repositories of
-    `make repo` and what else a part needs."""
+    `make repo` and what else a test needs."""
     sign(directory)
     # Static: the C library here is newer than that of Debian 12.
-    compile_program("holder", directory, "-static")
+    compile_program("uses_memory", directory, "-static")
     shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
     if kinds:
         with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
@@ -190,26 +141,26 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False):
     if stand_in:
         build_stand_in(directory)
     if guest:
-        program = compile_program("guest", directory, "-static")
+        program = compile_program("bar_words", directory, "-static")
         (directory / "guest.cpio").write_bytes(domain.initramfs(program.read_bytes()))
     return directory
 
 
 @contextlib.contextmanager
-def started(name, log, gpus=(), kinds=(), stand_in=False, guest=False, **more):
-    """A booted machine for a part. A step at the end reports its failures."""
+def started(name, gpus=(), kinds=(), stand_in=False, guest=False, **more):
+    """A booted machine for a test. A step at the end reports its failures."""
     with contextlib.ExitStack() as stack:
         with step("packages for the machine"):
             work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             m = System(gpus or GPUS, packages=packages_disk(work, kinds, stand_in, guest),
-                       log=log / f"{name}.log", **more)
+                       log=programs.log_file(f"life-{name}"), **more)
             stack.enter_context(m)
         with step("boot"):
             m.boot()
         yield m
         with step("the kernel's logs have no trouble"):
             m.power_off()
-            expect(not m.failures, "\n".join(m.failures))
+            assert not m.failures, "\n".join(m.failures)
 
 
 # -----------------------------------------------------------------------------
@@ -242,52 +193,51 @@ def check_built(m, release, wanted=None):
     load it."""
     wanted = wanted or version()
     status = dkms_status(m)
-    expect(re.search(rf"^{NAME}/{re.escape(wanted)}, {re.escape(release)}, aarch64: installed", status, re.M),
-           f"dkms status says:\n{status}")
+    assert re.search(rf"^{NAME}/{re.escape(wanted)}, {re.escape(release)}, aarch64: installed", status, re.M), \
+        f"dkms status says:\n{status}"
     path = m.ask(f"modinfo -k {release} -n {NAME}")
-    expect("/updates/dkms/" in path, f"modprobe would load {path}")
+    assert "/updates/dkms/" in path, f"modprobe would load {path}"
     found = m.ask(f"modinfo -k {release} -F version {NAME}")
-    expect(found == wanted, f"the module has version {found!r}")
+    assert found == wanted, f"the module has version {found!r}"
     alias = m.ask(f"modprobe -S {release} -R vfio_pci:v000010DEd00002342sv00000000sd00000000bc03sc02i00").splitlines()
-    expect(DRIVER in alias, f"modprobe finds {alias} for the device")
+    assert DRIVER in alias, f"modprobe finds {alias} for the device"
 
 
 def check_nothing_bound(m):
     for g in m.gpus:
-        expect(driver_of(m, g.name) != DRIVER, f"{g.pci} is bound")
-        expect(override_of(m, g.name) == "", f"{g.pci} has a driver_override")
+        assert driver_of(m, g.name) != DRIVER, f"{g.pci} is bound"
+        assert override_of(m, g.name) == "", f"{g.pci} has a driver_override"
 
 
 def check_nouveau_alias(m):
     """Checks that nouveau would take the GPU if no other driver did."""
-    expect("nouveau" in m.ask(f"modprobe -R $(cat /sys/bus/pci/devices/{pci(m)}/modalias)").split(),
-           "no alias of nouveau matches the GPU")
-    expect(not m.ask("modprobe -c | grep -E '^(blacklist|install) nouveau' || true"),
-           "a configuration of modprobe disables nouveau")
+    assert "nouveau" in m.ask(f"modprobe -R $(cat /sys/bus/pci/devices/{pci(m)}/modalias)").split(), \
+        "no alias of nouveau matches the GPU"
+    assert not m.ask("modprobe -c | grep -E '^(blacklist|install) nouveau' || true"), "a configuration of modprobe disables nouveau"
 
 
 def check_bound_at_boot(m, in_initramfs=True):
     """Checks that udev bound the GPU before any program could use it, and that
     no other driver had it."""
     address = pci(m)
-    expect(driver_of(m) == DRIVER, f"{address} has {driver_of(m) or 'no driver'}:\n" +
+    assert driver_of(m) == DRIVER, (f"{address} has {driver_of(m) or 'no driver'}:\n" +
            m.run(f"dmesg | grep -E 'nvgrace|nouveau|{address}'", check=False).output)
     log = m.ask("dmesg").splitlines()
     bound = [float(t[1]) for line in log if (t := re.match(rf"\[ *([0-9.]+)\] {DRIVER} {address}: usemem ", line))]
-    expect(len(bound) == 1, f"it was bound {len(bound)} times")
+    assert len(bound) == 1, f"it was bound {len(bound)} times"
     others = [line for line in log if re.search(rf"\bnouveau {address}", line)]
-    expect(not others, "nouveau had it:\n" + "\n".join(others))
+    assert not others, "nouveau had it:\n" + "\n".join(others)
 
     def monotonic(command):
         return int(m.ask(command).partition("=")[2]) / 1e6
 
     up = monotonic("systemctl show -p ActiveEnterTimestampMonotonic multi-user.target")
-    expect(bound[0] < up, f"bound at {bound[0]} s, multi-user.target was there at {up} s")
+    assert bound[0] < up, f"bound at {bound[0]} s, multi-user.target was there at {up} s"
     if in_initramfs:
         root = monotonic("systemctl show -p UserspaceTimestampMonotonic")
-        expect(bound[0] < root, f"bound at {bound[0]} s, the initramfs was left at {root} s")
-    expect(driver_of(m, "other") != DRIVER, "the other GPU, which is not configured, is bound")
-    expect(override_of(m, "other") == "", "the other GPU has an override")
+        assert bound[0] < root, f"bound at {bound[0]} s, the initramfs was left at {root} s"
+    assert driver_of(m, "other") != DRIVER, "the other GPU, which is not configured, is bound"
+    assert override_of(m, "other") == "", "the other GPU has an override"
 
 
 def nouveau_tried(m, name):
@@ -298,23 +248,23 @@ def initrd_has(m, release, word):
     """Whether a file name in a kernel's initramfs contains this word."""
     m.run(f"ls=lsinitramfs; command -v $ls || ls=lsinitrd; $ls /boot/initrd.img-{release} >/run/initrd.list",
           timeout=SLOW)
-    expect(int(m.ask("wc -l </run/initrd.list")) > 100, "the list of the initramfs's files is too short")
+    assert int(m.ask("wc -l </run/initrd.list")) > 100, "the list of the initramfs's files is too short"
     return bool(m.ask(f"grep -F {word} /run/initrd.list || true"))
 
 
 def check_gone(m, release):
     """Checks that nothing of the module, the rule or the override is left."""
-    expect(not files_of_module(m), f"left: {files_of_module(m)}")
-    expect(not m.ask(f"find /lib/modules -name '{NAME}*' -not -path '*/kernel/*'"), "something is left in /lib/modules")
-    expect(NAME not in dkms_status(m), f"DKMS still knows it: {dkms_status(m)}")
+    assert not files_of_module(m), f"left: {files_of_module(m)}"
+    assert not m.ask(f"find /lib/modules -name '{NAME}*' -not -path '*/kernel/*'"), "something is left in /lib/modules"
+    assert NAME not in dkms_status(m), f"DKMS still knows it: {dkms_status(m)}"
     for path in (f"/var/lib/dkms/{NAME}", "/usr/lib/udev/nvgrace-gpu", "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules",
                  "/usr/share/initramfs-tools/hooks/nvgrace-gpu", "/usr/lib/dracut/modules.d/90nvgrace-gpu",
                  "/usr/sbin/nvgrace-gpu"):
-        expect(not m.ask(f"ls -d {path} 2>/dev/null || true"), f"{path} is left")
-    expect(not m.ask(f"ls -d /usr/src/{NAME}-* 2>/dev/null || true"), "the source is left in /usr/src")
+        assert not m.ask(f"ls -d {path} 2>/dev/null || true"), f"{path} is left"
+    assert not m.ask(f"ls -d /usr/src/{NAME}-* 2>/dev/null || true"), "the source is left in /usr/src"
     for g in m.gpus:
-        expect(override_of(m, g.name) == "", f"{g.pci} still has a driver_override")
-    expect(not initrd_has(m, release, "nvgrace"), f"the initramfs of {release} still has something of it")
+        assert override_of(m, g.name) == "", f"{g.pci} still has a driver_override"
+    assert not initrd_has(m, release, "nvgrace"), f"the initramfs of {release} still has something of it"
 
 
 # -----------------------------------------------------------------------------
@@ -324,33 +274,33 @@ def check_gone(m, release):
 def bind_and_reboot(m):
     with step("one command binds it, now and at every boot"):
         m.run(f"nvgrace-gpu bind --persist {pci(m)}", timeout=SLOW)
-        expect(driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}")
-        expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration isn't where it should be")
-        expect(driver_of(m, "other") != DRIVER, "the other GPU is bound, too")
+        assert driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}"
+        assert m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration isn't where it should be"
+        assert driver_of(m, "other") != DRIVER, "the other GPU is bound, too"
     with step("reboot"):
         m.reboot()
     with step("bound in the initramfs, before multi-user.target; nouveau, which has its alias, got only the other one"):
         check_nouveau_alias(m)
         check_bound_at_boot(m)
-        expect(nouveau_tried(m, "other"), "nouveau wasn't loaded: this run shows nothing about it")
+        assert nouveau_tried(m, "other"), "nouveau wasn't loaded: this run shows nothing about it"
     with step("nvgrace-gpu list reports the same"):
         listed = json.loads(m.ask("nvgrace-gpu list --json"))
         devices = {d["address"]: d for d in listed["gpus"]}
         wanted, other = devices[pci(m)], devices[pci(m, "other")]
-        expect(wanted["driver"] == DRIVER and wanted["persisted"], f"{wanted}")
-        expect(other["driver"] != DRIVER and not other["persisted"], f"{other}")
+        assert wanted["driver"] == DRIVER and wanted["persisted"], f"{wanted}"
+        assert other["driver"] != DRIVER and not other["persisted"], f"{other}"
 
 
 def new_kernel(m):
     old = m.release
     with step("a newer kernel through apt: DKMS builds for it by itself"):
-        new = dkms.release("newest")
+        new = scratch.release("newest")
         m.run(f"apt-get install -y linux-image-{new} linux-headers-{new}", timeout=SLOW)
-        expect(new != old, f"{old} is the newest kernel")
+        assert new != old, f"{old} is the newest kernel"
         check_built(m, new)
     with step("boot into it"):
         m.reboot()
-        expect(m.release == new, f"this is {m.release}, not {new}")
+        assert m.release == new, f"this is {m.release}, not {new}"
     with step("bound again, before multi-user.target, and nouveau didn't get it"):
         check_nouveau_alias(m)
         check_bound_at_boot(m)
@@ -361,27 +311,27 @@ def held(m):
     """A client uses the device during the "with" block, and must still work
     afterwards."""
     def rounds():
-        return int(m.ask("cat /run/holder.rounds 2>/dev/null || echo 0"))
+        return int(m.ask("cat /run/client.rounds 2>/dev/null || echo 0"))
 
-    m.run(f"systemd-run -q --unit=holder -p TimeoutStopSec=600 /srv/packages/holder {pci(m)} /run/holder.rounds")
-    m.run("timeout 600 bash -c 'until [ -s /run/holder.rounds ]; do sleep 0.2; done'")
+    m.run(f"systemd-run -q --unit=client -p TimeoutStopSec=600 /srv/packages/uses_memory {pci(m)} /run/client.rounds")
+    m.run("timeout 600 bash -c 'until [ -s /run/client.rounds ]; do sleep 0.2; done'")
     before = rounds()
     yield
-    expect(m.ask("systemctl is-active holder || true") == "active",
-           "the client ended:\n" + m.run("journalctl -u holder --no-pager", check=False).output)
-    expect(driver_of(m) == DRIVER, "the device was taken from its driver")
+    assert m.ask("systemctl is-active client || true") == "active", \
+        "the client ended:\n" + m.run("journalctl -u client --no-pager", check=False).output
+    assert driver_of(m) == DRIVER, "the device was taken from its driver"
     now = rounds()
-    expect(now > before, f"the client made no progress: {before} rounds, then {now}")
+    assert now > before, f"the client made no progress: {before} rounds, then {now}"
     # It must also make progress afterwards.
-    m.run(f"timeout 600 bash -c 'until [ \"$(cat /run/holder.rounds)\" -gt {now + 3} ] 2>/dev/null; do sleep 0.2; done'")
-    m.run("systemctl stop holder")
+    m.run(f"timeout 600 bash -c 'until [ \"$(cat /run/client.rounds)\" -gt {now + 3} ] 2>/dev/null; do sleep 0.2; done'")
+    m.run("systemctl stop client")
     # systemd forgets a unit that ended successfully, and shows this result.
-    expect(m.ask("systemctl show -p Result --value holder") == "success",
-           "the client failed:\n" + m.run("journalctl -u holder --no-pager", check=False).output)
+    assert m.ask("systemctl show -p Result --value client") == "success", \
+        "the client failed:\n" + m.run("journalctl -u client --no-pager", check=False).output
 
 
 # -----------------------------------------------------------------------------
-# The parts
+# The tests
 
 
 def install_deb(m):
@@ -392,7 +342,7 @@ def install_deb(m):
         check_built(m, m.release)
     with step("nothing is bound"):
         check_nothing_bound(m)
-        expect(not m.ask(f"lsmod | grep {DRIVER} || true"), "the module is loaded")
+        assert not m.ask(f"lsmod | grep {DRIVER} || true"), "the module is loaded"
 
 
 def upgrade_deb(m, removes_old):
@@ -407,45 +357,48 @@ def upgrade_deb(m, removes_old):
             # others when they boot.
             check_built(m, m.release, new)
             if removes_old:
-                expect(old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}")
+                assert old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}"
     with step("after a reboot the new version is bound"):
         m.reboot()
         check_bound_at_boot(m)
-        expect(m.ask(f"cat /sys/module/{DRIVER}/version") == new, "an old module is loaded")
+        assert m.ask(f"cat /sys/module/{DRIVER}/version") == new, "an old module is loaded"
 
 
 def purge_deb(m):
     m.run(f"apt-get purge -y {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
     left = m.ask("find /etc -name '*nvgrace*' -not -path '/etc/apt/*'")
-    expect(not left, f"left in /etc: {left}")
+    assert not left, f"left in /etc: {left}"
 
 
-def part_bind(log):
-    """The part that is short enough for `make check`."""
-    with started("bind", log) as m:
+@pytest.mark.check
+def test_bind():
+    """The test that is short enough for `make check`."""
+    with started("bind") as m:
         install_deb(m)
         bind_and_reboot(m)
 
 
-def part_autopkgtest(log):
-    """autopkgtest's tests by debian/control. dkms.py runs
+@pytest.mark.packages
+def test_autopkgtest():
+    """autopkgtest's tests by debian/control. test_dkms.py runs
     debian/tests/installed, which needs manual pages, because this system has
     none."""
-    with started("autopkgtest", log) as m:
+    with started("autopkgtest") as m:
         with step("Testsuite: autopkgtest-pkg-dkms, which installs, builds and installs the module"):
             m.run(f"ln -s /srv/packages {guide.PLACE}")
             repository = guide.install("deb").splitlines()[:-1]
             m.run("set -e\n" + "\n".join(repository), timeout=SLOW)
             said = m.run("export AUTOPKGTEST_ARTIFACTS=$(mktemp -d)\n"
                          f"/usr/lib/dkms/dkms-autopkgtest {DKMS_PACKAGE}", timeout=SLOW).output
-            expect(f"I: PASS {NAME}/{version()} {m.release}" in said, said)
+            assert f"I: PASS {NAME}/{version()} {m.release}" in said, said
         with step("debian/tests/initramfs"):
             m.run("AUTOPKGTEST_TMP=$(mktemp -d) sh /srv/packages/tests/initramfs", timeout=SLOW)
 
 
-def part_deb(log):
+@pytest.mark.packages
+def test_deb():
     """The .deb from installation to purge."""
-    with started("deb", log, kinds=("deb",)) as m:
+    with started("deb", kinds=("deb",)) as m:
         old = m.release
         install_deb(m)
         bind_and_reboot(m)
@@ -456,13 +409,13 @@ def part_deb(log):
             for release in (old, m.release):
                 check_gone(m, release)
             check_nothing_bound(m)
-            expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone")
+            assert m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone"
         with step("purge: nothing in /etc"):
             purge_deb(m)
         with step("without it, the GPU is nouveau's again after a reboot"):
             m.reboot()
             check_nothing_bound(m)
-            expect(nouveau_tried(m, "wanted"), "nouveau doesn't try to take it")
+            assert nouveau_tried(m, "wanted"), "nouveau doesn't try to take it"
 
 
 def initrd_module(m):
@@ -472,22 +425,23 @@ def initrd_module(m):
     return m.ask(f"grep -F {NAME}.ko /run/initrd.list")
 
 
-def part_bookworm(log):
+@pytest.mark.packages
+def test_bookworm():
     """Debian 12, the oldest one that the packages support."""
-    with started("bookworm", log, kinds=("deb",), image="bookworm") as m:
+    with started("bookworm", kinds=("deb",), image="bookworm") as m:
         with step("this is Debian 12, with its DKMS and kernel"):
-            expect(m.ask(". /etc/os-release; echo $VERSION_CODENAME") == "bookworm", "it is not")
-            expect(m.ask("dkms --version").startswith("dkms-3.0.10"), m.ask("dkms --version"))
-            expect(m.release == dkms.release("oldstable"), m.release)
+            assert m.ask(". /etc/os-release; echo $VERSION_CODENAME") == "bookworm", "it is not"
+            assert m.ask("dkms --version").startswith("dkms-3.0.10"), m.ask("dkms --version")
+            assert m.release == scratch.release("oldstable"), m.release
         install_deb(m)
         bind_and_reboot(m)
         with step("a module that DKMS builds later gets into the initramfs: headers first, then dkms autoinstall"):
-            expect("/updates/dkms/" in initrd_module(m), f"before, the initramfs has {initrd_module(m)!r}")
+            assert "/updates/dkms/" in initrd_module(m), f"before, the initramfs has {initrd_module(m)!r}"
             m.run(f"dkms uninstall {NAME}/{version()} -k {m.release} && update-initramfs -u -k {m.release}", timeout=SLOW)
-            expect("/updates/dkms/" not in initrd_module(m), f"without it, the initramfs has {initrd_module(m)!r}")
+            assert "/updates/dkms/" not in initrd_module(m), f"without it, the initramfs has {initrd_module(m)!r}"
             m.run("dkms autoinstall", timeout=SLOW)
             check_built(m, m.release)
-            expect("/updates/dkms/" in initrd_module(m), f"after it, the initramfs has {initrd_module(m)!r}")
+            assert "/updates/dkms/" in initrd_module(m), f"after it, the initramfs has {initrd_module(m)!r}"
         upgrade_deb(m, removes_old=False)
         with step("purge: no module, no rule, no override, nothing in /etc"):
             purge_deb(m)
@@ -495,9 +449,10 @@ def part_bookworm(log):
             check_nothing_bound(m)
 
 
-def part_guide(log):
+@pytest.mark.packages
+def test_guide():
     """The administrator's guide, block by block."""
-    with started("guide", log) as m:
+    with started("guide") as m:
         install_deb(m)
         for number, (words, commands) in enumerate(guide.blocks(), 1):
             if words[0] != "guide":
@@ -505,17 +460,18 @@ def part_guide(log):
             with step(f"block {number}: {commands.splitlines()[0]}"):
                 script = "set -e\n" + commands.replace(guide.ADDRESS, pci(m))
                 done = m.run(script, check=words[1:] != ["any-status"], timeout=SLOW)
-                expect(done.rc < 100, f"a command could not run, or a signal ended it: status {done.rc}\n{done.output}")
+                assert done.rc < 100, f"a command could not run, or a signal ended it: status {done.rc}\n{done.output}"
 
 
 def dnf(m, words):
     return m.run(f"dnf -q -y {words}", timeout=SLOW)
 
 
-def part_rpm(log):
+@pytest.mark.packages
+def test_rpm():
     """The same for the .rpm, with dnf, in a machine whose initramfs dracut
     makes."""
-    with started("rpm", log, kinds=("rpm",), stand_in=True) as m:
+    with started("rpm", kinds=("rpm",), stand_in=True) as m:
         both = f"{DKMS_PACKAGE} {CLI_PACKAGE}"
         old, new = version(), version() + NEXT
         with step("a system with dracut"):
@@ -537,16 +493,16 @@ def part_rpm(log):
             with held(m):
                 dnf(m, f"--repofrompath=next,file:///srv/packages/next/rpm --nogpgcheck upgrade {both}")
                 check_built(m, m.release, new)
-                expect(old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}")
+                assert old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}"
         with step("downgrade"):
             dnf(m, f"downgrade {both}")
             check_built(m, m.release, old)
-            expect(new + "," not in dkms_status(m), f"the new version is still there:\n{dkms_status(m)}")
+            assert new + "," not in dkms_status(m), f"the new version is still there:\n{dkms_status(m)}"
         with step("reinstall"):
             dnf(m, f"reinstall {both}")
             check_built(m, m.release, old)
         with step("the administrator's configuration remains, and the GPU is bound after a reboot"):
-            expect(m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone")
+            assert m.ask("ls /etc/nvgrace-gpu.conf.d") == f"{pci(m)}.conf", "the configuration is gone"
             m.reboot()
             check_bound_at_boot(m)
         with step("remove: nothing left"):
@@ -567,8 +523,8 @@ def define(m, text):
 def start_guest(m):
     """Starts the guest; the arguments of libvirt's QEMU."""
     virsh(m, f"start {domain.NAME}", timeout=SLOW)
-    expect(driver_of(m) == DRIVER, f"the GPU is with {driver_of(m) or 'no driver'}")
-    expect(driver_of(m, "other") != DRIVER and override_of(m, "other") == "", "the other GPU is bound, too")
+    assert driver_of(m) == DRIVER, f"the GPU is with {driver_of(m) or 'no driver'}"
+    assert driver_of(m, "other") != DRIVER and override_of(m, "other") == "", "the other GPU is bound, too"
     return m.ask(f"tr '\\0' '\\n' </proc/$(cat /run/libvirt/qemu/{domain.NAME}.pid)/cmdline").splitlines()
 
 
@@ -579,25 +535,26 @@ def check_guest(m):
     done = m.run(f"timeout {SLOW} bash -c {shlex.quote(off)}; cat {domain.CONSOLE}", timeout=SLOW + 60)
     seen = domain.seen(done.output)
     log = f"virsh domstate --reason {domain.NAME}; cat /var/log/libvirt/qemu/{domain.NAME}.log"
-    expect("end" in seen, f"the guest did not reach its end:\n{done.output}\n{m.run(log, check=False).output}")
-    expect(seen.get("gpu") == ["0x2342"], f"the guest saw {seen}")
+    assert "end" in seen, f"the guest did not reach its end:\n{done.output}\n{m.run(log, check=False).output}"
+    assert seen.get("gpu") == ["0x2342"], f"the guest saw {seen}"
     # 3 GiB: 1 GiB of resmem and 2 GiB of usemem, which fill their BARs.
-    expect(seen.get("bar2") == [str(1 << 30)] and seen.get("bar4") == [str(2 << 30)], f"the BARs are {seen}")
+    assert seen.get("bar2") == [str(1 << 30)] and seen.get("bar4") == [str(2 << 30)], f"the BARs are {seen}"
     for bar in (2, 4):
-        expect(seen.get(f"memory{bar}") == ["good"], f"the guest can't use BAR{bar}: {seen}")
+        assert seen.get(f"memory{bar}") == ["good"], f"the guest can't use BAR{bar}: {seen}"
     nodes = f"{domain.NODES[0]}-{domain.NODES[-1]}"
-    expect(seen.get("possible") == [f"0-{domain.NODES[-1]}"], f"the guest's NUMA nodes are {seen}")
-    expect(seen.get("initiators") == [nodes], f"the guest's generic initiators are {seen}")
+    assert seen.get("possible") == [f"0-{domain.NODES[-1]}"], f"the guest's NUMA nodes are {seen}"
+    assert seen.get("initiators") == [nodes], f"the guest's generic initiators are {seen}"
 
 
-def part_libvirt(log):
+@pytest.mark.packages
+def test_libvirt():
     """libvirt assigns the GPU to a guest. It must find the driver by itself,
     and return the GPU afterwards."""
-    with started("libvirt", log, guest=True, image="libvirt", virtualization=True, ram="3G") as m:
+    with started("libvirt", guest=True, image="libvirt", virtualization=True, ram="3G") as m:
         install_deb(m)
         with step("the tables have the GPU's vfio_pci: alias; libvirt runs, with KVM"):
             alias = m.ask(f"sed s/^pci:/vfio_pci:/ /sys/bus/pci/devices/{pci(m)}/modalias")
-            expect(DRIVER in m.ask(f"modprobe -R '{alias}'").split(), f"modprobe does not find {DRIVER} for {alias}")
+            assert DRIVER in m.ask(f"modprobe -R '{alias}'").split(), f"modprobe does not find {DRIVER} for {alias}"
             m.run(f"grep '^alias vfio_pci:.* {DRIVER}$' /lib/modules/{m.release}/modules.alias")
             m.run("[ -c /dev/kvm ] && virsh version", timeout=SLOW)
             m.run(f"cp /boot/vmlinuz-{m.release} {domain.FILES}/vmlinuz && cp /srv/packages/guest.cpio {domain.FILES}/")
@@ -608,35 +565,35 @@ def part_libvirt(log):
         with step("managed='yes': no vfio driver has the GPU; libvirt loads and binds this one"):
             check_nothing_bound(m)
             before = driver_of(m)
-            expect(not m.ask(f"lsmod | grep {DRIVER} || true"), "the module was loaded before")
+            assert not m.ask(f"lsmod | grep {DRIVER} || true"), "the module was loaded before"
             arguments = start_guest(m)
-            expect(m.ask(f"cat /sys/module/{DRIVER}/version") == version(), "another module of that name is loaded")
+            assert m.ask(f"cat /sys/module/{DRIVER}/version") == version(), "another module of that name is loaded"
         with step("its QEMU has the device, without ROM, and eight generic initiators; AppArmor confines it"):
             objects = [a for a in arguments if a.startswith("acpi-generic-initiator,")]
             wanted = [f"acpi-generic-initiator,id=gi{n},pci-dev={domain.ALIAS},node={n}" for n in domain.NODES]
-            expect(objects == wanted, f"the objects are {objects}")
+            assert objects == wanted, f"the objects are {objects}"
             devices = [json.loads(a) for a in arguments if a.startswith("{") and '"vfio-pci"' in a]
-            expect(len(devices) == 1 and devices[0]["id"] == domain.ALIAS and devices[0]["host"] == pci(m)
-                   and devices[0]["rombar"] == 0, f"the devices are {devices}")
+            assert (len(devices) == 1 and devices[0]["id"] == domain.ALIAS and devices[0]["host"] == pci(m)
+                   and devices[0]["rombar"] == 0), f"the devices are {devices}"
             label = m.ask(f"cat /proc/$(cat /run/libvirt/qemu/{domain.NAME}.pid)/attr/apparmor/current")
-            expect(label.startswith("libvirt-") and label.endswith("(enforce)"), f"its AppArmor label is {label!r}")
+            assert label.startswith("libvirt-") and label.endswith("(enforce)"), f"its AppArmor label is {label!r}"
         with step("the guest has both BARs in their sizes, their memory, and the NUMA nodes"):
             check_guest(m)
         with step("after the guest's end, libvirt has unbound the GPU"):
             check_nothing_bound(m)
-            expect(driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}")
+            assert driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}"
         with step("the same after virsh destroy"):
             start_guest(m)
             virsh(m, f"destroy {domain.NAME}", timeout=SLOW)
             check_nothing_bound(m)
-            expect(driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}")
+            assert driver_of(m) == before, f"it was with {before or 'no driver'} and is with {driver_of(m) or 'none'}"
         with step("managed='no': libvirt uses a GPU that nvgrace-gpu has bound, and leaves it bound"):
             virsh(m, f"undefine --nvram {domain.NAME}")
             define(m, domain.for_machine(pci(m), "no"))
             m.run(f"nvgrace-gpu bind {pci(m)}", timeout=SLOW)
             start_guest(m)
             check_guest(m)
-            expect(driver_of(m) == DRIVER, f"the GPU is with {driver_of(m) or 'no driver'}")
+            assert driver_of(m) == DRIVER, f"the GPU is with {driver_of(m) or 'no driver'}"
             m.run(f"nvgrace-gpu unbind {pci(m)}", timeout=SLOW)
             check_nothing_bound(m)
 
@@ -645,27 +602,28 @@ KEY_REJECTED = "Key was rejected by service"
 PASSWORD = "sesame-open"    # needed once, at the next boot
 
 
-def part_secure_boot(log):
+@pytest.mark.packages
+def test_secure_boot():
     """Firmware that checks signatures, a kernel that accepts only signed
     modules, and the owner's key."""
-    with started("secure-boot", log, secure_boot=True) as m:
+    with started("secure-boot", secure_boot=True) as m:
         with step("Secure Boot is on, and the kernel is locked down"):
-            expect("SecureBoot enabled" in m.ask("mokutil --sb-state"), "Secure Boot is not enabled")
-            expect("[integrity]" in m.ask("cat /sys/kernel/security/lockdown"), "the kernel isn't locked down")
+            assert "SecureBoot enabled" in m.ask("mokutil --sb-state"), "Secure Boot is not enabled"
+            assert "[integrity]" in m.ask("cat /sys/kernel/security/lockdown"), "the kernel isn't locked down"
         install_deb(m)
         with step("DKMS has signed the module with the key that it made"):
             signer = m.ask(f"modinfo -F signer {NAME}")
-            expect(signer and signer in m.ask("openssl x509 -inform der -in /var/lib/dkms/mok.pub -noout -subject"),
-                   f"the module's signer is {signer!r}")
+            assert signer and signer in m.ask("openssl x509 -inform der -in /var/lib/dkms/mok.pub -noout -subject"), \
+                f"the module's signer is {signer!r}"
         with step("the kernel rejects the key, which is not enrolled; bind and doctor report that"):
             done = m.run(f"modprobe {NAME}", check=False)
-            expect(done.rc and KEY_REJECTED in done.output, f"modprobe said {done.rc}: {done.output}")
+            assert done.rc and KEY_REJECTED in done.output, f"modprobe said {done.rc}: {done.output}"
             done = m.run(f"nvgrace-gpu bind {pci(m)}", check=False)
-            expect(done.rc == 1 and KEY_REJECTED in done.output and "nvgrace-gpu doctor" in done.output,
-                   f"bind said {done.rc}: {done.output}")
+            assert done.rc == 1 and KEY_REJECTED in done.output and "nvgrace-gpu doctor" in done.output, \
+                f"bind said {done.rc}: {done.output}"
             check_nothing_bound(m)
             done = m.run("nvgrace-gpu doctor", check=False)
-            expect(done.rc == 7 and "mokutil --import" in done.output, f"doctor said {done.rc}: {done.output}")
+            assert done.rc == 7 and "mokutil --import" in done.output, f"doctor said {done.rc}: {done.output}"
         with step("the owner enrols it: mokutil now, and the shim's menu at the next boot"):
             # A person would type the password; here, it comes from a file.
             m.run(f"mokutil --generate-hash={PASSWORD} >/run/hash && "
@@ -677,44 +635,12 @@ def part_secure_boot(log):
                 m.keys(keys)
             m.wait_for_end(300)
             m.boot()
-            expect("is already enrolled" in m.run("mokutil --test-key /var/lib/dkms/mok.pub", check=False).output,
-                   "the firmware doesn't have the key")
+            assert "is already enrolled" in m.run("mokutil --test-key /var/lib/dkms/mok.pub", check=False).output, \
+                "the firmware doesn't have the key"
         with step("now the kernel accepts the module, and the GPU can be bound"):
             m.run(f"nvgrace-gpu bind {pci(m)}")
-            expect(driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}")
-            expect("E" not in m.ask(f"cat /sys/module/{DRIVER}/taint"), "the kernel took it as an unsigned module")
+            assert driver_of(m) == DRIVER, f"it is with {driver_of(m) or 'no driver'}"
+            assert "E" not in m.ask(f"cat /sys/module/{DRIVER}/taint"), "the kernel took it as an unsigned module"
 
 
 DOWN = "\x1b[B"
-PARTS = {"bind": part_bind, "deb": part_deb, "autopkgtest": part_autopkgtest, "rpm": part_rpm,
-         "secure-boot": part_secure_boot, "guide": part_guide, "libvirt": part_libvirt, "bookworm": part_bookworm}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--part", action="append", choices=PARTS,
-                        help="default: all but \"bind\", which \"deb\" includes")
-    parser.add_argument("--log", type=pathlib.Path, default=PROJECT / "build" / "log",
-                        help="directory for the machines' logs (default: build/log)")
-    args = parser.parse_args()
-
-    machine.end_by_signals()
-    args.log.mkdir(parents=True, exist_ok=True)
-    for name in args.part or [p for p in PARTS if p != "bind"]:
-        report.part = name
-        before = report.passed, report.failed
-        start = time.monotonic()
-        try:
-            PARTS[name](args.log)
-        except Over:
-            print(f"       {name}: the other steps did not run; the machine's log is {args.log / name}.log", flush=True)
-        print(f"       {name}: {time.monotonic() - start:.0f} s", flush=True)
-        passed, failed = report.passed - before[0], report.failed - before[1]
-        if name != "bind":
-            results.write(f"package-{name}", f"make check-package PARTS={name}", f"{passed} passed, {failed} failed, 0 skipped")
-    print(f"{report.passed} passed, {report.failed} failed, 0 skipped")
-    return bool(report.failed)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

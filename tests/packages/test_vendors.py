@@ -1,19 +1,14 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """The module builds without a warning where a vendor's kernel differs from
 Debian's, or the build says what it can't decide: with Debian's headers, changed
-as they are there.
+as they are there."""
 
-    vendors.py [unittest's arguments]
-
-Runs inside the toolbox.
-"""
-
+import contextlib
 import re
-import unittest
 
-import scratch
-from scratch import release
+import pytest
+
+from lab.system import scratch
 
 # Where it was seen: the kernel that is changed, a header of it, what is replaced
 # there by what, and the feature that is then absent.
@@ -37,18 +32,14 @@ STOPS = {
 }
 
 
-class Vendors(unittest.TestCase):
-    def build(self, change):
-        """make's status, what it has printed, and the features that it has
-        found."""
-        kernel, header, old, new = change
-        headers = f"/usr/src/linux-headers-{release(kernel)}"
-        path = f"{headers.replace('-arm64', '-common')}/{header}"
-        with open(path, encoding="utf-8") as file:
-            text, count = re.subn(old, new, file.read())
-        self.assertNotEqual(count, 0, f"{path} has changed")
-        host = scratch.Scratch(cached=True)
-        self.addCleanup(host.close)
+def build(base, header, old, new):
+    """make's status, what it has printed, and the features that it has found."""
+    headers = f"/usr/src/linux-headers-{scratch.release(base)}"
+    path = f"{headers.replace('-arm64', '-common')}/{header}"
+    with open(path, encoding="utf-8") as file:
+        text, count = re.subn(old, new, file.read())
+    assert count, f"{path} has changed"
+    with contextlib.closing(scratch.Scratch(cached=True)) as host:
         host.write(path, text)
         done = host.sh(f"""
             mkdir /var/module && cd {scratch.PROJECT}
@@ -57,24 +48,21 @@ class Vendors(unittest.TestCase):
             test -e build/*/nvgrace-gpu-vfio-pci.ko""", ok=False)
         return done.returncode, done.stdout, host.sh("cat /var/module/build/*/include/generated/*.h", ok=False).stdout
 
-    def test_builds(self):
-        for where, (*change, absent) in BUILDS.items():
-            with self.subTest(where):
-                status, out, features = self.build(change)
-                self.assertEqual(status, 0, out)
-                self.assertNotRegex(out, "warning:|error:")
-                if absent:
-                    self.assertIn(f"/* HAVE_{absent}: absent */", features)
 
-    def test_stops(self):
-        """An unknown interface never counts as absent."""
-        for where, (*change, words) in STOPS.items():
-            with self.subTest(where):
-                status, out, features = self.build(change)
-                self.assertNotEqual(status, 0, features)
-                self.assertIn("can't decide what this kernel has", out)
-                self.assertRegex(out, words)
+@pytest.mark.parametrize("where", BUILDS)
+def test_the_module_builds_for(where):
+    *change, absent = BUILDS[where]
+    status, out, features = build(*change)
+    assert not status, out
+    assert not re.search("warning:|error:", out), out
+    if absent:
+        assert f"/* HAVE_{absent}: absent */" in features
 
 
-if __name__ == "__main__":
-    unittest.main()
+@pytest.mark.parametrize("where", STOPS)
+def test_an_unknown_interface_never_counts_as_absent(where):
+    *change, words = STOPS[where]
+    status, out, features = build(*change)
+    assert status, features
+    assert "can't decide what this kernel has" in out
+    assert words in out

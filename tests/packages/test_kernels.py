@@ -1,12 +1,8 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """scripts/dev/toolbox finds its kernels while Debian replaces them: with a mirror of
 its own, whose packages are nearly empty.
 
-    kernels.py [unittest's arguments]
-
-Runs inside the toolbox. There, scripts/dev/toolbox runs as on a host, in a copy of
-the project with other kernels.
+scripts/dev/toolbox runs as on a host, in a copy of the project with other kernels.
 """
 
 import os
@@ -16,7 +12,8 @@ import stat
 import subprocess
 import unittest
 
-import scratch
+from lab.system import scratch
+from packages.common import named
 
 CONF = """
 releases	bookworm	trixie
@@ -85,11 +82,11 @@ class Debian(unittest.TestCase):
         self.host.write("/usr/bin/mmdebstrap", MMDEBSTRAP, mode=0o755)
         self.host.env = {"DEBIAN_MIRROR": "file:/mnt/mirror", "XDG_CACHE_HOME": "/mnt/cache"}
         self.shared = self.host.shared
-        for name in ("scripts/dev", "tests/testkernel"):
+        for name in ("scripts/dev", "tests/lab"):
             (self.shared / "project" / name).mkdir(parents=True)
         for name in ("toolbox", "step.sh"):
             shutil.copy(scratch.PROJECT / "scripts/dev" / name, self.shared / "project/scripts/dev")
-        self.good = self.shared / "project/tests/kernels.good"
+        self.good = self.shared / "project/tests/lab/kernels.good"
         self.good.write_text(GOOD)
         self.conf(CONF)
         self.host.sh(MAKE_KEY)
@@ -99,7 +96,7 @@ class Debian(unittest.TestCase):
         self.publish(DEBIAN)
 
     def conf(self, text):
-        (self.shared / "project/tests/kernels.conf").write_text(text)
+        (self.shared / "project/tests/lab/kernels.conf").write_text(text)
 
     def publish(self, suites, lacks=()):
         """Makes the mirror again, with these versions in each suite, without
@@ -175,7 +172,7 @@ class Debian(unittest.TestCase):
     def test_one_package_is_gone(self):
         """The newest version of which all packages are there is used."""
         for lacks in ("linux-kbuild-7=7.3.4-1", f"linux-image-{release('7.3.4-1')}=7.3.4-1", "linux-source-7.3=7.3.4-1"):
-            with self.subTest(lacks=lacks):
+            with named(lacks):
                 self.publish(DEBIAN, lacks=[lacks, "linux-kbuild-7=7.3.10-1"])
                 shutil.rmtree(self.shared / "cache", ignore_errors=True)
                 said = self.toolbox("kernel", "newest").stdout
@@ -203,7 +200,7 @@ class Debian(unittest.TestCase):
 
     def test_nothing_in_a_suite(self):
         for experimental in ([], None):
-            with self.subTest(experimental=experimental):
+            with named(experimental):
                 suites = DEBIAN | {"trixie-backports": [], "experimental": experimental}
                 self.publish({suite: versions for suite, versions in suites.items() if versions is not None})
                 said = self.toolbox("kernel", "--all", TOOLBOX_REFRESH=1).stdout
@@ -250,14 +247,14 @@ class Debian(unittest.TestCase):
 
     def test_damaged(self):
         for damage in ("=======\n", "newest 7.3.10-1 2026-01-02\n", "next 2026-01-02\n", "next ../../x 2026-01-02\n"):
-            with self.subTest(damage=damage):
+            with named(damage):
                 self.good.write_text(GOOD + damage)
                 for words in (("kernel", "newest"), ("release", "newest"), ("known-good",), ("record",)):
                     done = self.toolbox(*words, ok=False)
                     self.assertEqual(done.returncode, 1)
-                    self.assertIn("toolbox: tests/kernels.good: line 5 is not", done.stdout)
+                    self.assertIn("toolbox: tests/lab/kernels.good: line 5 is not", done.stdout)
         self.good.unlink()
-        self.assertIn("can't read tests/kernels.good", self.toolbox("kernel", "newest", ok=False).stdout)
+        self.assertIn("can't read tests/lab/kernels.good", self.toolbox("kernel", "newest", ok=False).stdout)
 
     def test_builds_at_different_times(self):
         """A version that not all kernels of a role have is not recorded."""
@@ -284,7 +281,3 @@ class Debian(unittest.TestCase):
         self.toolbox("kernel", "--all")
         for name, version in (("oldstable", "6.12.9-1"), ("stable", "7.6.2-1"), ("newest", "7.9.1-1")):
             self.assertEqual(self.release(name), release(version))
-
-
-if __name__ == "__main__":
-    unittest.main()

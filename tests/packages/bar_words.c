@@ -3,7 +3,7 @@
  * Writes the first and the last word of a GPU's BAR and reads them back. Runs
  * in the guest of domain.py.
  *
- *	guest FILE	FILE is a resourceN of the device in sysfs
+ *	bar_words FILE	FILE is a resourceN of the device in sysfs
  *
  * Prints "good", or what is wrong. Exit status: 0 if good, else 1.
  */

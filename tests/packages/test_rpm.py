@@ -1,24 +1,25 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of the RPMs' files and scriptlets, and of the order of their actions,
 from installation to removal.
 
-    rpm.py [unittest's arguments]
-
-Runs inside the toolbox, after `make rpm`, with the real rpm and its own
-database. dkms, dracut, depmod and udevadm are scripts that record their calls;
-the one for dkms also keeps DKMS's state. life.py's part "rpm" runs the real
-programs.
+They use the real rpm with its own database. dkms, dracut, depmod and udevadm are
+scripts that record their calls; the one for dkms also keeps DKMS's state.
+test_life.py runs the real programs.
 """
 
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 import unittest
 
-import scratch
+import pytest
+
+from lab.system import scratch
+from packages import common
+from packages.common import named
+
+pytestmark = pytest.mark.usefixtures("built_packages")
 
 NAME = "nvgrace-gpu-vfio-pci"
 PACKAGE = f"{NAME}-dkms"
@@ -64,7 +65,7 @@ echo "${0##*/} $*" >> /var/calls
 """
 
 # An old version of the package, with the configuration file.
-SHIPPED = scratch.PROJECT / "tests" / "package" / "nvgrace-gpu.conf-0.1.0"
+SHIPPED = scratch.PROJECT / "tests" / "packages" / "nvgrace-gpu.conf-0.1.0"
 OLD_SPEC = f"""Name: {PACKAGE}
 Version: 0.0.1
 Release: 1
@@ -86,21 +87,15 @@ class Life(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         """Builds another version of the packages from the same sources."""
-        build = scratch.PROJECT / "build"
-        copy = pathlib.Path(tempfile.mkdtemp(prefix="rpm-test-", dir=build))
-        cls.addClassCleanup(shutil.rmtree, copy)
-        subprocess.run("tar -c --exclude=./build --exclude=./.git --exclude=__pycache__ . | tar -x -C " + str(copy), shell=True,
-                       cwd=scratch.PROJECT, check=True)
+        work = pathlib.Path(tempfile.mkdtemp(prefix="rpm-test-", dir=scratch.PROJECT / "build"))
+        cls.addClassCleanup(shutil.rmtree, work)
+        copy = common.copy_sources(work / "copy")
         for place in ("dkms.conf", "debian/changelog", f"rpm/{NAME}.spec"):
             file = copy / place
             text = file.read_text()
-            if RELEASE not in text:
-                raise AssertionError(f"{place} has no {RELEASE}")
+            assert RELEASE in text, place
             file.write_text(re.sub(re.escape(RELEASE) + r"(\+git)?", NEXT, text))
-        result = subprocess.run(["scripts/dev/toolbox", "cached", "scripts/packaging/package", "rpm"], cwd=copy, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, check=False)
-        if result.returncode:
-            raise AssertionError(result.stdout)
+        common.make_packages("rpm", sources=copy)
         cls.next = copy / "build" / "packages" / f"{PACKAGE}-{NEXT}-1.noarch.rpm"
         cls.next_cli = copy / "build" / "packages" / f"nvgrace-gpu-{NEXT}-1.x86_64.rpm"
 
@@ -178,7 +173,7 @@ class Life(unittest.TestCase):
         (self.host.shared / "old.spec").write_text(OLD_SPEC)
         self.host.run("rpmbuild", "-bb", "--define", "_rpmdir /mnt", "--define", "_rpmfilename old.rpm", "/mnt/old.spec")
         for change, wanted in (("", set()), ("bind all\n", {"/etc/nvgrace-gpu.conf"})):
-            with self.subTest(change):
+            with named(change):
                 self.rpm("--install", "/mnt/old.rpm")
                 self.host.sh(f"printf '%s' '{change}' >> /etc/nvgrace-gpu.conf")
                 self.rpm("--upgrade", "/mnt/this.rpm")
@@ -216,7 +211,7 @@ class Life(unittest.TestCase):
                                      ("SUSE", [f"/boot/initrd-{kernel}"], f"/boot/initrd-{kernel}"),
                                      ("a folder for each machine", [f"/boot/abc/{kernel}/initrd"], f"/boot/abc/{kernel}/initrd"),
                                      ("none", [], None)):
-            with self.subTest(name):
+            with named(name):
                 self.host.sh(f"rm -rf /boot/*; echo abc > /etc/machine-id; for f in {' '.join(images)}; do install -D /dev/null $f; done")
                 for conf, expected in (("", []), ("bind all\n", [f"depmod {kernel}", f"dracut --force {wanted} {kernel}"])):
                     self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", conf)
@@ -233,7 +228,7 @@ class Life(unittest.TestCase):
                 ("6.12.0-1.el9uek.aarch64", "aarch64", "dnf", "dnf install kernel-uek-devel-6.12.0-1.el9uek.aarch64"),
                 ("6.4.0-150700.53-64kb", "aarch64", "zypper", "zypper install kernel-64kb-devel"),
                 ("6.12.0-55.el10_0.x86_64", "x86_64", "dnf", None), (KERNELS[0], "aarch64", "dnf", None)):
-            with self.subTest(kernel):
+            with named(kernel):
                 self.host.write("/usr/bin/uname", uname % (kernel, machine), 0o755)
                 self.host.sh("rm -f /usr/bin/zypper /usr/bin/dnf")
                 self.host.write(f"/usr/bin/{tool}", "#!/bin/sh\n", 0o755)
@@ -299,7 +294,3 @@ class Life(unittest.TestCase):
             self.assertIn(f"/usr/share/doc/nvgrace-gpu/{path}", files["cli"])
         for path in ("/usr/sbin/nvgrace-gpu", "/usr/share/bash-completion/completions/nvgrace-gpu"):
             self.assertIn(path, files["cli"])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,12 +1,8 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of the package repositories of `make repo`, with a temporary key and
 without, by apt and by the metadata for dnf.
 
-    repo.py [unittest's arguments]
-
-Runs inside the toolbox, after `make deb rpm`. Its files are below build/ and
-are removed. life.py's part "rpm" uses the real dnf.
+Their files are below build/ and are removed. test_life.py uses the real dnf.
 """
 
 import os
@@ -18,8 +14,13 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as ET
 
-import guide
-import scratch
+import pytest
+
+from lab.system import scratch
+from packages import guide
+from packages.common import named
+
+pytestmark = pytest.mark.usefixtures("built_packages")
 
 NS = {"c": "http://linux.duke.edu/metadata/common", "r": "http://linux.duke.edu/metadata/repo"}
 
@@ -52,7 +53,6 @@ class Repository:
     @classmethod
     def setUpClass(cls):
         # The toolbox must see gpg's folder and the repository.
-        (scratch.PROJECT / "build").mkdir(exist_ok=True)
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="repo-test-", dir=scratch.PROJECT / "build"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
 
@@ -89,7 +89,7 @@ class Repository:
         line = guide.install("deb").splitlines()[-1].split()
         self.assertEqual(line[:2], ["apt-get", "install"])
         for release, packages in OLDER.items():
-            with self.subTest(release), tempfile.TemporaryDirectory() as where:
+            with named(release), tempfile.TemporaryDirectory() as where:
                 pathlib.Path(where, "Packages").write_text("".join(
                     f"Package: {name}\nVersion: {version}\nArchitecture: arm64\nMulti-Arch: same\n"
                     f"Maintainer: nobody <nobody@example.org>\nDescription: {name}\nFilename: {name}.deb\nSize: 1\n"
@@ -198,7 +198,3 @@ class Signed(Repository, unittest.TestCase):
         for file in self.repo.rglob("*"):
             if file.is_file():
                 self.assertNotIn(b"PRIVATE KEY", file.read_bytes())
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -1,13 +1,10 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of dkms.conf and of the .deb's maintainer scripts with the real DKMS
 2.8, 3.0 and 3.2, which hosts have.
 
-    dkms.py [unittest's arguments]
-
-Runs inside the toolbox, after `make deb` and tests/package/dkms-debs. Each test
-has a temporary system with the toolbox's arm64 kernel headers. Only uname(1) is
-replaced, to report a Grace host, and make cross-compiles.
+tests/lab/system/dkms-debs fetches them. Each test has a temporary system with the
+toolbox's arm64 kernel headers. Only uname(1) is replaced, to report a Grace host,
+and make cross-compiles. `make check` uses 3.2, and `make check-long` all three.
 """
 
 import os
@@ -18,8 +15,13 @@ import subprocess
 import tempfile
 import unittest
 
-import scratch
-from scratch import release
+import pytest
+
+from lab.system import scratch
+from lab.system.scratch import release
+from packages.common import named
+
+pytestmark = pytest.mark.long
 
 DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
 NAME = "nvgrace-gpu-vfio-pci"
@@ -27,7 +29,7 @@ VERSION = scratch.version()
 DEB_VERSION = scratch.deb_version()
 NEXT = "999.1"
 # A configuration file that version 0.1.0 shipped.
-SHIPPED = scratch.PROJECT / "tests" / "package" / "nvgrace-gpu.conf-0.1.0"
+SHIPPED = scratch.PROJECT / "tests" / "packages" / "nvgrace-gpu.conf-0.1.0"
 CONF = "/etc/nvgrace-gpu.conf"
 
 UNAME = """#!/bin/sh
@@ -153,7 +155,8 @@ class Host(scratch.Scratch):
             dpkg-deb --build --root-owner-group /tmp/d /mnt/next.deb""")
 
 
-class Tests:
+@pytest.mark.usefixtures("built_packages")
+class Cases:
     """Tests for each version of DKMS."""
 
     suite = ""
@@ -187,7 +190,7 @@ class Tests:
         self.assertNotIn("whose headers are missing", said)
         self.assert_installed(host, VERSION, first)
         for way, deb, version in (("upgrade", "next", NEXT), ("downgrade", "our", VERSION), ("reinstall", "our", VERSION)):
-            with self.subTest(way):
+            with named(way):
                 host.dpkg("--install", f"/mnt/{deb}.deb")
                 self.assert_installed(host, version, first)
                 self.assertEqual(host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split(), [f"/usr/src/{NAME}-{version}"])
@@ -221,7 +224,7 @@ class Tests:
         host = self.host_without_headers()
         host.shipped_version()
         for change, status in (("", 1), ("bind all\n", 0)):
-            with self.subTest(change):
+            with named(change):
                 host.dpkg("--install", "/mnt/shipped.deb")
                 host.sh(f"printf '%s' '{change}' >> {CONF}")
                 # dpkg must not ask, because without an answer it fails.
@@ -239,18 +242,18 @@ class Tests:
         host.write("/usr/sbin/update-initramfs", UPDATE_INITRAMFS, 0o755)
         own = f"/usr/lib/modules/{first}/updates/dkms/{NAME}.ko"
         host.write(f"/boot/initrd.img-{first}", "")
-        with self.subTest("not while nothing is bound"):
+        with named("not while nothing is bound"):
             host.dpkg("--install", "/mnt/our.deb")
             self.assertEqual(host.initramfs_calls(), {})
         host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
         # A kernel without the module, and one without an initramfs.
         host.sh("mkdir /usr/lib/modules/5.10-old /usr/lib/modules/5.11-gone; touch /boot/initrd.img-5.10-old")
-        with self.subTest("the installation updates all, once"):
+        with named("the installation updates all, once"):
             host.dpkg("--install", "/mnt/our.deb")
             calls = host.initramfs_calls()
             self.assertEqual(set(calls), {first, "5.10-old"})
             self.assertTrue(os.path.realpath(calls[first]).startswith(own), calls)
-        with self.subTest("headers that come after their kernel: the copy in that initramfs is a distribution's"):
+        with named("headers that come after their kernel: the copy in that initramfs is a distribution's"):
             host.add_kernel(second)
             host.sh(f"""
                 cd /usr/lib/modules/{second}
@@ -271,12 +274,12 @@ class Tests:
 
         where = rf"^/usr/lib/modules/{second}/kernel/\S+\n$"
         away = rf"^/var/lib/dkms/{NAME}/original_module/{second}/aarch64/\S+\n$"
-        with self.subTest("the distribution's copy while DKMS has its own, as the guide says"):
+        with named("the distribution's copy while DKMS has its own, as the guide says"):
             self.assertRegex(copies(), away if self.moves_original else where)
         host.run("dkms", "uninstall", f"{NAME}/{VERSION}", "-k", second)
-        with self.subTest("and afterwards"):
+        with named("and afterwards"):
             self.assertRegex(copies(), where)
-        with self.subTest("what fails is said, and fails nothing"):
+        with named("what fails is said, and fails nothing"):
             host.write("/var/fail-initramfs", "")
             said = host.run("dkms", "install", f"{NAME}/{VERSION}", "-k", second).stdout
             again = f'until you run "update-initramfs -u -k {second}" again'
@@ -306,7 +309,7 @@ class Tests:
                                  (["/usr/bin/dracut", "/usr/sbin/mkinitramfs"], "dracut"),
                                  (["/usr/bin/dracut", "/usr/sbin/update-initramfs"], "dracut"),
                                  (["/usr/sbin/update-initramfs"], "update-initramfs")):
-            with self.subTest(programs):
+            with named(programs):
                 host.sh("rm -f /usr/sbin/mkinitramfs /usr/sbin/update-initramfs /usr/bin/dracut /var/calls")
                 for path in programs:
                     host.write(path, '#!/bin/sh\necho "${0##*/} $*" >> /var/calls\n', 0o755)
@@ -347,7 +350,7 @@ class Tests:
                 ("6.12.0-plain", "sed -i /CONFIG_VFIO_PCI_CORE=/d $config", "configured without CONFIG_VFIO_PCI_CORE"),
                 ("6.12.0-egm", "echo CONFIG_NVGRACE_EGM=m >> $config", "CONFIG_NVGRACE_EGM"),
         ):
-            with self.subTest(kernel):
+            with named(kernel):
                 host.add_kernel(kernel, known, change)
                 said = host.kernel_scripts(kernel)
                 self.assertIn(f"{NAME} is not built for kernel {kernel}: ", said)
@@ -360,7 +363,7 @@ class Tests:
         host.write("/etc/test-kernel", "6.12.0-egm\n")
         self.assertIn("CONFIG_NVGRACE_EGM", host.dpkg("--install", "/mnt/our.deb"))
 
-        with self.subTest("the administrator says otherwise"):
+        with named("the administrator says otherwise"):
             advice = re.search(r"put (BUILD_\S+) into (/etc/dkms/\S+\.conf)\.", host.kernel_scripts("6.12.0-egm"))
             host.write(advice[2], advice[1] + "\n")
             self.assertNotIn("is not built", host.kernel_scripts("6.12.0-egm"))
@@ -401,7 +404,7 @@ class Tests:
         self.assertEqual(host.sh(f"ls -d /var/lib/dkms/{NAME} 2>/dev/null || :").stdout, "")
 
 
-class Dkms28(Tests, unittest.TestCase):
+class Dkms28(Cases, unittest.TestCase):
     suite = "bullseye"
     skipped = 9
 
@@ -416,16 +419,17 @@ class Dkms28(Tests, unittest.TestCase):
         self.assert_installed(host, VERSION, first, second)
 
 
-class Dkms30(Tests, unittest.TestCase):
+class Dkms30(Cases, unittest.TestCase):
     suite = "bookworm"
 
 
-class Dkms32(Tests, unittest.TestCase):
+@pytest.mark.check
+class Dkms32(Cases, unittest.TestCase):
     suite = "trixie"
     moves_original = True
 
     def test_the_packages_own_test(self):
-        """debian/tests/installed. life.py runs the test of the initramfs."""
+        """debian/tests/installed. test_life.py runs the test of the initramfs."""
         host = self.host(release("stable"), machine="x86_64")
         shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "cli.deb")
         host.env["AUTOPKGTEST_TMP"] = "/tmp"
@@ -434,6 +438,8 @@ class Dkms32(Tests, unittest.TestCase):
         host.run(scratch.PROJECT / "debian" / "tests" / "installed")
 
 
+@pytest.mark.check
+@pytest.mark.usefixtures("built_packages")
 class Tool(unittest.TestCase):
     """The .deb of the tool, on a host where systemd runs."""
 
@@ -459,7 +465,6 @@ class Tool(unittest.TestCase):
             "calls of --install /mnt/tool.deb: ", "calls of --install /tmp/next.deb: ",
             "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service nvgrace-gpu-metrics.timer;"])
 
-
     def test_it_has_the_guides(self):
         """As they are, because people read them with any program."""
         deb = scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb")
@@ -471,55 +476,50 @@ class Tool(unittest.TestCase):
                 self.assertEqual(path.read_bytes(), (scratch.PROJECT / "docs" / name).read_bytes())
 
 
-class Configuration(unittest.TestCase):
-    """dkms.conf must work for any program that reads it."""
-
-    def test_reading_it_changes_nothing_else_and_fails_nowhere(self):
-        before, read = "o=$-", f". {scratch.PROJECT}/dkms.conf"
-        # Prints the values, changes of the shell's options, and new names.
-        show = ('echo "$PACKAGE_VERSION,$AUTOINSTALL,${MAKE[0]},${BUILT_MODULE_LOCATION[0]},$POST_INSTALL"; '
-                '[[ $o = $- ]] || echo "options $o, then $-"; declare -F; compgen -v | grep -i nvgrace || :')
-        for options in ("", "-e", "-u", "-eu", "-eu -o pipefail", "-o posix", "-f"):
-            for way in (f"{before}; {read}; {show}", f"({before}; {read}; {show})",
-                        f"x=$({before}; {read}; {show}); echo \"$x\"",
-                        f"cd {scratch.PROJECT}; {before}; . ./dkms.conf; {show}"):
-                with self.subTest(f"{options}: {way}"):
-                    result = subprocess.run(["bash", *options.split(), "-c", way + "\ntrue"], cwd="/", capture_output=True, text=True,
-                                            check=False, env={"PATH": os.environ["PATH"]})
-                    self.assertEqual((result.returncode, result.stderr), (0, ""))
-                    self.assertEqual(result.stdout, f"{VERSION},yes,make modules KDIR=,build/,scripts/renew-initramfs \n")
-
-    def test_a_kernel_that_is_left_out(self):
-        for options in ("-eu", ""):
-            result = subprocess.run(["bash", *options.split(), "-c", ". ./dkms.conf; echo \"$AUTOINSTALL,$BUILD_EXCLUSIVE_KERNEL\""],
-                                    cwd=scratch.PROJECT, capture_output=True, text=True, check=True,
-                                    env={"PATH": os.environ["PATH"], "kernelver": "5.10.0", "arch": "aarch64"})
-            self.assertEqual(result.stdout, ",^$\n")
-            self.assertRegex(result.stderr, rf"^{NAME} is not built for kernel 5\.10\.0: it needs Linux 6\.1 or later.*\n$")
+@pytest.mark.check
+@pytest.mark.parametrize("options", ["", "-e", "-u", "-eu", "-eu -o pipefail", "-o posix", "-f"], ids=lambda o: o or "none")
+def test_reading_dkms_conf_changes_nothing_else_and_fails_nowhere(options):
+    """It must work for any program that reads it."""
+    before, read = "o=$-", f". {scratch.PROJECT}/dkms.conf"
+    # Prints the values, changes of the shell's options, and new names.
+    show = ('echo "$PACKAGE_VERSION,$AUTOINSTALL,${MAKE[0]},${BUILT_MODULE_LOCATION[0]},$POST_INSTALL"; '
+            '[[ $o = $- ]] || echo "options $o, then $-"; declare -F; compgen -v | grep -i nvgrace || :')
+    for way in (f"{before}; {read}; {show}", f"({before}; {read}; {show})", f"x=$({before}; {read}; {show}); echo \"$x\"",
+                f"cd {scratch.PROJECT}; {before}; . ./dkms.conf; {show}"):
+        done = subprocess.run(["bash", *options.split(), "-c", way + "\ntrue"], cwd="/", capture_output=True, text=True,
+                              env={"PATH": os.environ["PATH"]})
+        assert (done.returncode, done.stderr) == (0, ""), way
+        assert done.stdout == f"{VERSION},yes,make modules KDIR=,build/,scripts/renew-initramfs \n", way
 
 
-class KernelRange(unittest.TestCase):
-    """The kernels that dkms.conf allows. For them, the probes decide."""
-
-    def supported(self, kernel):
-        out = subprocess.run(
-            ["bash", "-c", 'kernelver= arch=aarch64; . ./dkms.conf; [[ "$1" =~ $BUILD_EXCLUSIVE_KERNEL ]]', "bash", kernel],
-            cwd=scratch.PROJECT, check=False)
-        return out.returncode == 0
-
-    def test_releases(self):
-        for kernel, wanted in (
-                ("6.1.0-50-arm64", True), ("6.12.107+deb13-arm64-16k", True), ("7.2.12+deb13-arm64", True),
-                ("7.0.0-1004-nvidia-64k", True), ("10.0.1", True), ("6.8.0-1018-nvidia-64k", True),
-                ("6.12.0-55.9.1.el10_0.aarch64+64k", True), ("6.4.0-150600.23.60-64kb", True),
-                ("5.14.0-503.11.1.el9_5.aarch64", True), ("5.14.0-570.12.1.el9_6.aarch64+64k", True),
-                ("5.14.0-611.el9.aarch64", True), ("5.14.0-1001.2.el9.aarch64", True),
-                ("5.14.0-427.13.1.el9_4.aarch64", False), ("5.14.0-70.el9.aarch64", False), ("5.14.0", False),
-                ("5.14.21-150500.55.12-64kb", False), ("5.14.0-1054-oem", False), ("5.15.0-1061-nvidia", False),
-                ("6.0.0-6-arm64", False), ("5.10.0-30-arm64", False), ("4.18.0-553.el8_10.aarch64", False)):
-            with self.subTest(kernel):
-                self.assertEqual(self.supported(kernel), wanted)
+@pytest.mark.check
+@pytest.mark.parametrize("options", ["-eu", ""], ids=lambda o: o or "none")
+def test_dkms_conf_names_the_reason_for_a_kernel_that_is_left_out(options):
+    done = subprocess.run(["bash", *options.split(), "-c", ". ./dkms.conf; echo \"$AUTOINSTALL,$BUILD_EXCLUSIVE_KERNEL\""],
+                          cwd=scratch.PROJECT, capture_output=True, text=True, check=True,
+                          env={"PATH": os.environ["PATH"], "kernelver": "5.10.0", "arch": "aarch64"})
+    assert done.stdout == ",^$\n"
+    assert re.search(rf"^{NAME} is not built for kernel 5\.10\.0: it needs Linux 6\.1 or later.*\n$", done.stderr)
 
 
-if __name__ == "__main__":
-    unittest.main(verbosity=2)
+def allowed(name):
+    """Whether dkms.conf allows a kernel; then the probes decide."""
+    matches = 'kernelver= arch=aarch64; . ./dkms.conf; [[ "$1" =~ $BUILD_EXCLUSIVE_KERNEL ]]'
+    return not subprocess.run(["bash", "-c", matches, "bash", name], cwd=scratch.PROJECT).returncode
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", [
+    "6.1.0-50-arm64", "6.12.107+deb13-arm64-16k", "7.2.12+deb13-arm64", "7.0.0-1004-nvidia-64k", "10.0.1", "6.8.0-1018-nvidia-64k",
+    "6.12.0-55.9.1.el10_0.aarch64+64k", "6.4.0-150600.23.60-64kb", "5.14.0-503.11.1.el9_5.aarch64",
+    "5.14.0-570.12.1.el9_6.aarch64+64k", "5.14.0-611.el9.aarch64", "5.14.0-1001.2.el9.aarch64"])
+def test_dkms_conf_allows(name):
+    assert allowed(name)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", [
+    "5.14.0-427.13.1.el9_4.aarch64", "5.14.0-70.el9.aarch64", "5.14.0", "5.14.21-150500.55.12-64kb", "5.14.0-1054-oem",
+    "5.15.0-1061-nvidia", "6.0.0-6-arm64", "5.10.0-30-arm64", "4.18.0-553.el8_10.aarch64"])
+def test_dkms_conf_leaves_out(name):
+    assert not allowed(name)

@@ -1,12 +1,8 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of making a release: the owner's settings, the files with the version,
 and the tarball.
 
-    release.py [unittest's arguments]
-
-Runs inside the toolbox, after `make deb rpm`, in copies of the project below
-build/, which are removed.
+They run in copies of the project below build/, which are removed.
 """
 
 import hashlib
@@ -19,7 +15,10 @@ import tarfile
 import tempfile
 import unittest
 
-import scratch
+import pytest
+
+from lab.system import scratch
+from packages.common import copy_sources, named
 
 NAME = "nvgrace-gpu-vfio-pci"
 # Of a copy of a checkout, without git.
@@ -39,12 +38,7 @@ class Copy(unittest.TestCase):
         self.copy = self.make_copy("copy")
 
     def make_copy(self, name):
-        copy = self.dir / name
-        skip = shutil.ignore_patterns(".git", "__pycache__", ".checkpatch-*")
-        # Some files are named "build", too.
-        shutil.copytree(scratch.PROJECT, copy, symlinks=True, ignore=lambda folder, names: skip(folder, names) | {
-            n for n in names if n == "build" and (pathlib.Path(folder) / n).is_dir()})
-        return copy
+        return copy_sources(self.dir / name)
 
     def run_in(self, where, *argv, ok=True, **env):
         result = subprocess.run(argv, cwd=where, env={**os.environ, **env}, stdout=subprocess.PIPE,
@@ -76,7 +70,7 @@ class Dist(Copy):
         self.assertEqual(first.read_bytes(), second.read_bytes())
         self.run_in(first.parent, "sha256sum", "--check", f"{first.name}.sha256")
 
-        with self.subTest("it has all files, in one folder"):
+        with named("it has all files, in one folder"):
             with tarfile.open(first) as tar:
                 names = {m.name for m in tar.getmembers() if m.isfile()}
                 self.assertEqual({(m.uid, m.gid, m.uname, m.gname) for m in tar.getmembers()}, {(0, 0, "", "")})
@@ -85,10 +79,11 @@ class Dist(Copy):
                       if p.is_file() and p.relative_to(self.copy).parts[0] != "build"}
             self.assertEqual(names, wanted)
 
-        with self.subTest("what is unpacked makes the same again"):
+        with named("what is unpacked makes the same again"):
             self.run_in(self.dir, "tar", "-xf", first)
             self.assertEqual(self.dist(self.dir / f"{NAME}-{VERSION}").read_bytes(), first.read_bytes())
 
+    @pytest.mark.usefixtures("built_packages")
     def test_the_source_packages_contain_it(self):
         version = scratch.version()
         orig = scratch.package(f"{NAME}_{version}.orig.tar.xz")
@@ -104,7 +99,7 @@ class Dist(Copy):
             name = path.relative_to(unpacked)
             if path.is_file() and str(name) not in changed:
                 self.assertTrue(path.read_bytes() == (self.copy / name).read_bytes(),
-                                f"{name} differs: the packages have other sources; run `make deb rpm`")
+                                f"{name} differs")
 
     def test_uscan_finds_it(self):
         """With the pattern of debian/watch, as uscan reads it."""
@@ -247,7 +242,7 @@ class Settings(Copy):
         for name, value in (("MAINTAINER", ""), ("MAINTAINER", "Somebody"), ("MAINTAINER", "a@example.org"),
                             ("MAINTAINER", "A <a>"), ("RELEASES", ""), ("RELEASES", "example.org/"),
                             ("RELEASES", "https://example.org/")):
-            with self.subTest(f"{name}={value}"):
+            with named(f"{name}={value}"):
                 kept = self.read("Makefile")
                 self.change("Makefile", rf"^{name} .*", f"{name} := {value}")
                 self.assertIn(name, self.run_in(self.copy, "make", "dist", ok=False))
@@ -278,9 +273,9 @@ class Version(Copy):
         changes = self.run_in(self.copy, "rpmspec", "-q", "--srpm", "--qf", "[%{CHANGELOGTEXT}\n]", f"rpm/{NAME}.spec")
         self.assertIn("- First change, with 100% of two lines.\n- word word", changes)
 
-        with self.subTest("the packages' builder agrees, and nothing states the old one"):
+        with named("the packages' builder agrees, and nothing states the old one"):
             self.assertEqual(self.dist(self.copy).name, f"{NAME}-{NEXT}.tar.xz")
-        with self.subTest("twice is once too often"):
+        with named("twice is once too often"):
             self.assertIn("not later", self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False))
 
     def test_what_is_refused_changes_nothing(self):
@@ -292,7 +287,7 @@ class Version(Copy):
         for version, reason in (("", "is no version"), ("1.2", "is no version"), ("v1.2.3", "is no version"),
                                 ("1.2.3-1", "is no version"), ("01.2.3", "is no version"), ("0.0.9", "is not later"),
                                 (VERSION.removesuffix("+git"), "is not later")):
-            with self.subTest(version):
+            with named(version):
                 self.assertIn(reason, self.run_in(self.copy, "make", "version", f"V={version}", ok=False))
                 self.assertEqual(state(), before)
 
@@ -301,7 +296,3 @@ class Version(Copy):
             self.unreleased(text)
             self.assertIn("CHANGELOG.md", self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False))
             self.copy = self.make_copy(f"again{len(text)}")
-
-
-if __name__ == "__main__":
-    unittest.main()

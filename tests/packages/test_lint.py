@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The packages without installing them: lintian and rpmlint print only
+complaints that are accepted with a reason, older releases have what the
+packages need, the same sources give the same bytes, and the versions agree."""
+
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+import pytest
+
+from lab.system import scratch
+from lab.system.scratch import PACKAGES, PROJECT
+from packages import common
+
+pytestmark = pytest.mark.long
+packaged = pytest.mark.usefixtures("built_packages")
+
+VERSION = scratch.version()
+ENVIRONMENT = {**os.environ, "LC_ALL": "C"}
+
+# The program is built on Debian 13 and must run with RHEL 9's glibc, the oldest
+# supported one. Ubuntu 22.04 has 2.35, Debian 12 has 2.36.
+GLIBC = (2, 34)
+
+# What the RPMs may require, because RHEL 9 provides it: glibc 2.34, json-c
+# 0.14, kmod 28, rpm 4.16. test_repo.py tests the .debs on Debian 12 and Ubuntu
+# 22.04.
+PROVIDED = r"""libc\.so\.6\((GLIBC_2\.([0-9]|[12][0-9]|3[0-4])(\.[0-9]+)?)?\)\(64bit\)
+libjson-c\.so\.5\((JSONC_0\.14)?\)\(64bit\)
+libkmod\.so\.2\((LIBKMOD_(5|6|22))?\)\(64bit\)
+rtld\(GNU_HASH\)
+rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd)\) <= [-.0-9]+
+/bin/(ba)?sh
+(dkms >= 2\.8|gcc|kmod|make)
+config\(nvgrace-gpu-vfio-pci-dkms\) = .*""".splitlines()
+
+
+def run(*command, cwd=PROJECT):
+    return subprocess.run([str(c) for c in command], cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
+
+
+@packaged
+def test_all_packages_are_there():
+    found = {p.name for p in PACKAGES.iterdir() if p.stat().st_size}
+    both = f"nvgrace-gpu-vfio-pci-dkms_{VERSION}-1_all.deb", f"nvgrace-gpu-vfio-pci-dkms-{VERSION}-1.noarch.rpm"
+    tools = [f"nvgrace-gpu_{VERSION}-1_{a}.deb" for a in ("amd64", "arm64")] + [
+        f"nvgrace-gpu-{VERSION}-1.{a}.rpm" for a in ("x86_64", "aarch64")]
+    sources = (f"nvgrace-gpu-vfio-pci_{VERSION}-1.dsc", f"nvgrace-gpu-vfio-pci_{VERSION}.orig.tar.xz",
+               f"nvgrace-gpu-vfio-pci-{VERSION}-1.src.rpm")
+    assert {*both, *tools, *sources} <= found
+
+
+@packaged
+def test_lintian_finds_nothing():
+    # For lintian, a changelog with one entry is Debian's first upload, which
+    # would close a request for the package.
+    done = run("lintian", "--allow-root", "--suppress-tags", "initial-upload-closes-no-bugs", "-EviL", "+pedantic",
+               *PACKAGES.glob("*.changes"))
+    said = [line for line in done.stdout.splitlines() if line and not re.match(r"N:( |$)", line)]
+    assert not said, "\n".join(said)
+    assert not done.returncode
+
+
+@packaged
+def test_rpmlint_finds_nothing():
+    done = run("rpmlint", "--config", "rpm/rpmlint.toml", *PACKAGES.glob("*.rpm"), *(PROJECT / "rpm").glob("*.spec"))
+    assert re.search("; 0 errors|; has taken", done.stdout), f"it did not come to its end: {done.stdout}"
+    assert not re.search(r": [EW]: ", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("path", [*sorted((PROJECT / "debian").rglob("*lintian-overrides")), PROJECT / "rpm/rpmlint.toml"],
+                         ids=lambda p: p.name)
+def test_every_override_has_its_reason(path):
+    """A comment above it, or above the overrides before it."""
+    reason, overrides = False, 0
+    for number, line in enumerate(map(str.strip, path.read_text().splitlines()), 1):
+        if line.startswith("#"):
+            reason = True
+        elif not line or line in ("Filters = [", "]"):
+            reason = False
+        else:
+            overrides += 1
+            assert reason, f"line {number}: {line}"
+    assert overrides
+
+
+def test_shellcheck_finds_nothing_in_what_dkms_conf_reads():
+    """It has no shebang, by which test_static.py finds scripts. DKMS and dkms.conf set
+    its variables."""
+    done = run("shellcheck", "--severity=warning", "--exclude=SC2154", "scripts/dkms-left-out")
+    assert not done.returncode, done.stdout
+
+
+@packaged
+@pytest.mark.parametrize("name", ["_*_amd64.deb", "_*_arm64.deb", "-[0-9]*.x86_64.rpm", "-[0-9]*.aarch64.rpm"])
+def test_the_program_needs_no_newer_glibc(name, tmp_path):
+    unpack = "dpkg-deb --extract \"$1\" ." if name.endswith("deb") else "rpm2cpio \"$1\" | cpio --quiet -id"
+    subprocess.run(["sh", "-c", unpack, "sh", scratch.package(f"nvgrace-gpu{name}")], cwd=tmp_path, check=True)
+    symbols = run("readelf", "-VW", tmp_path / "usr/sbin/nvgrace-gpu").stdout
+    needed = {tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_(2\.\d+)", symbols)}
+    assert needed and max(needed) <= GLIBC
+
+
+@packaged
+def test_rhel_9_has_what_the_rpms_require():
+    for package in PACKAGES.glob("*.rpm"):
+        if not package.name.endswith(".src.rpm"):
+            # On stderr it complains that the toolbox has no RPM database.
+            required = subprocess.run(["rpm", "-qp", "--requires", package], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                      text=True).stdout.splitlines()
+            assert required, package.name
+            assert not [r for r in required if not any(re.fullmatch(p, r) for p in PROVIDED)], package.name
+
+
+@pytest.fixture
+def copy():
+    """A copy of the sources, below build/."""
+    (PROJECT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as place:
+        yield pathlib.Path(common.copy_sources(f"{place}/copy"))
+
+
+@packaged
+def test_the_same_sources_give_the_same_bytes(copy):
+    """In another folder, with other times, and without the compiler's cache."""
+    for path in copy.rglob("*"):
+        os.utime(path, (978307200, 978307200), follow_symlinks=False)
+    common.make_packages("deb", "rpm", sources=copy, cached=False)
+    # buildinfo and changes describe the machine that built them.
+    one, other = ({p.name: p.read_bytes() for p in folder.iterdir() if p.name.endswith((".deb", ".dsc", ".tar.xz", ".rpm"))}
+                  for folder in (PACKAGES, copy / "build/packages"))
+    assert len(one) == 10 and one.keys() == other.keys()
+    assert not [name for name in one if one[name] != other[name]]
+
+
+@pytest.mark.parametrize("place", ["debian/changelog", "rpm/nvgrace-gpu-vfio-pci.spec"])
+def test_a_version_that_differs_is_refused(copy, place):
+    """dkms.conf has the last release."""
+    release = re.search(r'^PACKAGE_VERSION="(.*?)(\+git)?"$', (copy / "dkms.conf").read_text(), re.M)[1]
+    (copy / place).write_text((copy / place).read_text().replace(release, "999.9"))
+    done = run("scripts/packaging/package", "deb", cwd=copy)
+    assert done.returncode and re.search(f"{place} .*{re.escape(release)}", done.stdout), done.stdout
