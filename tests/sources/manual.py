@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and checks
 it with scdoc and groff. scripts/dev/style calls it, inside the toolbox.
@@ -15,7 +14,7 @@ import re
 import subprocess
 import sys
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent
+PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGE = "docs/nvgrace-gpu-vfio-pci.4.scd"
 ABI = "docs/ABI/sysfs-driver-nvgrace-gpu"
 
@@ -57,7 +56,7 @@ def of_driver(trouble):
         for call in CALL.finditer(text):
             level, other = call.groups()
             if other or level and level in LEVELS and level not in SEVERITY:
-                trouble.append(f"{name}: {call[0]}...) is not known to tests/manual.py")
+                trouble.append(f"{name}: {call[0]}...) is not known to tests/sources/manual.py")
                 continue
             if level and level not in LEVELS:
                 continue

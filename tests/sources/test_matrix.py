@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The module builds for each kernel without a warning, as `make matrix` says."""
+
+import subprocess
+import warnings
+
+import pytest
+
+from lab import vm
+
+
+def kernels():
+    """Those that must work, the one that tests boot but no package has, and those
+    of which a fault is only a warning."""
+    for words in (["kernels"], ["kernels", "--early"]):
+        yield from subprocess.run(["scripts/dev/toolbox", *words], cwd=vm.PROJECT, capture_output=True, text=True, check=True).stdout.split()
+    yield "newest-64k"
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", kernels())
+def test_build(name):
+    done = subprocess.run(["scripts/dev/matrix", name], cwd=vm.PROJECT, capture_output=True, text=True)
+    assert not done.returncode, done.stdout + done.stderr
+    if "early warning: " in done.stdout:
+        warnings.warn(done.stdout)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The programs of docs/pictures print what these have. After a change that is
+meant, `make pictures` records them again."""
+
+import pytest
+
+import record
+
+pytestmark = [pytest.mark.check, pytest.mark.vm]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return record.run_tool()
+
+
+def compare(name, lines):
+    text = record.text_of(name, lines)
+    assert not record.differences(name, text)
+    # It finds a changed word.
+    assert record.differences(name, text.replace("usemem", "used", 1))
+
+
+def test_demo():
+    compare("demo", record.run_demo())
+
+
+@pytest.mark.parametrize("name", ["status", "doctor"])
+def test_tool(name, tool):
+    compare(name, tool[name])
