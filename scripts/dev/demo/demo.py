@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """`make demo`: builds the module, boots a virtual GH200, and shows the GPU as a
 VMM sees it.
@@ -9,12 +8,10 @@ import pathlib
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-PROJECT = HERE.parent.parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "vm")]
+from lab import programs, progress, vm
 
-import progress  # noqa: E402
-import vm  # noqa: E402
+HERE = pathlib.Path(__file__).resolve().parent
+PROJECT = vm.PROJECT
 
 KERNEL = "newest"
 # A GH200 of 96 GB: 95.75 GiB.
@@ -31,16 +28,15 @@ def build(kernel):
                       "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=PROJECT)
         program = PROJECT / "build" / "guest" / "demo"
         program.parent.mkdir(parents=True, exist_ok=True)
-        progress.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "demo.c",
-                      HERE.parent / "vm" / "guest" / "lib.c", "-lcmocka"])
+        progress.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-I", programs.HERE / "guest", "-o", program,
+                      HERE / "demo.c", programs.HERE / "guest/lib.c", "-lcmocka"])
     return program, folder / "nvgrace-gpu-vfio-pci.ko"
 
 
 def main():
     kernel = vm.Kernel(KERNEL)
     program, module = build(kernel)
-    log = PROJECT / "build" / "log" / "demo.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = programs.log_file("demo")
     boot = progress.Step("booting a virtual GH200 (QEMU, emulated; 95.75 GiB of GPU memory, sparse)")
     boot.__enter__()
 
@@ -53,8 +49,8 @@ def main():
         elif not line.startswith("@@"):
             print(line, flush=True)
 
-    with vm.Machine(kernel, gpus=[{"name": "gh200", "size": SIZE}], files={"/tests/demo": str(program)},
-                    commands=[{"name": "demo", "run": "/tests/demo"}], module=str(module), memory="128G", timeout=900,
+    with vm.Machine(kernel, gpus=[{"name": "gh200", "size": SIZE}], files={"/scripts/dev/demo": str(program)},
+                    commands=[{"name": "demo", "run": "/scripts/dev/demo"}], module=str(module), memory="128G", timeout=900,
                     log=str(log), echo=show) as machine:
         result = machine.run()
     boot.__exit__(None, None, None)

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../vm/guest/lib.h"
+#include "lib.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
 #define BULK	(32 * MiB)
