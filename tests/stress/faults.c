@@ -4,8 +4,7 @@
  * time, in each operation that the driver supports. Each time the operation
  * must either succeed or return an error, and leave nothing behind, so that it
  * can be repeated. The debug kernel checks for lost memory and for locks.
- * tests/testkernel/faults runs this program in the guest, on kernels with fault
- * injection.
+ * test_faults.py runs this program on a kernel with fault injection.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "../vm/guest/lib.h"
+#include "lib.h"
 
 #define FAULTS		"/sys/kernel/debug/"
 
@@ -501,10 +500,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_teardown(config_space, teardown),
 };
 
-int main(int argc, char **argv)
-{
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
-	cmocka_set_message_output(CM_OUTPUT_TAP);
-	return cmocka_run_group_tests_name("faults", tests, setup, NULL);
-}
+const struct case_group groups[] = {
+	{ "", CASES(tests), setup },
+	{ }
+};

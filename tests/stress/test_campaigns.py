@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs of driver/ with more rounds, other seeds or more pressure than `make
+check` has time for. Each item has a machine of its own."""
+
+import pathlib
+
+import pytest
+
+from lab import session, vm
+
+DRIVER = pathlib.Path(__file__).resolve().parent.parent / "driver"
+
+# Cases of races.c, with the rounds of each of three workers. A bind and an open
+# count as 100 rounds.
+RACES = [*((f"faults_and_reads_beside_{what}", 34_000) for what in (
+             "resets", "munmap", "mremap", "mprotect", "huge_pages_switched_on_and_off", "closing", "unbinding")),
+         ("binding_beside_readiness_and_kills", 100_000), ("two_openers_in_turn", 100_000)]
+LATE = ("a_scrub_does_not_wait_for_the_device_lock_for_ever", "a_scrub_fails_if_recovery_fails",
+        "unbinding_does_not_repeat_a_scrub_that_failed_meanwhile")
+RANDOM = "sequences_agree_with_the_model"
+
+# (kernel, program, cases, settings)
+CAMPAIGNS = [
+    *(("debug", "races", (case,), {"ROUNDS": rounds}) for case, rounds in RACES),
+    # Minutes in which the machine has nothing to do.
+    *((kernel, "aer", LATE, {}) for kernel in ("kcsan", "stable-16k")),
+    ("newest", "cycles", ("uses_leave_addresses_and_references_as_they_were", "uses_leave_no_object_behind"), {"USES": 1000}),
+    ("newest", "scrub", ("rounds_of_use_leave_nothing", "nobody_sees_anything_whatever_happens"), {"ROUNDS": 1000}),
+    *(("newest", "random", (RANDOM,), {"SEED": seed, "OPERATIONS": 250_000}) for seed in range(2, 6)),
+    *(("debug", "random", (RANDOM,), {"SEED": seed, "OPERATIONS": 25_000}) for seed in (6, 7)),
+    *((kernel, "random", (RANDOM,), {"SEED": seed, "OPERATIONS": 500_000, "PRESSED": 1})
+      for kernel, seed in (("oldstable", 8), ("newest", 9))),
+]
+
+
+def named(campaign):
+    kernel, program, cases, settings = campaign
+    return "-".join([kernel, program, *(cases if program == "races" else ()), *(f"{k}={v}" for k, v in settings.items())])
+
+
+@pytest.mark.parametrize("kernel, program, cases, settings", CAMPAIGNS, ids=map(named, CAMPAIGNS))
+def test_campaign(kernel, program, cases, settings):
+    path = DRIVER / program if (DRIVER / program).is_dir() else DRIVER / f"{program}.c"
+    machine = session.Session(vm.Kernel(kernel), [path], extra=("late", "many"))
+    bad, all_of_it = [], []
+    for case in cases:
+        failed, said, log = machine.program(program, case, SECONDS=14_000, **settings).all()
+        bad += [*failed, *vm.scan_log(log, machine.machine.allow)]
+        all_of_it += said
+    bad += machine.finish()
+    assert not bad, "\n".join([*bad, *all_of_it[-100:]])
