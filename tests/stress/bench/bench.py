@@ -3,10 +3,9 @@
 """`make bench`: runs "nvgrace-gpu bench" in a virtual GH200, with this driver
 and another build of it in turn.
 
-    bench.py [--smoke] [--quick] [--rounds N] [KERNEL...]
+    python3 -m stress.bench.bench [--quick] [--rounds N] [KERNEL...]
 
-Inside the toolbox, after `make modules` for those kernels (default: oldstable-amd64,
-stable and newest). One boot per kernel. Each round loads the driver, binds, measures
+Inside the toolbox (default: oldstable-amd64, stable and newest). One boot per kernel. Each round loads the driver, binds, measures
 and unbinds a GPU, and unloads the driver. BASELINE_KO in the environment is the
 other module, or a folder of such files, as build/baseline/newest.ko, below the
 project's folder. Each round measures that module as well. A kernel without such
@@ -34,11 +33,10 @@ import subprocess
 import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "vm"), str(HERE.parent / "cli")]
+from cli import common
+from lab import programs, vm
 
-import common  # noqa: E402  (needs the path above)
-import vm  # noqa: E402
+HERE = pathlib.Path(__file__).resolve().parent
 
 # oldstable has no model GPU on arm64, and nvgrace-gpu does not know its stand-in.
 KERNELS = ("oldstable-amd64", "stable", "newest")
@@ -113,7 +111,7 @@ def measure(gpu, options):
         unbind {gpu} && rmmod {DRIVER} && exit $rc"""
 
 
-def programs(kernel):
+def run_after(kernel):
     """The programs of this folder that run after the measurements, with this
     driver alone. off.c needs the tracer, which the 64K kernel that is built
     here has."""
@@ -133,7 +131,7 @@ def compiled(kernel, name):
     program = vm.PROJECT / "build" / "guest" / f"{name}-{kernel.name}"
     program.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-o", str(program),
-                    str(HERE / f"{name}.c"), str(HERE.parent / "vm/guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
+                    str(HERE / f"{name}.c"), "-I", str(programs.HERE / "guest"), str(programs.HERE / "guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
     return program
 
 
@@ -167,7 +165,7 @@ def run_machine(kernel, modules, plan, directory):
     steps = [{"name": f"{i}-{module}-{gpu}",
               "run": f"PATH=$PATH:/usr/sbin; module={module if module != WARM_UP else 'ours'}\n{measure(gpu, options)}"}
              for i, (module, gpu, options) in enumerate(plan)]
-    for name in programs(kernel):
+    for name in run_after(kernel):
         files[f"/bench/{name}"] = str(compiled(kernel, name))
         steps.append({"name": name, "run": run_program(name)})
 
@@ -189,7 +187,7 @@ def run_machine(kernel, modules, plan, directory):
         document = json.loads("\n".join(lines))
         common.validate(document)
         said.append((module, gpu, document))
-    extra = [line.replace("says:", "#") for name in programs(kernel) for line in result.command(name).output
+    extra = [line.replace("says:", "#") for name in run_after(kernel) for line in result.command(name).output
              if line.startswith("says: ")]
     return said, extra
 
@@ -297,7 +295,7 @@ def plots(kernel, rows):
 
 def bench(kernel, rounds, quick, smoke):
     """Measure on one kernel and print. Whether everything was measured."""
-    modules = {"ours": vm.PROJECT / "build" / kernel.release / common.MODULE}
+    modules = {"ours": programs.module_of(kernel)}
     other = baseline_of(kernel)
     if other:
         modules["baseline"] = other
@@ -343,24 +341,13 @@ def bench(kernel, rounds, quick, smoke):
 def main():
     """Measure on all kernels that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("kernels", nargs="*", metavar="KERNEL")
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=KERNELS)
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("there must be a round")
-    passed = failed = 0
-    for name in args.kernels or (("newest",) if args.smoke else KERNELS):
-        try:
-            good = bench(vm.Kernel(name), 1 if args.smoke else args.rounds, args.quick or args.smoke, args.smoke)
-        except (RuntimeError, ValueError, subprocess.CalledProcessError) as e:
-            print(f"not ok - {name}: {e}")
-            good = False
-        passed += good
-        failed += not good
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    sys.exit(1 if failed else 0)
+    sys.exit(not all([bench(vm.Kernel(name), args.rounds, args.quick, False) for name in args.kernels]))
 
 
 if __name__ == "__main__":

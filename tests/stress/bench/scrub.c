@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../vm/guest/lib.h"
+#include "lib.h"
 
 #define TRACING	"/sys/kernel/tracing/"
 #define RUNS	5

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`make bench` measures everything that has a goal."""
+
+import pytest
+
+from lab import vm
+from stress.bench import bench
+
+
+@pytest.mark.check
+@pytest.mark.kernels("newest")
+def test_everything_is_measured(kernel):
+    assert bench.bench(vm.Kernel(kernel), rounds=1, quick=True, smoke=True)
