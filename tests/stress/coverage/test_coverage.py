@@ -1,36 +1,24 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Measures with lcov how much of the module and of nvgrace-gpu(8) the tests
-reach.
+"""The tests reach nearly all of the module and of nvgrace-gpu(8), as lcov counts
+it. Each part is built with counters, and its tests run once more, which takes
+hours. COVERAGE_AGAIN=1 judges the counters of the last run.
 
-    coverage.py [--again] [PART...]
-
-Inside the toolbox, after `scripts/dev/toolbox root coverage` and `scripts/dev/toolbox
-kernel gcov` outside, and `make modules` for stable, newest and newest-64k.
-Builds each part with counters and runs its tests. It fails if too few lines or
-branches ran. --again runs no tests and judges the last run's counters.
 build/coverage/PART.txt gets the numbers of each file, and PART.info all counts,
 of which genhtml makes pages. A line that no test can reach has one of lcov's
-markers, LCOV_EXCL_LINE or LCOV_EXCL_START, with the reason. Logs are
-build/log/coverage-*.log."""
+markers, LCOV_EXCL_LINE or LCOV_EXCL_START, with the reason."""
 
-import argparse
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
 import tarfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "vm")]
-import packages  # noqa: E402  (needs the path above)
-import suite  # noqa: E402
-import vm  # noqa: E402
+import pytest
+
+from lab import packages, vm
 
 PROJECT = vm.PROJECT
 WORK = PROJECT / "build/coverage"
-LOGS = PROJECT / "build/log"
 
 # What each part must reach, in percent.
 LINES, BRANCHES = 98, 90
@@ -53,44 +41,22 @@ IGNORED = "inconsistent,inconsistent,mismatch,mismatch,negative,negative,unused,
 
 # The kernel for the module with counters, and the tests that run on it.
 KERNEL = "gcov"
-MODULE_TESTS = {
-    "suite": ["python3", "tests/vm/suite.py", "--timeout", "3000", "--race", "10", KERNEL],
-    "firmware": ["python3", "tests/vm/test_firmware.py", KERNEL],
-    "scrub": ["python3", "tests/vm/test_scrub.py", KERNEL],
-    "faults": ["tests/testkernel/faults", KERNEL],
-}
-CLI_TESTS = {
-    "cli": ["tests/cli/run"],
-    "cli-vm": ["python3", "tests/cli/test_vm.py", "newest"],
-    "cli-bench": ["python3", "tests/cli/vm_bench.py", "newest"],
-    # Opens the device's own file, which Debian's kernels lack.
-    "cli-bench-newest-64k": ["python3", "tests/cli/vm_bench.py", "newest-64k"],
-    "cli-scrub": ["python3", "tests/cli/vm_scrub.py", "newest"],
-    "doctor": ["python3", "tests/cli/vm_doctor.py"],
-}
+MODULE_TESTS = ("--kernel", KERNEL, "tests/driver", "tests/firmware", "tests/stress/test_faults.py",
+                "--deselect", "tests/driver/test_tracers.py")
+# On newest, and on newest-64k what Debian's kernels lack.
+CLI_TESTS = ("tests/cli",)
 CROSS = "aarch64-linux-gnu-"
 
 
-class Failed(Exception):
-    """A part that can't be judged."""
-
-
-def run(name, command, **environment):
-    """Run a test program, which must pass: after a failure it may reach less
-    than it should."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"coverage-{name}.log"
-    print(f"# {name} ...", flush=True)
-    with open(log, "wb") as out:
-        done = subprocess.run([str(c) for c in command], cwd=PROJECT, env={**os.environ, **environment}, stdout=out,
-                              stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        print("".join(f"    | {line}\n" for line in log.read_text(errors="replace").splitlines()[-20:]), end="")
-        raise Failed(f"{name} ended with {done.returncode}; all of it: {log}")
+def run_tests(tests, machines):
+    """Run tests, which must pass: after a failure they may reach less than they
+    should. machines: the folder for the counters of machines."""
+    subprocess.run([sys.executable, "-m", "pytest", "-q", *tests], cwd=PROJECT, env={**os.environ, "COVERAGE": str(machines)},
+                   check=True)
 
 
 def lcov(*words):
-    """Run lcov of tests/programs.conf with these arguments."""
+    """Run lcov of tests/lab/programs.conf with these arguments."""
     root = packages.root("coverage")
     perl = [root / "usr/share/perl5", *(root / "usr/lib/x86_64-linux-gnu/perl5").iterdir()]
     return subprocess.run(["perl", root / "usr/bin/lcov", "--branch-coverage", "--ignore-errors", IGNORED, *map(str, words)],
@@ -100,8 +66,7 @@ def lcov(*words):
 
 def must(done):
     """The output of a program that must succeed."""
-    if done.returncode:
-        raise Failed(f"{' '.join(map(str, done.args[1:]))}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    assert not done.returncode, f"{' '.join(map(str, done.args[1:]))}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
 
@@ -134,8 +99,7 @@ def unpack(archives, objects, name):
         must(subprocess.run([f"{CROSS}gcov-tool", "merge", "-o", both, total, here], capture_output=True, text=True))
         shutil.rmtree(total)
         shutil.move(both, total)
-    if not total.is_dir():
-        raise Failed(f"no machine has sent counters of {objects}")
+    assert total.is_dir(), f"no machine has sent counters of {objects}"
     for notes in objects.rglob("*.gcno"):
         copy = total / notes.relative_to(objects)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -150,11 +114,6 @@ def fresh(directory):
     return directory
 
 
-def run_tests(tests, machines):
-    for name, command in tests.items():
-        run(name, command, COVERAGE=str(machines))
-
-
 class Module:
     def __init__(self):
         self.kernel = vm.Kernel(KERNEL)
@@ -165,8 +124,8 @@ class Module:
         shutil.rmtree(self.objects, ignore_errors=True)
         # gcov counts what is left after early inlining. Without this option,
         # each inlined copy of a function would have its own branches.
-        run("module", ["make", "modules", f"KDIR={self.kernel.headers}", *self.kernel.arch.make, "GCOV_PROFILE=y",
-                       "KCFLAGS=-fno-early-inlining"])
+        must(subprocess.run(["make", "modules", f"KDIR={self.kernel.headers}", *self.kernel.arch.make, "GCOV_PROFILE=y",
+                             "KCFLAGS=-fno-early-inlining"], cwd=PROJECT, capture_output=True, text=True))
         run_tests(MODULE_TESTS, machines)
 
     def read(self):
@@ -193,40 +152,14 @@ class Cli:
         return both
 
 
-PARTS = {"cli": Cli, "module": Module}
-
-
-def judge(name, tap, again):
-    """Run one part's tests and judge what they reached."""
-    part = PARTS[name]()
-    if not again:
-        part.test()
-    info = part.read()
-    report = WORK / f"{name}.txt"
-    report.write_text(must(lcov("--list", info)))
-    print(f"# {report.relative_to(PROJECT)} has each file")
-    done = lcov("--summary", info, "--fail-under-lines", LINES, "--fail-under-branches", BRANCHES)
-    print("".join(f"#{line}\n" for line in done.stdout.splitlines() if "%" in line), end="")
-    why = [line for line in done.stdout.splitlines() if line.startswith("Failed")]
-    tap.check(f"{name}: {LINES} % of the lines and {BRANCHES} % of the branches are reached", not done.returncode, "; ".join(why))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], help=", ".join(PARTS))
-    args = parser.parse_args()
+@pytest.mark.parametrize("name, part", [("cli", Cli), ("module", Module)])
+def test_nearly_all_is_reached(name, part):
     # Programs that run as nobody write the same files.
     os.umask(0)
-    tap = suite.Tap()
-    for name in args.parts or PARTS:
-        try:
-            judge(name, tap, args.again)
-        except Failed as e:
-            tap.check(f"{name}: counted", False, str(e))
-    print(f"{tap.passed} passed, {tap.failed} failed, 0 skipped")
-    sys.exit(bool(tap.failed))
-
-
-if __name__ == "__main__":
-    main()
+    part = part()
+    if not os.environ.get("COVERAGE_AGAIN"):
+        part.test()
+    info = part.read()
+    (WORK / f"{name}.txt").write_text(must(lcov("--list", info)))
+    done = lcov("--summary", info, "--fail-under-lines", LINES, "--fail-under-branches", BRANCHES)
+    assert not done.returncode, done.stdout
