@@ -92,7 +92,7 @@ deb rpm:
 	@scripts/packaging/package $@
 
 # For a release: `make version` sets its number everywhere, and `make dist` puts
-# its tarball and checksum in build/dist/. docs/releasing.md has all steps.
+# its tarball and checksum in build/dist/. docs/versions.md has all steps.
 .PHONY: version dist
 version:
 	@scripts/packaging/version '$(V)'
@@ -215,7 +215,7 @@ build/doctor.md:
 	@mkdir -p build
 	@$(MAKE) -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > $@
 
-# The findings in docs/doctor.md, and the table of kernels in docs/kernels.md.
+# The findings in docs/doctor.md, and the table of kernels in docs/versions.md.
 generated:
 	@$(TOOLBOX) run -- make -s build/doctor.md
 	@cp build/doctor.md docs/doctor.md
@@ -253,7 +253,7 @@ help:
 	@echo '  check-kernel  run the driver'"'"'s tests on a kernel of your own: TREE=<its source> [CONFIG=<file>]; or only build for it: HEADERS=<folder>'
 	@echo '  matrix        build for every kernel with all warnings, and print a table'
 	@echo '  fuzz          fuzz until interrupted, or for SECONDS=n per target'
-	@echo '  generated     write the findings in docs/doctor.md and the table of kernels in docs/kernels.md from their sources'
+	@echo '  generated     write the findings in docs/doctor.md and the table of kernels in docs/versions.md from their sources'
 	@echo '  style         run checkpatch and check the project'"'"'s own rules'
 	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'

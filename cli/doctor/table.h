@@ -78,8 +78,7 @@ CASE(HUGE_MAPPINGS, UNKNOWN, UNKNOWN,
 FINDING(RESETS, "resets",
 	"Whether a reset removes the mappings of GPU memory, so that the next access waits until "
 	"the memory is ready. vfio-pci-core does so in Linux 6.10 or later. On older kernels the "
-	"module does it, and its `features` have the word `zap`; see "
-	"[kernels.md](kernels.md#resets-before-linux-610).")
+	"module does it, and its `features` have the word `zap`.")
 CASE(RESETS, GOOD, GOOD, "it does", NULL)
 CASE(RESETS, MAPPINGS_SURVIVE, WARNING,
      "the loaded module can't: a guest that does not wait reads all ones and loses writes",
