@@ -81,7 +81,8 @@ install-dkms:
 install-cli:
 	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 	$(INSTALL) -d $(GUIDES)/examples
-	$(INSTALL) -m 644 docs/administration.md docs/guests.md docs/doctor.md docs/ABI/sysfs-driver-nvgrace-gpu $(GUIDES)
+	$(INSTALL) -m 644 docs/administration.md docs/guests.md docs/doctor.md docs/tracing.md docs/ABI/sysfs-driver-nvgrace-gpu \
+		$(GUIDES)
 	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu docs/prometheus-alerts.yml $(GUIDES)/examples
 
 # ---- packages ---------------------------------------------------------------

@@ -3,9 +3,9 @@
  * Changes the drivers of GPUs: see switch.h.
  *
  * One thread for each GPU does the steps. A child process does the writes to
- * sysfs that may wait in the kernel: a bind waits for the memory, at most 30 s
- * on a GH200. Killing the child ends the driver's wait, and this process can
- * restore the GPU.
+ * sysfs that may wait in the kernel, as a bind does until the memory is ready.
+ * Killing the child ends the driver's wait, and this process can restore the
+ * GPU.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -2,9 +2,9 @@
 /*
  * The bar, and the thread that draws it and waits for signals: see progress.h.
  *
- * A thread waits for signals, because other threads may wait in the kernel for
- * 30 s, for a reset or for memory that isn't ready. The end of the process ends
- * such a wait; a signal handler would not.
+ * A thread waits for signals, because other threads may wait in the kernel for a
+ * reset or for memory that isn't ready. The end of the process ends such a wait,
+ * but a signal handler would not.
  */
 #include <errno.h>
 #include <pthread.h>
