@@ -86,7 +86,7 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l full -d 'Take about 10 mi
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench' -l read-only -d 'Write nothing to GPU memory'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -s t -l time -x -d 'Repeat the patterns for seconds'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l until -x -a 'look open touch sample pattern reset d3hot file scrub' -d 'Stop after this step'
-complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l log -r -F -d 'Say there what each step is about to do'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l log -r -F -d 'Log there what each step is about to do'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l seed -x -d 'Make the patterns of a number'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l ready-within -x -d 'How soon after a reset it must be ready'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in scrub' -l verify -d 'Then read all of it back'

@@ -575,7 +575,7 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 	fflush(stdout);
 	status = w->a->dry_run ? 0 : initramfs_run(command);
 	if (status) {
-		how = status < 0 ? xasprintf("did not run to its end: %s", strerror(errno))
+		how = status < 0 ? xasprintf("did not finish: %s", strerror(errno))
 				 : xasprintf("exited with %d", status);
 		complain(NULL, "can't update the initramfs: %s %s; it keeps the old configuration "
 			 "until you run \"%s\" again", command[0], how, text);

@@ -17,8 +17,8 @@
 	"run `echo 1 > /sys/bus/pci/devices/ADDRESS/reset`, then `nvgrace-gpu scrub ADDRESS`; if that does not help, power-cycle the host"
 
 FINDING(GPUS, "gpus",
-	"GPUs with an id that the driver supports: GPU_IDS. Or with an id of a line `id` of the "
-	"configuration (nvgrace-gpu.conf(5)).")
+	"GPUs with an id that a line `id` of the configuration (nvgrace-gpu.conf(5)) adds, or that "
+	"the driver supports: GPU_IDS.")
 CASE(GPUS, GOOD, GOOD, "there is at least one", NULL)
 CASE(GPUS, RUBIN, NOTE, "a GPU is of Vera Rubin, which needs no variant driver",
      "assign it with vfio-pci")
@@ -230,12 +230,13 @@ CASE(KVM, UNKNOWN, UNKNOWN, "this user may not open /dev/kvm",
      "run as root, or as a member of the group kvm")
 
 FINDING(KVM_USEMEM, "kvm-usemem",
-	"How KVM maps usemem (BAR4) in a guest. For the kinds of memory and the capability by which "
-	"the doctor checks KVM, see [guests.md](guests.md#what-a-guest-gets-on-which-host). Without "
-	"access to KVM, the doctor reads from the kernel's log and CTR_EL0 whether the CPU has "
-	"FEAT_S2FWB and CACHE_DIC. A vendor kernel older than 6.17 with the backport, on a CPU that "
-	"lacks one of the two features, refuses the memory. Its version does not show the backport, "
-	"so the finding is then a note. Grace has both features. Only on Arm.")
+	"How KVM maps usemem (BAR4) in a guest. "
+	"[guests.md](guests.md#what-a-guest-gets-on-which-host) explains the kinds of memory and "
+	"the capability that the doctor checks. Without access to KVM, the doctor finds out from "
+	"the kernel's log and CTR_EL0 whether the CPU has FEAT_S2FWB and CACHE_DIC, as Grace has. A "
+	"vendor's kernel older than 6.17 may have the backport, and then refuses the memory on a CPU "
+	"that lacks one of the two. Its version does not show that, so the finding is a note. Only "
+	"on Arm.")
 CASE(KVM_USEMEM, GOOD, GOOD, "write-back", NULL)
 CASE(KVM_USEMEM, DEVICE, NOTE, "as Device memory: the kernel is older than 6.17",
      "boot Linux 6.17 or later on the host, or a vendor kernel with the backport")
@@ -245,8 +246,8 @@ CASE(KVM_USEMEM, UNKNOWN, UNKNOWN, "KVM can't be opened",
      "run as root, or as a member of the group kvm")
 
 FINDING(KVM_RESMEM, "kvm-resmem",
-	"How KVM maps resmem (BAR2) in a guest, if a GPU has one: by the loaded module's features, "
-	"or else by the kernel's version "
+	"How KVM maps resmem (BAR2) in a guest, if a GPU has it. The loaded module's features say "
+	"so, or else the kernel's version "
 	"([guests.md](guests.md#what-a-guest-gets-on-which-host)). Only on Arm.")
 CASE(KVM_RESMEM, GOOD, GOOD, "Normal, non-cacheable (Normal-NC)", NULL)
 CASE(KVM_RESMEM, DEVICE, NOTE, "as Device memory", "boot Linux 6.9 or later on the host")
@@ -262,8 +263,8 @@ CASE(KVM_ADDRESSES, TOO_FEW, WARNING,
 FINDING(MEMORY_ONLINE, "memory-online",
 	"Whether GPU memory is online as System RAM of this host: \"System RAM (NVIDIA)\" in "
 	"/proc/iomem. The driver refuses such a GPU, because host RAM must never reach a guest. The "
-	"finding names a NUMA node only if the nvidia driver, or the addresses of the node's memory "
-	"blocks, show that it holds only this GPU's memory.")
+	"finding names a NUMA node only if the nvidia driver or the addresses of the node's memory "
+	"blocks show that the node holds only this GPU's memory.")
 CASE(MEMORY_ONLINE, GOOD, GOOD, "no GPU memory is online", NULL)
 CASE(MEMORY_ONLINE, USED, WARNING,
      "some is online, and a GPU is bound to the nvidia driver: the host may use it",
@@ -277,8 +278,8 @@ CASE(MEMORY_ONLINE, UNKNOWN, UNKNOWN, "/proc/iomem can't be read",
      "run as root, outside of a container")
 
 FINDING(SERVICES, "services",
-	"NVIDIA's services nvidia-persistenced, nv-fabricmanager, nv-hostengine (DCGM) and "
-	"nvidia-imex keep open the GPUs that are bound to the nvidia driver.")
+	"Whether one of NVIDIA's services nvidia-persistenced, nv-fabricmanager, nv-hostengine "
+	"(DCGM) and nvidia-imex, which keep GPUs of the nvidia driver open, is running.")
 CASE(SERVICES, GOOD, GOOD, "none runs, or no GPU is bound to the nvidia driver", NULL)
 CASE(SERVICES, RUN, WARNING, "one runs, and a GPU is bound to the nvidia driver",
      "before you bind, stop those that run: `systemctl stop nvidia-persistenced nvidia-fabricmanager nvidia-dcgm`")
@@ -384,7 +385,7 @@ FINDING(PCI_ERRORS, "pci-errors",
 	"counts advisory errors, which a device reports as corrected.")
 CASE(PCI_ERRORS, GOOD, GOOD, "none", NULL)
 CASE(PCI_ERRORS, COUNTED, WARNING, "at least one",
-     "run `dmesg | grep AER`; if more errors come, have the hardware checked")
+     "run `dmesg | grep AER`; if more errors follow, have the hardware checked")
 
 FINDING(FIRMWARE, "firmware",
 	"Whether firmware reports where the GPU's memory is. For a bound GPU, the driver's `mode` "

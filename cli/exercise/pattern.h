@@ -32,7 +32,7 @@ struct pattern {
 	 */
 	bool cleared;
 	/*
-	 * Not 0: write and compare only 64 bytes, at the begin and the end of
+	 * Not 0: write and compare only 64 bytes, at the beginning and end of
 	 * each part and at each multiple of these bytes, in one thread.
 	 */
 	uint64_t stride;

@@ -87,7 +87,7 @@ static void check_readiness(struct test *t)
 	if (!readiness)
 		result(t, "readiness", SKIPPED, "this driver does not report it");
 	else if (!strcmp(readiness, "failed"))
-		result(t, "readiness", FAILED, "the driver has waited for the memory in vain; "
+		result(t, "readiness", FAILED, "the memory did not become ready while the driver waited; "
 		       "power-cycle the host");
 	else
 		result(t, "readiness", strcmp(readiness, "ready") ? NOTED : PASSED,

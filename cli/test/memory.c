@@ -44,7 +44,7 @@ static void check_places(struct test *t, const char *id, uint64_t stride, const 
 
 void step_touch(struct test *t)
 {
-	check_places(t, "ends", ENDS, "at the begin and at the end");
+	check_places(t, "ends", ENDS, "at the beginning and at the end");
 	check_places(t, "every-64-MiB", 64 * MiB, "every 64 MiB");
 }
 

@@ -67,7 +67,7 @@ enum { KEY_SEED = 256, KEY_READY, KEY_UNTIL, KEY_LOG };
 static const struct argp_option options[] = {
 	{ "until", KEY_UNTIL, "STEP", 0, "Stop after this step", 0 },
 	{ "log", KEY_LOG, "FILE", 0,
-	  "Say there what each step is about to do (default " LOG_FILE ")", 0 },
+	  "Log there what each step is about to do (default " LOG_FILE ")", 0 },
 	{ "time", 't', "SECONDS", 0,
 	  "Repeat the patterns for SECONDS (1 to 86400); the last pass is finished", 0 },
 	{ "seed", KEY_SEED, "NUMBER", 0, "Use the patterns of an earlier test with this seed", 0 },

@@ -347,8 +347,8 @@ class Boot(WithRule):
         for text, status, words in (
                 ("#!/bin/sh\necho made", 0, ""),
                 ("#!/bin/sh\nexit 7", 1, f'can\'t update the initramfs: {UPDATE} exited with 7; it keeps the old'),
-                ("#!/bin/sh\nkill -KILL $$", 1, f"can't update the initramfs: {UPDATE} did not run to its end: Interrupted"),
-                (None, 1, f"can't update the initramfs: {UPDATE} did not run to its end: Permission denied; it keeps")):
+                ("#!/bin/sh\nkill -KILL $$", 1, f"can't update the initramfs: {UPDATE} did not finish: Interrupted"),
+                (None, 1, f"can't update the initramfs: {UPDATE} did not finish: Permission denied; it keeps")):
             self.tree.file(UPDATE, text or "#!/bin/sh")
             program.chmod(0o755 if text else 0o644)
             self.change("bind", "--boot-only", status=status)
