@@ -3,8 +3,8 @@
  * "nvgrace-gpu metrics": metrics of the GPUs, in Prometheus' text format 0.0.4,
  * which node_exporter's textfile collector and promtool read. main.c calls it.
  *
- * OpenMetrics is no choice: it names a counter's family "x", and the older format
- * "x_total", so that a counter has a type in only one of them.
+ * OpenMetrics is no alternative: it names a counter's family "x", and the older
+ * format "x_total", so a counter has a type in only one of them.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The pages that the kernel has reported as bad, so that reads and writes stay
- * away from them: a load from such a page in the kernel is the end of the host,
- * because arm64 has no copy that survives it. Owns a small table for each part.
+ * The pages that the kernel has reported as bad, so that reads and writes avoid
+ * them: a load from such a page in the kernel stops the host, because no copy
+ * function of arm64 survives it. Owns a small table for each part.
  *
  * The table lives from probe to release. So a page stays bad when the device is
  * closed and opened again.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The QEMUs and libvirts of a host, and what of each a guest with GPUs needs:
- * by what the program itself lists, or by its version if a record has no list.
+ * The QEMUs and libvirts of a host, and which features for guests with GPUs each
+ * has: those that the program itself lists, or those of its version if a record
+ * has no list.
  */
 #ifndef NVGRACE_GPU_FACTS_VMM_H
 #define NVGRACE_GPU_FACTS_VMM_H

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2154 # log is the script's
 #
-# What bash scripts share that do long steps: messages, and progress on stderr.
+# What bash scripts with long steps share: messages, and progress on stderr.
 # A script sources this and sets log, the file for the steps' output.
 
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
