@@ -248,7 +248,7 @@ help:
 	@echo '  test          run some tests: T="tests/driver/mmap.c -k hole", arguments for pytest'
 	@echo '  check         run all tests on every supported kernel (LOAD=4 beside 4 busy processes; LATEST=1 with Debian'"'"'s newest kernels)'
 	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
-	@echo '  check-quick   run the unit tests and one kernel, in five minutes'
+	@echo '  check-quick   run what needs no machine, and the driver'"'"'s tests on one kernel'
 	@echo '  check-long    run the campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
 	@echo '  check-kernel  run the driver'"'"'s tests on a kernel of your own: TREE=<its source> [CONFIG=<file>]; or only build for it: HEADERS=<folder>'
