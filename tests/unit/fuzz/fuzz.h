@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Shared by the libFuzzer targets in this directory: a reader of the fuzzer's
- * bytes, and the report of an oracle that disagrees. See tests/unit/fuzz/run.
+ * bytes, and the report of an oracle that disagrees. See tests/unit/test_fuzz.py.
  */
 #ifndef FUZZ_H
 #define FUZZ_H

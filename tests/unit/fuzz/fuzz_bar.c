@@ -6,11 +6,7 @@
  * vfio-pci-core.
  *
  * The oracle has a config space of its own, and handles each byte separately,
-<<<<<<< HEAD
- * bit by bit. tests/unit/fuzz/run builds and runs this target.
-=======
  * bit by bit. test_fuzz.py builds and runs this target.
->>>>>>> 81aadee (tests: probes, fuzzers and the unit tests are items)
  */
 #include <string.h>
 

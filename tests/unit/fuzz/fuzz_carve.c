@@ -2,7 +2,7 @@
 /*
  * Fuzzes nvgrace_gpu_carve(). The oracle doesn't compute a carve-out. It checks
  * that the result has the properties that define one, in arithmetic that can't
- * overflow. tests/unit/fuzz/run builds and runs this target.
+ * overflow. tests/unit/test_fuzz.py builds and runs this target.
  */
 #include <string.h>
 

@@ -2,7 +2,7 @@
 /*
  * Fuzzes nvgrace_gpu_split(). The oracle checks for single bytes on which side
  * of the window they are: for all if they are few, and otherwise for the first
- * and the last of each part. tests/unit/fuzz/run builds and runs this target.
+ * and the last of each part. tests/unit/test_fuzz.py builds and runs this target.
  */
 #include "arith.h"
 #include "fuzz.h"

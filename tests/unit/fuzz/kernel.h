@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The kernel interfaces that src/cfgemu.c and include/nvgrace_gpu.h need in
-<<<<<<< HEAD
- * user space. tests/unit/fuzz/build includes this file before both, and makes empty
-=======
  * user space. test_fuzz.py includes this file before both, and makes empty
->>>>>>> 81aadee (tests: probes, fuzzers and the unit tests are items)
  * headers with the names of the kernel's. The functions are in fuzz_bar.c.
  */
 #ifndef FUZZ_KERNEL_H
