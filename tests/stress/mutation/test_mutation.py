@@ -143,10 +143,17 @@ class Compiler:
             return self.compiled(mutant.file) not in (b"", good)
 
 
-@pytest.fixture(scope="module", name="copy")
-def fixture_copy():
+@contextlib.contextmanager
+def new_copy():
+    programs.BUILD.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mistake-", dir=programs.BUILD) as directory:
         yield Copy(directory)
+
+
+@pytest.fixture(scope="module", name="copy")
+def fixture_copy():
+    with new_copy() as copy:
+        yield copy
 
 
 @pytest.fixture(scope="module", name="control")
@@ -186,8 +193,8 @@ def fixture_drawn():
     import clang.cindex
     from stress.mutation import slips
     clang.cindex.Config.set_library_path(root / "x86_64-linux-gnu")
-    with tempfile.TemporaryDirectory(prefix="compiled-", dir=programs.BUILD) as directory:
-        compiler = Compiler(Copy(directory))
+    with new_copy() as copy:
+        compiler = Compiler(copy)
         every = [m for file in PROGRAMS for m in slips.mutants(file, compiler.copy.tree / file, *compiler.command(file))]
         stale = set(excuses()) - {f"{m.function} {m.kind}" for m in every}
         assert not stale, f"survivors excuses what there is not: {stale}"
