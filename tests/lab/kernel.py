@@ -6,7 +6,7 @@ import re
 import struct
 import subprocess
 
-from lab import initramfs
+from lab import initramfs, toolbox
 from lab.arch import ARCHITECTURES
 from lab.archive import cached, decompress
 from lab.config import ConfigError
@@ -34,10 +34,10 @@ class Kernel:
         self.has_model = self.arch.iommu_module is None or self.provides(self.arch.iommu_module)
 
     def _ask(self, word):
-        done = subprocess.run([str(PROJECT / "scripts/dev/toolbox"), word, self.name], capture_output=True, text=True)
-        if done.returncode:
-            raise ConfigError(f"kernel {self.name}: {done.stderr.strip()}")
-        return done.stdout.strip()
+        try:
+            return toolbox.ask(word, self.name)
+        except toolbox.Failed as e:
+            raise ConfigError(f"kernel {self.name}: {e}") from None
 
     def has(self, option):
         """Whether the kernel was configured with option=y."""

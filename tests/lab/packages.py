@@ -6,15 +6,15 @@ import re
 import subprocess
 import sys
 
-PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
+from lab import toolbox
 
 
 def root(name):
     """The directory that `scripts/dev/toolbox root NAME` made."""
-    done = subprocess.run([PROJECT / "scripts/dev/toolbox", "root", name], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return pathlib.Path(done.stdout.strip())
+    try:
+        return pathlib.Path(toolbox.ask("root", name))
+    except toolbox.Failed as e:
+        sys.exit(str(e))
 
 
 def libraries(paths, directory):

@@ -17,6 +17,7 @@ import unittest
 
 import pytest
 
+from lab import toolbox
 from lab.system import scratch
 from packages.common import copy_sources, named
 
@@ -231,8 +232,7 @@ class Settings(Copy):
             self.assertRegex(read("debian/changelog"), rf"(?s)^{NAME} \({re.escape(VERSION)}-.*?\n -- {re.escape(MAINTAINER)}  \S")
             self.assertRegex(read(f"rpm/{NAME}.spec"),
                              rf"%changelog\n\* \w+ \w+ \d+ \d+ {re.escape(MAINTAINER)} - {re.escape(VERSION)}-1\n")
-        headers = subprocess.run([scratch.PROJECT / "scripts/dev/toolbox", "kdir", "newest"], capture_output=True, text=True,
-                                 check=True).stdout.strip()
+        headers = toolbox.ask("kdir", "newest")
         self.run_in(self.copy, "scripts/dev/toolbox", "cached", "make", "modules", f"KDIR={headers}", "ARCH=arm64",
                     "CROSS_COMPILE=aarch64-linux-gnu-")
         module = next((self.copy / "build").glob(f"*/{NAME}.ko"))

@@ -6,14 +6,14 @@ import warnings
 
 import pytest
 
-from lab import vm
+from lab import toolbox, vm
 
 
 def kernels():
     """Those that must work, the one that tests boot but no package has, and those
     of which a fault is only a warning."""
     for words in (["kernels"], ["kernels", "--early"]):
-        yield from subprocess.run(["scripts/dev/toolbox", *words], cwd=vm.PROJECT, capture_output=True, text=True, check=True).stdout.split()
+        yield from toolbox.ask(*words).split()
     yield "newest-64k"
 
 

@@ -20,12 +20,10 @@ import subprocess
 
 import pytest
 
-from lab import archive, packages, programs, vm
+from lab import archive, packages, programs, toolbox, vm
 
 WORK = programs.BUILD / "static"
-TOOLBOX = vm.PROJECT / "scripts/dev/toolbox"
-
-KERNELS = subprocess.run([TOOLBOX, "kernels"], capture_output=True, text=True, check=True).stdout.split()
+KERNELS = toolbox.ask("kernels").split()
 CHECKED = ("oldstable", "newest")
 
 # arith.c is also compiled for user space, which has no min() and max().
@@ -80,7 +78,7 @@ def run(*command):
     environment = {"LD_LIBRARY_PATH": f"build/static/lib:{root()}/usr/lib/x86_64-linux-gnu",
                    "COCCINELLE_HOME": f"{root()}/usr/lib/coccinelle",
                    "PYTHONPATH": f"tests:scripts/dev/demo:{root()}/usr/lib/coccinelle/python:{root()}/usr/lib/python3/dist-packages"}
-    return subprocess.run([TOOLBOX, "cached", "--", "env", *(f"{name}={value}" for name, value in environment.items()), *command],
+    return subprocess.run([toolbox.TOOLBOX, "cached", "--", "env", *(f"{name}={value}" for name, value in environment.items()), *command],
                           cwd=vm.PROJECT, capture_output=True, text=True)
 
 
@@ -140,7 +138,7 @@ def test_clang_tidy(path):
 @pytest.mark.check
 def test_coccinelle():
     files = [str(p.relative_to(vm.PROJECT)) for d in ("src", "include") for p in sorted((vm.PROJECT / d).rglob("*.[ch]"))]
-    checkpatch = subprocess.run([TOOLBOX, "checkpatch"], capture_output=True, text=True, check=True).stdout.strip()
+    checkpatch = toolbox.ask("checkpatch")
     patches, found = 0, []
     for patch in sorted(pathlib.Path(checkpatch).with_name("coccinelle").rglob("*.cocci")):
         text = patch.read_text("utf-8")

@@ -3,10 +3,9 @@
 
 import subprocess
 
-from lab import vm
+from lab import toolbox, vm
 
 
 def test_style():
-    checkpatch = subprocess.run(["scripts/dev/toolbox", "checkpatch"], cwd=vm.PROJECT, capture_output=True, text=True, check=True).stdout.strip()
-    done = subprocess.run(["scripts/dev/style", checkpatch], cwd=vm.PROJECT, capture_output=True, text=True)
+    done = subprocess.run(["scripts/dev/style", toolbox.ask("checkpatch")], cwd=vm.PROJECT, capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr

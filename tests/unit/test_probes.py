@@ -10,11 +10,11 @@ import subprocess
 
 import pytest
 
-from lab import vm
+from lab import toolbox, vm
 
 SCRIPTS = vm.PROJECT / "scripts"
 PROBES = sorted(p for p in (SCRIPTS / "probes").glob("*.c") if not p.name.startswith("control-"))
-KERNELS = subprocess.run([SCRIPTS / "dev/toolbox", "kernels"], capture_output=True, text=True, check=True).stdout.split()
+KERNELS = toolbox.ask("kernels").split()
 
 # Features, by the mainline version that introduced each. Debian adds none of them
 # to an older version.

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import tempfile
 
+from lab import toolbox
+
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
 PACKAGES = PROJECT / "build" / "packages"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -63,8 +65,7 @@ def package(pattern):
 @functools.cache
 def release(kernel):
     """The release of a kernel of tests/lab/kernels.conf."""
-    done = subprocess.run([PROJECT / "scripts/dev/toolbox", "release", kernel], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    return toolbox.ask("release", kernel)
 
 
 class Scratch:

@@ -8,10 +8,9 @@ import subprocess
 import tempfile
 import unittest
 
-from lab import vm
+from lab import toolbox, vm
 
 BUILD = vm.PROJECT / "tests/lab/kernels/build"
-TOOLBOX = vm.PROJECT / "scripts/dev/toolbox"
 
 SOURCE = {
     "Kbuild": "", "arch/arm64/Kconfig": "", "mm/memory.c": "",
@@ -68,9 +67,9 @@ class Tree(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertEqual({path: path.stat().st_mtime_ns for path in self.tree.rglob("*")}, before)
         name, = (path.name for path in self.kernels.glob("own-*"))
-        release = self.run_in_cache(TOOLBOX, "release", name).stdout.strip()
+        release = self.run_in_cache(toolbox.TOOLBOX, "release", name).stdout.strip()
         self.assertEqual(release, "9.9-own")
-        headers = pathlib.Path(self.run_in_cache(TOOLBOX, "kdir", name).stdout.strip())
+        headers = pathlib.Path(self.run_in_cache(toolbox.TOOLBOX, "kdir", name).stdout.strip())
         return (headers / ".config").read_text().splitlines(), done.stdout
 
     def test_without_configuration(self):
@@ -106,7 +105,7 @@ class Tree(unittest.TestCase):
             done = self.build(*words)
             self.assertEqual(done.returncode, 1)
             self.assertIn(reason, done.stdout)
-        done = self.run_in_cache(TOOLBOX, "release", "own-0")
+        done = self.run_in_cache(toolbox.TOOLBOX, "release", "own-0")
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("there is no kernel own-0", done.stdout)
 
