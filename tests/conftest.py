@@ -11,6 +11,7 @@ check`, "long" those of `make check-long` and "packages" those of `make
 check-package`. Without one of them, cases run on the kernels that --kernel
 names, or else on newest."""
 
+import collections
 import functools
 import os
 import pathlib
@@ -208,20 +209,21 @@ class Worker:
 
     def __init__(self):
         self.kernel = self.session = self.program = None
+        self.whole = set()      # sources of which all cases were chosen
         self.ended = {}         # how often, by kernel
         self.crashed = set()    # programs, with their kernels
 
     def run(self, item):
-        cases = [i for i in item.session.items if isinstance(i, Case) and i.kernel == item.kernel]
-        whole = sum(i.parent is item.parent for i in cases) == len(item.parent.cases(item.kernel))
         try:
             if self.kernel != item.kernel:
                 if self.ended.get(item.kernel, 0) >= self.ENOUGH:
                     raise Failed([f"the machine has ended {self.ENOUGH} times before"])
                 self.kernel, self.program = item.kernel, None
-                self.session = session.Session(kernel_of(item.kernel), list(dict.fromkeys(i.parent.program for i in cases)))
+                chosen = collections.Counter(i.parent for i in item.session.items if isinstance(i, Case) and i.kernel == item.kernel)
+                self.whole = {source for source, count in chosen.items() if count == len(source.cases(item.kernel))}
+                self.session = session.Session(kernel_of(item.kernel), [source.program for source in chosen])
             # After that, each case has its own run.
-            alone = not whole or item.kernel in self.ended or (item.kernel, item.program) in self.crashed
+            alone = item.parent not in self.whole or item.kernel in self.ended or (item.kernel, item.program) in self.crashed
             if alone or not self.program or self.program.name != item.program:
                 self.program = self.session.program(item.program, item.case if alone else "", **settings(item))
             result = self.program.case(item.case)

@@ -3,7 +3,6 @@
 that tests load, and the handlers with which programs ask the host."""
 
 import fcntl
-import os
 import pathlib
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from lab import archive, gpu_memory, kcsan, vm
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = vm.PROJECT / "build"
 LOGS = BUILD / "log"
+DRIVER = vm.PROJECT / "tests/driver"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # The sources that programs share beside lib.c.
@@ -27,21 +27,19 @@ def log_file(name):
 
 
 def module_of(kernel):
-    """The path of the module under test, built for this kernel. With
-    MODULE_TREE in the environment, it is the one of another checkout."""
-    tree = pathlib.Path(os.environ.get("MODULE_TREE") or vm.PROJECT)
+    """The path of the module under test, built for this kernel."""
     command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
     if kernel.name == "next":
         # Its headers are for a newer compiler.
         command += ["CC=aarch64-linux-gnu-gcc", "KCFLAGS=-Wno-attributes"]
     if kernel.has("CONFIG_KCSAN"):
         command.append(f"KCFLAGS={kcsan.compiler_flags(kernel.headers)}")
-    (tree / "build").mkdir(exist_ok=True)
-    with open(tree / "build/lock", "wb") as lock:
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / "lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=vm.PROJECT, capture_output=True, text=True)
     assert not done.returncode, f"the module for {kernel.name} does not build:\n{done.stdout}{done.stderr}"
-    return tree / "build" / kernel.release / MODULE
+    return BUILD / kernel.release / MODULE
 
 
 def module_file(kernel, name):
@@ -123,7 +121,13 @@ HANDLERS = {**gpu_memory.HANDLERS, "restore": restore, "guard": guard, "guarded"
             "dma_write": dma_write}
 
 
-def compile_programs(names, arch=vm.ARM64, folder=vm.PROJECT / "tests/driver"):
+def source_of(name):
+    """The path of a program in driver/: its source, or the folder with its
+    sources."""
+    return DRIVER / name if (DRIVER / name).is_dir() else DRIVER / f"{name}.c"
+
+
+def compile_programs(names, arch=vm.ARM64, folder=DRIVER):
     """Compile NAME.c of a folder, or all sources of its folder NAME, unless the
     cache has the program: {path in the guest: path here, in build/guest/ARCH}.
     """

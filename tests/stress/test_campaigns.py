@@ -2,13 +2,9 @@
 """Programs of driver/ with more rounds, other seeds or more pressure than `make
 check` has time for. Each item has a machine of its own."""
 
-import pathlib
-
 import pytest
 
-from lab import session, vm
-
-DRIVER = pathlib.Path(__file__).resolve().parent.parent / "driver"
+from lab import programs, session, vm
 
 # Cases of races.c, with the rounds of each of three workers. A bind and an open
 # count as 100 rounds.
@@ -40,8 +36,7 @@ def named(campaign):
 
 @pytest.mark.parametrize("kernel, program, cases, settings", CAMPAIGNS, ids=map(named, CAMPAIGNS))
 def test_campaign(kernel, program, cases, settings):
-    path = DRIVER / program if (DRIVER / program).is_dir() else DRIVER / f"{program}.c"
-    machine = session.Session(vm.Kernel(kernel), [path], extra=("late", "many"))
+    machine = session.Session(vm.Kernel(kernel), [programs.source_of(program)], extra=("late", "many"))
     bad, all_of_it = [], []
     for case in cases:
         failed, said, log = machine.program(program, case, SECONDS=14_000, **settings).all()

@@ -93,8 +93,7 @@ class Copy:
     def failed(self, wanted, settings=()):
         """The first test that fails on each kernel, or ""."""
         for kernel, names in by_kernel(wanted).items():
-            paths = ["tests/unit/test_arith.c" if n == "unit" else f"tests/driver/{n}" if (self.tree / f"tests/driver/{n}").is_dir()
-                     else f"tests/driver/{n}.c" for n in names]
+            paths = ["tests/unit/test_arith.c" if n == "unit" else programs.source_of(n).relative_to(vm.PROJECT) for n in names]
             command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "--kernel", kernel,
                        *(w for s in (*SETTINGS, *settings) for w in ("--set", s)), *paths]
             # A mistake may make a machine hang.
