@@ -632,9 +632,26 @@ static void start_held_up(uint32_t error)
 	start("neighbour");
 	for (i = 0; i < 2; i++)
 		strcpy(maps[i], "before");
+	assert_of_use("before");
 	hold_recovery(true);
 	gpu_inject_error(v.gpu, error, 0);
 	wait_until_asked();
+}
+
+/*
+ * A GPU that has lost power must not be read, not even by a processor's
+ * prefetches, for which a mapping suffices.
+ */
+static void while_the_link_is_frozen_the_kernel_maps_no_memory(void **state)
+{
+	start_held_up(ERR_DATA_LINK);
+	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
+	hold_recovery(false);
+	wait_for_the_end("successful");
+	assert_of_use("before");
+	assert_int_equal(kernel_mappings(v.gpu, NULL), 2);
+	finish();
+	assert_int_equal(unload("neighbour"), 0);
 }
 
 /*
@@ -892,6 +909,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_neighbour_without_a_driver_loses_nothing),
 	TEST(after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
 	TEST(while_the_link_is_frozen_all_accesses_fail),
+	TEST(while_the_link_is_frozen_the_kernel_maps_no_memory),
 	TEST(while_a_neighbour_wants_a_reset_all_goes_on),
 	TEST(when_the_link_freezes_those_who_wait_fail),
 	TEST(a_fault_ends_if_the_gpu_does_not_wake_up),
