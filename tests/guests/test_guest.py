@@ -22,9 +22,11 @@ PAGE = HERE / "README.md"
 # The page's placeholders for the reader's GPUs.
 ADDRESSES = ("0009:01:00.0", "0019:01:00.0")
 
-# Kernels and processors on which KVM maps usemem cacheable, as Device memory, and
-# not at all. The processor "max" has FEAT_S2FWB and CACHE_DIC, like Grace.
-HOSTS = (("newest", "max"), ("newest-16k", "max"), ("newest-64k", "max"), ("stable", "max"), ("newest", "neoverse-n1"))
+# Kernel, processor, and what KVM does there with usemem. From Linux 6.17, it maps
+# usemem cacheable on a processor with FEAT_S2FWB and CACHE_DIC, such as "max" and
+# Grace.
+HOSTS = {("newest", "max"): "cached", ("newest-16k", "max"): "cached", ("newest-64k", "max"): "cached",
+         ("stable", "max"): "device", ("newest", "neoverse-n1"): "refused"}
 
 GiB = 1 << 30
 
@@ -375,23 +377,16 @@ def look_up(machine, address):
 
 HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, "stage2": look_up,
             "remains": gpu_memory.remains, "dma_read": programs.dma_read, "dma_write": programs.dma_write}
-# The first version of Linux whose KVM can map usemem cacheable.
-KVM_CACHES = (6, 17)
 
 # doctor's verdict on usemem, by how KVM then maps it.
 DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}
-
-
-def how_mapped(kernel, cpu):
-    """What KVM does with usemem."""
-    return "device" if vm.Kernel(kernel).version < KVM_CACHES else "cached" if cpu == "max" else "refused"
 
 
 class Host:
     """A host that is up. names: the guests that it will run."""
 
     def __init__(self, kernel, cpu, names, directory):
-        self.kind = how_mapped(kernel, cpu)
+        self.kind = HOSTS[kernel, cpu]
         kernel = vm.Kernel(kernel)
         # A guest that has no script belongs to the one before it.
         every = guests(kernel.name, cpu, self.kind)
@@ -426,8 +421,8 @@ def host(request, tmp_path_factory):
 
 def cases():
     """A case for doctor, and one for each guest that has a script, on each host."""
-    for kernel, cpu in HOSTS:
-        names = [g.name for g in guests(kernel, cpu, how_mapped(kernel, cpu)) if g.run]
+    for (kernel, cpu), kind in HOSTS.items():
+        names = [g.name for g in guests(kernel, cpu, kind) if g.run]
         for name in ("doctor", *names):
             yield pytest.param(kernel, (kernel, cpu), name, id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
 
