@@ -19,7 +19,8 @@ tinyconfig:
 	@echo CONFIG_TINY=y >.config
 olddefconfig:
 	@test ! -e Module.symvers.o
-Image modules:
+modules:
+Image:
 	@mkdir -p arch/arm64/boot include/config
 	@echo 9.9-own >include/config/kernel.release
 	@cp mm/memory.c arch/arm64/boot/Image
