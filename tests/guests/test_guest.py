@@ -11,16 +11,13 @@ import time
 import pytest
 
 from cli import common
-from lab import doc_commands, gpu_memory, packages, programs, session, stage2, vm
+from lab import gpu_memory, packages, programs, session, stage2, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 # The kernel of every guest, Debian stable's.
 GUEST_KERNEL = "stable"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
-PAGE = HERE / "README.md"
-# The page's placeholders for the reader's GPUs.
-ADDRESSES = ("0009:01:00.0", "0019:01:00.0")
 
 # Kernel, processor, and what KVM does there with usemem. From Linux 6.17, it maps
 # usemem cacheable on a processor with FEAT_S2FWB and CACHE_DIC, such as "max" and
@@ -72,24 +69,34 @@ GPUS = [
 # The guests
 
 
-# Not a block of the page.
-PRINTED = "printed"
-
-
 class Guest:
     """A guest.
 
     name: for the host's programs and the runner. gpus: names of its GPUs, in
-    the order of its buses. commands: the guest's. block: the block of
-    README.md whose command starts QEMU. run: the host's script, in which
-    "@" starts this guest and "@NAME" another; without one, the guest before
-    starts this one. params: parameters of the module gpumem. reboots: whether
-    a reboot does not end it.
+    the order of its buses. commands: the guest's. iommufd: whether QEMU uses
+    it. printed: whether `nvgrace-gpu guest` prints QEMU's options. run: the
+    host's script, in which "@" starts this guest and "@NAME" another; without
+    one, the guest before starts this one. params: parameters of the module
+    gpumem. reboots: whether a reboot does not end it.
     """
 
-    def __init__(self, name, gpus, commands, block="type1", run="@", params="", reboots=False):
+    def __init__(self, name, gpus, commands, iommufd=False, printed=False, run="@", params="", reboots=False):
         self.name, self.gpus, self.commands, self.reboots = name, gpus, commands, reboots
-        self.block, self.run, self.params = block, run, params
+        self.iommufd, self.printed, self.run, self.params = iommufd, printed, run, params
+
+    def options(self):
+        """QEMU's options, to which bin/start adds what the test needs."""
+        if self.printed:
+            return f"$(printed $(gpu {self.gpus[0]}))"
+        window, backend, device = "", "", ""
+        if len(self.gpus) > 1:
+            window = ",highmem-mmio-size=1T"
+        if self.iommufd:
+            backend, device = " -object iommufd,id=iommufd0", ",iommufd=iommufd0"
+        buses = list(enumerate(self.gpus, 1))
+        return "".join([f"-M virt,accel=kvm,gic-version=3{window} -cpu host -smp 1 -m 512M{backend}",
+                        *(f" -device pcie-root-port,id=port{n},bus=pcie.0,chassis={n}" for n, _ in buses),
+                        *(f" -device vfio-pci,host=$(gpu {gpu}),bus=port{n},rombar=0{device}" for n, gpu in buses)])
 
 
 def uses(*what):
@@ -242,10 +249,9 @@ INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/h
 def guests(host, cpu, kind):
     """The guests of a host, in the order of their starts. kind is what KVM
     does with usemem."""
-    first = Guest("first", ["gh200"], uses("memory", "normal", "types", "dma", "pages"))
-    if host == "newest-64k":
-        first.block = "iommufd"
-    tenant = Guest("tenant", ["gh200"], TENANT, first.block, TENANT_RUN)
+    iommufd = host == "newest-64k"
+    first = Guest("first", ["gh200"], uses("memory", "normal", "types", "dma", "pages"), iommufd)
+    tenant = Guest("tenant", ["gh200"], TENANT, iommufd, run=TENANT_RUN)
     if kind == "device":
         # usemem is Device memory. A kernel can't use it as its own memory,
         # because it clears and copies pages with accesses that Device memory
@@ -257,33 +263,16 @@ def guests(host, cpu, kind):
     if host == "newest-16k":
         # What life shows does not depend on the size of pages.
         return [first, tenant]
-    life = Guest("life", ["gh200"], LIFE, first.block, LIFE_RUN, reboots=True)
+    life = Guest("life", ["gh200"], LIFE, iommufd, run=LIFE_RUN, reboots=True)
     # With the ports of one more guest, those of the last one would not work.
     if host != "newest":
         return [first, life, tenant]
     return [first, life,
-            Guest("two", ["gh200", "second"], uses("memory", "normal", "dma"), "two"),
+            Guest("two", ["gh200", "second"], uses("memory", "normal", "dma")),
             Guest("left", ["gh200"], uses("memory", "kept"), run=TOGETHER),
             Guest("right", ["second"], uses("memory", "kept"), run=""),
             Guest("gb200", ["gb200"], FROZEN, run=FROZEN_RUN, reboots=True),
-            Guest("nodes", ["gh200"], [*uses("memory"), *INITIATORS], PRINTED, params="node=1")]
-
-
-def documented(block, gpus):
-    """The command of a block of README.md, for GPUs of the test's host,
-    with fewer CPUs and less memory, and with a kernel instead of a disk."""
-    found, = (text for words, text in doc_commands.blocks(PAGE) if words == ["guest", block])
-    command = found.replace("\\\n", " ")
-    changes = [(r"^qemu-system-aarch64 ", ""), (r" -smp 16 ", " -smp 1 "), (r" -m 64G ", " -m 512M "),
-               (r" -drive if=virtio,format=qcow2,file=guest.qcow2", ""),
-               # Firmware is slow. Without it, the kernel has a device tree and
-               # no ACPI.
-               (r" -drive if=pflash,format=raw,readonly=on,file=/usr/share/AAVMF/AAVMF_CODE.fd", "")]
-    changes += [(f"host={address}", f"host=$(gpu {gpu})") for address, gpu in zip(ADDRESSES, gpus)]
-    for pattern, text in changes:
-        command, count = re.subn(pattern, text, command)
-        assert count == 1, f"{PAGE}: the block of \"guest {block}\" has no {pattern!r}, which the test replaces"
-    return " ".join(command.split())
+            Guest("nodes", ["gh200"], [*uses("memory"), *INITIATORS], printed=True, params="node=1")]
 
 
 # -----------------------------------------------------------------------------
@@ -314,7 +303,7 @@ def files_for_guests(host, wanted, kind, directory):
     if any(guest.run is FROZEN_RUN for guest in wanted):
         files |= programs.module_file(host, "aer_inject")
         files["/tests/neighbour.ko"] = programs.out_of_tree(host, programs.HERE / "modules/neighbour")
-    if any(guest.block == PRINTED for guest in wanted):
+    if any(guest.printed for guest in wanted):
         files["/guest/firmware"] = FIRMWARE
     return files
 
@@ -325,11 +314,7 @@ def script(guest, by_name):
         one = by_name[match[1] or guest.name]
         # A panic reboots, which must end every guest but those that test
         # reboots.
-        if one.block == PRINTED:
-            options = f"$(printed $(gpu {one.gpus[0]}))"
-        else:
-            options = documented(one.block, one.gpus)
-        return f"start {one.name} {options}{'' if one.reboots else ' -no-reboot'}"
+        return f"start {one.name} {one.options()}{'' if one.reboots else ' -no-reboot'}"
     return "PATH=$PATH:/usr/sbin:/guest/bin\n" + re.sub(r"@(\w*)", start, guest.run)
 
 
