@@ -62,9 +62,12 @@ class Machine:
     name words...". They run while the program that asked waits.
     hypervisor: QEMU's name of a CPU that starts the kernel at EL2 (arm64), for
     a host with /dev/kvm.
-    guests: names of guests that such a host may run. Each gets a test channel
-    and a console (README.md).
-    devices: values of QEMU's option -device, for devices beside the GPUs.
+    guests: names of guests that such a host may run. Each has two virtio-serial
+    ports in the host, guest-NAME for the test channel and guest-NAME-console.
+    self.guests[NAME] has its output over all its boots, and its log is scanned
+    like the machine's.
+    devices: values of QEMU's option -device, for more PCI functions. Bridges
+    would change the GPUs' addresses.
     """
 
     def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,

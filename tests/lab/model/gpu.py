@@ -10,7 +10,7 @@ or more devices until SIGTERM:
 
     python3 -m lab.model.gpu '{"socket": "/tmp/gpu0.sock", "ready_after_ms": 3000}' ['{"socket": ...}' ...]
 
-README.md beside this file lists the parameters (class Spec) and the control
+Class Spec has the parameters. README.md beside this file describes the control
 block of BAR0.
 
 The protocol is that of libvfio-user's docs/vfio-user.rst, version 0.0, as QEMU
@@ -97,19 +97,23 @@ class Readiness:
 
 @dataclasses.dataclass
 class Cxl:
-    """A CXL Device DVSEC. timeout is the encoded Memory_Active_Timeout; delays
-    are as in Readiness."""
+    """A CXL Device DVSEC (vendor 0x1e98, id 0)."""
 
     size: int = 96 << 30
+    # The encoded Memory_Active_Timeout.
     timeout: int = 0
+    # When Memory_Info_Valid and Memory_Active are set.
     valid: Readiness = dataclasses.field(default_factory=Readiness)
     active: Readiness = dataclasses.field(default_factory=Readiness)
+    # Range 1 Size Low reads all ones.
     gone: bool = False
 
 
 @dataclasses.dataclass
 class Spec:
-    """One device. JSON can set every field; unknown names are refused."""
+    """One device. JSON can set every field, and ready_after_ms and
+    ready_after_reset_ms for both readiness registers. An unknown name is an
+    error. Sizes are in bytes."""
 
     vendor: int = 0x10DE
     device: int = 0x2342
@@ -117,22 +121,44 @@ class Spec:
     subsystem: int = 0x16EB
     class_code: int = 0x030200
     revision: int = 0xA1
+    # A smaller BAR0 lacks the registers after its end. The host puts a
+    # prefetchable one above 4 GiB.
     bar0_size: int = BAR0_SIZE
     bar0_prefetchable: bool = False
+    # A 64-bit prefetchable BAR2 of the device's own, backed by a memfd that QEMU
+    # maps; 0: none.
     bar2_size: int = 0
+    # A write-back cache in front of BAR2 (l2.py). What was written last is in
+    # the cache alone, and Gpu.drop_cache() or a reset drops it. QEMU then asks
+    # the model for every access, at most 8 bytes at a time, so BAR2 is slow.
     bar2_cache: int = 0
+    # What both readiness registers read while not ready.
     unready_value: int = 0
+    # An MSI capability with one vector.
     msi: bool = False
+    # An MSI-X capability with six vectors, table and pending bits in BAR0.
     msix: bool = False
+    # The PCI Express capability. Without it, the function is a conventional PCI
+    # device, without flr and extended capabilities.
     pcie: bool = True
+    # A DMA engine that the machine can use (README.md).
     falcon: bool = False
+    # Function level reset, by the Initiate-FLR bit.
     flr: bool = True
+    # Readiness by each register.
     c2c: Readiness = dataclasses.field(default_factory=Readiness)
     hbm: Readiness = dataclasses.field(default_factory=Readiness)
+    # NVIDIA's DVSEC (vendor 0x10de, id 3) with this 16-bit word at +0x0a. Bit 0:
+    # the MIG defect is absent.
     mig_dvsec: "int | None" = None
     cxl: "Cxl | None" = None
+    # Advanced Error Reporting. The model makes no errors; aer_inject of Linux
+    # can.
     aer: bool = False
+    # A register in config space that cuts the power (README.md).
     power: bool = False
+    # Without NoSoftReset: leaving D3hot for D0 is a reset, which soft_resets
+    # counts.
     soft_reset: bool = False
 
     @classmethod
