@@ -8,8 +8,8 @@
  * The gate is closed while the GPU is being reset. An access then waits on a
  * queue. Closing the gate removes all mappings, the kernel's too: a CPU may
  * read cacheable memory speculatively, and untrained memory must not be read at
- * all. An open gate does not suffice for an access. check() and try_enter()
- * have the other conditions, in order.
+ * all. An access needs more than an open gate: check() and try_enter() have the
+ * other conditions, in order.
  *
  * Locks nest in this order: mmap_lock or the device lock, memory_lock, gate.
  * "Both locks" are memory_lock and gate, held for read.

@@ -4,7 +4,7 @@
  * them: a load from such a page in the kernel stops the host, because no copy
  * function of arm64 survives it. Owns a small table for each part.
  *
- * The table lives from probe to release. So a page stays bad when the device is
+ * The table lives from probe to release, so a page stays bad when the device is
  * closed and opened again.
  */
 #include <linux/bits.h>

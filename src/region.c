@@ -2,8 +2,8 @@
 /*
  * Owns the description of the fake BARs to user space, and their mappings.
  *
- * mmap maps nothing. A fault inserts pages, so that a reset can remove them and
- * they return by fault, and a VMM that maps 480 GB does not wait. gate.c
+ * mmap maps nothing. Faults insert the pages, so that a reset can remove them
+ * until the next fault, and a VMM that maps 480 GB does not wait. gate.c
  * removes the pages and decides when they may return.
  */
 #include <linux/file.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the PCI core reports of the function: resets, and errors on its link. It
- * calls these handlers with the device lock held. Owns the state of config space
- * at probe, and restores it where the PCI core does not; gate.c decides what a
- * report means for the memory.
+ * Handles what the PCI core reports about the function: resets, and errors on
+ * its link. It calls these handlers with the device lock held. Owns the state
+ * of config space at probe, and restores it where the PCI core does not; gate.c
+ * decides what a report means for the memory.
  */
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * pread and pwrite on the fake BARs, and zeros for the next user, through the
- * kernel mappings of window.c.
+ * pread and pwrite on the fake BARs, and the writing of zeros for the next
+ * user, through the kernel mappings of window.c.
  *
  * Data moves directly between GPU memory and the user's buffer, under the gate,
  * with page faults disabled. The buffer may be a mapping of the same device,

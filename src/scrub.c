@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Overwrites GPU memory with zeros between users, so that none sees the data of
- * an earlier one. Owns the module parameter, what is known of each GPU's
+ * an earlier one. Owns the module parameter, what is known about each GPU's
  * content, and the workers that write the zeros.
  *
  * An attempt is a work item of the GPU. It runs only while the device is not
@@ -12,7 +12,7 @@
  *
  * Memory is clean when the GPU was reset first, so that it no longer writes,
  * all memory was overwritten in one epoch, all zeros have left the CPUs' caches,
- * and what may have stayed in the GPU's own cache has zeros below it.
+ * and anything left in the GPU's own cache is backed by zeros.
  */
 #include <linux/cpumask.h>
 #include <linux/delay.h>

@@ -8,8 +8,8 @@
  *
  * The device's own file can't move to another address space: vfio-pci-core's
  * mappings use it too, and the kernel may be walking it. A list of VMAs does
- * not work either, because removing mappings needs the mmap_lock, which nests
- * the other way round.
+ * not work either, because removing mappings needs the mmap_lock, and that lock
+ * nests the other way round.
  */
 #include <linux/anon_inodes.h>
 #include <linux/file.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The group "nvgrace_gpu" of a bound device, with attributes to read and the
- * start of a scrub, and "features" of the driver.
+ * The group "nvgrace_gpu" of a bound device, with attributes to read and one
+ * that starts a scrub, and the driver's attribute "features".
  * docs/ABI/sysfs-driver-nvgrace-gpu is the contract. The driver core makes the
  * group after a successful probe. It removes the group, with all readers gone,
  * before the device is unbound.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The kernel's own mappings of GPU memory. They exist only while the gate lets
- * them: gate.c removes them when the memory may lose its training.
+ * The kernel's own mappings of GPU memory. They exist only while the gate
+ * allows it: gate.c removes them when the memory may lose its training.
  */
 #include <linux/io.h>
 #include <linux/math64.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What lockdep knows of locks. See compat.h. */
+/* What lockdep knows about locks. See compat.h. */
 #ifndef NVGRACE_GPU_COMPAT_LOCK_H
 #define NVGRACE_GPU_COMPAT_LOCK_H
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Control: must be found on every kernel. If it is absent, the probes measure
- * not the kernel but a broken compiler or missing headers.
+ * Control: must be found on every kernel. If it is absent, the compiler is
+ * broken or headers are missing, and the other probes say nothing about the
+ * kernel.
  */
 #include <linux/module.h>
 #include <linux/vfio_pci_core.h>

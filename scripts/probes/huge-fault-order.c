@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The operation huge_fault with an order. Before, it had an enum, which a
- * compiler takes for the same type. So this probes for the enum's absence.
+ * compiler accepts as the same type. So the probe checks that the enum is
+ * absent.
  * Since Linux 6.6, 1d024e7a8dab ("mm: remove enum page_entry_size").
  *
  * absent-if: (redeclaration|redefinition) of enumerator 'PE_SIZE_PTE'

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vm_flags_set() and vm_flags_clear(). Without them, vm_flags is assigned to.
+ * vm_flags_set() and vm_flags_clear(). Without them, the driver assigns to
+ * vm_flags.
  * Since Linux 6.3, bc292ab00f6c ("mm: introduce vma->vm_flags wrapper
  * functions").
  *
