@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The GPUs, and each of them: the device, what firmware says about its memory,
- * its IOMMU group, its driver and override, readiness, the claim of its memory,
- * and alignment.
+ * Checks each GPU: the device, what firmware says about its memory, its IOMMU
+ * group, its driver and override, readiness, the claim of its memory, and
+ * alignment.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Whether the initramfs of each kernel has the module, the rule and the
- * configuration that are installed: the next boot begins with what the
- * initramfs has. images.c reads it.
+ * configuration that are installed, because the next boot starts from it.
+ * images.c reads it.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * What the running kernel can do: vfio, iommufd, huge pfn maps, memory errors
  * and peer-to-peer. If the module is loaded, its features decide, because it
  * was compiled for this kernel. Otherwise the kernel's configuration decides,
- * and last its version.
+ * and without one, its version.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -3,9 +3,8 @@
  * Patterns in all of a GPU's memory, and the check for zeros: see pattern.h.
  *
  * Each word is computed from its number, counted through both parts, and a
- * seed, by reversible steps. So no two words are equal, and a wrong word shows
- * whether it belongs to another place: then two addresses access the same
- * memory.
+ * seed, by reversible steps. So no two words are equal, and a wrong word that
+ * belongs to another place shows that two addresses access the same memory.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The sysfs files by which the driver is told to overwrite the memory of an idle
- * GPU with zeros. docs/ABI describes them.
+ * The sysfs files that make the driver overwrite the memory of an idle GPU with
+ * zeros. docs/ABI describes them.
  */
 #ifndef NVGRACE_GPU_EXERCISE_SCRUBBING_H
 #define NVGRACE_GPU_EXERCISE_SCRUBBING_H

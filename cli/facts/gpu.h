@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The GPUs of a host, and what sysfs has of each.
+ * The GPUs of a host, and what sysfs says about each.
  */
 #ifndef NVGRACE_GPU_FACTS_GPU_H
 #define NVGRACE_GPU_FACTS_GPU_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The QEMUs and libvirts of a host, and which features for guests with GPUs each
- * has: those that the program itself lists, or those of its version if a record
- * has no list.
+ * has: those that the program itself lists, or, if a record has no list, those
+ * of its version.
  */
 #ifndef NVGRACE_GPU_FACTS_VMM_H
 #define NVGRACE_GPU_FACTS_VMM_H

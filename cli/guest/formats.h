@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Prints a plan, in one format each. They read nothing, and the stream reports a
- * failed write.
+ * One function for each format prints a plan. They read nothing, and the stream
+ * reports a failed write.
  */
 #ifndef NVGRACE_GPU_GUEST_FORMATS_H
 #define NVGRACE_GPU_GUEST_FORMATS_H

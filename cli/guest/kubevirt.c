@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A guest for KubeVirt: the settings of its operator, and a virtual machine. By
- * its enhancement VEP 199, virt-launcher itself makes the window, the nodes, the
- * distances and the SMMUs on the node where the machine starts. These are in
- * comments, to compare with.
+ * A guest for KubeVirt: the settings of its operator, and a virtual machine.
+ * With KubeVirt's enhancement VEP 199, virt-launcher itself makes the window,
+ * the nodes, the distances and the SMMUs on the node where the machine starts.
+ * These are in comments, to compare with.
  */
 #include <stdlib.h>
 #include <string.h>

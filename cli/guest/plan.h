@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The guest for some GPUs of a host, computed: its NUMA nodes, PCIe buses,
- * SMMUs, windows and devices. A file for each format prints it, and the doctor
- * says by it what a guest with all bound GPUs needs.
+ * The computed guest for GPUs of a host: its NUMA nodes, PCIe buses, SMMUs,
+ * windows and devices. A file for each format prints it, and the doctor uses it
+ * to say what a guest with all bound GPUs needs.
  */
 #ifndef NVGRACE_GPU_GUEST_PLAN_H
 #define NVGRACE_GPU_GUEST_PLAN_H

@@ -3,9 +3,9 @@
  * What the host says while "nvgrace-gpu test" runs: the kernel's log, and the
  * counts of PCIe errors, memory errors and the kernel's own faults. See test.h.
  *
- * A message of level 3 (error) or worse is a complaint, wherever it comes from:
- * firmware and the kernel report uncorrected errors so, often without naming the
- * device. A warning is one if it names the GPU or its driver.
+ * A message of level 3 (error) or worse is a complaint, wherever it comes from,
+ * because firmware and the kernel often report uncorrected errors without
+ * naming the device. A warning is one if it names the GPU or its driver.
  */
 #include <poll.h>
 #include <stdio.h>

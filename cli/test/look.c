@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The steps of "nvgrace-gpu test" that access no memory: "look" reads what the
- * kernel has of the GPU, and "open" opens it and compares. See test.h.
+ * kernel knows about the GPU, and "open" opens it and compares. See test.h.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The steps of "nvgrace-gpu test" that write and read memory, first at a few
- * places, then all of it, then by the device's file. See test.h.
+ * places, then all of it, then through the device's file. See test.h.
  */
 #include <stdlib.h>
 #include <string.h>

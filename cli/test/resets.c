@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The steps of "nvgrace-gpu test" that reset the GPU, by each method that the
- * kernel has for it, and that turn it to D3hot and back. See test.h.
+ * kernel has for it, and that put it into D3hot and back. See test.h.
  *
  * The kernel has a list of methods in reset_method and tries them in that order.
- * So the list is set to one method at a time. The end of the step, and a signal,
- * write the old list again.
+ * So the list is set to one method at a time. The old list is restored when the
+ * step ends or a signal arrives.
  */
 #include <errno.h>
 #include <fcntl.h>
