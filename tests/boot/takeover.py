@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hosts on which a GPU may, or may not, be unbound from its driver. By this
-table test_trees.py checks nvgrace-gpu(8), and test_udev.py checks the udev
-rule's program."""
+"""Hosts on which a GPU may, or may not, be unbound from its driver.
+test_trees.py checks nvgrace-gpu(8) against this table, and test_udev.py checks
+the udev rule's program."""
 
 import dataclasses
 import os

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Has a vfio device open, but neither its group nor its container: opens all
- * three as a VMM does, closes the two, prints "open", and waits for the end of
- * its standard input. in_machine.py compiles it for the machine.
+ * three as a VMM does, closes group and container, prints "open", and waits for
+ * the end of its standard input. in_machine.py compiles it for the machine.
  *
  *	device_only /dev/vfio/GROUP ADDRESS
  */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A library for LD_PRELOAD that lets one call of a program fail, or all from
- * one on. test_faults.py and test_faults_in_machine.py use it. It reads these
- * variables:
+ * A library for LD_PRELOAD that makes one call of a program fail, or that call
+ * and all later ones. test_faults.py and test_faults_in_machine.py use it. It
+ * reads these variables:
  *
  *	FAIL_CALL	the number of the first failing call, from 1
  *	FAIL_KIND	the kinds of calls that count: r for those that read, w

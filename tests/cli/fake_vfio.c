@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A library for LD_PRELOAD that plays vfio, the kernel's log and the memory of
- * a GPU for a program: test_vfio.py uses it. The memory is a file in RAM, whose
- * layout is that of vfio-pci: the region number in bits 40 and higher.
+ * A library for LD_PRELOAD that imitates vfio, the kernel's log and the memory
+ * of a GPU for a program. test_vfio.py uses it. The memory is a file in RAM,
+ * whose layout is that of vfio-pci: the region number in bits 40 and higher.
  *
  * PLAY has words:
  *

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu doctor, with ASan and UBSan, on records of good and broken hosts,
-and on trees that are no host's."""
+and on trees that describe no possible host."""
 
 import contextlib
 import json

@@ -2,7 +2,7 @@
 """nvgrace-gpu while one of its calls fails: it must not crash, leak or hang,
 and its JSON stays valid.
 
-fail_call.c lets one system call or allocation fail. Each command runs up to
+fail_call.c makes one system call or allocation fail. Each command runs up to
 POINTS times, each time with another failing call. These calls are spread evenly.
 In bind and unbind, and when coverage is measured, every call fails once.
 """

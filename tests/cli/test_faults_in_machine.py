@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu in a virtual GH200 while one call that changes something fails.
 
-fail_call.c lets the call fail.
+fail_call.c makes the call fail.
 """
 
 import re

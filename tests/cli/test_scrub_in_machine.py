@@ -5,8 +5,8 @@ refuses and verifies, and how it ends when interrupted.
 Each test checks the output of one or more commands, which are below. No test
 checks a time, because times mean nothing in this machine.
 
-From outside of the machine, the tests write to the memory before a scrub, and
-read it after that. A thread keeps writing a word other than 0 while the program
+From outside the machine, the tests write to the memory before a scrub and read
+it afterwards. A thread keeps writing a word other than 0 while the program
 reads back.
 """
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """nvgrace-gpu bench, test and scrub --verify, with ASan and UBSan, on a GPU that
-fake_vfio.c plays: failures that a virtual GPU does not have.
+fake_vfio.c imitates: failures that a virtual GPU does not have.
 test_bench_in_machine.py and test_scrub_in_machine.py test these commands with
 the driver.
 

@@ -6,7 +6,7 @@
  * registers, and raises the port's interrupt. Everything after that is the
  * kernel's real recovery. Needs the model GPU and the module aer_inject.
  *
- * "late" is what takes minutes: scrubs that can't begin.
+ * The group "late" takes minutes: scrubs that can't begin.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Functions of the kernel fail when the driver calls them: it reports that,
- * touches nothing meanwhile, and works again afterwards. The module
- * tests/lab/modules/failing lets them fail. Needs the model GPU on arm64.
+ * Functions of the kernel fail when the driver calls them: it must report that,
+ * touch nothing meanwhile, and work again afterwards. The module
+ * tests/lab/modules/failing makes them fail. Needs the model GPU on arm64.
  *
- * tests/stress/faults.c lets each allocation fail, on a debug kernel.
+ * tests/stress/faults.c makes each allocation fail, on a debug kernel.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * When GPU memory is out of reach: while memory decoding is off, in D3hot,
+ * When GPU memory is inaccessible: while memory decoding is off, in D3hot,
  * during a reset, before the memory is ready, and while the host sleeps. The
  * driver zaps pages that are mapped already. Groups of tests that need the
  * model GPU, suspend or userfaultfd are left out where the machine lacks them.

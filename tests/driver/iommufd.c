@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The device by its device file and iommufd, as QEMU and libvirt use them if
+ * The device through its device file and iommufd, which QEMU and libvirt use if
  * the kernel has them: opening, DMA, GPU memory in an I/O address space,
  * resets. The model does the DMA, but not to GPU memory: the emulated
  * virtio-iommu announces only mappings of RAM to a device. For GPU memory, the

@@ -4,8 +4,8 @@
  * concurrently with a loop of resets. This deadlocks if the driver holds a lock
  * that a reset needs while it accesses user memory.
  *
- * It takes RACE_S seconds. Each thread has one round at least, however late it
- * begins.
+ * It takes RACE_S seconds. Each thread does at least one round, however late it
+ * starts.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A GPU without memory is what vfio-pci would make of it: on every kernel, each
- * question about the device has the same answer with both drivers. Kernels
- * differ in some of them, such as the widths of an ioeventfd.
+ * A GPU without memory behaves as with vfio-pci: on every kernel, both drivers
+ * give the same answer to each question about the device. Some answers, such as
+ * the widths of an ioeventfd, depend on the kernel.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -3,12 +3,12 @@
  * Memory errors in GPU memory: a process that has the page mapped gets a signal
  * with the right address, and no other process does. The kernel makes the
  * errors itself, through the sysfs file that takes a bad page offline. From
- * there on the path is that of an error reported by hardware.
+ * there on, an error reported by hardware takes the same path.
  *
  *	poison reported|ignored
  *
  * "ignored" is for kernels that don't handle errors of memory without struct
- * pages. There, too, such an error must do no harm.
+ * pages. Such an error must do no harm there either.
  */
 #define _GNU_SOURCE
 #include <errno.h>

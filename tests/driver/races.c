@@ -4,7 +4,7 @@
  * removes mappings; binding concurrently with readiness; two openers. A failed
  * race shows in the kernel's log, as a wrong value, or as a thread that hangs.
  *
- * ROUNDS is for each of three workers.
+ * Each of three workers does ROUNDS rounds.
  */
 #define _GNU_SOURCE
 #include <errno.h>

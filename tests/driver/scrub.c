@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * With the parameter scrub on, the next user must never see what the previous
- * one left. The runner fills the memory from outside of the machine before each
- * step, and checks it from there afterwards, by tests/lab/gpu_memory.py.
+ * one left. Before each step, the runner fills the memory from outside the
+ * machine, and checks it from there afterwards (tests/lab/gpu_memory.py).
  *
  * Campaigns set ROUNDS.
  */

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Scrubbing while the machine is switched off, of a GPU as large as real ones, and
-of one with a cache that a reset drops. Each has a machine of its own. scrub.c has
-all other tests."""
+"""Scrubs of a GPU as large as real ones, of one with a cache that a reset drops, and
+while the machine is switched off. Each has a machine of its own. scrub.c has all
+other tests."""
 
 import ctypes
 import os

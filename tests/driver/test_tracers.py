@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The commands of docs/tracing.md, exactly as written there, beside a client of a
-GPU. Each runs while the test programs "mmap" and "reset" use a GPU. An interrupt
-ends it, as a person would. It must have printed what the documentation promises."""
+"""The commands of docs/tracing.md, exactly as written there. Each runs while the
+test programs "mmap" and "reset" use a GPU, and an interrupt ends it, as a person
+would. It must have printed what the documentation promises."""
 
 import re
 import shlex

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the driver does with good and odd firmware tables. There is a GPU for each
-table. Its name begins with the verdict: an errno, with which binding fails while
-one line of the log says why; "memory", bound with all of it; "warned", the same
-with a warning, because the range holds something else than RAM; "core", bound
-without memory, as by vfio-pci. The driver must read the readiness registers of
-GPUs that it binds with memory, and of no other. driver/discovery.c has the text of
-each line."""
+table. Its name begins with the verdict: an errno, with which binding fails after
+one line of the log has said why; "memory", bound with all of it; "warned", the
+same with a warning, because the range holds something other than RAM; "core",
+bound without memory, as by vfio-pci. The driver must read the readiness registers
+of GPUs that it binds with memory, and of no other. driver/discovery.c has the text
+of each line."""
 
 import errno
 import re

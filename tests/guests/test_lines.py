@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `nvgrace-gpu guest` prints, in the programs that it is printed for:
-QEMU 10.0 and 11, and libvirt.
+"""QEMU 10.0 and 11 and libvirt accept what `nvgrace-gpu guest` prints for them.
 
 There are no such GPUs here and no KVM for Arm. Each GPU is therefore a function
 with BARs of the same sizes, the processors are emulated, and what only an SMMU in

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU's gdb server, and the change that it makes to ACPI on x86-64."""
+"""A client of QEMU's gdb server, and the change to ACPI on x86-64 that it
+makes."""
 
 import re
 import struct

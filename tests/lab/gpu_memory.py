@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Handlers for tests of scrubbing, which fill and check a GPU's memory from
-outside of the machine.
+outside the machine.
 
   soil ADDRESS COUNT [STEP]       fills it with bytes other than zero
   remains ADDRESS COUNT [STEP]    "N first ADDRESS" of bytes other than zero, or

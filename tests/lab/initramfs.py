@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest's files: the initramfs that all runs on a kernel share, and the
-part of each run."""
+"""The machine's files: the initramfs that all runs on a kernel share, and the
+part that each run adds."""
 
 import pathlib
 import re

@@ -6,7 +6,7 @@ for it, and what its reports mean. As a program, prints the compiler's flags:
 
 The detector reports races of the whole kernel. A report counts if a function of
 the driver made one of its two accesses or called what made it. A function that
-an interrupt or an exception interrupted has not called what that does. A race
+was merely interrupted did not call what the interrupt or exception did. A race
 that does no harm has data_race() in the driver, with the reason.
 """
 

@@ -2,13 +2,13 @@
 /*
  * Makes KCSAN watch more of a module's accesses. KCSAN counts down from
  * skip_watch with each plain access on a processor, and watches the one at the
- * end. Few of them are a driver's. In a file compiled with this header, one
- * access in KCSAN_EVERY ends the count.
+ * end. The driver makes few of these accesses. In a file compiled with this
+ * header, one access in KCSAN_EVERY ends the count.
  *
  * The compiler calls __tsan_read8() and others before each access. Here, these
- * names are those of functions below. KCSAN_SKIP is the address of the kernel's
- * variable kcsan_skip, of which each processor has its own. kcsan.py prints the
- * compiler's flags.
+ * names stand for the functions below. KCSAN_SKIP is the address of the
+ * kernel's variable kcsan_skip, of which each processor has its own. kcsan.py
+ * prints the compiler's flags.
  */
 #ifndef KCSAN_DRAW_H
 #define KCSAN_DRAW_H

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Shows a waiting person what is going on, and for how long. Used by
-scripts/dev/demo/demo.py."""
+"""Shows what is going on, and for how long. scripts/dev/demo/demo.py uses it."""
 
 import subprocess
 import sys

@@ -2,9 +2,9 @@
 """Translates a guest's address by an arm64 host's stage-2 page tables, into the
 host's address and the memory type.
 
-By the Arm ARM, chapter D8: VMSAv8-64 with granules of 4, 16 and 64 KiB, for
-48-bit output addresses. The caller supplies registers and memory; test_guest.py
-reads them through QEMU's debugger.
+Follows the Arm ARM, chapter D8: VMSAv8-64 with granules of 4, 16 and 64 KiB,
+for 48-bit output addresses. The caller supplies registers and memory;
+test_guest.py reads them through QEMU's debugger.
 """
 
 import dataclasses

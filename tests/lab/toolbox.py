@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What scripts/dev/toolbox knows of kernels and packages."""
+"""What scripts/dev/toolbox knows about kernels and packages."""
 
 import pathlib
 import subprocess

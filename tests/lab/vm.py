@@ -2,8 +2,8 @@
 """Boots a virtual GH200 under plain QEMU emulation, runs commands in it, and
 gives a verdict.
 
-Tests import Machine, and get the names of the runner's other parts here, too.
-As a program, inside the toolbox (scripts/dev/toolbox run):
+Tests import Machine and the names of the runner's other parts from here. As a
+program, inside the toolbox (scripts/dev/toolbox run):
 
     python3 -m lab.vm run --kernel NAME --config FILE.json|- [--module PATH.ko] [--timeout S] [--log FILE]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The packages, made once, and steps that are seen while they run."""
+"""Makes the packages once, and shows the steps while they run."""
 
 import hashlib
 import subprocess

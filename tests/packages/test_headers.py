@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """scripts/dev/check-headers builds the module in systems as containers have them:
-in Debian's with its real packages, and where stand-ins for dnf and zypper put
+in Debian's with its real packages, and with stand-ins for dnf and zypper that put
 headers in their places."""
 
 import pathlib

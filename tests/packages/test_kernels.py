@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/dev/toolbox finds its kernels while Debian replaces them: with a mirror of
-its own, whose packages are nearly empty.
+"""scripts/dev/toolbox finds its kernels while Debian replaces them.
 
-scripts/dev/toolbox runs as on a host, in a copy of the project with other kernels.
+It runs as on a host, in a copy of the project with other kernels, and with a mirror
+of its own, whose packages are nearly empty.
 """
 
 import os

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The packages without installing them: lintian and rpmlint print only
-complaints that are accepted with a reason, older releases have what the
+"""Checks of the packages without installing them: lintian and rpmlint print
+only complaints that are accepted with a reason, older releases have what the
 packages need, the same sources give the same bytes, and the versions agree."""
 
 import os

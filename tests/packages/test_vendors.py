@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The module builds without a warning where a vendor's kernel differs from
 Debian's, or the build says what it can't decide: with Debian's headers, changed
-as they are there."""
+as vendors change theirs."""
 
 import contextlib
 import re

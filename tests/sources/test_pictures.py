@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The programs of docs/pictures print what these have. After a change that is
-meant, `make pictures` records them again."""
+"""The programs still print what docs/pictures shows. After an intended change,
+`make pictures` records their output again."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Every possible failure happens, one at a time, while the driver is used: the
-cases of faults.c, on the debug kernel or that of --kernel."""
+cases of faults.c, on the debug kernel or the one that --kernel names."""
 
 import pathlib
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Unit tests of src/arith.c against its contract, include/arith.h.
- * tests/unit/run builds them with ASan and UBSan, and runs them.
+ * tests/conftest.py builds them with ASan and UBSan, and runs them.
  *
  * Expected values are written out: if a test computed them, it would repeat the
  * mistakes of the code under test.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Queries, interrupts, regions that a GPU lacks, and writes of anything to
+ * Queries, interrupts, regions that a GPU lacks, and writes of any value
  * anywhere in config space.
  */
 #define _GNU_SOURCE

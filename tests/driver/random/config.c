@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Accesses of any width to config space, the registers of the BARs included. */
+/* Accesses of any width to config space, including the BAR registers. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>

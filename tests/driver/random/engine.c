@@ -3,13 +3,12 @@
  * Long random sequences of what users and administrators can do with a GPU,
  * each operation compared with an independent model.
  *
- * What operation number i draws depends only on the seed and on i, so a seed
+ * What operation number i does depends only on the seed and on i, so a seed
  * replays a sequence, even with operations left out. The settings are SEED,
- * OPERATIONS, and KEPT, which lists the operations to do: numbers and ranges, as
- * in "0-99,205", or @FILE with such a list. With PRESSED, memory is short, and
- * processors go offline and back (pressure.c).
- * Without the model GPU, the program uses "odd" and leaves out the operations
- * that need the model.
+ * OPERATIONS, and KEPT, which lists the operations to do: numbers and ranges,
+ * as in "0-99,205", or @FILE with such a list. With PRESSED, memory is short,
+ * and processors go offline and back (pressure.c). Without the model GPU, the
+ * program uses "odd" and leaves out the operations that need the model.
  */
 #define _GNU_SOURCE
 #include <ctype.h>

@@ -5,8 +5,8 @@
  *
  * The model is made from the documentation (docs/safety.md), not from the
  * driver. It computes the parts from the firmware's numbers. It keeps the bytes
- * of some areas of both parts, the registers, and what puts the memory out of
- * the user's reach.
+ * of some areas of both parts, the registers, and what makes the memory
+ * inaccessible to the user.
  */
 #ifndef NVGRACE_TEST_RANDOM_H
 #define NVGRACE_TEST_RANDOM_H

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What puts the memory out of reach: resets of every kind, power states,
+ * What makes the memory inaccessible: resets of every kind, power states,
  * decoding, low power; and when it is ready again.
  */
 #define _GNU_SOURCE

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Accesses from several threads, concurrently with what puts the memory out of
- * reach. Each thread has its own bytes, so it knows what they must be. A reset
- * makes it wait. Only what the documentation permits may fail.
+ * Accesses from several threads, concurrently with what makes the memory
+ * inaccessible. Each thread has its own bytes, so it knows what they must be. A
+ * reset makes it wait. Only what the documentation permits may fail.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Prints the registers of BAR2 and BAR4, as the driver has them, of the GPU
- * that a process (QEMU) has open. It uses a duplicate of the process's file.
- * Runs in the host.
+ * Prints the driver's BAR2 and BAR4 registers of the GPU that a process (QEMU)
+ * has open. It uses a duplicate of the process's file. Runs in the host.
  *
  *	bars PID
  *

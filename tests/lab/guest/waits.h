@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Accesses of other threads to memory that isn't ready. Such an access waits,
- * and fails after 30 s. A machine may stand still for that long between two
- * lines of a test, which then begins anew:
+ * and fails after 30 s. A machine may be stopped for that long between two
+ * lines of a test, which then starts again:
  *
  *	do {
  *		waits_begin();

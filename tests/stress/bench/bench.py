@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """`make bench`: runs "nvgrace-gpu bench" in a virtual GH200, with this driver
-and another build of it in turn.
+and another build of it alternately.
 
     python3 -m stress.bench.bench [--quick] [--rounds N] [KERNEL...]
 
@@ -10,13 +10,13 @@ and unbinds a GPU, and unloads the driver. BASELINE_KO in the environment is the
 other module, or a folder of such files, as build/baseline/newest.ko, below the
 project's folder. Each round measures that module as well. A kernel without such
 a file is measured alone. GPUS=parts (or large, g1, g4, g16, g64) measures only
-that GPU. Every other round begins with the other module, so that a machine that
-slows down does so for both.
+that GPU. Every other round starts with the other module, so that a machine that
+slows down affects both.
 
 Prints for each figure the minimum and median over the rounds, the ratio of the
 medians (above 1: this driver is better) and the limit that docs/performance.md
 states. No figure fails the run, because the machine is emulated and figures
-mean something only beside each other. A run that does not measure fails. Leaves
+mean something only in comparison. A run that does not measure fails. Leaves
 build/bench/KERNEL.json, KERNEL.txt and two plots, KERNEL-ratio.svg and
 KERNEL-growth.svg.
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Plots what grows with the size of the memory. bench.py sets data, out and
-# kernel.
+# Plots the times that grow with the size of the memory. bench.py sets data, out
+# and kernel.
 set terminal svg size 900,480 background rgb "white" font "sans-serif,12"
 set output out
 set datafile separator "\t"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Measures how long preemption or interrupts are off anywhere, by the kernel's
- * tracer, while 1 GiB of each part is read and written. bench.py runs it where the
- * kernel has the tracer, and prints its output. Other work of the kernel, and of
- * the host that emulates it, is part of these times.
+ * Measures with the kernel's tracer how long preemption or interrupts are off
+ * anywhere while 1 GiB of each part is read and written. bench.py runs it where
+ * the kernel has the tracer, and prints its output. These times include other
+ * work of the kernel, and of the host that emulates it.
  */
 #include <fcntl.h>
 #include <limits.h>

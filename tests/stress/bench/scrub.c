@@ -2,8 +2,8 @@
 /*
  * Compares how fast the driver scrubs memory with as many threads of user space
  * that call memset() on a mapping of the same memory. bench.py runs it and prints
- * its output. The driver's time for caches does not count, since user space does
- * not clean them.
+ * its output. The time that the driver spends on caches does not count, because
+ * user space does not clean them.
  */
 #include <fcntl.h>
 #include <pthread.h>

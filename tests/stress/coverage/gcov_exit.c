@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * gcov writes its counters when a program ends by exit(). This is linked into
- * nvgrace-gpu(8) with --wrap=_exit, so that a process counts that ends by
- * _exit(), as a forked child and a handler of signals do, or by a signal.
+ * nvgrace-gpu(8) with --wrap=_exit, so that it also does so when a process ends
+ * by _exit(), as a forked child and a signal handler do, or by a signal.
  */
 #include <signal.h>
 #include <stddef.h>

@@ -4,7 +4,7 @@ it. Each part is built with counters, and its tests run once more, which takes
 hours. COVERAGE_AGAIN=1 judges the counters of the last run.
 
 build/coverage/PART.txt gets the numbers of each file, and PART.info all counts,
-of which genhtml makes pages. A line that no test can reach has one of lcov's
+from which genhtml makes pages. A line that no test can reach has one of lcov's
 markers, LCOV_EXCL_LINE or LCOV_EXCL_START, with the reason."""
 
 import os

@@ -2,11 +2,11 @@
 """Makes mistakes: the mutants of a C file, each of which differs from it by one
 small slip in a function.
 
-Calls that log are left out with all in them: tests that need a line check it.
-Names of flags and errors are no numbers, because one more is another label.
-Offsets are in bytes, and text is latin-1, so that they are the same in
-characters. A mutant keeps the number of lines, so that its object code can be
-compared."""
+Calls that log, and their arguments, are left out: a test that needs a log line
+checks it. Names of flags and errors don't count as numbers, because one more is
+just another label. Offsets are in bytes, and text is latin-1, so that they are
+the same in characters. A mutant keeps the number of lines, so that its object
+code can be compared."""
 
 import ctypes
 import re

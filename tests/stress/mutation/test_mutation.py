@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Shows that the tests would find mistakes in the driver: each item plants one in
 a copy of the sources, where a test must fail. The patches of patches/ are
-mistakes that slips.py can't make; each names the tests that must find it. The
-mutants are those of slips.py, drawn by lot, and the draw goes round all functions.
-One that no test finds needs a line in the file "survivors".
+mistakes that slips.py can't make; each names the tests that must find it. slips.py
+makes the mutants, and a random choice takes one function after the other. A mutant
+that no test finds needs a line in the file "survivors".
 
     scripts/dev/toolbox root analysis
     scripts/dev/toolbox run -- pytest -n 2 tests/stress/mutation -k "gate-epoch or mutant[7]"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fuzzes nvgrace_gpu_split(). The oracle checks for single bytes on which side
- * of the window they are: for all if they are few, and otherwise for the first
- * and the last of each part. tests/unit/test_fuzz.py builds and runs this target.
+ * Fuzzes nvgrace_gpu_split(). The oracle checks on which side of the window
+ * single bytes are: all of them if they are few, otherwise the first and the
+ * last of each part. tests/unit/test_fuzz.py builds and runs this target.
  */
 #include "arith.h"
 #include "fuzz.h"

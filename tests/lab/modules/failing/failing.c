@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Lets functions of the kernel fail when the driver under test calls them. For
+ * Makes functions of the kernel fail when the driver under test calls them. For
  * tests only: tests/driver/failures.c uses it. Debian's kernels have no fault
  * injection.
  *
  * Root writes "VALUE NAME..." to the parameter "calls". From then on, the
  * functions of these names return VALUE to the driver at once. Names that this
- * kernel doesn't have are skipped, since functions have other names in other
- * versions; -ENOENT if none is left. An empty line ends it. The parameter
- * "failed" counts such calls, since the last write.
+ * kernel doesn't have are skipped, because functions have other names in other
+ * versions. If none is left, the write fails with -ENOENT. An empty line ends
+ * it. The parameter "failed" counts such calls, since the last write.
  *
  * A probe at a function's first instruction can return to the caller, whose
- * address is still in the link register then. So this works on arm64 alone.
+ * address is still in the link register then. So this works on arm64 only.
  */
 #include <linux/atomic.h>
 #include <linux/errno.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A driver for the function beside a GPU (QEMU's pci-testdev), which has a vote
+ * A driver for the function beside a GPU (QEMU's pci-testdev), which takes part
  * when the AER core recovers their link. It requests a reset, and delays the
  * recovery as long as its parameter "hold" is 1. It holds the GPU's device lock
  * as long as its parameter "lock" is 1. With "numb", the GPU does not wake up.

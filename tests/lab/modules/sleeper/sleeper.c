@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Calls what a driver has for the host's sleep, as the kernel would, but for one
- * PCI device and with user space running: a sleep of the whole machine would
- * cut the test's connection to the host. The address of a device, written to
- * the parameter "prepare", "freeze" or "complete", calls that.
+ * Calls a driver's functions for the host's sleep, as the kernel would, but for
+ * one PCI device and with user space running: a sleep of the whole machine
+ * would cut the test's connection to the host. The address of a device, written
+ * to the parameter "prepare", "freeze" or "complete", calls that.
  */
 #include <linux/module.h>
 #include <linux/pci.h>
