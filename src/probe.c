@@ -329,7 +329,7 @@ static int claim_region(struct pci_dev *pdev,
 			owner.start, owner.last);
 		return -EBUSY;
 	}
-	pci_warn(pdev, "can't claim %s [%#llx-%#llx]; binding continues without the claim, /proc/iomem shows what is there\n",
+	pci_warn(pdev, "can't claim %s [%#llx-%#llx]; binding continues without the claim; /proc/iomem shows what is there\n",
 		 part, (u64)region->base, last);
 	*claimed = false;
 	return 0;
