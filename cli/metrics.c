@@ -184,7 +184,7 @@ static void print_states(FILE *out, struct survey *s)
 	for (i = 0; i < s->gpus.count; i++)
 		states(out, "driver", s->gpus.gpu[i].address, "driver", drivers,
 		       s->gpus.gpu[i].driver ? s->gpus.gpu[i].driver : "none");
-	family(out, "mode", "What the driver makes of the GPU's memory.");
+	family(out, "mode", "How the driver presents the GPU's memory.");
 	for (gpu = s->gpus.gpu; gpu < s->gpus.gpu + s->gpus.count; gpu++)
 		if (gpu->mode != GPU_MODE_NONE)
 			states(out, "mode", gpu->address, "mode", modes, gpu_mode_name(gpu->mode));

@@ -47,7 +47,7 @@ static void check_other_gpus(struct doctor *d, bool *rubin)
 		} else if (is_rubin(device)) {
 			*rubin = true;
 			f = finding(d, GPUS_RUBIN, NULL,
-				    "%s, 10de:%04x, is a GPU of Vera Rubin, which is not this driver's",
+				    "%s, 10de:%04x, is a GPU of Vera Rubin, which this driver does not support",
 				    names[i], device);
 			because(f, "its memory comes as a CXL region of vfio-pci-core");
 		} else if (gpu_is_coherent(device) && stated) {
@@ -468,10 +468,10 @@ void check_egm(struct doctor *d)
 	if (!answer_egm(d->answers, &bytes))
 		return;
 	if (!bytes) {
-		finding(d, EGM_GOOD, NULL, "firmware sets no extended GPU memory aside");
+		finding(d, EGM_GOOD, NULL, "firmware sets aside no extended GPU memory");
 		return;
 	}
-	f = finding(d, EGM_UNUSED, NULL, "firmware sets %s of extended GPU memory aside",
+	f = finding(d, EGM_UNUSED, NULL, "firmware sets aside %s of extended GPU memory",
 		    size_text(bytes, size));
 	because(f,
 		"it is a part of the CPU's memory: this driver gives it to no guest, and the host does not use it");

@@ -110,7 +110,7 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 		/* Only an edited record lacks these. */
 	} else if (error) {
 		f = finding(d, d->privileged ? INITRAMFS_UNKNOWN : INITRAMFS_UNREADABLE, NULL,
-			    "not known what the initramfs of %s has", release);
+			    "not known what the initramfs of %s contains", release);
 		because(f, "%s: %s", image, error);
 	} else if (!wants && binds(has)) {
 		f = finding(d, INITRAMFS_OUTDATED, NULL, "the initramfs of %s still binds GPUs",
@@ -178,7 +178,7 @@ void check_initramfs(struct doctor *d)
 	}
 	if (kernels && good)
 		finding(d, INITRAMFS_GOOD, NULL,
-			wants ? "the initramfs of %zu kernel%s has what is installed" :
+			wants ? "the initramfs of %zu kernel%s matches what is installed" :
 				"the initramfs of %zu kernel%s binds no GPU",
 			kernels, kernels > 1 ? "s" : "");
 	free(wanted);

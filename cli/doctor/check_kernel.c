@@ -91,15 +91,15 @@ static void check_dma(struct doctor *d)
 
 	if (gpus && !no_ats && !dmabuf) {
 		f = finding(d, DMA_BACKEND_NO_ATS, NULL,
-			    "guests with an accelerated SMMUv3 can't use GPU memory by ATS");
+			    "guests with an accelerated SMMUv3 can't use GPU memory through ATS");
 		f->accel_only = true;
 		because(f,
 			"their SMMU needs GPU memory in iommufd's mappings, for which vfio must export it as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
 	} else if (type1) {
-		finding(d, DMA_BACKEND_GOOD, NULL, "DMA by type1%s",
+		finding(d, DMA_BACKEND_GOOD, NULL, "DMA through type1%s",
 			iommufd ? " or iommufd" : "");
 	} else if (iommufd && dmabuf) {
-		finding(d, DMA_BACKEND_GOOD, NULL, "DMA by iommufd, GPU memory by dma-buf");
+		finding(d, DMA_BACKEND_GOOD, NULL, "DMA through iommufd, GPU memory through dma-buf");
 	} else if (iommufd) {
 		f = finding(d, DMA_BACKEND_NO_PEERS, NULL,
 			    "only iommufd, which can't map GPU memory for DMA on this kernel");

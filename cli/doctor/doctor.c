@@ -207,7 +207,7 @@ static const struct argp_option options[] = {
 		'r', "DIR", 0, "Also write everything that was read into the new directory DIR, for a bug "
 	  "report; --root=DIR gives the same findings on any machine", 0 },
 	{ "explain", KEY_EXPLAIN, NULL, 0,
-	  "Check nothing, but print what all findings mean, or those that you name", 0 },
+	  "Check nothing; print what all findings mean, or those that you name", 0 },
 	{ }
 };
 
@@ -250,8 +250,8 @@ static const char doc[] =
 	"as for the other commands. Findings that " ACCEPT_FILE " accepts don't count.\n"
 	"\n"
 	"--record writes the files in /sys, /proc and /etc that were read. For root, these have "
-	"physical addresses. Of the kernel's log, command line, configuration and keys, and of the "
-	"processes, it writes only the lines that matter.";
+	"physical addresses. From the kernel's log, command line, configuration and keys, and from the "
+	"list of processes, it writes only the lines that matter.";
 
 int cmd_doctor(struct host *h, int argc, char **argv)
 {

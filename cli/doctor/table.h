@@ -27,13 +27,13 @@ CASE(GPUS, NEW_ID, WARNING,
      "run `echo 'id 10de:XXXX' > /etc/nvgrace-gpu.conf.d/ids.conf` and `nvgrace-gpu bind --persist ADDRESS`, and report the id")
 CASE(GPUS, NONE, BAD, "there is none",
      "run `lspci -nn -d 10de:`; if a GPU is missing, power-cycle the host")
-CASE(GPUS, ONLY_RUBIN, BAD, "there is none, but one of Vera Rubin",
-     "remove this project's packages: the GPUs of this host are not this driver's")
+CASE(GPUS, ONLY_RUBIN, BAD, "there is only one of Vera Rubin",
+     "remove this project's packages: this driver does not support the GPUs of this host")
 
 FINDING(KERNEL, "kernel", "")
 CASE(KERNEL, GOOD, GOOD,
      "Linux 6.1 or later on aarch64; or an older one for which the module is built", NULL)
-CASE(KERNEL, OLDER, WARNING, "older, but with vfio-pci-core, as some vendor kernels",
+CASE(KERNEL, OLDER, WARNING, "older, but with vfio-pci-core, like some vendor kernels",
      "if DKMS does not build for this kernel, run `make modules` in the module's source, which tests the kernel itself")
 CASE(KERNEL, NOT_ARM, WARNING, "not aarch64, where the module is only for tests",
      "run the doctor on the Grace host")
@@ -51,7 +51,7 @@ CASE(VFIO, UNKNOWN, UNKNOWN,
      COPY_CONFIG)
 
 FINDING(DMA_BACKEND, "dma-backend",
-	"Whether the kernel has type1 (`/dev/vfio/vfio`) or iommufd (`/dev/iommu`), by which a VMM "
+	"Whether the kernel has type1 (`/dev/vfio/vfio`) or iommufd (`/dev/iommu`), with which a VMM "
 	"maps the guest's memory for DMA. Some vendor kernels have only iommufd. Without vfio's "
 	"dma-buf export (Linux 6.19 or later), iommufd can't map GPU memory (EFAULT).")
 CASE(DMA_BACKEND, GOOD, GOOD, "the kernel has type1; or it has iommufd and dma-buf export", NULL)
@@ -61,7 +61,7 @@ CASE(DMA_BACKEND, NO_PEERS, NOTE,
 CASE(DMA_BACKEND, NONE, BAD, "it has neither",
      "boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1`, or with `CONFIG_IOMMUFD` and `CONFIG_VFIO_DEVICE_CDEV`")
 CASE(DMA_BACKEND, NO_ATS, BAD,
-     "guests with the bound GPUs get an accelerated SMMUv3 with ATS (finding `guest-smmu`), and the kernel has no dma-buf export: the GPU's accesses to its own memory by a guest's addresses fail",
+     "guests with the bound GPUs get an accelerated SMMUv3 with ATS (finding `guest-smmu`), and the kernel has no dma-buf export: the GPU can't access its own memory through a guest's addresses",
      "boot Linux 6.19 or later with `CONFIG_VFIO_PCI_DMABUF`, or make guests with `nvgrace-gpu guest --accel-smmu=off`")
 CASE(DMA_BACKEND, UNKNOWN, UNKNOWN, "there is no configuration of the kernel", COPY_CONFIG)
 
@@ -117,7 +117,7 @@ CASE(IN_TREE_DRIVER, BUILT_IN, BAD, "it is built in: no module can replace it",
      "use the built-in driver, or boot a kernel that has it as a module or lacks it")
 
 FINDING(MODULE, "module",
-	"Which copy of the module modprobe would load, by libkmod. DKMS's copy is in "
+	"Which copy of the module modprobe would load, according to libkmod. DKMS's copy is in "
 	"`updates/dkms/`, or in `extra/` on RHEL.")
 CASE(MODULE, GOOD, GOOD,
      "DKMS's, or another one outside `kernel/`; or the driver is built in (see in-tree-driver)",
@@ -225,7 +225,7 @@ FINDING(KVM, "kvm", "")
 CASE(KVM, GOOD, GOOD, "KVM can create a VM", NULL)
 CASE(KVM, NONE, BAD,
      "there is no /dev/kvm, or it can't create a VM: the kernel was not booted at EL2, has no `CONFIG_KVM`, or has the parameter `kvm-arm.mode=none`",
-     "run `dmesg | grep -i kvm`; boot the kernel at EL2, outside of a guest, and without that parameter")
+     "run `dmesg | grep -i kvm`; boot the kernel at EL2, outside a guest, and without that parameter")
 CASE(KVM, UNKNOWN, UNKNOWN, "this user may not open /dev/kvm",
      "run as root, or as a member of the group kvm")
 
@@ -275,7 +275,7 @@ CASE(MEMORY_ONLINE, LEFT_IN_NODE, BAD,
 CASE(MEMORY_ONLINE, LEFT, BAD, "some is online, and no GPU is bound to the nvidia driver: it is left over, and it is not known in which node",
      "reboot: it is not known which memory blocks are the GPU's, and taking others offline takes RAM from the host")
 CASE(MEMORY_ONLINE, UNKNOWN, UNKNOWN, "/proc/iomem can't be read",
-     "run as root, outside of a container")
+     "run as root, outside a container")
 
 FINDING(SERVICES, "services",
 	"Whether one of NVIDIA's services nvidia-persistenced, nv-fabricmanager, nv-hostengine "
@@ -290,9 +290,9 @@ FINDING(QEMU, "qemu",
 	"[guests.md](guests.md#what-the-host-needs).")
 CASE(QEMU, GOOD, GOOD, "it has all that these GPUs need", NULL)
 CASE(QEMU, OLD, WARNING,
-     "older than 9.2 (RHEL has a backport); or without highmem-mmio-size, which 10.0 brought, and the BARs of all bound GPUs need a window of more than 512 GiB",
+     "older than 9.2 (RHEL has a backport); or without highmem-mmio-size, which 10.0 added, and the BARs of all bound GPUs need a window of more than 512 GiB",
      "install QEMU 10.0 or later")
-CASE(QEMU, TOO_OLD, BAD, "without acpi-generic-initiator, which 9.0 brought",
+CASE(QEMU, TOO_OLD, BAD, "without acpi-generic-initiator, which 9.0 added",
      "install QEMU 10.0 or later")
 CASE(QEMU, UNKNOWN, UNKNOWN, "its version is not known", "use 10.0 or later")
 CASE(QEMU, NONE, UNKNOWN, "there is no QEMU in these places, as with VMMs in containers",

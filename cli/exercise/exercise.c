@@ -274,8 +274,8 @@ void exercise_print(const struct exercise *e)
 	line("kernel", xasprintf("%s, %s, %s pages", e->kernel, e->machine,
 				 size_text(e->host->page_size, size)));
 	if (e->parts.count)
-		line("opened", xstrdup(e->vfio.cdev ? "by the device's own file, with iommufd"
-						    : "by its group, with type1"));
+		line("opened", xstrdup(e->vfio.cdev ? "through the device's own file, with iommufd"
+						    : "through its group, with type1"));
 	line("CPUs", e->cpus.node < 0 ? xasprintf("%zu, of any node", e->cpus.count)
 				      : xasprintf("%zu, of node %d", e->cpus.count, e->cpus.node));
 	for (i = 0; i < e->parts.count; i++)

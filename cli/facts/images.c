@@ -361,7 +361,7 @@ static void read_archives(struct input *in, struct image *image, bool packed)
 			read_packed(in, image);
 			return;
 		} else {
-			image->error = "it has something that is not an archive";
+			image->error = "it contains something that is not an archive";
 			return;
 		}
 	}

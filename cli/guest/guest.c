@@ -18,13 +18,13 @@
 static const char doc[] =
 	"Print the configuration of a guest for GPUs that are bound to " DRIVER_NAME ": NUMA nodes "
 	"with their generic initiators, PCIe buses, SMMUs, the window for the BARs, memory, and what "
-	"a guest needs besides. Everything comes from this host, and has its reason beside it. "
+	"else a guest needs. Everything is derived from this host and printed with its reason. "
 	"Nothing is started or changed.\v"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it. Without --format, the "
 	"format is libvirt if it is installed, else qemu.\n"
 	"\n"
-	"Exit status: 0 printed; 1 FILE can't be written; 2 usage error; 3 no such GPU; 4 there is no "
-	"such guest, and the message says why and what would do.";
+	"Exit status: 0 printed; 1 FILE can't be written; 2 usage error; 3 no such GPU; 4 such a "
+	"guest is not possible, and the message says why and what would help.";
 
 enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
        KEY_FRAGMENT };
@@ -44,7 +44,7 @@ static const struct argp_option options[] = {
 	{ "accel-smmu", KEY_ACCEL, "WHEN", 0,
 	  "SMMUs that use the host's in hardware: \"auto\" (default: if all have it), \"on\" or \"off\"", 0 },
 	{ "iommufd", KEY_IOMMUFD, "WHEN", 0,
-	  "DMA by iommufd instead of type1: \"auto\" (default: if it is needed), \"on\" or \"off\"", 0 },
+	  "DMA through iommufd instead of type1: \"auto\" (default: if it is needed), \"on\" or \"off\"", 0 },
 	{ }
 };
 
@@ -189,15 +189,15 @@ static enum exit_status check_names(const struct arguments *a, enum format forma
 		return EXIT_USAGE_ERROR;
 	}
 	if (format == FORMAT_KUBEVIRT && ((*name && !is_label(name)) || (*disk && !is_label(disk)))) {
-		complain(NULL, "--name and --disk for KubeVirt: only small letters, digits and hyphens, at most 63");
+		complain(NULL, "--name and --disk for KubeVirt: only lower-case letters, digits and hyphens, at most 63");
 		return EXIT_USAGE_ERROR;
 	}
 	if (format == FORMAT_LIBVIRT && (strchr(name, '/') || (*name && !name[strspn(name, " ")]))) {
-		complain(NULL, "--name=%s: libvirt's names have no slash, and not only spaces", name);
+		complain(NULL, "--name=%s: libvirt's names have no slash and are not only spaces", name);
 		return EXIT_USAGE_ERROR;
 	}
 	if (format == FORMAT_LIBVIRT && *disk && *disk != '/') {
-		complain(NULL, "--disk=%s: libvirt needs a whole path, from / on", disk);
+		complain(NULL, "--disk=%s: libvirt needs an absolute path", disk);
 		return EXIT_USAGE_ERROR;
 	}
 	return EXIT_OK;

@@ -64,7 +64,7 @@ static void print_operator(const struct guest_output *o)
 	      "      - HostDevices\n"
 	      "      # Which root complex is near which NUMA node (VEP 115).\n"
 	      "      - PCINUMAAwareTopology\n"
-	      "      # DMA by iommufd, with the device plugin for it (VEP 266). KubeVirt then\n"
+	      "      # DMA through iommufd, with the device plugin for it (VEP 266). KubeVirt then\n"
 	      "      # starts machines only on nodes that have /dev/iommu.\n"
 	      "      - IOMMUFD\n"
 	      "      # The window, nodes and SMMUs of these GPUs (VEP 199, KubeVirt 1.9). It\n"

@@ -533,14 +533,14 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 	if (why)
 		return why;
 	if (!facts->nesting)
-		return xstrdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 brought");
+		return xstrdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 added");
 	for (i = 0; i < plan->gpus; i++) {
 		place = place_of(facts, plan->gpu[i].gpu);
 		if (!place->iommu)
 			return xasprintf("not known which SMMU %s has",
 					 plan->gpu[i].gpu->address);
 		if (strncmp(place->iommu, "smmu3.", 6))
-			return xasprintf("the IOMMU of %s is %s and no SMMUv3",
+			return xasprintf("the IOMMU of %s is %s, not an SMMUv3",
 					 plan->gpu[i].gpu->address, place->iommu);
 		if (place->group[0])
 			return xasprintf("%s is not alone in its IOMMU group",
@@ -652,7 +652,7 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 		plan->cpus = cpus;
 	if (plan->cpus < n || plan->cpus > CPUS_MAX)
 		return refuse(plan, EXIT_USAGE_ERROR, NULL,
-			      "%u processors for %zu NUMA nodes; give --cpus a number from %zu to %d",
+			      "%u processors for %zu NUMA nodes; set --cpus to a number from %zu to %d",
 			      plan->cpus, n, n, CPUS_MAX);
 	/* Nodes may differ by one processor, which has no other divisor. */
 	plan->sockets = n && !(plan->cpus % n) ? n : plan->cpus;
@@ -670,7 +670,7 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 	blocks = plan->memory / unit;
 	if (plan->memory % unit || blocks < n || plan->memory > SIZE_LIMIT)
 		return refuse(plan, EXIT_USAGE_ERROR, NULL,
-			      "%s of memory for %zu NUMA node%s; give --memory a multiple of %s of the right size",
+			      "%s of memory for %zu NUMA node%s; set --memory to a suitable multiple of %s",
 			      size_text(plan->memory, size), n, n > 1 ? "s" : "", unit_text);
 
 	for (i = 0; i < n; i++) {
@@ -682,7 +682,7 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 		blocks -= (blocks + left - 1) / left;
 	}
 	because(plan, WHY_CPU,
-		"KVM has no other on Arm: the guest sees the host's processor, with FEAT_S2FWB and CACHE_DIC, by which usemem is cacheable");
+		"KVM has no other on Arm: the guest sees the host's processor, with FEAT_S2FWB and CACHE_DIC, which make usemem cacheable");
 	because(plan, WHY_CPUS, "%s%s",
 		wish->cpus ? "as --cpus says" :
 		"16 for each GPU, or all processors of the NUMA nodes near these GPUs; --cpus changes it",
@@ -734,7 +734,7 @@ static enum exit_status plan_backend(const struct guest_facts *facts,
 	else if (memory_unit(facts, plan) <= QEMU_ALIGNMENT)
 		kind = xstrdup("memory of this node; QEMU aligns it to huge pages");
 	else
-		kind = xasprintf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it by small pages: --hugepages=%lluM maps it by large ones",
+		kind = xasprintf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it with small pages: --hugepages=%lluM maps it with large ones",
 				 (unsigned long long)(memory_unit(facts, plan) >> 20));
 	because(plan, WHY_BACKEND, "%s%s", kind,
 		plan->node[0].host < 0 ? "" :
@@ -920,7 +920,7 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 		facts->firmware ? "UEFI, without which the guest has no ACPI" :
 		"UEFI, without which the guest has no ACPI; it is not installed in the usual places: on Debian, install qemu-efi-aarch64");
 	because(plan, WHY_DISK, "%s; %s", wish->disk ? "as --disk says" : "a placeholder: --disk names yours",
-		ends_with(plan->disk, ".qcow2") ? "qcow2, as its name ends" :
+		ends_with(plan->disk, ".qcow2") ? "qcow2, because its name ends in .qcow2" :
 		"raw, because its name does not end in .qcow2");
 	because(plan, WHY_NETWORK, "a network that needs no root; change it as for any guest");
 	because(plan, WHY_CONSOLE, "the console is this terminal; nothing that the guest does not need");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Opens a device through vfio as a VMM does: by the device's own file and
- * iommufd if the kernel has them, otherwise by its group and type1.
+ * Opens a device as a VMM does: through the device's own file and iommufd if
+ * the kernel has them, otherwise through its group and type1.
  *
  * Functions that return an int return 0 or a negative errno. They bind, unbind
  * or change nothing in sysfs. Closing the files undoes everything, as does the

@@ -93,7 +93,7 @@ REFUSED = {
     "no QEMU": ({"qemu": None}, [], 4, "no QEMU in .*--format=kubevirt"),
     "no libvirt": ({}, ["--format=libvirt"], 4, "no libvirt.*--format=qemu"),
     "more memory than the host has": ({}, ["--memory=1T"], 4, "have only 480 GiB"),
-    "memory that is no multiple": ({}, ["--memory=1000M"], 2, "a multiple of 512 MiB"),
+    "memory that is no multiple": ({}, ["--memory=1000M"], 2, "multiple of 512 MiB"),
     "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 2, "from 2 to 512"),
     "too many processors": ({}, ["--cpus=513"], 2, "from 1 to 512"),
     "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
@@ -291,7 +291,7 @@ class BadRecords(unittest.TestCase):
             link = t.root / f"sys/bus/pci/devices/{address(0)}/iommu"
             link.unlink()
             link.symlink_to("../../x/iommu/virtio-iommu0")
-        self.refuse("virtio-iommu0 and no SMMUv3", other, words=["--accel-smmu=on"])
+        self.refuse("virtio-iommu0, not an SMMUv3", other, words=["--accel-smmu=on"])
         self.refuse("not known which SMMU", self.remove(f"sys/bus/pci/devices/{address(0)}/iommu"), words=["--accel-smmu=on"])
 
     def test_distances(self):
@@ -370,7 +370,7 @@ class Names(unittest.TestCase):
                 self.assertIn("UTF-8", guest(t, os.fsdecode(word), status=2).stderr)
             self.assertIn("slash", guest(t, "--name=a/b", status=2).stderr)
             self.assertIn("slash", guest(t, "--name=  ", status=2).stderr)
-            self.assertIn("whole path", guest(t, "--disk=a", status=2).stderr)
+            self.assertIn("absolute path", guest(t, "--disk=a", status=2).stderr)
             for word in ("A", "a_b", "-a", "a-", "a" * 64):
                 self.assertIn("hyphens", guest(t, "--format=kubevirt", f"--name={word}", status=2).stderr)
             self.assertIn("is for --format=libvirt", guest(t, "--format=qemu", "--fragment", status=2).stderr)

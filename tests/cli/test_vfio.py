@@ -979,7 +979,7 @@ class Doctor(Played):
         for name in ("sbin/mkinitramfs", "sbin/update-initramfs", "share/initramfs-tools/hooks/nvgrace-gpu"):
             self.tree.file(f"/usr/{name}", "")
         for play, text, words in (
-                ("", None, "it has something that is not an archive"),
+                ("", None, "it contains something that is not an archive"),
                 (f"fail={image}:1:{errno.EACCES}", None, "only root can read it"),
                 (f"fail={image}:1:{errno.EMFILE}", None, "it can't be opened"),
                 (f"fail=pipe:1:{errno.EMFILE}", None, "it can't be read"),

@@ -160,7 +160,7 @@ static void on_fault(int sig)
 {
 	if (!jump) {
 		signal(sig, SIG_DFL);
-		wrong("signal %d outside of any access", sig);
+		wrong("signal %d outside any access", sig);
 	}
 	siglongjmp(*(sigjmp_buf *)jump, sig);
 }

@@ -15,7 +15,7 @@
 
 #include "random.h"
 
-/* Linux may reset the bus of GPUs with ids outside of 2340 to 237f. */
+/* Linux may reset the bus of GPUs with ids outside 2340 to 237f. */
 static bool bus_may_be_reset(void)
 {
 	char text[16];

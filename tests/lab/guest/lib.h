@@ -309,7 +309,7 @@ const char *scrub_end(const struct gpu *gpu);
 uint64_t scrub_progress(const struct gpu *gpu);
 
 /*
- * These access the GPU's memory from outside of the machine, by
+ * These access the GPU's memory from outside the machine, by
  * tests/lab/gpu_memory.py: soil() writes bytes other than zero to one page in each
  * MiB, and assert_clean() fails the test unless these pages are zero. The other
  * two do the same to all of the memory.

@@ -408,7 +408,7 @@ class Gpu:
             self.bar2.close()
             os.close(self.bar2_fd)
 
-    # What a test may do from outside of the machine.
+    # What a test may do from outside the machine.
 
     def ready(self):
         with self.lock:
