@@ -372,7 +372,7 @@ CASE(ACCEPTED, NOTHING, NOTE,
      "remove the line if it is no longer needed")
 CASE(ACCEPTED, IGNORED, WARNING, "a line is malformed", "correct or remove the line")
 CASE(ACCEPTED, UNREADABLE, WARNING, "the file can't be read",
-     "replace it by a file with lines of the form FINDING VERDICT [ADDRESS|host], such as `qemu warning`")
+     "replace it with a file that has lines of the form FINDING VERDICT [ADDRESS|host], such as `qemu warning`")
 
 FINDING(DEVICE, "device", "")
 CASE(DEVICE, GOOD, GOOD, "it answers", NULL)
