@@ -5,7 +5,7 @@ gives a verdict.
 Tests import Machine and the names of the runner's other parts from here. As a
 program, inside the toolbox (scripts/dev/toolbox run):
 
-    python3 -m lab.vm run --kernel NAME --config FILE.json|- [--module PATH.ko] [--timeout S] [--log FILE]
+    python3 -m lab.vm run --help
 
 README.md beside this file describes the configuration, the machine and what a
 command finds in the guest. The parts, each of which imports only those before
@@ -418,7 +418,8 @@ def print_result(result, out):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python3 -m lab.vm", description="Boot a virtual GH200 and run commands in it.")
     commands = parser.add_subparsers(dest="what", required=True)
-    run = commands.add_parser("run", help="boot, run the configuration's commands, print a verdict")
+    run = commands.add_parser("run", help="boot, run the configuration's commands, print a verdict",
+                          epilog="Exit status: 0 if nothing failed, 1 if something did, 2 if the configuration is invalid.")
     run.add_argument("--kernel", required=True, help="a name of tests/lab/kernels.conf")
     run.add_argument("--config", required=True, help="a JSON file, - for standard input")
     run.add_argument("--module", help="the kernel module to load before the commands")
