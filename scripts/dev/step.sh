@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2154 # log is the script's
 #
-# What bash scripts with long steps share: messages, and progress on stderr.
-# A script sources this and sets log, the file for the steps' output.
+# What bash scripts with long steps share: messages, progress on stderr, and how
+# they get what they need to make a Debian tree and mounts. A script sources this
+# and sets log, the file for the steps' output.
 
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
@@ -68,4 +69,30 @@ try() {
 	local rc
 	watch "$@"
 	return "$rc"
+}
+
+# be_root ARGUMENT...: returns if this is root and can make mounts that nothing
+# else sees. Otherwise runs the script again, with these arguments, where both is
+# so.
+be_root() {
+	if [ "$(id -u)" != 0 ]; then
+		# Root of a user namespace that has all users of /etc/subuid,
+		# because packages have files of several.
+		unshare --user --map-root-user --map-auto --mount true ||
+			die "this needs root, or a user namespace of your own: run it as root, for example with sudo;" \
+				"or install uidmap, give $(id -un) a line in /etc/subuid and /etc/subgid, and let users make" \
+				"namespaces (Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)"
+		exec unshare --user --map-root-user --map-auto -- "$0" "$@"
+	fi
+	! unshare --mount true 2>/dev/null || return 0
+	unshare --mount --propagation unchanged true ||
+		die "this container may not make mounts; start it with more privileges, for example docker run --privileged"
+	# In a chroot whose root is not a mount point, mounts can't be private,
+	# and the kernel refuses user namespaces. In this mount namespace, the
+	# chroot is the root. nsenter goes to the namespace's own root, so that
+	# the first programs are those outside the chroot.
+	exec unshare --mount --propagation unchanged -- nsenter --mount=/proc/self/ns/mnt -- sh -c '
+		root=$(readlink /proc/self/fd/8) && exec 8<&- && cwd=$1 && shift &&
+		mount --make-rprivate / && mount --rbind "$root" "$root" && cd "$root" && mount --move . / &&
+		exec chroot . /bin/sh -c "cd \"\$1\" && shift && exec \"\$@\"" sh "$cwd" "$@"' sh "$PWD" "$0" "$@" 8</
 }
