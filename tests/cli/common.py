@@ -81,12 +81,10 @@ def module_files(kernel, directory):
 def installed(kernel, directory):
     """{path in a machine: path here} of the program, its libraries and the
     module, as packages install them."""
-    here = kernel.arch.gcc == "gcc"
-    machine = "x86_64-linux-gnu" if here else "aarch64-linux-gnu"
-    program = build("" if here else f"{machine}-")
-    libraries = packages.libraries([program], f"/usr/lib/{machine}")
+    program = build(kernel.arch.tools)
+    libraries = packages.libraries([program], kernel.arch.libraries)
     return {"/usr/sbin/nvgrace-gpu": str(program),
-            **{f"/lib/{machine}/{name}": str(path) for name, path in libraries.items()},
+            **{f"{kernel.arch.libraries.removeprefix('/usr')}/{name}": str(path) for name, path in libraries.items()},
             **module_files(kernel, directory)}
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from cli.guest_hosts import GPU_NODES, KINDS, QEMU, Tree, host
 from lab import packages
+from lab.arch import NATIVE
 
 
 @functools.cache
@@ -32,7 +33,7 @@ def qemu(version):
     """The command and the environment of a version."""
     if version == "11.1":
         return ["qemu-system-aarch64"], None
-    libraries = root() / "usr/lib/x86_64-linux-gnu"
+    libraries = pathlib.Path(f"{root()}{NATIVE.libraries}")
     return ([root() / "usr/bin/qemu-system-aarch64", "-L", root() / "usr/share/qemu"],
             {"LD_LIBRARY_PATH": str(libraries), "QEMU_MODULE_DIR": str(libraries / "qemu"), "PATH": "/usr/bin"})
 

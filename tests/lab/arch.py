@@ -3,6 +3,7 @@
 GPU memory."""
 
 import dataclasses
+import platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,15 @@ class Arch:
     libraries: str              # of the guest's programs, here and in the guest
     loader: str                 # of dynamic programs in the guest
     busybox: str                # static; "NAME:" in front: below the root of NAME in tests/lab/programs.conf
-    gcc: str                    # compiles the guest's programs
+    # The prefix of compiler and binutils. This machine's own have such names,
+    # too.
+    tools: str
     make: "tuple[str, ...]"     # what `make modules` needs
+
+    @property
+    def gcc(self):
+        """Compiles the guest's programs."""
+        return f"{self.tools}gcc"
 
 
 ARM64 = Arch(
@@ -38,7 +46,7 @@ ARM64 = Arch(
     append="kpti=off", console="ttyAMA0",
     phys_bits=48, last_slot=31,
     libraries="/usr/lib/aarch64-linux-gnu", loader="/lib/ld-linux-aarch64.so.1", busybox="/usr/bin/busybox",
-    gcc="aarch64-linux-gnu-gcc", make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"))
+    tools="aarch64-linux-gnu-", make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"))
 
 AMD64 = Arch(
     name="amd64", option="CONFIG_X86_64", qemu="qemu-system-x86_64",
@@ -55,9 +63,12 @@ AMD64 = Arch(
     append="intel_iommu=on mitigations=off no_timer_check", console="ttyS0",
     phys_bits=40, last_slot=30,
     libraries="/usr/lib/x86_64-linux-gnu", loader="/lib64/ld-linux-x86-64.so.2",
-    busybox="shell:/usr/bin/busybox", gcc="gcc", make=())
+    busybox="shell:/usr/bin/busybox",
+    tools="x86_64-linux-gnu-", make=("ARCH=x86_64", "CROSS_COMPILE=x86_64-linux-gnu-"))
 
 ARCHITECTURES = (ARM64, AMD64)
+# That of this machine.
+NATIVE = ARM64 if platform.machine() == "aarch64" else AMD64
 
 
 def round_up(value, unit):

@@ -34,7 +34,7 @@ import time
 from lab.model import gpu as model
 from lab import qemu, stuck, verdict
 from lab.acpi import BASE_PROPERTY, SIZE_PROPERTY, asl_value, compile_asl, make_asl, properties_of
-from lab.arch import AMD64, ARM64, at_el2, memory_address, ram_range
+from lab.arch import AMD64, ARM64, NATIVE, at_el2, memory_address, ram_range
 from lab.archive import Cpio, decompress
 from lab.channel import Channel
 from lab.config import MEMORY_BLOCK, MEMORY_MAX, ConfigError, GpuConfig, parse_size, place_gpus
@@ -45,7 +45,7 @@ from lab.verdict import Command, Result, scan_log, troubles
 
 __all__ = [
     "AMD64", "ARM64", "BASE_PROPERTY", "Channel", "Command", "ConfigError", "Cpio", "Debugger", "ENDING", "GpuConfig",
-    "Kernel", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "PROJECT", "Result", "SIZE_PROPERTY", "asl_value", "at_el2",
+    "Kernel", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE", "PROJECT", "Result", "SIZE_PROPERTY", "asl_value", "at_el2",
     "compile_asl", "decompress", "machine_from_config", "make_asl", "memory_address", "model", "parse_size",
     "place_gpus", "properties_of", "ram_range", "run_files", "scan_log", "troubles", "widen_acpi_integers",
 ]

@@ -66,7 +66,7 @@ def root():
     packages for developers."""
     made = packages.root("analysis")
     (WORK / "lib").mkdir(parents=True, exist_ok=True)
-    for library in (made / "usr/lib/x86_64-linux-gnu").glob("libpython3.*.so.1.0"):
+    for library in pathlib.Path(f"{made}{vm.NATIVE.libraries}").glob("libpython3.*.so.1.0"):
         link = WORK / "lib" / library.name.removesuffix(".1.0")
         link.unlink(missing_ok=True)
         link.symlink_to(library)
@@ -75,7 +75,7 @@ def root():
 
 def run(*command):
     """Run a program with the compiler's cache, at the path that all clones share."""
-    environment = {"LD_LIBRARY_PATH": f"build/static/lib:{root()}/usr/lib/x86_64-linux-gnu",
+    environment = {"LD_LIBRARY_PATH": f"build/static/lib:{root()}{vm.NATIVE.libraries}",
                    "COCCINELLE_HOME": f"{root()}/usr/lib/coccinelle",
                    "PYTHONPATH": f"tests:scripts/dev/demo:{root()}/usr/lib/coccinelle/python:{root()}/usr/lib/python3/dist-packages"}
     return subprocess.run([toolbox.TOOLBOX, "cached", "--", "env", *(f"{name}={value}" for name, value in environment.items()), *command],

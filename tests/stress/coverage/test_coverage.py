@@ -8,6 +8,7 @@ from which genhtml makes pages. A line that no test can reach has one of lcov's
 markers, LCOV_EXCL_LINE or LCOV_EXCL_START, with the reason."""
 
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def run_tests(tests, machines):
 def lcov(*words):
     """Run lcov of tests/lab/programs.conf with these arguments."""
     root = packages.root("coverage")
-    perl = [root / "usr/share/perl5", *(root / "usr/lib/x86_64-linux-gnu/perl5").iterdir()]
+    perl = [root / "usr/share/perl5", *pathlib.Path(f"{root}{vm.NATIVE.libraries}/perl5").iterdir()]
     return subprocess.run(["perl", root / "usr/bin/lcov", "--branch-coverage", "--ignore-errors", IGNORED, *map(str, words)],
                           capture_output=True, text=True, cwd=PROJECT,
                           env={**os.environ, "PERL5LIB": ":".join(map(str, perl))})

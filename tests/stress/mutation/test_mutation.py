@@ -191,7 +191,7 @@ def fixture_drawn():
     sys.path.append(str(root / "python3/dist-packages"))
     import clang.cindex
     from stress.mutation import slips
-    clang.cindex.Config.set_library_path(root / "x86_64-linux-gnu")
+    clang.cindex.Config.set_library_path(root / pathlib.Path(vm.NATIVE.libraries).name)
     with new_copy() as copy:
         compiler = Compiler(copy)
         every = [m for file in PROGRAMS for m in slips.mutants(file, compiler.copy.tree / file, *compiler.command(file))]
