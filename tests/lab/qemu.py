@@ -1,15 +1,60 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """QEMU's command line for a machine."""
 
+import functools
 import json
+import os
+import struct
+import subprocess
+import tempfile
 
-from lab.arch import AMD64
+from lab.arch import AMD64, ARM64, NATIVE
 
 # A busy host can stop a processor, or a process of the host that a processor
 # waits for. These limits are longer than its pauses and shorter than a test
 # program's time: a soft lockup is one of a minute, as is an RCU stall.
 WATCHDOGS = "watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60"
 MESSAGE_TIMEOUT_MS = 600000
+
+TCG = "tcg,thread=multi"
+# Seconds. If a sound KVM takes longer, machines are emulated.
+PROBE_LIMIT = 20
+
+
+def say_and_end(word):
+    """A program for arm64 that is a whole kernel: it prints the word and powers
+    the machine off."""
+    code = [0xD2A12001]                                 # mov x1, #0x9000000, the serial port
+    for letter in word.encode():
+        code += [0x52800000 | letter << 5, 0xB9000020]  # mov w0, #letter; str w0, [x1]
+    # mov w0, #0x84000008, PSCI's SYSTEM_OFF; hvc #0; b .
+    return struct.pack(f"<{len(code) + 4}I", *code, 0x52800100, 0x72B08000, 0xD4000002, 0x14000000)
+
+
+@functools.cache
+def runs(accelerator, cpu):
+    """Whether QEMU can run an arm64 machine in this way. /dev/kvm may exist and
+    yet refuse it, or never return from it."""
+    with tempfile.NamedTemporaryFile() as kernel:
+        kernel.write(say_and_end("works"))
+        kernel.flush()
+        try:
+            done = subprocess.run([ARM64.qemu, "-M", ARM64.machine, "-cpu", cpu, "-accel", accelerator, "-nodefaults", "-display",
+                                   "none", "-no-reboot", "-serial", "stdio", "-kernel", kernel.name], stdin=subprocess.DEVNULL,
+                                  capture_output=True, timeout=PROBE_LIMIT)
+        except subprocess.TimeoutExpired:
+            return False
+    return done.stdout == b"works"
+
+
+def processor(arch):
+    """KVM if this machine can run the other one by itself. A machine at EL2 is
+    always emulated, and so is every one where CI is set, so that results do not
+    depend on the host."""
+    if (NATIVE is ARM64 and arch.name == ARM64.name and "virtualization=on" not in arch.machine
+            and not os.environ.get("CI") and runs("kvm", "host")):
+        return ["-cpu", "host", "-accel", "kvm"]
+    return ["-cpu", arch.cpu, "-accel", TCG]
 
 
 def base(machine, initrd):
@@ -22,7 +67,7 @@ def base(machine, initrd):
     append = (f"console={arch.console} loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
               f"{WATCHDOGS} {arch.append} {machine.append}").strip()
     return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram{smmu}",
-            "-cpu", arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
+            *processor(arch), "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
             # Shared, so that a vfio-user device can map it for DMA.
             "-object", f"memory-backend-memfd,id=ram,size={machine.ram},share=on",
             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",

@@ -34,7 +34,7 @@ import tempfile
 import time
 
 from lab import vm
-from lab.qemu import MESSAGE_TIMEOUT_MS
+from lab.qemu import MESSAGE_TIMEOUT_MS, processor
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parents[2]
@@ -227,7 +227,7 @@ class System:
                   ("esp", "raw", f"fat:{self.image}/esp", "on", 0x1f)]
         # If this process is killed, the kernel ends QEMU.
         a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram",
-             "-cpu", self.arch.cpu, "-accel", "tcg,thread=multi", "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+             *processor(self.arch), "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
              "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
              "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
              "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",

@@ -3,6 +3,7 @@
 ACPI table, the initramfs and the verdict. test_machine.py tests the machine
 itself."""
 
+import dataclasses
 import pathlib
 import re
 import socket
@@ -14,6 +15,7 @@ import unittest
 from unittest import mock
 
 from lab import kcsan, verdict, vm
+from lab import qemu as emulator
 
 # One line for every pattern of verdict.SPLATS, in the same order, as a kernel
 # prints it.
@@ -418,6 +420,30 @@ class Archive(unittest.TestCase):
     def test_missing_files(self):
         with self.assertRaises(vm.ConfigError):
             vm.Cpio().tree("/x", "/nonexistent/file")
+
+
+class Processor(unittest.TestCase):
+    def test_kvm_must_run_a_machine(self):
+        runs = emulator.runs.__wrapped__
+        with mock.patch.object(emulator, "PROBE_LIMIT", None):
+            self.assertTrue(runs(emulator.TCG, "max"))
+            self.assertFalse(runs("none", "max"))
+        with tempfile.TemporaryDirectory() as directory, mock.patch.object(emulator, "PROBE_LIMIT", 0.1):
+            hangs = pathlib.Path(directory, "qemu")
+            hangs.write_text("#!/bin/sh\nexec sleep infinity\n")
+            hangs.chmod(0o755)
+            with mock.patch.object(emulator, "ARM64", dataclasses.replace(vm.ARM64, qemu=str(hangs))):
+                self.assertFalse(runs("kvm", "host"))
+
+    def test_kvm_is_for_arm64_on_arm64_outside_ci(self):
+        for native, arch, works, ci, accelerator in (
+                (vm.ARM64, vm.ARM64, True, "", "kvm"), (vm.ARM64, vm.ARM64, False, "", emulator.TCG),
+                (vm.ARM64, vm.ARM64, True, "true", emulator.TCG), (vm.ARM64, vm.at_el2(vm.ARM64), True, "", emulator.TCG),
+                (vm.ARM64, vm.AMD64, True, "", emulator.TCG), (vm.AMD64, vm.ARM64, True, "", emulator.TCG)):
+            with self.subTest(native=native.name, machine=arch.machine, works=works, ci=ci), \
+                    mock.patch.multiple(emulator, NATIVE=native, runs=lambda *_, works=works: works), \
+                    mock.patch.dict("os.environ", CI=ci):
+                self.assertEqual(emulator.processor(arch)[-1], accelerator)
 
 
 class FakeKernel(vm.Kernel):
