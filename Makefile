@@ -241,7 +241,7 @@ help:
 	@echo '  dist          make the tarball of a release and its checksum in build/dist/'
 	@echo '  version       set a new version everywhere: V=x.y.z'
 	@echo '  install       install the files of the packages: DESTDIR=<root>; then run dkms install'
-	@echo 'To try it, as root on Debian 12 (x86-64)'
+	@echo 'To try it, as root on Debian or Ubuntu'
 	@echo '  demo          boot a virtual GH200, bind its GPU, show the VMM'"'"'s view, move data'
 	@echo '  bench         measure the module in one, or compare it with another build: BASELINE_KO=<file.ko>, KERNELS=newest, ROUNDS=3, GPUS=parts, QUICK=1'
 	@echo 'To test it'
