@@ -75,6 +75,8 @@ try() {
 # else sees. Otherwise runs the script again, with these arguments, where both is
 # so.
 be_root() {
+	# Users have no chroot in theirs.
+	export PATH=$PATH:/usr/sbin:/sbin
 	if [ "$(id -u)" != 0 ]; then
 		# Root of a user namespace that has all users of /etc/subuid,
 		# because packages have files of several.
