@@ -11,12 +11,12 @@ import time
 import pytest
 
 from cli import common
-from lab import gpu_memory, packages, programs, session, stage2, vm
+from guests import shared
+from guests.shared import MEMORY, GiB, Gpu
+from lab import gpu_memory, programs, session, stage2, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-# The kernel of every guest, Debian stable's.
-GUEST_KERNEL = "stable"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 
 # Kernel, processor, and what KVM does there with usemem. From Linux 6.17, it maps
@@ -25,34 +25,6 @@ FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 HOSTS = {("newest", "max"): "cached", ("newest-16k", "max"): "cached", ("newest-64k", "max"): "cached",
          ("stable", "max"): "device", ("newest", "neoverse-n1"): "refused"}
 
-GiB = 1 << 30
-
-
-class Gpu:
-    """A GPU of the host, and what its guest must see."""
-
-    def __init__(self, name, base, size, neighbour=False, **more):
-        self.name, self.base, self.size, self.neighbour, self.more = name, base, size, neighbour, more
-        self.native = bool(more.get("mig_dvsec"))
-        self.usemem = size if self.native else (size - GiB) // vm.MEMORY_BLOCK * vm.MEMORY_BLOCK
-        self.resmem = size - self.usemem
-
-    def config(self):
-        return {"name": self.name, "base": self.base, "size": self.size, "neighbour": self.neighbour, "model": self.more}
-
-    @staticmethod
-    def _bar(length):
-        return 1 << (length - 1).bit_length()
-
-    def line(self, kind):
-        """Its line in /tests/gpus, for programs/uses.c."""
-        resmem = (self.base + self.usemem, self.resmem) if self.resmem else (0, 0)
-        bar2 = self._bar(self.resmem) if self.resmem else self.more.get("bar2_size", 0)
-        numbers = (self.base, self.usemem, *resmem, self._bar(self.usemem), bar2)
-        return f"{self.name} {' '.join(f'{n:#x}' for n in numbers)} {kind}\n"
-
-
-MEMORY = 0x80_0000_0000
 GPUS = [
     # usemem has 1.5 GiB, resmem 1.25 GiB. Neither fills its BAR.
     Gpu("gh200", MEMORY, 0xB000_0000),
@@ -88,15 +60,7 @@ class Guest:
         """QEMU's options, to which bin/start adds what the test needs."""
         if self.printed:
             return f"$(printed $(gpu {self.gpus[0]}))"
-        window, backend, device = "", "", ""
-        if len(self.gpus) > 1:
-            window = ",highmem-mmio-size=1T"
-        if self.iommufd:
-            backend, device = " -object iommufd,id=iommufd0", ",iommufd=iommufd0"
-        buses = list(enumerate(self.gpus, 1))
-        return "".join([f"-M virt,accel=kvm,gic-version=3{window} -cpu host -smp 1 -m 512M{backend}",
-                        *(f" -device pcie-root-port,id=port{n},bus=pcie.0,chassis={n}" for n, _ in buses),
-                        *(f" -device vfio-pci,host=$(gpu {gpu}),bus=port{n},rombar=0{device}" for n, gpu in buses)])
+        return shared.qemu_options(self.gpus, self.iommufd)
 
 
 def uses(*what):
@@ -282,13 +246,10 @@ def guests(host, cpu, kind):
 def files_for_guests(host, wanted, kind, directory):
     """{path in the host: path here} of QEMU, of the files that it starts, and
     of the host's modules for a guest's test."""
-    kernel = vm.Kernel(GUEST_KERNEL)
-    module = programs.out_of_tree(kernel, HERE / "driver")
-    compiled = programs.compile_programs(["bars", "uses"], kernel.arch, HERE / "programs")
+    module = shared.driver()
+    compiled = programs.compile_programs(["bars", "uses"], vm.ARM64, HERE / "programs")
     by_name = {g.name: g for g in GPUS}
-    files = {**packages.programs(packages.root("qemu"), ["qemu-system-aarch64"]),
-             "/tests/bars": compiled["/tests/bars"], "/guest/bin": str(HERE / "bin"),
-             "/guest/base": str(kernel.initramfs()), "/guest/kernel": str(kernel.image())}
+    files = {**shared.files(), "/tests/bars": compiled["/tests/bars"]}
     for guest in wanted:
         lines, act = directory / f"{guest.name}.gpus", directory / guest.name
         lines.write_text("".join(by_name[name].line(kind) for name in guest.gpus))
@@ -379,7 +340,7 @@ class Host:
                        if g.name in names or not g.run and before.name in names}
         files = {**common.installed(kernel, directory), **files_for_guests(kernel, self.guests.values(), self.kind, directory),
                  f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
-        self.session = session.Interactive(kernel, HANDLERS, gpus=[g.config() for g in GPUS], ram="3G", hypervisor=cpu, files=files,
+        self.session = session.Interactive(kernel, HANDLERS, gpus=[g.config() for g in GPUS], ram=shared.RAM, hypervisor=cpu, files=files,
                                            guests=list(self.guests), module=None,
                                            log=str(programs.log_file(f"guest-{kernel.name}-{cpu}")))
         self.gpus = " ".join(f"$(gpu {g.name})" for g in GPUS)

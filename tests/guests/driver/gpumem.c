@@ -15,6 +15,9 @@
  *   /sys/bus/pci/devices/.../blocks
  *	the number of blocks of usemem that are System RAM; writing adds or
  *	removes blocks. -EBUSY if pages of a block can't be moved
+ *   /sys/bus/pci/devices/.../touch
+ *	writing "LENGTH STEP" makes the kernel read a word of usemem at each
+ *	multiple of STEP below LENGTH, both in bytes
  *
  * Like NVIDIA's driver, it does not claim BAR4: memory can't be added in a busy
  * resource.
@@ -213,9 +216,33 @@ static ssize_t blocks_store(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RW(blocks);
 
+static ssize_t touch_store(struct device *dev, struct device_attribute *attr,
+			   const char *buf, size_t count)
+{
+	struct gpumem *gpu = dev_get_drvdata(dev);
+	u64 length, step, at;
+	void *memory;
+
+	if (sscanf(buf, "%llu %llu", &length, &step) != 2 || !step ||
+	    length > pci_resource_len(gpu->pdev, USEMEM_BAR))
+		return -EINVAL;
+	memory = memremap(pci_resource_start(gpu->pdev, USEMEM_BAR), length,
+			  MEMREMAP_WB);
+	if (!memory)
+		return -ENOMEM;
+	for (at = 0; at < length; at += step) {
+		READ_ONCE(*(u64 *)(memory + at));
+		cond_resched();
+	}
+	memunmap(memory);
+	return count;
+}
+static DEVICE_ATTR_WO(touch);
+
 static struct attribute *gpumem_attrs[] = {
 	&dev_attr_check.attr,
 	&dev_attr_blocks.attr,
+	&dev_attr_touch.attr,
 	NULL
 };
 ATTRIBUTE_GROUPS(gpumem);
