@@ -123,7 +123,7 @@ ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo test check check-quick check-long check-package check-kernel kernels bench matrix fuzz generated style pictures
+.PHONY: demo test check check-quick check-long check-package check-kernel kernels bench bench-waits matrix fuzz generated style pictures
 demo:
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 scripts/dev/demo/demo.py
@@ -174,7 +174,7 @@ check-long:
 	@$(TOOLBOX) kernel --all
 	@for kernel in newest-64k debug debug-64k kcsan gcov; do $(TOOLBOX) kernel $$kernel || exit 1; done
 	@$(TOOLBOX) checkpatch >/dev/null
-	@for root in analysis coverage; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
+	@for root in analysis coverage qemu; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
 	@tests/lab/system/dkms-debs
 	@$(PYTEST) -m long $(WORK) $(T)
 
@@ -185,6 +185,12 @@ bench:
 	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable-amd64 stable newest)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 -m stress.bench.bench $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
+
+# Measures what users of guests wait for, with BASELINE_KO and ROUNDS as above.
+bench-waits:
+	@$(TOOLBOX) kernel newest stable
+	@$(TOOLBOX) root qemu >/dev/null
+	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' python3 -m stress.bench.waits --rounds $(or $(ROUNDS),3)
 
 # Tests the packages from installation to removal in whole systems: T="-k rpm"
 # runs one part.
@@ -244,6 +250,7 @@ help:
 	@echo 'To try it, as root on Debian or Ubuntu'
 	@echo '  demo          boot a virtual GH200, bind its GPU, show the VMM'"'"'s view, move data'
 	@echo '  bench         measure the module in one, or compare it with another build: BASELINE_KO=<file.ko>, KERNELS=newest, ROUNDS=3, GPUS=parts, QUICK=1'
+	@echo '  bench-waits   measure what users of guests wait for, or compare it: BASELINE_KO=<file.ko>, ROUNDS=3'
 	@echo 'To test it'
 	@echo '  test          run some tests: T="tests/driver/mmap.c -k hole", arguments for pytest'
 	@echo '  check         run all tests on every supported kernel (LOAD=4 beside 4 busy processes; LATEST=1 with Debian'"'"'s newest kernels)'
