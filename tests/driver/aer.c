@@ -917,8 +917,8 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
+	{ "lab model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
 	  CASES(tests), setup, teardown },
-	{ "model module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
+	{ "lab model module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
 	{ }
 };

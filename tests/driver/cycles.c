@@ -180,7 +180,7 @@ static int set_up(void **state)
 }
 
 const struct case_group groups[] = {
-	{ "", CASES(tests), set_up },
-	{ "many CONFIG_SLUB_DEBUG", CASES(slab_tests), set_up },
+	{ "lab", CASES(tests), set_up },
+	{ "lab many CONFIG_SLUB_DEBUG", CASES(slab_tests), set_up },
 	{ }
 };

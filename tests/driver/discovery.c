@@ -788,9 +788,9 @@ static const struct CMUnitTest widest_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests) },
-	{ "model", CASES(model_tests) },
-	{ "CONFIG_ARM64", CASES(hugebar_tests) },
-	{ "model CONFIG_ARM64", CASES(widest_tests) },
+	{ "lab", CASES(tests) },
+	{ "lab model", CASES(model_tests) },
+	{ "lab CONFIG_ARM64", CASES(hugebar_tests) },
+	{ "lab model CONFIG_ARM64", CASES(widest_tests) },
 	{ }
 };

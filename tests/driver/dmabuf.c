@@ -470,6 +470,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "model CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
+	{ "lab model CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
 	{ }
 };

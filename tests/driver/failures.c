@@ -323,7 +323,7 @@ static int unload_it(void **state)
 }
 
 const struct case_group groups[] = {
-	{ "model CONFIG_ARM64 CONFIG_KPROBES lab:failing",
+	{ "lab model CONFIG_ARM64 CONFIG_KPROBES lab:failing",
 	  CASES(tests), load, unload_it },
 	{ }
 };

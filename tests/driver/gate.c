@@ -55,7 +55,7 @@ static void open_gpu(const char *name)
 		old[i] = vfio_map(&v, indexes[i], 0, page, RW, MAP_SHARED,
 				  NULL);
 		/* Far enough away that no fault maps both pages. */
-		fresh[i] = vfio_map(&v, indexes[i], 512 * MiB, page, RW,
+		fresh[i] = vfio_map(&v, indexes[i], 256 * MiB, page, RW,
 				    MAP_SHARED, NULL);
 		strcpy(old[i], "before");
 	}
@@ -74,8 +74,13 @@ static void close_gpu(void)
 
 static int setup(void **state)
 {
-	/* Its resmem is larger than 512 MiB. */
 	open_gpu("second");
+	return 0;
+}
+
+static int setup_gh200(void **state)
+{
+	open_gpu("gh200");
 	return 0;
 }
 
@@ -1002,9 +1007,9 @@ static void changing_power_does_not_keep_the_host_awake(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST_GH200(name) cmocka_unit_test_setup_teardown(name, setup_gh200, teardown)
 
 static const struct CMUnitTest tests[] = {
-	TEST(while_decoding_is_off_nothing_is_in_reach),
 	TEST(what_is_no_memory_needs_no_decoding),
 	TEST(asking_for_low_power_loses_nothing),
 	TEST(low_power_takes_mappings_away),
@@ -1035,8 +1040,6 @@ static const struct CMUnitTest stall_tests[] = {
 
 /* A stand-in has no power states. */
 static const struct CMUnitTest power_tests[] = {
-	TEST(in_D3hot_nothing_is_in_reach),
-	TEST(any_write_that_covers_the_power_state_counts),
 	TEST(leaving_D3hot_asks_for_readiness_again),
 	TEST(a_cxl_part_in_D3hot_is_not_asked),
 	TEST(changes_of_power_beside_accesses_end),
@@ -1056,12 +1059,23 @@ static int group_stall(void **state)
 	return 0;
 }
 
+static const struct CMUnitTest decoding_tests[] = {
+	TEST_GH200(while_decoding_is_off_nothing_is_in_reach),
+};
+
+static const struct CMUnitTest d3hot_tests[] = {
+	TEST_GH200(in_D3hot_nothing_is_in_reach),
+	TEST_GH200(any_write_that_covers_the_power_state_counts),
+};
+
 const struct case_group groups[] = {
-	{ "lab:sleeper", CASES(tests) },
-	{ "model", CASES(power_tests) },
-	{ "model CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
-	{ "CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },
-	{ "model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
+	{ "carve-out", CASES(decoding_tests) },
+	{ "model carve-out", CASES(d3hot_tests) },
+	{ "lab lab:sleeper", CASES(tests) },
+	{ "lab model", CASES(power_tests) },
+	{ "lab model CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
+	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },
+	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_power_tests), group_suspend },
 	{ }
 };

@@ -291,6 +291,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "model lab:sleeper", CASES(tests) },
+	{ "lab model lab:sleeper", CASES(tests) },
 	{ }
 };

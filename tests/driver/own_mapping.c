@@ -125,7 +125,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(io_into_the_own_mapping_beside_resets_ends),
 };
 
+/* With Linux's own driver, this hangs for ever. */
 const struct case_group groups[] = {
-	{ "", CASES(tests) },
+	{ "this-driver carve-out", CASES(tests) },
 	{ }
 };

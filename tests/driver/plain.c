@@ -282,7 +282,7 @@ static const struct CMUnitTest model_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests) },
-	{ "model", CASES(model_tests) },
+	{ "lab", CASES(tests) },
+	{ "lab model", CASES(model_tests) },
 	{ }
 };

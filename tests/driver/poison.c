@@ -531,7 +531,7 @@ static const struct CMUnitTest ignored[] = {
 };
 
 const struct case_group groups[] = {
-	{ "symbol:register_pfn_address_space", CASES(reported) },
-	{ "!symbol:register_pfn_address_space", CASES(ignored) },
+	{ "lab symbol:register_pfn_address_space", CASES(reported) },
+	{ "lab !symbol:register_pfn_address_space", CASES(ignored) },
 	{ }
 };

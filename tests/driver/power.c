@@ -677,6 +677,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "model CONFIG_ARM64", CASES(tests), setup, teardown },
+	{ "lab model CONFIG_ARM64", CASES(tests), setup, teardown },
 	{ }
 };

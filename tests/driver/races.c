@@ -534,7 +534,7 @@ static void two_openers_in_turn(void **state)
 
 static int open_gpu(void **state)
 {
-	vfio_start(&v, "second");
+	vfio_start(&v, "gh200");
 	return 0;
 }
 
@@ -566,12 +566,17 @@ static const struct CMUnitTest tests[] = {
 	TEST(faults_and_reads_beside_mprotect),
 	TEST(faults_and_reads_beside_huge_pages_switched_on_and_off),
 	TEST(faults_and_reads_beside_closing),
-	TEST(faults_and_reads_beside_unbinding),
-	cmocka_unit_test(binding_beside_readiness_and_kills),
 	cmocka_unit_test(two_openers_in_turn),
 };
 
+static const struct CMUnitTest lab_tests[] = {
+	TEST(faults_and_reads_beside_unbinding),
+	cmocka_unit_test(binding_beside_readiness_and_kills),
+};
+
+/* With Linux's own driver, reads into a mapping beside resets hang for ever. */
 const struct case_group groups[] = {
-	{ "", CASES(tests), set_up, NULL },
+	{ "this-driver carve-out", CASES(tests), set_up, NULL },
+	{ "lab", CASES(lab_tests), set_up, NULL },
 	{ }
 };

@@ -560,8 +560,8 @@ static const struct CMUnitTest model_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests) },
-	{ "model", CASES(model_tests) },
-	{ "", CASES(last_tests), NULL, last_teardown },
+	{ "lab", CASES(tests) },
+	{ "lab model", CASES(model_tests) },
+	{ "lab", CASES(last_tests), NULL, last_teardown },
 	{ }
 };

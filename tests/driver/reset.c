@@ -43,7 +43,8 @@ static void mappings_come_back_after_a_reset(void **state)
 	size_t page = sysconf(_SC_PAGESIZE);
 	int k;
 
-	for (k = 0; k < 2; k++) {
+	/* Without a carve-out, there is no resmem. */
+	for (k = 0; k < 2 && vfio_length(&v, indexes[k]); k++) {
 		char *map = vfio_map(&v, indexes[k], 0, 4 * page, RW,
 				     MAP_SHARED, NULL);
 
@@ -64,9 +65,9 @@ static void reads_and_writes_go_on_after_a_reset(void **state)
 	char in[64], out[64];
 
 	fill(in, sizeof(in), 9);
-	assert_int_equal(vfio_write(&v, REGION(USEMEM) + GiB, in, 64), 64);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 256 * MiB, in, 64), 64);
 	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM) + GiB, out, 64), 64);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 256 * MiB, out, 64), 64);
 	assert_memory_equal(in, out, 64);
 }
 
@@ -231,13 +232,13 @@ static int low_power(struct vfio *dev, uint32_t feature)
 
 static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **state)
 {
-	char *map = vfio_map(&v, USEMEM, GiB, 65536, RW, MAP_SHARED, NULL);
+	char *map = vfio_map(&v, USEMEM, 256 * MiB, 65536, RW, MAP_SHARED, NULL);
 	uint64_t word = 0x0123456789abcdef, back = 0;
 
-	assert_int_equal(vfio_write(&v, REGION(USEMEM) + GiB, &word, 8), 8);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 256 * MiB, &word, 8), 8);
 	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY), 0);
 	assert_true(raises_sigbus(touch_read, map));
-	assert_int_equal(vfio_read(&v, REGION(USEMEM) + GiB, &back, 8), 8);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 256 * MiB, &back, 8), 8);
 	assert_int_equal(back, word);
 	/* The GPU is awake only for the read. */
 	assert_true(raises_sigbus(touch_read, map));
@@ -270,17 +271,21 @@ static void opening_again_finds_the_memory_as_it_was(void **state)
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(mappings_come_back_after_a_reset),
 	cmocka_unit_test(reads_and_writes_go_on_after_a_reset),
+	cmocka_unit_test(in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device),
+};
+
+static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test(a_reset_reaches_the_device),
 	cmocka_unit_test(a_hot_reset_clears_the_registers_and_keeps_the_memory),
 	cmocka_unit_test(unbinding_waits_until_the_device_is_closed),
 	cmocka_unit_test(a_mapping_alone_keeps_the_device_in_use),
 	cmocka_unit_test(the_module_can_not_go_while_a_device_is_open),
 	cmocka_unit_test(two_gpus_at_once_keep_their_memory_apart),
-	cmocka_unit_test(in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device),
 	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
 };
 
 const struct case_group groups[] = {
 	{ "", CASES(tests), setup, teardown },
+	{ "lab", CASES(lab_tests), setup, teardown },
 	{ }
 };

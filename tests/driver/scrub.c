@@ -1390,10 +1390,10 @@ static const struct CMUnitTest suspend_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab:sleeper", CASES(tests), set_up, finish },
-	{ "CONFIG_NET", CASES(event_tests), NULL, finish },
-	{ "model", CASES(model_tests), set_up, finish },
-	{ "model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
+	{ "lab lab:sleeper", CASES(tests), set_up, finish },
+	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
+	{ "lab model", CASES(model_tests), set_up, finish },
+	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_tests), NULL, finish },
 	{ }
 };

@@ -42,7 +42,7 @@ EXAMPLES = {
 # as they come. bpftrace prints nothing before its end, but the kernel counts how
 # often its program has run, which may begin in the middle of a use.
 SCRIPT = r"""
-export LD_LIBRARY_PATH=/tools/lib PATH=$PATH:/tools/bin HOME=/tmp HAS=CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+export LD_LIBRARY_PATH=/tools/lib PATH=$PATH:/tools/bin HOME=/tmp HAS="lab carve-out CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"
 cd /tmp
 [ "${1#*report}" = "$1" ] || exec $1
 echo 1 >/proc/sys/kernel/bpf_stats_enabled

@@ -184,7 +184,7 @@ static int setup(void **state)
 	char *space;
 
 	rounds = setting("ROUNDS", 1000);
-	vfio_start(&v, "second");
+	vfio_start(&v, "gh200");
 	space = mmap(NULL, 2 * HUGE, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_true(space != MAP_FAILED);
@@ -205,7 +205,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(huge_entries_and_pages_after_one_reset),
 };
 
+/* With Linux's own driver, some of these faults end with VM_FAULT_OOM. */
 const struct case_group groups[] = {
-	{ "", CASES(tests), setup, teardown },
+	{ "this-driver carve-out", CASES(tests), setup, teardown },
 	{ }
 };

@@ -694,7 +694,7 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests), setup, teardown },
-	{ "model", CASES(cxl_tests) },
+	{ "lab", CASES(tests), setup, teardown },
+	{ "lab model", CASES(cxl_tests) },
 	{ }
 };

@@ -3,7 +3,14 @@
 
 A program has groups of cases ("struct case_group" in guest/lib.h), each with words:
 
+  lab           the lab itself: other GPUs than gh200, binding and unbinding, the
+                model's registers, the runner's handlers, or a known size. Groups
+                with no such word, nor lab:X, are part of the tests for hardware
+                (tests/hardware)
   model         the model GPU, rather than arm64's stand-in on oldstable
+  carve-out     a GPU with usemem and resmem, as all are that the lab's programs use
+  type1         a container of type1; always there in the lab
+  this-driver   this driver, rather than Linux's own; always so in the lab
   CONFIG_X      an option that is y or m
   module:X      a module of the kernel's package, which the machine gets
   symbol:X      a symbol that modules may use
@@ -19,6 +26,9 @@ GROUP = re.compile(r'\{\s*((?:"[^"]*"\s*)+),\s*CASES\((\w+)\)')
 ARRAY = re.compile(r"struct CMUnitTest (\w+)\[\] = \{(.*?)\n\};", re.S)
 # A case's name is the first argument of a macro.
 CASE = re.compile(r"^\s*\w+\(\s*(\w+)", re.M)
+
+# Words that hold in every machine of the lab.
+ALWAYS = ("lab", "carve-out", "this-driver", "type1")
 
 
 def text_of(path):
@@ -48,7 +58,7 @@ def holds(kernel, word, extra=()):
         return kernel.provides(name)
     if kind == "symbol":
         return f"\t{name}\t" in (kernel.headers / "Module.symvers").read_text()
-    if kind == "lab":
+    if kind == "lab" or word in ALWAYS:
         return True
     if word == "model":
         return kernel.has_model

@@ -16,7 +16,7 @@ LOGS = BUILD / "log"
 DRIVER = vm.PROJECT / "tests/driver"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
-# The sources that programs share beside lib.c.
+# The sources that programs share beside lib.c and main.c.
 SOURCES = {"privilege": ("client", "search")}
 
 
@@ -137,7 +137,7 @@ def compile_programs(names, arch=vm.ARM64, folder=DRIVER):
     files = {}
     for name in names:
         parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
-        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", *SOURCES.get(name, ()))]
+        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", "main", *SOURCES.get(name, ()))]
         command = [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
                    f"-I{HERE / 'guest'}", f"-ffile-prefix-map={vm.PROJECT}/=",
                    *(p for p in [*parts, *shared] if p.suffix == ".c"), "-lcmocka", "-lpthread"]

@@ -176,7 +176,7 @@ static int use_cdev(void **state)
 }
 
 const struct case_group groups[] = {
-	{ "", CASES(tests), read_restriction },
-	{ "module:iommufd", CASES(cdev_tests), use_cdev },
+	{ "lab", CASES(tests), read_restriction },
+	{ "lab module:iommufd", CASES(cdev_tests), use_cdev },
 	{ }
 };

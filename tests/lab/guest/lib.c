@@ -18,10 +18,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "iommufd.h"
 #include "lib.h"
 
 #define GPUS_CONF	"/vm/gpus.conf"
 #define AER_INJECT	"/dev/aer_inject"
+
+/*
+ * Functions that know the lab: its GPUs, and the test runner.
+ * tests/hardware/hardware.c has others of the same names.
+ */
+#define OF_THE_LAB	__attribute__((weak))
 
 /* The channel to the test runner, inherited from init. */
 #define HOST_FD		3
@@ -77,7 +84,7 @@ static const struct gpu *look_up(const char *name)
 	return NULL;
 }
 
-const struct gpu *gpu_find(const char *name)
+OF_THE_LAB const struct gpu *gpu_find(const char *name)
 {
 	const struct gpu *gpu = look_up(name);
 
@@ -86,7 +93,7 @@ const struct gpu *gpu_find(const char *name)
 	return gpu;
 }
 
-bool gpu_exists(const char *name)
+OF_THE_LAB bool gpu_exists(const char *name)
 {
 	return look_up(name);
 }
@@ -244,7 +251,7 @@ bool gpu_bound(const struct gpu *gpu)
 	       !strcmp(name, DRIVER);
 }
 
-int gpu_bind(const struct gpu *gpu)
+OF_THE_LAB int gpu_bind(const struct gpu *gpu)
 {
 	int ret = gpu_sysfs_write(gpu, "driver_override", DRIVER);
 
@@ -253,11 +260,7 @@ int gpu_bind(const struct gpu *gpu)
 	return write_file("/sys/bus/pci/drivers/" DRIVER "/bind", gpu->addr);
 }
 
-/*
- * Closes and unmaps all GPU files of this process. A test that failed half-way
- * leaves some open, and unbinding would wait for them for ever.
- */
-static void let_go(void)
+void gpu_let_go(void)
 {
 	char line[512], path[32], target[64];
 	unsigned long start, end;
@@ -286,7 +289,7 @@ static int write_unbind(const struct gpu *gpu)
 	return write_file("/sys/bus/pci/drivers/" DRIVER "/unbind", gpu->addr);
 }
 
-int gpu_unbind_here(const struct gpu *gpu)
+OF_THE_LAB int gpu_unbind_here(const struct gpu *gpu)
 {
 	int ret = write_unbind(gpu);
 
@@ -312,7 +315,7 @@ static void *unbind_thread(void *arg)
 	return (void *)(long)write_unbind(arg);
 }
 
-int gpu_unbind(const struct gpu *gpu)
+OF_THE_LAB int gpu_unbind(const struct gpu *gpu)
 {
 	struct timespec limit;
 	pthread_t writer;
@@ -326,7 +329,7 @@ int gpu_unbind(const struct gpu *gpu)
 		printf("# %s is still in use by this process; closing all GPUs\n",
 		       gpu->name);
 		fflush(stdout);
-		let_go();
+		gpu_let_go();
 		pthread_join(writer, NULL);
 		ret = (void *)-EBUSY;
 	}
@@ -335,7 +338,7 @@ int gpu_unbind(const struct gpu *gpu)
 	return gpu_sysfs_write(gpu, "driver_override", "\n");
 }
 
-void gpu_unbind_all(void)
+OF_THE_LAB void gpu_unbind_all(void)
 {
 	size_t i;
 
@@ -472,18 +475,67 @@ int gpu_group(const struct gpu *gpu)
 
 /* ---- vfio --------------------------------------------------------------- */
 
+#define TYPE1		"/dev/vfio/vfio"
+
+int vfio_open_file(const struct gpu *gpu)
+{
+	char path[300];
+	struct dirent *entry;
+	int fd = -ENOENT;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev",
+		 gpu->addr);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		if (strncmp(entry->d_name, "vfio", 4))
+			continue;
+		snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry->d_name);
+		fd = open(path, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	closedir(dir);
+	return fd;
+}
+
+/* For a kernel without type1. Here, the container is an iommufd. */
+static int try_open_file(struct vfio *v)
+{
+	struct bind_iommufd bind = { .argsz = sizeof(bind) };
+	int err;
+
+	v->container = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (v->container < 0)
+		return -errno;
+	bind.iommufd = v->container;
+	v->device = vfio_open_file(v->gpu);
+	if (v->device < 0)
+		err = v->device;
+	else
+		err = ioctl(v->device, BIND_IOMMUFD, &bind) ? -errno : 0;
+	if (err)
+		vfio_close(v);
+	return err;
+}
+
 int vfio_try_open(struct vfio *v, const struct gpu *gpu)
 {
 	char path[64];
-	int err, group = gpu_group(gpu);
+	int err, group;
 
 	*v = (struct vfio){ gpu, -1, -1, -1 };
+	if (access(TYPE1, F_OK))
+		return try_open_file(v);
+	group = gpu_group(gpu);
 	if (group < 0)
 		return group;
 	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
 	v->group = open(path, O_RDWR | O_CLOEXEC);
 	if (v->group >= 0)
-		v->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+		v->container = open(TYPE1, O_RDWR | O_CLOEXEC);
 	if (v->container >= 0 &&
 	    !ioctl(v->group, VFIO_GROUP_SET_CONTAINER, &v->container) &&
 	    !ioctl(v->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
@@ -572,6 +624,23 @@ void assert_region(struct vfio *v, unsigned int index, uint64_t length,
 	assert_int_equal(r.areas, 1);
 	assert_int_equal(r.area_offset, 0);
 	assert_int_equal(r.area_size, length / page * page);
+}
+
+uint64_t vfio_length(struct vfio *v, unsigned int index)
+{
+	const char *file = index == USEMEM ? "nvgrace_gpu/usemem_size" :
+					     "nvgrace_gpu/resmem_size";
+	char path[128], text[32];
+	struct region r;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", v->gpu->addr,
+		 file);
+	if (!access(path, R_OK)) {
+		gpu_sysfs_read(v->gpu, file, text, sizeof(text));
+		return strtoull(text, NULL, 10);
+	}
+	vfio_region(v, index, &r);
+	return r.area_size;
 }
 
 int vfio_reset(struct vfio *v)
@@ -1012,7 +1081,7 @@ void touch_write(void *addr)
  * Calls a handler of the test runner. @answer is its answer without "ok ", or
  * its error.
  */
-static bool asked(const char *question, char *answer, size_t size)
+OF_THE_LAB bool host_asked(const char *question, char *answer, size_t size)
 {
 	size_t len = strlen(question), got = 0;
 
@@ -1038,11 +1107,18 @@ static bool asked(const char *question, char *answer, size_t size)
 
 static void ask_host(const char *question, char *answer, size_t size)
 {
-	if (!asked(question, answer, size))
+	if (!host_asked(question, answer, size))
 		fail_msg("the host answers \"%s\" to %s", answer, question);
 }
 
 #define HOST_MAX	1024
+
+/* resmem follows usemem, which is whole memory blocks. */
+static uint64_t address_of(struct vfio *v, unsigned int index, uint64_t offset)
+{
+	return v->gpu->base + offset +
+	       (index == RESMEM ? vfio_length(v, USEMEM) : 0);
+}
 
 void host_peek(uint64_t phys, void *buf, size_t count)
 {
@@ -1078,6 +1154,18 @@ void host_poke(uint64_t phys, const void *buf, size_t count)
 	ask_host(question, answer, sizeof(answer));
 }
 
+OF_THE_LAB void other_peek(struct vfio *v, unsigned int index, uint64_t offset,
+			   void *buf, size_t count)
+{
+	host_peek(address_of(v, index, offset), buf, count);
+}
+
+OF_THE_LAB void other_poke(struct vfio *v, unsigned int index, uint64_t offset,
+			   const void *buf, size_t count)
+{
+	host_poke(address_of(v, index, offset), buf, count);
+}
+
 void host_ask(char *answer, size_t size, const char *format, ...)
 {
 	char question[256] = "@@HOST ", unused[256];
@@ -1102,7 +1190,7 @@ bool host_try(char *answer, size_t size, const char *format, ...)
 	vsnprintf(question + 7, sizeof(question) - 8, format, args);
 	va_end(args);
 	strcat(question, "\n");
-	return asked(question, answer, size);
+	return host_asked(question, answer, size);
 }
 
 uint64_t host_counter(const struct gpu *gpu, const char *name)
@@ -1331,62 +1419,9 @@ uint64_t event_number(const struct event *event, const char *name)
 	return strtoull(event_property(event, name), NULL, 10);
 }
 
-/* ---- main() -------------------------------------------------------------- */
-
 unsigned long setting(const char *name, unsigned long usual)
 {
 	const char *value = getenv(name);
 
 	return value ? strtoul(value, NULL, 0) : usual;
 }
-
-bool machine_has(const char *needs)
-{
-	const char *has = getenv("HAS");
-	char words[512], all[2048], *word, *rest = words, form[130];
-
-	snprintf(words, sizeof(words), "%s", needs);
-	snprintf(all, sizeof(all), " %s ", has ?: "");
-	while ((word = strsep(&rest, " "))) {
-		snprintf(form, sizeof(form), " %s ", word);
-		if (*word && !strstr(all, form))
-			return false;
-	}
-	return true;
-}
-
-static bool has_case(const struct case_group *group, const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < group->count; i++)
-		if (!name || !strcmp(group->cases[i].name, name))
-			return true;
-	return false;
-}
-
-/*
- * Runs the cases whose needs are met; with CASE in the environment, only the
- * one of this name. A program that waits for ever is killed, so that the
- * machine goes on with the next one.
- */
-__attribute__((weak)) int main(void)
-{
-	const char *name = getenv("CASE");
-	const struct case_group *group;
-	int failed = 0;
-
-	alarm(setting("SECONDS", 3000));
-	cmocka_set_message_output(CM_OUTPUT_TAP);
-	if (name)
-		cmocka_set_test_filter(name);
-	for (group = groups; group->needs; group++)
-		if (machine_has(group->needs) && has_case(group, name))
-			failed += _cmocka_run_group_tests(program_invocation_short_name,
-							  group->cases, group->count,
-							  group->setup, group->teardown);
-	return failed;
-}
-
-/* For programs with a main() of their own. */
-__attribute__((weak)) const struct case_group groups[1];

@@ -5,8 +5,10 @@
  * continue fails the running cmocka test. A function that returns an int
  * returns 0 or a negative errno, for the test to judge.
  *
- * A program has an array "groups" of its cases. main() of lib.c runs them in the
- * machine of tests/lab/machine.py.
+ * A program has an array "groups" of its cases. main.c runs them in the
+ * machine of tests/lab/machine.py. Groups that don't need the lab (needs.py) are also
+ * part of the tests for hardware: tests/hardware/hardware.c runs them on a GPU
+ * that is bound already, answers to the name "gh200" and has any sizes.
  */
 #ifndef NVGRACE_TEST_LIB_H
 #define NVGRACE_TEST_LIB_H
@@ -48,8 +50,23 @@ struct case_group {
 
 extern const struct case_group groups[];
 
-/* Whether all of these words hold, which a source of the program names. */
+/*
+ * Whether all of these words hold, which a source of the program names. On
+ * hardware, this skips the case if it can't be known.
+ */
 bool machine_has(const char *needs);
+
+/*
+ * Skips the case on a GPU that is no subject for it. In the lab, "gh200" is one
+ * for all cases.
+ */
+#define only_if(condition) \
+	do { \
+		if (!(condition)) { \
+			print_message("# not so on this GPU: " #condition "\n"); \
+			skip(); \
+		} \
+	} while (0)
 
 /* A number that a campaign may set in the environment, or the usual one. */
 unsigned long setting(const char *name, unsigned long usual);
@@ -82,13 +99,21 @@ bool gpu_exists(const char *name);
  * Binds as an administrator would: driver_override, then the driver's bind
  * file. Returns the error of probe. Unbind undoes both; it may block. If this
  * process still has the GPU open, as after a failed test, unbind closes all
- * GPUs after five minutes and returns -EBUSY.
+ * GPUs after five minutes and returns -EBUSY. On hardware, the GPU stays bound,
+ * and both do nothing.
  */
 int gpu_bind(const struct gpu *gpu);
 int gpu_unbind(const struct gpu *gpu);
 
 /* Like gpu_unbind(), but in the calling thread and without a time limit. */
 int gpu_unbind_here(const struct gpu *gpu);
+
+/*
+ * Closes and unmaps all GPU files of this process. A test that failed half-way
+ * leaves some open. Unbinding would wait for them for ever, and opening again
+ * would fail.
+ */
+void gpu_let_go(void);
 
 bool gpu_bound(const struct gpu *gpu);
 
@@ -191,8 +216,12 @@ struct vfio {
 	int device;
 };
 
+/* Opens the GPU's own device file. Returns it, or a negative errno. */
+int vfio_open_file(const struct gpu *gpu);
+
 /*
- * Opens a bound GPU through a type1 container. If the driver refuses, the
+ * Opens a bound GPU through a type1 container, or through iommufd if the kernel
+ * has no type1. If the driver refuses, the
  * second returns a negative errno and leaves nothing open. Closing undoes all
  * of it.
  */
@@ -224,6 +253,12 @@ void vfio_region(struct vfio *v, unsigned int index, struct region *r);
  */
 void assert_region(struct vfio *v, unsigned int index, uint64_t length,
 		   uint64_t bar);
+
+/*
+ * Bytes of memory in a region, 0 if it is none of GPU memory. A driver without
+ * the sysfs attributes shows only whole pages of it.
+ */
+uint64_t vfio_length(struct vfio *v, unsigned int index);
 
 /*
  * VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group. Both return 0
@@ -393,6 +428,21 @@ void touch_write(void *addr);
  */
 void host_peek(uint64_t phys, void *buf, size_t count);
 void host_poke(uint64_t phys, const void *buf, size_t count);
+
+/*
+ * Access the memory of an open device by another way than its mappings: from
+ * outside of the virtual machine or, on hardware, by pread and pwrite.
+ */
+void other_peek(struct vfio *v, unsigned int index, uint64_t offset, void *buf,
+		size_t count);
+void other_poke(struct vfio *v, unsigned int index, uint64_t offset,
+		const void *buf, size_t count);
+
+/*
+ * Sends a question to the test runner. Returns whether it succeeded; @answer is
+ * the answer, or the error.
+ */
+bool host_asked(const char *question, char *answer, size_t size);
 
 /*
  * Calls a handler of the test runner, which must succeed. The answer goes to
