@@ -44,7 +44,7 @@ RACE_S = {"oldstable": 20, "stable": 20, "newest": 30}
 
 # Groups that take long, the longest first, so that none of them begins last.
 LONG_GROUPS = ("packages/test_life.py", "driver newest", "driver newest-64k", "driver newest-amd64", "guests/test_guest.py",
-               "driver stable", "driver oldstable", "packages/test_headers.py", "driver/test_large_scrub.py",
+               "driver stable", "driver oldstable", "hardware/test_hardware.py", "packages/test_headers.py", "driver/test_large_scrub.py",
                "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py", "packages/test_dkms.py",
                "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
                "packages/test_kernels.py", "sources/test_matrix.py", "packages/test_release.py")
@@ -95,7 +95,7 @@ def marks_of(item):
         return own
     if path.parts[0] == "stress":
         return ["long"]
-    in_machine = path.parts[0] in ("packages", "driver", "firmware", "guests", "boot") or "machine" in path.stem
+    in_machine = path.parts[0] in ("packages", "driver", "firmware", "guests", "boot", "hardware") or "machine" in path.stem
     return ["check"] if in_machine else ["quick", "check"]
 
 
