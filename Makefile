@@ -33,10 +33,11 @@ modules:
 	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error no kernel release in $(KDIR)/include/generated/utsrelease.h; name a folder with configured headers in KDIR))' MODULE=$(MODULE)
 
 # ---- installing -------------------------------------------------------------
-# `make install` consists of two targets, one for each package. install-dkms
+# `make install` consists of three targets, one for each package. install-dkms
 # installs what DKMS, udev and initramfs generators need; run `dkms install`
 # afterwards. install-cli installs nvgrace-gpu(8) and needs the tool's
-# libraries. Both need scdoc for the manual pages. DESTDIR and prefix have their
+# libraries. install-tests installs the tests for hardware, nvgrace-gpu-tests(8).
+# All need scdoc for the manual pages. DESTDIR and prefix have their
 # usual meaning, but the files of udev, dracut and initramfs-tools always go
 # below /usr, the only place that those programs search.
 
@@ -49,8 +50,8 @@ EXAMPLES = $(DESTDIR)$(docdir)/$(MODULE)-dkms/examples
 GUIDES	 = $(DESTDIR)$(docdir)/nvgrace-gpu
 INSTALL	?= install
 
-.PHONY: install install-dkms install-cli
-install: install-dkms install-cli
+.PHONY: install install-dkms install-cli install-tests
+install: install-dkms install-cli install-tests
 
 install-dkms:
 	$(INSTALL) -d $(DKMSDIR)/src $(DKMSDIR)/include/compat $(DKMSDIR)/scripts/probes
@@ -84,6 +85,9 @@ install-cli:
 	$(INSTALL) -m 644 docs/administration.md docs/guests.md docs/doctor.md docs/tracing.md docs/ABI/sysfs-driver-nvgrace-gpu \
 		$(GUIDES)
 	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu docs/prometheus-alerts.yml $(GUIDES)/examples
+
+install-tests:
+	$(MAKE) -C tests/hardware install DESTDIR='$(DESTDIR)' prefix='$(prefix)' VERSION='$(VERSION)'
 
 # ---- packages ---------------------------------------------------------------
 # They go to build/packages/ and build/repo/, and contain the checkout as it is.
@@ -123,7 +127,8 @@ ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo test check check-quick check-long check-package check-kernel kernels bench bench-waits matrix fuzz generated style pictures
+.PHONY: demo test check check-quick check-long check-package check-kernel hardware-tests kernels bench bench-waits matrix fuzz generated \
+	style pictures
 demo:
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 scripts/dev/demo/demo.py
@@ -192,6 +197,12 @@ bench-waits:
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' python3 -m stress.bench.waits --rounds $(or $(ROUNDS),3)
 
+# For a host with a GPU: static programs and a script, in
+# build/nvgrace-gpu-tests.tar.gz.
+hardware-tests:
+	@$(TOOLBOX) run -- make -s -C tests/hardware archive VERSION='$(VERSION)'
+	@echo build/nvgrace-gpu-tests.tar.gz
+
 # Tests the packages from installation to removal in whole systems: T="-k rpm"
 # runs one part.
 check-package: repo
@@ -259,6 +270,7 @@ help:
 	@echo '  check-long    run the campaigns: a debug kernel, the kernel'"'"'s vfio selftests, planted mistakes, fuzzing'
 	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
 	@echo '  check-kernel  run the driver'"'"'s tests on a kernel of your own: TREE=<its source> [CONFIG=<file>]; or only build for it: HEADERS=<folder>'
+	@echo '  hardware-tests make the archive of the tests that run on a real GPU, build/nvgrace-gpu-tests.tar.gz'
 	@echo '  matrix        build for every kernel with all warnings, and print a table'
 	@echo '  fuzz          fuzz each target for SECONDS=n (600)'
 	@echo '  generated     write the findings in docs/doctor.md and the table of kernels in docs/versions.md from their sources'

@@ -93,7 +93,7 @@ def build_stand_in(directory):
     require. In the machine, Debian's packages have it, some under other names
     (such as kernel-devel)."""
     packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
-    assert len(packages) == 2, f"found {[p.name for p in packages]} instead of two packages for this machine"
+    assert len(packages) == 3, f"found {[p.name for p in packages]} instead of three packages for this machine"
 
     def words(what):
         return {line.strip() for line in run("rpm", "-qp", f"--{what}", *packages).splitlines() if line.strip()}

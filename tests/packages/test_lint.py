@@ -37,6 +37,9 @@ rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd)\)
 (dkms >= 2\.8|gcc|kmod|make)
 config\(nvgrace-gpu-vfio-pci-dkms\) = .*""".splitlines()
 
+# Packages with programs.
+TOOLS = ("nvgrace-gpu", "nvgrace-gpu-tests")
+
 
 def run(*command, cwd=PROJECT):
     return subprocess.run([str(c) for c in command], cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -47,8 +50,8 @@ def run(*command, cwd=PROJECT):
 def test_all_packages_are_there():
     found = {p.name for p in PACKAGES.iterdir() if p.stat().st_size}
     both = f"nvgrace-gpu-vfio-pci-dkms_{VERSION}-1_all.deb", f"nvgrace-gpu-vfio-pci-dkms-{VERSION}-1.noarch.rpm"
-    tools = [f"nvgrace-gpu_{VERSION}-1_{a}.deb" for a in ("amd64", "arm64")] + [
-        f"nvgrace-gpu-{VERSION}-1.{a}.rpm" for a in ("x86_64", "aarch64")]
+    tools = [f"{name}_{VERSION}-1_{a}.deb" for name in TOOLS for a in ("amd64", "arm64")] + [
+        f"{name}-{VERSION}-1.{a}.rpm" for name in TOOLS for a in ("x86_64", "aarch64")]
     sources = (f"nvgrace-gpu-vfio-pci_{VERSION}-1.dsc", f"nvgrace-gpu-vfio-pci_{VERSION}.orig.tar.xz",
                f"nvgrace-gpu-vfio-pci-{VERSION}-1.src.rpm")
     assert {*both, *tools, *sources} <= found
@@ -133,7 +136,7 @@ def test_the_same_sources_give_the_same_bytes(copy):
     # buildinfo and changes describe the machine that built them.
     one, other = ({p.name: p.read_bytes() for p in folder.iterdir() if p.name.endswith((".deb", ".dsc", ".tar.xz", ".rpm"))}
                   for folder in (PACKAGES, copy / "build/packages"))
-    assert len(one) == 10 and one.keys() == other.keys()
+    assert len(one) == 14 and one.keys() == other.keys()
     assert not [name for name in one if one[name] != other[name]]
 
 

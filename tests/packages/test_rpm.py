@@ -104,7 +104,7 @@ class Life(unittest.TestCase):
         self.addCleanup(self.host.close)
         shutil.copy(scratch.package(f"{PACKAGE}-*.noarch.rpm"), self.host.shared / "this.rpm")
         shutil.copy(self.next, self.host.shared / "next.rpm")
-        shutil.copy(scratch.package("nvgrace-gpu-*.x86_64.rpm"), self.host.shared / "cli.rpm")
+        shutil.copy(scratch.package("nvgrace-gpu-[0-9]*.x86_64.rpm"), self.host.shared / "cli.rpm")
         shutil.copy(self.next_cli, self.host.shared / "next-cli.rpm")
         self.host.write("/usr/sbin/dkms", DKMS, 0o755)
         self.host.write("/usr/bin/dracut", NOTES_CALL, 0o755)
