@@ -284,8 +284,8 @@ class Version(Copy):
         def state():
             return {p: hashlib.sha256(p.read_bytes()).digest() for p in self.copy.rglob("*") if p.is_file()}
         before = state()
-        for version, reason in (("", "is no version"), ("1.2", "is no version"), ("v1.2.3", "is no version"),
-                                ("1.2.3-1", "is no version"), ("01.2.3", "is no version"), ("0.0.9", "is not later"),
+        for version, reason in (("", "is not a version"), ("1.2", "is not a version"), ("v1.2.3", "is not a version"),
+                                ("1.2.3-1", "is not a version"), ("01.2.3", "is not a version"), ("0.0.9", "is not later"),
                                 (VERSION.removesuffix("+git"), "is not later")):
             with named(version):
                 self.assertIn(reason, self.run_in(self.copy, "make", "version", f"V={version}", ok=False))
