@@ -147,9 +147,6 @@ def test_every_program_with_such_cases_is_in_the_archive(bundle):
 
 
 def pytest_generate_tests(metafunc):
-    own = any(mark.name == "parametrize" and "kernel" in mark.args[0] for mark in metafunc.definition.iter_markers())
-    if "host" in metafunc.fixturenames and "kind" not in metafunc.fixturenames and not own:
-        metafunc.parametrize("kernel", metafunc.config.getoption("kernel") or KERNELS[:1], scope="module")
     if "kind" in metafunc.fixturenames:
         # A stand-in can't be every kind.
         model = {g["name"] for g in machine.MODEL_GPUS}
@@ -164,7 +161,6 @@ def in_check(kernel, kind):
     return kernel == "newest" or kind == "gh200" or (kernel, kind) == ("newest-64k", "odd")
 
 
-@pytest.mark.vm
 def test_on(host, kind):
     rc, ends, lines = 0, {}, []
     for program in KINDS[kind][0] or [""]:
@@ -201,7 +197,6 @@ DIFFERENT = {f"{program}::{case}" for program, cases in {
 }.items() for case in cases}
 
 if os.environ.get("BASELINE_KO"):
-    @pytest.mark.vm
     @pytest.mark.parametrize("kernel", KERNELS[:1], scope="module")
     def test_of_another_driver(kernel, bundle):
         host = Host(kernel, bundle, module=os.environ["BASELINE_KO"])
@@ -254,7 +249,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.vm
+@pytest.mark.kernels("newest")
 @pytest.mark.parametrize("name", REFUSED)
 def test_refuses(host, name):
     arguments, before, after, reason = REFUSED[name]
@@ -263,7 +258,7 @@ def test_refuses(host, name):
     assert "ok 1" not in said
 
 
-@pytest.mark.vm
+@pytest.mark.kernels("newest")
 def test_the_installed_script_finds_its_programs(host):
     done = host.run(f"cd /tmp; bind gh200 {DRIVER}; /usr/sbin/nvgrace-gpu-tests --yes --only region $(gpu gh200); unbind gh200; "
                     "cat nvgrace-gpu-tests-*.txt")
@@ -271,7 +266,7 @@ def test_the_installed_script_finds_its_programs(host):
     assert f"# {count} passed, 0 failed, 0 skipped" in done.output, "\n".join(done.output)
 
 
-@pytest.mark.vm
+@pytest.mark.kernels("newest")
 def test_after_a_killed_run_it_runs(host):
     """A lock of a process that no longer exists."""
     rc, said = run_script(host, "--yes --output report --only region $gpu", f"bind gh200 {DRIVER}; echo 99999 >/run/nvgrace-gpu-tests.$gpu",
@@ -290,7 +285,7 @@ BESIDE = (f"cd /tmp; rm -f report; gpu=$(gpu gh200); bind gh200 {DRIVER};"
           "cat report; unbind gh200")
 
 
-@pytest.mark.vm
+@pytest.mark.kernels("newest")
 @pytest.mark.parametrize("signal", ("INT", "TERM"))
 def test_a_signal_ends_it(host, signal):
     said = host.run(BESIDE % f"kill -{signal} $(cat /tmp/script)").output
@@ -300,7 +295,7 @@ def test_a_signal_ends_it(host, signal):
     assert "left: " in said, text
 
 
-@pytest.mark.vm
+@pytest.mark.kernels("newest")
 def test_a_complaint_of_the_kernel_ends_it(host):
     said = host.run(BESIDE % "insmod /tests/sleeper.ko Oops=1; rmmod sleeper").output
     text = "\n".join(said)
@@ -310,7 +305,6 @@ def test_a_complaint_of_the_kernel_ends_it(host):
     assert "left: " in said, text
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("kernel", ["newest-64k"], scope="module")
 def test_without_type1_it_uses_iommufd(host):
     rc, said = run_script(host, "--yes --output report --only region $gpu", f"bind gh200 {DRIVER}; mv /dev/vfio/vfio /tmp/type1",
@@ -318,7 +312,7 @@ def test_without_type1_it_uses_iommufd(host):
     assert not rc, said
 
 
-@pytest.mark.vm
+@pytest.mark.kernels("newest")
 def test_shows_addresses_only_if_told(host):
     base = next(g["base"] for g in machine.gpus(host.kernel) if g["name"] == "gh200")
     for option in ("", "--addresses"):
