@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * A small client of vfio: see vfio.h.
- *
- * The structures of iommufd are defined here, because the headers of Linux 6.1,
- * the oldest on which this program is built, lack them. They are ABI.
- */
+/* A small client of vfio: see vfio.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
@@ -13,55 +8,10 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "system/iommufd.h"
 #include "system/vfio.h"
 
 #define DEVICES "/sys/bus/pci/devices"
-
-/* ---- iommufd's ABI ------------------------------------------------------ */
-
-struct bind_iommufd {
-	uint32_t argsz;
-	uint32_t flags;
-	int32_t iommufd;
-	uint32_t out_devid;
-};
-
-struct attach_iommufd {
-	uint32_t argsz;
-	uint32_t flags;
-	uint32_t pt_id;
-};
-
-struct ioas_alloc {
-	uint32_t size;
-	uint32_t flags;
-	uint32_t out_ioas_id;
-};
-
-struct ioas_map {
-	uint32_t size;
-	uint32_t flags;
-	uint32_t ioas_id;
-	uint32_t reserved;
-	uint64_t user_va __attribute__((aligned(8)));
-	uint64_t length __attribute__((aligned(8)));
-	uint64_t iova __attribute__((aligned(8)));
-};
-
-struct ioas_unmap {
-	uint32_t size;
-	uint32_t ioas_id;
-	uint64_t iova __attribute__((aligned(8)));
-	uint64_t length __attribute__((aligned(8)));
-};
-
-enum { IOAS_FIXED_IOVA = 1, IOAS_WRITEABLE = 2, IOAS_READABLE = 4 };
-
-#define BIND_IOMMUFD _IO(VFIO_TYPE, VFIO_BASE + 18)
-#define ATTACH_IOMMUFD _IO(VFIO_TYPE, VFIO_BASE + 19)
-#define IOAS_ALLOC _IO(';', 0x81)
-#define IOAS_MAP _IO(';', 0x85)
-#define IOAS_UNMAP _IO(';', 0x86)
 
 /* ---- opening ------------------------------------------------------------ */
 

@@ -60,7 +60,7 @@ def build_helper(name, directory, gcc="gcc"):
     out = pathlib.Path(directory, name)
     library = ["-shared", "-fPIC"] if out.suffix == ".so" else []
     source = pathlib.Path(__file__).with_name(f"{out.stem}.c")
-    subprocess.run([gcc, "-O2", "-Wall", "-Wextra", "-Werror", *library, "-o", out, source], check=True)
+    subprocess.run([gcc, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{programs.CLI}", *library, "-o", out, source], check=True)
     return out
 
 

@@ -77,12 +77,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The headers of Linux 6.1 lack these. */
-#define BIND_IOMMUFD	_IO(VFIO_TYPE, VFIO_BASE + 18)
-#define ATTACH_IOMMUFD	_IO(VFIO_TYPE, VFIO_BASE + 19)
-#define IOAS_ALLOC	_IO(';', 0x81)
-#define IOAS_MAP	_IO(';', 0x85)
-#define IOAS_UNMAP	_IO(';', 0x86)
+#include "system/iommufd.h"
 
 #define NEXT(name)	((__typeof__(name) *)dlsym(RTLD_NEXT, #name))
 #define PAGE		((uint64_t)4096)

@@ -10,8 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "iommufd.h"
 #include "lib.h"
+#include "system/iommufd.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
 #define IOVA	0x100000000ULL

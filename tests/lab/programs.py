@@ -14,6 +14,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 BUILD = vm.PROJECT / "build"
 LOGS = BUILD / "log"
 DRIVER = vm.PROJECT / "tests/driver"
+# For one header, which the programs share with nvgrace-gpu.
+CLI = vm.PROJECT / "cli"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
 # The sources that programs share beside lib.c and main.c.
@@ -133,13 +135,14 @@ def compile_programs(names, arch=vm.ARM64, folder=DRIVER):
     """
     out = BUILD / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
-    headers = sorted({*(HERE / "guest").glob("*.h"), *folder.glob("*.h"), *(HERE / "modules").glob("*/*.h")})
+    headers = sorted({*(HERE / "guest").glob("*.h"), *folder.glob("*.h"), *(HERE / "modules").glob("*/*.h"),
+                      CLI / "system/iommufd.h"})
     files = {}
     for name in names:
         parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
         shared = [HERE / "guest" / f"{s}.c" for s in ("lib", "main", *SOURCES.get(name, ()))]
         command = [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
-                   f"-I{HERE / 'guest'}", f"-ffile-prefix-map={vm.PROJECT}/=",
+                   f"-I{HERE / 'guest'}", f"-I{CLI}", f"-ffile-prefix-map={vm.PROJECT}/=",
                    *(p for p in [*parts, *shared] if p.suffix == ".c"), "-lcmocka", "-lpthread"]
         program = archive.cached(f"program-{arch.name}-{name}", made_of([*parts, *shared, *headers], command),
                                  lambda command=command: output_of(command))

@@ -18,8 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "iommufd.h"
 #include "lib.h"
+#include "system/iommufd.h"
 
 #define GPUS_CONF	"/vm/gpus.conf"
 #define AER_INJECT	"/dev/aer_inject"

@@ -131,7 +131,8 @@ def compiled(kernel, name):
     program = vm.PROJECT / "build" / "guest" / f"{name}-{kernel.name}"
     program.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-o", str(program),
-                    str(HERE / f"{name}.c"), "-I", str(programs.HERE / "guest"), str(programs.HERE / "guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
+                    str(HERE / f"{name}.c"), "-I", str(programs.HERE / "guest"), "-I", str(programs.CLI),
+                    str(programs.HERE / "guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
     return program
 
 

@@ -76,7 +76,7 @@ class Copy:
 
     def __init__(self, directory):
         self.tree = pathlib.Path(directory)
-        for name in ("Makefile", "Kbuild", "dkms.conf", "pytest.ini", "src", "include", "scripts", "tests"):
+        for name in ("Makefile", "Kbuild", "dkms.conf", "pytest.ini", "cli", "src", "include", "scripts", "tests"):
             (shutil.copytree if (vm.PROJECT / name).is_dir() else shutil.copy2)(vm.PROJECT / name, self.tree / name)
 
     @contextlib.contextmanager

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What lib.c and programs use of iommufd, as in linux/vfio.h and linux/iommufd.h.
- * The headers of Linux 6.1, the oldest with which the tests for hardware are
- * built, lack it.
+ * iommufd's ABI, as in linux/vfio.h and linux/iommufd.h, for this program and for
+ * the tests. The headers of Linux 6.1, the oldest with which either is built, lack
+ * it.
  */
-#ifndef NVGRACE_TEST_IOMMUFD_H
-#define NVGRACE_TEST_IOMMUFD_H
+#ifndef NVGRACE_GPU_SYSTEM_IOMMUFD_H
+#define NVGRACE_GPU_SYSTEM_IOMMUFD_H
 
 #include <stdint.h>
 #include <linux/vfio.h>
@@ -40,16 +40,16 @@ struct ioas_map {
 	uint32_t flags;
 	uint32_t ioas_id;
 	uint32_t reserved;
-	uint64_t user_va;
-	uint64_t length;
-	uint64_t iova;
+	uint64_t user_va __attribute__((aligned(8)));
+	uint64_t length __attribute__((aligned(8)));
+	uint64_t iova __attribute__((aligned(8)));
 };
 
 struct ioas_unmap {
 	uint32_t size;
 	uint32_t ioas_id;
-	uint64_t iova;
-	uint64_t length;
+	uint64_t iova __attribute__((aligned(8)));
+	uint64_t length __attribute__((aligned(8)));
 };
 
 /* Flags of struct ioas_map. */
@@ -64,4 +64,4 @@ struct ioas_unmap {
 #define IOAS_MAP	_IO(';', 0x85)
 #define IOAS_UNMAP	_IO(';', 0x86)
 
-#endif /* NVGRACE_TEST_IOMMUFD_H */
+#endif /* NVGRACE_GPU_SYSTEM_IOMMUFD_H */
