@@ -141,14 +141,19 @@ def compile_programs(names, arch=vm.ARM64, folder=DRIVER):
     for name in names:
         parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
         shared = [HERE / "guest" / f"{s}.c" for s in ("lib", "main", *SOURCES.get(name, ()))]
-        command = [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
-                   f"-I{HERE / 'guest'}", f"-I{CLI}", f"-ffile-prefix-map={vm.PROJECT}/=",
-                   *(p for p in [*parts, *shared] if p.suffix == ".c"), "-lcmocka", "-lpthread"]
+        command = compiler(arch, (p for p in [*parts, *shared] if p.suffix == ".c"))
         program = archive.cached(f"program-{arch.name}-{name}", made_of([*parts, *shared, *headers], command),
                                  lambda command=command: output_of(command))
         archive.write(out / name, program.read_bytes(), 0o755)
         files[f"/tests/{name}"] = str(out / name)
     return files
+
+
+def compiler(arch, sources):
+    """The command that compiles these sources, which are linked with lib.c,
+    to a program for a machine, without its `-o FILE`."""
+    return [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
+            f"-I{HERE / 'guest'}", f"-I{CLI}", f"-ffile-prefix-map={vm.PROJECT}/=", *sources, "-lcmocka", "-lpthread"]
 
 
 def made_of(sources, command):

@@ -28,8 +28,7 @@ def build(kernel):
                       "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=PROJECT)
         program = PROJECT / "build" / "guest" / "demo"
         program.parent.mkdir(parents=True, exist_ok=True)
-        progress.run(["aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-I", programs.HERE / "guest", "-o", program,
-                      HERE / "demo.c", programs.HERE / "guest/lib.c", "-lcmocka"])
+        progress.run([*programs.compiler(kernel.arch, [HERE / "demo.c", programs.HERE / "guest/lib.c"]), "-o", program])
     return program, folder / "nvgrace-gpu-vfio-pci.ko"
 
 

@@ -130,9 +130,8 @@ def compiled(kernel, name):
     """Compile a program; its path."""
     program = vm.PROJECT / "build" / "guest" / f"{name}-{kernel.name}"
     program.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([kernel.arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-o", str(program),
-                    str(HERE / f"{name}.c"), "-I", str(programs.HERE / "guest"), "-I", str(programs.CLI),
-                    str(programs.HERE / "guest/lib.c"), "-lcmocka", "-lpthread"], check=True)
+    subprocess.run([*programs.compiler(kernel.arch, [HERE / f"{name}.c", programs.HERE / "guest/lib.c"]), "-o", program],
+                   check=True)
     return program
 
 
