@@ -3,8 +3,8 @@
 
 Each case of a C program in driver/ is an item for each kernel, as in
 "driver/mmap.c::a_hole_in_a_mapping_leaves_the_rest[newest]". Cases of one kernel
-share a machine, which is up until the last of them has run. A C program in
-unit/ runs here.
+share a machine, or two where tests run in parallel, which is up until the last
+of them has run. A C program in unit/ runs here.
 
 Markers: "quick" and "check" choose the tests of `make check-quick` and `make
 check`, "long" those of `make check-long` and "packages" those of `make
@@ -42,11 +42,15 @@ REVERSED = "newest-64k"
 # Seconds of the race "own_mapping", which are 10 elsewhere.
 RACE_S = {"oldstable": 20, "stable": 20, "newest": 30}
 
+# Programs that wait for most of their time: groups of their own, during which
+# the processors have other work.
+WAITING = ("aer", "gate", "oddities", "power", "ready", "wait")
+
 # Groups that take long, the longest first, so that none of them begins last.
 LONG_GROUPS = ("packages/test_life.py", "driver newest", "driver newest-64k", "driver newest-amd64", "guests/test_guest.py",
-               "driver stable", "driver oldstable", "hardware/test_hardware.py", "packages/test_headers.py", "driver/test_large_scrub.py",
-               "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py", "packages/test_dkms.py",
-               "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
+               "driver stable", "driver oldstable", "waits", "hardware/test_hardware.py", "packages/test_headers.py",
+               "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
+               "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
                "packages/test_kernels.py", "sources/test_matrix.py", "packages/test_release.py")
 
 # Seconds between lists of what is running.
@@ -114,7 +118,10 @@ def pytest_collection_modifyitems(config, items):
         for mark in marks_of(item):
             item.add_marker(mark)
         kernel = kernel_name(item)
-        place = "driver" if isinstance(item, Case) else str(item.path.relative_to(TESTS))
+        if isinstance(item, Case):
+            place = "waits" if item.program in WAITING else "driver"
+        else:
+            place = str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
         if isinstance(item, Case) or kernel:
             item.add_marker("vm")
