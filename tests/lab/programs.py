@@ -150,8 +150,8 @@ def compile_programs(names, arch=vm.ARM64, folder=DRIVER):
 
 
 def compiler(arch, sources):
-    """The command that compiles these sources, which are linked with lib.c,
-    to a program for a machine, without its `-o FILE`."""
+    """The command that compiles these sources to a program for a machine,
+    without its `-o FILE`."""
     return [arch.gcc, "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-missing-field-initializers",
             f"-I{HERE / 'guest'}", f"-I{CLI}", f"-ffile-prefix-map={vm.PROJECT}/=", *sources, "-lcmocka", "-lpthread"]
 

@@ -24,8 +24,7 @@ def build(kernel):
         # now, and compiled it with other warnings.
         folder = PROJECT / "build" / "demo" / kernel.release
         progress.run(["make", "--no-print-directory", "-f", "scripts/module.mk",
-                      f"KDIR=/usr/src/linux-headers-{kernel.release}", f"BUILD={folder}", "MODULE=nvgrace-gpu-vfio-pci",
-                      "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"], cwd=PROJECT)
+                      f"KDIR={kernel.headers}", f"BUILD={folder}", "MODULE=nvgrace-gpu-vfio-pci", *kernel.arch.make], cwd=PROJECT)
         program = PROJECT / "build" / "guest" / "demo"
         program.parent.mkdir(parents=True, exist_ok=True)
         progress.run([*programs.compiler(kernel.arch, [HERE / "demo.c", programs.HERE / "guest/lib.c"]), "-o", program])
