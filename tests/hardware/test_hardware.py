@@ -68,8 +68,8 @@ class Host:
         self.kernel = vm.Kernel(name)
         files = {"/tests.tar.gz": str(bundle),
                  "/tests/sleeper.ko": programs.out_of_tree(self.kernel, programs.HERE / "modules" / "sleeper")}
-        # What the packages install.
-        root = programs.BUILD / "hardware" / f"installed-{self.kernel.arch.name}"
+        # What the packages install, in a folder that no other worker writes.
+        root = programs.BUILD / "hardware" / f"installed-{name}"
         make("install-tests", f"DESTDIR={root}", f"CROSS_COMPILE={self.kernel.arch.gcc.removesuffix('gcc')}")
         files.update({f"/{path.relative_to(root)}": str(path) for path in root.rglob("*") if path.is_file()})
         files[f"/boot/config-{self.kernel.release}"] = str(self.kernel.headers / ".config")
