@@ -3,7 +3,6 @@
 the schema of its JSON."""
 
 import atexit
-import fcntl
 import functools
 import json
 import os
@@ -35,13 +34,11 @@ COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 def build(cross="", sanitized=False):
     """Builds the program for this machine, or with the tools of the prefix
     cross; its path."""
-    kind = cross.rstrip("-") or "native"
-    out = PROJECT / "build" / (f"coverage/cli/{kind}" if COVERAGE else "cli/sanitized" if sanitized else f"cli/{kind}")
+    kind = "sanitized" if sanitized and not COVERAGE else cross.rstrip("-") or "native"
+    out = PROJECT / "build" / ("coverage/cli" if COVERAGE else "cli") / kind
     flags = [f"CFLAGS={COUNTERS if COVERAGE else SANITIZERS if sanitized else '-O2 -g'} -Werror"]
     out.mkdir(parents=True, exist_ok=True)
-    # Several workers need the same program.
-    with open(out / "lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with programs.locked(f"cli-{kind}"):
         if COVERAGE:
             # Counters are written when the program ends. This includes _exit(),
             # by which children and interrupted programs end.

@@ -15,6 +15,7 @@ import unittest
 
 from cli.common import PROJECT, SCHEMA, build, run, validator
 from cli.test_trees import G1, G2, Tree
+from lab import programs
 
 COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub", "guest")
 # Commands without options.
@@ -23,8 +24,10 @@ COMPLETION = PROJECT / "cli/completion.bash"
 
 
 def make(*words):
-    return subprocess.run(["make", "-s", "-C", PROJECT / "cli", f"OUT={PROJECT}/build/cli/native", *words],
-                          capture_output=True, text=True, check=True)
+    # build() makes the program in the same folder.
+    with programs.locked("cli-native"):
+        return subprocess.run(["make", "-s", "-C", PROJECT / "cli", f"OUT={PROJECT}/build/cli/native", *words],
+                              capture_output=True, text=True, check=True)
 
 
 def help_options(command=None):

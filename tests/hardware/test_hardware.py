@@ -2,7 +2,6 @@
 """The tests for hardware, from their archive, on model GPUs: they run as on a
 host, and agree with what the lab knows of these GPUs."""
 
-import fcntl
 import os
 import pathlib
 import re
@@ -49,14 +48,12 @@ LINE = re.compile(r"(not )?ok (\d+) - (\S+?)(?: # SKIP (.*))?")
 
 
 def make(*arguments):
-    with open(programs.BUILD / "lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with programs.locked("hardware"):
         subprocess.run(["make", "-s", *arguments], cwd=vm.PROJECT, check=True)
 
 
 @pytest.fixture(scope="module")
 def bundle():
-    programs.BUILD.mkdir(exist_ok=True)
     make("-C", "tests/hardware", "archive")
     return programs.BUILD / "nvgrace-gpu-tests.tar.gz"
 

@@ -2,6 +2,7 @@
 """What runs in a machine: the module under test, compiled C programs, modules
 that tests load, and the handlers with which programs ask the host."""
 
+import contextlib
 import fcntl
 import pathlib
 import shutil
@@ -28,6 +29,15 @@ def log_file(name):
     return LOGS / f"{name}.log"
 
 
+@contextlib.contextmanager
+def locked(name):
+    """Only one process at a time is in here: several workers build the same."""
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / f"{name}.lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def module_of(kernel):
     """The path of the module under test, built for this kernel."""
     command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
@@ -36,9 +46,7 @@ def module_of(kernel):
         command += ["CC=aarch64-linux-gnu-gcc", "KCFLAGS=-Wno-attributes"]
     if kernel.has("CONFIG_KCSAN"):
         command.append(f"KCFLAGS={kcsan.compiler_flags(kernel.headers)}")
-    BUILD.mkdir(exist_ok=True)
-    with open(BUILD / "lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked("modules"):
         done = subprocess.run(command, cwd=vm.PROJECT, capture_output=True, text=True)
     assert not done.returncode, f"the module for {kernel.name} does not build:\n{done.stdout}{done.stderr}"
     return BUILD / kernel.release / MODULE

@@ -3,13 +3,13 @@
 sources or of a copy."""
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+from lab.programs import locked
 from lab.system.scratch import PROJECT
 
 # Lets output through to the terminal; conftest.py sets it.
@@ -34,15 +34,6 @@ def step(text):
     with terminal():
         print(f"\n... {test}: {text}", file=sys.stderr, flush=True)
     with named(text):
-        yield
-
-
-@contextlib.contextmanager
-def locked(name):
-    """Only one process at a time is in here."""
-    (PROJECT / "build").mkdir(exist_ok=True)
-    with open(PROJECT / "build" / f"{name}.lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -3,7 +3,6 @@
 environment says for how long each runs. Interesting inputs stay in
 build/fuzz/corpus for the next run."""
 
-import fcntl
 import os
 import re
 import subprocess
@@ -66,8 +65,7 @@ def test_fuzz(name, request):
     for number, seed in enumerate(SEEDS[name]):
         (corpus / f"seed-{number}").write_bytes(bytes.fromhex(seed))
     seconds = os.environ.get("FUZZ_SECONDS") or SECONDS.get(request.config.getoption("markexpr"), 5)
-    with open(FOLDER / f"{name}.lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with programs.locked(f"fuzz-{name}"):
         program = build(name)
         inputs = 0
         # Thousands per second are usual. A handful has tested nothing, so after
