@@ -10,7 +10,7 @@ import unittest
 
 import pytest
 
-from cli.common import build, run, validate
+from cli.common import build, run, sanitizer_options, validate
 from lab.system import scratch
 
 # As the other tests that need no machine.
@@ -60,7 +60,7 @@ class Images(unittest.TestCase):
         cls.program = build(sanitized=True)
         cls.system = scratch.Scratch()
         cls.addClassCleanup(cls.system.close)
-        cls.system.env = {"ASAN_OPTIONS": "exitcode=99:detect_leaks=1", "UBSAN_OPTIONS": "exitcode=99"}
+        cls.system.env = sanitizer_options()
         with tempfile.TemporaryDirectory() as directory:
             cls.old, cls.new = module(directory, OLD), module(directory, NEW)
         cls.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n",

@@ -15,7 +15,7 @@ import unittest
 
 import jsonschema
 
-from cli.common import COVERAGE, build_helper, run, validate
+from cli.common import COVERAGE, build_helper, run, sanitizer_options, validate
 from cli.doctor_trees import unfold
 from cli import test_bind, test_vfio
 
@@ -55,7 +55,7 @@ class Faults(unittest.TestCase):
             **({"FAIL_LASTS": "1"} if lasts else {}),
             # The library comes before the sanitizer's. A program that runs out
             # of memory ends without freeing the rest.
-            "ASAN_OPTIONS": f"exitcode=99:detect_leaks={int(not memory)}:verify_asan_link_order=0"})
+            **sanitizer_options("verify_asan_link_order=0", *(["detect_leaks=0"] if memory else []))})
         name, count = said.read_text().split()
         return name, int(count), done
 

@@ -18,7 +18,7 @@ import subprocess
 import time
 import unittest
 
-from cli.common import build, validate
+from cli.common import build, sanitizer_options, validate
 from cli.test_trees import G1, G2, SIZES, Tree
 
 SIZE = SIZES["usemem_size"] + SIZES["resmem_size"]
@@ -91,7 +91,7 @@ class Scrub(unittest.TestCase):
     def start(self, *words, **streams):
         script = 'mount --bind "$1" /sys && shift && exec "$@"'
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TERM": "xterm", "COLUMNS": "100",
-                       "ASAN_OPTIONS": "exitcode=99:detect_leaks=1", "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
+                       **sanitizer_options()}
         process = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", self.tree.root / "sys",
                                     build(sanitized=True), "scrub", *words],
                                    **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams},

@@ -25,7 +25,7 @@ import tempfile
 import unittest
 
 from boot.test_initramfs import NAME, module
-from cli.common import build, build_helper, validate
+from cli.common import build, build_helper, sanitizer_options, validate
 from cli.test_trees import G1, Tree
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
@@ -82,9 +82,7 @@ class Played(unittest.TestCase):
                           {"/sys": self.tree.root / "sys", **self.files}.items())
         variables = {"KMSG": self.records, "LD_PRELOAD": ":".join(map(str, (*preload, self.library))), "PLAY": play, **(env or {})}
         sets = "".join(f"{name}={shlex.quote(str(value))} " for name, value in variables.items())
-        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C",
-                       "ASAN_OPTIONS": "exitcode=99:detect_leaks=1:verify_asan_link_order=0",
-                       "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
+        environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", **sanitizer_options("verify_asan_link_order=0")}
         done = subprocess.run(["unshare", *self.namespaces, "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
                                build(sanitized=True), *words], text=True, timeout=600, env=environment,
                               **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
