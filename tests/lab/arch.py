@@ -59,10 +59,11 @@ AMD64 = Arch(
     iommu=("-device", "intel-iommu,caching-mode=on,intremap=on"), iommu_module=None,
     # The emulated CPU has nothing to mitigate. no_timer_check: the kernel
     # panics unless it counts ten timer ticks in an interval that is too short
-    # on a busy machine. tsc=nowatchdog: Linux 7.3 compares the processors' TSCs
-    # at boot, where one can wait without interrupts for another that
-    # stop_machine() holds, with a timeout in jiffies, which then stand still.
-    append="intel_iommu=on mitigations=off no_timer_check tsc=nowatchdog", console="ttyS0",
+    # on a busy machine. tsc=unstable: there, the kernel can also measure a
+    # wrong rate of the TSC, and that clock's watchdog is no help: in Linux 7.3, a
+    # processor that compares TSCs can wait without interrupts for another one
+    # that stop_machine() holds, with a timeout in jiffies, which then stand still.
+    append="intel_iommu=on mitigations=off no_timer_check tsc=unstable", console="ttyS0",
     phys_bits=40, last_slot=30,
     libraries="/usr/lib/x86_64-linux-gnu", loader="/lib64/ld-linux-x86-64.so.2",
     busybox="shell:/usr/bin/busybox",
