@@ -79,11 +79,15 @@ def is_soiled(machine, address, count):
             raise ValueError(f"there is something else at {at:#x}")
 
 
-def drop(machine, address, count):
+def free(machine, address, count):
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.fallocate(machine.memory_fd, PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(int(address, 0) - machine.memory_address),
-                      ctypes.c_long(int(count, 0))):
+    if libc.fallocate(machine.memory_fd, PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(address - machine.memory_address),
+                      ctypes.c_long(count)):
         raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def drop(machine, address, count):
+    free(machine, int(address, 0), int(count, 0))
 
 
 def soil_at_reset(machine, gpu, address, count):

@@ -122,7 +122,10 @@ def dma_write(machine, gpu, address, data):
 
 
 def restore(machine):
-    """Undo what an earlier program has changed of the models."""
+    """Undo what an earlier program has changed of the models, and free the GPU
+    memory that it touched: it is this host's, and several machines run at once."""
+    if machine.memory_size:
+        gpu_memory.free(machine, machine.memory_address, machine.memory_size)
     for server in machine.models.values():
         server.gpu.restore_reset_delays()
 
