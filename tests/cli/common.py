@@ -3,6 +3,7 @@
 the schema of its JSON."""
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -130,6 +131,13 @@ def sanitizer_options(*more):
     can't run."""
     return {"ASAN_OPTIONS": ":".join(["exitcode=99", *more, os.environ.get("ASAN_OPTIONS", "")]),
             "UBSAN_OPTIONS": "exitcode=99:print_stacktrace=1"}
+
+
+def shown(leader):
+    """The pieces of what a program writes on a terminal, until it ends."""
+    with contextlib.suppress(OSError):      # a terminal ends with EIO
+        while more := os.read(leader, 65536):
+            yield more
 
 
 def run(*words, root=None, env=None, before=(), **more):

@@ -2,7 +2,6 @@
 """nvgrace-gpu doctor, with ASan and UBSan, on records of good and broken hosts,
 and on trees that describe no possible host."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -13,7 +12,7 @@ import subprocess
 import tempfile
 import unittest
 
-from cli.common import build, run, validate
+from cli.common import build, run, sanitizer_options, shown, validate
 from cli.doctor_trees import unfold
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -189,12 +188,10 @@ class Output(unittest.TestCase):
     def test_colour_is_for_terminals(self):
         for env, coloured in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
             leader, follower = os.openpty()
-            subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=follower, env=env, check=True)
+            subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=follower,
+                           env={**env, **sanitizer_options()}, check=True)
             os.close(follower)
-            out = b""
-            with contextlib.suppress(OSError):      # a terminal ends with EIO
-                while more := os.read(leader, 65536):
-                    out += more
+            out = b"".join(shown(leader))
             os.close(leader)
             self.assertIn(b"gpus", out)
             self.assertEqual(b"\033[" in out, coloured, env)

@@ -6,7 +6,6 @@ The program has a tree as its /sys, in a mount namespace of its own. Unlike the
 driver's files, these never wake up poll(2).
 """
 
-import contextlib
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import subprocess
 import time
 import unittest
 
-from cli.common import build, sanitizer_options, validate
+from cli.common import build, sanitizer_options, shown, validate
 from cli.test_trees import G1, G2, SIZES, Tree
 
 SIZE = SIZES["usemem_size"] + SIZES["resmem_size"]
@@ -225,13 +224,6 @@ class Scrub(unittest.TestCase):
         os.close(follower)
         return process, leader
 
-    def seen(self, leader):
-        text = ""
-        with contextlib.suppress(OSError):      # a terminal ends with EIO
-            while more := os.read(leader, 65536).decode():
-                text += more
-        return text
-
     def test_question(self):
         """On a terminal, it asks for all GPUs at once. The end of the input is
         no agreement. Nothing is scrubbed before that."""
@@ -241,7 +233,7 @@ class Scrub(unittest.TestCase):
                 process, leader = self.ask(answer, *words)
                 # A program that opened the FIFO would hang here.
                 out, _ = self.end(process, 4)
-                text = self.seen(leader)
+                text = b"".join(shown(leader)).decode()
                 self.assertEqual(out, "")
                 self.assertIn(f"{who}: scrub overwrites the memory of {what}. Continue? [y/N] ", text)
                 self.assertIn(f"{who}: nothing done", text)

@@ -3,7 +3,6 @@
 documented exit statuses; colours and widths; the installed files."""
 
 import configparser
-import contextlib
 import json
 import os
 import pathlib
@@ -15,7 +14,7 @@ import tempfile
 import termios
 import unittest
 
-from cli.common import PROJECT, SCHEMA, build, run, sanitizer_options, validator
+from cli.common import PROJECT, SCHEMA, build, run, sanitizer_options, shown, validator
 from cli.test_trees import G1, G2, Tree
 from lab import programs
 
@@ -399,12 +398,11 @@ class Terminal(unittest.TestCase):
                                    env={"PATH": os.environ["PATH"], "TERM": "xterm", **sanitizer_options(), **env})
         os.close(follower)
         text = b""
-        with contextlib.suppress(OSError):      # a terminal ends with EIO
-            while more := os.read(leader, 65536):
-                text += more
-                if until and text.count(until) >= 2:
-                    process.send_signal(signal.SIGINT)
-                    until = None
+        for more in shown(leader):
+            text += more
+            if until and text.count(until) >= 2:
+                process.send_signal(signal.SIGINT)
+                until = None
         os.close(leader)
         return text.decode().replace("\r\n", "\n"), process.wait()
 
