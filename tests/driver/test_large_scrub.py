@@ -3,7 +3,6 @@
 while the machine is switched off. Each has a machine of its own. scrub.c has all
 other tests."""
 
-import ctypes
 import os
 import random
 import subprocess
@@ -91,9 +90,9 @@ class Drain(threading.Thread):
 
     BLOCK = 2 << 20
 
-    def __init__(self, fd, size, kept):
+    def __init__(self, machine, size, kept):
         super().__init__(daemon=True)
-        self.fd, self.ended = fd, threading.Event()
+        self.machine, self.ended = machine, threading.Event()
         edges = sorted({at // self.BLOCK for at in kept})
         self.ranges = []
         start = 0
@@ -101,12 +100,11 @@ class Drain(threading.Thread):
             if block > start:
                 self.ranges.append((start * self.BLOCK, (block - start) * self.BLOCK))
             start = block + 1
-        self.libc = ctypes.CDLL(None, use_errno=True)
 
     def run(self):
         while not self.ended.wait(0.1):
             for start, count in self.ranges:
-                self.libc.fallocate(self.fd, gpu_memory.PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(start), ctypes.c_long(count))
+                gpu_memory.free(self.machine, BASE + start, count)
 
 
 def test_64_gib_end_clean(kernel):
@@ -120,7 +118,7 @@ def test_64_gib_end_clean(kernel):
     def fill(machine):
         for place in places:
             gpu_memory.soil(machine, hex(BASE + place), hex(page))
-        drains.append(Drain(machine.memory_fd, size, places))
+        drains.append(Drain(machine, size, places))
         drains[0].start()
 
     def left(machine):
