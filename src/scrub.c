@@ -385,11 +385,21 @@ static int begin_access(struct nvgrace_gpu *gpu)
 	return ret;
 }
 
+/*
+ * Also under these locks, because disabling the device changes bits of the word
+ * that says whether a reset keeps user space from config space. Whoever holds
+ * the device lock too long, or unbinds, doesn't keep the scrub from ending.
+ */
 static void end_access(struct nvgrace_gpu *gpu)
 {
+	bool locked;
+
 	/* The kernel's mappings have no user now. */
 	nvgrace_gpu_gate_device_closing(gpu);
+	locked = !lock_device(gpu);
 	nvgrace_gpu_ready_end(gpu);
+	if (locked)
+		pci_dev_unlock(gpu->core.pdev);
 }
 
 /*

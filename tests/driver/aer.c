@@ -771,6 +771,68 @@ static void when_the_link_freezes_those_who_wait_fail(void **state)
 	finish();
 }
 
+static bool sysfs_is(const struct gpu *gpu, const char *file,
+		     const char *wanted)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, file, text, sizeof(text));
+	return !strcmp(text, wanted);
+}
+
+/*
+ * Another task takes the device lock in the midst of a scrub. Returns once the
+ * scrub needs its mappings no more.
+ */
+static void lock_during_scrub(const struct gpu *gpu)
+{
+	bool late;
+
+	do {
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
+				 0);
+		while (scrub_progress(gpu) < 64 * MiB)
+			usleep(100);
+		tell_neighbour("lock", true);
+		wait_for_neighbour("locked");
+		late = !sysfs_is(gpu, "nvgrace_gpu/readiness", "ready");
+		if (late)
+			tell_neighbour("lock", false);
+	} while (late);
+	while (!sysfs_is(gpu, "nvgrace_gpu/readiness", "unknown"))
+		usleep(1000);
+}
+
+static void a_scrub_disables_the_gpu_under_the_device_lock(void **state)
+{
+	const struct gpu *gpu = gpu_find("neighbour");
+	unsigned int looks;
+
+	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+
+	lock_during_scrub(gpu);
+	for (looks = 0; looks < 100; looks++) {
+		assert_true(sysfs_is(gpu, "nvgrace_gpu/scrub_state",
+				     "scrubbing"));
+		assert_true(sysfs_is(gpu, "enable", "1"));
+		usleep(1000);
+	}
+	tell_neighbour("lock", false);
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_true(sysfs_is(gpu, "enable", "0"));
+
+	/* One that unbinds has the lock itself. */
+	lock_during_scrub(gpu);
+	tell_neighbour("lock", false);
+	scrub_set_parameter(false);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_true(sysfs_is(gpu, "enable", "0"));
+	assert_int_equal(unload("neighbour"), 0);
+}
+
 /* The driver tries for at least two minutes. */
 static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
 {
@@ -789,8 +851,9 @@ static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
 	assert_int_equal(klog_count("another task holds the device lock"), 1);
 
 	tell_neighbour("lock", false);
-	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	lock_during_scrub(gpu);
 	assert_string_equal(scrub_end(gpu), "clean");
+	tell_neighbour("lock", false);
 	scrub_set_parameter(false);
 	assert_int_equal(gpu_unbind(gpu), 0);
 	assert_int_equal(unload("neighbour"), 0);
@@ -914,6 +977,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(when_the_link_freezes_those_who_wait_fail),
 	TEST(a_fault_ends_if_the_gpu_does_not_wake_up),
 	TEST(a_link_reset_in_a_scrub_leaves_nothing_clean),
+	TEST(a_scrub_disables_the_gpu_under_the_device_lock),
 };
 
 const struct case_group groups[] = {
