@@ -63,7 +63,7 @@ static void check_guest_smmu(struct doctor *d)
 			!cmdq && !dmabuf ? " and" : "", dmabuf ? "" : " CONFIG_VFIO_PCI_DMABUF");
 	} else {
 		finding(d, GUEST_SMMU_GOOD, NULL,
-			"guests can have an accelerated SMMUv3: iommufd, nesting, vCMDQ, dma-buf export");
+			"guests can have an accelerated SMMUv3: iommufd, nesting, dma-buf export, and a driver of vCMDQ");
 	}
 	free(why);
 }
