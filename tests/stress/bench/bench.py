@@ -252,11 +252,11 @@ def table(kernel, rows, rounds):
     return lines
 
 
-def plot(name, script, data, out):
+def plot(kernel, script, data, out):
     """An SVG by gnuplot; data: lines of tab-separated columns."""
-    file = OUT / f"{name}-{script}.dat"
+    file = OUT / f"{kernel.name}-{script}.dat"
     file.write_text("".join("\t".join(str(c) for c in line) + "\n" for line in data), "utf-8")
-    subprocess.run(["gnuplot", "-e", f"data='{file}'; out='{out}'; kernel='{name}'", str(HERE / f"{script}.gp")],
+    subprocess.run(["gnuplot", "-e", f"data='{file}'; out='{out}'; kernel='{kernel.release}'", str(HERE / f"{script}.gp")],
                    check=True)
     file.unlink()
     # An SPDX line, so that docs/ can have it as it is.
@@ -288,7 +288,7 @@ def plots(kernel, rows):
     for script, data, there in (("ratio", ratios, ratios), ("growth", growing, any(r["gpu"] == "g1" for r in rows))):
         if there:
             out = OUT / f"{kernel.name}-{script}.svg"
-            plot(kernel.name, script, data, out)
+            plot(kernel, script, data, out)
             made.append(out)
     return made
 

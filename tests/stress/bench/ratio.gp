@@ -4,7 +4,7 @@
 set terminal svg size 900,560 background rgb "white" font "sans-serif,12"
 set output out
 set datafile separator "\t"
-set title sprintf("Linux %s, emulated: this driver against the baseline (1: the same)", kernel) offset -18,0
+set title sprintf("Linux %s, emulated: this driver against the other module (1: the same)", kernel) offset -18,0
 set logscale x
 set xlabel "times as good"
 set grid x
