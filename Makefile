@@ -205,7 +205,7 @@ hardware-tests:
 
 # Tests the packages from installation to removal in whole systems: T="-k rpm"
 # runs one part.
-check-package: repo
+check-package:
 	@for image in base libvirt bookworm; do tests/lab/system/image $$image >/dev/null || exit 1; done
 	@$(PYTEST) -m packages -v $(T)
 
