@@ -24,7 +24,7 @@ CASE(GPUS, RUBIN, NOTE, "a GPU is of Vera Rubin, which needs no variant driver",
      "assign it with vfio-pci")
 CASE(GPUS, NEW_ID, WARNING,
      "a GPU has an id that NVIDIA's firmware treats as one with coherent memory, ACPI has the properties of such memory, and the driver lacks the id",
-     "run `echo 'id 10de:XXXX' > /etc/nvgrace-gpu.conf.d/ids.conf` and `nvgrace-gpu bind --persist ADDRESS`, and report the id")
+     "run `echo 'id 10de:XXXX' >> /etc/nvgrace-gpu.conf.d/ids.conf` and `nvgrace-gpu bind --persist ADDRESS`, and report the id")
 CASE(GPUS, NONE, BAD, "there is none",
      "run `lspci -nn -d 10de:`; if a GPU is missing, power-cycle the host")
 CASE(GPUS, ONLY_RUBIN, BAD, "there is only one of Vera Rubin",
