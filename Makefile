@@ -58,7 +58,8 @@ install-dkms:
 	$(INSTALL) -m 644 Kbuild Makefile $(DKMSDIR)
 	sed 's/^PACKAGE_VERSION=.*/PACKAGE_VERSION="$(VERSION)"/' dkms.conf > $(DKMSDIR)/dkms.conf
 	sed 's/^commit=.*/commit=/' scripts/this-version > $(DKMSDIR)/scripts/this-version
-	chmod 644 $(DKMSDIR)/dkms.conf $(DKMSDIR)/scripts/this-version
+	chmod 644 $(DKMSDIR)/dkms.conf
+	chmod 755 $(DKMSDIR)/scripts/this-version
 	$(INSTALL) -m 644 src/*.[ch] $(DKMSDIR)/src
 	$(INSTALL) -m 644 include/*.h $(DKMSDIR)/include
 	$(INSTALL) -m 644 include/compat/*.h $(DKMSDIR)/include/compat
