@@ -44,14 +44,15 @@ LEFT_OUT = {
 
 # Prepares the machine: binds the devices, and lets shared memory have huge
 # pages, so that 1 GiB is mapped in some hundred requests to the IOMMU.
-BIND = f"""
-for g in first second; do bind $g nvgrace_gpu_vfio_pci || exit 1; done
-modprobe vfio-pci
-echo vfio-pci >/sys/bus/pci/devices/{CARD}/driver_override
-echo {CARD} >/sys/bus/pci/drivers_probe
-[ /sys/bus/pci/devices/{CARD}/driver -ef /sys/bus/pci/drivers/vfio-pci ] || exit 1
-echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled
-"""
+BIND = " && ".join([
+    "bind first nvgrace_gpu_vfio_pci",
+    "bind second nvgrace_gpu_vfio_pci",
+    "modprobe vfio-pci",
+    f"echo vfio-pci >/sys/bus/pci/devices/{CARD}/driver_override",
+    f"echo {CARD} >/sys/bus/pci/drivers_probe",
+    f"[ /sys/bus/pci/devices/{CARD}/driver -ef /sys/bus/pci/drivers/vfio-pci ]",
+    "echo always >/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+])
 
 # What the kernel logs when the IOMMU has refused an address.
 FAULT = re.compile(r"virtio_iommu .*: page fault from EP (\d+) at ")
