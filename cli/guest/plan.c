@@ -840,10 +840,10 @@ static void plan_distances(const struct guest_facts *facts, struct guest_plan *p
 			/* ACPI: 10 is local, and 255 means out of reach. */
 			if (d < 10 || d > 254) {
 				free(all);
-				note(plan, "%s: the host reports none for %d nodes of each GPU (/sys/devices/system/node/has_generic_initiator)",
+				note(plan, "no distances between the nodes, %s: the host reports none for %d nodes of each GPU (/sys/devices/system/node/has_generic_initiator)",
 				     plan->format == FORMAT_KUBEVIRT ?
-				     "no distances between the nodes, without which KubeVirt 1.9 starts no machine with these GPUs" :
-				     "no distances between the nodes, so that QEMU makes all of them 20",
+				     "without which KubeVirt 1.9 starts no machine with these GPUs" :
+				     "so that QEMU makes all of them 20",
 				     NODES_OF_GPU);
 				return;
 			}
