@@ -771,15 +771,6 @@ static void when_the_link_freezes_those_who_wait_fail(void **state)
 	finish();
 }
 
-static bool sysfs_is(const struct gpu *gpu, const char *file,
-		     const char *wanted)
-{
-	char text[32];
-
-	gpu_sysfs_read(gpu, file, text, sizeof(text));
-	return !strcmp(text, wanted);
-}
-
 /*
  * Another task takes the device lock in the midst of a scrub. Returns once the
  * scrub needs its mappings no more.
@@ -795,11 +786,11 @@ static void lock_during_scrub(const struct gpu *gpu)
 			usleep(100);
 		tell_neighbour("lock", true);
 		wait_for_neighbour("locked");
-		late = !sysfs_is(gpu, "nvgrace_gpu/readiness", "ready");
+		late = !gpu_sysfs_is(gpu, "nvgrace_gpu/readiness", "ready");
 		if (late)
 			tell_neighbour("lock", false);
 	} while (late);
-	while (!sysfs_is(gpu, "nvgrace_gpu/readiness", "unknown"))
+	while (!gpu_sysfs_is(gpu, "nvgrace_gpu/readiness", "unknown"))
 		usleep(1000);
 }
 
@@ -815,21 +806,21 @@ static void a_scrub_disables_the_gpu_under_the_device_lock(void **state)
 
 	lock_during_scrub(gpu);
 	for (looks = 0; looks < 100; looks++) {
-		assert_true(sysfs_is(gpu, "nvgrace_gpu/scrub_state",
-				     "scrubbing"));
-		assert_true(sysfs_is(gpu, "enable", "1"));
+		assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state",
+					 "scrubbing"));
+		assert_true(gpu_sysfs_is(gpu, "enable", "1"));
 		usleep(1000);
 	}
 	tell_neighbour("lock", false);
 	assert_string_equal(scrub_end(gpu), "clean");
-	assert_true(sysfs_is(gpu, "enable", "0"));
+	assert_true(gpu_sysfs_is(gpu, "enable", "0"));
 
 	/* One that unbinds has the lock itself. */
 	lock_during_scrub(gpu);
 	tell_neighbour("lock", false);
 	scrub_set_parameter(false);
 	assert_int_equal(gpu_unbind(gpu), 0);
-	assert_true(sysfs_is(gpu, "enable", "0"));
+	assert_true(gpu_sysfs_is(gpu, "enable", "0"));
 	assert_int_equal(unload("neighbour"), 0);
 }
 

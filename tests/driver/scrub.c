@@ -64,14 +64,6 @@ static const struct gpu *usual(void)
 
 /* ---- steps -------------------------------------------------------------- */
 
-static bool state_is(const struct gpu *gpu, const char *wanted)
-{
-	char state[32];
-
-	gpu_sysfs_read(gpu, STATE, state, sizeof(state));
-	return !strcmp(state, wanted);
-}
-
 static void assert_state(const struct gpu *gpu, const char *wanted)
 {
 	char state[32];
@@ -639,11 +631,12 @@ static bool reset_in_the_middle(const struct gpu *gpu, const char *reset)
 {
 	bool before, after;
 
-	while (state_is(gpu, "scrubbing") && scrub_progress(gpu) < 64 * MiB)
+	while (gpu_sysfs_is(gpu, STATE, "scrubbing") &&
+	       scrub_progress(gpu) < 64 * MiB)
 		usleep(100);
-	before = state_is(gpu, "scrubbing");
+	before = gpu_sysfs_is(gpu, STATE, "scrubbing");
 	must_write_file(reset, "1");
-	after = state_is(gpu, "scrubbing");
+	after = gpu_sysfs_is(gpu, STATE, "scrubbing");
 	return before && after;
 }
 

@@ -211,16 +211,18 @@ void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 	text[strcspn(text, "\n")] = 0;
 }
 
+bool gpu_sysfs_is(const struct gpu *gpu, const char *file, const char *wanted)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, file, text, sizeof(text));
+	return !strcmp(text, wanted);
+}
+
 void wait_until_asleep(const struct gpu *gpu)
 {
-	char text[16];
-
-	for (;;) {
-		gpu_sysfs_read(gpu, "power/runtime_status", text, sizeof(text));
-		if (!strcmp(text, "suspended"))
-			return;
+	while (!gpu_sysfs_is(gpu, "power/runtime_status", "suspended"))
 		usleep(1000);
-	}
 }
 
 /*

@@ -159,6 +159,9 @@ int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size);
 
+/* Whether such a file has this text. */
+bool gpu_sysfs_is(const struct gpu *gpu, const char *file, const char *wanted);
+
 /* Waits until the kernel has suspended the device. */
 void wait_until_asleep(const struct gpu *gpu);
 
