@@ -7,8 +7,8 @@ share a machine, or two where tests run in parallel, which is up until the last
 of them has run. A C program in unit/ runs here.
 
 Markers: "quick" and "check" choose the tests of `make check-quick` and `make
-check`, "long" those of `make check-long` and "packages" those of `make
-check-package`. Without one of them, cases run on the kernels that --kernel
+check`, "long" those of `make check-long`, "packages" those of `make
+check-package` and "measure" those of `make measure`. Without one of them, cases run on the kernels that --kernel
 names, or else on newest."""
 
 import collections
@@ -33,7 +33,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 KERNELS = ("newest", "newest-64k", "stable", "oldstable", "newest-amd64")
 KERNELS_LONG = ("stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
                 "debug", "debug-64k", "kcsan")
-MARKERS = ("quick", "check", "long", "packages")
+MARKERS = ("quick", "check", "long", "packages", "measure")
 
 # On this kernel the programs run in the opposite order: none may depend on
 # those before it.
@@ -98,7 +98,7 @@ def marks_of(item):
     if own:
         return own
     if path.parts[0] == "stress":
-        return ["long"]
+        return ["measure" if path.parts[1] in ("coverage", "mutation") else "long"]
     in_machine = path.parts[0] in ("packages", "driver", "firmware", "guests", "boot", "hardware") or "machine" in path.stem
     return ["check"] if in_machine else ["quick", "check"]
 
