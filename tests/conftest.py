@@ -189,8 +189,9 @@ class Case(pytest.Item):
         self.program = self.parent.program.stem
 
     def runtest(self):
-        match, said, log = self.config.stash[MACHINE].run(self)
-        if bad := vm.scan_log(log):
+        worker = self.config.stash[MACHINE]
+        match, said, log = worker.run(self)
+        if bad := vm.scan_log(log, worker.session.machine.allow):
             raise Failed(["the kernel's log:", *bad, *said])
         if not match or match["bad"]:
             raise Failed([*said, *([] if match else [f"{self.program} ended without this case"])])
@@ -376,6 +377,8 @@ class Running:
             long = {n: now - s for n, s in dict(self._since).items() if now - s >= SIGN_OF_LIFE}
             if long:
                 out.line("\n... " + ", ".join(f"{without_group(n).removeprefix('tests/')} {s:.0f} s" for n, s in long.items()))
+            # pytest leaves that to its exit, unless the output is a terminal.
+            out.flush()
 
     def pytest_sessionfinish(self):
         self._over.set()
