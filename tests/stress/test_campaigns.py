@@ -8,9 +8,9 @@ from lab import programs, session, vm
 
 # Cases of races.c, with the rounds of each of three workers. A bind and an open
 # count as 100 rounds.
-RACES = [*((f"faults_and_reads_beside_{what}", 10_000) for what in (
+RACES = [*((f"faults_and_reads_beside_{what}", 3_000) for what in (
              "resets", "munmap", "mremap", "mprotect", "huge_pages_switched_on_and_off", "closing", "unbinding")),
-         ("binding_beside_readiness_and_kills", 30_000), ("two_openers_in_turn", 30_000)]
+         ("binding_beside_readiness_and_kills", 10_000), ("two_openers_in_turn", 10_000)]
 LATE = ("a_scrub_does_not_wait_for_the_device_lock_for_ever", "a_scrub_fails_if_recovery_fails",
         "unbinding_does_not_repeat_a_scrub_that_failed_meanwhile")
 RANDOM = "sequences_agree_with_the_model"
