@@ -508,8 +508,7 @@ static void find_gpu(const char *address)
 	struct vfio v;
 
 	snprintf(the_gpu.addr, sizeof(the_gpu.addr), "%s", address);
-	gpu_sysfs_read(&the_gpu, "vendor", text, sizeof(text));
-	is_nvidia = !strcmp(text, "0x10de");
+	is_nvidia = gpu_sysfs_is(&the_gpu, "vendor", "0x10de");
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/nvgrace_gpu/usemem_base", address);
 	if (!access(path, R_OK)) {
 		gpu_sysfs_read(&the_gpu, "nvgrace_gpu/usemem_base", text, sizeof(text));
