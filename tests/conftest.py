@@ -8,8 +8,8 @@ of them has run. A C program in unit/ runs here.
 
 Markers: "quick" and "check" choose the tests of `make check-quick` and `make
 check`, "long" those of `make check-long`, "packages" those of `make
-check-package` and "measure" those of `make measure`. Without one of them, cases run on the kernels that --kernel
-names, or else on newest."""
+check-package` and "measure" those of `make measure`. Without one of them, cases
+run on the kernels that --kernel names, or else on newest."""
 
 import collections
 import functools
@@ -98,7 +98,7 @@ def marks_of(item):
     if own:
         return own
     if path.parts[0] == "stress":
-        return ["measure" if path.parts[1] in ("coverage", "mutation") else "long"]
+        return ["long"]
     in_machine = path.parts[0] in ("packages", "driver", "firmware", "guests", "boot", "hardware") or "machine" in path.stem
     return ["check"] if in_machine else ["quick", "check"]
 
@@ -191,7 +191,7 @@ class Case(pytest.Item):
     def runtest(self):
         worker = self.config.stash[MACHINE]
         match, said, log = worker.run(self)
-        if bad := vm.scan_log(log, worker.session.machine.allow):
+        if bad := worker.session.scan(log):
             raise Failed(["the kernel's log:", *bad, *said])
         if not match or match["bad"]:
             raise Failed([*said, *([] if match else [f"{self.program} ended without this case"])])

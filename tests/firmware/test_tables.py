@@ -254,7 +254,7 @@ class Batch:
         """What binding a GPU prints, and what is wrong in the kernel's log."""
         position = len(self.session.lines)
         output = self.session.run(name, f"sh /tests/bind {name}").output
-        return output, vm.scan_log(line for mark, line in self.session.lines[position:] if mark == "|")
+        return output, self.session.scan(line for mark, line in self.session.lines[position:] if mark == "|")
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,10 @@ class Interactive:
             pass
         return self.machine.channel.commands[-1]
 
+    def scan(self, log):
+        """The lines of a log that fail a test in this machine."""
+        return vm.scan_log(log, self.machine.allow)
+
     def end(self):
         """Switch the machine off: its Result."""
         if self.machine.loop(lambda: self._asked):

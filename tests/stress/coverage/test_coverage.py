@@ -18,6 +18,8 @@ import pytest
 
 from lab import packages, vm
 
+pytestmark = pytest.mark.measure
+
 PROJECT = vm.PROJECT
 WORK = PROJECT / "build/coverage"
 

@@ -28,6 +28,8 @@ import pytest
 
 from lab import packages, programs, vm
 
+pytestmark = pytest.mark.measure
+
 HERE = pathlib.Path(__file__).resolve().parent
 PATCHES = sorted(p.stem for p in (HERE / "patches").iterdir())
 COUNT, SEED = 200, 2342
