@@ -196,6 +196,8 @@ static void write_anything(void)
 		count = 1 + draw(8);
 		at = draw((chance(60) ? 256 : CONFIG_SIZE) - count + 1);
 		draw_bytes(data, count);
+		if (in_power_register(at, count))
+			continue;
 		ret = dev_write(CONFIG + at, data, count);
 		say(" %#x+%u", at, count);
 		if (ret > (int64_t)count)

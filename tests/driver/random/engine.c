@@ -31,7 +31,7 @@
 /* Up to this many operations, each is printed. */
 #define FEW		200
 
-/* A sequence that is stuck ends and prints its last operation. */
+/* A sequence that is stuck in an operation ends and prints it. */
 #define STUCK_S		1200
 
 static uint64_t seed, now, operations;
@@ -232,6 +232,7 @@ static void run_one(uint64_t number)
 	unsigned int i, at;
 
 	now = number;
+	alarm(STUCK_S);
 	/* Both through mix(), so that neighbours have nothing in common. */
 	numbers = mix(mix(seed + 1) + number);
 	at = draw(weights);
@@ -312,7 +313,6 @@ static void run_all(void)
 			continue;
 		if (i == operations - 1)
 			compare_all();
-		alarm(STUCK_S);
 		printf("# operations to %llu agree\n", (unsigned long long)i);
 		fflush(stdout);
 	}

@@ -18,6 +18,9 @@
 /* 64-bit, prefetchable */
 #define BAR_FLAGS	0xcULL
 
+/* In the model's config space (lab/model/README.md) */
+#define POWER		0xf8
+
 /* Whether the model GPU would report its memory as ready. */
 #define MODEL_READY	(MODEL_CTL + 0x18)
 
@@ -242,6 +245,11 @@ void has_woken(void)
 }
 
 /* ---- config space ------------------------------------------------------- */
+
+bool in_power_register(unsigned int at, unsigned int count)
+{
+	return at < POWER + 4 && at + count > POWER;
+}
 
 void config_expected(unsigned int at, uint8_t *buf, unsigned int count)
 {

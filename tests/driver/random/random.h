@@ -193,6 +193,13 @@ void may_have_entered(void);
 /* Notes that an access has woken the device. */
 void has_woken(void);
 
+/*
+ * Whether a range of config space overlaps the register by which the lab's
+ * firmware cuts the model GPU's power. A real GPU has none, and without power,
+ * what the kernel saves and later restores are ones.
+ */
+bool in_power_register(unsigned int at, unsigned int count);
+
 /* The bytes of config space that a read must return. */
 void config_expected(unsigned int at, uint8_t *buf, unsigned int count);
 

@@ -75,7 +75,7 @@ MSIX_VECTORS, MSIX_TABLE, MSIX_PENDING = 6, 0xB90000, 0xBA0000
 EXT_CAPS, EXT_CAP_STEP = 0x100, 0x40
 # A register of the model alone: 1 while it has power. A real device's power is
 # cut from outside. Here the firmware's table writes this register, which works
-# without power. Linux hides it from vfio's clients, which read zeros.
+# without power. A vfio client reaches it too, and has to leave it alone.
 POWER_REGISTER = 0xF8
 EXP_DEVCTL = PCIE_CAP + 8
 DEVCTL_FLR = 0x8000
