@@ -25,12 +25,14 @@ ENVIRONMENT = {**os.environ, "LC_ALL": "C"}
 # supported one. Ubuntu 22.04 has 2.35, Debian 12 has 2.36.
 GLIBC = (2, 34)
 
-# What the RPMs may require, because RHEL 9 provides it: glibc 2.34, json-c
-# 0.14, kmod 28, rpm 4.16. test_repo.py tests the .debs on Debian 12 and Ubuntu
+# What the RPMs may require, because RHEL 9 provides it: glibc 2.34, GLib
+# 2.68, json-c 0.14, kmod 28, libxml2 2.9, rpm 4.16. test_repo.py tests the .debs on Debian 12 and Ubuntu
 # 22.04.
 PROVIDED = r"""libc\.so\.6\((GLIBC_2\.([0-9]|[12][0-9]|3[0-4])(\.[0-9]+)?)?\)\(64bit\)
+libglib-2\.0\.so\.0\(\)\(64bit\)
 libjson-c\.so\.5\((JSONC_0\.14)?\)\(64bit\)
 libkmod\.so\.2\((LIBKMOD_(5|6|22))?\)\(64bit\)
+libxml2\.so\.2\((LIBXML2_2\.[0-9]\.[0-9]+)?\)\(64bit\)
 rtld\(GNU_HASH\)
 rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd)\) <= [-.0-9]+
 /bin/(ba)?sh
