@@ -3,11 +3,11 @@
 
 # ---- the owner's settings ---------------------------------------------------
 # Set them only here: the packages and the module read them from these lines.
-# MAINTAINER is "NAME <ADDRESS>". RELEASES is the URL of the folder for the
-# releases of `make dist`.
+# MAINTAINER is "NAME <ADDRESS>". SITE is the URL of the package repository that
+# `make publish` makes. README.md names it, too: run `make generated`.
 
 MAINTAINER := nvgrace-gpu-vfio-pci maintainers <maintainers@nvgrace-gpu-vfio-pci.example>
-RELEASES   := https://nvgrace-gpu-vfio-pci.example/releases
+SITE	   := https://nvgrace-gpu-vfio-pci.example
 
 # ---- the module -------------------------------------------------------------
 # make modules KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]
@@ -110,6 +110,13 @@ dist:
 repo: deb rpm
 	@scripts/packaging/repo
 
+# Adds the release of `make dist deb rpm` to a site, such as the forge's pages:
+# DESTDIR=<folder> GPG_KEY=<id> [TAG=vX.Y.Z]. .github/workflows/release.yml calls
+# it for each tag.
+.PHONY: publish
+publish:
+	@scripts/packaging/repo --publish '$(DESTDIR)'
+
 # ---- trying and testing -----------------------------------------------------
 # Everything runs in virtual machines and in a Debian 13 tree in the cache,
 # which scripts/dev/toolbox makes, as root, on first use.
@@ -157,7 +164,7 @@ check:
 	@$(TOOLBOX) kernel newest-64k
 	@tests/lab/system/image >/dev/null
 	@$(TOOLBOX) checkpatch >/dev/null
-	@for root in analysis tracers qemu virt; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
+	@for root in analysis tracers qemu virt installers; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
 	@tests/lab/system/dkms-debs
 	@tests/lab/system/trees
 	@$(PYTEST) -m check $(WORK) $(T)
@@ -242,11 +249,13 @@ build/doctor.md:
 	@mkdir -p build
 	@$(MAKE) -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > $@
 
-# The findings in docs/doctor.md, and the table of kernels in docs/versions.md.
+# The findings in docs/doctor.md, the table of kernels in docs/versions.md, and the
+# URL in README.md.
 generated:
 	@$(TOOLBOX) run -- make -s build/doctor.md
 	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/dev/kernel-table
+	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
 
 style:
 	@$(TOOLBOX) run -- scripts/dev/style "$$($(TOOLBOX) checkpatch)"
@@ -265,6 +274,7 @@ help:
 	@echo '  deb, rpm      build packages for Debian and for RPM systems in build/packages/'
 	@echo '  repo          build them, and apt and dnf repositories in build/repo/ (GPG_KEY=<id> signs)'
 	@echo '  dist          make the tarball of a release and its checksum in build/dist/'
+	@echo '  publish       add that release to a repository for a web server: DESTDIR=<folder> GPG_KEY=<id>'
 	@echo '  version       set a new version everywhere: V=x.y.z'
 	@echo '  install       install the files of the packages: DESTDIR=<root>; then run dkms install'
 	@echo 'To try it, as root on Debian or Ubuntu'
@@ -283,7 +293,7 @@ help:
 	@echo '  hardware-tests make the archive of the tests that run on a real GPU, build/nvgrace-gpu-tests.tar.gz'
 	@echo '  matrix        build for every kernel with all warnings, and print a table'
 	@echo '  fuzz          fuzz each target for SECONDS=n (600)'
-	@echo '  generated     write the findings in docs/doctor.md and the table of kernels in docs/versions.md from their sources'
+	@echo '  generated     write the findings in docs/doctor.md, the table of kernels in docs/versions.md and the URL in README.md from their sources'
 	@echo '  style         run checkpatch and check the project'"'"'s own rules'
 	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'

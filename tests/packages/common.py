@@ -59,3 +59,40 @@ def make_packages(*kinds, sources=PROJECT, cached=True):
             done = subprocess.run([*(["scripts/dev/toolbox", "cached"] if cached else []), "scripts/packaging/package", kind], cwd=sources,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert not done.returncode, done.stdout
+
+
+def set_version(sources, version):
+    """Declares a version in a copy of the project, as a release of it does."""
+    old = re.search(r'^PACKAGE_VERSION="(.*?)(\+.*)?"$', (sources / "dkms.conf").read_text(), re.M)[1]
+    for place in ("dkms.conf", "debian/changelog", "rpm/nvgrace-gpu-vfio-pci.spec"):
+        file = sources / place
+        text = file.read_text()
+        assert old in text, place
+        file.write_text(re.sub(re.escape(old) + r"(\+git)?", version, text))
+
+
+def build_stand_in(directory, packages):
+    """Makes the repository directory/stand-in with a package that provides what
+    these RPMs require. Where the tests run, Debian's packages have it, some
+    under other names (such as kernel-devel)."""
+    def run(*command):
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+        assert not done.returncode, done.stdout + done.stderr
+        return done.stdout
+
+    def words(what):
+        return {line.strip() for line in run("rpm", "-qp", f"--{what}", *packages).splitlines() if line.strip()}
+
+    own = {w.split()[0] for w in words("provides")}
+    needed = sorted(w for w in words("requires") if not w.startswith(("rpmlib(", "(")) and w.split()[0] not in own)
+    spec = directory / "stand-in.spec"
+    spec.write_text("Name: stand-in\nVersion: 1\nRelease: 1\nSummary: Names of Debian's packages\n"
+                    "License: GPL-2.0-only\nBuildArch: noarch\nAutoReqProv: no\n" +
+                    "".join(f"Provides: {re.sub(r' *(>=|>) *', ' = ', w)}\n" for w in needed) +
+                    "%description\nFor the test.\n%files\n")
+    run("rpmbuild", "-bb", "--target", "noarch", "--define", f"_topdir {directory}/rpmbuild", spec)
+    (directory / "stand-in").mkdir()
+    for f in (directory / "rpmbuild" / "RPMS").rglob("*.rpm"):
+        shutil.move(f, directory / "stand-in")
+    shutil.rmtree(directory / "rpmbuild")
+    run("createrepo_c", "-q", directory / "stand-in")

@@ -22,7 +22,7 @@ from lab import programs
 from lab.system import scratch
 from lab.system.machine import PROJECT, System
 from lab.system.scratch import version
-from packages import domain, guide
+from packages import common, domain, guide
 from packages.common import make_packages, step
 
 # A machine and each command in it have limits of their own.
@@ -88,31 +88,6 @@ def compile_program(name, directory, *options):
     return directory / name
 
 
-def build_stand_in(directory):
-    """Makes a repository with a package that provides what this project's RPMs
-    require. In the machine, Debian's packages have it, some under other names
-    (such as kernel-devel)."""
-    packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
-    assert len(packages) == 3, f"found {[p.name for p in packages]} instead of three packages for this machine"
-
-    def words(what):
-        return {line.strip() for line in run("rpm", "-qp", f"--{what}", *packages).splitlines() if line.strip()}
-
-    own = {w.split()[0] for w in words("provides")}
-    needed = sorted(w for w in words("requires") if not w.startswith(("rpmlib(", "(")) and w.split()[0] not in own)
-    spec = directory / "stand-in.spec"
-    spec.write_text("Name: stand-in\nVersion: 1\nRelease: 1\nSummary: Names of Debian's packages\n"
-                    "License: GPL-2.0-only\nBuildArch: noarch\nAutoReqProv: no\n" +
-                    "".join(f"Provides: {re.sub(r' *(>=|>) *', ' = ', w)}\n" for w in needed) +
-                    "%description\nFor the test.\n%files\n")
-    run("rpmbuild", "-bb", "--target", "noarch", "--define", f"_topdir {directory}/rpmbuild", spec)
-    (directory / "stand-in").mkdir()
-    for f in (directory / "rpmbuild" / "RPMS").rglob("*.rpm"):
-        shutil.move(f, directory / "stand-in")
-    shutil.rmtree(directory / "rpmbuild")
-    run("createrepo_c", "-q", directory / "stand-in")
-
-
 def sign(directory):
     """Puts a repository of build/packages into a directory, signed by a new
     key, as the guide says."""
@@ -139,7 +114,9 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False):
             build_next(pathlib.Path(work), kinds)
             shutil.copytree(pathlib.Path(work) / "next", directory / "next")
     if stand_in:
-        build_stand_in(directory)
+        packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
+        assert len(packages) == 3, f"found {[p.name for p in packages]} instead of three packages for this machine"
+        common.build_stand_in(directory, packages)
     if guest:
         program = compile_program("bar_words", directory, "-static")
         (directory / "guest.cpio").write_bytes(domain.initramfs(program.read_bytes()))

@@ -26,7 +26,7 @@ NAME = "nvgrace-gpu-vfio-pci"
 VERSION = re.search(r'^PACKAGE_VERSION="(.*)"$', (scratch.PROJECT / "dkms.conf").read_text(), re.M)[1]
 # With characters that are special for a shell, make or awk.
 MAINTAINER = "Seán O'Brien & Söhne <sean@example.org>"
-RELEASES = "https://example.org/a&b"
+SITE = "https://example.org/a&b"
 NEXT = "999.10.0"
 EPOCH = "1800000000"    # Friday, 15 January 2027
 
@@ -104,14 +104,14 @@ class Dist(Copy):
 
     def test_uscan_finds_it(self):
         """With the pattern of debian/watch, as uscan reads it."""
-        self.change("Makefile", r"^RELEASES .*", f"RELEASES := {RELEASES}")
+        self.change("Makefile", r"^SITE\s.*", f"SITE := {SITE}")
         tarball = self.dist(self.copy)
         with tarfile.open(tarball) as tar:
             watch = tar.extractfile(f"{NAME}-{VERSION}/debian/watch").read().decode()
         lines = [line for line in watch.splitlines() if line and not line.startswith("#")]
         self.assertEqual(lines[0], "version=4")
         url, pattern = lines[1].split()
-        self.assertEqual(url, RELEASES + "/")
+        self.assertEqual(url, SITE + "/releases/")
         # uscan(1), "Watch file examples", defines these words.
         pattern = pattern.replace("@ANY_VERSION@", r"[-_]?[Vv]?(\d[\-+\.:\~\da-zA-Z]*)").replace(
             "@ARCHIVE_EXT@", r"(?i)(?:\.(?:tar\.xz|tar\.bz2|tar\.gz|tar\.zstd?|zip|tgz|tbz|txz))")
@@ -240,11 +240,11 @@ class Settings(Copy):
 
     def test_what_is_malformed_is_refused(self):
         for name, value in (("MAINTAINER", ""), ("MAINTAINER", "Somebody"), ("MAINTAINER", "a@example.org"),
-                            ("MAINTAINER", "A <a>"), ("RELEASES", ""), ("RELEASES", "example.org/"),
-                            ("RELEASES", "https://example.org/")):
+                            ("MAINTAINER", "A <a>"), ("SITE", ""), ("SITE", "example.org/"),
+                            ("SITE", "https://example.org/")):
             with named(f"{name}={value}"):
                 kept = self.read("Makefile")
-                self.change("Makefile", rf"^{name} .*", f"{name} := {value}")
+                self.change("Makefile", rf"^{name}\s.*", f"{name} := {value}")
                 self.assertIn(name, self.run_in(self.copy, "make", "dist", ok=False))
                 (self.copy / "Makefile").write_text(kept)
 

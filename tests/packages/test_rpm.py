@@ -24,8 +24,6 @@ pytestmark = pytest.mark.usefixtures("built_packages")
 NAME = "nvgrace-gpu-vfio-pci"
 PACKAGE = f"{NAME}-dkms"
 VERSION, NEXT = scratch.version(), "999.1"
-# Without what says that it is no release.
-RELEASE = VERSION.partition("+")[0]
 KERNELS = ["5.14.0-611.el9.aarch64", "6.12.0-55.el10_0.aarch64+64k"]
 
 DKMS = """#!/bin/bash
@@ -90,11 +88,7 @@ class Life(unittest.TestCase):
         work = pathlib.Path(tempfile.mkdtemp(prefix="rpm-test-", dir=scratch.PROJECT / "build"))
         cls.addClassCleanup(shutil.rmtree, work)
         copy = common.copy_sources(work / "copy")
-        for place in ("dkms.conf", "debian/changelog", f"rpm/{NAME}.spec"):
-            file = copy / place
-            text = file.read_text()
-            assert RELEASE in text, place
-            file.write_text(re.sub(re.escape(RELEASE) + r"(\+git)?", NEXT, text))
+        common.set_version(copy, NEXT)
         common.make_packages("rpm", sources=copy)
         cls.next = copy / "build" / "packages" / f"{PACKAGE}-{NEXT}-1.noarch.rpm"
         cls.next_cli = copy / "build" / "packages" / f"nvgrace-gpu-{NEXT}-1.x86_64.rpm"
