@@ -80,7 +80,7 @@ class Publish(unittest.TestCase):
             copy = cls.sources[version] = common.copy_sources(cls.work / version)
             common.set_version(copy, version)
             changes = copy / "CHANGELOG.md"
-            changes.write_text(re.sub("(?m)^## .*", f"## {version}, 2027-01-15\\n\\n- A change.\\n", changes.read_text(), count=1))
+            changes.write_text(f"# Changelog\n\n## {version}, 2027-01-15\n\n- A change.\n\n## 0.0.1, 2020-01-01\n\n- Old.\n")
             common.make_packages("dist", "deb", "rpm", sources=copy)
             cls.publish(version)
 
