@@ -25,6 +25,7 @@
 
 #include "facts/answers.h"
 #include "facts/images.h"
+#include "facts/libvirt.h"
 #include "facts/record.h"
 #include "system/host.h"
 #include "system/program.h"
@@ -37,7 +38,6 @@
 #define ACPI_TABLES "/sys/firmware/acpi/tables"
 #define EFI_VARIABLES "/sys/firmware/efi/efivars"
 #define MOK_VARIABLES "/sys/firmware/efi/mok-variables"
-#define LIBVIRT_SCHEMA "/usr/share/libvirt/schemas/domaincommon.rng"
 
 /*
  * Limits for a program that prints its version or unpacks a small file, and for
@@ -308,62 +308,13 @@ static char *ask_libvirt(struct answers *a)
 	return ask_versions(paths);
 }
 
-/*
- * Whether the schema has an element of this name, with the attribute unless that
- * is NULL.
- */
-static bool has_attribute(const char *schema, const char *element, const char *attribute)
-{
-	char *begin = xasprintf("<element name=\"%s\">", element);
-	char *wanted = xasprintf("<attribute name=\"%s\">", attribute ? attribute : "");
-	const char *at = schema, *end, *found;
-	bool has = false;
-
-	while (!has && (at = strstr(at, begin))) {
-		at += strlen(begin);
-		end = strstr(at, "</element>");
-		found = strstr(at, wanted);
-		has = !attribute || (found && end && found < end);
-	}
-	free(begin);
-	free(wanted);
-	return has;
-}
-
-/*
- * Elements for guests with GPUs that libvirt's schema of domains has:
- * "nodeset", "smmu-bus", "smmu-accel", "iommufd" and "ras".
- */
+/* Elements for guests with GPUs that libvirt's schema of domains has. */
 static char *ask_libvirt_elements(struct answers *a)
 {
-	static const struct {
-		const char *word, *element, *attribute;
-	} elements[] = {
-		{ "nodeset", "acpi", "nodeset" },
-		{ "smmu-bus", "driver", "pciBus" },
-		{ "smmu-accel", "driver", "ssidSize" },
-		{ "iommufd", "driver", "iommufd" },
-		{ "ras", "ras", NULL },
-	};
-	char *schema = host_read(a->h, NULL, LIBVIRT_SCHEMA);
-	struct text t = { };
-	size_t i;
-
-	if (!schema)
-		return NULL;
-	append(&t, "schema");
-	for (i = 0; i < ARRAY_SIZE(elements); i++)
-		if (has_attribute(schema, elements[i].element, elements[i].attribute))
-			append(&t, " %s", elements[i].word);
-	free(schema);
-	return t.s;
+	return libvirt_schema_words(a->h);
 }
 
-/*
- * The values of the enumerations "model" of <iommu> and "iommufd" of <hostdev>
- * in what libvirt says of its QEMU: "iommu: smmuv3", "iommufd: yes". Only if its
- * daemon can be reached.
- */
+/* What libvirt says of its QEMU. Only if its daemon can be reached. */
 static char *ask_libvirt_capabilities(struct answers *a)
 {
 	static char *const argv[] = {
@@ -371,26 +322,11 @@ static char *ask_libvirt_capabilities(struct answers *a)
 		(char *)"domcapabilities", (char *)"--arch", (char *)"aarch64",
 		(char *)"--machine", (char *)"virt", (char *)"--virttype", (char *)"kvm", NULL
 	};
-	char *out = is_arm(a) ? run("/usr/bin/virsh", argv) : NULL, *line, *end, *value;
-	bool iommu = false, iommufd = false;
-	const char *rest = out;
-	struct text t = { };
+	char *out = is_arm(a) ? run("/usr/bin/virsh", argv) : NULL;
+	char *lines = out ? libvirt_capability_lines(out) : NULL;
 
-	while ((line = next_line(&rest))) {
-		if (strstr(line, "<iommu ") || strstr(line, "</iommu>"))
-			iommu = !strstr(line, "</");
-		else if (strstr(line, "<enum "))
-			iommufd = strstr(line, "'iommufd'");
-		value = strstr(line, "<value>");
-		end = value ? strchr(value + 1, '<') : NULL;
-		if (end && (iommu || iommufd)) {
-			*end = 0;
-			append(&t, "%s: %s\n", iommu ? "iommu" : "iommufd", value + 7);
-		}
-		free(line);
-	}
 	free(out);
-	return t.s;
+	return lines;
 }
 
 /* ---- KVM ------------------------------------------------------------------------------------ */

@@ -25,7 +25,7 @@ static const struct {
 	[LIBVIRT_VARIANT] = { NULL, 10, 0, "libvirt 10.0" },
 	[LIBVIRT_RAS] = { "ras", 10, 4, "libvirt 10.4" },
 	[LIBVIRT_NODESET] = { "nodeset", 11, 8, "libvirt 11.8" },
-	[LIBVIRT_ACCEL] = { "smmu-bus smmu-accel", 12, 5, "libvirt 12.5" },
+	[LIBVIRT_ACCEL] = { "smmu-bus smmu-accel", 12, 7, "libvirt 12.7" },
 	[LIBVIRT_IOMMUFD] = { "iommufd", 12, 1, "libvirt 12.1" },
 };
 

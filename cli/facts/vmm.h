@@ -21,7 +21,7 @@ enum vmm_feature {
 	LIBVIRT_VARIANT,	/* managed='yes' finds the driver; only its version shows it */
 	LIBVIRT_RAS,		/* <ras> */
 	LIBVIRT_NODESET,	/* <acpi nodeset>, cells without memory, <pcihole64> */
-	LIBVIRT_ACCEL,		/* <iommu model='smmuv3'> with pciBus, accel, ssidSize */
+	LIBVIRT_ACCEL,		/* <iommu model='smmuv3'> with pciBus, accel, ssidsize */
 	LIBVIRT_IOMMUFD,	/* <driver iommufd='yes'> */
 };
 

@@ -159,7 +159,7 @@ static void print_buses(const struct guest_output *o)
 	why(o, "    ", WHY_SMMU);
 	for (i = 0; i < p->buses; i++)
 		if (p->bus[i].smmu)
-			fprintf(o->out, "    <iommu model='smmuv3'>\n      <driver pciBus='%zu' accel='on' ats='on' ril='off' ssidSize='20' oas='48'/>\n    </iommu>\n",
+			fprintf(o->out, "    <iommu model='smmuv3'>\n      <driver pciBus='%zu' accel='on' ats='on' ril='off' ssidsize='20' oas='48'/>\n    </iommu>\n",
 				i + 1);
 }
 

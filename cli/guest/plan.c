@@ -84,6 +84,7 @@ static void read_hugepages(struct host *h, struct guest_facts *facts)
 static void read_kernel(struct host *h, struct answers *a, struct guest_facts *facts)
 {
 	const char *config = answer(a, "kernel-config"), *kvm = answer(a, "kvm");
+	char *features = host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
 	char *bits = kvm ? field_value(kvm, "address-bits") : NULL;
 	uint64_t number;
 
@@ -92,6 +93,9 @@ static void read_kernel(struct host *h, struct answers *a, struct guest_facts *f
 		       host_exists(h, "/sys/module/vfio_iommu_type1");
 	facts->iommufd = config_option(config, "IOMMUFD") != 'n' &&
 			 config_option(config, "VFIO_DEVICE_CDEV") != 'n';
+	facts->dmabuf = features ? has_word(features, "dmabuf") :
+			config_option(config, "VFIO_PCI_DMABUF") != 'n';
+	free(features);
 	facts->nesting = config_option(config, "ARM_SMMU_V3_IOMMUFD") != 'n';
 	if (bits && parse_u64(bits, &number) && number <= 64)
 		facts->address_bits = number;
@@ -558,6 +562,9 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 	enum exit_status status = EXIT_OK;
 
 	no_accel = guest_accel_obstacle(facts, plan);
+	/* KubeVirt has no choice, and a wish is granted: the doctor's finding says what fails. */
+	if (!no_accel && !facts->dmabuf && accel == CHOICE_AUTO)
+		no_accel = xstrdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
 	if (accel == CHOICE_ON && no_accel)
 		status = refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
 	else if (accel == CHOICE_ON && wish->iommufd == CHOICE_OFF)

@@ -52,6 +52,7 @@ struct guest_facts {
 	const char *machine;		/* of uname(2); NULL: not known */
 	bool config_known;		/* the kernel's options are known */
 	bool type1, iommufd, nesting;	/* what the kernel has */
+	bool dmabuf;			/* vfio exports GPU memory, or it is not known */
 	bool libvirt_iommufd;		/* unless libvirt says that its QEMU lacks it */
 	unsigned int address_bits;	/* of a guest; 0: not known */
 	uint64_t page_size;

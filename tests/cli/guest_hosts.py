@@ -13,7 +13,7 @@ QEMU = {
 }
 QEMU["10.0"] = f"{QEMU['9.2']} machine.highmem-mmio-size arm-smmuv3.primary-bus"
 QEMU["11.1"] = f"{QEMU['10.0']} arm-smmuv3.accel"
-LIBVIRT = {"11.3": "schema ras", "12.5": "schema nodeset smmu-bus smmu-accel iommufd ras"}
+LIBVIRT = {"11.3": "schema ras", "12.8": "schema nodeset smmu-bus smmu-accel iommufd ras"}
 
 # BAR4, BAR2 and BAR0 as a guest sees them, and the driver's attributes.
 KINDS = {
@@ -96,7 +96,7 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
         answers["libvirt-elements"] = LIBVIRT[libvirt]
     for name, text in answers.items():
         tree.file(f"/answers/{name}", text)
-    tree.file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "iommufd pmd_pfnmap uncached_guest zap")
+    tree.file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "dmabuf iommufd pmd_pfnmap uncached_guest zap")
     tree.file("/usr/share/AAVMF/AAVMF_CODE.fd")
     tree.link("/sys/class/iommu/smmu3.0x0000000000000000", "../../devices/x")
     for size in (2048, 524288, 1048576):

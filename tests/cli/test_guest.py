@@ -99,7 +99,7 @@ REFUSED = {
     "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
     "huge pages that KubeVirt's node lacks": ({}, ["--format=kubevirt", "--hugepages=3G", "--memory=6G"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
     "KubeVirt without iommufd": ({"config": ONE_TYPE1}, ["--format=kubevirt"], 4, "no accelerated SMMUv3: the kernel lacks CONFIG_IOMMUFD"),
-    "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, ["--accel-smmu=on"], 4, "libvirt 12.5 or later"),
+    "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, ["--accel-smmu=on"], 4, "libvirt 12.7 or later"),
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, ["--iommufd=on"], 4, "libvirt 12.1 or later"),
     "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
 }
@@ -191,7 +191,7 @@ class Lines(unittest.TestCase):
         """libvirt and KubeVirt don't need this user's limit, and KubeVirt doesn't
         use this host's QEMU."""
         with Tree() as t:
-            host(t, qemu="9.2", libvirt="12.5").file("/answers/memlock", "8388608").file("/answers/euid", "1000")
+            host(t, qemu="9.2", libvirt="12.8").file("/answers/memlock", "8388608").file("/answers/euid", "1000")
             t.file("/answers/qemu", "/usr/bin/qemu-system-aarch64: QEMU emulator version 9.1.0")
             for name, wanted in (("qemu", {"memlock", "qemu"}), ("libvirt", {"qemu"}), ("kubevirt", set())):
                 text = guest(t, f"--format={name}").stdout
@@ -207,7 +207,11 @@ class Lines(unittest.TestCase):
         with Tree() as t:
             host(t).file("/answers/kernel-release", "6.12.1").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
             t.file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
-            self.assertIn("this guest fails: dma-backend", guest(t, "--format=json").stderr)
+            self.assertIn("this guest fails: dma-backend", guest(t, "--format=json", "--accel-smmu=on").stderr)
+            # By itself, the plan does without what fails.
+            done = guest(t, "--format=json")
+            self.assertEqual((done.stderr, json.loads(done.stdout)["accel_smmu"]), ("", False))
+            self.assertIn("Linux 6.19 or later", "".join(json.loads(done.stdout)["notes"]))
             done = guest(t, "--format=json", "--accel-smmu=off")
             self.assertEqual(done.stderr, "")
             self.assertIn(("kvm-usemem", "slow"), [(f["id"], f["effect"]) for f in json.loads(done.stdout)["findings"]])
@@ -315,7 +319,7 @@ class BadRecords(unittest.TestCase):
     def test_garbage(self):
         """No garbage in a file of the record is a crash."""
         with Tree() as t:
-            host(t, libvirt="12.5")
+            host(t, libvirt="12.8")
             files = [p for p in sorted(t.root.rglob("*")) if p.is_file() and ("node" in str(p) or "0009" in str(p) or "answers" in str(p))]
             for number, path in enumerate(files):
                 kept = path.read_bytes()
@@ -438,8 +442,8 @@ class Domains(unittest.TestCase):
         self.assertEqual(domain.find("devices/emulator").text, "/usr/bin/qemu-system-aarch64")
 
     def test_new(self):
-        """libvirt 12.5 has elements for all."""
-        domain = self.domain(libvirt="12.5", gpus=2)
+        """libvirt 12.8 has elements for all."""
+        domain = self.domain(libvirt="12.8", gpus=2)
         self.assertIsNone(domain.find("{http://libvirt.org/schemas/domain/qemu/1.0}commandline"))
         self.assertEqual(domain.find("devices/controller[@model='pcie-root']/pcihole64").text, str(4 << 30))
         cells = domain.findall("cpu/numa/cell")
@@ -448,7 +452,7 @@ class Domains(unittest.TestCase):
         self.assertEqual([s.get("value") for s in cells[0].iter("sibling")], ["10", "40"] + ["80"] * 8 + ["120"] * 8)
         self.assertEqual([h.find("acpi").get("nodeset") for h in domain.findall("devices/hostdev")], ["2-9", "10-17"])
         self.assertEqual([i.find("driver").attrib for i in domain.findall("devices/iommu")],
-                         [{"pciBus": str(n), "accel": "on", "ats": "on", "ril": "off", "ssidSize": "20", "oas": "48"} for n in (1, 2)])
+                         [{"pciBus": str(n), "accel": "on", "ats": "on", "ril": "off", "ssidsize": "20", "oas": "48"} for n in (1, 2)])
         self.assertEqual([h.find("driver").get("iommufd") for h in domain.findall("devices/hostdev")], ["yes"] * 2)
         self.assertEqual([n.get("nodeset") for n in domain.findall("numatune/memnode")], ["0", "1"])
         for i, port in enumerate(domain.findall("devices/controller[@model='pcie-root-port']")):
@@ -459,7 +463,7 @@ class Domains(unittest.TestCase):
         """libvirt says that its QEMU has no iommufd."""
         for said, there in (("iommu: smmuv3", False), ("iommu: smmuv3\niommufd: yes", True)):
             with Tree() as t:
-                host(t, libvirt="12.5").file("/answers/libvirt-capabilities", said)
+                host(t, libvirt="12.8").file("/answers/libvirt-capabilities", said)
                 self.assertEqual("iommufd='yes'" in guest(t).stdout, there)
 
     def test_huge_pages(self):
@@ -468,7 +472,7 @@ class Domains(unittest.TestCase):
 
     def test_fragment(self):
         with Tree() as t:
-            text = guest(host(t, libvirt="12.5"), "--fragment").stdout
+            text = guest(host(t, libvirt="12.8"), "--fragment").stdout
         parts = ET.fromstring(f"<x>{text}</x>")
         self.assertEqual([p.tag for p in parts], ["features", "cpu", "devices"])
         self.assertIsNone(parts.find("devices/disk"))

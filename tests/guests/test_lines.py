@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU 10.0 and 11 and libvirt accept what `nvgrace-gpu guest` prints for them.
+"""QEMU 10.0 and 11 and libvirt 11.3 and 12.8 accept what `nvgrace-gpu guest` prints for them.
 
 There are no such GPUs here and no KVM for Arm. Each GPU is therefore a function
 with BARs of the same sizes, the processors are emulated, and what only an SMMU in
@@ -12,9 +12,11 @@ import json
 import pathlib
 import re
 import shlex
+import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -24,9 +26,14 @@ from lab import packages
 from lab.arch import NATIVE
 
 
+HERE = pathlib.Path(__file__).resolve().parent
+# Debian 13's and sid's.
+ROOTS = {"11.3": "virt", "12.8": "virt-sid"}
+
+
 @functools.cache
-def root():
-    return packages.root("virt")
+def root(libvirt="11.3"):
+    return packages.root(ROOTS[libvirt])
 
 
 def qemu(version):
@@ -252,6 +259,9 @@ mount --rbind /dev dev
 mount --rbind /proc proc
 for d in tmp run; do mount -t tmpfs scratch "$d"; done
 cp -r "$dir/domains" tmp
+touch "$dir/capabilities"
+mkdir -p tmp/out
+mount --bind "$dir" tmp/out
 exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
     libvirtd >/tmp/log 2>&1 &
     pid=$!
@@ -260,6 +270,7 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
         kill -0 $pid || { cat /tmp/log; exit 1; }
         sleep 0.2
     done
+    virsh domcapabilities --arch aarch64 --machine virt --virttype qemu >/tmp/out/capabilities
     for file in /tmp/domains/*.xml; do
         virt-xml-validate $file domain
         virsh define --validate $file
@@ -267,42 +278,63 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
         virsh undefine --nvram gh200
     done'
 """
-DOMAINS = {
+DOMAINS = {"11.3": {
     "one": ({"qemu": "10.0"}, []),
     "two": ({"qemu": "10.0", "gpus": 2}, []),
     "four": ({"qemu": "10.0", "gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
     "plain": ({"qemu": "9.2", "initiators": False, "pages": 4096}, ["--disk=/srv/it's <a> & b.qcow2"]),
-}
+}, "12.8": {
+    "four": ({"gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
+    "iommufd": ({"config": ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")}, []),
+    "one": ({}, []),
+    "plain": ({"qemu": "10.0", "config": TYPE1}, ["--disk=/srv/it's <a> & b.qcow2"]),
+    "two": ({"gpus": 2}, []),
+}}
 
 
 # ---- libvirt -----------------------------------------------------------------
 
-def test_libvirt_accepts_every_domain(tmp_path):
-    """libvirt 11.3 is the newest that Debian has. Only KVM is changed, which does
-    not exist here for Arm."""
+@pytest.mark.parametrize("version", DOMAINS)
+def test_libvirt_accepts_every_domain(version, tmp_path):
+    """Only KVM is changed, which does not exist here for Arm."""
     plans = {}
     subprocess.run(["mount", "-t", "tmpfs", "scratch", tmp_path], check=True)
     try:
         (tmp_path / "domains").mkdir()
-        for name, (facts, words) in DOMAINS.items():
-            facts = {**facts, "libvirt": "11.3"}
+        for name, (facts, words) in DOMAINS[version].items():
+            facts = {**facts, "libvirt": version}
             text = guest(facts, "--all", "--format=libvirt", *words)
             text = text.replace("<domain type='kvm'", "<domain type='qemu'").replace("mode='host-passthrough'", "mode='maximum'")
             (tmp_path / f"domains/{name}.xml").write_text(text)
             (tmp_path / f"domains/{name}.argv").write_text(re.sub("<(hostdev|numatune|memoryBacking).*?</\\1>", "", text, flags=re.S))
             plans[name] = json.loads(guest(facts, "--all", "--format=json", *words))
-        done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", LIBVIRT_SYSTEM, "sh", root(), tmp_path],
+        done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", LIBVIRT_SYSTEM, "sh", root(version), tmp_path],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        capabilities = (tmp_path / "capabilities").read_text() if not done.returncode else ""
     finally:
         subprocess.run(["umount", tmp_path], check=True)
     assert not done.returncode, done.stdout
-    assert len(re.findall("/tmp/domains/.*xml validates", done.stdout)) == len(DOMAINS)
+    assert len(re.findall("/tmp/domains/.*xml validates", done.stdout)) == len(DOMAINS[version])
     lines = re.findall("^.*/usr/bin/qemu-system-aarch64 .*$", done.stdout, re.M)
     for (name, plan), line in zip(sorted(plans.items()), lines, strict=True):
-        check_line(name, plan, shlex.split(line))
+        check_line(name, plan, shlex.split(line), version)
+    # Of a machine without /dev/iommu and KVM for Arm, 12.8 says "no".
+    said = [line.split(": ")[0] for line in read_capabilities(capabilities)]
+    assert said == (["iommufd"] if version == "12.8" else [])
 
 
-def check_line(name, plan, found):
+def read_capabilities(text):
+    """What the tool reads of a libvirt's domcapabilities, which it asks only on
+    an Arm host."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = pathlib.Path(directory, "reads")
+        flags = subprocess.run(["pkg-config", "--cflags", "--libs", "glib-2.0", "libxml-2.0"], capture_output=True, text=True, check=True).stdout
+        subprocess.run(["gcc", "-D_GNU_SOURCE", f"-I{HERE.parents[1] / 'cli'}", "-o", program, HERE / "programs/capabilities.c",
+                        HERE.parents[1] / "cli/facts/libvirt.c", *flags.split()], check=True)
+        return subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def check_line(name, plan, found, version):
     """What libvirt would start is the plan."""
     nodes = len(plan["nodes"])
     assert sum(w.startswith("node,nodeid=") for w in found) == nodes, name
@@ -310,10 +342,15 @@ def check_line(name, plan, found):
     assert sum('"pxb-pcie"' in w for w in found) == len(plan["buses"]), name
     for bus in plan["buses"]:
         assert any(f'"bus_nr":{bus["number"]}' in w and f'"numa_node":{bus["node"]}' in w for w in found), name
-    assert sum(w.startswith("acpi-generic-initiator,") for w in found) == GPU_NODES * len(plan["gpus"]), name
+    smmus_found = [json.loads(w) for w in found if '"arm-smmuv3"' in w]
+    assert [s["accel"] for s in smmus_found] == [True] * (len(plan["buses"]) if plan["accel_smmu"] else 0), name
+    if version == "11.3":
+        assert sum(w.startswith("acpi-generic-initiator,") for w in found) == GPU_NODES * len(plan["gpus"]), name
     distances = nodes * (nodes - 1) // 2 if plan["nodes"][0]["distances"] else 0
-    assert sum(w.startswith("dist,") for w in found) == distances, name
-    assert any(w.startswith("highmem-mmio-size=") for w in found) == plan["window"]["set"], name
+    # Of its own elements, libvirt passes on both directions.
+    pairs = {frozenset(pair) for w in found for pair in re.findall(r"^dist,src=(\d+),dst=(\d+),", w)}
+    assert sum(len(pair) == 2 for pair in pairs) == distances, name
+    assert any(re.search("(^|,)highmem-mmio-size=", w) for w in found) == plan["window"]["set"], name
     assert sum(w.startswith("node,nodeid=") and "cpus=" in w for w in found) == plan["gpus"][0]["first_node"], name
 
 
@@ -395,27 +432,22 @@ def test_qemu_lists_what_recorded_hosts_of_its_version_list(version):
     assert found & set(QEMU["11.1"].split()) == set(QEMU[version].split())
 
 
-def test_libvirts_schema_has_what_recorded_hosts_have():
-    """The schema of libvirt 11.3 has the elements that the recorded hosts of this
-    version have."""
+@pytest.mark.parametrize("version", ROOTS)
+def test_libvirts_schema_has_what_recorded_hosts_have(version):
+    """By its schema, the tool prints for a libvirt what it prints by the record."""
     with Tree() as t:
-        host(t, qemu="11.1", libvirt="11.3")
+        host(t, qemu="11.1", libvirt=version)
+        recorded = t.run("guest", "--all").stdout
         (t.root / "answers/libvirt-elements").unlink()
-        schema = "usr/share/libvirt/schemas/domaincommon.rng"
-        (t.root / schema).parent.mkdir(parents=True)
-        (t.root / schema).write_bytes((root() / schema).read_bytes())
+        schemas = "usr/share/libvirt/schemas"
+        shutil.copytree(root(version) / schemas, t.root / schemas)
         done = t.run("guest", "--all")
-        assert (done.returncode, done.stderr) == (0, "")
-        host_says = t.run("guest", "--all", "--accel-smmu=on")
-        assert "libvirt 12.5 or later" in host_says.stderr
-        assert "<ras state='on'/>" in done.stdout
-        assert "<qemu:commandline>" in done.stdout
-        # As in a schema that has them all.
-        text = (t.root / schema).read_text()
-        for element, attribute in (("acpi", "nodeset"), ("driver", "pciBus"), ("driver", "ssidSize"), ("driver", "iommufd")):
-            text += f'<element name="{element}"><attribute name="{attribute}"></attribute></element>'
-        (t.root / schema).write_text(text)
-        assert "<acpi nodeset='1-8'/>" in t.run("guest", "--all", "--accel-smmu=on").stdout
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", recorded)
+        assert ("accel='on'" in recorded, "iommufd='yes'" in recorded, "<acpi nodeset='1-8'/>" in recorded) == (version == "12.8",) * 3
+        if version == "12.8":
+            # As the same libvirt's version alone.
+            shutil.rmtree(t.root / schemas)
+            assert t.run("guest", "--all").stdout == recorded
 
 
 def test_qemu_11_knows_the_accelerated_smmu():
