@@ -263,7 +263,7 @@ static char *ask_qemu_options(struct answers *a)
 	} lists[] = {
 		{ "-machine", "virt,help", "machine", "ras highmem-mmio-size" },
 		{ "-object", "help", "object", "acpi-generic-initiator iommufd" },
-		{ "-device", "vfio-pci,help", "vfio-pci", "host iommufd" },
+		{ "-device", "vfio-pci,help", "vfio-pci", "host iommufd ats" },
 		{ "-device", "pxb-pcie,help", "pxb-pcie", "bus_nr numa_node" },
 		{ "-device", "arm-smmuv3,help", "arm-smmuv3", "primary-bus accel" },
 	};

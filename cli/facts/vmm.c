@@ -20,6 +20,7 @@ static const struct {
 	[QEMU_WINDOW] = { "machine.highmem-mmio-size", 10, 0, "QEMU 10.0" },
 	[QEMU_RAS] = { "machine.ras", 5, 0, "QEMU 5.0" },
 	[QEMU_IOMMUFD] = { "object.iommufd vfio-pci.iommufd", 9, 0, "QEMU 9.0" },
+	[QEMU_ATS] = { "vfio-pci.ats", 11, 1, "QEMU 11.1" },
 	[QEMU_PXB] = { "pxb-pcie.bus_nr pxb-pcie.numa_node", 5, 2, "QEMU 5.2" },
 	[QEMU_ACCEL] = { "arm-smmuv3.primary-bus arm-smmuv3.accel", 11, 0, "QEMU 11.0" },
 	[LIBVIRT_VARIANT] = { NULL, 10, 0, "libvirt 10.0" },

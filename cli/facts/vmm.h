@@ -17,6 +17,7 @@ enum vmm_feature {
 	QEMU_RAS,		/* -machine ras */
 	QEMU_IOMMUFD,		/* -object iommufd, -device vfio-pci,iommufd */
 	QEMU_PXB,		/* -device pxb-pcie,numa_node */
+	QEMU_ATS,		/* -device vfio-pci,ats */
 	QEMU_ACCEL,		/* -device arm-smmuv3,accel */
 	LIBVIRT_VARIANT,	/* managed='yes' finds the driver; only its version shows it */
 	LIBVIRT_RAS,		/* <ras> */

@@ -5,8 +5,10 @@
  * calls it.
  */
 #include <ctype.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "commands.h"
 #include "doctor/doctor.h"
@@ -40,7 +42,7 @@ static const struct argp_option options[] = {
 	{ "memory", KEY_MEMORY, "SIZE", 0, "Memory, such as 64G (default: 64G for each GPU, or half of the host's)", 0 },
 	{ "cpus", KEY_CPUS, "NUMBER", 0, "Processors (default: 16 for each GPU, or the host's)", 0 },
 	{ "disk", KEY_DISK, "FILE", 0, "The disk: qcow2 if its name ends in .qcow2, else raw; for kubevirt, a claim", 0 },
-	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 1G or 512M", 0 },
+	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 512M", 0 },
 	{ "accel-smmu", KEY_ACCEL, "WHEN", 0,
 	  "SMMUs that use the host's in hardware: \"auto\" (default: if all have it), \"on\" or \"off\"", 0 },
 	{ "iommufd", KEY_IOMMUFD, "WHEN", 0,
@@ -78,26 +80,31 @@ static bool parse_size(const char *text, uint64_t *size)
 }
 
 /*
- * Whether all of a text is UTF-8 without control characters, which no file that
- * is printed here could have.
+ * Whether all of a text is UTF-8 without control characters and without those
+ * that XML forbids, which no file that is printed here could have.
  */
 static bool is_clean(const char *text)
 {
-	const unsigned char *c = (const unsigned char *)text;
-	int more;
+	gunichar c;
 
-	for (; *c; c++) {
-		if (*c < ' ' || *c == 0x7f)
+	if (!g_utf8_validate(text, -1, NULL))
+		return false;
+	for (; *text; text = g_utf8_next_char(text)) {
+		c = g_utf8_get_char(text);
+		if (c < ' ' || c == 0x7f || c == 0xfffe || c == 0xffff)
 			return false;
-		more = *c < 0x80 ? 0 : *c >= 0xc2 && *c < 0xe0 ? 1 : (*c & 0xf0) == 0xe0 ? 2 :
-		       *c >= 0xf0 && *c < 0xf5 ? 3 : -1;
-		if (more < 0)
-			return false;
-		for (; more; more--)
-			if ((*++c & 0xc0) != 0x80)
-				return false;
 	}
 	return true;
+}
+
+/* A path that does not exist here, as with a recorded host, is what its name says. */
+static bool is_device(const char *path)
+{
+	struct stat st;
+
+	if (!stat(path, &st))
+		return S_ISBLK(st.st_mode);
+	return g_str_has_prefix(path, "/dev/") && !g_str_has_prefix(path, "/dev/shm/");
 }
 
 static enum choice parse_choice(const char *option, const char *arg, struct argp_state *state)
@@ -147,6 +154,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--%s: empty, or with a control character or bytes that are not UTF-8",
 				   key == KEY_NAME ? "name" : "disk");
 		*(key == KEY_NAME ? &a->wish.name : &a->wish.disk) = arg;
+		if (key == KEY_DISK)
+			a->wish.disk_device = is_device(arg);
 		return 0;
 	case KEY_MEMORY:
 	case KEY_HUGEPAGES:
@@ -155,7 +164,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 				   key == KEY_MEMORY ? "memory" : "hugepages", arg);
 		return 0;
 	case KEY_CPUS:
-		if (!parse_u64(arg, &number) || !number || number > 1U << 20)
+		if (arg[strspn(arg, "0123456789")] || !parse_u64(arg, &number) || !number ||
+		    number > 1U << 20)
 			argp_error(state, "--cpus=%s: not a number of processors", arg);
 		else
 			a->wish.cpus = number;
@@ -282,6 +292,20 @@ static bool is_bound(const struct gpu *gpu, const void *data)
 	return gpu->ours;
 }
 
+/*
+ * Of a file that is replaced, the readers stay who they are. Who may read a script
+ * may start it.
+ */
+static mode_t output_mode(const char *file, enum format format)
+{
+	struct stat st;
+	mode_t mode = 0644;
+
+	if (!stat(file, &st) && S_ISREG(st.st_mode))
+		mode = st.st_mode & 0777;
+	return format == FORMAT_QEMU ? mode | (mode & 0444) >> 2 : mode;
+}
+
 static enum exit_status write_plan(const struct arguments *a, const struct guest_plan *plan,
 				   const struct doctor *d)
 {
@@ -297,7 +321,7 @@ static enum exit_status write_plan(const struct arguments *a, const struct guest
 				 warning[i].id, warning[i].text);
 	if (!a->output)
 		print(stdout, &o);
-	else if (write_whole(a->output, plan->format == FORMAT_QEMU ? 0755 : 0644, print, &o))
+	else if (write_whole(a->output, output_mode(a->output, plan->format), print, &o))
 		status = EXIT_FAILED;
 	free(warning);
 	return status;

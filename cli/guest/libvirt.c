@@ -77,6 +77,12 @@ static bool has_nodes(const struct guest_plan *p)
 	return vmm_has(p->libvirt, LIBVIRT_NODESET);
 }
 
+/* Whether there are elements of qemu:. */
+static bool needs_namespace(const struct guest_plan *p)
+{
+	return !has_nodes(p) || p->hide_ats;
+}
+
 static void print_backing(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
@@ -122,9 +128,9 @@ static void print_cpu(const struct guest_output *o)
 
 	why(o, "  ", WHY_CPU);
 	fputs("  <cpu mode='host-passthrough'>\n", o->out);
-	if (p->sockets > 1)
-		fprintf(o->out, "    <topology sockets='%u' cores='%u' threads='1'/>\n",
-			p->sockets, p->cpus / p->sockets);
+	/* libvirt's default is a socket for each processor. */
+	fprintf(o->out, "    <topology sockets='%u' cores='%u' threads='1'/>\n",
+		p->sockets, p->cpus / p->sockets);
 	why(o, "    ", WHY_NODES);
 	if (has_nodes(p))
 		why(o, "    ", WHY_DISTANCES);
@@ -235,6 +241,20 @@ static void print_commandline(const struct guest_output *o)
 	fputs("  </qemu:commandline>\n", o->out);
 }
 
+static void print_override(const struct guest_output *o)
+{
+	size_t i;
+
+	if (!o->plan->hide_ats)
+		return;
+	why(o, "  ", WHY_ATS);
+	fputs("  <qemu:override>\n", o->out);
+	for (i = 0; i < o->plan->gpus; i++)
+		fprintf(o->out, "    <qemu:device alias='ua-gpu%zu'>\n      <qemu:frontend>\n        <qemu:property name='ats' type='string' value='off'/>\n      </qemu:frontend>\n    </qemu:device>\n",
+			i);
+	fputs("  </qemu:override>\n", o->out);
+}
+
 /* ---- the whole ------------------------------------------------------------------------------ */
 
 static void print_begin(const struct guest_output *o)
@@ -242,7 +262,7 @@ static void print_begin(const struct guest_output *o)
 	const struct guest_plan *p = o->plan;
 	char *name = escaped(p->name);
 
-	fprintf(o->out, "<domain type='kvm'%s>\n", has_nodes(p) ? "" :
+	fprintf(o->out, "<domain type='kvm'%s>\n", !needs_namespace(p) ? "" :
 		" " QEMU_NAMESPACE);
 	fprintf(o->out, "  <name>%s</name>\n", name);
 	why(o, "  ", WHY_MEMORY);
@@ -275,7 +295,7 @@ static void print_emulator(const struct guest_output *o)
 static void print_end(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	bool device = !strncmp(p->disk, "/dev/", 5);
+	bool device = p->disk_device;
 	char *disk = escaped(p->disk);
 
 	why(o, "    ", WHY_DISK);
@@ -307,8 +327,8 @@ void guest_print_libvirt(const struct guest_output *o)
 	guest_head(o, "", comment);
 	if (o->fragment) {
 		text = xasprintf("Elements to add to a domain of your own, each to its parent. They are for %u processors (<vcpu>). Change the indexes of the controllers if yours has others.%s",
-				 p->cpus, has_nodes(p) ? "" :
-				 " <qemu:commandline> needs the attribute " QEMU_NAMESPACE " of <domain>.");
+				 p->cpus, !needs_namespace(p) ? "" :
+				 " The elements of qemu: need the attribute " QEMU_NAMESPACE " of <domain>.");
 		comment(o->out, "", text);
 		free(text);
 	} else {
@@ -333,6 +353,7 @@ void guest_print_libvirt(const struct guest_output *o)
 		print_end(o);
 	fputs("  </devices>\n", o->out);
 	print_commandline(o);
+	print_override(o);
 	if (!o->fragment)
 		fputs("</domain>\n", o->out);
 }

@@ -31,6 +31,8 @@
 /* KVM's limit for GICv3. */
 enum { CPUS_MAX = 512 };
 
+enum { QEMU_NODES_MAX = 128 };
+
 /* For each GPU, unless the command line says another number. */
 #define MEMORY_OF_GPU (64 * GiB)
 enum { CPUS_OF_GPU = 16 };
@@ -246,6 +248,7 @@ static void add_bars(struct guest_gpu *g, const uint64_t bars[BARS])
 		if (bars[i] > largest)
 			largest = bars[i];
 	}
+	g->largest = largest;
 	g->span = round_up(g->bars, largest);
 }
 
@@ -273,13 +276,28 @@ static unsigned int bits_for(uint64_t window, uint64_t memory)
 	return bits;
 }
 
+/* Whether the guest has root complexes besides pcie.0, where one is enough otherwise. */
+static bool has_expanders(const struct guest_plan *plan)
+{
+	return plan->accel || (plan->cpu_nodes > 1 && !plan->flat);
+}
+
 static void plan_least(struct guest_plan *plan)
 {
-	uint64_t least = 0;
+	uint64_t least = 0, largest = 0;
 	size_t i;
 
-	for (i = 0; i < plan->gpus; i++)
+	for (i = 0; i < plan->gpus; i++) {
 		least += plan->gpu[i].span;
+		if (plan->gpu[i].largest > largest)
+			largest = plan->gpu[i].largest;
+	}
+	/*
+	 * Firmware gives each root complex a range, one after the other. The small
+	 * BARs of bus 0 come first and take a unit of the largest.
+	 */
+	if (has_expanders(plan))
+		least += largest;
 	plan->window_min = window_for(least);
 	plan->address_bits = bits_for(plan->window_min, plan->memory);
 }
@@ -325,6 +343,14 @@ static uint64_t ample_window(const struct guest_plan *plan)
 	return window_for(ample < WINDOW_PUBLISHED ? WINDOW_PUBLISHED : ample);
 }
 
+/* Whether the least window is possible with this QEMU and this KVM. */
+static bool fits(const struct guest_facts *facts, const struct guest_plan *plan)
+{
+	if (plan->qemu && !vmm_has(plan->qemu, QEMU_WINDOW) && plan->window_min > WINDOW_DEFAULT)
+		return false;
+	return !facts->address_bits || plan->address_bits <= facts->address_bits;
+}
+
 static enum exit_status plan_window(const struct guest_facts *facts, struct guest_plan *plan)
 {
 	char bars[SIZE_MAX_TEXT], size[SIZE_MAX_TEXT];
@@ -336,6 +362,12 @@ static enum exit_status plan_window(const struct guest_facts *facts, struct gues
 		all += plan->gpu[i].bars;
 	size_text(all, bars);
 	plan_least(plan);
+	if (!plan->accel && has_expanders(plan) && !fits(facts, plan)) {
+		plan->flat = true;
+		plan_least(plan);
+		if (fits(facts, plan))
+			note(plan, "all GPUs are on pcie.0, so that the guest does not see which NUMA node each is near: the window for the BARs has no room for more root complexes");
+	}
 	if (plan->qemu && !vmm_has(plan->qemu, QEMU_WINDOW)) {
 		if (plan->window_min > WINDOW_DEFAULT)
 			return refuse(plan, EXIT_REFUSED, NULL,
@@ -581,6 +613,11 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 	if (!status && !plan->accel && accel != CHOICE_OFF)
 		note(plan, "no accelerated SMMUv3, so the guest has no IOMMU and no shared virtual addressing: %s",
 		     no_accel ? no_accel : "--iommufd=off");
+	/* KubeVirt's guests always have an SMMU. */
+	plan->hide_ats = !plan->accel && plan->qemu && vmm_has(plan->qemu, QEMU_ATS);
+	if (plan->hide_ats)
+		because(plan, WHY_ATS,
+			"ats=off: the guest has no SMMU, so the GPU's ATS is of no use, and NVIDIA's driver would take it for shared virtual addresses; users report that CUDA then does not start");
 	if (plan->iommufd)
 		because(plan, WHY_IOMMUFD, "%s",
 			plan->accel ? "an accelerated SMMUv3 needs iommufd (CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV of the kernel)" :
@@ -623,6 +660,11 @@ static enum exit_status plan_cpu_nodes(const struct guest_facts *facts, struct g
 		add_node(plan, place_of(facts, gpu)->node);
 	}
 	plan->cpu_nodes = plan->nodes;
+	if (plan->cpu_nodes + NODES_OF_GPU * plan->gpus > QEMU_NODES_MAX)
+		return refuse(plan, EXIT_REFUSED, NULL,
+			      "%zu GPUs and the processors near them need %zu NUMA nodes, and QEMU has %d; name fewer GPUs",
+			      plan->gpus, plan->cpu_nodes + NODES_OF_GPU * plan->gpus,
+			      QEMU_NODES_MAX);
 	return EXIT_OK;
 }
 
@@ -674,6 +716,8 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 		return refuse(plan, EXIT_REFUSED, NULL,
 			      "--memory: the NUMA nodes near these GPUs have only %s, and vfio locks all of a guest's memory",
 			      size_text(bytes, size));
+	if (bytes && plan->memory > bytes - bytes / 16)
+		note(plan, "the guest gets nearly all memory of the NUMA nodes near these GPUs: the host has other processes and page tables to keep there");
 	blocks = plan->memory / unit;
 	if (plan->memory % unit || blocks < n || plan->memory > SIZE_LIMIT)
 		return refuse(plan, EXIT_USAGE_ERROR, NULL,
@@ -869,7 +913,7 @@ static void plan_buses(const struct guest_facts *facts, struct guest_plan *plan)
 	size_t i, b, node;
 
 	/* pcie.0 is enough if there is nothing to tell apart. */
-	for (i = 0; (plan->accel || plan->cpu_nodes > 1) && i < plan->gpus; i++) {
+	for (i = 0; has_expanders(plan) && i < plan->gpus; i++) {
 		g = &plan->gpu[i];
 		node = cpu_node_of(facts, plan, g->gpu);
 		smmu = plan->accel ? place_of(facts, g->gpu)->iommu : NULL;
@@ -913,6 +957,7 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 		     xasprintf("%s%s%s", plan->format == FORMAT_LIBVIRT ?
 			       "/var/lib/libvirt/images/" : "", plan->name,
 			       plan->format == FORMAT_KUBEVIRT ? "-root" : ".qcow2");
+	plan->disk_device = wish->disk_device;
 	plan->disk_format = ends_with(plan->disk, ".qcow2") ? "qcow2" : "raw";
 	plan->ras = !plan->qemu || vmm_has(plan->qemu, QEMU_RAS);
 	if (plan->libvirt && !vmm_has(plan->libvirt, LIBVIRT_RAS))
@@ -950,9 +995,9 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	if (!status)
 		status = plan_memory(facts, wish, plan);
 	if (!status)
-		status = plan_window(facts, plan);
-	if (!status)
 		status = plan_dma(facts, wish, plan);
+	if (!status)
+		status = plan_window(facts, plan);
 	if (!status)
 		status = plan_backend(facts, wish, plan);
 	if (status)

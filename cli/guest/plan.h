@@ -30,6 +30,7 @@ struct guest_wish {
 	unsigned int cpus;
 	uint64_t hugepages;
 	const char *name, *disk;
+	bool disk_device;		/* the disk is a block device */
 	enum choice accel, iommufd;
 };
 
@@ -78,13 +79,14 @@ struct guest_gpu {
 	size_t bus;		/* in plan.bus; of no meaning if there are none: pcie.0 */
 	size_t first_node;
 	uint64_t bars;		/* their sum */
+	uint64_t largest;	/* of its BARs */
 	uint64_t span;		/* that its root port takes of the window */
 };
 
 /* Why the guest is so; each is a text, or NULL if the option is absent. */
 enum why {
 	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_NODES,
-	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_INITIATOR,
+	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_ATS, WHY_INITIATOR,
 	WHY_FIRMWARE, WHY_DISK, WHY_NETWORK, WHY_CONSOLE,
 	WHYS
 };
@@ -94,11 +96,14 @@ struct guest_plan {
 	enum format format;
 	const struct vmm *qemu, *libvirt;	/* NULL: none, or not needed */
 	char *disk;
+	bool disk_device;
 	const char *disk_format;
 	const char *firmware;
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;
+	bool hide_ats;			/* from the guest */
+	bool flat;			/* all GPUs on pcie.0, whatever their nodes */
 
 	uint64_t window_min;	/* the least that has room for the BARs */
 	uint64_t window;

@@ -138,8 +138,9 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 		add(c, "-device pcie-root-port,id=port%zu,bus=%s,chassis=%zu,io-reserve=0",
 		    i, bus, i + 1);
 		free(bus);
-		add(c, "-device vfio-pci,id=gpu%zu,host=%s,bus=port%zu,rombar=0%s", i,
-		    g->gpu->address, i, p->iommufd ? ",iommufd=iommufd0" : "");
+		add(c, "-device vfio-pci,id=gpu%zu,host=%s,bus=port%zu,rombar=0%s%s", i,
+		    g->gpu->address, i, p->hide_ats ? ",ats=off" : "",
+		    p->iommufd ? ",iommufd=iommufd0" : "");
 		for (n = 0; n < NODES_OF_GPU; n++)
 			add(c, "-object acpi-generic-initiator,id=gi%zu,pci-dev=gpu%zu,node=%zu",
 			    i * NODES_OF_GPU + n, i, g->first_node + n);
@@ -149,7 +150,7 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 static void add_rest(struct command *c, const struct guest_plan *p)
 {
 	char *disk = value(p->disk), *option, *word;
-	const char *driver = strncmp(p->disk, "/dev/", 5) ? "file" : "host_device";
+	const char *driver = p->disk_device ? "host_device" : "file";
 
 	add(c, "-drive if=pflash,format=raw,readonly=on,file=%s", p->firmware);
 	option = xasprintf("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",

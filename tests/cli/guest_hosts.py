@@ -12,7 +12,7 @@ QEMU = {
     "9.2": "object.acpi-generic-initiator object.iommufd vfio-pci.host vfio-pci.iommufd machine.ras pxb-pcie.bus_nr pxb-pcie.numa_node",
 }
 QEMU["10.0"] = f"{QEMU['9.2']} machine.highmem-mmio-size arm-smmuv3.primary-bus"
-QEMU["11.1"] = f"{QEMU['10.0']} arm-smmuv3.accel"
+QEMU["11.1"] = f"{QEMU['10.0']} arm-smmuv3.accel vfio-pci.ats"
 LIBVIRT = {"11.3": "schema ras", "12.8": "schema nodeset smmu-bus smmu-accel iommufd ras"}
 
 # BAR4, BAR2 and BAR0 as a guest sees them, and the driver's attributes.

@@ -42,10 +42,17 @@ HOSTS = {
     "only iommufd in the kernel": (
         {"qemu": "10.0", "config": ONLY_IOMMUFD}, [], [r"-object iommufd", r"rombar=0,iommufd=iommufd0"], ["smmu", "pxb"]),
     "the SMMU isn't wanted": (
-        {}, ["--accel-smmu=off"], [r"bus=pcie\.0,chassis=1"], ["iommufd", "smmu", "pxb"]),
+        {}, ["--accel-smmu=off"], [r"bus=pcie\.0,chassis=1", r"rombar=0,ats=off$"], ["iommufd", "smmu", "pxb"]),
     "iommufd is wanted, the SMMU isn't": (
-        {}, ["--accel-smmu=off", "--iommufd=on"], [r"-object iommufd", r"iommufd=iommufd0"], ["smmu", "pxb"]),
-    "iommufd isn't wanted": ({}, ["--iommufd=off"], [r"rombar=0$"], ["iommufd", "smmu"]),
+        {}, ["--accel-smmu=off", "--iommufd=on"], [r"-object iommufd", r"ats=off,iommufd=iommufd0"], ["smmu", "pxb"]),
+    "iommufd isn't wanted": ({}, ["--iommufd=off"], [r"rombar=0,ats=off$"], ["iommufd", "smmu"]),
+    "two GH200s at two nodes, and QEMU 9.2 has room for one root complex": (
+        {"gpus": 2, "qemu": "9.2", "config": ONE_TYPE1}, ["--all"], [r"id=port1,bus=pcie\.0,chassis=2", r"host-nodes=1"], ["highmem", "pxb"]),
+    "two GH200s at two nodes, 40 bits": (
+        {"gpus": 2, "bits": 40, "config": ONE_TYPE1}, ["--all"], [r"highmem-mmio-size=512G", r"id=port1,bus=pcie\.0"], ["pxb"]),
+    "two GH200s at two nodes, 41 bits": (
+        {"gpus": 2, "bits": 41, "config": ONE_TYPE1}, ["--all"], [r"highmem-mmio-size=1T", r"id=port1,bus=pcie\.2"], []),
+    "a file in memory is no device": ({}, ["--disk=/dev/shm/x.qcow2"], [r"file\.driver=file,"], ["host_device"]),
     "two GH200s, one to a node and an SMMU": (
         {"gpus": 2}, ["--all"],
         [r"highmem-mmio-size=4T", r"-smp 32,sockets=2,cores=16$", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
@@ -101,6 +108,8 @@ REFUSED = {
     "KubeVirt without iommufd": ({"config": ONE_TYPE1}, ["--format=kubevirt"], 4, "no accelerated SMMUv3: the kernel lacks CONFIG_IOMMUFD"),
     "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, ["--accel-smmu=on"], 4, "libvirt 12.7 or later"),
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, ["--iommufd=on"], 4, "libvirt 12.1 or later"),
+    "fifteen GPUs at nine nodes": ({"gpus": 15, "per_node": 1}, ["--all"], 4, "15 GPUs .* need 135 NUMA nodes, and QEMU has 128"),
+    "two SMMUs in 40 bits": ({"gpus": 2, "bits": 40}, ["--all", "--accel-smmu=on"], 4, "need 41 bits, and KVM gives it 40"),
     "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
 }
 
@@ -372,7 +381,8 @@ class Names(unittest.TestCase):
             for word in ("a\nb", "\x1b[0m", "", "\x7f"):
                 for option in ("--name", "--disk"):
                     self.assertIn("control character", guest(t, f"{option}={word}", status=2).stderr)
-            for word in (b"--name=\xff", b"--name=\xc3", b"--name=\xe2\x82", b"--disk=\xc0\xaf", b"--name=\xf5aaa"):
+            for word in (b"--name=\xff", b"--name=\xc3", b"--name=\xe2\x82", b"--disk=\xc0\xaf", b"--name=\xf5aaa", b"--name=\xed\xa0\x80", b"--name=\xe0\x80\xaf",
+                         b"--name=\xf4\x90\x80\x80", b"--name=\xef\xbf\xbf"):
                 self.assertIn("UTF-8", guest(t, os.fsdecode(word), status=2).stderr)
             self.assertIn("slash", guest(t, "--name=a/b", status=2).stderr)
             self.assertIn("slash", guest(t, "--name=  ", status=2).stderr)
@@ -387,7 +397,7 @@ class Names(unittest.TestCase):
             for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G", "0x10G"):
                 if word != "0x10G":
                     self.assertIn("not a size", guest(t, f"--memory={word}", status=2).stderr, word)
-            for word in ("0", "-1", "x", "99999999999"):
+            for word in ("0", "-1", "x", "99999999999", "0x10"):
                 self.assertIn("not a number", guest(t, f"--cpus={word}", status=2).stderr)
             for option in ("--accel-smmu", "--iommufd"):
                 self.assertIn('use "auto"', guest(t, f"{option}=yes", status=2).stderr)
@@ -399,7 +409,11 @@ class Output(unittest.TestCase):
         with Tree() as t, tempfile.TemporaryDirectory() as directory:
             host(t)
             file = pathlib.Path(directory, "gh200.sh")
-            for fmt, mode in (("qemu", 0o755), ("json", 0o644)):
+            for fmt, before, mode in (("qemu", None, 0o755), ("json", None, 0o644), ("qemu", 0o600, 0o700), ("json", 0o600, 0o600)):
+                file.unlink(missing_ok=True)
+                if before:
+                    file.touch()
+                    file.chmod(before)
                 done = guest(t, f"--format={fmt}", f"--output={file}")
                 self.assertEqual(done.stdout, "")
                 self.assertEqual(file.stat().st_mode & 0o777, mode)
@@ -439,6 +453,7 @@ class Domains(unittest.TestCase):
         self.assertIn("dist,src=0,dst=1,val=80", values)
         self.assertEqual(len(domain.findall("cpu/numa/cell")), 1)
         self.assertEqual(domain.find("devices/hostdev/rom").get("bar"), "off")
+        self.assertEqual(domain.find("cpu/topology").attrib, {"sockets": "1", "cores": "16", "threads": "1"})
         self.assertEqual(domain.find("devices/emulator").text, "/usr/bin/qemu-system-aarch64")
 
     def test_new(self):
@@ -458,6 +473,20 @@ class Domains(unittest.TestCase):
         for i, port in enumerate(domain.findall("devices/controller[@model='pcie-root-port']")):
             self.assertEqual(port.get("index"), str(3 + i))
             self.assertEqual(port.find("address").get("bus"), f"0x0{i + 1}")
+
+    def test_ats(self):
+        """Without an SMMU, libvirt's guest does not see ATS either."""
+        qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+        for words, seen in ((["--accel-smmu=off"], 2), ([], 0)):
+            domain = self.domain(libvirt="12.8", gpus=2, words=words)
+            self.assertEqual([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").attrib) for d in domain.iter(f"{qemu}device")],
+                             [(f"ua-gpu{i}", {"name": "ats", "type": "string", "value": "off"}) for i in range(seen)])
+
+    def test_all_memory(self):
+        for memory, there in (("480G", True), ("400G", False)):
+            with Tree() as t:
+                notes = json.loads(guest(host(t), "--format=json", f"--memory={memory}").stdout)["notes"]
+                self.assertEqual(any("nearly all memory" in n for n in notes), there)
 
     def test_domcapabilities(self):
         """libvirt says that its QEMU has no iommufd."""

@@ -56,6 +56,8 @@ HOSTS = {
     "one GH200": {},
     "one GH200, the least window": {"bits": 40},
     "two GH200s at two nodes": {"gpus": 2},
+    "two GH200s at two nodes, 40 bits": {"gpus": 2, "bits": 40, "config": TYPE1},
+    "two GH200s at two nodes, 41 bits": {"gpus": 2, "bits": 41, "config": TYPE1},
     "four GB200s, two to an SMMU": {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2},
     "four GB300s": {"kind": "gb300", "gpus": 4, "per_node": 2, "per_smmu": 2},
 }
@@ -81,7 +83,7 @@ def stand_in(words, kind, disk):
     """The printed arguments with what stands for the hardware."""
     changed = []
     for word in words:
-        if match := re.fullmatch(r"vfio-pci,id=(gpu\d+),host=[^,]+,bus=(port\d+),rombar=0(?:,iommufd=iommufd0)?", word):
+        if match := re.fullmatch(r"vfio-pci,id=(gpu\d+),host=[^,]+,bus=(port\d+),rombar=0(?:,ats=off)?(?:,iommufd=iommufd0)?", word):
             # A function has one BAR of any size; a GPU has three.
             for function, size in enumerate(bar_sizes(kind)):
                 name = f",id={match[1]},multifunction=on" if function == 0 else ""
