@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <libkmod.h>
 #include <limits.h>
 #include <linux/kvm.h>
@@ -54,37 +55,20 @@ struct answers {
 	struct {
 		bool asked;
 		char *text;
-	} *of;	/* one for each of questions[] */
+	} of[];	/* one for each of questions[] */
 };
 
-/* ---- text ----------------------------------------------------------------------------------- */
-
-struct text {
-	char *s;	/* NULL while empty */
-	size_t len;
-};
-
-static void printf_like(2, 3) append(struct text *t, const char *fmt, ...)
+/* The text, or NULL if it is empty; frees t. */
+static char *text_or_null(GString *t)
 {
-	va_list args;
-	char *more;
-	size_t n;
-
-	va_start(args, fmt);
-	more = xvasprintf(fmt, args);
-	va_end(args);
-	n = strlen(more);
-	t->s = xrealloc(t->s, t->len + n + 1);
-	memcpy(t->s + t->len, more, n + 1);
-	t->len += n;
-	free(more);
+	return g_string_free(t, !t->len);
 }
 
 /* ---- the machine ---------------------------------------------------------------------------- */
 
 static char *ask_euid(struct answers *a)
 {
-	return xasprintf("%u", (unsigned int)geteuid());
+	return g_strdup_printf("%u", (unsigned int)geteuid());
 }
 
 static char *ask_machine(struct answers *a)
@@ -93,7 +77,7 @@ static char *ask_machine(struct answers *a)
 
 	/* Its only error is a bad address. */
 	uname(&uts);
-	return xstrdup(uts.machine);
+	return g_strdup(uts.machine);
 }
 
 static char *ask_release(struct answers *a)
@@ -102,12 +86,12 @@ static char *ask_release(struct answers *a)
 
 	/* See above. */
 	uname(&uts);
-	return xstrdup(uts.release);
+	return g_strdup(uts.release);
 }
 
 static char *ask_page_size(struct answers *a)
 {
-	return xasprintf("%llu", (unsigned long long)a->h->page_size);
+	return g_strdup_printf("%llu", (unsigned long long)a->h->page_size);
 }
 
 static char *ask_memlock(struct answers *a)
@@ -117,8 +101,8 @@ static char *ask_memlock(struct answers *a)
 	/* Fails only for a bad address and an unknown limit. */
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (limit.rlim_cur == RLIM_INFINITY)
-		return xstrdup("unlimited");
-	return xasprintf("%llu", (unsigned long long)limit.rlim_cur);
+		return g_strdup("unlimited");
+	return g_strdup_printf("%llu", (unsigned long long)limit.rlim_cur);
 }
 
 static bool is_arm(struct answers *a)
@@ -135,7 +119,7 @@ static char *ask_cpu_dic(struct answers *a)
 	uint64_t ctr;
 
 	asm("mrs %0, ctr_el0" : "=r" (ctr));
-	return xstrdup(ctr & 1ULL << 29 ? "1" : "0");
+	return g_strdup(ctr & 1ULL << 29 ? "1" : "0");
 #else
 	return NULL;
 #endif
@@ -152,11 +136,11 @@ static char *run_for(long long ms, const char *path, char *const argv[])
 	char *const env[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/bin:/bin", NULL };
 	long long end = now_ms() + ms, left;
 	posix_spawn_file_actions_t actions;
-	size_t room = 4096, used = 0;
 	struct pollfd p = { .events = POLLIN };
 	int fds[2], status, error;
+	g_autoptr(GString) out = NULL;
 	bool complete = false;
-	char *out;
+	char chunk[4096];
 	ssize_t n;
 	pid_t pid;
 
@@ -174,29 +158,25 @@ static char *run_for(long long ms, const char *path, char *const argv[])
 		return NULL;
 	}
 
-	out = xcalloc(1, room + 1);
+	out = g_string_new(NULL);
 	p.fd = fds[0];
-	while ((left = end - now_ms()) > 0 && poll(&p, 1, left) > 0 && used < PROGRAM_OUTPUT_MAX) {
-		if (used == room)
-			out = xrealloc(out, (room *= 2) + 1);
-		n = read(fds[0], out + used, room - used);
+	while ((left = end - now_ms()) > 0 && poll(&p, 1, left) > 0 &&
+	       out->len < PROGRAM_OUTPUT_MAX) {
+		n = read(fds[0], chunk, sizeof(chunk));
 		if (n <= 0) {
 			complete = !n;
 			break;
 		}
-		used += n;
+		g_string_append_len(out, chunk, n);
 	}
-	out[used] = 0;
 	close(fds[0]);
 	if (!complete)
 		kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (!complete || !WIFEXITED(status) || WEXITSTATUS(status)) {
-		free(out);
+	if (!complete || !WIFEXITED(status) || WEXITSTATUS(status))
 		return NULL;
-	}
-	return out;
+	return g_string_free(g_steal_pointer(&out), FALSE);
 }
 
 static char *run(const char *path, char *const argv[])
@@ -207,23 +187,17 @@ static char *run(const char *path, char *const argv[])
 /* "PATH: first line of output" for each program that exists. */
 static char *ask_versions(const char *const *paths)
 {
-	struct text t = { };
-	const char *rest;
-	char *out, *line;
+	GString *t = g_string_new(NULL);
 
 	for (; *paths; paths++) {
 		char *const argv[] = { (char *)*paths, (char *)"--version", NULL };
+		g_autofree char *out = run(*paths, argv);
 
-		out = run(*paths, argv);
-		if (!out)
-			continue;
-		rest = out;
-		line = next_line(&rest);
-		append(&t, "%s: %s\n", *paths, line ? line : "");
-		free(line);
-		free(out);
+		if (out)
+			g_string_append_printf(t, "%s: %.*s\n", *paths,
+					       (int)strcspn(out, "\n"), out);
 	}
-	return t.s;
+	return text_or_null(t);
 }
 
 static const char *const arm_qemus[] = {
@@ -268,35 +242,33 @@ static char *ask_qemu_options(struct answers *a)
 		{ "-device", "arm-smmuv3,help", "arm-smmuv3", "primary-bus accel" },
 	};
 	const char *const *path;
-	struct text t = { };
-	const char *name, *rest;
-	char *out, *line;
-	size_t i;
+	GString *t = g_string_new(NULL);
+	const char *name;
+	size_t i, n;
 
 	for (path = arm_qemus; is_arm(a) && *path; path++) {
 		for (i = 0; i < ARRAY_SIZE(lists); i++) {
 			char *const argv[] = { (char *)*path, (char *)lists[i].option,
 					       (char *)lists[i].value, NULL };
+			g_autofree char *out = run_for(LIST_MS, *path, argv);
+			g_auto(GStrv) lines = NULL;
 
-			out = run_for(LIST_MS, *path, argv);
 			/* Every QEMU has the first list: this one can't be asked. */
 			if (!out && !i)
 				break;
 			if (!i)
-				append(&t, "%s:", *path);
-			rest = out;
-			while ((line = next_line(&rest))) {
-				name = listed(line);
+				g_string_append_printf(t, "%s:", *path);
+			lines = g_strsplit(out ? out : "", "\n", -1);
+			for (n = 0; lines[n]; n++) {
+				name = listed(lines[n]);
 				if (name && has_word(lists[i].names, name))
-					append(&t, " %s.%s", lists[i].prefix, name);
-				free(line);
+					g_string_append_printf(t, " %s.%s", lists[i].prefix, name);
 			}
-			free(out);
 		}
 		if (i)
-			append(&t, "\n");
+			g_string_append(t, "\n");
 	}
-	return t.s;
+	return text_or_null(t);
 }
 
 static char *ask_libvirt(struct answers *a)
@@ -322,11 +294,9 @@ static char *ask_libvirt_capabilities(struct answers *a)
 		(char *)"domcapabilities", (char *)"--arch", (char *)"aarch64",
 		(char *)"--machine", (char *)"virt", (char *)"--virttype", (char *)"kvm", NULL
 	};
-	char *out = is_arm(a) ? run("/usr/bin/virsh", argv) : NULL;
-	char *lines = out ? libvirt_capability_lines(out) : NULL;
+	g_autofree char *out = is_arm(a) ? run("/usr/bin/virsh", argv) : NULL;
 
-	free(out);
-	return lines;
+	return out ? libvirt_capability_lines(out) : NULL;
 }
 
 /* ---- KVM ------------------------------------------------------------------------------------ */
@@ -335,12 +305,13 @@ static char *ask_kvm(struct answers *a)
 {
 	bool arm = is_arm(a);
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm, bits = 0;
-	struct text t = { };
+	GString *t = g_string_new(NULL);
 
 	if (kvm < 0) {
-		append(&t, "state: %s\n", errno == EACCES || errno == EPERM ? "denied" :
-		       host_absent() ? "absent" : strerror(errno));
-		return t.s;
+		g_string_append_printf(t, "state: %s\n",
+				       errno == EACCES || errno == EPERM ? "denied" :
+				       host_absent() ? "absent" : strerror(errno));
+		return g_string_free(t, FALSE);
 	}
 #ifdef KVM_CAP_ARM_VM_IPA_SIZE
 	if (arm)
@@ -351,25 +322,25 @@ static char *ask_kvm(struct answers *a)
 	 */
 	vm = ioctl(kvm, KVM_CREATE_VM, arm && bits > 0 ? (unsigned long)bits : 0);
 	if (vm < 0) {
-		append(&t, "state: no VM: %s\n", strerror(errno));
+		g_string_append_printf(t, "state: no VM: %s\n", strerror(errno));
 		close(kvm);
-		return t.s;
+		return g_string_free(t, FALSE);
 	}
-	append(&t, "state: open\n");
+	g_string_append(t, "state: open\n");
 	if (bits > 0)
-		append(&t, "address-bits: %d\n", bits);
+		g_string_append_printf(t, "address-bits: %d\n", bits);
 	/* Ask the VM, because /dev/kvm always answers 0. */
-	append(&t, "cap-243: %d\n",
-	       ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED));
+	g_string_append_printf(t, "cap-243: %d\n",
+			       ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED));
 	close(vm);
 	close(kvm);
-	return t.s;
+	return g_string_free(t, FALSE);
 }
 
 /* ---- the kernel ----------------------------------------------------------------------------- */
 
 /* Appends one record of the log, "LEVEL text", if a check needs it. */
-static void keep_record(struct text *t, char *record, bool first)
+static void keep_record(GString *t, char *record, bool first)
 {
 	static const char *const what[] = {
 		"nvgrace", "CPU features: detected: Stage-2 Force Write-Back",
@@ -386,10 +357,10 @@ static void keep_record(struct text *t, char *record, bool first)
 	*strchrnul(++text, '\n') = 0;
 	/* The log has all records since boot: a missing line was not logged. */
 	if (first && !sequence)
-		append(t, "6 log complete\n");
+		g_string_append(t, "6 log complete\n");
 	for (i = 0; i < ARRAY_SIZE(what); i++) {
 		if (strstr(text, what[i])) {
-			append(t, "%u %s\n", priority & 7, text);
+			g_string_append_printf(t, "%u %s\n", priority & 7, text);
 			return;
 		}
 	}
@@ -398,13 +369,14 @@ static void keep_record(struct text *t, char *record, bool first)
 static char *ask_kernel_log(struct answers *a)
 {
 	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	struct text t = { };
 	char record[8192];
 	bool first = true;
+	GString *t;
 	ssize_t n;
 
 	if (fd < 0)
 		return NULL;
+	t = g_string_new(NULL);
 	for (;;) {
 		n = read(fd, record, sizeof(record) - 1);
 		if (n < 0 && (errno == EPIPE || errno == EINTR))
@@ -412,16 +384,13 @@ static char *ask_kernel_log(struct answers *a)
 		if (n <= 0)
 			break;
 		record[n] = 0;
-		keep_record(&t, record, first);
+		keep_record(t, record, first);
 		first = false;
 	}
 	n = errno;
 	close(fd);
-	if (n != EAGAIN) {
-		free(t.s);
-		return NULL;
-	}
-	return t.s ? t.s : xstrdup("");
+	/* Any other error: the log is not known. */
+	return g_string_free(t, n != EAGAIN);
 }
 
 /* The kernel's configuration, from the places of the distributions. */
@@ -454,25 +423,26 @@ static char *ask_kernel_config(struct answers *a)
 		"NVGRACE_GPU_VFIO_PCI", "NVGRACE_EGM", "MODULE_SIG", "MODULE_SIG_FORCE", "KVM",
 		"ARM_SMMU_V3_IOMMUFD", "TEGRA241_CMDQV",
 	};
-	char *config = read_config(a), *line, *equals;
-	const char *rest = config;
-	struct text t = { };
-	size_t i;
+	g_autofree char *config = read_config(a);
+	g_auto(GStrv) lines = NULL;
+	char *line, *equals;
+	size_t i, n;
+	GString *t;
 
 	if (!config)
 		return NULL;
-	while ((line = next_line(&rest))) {
+	t = g_string_new(NULL);
+	lines = g_strsplit(config, "\n", -1);
+	for (n = 0; (line = lines[n]); n++) {
 		equals = strchr(line, '=');
 		if (equals && !strncmp(line, "CONFIG_", 7)) {
 			*equals = 0;
 			for (i = 0; i < ARRAY_SIZE(options); i++)
 				if (!strcmp(line + 7, options[i]))
-					append(&t, "%s=%s\n", line, equals + 1);
+					g_string_append_printf(t, "%s=%s\n", line, equals + 1);
 		}
-		free(line);
 	}
-	free(config);
-	return t.s ? t.s : xstrdup("");
+	return g_string_free(t, FALSE);
 }
 
 /*
@@ -486,20 +456,21 @@ static char *ask_command_line(struct answers *a)
 		"module.sig_enforce", "lockdown", "vfio", "nvgrace", "acpi=", "pci=", "nouveau.",
 		"modprobe.blacklist", "rd.driver",
 	};
-	char *line = host_line(a->h, "/proc/cmdline"), *word, *rest = NULL;
-	struct text t = { };
+	g_autofree char *line = host_line(a->h, "/proc/cmdline");
+	char *word, *rest = NULL;
+	GString *t;
 	size_t i;
 
 	if (!line)
 		return NULL;
+	t = g_string_new(NULL);
 	for (word = strtok_r(line, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
 		for (i = 0; i < ARRAY_SIZE(prefixes); i++)
 			if (!strncmp(word, prefixes[i], strlen(prefixes[i]))) {
-				append(&t, "%s\n", word);
+				g_string_append_printf(t, "%s\n", word);
 				break;
 			}
-	free(line);
-	return t.s ? t.s : xstrdup("");
+	return g_string_free(t, FALSE);
 }
 
 /*
@@ -555,8 +526,8 @@ static bool find_egm(const char *data, size_t len, uint64_t *size)
 static char *ask_acpi_tables(struct answers *a)
 {
 	static const char *const names[] = { "nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size" };
-	char **tables = host_list(a->h, ACPI_TABLES), *data;
-	struct text t = { };
+	g_auto(GStrv) tables = host_list(a->h, ACPI_TABLES);
+	g_autoptr(GString) t = g_string_new(NULL);
 	size_t i, n, len;
 	uint64_t egm;
 	bool named;
@@ -564,14 +535,13 @@ static char *ask_acpi_tables(struct answers *a)
 	if (!tables)
 		return NULL;
 	for (i = 0; tables[i]; i++) {
+		g_autofree char *data = NULL;
+
 		if (strncmp(tables[i], "DSDT", 4) && strncmp(tables[i], "SSDT", 4))
 			continue;
 		data = host_read(a->h, &len, ACPI_TABLES "/%s", tables[i]);
-		if (!data && (errno == EACCES || errno == EPERM)) {
-			free(t.s);
-			host_free_list(tables);
-			return xstrdup("denied: only root can read them\n");
-		}
+		if (!data && (errno == EACCES || errno == EPERM))
+			return g_strdup("denied: only root can read them\n");
 		if (!data)
 			continue;
 		named = false;
@@ -579,24 +549,22 @@ static char *ask_acpi_tables(struct answers *a)
 			if (!memmem(data, len, names[n], strlen(names[n])))
 				continue;
 			if (named)
-				append(&t, " %s", names[n]);
+				g_string_append_printf(t, " %s", names[n]);
 			else
-				append(&t, "%s: %s", tables[i], names[n]);
+				g_string_append_printf(t, "%s: %s", tables[i], names[n]);
 			named = true;
 		}
 		if (named && find_egm(data, len, &egm))
-			append(&t, " " EGM_SIZE "=%llu", (unsigned long long)egm);
+			g_string_append_printf(t, " " EGM_SIZE "=%llu", (unsigned long long)egm);
 		if (named)
-			append(&t, "\n");
-		free(data);
+			g_string_append(t, "\n");
 	}
-	host_free_list(tables);
-	return t.s ? t.s : xstrdup("");
+	return g_string_free(g_steal_pointer(&t), FALSE);
 }
 
 /* ---- the module ----------------------------------------------------------------------------- */
 
-static void module_info(struct text *t, struct kmod_module *mod)
+static void module_info(GString *t, struct kmod_module *mod)
 {
 	static const char *const keys[] = {
 		"version", "srcversion", "vermagic", "sig_id", "signer", "sig_key",
@@ -611,7 +579,8 @@ static void module_info(struct text *t, struct kmod_module *mod)
 		key = kmod_module_info_get_key(item);
 		for (i = 0; i < ARRAY_SIZE(keys); i++)
 			if (!strcmp(key, keys[i]))
-				append(t, "%s: %s\n", key, kmod_module_info_get_value(item));
+				g_string_append_printf(t, "%s: %s\n", key,
+						       kmod_module_info_get_value(item));
 	}
 	kmod_module_info_free_list(info);
 }
@@ -645,7 +614,7 @@ static char *ask_module(struct answers *a)
 	struct kmod_list *list = NULL;
 	struct kmod_module *mod;
 	struct kmod_ctx *ctx;
-	struct text t = { };
+	GString *t;
 
 	/* Without the index, libkmod finds nothing and reports no error. */
 	if (!release || !host_exists(a->h, "/lib/modules/%s/modules.dep.bin", release))
@@ -658,66 +627,67 @@ static char *ask_module(struct answers *a)
 		kmod_unref(ctx);
 		return NULL;
 	}
+	t = g_string_new(NULL);
 	if (!list) {
-		append(&t, "path: none\n");
+		g_string_append(t, "path: none\n");
 	} else {
 		mod = kmod_module_get_module(list);
 		s = kmod_module_get_path(mod);
 		if (s) {
-			append(&t, "path: %s\n", s);
-			module_info(&t, mod);
+			g_string_append_printf(t, "path: %s\n", s);
+			module_info(t, mod);
 		} else {
-			append(&t, "path: %s\n",
-			       kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN ?
-			       "builtin" : "none");
+			g_string_append_printf(t, "path: %s\n",
+					       kmod_module_get_initstate(mod) ==
+					       KMOD_MODULE_BUILTIN ? "builtin" : "none");
 		}
 		s = kmod_module_get_install_commands(mod);
 		if (s)
-			append(&t, "install: %s\n", s);
+			g_string_append_printf(t, "install: %s\n", s);
 		/*
 		 * From modprobe.d and the kernel's command line. An empty line
 		 * means none.
 		 */
 		s = kmod_module_get_options(mod);
-		append(&t, "options: %s\n", s ? s : "");
-		append(&t, "alias: %s\n", has_alias(ctx) ? "yes" : "no");
+		g_string_append_printf(t, "options: %s\n", s ? s : "");
+		g_string_append_printf(t, "alias: %s\n", has_alias(ctx) ? "yes" : "no");
 		kmod_module_unref(mod);
 		kmod_module_unref_list(list);
 	}
 	kmod_unref(ctx);
-	return t.s;
+	return g_string_free(t, FALSE);
 }
 
 static char *ask_secure_boot(struct answers *a)
 {
 	size_t len;
-	char *data = host_read(a->h, &len, EFI_VARIABLES
-			       "/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"), *text;
+	g_autofree char *data = host_read(a->h, &len, EFI_VARIABLES
+					  "/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
 
-	if (!data)
-		return NULL;
 	/* The value follows four bytes of attributes. */
-	text = len < 5 ? NULL : xstrdup(data[4] ? "enabled" : "disabled");
-	free(data);
-	return text;
+	if (!data || len < 5)
+		return NULL;
+	return g_strdup(data[4] ? "enabled" : "disabled");
 }
 
 static char *ask_keyrings(struct answers *a)
 {
-	char *keys = host_read(a->h, NULL, "/proc/keys"), *line;
-	const char *rest = keys, *description;
-	struct text t = { };
+	g_autofree char *keys = host_read(a->h, NULL, "/proc/keys");
+	g_auto(GStrv) lines = NULL;
+	const char *description;
+	GString *t;
+	size_t i;
 
 	if (!keys)
 		return NULL;
-	while ((line = next_line(&rest))) {
-		description = strstr(line, " asymmetri ");
+	t = g_string_new(NULL);
+	lines = g_strsplit(keys, "\n", -1);
+	for (i = 0; lines[i]; i++) {
+		description = strstr(lines[i], " asymmetri ");
 		if (description)
-			append(&t, "%s\n", description + strlen(" asymmetri "));
-		free(line);
+			g_string_append_printf(t, "%s\n", description + strlen(" asymmetri "));
 	}
-	free(keys);
-	return t.s ? t.s : xstrdup("");
+	return g_string_free(t, FALSE);
 }
 
 /* Parses "AA:BB:..."; returns the number of bytes, 0 if malformed. */
@@ -747,13 +717,12 @@ static char *ask_mok(struct answers *a)
 {
 	static const char *const dirs[] = { MOK_VARIABLES, EFI_VARIABLES };
 	const char *module = answer(a, "module");
-	char *key = module ? field_value(module, "sig_key") : NULL, *data, **names;
+	g_autofree char *key = module ? field_value(module, "sig_key") : NULL;
 	bool there = false, found = false;
 	unsigned char serial[64], integer[sizeof(serial) + 3] = { 2 };
 	size_t n, sign, i, j, len;
 
 	n = key ? parse_serial(key, serial, sizeof(serial)) : 0;
-	free(key);
 	/* Shorter numbers could match by chance. */
 	if (n < 4)
 		return NULL;
@@ -762,8 +731,11 @@ static char *ask_mok(struct answers *a)
 	integer[1] = n + sign;
 	memcpy(integer + 2 + sign, serial, n);
 	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
-		names = host_list(a->h, "%s", dirs[i]);
+		g_auto(GStrv) names = host_list(a->h, "%s", dirs[i]);
+
 		for (j = 0; names && names[j]; j++) {
+			g_autofree char *data = NULL;
+
 			if (strncmp(names[j], "MokListRT", 9))
 				continue;
 			data = host_read(a->h, &len, "%s/%s", dirs[i], names[j]);
@@ -771,11 +743,9 @@ static char *ask_mok(struct answers *a)
 				continue;
 			there = true;
 			found |= !!memmem(data, len, integer, 2 + sign + n);
-			free(data);
 		}
-		host_free_list(names);
 	}
-	return there ? xstrdup(found ? "enrolled" : "missing") : NULL;
+	return there ? g_strdup(found ? "enrolled" : "missing") : NULL;
 }
 
 /* ---- processes ------------------------------------------------------------------------------ */
@@ -789,11 +759,13 @@ static char *ask_processes(struct answers *a)
 	static const char *const services[] = {
 		"nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "nvidia-imex",
 	};
-	char **pids = host_list(a->h, "/proc"), *name;
-	struct text t = { };
+	g_auto(GStrv) pids = host_list(a->h, "/proc");
+	GString *t = g_string_new(NULL);
 	size_t i, s;
 
 	for (i = 0; pids && pids[i]; i++) {
+		g_autofree char *name = NULL;
+
 		if (!isdigit((unsigned char)pids[i][0]))
 			continue;
 		name = host_line(a->h, "/proc/%s/comm", pids[i]);
@@ -801,11 +773,9 @@ static char *ask_processes(struct answers *a)
 			continue;
 		for (s = 0; s < ARRAY_SIZE(services); s++)
 			if (!strncmp(name, services[s], 15))
-				append(&t, "%s %s\n", pids[i], services[s]);
-		free(name);
+				g_string_append_printf(t, "%s %s\n", pids[i], services[s]);
 	}
-	host_free_list(pids);
-	return t.s ? t.s : xstrdup("");
+	return g_string_free(t, FALSE);
 }
 
 /* ---- the initramfs -------------------------------------------------------------------------- */
@@ -870,25 +840,22 @@ static char *clean(char *text, size_t len)
 
 char config_option(const char *config, const char *name)
 {
-	const char *rest = config;
-	size_t len = strlen(name);
-	char *line, value = 'n';
+	g_auto(GStrv) lines = g_strsplit(config ? config : "", "\n", -1);
+	size_t len = strlen(name), i;
+	char value = 'n';
 
-	while ((line = next_line(&rest))) {
-		if (!strncmp(line, "CONFIG_", 7) && !strncmp(line + 7, name, len) &&
-		    line[7 + len] == '=')
-			value = line[8 + len];
-		free(line);
-	}
+	for (i = 0; lines[i]; i++)
+		if (!strncmp(lines[i], "CONFIG_", 7) && !strncmp(lines[i] + 7, name, len) &&
+		    lines[i][7 + len] == '=')
+			value = lines[i][8 + len];
 	return value;
 }
 
 struct answers *answers_begin(struct host *h, struct recorder *recorder)
 {
-	struct answers *a = xcalloc(1, sizeof(*a));
+	struct answers *a = g_malloc0(sizeof(*a) + QUESTIONS * sizeof(a->of[0]));
 
 	a->h = h;
-	a->of = xcalloc(QUESTIONS, sizeof(*a->of));
 	a->recorder = recorder;
 	return a;
 }
@@ -924,10 +891,8 @@ void answers_free(struct answers *a)
 	size_t i;
 
 	for (i = 0; a && i < QUESTIONS; i++)
-		free(a->of[i].text);
-	if (a)
-		free(a->of);
-	free(a);
+		g_free(a->of[i].text);
+	g_free(a);
 }
 
 bool answer_egm(struct answers *a, uint64_t *size)

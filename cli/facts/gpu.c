@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,16 +78,13 @@ bool gpu_has_alias(const struct gpu *gpu)
 
 char *gpu_ids_text(void)
 {
-	char *text = xstrdup(""), *longer;
+	GString *text = g_string_new(NULL);
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(products); i++) {
-		longer = xasprintf("%s%s%04x:%04x (%s)", text, i ? ", " : "", VENDOR_NVIDIA,
-				   products[i].device, products[i].name);
-		free(text);
-		text = longer;
-	}
-	return text;
+	for (i = 0; i < ARRAY_SIZE(products); i++)
+		g_string_append_printf(text, "%s%04x:%04x (%s)", i ? ", " : "", VENDOR_NVIDIA,
+				       products[i].device, products[i].name);
+	return g_string_free(text, FALSE);
 }
 
 const char *gpu_mode_name(enum gpu_mode mode)
@@ -97,10 +95,9 @@ const char *gpu_mode_name(enum gpu_mode mode)
 int gpu_lock(const char *address)
 {
 	/* Only root can open it, and locking it replaces a lock file. */
-	char *path = xasprintf(DEVICES "/%s/rescan", address);
+	g_autofree char *path = g_strdup_printf(DEVICES "/%s/rescan", address);
 	int fd = open(path, O_WRONLY | O_CLOEXEC), error = errno;
 
-	free(path);
 	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
 		error = errno;
 		close(fd);
@@ -130,27 +127,24 @@ static uint64_t read_group(struct host *h, const char *address, const char *name
 /* Frees an empty string and returns NULL. */
 static char *null_if_empty(char *text)
 {
-	if (text && !*text) {
-		free(text);
-		text = NULL;
-	}
+	if (text && !*text)
+		g_clear_pointer(&text, g_free);
 	return text;
 }
 
 /* A slot's address file has no function: "0009:01:00". */
 static char *find_slot(struct host *h, const char *address)
 {
-	char **slots = host_list(h, "/sys/bus/pci/slots"), *found = NULL;
+	g_auto(GStrv) slots = host_list(h, "/sys/bus/pci/slots");
+	char *found = NULL;
 	size_t i, length = strcspn(address, ".");
 
 	for (i = 0; slots && slots[i] && !found; i++) {
-		char *at = host_line(h, "/sys/bus/pci/slots/%s/address", slots[i]);
+		g_autofree char *at = host_line(h, "/sys/bus/pci/slots/%s/address", slots[i]);
 
 		if (at && strlen(at) == length && !strncasecmp(at, address, length))
-			found = xstrdup(slots[i]);
-		free(at);
+			found = g_strdup(slots[i]);
 	}
-	host_free_list(slots);
 	if (found)
 		make_printable(found);
 	return found;
@@ -162,8 +156,7 @@ char *gpu_override(struct host *h, const char *address)
 
 	/* The kernel prints "(null)" if there is none. */
 	if (override && (!*override || !strcmp(override, "(null)"))) {
-		free(override);
-		override = NULL;
+		g_clear_pointer(&override, g_free);
 		errno = ENOENT;
 	}
 	return override;
@@ -171,14 +164,15 @@ char *gpu_override(struct host *h, const char *address)
 
 char *gpu_verified_file(const char *address)
 {
-	return xasprintf(RUN_DIR "/%s.json", address);
+	return g_strdup_printf(RUN_DIR "/%s.json", address);
 }
 
 /* What the driver and "scrub --verify" have kept. */
 static void read_last_scrub(struct host *h, struct gpu *gpu)
 {
 	struct json_object *document = NULL, *value;
-	char *file = gpu_verified_file(gpu->address), *text;
+	g_autofree char *file = gpu_verified_file(gpu->address);
+	g_autofree char *text = NULL;
 
 	gpu->scrub_count = read_group(h, gpu->address, "scrub_count");
 	gpu->scrub_time = GPU_UNKNOWN;
@@ -198,13 +192,12 @@ static void read_last_scrub(struct host *h, struct gpu *gpu)
 	    json_object_is_type(value, json_type_int) && json_object_get_int64(value) >= 0)
 		gpu->verified_time = json_object_get_int64(value);
 	json_object_put(document);
-	free(text);
-	free(file);
 }
 
 int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 {
-	char *text;
+	g_autofree char *group = NULL, *mode = NULL;
+	uint64_t number;
 	size_t i;
 
 	memset(gpu, 0, sizeof(*gpu));
@@ -221,14 +214,9 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 		gpu->numa_node = -1;
 
 	gpu->iommu_group = -1;
-	text = host_link_name(h, DEVICES "/%s/iommu_group", address);
-	if (text) {
-		uint64_t group;
-
-		if (parse_u64(text, &group) && group <= INT32_MAX)
-			gpu->iommu_group = group;
-		free(text);
-	}
+	group = host_link_name(h, DEVICES "/%s/iommu_group", address);
+	if (group && parse_u64(group, &number) && number <= INT32_MAX)
+		gpu->iommu_group = number;
 	gpu->driver = null_if_empty(host_link_name(h, DEVICES "/%s/driver", address));
 	gpu->ours = gpu->driver && !strcmp(gpu->driver, DRIVER_NAME);
 	gpu->override = gpu_override(h, address);
@@ -241,11 +229,10 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 	 * If another driver has the device, these files are missing: all is
 	 * unknown.
 	 */
-	text = host_line(h, DEVICES "/%s/nvgrace_gpu/mode", address);
-	for (i = GPU_MODE_CARVE_OUT; text && i <= GPU_MODE_CORE_ONLY; i++)
-		if (!strcmp(text, modes[i]))
+	mode = host_line(h, DEVICES "/%s/nvgrace_gpu/mode", address);
+	for (i = GPU_MODE_CARVE_OUT; mode && i <= GPU_MODE_CORE_ONLY; i++)
+		if (!strcmp(mode, modes[i]))
 			gpu->mode = i;
-	free(text);
 	gpu->readiness = null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/readiness", address));
 	gpu->scrub_state =
 		null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", address));
@@ -262,13 +249,13 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 
 void gpu_free(struct gpu *gpu)
 {
-	free(gpu->driver);
-	free(gpu->override);
-	free(gpu->slot);
-	free(gpu->serial);
-	free(gpu->readiness);
-	free(gpu->scrub_state);
-	free(gpu->scrub_result);
+	g_free(gpu->driver);
+	g_free(gpu->override);
+	g_free(gpu->slot);
+	g_free(gpu->serial);
+	g_free(gpu->readiness);
+	g_free(gpu->scrub_state);
+	g_free(gpu->scrub_result);
 	memset(gpu, 0, sizeof(*gpu));
 }
 
@@ -281,7 +268,7 @@ uint64_t gpu_memory_size(const struct gpu *gpu)
 
 void gpus_find(struct host *h, struct gpus *gpus)
 {
-	char **names = host_list(h, DEVICES);
+	g_auto(GStrv) names = host_list(h, DEVICES);
 	size_t i;
 
 	memset(gpus, 0, sizeof(*gpus));
@@ -292,14 +279,13 @@ void gpus_find(struct host *h, struct gpus *gpus)
 		/* Read two files first: most devices are not supported. */
 		if (!gpu_product(h, gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
 			continue;
-		gpus->gpu = xrealloc(gpus->gpu, (gpus->count + 1) * sizeof(*gpus->gpu));
+		gpus->gpu = g_renew(struct gpu, gpus->gpu, gpus->count + 1);
 		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]) ||
 		    !gpus->gpu[gpus->count].product)
 			gpu_free(&gpus->gpu[gpus->count]); /* unplugged meanwhile */
 		else
 			gpus->count++;
 	}
-	host_free_list(names);
 }
 
 void gpus_free(struct gpus *gpus)
@@ -308,23 +294,22 @@ void gpus_free(struct gpus *gpus)
 
 	for (i = 0; i < gpus->count; i++)
 		gpu_free(&gpus->gpu[i]);
-	free(gpus->gpu);
+	g_free(gpus->gpu);
 	memset(gpus, 0, sizeof(*gpus));
 }
 
 int gpu_pci_errors(struct host *h, const char *address, const char *severity, uint64_t *count)
 {
-	char *text = host_read(h, NULL, DEVICES "/%s/aer_dev_%s", address, severity), *at;
+	g_autofree char *text = host_read(h, NULL, DEVICES "/%s/aer_dev_%s", address, severity);
+	const char *at = text ? strstr(text, "TOTAL_ERR_") : NULL;
 	unsigned long long sum;
 	int rc = -1;
 
-	at = text ? strstr(text, "TOTAL_ERR_") : NULL;
 	if (at && sscanf(at, "%*s %llu", &sum) == 1) {
 		*count = sum;
 		rc = 0;
 	} else if (text) {
 		errno = EINVAL;
 	}
-	free(text);
 	return rc;
 }

@@ -3,6 +3,7 @@
  * The GPUs that a command line names: see named.h.
  */
 #include <ctype.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,19 +68,15 @@ static bool address_fits(const struct pci_address *typed, const char *address)
 }
 
 /*
- * The number of matching devices. address: the first one; *all: all, with
- * commas, to be freed.
+ * The number of matching devices. address: the first one; all: all, with commas.
  */
 static size_t find_fitting(struct host *h, const struct pci_address *typed, bool supported,
-			   char address[ADDRESS_MAX], char **all)
+			   char address[ADDRESS_MAX], GString *all)
 {
-	char **names = host_list(h, DEVICES);
+	g_auto(GStrv) names = host_list(h, DEVICES);
 	size_t i, count = 0;
 
-	*all = NULL;
 	for (i = 0; names && names[i]; i++) {
-		char *longer;
-
 		if (strlen(names[i]) >= ADDRESS_MAX || !address_fits(typed, names[i]))
 			continue;
 		if (supported &&
@@ -87,36 +84,30 @@ static size_t find_fitting(struct host *h, const struct pci_address *typed, bool
 			continue;
 		if (!count++)
 			strcpy(address, names[i]);
-		longer = xasprintf("%s%s%s", *all ? *all : "", *all ? ", " : "", names[i]);
-		free(*all);
-		*all = longer;
+		g_string_append_printf(all, "%s%s", all->len ? ", " : "", names[i]);
 	}
-	host_free_list(names);
 	return count;
 }
 
 int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
 {
+	g_autoptr(GString) all = g_string_new(NULL);
 	struct pci_address a;
 	size_t count;
-	char *all;
 
 	if (!parse_address(typed, &a)) {
 		complain(typed,
 			 "not a PCI address; use the form 0009:01:00.0, as in \"" PROGRAM " list\"");
 		return EXIT_USAGE_ERROR;
 	}
-	count = find_fitting(h, &a, true, address, &all);
+	count = find_fitting(h, &a, true, address, all);
 	if (count > 1) {
-		complain(typed, "matches %s; add the domain", all);
-		free(all);
+		complain(typed, "matches %s; add the domain", all->str);
 		return EXIT_USAGE_ERROR;
 	}
-	free(all);
 	if (count)
 		return EXIT_OK;
-	count = find_fitting(h, &a, false, address, &all);
-	free(all);
+	count = find_fitting(h, &a, false, address, all);
 	if (count)
 		complain(address,
 			 "%04x:%04x is not a GPU that this driver supports; \"" PROGRAM

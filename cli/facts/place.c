@@ -2,6 +2,7 @@
 /*
  * Where GPUs are in the host: see place.h.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,19 +20,16 @@ enum { NODES_MAX = 1024 };
 
 void gpu_bars(struct host *h, const struct gpu *gpu, uint64_t bars[BARS])
 {
-	char *text = host_read(h, NULL, DEVICES "/%s/resource", gpu->address), *line;
+	g_autofree char *text = host_read(h, NULL, DEVICES "/%s/resource", gpu->address);
+	g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
 	unsigned long long first, last, flags;
-	const char *rest = text;
 	size_t i;
 
 	memset(bars, 0, BARS * sizeof(*bars));
-	for (i = 0; i < BARS && (line = next_line(&rest)); i++) {
-		if (sscanf(line, "%llx %llx %llx", &first, &last, &flags) == 3 && last > first &&
-		    flags & RESOURCE_MEM && flags & RESOURCE_MEM_64)
+	for (i = 0; i < BARS && lines[i]; i++)
+		if (sscanf(lines[i], "%llx %llx %llx", &first, &last, &flags) == 3 &&
+		    last > first && flags & RESOURCE_MEM && flags & RESOURCE_MEM_64)
 			bars[i] = last - first + 1;
-		free(line);
-	}
-	free(text);
 	if (gpu->mode == GPU_MODE_CARVE_OUT)
 		bars[2] = gpu->resmem_bar_size;
 	if (gpu->mode == GPU_MODE_CARVE_OUT || gpu->mode == GPU_MODE_NO_CARVE_OUT)
@@ -50,11 +48,11 @@ char **gpu_group(struct host *h, const struct gpu *gpu)
 	uint64_t class;
 
 	if (!devices)
-		return xcalloc(1, sizeof(*devices));
+		return g_new0(char *, 1);
 	for (i = 0; devices[i]; i++) {
 		if (!strcmp(devices[i], gpu->address) ||
 		    host_u64(h, &class, DEVICES "/%s/class", devices[i]) || class >> 8 == 0x0604)
-			free(devices[i]);
+			g_free(devices[i]);
 		else
 			devices[n++] = devices[i];
 	}
@@ -100,22 +98,22 @@ static void mark_initiator(unsigned long number, void *data)
 
 static void read_node(struct host *h, struct numa_node *node)
 {
-	char *text = host_line(h, NODES "/node%d/cpulist", node->id), *at;
+	g_autofree char *cpus = host_line(h, NODES "/node%d/cpulist", node->id);
+	g_autofree char *text = host_read(h, NULL, NODES "/node%d/meminfo", node->id);
+	const char *at;
 
-	each_number(text, count_number, &node->cpus);
-	free(text);
-	text = host_read(h, NULL, NODES "/node%d/meminfo", node->id);
+	each_number(cpus, count_number, &node->cpus);
 	at = text ? strstr(text, "MemTotal:") : NULL;
 	if (at)
 		node->bytes = strtoull(at + strlen("MemTotal:"), NULL, 10) << 10;
-	free(text);
 }
 
 /* The kernel prints as many numbers as there are nodes; else none are known. */
 static uint64_t *read_distances(struct host *h, const struct numa *numa, int id)
 {
-	uint64_t *distance = xcalloc(numa->count, sizeof(*distance));
-	char *text = host_line(h, NODES "/node%d/distance", id), *word, *rest = NULL;
+	g_autofree char *text = host_line(h, NODES "/node%d/distance", id);
+	g_autofree uint64_t *distance = g_new0(uint64_t, numa->count);
+	char *word, *rest = NULL;
 	size_t n = 0;
 
 	for (word = text ? strtok_r(text, " ", &rest) : NULL; word; word = strtok_r(NULL, " ", &rest)) {
@@ -125,16 +123,13 @@ static uint64_t *read_distances(struct host *h, const struct numa *numa, int id)
 		}
 		n++;
 	}
-	free(text);
-	if (n == numa->count)
-		return distance;
-	free(distance);
-	return NULL;
+	return n == numa->count ? g_steal_pointer(&distance) : NULL;
 }
 
 void numa_read(struct host *h, struct numa *numa)
 {
-	char **names = host_list(h, NODES), *text;
+	g_autofree char *initiators = host_line(h, NODES "/has_generic_initiator");
+	g_auto(GStrv) names = host_list(h, NODES);
 	uint64_t id;
 	size_t i;
 
@@ -142,16 +137,13 @@ void numa_read(struct host *h, struct numa *numa)
 	for (i = 0; names && names[i]; i++) {
 		if (strncmp(names[i], "node", 4) || !parse_u64(names[i] + 4, &id) || id >= NODES_MAX)
 			continue;
-		numa->node = xrealloc(numa->node, (numa->count + 1) * sizeof(*numa->node));
+		numa->node = g_renew(struct numa_node, numa->node, numa->count + 1);
 		numa->node[numa->count] = (struct numa_node){ .id = id };
 		read_node(h, &numa->node[numa->count++]);
 	}
-	host_free_list(names);
 	for (i = 0; i < numa->count; i++)
 		numa->node[i].distance = read_distances(h, numa, numa->node[i].id);
-	text = host_line(h, NODES "/has_generic_initiator");
-	each_number(text, mark_initiator, numa);
-	free(text);
+	each_number(initiators, mark_initiator, numa);
 }
 
 void numa_free(struct numa *numa)
@@ -159,7 +151,7 @@ void numa_free(struct numa *numa)
 	size_t i;
 
 	for (i = 0; i < numa->count; i++)
-		free(numa->node[i].distance);
-	free(numa->node);
+		g_free(numa->node[i].distance);
+	g_free(numa->node);
 	memset(numa, 0, sizeof(*numa));
 }

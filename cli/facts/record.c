@@ -6,7 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
+#include <glib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,7 +30,7 @@ static void failed(struct recorder *r, const char *path)
 	if (r->error)
 		return;
 	r->error = errno ? errno : EIO;
-	r->path = xstrdup(path);
+	r->path = g_strdup(path);
 }
 
 /*
@@ -40,7 +40,8 @@ static void failed(struct recorder *r, const char *path)
  */
 static int open_parent(struct recorder *r, const char *path, const char **last)
 {
-	char *copy = xstrdup(path), *part, *next, *rest = NULL;
+	g_autofree char *copy = g_strdup(path);
+	char *part, *next, *rest = NULL;
 	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	int dir = fcntl(r->fd, F_DUPFD_CLOEXEC, 0), sub;
 
@@ -60,7 +61,6 @@ static int open_parent(struct recorder *r, const char *path, const char **last)
 		close(dir);
 		dir = sub;
 	}
-	free(copy);
 	return dir;
 }
 
@@ -131,7 +131,6 @@ static void seen(struct host *h, enum host_kind kind, const char *path, const vo
 {
 	struct recorder *r = h->seen_data;
 	char *const *names = data;
-	char *sub;
 	size_t i;
 
 	/* What is missing or not readable is missing in the record, too. */
@@ -150,9 +149,9 @@ static void seen(struct host *h, enum host_kind kind, const char *path, const vo
 	case HOST_DIR:
 		write_name(r, path, true);
 		for (i = 0; names[i]; i++) {
-			sub = xasprintf("%s/%s", path, names[i]);
+			g_autofree char *sub = g_strdup_printf("%s/%s", path, names[i]);
+
 			write_name(r, sub, is_directory(sub));
-			free(sub);
 		}
 		break;
 	}
@@ -182,8 +181,8 @@ int record_begin(struct host *h, const char *directory, struct recorder **record
 			 strerror(errno));
 		return EXIT_USAGE_ERROR;
 	}
-	r = xcalloc(1, sizeof(*r));
-	r->directory = xstrdup(directory);
+	r = g_new0(struct recorder, 1);
+	r->directory = g_strdup(directory);
 	r->fd = fd;
 	r->host = h;
 	h->seen_data = r;
@@ -194,13 +193,10 @@ int record_begin(struct host *h, const char *directory, struct recorder **record
 
 void record_answer(struct recorder *r, const char *name, const char *text)
 {
-	char *path;
+	g_autofree char *path = g_strdup_printf("/answers/%s", name);
 
-	if (!r)
-		return;
-	path = xasprintf("/answers/%s", name);
-	write_file(r, path, text, strlen(text));
-	free(path);
+	if (r)
+		write_file(r, path, text, strlen(text));
 }
 
 int record_end(struct recorder *r)
@@ -221,8 +217,8 @@ int record_end(struct recorder *r)
 			 "\"tar -czf doctor.tar.gz %s\"", r->directory, r->directory);
 	}
 	close(r->fd);
-	free(r->path);
-	free(r->directory);
-	free(r);
+	g_free(r->path);
+	g_free(r->directory);
+	g_free(r);
 	return rc;
 }

@@ -4,6 +4,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,16 +48,16 @@ static bool is_gpu_path(const char *path)
 
 static void read_process(struct host *h, struct open_files *files, const char *pid)
 {
-	char **fds = host_list(h, "/proc/%s/fd", pid);
+	g_auto(GStrv) fds = host_list(h, "/proc/%s/fd", pid);
 	size_t i, first = files->count;
+	g_autofree char *comm = NULL;
 	bool names_device = false;
-	char *comm = NULL;
 
 	/* If the process has ended, it has no file open. */
 	if (!fds && !host_absent() && errno != ESRCH)
 		files->complete = false;
 	for (i = 0; fds && fds[i]; i++) {
-		char *path = host_link(h, "/proc/%s/fd/%s", pid, fds[i]), *info;
+		g_autofree char *path = host_link(h, "/proc/%s/fd/%s", pid, fds[i]), *info = NULL;
 		struct open_file *file;
 		dev_t rdev = 0;
 
@@ -64,38 +65,33 @@ static void read_process(struct host *h, struct open_files *files, const char *p
 		if (path && *path == '/')
 			rdev = host_rdev(h, "/proc/%s/fd/%s", pid, fds[i]);
 		if (!path || (strcmp(path, VFIO_DEVICE_FD) &&
-			      (rdev ? is_common(rdev) : !is_gpu_path(path)))) {
-			free(path);
+			      (rdev ? is_common(rdev) : !is_gpu_path(path))))
 			continue;
-		}
 		/* /dev/vfio/vfio, the container, names no device. */
 		if (has_prefix(path, "/dev/vfio/") && strcmp(path, "/dev/vfio/vfio"))
 			names_device = true;
-		files->file = xrealloc(files->file, (files->count + 1) * sizeof(*file));
+		files->file = g_renew(struct open_file, files->file, files->count + 1);
 		file = &files->file[files->count++];
 		memset(file, 0, sizeof(*file));
 		file->pid = atoi(pid);
-		file->path = path;
 		file->rdev = rdev;
 		if (!strcmp(path, VFIO_DEVICE_FD)) {
 			info = host_read(h, NULL, "/proc/%s/fdinfo/%s", pid, fds[i]);
 			/* Linux 6.18 or later reports the device. */
 			file->device = info ? field_value(info, "vfio-device-syspath") : NULL;
-			free(info);
 		}
+		file->path = g_steal_pointer(&path);
 		if (!comm)
 			comm = host_line(h, "/proc/%s/comm", pid);
-		file->comm = xstrdup(comm ? comm : "?");
+		file->comm = g_strdup(comm ? comm : "?");
 	}
 	for (i = first; i < files->count; i++)
 		files->file[i].names_device = names_device;
-	free(comm);
-	host_free_list(fds);
 }
 
 void open_files_read(struct host *h, struct open_files *files)
 {
-	char **pids = host_list(h, "/proc");
+	g_auto(GStrv) pids = host_list(h, "/proc");
 	size_t i;
 
 	memset(files, 0, sizeof(*files));
@@ -104,7 +100,6 @@ void open_files_read(struct host *h, struct open_files *files)
 		if (isdigit((unsigned char)pids[i][0]) &&
 		    (h->recorded || atoi(pids[i]) != getpid()))
 			read_process(h, files, pids[i]);
-	host_free_list(pids);
 }
 
 void open_files_free(struct open_files *files)
@@ -112,11 +107,11 @@ void open_files_free(struct open_files *files)
 	size_t i;
 
 	for (i = 0; i < files->count; i++) {
-		free(files->file[i].comm);
-		free(files->file[i].path);
-		free(files->file[i].device);
+		g_free(files->file[i].comm);
+		g_free(files->file[i].path);
+		g_free(files->file[i].device);
 	}
-	free(files->file);
+	g_free(files->file);
 	memset(files, 0, sizeof(*files));
 }
 
@@ -134,23 +129,22 @@ struct nodes {
 /* Parses a sysfs file such as "226:128"; 0: none. */
 static dev_t read_dev(struct host *h, const char *path)
 {
-	char *text = host_line(h, "%s", path);
+	g_autofree char *text = host_line(h, "%s", path);
 	unsigned int high, low;
 	dev_t dev = 0;
 
 	if (text && sscanf(text, "%u:%u", &high, &low) == 2)
 		dev = makedev(high, low);
-	free(text);
 	return dev;
 }
 
 /* Takes over path and dev_file, the sysfs file with the number, or NULL. */
 static void add_node(struct host *h, struct nodes *nodes, char *path, char *dev_file)
 {
-	nodes->node = xrealloc(nodes->node, (nodes->count + 1) * sizeof(*nodes->node));
+	nodes->node = g_renew(struct node, nodes->node, nodes->count + 1);
 	nodes->node[nodes->count].path = path;
 	nodes->node[nodes->count++].rdev = dev_file ? read_dev(h, dev_file) : 0;
-	free(dev_file);
+	g_free(dev_file);
 }
 
 /*
@@ -158,7 +152,8 @@ static void add_node(struct host *h, struct nodes *nodes, char *path, char *dev_
  */
 static unsigned int nvidia_major(struct host *h)
 {
-	char *text = host_read(h, NULL, "/proc/devices"), *line, *save, name[32];
+	g_autofree char *text = host_read(h, NULL, "/proc/devices");
+	char *line, *save, name[32];
 	unsigned int number, found = 0;
 
 	for (line = text ? strtok_r(text, "\n", &save) : NULL; line && !found;
@@ -170,7 +165,6 @@ static unsigned int nvidia_major(struct host *h)
 		    (!strcmp(name, "nvidia") || !strcmp(name, "nvidia-frontend")))
 			found = number;
 	}
-	free(text);
 	return found;
 }
 
@@ -179,36 +173,35 @@ static void find_nodes(struct host *h, const struct gpu *gpu, struct nodes *node
 	static const char *const classes[][2] = {
 		{ "vfio-dev", "/dev/vfio/devices" }, { "drm", "/dev/dri" },
 	};
-	char *text, *minor, **names;
+	g_autofree char *text = NULL, *minor = NULL;
 	unsigned int number;
 	uint64_t value;
 	size_t c, i;
 
 	memset(nodes, 0, sizeof(*nodes));
 	if (gpu->iommu_group >= 0) {
-		add_node(h, nodes, xasprintf("/dev/vfio/%d", gpu->iommu_group),
-			 xasprintf("/sys/class/vfio/%d/dev", gpu->iommu_group));
-		add_node(h, nodes, xasprintf("/dev/vfio/noiommu-%d", gpu->iommu_group),
-			 xasprintf("/sys/class/vfio/noiommu-%d/dev", gpu->iommu_group));
+		add_node(h, nodes, g_strdup_printf("/dev/vfio/%d", gpu->iommu_group),
+			 g_strdup_printf("/sys/class/vfio/%d/dev", gpu->iommu_group));
+		add_node(h, nodes, g_strdup_printf("/dev/vfio/noiommu-%d", gpu->iommu_group),
+			 g_strdup_printf("/sys/class/vfio/noiommu-%d/dev", gpu->iommu_group));
 	}
 	for (c = 0; c < sizeof(classes) / sizeof(*classes); c++) {
-		names = host_list(h, "/sys/bus/pci/devices/%s/%s", gpu->address, classes[c][0]);
+		g_auto(GStrv) names = host_list(h, "/sys/bus/pci/devices/%s/%s", gpu->address,
+						classes[c][0]);
+
 		for (i = 0; names && names[i]; i++)
-			add_node(h, nodes, xasprintf("%s/%s", classes[c][1], names[i]),
-				 xasprintf("/sys/bus/pci/devices/%s/%s/%s/dev", gpu->address,
+			add_node(h, nodes, g_strdup_printf("%s/%s", classes[c][1], names[i]),
+				 g_strdup_printf("/sys/bus/pci/devices/%s/%s/%s/dev", gpu->address,
 					   classes[c][0], names[i]));
-		host_free_list(names);
 	}
 	text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/information", gpu->address);
 	minor = text ? field_value(text, "Device Minor") : NULL;
 	if (minor) {
-		add_node(h, nodes, xasprintf("/dev/nvidia%s", minor), NULL);
+		add_node(h, nodes, g_strdup_printf("/dev/nvidia%s", minor), NULL);
 		number = nvidia_major(h);
 		if (number && parse_u64(minor, &value) && value < 1 << 20)
 			nodes->node[nodes->count - 1].rdev = makedev(number, value);
 	}
-	free(minor);
-	free(text);
 }
 
 static bool is_node(const struct nodes *nodes, const struct open_file *file)
@@ -268,35 +261,32 @@ struct holder *holders_find(struct host *h, const struct open_files *files, cons
 			}
 		if (!holds)
 			continue;
-		holders = xrealloc(holders, (*count + 1) * sizeof(*holders));
+		holders = g_renew(struct holder, holders, *count + 1);
 		holders[(*count)++] = (struct holder){ file, certain };
 	}
 	for (i = 0; i < nodes.count; i++)
-		free(nodes.node[i].path);
-	free(nodes.node);
+		g_free(nodes.node[i].path);
+	g_free(nodes.node);
 	return holders;
 }
 
 char *holders_text(const struct holder *holders, size_t count)
 {
-	char *text = xstrdup(""), *longer;
+	GString *text = g_string_new(NULL);
 	size_t i;
 
-	for (i = 0; i < count; i++) {
-		longer = xasprintf(
-			"%s%sprocess %d (%s) %s %s", text, i ? ", " : "", holders[i].file->pid,
+	for (i = 0; i < count; i++)
+		g_string_append_printf(
+			text, "%sprocess %d (%s) %s %s", i ? ", " : "", holders[i].file->pid,
 			holders[i].file->comm, holders[i].certain ? "has" : "may have it open",
 			holders[i].certain ? holders[i].file->path : "through vfio");
-		free(text);
-		text = longer;
-	}
-	return text;
+	return g_string_free(text, FALSE);
 }
 
 char *gpu_users(struct host *h, const struct gpu *gpu)
 {
+	g_autofree struct holder *holders = NULL;
 	struct open_files files;
-	struct holder *holders;
 	char *text = NULL;
 	size_t count;
 
@@ -304,7 +294,6 @@ char *gpu_users(struct host *h, const struct gpu *gpu)
 	holders = holders_find(h, &files, gpu, &count);
 	if (count)
 		text = holders_text(holders, count);
-	free(holders);
 	open_files_free(&files);
 	return text;
 }
@@ -313,7 +302,8 @@ char *gpu_users(struct host *h, const struct gpu *gpu)
 
 void iomem_read(struct host *h, struct iomem *iomem)
 {
-	char *text = host_read(h, NULL, "/proc/iomem"), *line, *save;
+	g_autofree char *text = host_read(h, NULL, "/proc/iomem");
+	char *line, *save;
 
 	memset(iomem, 0, sizeof(*iomem));
 	if (!text)
@@ -329,12 +319,11 @@ void iomem_read(struct host *h, struct iomem *iomem)
 			continue;
 		range.start = start;
 		range.end = end;
-		range.name = xstrdup(line + indent + name);
+		range.name = g_strdup(line + indent + name);
 		make_printable(range.name);
-		iomem->range = xrealloc(iomem->range, (iomem->count + 1) * sizeof(range));
+		iomem->range = g_renew(struct iomem_range, iomem->range, iomem->count + 1);
 		iomem->range[iomem->count++] = range;
 	}
-	free(text);
 }
 
 void iomem_free(struct iomem *iomem)
@@ -342,8 +331,8 @@ void iomem_free(struct iomem *iomem)
 	size_t i;
 
 	for (i = 0; i < iomem->count; i++)
-		free(iomem->range[i].name);
-	free(iomem->range);
+		g_free(iomem->range[i].name);
+	g_free(iomem->range);
 	memset(iomem, 0, sizeof(*iomem));
 }
 
@@ -356,9 +345,10 @@ void iomem_free(struct iomem *iomem)
  */
 static int nvidia_node(struct host *h, const char *address, bool *online)
 {
-	char *text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/numa_status", address);
-	char *status = text ? field_value(text, "Status") : NULL;
-	char *number = text ? field_value(text, "Node") : NULL;
+	g_autofree char *text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/numa_status",
+					  address);
+	g_autofree char *status = text ? field_value(text, "Status") : NULL;
+	g_autofree char *number = text ? field_value(text, "Node") : NULL;
 	uint64_t id;
 	int node = -1;
 
@@ -366,9 +356,6 @@ static int nvidia_node(struct host *h, const char *address, bool *online)
 	*online = status && !strncasecmp(status, "online", 6);
 	if (*online && number && parse_u64(number, &id) && id <= INT32_MAX)
 		node = id;
-	free(status);
-	free(number);
-	free(text);
 	return node;
 }
 
@@ -377,17 +364,15 @@ enum answer { NO, YES, NOT_KNOWN };
 /* Whether NVIDIA's driver added all memory of a node. */
 static enum answer all_nvidia(struct survey *s, int node)
 {
-	char *text = host_line(s->host, "/sys/devices/system/memory/block_size_bytes");
-	char *size_text = text ? xasprintf("0x%s", text) : NULL, **names;
+	g_autofree char *text = host_line(s->host, "/sys/devices/system/memory/block_size_bytes");
+	g_autofree char *size_text = text ? g_strdup_printf("0x%s", text) : NULL;
+	g_auto(GStrv) names = host_list(s->host, "/sys/devices/system/node/node%d", node);
 	enum answer answer = NOT_KNOWN;
 	uint64_t size = 0, id;
 	size_t i, j;
 
 	if (size_text && !parse_u64(size_text, &size))
 		size = 0;
-	free(size_text);
-	free(text);
-	names = host_list(s->host, "/sys/devices/system/node/node%d", node);
 	for (i = 0; size && names && names[i]; i++) {
 		if (!has_prefix(names[i], "memory") || !parse_u64(names[i] + 6, &id) ||
 		    id >= UINT64_MAX / size)
@@ -405,18 +390,15 @@ static enum answer all_nvidia(struct survey *s, int node)
 		}
 		answer = YES;
 	}
-	host_free_list(names);
 	return answer;
 }
 
 /* Whether the node has no CPU: its cpulist exists and is empty. */
 static bool is_memory_only(struct host *h, int node)
 {
-	char *cpus = host_line(h, "/sys/devices/system/node/node%d/cpulist", node);
-	bool only = cpus && !*cpus;
+	g_autofree char *cpus = host_line(h, "/sys/devices/system/node/node%d/cpulist", node);
 
-	free(cpus);
-	return only;
+	return cpus && !*cpus;
 }
 
 /*
@@ -424,7 +406,7 @@ static bool is_memory_only(struct host *h, int node)
  */
 static bool is_alone(struct host *h, const char *address)
 {
-	char **names = host_list(h, "/sys/bus/pci/devices");
+	g_auto(GStrv) names = host_list(h, "/sys/bus/pci/devices");
 	bool alone = true;
 	uint64_t value;
 	size_t i;
@@ -436,7 +418,6 @@ static bool is_alone(struct host *h, const char *address)
 		    !host_u64(h, &value, "/sys/bus/pci/devices/%s/class", names[i]) &&
 		    value >> 16 == 3)
 			alone = false;
-	host_free_list(names);
 	return alone;
 }
 
@@ -511,7 +492,7 @@ struct online survey_online(struct survey *s, const struct gpu *gpu)
 
 void survey_read(struct host *h, struct survey *s)
 {
-	char *rule;
+	g_autofree char *rule = NULL;
 
 	memset(s, 0, sizeof(*s));
 	s->host = h;
@@ -520,7 +501,6 @@ void survey_read(struct host *h, struct survey *s)
 	iomem_read(h, &s->iomem);
 	config_read(h, &s->config);
 	s->obstacle = config_obstacle(h, &rule);
-	free(rule);
 }
 
 void survey_free(struct survey *s)
@@ -529,7 +509,7 @@ void survey_free(struct survey *s)
 	open_files_free(&s->files);
 	iomem_free(&s->iomem);
 	config_free(&s->config);
-	free(s->obstacle);
+	g_free(s->obstacle);
 }
 
 const char *survey_state(struct survey *s, const struct gpu *gpu)
@@ -542,7 +522,7 @@ const char *survey_state(struct survey *s, const struct gpu *gpu)
 		return "unbound";
 	if (!gpu->ours)
 		return "other-driver";
-	free(holders_find(s->host, &s->files, gpu, &count));
+	g_free(holders_find(s->host, &s->files, gpu, &count));
 	return count ? "in-use" : "bound";
 }
 
@@ -573,8 +553,8 @@ void survey_complain(const struct survey *s)
 
 static struct json_object *memory_json(uint64_t size, uint64_t bar_size, uint64_t base)
 {
+	g_autofree char *text = NULL;
 	struct json_object *object;
-	char *text;
 
 	if (size == GPU_UNKNOWN)
 		return NULL;
@@ -582,9 +562,8 @@ static struct json_object *memory_json(uint64_t size, uint64_t bar_size, uint64_
 	json_object_object_add(object, "size", json_size(size));
 	json_object_object_add(object, "bar_size", json_size(bar_size));
 	/* Text, because not every JSON parser keeps 64 bits. */
-	text = base == GPU_UNKNOWN ? NULL : xasprintf("0x%llx", (unsigned long long)base);
+	text = base == GPU_UNKNOWN ? NULL : g_strdup_printf("0x%llx", (unsigned long long)base);
 	json_object_object_add(object, "base", json_text(text));
-	free(text);
 	return object;
 }
 
@@ -608,7 +587,7 @@ struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
 {
 	struct json_object *object = json_object_new_object(), *part;
 	const struct config_line *line = survey_persisted(s, gpu);
-	struct holder *holders;
+	g_autofree struct holder *holders = NULL;
 	size_t count, i;
 	char id[8];
 
@@ -662,7 +641,6 @@ struct json_object *survey_json(struct survey *s, const struct gpu *gpu)
 				       json_object_new_boolean(holders[i].certain));
 		json_object_array_add(part, holder);
 	}
-	free(holders);
 	json_object_object_add(object, "holders", part);
 	return object;
 }

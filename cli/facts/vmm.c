@@ -2,8 +2,8 @@
 /*
  * The QEMUs and libvirts of a host: see vmm.h.
  */
+#include <glib.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "facts/answers.h"
@@ -55,7 +55,7 @@ static void read_versions(const char *versions, struct vmms *vmms)
 
 	memset(vmms, 0, sizeof(*vmms));
 	while ((line = next_line(&versions))) {
-		vmms->vmm = xrealloc(vmms->vmm, (vmms->count + 1) * sizeof(*vmm));
+		vmms->vmm = g_renew(struct vmm, vmms->vmm, vmms->count + 1);
 		vmm = &vmms->vmm[vmms->count++];
 		memset(vmm, 0, sizeof(*vmm));
 		vmm->path = line;
@@ -80,7 +80,7 @@ void libvirts_read(struct answers *a, struct vmms *vmms)
 
 	read_versions(answer(a, "libvirt"), vmms);
 	for (i = 0; elements && i < vmms->count; i++)
-		vmms->vmm[i].words = xstrdup(elements);
+		vmms->vmm[i].words = g_strdup(elements);
 }
 
 void vmms_free(struct vmms *vmms)
@@ -88,27 +88,27 @@ void vmms_free(struct vmms *vmms)
 	size_t i;
 
 	for (i = 0; i < vmms->count; i++) {
-		free(vmms->vmm[i].path);
-		free(vmms->vmm[i].words);
+		g_free(vmms->vmm[i].path);
+		g_free(vmms->vmm[i].words);
 	}
-	free(vmms->vmm);
+	g_free(vmms->vmm);
 	memset(vmms, 0, sizeof(*vmms));
 }
 
 bool vmm_has(const struct vmm *vmm, enum vmm_feature feature)
 {
 	const char *words = features[feature].words;
-	char *copy, *word, *rest = NULL;
+	g_auto(GStrv) each = NULL;
 	bool all = true;
+	size_t i;
 
 	if (!words || !vmm->words)
 		return vmm->known && (vmm->major > features[feature].major ||
 				      (vmm->major == features[feature].major &&
 				       vmm->minor >= features[feature].minor));
-	copy = xstrdup(words);
-	for (word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
-		all &= has_word(vmm->words, word);
-	free(copy);
+	each = g_strsplit(words, " ", -1);
+	for (i = 0; each[i]; i++)
+		all &= has_word(vmm->words, each[i]);
 	return all;
 }
 

@@ -6,8 +6,7 @@
  *
  *	FAIL_CALL	the number of the first failing call, from 1
  *	FAIL_KIND	the kinds of calls that count: r for those that read, w
- *			for those that change something, m for allocations;
- *			default: rw
+ *			for those that change something; default: rw
  *	FAIL_LASTS	if set, all later calls of these kinds fail too
  *	FAIL_FILE	a file for the result: the name and the number of the
  *			first failing call, or "-" and the number of calls
@@ -95,7 +94,6 @@ static bool fails(const char *name, int error, char kind)
 	}
 #define READING(...)	WRAP(__VA_ARGS__, 'r')
 #define WRITING(...)	WRAP(__VA_ARGS__, 'w')
-#define MEMCALL(...)	WRAP(__VA_ARGS__, 'm')
 
 READING(ssize_t, read, (int fd, void *data, size_t len), (fd, data, len), -1, EIO)
 READING(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at), -1, EIO)
@@ -125,10 +123,6 @@ WRITING(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t 
 WRITING(int, pthread_create,
 	(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *data),
 	(thread, attr, run, data), EAGAIN, EAGAIN)
-MEMCALL(void *, realloc, (void *p, size_t len), (p, len), NULL, ENOMEM)
-MEMCALL(char *, strdup, (const char *text), (text), NULL, ENOMEM)
-MEMCALL(int, vasprintf, (char **text, const char *format, va_list args), (text, format, args), -1,
-	ENOMEM)
 
 int open(const char *path, int flags, ...)
 {

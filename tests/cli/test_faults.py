@@ -2,8 +2,8 @@
 """nvgrace-gpu while one of its calls fails: it must not crash, leak or hang,
 and its JSON stays valid.
 
-fail_call.c makes one system call or allocation fail. Each command runs up to
-POINTS times, each time with another failing call. These calls are spread evenly.
+fail_call.c makes one system call fail. Each command runs up to POINTS times,
+each time with another failing call. These calls are spread evenly.
 In bind and unbind, and when coverage is measured, every call fails once.
 """
 
@@ -43,7 +43,7 @@ class Faults(unittest.TestCase):
         """Runs the command with the library, which reads these variables."""
         return run(*words, root=root, env={**env, "LD_PRELOAD": str(self.failing)})
 
-    def fault(self, number, words, root, memory=False, lasts=False):
+    def fault(self, number, words, root, lasts=False):
         """Runs the command with one failing call, or with lasts=True all from
         that one on. Returns the name of the call, its number, and the
         CompletedProcess. Without such a call, the name is "-" and the number
@@ -51,25 +51,24 @@ class Faults(unittest.TestCase):
         said = self.directory / "said"
         said.unlink(missing_ok=True)
         done = self.start(words, root, {
-            "FAIL_CALL": str(number), "FAIL_FILE": str(said), "FAIL_KIND": "m" if memory else "rw",
+            "FAIL_CALL": str(number), "FAIL_FILE": str(said),
             **({"FAIL_LASTS": "1"} if lasts else {}),
-            # The library comes before the sanitizer's. A program that runs out
-            # of memory ends without freeing the rest.
-            **sanitizer_options("verify_asan_link_order=0", *(["detect_leaks=0"] if memory else []))})
+            # The library comes before the sanitizer's.
+            **sanitizer_options("verify_asan_link_order=0")})
         name, count = said.read_text().split()
         return name, int(count), done
 
-    def each(self, *words, root, judge, memory=False, lasts=False):
+    def each(self, *words, root, judge, lasts=False):
         """Lets up to self.points calls of the command fail, one in each run,
         with lasts=True all later ones too. judge(CompletedProcess) returns what
         is wrong, or None."""
-        name, count, _ = self.fault(BEYOND, words, root, memory)
+        name, count, _ = self.fault(BEYOND, words, root)
         self.assertEqual(name, "-")
         self.assertGreater(count, 10, "the command has too few calls to be a test")
         failed, wrong = set(), []
         for number in sorted({1 + i * (count - 1) // (self.points - 1) for i in range(self.points)}):
             try:
-                name, _, done = self.fault(number, words, root, memory, lasts)
+                name, _, done = self.fault(number, words, root, lasts)
                 failed.add(name)
                 what = judge(done)
             # From the sanitizers, the JSON and the schema.
@@ -79,7 +78,7 @@ class Faults(unittest.TestCase):
                 later = " and all later ones" if lasts else ""
                 wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}{later} fail: {what}")
         self.assertEqual(wrong, [], "\n".join(wrong))
-        self.assertGreater(len(failed), 1 if memory else 2, failed)
+        self.assertGreater(len(failed), 2, failed)
 
     @staticmethod
     def wrong(done):
@@ -117,14 +116,6 @@ class Reading(Faults):
             return self.wrong(done)
 
         self.each("doctor", "--record", record, root=None, judge=judge)
-
-    def test_memory(self):
-        def judge(done):
-            return None if (done.returncode, done.stderr) == (1, "nvgrace-gpu: out of memory\n") else f"{done.returncode}: {done.stderr}"
-
-        for words in (["list"], ["doctor"]):
-            with self.subTest(words):
-                self.each(*words, root=self.tree, judge=judge, memory=True)
 
 
 class Changing(Faults, test_bind.WithRule):
