@@ -4,6 +4,7 @@
  * main.c calls it.
  */
 #include <errno.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <stdio.h>
@@ -141,8 +142,9 @@ static bool is_hidden(const struct gpu *gpu, int number)
 /* Finds the device's own memory BARs, not the driver's fake BAR2 and BAR4. */
 static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6])
 {
-	char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource", gpu->address), *line,
-	     *save;
+	g_autofree char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource",
+					  gpu->address);
+	char *line, *save;
 	size_t count = 0;
 	int i = 0;
 
@@ -159,7 +161,6 @@ static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6
 			continue;
 		bars[count++] = (struct bar){ i, is_hidden(gpu, i), start, end - start + 1 };
 	}
-	free(text);
 	return count;
 }
 
@@ -190,8 +191,14 @@ enum { ADDRESS_WIDTH = 18, BOX_MIN = 20, BAR_TEXT_WIDTH = 66 };
 
 enum { FIELD_INDENT = 13 };
 
-static void field(const char *name, const char *text)
+static void printf_like(2, 3) field(const char *name, const char *fmt, ...)
 {
+	g_autofree char *text = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	text = g_strdup_vprintf(fmt, args);
+	va_end(args);
 	printf("  %s%-11s%s", colour(COLOUR_DIM), name, colour(COLOUR_NONE));
 	print_wrapped(text, FIELD_INDENT, FIELD_INDENT);
 }
@@ -261,26 +268,24 @@ static void draw_parts(const struct host *h, const struct part *parts, size_t co
 /* Draws how much of a BAR is memory; its size is a power of two. */
 static void draw_bar(int number, uint64_t used, uint64_t size)
 {
-	char used_text[SIZE_MAX_TEXT], bar_text[SIZE_MAX_TEXT], name[16], *text, *fill;
+	char used_text[SIZE_MAX_TEXT], bar_text[SIZE_MAX_TEXT], name[16];
+	g_autofree char *fill = NULL;
 	int cells = terminal_width() - BAR_TEXT_WIDTH, filled, i;
 
 	if (used == GPU_UNKNOWN || size == GPU_UNKNOWN || !size)
 		return;
 	cells = cells < 8 ? 8 : cells > 48 ? 48 : cells;
 	filled = used >= size ? cells : (int)((double)used / size * cells);
-	fill = xcalloc(cells + 1, 1);
+	fill = g_malloc0(cells + 1);
 	for (i = 0; i < cells; i++)
 		fill[i] = i < filled ? '#' : '.';
 	snprintf(name, sizeof(name), "BAR%d", number);
-	text = xasprintf("[%s] %s of %s%s", fill, size_text(used, used_text),
-			 size_text(size, bar_text), used < size ? "; the rest reads as ones" : "");
-	field(name, text);
-	free(text);
-	free(fill);
+	field(name, "[%s] %s of %s%s", fill, size_text(used, used_text), size_text(size, bar_text),
+	      used < size ? "; the rest reads as ones" : "");
 }
 
-/* The driver's scrub_state, for people; to be freed. */
-static char *scrub_text(const struct gpu *gpu)
+/* The driver's scrub_state, for people. */
+static void draw_scrub(const struct gpu *gpu)
 {
 	static const struct {
 		const char *state, *text;
@@ -292,16 +297,19 @@ static char *scrub_text(const struct gpu *gpu)
 		{ "failed", "failed: see the kernel's log" },
 	};
 	uint64_t size = gpu_memory_size(gpu), done = gpu->scrub_progress;
+	const char *text = gpu->scrub_state;	/* a later driver's, unless it is known */
 	size_t i;
 
 	if (!strcmp(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
-		return xasprintf("scrubbing: %d %% overwritten with zeros",
-				 (int)((double)done / size * 100));
-	for (i = 0; i < sizeof(words) / sizeof(*words); i++)
+		text = NULL;
+	for (i = 0; i < ARRAY_SIZE(words); i++)
 		if (!strcmp(gpu->scrub_state, words[i].state))
-			return xstrdup(words[i].text);
-	/* A later driver's state. */
-	return xstrdup(gpu->scrub_state);
+			text = words[i].text;
+	if (text)
+		field("scrub", "%s", text);
+	else
+		field("scrub", "scrubbing: %d %% overwritten with zeros",
+		      (int)((double)done / size * 100));
 }
 
 /* "2026-11-24 23:40:12 UTC" */
@@ -319,16 +327,13 @@ static const char *time_text(uint64_t seconds, char text[32])
 /* What is known of the last scrub. */
 static void draw_last_scrub(const struct gpu *gpu)
 {
-	char when[32], *text;
+	char when[32];
 
-	if (gpu->scrub_result && gpu->scrub_time != GPU_UNKNOWN && gpu->scrub_ms != GPU_UNKNOWN) {
-		text = xasprintf("%s, %s, %.3f s", gpu->scrub_result,
-				 time_text(gpu->scrub_time, when), gpu->scrub_ms / 1e3);
-		field("last scrub", text);
-		free(text);
-	}
+	if (gpu->scrub_result && gpu->scrub_time != GPU_UNKNOWN && gpu->scrub_ms != GPU_UNKNOWN)
+		field("last scrub", "%s, %s, %.3f s", gpu->scrub_result,
+		      time_text(gpu->scrub_time, when), gpu->scrub_ms / 1e3);
 	if (gpu->verified_time != GPU_UNKNOWN)
-		field("read zeros", time_text(gpu->verified_time, when));
+		field("read zeros", "%s", time_text(gpu->verified_time, when));
 }
 
 /* As answer_egm(). */
@@ -346,71 +351,57 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	const struct config_line *line = survey_persisted(s, gpu);
 	const char *state = survey_state(s, gpu);
 	struct part parts[PARTS_MAX];
-	struct holder *holders;
+	g_autofree struct holder *holders = NULL;
+	g_autofree char *features = NULL;
+	char size[SIZE_MAX_TEXT];
 	struct bar bars[6];
 	size_t count, i;
-	char *text, size[SIZE_MAX_TEXT];
 	uint64_t egm;
 	int width = terminal_width() - ADDRESS_WIDTH - 40;
 
 	width = width < BOX_MIN ? BOX_MIN : width > 48 ? 48 : width;
 	printf("%s%s%s  %s  %04x:%04x  %s\n", colour(COLOUR_BOLD), gpu->address,
 	       colour(COLOUR_NONE), gpu->product, gpu->vendor, gpu->device, state);
-	field("driver", gpu->driver ? gpu->driver : "none");
-	field("override", gpu->override ? gpu->override : "none");
+	field("driver", "%s", gpu->driver ? gpu->driver : "none");
+	field("override", "%s", gpu->override ? gpu->override : "none");
 	if (line && s->obstacle)
-		text = xasprintf("not bound, although %s:%u binds it: %s", line->file, line->line,
-				 s->obstacle);
+		field("at boot", "not bound, although %s:%u binds it: %s", line->file, line->line,
+		      s->obstacle);
+	else if (line)
+		field("at boot", "bound, by %s:%u", line->file, line->line);
 	else
-		text = line ? xasprintf("bound, by %s:%u", line->file, line->line)
-			    : xstrdup("not bound, not in the configuration");
-	field("at boot", text);
-	free(text);
-	text = xasprintf(gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
-	field("IOMMU", text);
-	free(text);
-	text = xasprintf(gpu->numa_node < 0 ? "none" : "%d", gpu->numa_node);
-	field("NUMA node", text);
-	free(text);
-	if (read_egm(s->host, &egm)) {
-		text = egm ? xasprintf("%s set aside by firmware, which this driver gives to no guest",
-				       size_text(egm, size)) :
-			     xstrdup("none");
-		field("EGM", text);
-		free(text);
-	}
+		field("at boot", "not bound, not in the configuration");
+	field("IOMMU", gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
+	field("NUMA node", gpu->numa_node < 0 ? "none" : "%d", gpu->numa_node);
+	if (read_egm(s->host, &egm))
+		field("EGM",
+		      egm ? "%s set aside by firmware, which this driver gives to no guest" : "none",
+		      size_text(egm, size));
 	if (gpu->slot)
-		field("slot", gpu->slot);
+		field("slot", "%s", gpu->slot);
 	if (gpu->serial)
-		field("serial", gpu->serial);
+		field("serial", "%s", gpu->serial);
 	holders = holders_find(s->host, &s->files, gpu, &count);
-	for (i = 0; i < count; i++) {
-		text = xasprintf("%sby process %d (%s), %s", holders[i].certain ? "" : "perhaps ",
-				 holders[i].file->pid, holders[i].file->comm,
-				 holders[i].file->path);
-		field("open", text);
-		free(text);
-	}
+	for (i = 0; i < count; i++)
+		field("open", "%sby process %d (%s), %s", holders[i].certain ? "" : "perhaps ",
+		      holders[i].file->pid, holders[i].file->comm, holders[i].file->path);
 	if (!count)
 		field("open", s->files.complete ? "no" : "unknown: only root can see all processes");
-	free(holders);
 	if (gpu->ours) {
-		text = read_features(s->host);
-		field("features", text ? text : "not reported by this driver");
-		free(text);
-		field("mode", gpu->mode == GPU_MODE_NONE ? "not reported by this driver"
-							 : gpu_mode_name(gpu->mode));
+		features = read_features(s->host);
+		field("features", "%s", features ? features : "not reported by this driver");
+		field("mode", "%s",
+		      gpu->mode == GPU_MODE_NONE ? "not reported by this driver"
+						 : gpu_mode_name(gpu->mode));
 		if (gpu->readiness)
-			field("readiness", !strcmp(gpu->readiness, "unknown")
-						   ? "unknown: no access since the last reset"
-					   : !strcmp(gpu->readiness, "failed")
-						   ? "failed: the memory did not become ready"
-						   : gpu->readiness);
-		if (gpu->scrub_state) {
-			text = scrub_text(gpu);
-			field("scrub", text);
-			free(text);
-		}
+			field("readiness", "%s",
+			      !strcmp(gpu->readiness, "unknown")
+				      ? "unknown: no access since the last reset"
+			      : !strcmp(gpu->readiness, "failed")
+				      ? "failed: the memory did not become ready"
+				      : gpu->readiness);
+		if (gpu->scrub_state)
+			draw_scrub(gpu);
 		draw_last_scrub(gpu);
 	}
 	putchar('\n');
@@ -432,23 +423,18 @@ static void draw(struct survey *s, const struct gpu *gpu)
 		char name[16];
 
 		snprintf(name, sizeof(name), "BAR%d", bars[i].number);
-		text = xasprintf("%s at 0x%llx, the device's own%s", size_text(bars[i].size, size),
-				 (unsigned long long)bars[i].address,
-				 !bars[i].hidden ? "" : bars[i].number < 4 ?
-				 "; a guest sees resmem instead" :
-				 "; a guest sees usemem instead");
-		field(name, text);
-		free(text);
+		field(name, "%s at 0x%llx, the device's own%s", size_text(bars[i].size, size),
+		      (unsigned long long)bars[i].address,
+		      !bars[i].hidden ? "" :
+		      bars[i].number < 4 ? "; a guest sees resmem instead" :
+					   "; a guest sees usemem instead");
 	}
 	for (i = 0; i < s->iomem.count; i++) {
 		const struct iomem_range *range = &s->iomem.range[i];
 
-		if (!in_memory(gpu, range))
-			continue;
-		text = xasprintf("%llx-%llx : %s", (unsigned long long)range->start,
-				 (unsigned long long)range->end, range->name);
-		field("iomem", text);
-		free(text);
+		if (in_memory(gpu, range))
+			field("iomem", "%llx-%llx : %s", (unsigned long long)range->start,
+			      (unsigned long long)range->end, range->name);
 	}
 }
 
@@ -468,7 +454,8 @@ static struct json_object *address_json(uint64_t address)
 static void fill_json(struct json_object *document, struct survey *s, const struct gpu *gpu)
 {
 	struct json_object *array, *object;
-	char *features = read_features(s->host), *word, *save;
+	g_autofree char *features = read_features(s->host);
+	char *word, *save;
 	uint64_t egm;
 	struct part parts[PARTS_MAX];
 	struct bar bars[6];
@@ -480,7 +467,6 @@ static void fill_json(struct json_object *document, struct survey *s, const stru
 	     word = strtok_r(NULL, " ", &save))
 		if (strcmp(word, "none"))
 			json_object_array_add(array, json_text(word));
-	free(features);
 	json_object_object_add(document, "features", array);
 	json_object_object_add(document, "egm_size",
 			       json_size(read_egm(s->host, &egm) ? egm : GPU_UNKNOWN));
