@@ -142,6 +142,8 @@ void guest_facts_ask(struct answers *a, struct guest_facts *facts)
 	const char *said = answer(a, "libvirt-capabilities");
 
 	facts->libvirt_iommufd = !said || strstr(said, "iommufd: yes");
+	if (!answer_egm(a, &facts->egm))
+		facts->egm = 0;
 }
 
 void guest_facts_free(struct guest_facts *facts)
@@ -952,6 +954,11 @@ static bool ends_with(const char *text, const char *end)
 static void plan_rest(const struct guest_facts *facts, const struct guest_wish *wish,
 		      struct guest_plan *plan)
 {
+	char size[SIZE_MAX_TEXT];
+
+	if (facts->egm)
+		note(plan, "firmware has set aside up to %s of each socket's memory (EGM), which this guest does not use",
+		     size_text(facts->egm, size));
 	plan->name = wish->name ? wish->name : "gh200";
 	plan->disk = wish->disk ? xstrdup(wish->disk) :
 		     xasprintf("%s%s%s", plan->format == FORMAT_LIBVIRT ?

@@ -482,6 +482,14 @@ class Domains(unittest.TestCase):
             self.assertEqual([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").attrib) for d in domain.iter(f"{qemu}device")],
                              [(f"ua-gpu{i}", {"name": "ats", "type": "string", "value": "off"}) for i in range(seen)])
 
+    def test_egm(self):
+        """Memory that firmware sets aside for guests is not in this guest."""
+        for size, there in (("274877906944", True), ("0", False)):
+            with Tree() as t:
+                host(t).file("/answers/acpi-tables", f"SSDT5: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size nvidia,egm-size={size}")
+                notes = json.loads(guest(t, "--format=json").stdout)["notes"]
+                self.assertEqual(["256 GiB" in n and "EGM" in n for n in notes], [True] if there else [])
+
     def test_all_memory(self):
         for memory, there in (("480G", True), ("400G", False)):
             with Tree() as t:
