@@ -2,6 +2,7 @@
 /*
  * "nvgrace-gpu list": a table of every supported GPU. Called by main.c.
  */
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,14 +87,14 @@ static void fit(int width[COLUMNS])
 
 static char *number_text(int number)
 {
-	return number < 0 ? xstrdup("-") : xasprintf("%d", number);
+	return number < 0 ? g_strdup("-") : g_strdup_printf("%d", number);
 }
 
 static char *memory_text(uint64_t size)
 {
 	char text[SIZE_MAX_TEXT];
 
-	return xstrdup(size == GPU_UNKNOWN ? "-" : size_text(size, text));
+	return g_strdup(size == GPU_UNKNOWN ? "-" : size_text(size, text));
 }
 
 static enum colour state_colour(const char *state)
@@ -115,18 +116,18 @@ static void print_table(struct survey *s, bool wide)
 	for (i = 0; i < s->gpus.count; i++) {
 		const struct gpu *gpu = &s->gpus.gpu[i];
 
-		cells[i][0] = xstrdup(gpu->address);
-		cells[i][1] = xstrdup(gpu->product);
+		cells[i][0] = g_strdup(gpu->address);
+		cells[i][1] = g_strdup(gpu->product);
 		cells[i][2] = number_text(gpu->numa_node);
-		cells[i][3] = xstrdup(gpu->driver ? gpu->driver : "-");
+		cells[i][3] = g_strdup(gpu->driver ? gpu->driver : "-");
 		cells[i][4] = number_text(gpu->iommu_group);
 		cells[i][5] = memory_text(gpu->usemem_size);
 		cells[i][6] = memory_text(gpu->resmem_size);
-		cells[i][SCRUB] = xstrdup(gpu->scrub_state ? gpu->scrub_state : "-");
+		cells[i][SCRUB] = g_strdup(gpu->scrub_state ? gpu->scrub_state : "-");
 		scrub |= !!gpu->scrub_state;
-		cells[i][8] = xstrdup(survey_boots(s, gpu) ? "yes" :
+		cells[i][8] = g_strdup(survey_boots(s, gpu) ? "yes" :
 				      survey_persisted(s, gpu) ? "blocked" : "no");
-		cells[i][9] = xstrdup(survey_state(s, gpu));
+		cells[i][9] = g_strdup(survey_state(s, gpu));
 		for (c = 0; c < COLUMNS; c++)
 			if ((int)strlen(cells[i][c]) > width[c])
 				width[c] = strlen(cells[i][c]);

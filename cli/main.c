@@ -4,6 +4,7 @@
  * describes the other files, and which of them may call which.
  */
 #include <errno.h>
+#include <glib.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,7 +136,7 @@ static int run_own(const struct argp *argp, const struct arguments *a)
 	/* Neither returns: --help ends the program. */
 	if (!about || !about->run)
 		return argp_parse(argp, 2, argv, 0, NULL, NULL);
-	argv[0] = xasprintf(PROGRAM " %s", about->name);
+	argv[0] = g_strdup_printf(PROGRAM " %s", about->name);
 	return about->run(&none, 2, argv);
 }
 
@@ -175,7 +176,7 @@ int main(int argc, char **argv)
 		return EXIT_USAGE_ERROR;
 	}
 	if (a.command->run) {
-		full = xasprintf(PROGRAM " %s", a.command->name);
+		full = g_strdup_printf(PROGRAM " %s", a.command->name);
 		a.argv[0] = full;
 		host_init(&h, a.root);
 		h.adds_id = config_adds_id;

@@ -6,6 +6,7 @@
  * OpenMetrics is no alternative: it names a counter's family "x", and the older
  * format "x_total", so a counter has a type in only one of them.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,7 +145,7 @@ static void print_flags(FILE *out, struct survey *s)
 		       "address", s->gpus.gpu[i].address);
 	family(out, "in_use", "Whether a process has the GPU open.");
 	for (i = 0; i < s->gpus.count; i++) {
-		free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
+		g_free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
 		/* If not all processes could be read, 0 is not known. */
 		if (count || s->files.complete)
 			SAMPLE(out, "in_use", !!count, "address", s->gpus.gpu[i].address);
@@ -270,7 +271,7 @@ static void print_sizes(FILE *out, struct survey *s)
 /* Prints a count of the driver's; drivers without this file have no sample. */
 static void print_count(FILE *out, struct survey *s, const char *file, const char *help)
 {
-	char *name = xasprintf("%s_total", file);
+	g_autofree char *name = g_strdup_printf("%s_total", file);
 	uint64_t value;
 	size_t i;
 
@@ -279,7 +280,6 @@ static void print_count(FILE *out, struct survey *s, const char *file, const cha
 		if (!host_u64(s->host, &value, PCI_DEVICES "/%s/nvgrace_gpu/%s",
 			      s->gpus.gpu[i].address, file))
 			SAMPLE(out, name, value, "address", s->gpus.gpu[i].address);
-	free(name);
 }
 
 static void print_counters(FILE *out, struct survey *s)

@@ -4,6 +4,7 @@
  * that guests don't start before that at boot. nvgrace-gpu-ready.service and
  * main.c call it.
  */
+#include <glib.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,14 +61,14 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static char *why_not(struct host *h, const struct gpu *gpu)
 {
 	if (!gpu->driver)
-		return xstrdup("not bound to a driver");
+		return g_strdup("not bound to a driver");
 	if (!gpu->ours)
-		return xasprintf("bound to %s", gpu->driver);
+		return g_strdup_printf("bound to %s", gpu->driver);
 	if (gpu->mode == GPU_MODE_NONE &&
 	    host_exists(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features"))
-		return xstrdup("still being bound");
+		return g_strdup("still being bound");
 	if (gpu->readiness && !strcmp(gpu->readiness, "failed"))
-		return xstrdup("its memory is not ready");
+		return g_strdup("its memory is not ready");
 	return NULL;
 }
 
@@ -82,7 +83,7 @@ static size_t count_missing(struct host *h, char (*addresses)[ADDRESS_MAX], size
 
 	for (i = 0; i < count; i++) {
 		if (gpu_read(h, addresses[i], &gpu))
-			why = xstrdup("the device is gone");
+			why = g_strdup("the device is gone");
 		else
 			why = why_not(h, &gpu);
 		if (why && say)
