@@ -28,7 +28,6 @@
 #include "compat/mapping.h"
 
 struct compat_pfn_space;
-struct device_driver;
 struct nvgrace_gpu;
 
 /* Most bad pages of a part that the driver can tell apart. */
@@ -38,14 +37,12 @@ struct nvgrace_gpu;
  * struct nvgrace_gpu_poison - bad pages of one part; owned by poison.c
  * @lock: protects the other members; nests in locks of mm and of this driver
  * @count: how many pages; also read without the lock, as a hint
- * @reports: changes with each report; may wrap
  * @overflow: there were too many, so each page counts as bad
  * @pfn: the pages, in no order
  */
 struct nvgrace_gpu_poison {
 	spinlock_t lock;		/* see above */
 	unsigned int count;
-	unsigned int reports;
 	bool overflow;
 	unsigned long pfn[NVGRACE_GPU_POISON_PAGES];
 };
@@ -106,12 +103,16 @@ enum nvgrace_gpu_scrub_state {
  * @clean: all of the memory was overwritten
  * @time: seconds since 1970 when it ended
  * @ms: milliseconds that it took, with the GPU's reset and waits
+ * @bytes: bytes that it has overwritten for good
+ * @workers: tasks that wrote the zeros
  */
 struct nvgrace_gpu_scrub_record {
 	u64 count;
 	bool clean;
 	s64 time;
 	u64 ms;
+	u64 bytes;
+	unsigned int workers;
 };
 
 /**
@@ -131,13 +132,15 @@ struct nvgrace_gpu_scrub_record {
  * @work: the attempt
  * @error: first error of the attempt that runs; 0 if there is none
  * @epoch: epoch of the gate when the attempt began
- * @again: whether the pass is the second of the attempt
+ * @pass: the pass of the attempt, of scrub.c
+ * @stalled: the attempt must end, because unbinding or shutdown waits and no
+ *	step has ended for long
  * @written: bytes that both passes of the attempt that runs, or else of the last
  *	one, have written
  * @next_usemem: the next step of the pass in usemem for a worker
  * @next_resmem: the same in resmem
  * @flush_ns: nanoseconds that all workers together spent on caches
- * @workers: how many tasks wrote the zeros of the last attempt
+ * @workers: how many tasks write the zeros of the attempt
  * @report_limit: rate limit of log lines about failures
  * @clear_limit: rate limit of log lines about success
  */
@@ -156,7 +159,8 @@ struct nvgrace_gpu_scrub {
 	struct work_struct work;
 	int error;
 	unsigned int epoch;
-	bool again;
+	unsigned int pass;
+	bool stalled;
 	atomic64_t written;
 	atomic64_t next_usemem;
 	atomic64_t next_resmem;
@@ -176,24 +180,26 @@ struct nvgrace_gpu_scrub {
  * @usemem: the cacheable part, shown as BAR4
  * @resmem: the non-cacheable part, shown as BAR2; none on GPUs without the MIG
  *	defect
- * @link_entry: entry in the list of bound GPUs, under bound_gpus_lock of probe.c
+ * @listed: entry in the list of bound GPUs with memory, under bound_gpus_lock of
+ *	probe.c; not in it: empty
+ * @registered: registered with vfio, under the same lock
  * @range_start: first physical address that firmware gives the GPU
  * @range_last: last physical address that firmware gives the GPU
  * @bar_lock: protects bar_written of both regions, and @resets
  * @resets: changes with each reset; may wrap. Owned by cfgemu.c.
  * @gate: held for read around every access to GPU memory and every insertion of
  *	a pfn, but never while a fault on user memory is handled; for write to
- *	change what gate.c owns. Protects @epoch, @closed, @link_frozen and the
- *	kernel mappings of both regions. Nests in memory_lock.
+ *	change what gate.c owns. Protects @epoch to @link_frozen and the kernel
+ *	mappings of both regions. Nests in memory_lock.
  * @epoch: changes when readiness must be found out again; may wrap
+ * @epoch_start: when it last changed
  * @closed: why the gate is closed, bits of gate.c; 0 if it is open
- * @opened: waits for @closed to become 0, or @config_writer or @poller NULL
- * @config_writer: the task that is writing power or decoding in config space;
- *	NULL if there is none
+ * @opened: waits for @closed to become 0, or @poller NULL
+ * @config_writes: tasks that are writing power or decoding in config space
+ * @leaving: the GPU is being unbound or shut down, so that the host's sleep does
+ *	not close the gate
  * @link_frozen: an error has frozen the link, and since then, recovery has not
  *	succeeded, and no reset or open has found the GPU
- * @last_wait: time when scrubs give up; KTIME_MAX until the GPU is being
- *	unbound or shut down
  * @ready_for: @epoch when the memory was last found ready
  * @failed_for: @epoch when a wait for readiness last failed
  * @report_limit: rate limit of log lines about failed waits
@@ -201,12 +207,14 @@ struct nvgrace_gpu_scrub {
  * @insert_lock: serialize insertions of pages and of huge entries below one
  *	table of huge entries; nest in @gate
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
- * @bar0: readiness registers of legacy GPUs, mapped at probe, in a scrub and
- *	while the device is open; NULL otherwise
+ * @bar0: readiness registers of legacy GPUs, mapped from probe to remove; they
+ *	can be read while the device is enabled
  * @window_lock: protects the creation of kernel mappings by window.c; nests in
  *	@gate
  * @saved_state: config space at the end of probe, for resets that restore
  *	nothing; NULL if there was no memory for it
+ * @bar0_readable: config space shows where BAR0 is
+ * @kept_awake: device.c holds a reference of runtime power management
  * @mapping: finds the mappings of user space
  * @scrub: scrubs of the memory between users
  */
@@ -214,18 +222,20 @@ struct nvgrace_gpu {
 	struct vfio_pci_core_device core;
 	struct nvgrace_gpu_region usemem;
 	struct nvgrace_gpu_region resmem;
-	struct list_head link_entry;
+	struct list_head listed;
+	bool registered;
 	phys_addr_t range_start;
 	phys_addr_t range_last;
 	spinlock_t bar_lock;		/* protects bar_written, resets */
 	unsigned int resets;
 	struct rw_semaphore gate;	/* protects what gate.c owns */
 	unsigned int epoch;
+	ktime_t epoch_start;
 	unsigned int closed;
-	wait_queue_head_t opened;
-	struct task_struct *config_writer;
+	unsigned int config_writes;
+	bool leaving;
 	bool link_frozen;
-	ktime_t last_wait;
+	wait_queue_head_t opened;
 	unsigned int ready_for;
 	unsigned int failed_for;
 	struct ratelimit_state report_limit;
@@ -235,6 +245,8 @@ struct nvgrace_gpu {
 	void __iomem *bar0;
 	struct mutex window_lock;	/* protects setting window[] */
 	struct pci_saved_state *saved_state;
+	bool bar0_readable;
+	bool kept_awake;
 	struct compat_mapping mapping;
 	struct nvgrace_gpu_scrub scrub;
 };
@@ -285,18 +297,20 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
  * for read.
  *
  * nvgrace_gpu_gate_enter() waits for the end of a reset and for readiness.
- * Called without locks; sleeps. Returns 0, -EINTR (the task is being killed) or
- * -EIO (in D3, not decoding, not ready in time, or link frozen). Unless the
- * caller keeps the GPU @awake, it also returns -EBUSY: user space wants low
- * power, so call again with the GPU kept awake. That costs as much as a small
- * access.
+ * Called without locks, with the GPU kept awake; sleeps. Returns 0, -EINTR (the
+ * task is being killed) or -EIO (in D3, not decoding, not ready in time, or link
+ * frozen).
+ *
+ * nvgrace_gpu_gate_enter_sure() reads readiness twice, 100 ms apart. Returns the
+ * same, and -EAGAIN if it has changed meanwhile.
  *
  * nvgrace_gpu_gate_enter_fault() does not wait. Called with the fault's lock of
- * the address space. Returns the same but -EBUSY, and -EAGAIN if a wait may
+ * the address space. Returns the same as the first, and -EAGAIN if a wait may
  * help. While user space wants low power it returns -EIO, because a fault can't
  * keep the GPU awake.
  */
-int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu, bool awake);
+int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_enter_sure(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_gate_enter_fault(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu);
 
@@ -321,13 +335,6 @@ unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu);
 int nvgrace_gpu_gate_wait(struct nvgrace_gpu *gpu);
 
 /*
- * Waits until the memory may be exported, because a peer can't wait. Does not
- * wait while the GPU does not decode memory: vfio-pci-core then revokes the
- * export at once. Called without locks; sleeps. Returns 0, -EINTR or -EIO.
- */
-int nvgrace_gpu_gate_wait_export(struct nvgrace_gpu *gpu);
-
-/*
  * Between these two the GPU is awake, even if user space wants low power. The
  * first returns 0 or -EIO (it does not wake up). Called without locks; sleep.
  */
@@ -337,14 +344,21 @@ void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu);
 /*
  * Stand around every write of user space to @count bytes at @offset of config
  * space, because it may change power or decoding. In between, the calling task
- * may be unable to access the memory. The first returns 0, or -EINTR (the task
- * is being killed); after -EINTR the second must not be called. Called without
- * locks; sleep.
+ * may be unable to access the memory of any GPU. @w has what the second needs.
+ * Called without locks; sleep.
  */
-int nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu, u64 offset,
-				  size_t count);
-void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu, u64 offset,
-				 size_t count);
+struct nvgrace_gpu_config_write {
+	struct list_head entry;
+	struct task_struct *task;
+	bool closes;
+	bool power;
+};
+
+void nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu,
+				   struct nvgrace_gpu_config_write *w,
+				   u64 offset, size_t count);
+void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu,
+				 struct nvgrace_gpu_config_write *w);
 
 /*
  * The GPU may lose power from now on, and its memory the training and the
@@ -367,11 +381,10 @@ enum nvgrace_gpu_readiness nvgrace_gpu_gate_readiness(struct nvgrace_gpu *gpu);
  *
  * init comes first, at probe.
  *
- * wait_probe comes at probe, with the GPU in D0 and disabled. It waits until
- * the memory is ready: at most 30 s on legacy GPUs, or as long as the CXL DVSEC
+ * wait_probe comes at probe, with the GPU in D0 and enabled. It waits until the
+ * memory is ready: at most 30 s on legacy GPUs, or as long as the CXL DVSEC
  * states. Returns 0, -ETIME (not ready, one line in the log), -EINTR (the task
- * is being killed), -ENODEV (gone, or BAR0 too small, one line), -EIO (memory
- * not decoded), or the error of enabling the GPU or mapping BAR0.
+ * is being killed), -ENODEV (gone, one line) or -EIO (memory not decoded).
  *
  * device_opened comes after vfio_pci_core_enable(). device_closing comes before
  * vfio_pci_core_close_device(), and after each scrub, which opens nothing.
@@ -384,27 +397,22 @@ void nvgrace_gpu_gate_device_opened(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_device_closing(struct nvgrace_gpu *gpu);
 
 /*
- * Between these two the host sleeps, user space is frozen, and the gate is
- * closed. Called without locks, except for the device lock; sleep.
+ * The host's sleep.
+ *
+ * suspend, resume: between these two the host sleeps, user space is frozen for
+ * most of the time, and the gate is closed.
+ *
+ * leaves: the GPU is being unbound or shut down, so that nothing would open the
+ * gate again.
+ *
+ * suspended: whether the host sleeps or is about to.
+ *
+ * Called without locks, except for the device lock and that of the list of
+ * GPUs; all but the last sleep.
  */
 void nvgrace_gpu_gate_suspend(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_resume(struct nvgrace_gpu *gpu);
-
-/*
- * The end of scrubs, and the host's sleep.
- *
- * finish: the GPU is being unbound or shut down, and a scrub has @ms
- * milliseconds from now. Sleeps.
- *
- * is_late: whether that time has passed.
- *
- * suspended: whether the host sleeps or is about to. While the caller holds the
- * device lock, it does not begin to.
- *
- * Called without locks, except for the device lock.
- */
-void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms);
-bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_leaves(struct nvgrace_gpu *gpu);
 bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu);
 
 /*
@@ -422,13 +430,14 @@ bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu);
  * link_reset: the link was reset, which begins a new epoch. Under memory_lock,
  * held for write.
  *
- * link_works: recovery has succeeded.
+ * link_works: recovery has succeeded, or has failed although the GPU is there;
+ * then training may be @lost, which begins a new epoch.
  */
 void nvgrace_gpu_gate_reset_begin(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_reset_end(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_link_freeze(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_link_reset(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu, bool lost);
 
 /* ---- reset.c: resets and errors ----------------------------------------- */
 
@@ -475,18 +484,12 @@ void nvgrace_gpu_ready_report(struct nvgrace_gpu *gpu,
 				 int err);
 
 /*
- * The readiness registers. find comes first, at probe: it finds out which kind
- * of registers the GPU has. They can be read between map and unmap, which need
- * the device enabled, and between begin and end, which enable it themselves and
- * need it not open. All but find sleep. map returns 0, -ENODEV (no such
- * registers, one line in the log) or -ENOMEM. begin returns that or the error
- * of enabling the device or of claiming BAR0.
+ * The readiness registers, from probe to remove. init finds out which kind of
+ * registers the GPU has. Returns 0, -ENODEV (none, one line in the log) or
+ * -ENOMEM. exit may come after a failed init, or a second time. Sleep.
  */
-void nvgrace_gpu_ready_find(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_ready_map(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_ready_unmap(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_ready_begin(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_ready_end(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_ready_init(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_ready_exit(struct nvgrace_gpu *gpu);
 
 /* ---- device.c ------------------------------------------------------------ */
 
@@ -498,11 +501,12 @@ extern const struct vfio_device_ops nvgrace_gpu_device_memory_ops;
 extern const struct vfio_device_ops nvgrace_gpu_device_core_ops;
 
 /*
- * Adds what the host's sleep needs to the power management of vfio-pci-core,
- * which replaces the driver's own at each registration. Called right after
- * that.
+ * While a GPU is not open, it goes to D3, unless the module parameter
+ * disable_idle_d3 forbids that. keep_awake comes before it is registered or
+ * closed, may_sleep when it is open, and at its removal.
  */
-void nvgrace_gpu_device_add_pm(struct device_driver *driver);
+void nvgrace_gpu_device_keep_awake(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_device_may_sleep(struct nvgrace_gpu *gpu);
 
 /* ---- region.c ------------------------------------------------------------ */
 
@@ -621,10 +625,11 @@ ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
  * zeros that have left the CPUs' caches on return. Adds the nanoseconds spent
  * on caches to *@flush_ns. Returns 0, -EAGAIN (nothing was done, because
  * nvgrace_gpu_gate_epoch() is not @epoch), -EINTR, -EIO or -ENOMEM. Called
- * without locks, with the GPU kept awake; sleeps.
+ * without locks, with the GPU kept awake; sleeps. @again: this epoch's zeros are
+ * there already.
  */
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
-			u64 len, unsigned int epoch, u64 *flush_ns);
+			u64 len, unsigned int epoch, bool again, u64 *flush_ns);
 
 /* ---- poison.c: pages that are bad ---------------------------------------- */
 
@@ -645,14 +650,9 @@ u64 nvgrace_gpu_poison_before(struct nvgrace_gpu_region *region, u64 offset,
 			      u64 len);
 
 /*
- * forget: the page at @offset was overwritten in whole lines. It stays bad if a
- * page was reported since @reports, the result of nvgrace_gpu_poison_reports()
- * before that. forget_all: so was all of the part, and nothing could be reported
- * meanwhile. Do not sleep.
+ * All of the part was overwritten in whole lines, and nothing could be reported
+ * meanwhile. Does not sleep.
  */
-unsigned int nvgrace_gpu_poison_reports(struct nvgrace_gpu_region *region);
-void nvgrace_gpu_poison_forget(struct nvgrace_gpu_region *region, u64 offset,
-			       unsigned int reports);
 void nvgrace_gpu_poison_forget_all(struct nvgrace_gpu_region *region);
 
 /* ---- scrub.c ------------------------------------------------------------- */
@@ -675,11 +675,17 @@ struct nvgrace_gpu_scrub_record nvgrace_gpu_scrub_last(struct nvgrace_gpu *gpu);
 /* Each of the following has the name of the event at which it is called. */
 
 /*
- * sysfs demands a scrub: begins one in the background, unless one runs. Returns
- * 0 or -EBUSY (the device is open, or being unbound). Called without locks;
- * sleeps.
+ * on_demand: sysfs demands a scrub. Begins one in the background, unless one
+ * runs. Returns 0 or -EBUSY (the device is open or being unbound, or this is the
+ * kernel of a crash dump).
+ *
+ * ahead: the host shuts down, and this GPU's turn will come. Begins a scrub if
+ * one is due then.
+ *
+ * Called without locks of this driver but that of the list; sleep.
  */
 int nvgrace_gpu_scrub_on_demand(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_ahead(struct nvgrace_gpu *gpu);
 
 /*
  * Stand around each use of the device.
@@ -707,8 +713,8 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
  *
  * init: at probe.
  *
- * before_register, registered: the registration of the device with vfio, with
- * the device lock held. They begin the first scrub if the parameter is on.
+ * registered: the registration of the device with vfio, with the device lock
+ * held. Resets the GPU and begins the first scrub if the parameter is on.
  *
  * hibernating: another kernel may use the GPU, so what is known of the content
  * is no longer true.
@@ -718,11 +724,9 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
  *
  * removing: at shutdown, and after the device was unregistered, with the device
  * lock held. Waits for a scrub, and runs one that is due, unless the device is
- * open. Takes at most 60 s, 1 s for each GiB, a reset and two waits for
- * readiness.
+ * open. Ends when no step of it has ended for 60 s.
  */
 void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_before_register(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu);

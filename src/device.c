@@ -1,14 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The vfio operations, the life of an open device, and the host's sleep. Passes
- * each access to the file that owns the region, and everything else to
- * vfio-pci-core.
+ * The vfio operations and the life of an open device. Passes each access to the
+ * file that owns the region, and everything else to vfio-pci-core.
  */
+#include <linux/module.h>
+#include <linux/pm_runtime.h>
 #include <linux/vfio_pci_core.h>
 
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
 #include "trace.h"
+
+/*
+ * As vfio-pci's own parameter, which since Linux 7.2 has no effect on other
+ * drivers: some hosts can't bring a GPU back from D3.
+ */
+static bool disable_idle_d3;
+module_param(disable_idle_d3, bool, 0644);
+MODULE_PARM_DESC(disable_idle_d3, "Keep a GPU that is not open in D0; takes effect when it is bound or closed (default: N)");
+
+void nvgrace_gpu_device_keep_awake(struct nvgrace_gpu *gpu)
+{
+	gpu->kept_awake = READ_ONCE(disable_idle_d3);
+	if (gpu->kept_awake)
+		pm_runtime_get_noresume(&gpu->core.pdev->dev);
+}
+
+void nvgrace_gpu_device_may_sleep(struct nvgrace_gpu *gpu)
+{
+	if (gpu->kept_awake)
+		pm_runtime_put(&gpu->core.pdev->dev);
+	gpu->kept_awake = false;
+}
 
 static int open_device(struct vfio_device *core_vdev)
 {
@@ -20,12 +43,11 @@ static int open_device(struct vfio_device *core_vdev)
 		return ret;
 
 	ret = vfio_pci_core_enable(&gpu->core);
-	if (ret)
-		goto cancel;
-
-	ret = nvgrace_gpu_ready_map(gpu);
-	if (ret)
-		goto disable;
+	if (ret) {
+		nvgrace_gpu_scrub_open_failed(gpu);
+		return ret;
+	}
+	nvgrace_gpu_device_may_sleep(gpu);
 
 	nvgrace_gpu_scrub_opened(gpu);
 	nvgrace_gpu_gate_device_opened(gpu);
@@ -35,12 +57,6 @@ static int open_device(struct vfio_device *core_vdev)
 
 	vfio_pci_core_finish_enable(&gpu->core);
 	return 0;
-
-disable:
-	vfio_pci_core_disable(&gpu->core);
-cancel:
-	nvgrace_gpu_scrub_open_failed(gpu);
-	return ret;
 }
 
 static void close_device(struct vfio_device *core_vdev)
@@ -50,8 +66,8 @@ static void close_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_gate_device_closing(gpu);
 	nvgrace_gpu_region_close(&gpu->usemem);
 	nvgrace_gpu_region_close(&gpu->resmem);
-	nvgrace_gpu_ready_unmap(gpu);
 	nvgrace_gpu_dmabuf_close(gpu);
+	nvgrace_gpu_device_keep_awake(gpu);
 	nvgrace_gpu_scrub_before_close(gpu);
 	vfio_pci_core_close_device(core_vdev);
 	nvgrace_gpu_scrub_closed(gpu);
@@ -60,14 +76,13 @@ static void close_device(struct vfio_device *core_vdev)
 static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
 			    size_t count, loff_t *ppos)
 {
-	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
+	struct nvgrace_gpu_config_write w;
 	ssize_t ret;
 
-	ret = nvgrace_gpu_gate_config_begin(gpu, offset, count);
-	if (ret)
-		return ret;
+	nvgrace_gpu_gate_config_begin(gpu, &w, *ppos & VFIO_PCI_OFFSET_MASK,
+				      count);
 	ret = nvgrace_gpu_cfgemu_write(gpu, buf, count, ppos);
-	nvgrace_gpu_gate_config_end(gpu, offset, count);
+	nvgrace_gpu_gate_config_end(gpu, &w);
 	return ret;
 }
 
@@ -162,12 +177,20 @@ const struct vfio_device_ops nvgrace_gpu_device_memory_ops = {
 
 static int open_core_only(struct vfio_device *core_vdev)
 {
-	struct vfio_pci_core_device *core = &to_nvgrace_gpu(core_vdev)->core;
-	int ret = vfio_pci_core_enable(core);
+	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
+	int ret = vfio_pci_core_enable(&gpu->core);
 
-	if (!ret)
-		vfio_pci_core_finish_enable(core);
-	return ret;
+	if (ret)
+		return ret;
+	nvgrace_gpu_device_may_sleep(gpu);
+	vfio_pci_core_finish_enable(&gpu->core);
+	return 0;
+}
+
+static void close_core_only(struct vfio_device *core_vdev)
+{
+	nvgrace_gpu_device_keep_awake(to_nvgrace_gpu(core_vdev));
+	vfio_pci_core_close_device(core_vdev);
 }
 
 /*
@@ -179,7 +202,7 @@ const struct vfio_device_ops nvgrace_gpu_device_core_ops = {
 	.init		= vfio_pci_core_init_dev,
 	.release	= vfio_pci_core_release_dev,
 	.open_device	= open_core_only,
-	.close_device	= vfio_pci_core_close_device,
+	.close_device	= close_core_only,
 	.read		= vfio_pci_core_read,
 	.write		= vfio_pci_core_write,
 	.ioctl		= vfio_pci_core_ioctl,
@@ -190,63 +213,3 @@ const struct vfio_device_ops nvgrace_gpu_device_core_ops = {
 	COMPAT_REGION_INFO_OPS(compat_core_region_info)
 	COMPAT_VFIO_DEVICE_OPS
 };
-
-/* ---- the host's sleep --------------------------------------------------- */
-
-/* Of vfio-pci-core: it has only runtime power management. */
-static const struct dev_pm_ops *core_pm;
-
-/*
- * Called before any device sleeps, and the gate stays closed until all are
- * awake. User space is frozen meanwhile, but not the workers of a scrub. A
- * freezable workqueue would not do: a scrub takes longer than tasks have to
- * freeze, and that of a shutdown after hibernation would wait for ever.
- */
-static int prepare(struct device *dev)
-{
-	nvgrace_gpu_gate_suspend(dev_to_nvgrace_gpu(dev));
-	return 0;
-}
-
-static void complete_sleep(struct device *dev)
-{
-	nvgrace_gpu_gate_resume(dev_to_nvgrace_gpu(dev));
-}
-
-/* Another kernel may use the GPU until this one is back. */
-static int hibernate(struct device *dev)
-{
-	nvgrace_gpu_scrub_hibernating(dev_to_nvgrace_gpu(dev));
-	return 0;
-}
-
-static int runtime_suspend(struct device *dev)
-{
-	return READ_ONCE(core_pm)->runtime_suspend(dev);
-}
-
-static int runtime_resume(struct device *dev)
-{
-	return READ_ONCE(core_pm)->runtime_resume(dev);
-}
-
-static const struct dev_pm_ops pm_ops = {
-	.prepare		= prepare,
-	.complete		= complete_sleep,
-	.freeze			= hibernate,
-	.runtime_suspend	= runtime_suspend,
-	.runtime_resume		= runtime_resume,
-};
-
-void nvgrace_gpu_device_add_pm(struct device_driver *driver)
-{
-	const struct dev_pm_ops *pm = READ_ONCE(driver->pm);
-
-	/* Of two GPUs that are bound at the same time, one may be first. */
-	if (pm == &pm_ops)
-		return;
-	/* The host does not sleep during a bind. */
-	WRITE_ONCE(core_pm, pm);
-	/* Who finds the operations needs core_pm. */
-	smp_store_release(&driver->pm, &pm_ops);
-}

@@ -12,10 +12,10 @@
 
 /*
  * Fills @phys_vec with the physical ranges of region @region_index that
- * @dma_ranges selects. Waits until the memory is ready, because a peer's access
- * can't wait. Called by the feature's ioctl without locks; sleeps. Returns 0,
- * -EINVAL or -EOVERFLOW (a range that isn't memory), or -EINTR or -EIO from the
- * wait.
+ * @dma_ranges selects. Does not wait until the memory is ready: vfio-pci-core
+ * restores an export right after each reset, and a VMM's main thread exports.
+ * Called by the feature's ioctl without locks. Returns 0, or -EINVAL or
+ * -EOVERFLOW (a range that isn't memory).
  */
 static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 			   struct p2pdma_provider **provider,
@@ -27,7 +27,6 @@ static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(&core->vdev);
 	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu,
 							       region_index);
-	int ret;
 
 	if (!region)
 		return compat_core_dmabuf_phys(core, provider, region_index,
@@ -41,12 +40,8 @@ static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 	if (!*provider)
 		return -EINVAL;
 
-	ret = compat_fill_phys_vec(phys_vec, dma_ranges, nr_ranges,
-				   region->base, nvgrace_gpu_mappable(region));
-	if (ret)
-		return ret;
-
-	return nvgrace_gpu_gate_wait_export(gpu);
+	return compat_fill_phys_vec(phys_vec, dma_ranges, nr_ranges,
+				    region->base, nvgrace_gpu_mappable(region));
 }
 
 static const struct compat_pci_ops pci_ops = {

@@ -16,6 +16,7 @@
  */
 #include <linux/hrtimer.h>
 #include <linux/ktime.h>
+#include <linux/list.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
 #include <linux/pci.h>
@@ -24,6 +25,7 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/wait.h>
 
 #include "compat/compat.h"
@@ -42,6 +44,13 @@
  */
 #define POLL_FIRST_US		1000
 #define POLL_LONGEST_US		8000
+
+/* After this many milliseconds, a GPU boots, and POLL_LATE_US is the longest. */
+#define POLL_EARLY_MS		2000
+#define POLL_LATE_US		50000
+
+/* Microseconds between the two looks at the registers before a scrub. */
+#define READY_TWICE_US		100000
 
 /*
  * State of tasks that wait, except in a bind, which holds a lock that
@@ -92,6 +101,7 @@ static void forget_ready(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held_write(&gpu->gate);
 	WRITE_ONCE(gpu->epoch, gpu->epoch + 1);
+	gpu->epoch_start = ktime_get();
 	nvgrace_gpu_window_unmap(gpu);
 }
 
@@ -182,9 +192,11 @@ void nvgrace_gpu_gate_link_reset(struct nvgrace_gpu *gpu)
 	zap(gpu);
 }
 
-void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu, bool lost)
 {
 	down_write(&gpu->gate);
+	if (lost)
+		forget_ready(gpu);
 	WRITE_ONCE(gpu->link_frozen, false);
 	up_write(&gpu->gate);
 }
@@ -245,58 +257,88 @@ static bool covers_decoding(u64 offset, size_t count)
 	return !COMPAT_CORE_ZAPS && covers(offset, count, PCI_COMMAND, 2);
 }
 
-/* Whether a config write may make the memory unreachable. */
-static bool takes_turn(struct nvgrace_gpu *gpu, u64 offset, size_t count)
+/* The tasks that are writing power or decoding, of any GPU. */
+static LIST_HEAD(config_writers);
+static DEFINE_SPINLOCK(config_writers_lock);	/* protects config_writers */
+
+/* Whether this task is one of them. */
+static bool is_config_writer(void)
 {
-	return covers_power(gpu, offset, count) ||
-	       covers_decoding(offset, count);
+	struct nvgrace_gpu_config_write *w;
+	bool found = false;
+
+	spin_lock(&config_writers_lock);
+	list_for_each_entry(w, &config_writers, entry)
+		found |= w->task == current;
+	spin_unlock(&config_writers_lock);
+	return found;
 }
 
 /*
- * The gate is closed during such a write, because the state may change at any
- * time in it: vfio-pci-core fetches the bytes register by register, and user
- * space may keep it waiting. The writing task's own accesses fail, or it would
- * wait for itself.
+ * The gate is closed during a write that may make the memory unreachable,
+ * because the state may change at any time in it: vfio-pci-core fetches the
+ * bytes register by register, and user space may keep it waiting. Two such
+ * tasks, whose bytes are in the memory of each other's GPU, would wait for each
+ * other, so the accesses of a task that writes fail.
  */
-int nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu, u64 offset,
-				  size_t count)
+void nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu,
+				   struct nvgrace_gpu_config_write *w,
+				   u64 offset, size_t count)
 {
-	if (!takes_turn(gpu, offset, count))
-		return 0;
+	w->power = covers_power(gpu, offset, count);
+	w->closes = w->power || covers_decoding(offset, count);
+	if (!w->closes)
+		return;
 
-	/* One at a time: the first of two to end would open the gate. */
-	if (wait_event_state(gpu->opened,
-			     !cmpxchg(&gpu->config_writer, NULL, current),
-			     SLEEP_STATE))
-		return -EINTR;
+	w->task = current;
+	spin_lock(&config_writers_lock);
+	list_add(&w->entry, &config_writers);
+	spin_unlock(&config_writers_lock);
 
 	down_write(&gpu->gate);
+	gpu->config_writes++;
 	close_for(gpu, CLOSED_CONFIG);
 	up_write(&gpu->gate);
 	zap(gpu);
-	return 0;
 }
 
-void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu, u64 offset,
-				 size_t count)
+void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu,
+				 struct nvgrace_gpu_config_write *w)
 {
-	if (!takes_turn(gpu, offset, count))
+	if (!w->closes)
 		return;
 
 	down_write(&gpu->gate);
 	/* Leaving D3hot may be a reset, and nothing reports it. */
-	if (covers_power(gpu, offset, count))
+	if (w->power)
 		forget_ready(gpu);
-	open_for(gpu, CLOSED_CONFIG);
+	if (!--gpu->config_writes)
+		open_for(gpu, CLOSED_CONFIG);
 	up_write(&gpu->gate);
-	/* Pairs with the cmpxchg() of the next writer. */
-	smp_store_release(&gpu->config_writer, NULL);
-	wake_up_all(&gpu->opened);
+
+	spin_lock(&config_writers_lock);
+	list_del(&w->entry);
+	spin_unlock(&config_writers_lock);
 }
 
 int nvgrace_gpu_gate_keep_awake(struct nvgrace_gpu *gpu)
 {
-	return pm_runtime_resume_and_get(&gpu->core.pdev->dev) ? -EIO : 0;
+	struct device *dev = &gpu->core.pdev->dev;
+	bool engaged;
+
+	/*
+	 * From here on it does not fall asleep. Unless user space wants low
+	 * power, it is awake, and pm_runtime_resume() would cost as much as a
+	 * small access. "!!" because it is a bit-field on some kernels, which
+	 * data_race() can't take.
+	 */
+	pm_runtime_get_noresume(dev);
+	/* Without the lock: whoever wants low power now finds the reference. */
+	engaged = data_race(!!gpu->core.pm_runtime_engaged);
+	if (!engaged || pm_runtime_resume(dev) >= 0)
+		return 0;
+	pm_runtime_put_noidle(dev);
+	return -EIO;
 }
 
 void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu)
@@ -304,8 +346,7 @@ void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu)
 	/*
 	 * User space wants low power, so the GPU sleeps again. Without the
 	 * lock: a task that changes pm_runtime_engaged now forgets readiness
-	 * itself. "!!" because it is a bit-field on some kernels, which
-	 * data_race() can't take.
+	 * itself.
 	 */
 	if (data_race(!!gpu->core.pm_runtime_engaged))
 		nvgrace_gpu_gate_asleep(gpu);
@@ -315,6 +356,10 @@ void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu)
 void nvgrace_gpu_gate_suspend(struct nvgrace_gpu *gpu)
 {
 	down_write(&gpu->gate);
+	if (gpu->leaving) {
+		up_write(&gpu->gate);
+		return;
+	}
 	close_for(gpu, CLOSED_SUSPEND);
 	/* The host may cut the power, and nothing reports a reset. */
 	forget_ready(gpu);
@@ -329,26 +374,20 @@ void nvgrace_gpu_gate_resume(struct nvgrace_gpu *gpu)
 	up_write(&gpu->gate);
 }
 
+void nvgrace_gpu_gate_leaves(struct nvgrace_gpu *gpu)
+{
+	down_write(&gpu->gate);
+	gpu->leaving = true;
+	open_for(gpu, CLOSED_SUSPEND);
+	up_write(&gpu->gate);
+}
+
 bool nvgrace_gpu_gate_suspended(struct nvgrace_gpu *gpu)
 {
 	return READ_ONCE(gpu->closed) & CLOSED_SUSPEND;
 }
 
 /* ---- waiting ------------------------------------------------------------ */
-
-bool nvgrace_gpu_gate_is_late(struct nvgrace_gpu *gpu)
-{
-	return ktime_after(ktime_get(), READ_ONCE(gpu->last_wait));
-}
-
-void nvgrace_gpu_gate_finish(struct nvgrace_gpu *gpu, unsigned int ms)
-{
-	down_write(&gpu->gate);
-	WRITE_ONCE(gpu->last_wait, ktime_add_ms(ktime_get(), ms));
-	/* If it was removed while the host slept, nothing else would. */
-	open_for(gpu, CLOSED_SUSPEND);
-	up_write(&gpu->gate);
-}
 
 /*
  * Sleeps until the gate is open. Returns 0, -EINTR (the task is being killed),
@@ -393,19 +432,17 @@ static void unlock_both(struct nvgrace_gpu *gpu)
 
 /*
  * Whether the memory may be accessed, readiness aside. @awake: the caller keeps
- * the GPU awake. Returns 0, -EBUSY (it may sleep), -EAGAIN (wait until the gate
- * is open) or -EIO. Under both locks.
+ * the GPU awake; without that, it may sleep if user space wants low power.
+ * Returns 0, -EAGAIN (wait until the gate is open) or -EIO. Under both locks.
  */
 static int check(struct nvgrace_gpu *gpu, bool awake)
 {
 	lockdep_assert_held(&gpu->gate);
 	/* First, so that nothing waits for what may never come. */
-	if (gpu->link_frozen)
+	if (gpu->link_frozen || (gpu->core.pm_runtime_engaged && !awake))
 		return -EIO;
-	if (gpu->core.pm_runtime_engaged && !awake)
-		return -EBUSY;
 	if (gpu->closed)
-		return READ_ONCE(gpu->config_writer) == current ? -EIO : -EAGAIN;
+		return is_config_writer() ? -EIO : -EAGAIN;
 	return memory_enabled(gpu) ? 0 : -EIO;
 }
 
@@ -418,6 +455,8 @@ static int look(struct nvgrace_gpu *gpu, struct nvgrace_gpu_training *training)
 {
 	int ret = nvgrace_gpu_ready_look(gpu, training);
 
+	trace_nvgrace_gpu_ready(gpu->core.pdev, training->c2c, training->hbm,
+				training->range, ret, gpu->epoch_start);
 	if (!ret && !gpu->core.pm_runtime_engaged)
 		/* Pairs with is_ready(). */
 		smp_store_release(&gpu->ready_for, gpu->epoch);
@@ -440,7 +479,7 @@ static int poll_ready(struct nvgrace_gpu *gpu, enum poll_kind kind,
 		      unsigned int epoch)
 {
 	struct nvgrace_gpu_training training;
-	unsigned int us = POLL_FIRST_US;
+	unsigned int us = POLL_FIRST_US, longest;
 	ktime_t when;
 	int ret;
 
@@ -470,7 +509,9 @@ static int poll_ready(struct nvgrace_gpu *gpu, enum poll_kind kind,
 			return -EINTR;
 		pause_killable(us, kind == POLL_AT_BIND ? TASK_KILLABLE :
 							SLEEP_STATE);
-		us = min(us * 2, (unsigned int)POLL_LONGEST_US);
+		longest = ktime_ms_delta(when, training.start) < POLL_EARLY_MS ?
+			  POLL_LONGEST_US : POLL_LATE_US;
+		us = min(us * 2, longest);
 	}
 	if (ret && (kind == POLL_AT_BIND ||
 		    (kind == POLL_IN_USE && __ratelimit(&gpu->report_limit))))
@@ -552,16 +593,10 @@ out:
 int nvgrace_gpu_gate_wait_probe(struct nvgrace_gpu *gpu)
 {
 	u64 start = nvgrace_gpu_trace_start(wait);
-	int ret;
+	int ret = wait_ready(gpu, POLL_AT_BIND);
 
-	nvgrace_gpu_ready_find(gpu);
-	ret = nvgrace_gpu_ready_begin(gpu);
-	if (ret)
-		return ret;
-	ret = wait_ready(gpu, POLL_AT_BIND);
 	trace_nvgrace_gpu_wait(gpu->core.pdev, NVGRACE_GPU_TRACE_BIND, ret,
 			       start);
-	nvgrace_gpu_ready_end(gpu);
 	return ret;
 }
 
@@ -584,7 +619,10 @@ static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 	if (!ret && (gpu->core.pm_runtime_engaged || !is_ready(gpu))) {
 		nvgrace_gpu_ready_start(gpu, &training);
 		ret = look(gpu, &training);
-		if (ret && (ret != -EAGAIN || has_failed(gpu)))
+		/* It reads as all ones, and no wait would end better. */
+		if (ret == -ENODEV)
+			WRITE_ONCE(gpu->failed_for, gpu->epoch);
+		if (ret && has_failed(gpu))
 			ret = -EIO;
 	}
 	if (ret)
@@ -594,22 +632,54 @@ static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 
 int nvgrace_gpu_gate_enter_fault(struct nvgrace_gpu *gpu)
 {
-	int ret = try_enter(gpu, false);
-
 	/* A fault can't keep the GPU awake. */
-	return ret == -EBUSY ? -EIO : ret;
+	return try_enter(gpu, false);
 }
 
-int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu, bool awake)
+int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu)
 {
 	int ret;
 
 	do {
-		ret = try_enter(gpu, awake);
+		ret = try_enter(gpu, true);
 		if (ret != -EAGAIN)
 			return ret;
 		ret = nvgrace_gpu_gate_wait(gpu);
 	} while (!ret);
+	return ret;
+}
+
+/*
+ * A GPU's registers may read ready for some milliseconds after a reset. Before
+ * a scrub, which writes every byte, they are read again.
+ */
+int nvgrace_gpu_gate_enter_sure(struct nvgrace_gpu *gpu)
+{
+	struct nvgrace_gpu_training training;
+	unsigned int epoch;
+	int ret;
+
+	ret = nvgrace_gpu_gate_enter(gpu);
+	if (ret)
+		return ret;
+	epoch = gpu->epoch;
+	unlock_both(gpu);
+
+	pause_killable(READY_TWICE_US, TASK_KILLABLE);
+
+	ret = nvgrace_gpu_gate_enter(gpu);
+	if (ret)
+		return ret;
+	nvgrace_gpu_ready_start(gpu, &training);
+	if (gpu->epoch != epoch) {
+		ret = -EAGAIN;
+	} else if (look(gpu, &training)) {
+		/* No longer, or not yet: whoever comes next waits for it. */
+		WRITE_ONCE(gpu->ready_for, epoch - 1);
+		ret = -EAGAIN;
+	}
+	if (ret)
+		unlock_both(gpu);
 	return ret;
 }
 
@@ -630,31 +700,6 @@ unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu)
 	return gpu->epoch;
 }
 
-int nvgrace_gpu_gate_wait_export(struct nvgrace_gpu *gpu)
-{
-	bool enabled;
-	int ret;
-
-	ret = nvgrace_gpu_gate_keep_awake(gpu);
-	if (ret)
-		return ret;
-	if (down_read_killable(&gpu->core.memory_lock)) {
-		ret = -EINTR;
-		goto out;
-	}
-	enabled = memory_enabled(gpu);
-	up_read(&gpu->core.memory_lock);
-	/* vfio-pci-core exports such memory, revoked, for later. */
-	if (!enabled)
-		goto out;
-	ret = nvgrace_gpu_gate_enter(gpu, true);
-	if (!ret)
-		nvgrace_gpu_gate_leave(gpu);
-out:
-	nvgrace_gpu_gate_let_sleep(gpu);
-	return ret;
-}
-
 enum nvgrace_gpu_readiness nvgrace_gpu_gate_readiness(struct nvgrace_gpu *gpu)
 {
 	if (READ_ONCE(gpu->link_frozen))
@@ -670,7 +715,6 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 {
 	init_rwsem(&gpu->gate);
 	init_waitqueue_head(&gpu->opened);
-	gpu->last_wait = KTIME_MAX;
 	/* Three lines in 5 minutes: user space can make waits fail again. */
 	ratelimit_state_init(&gpu->report_limit, 300 * HZ, 3);
 	/* No wait has ended in this epoch, with or without success. */

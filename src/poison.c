@@ -37,7 +37,6 @@ static void report(struct nvgrace_gpu_region *region, unsigned long pfn)
 	bool overflow = false;
 
 	spin_lock(&poison->lock);
-	poison->reports++;
 	if (poison->count == ARRAY_SIZE(poison->pfn) && !has(poison, pfn)) {
 		overflow = !poison->overflow;
 		poison->overflow = true;
@@ -88,35 +87,6 @@ u64 nvgrace_gpu_poison_before(struct nvgrace_gpu_region *region, u64 offset,
 	}
 	spin_unlock(&poison->lock);
 	return before;
-}
-
-unsigned int nvgrace_gpu_poison_reports(struct nvgrace_gpu_region *region)
-{
-	unsigned int reports;
-
-	spin_lock(&region->poison.lock);
-	reports = region->poison.reports;
-	spin_unlock(&region->poison.lock);
-	return reports;
-}
-
-void nvgrace_gpu_poison_forget(struct nvgrace_gpu_region *region, u64 offset,
-			       unsigned int reports)
-{
-	struct nvgrace_gpu_poison *poison = &region->poison;
-	unsigned long pfn = PHYS_PFN(region->base + offset);
-	unsigned int i;
-
-	spin_lock(&poison->lock);
-	/* After an overflow, others are bad that the table lacks. */
-	for (i = 0; !poison->overflow && poison->reports == reports &&
-	     i < poison->count; i++) {
-		if (poison->pfn[i] == pfn) {
-			WRITE_ONCE(poison->count, poison->count - 1);
-			poison->pfn[i] = poison->pfn[poison->count];
-		}
-	}
-	spin_unlock(&poison->lock);
 }
 
 void nvgrace_gpu_poison_forget_all(struct nvgrace_gpu_region *region)

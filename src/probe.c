@@ -2,7 +2,7 @@
 /*
  * Finds a GPU's memory in the firmware's device properties, checks it, carves
  * it out, claims it, and registers the device with vfio. Owns the module's
- * entry points and the list of bound GPUs.
+ * entry points and the list of bound GPUs, which it tells of the host's sleep.
  */
 #include <linux/ioport.h>
 #include <linux/list.h>
@@ -12,7 +12,7 @@
 #include <linux/pci.h>
 #include <linux/property.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
+#include <linux/suspend.h>
 #include <linux/vfio_pci_core.h>
 
 #include "arith.h"
@@ -45,7 +45,8 @@ struct gpu_memory {
  * GPUs, the second is refused, so that no two guests share it.
  */
 static LIST_HEAD(bound_gpus);
-static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus */
+static bool host_sleeps;
+static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus and host_sleeps */
 
 /*
  * Reads one u64 property. Returns 0, -ENOENT (no such property) or -EINVAL (not
@@ -219,7 +220,7 @@ static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 	gpu->range_last = mem->base + mem->size - 1;
 
 	mutex_lock(&bound_gpus_lock);
-	list_for_each_entry(other, &bound_gpus, link_entry) {
+	list_for_each_entry(other, &bound_gpus, listed) {
 		if (gpu->range_start > other->range_last ||
 		    gpu->range_last < other->range_start)
 			continue;
@@ -230,7 +231,7 @@ static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 		break;
 	}
 	if (!ret)
-		list_add_tail(&gpu->link_entry, &bound_gpus);
+		list_add_tail(&gpu->listed, &bound_gpus);
 	mutex_unlock(&bound_gpus_lock);
 
 	return ret;
@@ -239,62 +240,17 @@ static int list_gpu(struct nvgrace_gpu *gpu, const struct gpu_memory *mem)
 static void unlist_gpu(struct nvgrace_gpu *gpu)
 {
 	mutex_lock(&bound_gpus_lock);
-	list_del_init(&gpu->link_entry);
+	list_del_init(&gpu->listed);
 	mutex_unlock(&bound_gpus_lock);
 }
 
-/* Who has a part of a range, and which. */
-struct owner {
-	u64 start;
-	u64 last;
-	char name[48];
-};
-
-/* Most entries of /proc/iomem beside an owner that are looked at. */
-#define OWNERS_MAX	10000
-
 /*
- * Finds the name of the entry of which @res is a copy. No lock of the kernel's
- * list can be taken here, so entries may go away meanwhile. That is why each
- * read may fail, and the name then stays empty.
- */
-static void find_name(const struct resource *res, char *name, size_t size)
-{
-	struct resource **link = &res->parent->child;
-	struct resource entry, *next;
-	unsigned int i;
-	size_t len;
-
-	for (i = 0; i < OWNERS_MAX &&
-	     !copy_from_kernel_nofault(&next, link, sizeof(next)) && next &&
-	     !copy_from_kernel_nofault(&entry, next, sizeof(entry)); i++) {
-		link = &next->sibling;
-		if (entry.start > res->start || entry.end < res->end)
-			continue;
-		for (len = 0; len < size - 1; len++)
-			if (copy_from_kernel_nofault(&name[len],
-						     entry.name + len, 1) ||
-			    !name[len])
-				break;
-		name[len] = 0;
-		return;
-	}
-}
-
-/*
- * For walk_iomem_res_desc(): fills the owner @arg and returns 1, unless the
- * entry is a window of a bridge, in which the memory may be.
+ * For walk_iomem_res_desc(): returns 1, unless the entry is a window of a
+ * bridge, in which the memory may be.
  */
 static int found_owner(struct resource *res, void *arg)
 {
-	struct owner *owner = arg;
-
-	if (res->flags & IORESOURCE_WINDOW)
-		return 0;	/* LCOV_EXCL_LINE: busy on Hyper-V only */
-	owner->start = res->start;
-	owner->last = res->end;
-	find_name(res, owner->name, sizeof(owner->name));
-	return 1;
+	return !(res->flags & IORESOURCE_WINDOW);
 }
 
 /*
@@ -309,7 +265,6 @@ static int claim_region(struct pci_dev *pdev,
 			const char *part, bool *claimed)
 {
 	u64 last = region->base + region->length - 1;
-	struct owner owner = { };
 	const char *name;
 
 	if (!region->length)
@@ -322,11 +277,9 @@ static int claim_region(struct pci_dev *pdev,
 		return 0;
 
 	if (walk_iomem_res_desc(IORES_DESC_NONE, IORESOURCE_MEM | IORESOURCE_BUSY,
-				region->base, last, &owner, found_owner) > 0) {
-		pci_err(pdev, "%s [%#llx-%#llx] belongs to %s [%#llx-%#llx] already; unbind that driver, or update the system firmware\n",
-			part, (u64)region->base, last,
-			*owner.name ? owner.name : "another driver",
-			owner.start, owner.last);
+				region->base, last, NULL, found_owner) > 0) {
+		pci_err(pdev, "%s [%#llx-%#llx] belongs to another driver already, which /proc/iomem names; unbind that driver, or update the system firmware\n",
+			part, (u64)region->base, last);
 		return -EBUSY;
 	}
 	pci_warn(pdev, "can't claim %s [%#llx-%#llx]; binding continues without the claim; /proc/iomem shows what is there\n",
@@ -366,15 +319,39 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	if (ret)
 		goto unlist;
 
-	ret = nvgrace_gpu_gate_wait_probe(gpu);
+	ret = nvgrace_gpu_ready_init(gpu);
 	if (ret)
 		goto unlist;
+	ret = pci_enable_device(pdev);
+	if (ret) {
+		pci_err(pdev, "the device can't be enabled (error %d); power-cycle the host\n",
+			ret);
+		goto exit;
+	}
+	ret = nvgrace_gpu_gate_wait_probe(gpu);
+	pci_disable_device(pdev);
+	if (!ret)
+		return 0;
 
-	return 0;
-
+exit:
+	nvgrace_gpu_ready_exit(gpu);
 unlist:
 	unlist_gpu(gpu);
 	return ret;
+}
+
+/* Logs why vfio refuses the device, with what helps. */
+static void report_vfio(struct pci_dev *pdev, int err)
+{
+	const char *remedy = "the lines above say why";
+
+	if (err == -EINVAL)
+		remedy = "it has no IOMMU; switch that on in the firmware and in the kernel";
+	else if (err == -EBUSY)
+		remedy = "it is in use; turn its virtual functions off, and end what uses them";
+	else if (err == -ENOMEM)
+		remedy = "there is too little memory; free some and bind it again";
+	pci_err(pdev, "vfio refuses the device (error %d): %s\n", err, remedy);
 }
 
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
@@ -383,6 +360,12 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	struct gpu_memory mem = { };
 	struct nvgrace_gpu *gpu;
 	int ret;
+
+	if (pci_num_vf(pdev)) {
+		pci_err(pdev, "%d virtual functions are on, and somebody may use them; turn them off: echo 0 > /sys/bus/pci/devices/%s/sriov_numvfs\n",
+			pci_num_vf(pdev), pci_name(pdev));
+		return -EBUSY;
+	}
 
 	ret = find_memory(pdev, &mem);
 	if (ret == -ENOENT)
@@ -394,7 +377,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	if (IS_ERR(gpu))
 		return PTR_ERR(gpu);
 
-	INIT_LIST_HEAD(&gpu->link_entry);
+	INIT_LIST_HEAD(&gpu->listed);
 	spin_lock_init(&gpu->bar_lock);
 	mutex_init(&gpu->window_lock);
 	nvgrace_gpu_gate_init(gpu);
@@ -414,14 +397,19 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 
 	nvgrace_gpu_reset_start(gpu);
-	nvgrace_gpu_scrub_before_register(gpu);
+	nvgrace_gpu_device_keep_awake(gpu);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
-		pci_err(pdev, "vfio refuses the device (error %d); check that there is an IOMMU\n",
-			ret);
+		report_vfio(pdev, ret);
 		goto stop;
 	}
-	nvgrace_gpu_device_add_pm(pdev->dev.driver);
+
+	/* The host may have begun to go to sleep during the bind. */
+	mutex_lock(&bound_gpus_lock);
+	gpu->registered = true;
+	if (host_sleeps && !list_empty(&gpu->listed))
+		nvgrace_gpu_gate_suspend(gpu);
+	mutex_unlock(&bound_gpus_lock);
 
 	if (ops == &nvgrace_gpu_device_core_ops)
 		pci_info(pdev, "firmware gives no %s: bound as a plain PCI device, without GPU memory\n",
@@ -435,7 +423,9 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	return 0;
 
 stop:
+	nvgrace_gpu_device_may_sleep(gpu);
 	nvgrace_gpu_reset_stop(gpu);
+	nvgrace_gpu_ready_exit(gpu);
 	unlist_gpu(gpu);
 unmap:
 	compat_mapping_exit(&gpu->mapping);
@@ -451,7 +441,9 @@ static void remove(struct pci_dev *pdev)
 	/* Returns when the last user has closed the device. */
 	vfio_pci_core_unregister_device(&gpu->core);
 	nvgrace_gpu_scrub_removing(gpu);
+	nvgrace_gpu_device_may_sleep(gpu);
 	nvgrace_gpu_reset_stop(gpu);
+	nvgrace_gpu_ready_exit(gpu);
 	unlist_gpu(gpu);
 	compat_mapping_exit(&gpu->mapping);
 	vfio_put_device(&gpu->core.vdev);
@@ -459,10 +451,20 @@ static void remove(struct pci_dev *pdev)
 
 /* LCOV_EXCL_START: gcov's counters are read before the machine shuts down. */
 
-/* Before power-off, reboot and kexec: the parameter demands clean memory. */
+/*
+ * Before power-off, reboot and kexec: the parameter demands clean memory. The
+ * kernel shuts devices down one after the other, so the first begins for all.
+ */
 static void shutdown(struct pci_dev *pdev)
 {
-	nvgrace_gpu_scrub_removing(dev_to_nvgrace_gpu(&pdev->dev));
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev), *other;
+
+	mutex_lock(&bound_gpus_lock);
+	list_for_each_entry(other, &bound_gpus, listed)
+		if (other != gpu)
+			nvgrace_gpu_scrub_ahead(other);
+	mutex_unlock(&bound_gpus_lock);
+	nvgrace_gpu_scrub_removing(gpu);
 }
 
 /* LCOV_EXCL_STOP */
@@ -491,15 +493,60 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,
 };
 
+/*
+ * The host is about to sleep, or is awake again. Not by the driver's own power
+ * operations, which vfio-pci-core replaces whenever a device is bound. User
+ * space is frozen after the first call, but the workers of a scrub are not, so
+ * the gate is closed in between. A freezable workqueue would not do: a scrub
+ * takes longer than tasks have to freeze.
+ */
+static int notify_sleep(struct notifier_block *block, unsigned long event,
+			void *data)
+{
+	struct nvgrace_gpu *gpu;
+
+	mutex_lock(&bound_gpus_lock);
+	host_sleeps = event == PM_SUSPEND_PREPARE ||
+		      event == PM_HIBERNATION_PREPARE ||
+		      event == PM_RESTORE_PREPARE;
+	list_for_each_entry(gpu, &bound_gpus, listed) {
+		/* A bind that waits, with a lock that sleep needs, goes on. */
+		if (!gpu->registered)
+			continue;
+		if (host_sleeps)
+			nvgrace_gpu_gate_suspend(gpu);
+		/* Another kernel may use the GPU until this one is back. */
+		if (event == PM_HIBERNATION_PREPARE)
+			nvgrace_gpu_scrub_hibernating(gpu);
+		if (!host_sleeps)
+			nvgrace_gpu_gate_resume(gpu);
+	}
+	mutex_unlock(&bound_gpus_lock);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block sleep_notifier = {
+	.notifier_call = notify_sleep,
+};
+
 static int __init load(void)
 {
 	int ret = nvgrace_gpu_scrub_load();
 
 	if (ret)
 		return ret;
+	ret = register_pm_notifier(&sleep_notifier);
+	if (ret)
+		goto unload_scrub;
 	ret = pci_register_driver(&nvgrace_gpu_driver);
 	if (ret)
-		nvgrace_gpu_scrub_unload();
+		goto unregister;
+	return 0;
+
+unregister:
+	unregister_pm_notifier(&sleep_notifier);
+unload_scrub:
+	nvgrace_gpu_scrub_unload();
 	return ret;
 }
 module_init(load);
@@ -507,6 +554,7 @@ module_init(load);
 static void __exit unload(void)
 {
 	pci_unregister_driver(&nvgrace_gpu_driver);
+	unregister_pm_notifier(&sleep_notifier);
 	nvgrace_gpu_scrub_unload();
 }
 module_exit(unload);

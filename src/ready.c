@@ -123,10 +123,12 @@ void nvgrace_gpu_ready_report(struct nvgrace_gpu *gpu,
 			ms, training->c2c, training->hbm, TRAINED);
 }
 
-int nvgrace_gpu_ready_map(struct nvgrace_gpu *gpu)
+int nvgrace_gpu_ready_init(struct nvgrace_gpu *gpu)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
 
+	gpu->cxl_dvsec = pci_find_dvsec_capability(pdev, CXL_VENDOR_ID,
+						   CXL_DEVICE_DVSEC);
 	if (gpu->cxl_dvsec)
 		return 0;
 	if (pci_resource_len(pdev, 0) < REGISTERS_END) {
@@ -134,52 +136,14 @@ int nvgrace_gpu_ready_map(struct nvgrace_gpu *gpu)
 			(u64)pci_resource_len(pdev, 0));
 		return -ENODEV;
 	}
+	/* Not claimed: vfio-pci-core claims it for the user. */
 	gpu->bar0 = pci_iomap(pdev, 0, REGISTERS_END);
 	return gpu->bar0 ? 0 : -ENOMEM;
 }
 
-void nvgrace_gpu_ready_unmap(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_ready_exit(struct nvgrace_gpu *gpu)
 {
 	if (gpu->bar0)
 		pci_iounmap(gpu->core.pdev, gpu->bar0);
 	gpu->bar0 = NULL;
-}
-
-void nvgrace_gpu_ready_find(struct nvgrace_gpu *gpu)
-{
-	gpu->cxl_dvsec = pci_find_dvsec_capability(gpu->core.pdev,
-						   CXL_VENDOR_ID,
-						   CXL_DEVICE_DVSEC);
-}
-
-int nvgrace_gpu_ready_begin(struct nvgrace_gpu *gpu)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-	int ret;
-
-	ret = pci_enable_device(pdev);
-	if (ret)
-		return ret;
-
-	ret = pci_request_selected_regions(pdev, BIT(0), KBUILD_MODNAME);
-	if (ret)
-		goto disable;
-
-	ret = nvgrace_gpu_ready_map(gpu);
-	if (ret)
-		goto release;
-	return 0;
-
-release:
-	pci_release_selected_regions(pdev, BIT(0));
-disable:
-	pci_disable_device(pdev);
-	return ret;
-}
-
-void nvgrace_gpu_ready_end(struct nvgrace_gpu *gpu)
-{
-	nvgrace_gpu_ready_unmap(gpu);
-	pci_release_selected_regions(gpu->core.pdev, BIT(0));
-	pci_disable_device(gpu->core.pdev);
 }

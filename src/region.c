@@ -182,7 +182,7 @@ static vm_fault_t insert(struct nvgrace_gpu *gpu, struct vm_fault *vmf,
 	vm_fault_t ret;
 
 	/* The kernel makes sure that no table is in the way of a PUD entry. */
-	if (order > PMD_ORDER)
+	if (order == PUD_ORDER)
 		return compat_insert_huge_pfn(vmf, pfn, order); /* LCOV_EXCL_LINE: x86-64 only */
 
 	table = hash_long(table, NVGRACE_GPU_INSERT_BITS);
@@ -240,7 +240,9 @@ static vm_fault_t handle_fault(struct vm_fault *vmf, unsigned int order)
 		return VM_FAULT_SIGBUS;
 
 	pfn = addr_to_pfn(vma, addr);
-	if (order && (addr < vma->vm_start || addr + size > vma->vm_end ||
+	/* A kernel that asks for another size would get the wrong memory. */
+	if (order && ((order != PMD_ORDER && order != PUD_ORDER) ||
+		      addr < vma->vm_start || addr + size > vma->vm_end ||
 		      !IS_ALIGNED(pfn, 1UL << order)))
 		return VM_FAULT_FALLBACK;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Handles what the PCI core reports about the function: resets, and errors on
- * its link. It calls these handlers with the device lock held. Owns the state
+ * its link. It calls these handlers with the device lock held. For a GPU without
+ * memory, they do what vfio-pci-core's do. Owns the state
  * of config space at probe, and restores it where the PCI core does not; gate.c
  * decides what a report means for the memory.
  */
@@ -15,25 +16,34 @@
 
 /* ---- config space ------------------------------------------------------- */
 
-/*
- * Whether a reset that restored nothing has cleared BAR0. Also true if config
- * space can't be read.
- */
-static bool has_lost_bars(struct pci_dev *pdev)
+/* Whether BAR0 in config space is what the kernel has put there. */
+static bool has_bar0(struct pci_dev *pdev)
 {
 	u64 bar0 = pci_bus_address(pdev, 0);
 	u32 low, high = 0;
 
 	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM))
-		return false;
-	if (pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &low))
 		return true;
+	if (pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &low))
+		return false;
 	/* At a multiple of 4 GiB, only the high half shows it. */
 	if (pci_resource_flags(pdev, 0) & IORESOURCE_MEM_64 &&
 	    pci_read_config_dword(pdev, PCI_BASE_ADDRESS_1, &high))
-		return true;
-	return (low & PCI_BASE_ADDRESS_MEM_MASK) != lower_32_bits(bar0) ||
-	       high != upper_32_bits(bar0);
+		return false;
+	return (low & PCI_BASE_ADDRESS_MEM_MASK) == lower_32_bits(bar0) &&
+	       high == upper_32_bits(bar0);
+}
+
+/*
+ * Whether a reset that restored nothing has cleared the BARs. Also true if
+ * config space can't be read.
+ */
+static bool has_lost_bars(struct nvgrace_gpu *gpu)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+
+	return gpu->bar0_readable ? !has_bar0(pdev) :
+				    !pci_device_is_present(pdev);
 }
 
 /* Restores config space as it was at probe, if it could be saved there. */
@@ -56,19 +66,24 @@ static void restore_config(struct nvgrace_gpu *gpu)
  */
 static void reset_prepare(struct pci_dev *pdev)
 {
-	nvgrace_gpu_gate_reset_begin(dev_to_nvgrace_gpu(&pdev->dev));
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
+
+	if (gpu->usemem.length)
+		nvgrace_gpu_gate_reset_begin(gpu);
 }
 
 static void reset_done(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 
+	if (!gpu->usemem.length)
+		return;
 	/*
 	 * The PCI core restores what config space was before the reset. After a
 	 * failed recovery the BARs were lost then, and beside a close of the
 	 * device it restores nothing.
 	 */
-	if (has_lost_bars(pdev))
+	if (has_lost_bars(gpu))
 		restore_config(gpu);
 	nvgrace_gpu_gate_reset_end(gpu);
 	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_DONE);
@@ -76,29 +91,30 @@ static void reset_done(struct pci_dev *pdev)
 
 /* ---- errors on the link ------------------------------------------------- */
 
-/* A GPU without memory has nothing to report. */
-static void report_failure(struct nvgrace_gpu *gpu)
-{
-	if (gpu->usemem.length && READ_ONCE(gpu->link_frozen))
-		dev_err_ratelimited(&gpu->core.pdev->dev,
-				    "recovery from a PCIe error failed: GPU memory can't be used; reset the device or open it again\n");
-}
-
 /*
  * An error that does not freeze the link changes nothing, even if recovery from
- * it fails, unless a link reset was part of that.
+ * it fails, unless a link reset was part of that. After a recovery that failed,
+ * the link works if the GPU answers and has its BARs; its memory may have to be
+ * trained again.
  */
 static pci_ers_result_t error_detected(struct pci_dev *pdev,
 				       pci_channel_state_t state)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
-	bool failed = state == pci_channel_io_perm_failure;
 	pci_ers_result_t ret;
 
-	if (state == pci_channel_io_frozen || (failed && has_lost_bars(pdev)))
+	if (!gpu->usemem.length)
+		return vfio_pci_core_aer_err_detected(pdev, state);
+
+	if (state == pci_channel_io_frozen ||
+	    (state == pci_channel_io_perm_failure && has_lost_bars(gpu)))
 		nvgrace_gpu_gate_link_freeze(gpu);
-	if (failed)
-		report_failure(gpu);
+	else if (state == pci_channel_io_perm_failure)
+		nvgrace_gpu_gate_link_works(gpu, true);
+	if (state == pci_channel_io_perm_failure &&
+	    READ_ONCE(gpu->link_frozen))
+		dev_err_ratelimited(&pdev->dev,
+				    "recovery from a PCIe error failed: GPU memory can't be used; reset the device or open it again\n");
 	ret = vfio_pci_core_aer_err_detected(pdev, state);
 	/* The link will be reset; demand the call of slot_reset() after that. */
 	return state == pci_channel_io_frozen ? PCI_ERS_RESULT_NEED_RESET : ret;
@@ -112,24 +128,32 @@ static pci_ers_result_t error_detected(struct pci_dev *pdev,
 static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
-	bool awake = !pm_runtime_resume_and_get(&pdev->dev);
+	bool lost, awake;
 
+	if (!gpu->usemem.length)
+		return PCI_ERS_RESULT_NONE;
+
+	awake = !pm_runtime_resume_and_get(&pdev->dev);
 	down_write(&gpu->core.memory_lock);
 	nvgrace_gpu_gate_link_reset(gpu);
 	if (awake)
 		restore_config(gpu);
+	lost = has_lost_bars(gpu);
 	up_write(&gpu->core.memory_lock);
 
 	if (awake)
 		pm_runtime_put(&pdev->dev);
 	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_ERROR);
-	return PCI_ERS_RESULT_RECOVERED;
+	return lost ? PCI_ERS_RESULT_DISCONNECT : PCI_ERS_RESULT_RECOVERED;
 }
 
 /* Recovery has succeeded for all devices on the bus. */
 static void error_resume(struct pci_dev *pdev)
 {
-	nvgrace_gpu_gate_link_works(dev_to_nvgrace_gpu(&pdev->dev));
+	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
+
+	if (gpu->usemem.length)
+		nvgrace_gpu_gate_link_works(gpu, false);
 }
 
 const struct pci_error_handlers nvgrace_gpu_reset_handlers = {
@@ -151,6 +175,8 @@ void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu)
 	 * nothing.
 	 */
 	pci_save_state(pdev);
+	/* Virtual functions and Enhanced Allocation have registers of 0. */
+	gpu->bar0_readable = has_bar0(pdev);
 	gpu->saved_state = pci_store_saved_state(pdev);
 }
 

@@ -69,16 +69,14 @@ static void copy_words(void *dst, const void *src, size_t len)
 }
 
 /*
- * Enters the gate for byte @offset of @region, up to the end of its window.
- * @awake: the caller keeps the GPU awake. Returns the kernel address, and the
- * caller must call nvgrace_gpu_gate_leave(). Or returns an ERR_PTR outside the
- * gate: -EINTR, -EIO, -ENOMEM or -EBUSY (the GPU may sleep). Called without
- * locks; sleeps.
+ * Enters the gate for byte @offset of @region, up to the end of its window. The
+ * caller keeps the GPU awake. Returns the kernel address, and the caller must
+ * call nvgrace_gpu_gate_leave(). Or returns an ERR_PTR outside the gate: -EINTR,
+ * -EIO or -ENOMEM. Called without locks; sleeps.
  */
-static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
-			  bool awake)
+static void *enter_window(struct nvgrace_gpu_region *region, u64 offset)
 {
-	int ret = nvgrace_gpu_gate_enter(region->gpu, awake);
+	int ret = nvgrace_gpu_gate_enter(region->gpu);
 	void *mem;
 
 	if (ret)
@@ -90,16 +88,34 @@ static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
 }
 
 /*
+ * The same for *@len bytes, which ends before the first bad page. -EIO if
+ * @offset is in one.
+ */
+static void *enter_good(struct nvgrace_gpu_region *region, u64 offset,
+			size_t *len)
+{
+	void *mem = enter_window(region, offset);
+
+	if (IS_ERR(mem))
+		return mem;
+	*len = nvgrace_gpu_poison_before(region, offset, *len);
+	if (*len)
+		return mem;
+	nvgrace_gpu_gate_leave(region->gpu);
+	return ERR_PTR(-EIO);
+}
+
+/*
  * Moves up to @len bytes, all inside one window. Stops at a missing page of the
  * user, because faulting it in could need the locks held here. Leaves the gate
  * when another task waits for that, but not after each chunk, because entering
  * costs as much as moving some KiB. Returns the number of bytes moved, perhaps
- * 0, or an error of enter_window().
+ * 0, or an error of enter_good().
  */
 static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
-			   size_t len, u64 offset, bool write, bool awake)
+			   size_t len, u64 offset, bool write)
 {
-	void *mem = enter_window(region, offset, awake);
+	void *mem = enter_good(region, offset, &len);
 	size_t piece, missed, done = 0;
 
 	if (IS_ERR(mem))
@@ -128,10 +144,10 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
  * Moves up to @len bytes, at most RW_SMALL and all inside one window, through a
  * buffer of the kernel. So it may wait for the user's pages, and accesses GPU
  * memory once. Returns the number of bytes moved, -EFAULT if that is 0, or an
- * error of enter_window().
+ * error of enter_good().
  */
 static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
-			    size_t len, u64 offset, bool write, bool awake)
+			    size_t len, u64 offset, bool write)
 {
 	u8 bounce[RW_SMALL] __aligned(8);
 	void *mem;
@@ -142,7 +158,7 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 			return -EFAULT;
 	}
 
-	mem = enter_window(region, offset, awake);
+	mem = enter_good(region, offset, &len);
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
 	if (write)
@@ -158,12 +174,12 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 
 /* Moves up to @len bytes as one of the two above, and returns as it does. */
 static ssize_t move(struct nvgrace_gpu_region *region, char __user *buf,
-		    size_t len, u64 offset, bool write, bool awake, bool bounced)
+		    size_t len, u64 offset, bool write, bool bounced)
 {
 	if (bounced)
 		return move_bounced(region, buf, min_t(size_t, len, RW_SMALL),
-				    offset, write, awake);
-	return move_direct(region, buf, len, offset, write, awake);
+				    offset, write);
+	return move_direct(region, buf, len, offset, write);
 }
 
 /* Faults in the user's pages, as far as possible. The result is a hint. */
@@ -188,13 +204,14 @@ static void flush(void *mem, size_t len, u64 *ns)
 
 /* Overwrites @len bytes with zeros, in whole lines, that leave the caches. */
 static void zero(const struct nvgrace_gpu_region *region, void *mem, size_t len,
-		 u64 *flush_ns)
+		 bool again, u64 *flush_ns)
 {
 	/*
 	 * An earlier owner may have mapped resmem cacheable. Its dirty lines
-	 * must not be written over the zeros later.
+	 * must not be written over the zeros later. The first pass has flushed
+	 * them, and nobody makes new ones.
 	 */
-	if (region->uncached)
+	if (region->uncached && !again)
 		flush(mem, len, flush_ns);
 	memset(mem, 0, len);
 	/*
@@ -203,55 +220,6 @@ static void zero(const struct nvgrace_gpu_region *region, void *mem, size_t len,
 	 */
 	if (!region->uncached)
 		flush(mem, len, flush_ns);
-}
-
-/*
- * Makes a bad page good, for a write of all of it: by zeros, which fill whole
- * cache lines and so need nothing of what was there. The copy of user space's
- * bytes may store parts of lines, and these would stay bad. Returns 0 or an
- * error of enter_window().
- */
-static int renew_page(struct nvgrace_gpu_region *region, u64 offset, bool awake)
-{
-	unsigned int reports = nvgrace_gpu_poison_reports(region);
-	void *mem = enter_window(region, offset, awake);
-	u64 ns = 0;
-
-	if (IS_ERR(mem))
-		return PTR_ERR(mem);
-	zero(region, mem, PAGE_SIZE, &ns);
-	/* As in nvgrace_gpu_rw_zero(). */
-	wmb();
-	nvgrace_gpu_gate_leave(region->gpu);
-	nvgrace_gpu_poison_forget(region, offset, reports);
-	return 0;
-}
-
-/*
- * How many of @len bytes at @offset, all inside one window, an access may move
- * now: those before the first bad page. A write may begin with a bad page of
- * which it has all bytes. Pages up to *@renewed, which this function advances,
- * were made good for this access. Returns that number, -EIO (a bad page) or an
- * error of enter_window().
- */
-static ssize_t accessible(struct nvgrace_gpu_region *region, u64 offset,
-			  size_t len, bool write, bool awake, u64 *renewed)
-{
-	u64 before;
-	int ret;
-
-	if (offset < *renewed)
-		return min_t(u64, len, *renewed - offset);
-	before = nvgrace_gpu_poison_before(region, offset, len);
-	if (before)
-		return before;
-	if (!write || !PAGE_ALIGNED(offset) || len < PAGE_SIZE)
-		return -EIO;
-	ret = renew_page(region, offset, awake);
-	if (ret)
-		return ret;
-	*renewed = offset + PAGE_SIZE;
-	return PAGE_SIZE;
 }
 
 /*
@@ -264,13 +232,15 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 {
 	unsigned int fruitless = 0;
 	size_t done = 0, len;
-	bool awake = false;
-	u64 renewed = 0;
-	ssize_t ret = 0;
+	ssize_t ret;
 
 	/* move_direct() does not check this. */
 	if (!access_ok(buf, count))
 		return -EFAULT;
+	/* Until the whole access ends. */
+	ret = nvgrace_gpu_gate_keep_awake(region->gpu);
+	if (ret)
+		return ret;
 
 	while (done < count) {
 		if (fatal_signal_pending(current)) {
@@ -280,22 +250,8 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 
 		len = min_t(u64, count - done,
 			    nvgrace_gpu_window_left(offset + done));
-		ret = accessible(region, offset + done, len, write, awake,
-				 &renewed);
-		if (ret > 0) {
-			len = ret;
-			ret = move(region, buf + done, len, offset + done, write,
-				   awake, count <= RW_SMALL ||
-				   fruitless == RW_TRIES);
-		}
-		if (ret == -EBUSY) {
-			ret = nvgrace_gpu_gate_keep_awake(region->gpu);
-			if (ret)
-				break;
-			/* The GPU stays awake until the whole access ends. */
-			awake = true;
-			continue;
-		}
+		ret = move(region, buf + done, len, offset + done, write,
+			   count <= RW_SMALL || fruitless == RW_TRIES);
 		if (ret < 0)
 			break;
 
@@ -310,8 +266,7 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		cond_resched();
 	}
 
-	if (awake)
-		nvgrace_gpu_gate_let_sleep(region->gpu);
+	nvgrace_gpu_gate_let_sleep(region->gpu);
 	return done ?: ret;
 }
 
@@ -405,9 +360,9 @@ ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
 }
 
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
-			u64 len, unsigned int epoch, u64 *flush_ns)
+			u64 len, unsigned int epoch, bool again, u64 *flush_ns)
 {
-	void *mem = enter_window(region, offset, true);
+	void *mem = enter_window(region, offset);
 	u64 done, piece;
 	int ret = 0;
 
@@ -418,7 +373,7 @@ int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
 
 	for (done = 0; !ret && done < len; done += piece) {
 		piece = min_t(u64, len - done, RW_CHUNK);
-		zero(region, mem + done, piece, flush_ns);
+		zero(region, mem + done, piece, again, flush_ns);
 		cond_resched();
 	}
 	/* Uncached zeros must have arrived, too. */

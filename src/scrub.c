@@ -15,6 +15,7 @@
  * and anything left in the GPU's own cache is backed by zeros.
  */
 #include <linux/cpumask.h>
+#include <linux/crash_dump.h>
 #include <linux/delay.h>
 #include <linux/kobject.h>
 #include <linux/ktime.h>
@@ -64,17 +65,21 @@
 #define AGAIN		SZ_2G
 
 /*
- * How long unbinding and shutdown wait at most: FINISH_MS milliseconds, and
- * FINISH_GIB_MS for each GiB.
+ * Bytes at the end of each part that come last, by one worker and after a line
+ * in the log. Firmware of some boards guards ranges there, and a scrub may be
+ * the first to write them: the console of a host that dies then says where.
  */
-#define FINISH_MS	60000
-#define FINISH_GIB_MS	1000
+#define END		SZ_64M
 
 /*
- * Milliseconds of one sleep of theirs. The kernel's detector of hung tasks
- * complains if a task sleeps in one piece for 120 s, or may end the host.
+ * Unbinding and shutdown wait as long as a scrub gets on, and give up when no
+ * step has ended for STALL_MS milliseconds. Each SAY_MS they log how far it is.
+ * The kernel's detector of hung tasks complains of a task that sleeps in one
+ * piece for 120 s, or ends the host, so one sleep takes SLEEP_MS.
  */
-#define FINISH_SLEEP_MS	5000
+#define STALL_MS	60000
+#define SAY_MS		30000
+#define SLEEP_MS	5000
 
 /*
  * Milliseconds between two tries to get the device lock, and the number of
@@ -98,7 +103,8 @@ struct worker {
 
 bool nvgrace_gpu_scrub_wanted(void)
 {
-	return READ_ONCE(scrub);
+	/* With one CPU and little memory, the dump of the host comes first. */
+	return READ_ONCE(scrub) && !is_kdump_kernel();
 }
 
 enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu)
@@ -106,19 +112,37 @@ enum nvgrace_gpu_scrub_state nvgrace_gpu_scrub_state(struct nvgrace_gpu *gpu)
 	return READ_ONCE(gpu->scrub.state);
 }
 
-/* Steps in @region of the first pass, or the second, @again. */
-static u64 count_steps(const struct nvgrace_gpu_region *region, bool again)
-{
-	u64 all = DIV_ROUND_UP_ULL(region->length, STEP);
+/* The passes of an attempt. */
+enum pass {
+	PASS_FIRST,	/* all but the end of each part */
+	PASS_END,	/* these ends, by one worker */
+	PASS_AGAIN,	/* see AGAIN */
+};
 
-	return again && !region->uncached ? min_t(u64, all, AGAIN / STEP) : all;
+/* Steps in @region. */
+static u64 all_steps(const struct nvgrace_gpu_region *region)
+{
+	return DIV_ROUND_UP_ULL(region->length, STEP);
+}
+
+/* Those of a pass. */
+static u64 count_steps(const struct nvgrace_gpu_region *region, enum pass pass)
+{
+	u64 all = all_steps(region);
+	u64 end = min_t(u64, all, END / STEP);
+
+	if (pass == PASS_FIRST)
+		return all - end;
+	if (pass == PASS_END)
+		return end;
+	return region->uncached ? all : min_t(u64, all, AGAIN / STEP);
 }
 
 /* Bytes of the second pass. Only the last step of a part is a shorter one. */
 static u64 bytes_again(const struct nvgrace_gpu *gpu)
 {
 	return min(gpu->usemem.length,
-		   count_steps(&gpu->usemem, true) * STEP) + gpu->resmem.length;
+		   count_steps(&gpu->usemem, PASS_AGAIN) * STEP) + gpu->resmem.length;
 }
 
 u64 nvgrace_gpu_scrub_progress(struct nvgrace_gpu *gpu)
@@ -154,8 +178,7 @@ static void set_state(struct nvgrace_gpu *gpu,
 static void zero_region(struct nvgrace_gpu_region *region, atomic64_t *next)
 {
 	struct nvgrace_gpu_scrub *s = &region->gpu->scrub;
-	u64 count = count_steps(region, s->again);
-	u64 all = count_steps(region, false);
+	u64 count = count_steps(region, s->pass);
 	u64 step, offset, len, flush_ns = 0;
 	int ret = 0;
 
@@ -163,11 +186,16 @@ static void zero_region(struct nvgrace_gpu_region *region, atomic64_t *next)
 		step = atomic64_fetch_inc(next);
 		if (step >= count)
 			break;
-		offset = nvgrace_gpu_spread(step, count, all) * STEP;
+		if (s->pass == PASS_END)
+			step += count_steps(region, PASS_FIRST);
+		else if (s->pass == PASS_AGAIN)
+			step = nvgrace_gpu_spread(step, count,
+						  all_steps(region));
+		offset = step * STEP;
 		len = min_t(u64, STEP, region->length - offset);
-		ret = nvgrace_gpu_gate_is_late(region->gpu) ? -ETIME :
-				   nvgrace_gpu_rw_zero(region, offset, len,
-						       s->epoch, &flush_ns);
+		ret = READ_ONCE(s->stalled) ? -ETIME :
+		      nvgrace_gpu_rw_zero(region, offset, len, s->epoch,
+					  s->pass == PASS_AGAIN, &flush_ns);
 		if (!ret)
 			atomic64_add(len, &s->written);
 	}
@@ -197,8 +225,7 @@ static void worker(struct work_struct *item)
 /* One for each CPU of the GPU's NUMA node, but at most one for each step. */
 static unsigned int count_workers(struct nvgrace_gpu *gpu)
 {
-	u64 steps = count_steps(&gpu->usemem, false) +
-		    count_steps(&gpu->resmem, false);
+	u64 steps = all_steps(&gpu->usemem) + all_steps(&gpu->resmem);
 	int node = dev_to_node(&gpu->core.pdev->dev);
 	unsigned int cpus = 0;
 
@@ -211,14 +238,14 @@ static unsigned int count_workers(struct nvgrace_gpu *gpu)
  * One pass over both parts. Returns 0 or the first error of a worker. All have
  * ended on return, with their zeros out of the CPUs' caches.
  */
-static int pass(struct nvgrace_gpu *gpu, unsigned int count, bool again)
+static int run_pass(struct nvgrace_gpu *gpu, unsigned int count, enum pass pass)
 {
 	int node = dev_to_node(&gpu->core.pdev->dev);
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	struct worker *others;
 	unsigned int i;
 
-	s->again = again;
+	s->pass = pass;
 	atomic64_set(&s->next_usemem, 0);
 	atomic64_set(&s->next_resmem, 0);
 
@@ -227,7 +254,8 @@ static int pass(struct nvgrace_gpu *gpu, unsigned int count, bool again)
 	 * alone.
 	 */
 	others = kcalloc(count - 1, sizeof(*others), GFP_KERNEL);
-	s->workers = others ? count : 1;
+	if (pass == PASS_FIRST)
+		s->workers = others ? count : 1;
 	for (i = 0; others && i < count - 1; i++) {
 		INIT_WORK(&others[i].work, worker);
 		others[i].gpu = gpu;
@@ -259,15 +287,22 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	atomic64_set(&s->written, 0);
 	atomic64_set(&s->flush_ns, 0);
 
-	ret = nvgrace_gpu_gate_enter(gpu, true);
+	ret = nvgrace_gpu_gate_enter_sure(gpu);
 	if (ret)
 		return ret;
 	s->epoch = nvgrace_gpu_gate_epoch(gpu);
 	nvgrace_gpu_gate_leave(gpu);
 
-	ret = pass(gpu, count, false);
+	ret = run_pass(gpu, count, PASS_FIRST);
+	if (ret)
+		return ret;
+	if (__ratelimit(&s->clear_limit))
+		pci_info(gpu->core.pdev,
+			 "overwriting the last %u MiB of usemem and resmem with zeros\n",
+			 END / SZ_1M);
+	ret = run_pass(gpu, 1, PASS_END);
 	if (!ret)
-		ret = pass(gpu, count, true);
+		ret = run_pass(gpu, count, PASS_AGAIN);
 	if (ret)
 		return ret;
 	/*
@@ -285,11 +320,15 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 /* Logs a failure; limited, because a client can try again and again. */
 static void report(struct nvgrace_gpu *gpu, const char *what, int ret)
 {
+	const char *then = "its content is unknown";
+
+	if (READ_ONCE(gpu->scrub.stopping))
+		then = "the GPU is released with its content";
+	else if (nvgrace_gpu_scrub_wanted())
+		then = "the device can't be opened until a scrub succeeds";
 	if (__ratelimit(&gpu->scrub.report_limit))
 		pci_err(gpu->core.pdev, "GPU memory could not be cleared: %s (error %d); %s\n",
-			what, ret, nvgrace_gpu_scrub_wanted() ?
-			"the device can't be opened until a scrub succeeds" :
-			"its content is unknown");
+			what, ret, then);
 }
 
 /*
@@ -312,12 +351,12 @@ static int scrub_memory(struct nvgrace_gpu *gpu)
 					ktime_get_ns() - start,
 					atomic64_read(&s->flush_ns), count,
 					ret);
-	} while (ret == -EAGAIN && !nvgrace_gpu_gate_is_late(gpu));
+	} while (ret == -EAGAIN && !READ_ONCE(s->stalled));
 
 	if (ret == -EIO)
 		report(gpu, "it is not ready or can't be reached", ret);
 	else if (ret == -ETIME || ret == -EAGAIN)
-		report(gpu, "unbinding or shutdown left too little time", ret);
+		report(gpu, "no progress for 60 s at unbinding or shutdown", ret);
 	else if (ret)
 		report(gpu, "it can't be mapped", ret);
 	return ret;
@@ -379,9 +418,9 @@ static int begin_access(struct nvgrace_gpu *gpu)
 			return ret;
 		}
 	}
-	ret = nvgrace_gpu_ready_begin(gpu);
+	ret = pci_enable_device(pdev);
 	if (ret)
-		report(gpu, "the GPU's readiness can't be read", ret);
+		report(gpu, "the GPU can't be enabled", ret);
 	return ret;
 }
 
@@ -397,7 +436,7 @@ static void end_access(struct nvgrace_gpu *gpu)
 	/* The kernel's mappings have no user now. */
 	nvgrace_gpu_gate_device_closing(gpu);
 	locked = !lock_device(gpu);
-	nvgrace_gpu_ready_end(gpu);
+	pci_disable_device(gpu->core.pdev);
 	if (locked)
 		pci_dev_unlock(gpu->core.pdev);
 }
@@ -426,31 +465,64 @@ static int attempt(struct nvgrace_gpu *gpu)
 	return ret;
 }
 
-/*
- * Announces the end of a scrub, clean or failed, for an administrator's records:
- * by an event, and a line in the log, which report() has written for a failure.
- */
-static void announce(struct nvgrace_gpu *gpu)
+/* For an administrator's records; report() has logged a failure. */
+static void announce(struct nvgrace_gpu *gpu,
+		     const struct nvgrace_gpu_scrub_record *last)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
-	struct nvgrace_gpu_scrub_record *last = &s->last;
 	struct pci_dev *pdev = gpu->core.pdev;
-	u64 bytes = nvgrace_gpu_scrub_progress(gpu);
 	char result[32], number[48], size[48], time[48], ms[48];
 	char *event[6] = { result, number, size, time, ms };
 
 	if (last->clean && __ratelimit(&s->clear_limit))
 		pci_info(pdev, "GPU memory is clear: %llu bytes overwritten with zeros in %llu ms by %u workers\n",
-			 bytes, last->ms, s->workers);
+			 last->bytes, last->ms, last->workers);
 	snprintf(result, sizeof(result), "NVGRACE_GPU_SCRUB=%s",
 		 last->clean ? "clean" : "failed");
 	snprintf(number, sizeof(number), "NVGRACE_GPU_SCRUB_COUNT=%llu",
 		 last->count);
-	snprintf(size, sizeof(size), "NVGRACE_GPU_SCRUB_BYTES=%llu", bytes);
+	snprintf(size, sizeof(size), "NVGRACE_GPU_SCRUB_BYTES=%llu",
+		 last->bytes);
 	snprintf(time, sizeof(time), "NVGRACE_GPU_SCRUB_TIME=%lld", last->time);
 	snprintf(ms, sizeof(ms), "NVGRACE_GPU_SCRUB_MS=%llu", last->ms);
 	/* Without memory or listeners there is no event; the record remains. */
 	kobject_uevent_env(&pdev->dev.kobj, KOBJ_CHANGE, event);
+}
+
+/*
+ * Ends a scrub with @ret, 0 or an error, also one that could not begin. It began
+ * at @start. Leaves state and record, and then the event and the line, unless it
+ * was -ECANCELED. Releases the lock, because whoever gets the event may look.
+ */
+static void end_scrub(struct nvgrace_gpu *gpu, int ret, ktime_t start)
+	__releases(&gpu->scrub.lock)
+{
+	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	struct nvgrace_gpu_scrub_record last = {
+		.count = s->last.count + 1,
+		.clean = !ret,
+		.time = ktime_get_real_seconds(),
+		.ms = ktime_ms_delta(ktime_get(), start),
+		.bytes = nvgrace_gpu_scrub_progress(gpu),
+		.workers = s->workers,
+	};
+
+	lockdep_assert_held(&s->lock);
+	/* After a failure, a reset may help. */
+	s->must_reset = ret;
+	if (ret != -ECANCELED)
+		s->last = last;
+	if (!ret)
+		set_state(gpu, NVGRACE_GPU_SCRUB_CLEAN);
+	else if (ret == -ECANCELED)
+		set_state(gpu, NVGRACE_GPU_SCRUB_DIRTY);
+	else
+		set_state(gpu, NVGRACE_GPU_SCRUB_FAILED);
+	s->attempts++;
+	mutex_unlock(&s->lock);
+	wake_up_all(&s->ended);
+	if (ret != -ECANCELED)
+		announce(gpu, &last);
 }
 
 static void conduct(struct work_struct *item)
@@ -471,24 +543,7 @@ static void conduct(struct work_struct *item)
 	} while (!ret && s->doubted);
 
 	pm_runtime_put(&gpu->core.pdev->dev);
-	/* After a failure, a reset may help. */
-	s->must_reset = ret;
-	if (ret != -ECANCELED) {
-		s->last.count++;
-		s->last.clean = !ret;
-		s->last.time = ktime_get_real_seconds();
-		s->last.ms = ktime_ms_delta(ktime_get(), start);
-		announce(gpu);
-	}
-	if (!ret)
-		set_state(gpu, NVGRACE_GPU_SCRUB_CLEAN);
-	else if (ret == -ECANCELED)
-		set_state(gpu, NVGRACE_GPU_SCRUB_DIRTY);
-	else
-		set_state(gpu, NVGRACE_GPU_SCRUB_FAILED);
-	s->attempts++;
-	mutex_unlock(&s->lock);
-	wake_up_all(&s->ended);
+	end_scrub(gpu, ret, start);
 }
 
 /*
@@ -503,6 +558,7 @@ static void queue_attempt(struct nvgrace_gpu *gpu)
 	/* conduct() drops the reference. */
 	pm_runtime_get_noresume(&gpu->core.pdev->dev);
 	atomic64_set(&s->written, 0);
+	WRITE_ONCE(s->stalled, false);
 	set_state(gpu, NVGRACE_GPU_SCRUB_RUNNING);
 	queue_work_node(dev_to_node(&gpu->core.pdev->dev), workers, &s->work);
 }
@@ -518,12 +574,19 @@ int nvgrace_gpu_scrub_on_demand(struct nvgrace_gpu *gpu)
 	int ret = 0;
 
 	mutex_lock(&s->lock);
-	if (s->open || s->stopping)
+	if (s->open || s->stopping || is_kdump_kernel())
 		ret = -EBUSY;
 	else if (!is_running(gpu))
 		queue_attempt(gpu);
 	mutex_unlock(&s->lock);
 	return ret;
+}
+
+void nvgrace_gpu_scrub_ahead(struct nvgrace_gpu *gpu)
+{
+	if (nvgrace_gpu_scrub_wanted() &&
+	    nvgrace_gpu_scrub_state(gpu) != NVGRACE_GPU_SCRUB_CLEAN)
+		nvgrace_gpu_scrub_on_demand(gpu);
 }
 
 /* ---- open and close ----------------------------------------------------- */
@@ -622,10 +685,10 @@ void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu)
 	INIT_WORK(&s->work, conduct);
 	ratelimit_state_init(&s->report_limit, 300 * HZ, 10);
 	/*
-	 * More than there are changes of tenants, so that each has its line.
+	 * More than there are changes of tenants, so that each has its lines.
 	 * What is left out is no warning.
 	 */
-	ratelimit_state_init(&s->clear_limit, 300 * HZ, 100);
+	ratelimit_state_init(&s->clear_limit, 300 * HZ, 300);
 	ratelimit_set_flags(&s->clear_limit, RATELIMIT_MSG_ON_RELEASE);
 	/* The host's driver may have left the GPU at work. */
 	s->must_reset = true;
@@ -651,17 +714,6 @@ static int reset_in_probe(struct pci_dev *pdev)
 	return ret;
 }
 
-void nvgrace_gpu_scrub_before_register(struct nvgrace_gpu *gpu)
-{
-	/*
-	 * Reset here, not in the background: during a reset, some kernels
-	 * refuse to attach the GPU to an IOMMU domain. If it fails, the scrub
-	 * reports it.
-	 */
-	if (gpu->usemem.length && nvgrace_gpu_scrub_wanted())
-		gpu->scrub.must_reset = reset_in_probe(gpu->core.pdev);
-}
-
 void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
@@ -677,14 +729,37 @@ void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu)
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	struct pci_dev *pdev = gpu->core.pdev;
+	bool begins;
+	int ret;
 
 	if (!gpu->usemem.length)
 		return;
 	mutex_lock(&s->lock);
 	/* An open may already have begun the scrub. */
-	if (nvgrace_gpu_scrub_wanted() && !s->open && !s->stopping &&
-	    s->state == NVGRACE_GPU_SCRUB_UNKNOWN)
-		queue_attempt(gpu);
+	begins = nvgrace_gpu_scrub_wanted() && !s->open && !s->stopping &&
+		 s->state == NVGRACE_GPU_SCRUB_UNKNOWN;
+	/* From here on, opens wait. */
+	if (begins)
+		set_state(gpu, NVGRACE_GPU_SCRUB_RUNNING);
+	mutex_unlock(&s->lock);
+	if (!begins)
+		return;
+
+	/*
+	 * Reset here, not in the background: during a reset, some kernels
+	 * refuse to attach the GPU to an IOMMU domain, and who has bound it may
+	 * do that next. Not before it is registered, because what is refused
+	 * must not have lost anything. If it fails, the scrub reports it.
+	 */
+	ret = pm_runtime_resume_and_get(&pdev->dev);
+	if (!ret) {
+		ret = reset_in_probe(pdev);
+		pm_runtime_put(&pdev->dev);
+	}
+	mutex_lock(&s->lock);
+	s->must_reset = ret;
+	queue_attempt(gpu);
 	mutex_unlock(&s->lock);
 }
 
@@ -698,20 +773,29 @@ void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu)
 	wake_up_all(&s->ended);
 }
 
-/* Waits for the end of an attempt, and logs once that this takes long. */
+/*
+ * Waits for the end of an attempt, as long as it gets on, and logs now and then
+ * how far it is.
+ */
 static void wait_for_attempt(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
-	bool said = false;
+	s64 written = 0, before = 0;
+	unsigned int ms = 0, still = 0;
 
 	while (!wait_event_timeout(s->ended, !is_running(gpu),
-				   msecs_to_jiffies(FINISH_SLEEP_MS))) {
-		if (!said)
+				   msecs_to_jiffies(SLEEP_MS))) {
+		ms += SLEEP_MS;
+		written = atomic64_read(&s->written);
+		still = written == before ? still + SLEEP_MS : 0;
+		before = written;
+		if (still >= STALL_MS)
+			WRITE_ONCE(s->stalled, true);
+		if (ms == SLEEP_MS || !(ms % SAY_MS))
 			pci_info(gpu->core.pdev,
 				 "unbinding or shutdown waits for a scrub: %llu of %llu bytes are overwritten with zeros\n",
 				 nvgrace_gpu_scrub_progress(gpu),
 				 gpu->usemem.length + gpu->resmem.length);
-		said = true;
 	}
 	/* What is left of the work does not wait. */
 	flush_work(&s->work);
@@ -719,8 +803,8 @@ static void wait_for_attempt(struct nvgrace_gpu *gpu)
 
 void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 {
-	u64 gib = (gpu->usemem.length + gpu->resmem.length) >> 30;
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	ktime_t start;
 	bool ran;
 	int ret;
 
@@ -730,24 +814,33 @@ void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 	mutex_lock(&s->lock);
 	ran = is_running(gpu);
 	mutex_unlock(&s->lock);
-	nvgrace_gpu_gate_finish(gpu, FINISH_MS + gib * FINISH_GIB_MS);
+	nvgrace_gpu_gate_leaves(gpu);
 	nvgrace_gpu_scrub_requested(gpu);
 	wait_for_attempt(gpu);
 
 	/* From here on, no other task begins an attempt. */
-	if (!nvgrace_gpu_scrub_wanted() || s->open ||
+	if (!nvgrace_gpu_scrub_wanted() ||
 	    s->state == NVGRACE_GPU_SCRUB_CLEAN ||
 	    (ran && s->state == NVGRACE_GPU_SCRUB_FAILED))
 		return;
 
+	start = ktime_get();
+	atomic64_set(&s->written, 0);
 	/* In a worker, because a signal may end this task's waits. */
 	pm_runtime_get_noresume(&gpu->core.pdev->dev);
-	/* As pci_dev_trylock() does in an attempt. */
-	pci_cfg_access_lock(gpu->core.pdev);
-	ret = begin_access(gpu);
-	pci_cfg_access_unlock(gpu->core.pdev);
-	if (!ret) {
-		mutex_lock(&s->lock);
+	if (s->open) {
+		ret = -EBUSY;
+		report(gpu, "the device is open", ret);
+	} else {
+		/* As pci_dev_trylock() does in an attempt. */
+		pci_cfg_access_lock(gpu->core.pdev);
+		ret = begin_access(gpu);
+		pci_cfg_access_unlock(gpu->core.pdev);
+	}
+	mutex_lock(&s->lock);
+	if (ret) {
+		end_scrub(gpu, ret, start);
+	} else {
 		s->begun = true;
 		queue_attempt(gpu);
 		mutex_unlock(&s->lock);

@@ -91,6 +91,32 @@ TRACE_EVENT(nvgrace_gpu_wait,
 		  __entry->result, __entry->ns)
 );
 
+/* Each look at the readiness registers; those that were not read are 0. */
+TRACE_EVENT(nvgrace_gpu_ready,
+	TP_PROTO(struct pci_dev *pdev, u32 c2c, u32 hbm, u32 range, int result,
+		 ktime_t since),
+	TP_ARGS(pdev, c2c, hbm, range, result, since),
+	TP_STRUCT__entry(
+		DEVICE_FIELDS
+		__field(u32, c2c)
+		__field(u32, hbm)
+		__field(u32, range)
+		__field(int, result)
+		__field(u64, since_ns)
+	),
+	TP_fast_assign(
+		DEVICE_ASSIGN(pdev);
+		__entry->c2c = c2c;
+		__entry->hbm = hbm;
+		__entry->range = range;
+		__entry->result = result;
+		__entry->since_ns = ktime_to_ns(ktime_sub(ktime_get(), since));
+	),
+	TP_printk(DEVICE_FORMAT "c2c=%#x hbm=%#x range=%#x result=%d since_ns=%llu",
+		  DEVICE_ARGS, __entry->c2c, __entry->hbm, __entry->range,
+		  __entry->result, __entry->since_ns)
+);
+
 TRACE_EVENT(nvgrace_gpu_mmap,
 	TP_PROTO(struct pci_dev *pdev, unsigned int bar, u64 offset, u64 size,
 		 int result),

@@ -50,6 +50,9 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 #ifndef PMD_ORDER
 #define PMD_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 #endif
+#ifndef PUD_ORDER
+#define PUD_ORDER	(PUD_SHIFT - PAGE_SHIFT)
+#endif
 
 /* Whether a huge entry stands where a page table could. */
 static inline bool compat_pmd_is_huge(const struct vm_fault *vmf)

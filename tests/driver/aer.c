@@ -23,6 +23,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/pci_regs.h>
+
 #include "lib.h"
 #include "waits.h"
 
@@ -433,13 +435,27 @@ static void assert_of_use(const char *content)
 }
 
 /*
- * Lets a recovery fail. Returns whether the kernel told the driver, which then
- * notifies the client before the kernel logs the failure. Some kernels don't.
+ * Takes the GPU's BAR0, as a link reset that was for nothing does, so that it
+ * stays lost after a failed recovery.
+ */
+static void lose_bar0(const struct gpu *gpu)
+{
+	int fd = gpu_config_open(gpu, O_RDWR);
+
+	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
+	close(fd);
+}
+
+/*
+ * Lets a recovery fail, after which the GPU is lost. Returns whether the kernel
+ * told the driver, which then notifies the client before the kernel logs the
+ * failure. Some kernels don't.
  */
 static bool fail_to_recover(void)
 {
 	uint64_t count;
 
+	lose_bar0(v.gpu);
 	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	/* The driver removes the mappings before it tells the client. */
@@ -467,6 +483,30 @@ static void after_a_failed_recovery_a_reset_brings_the_memory_back(void **state)
 		else
 			assert_int_equal(vfio_reset(&v), 0);
 		assert_of_use("before");
+	}
+	finish();
+}
+
+/* The GPU answers and has its BARs, so only its readiness must be found out. */
+static void after_a_failed_recovery_a_gpu_that_is_there_works(void **state)
+{
+	uint64_t count;
+	size_t i;
+
+	start("gh200");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	count = told();
+	wait_for_the_end("failed");
+	count += told();
+	/* Some kernels don't report the failure. */
+	if (count == 2) {
+		assert_of_use("before");
+	} else {
+		assert_refused();
+		assert_int_equal(vfio_reset(&v), 0);
 	}
 	finish();
 }
@@ -757,6 +797,7 @@ static void when_the_link_freezes_those_who_wait_fail(void **state)
 					 0);
 		}
 		host_wait_counter(v.gpu, "c2c_reads", looks + 5);
+		lose_bar0(v.gpu);
 		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 		for (i = 0; i < ARRAY_SIZE(w); i++) {
 			pthread_join(w[i].thread, NULL);
@@ -764,8 +805,8 @@ static void when_the_link_freezes_those_who_wait_fail(void **state)
 		}
 		wait_for_the_end("failed");
 		again = waits_again();
-		vfio_make_ready(&v);
 		assert_int_equal(vfio_reset(&v), 0);
+		vfio_make_ready(&v);
 	} while (again);
 	assert_int_equal(klog_count("not ready after"), 0);
 	finish();
@@ -958,6 +999,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_fatal_error_on_a_gpu_that_nobody_has_open),
 	TEST(a_gh200_that_can_not_recover_is_lost_to_its_client),
 	TEST(after_a_failed_recovery_a_reset_brings_the_memory_back),
+	TEST(after_a_failed_recovery_a_gpu_that_is_there_works),
 	TEST(after_a_failed_recovery_an_open_brings_the_memory_back),
 	TEST(a_failed_recovery_has_one_true_line),
 	TEST(a_neighbour_without_a_driver_loses_nothing),

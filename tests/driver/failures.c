@@ -30,7 +30,6 @@
 /* What functions return, as text: a negative errno or NULL. */
 #define NO_MEMORY	"-12"
 #define NO_IO		"-5"
-#define BUSY		"-16"
 #define NOTHING		"0"
 
 static struct vfio v = { .device = -1 };
@@ -84,7 +83,6 @@ static void a_failed_bind_leaves_nothing(void **state)
 	} steps[] = {
 		{ NO_MEMORY, "_vfio_alloc_device", -ENOMEM },
 		{ NO_IO, "pci_enable_device", -EIO },
-		{ BUSY, "pci_request_selected_regions", -EBUSY },
 		{ NOTHING, "pci_iomap", -ENOMEM },
 		{ NO_MEMORY, "vfio_pci_core_register_device", -ENOMEM },
 	};
@@ -100,6 +98,116 @@ static void a_failed_bind_leaves_nothing(void **state)
 		assert_int_equal(gpu_bind(gpu), 0);
 		assert_int_equal(gpu_unbind(gpu), 0);
 	}
+}
+
+static uint64_t resets(const struct gpu *gpu)
+{
+	return host_counter(gpu, "resets");
+}
+
+/* A GPU without an IOMMU, which vfio refuses. */
+static void assert_vfio_refuses(const struct gpu *gpu)
+{
+	klog_mark();
+	begin_failing(NOTHING, "iommu_group_get");
+	assert_int_equal(gpu_bind(gpu), -EINVAL);
+	end_failing("iommu_group_get");
+	assert_int_equal(klog_count("vfio refuses the device (error -22): it has no IOMMU;"),
+			 1);
+}
+
+/* Somebody else may use the GPU, or its virtual functions. */
+static void a_refused_bind_has_reset_nothing(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	uint64_t before = resets(gpu);
+
+	scrub_set_parameter(true);
+	soil(gpu);
+	assert_vfio_refuses(gpu);
+
+	klog_mark();
+	begin_failing("2", "pci_num_vf");
+	assert_int_equal(gpu_bind(gpu), -EBUSY);
+	end_failing("pci_num_vf");
+	assert_int_equal(klog_count("2 virtual functions are on, and somebody may use them;"),
+			 1);
+	assert_int_equal(resets(gpu), before);
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_true(resets(gpu) > before);
+	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+static void each_failure_at_bind_has_a_line(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+
+	klog_mark();
+	begin_failing(NO_IO, "pci_enable_device");
+	assert_int_equal(gpu_bind(gpu), -EIO);
+	end_failing("pci_enable_device");
+	assert_int_equal(klog_count("the device can't be enabled (error -5); power-cycle the host"),
+			 1);
+}
+
+/* ---- the host's sleep --------------------------------------------------- */
+
+static void assert_hears_of_sleep(struct vfio *dev)
+{
+	char byte;
+
+	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+	assert_true(gpu_sysfs_is(dev->gpu, "nvgrace_gpu/readiness", "ready"));
+	host_sleeps();
+	assert_true(gpu_sysfs_is(dev->gpu, "nvgrace_gpu/readiness", "unknown"));
+	host_wakes();
+	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+}
+
+/* vfio-pci-core replaces the driver's power operations at each registration. */
+static void whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep(void **state)
+{
+	const struct gpu *refused = gpu_find("s1h");
+
+	assert_vfio_refuses(refused);
+	vfio_start(&v, TINY);
+	assert_hears_of_sleep(&v);
+	assert_vfio_refuses(refused);
+	assert_hears_of_sleep(&v);
+	vfio_stop(&v);
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu_find(TINY)), 0);
+	assert_string_equal(scrub_end(gpu_find(TINY)), "clean");
+	assert_vfio_refuses(refused);
+	host_hibernates();
+	assert_true(gpu_sysfs_is(gpu_find(TINY), "nvgrace_gpu/scrub_state",
+				 "unknown"));
+	assert_int_equal(gpu_unbind(gpu_find(TINY)), 0);
+}
+
+/* ---- readiness ---------------------------------------------------------- */
+
+/* No wait would end better, so that readiness must not stay unknown. */
+static void a_gpu_that_reads_as_all_ones_has_failed(void **state)
+{
+	char byte;
+
+	vfio_start(&v, "ones");
+	vfio_unready_after_resets(&v);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "unknown"));
+	begin_failing(NOTHING, "pci_device_is_present");
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "failed"));
+	end_failing("pci_device_is_present");
+	vfio_make_ready(&v);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "ready"));
+	vfio_stop(&v);
 }
 
 /* ---- resets ------------------------------------------------------------- */
@@ -136,6 +244,22 @@ static void config_space_that_was_not_saved_is_not_restored(void **state)
 	assert_int_equal(gpu_bind(gpu), 0);
 	assert_int_equal(restores(gpu), 1);
 	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
+/* Virtual functions and Enhanced Allocation have registers of 0 by design. */
+static void a_bar_that_was_never_seen_is_not_restored(void **state)
+{
+	const struct gpu *gpu = gpu_find("cxl");
+	int fd = gpu_config_open(gpu, O_RDWR);
+	uint32_t bar0;
+
+	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(restores(gpu), 0);
+	assert_int_equal(gpu_unbind(gpu), 0);
+	assert_int_equal(pwrite(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	close(fd);
 }
 
 /* ---- reads and writes --------------------------------------------------- */
@@ -255,11 +379,7 @@ static void a_scrub_that_fails_says_why(void **state)
 		const char *value, *names, *line;
 	} steps[] = {
 		{ NO_IO, "__pm_runtime_resume", "the GPU does not wake up (error -5)" },
-		{ NO_IO, "pci_enable_device",
-		  "the GPU's readiness can't be read (error -5)" },
-		{ BUSY, "pci_request_selected_regions",
-		  "the GPU's readiness can't be read (error -16)" },
-		{ NOTHING, "pci_iomap", "the GPU's readiness can't be read (error -12)" },
+		{ NO_IO, "pci_enable_device", "the GPU can't be enabled (error -5)" },
 		{ NOTHING, "memremap", "it can't be mapped (error -12)" },
 	};
 	const struct gpu *gpu = gpu_find(TINY);
@@ -304,12 +424,20 @@ static void a_scrub_that_fails_says_why(void **state)
 
 static const struct CMUnitTest tests[] = {
 	TEST(a_failed_bind_leaves_nothing),
+	TEST(a_refused_bind_has_reset_nothing),
+	TEST(each_failure_at_bind_has_a_line),
+	TEST(a_gpu_that_reads_as_all_ones_has_failed),
+	TEST(a_bar_that_was_never_seen_is_not_restored),
 	TEST(config_space_that_was_not_saved_is_not_restored),
 	TEST(memory_that_can_not_be_mapped_is_ENOMEM),
 	TEST(a_read_behind_the_memory_without_a_buffer_is_ENOMEM),
 	TEST(a_gpu_that_does_not_wake_up_is_not_accessed),
 	TEST(region_info_without_memory_is_ENOMEM),
 	TEST(a_scrub_that_fails_says_why),
+};
+
+static const struct CMUnitTest sleep_tests[] = {
+	TEST(whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep),
 };
 
 static int load(void **state)
@@ -325,5 +453,7 @@ static int unload_it(void **state)
 const struct case_group groups[] = {
 	{ "lab model CONFIG_ARM64 CONFIG_KPROBES lab:failing",
 	  CASES(tests), load, unload_it },
+	{ "lab model CONFIG_ARM64 CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
+	  CASES(sleep_tests), load, unload_it },
 	{ }
 };

@@ -626,6 +626,54 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	assert_back();
 }
 
+struct crossed {
+	struct vfio *dev;
+	void *buffer;
+	unsigned int written, refused;
+};
+
+static void *write_crossed(void *arg)
+{
+	struct crossed *w = arg;
+	ssize_t ret;
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		ret = vfio_write(w->dev, CONFIG + 0x44, w->buffer, 2);
+		w->written += ret == 2;
+		w->refused += ret == -EFAULT;
+	}
+	return NULL;
+}
+
+/*
+ * Each write closes the gate of one GPU, and takes its bytes from the memory of
+ * the other one. Waiting for each other, they would never end.
+ */
+static void two_config_writes_from_each_others_memory_end(void **state)
+{
+	struct vfio other;
+	struct crossed w[2];
+	pthread_t thread;
+	char *map;
+
+	vfio_start(&other, "s1h");
+	map = vfio_map(&other, USEMEM, 0, page, PROT_READ | PROT_WRITE,
+		       MAP_SHARED, NULL);
+	memset(map, 0, 8);
+	memset(old[0], 0, 8);
+	w[0] = (struct crossed){ .dev = &v, .buffer = map };
+	w[1] = (struct crossed){ .dev = &other, .buffer = old[0] };
+	assert_int_equal(pthread_create(&thread, NULL, write_crossed, &w[0]), 0);
+	write_crossed(&w[1]);
+	pthread_join(thread, NULL);
+	assert_int_equal(w[0].written + w[0].refused, 1000);
+	assert_int_equal(w[1].written + w[1].refused, 1000);
+	strcpy(old[0], "before");
+	munmap(map, page);
+	vfio_stop(&other);
+}
+
 static int feature(uint32_t flags)
 {
 	struct vfio_device_feature f = { .argsz = sizeof(f), .flags = flags };
@@ -947,7 +995,7 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 		if (v.gpu->is_model)
 			vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
 		assert_readiness("ready");
-		host_sleeps(v.gpu);
+		host_sleeps();
 		assert_readiness("unknown");
 		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 		if (v.gpu->is_model)
@@ -956,7 +1004,7 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 		/* Nothing reads the registers of a GPU that may sleep. */
 		if (v.gpu->is_model)
 			assert_int_equal(looks(), asleep);
-		host_wakes(v.gpu);
+		host_wakes();
 	} while (!release_users(u, 3));
 	if (v.gpu->is_model)
 		assert_true(looks() > before);
@@ -1023,9 +1071,12 @@ static const struct CMUnitTest tests[] = {
 	TEST(closing_beside_resets_unmaps_once),
 };
 
+static const struct CMUnitTest sleep_tests[] = {
+	TEST(over_the_hosts_sleep_readiness_is_forgotten),
+};
+
 /* Needs a kernel with suspend, which has this test mode. */
 static const struct CMUnitTest suspend_tests[] = {
-	TEST(over_the_hosts_sleep_readiness_is_forgotten),
 	TEST(waiting_does_not_keep_the_host_awake),
 };
 
@@ -1044,6 +1095,7 @@ static const struct CMUnitTest power_tests[] = {
 	TEST(a_cxl_part_in_D3hot_is_not_asked),
 	TEST(changes_of_power_beside_accesses_end),
 	TEST(a_config_write_from_the_gpus_own_memory_is_EFAULT),
+	TEST(two_config_writes_from_each_others_memory_end),
 	TEST(after_leaving_D3hot_the_wait_is_whole),
 };
 
@@ -1071,7 +1123,8 @@ static const struct CMUnitTest d3hot_tests[] = {
 const struct case_group groups[] = {
 	{ "carve-out", CASES(decoding_tests) },
 	{ "model carve-out", CASES(d3hot_tests) },
-	{ "lab lab:sleeper", CASES(tests) },
+	{ "lab", CASES(tests) },
+	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests) },
 	{ "lab model", CASES(power_tests) },
 	{ "lab model CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
 	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },

@@ -649,6 +649,52 @@ static void a_touch_while_it_sleeps_is_noticed(void **state)
 	unmap_config(config);
 }
 
+#define STAY_AWAKE	"/sys/module/" DRIVER "/parameters/disable_idle_d3"
+
+static uint64_t asleep_ms(const struct gpu *other)
+{
+	char text[32];
+
+	gpu_sysfs_read(other, "power/runtime_suspended_time", text, sizeof(text));
+	return strtoull(text, NULL, 10);
+}
+
+/* On every kernel, and whenever the parameter changes. */
+static void with_disable_idle_d3_only_a_user_lets_it_sleep(void **state)
+{
+	const struct gpu *other = gpu_find("tinymem");
+	struct vfio dev;
+	uint64_t before;
+
+	must_write_file(STAY_AWAKE, "1");
+	assert_int_equal(gpu_bind(other), 0);
+	before = asleep_ms(other);
+	vfio_open(&dev, other);
+	vfio_close(&dev);
+	usleep(200000);
+	assert_true(gpu_sysfs_is(other, "power/runtime_status", "active"));
+	assert_int_equal(asleep_ms(other), before);
+
+	vfio_open(&dev, other);
+	assert_int_equal(vfio_set_feature(&dev, ENTRY, NULL, 0), 0);
+	wait_until_asleep(other);
+	assert_int_equal(vfio_set_feature(&dev, EXIT, NULL, 0), 0);
+	must_write_file(STAY_AWAKE, "0");
+	vfio_close(&dev);
+	wait_until_asleep(other);
+
+	must_write_file(STAY_AWAKE, "1");
+	vfio_open(&dev, other);
+	vfio_close(&dev);
+	must_write_file(STAY_AWAKE, "0");
+	assert_true(gpu_sysfs_is(other, "power/runtime_status", "active"));
+	assert_int_equal(gpu_unbind(other), 0);
+	/* The reference went with the driver. */
+	assert_int_equal(gpu_bind(other), 0);
+	wait_until_asleep(other);
+	assert_int_equal(gpu_unbind(other), 0);
+}
+
 #define TEST(name) \
 	cmocka_unit_test_setup_teardown(name, back_to_normal, back_to_normal)
 
@@ -671,6 +717,7 @@ static const struct CMUnitTest tests[] = {
 	/* These must be the last tests: they increment the counters. */
 	TEST(a_read_of_the_ports_link_status_is_one_by_the_port),
 	TEST(a_touch_while_it_sleeps_is_noticed),
+	TEST(with_disable_idle_d3_only_a_user_lets_it_sleep),
 };
 
 const struct case_group groups[] = {

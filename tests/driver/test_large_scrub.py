@@ -83,6 +83,32 @@ def test_switching_off_waits_for_a_scrub(kernel):
     os.close(kept[0])
 
 
+def test_at_shutdown_gpus_are_scrubbed_side_by_side(kernel):
+    """The scrub of the second GPU begins before that of the first has ended."""
+    size, second = 3 * GiB, BASE + 4 * GiB
+    gpus = [{"name": "g", "base": BASE, "size": size}, {"name": "h", "base": second, "size": size}]
+    kept = []
+    bind = "; ".join(f"bind {name} {DRIVER} || exit 1" for name in "gh")
+    # Bound without the parameter, so that the shutdown finds both dirty.
+    begin = (f"echo 0 >/sys/module/{DRIVER}/parameters/scrub; host soil {BASE:#x} {size:#x}; host soil {second:#x} {size:#x}; "
+             f"host keep; {bind}; echo 1 >/sys/module/{DRIVER}/parameters/scrub")
+    run(kernel, gpus, [{"name": "begin", "run": begin}], {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=1200)
+
+    class Memory:
+        """As above."""
+
+        @staticmethod
+        def read_gpu_memory(address, count):
+            return os.pread(kept[0], count, address - BASE)
+
+    for base in (BASE, second):
+        assert gpu_memory.remains(Memory, hex(base), hex(size)) == "0"
+    os.close(kept[0])
+    log = programs.log_file(f"scrub-{kernel}").read_text(errors="replace").splitlines()
+    ends = [line for line in log if "overwriting the last" in line or "GPU memory is clear" in line]
+    assert ["clear" in line for line in ends] == [False, False, True, True], ends
+
+
 class Drain(threading.Thread):
     """Frees the host's memory for the zeros that a machine writes, except in
     blocks with content to check. No computer here has as much memory as the

@@ -1348,33 +1348,39 @@ void suspend_host(void)
 	close(fd);
 }
 
-static void call_sleeper(const struct gpu *gpu, const char *what)
+/* Events of the kernel's linux/suspend.h. */
+#define PM_HIBERNATION_PREPARE	1
+#define PM_POST_HIBERNATION	2
+#define PM_SUSPEND_PREPARE	3
+#define PM_POST_SUSPEND		4
+
+static void call_sleeper(unsigned int event)
 {
-	char path[64];
+	char text[16];
 	int ret = load_file("/tests/sleeper.ko");
 
 	if (ret && ret != -EEXIST)
 		fail_msg("sleeper.ko: %s", strerror(-ret));
-	snprintf(path, sizeof(path), "/sys/module/sleeper/parameters/%s", what);
-	must_write_file(path, gpu->addr);
+	snprintf(text, sizeof(text), "%u", event);
+	must_write_file("/sys/module/sleeper/parameters/event", text);
 }
 
-void host_sleeps(const struct gpu *gpu)
+void host_sleeps(void)
 {
-	call_sleeper(gpu, "prepare");
+	call_sleeper(PM_SUSPEND_PREPARE);
 }
 
-void host_wakes(const struct gpu *gpu)
+void host_wakes(void)
 {
-	call_sleeper(gpu, "complete");
+	call_sleeper(PM_POST_SUSPEND);
 	assert_int_equal(unload("sleeper"), 0);
 }
 
-void host_hibernates(const struct gpu *gpu)
+void host_hibernates(void)
 {
-	host_sleeps(gpu);
-	call_sleeper(gpu, "freeze");
-	host_wakes(gpu);
+	call_sleeper(PM_HIBERNATION_PREPARE);
+	call_sleeper(PM_POST_HIBERNATION);
+	assert_int_equal(unload("sleeper"), 0);
 }
 
 /* ---- events ------------------------------------------------------------- */

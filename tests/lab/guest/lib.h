@@ -368,13 +368,13 @@ bool host_can_suspend(void);
 void suspend_host(void);
 
 /*
- * What the kernel calls of the driver for one GPU while the host sleeps. Between
- * the first and the last, tasks that wait for the GPU do so without end.
- * hibernates is both, with what comes in between.
+ * What the kernel tells its drivers before and after the host sleeps. Between
+ * the first two, tasks that wait for a GPU do so without end. host_hibernates()
+ * is both, for hibernation.
  */
-void host_sleeps(const struct gpu *gpu);
-void host_wakes(const struct gpu *gpu);
-void host_hibernates(const struct gpu *gpu);
+void host_sleeps(void);
+void host_wakes(void);
+void host_hibernates(void);
 
 /*
  * Counts the lines of the kernel log since the last klog_mark() that contain

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Makes functions of the kernel fail when the driver under test calls them. For
- * tests only: tests/driver/failures.c uses it. Debian's kernels have no fault
- * injection.
+ * Makes functions of the kernel fail when the driver under test calls them, or
+ * vfio for it. For tests only: tests/driver/failures.c uses it. Debian's kernels
+ * have no fault injection.
  *
  * Root writes "VALUE NAME..." to the parameter "calls". From then on, the
  * functions of these names return VALUE to the driver at once. Names that this
@@ -23,6 +23,7 @@
 #include <linux/string.h>
 
 #define DRIVER	"[nvgrace_gpu_vfio_pci]"
+#define VFIO	"[vfio]"
 #define NAMES	4
 
 static struct kprobe probes[NAMES];
@@ -37,7 +38,7 @@ static int before_function(struct kprobe *p, struct pt_regs *regs)
 	char caller[KSYM_SYMBOL_LEN];
 
 	sprint_symbol(caller, procedure_link_pointer(regs));
-	if (!strstr(caller, DRIVER))
+	if (!strstr(caller, DRIVER) && !strstr(caller, VFIO))
 		return 0;
 	atomic_inc(&failed);
 	regs_set_return_value(regs, value);
