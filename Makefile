@@ -164,7 +164,7 @@ check:
 	@$(TOOLBOX) kernel newest-64k
 	@tests/lab/system/image >/dev/null
 	@$(TOOLBOX) checkpatch >/dev/null
-	@for root in analysis tracers qemu virt installers; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
+	@for root in analysis tracers qemu virt virt-sid installers; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
 	@tests/lab/system/dkms-debs
 	@tests/lab/system/trees
 	@$(PYTEST) -m check $(WORK) $(T)

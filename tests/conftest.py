@@ -24,7 +24,8 @@ import time
 
 import pytest
 
-from lab import needs, programs, session, vm
+from lab import needs, programs, toolbox, vm
+from lab import session as machines
 
 TESTS = pathlib.Path(__file__).resolve().parent
 
@@ -219,17 +220,26 @@ class Worker:
         self.kernel = self.session = self.program = None
         self.whole = set()      # sources of which all cases were chosen
         self.ended = {}         # how often, by kernel
+        self.broken = {}        # why a machine can't be made, by kernel
         self.crashed = set()    # programs, with their kernels
 
     def run(self, item):
         try:
+            if item.kernel in self.broken:
+                pytest.skip("its machine could not be made, as another case says")
             if self.kernel != item.kernel:
                 if self.ended.get(item.kernel, 0) >= self.ENOUGH:
                     raise Failed([f"the machine has ended {self.ENOUGH} times before"])
                 self.kernel, self.program = item.kernel, None
                 chosen = collections.Counter(i.parent for i in item.session.items if isinstance(i, Case) and i.kernel == item.kernel)
                 self.whole = {source for source, count in chosen.items() if count == len(source.cases(item.kernel))}
-                self.session = session.Session(kernel_of(item.kernel), [source.program for source in chosen])
+                try:
+                    self.session = machines.Session(kernel_of(item.kernel), [source.program for source in chosen])
+                except (AssertionError, OSError, toolbox.Failed, subprocess.SubprocessError) as e:
+                    # One error is enough: the other cases are not run.
+                    self.broken[item.kernel] = str(e)
+                    self.kernel = None
+                    raise Failed([f"no machine with the kernel {item.kernel}:", *str(e).splitlines()]) from None
             # After that, each case has its own run.
             alone = item.parent not in self.whole or item.kernel in self.ended or (item.kernel, item.program) in self.crashed
             if alone or not self.program or self.program.name != item.program:
@@ -238,7 +248,7 @@ class Worker:
             if not result[0]:
                 self.crashed.add((item.kernel, item.program))
             return result
-        except session.Ended:
+        except machines.Ended:
             self.ended[item.kernel] = self.ended.get(item.kernel, 0) + 1
             said = [line for mark, line in self.session.lines[-60:]]
             raise Failed([*said, *self.end()]) from None
@@ -330,6 +340,26 @@ def pytest_configure(config):
             config.add_cleanup(busy.kill)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session):
+    """What workers share is made before they start, by this process: a worker only
+    reads. What can't be made ends the run, with one message."""
+    config = session.config
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        return
+    driver = TESTS / "driver"
+    if not any(driver.is_relative_to(p) or p.is_relative_to(driver)
+               for p in (pathlib.Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args)):
+        return
+    paths = sorted({p if p.parent == driver else p.parent for p in (*driver.glob("*.c"), *driver.glob("*/*.c"))})
+    try:
+        for kernel in map(kernel_of, chosen_kernels(config)):
+            programs.module_of(kernel)
+            machines.files_of(kernel, paths)
+    except (AssertionError, toolbox.Failed) as e:
+        pytest.exit(f"can't make what the tests need: {e}", 1)
+
+
 def pytest_sessionfinish(session):
     session.config.stash[MACHINE].end()
 
@@ -338,7 +368,8 @@ def pytest_sessionfinish(session):
 def pytest_runtest_makereport(item, call):
     """With CI=true, a test that can't run has failed."""
     report = yield
-    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail") and \
+            getattr(item, "kernel", None) not in item.config.stash[MACHINE].broken:
         report.outcome = "failed"
         report.longrepr = f"skipped: {report.longrepr}"
     return report

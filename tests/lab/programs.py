@@ -68,15 +68,17 @@ def out_of_tree(kernel, source):
     def make():
         folder = BUILD / kernel.release / source.name
         shutil.copytree(source, folder, dirs_exist_ok=True)
-        subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"], check=True,
-                       stdout=subprocess.DEVNULL)
+        done = subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"],
+                              capture_output=True, text=True)
+        assert not done.returncode, f"{source.name} for {kernel.name} does not build:\n{done.stdout}{done.stderr}"
         module, = folder.glob("*.ko")
         return module.read_bytes()
 
     # The release of a kernel that is made here depends on its configuration.
     inputs = made_of(sorted(source.iterdir()), [kernel.release, *kernel.arch.make])
     inputs.append((kernel.headers / "Module.symvers").read_bytes())
-    return str(archive.cached(f"module-{kernel.release}-{source.name}", inputs, make))
+    with locked(f"modules-{source.name}"):
+        return str(archive.cached(f"module-{kernel.release}-{source.name}", inputs, make))
 
 
 class Guard:

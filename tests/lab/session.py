@@ -73,6 +73,31 @@ class Interactive:
         return self.machine.run()
 
 
+def words_of(kernel, path, extra=()):
+    """Those words of a program that hold on a kernel."""
+    words = {w for group, _ in needs.groups(path) for w in group}
+    return {w for w in (*words, *ASKED) if needs.holds(kernel, w, extra)}
+
+
+def files_of(kernel, paths, extra=()):
+    """What these programs need in a machine, compiled unless it is there: {path in
+    the guest: path here}."""
+    files = {}
+    for path in paths:
+        files.update(programs.compile_programs([path.stem], kernel.arch, path.parent))
+    words = set().union(*(words_of(kernel, path, extra) for path in paths))
+    for joined in [w[1:].split("+") for w in words if w.startswith("?")]:
+        if all(needs.holds(kernel, w, extra) for w in joined):
+            words.update(joined)
+    for word in words:
+        kind, _, name = word.rpartition(":")
+        if kind == "module":
+            files.update(programs.module_file(kernel, name))
+        elif kind == "lab":
+            files[f"/tests/{name}.ko"] = programs.out_of_tree(kernel, programs.HERE / "modules" / name)
+    return files
+
+
 class Session(Interactive):
     """A machine with the GPUs of machine.py, for test programs: the paths of
     their sources or, of several sources, of their folders. extra: words that
@@ -81,7 +106,7 @@ class Session(Interactive):
     def __init__(self, kernel, paths, extra=(), **options):
         self.kernel, self.extra = kernel, tuple(extra)
         self._paths = paths
-        self._words = {path.stem: self._needed(path) for path in paths}
+        self._words = {path.stem: words_of(kernel, path, self.extra) for path in paths}
         allow = [*options.pop("allow", ()), *(kcsan.ALLOW if kernel.has("CONFIG_KCSAN") else ())]
         self._finds_leaks = kernel.has("CONFIG_DEBUG_KMEMLEAK")
         if self._finds_leaks:
@@ -94,24 +119,8 @@ class Session(Interactive):
         if kernel.has("CONFIG_KCSAN"):
             self.run("kcsan", kcsan.SWITCH_ON)
 
-    def _needed(self, path):
-        words = {w for group, _ in needs.groups(path) for w in group}
-        return {w for w in (*words, *ASKED) if needs.holds(self.kernel, w, self.extra)}
-
     def _files(self):
-        files = {}
-        for path in self._paths:
-            files.update(programs.compile_programs([path.stem], self.kernel.arch, path.parent))
-        words = set().union(*self._words.values())
-        for joined in [w[1:].split("+") for w in words if w.startswith("?")]:
-            if all(needs.holds(self.kernel, w, self.extra) for w in joined):
-                words.update(joined)
-        for word in words:
-            kind, _, name = word.rpartition(":")
-            if kind == "module":
-                files.update(programs.module_file(self.kernel, name))
-            elif kind == "lab":
-                files[f"/tests/{name}.ko"] = programs.out_of_tree(self.kernel, programs.HERE / "modules" / name)
+        files = files_of(self.kernel, self._paths, self.extra)
         if self._finds_leaks:
             files["/tests/leaks"] = str(programs.HERE / "leaks")
         return files
