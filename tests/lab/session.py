@@ -74,9 +74,11 @@ class Interactive:
 
 
 def words_of(kernel, path, extra=()):
-    """Those words of a program that hold on a kernel."""
-    words = {w for group, _ in needs.groups(path) for w in group}
-    return {w for w in (*words, *ASKED) if needs.holds(kernel, w, extra)}
+    """The words of a program's groups that run on a kernel, and those of ASKED that
+    hold."""
+    def hold(words):
+        return all(needs.holds(kernel, w, extra) for w in words)
+    return {w for group, _ in needs.groups(path) if hold(group) for w in group} | {w for w in ASKED if hold([w])}
 
 
 def files_of(kernel, paths, extra=()):
