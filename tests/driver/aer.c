@@ -754,6 +754,28 @@ static void a_fault_ends_if_the_gpu_does_not_wake_up(void **state)
 	assert_int_equal(unload("neighbour"), 0);
 }
 
+/* A client that is told of success would go on without the GPU's BARs. */
+static void a_link_reset_without_bars_afterwards_is_no_recovery(void **state)
+{
+	size_t i;
+
+	assert_int_equal(load_file("/tests/failing.ko"), 0);
+	start("second");
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	must_write_file("/sys/module/failing/parameters/calls",
+			"0 pci_restore_state");
+	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
+	wait_until_told();
+	wait_for_the_end("failed");
+	must_write_file("/sys/module/failing/parameters/calls", "\n");
+	assert_refused();
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_of_use("before");
+	finish();
+	assert_int_equal(unload("failing"), 0);
+}
+
 struct waiter {
 	pthread_t thread;
 	char *page;		/* NULL: read */
@@ -990,6 +1012,10 @@ static const struct CMUnitTest late[] = {
 	TEST(unbinding_does_not_repeat_a_scrub_that_failed_meanwhile),
 };
 
+static const struct CMUnitTest failing[] = {
+	TEST(a_link_reset_without_bars_afterwards_is_no_recovery),
+};
+
 static const struct CMUnitTest tests[] = {
 	TEST(an_error_that_is_not_fatal_is_told_and_loses_nothing),
 	TEST(a_corrected_error_is_nobodys_business),
@@ -1016,6 +1042,8 @@ static const struct CMUnitTest tests[] = {
 const struct case_group groups[] = {
 	{ "lab model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
 	  CASES(tests), setup, teardown },
+	{ "lab model module:aer_inject lab:neighbour lab:failing CONFIG_ARM64 CONFIG_KPROBES",
+	  CASES(failing), setup, teardown },
 	{ "lab model module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
 	{ }
 };

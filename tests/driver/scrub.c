@@ -1135,7 +1135,8 @@ static void its_lines_are_limited(void **state)
 		assert_string_equal(scrub_end(gpu), "clean");
 		assert_int_equal(number(gpu, "scrub_count"), ++scrubs);
 		lines += klog_count(CLEAR);
-		if (lines < scrubs || scrubs == 2000)
+		/* The last one's line comes after its state. */
+		if (lines < scrubs - 1 || scrubs == 2000)
 			break;
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A GPU is removed from its slot and found again, as by hot-plug: while it is
+ * idle, while it is open, and while it is open in a process that is killed.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib.h"
+
+/* What takes longer is stuck, not slow. */
+#define STUCK_MS	300000
+
+static struct vfio v = { .device = -1 };
+
+static int teardown(void **state)
+{
+	if (v.device >= 0)
+		vfio_close(&v);
+	gpu_unbind_all();
+	scrub_set_parameter(false);
+	return 0;
+}
+
+static void *remove_gpu(void *gpu)
+{
+	return (void *)(intptr_t)gpu_sysfs_write(gpu, "remove", "1");
+}
+
+/* Begins to remove it. Returns when the kernel waits for its user. */
+static pthread_t begin_removal(const struct gpu *gpu)
+{
+	pthread_t thread;
+
+	klog_mark();
+	assert_int_equal(pthread_create(&thread, NULL, remove_gpu, (void *)gpu),
+			 0);
+	assert_true(klog_wait("blocked until released by user", STUCK_MS));
+	return thread;
+}
+
+static void end_removal(pthread_t thread)
+{
+	void *ret;
+
+	assert_int_equal(pthread_join(thread, &ret), 0);
+	assert_null(ret);
+}
+
+/* Finds it again. It works, with what its last user has left. */
+static void assert_found(const struct gpu *gpu, const char *content)
+{
+	char path[64], back[8];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
+		 gpu->port);
+	must_write_file(path, "1");
+	vfio_start(&v, gpu->name);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
+	assert_string_equal(back, content);
+	vfio_stop(&v);
+}
+
+static void an_idle_gpu_is_removed_and_found(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+
+	vfio_start(&v, gpu->name);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM), "before", 7), 7);
+	vfio_close(&v);
+	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
+	assert_found(gpu, "before");
+}
+
+static void a_removal_waits_until_the_gpu_is_closed(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	pthread_t thread;
+	char *map;
+
+	vfio_start(&v, gpu->name);
+	map = vfio_map(&v, USEMEM, 0, MiB, PROT_READ | PROT_WRITE, MAP_SHARED,
+		       NULL);
+	thread = begin_removal(gpu);
+	/* Its user goes on meanwhile. */
+	strcpy(map, "before");
+	munmap(map, MiB);
+	vfio_close(&v);
+	end_removal(thread);
+	assert_found(gpu, "before");
+}
+
+static void a_removal_ends_when_the_user_is_killed(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	int status, ready[2];
+	pthread_t thread;
+	pid_t child;
+	char byte;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_int_equal(pipe(ready), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child) {
+		struct vfio own;
+
+		vfio_open(&own, gpu);
+		strcpy(vfio_map(&own, USEMEM, 0, MiB, PROT_READ | PROT_WRITE,
+				MAP_SHARED, NULL), "before");
+		if (write(ready[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	thread = begin_removal(gpu);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
+	end_removal(thread);
+	assert_found(gpu, "before");
+}
+
+/* The removal waits for the scrub, which leaves nothing. */
+static void a_removed_gpu_is_scrubbed(void **state)
+{
+	const struct gpu *gpu = gpu_find("s1h");
+	pthread_t thread;
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	vfio_open(&v, gpu);
+	soil(gpu);
+	thread = begin_removal(gpu);
+	vfio_close(&v);
+	end_removal(thread);
+	assert_clean(gpu);
+	scrub_set_parameter(false);
+	assert_found(gpu, "");
+}
+
+#define TEST(name)	cmocka_unit_test_teardown(name, teardown)
+
+static const struct CMUnitTest tests[] = {
+	TEST(an_idle_gpu_is_removed_and_found),
+	TEST(a_removal_waits_until_the_gpu_is_closed),
+	TEST(a_removal_ends_when_the_user_is_killed),
+	TEST(a_removed_gpu_is_scrubbed),
+};
+
+const struct case_group groups[] = {
+	{ "lab model", CASES(tests) },
+	{ }
+};
