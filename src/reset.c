@@ -109,7 +109,8 @@ static pci_ers_result_t error_detected(struct pci_dev *pdev,
 	if (state == pci_channel_io_frozen ||
 	    (state == pci_channel_io_perm_failure && has_lost_bars(gpu)))
 		nvgrace_gpu_gate_link_freeze(gpu);
-	else if (state == pci_channel_io_perm_failure)
+	else if (state == pci_channel_io_perm_failure &&
+		 READ_ONCE(gpu->link_frozen))
 		nvgrace_gpu_gate_link_works(gpu, true);
 	if (state == pci_channel_io_perm_failure &&
 	    READ_ONCE(gpu->link_frozen))
