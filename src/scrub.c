@@ -688,7 +688,7 @@ void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu)
 	 * More than there are changes of tenants, so that each has its lines.
 	 * What is left out is no warning.
 	 */
-	ratelimit_state_init(&s->clear_limit, 300 * HZ, 300);
+	ratelimit_state_init(&s->clear_limit, 300 * HZ, 200);
 	ratelimit_set_flags(&s->clear_limit, RATELIMIT_MSG_ON_RELEASE);
 	/* The host's driver may have left the GPU at work. */
 	s->must_reset = true;

@@ -1141,8 +1141,8 @@ static void its_lines_are_limited(void **state)
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);
 	}
-	/* Two lines each, of which the other comes first. */
-	assert_in_range(scrubs, 100, 1999);
+	/* Of 200 lines, each scrub has two. */
+	assert_in_range(scrubs, 50, 1999);
 	unbind(gpu);
 }
 
@@ -1288,7 +1288,8 @@ static void reset_for_ever(const struct gpu *gpu)
 	srand(getpid());
 	for (;;) {
 		gpu_sysfs_write(gpu, "reset", "1");
-		pause_up_to(300);
+		/* A scrub needs some time without one. */
+		pause_up_to(2000);
 	}
 }
 
