@@ -49,7 +49,8 @@ WAITING = ("aer", "gate", "oddities", "power", "ready", "wait")
 
 # Groups that take long, the longest first, so that none of them begins last.
 LONG_GROUPS = ("packages/test_life.py", "driver newest", "driver newest-64k", "driver newest-amd64", "guests/test_guest.py",
-               "driver stable", "driver oldstable", "waits", "hardware/test_hardware.py", "packages/test_headers.py",
+               "driver stable", "driver oldstable", "waits", "packages/test_publish.py", "hardware/test_hardware.py",
+               "packages/test_headers.py",
                "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
                "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
                "packages/test_kernels.py", "sources/test_matrix.py", "packages/test_release.py")
