@@ -357,7 +357,7 @@ def pytest_sessionstart(session):
         for kernel in map(kernel_of, chosen_kernels(config)):
             programs.module_of(kernel)
             machines.files_of(kernel, paths)
-    except (AssertionError, toolbox.Failed) as e:
+    except (AssertionError, OSError, toolbox.Failed, subprocess.SubprocessError) as e:
         pytest.exit(f"can't make what the tests need: {e}", 1)
 
 
