@@ -461,7 +461,8 @@ static void shutdown(struct pci_dev *pdev)
 
 	mutex_lock(&bound_gpus_lock);
 	list_for_each_entry(other, &bound_gpus, listed)
-		if (other != gpu)
+		/* A bind that fails would free what a scrub needs. */
+		if (other != gpu && other->registered)
 			nvgrace_gpu_scrub_ahead(other);
 	mutex_unlock(&bound_gpus_lock);
 	nvgrace_gpu_scrub_removing(gpu);

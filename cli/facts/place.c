@@ -112,7 +112,7 @@ static void read_node(struct host *h, struct numa_node *node)
 static uint64_t *read_distances(struct host *h, const struct numa *numa, int id)
 {
 	g_autofree char *text = host_line(h, NODES "/node%d/distance", id);
-	g_autofree uint64_t *distance = g_new0(uint64_t, numa->count);
+	uint64_t *distance = g_new0(uint64_t, numa->count);
 	char *word, *rest = NULL;
 	size_t n = 0;
 
@@ -123,7 +123,9 @@ static uint64_t *read_distances(struct host *h, const struct numa *numa, int id)
 		}
 		n++;
 	}
-	return n == numa->count ? g_steal_pointer(&distance) : NULL;
+	if (n < numa->count)
+		g_clear_pointer(&distance, g_free);
+	return distance;
 }
 
 void numa_read(struct host *h, struct numa *numa)

@@ -40,7 +40,7 @@ static void failed(struct recorder *r, const char *path)
  */
 static int open_parent(struct recorder *r, const char *path, const char **last)
 {
-	g_autofree char *copy = g_strdup(path);
+	g_autofree char *copy = g_strdup_printf("%s", path);
 	char *part, *next, *rest = NULL;
 	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	int dir = fcntl(r->fd, F_DUPFD_CLOEXEC, 0), sub;

@@ -285,7 +285,7 @@ char *holders_text(const struct holder *holders, size_t count)
 
 char *gpu_users(struct host *h, const struct gpu *gpu)
 {
-	g_autofree struct holder *holders = NULL;
+	struct holder *holders;
 	struct open_files files;
 	char *text = NULL;
 	size_t count;
@@ -294,6 +294,7 @@ char *gpu_users(struct host *h, const struct gpu *gpu)
 	holders = holders_find(h, &files, gpu, &count);
 	if (count)
 		text = holders_text(holders, count);
+	g_free(holders);
 	open_files_free(&files);
 	return text;
 }
