@@ -495,7 +495,6 @@ static void announce(struct nvgrace_gpu *gpu,
  * was -ECANCELED. Releases the lock, because whoever gets the event may look.
  */
 static void end_scrub(struct nvgrace_gpu *gpu, int ret, ktime_t start)
-	__releases(&gpu->scrub.lock)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	struct nvgrace_gpu_scrub_record last = {

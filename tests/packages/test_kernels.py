@@ -27,7 +27,7 @@ GOOD = "# A comment\noldstable 6.1.9-1 2026-01-01\nstable 6.12.9-1 2026-01-01\nn
 
 # What Debian has at first. A kernel newer than the known good one has come.
 DEBIAN = {"bookworm": ["6.1.9-1"], "trixie": ["6.12.9-1"], "trixie-backports": ["7.3.4-1", "7.3.10-1"],
-          "experimental": ["7.4~rc3-1"]}
+          "experimental": ["7.4~rc3-1"], "sid": []}
 
 # The toolbox makes its tree with this. The only program that it then runs in
 # there is depmod.
