@@ -124,9 +124,18 @@ publish:
 TOOLBOX	:= scripts/dev/toolbox
 
 # All tests are pytest's. T has arguments for it: T="tests/driver/mmap.c -k hole".
+# What the chosen tests need is made first, by one process.
+PYTEST	= $(TOOLBOX) run -- python3 -m pytest
+BUSY	= $(if $(LOAD),--busy $(LOAD))
+define pytest
+@mkdir -p build
+@$(PYTEST) $(1) --needs=build/needs --collect-only -q -n 0 >build/needs.log || { cat build/needs.log; exit 1; }
+@scripts/dev/prepare build/needs
+@$(PYTEST) $(1) --junitxml=build/junit.xml --durations=20 $(BUSY)
+endef
+
 # Machines wait for their clocks half of the time, so there are more workers than
 # processors.
-PYTEST	= $(TOOLBOX) run -- python3 -m pytest --junitxml=build/junit.xml $(if $(LOAD),--busy $(LOAD))
 WORKERS	?= $(shell expr 2 + $$(nproc))
 WORK	= -v -n $(WORKERS) --dist loadgroup
 
@@ -135,8 +144,7 @@ ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo test check check-quick check-long check-package measure check-kernel hardware-tests kernels bench bench-waits matrix fuzz generated \
-	style pictures
+.PHONY: demo test check check-all check-long hardware-tests kernels bench bench-waits generated pictures
 demo:
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 scripts/dev/demo/demo.py
@@ -149,55 +157,32 @@ pictures:
 
 # Some tests, with the newest kernel unless --kernel names another.
 test:
-	@$(TOOLBOX) kernel newest
-	@$(PYTEST) -v $(T)
+	$(call pytest,-v $(T))
 
-# Making the system and compiling the kernel take minutes each, on one processor
-# most of the time. LATEST=1 uses Debian's newest kernels and, if all tests pass,
-# writes them to tests/lab/kernels.good.
 check:
-	@$(if $(filter 1,$(LATEST)),TOOLBOX_REFRESH=1) $(TOOLBOX) kernel --all
-	@tests/lab/system/image >/dev/null & image=$$!; \
-	$(TOOLBOX) kernel newest-64k || { kill $$image; wait $$image; exit 1; }; \
-	wait $$image
-# If the mirror lacked something, one of the two has moved to a newer kernel.
-	@$(TOOLBOX) kernel newest-64k
-	@tests/lab/system/image >/dev/null
-	@$(TOOLBOX) checkpatch >/dev/null
-	@for root in analysis tracers qemu virt virt-sid installers; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
-	@tests/lab/system/dkms-debs
-	@tests/lab/system/trees
-	@$(PYTEST) -m check $(WORK) $(T)
+	$(call pytest,-m check $(WORK) $(T))
+
+# LATEST=1 uses Debian's newest kernels and, if all tests pass, writes them to
+# tests/lab/kernels.good.
+check-all:
+	@$(if $(filter 1,$(LATEST)),TOOLBOX_REFRESH=1 $(TOOLBOX) kernel --all)
+ifneq ($(T),)
+	$(call pytest,-m "check or all" $(WORK) $(T))
+else
+	@$(MAKE) --no-print-directory check
+	$(call pytest,-m all $(WORK))
+endif
 ifeq ($(LATEST):$(T),1:)
 	@$(TOOLBOX) record
 	@$(MAKE) --no-print-directory generated
 endif
 
+check-long:
+	$(call pytest,-m "long or packages" $(WORK) $(T))
+
 # Compares the kernels that are known to pass with those that Debian has now.
 kernels:
 	@$(TOOLBOX) known-good
-
-check-quick:
-	@$(TOOLBOX) kernel newest
-	@$(TOOLBOX) checkpatch >/dev/null
-	@$(PYTEST) -m quick $(WORK) $(T)
-
-# The kernels that campaigns boot and no package has are compiled first.
-check-long:
-	@$(TOOLBOX) kernel --all
-	@for kernel in newest-64k debug debug-64k kcsan; do $(TOOLBOX) kernel $$kernel || exit 1; done
-	@$(TOOLBOX) checkpatch >/dev/null
-	@for root in analysis qemu; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
-	@tests/lab/system/dkms-debs
-	@$(PYTEST) -m long $(WORK) $(T)
-
-# What the tests reach and find. It says something of them, not of the module, so
-# no release waits for it.
-measure:
-	@$(TOOLBOX) kernel --all
-	@for kernel in newest-64k gcov; do $(TOOLBOX) kernel $$kernel || exit 1; done
-	@for root in analysis coverage; do $(TOOLBOX) root $$root >/dev/null || exit 1; done
-	@$(PYTEST) -m measure $(WORK) $(T)
 
 # Can compare the module with another build of it in the same machine:
 # BASELINE_KO=<file or folder below this one>, ROUNDS=3,
@@ -219,30 +204,6 @@ hardware-tests:
 	@$(TOOLBOX) run -- make -s -C tests/hardware archive VERSION='$(VERSION)'
 	@echo build/nvgrace-gpu-tests.tar.gz
 
-# Tests the packages from installation to removal in whole systems: T="-k rpm"
-# runs one part.
-check-package:
-	@for image in base libvirt bookworm; do tests/lab/system/image $$image >/dev/null || exit 1; done
-	@$(PYTEST) -m packages -v $(T)
-
-# A kernel of one's own: TREE=<source> [CONFIG=<file>] builds and boots it, and
-# runs the tests of the driver; HEADERS=<folder> only builds the module, which
-# needs neither root nor Debian.
-check-kernel:
-	@if [ -n '$(TREE)' ] && [ '$(or $(ARCH),arm64)' != arm64 ]; then echo 'check-kernel: the machine is arm64, not $(ARCH)' >&2; exit 1; \
-	elif [ -n '$(TREE)' ]; then scripts/dev/check-kernel '$(TREE)' $(if $(CONFIG),'$(CONFIG)'); \
-	elif [ -n '$(HEADERS)' ]; then W=1 scripts/dev/check-headers '$(abspath $(HEADERS))'; \
-	else echo 'check-kernel: name the source of a kernel in TREE, or its headers in HEADERS' >&2; exit 1; fi
-
-matrix:
-	@$(TOOLBOX) kernel --all
-	@$(TOOLBOX) kernel newest-64k
-	@$(TOOLBOX) run -- scripts/dev/matrix
-
-# Fuzzes each target for SECONDS=n.
-fuzz:
-	@$(TOOLBOX) run -- env FUZZ_SECONDS=$(or $(SECONDS),600) pytest -v --timeout 0 tests/unit/test_fuzz.py
-
 # What docs/doctor.md should be, inside the toolbox; scripts/dev/style compares them.
 .PHONY: build/doctor.md
 build/doctor.md:
@@ -256,9 +217,6 @@ generated:
 	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/dev/kernel-table
 	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
-
-style:
-	@$(TOOLBOX) run -- scripts/dev/style "$$($(TOOLBOX) checkpatch)"
 
 .PHONY: clean distclean
 clean:
@@ -283,18 +241,13 @@ help:
 	@echo '  bench-waits   measure what users of guests wait for, or compare it: BASELINE_KO=<file.ko>, ROUNDS=3'
 	@echo 'To test it'
 	@echo '  test          run some tests: T="tests/driver/mmap.c -k hole", arguments for pytest'
-	@echo '  check         run all tests on every supported kernel (LOAD=4 beside 4 busy processes; LATEST=1 with Debian'"'"'s newest kernels)'
+	@echo '  check         run what shows in minutes whether a change is right: units, the tool, style, and the driver on one kernel'
+	@echo '  check-all     run that and all other tests: every kernel, guests, packages, whole systems (LATEST=1 with Debian'"'"'s newest kernels)'
+	@echo '  check-long    run the campaigns of a release: debug kernels, the kernel'"'"'s vfio selftests, races, life of the packages'
+	@echo '                each takes T=, too, and LOAD=4 runs it beside 4 busy processes'
 	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
-	@echo '  check-quick   run what needs no machine, and the driver'"'"'s tests on one kernel'
-	@echo '  check-long    run the campaigns: debug kernels, the kernel'"'"'s vfio selftests, races, fuzzing'
-	@echo '  check-package test the packages in whole Debian systems: install, bind, boot, upgrade, remove'
-	@echo '  measure       measure the tests: what they reach, and which planted mistakes they find'
-	@echo '  check-kernel  run the driver'"'"'s tests on a kernel of your own: TREE=<its source> [CONFIG=<file>]; or only build for it: HEADERS=<folder>'
 	@echo '  hardware-tests make the archive of the tests that run on a real GPU, build/nvgrace-gpu-tests.tar.gz'
-	@echo '  matrix        build for every kernel with all warnings, and print a table'
-	@echo '  fuzz          fuzz each target for SECONDS=n (600)'
 	@echo '  generated     write the findings in docs/doctor.md, the table of kernels in docs/versions.md and the URL in README.md from their sources'
-	@echo '  style         run checkpatch and check the project'"'"'s own rules'
 	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'

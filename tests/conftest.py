@@ -6,10 +6,11 @@ Each case of a C program in driver/ is an item for each kernel, as in
 share a machine, or two where tests run in parallel, which is up until the last
 of them has run. A C program in unit/ runs here.
 
-Markers: "quick" and "check" choose the tests of `make check-quick` and `make
-check`, "long" those of `make check-long`, "packages" those of `make
-check-package` and "measure" those of `make measure`. Without one of them, cases
-run on the kernels that --kernel names, or else on newest."""
+Markers: "check" chooses the tests of `make check`, "all" those that `make
+check-all` adds, "long" and "packages" those of `make check-long`. "measure" is for
+the tests of the tests. Cases run on the kernels that --kernel names, or those of
+the chosen marker, or else on newest. The marker "needs" says what a test needs
+besides Debian's kernels; scripts/dev/prepare makes it before."""
 
 import collections
 import functools
@@ -29,27 +30,30 @@ from lab import session as machines
 
 TESTS = pathlib.Path(__file__).resolve().parent
 
-# The kernels of `make check`, and those that only campaigns boot, because each
-# differs in one thing from one of the former.
-KERNELS = ("newest", "newest-64k", "stable", "oldstable", "newest-amd64")
-KERNELS_LONG = ("stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
-                "debug", "debug-64k", "kcsan")
-MARKERS = ("quick", "check", "long", "packages", "measure")
+# The kernels whose cases a marker chooses. Those of "long" differ in one thing from
+# one of the others, or are for x86-64, which the product isn't for.
+KERNELS = {
+    "check": ("newest",),
+    "all": ("newest-64k", "stable", "oldstable"),
+    "long": ("newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
+             "debug", "debug-64k", "kcsan"),
+}
+MARKERS = (*KERNELS, "packages", "measure")
 
 # On this kernel the programs run in the opposite order: none may depend on
 # those before it.
 REVERSED = "newest-64k"
 
 # Seconds of the race "own_mapping", which are 10 elsewhere.
-RACE_S = {"oldstable": 20, "stable": 20, "newest": 30}
+RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
 
-# Programs that wait for most of their time: groups of their own, during which
-# the processors have other work.
-WAITING = ("aer", "gate", "oddities", "power", "ready", "wait")
+# Groups of programs, each with a machine of its own: those that wait for most of
+# their time, during which the processors have other work, and those that scrub.
+PLACES = {**dict.fromkeys(("gate", "oddities", "power", "ready", "wait"), "waits"),
+          **dict.fromkeys(("aer", "failures", "removal", "scrub"), "scrubs")}
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "driver newest", "driver newest-64k", "driver newest-amd64", "guests/test_guest.py",
-               "driver stable", "driver oldstable", "waits", "packages/test_publish.py", "hardware/test_hardware.py",
+LONG_GROUPS = ("packages/test_life.py", "driver", "guests/test_guest.py", "scrubs", "waits", "packages/test_publish.py", "hardware/test_hardware.py",
                "packages/test_headers.py",
                "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
                "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
@@ -69,6 +73,7 @@ def kernel_of(name):
 def pytest_addoption(parser):
     parser.addoption("--kernel", action="append", default=[], help="a name of tests/lab/kernels.conf; may be repeated")
     parser.addoption("--set", action="append", default=[], metavar="PROGRAM.NAME=N", help="a setting of a program in driver/")
+    parser.addoption("--needs", metavar="FILE", help="run nothing, and write what the chosen tests need for scripts/dev/prepare")
     parser.addoption("--busy", type=int, default=0, metavar="N", help="run beside N processes that never sleep")
 
 
@@ -76,10 +81,8 @@ def chosen_kernels(config):
     """The kernels whose cases are collected."""
     if names := config.getoption("kernel"):
         return names
-    marker = config.getoption("markexpr")
-    if marker in ("quick", "check", "long"):
-        return {"quick": ("newest",), "check": KERNELS, "long": KERNELS_LONG}[marker]
-    return ("newest",)
+    words = re.findall(r"\w+", config.getoption("markexpr"))
+    return [kernel for marker in words for kernel in KERNELS.get(marker, ())] or ["newest"]
 
 
 def pytest_generate_tests(metafunc):
@@ -95,14 +98,13 @@ def marks_of(item):
     if isinstance(item, Case):
         if item.config.getoption("kernel"):
             return MARKERS
-        return ["quick", "check"] if item.kernel == "newest" else ["check" if item.kernel in KERNELS else "long"]
-    own = [m for m in MARKERS if item.get_closest_marker(m)]
-    if own:
+        return [marker for marker, kernels in KERNELS.items() if item.kernel in kernels]
+    if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own
     if path.parts[0] == "stress":
         return ["long"]
-    in_machine = path.parts[0] in ("packages", "driver", "firmware", "guests", "boot", "hardware") or "machine" in path.stem
-    return ["check"] if in_machine else ["quick", "check"]
+    more = path.parts[0] in ("packages", "driver", "guests", "hardware", "lab") or "machine" in path.stem
+    return ["all" if more else "check"]
 
 
 def kernel_name(item):
@@ -121,7 +123,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(mark)
         kernel = kernel_name(item)
         if isinstance(item, Case):
-            place = "waits" if item.program in WAITING else "driver"
+            place = PLACES.get(item.program, "driver")
         else:
             place = str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
@@ -134,6 +136,21 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [next(turned) if isinstance(i, Case) and i.kernel == REVERSED else i for i in items]
     # Cases of a kernel one after the other, since a worker has one machine.
     items.sort(key=lambda i: i.kernel if isinstance(i, Case) else "")
+
+
+def pytest_collection_finish(session):
+    """Writes the lines of --needs."""
+    if not (file := session.config.getoption("needs")):
+        return
+    wanted = {"kernel newest"}
+    for item in session.items:
+        if "check" not in marks_of(item):
+            wanted.add("kernel --all")
+        if kernel := kernel_name(item):
+            wanted.add(f"kernel {kernel}")
+        for marker in item.iter_markers("needs"):
+            wanted.update(marker.args)
+    pathlib.Path(file).write_text("".join(f"{line}\n" for line in sorted(wanted)), "utf-8")
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -172,9 +189,10 @@ class Source(pytest.File):
 
     @functools.lru_cache(None)  # pylint: disable=method-cache-max-size-none  # it lives as long as the run
     def cases(self, kernel):
-        """The names of the cases for a kernel."""
+        """The names of the cases for a kernel. With --needs, which is before there
+        are kernels, all of them."""
         return [case for words, cases in needs.groups(self.program)
-                if all(needs.holds(kernel_of(kernel), w) for w in words) for case in cases]
+                if self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in words) for case in cases]
 
     def collect(self):
         for kernel in chosen_kernels(self.config):
@@ -217,17 +235,17 @@ class Worker:
     # A kernel on which a machine ended so often is not booted again.
     ENOUGH = 3
 
-    def __init__(self):
+    def __init__(self, broken):
         self.kernel = self.session = self.program = None
         self.whole = set()      # sources of which all cases were chosen
         self.ended = {}         # how often, by kernel
-        self.broken = {}        # why a machine can't be made, by kernel
+        self.broken = broken    # why a machine can't be made, by kernel
         self.crashed = set()    # programs, with their kernels
 
     def run(self, item):
         try:
             if item.kernel in self.broken:
-                pytest.skip("its machine could not be made, as another case says")
+                pytest.skip("its machine could not be made")
             if self.kernel != item.kernel:
                 if self.ended.get(item.kernel, 0) >= self.ENOUGH:
                     raise Failed([f"the machine has ended {self.ENOUGH} times before"])
@@ -273,11 +291,10 @@ def usual_settings(item):
     kernel = kernel_of(item.kernel)
     if item.program == "thp" and not kernel.has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"):
         return {"ROUNDS": 100}      # there is only one size of entries
-    quick = item.config.getoption("markexpr") == "quick"
     if item.program == "own_mapping":
-        return {"RACE_S": 10 if quick else RACE_S.get(item.kernel, 10)}
+        return {"RACE_S": RACE_S.get(item.kernel, 10)}
     if item.program == "random":
-        return {"OPERATIONS": 100_000 if item.kernel == "newest" and not quick else 10_000,
+        return {"OPERATIONS": 100_000 if item.kernel == "newest-64k" else 10_000,
                 "PRESSED": int(item.kernel == "stable")}
     return {}
 
@@ -329,8 +346,8 @@ def pytest_configure(config):
     # a run with its machines.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
-    config.stash[MACHINE] = Worker()
-    for name in (*MARKERS, "vm", "xdist_group", "kernels"):
+    config.stash[MACHINE] = Worker(getattr(config, "workerinput", {}).get("broken", {}))
+    for name in (*MARKERS, "vm", "xdist_group", "kernels", "needs"):
         config.addinivalue_line("markers", name)
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Running(), "running")
@@ -344,25 +361,43 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session):
     """What workers share is made before they start, by this process: a worker only
-    reads. What can't be made ends the run, with one message."""
+    reads. What can't be made is one error, and the cases that need it don't run."""
     config = session.config
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         return
+    config.pluginmanager.register(Told(), "told")
     driver = TESTS / "driver"
     if not any(driver.is_relative_to(p) or p.is_relative_to(driver)
                for p in (pathlib.Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args)):
         return
     paths = sorted({p if p.parent == driver else p.parent for p in (*driver.glob("*.c"), *driver.glob("*/*.c"))})
-    try:
-        for kernel in map(kernel_of, chosen_kernels(config)):
-            programs.module_of(kernel)
-            machines.files_of(kernel, paths)
-    except (AssertionError, OSError, toolbox.Failed, subprocess.SubprocessError) as e:
-        pytest.exit(f"can't make what the tests need: {e}", 1)
+    for kernel in chosen_kernels(config):
+        try:
+            programs.module_of(kernel_of(kernel))
+            machines.files_of(kernel_of(kernel), paths)
+        except (AssertionError, OSError, toolbox.Failed, subprocess.SubprocessError) as e:
+            config.stash[MACHINE].broken[kernel] = str(e)
+
+
+class Told:
+    """What the process that starts the workers tells them and the reader."""
+
+    @staticmethod
+    def pytest_configure_node(node):
+        node.workerinput["broken"] = node.config.stash[MACHINE].broken
+
+    @staticmethod
+    def pytest_terminal_summary(terminalreporter, config):
+        for kernel, why in config.stash[MACHINE].broken.items():
+            terminalreporter.section(f"can't make what the cases on {kernel} need")
+            terminalreporter.line(why)
 
 
 def pytest_sessionfinish(session):
-    session.config.stash[MACHINE].end()
+    worker = session.config.stash[MACHINE]
+    worker.end()
+    if worker.broken and not hasattr(session.config, "workerinput"):
+        session.exitstatus = 1
 
 
 @pytest.hookimpl(wrapper=True)

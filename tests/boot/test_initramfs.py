@@ -14,7 +14,7 @@ from cli.common import build, run, sanitizer_options, validate
 from lab.system import scratch
 
 # As the other tests that need no machine.
-pytestmark = [pytest.mark.quick, pytest.mark.check]
+pytestmark = pytest.mark.check
 
 RELEASE = "6.18.1-test"
 NAME = "nvgrace-gpu-vfio-pci"

@@ -14,10 +14,13 @@ import tempfile
 import unittest
 
 import jsonschema
+import pytest
 
 from cli.common import COVERAGE, build_helper, run, sanitizer_options, validate
 from cli.doctor_trees import unfold
 from cli import test_bind, test_vfio
+
+pytestmark = pytest.mark.all
 
 GPU = "0009:01:00.0"
 HOST = "good"

@@ -21,6 +21,8 @@ import pytest
 from cli.common import run, validator
 from cli.doctor_trees import unfold
 
+pytestmark = pytest.mark.all
+
 RECORDS = 540
 GPU = "0009:01:00.0"
 COMMANDS = (("list",), ("list", "--json"), ("status",), ("status", "--json", GPU), ("doctor",), ("doctor", "--json"),

@@ -10,6 +10,8 @@ import pytest
 
 from lab import machine, packages, programs, session, vm
 
+pytestmark = pytest.mark.needs("root tracers")
+
 PAGE = vm.PROJECT / "docs" / "tracing.md"
 TOOLS = ("trace-cmd", "bpftrace", "perf")
 

@@ -15,6 +15,8 @@ from guests import shared
 from guests.shared import MEMORY, GiB, Gpu
 from lab import gpu_memory, programs, session, stage2, vm
 
+pytestmark = pytest.mark.needs("root qemu")
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"

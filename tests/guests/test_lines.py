@@ -25,6 +25,8 @@ from cli.guest_hosts import GPU_NODES, KINDS, QEMU, Tree, host
 from lab import packages
 from lab.arch import NATIVE
 
+pytestmark = pytest.mark.needs("root virt", "root virt-sid")
+
 
 HERE = pathlib.Path(__file__).resolve().parent
 # Debian 13's and sid's.

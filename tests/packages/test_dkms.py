@@ -4,7 +4,7 @@
 
 tests/lab/system/dkms-debs fetches them. Each test has a temporary system with the
 toolbox's arm64 kernel headers. Only uname(1) is replaced, to report a Grace host,
-and make cross-compiles. `make check` uses 3.2, and `make check-long` all three.
+and make cross-compiles. `make check-all` uses 3.2, and `make check-long` all three.
 """
 
 import os
@@ -21,7 +21,7 @@ from lab.system import scratch
 from lab.system.scratch import release
 from packages.common import named
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.needs("dkms-debs")]
 
 DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
 NAME = "nvgrace-gpu-vfio-pci"
@@ -423,7 +423,7 @@ class Dkms30(Cases, unittest.TestCase):
     suite = "bookworm"
 
 
-@pytest.mark.check
+@pytest.mark.all
 class Dkms32(Cases, unittest.TestCase):
     suite = "trixie"
     moves_original = True
@@ -438,7 +438,7 @@ class Dkms32(Cases, unittest.TestCase):
         host.run(scratch.PROJECT / "debian" / "tests" / "installed")
 
 
-@pytest.mark.check
+@pytest.mark.all
 @pytest.mark.usefixtures("built_packages")
 class Tool(unittest.TestCase):
     """The .deb of the tool, on a host where systemd runs."""
@@ -476,7 +476,7 @@ class Tool(unittest.TestCase):
                 self.assertEqual(path.read_bytes(), (scratch.PROJECT / "docs" / name).read_bytes())
 
 
-@pytest.mark.check
+@pytest.mark.all
 @pytest.mark.parametrize("options", ["", "-e", "-u", "-eu", "-eu -o pipefail", "-o posix", "-f"], ids=lambda o: o or "none")
 def test_reading_dkms_conf_changes_nothing_else_and_fails_nowhere(options):
     """It must work for any program that reads it."""
@@ -492,7 +492,7 @@ def test_reading_dkms_conf_changes_nothing_else_and_fails_nowhere(options):
         assert done.stdout == f"{VERSION},yes,make modules KDIR=,build/,scripts/renew-initramfs \n", way
 
 
-@pytest.mark.check
+@pytest.mark.all
 @pytest.mark.parametrize("options", ["-eu", ""], ids=lambda o: o or "none")
 def test_dkms_conf_names_the_reason_for_a_kernel_that_is_left_out(options):
     done = subprocess.run(["bash", *options.split(), "-c", ". ./dkms.conf; echo \"$AUTOINSTALL,$BUILD_EXCLUSIVE_KERNEL\""],
@@ -508,7 +508,7 @@ def allowed(name):
     return not subprocess.run(["bash", "-c", matches, "bash", name], cwd=scratch.PROJECT).returncode
 
 
-@pytest.mark.check
+@pytest.mark.all
 @pytest.mark.parametrize("name", [
     "6.1.0-50-arm64", "6.12.107+deb13-arm64-16k", "7.2.12+deb13-arm64", "7.0.0-1004-nvidia-64k", "10.0.1", "6.8.0-1018-nvidia-64k",
     "6.12.0-55.9.1.el10_0.aarch64+64k", "6.4.0-150600.23.60-64kb", "5.14.0-503.11.1.el9_5.aarch64",
@@ -517,7 +517,7 @@ def test_dkms_conf_allows(name):
     assert allowed(name)
 
 
-@pytest.mark.check
+@pytest.mark.all
 @pytest.mark.parametrize("name", [
     "5.14.0-427.13.1.el9_4.aarch64", "5.14.0-70.el9.aarch64", "5.14.0", "5.14.21-150500.55.12-64kb", "5.14.0-1054-oem",
     "5.15.0-1061-nvidia", "6.0.0-6-arm64", "5.10.0-30-arm64", "4.18.0-553.el8_10.aarch64"])

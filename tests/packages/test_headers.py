@@ -7,9 +7,13 @@ import pathlib
 import subprocess
 import unittest
 
+import pytest
+
 from lab.system import scratch
 from lab.system.scratch import release
 from packages.common import named
+
+pytestmark = pytest.mark.needs("trees")
 
 # The stand-ins write down their arguments. A package puts headers of Debian's
 # where the distribution has them.

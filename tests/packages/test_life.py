@@ -26,7 +26,7 @@ from packages import common, domain, guide
 from packages.common import make_packages, step
 
 # A machine and each command in it have limits of their own.
-pytestmark = [pytest.mark.usefixtures("built_packages"), pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.usefixtures("built_packages"), pytest.mark.timeout(0), pytest.mark.needs("image base")]
 
 NAME = "nvgrace-gpu-vfio-pci"
 DRIVER = "nvgrace_gpu_vfio_pci"
@@ -347,9 +347,9 @@ def purge_deb(m):
     assert not left, f"left in /etc: {left}"
 
 
-@pytest.mark.check
+@pytest.mark.all
 def test_bind():
-    """The test that is short enough for `make check`."""
+    """The test that is short enough for `make check-all`."""
     with started("bind") as m:
         install_deb(m)
         bind_and_reboot(m)
@@ -403,6 +403,7 @@ def initrd_module(m):
 
 
 @pytest.mark.packages
+@pytest.mark.needs("image bookworm")
 def test_bookworm():
     """Debian 12, the oldest one that the packages support."""
     with started("bookworm", kinds=("deb",), image="bookworm") as m:
@@ -524,6 +525,7 @@ def check_guest(m):
 
 
 @pytest.mark.packages
+@pytest.mark.needs("image libvirt")
 def test_libvirt():
     """libvirt assigns the GPU to a guest. It must find the driver by itself,
     and return the GPU afterwards."""

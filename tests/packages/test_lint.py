@@ -60,7 +60,7 @@ def test_all_packages_are_there():
 
 
 @packaged
-@pytest.mark.check
+@pytest.mark.all
 def test_lintian_finds_nothing():
     # For lintian, a changelog with one entry is Debian's first upload, which
     # would close a request for the package.
@@ -72,7 +72,7 @@ def test_lintian_finds_nothing():
 
 
 @packaged
-@pytest.mark.check
+@pytest.mark.all
 def test_rpmlint_finds_nothing():
     done = run("rpmlint", "--config", "rpm/rpmlint.toml", *PACKAGES.glob("*.rpm"), *(PROJECT / "rpm").glob("*.spec"))
     assert re.search("; 0 errors|; has taken", done.stdout), f"it did not come to its end: {done.stdout}"

@@ -14,10 +14,14 @@ import tempfile
 import threading
 import unittest
 
+import pytest
+
 from lab import packages
 from lab.system import scratch
 from packages import common
 from packages.common import named
+
+pytestmark = pytest.mark.needs("root installers", "trees")
 
 NAME = "nvgrace-gpu-vfio-pci"
 README = (scratch.PROJECT / "README.md").read_text()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks the links in Markdown pages; `make style` calls it.
+"""Checks the links in Markdown pages; scripts/dev/style calls it.
 
     links.py files PAGE...       every relative link leads to a file or folder
     links.py headings PAGE...    every #anchor is a heading of its page

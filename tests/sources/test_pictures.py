@@ -6,7 +6,7 @@ import pytest
 
 import record
 
-pytestmark = [pytest.mark.check, pytest.mark.vm]
+pytestmark = pytest.mark.vm
 
 
 @pytest.fixture(scope="module")

@@ -113,31 +113,33 @@ def assert_content(done):
     assert not done.returncode, f"{done.stdout}{done.stderr}"
 
 
-@pytest.mark.check
 def test_shellcheck():
     assert_content(run("shellcheck", "-S", "warning", "-f", "gcc", *SOURCES["sh"]))
 
 
-@pytest.mark.check
+@pytest.mark.all
+@pytest.mark.needs("root analysis")
 def test_pylint():
     assert_content(remembered([".pylintrc", *SOURCES["python"]], "python3", "-m", "pylint", "--source-roots=tests,scripts/dev/demo",
                               *SOURCES["python"]))
 
 
-@pytest.mark.check
+@pytest.mark.all
 @pytest.mark.parametrize("path", SOURCES["c"])
 def test_gcc_analyzer(path):
     assert_content(run("gcc", *C_FLAGS, "-O2", "-fanalyzer", "-Werror", "-c", "-o", "/dev/null", path))
 
 
-@pytest.mark.check
+@pytest.mark.all
+@pytest.mark.needs("root analysis")
 @pytest.mark.parametrize("path", SOURCES["c"])
 def test_clang_tidy(path):
     headers = [str(p.relative_to(vm.PROJECT)) for d in ("cli", "include", "tests") for p in (vm.PROJECT / d).rglob("*.h")]
     assert_content(remembered([path, ".clang-tidy", *headers], root() / "usr/bin/clang-tidy-19", "--quiet", path, "--", *C_FLAGS))
 
 
-@pytest.mark.check
+@pytest.mark.all
+@pytest.mark.needs("root analysis", "checkpatch")
 def test_coccinelle():
     files = [str(p.relative_to(vm.PROJECT)) for d in ("src", "include") for p in sorted((vm.PROJECT / d).rglob("*.[ch]"))]
     checkpatch = toolbox.ask("checkpatch")
@@ -156,7 +158,7 @@ def test_coccinelle():
     assert patches and not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("name", [pytest.param(k, marks=[pytest.mark.long, *([pytest.mark.check] if k in CHECKED else [])])
+@pytest.mark.parametrize("name", [pytest.param(k, marks=pytest.mark.all if k in CHECKED else pytest.mark.long)
                                   for k in KERNELS])
 def test_clang(name):
     """Another compiler than the kernel's compiles the module."""

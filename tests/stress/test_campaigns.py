@@ -34,7 +34,8 @@ def named(campaign):
     return "-".join([kernel, program, *(cases if program == "races" else ()), *(f"{k}={v}" for k, v in settings.items())])
 
 
-@pytest.mark.parametrize("kernel, program, cases, settings", CAMPAIGNS, ids=map(named, CAMPAIGNS))
+@pytest.mark.parametrize("kernel, program, cases, settings",
+                         [pytest.param(*c, id=named(c), marks=pytest.mark.needs(f"kernel {c[0]}")) for c in CAMPAIGNS])
 def test_campaign(kernel, program, cases, settings):
     machine = session.Session(vm.Kernel(kernel), [programs.source_of(program)], extra=("late", "many"))
     bad, all_of_it = [], []

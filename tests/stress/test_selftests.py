@@ -9,6 +9,8 @@ import pytest
 
 from lab import programs, session, vm
 
+pytestmark = pytest.mark.needs("kernel debug")
+
 # The tests map whole BARs. With 3 GiB, both parts (2 GiB and 1 GiB) fill
 # theirs.
 GPUS = [{"name": name, "size": "3G", "model": {"msi": True, "msix": True, "falcon": True}} for name in ("first", "second")]

@@ -5,7 +5,7 @@ import pytest
 
 from stress import shrink
 
-pytestmark = [pytest.mark.quick, pytest.mark.check]
+pytestmark = pytest.mark.check
 
 
 def test_ranges():

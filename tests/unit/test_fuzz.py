@@ -34,7 +34,7 @@ SEEDS = {
 # Headers that user space lacks. kernel.h has their content.
 LACKING = ("atomic", "ktime", "mutex", "notifier", "ratelimit", "rwsem", "spinlock", "uaccess", "vfio_pci_core", "wait", "workqueue")
 
-pytestmark = [pytest.mark.quick, pytest.mark.check, pytest.mark.long]
+pytestmark = pytest.mark.check
 
 
 def build(name):

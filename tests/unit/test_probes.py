@@ -36,7 +36,7 @@ USE_MEMBER = "void f(struct vfio_device *d); void f(struct vfio_device *d) { d->
 UNEXPECTED = "int planted = nvgrace_unexpected;"
 UNDECLARED = "'nvgrace_unexpected' undeclared"
 
-pytestmark = pytest.mark.check
+pytestmark = pytest.mark.all
 
 Done = collections.namedtuple("Done", "status said")
 

@@ -48,7 +48,7 @@ SMOKE = [
 ]
 
 
-@pytest.fixture(scope="module", params=["newest", "newest-amd64"])
+@pytest.fixture(scope="module", params=["newest", pytest.param("newest-amd64", marks=pytest.mark.long)])
 def kernel(request):
     return request.param
 

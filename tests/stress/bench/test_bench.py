@@ -6,8 +6,10 @@ import pytest
 from lab import vm
 from stress.bench import bench, waits
 
+pytestmark = pytest.mark.needs("root qemu")
 
-@pytest.mark.check
+
+@pytest.mark.all
 @pytest.mark.kernels("newest")
 def test_everything_is_measured(kernel):
     assert bench.bench(vm.Kernel(kernel), rounds=1, quick=True, smoke=True)

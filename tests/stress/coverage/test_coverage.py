@@ -18,7 +18,7 @@ import pytest
 
 from lab import packages, vm
 
-pytestmark = pytest.mark.measure
+pytestmark = [pytest.mark.measure, pytest.mark.needs("root coverage", "kernel gcov", "kernel newest-64k")]
 
 PROJECT = vm.PROJECT
 WORK = PROJECT / "build/coverage"

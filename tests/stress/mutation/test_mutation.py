@@ -28,7 +28,7 @@ import pytest
 
 from lab import packages, programs, vm
 
-pytestmark = pytest.mark.measure
+pytestmark = [pytest.mark.measure, pytest.mark.needs("root analysis")]
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATCHES = sorted(p.stem for p in (HERE / "patches").iterdir())
