@@ -25,12 +25,15 @@ MODULE	:= nvgrace-gpu-vfio-pci
 RELEASE = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"$$/\1/p' \
 	    '$(KDIR)/include/generated/utsrelease.h' 2>/dev/null)
 
+# Neither if the caller names a compiler. kbuild ignores CC in the environment.
+COMPILER = $(if $(filter command,$(word 1,$(origin CC)))$(LLVM),,$(shell sh scripts/kernel-compiler '$(KDIR)' '$(CROSS_COMPILE)'))
+
 .PHONY: modules
 modules:
 	@test -e '$(KDIR)/Makefile' || { \
 	   echo "no kernel headers in $(KDIR); name their folder: make modules KDIR=<folder>" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -f scripts/module.mk KDIR='$(realpath $(KDIR))' \
-	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error no kernel release in $(KDIR)/include/generated/utsrelease.h; name a folder with configured headers in KDIR))' MODULE=$(MODULE)
+	   BUILD='$(TOP)/build/$(or $(RELEASE),$(error no kernel release in $(KDIR)/include/generated/utsrelease.h; name a folder with configured headers in KDIR))' MODULE=$(MODULE) $(COMPILER)
 
 # ---- installing -------------------------------------------------------------
 # `make install` consists of three targets, one for each package. install-dkms
@@ -65,7 +68,7 @@ install-dkms:
 	$(INSTALL) -m 644 include/compat/*.h $(DKMSDIR)/include/compat
 	$(INSTALL) -m 644 scripts/module.mk $(DKMSDIR)/scripts
 	$(INSTALL) -m 644 scripts/dkms-left-out $(DKMSDIR)/scripts
-	$(INSTALL) -m 755 scripts/probe-kernel scripts/renew-initramfs $(DKMSDIR)/scripts
+	$(INSTALL) -m 755 scripts/kernel-compiler scripts/probe-kernel scripts/renew-initramfs $(DKMSDIR)/scripts
 	$(INSTALL) -m 644 scripts/probes/*.c $(DKMSDIR)/scripts/probes
 	$(INSTALL) -D -m 644 scripts/udev/60-nvgrace-gpu.rules $(DESTDIR)/usr/lib/udev/rules.d/60-nvgrace-gpu.rules
 	$(INSTALL) -D -m 755 scripts/udev/nvgrace-gpu $(DESTDIR)/usr/lib/udev/nvgrace-gpu

@@ -43,4 +43,4 @@ $(COPIES): $(BUILD)/%: %
 $(FEATURES): $(wildcard scripts/probes/*.c) scripts/probe-kernel $(KERNEL) $(STAMP)
 	@mkdir -p $(@D)
 	@echo "  PROBES  $(notdir $(BUILD))"
-	+@scripts/probe-kernel $(KDIR) $(BUILD)/probes $@
+	+@sh scripts/probe-kernel $(KDIR) $(BUILD)/probes $@

@@ -114,7 +114,8 @@ def assert_content(done):
 
 
 def test_shellcheck():
-    assert_content(run("shellcheck", "-S", "warning", "-f", "gcc", *SOURCES["sh"]))
+    assert_content(subprocess.run(["shellcheck", "-S", "warning", "-f", "gcc", *SOURCES["sh"]], cwd=vm.PROJECT, capture_output=True,
+                                  text=True))
 
 
 @pytest.mark.all
@@ -125,6 +126,7 @@ def test_pylint():
 
 
 @pytest.mark.all
+@pytest.mark.needs("root analysis")
 @pytest.mark.parametrize("path", SOURCES["c"])
 def test_gcc_analyzer(path):
     assert_content(run("gcc", *C_FLAGS, "-O2", "-fanalyzer", "-Werror", "-c", "-o", "/dev/null", path))
@@ -158,6 +160,7 @@ def test_coccinelle():
     assert patches and not found, "\n".join(found)
 
 
+@pytest.mark.needs("root analysis")
 @pytest.mark.parametrize("name", [pytest.param(k, marks=pytest.mark.all if k in CHECKED else pytest.mark.long)
                                   for k in KERNELS])
 def test_clang(name):
