@@ -10,6 +10,17 @@
 # names it.
 check() {
 	"${dracutsysrootdir-}/usr/lib/udev/nvgrace-gpu" configured || return 255
+	! is_elsewhere || return 255
+}
+
+# Whether this is the image of the kernel of a crash dump, or a rescue system's,
+# which must leave GPUs alone. kdumpctl, mkdumprd and others add their module,
+# "kdump" or "kdumpbase". What they leave out, beside strict host-only mode, tells
+# as much. "earlykdump" belongs to ordinary images.
+is_elsewhere() {
+	local added=" ${dracutmodules-} ${add_dracutmodules-} ${force_add_dracutmodules-} "
+	[[ ${IN_KDUMP-} || $added == *" kdump "* || $added == *" kdumpbase "* || $added == *" rescue "* ]] ||
+		[[ ${hostonly_mode-} == strict && " ${omit_dracutmodules-} " == *" earlykdump "* ]]
 }
 
 depends() {

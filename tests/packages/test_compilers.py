@@ -78,8 +78,6 @@ def test_nothing_of_dkms_tree_is_executed(host):
 
 
 def test_the_caller_s_compiler_wins(host):
-    said = host.sh("""
-        cd /var/copy
-        make -n modules KDIR=/lib/modules/6.12-vendor/build CC=gcc-12 | grep -c 'CC=' || :
-        make -n modules KDIR=/lib/modules/6.12-vendor/build | grep -o 'CC=[^ ]*' | head -n 1""").stdout.splitlines()
-    assert said == ["0", "CC=x86_64-linux-gnu-gcc-14"], said
+    """Though it can't build this kernel's modules."""
+    said = host.sh("cd /var/copy; ! make modules KDIR=/lib/modules/6.12-vendor/build CC=gcc-12").stdout
+    assert "gcc-12: error: unrecognized command-line option" in said, said
