@@ -258,6 +258,18 @@ out:
 	free(own);
 }
 
+/* Others' guests have its functions, or could get them at any moment. */
+static bool refuse_functions(const struct gpu *gpu, struct job *job)
+{
+	if (!gpu->functions)
+		return false;
+	refuse(job, xasprintf("%llu of its virtual functions (SR-IOV) are on",
+			      (unsigned long long)gpu->functions),
+	       xasprintf("end what uses them, and run \"echo 0 > "
+			 "/sys/bus/pci/devices/%s/sriov_numvfs\"", gpu->address));
+	return true;
+}
+
 static void plan(struct survey *s, const struct arguments *a, struct task *task, struct job *job)
 {
 	const struct gpu *gpu = task->gpu;
@@ -265,7 +277,8 @@ static void plan(struct survey *s, const struct arguments *a, struct task *task,
 	const char *address = gpu->address;
 
 	if (!a->boot_only && a->bind && !gpu->ours) {
-		if (refuse_online(s, gpu, job) || refuse_in_use(s, gpu, job))
+		if (refuse_functions(gpu, job) || refuse_online(s, gpu, job) ||
+		    refuse_in_use(s, gpu, job))
 			return;
 		if (!host_exists(s->host, "/sys/bus/pci/drivers/" DRIVER_NAME))
 			text_list_add(&task->steps, xstrdup("load the module " MODULE_NAME));

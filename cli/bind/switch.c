@@ -193,6 +193,10 @@ static void restore(struct job *job, const char *override)
 				    "the former driver binds the device", job->address,
 				    xasprintf(DRIVERS "/%s/bind", job->was));
 	free(now);
+	now = driver_now(job);
+	if (!error && job->was && (!now || strcmp(now, job->was)))
+		error = ENODEV;
+	free(now);
 	if (error) {
 		job->changed = true;
 		longer = xasprintf("%s; and can't restore %s: %s", o->message,
@@ -294,7 +298,14 @@ static void do_unbind(struct job *job, const char *override)
 	free(now);
 	now = driver_now(job);
 	job->changed = ours || had;
-	if (had)
+	if (now && !strcmp(now, DRIVER_NAME))
+		job_end(job, EXIT_FAILED, "failed",
+			xasprintf("unbound, but " DRIVER_NAME " has bound it again without "
+				  "driver_override, as it does if the GPU's id is in its new_id"),
+			xasprintf("run \"echo 10de %04x > " DRIVERS "/" DRIVER_NAME "/remove_id\", "
+				  "and then unbind it again",
+				  gpu_id(job->host, job->address, "device")));
+	else if (had)
 		job_end(job, EXIT_OK, "unbound",
 			xasprintf("unbound; now %s%s", now ? "bound to " : "without a driver",
 				  now ? now : ""),

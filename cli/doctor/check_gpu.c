@@ -42,7 +42,8 @@ static void check_other_gpus(struct doctor *d, bool *rubin)
 			continue;
 		device = gpu_id(d->h, names[i], "device");
 		class = host_line(d->h, PCI_DEVICES "/%s/class", names[i]);
-		if (!class || strncmp(class, "0x0302", 6) || gpu_product(d->h, 0x10de, device)) {
+		if (!class || strncmp(class, "0x0302", 6) || gpu_is_function(d->h, names[i]) ||
+		    gpu_product(d->h, names[i])) {
 			/* Another device, or a supported GPU. */
 		} else if (is_rubin(device)) {
 			*rubin = true;

@@ -251,10 +251,6 @@ static bool matches_something(const struct doctor *d, const struct config_line *
 
 static void check_lines(struct doctor *d)
 {
-	static const char *const kinds[] = {
-		[CONFIG_ADDRESS] = "", [CONFIG_SLOT] = "slot=", [CONFIG_SERIAL] = "serial=",
-		[CONFIG_ID] = "id ",
-	};
 	size_t i, length, bad = d->wishes.errors;
 	const struct config_error *e;
 	const struct config_line *line;
@@ -267,7 +263,7 @@ static void check_lines(struct doctor *d)
 			f = finding(d, CONFIGURATION_IGNORED, NULL, "%s:%u is ignored", e->file,
 				    e->line);
 		else
-			f = finding(d, CONFIGURATION_IGNORED, NULL, "%s is ignored", e->file);
+			f = finding(d, CONFIGURATION_IGNORED, NULL, "%s can't be read as it is", e->file);
 		because(f, "%s", e->reason);
 	}
 	for (i = 0; i < d->wishes.count; i++) {
@@ -278,10 +274,8 @@ static void check_lines(struct doctor *d)
 		bad++;
 		f = finding(d, CONFIGURATION_NO_MATCH, NULL,
 			    "%s:%u matches no GPU: %s%s", line->file, line->line,
-			    kinds[line->match], line->value);
+			    line->match == CONFIG_ID ? "id " : "", line->value);
 		because(f, "no supported GPU has this %s now",
-			line->match == CONFIG_SLOT ? "slot" :
-			line->match == CONFIG_SERIAL ? "serial number" :
 			line->match == CONFIG_ID ? "id" : "address");
 	}
 	names = host_list(d->h, CONFIG_DIR);

@@ -2,9 +2,8 @@
 /*
  * Reads and writes the configuration: see config.h.
  */
-#include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -12,194 +11,161 @@
 
 #include "facts/config.h"
 
+#define NEEDS_ID "\"id\" needs exactly one id of NVIDIA, such as 10de:2342"
+
 static void add_error(struct config *config, const char *file, unsigned int line, char *reason)
 {
 	struct config_error *e;
 
-	config->error = xrealloc(config->error, (config->errors + 1) * sizeof(*config->error));
+	config->error = g_renew(struct config_error, config->error, config->errors + 1);
 	e = &config->error[config->errors++];
-	e->file = xstrdup(file);
+	e->file = g_strdup(file);
 	e->line = line;
 	e->reason = reason;
-}
-
-static bool has_prefix(const char *text, const char *prefix)
-{
-	return !strncmp(text, prefix, strlen(prefix));
 }
 
 /* DOMAIN:BUS:DEVICE.FUNCTION, all hexadecimal. */
 static bool is_address(const char *text)
 {
-	static const char hex[] = "0123456789abcdefABCDEF";
-	size_t domain = strspn(text, hex);
-
-	return domain >= 4 && text[domain] == ':' && strspn(text + domain + 1, hex) == 2 &&
-	       text[domain + 3] == ':' && (text[domain + 4] == '0' || text[domain + 4] == '1') &&
-	       strspn(text + domain + 4, hex) == 2 && text[domain + 6] == '.' &&
-	       text[domain + 7] >= '0' && text[domain + 7] <= '7' && !text[domain + 8];
-}
-
-/* Eight bytes, "48-b0-2d-ff-ff-12-34-56". */
-static bool is_serial(const char *text)
-{
-	size_t i;
-
-	for (i = 0; i < 23; i++)
-		if (i % 3 == 2 ? text[i] != '-' : !isxdigit((unsigned char)text[i]))
-			return false;
-	return !text[i];
+	return g_regex_match_simple("^(?i)[0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]\\z", text, 0,
+				    0);
 }
 
 /* An id of NVIDIA, "10de:2342". */
 static bool is_id(const char *text)
 {
-	return !strncasecmp(text, "10de:", 5) && strspn(text + 5, "0123456789abcdefABCDEF") == 4 &&
-	       !text[9];
+	return g_regex_match_simple("^(?i)10de:[0-9a-f]{4}\\z", text, 0, 0);
 }
 
-/* A printable copy of text from a file, for a message; to be freed. */
+/* A printable copy of text from a file, for a message. */
 static char *printable(const char *text)
 {
-	char *copy = xasprintf("%.60s", text);
+	char *copy = g_strdup_printf("%.60s", text);
 
 	make_printable(copy);
 	return copy;
 }
 
+/*
+ * What is wrong with the one word of "bind", "ignore" or "id", or NULL; sets
+ * line->match and, if it isn't "all", line->value.
+ */
+static char *read_word(struct config_line *line, const char *verb, const char *word)
+{
+	g_autofree char *shown = printable(word);
+	bool all = !strcmp(word, "all");
+
+	line->match = all ? CONFIG_ALL : CONFIG_ADDRESS;
+	if (!strcmp(verb, "id")) {
+		line->match = CONFIG_ID;
+		if (!is_id(word))
+			return g_strdup(NEEDS_ID);
+	} else if (g_str_has_prefix(word, "slot=") || g_str_has_prefix(word, "serial=")) {
+		return g_strdup_printf("\"%s\": slots and serial numbers are no longer read; "
+				       "name the GPU's address", shown);
+	} else if (all && line->ignore) {
+		return g_strdup("\"ignore all\" is not a directive; without \"bind\", no GPU is bound");
+	} else if (!all && !is_address(word)) {
+		return g_strdup_printf("\"%s\" is not an address (0009:01:00.0)%s", shown,
+				       line->ignore ? "" : " or \"all\"");
+	}
+	line->value = all ? NULL : g_strdup(word);
+	return NULL;
+}
+
 static void parse_line(struct config *config, const char *file, unsigned int number, char *text)
 {
-	char *save, *word, *value, *shown;
 	struct config_line line = { .line = number };
+	char *save = NULL, *verb, *word, *wrong, *c;
+	size_t length = strlen(text);
 
-	text[strcspn(text, "#")] = 0;
-	word = strtok_r(text, " \t\r\v\f", &save);
-	if (!word)
-		return;
-	value = strtok_r(NULL, " \t\r\v\f", &save);
-	shown = printable(word);
-	if (strcmp(word, "bind") && strcmp(word, "ignore") && strcmp(word, "id")) {
-		add_error(config, file, number, xasprintf("unknown directive \"%s\"", shown));
-		goto out;
-	}
-	line.ignore = !strcmp(word, "ignore");
-	if (!strcmp(word, "id")) {
-		if (!value || strtok_r(NULL, " \t\r\v\f", &save) || !is_id(value)) {
-			add_error(config, file, number,
-				  xstrdup("\"id\" needs exactly one id of NVIDIA, such as 10de:2342"));
-			goto out;
+	/* As of editors for Windows. */
+	if (length && text[length - 1] == '\r')
+		text[--length] = 0;
+	for (c = text; *c; c++)
+		if (g_ascii_iscntrl(*c) && *c != '\t') {
+			add_error(config, file, number, g_strdup("has a control character"));
+			return;
 		}
-		line.match = CONFIG_ID;
-		goto add;
-	}
-	if (!value || strtok_r(NULL, " \t\r\v\f", &save)) {
-		add_error(config, file, number, xasprintf("\"%s\" needs exactly one word", shown));
-		goto out;
-	}
-	free(shown);
-	shown = printable(value);
-	if (!strcmp(value, "all")) {
-		line.match = CONFIG_ALL;
-		value = NULL;
-	} else if (has_prefix(value, "slot=") && value[5] && !strchr(value, '/')) {
-		line.match = CONFIG_SLOT;
-		value += 5;
-	} else if (has_prefix(value, "serial=") && is_serial(value + 7)) {
-		line.match = CONFIG_SERIAL;
-		value += 7;
-	} else if (is_address(value)) {
-		line.match = CONFIG_ADDRESS;
+	text[strcspn(text, "#")] = 0;
+	verb = strtok_r(text, " \t", &save);
+	if (!verb)
+		return;
+	word = strtok_r(NULL, " \t", &save);
+	line.ignore = !strcmp(verb, "ignore");
+	if (strcmp(verb, "bind") && strcmp(verb, "id") && !line.ignore) {
+		g_autofree char *shown = printable(verb);
+
+		wrong = g_strdup_printf("unknown directive \"%s\"", shown);
+	} else if (!word || strtok_r(NULL, " \t", &save)) {
+		wrong = strcmp(verb, "id") ? g_strdup_printf("\"%s\" needs exactly one word", verb) :
+					     g_strdup(NEEDS_ID);
 	} else {
-		add_error(
-			config, file, number,
-			xasprintf(
-				"\"%s\" is not an address (0009:01:00.0), slot=NAME, serial=NUMBER%s",
-				shown, line.ignore ? "" : " or \"all\""));
-		goto out;
+		wrong = read_word(&line, verb, word);
 	}
-	if (line.ignore && line.match == CONFIG_ALL) {
-		add_error(config, file, number,
-			  xstrdup("\"ignore all\" is not a directive; without \"bind\", no GPU is bound"));
-		goto out;
+	if (wrong) {
+		add_error(config, file, number, wrong);
+		return;
 	}
-add:
-	line.file = xstrdup(file);
-	line.value = value ? xstrdup(value) : NULL;
-	config->line = xrealloc(config->line, (config->count + 1) * sizeof(line));
+	line.file = g_strdup(file);
+	config->line = g_renew(struct config_line, config->line, config->count + 1);
 	config->line[config->count++] = line;
-out:
-	free(shown);
 }
 
 void config_parse(struct config *config, const char *file, const char *text)
 {
-	char *copy = xstrdup(text), *at, *next;
-	unsigned int number = 0;
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+	unsigned int i;
 
-	for (at = copy; at; at = next) {
-		next = strchr(at, '\n');
-		if (next)
-			*next++ = 0;
-		parse_line(config, file, ++number, at);
-	}
-	free(copy);
+	for (i = 0; lines[i]; i++)
+		parse_line(config, file, i + 1, lines[i]);
 }
 
 char *config_text(const struct config_line *line)
 {
-	static const char *const kinds[] = {
-		[CONFIG_ADDRESS] = "", [CONFIG_ALL] = "all", [CONFIG_SLOT] = "slot=",
-		[CONFIG_SERIAL] = "serial=", [CONFIG_ID] = "",
-	};
-	char *text = xasprintf("%s %s%s",
-			       line->ignore ? "ignore" : line->match == CONFIG_ID ? "id" : "bind",
-			       kinds[line->match],
-			       line->value ? line->value : ""), *c;
+	g_autofree char *value = g_ascii_strdown(line->value ? line->value : "all", -1);
 
-	/* Only a slot's name is case-sensitive. */
-	for (c = text; line->match != CONFIG_SLOT && *c; c++)
-		*c = tolower((unsigned char)*c);
-	return text;
+	return g_strdup_printf("%s %s", line->ignore ? "ignore" : line->match == CONFIG_ID ? "id" : "bind",
+			       value);
 }
 
 static void read_file(struct host *h, struct config *config, const char *file)
 {
-	char *text;
-	size_t len;
+	size_t length, i, kept = 0;
+	g_autofree char *text = host_read(h, &length, "%s", file);
 
-	text = host_read(h, &len, "%s", file);
 	if (!text) {
 		if (!host_absent())
-			add_error(config, file, 0, xasprintf("can't be read: %s", strerror(errno)));
+			add_error(config, file, 0, g_strdup_printf("can't be read: %s", strerror(errno)));
 		return;
 	}
-	if (strlen(text) != len)
-		add_error(config, file, 0, xstrdup("has a NUL byte; the rest of the file is ignored"));
+	/* As the shell's read does, by which the udev helper reads this file. */
+	for (i = 0; i < length; i++)
+		if (text[i])
+			text[kept++] = text[i];
+	text[kept] = 0;
+	if (kept < length)
+		add_error(config, file, 0, g_strdup("has NUL bytes, which are left out"));
 	config_parse(config, file, text);
-	free(text);
 }
 
 void config_read(struct host *h, struct config *config)
 {
-	char **names;
-	size_t i, length;
+	g_auto(GStrv) names = NULL;
+	size_t i;
 
 	memset(config, 0, sizeof(*config));
 	read_file(h, config, CONFIG_FILE);
 	names = host_list(h, CONFIG_DIR);
 	if (!names && !host_absent())
-		add_error(config, CONFIG_DIR, 0, xasprintf("can't be read: %s", strerror(errno)));
+		add_error(config, CONFIG_DIR, 0, g_strdup_printf("can't be read: %s", strerror(errno)));
 	for (i = 0; names && names[i]; i++) {
-		length = strlen(names[i]);
-		/* Like *.conf in the shell. */
-		if (names[i][0] == '.' || length < 5 || strcmp(names[i] + length - 5, ".conf"))
-			continue;
-		char *file = xasprintf("%s/%s", CONFIG_DIR, names[i]);
+		g_autofree char *file = g_strdup_printf("%s/%s", CONFIG_DIR, names[i]);
 
-		read_file(h, config, file);
-		free(file);
+		/* Like *.conf in the shell. */
+		if (names[i][0] != '.' && strlen(names[i]) > 4 && g_str_has_suffix(names[i], ".conf"))
+			read_file(h, config, file);
 	}
-	host_free_list(names);
 }
 
 void config_free(struct config *config)
@@ -207,15 +173,15 @@ void config_free(struct config *config)
 	size_t i;
 
 	for (i = 0; i < config->count; i++) {
-		free(config->line[i].file);
-		free(config->line[i].value);
+		g_free(config->line[i].file);
+		g_free(config->line[i].value);
 	}
 	for (i = 0; i < config->errors; i++) {
-		free(config->error[i].file);
-		free(config->error[i].reason);
+		g_free(config->error[i].file);
+		g_free(config->error[i].reason);
 	}
-	free(config->line);
-	free(config->error);
+	g_free(config->line);
+	g_free(config->error);
 	memset(config, 0, sizeof(*config));
 }
 
@@ -230,10 +196,7 @@ static const struct config_line *find(const struct config *config, const struct 
 		if (line->ignore != ignore)
 			continue;
 		if (line->match == CONFIG_ALL ||
-		    (line->match == CONFIG_ADDRESS && !strcasecmp(line->value, gpu->address)) ||
-		    (line->match == CONFIG_SLOT && gpu->slot && !strcmp(line->value, gpu->slot)) ||
-		    (line->match == CONFIG_SERIAL && gpu->serial &&
-		     !strcasecmp(line->value, gpu->serial)))
+		    (line->match == CONFIG_ADDRESS && !strcasecmp(line->value, gpu->address)))
 			return line;
 	}
 	return NULL;
@@ -279,23 +242,18 @@ const struct config_line *config_ignores(const struct config *config, const stru
 /* An empty rules file masks files of the same name in later directories. */
 static bool is_empty_rule(struct host *h, const char *path)
 {
-	char *target = host_link(h, "%s", path), *text;
-	bool null = target && !strcmp(target, "/dev/null");
-	size_t len;
+	g_autofree char *target = host_link(h, "%s", path), *text = NULL;
+	size_t length;
 
-	free(target);
-	if (null)
+	if (target && !strcmp(target, "/dev/null"))
 		return true;
-	text = host_read(h, &len, "%s", path);
-	free(text);
-	return text && !len;
+	text = host_read(h, &length, "%s", path);
+	return text && !length;
 }
 
 static bool is_rule(const char *name)
 {
-	size_t length = strlen(name);
-
-	return length > 6 && !strcmp(name + length - 6, ".rules") && strstr(name, "nvgrace-gpu");
+	return g_str_has_suffix(name, ".rules") && strstr(name, "nvgrace-gpu");
 }
 
 char *config_obstacle(struct host *h, char **rule)
@@ -304,15 +262,16 @@ char *config_obstacle(struct host *h, char **rule)
 	static const char *const dirs[] = { "/etc/udev/rules.d", "/run/udev/rules.d",
 					    "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d",
 					    "/lib/udev/rules.d" };
-	const size_t count = sizeof(dirs) / sizeof(*dirs);
-	char *masked = NULL, *path, *why = NULL;
+	g_autofree char *masked = NULL;
 	size_t i, j, k;
 
 	*rule = NULL;
-	for (i = 0; i < count && !*rule; i++) {
-		char **names = host_list(h, "%s", dirs[i]);
+	for (i = 0; i < ARRAY_SIZE(dirs) && !*rule; i++) {
+		g_auto(GStrv) names = host_list(h, "%s", dirs[i]);
 
 		for (j = 0; names && names[j] && !*rule; j++) {
+			g_autofree char *path = g_strdup_printf("%s/%s", dirs[i], names[j]);
+
 			if (!is_rule(names[j]))
 				continue;
 			for (k = 0; k < i && !host_exists(h, "%s/%s", dirs[k], names[j]); k++)
@@ -323,39 +282,34 @@ char *config_obstacle(struct host *h, char **rule)
 			 */
 			if (k < i || (masked && !strcmp(strrchr(masked, '/') + 1, names[j])))
 				continue;
-			path = xasprintf("%s/%s", dirs[i], names[j]);
 			if (is_empty_rule(h, path)) {
-				free(masked);
-				masked = path;
+				g_free(masked);
+				masked = g_steal_pointer(&path);
 			} else {
-				*rule = path;
+				*rule = g_steal_pointer(&path);
 			}
 		}
-		host_free_list(names);
 	}
-	if (!*rule && masked) {
-		why = xasprintf("%s masks the udev rule", masked);
-	} else if (!*rule) {
-		why = xstrdup("the udev rule 60-nvgrace-gpu.rules is missing");
-	} else if (!host_exists(h, "/usr/lib/udev/nvgrace-gpu") &&
-		   !host_exists(h, "/lib/udev/nvgrace-gpu")) {
-		why = xasprintf("the program /usr/lib/udev/nvgrace-gpu of %s is missing", *rule);
-		free(*rule);
-		*rule = NULL;
+	if (!*rule && masked)
+		return g_strdup_printf("%s masks the udev rule", masked);
+	if (!*rule)
+		return g_strdup("the udev rule 60-nvgrace-gpu.rules is missing");
+	if (!host_exists(h, "/usr/lib/udev/nvgrace-gpu") && !host_exists(h, "/lib/udev/nvgrace-gpu")) {
+		g_autofree char *found = g_steal_pointer(rule);
+
+		return g_strdup_printf("the program /usr/lib/udev/nvgrace-gpu of %s is missing", found);
 	}
-	free(masked);
-	return why;
+	return NULL;
 }
 
 char *config_own_file(const char *address)
 {
-	return xasprintf("%s/%s.conf", CONFIG_DIR, address);
+	return g_strdup_printf("%s/%s.conf", CONFIG_DIR, address);
 }
 
 struct replacement *config_prepare(struct host *h, const char *address)
 {
-	char *file, *text;
-	struct replacement *r;
+	g_autofree char *file = config_own_file(address), *text = NULL;
 
 	if (h->recorded) {
 		errno = EROFS;	/* LCOV_EXCL_LINE: a mistake in this program */
@@ -363,13 +317,9 @@ struct replacement *config_prepare(struct host *h, const char *address)
 	}
 	if (mkdir(CONFIG_DIR, 0755) && errno != EEXIST)
 		return NULL;
-	file = config_own_file(address);
-	text = xasprintf(
+	text = g_strdup_printf(
 		"# Written by \"nvgrace-gpu bind --persist\"; \"unbind --persist\" removes it.\n"
 		"bind %s\n",
 		address);
-	r = replacement_begin(file, 0644, text, strlen(text));
-	free(text);
-	free(file);
-	return r;
+	return replacement_begin(file, 0644, text, strlen(text));
 }

@@ -15,7 +15,7 @@
 #define CONFIG_DIR "/etc/nvgrace-gpu.conf.d"
 
 /* CONFIG_ID adds a GPU's id to those of the driver, and binds nothing itself. */
-enum config_match { CONFIG_ADDRESS, CONFIG_ALL, CONFIG_SLOT, CONFIG_SERIAL, CONFIG_ID };
+enum config_match { CONFIG_ADDRESS, CONFIG_ALL, CONFIG_ID };
 
 /* A directive. */
 struct config_line {

@@ -43,11 +43,20 @@ static const char *known_product(uint16_t device)
 	return NULL;
 }
 
-const char *gpu_product(struct host *h, uint16_t vendor, uint16_t device)
+bool gpu_is_function(struct host *h, const char *address)
 {
+	g_autofree char *link = host_link(h, DEVICES "/%s/physfn", address);
+
+	return link;
+}
+
+const char *gpu_product(struct host *h, const char *address)
+{
+	uint16_t device = gpu_id(h, address, "device");
 	const char *name = known_product(device);
 
-	if (vendor != VENDOR_NVIDIA)
+	/* A virtual function can have its GPU's id. */
+	if (gpu_id(h, address, "vendor") != VENDOR_NVIDIA || gpu_is_function(h, address))
 		return NULL;
 	if (!name && h->adds_id && h->adds_id(h, device))
 		name = "GPU of an added id";
@@ -209,7 +218,9 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 	}
 	gpu->vendor = gpu_id(h, address, "vendor");
 	gpu->device = gpu_id(h, address, "device");
-	gpu->product = gpu_product(h, gpu->vendor, gpu->device);
+	gpu->product = gpu_product(h, address);
+	if (host_u64(h, &gpu->functions, DEVICES "/%s/sriov_numvfs", address))
+		gpu->functions = 0;
 	if (host_int(h, &gpu->numa_node, DEVICES "/%s/numa_node", address) || gpu->numa_node < 0)
 		gpu->numa_node = -1;
 
@@ -277,7 +288,7 @@ void gpus_find(struct host *h, struct gpus *gpus)
 		if (names[i][strspn(names[i], "0123456789abcdefABCDEF:.")])
 			continue;
 		/* Read two files first: most devices are not supported. */
-		if (!gpu_product(h, gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
+		if (!gpu_product(h, names[i]))
 			continue;
 		gpus->gpu = g_renew(struct gpu, gpus->gpu, gpus->count + 1);
 		if (gpu_read(h, names[i], &gpus->gpu[gpus->count]) ||

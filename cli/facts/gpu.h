@@ -24,6 +24,7 @@ struct gpu {
 	const char *product;	/* static */
 	int numa_node;		/* -1: none */
 	int iommu_group;	/* -1: none */
+	uint64_t functions;	/* SR-IOV virtual functions that are on */
 	char *driver;		/* NULL: unbound */
 	bool ours;		/* the driver is DRIVER_NAME */
 	char *override;		/* driver_override; NULL: not set */
@@ -95,11 +96,14 @@ int gpu_lock(const char *address);
 /* "vendor" or "device" of a PCI device; UINT16_MAX if it has none. */
 uint16_t gpu_id(struct host *h, const char *address, const char *name);
 
+/* Whether a PCI device is a virtual function, which is no GPU of its own. */
+bool gpu_is_function(struct host *h, const char *address);
+
 /*
  * A supported device's name, also of one whose id only the configuration has;
  * NULL: not supported.
  */
-const char *gpu_product(struct host *h, uint16_t vendor, uint16_t device);
+const char *gpu_product(struct host *h, const char *address);
 
 /*
  * Whether NVIDIA's firmware for Grace treats a GPU with this id as one with

@@ -79,8 +79,7 @@ static size_t find_fitting(struct host *h, const struct pci_address *typed, bool
 	for (i = 0; names && names[i]; i++) {
 		if (strlen(names[i]) >= ADDRESS_MAX || !address_fits(typed, names[i]))
 			continue;
-		if (supported &&
-		    !gpu_product(h, gpu_id(h, names[i], "vendor"), gpu_id(h, names[i], "device")))
+		if (supported && !gpu_product(h, names[i]))
 			continue;
 		if (!count++)
 			strcpy(address, names[i]);
@@ -108,7 +107,10 @@ int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
 	if (count)
 		return EXIT_OK;
 	count = find_fitting(h, &a, false, address, all);
-	if (count)
+	if (count && gpu_is_function(h, address))
+		complain(address, "a virtual function (SR-IOV) has no memory of its own and is not a "
+			 "GPU that this driver supports");
+	else if (count)
 		complain(address,
 			 "%04x:%04x is not a GPU that this driver supports; \"" PROGRAM
 			 " list\" shows those",

@@ -247,7 +247,7 @@ COMMANDS = {
         run unbind --persist $(gpu a)
         echo "ignore $(gpu a)" >>/etc/nvgrace-gpu.conf
         run bind --persist $(gpu a)
-        echo "bind slot=3" >/etc/nvgrace-gpu.conf.d/$(gpu b).conf
+        echo "bind all" >/etc/nvgrace-gpu.conf.d/$(gpu b).conf
         run unbind --persist $(gpu b)
         cat /etc/nvgrace-gpu.conf.d/$(gpu b).conf
         rm /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d/*""",
@@ -267,6 +267,16 @@ COMMANDS = {
         run unbind --no-probe $(gpu a)
         echo 10de 2342 >/sys/bus/pci/drivers/vfio-pci/remove_id
         for d in /sys/bus/pci/drivers/vfio-pci/0*; do echo ${d##*/} >/sys/bus/pci/drivers/vfio-pci/unbind; done""",
+    "new-id": f"""
+        # As a guide to Grace hosts does it: this binds all free GPUs of this id.
+        run bind $(gpu a)
+        echo 10de 2342 >/sys/bus/pci/drivers/{DRIVER}/new_id
+        run unbind $(gpu a)
+        state a
+        run unbind --json $(gpu a)
+        echo 10de 2342 >/sys/bus/pci/drivers/{DRIVER}/remove_id
+        run unbind --all
+        for g in a b c d; do state $g; done""",
     "no-module": f"""
         rmmod {DRIVER}
         mv /lib/modules/$(uname -r)/modules.dep.bin /tmp
@@ -466,7 +476,7 @@ class Cli(InMachine):
                       f'line, or add "ignore {a}"', error)
         self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot", error)
         self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 was not written by", error)
-        self.assertIn("bind slot=3", self.command("persist-fails").output)
+        self.assertIn("bind all", self.command("persist-fails").output)
         self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "run-out"))
 
     def test_unbind_all(self):
@@ -480,6 +490,15 @@ class Cli(InMachine):
                          [("a", "", "(null)"), ("a", "vfio-pci", "(null)"), ("a", DRIVER, DRIVER)])
         self.assertIn("unbound; now bound to vfio-pci", self.text("default-driver", "run-out"))
         self.assertIn(f"bound to {DRIVER} (was vfio-pci)", self.text("default-driver", "run-out"))
+
+    def test_new_id(self):
+        """No success while the GPU is bound."""
+        self.assertEqual(self.codes("new-id"), [0, 1, 1, 0])
+        error = self.text("new-id", "run-err")
+        self.assertIn(f"{self.pci['a']}: unbound, but {DRIVER} has bound it again", error)
+        self.assertIn(f'run "echo 10de 2342 > /sys/bus/pci/drivers/{DRIVER}/remove_id"', error)
+        self.assertEqual(self.documents("new-id")[0]["results"][0]["result"], "failed")
+        self.assertEqual(self.states("new-id"), [("a", DRIVER, "(null)"), *((n, "", "(null)") for n in "abcd")])
 
     def test_no_module(self):
         self.assertEqual(self.codes("no-module"), [1, 1])

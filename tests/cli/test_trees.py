@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import unittest
 
-from boot import takeover
+from boot import lines, takeover
 from cli.common import build, build_helper, run, validate
 
 OURS = "nvgrace_gpu_vfio_pci"
@@ -640,18 +640,34 @@ class Refusals(unittest.TestCase):
             t.package()
             self.assertEqual(t.run("bind", "--dry-run", "--persist", G1).returncode, 0)
 
+    def test_virtual_functions(self):
+        with Tree() as t:
+            t.package().device(G1, driver="nvidia").file(f"/sys/bus/pci/devices/{G1}/sriov_numvfs", "2\n")
+            function = "0009:01:00.4"
+            t.device(function).link(f"/sys/bus/pci/devices/{function}/physfn", f"../{G1}")
+            said = self.refused(t, G1)
+            self.assertIn("2 of its virtual functions (SR-IOV) are on", said)
+            self.assertIn(f'run "echo 0 > /sys/bus/pci/devices/{G1}/sriov_numvfs"', said)
+            self.assertEqual([g["address"] for g in t.json("list")["gpus"]], [G1])
+            done = t.run("bind", "--dry-run", function)
+            self.assertEqual(done.returncode, 3)
+            self.assertIn(f"{function}: a virtual function (SR-IOV)", done.stderr)
+            # This driver doesn't bind a GPU with functions on, but one that is bound can have got some.
+            t.file(f"/sys/bus/pci/devices/{G1}/sriov_numvfs", "0\n")
+            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
+
     def test_configuration(self):
         with Tree() as t:
             t.package().bound(G1).file("/etc/nvgrace-gpu.conf", f"# nothing\nignore {G1}")
             self.assertIn("/etc/nvgrace-gpu.conf:2 ignores it at boot", self.refused(t, "--persist", G1))
             own = f"/etc/nvgrace-gpu.conf.d/{G1}.conf"
-            t.file("/etc/nvgrace-gpu.conf").file(own, f"bind {G1}\nbind slot=4")
+            t.file("/etc/nvgrace-gpu.conf").file(own, f"bind {G1}\nbind {G2}")
             self.assertIn(f"{own}:2 was not written by", self.refused(t, "--persist", G1, command="unbind"))
             t.file(own, "rubbish")
             self.assertIn(f"{own} exists, but does not bind it", self.refused(t, "--persist", G1))
             self.assertIn(f"{own}:1 was not written by", self.refused(t, "--boot-only", G1, command="unbind"))
             t.file(own, f"bind {G1}\n".encode() + b"\0bind all\n")
-            self.assertIn(f"{own} has a NUL byte", self.refused(t, "--boot-only", G1, command="unbind"))
+            self.assertIn(f"{own} has NUL bytes", self.refused(t, "--boot-only", G1, command="unbind"))
 
 
 class Steps(unittest.TestCase):
@@ -800,31 +816,19 @@ class Configuration(unittest.TestCase):
         return {g["address"]: g["persisted"] and (pathlib.Path(g["persisted"]["file"]).name, g["persisted"]["line"])
                 for g in t.json("list")["gpus"]}
 
-    def test_forms(self):
+    def test_lines(self):
         with Tree() as t:
             t.device(G1).device(G2)
-            t.file("/sys/bus/pci/slots/GPU 1/address", "0019:01:00").file("/sys/bus/pci/slots/G1/address", "0019:01:00")
-            t.file(f"/sys/bus/pci/devices/{G1}/serial_number", "48-b0-2d-ff-ff-12-34-56")
-            for text, expected in {
-                "bind all": {G1: 1, G2: 1}, f"bind {G1}": {G1: 1}, f"\n\t bind\t{G2.upper()} # x": {G2: 2},
-                "bind serial=48-B0-2d-ff-FF-12-34-56": {G1: 1}, "bind slot=G1": {G2: 1}, "# bind all": {},
-                f"bind all\nignore {G1}": {G2: 1}, f"ignore {G2}\nbind all": {G1: 2}, "bind slot=GPU0": {},
-                "bind serial=48-b0-2d-ff-ff-12-34-57": {}, "bind all\r": {G1: 1, G2: 1}, "": {},
-                "bind all\nignore slot=G1": {G1: 1},
-            }.items():
-                t.file("/etc/nvgrace-gpu.conf", text)
-                self.assertEqual({a: n and n[1] for a, n in self.persisted(t).items() if n}, expected, text)
-                self.assertEqual(t.run("list").stderr, "", text)
+            for text, binds in lines.GOOD.items():
+                t.file("/etc/nvgrace-gpu.conf", text.encode())
+                self.assertEqual(tuple(map(bool, self.persisted(t).values())), binds, text)
+                self.assertEqual(t.run("list").stderr.count("\n"), "\0" in text, text)
 
     def test_malformed_lines(self):
         with Tree() as t:
             t.device(G1)
-            for text in ("bnid all", "bind", "bind all all", "bind 01:00.0", "bind 0009:01:00.9", "bind slot=",
-                         "bind slot=a/b", "bind serial=12", "ignore all", "BIND all", "bind \x1b[2J", "bind=all",
-                         "bind 0009:21:20.0", "bind 009:01:00.0", "bind 0009-01:00.0", "bind 0009:1:00.0",
-                         "bind 0009:01-00.0", "bind 0009:01:0.0", "bind 0009:01:00-0", "bind 0009:01:00./",
-                         "bind 0009:01:00.00", "ignore x"):
-                t.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}")
+            for text in lines.BAD:
+                t.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}".encode())
                 done = t.run("list")
                 self.assertIn("nvgrace-gpu: /etc/nvgrace-gpu.conf:1: ", done.stderr, text)
                 self.assertEqual(done.stderr.count("\n"), 1, text)
@@ -846,7 +850,7 @@ class Configuration(unittest.TestCase):
             (t.root / "etc/nvgrace-gpu.conf").mkdir(parents=True)
             self.assertIn("/etc/nvgrace-gpu.conf: can't be read: Is a directory", t.run("list").stderr)
             t.file("/etc/nvgrace-gpu.conf.d/nul.conf", b"bind all\0\nignore all\n")
-            self.assertIn("has a NUL byte", t.run("list").stderr)
+            self.assertIn("has NUL bytes", t.run("list").stderr)
 
 
 class Takeover(unittest.TestCase):
