@@ -59,7 +59,7 @@ _nvgrace_gpu() {
 		mapfile -t COMPREPLY < <(compgen -W 'look open touch sample pattern reset d3hot file scrub' -- "$cur")
 		return
 		;;
-	--seed | --ready-within | --name | --memory | --cpus | --hugepages)
+	--seed | --ready-within | --device | --name | --memory | --cpus | --hugepages)
 		return
 		;;
 	--disk | --log)
@@ -100,7 +100,7 @@ _nvgrace_gpu() {
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --log --ready-within --seed --time --until --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
-	guest) options+=' --accel-smmu --all --cpus --disk --format --fragment --hugepages --iommufd --memory --name --output' ;;
+	guest) options+=' --accel-smmu --all --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac

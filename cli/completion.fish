@@ -91,6 +91,7 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l seed -x -d 'Make the patte
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in test' -l ready-within -x -d 'How soon after a reset it must be ready'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in scrub' -l verify -d 'Then read all of it back'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -s f -l format -x -a 'json kubevirt libvirt qemu' -d 'What to print'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l device -x -d 'A NIC or NVMe beside the GPUs'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l fragment -d 'Only what a domain needs in addition'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l name -x -d 'Its name'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in guest' -l memory -x -d 'Its memory'

@@ -99,6 +99,7 @@ _nvgrace_gpu() {
 				'(-f --format)'{-f,--format=}'[what to print]:format:(json kubevirt libvirt qemu)' \
 				'--fragment[only what a domain needs in addition]' \
 				'(-o --output)'{-o,--output=}'[write to a file]:file:_files' \
+				'*--device=[a NIC or NVMe beside the GPUs]:address:' \
 				'--name=[its name]:name:' '--memory=[its memory]:size:' \
 				'--cpus=[its processors]:number:' '--disk=[its disk]:file:_files' \
 				'--hugepages=[memory of huge pages]:size:' \

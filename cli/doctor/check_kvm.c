@@ -173,7 +173,7 @@ static void check_addresses(struct doctor *d)
 		return;
 	guest_plan_all(&d->facts, &plan);
 	for (i = 0; i < plan.gpus; i++)
-		bars += plan.gpu[i].bars;
+		bars += plan.device[i].bars;
 	if (plan.address_bits <= bits) {
 		finding(d, KVM_ADDRESSES_GOOD, NULL, "guests have %u address bits", bits);
 		return;

@@ -88,24 +88,57 @@ static size_t find_fitting(struct host *h, const struct pci_address *typed, bool
 	return count;
 }
 
+/*
+ * Completes an address, of a supported GPU or of any device. EXIT_NO_DEVICE comes
+ * without a message.
+ */
+static int resolve(struct host *h, const char *typed, const struct pci_address *a, bool supported,
+		   char address[ADDRESS_MAX])
+{
+	g_autoptr(GString) all = g_string_new(NULL);
+	size_t count = find_fitting(h, a, supported, address, all);
+
+	if (count > 1) {
+		complain(typed, "matches %s; add the domain", all->str);
+		return EXIT_USAGE_ERROR;
+	}
+	return count ? EXIT_OK : EXIT_NO_DEVICE;
+}
+
+static bool parse_typed(const char *typed, struct pci_address *a)
+{
+	if (parse_address(typed, a))
+		return true;
+	complain(typed,
+		 "not a PCI address; use the form 0009:01:00.0, as in \"" PROGRAM " list\"");
+	return false;
+}
+
+int pci_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
+{
+	struct pci_address a;
+	int status;
+
+	if (!parse_typed(typed, &a))
+		return EXIT_USAGE_ERROR;
+	status = resolve(h, typed, &a, false, address);
+	if (status == EXIT_NO_DEVICE)
+		complain(typed, "no such PCI device");
+	return status;
+}
+
 int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
 {
 	g_autoptr(GString) all = g_string_new(NULL);
 	struct pci_address a;
 	size_t count;
+	int status;
 
-	if (!parse_address(typed, &a)) {
-		complain(typed,
-			 "not a PCI address; use the form 0009:01:00.0, as in \"" PROGRAM " list\"");
+	if (!parse_typed(typed, &a))
 		return EXIT_USAGE_ERROR;
-	}
-	count = find_fitting(h, &a, true, address, all);
-	if (count > 1) {
-		complain(typed, "matches %s; add the domain", all->str);
-		return EXIT_USAGE_ERROR;
-	}
-	if (count)
-		return EXIT_OK;
+	status = resolve(h, typed, &a, true, address);
+	if (status != EXIT_NO_DEVICE)
+		return status;
 	count = find_fitting(h, &a, false, address, all);
 	if (count && gpu_is_function(h, address))
 		complain(address, "a virtual function (SR-IOV) has no memory of its own and is not a "

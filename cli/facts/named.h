@@ -17,6 +17,9 @@
  */
 int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
 
+/* The same for any PCI device, which need not be a GPU. */
+int pci_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
+
 /* The caller sets it to zeros. */
 struct named {
 	bool all;

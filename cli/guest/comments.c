@@ -56,7 +56,8 @@ const char *guest_why_name(enum why why)
 		[WHY_CPU] = "cpu", [WHY_CPUS] = "cpus", [WHY_MEMORY] = "memory",
 		[WHY_BACKEND] = "memory_backend", [WHY_NODES] = "nodes",
 		[WHY_DISTANCES] = "distances", [WHY_IOMMUFD] = "iommufd", [WHY_BUS] = "buses",
-		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_ATS] = "ats",
+		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_DEVICE] = "device",
+		[WHY_ATS] = "ats",
 		[WHY_INITIATOR] = "initiators", [WHY_FIRMWARE] = "firmware",
 		[WHY_DISK] = "disk", [WHY_NETWORK] = "network", [WHY_CONSOLE] = "console",
 	};

@@ -29,10 +29,12 @@ static const char doc[] =
 	"guest is not possible, and the message says why and what would help.";
 
 enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
-       KEY_FRAGMENT };
+       KEY_FRAGMENT, KEY_DEVICE };
 
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
+	{ "device", KEY_DEVICE, "ADDRESS", 0,
+	  "Another device beside the GPUs, such as a NIC; may be given several times", 0 },
 	{ "format", 'f', "FORMAT", 0, "\"qemu\" (a script), \"libvirt\" (a domain), \"kubevirt\" or \"json\"", 0 },
 	{ "fragment", KEY_FRAGMENT, NULL, 0,
 	  "With the format libvirt: only the elements that a domain needs for the GPUs", 0 },
@@ -53,6 +55,8 @@ static const struct argp_option options[] = {
 struct arguments {
 	struct named named;
 	struct guest_wish wish;
+	const char **device;	/* points into argv */
+	size_t devices;
 	const char *output;
 	bool fragment;
 };
@@ -145,6 +149,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'o':
 		a->output = arg;
 		return 0;
+	case KEY_DEVICE:
+		a->device = xrealloc(a->device, (a->devices + 1) * sizeof(*a->device));
+		a->device[a->devices++] = arg;
+		return 0;
 	case KEY_FRAGMENT:
 		a->fragment = true;
 		return 0;
@@ -225,7 +233,7 @@ static const char *const effects[FINDING_IDS] = {
 	[ID_KVM_USEMEM] = "slow", [ID_KVM_RESMEM] = "slow", [ID_MEMLOCK] = "fails",
 	[ID_QEMU] = "slow", [ID_DEVICE] = "fails", [ID_FIRMWARE] = "fails",
 	[ID_IOMMU_GROUP] = "fails", [ID_READINESS] = "fails", [ID_MEMORY_CLAIM] = "fails",
-	[ID_ALIGNMENT] = "slow",
+	[ID_ALIGNMENT] = "slow", [ID_PEER_TO_PEER] = "slow",
 };
 
 /*
@@ -236,6 +244,9 @@ static bool matters(const struct guest_plan *plan, const struct finding *f)
 {
 	if (f->accel_only && !plan->accel)
 		return false;
+	/* type1 maps GPU memory without. */
+	if (f->id == ID_PEER_TO_PEER)
+		return plan->devices > plan->gpus && plan->iommufd;
 	if (f->id == ID_MEMLOCK)
 		return plan->format != FORMAT_LIBVIRT && plan->format != FORMAT_KUBEVIRT;
 	return f->id != ID_QEMU || plan->format != FORMAT_KUBEVIRT;
@@ -246,7 +257,7 @@ static bool is_named(const struct guest_plan *plan, const char *device)
 	size_t i;
 
 	for (i = 0; device && i < plan->gpus; i++)
-		if (!strcmp(plan->gpu[i].gpu->address, device))
+		if (!strcmp(plan->device[i].pci->address, device))
 			return true;
 	return !device;
 }
@@ -306,6 +317,22 @@ static mode_t output_mode(const char *file, enum format format)
 	return format == FORMAT_QEMU ? mode | (mode & 0444) >> 2 : mode;
 }
 
+static enum exit_status read_devices(struct host *h, const struct arguments *a,
+				     struct guest_facts *facts)
+{
+	char address[ADDRESS_MAX];
+	enum exit_status status;
+	size_t i;
+
+	for (i = 0; i < a->devices; i++) {
+		status = pci_resolve(h, a->device[i], address);
+		if (status)
+			return status;
+		guest_facts_add(h, facts, address);
+	}
+	return EXIT_OK;
+}
+
 static enum exit_status write_plan(const struct arguments *a, const struct guest_plan *plan,
 				   const struct doctor *d)
 {
@@ -344,6 +371,8 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	guest_facts_ask(d.answers, &d.facts);
 	gpu = xcalloc(d.gpus.count, sizeof(*gpu));
 	status = named_find(&a.named, h, &d.gpus, is_bound, NULL, gpu, &count);
+	if (!status)
+		status = read_devices(h, &a, &d.facts);
 	if (!status) {
 		status = guest_plan(&d.facts, &a.wish, gpu, count, &plan);
 		if (plan.refused)
@@ -355,6 +384,7 @@ int cmd_guest(struct host *h, int argc, char **argv)
 		status = write_plan(&a, &plan, &d);
 	guest_plan_free(&plan);
 	free(gpu);
+	free(a.device);
 	doctor_end(&d);
 	return status;
 }

@@ -24,7 +24,7 @@ static struct json_object *json_nodes(const struct guest_plan *p)
 		o = json_object_new_object();
 		json_object_object_add(o, "id", json_object_new_int(i));
 		json_object_object_add(o, "host_node", json_int(n->host));
-		json_object_object_add(o, "gpu", json_text(n->gpu ? n->gpu->gpu->address : NULL));
+		json_object_object_add(o, "gpu", json_text(n->gpu ? n->gpu->pci->address : NULL));
 		json_object_object_add(o, "first_cpu", n->gpu ? NULL : json_int(n->first_cpu));
 		json_object_object_add(o, "cpus", json_object_new_int(n->cpus));
 		json_object_object_add(o, "memory", json_size(n->memory));
@@ -52,22 +52,45 @@ static struct json_object *json_buses(const struct guest_plan *p)
 	return list;
 }
 
+/* Where a device is in the guest. */
+static void add_place(struct json_object *o, const struct guest_plan *p,
+		      const struct guest_device *g)
+{
+	json_object_object_add(o, "bus", p->buses ? json_int(g->bus) : NULL);
+	json_object_object_add(o, "bars", json_size(g->bars));
+	json_object_object_add(o, "span", json_size(g->span));
+	json_object_object_add(o, "port_speed", g->port_speed ? json_int(g->port_speed) : NULL);
+}
+
 static struct json_object *json_gpus(const struct guest_plan *p)
 {
 	struct json_object *list = json_object_new_array(), *o;
-	const struct guest_gpu *g;
+	const struct guest_device *g;
 	size_t i;
 
 	for (i = 0; i < p->gpus; i++) {
-		g = &p->gpu[i];
+		g = &p->device[i];
 		o = json_object_new_object();
-		json_object_object_add(o, "address", json_object_new_string(g->gpu->address));
-		json_object_object_add(o, "product", json_object_new_string(g->gpu->product));
-		json_object_object_add(o, "bus", p->buses ? json_int(g->bus) : NULL);
+		json_object_object_add(o, "address", json_object_new_string(g->pci->address));
+		json_object_object_add(o, "product", json_object_new_string(g->pci->product));
+		add_place(o, p, g);
 		json_object_object_add(o, "first_node", json_object_new_int(g->first_node));
 		json_object_object_add(o, "nodes", json_object_new_int(NODES_OF_GPU));
-		json_object_object_add(o, "bars", json_size(g->bars));
-		json_object_object_add(o, "span", json_size(g->span));
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static struct json_object *json_others(const struct guest_plan *p)
+{
+	struct json_object *list = json_object_new_array(), *o;
+	const struct guest_device *g;
+
+	for (g = p->device + p->gpus; g < p->device + p->devices; g++) {
+		o = json_object_new_object();
+		json_object_object_add(o, "address", json_object_new_string(g->pci->address));
+		json_object_object_add(o, "driver", json_text(g->pci->driver));
+		add_place(o, p, g);
 		json_object_array_add(list, o);
 	}
 	return list;
@@ -128,6 +151,7 @@ void guest_print_json(const struct guest_output *output)
 	json_object_object_add(document, "nodes", json_nodes(p));
 	json_object_object_add(document, "buses", json_buses(p));
 	json_object_object_add(document, "gpus", json_gpus(p));
+	json_object_object_add(document, "devices", json_others(p));
 	o = json_object_new_object();
 	for (why = 0; why < WHYS; why++)
 		json_object_object_add(o, guest_why_name(why), json_text(p->why[why]));

@@ -41,7 +41,7 @@ static bool is_repeated(const struct guest_plan *p, size_t i)
 	size_t k;
 
 	for (k = 0; k < i; k++)
-		if (p->gpu[k].gpu->device == p->gpu[i].gpu->device)
+		if (p->device[k].pci->device == p->device[i].pci->device)
 			return true;
 	return false;
 }
@@ -75,8 +75,8 @@ static void print_operator(const struct guest_output *o)
 	for (i = 0; i < p->gpus; i++) {
 		if (is_repeated(p, i))
 			continue;
-		name = resource(p->gpu[i].gpu);
-		if (!is_listed(p->gpu[i].gpu))
+		name = resource(p->device[i].pci);
+		if (!is_listed(p->device[i].pci))
 			fputs("      # KubeVirt 1.9 does not have this id in its list of these GPUs, and makes\n"
 			      "      # no window, nodes and SMMU for it. Later versions may: see\n"
 			      "      # additionalPCIDeviceIDs in VEP 199.\n", o->out);
@@ -88,7 +88,7 @@ static void print_operator(const struct guest_output *o)
 			"        # KubeVirt's own device plugin takes only GPUs whose driver is vfio-pci.\n"
 			"        # NVIDIA's takes those of " DRIVER_NAME ", too.\n"
 			"        externalResourceProvider: true\n",
-			p->gpu[i].gpu->vendor, p->gpu[i].gpu->device, name);
+			p->device[i].pci->vendor, p->device[i].pci->device, name);
 		free(name);
 	}
 }
@@ -143,9 +143,9 @@ static void print_machine(const struct guest_output *o)
 		"          autoattachMemBalloon: false\n"
 		"          hostDevices:\n", memory, page);
 	for (i = 0; i < p->gpus; i++) {
-		name = resource(p->gpu[i].gpu);
+		name = resource(p->device[i].pci);
 		fprintf(o->out, "          # %s on this node\n          - name: gpu%zu\n            deviceName: \"%s\"\n",
-			p->gpu[i].gpu->address, i, name);
+			p->device[i].pci->address, i, name);
 		free(name);
 	}
 	fprintf(o->out, "          disks:\n"
@@ -178,9 +178,9 @@ static void print_derived(const struct guest_output *o)
 	guest_comment(o->out, "# ", text);
 	free(text);
 	for (i = 0; i < p->gpus; i++)
-		fprintf(o->out, "#   %s: nodes %zu to %zu, SMMU %s\n", p->gpu[i].gpu->address,
-			p->gpu[i].first_node, p->gpu[i].first_node + NODES_OF_GPU - 1,
-			p->bus[p->gpu[i].bus].smmu);
+		fprintf(o->out, "#   %s: nodes %zu to %zu, SMMU %s\n", p->device[i].pci->address,
+			p->device[i].first_node, p->device[i].first_node + NODES_OF_GPU - 1,
+			p->bus[p->device[i].bus].smmu);
 	free(window);
 }
 

@@ -66,10 +66,10 @@ static void why(const struct guest_output *o, const char *prefix, enum why which
 
 /* ---- parts ---------------------------------------------------------------------------------- */
 
-/* The index of a GPU's root port: pcie-root, the expanders, then the ports. */
-static size_t port_index(const struct guest_plan *p, size_t gpu)
+/* The index of a device's root port: pcie-root, the expanders, then the ports. */
+static size_t port_index(const struct guest_plan *p, size_t device)
 {
-	return 1 + p->buses + gpu;
+	return 1 + p->buses + device;
 }
 
 static bool has_nodes(const struct guest_plan *p)
@@ -77,10 +77,21 @@ static bool has_nodes(const struct guest_plan *p)
 	return vmm_has(p->libvirt, LIBVIRT_NODESET);
 }
 
+/* Whether QEMU's properties differ from what libvirt sets. */
+static bool needs_override(const struct guest_plan *p)
+{
+	bool needed = p->hide_ats;
+	size_t i;
+
+	for (i = 0; i < p->devices; i++)
+		needed = needed || p->device[i].port_speed;
+	return needed;
+}
+
 /* Whether there are elements of qemu:. */
 static bool needs_namespace(const struct guest_plan *p)
 {
-	return !has_nodes(p) || p->hide_ats;
+	return !has_nodes(p) || needs_override(p);
 }
 
 static void print_backing(const struct guest_output *o)
@@ -169,13 +180,13 @@ static void print_buses(const struct guest_output *o)
 				i + 1);
 }
 
-static void print_gpu(const struct guest_output *o, size_t i)
+static void print_device(const struct guest_output *o, size_t i)
 {
 	const struct guest_plan *p = o->plan;
-	const struct guest_gpu *g = &p->gpu[i];
+	const struct guest_device *g = &p->device[i];
 	unsigned int domain = 0, bus = 0, slot = 0, function = 0;
 
-	sscanf(g->gpu->address, "%x:%x:%x.%x", &domain, &bus, &slot, &function);
+	sscanf(g->pci->address, "%x:%x:%x.%x", &domain, &bus, &slot, &function);
 	if (!i)
 		why(o, "    ", WHY_PORT);
 	fprintf(o->out, "    <controller type='pci' index='%zu' model='pcie-root-port'", port_index(p, i));
@@ -189,10 +200,12 @@ static void print_gpu(const struct guest_output *o, size_t i)
 		comment(o->out, "    ",
 			"managed='no': the GPU stays bound to the driver, as bind persist has it");
 		why(o, "    ", WHY_IOMMUFD);
+	} else if (i == p->gpus) {
+		why(o, "    ", WHY_DEVICE);
 	}
-	fprintf(o->out, "    <hostdev mode='subsystem' type='pci' managed='no'>\n%s      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='ua-gpu%zu'/>\n      <rom bar='off'/>\n",
-		p->iommufd ? "      <driver iommufd='yes'/>\n" : "", domain, bus, slot, function, i);
-	if (has_nodes(p))
+	fprintf(o->out, "    <hostdev mode='subsystem' type='pci' managed='no'>\n%s      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='ua-%s'/>\n      <rom bar='off'/>\n",
+		p->iommufd ? "      <driver iommufd='yes'/>\n" : "", domain, bus, slot, function, g->id);
+	if (has_nodes(p) && i < p->gpus)
 		fprintf(o->out, "      <acpi nodeset='%zu-%zu'/>\n", g->first_node,
 			g->first_node + NODES_OF_GPU - 1);
 	fprintf(o->out, "      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x00' function='0x0'/>\n    </hostdev>\n",
@@ -241,17 +254,41 @@ static void print_commandline(const struct guest_output *o)
 	fputs("  </qemu:commandline>\n", o->out);
 }
 
+static void printf_like(4, 5) print_property(FILE *out, const char *name, const char *value,
+					     const char *alias, ...)
+{
+	va_list args;
+	char *text;
+
+	va_start(args, alias);
+	text = xvasprintf(alias, args);
+	va_end(args);
+	fprintf(out, "    <qemu:device alias='%s'>\n      <qemu:frontend>\n        <qemu:property name='%s' type='string' value='%s'/>\n      </qemu:frontend>\n    </qemu:device>\n",
+		text, name, value);
+	free(text);
+}
+
 static void print_override(const struct guest_output *o)
 {
+	const struct guest_plan *p = o->plan;
+	const struct guest_device *g;
+	char speed[16];
 	size_t i;
 
-	if (!o->plan->hide_ats)
+	if (!needs_override(p))
 		return;
 	why(o, "  ", WHY_ATS);
 	fputs("  <qemu:override>\n", o->out);
-	for (i = 0; i < o->plan->gpus; i++)
-		fprintf(o->out, "    <qemu:device alias='ua-gpu%zu'>\n      <qemu:frontend>\n        <qemu:property name='ats' type='string' value='off'/>\n      </qemu:frontend>\n    </qemu:device>\n",
-			i);
+	for (i = 0; i < p->devices; i++) {
+		g = &p->device[i];
+		if (p->hide_ats && i < p->gpus)
+			print_property(o->out, "ats", "off", "ua-%s", g->id);
+		if (g->port_speed) {
+			snprintf(speed, sizeof(speed), "%u", g->port_speed);
+			/* libvirt's own name of the controller. */
+			print_property(o->out, "x-speed", speed, "pci.%zu", port_index(p, i));
+		}
+	}
 	fputs("  </qemu:override>\n", o->out);
 }
 
@@ -347,8 +384,8 @@ void guest_print_libvirt(const struct guest_output *o)
 	if (!o->fragment && p->qemu)
 		print_emulator(o);
 	print_buses(o);
-	for (i = 0; i < p->gpus; i++)
-		print_gpu(o, i);
+	for (i = 0; i < p->devices; i++)
+		print_device(o, i);
 	if (!o->fragment)
 		print_end(o);
 	fputs("  </devices>\n", o->out);

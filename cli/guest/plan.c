@@ -104,6 +104,37 @@ static void read_kernel(struct host *h, struct answers *a, struct guest_facts *f
 	free(bits);
 }
 
+static void read_place(struct host *h, const struct numa *numa, const struct gpu *gpu,
+		       struct place *place)
+{
+	char *speed = host_line(h, "/sys/bus/pci/devices/%s/max_link_speed", gpu->address);
+
+	gpu_bars(h, gpu, place->bars);
+	place->iommu = gpu_iommu(h, gpu);
+	place->group = gpu_group(h, gpu);
+	place->node = nearest_node(numa, gpu->numa_node);
+	place->vfio = host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev", gpu->address);
+	/* "32.0 GT/s PCIe", or "Unknown" */
+	place->link_speed = speed ? strtoul(speed, NULL, 10) : 0;
+	free(speed);
+}
+
+void guest_facts_add(struct host *h, struct guest_facts *facts, const char *address)
+{
+	struct gpus *others = &facts->others;
+	size_t i;
+
+	for (i = 0; i < others->count; i++)
+		if (!strcmp(others->gpu[i].address, address))
+			return;
+	others->gpu = xrealloc(others->gpu, (i + 1) * sizeof(*others->gpu));
+	/* If it is gone, it has no driver, which the plan refuses. */
+	gpu_read(h, address, &others->gpu[i]);
+	facts->other_place = xrealloc(facts->other_place, (i + 1) * sizeof(struct place));
+	read_place(h, &facts->numa, &others->gpu[i], &facts->other_place[i]);
+	others->count++;
+}
+
 void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
 		      struct guest_facts *facts)
 {
@@ -119,12 +150,8 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 	facts->gpus = gpus;
 	numa_read(h, &facts->numa);
 	facts->place = xcalloc(gpus->count, sizeof(*facts->place));
-	for (i = 0; i < gpus->count; i++) {
-		gpu_bars(h, &gpus->gpu[i], facts->place[i].bars);
-		facts->place[i].iommu = gpu_iommu(h, &gpus->gpu[i]);
-		facts->place[i].group = gpu_group(h, &gpus->gpu[i]);
-		facts->place[i].node = nearest_node(&facts->numa, gpus->gpu[i].numa_node);
-	}
+	for (i = 0; i < gpus->count; i++)
+		read_place(h, &facts->numa, &gpus->gpu[i], &facts->place[i]);
 	qemus_read(a, &facts->qemu);
 	libvirts_read(a, &facts->libvirt);
 	read_hugepages(h, facts);
@@ -146,15 +173,22 @@ void guest_facts_ask(struct answers *a, struct guest_facts *facts)
 		facts->egm = 0;
 }
 
-void guest_facts_free(struct guest_facts *facts)
+static void free_places(struct place *place, size_t count)
 {
 	size_t i;
 
-	for (i = 0; facts->place && i < facts->gpus->count; i++) {
-		free(facts->place[i].iommu);
-		host_free_list(facts->place[i].group);
+	for (i = 0; place && i < count; i++) {
+		free(place[i].iommu);
+		host_free_list(place[i].group);
 	}
-	free(facts->place);
+	free(place);
+}
+
+void guest_facts_free(struct guest_facts *facts)
+{
+	free_places(facts->place, facts->gpus ? facts->gpus->count : 0);
+	free_places(facts->other_place, facts->others.count);
+	gpus_free(&facts->others);
 	numa_free(&facts->numa);
 	vmms_free(&facts->qemu);
 	vmms_free(&facts->libvirt);
@@ -239,7 +273,7 @@ static uint64_t round_up(uint64_t value, uint64_t unit)
  * A bridge's window is as aligned as its largest BAR, so that of the next port
  * begins at a multiple of that.
  */
-static void add_bars(struct guest_gpu *g, const uint64_t bars[BARS])
+static void add_bars(struct guest_device *g, const uint64_t bars[BARS])
 {
 	uint64_t largest = 1;
 	size_t i;
@@ -281,26 +315,26 @@ static unsigned int bits_for(uint64_t window, uint64_t memory)
 /* Whether the guest has root complexes besides pcie.0, where one is enough otherwise. */
 static bool has_expanders(const struct guest_plan *plan)
 {
-	return plan->accel || (plan->cpu_nodes > 1 && !plan->flat);
+	return plan->accel ||
+	       (!plan->flat && (plan->cpu_nodes > 1 || plan->devices > plan->gpus));
 }
 
 static void plan_least(struct guest_plan *plan)
 {
-	uint64_t least = 0, largest = 0;
-	size_t i;
+	const struct guest_device *g;
+	uint64_t end = 0;
 
-	for (i = 0; i < plan->gpus; i++) {
-		least += plan->gpu[i].span;
-		if (plan->gpu[i].largest > largest)
-			largest = plan->gpu[i].largest;
-	}
 	/*
 	 * Firmware gives each root complex a range, one after the other. The small
 	 * BARs of bus 0 come first and take a unit of the largest.
 	 */
-	if (has_expanders(plan))
-		least += largest;
-	plan->window_min = window_for(least);
+	for (g = plan->device; has_expanders(plan) && g < plan->device + plan->devices; g++)
+		if (g->largest > end)
+			end = g->largest;
+	/* Devices with small BARs come last, behind those of the last GPU. */
+	for (g = plan->device; g < plan->device + plan->devices; g++)
+		end = round_up(end, g->largest) + g->bars;
+	plan->window_min = window_for(end);
 	plan->address_bits = bits_for(plan->window_min, plan->memory);
 }
 
@@ -311,7 +345,7 @@ static bool are_bars(const uint64_t bars[BARS])
 	for (i = 0; i < BARS; i++)
 		if (bars[i] && (!is_power_of_two(bars[i]) || bars[i] > SIZE_LIMIT))
 			return false;
-	return bars[4];
+	return true;
 }
 
 void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan)
@@ -323,11 +357,13 @@ void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan)
 	for (i = 0; i < facts->gpus->count && plan->gpus < GUEST_GPUS_MAX; i++) {
 		gpu = &facts->gpus->gpu[i];
 		if ((gpu->mode != GPU_MODE_CARVE_OUT && gpu->mode != GPU_MODE_NO_CARVE_OUT) ||
-		    !are_bars(facts->place[i].bars))
+		    !facts->place[i].bars[4] || !are_bars(facts->place[i].bars))
 			continue;
-		plan->gpu[plan->gpus].gpu = gpu;
-		add_bars(&plan->gpu[plan->gpus++], facts->place[i].bars);
+		plan->device[plan->gpus].pci = gpu;
+		plan->device[plan->gpus].place = &facts->place[i];
+		add_bars(&plan->device[plan->gpus++], facts->place[i].bars);
 	}
+	plan->devices = plan->gpus;
 	plan_least(plan);
 }
 
@@ -340,8 +376,9 @@ static uint64_t ample_window(const struct guest_plan *plan)
 	uint64_t ample = GiB;
 	size_t i;
 
-	for (i = 0; i < plan->gpus; i++)
-		ample += plan->gpu[i].span < WINDOW_DEFAULT ? WINDOW_DEFAULT : plan->gpu[i].span;
+	for (i = 0; i < plan->devices; i++)
+		ample += i < plan->gpus && plan->device[i].span < WINDOW_DEFAULT ?
+			 WINDOW_DEFAULT : plan->device[i].span;
 	return window_for(ample < WINDOW_PUBLISHED ? WINDOW_PUBLISHED : ample);
 }
 
@@ -360,22 +397,21 @@ static enum exit_status plan_window(const struct guest_facts *facts, struct gues
 	bool ample;
 	size_t i;
 
-	for (i = 0; i < plan->gpus; i++)
-		all += plan->gpu[i].bars;
+	for (i = 0; i < plan->devices; i++)
+		all += plan->device[i].bars;
 	size_text(all, bars);
 	plan_least(plan);
 	if (!plan->accel && has_expanders(plan) && !fits(facts, plan)) {
 		plan->flat = true;
 		plan_least(plan);
 		if (fits(facts, plan))
-			note(plan, "all GPUs are on pcie.0, so that the guest does not see which NUMA node each is near: the window for the BARs has no room for more root complexes");
+			note(plan, "all devices are on pcie.0, so that the guest does not see which NUMA node each is near: the window for the BARs has no room for more root complexes");
 	}
 	if (plan->qemu && !vmm_has(plan->qemu, QEMU_WINDOW)) {
 		if (plan->window_min > WINDOW_DEFAULT)
 			return refuse(plan, EXIT_REFUSED, NULL,
-				      "the BARs of %zu GPU%s have %s and need a window of %s, but %s has no -machine highmem-mmio-size; install %s or later, or assign fewer GPUs",
-				      plan->gpus, plan->gpus > 1 ? "s" : "", bars,
-				      size_text(plan->window_min, size), plan->qemu->path,
+				      "the BARs have %s and need a window of %s, but %s has no -machine highmem-mmio-size; install %s or later, or assign fewer GPUs",
+				      bars, size_text(plan->window_min, size), plan->qemu->path,
 				      vmm_since(QEMU_WINDOW));
 		plan->window = WINDOW_DEFAULT;
 		note(plan, "%s has no -machine highmem-mmio-size (%s or later): the window has %s, which is enough for these BARs",
@@ -391,12 +427,11 @@ static enum exit_status plan_window(const struct guest_facts *facts, struct gues
 	plan->address_bits = bits_for(plan->window, plan->memory);
 	if (facts->address_bits && plan->address_bits > facts->address_bits)
 		return refuse(plan, EXIT_REFUSED, NULL,
-			      "the BARs of %zu GPU%s have %s; the guest's addresses need %u bits, and KVM gives it %u; assign fewer GPUs to each guest",
-			      plan->gpus, plan->gpus > 1 ? "s" : "", bars, plan->address_bits,
-			      facts->address_bits);
+			      "the BARs have %s; the guest's addresses need %u bits, and KVM gives it %u; assign fewer GPUs to each guest",
+			      bars, plan->address_bits, facts->address_bits);
 	if (plan->window_set)
 		because(plan, WHY_WINDOW,
-			"the 64-bit BARs have %s (BAR4 and BAR2 from the driver's sysfs files usemem_bar_size and resmem_bar_size, the others from \"resource\"), each GPU's aligned to its largest; QEMU's own window has 512 GiB; %s",
+			"the 64-bit BARs have %s (BAR4 and BAR2 from the driver's sysfs files usemem_bar_size and resmem_bar_size, the others from \"resource\"), each device's aligned to its largest; QEMU's own window has 512 GiB; %s",
 			bars, ample ? "each GPU gets at least that much, and there is room to spare, as in NVIDIA's guide to Grace" :
 			"it is no larger than necessary, because KVM gives the guest few address bits");
 	return EXIT_OK;
@@ -408,10 +443,28 @@ static bool is_named(const struct guest_plan *plan, const char *address)
 {
 	size_t i;
 
-	for (i = 0; i < plan->gpus; i++)
-		if (!strcmp(plan->gpu[i].gpu->address, address))
+	for (i = 0; i < plan->devices; i++)
+		if (!strcmp(plan->device[i].pci->address, address))
 			return true;
 	return false;
+}
+
+/* A device that is no GPU. */
+static enum exit_status check_other(struct guest_plan *plan, const struct gpu *pci,
+				    const struct place *place)
+{
+	if (pci->product)
+		return refuse(plan, EXIT_USAGE_ERROR, pci,
+			      "a GPU; give its address without --device");
+	if (!place->vfio)
+		return refuse(plan, EXIT_REFUSED, pci,
+			      "%s%s, not to a driver of vfio; bind it to vfio-pci first",
+			      pci->driver ? "bound to " : "not bound",
+			      pci->driver ? pci->driver : "");
+	if (!are_bars(place->bars))
+		return refuse(plan, EXIT_REFUSED, pci,
+			      "a BAR has an impossible size; check \"resource\" in its sysfs folder");
+	return EXIT_OK;
 }
 
 static enum exit_status check_memory(struct guest_plan *plan, const struct gpu *gpu,
@@ -428,7 +481,7 @@ static enum exit_status check_memory(struct guest_plan *plan, const struct gpu *
 		return refuse(plan, EXIT_REFUSED, gpu,
 			      "the driver reports no memory; see \"" PROGRAM " doctor %s\"",
 			      gpu->address);
-	if (!are_bars(place->bars))
+	if (!place->bars[4] || !are_bars(place->bars))
 		return refuse(plan, EXIT_REFUSED, gpu,
 			      "a BAR has an impossible size (BAR4: %s); check nvgrace_gpu/usemem_bar_size, resmem_bar_size and \"resource\" in its sysfs folder",
 			      size_text(place->bars[4], size));
@@ -447,10 +500,10 @@ static enum exit_status check_shared(struct guest_plan *plan, const struct gpu *
 	for (i = 0; place->group[i]; i++)
 		if (!is_named(plan, place->group[i]))
 			return refuse(plan, EXIT_REFUSED, gpu,
-				      "shares IOMMU group %d with %s: only one guest can have both; name both if it is a GPU, or turn on ACS in the firmware's setup",
+				      "shares IOMMU group %d with %s: only one guest can have both; name both, with --device what is no GPU, or turn on ACS in the firmware's setup",
 				      gpu->iommu_group, place->group[i]);
 	for (i = 0; i < plan->gpus; i++) {
-		other = plan->gpu[i].gpu;
+		other = plan->device[i].pci;
 		if (other != gpu && gpu->usemem_base != GPU_UNKNOWN &&
 		    other->usemem_base != GPU_UNKNOWN &&
 		    gpu->usemem_base < other->usemem_base + gpu_memory_size(other) &&
@@ -462,10 +515,27 @@ static enum exit_status check_shared(struct guest_plan *plan, const struct gpu *
 	return EXIT_OK;
 }
 
-static enum exit_status plan_gpus(const struct guest_facts *facts, const struct gpu **gpu,
-				  size_t count, struct guest_plan *plan)
+static void add_device(struct guest_plan *plan, const struct gpu *pci, const struct place *place)
+{
+	struct guest_device *g = &plan->device[plan->devices];
+
+	if (plan->devices < plan->gpus)
+		snprintf(g->id, sizeof(g->id), "gpu%zu", plan->devices);
+	else
+		snprintf(g->id, sizeof(g->id), "dev%zu", plan->devices - plan->gpus);
+	g->pci = pci;
+	g->place = place;
+	/* The slower of port and device is what QEMU shows. Its ports have 16 GT/s. */
+	g->port_speed = place->link_speed >= 64 ? 64 : place->link_speed >= 32 ? 32 : 0;
+	add_bars(g, place->bars);
+	plan->devices++;
+}
+
+static enum exit_status plan_devices(const struct guest_facts *facts, const struct gpu **gpu,
+				     size_t count, struct guest_plan *plan)
 {
 	enum exit_status status = EXIT_OK;
+	struct guest_device *g;
 	size_t i;
 
 	if (!count)
@@ -475,14 +545,22 @@ static enum exit_status plan_gpus(const struct guest_facts *facts, const struct 
 		return refuse(plan, EXIT_REFUSED, NULL,
 			      "%zu GPUs need %zu NUMA nodes, and QEMU has 128; name at most %d",
 			      count, count * NODES_OF_GPU, GUEST_GPUS_MAX);
+	if (facts->others.count > GUEST_OTHERS_MAX)
+		return refuse(plan, EXIT_REFUSED, NULL, "%zu times --device; give at most %d",
+			      facts->others.count, GUEST_OTHERS_MAX);
+	if (facts->others.count && plan->format == FORMAT_KUBEVIRT)
+		return refuse(plan, EXIT_USAGE_ERROR, NULL,
+			      "--device is not for KubeVirt, which assigns devices by the names of resources; add yours to permittedHostDevices and hostDevices");
 	plan->gpus = count;
 	for (i = 0; i < count; i++)
-		plan->gpu[i].gpu = gpu[i];
-	for (i = 0; i < count && !status; i++) {
-		status = check_memory(plan, gpu[i], place_of(facts, gpu[i]));
+		add_device(plan, gpu[i], place_of(facts, gpu[i]));
+	for (i = 0; i < facts->others.count; i++)
+		add_device(plan, &facts->others.gpu[i], &facts->other_place[i]);
+	for (i = 0; i < plan->devices && !status; i++) {
+		g = &plan->device[i];
+		status = (i < count ? check_memory : check_other)(plan, g->pci, g->place);
 		if (!status)
-			status = check_shared(plan, gpu[i], place_of(facts, gpu[i]));
-		add_bars(&plan->gpu[i], place_of(facts, gpu[i])->bars);
+			status = check_shared(plan, g->pci, g->place);
 	}
 	return status;
 }
@@ -572,17 +650,17 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 		return why;
 	if (!facts->nesting)
 		return xstrdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 added");
-	for (i = 0; i < plan->gpus; i++) {
-		place = place_of(facts, plan->gpu[i].gpu);
+	for (i = 0; i < plan->devices; i++) {
+		place = plan->device[i].place;
 		if (!place->iommu)
 			return xasprintf("not known which SMMU %s has",
-					 plan->gpu[i].gpu->address);
+					 plan->device[i].pci->address);
 		if (strncmp(place->iommu, "smmu3.", 6))
 			return xasprintf("the IOMMU of %s is %s, not an SMMUv3",
-					 plan->gpu[i].gpu->address, place->iommu);
+					 plan->device[i].pci->address, place->iommu);
 		if (place->group[0])
 			return xasprintf("%s is not alone in its IOMMU group",
-					 plan->gpu[i].gpu->address);
+					 plan->device[i].pci->address);
 	}
 	return NULL;
 }
@@ -654,12 +732,12 @@ static enum exit_status plan_cpu_nodes(const struct guest_facts *facts, struct g
 		return refuse(plan, EXIT_REFUSED, NULL,
 			      "no NUMA node in /sys/devices/system/node: the kernel lacks CONFIG_NUMA, or the record is not complete");
 	for (i = 0; i < plan->gpus; i++) {
-		gpu = plan->gpu[i].gpu;
-		if (place_of(facts, gpu)->node < 0)
+		gpu = plan->device[i].pci;
+		if (plan->device[i].place->node < 0)
 			return refuse(plan, EXIT_REFUSED, gpu,
 				      "not known which processors are near it: its numa_node is %d, and no or several NUMA nodes have processors; update the system firmware",
 				      gpu->numa_node);
-		add_node(plan, place_of(facts, gpu)->node);
+		add_node(plan, plan->device[i].place->node);
 	}
 	plan->cpu_nodes = plan->nodes;
 	if (plan->cpu_nodes + NODES_OF_GPU * plan->gpus > QEMU_NODES_MAX)
@@ -798,14 +876,32 @@ static enum exit_status plan_backend(const struct guest_facts *facts,
 
 /* ---- nodes, buses, distances ---------------------------------------------------------------- */
 
-static size_t cpu_node_of(const struct guest_facts *facts, const struct guest_plan *plan,
-			  const struct gpu *gpu)
+/*
+ * The guest's node of processors that is nearest to a device. A GPU has its own,
+ * and another device may be near a socket that the guest has nothing of.
+ */
+static size_t cpu_node_of(const struct guest_facts *facts, struct guest_plan *plan,
+			  const struct guest_device *g)
 {
-	size_t i;
+	const struct numa_node *from = host_node(facts, g->place->node), *to;
+	uint64_t least = UINT64_MAX;
+	size_t i, best = 0;
 
-	for (i = 0; i + 1 < plan->cpu_nodes && plan->node[i].host != place_of(facts, gpu)->node; i++)
-		;
-	return i;
+	for (i = 0; i < plan->cpu_nodes; i++) {
+		/* The host's only node. */
+		if (plan->node[i].host < 0 || plan->node[i].host == g->place->node)
+			return i;
+		to = host_node(facts, plan->node[i].host);
+		if (from && from->distance && to &&
+		    from->distance[to - facts->numa.node] < least) {
+			least = from->distance[to - facts->numa.node];
+			best = i;
+		}
+	}
+	if (from)
+		note(plan, "%s is near node %d of the host, of which the guest has no processors and memory",
+		     g->pci->address, from->id);
+	return best;
 }
 
 /*
@@ -835,17 +931,17 @@ static void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 	int host;
 
 	for (i = 0; i < plan->gpus; i++)
-		plan->gpu[i].first_node = plan->cpu_nodes + i * NODES_OF_GPU;
+		plan->device[i].first_node = plan->cpu_nodes + i * NODES_OF_GPU;
 	plan->nodes = plan->cpu_nodes + plan->gpus * NODES_OF_GPU;
 	/* All GPUs of the host, so that each gets its own. */
 	for (k = 0; k < facts->gpus->count; k++) {
-		for (i = 0; i < plan->gpus && plan->gpu[i].gpu != &facts->gpus->gpu[k]; i++)
+		for (i = 0; i < plan->gpus && plan->device[i].pci != &facts->gpus->gpu[k]; i++)
 			;
 		for (n = 0; n < NODES_OF_GPU; n++) {
 			host = take_initiator(facts, &facts->gpus->gpu[k], taken);
 			if (i < plan->gpus)
-				plan->node[plan->gpu[i].first_node + n] =
-					(struct guest_node){ .host = host, .gpu = &plan->gpu[i] };
+				plan->node[plan->device[i].first_node + n] =
+					(struct guest_node){ .host = host, .gpu = &plan->device[i] };
 		}
 	}
 	free(taken);
@@ -867,7 +963,7 @@ static uint64_t distance(const struct guest_facts *facts, const struct guest_pla
 
 	for (i = 0; i < 2; i++)
 		if (ids[i] < 0 && (i ? b : a) < plan->cpu_nodes)
-			ids[i] = place_of(facts, plan->gpu[0].gpu)->node;
+			ids[i] = plan->device[0].place->node;
 	from = host_node(facts, ids[0]);
 	to = host_node(facts, ids[1]);
 	if (!from || !to || !from->distance)
@@ -908,38 +1004,52 @@ static void plan_distances(const struct guest_facts *facts, struct guest_plan *p
 		"the host's distances (/sys/devices/system/node/node*/distance) of its nodes for these GPUs");
 }
 
-static void plan_buses(const struct guest_facts *facts, struct guest_plan *plan)
+static enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *plan)
 {
-	struct guest_gpu *g;
+	bool others = plan->devices > plan->gpus, speed = false;
+	/* Each has room for its ports' buses, and pcie.0 for its own. */
+	unsigned int next = 16;
+	struct guest_device *g;
 	const char *smmu;
 	size_t i, b, node;
 
 	/* pcie.0 is enough if there is nothing to tell apart. */
-	for (i = 0; has_expanders(plan) && i < plan->gpus; i++) {
-		g = &plan->gpu[i];
-		node = cpu_node_of(facts, plan, g->gpu);
-		smmu = plan->accel ? place_of(facts, g->gpu)->iommu : NULL;
-		for (b = 0; b < plan->buses; b++)
+	for (i = 0; has_expanders(plan) && i < plan->devices; i++) {
+		g = &plan->device[i];
+		node = cpu_node_of(facts, plan, g);
+		smmu = plan->accel ? g->place->iommu : NULL;
+		for (b = i < plan->gpus ? 0 : plan->buses; b < plan->buses; b++)
 			if (plan->bus[b].node == node &&
 			    (!smmu || !strcmp(plan->bus[b].smmu, smmu)))
 				break;
 		g->bus = b;
 		if (b < plan->buses)
 			continue;
-		/* Each has room for its ports' buses, and pcie.0 for its own. */
-		plan->bus[b] = (struct guest_bus){ .number = 16 * (b + 1), .node = node,
-						   .smmu = smmu };
+		plan->bus[b] = (struct guest_bus){ .number = next, .node = node, .smmu = smmu };
+		next += i < plan->gpus ? 16 : 4;
 		plan->buses++;
 	}
+	if (plan->buses > GUEST_BUSES_MAX || next > 256)
+		return refuse(plan, EXIT_REFUSED, NULL,
+			      "these devices need %zu root complexes, and the guest has no room for so many; assign fewer devices",
+			      plan->buses);
 	if (plan->buses)
-		because(plan, WHY_BUS, "%s",
+		because(plan, WHY_BUS, "%s%s",
 			plan->accel ? "a root complex for each of the host's SMMUs that has one of these GPUs (the link \"iommu\" in its sysfs folder)" :
-			"a root complex for each node, which tells the guest where the GPU is (numa_node in its sysfs folder)");
+			"a root complex for each node, which tells the guest where the GPU is (numa_node in its sysfs folder)",
+			others ? ", and one for each other device, as on the host" : "");
+	if (others)
+		because(plan, WHY_DEVICE,
+			"a device beside the GPUs, as --device says, on a port of its own; it stays bound to its driver of vfio");
 	if (plan->accel)
 		because(plan, WHY_SMMU,
 			"the guest's SMMU uses this one of the host, in hardware; ATS, 20 bits of SubstreamID and 48 of addresses are what Grace's has, and it has no range invalidation (ril)");
+	for (i = 0; i < plan->devices; i++)
+		speed = speed || plan->device[i].port_speed;
 	because(plan, WHY_PORT,
-		"a port of its own, so that the BARs have a window of their own; firmware makes it as large as the BARs, because the GPU is there at boot; a GPU has no I/O ports");
+		"a port of its own, so that the BARs have a window of their own; firmware makes it as large as the BARs, because the GPU is there at boot; a GPU has no I/O ports%s",
+		speed ? "; x-speed: the device's link can be faster than 16 GT/s, which is all that QEMU's port shows" : "");
+	return EXIT_OK;
 }
 
 /* ---- the rest ------------------------------------------------------------------------------- */
@@ -996,7 +1106,7 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	memset(plan, 0, sizeof(*plan));
 	status = plan_programs(facts, wish, plan);
 	if (!status)
-		status = plan_gpus(facts, gpu, count, plan);
+		status = plan_devices(facts, gpu, count, plan);
 	if (!status)
 		status = plan_cpu_nodes(facts, plan);
 	if (!status)
@@ -1007,11 +1117,12 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 		status = plan_window(facts, plan);
 	if (!status)
 		status = plan_backend(facts, wish, plan);
+	if (!status)
+		status = plan_buses(facts, plan);
 	if (status)
 		return status;
 	plan_nodes(facts, plan);
 	plan_distances(facts, plan);
-	plan_buses(facts, plan);
 	plan_rest(facts, wish, plan);
 	return EXIT_OK;
 }

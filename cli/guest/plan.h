@@ -19,6 +19,11 @@ struct answers;
 /* QEMU's limit, which leaves room for nodes of processors. */
 #define GUEST_GPUS_MAX 15
 #define GUEST_NODES_MAX (GUEST_GPUS_MAX * (NODES_OF_GPU + 1))
+/* Devices that are no GPUs. */
+#define GUEST_OTHERS_MAX 16
+#define GUEST_DEVICES_MAX (GUEST_GPUS_MAX + GUEST_OTHERS_MAX)
+/* pcie.0 has 32 slots, and the guest has more than these root complexes there. */
+#define GUEST_BUSES_MAX 24
 
 enum format { FORMAT_AUTO, FORMAT_QEMU, FORMAT_LIBVIRT, FORMAT_KUBEVIRT, FORMAT_JSON };
 enum choice { CHOICE_AUTO, CHOICE_ON, CHOICE_OFF };
@@ -42,7 +47,11 @@ struct guest_facts {
 		char *iommu;		/* NULL: not known */
 		char **group;
 		int node;		/* of processors, nearest to it; -1: not known */
+		bool vfio;		/* its driver is one of vfio's */
+		unsigned int link_speed;	/* that its PCIe link can have, in GT/s; 0: not known */
 	} *place;			/* for each GPU */
+	struct gpus others;		/* devices that guest_facts_add() has read */
+	struct place *other_place;	/* for each of these */
 	struct numa numa;
 	struct vmms qemu, libvirt;
 	struct hugepages {
@@ -63,7 +72,7 @@ struct guest_facts {
 /* A NUMA node of the guest. Those of the processors come first. */
 struct guest_node {
 	int host;		/* the host's node; -1: not known */
-	const struct guest_gpu *gpu;	/* whose it is; NULL: processors and memory */
+	const struct guest_device *gpu;	/* whose it is; NULL: processors and memory */
 	unsigned int first_cpu, cpus;
 	uint64_t memory;
 };
@@ -75,10 +84,14 @@ struct guest_bus {
 	const char *smmu;	/* the host's behind the guest's; NULL: no SMMU */
 };
 
-struct guest_gpu {
-	const struct gpu *gpu;
+/* A GPU, or a device beside it, which has no nodes. */
+struct guest_device {
+	char id[24];		/* in QEMU: "gpu0", "dev0" */
+	const struct gpu *pci;
+	const struct place *place;
 	size_t bus;		/* in plan.bus; of no meaning if there are none: pcie.0 */
 	size_t first_node;
+	unsigned int port_speed;	/* of its root port, in GT/s; 0: QEMU's */
 	uint64_t bars;		/* their sum */
 	uint64_t largest;	/* of its BARs */
 	uint64_t span;		/* that its root port takes of the window */
@@ -87,7 +100,7 @@ struct guest_gpu {
 /* Why the guest is so; each is a text, or NULL if the option is absent. */
 enum why {
 	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_NODES,
-	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_ATS, WHY_INITIATOR,
+	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_DEVICE, WHY_ATS, WHY_INITIATOR,
 	WHY_FIRMWARE, WHY_DISK, WHY_NETWORK, WHY_CONSOLE,
 	WHYS
 };
@@ -104,7 +117,7 @@ struct guest_plan {
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;
 	bool hide_ats;			/* from the guest */
-	bool flat;			/* all GPUs on pcie.0, whatever their nodes */
+	bool flat;			/* all devices on pcie.0, whatever their nodes */
 
 	uint64_t window_min;	/* the least that has room for the BARs */
 	uint64_t window;
@@ -114,10 +127,10 @@ struct guest_plan {
 	struct guest_node node[GUEST_NODES_MAX];
 	size_t nodes, cpu_nodes;
 	unsigned char *distance;	/* nodes * nodes; NULL: QEMU's */
-	struct guest_bus bus[GUEST_GPUS_MAX];
+	struct guest_bus bus[GUEST_DEVICES_MAX];
 	size_t buses;
-	struct guest_gpu gpu[GUEST_GPUS_MAX];
-	size_t gpus;
+	struct guest_device device[GUEST_DEVICES_MAX];	/* the GPUs come first */
+	size_t devices, gpus;
 
 	char *why[WHYS];
 	char *notes;		/* lines about what is left out or short; NULL: none */
@@ -132,10 +145,12 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
  * doctor and for metrics, which run often.
  */
 void guest_facts_ask(struct answers *a, struct guest_facts *facts);
+/* Reads a device that is no GPU, for the plans that follow; once if it comes again. */
+void guest_facts_add(struct host *h, struct guest_facts *facts, const char *address);
 void guest_facts_free(struct guest_facts *facts);
 
 /*
- * Sets window_min, address_bits and gpu[].bars and span for all GPUs of the host
+ * Sets window_min, address_bits and device[].bars and span for all GPUs of the host
  * whose memory the driver reports. Refuses nothing.
  */
 void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan);
@@ -147,7 +162,7 @@ void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan);
 char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan);
 
 /*
- * The whole guest. EXIT_OK; or an exit status, and plan->refused. The wish, the
+ * The whole guest, with these GPUs and facts->others. EXIT_OK; or an exit status, and plan->refused. The wish, the
  * facts and the GPUs must live as long as the plan.
  */
 enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_wish *wish,

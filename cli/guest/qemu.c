@@ -119,8 +119,8 @@ static void add_nodes(struct command *c, const struct guest_plan *p)
 
 static void add_devices(struct command *c, const struct guest_plan *p)
 {
-	const struct guest_gpu *g;
-	char *bus;
+	const struct guest_device *g;
+	char *bus, speed[24];
 	size_t i, n;
 
 	if (p->iommufd)
@@ -132,18 +132,21 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 			add(c, "-device arm-smmuv3,id=smmuv3.%zu,primary-bus=pcie.%zu,accel=on,ats=on,ril=off,ssidsize=20,oas=48",
 			    i + 1, i + 1);
 	}
-	for (i = 0; i < p->gpus; i++) {
-		g = &p->gpu[i];
+	for (i = 0; i < p->devices; i++) {
+		g = &p->device[i];
+		*speed = 0;
+		if (g->port_speed)
+			snprintf(speed, sizeof(speed), ",x-speed=%u", g->port_speed);
 		bus = p->buses ? xasprintf("pcie.%zu", g->bus + 1) : xstrdup("pcie.0");
-		add(c, "-device pcie-root-port,id=port%zu,bus=%s,chassis=%zu,io-reserve=0",
-		    i, bus, i + 1);
+		add(c, "-device pcie-root-port,id=port%zu,bus=%s,chassis=%zu,io-reserve=0%s",
+		    i, bus, i + 1, speed);
 		free(bus);
-		add(c, "-device vfio-pci,id=gpu%zu,host=%s,bus=port%zu,rombar=0%s%s", i,
-		    g->gpu->address, i, p->hide_ats ? ",ats=off" : "",
+		add(c, "-device vfio-pci,id=%s,host=%s,bus=port%zu,rombar=0%s%s", g->id,
+		    g->pci->address, i, p->hide_ats && i < p->gpus ? ",ats=off" : "",
 		    p->iommufd ? ",iommufd=iommufd0" : "");
-		for (n = 0; n < NODES_OF_GPU; n++)
-			add(c, "-object acpi-generic-initiator,id=gi%zu,pci-dev=gpu%zu,node=%zu",
-			    i * NODES_OF_GPU + n, i, g->first_node + n);
+		for (n = 0; i < p->gpus && n < NODES_OF_GPU; n++)
+			add(c, "-object acpi-generic-initiator,id=gi%zu,pci-dev=%s,node=%zu",
+			    i * NODES_OF_GPU + n, g->id, g->first_node + n);
 	}
 }
 

@@ -24,6 +24,15 @@ KINDS = {
 }
 
 
+# What a tray has beside two GPUs: address, node, the sizes of its BARs, GT/s.
+NIC0, NIC1, NVME = "0000:01:00.0", "0010:01:00.0", "0002:01:00.0"
+TRAY = {
+    NIC0: (0, (64 << 20, 0, 0), "32.0 GT/s PCIe"),
+    NIC1: (1, (64 << 20, 8 << 20, 0), "64.0 GT/s PCIe"),
+    NVME: (0, (16 << 10, 0, 0), "16.0 GT/s PCIe"),
+}
+
+
 def resource(*sizes):
     """The kernel's file of a device with BARs 0, 2 and 4 of these sizes."""
     lines, at = [], 0x661000000000
@@ -41,9 +50,9 @@ def address(number):
 
 def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="11.1", libvirt=None,
          config=("IOMMUFD=m", "VFIO_DEVICE_CDEV=y", "VFIO_IOMMU_TYPE1=m", "ARM_SMMU_V3_IOMMUFD=y"), bits=48, initiators=True,
-         memory_kib=480 << 20, cpus=72):
+         memory_kib=480 << 20, cpus=72, tray=None):
     """Fills a tree. per_node and per_smmu: GPUs that share a NUMA node or an
-    SMMU."""
+    SMMU. tray: devices beside the GPUs."""
     facts = dict(KINDS[kind])
     device, own = facts.pop("device"), facts.pop("own_bar2", 128 * GiB)
     sizes = {"usemem_size": facts["usemem_bar_size"] * 3 // 4}
@@ -61,6 +70,13 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
                 (tree.root / f"{where[1:]}/nvgrace_gpu/{name}").unlink()
         tree.link(f"{where}/iommu", f"../../../platform/arm-smmu-v3.{i // per_smmu}.auto/iommu/smmu3.{i // per_smmu:#018x}")
         tree.file(f"/sys/kernel/iommu_groups/{20 + i}/devices/{address(i)}/class", "0x030200")
+    for i, (where, (node, bars, speed)) in enumerate((tray or {}).items()):
+        device = f"/sys/bus/pci/devices/{where}"
+        tree.device(where, vendor="0x15b3", device="0x1021", driver="vfio-pci", group=60 + i, node=node)
+        tree.file(f"{device}/resource", resource(*bars)).file(f"{device}/max_link_speed", speed)
+        tree.file(f"{device}/vfio-dev/vfio{60 + i}/dev", "511:1")
+        tree.link(f"{device}/iommu", f"../../../platform/arm-smmu-v3.{60 + i}.auto/iommu/smmu3.{60 + i:#018x}")
+        tree.file(f"/sys/kernel/iommu_groups/{60 + i}/devices/{where}/class", "0x020000")
     for i in range(processors):
         tree.numa_node(i, cpus=f"{i * cpus}-{(i + 1) * cpus - 1}", kib=memory_kib)
     total = processors + GPU_NODES * gpus
@@ -104,4 +120,4 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
     return tree
 
 
-__all__ = ["address", "host", "GiB", "TiB", "Tree", "KINDS", "QEMU", "LIBVIRT", "GPU_NODES"]
+__all__ = ["address", "host", "TRAY", "NIC0", "NIC1", "NVME", "GiB", "TiB", "Tree", "KINDS", "QEMU", "LIBVIRT", "GPU_NODES"]

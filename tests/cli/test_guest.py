@@ -13,9 +13,10 @@ import unittest
 import xml.etree.ElementTree as ET
 
 from cli.common import validate
-from cli.guest_hosts import GPU_NODES, GiB, TiB, Tree, address, host
+from cli.guest_hosts import GPU_NODES, NIC0, NIC1, NVME, TRAY, GiB, TiB, Tree, address, host
 
 ONE_TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
+TRAY_WORDS = ["--all", *(f"--device={a}" for a in TRAY)]
 ONLY_IOMMUFD = ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")
 
 # name: (host, words of the command line, options that must be there, options
@@ -81,6 +82,24 @@ HOSTS = {
         {}, ["--hugepages=1G", "--memory=32G", "--cpus=8", "--name=a b", "--disk=/dev/vg/a,b"],
         [r"-m 32G", r"-smp 8", r"memory-backend-memfd,id=m0,size=32G,hugetlb=on,hugetlbsize=1G",
          r"-name guest=a b", r"driver=raw,node-name=disk0,file.driver=host_device,file.filename=/dev/vg/a,,b"], []),
+    "a tray": (
+        {"gpus": 2, "tray": TRAY}, TRAY_WORDS,
+        [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1", r"pxb-pcie,id=pcie\.3,bus=pcie\.0,bus_nr=48,numa_node=0",
+         r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=52,numa_node=1", r"pxb-pcie,id=pcie\.5,bus=pcie\.0,bus_nr=56,numa_node=0",
+         r"smmuv3\.5,primary-bus=pcie\.5,accel=on", r"id=port1,bus=pcie\.2,chassis=2,io-reserve=0$",
+         r"id=port2,bus=pcie\.3,chassis=3,io-reserve=0,x-speed=32$", r"id=port3,bus=pcie\.4,chassis=4,io-reserve=0,x-speed=64$",
+         r"id=port4,bus=pcie\.5,chassis=5,io-reserve=0$", r"vfio-pci,id=dev0,host=0000:01:00\.0,bus=port2,rombar=0,iommufd=iommufd0$",
+         r"id=dev2,host=0002:01:00\.0,bus=port4", r"id=gi15,pci-dev=gpu1,node=17"],
+        ["gi16", "pci-dev=dev", "pcie\\.6", "node=18"]),
+    "a NIC beside one GPU, without an SMMU": (
+        {"tray": TRAY, "config": ONE_TYPE1}, [address(0), f"--device={NIC0}", "--device=0:1:0.0"],
+        [r"id=port0,bus=pcie\.1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0", r"id=gpu0,.*rombar=0,ats=off$",
+         r"id=dev0,host=0000:01:00\.0,bus=port1,rombar=0$"],
+        ["dev1", "smmu", "iommufd"]),
+    "a NIC where the window has room for one root complex": (
+        {"gpus": 2, "per_node": 2, "qemu": "9.2", "config": ONE_TYPE1, "tray": TRAY}, ["--all", f"--device={NIC0}"],
+        [r"id=port2,bus=pcie\.0,chassis=3"], ["pxb"]),
+    "the NIC of the other socket": ({"gpus": 2, "tray": TRAY}, [address(0), f"--device={NIC1}"], [r"pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0"], []),
     "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
     "uneven numbers": (
         {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
@@ -110,6 +129,12 @@ REFUSED = {
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, ["--iommufd=on"], 4, "libvirt 12.1 or later"),
     "fifteen GPUs at nine nodes": ({"gpus": 15, "per_node": 1}, ["--all"], 4, "15 GPUs .* need 135 NUMA nodes, and QEMU has 128"),
     "two SMMUs in 40 bits": ({"gpus": 2, "bits": 40}, ["--all", "--accel-smmu=on"], 4, "need 41 bits, and KVM gives it 40"),
+    "a device that there is not": ({}, ["--all", "--device=0000:09:00.0"], 3, "0000:09:00.0: no such PCI device"),
+    "a device that is no address": ({}, ["--all", "--device=nic"], 2, "nic: not a PCI address"),
+    "a device of two names": ({"tray": TRAY}, ["--all", "--device=01:00.0"], 2, "matches .*; add the domain"),
+    "a GPU as another device": ({"gpus": 2}, [address(0), f"--device={address(1)}"], 2, "a GPU; give its address without --device"),
+    "a NIC for KubeVirt": ({"tray": TRAY}, ["--all", "--format=kubevirt", f"--device={NIC0}"], 2, "--device is not for KubeVirt"),
+    "a NIC with a BAR of 3 MiB": ({"tray": {**TRAY, NIC0: (0, (3 << 20, 0, 0), "")}}, ["--all", f"--device={NIC0}"], 4, "impossible size"),
     "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
 }
 
@@ -299,6 +324,43 @@ class BadRecords(unittest.TestCase):
             (t.root / f"sys/bus/pci/devices/{address(0)}/iommu_group").unlink()
         self.refuse("in no IOMMU group", no_group)
 
+    def test_devices(self):
+        """A device that vfio doesn't have, and one that shares its group."""
+        where = f"sys/bus/pci/devices/{NIC0}"
+        words = ["--all", f"--device={NIC0}"]
+
+        def driver(name):
+            def change(t):
+                self.remove(f"{where}/driver", f"{where}/vfio-dev")(t)
+                if name:
+                    t.link(f"/{where}/driver", f"../../../bus/pci/drivers/{name}")
+            return change
+        self.refuse(r"0000:01:00\.0: bound to mlx5_core, not to a driver of vfio", driver("mlx5_core"), words=words, tray=TRAY)
+        self.refuse(r"0000:01:00\.0: not bound, not to a driver of vfio", driver(None), words=words, tray=TRAY)
+
+        def shared(t):
+            t.file(f"sys/kernel/iommu_groups/60/devices/{NVME}/x")
+            t.file(f"/sys/bus/pci/devices/{NVME}/class", "0x010802")
+        self.refuse("0000:01:00.0: shares IOMMU group 60 with 0002:01:00.0", shared, words=words, tray=TRAY)
+        self.refuse("0000:01:00.0 is not alone in its IOMMU group", shared, words=[*words, f"--device={NVME}", "--accel-smmu=on"], tray=TRAY)
+        many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(17)}
+        self.refuse("17 times --device; give at most 16", lambda t: None, words=["--all", *(f"--device={a}" for a in many)], tray=many)
+        many.popitem()
+        self.refuse("need 25 root complexes", lambda t: None, words=["--all", *(f"--device={a}" for a in many)], tray=many, gpus=9)
+
+    def test_peer_to_peer(self):
+        """With iommufd and without dma-bufs, no device reaches the GPU's memory."""
+        for words, there in ((["--all", f"--device={NIC0}"], True), (["--all"], False)):
+            with Tree() as t:
+                host(t, tray=TRAY, config=ONLY_IOMMUFD, qemu="10.0").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
+                findings = json.loads(guest(t, "--format=json", *words).stdout)["findings"]
+                self.assertEqual("peer-to-peer" in [f["id"] for f in findings], there)
+
+    def test_other_socket(self):
+        with Tree() as t:
+            notes = json.loads(guest(host(t, gpus=2, tray=TRAY), "--format=json", f"--device={NIC1}").stdout)["notes"]
+            self.assertIn("0010:01:00.0 is near node 1 of the host, of which", "".join(notes))
+
     def test_iommu(self):
         def other(t):
             link = t.root / f"sys/bus/pci/devices/{address(0)}/iommu"
@@ -474,6 +536,18 @@ class Domains(unittest.TestCase):
             self.assertEqual(port.get("index"), str(3 + i))
             self.assertEqual(port.find("address").get("bus"), f"0x0{i + 1}")
 
+    def test_tray(self):
+        """Other devices have their ports, and no nodes."""
+        domain = self.domain(libvirt="12.8", gpus=2, tray=TRAY, words=TRAY_WORDS[1:])
+        devices = domain.findall("devices/hostdev")
+        self.assertEqual([d.find("alias").get("name") for d in devices], ["ua-gpu0", "ua-gpu1", "ua-dev0", "ua-dev1", "ua-dev2"])
+        self.assertEqual([d.find("acpi") is None for d in devices], [False] * 2 + [True] * 3)
+        self.assertEqual([d.find("address").get("bus") for d in devices], [f"0x{n:02x}" for n in range(6, 11)])
+        self.assertEqual(len(domain.findall("devices/iommu")), 5)
+        qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+        self.assertEqual([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").get("value")) for d in domain.iter(f"{qemu}device")],
+                         [("pci.8", "32"), ("pci.9", "64")])
+
     def test_ats(self):
         """Without an SMMU, libvirt's guest does not see ATS either."""
         qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
@@ -530,6 +604,10 @@ class Others(unittest.TestCase):
             gpus = facts.get("gpus", 1)
             self.assertEqual(len(document["nodes"]), gpus + GPU_NODES * gpus)
             self.assertEqual([g["address"] for g in document["gpus"]], [address(i) for i in range(gpus)])
+        with Tree() as t:
+            document = json.loads(guest(host(t, gpus=2, tray=TRAY), "--format=json", *TRAY_WORDS).stdout)
+        validate(document)
+        self.assertEqual([(d["address"], d["bus"], d["port_speed"]) for d in document["devices"]], [(NIC0, 2, 32), (NIC1, 3, 64), (NVME, 4, None)])
 
     def test_kubevirt(self):
         with Tree() as t:

@@ -21,7 +21,7 @@ import time
 
 import pytest
 
-from cli.guest_hosts import GPU_NODES, KINDS, QEMU, Tree, host
+from cli.guest_hosts import GPU_NODES, KINDS, NIC0, QEMU, TRAY, Tree, host
 from lab import packages
 from lab.arch import NATIVE
 
@@ -62,6 +62,9 @@ HOSTS = {
     "two GH200s at two nodes, 41 bits": {"gpus": 2, "bits": 41, "config": TYPE1},
     "four GB200s, two to an SMMU": {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2},
     "four GB300s": {"kind": "gb300", "gpus": 4, "per_node": 2, "per_smmu": 2},
+    "a tray": {"kind": "gb200", "gpus": 2, "tray": TRAY},
+    "a tray, QEMU 10.0": {"kind": "gb200", "gpus": 2, "tray": TRAY, "qemu": "10.0", "config": TYPE1},
+    "two GH200s and a NIC, 40 bits": {"gpus": 2, "per_node": 2, "bits": 40, "config": TYPE1, "tray": {NIC0: TRAY[NIC0]}},
 }
 
 
@@ -71,8 +74,9 @@ def bar_sizes(kind):
 
 
 def guest(facts, *words):
+    devices = [f"--device={address}" for address in facts.get("tray", {})]
     with Tree() as t:
-        done = host(t, **facts).run("guest", *words)
+        done = host(t, **facts).run("guest", *words, *devices)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -81,16 +85,17 @@ def arguments(text):
     return shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[2:]
 
 
-def stand_in(words, kind, disk):
+def stand_in(words, kind, disk, tray):
     """The printed arguments with what stands for the hardware."""
     changed = []
     for word in words:
-        if match := re.fullmatch(r"vfio-pci,id=(gpu\d+),host=[^,]+,bus=(port\d+),rombar=0(?:,ats=off)?(?:,iommufd=iommufd0)?", word):
+        if match := re.fullmatch(r"vfio-pci,id=((?:gpu|dev)\d+),host=([^,]+),bus=(port\d+),rombar=0(?:,ats=off)?(?:,iommufd=iommufd0)?", word):
             # A function has one BAR of any size; a GPU has three.
-            for function, size in enumerate(bar_sizes(kind)):
+            sizes = [size for size in tray[match[2]][1] if size] if match[2] in tray else bar_sizes(kind)
+            for function, size in enumerate(sizes):
                 name = f",id={match[1]},multifunction=on" if function == 0 else ""
                 changed += ["-device"] if function else []
-                changed.append(f"pci-testdev,bus={match[2]},addr=00.{function},membar={size},rombar=0{name}")
+                changed.append(f"pci-testdev,bus={match[3]},addr=00.{function},membar={size},rombar=0{name}")
             continue
         for pattern, text in ((r"accel=kvm", "accel=tcg"), (r",accel=on,ats=on,ril=off,ssidsize=20,oas=48", ""),
                               (r",host-nodes=\d+,policy=preferred", ""), (r"file\.filename=.*", f"file.filename={disk}"),
@@ -284,6 +289,7 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
 """
 DOMAINS = {"11.3": {
     "one": ({"qemu": "10.0"}, []),
+    "tray": ({"qemu": "10.0", "gpus": 2, "tray": TRAY}, []),
     "two": ({"qemu": "10.0", "gpus": 2}, []),
     "four": ({"qemu": "10.0", "gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
     "plain": ({"qemu": "9.2", "initiators": False, "pages": 4096}, ["--disk=/srv/it's <a> & b.qcow2"]),
@@ -292,6 +298,7 @@ DOMAINS = {"11.3": {
     "iommufd": ({"config": ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")}, []),
     "one": ({}, []),
     "plain": ({"qemu": "10.0", "config": TYPE1}, ["--disk=/srv/it's <a> & b.qcow2"]),
+    "tray": ({"gpus": 2, "kind": "gb200", "tray": TRAY}, []),
     "two": ({"gpus": 2}, []),
 }}
 
@@ -344,6 +351,8 @@ def check_line(name, plan, found, version):
     assert sum(w.startswith("node,nodeid=") for w in found) == nodes, name
     assert sum("pcie-root-port" in w and "pci." in w for w in found) >= len(plan["gpus"]), name
     assert sum('"pxb-pcie"' in w for w in found) == len(plan["buses"]), name
+    ports = [device["port_speed"] for device in names(plan).values()]
+    assert [json.loads(w).get("x-speed") for w in found if '"pcie-root-port"' in w][:len(ports)] == [str(p) if p else None for p in ports], name
     for bus in plan["buses"]:
         assert any(f'"bus_nr":{bus["number"]}' in w and f'"numa_node":{bus["node"]}' in w for w in found), name
     smmus_found = [json.loads(w) for w in found if '"arm-smmuv3"' in w]
@@ -360,12 +369,17 @@ def check_line(name, plan, found, version):
 
 # ---- QEMU --------------------------------------------------------------------
 
+def names(plan):
+    """{id: device of the plan}, in the order of their ports"""
+    return {**{f"gpu{i}": gpu for i, gpu in enumerate(plan["gpus"])}, **{f"dev{i}": device for i, device in enumerate(plan["devices"])}}
+
+
 def check_tables(machine, plan):
     """What QEMU made of the line: tree, memory and ACPI's tables."""
     above = parents(machine.human("info qtree"))
-    for i, gpu in enumerate(plan["gpus"]):
-        bus = "pcie.0" if gpu["bus"] is None else f"pcie.{gpu['bus'] + 1}"
-        assert above[f"gpu{i}"][:2] == [f"port{i}", bus]
+    for i, (name, device) in enumerate(names(plan).items()):
+        bus = "pcie.0" if device["bus"] is None else f"pcie.{device['bus'] + 1}"
+        assert above[name][:2] == [f"port{i}", bus]
     size = plan["window"]["size"]
     windows = re.findall(r"([0-9a-f]{16})-([0-9a-f]{16}).*alias pcie-mmio-high ", machine.human("info mtree"))
     assert {int(last, 16) - int(first, 16) + 1 for first, last in windows} == {size}
@@ -395,11 +409,13 @@ def check_firmware(machine, plan):
     found = {d["qdev_id"]: d["pci_bridge"]["bus"]["prefetchable_range"] for d in devices(machine)
              if d["qdev_id"].startswith("port")}
     found = {name: (w["base"], w["limit"]) for name, w in found.items()}
-    assert len(found) == len(plan["gpus"])
+    bars = [device["bars"] for device in names(plan).values()]
+    assert len(found) == len(bars)
     end = 256 << 30
     for name, (first, last) in sorted(found.items(), key=lambda f: f[1]):
         assert first >= end
-        assert last - first + 1 >= plan["gpus"][int(name[4:])]["bars"] - (32 << 20)
+        wanted = bars[int(name[4:])]
+        assert last - first + 1 >= (wanted - (32 << 20) if wanted > 1 << 30 else wanted)
         end = last + 1
     assert end <= 1 << plan["window"]["address_bits"]
 
@@ -415,7 +431,7 @@ def devices(machine):
 def test_line(facts, tmp_path):
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(1 << 20))
-    words = stand_in(arguments(guest(facts, *SMALL)), facts.get("kind", "gh200"), disk)
+    words = stand_in(arguments(guest(facts, *SMALL)), facts.get("kind", "gh200"), disk, facts.get("tray", {}))
     plan = json.loads(guest(facts, *SMALL[:-1], "--format=json"))
     with Machine(facts.get("qemu", "11.1"), words, tmp_path) as machine:
         check_firmware(machine, plan)
