@@ -100,7 +100,7 @@ _nvgrace_gpu() {
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --log --ready-within --seed --time --until --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
-	guest) options+=' --accel-smmu --all --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output' ;;
+	guest) options+=' --accel-smmu --all --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output --pin' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac

@@ -103,6 +103,7 @@ _nvgrace_gpu() {
 				'--name=[its name]:name:' '--memory=[its memory]:size:' \
 				'--cpus=[its processors]:number:' '--disk=[its disk]:file:_files' \
 				'--hugepages=[memory of huge pages]:size:' \
+				'--pin[only on processors and memory near the GPUs]' \
 				'--accel-smmu=[SMMUs in hardware]:when:(auto off on)' \
 				'--iommufd=[iommufd instead of type1]:when:(auto off on)' \
 				'*:address:_nvgrace_gpu_addresses'

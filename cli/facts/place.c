@@ -81,9 +81,15 @@ static void each_number(const char *list, void (*use)(unsigned long number, void
 	}
 }
 
-static void count_number(unsigned long number, void *data)
+static void add_cpu(unsigned long number, void *data)
 {
-	++*(unsigned int *)data;
+	struct numa_node *node = data;
+
+	/* A list that repeats itself is no kernel's. */
+	if (node->cpus > UINT16_MAX)
+		return;
+	node->cpu = g_renew(unsigned short, node->cpu, node->cpus + 1);
+	node->cpu[node->cpus++] = number;
 }
 
 static void mark_initiator(unsigned long number, void *data)
@@ -102,7 +108,7 @@ static void read_node(struct host *h, struct numa_node *node)
 	g_autofree char *text = host_read(h, NULL, NODES "/node%d/meminfo", node->id);
 	const char *at;
 
-	each_number(cpus, count_number, &node->cpus);
+	each_number(cpus, add_cpu, node);
 	at = text ? strstr(text, "MemTotal:") : NULL;
 	if (at)
 		node->bytes = strtoull(at + strlen("MemTotal:"), NULL, 10) << 10;
@@ -152,8 +158,10 @@ void numa_free(struct numa *numa)
 {
 	size_t i;
 
-	for (i = 0; i < numa->count; i++)
+	for (i = 0; i < numa->count; i++) {
 		g_free(numa->node[i].distance);
+		g_free(numa->node[i].cpu);
+	}
 	g_free(numa->node);
 	memset(numa, 0, sizeof(*numa));
 }

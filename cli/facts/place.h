@@ -28,6 +28,7 @@ char **gpu_group(struct host *h, const struct gpu *gpu);
 struct numa_node {
 	int id;
 	unsigned int cpus;
+	unsigned short *cpu;	/* their numbers, ascending as the kernel lists them */
 	uint64_t bytes;		/* online memory */
 	bool initiator;		/* firmware made it for a device, such as a GPU */
 	uint64_t *distance;	/* to each of the nodes, in their order; NULL: not known */

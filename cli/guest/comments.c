@@ -54,7 +54,8 @@ const char *guest_why_name(enum why why)
 	static const char *const names[] = {
 		[WHY_MACHINE] = "machine", [WHY_RAS] = "ras", [WHY_WINDOW] = "window",
 		[WHY_CPU] = "cpu", [WHY_CPUS] = "cpus", [WHY_MEMORY] = "memory",
-		[WHY_BACKEND] = "memory_backend", [WHY_NODES] = "nodes",
+		[WHY_BACKEND] = "memory_backend", [WHY_PIN] = "pin",
+		[WHY_NODES] = "nodes",
 		[WHY_DISTANCES] = "distances", [WHY_IOMMUFD] = "iommufd", [WHY_BUS] = "buses",
 		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_DEVICE] = "device",
 		[WHY_ATS] = "ats",

@@ -29,7 +29,7 @@ static const char doc[] =
 	"guest is not possible, and the message says why and what would help.";
 
 enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
-       KEY_FRAGMENT, KEY_DEVICE };
+       KEY_FRAGMENT, KEY_DEVICE, KEY_PIN };
 
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
@@ -45,6 +45,8 @@ static const struct argp_option options[] = {
 	{ "cpus", KEY_CPUS, "NUMBER", 0, "Processors (default: 16 for each GPU, or the host's)", 0 },
 	{ "disk", KEY_DISK, "FILE", 0, "The disk: qcow2 if its name ends in .qcow2, else raw; for kubevirt, a claim", 0 },
 	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 512M", 0 },
+	{ "pin", KEY_PIN, NULL, 0,
+	  "Run on the processors of the NUMA nodes near the GPUs, with memory only from there", 0 },
 	{ "accel-smmu", KEY_ACCEL, "WHEN", 0,
 	  "SMMUs that use the host's in hardware: \"auto\" (default: if all have it), \"on\" or \"off\"", 0 },
 	{ "iommufd", KEY_IOMMUFD, "WHEN", 0,
@@ -152,6 +154,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_DEVICE:
 		a->device = xrealloc(a->device, (a->devices + 1) * sizeof(*a->device));
 		a->device[a->devices++] = arg;
+		return 0;
+	case KEY_PIN:
+		a->wish.pin = true;
 		return 0;
 	case KEY_FRAGMENT:
 		a->fragment = true;

@@ -27,6 +27,7 @@ static struct json_object *json_nodes(const struct guest_plan *p)
 		json_object_object_add(o, "gpu", json_text(n->gpu ? n->gpu->pci->address : NULL));
 		json_object_object_add(o, "first_cpu", n->gpu ? NULL : json_int(n->first_cpu));
 		json_object_object_add(o, "cpus", json_object_new_int(n->cpus));
+		json_object_object_add(o, "host_cpus", json_text(n->host_cpus));
 		json_object_object_add(o, "memory", json_size(n->memory));
 		row = p->distance ? json_object_new_array() : NULL;
 		for (k = 0; row && k < p->nodes; k++)
@@ -139,6 +140,7 @@ void guest_print_json(const struct guest_output *output)
 	json_object_object_add(document, "firmware", json_object_new_string(p->firmware));
 	json_object_object_add(document, "disk", json_object_new_string(p->disk));
 	json_object_object_add(document, "disk_format", json_object_new_string(p->disk_format));
+	json_object_object_add(document, "pinned", json_object_new_boolean(p->pin));
 	json_object_object_add(document, "ras", json_object_new_boolean(p->ras));
 	json_object_object_add(document, "iommufd", json_object_new_boolean(p->iommufd));
 	json_object_object_add(document, "accel_smmu", json_object_new_boolean(p->accel));

@@ -110,9 +110,25 @@ static void print_backing(const struct guest_output *o)
 		why(o, "  ", WHY_BACKEND);
 	fputs("  <numatune>\n", o->out);
 	for (i = 0; i < p->cpu_nodes; i++)
-		fprintf(o->out, "    <memnode cellid='%zu' mode='preferred' nodeset='%d'/>\n", i,
-			p->node[i].host);
+		fprintf(o->out, "    <memnode cellid='%zu' mode='%s' nodeset='%d'/>\n", i,
+			p->pin ? "strict" : "preferred", p->node[i].host);
 	fputs("  </numatune>\n", o->out);
+}
+
+static void print_pinning(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	const struct guest_node *n;
+	unsigned int cpu;
+
+	if (!p->pin)
+		return;
+	why(o, "  ", WHY_PIN);
+	fputs("  <cputune>\n", o->out);
+	for (n = p->node; n < p->node + p->cpu_nodes; n++)
+		for (cpu = n->first_cpu; cpu < n->first_cpu + n->cpus; cpu++)
+			fprintf(o->out, "    <vcpupin vcpu='%u' cpuset='%s'/>\n", cpu, n->host_cpus);
+	fprintf(o->out, "    <emulatorpin cpuset='%s'/>\n  </cputune>\n", p->host_cpus);
 }
 
 static void print_distances(const struct guest_output *o, size_t a)
@@ -379,6 +395,7 @@ void guest_print_libvirt(const struct guest_output *o)
 	if (!o->fragment)
 		fputs("  </features>\n", o->out);
 	print_backing(o);
+	print_pinning(o);
 	print_cpu(o);
 	fputs("  <devices>\n", o->out);
 	if (!o->fragment && p->qemu)

@@ -2,6 +2,7 @@
 /*
  * Computes the guest: see plan.h. Only guest_facts_read() reads the host.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -826,6 +827,61 @@ static enum exit_status plan_memory(const struct guest_facts *facts,
 	return EXIT_OK;
 }
 
+/* "0-71,144"; to be freed. */
+static char *cpu_list(const struct numa_node *node)
+{
+	GString *text = g_string_new(NULL);
+	unsigned int i, first;
+
+	for (i = 0; i < node->cpus; i++) {
+		first = node->cpu[i];
+		g_string_append_printf(text, "%s%u", text->len ? "," : "", first);
+		while (i + 1 < node->cpus && node->cpu[i + 1] == node->cpu[i] + 1)
+			i++;
+		if (node->cpu[i] != first)
+			g_string_append_printf(text, "-%u", node->cpu[i]);
+	}
+	return g_string_free(text, FALSE);
+}
+
+static enum exit_status plan_pinning(const struct guest_facts *facts,
+				     const struct guest_wish *wish, struct guest_plan *plan)
+{
+	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
+	const struct numa_node *near;
+	struct guest_node *n;
+	char *all;
+
+	/* KubeVirt pins its guests, by dedicatedCpuPlacement. */
+	plan->pin = wish->pin && plan->format != FORMAT_KUBEVIRT;
+	for (n = plan->node; plan->pin && n < plan->node + plan->cpu_nodes; n++) {
+		near = host_node(facts, n->host);
+		if (!near)
+			continue;
+		if (near->bytes && n->memory > near->bytes)
+			return refuse(plan, EXIT_REFUSED, NULL,
+				      "--pin: a node of the guest has %s, and node %d of the host has only %s; give less --memory",
+				      size_text(n->memory, needed), near->id,
+				      size_text(near->bytes, there));
+		if (n->cpus > near->cpus)
+			note(plan, "a node of the guest has %u processors, and node %d of the host, which it is pinned to, has %u",
+			     n->cpus, near->id, near->cpus);
+		n->host_cpus = cpu_list(near);
+		all = xasprintf("%s%s%s", plan->host_cpus ? plan->host_cpus : "",
+				plan->host_cpus ? "," : "", n->host_cpus);
+		free(plan->host_cpus);
+		plan->host_cpus = all;
+	}
+	if (!plan->pin)
+		return EXIT_OK;
+	if (plan->format == FORMAT_QEMU && plan->cpu_nodes > 1)
+		note(plan, "each processor of the guest runs on those of all %zu nodes: QEMU has no option to pin one to its own; libvirt does that",
+		     plan->cpu_nodes);
+	because(plan, WHY_PIN,
+		"as --pin says, the guest runs on the processors of the host's NUMA nodes that its own stand for (cpulist in /sys/devices/system/node/node*), and has memory of no other node; other guests and processes may run there, too");
+	return EXIT_OK;
+}
+
 static enum exit_status plan_backend(const struct guest_facts *facts,
 				     const struct guest_wish *wish, struct guest_plan *plan)
 {
@@ -836,7 +892,7 @@ static enum exit_status plan_backend(const struct guest_facts *facts,
 	for (i = 0; i < facts->numa.count; i++)
 		with_cpus += !!facts->numa.node[i].cpus;
 	/* There is nothing to choose on a host with one such node. */
-	if (with_cpus == 1)
+	if (with_cpus == 1 && !plan->pin)
 		plan->node[0].host = -1;
 	for (i = 0; plan->hugepages && i < facts->hugepage_sizes; i++) {
 		more = xasprintf("%s%s%s", sizes, i ? ", " : "",
@@ -869,6 +925,7 @@ static enum exit_status plan_backend(const struct guest_facts *facts,
 				 (unsigned long long)(memory_unit(facts, plan) >> 20));
 	because(plan, WHY_BACKEND, "%s%s", kind,
 		plan->node[0].host < 0 ? "" :
+		plan->pin ? ", only of the host's node near the GPU (numa_node in its sysfs folder)" :
 		", preferably of the host's node near the GPU (numa_node in its sysfs folder)");
 	free(kind);
 	return EXIT_OK;
@@ -1116,6 +1173,8 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	if (!status)
 		status = plan_window(facts, plan);
 	if (!status)
+		status = plan_pinning(facts, wish, plan);
+	if (!status)
 		status = plan_backend(facts, wish, plan);
 	if (!status)
 		status = plan_buses(facts, plan);
@@ -1133,6 +1192,9 @@ void guest_plan_free(struct guest_plan *plan)
 
 	for (i = 0; i < WHYS; i++)
 		free(plan->why[i]);
+	for (i = 0; i < plan->cpu_nodes; i++)
+		free(plan->node[i].host_cpus);
+	free(plan->host_cpus);
 	free(plan->distance);
 	free(plan->disk);
 	free(plan->notes);

@@ -37,6 +37,7 @@ struct guest_wish {
 	const char *name, *disk;
 	bool disk_device;		/* the disk is a block device */
 	enum choice accel, iommufd;
+	bool pin;
 };
 
 /* All facts of the host that a plan is made of. */
@@ -74,6 +75,7 @@ struct guest_node {
 	int host;		/* the host's node; -1: not known */
 	const struct guest_device *gpu;	/* whose it is; NULL: processors and memory */
 	unsigned int first_cpu, cpus;
+	char *host_cpus;	/* "0-71", if the guest is pinned; else NULL */
 	uint64_t memory;
 };
 
@@ -99,7 +101,7 @@ struct guest_device {
 
 /* Why the guest is so; each is a text, or NULL if the option is absent. */
 enum why {
-	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_NODES,
+	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_PIN, WHY_NODES,
 	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_DEVICE, WHY_ATS, WHY_INITIATOR,
 	WHY_FIRMWARE, WHY_DISK, WHY_NETWORK, WHY_CONSOLE,
 	WHYS
@@ -116,6 +118,8 @@ struct guest_plan {
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;
+	bool pin;			/* to its processors, and strictly to its memory */
+	char *host_cpus;		/* if so, of all nodes */
 	bool hide_ats;			/* from the guest */
 	bool flat;			/* all devices on pcie.0, whatever their nodes */
 

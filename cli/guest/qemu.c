@@ -81,7 +81,7 @@ static void add_memory(struct command *c, const struct guest_plan *p)
 	for (i = 0; i < p->cpu_nodes; i++) {
 		n = &p->node[i];
 		size = guest_size(n->memory);
-		host = n->host < 0 ? xstrdup("") : xasprintf(",host-nodes=%d,policy=preferred", n->host);
+		host = n->host < 0 ? xstrdup("") : xasprintf(",host-nodes=%d,policy=%s", n->host, p->pin ? "bind" : "preferred");
 		if (p->hugepages)
 			add(c, "-object memory-backend-memfd,id=m%zu,size=%s,hugetlb=on,hugetlbsize=%s%s",
 			    i, size, page, host);
@@ -204,7 +204,8 @@ void guest_print_qemu(const struct guest_output *o)
 	if (o->warnings || p->notes)
 		fputs("#\n", o->out);
 	print_reasons(o);
-	fprintf(o->out, "\nexec %s \\\n    -name %s", program, word);
+	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name %s", p->pin ? "taskset -c " : "",
+		p->pin ? p->host_cpus : "", p->pin ? " " : "", program, word);
 	for (i = 0; i < c.count; i++) {
 		fprintf(o->out, " \\\n    %s", c.line[i]);
 		free(c.line[i]);

@@ -78,7 +78,7 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
         tree.link(f"{device}/iommu", f"../../../platform/arm-smmu-v3.{60 + i}.auto/iommu/smmu3.{60 + i:#018x}")
         tree.file(f"/sys/kernel/iommu_groups/{60 + i}/devices/{where}/class", "0x020000")
     for i in range(processors):
-        tree.numa_node(i, cpus=f"{i * cpus}-{(i + 1) * cpus - 1}", kib=memory_kib)
+        tree.numa_node(i, cpus=f"{i * cpus}-{(i + 1) * cpus - 1}", kib=memory_kib[i] if isinstance(memory_kib, dict) else memory_kib)
     total = processors + GPU_NODES * gpus
     owner = [None] * processors + [i for i in range(gpus) for _ in range(GPU_NODES)]
     near = list(range(processors)) + [i // per_node for i in range(gpus) for _ in range(GPU_NODES)]

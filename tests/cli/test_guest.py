@@ -100,6 +100,10 @@ HOSTS = {
         {"gpus": 2, "per_node": 2, "qemu": "9.2", "config": ONE_TYPE1, "tray": TRAY}, ["--all", f"--device={NIC0}"],
         [r"id=port2,bus=pcie\.0,chassis=3"], ["pxb"]),
     "the NIC of the other socket": ({"gpus": 2, "tray": TRAY}, [address(0), f"--device={NIC1}"], [r"pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0"], []),
+    "pinned": (
+        {}, ["--pin"], [r"^-c 0-71 /usr/bin/qemu-system-aarch64$", r"id=m0,size=64G,host-nodes=0,policy=bind"], []),
+    "pinned to two nodes": (
+        {"gpus": 2}, ["--all", "--pin"], [r"^-c 0-71,72-143 /usr/bin/qemu-system-aarch64$", r"id=m1,size=64G,host-nodes=1,policy=bind"], ["preferred"]),
     "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
     "uneven numbers": (
         {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
@@ -135,6 +139,8 @@ REFUSED = {
     "a GPU as another device": ({"gpus": 2}, [address(0), f"--device={address(1)}"], 2, "a GPU; give its address without --device"),
     "a NIC for KubeVirt": ({"tray": TRAY}, ["--all", "--format=kubevirt", f"--device={NIC0}"], 2, "--device is not for KubeVirt"),
     "a NIC with a BAR of 3 MiB": ({"tray": {**TRAY, NIC0: (0, (3 << 20, 0, 0), "")}}, ["--all", f"--device={NIC0}"], 4, "impossible size"),
+    "more strict memory than a node has": (
+        {"gpus": 2, "memory_kib": {0: 200 << 20, 1: 40 << 20}}, ["--all", "--pin", "--memory=128G"], 4, "--pin: .* has 64 GiB, and node 1 of the host has only 40 GiB"),
     "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
 }
 
@@ -548,6 +554,23 @@ class Domains(unittest.TestCase):
         self.assertEqual([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").get("value")) for d in domain.iter(f"{qemu}device")],
                          [("pci.8", "32"), ("pci.9", "64")])
 
+    def test_pin(self):
+        """Each processor runs on those of its node."""
+        domain = self.domain(libvirt="12.8", gpus=2, words=["--pin", "--cpus=3"])
+        self.assertEqual([p.attrib for p in domain.findall("cputune/vcpupin")],
+                         [{"vcpu": str(n), "cpuset": cpus} for n, cpus in enumerate(["0-71", "0-71", "72-143"])])
+        self.assertEqual(domain.find("cputune/emulatorpin").attrib, {"cpuset": "0-71,72-143"})
+        self.assertEqual([n.attrib for n in domain.findall("numatune/memnode")],
+                         [{"cellid": str(n), "mode": "strict", "nodeset": str(n)} for n in range(2)])
+
+    def test_pinned_to_less(self):
+        """Processors whose numbers have gaps, and fewer than the guest's."""
+        with Tree() as t:
+            host(t, gpus=2).file("/sys/devices/system/node/node0/cpulist", "0,2-3,7,9-11").file("/sys/devices/system/node/node1/cpulist", "8")
+            document = json.loads(guest(t, "--format=json", "--all", "--pin", "--cpus=4").stdout)
+        self.assertEqual([n["host_cpus"] for n in document["nodes"]][:3], ["0,2-3,7,9-11", "8", None])
+        self.assertEqual(["pinned to, has 1" in n for n in document["notes"]], [True])
+
     def test_ats(self):
         """Without an SMMU, libvirt's guest does not see ATS either."""
         qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
@@ -605,7 +628,7 @@ class Others(unittest.TestCase):
             self.assertEqual(len(document["nodes"]), gpus + GPU_NODES * gpus)
             self.assertEqual([g["address"] for g in document["gpus"]], [address(i) for i in range(gpus)])
         with Tree() as t:
-            document = json.loads(guest(host(t, gpus=2, tray=TRAY), "--format=json", *TRAY_WORDS).stdout)
+            document = json.loads(guest(host(t, gpus=2, tray=TRAY), "--format=json", "--pin", *TRAY_WORDS).stdout)
         validate(document)
         self.assertEqual([(d["address"], d["bus"], d["port_speed"]) for d in document["devices"]], [(NIC0, 2, 32), (NIC1, 3, 64), (NVME, 4, None)])
 

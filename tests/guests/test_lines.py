@@ -57,6 +57,7 @@ HOSTS = {
     "two GB200s at two nodes, QEMU 10.0": {"qemu": "10.0", "config": TYPE1, "kind": "gb200", "gpus": 2},
     "one GH200": {},
     "one GH200, the least window": {"bits": 40},
+    "one GH200, pinned to the node that this machine has": {"words": ["--pin"]},
     "two GH200s at two nodes": {"gpus": 2},
     "two GH200s at two nodes, 40 bits": {"gpus": 2, "bits": 40, "config": TYPE1},
     "two GH200s at two nodes, 41 bits": {"gpus": 2, "bits": 41, "config": TYPE1},
@@ -74,15 +75,17 @@ def bar_sizes(kind):
 
 
 def guest(facts, *words):
-    devices = [f"--device={address}" for address in facts.get("tray", {})]
+    facts = dict(facts)
+    words = [*words, *(f"--device={address}" for address in facts.get("tray", {})), *facts.pop("words", [])]
     with Tree() as t:
-        done = host(t, **facts).run("guest", *words, *devices)
+        done = host(t, **facts).run("guest", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def arguments(text):
-    return shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[2:]
+    command = shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))
+    return command[command.index("/usr/bin/qemu-system-aarch64") + 1:]
 
 
 def stand_in(words, kind, disk, tray):
@@ -289,6 +292,7 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
 """
 DOMAINS = {"11.3": {
     "one": ({"qemu": "10.0"}, []),
+    "pinned": ({"qemu": "10.0"}, ["--pin"]),
     "tray": ({"qemu": "10.0", "gpus": 2, "tray": TRAY}, []),
     "two": ({"qemu": "10.0", "gpus": 2}, []),
     "four": ({"qemu": "10.0", "gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
@@ -298,6 +302,7 @@ DOMAINS = {"11.3": {
     "iommufd": ({"config": ("IOMMUFD=m", "VFIO_DEVICE_CDEV=y")}, []),
     "one": ({}, []),
     "plain": ({"qemu": "10.0", "config": TYPE1}, ["--disk=/srv/it's <a> & b.qcow2"]),
+    "pinned": ({"gpus": 2}, ["--pin"]),
     "tray": ({"gpus": 2, "kind": "gb200", "tray": TRAY}, []),
     "two": ({"gpus": 2}, []),
 }}
