@@ -694,6 +694,9 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 	if (!status && !plan->accel && accel != CHOICE_OFF)
 		note(plan, "no accelerated SMMUv3, so the guest has no IOMMU and no shared virtual addressing: %s",
 		     no_accel ? no_accel : "--iommufd=off");
+	if (plan->accel)
+		note(plan, "the guest's kernel needs CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE, or CUDA does not start: if it lacks them, as Debian 12 and 13 do, use %s",
+		     plan->format == FORMAT_KUBEVIRT ? "another kernel" : "--accel-smmu=off");
 	/* KubeVirt's guests always have an SMMU. */
 	plan->hide_ats = !plan->accel && plan->qemu && vmm_has(plan->qemu, QEMU_ATS);
 	if (plan->hide_ats)
