@@ -59,10 +59,10 @@ _nvgrace_gpu() {
 		mapfile -t COMPREPLY < <(compgen -W 'look open touch sample pattern reset d3hot file scrub' -- "$cur")
 		return
 		;;
-	--seed | --ready-within | --device | --name | --memory | --cpus | --hugepages)
+	--seed | --ready-within | --ssh-port | --device | --name | --memory | --cpus | --hugepages)
 		return
 		;;
-	--disk | --log)
+	--cloud-init | --disk | --log)
 		_filedir
 		return
 		;;
@@ -81,7 +81,7 @@ _nvgrace_gpu() {
 		_filedir -d
 		return
 		;;
-	--output=* | --disk=* | --log=*)
+	--output=* | --cloud-init=* | --disk=* | --log=*)
 		cur=${cur#*=}
 		_filedir
 		return
@@ -100,7 +100,7 @@ _nvgrace_gpu() {
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --log --ready-within --seed --time --until --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
-	guest) options+=' --accel-smmu --all --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output --pin' ;;
+	guest) options+=' --accel-smmu --all --cloud-init --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output --pin --ssh-port' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac

@@ -102,6 +102,8 @@ _nvgrace_gpu() {
 				'*--device=[a NIC or NVMe beside the GPUs]:address:' \
 				'--name=[its name]:name:' '--memory=[its memory]:size:' \
 				'--cpus=[its processors]:number:' '--disk=[its disk]:file:_files' \
+				'--cloud-init=[data for cloud-init]:file:_files' \
+				'--ssh-port=[a port for its ssh]:port:' \
 				'--hugepages=[memory of huge pages]:size:' \
 				'--pin[only on processors and memory near the GPUs]' \
 				'--accel-smmu=[SMMUs in hardware]:when:(auto off on)' \

@@ -60,7 +60,8 @@ const char *guest_why_name(enum why why)
 		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_DEVICE] = "device",
 		[WHY_ATS] = "ats",
 		[WHY_INITIATOR] = "initiators", [WHY_FIRMWARE] = "firmware",
-		[WHY_DISK] = "disk", [WHY_NETWORK] = "network", [WHY_CONSOLE] = "console",
+		[WHY_DISK] = "disk", [WHY_SEED] = "cloud_init",
+		[WHY_NETWORK] = "network", [WHY_CONSOLE] = "console",
 	};
 
 	return names[why];

@@ -29,7 +29,7 @@ static const char doc[] =
 	"guest is not possible, and the message says why and what would help.";
 
 enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
-       KEY_FRAGMENT, KEY_DEVICE, KEY_PIN };
+       KEY_FRAGMENT, KEY_DEVICE, KEY_PIN, KEY_SEED, KEY_SSH };
 
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
@@ -44,6 +44,9 @@ static const struct argp_option options[] = {
 	{ "memory", KEY_MEMORY, "SIZE", 0, "Memory, such as 64G (default: 64G for each GPU, or half of the host's)", 0 },
 	{ "cpus", KEY_CPUS, "NUMBER", 0, "Processors (default: 16 for each GPU, or the host's)", 0 },
 	{ "disk", KEY_DISK, "FILE", 0, "The disk: qcow2 if its name ends in .qcow2, else raw; for kubevirt, a claim", 0 },
+	{ "cloud-init", KEY_SEED, "PATH", 0,
+	  "A folder with user-data and meta-data for cloud-init, or an image of a file system with the label CIDATA", 0 },
+	{ "ssh-port", KEY_SSH, "PORT", 0, "Reach the guest's port 22 by this port of the host's 127.0.0.1", 0 },
 	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 512M", 0 },
 	{ "pin", KEY_PIN, NULL, 0,
 	  "Run on the processors of the NUMA nodes near the GPUs, with memory only from there", 0 },
@@ -113,6 +116,14 @@ static bool is_device(const char *path)
 	return g_str_has_prefix(path, "/dev/") && !g_str_has_prefix(path, "/dev/shm/");
 }
 
+static const char *parse_text(const char *option, const char *arg, struct argp_state *state)
+{
+	if (!*arg || !is_clean(arg))
+		argp_error(state, "--%s: empty, or with a control character or bytes that are not UTF-8",
+			   option);
+	return arg;
+}
+
 static enum choice parse_choice(const char *option, const char *arg, struct argp_state *state)
 {
 	if (!strcmp(arg, "on"))
@@ -162,13 +173,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->fragment = true;
 		return 0;
 	case KEY_NAME:
+		a->wish.name = parse_text("name", arg, state);
+		return 0;
 	case KEY_DISK:
-		if (!*arg || !is_clean(arg))
-			argp_error(state, "--%s: empty, or with a control character or bytes that are not UTF-8",
-				   key == KEY_NAME ? "name" : "disk");
-		*(key == KEY_NAME ? &a->wish.name : &a->wish.disk) = arg;
-		if (key == KEY_DISK)
-			a->wish.disk_device = is_device(arg);
+		a->wish.disk = parse_text("disk", arg, state);
+		a->wish.disk_device = is_device(arg);
+		return 0;
+	case KEY_SEED:
+		a->wish.seed = parse_text("cloud-init", arg, state);
+		a->wish.seed_folder = g_file_test(arg, G_FILE_TEST_IS_DIR);
+		return 0;
+	case KEY_SSH:
+		if (arg[strspn(arg, "0123456789")] || !parse_u64(arg, &number) || !number ||
+		    number > UINT16_MAX)
+			argp_error(state, "--ssh-port=%s: not a port from 1 to 65535", arg);
+		else
+			a->wish.ssh_port = number;
 		return 0;
 	case KEY_MEMORY:
 	case KEY_HUGEPAGES:
@@ -221,6 +241,19 @@ static enum exit_status check_names(const struct arguments *a, enum format forma
 	}
 	if (format == FORMAT_LIBVIRT && *disk && *disk != '/') {
 		complain(NULL, "--disk=%s: libvirt needs an absolute path", disk);
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_LIBVIRT && a->wish.seed_folder) {
+		complain(NULL, "--cloud-init=%s: a folder, and libvirt gives the guest only images; make one with \"xorrisofs -J -r -V CIDATA -o seed.iso DIR\"",
+			 a->wish.seed);
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_LIBVIRT && a->wish.seed && *a->wish.seed != '/') {
+		complain(NULL, "--cloud-init=%s: libvirt needs an absolute path", a->wish.seed);
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_KUBEVIRT && (a->wish.seed || a->wish.ssh_port)) {
+		complain(NULL, "--cloud-init and --ssh-port are not for KubeVirt, which has volumes cloudInitNoCloud and \"virtctl ssh\"");
 		return EXIT_USAGE_ERROR;
 	}
 	return EXIT_OK;

@@ -140,6 +140,8 @@ void guest_print_json(const struct guest_output *output)
 	json_object_object_add(document, "firmware", json_object_new_string(p->firmware));
 	json_object_object_add(document, "disk", json_object_new_string(p->disk));
 	json_object_object_add(document, "disk_format", json_object_new_string(p->disk_format));
+	json_object_object_add(document, "cloud_init", json_text(p->seed));
+	json_object_object_add(document, "ssh_port", p->ssh_port ? json_int(p->ssh_port) : NULL);
 	json_object_object_add(document, "pinned", json_object_new_boolean(p->pin));
 	json_object_object_add(document, "ras", json_object_new_boolean(p->ras));
 	json_object_object_add(document, "iommufd", json_object_new_boolean(p->iommufd));

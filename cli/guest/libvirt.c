@@ -349,18 +349,31 @@ static void print_end(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
 	bool device = p->disk_device;
-	char *disk = escaped(p->disk);
+	char *disk = escaped(p->disk), *seed;
 
 	why(o, "    ", WHY_DISK);
 	fprintf(o->out, "    <disk type='%s' device='disk'>\n      <driver name='qemu' type='%s'/>\n      <source %s='%s'/>\n      <target dev='vda' bus='virtio'/>\n    </disk>\n",
 		device ? "block" : "file", p->disk_format, device ? "dev" : "file", disk);
-	fputs("    <!-- The network, as for any guest; for example\n"
-	      "    <interface type='network'>\n"
-	      "      <source network='default'/>\n"
-	      "      <model type='virtio'/>\n"
-	      "    </interface>\n"
-	      "    -->\n"
-	      "    <console type='pty'/>\n"
+	if (p->seed) {
+		seed = escaped(p->seed);
+		why(o, "    ", WHY_SEED);
+		fprintf(o->out, "    <disk type='file' device='disk'>\n      <driver name='qemu' type='raw'/>\n      <source file='%s'/>\n      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n",
+			seed);
+		free(seed);
+	}
+	if (p->ssh_port) {
+		why(o, "    ", WHY_NETWORK);
+		fprintf(o->out, "    <interface type='user'>\n      <backend type='passt'/>\n      <portForward proto='tcp' address='127.0.0.1'>\n        <range start='%u' to='22'/>\n      </portForward>\n      <model type='virtio'/>\n    </interface>\n",
+			p->ssh_port);
+	} else {
+		fputs("    <!-- The network, as for any guest; for example\n"
+		      "    <interface type='network'>\n"
+		      "      <source network='default'/>\n"
+		      "      <model type='virtio'/>\n"
+		      "    </interface>\n"
+		      "    -->\n", o->out);
+	}
+	fputs("    <console type='pty'/>\n"
 	      "    <rng model='virtio'>\n"
 	      "      <backend model='random'>/dev/urandom</backend>\n"
 	      "    </rng>\n"

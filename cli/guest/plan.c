@@ -1154,7 +1154,15 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 	because(plan, WHY_DISK, "%s; %s", wish->disk ? "as --disk says" : "a placeholder: --disk names yours",
 		ends_with(plan->disk, ".qcow2") ? "qcow2, because its name ends in .qcow2" :
 		"raw, because its name does not end in .qcow2");
-	because(plan, WHY_NETWORK, "a network that needs no root; change it as for any guest");
+	plan->seed = wish->seed;
+	plan->seed_folder = wish->seed_folder;
+	plan->ssh_port = wish->ssh_port;
+	if (plan->seed)
+		because(plan, WHY_SEED, "as --cloud-init says; cloud-init in the guest finds user-data and meta-data by the label CIDATA, %s",
+			plan->seed_folder ? "which QEMU gives to the file system that it makes of the folder" :
+			"which this image must have");
+	because(plan, WHY_NETWORK, "a network that needs no root%s; change it as for any guest",
+		plan->ssh_port ? ", with the port of this host's loopback address that --ssh-port says as the guest's port 22" : "");
 	because(plan, WHY_CONSOLE, "the console is this terminal; nothing that the guest does not need");
 }
 

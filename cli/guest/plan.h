@@ -36,6 +36,9 @@ struct guest_wish {
 	uint64_t hugepages;
 	const char *name, *disk;
 	bool disk_device;		/* the disk is a block device */
+	const char *seed;		/* for cloud-init */
+	bool seed_folder;		/* and not an image of a file system */
+	unsigned int ssh_port;
 	enum choice accel, iommufd;
 	bool pin;
 };
@@ -103,7 +106,7 @@ struct guest_device {
 enum why {
 	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_PIN, WHY_NODES,
 	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_DEVICE, WHY_ATS, WHY_INITIATOR,
-	WHY_FIRMWARE, WHY_DISK, WHY_NETWORK, WHY_CONSOLE,
+	WHY_FIRMWARE, WHY_DISK, WHY_SEED, WHY_NETWORK, WHY_CONSOLE,
 	WHYS
 };
 
@@ -114,6 +117,9 @@ struct guest_plan {
 	char *disk;
 	bool disk_device;
 	const char *disk_format;
+	const char *seed;		/* NULL: none */
+	bool seed_folder;
+	unsigned int ssh_port;		/* of the host; 0: none */
 	const char *firmware;
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */

@@ -150,6 +150,24 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 	}
 }
 
+static void add_seed(struct command *c, const struct guest_plan *p)
+{
+	char *path, *option, *word;
+
+	if (!p->seed)
+		return;
+	path = value(p->seed);
+	option = xasprintf("driver=%s,node-name=seed0,read-only=on,%s=%s",
+			   p->seed_folder ? "vvfat,label=CIDATA" : "raw,file.driver=file",
+			   p->seed_folder ? "dir" : "file.filename", path);
+	word = quoted(option);
+	add(c, "-blockdev %s", word);
+	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=seed0");
+	free(path);
+	free(option);
+	free(word);
+}
+
 static void add_rest(struct command *c, const struct guest_plan *p)
 {
 	char *disk = value(p->disk), *option, *word;
@@ -161,7 +179,11 @@ static void add_rest(struct command *c, const struct guest_plan *p)
 	word = quoted(option);
 	add(c, "-blockdev %s", word);
 	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=disk0");
-	add(c, "-netdev user,id=net0");
+	add_seed(c, p);
+	if (p->ssh_port)
+		add(c, "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:%u-:22", p->ssh_port);
+	else
+		add(c, "-netdev user,id=net0");
 	add(c, "-device virtio-net-pci,bus=pcie.0,netdev=net0,romfile=");
 	add(c, "-nodefaults");
 	add(c, "-display none");

@@ -104,6 +104,11 @@ HOSTS = {
         {}, ["--pin"], [r"^-c 0-71 /usr/bin/qemu-system-aarch64$", r"id=m0,size=64G,host-nodes=0,policy=bind"], []),
     "pinned to two nodes": (
         {"gpus": 2}, ["--all", "--pin"], [r"^-c 0-71,72-143 /usr/bin/qemu-system-aarch64$", r"id=m1,size=64G,host-nodes=1,policy=bind"], ["preferred"]),
+    "an image for cloud-init": (
+        {}, ["--cloud-init=/srv/a,b.iso"], [r"driver=raw,file\.driver=file,node-name=seed0,read-only=on,file\.filename=/srv/a,,b\.iso$", r"drive=seed0$"], ["vvfat"]),
+    "a folder for cloud-init, and ssh": (
+        {}, ["--cloud-init=/etc", "--ssh-port=2222"],
+        [r"-blockdev driver=vvfat,label=CIDATA,node-name=seed0,read-only=on,dir=/etc$", r"-netdev user,id=net0,hostfwd=tcp:127\.0\.0\.1:2222-:22$"], []),
     "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
     "uneven numbers": (
         {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
@@ -458,6 +463,13 @@ class Names(unittest.TestCase):
             for word in ("A", "a_b", "-a", "a-", "a" * 64):
                 self.assertIn("hyphens", guest(t, "--format=kubevirt", f"--name={word}", status=2).stderr)
             self.assertIn("is for --format=libvirt", guest(t, "--format=qemu", "--fragment", status=2).stderr)
+            self.assertIn("make one with", guest(t, "--cloud-init=/etc", status=2).stderr)
+            self.assertIn("absolute path", guest(t, "--cloud-init=a.iso", status=2).stderr)
+            self.assertIn("control character", guest(t, "--cloud-init=\n", status=2).stderr)
+            for words in (["--cloud-init=/a"], ["--ssh-port=1"]):
+                self.assertIn("not for KubeVirt", guest(t, "--format=kubevirt", *words, status=2).stderr)
+            for port in ("0", "65536", "-1", "x", ""):
+                self.assertIn("not a port", guest(t, f"--ssh-port={port}", status=2).stderr)
 
     def test_sizes(self):
         with Tree() as t:

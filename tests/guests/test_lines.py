@@ -293,6 +293,7 @@ exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/root sh -ec '
 DOMAINS = {"11.3": {
     "one": ({"qemu": "10.0"}, []),
     "pinned": ({"qemu": "10.0"}, ["--pin"]),
+    "ssh": ({"qemu": "10.0"}, ["--ssh-port=2222", "--cloud-init=/srv/it's <a> & b.iso"]),
     "tray": ({"qemu": "10.0", "gpus": 2, "tray": TRAY}, []),
     "two": ({"qemu": "10.0", "gpus": 2}, []),
     "four": ({"qemu": "10.0", "gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
@@ -303,6 +304,7 @@ DOMAINS = {"11.3": {
     "one": ({}, []),
     "plain": ({"qemu": "10.0", "config": TYPE1}, ["--disk=/srv/it's <a> & b.qcow2"]),
     "pinned": ({"gpus": 2}, ["--pin"]),
+    "ssh": ({}, ["--ssh-port=2222", "--cloud-init=/srv/it's <a> & b.iso"]),
     "tray": ({"gpus": 2, "kind": "gb200", "tray": TRAY}, []),
     "two": ({"gpus": 2}, []),
 }}
@@ -444,6 +446,33 @@ def test_line(facts, tmp_path):
         # of its buses.
         machine.ask("stop")
         check_tables(machine, plan)
+
+
+@pytest.mark.parametrize("version", ["10.0", "11.1"])
+def test_the_guest_sees_cloud_inits_folder(version, tmp_path):
+    """As a FAT file system with the label and both files, read by QEMU itself."""
+    folder = tmp_path / "it's, a seed"
+    folder.mkdir()
+    for name in ("user-data", "meta-data"):
+        (folder / name).write_text(f"the text of {name}\n")
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    facts = {"qemu": version, "config": TYPE1}
+    words = arguments(guest(facts, *SMALL, f"--cloud-init={folder}", "--ssh-port=40022"))
+    with Machine(version, stand_in(words, "gh200", disk, {}), tmp_path) as machine:
+        machine.human('qemu-io seed0 "read -v 0 512k"')
+        assert "40022" in machine.human("info usernet")
+        # QEMU prints the rest at its end.
+        machine.ask("quit")
+        machine.process.wait()
+        machine.log.seek(0)
+        dump = b"".join(bytes.fromhex(line[11:58]) for line in machine.log.read().splitlines() if re.match("[0-9a-f]{8}:  ", line))
+    # 8 characters of a name, 3 of its extension, and the flag of a label, "(".
+    assert b"CIDATA     (" in dump
+    for name in ("user-data", "meta-data"):
+        assert f"the text of {name}".encode() in dump
+        # Its long name begins with 5 characters of UTF-16.
+        assert name[:5].encode("utf-16-le") in dump
 
 
 @pytest.mark.parametrize("version", ["10.0", "11.1"])
