@@ -505,6 +505,7 @@ static bool plan_all(struct work *w)
 
 		job->host = w->s.host;
 		strcpy(job->address, task->gpu->address);
+		job->gpu = task->gpu;
 		job->bind = w->a->bind;
 		job->probe = !w->a->no_probe;
 		job->kmsg = -1;

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "bind/switch.h"
+#include "facts/survey.h"
 #include "system/kmsg.h"
 #include "system/output.h"
 #include "system/signals.h"
@@ -32,6 +33,15 @@
 
 /* After this time, a message says what the command waits for. */
 #define NOTICE_MS 5000
+
+/*
+ * After this time without an end, a write is given up. The slowest that ends by
+ * itself is an unbind that scrubs: 480 GB at 1 GB/s.
+ */
+#define LIMIT_MS (10 * 60 * 1000)
+
+/* How long a killed child may take to die. One that waits uninterruptibly doesn't. */
+#define GRACE_MS 5000
 
 /* Protects every job's writer, so that a reused pid is never killed. */
 static pthread_mutex_t writers_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -76,15 +86,41 @@ enum write_kind {
 };
 
 /*
+ * Waits for the child, and says after a while what for. False: it goes on
+ * although it was killed, because of an interruption or the limit.
+ */
+static bool wait_for_child(struct job *job, pid_t pid, const char *waits_for)
+{
+	struct pollfd poll_writer = { .fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
+	int waited = 0, since_kill = -1;
+	bool ended = poll_writer.fd < 0;
+
+	for (; !ended && since_kill < GRACE_MS; waited += 500) {
+		ended = poll(&poll_writer, 1, 500) == 1;
+		if (waited == NOTICE_MS)
+			complain(job->address, "still waiting: %s", waits_for);
+		if (waited == LIMIT_MS)
+			kill(pid, SIGKILL);
+		/* wait_for_signals() has killed it. */
+		if (since_kill >= 0 || (stopped && job->writer) || waited >= LIMIT_MS)
+			since_kill += 500;
+	}
+	if (poll_writer.fd >= 0)
+		close(poll_writer.fd);
+	return ended;
+}
+
+/*
  * Writes the text in a child process; frees path. 0 or an errno. ECANCELED:
- * interrupted, and the kernel may have done it or not.
+ * interrupted, and the kernel may have done it or not. EINPROGRESS: the child is
+ * left behind, and the kernel holds the device's lock until it ends.
  */
 static int write_apart(struct job *job, enum write_kind kind, const char *waits_for,
 		       const char *text, char *path)
 {
 	size_t length = strlen(text);
-	struct pollfd poll_writer;
 	int status, fd;
+	bool ended;
 	pid_t pid;
 
 	pthread_mutex_lock(&writers_lock);
@@ -98,6 +134,11 @@ static int write_apart(struct job *job, enum write_kind kind, const char *waits_
 		/*
 		 * Other threads may hold any lock at fork(): only system calls.
 		 */
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		/* It may outlive this program, and must not keep a pipe open. */
+		dup2(fd, STDIN_FILENO);
+		dup2(fd, STDOUT_FILENO);
+		dup2(fd, STDERR_FILENO);
 		fd = open(path, O_WRONLY | O_CLOEXEC);
 		if (fd < 0 || write(fd, text, length) != (ssize_t)length)
 			_exit(errno > 0 && errno < 255 ? errno : 255);
@@ -113,13 +154,14 @@ static int write_apart(struct job *job, enum write_kind kind, const char *waits_
 		job->writer = pid;
 	pthread_mutex_unlock(&writers_lock);
 
-	poll_writer = (struct pollfd){ .fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
-	if (poll_writer.fd >= 0) {
-		if (!poll(&poll_writer, 1, NOTICE_MS))
-			complain(job->address, "still waiting: %s", waits_for);
-		close(poll_writer.fd);
-	}
 	free(path);
+	ended = wait_for_child(job, pid, waits_for);
+	if (!ended) {
+		pthread_mutex_lock(&writers_lock);
+		job->writer = 0;
+		pthread_mutex_unlock(&writers_lock);
+		return EINPROGRESS;
+	}
 	/* WNOWAIT: the pid stays this child's until the job forgets it. */
 	waitid(P_PID, pid, &(siginfo_t){ }, WEXITED | WNOWAIT);
 	pthread_mutex_lock(&writers_lock);
@@ -179,6 +221,25 @@ static void fail(struct job *job, int error, char *message, const char *next)
 					   job->address));
 }
 
+/*
+ * Ends the job of a write that was left behind: who may be why, and what comes of
+ * it. Reads nothing that needs the device's lock, such as driver_override.
+ */
+static void left_behind(struct job *job, const char *what, const char *override)
+{
+	char *users = gpu_users(job->host, job->gpu);
+
+	job->changed = true;
+	job_end(job, stopped ? EXIT_INTERRUPTED : EXIT_FAILED, stopped ? "interrupted" : "failed",
+		xasprintf("%s, and the kernel goes on with that until the last user of the GPU is "
+			  "gone (%s); nothing can end it before; driver_override is %s",
+			  what, users ? users : "no process here has it open; perhaps a kernel module",
+			  override ? override : "not set"),
+		xasprintf("end what uses the GPU, and then run \"" PROGRAM " %s %s\" again",
+			  job->bind ? "bind" : "unbind", job->address));
+	free(users);
+}
+
 /* Restores the former driver and override, and adds that to the message. */
 static void restore(struct job *job, const char *override)
 {
@@ -193,6 +254,11 @@ static void restore(struct job *job, const char *override)
 				    "the former driver binds the device", job->address,
 				    xasprintf(DRIVERS "/%s/bind", job->was));
 	free(now);
+	if (error == EINPROGRESS) {
+		free(next);
+		left_behind(job, "can't restore the former driver", override);
+		return;
+	}
 	now = driver_now(job);
 	if (!error && job->was && (!now || strcmp(now, job->was)))
 		error = ENODEV;
@@ -214,6 +280,10 @@ static void do_bind(struct job *job, const char *override)
 	int error;
 
 	error = write_override(job, WRITE_STEP, DRIVER_NAME);
+	if (error == EINPROGRESS) {
+		left_behind(job, "another task has the device's lock", override);
+		return;
+	}
 	if (error) {
 		fail(job, error, xasprintf("can't set driver_override: %s", strerror(error)),
 		     "");
@@ -223,6 +293,10 @@ static void do_bind(struct job *job, const char *override)
 	if (job->was) {
 		error = write_apart(job, WRITE_STEP, "the driver unbinds the device",
 				    job->address, xasprintf(DRIVERS "/%s/unbind", job->was));
+		if (error == EINPROGRESS) {
+			left_behind(job, "its driver has not unbound it", DRIVER_NAME);
+			return;
+		}
 		if (error) {
 			fail(job, error,
 			     xasprintf("can't unbind it from %s: %s", job->was, strerror(error)),
@@ -234,6 +308,10 @@ static void do_bind(struct job *job, const char *override)
 	error = write_apart(job, WRITE_STEP,
 			    "the GPU's memory becomes ready, within 30 s on a GH200, or the bind fails",
 			    job->address, xstrdup("/sys/bus/pci/drivers_probe"));
+	if (error == EINPROGRESS) {
+		left_behind(job, DRIVER_NAME " has not bound it", DRIVER_NAME);
+		return;
+	}
 	/* The write succeeds whatever probe returned. */
 	if (is_ours(job, false)) {
 		job_end(job, EXIT_OK, "bound",
@@ -264,6 +342,10 @@ static void do_unbind(struct job *job, const char *override)
 	if (ours) {
 		/* First: otherwise the next probe binds this driver again. */
 		error = write_override(job, WRITE_STEP, NULL);
+		if (error == EINPROGRESS) {
+			left_behind(job, "another task has the device's lock", override);
+			return;
+		}
 		if (error) {
 			fail(job, error,
 			     xasprintf("can't clear driver_override: %s", strerror(error)),
@@ -276,6 +358,10 @@ static void do_unbind(struct job *job, const char *override)
 		error = write_apart(job, WRITE_STEP,
 				    "the kernel waits for a process that has the device open",
 				    job->address, xstrdup(DRIVERS "/" DRIVER_NAME "/unbind"));
+		if (error == EINPROGRESS) {
+			left_behind(job, DRIVER_NAME " has not unbound it", NULL);
+			return;
+		}
 		/* If the link can't be read, only the write tells. */
 		if (is_ours(job, error)) {
 			fail(job, error,
@@ -292,10 +378,15 @@ static void do_unbind(struct job *job, const char *override)
 	 * The unbind has succeeded, even if no other driver binds the device.
 	 */
 	now = driver_now(job);
+	error = 0;
 	if ((ours || had) && !now && job->probe)
-		write_apart(job, WRITE_STEP, "another driver binds the device", job->address,
-			    xstrdup("/sys/bus/pci/drivers_probe"));
+		error = write_apart(job, WRITE_STEP, "another driver binds the device", job->address,
+				    xstrdup("/sys/bus/pci/drivers_probe"));
 	free(now);
+	if (error == EINPROGRESS) {
+		left_behind(job, "unbound, but another driver has not bound it", NULL);
+		return;
+	}
 	now = driver_now(job);
 	job->changed = ours || had;
 	if (now && !strcmp(now, DRIVER_NAME))

@@ -27,6 +27,7 @@ struct job {
 	char address[ADDRESS_MAX];
 	bool bind;	/* else unbind */
 	bool probe;	/* unbind: let the kernel look for another driver */
+	const struct gpu *gpu;	/* as it was before */
 
 	struct outcome outcome;
 	bool changed;		/* the driver or the override has changed */
@@ -46,7 +47,8 @@ void job_free(struct job *job);
 /*
  * Runs all jobs that have no result yet, in parallel. The caller has blocked
  * the interrupting signals; one of them ends what waits, and the GPUs are
- * restored. No other thread may run.
+ * restored. A write that not even SIGKILL ends, because a driver waits for its
+ * users, is left behind: the outcome says so. No other thread may run.
  */
 void switch_all(struct job *jobs, size_t count);
 

@@ -31,6 +31,8 @@ static const char *base_name(const char *path)
 /* ---- processes that have devices open ----------------------------------- */
 
 #define VFIO_DEVICE_FD "anon_inode:[vfio-device]"
+/* What the kernel calls a dma-buf without a name. */
+#define DMABUF "/dmabuf:"
 
 /* Memory devices and terminals, which every process may have open. */
 static bool is_common(dev_t rdev)
@@ -46,12 +48,28 @@ static bool is_gpu_path(const char *path)
 	       has_prefix(path, "/dev/dri/");
 }
 
+/* A file of NVIDIA's driver that names no GPU, but through which one may be used. */
+static bool is_nvidia_common(const char *path)
+{
+	return has_prefix(path, "/dev/nvidiactl") || has_prefix(path, "/dev/nvidia-uvm") ||
+	       has_prefix(path, DMABUF);
+}
+
+/* Whether NVIDIA's driver has exported this dma-buf. */
+static bool is_nvidia_dmabuf(struct host *h, const char *pid, const char *fd)
+{
+	g_autofree char *info = host_read(h, NULL, "/proc/%s/fdinfo/%s", pid, fd);
+	g_autofree char *exporter = info ? field_value(info, "exp_name") : NULL;
+
+	return exporter && has_prefix(exporter, "nvidia");
+}
+
 static void read_process(struct host *h, struct open_files *files, const char *pid)
 {
 	g_auto(GStrv) fds = host_list(h, "/proc/%s/fd", pid);
 	size_t i, first = files->count;
 	g_autofree char *comm = NULL;
-	bool names_device = false;
+	bool names_device = false, names_nvidia = false;
 
 	/* If the process has ended, it has no file open. */
 	if (!fds && !host_absent() && errno != ESRCH)
@@ -62,11 +80,14 @@ static void read_process(struct host *h, struct open_files *files, const char *p
 		dev_t rdev = 0;
 
 		/* Sockets and the like have names without a slash. */
-		if (path && *path == '/')
+		if (path && *path == '/' && !has_prefix(path, DMABUF))
 			rdev = host_rdev(h, "/proc/%s/fd/%s", pid, fds[i]);
-		if (!path || (strcmp(path, VFIO_DEVICE_FD) &&
+		if (!path || (has_prefix(path, DMABUF) ? !is_nvidia_dmabuf(h, pid, fds[i]) :
+			      strcmp(path, VFIO_DEVICE_FD) &&
 			      (rdev ? is_common(rdev) : !is_gpu_path(path))))
 			continue;
+		if (has_prefix(path, "/dev/nvidia") && isdigit((unsigned char)path[strlen("/dev/nvidia")]))
+			names_nvidia = true;
 		/* /dev/vfio/vfio, the container, names no device. */
 		if (has_prefix(path, "/dev/vfio/") && strcmp(path, "/dev/vfio/vfio"))
 			names_device = true;
@@ -86,7 +107,8 @@ static void read_process(struct host *h, struct open_files *files, const char *p
 		file->comm = g_strdup(comm ? comm : "?");
 	}
 	for (i = first; i < files->count; i++)
-		files->file[i].names_device = names_device;
+		files->file[i].names_device = is_nvidia_common(files->file[i].path) ? names_nvidia :
+										      names_device;
 }
 
 void open_files_read(struct host *h, struct open_files *files)
@@ -227,6 +249,8 @@ struct holder *holders_find(struct host *h, const struct open_files *files, cons
 	bool by_vfio = gpu->ours || host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev",
 						gpu->address) ||
 		       (gpu->driver && !strcmp(gpu->driver, "vfio-pci"));
+	bool by_nvidia = (gpu->driver && !strcmp(gpu->driver, "nvidia")) ||
+			 host_exists(h, "/proc/driver/nvidia/gpus/%s", gpu->address);
 	struct holder *holders = NULL;
 	struct nodes nodes;
 	size_t i, j;
@@ -237,6 +261,10 @@ struct holder *holders_find(struct host *h, const struct open_files *files, cons
 		const struct open_file *file = &files->file[i];
 		bool holds = is_node(&nodes, file), certain = true;
 
+		if (by_nvidia && !holds && is_nvidia_common(file->path) && !file->names_device) {
+			holds = true;
+			certain = false;
+		}
 		if (!strcmp(file->path, VFIO_DEVICE_FD)) {
 			if (file->device) {
 				holds = !strcmp(base_name(file->device), gpu->address);
@@ -278,8 +306,9 @@ char *holders_text(const struct holder *holders, size_t count)
 	for (i = 0; i < count; i++)
 		g_string_append_printf(
 			text, "%sprocess %d (%s) %s %s", i ? ", " : "", holders[i].file->pid,
-			holders[i].file->comm, holders[i].certain ? "has" : "may have it open",
-			holders[i].certain ? holders[i].file->path : "through vfio");
+			holders[i].file->comm, holders[i].certain ? "has" : "may have it open through",
+			holders[i].certain || strcmp(holders[i].file->path, VFIO_DEVICE_FD) ?
+				holders[i].file->path : "vfio");
 	return g_string_free(text, FALSE);
 }
 

@@ -19,7 +19,8 @@ struct open_file {
 	char *path;		/* /dev/vfio/12, or anon_inode:[vfio-device] */
 	dev_t rdev;		/* of a character device; 0: not known */
 	char *device;		/* the device's sysfs path, if the kernel reports it; or NULL */
-	bool names_device;	/* the process also has a /dev/vfio file, which names the device */
+	bool names_device;	/* the process also has a file that names a device: one of vfio's,
+				 * or /dev/nvidia0 for a file that all of NVIDIA's GPUs share */
 };
 
 struct open_files {
@@ -37,7 +38,7 @@ void open_files_free(struct open_files *files);
 
 struct holder {
 	const struct open_file *file;
-	bool certain; /* false: a vfio device, but the kernel does not report which */
+	bool certain; /* false: through a file that doesn't say of which device it is */
 };
 
 /* The processes that have this GPU open, each once; to be freed. */

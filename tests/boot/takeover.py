@@ -11,6 +11,7 @@ import stat
 GPU, OTHER = "0009:01:00.0", "0019:01:00.0"
 OURS = "nvgrace_gpu_vfio_pci"
 ANONYMOUS = "anon_inode:[vfio-device]"
+DMABUF = "/dmabuf:"
 NVIDIA = f"/proc/driver/nvidia/gpus/{GPU}"
 DEVICE = f"/sys/bus/pci/devices/{GPU}"
 
@@ -58,7 +59,7 @@ class Case:
         path("/proc/77/comm").write_text("client\n")
         path("/proc/77/fd/x")
         for fd, target in enumerate(self.opened, 3):
-            inside = f"{root}{target}" if real_links and target.startswith("/") else target
+            inside = f"{root}{target}" if real_links and target.startswith("/") and target != DMABUF else target
             path(f"/proc/77/fd/{fd}").symlink_to(inside)
             path(f"/proc/77/fdinfo/{fd}").write_text(self.fdinfo + "\n")
 
@@ -120,6 +121,17 @@ CASES = [
          nodes={"/dev/nvidia0": (195, 0), "/dev/nvidia1": (195, 1), "/dev/nvidiactl": (195, 255)}),
     Case("a container has one of its own", "in use", bound="nvidia", files=nvidia("195 nvidia"),
          opened=("/dev/gpu",), nodes={"/dev/gpu": (195, 1)}),
+
+    Case("the file of all its GPUs is open, and no GPU's own", "in use", "/dev/nvidiactl", bound="nvidia", files=nvidia(),
+         opened=("/dev/nvidiactl",), nodes={"/dev/nvidiactl": (195, 255), "/dev/nvidia1": (195, 1)}),
+    Case("a file of nvidia-uvm is open, and no GPU's own", "in use", "/dev/nvidia-uvm", bound="nvidia", files=nvidia(),
+         opened=("/dev/nvidia-uvm",), nodes={"/dev/nvidia-uvm": (511, 0), "/dev/nvidia1": (195, 1)}),
+    Case("the file of all GPUs of nvidia's is open, but nouveau has it", bound="nouveau",
+         opened=("/dev/nvidiactl",), nodes={"/dev/nvidiactl": (195, 255)}),
+    Case("a dma-buf of nvidia's is open", "in use", bound="nvidia", files=nvidia(), opened=(DMABUF,),
+         fdinfo="size:\t4096\nexp_name:\tnvidia"),
+    Case("a dma-buf of another driver is open", bound="nvidia", files=nvidia(), opened=(DMABUF,),
+         fdinfo="size:\t4096\nexp_name:\tudmabuf"),
 
     Case("nvidia has its memory online", "online", bound="nvidia",
          files={**nvidia(), f"{NVIDIA}/numa_status": "Node:   2\nStatus:   online"}),

@@ -155,6 +155,23 @@ class Helper:
         self.assertEqual(self.run_helper("configured"), (1, ""))
         (self.host.root / "etc/nvgrace-gpu.conf.d/ids.conf").unlink()
 
+    def test_a_driver_that_waits_for_its_users(self):
+        """The write to a pipe without a reader waits, as one to such a driver."""
+        self.host.bound(GPU, "nvidia")
+        pipe = self.host.pci / "drivers/nvidia/unbind"
+        pipe.unlink()
+        os.mkfifo(pipe)
+        # No time passes.
+        self.host.write("bin/sleep", "#!/bin/sh\n")
+        (self.host.root / "bin/sleep").chmod(0o755)
+        rc, said = self.run_helper("bind", GPU, path=f"{self.host.root}/bin:{os.environ['PATH']}")
+        # The child goes on, until somebody reads.
+        self.assertEqual((rc, pipe.read_text().strip()), (1, GPU))
+        self.assertIn(f"{GPU}: nvidia has not unbound it", said)
+        self.assertIn(f"driver_override is {DRIVER}", said)
+        self.assertEqual(self.host.attribute(GPU, "driver_override"), DRIVER + "\n")
+        self.assertEqual(self.host.written("drivers_probe"), [])
+
     def test_a_virtual_function_is_no_gpu(self):
         function = "0009:01:00.4"
         self.host.device(function)
@@ -278,10 +295,11 @@ class Helper:
                 self.check_case(case)
 
     def test_the_table_where_there_are_no_programs(self):
-        """As in an initramfs. Device files are found by their inodes, and
-        vfio's anonymous files are not found."""
+        """As in an initramfs. Device files are found by their inodes. Files that
+        don't tell the GPU by that are not found."""
         for case in takeover.CASES:
-            if takeover.ANONYMOUS in case.opened or case.name.startswith("a container"):
+            if {takeover.ANONYMOUS, takeover.DMABUF} & {*case.opened} or case.name.startswith("a container") or \
+                    case.name.endswith("no GPU's own"):
                 continue
             with self.subTest(case.name):
                 self.check_case(case, path="/nonexistent")

@@ -9,6 +9,7 @@ import re
 
 from cli import common, in_machine
 from cli.in_machine import InMachine
+from lab import programs
 
 MODULE = common.MODULE
 DRIVER = "nvgrace_gpu_vfio_pci"
@@ -277,6 +278,25 @@ COMMANDS = {
         echo 10de 2342 >/sys/bus/pci/drivers/{DRIVER}/remove_id
         run unbind --all
         for g in a b c d; do state $g; done""",
+    "users": f"""
+        # A driver that waits for its users with the device's lock.
+        insmod /tests/holder.ko
+        echo holder >$devices/$(gpu a)/driver_override
+        echo $(gpu a) >/sys/bus/pci/drivers_probe
+        cat /dev/null >/tmp/err
+        $nvgrace bind $(gpu a) >/tmp/out 2>/tmp/err &
+        pid=$!
+        until grep -q "still waiting: the driver unbinds the device" /tmp/err; do kill -0 $pid || break; usleep 100000; done
+        kill -TERM $pid
+        wait $pid
+        echo "run-rc: $?"
+        sed "s/^/run-err: /" /tmp/err
+        echo 1 >/sys/module/holder/parameters/release
+        for i in $(seq 600); do [ -e $devices/$(gpu a)/driver ] || break; usleep 100000; done
+        state a
+        run bind $(gpu a)
+        run unbind $(gpu a)
+        rmmod holder""",
     "no-module": f"""
         rmmod {DRIVER}
         mv /lib/modules/$(uname -r)/modules.dep.bin /tmp
@@ -294,7 +314,7 @@ class Cli(InMachine):
 
     @classmethod
     def files(cls, kernel, directory):
-        return in_machine.UDEV
+        return {**in_machine.UDEV, "/tests/holder.ko": programs.out_of_tree(kernel, programs.HERE / "modules/holder")}
 
     def states(self, command):
         """[(name, driver, override)] of the command's states."""
@@ -499,6 +519,14 @@ class Cli(InMachine):
         self.assertIn(f'run "echo 10de 2342 > /sys/bus/pci/drivers/{DRIVER}/remove_id"', error)
         self.assertEqual(self.documents("new-id")[0]["results"][0]["result"], "failed")
         self.assertEqual(self.states("new-id"), [("a", DRIVER, "(null)"), *((n, "", "(null)") for n in "abcd")])
+
+    def test_users(self):
+        """A bind that a driver's users hold up ends with an interruption, and says
+        what remains."""
+        self.assertEqual(self.codes("users"), [130, 0, 0])
+        self.assertRegex(self.text("users", "run-err"), rf"{self.pci['a']}: its driver has not unbound it, and the kernel goes on "
+                         rf"with that until the last user of the GPU is gone \(.*\); nothing .*; driver_override is {DRIVER}; end what")
+        self.assertEqual(self.states("users"), [("a", "", DRIVER)])
 
     def test_no_module(self):
         self.assertEqual(self.codes("no-module"), [1, 1])
