@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * "nvgrace-gpu guest": prints the whole configuration of a guest for GPUs of
- * this host. plan.c computes it, and a file for each format prints it. main.c
+ * this host. steps.c computes it, and a file for each format prints it. main.c
  * calls it.
  */
 #include <ctype.h>

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reads what a guest is computed from: see plan.h.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "facts/answers.h"
+#include "guest/steps.h"
+
+/* The node with processors that is nearest to a GPU; -1: not known. */
+static int nearest_node(const struct numa *numa, int wanted)
+{
+	const struct numa_node *from = NULL;
+	size_t i, best = numa->count, cpus = 0;
+
+	for (i = 0; i < numa->count; i++) {
+		if (numa->node[i].id == wanted)
+			from = &numa->node[i];
+		cpus += !!numa->node[i].cpus;
+	}
+	if (from && from->cpus)
+		return wanted;
+	for (i = 0; i < numa->count; i++) {
+		if (!numa->node[i].cpus || (cpus > 1 && !(from && from->distance)))
+			continue;
+		if (best == numa->count ||
+		    (from && from->distance && from->distance[i] < from->distance[best]))
+			best = i;
+	}
+	return best < numa->count ? numa->node[best].id : -1;
+}
+
+static void read_hugepages(struct host *h, struct guest_facts *facts)
+{
+	char **names = host_list(h, "/sys/kernel/mm/hugepages");
+	struct hugepages *pages;
+	unsigned long long kib;
+	size_t i;
+
+	for (i = 0; names && names[i]; i++) {
+		if (sscanf(names[i], "hugepages-%llukB", &kib) != 1 || !kib || kib >= SIZE_LIMIT >> 10)
+			continue;
+		facts->hugepages = xrealloc(facts->hugepages,
+					    (facts->hugepage_sizes + 1) * sizeof(*pages));
+		pages = &facts->hugepages[facts->hugepage_sizes++];
+		*pages = (struct hugepages){ .size = kib << 10 };
+		if (host_u64(h, &pages->free, "/sys/kernel/mm/hugepages/%s/free_hugepages",
+			     names[i]))
+			pages->free = 0;
+	}
+	host_free_list(names);
+}
+
+static void read_kernel(struct host *h, struct answers *a, struct guest_facts *facts)
+{
+	const char *config = answer(a, "kernel-config"), *kvm = answer(a, "kvm");
+	char *features = host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
+	char *bits = kvm ? field_value(kvm, "address-bits") : NULL;
+	uint64_t number;
+
+	facts->config_known = config;
+	facts->type1 = config_option(config, "VFIO_IOMMU_TYPE1") != 'n' ||
+		       host_exists(h, "/sys/module/vfio_iommu_type1");
+	facts->iommufd = config_option(config, "IOMMUFD") != 'n' &&
+			 config_option(config, "VFIO_DEVICE_CDEV") != 'n';
+	facts->dmabuf = features ? has_word(features, "dmabuf") :
+			config_option(config, "VFIO_PCI_DMABUF") != 'n';
+	free(features);
+	facts->nesting = config_option(config, "ARM_SMMU_V3_IOMMUFD") != 'n';
+	if (bits && parse_u64(bits, &number) && number <= 64)
+		facts->address_bits = number;
+	free(bits);
+}
+
+static void read_place(struct host *h, const struct numa *numa, const struct gpu *gpu,
+		       struct place *place)
+{
+	char *speed = host_line(h, "/sys/bus/pci/devices/%s/max_link_speed", gpu->address);
+
+	gpu_bars(h, gpu, place->bars);
+	place->iommu = gpu_iommu(h, gpu);
+	place->group = gpu_group(h, gpu);
+	place->node = nearest_node(numa, gpu->numa_node);
+	place->vfio = host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev", gpu->address);
+	/* "32.0 GT/s PCIe", or "Unknown" */
+	place->link_speed = speed ? strtoul(speed, NULL, 10) : 0;
+	free(speed);
+}
+
+void guest_facts_add(struct host *h, struct guest_facts *facts, const char *address)
+{
+	struct gpus *others = &facts->others;
+	size_t i;
+
+	for (i = 0; i < others->count; i++)
+		if (!strcmp(others->gpu[i].address, address))
+			return;
+	others->gpu = xrealloc(others->gpu, (i + 1) * sizeof(*others->gpu));
+	/* If it is gone, it has no driver, which the plan refuses. */
+	gpu_read(h, address, &others->gpu[i]);
+	facts->other_place = xrealloc(facts->other_place, (i + 1) * sizeof(struct place));
+	read_place(h, &facts->numa, &others->gpu[i], &facts->other_place[i]);
+	others->count++;
+}
+
+void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
+		      struct guest_facts *facts)
+{
+	/* Debian, Ubuntu and RHEL; Fedora; SUSE. */
+	static const char *const firmware[] = {
+		"/usr/share/AAVMF/AAVMF_CODE.fd",
+		"/usr/share/edk2/aarch64/QEMU_EFI-silent-pflash.raw",
+		"/usr/share/qemu/aavmf-aarch64-code.bin",
+	};
+	size_t i;
+
+	memset(facts, 0, sizeof(*facts));
+	facts->gpus = gpus;
+	numa_read(h, &facts->numa);
+	facts->place = xcalloc(gpus->count, sizeof(*facts->place));
+	for (i = 0; i < gpus->count; i++)
+		read_place(h, &facts->numa, &gpus->gpu[i], &facts->place[i]);
+	qemus_read(a, &facts->qemu);
+	libvirts_read(a, &facts->libvirt);
+	read_hugepages(h, facts);
+	for (i = 0; i < ARRAY_SIZE(firmware); i++)
+		if (!facts->firmware && host_exists(h, "%s", firmware[i]))
+			facts->firmware = firmware[i];
+	read_kernel(h, a, facts);
+	facts->libvirt_iommufd = true;
+	facts->machine = answer(a, "machine");
+	facts->page_size = h->page_size;
+}
+
+void guest_facts_ask(struct answers *a, struct guest_facts *facts)
+{
+	const char *said = answer(a, "libvirt-capabilities");
+
+	facts->libvirt_iommufd = !said || strstr(said, "iommufd: yes");
+	if (!answer_egm(a, &facts->egm))
+		facts->egm = 0;
+}
+
+static void free_places(struct place *place, size_t count)
+{
+	size_t i;
+
+	for (i = 0; place && i < count; i++) {
+		free(place[i].iommu);
+		host_free_list(place[i].group);
+	}
+	free(place);
+}
+
+void guest_facts_free(struct guest_facts *facts)
+{
+	free_places(facts->place, facts->gpus ? facts->gpus->count : 0);
+	free_places(facts->other_place, facts->others.count);
+	gpus_free(&facts->others);
+	numa_free(&facts->numa);
+	vmms_free(&facts->qemu);
+	vmms_free(&facts->libvirt);
+	free(facts->hugepages);
+}
+
+const struct place *plan_place(const struct guest_facts *facts, const struct gpu *gpu)
+{
+	return &facts->place[gpu - facts->gpus->gpu];
+}
+
+const struct numa_node *plan_host_node(const struct guest_facts *facts, int id)
+{
+	size_t i;
+
+	for (i = 0; i < facts->numa.count; i++)
+		if (facts->numa.node[i].id == id)
+			return &facts->numa.node[i];
+	return NULL;
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The nodes of the GPUs, the distances between nodes, and the PCIe buses.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "guest/steps.h"
+
+/*
+ * The guest's node of processors that is nearest to a device. A GPU has its own,
+ * and another device may be near a socket that the guest has nothing of.
+ */
+static size_t cpu_node_of(const struct guest_facts *facts, struct guest_plan *plan,
+			  const struct guest_device *g)
+{
+	const struct numa_node *from = plan_host_node(facts, g->place->node), *to;
+	uint64_t least = UINT64_MAX;
+	size_t i, best = 0;
+
+	for (i = 0; i < plan->cpu_nodes; i++) {
+		/* The host's only node. */
+		if (plan->node[i].host < 0 || plan->node[i].host == g->place->node)
+			return i;
+		to = plan_host_node(facts, plan->node[i].host);
+		if (from && from->distance && to &&
+		    from->distance[to - facts->numa.node] < least) {
+			least = from->distance[to - facts->numa.node];
+			best = i;
+		}
+	}
+	if (from)
+		plan_note(plan, "%s is near node %d of the host, of which the guest has no processors and memory",
+			  g->pci->address, from->id);
+	return best;
+}
+
+/*
+ * The next of the host's nodes that firmware made for this GPU: of those not
+ * taken, the nearest to its processors. -1: there is none, or no distance.
+ */
+static int take_initiator(const struct guest_facts *facts, const struct gpu *gpu, bool *taken)
+{
+	const struct numa_node *near = plan_host_node(facts, plan_place(facts, gpu)->node);
+	const struct numa *numa = &facts->numa;
+	size_t i, best = numa->count;
+
+	for (i = 0; near && near->distance && i < numa->count; i++)
+		if (numa->node[i].initiator && !numa->node[i].cpus && !taken[i] &&
+		    (best == numa->count || near->distance[i] < near->distance[best]))
+			best = i;
+	if (best == numa->count)
+		return -1;
+	taken[best] = true;
+	return numa->node[best].id;
+}
+
+void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan)
+{
+	bool *taken = xcalloc(facts->numa.count, sizeof(*taken));
+	size_t i, k, n;
+	int host;
+
+	for (i = 0; i < plan->gpus; i++)
+		plan->device[i].first_node = plan->cpu_nodes + i * NODES_OF_GPU;
+	plan->nodes = plan->cpu_nodes + plan->gpus * NODES_OF_GPU;
+	/* All GPUs of the host, so that each gets its own. */
+	for (k = 0; k < facts->gpus->count; k++) {
+		for (i = 0; i < plan->gpus && plan->device[i].pci != &facts->gpus->gpu[k]; i++)
+			;
+		for (n = 0; n < NODES_OF_GPU; n++) {
+			host = take_initiator(facts, &facts->gpus->gpu[k], taken);
+			if (i < plan->gpus)
+				plan->node[plan->device[i].first_node + n] =
+					(struct guest_node){ .host = host, .gpu = &plan->device[i] };
+		}
+	}
+	free(taken);
+	plan_because(plan, WHY_NODES,
+		     "%d nodes without processors and memory for each GPU: NVIDIA's driver adds the GPU's memory to the first, and that of MIG instances to the others",
+		     NODES_OF_GPU);
+	plan_because(plan, WHY_INITIATOR,
+		     "ACPI's SRAT then has a generic initiator for each of these nodes, which ties it to the GPU");
+}
+
+/* The host's distance between two nodes of the guest; 0: not known. */
+static uint64_t distance(const struct guest_facts *facts, const struct guest_plan *plan, size_t a,
+			 size_t b)
+{
+	/* Of a host with one node of processors, the plan does not have it. */
+	int ids[2] = { plan->node[a].host, plan->node[b].host };
+	const struct numa_node *from, *to;
+	size_t i;
+
+	for (i = 0; i < 2; i++)
+		if (ids[i] < 0 && (i ? b : a) < plan->cpu_nodes)
+			ids[i] = plan->device[0].place->node;
+	from = plan_host_node(facts, ids[0]);
+	to = plan_host_node(facts, ids[1]);
+	if (!from || !to || !from->distance)
+		return 0;
+	return from->distance[to - facts->numa.node];
+}
+
+void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
+{
+	unsigned char *all = xcalloc(plan->nodes * plan->nodes, 1);
+	size_t a, b;
+	uint64_t d;
+
+	for (a = 0; a < plan->nodes; a++) {
+		for (b = 0; b < plan->nodes; b++) {
+			d = a == b ? 10 : distance(facts, plan, a, b);
+			/*
+			 * Linux ignores the whole table if two nodes are as near
+			 * as one is to itself, which nodes of one GPU can be.
+			 */
+			if (a != b && d == 10)
+				d++;
+			/* ACPI: 10 is local, and 255 means out of reach. */
+			if (d < 10 || d > 254) {
+				free(all);
+				plan_note(plan, "no distances between the nodes, %s: the host reports none for %d nodes of each GPU (/sys/devices/system/node/has_generic_initiator)",
+					  plan->format == FORMAT_KUBEVIRT ?
+					  "without which KubeVirt 1.9 starts no machine with these GPUs" :
+					  "so that QEMU makes all of them 20",
+					  NODES_OF_GPU);
+				return;
+			}
+			all[a * plan->nodes + b] = d;
+		}
+	}
+	plan->distance = all;
+	plan_because(plan, WHY_DISTANCES,
+		     "the host's distances (/sys/devices/system/node/node*/distance) of its nodes for these GPUs");
+}
+
+enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *plan)
+{
+	bool others = plan->devices > plan->gpus, speed = false;
+	/* Each has room for its ports' buses, and pcie.0 for its own. */
+	unsigned int next = 16;
+	struct guest_device *g;
+	const char *smmu;
+	size_t i, b, node;
+
+	/* pcie.0 is enough if there is nothing to tell apart. */
+	for (i = 0; plan_has_expanders(plan) && i < plan->devices; i++) {
+		g = &plan->device[i];
+		node = cpu_node_of(facts, plan, g);
+		smmu = plan->accel ? g->place->iommu : NULL;
+		for (b = i < plan->gpus ? 0 : plan->buses; b < plan->buses; b++)
+			if (plan->bus[b].node == node &&
+			    (!smmu || !strcmp(plan->bus[b].smmu, smmu)))
+				break;
+		g->bus = b;
+		if (b < plan->buses)
+			continue;
+		plan->bus[b] = (struct guest_bus){ .number = next, .node = node, .smmu = smmu };
+		next += i < plan->gpus ? 16 : 4;
+		plan->buses++;
+	}
+	if (plan->buses > GUEST_BUSES_MAX || next > 256)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "these devices need %zu root complexes, and the guest has no room for so many; assign fewer devices",
+				   plan->buses);
+	if (plan->buses)
+		plan_because(plan, WHY_BUS, "%s%s",
+			     plan->accel ? "a root complex for each of the host's SMMUs that has one of these GPUs (the link \"iommu\" in its sysfs folder)" :
+			     "a root complex for each node, which tells the guest where the GPU is (numa_node in its sysfs folder)",
+			     others ? ", and one for each other device, as on the host" : "");
+	if (others)
+		plan_because(plan, WHY_DEVICE,
+			     "a device beside the GPUs, as --device says, on a port of its own; it stays bound to its driver of vfio");
+	if (plan->accel)
+		plan_because(plan, WHY_SMMU,
+			     "the guest's SMMU uses this one of the host, in hardware; ATS, 20 bits of SubstreamID and 48 of addresses are what Grace's has, and it has no range invalidation (ril)");
+	for (i = 0; i < plan->devices; i++)
+		speed = speed || plan->device[i].port_speed;
+	plan_because(plan, WHY_PORT,
+		     "a port of its own, so that the BARs have a window of their own; firmware makes it as large as the BARs, because the GPU is there at boot; a GPU has no I/O ports%s",
+		     speed ? "; x-speed: the device's link can be faster than 16 GT/s, which is all that QEMU's port shows" : "");
+	return EXIT_OK;
+}
