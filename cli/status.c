@@ -176,7 +176,8 @@ static bool in_memory(const struct gpu *gpu, const struct iomem_range *range)
 		return false;
 	if (gpu->resmem_size != GPU_UNKNOWN)
 		size += gpu->resmem_size;
-	return range->end >= gpu->usemem_base && range->start - gpu->usemem_base < size;
+	return range->end >= gpu->usemem_base &&
+	       (range->start < gpu->usemem_base || range->start - gpu->usemem_base < size);
 }
 
 static char *read_features(struct host *h)

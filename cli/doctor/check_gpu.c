@@ -4,6 +4,7 @@
  * group, its driver and override, readiness, the claim of its memory, and
  * alignment.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,6 +270,18 @@ static char *last_word(struct doctor *d, const struct gpu *gpu, bool *error)
 	return last;
 }
 
+/* Whether vfio-pci was loaded with this GPU's id. */
+static bool is_id_of_vfio(struct doctor *d, const struct gpu *gpu)
+{
+	g_autofree char *ids = host_line(d->h, "/sys/module/vfio_pci/parameters/ids");
+	g_autofree char *id = g_strdup_printf("%04x:%04x", gpu->vendor, gpu->device);
+	const char *words = answer(d->answers, "command-line");
+	const char *given = words ? strstr(words, "vfio-pci.ids=") : NULL;
+
+	return (ids && strstr(ids, id)) ||
+	       (given && g_strstr_len(given, strcspn(given, " \n"), id));
+}
+
 static void check_binding(struct doctor *d, const struct gpu *gpu)
 {
 	const struct config_line *wish = config_binds(&d->wishes, gpu);
@@ -289,6 +302,14 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 	if (said && refused && !gpu->driver) {
 		f = finding(d, BINDING_REFUSED, gpu->address, "the driver refused it");
 		because(f, "%s", said);
+	} else if (gpu->driver && !strcmp(gpu->driver, "vfio-pci") &&
+		   host_exists(d->h, "/etc/driverctl.d/pci-%s", gpu->address)) {
+		f = finding(d, BINDING_DRIVERCTL, gpu->address, "bound to vfio-pci by driverctl");
+		because(f, "/etc/driverctl.d/pci-%s has it, so that each boot undoes a bind to another driver",
+			gpu->address);
+	} else if (gpu->driver && !strcmp(gpu->driver, "vfio-pci") && is_id_of_vfio(d, gpu)) {
+		f = finding(d, BINDING_VFIO_PCI_IDS, gpu->address, "bound to vfio-pci by its parameter ids");
+		because(f, "each boot undoes a bind to another driver that is not configured for boot");
 	} else if (gpu->driver && !strcmp(gpu->driver, "vfio-pci")) {
 		f = finding(d, BINDING_VFIO_PCI, gpu->address, "bound to vfio-pci");
 		because(f,
@@ -470,6 +491,13 @@ void check_egm(struct doctor *d)
 		return;
 	if (!bytes) {
 		finding(d, EGM_GOOD, NULL, "firmware sets aside no extended GPU memory");
+		return;
+	}
+	/* DKMS leaves such a kernel alone, so its own driver has the GPUs. */
+	if (kernel_option(d, "NVGRACE_EGM") == 'm' || kernel_option(d, "NVGRACE_EGM") == 'y') {
+		finding(d, EGM_GIVEN, NULL,
+			"firmware sets aside %s of extended GPU memory, which this kernel's own driver gives to guests",
+			size_text(bytes, size));
 		return;
 	}
 	f = finding(d, EGM_UNUSED, NULL, "firmware sets aside %s of extended GPU memory",

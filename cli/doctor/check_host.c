@@ -3,6 +3,7 @@
  * The host, apart from its kernel: online GPU memory, the programs that start
  * guests, and the configuration for boot.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,9 +54,24 @@ static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
 	return where;
 }
 
+/* Adds a module after those that hold it, as modprobe -r wants them. */
+static void add_with_holders(struct doctor *d, const char *module, GString *order)
+{
+	g_auto(GStrv) holders = host_list(d->h, "/sys/module/%s/holders", module);
+	g_auto(GStrv) known = g_strsplit(order->str, " ", -1);
+	size_t i;
+
+	if (g_strv_contains((const char *const *)known, module))
+		return;
+	for (i = 0; holders && holders[i]; i++)
+		add_with_holders(d, holders[i], order);
+	g_string_append_printf(order, "%s%s", order->len ? " " : "", module);
+}
+
 /* All users can read the names in /proc/iomem, only root the addresses. */
 static void check_online(struct doctor *d)
 {
+	g_autoptr(GString) modules = g_string_new(NULL);
 	struct finding *f;
 	size_t i, ranges = 0;
 	bool nodes;
@@ -80,6 +96,8 @@ static void check_online(struct doctor *d)
 			    "GPU memory is online as System RAM");
 		because(f, "the nvidia driver has onlined it for this host (%s); such a GPU can't be bound",
 			where);
+		add_with_holders(d, "nvidia", modules);
+		fill(f, "MODULES", modules->str);
 	} else {
 		f = finding(d, nodes ? MEMORY_ONLINE_LEFT_IN_NODE : MEMORY_ONLINE_LEFT, NULL,
 			    "GPU memory is left online as System RAM");
@@ -90,14 +108,43 @@ static void check_online(struct doctor *d)
 	free(where);
 }
 
+/*
+ * The unit of a process: as systemd has put it into a control group, or the one
+ * that runs this program of NVIDIA's packages; to be freed.
+ */
+static char *unit_of(struct doctor *d, int pid, const char *name)
+{
+	static const char *const units[][2] = {
+		{ "nv-fabricmanager", "nvidia-fabricmanager" }, { "nv-hostengine", "nvidia-dcgm" },
+		{ "nvsm_core", "nvsm" },
+	};
+	g_autofree char *group = host_line(d->h, "/proc/%d/cgroup", pid);
+	const char *last = group ? strrchr(group, '/') : NULL;
+	size_t i;
+
+	if (last && g_str_has_suffix(last, ".service"))
+		return g_strndup(last + 1, strlen(last + 1) - strlen(".service"));
+	for (i = 0; i < ARRAY_SIZE(units); i++)
+		if (!strcmp(name, units[i][0]))
+			return g_strdup(units[i][1]);
+	return g_strdup(name);
+}
+
 static void check_services(struct doctor *d)
 {
 	const char *rest = answer(d->answers, "processes");
+	g_autoptr(GString) units = g_string_new(NULL);
 	struct finding *f;
 	char *line, *name, *names = NULL;
 
 	while ((line = next_line(&rest))) {
 		name = strchr(line, ' ');
+		if (name) {
+			g_autofree char *unit = unit_of(d, atoi(line), name + 1);
+
+			if (!strstr(units->str, unit))
+				g_string_append_printf(units, "%s%s", units->len ? " " : "", unit);
+		}
 		if (name && !(names && strstr(names, name + 1))) {
 			char *more = xasprintf(
 				"%s%s%s",
@@ -112,6 +159,7 @@ static void check_services(struct doctor *d)
 		f = finding(d, SERVICES_RUN, NULL, "running: %s", names);
 		because(f,
 			"they keep GPUs of the nvidia driver open; such a GPU can't be unbound from it");
+		fill(f, "UNITS", units->str);
 	} else {
 		finding(d, SERVICES_GOOD, NULL, "no NVIDIA service has a GPU open");
 	}

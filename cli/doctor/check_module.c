@@ -4,6 +4,7 @@
  * whether the kernel accepts it.
  */
 #include <ctype.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,56 @@
 #include "facts/initramfs.h"
 #include "system/program.h"
 
-#define DKMS_TREE "/var/lib/dkms/" MODULE_NAME
+#define DKMS_TREE "/var/lib/dkms"
+
+/*
+ * A setting of DKMS's own configuration, which is shell: the last plain assignment
+ * of it, or the default; to be freed.
+ */
+static char *dkms_setting(struct doctor *d, const char *name, const char *by_default)
+{
+	g_auto(GStrv) more = host_list(d->h, "/etc/dkms/framework.conf.d");
+	char *value = g_strdup(by_default);
+	size_t i, j;
+
+	for (i = 0; !i || (more && more[i - 1]); i++) {
+		g_autofree char *text = i ? host_read(d->h, NULL, "/etc/dkms/framework.conf.d/%s", more[i - 1]) :
+					    host_read(d->h, NULL, "/etc/dkms/framework.conf");
+		g_auto(GStrv) lines = text ? g_strsplit(text, "\n", -1) : NULL;
+
+		for (j = 0; lines && lines[j]; j++) {
+			g_auto(GStrv) words = NULL;
+			char *line = g_strstrip(lines[j]);
+
+			if (!g_str_has_prefix(line, name) || line[strlen(name)] != '=' ||
+			    !g_shell_parse_argv(line + strlen(name) + 1, NULL, &words, NULL) || strchr(line, '$'))
+				continue;
+			g_free(value);
+			value = g_strdup(words[0]);
+		}
+	}
+	return value;
+}
+
+/* The versions of the module's source that DKMS has; to be freed. */
+static char **dkms_sources(struct doctor *d)
+{
+	g_autofree char *tree = dkms_setting(d, "dkms_tree", DKMS_TREE);
+
+	return host_list(d->h, "%s/" MODULE_NAME, tree);
+}
+
+/* Completes remedies that name DKMS's key or tree. */
+static void fill_dkms(struct doctor *d, struct finding *f)
+{
+	g_autofree char *tree = dkms_setting(d, "dkms_tree", DKMS_TREE);
+	g_autofree char *source = g_strdup_printf("%s/" MODULE_NAME, tree);
+	g_autofree char *mok = g_strdup_printf("%s/mok.pub", tree);
+	g_autofree char *key = dkms_setting(d, "mok_certificate", mok);
+
+	fill(f, DKMS_TREE "/mok.pub", key);
+	fill(f, DKMS_TREE "/" MODULE_NAME, source);
+}
 #define SYS_MODULE "/sys/module/" DRIVER_NAME
 
 /* ---- headers -------------------------------------------------------------------------------- */
@@ -55,7 +105,12 @@ static char *headers_command(struct doctor *d)
 	char *ids = xasprintf("%s %s", id, like), *command, *flavour, *c;
 	const char *release = d->release ? d->release : "";
 
-	if (has_word(ids, "debian") || has_word(ids, "ubuntu")) {
+	if (g_str_has_suffix(release, "-pve")) {
+		command = xasprintf("run \"apt install proxmox-headers-%s\"", release);
+	} else if (has_word(ids, "amzn")) {
+		/* kernel6.12-devel and the like; each provides this name. */
+		command = xasprintf("run \"dnf install 'kernel-devel-uname-r = %s'\"", release);
+	} else if (has_word(ids, "debian") || has_word(ids, "ubuntu")) {
 		command = xasprintf("run \"apt install linux-headers-%s\"", release);
 	} else if (has_word(ids, "rhel") || has_word(ids, "fedora") || has_word(ids, "centos")) {
 		flavour = strchr(release, '+');
@@ -65,6 +120,9 @@ static char *headers_command(struct doctor *d)
 			command = xasprintf("run \"dnf install kernel-%s-devel-%.*s\"", name,
 					    (int)(flavour - release), release);
 			free(name);
+		} else if (strstr(release, "uek") && g_str_has_suffix(release, ".64k")) {
+			command = xasprintf("run \"dnf install kernel-uek64k-devel-%.*s\"",
+					    (int)(strlen(release) - strlen(".64k")), release);
 		} else if (strstr(release, "uek")) {
 			command = xasprintf("run \"dnf install kernel-uek-devel-%s\"", release);
 		} else {
@@ -79,7 +137,7 @@ static char *headers_command(struct doctor *d)
 	}
 	/* Some of it comes from a file, and a person will type it. */
 	for (c = command; *c; c++)
-		if (!strchr("-+.=_~ \"", *c) && !isalnum((unsigned char)*c))
+		if (!strchr("-+.=_~ \"'", *c) && !isalnum((unsigned char)*c))
 			*c = '?';
 	free(id);
 	free(like);
@@ -100,7 +158,7 @@ static void fill_headers(struct doctor *d, struct finding *f)
 /* path: of the module that modprobe would load; NULL: none. */
 static void check_headers(struct doctor *d, const char *path)
 {
-	char **trees = host_list(d->h, DKMS_TREE);
+	char **trees = dkms_sources(d);
 	bool dkms = trees && trees[0], built = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
@@ -126,19 +184,38 @@ static void check_headers(struct doctor *d, const char *path)
 /* Reports that this kernel has no copy, and why, as far as DKMS knows. */
 static void no_module(struct doctor *d)
 {
-	char **trees = host_list(d->h, DKMS_TREE);
+	char **trees = dkms_sources(d);
 	bool dkms = trees && trees[0];
 	struct finding *f = finding(d, dkms ? MODULE_NOT_BUILT : MODULE_NOT_INSTALLED, NULL,
 				    "no " MODULE_NAME " for this kernel");
 
 	if (dkms) {
-		because(f, "DKMS has its source (" DKMS_TREE "), but has not built it for %s",
-			d->release);
+		because(f, "DKMS has its source, but has not built it for %s", d->release);
 		fill_headers(d, f);
+		fill_dkms(d, f);
 	} else {
 		because(f, "neither DKMS nor the kernel has one");
 	}
 	host_free_list(trees);
+}
+
+/* Whether the kernel refuses to load the module, whoever asks. */
+static bool is_blacklisted(struct doctor *d)
+{
+	const char *words = answer(d->answers, "command-line");
+	g_auto(GStrv) each = words ? g_strsplit_set(words, " \n", -1) : NULL;
+	size_t i;
+
+	for (i = 0; each && each[i]; i++) {
+		g_auto(GStrv) names = NULL;
+
+		if (!g_str_has_prefix(each[i], "module_blacklist="))
+			continue;
+		names = g_strsplit(strchr(each[i], '=') + 1, ",", -1);
+		if (g_strv_contains((const char *const *)names, DRIVER_NAME))
+			return true;
+	}
+	return false;
 }
 
 /* Returns the path of a copy that could be loaded, or NULL. */
@@ -153,6 +230,9 @@ static char *check_copy(struct doctor *d, const char *module)
 		magic[strcspn(magic, " ")] = 0;
 	if (!path || !strcmp(path, "none")) {
 		no_module(d);
+	} else if (is_blacklisted(d)) {
+		f = finding(d, MODULE_BLACKLISTED, NULL, "the kernel refuses the module by its name");
+		because(f, "its command line has module_blacklist= with " DRIVER_NAME);
 	} else if (install) {
 		f = finding(d, MODULE_MASKED, NULL, "modprobe does not load the module");
 		because(f, "a file in /etc/modprobe.d has the line \"install %s %s\"", DRIVER_NAME,
@@ -273,6 +353,15 @@ static bool has_key(const char *keyrings, const char *signer)
 	return false;
 }
 
+/* Whether a keyring of the system is there and has keys. */
+static bool has_keys(const char *keyrings, const char *ring)
+{
+	g_autofree char *line = g_strdup_printf("%s: ", ring);
+	const char *at = strstr(keyrings, line);
+
+	return at && isdigit((unsigned char)at[strlen(line)]);
+}
+
 static void check_signature(struct doctor *d, const char *module)
 {
 	char *signer = field_value(module, "signer"), *by = enforced_by(d);
@@ -290,9 +379,18 @@ static void check_signature(struct doctor *d, const char *module)
 		because(f,
 			"%s enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
 			by);
+		fill_dkms(d, f);
 	} else {
 		keyrings = d->privileged ? answer(d->answers, "keyrings") : NULL;
-		if (keyrings && has_key(keyrings, signer)) {
+		if (keyrings && has_key(keyrings, signer) && has_keys(keyrings, ".platform") &&
+		    !has_keys(keyrings, ".machine")) {
+			f = finding(d, MODULE_SIGNATURE_PLATFORM, NULL,
+				    "not known whether the kernel trusts the module's signer, %s",
+				    signer);
+			because(f,
+				"it has the key, but .machine is empty, so the key may be in .platform, and %s enforces signatures",
+				by);
+		} else if (keyrings && has_key(keyrings, signer)) {
 			finding(d, MODULE_SIGNATURE_GOOD, NULL,
 				"the kernel trusts the module's signer, %s", signer);
 		} else if (!keyrings) {
@@ -315,6 +413,7 @@ static void check_signature(struct doctor *d, const char *module)
 			because(f,
 				"%s enforces signatures: modprobe fails with \"Key was rejected by service\"",
 				by);
+			fill_dkms(d, f);
 		}
 	}
 	free(signer);

@@ -133,6 +133,9 @@ CASE(MODULE, OF_OTHER_KERNEL, BAD, "one that was built for another kernel",
 CASE(MODULE, MASKED, BAD,
      "none, because `/etc/modprobe.d` has an `install` line for the module",
      "find it with `grep -r 'install.*nvgrace' /etc/modprobe.d` and remove the line")
+CASE(MODULE, BLACKLISTED, BAD,
+     "none, because the kernel's command line has `module_blacklist=` with its name",
+     "remove the module from `module_blacklist=` in the boot loader's configuration, and reboot")
 CASE(MODULE, UNKNOWN, UNKNOWN, "`/lib/modules/RELEASE` has no index", "run `depmod -a`")
 
 FINDING(HEADERS, "headers",
@@ -200,6 +203,9 @@ CASE(MODULE_SIGNATURE, NO_KEY, BAD,
 CASE(MODULE_SIGNATURE, NOT_TRUSTED, BAD,
      "the key is enrolled (MokListRT) but not trusted for modules",
      "reboot; if that does not help, run `mokutil --trust-mok`, reboot, and confirm; the kernel also needs `CONFIG_INTEGRITY_MACHINE_KEYRING`")
+CASE(MODULE_SIGNATURE, PLATFORM, UNKNOWN,
+     "the kernel has its signer's key, but perhaps only in the keyring `.platform`, which modules are not checked against",
+     "run `modprobe nvgrace-gpu-vfio-pci`; if that ends with \"Key was rejected by service\", run `mokutil --trust-mok`, reboot, and confirm; the kernel also needs `CONFIG_INTEGRITY_MACHINE_KEYRING`")
 CASE(MODULE_SIGNATURE, UNKNOWN, UNKNOWN, "only root can see the kernel's keys", "run as root")
 
 FINDING(IOMMU, "iommu", "")
@@ -268,7 +274,7 @@ FINDING(MEMORY_ONLINE, "memory-online",
 CASE(MEMORY_ONLINE, GOOD, GOOD, "no GPU memory is online", NULL)
 CASE(MEMORY_ONLINE, USED, WARNING,
      "some is online, and a GPU is bound to the nvidia driver: the host may use it",
-     "for a GPU that you want to assign to a guest: stop what uses it, run `systemctl stop nvidia-persistenced` and `modprobe -r nvidia_uvm nvidia`, then `nvgrace-gpu bind --persist ADDRESS`")
+     "for a GPU that you want to assign to a guest: stop what uses it, also the services that the finding `services` names, run `modprobe -r MODULES`, then `nvgrace-gpu bind --persist ADDRESS`")
 CASE(MEMORY_ONLINE, LEFT_IN_NODE, BAD,
      "some is online, and no GPU is bound to the nvidia driver: it is left over in a NUMA node that holds only this GPU's memory",
      "run `nvgrace-gpu bind --dry-run ADDRESS`, which prints how to take it offline; or reboot")
@@ -279,10 +285,10 @@ CASE(MEMORY_ONLINE, UNKNOWN, UNKNOWN, "/proc/iomem can't be read",
 
 FINDING(SERVICES, "services",
 	"Whether one of NVIDIA's services nvidia-persistenced, nv-fabricmanager, nv-hostengine "
-	"(DCGM) and nvidia-imex, which keep GPUs of the nvidia driver open, is running.")
+	"(DCGM), nvsm_core and nvidia-imex, which keep GPUs of the nvidia driver open, is running.")
 CASE(SERVICES, GOOD, GOOD, "none runs, or no GPU is bound to the nvidia driver", NULL)
 CASE(SERVICES, RUN, WARNING, "one runs, and a GPU is bound to the nvidia driver",
-     "before you bind, stop those that run: `systemctl stop nvidia-persistenced nvidia-fabricmanager nvidia-dcgm`")
+     "before you bind, stop them: `systemctl stop UNITS`")
 
 FINDING(QEMU, "qemu",
 	"The version of each of `/usr/bin/qemu-system-aarch64`, `/usr/libexec/qemu-kvm` and "
@@ -360,6 +366,7 @@ FINDING(EGM, "egm",
 	"(EGM), by the property `nvidia,egm-size` in the DSDT or an SSDT. Only if a table has that "
 	"property.")
 CASE(EGM, GOOD, GOOD, "it sets none aside", NULL)
+CASE(EGM, GIVEN, GOOD, "it does, and the driver of this kernel gives it to guests", NULL)
 CASE(EGM, UNUSED, NOTE,
      "it does: this driver gives guests no EGM, and the host does not use it",
      "turn EGM off in the firmware's setup, or use a kernel with `CONFIG_NVGRACE_EGM` and its own driver")
@@ -420,6 +427,11 @@ CASE(BINDING, GOOD, GOOD,
      "it is bound to nvgrace_gpu_vfio_pci; or the configuration does not bind it", NULL)
 CASE(BINDING, VFIO_PCI, WARNING, "it is bound to vfio-pci: a guest gets it without memory",
      "run `nvgrace-gpu bind ADDRESS`")
+CASE(BINDING, DRIVERCTL, WARNING, "driverctl binds it to vfio-pci at every boot: a guest gets it without memory",
+     "run `driverctl unset-override ADDRESS`, and then `nvgrace-gpu bind ADDRESS`")
+CASE(BINDING, VFIO_PCI_IDS, WARNING,
+     "it is bound to vfio-pci, whose parameter `ids` has its id: a guest gets it without memory",
+     "remove the id from `vfio-pci.ids=` on the kernel's command line, or from `options vfio-pci ids=` in `/etc/modprobe.d`; then run `nvgrace-gpu bind ADDRESS`")
 CASE(BINDING, OTHER, WARNING,
      "it is bound to another driver or none, although the configuration binds it at boot",
      "run `nvgrace-gpu bind ADDRESS`; if it was not bound at boot, see the findings `boot-rule` and `module`, and `journalctl -b | grep nvgrace`")

@@ -686,6 +686,10 @@ static char *ask_keyrings(struct answers *a)
 		description = strstr(lines[i], " asymmetri ");
 		if (description)
 			g_string_append_printf(t, "%s\n", description + strlen(" asymmetri "));
+		/* How many keys the system's keyrings have: ".machine: 1". */
+		description = strstr(lines[i], " keyring   .");
+		if (description)
+			g_string_append_printf(t, "%s\n", description + strlen(" keyring   "));
 	}
 	return g_string_free(t, FALSE);
 }
@@ -757,7 +761,7 @@ static char *ask_mok(struct answers *a)
 static char *ask_processes(struct answers *a)
 {
 	static const char *const services[] = {
-		"nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "nvidia-imex",
+		"nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "nvidia-imex", "nvsm_core",
 	};
 	g_auto(GStrv) pids = host_list(a->h, "/proc");
 	GString *t = g_string_new(NULL);
