@@ -3,8 +3,8 @@
  * A guest as a domain of libvirt, or as the elements that a domain needs in
  * addition. qemu:commandline has only what this libvirt has no element for.
  */
+#include <glib.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "guest/formats.h"
 
@@ -13,49 +13,14 @@
 
 /* ---- text of XML ---------------------------------------------------------------------------- */
 
-/* Escapes a text for an element or an attribute in single quotes; to be freed. */
-static char *escaped(const char *text)
-{
-	char *out = xcalloc(6 * strlen(text) + 1, 1), *at = out;
-
-	for (; *text; text++) {
-		switch (*text) {
-		case '&':
-			at = stpcpy(at, "&amp;");
-			break;
-		case '<':
-			at = stpcpy(at, "&lt;");
-			break;
-		case '>':
-			at = stpcpy(at, "&gt;");
-			break;
-		case '\'':
-			at = stpcpy(at, "&apos;");
-			break;
-		default:
-			*at++ = *text;
-		}
-	}
-	return out;
-}
-
 /* XML forbids "--" in a comment. */
 static void comment(FILE *out, const char *prefix, const char *text)
 {
-	char *copy = xcalloc(4 * strlen(text) + 1, 1), *at = copy, *all;
+	g_auto(GStrv) parts = g_strsplit(text, "--", -1);
+	g_autofree char *words = g_strjoinv("option ", parts);
+	g_autofree char *all = g_strdup_printf("<!-- %s -->", words);
 
-	for (; *text; text++) {
-		if (!strncmp(text, "--", 2)) {
-			at = stpcpy(at, "option ");
-			text++;
-		} else {
-			*at++ = *text;
-		}
-	}
-	all = xasprintf("<!-- %s -->", copy);
 	guest_comment(out, prefix, all);
-	free(all);
-	free(copy);
 }
 
 static void why(const struct guest_output *o, const char *prefix, enum why which)
@@ -313,7 +278,7 @@ static void print_override(const struct guest_output *o)
 static void print_begin(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	char *name = escaped(p->name);
+	g_autofree char *name = g_markup_escape_text(p->name, -1);
 
 	fprintf(o->out, "<domain type='kvm'%s>\n", !needs_namespace(p) ? "" :
 		" " QEMU_NAMESPACE);
@@ -333,33 +298,30 @@ static void print_begin(const struct guest_output *o)
 	      "  <features>\n"
 	      "    <acpi/>\n"
 	      "    <gic version='3'/>\n", o->out);
-	free(name);
 }
 
 static void print_emulator(const struct guest_output *o)
 {
-	char *path = escaped(o->plan->qemu->path);
+	g_autofree char *path = g_markup_escape_text(o->plan->qemu->path, -1);
 
 	fputs("    <!-- the QEMU that this is made for; a host may have several -->\n", o->out);
 	fprintf(o->out, "    <emulator>%s</emulator>\n", path);
-	free(path);
 }
 
 static void print_end(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
 	bool device = p->disk_device;
-	char *disk = escaped(p->disk), *seed;
+	g_autofree char *disk = g_markup_escape_text(p->disk, -1), *seed = NULL;
 
 	why(o, "    ", WHY_DISK);
 	fprintf(o->out, "    <disk type='%s' device='disk'>\n      <driver name='qemu' type='%s'/>\n      <source %s='%s'/>\n      <target dev='vda' bus='virtio'/>\n    </disk>\n",
 		device ? "block" : "file", p->disk_format, device ? "dev" : "file", disk);
 	if (p->seed) {
-		seed = escaped(p->seed);
+		seed = g_markup_escape_text(p->seed, -1);
 		why(o, "    ", WHY_SEED);
 		fprintf(o->out, "    <disk type='file' device='disk'>\n      <driver name='qemu' type='raw'/>\n      <source file='%s'/>\n      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n",
 			seed);
-		free(seed);
 	}
 	if (p->ssh_port) {
 		why(o, "    ", WHY_NETWORK);
@@ -380,7 +342,6 @@ static void print_end(const struct guest_output *o)
 	      "    <!-- vfio locks all of the guest's memory, so a balloon can't return\n"
 	      "         any. -->\n"
 	      "    <memballoon model='none'/>\n", o->out);
-	free(disk);
 }
 
 void guest_print_libvirt(const struct guest_output *o)

@@ -195,7 +195,8 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 			      const struct guest_wish *wish, struct guest_plan *plan)
 {
 	size_t i, with_cpus = 0;
-	char *sizes = xstrdup(""), *more, *kind, size[SIZE_MAX_TEXT];
+	g_autoptr(GString) sizes = g_string_new(NULL);
+	char *kind, size[SIZE_MAX_TEXT];
 	bool found = false;
 
 	for (i = 0; i < facts->numa.count; i++)
@@ -204,10 +205,8 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 	if (with_cpus == 1 && !plan->pin)
 		plan->node[0].host = -1;
 	for (i = 0; plan->hugepages && i < facts->hugepage_sizes; i++) {
-		more = xasprintf("%s%s%s", sizes, i ? ", " : "",
-				 size_text(facts->hugepages[i].size, size));
-		free(sizes);
-		sizes = more;
+		g_string_append_printf(sizes, "%s%s", i ? ", " : "",
+				       size_text(facts->hugepages[i].size, size));
 		if (facts->hugepages[i].size != plan->hugepages)
 			continue;
 		found = true;
@@ -217,14 +216,11 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 				  (unsigned long long)(plan->memory / plan->hugepages));
 	}
 	/* Of KubeVirt's, only a size that was asked for must be there already. */
-	if (plan->hugepages && !found && (wish->hugepages || plan->format != FORMAT_KUBEVIRT)) {
-		plan_refuse(plan, EXIT_REFUSED, NULL,
-			    "--hugepages=%s: the host has no pages of this size, only: %s",
-			    size_text(plan->hugepages, size), *sizes ? sizes : "none");
-		free(sizes);
-		return EXIT_REFUSED;
-	}
-	free(sizes);
+	if (plan->hugepages && !found && (wish->hugepages || plan->format != FORMAT_KUBEVIRT))
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "--hugepages=%s: the host has no pages of this size, only: %s",
+				   size_text(plan->hugepages, size),
+				   *sizes->str ? sizes->str : "none");
 	if (plan->hugepages)
 		kind = xstrdup("huge pages of the kernel, for which no file system needs to be mounted");
 	else if (memory_unit(facts, plan) <= QEMU_ALIGNMENT)

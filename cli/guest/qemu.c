@@ -2,6 +2,7 @@
 /*
  * A guest as a command line of QEMU: a script for sh, with the reasons above it.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,35 +26,17 @@ static void printf_like(2, 3) add(struct command *c, const char *fmt, ...)
 /* In QEMU's options, two commas are one of a value. To be freed. */
 static char *value(const char *text)
 {
-	char *out = xcalloc(2 * strlen(text) + 1, 1), *at = out;
+	g_auto(GStrv) parts = g_strsplit(text, ",", -1);
 
-	for (; *text; text++) {
-		*at++ = *text;
-		if (*text == ',')
-			*at++ = ',';
-	}
-	return out;
+	return g_strjoinv(",,", parts);
 }
 
 /* A word for sh, in quotes if it needs any. To be freed. */
 static char *quoted(const char *text)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,._/:=@%+-";
-	char *out, *at;
 
-	if (*text && !text[strspn(text, plain)])
-		return xstrdup(text);
-	out = xcalloc(4 * strlen(text) + 3, 1);
-	at = out;
-	*at++ = '\'';
-	for (; *text; text++) {
-		if (*text == '\'')
-			at = stpcpy(at, "'\\''");
-		else
-			*at++ = *text;
-	}
-	*at = '\'';
-	return out;
+	return *text && !text[strspn(text, plain)] ? g_strdup(text) : g_shell_quote(text);
 }
 
 static void add_machine(struct command *c, const struct guest_plan *p)

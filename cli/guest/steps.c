@@ -3,6 +3,7 @@
  * Computes the guest, by the steps of steps.h and those for devices, programs and
  * DMA, which are here. Nothing here reads the host.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -333,13 +334,6 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 
 /* ---- the rest -------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-	size_t n = strlen(text), m = strlen(end);
-
-	return n >= m && !strcmp(text + n - m, end);
-}
-
 static void plan_rest(const struct guest_facts *facts, const struct guest_wish *wish,
 		      struct guest_plan *plan)
 {
@@ -354,7 +348,7 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 			       "/var/lib/libvirt/images/" : "", plan->name,
 			       plan->format == FORMAT_KUBEVIRT ? "-root" : ".qcow2");
 	plan->disk_device = wish->disk_device;
-	plan->disk_format = ends_with(plan->disk, ".qcow2") ? "qcow2" : "raw";
+	plan->disk_format = g_str_has_suffix(plan->disk, ".qcow2") ? "qcow2" : "raw";
 	plan->ras = !plan->qemu || vmm_has(plan->qemu, QEMU_RAS);
 	if (plan->libvirt && !vmm_has(plan->libvirt, LIBVIRT_RAS))
 		plan->ras = false;
@@ -371,7 +365,7 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 		     facts->firmware ? "UEFI, without which the guest has no ACPI" :
 		     "UEFI, without which the guest has no ACPI; it is not installed in the usual places: on Debian, install qemu-efi-aarch64");
 	plan_because(plan, WHY_DISK, "%s; %s", wish->disk ? "as --disk says" : "a placeholder: --disk names yours",
-		     ends_with(plan->disk, ".qcow2") ? "qcow2, because its name ends in .qcow2" :
+		     g_str_has_suffix(plan->disk, ".qcow2") ? "qcow2, because its name ends in .qcow2" :
 		     "raw, because its name does not end in .qcow2");
 	plan->seed = wish->seed;
 	plan->seed_folder = wish->seed_folder;
