@@ -23,9 +23,10 @@ static bool is_power_of_two(uint64_t value)
 	return value && !(value & (value - 1));
 }
 
+/* unit: a power of two, as all sizes of BARs and windows are. */
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
-	return (value + unit - 1) / unit * unit;
+	return (value + unit - 1) & ~(unit - 1);
 }
 
 /*
