@@ -278,7 +278,7 @@ COMMANDS = {
         echo 10de 2342 >/sys/bus/pci/drivers/{DRIVER}/remove_id
         run unbind --all
         for g in a b c d; do state $g; done""",
-    "users": f"""
+    "users": """
         # A driver that waits for its users with the device's lock.
         insmod /tests/holder.ko
         echo holder >$devices/$(gpu a)/driver_override
