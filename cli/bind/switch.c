@@ -134,11 +134,10 @@ static int write_apart(struct job *job, enum write_kind kind, const char *waits_
 		/*
 		 * Other threads may hold any lock at fork(): only system calls.
 		 */
-		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 		/* It may outlive this program, and must not keep a pipe open. */
-		dup2(fd, STDIN_FILENO);
-		dup2(fd, STDOUT_FILENO);
-		dup2(fd, STDERR_FILENO);
+		close(STDIN_FILENO);
+		close(STDOUT_FILENO);
+		close(STDERR_FILENO);
 		fd = open(path, O_WRONLY | O_CLOEXEC);
 		if (fd < 0 || write(fd, text, length) != (ssize_t)length)
 			_exit(errno > 0 && errno < 255 ? errno : 255);

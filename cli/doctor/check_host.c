@@ -133,37 +133,31 @@ static char *unit_of(struct doctor *d, int pid, const char *name)
 static void check_services(struct doctor *d)
 {
 	const char *rest = answer(d->answers, "processes");
-	g_autoptr(GString) units = g_string_new(NULL);
+	g_autoptr(GString) units = g_string_new(NULL), names = g_string_new(NULL);
+	g_auto(GStrv) lines = g_strsplit(rest ? rest : "", "\n", -1);
 	struct finding *f;
-	char *line, *name, *names = NULL;
+	size_t i;
 
-	while ((line = next_line(&rest))) {
-		name = strchr(line, ' ');
-		if (name) {
-			g_autofree char *unit = unit_of(d, atoi(line), name + 1);
+	for (i = 0; lines[i]; i++) {
+		const char *name = strchr(lines[i], ' ');
+		g_autofree char *unit = NULL;
 
-			if (!strstr(units->str, unit))
-				g_string_append_printf(units, "%s%s", units->len ? " " : "", unit);
-		}
-		if (name && !(names && strstr(names, name + 1))) {
-			char *more = xasprintf(
-				"%s%s%s",
-				names ? names : "", names ? ", " : "", name + 1);
-
-			free(names);
-			names = more;
-		}
-		free(line);
+		if (!name)
+			continue;
+		unit = unit_of(d, atoi(lines[i]), name + 1);
+		if (!strstr(units->str, unit))
+			g_string_append_printf(units, "%s%s", units->len ? " " : "", unit);
+		if (!strstr(names->str, name + 1))
+			g_string_append_printf(names, "%s%s", names->len ? ", " : "", name + 1);
 	}
-	if (names && driven_by(d, "nvidia")) {
-		f = finding(d, SERVICES_RUN, NULL, "running: %s", names);
+	if (names->len && driven_by(d, "nvidia")) {
+		f = finding(d, SERVICES_RUN, NULL, "running: %s", names->str);
 		because(f,
 			"they keep GPUs of the nvidia driver open; such a GPU can't be unbound from it");
 		fill(f, "UNITS", units->str);
 	} else {
 		finding(d, SERVICES_GOOD, NULL, "no NVIDIA service has a GPU open");
 	}
-	free(names);
 }
 
 void check_memory(struct doctor *d)
