@@ -130,34 +130,56 @@ static char *unit_of(struct doctor *d, int pid, const char *name)
 	return g_strdup(name);
 }
 
+/* Adds a text unless it is there; takes it over. */
+static void add_once(GPtrArray *texts, char *text)
+{
+	if (g_ptr_array_find_with_equal_func(texts, text, g_str_equal, NULL))
+		g_free(text);
+	else
+		g_ptr_array_add(texts, text);
+}
+
+/* The texts in one; to be freed. */
+static char *joined(GPtrArray *texts, const char *between)
+{
+	g_autoptr(GStrvBuilder) builder = g_strv_builder_new();
+	g_auto(GStrv) all = NULL;
+	guint i;
+
+	for (i = 0; i < texts->len; i++)
+		g_strv_builder_add(builder, g_ptr_array_index(texts, i));
+	all = g_strv_builder_end(builder);
+	return g_strjoinv(between, all);
+}
+
 static void check_services(struct doctor *d)
 {
-	const char *rest = answer(d->answers, "processes");
-	g_autoptr(GString) units = g_string_new(NULL), names = g_string_new(NULL);
-	g_auto(GStrv) lines = g_strsplit(rest ? rest : "", "\n", -1);
+	g_autoptr(GPtrArray) units = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+	const char *processes = answer(d->answers, "processes");
+	g_auto(GStrv) lines = g_strsplit(processes ? processes : "", "\n", -1);
+	g_autofree char *services = NULL, *commands = NULL;
 	struct finding *f;
 	size_t i;
 
 	for (i = 0; lines[i]; i++) {
 		const char *name = strchr(lines[i], ' ');
-		g_autofree char *unit = NULL;
 
 		if (!name)
 			continue;
-		unit = unit_of(d, atoi(lines[i]), name + 1);
-		if (!strstr(units->str, unit))
-			g_string_append_printf(units, "%s%s", units->len ? " " : "", unit);
-		if (!strstr(names->str, name + 1))
-			g_string_append_printf(names, "%s%s", names->len ? ", " : "", name + 1);
+		add_once(units, unit_of(d, atoi(lines[i]), name + 1));
+		add_once(names, g_strdup(name + 1));
 	}
-	if (names->len && driven_by(d, "nvidia")) {
-		f = finding(d, SERVICES_RUN, NULL, "running: %s", names->str);
-		because(f,
-			"they keep GPUs of the nvidia driver open; such a GPU can't be unbound from it");
-		fill(f, "UNITS", units->str);
-	} else {
+	if (!names->len || !driven_by(d, "nvidia")) {
 		finding(d, SERVICES_GOOD, NULL, "no NVIDIA service has a GPU open");
+		return;
 	}
+	services = joined(names, ", ");
+	commands = joined(units, " ");
+	f = finding(d, SERVICES_RUN, NULL, "running: %s", services);
+	because(f,
+		"they keep GPUs of the nvidia driver open; such a GPU can't be unbound from it");
+	fill(f, "UNITS", commands);
 }
 
 void check_memory(struct doctor *d)

@@ -52,7 +52,8 @@ static uint64_t window_for(uint64_t bytes)
 {
 	uint64_t window = WINDOW_DEFAULT;
 
-	while (window < bytes)
+	/* More than a processor can address is refused elsewhere. */
+	while (window < bytes && window < 1ULL << 62)
 		window <<= 1;
 	return window;
 }
