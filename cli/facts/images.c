@@ -373,23 +373,46 @@ static void read_archives(struct input *in, struct image *image, bool packed)
 
 /* ---- all images ------------------------------------------------------------------------------ */
 
+/* The word that names this system in boot loaders' folders, to be freed; or NULL. */
+static char *entry_token(struct host *h)
+{
+	char *token = host_line(h, "/etc/kernel/entry-token");
+
+	if (!token || !*token || strchr(token, '/')) {
+		free(token);
+		token = host_line(h, "/etc/machine-id");
+	}
+	return token;
+}
+
 /* The path of a kernel's image, to be freed; NULL: none in the usual places. */
 static char *image_path(struct host *h, const char *release)
 {
-	static const char *const places[][2] = {
-		{ "/boot/initrd.img-", "" }, { "/boot/initramfs-", ".img" }, { "/boot/initrd-", "" },
-		{ "/lib/modules/", "/initramfs.img" },
+#define INITRAMFS_IMAGE(path) path,
+	static const char *const places[] = {
+#include "nvgrace_initramfs_images.h"
 	};
-	char *path;
+#undef INITRAMFS_IMAGE
+	char *token = entry_token(h), *path = NULL;
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(places); i++) {
-		path = xasprintf("%s%s%s", places[i][0], release, places[i][1]);
-		if (host_exists(h, "%s", path))
-			return path;
-		free(path);
+	for (i = 0; i < ARRAY_SIZE(places) && !path; i++) {
+		const char *kernel = strstr(places[i], "KERNEL");
+		const char *named = strstr(places[i], "TOKEN");
+
+		if (named && (!token || !*token))
+			continue;
+		path = named ? xasprintf("%.*s%s/%s%s", (int)(named - places[i]), places[i], token,
+					 release, kernel + strlen("KERNEL")) :
+			       xasprintf("%.*s%s%s", (int)(kernel - places[i]), places[i], release,
+					 kernel + strlen("KERNEL"));
+		if (!host_exists(h, "%s", path)) {
+			free(path);
+			path = NULL;
+		}
 	}
-	return NULL;
+	free(token);
+	return path;
 }
 
 /*

@@ -4,6 +4,7 @@ in a scratch system."""
 
 import json
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -85,8 +86,7 @@ class Images(unittest.TestCase):
         """The doctor's findings about this image, and the lines of its answer.
         A record must give the same findings."""
         boot = self.system.dir / "upper/boot"
-        for old in boot.glob("*") if boot.exists() else ():
-            old.unlink()
+        shutil.rmtree(boot, ignore_errors=True)
         if image is not None:
             self.put(name, image)
             (self.system.dir / "upper" / name.lstrip("/")).chmod(mode)
@@ -108,6 +108,16 @@ class Images(unittest.TestCase):
 
     def whole(self, **more):
         return {**self.parts, f"usr/lib/modules/{RELEASE}/{DKMS}": self.new, **more}
+
+    def test_where_it_can_be(self):
+        self.system.write("/etc/machine-id", "abc\n")
+        for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/abc/{RELEASE}/initrd", f"/boot/efi/abc/{RELEASE}/initrd"):
+            with self.subTest(name):
+                found, answer = self.look(cpio(self.whole()), name)
+                self.assert_one(found, "good", "of 1 kernel")
+                self.assertEqual(answer[1], f"image: {name}")
+        self.system.write("/etc/kernel/entry-token", "mine\n")
+        self.assertEqual(self.look(cpio(self.whole()), f"/boot/mine/{RELEASE}/initrd")[1][1], f"image: /boot/mine/{RELEASE}/initrd")
 
     def test_every_compression(self):
         plain = cpio(self.whole())

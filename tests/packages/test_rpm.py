@@ -204,9 +204,11 @@ class Life(unittest.TestCase):
         for name, images, wanted in (("Red Hat", [f"/boot/initramfs-{kernel}.img"], f"/boot/initramfs-{kernel}.img"),
                                      ("SUSE", [f"/boot/initrd-{kernel}"], f"/boot/initrd-{kernel}"),
                                      ("a folder for each machine", [f"/boot/abc/{kernel}/initrd"], f"/boot/abc/{kernel}/initrd"),
+                                     ("a boot partition of its own", [f"/efi/abc/{kernel}/initrd"], f"/efi/abc/{kernel}/initrd"),
+                                     ("the kernel's folder", [f"/lib/modules/{kernel}/initrd"], f"/lib/modules/{kernel}/initrd"),
                                      ("none", [], None)):
             with named(name):
-                self.host.sh(f"rm -rf /boot/*; echo abc > /etc/machine-id; for f in {' '.join(images)}; do install -D /dev/null $f; done")
+                self.host.sh(f"rm -rf /boot/* /efi /lib/modules/*/initrd; echo abc > /etc/machine-id; for f in {' '.join(images)}; do install -D /dev/null $f; done")
                 for conf, expected in (("", []), ("bind all\n", [f"depmod {kernel}", f"dracut --force {wanted} {kernel}"])):
                     self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", conf)
                     calls.unlink(missing_ok=True)
