@@ -35,8 +35,8 @@
 #define NOTICE_MS 5000
 
 /*
- * After this time without an end, a write is given up. The slowest that ends by
- * itself is an unbind that scrubs: 480 GB at 1 GB/s.
+ * After this time without an end, a write is given up, unless it unbinds this
+ * driver, whose scrub has a limit of its own.
  */
 #define LIMIT_MS (10 * 60 * 1000)
 
@@ -89,7 +89,7 @@ enum write_kind {
  * Waits for the child, and says after a while what for. False: it goes on
  * although it was killed, because of an interruption or the limit.
  */
-static bool wait_for_child(struct job *job, pid_t pid, const char *waits_for)
+static bool wait_for_child(struct job *job, pid_t pid, bool limited, const char *waits_for)
 {
 	struct pollfd poll_writer = { .fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
 	int waited = 0, since_kill = -1;
@@ -99,10 +99,10 @@ static bool wait_for_child(struct job *job, pid_t pid, const char *waits_for)
 		ended = poll(&poll_writer, 1, 500) == 1;
 		if (waited == NOTICE_MS)
 			complain(job->address, "still waiting: %s", waits_for);
-		if (waited == LIMIT_MS)
+		if (limited && waited == LIMIT_MS)
 			kill(pid, SIGKILL);
 		/* wait_for_signals() has killed it. */
-		if (since_kill >= 0 || (stopped && job->writer) || waited >= LIMIT_MS)
+		if (since_kill >= 0 || (stopped && job->writer) || (limited && waited >= LIMIT_MS))
 			since_kill += 500;
 	}
 	if (poll_writer.fd >= 0)
@@ -118,9 +118,9 @@ static bool wait_for_child(struct job *job, pid_t pid, const char *waits_for)
 static int write_apart(struct job *job, enum write_kind kind, const char *waits_for,
 		       const char *text, char *path)
 {
+	bool limited = !strstr(path, "/" DRIVER_NAME "/unbind"), ended;
 	size_t length = strlen(text);
 	int status, fd;
-	bool ended;
 	pid_t pid;
 
 	pthread_mutex_lock(&writers_lock);
@@ -133,8 +133,8 @@ static int write_apart(struct job *job, enum write_kind kind, const char *waits_
 	if (!pid) {
 		/*
 		 * Other threads may hold any lock at fork(): only system calls.
+		 * It may outlive this program, and must not keep a pipe open.
 		 */
-		/* It may outlive this program, and must not keep a pipe open. */
 		close(STDIN_FILENO);
 		close(STDOUT_FILENO);
 		close(STDERR_FILENO);
@@ -154,7 +154,7 @@ static int write_apart(struct job *job, enum write_kind kind, const char *waits_
 	pthread_mutex_unlock(&writers_lock);
 
 	free(path);
-	ended = wait_for_child(job, pid, waits_for);
+	ended = wait_for_child(job, pid, limited, waits_for);
 	if (!ended) {
 		pthread_mutex_lock(&writers_lock);
 		job->writer = 0;
