@@ -3,7 +3,6 @@
 the same hooks as any other, bind no GPU."""
 
 import pathlib
-import subprocess
 import tempfile
 
 import pytest
@@ -21,9 +20,7 @@ OURS = {"60-nvgrace-gpu.rules", "nvgrace-gpu", "all.conf", f"{NAME}.ko"}
 
 @pytest.fixture(name="host", scope="module", params=["bookworm", "trixie"])
 def fixture_host(built_packages, request):   # pylint: disable=unused-argument  # makes the package
-    trees = subprocess.run([scratch.PROJECT / "tests/lab/system/trees", "--directory"], stdout=subprocess.PIPE, text=True,
-                           check=True).stdout.strip()
-    host = scratch.Scratch(lower=pathlib.Path(trees, request.param))
+    host = scratch.Scratch(lower=scratch.tree(request.param))
     deb = scratch.package(f"{NAME}-dkms_{scratch.deb_version()}_all.deb")
     (host.shared / "our.deb").write_bytes(pathlib.Path(deb).read_bytes())
     with tempfile.TemporaryDirectory() as place:

@@ -4,7 +4,6 @@ system without exec. The system is Debian 13's, with its real compilers, headers
 DKMS."""
 
 import pathlib
-import subprocess
 
 import pytest
 
@@ -16,9 +15,7 @@ NAME = "nvgrace-gpu-vfio-pci"
 
 @pytest.fixture(name="host", scope="module")
 def fixture_host(built_packages):   # pylint: disable=unused-argument  # makes the package
-    trees = subprocess.run([scratch.PROJECT / "tests/lab/system/trees", "--directory"], stdout=subprocess.PIPE, text=True,
-                           check=True).stdout.strip()
-    host = scratch.Scratch(lower=pathlib.Path(trees, "trixie"))
+    host = scratch.Scratch(lower=scratch.tree("trixie"))
     deb = scratch.package(f"{NAME}-dkms_{scratch.deb_version()}_all.deb")
     (host.shared / "our.deb").write_bytes(pathlib.Path(deb).read_bytes())
     host.sh(f"""

@@ -3,8 +3,6 @@
 in Debian's with its real packages, and with stand-ins for dnf and zypper that put
 headers in their places."""
 
-import pathlib
-import subprocess
 import unittest
 
 import pytest
@@ -57,9 +55,7 @@ class Debian(Host):
         return {line.split()[1] for line in said.splitlines() if line.startswith("| ") and line.endswith(" yes |")}
 
     def try_suite(self, suite, has, lacks):
-        trees = subprocess.run([scratch.PROJECT / "tests/lab/system/trees", "--directory"], stdout=subprocess.PIPE, text=True,
-                               check=True).stdout.strip()
-        self.host(lower=pathlib.Path(trees, suite))
+        self.host(lower=scratch.tree(suite))
         with named("no kernel"):
             status, said, kernels = self.check()
             self.assertEqual((status, kernels), (1, {}))

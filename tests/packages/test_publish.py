@@ -45,10 +45,6 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def tree(suite):
-    return pathlib.Path(run("tests/lab/system/trees", "--directory").strip(), suite)
-
-
 class Publish(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -199,7 +195,7 @@ class Publish(unittest.TestCase):
                          {re.sub(r"[0-9a-f]{64}-", "", name) for name in contents(self.site)} - {"CNAME"})
 
     def install_with_apt(self, suite):
-        host = scratch.Scratch(lower=tree(suite))
+        host = scratch.Scratch(lower=scratch.tree(suite))
         self.addCleanup(host.close)
         host.sh("apt-get update && apt-get install -y --no-install-recommends curl")
         download, install = self.readme("sources").splitlines()

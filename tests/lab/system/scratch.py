@@ -68,6 +68,13 @@ def release(kernel):
     return toolbox.ask("release", kernel)
 
 
+def tree(suite):
+    """The system of a suite of Debian that tests/lab/system/trees made, for a Scratch's
+    lower."""
+    done = subprocess.run([PROJECT / "tests/lab/system/trees", "--directory"], stdout=subprocess.PIPE, text=True, check=True)
+    return pathlib.Path(done.stdout.strip(), suite)
+
+
 class Scratch:
     """run() runs a command inside. shared is the folder that is /mnt inside,
     and env the environment for commands. With cached, a compiler takes what it
