@@ -25,7 +25,8 @@ MODULE	:= nvgrace-gpu-vfio-pci
 RELEASE = $(shell sed -n 's/^.define UTS_RELEASE "\(.*\)"$$/\1/p' \
 	    '$(KDIR)/include/generated/utsrelease.h' 2>/dev/null)
 
-# Neither if the caller names a compiler. kbuild ignores CC in the environment.
+# The compiler that built the kernel, unless the caller names one. kbuild ignores CC
+# in the environment.
 COMPILER = $(if $(filter command,$(word 1,$(origin CC)))$(LLVM),,$(shell sh scripts/kernel-compiler '$(KDIR)' '$(CROSS_COMPILE)'))
 
 .PHONY: modules
