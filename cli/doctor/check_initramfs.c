@@ -108,6 +108,11 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 
 	if (!release || !image) {
 		/* Only an edited record lacks these. */
+	} else if (!strcmp(image, "none")) {
+		if (wants) {
+			f = finding(d, INITRAMFS_NONE, NULL, "no initramfs of %s is known", release);
+			because(f, "there is none in the places of initramfs-tools, dracut and kernel-install; it may be a part of a unified kernel image, which the doctor does not read");
+		}
 	} else if (error) {
 		f = finding(d, d->privileged ? INITRAMFS_UNKNOWN : INITRAMFS_UNREADABLE, NULL,
 			    "not known what the initramfs of %s contains", release);

@@ -346,7 +346,7 @@ CASE(BOOT_RULE, MASKED, BAD,
 FINDING(INITRAMFS, "initramfs",
 	"Whether the initramfs of each kernel has the rule, its program, the module and the "
 	"directives that are installed: the next boot begins with what the initramfs has. The "
-	"doctor reads the images in `/boot`, whatever tool made them. It checks an image only if "
+	"doctor reads the images where dracut and kernel-install put them, whatever tool made them. It checks an image only if "
 	"initramfs-tools or dracut would put this project's parts into it, or if it has directives. "
 	"Comments and the order of lines don't matter. There is a finding for each image that isn't "
 	"good.")
@@ -357,6 +357,9 @@ CASE(INITRAMFS, OUTDATED, WARNING,
      "run `update-initramfs -u -k RELEASE` or `dracut --force --kver RELEASE`")
 CASE(INITRAMFS, UNREADABLE, UNKNOWN, "it can't be read, and root does not run the doctor",
      "run as root")
+CASE(INITRAMFS, NONE, UNKNOWN,
+     "no image of an installed kernel is known; it may be a part of a unified kernel image",
+     "if the kernel boots with an initramfs, update it with the program that made it, and list it: `lsinitrd IMAGE | grep nvgrace`")
 CASE(INITRAMFS, UNKNOWN, UNKNOWN,
      "root can't read it either: its compression is unknown, or it is incomplete",
      "update the initramfs")

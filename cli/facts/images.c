@@ -457,8 +457,16 @@ char *images_read(struct host *h)
 		struct input *in;
 
 		path = image_path(h, releases[i]);
-		if (!path)
+		if (!path) {
+			/* Folders without a kernel stay behind when kernels are removed. */
+			if (!host_exists(h, "/boot/vmlinuz-%s", releases[i]) &&
+			    !host_exists(h, "/lib/modules/%s/vmlinuz", releases[i]))
+				continue;
+			more = xasprintf("%skernel: %s\nimage: none\n", text ? text : "", releases[i]);
+			free(text);
+			text = more;
 			continue;
+		}
 		in = xcalloc(1, sizeof(*in));
 		in->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		in->end = now_ms() + IMAGE_MS;

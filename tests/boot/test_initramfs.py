@@ -62,6 +62,8 @@ class Images(unittest.TestCase):
         cls.system = scratch.Scratch()
         cls.addClassCleanup(cls.system.close)
         cls.system.env = sanitizer_options()
+        # The toolbox's kernels have no images.
+        cls.system.empty("/usr/lib/modules")
         with tempfile.TemporaryDirectory() as directory:
             cls.old, cls.new = module(directory, OLD), module(directory, NEW)
         cls.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n",
@@ -73,7 +75,6 @@ class Images(unittest.TestCase):
         for name in ("modules.order", "modules.builtin"):
             cls.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
         cls.put(f"/usr/lib/modules/{RELEASE}/{DKMS}", cls.new)
-        # The toolbox's kernels have no images.
         cls.system.sh(f"depmod {RELEASE}")
 
     @classmethod
@@ -199,6 +200,10 @@ class Images(unittest.TestCase):
 
     def test_no_image(self):
         self.assertEqual(self.look(None), ([], []))
+        # A kernel without a known one.
+        found, answer = self.look(b"", f"/boot/vmlinuz-{RELEASE}")
+        self.assert_one(found, "unknown", f"no initramfs of {RELEASE} is known")
+        self.assertEqual(answer, [f"kernel: {RELEASE}", "image: none"])
 
     def test_no_wish(self):
         """An image keeps a configuration that was removed from /etc. An image
