@@ -494,7 +494,7 @@ void check_egm(struct doctor *d)
 		return;
 	}
 	/* DKMS leaves such a kernel alone, so its own driver has the GPUs. */
-	if (kernel_option(d, "NVGRACE_EGM") == 'm' || kernel_option(d, "NVGRACE_EGM") == 'y') {
+	if (other_driver_gives_egm(d)) {
 		finding(d, EGM_GIVEN, NULL,
 			"firmware sets aside %s of extended GPU memory, which this kernel's own driver gives to guests",
 			size_text(bytes, size));

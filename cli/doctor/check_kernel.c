@@ -207,7 +207,12 @@ static void check_in_tree(struct doctor *d)
 
 	if (!d->config)
 		return;	/* the finding vfio reports that */
-	if (enabled(d, "NVGRACE_EGM")) {
+	if (other_driver_gives_egm(d)) {
+		f = finding(d, IN_TREE_DRIVER_EGM_LOADED, NULL,
+			    "NVIDIA's driver with extended GPU memory is loaded");
+		because(f,
+			"it gives guests EGM, which this module lacks; \"nvgrace-gpu guest\" and what the doctor says of readiness and scrubs need this module");
+	} else if (enabled(d, "NVGRACE_EGM")) {
 		f = finding(d, IN_TREE_DRIVER_EGM, NULL,
 			    "the kernel has NVIDIA's driver with extended GPU memory");
 		because(f,

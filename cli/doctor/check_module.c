@@ -246,7 +246,7 @@ static char *check_copy(struct doctor *d, const char *module)
 		because(f, "%s was built for %s, this is %s", path, magic, d->release);
 		fill(f, "VERSION", version);
 		fill(f, "RELEASE", d->release);
-	} else if (!strstr(path, "/kernel/")) {
+	} else if (!strstr(path, "/kernel/") || other_driver_gives_egm(d)) {
 		usable = true;
 		finding(d, MODULE_GOOD, NULL, "modprobe would load %s%s%s", path,
 			version ? ", version " : "", version ? version : "");
@@ -299,7 +299,11 @@ static void check_loaded(struct doctor *d, const char *module, const char *path)
 	bool ours = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
-	if (!d->features) {
+	if (!d->features && !ours && other_driver_gives_egm(d)) {
+		other = other_driver(d);
+		finding(d, MODULE_LOADED_GOOD, NULL, "the loaded driver is %s", other);
+		free(other);
+	} else if (!d->features) {
 		other = other_driver(d);
 		f = finding(d, ours ? MODULE_LOADED_OUTDATED : MODULE_LOADED_OTHER, NULL,
 			    "the loaded driver is %s", other);

@@ -98,6 +98,13 @@ char kernel_option(const struct doctor *d, const char *name)
 	return config_option(d->config, name);
 }
 
+bool other_driver_gives_egm(const struct doctor *d)
+{
+	char option = kernel_option(d, "NVGRACE_EGM");
+
+	return d->loaded && !d->features && (option == 'm' || option == 'y');
+}
+
 bool has_feature(const struct doctor *d, const char *word)
 {
 	return has_word(d->features, word);

@@ -75,6 +75,12 @@ bool kernel_from(const struct doctor *d, int major, int minor);
 char kernel_option(const struct doctor *d, const char *name);
 
 /*
+ * Whether the loaded driver is NVIDIA's own, which gives guests extended GPU
+ * memory, on a kernel that DKMS leaves alone.
+ */
+bool other_driver_gives_egm(const struct doctor *d);
+
+/*
  * Why guests with all bound GPUs can have no accelerated SMMUv3, to be freed.
  * NULL: they can, or there is no such GPU, and then *gpus is 0.
  */

@@ -110,6 +110,9 @@ FINDING(IN_TREE_DRIVER, "in-tree-driver",
 	"there is no such finding.")
 CASE(IN_TREE_DRIVER, GOOD, GOOD,
      "it has none; or its driver is a module, and modprobe prefers DKMS's", NULL)
+CASE(IN_TREE_DRIVER, EGM_LOADED, NOTE,
+     "that driver is loaded: guests get EGM, and this module's own features are not there",
+     "nothing, if guests need EGM; or, if you want this module's features, write `BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\"` into `/etc/dkms/nvgrace-gpu-vfio-pci.conf`, run `dkms autoinstall` and reboot")
 CASE(IN_TREE_DRIVER, EGM, WARNING,
      "it has NVIDIA's extended GPU memory (`CONFIG_NVGRACE_EGM`), which this module lacks: DKMS does not build for that kernel",
      "use the kernel's own module; or, if you don't need EGM, write `BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\"` into `/etc/dkms/nvgrace-gpu-vfio-pci.conf` and run `dkms autoinstall`")
@@ -164,7 +167,8 @@ FINDING(MODULE_LOADED, "module-loaded",
 	"Only if a module of this name is loaded: whether it is the copy that modprobe would load "
 	"now. The kernel's own driver has the same name, but no file `features`. The kernel's "
 	"`taint` flags show whether such a driver was built outside the kernel's tree.")
-CASE(MODULE_LOADED, GOOD, GOOD, "it is that copy; the finding lists its features on this kernel",
+CASE(MODULE_LOADED, GOOD, GOOD,
+     "it is that copy, and the finding lists its features on this kernel; or it is NVIDIA's own driver with extended GPU memory, on a kernel that DKMS leaves alone",
      NULL)
 CASE(MODULE_LOADED, OTHER, WARNING,
      "it is the kernel's own driver or another driver of this name, and modprobe would not load this project's module",
