@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a kernel's initramfs can be, in the order in which dracut(8) chooses; the
- * first that exists counts. images.c includes this, and scripts/renew-initramfs
- * reads it.
+ * Where a kernel's initramfs can be: the places of dracut(8), kernel-install(8) and
+ * initramfs-tools. The first that exists counts. images.c includes this, and
+ * scripts/renew-initramfs reads it.
  *
  * KERNEL is the kernel's release. TOKEN is the word of /etc/kernel/entry-token,
  * which kernel-install(8) has, or else of /etc/machine-id; without both, a line

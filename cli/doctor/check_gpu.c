@@ -276,14 +276,19 @@ static bool is_id_of_vfio(struct doctor *d, const struct gpu *gpu)
 	g_autofree char *ids = host_line(d->h, "/sys/module/vfio_pci/parameters/ids");
 	g_autofree char *id = g_strdup_printf("%04x:%04x", gpu->vendor, gpu->device);
 	const char *words = answer(d->answers, "command-line");
-	const char *given = words ? strstr(words, "vfio-pci.ids=") : NULL;
+	/* The kernel takes either spelling, and numbers in either case. */
+	g_autofree char *line = g_ascii_strdown(words ? words : "", -1);
+	const char *given;
 
+	g_strdelimit(line, "_", '-');
+	given = strstr(line, "vfio-pci.ids=");
 	return (ids && strstr(ids, id)) ||
 	       (given && g_strstr_len(given, strcspn(given, " \n"), id));
 }
 
 static void check_binding(struct doctor *d, const struct gpu *gpu)
 {
+	g_autofree char *by_driverctl = host_line(d->h, "/etc/driverctl.d/pci-%s", gpu->address);
 	const struct config_line *wish = config_binds(&d->wishes, gpu);
 	struct finding *f;
 	bool refused;
@@ -291,6 +296,14 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 
 	if (config_ignores(&d->wishes, gpu))
 		wish = NULL;
+	if (by_driverctl && strcmp(by_driverctl, DRIVER_NAME) &&
+	    (gpu->ours || wish || (gpu->driver && !strcmp(gpu->driver, by_driverctl)))) {
+		f = finding(d, BINDING_DRIVERCTL, gpu->address, "driverctl binds it to %s at every boot",
+			    by_driverctl);
+		because(f, "/etc/driverctl.d/pci-%s has that, which undoes a bind to another driver",
+			gpu->address);
+		return;
+	}
 	if (gpu->ours) {
 		finding(d, BINDING_GOOD, gpu->address, "bound to " DRIVER_NAME "%s",
 			wish && !d->obstacle ? ", and at every boot" :
@@ -302,11 +315,6 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 	if (said && refused && !gpu->driver) {
 		f = finding(d, BINDING_REFUSED, gpu->address, "the driver refused it");
 		because(f, "%s", said);
-	} else if (gpu->driver && !strcmp(gpu->driver, "vfio-pci") &&
-		   host_exists(d->h, "/etc/driverctl.d/pci-%s", gpu->address)) {
-		f = finding(d, BINDING_DRIVERCTL, gpu->address, "bound to vfio-pci by driverctl");
-		because(f, "/etc/driverctl.d/pci-%s has it, so that each boot undoes a bind to another driver",
-			gpu->address);
 	} else if (gpu->driver && !strcmp(gpu->driver, "vfio-pci") && is_id_of_vfio(d, gpu)) {
 		f = finding(d, BINDING_VFIO_PCI_IDS, gpu->address, "bound to vfio-pci by its parameter ids");
 		because(f, "each boot undoes a bind to another driver that is not configured for boot");

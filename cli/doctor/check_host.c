@@ -54,23 +54,26 @@ static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
 	return where;
 }
 
-/* Adds a module after those that hold it, as modprobe -r wants them. */
-static void add_with_holders(struct doctor *d, const char *module, GString *order)
+/*
+ * Adds a module after those that hold it, as modprobe -r wants them. seen: those
+ * that were begun, since a record can have a circle.
+ */
+static void add_with_holders(struct doctor *d, const char *module, GHashTable *seen, GString *order)
 {
 	g_auto(GStrv) holders = host_list(d->h, "/sys/module/%s/holders", module);
-	g_auto(GStrv) known = g_strsplit(order->str, " ", -1);
 	size_t i;
 
-	if (g_strv_contains((const char *const *)known, module))
+	if (!g_hash_table_add(seen, g_strdup(module)))
 		return;
 	for (i = 0; holders && holders[i]; i++)
-		add_with_holders(d, holders[i], order);
+		add_with_holders(d, holders[i], seen, order);
 	g_string_append_printf(order, "%s%s", order->len ? " " : "", module);
 }
 
 /* All users can read the names in /proc/iomem, only root the addresses. */
 static void check_online(struct doctor *d)
 {
+	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	g_autoptr(GString) modules = g_string_new(NULL);
 	struct finding *f;
 	size_t i, ranges = 0;
@@ -96,7 +99,7 @@ static void check_online(struct doctor *d)
 			    "GPU memory is online as System RAM");
 		because(f, "the nvidia driver has onlined it for this host (%s); such a GPU can't be bound",
 			where);
-		add_with_holders(d, "nvidia", modules);
+		add_with_holders(d, "nvidia", seen, modules);
 		fill(f, "MODULES", modules->str);
 	} else {
 		f = finding(d, nodes ? MEMORY_ONLINE_LEFT_IN_NODE : MEMORY_ONLINE_LEFT, NULL,
@@ -118,12 +121,17 @@ static char *unit_of(struct doctor *d, int pid, const char *name)
 		{ "nv-fabricmanager", "nvidia-fabricmanager" }, { "nv-hostengine", "nvidia-dcgm" },
 		{ "nvsm_core", "nvsm" },
 	};
-	g_autofree char *group = host_line(d->h, "/proc/%d/cgroup", pid);
-	const char *last = group ? strrchr(group, '/') : NULL;
+	g_autofree char *groups = host_read(d->h, NULL, "/proc/%d/cgroup", pid);
+	g_auto(GStrv) lines = g_strsplit(groups ? groups : "", "\n", -1);
 	size_t i;
 
-	if (last && g_str_has_suffix(last, ".service"))
-		return g_strndup(last + 1, strlen(last + 1) - strlen(".service"));
+	/* With version 1 of control groups, one of several lines is systemd's. */
+	for (i = 0; lines[i]; i++) {
+		const char *last = strrchr(lines[i], '/');
+
+		if (last && g_str_has_suffix(last, ".service"))
+			return g_strndup(last + 1, strlen(last + 1) - strlen(".service"));
+	}
 	for (i = 0; i < ARRAY_SIZE(units); i++)
 		if (!strcmp(name, units[i][0]))
 			return g_strdup(units[i][1]);

@@ -25,7 +25,7 @@ static char *dkms_setting(struct doctor *d, const char *name, const char *by_def
 	size_t i, j;
 
 	for (i = 0; !i || (more && more[i - 1]); i++) {
-		g_autofree char *text = i ? host_read(d->h, NULL, "/etc/dkms/framework.conf.d/%s", more[i - 1]) :
+		g_autofree char *text = i && !g_str_has_suffix(more[i - 1], ".conf") ? NULL : i ? host_read(d->h, NULL, "/etc/dkms/framework.conf.d/%s", more[i - 1]) :
 					    host_read(d->h, NULL, "/etc/dkms/framework.conf");
 		g_auto(GStrv) lines = text ? g_strsplit(text, "\n", -1) : NULL;
 

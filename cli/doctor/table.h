@@ -434,7 +434,7 @@ CASE(BINDING, GOOD, GOOD,
      "it is bound to nvgrace_gpu_vfio_pci; or the configuration does not bind it", NULL)
 CASE(BINDING, VFIO_PCI, WARNING, "it is bound to vfio-pci: a guest gets it without memory",
      "run `nvgrace-gpu bind ADDRESS`")
-CASE(BINDING, DRIVERCTL, WARNING, "driverctl binds it to vfio-pci at every boot: a guest gets it without memory",
+CASE(BINDING, DRIVERCTL, WARNING, "driverctl binds it to another driver at every boot",
      "run `driverctl unset-override ADDRESS`, and then `nvgrace-gpu bind ADDRESS`")
 CASE(BINDING, VFIO_PCI_IDS, WARNING,
      "it is bound to vfio-pci, whose parameter `ids` has its id: a guest gets it without memory",

@@ -373,14 +373,24 @@ static void read_archives(struct input *in, struct image *image, bool packed)
 
 /* ---- all images ------------------------------------------------------------------------------ */
 
+/* As renew-initramfs accepts it. */
+static bool is_entry_token(const char *token)
+{
+	return !token[strspn(token, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")];
+}
+
 /* The word that names this system in boot loaders' folders, to be freed; or NULL. */
 static char *entry_token(struct host *h)
 {
 	char *token = host_line(h, "/etc/kernel/entry-token");
 
-	if (!token || !*token || strchr(token, '/')) {
+	if (!token || !*token || !is_entry_token(token)) {
 		free(token);
 		token = host_line(h, "/etc/machine-id");
+	}
+	if (token && !is_entry_token(token)) {
+		free(token);
+		token = NULL;
 	}
 	return token;
 }

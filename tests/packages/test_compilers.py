@@ -78,3 +78,16 @@ def test_the_caller_s_compiler_wins(host):
     """Though it can't build this kernel's modules."""
     said = host.sh("cd /var/copy; ! make modules KDIR=/lib/modules/6.12-vendor/build CC=gcc-12").stdout
     assert "gcc-12: error: unrecognized command-line option" in said, said
+
+
+def test_built_modules_alone(host):
+    """A host without compiler and source gets a tarball of another's modules."""
+    name = f"{NAME}/{scratch.version()}"
+    said = host.sh(f"""
+        dkms build {name} -k 6.12-vendor >&2
+        dkms mktarball {name} -k 6.12-vendor --binaries-only --archive /var/built.tar.gz
+        dkms remove {name} --all
+        rm -rf /usr/src/{NAME}-* /var/lib/dkms/{NAME}
+        dkms ldtarball /var/built.tar.gz
+        dkms status {name}""").stdout
+    assert "No such file" not in said and f"{name}, 6.12-vendor" in said.splitlines()[-1], said
