@@ -4,6 +4,7 @@
  * configuration that are installed, because the next boot starts from it.
  * images.c reads it.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,14 +70,19 @@ static bool binds(const char *directives)
 	return !strncmp(directives, "bind ", 5) || strstr(directives, "\nbind ");
 }
 
-static void renew(struct doctor *d, struct finding *f, const char *release)
+static void renew(struct doctor *d, struct finding *f, const char *release, const char *image)
 {
 	const char *const *command = initramfs_command(d->h);
-	bool dracut = command && strstr(command[0], "dracut");
 
-	/* The table has both commands. */
-	fill(f, dracut ? "\"update-initramfs -u -k RELEASE\" or " :
-			 " or \"dracut --force --kver RELEASE\"", "");
+	/* The table has all three commands. */
+	if (g_str_has_suffix(image, ".efi")) {
+		fill(f, "\"update-initramfs -u -k RELEASE\", \"dracut --force --kver RELEASE\" or ", "");
+	} else {
+		fill(f, " or \"kernel-install add RELEASE /lib/modules/RELEASE/vmlinuz\"", "");
+		fill(f, command && strstr(command[0], "dracut") ?
+			"\"update-initramfs -u -k RELEASE\", " :
+			", \"dracut --force --kver RELEASE\"", "");
+	}
 	fill(f, "RELEASE", release);
 }
 
@@ -111,7 +117,7 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 	} else if (!strcmp(image, "none")) {
 		if (wants) {
 			f = finding(d, INITRAMFS_NONE, NULL, "no initramfs of %s is known", release);
-			because(f, "there is none in the places of initramfs-tools, dracut and kernel-install; it may be a part of a unified kernel image, which the doctor does not read");
+			because(f, "there is none in the places of initramfs-tools, dracut and kernel-install; it may be a part of a unified kernel image with a name of its own");
 		}
 	} else if (error) {
 		f = finding(d, d->privileged ? INITRAMFS_UNKNOWN : INITRAMFS_UNREADABLE, NULL,
@@ -121,7 +127,7 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 		f = finding(d, INITRAMFS_OUTDATED, NULL, "the initramfs of %s still binds GPUs",
 			    release);
 		because(f, "%s has a copy of a configuration that was removed", image);
-		renew(d, f, release);
+		renew(d, f, release, image);
 	} else if (!wants) {
 		/* Without a directive, the rule binds nothing. */
 	} else if (!has_word(parts, "rule") || !has_word(parts, "helper")) {
@@ -130,23 +136,23 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 		because(f,
 			"%s lacks the udev rule or its program: another driver may bind a GPU first, and keep it if the GPU is then in use",
 			image);
-		renew(d, f, release);
+		renew(d, f, release, image);
 	} else if (strcmp(has, wanted)) {
 		f = finding(d, INITRAMFS_OUTDATED, NULL,
 			    "the initramfs of %s has another configuration", release);
 		because(f, "the directives in %s differ from those in /etc", image);
-		renew(d, f, release);
+		renew(d, f, release, image);
 	} else if (!is_none(installed) && is_none(module)) {
 		f = finding(d, INITRAMFS_OUTDATED, NULL, "the initramfs of %s has no module",
 			    release);
 		because(f, "%s was made before the module was built", image);
-		renew(d, f, release);
+		renew(d, f, release, image);
 	} else if (!is_none(installed) && !is_same(installed, module)) {
 		f = finding(d, INITRAMFS_OUTDATED, NULL,
 			    "the initramfs of %s has another module than /lib/modules", release);
 		because(f, "%s has %s, which the boot would load, but %s is installed", image,
 			module, installed);
-		renew(d, f, release);
+		renew(d, f, release, image);
 	}
 	free(release);
 	free(image);

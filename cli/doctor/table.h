@@ -350,7 +350,8 @@ CASE(BOOT_RULE, MASKED, BAD,
 FINDING(INITRAMFS, "initramfs",
 	"Whether the initramfs of each kernel has the rule, its program, the module and the "
 	"directives that are installed: the next boot begins with what the initramfs has. The "
-	"doctor reads the images where dracut and kernel-install put them, whatever tool made them. It checks an image only if "
+	"doctor looks where dracut, kernel-install and initramfs-tools put images, and unpacks them "
+	"with `unmkinitramfs` or `lsinitrd`. It checks an image only if "
 	"initramfs-tools or dracut would put this project's parts into it, or if it has directives. "
 	"Comments and the order of lines don't matter. There is a finding for each image that isn't "
 	"good.")
@@ -358,15 +359,15 @@ CASE(INITRAMFS, GOOD, GOOD,
      "the image has them; or the configuration binds no GPU, and neither does the image", NULL)
 CASE(INITRAMFS, OUTDATED, WARNING,
      "it lacks the rule or the module; or it has other directives, another build of the module (srcversion), or the kernel's own copy; or it binds a GPU that the configuration no longer binds",
-     "run `update-initramfs -u -k RELEASE` or `dracut --force --kver RELEASE`")
+     "run `update-initramfs -u -k RELEASE`, `dracut --force --kver RELEASE` or `kernel-install add RELEASE /lib/modules/RELEASE/vmlinuz`")
 CASE(INITRAMFS, UNREADABLE, UNKNOWN, "it can't be read, and root does not run the doctor",
      "run as root")
 CASE(INITRAMFS, NONE, UNKNOWN,
-     "no image of an installed kernel is known; it may be a part of a unified kernel image",
+     "no image of an installed kernel is known",
      "if the kernel boots with an initramfs, update it with the program that made it, and list it: `lsinitrd IMAGE | grep nvgrace`")
 CASE(INITRAMFS, UNKNOWN, UNKNOWN,
-     "root can't read it either: its compression is unknown, or it is incomplete",
-     "update the initramfs")
+     "`unmkinitramfs` and `lsinitrd` are missing, can't unpack it, or show only a part of it",
+     "look for nvgrace in what `lsinitramfs IMAGE`, `lsinitrd IMAGE` or the program that made it lists")
 
 FINDING(EGM, "egm",
 	"Whether firmware sets a part of the CPU's memory aside for guests, extended GPU memory "

@@ -12,16 +12,12 @@
 #include <libkmod.h>
 #include <limits.h>
 #include <linux/kvm.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "facts/answers.h"
@@ -30,6 +26,7 @@
 #include "facts/record.h"
 #include "system/host.h"
 #include "system/program.h"
+#include "system/spawn.h"
 
 /* Headers before Linux 6.17 lack it. */
 #ifndef KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED
@@ -47,7 +44,6 @@
  */
 #define PROGRAM_MS 10000
 #define LIST_MS 60000
-#define PROGRAM_OUTPUT_MAX ((size_t)1 << 20)
 
 struct answers {
 	struct host *h;
@@ -127,61 +123,9 @@ static char *ask_cpu_dic(struct answers *a)
 
 /* ---- programs ------------------------------------------------------------------------------- */
 
-/*
- * The output of a program, to be freed; NULL if it is missing or fails. path is
- * absolute, and the environment is not the caller's.
- */
-static char *run_for(long long ms, const char *path, char *const argv[])
-{
-	char *const env[] = { (char *)"LC_ALL=C", (char *)"PATH=/usr/bin:/bin", NULL };
-	long long end = now_ms() + ms, left;
-	posix_spawn_file_actions_t actions;
-	struct pollfd p = { .events = POLLIN };
-	int fds[2], status, error;
-	g_autoptr(GString) out = NULL;
-	bool complete = false;
-	char chunk[4096];
-	ssize_t n;
-	pid_t pid;
-
-	if (access(path, X_OK) || pipe2(fds, O_CLOEXEC))
-		return NULL;
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
-	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-	error = posix_spawn(&pid, path, &actions, NULL, argv, env);
-	posix_spawn_file_actions_destroy(&actions);
-	close(fds[1]);
-	if (error) {
-		close(fds[0]);
-		return NULL;
-	}
-
-	out = g_string_new(NULL);
-	p.fd = fds[0];
-	while ((left = end - now_ms()) > 0 && poll(&p, 1, left) > 0 &&
-	       out->len < PROGRAM_OUTPUT_MAX) {
-		n = read(fds[0], chunk, sizeof(chunk));
-		if (n <= 0) {
-			complete = !n;
-			break;
-		}
-		g_string_append_len(out, chunk, n);
-	}
-	close(fds[0]);
-	if (!complete)
-		kill(pid, SIGKILL);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (!complete || !WIFEXITED(status) || WEXITSTATUS(status))
-		return NULL;
-	return g_string_free(g_steal_pointer(&out), FALSE);
-}
-
 static char *run(const char *path, char *const argv[])
 {
-	return run_for(PROGRAM_MS, path, argv);
+	return program_output(PROGRAM_MS, path, argv);
 }
 
 /* "PATH: first line of output" for each program that exists. */
@@ -250,7 +194,7 @@ static char *ask_qemu_options(struct answers *a)
 		for (i = 0; i < ARRAY_SIZE(lists); i++) {
 			char *const argv[] = { (char *)*path, (char *)lists[i].option,
 					       (char *)lists[i].value, NULL };
-			g_autofree char *out = run_for(LIST_MS, *path, argv);
+			g_autofree char *out = program_output(LIST_MS, *path, argv);
 			g_auto(GStrv) lines = NULL;
 
 			/* Every QEMU has the first list: this one can't be asked. */

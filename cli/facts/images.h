@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Reads the initramfs of each kernel; answers.c calls it.
+ * Reads the initramfs of each kernel; answers.c calls it. The distribution's own
+ * unmkinitramfs or lsinitrd unpacks an image to a folder in /var/tmp, which is
+ * removed afterwards.
  */
 #ifndef NVGRACE_GPU_FACTS_IMAGES_H
 #define NVGRACE_GPU_FACTS_IMAGES_H

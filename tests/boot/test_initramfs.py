@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What doctor reads in an initramfs: archives as the distributions make them,
-in a scratch system."""
+which their own programs unpack, in a scratch system."""
 
 import json
 import pathlib
@@ -14,8 +14,7 @@ import pytest
 from cli.common import build, run, sanitizer_options, validate
 from lab.system import scratch
 
-# As the other tests that need no machine.
-pytestmark = pytest.mark.check
+pytestmark = [pytest.mark.all, pytest.mark.needs("trees")]
 
 RELEASE = "6.18.1-test"
 NAME = "nvgrace-gpu-vfio-pci"
@@ -23,7 +22,9 @@ DKMS, IN_TREE = f"updates/dkms/{NAME}.ko", f"kernel/drivers/vfio/pci/nvgrace-gpu
 RULE, HELPER = "usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "usr/lib/udev/nvgrace-gpu"
 OLD, NEW = "A" * 23, "B" * 23
 PACKERS = {"gzip": ["gzip", "-c"], "xz": ["xz", "-c", "--check=crc32"], "zstd": ["zstd", "-qc"],
-           "bzip2": ["bzip2", "-c"], "lzma": ["xz", "--format=lzma", "-c"]}
+           "bzip2": ["bzip2", "-c"]}
+# What shows who made an image.
+OF_INITRAMFS_TOOLS, OF_DRACUT = {"scripts/functions": b""}, {"usr/lib/dracut/modules.txt": b""}
 
 
 def module(directory, srcversion):
@@ -55,6 +56,16 @@ def pack(data, how):
     return subprocess.run([*PACKERS[how], *size], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
+def unpackers(suite, *packages):
+    """{path: bytes} of the programs in these packages that unpack an image."""
+    with tempfile.TemporaryDirectory() as directory:
+        for package in packages:
+            deb, = (scratch.tree(suite) / "srv/debian").glob(f"{package}_*.deb")
+            subprocess.run(["dpkg-deb", "-x", deb, directory], check=True)
+        files = [f for f in pathlib.Path(directory).rglob("*") if f.name in ("unmkinitramfs", "lsinitrd", "skipcpio")]
+        return {f"/{f.relative_to(directory)}": f.read_bytes() for f in files}
+
+
 class Images(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -67,7 +78,7 @@ class Images(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             cls.old, cls.new = module(directory, OLD), module(directory, NEW)
         cls.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n",
-                     "etc/nvgrace-gpu.conf.d/all.conf": b"# all of them\nbind all\n"}
+                     "etc/nvgrace-gpu.conf.d/all.conf": b"# all of them\nbind all\n", **OF_INITRAMFS_TOOLS}
         for path in ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs", "/usr/share/initramfs-tools/hooks/nvgrace-gpu",
                      f"/{RULE}", f"/{HELPER}"):
             cls.system.write(path, "# there\n")
@@ -76,12 +87,23 @@ class Images(unittest.TestCase):
             cls.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
         cls.put(f"/usr/lib/modules/{RELEASE}/{DKMS}", cls.new)
         cls.system.sh(f"depmod {RELEASE}")
+        cls.read_with(unpackers("trixie", "initramfs-tools-core", "initramfs-tools-bin"))
 
     @classmethod
-    def put(cls, path, data):
+    def read_with(cls, programs):
+        """Only these programs that unpack images are there."""
+        cls.system.sh("rm -rf /usr/bin/unmkinitramfs /usr/bin/lsinitrd /usr/lib/dracut")
+        for path, data in programs.items():
+            cls.put(path, data, 0o755)
+
+    @classmethod
+    def put(cls, path, data, mode=0o644):
         file = cls.system.dir / "upper" / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
+        # The overlay marks a removed file with a character device 0:0.
+        file.unlink(missing_ok=True)
         file.write_bytes(data)
+        file.chmod(mode)
 
     def look(self, image, name=f"/boot/initrd.img-{RELEASE}", mode=0o600):
         """The doctor's findings about this image, and the lines of its answer.
@@ -173,7 +195,7 @@ class Images(unittest.TestCase):
         for part in (RULE, HELPER):
             found, _ = self.look(cpio({k: v for k, v in self.whole().items() if k != part}))
             self.assert_one(found, "warning", "binds no GPU")
-        found, _ = self.look(cpio({"init": b"#!/bin/sh\n"}))
+        found, _ = self.look(cpio(OF_DRACUT))
         self.assert_one(found, "warning", "binds no GPU")
 
     def test_another_configuration(self):
@@ -185,18 +207,47 @@ class Images(unittest.TestCase):
         found, _ = self.look(cpio({**self.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}))
         self.assert_one(found, "good", ".")
 
+    def test_each_reader(self):
+        """The programs of Debian 12 and 13, which other distributions have, too."""
+        self.addCleanup(self.read_with, unpackers("trixie", "initramfs-tools-core", "initramfs-tools-bin"))
+        early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
+        image = early + pack(cpio(self.whole()), "zstd")
+        for suite, packages in (("bookworm", ["initramfs-tools-core"]), ("bookworm", ["dracut-core"]), ("trixie", ["dracut-core"])):
+            with self.subTest(f"{suite} {packages}"):
+                self.read_with(unpackers(suite, *packages))
+                found, answer = self.look(image)
+                self.assert_one(found, "good", ".")
+                self.assertEqual(answer[3:], [f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"])
+                self.assert_one(self.look(image[:-700])[0], "unknown", "can't unpack it")
+                self.assertEqual(self.system.sh("ls /var/tmp").stdout, "")
+        self.read_with({})
+        self.assert_one(self.look(image)[0], "unknown", "neither unmkinitramfs nor lsinitrd is there")
+
     def test_what_cannot_be_read(self):
         plain = cpio(self.whole())
         packed = pack(plain, "zstd")
-        for image, words in ((plain[:-700], "is incomplete"), (packed[:len(packed) // 2], "is incomplete|is empty"),
-                             (b"", "is empty"), (bytes(5000), "is empty"), (b"unheard-of" * 99, "is not known"),
-                             (b"070701" + b"z" * 200, "is incomplete"), (b"0", "is incomplete"),
-                             (plain.replace(b"070701", b"07070f", 1), "is incomplete|not known"),
-                             (b"070701" + b"ffffffff" * 13, "is incomplete"),
-                             (pack(b"no archive at all", "gzip"), "not an archive")):
+        for image in (plain[:-700], packed[:len(packed) // 2], b"", bytes(5000), b"unheard-of" * 99, b"070701" + b"z" * 200, b"0",
+                      plain.replace(b"070701", b"07070f", 1), b"070701" + b"ffffffff" * 13, pack(b"no archive at all", "gzip")):
             with self.subTest(image[:16]):
-                found, _ = self.look(image)
-                self.assert_one(found, "unknown", words)
+                self.assert_one(self.look(image)[0], "unknown", "unpack it|could be unpacked")
+
+    def test_what_is_not_shown(self):
+        """What an image lacks is only said of all of it."""
+        init = {"init": b"#!/bin/sh\n"}
+        for image in (pack(cpio(init), "zstd") + pack(cpio(self.whole()), "zstd"), pack(cpio(init), "gzip"),
+                      # dracut's files outside of the image in the image are these.
+                      cpio({**init, **OF_DRACUT, "squash-root.img": b"hsqs"}), cpio({**OF_DRACUT, "erofs-root.img": b""})):
+            self.assert_one(self.look(image)[0], "unknown", "what could be unpacked|in an image of their own")
+
+    def test_a_unified_kernel_image(self):
+        self.system.write("/etc/machine-id", "abc\n")
+        for name in (f"/efi/EFI/Linux/abc-{RELEASE}.efi", f"/boot/efi/EFI/Linux/linux-{RELEASE}-abc.efi"):
+            try:
+                found, answer = self.look(cpio(OF_DRACUT), name)
+            finally:
+                (self.system.dir / "upper" / name.lstrip("/")).unlink()
+            self.assertEqual(answer[1], f"image: {name}")
+            self.assert_one(found, "warning", f'run "kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz"')
 
     def test_no_image(self):
         self.assertEqual(self.look(None), ([], []))
@@ -212,7 +263,7 @@ class Images(unittest.TestCase):
         try:
             found, _ = self.look(cpio(self.whole()))
             self.assert_one(found, "warning", "still binds")
-            found, _ = self.look(cpio({"init": b""}))
+            found, _ = self.look(cpio(OF_DRACUT))
             self.assert_one(found, "good", "binds no GPU")
         finally:
             self.put("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")

@@ -9,7 +9,6 @@ The program has a tree as its /sys, in a mount namespace of its own.
 
 import errno
 import fcntl
-import gzip
 import json
 import os
 import pathlib
@@ -968,23 +967,24 @@ class Doctor(Played):
 
     def test_initramfs(self):
         """An image that can't be read. test_initramfs.py has the others."""
-        image, unpacker = "/lib/modules/1.2/initramfs.img", "/usr/bin/gzip"
-        self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr{image}", gzip.compress(b"x"))
+        image, unpacker = "/lib/modules/1.2/initramfs.img", "/usr/bin/unmkinitramfs"
+        self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr{image}", b"x").file("/var/tmp/other", "")
         for name in ("sbin/mkinitramfs", "sbin/update-initramfs", "share/initramfs-tools/hooks/nvgrace-gpu"):
             self.tree.file(f"/usr/{name}", "")
         for play, text, words in (
-                ("", None, "it contains something that is not an archive"),
-                (f"fail={image}:1:{errno.EACCES}", None, "only root can read it"),
-                (f"fail={image}:1:{errno.EMFILE}", None, "it can't be opened"),
-                (f"fail=pipe:1:{errno.EMFILE}", None, "it can't be read"),
-                (f"fail=?{unpacker}:1:{errno.ENOENT}", None, "the program that unpacks it is missing"),
-                ("", "\x7fELF", "the program that unpacks it can't be run"),
-                ("fast=100", "#!/bin/sh\nexec sleep 1000", "it takes too long to unpack")):
+                ("", None, "neither unmkinitramfs nor lsinitrd is there to read it"),
+                (f"fail=?{image}:2:{errno.EACCES}", None, "only root can read it"),
+                ("", "#!/bin/sh\nexit 1", "unmkinitramfs or lsinitrd can't unpack it"),
+                ("", "\x7fELF", "unmkinitramfs or lsinitrd can't unpack it"),
+                ("fast=1000", "#!/bin/sh\nexec sleep 1000", "unmkinitramfs or lsinitrd can't unpack it"),
+                ("", "#!/bin/sh\n", "what could be unpacked was made by neither initramfs-tools nor dracut")):
             if text:
                 self.tree.file(unpacker, text)
                 (self.tree.root / unpacker.lstrip("/")).chmod(0o755)
-            self.assertEqual(self.answers(play)["initramfs"].splitlines(),
+            # The other kernels are this machine's.
+            self.assertEqual(self.answers(play)["initramfs"].splitlines()[:6],
                              ["kernel: 1.2", f"image: {image}", "installed: none", "module: none", "parts:", f"error: {words}"])
+            self.assertEqual([f.name for f in (self.tree.root / "var/tmp").iterdir()], ["other"])
 
     def test_module(self):
         """The module of the running kernel, its options and its alias."""

@@ -206,6 +206,7 @@ class Life(unittest.TestCase):
                                      ("a folder for each machine", [f"/boot/abc/{kernel}/initrd"], f"/boot/abc/{kernel}/initrd"),
                                      ("a boot partition of its own", [f"/efi/abc/{kernel}/initrd"], f"/efi/abc/{kernel}/initrd"),
                                      ("the kernel's folder", [f"/lib/modules/{kernel}/initrd"], f"/lib/modules/{kernel}/initrd"),
+                                     ("a unified image of dracut", [uki := f"/efi/EFI/Linux/linux-{kernel}-abc.efi"], f"--uefi {uki}"),
                                      ("none", [], None)):
             with named(name):
                 self.host.sh(f"rm -rf /boot/* /efi /lib/modules/*/initrd; echo abc > /etc/machine-id; for f in {' '.join(images)}; do install -D /dev/null $f; done")
