@@ -94,6 +94,37 @@ static char *os_release(struct doctor *d, const char *key)
 }
 
 /*
+ * How to install the headers by the package of the running kernel, which each distribution calls
+ * otherwise; NULL: it has none.
+ */
+static char *command_by_package(struct doctor *d)
+{
+	const char *package = answer(d->answers, "kernel-package");
+	g_auto(GStrv) words = g_strsplit(package ? package : "", " ", 3);
+	g_autoptr(GString) name = NULL;
+
+	if (!words[0] || !words[1])
+		return NULL;
+	name = g_string_new(words[1]);
+	if (!strcmp(words[0], "dpkg")) {
+		/* linux-image-unsigned-6.8.0-1021-nvidia, proxmox-kernel-6.14.11-3-pve-signed */
+		g_string_replace(name, "-unsigned", "", 1);
+		g_string_replace(name, "-signed", "", 1);
+		g_string_replace(name, "-image-", "-headers-", 1);
+		g_string_replace(name, "-kernel-", "-headers-", 1);
+		return g_strdup_printf("run \"apt install %s\"", name->str);
+	}
+	if (!words[2])
+		return NULL;
+	/* kernel-64k-core, kernel6.12, kernel-default */
+	if (g_str_has_suffix(name->str, "-core"))
+		g_string_truncate(name, name->len - strlen("-core"));
+	if (host_exists(d->h, "/usr/bin/zypper"))
+		return g_strdup_printf("run \"zypper install %s-devel=%s\"", name->str, words[2]);
+	return g_strdup_printf("run \"dnf install %s-devel-%s\"", name->str, words[2]);
+}
+
+/*
  * How to install the running kernel's headers: "run" and the distribution's
  * command in quotes, or only words; to be freed. The release has the flavour's
  * name: 6.8.0-1021-nvidia-64k, 5.14.0-570.el9.aarch64+64k,
@@ -105,7 +136,10 @@ static char *headers_command(struct doctor *d)
 	char *ids = xasprintf("%s %s", id, like), *command, *flavour, *c;
 	const char *release = d->release ? d->release : "";
 
-	if (g_str_has_suffix(release, "-pve")) {
+	command = command_by_package(d);
+	if (command) {
+		/* The rest is for trees without answers, and kernels of no package. */
+	} else if (g_str_has_suffix(release, "-pve")) {
 		command = xasprintf("run \"apt install proxmox-headers-%s\"", release);
 	} else if (has_word(ids, "amzn")) {
 		/* kernel6.12-devel and the like; each provides this name. */

@@ -144,6 +144,39 @@ static char *ask_versions(const char *const *paths)
 	return text_or_null(t);
 }
 
+/*
+ * The package of the running kernel: "dpkg NAME" or "rpm NAME VERSION-RELEASE".
+ * Distributions put the kernel into different places.
+ */
+static char *ask_kernel_package(struct answers *a)
+{
+	static const char *const places[] = {
+		"/boot/vmlinuz-", "/boot/Image-", "/lib/modules/", "/lib/modules/"
+	};
+	static const char *const names[] = { "", "", "/vmlinuz", "/Image" };
+	const char *release = answer(a, "kernel-release");
+	size_t i;
+
+	for (i = 0; release && i < ARRAY_SIZE(places); i++) {
+		g_autofree char *file = g_strconcat(places[i], release, names[i], NULL);
+		char *const dpkg[] = { (char *)"dpkg-query", (char *)"-S", file, NULL };
+		char *const rpm[] = { (char *)"rpm", (char *)"-qf", (char *)"--queryformat",
+				      (char *)"rpm %{NAME} %{VERSION}-%{RELEASE}\n", file, NULL };
+		g_autofree char *said = NULL;
+
+		if (!host_exists(a->h, "%s", file))
+			continue;
+		/* "NAME: FILE", or "NAME, NAME: FILE". */
+		said = run("/usr/bin/dpkg-query", dpkg);
+		if (said)
+			return g_strdup_printf("dpkg %.*s", (int)strcspn(said, ":,\n"), said);
+		said = run("/usr/bin/rpm", rpm);
+		if (said)
+			return g_steal_pointer(&said);
+	}
+	return NULL;
+}
+
 static const char *const arm_qemus[] = {
 	"/usr/bin/qemu-system-aarch64", "/usr/libexec/qemu-kvm",
 	"/usr/local/bin/qemu-system-aarch64", NULL
@@ -755,6 +788,7 @@ static const struct {
 	{ "command-line", ask_command_line, true },
 	{ "acpi-tables", ask_acpi_tables, true },
 	{ "kvm", ask_kvm, false },
+	{ "kernel-package", ask_kernel_package, false },
 	{ "module", ask_module, false },
 	{ "secure-boot", ask_secure_boot, true },
 	{ "keyrings", ask_keyrings, true },
