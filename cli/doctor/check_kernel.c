@@ -5,6 +5,7 @@
  * was compiled for this kernel. Otherwise the kernel's configuration decides,
  * and without one, its version.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,7 +90,13 @@ static void check_dma(struct doctor *d)
 	size_t gpus;
 	char *no_ats = accel_obstacle(d, &gpus);
 
-	if (gpus && !no_ats && !dmabuf) {
+	if (((gpus && !no_ats) || (!type1 && iommufd)) && !dmabuf && d->release &&
+	    strstr(d->release, "-nvidia") && kernel_from(d, 6, 11)) {
+		f = finding(d, DMA_BACKEND_PATCHED, NULL,
+			    "DMA through iommufd, GPU memory by NVIDIA's patch");
+		because(f,
+			"kernels of this flavour map GPU memory without dma-buf export (\"iommufd/pages: Bypass PFNMAP\"), which can't be seen from outside");
+	} else if (gpus && !no_ats && !dmabuf) {
 		f = finding(d, DMA_BACKEND_NO_ATS, NULL,
 			    "guests with an accelerated SMMUv3 can't use GPU memory through ATS");
 		f->accel_only = true;
@@ -200,6 +207,48 @@ static void check_peers(struct doctor *d)
 	}
 }
 
+static void check_dmabuf_fixes(struct doctor *d)
+{
+	struct finding *f;
+
+	if (!exports_dmabufs(d) || !kernel_from(d, 6, 19) || kernel_from(d, 7, 2))
+		return;
+	f = finding(d, DMABUF_FIXES_UNSEEN, NULL,
+		    "Linux %s may lack fixes of vfio's and iommufd's dma-bufs", d->release);
+	because(f,
+		"Linux 7.2 has them: vfio waits until importers have let go, a reference too few after a revocation, BARs that can't be mapped, and access to dma-bufs that iommufd must refuse");
+}
+
+/*
+ * Those of the changes in NVIDIA's list that are for hosts, by its groups: GPU
+ * passthrough, core SMMU and vCMDQ. What the kernel selects itself isn't here.
+ */
+static void check_options(struct doctor *d)
+{
+	static const char *const options[] = {
+		"MEMORY_FAILURE", "IOMMUFD", "VFIO_DEVICE_CDEV", "ARM_SMMU_V3_IOMMUFD",
+		"PCI_P2PDMA", "VFIO_PCI_DMABUF", "TEGRA241_CMDQV"
+	};
+	g_autoptr(GString) missing = g_string_new(NULL);
+	struct finding *f;
+	size_t i;
+
+	if (!d->config || !d->arm)
+		return;
+	for (i = 0; i < ARRAY_SIZE(options); i++)
+		if (!enabled(d, options[i]))
+			g_string_append_printf(missing, "%sCONFIG_%s", missing->len ? ", " : "",
+					       options[i]);
+	if (!missing->len) {
+		finding(d, KERNEL_OPTIONS_GOOD, NULL,
+			"the kernel has the options of NVIDIA's list for hosts of guests");
+		return;
+	}
+	f = finding(d, KERNEL_OPTIONS_MISSING, NULL,
+		    "the kernel lacks options of NVIDIA's list for hosts of guests");
+	because(f, "%s: not set, or newer than this kernel", missing->str);
+}
+
 static void check_in_tree(struct doctor *d)
 {
 	char driver = kernel_option(d, "NVGRACE_GPU_VFIO_PCI");
@@ -239,5 +288,7 @@ void check_kernel(struct doctor *d)
 	check_resets(d);
 	check_memory_errors(d);
 	check_peers(d);
+	check_dmabuf_fixes(d);
+	check_options(d);
 	check_in_tree(d);
 }

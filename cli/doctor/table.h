@@ -58,6 +58,9 @@ CASE(DMA_BACKEND, GOOD, GOOD, "the kernel has type1; or it has iommufd and dma-b
 CASE(DMA_BACKEND, NO_PEERS, NOTE,
      "it has only iommufd, without dma-buf export: other devices of a guest can't do DMA to GPU memory",
      "use QEMU with `-object iommufd` and accept that, or boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1` or `CONFIG_VFIO_PCI_DMABUF`")
+CASE(DMA_BACKEND, PATCHED, NOTE,
+     "it has no dma-buf export, and by its name it is NVIDIA's (`-nvidia`, 6.11 or later), whose iommufd maps GPU memory by a patch",
+     "try DMA of GPU memory in a guest before you rely on it, for instance by a program of CUDA")
 CASE(DMA_BACKEND, NONE, BAD, "it has neither",
      "boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1`, or with `CONFIG_IOMMUFD` and `CONFIG_VFIO_DEVICE_CDEV`")
 CASE(DMA_BACKEND, NO_ATS, BAD,
@@ -104,6 +107,24 @@ CASE(PEER_TO_PEER, NONE, NOTE, "it can't",
      "boot Linux 6.19 or later with `CONFIG_VFIO_PCI_DMABUF`, or use type1 if a guest needs it")
 CASE(PEER_TO_PEER, UNKNOWN, UNKNOWN,
      "the module is not loaded, and there is no configuration of the kernel", COPY_CONFIG)
+
+FINDING(DMABUF_FIXES, "dma-buf-fixes",
+	"Only for Linux 6.19 to 7.1 with dma-buf export: fixes of September 2026, which "
+	"distributions may have added. The list is https://github.com/NVIDIA/NV-Kernels/pull/584.")
+CASE(DMABUF_FIXES, UNSEEN, NOTE, "by its version, the kernel may lack them",
+     "boot Linux 7.2 or later, or look for the list's titles in the changelog of the kernel's package")
+
+FINDING(KERNEL_OPTIONS, "kernel-options",
+	"Whether the kernel has the options for the changes that NVIDIA lists for hosts of guests "
+	"(`grace-iov.txt` of https://github.com/NVIDIA/nvidia-kernel-patches-verification): errors "
+	"in GPU memory reach the guest (`MEMORY_FAILURE`), iommufd (`IOMMUFD`, "
+	"`VFIO_DEVICE_CDEV`), an accelerated SMMUv3 (`ARM_SMMU_V3_IOMMUFD`), DMA to GPU memory "
+	"through iommufd (`PCI_P2PDMA`, `VFIO_PCI_DMABUF`) and vCMDQ (`TEGRA241_CMDQV`). Other "
+	"findings say what follows for the GPUs of this host. Only if there is a configuration of "
+	"the kernel.")
+CASE(KERNEL_OPTIONS, GOOD, GOOD, "it has all", NULL)
+CASE(KERNEL_OPTIONS, MISSING, NOTE, "it lacks some",
+     "if guests need what they are for, boot a kernel that has them")
 
 FINDING(IN_TREE_DRIVER, "in-tree-driver",
 	"Whether the kernel has a driver of the same name. Without a configuration of the kernel, "

@@ -136,7 +136,8 @@ class Output(unittest.TestCase):
         a distribution's kernel is 0."""
         found, done = findings(tree("bookworm-today"))
         notes = {f["id"] for f in found if f["verdict"] == "note"}
-        self.assertEqual(notes, {"huge-mappings", "memory-errors", "peer-to-peer", "kvm-usemem", "kvm-resmem", "guest-smmu"})
+        self.assertEqual(notes, {"huge-mappings", "memory-errors", "peer-to-peer", "kernel-options", "kvm-usemem", "kvm-resmem",
+                                 "guest-smmu"})
         self.assertEqual(done.returncode, 0)
         self.assertEqual(run("doctor", "--quiet", root=tree("bookworm-today")).stdout, "")
 
