@@ -61,6 +61,8 @@ HOSTS = {
     "two GH200s at two nodes": {"gpus": 2},
     "two GH200s at two nodes, 40 bits": {"gpus": 2, "bits": 40, "config": TYPE1},
     "two GH200s at two nodes, 41 bits": {"gpus": 2, "bits": 41, "config": TYPE1},
+    "four GH200s at four nodes, 41 bits": {"gpus": 4, "bits": 41, "config": TYPE1, "words": ["--memory=2G"]},
+    "four GB200s at two nodes, 43 bits": {"kind": "gb200", "gpus": 4, "per_node": 2, "bits": 43, "config": TYPE1},
     "four GB200s, two to an SMMU": {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2},
     "four GB300s": {"kind": "gb300", "gpus": 4, "per_node": 2, "per_smmu": 2},
     "a tray": {"kind": "gb200", "gpus": 2, "tray": TRAY},
