@@ -62,7 +62,7 @@ _nvgrace_gpu() {
 	--seed | --ready-within | --ssh-port | --device | --name | --memory | --cpus | --hugepages)
 		return
 		;;
-	--cloud-init | --disk | --log)
+	--cloud-init | --disk | --log | --uefi-vars)
 		_filedir
 		return
 		;;
@@ -81,7 +81,7 @@ _nvgrace_gpu() {
 		_filedir -d
 		return
 		;;
-	--output=* | --cloud-init=* | --disk=* | --log=*)
+	--output=* | --cloud-init=* | --disk=* | --log=* | --uefi-vars=*)
 		cur=${cur#*=}
 		_filedir
 		return
@@ -100,7 +100,7 @@ _nvgrace_gpu() {
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --json --log --ready-within --seed --time --until --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
-	guest) options+=' --accel-smmu --all --cloud-init --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output --pin --ssh-port' ;;
+	guest) options+=' --accel-smmu --all --cloud-init --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output --pin --secure-boot --ssh-port --tpm --uefi-vars' ;;
 	help | version) options='' ;;
 	*) return ;;
 	esac

@@ -104,6 +104,8 @@ _nvgrace_gpu() {
 				'--cpus=[its processors]:number:' '--disk=[its disk]:file:_files' \
 				'--cloud-init=[data for cloud-init]:file:_files' \
 				'--ssh-port=[a port for its ssh]:port:' \
+				'--uefi-vars=[the file of UEFI variables]:file:_files' \
+				'--secure-boot[firmware with secure boot]' '--tpm[a TPM 2.0]' \
 				'--hugepages=[memory of huge pages]:size:' \
 				'--pin[only on processors and memory near the GPUs]' \
 				'--accel-smmu=[SMMUs in hardware]:when:(auto off on)' \

@@ -60,6 +60,7 @@ const char *guest_why_name(enum why why)
 		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_DEVICE] = "device",
 		[WHY_ATS] = "ats",
 		[WHY_INITIATOR] = "initiators", [WHY_FIRMWARE] = "firmware",
+		[WHY_VARS] = "uefi_vars", [WHY_TPM] = "tpm",
 		[WHY_DISK] = "disk", [WHY_SEED] = "cloud_init",
 		[WHY_NETWORK] = "network", [WHY_CONSOLE] = "console",
 	};

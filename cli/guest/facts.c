@@ -108,12 +108,6 @@ void guest_facts_add(struct host *h, struct guest_facts *facts, const char *addr
 void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
 		      struct guest_facts *facts)
 {
-	/* Debian, Ubuntu and RHEL; Fedora; SUSE. */
-	static const char *const firmware[] = {
-		"/usr/share/AAVMF/AAVMF_CODE.fd",
-		"/usr/share/edk2/aarch64/QEMU_EFI-silent-pflash.raw",
-		"/usr/share/qemu/aavmf-aarch64-code.bin",
-	};
 	size_t i;
 
 	memset(facts, 0, sizeof(*facts));
@@ -125,9 +119,9 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 	qemus_read(a, &facts->qemu);
 	libvirts_read(a, &facts->libvirt);
 	read_hugepages(h, facts);
-	for (i = 0; i < ARRAY_SIZE(firmware); i++)
-		if (!facts->firmware && host_exists(h, "%s", firmware[i]))
-			facts->firmware = firmware[i];
+	firmware_read(h, facts->uefi);
+	facts->swtpm = host_exists(h, "/usr/bin/swtpm");
+	facts->swtpm_setup = host_exists(h, "/usr/bin/swtpm_setup");
 	read_kernel(h, a, facts);
 	facts->libvirt_iommufd = true;
 	facts->machine = answer(a, "machine");
@@ -160,6 +154,7 @@ void guest_facts_free(struct guest_facts *facts)
 	free_places(facts->other_place, facts->others.count);
 	gpus_free(&facts->others);
 	numa_free(&facts->numa);
+	firmware_free(facts->uefi);
 	vmms_free(&facts->qemu);
 	vmms_free(&facts->libvirt);
 	free(facts->hugepages);

@@ -29,7 +29,7 @@ static const char doc[] =
 	"guest is not possible, and the message says why and what would help.";
 
 enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
-       KEY_FRAGMENT, KEY_DEVICE, KEY_PIN, KEY_SEED, KEY_SSH };
+       KEY_FRAGMENT, KEY_DEVICE, KEY_PIN, KEY_SEED, KEY_SSH, KEY_VARS, KEY_SECURE, KEY_TPM };
 
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
@@ -47,6 +47,10 @@ static const struct argp_option options[] = {
 	{ "cloud-init", KEY_SEED, "PATH", 0,
 	  "A folder with user-data and meta-data for cloud-init, or an image of a file system with the label CIDATA", 0 },
 	{ "ssh-port", KEY_SSH, "PORT", 0, "Reach the guest's port 22 by this port of the host's 127.0.0.1", 0 },
+	{ "uefi-vars", KEY_VARS, "FILE", 0,
+	  "Keep UEFI's variables in FILE, which is made from the firmware's template if it does not exist", 0 },
+	{ "secure-boot", KEY_SECURE, NULL, 0, "Firmware with secure boot and its keys", 0 },
+	{ "tpm", KEY_TPM, NULL, 0, "A TPM 2.0, by swtpm", 0 },
 	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 512M", 0 },
 	{ "pin", KEY_PIN, NULL, 0,
 	  "Run on the processors of the NUMA nodes near the GPUs, with memory only from there", 0 },
@@ -183,6 +187,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->wish.seed = parse_text("cloud-init", arg, state);
 		a->wish.seed_folder = g_file_test(arg, G_FILE_TEST_IS_DIR);
 		return 0;
+	case KEY_VARS:
+		a->wish.vars = parse_text("uefi-vars", arg, state);
+		return 0;
+	case KEY_SECURE:
+		a->wish.secure_boot = true;
+		return 0;
+	case KEY_TPM:
+		a->wish.tpm = true;
+		return 0;
 	case KEY_SSH:
 		if (arg[strspn(arg, "0123456789")] || !parse_u64(arg, &number) || !number ||
 		    number > UINT16_MAX)
@@ -250,6 +263,15 @@ static enum exit_status check_names(const struct arguments *a, enum format forma
 	}
 	if (format == FORMAT_LIBVIRT && a->wish.seed && *a->wish.seed != '/') {
 		complain(NULL, "--cloud-init=%s: libvirt needs an absolute path", a->wish.seed);
+		return EXIT_USAGE_ERROR;
+	}
+	if (format == FORMAT_LIBVIRT && a->wish.vars && *a->wish.vars != '/') {
+		complain(NULL, "--uefi-vars=%s: libvirt needs an absolute path", a->wish.vars);
+		return EXIT_USAGE_ERROR;
+	}
+	/* swtpm has no way to write a comma in a path, and a socket's path is short. */
+	if (format == FORMAT_QEMU && a->wish.tpm && (strpbrk(name, "/,") || strlen(name) > 80)) {
+		complain(NULL, "--tpm with --name=%s: swtpm's folder has this name; use at most 80 bytes, without comma and slash", name);
 		return EXIT_USAGE_ERROR;
 	}
 	if (format == FORMAT_KUBEVIRT && (a->wish.seed || a->wish.ssh_port)) {

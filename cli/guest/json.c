@@ -138,6 +138,9 @@ void guest_print_json(const struct guest_output *output)
 	json_object_object_add(document, "memory", json_size(p->memory));
 	json_object_object_add(document, "hugepages", p->hugepages ? json_size(p->hugepages) : NULL);
 	json_object_object_add(document, "firmware", json_object_new_string(p->firmware));
+	json_object_object_add(document, "uefi_vars", json_text(p->vars));
+	json_object_object_add(document, "secure_boot", json_object_new_boolean(p->secure_boot));
+	json_object_object_add(document, "tpm", json_object_new_boolean(p->tpm));
 	json_object_object_add(document, "disk", json_object_new_string(p->disk));
 	json_object_object_add(document, "disk_format", json_object_new_string(p->disk_format));
 	json_object_object_add(document, "cloud_init", json_text(p->seed));

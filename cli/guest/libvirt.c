@@ -278,7 +278,7 @@ static void print_override(const struct guest_output *o)
 static void print_begin(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	g_autofree char *name = g_markup_escape_text(p->name, -1);
+	g_autofree char *name = g_markup_escape_text(p->name, -1), *vars = NULL;
 
 	fprintf(o->out, "<domain type='kvm'%s>\n", !needs_namespace(p) ? "" :
 		" " QEMU_NAMESPACE);
@@ -290,10 +290,17 @@ static void print_begin(const struct guest_output *o)
 	fputs("  <!-- UEFI, without which the guest has no ACPI. -->\n"
 	      "  <os firmware='efi'>\n"
 	      "    <type arch='aarch64' machine='virt'>hvm</type>\n"
-	      "    <firmware>\n"
-	      "      <feature enabled='no' name='secure-boot'/>\n"
-	      "    </firmware>\n"
-	      "    <boot dev='hd'/>\n"
+	      "    <firmware>\n", o->out);
+	if (p->secure_boot)
+		fputs("      <feature enabled='yes' name='enrolled-keys'/>\n", o->out);
+	fprintf(o->out, "      <feature enabled='%s' name='secure-boot'/>\n    </firmware>\n",
+		p->secure_boot ? "yes" : "no");
+	why(o, "    ", WHY_VARS);
+	if (p->vars) {
+		vars = g_markup_escape_text(p->vars, -1);
+		fprintf(o->out, "    <nvram>%s</nvram>\n", vars);
+	}
+	fputs("    <boot dev='hd'/>\n"
 	      "  </os>\n"
 	      "  <features>\n"
 	      "    <acpi/>\n"
@@ -335,6 +342,11 @@ static void print_end(const struct guest_output *o)
 		      "    </interface>\n"
 		      "    -->\n", o->out);
 	}
+	why(o, "    ", WHY_TPM);
+	if (p->tpm)
+		fputs("    <tpm model='tpm-tis'>\n"
+		      "      <backend type='emulator' version='2.0'/>\n"
+		      "    </tpm>\n", o->out);
 	fputs("    <console type='pty'/>\n"
 	      "    <rng model='virtio'>\n"
 	      "      <backend model='random'>/dev/urandom</backend>\n"

@@ -7,6 +7,7 @@
 #ifndef NVGRACE_GPU_GUEST_PLAN_H
 #define NVGRACE_GPU_GUEST_PLAN_H
 
+#include "facts/firmware.h"
 #include "facts/gpu.h"
 #include "facts/place.h"
 #include "facts/vmm.h"
@@ -39,6 +40,8 @@ struct guest_wish {
 	const char *seed;		/* for cloud-init */
 	bool seed_folder;		/* and not an image of a file system */
 	unsigned int ssh_port;
+	const char *vars;		/* the file of UEFI's variables */
+	bool secure_boot, tpm;
 	enum choice accel, iommufd;
 	bool pin;
 };
@@ -62,7 +65,8 @@ struct guest_facts {
 		uint64_t size, free;	/* bytes of each; how many are free */
 	} *hugepages;
 	size_t hugepage_sizes;
-	const char *firmware;		/* UEFI in a flash image; NULL: none is installed */
+	struct firmware uefi[FIRMWARE_KINDS];
+	bool swtpm, swtpm_setup;	/* are installed */
 	const char *machine;		/* of uname(2); NULL: not known */
 	bool config_known;		/* the kernel's options are known */
 	bool type1, iommufd, nesting;	/* what the kernel has */
@@ -106,7 +110,7 @@ struct guest_device {
 enum why {
 	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_PIN, WHY_NODES,
 	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_DEVICE, WHY_ATS, WHY_INITIATOR,
-	WHY_FIRMWARE, WHY_DISK, WHY_SEED, WHY_NETWORK, WHY_CONSOLE,
+	WHY_FIRMWARE, WHY_VARS, WHY_TPM, WHY_DISK, WHY_SEED, WHY_NETWORK, WHY_CONSOLE,
 	WHYS
 };
 
@@ -120,7 +124,10 @@ struct guest_plan {
 	const char *seed;		/* NULL: none */
 	bool seed_folder;
 	unsigned int ssh_port;		/* of the host; 0: none */
-	const char *firmware;
+	const char *firmware, *firmware_format;
+	char *vars;			/* the file of its variables; NULL: VMM's, or none */
+	const char *vars_template, *vars_format;
+	bool secure_boot, tpm;
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;

@@ -151,12 +151,75 @@ static void add_seed(struct command *c, const struct guest_plan *p)
 	free(word);
 }
 
+/* A flash image: UEFI's program, then its variables. */
+static void add_flash(struct command *c, const char *file, const char *format, bool writable)
+{
+	g_autofree char *path = value(file), *option = NULL, *word = NULL;
+
+	option = g_strdup_printf("if=pflash,format=%s,readonly=%s,file.driver=file,file.filename=%s",
+				 format, writable ? "off" : "on", path);
+	word = quoted(option);
+	add(c, "-drive %s", word);
+}
+
+/* A relative path stays one if its name begins with a hyphen. To be freed. */
+static char *path_word(const char *path)
+{
+	g_autofree char *relative = *path == '-' ? g_strconcat("./", path, NULL) : g_strdup(path);
+
+	return quoted(relative);
+}
+
+static void add_tpm(struct command *c, const struct guest_plan *p)
+{
+	g_autofree char *name = value(p->name), *option = NULL, *word = NULL;
+
+	if (!p->tpm)
+		return;
+	option = g_strdup_printf("socket,id=tpm0,path=./%s-tpm/socket", name);
+	word = quoted(option);
+	add(c, "-chardev %s", word);
+	add(c, "-tpmdev emulator,id=tpm0,chardev=tpm0");
+	add(c, "-device tpm-tis-device,tpmdev=tpm0");
+}
+
+/* What the script does before it becomes QEMU. */
+static void print_preparations(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	g_autofree char *vars = NULL, *from = NULL, *folder = NULL, *state = NULL, *control = NULL;
+	g_autofree char *name = NULL;
+
+	if (p->vars) {
+		vars = path_word(p->vars);
+		from = path_word(p->vars_template);
+		fprintf(o->out, "\n[ -e %s ] || cp %s %s || exit 1\n", vars, from, vars);
+	}
+	if (!p->tpm)
+		return;
+	name = g_strdup_printf("./%s-tpm", p->name);
+	folder = quoted(name);
+	g_free(name);
+	name = g_strdup_printf("dir=./%s-tpm", p->name);
+	state = quoted(name);
+	g_free(name);
+	name = g_strdup_printf("type=unixio,path=./%s-tpm/socket", p->name);
+	control = quoted(name);
+	/* The shell becomes QEMU, whose end is then that of swtpm's parent. */
+	fprintf(o->out, "\nmkdir -m 700 -p %s && rm -f %s/socket || exit 1\n", folder, folder);
+	fprintf(o->out, "setpriv --pdeathsig TERM swtpm socket --tpm2 --tpmstate %s --ctrl %s &\n", state, control);
+	fprintf(o->out, "until [ -S %s/socket ]; do kill -0 $! && sleep 0.1 || exit 1; done\n", folder);
+}
+
 static void add_rest(struct command *c, const struct guest_plan *p)
 {
 	char *disk = value(p->disk), *option, *word;
 	const char *driver = p->disk_device ? "host_device" : "file";
 
-	add(c, "-drive if=pflash,format=raw,readonly=on,file=%s", p->firmware);
+	add_flash(c, p->firmware, p->firmware_format, false);
+	if (p->vars)
+		add_flash(c, p->vars, p->vars_format, true);
+	add_tpm(c, p);
 	option = xasprintf("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
 			   p->disk_format, driver, disk);
 	word = quoted(option);
@@ -209,6 +272,7 @@ void guest_print_qemu(const struct guest_output *o)
 	if (o->warnings || p->notes)
 		fputs("#\n", o->out);
 	print_reasons(o);
+	print_preparations(o);
 	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name %s", p->pin ? "taskset -c " : "",
 		p->pin ? p->host_cpus : "", p->pin ? " " : "", program, word);
 	for (i = 0; i < c.count; i++) {

@@ -342,7 +342,6 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 	if (facts->egm)
 		plan_note(plan, "firmware has set aside up to %s of each socket's memory (EGM), which this guest does not use",
 			  size_text(facts->egm, size));
-	plan->name = wish->name ? wish->name : "gh200";
 	plan->disk = wish->disk ? xstrdup(wish->disk) :
 		     xasprintf("%s%s%s", plan->format == FORMAT_LIBVIRT ?
 			       "/var/lib/libvirt/images/" : "", plan->name,
@@ -352,7 +351,6 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 	plan->ras = !plan->qemu || vmm_has(plan->qemu, QEMU_RAS);
 	if (plan->libvirt && !vmm_has(plan->libvirt, LIBVIRT_RAS))
 		plan->ras = false;
-	plan->firmware = facts->firmware ? facts->firmware : "/usr/share/AAVMF/AAVMF_CODE.fd";
 	plan_because(plan, WHY_MACHINE, "KVM, and GICv3 for more than 8 processors and for MSIs");
 	if (plan->ras)
 		plan_because(plan, WHY_RAS, "errors of the GPU's memory reach the guest as memory errors");
@@ -361,9 +359,6 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 			  vmm_since(QEMU_RAS), vmm_since(LIBVIRT_RAS));
 	plan_because(plan, WHY_GPU,
 		     "the GPU, as \"" PROGRAM " list\" names it; rombar=0: the guest does not see its option ROM");
-	plan_because(plan, WHY_FIRMWARE, "%s",
-		     facts->firmware ? "UEFI, without which the guest has no ACPI" :
-		     "UEFI, without which the guest has no ACPI; it is not installed in the usual places: on Debian, install qemu-efi-aarch64");
 	plan_because(plan, WHY_DISK, "%s; %s", wish->disk ? "as --disk says" : "a placeholder: --disk names yours",
 		     g_str_has_suffix(plan->disk, ".qcow2") ? "qcow2, because its name ends in .qcow2" :
 		     "raw, because its name does not end in .qcow2");
@@ -385,6 +380,7 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	enum exit_status status;
 
 	memset(plan, 0, sizeof(*plan));
+	plan->name = wish->name ? wish->name : "gh200";
 	status = plan_programs(facts, wish, plan);
 	if (!status)
 		status = plan_devices(facts, gpu, count, plan);
@@ -402,6 +398,8 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 		status = plan_backend(facts, wish, plan);
 	if (!status)
 		status = plan_buses(facts, plan);
+	if (!status)
+		status = plan_boot(facts, wish, plan);
 	if (status)
 		return status;
 	plan_nodes(facts, plan);
@@ -421,6 +419,7 @@ void guest_plan_free(struct guest_plan *plan)
 	free(plan->host_cpus);
 	free(plan->distance);
 	free(plan->disk);
+	free(plan->vars);
 	free(plan->notes);
 	free(plan->refused);
 }

@@ -43,6 +43,8 @@ enum exit_status plan_pinning(const struct guest_facts *facts, const struct gues
 enum exit_status plan_backend(const struct guest_facts *facts, const struct guest_wish *wish,
 			      struct guest_plan *plan);
 enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *plan);
+enum exit_status plan_boot(const struct guest_facts *facts, const struct guest_wish *wish,
+			   struct guest_plan *plan);
 void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan);
 void plan_distances(const struct guest_facts *facts, struct guest_plan *plan);
 

@@ -2,6 +2,8 @@
 """Hosts with GPUs for guests, as trees: test_guest.py and
 tests/guests/test_lines.py make guests of them."""
 
+import json
+
 from cli.test_trees import GiB, Tree
 
 TiB = 1 << 40
@@ -14,6 +16,14 @@ QEMU = {
 QEMU["10.0"] = f"{QEMU['9.2']} machine.highmem-mmio-size arm-smmuv3.primary-bus"
 QEMU["11.1"] = f"{QEMU['10.0']} arm-smmuv3.accel vfio-pci.ats"
 LIBVIRT = {"11.3": "schema ras", "12.8": "schema nodeset smmu-bus smmu-accel iommufd ras"}
+
+# What Debian's qemu-efi-aarch64 describes; test_lines.py compares it with the
+# package: the file's name, UEFI, the template of its variables, and the features.
+FIRMWARE = {
+    "40-edk2-aarch64-secure-enrolled.json": ("AAVMF_CODE.ms.fd", "AAVMF_VARS.ms.fd", ["enrolled-keys", "secure-boot", "verbose-static"]),
+    "50-edk2-aarch64-secure.json": ("AAVMF_CODE.secboot.fd", "AAVMF_VARS.fd", ["secure-boot", "verbose-static"]),
+    "60-edk2-aarch64.json": ("AAVMF_CODE.no-secboot.fd", "AAVMF_VARS.fd", ["verbose-static"]),
+}
 
 # BAR4, BAR2 and BAR0 as a guest sees them, and the driver's attributes.
 KINDS = {
@@ -42,6 +52,14 @@ def resource(*sizes):
         lines.append("0x0 0x0 0x0")
         at += size
     return "\n".join(lines)
+
+
+def descriptor(code, variables, features):
+    """A file of /usr/share/qemu/firmware."""
+    files = {"executable": code, "nvram-template": variables}
+    return {"interface-types": ["uefi"], "features": features,
+            "mapping": {"device": "flash", **{name: {"filename": f"/usr/share/AAVMF/{file}", "format": "raw"} for name, file in files.items()}},
+            "targets": [{"architecture": "aarch64", "machines": ["virt-*"]}]}
 
 
 def address(number):
@@ -113,11 +131,13 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
     for name, text in answers.items():
         tree.file(f"/answers/{name}", text)
     tree.file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "dmabuf iommufd pmd_pfnmap uncached_guest zap")
-    tree.file("/usr/share/AAVMF/AAVMF_CODE.fd")
+    for name, words in FIRMWARE.items():
+        tree.file(f"/usr/share/qemu/firmware/{name}", json.dumps(descriptor(*words)))
+    tree.file("/usr/bin/swtpm").file("/usr/bin/swtpm_setup")
     tree.link("/sys/class/iommu/smmu3.0x0000000000000000", "../../devices/x")
     for size in (2048, 524288, 1048576):
         tree.file(f"/sys/kernel/mm/hugepages/hugepages-{size}kB/free_hugepages", "100")
     return tree
 
 
-__all__ = ["address", "host", "TRAY", "NIC0", "NIC1", "NVME", "GiB", "TiB", "Tree", "KINDS", "QEMU", "LIBVIRT", "GPU_NODES"]
+__all__ = ["address", "host", "TRAY", "NIC0", "NIC1", "NVME", "GiB", "TiB", "Tree", "KINDS", "QEMU", "LIBVIRT", "GPU_NODES", "FIRMWARE", "descriptor"]

@@ -7,13 +7,14 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 import unittest
 import xml.etree.ElementTree as ET
 
 from cli.common import validate
-from cli.guest_hosts import GPU_NODES, NIC0, NIC1, NVME, TRAY, GiB, TiB, Tree, address, host
+from cli.guest_hosts import GPU_NODES, NIC0, NIC1, NVME, TRAY, GiB, TiB, Tree, address, descriptor, host
 
 ONE_TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
 TRAY_WORDS = ["--all", *(f"--device={a}" for a in TRAY)]
@@ -109,6 +110,16 @@ HOSTS = {
     "a folder for cloud-init, and ssh": (
         {}, ["--cloud-init=/etc", "--ssh-port=2222"],
         [r"-blockdev driver=vvfat,label=CIDATA,node-name=seed0,read-only=on,dir=/etc$", r"-netdev user,id=net0,hostfwd=tcp:127\.0\.0\.1:2222-:22$"], []),
+    "UEFI without variables": (
+        {}, [], [r"-drive if=pflash,format=raw,readonly=on,file\.driver=file,file\.filename=/usr/share/AAVMF/AAVMF_CODE\.no-secboot\.fd$"], ["VARS", "tpm"]),
+    "UEFI's variables": (
+        {}, ["--uefi-vars=it's, vars.fd"],
+        [r"-drive if=pflash,format=raw,readonly=on,.*AAVMF_CODE\.no-secboot\.fd$", r"-drive if=pflash,format=raw,readonly=off,file\.driver=file,file\.filename=it's,, vars\.fd$"], ["tpm"]),
+    "secure boot": (
+        {}, ["--secure-boot"], [r"readonly=on,.*AAVMF_CODE\.ms\.fd$", r"readonly=off,.*file\.filename=gh200-vars\.fd$"], ["no-secboot"]),
+    "a TPM": (
+        {}, ["--tpm", "--name=a b"],
+        [r"-chardev socket,id=tpm0,path=\./a b-tpm/socket$", r"-tpmdev emulator,id=tpm0,chardev=tpm0$", r"-device tpm-tis-device,tpmdev=tpm0$"], ["VARS"]),
     "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
     "uneven numbers": (
         {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
@@ -146,6 +157,8 @@ REFUSED = {
     "a NIC with a BAR of 3 MiB": ({"tray": {**TRAY, NIC0: (0, (3 << 20, 0, 0), "")}}, ["--all", f"--device={NIC0}"], 4, "impossible size"),
     "more strict memory than a node has": (
         {"gpus": 2, "memory_kib": {0: 200 << 20, 1: 40 << 20}}, ["--all", "--pin", "--memory=128G"], 4, "--pin: .* has 64 GiB, and node 1 of the host has only 40 GiB"),
+    "UEFI's variables for KubeVirt": ({}, ["--format=kubevirt", "--uefi-vars=/x"], 2, "not for KubeVirt.*bootloader.efi and devices.tpm"),
+    "a TPM for KubeVirt": ({}, ["--format=kubevirt", "--tpm"], 2, "not for KubeVirt"),
     "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
 }
 
@@ -468,6 +481,10 @@ class Names(unittest.TestCase):
             self.assertIn("control character", guest(t, "--cloud-init=\n", status=2).stderr)
             for words in (["--cloud-init=/a"], ["--ssh-port=1"]):
                 self.assertIn("not for KubeVirt", guest(t, "--format=kubevirt", *words, status=2).stderr)
+            self.assertIn("absolute path", guest(t, "--uefi-vars=a", status=2).stderr)
+            self.assertIn("control character", guest(t, "--uefi-vars=", status=2).stderr)
+            for name in ("a/b", "a,b", "a" * 81):
+                self.assertIn("without comma and slash", guest(t, "--format=qemu", "--tpm", f"--name={name}", status=2).stderr)
             for port in ("0", "65536", "-1", "x", ""):
                 self.assertIn("not a port", guest(t, f"--ssh-port={port}", status=2).stderr)
 
@@ -635,6 +652,76 @@ class Domains(unittest.TestCase):
         with Tree() as t:
             text = guest(host(t, libvirt="11.3"), "--fragment").stdout
         ET.fromstring(f"<domain {re.search('xmlns:qemu=[^ ]+', text)[0]}>{text}</domain>")
+
+
+class Firmware(unittest.TestCase):
+    """Which firmware a guest gets, by the descriptors that are installed."""
+
+    @staticmethod
+    def plan(t, *words):
+        return json.loads(guest(t, "--format=json", *words).stdout)
+
+    def test_none(self):
+        with Tree() as t:
+            shutil.rmtree(host(t).root / "usr/share/qemu/firmware")
+            plan = self.plan(t)
+            self.assertEqual(plan["firmware"], "/usr/share/AAVMF/AAVMF_CODE.fd")
+            self.assertIn("install qemu-efi-aarch64", plan["reasons"]["firmware"])
+            self.assertIn("with secure boot and its keys", guest(t, "--secure-boot", "--format=qemu", status=4).stderr)
+            self.assertRegex(guest(t, "--uefi-vars=x", "--format=qemu", status=4).stderr, "in flash; on Debian, install")
+
+    def test_no_swtpm(self):
+        with Tree() as t:
+            (host(t, libvirt="12.8").root / "usr/bin/swtpm_setup").unlink()
+            self.assertIn("no swtpm_setup in /usr/bin, which libvirt needs", guest(t, "--tpm", status=4).stderr)
+            guest(t, "--tpm", "--format=qemu")
+            (t.root / "usr/bin/swtpm").unlink()
+            self.assertIn("no swtpm in", guest(t, "--tpm", "--format=qemu", status=4).stderr)
+
+    def test_administrators(self):
+        """A file in /etc is read before the package's, and replaces one of its name."""
+        with Tree() as t:
+            host(t).file("/etc/qemu/firmware/59-own.json", json.dumps(descriptor("own.fd", "own-vars.fd", [])))
+            t.file("/etc/qemu/firmware/40-edk2-aarch64-secure-enrolled.json", "")
+            self.assertEqual(self.plan(t)["firmware"], "/usr/share/AAVMF/own.fd")
+            self.assertIn("with secure boot", guest(t, "--secure-boot", "--format=qemu", status=4).stderr)
+
+    def test_others(self):
+        """What is for other machines, or no descriptor at all, is passed over."""
+        good = descriptor("first.fd", "vars.fd", [])
+        files = good["mapping"]
+        for wrong in ({"interface-types": ["bios"]}, {"targets": [{"architecture": "x86_64", "machines": ["virt-*"]}]},
+                      {"targets": [{"architecture": "aarch64", "machines": ["sbsa-ref*"]}]}, {"targets": 1}, {"targets": [1]},
+                      {"mapping": {**files, "device": "memory"}}, {"mapping": {**files, "mode": "stateless"}}, {"mapping": []},
+                      {"mapping": {**files, "executable": {"filename": "first.fd", "format": "raw"}}},
+                      {"mapping": {**files, "executable": {"filename": 7, "format": "raw"}}},
+                      {"mapping": {**files, "nvram-template": {"filename": "/vars.fd", "format": "vmdk"}}}, {"features": ["secure-boot"]}):
+            with self.subTest(wrong), Tree() as t:
+                host(t).file("/etc/qemu/firmware/00.json", json.dumps({**good, **wrong}))
+                self.assertEqual(self.plan(t)["firmware"], "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd")
+        for text in ("", "[", "[]", "1", '"x"', "\0", "null"):
+            with self.subTest(text), Tree() as t:
+                host(t).file("/etc/qemu/firmware/00.json", text)
+                self.assertEqual(self.plan(t)["firmware"], "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd")
+
+    def test_qcow2(self):
+        """As Fedora has it."""
+        wanted = descriptor("code.qcow2", "vars.qcow2", [])
+        for file in ("executable", "nvram-template"):
+            wanted["mapping"][file]["format"] = "qcow2"
+        with Tree() as t:
+            host(t).file("/etc/qemu/firmware/00.json", json.dumps(wanted))
+            found = options(guest(t, "--format=qemu", "--uefi-vars=v").stdout)
+        self.assertEqual([o.split(",")[1:3] for o in found if "pflash" in o], [["format=qcow2", "readonly=on"], ["format=qcow2", "readonly=off"]])
+
+    def test_libvirt(self):
+        """It chooses the firmware by the features, and copies the template itself."""
+        for words, features, nvram in (([], {"secure-boot": "no"}, None), (["--secure-boot"], {"enrolled-keys": "yes", "secure-boot": "yes"}, None),
+                                       (["--uefi-vars=/srv/<a> & b"], {"secure-boot": "no"}, "/srv/<a> & b")):
+            domain = Domains.domain(libvirt="12.8", words=[*words, "--tpm"])
+            self.assertEqual({f.get("name"): f.get("enabled") for f in domain.findall("os/firmware/feature")}, features)
+            self.assertEqual(domain.findtext("os/nvram"), nvram)
+            self.assertEqual(domain.find("devices/tpm/backend").attrib, {"type": "emulator", "version": "2.0"})
 
 
 class Others(unittest.TestCase):

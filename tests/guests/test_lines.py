@@ -21,11 +21,11 @@ import time
 
 import pytest
 
-from cli.guest_hosts import GPU_NODES, KINDS, NIC0, QEMU, TRAY, Tree, host
+from cli.guest_hosts import FIRMWARE, GPU_NODES, KINDS, NIC0, QEMU, TRAY, Tree, descriptor, host
 from lab import packages
 from lab.arch import NATIVE
 
-pytestmark = pytest.mark.needs("root virt", "root virt-sid")
+pytestmark = pytest.mark.needs("root virt", "root virt-sid", "root tpm")
 
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -103,7 +103,7 @@ def stand_in(words, kind, disk, tray):
                 changed.append(f"pci-testdev,bus={match[3]},addr=00.{function},membar={size},rombar=0{name}")
             continue
         for pattern, text in ((r"accel=kvm", "accel=tcg"), (r",accel=on,ats=on,ril=off,ssidsize=20,oas=48", ""),
-                              (r",host-nodes=\d+,policy=preferred", ""), (r"file\.filename=.*", f"file.filename={disk}"),
+                              (r",host-nodes=\d+,policy=preferred", ""), (r"^(driver=.*file\.filename=).*", rf"\g<1>{disk}"),
                               (r"^host$", "max"), (r"driver=qcow2", "driver=raw"), (r"^mon:stdio$", "CONSOLE"),
                               # This machine has no /dev/iommu. Nothing uses it
                               # before a device of vfio does.
@@ -117,7 +117,9 @@ class Machine:
     """QEMU with these arguments, stopped before its first instruction, with its
     monitor and with qtest, which reads and writes its memory."""
 
-    def __init__(self, version, words, directory):
+    def __init__(self, version, words, directory, before="", path=None):
+        """before: what the printed script does first, in the directory and with
+        this PATH."""
         directory = pathlib.Path(directory)
         self.nothing = open("/dev/null", "rb")
         self.console = directory / "console"
@@ -127,7 +129,10 @@ class Machine:
         sockets = ["-S", "-qmp", f"unix:{directory}/qmp,server=on,wait=off", "-qtest", f"unix:{directory}/qtest,server=on,wait=off"]
         self.log = open(directory / "log", "w+", encoding="utf-8")
         command, environment = qemu(version)
-        self.process = subprocess.Popen([*command, *words, *sockets], env=environment, stdin=subprocess.DEVNULL,
+        if before:
+            command = ["sh", "-c", f'{before}\nexec "$@"', "sh", *command]
+            environment = {**(environment or {}), "PATH": f"{path}:/usr/bin"}
+        self.process = subprocess.Popen([*command, *words, *sockets], env=environment, cwd=directory, stdin=subprocess.DEVNULL,
                                         stdout=self.log, stderr=subprocess.STDOUT, pass_fds=[self.nothing.fileno()])
         self.files = [self.nothing]
         self.qmp = self.connect(directory / "qmp")
@@ -259,7 +264,7 @@ def parents(qtree):
 # line that libvirt would start is for domains without what needs them, or huge pages.
 LIBVIRT_SYSTEM = """
 set -e
-root=$1 dir=$2
+root=$1 dir=$2 tpm=$3
 mkdir -p "$dir/upper/etc/libvirt" "$dir/upper/var" "$dir/work" "$dir/root"
 ln -s /run "$dir/upper/var/run"
 cd "$dir/upper/etc"
@@ -267,7 +272,7 @@ printf 'root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:64055::/:/bin/false\n' >
 printf 'root:x:0:\nlibvirt-qemu:x:64055:\nkvm:x:64054:\n' >group
 printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nnamespaces = []\ncgroup_controllers = []\n' >libvirt/qemu.conf
 printf 'unix_sock_group = "root"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n' >libvirt/libvirtd.conf
-mount -t overlay -o "lowerdir=$root:/,upperdir=$dir/upper,workdir=$dir/work" scratch "$dir/root"
+mount -t overlay -o "lowerdir=$root:$tpm:/,upperdir=$dir/upper,workdir=$dir/work" scratch "$dir/root"
 cd "$dir/root"
 mount --rbind /dev dev
 mount --rbind /proc proc
@@ -296,6 +301,7 @@ DOMAINS = {"11.3": {
     "one": ({"qemu": "10.0"}, []),
     "pinned": ({"qemu": "10.0"}, ["--pin"]),
     "ssh": ({"qemu": "10.0"}, ["--ssh-port=2222", "--cloud-init=/srv/it's <a> & b.iso"]),
+    "secure": ({"qemu": "10.0"}, ["--secure-boot", "--tpm", "--uefi-vars=/srv/it's <a> & b.fd"]),
     "tray": ({"qemu": "10.0", "gpus": 2, "tray": TRAY}, []),
     "two": ({"qemu": "10.0", "gpus": 2}, []),
     "four": ({"qemu": "10.0", "gpus": 4, "per_node": 2, "kind": "gb200"}, ["--hugepages=1G", "--disk=/dev/vg/disk"]),
@@ -306,6 +312,7 @@ DOMAINS = {"11.3": {
     "one": ({}, []),
     "plain": ({"qemu": "10.0", "config": TYPE1}, ["--disk=/srv/it's <a> & b.qcow2"]),
     "pinned": ({"gpus": 2}, ["--pin"]),
+    "secure": ({}, ["--secure-boot", "--tpm", "--uefi-vars=/srv/it's <a> & b.fd"]),
     "ssh": ({}, ["--ssh-port=2222", "--cloud-init=/srv/it's <a> & b.iso"]),
     "tray": ({"gpus": 2, "kind": "gb200", "tray": TRAY}, []),
     "two": ({"gpus": 2}, []),
@@ -328,7 +335,7 @@ def test_libvirt_accepts_every_domain(version, tmp_path):
             (tmp_path / f"domains/{name}.xml").write_text(text)
             (tmp_path / f"domains/{name}.argv").write_text(re.sub("<(hostdev|numatune|memoryBacking).*?</\\1>", "", text, flags=re.S))
             plans[name] = json.loads(guest(facts, "--all", "--format=json", *words))
-        done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", LIBVIRT_SYSTEM, "sh", root(version), tmp_path],
+        done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", LIBVIRT_SYSTEM, "sh", root(version), tmp_path, packages.root("tpm")],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         capabilities = (tmp_path / "capabilities").read_text() if not done.returncode else ""
     finally:
@@ -372,6 +379,10 @@ def check_line(name, plan, found, version):
     # Of its own elements, libvirt passes on both directions.
     pairs = {frozenset(pair) for w in found for pair in re.findall(r"^dist,src=(\d+),dst=(\d+),", w)}
     assert sum(len(pair) == 2 for pair in pairs) == distances, name
+    wanted = "ms" if plan["secure_boot"] else "no-secboot"
+    assert any(f"AAVMF_CODE.{wanted}.fd" in w for w in found), name
+    assert not plan["uefi_vars"] or any(plan["uefi_vars"] in w for w in found), name
+    assert any(re.search("^tpm-tis|tpm-tis-device", w) for w in found) == plan["tpm"], name
     assert any(re.search("(^|,)highmem-mmio-size=", w) for w in found) == plan["window"]["set"], name
     assert sum(w.startswith("node,nodeid=") and "cpus=" in w for w in found) == plan["gpus"][0]["first_node"], name
 
@@ -475,6 +486,75 @@ def test_the_guest_sees_cloud_inits_folder(version, tmp_path):
         assert f"the text of {name}".encode() in dump
         # Its long name begins with 5 characters of UTF-16.
         assert name[:5].encode("utf-16-le") in dump
+
+
+def preparations(text):
+    """What the printed script does before it starts QEMU."""
+    return "\n".join(line for line in text[:text.index("\nexec ")].splitlines() if not line.startswith("#"))
+
+
+def swtpm(directory):
+    """A folder for PATH with swtpm and its libraries."""
+    (directory / "bin").mkdir()
+    program = directory / "bin/swtpm"
+    there = packages.root("tpm")
+    program.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH={there}{NATIVE.libraries}:{there}{NATIVE.libraries}/swtpm exec {there}/usr/bin/swtpm "$@"\n')
+    program.chmod(0o755)
+    return program.parent
+
+
+def is_listening(path):
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+    return True
+
+
+def test_secure_boot_refuses_an_unsigned_program_and_the_tpm_ends_with_qemu(tmp_path):
+    """By the real firmware and swtpm, which the printed script starts. The next
+    start finds the variables as the firmware has left them."""
+    folder = tmp_path / "seed"
+    (folder / "EFI/BOOT").mkdir(parents=True)
+    # No program, but firmware first looks for a signature.
+    header = struct.pack("<2s58xI", b"MZ", 64) + struct.pack("<4sHHIIIHH", b"PE\0\0", 0xaa64, 1, 0, 0, 0, 240, 0x22)
+    optional = struct.pack("<HBBIIIIIQIIHHHHHHIIIIHHQQQQII128x", 0x20b, 0, 0, 512, 0, 0, 4096, 4096, 0, 4096, 512, 0, 0, 0, 0, 0, 0, 0, 8192, 512, 0,
+                           10, 0, 0, 0, 0, 0, 0, 16)
+    section = struct.pack("<8sIIIIIIHHI", b".text", 512, 4096, 512, 512, 0, 0, 0, 0, 0x60000020)
+    (folder / "EFI/BOOT/BOOTAA64.EFI").write_bytes((header + optional + section).ljust(512, b"\0") + bytes(512))
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    text = guest({}, *SMALL, "--secure-boot", "--tpm", "--uefi-vars=it's, the variables", f"--cloud-init={folder}")
+    words = stand_in(arguments(text), "gh200", disk, {})
+    path, control, variables = swtpm(tmp_path), tmp_path / "gh200-tpm/socket", tmp_path / "it's, the variables"
+    template = pathlib.Path("/usr/share/AAVMF/AAVMF_VARS.ms.fd").read_bytes()
+    with Machine("11.1", words, tmp_path, preparations(text), path) as machine:
+        assert variables.read_bytes() == template
+        assert [t["model"] for t in machine.ask("query-tpm")] == ["tpm-tis"]
+        machine.ask("cont")
+        while b"Access Denied" not in machine.console.read_bytes():
+            assert machine.process.poll() is None
+            time.sleep(0.1)
+        assert "TPM2" in machine.acpi()
+    while is_listening(control):
+        time.sleep(0.1)
+    left = variables.read_bytes()
+    assert left != template
+    with Machine("11.1", words, tmp_path, preparations(text), path) as machine:
+        assert variables.read_bytes() == left
+        assert machine.ask("query-tpm")
+    while is_listening(control):
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("version", ROOTS)
+def test_packages_describe_firmware_as_recorded_hosts_do(version):
+    found = {}
+    for file in (root(version) / "usr/share/qemu/firmware").glob("*.json"):
+        found[file.name] = json.loads(file.read_text(encoding="utf-8"))
+        del found[file.name]["description"], found[file.name]["tags"]
+    assert found == {name: descriptor(*words) for name, words in FIRMWARE.items()}
 
 
 @pytest.mark.parametrize("version", ["10.0", "11.1"])
