@@ -7,6 +7,8 @@
 
 #include "doctor/findings.h"
 
+/* Whether this is a guest with GPUs, for which the other checks don't apply. */
+bool check_guest(struct doctor *d);			/* check_guest.c */
 void check_kernel(struct doctor *d);			/* check_kernel.c */
 void check_module(struct doctor *d);			/* check_module.c */
 void check_iommu(struct doctor *d);			/* check_kvm.c */

@@ -88,6 +88,10 @@ static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count
 {
 	size_t i, j;
 
+	if (check_guest(d)) {
+		check_accepted(d, addresses, count);
+		return;
+	}
 	check_gpus(d);
 	check_kernel(d);
 	check_module(d);

@@ -400,6 +400,44 @@ CASE(EGM, UNUSED, NOTE,
      "it does: this driver gives guests no EGM, and the host does not use it",
      "turn EGM off in the firmware's setup, or use a kernel with `CONFIG_NVGRACE_EGM` and its own driver")
 
+FINDING(GUEST, "guest",
+	"Only in a guest with GPUs, which have their memory in BAR4. There are then only these "
+	"findings, [The guest's system](guests.md#the-guests-system) explains them.")
+CASE(GUEST, GOOD, GOOD, "the machine is such a guest", NULL)
+
+FINDING(GUEST_KERNEL, "guest-kernel",
+	"In a guest: whether its kernel has `CONFIG_MEMORY_HOTPLUG`, and behind an SMMU also "
+	"`CONFIG_ARM_SMMU_V3_SVA`, `CONFIG_DEVICE_PRIVATE` and `CONFIG_DEVICE_MIGRATION`, as "
+	"NVIDIA's list for Grace says (grace-baremetal-kernel-config.txt of "
+	"https://github.com/NVIDIA/nvidia-kernel-patches-verification).")
+CASE(GUEST_KERNEL, GOOD, GOOD, "it has them", NULL)
+CASE(GUEST_KERNEL, LACKS, WARNING, "it lacks some",
+     "boot a kernel with these options, or on the host make the guest with `nvgrace-gpu guest --accel-smmu=off`")
+CASE(GUEST_KERNEL, UNKNOWN, UNKNOWN, "there is no configuration of the kernel",
+     "copy the kernel's configuration to `/boot/config-RELEASE`")
+
+FINDING(GUEST_NODES, "guest-nodes",
+	"In a guest: whether there are eight NUMA nodes without processors for each GPU.")
+CASE(GUEST_NODES, GOOD, GOOD, "there are", NULL)
+CASE(GUEST_NODES, FEW, WARNING, "there are fewer",
+     "on the host, make the guest with `nvgrace-gpu guest`, which prints them")
+
+FINDING(GUEST_ONLINING, "guest-onlining",
+	"In a guest: as what its kernel onlines memory that NVIDIA's driver adds.")
+CASE(GUEST_ONLINING, GOOD, GOOD, "as movable memory, or not by itself", NULL)
+CASE(GUEST_ONLINING, WRONG, WARNING, "as memory for itself, too",
+     "boot the guest with `memhp_default_state=online_movable`")
+
+FINDING(GUEST_MEMORY, "guest-memory", "In a guest: whether GPU memory is online.")
+CASE(GUEST_MEMORY, GOOD, GOOD, "it is", NULL)
+CASE(GUEST_MEMORY, NONE, NOTE, "it isn't",
+     "load NVIDIA's driver, for instance by `nvidia-smi`; if it manages the memory itself (`NVreg_CoherentGPUMemoryMode=driver`), this is right")
+
+FINDING(GUEST_DRIVER, "guest-driver", "In a guest: the driver of a GPU.")
+CASE(GUEST_DRIVER, GOOD, GOOD, "it is NVIDIA's", NULL)
+CASE(GUEST_DRIVER, OTHER, NOTE, "it has none, or another one",
+     "install NVIDIA's driver with the open kernel modules")
+
 FINDING(ACCEPTED, "accepted",
 	"Only if `/etc/nvgrace-gpu.accept` exists: see [Monitoring](#monitoring).")
 CASE(ACCEPTED, GOOD, GOOD, "each line accepts a finding", NULL)

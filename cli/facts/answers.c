@@ -399,6 +399,7 @@ static char *ask_kernel_config(struct answers *a)
 		"ARCH_SUPPORTS_PUD_PFNMAP", "VFIO_PCI_DMABUF", "MEMORY_FAILURE",
 		"NVGRACE_GPU_VFIO_PCI", "NVGRACE_EGM", "MODULE_SIG", "MODULE_SIG_FORCE", "KVM",
 		"ARM_SMMU_V3_IOMMUFD", "TEGRA241_CMDQV", "PCI_P2PDMA",
+		"MEMORY_HOTPLUG", "ARM_SMMU_V3_SVA", "DEVICE_PRIVATE", "DEVICE_MIGRATION",
 	};
 	g_autofree char *config = read_config(a);
 	g_auto(GStrv) lines = NULL;

@@ -209,7 +209,11 @@ INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/h
                    blocks=$(echo /sys/bus/pci/devices/*/blocks)
                    echo 1 >$blocks && cat {NODES}/has_memory && grep 'MemTotal: *524288 kB' {NODES}/node1/meminfo
                    found=$?
-                   echo 0 >$blocks && exit $found""")]
+                   echo 0 >$blocks && exit $found"""),
+              ("doctor", """
+                   PATH=$PATH:/usr/sbin; nvgrace-gpu doctor | tee /tmp/found
+                   grep '^good *host *guest: this is a guest with 1 GPU$' /tmp/found && grep '^good *host *guest-nodes: 8 ' /tmp/found &&
+                       ! grep ' module: ' /tmp/found""")]
 
 
 def guests(host, cpu, kind):
@@ -256,7 +260,8 @@ def files_for_guests(host, wanted, kind, directory):
         lines, act = directory / f"{guest.name}.gpus", directory / guest.name
         lines.write_text("".join(by_name[name].line(kind) for name in guest.gpus))
         params = f"{guest.params} device_memory={'y' if kind == 'device' else 'n'}"
-        act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": compiled["/tests/uses"], "/tests/gpus": str(lines)},
+        more = common.installed(vm.Kernel(shared.KERNEL), directory) if guest.printed else {}
+        act.write_bytes(vm.run_files(guest.commands, {"/tests/uses": compiled["/tests/uses"], "/tests/gpus": str(lines), **more},
                                      module=module, module_params=params))
         files[f"/guest/acts/{guest.name}"] = str(act)
         if guest.run:
