@@ -13,17 +13,18 @@
 #define NODES "/sys/devices/system/node"
 #define NODES_OF_GPU 8		/* one for each instance of MIG, and one for the memory without */
 
-/*
- * A guest's GPU has its memory in BAR4, that of a host has no BAR4: line 5 of the
- * PCI device's file "resource" has the addresses.
- */
+/* Smaller than any GPU's memory. A host's BAR4 has 32 MiB. */
+#define MEMORY_MIN (128ULL << 20)
+
+/* A guest's GPU has its memory in BAR4, line 5 of the PCI device's file "resource". */
 static bool is_guests(struct doctor *d, const struct gpu *gpu)
 {
 	g_autofree char *text = host_read(d->h, NULL, PCI_DEVICES "/%s/resource", gpu->address);
 	g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
 	unsigned long long start, end;
 
-	return g_strv_length(lines) > 4 && sscanf(lines[4], "%llx %llx", &start, &end) == 2 && end;
+	return g_strv_length(lines) > 4 && sscanf(lines[4], "%llx %llx", &start, &end) == 2 &&
+	       end > start && end - start >= MEMORY_MIN;
 }
 
 /* How many numbers a list such as "0-1,4" has; 0 if there is no such file. */
