@@ -5,26 +5,49 @@
  */
 #include <glib.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "doctor/checks.h"
+#include "system/output.h"
 
 #define NODES "/sys/devices/system/node"
-#define NODES_OF_GPU 8		/* one for each instance of MIG, and one for the memory without */
 
 /* Smaller than any GPU's memory. A host's BAR4 has 32 MiB. */
 #define MEMORY_MIN (128ULL << 20)
 
-/* A guest's GPU has its memory in BAR4, line 5 of the PCI device's file "resource". */
-static bool is_guests(struct doctor *d, const struct gpu *gpu)
+static const struct place *place_of(const struct doctor *d, const struct gpu *gpu)
 {
-	g_autofree char *text = host_read(d->h, NULL, PCI_DEVICES "/%s/resource", gpu->address);
-	g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
-	unsigned long long start, end;
+	return &d->facts.place[gpu - d->gpus.gpu];
+}
 
-	return g_strv_length(lines) > 4 && sscanf(lines[4], "%llx %llx", &start, &end) == 2 &&
-	       end > start && end - start >= MEMORY_MIN;
+/*
+ * A guest's GPU has its memory in BAR4. On a host, only this driver shows it there,
+ * and sysfs does not.
+ */
+static bool is_guests(const struct doctor *d, const struct gpu *gpu)
+{
+	return gpu->mode != GPU_MODE_CARVE_OUT && gpu->mode != GPU_MODE_NO_CARVE_OUT &&
+	       place_of(d, gpu)->bars[4] >= MEMORY_MIN;
+}
+
+/*
+ * Whether this is a virtual machine in which ACPI does not say where GPU memory is:
+ * none that has GPUs as a host has them.
+ */
+static bool is_virtual(struct doctor *d)
+{
+	static const char *const vendors[] = { "QEMU", "KubeVirt", "OpenStack Foundation", "Red Hat" };
+	g_autofree char *vendor = host_line(d->h, "/sys/class/dmi/id/sys_vendor");
+	const char *tables = answer(d->answers, "acpi-tables");
+	size_t i;
+
+	if (!vendor || !tables || g_str_has_prefix(tables, "denied") ||
+	    strstr(tables, "nvidia,gpu-mem-"))
+		return false;
+	for (i = 0; i < ARRAY_SIZE(vendors); i++)
+		if (!strcmp(vendor, vendors[i]))
+			return true;
+	return false;
 }
 
 /* How many numbers a list such as "0-1,4" has; 0 if there is no such file. */
@@ -52,25 +75,20 @@ static void check_guest_kernel(struct doctor *d, bool smmu)
 	static const char *const options[] = {
 		"MEMORY_HOTPLUG", "ARM_SMMU_V3_SVA", "DEVICE_PRIVATE", "DEVICE_MIGRATION"
 	};
-	g_autoptr(GString) missing = g_string_new(NULL);
+	g_autofree char *missing = missing_options(d, options, smmu ? ARRAY_SIZE(options) : 1);
 	struct finding *f;
-	size_t i;
 
 	if (!d->config) {
 		f = finding(d, GUEST_KERNEL_UNKNOWN, NULL, "not known whether the guest's kernel has what CUDA needs");
-		because(f, "there is no configuration of this kernel in /boot or /lib/modules");
-		fill(f, "RELEASE", d->release);
+		no_config(d, f);
 		return;
 	}
-	for (i = 0; i < (smmu ? ARRAY_SIZE(options) : 1); i++)
-		if (kernel_option(d, options[i]) == 'n')
-			g_string_append_printf(missing, " CONFIG_%s", options[i]);
-	if (!missing->len) {
+	if (!*missing) {
 		finding(d, GUEST_KERNEL_GOOD, NULL, "the guest's kernel has what CUDA needs");
 		return;
 	}
 	f = finding(d, GUEST_KERNEL_LACKS, NULL, "the guest's kernel lacks what CUDA needs");
-	because(f, "without%s, %s", missing->str,
+	because(f, "without %s, %s", missing,
 		smmu ? "NVIDIA's driver can't share addresses through this guest's SMMU, and CUDA may not start" :
 		       "the driver can't add GPU memory to that of the guest");
 }
@@ -118,9 +136,16 @@ static void check_guest_memory(struct doctor *d)
 
 static void check_guest_driver(struct doctor *d, const struct gpu *gpu)
 {
+	g_autofree char *version = NULL;
 	struct finding *f;
 
 	if (gpu->driver && !strcmp(gpu->driver, "nvidia")) {
+		version = host_line(d->h, "/proc/driver/nvidia/version");
+		if (version && !strstr(version, "Open Kernel Module")) {
+			f = finding(d, GUEST_DRIVER_CLOSED, gpu->address, "bound to nvidia, of the closed kernel modules");
+			because(f, "/proc/driver/nvidia/version has no \"Open Kernel Module\"");
+			return;
+		}
 		finding(d, GUEST_DRIVER_GOOD, gpu->address, "bound to nvidia");
 		return;
 	}
@@ -129,19 +154,37 @@ static void check_guest_driver(struct doctor *d, const struct gpu *gpu)
 	because(f, "CUDA needs NVIDIA's driver, with its open kernel modules");
 }
 
+static void check_without_memory(struct doctor *d, const struct gpu *gpu)
+{
+	char size[SIZE_MAX_TEXT];
+	struct finding *f;
+
+	f = finding(d, GUEST_NO_MEMORY, gpu->address, "this guest has the GPU without its memory");
+	because(f,
+		"BAR4 has %s: the host has assigned the GPU by vfio-pci, or the guest's window for 64-bit BARs is too small",
+		size_text(place_of(d, gpu)->bars[4], size));
+}
+
 bool check_guest(struct doctor *d)
 {
-	bool smmu = false;
 	size_t gpus = 0, i;
+	const char *iommu;
+	bool smmu = false;
 
 	for (i = 0; i < d->gpus.count; i++) {
 		if (!is_guests(d, &d->gpus.gpu[i]))
 			continue;
 		gpus++;
-		smmu |= d->gpus.gpu[i].iommu_group >= 0;
+		iommu = place_of(d, &d->gpus.gpu[i])->iommu;
+		smmu |= iommu && g_str_has_prefix(iommu, "smmu3.");
 	}
-	if (!gpus)
+	if (!gpus && !(d->gpus.count && is_virtual(d)))
 		return false;
+	for (i = 0; i < d->gpus.count; i++)
+		if (!is_guests(d, &d->gpus.gpu[i]))
+			check_without_memory(d, &d->gpus.gpu[i]);
+	if (!gpus)
+		return true;
 	finding(d, GUEST_GOOD, NULL, "this is a guest with %zu GPU%s%s", gpus, gpus == 1 ? "" : "s",
 		smmu ? ", behind an SMMU" : "");
 	check_guest_kernel(d, smmu);

@@ -11,18 +11,9 @@
 
 #include "doctor/checks.h"
 
-#define NO_CONFIG "there is no configuration of this kernel in /boot/config-%s, " \
-	"/lib/modules/%s/config or /proc/config.gz"
-
 static bool enabled(const struct doctor *d, const char *option)
 {
 	return kernel_option(d, option) != 'n';
-}
-
-static void no_config(const struct doctor *d, struct finding *f)
-{
-	because(f, NO_CONFIG, d->release, d->release);
-	fill(f, "RELEASE", d->release);
 }
 
 /* Whether modprobe would load a module that was built for this kernel. */
@@ -229,24 +220,19 @@ static void check_options(struct doctor *d)
 		"MEMORY_FAILURE", "IOMMUFD", "VFIO_DEVICE_CDEV", "ARM_SMMU_V3_IOMMUFD",
 		"PCI_P2PDMA", "VFIO_PCI_DMABUF", "TEGRA241_CMDQV"
 	};
-	g_autoptr(GString) missing = g_string_new(NULL);
+	g_autofree char *missing = missing_options(d, options, ARRAY_SIZE(options));
 	struct finding *f;
-	size_t i;
 
 	if (!d->config || !d->arm)
 		return;
-	for (i = 0; i < ARRAY_SIZE(options); i++)
-		if (!enabled(d, options[i]))
-			g_string_append_printf(missing, "%sCONFIG_%s", missing->len ? ", " : "",
-					       options[i]);
-	if (!missing->len) {
+	if (!*missing) {
 		finding(d, KERNEL_OPTIONS_GOOD, NULL,
 			"the kernel has the options of NVIDIA's list for hosts of guests");
 		return;
 	}
 	f = finding(d, KERNEL_OPTIONS_MISSING, NULL,
 		    "the kernel lacks options of NVIDIA's list for hosts of guests");
-	because(f, "%s: not set, or newer than this kernel", missing->str);
+	because(f, "%s: not set, or newer than this kernel", missing);
 }
 
 static void check_in_tree(struct doctor *d)

@@ -2,6 +2,7 @@
 /*
  * Findings: see findings.h.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,6 +97,25 @@ bool kernel_from(const struct doctor *d, int major, int minor)
 char kernel_option(const struct doctor *d, const char *name)
 {
 	return config_option(d->config, name);
+}
+
+char *missing_options(const struct doctor *d, const char *const *names, size_t count)
+{
+	GString *missing = g_string_new(NULL);
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (kernel_option(d, names[i]) == 'n')
+			g_string_append_printf(missing, "%sCONFIG_%s", missing->len ? ", " : "", names[i]);
+	return g_string_free(missing, FALSE);
+}
+
+void no_config(const struct doctor *d, struct finding *f)
+{
+	because(f,
+		"there is no configuration of this kernel in /boot/config-%s, /lib/modules/%s/config or /proc/config.gz",
+		d->release, d->release);
+	fill(f, "RELEASE", d->release);
 }
 
 bool other_driver_gives_egm(const struct doctor *d)

@@ -75,6 +75,15 @@ bool kernel_from(const struct doctor *d, int major, int minor);
 char kernel_option(const struct doctor *d, const char *name);
 
 /*
+ * "CONFIG_X, CONFIG_Y": those of these options that the kernel lacks, to be freed;
+ * "" if it has all.
+ */
+char *missing_options(const struct doctor *d, const char *const *names, size_t count);
+
+/* Completes a finding that needs the kernel's configuration, if there is none. */
+void no_config(const struct doctor *d, struct finding *f);
+
+/*
  * Whether the loaded driver is NVIDIA's own, which gives guests extended GPU
  * memory, on a kernel that DKMS leaves alone.
  */

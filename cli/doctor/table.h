@@ -404,6 +404,9 @@ FINDING(GUEST, "guest",
 	"Only in a guest with GPUs, which have their memory in BAR4. There are then only these "
 	"findings, [The guest's system](guests.md#the-guests-system) explains them.")
 CASE(GUEST, GOOD, GOOD, "the machine is such a guest", NULL)
+CASE(GUEST, NO_MEMORY, BAD,
+     "it is a virtual machine, and a GPU has no memory in BAR4 or in ACPI: the host has assigned it by vfio-pci, or the window for BARs is too small",
+     "on the host, run `nvgrace-gpu bind --persist` for this GPU, and start the guest with what `nvgrace-gpu guest` prints")
 
 FINDING(GUEST_KERNEL, "guest-kernel",
 	"In a guest: whether its kernel has `CONFIG_MEMORY_HOTPLUG`, and behind an SMMU also "
@@ -435,6 +438,9 @@ CASE(GUEST_MEMORY, NONE, NOTE, "it isn't",
 
 FINDING(GUEST_DRIVER, "guest-driver", "In a guest: the driver of a GPU.")
 CASE(GUEST_DRIVER, GOOD, GOOD, "it is NVIDIA's", NULL)
+CASE(GUEST_DRIVER, CLOSED, BAD,
+     "its closed kernel modules, which do not support these GPUs (`/proc/driver/nvidia/version`)",
+     "install NVIDIA's open kernel modules instead")
 CASE(GUEST_DRIVER, OTHER, NOTE, "it has none, or another one",
      "install NVIDIA's driver with the open kernel modules")
 
