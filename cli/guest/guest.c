@@ -236,6 +236,31 @@ static bool is_label(const char *text)
 	return n && n <= 63 && !text[n] && text[0] != '-' && text[n - 1] != '-';
 }
 
+/* libvirt's daemon has another working directory. */
+static enum exit_status check_paths(const struct guest_wish *wish)
+{
+	const struct {
+		const char *option, *path;
+	} paths[] = {
+		{ "disk", wish->disk }, { "cloud-init", wish->seed }, { "uefi-vars", wish->vars },
+	};
+	size_t i;
+
+	if (wish->seed_folder) {
+		complain(NULL, "--cloud-init=%s: a folder, and libvirt gives the guest only images; make one with \"xorrisofs -J -r -V CIDATA -o seed.iso DIR\"",
+			 wish->seed);
+		return EXIT_USAGE_ERROR;
+	}
+	for (i = 0; i < ARRAY_SIZE(paths); i++) {
+		if (paths[i].path && *paths[i].path != '/') {
+			complain(NULL, "--%s=%s: libvirt needs an absolute path", paths[i].option,
+				 paths[i].path);
+			return EXIT_USAGE_ERROR;
+		}
+	}
+	return EXIT_OK;
+}
+
 static enum exit_status check_names(const struct arguments *a, enum format format)
 {
 	const char *name = a->wish.name ? a->wish.name : "", *disk = a->wish.disk ? a->wish.disk : "";
@@ -252,23 +277,6 @@ static enum exit_status check_names(const struct arguments *a, enum format forma
 		complain(NULL, "--name=%s: libvirt's names have no slash and are not only spaces", name);
 		return EXIT_USAGE_ERROR;
 	}
-	if (format == FORMAT_LIBVIRT && *disk && *disk != '/') {
-		complain(NULL, "--disk=%s: libvirt needs an absolute path", disk);
-		return EXIT_USAGE_ERROR;
-	}
-	if (format == FORMAT_LIBVIRT && a->wish.seed_folder) {
-		complain(NULL, "--cloud-init=%s: a folder, and libvirt gives the guest only images; make one with \"xorrisofs -J -r -V CIDATA -o seed.iso DIR\"",
-			 a->wish.seed);
-		return EXIT_USAGE_ERROR;
-	}
-	if (format == FORMAT_LIBVIRT && a->wish.seed && *a->wish.seed != '/') {
-		complain(NULL, "--cloud-init=%s: libvirt needs an absolute path", a->wish.seed);
-		return EXIT_USAGE_ERROR;
-	}
-	if (format == FORMAT_LIBVIRT && a->wish.vars && *a->wish.vars != '/') {
-		complain(NULL, "--uefi-vars=%s: libvirt needs an absolute path", a->wish.vars);
-		return EXIT_USAGE_ERROR;
-	}
 	/* swtpm has no way to write a comma in a path, and a socket's path is short. */
 	if (format == FORMAT_QEMU && a->wish.tpm && (strpbrk(name, "/,") || strlen(name) > 80)) {
 		complain(NULL, "--tpm with --name=%s: swtpm's folder has this name; use at most 80 bytes, without comma and slash", name);
@@ -278,7 +286,7 @@ static enum exit_status check_names(const struct arguments *a, enum format forma
 		complain(NULL, "--cloud-init and --ssh-port are not for KubeVirt, which has volumes cloudInitNoCloud and \"virtctl ssh\"");
 		return EXIT_USAGE_ERROR;
 	}
-	return EXIT_OK;
+	return format == FORMAT_LIBVIRT ? check_paths(&a->wish) : EXIT_OK;
 }
 
 /* ---- the doctor's findings ------------------------------------------------------------------ */
