@@ -39,7 +39,8 @@ modules:
 # ---- installing -------------------------------------------------------------
 # `make install` consists of three targets, one for each package. install-dkms
 # installs what DKMS, udev and initramfs generators need; run `dkms install`
-# afterwards. install-cli installs nvgrace-gpu(8) and needs the tool's
+# afterwards. install-udev installs the same without the source, for hosts that get
+# built modules. install-cli installs nvgrace-gpu(8) and needs the tool's
 # libraries. install-tests installs the tests for hardware, nvgrace-gpu-tests(8).
 # All need scdoc for the manual pages. DESTDIR and prefix have their
 # usual meaning, but the files of udev, dracut and initramfs-tools always go
@@ -50,14 +51,17 @@ prefix	?= /usr
 VERSION	 = $(eval VERSION := $(shell sh scripts/this-version))$(VERSION)
 DKMSDIR	 = $(DESTDIR)/usr/src/$(MODULE)-$(VERSION)
 docdir	?= $(prefix)/share/doc
-EXAMPLES = $(DESTDIR)$(docdir)/$(MODULE)-dkms/examples
+# The package that the files of udev and initramfs generators are in.
+udev_package = $(MODULE)-dkms
+EXAMPLES = $(DESTDIR)$(docdir)/$(udev_package)/examples
+SHARED	 = $(DESTDIR)/usr/share/$(MODULE)
 GUIDES	 = $(DESTDIR)$(docdir)/nvgrace-gpu
 INSTALL	?= install
 
-.PHONY: install install-dkms install-cli install-tests
+.PHONY: install install-dkms install-udev install-cli install-tests
 install: install-dkms install-cli install-tests
 
-install-dkms:
+install-dkms: install-udev
 	$(INSTALL) -d $(DKMSDIR)/src $(DKMSDIR)/include/compat $(DKMSDIR)/scripts/probes
 	$(INSTALL) -m 644 Kbuild Makefile $(DKMSDIR)
 	sed 's/^PACKAGE_VERSION=.*/PACKAGE_VERSION="$(VERSION)"/' dkms.conf > $(DKMSDIR)/dkms.conf
@@ -71,6 +75,12 @@ install-dkms:
 	$(INSTALL) -m 644 scripts/dkms-left-out $(DKMSDIR)/scripts
 	$(INSTALL) -m 755 scripts/kernel-compiler scripts/probe-kernel scripts/renew-initramfs $(DKMSDIR)/scripts
 	$(INSTALL) -m 644 scripts/probes/*.c $(DKMSDIR)/scripts/probes
+
+install-udev:
+# For the packages with built modules, which have no source beside them.
+	$(INSTALL) -d $(SHARED)/scripts $(SHARED)/include
+	$(INSTALL) -m 755 scripts/renew-initramfs $(SHARED)/scripts
+	$(INSTALL) -m 644 include/nvgrace_initramfs_images.h include/nvgrace_initramfs_tools.h $(SHARED)/include
 	$(INSTALL) -D -m 644 scripts/udev/60-nvgrace-gpu.rules $(DESTDIR)/usr/lib/udev/rules.d/60-nvgrace-gpu.rules
 	$(INSTALL) -D -m 755 scripts/udev/nvgrace-gpu $(DESTDIR)/usr/lib/udev/nvgrace-gpu
 	$(INSTALL) -D -m 755 scripts/udev/initramfs-tools-hook $(DESTDIR)/usr/share/initramfs-tools/hooks/nvgrace-gpu
@@ -101,6 +111,13 @@ install-tests:
 deb rpm:
 	@scripts/packaging/package $@
 
+# Packages of the built module, for hosts without a compiler: KDIR=<headers>, as for
+# `make modules`, and SIGN_KEY=<file> SIGN_CERT=<file> to sign it. They need no
+# toolbox, and go to build/module-packages/.
+.PHONY: module-packages
+module-packages: modules
+	@CROSS_COMPILE='$(CROSS_COMPILE)' SIGN_KEY='$(SIGN_KEY)' SIGN_CERT='$(SIGN_CERT)' scripts/packaging/module-packages '$(KDIR)' '$(RELEASE)'
+
 # For a release: `make version` sets its number everywhere, and `make dist` puts
 # its tarball and checksum in build/dist/. docs/versions.md has all steps.
 .PHONY: version dist
@@ -111,8 +128,9 @@ dist:
 	@scripts/packaging/package dist
 
 # GPG_KEY=<id> signs with a key of the gpg keyring in GNUPGHOME.
+# MODULES=build/module-packages adds the packages of built modules.
 repo: deb rpm
-	@scripts/packaging/repo
+	@MODULES='$(MODULES)' scripts/packaging/repo
 
 # Adds the release of `make dist deb rpm` to a site, such as the forge's pages:
 # DESTDIR=<folder> GPG_KEY=<id> [TAG=vX.Y.Z]. .github/workflows/release.yml calls
@@ -234,6 +252,7 @@ help:
 	@echo 'For administrators and packagers'
 	@echo '  modules       build the module: KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]'
 	@echo '  deb, rpm      build packages for Debian and for RPM systems in build/packages/'
+	@echo '  module-packages build packages of the built module in build/module-packages/: KDIR=<headers> [SIGN_KEY=<file> SIGN_CERT=<file>]'
 	@echo '  repo          build them, and apt and dnf repositories in build/repo/ (GPG_KEY=<id> signs)'
 	@echo '  dist          make the tarball of a release and its checksum in build/dist/'
 	@echo '  publish       add that release to a repository for a web server: DESTDIR=<folder> GPG_KEY=<id>'

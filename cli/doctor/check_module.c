@@ -220,13 +220,19 @@ static void no_module(struct doctor *d)
 {
 	char **trees = dkms_sources(d);
 	bool dkms = trees && trees[0];
-	struct finding *f = finding(d, dkms ? MODULE_NOT_BUILT : MODULE_NOT_INSTALLED, NULL,
+	/* Without DKMS, the rule's package is for packages of the built module. */
+	bool packages = !dkms && host_exists(d->h, "/usr/share/" MODULE_NAME);
+	struct finding *f = finding(d, dkms ? MODULE_NOT_BUILT :
+				    packages ? MODULE_NO_PACKAGE : MODULE_NOT_INSTALLED, NULL,
 				    "no " MODULE_NAME " for this kernel");
 
 	if (dkms) {
 		because(f, "DKMS has its source, but has not built it for %s", d->release);
 		fill_headers(d, f);
 		fill_dkms(d, f);
+	} else if (packages) {
+		because(f, "there is no package of the built module for %s, nor DKMS", d->release);
+		fill(f, "RELEASE", d->release);
 	} else {
 		because(f, "neither DKMS nor the kernel has one");
 	}

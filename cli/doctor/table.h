@@ -150,6 +150,8 @@ CASE(MODULE, IN_TREE, WARNING, "the kernel's own",
      "if you need DKMS's: install nvgrace-gpu-vfio-pci-dkms, install the headers of Linux RELEASE, then run `dkms status`")
 CASE(MODULE, NOT_INSTALLED, BAD, "none, and DKMS does not have its source",
      "run `apt install nvgrace-gpu-vfio-pci-dkms` or `dnf install nvgrace-gpu-vfio-pci-dkms`")
+CASE(MODULE, NO_PACKAGE, BAD, "none, on a host with packages of the built module",
+     "install nvgrace-gpu-vfio-pci-modules-RELEASE, which `make module-packages` builds; or boot a kernel that has it")
 CASE(MODULE, NOT_BUILT, BAD, "none, although DKMS has its source",
      "install the headers of Linux RELEASE, then run `dkms autoinstall -k RELEASE`; errors are in `/var/lib/dkms/nvgrace-gpu-vfio-pci/*/build/make.log`")
 CASE(MODULE, OF_OTHER_KERNEL, BAD, "one that was built for another kernel",

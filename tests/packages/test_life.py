@@ -102,10 +102,14 @@ def sign(directory):
             shutil.move(path, directory)
 
 
-def packages_disk(directory, kinds=(), stand_in=False, guest=False):
+def packages_disk(directory, kinds=(), stand_in=False, guest=False, debs=()):
     """Fills a directory, the machine's /srv/packages, with the repositories of
     `make repo` and what else a test needs."""
     sign(directory)
+    if debs:
+        (directory / "debs").mkdir()
+        for deb in debs:
+            shutil.copy(deb, directory / "debs")
     # Static: the C library here is newer than that of Debian 12.
     compile_program("uses_memory", directory, "-static")
     shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
@@ -115,7 +119,7 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False):
             shutil.copytree(pathlib.Path(work) / "next", directory / "next")
     if stand_in:
         packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
-        assert len(packages) == 3, f"found {[p.name for p in packages]} instead of three packages for this machine"
+        assert len(packages) == 4, f"found {[p.name for p in packages]} instead of four packages for this machine"
         common.build_stand_in(directory, packages)
     if guest:
         program = compile_program("bar_words", directory, "-static")
@@ -124,12 +128,12 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False):
 
 
 @contextlib.contextmanager
-def started(name, gpus=(), kinds=(), stand_in=False, guest=False, **more):
+def started(name, gpus=(), kinds=(), stand_in=False, guest=False, debs=(), **more):
     """A booted machine for a test. A step at the end reports its failures."""
     with contextlib.ExitStack() as stack:
         with step("packages for the machine"):
             work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            m = System(gpus or GPUS, packages=packages_disk(work, kinds, stand_in, guest),
+            m = System(gpus or GPUS, packages=packages_disk(work, kinds, stand_in, guest, debs),
                        log=programs.log_file(f"life-{name}"), **more)
             stack.enter_context(m)
         with step("boot"):

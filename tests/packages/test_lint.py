@@ -34,10 +34,10 @@ libjson-c\.so\.5\((JSONC_0\.14)?\)\(64bit\)
 libkmod\.so\.2\((LIBKMOD_(5|6|22))?\)\(64bit\)
 libxml2\.so\.2\((LIBXML2_2\.[0-9]\.[0-9]+)?\)\(64bit\)
 rtld\(GNU_HASH\)
-rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd)\) <= [-.0-9]+
+rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd|RichDependencies)\) <= [-.0-9]+
 /bin/(ba)?sh
 (dkms >= 2\.8|gcc|kmod|make)
-config\(nvgrace-gpu-vfio-pci-dkms\) = .*""".splitlines()
+config\(nvgrace-gpu-vfio-pci-(dkms|udev)\) = .*""".splitlines()
 
 # Packages with programs.
 TOOLS = ("nvgrace-gpu", "nvgrace-gpu-tests")
@@ -51,7 +51,8 @@ def run(*command, cwd=PROJECT):
 @packaged
 def test_all_packages_are_there():
     found = {p.name for p in PACKAGES.iterdir() if p.stat().st_size}
-    both = f"nvgrace-gpu-vfio-pci-dkms_{VERSION}-1_all.deb", f"nvgrace-gpu-vfio-pci-dkms-{VERSION}-1.noarch.rpm"
+    both = [f"nvgrace-gpu-vfio-pci-{p}" for p in (f"dkms_{VERSION}-1_all.deb", f"udev_{VERSION}-1_all.deb",
+                                                  f"dkms-{VERSION}-1.noarch.rpm", f"udev-{VERSION}-1.noarch.rpm")]
     tools = [f"{name}_{VERSION}-1_{a}.deb" for name in TOOLS for a in ("amd64", "arm64")] + [
         f"{name}-{VERSION}-1.{a}.rpm" for name in TOOLS for a in ("x86_64", "aarch64")]
     sources = (f"nvgrace-gpu-vfio-pci_{VERSION}-1.dsc", f"nvgrace-gpu-vfio-pci_{VERSION}.orig.tar.xz",
@@ -140,7 +141,7 @@ def test_the_same_sources_give_the_same_bytes(copy):
     # buildinfo and changes describe the machine that built them.
     one, other = ({p.name: p.read_bytes() for p in folder.iterdir() if p.name.endswith((".deb", ".dsc", ".tar.xz", ".rpm"))}
                   for folder in (PACKAGES, copy / "build/packages"))
-    assert len(one) == 14 and one.keys() == other.keys()
+    assert len(one) == 16 and one.keys() == other.keys()
     assert not [name for name in one if one[name] != other[name]]
 
 

@@ -101,7 +101,7 @@ class Repository:
 
     def test_apt_downloads_what_the_list_says(self):
         with tempfile.TemporaryDirectory() as where:
-            self.apt(self.trust, "sh", "-ec", f"cd {where}; apt-get download nvgrace-gpu nvgrace-gpu-tests nvgrace-gpu-vfio-pci-dkms", arch="arm64")
+            self.apt(self.trust, "sh", "-ec", f"cd {where}; apt-get download nvgrace-gpu nvgrace-gpu-tests nvgrace-gpu-vfio-pci-dkms nvgrace-gpu-vfio-pci-udev", arch="arm64")
             self.assertEqual({p.name for p in pathlib.Path(where).iterdir()},
                              {p.name for p in scratch.PACKAGES.glob("*.deb")} - {p.name for p in scratch.PACKAGES.glob("*_amd64.deb")})
 
@@ -112,7 +112,8 @@ class Repository:
         found = {(p.find("c:name", NS).text, p.find("c:arch", NS).text): p for p in ET.fromstring(xml).findall("c:package", NS)}
         self.assertEqual(set(found), {("nvgrace-gpu", "aarch64"), ("nvgrace-gpu", "x86_64"),
                                       ("nvgrace-gpu-tests", "aarch64"), ("nvgrace-gpu-tests", "x86_64"),
-                                      ("nvgrace-gpu-vfio-pci-dkms", "noarch"), ("nvgrace-gpu-vfio-pci", "src")})
+                                      ("nvgrace-gpu-vfio-pci-dkms", "noarch"), ("nvgrace-gpu-vfio-pci-udev", "noarch"),
+                                      ("nvgrace-gpu-vfio-pci", "src")})
         for package in found.values():
             file = base / package.find("c:location", NS).get("href")
             self.assertEqual(run("sha256sum", file).stdout.split()[0], package.find("c:checksum", NS).text)

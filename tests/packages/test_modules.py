@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`make module-packages`: packages of the built module, on hosts without a
+compiler and without DKMS.
+
+The first tests install them with the real apt and dnf in systems that do not boot;
+the last one in a whole system, which binds with them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from lab import packages, toolbox
+from lab.system import scratch
+from lab.system.scratch import release
+from packages import common, guide, test_life
+from packages.common import step
+
+# They build in one folder.
+pytestmark = pytest.mark.xdist_group("module-packages")
+
+NAME = "nvgrace-gpu-vfio-pci"
+FOLDER = "build/module-packages"
+CROSS = ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
+
+
+def make(kernel, *words, ok=True):
+    """Make a kernel's packages; what make has printed, and their paths."""
+    done = subprocess.run(["scripts/dev/toolbox", "cached", "make", "module-packages", f"KDIR={toolbox.ask('kdir', kernel)}", *words],
+                          cwd=scratch.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (done.returncode == 0) == ok, done.stdout
+    return done.stdout, [scratch.PROJECT / p for p in re.findall(rf"(?m)^{FOLDER}/.*", done.stdout)]
+
+
+@pytest.fixture(name="key", scope="module")
+def fixture_key():
+    """Options that sign, with paths that the toolbox sees."""
+    where = scratch.PROJECT / "build" / "module-key"
+    where.mkdir(exist_ok=True, parents=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=site key/", "-days", "36500",
+                    "-keyout", where / "key.pem", "-out", where / "cert.pem"], check=True, capture_output=True)
+    yield [f"SIGN_KEY={where}/key.pem", f"SIGN_CERT={where}/cert.pem"]
+    shutil.rmtree(where)
+
+
+@pytest.fixture(name="made", scope="module")
+def fixture_made(key):
+    """The .deb and the .rpm for a kernel of this machine, signed."""
+    return make("stable-amd64", *key)[1]
+
+
+def add_kernels(host):
+    """Two kernels: the packages' one, and a newer one. Of each, only what is
+    about vfio."""
+    for kernel in (release("stable-amd64"), release("newest-amd64")):
+        source, to = f"/usr/lib/modules/{kernel}", host.shared / "modules" / kernel
+        shutil.copytree(f"{source}/kernel/drivers/vfio", to / "kernel/drivers/vfio", ignore=shutil.ignore_patterns("nvgrace*"))
+        for lists in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+            shutil.copy(f"{source}/{lists}", to / lists)
+    host.sh("mkdir -p /usr/lib/modules && cp -r /mnt/modules/. /usr/lib/modules && for k in /usr/lib/modules/*; do depmod ${k##*/}; done")
+
+
+def module_of(host, kernel):
+    """The path of the module that modprobe would load, or ""."""
+    return host.sh(f"modinfo -k {kernel} -n {NAME} 2>/dev/null || :").stdout.strip()
+
+
+def check_installed(host):
+    ours, other = release("stable-amd64"), release("newest-amd64")
+    path = module_of(host, ours)
+    assert path.endswith(f"/{ours}/updates/nvgrace-gpu/{NAME}.ko")
+    assert module_of(host, other) == ""
+    alias = host.sh(f"modprobe -S {ours} -R vfio_pci:v000010DEd00002342sv00000000sd00000000bc03sc02i00").stdout.split()
+    assert "nvgrace_gpu_vfio_pci" in alias
+    assert host.sh(f"modinfo -k {ours} -F vermagic {NAME}").stdout.split()[0] == ours
+    # DKMS builds for the same kernel, too, on a host that has it.
+    host.sh(f"""
+        mkdir -p /lib/modules/{ours}/updates/dkms
+        cp {path} /lib/modules/{ours}/updates/dkms
+        depmod {ours}""")
+    assert module_of(host, ours) == path
+    host.sh(f"rm -r /lib/modules/{ours}/updates/dkms && depmod {ours}")
+    # DKMS and the source are not there, nor a compiler.
+    assert host.sh("for p in dkms gcc cc make; do command -v $p || :; done; ls -d /usr/src/nvgrace* 2>/dev/null || :").stdout == ""
+    assert host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == 1
+
+
+def check_removed(host):
+    ours = release("stable-amd64")
+    assert module_of(host, ours) == ""
+    assert host.sh(f"ls -d /usr/lib/modules/{ours}/updates /usr/lib/depmod.d/*nvgrace* 2>/dev/null || :").stdout == ""
+
+
+@pytest.mark.needs("trees")
+@pytest.mark.usefixtures("built_packages")
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_apt_without_a_compiler(made, suite):
+    host = scratch.Scratch(lower=scratch.tree(suite))
+    try:
+        host.sh("apt-get -q update && apt-get -q -y install kmod")
+        add_kernels(host)
+        # apt itself must choose the package with the rule.
+        debs = [p for p in made if p.suffix == ".deb"] + [scratch.package(f"{n}_{scratch.deb_version()}_{a}.deb")
+                                                         for n, a in ((f"{NAME}-udev", "all"), (f"{NAME}-dkms", "all"), ("nvgrace-gpu", "amd64"))]
+        (host.shared / "repo").mkdir()
+        for deb in debs:
+            shutil.copy(deb, host.shared / "repo")
+        packages_list = subprocess.run(["apt-ftparchive", "packages", "."], cwd=host.shared / "repo", capture_output=True, text=True, check=True).stdout
+        (host.shared / "repo/Packages").write_text(packages_list)
+        package = f"{NAME}-modules-{release('stable-amd64')}"
+        host.sh(f"""
+            echo 'deb [trusted=yes] file:/mnt/repo ./' >/etc/apt/sources.list.d/our.list
+            apt-get -q update
+            apt-get -q -y -o APT::Install-Recommends=true install {package} nvgrace-gpu""")
+        check_installed(host)
+        for argv in ("list", "--version"):
+            host.run("nvgrace-gpu", argv)
+        host.sh(f"apt-get -q -y remove {package}")
+        check_removed(host)
+        # DKMS's package takes the place of the rule's and the other way round. Purging
+        # what is no longer there takes nothing from the other one.
+        host.sh("echo '# mine' >/etc/nvgrace-gpu.conf.d/mine.conf")
+        for new, old in (("dkms", "udev"), ("udev", "dkms")):
+            host.sh(f"apt-get -q -y install {NAME}-{new}")
+            assert host.sh(f"dpkg-query -W -f '${{db:Status-Status}}' {NAME}-{old}").stdout in ("config-files", "not-installed")
+            host.sh(f"dpkg --purge {NAME}-{old}; cat /etc/nvgrace-gpu.conf.d/mine.conf /usr/lib/udev/rules.d/60-nvgrace-gpu.rules")
+        host.sh(f"dpkg --purge {NAME}-udev nvgrace-gpu")
+        assert host.sh("find /etc /usr/lib /usr/share /usr/src -name '*nvgrace*'").stdout == ""
+    finally:
+        host.close()
+
+
+@pytest.mark.usefixtures("built_packages")
+@pytest.mark.needs("root installers")
+def test_dnf_without_a_compiler(made):
+    host = scratch.Scratch(lower=f"{packages.root('installers')}:/")
+    try:
+        host.empty("/usr/lib/modules")
+        add_kernels(host)
+        host.sh("""
+            mkdir -p /var/lib/rpm /etc/yum.repos.d
+            rm -rf /usr/bin/gcc /usr/bin/cc /usr/bin/make /usr/sbin/dkms""")
+        rpms = [p for p in made if p.suffix == ".rpm"] + [scratch.package(f"{NAME}-udev-*.noarch.rpm"), scratch.package("nvgrace-gpu-[0-9]*.x86_64.rpm")]
+        (host.shared / "repo").mkdir()
+        for rpm in [*rpms, scratch.package(f"{NAME}-dkms-*.noarch.rpm")]:
+            shutil.copy(rpm, host.shared / "repo")
+        subprocess.run(["createrepo_c", "-q", host.shared / "repo"], check=True)
+        common.build_stand_in(host.shared, rpms)
+        package = f"{NAME}-modules-{release('stable-amd64')}"
+        dnf = "dnf -y --nogpgcheck --repofrompath=our,file:///mnt/repo --repofrompath=stand-in,file:///mnt/stand-in"
+        host.sh(f"{dnf} install {package} {NAME}-udev nvgrace-gpu")
+        check_installed(host)
+        host.sh(f"{dnf} remove {package}")
+        check_removed(host)
+    finally:
+        host.close()
+
+
+def test_the_kernels_own_program_has_signed_it(made):
+    deb = next(p for p in made if p.suffix == ".deb")
+    host = scratch.Scratch()
+    try:
+        shutil.copy(deb, host.shared / "module.deb")
+        said = host.sh(f"dpkg-deb -x /mnt/module.deb /tmp/d && find /tmp/d -name '{NAME}.ko' -exec modinfo {{}} +").stdout
+    finally:
+        host.close()
+    assert re.search(r"(?m)^signer: +site key$", said), said
+    assert re.search(r"(?m)^sig_hashalgo: +sha256$", said), said
+
+
+@pytest.mark.parametrize("words, message", [
+    (["SIGN_KEY=/none/key.pem"], 'must both name a file: "/none/key.pem", ""'),
+    (["SIGN_CERT=/none/cert.pem"], 'must both name a file: "", "/none/cert.pem"'),
+], ids=["a key alone", "a certificate alone"])
+def test_no_unsigned_package_if_a_key_is_named(words, message):
+    said, made = make("stable-amd64", *words, ok=False)
+    assert message in said
+    assert not made
+
+
+def test_the_same_bytes_again(made, key):
+    before = [p.read_bytes() for p in made]
+    again = make("stable-amd64", *key)[1]
+    assert again == made
+    assert [p.read_bytes() for p in again] == before
+
+
+@pytest.mark.usefixtures("built_packages")
+def test_make_repo_takes_them(made):
+    repo = scratch.PROJECT / "build/module-repo"
+    try:
+        subprocess.run(["scripts/packaging/repo", repo], cwd=scratch.PROJECT, check=True, capture_output=True,
+                       env={**os.environ, "MODULES": FOLDER})
+        names = {p.name for p in repo.rglob("*") if p.is_file()}
+        assert {p.name for p in made} <= names
+        assert f"Package: {NAME}-modules-{release('stable-amd64')}\n" in (repo / "apt/dists/stable/main/binary-amd64/Packages").read_text()
+    finally:
+        shutil.rmtree(repo, ignore_errors=True)
+
+
+@pytest.mark.packages
+@pytest.mark.timeout(0)
+@pytest.mark.needs("image base")
+@pytest.mark.usefixtures("built_packages")
+def test_a_host_without_compiler_binds_and_a_kernel_without_package_does_not():
+    made = make("stable", *CROSS)[1]
+    with test_life.started("modules", debs=[p for p in made if p.suffix == ".deb"]) as m:
+        first = m.release
+        with step("no compiler, no headers, no DKMS"):
+            m.run("apt-get purge -y dkms make $(dpkg-query -W -f '${Package}\\n' 'gcc*' 'cpp*' 'linux-headers*' 'linux-kbuild*'"
+                  " | grep -v base)", timeout=test_life.SLOW)
+            assert m.ask("for p in dkms gcc gcc-14 cc make; do command -v $p || :; done; ls /usr/src") == ""
+        with step("apt install"):
+            m.run(f"ln -s /srv/packages {guide.PLACE}")
+            m.run("set -e\n" + "\n".join(guide.install("deb").splitlines()[:-1]), timeout=test_life.SLOW)
+            m.run(f"apt-get install -y nvgrace-gpu {NAME}-udev /srv/packages/debs/*.deb", timeout=test_life.SLOW)
+            assert m.ask(f"modinfo -n {NAME}").endswith(f"/{first}/updates/nvgrace-gpu/{NAME}.ko")
+            test_life.check_nothing_bound(m)
+        test_life.bind_and_reboot(m)
+        with step("a newer kernel, without its package"):
+            new = release("newest")
+            m.run(f"apt-get install -y linux-image-{new}", timeout=test_life.SLOW)
+            m.reboot()
+            assert m.release == new
+        with step("nothing is bound, and the doctor names the package"):
+            assert test_life.driver_of(m) != test_life.DRIVER
+            findings = json.loads(m.run("nvgrace-gpu doctor --json", check=False).output)["findings"]
+            module, = (f for f in findings if f["id"] == "module")
+            assert module["verdict"] == "bad"
+            assert f"{NAME}-modules-{new}" in module["remedy"]
