@@ -532,7 +532,7 @@ class Test(Played):
         self.assertEqual(done.returncode, 1)
         self.assertIn("firmware NVIDIA 1.2 of 01/02/2026, X Y ", out)
         self.assertIn("steps look, open, touch, sample passed; pattern failed; reset, d3hot, file, scrub skipped", out)
-        self.assertRegex(out, r"first at usemem \+ 0x[0-9a-f]+, which has that of usemem \+ 0x")
+        self.assertRegex(out, r"first at usemem \+ 0x[0-9a-f]+")
         self.assertNotRegex(out, "0x4000[0-9a-f]{6}|physical")
 
     def test_unknown_to_sysfs(self):
@@ -583,9 +583,11 @@ class Test(Played):
             found = [c for c in document["checks"] if c["outcome"] == "failed"]
             self.assertEqual({(c["step"], c["id"]) for c in found}, {(step, check)})
             self.assertTrue(any("two addresses access the same memory" in c["text"] for c in found), found)
-            # Either thread of the pattern may have written last.
-            place = document["places"][0]
-            self.assertEqual({place["offset"], place["content_of"]["offset"]}, {"0x0", hex(at)})
+            # Either thread of the pattern may have written last, at each address. A
+            # copy of an earlier pattern belongs to no place.
+            for place in document["places"]:
+                if place["content_of"]:
+                    self.assertEqual(abs(int(place["offset"], 16) - int(place["content_of"]["offset"], 16)), at)
             self.assertEqual(self.steps(document), (list(STEPS[:STEPS.index(step)]), [step], list(STEPS[STEPS.index(step) + 1:])))
 
     def test_tail(self):
@@ -976,7 +978,7 @@ class Doctor(Played):
                 (f"fail=?{image}:2:{errno.EACCES}", None, "only root can read it"),
                 ("", "#!/bin/sh\nexit 1", "unmkinitramfs or lsinitrd can't unpack it"),
                 ("", "\x7fELF", "unmkinitramfs or lsinitrd can't unpack it"),
-                ("fast=1000", "#!/bin/sh\nexec sleep 1000", "unmkinitramfs or lsinitrd can't unpack it"),
+                ("fast=100", "#!/bin/sh\nexec sleep 1000", "unmkinitramfs or lsinitrd can't unpack it"),
                 ("", "#!/bin/sh\n", "what could be unpacked was made by neither initramfs-tools nor dracut")):
             if text:
                 self.tree.file(unpacker, text)
