@@ -29,6 +29,18 @@ static void why(const struct guest_output *o, const char *prefix, enum why which
 		comment(o->out, prefix, o->plan->why[which]);
 }
 
+/* Every text that is not a part of fmt is escaped. */
+static void printf_like(2, 3) print(const struct guest_output *o, const char *fmt, ...)
+{
+	g_autofree char *text = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	text = g_markup_vprintf_escaped(fmt, args);
+	va_end(args);
+	fputs(text, o->out);
+}
+
 /* ---- parts ---------------------------------------------------------------------------------- */
 
 /* The index of a device's root port: pcie-root, the expanders, then the ports. */
@@ -66,8 +78,8 @@ static void print_backing(const struct guest_output *o)
 
 	if (p->hugepages) {
 		why(o, "  ", WHY_BACKEND);
-		fprintf(o->out, "  <memoryBacking>\n    <hugepages>\n      <page size='%llu' unit='KiB'/>\n    </hugepages>\n  </memoryBacking>\n",
-			(unsigned long long)(p->hugepages >> 10));
+		print(o, "  <memoryBacking>\n    <hugepages>\n      <page size='%llu' unit='KiB'/>\n    </hugepages>\n  </memoryBacking>\n",
+		      (unsigned long long)(p->hugepages >> 10));
 	}
 	if (p->node[0].host < 0)
 		return;
@@ -75,8 +87,8 @@ static void print_backing(const struct guest_output *o)
 		why(o, "  ", WHY_BACKEND);
 	fputs("  <numatune>\n", o->out);
 	for (i = 0; i < p->cpu_nodes; i++)
-		fprintf(o->out, "    <memnode cellid='%zu' mode='%s' nodeset='%d'/>\n", i,
-			p->pin ? "strict" : "preferred", p->node[i].host);
+		print(o, "    <memnode cellid='%zu' mode='%s' nodeset='%d'/>\n", i,
+		      p->pin ? "strict" : "preferred", p->node[i].host);
 	fputs("  </numatune>\n", o->out);
 }
 
@@ -92,8 +104,8 @@ static void print_pinning(const struct guest_output *o)
 	fputs("  <cputune>\n", o->out);
 	for (n = p->node; n < p->node + p->cpu_nodes; n++)
 		for (cpu = n->first_cpu; cpu < n->first_cpu + n->cpus; cpu++)
-			fprintf(o->out, "    <vcpupin vcpu='%u' cpuset='%s'/>\n", cpu, n->host_cpus);
-	fprintf(o->out, "    <emulatorpin cpuset='%s'/>\n  </cputune>\n", p->host_cpus);
+			print(o, "    <vcpupin vcpu='%u' cpuset='%s'/>\n", cpu, n->host_cpus);
+	print(o, "    <emulatorpin cpuset='%s'/>\n  </cputune>\n", p->host_cpus);
 }
 
 static void print_distances(const struct guest_output *o, size_t a)
@@ -107,8 +119,8 @@ static void print_distances(const struct guest_output *o, size_t a)
 	}
 	fputs(">\n        <distances>\n", o->out);
 	for (b = 0; b < p->nodes; b++)
-		fprintf(o->out, "          <sibling id='%zu' value='%u'/>\n", b,
-			p->distance[a * p->nodes + b]);
+		print(o, "          <sibling id='%zu' value='%u'/>\n", b,
+		      p->distance[a * p->nodes + b]);
 	fputs("        </distances>\n      </cell>\n", o->out);
 }
 
@@ -121,18 +133,18 @@ static void print_cpu(const struct guest_output *o)
 	why(o, "  ", WHY_CPU);
 	fputs("  <cpu mode='host-passthrough'>\n", o->out);
 	/* libvirt's default is a socket for each processor. */
-	fprintf(o->out, "    <topology sockets='%u' cores='%u' threads='1'/>\n",
-		p->sockets, p->cpus / p->sockets);
+	print(o, "    <topology sockets='%u' cores='%u' threads='1'/>\n",
+	      p->sockets, p->cpus / p->sockets);
 	why(o, "    ", WHY_NODES);
 	if (has_nodes(p))
 		why(o, "    ", WHY_DISTANCES);
 	fputs("    <numa>\n", o->out);
 	for (i = 0; i < (has_nodes(p) ? p->nodes : p->cpu_nodes); i++) {
 		n = &p->node[i];
-		fprintf(o->out, "      <cell id='%zu'", i);
+		print(o, "      <cell id='%zu'", i);
 		if (!n->gpu)
-			fprintf(o->out, " cpus='%u-%u'", n->first_cpu, n->first_cpu + n->cpus - 1);
-		fprintf(o->out, " memory='%llu' unit='KiB'", (unsigned long long)(n->memory >> 10));
+			print(o, " cpus='%u-%u'", n->first_cpu, n->first_cpu + n->cpus - 1);
+		print(o, " memory='%llu' unit='KiB'", (unsigned long long)(n->memory >> 10));
 		print_distances(o, i);
 	}
 	fputs("    </numa>\n  </cpu>\n", o->out);
@@ -145,20 +157,20 @@ static void print_buses(const struct guest_output *o)
 
 	if (p->window_set && has_nodes(p)) {
 		why(o, "    ", WHY_WINDOW);
-		fprintf(o->out, "    <controller type='pci' index='0' model='pcie-root'>\n      <pcihole64 unit='KiB'>%llu</pcihole64>\n    </controller>\n",
-			(unsigned long long)(p->window >> 10));
+		print(o, "    <controller type='pci' index='0' model='pcie-root'>\n      <pcihole64 unit='KiB'>%llu</pcihole64>\n    </controller>\n",
+		      (unsigned long long)(p->window >> 10));
 	} else {
 		fputs("    <controller type='pci' index='0' model='pcie-root'/>\n", o->out);
 	}
 	why(o, "    ", WHY_BUS);
 	for (i = 0; i < p->buses; i++)
-		fprintf(o->out, "    <controller type='pci' index='%zu' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n    </controller>\n",
-			i + 1, p->bus[i].number, p->bus[i].node);
+		print(o, "    <controller type='pci' index='%zu' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n    </controller>\n",
+		      i + 1, p->bus[i].number, p->bus[i].node);
 	why(o, "    ", WHY_SMMU);
 	for (i = 0; i < p->buses; i++)
 		if (p->bus[i].smmu)
-			fprintf(o->out, "    <iommu model='smmuv3'>\n      <driver pciBus='%zu' accel='on' ats='on' ril='off' ssidsize='20' oas='48'/>\n    </iommu>\n",
-				i + 1);
+			print(o, "    <iommu model='smmuv3'>\n      <driver pciBus='%zu' accel='on' ats='on' ril='off' ssidsize='20' oas='48'/>\n    </iommu>\n",
+			      i + 1);
 }
 
 static void print_device(const struct guest_output *o, size_t i)
@@ -170,10 +182,10 @@ static void print_device(const struct guest_output *o, size_t i)
 	sscanf(g->pci->address, "%x:%x:%x.%x", &domain, &bus, &slot, &function);
 	if (!i)
 		why(o, "    ", WHY_PORT);
-	fprintf(o->out, "    <controller type='pci' index='%zu' model='pcie-root-port'", port_index(p, i));
+	print(o, "    <controller type='pci' index='%zu' model='pcie-root-port'", port_index(p, i));
 	if (p->buses)
-		fprintf(o->out, ">\n      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x%02zx' function='0x0'/>\n    </controller>\n",
-			g->bus + 1, i);
+		print(o, ">\n      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x%02zx' function='0x0'/>\n    </controller>\n",
+		      g->bus + 1, i);
 	else
 		fputs("/>\n", o->out);
 	if (!i) {
@@ -184,18 +196,21 @@ static void print_device(const struct guest_output *o, size_t i)
 	} else if (i == p->gpus) {
 		why(o, "    ", WHY_DEVICE);
 	}
-	fprintf(o->out, "    <hostdev mode='subsystem' type='pci' managed='no'>\n%s      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='ua-%s'/>\n      <rom bar='off'/>\n",
-		p->iommufd ? "      <driver iommufd='yes'/>\n" : "", domain, bus, slot, function, g->id);
+	fputs("    <hostdev mode='subsystem' type='pci' managed='no'>\n", o->out);
+	if (p->iommufd)
+		fputs("      <driver iommufd='yes'/>\n", o->out);
+	print(o, "      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='ua-%s'/>\n      <rom bar='off'/>\n",
+	      domain, bus, slot, function, g->id);
 	if (has_nodes(p) && i < p->gpus)
-		fprintf(o->out, "      <acpi nodeset='%zu-%zu'/>\n", g->first_node,
-			g->first_node + NODES_OF_GPU - 1);
-	fprintf(o->out, "      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x00' function='0x0'/>\n    </hostdev>\n",
-		port_index(p, i));
+		print(o, "      <acpi nodeset='%zu-%zu'/>\n", g->first_node,
+		      g->first_node + NODES_OF_GPU - 1);
+	print(o, "      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x00' function='0x0'/>\n    </hostdev>\n",
+	      port_index(p, i));
 }
 
 static void print_argument(const struct guest_output *o, const char *option, char *text)
 {
-	fprintf(o->out, "    <qemu:arg value='%s'/>\n    <qemu:arg value='%s'/>\n", option, text);
+	print(o, "    <qemu:arg value='%s'/>\n    <qemu:arg value='%s'/>\n", option, text);
 	free(text);
 }
 
@@ -235,8 +250,8 @@ static void print_commandline(const struct guest_output *o)
 	fputs("  </qemu:commandline>\n", o->out);
 }
 
-static void printf_like(4, 5) print_property(FILE *out, const char *name, const char *value,
-					     const char *alias, ...)
+static void printf_like(4, 5) print_property(const struct guest_output *o, const char *name,
+					     const char *value, const char *alias, ...)
 {
 	va_list args;
 	char *text;
@@ -244,8 +259,8 @@ static void printf_like(4, 5) print_property(FILE *out, const char *name, const 
 	va_start(args, alias);
 	text = xvasprintf(alias, args);
 	va_end(args);
-	fprintf(out, "    <qemu:device alias='%s'>\n      <qemu:frontend>\n        <qemu:property name='%s' type='string' value='%s'/>\n      </qemu:frontend>\n    </qemu:device>\n",
-		text, name, value);
+	print(o, "    <qemu:device alias='%s'>\n      <qemu:frontend>\n        <qemu:property name='%s' type='string' value='%s'/>\n      </qemu:frontend>\n    </qemu:device>\n",
+	      text, name, value);
 	free(text);
 }
 
@@ -263,11 +278,11 @@ static void print_override(const struct guest_output *o)
 	for (i = 0; i < p->devices; i++) {
 		g = &p->device[i];
 		if (p->hide_ats && i < p->gpus)
-			print_property(o->out, "ats", "off", "ua-%s", g->id);
+			print_property(o, "ats", "off", "ua-%s", g->id);
 		if (g->port_speed) {
 			snprintf(speed, sizeof(speed), "%u", g->port_speed);
 			/* libvirt's own name of the controller. */
-			print_property(o->out, "x-speed", speed, "pci.%zu", port_index(p, i));
+			print_property(o, "x-speed", speed, "pci.%zu", port_index(p, i));
 		}
 	}
 	fputs("  </qemu:override>\n", o->out);
@@ -278,28 +293,25 @@ static void print_override(const struct guest_output *o)
 static void print_begin(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	g_autofree char *name = g_markup_escape_text(p->name, -1), *vars = NULL;
 
-	fprintf(o->out, "<domain type='kvm'%s>\n", !needs_namespace(p) ? "" :
-		" " QEMU_NAMESPACE);
-	fprintf(o->out, "  <name>%s</name>\n", name);
+	fputs(needs_namespace(p) ? "<domain type='kvm' " QEMU_NAMESPACE ">\n" : "<domain type='kvm'>\n",
+	      o->out);
+	print(o, "  <name>%s</name>\n", p->name);
 	why(o, "  ", WHY_MEMORY);
-	fprintf(o->out, "  <memory unit='KiB'>%llu</memory>\n", (unsigned long long)(p->memory >> 10));
+	print(o, "  <memory unit='KiB'>%llu</memory>\n", (unsigned long long)(p->memory >> 10));
 	why(o, "  ", WHY_CPUS);
-	fprintf(o->out, "  <vcpu>%u</vcpu>\n", p->cpus);
+	print(o, "  <vcpu>%u</vcpu>\n", p->cpus);
 	fputs("  <!-- UEFI, without which the guest has no ACPI. -->\n"
 	      "  <os firmware='efi'>\n"
 	      "    <type arch='aarch64' machine='virt'>hvm</type>\n"
 	      "    <firmware>\n", o->out);
 	if (p->secure_boot)
 		fputs("      <feature enabled='yes' name='enrolled-keys'/>\n", o->out);
-	fprintf(o->out, "      <feature enabled='%s' name='secure-boot'/>\n    </firmware>\n",
-		p->secure_boot ? "yes" : "no");
+	print(o, "      <feature enabled='%s' name='secure-boot'/>\n    </firmware>\n",
+	      p->secure_boot ? "yes" : "no");
 	why(o, "    ", WHY_VARS);
-	if (p->vars) {
-		vars = g_markup_escape_text(p->vars, -1);
-		fprintf(o->out, "    <nvram>%s</nvram>\n", vars);
-	}
+	if (p->vars)
+		print(o, "    <nvram>%s</nvram>\n", p->vars);
 	fputs("    <boot dev='hd'/>\n"
 	      "  </os>\n"
 	      "  <features>\n"
@@ -309,31 +321,27 @@ static void print_begin(const struct guest_output *o)
 
 static void print_emulator(const struct guest_output *o)
 {
-	g_autofree char *path = g_markup_escape_text(o->plan->qemu->path, -1);
-
 	fputs("    <!-- the QEMU that this is made for; a host may have several -->\n", o->out);
-	fprintf(o->out, "    <emulator>%s</emulator>\n", path);
+	print(o, "    <emulator>%s</emulator>\n", o->plan->qemu->path);
 }
 
 static void print_end(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
 	bool device = p->disk_device;
-	g_autofree char *disk = g_markup_escape_text(p->disk, -1), *seed = NULL;
 
 	why(o, "    ", WHY_DISK);
-	fprintf(o->out, "    <disk type='%s' device='disk'>\n      <driver name='qemu' type='%s'/>\n      <source %s='%s'/>\n      <target dev='vda' bus='virtio'/>\n    </disk>\n",
-		device ? "block" : "file", p->disk_format, device ? "dev" : "file", disk);
+	print(o, "    <disk type='%s' device='disk'>\n      <driver name='qemu' type='%s'/>\n      <source %s='%s'/>\n      <target dev='vda' bus='virtio'/>\n    </disk>\n",
+	      device ? "block" : "file", p->disk_format, device ? "dev" : "file", p->disk);
 	if (p->seed) {
-		seed = g_markup_escape_text(p->seed, -1);
 		why(o, "    ", WHY_SEED);
-		fprintf(o->out, "    <disk type='file' device='disk'>\n      <driver name='qemu' type='raw'/>\n      <source file='%s'/>\n      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n",
-			seed);
+		print(o, "    <disk type='file' device='disk'>\n      <driver name='qemu' type='raw'/>\n      <source file='%s'/>\n      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n",
+		      p->seed);
 	}
 	if (p->ssh_port) {
 		why(o, "    ", WHY_NETWORK);
-		fprintf(o->out, "    <interface type='user'>\n      <backend type='passt'/>\n      <portForward proto='tcp' address='127.0.0.1'>\n        <range start='%u' to='22'/>\n      </portForward>\n      <model type='virtio'/>\n    </interface>\n",
-			p->ssh_port);
+		print(o, "    <interface type='user'>\n      <backend type='passt'/>\n      <portForward proto='tcp' address='127.0.0.1'>\n        <range start='%u' to='22'/>\n      </portForward>\n      <model type='virtio'/>\n    </interface>\n",
+		      p->ssh_port);
 	} else {
 		fputs("    <!-- The network, as for any guest; for example\n"
 		      "    <interface type='network'>\n"
@@ -375,8 +383,8 @@ void guest_print_libvirt(const struct guest_output *o)
 	}
 	if (p->ras) {
 		why(o, "    ", WHY_RAS);
-		fprintf(o->out, "%s    <ras state='on'/>\n%s", o->fragment ? "  <features>\n" : "",
-			o->fragment ? "  </features>\n" : "");
+		fputs(o->fragment ? "  <features>\n    <ras state='on'/>\n  </features>\n" :
+				    "    <ras state='on'/>\n", o->out);
 	}
 	if (!o->fragment)
 		fputs("  </features>\n", o->out);
