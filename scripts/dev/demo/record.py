@@ -37,8 +37,8 @@ RECORDS = {
                " much of each BAR is memory, and its entries in /proc/iomem."),
     "doctor": ("nvgrace-gpu doctor", "Output of nvgrace-gpu doctor",
                "Terminal output of nvgrace-gpu doctor: one line for each finding, with its verdict, the host or the GPU, and"
-               " its name. Most are good. A note says that scrubbing is off, and an unknown that there is no QEMU; both have"
-               " a reason and a remedy. The last line counts the verdicts."),
+               " its name. Most are good. Notes say what the kernel lacks and that scrubbing is off, and an unknown that there is"
+               " no QEMU; all have a reason and a remedy. The last line counts the verdicts."),
 }
 
 # What may differ between two runs: (pattern, replacement).
