@@ -4,7 +4,6 @@
  * don't apply.
  */
 #include <glib.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "doctor/checks.h"
@@ -50,22 +49,18 @@ static bool is_virtual(struct doctor *d)
 	return false;
 }
 
+static void count_number(unsigned long number, void *data)
+{
+	(*(unsigned int *)data)++;
+}
+
 /* How many numbers a list such as "0-1,4" has; 0 if there is no such file. */
 static unsigned int count_listed(struct doctor *d, const char *name)
 {
 	g_autofree char *text = host_line(d->h, NODES "/%s", name);
-	g_auto(GStrv) parts = g_strsplit(text ? text : "", ",", -1);
-	unsigned int first, last, count = 0;
-	size_t i;
-	int n;
+	unsigned int count = 0;
 
-	for (i = 0; parts[i]; i++) {
-		n = sscanf(parts[i], "%u-%u", &first, &last);
-		if (n == 2 && last >= first && last - first < 4096)
-			count += last - first + 1;
-		else if (n == 1)
-			count++;
-	}
+	each_number(text, count_number, &count);
 	return count;
 }
 

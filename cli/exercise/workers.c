@@ -12,33 +12,17 @@
 #include <time.h>
 
 #include "exercise/workers.h"
+#include "facts/place.h"
 
 /* ---- CPUs --------------------------------------------------------------- */
 
-/* Parses a sysfs list such as "0-3,8"; false: no CPU. */
-static bool parse_list(const char *list, cpu_set_t *set, size_t size, int limit)
-{
-	const char *at = list;
-	bool any = false;
-	char *end;
-
-	while (at && *at) {
-		long first = strtol(at, &end, 10), last = first;
-
-		if (end == at)
-			break;
-		if (*end == '-')
-			last = strtol(end + 1, &end, 10);
-		for (; first <= last && first >= 0 && first < limit; first++) {
-			CPU_SET_S(first, size, set);
-			any = true;
-		}
-		at = *end == ',' ? end + 1 : NULL;
-	}
-	return any;
-}
-
 enum { CPUS_MAX = 8192 };
+
+static void set_cpu(unsigned long number, void *data)
+{
+	if (number < CPUS_MAX)
+		CPU_SET_S(number, CPU_ALLOC_SIZE(CPUS_MAX), (cpu_set_t *)data);
+}
 
 void cpus_find(struct host *h, int node, struct cpus *cpus)
 {
@@ -56,10 +40,10 @@ void cpus_find(struct host *h, int node, struct cpus *cpus)
 		goto out;
 	}
 	list = node < 0 ? NULL : host_line(h, "/sys/devices/system/node/node%d/cpulist", node);
-	if (list && parse_list(list, local, size, CPUS_MAX))
-		for (i = 0; i < CPUS_MAX; i++)
-			if (CPU_ISSET_S(i, size, local) && CPU_ISSET_S(i, size, allowed))
-				cpus->cpu[cpus->count++] = i;
+	each_number(list, set_cpu, local);
+	for (i = 0; i < CPUS_MAX; i++)
+		if (CPU_ISSET_S(i, size, local) && CPU_ISSET_S(i, size, allowed))
+			cpus->cpu[cpus->count++] = i;
 	free(list);
 	if (cpus->count)
 		cpus->node = node;

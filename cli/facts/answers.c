@@ -150,15 +150,17 @@ static char *ask_versions(const char *const *paths)
  */
 static char *ask_kernel_package(struct answers *a)
 {
-	static const char *const places[] = {
-		"/boot/vmlinuz-", "/boot/Image-", "/lib/modules/", "/lib/modules/"
+	static const struct {
+		const char *before, *after;	/* the release */
+	} places[] = {
+		{ "/boot/vmlinuz-", "" }, { "/boot/Image-", "" },
+		{ "/lib/modules/", "/vmlinuz" }, { "/lib/modules/", "/Image" },
 	};
-	static const char *const names[] = { "", "", "/vmlinuz", "/Image" };
 	const char *release = answer(a, "kernel-release");
 	size_t i;
 
 	for (i = 0; release && i < ARRAY_SIZE(places); i++) {
-		g_autofree char *file = g_strconcat(places[i], release, names[i], NULL);
+		g_autofree char *file = g_strconcat(places[i].before, release, places[i].after, NULL);
 		char *const dpkg[] = { (char *)"dpkg-query", (char *)"-S", file, NULL };
 		char *const rpm[] = { (char *)"rpm", (char *)"-qf", (char *)"--queryformat",
 				      (char *)"rpm %{NAME} %{VERSION}-%{RELEASE}\n", file, NULL };

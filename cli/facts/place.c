@@ -60,11 +60,7 @@ char **gpu_group(struct host *h, const struct gpu *gpu)
 	return devices;
 }
 
-/*
- * Calls use() for each number of a list such as "0-3,8". It ends at what is no
- * such list.
- */
-static void each_number(const char *list, void (*use)(unsigned long number, void *data), void *data)
+void each_number(const char *list, void (*use)(unsigned long number, void *data), void *data)
 {
 	unsigned long first, last;
 	char *end;

@@ -25,6 +25,12 @@ char *gpu_iommu(struct host *h, const struct gpu *gpu);
  */
 char **gpu_group(struct host *h, const struct gpu *gpu);
 
+/*
+ * Calls use() for each number of a list of the kernel's such as "0-3,8", or NULL. It
+ * ends at what is no such list.
+ */
+void each_number(const char *list, void (*use)(unsigned long number, void *data), void *data);
+
 struct numa_node {
 	int id;
 	unsigned int cpus;
