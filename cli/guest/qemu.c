@@ -32,11 +32,16 @@ static char *value(const char *text)
 }
 
 /* A word for sh, in quotes if it needs any. To be freed. */
-static char *quoted(const char *text)
+static char *printf_like(1, 2) quoted(const char *fmt, ...)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,._/:=@%+-";
+	g_autofree char *text = NULL;
+	va_list args;
 
-	return *text && !text[strspn(text, plain)] ? g_strdup(text) : g_shell_quote(text);
+	va_start(args, fmt);
+	text = g_strdup_vprintf(fmt, args);
+	va_end(args);
+	return *text && !text[strspn(text, plain)] ? g_steal_pointer(&text) : g_shell_quote(text);
 }
 
 static void add_machine(struct command *c, const struct guest_plan *p)
@@ -135,76 +140,66 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 
 static void add_seed(struct command *c, const struct guest_plan *p)
 {
-	char *path, *option, *word;
+	g_autofree char *path = NULL, *word = NULL;
 
 	if (!p->seed)
 		return;
 	path = value(p->seed);
-	option = xasprintf("driver=%s,node-name=seed0,read-only=on,%s=%s",
-			   p->seed_folder ? "vvfat,label=CIDATA" : "raw,file.driver=file",
-			   p->seed_folder ? "dir" : "file.filename", path);
-	word = quoted(option);
+	word = quoted("driver=%s,node-name=seed0,read-only=on,%s=%s",
+		      p->seed_folder ? "vvfat,label=CIDATA" : "raw,file.driver=file",
+		      p->seed_folder ? "dir" : "file.filename", path);
 	add(c, "-blockdev %s", word);
 	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=seed0");
-	free(path);
-	free(option);
-	free(word);
 }
 
 /* A flash image: UEFI's program, then its variables. */
 static void add_flash(struct command *c, const char *file, const char *format, bool writable)
 {
-	g_autofree char *path = value(file), *option = NULL, *word = NULL;
+	g_autofree char *path = value(file), *word = NULL;
 
-	option = g_strdup_printf("if=pflash,format=%s,readonly=%s,file.driver=file,file.filename=%s",
-				 format, writable ? "off" : "on", path);
-	word = quoted(option);
+	word = quoted("if=pflash,format=%s,readonly=%s,file.driver=file,file.filename=%s",
+		      format, writable ? "off" : "on", path);
 	add(c, "-drive %s", word);
-}
-
-/* A relative path stays one if its name begins with a hyphen. To be freed. */
-static char *path_word(const char *path)
-{
-	g_autofree char *relative = *path == '-' ? g_strconcat("./", path, NULL) : g_strdup(path);
-
-	return quoted(relative);
 }
 
 static void add_tpm(struct command *c, const struct guest_plan *p)
 {
-	g_autofree char *name = value(p->name), *option = NULL, *word = NULL;
+	g_autofree char *name = value(p->name);
+	g_autofree char *word = quoted("socket,id=tpm0,path=./%s-tpm/socket", name);
 
 	if (!p->tpm)
 		return;
-	option = g_strdup_printf("socket,id=tpm0,path=./%s-tpm/socket", name);
-	word = quoted(option);
 	add(c, "-chardev %s", word);
 	add(c, "-tpmdev emulator,id=tpm0,chardev=tpm0");
 	add(c, "-device tpm-tis-device,tpmdev=tpm0");
 }
 
-/* What the script does before it becomes QEMU. */
-static void print_preparations(const struct guest_output *o)
+/* A relative path stays one if its name begins with a hyphen. To be freed. */
+static char *path_word(const char *path)
+{
+	return quoted("%s%s", *path == '-' ? "./" : "", path);
+}
+
+static void print_vars(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	g_autofree char *vars = NULL, *from = NULL, *folder = NULL, *state = NULL, *control = NULL;
-	g_autofree char *name = NULL;
+	g_autofree char *vars = NULL, *from = NULL;
 
-	if (p->vars) {
-		vars = path_word(p->vars);
-		from = path_word(p->vars_template);
-		fprintf(o->out, "\n[ -e %s ] || cp %s %s || exit 1\n", vars, from, vars);
-	}
-	if (!p->tpm)
+	if (!p->vars)
 		return;
-	name = g_strdup_printf("./%s-tpm", p->name);
-	folder = quoted(name);
-	g_free(name);
-	name = g_strdup_printf("dir=./%s-tpm", p->name);
-	state = quoted(name);
-	g_free(name);
-	name = g_strdup_printf("type=unixio,path=./%s-tpm/socket", p->name);
-	control = quoted(name);
+	vars = path_word(p->vars);
+	from = path_word(p->vars_template);
+	fprintf(o->out, "\n[ -e %s ] || cp %s %s || exit 1\n", vars, from, vars);
+}
+
+static void print_swtpm(const struct guest_output *o)
+{
+	const char *name = o->plan->name;
+	g_autofree char *folder = quoted("./%s-tpm", name), *state = quoted("dir=./%s-tpm", name);
+	g_autofree char *control = quoted("type=unixio,path=./%s-tpm/socket", name);
+
+	if (!o->plan->tpm)
+		return;
 	/* The shell becomes QEMU, whose end is then that of swtpm's parent. */
 	fprintf(o->out, "\nmkdir -m 700 -p %s && rm -f %s/socket || exit 1\n", folder, folder);
 	fprintf(o->out, "setpriv --pdeathsig TERM swtpm socket --tpm2 --tpmstate %s --ctrl %s &\n", state, control);
@@ -213,16 +208,15 @@ static void print_preparations(const struct guest_output *o)
 
 static void add_rest(struct command *c, const struct guest_plan *p)
 {
-	char *disk = value(p->disk), *option, *word;
+	g_autofree char *disk = value(p->disk), *word = NULL;
 	const char *driver = p->disk_device ? "host_device" : "file";
 
 	add_flash(c, p->firmware, p->firmware_format, false);
 	if (p->vars)
 		add_flash(c, p->vars, p->vars_format, true);
 	add_tpm(c, p);
-	option = xasprintf("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
-			   p->disk_format, driver, disk);
-	word = quoted(option);
+	word = quoted("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
+		      p->disk_format, driver, disk);
 	add(c, "-blockdev %s", word);
 	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=disk0");
 	add_seed(c, p);
@@ -234,9 +228,6 @@ static void add_rest(struct command *c, const struct guest_plan *p)
 	add(c, "-nodefaults");
 	add(c, "-display none");
 	add(c, "-serial mon:stdio");
-	free(disk);
-	free(option);
-	free(word);
 }
 
 static void print_reasons(const struct guest_output *o)
@@ -257,8 +248,8 @@ void guest_print_qemu(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
 	struct command c = { };
-	char *name = value(p->name), *option = xasprintf("guest=%s", name), *word = quoted(option);
-	char *program = quoted(p->qemu->path);
+	g_autofree char *name = value(p->name), *word = quoted("guest=%s", name);
+	g_autofree char *program = quoted("%s", p->qemu->path);
 	size_t i;
 
 	add_machine(&c, p);
@@ -272,7 +263,8 @@ void guest_print_qemu(const struct guest_output *o)
 	if (o->warnings || p->notes)
 		fputs("#\n", o->out);
 	print_reasons(o);
-	print_preparations(o);
+	print_vars(o);
+	print_swtpm(o);
 	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name %s", p->pin ? "taskset -c " : "",
 		p->pin ? p->host_cpus : "", p->pin ? " " : "", program, word);
 	for (i = 0; i < c.count; i++) {
@@ -281,8 +273,4 @@ void guest_print_qemu(const struct guest_output *o)
 	}
 	fputc('\n', o->out);
 	free(c.line);
-	free(name);
-	free(option);
-	free(word);
-	free(program);
 }
