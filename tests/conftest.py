@@ -13,6 +13,7 @@ the chosen marker, or else on newest. The marker "needs" says what a test needs
 besides Debian's kernels; scripts/dev/prepare makes it before."""
 
 import collections
+import contextlib
 import functools
 import os
 import pathlib
@@ -169,18 +170,16 @@ def pytest_xdist_make_scheduler(config, log):
 # ---- cases of C programs -----------------------------------------------------
 
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix != ".c" or not file_path.is_relative_to(TESTS):
+    if file_path.suffix != ".c":
         return None
-    folder = file_path.relative_to(TESTS).parts[0]
-    if folder == "driver" and "const struct case_group groups[]" in file_path.read_text("utf-8"):
+    if file_path.is_relative_to(programs.DRIVER):
         return Source.from_parent(parent, path=file_path)
-    if folder == "unit" and file_path.parent.name == "unit":
-        return UnitSource.from_parent(parent, path=file_path)
-    return None
+    return UnitSource.from_parent(parent, path=file_path) if file_path.parent == TESTS / "unit" else None
 
 
 class Source(pytest.File):
-    """A test program of the driver."""
+    """A test program of the driver, or a source of one. The cases are those whose
+    table is here."""
 
     @property
     def program(self):
@@ -191,13 +190,15 @@ class Source(pytest.File):
     def cases(self, kernel):
         """The names of the cases for a kernel. With --needs, which is before there
         are kernels, all of them."""
-        return [case for words, cases in needs.groups(self.program)
-                if self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in words) for case in cases]
+        return [case.name for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT)) and
+                (self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in case.words.split()))]
 
     def collect(self):
-        for kernel in chosen_kernels(self.config):
-            for case in self.cases(kernel):
-                yield Case.from_parent(self, name=f"{case}[{kernel}]", kernel=kernel, case=case)
+        try:
+            return [Case.from_parent(self, name=f"{case}[{kernel}]", kernel=kernel, case=case)
+                    for kernel in chosen_kernels(self.config) for case in self.cases(kernel)]
+        except AssertionError as e:
+            raise self.CollectError(str(e)) from None
 
 
 class Case(pytest.Item):
@@ -314,25 +315,23 @@ class UnitSource(pytest.File):
     """A test program that runs here, with sanitizers."""
 
     def collect(self):
-        for case in sum(needs.cases(self.path).values(), []):
-            yield UnitCase.from_parent(self, name=case)
+        for case in programs.listed(self.executable):
+            yield UnitCase.from_parent(self, name=case.name)
 
     @functools.cached_property
     def executable(self):
-        out = programs.BUILD / "unit" / self.path.stem
-        out.parent.mkdir(parents=True, exist_ok=True)
         # kbuild's command line provides these includes.
-        subprocess.run(["gcc", "-g", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined",
-                        "-fno-sanitize-recover=all", "-include", "stdbool.h", "-Iinclude", self.path, "src/arith.c", "-lcmocka",
-                        "-o", out], cwd=vm.PROJECT, check=True)
-        return out
+        return programs.compiled(self.path.stem, [
+            *programs.compiler(vm.NATIVE, [self.path, programs.HERE / "guest/main.c", vm.PROJECT / "src/arith.c"]),
+            "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-include", "stdbool.h",
+            f"-I{vm.PROJECT / 'include'}"])
 
 
 class UnitCase(pytest.Item):
     """A case of such a program."""
 
     def runtest(self):
-        done = subprocess.run([self.parent.executable], env={**os.environ, "CASE": self.name}, capture_output=True, text=True)
+        done = subprocess.run([self.parent.executable, self.name], capture_output=True, text=True)
         assert not done.returncode and f"ok 1 - {self.name}" in done.stdout, done.stdout + done.stderr
 
     def reportinfo(self):
@@ -363,15 +362,17 @@ def pytest_sessionstart(session):
     """What workers share is made before they start, by this process: a worker only
     reads. What can't be made is one error, and the cases that need it don't run."""
     config = session.config
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+    if hasattr(config, "workerinput"):
+        return
+    chosen = [pathlib.Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args]
+    paths = [p for p in programs.all_of_driver() if any(p.is_relative_to(c) or c.is_relative_to(p) for c in chosen)]
+    # Their collection shows what doesn't compile.
+    with contextlib.suppress(AssertionError):
+        programs.side_by_side(programs.cases, paths)
+    if not config.getoption("numprocesses", None):
         return
     config.pluginmanager.register(Told(), "told")
-    driver = TESTS / "driver"
-    if not any(driver.is_relative_to(p) or p.is_relative_to(driver)
-               for p in (pathlib.Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args)):
-        return
-    paths = sorted({p if p.parent == driver else p.parent for p in (*driver.glob("*.c"), *driver.glob("*/*.c"))})
-    for kernel in chosen_kernels(config):
+    for kernel in chosen_kernels(config) if paths else ():
         try:
             programs.module_of(kernel_of(kernel))
             machines.files_of(kernel_of(kernel), paths)

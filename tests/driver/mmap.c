@@ -752,7 +752,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out", CASES(tests), setup, teardown },
+	{ "carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, teardown },
 	{ "lab", CASES(lab_tests), setup, teardown },
 	{ }
 };

@@ -279,7 +279,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "this-driver carve-out", CASES(tests) },
+	{ "this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests) },
 	{ "lab", CASES(lab_tests) },
 	{ "lab model", CASES(model_tests) },
 	{ }

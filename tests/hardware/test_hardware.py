@@ -111,8 +111,7 @@ def case_groups():
     found = {}
     for source in sorted(programs.DRIVER.iterdir()):
         if source.suffix == ".c" or source.is_dir() and source.name != "__pycache__":
-            groups = [(words, cases) for words, cases in needs.groups(source)
-                      if not any("lab" in word for word in words)]
+            groups = [(case.words.split(), [case.name]) for case in programs.cases(source) if "lab" not in case.words]
             if groups:
                 found[source.stem] = groups
     return found

@@ -86,7 +86,7 @@ def decompress(data, name):
     return data
 
 
-def cached(name, inputs, make):
+def cached(name, inputs, make, mode=0o644):
     """The path in the cache of what make() returns, as bytes. Calls make() only
     if the cache has nothing of that name from the same inputs."""
     digest = hashlib.sha256()
@@ -98,7 +98,7 @@ def cached(name, inputs, make):
         os.utime(path)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, make())
+    write(path, make(), mode)
     # Those of former inputs that nobody has used for long.
     for old in path.parent.glob(f"{glob.escape(name)}-{16 * '[0-9a-f]'}"):
         with contextlib.suppress(FileNotFoundError):

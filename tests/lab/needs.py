@@ -16,35 +16,14 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
   symbol:X      a symbol that modules may use
   lab:X         a module of lab/modules, which the machine gets; always there
   !WORD         that WORD doesn't hold
-  ?WORD+WORD    nothing, but if all of these hold, the machine gets their modules
+  ?WORD+WORD    nothing, but if all of these hold, they count like words of the
+                group: the machine gets their modules, and machine_has() finds
+                them
 
 Any other word holds only if a campaign says so."""
 
-import re
-
-GROUP = re.compile(r'\{\s*((?:"[^"]*"\s*)+),\s*CASES\((\w+)\)')
-ARRAY = re.compile(r"struct CMUnitTest (\w+)\[\] = \{(.*?)\n\};", re.S)
-# A case's name is the first argument of a macro.
-CASE = re.compile(r"^\s*\w+\(\s*(\w+)", re.M)
-
 # Words that hold in every machine of the lab.
 ALWAYS = ("lab", "carve-out", "this-driver", "type1")
-
-
-def text_of(path):
-    """A program's source: a file, or those of a folder."""
-    return "\n".join(p.read_text("utf-8") for p in (sorted(path.glob("*.c")) or [path]))
-
-
-def cases(path):
-    """{array: names of its cases} of a program."""
-    return {name: CASE.findall(body) for name, body in ARRAY.findall(text_of(path))}
-
-
-def groups(path):
-    """[(words, names of cases)] of a program."""
-    arrays = cases(path)
-    return [(words.replace('"', "").split(), arrays[array]) for words, array in GROUP.findall(text_of(path))]
 
 
 def holds(kernel, word, extra=()):

@@ -2,12 +2,16 @@
 """What runs in a machine: the module under test, compiled C programs, modules
 that tests load, and the handlers with which programs ask the host."""
 
+import concurrent.futures
 import contextlib
 import fcntl
+import functools
+import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+import typing
 
 from lab import archive, gpu_memory, kcsan, vm
 
@@ -136,30 +140,57 @@ HANDLERS = {**gpu_memory.HANDLERS, "restore": restore, "guard": guard, "guarded"
             "dma_write": dma_write}
 
 
+class Case(typing.NamedTuple):
+    """A line that a program prints with --list."""
+
+    file: str       # of the program's table, from the project's folder on
+    name: str
+    words: str      # what it needs; see needs.py
+
+
 def source_of(name):
     """The path of a program in driver/: its source, or the folder with its
     sources."""
     return DRIVER / name if (DRIVER / name).is_dir() else DRIVER / f"{name}.c"
 
 
-def compile_programs(names, arch=vm.ARM64, folder=DRIVER):
+def all_of_driver():
+    """The paths of all of them."""
+    return sorted({p if p.parent == DRIVER else p.parent for p in (*DRIVER.glob("*.c"), *DRIVER.glob("*/*.c"))})
+
+
+def side_by_side(function, items):
+    """The results of a function that waits for other programs, in the order of the
+    items."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))
+
+
+@functools.lru_cache(None)
+def cases(path):
+    """[Case] of a test program, by the path of its source or of the folder with its
+    sources. It is compiled for this machine, where it only lists them."""
+    program, = compile_programs([path.stem], vm.NATIVE, path.parent, ["-O0"]).values()
+    return listed(program)
+
+
+def listed(program):
+    """[Case] of a program that can run here."""
+    said = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout
+    return [Case(*line.split("\t")) for line in said.splitlines()]
+
+
+def compile_programs(names, arch=vm.ARM64, folder=DRIVER, options=()):
     """Compile NAME.c of a folder, or all sources of its folder NAME, unless the
-    cache has the program: {path in the guest: path here, in build/guest/ARCH}.
-    """
-    out = BUILD / "guest" / arch.name
-    out.mkdir(parents=True, exist_ok=True)
-    headers = sorted({*(HERE / "guest").glob("*.h"), *folder.glob("*.h"), *(HERE / "modules").glob("*/*.h"),
-                      CLI / "system/iommufd.h"})
-    files = {}
-    for name in names:
-        parts = sorted((folder / name).glob("*.[ch]")) or [folder / f"{name}.c"]
-        shared = [HERE / "guest" / f"{s}.c" for s in ("lib", "main", *SOURCES.get(name, ()))]
-        command = compiler(arch, (p for p in [*parts, *shared] if p.suffix == ".c"))
-        program = archive.cached(f"program-{arch.name}-{name}", made_of([*parts, *shared, *headers], command),
-                                 lambda command=command: output_of(command))
-        archive.write(out / name, program.read_bytes(), 0o755)
-        files[f"/tests/{name}"] = str(out / name)
-    return files
+    cache has the program: {path in the guest: path here}."""
+    def compile_one(name):
+        parts = sorted((folder / name).glob("*.c")) or [folder / f"{name}.c"]
+        command = compiler(arch, [*parts, *objects, *(shared[s] for s in SOURCES.get(name, ()))])
+        return f"/tests/{name}", str(compiled(f"program-{arch.name}-{name}", [*command, *options]))
+
+    shared = {s.stem: s for s in (HERE / "guest").glob("*.c")}
+    objects = [compiled(f"object-{arch.name}-{s}", [*compiler(arch, [shared[s]]), "-c"]) for s in ("lib", "main")]
+    return dict(side_by_side(compile_one, names))
 
 
 def compiler(arch, sources):
@@ -169,18 +200,25 @@ def compiler(arch, sources):
             f"-I{HERE / 'guest'}", f"-I{CLI}", f"-ffile-prefix-map={vm.PROJECT}/=", *sources, "-lcmocka", "-lpthread"]
 
 
+def compiled(name, command):
+    """The path in the cache of the program that a compiler writes with -o. command:
+    without that; the sources are paths, whose headers are beside them or shared."""
+    def make():
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder, "out")
+            done = subprocess.run([*command, "-o", out], capture_output=True, text=True)
+            assert not done.returncode, done.stderr
+            return out.read_bytes()
+
+    sources = [word for word in command if isinstance(word, pathlib.Path)]
+    headers = {*(h for p in sources for h in p.parent.glob("*.h")), *(HERE / "guest").glob("*.h"),
+               *(HERE / "modules").glob("*/*.h"), *(vm.PROJECT / "include").glob("*.h"), CLI / "system/iommufd.h"}
+    return archive.cached(name, made_of([*sources, *sorted(headers)], command), make, 0o755)
+
+
 def made_of(sources, command):
     """What the compiler's output depends on, for archive.cached(): sources, its
     options, and the tools and libraries, which all are packages."""
     options = " ".join(str(word) for word in command).replace(str(vm.PROJECT), "")
     return [options.encode(), pathlib.Path("/var/lib/dpkg/status").read_bytes(),
             *(data for p in sources for data in (p.name.encode(), p.read_bytes()))]
-
-
-def output_of(command):
-    """The bytes that a compiler writes with -o."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = pathlib.Path(folder, "out")
-        done = subprocess.run([*command, "-o", out], capture_output=True, text=True)
-        assert not done.returncode, done.stderr
-        return out.read_bytes()

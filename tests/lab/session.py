@@ -13,8 +13,6 @@ from lab import channel, kcsan, machine, needs, programs, vm
 TAP = re.compile(r"(?P<bad>not )?ok \d+ - (?P<name>\S+)(?P<skip> # SKIP.*)?")
 # Seconds without a word after which a machine is stuck rather than slow.
 SILENCE = int(os.environ.get("SILENCE", 1800))
-# Words that programs ask for beside those of their groups.
-ASKED = ("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP",)
 
 
 class Ended(Exception):
@@ -74,23 +72,20 @@ class Interactive:
 
 
 def words_of(kernel, path, extra=()):
-    """The words of a program's groups that run on a kernel, and those of ASKED that
-    hold."""
+    """The words of a program's cases that run on a kernel."""
     def hold(words):
         return all(needs.holds(kernel, w, extra) for w in words)
-    return {w for group, _ in needs.groups(path) if hold(group) for w in group} | {w for w in ASKED if hold([w])}
+    words = {w for case in programs.cases(path) if hold(case.words.split()) for w in case.words.split()}
+    return words.union(*(joined for joined in (w[1:].split("+") for w in words if w.startswith("?")) if hold(joined)))
 
 
 def files_of(kernel, paths, extra=()):
     """What these programs need in a machine, compiled unless it is there: {path in
     the guest: path here}."""
     files = {}
-    for path in paths:
-        files.update(programs.compile_programs([path.stem], kernel.arch, path.parent))
+    for folder in {path.parent for path in paths}:
+        files.update(programs.compile_programs([p.stem for p in paths if p.parent == folder], kernel.arch, folder))
     words = set().union(*(words_of(kernel, path, extra) for path in paths))
-    for joined in [w[1:].split("+") for w in words if w.startswith("?")]:
-        if all(needs.holds(kernel, w, extra) for w in joined):
-            words.update(joined)
     for word in words:
         kind, _, name = word.rpartition(":")
         if kind == "module":
@@ -130,11 +125,8 @@ class Session(Interactive):
     def program(self, name, case="", **settings):
         """Start a program, or one case of it: a Program."""
         settings["HAS"] = " ".join(sorted(self._words[name]))
-        if case:
-            settings["CASE"] = case
-        arguments = settings.pop("arguments", "")
         environment = " ".join(f"{key}='{value}'" for key, value in settings.items())
-        self.start(name, f"host restore; {environment} exec /tests/{name} {arguments}")
+        self.start(name, f"host restore; {environment} exec /tests/{name} {case}")
         return Program(self, name)
 
     def finish(self):

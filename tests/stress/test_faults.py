@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from lab import needs, programs, session, vm
+from lab import programs, session, vm
 
 SOURCE = pathlib.Path(__file__).resolve().parent / "faults.c"
 
@@ -38,7 +38,7 @@ def machine(request):
     assert not made.finish()
 
 
-@pytest.mark.parametrize("case", needs.cases(SOURCE)["tests"])
+@pytest.mark.parametrize("case", [case.name for case in programs.cases(SOURCE)])
 def test_every_failure(machine, case):
     bad, said, log = machine.program("faults", case).all()
     bad += vm.scan_log(log, ALLOW)

@@ -6,24 +6,16 @@
  * Expected values are written out: if a test computed them, it would repeat the
  * mistakes of the code under test.
  */
-#include <stdarg.h>
-#include <setjmp.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include <linux/errno.h>
 
 #include "arith.h"
+#include "lib.h"
 
 #define MIB	(1024 * 1024ULL)
 #define GIB	(1024 * MIB)
 #define TIB	(1024 * GIB)
-
-#define ARRAY_SIZE(array)	(sizeof(array) / sizeof(*(array)))
 
 /* Carve-out */
 
@@ -368,10 +360,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(spread_steps),
 };
 
-int main(void)
-{
-	if (getenv("CASE"))
-		cmocka_set_test_filter(getenv("CASE"));
-	cmocka_set_message_output(CM_OUTPUT_TAP);
-	return cmocka_run_group_tests_name("arith", tests, NULL, NULL);
-}
+const struct case_group groups[] = {
+	{ "", CASES(tests) },
+	{ }
+};

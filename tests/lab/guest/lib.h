@@ -5,10 +5,11 @@
  * continue fails the running cmocka test. A function that returns an int
  * returns 0 or a negative errno, for the test to judge.
  *
- * A program has an array "groups" of its cases. main.c runs them in the
- * machine of tests/lab/machine.py. Groups that don't need the lab (needs.py) are also
- * part of the tests for hardware: tests/hardware/hardware.c runs them on a GPU
- * that is bound already, answers to the name "gh200" and has any sizes.
+ * A program has an array "groups" of its cases. main.c lists them for pytest, and
+ * runs them in the machine of tests/lab/machine.py. Groups that don't need the
+ * lab (needs.py) are also part of the tests for hardware:
+ * tests/hardware/hardware.c runs them on a GPU that is bound already, answers to
+ * the name "gh200" and has any sizes.
  */
 #ifndef NVGRACE_TEST_LIB_H
 #define NVGRACE_TEST_LIB_H
@@ -35,24 +36,25 @@
 /*
  * Cases with one fixture. @needs: words for what they need of the kernel or the
  * machine, with blanks between them, as tests/lab/needs.py explains them. The
- * runner names the words that hold in the environment variable HAS. The last
- * group of a program is empty.
+ * runner names the words that hold in the environment variable HAS. @file: where
+ * pytest shows the cases. The last group of a program is empty.
  */
 struct case_group {
 	const char *needs;
 	const struct CMUnitTest *cases;
 	size_t count;
+	const char *file;
 	CMFixtureFunction setup;
 	CMFixtureFunction teardown;
 };
 
-#define CASES(array)	array, ARRAY_SIZE(array)
+#define CASES(array)	array, ARRAY_SIZE(array), __FILE__
 
 extern const struct case_group groups[];
 
 /*
- * Whether all of these words hold, which a source of the program names. On
- * hardware, this skips the case if it can't be known.
+ * Whether all of these words hold, which a group of the program names, or names
+ * after a question mark. On hardware, this skips the case if it can't be known.
  */
 bool machine_has(const char *needs);
 

@@ -1,5 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Runs the cases of a test program in a machine of the lab. See lib.h. */
+/*
+ * The door of a test program:
+ *
+ *	PROGRAM --list	prints a line for each case: the file of its table, its
+ *			name, and what it needs, with tabs between them
+ *	PROGRAM		runs the cases whose needs are met
+ *	PROGRAM CASE	runs one of them
+ *
+ * pytest collects the lines of the program that is compiled for its own machine.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
@@ -23,6 +32,9 @@ bool machine_has(const char *needs)
 	return true;
 }
 
+/* Programs with a main() of their own have none. */
+#pragma weak groups
+
 static bool has_case(const struct case_group *group, const char *name)
 {
 	size_t i;
@@ -33,18 +45,30 @@ static bool has_case(const struct case_group *group, const char *name)
 	return false;
 }
 
-/*
- * Runs the cases whose needs are met; with CASE in the environment, only the
- * one of this name. A program that waits for ever is killed, so that the
- * machine goes on with the next one.
- */
-__attribute__((weak)) int main(void)
+static int list(void)
 {
-	const char *name = getenv("CASE");
+	const struct case_group *group;
+	size_t i;
+
+	for (group = groups; group->needs; group++)
+		for (i = 0; i < group->count; i++)
+			printf("%s\t%s\t%s\n", group->file, group->cases[i].name, group->needs);
+	return 0;
+}
+
+/*
+ * A program that waits for ever is killed, so that the machine goes on with the
+ * next one.
+ */
+__attribute__((weak)) int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : NULL, *seconds = getenv("SECONDS");
 	const struct case_group *group;
 	int failed = 0;
 
-	alarm(setting("SECONDS", 3000));
+	if (name && !strcmp(name, "--list"))
+		return list();
+	alarm(seconds ? strtoul(seconds, NULL, 0) : 3000);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	if (name)
 		cmocka_set_test_filter(name);
@@ -55,6 +79,3 @@ __attribute__((weak)) int main(void)
 							  group->setup, group->teardown);
 	return failed;
 }
-
-/* For programs with a main() of their own. */
-__attribute__((weak)) const struct case_group groups[1];
