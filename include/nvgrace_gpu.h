@@ -211,8 +211,8 @@ struct nvgrace_gpu_scrub {
  *	can be read while the device is enabled
  * @window_lock: protects the creation of kernel mappings by window.c; nests in
  *	@gate
- * @saved_state: config space at the end of probe, for resets that restore
- *	nothing; NULL if there was no memory for it
+ * @saved_state: config space when the GPU was first used, for resets that
+ *	restore nothing; NULL before, or if there was no memory for it
  * @bar0_readable: config space shows where BAR0 is
  * @kept_awake: device.c holds a reference of runtime power management
  * @mapping: finds the mappings of user space
@@ -445,10 +445,18 @@ void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu, bool lost);
 extern const struct pci_error_handlers nvgrace_gpu_reset_handlers;
 
 /*
- * start comes last before the device is registered, and saves its config space.
- * stop comes after it is unregistered. Called without locks; sleep.
+ * start comes last before the device is registered, with the GPU awake.
+ *
+ * save comes each time that the GPU has begun to be used, awake and by one task,
+ * and makes the copy of config space unless there is one. @read: read config
+ * space; otherwise, vfio-pci-core has just saved it.
+ *
+ * stop comes after the device is unregistered.
+ *
+ * Called without locks of this driver; sleep.
  */
 void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_reset_save(struct nvgrace_gpu *gpu, bool read);
 void nvgrace_gpu_reset_stop(struct nvgrace_gpu *gpu);
 
 /* ---- ready.c: whether the memory is trained ------------------------------ */

@@ -48,6 +48,7 @@ static int open_device(struct vfio_device *core_vdev)
 		return ret;
 	}
 	nvgrace_gpu_device_may_sleep(gpu);
+	nvgrace_gpu_reset_save(gpu, false);
 
 	nvgrace_gpu_scrub_opened(gpu);
 	nvgrace_gpu_gate_device_opened(gpu);

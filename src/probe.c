@@ -396,8 +396,8 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			goto unmap;
 	}
 
-	nvgrace_gpu_reset_start(gpu);
 	nvgrace_gpu_device_keep_awake(gpu);
+	nvgrace_gpu_reset_start(gpu);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
 		report_vfio(pdev, ret);

@@ -2,9 +2,9 @@
 /*
  * Handles what the PCI core reports about the function: resets, and errors on
  * its link. It calls these handlers with the device lock held. For a GPU without
- * memory, they do what vfio-pci-core's do. Owns the state
- * of config space at probe, and restores it where the PCI core does not; gate.c
- * decides what a report means for the memory.
+ * memory, they do what vfio-pci-core's do. Owns a copy of config space, and
+ * restores it where the PCI core does not; gate.c decides what a report means for
+ * the memory.
  */
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
@@ -46,13 +46,14 @@ static bool has_lost_bars(struct nvgrace_gpu *gpu)
 				    !pci_device_is_present(pdev);
 }
 
-/* Restores config space as it was at probe, if it could be saved there. */
+/* Restores config space as it was when it was saved, if that was possible. */
 static void restore_config(struct nvgrace_gpu *gpu)
 {
+	struct pci_saved_state *state = READ_ONCE(gpu->saved_state);
 	struct pci_dev *pdev = gpu->core.pdev;
 
 	/* Without a state, newer kernels would restore what they find. */
-	if (gpu->saved_state && !pci_load_saved_state(pdev, gpu->saved_state))
+	if (state && !pci_load_saved_state(pdev, state))
 		pci_restore_state(pdev);
 }
 
@@ -169,16 +170,30 @@ const struct pci_error_handlers nvgrace_gpu_reset_handlers = {
 
 void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu)
 {
-	struct pci_dev *pdev = gpu->core.pdev;
-
-	/*
-	 * The GPU is awake, with its BARs. If this fails, restore_config() does
-	 * nothing.
-	 */
-	pci_save_state(pdev);
 	/* Virtual functions and Enhanced Allocation have registers of 0. */
-	gpu->bar0_readable = has_bar0(pdev);
-	gpu->saved_state = pci_store_saved_state(pdev);
+	gpu->bar0_readable = has_bar0(gpu->core.pdev);
+	/*
+	 * Not for a GPU that goes to sleep until it is opened: waking up, the
+	 * kernel restores what it has saved itself. Most binds would take twice
+	 * as long.
+	 */
+	if (gpu->usemem.length &&
+	    (gpu->kept_awake || nvgrace_gpu_scrub_wanted()))
+		nvgrace_gpu_reset_save(gpu, true);
+}
+
+void nvgrace_gpu_reset_save(struct nvgrace_gpu *gpu, bool read)
+{
+	struct pci_dev *pdev = gpu->core.pdev;
+	struct pci_saved_state *state;
+
+	if (gpu->saved_state || has_lost_bars(gpu))
+		return;
+	if (read)
+		pci_save_state(pdev);
+	state = pci_store_saved_state(pdev);
+	/* Pairs with the READ_ONCE() of handlers, which run meanwhile. */
+	smp_store_release(&gpu->saved_state, state);
 }
 
 void nvgrace_gpu_reset_stop(struct nvgrace_gpu *gpu)

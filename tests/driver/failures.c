@@ -212,6 +212,13 @@ static void a_gpu_that_reads_as_all_ones_has_failed(void **state)
 
 /* ---- resets ------------------------------------------------------------- */
 
+/* Opening it once makes the driver save config space. */
+static void use(const struct gpu *gpu)
+{
+	vfio_open(&v, gpu);
+	vfio_close(&v);
+}
+
 /* Returns how often the driver restores config space if BAR0 was lost. */
 static int restores(const struct gpu *gpu)
 {
@@ -235,13 +242,27 @@ static void config_space_that_was_not_saved_is_not_restored(void **state)
 {
 	const struct gpu *gpu = gpu_find(TINY);
 
-	begin_failing(NOTHING, "pci_store_saved_state");
 	assert_int_equal(gpu_bind(gpu), 0);
+	begin_failing(NOTHING, "pci_store_saved_state");
+	use(gpu);
 	end_failing("pci_store_saved_state");
 	assert_int_equal(restores(gpu), 0);
+	/* The next user's is. */
+	use(gpu);
+	assert_int_equal(restores(gpu), 1);
 	assert_int_equal(gpu_unbind(gpu), 0);
+}
 
+/* One that goes to sleep until it is opened is saved by the kernel. */
+static void a_gpu_that_stays_awake_is_saved_when_it_is_bound(void **state)
+{
+	static const char parameter[] =
+		"/sys/module/" DRIVER "/parameters/disable_idle_d3";
+	const struct gpu *gpu = gpu_find(TINY);
+
+	must_write_file(parameter, "1");
 	assert_int_equal(gpu_bind(gpu), 0);
+	must_write_file(parameter, "0");
 	assert_int_equal(restores(gpu), 1);
 	assert_int_equal(gpu_unbind(gpu), 0);
 }
@@ -256,6 +277,7 @@ static void a_bar_that_was_never_seen_is_not_restored(void **state)
 	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
 	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
 	assert_int_equal(gpu_bind(gpu), 0);
+	use(gpu);
 	assert_int_equal(restores(gpu), 0);
 	assert_int_equal(gpu_unbind(gpu), 0);
 	assert_int_equal(pwrite(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
@@ -429,6 +451,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_gpu_that_reads_as_all_ones_has_failed),
 	TEST(a_bar_that_was_never_seen_is_not_restored),
 	TEST(config_space_that_was_not_saved_is_not_restored),
+	TEST(a_gpu_that_stays_awake_is_saved_when_it_is_bound),
 	TEST(memory_that_can_not_be_mapped_is_ENOMEM),
 	TEST(a_read_behind_the_memory_without_a_buffer_is_ENOMEM),
 	TEST(a_gpu_that_does_not_wake_up_is_not_accessed),

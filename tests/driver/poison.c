@@ -13,6 +13,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #include "lib.h"
+#include "waits.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
 
@@ -345,6 +347,58 @@ static void a_bad_page_is_not_read_by_the_kernel(void **state)
 	free(data);
 }
 
+struct waiting_read {
+	pthread_t thread;
+	volatile pid_t tid;
+	uint64_t at;
+	char *buf;
+	ssize_t ret;
+};
+
+static void *read_and_wait(void *arg)
+{
+	struct waiting_read *r = arg;
+
+	r->tid = gettid();
+	r->ret = vfio_read(&v, r->at, r->buf, page);
+	return NULL;
+}
+
+/* The table is asked when the memory can be accessed, not before the wait. */
+static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
+{
+	struct waiting_read r = { .buf = malloc(page) };
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		char *map = vfio_map(&v, indexes[i], 0, 16 * page, RW,
+				     MAP_SHARED, NULL);
+		struct bad_page bad = { part_phys(indexes[i]) + page, 1 };
+		bool again;
+
+		do {
+			waits_begin();
+			vfio_unready_after_resets(&v);
+			assert_int_equal(vfio_reset(&v), 0);
+			r.at = REGION(indexes[i]) + page;
+			r.tid = 0;
+			assert_int_equal(pthread_create(&r.thread, NULL,
+							read_and_wait, &r), 0);
+			while (!r.tid)
+				usleep(1000);
+			wait_until_in(r.tid, SYS_pread64, v.device);
+			raises_sigbus(poison_it, &bad);
+			vfio_make_ready(&v);
+			again = waits_again();
+			pthread_join(r.thread, NULL);
+			assert_true(again || r.ret == -EIO);
+		} while (again);
+		assert_int_equal(vfio_read(&v, r.at - page, r.buf, page), page);
+		munmap(map, 16 * page);
+	}
+	free(r.buf);
+}
+
 /* Only a scrub writes whole cache lines for sure. */
 static void overwritten_a_bad_page_stays_bad(void **state)
 {
@@ -491,6 +545,7 @@ static const struct CMUnitTest reported[] = {
 	test(each_gpu_has_its_own_errors),
 	test(of_a_closed_gpu_the_log_alone_is_told),
 	test(a_bad_page_is_not_read_by_the_kernel),
+	test(a_page_that_goes_bad_while_a_read_waits_is_not_read),
 	test(overwritten_a_bad_page_stays_bad),
 	test(a_page_stays_bad_until_the_gpu_is_unbound),
 	test(with_too_many_bad_pages_all_count_as_bad),

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Resets, closing, unbinding, and two GPUs at once. */
+/*
+ * Resets, closing, unbinding, and two GPUs at once. The group "late" takes
+ * minutes: a GPU that doesn't come back from a reset.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -268,6 +271,40 @@ static void opening_again_finds_the_memory_as_it_was(void **state)
 	}
 }
 
+/*
+ * The kernel gives up after a minute, and the GPU answers long after that. No
+ * access waits for it, and the next reset brings it back.
+ */
+static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state)
+{
+	char *map, back[8];
+	int i;
+
+	map = vfio_map(&v, USEMEM, 0, 4096, RW, MAP_SHARED, NULL);
+	strcpy(map, "before");
+	host_ask(NULL, 0, "gone_at_reset %s", v.gpu->name);
+	klog_mark();
+	assert_true(vfio_reset(&v) < 0);
+	assert_int_equal(klog_count("giving up"), 1);
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), -EIO);
+		assert_int_equal(vfio_write(&v, REGION(USEMEM), "lost", 5), -EIO);
+		assert_true(raises_sigbus(touch_read, map));
+		assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness",
+					 "failed"));
+		/* A user who tries again waits as long, and gets as much. */
+		if (!i)
+			assert_true(vfio_reset(&v) < 0);
+	}
+	host_ask(NULL, 0, "answer %s 1", v.gpu->name);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_string_equal(map, "before");
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
+	assert_string_equal(back, "before");
+	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "ready"));
+	munmap(map, 4096);
+}
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(mappings_come_back_after_a_reset),
 	cmocka_unit_test(reads_and_writes_go_on_after_a_reset),
@@ -284,8 +321,13 @@ static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
 };
 
+static const struct CMUnitTest late[] = {
+	cmocka_unit_test(a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back),
+};
+
 const struct case_group groups[] = {
 	{ "", CASES(tests), setup, teardown },
 	{ "lab", CASES(lab_tests), setup, teardown },
+	{ "lab model late", CASES(late), setup, teardown },
 	{ }
 };

@@ -56,57 +56,74 @@ def gpu(size):
     return [{"name": "g", "base": BASE, "size": size}]
 
 
+class Kept:
+    """The memory that a machine leaves: the part of a machine that
+    gpu_memory.remains() uses."""
+
+    def __init__(self):
+        self.fd = None
+
+    def keep(self, machine):
+        self.fd = os.dup(machine.memory_fd)
+
+    def read_gpu_memory(self, address, count):
+        return os.pread(self.fd, count, address - BASE)
+
+    def remains(self, base, size):
+        return gpu_memory.remains(self, hex(base), hex(size))
+
+
 def test_switching_off_waits_for_a_scrub(kernel):
     size = 3 * GiB
-    kept = []
+    kept = Kept()
     # After a pause of the shell, the scrub has ended before the machine is
     # switched off. Then another machine tries.
     for _ in range(4):
-        while kept:
-            os.close(kept.pop())
         result = run(kernel, gpu(size), [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}"},
-                                         {"name": "state", "run": STATE}],
-                     {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=1200)
+                                         {"name": "state", "run": STATE}], {"keep": kept.keep}, timeout=1200)
         if result.output("state").strip() != "clean":
             break
+        os.close(kept.fd)
     assert result.output("state").strip() == "scrubbing"
+    assert kept.remains(BASE, size) == "0"
+    os.close(kept.fd)
 
-    class Memory:
-        """The part of a machine that gpu_memory.remains() uses, after the
-        machine's end."""
 
-        @staticmethod
-        def read_gpu_memory(address, count):
-            return os.pread(kept[0], count, address - BASE)
-
-    assert gpu_memory.remains(Memory, hex(BASE), hex(size)) == "0"
-    os.close(kept[0])
+# Bound without the parameter, so that a shutdown finds the GPUs dirty.
+QUIETLY = f"echo 0 >/sys/module/{DRIVER}/parameters/scrub"
+SCRUBS = f"echo 1 >/sys/module/{DRIVER}/parameters/scrub"
 
 
 def test_at_shutdown_gpus_are_scrubbed_side_by_side(kernel):
     """The scrub of the second GPU begins before that of the first has ended."""
     size, second = 3 * GiB, BASE + 4 * GiB
     gpus = [{"name": "g", "base": BASE, "size": size}, {"name": "h", "base": second, "size": size}]
-    kept = []
+    kept = Kept()
     bind = "; ".join(f"bind {name} {DRIVER} || exit 1" for name in "gh")
-    # Bound without the parameter, so that the shutdown finds both dirty.
-    begin = (f"echo 0 >/sys/module/{DRIVER}/parameters/scrub; host soil {BASE:#x} {size:#x}; host soil {second:#x} {size:#x}; "
-             f"host keep; {bind}; echo 1 >/sys/module/{DRIVER}/parameters/scrub")
-    run(kernel, gpus, [{"name": "begin", "run": begin}], {"keep": lambda machine: kept.append(os.dup(machine.memory_fd))}, timeout=1200)
-
-    class Memory:
-        """As above."""
-
-        @staticmethod
-        def read_gpu_memory(address, count):
-            return os.pread(kept[0], count, address - BASE)
-
-    for base in (BASE, second):
-        assert gpu_memory.remains(Memory, hex(base), hex(size)) == "0"
-    os.close(kept[0])
+    begin = f"{QUIETLY}; host soil {BASE:#x} {size:#x}; host soil {second:#x} {size:#x}; host keep; {bind}; {SCRUBS}"
+    run(kernel, gpus, [{"name": "begin", "run": begin}], {"keep": kept.keep}, timeout=1200)
+    assert [kept.remains(base, size) for base in (BASE, second)] == ["0", "0"]
+    os.close(kept.fd)
     log = programs.log_file(f"scrub-{kernel}").read_text(errors="replace").splitlines()
     ends = [line for line in log if "overwriting the last" in line or "GPU memory is clear" in line]
     assert ["clear" in line for line in ends] == [False, False, True, True], ends
+
+
+def test_a_shutdown_during_a_bind_leaves_what_is_bound_clean(kernel):
+    """A GPU that is not ready yet is being bound, which takes until its wait
+    fails. It has no user's data, and its memory must not be written."""
+    size, soiled, second = 2 * GiB, 16 << 20, BASE + 4 * GiB
+    gpus = [{"name": "g", "base": BASE, "size": size},
+            {"name": "h", "base": second, "size": size, "model": {"ready_after_ms": None}}]
+    kept = Kept()
+    begin = (f"{QUIETLY}; host soil {BASE:#x} {size:#x}; host soil {second:#x} {soiled:#x}; host keep; {BIND}; {SCRUBS}; "
+             f"(bind h {DRIVER} &) && until grep -q \"$(gpu h) usemem\" /proc/iomem; do usleep 10000; done")
+    run(kernel, gpus, [{"name": "begin", "run": begin}], {"keep": kept.keep}, timeout=1200)
+    assert kept.remains(BASE, size) == "0"
+    assert kept.remains(second, soiled) != "0"
+    os.close(kept.fd)
+    log = programs.log_file(f"scrub-{kernel}").read_text(errors="replace")
+    assert log.count("GPU memory is clear") == 1
 
 
 class Drain(threading.Thread):

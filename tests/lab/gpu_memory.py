@@ -137,6 +137,14 @@ def answer(machine, gpu, on):
     machine.models[gpu].gpu.answer(bool(int(on)))
 
 
+def gone_at_reset(machine, gpu):
+    """The next reset takes the GPU off the bus, until "answer GPU 1"."""
+    model = machine.models[gpu].gpu
+    def leave():
+        model.answers, model.on_reset = False, None
+    model.on_reset = leave
+
+
 def look_late(machine, gpu, count, ms, active_ms):
     machine.models[gpu].gpu.look_late(int(count, 0), int(ms, 0), int(active_ms, 0))
 
@@ -146,4 +154,4 @@ def inactive_after_reset(machine, gpu):
 
 
 HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset, answer,
-                                    look_late, inactive_after_reset)}
+                                    gone_at_reset, look_late, inactive_after_reset)}
