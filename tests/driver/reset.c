@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/pci_regs.h>
+
 #include "lib.h"
 
 #define RW	(PROT_READ | PROT_WRITE)
@@ -277,8 +279,9 @@ static void opening_again_finds_the_memory_as_it_was(void **state)
  */
 static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state)
 {
+	const uint32_t none = 0;
 	char *map, back[8];
-	int i;
+	int i, fd;
 
 	map = vfio_map(&v, USEMEM, 0, 4096, RW, MAP_SHARED, NULL);
 	strcpy(map, "before");
@@ -297,6 +300,10 @@ static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state
 			assert_true(vfio_reset(&v) < 0);
 	}
 	host_ask(NULL, 0, "answer %s 1", v.gpu->name);
+	/* QEMU keeps the BARs over a reset; hardware does not. */
+	fd = gpu_config_open(v.gpu, O_RDWR);
+	assert_int_equal(pwrite(fd, &none, 4, PCI_BASE_ADDRESS_0), 4);
+	close(fd);
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_string_equal(map, "before");
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
