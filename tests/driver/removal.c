@@ -5,7 +5,6 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,29 +27,20 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void *remove_gpu(void *gpu)
+static long remove_gpu(void *gpu)
 {
-	return (void *)(intptr_t)gpu_sysfs_write(gpu, "remove", "1");
+	return gpu_sysfs_write(gpu, "remove", "1");
 }
 
 /* Begins to remove it. Returns when the kernel waits for its user. */
-static pthread_t begin_removal(const struct gpu *gpu)
+static struct beside *begin_removal(const struct gpu *gpu)
 {
-	pthread_t thread;
+	struct beside *removal;
 
 	klog_mark();
-	assert_int_equal(pthread_create(&thread, NULL, remove_gpu, (void *)gpu),
-			 0);
+	removal = beside(remove_gpu, gpu);
 	assert_true(klog_wait("blocked until released by user", STUCK_MS));
-	return thread;
-}
-
-static void end_removal(pthread_t thread)
-{
-	void *ret;
-
-	assert_int_equal(pthread_join(thread, &ret), 0);
-	assert_null(ret);
+	return removal;
 }
 
 /* Finds it again. It works, with what its last user has left. */
@@ -81,18 +71,18 @@ static void an_idle_gpu_is_removed_and_found(void **state)
 static void a_removal_waits_until_the_gpu_is_closed(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
-	pthread_t thread;
+	struct beside *removal;
 	char *map;
 
 	vfio_start(&v, gpu->name);
 	map = vfio_map(&v, USEMEM, 0, MiB, PROT_READ | PROT_WRITE, MAP_SHARED,
 		       NULL);
-	thread = begin_removal(gpu);
+	removal = begin_removal(gpu);
 	/* Its user goes on meanwhile. */
 	strcpy(map, "before");
 	munmap(map, MiB);
 	vfio_close(&v);
-	end_removal(thread);
+	assert_int_equal(ended(removal), 0);
 	assert_found(gpu, "before");
 }
 
@@ -100,7 +90,7 @@ static void a_removal_ends_when_the_user_is_killed(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
 	int status, ready[2];
-	pthread_t thread;
+	struct beside *removal;
 	pid_t child;
 	char byte;
 
@@ -121,11 +111,11 @@ static void a_removal_ends_when_the_user_is_killed(void **state)
 	close(ready[1]);
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	close(ready[0]);
-	thread = begin_removal(gpu);
+	removal = begin_removal(gpu);
 	kill(child, SIGKILL);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFSIGNALED(status));
-	end_removal(thread);
+	assert_int_equal(ended(removal), 0);
 	assert_found(gpu, "before");
 }
 
@@ -133,16 +123,16 @@ static void a_removal_ends_when_the_user_is_killed(void **state)
 static void a_removed_gpu_is_scrubbed(void **state)
 {
 	const struct gpu *gpu = gpu_find("s1h");
-	pthread_t thread;
+	struct beside *removal;
 
 	scrub_set_parameter(true);
 	assert_int_equal(gpu_bind(gpu), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
 	vfio_open(&v, gpu);
 	soil(gpu);
-	thread = begin_removal(gpu);
+	removal = begin_removal(gpu);
 	vfio_close(&v);
-	end_removal(thread);
+	assert_int_equal(ended(removal), 0);
 	assert_clean(gpu);
 	scrub_set_parameter(false);
 	assert_found(gpu, "");

@@ -30,10 +30,10 @@ static char *map;
 static volatile bool stop;
 
 /*
- * Number of the round that has begun, and of the one that has ended. The
+ * Number of the round that has begun, and of the one that is over. The
  * threads poll: waking up takes longer than the race.
  */
-static atomic_uint begun, ended;
+static atomic_uint begun, over;
 
 /*
  * Both fault handlers wait for a lock that a write to the command register
@@ -86,7 +86,7 @@ static void *touch_huge(void *arg)
 		while (begun == i)
 			sched_yield();
 		((volatile char *)map)[64 + i % 2] = i;
-		ended = i + 1;
+		over = i + 1;
 	}
 	return NULL;
 }
@@ -94,7 +94,7 @@ static void *touch_huge(void *arg)
 static void begin_rounds(pthread_t *toucher)
 {
 	begun = 0;
-	ended = 0;
+	over = 0;
 	assert_int_equal(pthread_create(toucher, NULL, touch_huge, NULL), 0);
 }
 
@@ -117,7 +117,7 @@ static void one_race(unsigned int index, bool held_up)
 		/* ... and this thread's is for pages. */
 		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 		((volatile char *)map)[page_at(i)] = i;
-		while (ended == i)
+		while (over == i)
 			sched_yield();
 		wrong += map[64 + i % 2] != (char)i || map[page_at(i)] != (char)i;
 	}
@@ -167,7 +167,7 @@ static void huge_entries_and_pages_after_one_reset(void **state)
 		usleep(20000);
 		prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 		((volatile char *)map)[page_at(i)] = i;
-		while (ended == i)
+		while (over == i)
 			sched_yield();
 		pthread_join(resetter, NULL);
 		assert_true(!ret || ret == -EAGAIN);

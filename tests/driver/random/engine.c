@@ -38,7 +38,7 @@ static uint64_t seed, now, operations;
 static uint64_t numbers;	/* the state of draw() */
 static char trace[TRACE][LINE];
 static uint64_t traced;
-static bool ended;
+static bool has_ended;
 
 static struct range {
 	uint64_t first;
@@ -121,7 +121,7 @@ void wrong(const char *format, ...)
 {
 	va_list args;
 
-	ended = true;
+	has_ended = true;
 	printf("# operation %llu: ", (unsigned long long)now);
 	va_start(args, format);
 	vprintf(format, args);
@@ -141,7 +141,7 @@ void expect(const char *what, int64_t seen, int64_t expected)
 /* Reports a failure in lib.c, which ends the program. */
 static void at_exit(void)
 {
-	if (!ended)
+	if (!has_ended)
 		tell();
 }
 
@@ -381,7 +381,7 @@ static void sequences_agree_with_the_model(void **state)
 	for (i = 0; i < op_count; i++)
 		printf(" %s %llu", ops[i]->name, (unsigned long long)done[i]);
 	printf("\n");
-	ended = true;
+	has_ended = true;
 }
 
 static const struct CMUnitTest tests[] = {

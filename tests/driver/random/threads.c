@@ -148,7 +148,7 @@ static void *run(void *arg)
 }
 
 /* What happens concurrently. */
-enum beside { NOTHING, RESET, SYSFS, BARS, THP, MAPPINGS, POWER, DECODING, KINDS };
+enum disturbance { NOTHING, RESET, SYSFS, BARS, THP, MAPPINGS, POWER, DECODING, KINDS };
 
 static const char *const names[KINDS] = {
 	"nothing", "resets", "resets by sysfs", "writes to the BARs",
@@ -166,7 +166,7 @@ static void reset(void)
 	expect("VFIO_DEVICE_RESET", ret, 0);
 }
 
-static void disturb(enum beside kind)
+static void disturb(enum disturbance kind)
 {
 	struct part *p = &parts[draw(2)];
 	uint64_t bar = draw(UINT64_MAX), length;
@@ -253,7 +253,7 @@ static void finish(struct worker *w)
 static void threads_op(void)
 {
 	static struct worker workers[THREADS];
-	enum beside kind = draw(s.gpu->is_model ? KINDS : POWER);
+	enum disturbance kind = draw(s.gpu->is_model ? KINDS : POWER);
 	unsigned int i, times = kind <= SYSFS ? 1 + draw(2) : 8 + draw(16);
 	char *maps[2];
 

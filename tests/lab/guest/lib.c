@@ -826,6 +826,51 @@ void assert_waited(uint64_t begin, uint64_t ms)
 			 (unsigned long long)took, (unsigned long long)ms);
 }
 
+static __thread struct beside *this_one;
+
+static void *run_beside(void *arg)
+{
+	struct beside *b = arg;
+
+	this_one = b;
+	b->tid = syscall(SYS_gettid);
+	sem_post(&b->runs);
+	b->result = b->function(b->arg);
+	b->over = true;
+	return NULL;
+}
+
+struct beside *beside(long (*function)(void *arg), const void *arg)
+{
+	struct beside *b = calloc(1, sizeof(*b));
+
+	assert_non_null(b);
+	b->function = function;
+	b->arg = (void *)arg;
+	sem_init(&b->runs, 0, 0);
+	assert_int_equal(pthread_create(&b->thread, NULL, run_beside, b), 0);
+	while (sem_wait(&b->runs))
+		;
+	return b;
+}
+
+bool still_wanted(void)
+{
+	return !this_one->unwanted;
+}
+
+long ended(struct beside *b)
+{
+	long result;
+
+	b->unwanted = true;
+	assert_int_equal(pthread_join(b->thread, NULL), 0);
+	result = b->result;
+	sem_destroy(&b->runs);
+	free(b);
+	return result;
+}
+
 void wait_until_in(pid_t tid, long number, int fd)
 {
 	unsigned long long first;

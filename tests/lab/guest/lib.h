@@ -14,8 +14,11 @@
 #ifndef NVGRACE_TEST_LIB_H
 #define NVGRACE_TEST_LIB_H
 
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -331,6 +334,36 @@ uint64_t now_ms(void);
 
 /* Fails the test unless @ms milliseconds have passed since @begin. */
 void assert_waited(uint64_t begin, uint64_t ms);
+
+/*
+ * What goes on beside the case. beside() calls a function in another thread, and
+ * returns once that runs. ended() waits for its end and returns its result. A
+ * function without an end goes on while it is still_wanted(), until ended() is
+ * called:
+ *
+ *	static long reset_for_ever(void *v)
+ *	{
+ *		while (still_wanted())
+ *			vfio_reset(v);
+ *		return 0;
+ *	}
+ *
+ * It must not assert anything: cmocka's assertions can't leave a thread.
+ */
+struct beside {
+	pthread_t thread;
+	sem_t runs;
+	pid_t tid;
+	long (*function)(void *arg);
+	void *arg;
+	atomic_bool unwanted;
+	atomic_bool over;	/* the function has returned */
+	long result;
+};
+
+struct beside *beside(long (*function)(void *arg), const void *arg);
+bool still_wanted(void);
+long ended(struct beside *b);
 
 /*
  * Sleeps until the thread @tid waits in the system call @number (SYS_ioctl) for

@@ -6,7 +6,8 @@
  *
  *	do {
  *		waits_begin();
- *		... reset, start accesses ...
+ *		... reset, access = beside(...) ...
+ *		assert_waits(access);
  *		... make the memory ready ...
  *		again = waits_again();
  *		... results count unless again ...
@@ -94,6 +95,13 @@ static inline void until_it_waits(pid_t tid)
 		state = state_of(tid);
 		seen += state == 'D';
 	} while (seen < 3 && state != 'Z');
+}
+
+/* Fails the test unless this waits in the kernel, or once it may have failed. */
+static inline void assert_waits(struct beside *b)
+{
+	until_it_waits(b->tid);
+	assert_true(!b->over || waits_are_over());
 }
 
 #endif /* NVGRACE_TEST_WAITS_H */
