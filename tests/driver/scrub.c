@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <linux/pci_regs.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -499,26 +498,26 @@ static void unbinding_waits_for_the_scrub(void **state)
 	clean_after(soil_and_bind_before_wanted, usual());
 }
 
-static volatile bool unbound;
-
 /* How often the GPU was seen whole, and as it is in a reset. */
 static long whole, resetting;
 
-static void *look_for_resets(void *arg)
+/* The result is how many reads failed. */
+static long look_for_resets(void *arg)
 {
 	int config = *(int *)arg;
-	uint16_t command;
-	uint32_t bar0;
+	uint16_t command = 0;
+	uint32_t bar0 = 0;
+	long failed = 0;
 
-	while (!unbound) {
-		assert_int_equal(pread(config, &command, 2, PCI_COMMAND), 2);
-		assert_int_equal(pread(config, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	while (still_wanted()) {
+		failed += pread(config, &command, 2, PCI_COMMAND) != 2 ||
+			  pread(config, &bar0, 4, PCI_BASE_ADDRESS_0) != 4;
 		if (command & PCI_COMMAND_MEMORY && bar0 & PCI_BASE_ADDRESS_MEM_MASK)
 			whole++;
 		else
 			resetting++;
 	}
-	return NULL;
+	return failed;
 }
 
 /* Binding and unbinding reset the GPU themselves, with the device lock held. */
@@ -528,8 +527,8 @@ static void in_a_reset_config_space_is_locked(void **state)
 		soil_and_bind, soil_and_bind_before_wanted,
 	};
 	const struct gpu *gpu = usual();
-	pthread_t thread;
 	int config = gpu_config_open(gpu, O_RDONLY);
+	struct beside *looks;
 	size_t i;
 
 	/* The first bind lets the GPU decode memory. */
@@ -537,14 +536,11 @@ static void in_a_reset_config_space_is_locked(void **state)
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {
 		uint64_t before = host_counter(gpu, "resets");
 
-		unbound = false;
 		whole = 0;
 		resetting = 0;
-		assert_int_equal(pthread_create(&thread, NULL, look_for_resets,
-						&config), 0);
+		looks = beside(look_for_resets, &config);
 		clean_after(steps[i], gpu);
-		unbound = true;
-		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_int_equal(ended(looks), 0);
 		assert_true(whole > 0);
 		assert_int_equal(resetting, 0);
 		assert_true(host_counter(gpu, "resets") > before);
@@ -567,9 +563,9 @@ static void removing_the_module_waits_for_the_scrub(void **state)
 	clean_after(remove_the_module, usual());
 }
 
-static void *unbind_thread(void *gpu)
+static long unbind_beside(void *gpu)
 {
-	return (void *)(long)gpu_unbind_here(gpu);
+	return gpu_unbind_here(gpu);
 }
 
 /*
@@ -580,23 +576,20 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 {
 	const struct gpu *gpu = usual();
 	uint64_t end = now_ms() + STUCK_MS;
-	pthread_t thread;
+	struct beside *unbinding;
 	char stopped[8];
-	void *ret;
 	int i;
 
 	bind(gpu);
 	vfio_open(&v, gpu);
 	host_ask(NULL, 0, "engine %s %#llx", gpu->name,
 		 (unsigned long long)gpu->base + 12345);
-	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
-					(void *)gpu), 0);
+	unbinding = beside(unbind_beside, gpu);
 	/* The attribute group disappears as soon as unbinding has begun. */
 	while (gpu_sysfs_write(gpu, STATE, "") != -ENOENT && now_ms() < end)
 		usleep(1000);
 	vfio_close(&v);
-	assert_int_equal(pthread_join(thread, &ret), 0);
-	assert_null(ret);
+	assert_int_equal(ended(unbinding), 0);
 	host_ask(stopped, sizeof(stopped), "engine_stopped %s", gpu->name);
 	assert_string_equal(stopped, "1");
 	assert_clean(gpu);
@@ -815,15 +808,13 @@ static int slow_lines(bool *late)
 static bool unbind_slowly(const struct gpu *gpu)
 {
 	uint64_t end = now_ms() + STUCK_MS;
-	pthread_t thread;
+	struct beside *unbinding;
 	bool late = false;
 	int count = 0;
-	void *ret;
 
 	klog_mark();
 	bind_and_hold(gpu);
-	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
-					(void *)gpu), 0);
+	unbinding = beside(unbind_beside, gpu);
 	/* It says so when its first sleep is over. */
 	while (!count && !late) {
 		assert_true(now_ms() < end);
@@ -831,8 +822,7 @@ static bool unbind_slowly(const struct gpu *gpu)
 		count = slow_lines(&late);
 	}
 	release_after(0);
-	assert_int_equal(pthread_join(thread, &ret), 0);
-	assert_null(ret);
+	assert_int_equal(ended(unbinding), 0);
 	/* After that, each half minute. */
 	count += slow_lines(&late);
 	assert_true(count >= 1 || late);
@@ -854,23 +844,20 @@ static void unbinding_ends_an_open_that_waits(void **state)
 {
 	const struct gpu *gpu = gpu_find(PATIENT);
 	struct pollfd p = { .events = POLLIN };
-	pthread_t thread;
-	bool ended;
+	struct beside *unbinding;
+	bool open_ended;
 	pid_t pid;
-	void *ret;
 
 	bind_and_hold(gpu);
 	pid = wait_in_a_child(gpu, &p.fd);
-	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
-					(void *)gpu), 0);
+	unbinding = beside(unbind_beside, gpu);
 	/* Before the memory is ready; later, the open would end by itself. */
-	ended = poll(&p, 1, OPEN_ENDS_MS) == 1;
-	if (!ended)
+	open_ended = poll(&p, 1, OPEN_ENDS_MS) == 1;
+	if (!open_ended)
 		kill_child(pid);
 	release_after(0);
-	assert_int_equal(pthread_join(thread, &ret), 0);
-	assert_null(ret);
-	assert_true(ended);
+	assert_int_equal(ended(unbinding), 0);
+	assert_true(open_ended);
 	assert_int_equal(result_of_child(p.fd), -ENODEV);
 	kill_child(pid);
 	assert_clean(gpu);
@@ -1151,8 +1138,7 @@ static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
 {
 	const struct gpu *gpu = usual();
 	int events = events_listen();
-	pthread_t thread;
-	void *ret;
+	struct beside *unbinding;
 
 	bind(gpu);
 	assert_event(events, gpu, "clean", 1, gpu->size);
@@ -1161,12 +1147,10 @@ static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
 	forbid_resets(gpu, true);
 	/* With the lock that an unbind holds, the close can't reset its bus. */
 	klog_mark();
-	assert_int_equal(pthread_create(&thread, NULL, unbind_thread,
-					(void *)gpu), 0);
+	unbinding = beside(unbind_beside, gpu);
 	assert_true(klog_wait("blocked until released by user", STUCK_MS));
 	vfio_close(&v);
-	assert_int_equal(pthread_join(thread, &ret), 0);
-	assert_null(ret);
+	assert_int_equal(ended(unbinding), 0);
 	assert_event(events, gpu, "failed", 2, 0);
 	forbid_resets(gpu, false);
 	assert_int_equal(klog_count("(error -25); the GPU is released with its content"),
