@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -289,16 +288,15 @@ static void after_a_fatal_error_the_memory_is_waited_for(void **state)
 }
 
 /* Accesses during recovery fail, and are good again after it. */
-static volatile bool stop;
 static volatile uint64_t good, refused, bad;
 
-static void *use(void *arg)
+static long use(void *arg)
 {
 	unsigned int index = *(const unsigned int *)arg;
 	uint64_t word = 0x5a5a5a5a5a5a5a5a, back;
 	ssize_t ret;
 
-	while (!stop) {
+	while (still_wanted()) {
 		ret = vfio_write(&v, REGION(index) + 64 * KiB, &word, 8);
 		if (ret == 8)
 			ret = vfio_read(&v, REGION(index) + 64 * KiB, &back, 8);
@@ -309,24 +307,22 @@ static void *use(void *arg)
 		else
 			__atomic_fetch_add(&bad, 1, __ATOMIC_RELAXED);
 	}
-	return NULL;
+	return 0;
 }
 
 static void users_meanwhile_are_refused_and_go_on(void **state)
 {
-	pthread_t threads[4];
+	struct beside *users[4];
 	uint64_t before;
 	size_t i;
 
 	start("second");
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 300);
-	stop = false;
 	good = 0;
 	refused = 0;
 	bad = 0;
-	for (i = 0; i < ARRAY_SIZE(threads); i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, use,
-						(void *)&indexes[i % 2]), 0);
+	for (i = 0; i < ARRAY_SIZE(users); i++)
+		users[i] = beside(use, &indexes[i % 2]);
 	for (i = 0; i < 5; i++) {
 		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 		wait_until_told();
@@ -336,9 +332,8 @@ static void users_meanwhile_are_refused_and_go_on(void **state)
 		while (good < before + 100)
 			usleep(1000);
 	}
-	stop = true;
-	for (i = 0; i < ARRAY_SIZE(threads); i++)
-		pthread_join(threads[i], NULL);
+	for (i = 0; i < ARRAY_SIZE(users); i++)
+		ended(users[i]);
 	print_message("# %llu accesses, %llu refused\n",
 		      (unsigned long long)good, (unsigned long long)refused);
 	assert_int_equal(bad, 0);
@@ -776,22 +771,16 @@ static void a_link_reset_without_bars_afterwards_is_no_recovery(void **state)
 	assert_int_equal(unload("failing"), 0);
 }
 
-struct waiter {
-	pthread_t thread;
-	char *page;		/* NULL: read */
-	int result;
-};
-
-static void *wait_for_memory(void *arg)
+static long touch_beside(void *page)
 {
-	struct waiter *w = arg;
+	return raises_sigbus(touch_read, page) ? -EIO : 0;
+}
+
+static long read_beside(void *arg)
+{
 	char byte;
 
-	if (w->page)
-		w->result = raises_sigbus(touch_read, w->page) ? -EIO : 0;
-	else
-		w->result = vfio_read(&v, REGION(RESMEM), &byte, 1);
-	return NULL;
+	return vfio_read(&v, REGION(RESMEM), &byte, 1);
 }
 
 /*
@@ -800,7 +789,7 @@ static void *wait_for_memory(void *arg)
  */
 static void when_the_link_freezes_those_who_wait_fail(void **state)
 {
-	struct waiter w[3];
+	struct beside *waits[3];
 	uint64_t looks;
 	bool again;
 	size_t i;
@@ -812,19 +801,14 @@ static void when_the_link_freezes_those_who_wait_fail(void **state)
 		vfio_unready_after_resets(&v);
 		assert_int_equal(vfio_reset(&v), 0);
 		looks = host_counter(v.gpu, "c2c_reads");
-		for (i = 0; i < ARRAY_SIZE(w); i++) {
-			w[i].page = i < 2 ? maps[i] : NULL;
-			assert_int_equal(pthread_create(&w[i].thread, NULL,
-							wait_for_memory, &w[i]),
-					 0);
-		}
+		for (i = 0; i < ARRAY_SIZE(waits); i++)
+			waits[i] = i < 2 ? beside(touch_beside, maps[i]) :
+				   beside(read_beside, NULL);
 		host_wait_counter(v.gpu, "c2c_reads", looks + 5);
 		lose_bar0(v.gpu);
 		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
-		for (i = 0; i < ARRAY_SIZE(w); i++) {
-			pthread_join(w[i].thread, NULL);
-			assert_int_equal(w[i].result, -EIO);
-		}
+		for (i = 0; i < ARRAY_SIZE(waits); i++)
+			assert_int_equal(ended(waits[i]), -EIO);
 		wait_for_the_end("failed");
 		again = waits_again();
 		assert_int_equal(vfio_reset(&v), 0);
