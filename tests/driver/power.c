@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -316,32 +315,29 @@ static void each_access_in_low_power_waits(void **state)
 	assert_nothing_reached_it();
 }
 
-static void *touch_thread(void *map)
+static long touch_beside(void *map)
 {
-	return (void *)(long)raises_sigbus(touch_read, map);
+	return raises_sigbus(touch_read, map);
 }
 
 /* If low power begins during a wait, the result of the wait doesn't count. */
 static void a_wait_that_low_power_overtakes_does_not_count(void **state)
 {
 	uint64_t before, begin;
-	pthread_t thread;
-	void *sigbus;
+	struct beside *touch;
 
 	strcpy(parts[0].map, "kept");
 	assert_int_equal(vfio_reset(&v), 0);
 	vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
 	set_delay(DELAY_MS);
 	before = host_counter(gpu, "c2c_reads");
-	assert_int_equal(pthread_create(&thread, NULL, touch_thread,
-					parts[0].map), 0);
+	touch = beside(touch_beside, parts[0].map);
 	host_wait_counter(gpu, "c2c_reads", before + 2);
 	before = offs();
 	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), 0);
 	vfio_bar0_write(&v, MODEL_UNREADY, 0);
 	/* The fault happens in low power. */
-	assert_int_equal(pthread_join(thread, &sigbus), 0);
-	assert_non_null(sigbus);
+	assert_int_equal(ended(touch), true);
 	wait_until_off(before + 1);
 
 	begin = now_ms();
@@ -445,28 +441,26 @@ static void a_bound_gpu_that_nobody_has_open_is_without_power(void **state)
 
 /* Accesses while the device enters and leaves low power. */
 struct user {
-	pthread_t thread;
+	struct beside *beside;
 	struct part *part;
 	uint64_t accesses;
 	uint64_t wrong;
 };
 
-static volatile bool stop;
-
-static void *use(void *arg)
+static long use(void *arg)
 {
 	struct user *u = arg;
 	uint64_t at = REGION(u->part->index) + 2 * page;
 	uint64_t word = 0, back;
 
-	while (!stop) {
+	while (still_wanted()) {
 		word++;
 		if (vfio_write(&v, at, &word, 8) != 8 ||
 		    vfio_read(&v, at, &back, 8) != 8 || back != word)
 			u->wrong++;
 		u->accesses += 2;
 	}
-	return NULL;
+	return 0;
 }
 
 struct glance {
@@ -497,10 +491,8 @@ static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **stat
 	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
 		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
 	cycles = offs();
-	stop = false;
 	for (i = 0; i < 2; i++)
-		assert_int_equal(pthread_create(&u[i].thread, NULL, use, &u[i]),
-				 0);
+		u[i].beside = beside(use, &u[i]);
 	begin = now_ms();
 	/* For 10 s, and on a slow machine until enough has happened. */
 	while (now_ms() - begin < 10000 || offs() - cycles < 5 || !sigbus ||
@@ -520,9 +512,8 @@ static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **stat
 			usleep(1000);
 		}
 	}
-	stop = true;
 	for (i = 0; i < 2; i++)
-		pthread_join(u[i].thread, NULL);
+		ended(u[i].beside);
 	vfio_set_feature(&v, EXIT, NULL, 0);
 	cycles = offs() - cycles;
 	ask_guard(&guarded, &touched);
