@@ -8,7 +8,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,20 +79,19 @@ static int vain_result;
 /* Likewise a wait of more than 30 s, with a reset in it. */
 static pid_t patient_pid;
 
-static void *read_a_byte(void *dev)
+static long read_a_byte(void *dev)
 {
 	char byte;
 
-	return (void *)(long)vfio_read(dev, REGION(USEMEM), &byte, 1);
+	return vfio_read(dev, REGION(USEMEM), &byte, 1);
 }
 
 static void wait_in_vain(struct vain *r)
 {
-	pthread_t beside;
+	struct beside *read;
 	struct vfio other;
 	uint64_t begin;
 	char byte = 0, said[64];
-	void *ret;
 
 	vfio_start(&other, "second");
 	/*
@@ -106,10 +104,9 @@ static void wait_in_vain(struct vain *r)
 	begin = now_ms();
 	reset_unready(&other);
 	/* Two at once: the result of the first wait also ends the second. */
-	assert_int_equal(pthread_create(&beside, NULL, read_a_byte, &other), 0);
+	read = beside(read_a_byte, &other);
 	r->fault_is_sigbus = raises_sigbus(touch_read, fresh_page(&other));
-	pthread_join(beside, &ret);
-	r->beside = (long)ret;
+	r->beside = ended(read);
 	r->ms = now_ms() - begin;
 	if (other.gpu->is_model)
 		r->looks = vfio_bar0_read(&other, MODEL_C2C_READS);
@@ -134,29 +131,22 @@ enum touch {
 };
 
 struct toucher {
-	pthread_t thread;
-	volatile pid_t tid;
+	struct beside *beside;
 	enum touch how;
 	unsigned int index;
 	char *map;
 	uint64_t word;
-	int ret;
-	volatile bool ended;
 };
 
-static void *touch(void *arg)
+static long touch(void *arg)
 {
 	struct toucher *t = arg;
 
-	t->tid = this_thread();
 	if (t->how == TOUCH)
-		t->ret = raises_sigbus(touch_write, t->map) ? -EFAULT : 8;
-	else if (t->how == READ)
-		t->ret = vfio_read(&v, REGION(t->index) + 64, &t->word, 8);
-	else
-		t->ret = vfio_write(&v, REGION(t->index) + 64, &t->word, 8);
-	t->ended = true;
-	return NULL;
+		return raises_sigbus(touch_write, t->map) ? -EFAULT : 8;
+	if (t->how == READ)
+		return vfio_read(&v, REGION(t->index) + 64, &t->word, 8);
+	return vfio_write(&v, REGION(t->index) + 64, &t->word, 8);
 }
 
 static void start_toucher(struct toucher *t, enum touch how, unsigned int index)
@@ -164,19 +154,16 @@ static void start_toucher(struct toucher *t, enum touch how, unsigned int index)
 	*t = (struct toucher){ .how = how, .index = index, .word = 0x1122334455667788 };
 	if (how == TOUCH)
 		t->map = fresh_page(&v);
-	assert_int_equal(pthread_create(&t->thread, NULL, touch, t), 0);
+	t->beside = beside(touch, t);
 }
 
-/* Sleeps until all of them wait or have ended. */
-static void settle(struct toucher *t, size_t count)
+/* The memory isn't ready, so all of them must wait. */
+static void assert_waiting(struct toucher *t, size_t count)
 {
 	size_t i;
 
-	for (i = 0; i < count; i++) {
-		while (!t[i].tid)
-			usleep(1000);
-		until_it_waits(t[i].tid);
-	}
+	for (i = 0; i < count; i++)
+		assert_waits(t[i].beside);
 }
 
 static void start_touchers(struct toucher *t, size_t count)
@@ -186,17 +173,7 @@ static void start_touchers(struct toucher *t, size_t count)
 	for (i = 0; i < count; i++)
 		start_toucher(&t[i], i % 2 ? TOUCH : i % 4 ? WRITE : READ,
 			      i % 8 < 4 ? USEMEM : RESMEM);
-	settle(t, count);
-}
-
-/* The memory isn't ready, so all of them must still wait. */
-static void assert_waiting(struct toucher *t, size_t count)
-{
-	size_t i;
-
-	for (i = 0; i < count; i++)
-		if (t[i].ended && !waits_are_over())
-			fail_msg("toucher %zu has not waited", i);
+	assert_waiting(t, count);
 }
 
 /*
@@ -210,11 +187,9 @@ static bool release_touchers(struct toucher *t, size_t count)
 
 	vfio_make_ready(&v);
 	again = waits_again();
-	for (i = 0; i < count; i++) {
-		pthread_join(t[i].thread, NULL);
-		if (!again)
-			assert_int_equal(t[i].ret, 8);
-	}
+	for (i = 0; i < count; i++)
+		if (ended(t[i].beside) != 8 && !again)
+			fail_msg("access %zu has failed", i);
 	return !again;
 }
 
@@ -227,6 +202,7 @@ static bool reads_after_a_second_reset(void)
 	unsigned int attempts = 0;
 	uint64_t begin, waiting;
 	struct toucher t;
+	long ret;
 	bool over;
 
 	vfio_start(&v, "odd");
@@ -234,7 +210,7 @@ static bool reads_after_a_second_reset(void)
 		begin = now_ms();
 		reset_unready(&v);
 		start_toucher(&t, READ, USEMEM);
-		settle(&t, 1);
+		until_it_waits(t.beside->tid);
 		waiting = now_ms();
 		sleep(20);
 		reset_unready(&v);
@@ -243,9 +219,9 @@ static bool reads_after_a_second_reset(void)
 			usleep(10000);
 		vfio_make_ready(&v);
 		over |= waits_are_over();
-		pthread_join(t.thread, NULL);
-	} while (t.ret != 8 && over && ++attempts < 5);
-	return t.ret == 8;
+		ret = ended(t.beside);
+	} while (ret != 8 && over && ++attempts < 5);
+	return ret == 8;
 }
 
 static int setup(void **state)
@@ -287,7 +263,6 @@ static void a_fault_waits_until_the_memory_is_ready(void **state)
 	do {
 		reset_unready(&v);
 		start_toucher(&t, TOUCH, USEMEM);
-		settle(&t, 1);
 		assert_waiting(&t, 1);
 	} while (!release_touchers(&t, 1));
 }
@@ -304,7 +279,6 @@ static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
 			reset_unready(&v);
 			start_toucher(&t[0], WRITE, indexes[i]);
 			start_toucher(&t[1], READ, indexes[i]);
-			settle(t, ARRAY_SIZE(t));
 			assert_waiting(t, ARRAY_SIZE(t));
 		} while (!release_touchers(t, ARRAY_SIZE(t)));
 		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 64, &back, 8), 8);
@@ -323,7 +297,6 @@ static void eight_waiters_are_released_together(void **state)
 	do {
 		reset_unready(&v);
 		start_touchers(t, ARRAY_SIZE(t));
-		assert_waiting(t, ARRAY_SIZE(t));
 	} while (!release_touchers(t, ARRAY_SIZE(t)));
 }
 
@@ -336,8 +309,6 @@ static void a_reset_does_not_wait_for_waiters(void **state)
 		reset_unready(&v);
 		start_touchers(t, ARRAY_SIZE(t));
 		assert_int_equal(vfio_reset(&v), 0);
-		assert_waiting(t, ARRAY_SIZE(t));
-		settle(t, ARRAY_SIZE(t));
 		assert_waiting(t, ARRAY_SIZE(t));
 	} while (!release_touchers(t, ARRAY_SIZE(t)));
 }
@@ -392,7 +363,7 @@ static bool killed_in_a_wait(bool fault)
 	}
 	until_it_waits(pid);
 	start_toucher(&other, READ, USEMEM);
-	settle(&other, 1);
+	until_it_waits(other.beside->tid);
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	waited = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
@@ -600,31 +571,30 @@ static void a_cxl_part_that_is_gone_is_ENODEV(void **state)
 
 /* A thread that reads continuously, also during a reset. */
 struct reader {
-	pthread_t thread;
+	struct beside *reads;
 	struct vfio *dev;
-	unsigned int beside;	/* reads during which a reset happened */
+	unsigned int during;	/* reads during which a reset happened */
 	unsigned int failed;	/* of these */
 };
 
-static volatile bool stop_readers;
 static volatile unsigned int resets_done;
 
-static void *read_always(void *arg)
+static long read_always(void *arg)
 {
 	struct reader *r = arg;
 	unsigned int before;
 	ssize_t ret;
 	char byte;
 
-	while (!stop_readers) {
+	while (still_wanted()) {
 		before = resets_done;
 		ret = vfio_read(r->dev, REGION(USEMEM), &byte, 1);
 		if (before != resets_done) {
-			r->beside++;
+			r->during++;
 			r->failed += ret != 1;
 		}
 	}
-	return NULL;
+	return 0;
 }
 
 /*
@@ -634,7 +604,7 @@ static void *read_always(void *arg)
 static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 {
 	uint32_t never = UINT32_MAX, delay = 200;
-	unsigned int beside = 0, failed = 0;
+	unsigned int during = 0, failed = 0;
 	struct reader readers[4];
 	struct vfio cxl;
 	size_t i, j;
@@ -647,27 +617,24 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), -EIO);
 		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &delay, 4), 4);
 
-		stop_readers = false;
 		for (j = 0; j < ARRAY_SIZE(readers); j++) {
 			readers[j] = (struct reader){ .dev = &cxl };
-			assert_int_equal(pthread_create(&readers[j].thread, NULL,
-							read_always, &readers[j]), 0);
+			readers[j].reads = beside(read_always, &readers[j]);
 		}
 		usleep(100000);
 		assert_int_equal(vfio_reset(&cxl), 0);
 		resets_done++;
 		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
-		stop_readers = true;
 		for (j = 0; j < ARRAY_SIZE(readers); j++) {
-			pthread_join(readers[j].thread, NULL);
-			beside += readers[j].beside;
+			ended(readers[j].reads);
+			during += readers[j].during;
 			failed += readers[j].failed;
 		}
 	}
-	print_message("# %u of %u reads during a reset failed\n", failed, beside);
+	print_message("# %u of %u reads during a reset failed\n", failed, during);
 	/* Some may have failed before the reset without having returned yet. */
-	assert_true(beside > 0);
-	assert_true(failed * 5 <= beside);
+	assert_true(during > 0);
+	assert_true(failed * 5 <= during);
 	vfio_stop(&cxl);
 }
 
