@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -297,23 +296,18 @@ static void reads_and_writes_are_told(void **state)
 	vfio_stop(&v);
 }
 
-static volatile pid_t reading;
-
-static void *read_a_byte(void *arg)
+static long read_a_byte(void *arg)
 {
 	char byte;
 
-	reading = this_thread();
-	*(ssize_t *)arg = vfio_read(&v, REGION(USEMEM), &byte, 1);
-	return NULL;
+	return vfio_read(&v, REGION(USEMEM), &byte, 1);
 }
 
 /* Returns false if the test must begin anew. */
 static bool first_touch_is_told(void)
 {
 	uint64_t looks = v.gpu->is_model ? host_counter(v.gpu, "c2c_reads") : 0;
-	pthread_t reader;
-	ssize_t ret = 0;
+	struct beside *read;
 	char byte;
 	bool again;
 
@@ -321,20 +315,15 @@ static bool first_touch_is_told(void)
 	vfio_unready_after_resets(&v);
 	assert_int_equal(vfio_reset(&v), 0);
 	start();
-	reading = 0;
-	assert_int_equal(pthread_create(&reader, NULL, read_a_byte, &ret), 0);
-	while (!reading)
-		usleep(1000);
+	read = beside(read_a_byte, NULL);
 	/* A read that has looked in vain waits. */
 	if (v.gpu->is_model)
 		host_wait_counter(v.gpu, "c2c_reads", looks + 1);
-	until_it_waits(reading);
 	/* Still waiting: the event comes at the end. */
-	assert_true(!ret || waits_are_over());
+	assert_waits(read);
 	vfio_make_ready(&v);
 	again = waits_again();
-	pthread_join(reader, NULL);
-	assert_true(ret == 1 || again);
+	assert_true(ended(read) == 1 || again);
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	stop();
 	return !again;
