@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -27,11 +26,10 @@ static struct vfio v;
 static unsigned int rounds;
 static char *place;		/* aligned like the memory */
 static char *map;
-static volatile bool stop;
 
 /*
- * Number of the round that has begun, and of the one that is over. The
- * threads poll: waking up takes longer than the race.
+ * Number of the round that has begun, and of the one that is over. The threads
+ * poll: waking up takes longer than the race.
  */
 static atomic_uint begun, over;
 
@@ -39,23 +37,20 @@ static atomic_uint begun, over;
  * Both fault handlers wait for a lock that a write to the command register
  * holds, and so continue at the same time.
  */
-static void *hold_up(void *arg)
+static long hold_up(void *arg)
 {
 	uint16_t command;
 
 	if (vfio_read(&v, CONFIG + 4, &command, 2) != 2)
-		return NULL;
-	while (!stop)
+		return -EIO;
+	while (still_wanted())
 		vfio_write(&v, CONFIG + 4, &command, 2);
-	return NULL;
+	return 0;
 }
 
-static void *reset_now(void *arg)
+static long reset_now(void *arg)
 {
-	int *ret = arg;
-
-	*ret = vfio_reset(&v);
-	return NULL;
+	return vfio_reset(&v);
 }
 
 static void map_anew(unsigned int index)
@@ -78,7 +73,7 @@ static unsigned long page_at(unsigned int i)
 }
 
 /* Accesses with huge pages enabled, as they are when the round begins. */
-static void *touch_huge(void *arg)
+static long touch_huge(void *arg)
 {
 	unsigned int i;
 
@@ -88,25 +83,22 @@ static void *touch_huge(void *arg)
 		((volatile char *)map)[64 + i % 2] = i;
 		over = i + 1;
 	}
-	return NULL;
+	return 0;
 }
 
-static void begin_rounds(pthread_t *toucher)
+static struct beside *begin_rounds(void)
 {
 	begun = 0;
 	over = 0;
-	assert_int_equal(pthread_create(toucher, NULL, touch_huge, NULL), 0);
+	return beside(touch_huge, NULL);
 }
 
 static void one_race(unsigned int index, bool held_up)
 {
-	pthread_t toucher, holder;
+	struct beside *holder = held_up ? beside(hold_up, NULL) : NULL;
+	struct beside *toucher = begin_rounds();
 	unsigned int i, wrong = 0;
 
-	stop = false;
-	if (held_up)
-		assert_int_equal(pthread_create(&holder, NULL, hold_up, NULL), 0);
-	begin_rounds(&toucher);
 	for (i = 0; i < rounds; i++) {
 		map_anew(index);
 		prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
@@ -121,10 +113,9 @@ static void one_race(unsigned int index, bool held_up)
 			sched_yield();
 		wrong += map[64 + i % 2] != (char)i || map[page_at(i)] != (char)i;
 	}
-	stop = true;
-	pthread_join(toucher, NULL);
+	ended(toucher);
 	if (held_up)
-		pthread_join(holder, NULL);
+		assert_int_equal(ended(holder), 0);
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 	assert_int_equal(wrong, 0);
 }
@@ -152,16 +143,16 @@ static void huge_entries_and_pages_of_resmem_side_by_side(void **state)
 /* Both faults wait for one reset, and either may continue first. */
 static void huge_entries_and_pages_after_one_reset(void **state)
 {
-	pthread_t toucher, resetter;
+	struct beside *toucher, *resetter;
 	unsigned int all = rounds, i;
-	int ret;
+	long ret;
 
 	rounds = all / 20;
-	begin_rounds(&toucher);
+	toucher = begin_rounds();
 	for (i = 0; i < rounds; i++) {
 		map_anew(i % 2 ? USEMEM : RESMEM);
 		prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
-		assert_int_equal(pthread_create(&resetter, NULL, reset_now, &ret), 0);
+		resetter = beside(reset_now, NULL);
 		usleep(20000);
 		begun = i + 1;
 		usleep(20000);
@@ -169,12 +160,12 @@ static void huge_entries_and_pages_after_one_reset(void **state)
 		((volatile char *)map)[page_at(i)] = i;
 		while (over == i)
 			sched_yield();
-		pthread_join(resetter, NULL);
+		ret = ended(resetter);
 		assert_true(!ret || ret == -EAGAIN);
 		assert_int_equal(map[64 + i % 2], (char)i);
 		assert_int_equal(map[page_at(i)], (char)i);
 	}
-	pthread_join(toucher, NULL);
+	ended(toucher);
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
 	rounds = all;
 }
