@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -736,55 +735,41 @@ static void two_gpus_have_bars_of_their_own(void **state)
 
 #define ROUNDS		20000
 
-struct writer {
-	pthread_t thread;
-	uint64_t value;
-	volatile bool stop;
-	int failures;
-};
-
-static void *write_until_stopped(void *arg)
+/* The result is how many writes failed. */
+static long write_until_ended(void *value)
 {
-	struct writer *w = arg;
+	long failures = 0;
 
-	/* No assertions: cmocka's can't leave a thread. */
-	while (!w->stop)
-		if (cfg_write(PCI_BASE_ADDRESS_4, &w->value, 8) != 8)
-			w->failures++;
-	return NULL;
+	while (still_wanted())
+		if (cfg_write(PCI_BASE_ADDRESS_4, value, 8) != 8)
+			failures++;
+	return failures;
 }
 
 static void eight_byte_writes_are_never_seen_in_part(void **state)
 {
-	struct writer w[2] = {
-		{ .value = 0xaaaaaaaa80000000 }, { .value = 0x5555555500000000 }
-	};
+	static uint64_t values[2] = { 0xaaaaaaaa80000000, 0x5555555500000000 };
 	unsigned int seen[2] = { 0 }, torn = 0;
+	struct beside *writes[2];
 	uint64_t val;
 	int i;
 
-	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_4, &w[0].value, 8), 8);
+	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_4, &values[0], 8), 8);
 	for (i = 0; i < 2; i++)
-		assert_int_equal(pthread_create(&w[i].thread, NULL,
-						write_until_stopped, &w[i]), 0);
+		writes[i] = beside(write_until_ended, &values[i]);
 	/* On a busy host, a writer may not run for a while. */
 	for (i = 0; !torn && (i < ROUNDS || !seen[0] || !seen[1]); i++) {
 		if (cfg_read(PCI_BASE_ADDRESS_4, &val, 8) != 8)
 			torn++;
-		else if (val == masked(w[0].value, PCI_BASE_ADDRESS_4))
+		else if (val == masked(values[0], PCI_BASE_ADDRESS_4))
 			seen[0]++;
-		else if (val == masked(w[1].value, PCI_BASE_ADDRESS_4))
+		else if (val == masked(values[1], PCI_BASE_ADDRESS_4))
 			seen[1]++;
 		else
 			torn++;
 	}
-	for (i = 0; i < 2; i++) {
-		w[i].stop = true;
-		assert_int_equal(pthread_join(w[i].thread, NULL), 0);
-	}
-	/* Not before both have ended: they use this function's stack. */
 	for (i = 0; i < 2; i++)
-		assert_int_equal(w[i].failures, 0);
+		assert_int_equal(ended(writes[i]), 0);
 	assert_int_equal(torn, 0);
 }
 
