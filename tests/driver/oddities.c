@@ -7,9 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -75,33 +73,27 @@ static void a_gpu_that_can_not_be_reset_is_not_scrubbed(void **state)
 	vfio_stop(&v);
 }
 
-static atomic_bool bind_ended;
-
-/* The result is NULL for success. */
-static void *bind_gpu(void *gpu)
+static long bind_beside(void *gpu)
 {
-	int ret = gpu_bind(gpu);
-
-	bind_ended = true;
-	return (void *)(intptr_t)ret;
+	return gpu_bind(gpu);
 }
 
 /*
  * Begins to bind a GPU, held by gpu_hold(), and returns once that has read its
  * registers @count times.
  */
-static void start_bind(const struct gpu *gpu, volatile uint32_t *bar0,
-		       uint32_t count, pthread_t *thread)
+static struct beside *start_bind(const struct gpu *gpu, volatile uint32_t *bar0,
+				 uint32_t count)
 {
 	uint32_t looks = bar0[MODEL_C2C_READS / 4];
+	struct beside *bind;
 
-	bind_ended = false;
 	waits_begin();
-	assert_int_equal(pthread_create(thread, NULL, bind_gpu, (void *)gpu),
-			 0);
-	while (!bind_ended && bar0[MODEL_C2C_READS / 4] - looks < count)
+	bind = beside(bind_beside, gpu);
+	while (!bind->over && bar0[MODEL_C2C_READS / 4] - looks < count)
 		usleep(1000);
-	assert_true(!bind_ended || waits_are_over());
+	assert_true(!bind->over || waits_are_over());
+	return bind;
 }
 
 /* Only the registers read as all ones: config space still answers. */
@@ -109,9 +101,9 @@ static void registers_of_all_ones_are_not_a_gpu_that_is_gone(void **state)
 {
 	const struct gpu *gpu = gpu_find("ones");
 	volatile uint32_t *bar0;
-	pthread_t thread;
-	void *ret;
+	struct beside *bind;
 	bool again;
+	long ret;
 
 	do {
 		bar0 = gpu_hold(gpu);
@@ -120,33 +112,33 @@ static void registers_of_all_ones_are_not_a_gpu_that_is_gone(void **state)
 		 * The second read shows that the first one did not end the
 		 * wait.
 		 */
-		start_bind(gpu, bar0, 2, &thread);
+		bind = start_bind(gpu, bar0, 2);
 		gpu_release(gpu, bar0);
 		again = waits_again();
-		assert_int_equal(pthread_join(thread, &ret), 0);
+		ret = ended(bind);
 	} while (again && ret);
-	assert_null(ret);
+	assert_int_equal(ret, 0);
 }
 
 static void a_gpu_that_leaves_during_the_wait_is_ENODEV(void **state)
 {
 	const struct gpu *gpu = gpu_find("ones");
 	volatile uint32_t *bar0;
-	pthread_t thread;
-	void *ret;
+	struct beside *bind;
 	bool again;
+	long ret;
 
 	do {
 		bar0 = gpu_hold(gpu);
 		klog_mark();
-		start_bind(gpu, bar0, 1, &thread);
+		bind = start_bind(gpu, bar0, 1);
 		host_ask(NULL, 0, "answer ones 0");
 		again = waits_again();
-		assert_int_equal(pthread_join(thread, &ret), 0);
+		ret = ended(bind);
 		host_ask(NULL, 0, "answer ones 1");
 		gpu_release(gpu, bar0);
 	} while (again);
-	assert_int_equal((intptr_t)ret, -ENODEV);
+	assert_int_equal(ret, -ENODEV);
 	assert_int_equal(klog_count("reads as all ones and may be gone"), 1);
 	assert_false(gpu_bound(gpu));
 	assert_int_equal(gpu_bind(gpu), 0);
@@ -178,8 +170,6 @@ static void a_gpu_of_a_node_is_scrubbed(void **state)
 	assert_int_equal(gpu_unbind(gpu), 0);
 	gpu_sysfs_write(gpu, "numa_node", "-1");
 }
-
-static atomic_bool stop;
 
 /* ---- unusual users ------------------------------------------------------ */
 
@@ -222,11 +212,11 @@ static void a_futex_in_unready_memory_is_EFAULT(void **state)
 	vfio_stop(&v);
 }
 
-static void *reset_until_stopped(void *dev)
+static long reset_until_ended(void *dev)
 {
-	while (!stop)
+	while (still_wanted())
 		vfio_reset(dev);
-	return NULL;
+	return 0;
 }
 
 /* Reads memory, or writes D0 to the power state, which is D0 already. */
@@ -244,14 +234,12 @@ static void use_for_ever(bool power)
 static void users_are_killed_while_resets_hold_the_locks(void **state)
 {
 	unsigned int i, seed = 1;
-	pthread_t thread;
+	struct beside *resets;
 	pid_t child[4];
 	int status;
 
 	vfio_start(&v, "gh200");
-	stop = false;
-	assert_int_equal(pthread_create(&thread, NULL, reset_until_stopped, &v),
-			 0);
+	resets = beside(reset_until_ended, &v);
 	for (i = 0; i < 10; i++) {
 		size_t n;
 
@@ -268,8 +256,7 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 			assert_true(WIFSIGNALED(status));
 		}
 	}
-	stop = true;
-	pthread_join(thread, NULL);
+	ended(resets);
 	vfio_stop(&v);
 }
 
