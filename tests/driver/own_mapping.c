@@ -9,7 +9,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,15 +24,15 @@ static struct vfio v;
 static uint64_t deadline;
 
 struct worker {
-	void *(*fn)(void *worker);
+	long (*function)(void *worker);
 	unsigned int index;
 	bool write;
-	pthread_t thread;
+	struct beside *beside;
 	unsigned long rounds;
-	ssize_t bad;
 };
 
-static void *self_io(void *arg)
+/* The result of each is 0, or what went wrong. */
+static long self_io(void *arg)
 {
 	struct worker *w = arg;
 
@@ -43,10 +42,8 @@ static void *self_io(void *arg)
 				 REGION(w->index) + at);
 		ssize_t ret;
 
-		if (map == MAP_FAILED) {
-			w->bad = -errno;
-			break;
-		}
+		if (map == MAP_FAILED)
+			return -errno;
 		/* Overlapping by half. */
 		if (w->write)
 			ret = vfio_write(&v, REGION(w->index) + at + SIZE / 2,
@@ -55,16 +52,14 @@ static void *self_io(void *arg)
 			ret = vfio_read(&v, REGION(w->index) + at + SIZE / 2,
 					map, SIZE);
 		munmap(map, SIZE);
-		if (ret != (ssize_t)SIZE) {
-			w->bad = ret;
-			break;
-		}
+		if (ret != (ssize_t)SIZE)
+			return ret < 0 ? ret : -EIO;
 		w->rounds++;
 	} while (now_ms() < deadline);
-	return NULL;
+	return 0;
 }
 
-static void *toucher(void *arg)
+static long toucher(void *arg)
 {
 	struct worker *w = arg;
 	char *map = vfio_map(&v, w->index, 0, SIZE, RW, MAP_SHARED, NULL);
@@ -75,10 +70,10 @@ static void *toucher(void *arg)
 		w->rounds++;
 	} while (now_ms() < deadline);
 	munmap(map, SIZE);
-	return NULL;
+	return 0;
 }
 
-static void *resetter(void *arg)
+static long resetter(void *arg)
 {
 	struct worker *w = arg;
 
@@ -86,36 +81,34 @@ static void *resetter(void *arg)
 		int ret = vfio_reset(&v);
 
 		/* -EAGAIN: another thread holds the device's lock. */
-		if (ret && ret != -EAGAIN) {
-			w->bad = ret;
-			break;
-		}
+		if (ret && ret != -EAGAIN)
+			return ret;
 		w->rounds++;
 	} while (now_ms() < deadline);
-	return NULL;
+	return 0;
 }
 
 static void io_into_the_own_mapping_beside_resets_ends(void **state)
 {
 	struct worker w[] = {
-		{ .fn = resetter },
-		{ .fn = self_io, .index = USEMEM },
-		{ .fn = self_io, .index = USEMEM, .write = true },
-		{ .fn = self_io, .index = RESMEM },
-		{ .fn = toucher, .index = RESMEM },
+		{ .function = resetter },
+		{ .function = self_io, .index = USEMEM },
+		{ .function = self_io, .index = USEMEM, .write = true },
+		{ .function = self_io, .index = RESMEM },
+		{ .function = toucher, .index = RESMEM },
 	};
 	size_t i, n = ARRAY_SIZE(w);
+	long bad[ARRAY_SIZE(w)];
 
 	vfio_start(&v, "gh200");
 	deadline = now_ms() + setting("RACE_S", 10) * 1000;
 	for (i = 0; i < n; i++)
-		assert_int_equal(pthread_create(&w[i].thread, NULL, w[i].fn,
-						&w[i]), 0);
+		w[i].beside = beside(w[i].function, &w[i]);
 	for (i = 0; i < n; i++)
-		pthread_join(w[i].thread, NULL);
+		bad[i] = ended(w[i].beside);
 	for (i = 0; i < n; i++) {
 		print_message("# worker %zu: %lu rounds\n", i, w[i].rounds);
-		assert_int_equal(w[i].bad, 0);
+		assert_int_equal(bad[i], 0);
 		assert_true(w[i].rounds > 0);
 	}
 	vfio_stop(&v);
