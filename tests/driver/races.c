@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -38,7 +37,7 @@ static struct vfio v;
 static char *arena;
 
 struct worker {
-	pthread_t thread;
+	struct beside *beside;
 	unsigned int number;
 	void (*round)(struct worker *w, unsigned int i);
 	/*
@@ -186,7 +185,7 @@ static void fault_by_given_file(struct worker *w, unsigned int i)
 	w->done += k - 1;
 }
 
-static void *work(void *arg)
+static long work(void *arg)
 {
 	struct worker *w = arg;
 
@@ -199,18 +198,18 @@ static void *work(void *arg)
 	/* If a file is given to it now, nothing is to be waited for. */
 	w->ended = true;
 	sem_post(&w->closed);
-	return NULL;
+	return 0;
 }
 
-static void *wait_for_workers(void *arg)
+static long wait_for_workers(void *arg)
 {
 	unsigned int i;
 
 	for (i = 0; i < WORKERS; i++)
-		pthread_join(workers[i].thread, NULL);
+		ended(workers[i].beside);
 	all_done = true;
 	sem_post(&round_done);
-	return NULL;
+	return 0;
 }
 
 static unsigned long rounds_done(void)
@@ -244,7 +243,7 @@ static void race(void (*two)(struct worker *, unsigned int),
 {
 	unsigned long signals = 0;
 	unsigned int tenths = 0;
-	pthread_t waiter;
+	struct beside *waiter;
 	unsigned int i;
 	int ret = 0;
 
@@ -257,11 +256,9 @@ static void race(void (*two)(struct worker *, unsigned int),
 		workers[i].round = i < 2 ? two : one;
 		sem_init(&workers[i].given, 0, 0);
 		sem_init(&workers[i].closed, 0, 0);
-		assert_int_equal(pthread_create(&workers[i].thread, NULL, work,
-						&workers[i]), 0);
+		workers[i].beside = beside(work, &workers[i]);
 	}
-	assert_int_equal(pthread_create(&waiter, NULL, wait_for_workers, NULL),
-			 0);
+	waiter = beside(wait_for_workers, NULL);
 	/* Workers that wait for a file would hang if this loop ended early. */
 	while (!all_done) {
 		int this = disturb(disturbed);
@@ -271,7 +268,7 @@ static void race(void (*two)(struct worker *, unsigned int),
 			ret = this;
 		tenths = tell_progress(tenths);
 	}
-	pthread_join(waiter, NULL);
+	ended(waiter);
 	catch_signals(SIG_DFL);
 	for (i = 0; i < WORKERS; i++) {
 		if (workers[i].wrong[0])
@@ -390,26 +387,22 @@ static int close_and_open(unsigned int i)
 	return ret;
 }
 
-static void *unbind(void *gpu)
+static long unbind(void *gpu)
 {
-	return (void *)(long)gpu_unbind_here(gpu);
+	return gpu_unbind_here(gpu);
 }
 
 static int unbind_and_bind(unsigned int i)
 {
-	pthread_t thread;
-	void *ret;
+	struct beside *unbinding;
 	int err;
 
 	give_files();
-	err = pthread_create(&thread, NULL, unbind, (void *)v.gpu);
-	if (err)
-		return -err;
+	unbinding = beside(unbind, v.gpu);
 	usleep(i * 137 % 3000);
 	vfio_close(&v);
 	wait_for_files();
-	pthread_join(thread, &ret);
-	err = (long)ret;
+	err = ended(unbinding);
 	if (!err)
 		err = gpu_bind(v.gpu);
 	return err ?: vfio_try_open(&v, v.gpu);
