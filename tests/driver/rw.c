@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -350,40 +349,32 @@ static void pages_that_are_not_there_yet_are_brought_in(void **state)
 	free(in);
 }
 
-struct taken {
-	char *buf;
-	size_t size;
-	volatile bool stop;
-};
+#define TAKEN	(256 * KiB)
 
-static void *take_away(void *arg)
+static long take_away(void *buf)
 {
-	struct taken *t = arg;
-
-	while (!t->stop)
-		madvise(t->buf, t->size, MADV_DONTNEED);
-	return NULL;
+	while (still_wanted())
+		madvise(buf, TAKEN, MADV_DONTNEED);
+	return 0;
 }
 
 /* Accesses end even if the pages of their buffer vanish continuously. */
 static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
 {
-	struct taken t = { .size = 256 * KiB };
-	pthread_t thread;
+	char *buf = mmap(NULL, TAKEN, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct beside *taker;
 	int i;
 
-	t.buf = mmap(NULL, t.size, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_true(t.buf != MAP_FAILED);
-	assert_int_equal(pthread_create(&thread, NULL, take_away, &t), 0);
+	assert_true(buf != MAP_FAILED);
+	taker = beside(take_away, buf);
 	for (i = 0; i < 50; i++) {
 		uint64_t pos = REGION(indexes[i % 2]) + 13;
 
-		assert_int_equal(vfio_read(&v, pos, t.buf, t.size), t.size);
-		assert_int_equal(vfio_write(&v, pos, t.buf, t.size), t.size);
+		assert_int_equal(vfio_read(&v, pos, buf, TAKEN), TAKEN);
+		assert_int_equal(vfio_write(&v, pos, buf, TAKEN), TAKEN);
 	}
-	t.stop = true;
-	pthread_join(thread, NULL);
-	munmap(t.buf, t.size);
+	ended(taker);
+	munmap(buf, TAKEN);
 }
 
 /* The position advances by the bytes transferred, as preadv() shows. */
@@ -412,19 +403,13 @@ static void vectors_are_read_and_written_in_a_row(void **state)
 	assert_memory_equal(c, out, 100);
 }
 
-struct tear {
-	uint64_t pos;
-	volatile bool stop;
-};
-
-static void *tear_writer(void *arg)
+static long tear_writer(void *pos)
 {
-	struct tear *t = arg;
 	uint64_t words[2] = { 0, ~0ULL };
 
-	for (unsigned int i = 0; !t->stop; i++)
-		pwrite(v.device, &words[i % 2], 8, t->pos);
-	return NULL;
+	for (unsigned int i = 0; still_wanted(); i++)
+		pwrite(v.device, &words[i % 2], 8, *(uint64_t *)pos);
+	return 0;
 }
 
 static void an_aligned_word_is_never_torn(void **state)
@@ -432,18 +417,16 @@ static void an_aligned_word_is_never_torn(void **state)
 	int k, i;
 
 	for (k = 0; k < 2; k++) {
-		struct tear t = { .pos = REGION(indexes[k]) + 4096 };
-		pthread_t thread;
-		uint64_t word = 0;
+		uint64_t pos = REGION(indexes[k]) + 4096, word = 0;
+		struct beside *writer;
 
-		vfio_write(&v, t.pos, &word, 8);
-		pthread_create(&thread, NULL, tear_writer, &t);
+		vfio_write(&v, pos, &word, 8);
+		writer = beside(tear_writer, &pos);
 		for (i = 0; i < 20000; i++) {
-			assert_int_equal(vfio_read(&v, t.pos, &word, 8), 8);
+			assert_int_equal(vfio_read(&v, pos, &word, 8), 8);
 			assert_true(word == 0 || word == ~0ULL);
 		}
-		t.stop = true;
-		pthread_join(thread, NULL);
+		ended(writer);
 	}
 }
 
@@ -686,23 +669,23 @@ static void a_closed_gpus_memory_is_in_no_tlb(void **state)
 	assert_int_equal(gpu_unbind(little.gpu), 0);
 }
 
-static void *open_hammer(void *arg)
+/* The result is 0 for success. */
+static long open_hammer(void *arg)
 {
 	struct vfio *big = arg;
 	char byte;
 
 	for (uint64_t at = 0; at < 8 * GiB; at += 512 * MiB)
 		if (vfio_read(big, REGION(USEMEM) + at, &byte, 1) != 1)
-			return (void *)1;
-	return NULL;
+			return 1;
+	return 0;
 }
 
 static void first_uses_from_many_threads_share_their_mappings(void **state)
 {
-	pthread_t thread[8];
+	struct beside *hammers[8];
 	struct vfio big;
 	uint64_t mapped;
-	void *bad;
 	int i;
 
 	/*
@@ -710,7 +693,7 @@ static void first_uses_from_many_threads_share_their_mappings(void **state)
 	 * mappings.
 	 */
 	vfio_start(&big, "s33");
-	assert_null(open_hammer(&big));
+	assert_int_equal(open_hammer(&big), 0);
 	mapped = kernel_mapped(big.gpu);
 	assert_true(mapped > 0);
 	vfio_close(&big);
@@ -718,11 +701,9 @@ static void first_uses_from_many_threads_share_their_mappings(void **state)
 	assert_int_equal(kernel_mapped(big.gpu), 0);
 
 	for (i = 0; i < 8; i++)
-		pthread_create(&thread[i], NULL, open_hammer, &big);
-	for (i = 0; i < 8; i++) {
-		pthread_join(thread[i], &bad);
-		assert_null(bad);
-	}
+		hammers[i] = beside(open_hammer, &big);
+	for (i = 0; i < 8; i++)
+		assert_int_equal(ended(hammers[i]), 0);
 	assert_int_equal(kernel_mapped(big.gpu), mapped);
 	vfio_stop(&big);
 }
