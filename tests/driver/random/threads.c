@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,10 +22,8 @@
 #define SLOT		512
 #define HALF		(SLOT / 2)
 
-static volatile bool stop;
-
 struct worker {
-	pthread_t thread;
+	struct beside *beside;
 	int fd;
 	struct part *part;
 	uint64_t offset;	/* of its slot */
@@ -137,14 +134,14 @@ static void work(struct worker *w)
 	w->rounds++;
 }
 
-static void *run(void *arg)
+static long run(void *arg)
 {
 	struct worker *w = arg;
 	unsigned int i;
 
-	for (i = 0; i < ROUNDS || !stop; i++)
+	for (i = 0; i < ROUNDS || still_wanted(); i++)
 		work(w);
-	return NULL;
+	return 0;
 }
 
 /* What happens concurrently. */
@@ -234,7 +231,6 @@ static void finish(struct worker *w)
 {
 	uint8_t *bytes = known(w->part, w->offset, SLOT), seen[SLOT];
 
-	pthread_join(w->thread, NULL);
 	say(" %u/%u", w->failed, w->rounds);
 	if (w->complaint[0])
 		wrong("%s", w->complaint);
@@ -263,17 +259,16 @@ static void threads_op(void)
 	for (i = 0; i < 2; i++)
 		maps[i] = map_part(&parts[i], 0, mappable(&parts[i]), RW,
 				   chance(50) ? 0 : page);
-	stop = false;
 	for (i = 0; i < THREADS; i++) {
 		memset(&workers[i], 0, sizeof(workers[i]));
 		prepare(&workers[i], i, maps);
 		workers[i].may_fail = kind == POWER || kind == DECODING;
-		assert_int_equal(pthread_create(&workers[i].thread, NULL, run,
-						&workers[i]), 0);
+		workers[i].beside = beside(run, &workers[i]);
 	}
 	for (i = 0; i < times; i++)
 		disturb(kind);
-	stop = true;
+	for (i = 0; i < THREADS; i++)
+		ended(workers[i].beside);
 	for (i = 0; i < THREADS; i++)
 		finish(&workers[i]);
 	for (i = 0; i < 2; i++)
