@@ -13,7 +13,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -348,20 +347,15 @@ static void a_bad_page_is_not_read_by_the_kernel(void **state)
 }
 
 struct waiting_read {
-	pthread_t thread;
-	volatile pid_t tid;
 	uint64_t at;
 	char *buf;
-	ssize_t ret;
 };
 
-static void *read_and_wait(void *arg)
+static long read_beside(void *arg)
 {
 	struct waiting_read *r = arg;
 
-	r->tid = gettid();
-	r->ret = vfio_read(&v, r->at, r->buf, page);
-	return NULL;
+	return vfio_read(&v, r->at, r->buf, page);
 }
 
 /* The table is asked when the memory can be accessed, not before the wait. */
@@ -374,6 +368,7 @@ static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 		char *map = vfio_map(&v, indexes[i], 0, 16 * page, RW,
 				     MAP_SHARED, NULL);
 		struct bad_page bad = { part_phys(indexes[i]) + page, 1 };
+		struct beside *read;
 		bool again;
 
 		do {
@@ -381,17 +376,12 @@ static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 			vfio_unready_after_resets(&v);
 			assert_int_equal(vfio_reset(&v), 0);
 			r.at = REGION(indexes[i]) + page;
-			r.tid = 0;
-			assert_int_equal(pthread_create(&r.thread, NULL,
-							read_and_wait, &r), 0);
-			while (!r.tid)
-				usleep(1000);
-			wait_until_in(r.tid, SYS_pread64, v.device);
+			read = beside(read_beside, &r);
+			assert_waits(read);
 			raises_sigbus(poison_it, &bad);
 			vfio_make_ready(&v);
 			again = waits_again();
-			pthread_join(r.thread, NULL);
-			assert_true(again || r.ret == -EIO);
+			assert_true(ended(read) == -EIO || again);
 		} while (again);
 		assert_int_equal(vfio_read(&v, r.at - page, r.buf, page), page);
 		munmap(map, 16 * page);
