@@ -4,10 +4,12 @@
 import functools
 import json
 import os
+import pathlib
 import struct
 import subprocess
 import tempfile
 
+from lab import archive
 from lab.arch import AMD64, ARM64, NATIVE
 
 # A busy host can stop a processor, or a process of the host that a processor
@@ -116,6 +118,20 @@ def gpu(machine, directory, number):
     if g.neighbour:
         a += ["-device", f"pci-testdev,bus=port{number},addr=0.1"]
     return a
+
+
+@functools.cache
+def environment():
+    """QEMU's environment, in which malloc_trim.c takes the place of the C library's
+    function."""
+    source = pathlib.Path(__file__).with_name("malloc_trim.c")
+
+    def make():
+        with tempfile.NamedTemporaryFile() as out:
+            subprocess.run([NATIVE.gcc, "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", out.name, source], check=True)
+            return pathlib.Path(out.name).read_bytes()
+
+    return {**os.environ, "LD_PRELOAD": str(archive.cached("malloc_trim.so", [source.read_bytes()], make, 0o755))}
 
 
 def arguments(machine, directory, initrd):

@@ -173,7 +173,7 @@ class Machine:
         self._started = time.monotonic()
         self.qemu = subprocess.Popen(
             qemu.arguments(self, directory, initrd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
-            pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
+            env=qemu.environment(), pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
         enter(self.qemu.stdout.close)
         enter(self._end_qemu)
         if debugger:
