@@ -199,8 +199,12 @@ ifeq ($(LATEST):$(T),1:)
 	@$(MAKE) --no-print-directory generated
 endif
 
+# The tool's tests once more, with sanitizers.
 check-long:
 	$(call pytest,-m "long or packages" $(WORK) $(T))
+ifeq ($(T),)
+	@SANITIZE=1 TOOLBOX_ENV=SANITIZE $(PYTEST) -m check $(WORK) tests/cli tests/boot
+endif
 
 # Compares the kernels that are known to pass with those that Debian has now.
 kernels:

@@ -69,7 +69,7 @@ def unpackers(suite, *packages):
 class Images(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.program = build(sanitized=True)
+        cls.program = build()
         cls.system = scratch.Scratch()
         cls.addClassCleanup(cls.system.close)
         cls.system.env = sanitizer_options()

@@ -27,6 +27,9 @@ MODULE = programs.MODULE
 # The campaign that measures coverage sets it. All programs are then built with
 # gcov's counters, and without sanitizers.
 COVERAGE = os.environ.get("COVERAGE")
+# `make check-long` sets it: all tests then use a program with sanitizers, which takes
+# five times as long to start. Without it, only those do that give it garbage.
+SANITIZE = os.environ.get("SANITIZE") == "1"
 SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 
@@ -35,6 +38,7 @@ COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 def build(cross="", sanitized=False):
     """Builds the program for this machine, or with the tools of the prefix
     cross; its path."""
+    sanitized = (sanitized or SANITIZE) and not cross
     kind = "sanitized" if sanitized and not COVERAGE else cross.rstrip("-") or "native"
     out = PROJECT / "build" / ("coverage/cli" if COVERAGE else "cli") / kind
     flags = [f"CFLAGS={COUNTERS if COVERAGE else SANITIZERS if sanitized else '-O2 -g'} -Werror"]
@@ -47,8 +51,8 @@ def build(cross="", sanitized=False):
             subprocess.run([f"{cross}gcc", "-O2", "-Wall", "-Werror", "-c", "-o", hook,
                             PROJECT / "tests/stress/coverage/gcov_exit.c"], check=True)
             flags.append(f"LDFLAGS={hook} -Wl,--wrap=_exit")
-        done = subprocess.run(["make", "-s", "-C", PROJECT / "cli", f"OUT={out}", "program", f"CROSS_COMPILE={cross}", *flags],
-                              capture_output=True, text=True)
+        done = subprocess.run(["scripts/dev/toolbox", "cached", "--", "make", "-s", "-C", "cli", f"OUT={out}", "program",
+                               f"CROSS_COMPILE={cross}", *flags], cwd=PROJECT, capture_output=True, text=True)
     assert not done.returncode, f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}"
     return out / "nvgrace-gpu"
 
@@ -117,12 +121,12 @@ def validate(document):
 
 @functools.lru_cache(None)
 def build_for_users():
-    """The sanitized program where every user may run it. The project may be in
-    a folder that only root may enter."""
+    """The program where every user may run it. The project may be in a folder that
+    only root may enter."""
     directory = tempfile.TemporaryDirectory(prefix="program-")
     os.chmod(directory.name, 0o755)
     atexit.register(directory.cleanup)
-    return shutil.copy(build(sanitized=True), directory.name)
+    return shutil.copy(build(), directory.name)
 
 
 def sanitizer_options(*more):
@@ -140,10 +144,10 @@ def shown(leader):
             yield more
 
 
-def run(*words, root=None, env=None, before=(), **more):
-    """The CompletedProcess of the sanitized program, which ends with 99 if a
-    sanitizer finds something. before: a command that runs it."""
-    program = build_for_users() if "user" in more else build(sanitized=True)
+def run(*words, root=None, env=None, before=(), sanitized=False, **more):
+    """The CompletedProcess of the program. With sanitizers, it ends with 99 if one
+    finds something. before: a command that runs it."""
+    program = build_for_users() if "user" in more else build(sanitized=sanitized)
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", **sanitizer_options(), **(env or {})}
     command = [*before, program, *(["--root", root] if root else []), *words]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, timeout=600,

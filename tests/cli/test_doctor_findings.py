@@ -2,6 +2,7 @@
 """nvgrace-gpu doctor, with ASan and UBSan, on records of good and broken hosts,
 and on trees that describe no possible host."""
 
+import functools
 import json
 import os
 import pathlib
@@ -49,10 +50,15 @@ def tree(name):
 
 
 def findings(root, *words):
-    done = run("doctor", "--json", *words, root=root)
+    done = run("doctor", "--json", *words, root=root, sanitized=True)
     document = json.loads(done.stdout)
     validate(document)
     return document["findings"], done
+
+
+@functools.cache
+def of_host(name):
+    return findings(tree(name))
 
 
 def explanations(*ids):
@@ -65,7 +71,7 @@ class Findings(unittest.TestCase):
     def test_every_host(self):
         for name, host in HOSTS.items():
             with self.subTest(host=name, where=host.where):
-                self.check(host, *findings(tree(name)))
+                self.check(host, *of_host(name))
 
     def check(self, host, found, done):
         for e in host.expected:
@@ -88,7 +94,7 @@ class Findings(unittest.TestCase):
         remedy in the host's words."""
         possible = {(e["id"], case["verdict"]) for e in explanations() for case in e["cases"]}
         self.assertEqual({(e.finding, e.verdict) for host in HOSTS.values() for e in host.expected}, possible)
-        found = {(f["id"], f["verdict"], (f["remedy"] or "").replace('"', "")) for name in HOSTS for f in findings(tree(name))[0]}
+        found = {(f["id"], f["verdict"], (f["remedy"] or "").replace('"', "")) for name in HOSTS for f in of_host(name)[0]}
         for e in explanations():
             for case in e["cases"]:
                 parts = re.split(FILLED, (case["remedy"] or "").translate({ord("`"): None, ord('"'): None}))
@@ -189,7 +195,7 @@ class Output(unittest.TestCase):
     def test_colour_is_for_terminals(self):
         for env, coloured in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
             leader, follower = os.openpty()
-            subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=follower,
+            subprocess.run([build(), "--root", tree("good"), "doctor"], stdout=follower,
                            env={**env, **sanitizer_options()}, check=True)
             os.close(follower)
             out = b"".join(shown(leader))
@@ -256,7 +262,7 @@ class BadInput(unittest.TestCase):
 
     def test_full_disk(self):
         with open("/dev/full", "w") as full:
-            done = subprocess.run([build(sanitized=True), "--root", tree("good"), "doctor"], stdout=full,
+            done = subprocess.run([build(), "--root", tree("good"), "doctor"], stdout=full,
                                   stderr=subprocess.PIPE, text=True)
         self.assertEqual(done.returncode, 1)
 

@@ -44,7 +44,7 @@ class Faults(unittest.TestCase):
 
     def start(self, words, root, env):
         """Runs the command with the library, which reads these variables."""
-        return run(*words, root=root, env={**env, "LD_PRELOAD": str(self.failing)})
+        return run(*words, root=root, sanitized=True, env={**env, "LD_PRELOAD": str(self.failing)})
 
     def fault(self, number, words, root, lasts=False):
         """Runs the command with one failing call, or with lasts=True all from

@@ -412,16 +412,17 @@ class BadRecords(unittest.TestCase):
                 guest(t, "--format=qemu")
 
     def test_garbage(self):
-        """No garbage in a file of the record is a crash."""
+        """No garbage in a file of the record is a crash. Garbage and formats take
+        turns."""
         with Tree() as t:
             host(t, libvirt="12.8")
             files = [p for p in sorted(t.root.rglob("*")) if p.is_file() and ("node" in str(p) or "0009" in str(p) or "answers" in str(p))]
             for number, path in enumerate(files):
                 kept = path.read_bytes()
-                for garbage in (b"", b"\xff" * 300, b"18446744073709551615\n"):
-                    path.write_bytes(garbage)
-                    words = ["--all", f"--format={('qemu', 'libvirt', 'json')[number % 3]}"]
-                    self.assertLess(t.run("guest", *words).returncode, 8, (path, garbage))
+                garbage = (b"", b"\xff" * 300, b"18446744073709551615\n")[number // 3 % 3]
+                path.write_bytes(garbage)
+                words = ["--all", f"--format={('qemu', 'libvirt', 'json')[number % 3]}"]
+                self.assertLess(t.run("guest", *words, sanitized=True).returncode, 8, (path, garbage))
                 path.write_bytes(kept)
 
 

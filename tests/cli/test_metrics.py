@@ -207,7 +207,7 @@ class Metrics(unittest.TestCase):
     def test_full_disk(self):
         with Tree() as t:
             with open("/dev/full", "w", encoding="ascii") as full:
-                done = subprocess.run([build(sanitized=True), "--root", t.root, "metrics"], stdout=full,
+                done = subprocess.run([build(), "--root", t.root, "metrics"], stdout=full,
                                       stderr=subprocess.PIPE, text=True)
             self.assertEqual(done.returncode, 1)
             self.assertIn("No space left", done.stderr)

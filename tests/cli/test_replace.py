@@ -118,14 +118,14 @@ class Replace(unittest.TestCase):
             path = self.directory / "out"
             path.write_text("first\n")
             with open(path, "a", encoding="utf-8") as out:
-                done = subprocess.run([build(sanitized=True), "--root", self.tree.root, "metrics", "-o", file],
+                done = subprocess.run([build(), "--root", self.tree.root, "metrics", "-o", file],
                                       stdout=out, stderr=subprocess.PIPE, text=True)
                 inode = os.fstat(out.fileno()).st_ino
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertEqual((path.read_text("utf-8"), path.stat().st_ino), (f"first\n{self.expected}", inode))
             ours, theirs = socket.socketpair()
             with ours, theirs:
-                done = subprocess.run([build(sanitized=True), "--root", self.tree.root, "metrics", "-o", file],
+                done = subprocess.run([build(), "--root", self.tree.root, "metrics", "-o", file],
                                       stdout=theirs, stderr=subprocess.PIPE, text=True)
                 theirs.close()
                 with ours.makefile() as read:

@@ -92,7 +92,7 @@ class Scrub(unittest.TestCase):
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TERM": "xterm", "COLUMNS": "100",
                        **sanitizer_options()}
         process = subprocess.Popen(["unshare", "-m", "sh", "-c", script, "sh", self.tree.root / "sys",
-                                    build(sanitized=True), "scrub", *words],
+                                    build(), "scrub", *words],
                                    **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams},
                                    env=environment)
         self.addCleanup(self.stop, process)

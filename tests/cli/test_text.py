@@ -200,7 +200,7 @@ class Completion(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             script = pathlib.Path(directory, "nvgrace-gpu")
             # The completion gets addresses from the program.
-            script.write_text(f'#!/bin/sh\nexec {build(sanitized=True)} {f"--root {root}" if root else ""} "$@"\n')
+            script.write_text(f'#!/bin/sh\nexec {build()} {f"--root {root}" if root else ""} "$@"\n')
             script.chmod(0o755)
             # For readline, a colon is a word.
             parts = [p for w in (str(script), *words) for p in (re.split(r"(:|=)", w) if w else [""]) if p or not w]
@@ -269,7 +269,7 @@ class OtherShells(unittest.TestCase):
         self.tree = self.enterContext(Tree())
         self.tree.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
         script = self.place / "nvgrace-gpu"
-        script.write_text(f'#!/bin/sh\nexec {build(sanitized=True)} --root {self.tree.root} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {build()} --root {self.tree.root} "$@"\n')
         script.chmod(0o755)
         self.env = {"PATH": f"{self.place}:{os.environ['PATH']}", "HOME": str(self.place), "TERM": "dumb", "LC_ALL": "C.UTF-8",
                     **sanitizer_options()}
@@ -376,13 +376,13 @@ class Usage(unittest.TestCase):
             for words in (["list"], ["list", "--json"], ["status", G1], ["status", "--watch", G1], ["--help"], ["--version"],
                           ["help"], ["help", "bind"], ["version"], ["list", "--help"], ["doctor", "--help"],
                           ["scrub", "-h"], ["metrics"], ["metrics", "--usage"]):
-                done = subprocess.run([build(sanitized=True), "--root", t.root, *words], stdout=full,
+                done = subprocess.run([build(), "--root", t.root, *words], stdout=full,
                                       stderr=subprocess.PIPE, text=True, env=environment, timeout=600)
                 self.assertEqual(done.returncode, 1, words)
                 self.assertIn("standard output: No space left on device", done.stderr)
                 self.assertEqual(done.stderr.count("standard output"), 1)
             # What was found is worth more.
-            done = subprocess.run([build(sanitized=True), "--root", t.root, "doctor"], stdout=full, stderr=subprocess.PIPE,
+            done = subprocess.run([build(), "--root", t.root, "doctor"], stdout=full, stderr=subprocess.PIPE,
                                   text=True, env=environment, timeout=600)
             self.assertEqual(done.returncode, 7)
             self.assertIn("standard output: No space left on device", done.stderr)
@@ -394,7 +394,7 @@ class Terminal(unittest.TestCase):
         status. until: it gets SIGINT when it has printed this text twice."""
         leader, follower = pty.openpty()
         termios.tcsetwinsize(follower, (24, columns))
-        process = subprocess.Popen([build(sanitized=True), *map(str, words)], stdin=follower, stdout=follower, stderr=follower,
+        process = subprocess.Popen([build(), *map(str, words)], stdin=follower, stdout=follower, stderr=follower,
                                    env={"PATH": os.environ["PATH"], "TERM": "xterm", **sanitizer_options(), **env})
         os.close(follower)
         text = b""
@@ -407,7 +407,7 @@ class Terminal(unittest.TestCase):
         return text.decode().replace("\r\n", "\n"), process.wait()
 
     def test_colour(self):
-        build(sanitized=True)
+        build()
         with Tree() as t:
             t.bound(G1)
             for command in (["list"], ["status", G1]):
@@ -420,7 +420,7 @@ class Terminal(unittest.TestCase):
             self.assertNotIn("\x1b", self.on_terminal("--root", t.root, "list", "--json")[0])
 
     def test_width(self):
-        build(sanitized=True)
+        build()
         with Tree() as t:
             t.bound(G1)
             widths = []
@@ -434,7 +434,7 @@ class Terminal(unittest.TestCase):
     def test_words_wrap(self):
         """On a terminal, status and doctor fit its width. Programs get each
         reason in one line."""
-        build(sanitized=True)
+        build()
         with Tree() as t:
             t.bound(G1, readiness="failed").file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
             # The drawing of status needs 80.
@@ -455,7 +455,7 @@ class Terminal(unittest.TestCase):
     def test_watch(self):
         """The program clears the screen and draws again until a signal ends
         it."""
-        build(sanitized=True)
+        build()
         with Tree() as t:
             t.bound(G1)
             text, status = self.on_terminal("--root", t.root, "status", "--watch=1", G1, until=b"write-back")
@@ -466,7 +466,7 @@ class Terminal(unittest.TestCase):
         for words in (["--json"], []):
             with Tree() as t:
                 t.bound(G1)
-                process = subprocess.Popen([build(sanitized=True), "--root", t.root, "status", "--watch=1", *words, G1],
+                process = subprocess.Popen([build(), "--root", t.root, "status", "--watch=1", *words, G1],
                                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                 # This line ends a document. A text has this one.
                 first = line = ""

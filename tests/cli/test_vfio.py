@@ -82,7 +82,7 @@ class Played(unittest.TestCase):
         sets = "".join(f"{name}={shlex.quote(str(value))} " for name, value in variables.items())
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", **sanitizer_options("verify_asan_link_order=0")}
         done = subprocess.run(["unshare", *self.namespaces, "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
-                               build(sanitized=True), *words], text=True, timeout=600, env=environment,
+                               build(), *words], text=True, timeout=600, env=environment,
                               **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
         self.assertNotEqual(done.returncode, 99, done.stderr)
         self.assertNotIn("runtime error", done.stderr or "")
