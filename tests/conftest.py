@@ -295,8 +295,7 @@ def usual_settings(item):
     if item.program == "own_mapping":
         return {"RACE_S": RACE_S.get(item.kernel, 10)}
     if item.program == "random":
-        return {"OPERATIONS": 100_000 if item.kernel == "newest-64k" else 10_000,
-                "PRESSED": int(item.kernel == "stable")}
+        return {"PRESSED": int(item.kernel == "stable")}
     return {}
 
 

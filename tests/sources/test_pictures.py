@@ -21,6 +21,7 @@ def compare(name, lines):
     assert record.differences(name, text.replace("usemem", "used", 1))
 
 
+@pytest.mark.all
 def test_demo():
     compare("demo", record.run_demo())
 
