@@ -34,6 +34,13 @@ SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-s
 COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 
 
+def make(*words):
+    """The CompletedProcess of make in cli/. What the compiler has compiled before
+    comes from the cache."""
+    return subprocess.run(["scripts/dev/toolbox", "cached", "--", "make", "-s", "-C", "cli", *words], cwd=PROJECT,
+                          capture_output=True, text=True)
+
+
 @functools.lru_cache(None)
 def build(cross="", sanitized=False):
     """Builds the program for this machine, or with the tools of the prefix
@@ -51,8 +58,7 @@ def build(cross="", sanitized=False):
             subprocess.run([f"{cross}gcc", "-O2", "-Wall", "-Werror", "-c", "-o", hook,
                             PROJECT / "tests/stress/coverage/gcov_exit.c"], check=True)
             flags.append(f"LDFLAGS={hook} -Wl,--wrap=_exit")
-        done = subprocess.run(["scripts/dev/toolbox", "cached", "--", "make", "-s", "-C", "cli", f"OUT={out}", "program",
-                               f"CROSS_COMPILE={cross}", *flags], cwd=PROJECT, capture_output=True, text=True)
+        done = make(f"OUT={out}", "program", f"CROSS_COMPILE={cross}", *flags)
     assert not done.returncode, f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}"
     return out / "nvgrace-gpu"
 

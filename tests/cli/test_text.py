@@ -14,6 +14,7 @@ import tempfile
 import termios
 import unittest
 
+from cli import common
 from cli.common import PROJECT, SCHEMA, build, run, sanitizer_options, shown, validator
 from cli.test_trees import G1, G2, Tree
 from lab import programs
@@ -27,8 +28,9 @@ COMPLETION = PROJECT / "cli/completion.bash"
 def make(*words):
     # build() makes the program in the same folder.
     with programs.locked("cli-native"):
-        return subprocess.run(["make", "-s", "-C", PROJECT / "cli", f"OUT={PROJECT}/build/cli/native", *words],
-                              capture_output=True, text=True, check=True)
+        done = common.make(f"OUT={PROJECT}/build/cli/native", *words)
+    assert not done.returncode, done.stderr
+    return done
 
 
 def help_options(command=None):
