@@ -41,7 +41,7 @@ modules:
 # installs what DKMS, udev and initramfs generators need; run `dkms install`
 # afterwards. install-udev installs the same without the source, for hosts that get
 # built modules. install-cli installs nvgrace-gpu(8) and needs the tool's
-# libraries. install-tests installs the tests for hardware, nvgrace-gpu-tests(8).
+# libraries. install-tests installs the programs that "nvgrace-gpu test --full" runs.
 # All need scdoc for the manual pages. DESTDIR and prefix have their
 # usual meaning, but the files of udev, dracut and initramfs-tools always go
 # below /usr, the only place that those programs search.
@@ -273,7 +273,7 @@ help:
 	@echo '  check-long    run the campaigns of a release: debug kernels, the kernel'"'"'s vfio selftests, races, life of the packages'
 	@echo '                each takes T=, too, and LOAD=4 runs it beside 4 busy processes'
 	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
-	@echo '  hardware-tests make the archive of the tests that run on a real GPU, build/nvgrace-gpu-tests.tar.gz'
+	@echo '  hardware-tests make the archive of the programs that test the driver on a real GPU, build/nvgrace-gpu-tests.tar.gz'
 	@echo '  generated     write the findings in docs/doctor.md, the table of kernels in docs/versions.md and the URL in README.md from their sources'
 	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'

@@ -56,7 +56,7 @@ _nvgrace_gpu() {
 		[[ $command =~ ^(wait|test)$ ]] && return
 		;;
 	--until)
-		mapfile -t COMPREPLY < <(compgen -W 'look open touch sample pattern reset d3hot file scrub' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'look open touch sample pattern reset d3hot file scrub driver' -- "$cur")
 		return
 		;;
 	--seed | --ready-within | --ssh-port | --device | --name | --memory | --cpus | --hugepages)
@@ -98,7 +98,7 @@ _nvgrace_gpu() {
 	metrics) options+=' --output' ;;
 	wait) options+=' --all --timeout' ;;
 	bench) options+=' --full --json --quick --read-only --yes' ;;
-	test) options+=' --json --log --ready-within --seed --time --until --yes' ;;
+	test) options+=' --full --json --list --log --ready-within --seed --time --until --yes' ;;
 	scrub) options+=' --all --json --verify --yes' ;;
 	guest) options+=' --accel-smmu --all --cloud-init --cpus --device --disk --format --fragment --hugepages --iommufd --memory --name --output --pin --secure-boot --ssh-port --tpm --uefi-vars' ;;
 	help | version) options='' ;;

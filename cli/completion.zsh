@@ -85,7 +85,8 @@ _nvgrace_gpu() {
 			;;
 		test)
 			_arguments $common $json $yes '(-t --time)'{-t,--time=}'[repeat for seconds]:seconds:' \
-				'--until=[stop after this step]:step:(look open touch sample pattern reset d3hot file scrub)' \
+				'--until=[stop after this step]:step:(look open touch sample pattern reset d3hot file scrub driver)' \
+				'--full=-[then test the driver]::directory:_files -/' '--list[print the steps]' \
 				'--log=[say there what each step is about to do]:file:_files' \
 				'--seed=[make the patterns of a number]:number:' \
 				'--ready-within=[readiness after a reset]:seconds:' '1:address:_nvgrace_gpu_addresses'

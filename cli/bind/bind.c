@@ -25,6 +25,7 @@
 #include "system/options.h"
 #include "system/output.h"
 #include "system/signals.h"
+#include "system/spawn.h"
 
 static const char doc_bind[] =
 	"Bind GPUs to " DRIVER_NAME ", all at the same time.\v"
@@ -587,7 +588,7 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 		printf("%s: %s\n", w->a->dry_run ? "would then update the initramfs" :
 						   "updating the initramfs", text);
 	fflush(stdout);
-	status = w->a->dry_run ? 0 : initramfs_run(command);
+	status = w->a->dry_run ? 0 : program_show(command[0], (char *const *)command);
 	if (status) {
 		how = status < 0 ? xasprintf("did not finish: %s", strerror(errno))
 				 : xasprintf("exited with %d", status);

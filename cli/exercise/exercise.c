@@ -42,7 +42,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		wish->typed = arg;
 		return 0;
 	case ARGP_KEY_END:
-		if (!wish->typed)
+		if (!wish->typed && !wish->lists)
 			argp_error(state, "no GPU given; \"" PROGRAM " list\" shows the GPUs");
 		return 0;
 	}

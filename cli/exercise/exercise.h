@@ -23,6 +23,7 @@ struct wish {
 	/* exercise_children set these. */
 	const char *typed;	/* address */
 	bool yes, json;
+	bool lists;		/* only lists what it would do, and needs no GPU */
 	const char *interrupted;	/* message after an interruption, once the GPU is open */
 };
 

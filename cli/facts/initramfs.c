@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Updates the initramfs: see initramfs.h.
+ * What makes the initramfs: see initramfs.h.
  */
-#include <errno.h>
-#include <spawn.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "facts/initramfs.h"
-
-extern char **environ;
 
 /*
  * Whether a directory has a file of this project, with any number before its
@@ -47,25 +41,4 @@ const char *const *initramfs_command(struct host *h)
 							      "/usr/share/initramfs-tools/hooks"))
 		return NULL;
 	return tools[i].command;
-}
-
-int initramfs_run(const char *const *command)
-{
-	posix_spawn_file_actions_t actions;
-	int error, status;
-	pid_t pid;
-
-	posix_spawn_file_actions_init(&actions);
-	/* Standard output may be a JSON document. */
-	posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-	error = posix_spawn(&pid, command[0], &actions, NULL, (char *const *)command, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (error) {
-		errno = error;
-		return -1;
-	}
-	/* No signal interrupts this, because none has a handler. */
-	waitpid(pid, &status, 0);
-	errno = EINTR;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }

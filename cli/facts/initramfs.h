@@ -13,10 +13,4 @@
  */
 const char *const *initramfs_command(struct host *h);
 
-/*
- * Runs it, with its output on standard error: its exit status; -1 with errno if
- * it can't run or was killed.
- */
-int initramfs_run(const char *const *command);
-
 #endif

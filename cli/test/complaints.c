@@ -5,9 +5,11 @@
  *
  * A message of level 3 (error) or worse is a complaint, wherever it comes from,
  * because firmware and the kernel often report uncorrected errors without
- * naming the device. A warning is one if it names the GPU or its driver.
+ * naming the device. A warning is one if it names the GPU or its driver, or looks
+ * like a line of the file "splats".
  */
 #include <poll.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,21 +28,24 @@ enum { LEVEL_ERROR = 3, LEVEL_WARNING = 4, LEVELS = 8 };
 
 /* ---- the kernel's log --------------------------------------------------- */
 
-/* Replaces what may be an address: a number with 5 or more hexadecimal digits. */
-static void remove_addresses(char *text)
+/* What the kernel says of a fault of its own; the lab's judge reads them, too. */
+static bool is_splat(const char *text)
 {
-	static const char digits[] = "0123456789abcdefABCDEF";
-	char *at = text;
-	size_t length;
+	static const char *const expressions[] = {
+#include "splats.h"
+	};
+	static regex_t compiled[ARRAY_SIZE(expressions)];
+	static bool ready;
+	bool found = false;
+	size_t i;
 
-	while ((at = strstr(at, "0x"))) {
-		at += 2;
-		length = strspn(at, digits);
-		if (length < 5)
-			continue;
-		at[0] = at[1] = at[2] = '.';
-		memmove(at + 3, at + length, strlen(at + length) + 1);
+	for (i = 0; i < ARRAY_SIZE(expressions); i++) {
+		if (!ready && regcomp(&compiled[i], expressions[i], REG_EXTENDED | REG_NOSUB))
+			abort();
+		found |= !regexec(&compiled[i], text, 0, NULL, 0);
 	}
+	ready = true;
+	return found;
 }
 
 static bool has_any(const char *text, const char *const *words)
@@ -72,9 +77,7 @@ static void take_line(void *data, int priority, const char *text)
 		": resetting", ": reset done", "Device-specific reset disabled", NULL
 	};
 	static const char *const corrected[] = { "orrectable", "orrected", NULL };
-	static const char *const faults[] = {
-		"WARNING: ", "------------[ cut here ]", "BUG: ", "nvgrace", "vfio", NULL
-	};
+	static const char *const faults[] = { "------------[ cut here ]", "nvgrace", "vfio", NULL };
 	static const char *const hardware[] = {
 		"Hardware Error", "EDAC", "AER", "PCIe Bus Error", "Memory failure", NULL
 	};
@@ -87,7 +90,8 @@ static void take_line(void *data, int priority, const char *text)
 		return;
 	bad = priority <= LEVEL_ERROR;
 	if (!bad && !has_any(text, expected) && !has_any(text, corrected))
-		bad = strstr(text, t->e.gpu.address) || has_any(text, faults);
+		bad = strstr(text, t->e.gpu.address) || has_any(text, faults) ||
+		      is_splat(text);
 	if (!bad && !has_any(text, hardware) && !names_bridge(t, text))
 		return;
 	line = xstrdup(text);

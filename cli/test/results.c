@@ -23,6 +23,26 @@ static void remove_physical(char *text)
 	}
 }
 
+void remove_addresses(char *text)
+{
+	static const char digits[] = "0123456789abcdefABCDEF";
+	char *at = text;
+	size_t length;
+	bool marked;
+
+	while (*at) {
+		marked = !strncmp(at, "0x", 2);
+		at += marked ? 2 : 0;
+		length = strspn(at, digits);
+		if (length >= (marked ? 5 : 16)) {
+			memcpy(at, "...", 3);
+			memmove(at + 3, at + length, strlen(at + length) + 1);
+			length = 3;
+		}
+		at += length ?: !marked;
+	}
+}
+
 void result(struct test *t, const char *id, enum outcome_of_check outcome, const char *fmt, ...)
 {
 	static const char *const words[] = {

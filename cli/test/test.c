@@ -6,6 +6,8 @@
  * options and the order. main.c calls it.
  */
 #include <errno.h>
+#include <glib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,6 +18,7 @@
 #include "exercise/progress.h"
 #include "system/options.h"
 #include "system/output.h"
+#include "system/spawn.h"
 #include "test/test.h"
 
 /* A day is enough for a soak. */
@@ -39,6 +42,8 @@ const struct step steps[STEPS] = {
 	{ "file", "write and read its memory by the device's file", OVERWRITTEN, step_file },
 	{ "scrub", "have the driver overwrite its memory with zeros, and read them",
 	  OVERWRITTEN "; the kernel continues a scrub that has started", step_scrub },
+	{ "driver", "run the programs that test the driver, which reset the GPU many times", OVERWRITTEN,
+	  step_driver },
 };
 
 static const char doc[] =
@@ -55,6 +60,7 @@ static const char doc[] =
 	"  d3hot    turn it to D3hot and back\n"
 	"  file     write and read the memory by the device's file\n"
 	"  scrub    have the driver overwrite it with zeros; read them\n"
+	"  driver   with --full: run the programs that test the driver\n"
 	"\n"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The GPU must be bound to a vfio "
 	"driver that shows its memory, and no process may have it open. The command overwrites all of "
@@ -62,9 +68,14 @@ static const char doc[] =
 	"\n"
 	"Exit status: 0 all steps passed, 1 a step failed; 2 to 5 and 130 as for the other commands.";
 
-enum { KEY_SEED = 256, KEY_READY, KEY_UNTIL, KEY_LOG };
+#define PROGRAMS LIBEXECDIR "/nvgrace-gpu-tests"
+
+enum { KEY_SEED = 256, KEY_READY, KEY_UNTIL, KEY_LOG, KEY_FULL, KEY_LIST };
 
 static const struct argp_option options[] = {
+	{ "full", KEY_FULL, "DIR", OPTION_ARG_OPTIONAL,
+	  "Then run the programs of the package nvgrace-gpu-tests, or those in DIR", 0 },
+	{ "list", KEY_LIST, NULL, 0, "Print the steps, with --full also the programs' cases", 0 },
 	{ "until", KEY_UNTIL, "STEP", 0, "Stop after this step", 0 },
 	{ "log", KEY_LOG, "FILE", 0,
 	  "Log there what each step is about to do (default " LOG_FILE ")", 0 },
@@ -79,7 +90,7 @@ static const struct argp_option options[] = {
 struct arguments {
 	uint64_t time, seed, ready;
 	size_t until;
-	const char *log;
+	const char *log, *programs;
 	bool seeded;
 	struct wish wish;
 };
@@ -97,6 +108,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			if (!strcmp(steps[a->until].name, arg))
 				return 0;
 		argp_error(state, "--until=%s: no such step; see --help", arg);
+		return 0;
+	case ARGP_KEY_END:
+		if (a->until == FULL && !a->programs)
+			argp_error(state, "--until=%s needs --full", steps[FULL].name);
+		if (a->until == STEPS)
+			a->until = a->programs ? FULL : FULL - 1;
+		return 0;
+	case KEY_FULL:
+		a->programs = arg ?: PROGRAMS;
+		return 0;
+	case KEY_LIST:
+		a->wish.lists = true;
 		return 0;
 	case KEY_LOG:
 		a->log = arg;
@@ -126,7 +149,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static void announce(struct test *t)
 {
 	const struct step *step = &steps[t->done];
-	char *text = xasprintf("step %zu of %d, %s: %s", t->done + 1, STEPS, step->name, step->what);
+	char *text = xasprintf("step %zu of %d, %s: %s", t->done + 1, t->cases ? STEPS : FULL,
+			       step->name, step->what);
 
 	log_line(t, "%s", text);
 	if (!t->failed) {
@@ -139,6 +163,7 @@ static void announce(struct test *t)
 /* In another thread, before the end of the process. */
 static void interrupted(void *data)
 {
+	programs_end();
 	reset_methods_undo();
 	log_interrupted(data);
 }
@@ -217,13 +242,23 @@ static enum exit_status run_locked(struct test *t, const struct arguments *a)
 	return t->status ? t->status : passed(t) ? EXIT_OK : EXIT_FAILED;
 }
 
+static void print_list(char **cases)
+{
+	size_t i;
+
+	for (i = 0; i < (cases ? STEPS : FULL); i++)
+		puts(steps[i].name);
+	for (i = 0; cases && cases[i]; i++)
+		puts(cases[i]);
+}
+
 int cmd_test(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = {
 		options, parse, NULL, doc, exercise_children, NULL, NULL
 	};
 	struct arguments a = {
-		.ready = READY_S, .until = STEPS - 1,
+		.ready = READY_S, .until = STEPS,
 		.wish = {
 			.command = "test", .interrupted = "nothing done",
 		},
@@ -232,11 +267,24 @@ int cmd_test(struct host *h, int argc, char **argv)
 	int rc, fd;
 
 	parse_options(&argp, argc, argv, &a);
+	if (a.programs) {
+		t.programs = a.programs;
+		t.cases = driver_cases(h, a.programs);
+		if (!t.cases)
+			return EXIT_FAILED;
+	}
+	if (a.wish.lists) {
+		print_list(t.cases);
+		g_strfreev(t.cases);
+		return EXIT_OK;
+	}
 	if (a.until)
 		a.wish.risk = "overwrites the memory of this GPU";
 	rc = exercise_find(h, &a.wish, &t.e);
-	if (rc)
+	if (rc) {
+		g_strfreev(t.cases);
 		return rc;
+	}
 	rc = lock(&t, &fd);
 	if (!rc) {
 		t.seed = a.seed;
@@ -255,5 +303,6 @@ int cmd_test(struct host *h, int argc, char **argv)
 			close(fd);
 	}
 	exercise_end(&t.e);
+	g_strfreev(t.cases);
 	return rc;
 }

@@ -26,7 +26,8 @@ struct step {
 	void (*run)(struct test *t);
 };
 
-enum { STEPS = 9 };
+/* FULL: the step that only --full has, after all others. */
+enum { FULL = 9, STEPS };
 extern const struct step steps[STEPS];
 
 /* Counts that must not grow. GPU_UNKNOWN: not counted. */
@@ -54,6 +55,8 @@ struct test {
 	double seconds;
 	double bound;		/* --time; 0: one pass */
 	size_t until;		/* index of the last step */
+	const char *programs;	/* the folder of those that --full runs */
+	char **cases;		/* of these, "program::case"; NULL without --full */
 
 	const char *step;	/* name of the current one */
 	size_t done;		/* steps that were begun */
@@ -100,6 +103,12 @@ bool result_swept(struct test *t, const char *id, enum sweep rc, char *place);
 /* Runs a check in a worker thread, so that a fault becomes its result. */
 void result_guarded(struct test *t, const char *id, void (*check)(struct test *t));
 
+/*
+ * Replaces what may be an address: 0x and 5 or more hexadecimal digits, or a word
+ * of 16 or more digits.
+ */
+void remove_addresses(char *text);
+
 /* ---- the steps ---------------------------------------------------------- */
 
 void step_look(struct test *t);		/* look.c */
@@ -111,6 +120,7 @@ void step_file(struct test *t);
 void step_reset(struct test *t);	/* resets.c */
 void step_d3hot(struct test *t);
 void step_scrub(struct test *t);	/* zeros.c */
+void step_driver(struct test *t);	/* driver.c */
 
 /*
  * The wrong words that pattern.c has found: results of this check. In memory.c.
@@ -122,6 +132,12 @@ void say_differences(struct test *t, const char *id);
  * the steps, which can't change it afterwards. In resets.c.
  */
 void reset_methods_undo(void);
+
+/*
+ * The cases of the programs in a folder, to be freed with g_strfreev(); NULL
+ * after a message. In driver.c.
+ */
+char **driver_cases(struct host *h, const char *folder);
 
 /* Opens the GPU and finds its memory, or sets t->status. In look.c. */
 bool open_memory(struct test *t);

@@ -36,6 +36,8 @@ BASES = {"usemem_base": "0x4000000000", "resmem_base": "0x4000080000"}
 CLOCK = "tick=10 fast=1000"
 # Memory that fills its BARs.
 GPU = f"usemem={USEMEM} bar4={USEMEM} resmem={RESMEM} bar2={RESMEM} {CLOCK}"
+# The same, but a program that the program runs gets its time.
+UNHURRIED = GPU.replace("fast=1000", "")
 SIZES = {"mode": "carve-out", "usemem_size": USEMEM, "usemem_bar_size": USEMEM, "resmem_size": RESMEM,
          "resmem_bar_size": RESMEM, "readiness": "ready", **BASES}
 DEVICE = f"/sys/bus/pci/devices/{G1}"
@@ -257,6 +259,71 @@ class Test(Played):
         self.assertEqual((done.returncode, done.stdout), (4, ""))
         self.assertEqual(self.run_words("test", "--yes", "--until=end", G1).returncode, 2)
 
+    def programs(self, **cases):
+        """Lets the package have a program "some" with these cases: {name: shell
+        commands}."""
+        text = "\n".join(f"{name}) {commands} ;;" for name, commands in cases.items())
+        self.tree.file("/programs/order", "some")
+        self.tree.file("/programs/some", f'#!/bin/sh\n[ "$1" != --list ] || exec printf "%s\\n" {" ".join(cases)}\ncase $1 in\n{text}\nesac')
+        (self.tree.root / "programs/some").chmod(0o755)
+        return f"--full={self.tree.root}/programs"
+
+    def run_full(self, full, status):
+        """The results of the last step, and all of the log."""
+        self.log.write_text("")
+        done = self.run_words("test", "--yes", "--json", full, G1, play=f"{UNHURRIED} {self.all_steps()}")
+        self.assertEqual(done.returncode, status, done.stderr)
+        document = json.loads(done.stdout)
+        validate(document)
+        self.assertEqual(document["steps"][-1], {"name": "driver", "outcome": "failed" if status else "passed"})
+        return [(c["id"], c["outcome"], c["text"]) for c in document["checks"] if c["step"] == "driver" and c["outcome"] != "noted"], self.log.read_text()
+
+    def assert_ended(self):
+        """Nothing of a case is left after it, but what init may not have reaped."""
+        process = pathlib.Path("/proc", pathlib.Path(f"{self.records}.pid").read_text().strip(), "stat")
+        self.assertTrue(not process.exists() or " Z " in process.read_text())
+
+    def test_full(self):
+        """Each case gets the address, with the GPU closed. One that fails is not
+        the last one, but one of which the kernel complains is."""
+        full = self.programs(a='[ "$2" = %s ]' % G1, b="echo '# no such thing'; exit 4", c="ls -l /proc/$PPID/fd | grep -c memfd")
+        checks, log = self.run_full(full, 0)
+        self.assertEqual(checks, [("some", "passed", "a"), ("some", "skipped", "b: no such thing"), ("some", "passed", "c")])
+        self.assertRegex(log, r"step 10 of 10, driver: .*\n.*\n.*case 1 of 3, some::a\n.*passed: a\n.*case 2 of 3, some::b\n.*  no such thing\n")
+        # fake_vfio.c itself has one open.
+        self.assertRegex(log, r"some::c\n.*  1\n")
+        full = self.programs(a="echo '# at 0x420000001000 or ffff800012345678'; exit 1", b="kill -9 $$", c="yes", d="sleep 1000 & echo $! >$KMSG.pid; exit 0",
+                             e="echo '4,1,1,-;possible circular locking dependency' >>$KMSG", f="true")
+        checks, log = self.run_full(full, 1)
+        self.assertEqual(checks[:2], [("some", "failed", "a: at 0x... or ..."), ("some", "failed", "b: ended by signal 9")])
+        self.assertTrue(checks[2][2].startswith("c: Connection timed out: y: y"), checks[2])
+        self.assertEqual(checks[3:], [("some", "passed", "d"), ("some", "passed", "e"),
+                                      ("host", "failed", "kernel: possible circular locking dependency")])
+        self.assertNotIn("some::f", log)
+        self.assert_ended()
+
+    def test_full_interrupted(self):
+        full = self.programs(a="echo $$ >$KMSG.pid; kill -TERM $PPID; sleep 1000")
+        done = self.run_words("test", "--yes", full, G1, play=UNHURRIED)
+        self.assertEqual((done.returncode, done.stdout), (130, ""))
+        self.assertIn("some::a", self.log.read_text().splitlines()[-2])
+        self.assertTrue(self.log.read_text().endswith(f"{G1}: interrupted\n"))
+        self.assert_ended()
+
+    def test_list(self):
+        """This needs no GPU."""
+        self.assertEqual(self.run_words("test", "--list").stdout.split(), list(STEPS))
+        full = self.programs(a="true", b="true")
+        self.assertEqual(self.run_words("test", "--list", full).stdout.split(), [*STEPS, "driver", "some::a", "some::b"])
+        (self.tree.root / "programs/some").write_text("#!/bin/sh\nexit 1\n")
+        done = self.run_words("test", "--yes", full, G1)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("programs/some doesn't list its cases", done.stderr)
+        done = self.run_words("test", "--yes", "--full=/missing", G1)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("can't read /missing/order: No such file or directory; install the package", done.stderr)
+        self.assertIn("--until=driver needs --full", self.run_words("test", "--yes", "--until=driver", G1).stderr)
+
     def test_complaints(self):
         """A step of which the kernel complains is the last."""
         play = self.all_steps()
@@ -273,6 +340,7 @@ class Test(Played):
     def test_which_lines_are_complaints(self):
         for line, outcome in ((f"4,1,1,-;nvgrace_gpu_vfio_pci {G1}: a warning", "failed"),
                               ("4,1,1,-;WARNING: CPU: 0 PID: 1 at x.c:1 f+0x0/0x1", "failed"),
+                              ("4,1,1,-;possible recursive locking detected", "failed"),
                               ("2,1,1,-;{1}[Hardware Error]: event severity: recoverable", "failed"),
                               ("4,1,1,-;{1}[Hardware Error]: event severity: corrected", "noted"),
                               (f"4,1,1,-;pcieport 0009:00:00.0: AER: Correctable error message received from {G1}", "noted"),

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the test programs use of cmocka, for static programs: distributions have
- * no static library of it. hardware.c runs the cases.
+ * no static library of it. Each case has a process of its own, which end_case()
+ * ends.
  */
 #ifndef NVGRACE_HARDWARE_CMOCKA_H
 #define NVGRACE_HARDWARE_CMOCKA_H
@@ -9,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 
 typedef int (*CMFixtureFunction)(void **state);
 
@@ -19,53 +22,68 @@ struct CMUnitTest {
 	CMFixtureFunction teardown_func;
 };
 
-#define cmocka_unit_test_setup_teardown(f, setup, teardown) \
-	{ #f, f, setup, teardown }
-#define cmocka_unit_test(f) \
-	cmocka_unit_test_setup_teardown(f, NULL, NULL)
-#define cmocka_unit_test_teardown(f, teardown) \
-	cmocka_unit_test_setup_teardown(f, NULL, teardown)
+#define cmocka_unit_test_setup_teardown(f, setup, teardown) { #f, f, setup, teardown }
+#define cmocka_unit_test(f)	cmocka_unit_test_setup_teardown(f, NULL, NULL)
+#define cmocka_unit_test_teardown(f, teardown) cmocka_unit_test_setup_teardown(f, NULL, teardown)
 
-/* Print as printf() does. The last two also end the case. */
-void print_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
-_Noreturn void end_skipped(void);
-void end_failed(const char *file, int line, const char *format, ...)
-	__attribute__((format(printf, 3, 4), noreturn));
+/* As in the kernel's selftests. */
+enum end { PASSED = 0, FAILED = 1, SKIPPED = 4 };
 
-/* Fail with both values unless they are as @wanted. */
-void check_numbers(uintmax_t a, uintmax_t b, bool equal, const char *text,
-		   const char *file, int line);
-void check_range(uintmax_t value, uintmax_t least, uintmax_t most, const char *text,
-		 const char *file, int line);
-void check_strings(const char *a, const char *b, const char *file, int line);
-void check_memory(const void *a, const void *b, size_t size, const char *file,
-		  int line);
+_Noreturn void end_case(enum end end);
 
-#define skip()			end_skipped()
-#define fail_msg(...)		end_failed(__FILE__, __LINE__, __VA_ARGS__)
+#define print_message(...)	printf(__VA_ARGS__)
+#define skip()			end_case(SKIPPED)
+#define fail_msg(...) \
+	do { \
+		printf("# %s:%d: ", __FILE__, __LINE__); \
+		printf(__VA_ARGS__); \
+		putchar('\n'); \
+		end_case(FAILED); \
+	} while (0)
 #define assert_true(c) \
 	do { \
 		if (!(c)) \
-			end_failed(__FILE__, __LINE__, "%s", #c); \
+			fail_msg("%s", #c); \
 	} while (0)
 #define assert_false(c)		assert_true(!(c))
 #define assert_null(p)		assert_true((p) == NULL)
 #define assert_non_null(p)	assert_true((p) != NULL)
-#define assert_ptr_equal(a, b) \
-	check_numbers((uintptr_t)(a), (uintptr_t)(b), true, #a, __FILE__, __LINE__)
-#define assert_int_equal(a, b) \
-	check_numbers((uintmax_t)(a), (uintmax_t)(b), true, #a, __FILE__, __LINE__)
-#define assert_int_not_equal(a, b) \
-	check_numbers((uintmax_t)(a), (uintmax_t)(b), false, #a, __FILE__, __LINE__)
+/* Errors are small; a report shows no number that may be an address. */
+#define NUMBER(n)	((intmax_t)(n) > -65536 && (intmax_t)(n) < 65536 ? "%jd" : "%#jx")
+#define assert_compared(a, compare, b) \
+	do { \
+		uintmax_t a_ = (uintmax_t)(a), b_ = (uintmax_t)(b); \
+		char at_[24], bt_[24]; \
+		if (!(a_ compare b_)) { \
+			snprintf(at_, sizeof(at_), NUMBER(a_), a_); \
+			snprintf(bt_, sizeof(bt_), NUMBER(b_), b_); \
+			fail_msg("%s: %s " #compare " %s", #a, at_, bt_); \
+		} \
+	} while (0)
+#define assert_ptr_equal(a, b)		assert_compared((uintptr_t)(a), ==, (uintptr_t)(b))
+#define assert_int_equal(a, b)		assert_compared(a, ==, b)
+#define assert_int_not_equal(a, b)	assert_compared(a, !=, b)
 #define assert_in_range(value, least, most) \
-	check_range((uintmax_t)(value), (uintmax_t)(least), (uintmax_t)(most), #value, \
-		    __FILE__, __LINE__)
+	do { \
+		uintmax_t value_ = (uintmax_t)(value); \
+		assert_compared(value_, >=, least); \
+		assert_compared(value_, <=, most); \
+	} while (0)
 #define assert_return_code(value, error) \
 	do { \
 		if ((intmax_t)(value) < 0) \
-			end_failed(__FILE__, __LINE__, "%s: error %d", #value, (int)(error)); \
+			fail_msg("%s: %s", #value, strerror(error)); \
 	} while (0)
-#define assert_string_equal(a, b)	check_strings(a, b, __FILE__, __LINE__)
-#define assert_memory_equal(a, b, size)	check_memory(a, b, size, __FILE__, __LINE__)
+#define assert_string_equal(a, b) \
+	do { \
+		const char *a_ = (a), *b_ = (b); \
+		if (strcmp(a_, b_)) \
+			fail_msg("\"%s\" instead of \"%s\"", a_, b_); \
+	} while (0)
+#define assert_memory_equal(a, b, size) \
+	do { \
+		if (memcmp(a, b, size)) \
+			fail_msg("%s and %s differ", #a, #b); \
+	} while (0)
 
 #endif /* NVGRACE_HARDWARE_CMOCKA_H */

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The tests for hardware, from their archive, on model GPUs: they run as on a
-host, and agree with what the lab knows of these GPUs."""
+"""The programs that "nvgrace-gpu test --full" runs, as packages install them, on
+model GPUs: they agree with what the lab knows of these GPUs, and the tool reports
+what they say."""
 
+import json
 import os
-import pathlib
 import re
 import subprocess
 import tarfile
@@ -11,9 +12,9 @@ import tempfile
 
 import pytest
 
+from cli import common
 from lab import machine, needs, programs, session, vm
 
-HERE = pathlib.Path(__file__).resolve().parent
 DRIVER = "nvgrace_gpu_vfio_pci"
 KERNELS = ("newest", "newest-64k", "stable", "oldstable", "newest-amd64")
 
@@ -44,7 +45,10 @@ FEW_TABLES = {
                 "mmap::mremap_moves_and_shrinks_but_never_grows", "mmap::a_child_shares_the_memory"},
 }
 
-LINE = re.compile(r"(not )?ok (\d+) - (\S+?)(?: # SKIP (.*))?")
+# With both parts, as small as a carve-out can be, and no tail.
+TOOL_GPUS = [{"name": "gh200", "size": "1.5G"}]
+
+LINE = re.compile(r"case (\S+) (\d+)(?: (.*))?")
 
 
 def make(*arguments):
@@ -52,69 +56,58 @@ def make(*arguments):
         subprocess.run(["make", "-s", *arguments], cwd=vm.PROJECT, check=True)
 
 
-@pytest.fixture(scope="module")
-def bundle():
-    make("-C", "tests/hardware", "archive")
-    return programs.BUILD / "nvgrace-gpu-tests.tar.gz"
-
-
 class Host:
-    """A machine with the unpacked archive."""
+    """A machine with what the packages of tool and tests install."""
 
-    def __init__(self, name, bundle, module=None):
+    def __init__(self, name, tool=False, module=None):
         self.kernel = vm.Kernel(name)
-        files = {"/tests.tar.gz": str(bundle),
-                 "/tests/sleeper.ko": programs.out_of_tree(self.kernel, programs.HERE / "modules" / "sleeper")}
-        # What the packages install, in a folder that no other worker writes.
         root = programs.BUILD / "hardware" / f"installed-{name}"
         make("install-tests", f"DESTDIR={root}", f"CROSS_COMPILE={self.kernel.arch.gcc.removesuffix('gcc')}")
-        files.update({f"/{path.relative_to(root)}": str(path) for path in root.rglob("*") if path.is_file()})
+        files = {f"/{path.relative_to(root)}": str(path) for path in root.rglob("*") if path.is_file()}
         files[f"/boot/config-{self.kernel.release}"] = str(self.kernel.headers / ".config")
-        self.session = session.Interactive(
-            self.kernel, gpus=machine.gpus(self.kernel), ram=machine.ram_size(self.kernel), append=machine.APPEND, files=files,
-            allow=["unknown parameter 'Oops' ignored"], module=module or str(programs.module_of(self.kernel)), log=str(programs.log_file(f"hardware-{name}{'-other' if module else ''}")))
+        with tempfile.TemporaryDirectory() as directory:
+            if tool:
+                files.update(common.installed(self.kernel, directory))
+            self.session = session.Interactive(
+                self.kernel, gpus=TOOL_GPUS if tool else machine.gpus(self.kernel), ram=machine.ram_size(self.kernel), append=machine.APPEND, files=files,
+                module=module or str(programs.module_of(self.kernel)), log=str(programs.log_file(f"hardware-{name}{'-tool' if tool else ''}")))
         self._count = 0
-        self.run("tar xzf /tests.tar.gz && mv nvgrace-gpu-tests-* /bundle")
 
     def run(self, text):
         """The Command of this text."""
         self._count += 1
         return self.session.run(f"run-{self._count}", text)
 
-    def tests(self, kind, arguments=""):
-        """Run the script on a GPU, which is bound meanwhile: (exit status,
-        {name: None if it passed, "failed" or why it was skipped}, all lines)."""
-        assert not self.run(f"bind {kind} {DRIVER}").rc
+    def tests(self, kind):
+        """Run all cases on a GPU: ({name: None if it passed, "failed" or why it
+        was skipped}, all lines)."""
+        chosen = KINDS[kind][0] or ["$(cat order)"]
         # The races themselves are driver/thp.c's own.
-        done = self.run(f"cd /tmp; ROUNDS=100 /bundle/nvgrace-gpu-tests --yes --output report {arguments} $(gpu {kind})")
-        assert not self.run(f"unbind {kind}").rc
-        ends = {}
-        for line in done.output:
-            if match := LINE.fullmatch(line):
-                assert match[3] not in ends
-                ends[match[3]] = "failed" if match[1] else match[4]
-        return done.rc, ends, done.output
+        done = self.run(f"cd /usr/libexec/nvgrace-gpu-tests; export ROUNDS=100; bind {kind} {DRIVER};"
+                        f"for program in {' '.join(chosen)}; do for case in $(./$program --list); do "
+                        f"./$program $case $(gpu {kind}) >/tmp/out 2>&1; rc=$?; cat /tmp/out;"
+                        f'echo "case $program::$case $rc $(tail -n 1 /tmp/out)"; done; done; unbind {kind}')
+        assert not done.rc
+        ends = {m[1]: {"0": None, "4": (m[3] or "").removeprefix("# ").partition(": ")[0]}.get(m[2], "failed")
+                for line in done.output if (m := LINE.fullmatch(line))}
+        return ends, "\n".join(done.output)
 
     def end(self):
         return [f for f in self.session.end().failures if not re.match(r"command \S+ failed with", f)]
 
 
 @pytest.fixture(scope="module")
-def host(kernel, bundle):
-    made = Host(kernel, bundle)
+def host(kernel):
+    made = Host(kernel)
     yield made
     assert not made.end()
 
 
-def case_groups():
-    """{program: [(words, cases)]} of the groups that don't need the lab."""
-    found = {}
-    for source in sorted(programs.DRIVER.iterdir()):
-        if source.suffix == ".c" or source.is_dir() and source.name != "__pycache__":
-            groups = [(case.words.split(), [case.name]) for case in programs.cases(source) if "lab" not in case.words]
-            if groups:
-                found[source.stem] = groups
-    return found
+def all_cases():
+    """{program: its cases that don't need the lab}."""
+    sources = (p for p in sorted(programs.DRIVER.iterdir()) if p.suffix == ".c" or p.is_dir() and p.name != "__pycache__")
+    found = {p.stem: [case for case in programs.cases(p) if "lab" not in case.words] for p in sources}
+    return {program: cases for program, cases in found.items() if cases}
 
 
 def expected(host, kind, lacks=()):
@@ -123,23 +116,24 @@ def expected(host, kind, lacks=()):
     chosen, lacking = KINDS[kind]
     lacks = (*lacking, *lacks)
     ends = {}
-    for program, groups in case_groups().items():
-        if chosen and program not in chosen:
-            continue
-        for words, cases in groups:
-            missing = next((w for w in words if w in lacks or not needs.holds(host.kernel, w)), None)
-            ends.update({f"{program}::{case}": missing and f"needs {missing}" for case in cases})
+    for program, cases in all_cases().items():
+        for case in cases if not chosen or program in chosen else ():
+            missing = next((w for w in case.words.split() if w in lacks or not needs.holds(host.kernel, w)), None)
+            ends[f"{program}::{case.name}"] = missing and f"needs {missing}"
     unfit = NO_TAIL if kind in FULL else set()
     if host.kernel.has("CONFIG_ARM64_64K_PAGES"):
         unfit = unfit | FEW_TABLES.get(kind, set())
-    ends.update({name: "this GPU is no subject for it" for name in unfit})
+    ends.update({name: "not so on this GPU" for name in unfit})
     return ends
 
 
-def test_every_program_with_such_cases_is_in_the_archive(bundle):
-    with tarfile.open(bundle) as tar:
-        for arch in ("aarch64", "x86_64"):
-            assert {m.name.rpartition("/")[2] for m in tar if f"/{arch}/" in m.name} == set(case_groups())
+def test_every_program_with_such_cases_is_in_the_archive():
+    make("-C", "tests/hardware", "archive")
+    with tarfile.open(programs.BUILD / "nvgrace-gpu-tests.tar.gz") as tar:
+        names = [m.name.rpartition("/")[2] for m in tar if m.isfile()]
+        assert set(names) == set(all_cases()) | {"LICENSE", "order"}
+        order = next(m for m in tar if m.name.endswith("/order"))
+        assert sorted(tar.extractfile(order).read().decode().split()) == sorted(all_cases())
 
 
 def pytest_generate_tests(metafunc):
@@ -153,17 +147,46 @@ def pytest_generate_tests(metafunc):
 
 
 def in_check(kernel, kind):
-    """Whether `make check-all` has such a run, rather than `make check-long`."""
-    return kernel == "newest" or kind == "gh200" and kernel != "newest-amd64" or (kernel, kind) == ("newest-64k", "odd")
+    """Whether `make check-all` has such a run, rather than `make check-long`. On the
+    newest kernel's gh200, the tool has one there."""
+    return kernel == "newest" and kind != "gh200" or kind == "gh200" and kernel not in ("newest", "newest-amd64") or (kernel, kind) == ("newest-64k", "odd")
 
 
 def test_on(host, kind):
-    rc, ends, lines = 0, {}, []
-    for program in KINDS[kind][0] or [""]:
-        this, some, said = host.tests(kind, program and f"--only {program}")
-        rc, ends, lines = max(rc, this), {**ends, **some}, lines + said
-    assert ends == expected(host, kind), "\n".join(lines)
-    assert not rc, "\n".join(lines)
+    ends, said = host.tests(kind)
+    assert ends == expected(host, kind), said
+
+
+# ---- the tool --------------------------------------------------------------------
+
+def wanted_of_tool(host, lacks=()):
+    """{case: "passed" or "skipped"} on TOOL_GPUS."""
+    ends = {**expected(host, "gh200", lacks), **dict.fromkeys(NO_TAIL, "not so on this GPU")}
+    return {name: "skipped" if reason else "passed" for name, reason in ends.items()}
+
+
+def by_tool(host):
+    """(JSON, log, {case: "passed", "failed" or "skipped"}) of "test --full"."""
+    done = host.run(f"export ROUNDS=100; mkdir -p /var/log; bind gh200 {DRIVER}; /usr/sbin/nvgrace-gpu test --yes --full --json --ready-within=3600 $(gpu gh200) >/tmp/json;"
+                    "echo; cat /tmp/json; echo LOG; cat /var/log/nvgrace-gpu-test.log; unbind gh200")
+    text = "\n".join(done.output)
+    document, log = text[text.index("\n{\n"):].split("\nLOG\n")
+    document = json.loads(document)
+    common.validate(document)
+    return document, log, {f"{c['id']}::{c['text'].partition(':')[0]}": c["outcome"] for c in document["checks"]
+                           if c["step"] == "driver" and c["id"] != "host"}
+
+
+@pytest.mark.kernels("newest")
+def test_the_tool_runs_them_all(kernel):
+    host = Host(kernel, tool=True)
+    names = host.run("/usr/sbin/nvgrace-gpu test --list --full").output
+    document, log, ends = by_tool(host)
+    assert [name for name in names if "::" in name] == list(ends), log
+    assert ends == wanted_of_tool(host), log
+    assert document["passed"] and document["steps"][-1] == {"name": "driver", "outcome": "passed"}, log
+    assert all(f"of {len(ends)}, {name}\n" in log for name in ends)
+    assert not host.end()
 
 
 # ---- another driver --------------------------------------------------------------
@@ -184,9 +207,9 @@ DIFFERENT = {f"{program}::{case}" for program, cases in {
     # It accepts private mappings, and a fault brings in one entry.
     "mmap": ("a_private_mapping_is_EINVAL", "an_aligned_mapping_costs_few_faults",
              "a_misaligned_mapping_shows_the_right_memory_in_few_faults"),
-    # An access that fails in its middle has failed as a whole, and one that begins
-    # in the memory ends with it.
-    "rw": ("every_access_around_the_end_of_the_memory_is_right", "a_fault_in_the_middle_ends_the_access_there"),
+    # An access that fails in its middle has failed as a whole. One that begins in the
+    # memory ends with it, but here, a BAR has no more.
+    "rw": ("a_fault_in_the_middle_ends_the_access_there",),
     # Its memory can be accessed without power and decoding.
     "gate": ("while_decoding_is_off_nothing_is_in_reach", "in_D3hot_nothing_is_in_reach",
              "any_write_that_covers_the_power_state_counts"),
@@ -194,124 +217,9 @@ DIFFERENT = {f"{program}::{case}" for program, cases in {
 
 if os.environ.get("BASELINE_KO"):
     @pytest.mark.parametrize("kernel", KERNELS[:1], scope="module")
-    def test_of_another_driver(kernel, bundle):
-        host = Host(kernel, bundle, module=os.environ["BASELINE_KO"])
-        rc, said = run_script(host, "--yes $gpu", f"bind gh200 {DRIVER}", "unbind gh200")
-        assert rc == 2 and "--driver tests it all the same" in said, said
-        rc, ends, lines = host.tests("gh200", "--driver")
-        wanted = expected(host, "gh200", ("this-driver",))
-        wanted.update({name: "failed" for name in DIFFERENT})
-        assert ends == wanted, "\n".join(lines)
-        assert rc == 1
+    def test_of_another_driver(kernel):
+        host = Host(kernel, tool=True, module=os.environ["BASELINE_KO"])
+        document, log, ends = by_tool(host)
+        assert ends == {**wanted_of_tool(host, ("this-driver",)), **dict.fromkeys(DIFFERENT, "failed")}, log
+        assert not document["passed"]
         assert not host.end()
-
-
-# ---- what may go wrong ---------------------------------------------------------
-
-@pytest.mark.parametrize("shell", ("dash", "bash"))
-def test_who_is_not_root_sees_names_only(bundle, shell):
-    """busybox's shell runs the script in the machines."""
-    nobody = {"user": 65534, "group": 65534, "extra_groups": [], "capture_output": True, "text": True}
-    with tempfile.TemporaryDirectory() as place, tarfile.open(bundle) as tar:
-        pathlib.Path(place).chmod(0o755)
-        tar.extractall(place, filter="data")
-        script, = pathlib.Path(place).glob("*/nvgrace-gpu-tests")
-        done = subprocess.run([shell, script, "--list", "--only", "rw"], **nobody)
-        assert not done.returncode and "rw::the_start_of_the_memory_is_right" in done.stdout, done.stderr
-        done = subprocess.run([shell, script, "0009:01:00.0"], **nobody)
-        assert done.returncode == 2 and "only root" in done.stderr
-
-
-def run_script(host, arguments, before="true", after="true"):
-    """(exit status, output) of the script, between shell commands."""
-    done = host.run(f"cd /tmp; gpu=$(gpu gh200); {before}; /bundle/nvgrace-gpu-tests {arguments}; rc=$?; {after}; exit $rc")
-    return done.rc, "\n".join(done.output)
-
-
-GROUP = "group=$(readlink /sys/bus/pci/devices/$gpu/iommu_group); group=/dev/vfio/${group##*/}"
-
-# Arguments and commands before and after, with what the script must say, which
-# then tests nothing.
-REFUSED = {
-    "unbound": ("--yes $gpu", "true", "true", "is bound to no driver"),
-    "no-such-device": ("--yes 0042:00:00.0", "true", "true", "there is no PCI device 0042:00:00.0"),
-    "no-address": ("--yes 'a b'", "true", "true", '"a b" is no PCI address'),
-    "no-answer": ("$gpu </dev/null", f"bind gh200 {DRIVER}", "unbind gh200", "nothing was tested"),
-    "not-yes": ("$gpu </tmp/no", f"echo y >/tmp/no; bind gh200 {DRIVER}", "unbind gh200", "nothing was tested"),
-    "in-use": ("--yes $gpu", f"bind gh200 {DRIVER}; {GROUP}; exec 9<>$group", "exec 9>&-; unbind gh200", "is in use by process"),
-    "read-only": ("--yes --output /proc/report $gpu", f"bind gh200 {DRIVER}", "unbind gh200", "can't write /proc/report"),
-    "beside-another": ("--yes $gpu", f"bind gh200 {DRIVER}; echo 1 >/run/nvgrace-gpu-tests.$gpu",
-                       "rm /run/nvgrace-gpu-tests.$gpu; unbind gh200", "process 1 is testing"),
-}
-
-
-@pytest.mark.kernels("newest")
-@pytest.mark.parametrize("name", REFUSED)
-def test_refuses(host, name):
-    arguments, before, after, reason = REFUSED[name]
-    rc, said = run_script(host, arguments, before, after)
-    assert rc == 2 and reason in said, said
-    assert "ok 1" not in said
-
-
-@pytest.mark.kernels("newest")
-def test_the_installed_script_finds_its_programs(host):
-    done = host.run(f"cd /tmp; bind gh200 {DRIVER}; /usr/sbin/nvgrace-gpu-tests --yes --only region $(gpu gh200); unbind gh200; "
-                    "cat nvgrace-gpu-tests-*.txt")
-    count = sum(len(cases) for _, cases in case_groups()["region"])
-    assert f"# {count} passed, 0 failed, 0 skipped" in done.output, "\n".join(done.output)
-
-
-@pytest.mark.kernels("newest")
-def test_after_a_killed_run_it_runs(host):
-    """A lock of a process that no longer exists."""
-    rc, said = run_script(host, "--yes --output report --only region $gpu", f"bind gh200 {DRIVER}; echo 99999 >/run/nvgrace-gpu-tests.$gpu",
-                          "ls /run/nvgrace-gpu-tests*; unbind gh200")
-    assert not rc, said
-    assert "No such file" in said
-
-
-# Runs the script in the foreground, so that SIGINT reaches it, and does something
-# when it has begun to race.
-BESIDE = (f"cd /tmp; rm -f report; gpu=$(gpu gh200); bind gh200 {DRIVER};"
-          "{ until grep -qs '^ok 1' report; do usleep 100000; done; %s; } &"
-          "sh -c 'echo $$ >/tmp/script; exec /bundle/nvgrace-gpu-tests --yes --output report --only races $0' $gpu;"
-          'echo "ended with $?"; wait;'
-          'echo "left: $(ls /run | grep nvgrace; ls /sys/kernel/tracing/instances; ps | grep [b]undle/[ax])";'
-          "cat report; unbind gh200")
-
-
-@pytest.mark.kernels("newest")
-@pytest.mark.parametrize("signal", ("INT", "TERM"))
-def test_a_signal_ends_it(host, signal):
-    said = host.run(BESIDE % f"kill -{signal} $(cat /tmp/script)").output
-    text = "\n".join(said)
-    assert "ended with 3" in said, text
-    assert said.count("Bail out! interrupted") == 2, text
-    assert "left: " in said, text
-
-
-@pytest.mark.kernels("newest")
-def test_a_complaint_of_the_kernel_ends_it(host):
-    said = host.run(BESIDE % "insmod /tests/sleeper.ko Oops=1; rmmod sleeper").output
-    text = "\n".join(said)
-    assert "ended with 3" in said, text
-    assert said.count("Bail out! the kernel complained") == 2, text
-    assert any(line.startswith("# kernel: ") and "Oops" in line for line in said), text
-    assert "left: " in said, text
-
-
-@pytest.mark.parametrize("kernel", ["newest-64k"], scope="module")
-def test_without_type1_it_uses_iommufd(host):
-    rc, said = run_script(host, "--yes --output report --only region $gpu", f"bind gh200 {DRIVER}; mv /dev/vfio/vfio /tmp/type1",
-                          "mv /tmp/type1 /dev/vfio/vfio; unbind gh200")
-    assert not rc, said
-
-
-@pytest.mark.kernels("newest")
-def test_shows_addresses_only_if_told(host):
-    base = next(g["base"] for g in machine.gpus(host.kernel) if g["name"] == "gh200")
-    for option in ("", "--addresses"):
-        rc, said = run_script(host, f"--yes --output report --only trace {option} $gpu", f"bind gh200 {DRIVER}", "unbind gh200")
-        assert not rc, said
-        assert (f"{base:x}" in said) == bool(option), said

@@ -6,8 +6,9 @@ import dataclasses
 import pathlib
 import re
 
-# Lines of a kernel log that fail a run, whatever the tests said.
-SPLATS = tuple(re.compile(line) for line in (pathlib.Path(__file__).resolve().parent / "splats").read_text("utf-8").splitlines()
+# Lines of a kernel log that fail a run, whatever the tests said. The tool judges
+# by the same.
+SPLATS = tuple(re.compile(line) for line in (pathlib.Path(__file__).resolve().parents[2] / "cli/test/splats").read_text("utf-8").splitlines()
                if not line.startswith("#"))
 
 # Lines that distribution kernels log in this emulation although nothing is
