@@ -97,9 +97,10 @@ install-udev:
 install-cli:
 	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 	$(INSTALL) -d $(GUIDES)/examples
-	$(INSTALL) -m 644 docs/administration.md docs/guests.md docs/doctor.md docs/tracing.md docs/ABI/sysfs-driver-nvgrace-gpu \
+	$(INSTALL) -m 644 docs/administration.md docs/fleet.md docs/guests.md docs/doctor.md docs/tracing.md docs/ABI/sysfs-driver-nvgrace-gpu \
 		$(GUIDES)
-	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu docs/prometheus-alerts.yml $(GUIDES)/examples
+	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu docs/prometheus-alerts.yml \
+		docs/examples/* $(GUIDES)/examples
 
 install-tests:
 	$(MAKE) -C tests/hardware install DESTDIR='$(DESTDIR)' prefix='$(prefix)' VERSION='$(VERSION)'

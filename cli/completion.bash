@@ -67,7 +67,10 @@ _nvgrace_gpu() {
 		return
 		;;
 	-f | --format)
-		mapfile -t COMPREPLY < <(compgen -W 'json kubevirt libvirt qemu' -- "$cur")
+		case $command in
+		metrics) mapfile -t COMPREPLY < <(compgen -W 'labels prometheus' -- "$cur") ;;
+		*) mapfile -t COMPREPLY < <(compgen -W 'json kubevirt libvirt qemu' -- "$cur") ;;
+		esac
 		return
 		;;
 	--accel-smmu | --iommufd)
@@ -95,7 +98,7 @@ _nvgrace_gpu() {
 	unbind) options+=' --all --boot-only --dry-run --json --no-initramfs --no-probe --persist' ;;
 	status) options+=' --json --watch' ;;
 	doctor) options+=' --explain --fail-on --json --quiet --record' ;;
-	metrics) options+=' --output' ;;
+	metrics) options+=' --format --output' ;;
 	wait) options+=' --all --timeout' ;;
 	bench) options+=' --full --json --quick --read-only --yes' ;;
 	test) options+=' --full --json --list --log --ready-within --seed --time --until --yes' ;;

@@ -78,6 +78,7 @@ complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s q -l quiet -d 'Only what
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -s r -l record -x -a '(__fish_complete_directories)' -d 'Write all that was read'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -l fail-on -x -a 'bad warning' -d 'Which verdict fails'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in doctor' -l explain -d 'Say what findings mean'
+complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics' -s f -l format -x -a 'labels prometheus' -d 'What to print'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in metrics guest' -s o -l output -r -F -d 'Write to a file'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in wait' -s t -l timeout -x -d 'Give up after seconds'
 complete -c nvgrace-gpu -n '__nvgrace_gpu_in bench test scrub' -s y -l yes -d 'Do not ask'

@@ -72,7 +72,10 @@ _nvgrace_gpu() {
 				'--explain[say what findings mean]' \
 				'*:address:_nvgrace_gpu_addresses'
 			;;
-		metrics) _arguments $common '(-o --output)'{-o,--output=}'[write to a file]:file:_files' ;;
+		metrics)
+			_arguments $common '(-f --format)'{-f,--format=}'[what to print]:format:(labels prometheus)' \
+				'(-o --output)'{-o,--output=}'[write to a file]:file:_files'
+			;;
 		wait)
 			_arguments $common '(-a --all)'{-a,--all}'[every GPU that is bound at boot]' \
 				'(-t --timeout)'{-t,--timeout=}'[give up after seconds]:seconds:' \

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * "nvgrace-gpu metrics": metrics of the GPUs, in Prometheus' text format 0.0.4,
- * which node_exporter's textfile collector and promtool read. main.c calls it.
+ * which node_exporter's textfile collector and promtool read; or labels of a
+ * Kubernetes node, in the format of Node Feature Discovery's feature files.
+ * main.c calls it.
  *
  * OpenMetrics is no alternative: it names a counter's family "x", and the older
  * format "x_total", so a counter has a type in only one of them.
@@ -19,12 +21,14 @@
 
 static const char doc[] =
 	"Print the state of all supported GPUs and the doctor's findings as Prometheus text, "
-	"for a monitoring system.\v"
+	"for a monitoring system, or their state as labels of a Kubernetes node.\v"
 	"For node_exporter's textfile collector, nvgrace-gpu-metrics.timer runs this regularly with "
 	"--output=FILE, where FILE is in the collector's directory and ends in .prom. Run it as root: "
 	"other users can't see all processes, or where memory is online.";
 
 static const struct argp_option options[] = {
+	{ "format", 'f', "FORMAT", 0,
+	  "\"prometheus\" (the default), or \"labels\" for a feature file of Node Feature Discovery", 0 },
 	{ "output", 'o', "FILE", 0,
 	  "Replace FILE as a whole, or write to it if it is a device or a FIFO; -: standard output", 0 },
 	{ }
@@ -32,6 +36,7 @@ static const struct argp_option options[] = {
 
 struct arguments {
 	const char *output;
+	bool labels;
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -39,6 +44,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct arguments *a = state->input;
 
 	switch (key) {
+	case 'f':
+		a->labels = !strcmp(arg, "labels");
+		if (!a->labels && strcmp(arg, "prometheus"))
+			argp_error(state, "--format=%s: use \"prometheus\" or \"labels\"", arg);
+		return 0;
 	case 'o':
 		a->output = arg;
 		return 0;
@@ -108,6 +118,11 @@ static void states(FILE *out, const char *name, const char *address, const char 
 
 /* ---- the values ------------------------------------------------------------------------------ */
 
+static bool is_ready(const struct gpu *gpu)
+{
+	return !g_strcmp0(gpu->readiness, "ready");
+}
+
 static void print_infos(FILE *out, struct survey *s)
 {
 	char *loaded = host_line(s->host, "/sys/module/" DRIVER_NAME "/version");
@@ -140,9 +155,7 @@ static void print_flags(FILE *out, struct survey *s)
 	family(out, "ready",
 	       "Whether the GPU's memory was found trained since the last reset or low power.");
 	for (i = 0; i < s->gpus.count; i++)
-		SAMPLE(out, "ready", s->gpus.gpu[i].readiness &&
-		       !strcmp(s->gpus.gpu[i].readiness, "ready"),
-		       "address", s->gpus.gpu[i].address);
+		SAMPLE(out, "ready", is_ready(&s->gpus.gpu[i]), "address", s->gpus.gpu[i].address);
 	family(out, "in_use", "Whether a process has the GPU open.");
 	for (i = 0; i < s->gpus.count; i++) {
 		g_free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
@@ -352,13 +365,13 @@ static void print_findings(FILE *out, const struct doctor *d)
 	fprintf(out, PREFIX "accepted_findings %llu\n", (unsigned long long)accepted);
 }
 
-static void print_all(FILE *out, struct host *h)
+static void print_metrics(FILE *out, void *host)
 {
-	struct doctor d = { .h = h };
+	struct doctor d = { .h = host };
 	struct survey s;
 
 	doctor_look(&d, NULL, 0);
-	survey_read(h, &s);
+	survey_read(host, &s);
 	print_infos(out, &s);
 	print_flags(out, &s);
 	print_states(out, &s);
@@ -370,21 +383,115 @@ static void print_all(FILE *out, struct host *h)
 	doctor_end(&d);
 }
 
-/* ---- the command ----------------------------------------------------------------------------- */
+/* ---- labels ---------------------------------------------------------------------------------- */
 
-static void print_to(FILE *out, void *data)
+/*
+ * Node Feature Discovery takes labels of this namespace without configuration.
+ * Values are Kubernetes' label values, of which one that begins with @ would name
+ * another feature.
+ */
+#define LABEL "feature.node.kubernetes.io/nvgrace-gpu."
+#define LABEL_CHARACTERS G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_."
+#define LABEL_MAX 63
+
+/* Labels of a host that no longer writes them disappear after so long. */
+#define LABELS_EXPIRE_S (15 * 60)
+
+static void label(FILE *out, const char *name, const char *value)
 {
-	print_all(out, data);
+	g_autofree char *text = g_strcanon(g_strdup(value), LABEL_CHARACTERS, '-');
+	char *begin = text;
+	size_t length;
+
+	/* Both ends must be letters or digits. */
+	while (*begin && !g_ascii_isalnum(*begin))
+		begin++;
+	length = strnlen(begin, LABEL_MAX);
+	while (length && !g_ascii_isalnum(begin[length - 1]))
+		length--;
+	fprintf(out, LABEL "%s=%.*s\n", name, (int)length, begin);
 }
+
+static void label_number(FILE *out, const char *name, size_t number)
+{
+	fprintf(out, LABEL "%s=%zu\n", name, number);
+}
+
+/*
+ * Prints what all GPUs have, or "mixed" if they differ; nothing if none has it. A
+ * GPU without it differs from one that has it.
+ */
+static void label_common(FILE *out, const struct gpus *gpus, const char *name,
+			 const char *(*word_of)(const struct gpu *gpu))
+{
+	const char *word, *common = gpus->count ? word_of(gpus->gpu) : NULL;
+	bool mixed = false;
+	size_t i;
+
+	for (i = 1; i < gpus->count; i++) {
+		word = word_of(&gpus->gpu[i]);
+		mixed |= g_strcmp0(word, common) != 0;
+	}
+	if (mixed || common)
+		label(out, name, mixed ? "mixed" : common);
+}
+
+static const char *product_of(const struct gpu *gpu)
+{
+	return gpu->product;
+}
+
+static const char *driver_of(const struct gpu *gpu)
+{
+	return gpu->driver ? gpu->driver : "none";
+}
+
+static const char *readiness_of(const struct gpu *gpu)
+{
+	return gpu->readiness;
+}
+
+static const char *scrub_state_of(const struct gpu *gpu)
+{
+	return gpu->scrub_state;
+}
+
+static void print_labels(FILE *out, void *host)
+{
+	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+	g_autoptr(GDateTime) end = g_date_time_add_seconds(now, LABELS_EXPIRE_S);
+	g_autofree char *expires = g_date_time_format(end, "%Y-%m-%dT%H:%M:%SZ");
+	size_t bound = 0, ready = 0, i;
+	struct gpus gpus;
+
+	gpus_find(host, &gpus);
+	for (i = 0; i < gpus.count; i++) {
+		bound += gpus.gpu[i].ours;
+		ready += is_ready(&gpus.gpu[i]);
+	}
+	fprintf(out, "# +expiry-time=%s\n", expires);
+	label_number(out, "count", gpus.count);
+	label_number(out, "bound", bound);
+	label_number(out, "ready", ready);
+	label_common(out, &gpus, "product", product_of);
+	label_common(out, &gpus, "driver", driver_of);
+	label_common(out, &gpus, "readiness", readiness_of);
+	label_common(out, &gpus, "scrub-state", scrub_state_of);
+	gpus_free(&gpus);
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
 
 int cmd_metrics(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
+	void (*print)(FILE *out, void *data);
 	struct arguments a = { };
 
 	parse_options(&argp, argc, argv, &a);
+	print = a.labels ? print_labels : print_metrics;
 	if (a.output)
-		return write_whole(a.output, 0644, print_to, h) ? EXIT_FAILED : EXIT_OK;
-	print_all(stdout, h);
+		return write_whole(a.output, 0644, print, h) ? EXIT_FAILED : EXIT_OK;
+	print(stdout, h);
 	return EXIT_OK;
 }

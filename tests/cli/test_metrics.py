@@ -2,6 +2,7 @@
 """nvgrace-gpu metrics: the values are right, and the output is valid by
 promtool and by Prometheus's own parser."""
 
+import datetime
 import json
 import pathlib
 import re
@@ -18,6 +19,7 @@ from cli.test_trees import G1, G2, SIZES, Tree
 PREFIX = "nvgrace_gpu_"
 ALERTS = PROJECT / "docs/prometheus-alerts.yml"
 ALERT_TESTS = PROJECT / "tests/cli/alerts.yml"
+LABEL = "feature.node.kubernetes.io/nvgrace-gpu."
 
 
 def families(text):
@@ -26,6 +28,21 @@ def families(text):
 
 def promtool(text):
     return subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True)
+
+
+def labels(root, **more):
+    """{name without the namespace: value} of --format=labels."""
+    done = run("metrics", "--format=labels", root=root, **more)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    first, *lines = done.stdout.splitlines()
+    assert first.startswith("# +expiry-time="), done.stdout
+    found = dict(line.removeprefix(LABEL).split("=", 1) for line in lines)
+    assert len(found) == len(lines) and all(line.startswith(LABEL) for line in lines), done.stdout
+    for name, value in found.items():
+        # Kubernetes' rule for names and values of labels.
+        for text in (f"nvgrace-gpu.{name}", value):
+            assert len(text) <= 63 and re.fullmatch("(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", text), (name, value)
+    return found
 
 
 class Metrics(unittest.TestCase):
@@ -156,7 +173,7 @@ class Metrics(unittest.TestCase):
             for sample in family.samples:
                 self.assertEqual(sample.name, name + "_total" * (family.type == "counter"))
         # The manual page lists all families.
-        page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("\n# ")[0]
+        page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("With *--format=labels*")[0]
         documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
                       for w in re.findall(r"\*(\w+)\*", line)}
         self.assertEqual(documented, {name.removeprefix(PREFIX) for name in re.findall(r"^# TYPE (\w+) ", text, re.M)})
@@ -168,6 +185,87 @@ class Metrics(unittest.TestCase):
             found = self.metrics(t.root)
             self.assertEqual(self.value(found, "readiness", address=G1, readiness='a"b\\c'), 1)
             self.assertEqual(self.value(found, "driver", address=G2, driver='x"} 1'), 1)
+
+    def test_labels(self):
+        alike = {"count": "2", "bound": "2", "ready": "2", "product": "GH200-480GB", "driver": "nvgrace_gpu_vfio_pci",
+                 "readiness": "ready"}
+        with Tree() as t:
+            t.bound(G1).bound(G2, group=13)
+            self.assertEqual(labels(t.root), alike)
+            attributes = [f"/sys/bus/pci/devices/{g}/nvgrace_gpu" for g in (G1, G2)]
+            with self.subTest("a GPU of which the driver does not say it differs"):
+                t.file(f"{attributes[0]}/scrub_state", "clean")
+                self.assertEqual(labels(t.root), {**alike, "scrub-state": "mixed"})
+                t.file(f"{attributes[1]}/scrub_state", "clean")
+                self.assertEqual(labels(t.root), {**alike, "scrub-state": "clean"})
+            with self.subTest("one that is not ready"):
+                t.file(f"{attributes[0]}/readiness", "failed")
+                self.assertEqual(labels(t.root), {**alike, "scrub-state": "clean", "ready": "1", "readiness": "mixed"})
+            with self.subTest("one that can't be read"):
+                for attribute in attributes:
+                    (t.root / f"{attribute}/readiness".lstrip("/")).unlink()
+                    t.file(f"{attribute}/readiness/directory", "")
+                found = labels(t.root)
+                self.assertNotIn("readiness", found)
+                self.assertEqual(found["ready"], "0")
+        with Tree() as t:
+            t.device(G1).device(G2, device="0x2941", driver="nvidia", group=13)
+            found = labels(t.root)
+            self.assertEqual(found, {"count": "2", "bound": "0", "ready": "0", "product": "mixed", "driver": "mixed"})
+        with Tree() as t:
+            t.device(G1)
+            self.assertEqual(labels(t.root)["driver"], "none")
+        with Tree() as t:
+            self.assertEqual(labels(t.root), {"count": "0", "bound": "0", "ready": "0"})
+
+    def test_labels_of_recorded_hosts(self):
+        """They say what list says."""
+        hosts = unfold.hosts()
+        for name in ("good", "bookworm", "four", "no-gpu", "off-the-bus"):
+            with self.subTest(name), tempfile.TemporaryDirectory() as directory:
+                unfold.unfold(hosts, name, pathlib.Path(directory))
+                gpus = json.loads(run("list", "--json", root=directory).stdout)["gpus"]
+                found = labels(directory)
+                self.assertEqual(found["count"], str(len(gpus)))
+                self.assertEqual(found["bound"], str(sum(g["driver"] == "nvgrace_gpu_vfio_pci" for g in gpus)))
+                drivers = {g["driver"] or "none" for g in gpus}
+                self.assertEqual(found.get("driver"), "mixed" if len(drivers) > 1 else drivers.pop() if gpus else None)
+
+    def test_odd_words_in_labels(self):
+        """A word that no label may contain becomes one that it may. NFD would take
+        what begins with @ as the name of another feature."""
+        for word, value in (("a\tb=c\"d", "a-b-c-d"), ("@local.feature.x", "local.feature.x"), ("_x.", "x"), ("é", ""),
+                            ("x" * 62 + ".y", "x" * 62), ("-", ""), ("# +no-label", "no-label")):
+            with self.subTest(word), Tree() as t:
+                t.bound(G1, readiness=word)
+                self.assertEqual(labels(t.root)["readiness"], value)
+
+    def test_labels_expire(self):
+        before = datetime.datetime.now(datetime.timezone.utc)
+        with Tree() as t:
+            text = run("metrics", "--format=labels", root=t.root).stdout
+        after = datetime.datetime.now(datetime.timezone.utc)
+        # NFD reads RFC 3339, which has whole seconds here.
+        time = datetime.datetime.strptime(re.match(r"# \+expiry-time=(.*)\n", text)[1], "%Y-%m-%dT%H:%M:%S%z")
+        valid = datetime.timedelta(minutes=15)
+        self.assertLessEqual(before.replace(microsecond=0) + valid, time)
+        self.assertLessEqual(time, after + valid)
+
+    def test_format(self):
+        with Tree() as t, tempfile.TemporaryDirectory() as directory:
+            t.bound(G1)
+            self.assertEqual(run("metrics", "--format=prometheus", root=t.root).stdout, run("metrics", root=t.root).stdout)
+            done = run("metrics", "-f", "json", root=t.root)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertIn('--format=json: use "prometheus" or "labels"', done.stderr)
+            file = pathlib.Path(directory, "a file of features")
+            self.assertEqual(run("metrics", "-f", "labels", "-o", file, root=t.root).returncode, 0)
+            self.assertIn(f"{LABEL}ready=1\n", file.read_text())
+            # The manual page lists all labels.
+            page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("With *--format=labels*")[2].partition("*-f*")[0]
+            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", "clean")
+            documented = [w for line in re.findall(r"^(?:\*[\w-]+\*(?:, )?)+$", page, re.M) for w in re.findall(r"\*([\w-]+)\*", line)]
+            self.assertEqual(documented, list(labels(t.root)))
 
     def test_no_gpu(self):
         with Tree() as t:

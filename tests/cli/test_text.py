@@ -254,6 +254,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("doctor", "--fail-on", ""), {"bad", "warning"})
         self.assertEqual(self.complete("wait", "--timeout", ""), set())
         self.assertEqual(self.complete("guest", "--format", ""), {"qemu", "libvirt", "kubevirt", "json"})
+        self.assertEqual(self.complete("metrics", "--format", ""), {"prometheus", "labels"})
         self.assertEqual(self.complete("guest", "--accel-smmu", ""), {"auto", "on", "off"})
         self.assertEqual(self.complete("guest", "--memory", ""), set())
 
@@ -348,7 +349,7 @@ class Usage(unittest.TestCase):
                       ["test", "--time=0", G1], ["test", "--time=86401", G1], ["test", "--seed=x", G1],
                       ["test", "--ready-within=0", G1], ["test", "--ready-within=x", G1],
                       ["scrub"], ["scrub", "--all", G1], ["scrub", "--no-wait", G1], ["scrub", "nonsense"],
-                      ["metrics", "x"], ["doctor", "--fail-on=good"],
+                      ["metrics", "x"], ["metrics", "--format=json"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
                       ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
                       ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):

@@ -471,7 +471,7 @@ class Tool(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             subprocess.run(["dpkg-deb", "--extract", deb, directory], check=True)
             guides = pathlib.Path(directory, "usr/share/doc/nvgrace-gpu")
-            for name in ("administration.md", "guests.md", "doctor.md", "tracing.md", "libvirt-domain.xml", "libvirt-hook-qemu"):
+            for name in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "libvirt-domain.xml", "libvirt-hook-qemu"):
                 path = guides / name if name.endswith(".md") else guides / "examples" / name
                 self.assertEqual(path.read_bytes(), (scratch.PROJECT / "docs" / name).read_bytes())
 

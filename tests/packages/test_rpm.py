@@ -286,8 +286,8 @@ class Life(unittest.TestCase):
         requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/this.rpm").stdout
         for scriptlet in ("post", "preun"):
             self.assertRegex(requires, rf"(?m)^dkms .*\b{scriptlet}\b")
-        for path in ("administration.md", "guests.md", "doctor.md", "tracing.md", "sysfs-driver-nvgrace-gpu", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu",
-                     "examples/prometheus-alerts.yml"):
+        for path in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "sysfs-driver-nvgrace-gpu", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu",
+                     "examples/prometheus-alerts.yml", "examples/nfd-labels.conf"):
             self.assertIn(f"/usr/share/doc/nvgrace-gpu/{path}", files["cli"])
         for path in ("/usr/sbin/nvgrace-gpu", "/usr/share/bash-completion/completions/nvgrace-gpu"):
             self.assertIn(path, files["cli"])
