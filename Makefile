@@ -237,13 +237,14 @@ build/doctor.md:
 	@mkdir -p build
 	@$(MAKE) -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > $@
 
-# The findings in docs/doctor.md, the table of kernels in docs/versions.md, and the
-# URL in README.md.
+# The findings in docs/doctor.md, the table of kernels in docs/versions.md, and SITE
+# in README.md and in docs/examples.
 generated:
 	@$(TOOLBOX) run -- make -s build/doctor.md
 	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/dev/kernel-table
 	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
+	@sed -i "s#^ARG SITE=.*#ARG SITE=$$(scripts/packaging/setting SITE)#" docs/examples/*Containerfile
 
 .PHONY: clean distclean
 clean:

@@ -57,10 +57,16 @@ def add_kernels(host):
     about vfio."""
     for kernel in (release("stable-amd64"), release("newest-amd64")):
         source, to = f"/usr/lib/modules/{kernel}", host.shared / "modules" / kernel
+        shutil.rmtree(to, ignore_errors=True)
         shutil.copytree(f"{source}/kernel/drivers/vfio", to / "kernel/drivers/vfio", ignore=shutil.ignore_patterns("nvgrace*"))
         for lists in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
             shutil.copy(f"{source}/{lists}", to / lists)
     host.sh("mkdir -p /usr/lib/modules && cp -r /mnt/modules/. /usr/lib/modules && for k in /usr/lib/modules/*; do depmod ${k##*/}; done")
+
+
+def assert_no_lists(host):
+    """depmod has not run for a kernel that isn't there."""
+    assert host.sh("ls /usr/lib/modules/*/modules.* 2>/dev/null || :").stdout == ""
 
 
 def module_of(host, kernel):
@@ -96,12 +102,13 @@ def check_removed(host):
 
 @pytest.mark.needs("trees")
 @pytest.mark.usefixtures("built_packages")
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
-def test_apt_without_a_compiler(made, suite):
+@pytest.mark.parametrize("suite, kernel_first", [("bookworm", True), ("trixie", False)])
+def test_apt_without_a_compiler(made, suite, kernel_first):
     host = scratch.Scratch(lower=scratch.tree(suite))
     try:
         host.sh("apt-get -q update && apt-get -q -y install kmod")
-        add_kernels(host)
+        if kernel_first:
+            add_kernels(host)
         # apt itself must choose the package with the rule.
         debs = [p for p in made if p.suffix == ".deb"] + [scratch.package(f"{n}_{scratch.deb_version()}_{a}.deb")
                                                          for n, a in ((f"{NAME}-udev", "all"), (f"{NAME}-dkms", "all"), ("nvgrace-gpu", "amd64"))]
@@ -115,6 +122,9 @@ def test_apt_without_a_compiler(made, suite):
             echo 'deb [trusted=yes] file:/mnt/repo ./' >/etc/apt/sources.list.d/our.list
             apt-get -q update
             apt-get -q -y -o APT::Install-Recommends=true install {package} nvgrace-gpu""")
+        if not kernel_first:
+            assert_no_lists(host)
+            add_kernels(host)
         check_installed(host)
         for argv in ("list", "--version"):
             host.run("nvgrace-gpu", argv)
@@ -155,6 +165,12 @@ def test_dnf_without_a_compiler(made):
         check_installed(host)
         host.sh(f"{dnf} remove {package}")
         check_removed(host)
+        # As in an image whose kernel comes later.
+        host.sh("rm -r /usr/lib/modules/*")
+        host.sh(f"{dnf} install {package}")
+        assert_no_lists(host)
+        add_kernels(host)
+        check_installed(host)
     finally:
         host.close()
 

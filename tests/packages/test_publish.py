@@ -222,6 +222,55 @@ class Publish(unittest.TestCase):
     def test_debian_13(self):
         self.install_with_apt("trixie")
 
+    @pytest.mark.packages
+    @pytest.mark.needs("root images")
+    def test_images_of_the_examples(self):
+        """Buildah builds both Containerfiles of docs/examples, for x86-64."""
+        host = scratch.Scratch(lower=f"{packages.root('images')}:/")
+        self.addCleanup(host.close)
+        run("tar", "-C", scratch.tree("trixie"), "-cf", host.shared / "base.tar", ".")
+        for name in ("Containerfile", "kmm-Containerfile"):
+            shutil.copy(scratch.PROJECT / "docs/examples" / name, host.shared)
+        host.write("/etc/containers/policy.json", '{"default": [{"type": "insecureAcceptAnything"}]}')
+        host.env = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay"}
+        # The scratch system has a limit that is lower than Buildah's own.
+        limits = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
+        build = f"buildah --root /mnt/storage --runroot /mnt/run build --network host {limits} --build-arg BASE=localhost/base --build-arg SITE={self.url}"
+        inside = "buildah --root /mnt/storage --runroot /mnt/run"
+        with named("the base"):
+            # Where the examples are tested, kernels are those of x86-64.
+            host.sh(f"""
+                base=$({inside} from scratch)
+                {inside} add $base /mnt/base.tar /
+                {inside} run --network host $base -- sh -c \
+                    'mkdir -p /etc/dkms && echo BUILD_EXCLUSIVE_ARCH=x86_64 >/etc/dkms/{NAME}.conf'
+                {inside} commit --rm $base localhost/base
+                rm /mnt/base.tar
+                mkdir /mnt/context""")
+        with named("a host"):
+            host.sh(f"{build} --build-arg KERNEL=amd64 --tag host --file /mnt/Containerfile /mnt/context")
+            kernel, = host.sh(f"ls $({inside} mount $({inside} from --name host localhost/host))/lib/modules").stdout.split()
+            self.assertNotEqual(kernel, os.uname().release)
+            said = host.sh(f"{inside} run host -- sh -ec 'modinfo -k {kernel} -n {NAME}; lsinitramfs /boot/initrd.img-{kernel}; nvgrace-gpu --version'").stdout
+            self.assertIn(f"/{kernel}/updates/dkms/{NAME}.ko", said.splitlines()[0])
+            for file in (f"updates/dkms/{NAME}.ko", "usr/lib/udev/nvgrace-gpu", "etc/nvgrace-gpu.conf.d/all.conf"):
+                self.assertIn(file, said)
+            self.assertIn(f"nvgrace-gpu {NEW}\n", said)
+        with named("a module"):
+            # The node's modules, which the operator mounts.
+            host.sh(f"mkdir -p /mnt/node && cp -r $({inside} mount host)/usr/lib/modules /mnt/node")
+            host.sh(f"{build} --build-arg KERNEL_FULL_VERSION={kernel} --volume /mnt/node/modules:/host/lib/modules:ro "
+                    "--tag module --file /mnt/kmm-Containerfile /mnt/context")
+            host.sh(f"{inside} from --name module localhost/module")
+            files = host.sh(f"cd $({inside} mount module)/opt && find . ! -type d").stdout.split()
+            self.assertIn(f"./lib/modules/{kernel}/updates/{NAME}.ko", files)
+            # The worker of the operator has kmod, and the node's modules.
+            shown = host.sh(f"""
+                mkdir -p /host/lib && ln -s /mnt/node/modules /host/lib/modules
+                modprobe -d $({inside} mount module)/opt -S {kernel} --show-depends {NAME}""").stdout
+            self.assertIn("vfio-pci-core", shown)
+            self.assertIn(f"/updates/{NAME}.ko", shown)
+
     def test_dnf(self):
         host = scratch.Scratch(lower=f"{packages.root('installers')}:/")
         self.addCleanup(host.close)
