@@ -32,14 +32,21 @@ from lab import session as machines
 TESTS = pathlib.Path(__file__).resolve().parent
 
 # The kernels whose cases a marker chooses. Those of "long" differ in one thing from
-# one of the others, or are for x86-64, which the product isn't for.
+# one of the others, or are for x86-64, which the product isn't for. Of newest-64k,
+# each has a part.
 KERNELS = {
     "check": ("newest",),
     "all": ("newest-64k", "stable", "oldstable"),
-    "long": ("newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
+    "long": ("newest-64k", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
              "debug", "debug-64k", "kcsan"),
 }
 MARKERS = (*KERNELS, "packages", "measure")
+
+# What sees the size of pages. Of other programs, a kernel with large pages has
+# nothing that another one of the same version doesn't have, and runs them in
+# check-long.
+PAGES = ("cdev", "cycles", "dma", "dmabuf", "gate", "iommufd", "mmap", "own_mapping", "plain", "poison", "privilege", "races",
+         "random", "region", "rw", "scrub", "thp")
 
 # On this kernel the programs run in the opposite order: none may depend on
 # those before it.
@@ -99,6 +106,8 @@ def marks_of(item):
     if isinstance(item, Case):
         if item.config.getoption("kernel"):
             return MARKERS
+        if item.kernel == "newest-64k":
+            return ["all" if item.program in PAGES else "long"]
         return [marker for marker, kernels in KERNELS.items() if item.kernel in kernels]
     if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own

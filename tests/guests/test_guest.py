@@ -377,7 +377,8 @@ def cases():
     for (kernel, cpu), kind in HOSTS.items():
         names = [g.name for g in guests(kernel, cpu, kind) if g.run]
         for name in ("doctor", *names):
-            yield pytest.param(kernel, (kernel, cpu), name, id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
+            long = kernel == "newest-16k" or (kernel, name) == ("newest-64k", "life")
+            yield pytest.param(kernel, (kernel, cpu), name, marks=[pytest.mark.long] if long else [], id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
 
 
 @pytest.mark.parametrize(("kernel", "host", "name"), cases(), indirect=["host"], scope="module")
