@@ -110,7 +110,8 @@ static enum known holds(const char *word)
 		"cat /lib/modules/$(uname -r)/config; } 2>/dev/null) || exit 2\n"
 		"echo \"$all\" | grep -q \"^$name=\"";
 	static const char of_module[] =
-		"[ -e /sys/module/$name ] || grep -qs \"/$name.ko$\" /lib/modules/$(uname -r)/modules.builtin";
+		"[ -e /sys/module/$name ] ||\n"
+		"grep -qs \"/$name.ko$\" /lib/modules/$(uname -r)/modules.builtin";
 	static const enum known opposite[] = { NO, YES, UNKNOWN };
 
 	if (*word == '!')
