@@ -239,17 +239,18 @@ class Publish(unittest.TestCase):
         inside = "buildah --root /mnt/storage --runroot /mnt/run"
         with named("the base"):
             # Where the examples are tested, kernels are those of x86-64.
+            (host.shared / f"{NAME}.conf").write_text('BUILD_EXCLUSIVE_ARCH="x86_64"\n')
             host.sh(f"""
                 base=$({inside} from scratch)
                 {inside} add $base /mnt/base.tar /
-                {inside} run --network host $base -- sh -c \
-                    'mkdir -p /etc/dkms && echo BUILD_EXCLUSIVE_ARCH=x86_64 >/etc/dkms/{NAME}.conf'
+                {inside} copy $base /mnt/{NAME}.conf /etc/dkms/
                 {inside} commit --rm $base localhost/base
                 rm /mnt/base.tar
                 mkdir /mnt/context""")
         with named("a host"):
             host.sh(f"{build} --build-arg KERNEL=amd64 --tag host --file /mnt/Containerfile /mnt/context")
-            kernel, = host.sh(f"ls $({inside} mount $({inside} from --name host localhost/host))/lib/modules").stdout.split()
+            host.sh(f"{inside} from {limits} --name host localhost/host")
+            kernel, = host.sh(f"ls $({inside} mount host)/lib/modules").stdout.split()
             self.assertNotEqual(kernel, os.uname().release)
             said = host.sh(f"{inside} run host -- sh -ec 'modinfo -k {kernel} -n {NAME}; lsinitramfs /boot/initrd.img-{kernel}; nvgrace-gpu --version'").stdout
             self.assertIn(f"/{kernel}/updates/dkms/{NAME}.ko", said.splitlines()[0])
@@ -261,7 +262,7 @@ class Publish(unittest.TestCase):
             host.sh(f"mkdir -p /mnt/node && cp -r $({inside} mount host)/usr/lib/modules /mnt/node")
             host.sh(f"{build} --build-arg KERNEL_FULL_VERSION={kernel} --volume /mnt/node/modules:/host/lib/modules:ro "
                     "--tag module --file /mnt/kmm-Containerfile /mnt/context")
-            host.sh(f"{inside} from --name module localhost/module")
+            host.sh(f"{inside} from {limits} --name module localhost/module")
             files = host.sh(f"cd $({inside} mount module)/opt && find . ! -type d").stdout.split()
             self.assertIn(f"./lib/modules/{kernel}/updates/{NAME}.ko", files)
             # The worker of the operator has kmod, and the node's modules.
