@@ -32,12 +32,12 @@ from lab import session as machines
 TESTS = pathlib.Path(__file__).resolve().parent
 
 # The kernels whose cases a marker chooses. Those of "long" differ in one thing from
-# one of the others, or are for x86-64, which the product isn't for. Of newest-64k,
-# each has a part.
+# one of the others, or are for x86-64, which the product isn't for. Of newest-64k
+# and stable, each has a part.
 KERNELS = {
     "check": ("newest",),
     "all": ("newest-64k", "stable", "oldstable"),
-    "long": ("newest-64k", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
+    "long": ("newest-64k", "stable", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
              "debug", "debug-64k", "kcsan"),
 }
 MARKERS = (*KERNELS, "packages", "measure")
@@ -45,8 +45,8 @@ MARKERS = (*KERNELS, "packages", "measure")
 # What sees the size of pages. Of other programs, a kernel with large pages has
 # nothing that another one of the same version doesn't have, and runs them in
 # check-long.
-PAGES = ("cdev", "cycles", "dma", "dmabuf", "gate", "iommufd", "mmap", "own_mapping", "plain", "poison", "privilege", "races",
-         "random", "region", "rw", "scrub", "thp")
+PAGES = ("cdev", "cycles", "dma", "dmabuf", "gate", "iommufd", "mmap", "own_mapping", "plain", "poison", "races", "random",
+         "region", "rw", "thp")
 
 # On this kernel the programs run in the opposite order: none may depend on
 # those before it.
@@ -108,6 +108,10 @@ def marks_of(item):
             return MARKERS
         if item.kernel == "newest-64k":
             return ["all" if item.program in PAGES else "long"]
+        # What waits and scrubs runs on the oldest and the newest kernel, between
+        # which it lies.
+        if item.kernel == "stable":
+            return ["long" if item.program in PLACES else "all"]
         return [marker for marker, kernels in KERNELS.items() if item.kernel in kernels]
     if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own
