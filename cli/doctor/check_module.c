@@ -67,33 +67,6 @@ static void fill_dkms(struct doctor *d, struct finding *f)
 /* ---- headers -------------------------------------------------------------------------------- */
 
 /*
- * The value of KEY=value or KEY="value" in os-release(5), "" without one; to be
- * freed.
- */
-static char *os_release(struct doctor *d, const char *key)
-{
-	char *text = host_read(d->h, NULL, "/etc/os-release"), *line, *value = NULL;
-	const char *rest;
-	size_t len = strlen(key);
-
-	if (!text)
-		text = host_read(d->h, NULL, "/usr/lib/os-release");
-	rest = text;
-	while (!value && (line = next_line(&rest))) {
-		if (!strncmp(line, key, len) && line[len] == '=') {
-			char *start = line + len + 1, *end;
-
-			start += strspn(start, "\"'");
-			end = start + strcspn(start, "\"'");
-			value = xasprintf("%.*s", (int)(end - start), start);
-		}
-		free(line);
-	}
-	free(text);
-	return value ? value : xstrdup("");
-}
-
-/*
  * How to install the headers by the package of the running kernel, which each distribution calls
  * otherwise; NULL: it has none.
  */
@@ -132,7 +105,7 @@ static char *command_by_package(struct doctor *d)
  */
 static char *headers_command(struct doctor *d)
 {
-	char *id = os_release(d, "ID"), *like = os_release(d, "ID_LIKE");
+	char *id = host_os_release(d->h, "ID"), *like = host_os_release(d->h, "ID_LIKE");
 	char *ids = xasprintf("%s %s", id, like), *command, *flavour, *c;
 	const char *release = d->release ? d->release : "";
 

@@ -356,6 +356,29 @@ char *host_line(struct host *h, const char *fmt, ...)
 	return text;
 }
 
+char *host_os_release(struct host *h, const char *key)
+{
+	char *text = host_read(h, NULL, "/etc/os-release"), *line, *value = NULL;
+	const char *rest;
+	size_t len = strlen(key);
+
+	if (!text)
+		text = host_read(h, NULL, "/usr/lib/os-release");
+	rest = text;
+	while (!value && (line = next_line(&rest))) {
+		if (!strncmp(line, key, len) && line[len] == '=') {
+			char *start = line + len + 1, *end;
+
+			start += strspn(start, "\"'");
+			end = start + strcspn(start, "\"'");
+			value = xasprintf("%.*s", (int)(end - start), start);
+		}
+		free(line);
+	}
+	free(text);
+	return value ? value : xstrdup("");
+}
+
 static int vu64(struct host *h, uint64_t *value, const char *fmt, va_list args)
 {
 	char *text = vline(h, fmt, args);

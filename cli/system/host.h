@@ -80,6 +80,9 @@ char *host_line(struct host *h, const char *fmt, ...) printf_like(2, 3);
 
 /* The same as a number, decimal or hexadecimal with 0x: 0 or -1. */
 int host_u64(struct host *h, uint64_t *value, const char *fmt, ...) printf_like(3, 4);
+
+/* The value of KEY=value or KEY="value" in os-release(5), "" without one. */
+char *host_os_release(struct host *h, const char *key);
 int host_int(struct host *h, int *value, const char *fmt, ...) printf_like(3, 4);
 
 /* A link's target, or only its last component; unprintable bytes as '?'. */

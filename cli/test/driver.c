@@ -110,17 +110,11 @@ static void run_case(struct test *t, const char *name)
 /* The report says which driver it is about, and on what. */
 static void describe(struct test *t)
 {
-	g_autofree char *release = host_read(t->e.host, NULL, "/etc/os-release");
+	g_autofree char *name = host_os_release(t->e.host, "PRETTY_NAME");
 	g_autofree char *features = host_line(t->e.host, "/sys/bus/pci/drivers/%s/features",
 					      t->e.gpu.driver);
-	char *name = release ? strstr(release, "PRETTY_NAME=") : NULL;
 
-	if (name) {
-		name += strlen("PRETTY_NAME=");
-		name += strspn(name, "\"");
-		name[strcspn(name, "\"\n")] = 0;
-	}
-	result(t, "host", NOTED, "%s; %s%s", name ?: "unknown distribution",
+	result(t, "host", NOTED, "%s; %s%s", *name ? name : "unknown distribution",
 	       features ? "this project's driver, features: " : "another driver, such as Linux's own",
 	       features ?: "");
 }

@@ -264,27 +264,25 @@ int cmd_test(struct host *h, int argc, char **argv)
 		},
 	};
 	struct test t = { .log = -1, .kmsg = -1 };
+	g_auto(GStrv) cases = NULL;
 	int rc, fd;
 
 	parse_options(&argp, argc, argv, &a);
 	if (a.programs) {
 		t.programs = a.programs;
-		t.cases = driver_cases(h, a.programs);
-		if (!t.cases)
+		t.cases = cases = driver_cases(h, a.programs);
+		if (!cases)
 			return EXIT_FAILED;
 	}
 	if (a.wish.lists) {
-		print_list(t.cases);
-		g_strfreev(t.cases);
+		print_list(cases);
 		return EXIT_OK;
 	}
 	if (a.until)
 		a.wish.risk = "overwrites the memory of this GPU";
 	rc = exercise_find(h, &a.wish, &t.e);
-	if (rc) {
-		g_strfreev(t.cases);
+	if (rc)
 		return rc;
-	}
 	rc = lock(&t, &fd);
 	if (!rc) {
 		t.seed = a.seed;
@@ -303,6 +301,5 @@ int cmd_test(struct host *h, int argc, char **argv)
 			close(fd);
 	}
 	exercise_end(&t.e);
-	g_strfreev(t.cases);
 	return rc;
 }

@@ -235,8 +235,8 @@ class Publish(unittest.TestCase):
         host.env = {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "overlay"}
         # The scratch system has a limit that is lower than Buildah's own.
         limits = "--ulimit nofile=1024:1024 --ulimit nproc=1024:1024"
-        build = f"buildah --root /mnt/storage --runroot /mnt/run build --network host {limits} --build-arg BASE=localhost/base --build-arg SITE={self.url}"
         inside = "buildah --root /mnt/storage --runroot /mnt/run"
+        build = f"{inside} build --network host {limits} --build-arg BASE=localhost/base --build-arg SITE={self.url}"
         with named("the base"):
             # Where the examples are tested, kernels are those of x86-64.
             (host.shared / f"{NAME}.conf").write_text('BUILD_EXCLUSIVE_ARCH="x86_64"\n')
