@@ -6,7 +6,7 @@
  * A message of level 3 (error) or worse is a complaint, wherever it comes from,
  * because firmware and the kernel often report uncorrected errors without
  * naming the device. A warning is one if it names the GPU or its driver, or looks
- * like a line of the file "splats".
+ * like a line of the file "splats.h".
  */
 #include <poll.h>
 #include <regex.h>

@@ -35,7 +35,7 @@ void remove_addresses(char *text)
 		at += marked ? 2 : 0;
 		length = strspn(at, digits);
 		if (length >= (marked ? 5 : 16)) {
-			memcpy(at, "...", 3);
+			memset(at, '.', 3);
 			memmove(at + 3, at + length, strlen(at + length) + 1);
 			length = 3;
 		}

@@ -29,8 +29,8 @@ CHECKED = ("oldstable", "newest")
 # arith.c is also compiled for user space, which has no min() and max().
 NOT_FOR_US = ("misc/minmax",)
 
-C_FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', "-Icli", "-Iinclude", "-Itests/lab/guest", "-Wall", "-Wextra",
-           "-Wno-unused-parameter", "-pthread",
+C_FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', '-DLIBEXECDIR="/x"', "-Icli", "-Iinclude", "-Itests/lab/guest",
+           "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread",
            *subprocess.run(["pkg-config", "--cflags", "glib-2.0", "libxml-2.0"], stdout=subprocess.PIPE, text=True,
                            check=True).stdout.replace("-I", "-isystem").split()]
 
