@@ -13,49 +13,42 @@
 
 #include "commands.h"
 #include "facts/config.h"
+#include "facts/gpu.h"
 #include "system/host.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/program.h"
+#include "test/test.h"
+
+#define COMPLETE "__complete"
 
 static const struct command {
 	const char *name;
+	const char *arguments;
+	const char *what;	/* NULL: not for people */
 	int (*run)(struct host *h, int argc, char **argv);	/* NULL: run_own() */
 } commands[] = {
-	{ "list", cmd_list },
-	{ "bind", cmd_bind },
-	{ "unbind", cmd_unbind },
-	{ "status", cmd_status },
-	{ "doctor", cmd_doctor },
-	{ "metrics", cmd_metrics },
-	{ "wait", cmd_wait },
-	{ "bench", cmd_bench },
-	{ "test", cmd_test },
-	{ "scrub", cmd_scrub },
-	{ "guest", cmd_guest },
-	{ "help", NULL },
-	{ "version", NULL },
+	{ "list", "", "list every supported GPU: driver, memory, state", cmd_list },
+	{ "bind", "ADDRESS...", "bind GPUs to " DRIVER_NAME ", now or at boot", cmd_bind },
+	{ "unbind", "ADDRESS...", "unbind GPUs from it", cmd_unbind },
+	{ "status", "[ADDRESS]", "show a GPU's state, and draw its memory", cmd_status },
+	{ "doctor", "[ADDRESS...]", "check the host and its GPUs", cmd_doctor },
+	{ "metrics", "", "print metrics for a monitoring system", cmd_metrics },
+	{ "wait", "ADDRESS...", "wait until GPUs are bound and ready", cmd_wait },
+	{ "bench", "ADDRESS", "measure the performance of a GPU's memory", cmd_bench },
+	{ "test", "ADDRESS", "test a GPU and its memory in steps, the safest first", cmd_test },
+	{ "scrub", "ADDRESS...", "overwrite the memory of idle GPUs with zeros", cmd_scrub },
+	{ "guest", "ADDRESS...", "print the configuration of a guest for GPUs", cmd_guest },
+	{ "help", "[COMMAND]", "print this, or a command's help", NULL },
+	{ "version", "", "print the version", NULL },
+	/* For the shells: the words so far, of which the last is not finished. */
+	{ COMPLETE, "", NULL, NULL },
 };
 
 const char *argp_program_version = PROGRAM " " VERSION;
 
 static const char doc[] =
 	"Assign the GPU of a Grace Hopper superchip to virtual machines, with its memory.\v"
-	"Commands:\n"
-	"  list                 list every supported GPU: driver, memory, state\n"
-	"  bind ADDRESS...      bind GPUs to " DRIVER_NAME ", now or at boot\n"
-	"  unbind ADDRESS...    unbind GPUs from it\n"
-	"  status [ADDRESS]     show a GPU's state, and draw its memory\n"
-	"  doctor [ADDRESS...]  check the host and its GPUs\n"
-	"  metrics              print metrics for a monitoring system\n"
-	"  wait ADDRESS...      wait until GPUs are bound and ready\n"
-	"  bench ADDRESS        measure the performance of a GPU's memory\n"
-	"  test ADDRESS         test a GPU and its memory in steps, the safest first\n"
-	"  scrub ADDRESS...     overwrite the memory of idle GPUs with zeros\n"
-	"  guest ADDRESS...     print the configuration of a guest for GPUs\n"
-	"  help [COMMAND]       print this, or a command's help\n"
-	"  version              print the version\n"
-	"\n"
 	"\"" PROGRAM " COMMAND --help\" prints a command's options.\n"
 	"\n"
 	"Exit status: 0 done or good, 1 failed or too late, 2 usage error, 3 no such device or not "
@@ -68,6 +61,25 @@ static const struct argp_option options[] = {
 	{ }
 };
 
+/* Puts the commands before the rest of the help's text. */
+static char *add_commands(int key, const char *text, void *input)
+{
+	GString *all;
+	size_t i;
+	int width;
+
+	if (key != ARGP_KEY_HELP_POST_DOC)
+		return (char *)text;
+	all = g_string_new("Commands:\n");
+	for (i = 0; commands[i].what; i++) {
+		width = 20 - (int)strlen(commands[i].name);
+		g_string_append_printf(all, "  %s %-*s%s\n", commands[i].name, width,
+				       commands[i].arguments, commands[i].what);
+	}
+	g_string_append_printf(all, "\n%s", text);
+	return g_string_free(all, FALSE);
+}
+
 struct arguments {
 	const char *root;
 	const struct command *command;
@@ -79,7 +91,7 @@ static const struct command *find_command(const char *name)
 {
 	size_t i;
 
-	for (i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+	for (i = 0; i < ARRAY_SIZE(commands); i++)
 		if (!strcmp(commands[i].name, name))
 			return &commands[i];
 	return NULL;
@@ -109,8 +121,66 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-/* Runs "help [COMMAND]" or "version"; returns an exit status. */
-static int run_own(const struct argp *argp, const struct arguments *a)
+static const struct argp argp = {
+	options, parse, "COMMAND [ARGUMENT...]", doc, common_children, add_commands, NULL
+};
+
+/* ---- completion --------------------------------------------------------- */
+
+static void print_values(struct unfinished *u, const char *argument)
+{
+	struct gpus gpus;
+	size_t i;
+
+	if (!strcmp(argument, "FILE") || !strcmp(argument, "PATH"))
+		puts(":files");
+	else if (!strcmp(argument, "DIR"))
+		puts(":directories");
+	else if (!strcmp(argument, "COMMAND"))
+		for (i = 0; commands[i].what; i++)
+			candidate(u, commands[i].name, commands[i].what);
+	else if (!strcmp(argument, "STEP"))
+		for (i = 0; i < STEPS; i++)
+			candidate(u, steps[i].name, steps[i].what);
+	else if (!strcmp(argument, "ADDRESS")) {
+		gpus_find(u->data, &gpus);
+		for (i = 0; i < gpus.count; i++)
+			candidate(u, gpus.gpu[i].address, gpus.gpu[i].product);
+		gpus_free(&gpus);
+	}
+}
+
+/* Never fails: the shell has nowhere to say so. */
+static int complete(const char *root, int argc, char **argv)
+{
+	static char name[] = PROGRAM;
+	static const struct argp of_help = { .args_doc = "COMMAND" };
+	struct unfinished u = { .words = argv + 1, .values = print_values };
+	struct arguments a = { };
+	struct host h;
+
+	if (argc < 2)
+		return EXIT_OK;
+	argv[0] = name;
+	argp_parse(&argp, argc - 1, argv, ARGP_IN_ORDER | ARGP_SILENT, NULL, &a);
+	host_init(&h, a.root ?: root);
+	u.data = &h;
+	if (a.argv)
+		u.words = a.argv + 1;
+	if (!a.argv) {
+		complete_options(&argp, &u);
+	} else if (a.command && a.command->run) {
+		complete_instead(&u);
+		a.command->run(&h, a.argc, a.argv);
+	} else if (a.command && !strcmp(a.command->name, "help") && a.argc == 1) {
+		complete_options(&of_help, &u);
+	}
+	host_exit(&h);
+	return EXIT_OK;
+}
+
+/* Runs "help [COMMAND]", "version" or COMPLETE; returns an exit status. */
+static int run_own(const struct arguments *a)
 {
 	static char option[] = "--help", name[] = PROGRAM;
 	const struct command *about;
@@ -118,6 +188,8 @@ static int run_own(const struct argp *argp, const struct arguments *a)
 	char *argv[] = { name, option, NULL };
 	struct host none = { };
 
+	if (!strcmp(a->command->name, COMPLETE))
+		return complete(a->root, a->argc, a->argv);
 	if (a->argc > (help ? 2 : 1)) {
 		complain(NULL, "%s: too many arguments; see \"" PROGRAM " --help\"",
 			 a->command->name);
@@ -135,7 +207,7 @@ static int run_own(const struct argp *argp, const struct arguments *a)
 	}
 	/* Neither returns: --help ends the program. */
 	if (!about || !about->run)
-		return argp_parse(argp, 2, argv, 0, NULL, NULL);
+		return argp_parse(&argp, 2, argv, 0, NULL, NULL);
 	argv[0] = g_strdup_printf(PROGRAM " %s", about->name);
 	return about->run(&none, 2, argv);
 }
@@ -154,9 +226,6 @@ static void check_stdout(int status, void *unused)
 
 int main(int argc, char **argv)
 {
-	static const struct argp argp = {
-		options, parse, "COMMAND [ARGUMENT...]", doc, common_children, NULL, NULL
-	};
 	static char name[] = PROGRAM;
 	struct arguments a = { };
 	struct host h;
@@ -184,7 +253,7 @@ int main(int argc, char **argv)
 		host_exit(&h);
 		free(full);
 	} else {
-		rc = run_own(&argp, &a);
+		rc = run_own(&a);
 	}
 	return rc;
 }

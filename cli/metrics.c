@@ -27,7 +27,7 @@ static const char doc[] =
 	"other users can't see all processes, or where memory is online.";
 
 static const struct argp_option options[] = {
-	{ "format", 'f', "FORMAT", 0,
+	{ "format", 'f', "prometheus|labels", 0,
 	  "\"prometheus\" (the default), or \"labels\" for a feature file of Node Feature Discovery", 0 },
 	{ "output", 'o', "FILE", 0,
 	  "Replace FILE as a whole, or write to it if it is a device or a FIFO; -: standard output", 0 },

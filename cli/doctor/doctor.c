@@ -204,7 +204,7 @@ enum { KEY_FAIL_ON = 256, KEY_EXPLAIN };
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print one JSON document", 0 },
 	{ "quiet", 'q', NULL, 0, "Print only warnings and worse that are not accepted", 0 },
-	{ "fail-on", KEY_FAIL_ON, "VERDICT", 0,
+	{ "fail-on", KEY_FAIL_ON, "bad|warning", 0,
 	  "Lowest verdict for which the exit status is not 0: \"warning\" (default) or \"bad\"", 0 },
 	{
 		"record",

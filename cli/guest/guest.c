@@ -33,9 +33,9 @@ enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAG
 
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
-	{ "device", KEY_DEVICE, "ADDRESS", 0,
+	{ "device", KEY_DEVICE, "DEVICE", 0,
 	  "Another device beside the GPUs, such as a NIC; may be given several times", 0 },
-	{ "format", 'f', "FORMAT", 0, "\"qemu\" (a script), \"libvirt\" (a domain), \"kubevirt\" or \"json\"", 0 },
+	{ "format", 'f', "qemu|libvirt|kubevirt|json", 0, "\"qemu\" (a script), \"libvirt\" (a domain), \"kubevirt\" or \"json\"", 0 },
 	{ "fragment", KEY_FRAGMENT, NULL, 0,
 	  "With the format libvirt: only the elements that a domain needs for the GPUs", 0 },
 	{ "output", 'o', "FILE", 0,
@@ -54,9 +54,9 @@ static const struct argp_option options[] = {
 	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 512M", 0 },
 	{ "pin", KEY_PIN, NULL, 0,
 	  "Run on the processors of the NUMA nodes near the GPUs, with memory only from there", 0 },
-	{ "accel-smmu", KEY_ACCEL, "WHEN", 0,
+	{ "accel-smmu", KEY_ACCEL, "auto|on|off", 0,
 	  "SMMUs that use the host's in hardware: \"auto\" (default: if all have it), \"on\" or \"off\"", 0 },
-	{ "iommufd", KEY_IOMMUFD, "WHEN", 0,
+	{ "iommufd", KEY_IOMMUFD, "auto|on|off", 0,
 	  "DMA through iommufd instead of type1: \"auto\" (default: if it is needed), \"on\" or \"off\"", 0 },
 	{ }
 };

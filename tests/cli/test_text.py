@@ -37,7 +37,7 @@ def help_options(command=None):
     """{long option: (short option or "", argument or "")} in --help."""
     text = run(*([command] if command else []), "--help").stdout
     found = {}
-    for short, long, argument in re.findall(r"^ +(?:-(.), +)?--([a-z-]+)(\[?=[A-Z]+\]?)?(?: |$)", text, re.M):
+    for short, long, argument in re.findall(r"^ +(?:-(.), +)?--([a-z-]+)(\[?=[A-Za-z|]+\]?)?(?: |$)", text, re.M):
         found[long] = (short, argument)
     return found
 
@@ -52,7 +52,7 @@ def man_options(section):
     found = {}
     for line in re.findall(r"^(?:\*-.*)$", section, re.M):
         line = line.replace("*", "").replace("_", "")
-        match = re.fullmatch(r"(?:-(.), )?--([a-z-]+)(\[?=[A-Z]+\]?)?", line)
+        match = re.fullmatch(r"(?:-(.), )?--([a-z-]+)(\[?=[A-Za-z|]+\]?)?", line)
         found[match[2]] = (match[1] or "", match[3] or "")
     return found
 
@@ -123,14 +123,12 @@ class Agreement(unittest.TestCase):
         self.assertEqual(set(re.findall(r'"(\w+)"', found)), words)
 
     def test_steps_of_test(self):
-        """The program, --help, the manual page and the completions have the
-        same steps, in the same order."""
+        """The program, --help and the manual page have the same steps, in the
+        same order."""
         source = (PROJECT / "cli/test/test.c").read_text()
         steps = re.findall(r'^\t\{ "(\w+)", "', source[source.index("steps[STEPS]"):source.index("static const char doc")], re.M)
         self.assertEqual(re.findall(r"^  ([a-z0-9]+) {2,}[a-z]", run("test", "--help").stdout, re.M), steps)
         self.assertEqual([word for word in re.findall(r"^\*([a-z0-9]+)\*$", man_sections()["TEST"], re.M)], steps)
-        for shell in ("bash", "fish", "zsh"):
-            self.assertIn(" ".join(steps), (PROJECT / f"cli/completion.{shell}").read_text())
 
     def test_schema(self):
         validator()
@@ -247,8 +245,11 @@ class Completion(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             pathlib.Path(directory, "tree").mkdir()
             pathlib.Path(directory, "file").touch()
-            for words in (["--root", f"{directory}/"], ["doctor", "--record", f"{directory}/"]):
+            for words in (["--root", f"{directory}/"], ["doctor", "--record", f"{directory}/"], [f"--root={directory}/"],
+                          ["doctor", "-qr", f"{directory}/"]):
                 self.assertEqual(self.complete(*words), {f"{directory}/tree"}, words)
+            for words in (["guest", "--disk", f"{directory}/"], ["metrics", "-o", f"{directory}/"]):
+                self.assertEqual(self.complete(*words), {f"{directory}/tree", f"{directory}/file"}, words)
 
     def test_words(self):
         self.assertEqual(self.complete("doctor", "--fail-on", ""), {"bad", "warning"})
@@ -256,7 +257,12 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("guest", "--format", ""), {"qemu", "libvirt", "kubevirt", "json"})
         self.assertEqual(self.complete("metrics", "--format", ""), {"prometheus", "labels"})
         self.assertEqual(self.complete("guest", "--accel-smmu", ""), {"auto", "on", "off"})
+        self.assertEqual(self.complete("guest", "--accel-smmu=o"), {"on", "off"})
         self.assertEqual(self.complete("guest", "--memory", ""), set())
+        self.assertEqual(self.complete("test", "--until", "s"), {"sample", "scrub"})
+        self.assertEqual(self.complete("test", "-yt", ""), set())
+        self.assertEqual(self.complete("guest", "--device", ""), set())
+        self.assertEqual(self.complete("bind", "--", "-"), set())
 
     def test_nothing_of_an_unknown_command(self):
         self.assertEqual(self.complete("frob", ""), set())
@@ -293,6 +299,7 @@ class OtherShells(unittest.TestCase):
         with Tree() as other:
             other.device("0049:01:00.0")
             self.assertEqual(complete("--root", str(other.root), "bind", "00"), {"0049:01:00.0"})
+        self.assertEqual(complete("guest", "--iommufd", "o"), {"on", "off"})
 
     def fish(self, *words):
         line = " ".join(["nvgrace-gpu", *words])
