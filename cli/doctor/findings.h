@@ -9,7 +9,7 @@
 #include "doctor/explain.h"
 #include "facts/answers.h"
 #include "facts/survey.h"
-#include "guest/plan.h"
+#include "plan/plan.h"
 
 struct finding {
 	enum finding_id id;

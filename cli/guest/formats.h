@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "guest/plan.h"
+#include "plan/plan.h"
 
 /* A finding of the doctor that matters for the guest. */
 struct guest_warning {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "facts/answers.h"
-#include "guest/steps.h"
+#include "plan/steps.h"
 
 /* The node with processors that is nearest to a GPU; -1: not known. */
 static int nearest_node(const struct numa *numa, int wanted)

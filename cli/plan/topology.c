@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "guest/steps.h"
+#include "plan/steps.h"
 
 /*
  * The guest's node of processors that is nearest to a device. A GPU has its own,

@@ -4,10 +4,10 @@
  * come in the order of guest_plan(), and read nothing but facts, wish and what
  * earlier steps have written.
  */
-#ifndef NVGRACE_GPU_GUEST_STEPS_H
-#define NVGRACE_GPU_GUEST_STEPS_H
+#ifndef NVGRACE_GPU_PLAN_STEPS_H
+#define NVGRACE_GPU_PLAN_STEPS_H
 
-#include "guest/plan.h"
+#include "plan/plan.h"
 
 #define GiB (1ULL << 30)
 

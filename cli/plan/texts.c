@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-#include "guest/steps.h"
+#include "plan/steps.h"
 
 enum exit_status plan_refuse(struct guest_plan *plan, enum exit_status status,
 			     const struct gpu *gpu, const char *fmt, ...)

@@ -5,7 +5,7 @@
 #include <glib.h>
 #include <stdlib.h>
 
-#include "guest/steps.h"
+#include "plan/steps.h"
 #include "system/output.h"
 
 /* QEMU aligns a guest's memory to this on Arm, whatever the host's pages are. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "guest/steps.h"
+#include "plan/steps.h"
 #include "system/output.h"
 
 /*

@@ -2,7 +2,7 @@
 /*
  * What the guest boots with: the firmware, its variables, secure boot and the TPM.
  */
-#include "guest/steps.h"
+#include "plan/steps.h"
 
 static enum exit_status plan_tpm(const struct guest_facts *facts, struct guest_plan *plan)
 {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "guest/steps.h"
+#include "plan/steps.h"
 #include "system/output.h"
 
 /* ---- the devices ----------------------------------------------------------------------------- */

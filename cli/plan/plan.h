@@ -4,8 +4,8 @@
  * windows and devices. A file for each format prints it, and the doctor uses it
  * to say what a guest with all bound GPUs needs.
  */
-#ifndef NVGRACE_GPU_GUEST_PLAN_H
-#define NVGRACE_GPU_GUEST_PLAN_H
+#ifndef NVGRACE_GPU_PLAN_PLAN_H
+#define NVGRACE_GPU_PLAN_PLAN_H
 
 #include "facts/firmware.h"
 #include "facts/gpu.h"
