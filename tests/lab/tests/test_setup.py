@@ -34,7 +34,7 @@ class Broken(unittest.TestCase):
         return done.returncode, done.stdout
 
     def test_a_module_before_workers_start(self):
-        status, said = self.run_pytest("src/region.c", "-n", "2", "--dist", "loadgroup", "tests/lab/tests/test_stage2.py")
+        status, said = self.run_pytest("src/region.c", "-n", "2", "--dist", "loadgroup", "tests/lab/tests/test_model.py")
         self.assertEqual(status, 1, said)
         self.assertEqual(len(re.findall("can't make what the cases on newest need", said)), 1)
         # Other tests run.
