@@ -6,9 +6,9 @@
  * memory. probe.c, cfgemu.c, ready.c and scrub.c call it.
  *
  * No function here sleeps, locks, allocates or calls the kernel. The caller
- * owns all state. The module, the unit tests and the fuzzers compile the same
- * source, so it uses only the integer types of <linux/types.h>, which kernel
- * and user space both have. Sizes and offsets are bytes.
+ * owns all state. The module and the unit tests compile the same source, so it
+ * uses only the integer types of <linux/types.h>, which kernel and user space
+ * both have. Sizes and offsets are bytes.
  */
 #ifndef NVGRACE_GPU_ARITH_H
 #define NVGRACE_GPU_ARITH_H

@@ -4,7 +4,7 @@
  * tests/conftest.py builds them with ASan and UBSan, and runs them.
  *
  * Expected values are written out: if a test computed them, it would repeat the
- * mistakes of the code under test.
+ * mistakes of the code under test. The tests of every value count bytes or bits.
  */
 #include <string.h>
 
@@ -16,6 +16,7 @@
 #define MIB	(1024 * 1024ULL)
 #define GIB	(1024 * MIB)
 #define TIB	(1024 * GIB)
+#define ALL	(~0ULL)
 
 /* Carve-out */
 
@@ -57,6 +58,51 @@ static void carve(void **state)
 #define REFUSE_WHOLE(title, size, error) \
 	CARVE_CASE("refuse " title ", defect absent", size, false, .ret = error)
 
+/* Whether @bar is the smallest power of two that holds @length bytes. */
+static bool is_bar_of(__u64 bar, __u64 length)
+{
+	return bar <= TIB && __builtin_popcountll(bar) == 1 && length <= bar && bar / 2 < length;
+}
+
+/*
+ * Sizes at and around every block up to the largest: the properties that define
+ * a carve-out, rather than its arithmetic.
+ */
+static void carve_every_block(void **state)
+{
+	const __u64 block = 512 * MIB, blocks = TIB / block + 8;
+	struct nvgrace_gpu_carve got;
+	__u64 i, size;
+	int d, ret;
+
+	for (i = 0; i <= 3 * blocks; i++) {
+		size = i / 3 * block + i % 3 - 1;
+		if (!i)
+			size = 0;
+		for (d = 0; d < 2; d++) {
+			ret = nvgrace_gpu_carve(size, d, &got);
+			if (size < (d ? GIB + block : 1)) {
+				assert_int_equal(ret, -EINVAL);
+				continue;
+			}
+			if (size > (d ? TIB + GIB + block - 1 : TIB)) {
+				assert_int_equal(ret, -EOVERFLOW);
+				continue;
+			}
+			assert_int_equal(ret, 0);
+			assert_true(is_bar_of(got.usemem_bar, got.usemem));
+			assert_int_equal(got.usemem + got.resmem, size);
+			if (d) {
+				assert_int_equal(got.usemem % block, 0);
+				assert_in_range(got.resmem, GIB, GIB + block - 1);
+				assert_true(is_bar_of(got.resmem_bar, got.resmem));
+			} else {
+				assert_int_equal(got.resmem | got.resmem_bar, 0);
+			}
+		}
+	}
+}
+
 /* Split of an access at a window */
 
 struct split_case {
@@ -81,6 +127,33 @@ static void split(void **state)
 #define SPLIT(title, pos, count, start, end, before, inside, after, first) \
 	{ "split: " title, split, NULL, NULL, \
 	  &(struct split_case){ pos, count, start, end, { before, inside, after, first } } }
+
+/* Every access to every window of small numbers, byte by byte. */
+static void split_every_small_one(void **state)
+{
+	const __u64 most = 9;
+	__u64 pos, count, start, end, at, parts[3], first;
+	struct nvgrace_gpu_split got;
+
+	for (pos = 0; pos <= most; pos++)
+		for (count = 0; count <= most; count++)
+			for (end = 0; end <= 2 * most; end++)
+				for (start = 0; start <= end; start++) {
+					memset(parts, 0, sizeof(parts));
+					first = ALL;
+					for (at = pos; at < pos + count; at++) {
+						parts[at < start ? 0 : at < end ? 1 : 2]++;
+						if (at >= start && at < end && first == ALL)
+							first = at - start;
+					}
+					got = nvgrace_gpu_split(pos, count, start, end);
+					assert_int_equal(got.before, parts[0]);
+					assert_int_equal(got.inside, parts[1]);
+					assert_int_equal(got.after, parts[2]);
+					if (got.inside)
+						assert_int_equal(got.first, first);
+				}
+}
 
 /* BAR registers */
 
@@ -221,6 +294,29 @@ static void bar_writes_each_half(void **state)
 	assert_int_equal(written, 0x0000000089abcdef);
 }
 
+/* Every byte at every place of every size, bit by bit. */
+static void bar_every_byte(void **state)
+{
+	const __u64 before = 0x5aa5c33c0ff09669;
+	unsigned int order, byte, value, bit, want;
+	__u64 written;
+
+	for (order = 4; order <= 40; order++)
+		for (byte = 0; byte < 8; byte++)
+			for (value = 0; value < 256; value++) {
+				written = nvgrace_gpu_bar_write_byte(before, byte, value);
+				for (bit = 0; bit < 64; bit++) {
+					want = bit / 8 == byte ? value >> bit % 8 & 1 :
+								 before >> bit & 1;
+					if (bit < order)
+						want = bit < 4 ? 0xc >> bit & 1 : 0;
+					assert_int_equal(nvgrace_gpu_bar_read_byte(written, 1ULL << order,
+										   bit / 8) >>
+							 bit % 8 & 1, want);
+				}
+			}
+}
+
 /* Each step once if all are wanted, else at distances that differ by one. */
 static void spread_steps(void **state)
 {
@@ -255,8 +351,6 @@ static void cxl_timeouts(void **state)
 	for (code = 0; code < sizeof(seconds) / sizeof(*seconds); code++)
 		assert_int_equal(nvgrace_gpu_cxl_timeout_ms(code), 1000 * seconds[code]);
 }
-
-#define ALL	(~0ULL)
 
 static const struct CMUnitTest tests[] = {
 	/* The table of worked examples. */
@@ -347,6 +441,9 @@ static const struct CMUnitTest tests[] = {
 	SPLIT("long access before", 0, ALL - 1, ALL - 1, ALL, ALL - 1, 0, 0, 0),
 	SPLIT("long access behind", 1, ALL - 1, 0, 1, 0, 0, ALL - 1, 0),
 
+	cmocka_unit_test(carve_every_block),
+	cmocka_unit_test(split_every_small_one),
+	cmocka_unit_test(bar_every_byte),
 	cmocka_unit_test(bar_after_reset),
 	cmocka_unit_test(bar_sizing),
 	cmocka_unit_test(bar_sizing_by_dwords),
