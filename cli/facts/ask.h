@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The questions behind answer(): each returns a text that is to be freed, or NULL if
+ * the system has no answer.
+ */
+#ifndef NVGRACE_GPU_FACTS_ASK_H
+#define NVGRACE_GPU_FACTS_ASK_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+#include "facts/answers.h"
+#include "system/host.h"
+#include "system/program.h"
+#include "system/spawn.h"
+
+/* Milliseconds for a program that prints its version or unpacks a small file. */
+#define PROGRAM_MS 10000
+
+struct answers {
+	struct host *h;
+	struct recorder *recorder;
+	struct {
+		bool asked;
+		char *text;
+	} of[];	/* one for each of answers.c's questions[] */
+};
+
+/* The text, or NULL if it is empty; frees t. */
+static inline char *text_or_null(GString *t)
+{
+	return g_string_free(t, !t->len);
+}
+
+static inline bool is_arm(struct answers *a)
+{
+	const char *machine = answer(a, "machine");
+
+	return machine && !strcmp(machine, "aarch64");
+}
+
+char *ask_euid(struct answers *a);
+char *ask_machine(struct answers *a);
+char *ask_release(struct answers *a);
+char *ask_page_size(struct answers *a);
+char *ask_memlock(struct answers *a);
+char *ask_cpu_dic(struct answers *a);
+char *ask_kernel_log(struct answers *a);
+char *ask_kernel_config(struct answers *a);
+char *ask_command_line(struct answers *a);
+char *ask_acpi_tables(struct answers *a);
+char *ask_kvm(struct answers *a);
+char *ask_kernel_package(struct answers *a);
+char *ask_module(struct answers *a);
+char *ask_secure_boot(struct answers *a);
+char *ask_keyrings(struct answers *a);
+char *ask_mok(struct answers *a);
+char *ask_processes(struct answers *a);
+char *ask_qemu(struct answers *a);
+char *ask_libvirt(struct answers *a);
+char *ask_qemu_options(struct answers *a);
+char *ask_libvirt_elements(struct answers *a);
+char *ask_libvirt_capabilities(struct answers *a);
+
+#endif

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Questions to the machine: this process, the processor, KVM, and NVIDIA's services.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glib.h>
+#include <linux/kvm.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "facts/ask.h"
+
+/* Headers before Linux 6.17 lack it. */
+#ifndef KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED
+#define KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED 243
+#endif
+
+char *ask_euid(struct answers *a)
+{
+	return g_strdup_printf("%u", (unsigned int)geteuid());
+}
+
+char *ask_machine(struct answers *a)
+{
+	struct utsname uts;
+
+	/* Its only error is a bad address. */
+	uname(&uts);
+	return g_strdup(uts.machine);
+}
+
+char *ask_release(struct answers *a)
+{
+	struct utsname uts;
+
+	/* See above. */
+	uname(&uts);
+	return g_strdup(uts.release);
+}
+
+char *ask_page_size(struct answers *a)
+{
+	return g_strdup_printf("%llu", (unsigned long long)a->h->page_size);
+}
+
+char *ask_memlock(struct answers *a)
+{
+	struct rlimit limit;
+
+	/* Fails only for a bad address and an unknown limit. */
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	if (limit.rlim_cur == RLIM_INFINITY)
+		return g_strdup("unlimited");
+	return g_strdup_printf("%llu", (unsigned long long)limit.rlim_cur);
+}
+
+/* CTR_EL0.DIC: of KVM's two conditions, the one that user space can read. */
+char *ask_cpu_dic(struct answers *a)
+{
+#ifdef __aarch64__
+	uint64_t ctr;
+
+	asm("mrs %0, ctr_el0" : "=r" (ctr));
+	return g_strdup(ctr & 1ULL << 29 ? "1" : "0");
+#else
+	return NULL;
+#endif
+}
+
+
+char *ask_kvm(struct answers *a)
+{
+	bool arm = is_arm(a);
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC), vm, bits = 0;
+	GString *t = g_string_new(NULL);
+
+	if (kvm < 0) {
+		g_string_append_printf(t, "state: %s\n",
+				       errno == EACCES || errno == EPERM ? "denied" :
+				       host_absent() ? "absent" : strerror(errno));
+		return g_string_free(t, FALSE);
+	}
+#ifdef KVM_CAP_ARM_VM_IPA_SIZE
+	if (arm)
+		bits = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
+#endif
+	/*
+	 * On Arm the type is the width of guest-physical addresses; 0 means 40.
+	 */
+	vm = ioctl(kvm, KVM_CREATE_VM, arm && bits > 0 ? (unsigned long)bits : 0);
+	if (vm < 0) {
+		g_string_append_printf(t, "state: no VM: %s\n", strerror(errno));
+		close(kvm);
+		return g_string_free(t, FALSE);
+	}
+	g_string_append(t, "state: open\n");
+	if (bits > 0)
+		g_string_append_printf(t, "address-bits: %d\n", bits);
+	/* Ask the VM, because /dev/kvm always answers 0. */
+	g_string_append_printf(t, "cap-243: %d\n",
+			       ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED));
+	close(vm);
+	close(kvm);
+	return g_string_free(t, FALSE);
+}
+
+
+/*
+ * "PID NAME" of NVIDIA's services that run. The kernel keeps 15 characters of a
+ * name.
+ */
+char *ask_processes(struct answers *a)
+{
+	static const char *const services[] = {
+		"nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "nvidia-imex", "nvsm_core",
+	};
+	g_auto(GStrv) pids = host_list(a->h, "/proc");
+	GString *t = g_string_new(NULL);
+	size_t i, s;
+
+	for (i = 0; pids && pids[i]; i++) {
+		g_autofree char *name = NULL;
+
+		if (!isdigit((unsigned char)pids[i][0]))
+			continue;
+		name = host_line(a->h, "/proc/%s/comm", pids[i]);
+		if (!name)
+			continue;
+		for (s = 0; s < ARRAY_SIZE(services); s++)
+			if (!strncmp(name, services[s], 15))
+				g_string_append_printf(t, "%s %s\n", pids[i], services[s]);
+	}
+	return g_string_free(t, FALSE);
+}
