@@ -89,6 +89,7 @@ class Debian(Host):
     def test_oldstable(self):
         self.try_suite("bookworm", has={"vfio_alloc_device"}, lacks={"vm_flags_set", "huge_fault_order"})
 
+    @pytest.mark.long
     def test_stable(self):
         self.try_suite("trixie", has={"vm_flags_set", "huge_fault_order"}, lacks={"register_pfn_address_space"})
 
