@@ -33,8 +33,8 @@ import sys
 import tempfile
 import time
 
-from lab import vm
-from lab.qemu import MESSAGE_TIMEOUT_MS, processor
+from lab import stuck, vm
+from lab.qemu import MESSAGE_TIMEOUT_MS, monitor, processor
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parents[2]
@@ -233,7 +233,7 @@ class System:
              "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
              "-drive", f"if=pflash,format=raw,unit=1,file={d}/vars.fd",
              "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-             "-chardev", f"socket,id=test,path={s}/test.sock",
+             "-chardev", f"socket,id=test,path={s}/test.sock", *monitor(s),
              *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
              "-device", "virtserialport,chardev=test,name=test"]
         # The firmware starts drivers only for disks with a boot index, and GRUB
@@ -319,7 +319,10 @@ class System:
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Trouble(f"{what}: no end after {timeout} s; the console's last lines:\n" + self._last_lines())
+                lines = list(stuck.report(self.qemu.pid, f"{self.sockets}/monitor.sock"))
+                for line in lines:
+                    self._note("?", line)
+                raise Trouble(f"{what}: no end after {timeout} s; {stuck.places(lines)}; the console's last lines:\n" + self._last_lines())
             if self.qemu.stdout not in self._buffers:
                 self.qemu.wait()
                 self._stderr.seek(0)
