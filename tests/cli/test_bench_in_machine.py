@@ -14,6 +14,8 @@ import ctypes
 import mmap
 import re
 
+import pytest
+
 from cli import in_machine
 from cli.in_machine import InMachine, Planted, base, never_ready
 from lab import programs, vm
@@ -571,6 +573,7 @@ class Bench(InMachine):
         self.check_idle("waiting", "dead")
 
 
+@pytest.mark.long
 class Stable(Bench):
     KERNEL, __test__ = "stable", True
 
@@ -579,5 +582,6 @@ class Newest(Bench):
     KERNEL, __test__ = "newest", True
 
 
+@pytest.mark.long
 class Newest64k(Bench):
     KERNEL, __test__ = "newest-64k", True

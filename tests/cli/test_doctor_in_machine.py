@@ -10,6 +10,8 @@ import subprocess
 import tarfile
 import tempfile
 
+import pytest
+
 from cli import common, in_machine
 from lab import programs, vm
 
@@ -233,6 +235,7 @@ class Host(Doctor):
             self.assertRegex(self.said(found, "kvm-usemem"), "lacks (CACHE_DIC|FEAT_S2FWB)")
 
 
+@pytest.mark.long
 class StableMax(Host):
     """"max" has FEAT_S2FWB and CACHE_DIC, as Grace has."""
 

@@ -7,6 +7,8 @@ itself loads the module.
 
 import re
 
+import pytest
+
 from cli import common, in_machine
 from cli.in_machine import InMachine
 from lab import programs
@@ -536,6 +538,7 @@ class Cli(InMachine):
         self.assertEqual(self.states("no-module"), [("b", "", "(null)")] * 2)
 
 
+@pytest.mark.long
 class Stable(Cli):
     KERNEL, __test__ = "stable", True
 

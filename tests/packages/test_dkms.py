@@ -423,10 +423,13 @@ class Dkms30(Cases, unittest.TestCase):
     suite = "bookworm"
 
 
-@pytest.mark.all
 class Dkms32(Cases, unittest.TestCase):
     suite = "trixie"
     moves_original = True
+
+    @pytest.mark.all
+    def test_install_new_kernel_upgrade_downgrade_reinstall_remove_purge(self):
+        super().test_install_new_kernel_upgrade_downgrade_reinstall_remove_purge()
 
     def test_the_packages_own_test(self):
         """debian/tests/installed. test_life.py runs the test of the initramfs."""

@@ -36,7 +36,7 @@ USE_MEMBER = "void f(struct vfio_device *d); void f(struct vfio_device *d) { d->
 UNEXPECTED = "int planted = nvgrace_unexpected;"
 UNDECLARED = "'nvgrace_unexpected' undeclared"
 
-pytestmark = pytest.mark.all
+pytestmark = pytest.mark.long
 
 Done = collections.namedtuple("Done", "status said")
 
@@ -89,6 +89,7 @@ def whole(copy):
 
 # ---- what each kernel has ----------------------------------------------------
 
+@pytest.mark.all
 @pytest.mark.parametrize("name", KERNELS)
 def test_features(whole, name):
     done = whole.probe(name)
@@ -209,6 +210,7 @@ def test_probes_that_do_not_compile_in_one_file_are_compiled_alone(copy):
     assert copy.found() == {"PLANTED_A", "PLANTED_B", "PLANTED_C"}
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("path", PROBES, ids=lambda p: p.stem)
 def test_a_probe_names_its_version_and_commit(path):
     text = path.read_text().replace("\n", " ").replace(" * ", " ")
