@@ -9,13 +9,14 @@
 #include <glib.h>
 #include <stdbool.h>
 
-#include "facts/answers.h"
 #include "system/host.h"
 #include "system/program.h"
 #include "system/spawn.h"
 
 /* Milliseconds for a program that prints its version or unpacks a small file. */
 #define PROGRAM_MS 10000
+
+struct recorder;
 
 struct answers {
 	struct host *h;
@@ -32,12 +33,8 @@ static inline char *text_or_null(GString *t)
 	return g_string_free(t, !t->len);
 }
 
-static inline bool is_arm(struct answers *a)
-{
-	const char *machine = answer(a, "machine");
-
-	return machine && !strcmp(machine, "aarch64");
-}
+/* Whether the machine is arm64. */
+bool is_arm(struct answers *a);
 
 char *ask_euid(struct answers *a);
 char *ask_machine(struct answers *a);

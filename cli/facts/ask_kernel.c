@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "facts/answers.h"
 #include "facts/ask.h"
 
 /* Appends one record of the log, "LEVEL text", if a check needs it. */

@@ -13,6 +13,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "facts/answers.h"
 #include "facts/ask.h"
 
 /* Headers before Linux 6.17 lack it. */
@@ -57,6 +58,13 @@ char *ask_memlock(struct answers *a)
 	if (limit.rlim_cur == RLIM_INFINITY)
 		return g_strdup("unlimited");
 	return g_strdup_printf("%llu", (unsigned long long)limit.rlim_cur);
+}
+
+bool is_arm(struct answers *a)
+{
+	const char *machine = answer(a, "machine");
+
+	return machine && !strcmp(machine, "aarch64");
 }
 
 /* CTR_EL0.DIC: of KVM's two conditions, the one that user space can read. */

@@ -5,6 +5,7 @@
 #include <glib.h>
 #include <string.h>
 
+#include "facts/answers.h"
 #include "facts/ask.h"
 #include "facts/libvirt.h"
 

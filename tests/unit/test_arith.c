@@ -128,31 +128,34 @@ static void split(void **state)
 	{ "split: " title, split, NULL, NULL, \
 	  &(struct split_case){ pos, count, start, end, { before, inside, after, first } } }
 
-/* Every access to every window of small numbers, byte by byte. */
+static void split_byte_by_byte(__u64 pos, __u64 count, __u64 start, __u64 end)
+{
+	struct nvgrace_gpu_split got = nvgrace_gpu_split(pos, count, start, end);
+	__u64 at, parts[3] = { 0 }, first = ALL;
+
+	for (at = pos; at < pos + count; at++) {
+		parts[at < start ? 0 : at < end ? 1 : 2]++;
+		if (at >= start && at < end && first == ALL)
+			first = at - start;
+	}
+	assert_int_equal(got.before, parts[0]);
+	assert_int_equal(got.inside, parts[1]);
+	assert_int_equal(got.after, parts[2]);
+	if (got.inside)
+		assert_int_equal(got.first, first);
+}
+
+/* Every access to every window of small numbers. */
 static void split_every_small_one(void **state)
 {
 	const __u64 most = 9;
-	__u64 pos, count, start, end, at, parts[3], first;
-	struct nvgrace_gpu_split got;
+	__u64 pos, count, start, end;
 
 	for (pos = 0; pos <= most; pos++)
 		for (count = 0; count <= most; count++)
 			for (end = 0; end <= 2 * most; end++)
-				for (start = 0; start <= end; start++) {
-					memset(parts, 0, sizeof(parts));
-					first = ALL;
-					for (at = pos; at < pos + count; at++) {
-						parts[at < start ? 0 : at < end ? 1 : 2]++;
-						if (at >= start && at < end && first == ALL)
-							first = at - start;
-					}
-					got = nvgrace_gpu_split(pos, count, start, end);
-					assert_int_equal(got.before, parts[0]);
-					assert_int_equal(got.inside, parts[1]);
-					assert_int_equal(got.after, parts[2]);
-					if (got.inside)
-						assert_int_equal(got.first, first);
-				}
+				for (start = 0; start <= end; start++)
+					split_byte_by_byte(pos, count, start, end);
 }
 
 /* BAR registers */
@@ -294,27 +297,35 @@ static void bar_writes_each_half(void **state)
 	assert_int_equal(written, 0x0000000089abcdef);
 }
 
-/* Every byte at every place of every size, bit by bit. */
+static void bar_bit_by_bit(__u64 written, unsigned int order)
+{
+	unsigned int bit, want;
+	__u8 read = 0;
+
+	for (bit = 0; bit < 64; bit++) {
+		if (bit % 8 == 0)
+			read = nvgrace_gpu_bar_read_byte(written, 1ULL << order, bit / 8);
+		want = bit >= order ? written >> bit & 1 : bit < 4 ? 0xc >> bit & 1 : 0;
+		assert_int_equal(read >> bit % 8 & 1, want);
+	}
+}
+
+/* Every byte at every place, in a BAR of every size. */
 static void bar_every_byte(void **state)
 {
 	const __u64 before = 0x5aa5c33c0ff09669;
-	unsigned int order, byte, value, bit, want;
+	unsigned int order, byte, value, other;
 	__u64 written;
 
-	for (order = 4; order <= 40; order++)
-		for (byte = 0; byte < 8; byte++)
-			for (value = 0; value < 256; value++) {
-				written = nvgrace_gpu_bar_write_byte(before, byte, value);
-				for (bit = 0; bit < 64; bit++) {
-					want = bit / 8 == byte ? value >> bit % 8 & 1 :
-								 before >> bit & 1;
-					if (bit < order)
-						want = bit < 4 ? 0xc >> bit & 1 : 0;
-					assert_int_equal(nvgrace_gpu_bar_read_byte(written, 1ULL << order,
-										   bit / 8) >>
-							 bit % 8 & 1, want);
-				}
-			}
+	for (byte = 0; byte < 8; byte++)
+		for (value = 0; value < 256; value++) {
+			written = nvgrace_gpu_bar_write_byte(before, byte, value);
+			for (other = 0; other < 8; other++)
+				assert_int_equal((__u8)(written >> 8 * other), other == byte ?
+						 value : (__u8)(before >> 8 * other));
+			for (order = 4; order <= 40; order++)
+				bar_bit_by_bit(written, order);
+		}
 }
 
 /* Each step once if all are wanted, else at distances that differ by one. */
