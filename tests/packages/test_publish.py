@@ -21,7 +21,8 @@ from lab.system import scratch
 from packages import common
 from packages.common import named
 
-pytestmark = pytest.mark.needs("root installers", "trees")
+# It builds all packages of two versions.
+pytestmark = [pytest.mark.long, pytest.mark.needs("root installers", "trees")]
 
 NAME = "nvgrace-gpu-vfio-pci"
 README = (scratch.PROJECT / "README.md").read_text()
