@@ -393,7 +393,7 @@ class Gpu:
         self.powered = True
         self.half_port_read = False
         # Called with True or False before anyone else can see the change.
-        self.on_power = None
+        self.on_power = lambda on: None
         # Called after each reset, before anyone else can see it.
         self.on_reset = None
         self.counters = dict.fromkeys(
@@ -509,8 +509,7 @@ class Gpu:
         if on:
             self._start_anew()
         self.powered = on
-        if self.on_power:
-            self.on_power(on)
+        self.on_power(on)
 
     def _count_without_power(self, read=None):
         """Count an access that finds no power. read: (region, offset, count),
