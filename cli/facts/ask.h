@@ -6,7 +6,6 @@
 #ifndef NVGRACE_GPU_FACTS_ASK_H
 #define NVGRACE_GPU_FACTS_ASK_H
 
-#include <glib.h>
 #include <stdbool.h>
 
 #include "system/host.h"
@@ -26,12 +25,6 @@ struct answers {
 		char *text;
 	} of[];	/* one for each of answers.c's questions[] */
 };
-
-/* The text, or NULL if it is empty; frees t. */
-static inline char *text_or_null(GString *t)
-{
-	return g_string_free(t, !t->len);
-}
 
 /* Whether the machine is arm64. */
 bool is_arm(struct answers *a);

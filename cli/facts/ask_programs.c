@@ -15,6 +15,12 @@
  */
 #define LIST_MS 60000
 
+/* The text, or NULL if it is empty; frees t. */
+static char *text_or_null(GString *t)
+{
+	return g_string_free(t, !t->len);
+}
+
 /* "PATH: first line of output" for each program that exists. */
 static char *ask_versions(const char *const *paths)
 {
