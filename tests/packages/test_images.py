@@ -11,6 +11,7 @@ import pytest
 from lab import packages
 from lab.system import scratch
 from packages import common
+from packages.test_dkms import DEBS
 
 pytestmark = pytest.mark.usefixtures("built_packages")
 NAME = "nvgrace-gpu-vfio-pci"
@@ -21,7 +22,7 @@ ARCH = "mkdir -p /etc/dkms && echo 'BUILD_EXCLUSIVE_ARCH=\"x86_64\"' >/etc/dkms/
 
 
 @pytest.mark.needs("trees")
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+@pytest.mark.parametrize("suite", [pytest.param("bookworm", marks=pytest.mark.long), "trixie"])
 def test_dkms_builds_for_the_kernel_of_the_image(suite):
     host = scratch.Scratch(lower=scratch.tree(suite))
     try:
@@ -46,7 +47,7 @@ def test_dkms_builds_for_the_kernel_of_the_image(suite):
         host.close()
 
 
-@pytest.mark.needs("root installers")
+@pytest.mark.needs("root installers", "dkms-debs")
 def test_dnf_builds_for_the_kernel_of_the_image():
     host = scratch.Scratch(cached=True, lower=f"{packages.root('installers')}:/")
     kernel = scratch.release("stable-amd64")
@@ -54,6 +55,7 @@ def test_dnf_builds_for_the_kernel_of_the_image():
         host.empty("/usr/lib/modules")
         rpm = scratch.package(f"{NAME}-dkms-*.noarch.rpm")
         shutil.copy(rpm, host.shared / "our.rpm")
+        shutil.copy(DEBS / "trixie.deb", host.shared / "dkms.deb")
         common.build_stand_in(host.shared, [rpm])
         folder = host.shared / "modules" / kernel
         folder.mkdir(parents=True)
@@ -64,6 +66,7 @@ def test_dnf_builds_for_the_kernel_of_the_image():
             cp -r /mnt/modules/. /usr/lib/modules
             depmod {kernel}
             mkdir -p /var/lib/rpm /etc/yum.repos.d
+            dpkg --install --force-depends /mnt/dkms.deb
             {ARCH}
             dnf -y --nogpgcheck --repofrompath=stand-in,file:///mnt/stand-in --setopt=install_weak_deps=0 install /mnt/our.rpm""").stdout
         path = host.sh(f"modinfo -k {kernel} -n {NAME}", ok=False).stdout.strip()

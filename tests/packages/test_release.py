@@ -186,6 +186,7 @@ class ThisVersion(Copy):
             said = self.run_in(self.dir, "rpm", "--eval", f'%{{lua:print(rpm.vercmp("{a}-1", "{b}-1"))}}')
             self.assertEqual(said, "-1\n", (a, b))
 
+    @pytest.mark.long
     def test_native_builds(self):
         """What README says for a host, but for the check of what is installed:
         the toolbox has it in other packages."""
