@@ -153,9 +153,16 @@ static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 static void error_resume(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
+	bool awake;
 
-	if (gpu->usemem.length)
+	if (!gpu->usemem.length || !READ_ONCE(gpu->link_frozen))
+		return;
+	/* An earlier error may have cost it its BARs, which this one didn't. */
+	awake = !pm_runtime_resume_and_get(&pdev->dev);
+	if (!has_lost_bars(gpu))
 		nvgrace_gpu_gate_link_works(gpu, false);
+	if (awake)
+		pm_runtime_put(&pdev->dev);
 }
 
 const struct pci_error_handlers nvgrace_gpu_reset_handlers = {

@@ -482,6 +482,21 @@ static void after_a_failed_recovery_a_reset_brings_the_memory_back(void **state)
 	finish();
 }
 
+/* A later error that is not fatal doesn't bring the BARs back. */
+static void after_a_failed_recovery_another_error_mends_nothing(void **state)
+{
+	start("gh200");
+	if (fail_to_recover()) {
+		gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
+		wait_for_the_end("successful");
+		assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness",
+					 "failed"));
+		assert_refused();
+	}
+	assert_int_equal(vfio_reset(&v), 0);
+	finish();
+}
+
 /* The GPU answers and has its BARs, so only its readiness must be found out. */
 static void after_a_failed_recovery_a_gpu_that_is_there_works(void **state)
 {
@@ -1010,6 +1025,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_gh200_that_can_not_recover_is_lost_to_its_client),
 	TEST(after_a_failed_recovery_a_reset_brings_the_memory_back),
 	TEST(after_a_failed_recovery_a_gpu_that_is_there_works),
+	TEST(after_a_failed_recovery_another_error_mends_nothing),
 	TEST(after_a_failed_recovery_an_open_brings_the_memory_back),
 	TEST(a_failed_recovery_has_one_true_line),
 	TEST(a_neighbour_without_a_driver_loses_nothing),
