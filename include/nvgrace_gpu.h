@@ -327,6 +327,9 @@ bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu);
  */
 unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu);
 
+/* Whether a task waits for the GPU to be ready, for which there is a deadline. */
+bool nvgrace_gpu_gate_polls(struct nvgrace_gpu *gpu);
+
 /*
  * Waits until nvgrace_gpu_gate_enter_fault() may succeed. Called without locks;
  * sleeps, perhaps for long. The wait holds nothing that a reset, a close or a
@@ -724,8 +727,8 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
  * registered: the registration of the device with vfio, with the device lock
  * held. Resets the GPU and begins the first scrub if the parameter is on.
  *
- * hibernating: another kernel may use the GPU, so what is known of the content
- * is no longer true.
+ * hibernating, hibernated: before and after another kernel may use the GPU, so
+ * what is known of the content is no longer true.
  *
  * requested: an unbind begins to wait for users, with the device lock held.
  * Opens that wait for a scrub fail, because the scrub may need that lock.
@@ -737,6 +740,7 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_hibernated(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu);
 

@@ -334,6 +334,7 @@ int nvgrace_gpu_gate_keep_awake(struct nvgrace_gpu *gpu)
 	 */
 	pm_runtime_get_noresume(dev);
 	/* Without the lock: whoever wants low power now finds the reference. */
+	smp_mb__after_atomic();
 	engaged = data_race(!!gpu->core.pm_runtime_engaged);
 	if (!engaged || pm_runtime_resume(dev) >= 0)
 		return 0;
@@ -694,6 +695,11 @@ bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu)
 	       rwsem_is_contended(&gpu->gate);
 }
 
+bool nvgrace_gpu_gate_polls(struct nvgrace_gpu *gpu)
+{
+	return READ_ONCE(gpu->poller);
+}
+
 unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu)
 {
 	lockdep_assert_held(&gpu->gate);
@@ -720,4 +726,5 @@ void nvgrace_gpu_gate_init(struct nvgrace_gpu *gpu)
 	/* No wait has ended in this epoch, with or without success. */
 	gpu->failed_for = gpu->epoch - 1;
 	gpu->ready_for = gpu->epoch - 1;
+	gpu->epoch_start = ktime_get();
 }

@@ -332,6 +332,8 @@ static int setup_memory(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	pci_disable_device(pdev);
 	if (!ret)
 		return 0;
+	if (ret == -EIO)
+		pci_err(pdev, "the device does not leave D3, or does not decode memory; power-cycle the host\n");
 
 exit:
 	nvgrace_gpu_ready_exit(gpu);
@@ -346,9 +348,7 @@ static void report_vfio(struct pci_dev *pdev, int err)
 	const char *remedy = "the lines above say why";
 
 	if (err == -EINVAL)
-		remedy = "it has no IOMMU; switch that on in the firmware and in the kernel";
-	else if (err == -EBUSY)
-		remedy = "it is in use; turn its virtual functions off, and end what uses them";
+		remedy = "it has no IOMMU, or one whose accesses are not cache-coherent; switch that on in the firmware and in the kernel";
 	else if (err == -ENOMEM)
 		remedy = "there is too little memory; free some and bind it again";
 	pci_err(pdev, "vfio refuses the device (error %d): %s\n", err, remedy);
@@ -519,6 +519,8 @@ static int notify_sleep(struct notifier_block *block, unsigned long event,
 		/* Another kernel may use the GPU until this one is back. */
 		if (event == PM_HIBERNATION_PREPARE)
 			nvgrace_gpu_scrub_hibernating(gpu);
+		else if (event == PM_POST_HIBERNATION)
+			nvgrace_gpu_scrub_hibernated(gpu);
 		if (!host_sleeps)
 			nvgrace_gpu_gate_resume(gpu);
 	}

@@ -73,7 +73,7 @@
 
 /*
  * Unbinding and shutdown wait as long as a scrub gets on, and give up when no
- * step has ended for STALL_MS milliseconds. Each SAY_MS they log how far it is.
+ * step has ended for STALL_MS milliseconds, see has_to_wait(). Each SAY_MS they log how far it is.
  * The kernel's detector of hung tasks complains of a task that sleeps in one
  * piece for 120 s, or ends the host, so one sleep takes SLEEP_MS.
  */
@@ -90,7 +90,7 @@
 
 static bool scrub;
 module_param(scrub, bool, 0644);
-MODULE_PARM_DESC(scrub, "Overwrite GPU memory with zeros after binding and after each use, before the next open (default: N)");
+MODULE_PARM_DESC(scrub, "Overwrite GPU memory with zeros after binding and after each use, before the next open; first try it with \"nvgrace-gpu test\" (default: N)");
 
 /* sysfs has the workers' niceness and CPUs. */
 static struct workqueue_struct *workers;
@@ -444,7 +444,7 @@ static void end_access(struct nvgrace_gpu *gpu)
 
 /*
  * Returns as begin_access() and scrub_memory() do, or -ECANCELED without a
- * line.
+ * line: an unbind has come first, and will scrub.
  */
 static int attempt(struct nvgrace_gpu *gpu)
 {
@@ -452,8 +452,13 @@ static int attempt(struct nvgrace_gpu *gpu)
 
 	if (!gpu->scrub.begun) {
 		ret = lock_device(gpu);
+		/* Without the parameter, the unbind has no scrub of its own. */
+		if (ret == -ECANCELED && !nvgrace_gpu_scrub_wanted())
+			ret = -ENODEV;
 		if (ret == -EBUSY)
 			report(gpu, "another task holds the device lock", ret);
+		else if (ret == -ENODEV)
+			report(gpu, "the device is being unbound", ret);
 		if (ret)
 			return ret;
 		ret = begin_access(gpu);
@@ -719,11 +724,19 @@ void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu)
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
 	mutex_lock(&s->lock);
-	s->doubted = true;
+	/* An unbind ends before the host hibernates, and its scrub is the last. */
+	s->doubted = !s->stopping;
 	s->must_reset = true;
 	if (s->state == NVGRACE_GPU_SCRUB_CLEAN)
 		set_state(gpu, NVGRACE_GPU_SCRUB_UNKNOWN);
 	mutex_unlock(&s->lock);
+}
+
+void nvgrace_gpu_scrub_hibernated(struct nvgrace_gpu *gpu)
+{
+	mutex_lock(&gpu->scrub.lock);
+	gpu->scrub.must_reset = true;
+	mutex_unlock(&gpu->scrub.lock);
 }
 
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu)
@@ -774,6 +787,16 @@ void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu)
 }
 
 /*
+ * Whether the attempt waits for something that has a limit of its own: its turn
+ * in the queue, or a GPU that is not ready yet, for which some have minutes.
+ */
+static bool has_to_wait(struct nvgrace_gpu *gpu)
+{
+	return work_busy(&gpu->scrub.work) & WORK_BUSY_PENDING ||
+	       nvgrace_gpu_gate_polls(gpu);
+}
+
+/*
  * Waits for the end of an attempt, as long as it gets on, and logs now and then
  * how far it is.
  */
@@ -787,7 +810,8 @@ static void wait_for_attempt(struct nvgrace_gpu *gpu)
 				   msecs_to_jiffies(SLEEP_MS))) {
 		ms += SLEEP_MS;
 		written = atomic64_read(&s->written);
-		still = written == before ? still + SLEEP_MS : 0;
+		still = written == before && !has_to_wait(gpu) ?
+			still + SLEEP_MS : 0;
 		before = written;
 		if (still >= STALL_MS)
 			WRITE_ONCE(s->stalled, true);

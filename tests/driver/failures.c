@@ -112,7 +112,7 @@ static void assert_vfio_refuses(const struct gpu *gpu)
 	begin_failing(NOTHING, "iommu_group_get");
 	assert_int_equal(gpu_bind(gpu), -EINVAL);
 	end_failing("iommu_group_get");
-	assert_int_equal(klog_count("vfio refuses the device (error -22): it has no IOMMU;"),
+	assert_int_equal(klog_count("vfio refuses the device (error -22): it has no IOMMU, "),
 			 1);
 }
 
@@ -150,6 +150,12 @@ static void each_failure_at_bind_has_a_line(void **state)
 	assert_int_equal(gpu_bind(gpu), -EIO);
 	end_failing("pci_enable_device");
 	assert_int_equal(klog_count("the device can't be enabled (error -5); power-cycle the host"),
+			 1);
+
+	begin_failing(NO_IO, "nvgrace_gpu_gate_wait_probe");
+	assert_int_equal(gpu_bind(gpu), -EIO);
+	end_failing("nvgrace_gpu_gate_wait_probe");
+	assert_int_equal(klog_count("the device does not leave D3, or does not decode memory; power-cycle the host"),
 			 1);
 }
 

@@ -934,6 +934,69 @@ static void forbid_resets(const struct gpu *gpu, bool forbid)
 					 forbid ? "\n" : "default"), 0);
 }
 
+/*
+ * Another kernel may have used the GPU after the reset of the close, so the scrub
+ * that waits until this one is back needs a reset of its own.
+ */
+static void what_is_closed_while_the_host_hibernates_is_reset_again(void **state)
+{
+	const struct gpu *gpu = gpu_find(SMALL);
+	uint64_t before;
+
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	vfio_open(&v, gpu);
+	host_hibernation_begins();
+	vfio_close(&v);
+	assert_state(gpu, "scrubbing");
+	before = host_counter(gpu, "resets");
+	host_hibernation_ends();
+	assert_becomes_clean(gpu);
+	assert_true(host_counter(gpu, "resets") > before);
+	unbind(gpu);
+}
+
+/* The host hibernates after the unbind, whose scrub is the last. */
+static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	int events = events_listen();
+	struct beside *unbinding;
+
+	scrub_set_parameter(false);
+	bind(gpu);
+	hold();
+	scrub_set_parameter(true);
+	klog_mark();
+	unbinding = beside(unbind_beside, gpu);
+	assert_true(klog_wait("shutdown waits for a scrub: 0 of ", STUCK_MS));
+	host_hibernates();
+	release_after(0);
+	assert_int_equal(ended(unbinding), 0);
+	assert_event(events, gpu, "clean", 1, gpu->size);
+	assert_clean(gpu);
+	close(events);
+}
+
+/* Without the parameter, nothing scrubs the GPU after that. */
+static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
+{
+	const struct gpu *gpu = usual();
+	int events = events_listen();
+
+	scrub_set_parameter(false);
+	bind(gpu);
+	host_sleeps();
+	klog_mark();
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	unbind(gpu);
+	assert_event(events, gpu, "failed", 1, 0);
+	assert_int_equal(klog_count("the device is being unbound (error -19); the GPU is released with its content"),
+			 1);
+	host_wakes();
+	close(events);
+}
+
 static void hibernation_makes_nothing_better(void **state)
 {
 	const struct gpu *gpu = usual();
@@ -1418,6 +1481,12 @@ static const struct CMUnitTest sleep_tests[] = {
 	test(hibernation_makes_nothing_better),
 };
 
+static const struct CMUnitTest sleep_event_tests[] = {
+	test(what_is_closed_while_the_host_hibernates_is_reset_again),
+	test(a_scrub_of_an_unbind_outlasts_hibernation),
+	test(a_scrub_that_an_unbind_overtakes_leaves_a_record),
+};
+
 /* Needs a kernel with events. */
 static const struct CMUnitTest event_tests[] = {
 	test(each_scrub_leaves_a_record),
@@ -1450,6 +1519,8 @@ static const struct CMUnitTest suspend_tests[] = {
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), set_up, finish },
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
+	{ "lab model lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET", CASES(sleep_event_tests),
+	  set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
 	{ "lab model", CASES(model_tests), set_up, finish },
 	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",

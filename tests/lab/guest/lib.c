@@ -1421,11 +1421,21 @@ void host_wakes(void)
 	assert_int_equal(unload("sleeper"), 0);
 }
 
-void host_hibernates(void)
+void host_hibernation_begins(void)
 {
 	call_sleeper(PM_HIBERNATION_PREPARE);
+}
+
+void host_hibernation_ends(void)
+{
 	call_sleeper(PM_POST_HIBERNATION);
 	assert_int_equal(unload("sleeper"), 0);
+}
+
+void host_hibernates(void)
+{
+	host_hibernation_begins();
+	host_hibernation_ends();
 }
 
 /* ---- events ------------------------------------------------------------- */

@@ -404,11 +404,13 @@ void suspend_host(void);
 
 /*
  * What the kernel tells its drivers before and after the host sleeps. Between
- * the first two, tasks that wait for a GPU do so without end. host_hibernates()
- * is both, for hibernation.
+ * the first two, tasks that wait for a GPU do so without end. The next two are
+ * for hibernation, and host_hibernates() is both of these.
  */
 void host_sleeps(void);
 void host_wakes(void);
+void host_hibernation_begins(void);
+void host_hibernation_ends(void);
 void host_hibernates(void);
 
 /*
