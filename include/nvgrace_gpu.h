@@ -478,10 +478,6 @@ struct nvgrace_gpu_training {
 void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
 			     struct nvgrace_gpu_training *training);
 
-/* Whether the deadline was before @when. What is read may extend it. */
-bool nvgrace_gpu_ready_late(const struct nvgrace_gpu_training *training,
-			    ktime_t when);
-
 /*
  * Reads the registers once. Returns 0 (trained), -EAGAIN (not yet) or -ENODEV
  * (gone). The caller makes sure that they can be read.
@@ -559,12 +555,11 @@ void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region);
 void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu);
 
 /*
- * Between these two, the fake BARs can be exported. open comes right after
- * vfio_pci_core_enable(). close comes when no user is left, before
- * vfio_pci_core_close_device() or vfio_pci_core_disable().
+ * Whether the fake BARs can be exported. On right after vfio_pci_core_enable();
+ * off when no user is left, before vfio_pci_core_close_device() or
+ * vfio_pci_core_disable().
  */
-void nvgrace_gpu_dmabuf_open(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_dmabuf_close(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_dmabuf_show(struct nvgrace_gpu *gpu, bool show);
 
 /* ---- sysfs.c ------------------------------------------------------------- */
 
@@ -619,17 +614,14 @@ void nvgrace_gpu_window_unmap(struct nvgrace_gpu *gpu);
 /* ---- rw.c ---------------------------------------------------------------- */
 
 /*
- * Read and write GPU memory through the fake BAR at *@ppos. Return the number
- * of bytes done, at least one, and advance *@ppos by it. Or return -EINVAL
- * (beyond the BAR), -EFAULT, -EINTR (the task is being killed), -EIO (the
- * device does not wake up, its memory can't be accessed, or the page is bad) or
- * -ENOMEM. Called without locks; sleep.
+ * Reads GPU memory through the fake BAR at *@ppos, or writes it, and then only
+ * reads @buf. Returns the number of bytes done, at least one, and advances
+ * *@ppos by it. Or returns -EINVAL (beyond the BAR), -EFAULT, -EINTR (the task
+ * is being killed), -EIO (the device does not wake up, its memory can't be
+ * accessed, or the page is bad) or -ENOMEM. Called without locks; sleeps.
  */
-ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
-			    char __user *buf, size_t count, loff_t *ppos);
-ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
-			     const char __user *buf, size_t count,
-			     loff_t *ppos);
+ssize_t nvgrace_gpu_rw(struct nvgrace_gpu_region *region, char __user *buf,
+		       size_t count, loff_t *ppos, bool write);
 
 /*
  * Overwrites @len bytes at @offset of @region, all inside one window, with
@@ -643,9 +635,6 @@ int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
 			u64 len, unsigned int epoch, bool again, u64 *flush_ns);
 
 /* ---- poison.c: pages that are bad ---------------------------------------- */
-
-/* At probe, for each part. */
-void nvgrace_gpu_poison_init(struct nvgrace_gpu_region *region);
 
 /*
  * The kernel reports @pfn, of either part or none, as bad. Called under locks;

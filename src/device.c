@@ -54,7 +54,7 @@ static int open_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_gate_device_opened(gpu);
 	nvgrace_gpu_region_open(&gpu->usemem);
 	nvgrace_gpu_region_open(&gpu->resmem);
-	nvgrace_gpu_dmabuf_open(gpu);
+	nvgrace_gpu_dmabuf_show(gpu, true);
 
 	vfio_pci_core_finish_enable(&gpu->core);
 	return 0;
@@ -67,7 +67,7 @@ static void close_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_gate_device_closing(gpu);
 	nvgrace_gpu_region_close(&gpu->usemem);
 	nvgrace_gpu_region_close(&gpu->resmem);
-	nvgrace_gpu_dmabuf_close(gpu);
+	nvgrace_gpu_dmabuf_show(gpu, false);
 	nvgrace_gpu_device_keep_awake(gpu);
 	nvgrace_gpu_scrub_before_close(gpu);
 	vfio_pci_core_close_device(core_vdev);
@@ -100,8 +100,7 @@ static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
 	if (region) {
 		u64 start = nvgrace_gpu_trace_start(rw);
 
-		ret = write ? nvgrace_gpu_rw_write(region, buf, count, ppos) :
-			      nvgrace_gpu_rw_read(region, buf, count, ppos);
+		ret = nvgrace_gpu_rw(region, buf, count, ppos, write);
 		trace_nvgrace_gpu_rw(gpu->core.pdev, index, write, offset,
 				     count, ret, start);
 	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {

@@ -53,24 +53,13 @@ void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu)
 	compat_set_pci_ops(&gpu->core, &pci_ops);
 }
 
-static void show_bar(struct nvgrace_gpu *gpu, unsigned int index, bool show)
+void nvgrace_gpu_dmabuf_show(struct nvgrace_gpu *gpu, bool show)
 {
-	if (!nvgrace_gpu_region(gpu, index))
-		return;
-	if (show)
-		compat_show_bar(&gpu->core, index);
-	else
-		compat_hide_bar(&gpu->core, index);
-}
+	static const unsigned int bars[] = { VFIO_PCI_BAR2_REGION_INDEX,
+					     VFIO_PCI_BAR4_REGION_INDEX };
+	unsigned int i;
 
-void nvgrace_gpu_dmabuf_open(struct nvgrace_gpu *gpu)
-{
-	show_bar(gpu, VFIO_PCI_BAR2_REGION_INDEX, true);
-	show_bar(gpu, VFIO_PCI_BAR4_REGION_INDEX, true);
-}
-
-void nvgrace_gpu_dmabuf_close(struct nvgrace_gpu *gpu)
-{
-	show_bar(gpu, VFIO_PCI_BAR2_REGION_INDEX, false);
-	show_bar(gpu, VFIO_PCI_BAR4_REGION_INDEX, false);
+	for (i = 0; i < ARRAY_SIZE(bars); i++)
+		if (nvgrace_gpu_region(gpu, bars[i]))
+			compat_show_bar(&gpu->core, bars[i], show);
 }

@@ -425,7 +425,8 @@ static int lock_both(struct nvgrace_gpu *gpu)
 	return 0;
 }
 
-static void unlock_both(struct nvgrace_gpu *gpu)
+/* Releases them. */
+void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu)
 {
 	up_read(&gpu->gate);
 	up_read(&gpu->core.memory_lock);
@@ -492,17 +493,17 @@ static int poll_ready(struct nvgrace_gpu *gpu, enum poll_kind kind,
 			return -EINTR;
 		ret = gpu->epoch == epoch ? check(gpu, true) : -EAGAIN;
 		if (ret) {
-			unlock_both(gpu);
+			nvgrace_gpu_gate_leave(gpu);
 			return ret;
 		}
 		ret = look(gpu, &training);
 		/* After look(), which may have extended the deadline. */
 		if (ret == -EAGAIN && (kind == POLL_ONCE ||
-				       nvgrace_gpu_ready_late(&training, when)))
+				       ktime_after(when, training.deadline)))
 			ret = -ETIME;
 		if (kind != POLL_ONCE && (ret == -ETIME || ret == -ENODEV))
 			WRITE_ONCE(gpu->failed_for, epoch);
-		unlock_both(gpu);
+		nvgrace_gpu_gate_leave(gpu);
 
 		if (ret != -EAGAIN)
 			break;
@@ -548,11 +549,9 @@ static int wait_ready(struct nvgrace_gpu *gpu, enum poll_kind kind)
 		epoch = READ_ONCE(gpu->epoch);
 		if (is_ready(gpu))
 			ret = 0;
-		else if (kind == POLL_IN_USE &&
-			 READ_ONCE(gpu->failed_for) == epoch)
-			ret = poll_ready(gpu, POLL_ONCE, epoch);
 		else
-			ret = poll_ready(gpu, kind, epoch);
+			ret = poll_ready(gpu, kind == POLL_IN_USE && has_failed(gpu) ?
+					 POLL_ONCE : kind, epoch);
 		/* Pairs with the cmpxchg() of the next one. */
 		smp_store_release(&gpu->poller, NULL);
 		wake_up_all(&gpu->opened);
@@ -627,7 +626,7 @@ static int try_enter(struct nvgrace_gpu *gpu, bool awake)
 			ret = -EIO;
 	}
 	if (ret)
-		unlock_both(gpu);
+		nvgrace_gpu_gate_leave(gpu);
 	return ret;
 }
 
@@ -664,7 +663,7 @@ int nvgrace_gpu_gate_enter_sure(struct nvgrace_gpu *gpu)
 	if (ret)
 		return ret;
 	epoch = gpu->epoch;
-	unlock_both(gpu);
+	nvgrace_gpu_gate_leave(gpu);
 
 	pause_killable(READY_TWICE_US, TASK_KILLABLE);
 
@@ -680,13 +679,8 @@ int nvgrace_gpu_gate_enter_sure(struct nvgrace_gpu *gpu)
 		ret = -EAGAIN;
 	}
 	if (ret)
-		unlock_both(gpu);
+		nvgrace_gpu_gate_leave(gpu);
 	return ret;
-}
-
-void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu)
-{
-	unlock_both(gpu);
 }
 
 bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu)

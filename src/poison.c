@@ -16,11 +16,6 @@
 
 #include "nvgrace_gpu.h"
 
-void nvgrace_gpu_poison_init(struct nvgrace_gpu_region *region)
-{
-	spin_lock_init(&region->poison.lock);
-}
-
 static bool has(const struct nvgrace_gpu_poison *poison, unsigned long pfn)
 {
 	unsigned int i;

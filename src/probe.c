@@ -201,8 +201,8 @@ static int make_regions(struct pci_dev *pdev, struct nvgrace_gpu *gpu,
 	gpu->resmem.bar_size = carve.resmem_bar;
 	gpu->resmem.uncached = true;
 
-	nvgrace_gpu_poison_init(&gpu->usemem);
-	nvgrace_gpu_poison_init(&gpu->resmem);
+	spin_lock_init(&gpu->usemem.poison.lock);
+	spin_lock_init(&gpu->resmem.poison.lock);
 	ret = nvgrace_gpu_window_init(&pdev->dev, &gpu->usemem);
 	if (!ret && carve.resmem)
 		ret = nvgrace_gpu_window_init(&pdev->dev, &gpu->resmem);

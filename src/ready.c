@@ -49,12 +49,6 @@ void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
 	training->deadline = ktime_add_ms(training->start, ms);
 }
 
-bool nvgrace_gpu_ready_late(const struct nvgrace_gpu_training *training,
-			    ktime_t when)
-{
-	return ktime_after(when, training->deadline);
-}
-
 static int look_cxl(struct nvgrace_gpu *gpu,
 		    struct nvgrace_gpu_training *training)
 {

@@ -172,16 +172,6 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 	return len ?: -EFAULT;
 }
 
-/* Moves up to @len bytes as one of the two above, and returns as it does. */
-static ssize_t move(struct nvgrace_gpu_region *region, char __user *buf,
-		    size_t len, u64 offset, bool write, bool bounced)
-{
-	if (bounced)
-		return move_bounced(region, buf, min_t(size_t, len, RW_SMALL),
-				    offset, write);
-	return move_direct(region, buf, len, offset, write);
-}
-
 /* Faults in the user's pages, as far as possible. The result is a hint. */
 static void fault_in(char __user *buf, size_t len, bool write)
 {
@@ -250,8 +240,13 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 
 		len = min_t(u64, count - done,
 			    nvgrace_gpu_window_left(offset + done));
-		ret = move(region, buf + done, len, offset + done, write,
-			   count <= RW_SMALL || fruitless == RW_TRIES);
+		if (count <= RW_SMALL || fruitless == RW_TRIES)
+			ret = move_bounced(region, buf + done,
+					   min_t(size_t, len, RW_SMALL),
+					   offset + done, write);
+		else
+			ret = move_direct(region, buf + done, len,
+					  offset + done, write);
 		if (ret < 0)
 			break;
 
@@ -310,12 +305,8 @@ static ssize_t read_tail(char __user *buf, size_t count)
 	return done ?: ret;
 }
 
-/*
- * Common to both directions: checks the range and splits it into memory and
- * tail.
- */
-static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
-			 size_t count, loff_t *ppos, bool write)
+ssize_t nvgrace_gpu_rw(struct nvgrace_gpu_region *region, char __user *buf,
+		       size_t count, loff_t *ppos, bool write)
 {
 	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
 	size_t memory = 0;
@@ -343,20 +334,6 @@ static ssize_t region_rw(struct nvgrace_gpu_region *region, char __user *buf,
 
 	*ppos += done;
 	return done;
-}
-
-ssize_t nvgrace_gpu_rw_read(struct nvgrace_gpu_region *region,
-			    char __user *buf, size_t count, loff_t *ppos)
-{
-	return region_rw(region, buf, count, ppos, false);
-}
-
-ssize_t nvgrace_gpu_rw_write(struct nvgrace_gpu_region *region,
-			     const char __user *buf, size_t count,
-			     loff_t *ppos)
-{
-	/* region_rw() only reads the buffer of a write. */
-	return region_rw(region, (char __user *)buf, count, ppos, true);
 }
 
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,

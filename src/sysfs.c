@@ -9,6 +9,7 @@
 #include <linux/device.h>
 #include <linux/kstrtox.h>
 #include <linux/pci.h>
+#include <linux/string.h>
 #include <linux/sysfs.h>
 #include <linux/vfio_pci_core.h>
 
@@ -74,13 +75,19 @@ static ssize_t scrub_progress_show(struct device *dev,
 static DEVICE_ATTR_RO(scrub_progress);
 
 /* How the last scrub ended; 0 and "none" before the first. */
-static ssize_t scrub_count_show(struct device *dev,
-				struct device_attribute *attr, char *buf)
-{
-	return sysfs_emit(buf, "%llu\n",
-			  nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev)).count);
-}
-static DEVICE_ATTR_RO(scrub_count);
+#define LAST_ATTR(_field)						\
+static ssize_t scrub_##_field##_show(struct device *dev,		\
+				     struct device_attribute *attr,	\
+				     char *buf)				\
+{									\
+	return sysfs_emit(buf, "%lld\n",				\
+			  (s64)nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev))._field);\
+}									\
+static DEVICE_ATTR_RO(scrub_##_field)
+
+LAST_ATTR(count);
+LAST_ATTR(time);
+LAST_ATTR(ms);
 
 static ssize_t scrub_result_show(struct device *dev,
 				 struct device_attribute *attr, char *buf)
@@ -92,22 +99,6 @@ static ssize_t scrub_result_show(struct device *dev,
 			  last.clean ? "clean" : "failed");
 }
 static DEVICE_ATTR_RO(scrub_result);
-
-static ssize_t scrub_time_show(struct device *dev,
-			       struct device_attribute *attr, char *buf)
-{
-	return sysfs_emit(buf, "%lld\n",
-			  nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev)).time);
-}
-static DEVICE_ATTR_RO(scrub_time);
-
-static ssize_t scrub_ms_show(struct device *dev, struct device_attribute *attr,
-			     char *buf)
-{
-	return sysfs_emit(buf, "%llu\n",
-			  nvgrace_gpu_scrub_last(dev_to_nvgrace_gpu(dev)).ms);
-}
-static DEVICE_ATTR_RO(scrub_ms);
 
 static ssize_t scrub_store(struct device *dev, struct device_attribute *attr,
 			   const char *buf, size_t count)
@@ -150,12 +141,6 @@ static DEVICE_ATTR_ADMIN_RO(_part##_base)
 BASE_ATTR(usemem);
 BASE_ATTR(resmem);
 
-static struct attribute *resmem_attrs[] = {
-	&dev_attr_resmem_size.attr,
-	&dev_attr_resmem_bar_size.attr,
-	&dev_attr_resmem_base.attr,
-};
-
 static struct attribute *gpu_attrs[] = {
 	&dev_attr_mode.attr,
 	&dev_attr_readiness.attr,
@@ -180,14 +165,11 @@ static umode_t is_visible(struct kobject *kobj, struct attribute *attr,
 			  int index)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(kobj_to_dev(kobj));
-	unsigned int i;
 
 	if (attr == &dev_attr_mode.attr)
 		return attr->mode;
-	for (i = 0; i < ARRAY_SIZE(resmem_attrs); i++) {
-		if (attr == resmem_attrs[i])
-			return gpu->resmem.length ? attr->mode : 0;
-	}
+	if (strstarts(attr->name, "resmem_"))
+		return gpu->resmem.length ? attr->mode : 0;
 	return gpu->usemem.length ? attr->mode : 0;
 }
 

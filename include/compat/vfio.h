@@ -203,42 +203,23 @@ compat_fill_phys_vec(struct phys_vec *phys_vec,
 
 #endif /* HAVE_GET_DMABUF_PHYS */
 
-#ifdef HAVE_VFIO_PCI_CORE_GET_IOMAP
-
 /*
  * If vfio-pci-core maps all BARs at enable, it exports only BARs that it has
  * mapped, and a fake BAR can't be. BAR0's pointer serves as a stand-in, because
- * nothing reads or writes a fake BAR through it. Called between
- * vfio_pci_core_enable() and compat_hide_bar(), while the device has no user.
+ * nothing reads or writes a fake BAR through it. Shown after
+ * vfio_pci_core_enable(), and hidden before vfio_pci_core_disable(), which
+ * unmaps what it finds there; while the device has no user.
  */
 static inline void compat_show_bar(struct vfio_pci_core_device *core,
-				   unsigned int bar)
+				   unsigned int bar, bool show)
 {
-	if (IS_ERR_OR_NULL(core->barmap[bar]) &&
-	    !IS_ERR_OR_NULL(core->barmap[0]))
-		core->barmap[bar] = core->barmap[0];
-}
-
-/* Called before vfio_pci_core_disable(), which unmaps what it finds there. */
-static inline void compat_hide_bar(struct vfio_pci_core_device *core,
-				   unsigned int bar)
-{
-	if (core->barmap[bar] == core->barmap[0])
+#ifdef HAVE_VFIO_PCI_CORE_GET_IOMAP
+	if (!show && core->barmap[bar] == core->barmap[0])
 		core->barmap[bar] = IOMEM_ERR_PTR(-ENODEV);
+	else if (show && IS_ERR_OR_NULL(core->barmap[bar]) &&
+		 !IS_ERR_OR_NULL(core->barmap[0]))
+		core->barmap[bar] = core->barmap[0];
+#endif
 }
-
-#else /* !HAVE_VFIO_PCI_CORE_GET_IOMAP */
-
-static inline void compat_show_bar(struct vfio_pci_core_device *core,
-				   unsigned int bar)
-{
-}
-
-static inline void compat_hide_bar(struct vfio_pci_core_device *core,
-				   unsigned int bar)
-{
-}
-
-#endif /* HAVE_VFIO_PCI_CORE_GET_IOMAP */
 
 #endif /* NVGRACE_GPU_COMPAT_VFIO_H */
