@@ -376,6 +376,7 @@ static int no_dma(struct bench *b, struct step *s, int error)
 int measure_dma(struct bench *b, struct step *s, double seconds)
 {
 	uint64_t iova = IOVA + (s->part->base == GPU_UNKNOWN ? 0 : s->part->base % GiB);
+	int64_t unmapped;
 	double begin;
 	int error;
 
@@ -388,9 +389,9 @@ int measure_dma(struct bench *b, struct step *s, double seconds)
 	if (error)
 		return no_dma(b, s, error);
 	begin = now();
-	error = vfio_dma_unmap(&b->e->vfio, s->bytes, iova);
-	if (error)
-		return failed(b, "unmapping for DMA", error);
+	unmapped = vfio_dma_unmap(&b->e->vfio, s->bytes, iova);
+	if (unmapped < 0)
+		return failed(b, "unmapping for DMA", unmapped);
 	figure_add(b, s->figure, seconds);
 	figure_add(b, s->second, now() - begin);
 	unmap_once(b);
@@ -548,9 +549,9 @@ static void run_blocks(struct work *work, size_t index, size_t count)
 		else if (t->by_copy)
 			memcpy(t->buffer, t->view->map + at, t->bytes);
 		else if (t->into)
-			t->error = vfio_write(v, t->file + at, t->buffer, t->bytes);
+			t->error = vfio_write_all(v, t->file + at, t->buffer, t->bytes);
 		else
-			t->error = vfio_read(v, t->file + at, t->buffer, t->bytes);
+			t->error = vfio_read_all(v, t->file + at, t->buffer, t->bytes);
 		done++;
 		at += t->bytes;
 		if (at + t->bytes > t->span)

@@ -194,7 +194,7 @@ enum exit_status exercise_find(struct host *h, const struct wish *wish, struct e
 
 	memset(e, 0, sizeof(*e));
 	e->host = h;
-	e->vfio.device = e->vfio.group = e->vfio.iommu = -1;
+	e->vfio = VFIO_CLOSED;
 	status = gpu_resolve(h, wish->typed, address);
 	if (status)
 		return status;
@@ -250,7 +250,7 @@ void exercise_end(struct exercise *e)
 	free(e->machine);
 	free(e->driver_version);
 	memset(e, 0, sizeof(*e));
-	e->vfio.device = e->vfio.group = e->vfio.iommu = -1;
+	e->vfio = VFIO_CLOSED;
 }
 
 /* ---- output ------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 #ifndef NVGRACE_GPU_EXERCISE_EXERCISE_H
 #define NVGRACE_GPU_EXERCISE_EXERCISE_H
 
+#include "exercise/open.h"
 #include "exercise/parts.h"
 #include "exercise/workers.h"
 #include "system/options.h"

@@ -24,11 +24,12 @@ int parts_find(struct host *h, struct vfio *v, const struct gpu *gpu, struct par
 
 	parts->count = 0;
 	for (i = 0; i < 2; i++) {
-		error = vfio_region(v, bars[i].bar, &region);
+		error = vfio_get_region(v, bars[i].bar, &region);
 		if (error)
 			return error;
-		size = region.sparse / h->page_size * h->page_size;
-		if (!size || size > region.size)
+		size = region.area_size / h->page_size * h->page_size;
+		if (!(region.flags & VFIO_REGION_INFO_FLAG_MMAP) || !region.areas ||
+		    region.area_offset || !size || size > region.size)
 			continue;
 		part = &parts->part[parts->count++];
 		*part = (struct part){

@@ -335,9 +335,9 @@ static int sweep_rest(struct pattern *p, size_t i, enum kind kind)
 			word = word_at(p, i, part->mappable + at);
 			memcpy(bytes + at, &word, 8);
 		}
-		error = vfio_write(&p->e->vfio, part->offset + part->mappable, bytes, length);
+		error = vfio_write_all(&p->e->vfio, part->offset + part->mappable, bytes, length);
 	} else if (kind == COMPARE) {
-		error = vfio_read(&p->e->vfio, part->offset + part->mappable, bytes, length);
+		error = vfio_read_all(&p->e->vfio, part->offset + part->mappable, bytes, length);
 		for (at = 0; at < length && !error; at += 8) {
 			word = word_at(p, i, part->mappable + at);
 			memcpy(&found, bytes + at, 8);

@@ -200,8 +200,8 @@ static int bar_access(struct test *t, uint64_t at, uint64_t *value, bool write)
 	int i, error = 0;
 
 	for (i = 0; i < 2 && !error; i++)
-		error = write ? vfio_write(&t->e.vfio, at + 4 * i, &half[i], 4)
-			      : vfio_read(&t->e.vfio, at + 4 * i, &half[i], 4);
+		error = write ? vfio_write_all(&t->e.vfio, at + 4 * i, &half[i], 4)
+			      : vfio_read_all(&t->e.vfio, at + 4 * i, &half[i], 4);
 	*value = half[0] | (uint64_t)half[1] << 32;
 	return error;
 }

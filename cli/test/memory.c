@@ -84,16 +84,16 @@ static void check_tail(struct test *t)
 
 		for (j = 0; j < 2 && length && !error; j++) {
 			any = true;
-			error = vfio_read(&t->e.vfio, part->offset + at[j], bytes, most);
+			error = vfio_read_all(&t->e.vfio, part->offset + at[j], bytes, most);
 			if (!error && !all_ones(bytes, most))
 				result(t, "tail", FAILED, "0x%llx bytes into %s's BAR, after its "
 				       "memory, not all bytes read as 0xff",
 				       (unsigned long long)at[j], part->name);
 			memset(bytes, 0, most);
 			if (!error)
-				error = vfio_write(&t->e.vfio, part->offset + at[j], bytes, most);
+				error = vfio_write_all(&t->e.vfio, part->offset + at[j], bytes, most);
 			if (!error)
-				error = vfio_read(&t->e.vfio, part->offset + at[j], bytes, most);
+				error = vfio_read_all(&t->e.vfio, part->offset + at[j], bytes, most);
 			if (!error && !all_ones(bytes, most))
 				result(t, "tail", FAILED, "0x%llx bytes into %s's BAR, after its "
 				       "memory, a write is kept", (unsigned long long)at[j],
@@ -133,7 +133,7 @@ static int both_ways(struct test *t, size_t i, uint64_t at, size_t length, unsig
 
 	make_bytes(bytes, length, t->seed + at);
 	memcpy(map + at, bytes, length);
-	error = vfio_read(&t->e.vfio, part->offset + at, back, length);
+	error = vfio_read_all(&t->e.vfio, part->offset + at, back, length);
 	if (error)
 		return error;
 	place = place_text(part, at);
@@ -141,7 +141,7 @@ static int both_ways(struct test *t, size_t i, uint64_t at, size_t length, unsig
 		result(t, "file", FAILED, "%s: pread of %zu bytes differs from what was "
 		       "written through the mapping", place, length);
 	make_bytes(bytes, length, ~(t->seed + at));
-	error = vfio_write(&t->e.vfio, part->offset + at, bytes, length);
+	error = vfio_write_all(&t->e.vfio, part->offset + at, bytes, length);
 	if (!error) {
 		memcpy(back, map + at, length);
 		if (memcmp(bytes, back, length))

@@ -229,11 +229,11 @@ static int find_pm(struct test *t, uint64_t *pm)
 	*pm = 0;
 	error = vfio_config(&t->e.vfio, &config, &length);
 	if (!error)
-		error = vfio_read(&t->e.vfio, config + CAPABILITIES, &word, 4);
+		error = vfio_read_all(&t->e.vfio, config + CAPABILITIES, &word, 4);
 	at = error ? 0 : word & 0xfc;
 	/* A broken list may have no end. */
 	for (left = 48; at >= FIRST_CAPABILITY && left && !error && !*pm; left--) {
-		error = vfio_read(&t->e.vfio, config + at, &word, 4);
+		error = vfio_read_all(&t->e.vfio, config + at, &word, 4);
 		if (!error && (word & 0xff) == PM)
 			*pm = config + at;
 		at = word >> 8 & 0xfc;
@@ -245,13 +245,13 @@ static int find_pm(struct test *t, uint64_t *pm)
 static int turn(struct test *t, uint64_t pm, uint32_t *state)
 {
 	uint32_t word;
-	int error = vfio_read(&t->e.vfio, pm + PM_CONTROL, &word, 4);
+	int error = vfio_read_all(&t->e.vfio, pm + PM_CONTROL, &word, 4);
 
 	word = (word & ~(uint32_t)STATE) | *state;
 	if (!error)
-		error = vfio_write(&t->e.vfio, pm + PM_CONTROL, &word, 2);
+		error = vfio_write_all(&t->e.vfio, pm + PM_CONTROL, &word, 2);
 	if (!error)
-		error = vfio_read(&t->e.vfio, pm + PM_CONTROL, &word, 4);
+		error = vfio_read_all(&t->e.vfio, pm + PM_CONTROL, &word, 4);
 	*state = word & STATE;
 	return error;
 }

@@ -845,7 +845,7 @@ class Bench(Played):
     def test_it_ends_when_a_step_fails(self):
         for play, words in (
                 (f"fail=/dev/vfio/12:2:{errno.EBUSY}", "can't reopen it: in use: another process has /dev/vfio/12 open"),
-                (f"fail=GET_REGION_INFO:5:{errno.EIO}", "finding the memory again failed: Input/output error"),
+                (f"fail=GET_REGION_INFO:3:{errno.EIO}", "finding the memory again failed: Input/output error"),
                 (f"fail=RESET:1:{errno.EIO}", 'VFIO_DEVICE_RESET failed: Input/output error; run "dmesg'),
                 (f"fail=UNMAP_DMA:1:{errno.EINVAL}", "unmapping for DMA failed: Invalid argument"),
                 (f"fail=map:2:{errno.ENOMEM}", "mapping GPU memory failed: Cannot allocate memory"),

@@ -16,21 +16,19 @@
 #define RW	(PROT_READ | PROT_WRITE)
 #define IOVA	0x100000000ULL
 
-/* Without group; the container is the iommufd. */
 static struct vfio v;
-static uint32_t ioas;
 static uint64_t length;
 
 static int bind_file(void)
 {
-	struct bind_iommufd bind = { .argsz = sizeof(bind), .iommufd = v.container };
+	struct bind_iommufd bind = { .argsz = sizeof(bind), .iommufd = v.iommu };
 
 	return ioctl(v.device, BIND_IOMMUFD, &bind) ? -errno : 0;
 }
 
 static int attach(void)
 {
-	struct attach_iommufd attach = { .argsz = sizeof(attach), .pt_id = ioas };
+	struct attach_iommufd attach = { .argsz = sizeof(attach), .pt_id = v.ioas };
 
 	return ioctl(v.device, ATTACH_IOMMUFD, &attach) ? -errno : 0;
 }
@@ -44,28 +42,7 @@ static int detach(void)
 
 static int map_memory(void *memory)
 {
-	struct ioas_map map = {
-		.size = sizeof(map),
-		.flags = IOAS_FIXED_IOVA | IOAS_READABLE | IOAS_WRITEABLE,
-		.ioas_id = ioas,
-		.user_va = (uintptr_t)memory,
-		.length = length,
-		.iova = IOVA,
-	};
-
-	return ioctl(v.container, IOAS_MAP, &map) ? -errno : 0;
-}
-
-static int unmap(void)
-{
-	struct ioas_unmap unmap = {
-		.size = sizeof(unmap),
-		.ioas_id = ioas,
-		.iova = IOVA,
-		.length = length,
-	};
-
-	return ioctl(v.container, IOAS_UNMAP, &unmap) ? -errno : 0;
+	return vfio_dma_map(&v, memory, length, IOVA, true);
 }
 
 /* Opens the file and an I/O address space, and binds neither to the other. */
@@ -77,12 +54,15 @@ static int setup(void **state)
 	length = 16 * sysconf(_SC_PAGESIZE);
 	if (!gpu_bound(gpu))
 		assert_int_equal(gpu_bind(gpu), 0);
-	v = (struct vfio){ gpu, open("/dev/iommu", O_RDWR | O_CLOEXEC), -1,
-			   vfio_open_file(gpu) };
-	assert_return_code(v.container, errno);
-	assert_return_code(v.device, -v.device);
-	assert_int_equal(ioctl(v.container, IOAS_ALLOC, &alloc), 0);
-	ioas = alloc.out_ioas_id;
+	v = VFIO_CLOSED;
+	v.gpu = gpu;
+	v.cdev = true;
+	v.iommu = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	assert_return_code(v.iommu, errno);
+	v.device = open(vfio_file(gpu), O_RDWR | O_CLOEXEC);
+	assert_return_code(v.device, errno);
+	assert_int_equal(ioctl(v.iommu, IOAS_ALLOC, &alloc), 0);
+	v.ioas = alloc.out_ioas_id;
 	return 0;
 }
 
@@ -112,7 +92,7 @@ static void before_it_is_bound_it_gives_nothing(void **state)
 static void both_parts_are_as_through_the_group(void **state)
 {
 	static const unsigned int indexes[] = { USEMEM, RESMEM };
-	struct region r;
+	struct vfio_region r;
 	char back[16];
 	char *map;
 	int k;
@@ -140,7 +120,7 @@ static void ordinary_memory_is_mapped_and_unmapped(void **state)
 	assert_int_equal(attach(), 0);
 	assert_int_equal(map_memory(memory), 0);
 	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(unmap(), 0);
+	assert_int_equal(vfio_dma_unmap(&v, length, IOVA), length);
 	assert_int_equal(detach(), 0);
 	munmap(memory, length);
 }

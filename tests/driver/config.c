@@ -117,7 +117,7 @@ static void assert_fake_bars_clear(void)
 
 static int open_gh200(void **state)
 {
-	struct region r;
+	struct vfio_region r;
 
 	vfio_start(&v, "gh200");
 	vfio_region(&v, RESMEM, &r);
@@ -666,7 +666,7 @@ static uint64_t size_other(unsigned int at)
 static void the_size_found_by_sizing_is_that_of_the_region(void **state)
 {
 	static const char *const names[] = { "second", "odd", "s1h", "s33" };
-	struct region r;
+	struct vfio_region r;
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
@@ -681,7 +681,7 @@ static void the_size_found_by_sizing_is_that_of_the_region(void **state)
 
 static void without_gpu_memory_nothing_is_emulated(void **state)
 {
-	struct region r;
+	struct vfio_region r;
 
 	vfio_start(&other, "none");
 	vfio_region(&other, RESMEM, &r);

@@ -282,7 +282,7 @@ static void open_plain_pci_device(const struct gpu *gpu)
 {
 	uint8_t own[BARS_LENGTH], seen[BARS_LENGTH];
 	char line[512];
-	struct region r;
+	struct vfio_region r;
 	int level, i;
 
 	klog_mark();
@@ -312,7 +312,7 @@ static void open_plain_pci_device(const struct gpu *gpu)
 
 static void neither_property_binds_a_plain_pci_device(void **state)
 {
-	struct region r;
+	struct vfio_region r;
 
 	open_plain_pci_device(gpu_find("none"));
 	vfio_region(&v, RESMEM, &r);
@@ -675,7 +675,7 @@ static void dvsec_bit_set_gives_no_resmem_and_leaves_bar2(void **state)
 {
 	static const struct layout l = { 34048 * MiB, 0, 64 * GiB, 0 };
 	const struct gpu *gpu = gpu_find("nodefect");
-	struct region r;
+	struct vfio_region r;
 	char *map;
 
 	open_with_layout("nodefect", &l, true);

@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -20,27 +19,13 @@ static uint64_t length;
 
 static int map_memory(void *memory)
 {
-	struct vfio_iommu_type1_dma_map map = {
-		.argsz = sizeof(map),
-		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
-		.vaddr = (uintptr_t)memory,
-		.iova = IOVA,
-		.size = length,
-	};
-
-	return ioctl(v.container, VFIO_IOMMU_MAP_DMA, &map) ? -errno : 0;
+	return vfio_dma_map(&v, memory, length, IOVA, true);
 }
 
 /* Returns the bytes that were mapped, or a negative errno. */
 static int64_t unmap(void)
 {
-	struct vfio_iommu_type1_dma_unmap unmap = {
-		.argsz = sizeof(unmap),
-		.iova = IOVA,
-		.size = length,
-	};
-
-	return ioctl(v.container, VFIO_IOMMU_UNMAP_DMA, &unmap) ? -errno : (int64_t)unmap.size;
+	return vfio_dma_unmap(&v, length, IOVA);
 }
 
 static int setup(void **state)

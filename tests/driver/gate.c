@@ -174,7 +174,7 @@ static void what_is_no_memory_needs_no_decoding(void **state)
 	uint16_t on = command(), off = on & ~COMMAND_MEMORY;
 	struct vfio other;
 	unsigned char byte = 0;
-	struct region r;
+	struct vfio_region r;
 
 	vfio_start(&other, "odd");
 	vfio_region(&other, USEMEM, &r);

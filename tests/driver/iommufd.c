@@ -54,9 +54,11 @@ static void cdev_open(struct cdev *c, const char *name)
 
 	if (ret)
 		fail_msg("binding %s: %s", name, strerror(-ret));
-	*c = (struct cdev){ .v = { gpu, -1, -1, vfio_open_file(gpu) } };
+	*c = (struct cdev){ .v = VFIO_CLOSED };
+	c->v.gpu = gpu;
+	c->v.device = open(vfio_file(gpu), O_RDWR | O_CLOEXEC);
 	if (c->v.device < 0)
-		fail_msg("the device file of %s: %s", name, strerror(-c->v.device));
+		fail_msg("the device file of %s: %s", name, strerror(errno));
 }
 
 static int cdev_bind(struct cdev *c)

@@ -28,7 +28,7 @@ static struct part parts[2];
 
 static int setup(void **state)
 {
-	struct region r;
+	struct vfio_region r;
 	int k;
 
 	page = sysconf(_SC_PAGESIZE);
@@ -644,7 +644,7 @@ static void a_mapping_outlives_the_file_descriptor(void **state)
 	assert_string_equal(map + page, "and a new page");
 	munmap(map, 2 * page);
 	close(other.group);
-	close(other.container);
+	close(other.iommu);
 	assert_int_equal(gpu_unbind(other.gpu), 0);
 }
 

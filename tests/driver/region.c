@@ -47,7 +47,7 @@ static void check_part(unsigned int index)
 
 static void a_bar_is_the_power_of_two_that_has_room_for_the_memory(void **state)
 {
-	struct region r;
+	struct vfio_region r;
 
 	vfio_start(&v, "gh200");
 	check_part(USEMEM);
@@ -67,7 +67,7 @@ static void other_regions_are_those_of_the_device(void **state)
 		VFIO_PCI_BAR1_REGION_INDEX, VFIO_PCI_BAR3_REGION_INDEX,
 		VFIO_PCI_BAR5_REGION_INDEX
 	};
-	struct region r;
+	struct vfio_region r;
 	size_t i;
 
 	vfio_start(&v, "gh200");
@@ -90,7 +90,7 @@ static void a_short_buffer_is_told_its_size(void **state)
 		struct vfio_region_info info;
 		unsigned char rest[256];
 	} u;
-	struct region r;
+	struct vfio_region r;
 	size_t need;
 
 	vfio_start(&v, "gh200");

@@ -25,7 +25,7 @@ static uint64_t lengths[2], bars[2];
 
 static int setup(void **state)
 {
-	struct region r;
+	struct vfio_region r;
 	int k;
 
 	vfio_start(&v, "gh200");

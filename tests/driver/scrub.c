@@ -182,7 +182,7 @@ static void leave_something(struct vfio *dev)
 
 	fill(data, sizeof(data), 13);
 	for (i = 0; i < 2; i++) {
-		struct region r;
+		struct vfio_region r;
 		char *map;
 
 		vfio_region(dev, indexes[i], &r);
@@ -1319,7 +1319,7 @@ static void pause_up_to(unsigned int ms)
 /* Writes to all of the memory until it is killed. */
 static void use_until_killed(const struct gpu *gpu)
 {
-	struct region r;
+	struct vfio_region r;
 	char *map;
 
 	srand(getpid());

@@ -194,7 +194,7 @@ static void check_number(const char *name, uint64_t expected)
 static void sizes_are_those_of_the_regions(void **state)
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
-	struct region r;
+	struct vfio_region r;
 
 	vfio_start(&v, "gh200");
 	vfio_region(&v, USEMEM, &r);

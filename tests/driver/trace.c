@@ -214,7 +214,7 @@ static void mappings_and_refusals_are_told(void **state)
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
 	char expected[128];
-	struct region r;
+	struct vfio_region r;
 	void *refused;
 	int err;
 
@@ -272,7 +272,7 @@ static void faults_tell_address_pfn_order_and_time(void **state)
 static void reads_and_writes_are_told(void **state)
 {
 	char buf[100] = "", expected[128];
-	struct region r;
+	struct vfio_region r;
 
 	vfio_start(&v, "gh200");
 	vfio_region(&v, RESMEM, &r);

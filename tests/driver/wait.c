@@ -319,7 +319,7 @@ static void a_reset_does_not_wait_for_waiters(void **state)
 static void nobody_else_is_kept_waiting(void **state)
 {
 	struct toucher t[4];
-	struct region r;
+	struct vfio_region r;
 	uint32_t word;
 	char *map;
 

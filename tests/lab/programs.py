@@ -19,11 +19,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 BUILD = vm.PROJECT / "build"
 LOGS = BUILD / "log"
 DRIVER = vm.PROJECT / "tests/driver"
-# For one header, which the programs share with nvgrace-gpu.
+# For the client of vfio, which the programs share with nvgrace-gpu.
 CLI = vm.PROJECT / "cli"
 MODULE = "nvgrace-gpu-vfio-pci.ko"
 
-# The sources that programs share beside lib.c and main.c.
+# What every program is made with.
+LIBRARY = (HERE / "guest/lib.c", CLI / "system/vfio.c")
+
+# The sources that programs share beside these and main.c.
 SOURCES = {"privilege": ("client", "search")}
 
 
@@ -189,7 +192,7 @@ def compile_programs(names, arch=vm.ARM64, folder=DRIVER, options=()):
         return f"/tests/{name}", str(compiled(f"program-{arch.name}-{name}", [*command, *options]))
 
     shared = {s.stem: s for s in (HERE / "guest").glob("*.c")}
-    objects = [compiled(f"object-{arch.name}-{s}", [*compiler(arch, [shared[s]]), "-c"]) for s in ("lib", "main")]
+    objects = [compiled(f"object-{arch.name}-{s.stem}", [*compiler(arch, [s]), "-c"]) for s in (*LIBRARY, shared["main"])]
     return dict(side_by_side(compile_one, names))
 
 
@@ -212,7 +215,7 @@ def compiled(name, command):
 
     sources = [word for word in command if isinstance(word, pathlib.Path)]
     headers = {*(h for p in sources for h in p.parent.glob("*.h")), *(HERE / "guest").glob("*.h"),
-               *(HERE / "modules").glob("*/*.h"), *(vm.PROJECT / "include").glob("*.h"), CLI / "system/iommufd.h"}
+               *(HERE / "modules").glob("*/*.h"), *(vm.PROJECT / "include").glob("*.h"), CLI / "system/iommufd.h", CLI / "system/vfio.h"}
     return archive.cached(name, made_of([*sources, *sorted(headers)], command), make, 0o755)
 
 

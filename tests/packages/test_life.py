@@ -83,8 +83,8 @@ def build_next(directory, kinds):
 
 def compile_program(name, directory, *options):
     """Compiles NAME.c of this folder for the machine; the program's path."""
-    run("aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", directory / name,
-        pathlib.Path(__file__).with_name(f"{name}.c"))
+    run("aarch64-linux-gnu-gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-I", PROJECT / "cli", "-o", directory / name,
+        pathlib.Path(__file__).with_name(f"{name}.c"), *options)
     return directory / name
 
 
@@ -111,7 +111,7 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False, debs=()):
         for deb in debs:
             shutil.copy(deb, directory / "debs")
     # Static: the C library here is newer than that of Debian 12.
-    compile_program("uses_memory", directory, "-static")
+    compile_program("uses_memory", directory, PROJECT / "cli/system/vfio.c", "-static")
     shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
     if kinds:
         with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:

@@ -6,26 +6,26 @@
  *
  *	uses_memory ADDRESS FILE
  *
- * It opens the GPU through a type1 container and maps both memory regions. Then
- * it writes and reads them and reads the device's config space, again and
- * again, and writes the number of rounds to FILE, which is never empty. SIGTERM
- * ends it with status 0. If anything fails, it prints a line on stderr and ends
- * with status 1; usage errors give 2.
+ * It opens the GPU through a type1 container and maps both memory regions. Then it
+ * writes and reads them and reads the device's config space, again and again, and
+ * writes the number of rounds to FILE, which is never empty. SIGTERM ends it with
+ * status 0. If anything fails, it prints a line on stderr and ends with status 1;
+ * usage errors give 2.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/vfio.h>
+
+#include "system/vfio.h"
 
 /* Bytes used of each region. */
 #define MAPPED	0x100000
@@ -38,19 +38,10 @@ static void end(int number)
 	ending = 1;
 }
 
-static void __attribute__((noreturn)) die(const char *what)
+static void __attribute__((noreturn)) die(const char *what, int error)
 {
-	fprintf(stderr, "uses_memory: %s: %s\n", what, strerror(errno));
+	fprintf(stderr, "uses_memory: %s: %s\n", what, strerror(-error));
 	exit(1);
-}
-
-static int open_file(const char *path, int flags)
-{
-	int fd = open(path, flags | O_CLOEXEC);
-
-	if (fd < 0)
-		die(path);
-	return fd;
 }
 
 static int group_of(const char *address)
@@ -61,36 +52,40 @@ static int group_of(const char *address)
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", address);
 	len = readlink(path, target, sizeof(target) - 1);
 	if (len < 0)
-		die(path);
+		die(path, -errno);
 	target[len] = 0;
 	return atoi(strrchr(target, '/') + 1);
 }
 
-static volatile uint64_t *map(int device, unsigned int index)
+static uint64_t offset_of(struct vfio *v, unsigned int index)
 {
-	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };
-	void *p;
+	struct vfio_region region;
+	int error = vfio_get_region(v, index, &region);
 
-	if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info))
-		die("region");
-	p = mmap(NULL, MAPPED, PROT_READ | PROT_WRITE, MAP_SHARED, device, info.offset);
+	if (error)
+		die("region", error);
+	return region.offset;
+}
+
+static volatile uint64_t *map(struct vfio *v, unsigned int index)
+{
+	void *p = mmap(NULL, MAPPED, PROT_READ | PROT_WRITE, MAP_SHARED, v->device,
+		       offset_of(v, index));
+
 	if (p == MAP_FAILED)
-		die("mmap");
+		die("mmap", -errno);
 	return p;
 }
 
 int main(int argc, char **argv)
 {
-	struct vfio_region_info config = {
-		.argsz = sizeof(config),
-		.index = VFIO_PCI_CONFIG_REGION_INDEX,
-	};
 	const struct timespec pause = { .tv_nsec = 50 * 1000 * 1000 };
 	struct sigaction action = { .sa_handler = end };
 	volatile uint64_t *memory[2];
-	int container, group, device, k;
-	char path[64], new_file[256];
-	uint64_t round = 0;
+	uint64_t round = 0, config;
+	char new_file[256];
+	struct vfio v;
+	int error, k;
 
 	if (argc != 3) {
 		fprintf(stderr, "usage: uses_memory ADDRESS FILE\n");
@@ -98,20 +93,12 @@ int main(int argc, char **argv)
 	}
 	snprintf(new_file, sizeof(new_file), "%s.new", argv[2]);
 	sigaction(SIGTERM, &action, NULL);
-	container = open_file("/dev/vfio/vfio", O_RDWR);
-	snprintf(path, sizeof(path), "/dev/vfio/%d", group_of(argv[1]));
-	group = open_file(path, O_RDWR);
-	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container))
-		die("VFIO_GROUP_SET_CONTAINER");
-	if (ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
-		die("VFIO_SET_IOMMU");
-	device = ioctl(group, VFIO_GROUP_GET_DEVICE_FD, argv[1]);
-	if (device < 0)
-		die("VFIO_GROUP_GET_DEVICE_FD");
-	if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &config))
-		die("config space");
-	memory[0] = map(device, VFIO_PCI_BAR4_REGION_INDEX);
-	memory[1] = map(device, VFIO_PCI_BAR2_REGION_INDEX);
+	error = vfio_open_group(&v, group_of(argv[1]), argv[1]);
+	if (error)
+		die(v.failed, error);
+	config = offset_of(&v, VFIO_PCI_CONFIG_REGION_INDEX);
+	memory[0] = map(&v, VFIO_PCI_BAR4_REGION_INDEX);
+	memory[1] = map(&v, VFIO_PCI_BAR2_REGION_INDEX);
 
 	while (!ending) {
 		uint16_t vendor = 0;
@@ -121,18 +108,17 @@ int main(int argc, char **argv)
 			volatile uint64_t *word = &memory[k][(round * 509) % (MAPPED / 8)];
 
 			*word = round ^ k;
-			if (*word != (round ^ k)) {
-				errno = EIO;
-				die("memory differs from what was written");
-			}
+			if (*word != (round ^ k))
+				die("memory differs from what was written", -EIO);
 		}
-		if (pread(device, &vendor, 2, config.offset) != 2 || vendor != 0x10de)
-			die("config space");
+		error = vfio_read_all(&v, config, &vendor, 2);
+		if (error || vendor != 0x10de)
+			die("config space", error);
 		f = fopen(new_file, "w");
 		round++;
 		if (!f || fprintf(f, "%llu\n", (unsigned long long)round) < 0 || fclose(f) ||
 		    rename(new_file, argv[2]))
-			die(argv[2]);
+			die(argv[2], -errno);
 		nanosleep(&pause, NULL);
 	}
 	return 0;

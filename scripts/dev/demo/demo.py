@@ -27,7 +27,7 @@ def build(kernel):
                       f"KDIR={kernel.headers}", f"BUILD={folder}", "MODULE=nvgrace-gpu-vfio-pci", *kernel.arch.make], cwd=PROJECT)
         program = PROJECT / "build" / "guest" / "demo"
         program.parent.mkdir(parents=True, exist_ok=True)
-        progress.run([*programs.compiler(kernel.arch, [HERE / "demo.c", programs.HERE / "guest/lib.c"]), "-o", program])
+        progress.run([*programs.compiler(kernel.arch, [HERE / "demo.c", *programs.LIBRARY]), "-o", program])
     return program, folder / "nvgrace-gpu-vfio-pci.ko"
 
 

@@ -197,7 +197,7 @@ static void try_others(void)
 	u.reset.count = 1;
 	u.reset.group_fds[0] = v.device;
 	client_expects(ioctl(v.device, VFIO_DEVICE_PCI_HOT_RESET, &u) == -1);
-	u.reset.group_fds[0] = v.container;
+	u.reset.group_fds[0] = v.iommu;
 	client_expects(ioctl(v.device, VFIO_DEVICE_PCI_HOT_RESET, &u) == -1);
 	u.reset.argsz += 4;
 	u.reset.count = 2;

@@ -455,7 +455,7 @@ static void search_answers(void)
 #undef ASK
 	if (!by_cdev) {
 		u.iommu.argsz = sizeof(u);
-		client_expects(!ioctl(v.container, VFIO_IOMMU_GET_INFO, &u));
+		client_expects(!ioctl(v.iommu, VFIO_IOMMU_GET_INFO, &u));
 		search_answer("VFIO_IOMMU_GET_INFO", 0, &u, sizeof(u));
 	}
 

@@ -9,11 +9,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/iommufd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -39,17 +36,7 @@ void device_path(char *path, size_t length, const char *file)
 
 int client_open(struct vfio *v)
 {
-	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
-
-	if (!by_cdev)
-		return vfio_try_open(v, gpu);
-	*v = (struct vfio){ gpu, -1, -1, -1 };
-	bind.iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-	v->container = bind.iommufd;
-	v->device = open(cdev, O_RDWR | O_CLOEXEC);
-	if (v->device < 0 || ioctl(v->device, VFIO_DEVICE_BIND_IOMMUFD, &bind))
-		return -errno;
-	return 0;
+	return by_cdev ? vfio_open_cdev(v, cdev) : vfio_try_open(v, gpu);
 }
 
 char *map_part(struct vfio *v, const struct part *part, uint64_t length)

@@ -43,16 +43,16 @@ static void ask_the_group(void)
 
 	if (!s.session || !s.fd_count)
 		return not_now("no file");
-	expect("VFIO_GET_API_VERSION", ioctl(s.v.container, VFIO_GET_API_VERSION),
+	expect("VFIO_GET_API_VERSION", ioctl(s.v.iommu, VFIO_GET_API_VERSION),
 	       VFIO_API_VERSION);
 	expect("VFIO_CHECK_EXTENSION",
-	       ioctl(s.v.container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU), 1);
+	       ioctl(s.v.iommu, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU), 1);
 	expect("VFIO_GROUP_GET_STATUS",
 	       ioctl(s.v.group, VFIO_GROUP_GET_STATUS, &status) ? -errno : 0, 0);
 	expect("the group's flags", status.flags,
 	       VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
 	expect("VFIO_GROUP_SET_CONTAINER",
-	       ioctl(s.v.group, VFIO_GROUP_SET_CONTAINER, &s.v.container) ?
+	       ioctl(s.v.group, VFIO_GROUP_SET_CONTAINER, &s.v.iommu) ?
 	       -errno : 0, -EINVAL);
 	expect("VFIO_GROUP_UNSET_CONTAINER",
 	       ioctl(s.v.group, VFIO_GROUP_UNSET_CONTAINER) ? -errno : 0, -EBUSY);

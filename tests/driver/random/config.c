@@ -138,7 +138,7 @@ static void ask_for_region(void)
 {
 	struct part *p = &parts[draw(2)];
 	struct vfio v = { .gpu = s.gpu, .device = -1 };
-	struct region r;
+	struct vfio_region r;
 
 	say(" %s", p->name);
 	if (!s.fd_count || s.low != AWAKE)

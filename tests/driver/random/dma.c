@@ -78,7 +78,7 @@ static void map_dma(void)
 		slots[i] = (struct slot){ false, buffers[i], BUFFER };
 		say(" %u: buffer", i);
 	}
-	ret = ioctl(s.v.container, VFIO_IOMMU_MAP_DMA, &m) ? -errno : 0;
+	ret = ioctl(s.v.iommu, VFIO_IOMMU_MAP_DMA, &m) ? -errno : 0;
 	if (seg && !faults_in_reach()) {
 		if (!ret)
 			wrong("DMA to memory out of reach was mapped");
@@ -103,7 +103,7 @@ static void unmap_all_dma(void)
 		all += slots[i].mapped ? slots[i].length : 0;
 	say(" all");
 	expect("VFIO_IOMMU_UNMAP_DMA",
-	       ioctl(s.v.container, VFIO_IOMMU_UNMAP_DMA, &u) ? -errno : 0, 0);
+	       ioctl(s.v.iommu, VFIO_IOMMU_UNMAP_DMA, &u) ? -errno : 0, 0);
 	expect("bytes unmapped", u.size, all);
 	dma_forget();
 }
@@ -123,7 +123,7 @@ static void unmap_dma(void)
 		return not_now("not mapped");
 	say(" %u", i);
 	expect("VFIO_IOMMU_UNMAP_DMA",
-	       ioctl(s.v.container, VFIO_IOMMU_UNMAP_DMA, &u) ? -errno : 0, 0);
+	       ioctl(s.v.iommu, VFIO_IOMMU_UNMAP_DMA, &u) ? -errno : 0, 0);
 	expect("bytes unmapped", u.size, slots[i].length);
 	slots[i].mapped = false;
 }

@@ -50,7 +50,7 @@ void close_session(void)
 		close_fd(0);
 	if (s.session) {
 		close(s.v.group);
-		close(s.v.container);
+		close(s.v.iommu);
 	}
 	s.session = false;
 	dma_forget();

@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #include "lib.h"
-#include "system/iommufd.h"
 
 #define GPUS_CONF	"/vm/gpus.conf"
 #define AER_INJECT	"/dev/aer_inject"
@@ -477,76 +476,35 @@ int gpu_group(const struct gpu *gpu)
 
 /* ---- vfio --------------------------------------------------------------- */
 
-#define TYPE1		"/dev/vfio/vfio"
-
-int vfio_open_file(const struct gpu *gpu)
+const char *vfio_file(const struct gpu *gpu)
 {
-	char path[300];
+	static __thread char path[300];
 	struct dirent *entry;
-	int fd = -ENOENT;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev",
 		 gpu->addr);
 	dir = opendir(path);
-	if (!dir)
-		return -errno;
-	while ((entry = readdir(dir))) {
-		if (strncmp(entry->d_name, "vfio", 4))
-			continue;
-		snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry->d_name);
-		fd = open(path, O_RDWR | O_CLOEXEC);
-		if (fd < 0)
-			fd = -errno;
-	}
-	closedir(dir);
-	return fd;
-}
-
-/* For a kernel without type1. Here, the container is an iommufd. */
-static int try_open_file(struct vfio *v)
-{
-	struct bind_iommufd bind = { .argsz = sizeof(bind) };
-	int err;
-
-	v->container = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-	if (v->container < 0)
-		return -errno;
-	bind.iommufd = v->container;
-	v->device = vfio_open_file(v->gpu);
-	if (v->device < 0)
-		err = v->device;
-	else
-		err = ioctl(v->device, BIND_IOMMUFD, &bind) ? -errno : 0;
-	if (err)
-		vfio_close(v);
-	return err;
+	snprintf(path, sizeof(path), "/dev/vfio/devices/none");
+	while (dir && (entry = readdir(dir)))
+		if (!strncmp(entry->d_name, "vfio", 4))
+			snprintf(path, sizeof(path), "/dev/vfio/devices/%s",
+				 entry->d_name);
+	if (dir)
+		closedir(dir);
+	return path;
 }
 
 int vfio_try_open(struct vfio *v, const struct gpu *gpu)
 {
-	char path[64];
-	int err, group;
+	int group = gpu_group(gpu), err;
 
-	*v = (struct vfio){ gpu, -1, -1, -1 };
-	if (access(TYPE1, F_OK))
-		return try_open_file(v);
-	group = gpu_group(gpu);
-	if (group < 0)
-		return group;
-	snprintf(path, sizeof(path), "/dev/vfio/%d", group);
-	v->group = open(path, O_RDWR | O_CLOEXEC);
-	if (v->group >= 0)
-		v->container = open(TYPE1, O_RDWR | O_CLOEXEC);
-	if (v->container >= 0 &&
-	    !ioctl(v->group, VFIO_GROUP_SET_CONTAINER, &v->container) &&
-	    !ioctl(v->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
-		v->device = ioctl(v->group, VFIO_GROUP_GET_DEVICE_FD, gpu->addr);
-	if (v->device >= 0)
-		return 0;
-	err = -errno;
-	close(v->group);
-	close(v->container);
+	if (access("/dev/vfio/vfio", F_OK))
+		err = vfio_open_cdev(v, vfio_file(gpu));
+	else
+		err = group < 0 ? group :
+				  vfio_open_group(v, group, gpu->addr);
+	v->gpu = gpu;
 	return err;
 }
 
@@ -556,14 +514,6 @@ void vfio_open(struct vfio *v, const struct gpu *gpu)
 
 	if (ret)
 		fail_msg("opening %s: %s", gpu->addr, strerror(-ret));
-}
-
-void vfio_close(struct vfio *v)
-{
-	close(v->device);
-	close(v->group);
-	close(v->container);
-	v->device = -1;
 }
 
 void vfio_start(struct vfio *v, const char *name)
@@ -583,41 +533,18 @@ void vfio_stop(struct vfio *v)
 	assert_int_equal(gpu_unbind(v->gpu), 0);
 }
 
-void vfio_region(struct vfio *v, unsigned int index, struct region *r)
+void vfio_region(struct vfio *v, unsigned int index, struct vfio_region *r)
 {
-	union {
-		struct vfio_region_info info;
-		char bytes[512];
-	} u = { .info = { .argsz = sizeof(u), .index = index } };
-	struct vfio_region_info_cap_sparse_mmap *sparse;
-	uint32_t at;
-
-	memset(r, 0, sizeof(*r));
-	assert_int_equal(ioctl(v->device, VFIO_DEVICE_GET_REGION_INFO,
-			       &u.info), 0);
-	assert_true(u.info.argsz <= sizeof(u));
-	r->size = u.info.size;
-	r->offset = u.info.offset;
-	r->flags = u.info.flags;
-	if (!(r->flags & VFIO_REGION_INFO_FLAG_CAPS))
-		return;
-	for (at = u.info.cap_offset; at; at = sparse->header.next) {
-		assert_true(at + sizeof(*sparse) <= sizeof(u));
-		sparse = (void *)(u.bytes + at);
-		if (sparse->header.id != VFIO_REGION_INFO_CAP_SPARSE_MMAP)
-			continue;
-		assert_int_equal(sparse->header.version, 1);
-		r->areas = sparse->nr_areas;
-		r->area_offset = sparse->areas[0].offset;
-		r->area_size = sparse->areas[0].size;
-	}
+	assert_int_equal(vfio_get_region(v, index, r), 0);
+	if (r->areas)
+		assert_int_equal(r->version, 1);
 }
 
 void assert_region(struct vfio *v, unsigned int index, uint64_t length,
 		   uint64_t bar)
 {
 	uint64_t page = sysconf(_SC_PAGESIZE);
-	struct region r;
+	struct vfio_region r;
 
 	vfio_region(v, index, &r);
 	assert_int_equal(r.size, bar);
@@ -633,7 +560,7 @@ uint64_t vfio_length(struct vfio *v, unsigned int index)
 	const char *file = index == USEMEM ? "nvgrace_gpu/usemem_size" :
 					     "nvgrace_gpu/resmem_size";
 	char path[128], text[32];
-	struct region r;
+	struct vfio_region r;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", v->gpu->addr,
 		 file);
@@ -643,11 +570,6 @@ uint64_t vfio_length(struct vfio *v, unsigned int index)
 	}
 	vfio_region(v, index, &r);
 	return r.area_size;
-}
-
-int vfio_reset(struct vfio *v)
-{
-	return ioctl(v->device, VFIO_DEVICE_RESET) ? -errno : 0;
 }
 
 int vfio_hot_reset(struct vfio *v)
@@ -753,20 +675,6 @@ void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 		fail_msg("mmap of region %u at %#llx: %s", index,
 			 (unsigned long long)offset, strerror(errno));
 	return map;
-}
-
-ssize_t vfio_read(struct vfio *v, uint64_t pos, void *buf, size_t count)
-{
-	ssize_t ret = pread(v->device, buf, count, pos);
-
-	return ret < 0 ? -errno : ret;
-}
-
-ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count)
-{
-	ssize_t ret = pwrite(v->device, buf, count, pos);
-
-	return ret < 0 ? -errno : ret;
 }
 
 /* ---- memory and time ---------------------------------------------------- */

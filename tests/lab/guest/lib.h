@@ -28,6 +28,8 @@
 #include <cmocka.h>
 #include <linux/vfio.h>
 
+#include "system/vfio.h"
+
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define KiB		1024ULL
@@ -216,44 +218,29 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
 #define MODEL_UNREADY		(MODEL_CTL + 0x14)
 #define MODEL_SCRATCH		(MODEL_CTL + 0x24)
 
-/* An open vfio device with its group and container. */
-struct vfio {
-	const struct gpu *gpu;
-	int container;
-	int group;
-	int device;
-};
-
-/* Opens the GPU's own device file. Returns it, or a negative errno. */
-int vfio_open_file(const struct gpu *gpu);
+/*
+ * The path of the GPU's own device file, in a buffer of the function. Without one,
+ * nothing can be opened there.
+ */
+const char *vfio_file(const struct gpu *gpu);
 
 /*
- * Opens a bound GPU through a type1 container, or through iommufd if the kernel
- * has no type1. If the driver refuses, the
- * second returns a negative errno and leaves nothing open. Closing undoes all
- * of it.
+ * Opens a bound GPU with the client of nvgrace-gpu (system/vfio.h): through a type1
+ * container, or through iommufd if the kernel has no type1. If the driver refuses,
+ * the second returns a negative errno and leaves nothing open.
  */
 void vfio_open(struct vfio *v, const struct gpu *gpu);
 int vfio_try_open(struct vfio *v, const struct gpu *gpu);
-void vfio_close(struct vfio *v);
 
 /* Binds and opens; closes and unbinds. */
 void vfio_start(struct vfio *v, const char *name);
 void vfio_stop(struct vfio *v);
 
-struct region {
-	uint64_t size;
-	uint64_t offset;
-	uint32_t flags;
-	uint32_t areas;		/* of the sparse mmap capability; 0 if none */
-	uint64_t area_offset;
-	uint64_t area_size;
-};
-
 #define FAKE_BAR_FLAGS	(VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | \
 			 VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS)
 
-void vfio_region(struct vfio *v, unsigned int index, struct region *r);
+/* vfio_get_region(), of a region that must be there. */
+void vfio_region(struct vfio *v, unsigned int index, struct vfio_region *r);
 
 /*
  * Fails the test unless a region has the size @bar and can be read, written,
@@ -268,11 +255,7 @@ void assert_region(struct vfio *v, unsigned int index, uint64_t length,
  */
 uint64_t vfio_length(struct vfio *v, unsigned int index);
 
-/*
- * VFIO_DEVICE_RESET, and VFIO_DEVICE_PCI_HOT_RESET of its group. Both return 0
- * or a negative errno.
- */
-int vfio_reset(struct vfio *v);
+/* VFIO_DEVICE_PCI_HOT_RESET of its group. Returns 0 or a negative errno. */
 int vfio_hot_reset(struct vfio *v);
 
 /* Sets @feature to the @size bytes of @data by VFIO_DEVICE_FEATURE. */
@@ -312,10 +295,6 @@ void vfio_make_ready(struct vfio *v);
  */
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,
 	       uint64_t length, int prot, int flags, int *err);
-
-/* pread and pwrite that return a negative errno. */
-ssize_t vfio_read(struct vfio *v, uint64_t pos, void *buf, size_t count);
-ssize_t vfio_write(struct vfio *v, uint64_t pos, const void *buf, size_t count);
 
 /* Fills @buf with a pattern that depends on @seed and on the position. */
 void fill(void *buf, size_t count, uint64_t seed);

@@ -130,7 +130,7 @@ def compiled(kernel, name):
     """Compile a program; its path."""
     program = vm.PROJECT / "build" / "guest" / f"{name}-{kernel.name}"
     program.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*programs.compiler(kernel.arch, [HERE / f"{name}.c", programs.HERE / "guest/lib.c"]), "-o", program],
+    subprocess.run([*programs.compiler(kernel.arch, [HERE / f"{name}.c", *programs.LIBRARY]), "-o", program],
                    check=True)
     return program
 

@@ -50,7 +50,7 @@ static double by_threads(const struct gpu *gpu, unsigned int threads)
 	assert_true(threads <= ARRAY_SIZE(thread));
 	vfio_open(&v, gpu);
 	for (i = 0; i < 2; i++) {
-		struct region r;
+		struct vfio_region r;
 
 		vfio_region(&v, indexes[i], &r);
 		sizes[i] = r.area_size;

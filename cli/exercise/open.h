@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Opens a GPU for this program with a client of vfio, and says why that fails.
+ */
+#ifndef NVGRACE_GPU_EXERCISE_OPEN_H
+#define NVGRACE_GPU_EXERCISE_OPEN_H
+
+#include "system/host.h"
+#include "system/program.h"
+#include "system/vfio.h"
+
+/*
+ * Opens a bound device, by its own file if the kernel has that, otherwise by its
+ * group; -1: it has none. EXIT_OK, or an exit status and the message *reason, to be
+ * freed. vfio resets the device at each open.
+ */
+enum exit_status vfio_open(struct host *h, struct vfio *v, const char *address, int iommu_group,
+			   char **reason);
+
+/*
+ * The offset of config space in the device's file, and its size. 0, or a negative
+ * errno; -EIO: it is missing.
+ */
+int vfio_config(struct vfio *v, uint64_t *offset, uint64_t *size);
+
+#endif
