@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "commands.h"
-#include "facts/survey.h"
+#include "facts/fact.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/program.h"
@@ -104,7 +104,7 @@ static enum colour state_colour(const char *state)
 	return !strcmp(state, "memory-online") ? COLOUR_BAD : COLOUR_WARNING;
 }
 
-static void print_table(struct survey *s, bool wide)
+static void print_table(struct overview *s, bool wide)
 {
 	char *(*cells)[COLUMNS] = xcalloc(s->gpus.count, sizeof(*cells));
 	int width[COLUMNS];
@@ -125,9 +125,9 @@ static void print_table(struct survey *s, bool wide)
 		cells[i][6] = memory_text(gpu->resmem_size);
 		cells[i][SCRUB] = g_strdup(gpu->scrub_state ? gpu->scrub_state : "-");
 		scrub |= !!gpu->scrub_state;
-		cells[i][8] = g_strdup(survey_boots(s, gpu) ? "yes" :
-				      survey_persisted(s, gpu) ? "blocked" : "no");
-		cells[i][9] = g_strdup(survey_state(s, gpu));
+		cells[i][8] = g_strdup(overview_boots(s, gpu) ? "yes" :
+				      overview_persisted(s, gpu) ? "blocked" : "no");
+		cells[i][9] = g_strdup(overview_state(s, gpu));
 		for (c = 0; c < COLUMNS; c++)
 			if ((int)strlen(cells[i][c]) > width[c])
 				width[c] = strlen(cells[i][c]);
@@ -159,17 +159,17 @@ int cmd_list(struct host *h, int argc, char **argv)
 	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
 	struct json_object *document, *gpus;
 	struct arguments a = { };
-	struct survey s;
+	struct overview s;
 	size_t i;
 
 	parse_options(&argp, argc, argv, &a);
-	survey_read(h, &s);
-	survey_complain(&s);
+	overview_read(h, &s);
+	overview_complain(&s);
 	if (a.json) {
 		document = json_document("list");
 		gpus = json_object_new_array();
 		for (i = 0; i < s.gpus.count; i++)
-			json_object_array_add(gpus, survey_json(&s, &s.gpus.gpu[i]));
+			json_object_array_add(gpus, gpu_json(&s, &s.gpus.gpu[i]));
 		json_object_object_add(document, "gpus", gpus);
 		json_print(document);
 	} else if (s.gpus.count) {
@@ -181,6 +181,6 @@ int cmd_list(struct host *h, int argc, char **argv)
 		 */
 		complain(NULL, "no supported GPU on this host");
 	}
-	survey_free(&s);
+	overview_free(&s);
 	return EXIT_OK;
 }

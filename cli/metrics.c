@@ -15,6 +15,7 @@
 
 #include "commands.h"
 #include "doctor/doctor.h"
+#include "facts/fact.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/program.h"
@@ -102,28 +103,9 @@ static void sample(FILE *out, const char *name, const char *const *labels, uint6
 #define SAMPLE(out, name, value, ...) \
 	sample(out, name, (const char *const[]){ __VA_ARGS__, NULL }, value)
 
-/* Prints a sample for each word: 1 for the state, 0 for the others. */
-static void states(FILE *out, const char *name, const char *address, const char *label,
-		   const char *const *words, const char *state)
-{
-	bool known = false;
-
-	for (; *words; words++) {
-		known |= !strcmp(*words, state);
-		SAMPLE(out, name, !strcmp(*words, state), "address", address, label, *words);
-	}
-	if (!known)
-		SAMPLE(out, name, 1, "address", address, label, state);
-}
-
 /* ---- the values ------------------------------------------------------------------------------ */
 
-static bool is_ready(const struct gpu *gpu)
-{
-	return !g_strcmp0(gpu->readiness, "ready");
-}
-
-static void print_infos(FILE *out, struct survey *s)
+static void print_infos(FILE *out, struct overview *s)
 {
 	char *loaded = host_line(s->host, "/sys/module/" DRIVER_NAME "/version");
 	size_t i;
@@ -145,157 +127,115 @@ static void print_infos(FILE *out, struct survey *s)
 	}
 }
 
-static void print_flags(FILE *out, struct survey *s)
+/* The words of a fact that is a state; NULL: it is none. */
+static const char *const *words_of(enum fact fact)
 {
-	size_t i, count;
-
-	family(out, "bound", "Whether the GPU is bound to " DRIVER_NAME ".");
-	for (i = 0; i < s->gpus.count; i++)
-		SAMPLE(out, "bound", s->gpus.gpu[i].ours, "address", s->gpus.gpu[i].address);
-	family(out, "ready",
-	       "Whether the GPU's memory was found trained since the last reset or low power.");
-	for (i = 0; i < s->gpus.count; i++)
-		SAMPLE(out, "ready", is_ready(&s->gpus.gpu[i]), "address", s->gpus.gpu[i].address);
-	family(out, "in_use", "Whether a process has the GPU open.");
-	for (i = 0; i < s->gpus.count; i++) {
-		g_free(holders_find(s->host, &s->files, &s->gpus.gpu[i], &count));
-		/* If not all processes could be read, 0 is not known. */
-		if (count || s->files.complete)
-			SAMPLE(out, "in_use", !!count, "address", s->gpus.gpu[i].address);
-	}
-	family(out, "memory_online",
-	       "Whether the GPU's memory is System RAM of this host, so that the GPU can't be bound.");
-	for (i = 0; i < s->gpus.count; i++)
-		SAMPLE(out, "memory_online", survey_online(s, &s->gpus.gpu[i]).online, "address",
-		       s->gpus.gpu[i].address);
-	family(out, "bound_at_boot", "Whether the GPU will be bound at boot.");
-	for (i = 0; i < s->gpus.count; i++)
-		SAMPLE(out, "bound_at_boot", survey_boots(s, &s->gpus.gpu[i]), "address",
-		       s->gpus.gpu[i].address);
-}
-
-static void print_states(FILE *out, struct survey *s)
-{
-	static const char *const readiness[] = { "ready", "unknown", "failed", NULL };
-	static const char *const scrub[] = {
-		"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
-	};
-	static const char *const state[] = {
+	static const char *const states[] = {
 		"unbound", "other-driver", "bound", "in-use", "memory-online", NULL
 	};
 	static const char *const drivers[] = {
 		DRIVER_NAME, "vfio-pci", "nvidia", "nouveau", "none", NULL
 	};
 	static const char *const modes[] = { "carve-out", "no-carve-out", "core-only", NULL };
-	const struct gpu *gpu;
-	size_t i;
+	static const char *const readiness[] = { "ready", "unknown", "failed", NULL };
+	static const char *const scrub_states[] = {
+		"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
+	};
 
-	family(out, "state", "The state of the GPU, as \"nvgrace-gpu list\" shows it.");
-	for (i = 0; i < s->gpus.count; i++)
-		states(out, "state", s->gpus.gpu[i].address, "state", state,
-		       survey_state(s, &s->gpus.gpu[i]));
-	family(out, "driver", "The driver that the GPU is bound to.");
-	for (i = 0; i < s->gpus.count; i++)
-		states(out, "driver", s->gpus.gpu[i].address, "driver", drivers,
-		       s->gpus.gpu[i].driver ? s->gpus.gpu[i].driver : "none");
-	family(out, "mode", "How the driver presents the GPU's memory.");
-	for (gpu = s->gpus.gpu; gpu < s->gpus.gpu + s->gpus.count; gpu++)
-		if (gpu->mode != GPU_MODE_NONE)
-			states(out, "mode", gpu->address, "mode", modes, gpu_mode_name(gpu->mode));
-	family(out, "readiness", "The driver's readiness attribute of the GPU.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].readiness)
-			states(out, "readiness", s->gpus.gpu[i].address, "readiness", readiness,
-			       s->gpus.gpu[i].readiness);
-	family(out, "scrub_state",
-	       "The driver's scrub_state attribute of the GPU.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].scrub_state)
-			states(out, "scrub_state", s->gpus.gpu[i].address, "scrub_state", scrub,
-			       s->gpus.gpu[i].scrub_state);
+	switch (fact) {
+	case FACT_state:
+		return states;
+	case FACT_driver_or_none:
+		return drivers;
+	case FACT_mode:
+		return modes;
+	case FACT_readiness:
+		return readiness;
+	case FACT_scrub_state:
+		return scrub_states;
+	default:
+		return NULL;
+	}
 }
 
-static void print_last_scrub(FILE *out, struct survey *s)
+/* Metrics with a sample for each GPU of which the fact is known. */
+static const struct {
+	const char *name;
+	enum fact fact;
+	const char *help;
+} metrics[] = {
+	{ "bound", FACT_bound, "Whether the GPU is bound to " DRIVER_NAME "." },
+	{ "ready", FACT_ready,
+	  "Whether the GPU's memory was found trained since the last reset or low power." },
+	{ "in_use", FACT_in_use, "Whether a process has the GPU open." },
+	{ "memory_online", FACT_memory_online,
+	  "Whether the GPU's memory is System RAM of this host, so that the GPU can't be bound." },
+	{ "bound_at_boot", FACT_at_boot, "Whether the GPU will be bound at boot." },
+	{ "state", FACT_state, "The state of the GPU, as \"nvgrace-gpu list\" shows it." },
+	{ "driver", FACT_driver_or_none, "The driver that the GPU is bound to." },
+	{ "mode", FACT_mode, "How the driver presents the GPU's memory." },
+	{ "readiness", FACT_readiness, "The driver's readiness attribute of the GPU." },
+	{ "scrub_state", FACT_scrub_state, "The driver's scrub_state attribute of the GPU." },
+	{ "usemem_bytes", FACT_usemem_size, "Size of the cacheable part of the GPU's memory." },
+	{ "resmem_bytes", FACT_resmem_size, "Size of the non-cacheable part of the GPU's memory." },
+	{ "scrub_progress_bytes", FACT_scrub_progress,
+	  "Bytes of the GPU's memory that the running or last scrub has overwritten." },
+	{ "scrubs_total", FACT_scrub_count, "Scrubs that have ended since the GPU was bound." },
+	{ "scrub_last_clean", FACT_scrub_clean,
+	  "Whether the last scrub that has ended has overwritten all of the GPU's memory." },
+	{ "scrub_last_timestamp_seconds", FACT_scrub_time,
+	  "When the last scrub ended, in seconds since 1970." },
+	{ "scrub_last_duration_seconds", FACT_scrub_ms, "How long the last scrub took." },
+	{ "scrub_verified_timestamp_seconds", FACT_verified_time,
+	  "When scrub --verify last read zeros from all of the GPU's memory, in seconds since 1970." },
+	{ "resets_total", FACT_resets, "Resets since the GPU was bound." },
+	{ "waits_total", FACT_waits, "Waits for the GPU's memory since the GPU was bound." },
+};
+
+/* Prints a sample for each word: 1 for the state, 0 for the others. */
+static void print_state(FILE *out, const char *name, const char *address,
+			const char *const *words, const char *state)
 {
+	bool known = false;
+
+	for (; *words; words++) {
+		known |= !strcmp(*words, state);
+		SAMPLE(out, name, !strcmp(*words, state), "address", address, name, *words);
+	}
+	if (!known)
+		SAMPLE(out, name, 1, "address", address, name, state);
+}
+
+static void print_metric(FILE *out, struct overview *s, size_t metric)
+{
+	const char *name = metrics[metric].name, *address;
+	enum fact fact = metrics[metric].fact;
+	struct value value;
 	char text[32];
 	size_t i;
 
-	family(out, "scrubs_total", "Scrubs that have ended since the GPU was bound.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].scrub_count != GPU_UNKNOWN)
-			SAMPLE(out, "scrubs_total", s->gpus.gpu[i].scrub_count, "address",
-			       s->gpus.gpu[i].address);
-	family(out, "scrub_last_clean",
-	       "Whether the last scrub that has ended has overwritten all of the GPU's memory.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].scrub_result)
-			SAMPLE(out, "scrub_last_clean",
-			       !strcmp(s->gpus.gpu[i].scrub_result, "clean"), "address",
-			       s->gpus.gpu[i].address);
-	family(out, "scrub_last_timestamp_seconds",
-	       "When the last scrub ended, in seconds since 1970.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].scrub_time != GPU_UNKNOWN)
-			SAMPLE(out, "scrub_last_timestamp_seconds", s->gpus.gpu[i].scrub_time,
-			       "address", s->gpus.gpu[i].address);
-	family(out, "scrub_last_duration_seconds",
-	       "How long the last scrub took.");
+	family(out, name, metrics[metric].help);
 	for (i = 0; i < s->gpus.count; i++) {
-		const struct gpu *gpu = &s->gpus.gpu[i];
-
-		if (gpu->scrub_ms == GPU_UNKNOWN)
+		address = s->gpus.gpu[i].address;
+		value = fact_value(fact, s, &s->gpus.gpu[i]);
+		if (!value.known)
 			continue;
-		snprintf(text, sizeof(text), "%llu.%03u", (unsigned long long)gpu->scrub_ms / 1000,
-			 (unsigned int)(gpu->scrub_ms % 1000));
-		sample_text(out, "scrub_last_duration_seconds",
-			    (const char *const[]){ "address", gpu->address, NULL }, text);
+		if (words_of(fact)) {
+			print_state(out, name, address, words_of(fact), value.text);
+		} else if (fact == FACT_scrub_ms) {
+			/* In seconds, as all times of Prometheus. */
+			snprintf(text, sizeof(text), "%llu.%03u",
+				 (unsigned long long)value.number / 1000,
+				 (unsigned int)(value.number % 1000));
+			sample_text(out, name, (const char *const[]){ "address", address, NULL },
+				    text);
+		} else {
+			SAMPLE(out, name, value.number, "address", address);
+		}
 	}
-	family(out, "scrub_verified_timestamp_seconds",
-	       "When scrub --verify last read zeros from all of the GPU's memory, in seconds since 1970.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].verified_time != GPU_UNKNOWN)
-			SAMPLE(out, "scrub_verified_timestamp_seconds",
-			       s->gpus.gpu[i].verified_time, "address", s->gpus.gpu[i].address);
 }
 
-static void print_sizes(FILE *out, struct survey *s)
-{
-	size_t i;
-
-	family(out, "usemem_bytes", "Size of the cacheable part of the GPU's memory.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].usemem_size != GPU_UNKNOWN)
-			SAMPLE(out, "usemem_bytes", s->gpus.gpu[i].usemem_size, "address",
-			       s->gpus.gpu[i].address);
-	family(out, "resmem_bytes",
-	       "Size of the non-cacheable part of the GPU's memory.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].resmem_size != GPU_UNKNOWN)
-			SAMPLE(out, "resmem_bytes", s->gpus.gpu[i].resmem_size, "address",
-			       s->gpus.gpu[i].address);
-	family(out, "scrub_progress_bytes",
-	       "Bytes of the GPU's memory that the running or last scrub has overwritten.");
-	for (i = 0; i < s->gpus.count; i++)
-		if (s->gpus.gpu[i].scrub_progress != GPU_UNKNOWN)
-			SAMPLE(out, "scrub_progress_bytes", s->gpus.gpu[i].scrub_progress,
-			       "address", s->gpus.gpu[i].address);
-}
-
-/* Prints a count of the driver's; drivers without this file have no sample. */
-static void print_count(FILE *out, struct survey *s, const char *file, const char *help)
-{
-	g_autofree char *name = g_strdup_printf("%s_total", file);
-	uint64_t value;
-	size_t i;
-
-	family(out, name, help);
-	for (i = 0; i < s->gpus.count; i++)
-		if (!host_u64(s->host, &value, PCI_DEVICES "/%s/nvgrace_gpu/%s",
-			      s->gpus.gpu[i].address, file))
-			SAMPLE(out, name, value, "address", s->gpus.gpu[i].address);
-}
-
-static void print_counters(FILE *out, struct survey *s)
+static void print_errors(FILE *out, struct overview *s)
 {
 	static const char *const severities[] = { "fatal", "nonfatal" };
 	uint64_t value;
@@ -309,8 +249,6 @@ static void print_counters(FILE *out, struct survey *s)
 					    &value))
 				SAMPLE(out, "pci_uncorrected_errors_total", value, "address",
 				       s->gpus.gpu[i].address, "severity", severities[k]);
-	print_count(out, s, "resets", "Resets since the GPU was bound.");
-	print_count(out, s, "waits", "Waits for the GPU's memory since the GPU was bound.");
 }
 
 static void count_findings(FILE *out, const struct doctor *d, const char *device)
@@ -368,18 +306,20 @@ static void print_findings(FILE *out, const struct doctor *d)
 static void print_metrics(FILE *out, void *host)
 {
 	struct doctor d = { .h = host };
-	struct survey s;
+	struct overview s;
+	size_t i;
 
 	doctor_look(&d, NULL, 0);
-	survey_read(host, &s);
+	overview_read(host, &s);
 	print_infos(out, &s);
-	print_flags(out, &s);
-	print_states(out, &s);
-	print_sizes(out, &s);
-	print_last_scrub(out, &s);
-	print_counters(out, &s);
+	for (i = 0; i < ARRAY_SIZE(metrics); i++) {
+		/* Before the other counters. */
+		if (metrics[i].fact == FACT_resets)
+			print_errors(out, &s);
+		print_metric(out, &s, i);
+	}
 	print_findings(out, &d);
-	survey_free(&s);
+	overview_free(&s);
 	doctor_end(&d);
 }
 
@@ -421,39 +361,19 @@ static void label_number(FILE *out, const char *name, size_t number)
  * Prints what all GPUs have, or "mixed" if they differ; nothing if none has it. A
  * GPU without it differs from one that has it.
  */
-static void label_common(FILE *out, const struct gpus *gpus, const char *name,
-			 const char *(*word_of)(const struct gpu *gpu))
+static void label_common(FILE *out, struct overview *s, const char *name, enum fact fact)
 {
-	const char *word, *common = gpus->count ? word_of(gpus->gpu) : NULL;
+	const char *word, *common = NULL;
 	bool mixed = false;
 	size_t i;
 
-	for (i = 1; i < gpus->count; i++) {
-		word = word_of(&gpus->gpu[i]);
-		mixed |= g_strcmp0(word, common) != 0;
+	for (i = 0; i < s->gpus.count; i++) {
+		word = fact_value(fact, s, &s->gpus.gpu[i]).text;
+		mixed |= i && g_strcmp0(word, common);
+		common = word;
 	}
 	if (mixed || common)
 		label(out, name, mixed ? "mixed" : common);
-}
-
-static const char *product_of(const struct gpu *gpu)
-{
-	return gpu->product;
-}
-
-static const char *driver_of(const struct gpu *gpu)
-{
-	return gpu->driver ? gpu->driver : "none";
-}
-
-static const char *readiness_of(const struct gpu *gpu)
-{
-	return gpu->readiness;
-}
-
-static const char *scrub_state_of(const struct gpu *gpu)
-{
-	return gpu->scrub_state;
 }
 
 static void print_labels(FILE *out, void *host)
@@ -462,22 +382,22 @@ static void print_labels(FILE *out, void *host)
 	g_autoptr(GDateTime) end = g_date_time_add_seconds(now, LABELS_EXPIRE_S);
 	g_autofree char *expires = g_date_time_format(end, "%Y-%m-%dT%H:%M:%SZ");
 	size_t bound = 0, ready = 0, i;
-	struct gpus gpus;
+	struct overview s = { .host = host };
 
-	gpus_find(host, &gpus);
-	for (i = 0; i < gpus.count; i++) {
-		bound += gpus.gpu[i].ours;
-		ready += is_ready(&gpus.gpu[i]);
+	gpus_find(host, &s.gpus);
+	for (i = 0; i < s.gpus.count; i++) {
+		bound += fact_value(FACT_bound, &s, &s.gpus.gpu[i]).number;
+		ready += fact_value(FACT_ready, &s, &s.gpus.gpu[i]).number;
 	}
 	fprintf(out, "# +expiry-time=%s\n", expires);
-	label_number(out, "count", gpus.count);
+	label_number(out, "count", s.gpus.count);
 	label_number(out, "bound", bound);
 	label_number(out, "ready", ready);
-	label_common(out, &gpus, "product", product_of);
-	label_common(out, &gpus, "driver", driver_of);
-	label_common(out, &gpus, "readiness", readiness_of);
-	label_common(out, &gpus, "scrub-state", scrub_state_of);
-	gpus_free(&gpus);
+	label_common(out, &s, "product", FACT_product);
+	label_common(out, &s, "driver", FACT_driver_or_none);
+	label_common(out, &s, "readiness", FACT_readiness);
+	label_common(out, &s, "scrub-state", FACT_scrub_state);
+	overview_free(&s);
 }
 
 /* ---- the command ----------------------------------------------------------------------------- */

@@ -21,11 +21,11 @@
 #include <unistd.h>
 
 #include "commands.h"
-#include "exercise/pattern.h"
-#include "exercise/progress.h"
-#include "exercise/scrubbing.h"
-#include "facts/named.h"
-#include "facts/survey.h"
+#include "facts/overview.h"
+#include "facts/selection.h"
+#include "open_gpu/pattern.h"
+#include "open_gpu/progress.h"
+#include "open_gpu/scrubbing.h"
 #include "system/kmsg.h"
 #include "system/options.h"
 #include "system/outcome.h"
@@ -55,7 +55,7 @@ static const struct argp_option options[] = {
 };
 
 struct arguments {
-	struct named named;
+	struct selection selected;
 	bool verify, yes, json;
 };
 
@@ -74,7 +74,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->json = true;
 		return 0;
 	}
-	return named_parse(&a->named, key, state);
+	return selection_parse(&a->selected, key, state);
 }
 
 /* Result of reading the memory back. */
@@ -404,11 +404,11 @@ static void verify(struct host *h, struct target *t)
 	};
 	struct pattern p = { .cleared = true, .doing = "reading back" };
 	enum exit_status status;
-	struct exercise e;
+	struct open_gpu e;
 
-	status = exercise_begin(h, &wish, &e);
+	status = open_gpu_begin(h, &wish, &e);
 	if (status) {
-		/* exercise_begin() has printed why. */
+		/* open_gpu_begin() has printed why. */
 		end(t, status, status == EXIT_REFUSED ? "refused" : "failed",
 		    xstrdup("scrubbed, but can't open it for --verify"), NULL);
 		return;
@@ -425,7 +425,7 @@ static void verify(struct host *h, struct target *t)
 			      strerror(errno)), NULL);
 	pattern_unmap(&p);
 	pthread_mutex_destroy(&p.lock);
-	exercise_end(&e);
+	open_gpu_end(&e);
 }
 
 /* ---- output ------------------------------------------------------------- */
@@ -509,7 +509,7 @@ static enum exit_status choose(struct scrub *s)
 	enum exit_status status;
 	size_t i;
 
-	status = named_find(&s->a->named, s->host, &s->gpus, belongs, NULL, found, &s->count);
+	status = selection_find(&s->a->selected, s->host, &s->gpus, belongs, NULL, found, &s->count);
 	s->targets = xcalloc(s->count, sizeof(*s->targets));
 	for (i = 0; i < s->count; i++)
 		s->targets[i] = (struct target){ .gpu = found[i], .file = -1 };

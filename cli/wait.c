@@ -12,7 +12,7 @@
 
 #include "commands.h"
 #include "facts/config.h"
-#include "facts/named.h"
+#include "facts/selection.h"
 #include "system/options.h"
 #include "system/output.h"
 
@@ -35,7 +35,7 @@ static const struct argp_option options[] = {
 };
 
 struct arguments {
-	struct named named;
+	struct selection selected;
 	uint64_t timeout;
 };
 
@@ -50,7 +50,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 				   arg, TIMEOUT_MAX_S);
 		return 0;
 	}
-	return named_parse(&a->named, key, state);
+	return selection_parse(&a->selected, key, state);
 }
 
 /*
@@ -129,13 +129,13 @@ int cmd_wait(struct host *h, int argc, char **argv)
 	long long end;
 
 	parse_options(&argp, argc, argv, &a);
-	if (a.named.all) {
+	if (a.selected.all) {
 		count = configured(h, &addresses);
 	} else {
-		count = a.named.count;
+		count = a.selected.count;
 		addresses = xcalloc(count, sizeof(*addresses));
 		for (i = 0; i < count && !rc; i++)
-			rc = gpu_resolve(h, a.named.typed[i], addresses[i]);
+			rc = gpu_resolve(h, a.selected.typed[i], addresses[i]);
 	}
 	end = now_ms() + a.timeout * 1000LL;
 	while (!rc) {

@@ -14,7 +14,7 @@
 #include "bench/measure.h"
 #include "bench/print.h"
 #include "commands.h"
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "system/options.h"
 #include "system/output.h"
 
@@ -390,11 +390,11 @@ static void bench_free(struct bench *b)
 int cmd_bench(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, NULL, doc, exercise_children, NULL, NULL
+		options, parse, NULL, doc, open_gpu_children, NULL, NULL
 	};
 	struct arguments a = { .wish = { .command = "bench" } };
 	struct bench b = { };
-	struct exercise e;
+	struct open_gpu e;
 	int rc;
 
 	parse_options(&argp, argc, argv, &a);
@@ -408,7 +408,7 @@ int cmd_bench(struct host *h, int argc, char **argv)
 	a.wish.interrupted = a.read_only ? "the GPU is bound and closed as before"
 					 : "the GPU is bound and closed as before, but parts of "
 					   "its memory are overwritten";
-	rc = exercise_begin(h, &a.wish, &e);
+	rc = open_gpu_begin(h, &a.wish, &e);
 	if (rc)
 		return rc;
 	b.e = &e;
@@ -425,6 +425,6 @@ int cmd_bench(struct host *h, int argc, char **argv)
 	else if (!rc)
 		bench_print(&b);
 	bench_free(&b);
-	exercise_end(&e);
+	open_gpu_end(&e);
 	return rc;
 }

@@ -5,7 +5,7 @@
 #ifndef NVGRACE_GPU_BENCH_FIGURES_H
 #define NVGRACE_GPU_BENCH_FIGURES_H
 
-#include "exercise/exercise.h"
+#include "open_gpu/open_gpu.h"
 
 enum level { LEVEL_QUICK, LEVEL_NORMAL, LEVEL_FULL };
 
@@ -63,7 +63,7 @@ struct view {
 };
 
 struct bench {
-	struct exercise *e;
+	struct open_gpu *e;
 	enum level level;
 	bool read_only;
 	double begin, budget;	/* seconds */

@@ -214,7 +214,7 @@ void measure_end(struct bench *b)
 
 int measure_open(struct bench *b, struct step *s, double seconds)
 {
-	struct exercise *e = b->e;
+	struct open_gpu *e = b->e;
 	char *reason;
 	double begin;
 	int error;

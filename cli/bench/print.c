@@ -196,7 +196,7 @@ void bench_print(const struct bench *b)
 	char *text;
 	size_t i;
 
-	exercise_print(b->e);
+	open_gpu_print(b->e);
 	for (group = 0; group < GROUPS; group++)
 		print_group(b, group);
 	printf("\n%sHints%s\n", colour(COLOUR_BOLD), colour(COLOUR_NONE));
@@ -238,7 +238,7 @@ void bench_json(const struct bench *b)
 	char *text;
 	size_t i;
 
-	exercise_json(b->e, document);
+	open_gpu_json(b->e, document);
 	json_object_object_add(document, "level", json_text(levels[b->level]));
 	json_object_object_add(document, "read_only", json_object_new_boolean(b->read_only));
 	json_object_object_add(document, "seconds", json_object_new_double(now() - b->begin));

@@ -20,8 +20,8 @@
 #include "bind/switch.h"
 #include "commands.h"
 #include "facts/initramfs.h"
-#include "facts/named.h"
-#include "facts/survey.h"
+#include "facts/overview.h"
+#include "facts/selection.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/signals.h"
@@ -65,7 +65,7 @@ static const struct argp_option options_unbind[] = {
 
 struct arguments {
 	bool bind;
-	struct named named;
+	struct selection selected;
 	bool persist, boot_only, no_initramfs, no_probe, dry_run, json;
 };
 
@@ -93,7 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->json = true;
 		return 0;
 	case ARGP_KEY_END:
-		named_parse(&a->named, key, state);
+		selection_parse(&a->selected, key, state);
 		if (a->boot_only && a->persist)
 			argp_error(state, "both --persist and --boot-only given");
 		if (a->boot_only && a->no_probe)
@@ -103,7 +103,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--no-initramfs needs --persist or --boot-only");
 		return 0;
 	}
-	return named_parse(&a->named, key, state);
+	return selection_parse(&a->selected, key, state);
 }
 
 /* A GPU, and what to do with its configuration. */
@@ -124,7 +124,7 @@ static void refuse(struct job *job, char *message, char *next)
 	job_end(job, EXIT_REFUSED, "refused", message, next);
 }
 
-static bool refuse_in_use(struct survey *s, const struct gpu *gpu, struct job *job)
+static bool refuse_in_use(struct overview *s, const struct gpu *gpu, struct job *job)
 {
 	struct holder *holders;
 	size_t count, i;
@@ -148,9 +148,9 @@ static bool refuse_in_use(struct survey *s, const struct gpu *gpu, struct job *j
 	return count;
 }
 
-static bool refuse_online(struct survey *s, const struct gpu *gpu, struct job *job)
+static bool refuse_online(struct overview *s, const struct gpu *gpu, struct job *job)
 {
-	struct online online = survey_online(s, gpu);
+	struct online online = overview_online(s, gpu);
 	char *where, *node, *next;
 
 	if (!online.online)
@@ -180,7 +180,7 @@ static bool refuse_online(struct survey *s, const struct gpu *gpu, struct job *j
 }
 
 /* Plans the changes of the configuration; may refuse. */
-static void plan_boot(struct survey *s, const struct arguments *a, struct task *task,
+static void plan_boot(struct overview *s, const struct arguments *a, struct task *task,
 		      struct job *job)
 {
 	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
@@ -271,7 +271,7 @@ static bool refuse_functions(const struct gpu *gpu, struct job *job)
 	return true;
 }
 
-static void plan(struct survey *s, const struct arguments *a, struct task *task, struct job *job)
+static void plan(struct overview *s, const struct arguments *a, struct task *task, struct job *job)
 {
 	const struct gpu *gpu = task->gpu;
 	bool ours = gpu->override && !strcmp(gpu->override, DRIVER_NAME);
@@ -472,7 +472,7 @@ static bool belongs(const struct gpu *gpu, const void *data)
 /* All GPUs of a command line. */
 struct work {
 	const struct arguments *a;
-	struct survey s;
+	struct overview s;
 	struct task *tasks;
 	struct job *jobs;	/* one for each task, in the same order */
 	size_t count;
@@ -485,7 +485,7 @@ static enum exit_status choose(struct work *w)
 	enum exit_status status;
 	size_t i;
 
-	status = named_find(&w->a->named, w->s.host, &w->s.gpus, belongs, w->a, found, &w->count);
+	status = selection_find(&w->a->selected, w->s.host, &w->s.gpus, belongs, w->a, found, &w->count);
 	w->tasks = xcalloc(w->count, sizeof(*w->tasks));
 	w->jobs = xcalloc(w->count, sizeof(*w->jobs));
 	for (i = 0; i < w->count; i++)
@@ -629,12 +629,12 @@ static int run(struct host *h, const struct arguments *a)
 	enum exit_status worst;
 	size_t i, j;
 
-	survey_read(h, &w.s);
-	survey_complain(&w.s);
+	overview_read(h, &w.s);
+	overview_complain(&w.s);
 	worst = choose(&w);
 	if (!worst && !w.count && a->bind)
 		worst = EXIT_NO_DEVICE;
-	if (a->named.all && !w.count)
+	if (a->selected.all && !w.count)
 		complain(NULL, a->bind || a->boot_only ? "no supported GPU on this host" :
 							 "no GPU is bound to " DRIVER_NAME);
 	drivers = plan_all(&w);
@@ -683,7 +683,7 @@ static int run(struct host *h, const struct arguments *a)
 	}
 	free(w.tasks);
 	free(w.jobs);
-	survey_free(&w.s);
+	overview_free(&w.s);
 	return worst;
 }
 

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 #include "bind/switch.h"
-#include "facts/survey.h"
+#include "facts/overview.h"
 #include "system/kmsg.h"
 #include "system/output.h"
 #include "system/signals.h"

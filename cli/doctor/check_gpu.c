@@ -11,7 +11,7 @@
 
 #include "doctor/checks.h"
 #include "facts/config.h"
-#include "facts/place.h"
+#include "facts/location.h"
 #include "system/output.h"
 #include "system/program.h"
 

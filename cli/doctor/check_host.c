@@ -30,7 +30,6 @@ static bool driven_by(const struct doctor *d, const char *driver)
  */
 static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
 {
-	struct survey survey = { .host = d->h, .gpus = d->gpus, .iomem = d->iomem };
 	char *where, *longer, *node;
 	bool first = true;
 	size_t i;
@@ -38,7 +37,7 @@ static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
 	*nodes = false;
 	where = xasprintf("%zu range%s", ranges, ranges > 1 ? "s" : "");
 	for (i = 0; i < d->gpus.count; i++) {
-		struct online online = survey_online(&survey, &d->gpus.gpu[i]);
+		struct online online = gpu_online(d->h, &d->iomem, &d->gpus, &d->gpus.gpu[i]);
 
 		if (!online.online)
 			continue;

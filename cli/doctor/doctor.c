@@ -14,8 +14,8 @@
 #include "commands.h"
 #include "doctor/checks.h"
 #include "doctor/doctor.h"
-#include "facts/record.h"
-#include "facts/named.h"
+#include "facts/recorder.h"
+#include "facts/selection.h"
 #include "system/options.h"
 #include "system/output.h"
 
@@ -275,14 +275,14 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 	for (i = 0; i < a.count && !rc; i++)
 		rc = gpu_resolve(h, a.typed[i], addresses[i]);
 	if (!rc && a.record)
-		rc = record_begin(h, a.record, &d.recorder);
+		rc = recorder_begin(h, a.record, &d.recorder);
 	if (rc) {
 		free(addresses);
 		return rc;
 	}
 
 	doctor_look(&d, addresses, a.count);
-	rc = record_end(d.recorder);
+	rc = recorder_end(d.recorder);
 	if (!a.json)
 		print_text(&d, a.quiet);
 	else if (print_json(&d, a.quiet))

@@ -8,7 +8,7 @@
 
 #include "doctor/explain.h"
 #include "facts/answers.h"
-#include "facts/survey.h"
+#include "facts/overview.h"
 #include "plan/plan.h"
 
 struct finding {

@@ -14,7 +14,7 @@
 #include "facts/answers.h"
 #include "facts/ask.h"
 #include "facts/images.h"
-#include "facts/record.h"
+#include "facts/recorder.h"
 
 static char *ask_initramfs(struct answers *a)
 {
@@ -116,7 +116,7 @@ const char *answer(struct answers *a, const char *name)
 		a->of[i].text = text ? clean(text, len) : NULL;
 		a->h->seen = seen;
 		if (text)
-			record_answer(a->recorder, name, text);
+			recorder_answer(a->recorder, name, text);
 	}
 	return a->of[i].text;
 }

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "facts/location.h"
 #include "facts/online.h"
-#include "facts/place.h"
 #include "system/output.h"
 
 void iomem_read(struct host *h, struct iomem *iomem)

@@ -12,7 +12,7 @@
 
 #include "commands.h"
 #include "doctor/doctor.h"
-#include "facts/named.h"
+#include "facts/selection.h"
 #include "guest/formats.h"
 #include "system/options.h"
 #include "system/output.h"
@@ -62,7 +62,7 @@ static const struct argp_option options[] = {
 };
 
 struct arguments {
-	struct named named;
+	struct selection selected;
 	struct guest_wish wish;
 	const char **device;	/* points into argv */
 	size_t devices;
@@ -223,7 +223,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->wish.iommufd = parse_choice("iommufd", arg, state);
 		return 0;
 	}
-	return named_parse(&a->named, key, state);
+	return selection_parse(&a->selected, key, state);
 }
 
 /* ---- names ---------------------------------------------------------------------------------- */
@@ -438,7 +438,7 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	doctor_look(&d, NULL, 0);
 	guest_facts_ask(d.answers, &d.facts);
 	gpu = xcalloc(d.gpus.count, sizeof(*gpu));
-	status = named_find(&a.named, h, &d.gpus, is_bound, NULL, gpu, &count);
+	status = selection_find(&a.selected, h, &d.gpus, is_bound, NULL, gpu, &count);
 	if (!status)
 		status = read_devices(h, &a, &d.facts);
 	if (!status) {

@@ -9,7 +9,7 @@
 
 #include "facts/firmware.h"
 #include "facts/gpu.h"
-#include "facts/place.h"
+#include "facts/location.h"
 #include "facts/vmm.h"
 #include "system/program.h"
 

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "system/output.h"
-#include "system/replace.h"
 #include "system/program.h"
+#include "system/replace.h"
 
 void complain(const char *address, const char *fmt, ...)
 {

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "system/output.h"
 #include "system/spawn.h"
 #include "test/test.h"

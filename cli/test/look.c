@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "facts/survey.h"
+#include "facts/overview.h"
 #include "system/output.h"
 #include "test/test.h"
 
@@ -143,7 +143,7 @@ void step_look(struct test *t)
 
 bool open_memory(struct test *t)
 {
-	t->status = exercise_open(&t->e);
+	t->status = open_gpu_open(&t->e);
 	if (t->status)
 		return false;
 	if (pattern_map(&t->pattern))

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "system/output.h"
 #include "test/test.h"
 

@@ -134,7 +134,7 @@ void print_text(const struct test *t)
 	char when[32], *text;
 	size_t i;
 
-	exercise_print(&t->e);
+	open_gpu_print(&t->e);
 	text = firmware_text(t->e.host);
 	if (text)
 		line("firmware", text);
@@ -250,7 +250,7 @@ void print_json(const struct test *t)
 	const struct pattern *p = &t->pattern;
 	char *firmware = firmware_text(t->e.host);
 
-	exercise_json(&t->e, document);
+	open_gpu_json(&t->e, document);
 	json_object_object_add(document, "firmware", json_text(firmware));
 	free(firmware);
 	json_object_object_add(document, "passed", json_object_new_boolean(passed(t)));

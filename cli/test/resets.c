@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "test/test.h"
 
 #define DEVICES "/sys/bus/pci/devices"

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "test/test.h"
 
 /* People paste the results into reports, which may be public. */

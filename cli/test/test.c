@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "commands.h"
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/spawn.h"
@@ -255,7 +255,7 @@ static void print_list(char **cases)
 int cmd_test(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, NULL, doc, exercise_children, NULL, NULL
+		options, parse, NULL, doc, open_gpu_children, NULL, NULL
 	};
 	struct arguments a = {
 		.ready = READY_S, .until = STEPS,
@@ -280,7 +280,7 @@ int cmd_test(struct host *h, int argc, char **argv)
 	}
 	if (a.until)
 		a.wish.risk = "overwrites the memory of this GPU";
-	rc = exercise_find(h, &a.wish, &t.e);
+	rc = open_gpu_find(h, &a.wish, &t.e);
 	if (rc)
 		return rc;
 	rc = lock(&t, &fd);
@@ -300,6 +300,6 @@ int cmd_test(struct host *h, int argc, char **argv)
 		if (fd >= 0)
 			close(fd);
 	}
-	exercise_end(&t.e);
+	open_gpu_end(&t.e);
 	return rc;
 }

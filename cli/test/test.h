@@ -6,7 +6,7 @@
 #ifndef NVGRACE_GPU_TEST_TEST_H
 #define NVGRACE_GPU_TEST_TEST_H
 
-#include "exercise/pattern.h"
+#include "open_gpu/pattern.h"
 
 enum outcome_of_check { PASSED, FAILED, NOTED, SKIPPED };
 
@@ -47,7 +47,7 @@ struct reset {
 };
 
 struct test {
-	struct exercise e;
+	struct open_gpu e;
 	struct pattern pattern;
 	double ready_limit;	/* seconds */
 	uint64_t seed;

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "exercise/progress.h"
-#include "exercise/scrubbing.h"
+#include "open_gpu/progress.h"
+#include "open_gpu/scrubbing.h"
 #include "test/test.h"
 
 #define DEVICES "/sys/bus/pci/devices"

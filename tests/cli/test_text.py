@@ -118,8 +118,8 @@ class Agreement(unittest.TestCase):
         self.assertLessEqual(words, set(re.findall(r"\*([a-z]+)\*", man_sections()["SCRUB"])))
         text = json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["scrub_state"]["description"]
         self.assertLessEqual(words, set(re.findall(r"[a-z]+", text)))
-        self.assertEqual(set(re.findall(r'\{ "(\w+)", "\1: ', (PROJECT / "cli/status.c").read_text())), words - {"scrubbing"})
-        found = re.search(r"scrub\[\] = \{([^}]*)NULL", (PROJECT / "cli/metrics.c").read_text())[1]
+        self.assertEqual(set(re.findall(r'\{ "(\w+)", "\1: ', (PROJECT / "cli/status/status.c").read_text())), words - {"scrubbing"})
+        found = re.search(r"scrub_states\[\] = \{([^}]*)NULL", (PROJECT / "cli/metrics.c").read_text())[1]
         self.assertEqual(set(re.findall(r'"(\w+)"', found)), words)
 
     def test_steps_of_test(self):

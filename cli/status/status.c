@@ -15,8 +15,9 @@
 
 #include "commands.h"
 #include "facts/answers.h"
-#include "facts/named.h"
-#include "facts/survey.h"
+#include "facts/fact.h"
+#include "facts/selection.h"
+#include "status/memory.h"
 #include "system/options.h"
 #include "system/output.h"
 
@@ -63,227 +64,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-/* ---- parts and BARs ----------------------------------------------------- */
-
-/* A piece of the GPU's memory, all of which is mapped in the same way. */
-struct part {
-	const char *name;  /* usemem, resmem */
-	const char *cache; /* how the CPU maps it */
-	int bar;
-	bool mappable;
-	uint64_t base; /* GPU_UNKNOWN: not known */
-	uint64_t size;
-	uint64_t bar_size;
-};
-
-enum { PARTS_MAX = 4 };
-
-struct bar {
-	int number;
-	bool hidden; /* from a guest, which sees a part of the memory in its place */
-	uint64_t address, size;
-};
-
-static size_t add_part(const struct host *h, struct part *parts, size_t count, struct part part)
-{
-	uint64_t tail = part.size % h->page_size;
-
-	if (part.size == GPU_UNKNOWN)
-		return count;
-	part.mappable = true;
-	part.size -= tail;
-	if (part.size)
-		parts[count++] = part;
-	/* Less than a page can't be mapped; read and write access it. */
-	if (tail) {
-		part.mappable = false;
-		part.base = part.base == GPU_UNKNOWN ? GPU_UNKNOWN : part.base + part.size;
-		part.size = tail;
-		parts[count++] = part;
-	}
-	return count;
-}
-
-static size_t find_parts(const struct host *h, const struct gpu *gpu, struct part parts[PARTS_MAX])
-{
-	size_t count = 0;
-
-	count = add_part(h, parts, count,
-			 (struct part){
-				 .name = "usemem",
-				 .cache = "write-back",
-				 .bar = 4,
-				 .base = gpu->usemem_base,
-				 .size = gpu->usemem_size,
-				 .bar_size = gpu->usemem_bar_size,
-			 });
-	return add_part(h, parts, count,
-			(struct part){
-				.name = "resmem",
-				.cache = "non-cacheable",
-				.bar = 2,
-				.base = gpu->resmem_base,
-				.size = gpu->resmem_size,
-				.bar_size = gpu->resmem_bar_size,
-			});
-}
-
-/*
- * Whether the driver shows a part of the memory in place of this BAR of the
- * device.
- */
-static bool is_hidden(const struct gpu *gpu, int number)
-{
-	if (gpu->resmem_size != GPU_UNKNOWN && (number == 2 || number == 3))
-		return true;
-	return gpu->usemem_size != GPU_UNKNOWN && number >= 4;
-}
-
-/* Finds the device's own memory BARs, not the driver's fake BAR2 and BAR4. */
-static size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6])
-{
-	g_autofree char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource",
-					  gpu->address);
-	char *line, *save;
-	size_t count = 0;
-	int i = 0;
-
-	for (line = text ? strtok_r(text, "\n", &save) : NULL; line && i < 6;
-	     line = strtok_r(NULL, "\n", &save), i++) {
-		unsigned long long start, end, flags;
-
-		/*
-		 * Flag 0x200 is IORESOURCE_MEM. All users can read start and
-		 * end here.
-		 */
-		if (sscanf(line, "%llx %llx %llx", &start, &end, &flags) != 3 || !(flags & 0x200) ||
-		    end <= start)
-			continue;
-		bars[count++] = (struct bar){ i, is_hidden(gpu, i), start, end - start + 1 };
-	}
-	return count;
-}
-
-/*
- * Whether a range of /proc/iomem is in this GPU's memory; false unless root
- * reads it.
- */
-static bool in_memory(const struct gpu *gpu, const struct iomem_range *range)
-{
-	uint64_t size = gpu->usemem_size;
-
-	if (gpu->usemem_base == GPU_UNKNOWN || size == GPU_UNKNOWN || !range->end)
-		return false;
-	if (gpu->resmem_size != GPU_UNKNOWN)
-		size += gpu->resmem_size;
-	return range->end >= gpu->usemem_base &&
-	       (range->start < gpu->usemem_base || range->start - gpu->usemem_base < size);
-}
-
 static char *read_features(struct host *h)
 {
 	return host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
 }
 
-/* ---- the drawing -------------------------------------------------------- */
-
-/* BAR_TEXT_WIDTH: columns before and after the cells of a BAR. */
-enum { ADDRESS_WIDTH = 18, BOX_MIN = 20, BAR_TEXT_WIDTH = 66 };
-
-enum { FIELD_INDENT = 13 };
-
-static void printf_like(2, 3) field(const char *name, const char *fmt, ...)
-{
-	g_autofree char *text = NULL;
-	va_list args;
-
-	va_start(args, fmt);
-	text = g_strdup_vprintf(fmt, args);
-	va_end(args);
-	printf("  %s%-11s%s", colour(COLOUR_DIM), name, colour(COLOUR_NONE));
-	print_wrapped(text, FIELD_INDENT, FIELD_INDENT);
-}
-
-static void draw_edge(uint64_t address, int width)
-{
-	char text[ADDRESS_WIDTH + 1] = "";
-	int i;
-
-	if (address != GPU_UNKNOWN)
-		snprintf(text, sizeof(text), "0x%llx", (unsigned long long)address);
-	printf("  %*s +", ADDRESS_WIDTH, text);
-	for (i = 0; i < width; i++)
-		putchar('-');
-	puts("+");
-}
-
-static void draw_line(const char *inside, const char *beside, int width)
-{
-	printf("  %*s | %-*s|  %s\n", ADDRESS_WIDTH, "", width - 1, inside, beside);
-}
-
-/* In lines: the part's share of ten, so that the larger part looks larger. */
-static int part_height(const struct part *part, uint64_t all)
-{
-	int height = part->size * 10.0 / all + 0.5;
-
-	return !part->mappable ? 1 : height < 2 ? 2 : height;
-}
-
-static void draw_parts(const struct host *h, const struct part *parts, size_t count, int width)
-{
-	char size[SIZE_MAX_TEXT], bar[SIZE_MAX_TEXT], inside[64], beside[64];
-	uint64_t all = 0;
-	size_t i;
-	int line;
-
-	for (i = 0; i < count; i++)
-		all += parts[i].size;
-	for (i = 0; i < count; i++) {
-		const struct part *part = &parts[i];
-
-		draw_edge(part->base, width);
-		size_text(part->size, size);
-		for (line = 0; line < part_height(part, all); line++) {
-			*inside = *beside = 0;
-			if (!part->mappable) {
-				snprintf(inside, sizeof(inside), "%s, last %s", part->name, size);
-				snprintf(beside, sizeof(beside), "less than a page: not mappable");
-			} else if (line == 0) {
-				snprintf(inside, sizeof(inside), "%s", part->name);
-				snprintf(beside, sizeof(beside), "BAR%d, %s", part->bar,
-					 size_text(part->bar_size, bar));
-			} else if (line == 1) {
-				snprintf(inside, sizeof(inside), "%s", size);
-				snprintf(beside, sizeof(beside), "mappable, %s", part->cache);
-			}
-			draw_line(inside, beside, width);
-		}
-	}
-	draw_edge(parts[count - 1].base == GPU_UNKNOWN
-			  ? GPU_UNKNOWN
-			  : parts[count - 1].base + parts[count - 1].size,
-		  width);
-}
-
-/* Draws how much of a BAR is memory; its size is a power of two. */
-static void draw_bar(int number, uint64_t used, uint64_t size)
-{
-	char used_text[SIZE_MAX_TEXT], bar_text[SIZE_MAX_TEXT], name[16];
-	g_autofree char *fill = NULL;
-	int cells = terminal_width() - BAR_TEXT_WIDTH, filled, i;
-
-	if (used == GPU_UNKNOWN || size == GPU_UNKNOWN || !size)
-		return;
-	cells = cells < 8 ? 8 : cells > 48 ? 48 : cells;
-	filled = used >= size ? cells : (int)((double)used / size * cells);
-	fill = g_malloc0(cells + 1);
-	for (i = 0; i < cells; i++)
-		fill[i] = i < filled ? '#' : '.';
-	snprintf(name, sizeof(name), "BAR%d", number);
-	field(name, "[%s] %s of %s%s", fill, size_text(used, used_text), size_text(size, bar_text),
-	      used < size ? "; the rest reads as ones" : "");
-}
+/* ---- text --------------------------------------------------------------- */
 
 /* The driver's scrub_state, for people. */
 static void draw_scrub(const struct gpu *gpu)
@@ -347,10 +133,10 @@ static bool read_egm(struct host *h, uint64_t *size)
 	return known;
 }
 
-static void draw(struct survey *s, const struct gpu *gpu)
+static void draw(struct overview *s, const struct gpu *gpu)
 {
-	const struct config_line *line = survey_persisted(s, gpu);
-	const char *state = survey_state(s, gpu);
+	const struct config_line *line = overview_persisted(s, gpu);
+	const char *state = overview_state(s, gpu);
 	struct part parts[PARTS_MAX];
 	g_autofree struct holder *holders = NULL;
 	g_autofree char *features = NULL;
@@ -358,9 +144,7 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	struct bar bars[6];
 	size_t count, i;
 	uint64_t egm;
-	int width = terminal_width() - ADDRESS_WIDTH - 40;
 
-	width = width < BOX_MIN ? BOX_MIN : width > 48 ? 48 : width;
 	printf("%s%s%s  %s  %04x:%04x  %s\n", colour(COLOUR_BOLD), gpu->address,
 	       colour(COLOUR_NONE), gpu->product, gpu->vendor, gpu->device, state);
 	field("driver", "%s", gpu->driver ? gpu->driver : "none");
@@ -408,7 +192,7 @@ static void draw(struct survey *s, const struct gpu *gpu)
 	putchar('\n');
 	count = find_parts(s->host, gpu, parts);
 	if (count) {
-		draw_parts(s->host, parts, count, width);
+		draw_parts(parts, count);
 		putchar('\n');
 		draw_bar(4, gpu->usemem_size, gpu->usemem_bar_size);
 		draw_bar(2, gpu->resmem_size, gpu->resmem_bar_size);
@@ -452,7 +236,7 @@ static struct json_object *address_json(uint64_t address)
 }
 
 /* Adds the schema's members of one GPU. */
-static void fill_json(struct json_object *document, struct survey *s, const struct gpu *gpu)
+static void fill_json(struct json_object *document, struct overview *s, const struct gpu *gpu)
 {
 	struct json_object *array, *object;
 	g_autofree char *features = read_features(s->host);
@@ -462,7 +246,7 @@ static void fill_json(struct json_object *document, struct survey *s, const stru
 	struct bar bars[6];
 	size_t count, i;
 
-	json_object_object_add(document, "gpu", survey_json(s, gpu));
+	json_object_object_add(document, "gpu", gpu_json(s, gpu));
 	array = features ? json_object_new_array() : NULL;
 	for (word = features ? strtok_r(features, " ", &save) : NULL; word;
 	     word = strtok_r(NULL, " ", &save))
@@ -520,7 +304,7 @@ static void fill_json(struct json_object *document, struct survey *s, const stru
 static int show(struct host *h, const struct arguments *a, const char *address)
 {
 	struct json_object *document = json_document("status"), *all = NULL, *one = document;
-	struct survey s;
+	struct overview s;
 	size_t i, count = 0;
 	int rc = EXIT_OK;
 
@@ -528,8 +312,8 @@ static int show(struct host *h, const struct arguments *a, const char *address)
 		all = json_object_new_array();
 		json_object_object_add(document, "gpus", all);
 	}
-	survey_read(h, &s);
-	survey_complain(&s);
+	overview_read(h, &s);
+	overview_complain(&s);
 	for (i = 0; i < s.gpus.count; i++) {
 		if (address && strcmp(s.gpus.gpu[i].address, address))
 			continue;
@@ -546,7 +330,7 @@ static int show(struct host *h, const struct arguments *a, const char *address)
 		}
 		count++;
 	}
-	survey_free(&s);
+	overview_free(&s);
 	if (!count && address) {
 		complain(address, "the device is gone");
 		rc = EXIT_NO_DEVICE;

@@ -2,8 +2,8 @@
 /*
  * Opens a GPU for this program with a client of vfio, and says why that fails.
  */
-#ifndef NVGRACE_GPU_EXERCISE_OPEN_H
-#define NVGRACE_GPU_EXERCISE_OPEN_H
+#ifndef NVGRACE_GPU_OPEN_GPU_VFIO_OPEN_H
+#define NVGRACE_GPU_OPEN_GPU_VFIO_OPEN_H
 
 #include "system/host.h"
 #include "system/program.h"

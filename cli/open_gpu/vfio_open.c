@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* See open.h. */
+/* See vfio_open.h. */
 #include <errno.h>
 #include <linux/vfio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "exercise/open.h"
+#include "open_gpu/vfio_open.h"
 
 #define DEVICES "/sys/bus/pci/devices"
 

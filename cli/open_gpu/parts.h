@@ -3,8 +3,8 @@
  * The parts of a GPU's memory, which the driver shows as BAR4 and BAR2 of a
  * device opened by vfio.h.
  */
-#ifndef NVGRACE_GPU_EXERCISE_PARTS_H
-#define NVGRACE_GPU_EXERCISE_PARTS_H
+#ifndef NVGRACE_GPU_OPEN_GPU_PARTS_H
+#define NVGRACE_GPU_OPEN_GPU_PARTS_H
 
 #include "facts/gpu.h"
 #include "system/vfio.h"

@@ -3,8 +3,8 @@
  * The sysfs files that make the driver overwrite the memory of an idle GPU with
  * zeros. docs/ABI describes them.
  */
-#ifndef NVGRACE_GPU_EXERCISE_SCRUBBING_H
-#define NVGRACE_GPU_EXERCISE_SCRUBBING_H
+#ifndef NVGRACE_GPU_OPEN_GPU_SCRUBBING_H
+#define NVGRACE_GPU_OPEN_GPU_SCRUBBING_H
 
 /*
  * Interval for reading the progress. The end of a scrub wakes poll() earlier,

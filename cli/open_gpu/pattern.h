@@ -3,12 +3,12 @@
  * Patterns over all of a GPU's memory: "nvgrace-gpu test" writes and compares
  * them, and "nvgrace-gpu scrub --verify" compares with zeros.
  */
-#ifndef NVGRACE_GPU_EXERCISE_PATTERN_H
-#define NVGRACE_GPU_EXERCISE_PATTERN_H
+#ifndef NVGRACE_GPU_OPEN_GPU_PATTERN_H
+#define NVGRACE_GPU_OPEN_GPU_PATTERN_H
 
 #include <pthread.h>
 
-#include "exercise/exercise.h"
+#include "open_gpu/open_gpu.h"
 
 /* A word of 8 bytes that isn't what it should be. */
 struct difference {
@@ -22,7 +22,7 @@ struct difference {
 enum { DIFFERENCES_LISTED = 16 };
 
 struct pattern {
-	struct exercise *e;
+	struct open_gpu *e;
 	char *maps[2];			/* of the parts; NULL after pattern_unmap() */
 	uint64_t seed;
 	bool inverse;

@@ -11,8 +11,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "exercise/workers.h"
-#include "facts/place.h"
+#include "facts/location.h"
+#include "open_gpu/workers.h"
 
 /* ---- CPUs --------------------------------------------------------------- */
 

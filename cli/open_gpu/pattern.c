@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "exercise/pattern.h"
-#include "exercise/progress.h"
+#include "open_gpu/pattern.h"
+#include "open_gpu/progress.h"
 
 /*
  * Odd, so that multiplication modulo 2^64 is reversible; INVERSE reverses it.

@@ -4,8 +4,8 @@
  * memory error, or a GPU that disappears, ends the work and reports the place,
  * instead of ending the program.
  */
-#ifndef NVGRACE_GPU_EXERCISE_WORKERS_H
-#define NVGRACE_GPU_EXERCISE_WORKERS_H
+#ifndef NVGRACE_GPU_OPEN_GPU_WORKERS_H
+#define NVGRACE_GPU_OPEN_GPU_WORKERS_H
 
 #include <stdatomic.h>
 

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "exercise/progress.h"
+#include "open_gpu/progress.h"
 #include "system/output.h"
 #include "system/program.h"
 #include "system/signals.h"

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "exercise/scrubbing.h"
+#include "open_gpu/scrubbing.h"
 #include "system/util.h"
 
 static int open_attribute(const char *address, const char *name, int flags)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What "bench", "test" and "scrub --verify" share: see exercise.h.
+ * What "bench", "test" and "scrub --verify" share: see open_gpu.h.
  */
 #include <errno.h>
 #include <json-c/json.h>
@@ -10,10 +10,10 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "exercise/exercise.h"
-#include "exercise/progress.h"
-#include "facts/named.h"
-#include "facts/survey.h"
+#include "facts/overview.h"
+#include "facts/selection.h"
+#include "open_gpu/open_gpu.h"
+#include "open_gpu/progress.h"
 #include "system/options.h"
 #include "system/output.h"
 
@@ -51,7 +51,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp argp = { options, parse, "ADDRESS", NULL, NULL, NULL, NULL };
 
-const struct argp_child exercise_children[] = { { &argp, 0, NULL, 0 }, { } };
+const struct argp_child open_gpu_children[] = { { &argp, 0, NULL, 0 }, { } };
 
 /* ---- reasons to refuse -------------------------------------------------- */
 
@@ -125,7 +125,7 @@ static enum exit_status refuse_core_only(const struct gpu *gpu)
 	return EXIT_REFUSED;
 }
 
-enum exit_status exercise_open(struct exercise *e)
+enum exit_status open_gpu_open(struct open_gpu *e)
 {
 	enum exit_status status;
 	double begin = now();
@@ -170,7 +170,7 @@ static bool has_line(const char *text, const char *name, const char *value)
 	return false;
 }
 
-static void read_machine(struct exercise *e)
+static void read_machine(struct open_gpu *e)
 {
 	char *cpus = host_read(e->host, NULL, "/proc/cpuinfo");
 	struct utsname name;
@@ -187,7 +187,7 @@ static void read_machine(struct exercise *e)
 	cpus_find(e->host, e->gpu.numa_node, &e->cpus);
 }
 
-enum exit_status exercise_find(struct host *h, const struct wish *wish, struct exercise *e)
+enum exit_status open_gpu_find(struct host *h, const struct wish *wish, struct open_gpu *e)
 {
 	char address[ADDRESS_MAX];
 	enum exit_status status;
@@ -223,24 +223,24 @@ enum exit_status exercise_find(struct host *h, const struct wish *wish, struct e
 		progress_interrupted(wish->interrupted);
 		read_machine(e);
 	} else {
-		exercise_end(e);
+		open_gpu_end(e);
 	}
 	return status;
 }
 
-enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct exercise *e)
+enum exit_status open_gpu_begin(struct host *h, const struct wish *wish, struct open_gpu *e)
 {
-	enum exit_status status = exercise_find(h, wish, e);
+	enum exit_status status = open_gpu_find(h, wish, e);
 
 	if (status)
 		return status;
-	status = exercise_open(e);
+	status = open_gpu_open(e);
 	if (status)
-		exercise_end(e);
+		open_gpu_end(e);
 	return status;
 }
 
-void exercise_end(struct exercise *e)
+void open_gpu_end(struct open_gpu *e)
 {
 	progress_end();
 	vfio_close(&e->vfio);
@@ -262,7 +262,7 @@ static void line(const char *name, char *text)
 	free(text);
 }
 
-void exercise_print(const struct exercise *e)
+void open_gpu_print(const struct open_gpu *e)
 {
 	char size[SIZE_MAX_TEXT], bar[SIZE_MAX_TEXT];
 	size_t i;
@@ -284,7 +284,7 @@ void exercise_print(const struct exercise *e)
 			       e->parts.part[i].bar, size_text(e->parts.part[i].bar_size, bar)));
 }
 
-void exercise_json(const struct exercise *e, struct json_object *document)
+void open_gpu_json(const struct open_gpu *e, struct json_object *document)
 {
 	static const char *const names[] = { "usemem", "resmem" };
 	struct json_object *object;

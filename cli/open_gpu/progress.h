@@ -3,8 +3,8 @@
  * The progress of a long command, a bar with the time left on standard error if
  * that is a terminal, and its interruption.
  */
-#ifndef NVGRACE_GPU_EXERCISE_PROGRESS_H
-#define NVGRACE_GPU_EXERCISE_PROGRESS_H
+#ifndef NVGRACE_GPU_OPEN_GPU_PROGRESS_H
+#define NVGRACE_GPU_OPEN_GPU_PROGRESS_H
 
 #include "system/util.h"
 

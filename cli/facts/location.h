@@ -3,8 +3,8 @@
  * Where a GPU is in the host: the sizes of its BARs, its IOMMU and what shares
  * its IOMMU group; and the host's NUMA nodes, with their distances.
  */
-#ifndef NVGRACE_GPU_FACTS_PLACE_H
-#define NVGRACE_GPU_FACTS_PLACE_H
+#ifndef NVGRACE_GPU_FACTS_LOCATION_H
+#define NVGRACE_GPU_FACTS_LOCATION_H
 
 #include "facts/gpu.h"
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where GPUs are in the host: see place.h.
+ * Where GPUs are in the host: see location.h.
  */
 #include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "facts/place.h"
+#include "facts/location.h"
 
 #define DEVICES "/sys/bus/pci/devices"
 #define NODES "/sys/devices/system/node"

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "exercise/parts.h"
+#include "open_gpu/parts.h"
 
 int parts_find(struct host *h, struct vfio *v, const struct gpu *gpu, struct parts *parts)
 {

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "facts/record.h"
+#include "facts/recorder.h"
 #include "system/host.h"
 #include "system/output.h"
 #include "system/program.h"
@@ -157,7 +157,7 @@ static void seen(struct host *h, enum host_kind kind, const char *path, const vo
 	}
 }
 
-int record_begin(struct host *h, const char *directory, struct recorder **recorder)
+int recorder_begin(struct host *h, const char *directory, struct recorder **recorder)
 {
 	struct recorder *r;
 	int fd = -1;
@@ -191,7 +191,7 @@ int record_begin(struct host *h, const char *directory, struct recorder **record
 	return EXIT_OK;
 }
 
-void record_answer(struct recorder *r, const char *name, const char *text)
+void recorder_answer(struct recorder *r, const char *name, const char *text)
 {
 	g_autofree char *path = g_strdup_printf("/answers/%s", name);
 
@@ -199,7 +199,7 @@ void record_answer(struct recorder *r, const char *name, const char *text)
 		write_file(r, path, text, strlen(text));
 }
 
-int record_end(struct recorder *r)
+int recorder_end(struct recorder *r)
 {
 	int rc = EXIT_OK;
 

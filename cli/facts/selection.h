@@ -2,8 +2,8 @@
 /*
  * The GPUs that a command line names: an address, or "ADDRESS...|--all".
  */
-#ifndef NVGRACE_GPU_FACTS_NAMED_H
-#define NVGRACE_GPU_FACTS_NAMED_H
+#ifndef NVGRACE_GPU_FACTS_SELECTION_H
+#define NVGRACE_GPU_FACTS_SELECTION_H
 
 #include <argp.h>
 
@@ -21,7 +21,7 @@ int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
 int pci_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
 
 /* The caller sets it to zeros. */
-struct named {
+struct selection {
 	bool all;
 	char **typed;	/* points into argv */
 	size_t count;
@@ -32,7 +32,7 @@ struct named {
  * neither --all nor an address was given, or both, the program ends with a
  * usage error. ARGP_ERR_UNKNOWN for any other key.
  */
-error_t named_parse(struct named *named, int key, struct argp_state *state);
+error_t selection_parse(struct selection *selected, int key, struct argp_state *state);
 
 /*
  * Writes the named GPUs of a host, each once, to found, which has room for all,
@@ -40,7 +40,7 @@ error_t named_parse(struct named *named, int key, struct argp_state *state);
  * EXIT_OK; or, after messages, the largest status of the addresses that can't
  * be resolved, and then *count is 0, because the command line is wrong.
  */
-enum exit_status named_find(const struct named *named, struct host *h, const struct gpus *gpus,
+enum exit_status selection_find(const struct selection *selected, struct host *h, const struct gpus *gpus,
 			    bool (*belongs)(const struct gpu *gpu, const void *data),
 			    const void *data, const struct gpu **found, size_t *count);
 

@@ -4,12 +4,12 @@
  * refuse, the question before memory is overwritten, and texts about the
  * machine and places in memory.
  */
-#ifndef NVGRACE_GPU_EXERCISE_EXERCISE_H
-#define NVGRACE_GPU_EXERCISE_EXERCISE_H
+#ifndef NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
+#define NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
 
-#include "exercise/open.h"
-#include "exercise/parts.h"
-#include "exercise/workers.h"
+#include "open_gpu/parts.h"
+#include "open_gpu/vfio_open.h"
+#include "open_gpu/workers.h"
 #include "system/options.h"
 
 struct json_object;
@@ -21,14 +21,14 @@ struct wish {
 	 * NULL: the command does not ask.
 	 */
 	const char *risk;
-	/* exercise_children set these. */
+	/* open_gpu_children set these. */
 	const char *typed;	/* address */
 	bool yes, json;
 	bool lists;		/* only lists what it would do, and needs no GPU */
 	const char *interrupted;	/* message after an interruption, once the GPU is open */
 };
 
-struct exercise {
+struct open_gpu {
 	struct host *host;
 	struct gpu gpu;
 	struct vfio vfio;
@@ -45,24 +45,24 @@ struct exercise {
  * ARGP_KEY_INIT, the command's parser sets state->child_inputs[0] to the struct
  * wish that they fill.
  */
-extern const struct argp_child exercise_children[];
+extern const struct argp_child open_gpu_children[];
 
 /*
- * exercise_find() finds the GPU, refuses one that is not bound or in use, and
- * asks. exercise_open() opens it, which resets it, and finds its parts.
- * exercise_begin() does both. EXIT_OK, or an exit status after a message; after
- * one of exercise_open(), the GPU is not open. exercise_end() ends all.
+ * open_gpu_find() finds the GPU, refuses one that is not bound or in use, and
+ * asks. open_gpu_open() opens it, which resets it, and finds its parts.
+ * open_gpu_begin() does both. EXIT_OK, or an exit status after a message; after
+ * one of open_gpu_open(), the GPU is not open. open_gpu_end() ends all.
  */
-enum exit_status exercise_find(struct host *h, const struct wish *wish, struct exercise *e);
-enum exit_status exercise_open(struct exercise *e);
-enum exit_status exercise_begin(struct host *h, const struct wish *wish, struct exercise *e);
-void exercise_end(struct exercise *e);
+enum exit_status open_gpu_find(struct host *h, const struct wish *wish, struct open_gpu *e);
+enum exit_status open_gpu_open(struct open_gpu *e);
+enum exit_status open_gpu_begin(struct host *h, const struct wish *wish, struct open_gpu *e);
+void open_gpu_end(struct open_gpu *e);
 
 /* Prints lines about the GPU and the machine. */
-void exercise_print(const struct exercise *e);
+void open_gpu_print(const struct open_gpu *e);
 
-/* Adds the members of the schema's "exercise" to a document. */
-void exercise_json(const struct exercise *e, struct json_object *document);
+/* Adds the members of the schema's "open_gpu" to a document. */
+void open_gpu_json(const struct open_gpu *e, struct json_object *document);
 
 /* "usemem + 0x1000, physical address 0x420000001000"; to be freed. */
 char *place_text(const struct part *part, uint64_t offset);

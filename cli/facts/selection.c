@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The GPUs that a command line names: see named.h.
+ * The GPUs that a command line names: see selection.h.
  */
 #include <ctype.h>
 #include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "facts/named.h"
+#include "facts/selection.h"
 #include "system/output.h"
 
 #define DEVICES "/sys/bus/pci/devices"
@@ -155,20 +155,20 @@ int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX])
 
 /* ---- a command line ------------------------------------------------------ */
 
-error_t named_parse(struct named *named, int key, struct argp_state *state)
+error_t selection_parse(struct selection *selected, int key, struct argp_state *state)
 {
 	switch (key) {
 	case 'a':
-		named->all = true;
+		selected->all = true;
 		return 0;
 	case ARGP_KEY_ARGS:
-		named->typed = state->argv + state->next;
-		named->count = state->argc - state->next;
+		selected->typed = state->argv + state->next;
+		selected->count = state->argc - state->next;
 		return 0;
 	case ARGP_KEY_END:
-		if (named->all && named->count)
+		if (selected->all && selected->count)
 			argp_error(state, "both --all and addresses given");
-		if (!named->all && !named->count)
+		if (!selected->all && !selected->count)
 			argp_error(state, "no GPU given; give an ADDRESS or --all; \"" PROGRAM
 					  " list\" shows the GPUs");
 		return 0;
@@ -186,7 +186,7 @@ static void add(const struct gpu **found, size_t *count, const struct gpu *gpu)
 	found[(*count)++] = gpu;
 }
 
-enum exit_status named_find(const struct named *named, struct host *h, const struct gpus *gpus,
+enum exit_status selection_find(const struct selection *selected, struct host *h, const struct gpus *gpus,
 			    bool (*belongs)(const struct gpu *gpu, const void *data),
 			    const void *data, const struct gpu **found, size_t *count)
 {
@@ -197,11 +197,11 @@ enum exit_status named_find(const struct named *named, struct host *h, const str
 	int rc;
 
 	*count = 0;
-	for (i = 0; named->all && i < gpus->count; i++)
+	for (i = 0; selected->all && i < gpus->count; i++)
 		if (belongs(&gpus->gpu[i], data))
 			add(found, count, &gpus->gpu[i]);
-	for (i = 0; i < named->count; i++) {
-		rc = gpu_resolve(h, named->typed[i], address);
+	for (i = 0; i < selected->count; i++) {
+		rc = gpu_resolve(h, selected->typed[i], address);
 		if (rc > (int)status)
 			status = rc;
 		gone = !rc;

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See fact.h. */
+#include <glib.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "facts/fact.h"
+#include "system/output.h"
+
+/* ---- values ------------------------------------------------------------- */
+
+static const char *persisted_file(struct overview *s, const struct gpu *gpu)
+{
+	const struct config_line *line = overview_persisted(s, gpu);
+
+	return line ? line->file : NULL;
+}
+
+static uint64_t persisted_line(struct overview *s, const struct gpu *gpu)
+{
+	const struct config_line *line = overview_persisted(s, gpu);
+
+	return line ? line->line : GPU_UNKNOWN;
+}
+
+/* 1 or 0; if not all processes could be read, 0 is not known. */
+static uint64_t in_use(struct overview *s, const struct gpu *gpu)
+{
+	size_t count;
+
+	g_free(holders_find(s->host, &s->files, gpu, &count));
+	return count || s->files.complete ? !!count : GPU_UNKNOWN;
+}
+
+/* A count of the driver's, if it has this file. */
+static uint64_t count_of(struct overview *s, const struct gpu *gpu, const char *file)
+{
+	uint64_t value;
+
+	return host_u64(s->host, &value, "/sys/bus/pci/devices/%s/nvgrace_gpu/%s", gpu->address, file) ?
+	       GPU_UNKNOWN : value;
+}
+
+static struct value text_value(const char *text)
+{
+	return (struct value){ .known = text, .text = text };
+}
+
+static struct value number_value(uint64_t number)
+{
+	return (struct value){ .known = number != GPU_UNKNOWN, .number = number };
+}
+
+#define TEXT text_value
+#define FLAG number_value
+#define ID number_value
+#define NUMBER number_value
+#define ADDRESS number_value
+
+struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gpu)
+{
+	switch (fact) {
+#define FACT(id, type, name, value) case FACT_##id: return type(value);
+#include "facts/fact_table.h"
+#undef FACT
+	case FACTS:
+		break;
+	}
+	return (struct value){ };
+}
+
+#undef TEXT
+#undef FLAG
+#undef ID
+#undef NUMBER
+#undef ADDRESS
+
+/* ---- JSON --------------------------------------------------------------- */
+
+enum type { TEXT, FLAG, ID, NUMBER, ADDRESS };
+
+static const struct {
+	enum type type;
+	const char *name;
+} facts[] = {
+#define FACT(id, type, name, value) [FACT_##id] = { type, name },
+#include "facts/fact_table.h"
+#undef FACT
+};
+
+static struct json_object *value_json(enum type type, struct value value)
+{
+	g_autofree char *text = NULL;
+
+	if (!value.known)
+		return NULL;
+	switch (type) {
+	case TEXT:
+		return json_text(value.text);
+	case FLAG:
+		return json_object_new_boolean(value.number);
+	case ID:
+		text = g_strdup_printf("%04x", (unsigned int)value.number);
+		return json_text(text);
+	case ADDRESS:
+		/* Text, because not every JSON parser keeps 64 bits. */
+		text = g_strdup_printf("0x%llx", (unsigned long long)value.number);
+		return json_text(text);
+	default:
+		return json_size(value.number);
+	}
+}
+
+static struct json_object *holders_json(struct overview *s, const struct gpu *gpu)
+{
+	g_autofree struct holder *holders = NULL;
+	struct json_object *array, *holder;
+	size_t count, i;
+
+	/*
+	 * Unless all processes could be read, no holders means not known: null.
+	 */
+	holders = holders_find(s->host, &s->files, gpu, &count);
+	array = count || s->files.complete ? json_object_new_array() : NULL;
+	for (i = 0; i < count; i++) {
+		holder = json_object_new_object();
+		json_object_object_add(holder, "pid", json_object_new_int(holders[i].file->pid));
+		json_object_object_add(holder, "command", json_text(holders[i].file->comm));
+		json_object_object_add(holder, "file", json_text(holders[i].file->path));
+		json_object_object_add(holder, "certain",
+				       json_object_new_boolean(holders[i].certain));
+		json_object_array_add(array, holder);
+	}
+	return array;
+}
+
+struct json_object *gpu_json(struct overview *s, const struct gpu *gpu)
+{
+	struct json_object *object = json_object_new_object(), *part = NULL;
+	g_autofree char *name = NULL;
+	struct value value;
+	const char *dot;
+	enum fact f;
+
+	for (f = 0; f < FACTS; f++) {
+		if (!facts[f].name)
+			continue;
+		dot = strchr(facts[f].name, '.');
+		if (!dot) {
+			json_object_object_add(object, facts[f].name,
+					       value_json(facts[f].type, fact_value(f, s, gpu)));
+			continue;
+		}
+		/* The first member of an object? */
+		if (!name || strncmp(name, facts[f].name, dot - facts[f].name + 1)) {
+			g_free(name);
+			name = g_strdup(facts[f].name);
+			value = fact_value(f, s, gpu);
+			part = value.known ? json_object_new_object() : NULL;
+			name[dot - facts[f].name] = '\0';
+			json_object_object_add(object, name, part);
+			name[dot - facts[f].name] = '.';
+		}
+		if (part)
+			json_object_object_add(part, dot + 1,
+					       value_json(facts[f].type, fact_value(f, s, gpu)));
+	}
+	json_object_object_add(object, "holders", holders_json(s, gpu));
+	return object;
+}

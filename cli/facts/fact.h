@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What is known of a GPU, one by one: fact_table.h has a row for each, of which JSON,
+ * metrics and labels are made.
+ */
+#ifndef NVGRACE_GPU_FACTS_FACT_H
+#define NVGRACE_GPU_FACTS_FACT_H
+
+#include "facts/overview.h"
+
+struct json_object;
+
+enum fact {
+#define FACT(id, type, name, value) FACT_##id,
+#include "facts/fact_table.h"
+#undef FACT
+	FACTS
+};
+
+/* A fact's value. text: of a TEXT, valid as long as the GPU; number: of any other. */
+struct value {
+	bool known;
+	const char *text;
+	uint64_t number;
+};
+
+struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gpu);
+
+/* The schema's "gpu": all facts with a name, and who has the GPU open. */
+struct json_object *gpu_json(struct overview *s, const struct gpu *gpu);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The facts of a GPU, in JSON's order: what C calls it, its type, its name in JSON,
+ * and its value, for which s is the struct overview. JSON has "usemem.size" as a
+ * member of the object "usemem", which is null if its first member isn't known, and
+ * nothing without a name. docs/nvgrace-gpu.schema.json explains each. To be included
+ * with FACT() defined.
+ */
+FACT(address, TEXT, "address", gpu->address)
+FACT(vendor, ID, "vendor", gpu->vendor)
+FACT(device, ID, "device", gpu->device)
+FACT(product, TEXT, "product", gpu->product)
+FACT(state, TEXT, "state", overview_state(s, gpu))
+FACT(bound, FLAG, NULL, gpu->ours)
+FACT(driver, TEXT, "driver", gpu->driver)
+FACT(driver_or_none, TEXT, NULL, gpu->driver ? gpu->driver : "none")
+FACT(driver_override, TEXT, "driver_override", gpu->override)
+FACT(numa_node, NUMBER, "numa_node", gpu->numa_node < 0 ? GPU_UNKNOWN : (uint64_t)gpu->numa_node)
+FACT(iommu_group, NUMBER, "iommu_group",
+     gpu->iommu_group < 0 ? GPU_UNKNOWN : (uint64_t)gpu->iommu_group)
+FACT(slot, TEXT, "slot", gpu->slot)
+FACT(serial, TEXT, "serial", gpu->serial)
+FACT(mode, TEXT, "mode", gpu_mode_name(gpu->mode))
+FACT(readiness, TEXT, "readiness", gpu->readiness)
+FACT(ready, FLAG, NULL, !g_strcmp0(gpu->readiness, "ready"))
+FACT(scrub_state, TEXT, "scrub_state", gpu->scrub_state)
+FACT(scrub_progress, NUMBER, "scrub_progress", gpu->scrub_progress)
+FACT(scrub_count, NUMBER, "last_scrub.count", gpu->scrub_count)
+FACT(scrub_result, TEXT, "last_scrub.result", gpu->scrub_result)
+FACT(scrub_clean, NUMBER, NULL,
+     gpu->scrub_result ? !strcmp(gpu->scrub_result, "clean") : GPU_UNKNOWN)
+FACT(scrub_time, NUMBER, "last_scrub.time", gpu->scrub_time)
+FACT(scrub_ms, NUMBER, "last_scrub.milliseconds", gpu->scrub_ms)
+FACT(verified_time, NUMBER, "last_scrub.verified_time", gpu->verified_time)
+FACT(usemem_size, NUMBER, "usemem.size", gpu->usemem_size)
+FACT(usemem_bar_size, NUMBER, "usemem.bar_size", gpu->usemem_bar_size)
+FACT(usemem_base, ADDRESS, "usemem.base", gpu->usemem_base)
+FACT(resmem_size, NUMBER, "resmem.size", gpu->resmem_size)
+FACT(resmem_bar_size, NUMBER, "resmem.bar_size", gpu->resmem_bar_size)
+FACT(resmem_base, ADDRESS, "resmem.base", gpu->resmem_base)
+FACT(memory_online, FLAG, NULL, overview_online(s, gpu).online)
+FACT(persisted_file, TEXT, "persisted.file", persisted_file(s, gpu))
+FACT(persisted_line, NUMBER, "persisted.line", persisted_line(s, gpu))
+FACT(at_boot, FLAG, "at_boot", overview_boots(s, gpu))
+FACT(boot_obstacle, TEXT, "boot_obstacle", overview_persisted(s, gpu) ? s->obstacle : NULL)
+FACT(in_use, NUMBER, NULL, in_use(s, gpu))
+FACT(resets, NUMBER, NULL, count_of(s, gpu, "resets"))
+FACT(waits, NUMBER, NULL, count_of(s, gpu, "waits"))

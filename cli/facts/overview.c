@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See overview.h. */
+#include <glib.h>
+#include <string.h>
+
+#include "facts/overview.h"
+#include "system/output.h"
+
+void overview_read(struct host *h, struct overview *s)
+{
+	g_autofree char *rule = NULL;
+
+	memset(s, 0, sizeof(*s));
+	s->host = h;
+	gpus_find(h, &s->gpus);
+	open_files_read(h, &s->files);
+	iomem_read(h, &s->iomem);
+	config_read(h, &s->config);
+	s->obstacle = config_obstacle(h, &rule);
+}
+
+void overview_free(struct overview *s)
+{
+	gpus_free(&s->gpus);
+	open_files_free(&s->files);
+	iomem_free(&s->iomem);
+	config_free(&s->config);
+	g_free(s->obstacle);
+}
+
+struct online overview_online(struct overview *s, const struct gpu *gpu)
+{
+	return gpu_online(s->host, &s->iomem, &s->gpus, gpu);
+}
+
+const char *overview_state(struct overview *s, const struct gpu *gpu)
+{
+	size_t count;
+
+	if (overview_online(s, gpu).online)
+		return "memory-online";
+	if (!gpu->driver)
+		return "unbound";
+	if (!gpu->ours)
+		return "other-driver";
+	g_free(holders_find(s->host, &s->files, gpu, &count));
+	return count ? "in-use" : "bound";
+}
+
+const struct config_line *overview_persisted(struct overview *s, const struct gpu *gpu)
+{
+	return config_ignores(&s->config, gpu) ? NULL : config_binds(&s->config, gpu);
+}
+
+bool overview_boots(struct overview *s, const struct gpu *gpu)
+{
+	return !s->obstacle && overview_persisted(s, gpu);
+}
+
+void overview_complain(const struct overview *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->config.errors; i++) {
+		const struct config_error *e = &s->config.error[i];
+
+		if (e->line)
+			complain(NULL, "%s:%u: ignored: %s; see nvgrace-gpu.conf(5)",
+				 e->file, e->line, e->reason);
+		else
+			complain(NULL, "%s: %s", e->file, e->reason);
+	}
+}
