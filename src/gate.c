@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Decides whether the GPU's memory may be accessed now, for faults, reads,
- * writes and exports. No other file does. Owns what the decision depends on:
+ * Decides whether the GPU's memory may be accessed now, for faults, reads
+ * and writes. No other file does. Owns what the decision depends on:
  * resets, a frozen link, power, decoding, host suspend, and whether the memory
  * was found ready since the last reset.
  *

@@ -395,6 +395,23 @@ static void region_info_without_memory_is_ENOMEM(void **state)
 	vfio_stop(&v);
 }
 
+/* ---- memory errors ------------------------------------------------------ */
+
+/* Then only the host's log has them. */
+static void without_reports_of_bad_pages_an_open_works(void **state)
+{
+	char byte;
+
+	begin_failing("-16", "register_pfn_address_space");
+	klog_mark();
+	vfio_start(&v, TINY);
+	end_failing("register_pfn_address_space");
+	assert_int_equal(klog_count("for memory errors (error -16); only the host log will show them"),
+			 2);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	vfio_stop(&v);
+}
+
 /* ---- scrubs ------------------------------------------------------------- */
 
 /*
@@ -469,6 +486,10 @@ static const struct CMUnitTest sleep_tests[] = {
 	TEST(whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep),
 };
 
+static const struct CMUnitTest report_tests[] = {
+	TEST(without_reports_of_bad_pages_an_open_works),
+};
+
 static int load(void **state)
 {
 	return load_file("/tests/failing.ko");
@@ -484,5 +505,7 @@ const struct case_group groups[] = {
 	  CASES(tests), load, unload_it },
 	{ "lab model CONFIG_ARM64 CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
 	  CASES(sleep_tests), load, unload_it },
+	{ "lab model CONFIG_ARM64 CONFIG_KPROBES lab:failing symbol:register_pfn_address_space",
+	  CASES(report_tests), load, unload_it },
 	{ }
 };
