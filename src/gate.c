@@ -333,8 +333,9 @@ int nvgrace_gpu_gate_keep_awake(struct nvgrace_gpu *gpu)
 	 * data_race() can't take.
 	 */
 	pm_runtime_get_noresume(dev);
-	/* Without the lock: whoever wants low power now finds the reference. */
+	/* Before what is read without the lock: see below. */
 	smp_mb__after_atomic();
+	/* Whoever wants low power now finds the reference. */
 	engaged = data_race(!!gpu->core.pm_runtime_engaged);
 	if (!engaged || pm_runtime_resume(dev) >= 0)
 		return 0;

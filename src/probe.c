@@ -348,7 +348,7 @@ static void report_vfio(struct pci_dev *pdev, int err)
 	const char *remedy = "the lines above say why";
 
 	if (err == -EINVAL)
-		remedy = "it has no IOMMU, or one whose accesses are not cache-coherent; switch that on in the firmware and in the kernel";
+		remedy = "it has no coherent IOMMU; switch that on in firmware and kernel";
 	else if (err == -ENOMEM)
 		remedy = "there is too little memory; free some and bind it again";
 	pci_err(pdev, "vfio refuses the device (error %d): %s\n", err, remedy);

@@ -112,8 +112,7 @@ static void assert_vfio_refuses(const struct gpu *gpu)
 	begin_failing(NOTHING, "iommu_group_get");
 	assert_int_equal(gpu_bind(gpu), -EINVAL);
 	end_failing("iommu_group_get");
-	assert_int_equal(klog_count("vfio refuses the device (error -22): it has no IOMMU, "),
-			 1);
+	assert_int_equal(klog_count("vfio refuses the device (error -22): it has no coherent"), 1);
 }
 
 /* Somebody else may use the GPU, or its virtual functions. */
@@ -155,8 +154,7 @@ static void each_failure_at_bind_has_a_line(void **state)
 	begin_failing(NO_IO, "nvgrace_gpu_gate_wait_probe");
 	assert_int_equal(gpu_bind(gpu), -EIO);
 	end_failing("nvgrace_gpu_gate_wait_probe");
-	assert_int_equal(klog_count("the device does not leave D3, or does not decode memory; power-cycle the host"),
-			 1);
+	assert_int_equal(klog_count("the device does not leave D3, or does not decode memory;"), 1);
 }
 
 /* ---- the host's sleep --------------------------------------------------- */
@@ -406,8 +404,7 @@ static void without_reports_of_bad_pages_an_open_works(void **state)
 	klog_mark();
 	vfio_start(&v, TINY);
 	end_failing("register_pfn_address_space");
-	assert_int_equal(klog_count("for memory errors (error -16); only the host log will show them"),
-			 2);
+	assert_int_equal(klog_count("can't register usemem for memory errors (error -16);"), 1);
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	vfio_stop(&v);
 }
