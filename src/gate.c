@@ -277,7 +277,9 @@ static bool is_config_writer(void)
 /*
  * The gate is closed during a write that may make the memory unreachable,
  * because the state may change at any time in it: vfio-pci-core fetches the
- * bytes register by register, and user space may keep it waiting. Two such
+ * bytes register by register, and user space may keep it waiting. Checking after
+ * the write would not do: before Linux 6.10, vfio-pci-core leaves this driver's
+ * mappings where they are, so they must go before and stay away. Two such
  * tasks, whose bytes are in the memory of each other's GPU, would wait for each
  * other, so the accesses of a task that writes fail.
  */
