@@ -56,12 +56,13 @@ REVERSED = "newest-64k"
 RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
 
 # Groups of programs, each with a machine of its own: those that wait for most of
-# their time, during which the processors have other work, and those that scrub.
+# their time, during which the processors have other work, those of errors, and the
+# one that scrubs.
 PLACES = {**dict.fromkeys(("gate", "oddities", "power", "ready", "wait"), "waits"),
-          **dict.fromkeys(("aer", "failures", "removal", "scrub"), "scrubs")}
+          **dict.fromkeys(("aer", "failures", "removal"), "errors"), "scrub": "scrubs"}
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "driver", "guests/test_guest.py", "scrubs", "waits", "packages/test_publish.py", "hardware/test_hardware.py",
+LONG_GROUPS = ("packages/test_life.py", "scrubs", "driver", "guests/test_guest.py", "waits", "errors", "packages/test_publish.py", "hardware/test_hardware.py",
                "packages/test_headers.py",
                "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
                "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",

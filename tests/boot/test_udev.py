@@ -14,6 +14,8 @@ import tempfile
 import threading
 import unittest
 
+import pytest
+
 from boot import lines, takeover
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -504,10 +506,12 @@ class Dash(Helper, unittest.TestCase):
     shell = SHELLS["dash"]
 
 
+@pytest.mark.all
 class Bash(Helper, unittest.TestCase):
     shell = SHELLS["bash"]
 
 
+@pytest.mark.all
 class Busybox(Helper, unittest.TestCase):
     shell = SHELLS["busybox"]
 
