@@ -374,6 +374,30 @@ static void a_scrub_tells_bytes_times_and_workers(void **state)
 		assert_scrub_is_told(gpu_find("tinymem"));
 }
 
+/* The registers may read ready for some milliseconds after a reset. */
+static void a_scrub_looks_twice(void **state)
+{
+	const struct gpu *gpu = gpu_find("s1h");
+	uint64_t first = 0, last = 0;
+	const char *line;
+
+	assert_int_equal(gpu_bind(gpu), 0);
+	start();
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	stop();
+	while ((line = event(gpu, "ready"))) {
+		if (!strstr(line, "result=0 "))
+			continue;
+		last = strtoull(strstr(line, "since_ns=") + 9, NULL, 10);
+		first = first ? first : last;
+	}
+	/* Both since the same reset, 100 ms apart. */
+	assert_in_range(first, 1, NS_MAX);
+	assert_in_range(last, first + 100000000, NS_MAX);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
 static int make_instance(void **state)
 {
 	only_if(!access(INSTANCES, W_OK));
@@ -410,6 +434,7 @@ static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test_teardown(binding_tells_how_long_it_waited, teardown),
 	cmocka_unit_test_teardown(the_first_touch_after_a_reset_tells_its_wait, teardown),
 	cmocka_unit_test_teardown(a_scrub_tells_bytes_times_and_workers, teardown),
+	cmocka_unit_test_teardown(a_scrub_looks_twice, teardown),
 };
 
 const struct case_group groups[] = {
