@@ -59,7 +59,7 @@ static int setup(void **state)
 	v.cdev = true;
 	v.iommu = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	assert_return_code(v.iommu, errno);
-	v.device = open(vfio_file(gpu), O_RDWR | O_CLOEXEC);
+	v.device = open(vfio_cdev_path(gpu), O_RDWR | O_CLOEXEC);
 	assert_return_code(v.device, errno);
 	assert_int_equal(ioctl(v.iommu, IOAS_ALLOC, &alloc), 0);
 	v.ioas = alloc.out_ioas_id;

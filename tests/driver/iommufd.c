@@ -56,7 +56,7 @@ static void cdev_open(struct cdev *c, const char *name)
 		fail_msg("binding %s: %s", name, strerror(-ret));
 	*c = (struct cdev){ .v = VFIO_CLOSED };
 	c->v.gpu = gpu;
-	c->v.device = open(vfio_file(gpu), O_RDWR | O_CLOEXEC);
+	c->v.device = open(vfio_cdev_path(gpu), O_RDWR | O_CLOEXEC);
 	if (c->v.device < 0)
 		fail_msg("the device file of %s: %s", name, strerror(errno));
 }

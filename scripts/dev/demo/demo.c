@@ -101,7 +101,7 @@ static void bind_gpu(void)
 	done("bind: driver_override, drivers_probe", "bound");
 }
 
-static void draw(const struct region *use, const struct region *res)
+static void draw(const struct vfio_region *use, const struct vfio_region *res)
 {
 	uint64_t top = gpu->base + gpu->size, cut = gpu->base + use->area_size;
 
@@ -194,7 +194,7 @@ static void move(unsigned int index, const char *name, uint64_t length,
 	free(out);
 }
 
-static void tail(const struct region *use)
+static void tail(const struct vfio_region *use)
 {
 	uint64_t word = 0;
 
@@ -242,7 +242,7 @@ static void table(void)
 
 int main(void)
 {
-	struct region use, res;
+	struct vfio_region use, res;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	gpu = gpu_find("gh200");

@@ -476,7 +476,7 @@ int gpu_group(const struct gpu *gpu)
 
 /* ---- vfio --------------------------------------------------------------- */
 
-const char *vfio_file(const struct gpu *gpu)
+const char *vfio_cdev_path(const struct gpu *gpu)
 {
 	static __thread char path[300];
 	struct dirent *entry;
@@ -500,7 +500,7 @@ int vfio_try_open(struct vfio *v, const struct gpu *gpu)
 	int group = gpu_group(gpu), err;
 
 	if (access("/dev/vfio/vfio", F_OK))
-		err = vfio_open_cdev(v, vfio_file(gpu));
+		err = vfio_open_cdev(v, vfio_cdev_path(gpu));
 	else
 		err = group < 0 ? group :
 				  vfio_open_group(v, group, gpu->addr);

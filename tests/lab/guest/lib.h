@@ -222,7 +222,7 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
  * The path of the GPU's own device file, in a buffer of the function. Without one,
  * nothing can be opened there.
  */
-const char *vfio_file(const struct gpu *gpu);
+const char *vfio_cdev_path(const struct gpu *gpu);
 
 /*
  * Opens a bound GPU with the client of nvgrace-gpu (system/vfio.h): through a type1
