@@ -136,34 +136,30 @@ static struct json_object *holders_json(struct overview *s, const struct gpu *gp
 
 struct json_object *gpu_json(struct overview *s, const struct gpu *gpu)
 {
-	struct json_object *object = json_object_new_object(), *part = NULL;
-	g_autofree char *name = NULL;
+	struct json_object *object = json_object_new_object(), *part;
 	struct value value;
 	const char *dot;
 	enum fact f;
 
 	for (f = 0; f < FACTS; f++) {
+		g_autofree char *whole = NULL;
+
 		if (!facts[f].name)
 			continue;
+		value = fact_value(f, s, gpu);
 		dot = strchr(facts[f].name, '.');
 		if (!dot) {
 			json_object_object_add(object, facts[f].name,
-					       value_json(facts[f].type, fact_value(f, s, gpu)));
+					       value_json(facts[f].type, value));
 			continue;
 		}
-		/* The first member of an object? */
-		if (!name || strncmp(name, facts[f].name, dot - facts[f].name + 1)) {
-			g_free(name);
-			name = g_strdup(facts[f].name);
-			value = fact_value(f, s, gpu);
+		whole = g_strndup(facts[f].name, dot - facts[f].name);
+		if (!json_object_object_get_ex(object, whole, &part)) {
 			part = value.known ? json_object_new_object() : NULL;
-			name[dot - facts[f].name] = '\0';
-			json_object_object_add(object, name, part);
-			name[dot - facts[f].name] = '.';
+			json_object_object_add(object, whole, part);
 		}
 		if (part)
-			json_object_object_add(part, dot + 1,
-					       value_json(facts[f].type, fact_value(f, s, gpu)));
+			json_object_object_add(part, dot + 1, value_json(facts[f].type, value));
 	}
 	json_object_object_add(object, "holders", holders_json(s, gpu));
 	return object;

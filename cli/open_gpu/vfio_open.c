@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* See vfio_open.h. */
 #include <errno.h>
+#include <glib.h>
 #include <linux/vfio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,7 +76,7 @@ static char *cdev_path(struct host *h, const char *address)
 enum exit_status vfio_open(struct host *h, struct vfio *v, const char *address, int iommu_group,
 			   char **reason)
 {
-	char *path = cdev_path(h, address);
+	g_autofree char *path = cdev_path(h, address);
 	int error;
 
 	*v = VFIO_CLOSED;
@@ -86,15 +87,12 @@ enum exit_status vfio_open(struct host *h, struct vfio *v, const char *address, 
 		error = vfio_open_cdev(v, path);
 	} else if (iommu_group < 0) {
 		*reason = xstrdup("no IOMMU group; check that the host has an IOMMU and that it is on");
-		error = -ENODEV;
+		return EXIT_REFUSED;
 	} else {
 		error = vfio_open_group(v, iommu_group, address);
 	}
-	free(path);
 	if (!error)
 		return EXIT_OK;
-	if (*reason)
-		return EXIT_REFUSED;
 	return *v->failed == '/' ? refused(v->failed, -error, reason) :
 				   not_viable(v->failed, -error, iommu_group, reason);
 }

@@ -46,11 +46,9 @@ static struct beside *begin_removal(const struct gpu *gpu)
 /* Finds it again. It works, with what its last user has left. */
 static void assert_found(const struct gpu *gpu, const char *content)
 {
-	char path[64], back[8];
+	char back[8];
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
-		 gpu->port);
-	must_write_file(path, "1");
+	gpu_rescan(gpu);
 	vfio_start(&v, gpu->name);
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
 	assert_string_equal(back, content);

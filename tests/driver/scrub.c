@@ -1364,21 +1364,12 @@ static void bind_in_vain_for_ever(const struct gpu *gpu)
 	}
 }
 
-static void plug(const struct gpu *gpu)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
-		 gpu->port);
-	must_write_file(path, "1");
-}
-
 static void replug_for_ever(const struct gpu *gpu)
 {
 	srand(getpid());
 	for (;;) {
 		gpu_sysfs_write(gpu, "remove", "1");
-		plug(gpu);
+		gpu_rescan(gpu);
 		pause_up_to(3000);
 	}
 }
@@ -1467,7 +1458,7 @@ static void see_nothing_beside(void (*const others[])(const struct gpu *gpu),
 	assert_true(late < 3);
 	printf("# %u opens found zeros, %u were refused\n", opened, refused);
 	/* What was killed half-way. */
-	plug(gpu);
+	gpu_rescan(gpu);
 	write_file(CPU, "1");
 	if (!access("/sys/module/sleeper", F_OK))
 		host_hibernates();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* See client.h. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <grp.h>
 #include <string.h>
@@ -43,23 +42,8 @@ static void give(const char *path)
 
 bool client_cdev(const struct gpu *gpu, char *path, size_t size)
 {
-	struct dirent *entry;
-	char folder[128];
-	bool found = false;
-	DIR *dir;
-
-	snprintf(folder, sizeof(folder), "/sys/bus/pci/devices/%s/vfio-dev",
-		 gpu->addr);
-	dir = opendir(folder);
-	while (dir && (entry = readdir(dir))) {
-		if (strncmp(entry->d_name, "vfio", 4))
-			continue;
-		snprintf(path, size, "/dev/vfio/devices/%.32s", entry->d_name);
-		found = !access(path, F_OK) && !access("/dev/iommu", F_OK);
-	}
-	if (dir)
-		closedir(dir);
-	return found;
+	snprintf(path, size, "%s", vfio_cdev_path(gpu));
+	return !access(path, F_OK) && !access("/dev/iommu", F_OK);
 }
 
 void client_owns(const struct gpu *gpu)

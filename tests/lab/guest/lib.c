@@ -191,6 +191,15 @@ int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
 	return write_file(path, text);
 }
 
+void gpu_rescan(const struct gpu *gpu)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
+		 gpu->port);
+	must_write_file(path, "1");
+}
+
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size)
 {

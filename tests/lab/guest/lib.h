@@ -162,6 +162,9 @@ int gpu_config_open(const struct gpu *gpu, int flags);
 /* Writes to a file in the device's sysfs directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 
+/* Finds it again below its port, if it was removed. */
+void gpu_rescan(const struct gpu *gpu);
+
 /* Reads such a file, without its last newline. It must exist. */
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size);
