@@ -371,8 +371,8 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
 	uint64_t before, count;
-	char path[64], back[8];
-	int fd, i;
+	char back[8];
+	int i;
 
 	start("gh200");
 	strcpy(maps[0], "lost");
@@ -391,12 +391,7 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 
 	/* Removed and found again, the GPU works. */
 	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/rescan",
-		 gpu->port);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, "1", 1), 1);
-	close(fd);
+	gpu_rescan(gpu);
 	vfio_start(&v, "gh200");
 	for (i = 0; i < 2; i++) {
 		assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
