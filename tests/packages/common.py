@@ -61,6 +61,18 @@ def make_packages(*kinds, sources=PROJECT, cached=True):
         assert not done.returncode, done.stdout
 
 
+def make_key(home, name="test", options=(), passphrase="", expires="never"):
+    """Make a key in gpg's folder; the variables of scripts/packaging/repo that sign
+    with it."""
+    home.mkdir(mode=0o700, exist_ok=True)
+    address = f"{name}@example.org"
+    for argv in (["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", passphrase, *options,
+                  "--quick-generate-key", f"{name} <{address}>", "rsa3072", "sign", expires],
+                 ["gpgconf", "--homedir", home, "--kill", "all"]):
+        subprocess.run(argv, check=True, capture_output=True)
+    return {"GPG_KEY": address, "GNUPGHOME": str(home)}
+
+
 def set_version(sources, version):
     """Declares a version in a copy of the project, as a release of it does."""
     old = re.search(r'^PACKAGE_VERSION="(.*?)(\+.*)?"$', (sources / "dkms.conf").read_text(), re.M)[1]

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 
 import pytest
@@ -52,9 +53,7 @@ class Publish(unittest.TestCase):
         cls.work = pathlib.Path(tempfile.mkdtemp(prefix="publish-test-", dir=scratch.PROJECT / "build"))
         cls.addClassCleanup(shutil.rmtree, cls.work)
         home = cls.work / "gnupg"
-        home.mkdir(mode=0o700)
-        run("gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-generate-key", "test <test@example.org>", "rsa3072", "sign")
-        run("gpgconf", "--homedir", home, "--kill", "all")
+        key = common.make_key(home)
 
         # The toolbox has no git.
         root = packages.root("installers")
@@ -64,6 +63,7 @@ class Publish(unittest.TestCase):
         cls.git = {"PATH": f"{git.parent}:{os.environ['PATH']}", "GIT_EXEC_PATH": str(root / "usr/lib/git-core"),
                    "GIT_TEMPLATE_DIR": "", "GIT_CONFIG_GLOBAL": "/dev/null"}
         cls.secret = run("gpg", "--homedir", home, "--armor", "--export-secret-keys")
+        cls.addClassCleanup(run, "gpgconf", "--homedir", home, "--kill", "all")
 
         cls.site = cls.work / "site"
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=cls.site))
@@ -71,7 +71,7 @@ class Publish(unittest.TestCase):
         threading.Thread(target=server.serve_forever).start()
         cls.addClassCleanup(server.shutdown)
         cls.url = f"http://127.0.0.1:{server.server_address[1]}"
-        cls.env = {"GPG_KEY": "test@example.org", "GNUPGHOME": str(home), "URL": cls.url}
+        cls.env = {**key, "URL": cls.url}
 
         # A folder of the site that is none of this project's.
         cls.site.mkdir()
@@ -82,6 +82,10 @@ class Publish(unittest.TestCase):
             common.set_version(copy, version)
             changes = copy / "CHANGELOG.md"
             changes.write_text(f"# Changelog\n\n## {version}, 2027-01-15\n\n- A change.\n\n## 0.0.1, 2020-01-01\n\n- Old.\n")
+            # Its time is noon, which may not have come yet.
+            spec = copy / f"rpm/{NAME}.spec"
+            tomorrow = time.strftime("* %a %b %d %Y ", time.gmtime(time.time() + 86400))
+            spec.write_text(re.sub(r"(?m)^\* \w+ \w+ \d+ \d+ ", tomorrow, spec.read_text(), count=1))
             common.make_packages("dist", "deb", "rpm", sources=copy)
             cls.publish(version)
 
@@ -125,17 +129,24 @@ class Publish(unittest.TestCase):
         self.assertEqual(names, [f"{NAME}-{NEW}.tar.xz", f"{NAME}-{OLD}.tar.xz"])
 
     def test_two_runs_give_the_same_bytes(self):
-        other = self.work / "other"
+        other = self.work / "the other"
         other.mkdir()
         (other / "CNAME").write_text("gpu.example.org\n")
-        for version in (OLD, NEW):
-            self.publish(version, site=other)
+        self.publish(OLD, site=other)
+        self.publish(NEW, site=os.path.relpath(other, self.sources[NEW]))
         self.assertEqual(contents(other), contents(self.site))
+        with named("one that was interrupted"):
+            shutil.rmtree(other / "apt/dists")
+            (other / f"releases/{NAME}-{NEW}.tar.xz").unlink()
+            (other / ".new/rpm").mkdir(parents=True)
+            (other / f".new/rpm/nvgrace-gpu-{NEW}-1.x86_64.rpm").write_text("half")
+            self.publish(NEW, site=other)
+            self.assertEqual(contents(other), contents(self.site))
 
     def test_what_is_refused_changes_nothing(self):
         before = contents(self.site)
         for said, version, env in ((f"has version {NEW} already", NEW, {}), ("needs a key", NEW, {"GPG_KEY": ""}),
-                                   ("no secret key", NEW, {"GPG_KEY": "nobody@example.org"}),
+                                   ("No secret key", NEW, {"GPG_KEY": "nobody@example.org"}),
                                    (f"the tag is v1.2.3, but dkms.conf has the version {NEW}", NEW, {"TAG": "v1.2.3"}),
                                    ("SITE in the Makefile is https://", NEW, {"URL": ""})):
             with named(said):
@@ -144,6 +155,15 @@ class Publish(unittest.TestCase):
                 self.assertIn(said, self.publish(version, ok=False, site=site, **env))
         self.assertIn("is not a release", run("scripts/packaging/repo", "--publish", self.site, ok=False, **self.env)
                       if "+git" in scratch.version() else "is not a release")
+        with named("a later version"):
+            later = self.work / "later"
+            (later / "releases").mkdir(parents=True)
+            (later / f"releases/{NAME}-1000.0.0.tar.xz").touch()
+            self.assertIn("has version 1000.0.0, which is later", self.publish(NEW, ok=False, site=later))
+            self.assertEqual(len(contents(later)), 1)
+        with named("a file in the way"):
+            file = self.sources[NEW] / "Makefile"
+            self.assertIn(f"can't write to {file}", self.publish(NEW, ok=False, site=file / "site"))
         self.assertIn("name the folder", run("make", "publish", cwd=self.sources[NEW], ok=False, **self.env))
         self.assertEqual(contents(self.site), before)
         self.assertFalse((self.work / "empty").exists())
@@ -178,15 +198,21 @@ class Publish(unittest.TestCase):
             git("config", "user.email", "test@example.org")
             git("add", "--all")
             git("commit", "-q", "-m", f"release {version}")
-            git("remote", "add", "origin", forge)
 
             self.assertIn("SIGNING_KEY", release("key", ok=False, SIGNING_KEY=""))
             self.assertIn("no key", release("key", ok=False, SIGNING_KEY="rubbish"))
             self.assertIn("only a public key", release("key", ok=False, SIGNING_KEY=(self.site / "nvgrace-gpu.asc").read_text()))
             key = dict(line.split("=", 1) for line in release("key", SIGNING_KEY=self.secret).splitlines() if "=" in line)
+            self.assertIn("can't read the branches", release("site", ok=False, TAG=f"v{version}", **key))
+            git("remote", "add", "origin", forge)
+            release("site", TAG=f"v{version}", **key)
             self.assertIn("the tag is v1.2.3", release("site", ok=False, TAG="v1.2.3", **key))
-            for _ in range(2):      # as after a failure
-                release("site", TAG=f"v{version}", **key)
+            release("site", TAG=f"v{version}", **key)       # as after a failure
+            attached = contents(sources / "build/release")
+            self.assertEqual(set(attached), {pathlib.Path(name).name for name in contents(self.site)
+                                             if re.search(rf"{re.escape(version)}[-.]|^nvgrace-gpu\.asc$", name)})
+            site = {pathlib.Path(name).name: data for name, data in contents(sources / "build/site").items()}
+            self.assertEqual(attached, {name: site[name] for name in attached})
             self.assertEqual(release("notes").strip(), "- A change.")
             git("push", "-q", "origin", "gh-pages")
         files = run("git", "--git-dir", forge, "ls-tree", "-r", "--name-only", "gh-pages", **self.git).split()

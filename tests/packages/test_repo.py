@@ -17,7 +17,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from lab.system import scratch
-from packages import guide
+from packages import common, guide
 from packages.common import named
 
 pytestmark = pytest.mark.usefixtures("built_packages")
@@ -135,15 +135,18 @@ class Unsigned(Repository, unittest.TestCase):
     def test_nothing_is_signed(self):
         self.assertEqual([p.name for p in self.repo.rglob("*") if p.suffix in (".asc", ".gpg") or p.name == "InRelease"], [])
 
-    def test_a_key_that_is_not_there(self):
+    def test_a_key_that_cannot_sign(self):
         before = sorted(self.repo.rglob("*"))
-        home = self.work / "empty"
-        home.mkdir(mode=0o700)
-        for env, reason in (({"GNUPGHOME": str(home)}, 'no secret key "nobody@example.org"'),
-                            ({"GNUPGHOME": ""}, "needs GNUPGHOME"), ({"GNUPGHOME": str(home / "no")}, "no such folder")):
-            result = run("scripts/packaging/repo", self.repo, env={"GPG_KEY": "nobody@example.org", **env}, ok=False)
-            self.assertEqual(result.returncode, 1)
-            self.assertIn(reason, result.stdout)
+        home = self.work / "keys"
+        locked = common.make_key(home, "locked", passphrase="secret")
+        old = common.make_key(home, "old", ("--faked-system-time", "20200101T000000"), expires="1y")
+        for env, reason in (({**old, "GPG_KEY": "nobody@example.org"}, "nobody@example.org.*No secret key"),
+                            (old, "old@example.org.*Unusable secret key"), (locked, "locked@example.org.*signing failed"),
+                            ({**old, "GNUPGHOME": ""}, "needs GNUPGHOME"), ({**old, "GNUPGHOME": str(home / "no")}, "no such folder")):
+            with named(reason):
+                result = run("scripts/packaging/repo", self.repo, env=env, ok=False)
+                self.assertEqual(result.returncode, 1)
+                self.assertRegex(result.stdout, reason)
         self.assertEqual(sorted(self.repo.rglob("*")), before)
 
 
@@ -152,12 +155,13 @@ class Signed(Repository, unittest.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         home = cls.work / "gnupg"
-        home.mkdir(mode=0o700)
-        gpg = ("gpg", "--homedir", home, "--batch", "--passphrase", "")
-        run(*gpg, "--quick-generate-key", "test <test@example.org>", "rsa3072", "sign")
-        run(*gpg, "--quick-generate-key", "other <other@example.org>", "rsa3072", "sign")
-        (cls.work / "other.asc").write_text(run(*gpg, "--armor", "--export", "other@example.org").stdout)
-        cls.make(GPG_KEY="test@example.org", GNUPGHOME=str(home))
+        # Its owner has moved the day on which it expires.
+        key = common.make_key(home, "test", ("--faked-system-time", "20200101T000000"), expires="1y")
+        fingerprint = re.search(r"(?m)^fpr:+(\w+):", run("gpg", "--homedir", home, "--with-colons", "--list-keys").stdout)[1]
+        run("gpg", "--homedir", home, "--batch", "--quick-set-expire", fingerprint, "0")
+        cls.make(**key)
+        common.make_key(home, "other")
+        (cls.work / "other.asc").write_text(run("gpg", "--homedir", home, "--armor", "--export", "other@example.org").stdout)
         cls.trust = f"signed-by={cls.repo}/nvgrace-gpu.asc"
 
     def test_the_guides_source(self):
