@@ -52,6 +52,21 @@ def fixture_made(key):
     return make("stable-amd64", *key)[1]
 
 
+@pytest.fixture(name="repository", scope="module")
+def fixture_repository(made, built_packages):   # pylint: disable=unused-argument
+    """A signed repository with these and the packages of these sources, for a host
+    that has it at /mnt/repo."""
+    where, home = scratch.PROJECT / "build/module-repo", scratch.PROJECT / "build/module-gnupg"
+    try:
+        done = subprocess.run(["scripts/packaging/repo", where], cwd=scratch.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env={**os.environ, **common.make_key(home), "MODULES": FOLDER, "URL": "file:/mnt/repo"})
+        assert not done.returncode, done.stdout
+        yield where
+    finally:
+        for folder in (where, home):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def add_kernels(host):
     """Two kernels: the packages' one, and a newer one. Of each, only what is
     about vfio."""
@@ -101,26 +116,19 @@ def check_removed(host):
 
 
 @pytest.mark.needs("trees")
-@pytest.mark.usefixtures("built_packages")
 @pytest.mark.parametrize("suite, kernel_first", [("bookworm", True), ("trixie", False)])
-def test_apt_without_a_compiler(made, suite, kernel_first):
+def test_apt_without_a_compiler(repository, suite, kernel_first):
     host = scratch.Scratch(lower=scratch.tree(suite))
     try:
         host.sh("apt-get -q update && apt-get -q -y install kmod")
         if kernel_first:
             add_kernels(host)
-        # apt itself must choose the package with the rule.
-        debs = [p for p in made if p.suffix == ".deb"] + [scratch.package(f"{n}_{scratch.deb_version()}_{a}.deb")
-                                                         for n, a in ((f"{NAME}-udev", "all"), (f"{NAME}-dkms", "all"), ("nvgrace-gpu", "amd64"))]
-        (host.shared / "repo").mkdir()
-        for deb in debs:
-            shutil.copy(deb, host.shared / "repo")
-        packages_list = subprocess.run(["apt-ftparchive", "packages", "."], cwd=host.shared / "repo", capture_output=True, text=True, check=True).stdout
-        (host.shared / "repo/Packages").write_text(packages_list)
+        shutil.copytree(repository, host.shared / "repo")
         package = f"{NAME}-modules-{release('stable-amd64')}"
+        # apt itself must choose the package with the rule.
         host.sh(f"""
-            echo 'deb [trusted=yes] file:/mnt/repo ./' >/etc/apt/sources.list.d/our.list
-            apt-get -q update
+            cp /mnt/repo/nvgrace-gpu.sources /etc/apt/sources.list.d/our.sources
+            apt-get -q -o APT::Update::Error-Mode=any update
             apt-get -q -y -o APT::Install-Recommends=true install {package} nvgrace-gpu""")
         if not kernel_first:
             assert_no_lists(host)
@@ -143,9 +151,8 @@ def test_apt_without_a_compiler(made, suite, kernel_first):
         host.close()
 
 
-@pytest.mark.usefixtures("built_packages")
 @pytest.mark.needs("root installers")
-def test_dnf_without_a_compiler(made):
+def test_dnf_without_a_compiler(repository):
     host = scratch.Scratch(lower=f"{packages.root('installers')}:/")
     try:
         host.empty("/usr/lib/modules")
@@ -153,14 +160,12 @@ def test_dnf_without_a_compiler(made):
         host.sh("""
             mkdir -p /var/lib/rpm /etc/yum.repos.d
             rm -rf /usr/bin/gcc /usr/bin/cc /usr/bin/make /usr/sbin/dkms""")
-        rpms = [p for p in made if p.suffix == ".rpm"] + [scratch.package(f"{NAME}-udev-*.noarch.rpm"), scratch.package("nvgrace-gpu-[0-9]*.x86_64.rpm")]
-        (host.shared / "repo").mkdir()
-        for rpm in [*rpms, scratch.package(f"{NAME}-dkms-*.noarch.rpm")]:
-            shutil.copy(rpm, host.shared / "repo")
-        subprocess.run(["createrepo_c", "-q", host.shared / "repo"], check=True)
-        common.build_stand_in(host.shared, rpms)
+        shutil.copytree(repository, host.shared / "repo")
         package = f"{NAME}-modules-{release('stable-amd64')}"
-        dnf = "dnf -y --nogpgcheck --repofrompath=our,file:///mnt/repo --repofrompath=stand-in,file:///mnt/stand-in"
+        host.sh("cp /mnt/repo/nvgrace-gpu.repo /etc/yum.repos.d")
+        common.build_stand_in(host.shared, [next(repository.glob(f"rpm/{p}")) for p in
+                                            (f"{package}-*.rpm", f"{NAME}-udev-*.noarch.rpm", "nvgrace-gpu-[0-9]*.x86_64.rpm")])
+        dnf = "dnf -y --repofrompath=stand-in,file:///mnt/stand-in --setopt=stand-in.gpgcheck=0"
         host.sh(f"{dnf} install {package} {NAME}-udev nvgrace-gpu")
         check_installed(host)
         host.sh(f"{dnf} remove {package}")
@@ -202,19 +207,6 @@ def test_the_same_bytes_again(made, key):
     again = make("stable-amd64", *key)[1]
     assert again == made
     assert [p.read_bytes() for p in again] == before
-
-
-@pytest.mark.usefixtures("built_packages")
-def test_make_repo_takes_them(made):
-    repo = scratch.PROJECT / "build/module-repo"
-    try:
-        subprocess.run(["scripts/packaging/repo", repo], cwd=scratch.PROJECT, check=True, capture_output=True,
-                       env={**os.environ, "MODULES": FOLDER})
-        names = {p.name for p in repo.rglob("*") if p.is_file()}
-        assert {p.name for p in made} <= names
-        assert f"Package: {NAME}-modules-{release('stable-amd64')}\n" in (repo / "apt/dists/stable/main/binary-amd64/Packages").read_text()
-    finally:
-        shutil.rmtree(repo, ignore_errors=True)
 
 
 @pytest.mark.packages
