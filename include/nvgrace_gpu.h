@@ -26,8 +26,8 @@
 #include <linux/workqueue.h>
 
 #include "compat/mapping.h"
+#include "compat/mm.h"
 
-struct compat_pfn_space;
 struct nvgrace_gpu;
 
 /* Most bad pages of a part that the driver can tell apart. */
@@ -74,7 +74,7 @@ struct nvgrace_gpu_region {
 	 * How the kernel finds the mappings of a page with a memory error,
 	 * while the device is open. Owned by region.c.
 	 */
-	struct compat_pfn_space *pfn_space;
+	struct compat_pfn_space pfn_space;
 
 	/* Pages that the kernel has reported as bad. Owned by poison.c. */
 	struct nvgrace_gpu_poison poison;
@@ -542,24 +542,12 @@ int nvgrace_gpu_region_mmap(struct vfio_device *core_vdev,
 
 /*
  * Between these two, memory errors in the region's pages reach the tasks that
- * have mapped them, if the kernel can do that. open comes with the device open,
- * before user space can map it. close comes when no mapping is left; again does
- * nothing. Sleep.
+ * have mapped them, and the fake BAR can be exported, if the kernel can do
+ * that. open comes with the device enabled, before user space can map it. close
+ * comes when no mapping is left; again does nothing. Sleep.
  */
 void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region);
 void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region);
-
-/* ---- dmabuf.c ------------------------------------------------------------ */
-
-/* Lets vfio-pci-core export dma-bufs. Called before registration. */
-void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu);
-
-/*
- * Whether the fake BARs can be exported. On right after vfio_pci_core_enable();
- * off when no user is left, before vfio_pci_core_close_device() or
- * vfio_pci_core_disable().
- */
-void nvgrace_gpu_dmabuf_show(struct nvgrace_gpu *gpu, bool show);
 
 /* ---- sysfs.c ------------------------------------------------------------- */
 

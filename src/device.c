@@ -54,7 +54,6 @@ static int open_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_gate_device_opened(gpu);
 	nvgrace_gpu_region_open(&gpu->usemem);
 	nvgrace_gpu_region_open(&gpu->resmem);
-	nvgrace_gpu_dmabuf_show(gpu, true);
 
 	vfio_pci_core_finish_enable(&gpu->core);
 	return 0;
@@ -67,7 +66,6 @@ static void close_device(struct vfio_device *core_vdev)
 	nvgrace_gpu_gate_device_closing(gpu);
 	nvgrace_gpu_region_close(&gpu->usemem);
 	nvgrace_gpu_region_close(&gpu->resmem);
-	nvgrace_gpu_dmabuf_show(gpu, false);
 	nvgrace_gpu_device_keep_awake(gpu);
 	nvgrace_gpu_scrub_before_close(gpu);
 	vfio_pci_core_close_device(core_vdev);

@@ -2,9 +2,10 @@
 /*
  * Gives vfio-pci-core the addresses of GPU memory that user space exports as a
  * dma-buf (VFIO_DEVICE_FEATURE_DMA_BUF). vfio-pci-core makes the dma-buf and
- * revokes it at a reset. Does nothing on kernels whose vfio-pci-core exports
- * none.
+ * revokes it at a reset. Kbuild leaves this file out if vfio-pci-core exports
+ * none. compat/vfio.h is the contract.
  */
+#include <linux/pci-p2pdma.h>
 #include <linux/vfio_pci_core.h>
 
 #include "compat/compat.h"
@@ -29,37 +30,28 @@ static int get_dmabuf_phys(struct vfio_pci_core_device *core,
 							       region_index);
 
 	if (!region)
-		return compat_core_dmabuf_phys(core, provider, region_index,
-					       phys_vec, dma_ranges, nr_ranges);
+		return vfio_pci_core_get_dmabuf_phys(core, provider,
+						     region_index, phys_vec,
+						     dma_ranges, nr_ranges);
 
 	/*
 	 * The memory is in no BAR of the device. Peers reach it like BAR0,
 	 * which is.
 	 */
-	*provider = compat_p2pdma_provider(core->pdev, 0);
+	*provider = pcim_p2pdma_provider(core->pdev, 0);
 	if (!*provider)
 		return -EINVAL;
 
-	return compat_fill_phys_vec(phys_vec, dma_ranges, nr_ranges,
-				    region->base, nvgrace_gpu_mappable(region));
+	return vfio_pci_core_fill_phys_vec(phys_vec, dma_ranges, nr_ranges,
+					   region->base,
+					   nvgrace_gpu_mappable(region));
 }
 
-static const struct compat_pci_ops pci_ops = {
+static const struct vfio_pci_device_ops pci_ops = {
 	.get_dmabuf_phys = get_dmabuf_phys,
 };
 
-void nvgrace_gpu_dmabuf_init(struct nvgrace_gpu *gpu)
+void compat_dmabuf_init(struct vfio_pci_core_device *core)
 {
-	compat_set_pci_ops(&gpu->core, &pci_ops);
-}
-
-void nvgrace_gpu_dmabuf_show(struct nvgrace_gpu *gpu, bool show)
-{
-	static const unsigned int bars[] = { VFIO_PCI_BAR2_REGION_INDEX,
-					     VFIO_PCI_BAR4_REGION_INDEX };
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(bars); i++)
-		if (nvgrace_gpu_region(gpu, bars[i]))
-			compat_show_bar(&gpu->core, bars[i], show);
+	core->pci_ops = &pci_ops;
 }

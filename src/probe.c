@@ -384,7 +384,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	nvgrace_gpu_region_init(gpu);
 	nvgrace_gpu_scrub_init(gpu);
 	dev_set_drvdata(&pdev->dev, &gpu->core);
-	nvgrace_gpu_dmabuf_init(gpu);
+	compat_dmabuf_init(&gpu->core);
 
 	ret = compat_mapping_init(&gpu->mapping);
 	if (ret)

@@ -360,6 +360,13 @@ void nvgrace_gpu_region_init(struct nvgrace_gpu *gpu)
 		mutex_init(&gpu->insert_lock[i]);
 }
 
+/* vfio's index of the fake BAR that shows @region. */
+static unsigned int bar_of(const struct nvgrace_gpu_region *region)
+{
+	return region->uncached ? VFIO_PCI_BAR2_REGION_INDEX :
+				  VFIO_PCI_BAR4_REGION_INDEX;
+}
+
 void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
 {
 	struct vfio_pci_core_device *core;
@@ -369,16 +376,13 @@ void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
 		return;
 
 	core = &region->gpu->core;
-	region->pfn_space = kzalloc(sizeof(*region->pfn_space), GFP_KERNEL);
-	if (!region->pfn_space)
-		ret = -ENOMEM;
-	else
-		ret = compat_register_pfn_space(region->pfn_space,
-						compat_mapping_space(&region->gpu->mapping,
-								     &core->vdev),
-						PHYS_PFN(region->base),
-						PHYS_PFN(nvgrace_gpu_mappable(region)),
-						pfn_to_pgoff);
+	compat_show_bar(core, bar_of(region), true);
+	ret = compat_register_pfn_space(&region->pfn_space,
+					compat_mapping_space(&region->gpu->mapping,
+							     &core->vdev),
+					PHYS_PFN(region->base),
+					PHYS_PFN(nvgrace_gpu_mappable(region)),
+					pfn_to_pgoff);
 	/* Not fatal: the device can be used without. */
 	if (ret && ret != -EOPNOTSUPP)
 		dev_warn_ratelimited(&core->pdev->dev,
@@ -389,8 +393,8 @@ void nvgrace_gpu_region_open(struct nvgrace_gpu_region *region)
 
 void nvgrace_gpu_region_close(struct nvgrace_gpu_region *region)
 {
-	if (region->pfn_space)
-		compat_unregister_pfn_space(region->pfn_space);
-	kfree(region->pfn_space);
-	region->pfn_space = NULL;
+	if (!region->length)
+		return;
+	compat_unregister_pfn_space(&region->pfn_space);
+	compat_show_bar(&region->gpu->core, bar_of(region), false);
 }

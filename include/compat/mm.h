@@ -7,6 +7,8 @@
 #include <linux/sched.h>
 #include <linux/wait.h>
 
+#include <generated/nvgrace_gpu_features.h>
+
 #ifndef HAVE_VM_FLAGS_SET
 static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
 {

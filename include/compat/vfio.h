@@ -137,68 +137,22 @@ out:
 
 #endif /* HAVE_GET_REGION_INFO_CAPS */
 
-struct p2pdma_provider;
-struct phys_vec;
-struct vfio_region_dma_range;
-
 #ifdef HAVE_GET_DMABUF_PHYS
 
-#include <linux/pci-p2pdma.h>
-
 #define COMPAT_HAS_DMABUF	IS_ENABLED(CONFIG_VFIO_PCI_DMABUF)
-#define compat_pci_ops		vfio_pci_device_ops
-#define compat_p2pdma_provider	pcim_p2pdma_provider
-#define compat_core_dmabuf_phys	vfio_pci_core_get_dmabuf_phys
-#define compat_fill_phys_vec	vfio_pci_core_fill_phys_vec
 
-/* Called before the device is registered with vfio. */
-static inline void compat_set_pci_ops(struct vfio_pci_core_device *core,
-				      const struct compat_pci_ops *ops)
-{
-	core->pci_ops = ops;
-}
+/*
+ * Lets vfio-pci-core export memory of regions that src/dmabuf.c knows as
+ * dma-bufs. Called before the device is registered with vfio.
+ */
+void compat_dmabuf_init(struct vfio_pci_core_device *core);
 
 #else /* !HAVE_GET_DMABUF_PHYS */
 
 #define COMPAT_HAS_DMABUF	false
 
-struct compat_pci_ops {
-	int (*get_dmabuf_phys)(struct vfio_pci_core_device *core,
-			       struct p2pdma_provider **provider,
-			       unsigned int region_index,
-			       struct phys_vec *phys_vec,
-			       struct vfio_region_dma_range *dma_ranges,
-			       size_t nr_ranges);
-};
-
-static inline void compat_set_pci_ops(struct vfio_pci_core_device *core,
-				      const struct compat_pci_ops *ops)
+static inline void compat_dmabuf_init(struct vfio_pci_core_device *core)
 {
-}
-
-/* Never called: they let the code around them compile. */
-static inline struct p2pdma_provider *
-compat_p2pdma_provider(struct pci_dev *pdev, int bar)
-{
-	return NULL;
-}
-
-static inline int
-compat_core_dmabuf_phys(struct vfio_pci_core_device *core,
-			struct p2pdma_provider **provider,
-			unsigned int region_index, struct phys_vec *phys_vec,
-			struct vfio_region_dma_range *dma_ranges,
-			size_t nr_ranges)
-{
-	return -EOPNOTSUPP;
-}
-
-static inline int
-compat_fill_phys_vec(struct phys_vec *phys_vec,
-		     struct vfio_region_dma_range *dma_ranges,
-		     size_t nr_ranges, phys_addr_t start, phys_addr_t len)
-{
-	return -EOPNOTSUPP;
 }
 
 #endif /* HAVE_GET_DMABUF_PHYS */
