@@ -156,6 +156,22 @@ static void ask_for_ioeventfds(struct answers *all)
 	close(fd);
 }
 
+/* Config space and registers, as the client sees them. */
+static void ask_for_bar0(const struct gpu *gpu, struct answers *all)
+{
+	uint32_t word;
+	unsigned int i;
+
+	for (i = 0; i < 64; i += 4) {
+		word = 0;
+		note(all, vfio_read(&v, REGION(VFIO_PCI_CONFIG_REGION_INDEX) + i, &word, 4), "config space, %#x", i);
+		note(all, word, "word at %#x", i);
+	}
+	word = 0;
+	note(all, vfio_read(&v, REGION(VFIO_PCI_BAR0_REGION_INDEX), &word, 4), "BAR0");
+	note(all, word, "word of BAR0");
+}
+
 static void ask_for_features(struct answers *all)
 {
 	static const uint32_t ways[] = {
@@ -179,7 +195,6 @@ static void ask_for_features(struct answers *all)
 
 static void ask_all(const struct gpu *gpu, struct answers *all)
 {
-	memset(all, 0, sizeof(*all));
 	vfio_open(&v, gpu);
 	ask_for_info(all);
 	ask_for_regions(all);
@@ -190,7 +205,63 @@ static void ask_all(const struct gpu *gpu, struct answers *all)
 	vfio_close(&v);
 }
 
-static void answers_are_those_of_vfio_pci(const char *name)
+/* The same while the host goes to sleep, and when it is awake again. */
+static void ask_beside_sleep(const struct gpu *gpu, struct answers *all)
+{
+	vfio_open(&v, gpu);
+	host_sleeps();
+	ask_for_bar0(gpu, all);
+	vfio_close(&v);
+	ask_all(gpu, all);
+	host_wakes();
+}
+
+/* What an error on the link is to the client, and what it leaves. */
+static void ask_for_error(const struct gpu *gpu, struct answers *all, uint32_t error)
+{
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	char line[256] = "";
+	uint64_t times = 0;
+	int level;
+
+	assert_true(fd >= 0);
+	vfio_open(&v, gpu);
+	assert_int_equal(set_irq(VFIO_PCI_ERR_IRQ_INDEX, VFIO_IRQ_SET_DATA_EVENTFD, 1, fd), 0);
+	gpu_inject_error(gpu, error, 0);
+	/* From the mark that this has set. */
+	while (!strstr(line, "device recovery "))
+		if (!klog_next(&level, line, sizeof(line)))
+			usleep(10000);
+	note(all, !!strstr(line, "successful"), "recovery from %#x", error);
+	if (read(fd, &times, sizeof(times)) < 0)
+		assert_int_equal(errno, EAGAIN);
+	note(all, times, "notices of %#x", error);
+	ask_for_bar0(gpu, all);
+	note(all, call(VFIO_DEVICE_RESET, NULL), "reset after %#x", error);
+	vfio_close(&v);
+	close(fd);
+}
+
+static void ask_for_errors(const struct gpu *gpu, struct answers *all)
+{
+	ask_for_error(gpu, all, ERR_COMPLETION_TIMEOUT);
+	ask_for_error(gpu, all, ERR_DATA_LINK);
+}
+
+/* After the reset of its link, a GPU has no BARs until it is found again. */
+static void find_again(const struct gpu *gpu)
+{
+	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
+	gpu_rescan(gpu);
+}
+
+/*
+ * @ask opens the device, and asks all that it wants to know. If not NULL, @mend
+ * is for the unbound device afterwards.
+ */
+static void answers_are_those_of_vfio_pci(const char *name,
+					  void (*ask)(const struct gpu *gpu, struct answers *all),
+					  void (*mend)(const struct gpu *gpu))
 {
 	static struct answers ours, theirs;
 	const struct gpu *gpu = gpu_find(name);
@@ -198,15 +269,21 @@ static void answers_are_those_of_vfio_pci(const char *name)
 	size_t i;
 
 	assert_int_equal(gpu_bind(gpu), 0);
-	ask_all(gpu, &ours);
+	ours.count = 0;
+	ask(gpu, &ours);
 	assert_int_equal(gpu_unbind(gpu), 0);
+	if (mend)
+		mend(gpu);
 
 	assert_int_equal(system("modprobe vfio-pci"), 0);
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "vfio-pci"),
 			 0);
 	must_write_file(VFIO_PCI "bind", gpu->addr);
-	ask_all(gpu, &theirs);
+	theirs.count = 0;
+	ask(gpu, &theirs);
 	must_write_file(VFIO_PCI "unbind", gpu->addr);
+	if (mend)
+		mend(gpu);
 
 	assert_int_equal(ours.count, theirs.count);
 	for (i = 0; i < ours.count; i++) {
@@ -223,13 +300,25 @@ static void answers_are_those_of_vfio_pci(const char *name)
 
 static void without_memory_every_answer_is_vfio_pcis(void **state)
 {
-	answers_are_those_of_vfio_pci("none");
+	answers_are_those_of_vfio_pci("none", ask_all, NULL);
 }
 
 /* Linux 7.3 has an error interrupt for it, earlier ones have none. */
 static void so_it_is_without_pci_express(void **state)
 {
-	answers_are_those_of_vfio_pci("nopcie");
+	answers_are_those_of_vfio_pci("nopcie", ask_all, NULL);
+}
+
+static void so_are_errors_and_what_they_leave(void **state)
+{
+	assert_int_equal(load_file("/tests/aer_inject.ko"), 0);
+	answers_are_those_of_vfio_pci("none", ask_for_errors, find_again);
+	assert_int_equal(unload("aer_inject"), 0);
+}
+
+static void so_it_is_while_the_host_sleeps(void **state)
+{
+	answers_are_those_of_vfio_pci("none", ask_beside_sleep, NULL);
 }
 
 /* Its GPU is never ready. */
@@ -312,8 +401,18 @@ static const struct CMUnitTest model_tests[] = {
 	TEST(without_memory_a_reset_is_vfio_pcis),
 };
 
+static const struct CMUnitTest error_tests[] = {
+	TEST(so_are_errors_and_what_they_leave),
+};
+
+static const struct CMUnitTest sleep_tests[] = {
+	TEST(so_it_is_while_the_host_sleeps),
+};
+
 const struct case_group groups[] = {
 	{ "lab", CASES(tests) },
+	{ "lab model module:aer_inject", CASES(error_tests) },
+	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests) },
 	{ "lab model", CASES(model_tests) },
 	{ }
 };

@@ -1498,6 +1498,139 @@ static void nobody_sees_anything_when_all_happens_at_once(void **state)
 					 "\n"), 0);
 }
 
+/* ---- its steps ---------------------------------------------------------- */
+
+#define TRACING		"/sys/kernel/tracing/"
+#define INSTANCE	TRACING "instances/scrub"
+#define FAILING		"/sys/module/failing/parameters/"
+#define STEP		(16 * MiB)
+#define END_STEPS	4
+
+/* A part of a GPU, by the address of the driver's structure. */
+struct part {
+	unsigned long long address;
+	unsigned int steps;	/* seen */
+	unsigned int first;	/* of these, how many come before the end */
+};
+
+/* Reads a step of a scrub from a line of the trace. */
+static bool read_step(const char *line, char *task, struct part *part,
+		      unsigned int *step)
+{
+	const char *fields = strstr(line, " part=");
+	unsigned long long offset;
+
+	if (!fields || sscanf(line, " %63s", task) != 1 ||
+	    sscanf(fields, " part=%llx offset=%llu", &part->address, &offset) != 2)
+		return false;
+	*step = offset / STEP;
+	return true;
+}
+
+static struct part *find_part(struct part *parts, unsigned long long address)
+{
+	while (parts->address && parts->address != address)
+		parts++;
+	parts->address = address;
+	return parts;
+}
+
+/*
+ * The last 64 MiB of both parts come after all else, one after the other, by one
+ * worker. What follows overwrites some of it again.
+ */
+static void the_end_of_each_part_comes_last(void **state)
+{
+	const struct gpu *gpu = gpu_find("gh200");
+	const unsigned int all = gpu->size / STEP;
+	struct part parts[3] = { }, part = { };
+	unsigned int seen = 0, step;
+	char task[64], last[64] = "";
+	char *text, *rest, *line;
+
+	scrub_set_parameter(false);
+	bind(gpu);
+	must_write_file(TRACING "kprobe_events",
+			"p:nvgrace_scrub_step nvgrace_gpu_rw_zero part=%x0:x64 offset=%x1:u64");
+	assert_return_code(mkdir(INSTANCE, 0700), errno);
+	must_write_file(INSTANCE "/events/kprobes/nvgrace_scrub_step/enable", "1");
+	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	must_write_file(INSTANCE "/events/kprobes/nvgrace_scrub_step/enable", "0");
+	text = proc_text(INSTANCE "/trace");
+
+	rest = text;
+	while (seen < all && (line = strsep(&rest, "\n"))) {
+		struct part *p;
+
+		if (!read_step(line, task, &part, &step))
+			continue;
+		p = find_part(parts, part.address);
+		assert_true(p < parts + 2);
+		if (seen++ < all - 2 * END_STEPS) {
+			p->first++;
+		} else {
+			assert_int_equal(step, p->first + p->steps++);
+			assert_string_equal(*last ? last : task, task);
+			strcpy(last, task);
+		}
+	}
+	assert_int_equal(seen, all);
+	assert_int_equal(parts[0].steps, END_STEPS);
+	assert_int_equal(parts[1].steps, END_STEPS);
+	free(text);
+	unbind(gpu);
+}
+
+static int stop_tracing(void **state)
+{
+	if (!rmdir(INSTANCE))
+		must_write_file(TRACING "kprobe_events", "\n");
+	return teardown(state);
+}
+
+/*
+ * An unbind waits for a step that does not end, but for no other one. At the
+ * third line, more than a minute has gone by since the first.
+ */
+static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
+{
+	const struct gpu *gpu = usual();
+	struct beside *unbinding;
+	int events = events_listen();
+	int i;
+
+	assert_int_equal(load_file("/tests/failing.ko"), 0);
+	bind(gpu);
+	assert_becomes_clean(gpu);
+	assert_event(events, gpu, "clean", 1, gpu->size);
+	vfio_open(&v, gpu);
+	must_write_file(FAILING "hold", "1");
+	must_write_file(FAILING "calls", "0 nvgrace_gpu_rw_zero");
+	vfio_close(&v);
+	klog_mark();
+	unbinding = beside(unbind_beside, gpu);
+	for (i = 0; i < 4; i++)
+		assert_true(klog_wait("shutdown waits for a scrub: 0 of ", STUCK_MS));
+	klog_rewind();
+	assert_int_equal(klog_count("could not be cleared"), 0);
+	must_write_file(FAILING "hold", "0");
+	assert_int_equal(ended(unbinding), 0);
+	assert_event(events, gpu, "failed", 2, 0);
+	assert_int_equal(klog_count("no progress for 60 s at unbinding or shutdown (error -62); the GPU is released with its content"),
+			 1);
+	must_write_file(FAILING "calls", "\n");
+	assert_int_equal(unload("failing"), 0);
+	close(events);
+}
+
+static int let_go(void **state)
+{
+	write_file(FAILING "hold", "0");
+	write_file(FAILING "calls", "\n");
+	return teardown(state);
+}
+
 /* ---- files -------------------------------------------------------------- */
 
 static void the_files_are_what_they_should_be(void **state)
@@ -1596,6 +1729,15 @@ static const struct CMUnitTest model_tests[] = {
 	test(nobody_sees_anything_whatever_happens),
 };
 
+static const struct CMUnitTest traced_tests[] = {
+	cmocka_unit_test_setup_teardown(the_end_of_each_part_comes_last, setup, stop_tracing),
+};
+
+/* Take minutes in which the machine has nothing to do. */
+static const struct CMUnitTest late_tests[] = {
+	cmocka_unit_test_setup_teardown(unbinding_gives_up_a_scrub_that_gets_no_further, setup, let_go),
+};
+
 /* Needs a kernel with suspend. */
 static const struct CMUnitTest suspend_tests[] = {
 	test(waiting_for_it_does_not_keep_the_host_awake),
@@ -1610,6 +1752,9 @@ const struct case_group groups[] = {
 	  CASES(sleep_event_tests), set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
 	{ "lab model", CASES(model_tests), set_up, finish },
+	{ "lab model CONFIG_ARM64 CONFIG_KPROBE_EVENTS", CASES(traced_tests), set_up, finish },
+	{ "lab model CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
+	  CASES(late_tests), set_up, finish },
 	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_tests), NULL, finish },
 	{ }

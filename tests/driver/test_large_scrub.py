@@ -39,12 +39,12 @@ class Machine(vm.Machine):
             return fd
 
 
-def run(kernel, gpus, commands, handlers, timeout, memory="256G"):
+def run(kernel, gpus, commands, handlers, timeout, memory="256G", append=""):
     """Boot with these GPUs and the module parameter on, and run commands, with which
     nothing may be wrong in the machine. Unless there is another memory, the first
     GPU's is at BASE."""
     kernel = vm.Kernel(kernel)
-    with Machine(kernel, gpus=gpus, memory=memory, module=str(programs.module_of(kernel)), module_params="scrub=1",
+    with Machine(kernel, gpus=gpus, memory=memory, module=str(programs.module_of(kernel)), module_params="scrub=1", append=append,
                  handlers={**gpu_memory.HANDLERS, **handlers}, commands=commands, timeout=timeout,
                  log=str(programs.log_file(f"scrub-{kernel.name}"))) as machine:
         result = machine.run()
@@ -124,6 +124,26 @@ def test_a_shutdown_during_a_bind_leaves_what_is_bound_clean(kernel):
     os.close(kept.fd)
     log = programs.log_file(f"scrub-{kernel}").read_text(errors="replace")
     assert log.count("GPU memory is clear") == 1
+
+
+def test_a_crash_kernel_leaves_the_memory_alone(kernel):
+    """It says so on its command line. Nothing is scrubbed, and shutdown waits for
+    nothing."""
+    size = 3 * GiB
+    kept = Kept()
+    demand = f"echo 1 >/sys/bus/pci/devices/$(gpu g)/nvgrace_gpu/scrub || echo refused; {STATE}"
+    result = run(kernel, gpu(size), [{"name": "begin", "run": f"host soil {BASE:#x} {size:#x}; host keep; {BIND}; {STATE}"},
+                                     {"name": "demand", "run": demand}], {"keep": kept.keep}, timeout=1200,
+                 # The kernel takes any address for the place of the old one's headers.
+                 append="elfcorehdr=0x50000000")
+    assert result.output("begin").strip() == "off"
+    assert result.output("demand").split()[-2:] == ["refused", "off"]
+    gpu_memory.is_soiled(kept, hex(BASE), hex(size))
+    os.close(kept.fd)
+    log = programs.log_file(f"scrub-{kernel}").read_text(errors="replace")
+    assert "Power down" in log
+    assert "scrub:" not in log
+    assert "cleared" not in log
 
 
 class Drain(threading.Thread):

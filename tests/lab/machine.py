@@ -101,8 +101,9 @@ GPUS = [
     gpu("noc2c", M + 14 * GiB, 1536 * MiB, c2c={"ready_after_ms": None}),
     gpu("nohbm", M + 16 * GiB, 1536 * MiB, hbm={"ready_after_ms": None}),
 
-    # No memory, as with a GPU in a guest. There is nothing to wait for.
-    gpu("none", ready=False, bar2_size=64 * KiB),
+    # No memory, as with a GPU in a guest. There is nothing to wait for. The
+    # kernel does bus resets for its id, too.
+    gpu("none", ready=False, aer=True, device=0x2941, bar2_size=64 * KiB),
 
     # One step inside the limits of those refused below.
     gpu("afterram", RAM_END, FUNCTIONAL),

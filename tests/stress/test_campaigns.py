@@ -20,6 +20,7 @@ CAMPAIGNS = [
     *(("debug", "races", (case,), {"ROUNDS": rounds}) for case, rounds in RACES),
     # Minutes in which the machine has nothing to do.
     *((kernel, "aer", LATE, {}) for kernel in ("kcsan", "stable-16k")),
+    *((kernel, "scrub", ("unbinding_gives_up_a_scrub_that_gets_no_further",), {}) for kernel in ("newest", "stable")),
     *((kernel, "reset", ("a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back",), {}) for kernel in ("newest", "stable")),
     ("newest", "cycles", ("uses_leave_addresses_and_references_as_they_were", "uses_leave_no_object_behind"), {"USES": 1000}),
     ("newest", "scrub", ("rounds_of_use_leave_nothing", "nobody_sees_anything_whatever_happens"), {"ROUNDS": 1000}),
