@@ -164,7 +164,9 @@ static void ask_for_bar0(const struct gpu *gpu, struct answers *all)
 
 	for (i = 0; i < 64; i += 4) {
 		word = 0;
-		note(all, vfio_read(&v, REGION(VFIO_PCI_CONFIG_REGION_INDEX) + i, &word, 4), "config space, %#x", i);
+		note(all,
+		     vfio_read(&v, REGION(VFIO_PCI_CONFIG_REGION_INDEX) + i, &word, 4),
+		     "config space, %#x", i);
 		note(all, word, "word at %#x", i);
 	}
 	word = 0;

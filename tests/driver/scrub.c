@@ -1617,7 +1617,7 @@ static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 	must_write_file(FAILING "hold", "0");
 	assert_int_equal(ended(unbinding), 0);
 	assert_event(events, gpu, "failed", 2, 0);
-	assert_int_equal(klog_count("no progress for 60 s at unbinding or shutdown (error -62); the GPU is released with its content"),
+	assert_int_equal(klog_count("no progress for 60 s at unbinding or shutdown (error -62)"),
 			 1);
 	must_write_file(FAILING "calls", "\n");
 	assert_int_equal(unload("failing"), 0);
@@ -1735,7 +1735,8 @@ static const struct CMUnitTest traced_tests[] = {
 
 /* Take minutes in which the machine has nothing to do. */
 static const struct CMUnitTest late_tests[] = {
-	cmocka_unit_test_setup_teardown(unbinding_gives_up_a_scrub_that_gets_no_further, setup, let_go),
+	cmocka_unit_test_setup_teardown(unbinding_gives_up_a_scrub_that_gets_no_further,
+					setup, let_go),
 };
 
 /* Needs a kernel with suspend. */

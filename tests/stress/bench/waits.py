@@ -64,7 +64,10 @@ ENTRY = 0x4000_0000
 # better resets.
 CALLS = {0x3B6A: "open", 0x3B6F: "reset", 0x3B71: "map", 0x3B72: "unmap"}
 
+# Lines of the log stay off the console, as on hosts that boot with "quiet": an
+# emulated serial port takes longer for a line than the driver for a bind.
 TRACE = f"""
+    echo 4 >/proc/sys/kernel/printk
     cd /sys/kernel/tracing
     echo mono >trace_clock && echo 16384 >buffer_size_kb
     echo 'vcpu_pc == {ENTRY}' >events/kvm/kvm_entry/filter
