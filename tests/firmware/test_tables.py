@@ -165,8 +165,9 @@ TABLES = {
 # The GPU that stays bound while the others are tried.
 HOLDER = "holder"
 
-# Tables in a machine. Each takes a bus number and a thread that models the GPU.
-BATCH = 30
+# Of this size, the BAR0 of a GPU for each table fits below 4 GiB. It has both
+# readiness registers.
+BAR0_SIZE = 256 * KiB
 
 BIND = f"""
 d=/sys/bus/pci/devices/$(gpu $1)
@@ -230,7 +231,7 @@ def judge(name, gpu, output):
     return "" if good else f"{fields} of {size:#x}: {lines}"
 
 
-class Batch:
+class Host:
     """A machine with HOLDER and the GPUs of these tables."""
 
     def __init__(self, kernel, names, script):
@@ -238,6 +239,8 @@ class Batch:
         start, end = vm.ram_range(kernel.arch, GiB)
         places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
         gpus = [{"name": name, **machine.resolved(TABLES.get(name) or table(base=M), places)} for name in (HOLDER, *names)]
+        for gpu in gpus:
+            gpu["model"] = {"bar0_size": BAR0_SIZE, **gpu.get("model", {})}
         self.session = session.Interactive(kernel, gpus=gpus, memory="0", files={"/tests/bind": str(script)},
                                            module=str(programs.module_of(kernel)), log=str(programs.log_file("firmware")))
         self.gpus = {g.name: g for g in self.session.machine.gpus}
@@ -251,21 +254,18 @@ class Batch:
 
 
 @pytest.fixture(scope="module")
-def batch(request, tmp_path_factory):
-    """The machine of the batch of this number, with those of its tables that are
-    to be tested."""
+def host(request, tmp_path_factory):
+    """The machine of the tables that are to be tested."""
     chosen = {i.callspec.params["name"] for i in request.session.items if i.path == request.path}
-    first = request.param * BATCH
-    made = Batch(vm.Kernel((request.config.getoption("kernel") or ["newest"])[0]), [n for n in list(TABLES)[first:first + BATCH] if n in chosen],
-                 tmp_path_factory.mktemp("batch") / "bind")
+    made = Host(vm.Kernel((request.config.getoption("kernel") or ["newest"])[0]), [n for n in TABLES if n in chosen],
+                tmp_path_factory.mktemp("host") / "bind")
     yield made
     assert not made.session.end().failures
 
 
-@pytest.mark.parametrize(("batch", "name"), [(i // BATCH, name) for i, name in enumerate(TABLES)], ids=TABLES, indirect=["batch"],
-                         scope="module")
-def test_table(batch, name):
-    output, log = batch.bind(name)
+@pytest.mark.parametrize("name", TABLES)
+def test_table(host, name):
+    output, log = host.bind(name)
     assert not log
-    assert not judge(name, batch.gpus[name], output)
-    assert not misread(name, batch.gpus[name], batch.session.machine.models[name].gpu.counters)
+    assert not judge(name, host.gpus[name], output)
+    assert not misread(name, host.gpus[name], host.session.machine.models[name].gpu.counters)
