@@ -25,7 +25,7 @@ class Arch:
     last_slot: int              # the last slot that is free for root ports
     libraries: str              # of the guest's programs, here and in the guest
     loader: str                 # of dynamic programs in the guest
-    busybox: str                # static; "NAME:" in front: below the root of NAME in tests/lab/programs.conf
+    busybox: str                # static; "NAME:" in front: below "toolbox root NAME"
     # The prefix of compiler and binutils. This machine's own have such names,
     # too.
     tools: str

@@ -20,7 +20,7 @@ EXAMPLES = scratch.PROJECT / "docs/examples"
 
 @contextlib.contextmanager
 def system(*roots):
-    """A Scratch of the toolbox with nvgrace-gpu and programs of tests/lab/programs.conf."""
+    """A Scratch of the toolbox with nvgrace-gpu and programs of scripts/dev/toolbox."""
     host = scratch.Scratch(lower=":".join([*(str(packages.root(r)) for r in roots), "/"]))
     (host.dir / "upper/usr/sbin").mkdir(parents=True)
     shutil.copy(build(), host.dir / "upper/usr/sbin")

@@ -59,7 +59,7 @@ def run_tests(tests, machines):
 
 
 def lcov(*words):
-    """Run lcov of tests/lab/programs.conf with these arguments."""
+    """Run the toolbox's lcov with these arguments."""
     root = packages.root("coverage")
     perl = [root / "usr/share/perl5", *pathlib.Path(f"{root}{vm.NATIVE.libraries}/perl5").iterdir()]
     return subprocess.run(["perl", root / "usr/bin/lcov", "--branch-coverage", "--ignore-errors", IGNORED, *map(str, words)],
