@@ -36,7 +36,7 @@ TESTS = pathlib.Path(__file__).resolve().parent
 # and stable, each has a part.
 KERNELS = {
     "check": ("newest",),
-    "all": ("newest-64k", "stable", "oldstable"),
+    "all": ("newest", "newest-64k", "stable", "oldstable"),
     "long": ("newest-64k", "stable", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
              "debug", "debug-64k", "kcsan"),
 }
@@ -55,14 +55,13 @@ REVERSED = "newest-64k"
 # Seconds of the race "own_mapping", which are 10 elsewhere.
 RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
 
-# Groups of programs, each with a machine of its own: those that wait for most of
-# their time, during which the processors have other work, those of errors, and the
-# one that scrubs.
-PLACES = {**dict.fromkeys(("gate", "oddities", "power", "ready", "wait"), "waits"),
-          **dict.fromkeys(("aer", "failures", "removal"), "errors"), "scrub": "scrubs"}
+# Programs that wait for most of their time, during which the processors have other
+# work. They have a machine of their own. A third one would cost more than it saves:
+# a boot takes half a minute of a processor.
+WAITING = ("aer", "failures", "gate", "oddities", "power", "ready", "removal", "scrub", "wait")
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "scrubs", "driver", "guests/test_guest.py", "waits", "errors", "packages/test_publish.py", "hardware/test_hardware.py",
+LONG_GROUPS = ("packages/test_life.py", "waits", "driver", "guests/test_guest.py", "packages/test_publish.py", "hardware/test_hardware.py",
                "packages/test_headers.py",
                "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
                "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
@@ -91,7 +90,7 @@ def chosen_kernels(config):
     if names := config.getoption("kernel"):
         return names
     words = re.findall(r"\w+", config.getoption("markexpr"))
-    return [kernel for marker in words for kernel in KERNELS.get(marker, ())] or ["newest"]
+    return list(dict.fromkeys(kernel for marker in words for kernel in KERNELS.get(marker, ()))) or ["newest"]
 
 
 def pytest_generate_tests(metafunc):
@@ -107,12 +106,14 @@ def marks_of(item):
     if isinstance(item, Case):
         if item.config.getoption("kernel"):
             return MARKERS
+        if item.kernel == "newest":
+            return ["all" if item.slow else "check"]
         if item.kernel == "newest-64k":
             return ["all" if item.program in PAGES else "long"]
         # What waits and scrubs runs on the oldest and the newest kernel, between
         # which it lies.
         if item.kernel == "stable":
-            return ["long" if item.program in PLACES else "all"]
+            return ["long" if item.program in WAITING else "all"]
         return [marker for marker, kernels in KERNELS.items() if item.kernel in kernels]
     if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own
@@ -138,7 +139,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(mark)
         kernel = kernel_name(item)
         if isinstance(item, Case):
-            place = PLACES.get(item.program, "driver")
+            place = "waits" if item.program in WAITING else "driver"
         else:
             place = str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
@@ -202,14 +203,14 @@ class Source(pytest.File):
 
     @functools.lru_cache(None)  # pylint: disable=method-cache-max-size-none  # it lives as long as the run
     def cases(self, kernel):
-        """The names of the cases for a kernel. With --needs, which is before there
-        are kernels, all of them."""
-        return [case.name for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT)) and
+        """The cases for a kernel. With --needs, which is before there are kernels,
+        all of them."""
+        return [case for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT)) and
                 (self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in case.words.split()))]
 
     def collect(self):
         try:
-            return [Case.from_parent(self, name=f"{case}[{kernel}]", kernel=kernel, case=case)
+            return [Case.from_parent(self, name=f"{case.name}[{kernel}]", kernel=kernel, case=case)
                     for kernel in chosen_kernels(self.config) for case in self.cases(kernel)]
         except AssertionError as e:
             raise self.CollectError(str(e)) from None
@@ -220,7 +221,7 @@ class Case(pytest.Item):
 
     def __init__(self, *, kernel, case, **more):
         super().__init__(**more)
-        self.kernel, self.case = kernel, case
+        self.kernel, self.case, self.slow = kernel, case.name, "slow" in case.words.split()
         self.program = self.parent.program.stem
 
     def runtest(self):

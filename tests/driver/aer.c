@@ -1030,6 +1030,10 @@ static const struct CMUnitTest tests[] = {
 	TEST(while_a_neighbour_wants_a_reset_all_goes_on),
 	TEST(when_the_link_freezes_those_who_wait_fail),
 	TEST(a_fault_ends_if_the_gpu_does_not_wake_up),
+};
+
+/* They scrub large memory several times. */
+static const struct CMUnitTest slow[] = {
 	TEST(a_link_reset_in_a_scrub_leaves_nothing_clean),
 	TEST(a_scrub_disables_the_gpu_under_the_device_lock),
 };
@@ -1037,6 +1041,8 @@ static const struct CMUnitTest tests[] = {
 const struct case_group groups[] = {
 	{ "lab model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
 	  CASES(tests), setup, teardown },
+	{ "lab model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING slow",
+	  CASES(slow), setup, teardown },
 	{ "lab model module:aer_inject lab:neighbour lab:failing CONFIG_ARM64 CONFIG_KPROBES",
 	  CASES(failing), setup, teardown },
 	{ "lab model module:aer_inject lab:neighbour late", CASES(late), setup, teardown },

@@ -447,45 +447,69 @@ static void a_page_stays_bad_until_the_gpu_is_unbound(void **state)
 /* As many as the driver can tell apart. */
 #define BAD_PAGES	64
 
-static void with_too_many_bad_pages_all_count_as_bad(void **state)
+/* Makes that and one more bad, each fourth page. */
+static void make_too_many_bad(struct vfio *dev)
 {
-	const struct gpu *gpu = v.gpu;
 	size_t size = 4 * (BAD_PAGES + 1) * page;
-	char *map = vfio_map(&v, USEMEM, 0, size, RW, MAP_SHARED, NULL);
-	char *buf = malloc(page);
+	char *map = vfio_map(dev, USEMEM, 0, size, RW, MAP_SHARED, NULL);
+	char word[8];
 	int i, lines;
 
 	/* Each twice: the same page takes no more room. */
 	for (i = 0; i < 2 * BAD_PAGES + 2; i++) {
 		uint64_t at = 4 * (i / 2) * page;
-		struct bad_page bad = { gpu->base + at, 1 };
+		struct bad_page bad = { dev->gpu->base + at, 1 };
 
-		assert_int_equal(read_at(&v, USEMEM, at + page, buf, 8),
+		assert_int_equal(read_at(dev, USEMEM, at + page, word, 8),
 				 i <= 2 * BAD_PAGES ? 8 : -EIO);
 		assert_true(raises_sigbus(poison_it, &bad));
 		lines = klog_count("usemem has memory errors in more than 64 pages");
 		assert_int_equal(lines, i == 2 * BAD_PAGES);
 	}
 	munmap(map, size);
+}
+
+static void with_too_many_bad_pages_all_count_as_bad(void **state)
+{
+	char *buf = malloc(page);
+
+	make_too_many_bad(&v);
 	assert_int_equal(read_at(&v, USEMEM, page, buf, 8), -EIO);
 	assert_int_equal(read_at(&v, USEMEM, GiB, buf, 8), -EIO);
 	assert_int_equal(read_at(&v, RESMEM, 0, buf, 8), 8);
 	assert_int_equal(write_at(&v, USEMEM, page, buf, page), -EIO);
+	free(buf);
+}
 
-	/* A scrub overwrites all. */
-	vfio_close(&v);
+/* The GPU with the least memory. */
+static const struct gpu *small(void)
+{
+	return gpu_find(gpu_exists("tinymem") ? "tinymem" : "s1h");
+}
+
+/* A scrub overwrites all. */
+static void after_a_scrub_too_many_bad_pages_are_good(void **state)
+{
+	const struct gpu *gpu = small();
+	char *buf = malloc(page);
+	struct vfio other;
+
+	vfio_start(&other, gpu->name);
+	make_too_many_bad(&other);
+	vfio_close(&other);
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
-	vfio_open(&v, gpu);
-	assert_int_equal(read_at(&v, USEMEM, 0, buf, page), page);
-	assert_int_equal(read_at(&v, USEMEM, page, buf, 8), 8);
+	vfio_open(&other, gpu);
+	assert_int_equal(read_at(&other, USEMEM, 0, buf, page), page);
+	assert_int_equal(read_at(&other, USEMEM, page, buf, 8), 8);
+	vfio_stop(&other);
 	free(buf);
 }
 
 /* Scrubbing writes whole cache lines and doesn't read the old content. */
 static void a_bad_page_is_cleared_for_the_next_user(void **state)
 {
-	const struct gpu *gpu = gpu_find("s1h");
+	const struct gpu *gpu = small();
 	struct vfio other;
 	char *map, word[8];
 
@@ -539,6 +563,7 @@ static const struct CMUnitTest reported[] = {
 	test(overwritten_a_bad_page_stays_bad),
 	test(a_page_stays_bad_until_the_gpu_is_unbound),
 	test(with_too_many_bad_pages_all_count_as_bad),
+	test(after_a_scrub_too_many_bad_pages_are_good),
 	test(a_bad_page_is_cleared_for_the_next_user),
 };
 

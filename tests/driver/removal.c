@@ -120,7 +120,7 @@ static void a_removal_ends_when_the_user_is_killed(void **state)
 /* The removal waits for the scrub, which leaves nothing. */
 static void a_removed_gpu_is_scrubbed(void **state)
 {
-	const struct gpu *gpu = gpu_find("s1h");
+	const struct gpu *gpu = gpu_find("tinymem");
 	struct beside *removal;
 
 	scrub_set_parameter(true);

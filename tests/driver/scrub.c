@@ -940,7 +940,7 @@ static void forbid_resets(const struct gpu *gpu, bool forbid)
  */
 static void what_is_closed_while_the_host_hibernates_is_reset_again(void **state)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
+	const struct gpu *gpu = usual();
 	uint64_t before;
 
 	bind(gpu);
@@ -1158,7 +1158,7 @@ static void the_event_comes_after_the_state(void **state)
 {
 	const struct gpu *gpu = usual();
 	/* A scrub of the stand-in takes seconds. */
-	int events, i, rounds = machine_has("model") ? 100 : 20;
+	int events, i, rounds = machine_has("model") ? 40 : 20;
 
 	scrub_set_parameter(false);
 	events = events_listen();
@@ -1230,7 +1230,7 @@ static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
  */
 static void an_odd_size_is_cleared_to_its_end(void **state)
 {
-	const struct gpu *gpu = gpu_find("odd");
+	const struct gpu *gpu = gpu_find(gpu_exists(TINY) ? TINY : "odd");
 	unsigned long long end = gpu->base + gpu->size, last = end - MiB;
 
 	soil(gpu);
@@ -1721,9 +1721,13 @@ static const struct CMUnitTest model_tests[] = {
 	test(of_two_that_wait_one_may_be_killed),
 	test(unbinding_sleeps_in_pieces_and_says_so),
 	test(unbinding_ends_an_open_that_waits),
-	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(afterwards_the_gpu_is_idle),
 	test(memory_that_is_never_ready_is_never_shown),
+};
+
+/* They scrub large memory, or again and again. */
+static const struct CMUnitTest slow_tests[] = {
+	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(its_lines_are_limited),
 	test(rounds_of_use_leave_nothing),
 	test(nobody_sees_anything_whatever_happens),
@@ -1747,7 +1751,7 @@ static const struct CMUnitTest suspend_tests[] = {
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), set_up, finish },
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
-	{ "lab model lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP",
+	{ "lab model lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP slow",
 	  CASES(sleep_model_tests), set_up, finish },
 	{ "lab model lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET",
 	  CASES(sleep_event_tests), set_up, finish },
@@ -1756,6 +1760,7 @@ const struct case_group groups[] = {
 	{ "lab model CONFIG_ARM64 CONFIG_KPROBE_EVENTS", CASES(traced_tests), set_up, finish },
 	{ "lab model CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
 	  CASES(late_tests), set_up, finish },
+	{ "lab model slow", CASES(slow_tests), set_up, finish },
 	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_tests), NULL, finish },
 	{ }

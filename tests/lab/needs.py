@@ -11,6 +11,8 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
   carve-out     a GPU with usemem and resmem, as all are that the lab's programs use
   type1         a container of type1; always there in the lab
   this-driver   this driver, rather than Linux's own; always so in the lab
+  slow          time: on the newest kernel, such cases are in check-all, and not in
+                check; always there in the lab
   CONFIG_X      an option that is y or m
   module:X      a module of the kernel's package, which the machine gets
   symbol:X      a symbol that modules may use
@@ -23,7 +25,7 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
 Any other word holds only if a campaign says so."""
 
 # Words that hold in every machine of the lab.
-ALWAYS = ("lab", "carve-out", "this-driver", "type1")
+ALWAYS = ("lab", "carve-out", "this-driver", "type1", "slow")
 
 
 def holds(kernel, word, extra=()):
