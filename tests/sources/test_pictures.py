@@ -21,11 +21,11 @@ def compare(name, lines):
     assert record.differences(name, text.replace("usemem", "used", 1))
 
 
-@pytest.mark.all
 def test_demo():
     compare("demo", record.run_demo())
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("name", ["status", "doctor"])
 def test_tool(name, tool):
     compare(name, tool[name])

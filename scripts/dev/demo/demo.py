@@ -20,15 +20,11 @@ SIZE = 0x17_F000_0000
 
 def build(kernel):
     with progress.Step(f"building the module for Linux {kernel.release} (arm64)"):
-        # Not where `make modules` leaves it: other jobs may read that module
-        # now, and compiled it with other warnings.
-        folder = PROJECT / "build" / "demo" / kernel.release
-        progress.run(["make", "--no-print-directory", "-f", "scripts/module.mk",
-                      f"KDIR={kernel.headers}", f"BUILD={folder}", "MODULE=nvgrace-gpu-vfio-pci", *kernel.arch.make], cwd=PROJECT)
+        module = programs.module_of(kernel)
         program = PROJECT / "build" / "guest" / "demo"
         program.parent.mkdir(parents=True, exist_ok=True)
         progress.run([*programs.compiler(kernel.arch, [HERE / "demo.c", *programs.LIBRARY]), "-o", program])
-    return program, folder / "nvgrace-gpu-vfio-pci.ko"
+    return program, module
 
 
 def main():
@@ -63,5 +59,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (subprocess.CalledProcessError, vm.ConfigError) as error:
+    except (AssertionError, subprocess.CalledProcessError, vm.ConfigError) as error:
         sys.exit(f"demo: {error}")
