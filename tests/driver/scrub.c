@@ -868,7 +868,7 @@ static void unbinding_ends_an_open_that_waits(void **state)
 /* An administrator may restrict the workqueue. */
 static void one_worker_at_a_time_gets_there_too(void **state)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
+	const struct gpu *gpu = usual();
 
 	must_write_file(QUEUE "max_active", "1");
 	must_write_file(QUEUE "nice", "19");
