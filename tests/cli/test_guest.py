@@ -13,6 +13,8 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as ET
 
+import pytest
+
 from cli.common import validate
 from cli.guest_hosts import GPU_NODES, NIC0, NIC1, NVME, TRAY, GiB, TiB, Tree, address, descriptor, host
 
@@ -411,6 +413,7 @@ class BadRecords(unittest.TestCase):
                 host(t).file("/sys/devices/system/node/has_generic_initiator", text)
                 guest(t, "--format=qemu")
 
+    @pytest.mark.all
     def test_garbage(self):
         """No garbage in a file of the record is a crash. Garbage and formats take
         turns."""

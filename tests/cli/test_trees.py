@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import unittest
 
+import pytest
+
 from boot import lines, takeover
 from cli.common import build, build_helper, run, validate
 
@@ -1012,6 +1014,7 @@ class Wait(unittest.TestCase):
             self.assertEqual(done.returncode, 1)
 
 
+@pytest.mark.all
 class Garbage(unittest.TestCase):
     """With missing files, or files of any content, the commands end with an
     exit status and without a finding of the sanitizers."""
