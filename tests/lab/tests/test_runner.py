@@ -146,7 +146,8 @@ class FakeKernel(vm.Kernel):
 
 
 class Verdict(unittest.TestCase):
-    """The verdict on what a machine says on both channels."""
+    """The verdict on what a machine says on both channels, where test_machine.py
+    can't make it say so."""
 
     def judge(self, text, console=(), commands=("first", "second"), guests=None, **more):
         machine = self.machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in commands],
@@ -168,23 +169,6 @@ class Verdict(unittest.TestCase):
 
     GOOD = "@@BOOT 1.0 0.0\n@@RUN first\nhello\n@@RC first 0\n@@RUN second\n@@RC second 0\n@@DMESG\n@@DONE"
 
-    def test_all_well(self):
-        result = self.judge(self.GOOD)
-        self.assertEqual(result.failures, [])
-        self.assertEqual(result.output("first"), "hello")
-
-    def test_a_command_fails(self):
-        self.assertEqual(self.judge(self.GOOD.replace("first 0", "first 3")).failures, ["command first failed with 3"])
-
-    def test_a_command_never_ends_or_starts(self):
-        result = self.judge("@@BOOT 1.0 0.0\n@@RUN first\nhello")
-        self.assertEqual(result.failures[:2], ["command first did not end", "command second was never started"])
-
-    def test_no_done(self):
-        failures = self.judge(self.GOOD.replace("@@DONE", "")).failures
-        self.assertEqual(len(failures), 1)
-        self.assertIn("never said", failures[0])
-
     def test_the_guest_gives_up(self):
         self.assertIn("the guest gave up: no memory device", self.judge("@@FAIL no memory device\n@@DMESG\n@@DONE").failures)
         self.assertIn("the guest gave up: no port", self.judge("", ["@@FAIL no port"]).failures)
@@ -195,9 +179,6 @@ class Verdict(unittest.TestCase):
         in_dmesg = self.GOOD.replace("@@DMESG\n", f"@@DMESG\n{splat}\n")
         self.assertEqual(self.judge(in_dmesg, [splat]).failures, ["kernel log: BUG: bad"])
         self.assertEqual(self.judge(in_dmesg, allow=["BUG: bad"]).failures, [])
-
-    def test_what_commands_print_is_no_splat(self):
-        self.assertTrue(self.judge(self.GOOD.replace("hello", "checks for WARNING: pass")).ok)
 
     def test_a_command_cannot_end_another(self):
         result = self.judge(self.GOOD.replace("hello", "@@RC second 0"))
