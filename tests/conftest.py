@@ -61,7 +61,7 @@ RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
 WAITING = ("aer", "failures", "gate", "oddities", "power", "ready", "removal", "scrub", "wait")
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "waits", "driver", "guests/test_guest.py", "packages/test_publish.py", "hardware/test_hardware.py",
+LONG_GROUPS = ("packages/test_life.py", "waits", "driver", "firmware/test_tables.py", "guests/test_guest.py", "packages/test_publish.py", "hardware/test_hardware.py",
                "packages/test_headers.py",
                "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
                "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
