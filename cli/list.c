@@ -106,7 +106,7 @@ static enum colour state_colour(const char *state)
 
 static void print_table(struct overview *s, bool wide)
 {
-	char *(*cells)[COLUMNS] = xcalloc(s->gpus.count, sizeof(*cells));
+	g_autofree char *(*cells)[COLUMNS] = g_malloc0_n(s->gpus.count, sizeof(*cells));
 	int width[COLUMNS];
 	bool scrub = false;
 	size_t i, c;
@@ -126,7 +126,7 @@ static void print_table(struct overview *s, bool wide)
 		cells[i][SCRUB] = g_strdup(gpu->scrub_state ? gpu->scrub_state : "-");
 		scrub |= !!gpu->scrub_state;
 		cells[i][8] = g_strdup(overview_boots(s, gpu) ? "yes" :
-				      overview_persisted(s, gpu) ? "blocked" : "no");
+				       overview_persisted(s, gpu) ? "blocked" : "no");
 		cells[i][9] = g_strdup(overview_state(s, gpu));
 		for (c = 0; c < COLUMNS; c++)
 			if ((int)strlen(cells[i][c]) > width[c])
@@ -149,9 +149,8 @@ static void print_table(struct overview *s, bool wide)
 		printf("%s%s%s\n", colour(state_colour(cells[i][c])), cells[i][c],
 		       colour(COLOUR_NONE));
 		for (c = 0; c < COLUMNS; c++)
-			free(cells[i][c]);
+			g_free(cells[i][c]);
 	}
-	free(cells);
 }
 
 int cmd_list(struct host *h, int argc, char **argv)

@@ -229,7 +229,6 @@ int main(int argc, char **argv)
 	static char name[] = PROGRAM;
 	struct arguments a = { };
 	struct host h;
-	char *full;
 	int rc;
 
 	/* Messages begin with the same word, whatever argv[0] is. */
@@ -245,13 +244,13 @@ int main(int argc, char **argv)
 		return EXIT_USAGE_ERROR;
 	}
 	if (a.command->run) {
-		full = g_strdup_printf(PROGRAM " %s", a.command->name);
+		g_autofree char *full = g_strdup_printf(PROGRAM " %s", a.command->name);
+
 		a.argv[0] = full;
 		host_init(&h, a.root);
 		h.adds_id = config_adds_id;
 		rc = a.command->run(&h, a.argc, a.argv);
 		host_exit(&h);
-		free(full);
 	} else {
 		rc = run_own(&a);
 	}

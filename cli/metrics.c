@@ -107,7 +107,7 @@ static void sample(FILE *out, const char *name, const char *const *labels, uint6
 
 static void print_infos(FILE *out, struct overview *s)
 {
-	char *loaded = host_line(s->host, "/sys/module/" DRIVER_NAME "/version");
+	g_autofree char *loaded = host_line(s->host, "/sys/module/" DRIVER_NAME "/version");
 	size_t i;
 
 	family(out, "tool_info", "The version of this program.");
@@ -117,7 +117,6 @@ static void print_infos(FILE *out, struct overview *s)
 		make_printable(loaded);
 		SAMPLE(out, "module_info", 1, "version", loaded);
 	}
-	free(loaded);
 	family(out, "device_info", "A supported GPU.");
 	for (i = 0; i < s->gpus.count; i++) {
 		const struct gpu *gpu = &s->gpus.gpu[i];

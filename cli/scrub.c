@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <stdio.h>
@@ -135,12 +136,11 @@ static void refuse(struct target *t, char *message, char *next)
 /* Refuses a GPU that a visible process has open. */
 static bool refuse_in_use(struct host *h, struct target *t)
 {
-	char *who = gpu_users(h, t->gpu);
+	g_autofree char *who = gpu_users(h, t->gpu);
 
 	if (!who)
 		return false;
-	refuse(t, xasprintf("in use: %s", who), xstrdup("end that program"));
-	free(who);
+	refuse(t, g_strdup_printf("in use: %s", who), g_strdup("end that program"));
 	return true;
 }
 
@@ -149,21 +149,21 @@ static void check(struct host *h, struct target *t)
 	const struct gpu *gpu = t->gpu;
 
 	if (!gpu->driver)
-		refuse(t, xstrdup("not bound to a driver"),
-		       xasprintf("run \"" PROGRAM " bind %s\"", gpu->address));
+		refuse(t, g_strdup("not bound to a driver"),
+		       g_strdup_printf("run \"" PROGRAM " bind %s\"", gpu->address));
 	else if (!gpu->ours)
-		refuse(t, xasprintf("bound to %s, which can't scrub it", gpu->driver),
-		       xasprintf("stop what uses it and run \"" PROGRAM " bind %s\"",
-				 gpu->address));
+		refuse(t, g_strdup_printf("bound to %s, which can't scrub it", gpu->driver),
+		       g_strdup_printf("stop what uses it and run \"" PROGRAM " bind %s\"",
+				       gpu->address));
 	else if (gpu->mode == GPU_MODE_CORE_ONLY)
-		refuse(t, xstrdup("no memory to scrub: a plain PCI device, because firmware reports "
-				  "no memory"), NULL);
+		refuse(t, g_strdup("no memory to scrub: a plain PCI device, because firmware reports "
+				   "no memory"), NULL);
 	else if (gpu_memory_size(gpu) == GPU_UNKNOWN ||
 		 !host_exists(h, DEVICES "/%s/nvgrace_gpu/scrub", gpu->address))
-		refuse(t, xstrdup("the loaded " DRIVER_NAME " can't scrub"),
-		       xstrdup("install a later nvgrace-gpu-vfio-pci-dkms, run \"" PROGRAM
-			       " unbind --all\" and \"modprobe -r " DRIVER_NAME
-			       "\", and bind the GPUs again"));
+		refuse(t, g_strdup("the loaded " DRIVER_NAME " can't scrub"),
+		       g_strdup("install a later nvgrace-gpu-vfio-pci-dkms, run \"" PROGRAM
+				" unbind --all\" and \"modprobe -r " DRIVER_NAME
+				"\", and bind the GPUs again"));
 	else
 		refuse_in_use(h, t);
 }
@@ -181,7 +181,7 @@ static uint64_t read_progress(struct host *h, const struct target *t)
 
 static void start(struct host *h, struct target *t)
 {
-	char *state;
+	g_autofree char *state = NULL;
 	int error;
 
 	t->total = gpu_memory_size(t->gpu);
@@ -190,7 +190,6 @@ static void start(struct host *h, struct target *t)
 	state = t->file < 0 ? NULL : scrub_state_read(t->file);
 	error = state ? 0 : errno;
 	t->joined = state && !strcmp(state, "scrubbing");
-	free(state);
 	t->before = read_progress(h, t);
 	t->begin = now();
 	if (!error)
@@ -201,12 +200,12 @@ static void start(struct host *h, struct target *t)
 		 * here.
 		 */
 		if (!refuse_in_use(h, t))
-			refuse(t, xstrdup("in use, or being unbound"),
-			       xasprintf("run \"" PROGRAM " status %s\"", t->gpu->address));
+			refuse(t, g_strdup("in use, or being unbound"),
+			       g_strdup_printf("run \"" PROGRAM " status %s\"", t->gpu->address));
 	} else if (error) {
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("can't start the scrub: %s", strerror(error)),
-		    xasprintf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
+		    g_strdup_printf("can't start the scrub: %s", strerror(error)),
+		    g_strdup_printf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	}
 }
 
@@ -226,8 +225,8 @@ static char *amount_text(uint64_t bytes, double seconds)
 	double rate = seconds > 0 ? bytes / seconds / 1e9 : 0;
 	char size[SIZE_MAX_TEXT];
 
-	return xasprintf("%s in %.2f s, %.*f GB/s", size_text(bytes, size), seconds,
-			 rate < 9.995 ? 2 : rate < 99.95 ? 1 : 0, rate);
+	return g_strdup_printf("%s in %.2f s, %.*f GB/s", size_text(bytes, size), seconds,
+			       rate < 9.995 ? 2 : rate < 99.95 ? 1 : 0, rate);
 }
 
 /* Bytes overwritten since this program started, for the rate. */
@@ -238,21 +237,20 @@ static uint64_t bytes_seen(const struct target *t)
 
 static void end_clean(struct target *t)
 {
-	char *amount;
+	g_autofree char *amount = NULL;
 
 	/* After a very fast scrub, scrub_progress looks like the last one's. */
 	t->bytes = t->total;
 	amount = amount_text(bytes_seen(t), t->seconds);
 	end(t, EXIT_OK, "clean",
-	    xasprintf("clean; %s%s", amount,
-		      t->joined ? ", by a scrub that was already running" : ""), NULL);
-	free(amount);
+	    g_strdup_printf("clean; %s%s", amount,
+			    t->joined ? ", by a scrub that was already running" : ""), NULL);
 }
 
 /* Reads the scrub's state, and ends the target if the scrub has ended. */
 static void look(struct host *h, struct target *t)
 {
-	char *state = scrub_state_read(t->file);
+	g_autofree char *state = scrub_state_read(t->file);
 	int error = errno;
 
 	t->seconds = now() - t->begin;
@@ -260,21 +258,20 @@ static void look(struct host *h, struct target *t)
 	look_at_progress(h, t);
 	if (!state)
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("unbound before the scrub ended: %s", strerror(error)),
-		    xasprintf("run \"" PROGRAM " bind %s\", and scrub it again", t->gpu->address));
+		    g_strdup_printf("unbound before the scrub ended: %s", strerror(error)),
+		    g_strdup_printf("run \"" PROGRAM " bind %s\", and scrub it again", t->gpu->address));
 	else if (!strcmp(state, "clean"))
 		end_clean(t);
 	else if (t->failed)
 		end(t, EXIT_FAILED, "failed",
-		    xstrdup("the scrub failed; see the kernel's log"),
-		    xasprintf("run \"echo 1 > " DEVICES "/%s/reset\", and scrub it again; if that "
-			      "does not help, power-cycle the host", t->gpu->address));
+		    g_strdup("the scrub failed; see the kernel's log"),
+		    g_strdup_printf("run \"echo 1 > " DEVICES "/%s/reset\", and scrub it again; if that "
+				    "does not help, power-cycle the host", t->gpu->address));
 	else if (strcmp(state, "scrubbing"))
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("not known to be clean: its scrub state is now \"%s\", because it was "
-			      "opened or unbound meanwhile", state),
-		    xstrdup("scrub it again when it is idle"));
-	free(state);
+		    g_strdup_printf("not known to be clean: its scrub state is now \"%s\", because it was "
+				    "opened or unbound meanwhile", state),
+		    g_strdup("scrub it again when it is idle"));
 }
 
 static void show(const struct scrub *s)
@@ -303,7 +300,7 @@ static void show(const struct scrub *s)
 /* Returns when all scrubs have ended. */
 static void follow(struct scrub *s)
 {
-	struct pollfd *files = xcalloc(s->count, sizeof(*files));
+	g_autofree struct pollfd *files = g_new0(struct pollfd, s->count);
 	size_t i, running;
 
 	for (;;) {
@@ -326,7 +323,6 @@ static void follow(struct scrub *s)
 		 */
 		poll(files, s->count, SCRUB_POLL_MS);
 	}
-	free(files);
 }
 
 static void take_line(void *data, int priority, const char *text)
@@ -339,8 +335,8 @@ static void take_line(void *data, int priority, const char *text)
 
 		if (!t->failed || !strstr(text, DRIVER_NAME) || !strstr(text, t->gpu->address))
 			continue;
-		free(t->log);
-		t->log = xstrdup(text);
+		g_free(t->log);
+		t->log = g_strdup(text);
 	}
 }
 
@@ -363,7 +359,7 @@ static void keep_differences(struct verified *v, const struct pattern *p)
 static void read_back(struct target *t, struct pattern *p)
 {
 	struct verified *v = &t->verified;
-	char *place = NULL, *amount, *longer;
+	g_autofree char *place = NULL, *amount = NULL;
 	enum sweep rc;
 
 	v->tried = true;
@@ -374,26 +370,24 @@ static void read_back(struct target *t, struct pattern *p)
 	v->done = rc == SWEEP_DONE;
 	keep_differences(v, p);
 	if (rc == SWEEP_FAULT) {
-		end(t, EXIT_FAILED, "failed", xasprintf("--verify: SIGBUS at %s", place),
-		    xasprintf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
+		end(t, EXIT_FAILED, "failed", g_strdup_printf("--verify: SIGBUS at %s", place),
+		    g_strdup_printf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	} else if (rc == SWEEP_ERROR) {
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("--verify: reading GPU memory failed: %s", strerror(errno)),
-		    xasprintf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
+		    g_strdup_printf("--verify: reading GPU memory failed: %s", strerror(errno)),
+		    g_strdup_printf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	} else if (v->differences) {
 		place = place_text(v->list[0].part, v->list[0].offset);
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("not clean: words of 8 bytes that are not 0: %llu, the first at %s",
-			      (unsigned long long)v->differences, place),
-		    xasprintf("run \"" PROGRAM " test %s\" before you assign it to a guest",
-			      t->gpu->address));
+		    g_strdup_printf("not clean: words of 8 bytes that are not 0: %llu, the first at %s",
+				    (unsigned long long)v->differences, place),
+		    g_strdup_printf("run \"" PROGRAM " test %s\" before you assign it to a guest",
+				    t->gpu->address));
 	} else {
 		amount = amount_text(v->bytes, v->seconds);
-		longer = xasprintf("%s; read back all zeros: %s", t->outcome.message, amount);
-		end(t, EXIT_OK, "clean", longer, NULL);
-		free(amount);
+		end(t, EXIT_OK, "clean",
+		    g_strdup_printf("%s; read back all zeros: %s", t->outcome.message, amount), NULL);
 	}
-	free(place);
 }
 
 static void verify(struct host *h, struct target *t)
@@ -410,7 +404,7 @@ static void verify(struct host *h, struct target *t)
 	if (status) {
 		/* open_gpu_begin() has printed why. */
 		end(t, status, status == EXIT_REFUSED ? "refused" : "failed",
-		    xstrdup("scrubbed, but can't open it for --verify"), NULL);
+		    g_strdup("scrubbed, but can't open it for --verify"), NULL);
 		return;
 	}
 	p.e = &e;
@@ -421,8 +415,8 @@ static void verify(struct host *h, struct target *t)
 		read_back(t, &p);
 	else
 		end(t, EXIT_FAILED, "failed",
-		    xasprintf("scrubbed, but can't map its memory for --verify: %s",
-			      strerror(errno)), NULL);
+		    g_strdup_printf("scrubbed, but can't map its memory for --verify: %s",
+				    strerror(errno)), NULL);
 	pattern_unmap(&p);
 	pthread_mutex_destroy(&p.lock);
 	open_gpu_end(&e);
@@ -439,10 +433,9 @@ static void say(const struct target *t)
 		complain(t->gpu->address, "kernel: %s", t->log);
 	for (i = 0; i < t->verified.listed; i++) {
 		const struct difference *d = &t->verified.list[i];
-		char *place = place_text(d->part, d->offset);
+		g_autofree char *place = place_text(d->part, d->offset);
 
 		complain(t->gpu->address, "%s: 0x%016llx", place, (unsigned long long)d->found);
-		free(place);
 	}
 }
 
@@ -468,7 +461,7 @@ static struct json_object *target_json(struct host *h, const struct target *t)
 {
 	bool begun = strcmp(t->outcome.result, "refused") || t->bytes;
 	struct json_object *object = json_object_new_object(), *log = json_object_new_array();
-	char *state = host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", t->gpu->address);
+	g_autofree char *state = host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", t->gpu->address);
 
 	json_object_object_add(object, "address", json_text(t->gpu->address));
 	json_object_object_add(object, "result", json_text(t->outcome.result));
@@ -487,7 +480,6 @@ static struct json_object *target_json(struct host *h, const struct target *t)
 	json_object_object_add(object, "verified",
 			       t->verified.tried ? verified_json(&t->verified) : NULL);
 	json_object_object_add(object, "scrub_state", json_text(state));
-	free(state);
 	return object;
 }
 
@@ -505,15 +497,14 @@ static bool belongs(const struct gpu *gpu, const void *data)
 /* Finds the GPUs to scrub; EXIT_OK, or an exit status after a message. */
 static enum exit_status choose(struct scrub *s)
 {
-	const struct gpu **found = xcalloc(s->gpus.count, sizeof(*found));
+	g_autofree const struct gpu **found = g_new0(const struct gpu *, s->gpus.count);
 	enum exit_status status;
 	size_t i;
 
 	status = selection_find(&s->a->selected, s->host, &s->gpus, belongs, NULL, found, &s->count);
-	s->targets = xcalloc(s->count, sizeof(*s->targets));
+	s->targets = g_new0(struct target, s->count);
 	for (i = 0; i < s->count; i++)
 		s->targets[i] = (struct target){ .gpu = found[i], .file = -1 };
-	free(found);
 	return status;
 }
 
@@ -523,22 +514,15 @@ static enum exit_status choose(struct scrub *s)
  */
 static bool agreed(const struct scrub *s)
 {
-	char *list = NULL, *longer;
-	bool yes;
+	g_autoptr(GString) list = g_string_new(NULL);
 	size_t i;
 
 	if (s->a->yes || !risk_can_ask())
 		return true;
-	for (i = 0; i < s->count; i++) {
-		longer = xasprintf("%s%s%s", list ? list : "", list ? ", " : "",
-				   s->targets[i].gpu->address);
-		free(list);
-		list = longer;
-	}
-	yes = risk_agreed(list, "scrub", s->count > 1 ? "overwrites the memory of these GPUs"
-					      : "overwrites the memory of this GPU");
-	free(list);
-	return yes;
+	for (i = 0; i < s->count; i++)
+		g_string_append_printf(list, "%s%s", i ? ", " : "", s->targets[i].gpu->address);
+	return risk_agreed(list->str, "scrub", s->count > 1 ? "overwrites the memory of these GPUs"
+							    : "overwrites the memory of this GPU");
 }
 
 static void scrub_all(struct scrub *s)
@@ -572,7 +556,7 @@ static void scrub_all(struct scrub *s)
  */
 static void keep_verified(struct scrub *s, const struct target *t)
 {
-	char *file = gpu_verified_file(t->gpu->address);
+	g_autofree char *file = gpu_verified_file(t->gpu->address);
 	struct json_object *document = json_document("scrub"), *results = json_object_new_array();
 	struct replacement *r = NULL;
 	const char *text;
@@ -587,7 +571,6 @@ static void keep_verified(struct scrub *s, const struct target *t)
 	if (!r || replacement_commit(r))
 		complain(t->gpu->address, "can't keep the result in %s: %s", file, strerror(errno));
 	json_object_put(document);
-	free(file);
 }
 
 static void keep(struct scrub *s)
@@ -596,13 +579,12 @@ static void keep(struct scrub *s)
 
 	for (i = 0; i < s->count; i++) {
 		const struct target *t = &s->targets[i];
-		char *file = gpu_verified_file(t->gpu->address);
+		g_autofree char *file = gpu_verified_file(t->gpu->address);
 
 		if (t->verified.tried && !t->outcome.status)
 			keep_verified(s, t);
 		else if (t->verified.tried)
 			unlink(file);
-		free(file);
 		if (strcmp(t->outcome.result, "refused"))
 			syslog(t->outcome.status ? LOG_ERR : LOG_NOTICE, "scrub %s by uid %u: %s",
 			       t->gpu->address, getuid(), t->outcome.message);
@@ -654,9 +636,9 @@ static enum exit_status run(struct host *h, const struct arguments *a)
 	}
 	for (i = 0; i < s.count; i++) {
 		outcome_free(&s.targets[i].outcome);
-		free(s.targets[i].log);
+		g_free(s.targets[i].log);
 	}
-	free(s.targets);
+	g_free(s.targets);
 	gpus_free(&s.gpus);
 	return status > worst ? status : worst;
 }

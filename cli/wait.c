@@ -79,9 +79,10 @@ static size_t count_missing(struct host *h, char (*addresses)[ADDRESS_MAX], size
 {
 	size_t missing = 0, i;
 	struct gpu gpu;
-	char *why;
 
 	for (i = 0; i < count; i++) {
+		g_autofree char *why = NULL;
+
 		if (gpu_read(h, addresses[i], &gpu))
 			why = g_strdup("the device is gone");
 		else
@@ -90,7 +91,6 @@ static size_t count_missing(struct host *h, char (*addresses)[ADDRESS_MAX], size
 			complain(addresses[i], "%s; see \"" PROGRAM " doctor %s\"", why,
 				 addresses[i]);
 		missing += why != NULL;
-		free(why);
 		gpu_free(&gpu);
 	}
 	return missing;
@@ -108,7 +108,7 @@ static size_t configured(struct host *h, char (**addresses)[ADDRESS_MAX])
 
 	gpus_find(h, &gpus);
 	config_read(h, &config);
-	*addresses = xcalloc(gpus.count, sizeof(**addresses));
+	*addresses = g_malloc0_n(gpus.count, sizeof(**addresses));
 	for (i = 0; i < gpus.count; i++)
 		if (config_binds(&config, &gpus.gpu[i]) && !config_ignores(&config, &gpus.gpu[i]))
 			strcpy((*addresses)[count++], gpus.gpu[i].address);
@@ -123,23 +123,23 @@ int cmd_wait(struct host *h, int argc, char **argv)
 		options, parse, "ADDRESS...\n--all", doc, NULL, NULL, NULL
 	};
 	struct arguments a = { .timeout = TIMEOUT_S };
-	char (*addresses)[ADDRESS_MAX] = NULL;
+	g_autofree char (*addresses)[ADDRESS_MAX] = NULL;
 	size_t count, i, missing = 0;
 	int rc = EXIT_OK;
-	long long end;
+	gint64 end;
 
 	parse_options(&argp, argc, argv, &a);
 	if (a.selected.all) {
 		count = configured(h, &addresses);
 	} else {
 		count = a.selected.count;
-		addresses = xcalloc(count, sizeof(*addresses));
+		addresses = g_malloc0_n(count, sizeof(*addresses));
 		for (i = 0; i < count && !rc; i++)
 			rc = gpu_resolve(h, a.selected.typed[i], addresses[i]);
 	}
-	end = now_ms() + a.timeout * 1000LL;
+	end = g_get_monotonic_time() + (gint64)a.timeout * G_USEC_PER_SEC;
 	while (!rc) {
-		bool last = now_ms() >= end;
+		bool last = g_get_monotonic_time() >= end;
 
 		missing = count_missing(h, addresses, count, last);
 		if (!missing || last)
@@ -152,6 +152,5 @@ int cmd_wait(struct host *h, int argc, char **argv)
 		puts("the configuration binds no present GPU");
 	for (i = 0; !rc && i < count; i++)
 		printf("%s: bound and ready\n", addresses[i]);
-	free(addresses);
 	return rc;
 }

@@ -8,6 +8,7 @@
  * series, which take longer for more memory, are omitted if the smaller ones
  * show that they would take too long.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,7 +86,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static size_t add_figure(struct bench *b, char *name, char *label, enum unit unit,
 			 enum group group, uint64_t bytes)
 {
-	b->figures = xrealloc(b->figures, (b->count + 1) * sizeof(*b->figures));
+	b->figures = g_renew(struct figure, b->figures, b->count + 1);
 	b->figures[b->count] = (struct figure){
 		.name = name, .label = label, .unit = unit, .group = group, .bytes = bytes,
 	};
@@ -96,7 +97,7 @@ static size_t add_figure(struct bench *b, char *name, char *label, enum unit uni
 
 static struct step *add_step(struct bench *b, struct step step)
 {
-	b->steps = xrealloc(b->steps, (b->step_count + 1) * sizeof(*b->steps));
+	b->steps = g_renew(struct step, b->steps, b->step_count + 1);
 	b->steps[b->step_count] = step;
 	return &b->steps[b->step_count++];
 }
@@ -114,13 +115,13 @@ static void plan_open(struct bench *b)
 	struct step s = { .second = NO_FIGURE, .most = 3 };
 
 	s.measure = measure_open;
-	s.figure = add_figure(b, xstrdup("open"), xstrdup("open"), UNIT_SECONDS, GROUP_OPEN, 0);
+	s.figure = add_figure(b, g_strdup("open"), g_strdup("open"), UNIT_SECONDS, GROUP_OPEN, 0);
 	/* Each open resets the GPU, and one open is needed anyway. */
 	s.most = b->read_only ? 1 : 3;
 	add_step(b, s);
 	s.measure = measure_reset;
-	s.figure = add_figure(b, xstrdup("reset"), xstrdup("reset"), UNIT_SECONDS, GROUP_OPEN, 0);
-	s.second = add_figure(b, xstrdup("reset-ready"), xstrdup("reset until the memory is ready"),
+	s.figure = add_figure(b, g_strdup("reset"), g_strdup("reset"), UNIT_SECONDS, GROUP_OPEN, 0);
+	s.second = add_figure(b, g_strdup("reset-ready"), g_strdup("reset until the memory is ready"),
 			      UNIT_SECONDS, GROUP_OPEN, 0);
 	s.writes = true;
 	s.most = 3;
@@ -145,19 +146,19 @@ static void plan_growth(struct bench *b, const struct part *part, int series)
 		size_text(s.bytes, size);
 		s.measure = measure_touch;
 		s.series = series;
-		s.figure = add_figure(b, xasprintf("first-touch/%s/%s", part->name, name),
-				      xasprintf("%s, %s", part->name, size), UNIT_SECONDS,
+		s.figure = add_figure(b, g_strdup_printf("first-touch/%s/%s", part->name, name),
+				      g_strdup_printf("%s, %s", part->name, size), UNIT_SECONDS,
 				      GROUP_TOUCH, s.bytes);
-		s.second = add_figure(b, xasprintf("first-touch-faults/%s/%s", part->name, name),
-				      xstrdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
+		s.second = add_figure(b, g_strdup_printf("first-touch-faults/%s/%s", part->name, name),
+				      g_strdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
 		add_step(b, s);
 		s.measure = measure_dma;
 		s.series = series + 1;
-		s.figure = add_figure(b, xasprintf("dma-map/%s/%s", part->name, name),
-				      xasprintf("%s, %s", part->name, size), UNIT_SECONDS,
+		s.figure = add_figure(b, g_strdup_printf("dma-map/%s/%s", part->name, name),
+				      g_strdup_printf("%s, %s", part->name, size), UNIT_SECONDS,
 				      GROUP_DMA, s.bytes);
-		s.second = add_figure(b, xasprintf("dma-unmap/%s/%s", part->name, name),
-				      xstrdup("  unmapping"), UNIT_SECONDS, GROUP_DMA, s.bytes);
+		s.second = add_figure(b, g_strdup_printf("dma-unmap/%s/%s", part->name, name),
+				      g_strdup("  unmapping"), UNIT_SECONDS, GROUP_DMA, s.bytes);
 		add_step(b, s);
 	}
 }
@@ -176,12 +177,13 @@ static void plan_alignment(struct bench *b, const struct part *part)
 	size_text(s.bytes, size);
 	for (i = 0; i < 2; i++) {
 		s.shift = i ? b->e->host->page_size : 0;
-		s.figure = add_figure(b, xasprintf("first-touch-%s/%s/256MiB", kinds[i], part->name),
-				      xasprintf("%s, %s, %s", part->name, size, kinds[i]),
+		s.figure = add_figure(b,
+				      g_strdup_printf("first-touch-%s/%s/256MiB", kinds[i], part->name),
+				      g_strdup_printf("%s, %s, %s", part->name, size, kinds[i]),
 				      UNIT_SECONDS, GROUP_TOUCH, s.bytes);
-		s.second = add_figure(b, xasprintf("first-touch-%s-faults/%s/256MiB", kinds[i],
-						   part->name),
-				      xstrdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
+		s.second = add_figure(b, g_strdup_printf("first-touch-%s-faults/%s/256MiB", kinds[i],
+							 part->name),
+				      g_strdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
 		add_step(b, s);
 	}
 }
@@ -203,10 +205,10 @@ static void plan_bandwidth(struct bench *b, const struct part *part)
 		s.writes = operations[i].writes && part;
 		for (threads = 1; threads; threads = next) {
 			s.threads = threads;
-			s.figure = add_figure(b, xasprintf("%s/%s/%zu", operations[i].name, name,
-							   threads),
-					      xasprintf("%s %s, %zu thread%s", operations[i].name,
-							name, threads, threads > 1 ? "s" : ""),
+			s.figure = add_figure(b, g_strdup_printf("%s/%s/%zu", operations[i].name, name,
+								 threads),
+					      g_strdup_printf("%s %s, %zu thread%s", operations[i].name,
+							      name, threads, threads > 1 ? "s" : ""),
 					      UNIT_BYTES_PER_SECOND, GROUP_MEMORY, 0);
 			add_step(b, s);
 			next = b->level == LEVEL_QUICK ? b->e->cpus.count : threads * 2;
@@ -224,7 +226,7 @@ static void plan_latency(struct bench *b, const struct part *part)
 	struct step s = { .measure = measure_latency, .second = NO_FIGURE, .part = part,
 			  .weight = 2, .writes = part };
 
-	s.figure = add_figure(b, xasprintf("latency/%s", name), xstrdup(name), UNIT_SECONDS,
+	s.figure = add_figure(b, g_strdup_printf("latency/%s", name), g_strdup(name), UNIT_SECONDS,
 			      GROUP_LATENCY, 0);
 	add_step(b, s);
 }
@@ -254,25 +256,25 @@ static void plan_file(struct bench *b, const struct part *part)
 			s.measure = kinds[i].measure;
 			s.writes = kinds[i].writes;
 			s.bytes = sizes[j].bytes;
-			s.figure = add_figure(b, xasprintf("%s/%s/%s", kinds[i].name, part->name,
-							   sizes[j].name),
-					      xasprintf("%s %s, %s", kinds[i].label, part->name,
-							sizes[j].label),
+			s.figure = add_figure(b, g_strdup_printf("%s/%s/%s", kinds[i].name, part->name,
+								 sizes[j].name),
+					      g_strdup_printf("%s %s, %s", kinds[i].label, part->name,
+							      sizes[j].label),
 					      UNIT_BYTES_PER_SECOND, GROUP_FILE, s.bytes);
 			add_step(b, s);
 		}
 	s.writes = false;
 	s.measure = measure_pread;
 	s.bytes = 8;
-	s.figure = add_figure(b, xasprintf("pread/%s/8B", part->name),
-			      xasprintf("pread %s, 8 bytes", part->name), UNIT_PER_SECOND,
+	s.figure = add_figure(b, g_strdup_printf("pread/%s/8B", part->name),
+			      g_strdup_printf("pread %s, 8 bytes", part->name), UNIT_PER_SECOND,
 			      GROUP_FILE, s.bytes);
 	add_step(b, s);
 	s.measure = measure_tail;
 	/* The same size as for memory, if there is as much. */
 	s.bytes = part->bar_size - part->size < MiB ? 4096 : MiB;
-	s.figure = add_figure(b, xasprintf("pread-tail/%s/1MiB", part->name),
-			      xasprintf("pread after %s", part->name), UNIT_BYTES_PER_SECOND,
+	s.figure = add_figure(b, g_strdup_printf("pread-tail/%s/1MiB", part->name),
+			      g_strdup_printf("pread after %s", part->name), UNIT_BYTES_PER_SECOND,
 			      GROUP_FILE, s.bytes);
 	add_step(b, s);
 }
@@ -295,7 +297,7 @@ static void plan(struct bench *b)
 	plan_latency(b, NULL);
 	for (i = 0; i < parts->count; i++)
 		plan_file(b, &parts->part[i]);
-	s.figure = add_figure(b, xstrdup("config-read"), xstrdup("config space, 4 bytes"),
+	s.figure = add_figure(b, g_strdup("config-read"), g_strdup("config space, 4 bytes"),
 			      UNIT_PER_SECOND, GROUP_FILE, s.bytes);
 	add_step(b, s);
 }
@@ -307,7 +309,7 @@ enum { SERIES_MAX = 5 };
 /* Takes over the reason. */
 static void leave_out(struct bench *b, struct step *s, char *reason)
 {
-	figure_refuse(b, s->second, xstrdup(reason));
+	figure_refuse(b, s->second, g_strdup(reason));
 	figure_refuse(b, s->figure, reason);
 }
 
@@ -350,7 +352,7 @@ static int run(struct bench *b)
 		left = b->begin + b->budget - now();
 		progress_step((double)i / b->step_count, left > 0 ? left : -1, "%s", f->name);
 		if (b->read_only && s->writes) {
-			leave_out(b, s, xstrdup("omitted: --read-only"));
+			leave_out(b, s, g_strdup("omitted: --read-only"));
 			weight -= s->weight;
 			continue;
 		}
@@ -360,7 +362,7 @@ static int run(struct bench *b)
 		 * left.
 		 */
 		if (predicted > (left > 0 ? left : 0) / 3 && predicted > 0.2) {
-			leave_out(b, s, xasprintf("omitted: it would take about %.1f s", predicted));
+			leave_out(b, s, g_strdup_printf("omitted: it would take about %.1f s", predicted));
 			continue;
 		}
 		slice = left <= 0 ? 0 : s->weight ? left * s->weight / weight : left / 50;
@@ -378,13 +380,13 @@ static void bench_free(struct bench *b)
 	size_t i;
 
 	for (i = 0; i < b->count; i++) {
-		free(b->figures[i].name);
-		free(b->figures[i].label);
-		free(b->figures[i].values);
-		free(b->figures[i].reason);
+		g_free(b->figures[i].name);
+		g_free(b->figures[i].label);
+		g_free(b->figures[i].values);
+		g_free(b->figures[i].reason);
 	}
-	free(b->figures);
-	free(b->steps);
+	g_free(b->figures);
+	g_free(b->steps);
 }
 
 int cmd_bench(struct host *h, int argc, char **argv)

@@ -2,6 +2,7 @@
 /*
  * The figures: see figures.h.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ void figure_add(struct bench *b, size_t figure, double value)
 {
 	struct figure *f = &b->figures[figure];
 
-	f->values = xrealloc(f->values, (f->count + 1) * sizeof(*f->values));
+	f->values = g_renew(double, f->values, f->count + 1);
 	f->values[f->count++] = value;
 }
 
@@ -20,7 +21,7 @@ void figure_refuse(struct bench *b, size_t figure, char *reason)
 	struct figure *f = figure == NO_FIGURE ? NULL : &b->figures[figure];
 
 	if (!f || f->count || f->reason)
-		free(reason);
+		g_free(reason);
 	else
 		f->reason = reason;
 }
@@ -34,18 +35,16 @@ static int compare(const void *a, const void *b)
 
 struct summary figure_summary(const struct figure *f)
 {
-	double *sorted = xcalloc(f->count, sizeof(*sorted));
+	g_autofree double *sorted = g_memdup2(f->values, f->count * sizeof(double));
 	size_t n = f->count;
 	struct summary s = { };
 
 	if (n) {
-		memcpy(sorted, f->values, n * sizeof(*sorted));
 		qsort(sorted, n, sizeof(*sorted), compare);
 		s.min = sorted[0];
 		s.max = sorted[n - 1];
 		s.median = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 	}
-	free(sorted);
 	return s;
 }
 

@@ -4,6 +4,7 @@
  * while there is time.
  */
 #include <errno.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -64,7 +65,8 @@ static int faulted(struct bench *b, void *address)
 {
 	const struct view *views[] = { &b->views[0], &b->views[1], &b->views[2], &b->once,
 				       &b->writer };
-	char *at = address, *place = NULL;
+	g_autofree char *place = NULL;
+	char *at = address;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(views) && !place; i++)
@@ -74,7 +76,6 @@ static int faulted(struct bench *b, void *address)
 	complain(b->e->gpu.address, "SIGBUS at %s: a memory error, or the GPU does not answer or is "
 		 "not ready; run \"dmesg | grep -e nvgrace -e 'Memory failure'\"",
 		 place ? place : "memory of the host");
-	free(place);
 	return -1;
 }
 
@@ -214,8 +215,8 @@ void measure_end(struct bench *b)
 
 int measure_open(struct bench *b, struct step *s, double seconds)
 {
+	g_autofree char *reason = NULL;
 	struct open_gpu *e = b->e;
-	char *reason;
 	double begin;
 	int error;
 
@@ -228,7 +229,6 @@ int measure_open(struct bench *b, struct step *s, double seconds)
 	begin = now();
 	if (vfio_open(e->host, &e->vfio, e->gpu.address, e->gpu.iommu_group, &reason)) {
 		complain(e->gpu.address, "can't reopen it: %s", reason);
-		free(reason);
 		return -1;
 	}
 	figure_add(b, s->figure, now() - begin);
@@ -270,8 +270,8 @@ int measure_reset(struct bench *b, struct step *s, double seconds)
 	int error;
 
 	if (!b->e->vfio.can_reset) {
-		figure_refuse(b, s->figure, xstrdup("vfio can't reset this GPU alone"));
-		figure_refuse(b, s->second, xstrdup("vfio can't reset this GPU alone"));
+		figure_refuse(b, s->figure, g_strdup("vfio can't reset this GPU alone"));
+		figure_refuse(b, s->second, g_strdup("vfio can't reset this GPU alone"));
 		return 1;
 	}
 	error = vfio_reset(&b->e->vfio);
@@ -366,9 +366,9 @@ static int no_dma(struct bench *b, struct step *s, int error)
 	bool unable = b->e->vfio.cdev && (error == -EFAULT || error == -EOPNOTSUPP);
 
 	figure_refuse(b, s->figure,
-		      unable ? xstrdup("iommufd of this kernel can't map device memory")
-			     : xasprintf("can't map: %s", strerror(-error)));
-	figure_refuse(b, s->second, xstrdup("not mapped"));
+		      unable ? g_strdup("iommufd of this kernel can't map device memory")
+			     : g_strdup_printf("can't map: %s", strerror(-error)));
+	figure_refuse(b, s->second, g_strdup("not mapped"));
 	unmap_once(b);
 	return 1;
 }
@@ -472,7 +472,8 @@ static void run_chain(struct work *work, size_t index, size_t count)
 {
 	struct task *t = work->data;
 	uint64_t nodes = t->bytes / NODE, random = 88172645463325252ULL, i, j;
-	uint32_t *next = xcalloc(nodes, sizeof(*next)), swap;
+	g_autofree uint32_t *next = g_new(uint32_t, nodes);
+	uint32_t swap;
 
 	for (i = 0; i < nodes; i++)
 		next[i] = i;
@@ -487,7 +488,6 @@ static void run_chain(struct work *work, size_t index, size_t count)
 	}
 	for (i = 0; i < nodes; i++)
 		*(char **)(t->view->map + i * NODE) = t->view->map + (uint64_t)next[i] * NODE;
-	free(next);
 }
 
 static void run_walk(struct work *work, size_t index, size_t count)
@@ -568,7 +568,7 @@ static int blocks(struct bench *b, struct step *s, struct task *t, double second
 	if (!host)
 		return -1;
 	if (s->bytes > host->length || s->bytes > t->span) {
-		figure_refuse(b, s->figure, xstrdup(s->bytes > t->span ? "less memory than a block"
+		figure_refuse(b, s->figure, g_strdup(s->bytes > t->span ? "less memory than a block"
 								       : "not enough free memory"));
 		return 1;
 	}
@@ -643,7 +643,7 @@ int measure_tail(struct bench *b, struct step *s, double seconds)
 			  .span = s->part->bar_size - s->part->size };
 
 	if (!t.span) {
-		figure_refuse(b, s->figure, xasprintf("%s fills its BAR", s->part->name));
+		figure_refuse(b, s->figure, g_strdup_printf("%s fills its BAR", s->part->name));
 		return 1;
 	}
 	return blocks(b, s, &t, seconds);
@@ -655,7 +655,7 @@ int measure_config(struct bench *b, struct step *s, double seconds)
 	uint64_t size;
 
 	if (vfio_config(&b->e->vfio, &t.file, &size)) {
-		figure_refuse(b, s->figure, xstrdup("vfio shows no config space"));
+		figure_refuse(b, s->figure, g_strdup("vfio shows no config space"));
 		return 1;
 	}
 	/* Reads the ids again and again. */

@@ -2,6 +2,7 @@
 /*
  * The output of "nvgrace-gpu bench": tables with bars, hints, or JSON.
  */
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,7 +156,7 @@ static void print_group(const struct bench *b, enum group group)
 /* A sentence for one direction, to be freed; NULL: not measured. */
 static char *compare(const struct bench *b, const char *operation, double published)
 {
-	char name[64], value[VALUE_MAX], *text;
+	char name[64], value[VALUE_MAX];
 	const struct figure *f;
 	double median;
 
@@ -164,14 +165,13 @@ static char *compare(const struct bench *b, const char *operation, double publis
 	if (!f)
 		return NULL;
 	median = figure_summary(f).median;
-	text = xasprintf("%s of usemem with %zu threads: %s, %.0f %% of C2C's %.0f GB/s each way (%s); "
-			 "%.0f GB/s was %s%s", operation, b->e->cpus.count,
-			 value_text(f->unit, median, value), median / C2C * 100, C2C / 1e9,
-			 C2C_SOURCE, published / 1e9, THREADS_SOURCE,
-			 b->e->cpus.count >= 64 && median < published / 2
+	return g_strdup_printf("%s of usemem with %zu threads: %s, %.0f %% of C2C's %.0f GB/s each way (%s); "
+			       "%.0f GB/s was %s%s", operation, b->e->cpus.count,
+			       value_text(f->unit, median, value), median / C2C * 100, C2C / 1e9,
+			       C2C_SOURCE, published / 1e9, THREADS_SOURCE,
+			       b->e->cpus.count >= 64 && median < published / 2
 				 ? "; this is less than half of it: run \"" PROGRAM " doctor\""
 				 : "");
-	return text;
 }
 
 /* The hint of this number; NULL: no more. To be freed. */
@@ -179,11 +179,11 @@ static char *hint(const struct bench *b, size_t number)
 {
 	if (!b->e->grace)
 		return number ? NULL :
-		       xstrdup("this CPU is not a Neoverse V2 as in Grace: published figures of Grace "
-			       "Hopper can't be compared with these");
+		       g_strdup("this CPU is not a Neoverse V2 as in Grace: published figures of Grace "
+				"Hopper can't be compared with these");
 	if (strncmp(b->e->gpu.product, "GH200", 5))
 		return number ? NULL :
-		       xstrdup("there are no published figures for this GPU to compare with");
+		       g_strdup("there are no published figures for this GPU to compare with");
 	return number == 0 ? compare(b, "read", READ_64) :
 	       number == 1 ? compare(b, "write", WRITE_64) : NULL;
 }
@@ -193,7 +193,6 @@ static char *hint(const struct bench *b, size_t number)
 void bench_print(const struct bench *b)
 {
 	enum group group;
-	char *text;
 	size_t i;
 
 	open_gpu_print(b->e);
@@ -201,10 +200,10 @@ void bench_print(const struct bench *b)
 		print_group(b, group);
 	printf("\n%sHints%s\n", colour(COLOUR_BOLD), colour(COLOUR_NONE));
 	for (i = 0; i < 2; i++) {
-		text = hint(b, i);
+		g_autofree char *text = hint(b, i);
+
 		if (text)
 			print_wrapped(text, 2, 0);
-		free(text);
 	}
 	if (!b->read_only)
 		print_wrapped("the memory of this GPU was overwritten", 2, 0);
@@ -235,7 +234,6 @@ void bench_json(const struct bench *b)
 		[LEVEL_QUICK] = "quick", [LEVEL_NORMAL] = "normal", [LEVEL_FULL] = "full",
 	};
 	struct json_object *document = json_document("bench"), *array;
-	char *text;
 	size_t i;
 
 	open_gpu_json(b->e, document);
@@ -248,10 +246,10 @@ void bench_json(const struct bench *b)
 	json_object_object_add(document, "figures", array);
 	array = json_object_new_array();
 	for (i = 0; i < 2; i++) {
-		text = hint(b, i);
+		g_autofree char *text = hint(b, i);
+
 		if (text)
 			json_object_array_add(array, json_text(text));
-		free(text);
 	}
 	json_object_object_add(document, "hints", array);
 	json_print(document);

@@ -10,6 +10,7 @@
  * and a file that can't be written is noticed before anything is changed.
  */
 #include <errno.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,7 +113,7 @@ struct task {
 	struct replacement *file;	/* bind: the new file, not yet renamed */
 	bool write, remove;	/* the GPU's own file */
 	const struct config_line *by;	/* the line that already, or still, binds it */
-	struct text_list steps;
+	GPtrArray *steps;
 	const char *boot;	/* the schema's "boot"; NULL: not requested */
 	bool changed;		/* the configuration has changed */
 };
@@ -126,57 +127,61 @@ static void refuse(struct job *job, char *message, char *next)
 
 static bool refuse_in_use(struct overview *s, const struct gpu *gpu, struct job *job)
 {
-	struct holder *holders;
-	size_t count, i;
+	g_autofree struct holder *holders = NULL;
+	g_autofree char *who = NULL;
 	bool service = false;
-	char *who;
+	size_t count, i;
 
 	holders = holders_find(s->host, &s->files, gpu, &count);
 	for (i = 0; i < count; i++)
 		service |= !strncmp(holders[i].file->comm, "nvidia-persiste", 15);
 	if (count) {
 		who = holders_text(holders, count);
-		refuse(job, xasprintf("in use: %s", who),
-		       service ? xstrdup("run \"systemctl stop nvidia-persistenced\", and end other "
-					 "programs that use the GPU")
+		refuse(job, g_strdup_printf("in use: %s", who),
+		       service ? g_strdup("run \"systemctl stop nvidia-persistenced\", and end other "
+					  "programs that use the GPU")
 		       : gpu->ours || (gpu->driver && !strcmp(gpu->driver, "vfio-pci"))
-			       ? xstrdup("shut down that virtual machine")
-			       : xstrdup("end that program"));
-		free(who);
+			       ? g_strdup("shut down that virtual machine")
+			       : g_strdup("end that program"));
 	}
-	free(holders);
 	return count;
 }
 
 static bool refuse_online(struct overview *s, const struct gpu *gpu, struct job *job)
 {
 	struct online online = overview_online(s, gpu);
-	char *where, *node, *next;
+	g_autofree char *where = NULL, *node = NULL;
 
 	if (!online.online)
 		return false;
 	where = online.range && online.range->end
-			? xasprintf("%llx-%llx, %s", (unsigned long long)online.range->start,
-				    (unsigned long long)online.range->end, online.range->name)
-			: xstrdup("System RAM");
-	node = online.node < 0 ? xstrdup("") : xasprintf(", NUMA node%d", online.node);
+			? g_strdup_printf("%llx-%llx, %s", (unsigned long long)online.range->start,
+					  (unsigned long long)online.range->end, online.range->name)
+			: g_strdup("System RAM");
+	node = online.node < 0 ? g_strdup("") : g_strdup_printf(", NUMA node%d", online.node);
 	/*
 	 * A command only for a node that certainly is this GPU's: others may
 	 * have host RAM.
 	 */
-	if (online.node < 0)
-		next = xasprintf("stop what uses the GPU and unload the driver that added the memory; "
+	refuse(job,
+	       g_strdup_printf("its memory is online as System RAM of this host (%s%s)", where, node),
+	       online.node < 0
+	       ? g_strdup_printf("stop what uses the GPU and unload the driver that added the memory; "
 				 "if the memory stays online, run \"" PROGRAM " bind --boot-only "
-				 "%s\" and reboot", gpu->address);
-	else
-		next = xasprintf("stop what uses the GPU, take its memory offline with \"for s in "
+				 "%s\" and reboot", gpu->address)
+	       : g_strdup_printf("stop what uses the GPU, take its memory offline with \"for s in "
 				 "/sys/devices/system/node/node%d/memory*/state; do echo offline "
-				 "> $s; done\", and unload the driver that added it", online.node);
-	refuse(job, xasprintf("its memory is online as System RAM of this host (%s%s)", where, node),
-	       next);
-	free(where);
-	free(node);
+				 "> $s; done\", and unload the driver that added it", online.node));
 	return true;
+}
+
+static void printf_like(2, 3) add_step(struct task *task, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	g_ptr_array_add(task->steps, g_strdup_vprintf(fmt, args));
+	va_end(args);
 }
 
 /* Plans the changes of the configuration; may refuse. */
@@ -185,39 +190,39 @@ static void plan_boot(struct overview *s, const struct arguments *a, struct task
 {
 	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
 	const struct config_error *unread = NULL;
-	char *own = config_own_file(task->gpu->address);
+	g_autofree char *own = config_own_file(task->gpu->address);
 	int foreign = -1;
 	size_t i;
 
 	if (!a->persist && !a->boot_only)
-		goto out;
+		return;
 	if (a->bind && ignored) {
 		refuse(job,
-		       xasprintf("%s:%u ignores it at boot", ignored->file,
-				 ignored->line),
-		       xstrdup("remove that line"));
-		goto out;
+		       g_strdup_printf("%s:%u ignores it at boot", ignored->file,
+				       ignored->line),
+		       g_strdup("remove that line"));
+		return;
 	}
 	/* Nothing would read the file. */
 	if (a->bind && s->obstacle) {
-		refuse(job, xasprintf("can't be bound at boot: %s", s->obstacle),
-		       xstrdup("install " MODULE_NAME "-dkms, which has the rule and its program, "
-			       "or omit --persist and --boot-only"));
-		goto out;
+		refuse(job, g_strdup_printf("can't be bound at boot: %s", s->obstacle),
+		       g_strdup("install " MODULE_NAME "-dkms, which has the rule and its program, "
+				"or omit --persist and --boot-only"));
+		return;
 	}
 	if (a->bind) {
 		task->by = config_binds(&s->config, task->gpu);
 		task->write = !task->by;
 		task->boot = task->by ? "already-persisted" : "persisted";
 		if (task->write && host_exists(s->host, "%s", own))
-			refuse(job, xasprintf("%s exists, but does not bind it", own),
-			       xstrdup("check that file, and remove or move it"));
+			refuse(job, g_strdup_printf("%s exists, but does not bind it", own),
+			       g_strdup("check that file, and remove or move it"));
 		else if (task->write && !host_absent())
-			refuse(job, xasprintf("can't check for %s: %s", own, strerror(errno)),
+			refuse(job, g_strdup_printf("can't check for %s: %s", own, strerror(errno)),
 			       NULL);
 		else if (task->write)
-			text_list_add(&task->steps, xasprintf("write %s", own));
-		goto out;
+			add_step(task, "write %s", own);
+		return;
 	}
 	/* Which line binds it, apart from the one in its own file? */
 	task->remove = host_exists(s->host, "%s", own) || !host_absent();
@@ -243,20 +248,18 @@ static void plan_boot(struct overview *s, const struct arguments *a, struct task
 	}
 	/* Only what bind wrote may be removed. */
 	if (unread) {
-		refuse(job, xasprintf("%s %s", unread->file, unread->reason),
-		       xstrdup("check it, and edit or remove the GPU's file yourself"));
-		goto out;
+		refuse(job, g_strdup_printf("%s %s", unread->file, unread->reason),
+		       g_strdup("check it, and edit or remove the GPU's file yourself"));
+		return;
 	}
 	if (foreign >= 0) {
-		refuse(job, xasprintf("%s:%d was not written by \"bind --persist\"", own, foreign),
-		       xstrdup("edit or remove that file yourself"));
-		goto out;
+		refuse(job, g_strdup_printf("%s:%d was not written by \"bind --persist\"", own, foreign),
+		       g_strdup("edit or remove that file yourself"));
+		return;
 	}
 	task->boot = task->by ? "still-persisted" : task->remove ? "removed" : "not-persisted";
 	if (task->remove)
-		text_list_add(&task->steps, xasprintf("remove %s", own));
-out:
-	free(own);
+		add_step(task, "remove %s", own);
 }
 
 /* Others' guests have its functions, or could get them at any moment. */
@@ -264,10 +267,10 @@ static bool refuse_functions(const struct gpu *gpu, struct job *job)
 {
 	if (!gpu->functions)
 		return false;
-	refuse(job, xasprintf("%llu of its virtual functions (SR-IOV) are on",
-			      (unsigned long long)gpu->functions),
-	       xasprintf("end what uses them, and run \"echo 0 > "
-			 "/sys/bus/pci/devices/%s/sriov_numvfs\"", gpu->address));
+	refuse(job, g_strdup_printf("%llu of its virtual functions (SR-IOV) are on",
+				    (unsigned long long)gpu->functions),
+	       g_strdup_printf("end what uses them, and run \"echo 0 > "
+			       "/sys/bus/pci/devices/%s/sriov_numvfs\"", gpu->address));
 	return true;
 }
 
@@ -282,34 +285,21 @@ static void plan(struct overview *s, const struct arguments *a, struct task *tas
 		    refuse_in_use(s, gpu, job))
 			return;
 		if (!host_exists(s->host, "/sys/bus/pci/drivers/" DRIVER_NAME))
-			text_list_add(&task->steps, xstrdup("load the module " MODULE_NAME));
-		text_list_add(&task->steps,
-			      xasprintf("write " DRIVER_NAME
-					" into /sys/bus/pci/devices/%s/driver_override",
-					address));
+			add_step(task, "load the module " MODULE_NAME);
+		add_step(task, "write " DRIVER_NAME " into /sys/bus/pci/devices/%s/driver_override", address);
 		if (gpu->driver)
-			text_list_add(&task->steps,
-				      xasprintf("write %s into /sys/bus/pci/drivers/%s/unbind",
-						address, gpu->driver));
-		text_list_add(&task->steps,
-			      xasprintf("write %s into /sys/bus/pci/drivers_probe", address));
+			add_step(task, "write %s into /sys/bus/pci/drivers/%s/unbind", address, gpu->driver);
+		add_step(task, "write %s into /sys/bus/pci/drivers_probe", address);
 	}
 	if (!a->boot_only && !a->bind) {
 		if (gpu->ours && refuse_in_use(s, gpu, job))
 			return;
 		if (ours)
-			text_list_add(&task->steps,
-				      xasprintf("clear /sys/bus/pci/devices/%s/driver_override",
-						address));
+			add_step(task, "clear /sys/bus/pci/devices/%s/driver_override", address);
 		if (gpu->ours)
-			text_list_add(&task->steps,
-				      xasprintf("write %s into /sys/bus/pci/drivers/" DRIVER_NAME
-						"/unbind",
-						address));
+			add_step(task, "write %s into /sys/bus/pci/drivers/" DRIVER_NAME "/unbind", address);
 		if ((gpu->ours || (ours && !gpu->driver)) && !a->no_probe)
-			text_list_add(
-				&task->steps,
-				xasprintf("write %s into /sys/bus/pci/drivers_probe", address));
+			add_step(task, "write %s into /sys/bus/pci/drivers_probe", address);
 	}
 	plan_boot(s, a, task, job);
 }
@@ -324,7 +314,7 @@ static void prepare_boot(struct task *task, struct job *job)
 	task->file = config_prepare(job->host, job->address);
 	if (!task->file)
 		job_end(job, EXIT_FAILED, "failed",
-			xasprintf("can't write a file in " CONFIG_DIR ": %s", strerror(errno)),
+			g_strdup_printf("can't write a file in " CONFIG_DIR ": %s", strerror(errno)),
 			NULL);
 }
 
@@ -334,7 +324,8 @@ static void prepare_boot(struct task *task, struct job *job)
  */
 static bool settle_boot(struct task *task, struct job *job)
 {
-	char *own = config_own_file(task->gpu->address), *longer = NULL, *next = NULL;
+	g_autofree char *own = config_own_file(task->gpu->address);
+	char *longer = NULL, *next = NULL;
 	bool changed = false;
 	int error = 0;
 
@@ -345,30 +336,30 @@ static bool settle_boot(struct task *task, struct job *job)
 	} else if (task->write) {
 		error = replacement_commit(task->file) ? errno : 0;
 		changed = !error;
-		longer = error ? xasprintf("%s; but not at boot: can't write %s: %s",
-					   job->outcome.message, own, strerror(error))
-			       : xasprintf("%s; at every boot, by %s", job->outcome.message, own);
+		longer = error ? g_strdup_printf("%s; but not at boot: can't write %s: %s",
+						 job->outcome.message, own, strerror(error))
+			       : g_strdup_printf("%s; at every boot, by %s", job->outcome.message, own);
 	} else if (task->remove || task->by) {
 		if (task->remove) {
 			error = unlink(own) && errno != ENOENT ? errno : 0;
 			changed = !error;
 		}
 		if (error) {
-			longer = xasprintf("%s; but can't remove %s: %s", job->outcome.message, own,
-					   strerror(error));
+			longer = g_strdup_printf("%s; but can't remove %s: %s", job->outcome.message, own,
+						 strerror(error));
 		} else if (task->by && !job->bind) {
-			longer = xasprintf("%s; but %s:%u binds it at boot", job->outcome.message,
-					   task->by->file, task->by->line);
-			next = xasprintf("remove that line, or add \"ignore %s\"",
-					 task->gpu->address);
+			longer = g_strdup_printf("%s; but %s:%u binds it at boot", job->outcome.message,
+						 task->by->file, task->by->line);
+			next = g_strdup_printf("remove that line, or add \"ignore %s\"",
+					       task->gpu->address);
 		} else if (task->by) {
-			longer = xasprintf("%s; at every boot, by %s:%u", job->outcome.message,
-					   task->by->file, task->by->line);
+			longer = g_strdup_printf("%s; at every boot, by %s:%u", job->outcome.message,
+						 task->by->file, task->by->line);
 		} else {
-			longer = xasprintf("%s; no longer at boot", job->outcome.message);
+			longer = g_strdup_printf("%s; no longer at boot", job->outcome.message);
 		}
 	} else if (task->boot) {
-		longer = xasprintf("%s; not at boot either", job->outcome.message);
+		longer = g_strdup_printf("%s; not at boot either", job->outcome.message);
 	}
 	task->file = NULL;
 	if (longer) {
@@ -380,7 +371,6 @@ static bool settle_boot(struct task *task, struct job *job)
 	}
 	if (error)
 		task->boot = NULL;
-	free(own);
 	task->changed = changed;
 	return changed;
 }
@@ -392,15 +382,15 @@ static void say(struct job *job)
 	size_t i;
 
 	outcome_print(&job->outcome, job->address);
-	for (i = 0; i < job->log.count; i++)
-		complain(job->address, "kernel: %s", job->log.text[i]);
+	for (i = 0; i < job->log->len; i++)
+		complain(job->address, "kernel: %s", (char *)job->log->pdata[i]);
 }
 
 /* Whether the GPU or its configuration changed, or would without --dry-run. */
 static bool has_changed(const struct arguments *a, const struct task *task, const struct job *job)
 {
 	if (a->dry_run)
-		return !job->outcome.status && task->steps.count;
+		return !job->outcome.status && task->steps->len;
 	return job->changed || task->changed;
 }
 
@@ -419,16 +409,6 @@ static void write_log(const struct job *job)
 	       job->outcome.message);
 }
 
-static struct json_object *texts_json(const struct text_list *list)
-{
-	struct json_object *array = json_object_new_array();
-	size_t i;
-
-	for (i = 0; i < list->count; i++)
-		json_object_array_add(array, json_text(list->text[i]));
-	return array;
-}
-
 static struct json_object *job_json(const struct arguments *a, const struct task *task,
 				    const struct job *job)
 {
@@ -442,21 +422,9 @@ static struct json_object *job_json(const struct arguments *a, const struct task
 	json_object_object_add(object, "message", json_text(job->outcome.message));
 	json_object_object_add(object, "next", json_text(job->outcome.next));
 	json_object_object_add(object, "boot", json_text(task->boot));
-	json_object_object_add(object, "steps", texts_json(&task->steps));
-	json_object_object_add(object, "kernel_log", texts_json(&job->log));
+	json_object_object_add(object, "steps", json_texts(task->steps));
+	json_object_object_add(object, "kernel_log", json_texts(job->log));
 	return object;
-}
-
-static char *command_text(const char *const *command)
-{
-	char *text = xstrdup(""), *longer;
-
-	for (; *command; command++) {
-		longer = xasprintf("%s%s%s", text, *text ? " " : "", *command);
-		free(text);
-		text = longer;
-	}
-	return text;
 }
 
 /* ---- the commands ------------------------------------------------------- */
@@ -481,16 +449,15 @@ struct work {
 /* Finds the GPUs; EXIT_OK, or an exit status after a message. */
 static enum exit_status choose(struct work *w)
 {
-	const struct gpu **found = xcalloc(w->s.gpus.count, sizeof(*found));
+	g_autofree const struct gpu **found = g_new0(const struct gpu *, w->s.gpus.count);
 	enum exit_status status;
 	size_t i;
 
 	status = selection_find(&w->a->selected, w->s.host, &w->s.gpus, belongs, w->a, found, &w->count);
-	w->tasks = xcalloc(w->count, sizeof(*w->tasks));
-	w->jobs = xcalloc(w->count, sizeof(*w->jobs));
+	w->tasks = g_new0(struct task, w->count);
+	w->jobs = g_new0(struct job, w->count);
 	for (i = 0; i < w->count; i++)
 		w->tasks[i].gpu = found[i];
-	free(found);
 	return status;
 }
 
@@ -504,6 +471,8 @@ static bool plan_all(struct work *w)
 		struct task *task = &w->tasks[i];
 		struct job *job = &w->jobs[i];
 
+		task->steps = g_ptr_array_new_with_free_func(g_free);
+		job->log = g_ptr_array_new_with_free_func(g_free);
 		job->host = w->s.host;
 		strcpy(job->address, task->gpu->address);
 		job->gpu = task->gpu;
@@ -515,9 +484,9 @@ static bool plan_all(struct work *w)
 			continue;
 		if (w->a->dry_run)
 			job_end(job, EXIT_OK, "planned",
-				xstrdup(task->steps.count ? "would" : "nothing to do"), NULL);
+				g_strdup(task->steps->len ? "would" : "nothing to do"), NULL);
 		else if (w->a->boot_only)
-			job_end(job, EXIT_OK, "unchanged", xstrdup("left as it is now"), NULL);
+			job_end(job, EXIT_OK, "unchanged", g_strdup("left as it is now"), NULL);
 		else
 			change = true;
 	}
@@ -527,8 +496,8 @@ static bool plan_all(struct work *w)
 /* Loads the module for binds; if that fails, the binds fail. */
 static void load_module(struct work *w)
 {
-	struct text_list log = { };
-	char *next = NULL, *why = NULL;
+	g_autoptr(GPtrArray) log = g_ptr_array_new_with_free_func(g_free);
+	g_autofree char *next = NULL, *why = NULL;
 	bool asked = false;
 	size_t i, j;
 
@@ -538,17 +507,14 @@ static void load_module(struct work *w)
 		if (job->outcome.result || !job->bind || w->tasks[i].gpu->ours)
 			continue;
 		if (!asked)
-			why = switch_load_module(w->s.host, &next, &log);
+			why = switch_load_module(w->s.host, &next, log);
 		asked = true;
 		if (!why)
 			break;
-		job_end(job, EXIT_FAILED, "failed", xstrdup(why), next ? xstrdup(next) : NULL);
-		for (j = 0; j < log.count; j++)
-			text_list_add(&job->log, xstrdup(log.text[j]));
+		job_end(job, EXIT_FAILED, "failed", g_strdup(why), g_strdup(next));
+		for (j = 0; j < log->len; j++)
+			g_ptr_array_add(job->log, g_strdup(log->pdata[j]));
 	}
-	free(why);
-	free(next);
-	text_list_free(&log);
 }
 
 /*
@@ -578,23 +544,24 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 {
 	const char *const *command = initramfs_command(w->s.host);
 	struct json_object *object;
-	char *text, *how;
+	g_autofree char *text = NULL;
 	int status;
 
 	if (!command)
 		return NULL;
-	text = command_text(command);
+	text = g_strjoinv(" ", (char **)command);
 	if (!w->a->json)
 		printf("%s: %s\n", w->a->dry_run ? "would then update the initramfs" :
 						   "updating the initramfs", text);
 	fflush(stdout);
 	status = w->a->dry_run ? 0 : program_show(command[0], (char *const *)command);
 	if (status) {
-		how = status < 0 ? xasprintf("did not finish: %s", strerror(errno))
-				 : xasprintf("exited with %d", status);
+		g_autofree char *how = status < 0
+			? g_strdup_printf("did not finish: %s", strerror(errno))
+			: g_strdup_printf("exited with %d", status);
+
 		complain(NULL, "can't update the initramfs: %s %s; it keeps the old configuration "
 			 "until you run \"%s\" again", command[0], how, text);
-		free(how);
 		if (*worst < EXIT_FAILED)
 			*worst = EXIT_FAILED;
 	}
@@ -602,7 +569,6 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 	json_object_object_add(object, "command", json_text(text));
 	json_object_object_add(object, "exit_status",
 			       w->a->dry_run ? NULL : json_object_new_int(status));
-	free(text);
 	return object;
 }
 
@@ -610,14 +576,13 @@ static struct json_object *renew_initramfs(struct work *w, enum exit_status *wor
 static void warn_of_initramfs(struct work *w)
 {
 	const char *const *command = initramfs_command(w->s.host);
-	char *text;
+	g_autofree char *text = NULL;
 
 	if (!command)
 		return;
-	text = command_text(command);
+	text = g_strjoinv(" ", (char **)command);
 	complain(NULL, "the initramfs %s the old configuration until you run \"%s\"",
 		 w->a->dry_run ? "would keep" : "keeps", text);
-	free(text);
 }
 
 static int run(struct host *h, const struct arguments *a)
@@ -661,8 +626,8 @@ static int run(struct host *h, const struct arguments *a)
 		if (!a->json || job->outcome.status)
 			say(job);
 		if (!a->json && a->dry_run && !job->outcome.status)
-			for (j = 0; j < w.tasks[i].steps.count; j++)
-				printf("  %s\n", w.tasks[i].steps.text[j]);
+			for (j = 0; j < w.tasks[i].steps->len; j++)
+				printf("  %s\n", (char *)w.tasks[i].steps->pdata[j]);
 	}
 	if (changed && a->no_initramfs)
 		warn_of_initramfs(&w);
@@ -678,11 +643,11 @@ static int run(struct host *h, const struct arguments *a)
 		json_object_put(document);
 
 	for (i = 0; i < w.count; i++) {
-		text_list_free(&w.tasks[i].steps);
+		g_ptr_array_unref(w.tasks[i].steps);
 		job_free(&w.jobs[i]);
 	}
-	free(w.tasks);
-	free(w.jobs);
+	g_free(w.tasks);
+	g_free(w.jobs);
 	overview_free(&w.s);
 	return worst;
 }

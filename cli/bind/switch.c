@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <libkmod.h>
 #include <poll.h>
 #include <pthread.h>
@@ -49,22 +50,6 @@ static atomic_bool stopped;
 
 /* ---- jobs --------------------------------------------------------------- */
 
-void text_list_add(struct text_list *list, char *text)
-{
-	list->text = xrealloc(list->text, (list->count + 1) * sizeof(*list->text));
-	list->text[list->count++] = text;
-}
-
-void text_list_free(struct text_list *list)
-{
-	size_t i;
-
-	for (i = 0; i < list->count; i++)
-		free(list->text[i]);
-	free(list->text);
-	memset(list, 0, sizeof(*list));
-}
-
 void job_end(struct job *job, enum exit_status status, const char *result, char *message,
 	     char *next)
 {
@@ -74,8 +59,8 @@ void job_end(struct job *job, enum exit_status status, const char *result, char 
 void job_free(struct job *job)
 {
 	outcome_free(&job->outcome);
-	free(job->was);
-	text_list_free(&job->log);
+	g_free(job->was);
+	g_ptr_array_unref(job->log);
 }
 
 /* ---- writes that may wait ----------------------------------------------- */
@@ -111,22 +96,28 @@ static bool wait_for_child(struct job *job, pid_t pid, bool limited, const char 
 }
 
 /*
- * Writes the text in a child process; frees path. 0 or an errno. ECANCELED:
- * interrupted, and the kernel may have done it or not. EINPROGRESS: the child is
- * left behind, and the kernel holds the device's lock until it ends.
+ * Writes the text to the file of that path in a child process. 0 or an errno.
+ * ECANCELED: interrupted, and the kernel may have done it or not. EINPROGRESS: the
+ * child is left behind, and the kernel holds the device's lock until it ends.
  */
-static int write_apart(struct job *job, enum write_kind kind, const char *waits_for,
-		       const char *text, char *path)
+static int printf_like(5, 6) write_apart(struct job *job, enum write_kind kind,
+					 const char *waits_for, const char *text,
+					 const char *fmt, ...)
 {
-	bool limited = !strstr(path, "/" DRIVER_NAME "/unbind"), ended;
+	g_autofree char *path = NULL;
 	size_t length = strlen(text);
+	bool limited, ended;
 	int status, fd;
+	va_list args;
 	pid_t pid;
 
+	va_start(args, fmt);
+	path = g_strdup_vprintf(fmt, args);
+	va_end(args);
+	limited = !strstr(path, "/" DRIVER_NAME "/unbind");
 	pthread_mutex_lock(&writers_lock);
 	if (kind == WRITE_STEP && stopped) {
 		pthread_mutex_unlock(&writers_lock);
-		free(path);
 		return ECANCELED;
 	}
 	pid = fork();
@@ -146,14 +137,12 @@ static int write_apart(struct job *job, enum write_kind kind, const char *waits_
 	if (pid < 0) {
 		status = errno;
 		pthread_mutex_unlock(&writers_lock);
-		free(path);
 		return status;
 	}
 	if (kind == WRITE_STEP)
 		job->writer = pid;
 	pthread_mutex_unlock(&writers_lock);
 
-	free(path);
 	ended = wait_for_child(job, pid, limited, waits_for);
 	if (!ended) {
 		pthread_mutex_lock(&writers_lock);
@@ -177,7 +166,7 @@ static int write_override(struct job *job, enum write_kind kind, const char *ove
 	/* An empty line clears it. */
 	return write_apart(job, kind, "the kernel is busy with the device",
 			   override ? override : "\n",
-			   xasprintf(DEVICES "/%s/driver_override", job->address));
+			   DEVICES "/%s/driver_override", job->address);
 }
 
 static char *driver_now(struct job *job)
@@ -188,10 +177,9 @@ static char *driver_now(struct job *job)
 /* Whether this driver has the device; @unread if the link can't be read. */
 static bool is_ours(struct job *job, bool unread)
 {
-	char *now = driver_now(job);
+	g_autofree char *now = driver_now(job);
 	bool ours = now ? !strcmp(now, DRIVER_NAME) : unread && !host_absent();
 
-	free(now);
 	return ours;
 }
 
@@ -202,22 +190,22 @@ static void take_line(void *data, int priority, const char *text)
 	struct job *job = data;
 
 	if (strstr(text, job->address))
-		text_list_add(&job->log, xstrdup(text));
+		g_ptr_array_add(job->log, g_strdup(text));
 }
 
 /* Ends the job of a failed step, with the kernel's log. Takes over message. */
 static void fail(struct job *job, int error, char *message, const char *next)
 {
 	if (error == ECANCELED) {
-		free(message);
-		job_end(job, EXIT_INTERRUPTED, "interrupted", xstrdup("interrupted"), NULL);
+		g_free(message);
+		job_end(job, EXIT_INTERRUPTED, "interrupted", g_strdup("interrupted"), NULL);
 		return;
 	}
 	kmsg_read(job->kmsg, take_line, job);
 	job_end(job, EXIT_FAILED, "failed", message,
-		job->log.count ? xstrdup("see the kernel's log")
-			       : xasprintf("%srun \"" PROGRAM " doctor %s\"", next,
-					   job->address));
+		job->log->len ? g_strdup("see the kernel's log")
+			      : g_strdup_printf("%srun \"" PROGRAM " doctor %s\"", next,
+						job->address));
 }
 
 /*
@@ -226,51 +214,48 @@ static void fail(struct job *job, int error, char *message, const char *next)
  */
 static void left_behind(struct job *job, const char *what, const char *override)
 {
-	char *users = gpu_users(job->host, job->gpu);
+	g_autofree char *users = gpu_users(job->host, job->gpu);
 
 	job->changed = true;
 	job_end(job, stopped ? EXIT_INTERRUPTED : EXIT_FAILED, stopped ? "interrupted" : "failed",
-		xasprintf("%s, and the kernel goes on with that until the last user of the GPU is "
-			  "gone (%s); nothing can end it before; driver_override is %s",
-			  what, users ? users : "no process here has it open; perhaps a kernel module",
-			  override ? override : "not set"),
-		xasprintf("end what uses the GPU, and then run \"" PROGRAM " %s %s\" again",
-			  job->bind ? "bind" : "unbind", job->address));
-	free(users);
+		g_strdup_printf("%s, and the kernel goes on with that until the last user of the GPU is "
+				"gone (%s); nothing can end it before; driver_override is %s",
+				what, users ? users : "no process here has it open; perhaps a kernel module",
+				override ? override : "not set"),
+		g_strdup_printf("end what uses the GPU, and then run \"" PROGRAM " %s %s\" again",
+				job->bind ? "bind" : "unbind", job->address));
 }
 
 /* Restores the former driver and override, and adds that to the message. */
 static void restore(struct job *job, const char *override)
 {
+	g_autofree char *next = g_strdup(job->outcome.next), *before = NULL, *after = NULL;
 	const struct outcome *o = &job->outcome;
-	char *next = o->next ? xstrdup(o->next) : NULL, *now, *longer;
 	int error;
 
 	error = write_override(job, WRITE_RESTORE, override);
-	now = driver_now(job);
-	if (!error && job->was && !now)
-		error = write_apart(job, WRITE_RESTORE,
-				    "the former driver binds the device", job->address,
-				    xasprintf(DRIVERS "/%s/bind", job->was));
-	free(now);
+	before = driver_now(job);
+	if (!error && job->was && !before)
+		error = write_apart(job, WRITE_RESTORE, "the former driver binds the device",
+				    job->address, DRIVERS "/%s/bind", job->was);
 	if (error == EINPROGRESS) {
-		free(next);
 		left_behind(job, "can't restore the former driver", override);
 		return;
 	}
-	now = driver_now(job);
-	if (!error && job->was && (!now || strcmp(now, job->was)))
+	after = driver_now(job);
+	if (!error && job->was && g_strcmp0(after, job->was))
 		error = ENODEV;
-	free(now);
 	if (error) {
 		job->changed = true;
-		longer = xasprintf("%s; and can't restore %s: %s", o->message,
-				   job->was ? job->was : "the former state", strerror(error));
-		job_end(job, EXIT_FAILED, "failed", longer, next);
+		job_end(job, EXIT_FAILED, "failed",
+			g_strdup_printf("%s; and can't restore %s: %s", o->message,
+					job->was ? job->was : "the former state", strerror(error)),
+			g_steal_pointer(&next));
 	} else {
-		longer = xasprintf("%s; it is %s%s as before", o->message,
-				   job->was ? "bound to " : "unbound", job->was ? job->was : "");
-		job_end(job, o->status, o->result, longer, next);
+		job_end(job, o->status, o->result,
+			g_strdup_printf("%s; it is %s%s as before", o->message,
+					job->was ? "bound to " : "unbound", job->was ? job->was : ""),
+			g_steal_pointer(&next));
 	}
 }
 
@@ -284,21 +269,21 @@ static void do_bind(struct job *job, const char *override)
 		return;
 	}
 	if (error) {
-		fail(job, error, xasprintf("can't set driver_override: %s", strerror(error)),
+		fail(job, error, g_strdup_printf("can't set driver_override: %s", strerror(error)),
 		     "");
 		restore(job, override);
 		return;
 	}
 	if (job->was) {
 		error = write_apart(job, WRITE_STEP, "the driver unbinds the device",
-				    job->address, xasprintf(DRIVERS "/%s/unbind", job->was));
+				    job->address, DRIVERS "/%s/unbind", job->was);
 		if (error == EINPROGRESS) {
 			left_behind(job, "its driver has not unbound it", DRIVER_NAME);
 			return;
 		}
 		if (error) {
 			fail(job, error,
-			     xasprintf("can't unbind it from %s: %s", job->was, strerror(error)),
+			     g_strdup_printf("can't unbind it from %s: %s", job->was, strerror(error)),
 			     "end what uses the device; ");
 			restore(job, override);
 			return;
@@ -306,7 +291,7 @@ static void do_bind(struct job *job, const char *override)
 	}
 	error = write_apart(job, WRITE_STEP,
 			    "the GPU's memory becomes ready, within 30 s on a GH200, or the bind fails",
-			    job->address, xstrdup("/sys/bus/pci/drivers_probe"));
+			    job->address, "/sys/bus/pci/drivers_probe");
 	if (error == EINPROGRESS) {
 		left_behind(job, DRIVER_NAME " has not bound it", DRIVER_NAME);
 		return;
@@ -314,8 +299,8 @@ static void do_bind(struct job *job, const char *override)
 	/* The write succeeds whatever probe returned. */
 	if (is_ours(job, false)) {
 		job_end(job, EXIT_OK, "bound",
-			xasprintf("bound to " DRIVER_NAME "%s%s%s", job->was ? " (was " : "",
-				  job->was ? job->was : "", job->was ? ")" : ""),
+			g_strdup_printf("bound to " DRIVER_NAME "%s%s%s", job->was ? " (was " : "",
+					job->was ? job->was : "", job->was ? ")" : ""),
 			NULL);
 		job->changed = true;
 		return;
@@ -323,8 +308,8 @@ static void do_bind(struct job *job, const char *override)
 	if (stopped)
 		error = ECANCELED;
 	fail(job, error,
-	     error ? xasprintf(DRIVER_NAME " refused it: %s", strerror(error))
-		   : xstrdup(DRIVER_NAME " refused it"),
+	     error ? g_strdup_printf(DRIVER_NAME " refused it: %s", strerror(error))
+		   : g_strdup(DRIVER_NAME " refused it"),
 	     host_exists(job->host, DEVICES "/%s/iommu_group", job->address)
 		     ? ""
 		     : "check that the IOMMU is on, because the device has no IOMMU group; ");
@@ -335,7 +320,7 @@ static void do_unbind(struct job *job, const char *override)
 {
 	bool ours = override && !strcmp(override, DRIVER_NAME);
 	bool had = job->was && !strcmp(job->was, DRIVER_NAME);
-	char *now;
+	g_autofree char *before = NULL, *now = NULL;
 	int error;
 
 	if (ours) {
@@ -347,7 +332,7 @@ static void do_unbind(struct job *job, const char *override)
 		}
 		if (error) {
 			fail(job, error,
-			     xasprintf("can't clear driver_override: %s", strerror(error)),
+			     g_strdup_printf("can't clear driver_override: %s", strerror(error)),
 			     "");
 			restore(job, override);
 			return;
@@ -356,7 +341,7 @@ static void do_unbind(struct job *job, const char *override)
 	if (had) {
 		error = write_apart(job, WRITE_STEP,
 				    "the kernel waits for a process that has the device open",
-				    job->address, xstrdup(DRIVERS "/" DRIVER_NAME "/unbind"));
+				    job->address, DRIVERS "/" DRIVER_NAME "/unbind");
 		if (error == EINPROGRESS) {
 			left_behind(job, DRIVER_NAME " has not unbound it", NULL);
 			return;
@@ -364,10 +349,10 @@ static void do_unbind(struct job *job, const char *override)
 		/* If the link can't be read, only the write tells. */
 		if (is_ours(job, error)) {
 			fail(job, error,
-			     error ? xasprintf("can't unbind it from " DRIVER_NAME ": %s",
-					       strerror(error))
-				   : xstrdup("unbound, but another process has bound it to "
-					     DRIVER_NAME " again"),
+			     error ? g_strdup_printf("can't unbind it from " DRIVER_NAME ": %s",
+						     strerror(error))
+				   : g_strdup("unbound, but another process has bound it to "
+					      DRIVER_NAME " again"),
 			     "end what uses the device; ");
 			restore(job, override);
 			return;
@@ -376,12 +361,11 @@ static void do_unbind(struct job *job, const char *override)
 	/*
 	 * The unbind has succeeded, even if no other driver binds the device.
 	 */
-	now = driver_now(job);
+	before = driver_now(job);
 	error = 0;
-	if ((ours || had) && !now && job->probe)
+	if ((ours || had) && !before && job->probe)
 		error = write_apart(job, WRITE_STEP, "another driver binds the device", job->address,
-				    xstrdup("/sys/bus/pci/drivers_probe"));
-	free(now);
+				    "/sys/bus/pci/drivers_probe");
 	if (error == EINPROGRESS) {
 		left_behind(job, "unbound, but another driver has not bound it", NULL);
 		return;
@@ -390,25 +374,24 @@ static void do_unbind(struct job *job, const char *override)
 	job->changed = ours || had;
 	if (now && !strcmp(now, DRIVER_NAME))
 		job_end(job, EXIT_FAILED, "failed",
-			xasprintf("unbound, but " DRIVER_NAME " has bound it again without "
-				  "driver_override, as it does if the GPU's id is in its new_id"),
-			xasprintf("run \"echo 10de %04x > " DRIVERS "/" DRIVER_NAME "/remove_id\", "
-				  "and then unbind it again",
-				  gpu_id(job->host, job->address, "device")));
+			g_strdup_printf("unbound, but " DRIVER_NAME " has bound it again without "
+					"driver_override, as it does if the GPU's id is in its new_id"),
+			g_strdup_printf("run \"echo 10de %04x > " DRIVERS "/" DRIVER_NAME "/remove_id\", "
+					"and then unbind it again",
+					gpu_id(job->host, job->address, "device")));
 	else if (had)
 		job_end(job, EXIT_OK, "unbound",
-			xasprintf("unbound; now %s%s", now ? "bound to " : "without a driver",
-				  now ? now : ""),
+			g_strdup_printf("unbound; now %s%s", now ? "bound to " : "without a driver",
+					now ? now : ""),
 			NULL);
 	else if (ours)
 		job_end(job, EXIT_OK, "unbound",
-			xstrdup("was not bound; cleared its driver_override"), NULL);
+			g_strdup("was not bound; cleared its driver_override"), NULL);
 	else
 		job_end(job, EXIT_OK, "already-unbound",
-			xasprintf("not bound to " DRIVER_NAME "%s%s", now ? ", but to " : "",
-				  now ? now : ""),
+			g_strdup_printf("not bound to " DRIVER_NAME "%s%s", now ? ", but to " : "",
+					now ? now : ""),
 			NULL);
-	free(now);
 }
 
 /*
@@ -427,10 +410,10 @@ static bool is_bound(struct job *job)
 		 * itself.
 		 */
 		write_apart(job, WRITE_STEP, "another process is binding it", job->address,
-			    xstrdup(DRIVERS "/" DRIVER_NAME "/bind"));
+			    DRIVERS "/" DRIVER_NAME "/bind");
 	if (is_ours(job, false))
 		return true;
-	free(job->was);
+	g_free(job->was);
 	job->was = driver_now(job);
 	return false;
 }
@@ -451,26 +434,26 @@ static bool read_state(struct job *job, char **override)
 		if (*override || host_absent())
 			return true;
 	}
-	job_end(job, EXIT_FAILED, "failed", xasprintf("can't read its %s: %s", what, strerror(errno)),
-		NULL);
+	job_end(job, EXIT_FAILED, "failed",
+		g_strdup_printf("can't read its %s: %s", what, strerror(errno)), NULL);
 	return false;
 }
 
 static void *work(void *data)
 {
+	g_autofree char *override = NULL;
 	struct job *job = data;
-	char *override;
 	int lock;
 
 	lock = gpu_lock(job->address);
 	if (lock < 0) {
 		if (errno == EWOULDBLOCK)
 			job_end(job, EXIT_REFUSED, "refused",
-				xstrdup("another " PROGRAM " is changing it"),
-				xstrdup("wait until that ends"));
+				g_strdup("another " PROGRAM " is changing it"),
+				g_strdup("wait until that ends"));
 		else
 			job_end(job, EXIT_FAILED, "failed",
-				xasprintf("can't lock it: %s", strerror(errno)), NULL);
+				g_strdup_printf("can't lock it: %s", strerror(errno)), NULL);
 		return NULL;
 	}
 	job->kmsg = kmsg_mark();
@@ -480,10 +463,9 @@ static void *work(void *data)
 		do_unbind(job, override);
 	else if (is_bound(job))
 		job_end(job, EXIT_OK, "already-bound",
-			xstrdup("already bound to " DRIVER_NAME), NULL);
+			g_strdup("already bound to " DRIVER_NAME), NULL);
 	else
 		do_bind(job, override);
-	free(override);
 	if (job->kmsg >= 0)
 		close(job->kmsg);
 	/*
@@ -524,8 +506,9 @@ static void *wait_for_signals(void *data)
 void switch_all(struct job *jobs, size_t count)
 {
 	struct interruption in = { .jobs = jobs, .count = count };
-	pthread_t *threads = xcalloc(count, sizeof(*threads)), watcher;
-	bool *running = xcalloc(count, sizeof(*running));
+	g_autofree pthread_t *threads = g_new0(pthread_t, count);
+	g_autofree bool *running = g_new0(bool, count);
+	pthread_t watcher;
 	bool watched;
 	sigset_t done, before;
 	size_t i;
@@ -549,7 +532,7 @@ void switch_all(struct job *jobs, size_t count)
 			error = pthread_create(&threads[i], NULL, work, &jobs[i]);
 		if (error)
 			job_end(&jobs[i], EXIT_FAILED, "failed",
-				xasprintf("can't start a thread: %s", strerror(error)), NULL);
+				g_strdup_printf("can't start a thread: %s", strerror(error)), NULL);
 		else
 			running[i] = true;
 	}
@@ -561,8 +544,6 @@ void switch_all(struct job *jobs, size_t count)
 		pthread_join(watcher, NULL);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	free(threads);
-	free(running);
 }
 
 /* ---- the module --------------------------------------------------------- */
@@ -570,7 +551,7 @@ void switch_all(struct job *jobs, size_t count)
 static void take_module_line(void *data, int priority, const char *text)
 {
 	if (strstr(text, "nvgrace") || strstr(text, DRIVER_NAME) || strstr(text, "module"))
-		text_list_add(data, xstrdup(text));
+		g_ptr_array_add(data, g_strdup(text));
 }
 
 static void no_log(void *data, int priority, const char *file, int line, const char *fn,
@@ -578,7 +559,7 @@ static void no_log(void *data, int priority, const char *file, int line, const c
 {
 }
 
-char *switch_load_module(struct host *h, char **next, struct text_list *log)
+char *switch_load_module(struct host *h, char **next, GPtrArray *log)
 {
 	struct kmod_list *found = NULL, *item;
 	struct kmod_ctx *ctx;
@@ -591,16 +572,16 @@ char *switch_load_module(struct host *h, char **next, struct text_list *log)
 		return NULL;
 	ctx = kmod_new(NULL, NULL);
 	if (!ctx)
-		return xstrdup("can't start libkmod");
+		return g_strdup("can't start libkmod");
 	/* The message below has the error. */
 	kmod_set_log_fn(ctx, no_log, NULL);
 	mark = kmsg_mark();
 	rc = kmod_module_new_from_lookup(ctx, MODULE_NAME, &found);
 	if (rc < 0 || !found) {
 		uname(&name);
-		why = xasprintf("the kernel %s has no module " MODULE_NAME, name.release);
-		*next = xstrdup("install nvgrace-gpu-vfio-pci-dkms; \"dkms status\" lists the "
-				"kernels for which it is built");
+		why = g_strdup_printf("the kernel %s has no module " MODULE_NAME, name.release);
+		*next = g_strdup("install nvgrace-gpu-vfio-pci-dkms; \"dkms status\" lists the "
+				 "kernels for which it is built");
 	}
 	kmod_list_foreach (item, found) {
 		struct kmod_module *module = kmod_module_get_module(item);
@@ -609,13 +590,13 @@ char *switch_load_module(struct host *h, char **next, struct text_list *log)
 		kmod_module_unref(module);
 		if (rc >= 0)
 			continue;
-		why = xasprintf("can't load the module " MODULE_NAME ": %s", strerror(-rc));
+		why = g_strdup_printf("can't load the module " MODULE_NAME ": %s", strerror(-rc));
 		if (rc == -EKEYREJECTED || rc == -ENOKEY)
-			*next = xstrdup(
+			*next = g_strdup(
 				"the kernel does not trust its signature; \"" PROGRAM
 				" doctor\" has the remedy");
 		else
-			*next = xstrdup("run \"" PROGRAM " doctor\"");
+			*next = g_strdup("run \"" PROGRAM " doctor\"");
 		kmsg_read(mark, take_module_line, log);
 		break;
 	}

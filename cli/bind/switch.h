@@ -7,19 +7,11 @@
 #ifndef NVGRACE_GPU_BIND_SWITCH_H
 #define NVGRACE_GPU_BIND_SWITCH_H
 
+#include <glib.h>
 #include <stdbool.h>
 
 #include "facts/gpu.h"
 #include "system/outcome.h"
-
-struct text_list {
-	char **text;
-	size_t count;
-};
-
-/* Takes over the text. */
-void text_list_add(struct text_list *list, char *text);
-void text_list_free(struct text_list *list);
 
 /* One GPU's change. The caller sets the first members, and calls job_free(). */
 struct job {
@@ -31,7 +23,7 @@ struct job {
 
 	struct outcome outcome;
 	bool changed;		/* the driver or the override has changed */
-	struct text_list log;	/* the kernel's log about it, if it failed */
+	GPtrArray *log;		/* the kernel's log about it, if it failed */
 
 	/* Private to switch.c. */
 	int kmsg;	/* kmsg_mark() before the change */
@@ -57,6 +49,6 @@ void switch_all(struct job *jobs, size_t count);
  * be freed; then *next is the remedy, to be freed, or NULL, and log has the
  * kernel's lines.
  */
-char *switch_load_module(struct host *h, char **next, struct text_list *log);
+char *switch_load_module(struct host *h, char **next, GPtrArray *log);
 
 #endif

@@ -10,7 +10,7 @@
  * when it becomes bad.
  */
 #include <errno.h>
-#include <stdlib.h>
+#include <glib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -36,7 +36,7 @@ static bool was_checked(const char *device, char (*addresses)[ADDRESS_MAX], size
 }
 
 /* Returns how many findings the line accepts. */
-static size_t accept(struct doctor *d, unsigned int number, const char *id, enum verdict verdict,
+static size_t accept(struct doctor *d, size_t number, const char *id, enum verdict verdict,
 		     const char *device)
 {
 	size_t i, found = 0;
@@ -49,17 +49,17 @@ static size_t accept(struct doctor *d, unsigned int number, const char *id, enum
 			continue;
 		found++;
 		if (!f->accepted)
-			f->accepted = xasprintf(ACCEPT_FILE ":%u", number);
+			f->accepted = g_strdup_printf(ACCEPT_FILE ":%zu", number);
 	}
 	return found;
 }
 
 void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
 {
-	char *text = host_read(d->h, NULL, ACCEPT_FILE), *line, *id, *word, *device, *more, *save;
-	unsigned int number = 0;
-	size_t lines = 0, bad = 0;
-	const char *rest = text;
+	g_autofree char *text = host_read(d->h, NULL, ACCEPT_FILE);
+	char *id, *word, *device, *more, *save;
+	g_auto(GStrv) line = NULL;
+	size_t i, lines = 0, bad = 0;
 	struct finding *f;
 
 	if (!text) {
@@ -69,39 +69,35 @@ void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t cou
 		because(f, "%s", strerror(errno));
 		return;
 	}
-	while ((line = next_line(&rest))) {
+	line = text_lines(text);
+	for (i = 0; line[i]; i++) {
 		enum verdict verdict;
 
-		number++;
-		line[strcspn(line, "#")] = 0;
-		id = strtok_r(line, " \t\r", &save);
+		line[i][strcspn(line[i], "#")] = 0;
+		id = strtok_r(line[i], " \t\r", &save);
 		word = id ? strtok_r(NULL, " \t\r", &save) : NULL;
 		device = word ? strtok_r(NULL, " \t\r", &save) : NULL;
 		more = device ? strtok_r(NULL, " \t\r", &save) : NULL;
-		if (!id) {
-			free(line);
+		if (!id)
 			continue;
-		}
 		lines++;
 		verdict = !word || more ? GOOD : !strcmp(word, "bad") ? BAD :
 			  !strcmp(word, "warning") ? WARNING : GOOD;
 		if (verdict == GOOD) {
 			bad++;
-			f = finding(d, ACCEPTED_IGNORED, NULL, ACCEPT_FILE ":%u is ignored",
-				    number);
+			f = finding(d, ACCEPTED_IGNORED, NULL, ACCEPT_FILE ":%zu is ignored",
+				    i + 1);
 			because(f, "it does not have the form %s", forms);
-		} else if (!accept(d, number, id, verdict, device) &&
+		} else if (!accept(d, i + 1, id, verdict, device) &&
 			   was_checked(device, addresses, count)) {
 			bad++;
 			f = finding(d, ACCEPTED_NOTHING, NULL,
-				    ACCEPT_FILE ":%u accepts nothing", number);
+				    ACCEPT_FILE ":%zu accepts nothing", i + 1);
 			because(f, "no finding %s%s%s is worse than a note and at most %s",
 				id, device ? " of " : "", device ? device : "", word);
 		}
-		free(line);
 	}
 	if (!bad)
 		finding(d, ACCEPTED_GOOD, NULL, ACCEPT_FILE " has %zu line%s", lines,
 			lines == 1 ? "" : "s");
-	free(text);
 }

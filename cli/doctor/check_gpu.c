@@ -31,13 +31,15 @@ static void check_other_gpus(struct doctor *d, bool *rubin)
 {
 	const char *tables = answer(d->answers, "acpi-tables");
 	bool stated = tables && strstr(tables, "nvidia,gpu-mem-base-pa");
-	char **names = host_list(d->h, PCI_DEVICES), *class;
+	g_auto(GStrv) names = host_list(d->h, PCI_DEVICES);
 	struct finding *f;
 	uint16_t device;
 	char id[8];
 	size_t i;
 
 	for (i = 0; names && names[i]; i++) {
+		g_autofree char *class = NULL;
+
 		if (names[i][strspn(names[i], "0123456789abcdefABCDEF:.")] ||
 		    gpu_id(d->h, names[i], "vendor") != 0x10de)
 			continue;
@@ -61,16 +63,14 @@ static void check_other_gpus(struct doctor *d, bool *rubin)
 			snprintf(id, sizeof(id), "%04x", device);
 			fill(f, "XXXX", id);
 		}
-		free(class);
 	}
-	host_free_list(names);
 }
 
 void check_gpus(struct doctor *d)
 {
 	struct finding *f;
 	bool rubin = false;
-	char *ids;
+	g_autofree char *ids = NULL;
 
 	check_other_gpus(d, &rubin);
 	if (d->gpus.count) {
@@ -81,7 +81,6 @@ void check_gpus(struct doctor *d)
 	f = finding(d, rubin ? GPUS_ONLY_RUBIN : GPUS_NONE, NULL, "no supported GPU");
 	ids = gpu_ids_text();
 	because(f, "no PCI device has one of the ids %s", ids);
-	free(ids);
 }
 
 /* ---- PCI ------------------------------------------------------------------------------------ */
@@ -139,7 +138,7 @@ static void check_firmware(struct doctor *d, const struct gpu *gpu)
 	bool base = tables && strstr(tables, "nvidia,gpu-mem-base-pa");
 	bool size = tables && strstr(tables, "nvidia,gpu-mem-size");
 	struct finding *f;
-	char *path;
+	g_autofree char *path = NULL;
 
 	if (gpu->mode == GPU_MODE_CARVE_OUT || gpu->mode == GPU_MODE_NO_CARVE_OUT) {
 		finding(d, FIRMWARE_GOOD, gpu->address,
@@ -176,7 +175,6 @@ static void check_firmware(struct doctor *d, const struct gpu *gpu)
 		finding(d, FIRMWARE_GOOD, gpu->address, "ACPI has %s and the properties of its memory",
 			path);
 	}
-	free(path);
 }
 
 /* ---- IOMMU group ---------------------------------------------------------------------------- */
@@ -196,7 +194,8 @@ static bool harmless(const char *driver)
 
 static void check_group(struct doctor *d, const struct gpu *gpu)
 {
-	char **devices, *driver, *others = NULL, *host_driver = NULL, *more;
+	g_autofree char *host_driver = NULL, *others = NULL;
+	g_auto(GStrv) devices = NULL;
 	struct finding *f;
 	size_t i;
 
@@ -213,21 +212,19 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
 	}
 	devices = gpu_group(d->h, gpu);
 	for (i = 0; devices[i]; i++) {
-		more = xasprintf("%s%s%s", others ? others : "", others ? ", " : "", devices[i]);
-		free(others);
-		others = more;
-		driver = host_link_name(d->h, PCI_DEVICES "/%s/driver", devices[i]);
+		g_autofree char *driver = host_link_name(d->h, PCI_DEVICES "/%s/driver", devices[i]);
+
 		if (driver && !harmless(driver) && !host_driver)
-			host_driver = xasprintf("%s (%s)", devices[i], driver);
-		free(driver);
+			host_driver = g_strdup_printf("%s (%s)", devices[i], driver);
 	}
+	others = g_strjoinv(", ", devices);
 	if (host_driver) {
 		f = finding(d, IOMMU_GROUP_USED, gpu->address,
 			    "shares IOMMU group %d with a device that the host uses", gpu->iommu_group);
 		because(f,
 			"%s could access a guest's memory, so vfio refuses the group",
 			host_driver);
-	} else if (others) {
+	} else if (*others) {
 		f = finding(d, IOMMU_GROUP_SHARED, gpu->address, "shares IOMMU group %d",
 			    gpu->iommu_group);
 		because(f, "%s in the same group can be assigned only to the same guest",
@@ -236,9 +233,6 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
 		finding(d, IOMMU_GROUP_GOOD, gpu->address, "alone in IOMMU group %d",
 			gpu->iommu_group);
 	}
-	free(others);
-	free(host_driver);
-	host_free_list(devices);
 }
 
 /* ---- driver --------------------------------------------------------------------------------- */
@@ -249,25 +243,24 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
  */
 static char *last_word(struct doctor *d, const struct gpu *gpu, bool *error)
 {
-	char *head = xasprintf(" " DRIVER_NAME " %s: ", gpu->address), *line, *last = NULL, *at;
-	const char *rest = d->log;
+	g_autofree char *head = g_strdup_printf(" " DRIVER_NAME " %s: ", gpu->address);
+	g_auto(GStrv) lines = text_lines(d->log);
+	const char *at, *last = NULL;
+	size_t i;
 
 	*error = false;
-	while ((line = next_line(&rest))) {
-		at = strstr(line, head);
+	for (i = 0; lines[i]; i++) {
+		at = strstr(lines[i], head);
 		/*
 		 * The driver core's line after a refused bind has only a
 		 * number.
 		 */
 		if (at && strncmp(at + strlen(head), "probe with driver", 17)) {
-			free(last);
-			last = xstrdup(at + strlen(head));
-			*error = line[0] >= '0' && line[0] <= '3';
+			last = at + strlen(head);
+			*error = lines[i][0] >= '0' && lines[i][0] <= '3';
 		}
-		free(line);
 	}
-	free(head);
-	return last;
+	return g_strdup(last);
 }
 
 /* Whether vfio-pci was loaded with this GPU's id. */
@@ -292,7 +285,7 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 	const struct config_line *wish = config_binds(&d->wishes, gpu);
 	struct finding *f;
 	bool refused;
-	char *said;
+	g_autofree char *said = NULL;
 
 	if (config_ignores(&d->wishes, gpu))
 		wish = NULL;
@@ -332,7 +325,6 @@ static void check_binding(struct doctor *d, const struct gpu *gpu)
 		finding(d, BINDING_GOOD, gpu->address, "%s%s; not configured for boot",
 			gpu->driver ? "bound to " : "not bound", gpu->driver ? gpu->driver : "");
 	}
-	free(said);
 }
 
 static void check_override(struct doctor *d, const struct gpu *gpu)
@@ -362,7 +354,7 @@ static void check_readiness(struct doctor *d, const struct gpu *gpu)
 {
 	struct finding *f;
 	bool error;
-	char *said;
+	g_autofree char *said = NULL;
 
 	if (gpu->ours && gpu->mode == GPU_MODE_CORE_ONLY)
 		return;
@@ -393,7 +385,6 @@ static void check_readiness(struct doctor *d, const struct gpu *gpu)
 			gpu->ours ? "the loaded module does not report it" :
 			"only the driver can read it, and the GPU is not bound");
 	}
-	free(said);
 }
 
 static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
@@ -406,7 +397,7 @@ static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
 		{ "clean", "its memory is all zeros, and it was not opened since" },
 		{ "dirty", "it is or was open; the next open waits until it is scrubbed" },
 	};
-	char *parameter, *said;
+	g_autofree char *parameter = NULL, *said = NULL;
 	struct finding *f;
 	bool error, wanted;
 	size_t i;
@@ -424,21 +415,18 @@ static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
 		    "its memory was not cleared");
 	because(f, "%s%s", said && error ? said : "the last scrub failed; see the kernel's log",
 		wanted ? "; opening the GPU fails until a scrub succeeds" : "");
-	free(parameter);
-	free(said);
 }
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
 static bool claimed(struct doctor *d, const struct gpu *gpu, const char *part)
 {
-	char *name = xasprintf(DRIVER_NAME " %s %s", gpu->address, part);
+	g_autofree char *name = g_strdup_printf(DRIVER_NAME " %s %s", gpu->address, part);
 	bool found = false;
 	size_t i;
 
 	for (i = 0; i < d->iomem.count; i++)
 		found |= !strcmp(d->iomem.range[i].name, name);
-	free(name);
 	return found;
 }
 

@@ -30,27 +30,24 @@ static bool driven_by(const struct doctor *d, const char *driver)
  */
 static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
 {
-	char *where, *longer, *node;
+	GString *where = g_string_new(NULL);
 	bool first = true;
 	size_t i;
 
 	*nodes = false;
-	where = xasprintf("%zu range%s", ranges, ranges > 1 ? "s" : "");
+	g_string_printf(where, "%zu range%s", ranges, ranges > 1 ? "s" : "");
 	for (i = 0; i < d->gpus.count; i++) {
 		struct online online = gpu_online(d->h, &d->iomem, &d->gpus, &d->gpus.gpu[i]);
 
 		if (!online.online)
 			continue;
-		node = online.node < 0 ? xstrdup("") : xasprintf(" in NUMA node %d", online.node);
+		g_string_append_printf(where, "%s%s", first ? ", GPU " : ", ", d->gpus.gpu[i].address);
+		if (online.node >= 0)
+			g_string_append_printf(where, " in NUMA node %d", online.node);
 		*nodes |= online.node >= 0;
-		longer = xasprintf("%s%s%s%s", where, first ? ", GPU " : ", ",
-				   d->gpus.gpu[i].address, node);
-		free(where);
-		free(node);
-		where = longer;
 		first = false;
 	}
-	return where;
+	return g_string_free(where, FALSE);
 }
 
 /*
@@ -77,7 +74,7 @@ static void check_online(struct doctor *d)
 	struct finding *f;
 	size_t i, ranges = 0;
 	bool nodes;
-	char *where;
+	g_autofree char *where = NULL;
 
 	for (i = 0; i < d->iomem.count; i++)
 		if (!strcmp(d->iomem.range[i].name, "System RAM (NVIDIA)"))
@@ -107,7 +104,6 @@ static void check_online(struct doctor *d)
 			"a driver that is no longer loaded has onlined it (%s); such a GPU can't be bound, because host RAM must not reach a guest",
 			where);
 	}
-	free(where);
 }
 
 /*
@@ -213,13 +209,13 @@ static char *qemu_lack(const struct guest_plan *plan, const struct vmm *qemu, bo
 
 	*usable = vmm_has(qemu, QEMU_INITIATOR);
 	if (!*usable)
-		return xasprintf("it has no -object acpi-generic-initiator (%s or later): a Linux guest can't add the GPU's memory as NUMA nodes",
-				 vmm_since(QEMU_INITIATOR));
+		return g_strdup_printf("it has no -object acpi-generic-initiator (%s or later): a Linux guest can't add the GPU's memory as NUMA nodes",
+				       vmm_since(QEMU_INITIATOR));
 	if (!vmm_has(qemu, QEMU_ALIGNS))
-		return xstrdup("before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page");
+		return g_strdup("before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page");
 	if (!vmm_has(qemu, QEMU_WINDOW) && plan->window_min > 512ULL << 30)
-		return xasprintf("it has no -machine highmem-mmio-size (%s or later): the BARs of all bound GPUs need a window of %s, and have 512 GiB",
-				 vmm_since(QEMU_WINDOW), size_text(plan->window_min, size));
+		return g_strdup_printf("it has no -machine highmem-mmio-size (%s or later): the BARs of all bound GPUs need a window of %s, and have 512 GiB",
+				       vmm_since(QEMU_WINDOW), size_text(plan->window_min, size));
 	return NULL;
 }
 
@@ -230,7 +226,6 @@ static void check_qemu(struct doctor *d)
 	struct guest_plan plan;
 	struct finding *f;
 	bool usable;
-	char *lack;
 
 	if (!qemus->count) {
 		f = finding(d, QEMU_NONE, NULL, "no QEMU in the usual places");
@@ -240,6 +235,8 @@ static void check_qemu(struct doctor *d)
 	}
 	guest_plan_all(&d->facts, &plan);
 	for (qemu = qemus->vmm; qemu < qemus->vmm + qemus->count; qemu++) {
+		g_autofree char *lack = NULL;
+
 		if (!qemu->known) {
 			no_number(finding(d, QEMU_UNKNOWN, NULL,
 					  "the version of %s is not known", qemu->path));
@@ -250,7 +247,6 @@ static void check_qemu(struct doctor *d)
 			    "%s is %d.%d", qemu->path, qemu->major, qemu->minor);
 		if (lack)
 			because(f, "%s", lack);
-		free(lack);
 	}
 }
 
@@ -322,11 +318,11 @@ static bool matches_something(const struct doctor *d, const struct config_line *
 
 static void check_lines(struct doctor *d)
 {
-	size_t i, length, bad = d->wishes.errors;
+	size_t i, bad = d->wishes.errors;
 	const struct config_error *e;
 	const struct config_line *line;
 	struct finding *f;
-	char **names;
+	g_auto(GStrv) names = NULL;
 
 	for (i = 0; i < d->wishes.errors; i++) {
 		e = &d->wishes.error[i];
@@ -351,8 +347,7 @@ static void check_lines(struct doctor *d)
 	}
 	names = host_list(d->h, CONFIG_DIR);
 	for (i = 0; names && names[i]; i++) {
-		length = strlen(names[i]);
-		if (names[i][0] != '.' && length > 5 && !strcmp(names[i] + length - 5, ".conf"))
+		if (names[i][0] != '.' && strlen(names[i]) > 5 && g_str_has_suffix(names[i], ".conf"))
 			continue;
 		bad++;
 		f = finding(d, CONFIGURATION_BAD_NAME, NULL, CONFIG_DIR "/%s is not read",
@@ -360,7 +355,6 @@ static void check_lines(struct doctor *d)
 		because(f,
 			"a file's name must end in .conf and not begin with a dot; this one may be left over from an editor or a killed bind");
 	}
-	host_free_list(names);
 	if (!bad)
 		finding(d, CONFIGURATION_GOOD, NULL, "%zu line%s for boot", d->wishes.count,
 			d->wishes.count == 1 ? "" : "s");

@@ -5,64 +5,50 @@
  * images.c reads it.
  */
 #include <glib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "doctor/checks.h"
 #include "facts/initramfs.h"
-/*
- * Returns the directives sorted, without duplicates, one on a line; frees the
- * list.
- */
-static char *sorted(char **directives, size_t count)
-{
-	char *text = xstrdup(""), *more, *swap;
-	size_t i, j;
 
-	for (i = 0; i < count; i++) {
-		for (j = i + 1; j < count; j++) {
-			if (strcmp(directives[i], directives[j]) <= 0)
-				continue;
-			swap = directives[i];
-			directives[i] = directives[j];
-			directives[j] = swap;
-		}
-		if (i && !strcmp(directives[i], directives[i - 1]))
-			continue;
-		more = xasprintf("%s%s\n", text, directives[i]);
-		free(text);
-		text = more;
-	}
-	for (i = 0; i < count; i++)
-		free(directives[i]);
-	free(directives);
-	return text;
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The directives sorted, without duplicates, one on a line. */
+static char *sorted(GPtrArray *directives)
+{
+	GString *text = g_string_new(NULL);
+	size_t i;
+
+	g_ptr_array_sort(directives, by_text);
+	for (i = 0; i < directives->len; i++)
+		if (!i || strcmp(directives->pdata[i], directives->pdata[i - 1]))
+			g_string_append_printf(text, "%s\n", (char *)directives->pdata[i]);
+	return g_string_free(text, FALSE);
 }
 
 static char *wanted_directives(struct doctor *d)
 {
-	char **list = xcalloc(d->wishes.count, sizeof(*list));
+	g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
 	size_t i;
 
 	for (i = 0; i < d->wishes.count; i++)
-		list[i] = config_text(&d->wishes.line[i]);
-	return sorted(list, d->wishes.count);
+		g_ptr_array_add(list, config_text(&d->wishes.line[i]));
+	return sorted(list);
 }
 
 static char *image_directives(const char *block)
 {
+	g_autoptr(GPtrArray) list = g_ptr_array_new();
+	g_auto(GStrv) lines = text_lines(block);
 	const char key[] = "directive: ";
-	char **list = NULL, *line;
-	size_t count = 0;
+	size_t i;
 
-	while ((line = next_line(&block))) {
-		if (!strncmp(line, key, strlen(key))) {
-			list = xrealloc(list, (count + 1) * sizeof(*list));
-			list[count++] = xstrdup(line + strlen(key));
-		}
-		free(line);
-	}
-	return sorted(list, count);
+	for (i = 0; lines[i]; i++)
+		if (g_str_has_prefix(lines[i], key))
+			g_ptr_array_add(list, lines[i] + strlen(key));
+	return sorted(list);
 }
 
 static bool binds(const char *directives)
@@ -106,10 +92,11 @@ static bool is_same(const char *a, const char *b)
 /* Checks one kernel's lines; true: no finding. */
 static bool check_block(struct doctor *d, const char *block, bool wants, const char *wanted)
 {
-	char *release = field_value(block, "kernel"), *image = field_value(block, "image");
-	char *error = field_value(block, "error"), *module = field_value(block, "module");
-	char *installed = field_value(block, "installed"), *parts = field_value(block, "parts");
-	char *has = image_directives(block);
+	g_autofree char *release = field_value(block, "kernel"), *image = field_value(block, "image");
+	g_autofree char *error = field_value(block, "error"), *module = field_value(block, "module");
+	g_autofree char *installed = field_value(block, "installed");
+	g_autofree char *parts = field_value(block, "parts");
+	g_autofree char *has = image_directives(block);
 	struct finding *f = NULL;
 
 	if (!release || !image) {
@@ -154,13 +141,6 @@ static bool check_block(struct doctor *d, const char *block, bool wants, const c
 			module, installed);
 		renew(d, f, release, image);
 	}
-	free(release);
-	free(image);
-	free(error);
-	free(module);
-	free(installed);
-	free(parts);
-	free(has);
 	return !f;
 }
 
@@ -168,15 +148,17 @@ void check_initramfs(struct doctor *d)
 {
 	const char *text = answer(d->answers, "initramfs"), *next, *begin;
 	bool wants = false, hooked = initramfs_command(d->h), good = true;
-	char *wanted = wanted_directives(d), *block;
+	g_autofree char *wanted = wanted_directives(d);
 	size_t kernels = 0, i;
 
 	for (i = 0; i < d->wishes.count; i++)
 		wants |= config_line_binds(&d->wishes.line[i]);
 	for (begin = text; begin && *begin; begin = next) {
+		g_autofree char *block = NULL;
+
 		next = strstr(begin + 1, "\nkernel: ");
 		next = next ? next + 1 : begin + strlen(begin);
-		block = xasprintf("%.*s", (int)(next - begin), begin);
+		block = g_strndup(begin, next - begin);
 		/*
 		 * Where no tool puts this project's parts into images, their
 		 * absence is right.
@@ -185,12 +167,10 @@ void check_initramfs(struct doctor *d)
 			kernels++;
 			good &= check_block(d, block, wants && hooked, wanted);
 		}
-		free(block);
 	}
 	if (kernels && good)
 		finding(d, INITRAMFS_GOOD, NULL,
 			wants ? "the initramfs of %zu kernel%s matches what is installed" :
 				"the initramfs of %zu kernel%s binds no GPU",
 			kernels, kernels > 1 ? "s" : "");
-	free(wanted);
 }

@@ -6,7 +6,6 @@
  * and without one, its version.
  */
 #include <glib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "doctor/checks.h"
@@ -20,12 +19,11 @@ static bool enabled(const struct doctor *d, const char *option)
 static bool has_module(struct doctor *d)
 {
 	const char *module = answer(d->answers, "module");
-	char *magic = module ? field_value(module, "vermagic") : NULL;
+	g_autofree char *magic = module ? field_value(module, "vermagic") : NULL;
 	size_t length = d->release ? strlen(d->release) : 0;
 	bool found;
 
 	found = magic && length && !strncmp(magic, d->release, length) && magic[length] == ' ';
-	free(magic);
 	return found;
 }
 
@@ -79,7 +77,7 @@ static void check_dma(struct doctor *d)
 	bool dmabuf = exports_dmabufs(d);
 	struct finding *f;
 	size_t gpus;
-	char *no_ats = accel_obstacle(d, &gpus);
+	g_autofree char *no_ats = accel_obstacle(d, &gpus);
 
 	if (((gpus && !no_ats) || (!type1 && iommufd)) && !dmabuf && d->release &&
 	    strstr(d->release, "-nvidia") && kernel_from(d, 6, 11)) {
@@ -112,7 +110,6 @@ static void check_dma(struct doctor *d)
 			    "not known whether the kernel has type1 or iommufd");
 		no_config(d, f);
 	}
-	free(no_ats);
 }
 
 static void check_huge(struct doctor *d)

@@ -3,6 +3,7 @@
  * The IOMMU, and how KVM maps both parts of GPU memory. If the module is
  * loaded, its features decide, because it was compiled for this kernel.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,12 +13,12 @@
 
 static void check_units(struct doctor *d)
 {
-	char **units = host_list(d->h, "/sys/class/iommu");
-	char **groups = host_list(d->h, "/sys/kernel/iommu_groups");
+	g_auto(GStrv) units = host_list(d->h, "/sys/class/iommu");
+	g_auto(GStrv) groups = host_list(d->h, "/sys/kernel/iommu_groups");
 	const char *words = answer(d->answers, "command-line");
 	size_t n = 0;
 	struct finding *f;
-	char *line;
+	g_autofree char *line = NULL;
 
 	while (units && units[n])
 		n++;
@@ -28,15 +29,12 @@ static void check_units(struct doctor *d)
 		finding(d, IOMMU_GOOD, NULL, "devices are in IOMMU groups");
 	} else {
 		f = finding(d, IOMMU_NONE, NULL, "no IOMMU");
-		line = next_line(&words);
+		line = words ? g_strndup(words, strcspn(words, "\n")) : NULL;
 		because(f,
 			"/sys/class/iommu and /sys/kernel/iommu_groups are empty: vfio can't use any device%s%s%s",
 			line ? "; the kernel parameter " : "", line ? line : "",
 			line ? " may turn it off" : "");
-		free(line);
 	}
-	host_free_list(units);
-	host_free_list(groups);
 }
 
 static void check_guest_smmu(struct doctor *d)
@@ -44,12 +42,10 @@ static void check_guest_smmu(struct doctor *d)
 	bool cmdq = kernel_option(d, "TEGRA241_CMDQV") != 'n', dmabuf = exports_dmabufs(d);
 	struct finding *f;
 	size_t gpus;
-	char *why = accel_obstacle(d, &gpus);
+	g_autofree char *why = accel_obstacle(d, &gpus);
 
-	if (!d->arm || !gpus) {
-		free(why);
+	if (!d->arm || !gpus)
 		return;
-	}
 	if (why) {
 		f = finding(d, GUEST_SMMU_NONE, NULL,
 			    "guests can't have an accelerated SMMUv3");
@@ -65,7 +61,6 @@ static void check_guest_smmu(struct doctor *d)
 		finding(d, GUEST_SMMU_GOOD, NULL,
 			"guests can have an accelerated SMMUv3: iommufd, nesting, dma-buf export, and a driver of vCMDQ");
 	}
-	free(why);
 }
 
 void check_iommu(struct doctor *d)
@@ -99,26 +94,25 @@ static int cacheable(struct doctor *d, const char *kvm, char **why)
 {
 	const char *dic = answer(d->answers, "cpu-dic");
 	int fwb = log_says_fwb(d);
-	char *cap = kvm ? field_value(kvm, "cap-243") : NULL;
+	g_autofree char *cap = kvm ? field_value(kvm, "cap-243") : NULL;
 	int can = cap ? !strcmp(cap, "1") : -1;
 
-	free(cap);
 	if (dic && !strcmp(dic, "0")) {
-		*why = xstrdup("the CPU lacks CACHE_DIC (CTR_EL0.DIC)");
+		*why = g_strdup("the CPU lacks CACHE_DIC (CTR_EL0.DIC)");
 		return can < 0 ? 0 : can;
 	}
 	if (!fwb) {
-		*why = xstrdup("the CPU lacks FEAT_S2FWB");
+		*why = g_strdup("the CPU lacks FEAT_S2FWB");
 		return can < 0 ? 0 : can;
 	}
-	*why = xstrdup("KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED is 0");
+	*why = g_strdup("KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED is 0");
 	return can < 0 && dic && fwb == 1 ? 1 : can;
 }
 
 static void check_usemem(struct doctor *d, const char *kvm)
 {
 	struct finding *f;
-	char *why;
+	g_autofree char *why = NULL;
 	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): a KVM answers */
 	bool asked = strstr(kvm, "cap-243:");
 	int can = cacheable(d, kvm, &why);
@@ -143,7 +137,6 @@ static void check_usemem(struct doctor *d, const char *kvm)
 			"%s; on Linux 6.17 or later, KVM_SET_USER_MEMORY_REGION of usemem then fails with EINVAL, and the VMM ends",
 			why);
 	}
-	free(why);
 }
 
 static void check_resmem(struct doctor *d)
@@ -187,7 +180,7 @@ static void check_addresses(struct doctor *d)
 void check_kvm(struct doctor *d)
 {
 	const char *kvm = answer(d->answers, "kvm");
-	char *state = kvm ? field_value(kvm, "state") : xstrdup("absent");
+	g_autofree char *state = kvm ? field_value(kvm, "state") : g_strdup("absent");
 	bool resmem = false;
 	struct finding *f;
 	size_t i;
@@ -202,10 +195,8 @@ void check_kvm(struct doctor *d)
 		because(f,
 			"/dev/kvm: %s; the kernel was not booted at EL2, has no CONFIG_KVM, or has the parameter kvm-arm.mode=none",
 			state ? state : "no answer");
-		free(state);
 		return;
 	}
-	free(state);
 	if (!d->arm)
 		return;
 	check_usemem(d, kvm);

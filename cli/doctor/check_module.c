@@ -105,71 +105,63 @@ static char *command_by_package(struct doctor *d)
  */
 static char *headers_command(struct doctor *d)
 {
-	char *id = host_os_release(d->h, "ID"), *like = host_os_release(d->h, "ID_LIKE");
-	char *ids = xasprintf("%s %s", id, like), *command, *flavour, *c;
+	g_autofree char *id = host_os_release(d->h, "ID"), *like = host_os_release(d->h, "ID_LIKE");
+	g_autofree char *ids = g_strdup_printf("%s %s", id, like);
+	char *command = command_by_package(d), *flavour, *c;
 	const char *release = d->release ? d->release : "";
 
-	command = command_by_package(d);
 	if (command) {
 		/* The rest is for trees without answers, and kernels of no package. */
 	} else if (g_str_has_suffix(release, "-pve")) {
-		command = xasprintf("run \"apt install proxmox-headers-%s\"", release);
+		command = g_strdup_printf("run \"apt install proxmox-headers-%s\"", release);
 	} else if (has_word(ids, "amzn")) {
 		/* kernel6.12-devel and the like; each provides this name. */
-		command = xasprintf("run \"dnf install 'kernel-devel-uname-r = %s'\"", release);
+		command = g_strdup_printf("run \"dnf install 'kernel-devel-uname-r = %s'\"", release);
 	} else if (has_word(ids, "debian") || has_word(ids, "ubuntu")) {
-		command = xasprintf("run \"apt install linux-headers-%s\"", release);
+		command = g_strdup_printf("run \"apt install linux-headers-%s\"", release);
 	} else if (has_word(ids, "rhel") || has_word(ids, "fedora") || has_word(ids, "centos")) {
 		flavour = strchr(release, '+');
 		if (flavour) {
-			char *name = xstrdup(flavour + 1);
-
-			command = xasprintf("run \"dnf install kernel-%s-devel-%.*s\"", name,
-					    (int)(flavour - release), release);
-			free(name);
+			command = g_strdup_printf("run \"dnf install kernel-%s-devel-%.*s\"", flavour + 1,
+						  (int)(flavour - release), release);
 		} else if (strstr(release, "uek") && g_str_has_suffix(release, ".64k")) {
-			command = xasprintf("run \"dnf install kernel-uek64k-devel-%.*s\"",
-					    (int)(strlen(release) - strlen(".64k")), release);
+			command = g_strdup_printf("run \"dnf install kernel-uek64k-devel-%.*s\"",
+						  (int)(strlen(release) - strlen(".64k")), release);
 		} else if (strstr(release, "uek")) {
-			command = xasprintf("run \"dnf install kernel-uek-devel-%s\"", release);
+			command = g_strdup_printf("run \"dnf install kernel-uek-devel-%s\"", release);
 		} else {
-			command = xasprintf("run \"dnf install kernel-devel-%s\"", release);
+			command = g_strdup_printf("run \"dnf install kernel-devel-%s\"", release);
 		}
 	} else if (has_word(ids, "suse") || has_word(ids, "sles") || has_word(ids, "opensuse")) {
 		flavour = strrchr(release, '-');
-		command = xasprintf("run \"zypper install kernel-%s-devel\"",
-				    flavour ? flavour + 1 : "default");
+		command = g_strdup_printf("run \"zypper install kernel-%s-devel\"",
+					  flavour ? flavour + 1 : "default");
 	} else {
-		command = xasprintf("install the headers of Linux %s", release);
+		command = g_strdup_printf("install the headers of Linux %s", release);
 	}
 	/* Some of it comes from a file, and a person will type it. */
 	for (c = command; *c; c++)
 		if (!strchr("-+.=_~ \"'", *c) && !isalnum((unsigned char)*c))
 			*c = '?';
-	free(id);
-	free(like);
-	free(ids);
 	return command;
 }
 
 /* Completes a remedy that installs headers. */
 static void fill_headers(struct doctor *d, struct finding *f)
 {
-	char *command = headers_command(d);
+	g_autofree char *command = headers_command(d);
 
 	fill(f, "install the headers of Linux RELEASE", command);
 	fill(f, "RELEASE", d->release);
-	free(command);
 }
 
 /* path: of the module that modprobe would load; NULL: none. */
 static void check_headers(struct doctor *d, const char *path)
 {
-	char **trees = dkms_sources(d);
+	g_auto(GStrv) trees = dkms_sources(d);
 	bool dkms = trees && trees[0], built = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
-	host_free_list(trees);
 	/* DKMS does not build for these kernels. */
 	if (!dkms || !d->arm || !d->release || kernel_option(d, "NVGRACE_EGM") != 'n' ||
 	    !host_exists(d->h, "/lib/modules/%s", d->release))
@@ -191,7 +183,7 @@ static void check_headers(struct doctor *d, const char *path)
 /* Reports that this kernel has no copy, and why, as far as DKMS knows. */
 static void no_module(struct doctor *d)
 {
-	char **trees = dkms_sources(d);
+	g_auto(GStrv) trees = dkms_sources(d);
 	bool dkms = trees && trees[0];
 	/* Without DKMS, the rule's package is for packages of the built module. */
 	bool packages = !dkms && host_exists(d->h, "/usr/share/" MODULE_NAME);
@@ -209,7 +201,6 @@ static void no_module(struct doctor *d)
 	} else {
 		because(f, "neither DKMS nor the kernel has one");
 	}
-	host_free_list(trees);
 }
 
 /* Whether the kernel refuses to load the module, whoever asks. */
@@ -234,8 +225,9 @@ static bool is_blacklisted(struct doctor *d)
 /* Returns the path of a copy that could be loaded, or NULL. */
 static char *check_copy(struct doctor *d, const char *module)
 {
-	char *path = field_value(module, "path"), *install = field_value(module, "install");
-	char *version = field_value(module, "version"), *magic = field_value(module, "vermagic");
+	g_autofree char *path = field_value(module, "path"), *install = field_value(module, "install");
+	g_autofree char *version = field_value(module, "version");
+	g_autofree char *magic = field_value(module, "vermagic");
 	struct finding *f;
 	bool usable = false;
 
@@ -272,14 +264,7 @@ static char *check_copy(struct doctor *d, const char *module)
 			"");
 		fill_headers(d, f);
 	}
-	if (!usable) {
-		free(path);
-		path = NULL;
-	}
-	free(install);
-	free(version);
-	free(magic);
-	return path;
+	return usable ? g_steal_pointer(&path) : NULL;
 }
 
 /*
@@ -288,42 +273,35 @@ static char *check_copy(struct doctor *d, const char *module)
  */
 static char *other_driver(struct doctor *d)
 {
-	char *taint = host_line(d->h, SYS_MODULE "/taint");
-	char *version = host_line(d->h, SYS_MODULE "/version");
-	char *id = host_line(d->h, SYS_MODULE "/srcversion"), *text;
+	g_autofree char *taint = host_line(d->h, SYS_MODULE "/taint");
+	g_autofree char *version = host_line(d->h, SYS_MODULE "/version");
+	g_autofree char *id = host_line(d->h, SYS_MODULE "/srcversion");
 
 	/* The kernel marks modules built outside its tree with O. */
-	text = xasprintf("%s%s%s%s%s",
-			 !taint ? "another driver of this name" :
-			 strchr(taint, 'O') ? "another driver of this name, built outside the kernel's tree" :
-			 "the kernel's own driver of this name",
-			 version && *version ? ", version " : "", version ? version : "",
-			 id && *id ? ", srcversion " : "", id ? id : "");
-	free(taint);
-	free(version);
-	free(id);
-	return text;
+	return g_strdup_printf("%s%s%s%s%s",
+			       !taint ? "another driver of this name" :
+			       strchr(taint, 'O') ? "another driver of this name, built outside the kernel's tree" :
+			       "the kernel's own driver of this name",
+			       version && *version ? ", version " : "", version ? version : "",
+			       id && *id ? ", srcversion " : "", id ? id : "");
 }
 
 static void check_loaded(struct doctor *d, const char *module, const char *path)
 {
-	char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
-	char *on_disk = field_value(module, "srcversion"), *other;
+	g_autofree char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
+	g_autofree char *on_disk = field_value(module, "srcversion");
+	g_autofree char *other = d->features ? NULL : other_driver(d);
 	bool ours = path && !strstr(path, "/kernel/");
 	struct finding *f;
 
 	if (!d->features && !ours && other_driver_gives_egm(d)) {
-		other = other_driver(d);
 		finding(d, MODULE_LOADED_GOOD, NULL, "the loaded driver is %s", other);
-		free(other);
 	} else if (!d->features) {
-		other = other_driver(d);
 		f = finding(d, ours ? MODULE_LOADED_OUTDATED : MODULE_LOADED_OTHER, NULL,
 			    "the loaded driver is %s", other);
 		because(f,
 			"it has no file \"features\", so it is not this project's driver%s%s, and its features are not known",
 			ours ? "; it was loaded before " : "", ours ? path : "");
-		free(other);
 	} else if (path && loaded && on_disk && strcmp(loaded, on_disk)) {
 		f = finding(d, MODULE_LOADED_OUTDATED, NULL,
 			    "the loaded module is not the one that modprobe would load");
@@ -333,8 +311,6 @@ static void check_loaded(struct doctor *d, const char *module, const char *path)
 		finding(d, MODULE_LOADED_GOOD, NULL, "loaded, with the features: %s",
 			d->features);
 	}
-	free(loaded);
-	free(on_disk);
 }
 
 /*
@@ -343,19 +319,15 @@ static void check_loaded(struct doctor *d, const char *module, const char *path)
  */
 static char *enforced_by(struct doctor *d)
 {
-	char *enforce = host_line(d->h, "/sys/module/module/parameters/sig_enforce");
-	char *lockdown = host_line(d->h, "/sys/kernel/security/lockdown"), *by = NULL;
+	g_autofree char *enforce = host_line(d->h, "/sys/module/module/parameters/sig_enforce");
+	g_autofree char *lockdown = host_line(d->h, "/sys/kernel/security/lockdown");
 	const char *secure = answer(d->answers, "secure-boot");
 
 	if (lockdown && (strstr(lockdown, "[integrity]") || strstr(lockdown, "[confidentiality]")))
-		by = xasprintf(
-			"lockdown%s",
-			secure && !strcmp(secure, "enabled") ? " of Secure Boot" : "");
-	else if (enforce && (*enforce == 'Y' || *enforce == '1'))
-		by = xstrdup("module.sig_enforce");
-	free(enforce);
-	free(lockdown);
-	return by;
+		return g_strdup(!g_strcmp0(secure, "enabled") ? "lockdown of Secure Boot" : "lockdown");
+	if (enforce && (*enforce == 'Y' || *enforce == '1'))
+		return g_strdup("module.sig_enforce");
+	return NULL;
 }
 
 /* Whether the kernel has a key with this name. */
@@ -381,7 +353,7 @@ static bool has_keys(const char *keyrings, const char *ring)
 
 static void check_signature(struct doctor *d, const char *module)
 {
-	char *signer = field_value(module, "signer"), *by = enforced_by(d);
+	g_autofree char *signer = field_value(module, "signer"), *by = enforced_by(d);
 	const char *keyrings, *mok = answer(d->answers, "mok");
 	struct finding *f;
 
@@ -433,13 +405,11 @@ static void check_signature(struct doctor *d, const char *module)
 			fill_dkms(d, f);
 		}
 	}
-	free(signer);
-	free(by);
 }
 
 static void check_alias(struct doctor *d, const char *module)
 {
-	char *alias = field_value(module, "alias");
+	g_autofree char *alias = field_value(module, "alias");
 	struct finding *f;
 	size_t i;
 
@@ -462,7 +432,6 @@ static void check_alias(struct doctor *d, const char *module)
 		because(f,
 			"libvirt with managed='yes', and other tools that read modules.alias, bind vfio-pci, and the guest gets a GPU without memory");
 	}
-	free(alias);
 }
 
 /* ---- scrubbing ------------------------------------------------------------------------------ */
@@ -492,7 +461,8 @@ static bool is_on(const char *value)
  */
 static int scrub_at_boot(const char *module)
 {
-	char *options = field_value(module, "options"), *word, *rest = NULL, *value;
+	g_autofree char *options = field_value(module, "options");
+	char *word, *rest = NULL, *value;
 	int on = options ? 0 : -1;
 
 	for (word = options ? strtok_r(options, " \t", &rest) : NULL; word;
@@ -504,7 +474,6 @@ static int scrub_at_boot(const char *module)
 		if (!strcmp(word, "scrub"))
 			on = is_on(value);
 	}
-	free(options);
 	return on;
 }
 
@@ -516,23 +485,15 @@ static int scrub_at_boot(const char *module)
 static char *renewal(struct doctor *d, const char *words)
 {
 	const char *const *command = initramfs_command(d->h);
-	char *text, *longer;
+	g_autofree char *text = command ? g_strjoinv(" ", (char **)command) : NULL;
 
-	if (!command)
-		return xstrdup("");
-	text = xasprintf("%s\"", words);
-	for (; *command; command++) {
-		longer = xasprintf("%s%s%s", text, *command, command[1] ? " " : "\"");
-		free(text);
-		text = longer;
-	}
-	return text;
+	return text ? g_strdup_printf("%s\"%s\"", words, text) : g_strdup("");
 }
 
 static void check_scrubbing(struct doctor *d, const char *module)
 {
-	char *parameter = host_line(d->h, SCRUB_PARAMETER), *renew = renewal(d, " and ");
-	char *again = renewal(d, ": run ");
+	g_autofree char *parameter = host_line(d->h, SCRUB_PARAMETER), *renew = renewal(d, " and ");
+	g_autofree char *again = renewal(d, ": run ");
 	int boot = scrub_at_boot(module);
 	struct finding *f;
 
@@ -559,16 +520,13 @@ static void check_scrubbing(struct doctor *d, const char *module)
 			"the parameter scrub is off: the next guest can read what the last one left");
 		fill(f, UPDATE, renew);
 	}
-	free(parameter);
-	free(renew);
-	free(again);
 }
 
 void check_module(struct doctor *d)
 {
 	const char *module = answer(d->answers, "module");
+	g_autofree char *path = NULL;
 	struct finding *f;
-	char *path = NULL;
 
 	if (!module) {
 		f = finding(d, MODULE_UNKNOWN, NULL,
@@ -588,5 +546,4 @@ void check_module(struct doctor *d)
 		check_signature(d, module);
 		check_alias(d, module);
 	}
-	free(path);
 }

@@ -6,6 +6,7 @@
  * the output. main.c calls it, and metrics.c for the findings.
  */
 #include <ctype.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,17 +58,17 @@ void doctor_end(struct doctor *d)
 	size_t i;
 
 	for (i = 0; i < d->count; i++) {
-		free(d->findings[i].device);
-		free(d->findings[i].text);
-		free(d->findings[i].reason);
-		free(d->findings[i].remedy);
-		free(d->findings[i].accepted);
+		g_free(d->findings[i].device);
+		g_free(d->findings[i].text);
+		g_free(d->findings[i].reason);
+		g_free(d->findings[i].remedy);
+		g_free(d->findings[i].accepted);
 	}
-	free(d->findings);
+	g_free(d->findings);
 	guest_facts_free(&d->facts);
-	free(d->obstacle);
-	free(d->rule);
-	free(d->features);
+	g_free(d->obstacle);
+	g_free(d->rule);
+	g_free(d->features);
 	iomem_free(&d->iomem);
 	config_free(&d->wishes);
 	gpus_free(&d->gpus);
@@ -137,8 +138,8 @@ static void print_detail(const char *name, const char *text)
 /* The line of a finding, with what accepts it. */
 static void print_finding(const struct finding *f)
 {
-	char *text = f->accepted ? xasprintf("%s (accepted by %s)", f->text, f->accepted)
-				 : xstrdup(f->text);
+	g_autofree char *text = f->accepted
+		? g_strdup_printf("%s (accepted by %s)", f->text, f->accepted) : g_strdup(f->text);
 	const char *device = f->device ? f->device : "host", *id = finding_ids[f->id];
 	int column = DETAIL_INDENT + (strlen(device) < 12 ? 12 : strlen(device)) + 2;
 
@@ -146,7 +147,6 @@ static void print_finding(const struct finding *f)
 	       colour(f->accepted ? COLOUR_DIM : colours[f->verdict]), verdict_name(f->verdict),
 	       colour(COLOUR_NONE), device, colour(COLOUR_BOLD), id, colour(COLOUR_NONE));
 	print_for_terminal(text, column, column + strlen(id) + 2);
-	free(text);
 }
 
 static void print_text(const struct doctor *d, bool quiet)
@@ -260,7 +260,7 @@ static const char doc[] =
 int cmd_doctor(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, "[ADDRESS...]\n--explain [FINDING...]", doc, NULL, NULL, NULL };
-	char (*addresses)[ADDRESS_MAX] = NULL;
+	g_autofree char (*addresses)[ADDRESS_MAX] = NULL;
 	struct arguments a = { .fail_on = WARNING };
 	struct doctor d = { .h = h };
 	enum verdict worst = GOOD;
@@ -271,15 +271,13 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 	if (a.explain)
 		return explain(a.typed, a.count, a.json);
 
-	addresses = xcalloc(a.count, sizeof(*addresses));
+	addresses = g_malloc0_n(a.count, sizeof(*addresses));
 	for (i = 0; i < a.count && !rc; i++)
 		rc = gpu_resolve(h, a.typed[i], addresses[i]);
 	if (!rc && a.record)
 		rc = recorder_begin(h, a.record, &d.recorder);
-	if (rc) {
-		free(addresses);
+	if (rc)
 		return rc;
-	}
 
 	doctor_look(&d, addresses, a.count);
 	rc = recorder_end(d.recorder);
@@ -293,6 +291,5 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 			worst = d.findings[i].verdict;
 	end = worst < a.fail_on ? EXIT_OK : worst == BAD ? EXIT_BAD : EXIT_WARNINGS;
 	doctor_end(&d);
-	free(addresses);
 	return rc ? rc : end;
 }

@@ -44,23 +44,21 @@ const char *verdict_name(enum verdict verdict)
 /* The explanation, to be freed; "" if the cases say it all. */
 static char *text_of(enum finding_id id)
 {
-	char *ids = gpu_ids_text(), *text = replaced(texts[id], "GPU_IDS", ids);
+	g_autofree char *ids = gpu_ids_text();
 
-	free(ids);
-	return text;
+	return replaced(texts[id], "GPU_IDS", ids);
 }
 
 static void print_cell(const char *text)
 {
-	char *cell = replaced(text ? text : "", "|", "\\|");
+	g_autofree char *cell = replaced(text ? text : "", "|", "\\|");
 
 	printf("%s%s |", *cell ? " " : "", cell);
-	free(cell);
 }
 
 static void print_markdown(enum finding_id id)
 {
-	char *text = text_of(id);
+	g_autofree char *text = text_of(id);
 	const struct meaning *m;
 
 	printf("### %s\n\n", finding_ids[id]);
@@ -77,13 +75,12 @@ static void print_markdown(enum finding_id id)
 		print_cell(m->remedy);
 		printf("\n");
 	}
-	free(text);
 }
 
 static struct json_object *to_json(enum finding_id id)
 {
 	struct json_object *o = json_object_new_object(), *cases = json_object_new_array(), *one;
-	char *text = text_of(id);
+	g_autofree char *text = text_of(id);
 	const struct meaning *m;
 
 	json_object_object_add(o, "id", json_object_new_string(finding_ids[id]));
@@ -99,7 +96,6 @@ static struct json_object *to_json(enum finding_id id)
 		json_object_array_add(cases, one);
 	}
 	json_object_object_add(o, "cases", cases);
-	free(text);
 	return o;
 }
 

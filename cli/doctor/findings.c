@@ -3,7 +3,6 @@
  * Findings: see findings.h.
  */
 #include <glib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "doctor/findings.h"
@@ -14,7 +13,7 @@
  */
 static char *clean_text(const char *fmt, va_list args)
 {
-	char *text = xvasprintf(fmt, args);
+	char *text = g_strdup_vprintf(fmt, args);
 
 	make_printable(text);
 	return text;
@@ -26,7 +25,7 @@ static char *clean_text(const char *fmt, va_list args)
  */
 static char *plain_text(const char *markdown)
 {
-	char *text = xstrdup(markdown), *to = text;
+	char *text = g_strdup(markdown), *to = text;
 	bool code = false, quoted = false;
 
 	for (; *markdown; markdown++) {
@@ -51,10 +50,10 @@ struct finding *finding(struct doctor *d, enum finding_case which, const char *d
 	struct finding *f;
 	va_list args;
 
-	d->findings = xrealloc(d->findings, (d->count + 1) * sizeof(*f));
+	d->findings = g_renew(struct finding, d->findings, d->count + 1);
 	f = &d->findings[d->count++];
 	*f = (struct finding){ .id = m->finding, .verdict = m->verdict };
-	f->device = device ? xstrdup(device) : NULL;
+	f->device = g_strdup(device);
 	va_start(args, fmt);
 	f->text = clean_text(fmt, args);
 	va_end(args);
@@ -77,13 +76,12 @@ void because(struct finding *f, const char *fmt, ...)
 
 void fill(struct finding *f, const char *words, const char *by)
 {
-	char *filled;
+	char *before = f->remedy;
 
 	if (!by)
 		return;
-	filled = replaced(f->remedy, words, by);
-	free(f->remedy);
-	f->remedy = filled;
+	f->remedy = replaced(before, words, by);
+	g_free(before);
 	make_printable(f->remedy);
 }
 

@@ -139,17 +139,17 @@ void firmware_read(struct host *h, struct firmware found[FIRMWARE_KINDS])
 	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
 	struct json_object *descriptor;
 	const char *name;
-	char **list, *text;
+	char *text;
 	size_t i, k;
 
 	memset(found, 0, FIRMWARE_KINDS * sizeof(*found));
 	for (i = 0; i < G_N_ELEMENTS(folders); i++) {
-		list = host_list(h, "%s", folders[i]);
+		g_auto(GStrv) list = host_list(h, "%s", folders[i]);
+
 		for (k = 0; list && list[k]; k++)
 			if (g_str_has_suffix(list[k], ".json") &&
 			    !g_ptr_array_find_with_equal_func(names, list[k], g_str_equal, NULL))
 				g_ptr_array_add(names, g_strdup(list[k]));
-		host_free_list(list);
 	}
 	g_ptr_array_sort(names, compare);
 	for (i = 0; i < names->len; i++) {

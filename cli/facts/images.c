@@ -205,14 +205,13 @@ static bool is_entry_token(const char *token)
 static char *entry_token(struct host *h)
 {
 	static const char *const files[] = { "/etc/kernel/entry-token", "/etc/machine-id" };
-	char *token;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(files); i++) {
-		token = host_line(h, "%s", files[i]);
+		g_autofree char *token = host_line(h, "%s", files[i]);
+
 		if (token && is_entry_token(token))
-			return token;
-		free(token);
+			return g_steal_pointer(&token);
 	}
 	return NULL;
 }
@@ -297,7 +296,7 @@ static void add_image(struct host *h, GString *text, const char *release, const 
 
 char *images_read(struct host *h)
 {
-	char **releases = host_list(h, "/lib/modules");
+	g_auto(GStrv) releases = host_list(h, "/lib/modules");
 	GString *text = g_string_new(NULL);
 	size_t i;
 
@@ -311,6 +310,5 @@ char *images_read(struct host *h)
 			 host_exists(h, "/lib/modules/%s/vmlinuz", releases[i]))
 			g_string_append_printf(text, "kernel: %s\nimage: none\n", releases[i]);
 	}
-	host_free_list(releases);
 	return g_string_free(text, !text->len);
 }

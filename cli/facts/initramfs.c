@@ -2,6 +2,7 @@
 /*
  * What makes the initramfs: see initramfs.h.
  */
+#include <glib.h>
 #include <string.h>
 
 #include "facts/initramfs.h"
@@ -12,13 +13,12 @@
  */
 static bool has_part(struct host *h, const char *directory)
 {
-	char **names = host_list(h, "%s", directory);
+	g_auto(GStrv) names = host_list(h, "%s", directory);
 	bool found = false;
 	size_t i;
 
 	for (i = 0; names && names[i]; i++)
 		found |= !!strstr(names[i], "nvgrace-gpu");
-	host_free_list(names);
 	return found;
 }
 

@@ -89,16 +89,15 @@ char *libvirt_schema_words(struct host *h)
 	bool has[G_N_ELEMENTS(elements)] = { };
 	GString *words = NULL;
 	size_t i;
-	char *text;
 
 	g_ptr_array_add(files, g_strdup("domaincommon.rng"));
 	for (i = 0; i < files->len; i++) {
-		text = host_read(h, NULL, SCHEMAS "/%s", (char *)files->pdata[i]);
+		g_autofree char *text = host_read(h, NULL, SCHEMAS "/%s", (char *)files->pdata[i]);
+
 		if (text && !words)
 			words = g_string_new("schema");
 		if (text)
 			read_schema(text, files, has);
-		free(text);
 	}
 	for (i = 0; words && i < G_N_ELEMENTS(elements); i++)
 		if (has[i])

@@ -21,7 +21,7 @@ char *gpu_iommu(struct host *h, const struct gpu *gpu);
 
 /*
  * The addresses of the other devices in its IOMMU group, without bridges, then
- * NULL; host_free_list() frees it.
+ * NULL; g_strfreev() frees it.
  */
 char **gpu_group(struct host *h, const struct gpu *gpu);
 

@@ -50,16 +50,16 @@ static bool parse_version(char *line, int *major, int *minor)
 /* Each line of versions is a program. */
 static void read_versions(const char *versions, struct vmms *vmms)
 {
-	struct vmm *vmm;
-	char *line;
+	g_autofree char **lines = text_lines(versions);
+	size_t i;
 
-	memset(vmms, 0, sizeof(*vmms));
-	while ((line = next_line(&versions))) {
-		vmms->vmm = g_renew(struct vmm, vmms->vmm, vmms->count + 1);
-		vmm = &vmms->vmm[vmms->count++];
-		memset(vmm, 0, sizeof(*vmm));
-		vmm->path = line;
-		vmm->known = parse_version(line, &vmm->major, &vmm->minor);
+	vmms->count = g_strv_length(lines);
+	vmms->vmm = g_new0(struct vmm, vmms->count);
+	for (i = 0; i < vmms->count; i++) {
+		struct vmm *vmm = &vmms->vmm[i];
+
+		vmm->path = lines[i];
+		vmm->known = parse_version(lines[i], &vmm->major, &vmm->minor);
 	}
 }
 

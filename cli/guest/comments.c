@@ -2,7 +2,7 @@
 /*
  * Comments in the formats that have them, and the names of reasons.
  */
-#include <stdlib.h>
+#include <glib.h>
 #include <string.h>
 
 #include "guest/formats.h"
@@ -29,23 +29,22 @@ void guest_comment(FILE *out, const char *prefix, const char *text)
 void guest_head(const struct guest_output *o, const char *prefix,
 		void (*comment)(FILE *out, const char *prefix, const char *text))
 {
-	const char *rest = o->plan->notes;
+	const GPtrArray *notes = o->plan->notes;
 	const struct guest_warning *w;
-	char *line, *text;
+	size_t i;
 
 	for (w = o->warning; w < o->warning + o->warnings; w++) {
-		text = xasprintf("doctor: this guest %s: %s%s%s: %s%s%s",
-				 strcmp(w->effect, "slow") ? w->effect : "is slow", w->id,
-				 w->device ? " of " : "", w->device ? w->device : "", w->text,
-				 w->remedy ? "; " : "", w->remedy ? w->remedy : "");
+		g_autofree char *text = g_strdup_printf("doctor: this guest %s: %s%s%s: %s%s%s",
+			strcmp(w->effect, "slow") ? w->effect : "is slow", w->id,
+			w->device ? " of " : "", w->device ? w->device : "", w->text,
+			w->remedy ? "; " : "", w->remedy ? w->remedy : "");
+
 		comment(o->out, prefix, text);
-		free(text);
 	}
-	while ((line = next_line(&rest))) {
-		text = xasprintf("note: %s", line);
+	for (i = 0; notes && i < notes->len; i++) {
+		g_autofree char *text = g_strdup_printf("note: %s", (char *)notes->pdata[i]);
+
 		comment(o->out, prefix, text);
-		free(text);
-		free(line);
 	}
 }
 

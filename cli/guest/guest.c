@@ -74,7 +74,7 @@ struct arguments {
 static bool parse_size(const char *text, uint64_t *size)
 {
 	static const char units[] = "KMGT";
-	char *digits = xstrdup(text);
+	g_autofree char *digits = g_strdup(text);
 	size_t n = strlen(digits);
 	const char *unit = n > 1 ? strchr(units, toupper((unsigned char)digits[n - 1])) : NULL;
 	uint64_t number = 0;
@@ -84,7 +84,6 @@ static bool parse_size(const char *text, uint64_t *size)
 	if (n)
 		digits[n - 1] = 0;
 	good = unit && isdigit((unsigned char)*digits) && parse_u64(digits, &number) && number;
-	free(digits);
 	if (!good)
 		return false;
 	shift = 10 * (unit - units + 1);
@@ -167,7 +166,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->output = arg;
 		return 0;
 	case KEY_DEVICE:
-		a->device = xrealloc(a->device, (a->devices + 1) * sizeof(*a->device));
+		a->device = g_renew(const char *, a->device, a->devices + 1);
 		a->device[a->devices++] = arg;
 		return 0;
 	case KEY_PIN:
@@ -334,7 +333,7 @@ static bool is_named(const struct guest_plan *plan, const char *device)
 static struct guest_warning *find_warnings(const struct doctor *d, const struct guest_plan *plan,
 					   size_t *count)
 {
-	struct guest_warning *warning = xcalloc(d->count, sizeof(*warning));
+	struct guest_warning *warning = g_new0(struct guest_warning, d->count);
 	const struct finding *f;
 	size_t i;
 
@@ -405,7 +404,7 @@ static enum exit_status write_plan(const struct arguments *a, const struct guest
 				   const struct doctor *d)
 {
 	struct guest_output o = { .plan = plan, .fragment = a->fragment };
-	struct guest_warning *warning = find_warnings(d, plan, &o.warnings);
+	g_autofree struct guest_warning *warning = find_warnings(d, plan, &o.warnings);
 	enum exit_status status = EXIT_OK;
 	size_t i;
 
@@ -418,7 +417,6 @@ static enum exit_status write_plan(const struct arguments *a, const struct guest
 		print(stdout, &o);
 	else if (write_whole(a->output, output_mode(a->output, plan->format), print, &o))
 		status = EXIT_FAILED;
-	free(warning);
 	return status;
 }
 
@@ -430,14 +428,14 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	struct arguments a = { };
 	struct guest_plan plan = { };
 	enum exit_status status;
-	const struct gpu **gpu;
+	g_autofree const struct gpu **gpu = NULL;
 	struct doctor d = { .h = h };
 	size_t count;
 
 	parse_options(&argp, argc, argv, &a);
 	doctor_look(&d, NULL, 0);
 	guest_facts_ask(d.answers, &d.facts);
-	gpu = xcalloc(d.gpus.count, sizeof(*gpu));
+	gpu = g_new0(const struct gpu *, d.gpus.count);
 	status = selection_find(&a.selected, h, &d.gpus, is_bound, NULL, gpu, &count);
 	if (!status)
 		status = read_devices(h, &a, &d.facts);
@@ -451,8 +449,7 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	if (!status)
 		status = write_plan(&a, &plan, &d);
 	guest_plan_free(&plan);
-	free(gpu);
-	free(a.device);
+	g_free(a.device);
 	doctor_end(&d);
 	return status;
 }

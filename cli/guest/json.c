@@ -114,18 +114,6 @@ static struct json_object *json_findings(const struct guest_output *output)
 	return list;
 }
 
-static struct json_object *json_lines(const char *text)
-{
-	struct json_object *list = json_object_new_array();
-	char *line;
-
-	while ((line = next_line(&text))) {
-		json_object_array_add(list, json_object_new_string(line));
-		free(line);
-	}
-	return list;
-}
-
 void guest_print_json(const struct guest_output *output)
 {
 	struct json_object *document = json_document("guest"), *o;
@@ -163,7 +151,7 @@ void guest_print_json(const struct guest_output *output)
 	for (why = 0; why < WHYS; why++)
 		json_object_object_add(o, guest_why_name(why), json_text(p->why[why]));
 	json_object_object_add(document, "reasons", o);
-	json_object_object_add(document, "notes", json_lines(p->notes));
+	json_object_object_add(document, "notes", json_texts(p->notes));
 	json_object_object_add(document, "findings", json_findings(output));
 	json_write(output->out, document);
 }

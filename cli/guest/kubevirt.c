@@ -5,7 +5,7 @@
  * the nodes, the distances and the SMMUs on the node where the machine starts.
  * These are in comments, to compare with.
  */
-#include <stdlib.h>
+#include <glib.h>
 #include <string.h>
 
 #include "guest/formats.h"
@@ -21,7 +21,7 @@
  */
 static char *resource(const struct gpu *gpu)
 {
-	char *name = xasprintf("nvidia.com/%s", gpu->product), *c;
+	char *name = g_strdup_printf("nvidia.com/%s", gpu->product), *c;
 
 	for (c = name; *c; c++)
 		if (*c == ' ')
@@ -49,7 +49,6 @@ static bool is_repeated(const struct guest_plan *p, size_t i)
 static void print_operator(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	char *name;
 	size_t i;
 
 	fputs("apiVersion: kubevirt.io/v1\n"
@@ -75,7 +74,8 @@ static void print_operator(const struct guest_output *o)
 	for (i = 0; i < p->gpus; i++) {
 		if (is_repeated(p, i))
 			continue;
-		name = resource(p->device[i].pci);
+		g_autofree char *name = resource(p->device[i].pci);
+
 		if (!is_listed(p->device[i].pci))
 			fputs("      # KubeVirt 1.9 does not have this id in its list of these GPUs, and makes\n"
 			      "      # no window, nodes and SMMU for it. Later versions may: see\n"
@@ -89,7 +89,6 @@ static void print_operator(const struct guest_output *o)
 			"        # NVIDIA's takes those of " DRIVER_NAME ", too.\n"
 			"        externalResourceProvider: true\n",
 			p->device[i].pci->vendor, p->device[i].pci->device, name);
-		free(name);
 	}
 }
 
@@ -102,7 +101,7 @@ static void reason(const struct guest_output *o, const char *prefix, enum why wh
 static void print_machine(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	char *memory = guest_size(p->memory), *page = guest_size(p->hugepages), *name;
+	g_autofree char *memory = guest_size(p->memory), *page = guest_size(p->hugepages);
 	size_t i;
 
 	fprintf(o->out, "apiVersion: kubevirt.io/v1\n"
@@ -143,10 +142,10 @@ static void print_machine(const struct guest_output *o)
 		"          autoattachMemBalloon: false\n"
 		"          hostDevices:\n", memory, page);
 	for (i = 0; i < p->gpus; i++) {
-		name = resource(p->device[i].pci);
+		g_autofree char *name = resource(p->device[i].pci);
+
 		fprintf(o->out, "          # %s on this node\n          - name: gpu%zu\n            deviceName: \"%s\"\n",
 			p->device[i].pci->address, i, name);
-		free(name);
 	}
 	fprintf(o->out, "          disks:\n"
 		"          - name: root\n"
@@ -162,26 +161,22 @@ static void print_machine(const struct guest_output *o)
 		"      - name: root\n"
 		"        persistentVolumeClaim:\n"
 		"          claimName: \"%s\"\n", p->disk);
-	free(memory);
-	free(page);
 }
 
 /* What virt-launcher makes by itself. */
 static void print_derived(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	char *window = guest_size(p->window_min), *text;
+	g_autofree char *window = guest_size(p->window_min), *text = NULL;
 	size_t i;
 
-	text = xasprintf("On this node, virt-launcher should make of it: a 64-bit PCI hole of %s or more; %zu NUMA cells, and %d without memory for each GPU; an accelerated SMMUv3 on each bus with a GPU.",
-			 window, p->cpu_nodes, NODES_OF_GPU);
+	text = g_strdup_printf("On this node, virt-launcher should make of it: a 64-bit PCI hole of %s or more; %zu NUMA cells, and %d without memory for each GPU; an accelerated SMMUv3 on each bus with a GPU.",
+			       window, p->cpu_nodes, NODES_OF_GPU);
 	guest_comment(o->out, "# ", text);
-	free(text);
 	for (i = 0; i < p->gpus; i++)
 		fprintf(o->out, "#   %s: nodes %zu to %zu, SMMU %s\n", p->device[i].pci->address,
 			p->device[i].first_node, p->device[i].first_node + NODES_OF_GPU - 1,
 			p->bus[p->device[i].bus].smmu);
-	free(window);
 }
 
 void guest_print_kubevirt(const struct guest_output *o)

@@ -16,8 +16,7 @@
 /* XML forbids "--" in a comment. */
 static void comment(FILE *out, const char *prefix, const char *text)
 {
-	g_auto(GStrv) parts = g_strsplit(text, "--", -1);
-	g_autofree char *words = g_strjoinv("option ", parts);
+	g_autofree char *words = replaced(text, "--", "option ");
 	g_autofree char *all = g_strdup_printf("<!-- %s -->", words);
 
 	guest_comment(out, prefix, all);
@@ -208,45 +207,47 @@ static void print_device(const struct guest_output *o, size_t i)
 	      port_index(p, i));
 }
 
-static void print_argument(const struct guest_output *o, const char *option, char *text)
+static void printf_like(3, 4) print_argument(const struct guest_output *o, const char *option,
+					     const char *fmt, ...)
 {
+	g_autofree char *text = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	text = g_strdup_vprintf(fmt, args);
+	va_end(args);
 	print(o, "    <qemu:arg value='%s'/>\n    <qemu:arg value='%s'/>\n", option, text);
-	free(text);
 }
 
 /* What this libvirt has no elements for. */
 static void print_commandline(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
+	g_autofree char *text = NULL, *size = guest_size(p->window);
 	size_t i, a, b;
-	char *text, *size;
 
 	if (has_nodes(p))
 		return;
-	text = xasprintf("What follows has no elements in %s; %s has them: cells without memory, <acpi nodeset>, <pcihole64>",
-			 p->libvirt->path, vmm_since(LIBVIRT_NODESET));
+	text = g_strdup_printf("What follows has no elements in %s; %s has them: cells without memory, <acpi nodeset>, <pcihole64>",
+			       p->libvirt->path, vmm_since(LIBVIRT_NODESET));
 	comment(o->out, "  ", text);
-	free(text);
 	fputs("  <qemu:commandline>\n", o->out);
 	if (p->window_set) {
 		why(o, "    ", WHY_WINDOW);
-		size = guest_size(p->window);
-		print_argument(o, "-machine", xasprintf("highmem-mmio-size=%s", size));
-		free(size);
+		print_argument(o, "-machine", "highmem-mmio-size=%s", size);
 	}
 	for (i = p->cpu_nodes; i < p->nodes; i++)
-		print_argument(o, "-numa", xasprintf("node,nodeid=%zu", i));
+		print_argument(o, "-numa", "node,nodeid=%zu", i);
 	if (p->distance)
 		why(o, "    ", WHY_DISTANCES);
 	for (a = 0; p->distance && a < p->nodes; a++)
 		for (b = a + 1; b < p->nodes; b++)
-			print_argument(o, "-numa", xasprintf("dist,src=%zu,dst=%zu,val=%u", a, b,
-							     p->distance[a * p->nodes + b]));
+			print_argument(o, "-numa", "dist,src=%zu,dst=%zu,val=%u", a, b,
+				       p->distance[a * p->nodes + b]);
 	why(o, "    ", WHY_INITIATOR);
 	for (i = p->cpu_nodes; i < p->nodes; i++)
-		print_argument(o, "-object",
-			       xasprintf("acpi-generic-initiator,id=gi%zu,pci-dev=ua-gpu%zu,node=%zu",
-					 i - p->cpu_nodes, (i - p->cpu_nodes) / NODES_OF_GPU, i));
+		print_argument(o, "-object", "acpi-generic-initiator,id=gi%zu,pci-dev=ua-gpu%zu,node=%zu",
+			       i - p->cpu_nodes, (i - p->cpu_nodes) / NODES_OF_GPU, i);
 	fputs("  </qemu:commandline>\n", o->out);
 }
 
@@ -254,14 +255,13 @@ static void printf_like(4, 5) print_property(const struct guest_output *o, const
 					     const char *value, const char *alias, ...)
 {
 	va_list args;
-	char *text;
+	g_autofree char *text = NULL;
 
 	va_start(args, alias);
-	text = xvasprintf(alias, args);
+	text = g_strdup_vprintf(alias, args);
 	va_end(args);
 	print(o, "    <qemu:device alias='%s'>\n      <qemu:frontend>\n        <qemu:property name='%s' type='string' value='%s'/>\n      </qemu:frontend>\n    </qemu:device>\n",
 	      text, name, value);
-	free(text);
 }
 
 static void print_override(const struct guest_output *o)
@@ -367,17 +367,16 @@ static void print_end(const struct guest_output *o)
 void guest_print_libvirt(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	char *text;
 	size_t i;
 
 	fputs("<!-- Made by \"" PROGRAM " guest\", version " VERSION ". -->\n", o->out);
 	guest_head(o, "", comment);
 	if (o->fragment) {
-		text = xasprintf("Elements to add to a domain of your own, each to its parent. They are for %u processors (<vcpu>). Change the indexes of the controllers if yours has others.%s",
+		g_autofree char *text = g_strdup_printf("Elements to add to a domain of your own, each to its parent. They are for %u processors (<vcpu>). Change the indexes of the controllers if yours has others.%s",
 				 p->cpus, !needs_namespace(p) ? "" :
 				 " The elements of qemu: need the attribute " QEMU_NAMESPACE " of <domain>.");
+
 		comment(o->out, "", text);
-		free(text);
 	} else {
 		print_begin(o);
 	}

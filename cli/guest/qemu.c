@@ -8,27 +8,13 @@
 
 #include "guest/formats.h"
 
-struct command {
-	char **line;
-	size_t count;
-};
-
-static void printf_like(2, 3) add(struct command *c, const char *fmt, ...)
+static void printf_like(2, 3) add(GPtrArray *c, const char *fmt, ...)
 {
 	va_list args;
 
-	c->line = xrealloc(c->line, (c->count + 1) * sizeof(*c->line));
 	va_start(args, fmt);
-	c->line[c->count++] = xvasprintf(fmt, args);
+	g_ptr_array_add(c, g_strdup_vprintf(fmt, args));
 	va_end(args);
-}
-
-/* In QEMU's options, two commas are one of a value. To be freed. */
-static char *value(const char *text)
-{
-	g_auto(GStrv) parts = g_strsplit(text, ",", -1);
-
-	return g_strjoinv(",,", parts);
 }
 
 /* A word for sh, in quotes if it needs any. To be freed. */
@@ -44,9 +30,9 @@ static char *printf_like(1, 2) quoted(const char *fmt, ...)
 	return *text && !text[strspn(text, plain)] ? g_steal_pointer(&text) : g_shell_quote(text);
 }
 
-static void add_machine(struct command *c, const struct guest_plan *p)
+static void add_machine(GPtrArray *c, const struct guest_plan *p)
 {
-	char *memory = guest_size(p->memory), *window = guest_size(p->window);
+	g_autofree char *memory = guest_size(p->memory), *window = guest_size(p->window);
 
 	add(c, "-machine virt,accel=kvm,gic-version=3%s%s%s", p->ras ? ",ras=on" : "",
 	    p->window_set ? ",highmem-mmio-size=" : "", p->window_set ? window : "");
@@ -56,34 +42,29 @@ static void add_machine(struct command *c, const struct guest_plan *p)
 	else
 		add(c, "-smp %u", p->cpus);
 	add(c, "-m %s", memory);
-	free(memory);
-	free(window);
 }
 
-static void add_memory(struct command *c, const struct guest_plan *p)
+static void add_memory(GPtrArray *c, const struct guest_plan *p)
 {
-	char *size, *page = guest_size(p->hugepages), *host;
+	g_autofree char *page = guest_size(p->hugepages);
 	const struct guest_node *n;
 	size_t i;
 
 	for (i = 0; i < p->cpu_nodes; i++) {
+		g_autofree char *size = guest_size(p->node[i].memory), *host = NULL;
+
 		n = &p->node[i];
-		size = guest_size(n->memory);
-		host = n->host < 0 ? xstrdup("") : xasprintf(",host-nodes=%d,policy=%s", n->host, p->pin ? "bind" : "preferred");
+		host = n->host < 0 ? g_strdup("") : g_strdup_printf(",host-nodes=%d,policy=%s", n->host, p->pin ? "bind" : "preferred");
 		if (p->hugepages)
 			add(c, "-object memory-backend-memfd,id=m%zu,size=%s,hugetlb=on,hugetlbsize=%s%s",
 			    i, size, page, host);
 		else
 			add(c, "-object memory-backend-ram,id=m%zu,size=%s%s", i, size, host);
-		free(size);
-		free(host);
 	}
-	free(page);
 }
 
-static void add_nodes(struct command *c, const struct guest_plan *p)
+static void add_nodes(GPtrArray *c, const struct guest_plan *p)
 {
-	char *text, *more;
 	size_t a, b;
 
 	for (a = 0; a < p->cpu_nodes; a++)
@@ -93,22 +74,19 @@ static void add_nodes(struct command *c, const struct guest_plan *p)
 		add(c, "-numa node,nodeid=%zu", a);
 	/* One line for each node: the distances to those after it. */
 	for (a = 0; p->distance && a + 1 < p->nodes; a++) {
-		text = xstrdup("");
-		for (b = a + 1; b < p->nodes; b++) {
-			more = xasprintf("%s%s-numa dist,src=%zu,dst=%zu,val=%u", text, *text ? " " : "",
-					 a, b, p->distance[a * p->nodes + b]);
-			free(text);
-			text = more;
-		}
-		add(c, "%s", text);
-		free(text);
+		g_autoptr(GString) text = g_string_new(NULL);
+
+		for (b = a + 1; b < p->nodes; b++)
+			g_string_append_printf(text, "%s-numa dist,src=%zu,dst=%zu,val=%u",
+					       text->len ? " " : "", a, b, p->distance[a * p->nodes + b]);
+		add(c, "%s", text->str);
 	}
 }
 
-static void add_devices(struct command *c, const struct guest_plan *p)
+static void add_devices(GPtrArray *c, const struct guest_plan *p)
 {
 	const struct guest_device *g;
-	char *bus, speed[24];
+	char speed[24];
 	size_t i, n;
 
 	if (p->iommufd)
@@ -121,14 +99,15 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 			    i + 1, i + 1);
 	}
 	for (i = 0; i < p->devices; i++) {
+		g_autofree char *bus = NULL;
+
 		g = &p->device[i];
 		*speed = 0;
 		if (g->port_speed)
 			snprintf(speed, sizeof(speed), ",x-speed=%u", g->port_speed);
-		bus = p->buses ? xasprintf("pcie.%zu", g->bus + 1) : xstrdup("pcie.0");
+		bus = p->buses ? g_strdup_printf("pcie.%zu", g->bus + 1) : g_strdup("pcie.0");
 		add(c, "-device pcie-root-port,id=port%zu,bus=%s,chassis=%zu,io-reserve=0%s",
 		    i, bus, i + 1, speed);
-		free(bus);
 		add(c, "-device vfio-pci,id=%s,host=%s,bus=port%zu,rombar=0%s%s", g->id,
 		    g->pci->address, i, p->hide_ats && i < p->gpus ? ",ats=off" : "",
 		    p->iommufd ? ",iommufd=iommufd0" : "");
@@ -138,13 +117,13 @@ static void add_devices(struct command *c, const struct guest_plan *p)
 	}
 }
 
-static void add_seed(struct command *c, const struct guest_plan *p)
+static void add_seed(GPtrArray *c, const struct guest_plan *p)
 {
 	g_autofree char *path = NULL, *word = NULL;
 
 	if (!p->seed)
 		return;
-	path = value(p->seed);
+	path = replaced(p->seed, ",", ",,");
 	word = quoted("driver=%s,node-name=seed0,read-only=on,%s=%s",
 		      p->seed_folder ? "vvfat,label=CIDATA" : "raw,file.driver=file",
 		      p->seed_folder ? "dir" : "file.filename", path);
@@ -153,18 +132,18 @@ static void add_seed(struct command *c, const struct guest_plan *p)
 }
 
 /* A flash image: UEFI's program, then its variables. */
-static void add_flash(struct command *c, const char *file, const char *format, bool writable)
+static void add_flash(GPtrArray *c, const char *file, const char *format, bool writable)
 {
-	g_autofree char *path = value(file), *word = NULL;
+	g_autofree char *path = replaced(file, ",", ",,"), *word = NULL;
 
 	word = quoted("if=pflash,format=%s,readonly=%s,file.driver=file,file.filename=%s",
 		      format, writable ? "off" : "on", path);
 	add(c, "-drive %s", word);
 }
 
-static void add_tpm(struct command *c, const struct guest_plan *p)
+static void add_tpm(GPtrArray *c, const struct guest_plan *p)
 {
-	g_autofree char *name = value(p->name);
+	g_autofree char *name = replaced(p->name, ",", ",,");
 	g_autofree char *word = quoted("socket,id=tpm0,path=./%s-tpm/socket", name);
 
 	if (!p->tpm)
@@ -206,9 +185,9 @@ static void print_swtpm(const struct guest_output *o)
 	fprintf(o->out, "until [ -S %s/socket ]; do kill -0 $! && sleep 0.1 || exit 1; done\n", folder);
 }
 
-static void add_rest(struct command *c, const struct guest_plan *p)
+static void add_rest(GPtrArray *c, const struct guest_plan *p)
 {
-	g_autofree char *disk = value(p->disk), *word = NULL;
+	g_autofree char *disk = replaced(p->disk, ",", ",,"), *word = NULL;
 	const char *driver = p->disk_device ? "host_device" : "file";
 
 	add_flash(c, p->firmware, p->firmware_format, false);
@@ -233,30 +212,30 @@ static void add_rest(struct command *c, const struct guest_plan *p)
 static void print_reasons(const struct guest_output *o)
 {
 	enum why why;
-	char *text;
 
 	for (why = 0; why < WHYS; why++) {
+		g_autofree char *text = NULL;
+
 		if (!o->plan->why[why])
 			continue;
-		text = xasprintf("%s: %s", guest_why_name(why), o->plan->why[why]);
+		text = g_strdup_printf("%s: %s", guest_why_name(why), o->plan->why[why]);
 		guest_comment(o->out, "# ", text);
-		free(text);
 	}
 }
 
 void guest_print_qemu(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
-	struct command c = { };
-	g_autofree char *name = value(p->name), *word = quoted("guest=%s", name);
+	g_autoptr(GPtrArray) c = g_ptr_array_new_with_free_func(g_free);
+	g_autofree char *name = replaced(p->name, ",", ",,"), *word = quoted("guest=%s", name);
 	g_autofree char *program = quoted("%s", p->qemu->path);
 	size_t i;
 
-	add_machine(&c, p);
-	add_memory(&c, p);
-	add_nodes(&c, p);
-	add_devices(&c, p);
-	add_rest(&c, p);
+	add_machine(c, p);
+	add_memory(c, p);
+	add_nodes(c, p);
+	add_devices(c, p);
+	add_rest(c, p);
 
 	fprintf(o->out, "#!/bin/sh\n# Made by \"" PROGRAM " guest\", version " VERSION ".\n#\n");
 	guest_head(o, "# ", guest_comment);
@@ -267,10 +246,7 @@ void guest_print_qemu(const struct guest_output *o)
 	print_swtpm(o);
 	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name %s", p->pin ? "taskset -c " : "",
 		p->pin ? p->host_cpus : "", p->pin ? " " : "", program, word);
-	for (i = 0; i < c.count; i++) {
-		fprintf(o->out, " \\\n    %s", c.line[i]);
-		free(c.line[i]);
-	}
+	for (i = 0; i < c->len; i++)
+		fprintf(o->out, " \\\n    %s", (char *)c->pdata[i]);
 	fputc('\n', o->out);
-	free(c.line);
 }

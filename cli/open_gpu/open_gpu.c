@@ -3,6 +3,7 @@
  * What "bench", "test" and "scrub --verify" share: see open_gpu.h.
  */
 #include <errno.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,12 +76,11 @@ static enum exit_status refuse_unbound(const struct gpu *gpu)
 
 static enum exit_status refuse_in_use(struct host *h, const struct gpu *gpu)
 {
-	char *who = gpu_users(h, gpu);
+	g_autofree char *who = gpu_users(h, gpu);
 
 	if (!who)
 		return EXIT_OK;
 	complain(gpu->address, "in use: %s; end that program", who);
-	free(who);
 	return EXIT_REFUSED;
 }
 
@@ -127,16 +127,15 @@ static enum exit_status refuse_core_only(const struct gpu *gpu)
 
 enum exit_status open_gpu_open(struct open_gpu *e)
 {
+	g_autofree char *reason = NULL;
 	enum exit_status status;
 	double begin = now();
-	char *reason;
 	int error;
 
 	status = vfio_open(e->host, &e->vfio, e->gpu.address, e->gpu.iommu_group, &reason);
 	e->open_seconds = now() - begin;
 	if (status) {
 		complain(e->gpu.address, "%s", reason);
-		free(reason);
 		return status;
 	}
 	error = parts_find(e->host, &e->vfio, &e->gpu, &e->parts);
@@ -172,17 +171,16 @@ static bool has_line(const char *text, const char *name, const char *value)
 
 static void read_machine(struct open_gpu *e)
 {
-	char *cpus = host_read(e->host, NULL, "/proc/cpuinfo");
+	g_autofree char *cpus = host_read(e->host, NULL, "/proc/cpuinfo");
 	struct utsname name;
 
 	/* Its only error is a bad address. */
 	uname(&name);
-	e->kernel = xstrdup(name.release);
-	e->machine = xstrdup(name.machine);
+	e->kernel = g_strdup(name.release);
+	e->machine = g_strdup(name.machine);
 	/* Arm's Neoverse V2. */
 	e->grace = cpus && has_line(cpus, "CPU implementer", "0x41") &&
 		   has_line(cpus, "CPU part", "0xd4f");
-	free(cpus);
 	e->driver_version = host_line(e->host, "/sys/module/%s/version", e->gpu.driver);
 	cpus_find(e->host, e->gpu.numa_node, &e->cpus);
 }
@@ -246,20 +244,24 @@ void open_gpu_end(struct open_gpu *e)
 	vfio_close(&e->vfio);
 	gpu_free(&e->gpu);
 	cpus_free(&e->cpus);
-	free(e->kernel);
-	free(e->machine);
-	free(e->driver_version);
+	g_free(e->kernel);
+	g_free(e->machine);
+	g_free(e->driver_version);
 	memset(e, 0, sizeof(*e));
 	e->vfio = VFIO_CLOSED;
 }
 
 /* ---- output ------------------------------------------------------------- */
 
-/* Prints "  name     text", wrapped; takes over the text. */
-static void line(const char *name, char *text)
+void print_field(const char *name, const char *fmt, ...)
 {
+	g_autofree char *text = NULL;
+	va_list args;
+
+	va_start(args, fmt);
+	text = g_strdup_vprintf(fmt, args);
+	va_end(args);
 	print_wrapped(text, 11, printf("  %-8s ", name));
-	free(text);
 }
 
 void open_gpu_print(const struct open_gpu *e)
@@ -269,19 +271,20 @@ void open_gpu_print(const struct open_gpu *e)
 
 	printf("%s%s%s  %s  %04x:%04x\n", colour(COLOUR_BOLD), e->gpu.address, colour(COLOUR_NONE),
 	       e->gpu.product, e->gpu.vendor, e->gpu.device);
-	line("driver", xasprintf("%s %s", e->gpu.driver,
-				 e->driver_version ? e->driver_version : ""));
-	line("kernel", xasprintf("%s, %s, %s pages", e->kernel, e->machine,
-				 size_text(e->host->page_size, size)));
+	print_field("driver", "%s %s", e->gpu.driver, e->driver_version ? e->driver_version : "");
+	print_field("kernel", "%s, %s, %s pages", e->kernel, e->machine,
+		    size_text(e->host->page_size, size));
 	if (e->parts.count)
-		line("opened", xstrdup(e->vfio.cdev ? "through the device's own file, with iommufd"
-						    : "through its group, with type1"));
-	line("CPUs", e->cpus.node < 0 ? xasprintf("%zu, of any node", e->cpus.count)
-				      : xasprintf("%zu, of node %d", e->cpus.count, e->cpus.node));
+		print_field("opened", e->vfio.cdev ? "through the device's own file, with iommufd" :
+						     "through its group, with type1");
+	if (e->cpus.node < 0)
+		print_field("CPUs", "%zu, of any node", e->cpus.count);
+	else
+		print_field("CPUs", "%zu, of node %d", e->cpus.count, e->cpus.node);
 	for (i = 0; i < e->parts.count; i++)
-		line(e->parts.part[i].name,
-		     xasprintf("%s in BAR%u of %s", size_text(e->parts.part[i].size, size),
-			       e->parts.part[i].bar, size_text(e->parts.part[i].bar_size, bar)));
+		print_field(e->parts.part[i].name, "%s in BAR%u of %s",
+			    size_text(e->parts.part[i].size, size), e->parts.part[i].bar,
+			    size_text(e->parts.part[i].bar_size, bar));
 }
 
 void open_gpu_json(const struct open_gpu *e, struct json_object *document)
@@ -322,9 +325,10 @@ void open_gpu_json(const struct open_gpu *e, struct json_object *document)
 char *place_text(const struct part *part, uint64_t offset)
 {
 	if (part->base == GPU_UNKNOWN)
-		return xasprintf("%s + 0x%llx", part->name, (unsigned long long)offset);
-	return xasprintf("%s + 0x%llx, physical address 0x%llx", part->name,
-			 (unsigned long long)offset, (unsigned long long)(part->base + offset));
+		return g_strdup_printf("%s + 0x%llx", part->name, (unsigned long long)offset);
+	return g_strdup_printf("%s + 0x%llx, physical address 0x%llx", part->name,
+			       (unsigned long long)offset,
+			       (unsigned long long)(part->base + offset));
 }
 
 struct json_object *hex_json(uint64_t value)

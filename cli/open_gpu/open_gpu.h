@@ -61,6 +61,9 @@ void open_gpu_end(struct open_gpu *e);
 /* Prints lines about the GPU and the machine. */
 void open_gpu_print(const struct open_gpu *e);
 
+/* Prints "  name     text", wrapped, as open_gpu_print() does. */
+void print_field(const char *name, const char *fmt, ...) printf_like(2, 3);
+
 /* Adds the members of the schema's "open_gpu" to a document. */
 void open_gpu_json(const struct open_gpu *e, struct json_object *document);
 

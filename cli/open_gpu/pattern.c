@@ -7,7 +7,7 @@
  * belongs to another place shows that two addresses access the same memory.
  */
 #include <errno.h>
-#include <stdlib.h>
+#include <glib.h>
 #include <string.h>
 
 #include "open_gpu/pattern.h"
@@ -326,7 +326,7 @@ static int sweep_rest(struct pattern *p, size_t i, enum kind kind)
 {
 	const struct part *part = &p->e->parts.part[i];
 	uint64_t length = part->size - part->mappable, at, word, found;
-	unsigned char *bytes = xcalloc(length + 8, 1);
+	g_autofree unsigned char *bytes = g_malloc0(length + 8);
 	struct tally tally = { };
 	int error = 0;
 
@@ -346,7 +346,6 @@ static int sweep_rest(struct pattern *p, size_t i, enum kind kind)
 		}
 	}
 	add_tally(p, &tally);
-	free(bytes);
 	return error;
 }
 
@@ -443,5 +442,5 @@ char *pattern_place(const struct pattern *p, const void *address)
 		if (p->maps[i] && at >= p->maps[i] &&
 		    at < p->maps[i] + p->e->parts.part[i].mappable)
 			return place_text(&p->e->parts.part[i], at - p->maps[i]);
-	return xstrdup("memory of the host");
+	return g_strdup("memory of the host");
 }

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,12 +14,10 @@
 
 static int open_attribute(const char *address, const char *name, int flags)
 {
-	char *path = xasprintf("/sys/bus/pci/devices/%s/nvgrace_gpu/%s", address, name);
-	int fd = open(path, flags | O_CLOEXEC), error = errno;
+	g_autofree char *path = g_strdup_printf("/sys/bus/pci/devices/%s/nvgrace_gpu/%s", address,
+						name);
 
-	free(path);
-	errno = error;
-	return fd;
+	return open(path, flags | O_CLOEXEC);
 }
 
 int scrub_start(const char *address)
@@ -47,5 +46,5 @@ char *scrub_state_read(int fd)
 	text[n] = 0;
 	text[strcspn(text, "\n")] = 0;
 	make_printable(text);
-	return xstrdup(text);
+	return g_strdup(text);
 }

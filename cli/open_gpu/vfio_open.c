@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <glib.h>
 #include <linux/vfio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,21 +15,21 @@ static enum exit_status refused(const char *path, int error, char **reason)
 {
 	switch (error) {
 	case EBUSY:
-		*reason = xasprintf("in use: another process has %s open; end that process", path);
+		*reason = g_strdup_printf("in use: another process has %s open; end that process", path);
 		return EXIT_REFUSED;
 	case EACCES:
 	case EPERM:
-		*reason = xasprintf("can't open %s: %s; use sudo, or get access to that file",
-				    path, strerror(error));
+		*reason = g_strdup_printf("can't open %s: %s; use sudo, or get access to that file",
+					  path, strerror(error));
 		return EXIT_NOT_ROOT;
 	case ENOENT:
 	case ENODEV:
 	case ENXIO:
-		*reason = xasprintf("can't open %s: %s; load the modules vfio and vfio_iommu_type1",
-				    path, strerror(error));
+		*reason = g_strdup_printf("can't open %s: %s; load the modules vfio and vfio_iommu_type1",
+					  path, strerror(error));
 		return EXIT_FAILED;
 	default:
-		*reason = xasprintf("can't open %s: %s", path, strerror(error));
+		*reason = g_strdup_printf("can't open %s: %s", path, strerror(error));
 		return EXIT_FAILED;
 	}
 }
@@ -41,17 +40,17 @@ static enum exit_status not_viable(const char *request, int error, int iommu_gro
 	switch (error) {
 	case EBUSY:
 	case EPERM:
-		*reason = xasprintf("in use, or a device in its IOMMU group %d is not bound to a vfio "
-				    "driver (%s: %s); run \"ls /sys/kernel/iommu_groups/"
-				    "%d/devices\"", iommu_group, request, strerror(error),
-				    iommu_group);
+		*reason = g_strdup_printf("in use, or a device in its IOMMU group %d is not bound to a vfio "
+					  "driver (%s: %s); run \"ls /sys/kernel/iommu_groups/"
+					  "%d/devices\"", iommu_group, request, strerror(error),
+					  iommu_group);
 		return EXIT_REFUSED;
 	case EPROTONOSUPPORT:
-		*reason = xstrdup("vfio has no type1 IOMMU driver; load the module "
-				  "vfio_iommu_type1");
+		*reason = g_strdup("vfio has no type1 IOMMU driver; load the module "
+				   "vfio_iommu_type1");
 		return EXIT_FAILED;
 	default:
-		*reason = xasprintf("%s failed: %s", request, strerror(error));
+		*reason = g_strdup_printf("%s failed: %s", request, strerror(error));
 		return EXIT_FAILED;
 	}
 }
@@ -59,17 +58,15 @@ static enum exit_status not_viable(const char *request, int error, int iommu_gro
 /* The path of the device's own file, or NULL. */
 static char *cdev_path(struct host *h, const char *address)
 {
-	char **names = host_list(h, DEVICES "/%s/vfio-dev", address), *path = NULL;
+	g_auto(GStrv) names = host_list(h, DEVICES "/%s/vfio-dev", address);
+	char *path = NULL;
 	size_t i;
 
 	for (i = 0; names && names[i] && !path; i++)
 		if (!strncmp(names[i], "vfio", 4))
-			path = xasprintf("/dev/vfio/devices/%s", names[i]);
-	host_free_list(names);
-	if (path && access(path, F_OK)) {
-		free(path);
-		path = NULL;
-	}
+			path = g_strdup_printf("/dev/vfio/devices/%s", names[i]);
+	if (path && access(path, F_OK))
+		g_clear_pointer(&path, g_free);
 	return path;
 }
 
@@ -86,7 +83,7 @@ enum exit_status vfio_open(struct host *h, struct vfio *v, const char *address, 
 	    !access(path, R_OK | W_OK)) {
 		error = vfio_open_cdev(v, path);
 	} else if (iommu_group < 0) {
-		*reason = xstrdup("no IOMMU group; check that the host has an IOMMU and that it is on");
+		*reason = g_strdup("no IOMMU group; check that the host has an IOMMU and that it is on");
 		return EXIT_REFUSED;
 	} else {
 		error = vfio_open_group(v, iommu_group, address);

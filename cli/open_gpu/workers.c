@@ -3,6 +3,7 @@
  * Pinned threads that survive SIGBUS: see workers.h.
  */
 #include <errno.h>
+#include <glib.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -27,38 +28,34 @@ static void set_cpu(unsigned long number, void *data)
 void cpus_find(struct host *h, int node, struct cpus *cpus)
 {
 	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
-	cpu_set_t *allowed = xcalloc(1, size), *local = xcalloc(1, size);
-	char *list;
+	g_autofree cpu_set_t *allowed = g_malloc0(size), *local = g_malloc0(size);
+	g_autofree char *list = NULL;
 	int i;
 
 	memset(cpus, 0, sizeof(*cpus));
-	cpus->cpu = xcalloc(CPUS_MAX, sizeof(*cpus->cpu));
+	cpus->cpu = g_new0(int, CPUS_MAX);
 	cpus->node = -1;
 	if (sched_getaffinity(0, size, allowed)) {
 		/* Not known: one thread, not pinned. */
 		cpus->cpu[cpus->count++] = -1;
-		goto out;
+		return;
 	}
 	list = node < 0 ? NULL : host_line(h, "/sys/devices/system/node/node%d/cpulist", node);
 	each_number(list, set_cpu, local);
 	for (i = 0; i < CPUS_MAX; i++)
 		if (CPU_ISSET_S(i, size, local) && CPU_ISSET_S(i, size, allowed))
 			cpus->cpu[cpus->count++] = i;
-	free(list);
 	if (cpus->count)
 		cpus->node = node;
 	else
 		for (i = 0; i < CPUS_MAX; i++)
 			if (CPU_ISSET_S(i, size, allowed))
 				cpus->cpu[cpus->count++] = i;
-out:
-	free(allowed);
-	free(local);
 }
 
 void cpus_free(struct cpus *cpus)
 {
-	free(cpus->cpu);
+	g_free(cpus->cpu);
 	memset(cpus, 0, sizeof(*cpus));
 }
 
@@ -112,17 +109,16 @@ static void *run_thread(void *data)
 	struct thread *t = data;
 	struct work *work = t->work;
 	size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
-	cpu_set_t *set;
 
 	if (t->cpu >= 0) {
-		set = xcalloc(1, size);
+		g_autofree cpu_set_t *set = g_malloc0(size);
+
 		CPU_SET_S(t->cpu, size, set);
 		/*
 		 * This fails if the CPU went offline; the thread then runs on
 		 * another.
 		 */
 		pthread_setaffinity_np(pthread_self(), size, set);
-		free(set);
 	}
 	pthread_rwlock_rdlock(&t->gate->lock);
 	pthread_rwlock_unlock(&t->gate->lock);
@@ -145,7 +141,7 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 {
 	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO };
 	struct gate gate = { .lock = PTHREAD_RWLOCK_INITIALIZER };
-	struct thread *threads;
+	g_autofree struct thread *threads = NULL;
 	double begin, end;
 	size_t i, started;
 	int error = 0;
@@ -153,7 +149,7 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGBUS, &action, NULL);
 	count = count > cpus->count ? cpus->count : count ? count : 1;
-	threads = xcalloc(count, sizeof(*threads));
+	threads = g_new0(struct thread, count);
 	atomic_store(&work->stop, false);
 	work->fault = NULL;
 	pthread_rwlock_wrlock(&gate.lock);
@@ -172,7 +168,6 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 		pthread_join(threads[i].id, NULL);
 	pthread_rwlock_destroy(&gate.lock);
 	if (error) {
-		free(threads);
 		errno = error;
 		return -1;
 	}
@@ -185,6 +180,5 @@ int workers_run(const struct cpus *cpus, size_t count, struct work *work)
 			work->fault = threads[i].fault;
 	}
 	work->seconds = end - begin;
-	free(threads);
 	return work->fault ? -1 : 0;
 }

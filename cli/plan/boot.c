@@ -2,6 +2,8 @@
 /*
  * What the guest boots with: the firmware, its variables, secure boot and the TPM.
  */
+#include <glib.h>
+
 #include "plan/steps.h"
 
 static enum exit_status plan_tpm(const struct guest_facts *facts, struct guest_plan *plan)
@@ -40,10 +42,9 @@ enum exit_status plan_boot(const struct guest_facts *facts, const struct guest_w
 	plan_because(plan, WHY_FIRMWARE, "UEFI, without which the guest has no ACPI%s",
 		     uefi->code ? "" : "; nothing in /usr/share/qemu/firmware describes it: on Debian, install qemu-efi-aarch64");
 	plan->secure_boot = wish->secure_boot;
-	if (wish->vars)
-		plan->vars = xstrdup(wish->vars);
-	else if (wish->secure_boot && plan->format != FORMAT_LIBVIRT)
-		plan->vars = xasprintf("%s-vars.fd", plan->name);
+	plan->vars = g_strdup(wish->vars);
+	if (!wish->vars && wish->secure_boot && plan->format != FORMAT_LIBVIRT)
+		plan->vars = g_strdup_printf("%s-vars.fd", plan->name);
 	plan->vars_template = uefi->vars;
 	plan->vars_format = uefi->vars_format;
 	if (plan->vars)

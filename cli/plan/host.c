@@ -2,6 +2,7 @@
 /*
  * Reads what a guest is computed from: see plan.h.
  */
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static int nearest_node(const struct numa *numa, int wanted)
 
 static void read_hugepages(struct host *h, struct guest_facts *facts)
 {
-	char **names = host_list(h, "/sys/kernel/mm/hugepages");
+	g_auto(GStrv) names = host_list(h, "/sys/kernel/mm/hugepages");
 	struct hugepages *pages;
 	unsigned long long kib;
 	size_t i;
@@ -42,22 +43,21 @@ static void read_hugepages(struct host *h, struct guest_facts *facts)
 	for (i = 0; names && names[i]; i++) {
 		if (sscanf(names[i], "hugepages-%llukB", &kib) != 1 || !kib || kib >= SIZE_LIMIT >> 10)
 			continue;
-		facts->hugepages = xrealloc(facts->hugepages,
-					    (facts->hugepage_sizes + 1) * sizeof(*pages));
+		facts->hugepages = g_renew(struct hugepages, facts->hugepages,
+					   facts->hugepage_sizes + 1);
 		pages = &facts->hugepages[facts->hugepage_sizes++];
 		*pages = (struct hugepages){ .size = kib << 10 };
 		if (host_u64(h, &pages->free, "/sys/kernel/mm/hugepages/%s/free_hugepages",
 			     names[i]))
 			pages->free = 0;
 	}
-	host_free_list(names);
 }
 
 static void read_kernel(struct host *h, struct answers *a, struct guest_facts *facts)
 {
 	const char *config = answer(a, "kernel-config"), *kvm = answer(a, "kvm");
-	char *features = host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
-	char *bits = kvm ? field_value(kvm, "address-bits") : NULL;
+	g_autofree char *features = host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
+	g_autofree char *bits = kvm ? field_value(kvm, "address-bits") : NULL;
 	uint64_t number;
 
 	facts->config_known = config;
@@ -67,17 +67,15 @@ static void read_kernel(struct host *h, struct answers *a, struct guest_facts *f
 			 config_option(config, "VFIO_DEVICE_CDEV") != 'n';
 	facts->dmabuf = features ? has_word(features, "dmabuf") :
 			config_option(config, "VFIO_PCI_DMABUF") != 'n';
-	free(features);
 	facts->nesting = config_option(config, "ARM_SMMU_V3_IOMMUFD") != 'n';
 	if (bits && parse_u64(bits, &number) && number <= 64)
 		facts->address_bits = number;
-	free(bits);
 }
 
 static void read_place(struct host *h, const struct numa *numa, const struct gpu *gpu,
 		       struct place *place)
 {
-	char *speed = host_line(h, "/sys/bus/pci/devices/%s/max_link_speed", gpu->address);
+	g_autofree char *speed = host_line(h, "/sys/bus/pci/devices/%s/max_link_speed", gpu->address);
 
 	gpu_bars(h, gpu, place->bars);
 	place->iommu = gpu_iommu(h, gpu);
@@ -86,7 +84,6 @@ static void read_place(struct host *h, const struct numa *numa, const struct gpu
 	place->vfio = host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev", gpu->address);
 	/* "32.0 GT/s PCIe", or "Unknown" */
 	place->link_speed = speed ? strtoul(speed, NULL, 10) : 0;
-	free(speed);
 }
 
 void guest_facts_add(struct host *h, struct guest_facts *facts, const char *address)
@@ -97,10 +94,10 @@ void guest_facts_add(struct host *h, struct guest_facts *facts, const char *addr
 	for (i = 0; i < others->count; i++)
 		if (!strcmp(others->gpu[i].address, address))
 			return;
-	others->gpu = xrealloc(others->gpu, (i + 1) * sizeof(*others->gpu));
+	others->gpu = g_renew(struct gpu, others->gpu, i + 1);
 	/* If it is gone, it has no driver, which the plan refuses. */
 	gpu_read(h, address, &others->gpu[i]);
-	facts->other_place = xrealloc(facts->other_place, (i + 1) * sizeof(struct place));
+	facts->other_place = g_renew(struct place, facts->other_place, i + 1);
 	read_place(h, &facts->numa, &others->gpu[i], &facts->other_place[i]);
 	others->count++;
 }
@@ -113,7 +110,7 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 	memset(facts, 0, sizeof(*facts));
 	facts->gpus = gpus;
 	numa_read(h, &facts->numa);
-	facts->place = xcalloc(gpus->count, sizeof(*facts->place));
+	facts->place = g_new0(struct place, gpus->count);
 	for (i = 0; i < gpus->count; i++)
 		read_place(h, &facts->numa, &gpus->gpu[i], &facts->place[i]);
 	qemus_read(a, &facts->qemu);
@@ -142,10 +139,10 @@ static void free_places(struct place *place, size_t count)
 	size_t i;
 
 	for (i = 0; place && i < count; i++) {
-		free(place[i].iommu);
-		host_free_list(place[i].group);
+		g_free(place[i].iommu);
+		g_strfreev(place[i].group);
 	}
-	free(place);
+	g_free(place);
 }
 
 void guest_facts_free(struct guest_facts *facts)
@@ -157,7 +154,7 @@ void guest_facts_free(struct guest_facts *facts)
 	firmware_free(facts->uefi);
 	vmms_free(&facts->qemu);
 	vmms_free(&facts->libvirt);
-	free(facts->hugepages);
+	g_free(facts->hugepages);
 }
 
 const struct place *plan_place(const struct guest_facts *facts, const struct gpu *gpu)

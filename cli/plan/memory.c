@@ -156,10 +156,10 @@ static char *cpu_list(const struct numa_node *node)
 enum exit_status plan_pinning(const struct guest_facts *facts,
 			      const struct guest_wish *wish, struct guest_plan *plan)
 {
+	g_autoptr(GString) all = g_string_new(NULL);
 	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
 	const struct numa_node *near;
 	struct guest_node *n;
-	char *all;
 
 	/* KubeVirt pins its guests, by dedicatedCpuPlacement. */
 	plan->pin = wish->pin && plan->format != FORMAT_KUBEVIRT;
@@ -176,13 +176,11 @@ enum exit_status plan_pinning(const struct guest_facts *facts,
 			plan_note(plan, "a node of the guest has %u processors, and node %d of the host, which it is pinned to, has %u",
 				  n->cpus, near->id, near->cpus);
 		n->host_cpus = cpu_list(near);
-		all = xasprintf("%s%s%s", plan->host_cpus ? plan->host_cpus : "",
-				plan->host_cpus ? "," : "", n->host_cpus);
-		free(plan->host_cpus);
-		plan->host_cpus = all;
+		g_string_append_printf(all, "%s%s", all->len ? "," : "", n->host_cpus);
 	}
 	if (!plan->pin)
 		return EXIT_OK;
+	plan->host_cpus = g_strdup(all->str);
 	if (plan->format == FORMAT_QEMU && plan->cpu_nodes > 1)
 		plan_note(plan, "each processor of the guest runs on those of all %zu nodes: QEMU has no option to pin one to its own; libvirt does that",
 			  plan->cpu_nodes);
@@ -196,7 +194,8 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 {
 	size_t i, with_cpus = 0;
 	g_autoptr(GString) sizes = g_string_new(NULL);
-	char *kind, size[SIZE_MAX_TEXT];
+	g_autofree char *kind = NULL;
+	char size[SIZE_MAX_TEXT];
 	bool found = false;
 
 	for (i = 0; i < facts->numa.count; i++)
@@ -222,16 +221,15 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 				   size_text(plan->hugepages, size),
 				   *sizes->str ? sizes->str : "none");
 	if (plan->hugepages)
-		kind = xstrdup("huge pages of the kernel, for which no file system needs to be mounted");
+		kind = g_strdup("huge pages of the kernel, for which no file system needs to be mounted");
 	else if (memory_unit(facts, plan) <= QEMU_ALIGNMENT)
-		kind = xstrdup("memory of this node; QEMU aligns it to huge pages");
+		kind = g_strdup("memory of this node; QEMU aligns it to huge pages");
 	else
-		kind = xasprintf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it with small pages: --hugepages=%lluM maps it with large ones",
-				 (unsigned long long)(memory_unit(facts, plan) >> 20));
+		kind = g_strdup_printf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it with small pages: --hugepages=%lluM maps it with large ones",
+				       (unsigned long long)(memory_unit(facts, plan) >> 20));
 	plan_because(plan, WHY_BACKEND, "%s%s", kind,
 		     plan->node[0].host < 0 ? "" :
 		     plan->pin ? ", only of the host's node near the GPU (numa_node in its sysfs folder)" :
 		     ", preferably of the host's node near the GPU (numa_node in its sysfs folder)");
-	free(kind);
 	return EXIT_OK;
 }

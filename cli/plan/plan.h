@@ -7,6 +7,8 @@
 #ifndef NVGRACE_GPU_PLAN_PLAN_H
 #define NVGRACE_GPU_PLAN_PLAN_H
 
+#include <glib.h>
+
 #include "facts/firmware.h"
 #include "facts/gpu.h"
 #include "facts/location.h"
@@ -150,7 +152,7 @@ struct guest_plan {
 	size_t devices, gpus;
 
 	char *why[WHYS];
-	char *notes;		/* lines about what is left out or short; NULL: none */
+	GPtrArray *notes;	/* about what is left out or short; NULL: none */
 	char *refused;		/* why there is no such guest; NULL: there is */
 	const char *about;	/* the GPU that it is about; NULL: all */
 };

@@ -193,17 +193,17 @@ static enum exit_status plan_programs(const struct guest_facts *facts,
 static char *iommufd_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
 {
 	if (!facts->iommufd)
-		return xstrdup(facts->config_known ?
-			       "the kernel lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV" :
-			       "not known whether the kernel has CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV");
+		return g_strdup(facts->config_known ?
+				"the kernel lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV" :
+				"not known whether the kernel has CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV");
 	if (plan->qemu && !vmm_has(plan->qemu, QEMU_IOMMUFD))
-		return xasprintf("%s has no -object iommufd; %s or later has it", plan->qemu->path,
-				 vmm_since(QEMU_IOMMUFD));
+		return g_strdup_printf("%s has no -object iommufd; %s or later has it", plan->qemu->path,
+				       vmm_since(QEMU_IOMMUFD));
 	if (plan->libvirt && !vmm_has(plan->libvirt, LIBVIRT_IOMMUFD))
-		return xasprintf("%s has no <driver iommufd>; %s or later has it",
-				 plan->libvirt->path, vmm_since(LIBVIRT_IOMMUFD));
+		return g_strdup_printf("%s has no <driver iommufd>; %s or later has it",
+				       plan->libvirt->path, vmm_since(LIBVIRT_IOMMUFD));
 	if (plan->libvirt && !facts->libvirt_iommufd)
-		return xstrdup("libvirt's domcapabilities say that its QEMU has no iommufd");
+		return g_strdup("libvirt's domcapabilities say that its QEMU has no iommufd");
 	return NULL;
 }
 
@@ -214,27 +214,27 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 	size_t i;
 
 	if (plan->qemu && !vmm_has(plan->qemu, QEMU_ACCEL))
-		return xasprintf("%s has no -device arm-smmuv3,accel=on; %s or later has it",
-				 plan->qemu->path, vmm_since(QEMU_ACCEL));
+		return g_strdup_printf("%s has no -device arm-smmuv3,accel=on; %s or later has it",
+				       plan->qemu->path, vmm_since(QEMU_ACCEL));
 	if (plan->libvirt && !vmm_has(plan->libvirt, LIBVIRT_ACCEL))
-		return xasprintf("%s has no <iommu model='smmuv3'> with accel; %s or later has it",
-				 plan->libvirt->path, vmm_since(LIBVIRT_ACCEL));
+		return g_strdup_printf("%s has no <iommu model='smmuv3'> with accel; %s or later has it",
+				       plan->libvirt->path, vmm_since(LIBVIRT_ACCEL));
 	why = iommufd_obstacle(facts, plan);
 	if (why)
 		return why;
 	if (!facts->nesting)
-		return xstrdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 added");
+		return g_strdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 added");
 	for (i = 0; i < plan->devices; i++) {
 		place = plan->device[i].place;
 		if (!place->iommu)
-			return xasprintf("not known which SMMU %s has",
-					 plan->device[i].pci->address);
+			return g_strdup_printf("not known which SMMU %s has",
+					       plan->device[i].pci->address);
 		if (strncmp(place->iommu, "smmu3.", 6))
-			return xasprintf("the IOMMU of %s is %s, not an SMMUv3",
-					 plan->device[i].pci->address, place->iommu);
+			return g_strdup_printf("the IOMMU of %s is %s, not an SMMUv3",
+					       plan->device[i].pci->address, place->iommu);
 		if (place->group[0])
-			return xasprintf("%s is not alone in its IOMMU group",
-					 plan->device[i].pci->address);
+			return g_strdup_printf("%s is not alone in its IOMMU group",
+					       plan->device[i].pci->address);
 	}
 	return NULL;
 }
@@ -242,15 +242,15 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 static enum exit_status plan_dma(const struct guest_facts *facts, const struct guest_wish *wish,
 				 struct guest_plan *plan)
 {
-	char *no_iommufd = iommufd_obstacle(facts, plan), *no_accel;
+	g_autofree char *no_iommufd = iommufd_obstacle(facts, plan);
+	g_autofree char *no_accel = guest_accel_obstacle(facts, plan);
 	enum choice accel = plan->format == FORMAT_KUBEVIRT ? CHOICE_ON : wish->accel;
 	bool only_iommufd = facts->config_known && !facts->type1;
 	enum exit_status status = EXIT_OK;
 
-	no_accel = guest_accel_obstacle(facts, plan);
 	/* KubeVirt has no choice, and a wish is granted: the doctor's finding says what fails. */
 	if (!no_accel && !facts->dmabuf && accel == CHOICE_AUTO)
-		no_accel = xstrdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
+		no_accel = g_strdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
 	if (accel == CHOICE_ON && no_accel)
 		status = plan_refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
 	else if (accel == CHOICE_ON && wish->iommufd == CHOICE_OFF)
@@ -280,8 +280,6 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 			     plan->accel ? "an accelerated SMMUv3 needs iommufd (CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV of the kernel)" :
 			     only_iommufd ? "the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1)" :
 			     "as --iommufd=on says; without it, vfio would use type1");
-	free(no_iommufd);
-	free(no_accel);
 	return status;
 }
 
@@ -295,10 +293,10 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 	if (facts->egm)
 		plan_note(plan, "firmware has set aside up to %s of each socket's memory (EGM), which this guest does not use",
 			  size_text(facts->egm, size));
-	plan->disk = wish->disk ? xstrdup(wish->disk) :
-		     xasprintf("%s%s%s", plan->format == FORMAT_LIBVIRT ?
-			       "/var/lib/libvirt/images/" : "", plan->name,
-			       plan->format == FORMAT_KUBEVIRT ? "-root" : ".qcow2");
+	plan->disk = wish->disk ? g_strdup(wish->disk) :
+		     g_strdup_printf("%s%s%s", plan->format == FORMAT_LIBVIRT ?
+				     "/var/lib/libvirt/images/" : "", plan->name,
+				     plan->format == FORMAT_KUBEVIRT ? "-root" : ".qcow2");
 	plan->disk_device = wish->disk_device;
 	plan->disk_format = g_str_has_suffix(plan->disk, ".qcow2") ? "qcow2" : "raw";
 	plan->ras = !plan->qemu || vmm_has(plan->qemu, QEMU_RAS);
@@ -366,13 +364,13 @@ void guest_plan_free(struct guest_plan *plan)
 	size_t i;
 
 	for (i = 0; i < WHYS; i++)
-		free(plan->why[i]);
+		g_free(plan->why[i]);
 	for (i = 0; i < plan->cpu_nodes; i++)
-		free(plan->node[i].host_cpus);
-	free(plan->host_cpus);
-	free(plan->distance);
-	free(plan->disk);
-	free(plan->vars);
-	free(plan->notes);
-	free(plan->refused);
+		g_free(plan->node[i].host_cpus);
+	g_free(plan->host_cpus);
+	g_free(plan->distance);
+	g_free(plan->disk);
+	g_free(plan->vars);
+	g_clear_pointer(&plan->notes, g_ptr_array_unref);
+	g_free(plan->refused);
 }

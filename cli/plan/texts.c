@@ -2,8 +2,8 @@
 /*
  * The texts of a plan: why there is no guest, reasons and notes.
  */
+#include <glib.h>
 #include <stdarg.h>
-#include <stdlib.h>
 
 #include "plan/steps.h"
 
@@ -13,7 +13,7 @@ enum exit_status plan_refuse(struct guest_plan *plan, enum exit_status status,
 	va_list args;
 
 	va_start(args, fmt);
-	plan->refused = xvasprintf(fmt, args);
+	plan->refused = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	plan->about = gpu ? gpu->address : NULL;
 	return status;
@@ -24,22 +24,19 @@ void plan_because(struct guest_plan *plan, enum why why, const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	plan->why[why] = xvasprintf(fmt, args);
+	plan->why[why] = g_strdup_vprintf(fmt, args);
 	va_end(args);
 }
 
 void plan_note(struct guest_plan *plan, const char *fmt, ...)
 {
-	char *text, *all;
 	va_list args;
 
+	if (!plan->notes)
+		plan->notes = g_ptr_array_new_with_free_func(g_free);
 	va_start(args, fmt);
-	text = xvasprintf(fmt, args);
+	g_ptr_array_add(plan->notes, g_strdup_vprintf(fmt, args));
 	va_end(args);
-	all = xasprintf("%s%s\n", plan->notes ? plan->notes : "", text);
-	free(text);
-	free(plan->notes);
-	plan->notes = all;
 }
 
 char *guest_size(uint64_t bytes)
@@ -49,5 +46,5 @@ char *guest_size(uint64_t bytes)
 
 	for (i = sizeof(units) - 2; i > 0 && bytes % (1ULL << (10 * (i + 1))); i--)
 		;
-	return xasprintf("%llu%c", (unsigned long long)(bytes >> (10 * (i + 1))), units[i]);
+	return g_strdup_printf("%llu%c", (unsigned long long)(bytes >> (10 * (i + 1))), units[i]);
 }

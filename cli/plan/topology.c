@@ -2,6 +2,7 @@
 /*
  * The nodes of the GPUs, the distances between nodes, and the PCIe buses.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,7 +58,7 @@ static int take_initiator(const struct guest_facts *facts, const struct gpu *gpu
 
 void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 {
-	bool *taken = xcalloc(facts->numa.count, sizeof(*taken));
+	g_autofree bool *taken = g_new0(bool, facts->numa.count);
 	size_t i, k, n;
 	int host;
 
@@ -75,7 +76,6 @@ void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 					(struct guest_node){ .host = host, .gpu = &plan->device[i] };
 		}
 	}
-	free(taken);
 	plan_because(plan, WHY_NODES,
 		     "%d nodes without processors and memory for each GPU: NVIDIA's driver adds the GPU's memory to the first, and that of MIG instances to the others",
 		     NODES_OF_GPU);
@@ -104,7 +104,7 @@ static uint64_t distance(const struct guest_facts *facts, const struct guest_pla
 
 void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
 {
-	unsigned char *all = xcalloc(plan->nodes * plan->nodes, 1);
+	g_autofree unsigned char *all = g_malloc0(plan->nodes * plan->nodes);
 	size_t a, b;
 	uint64_t d;
 
@@ -119,7 +119,6 @@ void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
 				d++;
 			/* ACPI: 10 is local, and 255 means out of reach. */
 			if (d < 10 || d > 254) {
-				free(all);
 				plan_note(plan, "no distances between the nodes, %s: the host reports none for %d nodes of each GPU (/sys/devices/system/node/has_generic_initiator)",
 					  plan->format == FORMAT_KUBEVIRT ?
 					  "without which KubeVirt 1.9 starts no machine with these GPUs" :
@@ -130,7 +129,7 @@ void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
 			all[a * plan->nodes + b] = d;
 		}
 	}
-	plan->distance = all;
+	plan->distance = g_steal_pointer(&all);
 	plan_because(plan, WHY_DISTANCES,
 		     "the host's distances (/sys/devices/system/node/node*/distance) of its nodes for these GPUs");
 }

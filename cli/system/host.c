@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -50,10 +51,10 @@ void host_init(struct host *h, const char *root)
 	while (length && root[length - 1] == '/')
 		length--;
 	if (!length) {
-		h->root = xstrdup("");
+		h->root = g_strdup("");
 		return;
 	}
-	h->root = xasprintf("%.*s", (int)length, root);
+	h->root = g_strndup(root, length);
 	there = !stat(h->root, &st);
 	if (!there || !S_ISDIR(st.st_mode)) {
 		complain(NULL, "--root %s: %s; give the directory of a recorded tree", root,
@@ -79,22 +80,12 @@ void host_exit(struct host *h)
 {
 	if (h->dir >= 0)
 		close(h->dir);
-	free(h->root);
-	h->root = NULL;
+	g_clear_pointer(&h->root, g_free);
 }
 
 bool host_absent(void)
 {
 	return errno == ENOENT || errno == ENOTDIR || errno == ENODEV || errno == ENXIO;
-}
-
-/* free() of glibc before 2.33 may change errno. */
-static void free_keep_errno(void *p)
-{
-	int error = errno;
-
-	free(p);
-	errno = error;
 }
 
 static void tell(struct host *h, enum host_kind kind, const char *path, const void *data,
@@ -112,13 +103,13 @@ static void tell(struct host *h, enum host_kind kind, const char *path, const vo
  */
 static int open_by_hand(struct host *h, const char *path, int flags)
 {
-	char *rest = xstrdup(path), *done = xstrdup(""), *at, *next, target[PATH_MAX];
+	g_autofree char *rest = g_strdup(path), *done = g_strdup(""), *last = NULL;
+	char *at, *next, target[PATH_MAX];
 	unsigned int links = 0;
-	int fd = -1;
 
 	for (at = rest; *at; at = next) {
+		g_autofree char *here = NULL, *full = NULL;
 		size_t length = strcspn(at, "/");
-		char *here, *full;
 		ssize_t n = -1;
 
 		next = at + length + strspn(at + length, "/");
@@ -132,41 +123,32 @@ static int open_by_hand(struct host *h, const char *path, int flags)
 				*slash = 0;
 			continue;
 		}
-		here = xasprintf("%s/%.*s", done, (int)length, at);
-		full = xasprintf("%s%s", h->root, here);
+		here = g_strdup_printf("%s/%.*s", done, (int)length, at);
+		full = g_strconcat(h->root, here, NULL);
 		if (*next || !(flags & O_NOFOLLOW))
 			n = readlink(full, target, sizeof(target) - 1);
 		else
 			errno = EINVAL;
-		free_keep_errno(full);
-		if (n < 0 && errno != EINVAL) {
-			free_keep_errno(here);
-			goto out;
-		}
+		if (n < 0 && errno != EINVAL)
+			return -1;
 		if (n < 0) {
-			free(done);
-			done = here;
+			g_free(done);
+			done = g_steal_pointer(&here);
 			continue;
 		}
-		free(here);
 		if (++links > 40) {
 			errno = ELOOP;
-			goto out;
+			return -1;
 		}
 		target[n] = 0;
 		if (*target == '/')
 			*done = 0;
-		here = xasprintf("%s/%s", target, next);
-		free(rest);
-		rest = next = here;
+		next = g_strconcat(target, "/", next, NULL);
+		g_free(rest);
+		rest = next;
 	}
-	at = xasprintf("%s%s", h->root, done);
-	fd = open(at, flags | (*done ? O_NOFOLLOW : 0));
-	free_keep_errno(at);
-out:
-	free_keep_errno(done);
-	free_keep_errno(rest);
-	return fd;
+	last = g_strconcat(h->root, done, NULL);
+	return open(last, flags | (*done ? O_NOFOLLOW : 0));
 }
 
 /*
@@ -216,45 +198,39 @@ static int open_to_read(struct host *h, const char *path)
 
 static char *read_path(struct host *h, const char *path, size_t *len)
 {
+	g_autofree char *text = NULL;
 	size_t used = 0, room = 4096;
-	char *text = NULL;
+	int fd, error;
 	ssize_t n;
-	int fd;
 
 	fd = open_to_read(h, path);
 	if (fd < 0)
 		return NULL;
 	do {
 		room *= 2;
-		text = xrealloc(text, room + 1);
+		text = g_realloc(text, room + 1);
 		while ((n = read(fd, text + used, room - used)) > 0)
 			used += n;
 	} while (n == 0 && used == room && room < READ_MAX);
-	if (n == 0 && used == room) {
-		n = -1;
-		errno = EFBIG;
-	}
-	if (n < 0) {
-		n = errno;
-		free(text);
-		close(fd);
-		errno = n;
+	error = n < 0 ? errno : used == room ? EFBIG : 0;
+	close(fd);
+	if (error) {
+		errno = error;
 		return NULL;
 	}
-	close(fd);
 	text[used] = 0;
 	*len = used;
-	return text;
+	return g_steal_pointer(&text);
 }
 
 static char *vread(struct host *h, size_t *len, const char *fmt, va_list args)
 {
-	char *path = xvasprintf(fmt, args), *text;
+	g_autofree char *path = g_strdup_vprintf(fmt, args);
+	char *text;
 
 	*len = 0;
 	text = read_path(h, path, len);
 	tell(h, HOST_FILE, path, text, *len);
-	free_keep_errno(path);
 	return text;
 }
 
@@ -297,34 +273,33 @@ static char *vline(struct host *h, const char *fmt, va_list args)
 
 ssize_t host_head(struct host *h, void *data, size_t len, const char *fmt, ...)
 {
+	g_autofree char *path = NULL;
 	va_list args;
-	char *path;
 	ssize_t n;
 	int fd;
 
 	va_start(args, fmt);
-	path = xvasprintf(fmt, args);
+	path = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	fd = open_to_read(h, path);
 	n = fd < 0 ? -1 : read(fd, data, len);
 	tell(h, HOST_FILE, path, n < 0 ? NULL : data, n < 0 ? 0 : n);
 	if (fd >= 0)
 		close(fd);
-	free_keep_errno(path);
 	return n;
 }
 
 dev_t host_rdev(struct host *h, const char *fmt, ...)
 {
+	g_autofree char *path = NULL;
 	struct statx stx = { };
 	struct stat st = { };
 	va_list args;
 	dev_t rdev = 0;
-	char *path;
 	int fd;
 
 	va_start(args, fmt);
-	path = xvasprintf(fmt, args);
+	path = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	if (!h->recorded) {
 		/*
@@ -341,7 +316,6 @@ dev_t host_rdev(struct host *h, const char *fmt, ...)
 		if (fd >= 0)
 			close(fd);
 	}
-	free(path);
 	return rdev;
 }
 
@@ -358,78 +332,63 @@ char *host_line(struct host *h, const char *fmt, ...)
 
 char *host_os_release(struct host *h, const char *key)
 {
-	char *text = host_read(h, NULL, "/etc/os-release"), *line, *value = NULL;
-	const char *rest;
-	size_t len = strlen(key);
+	g_autofree char *text = host_read(h, NULL, "/etc/os-release");
+	g_auto(GStrv) lines = NULL;
+	size_t len = strlen(key), i;
+	const char *start;
 
 	if (!text)
 		text = host_read(h, NULL, "/usr/lib/os-release");
-	rest = text;
-	while (!value && (line = next_line(&rest))) {
-		if (!strncmp(line, key, len) && line[len] == '=') {
-			char *start = line + len + 1, *end;
-
-			start += strspn(start, "\"'");
-			end = start + strcspn(start, "\"'");
-			value = xasprintf("%.*s", (int)(end - start), start);
-		}
-		free(line);
+	lines = g_strsplit(text ? text : "", "\n", -1);
+	for (i = 0; lines[i]; i++) {
+		if (strncmp(lines[i], key, len) || lines[i][len] != '=')
+			continue;
+		start = lines[i] + len + 1;
+		start += strspn(start, "\"'");
+		return g_strndup(start, strcspn(start, "\"'"));
 	}
-	free(text);
-	return value ? value : xstrdup("");
-}
-
-static int vu64(struct host *h, uint64_t *value, const char *fmt, va_list args)
-{
-	char *text = vline(h, fmt, args);
-	bool good;
-
-	if (!text)
-		return -1;
-	good = parse_u64(text, value);
-	free(text);
-	if (!good)
-		errno = EINVAL;
-	return good ? 0 : -1;
+	return g_strdup("");
 }
 
 int host_u64(struct host *h, uint64_t *value, const char *fmt, ...)
 {
+	g_autofree char *text = NULL;
 	va_list args;
-	int rc;
-
-	va_start(args, fmt);
-	rc = vu64(h, value, fmt, args);
-	va_end(args);
-	return rc;
-}
-
-int host_int(struct host *h, int *value, const char *fmt, ...)
-{
-	va_list args;
-	char *text, *end;
-	long number;
 
 	va_start(args, fmt);
 	text = vline(h, fmt, args);
 	va_end(args);
 	if (!text)
 		return -1;
-	errno = 0;
-	number = strtol(text, &end, 10);
-	if (end == text || *end || errno || number < INT_MIN || number > INT_MAX) {
-		free(text);
+	if (parse_u64(text, value))
+		return 0;
+	errno = EINVAL;
+	return -1;
+}
+
+int host_int(struct host *h, int *value, const char *fmt, ...)
+{
+	g_autofree char *text = NULL;
+	va_list args;
+	gint64 number;
+
+	va_start(args, fmt);
+	text = vline(h, fmt, args);
+	va_end(args);
+	if (!text)
+		return -1;
+	if (!g_ascii_string_to_signed(text, 10, INT_MIN, INT_MAX, &number, NULL)) {
 		errno = EINVAL;
 		return -1;
 	}
-	free(text);
 	*value = number;
 	return 0;
 }
 
 static char *vlink(struct host *h, const char *fmt, va_list args)
 {
-	char *path = xvasprintf(fmt, args), target[PATH_MAX];
+	g_autofree char *path = g_strdup_vprintf(fmt, args);
+	char target[PATH_MAX];
 	ssize_t n = -1;
 	int fd;
 
@@ -451,11 +410,10 @@ static char *vlink(struct host *h, const char *fmt, va_list args)
 	if (n >= 0)
 		target[n] = 0;
 	tell(h, HOST_LINK, path, n < 0 ? NULL : target, n < 0 ? 0 : n);
-	free_keep_errno(path);
 	if (n < 0)
 		return NULL;
 	make_printable(target);
-	return xstrdup(target);
+	return g_strdup(target);
 }
 
 char *host_link(struct host *h, const char *fmt, ...)
@@ -492,15 +450,16 @@ static int by_version(const void *a, const void *b)
 
 char **host_list(struct host *h, const char *fmt, ...)
 {
-	char **list = NULL, *path;
-	size_t count = 0;
+	g_autofree char *path = NULL;
+	GPtrArray *names = NULL;
 	struct dirent *entry;
 	DIR *dir = NULL;
+	char **list;
 	va_list args;
 	int fd;
 
 	va_start(args, fmt);
-	path = xvasprintf(fmt, args);
+	path = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	fd = open_path(h, path, O_RDONLY | O_DIRECTORY);
 	if (fd >= 0)
@@ -508,40 +467,28 @@ char **host_list(struct host *h, const char *fmt, ...)
 	if (fd >= 0 && !dir)
 		close(fd);
 	if (dir) {
-		list = xcalloc(1, sizeof(*list));
-		while ((entry = readdir(dir))) {
-			if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-				continue;
-			list = xrealloc(list, (count + 2) * sizeof(*list));
-			list[count++] = xstrdup(entry->d_name);
-			list[count] = NULL;
-		}
+		names = g_ptr_array_new();
+		while ((entry = readdir(dir)))
+			if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+				g_ptr_array_add(names, g_strdup(entry->d_name));
 		closedir(dir);
-		qsort(list, count, sizeof(*list), by_version);
+		g_ptr_array_sort(names, by_version);
+		g_ptr_array_add(names, NULL);
 	}
+	list = names ? (char **)g_ptr_array_free(names, FALSE) : NULL;
 	tell(h, HOST_DIR, path, list, 0);
-	free_keep_errno(path);
 	return list;
-}
-
-void host_free_list(char **list)
-{
-	size_t i;
-
-	for (i = 0; list && list[i]; i++)
-		free(list[i]);
-	free(list);
 }
 
 bool host_exists(struct host *h, const char *fmt, ...)
 {
+	g_autofree char *path = NULL;
 	va_list args;
-	char *path;
 	bool there;
 	int fd;
 
 	va_start(args, fmt);
-	path = xvasprintf(fmt, args);
+	path = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	if (!h->recorded) {
 		there = !access(path, F_OK);
@@ -552,6 +499,5 @@ bool host_exists(struct host *h, const char *fmt, ...)
 			close(fd);
 	}
 	tell(h, HOST_STAT, path, there ? "" : NULL, 0);
-	free_keep_errno(path);
 	return there;
 }

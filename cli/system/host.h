@@ -89,9 +89,11 @@ int host_int(struct host *h, int *value, const char *fmt, ...) printf_like(3, 4)
 char *host_link(struct host *h, const char *fmt, ...) printf_like(2, 3);
 char *host_link_name(struct host *h, const char *fmt, ...) printf_like(2, 3);
 
-/* The names in a directory, sorted like versions (2 before 10), then NULL. */
+/*
+ * The names in a directory, sorted like versions (2 before 10), then NULL;
+ * g_strfreev() frees them.
+ */
 char **host_list(struct host *h, const char *fmt, ...) printf_like(2, 3);
-void host_free_list(char **list);
 
 bool host_exists(struct host *h, const char *fmt, ...) printf_like(2, 3);
 

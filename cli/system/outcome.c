@@ -2,8 +2,8 @@
 /*
  * The outcome of a command for one GPU: see outcome.h.
  */
+#include <glib.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "system/outcome.h"
 #include "system/output.h"
@@ -17,8 +17,8 @@ void outcome_set(struct outcome *o, enum exit_status status, const char *result,
 
 void outcome_free(struct outcome *o)
 {
-	free(o->message);
-	free(o->next);
+	g_free(o->message);
+	g_free(o->next);
 }
 
 void outcome_print(const struct outcome *o, const char *address)

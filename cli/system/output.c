@@ -3,6 +3,7 @@
  * Output: see output.h.
  */
 #include <errno.h>
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,8 +146,8 @@ int json_print(struct json_object *document)
 
 int write_whole(const char *file, mode_t mode, void (*print)(FILE *out, void *data), void *data)
 {
+	g_autofree char *text = NULL;
 	struct replacement *r;
-	char *text = NULL;
 	size_t length;
 	FILE *out;
 	int rc;
@@ -162,13 +163,22 @@ int write_whole(const char *file, mode_t mode, void (*print)(FILE *out, void *da
 	     replacement_commit(r) ? -1 : 0;
 	if (rc)
 		complain(NULL, "--output=%s: %s", file, strerror(errno));
-	free(text);
 	return rc;
 }
 
 struct json_object *json_text(const char *text)
 {
 	return text ? json_object_new_string(text) : NULL;
+}
+
+struct json_object *json_texts(const GPtrArray *texts)
+{
+	struct json_object *array = json_object_new_array();
+	size_t i;
+
+	for (i = 0; texts && i < texts->len; i++)
+		json_object_array_add(array, json_text(texts->pdata[i]));
+	return array;
 }
 
 struct json_object *json_size(uint64_t value)

@@ -6,6 +6,7 @@
 #ifndef NVGRACE_GPU_SYSTEM_OUTPUT_H
 #define NVGRACE_GPU_SYSTEM_OUTPUT_H
 
+#include <glib.h>
 #include <stdio.h>
 #include <sys/types.h>
 
@@ -68,6 +69,7 @@ int json_print(struct json_object *document);
 
 /* Unknown values become null. */
 struct json_object *json_text(const char *text);
+struct json_object *json_texts(const GPtrArray *texts);
 struct json_object *json_size(uint64_t value);
 
 #endif

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +16,11 @@
 
 static void release(struct replacement *r)
 {
-	free(r->file);
-	free(r->target);
-	free(r->temporary);
-	free(r->text);
-	free(r);
+	g_free(r->file);
+	g_free(r->target);
+	g_free(r->temporary);
+	g_free(r->text);
+	g_free(r);
 }
 
 int write_all(int fd, const char *text, size_t length)
@@ -54,7 +55,7 @@ static int find_target(struct replacement *r)
 
 	if (fd < 0 && errno == ENOENT) {
 		if (lstat(r->file, &st) || !S_ISLNK(st.st_mode)) {
-			r->target = xstrdup(r->file);
+			r->target = g_strdup(r->file);
 			return 0;
 		}
 		/* A link to a file that is missing. */
@@ -79,7 +80,7 @@ static int write_aside(struct replacement *r, mode_t mode, const char *text, siz
 	int directory = slash ? slash + 1 - r->target : 0, fd, rc, error;
 
 	/* Hidden, and without the target's ending: no directory's reader takes it. */
-	r->temporary = xasprintf("%.*s.%s.XXXXXX", directory, r->target, r->target + directory);
+	r->temporary = g_strdup_printf("%.*s.%s.XXXXXX", directory, r->target, r->target + directory);
 	fd = mkostemp(r->temporary, O_CLOEXEC);
 	if (fd < 0)
 		return -1;
@@ -94,16 +95,15 @@ static int write_aside(struct replacement *r, mode_t mode, const char *text, siz
 
 struct replacement *replacement_begin(const char *file, mode_t mode, const char *text, size_t length)
 {
-	struct replacement *r = xcalloc(1, sizeof(*r));
+	struct replacement *r = g_new0(struct replacement, 1);
 	int rc, error;
 
-	r->file = xstrdup(file);
+	r->file = g_strdup(file);
 	rc = find_target(r);
 	if (!rc && r->target) {
 		rc = write_aside(r, mode, text, length);
 	} else if (!rc) {
-		r->text = xcalloc(1, length + 1);
-		memcpy(r->text, text, length);
+		r->text = g_memdup2(text, length);
 		r->length = length;
 	}
 	if (!rc)

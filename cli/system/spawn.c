@@ -90,10 +90,11 @@ static int take(int fd, GString *out)
 static bool collect(int fd, int ended, long long ms, GString *out)
 {
 	struct pollfd p[] = { { .fd = fd, .events = POLLIN }, { .fd = ended, .events = POLLIN } };
-	long long end = now_ms() + ms, left;
+	gint64 end = g_get_monotonic_time() / 1000 + ms, left;
 	int more = 1;
 
-	while (more > 0 && (left = end - now_ms()) > 0 && poll(p, ARRAY_SIZE(p), left) > 0) {
+	while (more > 0 && (left = end - g_get_monotonic_time() / 1000) > 0 &&
+	       poll(p, ARRAY_SIZE(p), left) > 0) {
 		if (p[0].revents)
 			more = take(fd, out);
 		else if (p[1].revents)

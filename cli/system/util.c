@@ -1,71 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Memory, text, numbers and time: see util.h.
+ * Text, numbers and time: see util.h.
  */
 #include <ctype.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <glib.h>
 #include <string.h>
 #include <time.h>
 
-#include "system/program.h"
 #include "system/util.h"
-
-/* ---- memory ------------------------------------------------------------- */
-
-static _Noreturn void out_of_memory(void)
-{
-	fputs(PROGRAM ": out of memory\n", stderr);
-	exit(EXIT_FAILED);
-}
-
-void *xcalloc(size_t n, size_t size)
-{
-	void *p = calloc(n ? n : 1, size ? size : 1);
-
-	if (!p)
-		out_of_memory();
-	return p;
-}
-
-void *xrealloc(void *p, size_t size)
-{
-	void *larger = realloc(p, size ? size : 1);
-
-	if (!larger)
-		out_of_memory();
-	return larger;
-}
-
-char *xstrdup(const char *s)
-{
-	char *copy = strdup(s);
-
-	if (!copy)
-		out_of_memory();
-	return copy;
-}
-
-char *xvasprintf(const char *fmt, va_list args)
-{
-	char *text;
-
-	if (vasprintf(&text, fmt, args) < 0)
-		out_of_memory();
-	return text;
-}
-
-char *xasprintf(const char *fmt, ...)
-{
-	va_list args;
-	char *text;
-
-	va_start(args, fmt);
-	text = xvasprintf(fmt, args);
-	va_end(args);
-	return text;
-}
 
 /* ---- text and numbers --------------------------------------------------- */
 
@@ -78,41 +20,27 @@ void make_printable(char *text)
 
 char *replaced(const char *text, const char *words, const char *by)
 {
-	char *done = xstrdup(""), *longer;
-	const char *at;
+	g_auto(GStrv) parts = g_strsplit(text, words, -1);
 
-	for (; (at = strstr(text, words)); text = at + strlen(words)) {
-		longer = xasprintf("%s%.*s%s", done, (int)(at - text), text, by);
-		free(done);
-		done = longer;
-	}
-	longer = xasprintf("%s%s", done, text);
-	free(done);
-	return longer;
+	return g_strjoinv(by, parts);
 }
 
 bool parse_u64(const char *text, uint64_t *value)
 {
-	bool hex = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
-	char *end;
+	bool hex = g_str_has_prefix(text, "0x") || g_str_has_prefix(text, "0X");
 
-	/* strtoull() accepts spaces and signs. */
-	if (!isxdigit((unsigned char)text[hex ? 2 : 0]))
-		return false;
-	errno = 0;
-	*value = strtoull(text, &end, hex ? 16 : 10);
-	return !errno && !*end;
+	return g_ascii_string_to_unsigned(hex ? text + 2 : text, hex ? 16 : 10, 0, UINT64_MAX, value,
+					  NULL);
 }
 
-char *next_line(const char **text)
+char **text_lines(const char *text)
 {
-	const char *start = *text, *end;
+	char **lines = g_strsplit(text ? text : "", "\n", -1);
+	guint count = g_strv_length(lines);
 
-	if (!start || !*start)
-		return NULL;
-	end = strchrnul(start, '\n');
-	*text = *end ? end + 1 : end;
-	return xasprintf("%.*s", (int)(end - start), start);
+	if (count && !*lines[count - 1])
+		g_clear_pointer(&lines[count - 1], g_free);
+	return lines;
 }
 
 char *field_value(const char *text, const char *name)
@@ -130,7 +58,7 @@ char *field_value(const char *text, const char *name)
 		end = at + strcspn(at, "\n");
 		while (end > at && isspace((unsigned char)end[-1]))
 			end--;
-		value = xasprintf("%.*s", (int)(end - at), at);
+		value = g_strndup(at, end - at);
 		make_printable(value);
 		return value;
 	}
@@ -153,19 +81,11 @@ bool has_word(const char *list, const char *word)
 
 /* ---- time --------------------------------------------------------------- */
 
-long long now_ms(void)
-{
-	struct timespec ts;
-
-	/* Without the time in which the host is suspended. */
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
 double now(void)
 {
 	struct timespec ts;
 
+	/* Without the time in which the host is suspended. */
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }

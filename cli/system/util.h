@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Memory, text, numbers and time. All files may include it.
+ * Text, numbers and time. All files may include it.
  */
 #ifndef NVGRACE_GPU_SYSTEM_UTIL_H
 #define NVGRACE_GPU_SYSTEM_UTIL_H
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,13 +12,6 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 #define printf_like(f, a) __attribute__((format(printf, f, a)))
-
-/* Like the C library's functions, but end the program if memory runs out. */
-void *xcalloc(size_t n, size_t size);
-void *xrealloc(void *p, size_t size);
-char *xstrdup(const char *s);
-char *xasprintf(const char *fmt, ...) printf_like(1, 2);
-char *xvasprintf(const char *fmt, va_list args) printf_like(1, 0);
 
 /* Replaces each byte that is not printable ASCII by '?'. */
 void make_printable(char *text);
@@ -34,10 +26,10 @@ char *replaced(const char *text, const char *words, const char *by);
 bool parse_u64(const char *text, uint64_t *value);
 
 /*
- * Returns the next line of *text, to be freed, and advances *text; NULL at the
- * end.
+ * The lines of a text, which g_strfreev() frees: none for NULL, and none after the
+ * last newline.
  */
-char *next_line(const char **text);
+char **text_lines(const char *text);
 
 /*
  * The value of the first line "name: value" of a text, without surrounding
@@ -49,8 +41,7 @@ char *field_value(const char *text, const char *name);
 /* Whether the list, with spaces or newlines between words, has this word. */
 bool has_word(const char *list, const char *word);
 
-/* CLOCK_MONOTONIC, in milliseconds and in seconds. */
-long long now_ms(void);
+/* CLOCK_MONOTONIC, in seconds. */
 double now(void);
 
 #endif

@@ -8,6 +8,7 @@
  * naming the device. A warning is one if it names the GPU or its driver, or looks
  * like a line of the file "splats.h".
  */
+#include <glib.h>
 #include <poll.h>
 #include <regex.h>
 #include <stdio.h>
@@ -82,7 +83,7 @@ static void take_line(void *data, int priority, const char *text)
 		"Hardware Error", "EDAC", "AER", "PCIe Bus Error", "Memory failure", NULL
 	};
 	struct test *t = data;
-	char *line;
+	g_autofree char *line = NULL;
 	bool bad;
 
 	/* Programs write to this log, too. */
@@ -94,10 +95,9 @@ static void take_line(void *data, int priority, const char *text)
 		      is_splat(text);
 	if (!bad && !has_any(text, hardware) && !names_bridge(t, text))
 		return;
-	line = xstrdup(text);
+	line = g_strdup(text);
 	remove_addresses(line);
 	result(t, "host", bad ? FAILED : NOTED, "kernel: %s", line);
-	free(line);
 }
 
 static void read_log(struct test *t)
@@ -117,14 +117,13 @@ static void read_log(struct test *t)
 
 static uint64_t count_edac(struct host *h, const char *name)
 {
-	char **controllers = host_list(h, "/sys/devices/system/edac/mc");
+	g_auto(GStrv) controllers = host_list(h, "/sys/devices/system/edac/mc");
 	uint64_t all = GPU_UNKNOWN, one;
 	size_t i;
 
 	for (i = 0; controllers && controllers[i]; i++)
 		if (!host_u64(h, &one, "/sys/devices/system/edac/mc/%s/%s", controllers[i], name))
 			all = (all == GPU_UNKNOWN ? 0 : all) + one;
-	host_free_list(controllers);
 	return all;
 }
 
@@ -149,7 +148,8 @@ static uint64_t count_pci(const struct test *t, const char *severity)
 static void read_counts(const struct test *t, struct counts *counts)
 {
 	struct host *h = t->e.host;
-	char *text = host_read(h, NULL, "/proc/meminfo"), *at;
+	g_autofree char *text = host_read(h, NULL, "/proc/meminfo");
+	char *at;
 
 	memset(counts, 0xff, sizeof(*counts));
 	counts->fatal = count_pci(t, "fatal");
@@ -158,7 +158,6 @@ static void read_counts(const struct test *t, struct counts *counts)
 	at = text ? strstr(text, "HardwareCorrupted:") : NULL;
 	if (at)
 		counts->poisoned = strtoull(at + strlen("HardwareCorrupted:"), NULL, 10) << 10;
-	free(text);
 	counts->uncorrected = count_edac(h, "ue_count");
 	counts->corrected = count_edac(h, "ce_count");
 	if (host_u64(h, &counts->taint, "/proc/sys/kernel/tainted"))
@@ -198,7 +197,8 @@ static void compare_counts(struct test *t)
 /* The addresses in the device's path, up to its own. */
 static char *find_bridges(struct host *h, const char *address)
 {
-	char *target = host_link(h, "/sys/bus/pci/devices/%s", address), *all = xstrdup(""), *longer;
+	g_autofree char *target = host_link(h, "/sys/bus/pci/devices/%s", address);
+	GString *all = g_string_new(NULL);
 	char *word, *save, other[ADDRESS_MAX];
 	unsigned int number[4];
 	char end;
@@ -208,12 +208,9 @@ static char *find_bridges(struct host *h, const char *address)
 		if (sscanf(word, "%x:%x:%x.%x%c", &number[0], &number[1], &number[2], &number[3],
 			   &end) != 4 || strlen(word) >= sizeof(other) || !strcmp(word, address))
 			continue;
-		longer = xasprintf("%s%s ", all, word);
-		free(all);
-		all = longer;
+		g_string_append_printf(all, "%s ", word);
 	}
-	free(target);
-	return all;
+	return g_string_free(all, FALSE);
 }
 
 void complaints_begin(struct test *t)
@@ -265,5 +262,5 @@ void complaints_end(struct test *t)
 {
 	if (t->kmsg >= 0)
 		close(t->kmsg);
-	free(t->bridges);
+	g_free(t->bridges);
 }

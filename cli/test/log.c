@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,11 +27,9 @@ static int to_disk(int fd)
 /* A new file is on the disk when its directory is. */
 static void directory_to_disk(const char *file)
 {
-	const char *slash = strrchr(file, '/');
-	char *directory = slash ? xasprintf("%.*s/", (int)(slash - file), file) : xstrdup(".");
+	g_autofree char *directory = g_path_get_dirname(file);
 	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	free(directory);
 	if (fd < 0)
 		return;
 	fsync(fd);
@@ -48,7 +47,7 @@ enum exit_status log_open(struct test *t, const char *file)
 	struct stat st;
 	bool out;
 
-	t->log_file = xstrdup(file ? file : LOG_FILE);
+	t->log_file = g_strdup(file ? file : LOG_FILE);
 	out = !stat(t->log_file, &st) && is_stdout(&st);
 	if (out)
 		/* Opened again, it would begin at the file's start. */
@@ -74,23 +73,20 @@ void log_close(struct test *t)
 	if (t->log >= 0)
 		close(t->log);
 	t->log = -1;
-	free(t->log_file);
-	t->log_file = NULL;
+	g_clear_pointer(&t->log_file, g_free);
 }
 
 /* 0 or an errno. */
 static int write_line(const struct test *t, const char *text)
 {
 	time_t date = time(NULL);
-	char when[32], *line;
+	g_autofree char *line = NULL;
 	struct tm utc;
-	int error;
+	char when[32];
 
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S UTC", gmtime_r(&date, &utc));
-	line = xasprintf("%s %s: %s\n", when, t->e.gpu.address, text);
-	error = write_all(t->log, line, strlen(line)) || to_disk(t->log) ? errno : 0;
-	free(line);
-	return error;
+	line = g_strdup_printf("%s %s: %s\n", when, t->e.gpu.address, text);
+	return write_all(t->log, line, strlen(line)) || to_disk(t->log) ? errno : 0;
 }
 
 void log_interrupted(const struct test *t)
@@ -102,16 +98,15 @@ void log_interrupted(const struct test *t)
 void log_line(struct test *t, const char *fmt, ...)
 {
 	va_list args;
-	char *text;
+	g_autofree char *text = NULL;
 	int error;
 
 	if (t->log < 0)
 		return;
 	va_start(args, fmt);
-	text = xvasprintf(fmt, args);
+	text = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	error = write_line(t, text);
-	free(text);
 	if (!error)
 		return;
 	/* Nothing may be done that the log does not say first. */

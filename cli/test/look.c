@@ -62,7 +62,8 @@ static void check_claims(struct test *t)
 
 static void check_registers(struct test *t)
 {
-	char *text = host_read(t->e.host, NULL, DEVICES "/%s/resource", t->e.gpu.address), *at = text;
+	g_autofree char *text = host_read(t->e.host, NULL, DEVICES "/%s/resource", t->e.gpu.address);
+	const char *at = text;
 	unsigned long long start, end, flags;
 	unsigned int i, found = 0;
 
@@ -72,7 +73,6 @@ static void check_registers(struct test *t)
 		at = strchr(at, '\n');
 		at = at ? at + 1 : NULL;
 	}
-	free(text);
 	if (found & 1)
 		result(t, "registers", PASSED, "BAR0 of the GPU has an address");
 	else
@@ -96,13 +96,12 @@ static void check_readiness(struct test *t)
 
 static void check_methods(struct test *t)
 {
-	char *methods = host_line(t->e.host, DEVICES "/%s/reset_method", t->e.gpu.address);
+	g_autofree char *methods = host_line(t->e.host, DEVICES "/%s/reset_method", t->e.gpu.address);
 
 	if (methods && *methods)
 		result(t, "reset-methods", NOTED, "in the kernel's order: %s", methods);
 	else
 		result(t, "reset-methods", NOTED, methods ? "none" : "this kernel does not report them");
-	free(methods);
 }
 
 static void check_link(struct test *t)
@@ -124,7 +123,7 @@ static void check_link(struct test *t)
 		result(t, "pcie-link", PASSED, "the PCIe link is %s x%s, the GPU's maximum",
 		       text[0], text[2]);
 	for (i = 0; i < 4; i++)
-		free(text[i]);
+		g_free(text[i]);
 }
 
 void step_look(struct test *t)

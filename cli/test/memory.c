@@ -3,6 +3,7 @@
  * The steps of "nvgrace-gpu test" that write and read memory, first at a few
  * places, then all of it, then through the device's file. See test.h.
  */
+#include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,7 +129,8 @@ static int both_ways(struct test *t, size_t i, uint64_t at, size_t length, unsig
 		     unsigned char *back)
 {
 	const struct part *part = &t->e.parts.part[i];
-	char *map = t->pattern.maps[i], *place;
+	g_autofree char *place = NULL;
+	char *map = t->pattern.maps[i];
 	int error;
 
 	make_bytes(bytes, length, t->seed + at);
@@ -148,7 +150,6 @@ static int both_ways(struct test *t, size_t i, uint64_t at, size_t length, unsig
 			result(t, "file", FAILED, "%s: the mapping differs from what pwrite "
 			       "of %zu bytes wrote", place, length);
 	}
-	free(place);
 	return error;
 }
 
@@ -230,7 +231,7 @@ static bool run_pass(struct test *t)
  */
 static char *first_place(const struct pattern *p, bool foreign, const struct difference **first)
 {
-	char *place, *text;
+	g_autofree char *place = NULL;
 	size_t i;
 
 	*first = NULL;
@@ -239,37 +240,31 @@ static char *first_place(const struct pattern *p, bool foreign, const struct dif
 			*first = &p->list[i];
 	/* The list may have only the other kind. */
 	if (!*first)
-		return xstrdup("");
+		return g_strdup("");
 	place = place_text((*first)->part, (*first)->offset);
-	text = xasprintf(", first at %s", place);
-	free(place);
-	return text;
+	return g_strdup_printf(", first at %s", place);
 }
 
 void say_differences(struct test *t, const char *id)
 {
 	struct pattern *p = &t->pattern;
 	unsigned long long own = p->differences - p->foreign, foreign = p->foreign;
-	const struct difference *first;
+	const struct difference *own_first, *first;
+	g_autofree char *own_place = first_place(p, false, &own_first);
+	g_autofree char *place = first_place(p, true, &first);
+	g_autofree char *owner = first ? place_text(first->owner, first->owner_offset) : g_strdup("");
 	uint64_t bits = p->ones | p->zeros;
-	char *place, *owner;
 
-	place = first_place(p, false, &first);
 	if (own && bits && !(bits & (bits - 1)))
 		result(t, id, FAILED, "wrong words: %llu%s: bit %d of 64 reads %s",
-		       own, place, __builtin_ctzll(bits),
+		       own, own_place, __builtin_ctzll(bits),
 		       !p->zeros ? "1" : !p->ones ? "0" : "the other value");
 	else if (own)
-		result(t, id, FAILED, "wrong words: %llu%s", own, place);
-	free(place);
-	place = first_place(p, true, &first);
-	owner = first ? place_text(first->owner, first->owner_offset) : xstrdup("");
+		result(t, id, FAILED, "wrong words: %llu%s", own, own_place);
 	if (foreign)
 		result(t, id, FAILED, "words with the content of another place: %llu%s%s%s: "
 		       "two addresses access the same memory", foreign, place,
 		       first ? ", which has that of " : "", owner);
-	free(owner);
-	free(place);
 }
 
 void step_pattern(struct test *t)

@@ -2,6 +2,7 @@
 /*
  * Prints what "nvgrace-gpu test" has found: see test.h.
  */
+#include <glib.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,10 +31,10 @@ char *firmware_text(struct host *h)
 	for (i = 0; i < ARRAY_SIZE(names); i++)
 		text[i] = host_line(h, "/sys/class/dmi/id/%s", names[i]);
 	if (text[1])
-		all = xasprintf("%s %s of %s, %s %s", text[0] ?: "?", text[1], text[2] ?: "?",
-				text[3] ?: "?", text[4] ?: "?");
+		all = g_strdup_printf("%s %s of %s, %s %s", text[0] ?: "?", text[1], text[2] ?: "?",
+				      text[3] ?: "?", text[4] ?: "?");
 	for (i = 0; i < ARRAY_SIZE(names); i++)
-		free(text[i]);
+		g_free(text[i]);
 	return all;
 }
 
@@ -62,18 +63,15 @@ enum { ID = 19, WIDE = 80 };
 
 static void print_difference(const struct difference *d)
 {
-	char *text = xasprintf("%s + 0x%llx: 0x%016llx expected, 0x%016llx found", d->part->name,
-			       (unsigned long long)d->offset, (unsigned long long)d->expected,
-			       (unsigned long long)d->found), *longer;
+	g_autoptr(GString) text = g_string_new(NULL);
 
-	if (d->owner) {
-		longer = xasprintf("%s, which belongs to %s + 0x%llx", text, d->owner->name,
-				   (unsigned long long)d->owner_offset);
-		free(text);
-		text = longer;
-	}
-	print_wrapped(text, 4, 0);
-	free(text);
+	g_string_printf(text, "%s + 0x%llx: 0x%016llx expected, 0x%016llx found", d->part->name,
+			(unsigned long long)d->offset, (unsigned long long)d->expected,
+			(unsigned long long)d->found);
+	if (d->owner)
+		g_string_append_printf(text, ", which belongs to %s + 0x%llx", d->owner->name,
+				       (unsigned long long)d->owner_offset);
+	print_wrapped(text->str, 4, 0);
 }
 
 static void print_check(const struct check *check)
@@ -95,35 +93,23 @@ static void print_check(const struct check *check)
 static char *steps_text(const struct test *t)
 {
 	static const char *const words[] = { "passed", "failed", "skipped" };
-	char *all = xstrdup(""), *longer;
+	GString *all = g_string_new(NULL);
 	size_t i, j;
 
 	for (i = 0; i < 3; i++) {
-		const char *before = *all ? "; " : "";
+		const char *before = all->len ? "; " : "";
 		bool any = false;
 
 		for (j = 0; j <= t->until; j++) {
 			if (strcmp(step_outcome(t, j), words[i]))
 				continue;
-			longer = xasprintf("%s%s%s", all, any ? ", " : before, steps[j].name);
-			free(all);
-			all = longer;
+			g_string_append_printf(all, "%s%s", any ? ", " : before, steps[j].name);
 			any = true;
 		}
-		if (!any)
-			continue;
-		longer = xasprintf("%s %s", all, words[i]);
-		free(all);
-		all = longer;
+		if (any)
+			g_string_append_printf(all, " %s", words[i]);
 	}
-	return all;
-}
-
-/* Takes over the text. */
-static void line(const char *name, char *text)
-{
-	print_wrapped(text, 11, printf("  %-8s ", name));
-	free(text);
+	return g_string_free(all, FALSE);
 }
 
 void print_text(const struct test *t)
@@ -131,18 +117,18 @@ void print_text(const struct test *t)
 	const struct pattern *p = &t->pattern;
 	time_t date = time(NULL);
 	const char *step = NULL;
-	char when[32], *text;
+	g_autofree char *firmware = firmware_text(t->e.host), *steps_done = steps_text(t);
+	char when[32];
 	size_t i;
 
 	open_gpu_print(&t->e);
-	text = firmware_text(t->e.host);
-	if (text)
-		line("firmware", text);
+	if (firmware)
+		print_field("firmware", "%s", firmware);
 	strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S UTC", gmtime(&date));
-	line("test", xasprintf(PROGRAM " " VERSION ", seed 0x%llx, %llu pass%s in %.0f s, %s",
-			       (unsigned long long)t->seed, (unsigned long long)t->passes,
-			       t->passes == 1 ? "" : "es", t->seconds, when));
-	line("steps", steps_text(t));
+	print_field("test", PROGRAM " " VERSION ", seed 0x%llx, %llu pass%s in %.0f s, %s",
+		    (unsigned long long)t->seed, (unsigned long long)t->passes,
+		    t->passes == 1 ? "" : "es", t->seconds, when);
+	print_field("steps", "%s", steps_done);
 	for (i = 0; i < t->count; i++) {
 		if (step != t->checks[i].step) {
 			step = t->checks[i].step;
@@ -248,11 +234,10 @@ void print_json(const struct test *t)
 {
 	struct json_object *document = json_document("test");
 	const struct pattern *p = &t->pattern;
-	char *firmware = firmware_text(t->e.host);
+	g_autofree char *firmware = firmware_text(t->e.host);
 
 	open_gpu_json(&t->e, document);
 	json_object_object_add(document, "firmware", json_text(firmware));
-	free(firmware);
 	json_object_object_add(document, "passed", json_object_new_boolean(passed(t)));
 	json_object_object_add(document, "seed", hex_json(t->seed));
 	json_object_object_add(document, "passes", json_object_new_int64(t->passes));

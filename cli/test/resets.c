@@ -9,8 +9,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glib.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -116,9 +116,9 @@ static int check_survival(struct test *t, const char *id, const char *after)
 
 static struct reset *add_reset(struct test *t, const char *method)
 {
-	t->resets = xrealloc(t->resets, (t->reset_count + 1) * sizeof(*t->resets));
+	t->resets = g_renew(struct reset, t->resets, t->reset_count + 1);
 	t->resets[t->reset_count] = (struct reset){
-		.method = method ? xstrdup(method) : NULL, .ready = -1, .survived = -1,
+		.method = g_strdup(method), .ready = -1, .survived = -1,
 	};
 	return &t->resets[t->reset_count++];
 }
@@ -163,7 +163,8 @@ static void reset_by_default(struct test *t, const char *why)
 
 static void reset_by_each(struct test *t)
 {
-	char *methods = xstrdup(list.original), *method, *save;
+	g_autofree char *methods = g_strdup(list.original);
+	char *method, *save;
 	int error;
 
 	method = strtok_r(methods, " ", &save);
@@ -179,7 +180,6 @@ static void reset_by_each(struct test *t)
 		else
 			reset_once(t, add_reset(t, method), method);
 	}
-	free(methods);
 	error = restore_list();
 	if (error)
 		result(t, "reset-methods", FAILED, "can't restore reset_method: %s; run \"echo %s > %s\"",
@@ -194,7 +194,7 @@ void step_reset(struct test *t)
 		result(t, "reset", SKIPPED, "vfio can't reset this GPU alone");
 		return;
 	}
-	list.path = xasprintf(DEVICES "/%s/reset_method", t->e.gpu.address);
+	list.path = g_strdup_printf(DEVICES "/%s/reset_method", t->e.gpu.address);
 	list.original = host_line(t->e.host, "%s", list.path);
 	if (!list.original || !*list.original)
 		reset_by_default(t, "this kernel does not report the methods");
@@ -205,8 +205,8 @@ void step_reset(struct test *t)
 	/* A signal that comes later has nothing to restore. */
 	pthread_mutex_lock(&list.lock);
 	list.changed = false;
-	free(list.original);
-	free(list.path);
+	g_free(list.original);
+	g_free(list.path);
 	pthread_mutex_unlock(&list.lock);
 }
 

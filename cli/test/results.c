@@ -3,8 +3,8 @@
  * Collects the results of "nvgrace-gpu test": see test.h.
  */
 #include <errno.h>
+#include <glib.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "open_gpu/progress.h"
@@ -52,10 +52,10 @@ void result(struct test *t, const char *id, enum outcome_of_check outcome, const
 	char *text;
 
 	va_start(args, fmt);
-	text = xvasprintf(fmt, args);
+	text = g_strdup_vprintf(fmt, args);
 	va_end(args);
 	remove_physical(text);
-	t->checks = xrealloc(t->checks, (t->count + 1) * sizeof(*t->checks));
+	t->checks = g_renew(struct check, t->checks, t->count + 1);
 	t->checks[t->count++] = (struct check){ t->step, id, outcome, text };
 	t->failed |= outcome == FAILED;
 	log_line(t, "%s: %s: %s", id, words[outcome], text);
@@ -71,7 +71,7 @@ void result_fault(struct test *t, const char *id, char *place)
 {
 	result(t, id, FAILED, "SIGBUS at %s: a memory error, or the GPU does not answer or is not "
 	       "ready; run \"dmesg\"", place);
-	free(place);
+	g_free(place);
 }
 
 bool result_swept(struct test *t, const char *id, enum sweep rc, char *place)

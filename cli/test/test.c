@@ -149,7 +149,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static void announce(struct test *t)
 {
 	const struct step *step = &steps[t->done];
-	char *text = xasprintf("step %zu of %d, %s: %s", t->done + 1, t->cases ? STEPS : FULL,
+	g_autofree char *text = g_strdup_printf("step %zu of %d, %s: %s", t->done + 1,
+						t->cases ? STEPS : FULL,
 			       step->name, step->what);
 
 	log_line(t, "%s", text);
@@ -157,7 +158,6 @@ static void announce(struct test *t)
 		progress_say(t->e.gpu.address, text);
 		progress_interrupted(step->interrupted);
 	}
-	free(text);
 }
 
 /* In another thread, before the end of the process. */
@@ -214,7 +214,7 @@ static enum exit_status lock(const struct test *t, int *fd)
 
 static enum exit_status run_locked(struct test *t, const struct arguments *a)
 {
-	char *firmware;
+	g_autofree char *firmware = NULL;
 	size_t i;
 
 	t->status = log_open(t, a->log);
@@ -224,7 +224,6 @@ static enum exit_status run_locked(struct test *t, const struct arguments *a)
 	log_line(t, "begin: " PROGRAM " " VERSION " test, seed 0x%llx; %s, driver %s %s, kernel %s, "
 		 "firmware %s", (unsigned long long)t->seed, t->e.gpu.product, t->e.gpu.driver,
 		 t->e.driver_version ?: "", t->e.kernel, firmware ?: "not known");
-	free(firmware);
 	run(t);
 	progress_end();
 	if (!t->status && a->wish.json)
@@ -234,11 +233,11 @@ static enum exit_status run_locked(struct test *t, const struct arguments *a)
 	pattern_unmap(&t->pattern);
 	log_close(t);
 	for (i = 0; i < t->count; i++)
-		free(t->checks[i].text);
-	free(t->checks);
+		g_free(t->checks[i].text);
+	g_free(t->checks);
 	for (i = 0; i < t->reset_count; i++)
-		free(t->resets[i].method);
-	free(t->resets);
+		g_free(t->resets[i].method);
+	g_free(t->resets);
 	return t->status ? t->status : passed(t) ? EXIT_OK : EXIT_FAILED;
 }
 

@@ -5,8 +5,8 @@
  * resets it, and all of its memory is read. See test.h.
  */
 #include <errno.h>
+#include <glib.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,7 +26,7 @@ static char *follow(struct test *t, int file)
 		state = scrub_state_read(file);
 		if (!state || strcmp(state, "scrubbing"))
 			return state;
-		free(state);
+		g_free(state);
 		if (host_u64(t->e.host, &bytes, DEVICES "/%s/nvgrace_gpu/scrub_progress",
 			     t->e.gpu.address))
 			bytes = 0;
@@ -57,7 +57,7 @@ static bool scrub(struct test *t)
 		       "\"%s\"; see the kernel's log", state);
 	else
 		result(t, "scrub", PASSED, "the driver has overwritten the memory with zeros");
-	free(state);
+	g_free(state);
 	return clean;
 }
 
