@@ -14,12 +14,11 @@
 
 #include "bench/measure.h"
 #include "bench/print.h"
+#include "bench/task.h"
 #include "commands.h"
 #include "open_gpu/progress.h"
 #include "system/options.h"
 #include "system/output.h"
-
-#define MiB ((uint64_t)1 << 20)
 
 /* Budgets in seconds, and repetitions if there is time for them. */
 static const struct {
@@ -420,7 +419,7 @@ int cmd_bench(struct host *h, int argc, char **argv)
 	b.begin = now();
 	plan(&b);
 	rc = run(&b) ? EXIT_FAILED : EXIT_OK;
-	measure_end(&b);
+	bench_unmap(&b);
 	progress_end();
 	if (!rc && a.wish.json)
 		bench_json(&b);

@@ -7,10 +7,13 @@
 
 #include "bench/figures.h"
 
+/* open.c */
 int measure_open(struct bench *b, struct step *s, double seconds);
 int measure_reset(struct bench *b, struct step *s, double seconds);
 int measure_touch(struct bench *b, struct step *s, double seconds);
 int measure_dma(struct bench *b, struct step *s, double seconds);
+
+/* traffic.c */
 int measure_read(struct bench *b, struct step *s, double seconds);
 int measure_write(struct bench *b, struct step *s, double seconds);
 int measure_copy(struct bench *b, struct step *s, double seconds);
@@ -21,8 +24,5 @@ int measure_memcpy_from(struct bench *b, struct step *s, double seconds);
 int measure_memcpy_to(struct bench *b, struct step *s, double seconds);
 int measure_tail(struct bench *b, struct step *s, double seconds);
 int measure_config(struct bench *b, struct step *s, double seconds);
-
-/* Unmaps everything. */
-void measure_end(struct bench *b);
 
 #endif
