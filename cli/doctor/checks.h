@@ -22,6 +22,20 @@ void check_egm(struct doctor *d);
 void check_gpu(struct doctor *d, const struct gpu *gpu);
 
 /*
+ * Parts of check_module(), with the answer "module", and the path of the module that
+ * modprobe would load; NULL: none.
+ */
+void check_headers(struct doctor *d, const char *path);		/* check_headers.c */
+void check_scrubbing(struct doctor *d, const char *module);	/* check_scrubbing.c */
+
+/* Whether DKMS has the module's source. */
+bool has_dkms_source(struct doctor *d);				/* check_headers.c */
+
+/* Complete remedies that name DKMS's key or tree, and that install headers. */
+void fill_dkms(struct doctor *d, struct finding *f);
+void fill_headers(struct doctor *d, struct finding *f);
+
+/*
  * The last one: marks the accepted findings. addresses and count as for
  * doctor_look().
  */
