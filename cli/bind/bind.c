@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu bind" and "unbind": which GPUs, reasons to refuse, the
- * configuration for boot, and the output. switch.c changes the drivers. main.c
- * calls it.
+ * "nvgrace-gpu bind" and "unbind": which GPUs, the order of all changes, and the
+ * output. task.c and boot.c plan them, and switch.c changes the drivers. main.c calls
+ * it.
  *
  * The order for each GPU: all checks that may refuse; the new configuration
  * file, written aside; the change of driver; then the file is renamed or
@@ -18,11 +18,10 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "bind/switch.h"
+#include "bind/module.h"
+#include "bind/task.h"
 #include "commands.h"
 #include "facts/initramfs.h"
-#include "facts/overview.h"
-#include "facts/selection.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/signals.h"
@@ -64,12 +63,6 @@ static const struct argp_option options_unbind[] = {
 	{ }
 };
 
-struct arguments {
-	bool bind;
-	struct selection selected;
-	bool persist, boot_only, no_initramfs, no_probe, dry_run, json;
-};
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct arguments *a = state->input;
@@ -105,274 +98,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	}
 	return selection_parse(&a->selected, key, state);
-}
-
-/* A GPU, and what to do with its configuration. */
-struct task {
-	const struct gpu *gpu;
-	struct replacement *file;	/* bind: the new file, not yet renamed */
-	bool write, remove;	/* the GPU's own file */
-	const struct config_line *by;	/* the line that already, or still, binds it */
-	GPtrArray *steps;
-	const char *boot;	/* the schema's "boot"; NULL: not requested */
-	bool changed;		/* the configuration has changed */
-};
-
-/* ---- reasons to refuse -------------------------------------------------- */
-
-static void refuse(struct job *job, char *message, char *next)
-{
-	job_end(job, EXIT_REFUSED, "refused", message, next);
-}
-
-static bool refuse_in_use(struct overview *s, const struct gpu *gpu, struct job *job)
-{
-	g_autofree struct holder *holders = NULL;
-	g_autofree char *who = NULL;
-	bool service = false;
-	size_t count, i;
-
-	holders = holders_find(s->host, &s->files, gpu, &count);
-	for (i = 0; i < count; i++)
-		service |= !strncmp(holders[i].file->comm, "nvidia-persiste", 15);
-	if (count) {
-		who = holders_text(holders, count);
-		refuse(job, g_strdup_printf("in use: %s", who),
-		       service ? g_strdup("run \"systemctl stop nvidia-persistenced\", and end other "
-					  "programs that use the GPU")
-		       : gpu->ours || (gpu->driver && !strcmp(gpu->driver, "vfio-pci"))
-			       ? g_strdup("shut down that virtual machine")
-			       : g_strdup("end that program"));
-	}
-	return count;
-}
-
-static bool refuse_online(struct overview *s, const struct gpu *gpu, struct job *job)
-{
-	struct online online = overview_online(s, gpu);
-	g_autofree char *where = NULL, *node = NULL;
-
-	if (!online.online)
-		return false;
-	where = online.range && online.range->end
-			? g_strdup_printf("%llx-%llx, %s", (unsigned long long)online.range->start,
-					  (unsigned long long)online.range->end, online.range->name)
-			: g_strdup("System RAM");
-	node = online.node < 0 ? g_strdup("") : g_strdup_printf(", NUMA node%d", online.node);
-	/*
-	 * A command only for a node that certainly is this GPU's: others may
-	 * have host RAM.
-	 */
-	refuse(job,
-	       g_strdup_printf("its memory is online as System RAM of this host (%s%s)", where, node),
-	       online.node < 0
-	       ? g_strdup_printf("stop what uses the GPU and unload the driver that added the memory; "
-				 "if the memory stays online, run \"" PROGRAM " bind --boot-only "
-				 "%s\" and reboot", gpu->address)
-	       : g_strdup_printf("stop what uses the GPU, take its memory offline with \"for s in "
-				 "/sys/devices/system/node/node%d/memory*/state; do echo offline "
-				 "> $s; done\", and unload the driver that added it", online.node));
-	return true;
-}
-
-static void printf_like(2, 3) add_step(struct task *task, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	g_ptr_array_add(task->steps, g_strdup_vprintf(fmt, args));
-	va_end(args);
-}
-
-/* Plans the changes of the configuration; may refuse. */
-static void plan_boot(struct overview *s, const struct arguments *a, struct task *task,
-		      struct job *job)
-{
-	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
-	const struct config_error *unread = NULL;
-	g_autofree char *own = config_own_file(task->gpu->address);
-	int foreign = -1;
-	size_t i;
-
-	if (!a->persist && !a->boot_only)
-		return;
-	if (a->bind && ignored) {
-		refuse(job,
-		       g_strdup_printf("%s:%u ignores it at boot", ignored->file,
-				       ignored->line),
-		       g_strdup("remove that line"));
-		return;
-	}
-	/* Nothing would read the file. */
-	if (a->bind && s->obstacle) {
-		refuse(job, g_strdup_printf("can't be bound at boot: %s", s->obstacle),
-		       g_strdup("install " MODULE_NAME "-dkms, which has the rule and its program, "
-				"or omit --persist and --boot-only"));
-		return;
-	}
-	if (a->bind) {
-		task->by = config_binds(&s->config, task->gpu);
-		task->write = !task->by;
-		task->boot = task->by ? "already-persisted" : "persisted";
-		if (task->write && host_exists(s->host, "%s", own))
-			refuse(job, g_strdup_printf("%s exists, but does not bind it", own),
-			       g_strdup("check that file, and remove or move it"));
-		else if (task->write && !host_absent())
-			refuse(job, g_strdup_printf("can't check for %s: %s", own, strerror(errno)),
-			       NULL);
-		else if (task->write)
-			add_step(task, "write %s", own);
-		return;
-	}
-	/* Which line binds it, apart from the one in its own file? */
-	task->remove = host_exists(s->host, "%s", own) || !host_absent();
-	for (i = 0; i < s->config.count; i++) {
-		struct config_line *line = &s->config.line[i];
-		struct config one = { .line = line, .count = 1 };
-
-		if (strcmp(line->file, own)) {
-			if (!task->by && !ignored)
-				task->by = config_binds(&one, task->gpu);
-		} else if (!config_line_binds(line) || line->match != CONFIG_ADDRESS ||
-			   strcasecmp(line->value, task->gpu->address)) {
-			foreign = line->line;
-		}
-	}
-	for (i = 0; i < s->config.errors; i++) {
-		const struct config_error *e = &s->config.error[i];
-
-		if (!strcmp(e->file, own) && e->line)
-			foreign = e->line;
-		else if (!strcmp(e->file, own) || !strcmp(e->file, CONFIG_DIR))
-			unread = e;
-	}
-	/* Only what bind wrote may be removed. */
-	if (unread) {
-		refuse(job, g_strdup_printf("%s %s", unread->file, unread->reason),
-		       g_strdup("check it, and edit or remove the GPU's file yourself"));
-		return;
-	}
-	if (foreign >= 0) {
-		refuse(job, g_strdup_printf("%s:%d was not written by \"bind --persist\"", own, foreign),
-		       g_strdup("edit or remove that file yourself"));
-		return;
-	}
-	task->boot = task->by ? "still-persisted" : task->remove ? "removed" : "not-persisted";
-	if (task->remove)
-		add_step(task, "remove %s", own);
-}
-
-/* Others' guests have its functions, or could get them at any moment. */
-static bool refuse_functions(const struct gpu *gpu, struct job *job)
-{
-	if (!gpu->functions)
-		return false;
-	refuse(job, g_strdup_printf("%llu of its virtual functions (SR-IOV) are on",
-				    (unsigned long long)gpu->functions),
-	       g_strdup_printf("end what uses them, and run \"echo 0 > "
-			       "/sys/bus/pci/devices/%s/sriov_numvfs\"", gpu->address));
-	return true;
-}
-
-static void plan(struct overview *s, const struct arguments *a, struct task *task, struct job *job)
-{
-	const struct gpu *gpu = task->gpu;
-	bool ours = gpu->override && !strcmp(gpu->override, DRIVER_NAME);
-	const char *address = gpu->address;
-
-	if (!a->boot_only && a->bind && !gpu->ours) {
-		if (refuse_functions(gpu, job) || refuse_online(s, gpu, job) ||
-		    refuse_in_use(s, gpu, job))
-			return;
-		if (!host_exists(s->host, "/sys/bus/pci/drivers/" DRIVER_NAME))
-			add_step(task, "load the module " MODULE_NAME);
-		add_step(task, "write " DRIVER_NAME " into /sys/bus/pci/devices/%s/driver_override", address);
-		if (gpu->driver)
-			add_step(task, "write %s into /sys/bus/pci/drivers/%s/unbind", address, gpu->driver);
-		add_step(task, "write %s into /sys/bus/pci/drivers_probe", address);
-	}
-	if (!a->boot_only && !a->bind) {
-		if (gpu->ours && refuse_in_use(s, gpu, job))
-			return;
-		if (ours)
-			add_step(task, "clear /sys/bus/pci/devices/%s/driver_override", address);
-		if (gpu->ours)
-			add_step(task, "write %s into /sys/bus/pci/drivers/" DRIVER_NAME "/unbind", address);
-		if ((gpu->ours || (ours && !gpu->driver)) && !a->no_probe)
-			add_step(task, "write %s into /sys/bus/pci/drivers_probe", address);
-	}
-	plan_boot(s, a, task, job);
-}
-
-/* ---- the boot ----------------------------------------------------------- */
-
-/* Writes the GPU's new file, under a temporary name. */
-static void prepare_boot(struct task *task, struct job *job)
-{
-	if (job->outcome.status || !task->write)
-		return;
-	task->file = config_prepare(job->host, job->address);
-	if (!task->file)
-		job_end(job, EXIT_FAILED, "failed",
-			g_strdup_printf("can't write a file in " CONFIG_DIR ": %s", strerror(errno)),
-			NULL);
-}
-
-/*
- * Renames or removes the GPU's file, if the job succeeded; returns whether the
- * configuration changed.
- */
-static bool settle_boot(struct task *task, struct job *job)
-{
-	g_autofree char *own = config_own_file(task->gpu->address);
-	char *longer = NULL, *next = NULL;
-	bool changed = false;
-	int error = 0;
-
-	if (job->outcome.status != EXIT_OK) {
-		if (task->file)
-			replacement_abandon(task->file);
-		task->boot = NULL;
-	} else if (task->write) {
-		error = replacement_commit(task->file) ? errno : 0;
-		changed = !error;
-		longer = error ? g_strdup_printf("%s; but not at boot: can't write %s: %s",
-						 job->outcome.message, own, strerror(error))
-			       : g_strdup_printf("%s; at every boot, by %s", job->outcome.message, own);
-	} else if (task->remove || task->by) {
-		if (task->remove) {
-			error = unlink(own) && errno != ENOENT ? errno : 0;
-			changed = !error;
-		}
-		if (error) {
-			longer = g_strdup_printf("%s; but can't remove %s: %s", job->outcome.message, own,
-						 strerror(error));
-		} else if (task->by && !job->bind) {
-			longer = g_strdup_printf("%s; but %s:%u binds it at boot", job->outcome.message,
-						 task->by->file, task->by->line);
-			next = g_strdup_printf("remove that line, or add \"ignore %s\"",
-					       task->gpu->address);
-		} else if (task->by) {
-			longer = g_strdup_printf("%s; at every boot, by %s:%u", job->outcome.message,
-						 task->by->file, task->by->line);
-		} else {
-			longer = g_strdup_printf("%s; no longer at boot", job->outcome.message);
-		}
-	} else if (task->boot) {
-		longer = g_strdup_printf("%s; not at boot either", job->outcome.message);
-	}
-	task->file = NULL;
-	if (longer) {
-		/* The request included the boot. */
-		if (error || next)
-			job_end(job, EXIT_FAILED, "failed", longer, next);
-		else
-			job_end(job, job->outcome.status, job->outcome.result, longer, NULL);
-	}
-	if (error)
-		task->boot = NULL;
-	task->changed = changed;
-	return changed;
 }
 
 /* ---- output ------------------------------------------------------------- */
@@ -479,7 +204,7 @@ static bool plan_all(struct work *w)
 		job->bind = w->a->bind;
 		job->probe = !w->a->no_probe;
 		job->kmsg = -1;
-		plan(&w->s, w->a, task, job);
+		task_plan(&w->s, w->a, task, job);
 		if (job->outcome.result)
 			continue;
 		if (w->a->dry_run)
@@ -507,7 +232,7 @@ static void load_module(struct work *w)
 		if (job->outcome.result || !job->bind || w->tasks[i].gpu->ours)
 			continue;
 		if (!asked)
-			why = switch_load_module(w->s.host, &next, log);
+			why = module_load(w->s.host, &next, log);
 		asked = true;
 		if (!why)
 			break;
@@ -530,11 +255,11 @@ static bool change_all(struct work *w, bool drivers)
 	interrupting_signals(&signals);
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	for (i = 0; i < w->count; i++)
-		prepare_boot(&w->tasks[i], &w->jobs[i]);
+		task_prepare_boot(&w->tasks[i], &w->jobs[i]);
 	if (drivers)
 		switch_all(w->jobs, w->count);
 	for (i = 0; i < w->count; i++)
-		changed |= settle_boot(&w->tasks[i], &w->jobs[i]);
+		changed |= task_settle_boot(&w->tasks[i], &w->jobs[i]);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	return changed;
 }

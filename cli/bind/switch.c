@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
-#include <libkmod.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,7 +18,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -544,65 +542,4 @@ void switch_all(struct job *jobs, size_t count)
 		pthread_join(watcher, NULL);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
-/* ---- the module --------------------------------------------------------- */
-
-static void take_module_line(void *data, int priority, const char *text)
-{
-	if (strstr(text, "nvgrace") || strstr(text, DRIVER_NAME) || strstr(text, "module"))
-		g_ptr_array_add(data, g_strdup(text));
-}
-
-static void no_log(void *data, int priority, const char *file, int line, const char *fn,
-		   const char *format, va_list args)
-{
-}
-
-char *switch_load_module(struct host *h, char **next, GPtrArray *log)
-{
-	struct kmod_list *found = NULL, *item;
-	struct kmod_ctx *ctx;
-	struct utsname name;
-	char *why = NULL;
-	int mark, rc;
-
-	*next = NULL;
-	if (host_exists(h, DRIVERS "/" DRIVER_NAME))
-		return NULL;
-	ctx = kmod_new(NULL, NULL);
-	if (!ctx)
-		return g_strdup("can't start libkmod");
-	/* The message below has the error. */
-	kmod_set_log_fn(ctx, no_log, NULL);
-	mark = kmsg_mark();
-	rc = kmod_module_new_from_lookup(ctx, MODULE_NAME, &found);
-	if (rc < 0 || !found) {
-		uname(&name);
-		why = g_strdup_printf("the kernel %s has no module " MODULE_NAME, name.release);
-		*next = g_strdup("install nvgrace-gpu-vfio-pci-dkms; \"dkms status\" lists the "
-				 "kernels for which it is built");
-	}
-	kmod_list_foreach (item, found) {
-		struct kmod_module *module = kmod_module_get_module(item);
-
-		rc = kmod_module_probe_insert_module(module, 0, NULL, NULL, NULL, NULL);
-		kmod_module_unref(module);
-		if (rc >= 0)
-			continue;
-		why = g_strdup_printf("can't load the module " MODULE_NAME ": %s", strerror(-rc));
-		if (rc == -EKEYREJECTED || rc == -ENOKEY)
-			*next = g_strdup(
-				"the kernel does not trust its signature; \"" PROGRAM
-				" doctor\" has the remedy");
-		else
-			*next = g_strdup("run \"" PROGRAM " doctor\"");
-		kmsg_read(mark, take_module_line, log);
-		break;
-	}
-	kmod_module_unref_list(found);
-	kmod_unref(ctx);
-	if (mark >= 0)
-		close(mark);
-	return why;
 }

@@ -44,11 +44,4 @@ void job_free(struct job *job);
  */
 void switch_all(struct job *jobs, size_t count);
 
-/*
- * Loads the module, unless the driver is registered. NULL, or the failure, to
- * be freed; then *next is the remedy, to be freed, or NULL, and log has the
- * kernel's lines.
- */
-char *switch_load_module(struct host *h, char **next, GPtrArray *log);
-
 #endif
