@@ -243,7 +243,7 @@ static void print_errors(FILE *out, struct overview *s)
 	family(out, "pci_uncorrected_errors_total",
 	       "Uncorrected PCIe errors (AER) since boot.");
 	for (i = 0; i < s->gpus.count; i++)
-		for (k = 0; k < ARRAY_SIZE(severities); k++)
+		for (k = 0; k < G_N_ELEMENTS(severities); k++)
 			if (!gpu_pci_errors(s->host, s->gpus.gpu[i].address, severities[k],
 					    &value))
 				SAMPLE(out, "pci_uncorrected_errors_total", value, "address",
@@ -311,7 +311,7 @@ static void print_metrics(FILE *out, void *host)
 	doctor_look(&d, NULL, 0);
 	overview_read(host, &s);
 	print_infos(out, &s);
-	for (i = 0; i < ARRAY_SIZE(metrics); i++) {
+	for (i = 0; i < G_N_ELEMENTS(metrics); i++) {
 		/* Before the other counters. */
 		if (metrics[i].fact == FACT_resets)
 			print_errors(out, &s);

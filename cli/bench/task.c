@@ -27,7 +27,7 @@ static int faulted(struct bench *b, void *address)
 	char *at = address;
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(views) && !place; i++)
+	for (i = 0; i < G_N_ELEMENTS(views) && !place; i++)
 		if (views[i]->map && views[i]->part && at >= views[i]->map &&
 		    at < views[i]->map + views[i]->length)
 			place = place_text(views[i]->part, at - views[i]->map);

@@ -98,7 +98,7 @@ static bool wait_for_child(struct job *job, pid_t pid, bool limited, const char 
  * ECANCELED: interrupted, and the kernel may have done it or not. EINPROGRESS: the
  * child is left behind, and the kernel holds the device's lock until it ends.
  */
-static int printf_like(5, 6) write_apart(struct job *job, enum write_kind kind,
+static int G_GNUC_PRINTF(5, 6) write_apart(struct job *job, enum write_kind kind,
 					 const char *waits_for, const char *text,
 					 const char *fmt, ...)
 {

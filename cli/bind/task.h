@@ -7,6 +7,8 @@
 #ifndef NVGRACE_GPU_BIND_TASK_H
 #define NVGRACE_GPU_BIND_TASK_H
 
+#include <glib.h>
+
 #include "bind/switch.h"
 #include "facts/overview.h"
 #include "facts/selection.h"
@@ -31,7 +33,7 @@ struct task {
 
 /* Ends the job, and adds a line to what --dry-run prints. */
 void job_refuse(struct job *job, char *message, char *next);
-void task_add_step(struct task *task, const char *fmt, ...) printf_like(2, 3);
+void task_add_step(struct task *task, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /* Plans the GPU's change, or refuses it. */
 void task_plan(struct overview *s, const struct arguments *a, struct task *task, struct job *job);

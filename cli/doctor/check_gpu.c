@@ -186,7 +186,7 @@ static bool harmless(const char *driver)
 	};
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(drivers); i++)
+	for (i = 0; i < G_N_ELEMENTS(drivers); i++)
 		if (!strcmp(driver, drivers[i]))
 			return true;
 	return false;
@@ -402,7 +402,7 @@ static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
 	bool error, wanted;
 	size_t i;
 
-	for (i = 0; gpu->scrub_state && i < ARRAY_SIZE(good); i++)
+	for (i = 0; gpu->scrub_state && i < G_N_ELEMENTS(good); i++)
 		if (!strcmp(gpu->scrub_state, good[i].state))
 			finding(d, SCRUB_STATE_GOOD, gpu->address, "%s", good[i].text);
 	/* "off" is what the finding scrubbing is about. */

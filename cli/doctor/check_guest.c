@@ -43,7 +43,7 @@ static bool is_virtual(struct doctor *d)
 	if (!vendor || !tables || g_str_has_prefix(tables, "denied") ||
 	    strstr(tables, "nvidia,gpu-mem-"))
 		return false;
-	for (i = 0; i < ARRAY_SIZE(vendors); i++)
+	for (i = 0; i < G_N_ELEMENTS(vendors); i++)
 		if (!strcmp(vendor, vendors[i]))
 			return true;
 	return false;
@@ -70,7 +70,7 @@ static void check_guest_kernel(struct doctor *d, bool smmu)
 	static const char *const options[] = {
 		"MEMORY_HOTPLUG", "ARM_SMMU_V3_SVA", "DEVICE_PRIVATE", "DEVICE_MIGRATION"
 	};
-	g_autofree char *missing = missing_options(d, options, smmu ? ARRAY_SIZE(options) : 1);
+	g_autofree char *missing = missing_options(d, options, smmu ? G_N_ELEMENTS(options) : 1);
 	struct finding *f;
 
 	if (!d->config) {

@@ -22,11 +22,15 @@ static char *dkms_setting(struct doctor *d, const char *name, const char *by_def
 	size_t i, j;
 
 	for (i = 0; !i || (more && more[i - 1]); i++) {
-		g_autofree char *text = i && !g_str_has_suffix(more[i - 1], ".conf") ? NULL : i ? host_read(d->h, NULL, "/etc/dkms/framework.conf.d/%s", more[i - 1]) :
-					    host_read(d->h, NULL, "/etc/dkms/framework.conf");
-		g_auto(GStrv) lines = text ? g_strsplit(text, "\n", -1) : NULL;
+		g_autofree char *text = NULL;
+		g_auto(GStrv) lines = NULL;
 
-		for (j = 0; lines && lines[j]; j++) {
+		if (!i)
+			text = host_read(d->h, NULL, "/etc/dkms/framework.conf");
+		else if (g_str_has_suffix(more[i - 1], ".conf"))
+			text = host_read(d->h, NULL, "/etc/dkms/framework.conf.d/%s", more[i - 1]);
+		lines = text_lines(text);
+		for (j = 0; lines[j]; j++) {
 			g_auto(GStrv) words = NULL;
 			char *line = g_strstrip(lines[j]);
 

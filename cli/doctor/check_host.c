@@ -127,7 +127,7 @@ static char *unit_of(struct doctor *d, int pid, const char *name)
 		if (last && g_str_has_suffix(last, ".service"))
 			return g_strndup(last + 1, strlen(last + 1) - strlen(".service"));
 	}
-	for (i = 0; i < ARRAY_SIZE(units); i++)
+	for (i = 0; i < G_N_ELEMENTS(units); i++)
 		if (!strcmp(name, units[i][0]))
 			return g_strdup(units[i][1]);
 	return g_strdup(name);

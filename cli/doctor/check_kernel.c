@@ -217,7 +217,7 @@ static void check_options(struct doctor *d)
 		"MEMORY_FAILURE", "IOMMUFD", "VFIO_DEVICE_CDEV", "ARM_SMMU_V3_IOMMUFD",
 		"PCI_P2PDMA", "VFIO_PCI_DMABUF", "TEGRA241_CMDQV"
 	};
-	g_autofree char *missing = missing_options(d, options, ARRAY_SIZE(options));
+	g_autofree char *missing = missing_options(d, options, G_N_ELEMENTS(options));
 	struct finding *f;
 
 	if (!d->config || !d->arm)

@@ -24,7 +24,7 @@ static bool is_on(const char *value)
 	size_t i;
 
 	/* The kernel reads no more than these letters. */
-	for (i = 0; value && i < ARRAY_SIZE(words); i++)
+	for (i = 0; value && i < G_N_ELEMENTS(words); i++)
 		if (!strncasecmp(value, words[i], strlen(words[i])))
 			return true;
 	return !value;

@@ -6,6 +6,8 @@
 #ifndef NVGRACE_GPU_DOCTOR_FINDINGS_H
 #define NVGRACE_GPU_DOCTOR_FINDINGS_H
 
+#include <glib.h>
+
 #include "doctor/explain.h"
 #include "facts/answers.h"
 #include "facts/overview.h"
@@ -61,8 +63,8 @@ struct doctor {
  * not known).
  */
 struct finding *finding(struct doctor *d, enum finding_case which, const char *device,
-			const char *fmt, ...) printf_like(4, 5);
-void because(struct finding *f, const char *fmt, ...) printf_like(2, 3);
+			const char *fmt, ...) G_GNUC_PRINTF(4, 5);
+void because(struct finding *f, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 void fill(struct finding *f, const char *words, const char *by);
 
 /* Whether the kernel has this version or a later one. */

@@ -55,7 +55,7 @@ static const struct {
 	{ "initramfs", ask_initramfs, false },
 };
 
-#define QUESTIONS (ARRAY_SIZE(questions))
+#define QUESTIONS (G_N_ELEMENTS(questions))
 
 /*
  * A tree's answers are not trusted: no control characters may reach a terminal.

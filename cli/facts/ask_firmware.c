@@ -88,7 +88,7 @@ char *ask_acpi_tables(struct answers *a)
 		if (!data)
 			continue;
 		named = false;
-		for (n = 0; n < ARRAY_SIZE(names); n++) {
+		for (n = 0; n < G_N_ELEMENTS(names); n++) {
 			if (!memmem(data, len, names[n], strlen(names[n])))
 				continue;
 			if (named)
@@ -181,7 +181,7 @@ char *ask_mok(struct answers *a)
 	sign = serial[0] >> 7;
 	integer[1] = n + sign;
 	memcpy(integer + 2 + sign, serial, n);
-	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
+	for (i = 0; i < G_N_ELEMENTS(dirs); i++) {
 		g_auto(GStrv) names = host_list(a->h, "%s", dirs[i]);
 
 		for (j = 0; names && names[j]; j++) {

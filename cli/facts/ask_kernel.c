@@ -32,7 +32,7 @@ static void keep_record(GString *t, char *record, bool first)
 	/* The log has all records since boot: a missing line was not logged. */
 	if (first && !sequence)
 		g_string_append(t, "6 log complete\n");
-	for (i = 0; i < ARRAY_SIZE(what); i++) {
+	for (i = 0; i < G_N_ELEMENTS(what); i++) {
 		if (strstr(text, what[i])) {
 			g_string_append_printf(t, "%u %s\n", priority & 7, text);
 			return;
@@ -112,7 +112,7 @@ char *ask_kernel_config(struct answers *a)
 		equals = strchr(line, '=');
 		if (equals && !strncmp(line, "CONFIG_", 7)) {
 			*equals = 0;
-			for (i = 0; i < ARRAY_SIZE(options); i++)
+			for (i = 0; i < G_N_ELEMENTS(options); i++)
 				if (!strcmp(line + 7, options[i]))
 					g_string_append_printf(t, "%s=%s\n", line, equals + 1);
 		}
@@ -140,7 +140,7 @@ char *ask_command_line(struct answers *a)
 		return NULL;
 	t = g_string_new(NULL);
 	for (word = strtok_r(line, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
-		for (i = 0; i < ARRAY_SIZE(prefixes); i++)
+		for (i = 0; i < G_N_ELEMENTS(prefixes); i++)
 			if (!strncmp(word, prefixes[i], strlen(prefixes[i]))) {
 				g_string_append_printf(t, "%s\n", word);
 				break;
@@ -162,7 +162,7 @@ static void module_info(GString *t, struct kmod_module *mod)
 		return;
 	kmod_list_foreach(item, info) {
 		key = kmod_module_info_get_key(item);
-		for (i = 0; i < ARRAY_SIZE(keys); i++)
+		for (i = 0; i < G_N_ELEMENTS(keys); i++)
 			if (!strcmp(key, keys[i]))
 				g_string_append_printf(t, "%s: %s\n", key,
 						       kmod_module_info_get_value(item));

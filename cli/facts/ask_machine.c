@@ -139,7 +139,7 @@ char *ask_processes(struct answers *a)
 		name = host_line(a->h, "/proc/%s/comm", pids[i]);
 		if (!name)
 			continue;
-		for (s = 0; s < ARRAY_SIZE(services); s++)
+		for (s = 0; s < G_N_ELEMENTS(services); s++)
 			if (!strncmp(name, services[s], 15))
 				g_string_append_printf(t, "%s %s\n", pids[i], services[s]);
 	}

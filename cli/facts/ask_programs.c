@@ -52,7 +52,7 @@ char *ask_kernel_package(struct answers *a)
 	const char *release = answer(a, "kernel-release");
 	size_t i;
 
-	for (i = 0; release && i < ARRAY_SIZE(places); i++) {
+	for (i = 0; release && i < G_N_ELEMENTS(places); i++) {
 		g_autofree char *file = g_strconcat(places[i].before, release, places[i].after, NULL);
 		char *const dpkg[] = { (char *)"dpkg-query", (char *)"-S", file, NULL };
 		char *const rpm[] = { (char *)"rpm", (char *)"-qf", (char *)"--queryformat",
@@ -119,7 +119,7 @@ char *ask_qemu_options(struct answers *a)
 	size_t i, n;
 
 	for (path = arm_qemus; is_arm(a) && *path; path++) {
-		for (i = 0; i < ARRAY_SIZE(lists); i++) {
+		for (i = 0; i < G_N_ELEMENTS(lists); i++) {
 			char *const argv[] = { (char *)*path, (char *)lists[i].option,
 					       (char *)lists[i].value, NULL };
 			g_autofree char *out = program_output(LIST_MS, *path, argv);

@@ -266,7 +266,7 @@ char *config_obstacle(struct host *h, char **rule)
 	size_t i, j, k;
 
 	*rule = NULL;
-	for (i = 0; i < ARRAY_SIZE(dirs) && !*rule; i++) {
+	for (i = 0; i < G_N_ELEMENTS(dirs) && !*rule; i++) {
 		g_auto(GStrv) names = host_list(h, "%s", dirs[i]);
 
 		for (j = 0; names && names[j] && !*rule; j++) {

@@ -37,7 +37,7 @@ static const char *known_product(uint16_t device)
 {
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(products); i++)
+	for (i = 0; i < G_N_ELEMENTS(products); i++)
 		if (products[i].device == device)
 			return products[i].name;
 	return NULL;
@@ -74,7 +74,7 @@ bool gpu_is_coherent(uint16_t device)
 	};
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(ranges); i++)
+	for (i = 0; i < G_N_ELEMENTS(ranges); i++)
 		if (device >= ranges[i].first && device <= ranges[i].last)
 			return true;
 	return false;
@@ -90,7 +90,7 @@ char *gpu_ids_text(void)
 	GString *text = g_string_new(NULL);
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(products); i++)
+	for (i = 0; i < G_N_ELEMENTS(products); i++)
 		g_string_append_printf(text, "%s%04x:%04x (%s)", i ? ", " : "", VENDOR_NVIDIA,
 				       products[i].device, products[i].name);
 	return g_string_free(text, FALSE);

@@ -207,7 +207,7 @@ static char *entry_token(struct host *h)
 	static const char *const files[] = { "/etc/kernel/entry-token", "/etc/machine-id" };
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(files); i++) {
+	for (i = 0; i < G_N_ELEMENTS(files); i++) {
 		g_autofree char *token = host_line(h, "%s", files[i]);
 
 		if (token && is_entry_token(token))
@@ -226,7 +226,7 @@ static char *image_path(struct host *h, const char *release)
 	g_autofree char *token = entry_token(h);
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(places); i++) {
+	for (i = 0; i < G_N_ELEMENTS(places); i++) {
 		g_autoptr(GString) path = g_string_new(places[i]);
 
 		if (!token && strstr(places[i], "TOKEN"))

@@ -33,10 +33,10 @@ const char *const *initramfs_command(struct host *h)
 	};
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(tools); i++)
+	for (i = 0; i < G_N_ELEMENTS(tools); i++)
 		if (host_exists(h, "%s", tools[i].mark) && host_exists(h, "%s", tools[i].command[0]))
 			break;
-	if (i == ARRAY_SIZE(tools) ||
+	if (i == G_N_ELEMENTS(tools) ||
 	    !has_part(h, strstr(tools[i].command[0], "dracut") ? "/usr/lib/dracut/modules.d" :
 							      "/usr/share/initramfs-tools/hooks"))
 		return NULL;

@@ -250,7 +250,7 @@ static enum exit_status check_paths(const struct guest_wish *wish)
 			 wish->seed);
 		return EXIT_USAGE_ERROR;
 	}
-	for (i = 0; i < ARRAY_SIZE(paths); i++) {
+	for (i = 0; i < G_N_ELEMENTS(paths); i++) {
 		if (paths[i].path && *paths[i].path != '/') {
 			complain(NULL, "--%s=%s: libvirt needs an absolute path", paths[i].option,
 				 paths[i].path);

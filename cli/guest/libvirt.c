@@ -29,7 +29,7 @@ static void why(const struct guest_output *o, const char *prefix, enum why which
 }
 
 /* Every text that is not a part of fmt is escaped. */
-static void printf_like(2, 3) print(const struct guest_output *o, const char *fmt, ...)
+static void G_GNUC_PRINTF(2, 3) print(const struct guest_output *o, const char *fmt, ...)
 {
 	g_autofree char *text = NULL;
 	va_list args;
@@ -207,7 +207,7 @@ static void print_device(const struct guest_output *o, size_t i)
 	      port_index(p, i));
 }
 
-static void printf_like(3, 4) print_argument(const struct guest_output *o, const char *option,
+static void G_GNUC_PRINTF(3, 4) print_argument(const struct guest_output *o, const char *option,
 					     const char *fmt, ...)
 {
 	g_autofree char *text = NULL;
@@ -251,7 +251,7 @@ static void print_commandline(const struct guest_output *o)
 	fputs("  </qemu:commandline>\n", o->out);
 }
 
-static void printf_like(4, 5) print_property(const struct guest_output *o, const char *name,
+static void G_GNUC_PRINTF(4, 5) print_property(const struct guest_output *o, const char *name,
 					     const char *value, const char *alias, ...)
 {
 	va_list args;

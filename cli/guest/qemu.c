@@ -8,7 +8,7 @@
 
 #include "guest/formats.h"
 
-static void printf_like(2, 3) add(GPtrArray *c, const char *fmt, ...)
+static void G_GNUC_PRINTF(2, 3) add(GPtrArray *c, const char *fmt, ...)
 {
 	va_list args;
 
@@ -18,7 +18,7 @@ static void printf_like(2, 3) add(GPtrArray *c, const char *fmt, ...)
 }
 
 /* A word for sh, in quotes if it needs any. To be freed. */
-static char *printf_like(1, 2) quoted(const char *fmt, ...)
+static char *G_GNUC_PRINTF(1, 2) quoted(const char *fmt, ...)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789,._/:=@%+-";
 	g_autofree char *text = NULL;

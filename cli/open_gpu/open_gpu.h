@@ -7,6 +7,8 @@
 #ifndef NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
 #define NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
 
+#include <glib.h>
+
 #include "open_gpu/parts.h"
 #include "open_gpu/vfio_open.h"
 #include "open_gpu/workers.h"
@@ -62,7 +64,7 @@ void open_gpu_end(struct open_gpu *e);
 void open_gpu_print(const struct open_gpu *e);
 
 /* Prints "  name     text", wrapped, as open_gpu_print() does. */
-void print_field(const char *name, const char *fmt, ...) printf_like(2, 3);
+void print_field(const char *name, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /* Adds the members of the schema's "open_gpu" to a document. */
 void open_gpu_json(const struct open_gpu *e, struct json_object *document);

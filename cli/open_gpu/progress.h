@@ -6,6 +6,8 @@
 #ifndef NVGRACE_GPU_OPEN_GPU_PROGRESS_H
 #define NVGRACE_GPU_OPEN_GPU_PROGRESS_H
 
+#include <glib.h>
+
 #include "system/util.h"
 
 /*
@@ -32,7 +34,7 @@ void progress_say(const char *address, const char *text);
  * Sets the share that is done (0 to 1), the seconds left (negative: not known)
  * and the current step. Cheap enough for thousands of steps.
  */
-void progress_step(double done, double left, const char *fmt, ...) printf_like(3, 4);
+void progress_step(double done, double left, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 
 /* Removes the bar. Signals still end the process. */
 void progress_end(void);

@@ -7,6 +7,8 @@
 #ifndef NVGRACE_GPU_PLAN_STEPS_H
 #define NVGRACE_GPU_PLAN_STEPS_H
 
+#include <glib.h>
+
 #include "plan/plan.h"
 
 #define GiB (1ULL << 30)
@@ -15,12 +17,12 @@
 #define SIZE_LIMIT (1ULL << 44)
 
 /* Sets why there is no such guest, and the GPU that it is about, if any. Returns status. */
-printf_like(4, 5) enum exit_status plan_refuse(struct guest_plan *plan, enum exit_status status,
+G_GNUC_PRINTF(4, 5) enum exit_status plan_refuse(struct guest_plan *plan, enum exit_status status,
 					       const struct gpu *gpu, const char *fmt, ...);
 /* Sets a reason. */
-printf_like(3, 4) void plan_because(struct guest_plan *plan, enum why why, const char *fmt, ...);
+G_GNUC_PRINTF(3, 4) void plan_because(struct guest_plan *plan, enum why why, const char *fmt, ...);
 /* Adds a note. */
-printf_like(2, 3) void plan_note(struct guest_plan *plan, const char *fmt, ...);
+G_GNUC_PRINTF(2, 3) void plan_note(struct guest_plan *plan, const char *fmt, ...);
 
 /* Of a GPU of facts->gpus. */
 const struct place *plan_place(const struct guest_facts *facts, const struct gpu *gpu);

@@ -6,6 +6,8 @@
 #ifndef NVGRACE_GPU_STATUS_MEMORY_H
 #define NVGRACE_GPU_STATUS_MEMORY_H
 
+#include <glib.h>
+
 #include "facts/online.h"
 #include "system/program.h"
 
@@ -41,7 +43,7 @@ size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6]);
 bool in_memory(const struct gpu *gpu, const struct iomem_range *range);
 
 /* Prints a line with a name at its left. */
-void field(const char *name, const char *fmt, ...) printf_like(2, 3);
+void field(const char *name, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /* Draws at least one piece, one above the other, with their addresses. */
 void draw_parts(const struct part *parts, size_t count);

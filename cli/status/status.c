@@ -89,7 +89,7 @@ static void draw_scrub(const struct gpu *gpu)
 
 	if (!strcmp(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
 		text = NULL;
-	for (i = 0; i < ARRAY_SIZE(words); i++)
+	for (i = 0; i < G_N_ELEMENTS(words); i++)
 		if (!strcmp(gpu->scrub_state, words[i].state))
 			text = words[i].text;
 	if (text)

@@ -12,6 +12,7 @@
 #ifndef NVGRACE_GPU_SYSTEM_HOST_H
 #define NVGRACE_GPU_SYSTEM_HOST_H
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,39 +63,39 @@ bool host_absent(void);
  * A whole file of at most 64 MiB, NUL-terminated; its length in *len unless len
  * is NULL.
  */
-char *host_read(struct host *h, size_t *len, const char *fmt, ...) printf_like(3, 4);
+char *host_read(struct host *h, size_t *len, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 
 /* Reads the first bytes of a file; returns how many, or -1. */
-ssize_t host_head(struct host *h, void *data, size_t len, const char *fmt, ...) printf_like(4, 5);
+ssize_t host_head(struct host *h, void *data, size_t len, const char *fmt, ...) G_GNUC_PRINTF(4, 5);
 
 /*
  * The device number of a character device's file; 0: not such a file. Never
  * waits.
  */
-dev_t host_rdev(struct host *h, const char *fmt, ...) printf_like(2, 3);
+dev_t host_rdev(struct host *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /*
  * The first line of a file without surrounding space, unprintable bytes as '?'.
  */
-char *host_line(struct host *h, const char *fmt, ...) printf_like(2, 3);
+char *host_line(struct host *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /* The same as a number, decimal or hexadecimal with 0x: 0 or -1. */
-int host_u64(struct host *h, uint64_t *value, const char *fmt, ...) printf_like(3, 4);
+int host_u64(struct host *h, uint64_t *value, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 
 /* The value of KEY=value or KEY="value" in os-release(5), "" without one. */
 char *host_os_release(struct host *h, const char *key);
-int host_int(struct host *h, int *value, const char *fmt, ...) printf_like(3, 4);
+int host_int(struct host *h, int *value, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 
 /* A link's target, or only its last component; unprintable bytes as '?'. */
-char *host_link(struct host *h, const char *fmt, ...) printf_like(2, 3);
-char *host_link_name(struct host *h, const char *fmt, ...) printf_like(2, 3);
+char *host_link(struct host *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+char *host_link_name(struct host *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /*
  * The names in a directory, sorted like versions (2 before 10), then NULL;
  * g_strfreev() frees them.
  */
-char **host_list(struct host *h, const char *fmt, ...) printf_like(2, 3);
+char **host_list(struct host *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
-bool host_exists(struct host *h, const char *fmt, ...) printf_like(2, 3);
+bool host_exists(struct host *h, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 #endif

@@ -19,7 +19,7 @@
  * Prints a message on standard error: "nvgrace-gpu: 0009:01:00.0: failure and
  * value; remedy". address may be NULL.
  */
-void complain(const char *address, const char *fmt, ...) printf_like(2, 3);
+void complain(const char *address, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 enum colour { COLOUR_NONE, COLOUR_GOOD, COLOUR_WARNING, COLOUR_BAD, COLOUR_DIM, COLOUR_BOLD };
 
 /*

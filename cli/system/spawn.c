@@ -94,7 +94,7 @@ static bool collect(int fd, int ended, long long ms, GString *out)
 	int more = 1;
 
 	while (more > 0 && (left = end - g_get_monotonic_time() / 1000) > 0 &&
-	       poll(p, ARRAY_SIZE(p), left) > 0) {
+	       poll(p, G_N_ELEMENTS(p), left) > 0) {
 		if (p[0].revents)
 			more = take(fd, out);
 		else if (p[1].revents)

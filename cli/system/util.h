@@ -9,10 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-
-#define printf_like(f, a) __attribute__((format(printf, f, a)))
-
 /* Replaces each byte that is not printable ASCII by '?'. */
 void make_printable(char *text);
 

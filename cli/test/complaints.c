@@ -35,12 +35,12 @@ static bool is_splat(const char *text)
 	static const char *const expressions[] = {
 #include "splats.h"
 	};
-	static regex_t compiled[ARRAY_SIZE(expressions)];
+	static regex_t compiled[G_N_ELEMENTS(expressions)];
 	static bool ready;
 	bool found = false;
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(expressions); i++) {
+	for (i = 0; i < G_N_ELEMENTS(expressions); i++) {
 		if (!ready && regcomp(&compiled[i], expressions[i], REG_EXTENDED | REG_NOSUB))
 			abort();
 		found |= !regexec(&compiled[i], text, 0, NULL, 0);

@@ -25,15 +25,15 @@ char *firmware_text(struct host *h)
 {
 	static const char *const names[] = { "bios_vendor", "bios_version", "bios_date", "sys_vendor",
 					     "product_name" };
-	char *text[ARRAY_SIZE(names)], *all = NULL;
+	char *text[G_N_ELEMENTS(names)], *all = NULL;
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(names); i++)
+	for (i = 0; i < G_N_ELEMENTS(names); i++)
 		text[i] = host_line(h, "/sys/class/dmi/id/%s", names[i]);
 	if (text[1])
 		all = g_strdup_printf("%s %s of %s, %s %s", text[0] ?: "?", text[1], text[2] ?: "?",
 				      text[3] ?: "?", text[4] ?: "?");
-	for (i = 0; i < ARRAY_SIZE(names); i++)
+	for (i = 0; i < G_N_ELEMENTS(names); i++)
 		g_free(text[i]);
 	return all;
 }

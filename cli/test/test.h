@@ -6,6 +6,8 @@
 #ifndef NVGRACE_GPU_TEST_TEST_H
 #define NVGRACE_GPU_TEST_TEST_H
 
+#include <glib.h>
+
 #include "open_gpu/pattern.h"
 
 enum outcome_of_check { PASSED, FAILED, NOTED, SKIPPED };
@@ -89,7 +91,7 @@ struct test {
  * t->failed.
  */
 void result(struct test *t, const char *id, enum outcome_of_check outcome, const char *fmt, ...)
-	printf_like(4, 5);
+	G_GNUC_PRINTF(4, 5);
 
 /* A failed system call. */
 void result_error(struct test *t, const char *id, const char *what, int error);
@@ -171,7 +173,7 @@ void log_close(struct test *t);
  * Writes a line with the time, and waits until it is on the disk. If it can't be
  * written, the test has failed.
  */
-void log_line(struct test *t, const char *fmt, ...) printf_like(2, 3);
+void log_line(struct test *t, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
 /*
  * Writes the last line, in another thread than that of the steps.
