@@ -1228,9 +1228,8 @@ static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
  * All of the GPU's memory must be cleared to the last byte, and nothing around
  * it. binding_clears_what_was_there compares each byte of both parts.
  */
-static void an_odd_size_is_cleared_to_its_end(void **state)
+static void odd_size_is_cleared(const struct gpu *gpu)
 {
-	const struct gpu *gpu = gpu_find(gpu_exists(TINY) ? TINY : "odd");
 	unsigned long long end = gpu->base + gpu->size, last = end - MiB;
 
 	soil(gpu);
@@ -1245,6 +1244,17 @@ static void an_odd_size_is_cleared_to_its_end(void **state)
 	host_ask(NULL, 0, "is_soiled %#llx 65536", end);
 	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
 		 (unsigned long long)gpu->size);
+}
+
+/* On the model, the smallest GPU has usemem alone. */
+static void an_odd_size_is_cleared_to_its_end(void **state)
+{
+	odd_size_is_cleared(gpu_find(gpu_exists(TINY) ? TINY : "odd"));
+}
+
+static void an_odd_size_of_resmem_is_cleared_to_its_end(void **state)
+{
+	odd_size_is_cleared(gpu_find("odd"));
 }
 
 /* ---- several users ------------------------------------------------------ */
@@ -1728,6 +1738,7 @@ static const struct CMUnitTest model_tests[] = {
 /* They scrub large memory, or again and again. */
 static const struct CMUnitTest slow_tests[] = {
 	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
+	test(an_odd_size_of_resmem_is_cleared_to_its_end),
 	test(its_lines_are_limited),
 	test(rounds_of_use_leave_nothing),
 	test(nobody_sees_anything_whatever_happens),
