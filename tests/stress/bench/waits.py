@@ -88,6 +88,9 @@ RUN = f"""
     done
     pci=$(gpu $gpu)
     echo {bench.DRIVER} >/sys/bus/pci/devices/$pci/driver_override
+    # An emulator translates code when it first runs: more than a bind takes.
+    echo $pci >/sys/bus/pci/drivers_probe
+    echo $pci >/sys/bus/pci/drivers/{bench.DRIVER}/unbind
     echo >trace
     host ready $gpu $late && echo "counters: $(host counters $gpu)" || exit 1
     mark bind
