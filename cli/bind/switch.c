@@ -504,8 +504,6 @@ static void *wait_for_signals(void *data)
 void switch_all(struct job *jobs, size_t count)
 {
 	struct interruption in = { .jobs = jobs, .count = count };
-	g_autofree pthread_t *threads = g_new0(pthread_t, count);
-	g_autofree bool *running = g_new0(bool, count);
 	pthread_t watcher;
 	bool watched;
 	sigset_t done, before;
@@ -527,16 +525,16 @@ void switch_all(struct job *jobs, size_t count)
 		if (jobs[i].outcome.result)
 			continue;
 		if (!error)
-			error = pthread_create(&threads[i], NULL, work, &jobs[i]);
+			error = pthread_create(&jobs[i].thread, NULL, work, &jobs[i]);
 		if (error)
 			job_end(&jobs[i], EXIT_FAILED, "failed",
 				g_strdup_printf("can't start a thread: %s", strerror(error)), NULL);
 		else
-			running[i] = true;
+			jobs[i].runs = true;
 	}
 	for (i = 0; i < count; i++)
-		if (running[i])
-			pthread_join(threads[i], NULL);
+		if (jobs[i].runs)
+			pthread_join(jobs[i].thread, NULL);
 	if (watched) {
 		pthread_kill(watcher, SIGUSR1);
 		pthread_join(watcher, NULL);

@@ -8,6 +8,7 @@
 #define NVGRACE_GPU_BIND_SWITCH_H
 
 #include <glib.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "facts/gpu.h"
@@ -29,6 +30,8 @@ struct job {
 	int kmsg;	/* kmsg_mark() before the change */
 	int writer;	/* pid of the child that writes; 0: none. writers_lock protects it */
 	char *was;	/* the former driver, or NULL */
+	pthread_t thread;	/* that does the steps, if it runs */
+	bool runs;
 };
 
 /* Sets the job's outcome; takes over message and next. */

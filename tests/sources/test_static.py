@@ -129,7 +129,8 @@ def test_pylint():
 @pytest.mark.needs("root analysis")
 @pytest.mark.parametrize("path", SOURCES["c"])
 def test_gcc_analyzer(path):
-    assert_content(run("gcc", *C_FLAGS, "-O2", "-fanalyzer", "-Werror", "-c", "-o", "/dev/null", path))
+    # Without -O2, with which it takes the argument of GLib's g_strdup() for NULL.
+    assert_content(run("gcc", *C_FLAGS, "-fanalyzer", "-Werror", "-c", "-o", "/dev/null", path))
 
 
 @pytest.mark.all
