@@ -481,16 +481,10 @@ static void with_too_many_bad_pages_all_count_as_bad(void **state)
 	free(buf);
 }
 
-/* The GPU with the least memory. */
-static const struct gpu *small(void)
-{
-	return gpu_find(gpu_exists("tinymem") ? "tinymem" : "s1h");
-}
-
 /* A scrub overwrites all. */
 static void after_a_scrub_too_many_bad_pages_are_good(void **state)
 {
-	const struct gpu *gpu = small();
+	const struct gpu *gpu = gpu_smallest();
 	char *buf = malloc(page);
 	struct vfio other;
 
@@ -509,7 +503,7 @@ static void after_a_scrub_too_many_bad_pages_are_good(void **state)
 /* Scrubbing writes whole cache lines and doesn't read the old content. */
 static void a_bad_page_is_cleared_for_the_next_user(void **state)
 {
-	const struct gpu *gpu = small();
+	const struct gpu *gpu = gpu_smallest();
 	struct vfio other;
 	char *map, word[8];
 

@@ -55,12 +55,6 @@ static int set_up(void **state)
 
 static struct vfio v = { .device = -1 };
 
-/* The smallest GPU, for tests that don't need both parts. */
-static const struct gpu *usual(void)
-{
-	return gpu_find(gpu_exists(TINY) ? TINY : SMALL);
-}
-
 /* ---- steps -------------------------------------------------------------- */
 
 static void assert_state(const struct gpu *gpu, const char *wanted)
@@ -261,7 +255,7 @@ static int teardown(void **state)
 	gpu_unbind_all();
 	scrub_set_parameter(false);
 	if (gpu->is_model) {
-		host_ask(NULL, 0, "after_reset %s 0", usual()->name);
+		host_ask(NULL, 0, "after_reset %s 0", gpu_smallest()->name);
 		host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
 	}
 	return 0;
@@ -271,7 +265,7 @@ static int teardown(void **state)
 
 static void it_is_off_unless_asked_for(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 
 	scrub_set_parameter(false);
 	soil_all(gpu);
@@ -315,7 +309,7 @@ static void closing_clears_what_a_user_left(void **state)
 
 static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	char *map;
 
 	bind(gpu);
@@ -379,7 +373,7 @@ static pid_t wait_in_a_child(const struct gpu *gpu, int *told)
 
 static void a_killed_user_leaves_nothing(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	pid_t pid;
 	int told;
 
@@ -395,7 +389,7 @@ static void a_killed_user_leaves_nothing(void **state)
 
 static void an_open_waits_for_the_scrub(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	int i;
 
 	soil(gpu);
@@ -415,7 +409,7 @@ static void an_open_waits_for_the_scrub(void **state)
 /* The parameter is set later: no scrub was started, so the open starts it. */
 static void an_open_begins_what_was_not_wanted_before(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 
 	scrub_set_parameter(false);
 	soil(gpu);
@@ -493,9 +487,9 @@ static void soil_and_bind_before_wanted(const struct gpu *gpu)
 
 static void unbinding_waits_for_the_scrub(void **state)
 {
-	clean_after(soil_and_bind, usual());
-	clean_after(bind_and_soil, usual());
-	clean_after(soil_and_bind_before_wanted, usual());
+	clean_after(soil_and_bind, gpu_smallest());
+	clean_after(bind_and_soil, gpu_smallest());
+	clean_after(soil_and_bind_before_wanted, gpu_smallest());
 }
 
 /* How often the GPU was seen whole, and as it is in a reset. */
@@ -526,7 +520,7 @@ static void in_a_reset_config_space_is_locked(void **state)
 	static void (*const steps[])(const struct gpu *gpu) = {
 		soil_and_bind, soil_and_bind_before_wanted,
 	};
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	int config = gpu_config_open(gpu, O_RDONLY);
 	struct beside *looks;
 	size_t i;
@@ -560,7 +554,7 @@ static void remove_the_module(const struct gpu *gpu)
 
 static void removing_the_module_waits_for_the_scrub(void **state)
 {
-	clean_after(remove_the_module, usual());
+	clean_after(remove_the_module, gpu_smallest());
 }
 
 static long unbind_beside(void *gpu)
@@ -574,7 +568,7 @@ static long unbind_beside(void *gpu)
  */
 static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	uint64_t end = now_ms() + STUCK_MS;
 	struct beside *unbinding;
 	char stopped[8];
@@ -683,7 +677,7 @@ static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
 
 static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	uint16_t flr = 0x8000;
 
 	bind(gpu);
@@ -713,7 +707,7 @@ static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 /* Low power by vfio, and D3hot by config space, at the time of the close. */
 static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	uint16_t d3hot = 3;
 
 	bind(gpu);
@@ -739,7 +733,7 @@ static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 
 static void it_waits_until_the_memory_is_ready(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 
 	host_ask(NULL, 0, "after_reset %s 1500", gpu->name);
 	soil(gpu);
@@ -868,7 +862,7 @@ static void unbinding_ends_an_open_that_waits(void **state)
 /* An administrator may restrict the workqueue. */
 static void one_worker_at_a_time_gets_there_too(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 
 	must_write_file(QUEUE "max_active", "1");
 	must_write_file(QUEUE "nice", "19");
@@ -924,7 +918,7 @@ static void unbind_after_hibernation(const struct gpu *gpu)
 
 static void after_hibernation_nothing_is_known(void **state)
 {
-	clean_after(unbind_after_hibernation, usual());
+	clean_after(unbind_after_hibernation, gpu_smallest());
 }
 
 /* Without a way to reset it, a GPU can't be scrubbed. */
@@ -940,7 +934,7 @@ static void forbid_resets(const struct gpu *gpu, bool forbid)
  */
 static void what_is_closed_while_the_host_hibernates_is_reset_again(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	uint64_t before;
 
 	bind(gpu);
@@ -981,7 +975,7 @@ static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 /* Without the parameter, nothing scrubs the GPU after that. */
 static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	int events = events_listen();
 
 	scrub_set_parameter(false);
@@ -999,7 +993,7 @@ static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
 
 static void hibernation_makes_nothing_better(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 
 	scrub_set_parameter(false);
 	bind(gpu);
@@ -1071,7 +1065,7 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 
 static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 
 	scrub_set_parameter(false);
 	soil(gpu);
@@ -1102,7 +1096,7 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 
 static void each_scrub_leaves_a_record(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	time_t before, end;
 	uint64_t ms, count;
 	int events;
@@ -1156,7 +1150,7 @@ static void each_scrub_leaves_a_record(void **state)
 /* Whoever gets the event may look at once. */
 static void the_event_comes_after_the_state(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	/* A scrub of the stand-in takes seconds. */
 	int events, i, rounds = machine_has("model") ? 40 : 20;
 
@@ -1200,7 +1194,7 @@ static void its_lines_are_limited(void **state)
 /* The GPU is released with what its user left, and that is said. */
 static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	int events = events_listen();
 	struct beside *unbinding;
 
@@ -1519,19 +1513,19 @@ static void nobody_sees_anything_when_all_happens_at_once(void **state)
 /* A part of a GPU, by the address of the driver's structure. */
 struct part {
 	unsigned long long address;
-	unsigned int steps;	/* seen */
-	unsigned int first;	/* of these, how many come before the end */
+	unsigned int first;	/* steps seen before the end */
+	unsigned int last;	/* and at the end */
 };
 
 /* Reads a step of a scrub from a line of the trace. */
-static bool read_step(const char *line, char *task, struct part *part,
+static bool read_step(const char *line, char *task, unsigned long long *address,
 		      unsigned int *step)
 {
 	const char *fields = strstr(line, " part=");
 	unsigned long long offset;
 
 	if (!fields || sscanf(line, " %63s", task) != 1 ||
-	    sscanf(fields, " part=%llx offset=%llu", &part->address, &offset) != 2)
+	    sscanf(fields, " part=%llx offset=%llu", address, &offset) != 2)
 		return false;
 	*step = offset / STEP;
 	return true;
@@ -1553,7 +1547,8 @@ static void the_end_of_each_part_comes_last(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
 	const unsigned int all = gpu->size / STEP;
-	struct part parts[3] = { }, part = { };
+	struct part parts[3] = { };
+	unsigned long long address;
 	unsigned int seen = 0, step;
 	char task[64], last[64] = "";
 	char *text, *rest, *line;
@@ -1573,21 +1568,21 @@ static void the_end_of_each_part_comes_last(void **state)
 	while (seen < all && (line = strsep(&rest, "\n"))) {
 		struct part *p;
 
-		if (!read_step(line, task, &part, &step))
+		if (!read_step(line, task, &address, &step))
 			continue;
-		p = find_part(parts, part.address);
+		p = find_part(parts, address);
 		assert_true(p < parts + 2);
 		if (seen++ < all - 2 * END_STEPS) {
 			p->first++;
 		} else {
-			assert_int_equal(step, p->first + p->steps++);
+			assert_int_equal(step, p->first + p->last++);
 			assert_string_equal(*last ? last : task, task);
 			strcpy(last, task);
 		}
 	}
 	assert_int_equal(seen, all);
-	assert_int_equal(parts[0].steps, END_STEPS);
-	assert_int_equal(parts[1].steps, END_STEPS);
+	assert_int_equal(parts[0].last, END_STEPS);
+	assert_int_equal(parts[1].last, END_STEPS);
 	free(text);
 	unbind(gpu);
 }
@@ -1601,11 +1596,11 @@ static int stop_tracing(void **state)
 
 /*
  * An unbind waits for a step that does not end, but for no other one. At the
- * third line, more than a minute has gone by since the first.
+ * fourth line, more than a minute has gone by since the first.
  */
 static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	struct beside *unbinding;
 	int events = events_listen();
 	int i;
@@ -1645,7 +1640,7 @@ static int let_go(void **state)
 
 static void the_files_are_what_they_should_be(void **state)
 {
-	const struct gpu *gpu = usual();
+	const struct gpu *gpu = gpu_smallest();
 	struct stat st;
 	char path[128];
 

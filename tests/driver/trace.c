@@ -340,15 +340,9 @@ static void the_first_touch_after_a_reset_tells_its_wait(void **state)
 	vfio_stop(&v);
 }
 
-/* The GPU with the least memory: on the model, all of it is usemem. */
-static const struct gpu *small(void)
-{
-	return gpu_find(gpu_exists("tinymem") ? "tinymem" : "s1h");
-}
-
 static void a_scrub_tells_bytes_times_and_workers(void **state)
 {
-	const struct gpu *gpu = small();
+	const struct gpu *gpu = gpu_smallest();
 	unsigned long long bytes, written, ns, flush_ns;
 	unsigned int workers;
 	int result, found;
@@ -376,7 +370,7 @@ static void a_scrub_tells_bytes_times_and_workers(void **state)
 /* The registers may read ready for some milliseconds after a reset. */
 static void a_scrub_looks_twice(void **state)
 {
-	const struct gpu *gpu = small();
+	const struct gpu *gpu = gpu_smallest();
 	uint64_t first = 0, last = 0;
 	const char *line;
 

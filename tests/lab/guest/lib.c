@@ -476,6 +476,11 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
 	close(fd);
 }
 
+const struct gpu *gpu_smallest(void)
+{
+	return gpu_find(gpu_exists("tinymem") ? "tinymem" : "s1h");
+}
+
 int gpu_group(const struct gpu *gpu)
 {
 	char name[64];

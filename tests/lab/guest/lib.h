@@ -102,6 +102,9 @@ struct gpu {
 const struct gpu *gpu_find(const char *name);
 bool gpu_exists(const char *name);
 
+/* The one with the least memory that works: on the model, all of it is usemem. */
+const struct gpu *gpu_smallest(void);
+
 /*
  * Binds as an administrator would: driver_override, then the driver's bind
  * file. Returns the error of probe. Unbind undoes both; it may block. If this
