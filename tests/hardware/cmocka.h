@@ -20,6 +20,7 @@ struct CMUnitTest {
 	void (*test_func)(void **state);
 	CMFixtureFunction setup_func;
 	CMFixtureFunction teardown_func;
+	void *initial_state;
 };
 
 #define cmocka_unit_test_setup_teardown(f, setup, teardown) { #f, f, setup, teardown }

@@ -231,6 +231,8 @@ int main(int argc, char **argv)
 	}
 	fixture(group->setup);
 	fixtures = 1;
+	if (test->initial_state)
+		state = test->initial_state;
 	fixture(test->setup_func);
 	fixtures = 2;
 	test->test_func(&state);

@@ -31,11 +31,8 @@ class At:
         return At(self.place, self.offset - offset)
 
 
-# GPU memory, the highest part of RAM, its end, and the end of the CPU's
-# addresses.
-M, RAM, RAM_END, CPU_END = At("memory"), At("RAM"), At("RAM's end"), At("the CPU's end")
-# PCI config space, which the kernel's driver of the host bridge has claimed.
-CONFIG = At("config space")
+# GPU memory.
+M = At("memory")
 
 
 def ram_size(kernel):
@@ -70,17 +67,10 @@ SIZE_33Q = 0x8_5000_0000
 SIDE_BY_SIDE = ("gh200", "second", "odd", "s1h", "noc2c", "nohbm")
 
 
-def gpu(name, base=None, size=None, dsd=None, ready=True, neighbour=False, **model):
-    """A GPU's configuration. dsd: what the firmware says instead of base and
-    size. model: parameters of the model GPU. neighbour: whether its bus has
-    another function."""
-    return {"name": name, "base": base, "size": size, "dsd": dsd or {}, "ready": ready, "neighbour": neighbour, "model": model}
-
-
-def refused(name, base=None, size=None, dsd=None):
-    """A GPU that must be refused before the driver waits for its memory, which
-    is never ready."""
-    return gpu(name, base, size, dsd, ready=False)
+def gpu(name, base=None, size=None, ready=True, neighbour=False, **model):
+    """A GPU's configuration. model: parameters of the model GPU. neighbour:
+    whether its bus has another function."""
+    return {"name": name, "base": base, "size": size, "ready": ready, "neighbour": neighbour, "model": model}
 
 
 # A stand-in takes 24 MiB of the host bridge's 32-bit window. No more would fit.
@@ -105,46 +95,19 @@ GPUS = [
     # kernel does bus resets for its id, too.
     gpu("none", ready=False, aer=True, device=0x2941, bar2_size=64 * KiB),
 
-    # One step inside the limits of those refused below.
-    gpu("afterram", RAM_END, FUNCTIONAL),
-    gpu("adjacent", M + FUNCTIONAL, FUNCTIONAL),
-    gpu("topmost", CPU_END - FUNCTIONAL, FUNCTIONAL),
-
-    # One property without the other; the C2C link failed.
-    refused("onlybase", base=M),
-    refused("onlysize", dsd={"size": FUNCTIONAL}),
-    refused("sizezero", M, 0),
-
-    # Wrong types. If a value is a buffer, the kernel drops the whole table.
-    refused("strbase", M, FUNCTIONAL, dsd={"base": {"string": "0x8000000000"}}),
-    gpu("bufsize", M, FUNCTIONAL, dsd={"size": {"buffer": list(FUNCTIONAL.to_bytes(8, "little"))}}, ready=False),
-    refused("pkgbase", M, FUNCTIONAL, dsd={"base": {"package": [M, 0]}}),
-    gpu("pkg1", M, FUNCTIONAL, dsd={"base": {"package": [M]}}),     # the property API reads this as an integer
-
-    # Outside the machine's addresses, and around 2^64.
-    refused("beyond", CPU_END - FUNCTIONAL + 64 * KiB, FUNCTIONAL),
-    refused("wraps", (1 << 64) - GiB, FUNCTIONAL),
-    refused("unaligned", M + 0x800, FUNCTIONAL),
+    # One property without the other: the driver refuses it.
+    gpu("onlybase", base=M, ready=False),
 
     # Memory that has another owner.
-    refused("inram", RAM + 256 * MiB, 256 * MiB),           # all of it
-    refused("ramedge", RAM_END - 64 * KiB, FUNCTIONAL),
-    refused("aroundram", RAM - 512 * MiB, 8 * GiB),
     gpu("overlap", M + FUNCTIONAL - 64 * KiB, FUNCTIONAL),  # with the last page of gh200, of any page size
     # usemem starts before the host bridge's window and ends in it. The driver
     # can claim resmem alone.
     gpu("claimbusy", M - 256 * MiB, FUNCTIONAL),
-
-    # Too small, and too large for vfio.
-    refused("small", M, 1536 * MiB - 1),
-    refused("tiny", M, GiB),
-    refused("hugebar", 1 << 41, (1 << 40) + 2 * GiB),
 ]
 
 MODEL_GPUS = [
     # A stand-in can't have a DVSEC.
     gpu("nodefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=1, bar2_size=64 * KiB),
-    gpu("hasdefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=0),
 
     # Its power can be cut: D3cold.
     gpu("d3cold", M + 8 * GiB, FUNCTIONAL, power=True),
@@ -159,8 +122,6 @@ MODEL_GPUS = [
     # middle of a page; the bus can be reset, and the power cut. Beside
     # stand-ins there is no room for it, so "odd" takes its place.
     gpu("random", M + 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
-    # Its memory is config space, which has another owner.
-    gpu("held", CONFIG + MiB, 64 * MiB, mig_dvsec=1, ready_after_ms=None, bar0_size=64 * KiB),
     # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
     gpu("noreset", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
 
@@ -199,24 +160,13 @@ MODEL_GPUS = [
 ]
 
 
-TEBIBYTES = ("hugebar", "widest")
-
-
-def ecam(arch):
-    """Where QEMU's machines have PCI config space."""
-    return 0xB000_0000 if arch is vm.AMD64 else 0x40_1000_0000
-
-
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
-    ram = ram_size(kernel)
-    start, end = vm.ram_range(kernel.arch, ram)
-    places = {M.place: vm.memory_address(kernel.arch, ram, vm.MEMORY_MAX), RAM.place: start, RAM_END.place: end,
-              CPU_END.place: 1 << kernel.arch.phys_bits, CONFIG.place: ecam(kernel.arch)}
+    places = {M.place: vm.memory_address(kernel.arch, ram_size(kernel), vm.MEMORY_MAX)}
     all_of_them = resolved(GPUS + (MODEL_GPUS if kernel.has_model else []), places)
     # An emulated x86-64 CPU has 1 TiB of addresses, and its config space is
     # elsewhere.
-    absent = (*TEBIBYTES, "d3cold") if kernel.arch is vm.AMD64 else ()
+    absent = ("widest", "d3cold") if kernel.arch is vm.AMD64 else ()
     wanted = [g for g in all_of_them if g["name"] not in absent]
     if kernel.arch is vm.AMD64:
         for g in wanted:

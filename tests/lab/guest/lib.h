@@ -55,6 +55,10 @@ struct case_group {
 
 #define CASES(array)	array, ARRAY_SIZE(array), __FILE__
 
+/* A case of a function that several share. *state points to its row, what varies. */
+#define VARIANT(name, function, setup, teardown, row) \
+	{ #name, function, setup, teardown, row }
+
 extern const struct case_group groups[];
 
 /*

@@ -37,7 +37,7 @@ COUNT, SEED = 200, 2342
 # The programs that could see a mistake in a file, likely and quick ones first,
 # on newest or on another kernel. trace.c only instantiates the tracepoints.
 PROGRAMS = {
-    "src/arith.c": "unit discovery config random",
+    "src/arith.c": "unit discovery firmware config random",
     "src/cfgemu.c": "config reset oddities random privilege",
     "src/device.c": "region mmap config sysfs reset trace poison power gate dmabuf discovery plain scrub cycles random privilege"
                     " races",
@@ -45,7 +45,7 @@ PROGRAMS = {
     # Linux 6.12 does not log that error recovery failed.
     "src/gate.c": "mmap reset gate power aer wait trace dmabuf ready config scrub oddities random cycles races stable/aer",
     "src/poison.c": "poison",
-    "src/probe.c": "discovery plain sysfs region reset ready scrub failures oddities cycles random privilege races",
+    "src/probe.c": "discovery firmware plain sysfs region reset ready scrub failures oddities cycles random privilege races",
     "src/ready.c": "ready wait power aer discovery scrub failures oddities random cycles races",
     # What the newest kernel itself checks.
     "src/region.c": "region mmap poison trace config reset gate wait thp oddities failures random cycles privilege races"
@@ -57,6 +57,8 @@ PROGRAMS = {
     "src/sysfs.c": "sysfs discovery scrub privilege",
     "src/window.c": "rw power gate scrub cycles failures random",
 }
+# Tests that are no programs of driver/.
+FOLDERS = {"unit": "tests/unit/test_arith.c", "firmware": "tests/firmware"}
 # For which kernel a file is parsed and compiled, if not newest.
 BUILT = {"src/shadow.c": "oldstable"}
 # The lowest numbers that show something.
@@ -95,7 +97,7 @@ class Copy:
     def failed(self, wanted, settings=()):
         """The first test that fails on each kernel, or ""."""
         for kernel, names in by_kernel(wanted).items():
-            paths = ["tests/unit/test_arith.c" if n == "unit" else programs.source_of(n).relative_to(vm.PROJECT) for n in names]
+            paths = [FOLDERS.get(n) or programs.source_of(n).relative_to(vm.PROJECT) for n in names]
             command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "--kernel", kernel,
                        *(w for s in (*SETTINGS, *settings) for w in ("--set", s)), *paths]
             # A mistake may make a machine hang.
