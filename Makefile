@@ -167,16 +167,13 @@ ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo test check check-all check-long hardware-tests kernels bench bench-waits generated pictures
+.PHONY: demo test check check-all check-long hardware-tests kernels bench bench-waits generated
+# The tool is compiled while the kernel is downloaded.
 demo:
-	@$(TOOLBOX) kernel newest
-	@$(TOOLBOX) run -- python3 scripts/dev/demo/demo.py
-
-# docs/pictures: records what the programs print, and draws all anew.
-pictures:
-	@$(TOOLBOX) kernel newest
-	@$(TOOLBOX) run -- python3 scripts/dev/demo/record.py
-	@$(TOOLBOX) run -- scripts/dev/pictures
+	@$(TOOLBOX) ensure
+	@$(TOOLBOX) run -- python3 -c 'from cli.common import build; build("aarch64-linux-gnu-")' & \
+	   $(TOOLBOX) kernel newest; rc=$$?; wait $$! && exit $$rc
+	@$(TOOLBOX) run -- python3 scripts/dev/demo.py
 
 # Some tests, with the newest kernel unless --kernel names another.
 test:
@@ -237,12 +234,14 @@ build/doctor.md:
 	@mkdir -p build
 	@$(MAKE) -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > $@
 
-# The findings in docs/doctor.md, the table of kernels in docs/versions.md, and SITE
-# in README.md and in docs/examples.
+# The findings in docs/doctor.md, the table of kernels in docs/versions.md, what
+# `make demo` prints in README.md, and SITE there and in docs/examples.
 generated:
 	@$(TOOLBOX) run -- make -s build/doctor.md
 	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/dev/kernel-table
+	@$(TOOLBOX) kernel newest
+	@$(TOOLBOX) run -- python3 scripts/dev/demo.py --record
 	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
 	@sed -i "s#^ARG SITE=.*#ARG SITE=$$(scripts/packaging/setting SITE)#" docs/examples/*Containerfile
 
@@ -277,7 +276,6 @@ help:
 	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
 	@echo '  hardware-tests make the archive of the programs that test the driver on a real GPU, build/nvgrace-gpu-tests.tar.gz'
 	@echo '  generated     write the findings in docs/doctor.md, the table of kernels in docs/versions.md and the URL in README.md from their sources'
-	@echo '  pictures      record the programs of docs/pictures again, and draw all pictures'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'
 	@echo '  distclean     also remove the cache with its tools and kernels'

@@ -37,7 +37,7 @@ COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 def make(*words):
     """The CompletedProcess of make in cli/. What the compiler has compiled before
     comes from the cache."""
-    return subprocess.run(["scripts/dev/toolbox", "cached", "--", "make", "-s", "-C", "cli", *words], cwd=PROJECT,
+    return subprocess.run(["scripts/dev/toolbox", "cached", "--", "make", "-s", f"-j{os.cpu_count()}", "-C", "cli", *words], cwd=PROJECT,
                           capture_output=True, text=True)
 
 

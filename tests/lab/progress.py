@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Shows what is going on, and for how long. scripts/dev/demo/demo.py uses it."""
+"""Shows what is going on, and for how long. scripts/dev/demo.py uses it."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ QUIET = 10
 
 class Step:
     """with Step("doing something"): ... shows the text and the seconds, on a
-    terminal every second. It may be left twice."""
+    terminal every second."""
 
     def __init__(self, text):
         self.text = text
@@ -35,8 +35,6 @@ class Step:
                 print(f"  ... {seconds:.0f} s", flush=True)
 
     def __exit__(self, *exc):
-        if self._over.is_set():
-            return
         self._over.set()
         self._thread.join()
         seconds = time.monotonic() - self._start

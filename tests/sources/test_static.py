@@ -79,7 +79,7 @@ def run(*command):
     """Run a program with the compiler's cache, at the path that all clones share."""
     environment = {"LD_LIBRARY_PATH": f"build/static/lib:{root()}{vm.NATIVE.libraries}",
                    "COCCINELLE_HOME": f"{root()}/usr/lib/coccinelle",
-                   "PYTHONPATH": f"tests:scripts/dev/demo:{root()}/usr/lib/coccinelle/python:{root()}/usr/lib/python3/dist-packages"}
+                   "PYTHONPATH": f"tests:scripts/dev:{root()}/usr/lib/coccinelle/python:{root()}/usr/lib/python3/dist-packages"}
     return subprocess.run([toolbox.TOOLBOX, "cached", "--", "env", *(f"{name}={value}" for name, value in environment.items()), *command],
                           cwd=vm.PROJECT, capture_output=True, text=True)
 
@@ -121,7 +121,7 @@ def test_shellcheck():
 @pytest.mark.all
 @pytest.mark.needs("root analysis")
 def test_pylint():
-    assert_content(remembered([".pylintrc", *SOURCES["python"]], "python3", "-m", "pylint", "--source-roots=tests,scripts/dev/demo",
+    assert_content(remembered([".pylintrc", *SOURCES["python"]], "python3", "-m", "pylint", "--source-roots=tests,scripts/dev",
                               *SOURCES["python"]))
 
 
