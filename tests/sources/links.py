@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Checks the links in Markdown pages; scripts/dev/style calls it.
 
-    links.py files PAGE...       every relative link leads to a file or folder
-    links.py headings PAGE...    every #anchor is a heading of its page
+    links.py PAGE...
 
-Prints a line for each broken link. Exit status: 0 if there is none, 1 if there
-is one. Links with a scheme, such as https:, are not checked.
+Every relative link must lead to a file or folder, and every #anchor to a heading
+of its page. Prints a line for each broken link. Exit status: 0 if there is none, 1
+if there is one. Links with a scheme, such as https:, are not checked.
 """
 
 import functools
@@ -42,23 +42,17 @@ def anchors(page):
     return found
 
 
-def broken(what, page):
-    """The targets in a page that lead nowhere; what: files or headings."""
+def broken(page):
+    """The targets in a page that lead nowhere."""
     for target in links(page):
         path, _, anchor = target.partition("#")
         where = page.parent / path if path else page
-        if what == "files":
-            if not where.exists():
-                yield target
-        elif anchor and where.suffix == ".md" and where.exists() and anchor not in anchors(where.resolve()):
+        if not where.exists() or anchor and where.suffix == ".md" and anchor not in anchors(where.resolve()):
             yield target
 
 
 def main():
-    what, *pages = sys.argv[1:]
-    if what not in ("files", "headings"):
-        sys.exit(__doc__)
-    lines = [f"{page}: {target}" for page in pages for target in broken(what, pathlib.Path(page))]
+    lines = [f"{page}: {target}" for page in sys.argv[1:] for target in broken(pathlib.Path(page))]
     print("\n".join(lines), end="\n" if lines else "")
     sys.exit(1 if lines else 0)
 

@@ -38,7 +38,7 @@ C_FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', '-DLIBEXECDIR="/x"',
 def sources():
     """The project's files by kind: {"c": [...], "sh": [...], "python": [...]}."""
     found = {"c": [], "sh": [], "python": []}
-    for folder in ("cli", "debian", "docs", "rpm", "scripts", "tests"):
+    for folder in (".ci", "cli", "debian", "docs", "rpm", "scripts", "tests"):
         for path in sorted((vm.PROJECT / folder).rglob("*")):
             name = path.relative_to(vm.PROJECT)
             if "__pycache__" in name.parts or not path.is_file():
