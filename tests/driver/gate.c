@@ -31,16 +31,27 @@
 #define D0		0
 #define D3HOT		3
 
-static struct vfio v;
+/* What varies between cases of one function. */
+struct variant {
+	const char *gpu;
+	bool unmapped;		/* nothing of its memory */
+	void (*reset)(void);
+	/* A write that closes the gate: bytes of config space, or of PM_CAP_ID. */
+	bool power;
+	unsigned int at, count;
+};
+
+static struct vfio v = { .device = -1 };
 static size_t page;
 static const unsigned int indexes[] = { USEMEM, RESMEM };
 
 /* In each part, a page that every test has mapped in, and one that may be. */
 static char *old[2], *fresh[2];
 
-static void open_gpu(const char *name)
+static int setup(void **state)
 {
-	const struct gpu *gpu = gpu_find(name);
+	const struct variant *variant = *state;
+	const struct gpu *gpu = gpu_find(variant->gpu);
 	size_t i;
 
 	page = sysconf(_SC_PAGESIZE);
@@ -50,8 +61,8 @@ static void open_gpu(const char *name)
 			gpu_bar0_write(gpu, MODEL_RESET_DELAY, 0);
 		gpu_unready(gpu, 0);
 	}
-	vfio_start(&v, name);
-	for (i = 0; i < 2; i++) {
+	vfio_start(&v, variant->gpu);
+	for (i = 0; i < 2 && !variant->unmapped; i++) {
 		old[i] = vfio_map(&v, indexes[i], 0, page, RW, MAP_SHARED,
 				  NULL);
 		/* Far enough away that no fault maps both pages. */
@@ -59,34 +70,26 @@ static void open_gpu(const char *name)
 				    MAP_SHARED, NULL);
 		strcpy(old[i], "before");
 	}
-}
-
-static void close_gpu(void)
-{
-	size_t i;
-
-	for (i = 0; i < 2; i++) {
-		munmap(old[i], page);
-		munmap(fresh[i], page);
-	}
-	vfio_close(&v);
-}
-
-static int setup(void **state)
-{
-	open_gpu("second");
 	return 0;
 }
 
-static int setup_gh200(void **state)
+static void unmap(char **at)
 {
-	open_gpu("gh200");
-	return 0;
+	if (*at)
+		munmap(*at, page);
+	*at = NULL;
 }
 
 static int teardown(void **state)
 {
-	close_gpu();
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		unmap(&old[i]);
+		unmap(&fresh[i]);
+	}
+	if (v.device >= 0)
+		vfio_close(&v);
 	gpu_unbind_all();
 	return 0;
 }
@@ -140,34 +143,6 @@ static uint16_t command(void)
 	return val;
 }
 
-/* The byte, the register, with what follows it, and with what precedes it. */
-static void while_decoding_is_off_nothing_is_in_reach(void **state)
-{
-	static const struct {
-		unsigned int at;
-		unsigned int count;
-	} ways[] = { { 4, 1 }, { 4, 2 }, { 4, 4 }, { 0, 64 } };
-	char on[64], off[64];
-	size_t i;
-
-	assert_true(command() & COMMAND_MEMORY);
-	assert_int_equal(vfio_read(&v, CONFIG, on, 64), 64);
-	memcpy(off, on, 64);
-	off[4] &= ~COMMAND_MEMORY;
-	for (i = 0; i < ARRAY_SIZE(ways); i++) {
-		assert_int_equal(vfio_write(&v, CONFIG + ways[i].at,
-					    off + ways[i].at, ways[i].count),
-				 ways[i].count);
-		assert_false(command() & COMMAND_MEMORY);
-		assert_out_of_reach();
-		assert_int_equal(vfio_write(&v, CONFIG + ways[i].at,
-					    on + ways[i].at, ways[i].count),
-				 ways[i].count);
-		assert_true(command() & COMMAND_MEMORY);
-		assert_back();
-	}
-}
-
 /* The tail of the BAR is no memory, and can be read all the same. */
 static void what_is_no_memory_needs_no_decoding(void **state)
 {
@@ -208,14 +183,28 @@ static void set_power_state(uint16_t state)
 			 2);
 }
 
-static void in_D3hot_nothing_is_in_reach(void **state)
+static void while_closed_nothing_is_in_reach(void **state)
 {
+	const struct variant *w = *state;
+	uint64_t base = CONFIG + (w->power ? pm_cap() : 0);
+	char on[64], off[64];
 	int i;
 
+	assert_true(command() & COMMAND_MEMORY);
+	assert_int_equal(vfio_read(&v, base, on, 64), 64);
+	memcpy(off, on, 64);
+	if (w->power)
+		off[PM_CTRL] |= D3HOT;
+	else
+		off[4] &= ~COMMAND_MEMORY;
 	for (i = 0; i < 3; i++) {
-		set_power_state(D3HOT);
+		assert_int_equal(vfio_write(&v, base + w->at, off + w->at,
+					    w->count), w->count);
+		assert_true(w->power || !(command() & COMMAND_MEMORY));
 		assert_out_of_reach();
-		set_power_state(D0);
+		assert_int_equal(vfio_write(&v, base + w->at, on + w->at,
+					    w->count), w->count);
+		assert_true(command() & COMMAND_MEMORY);
 		assert_back();
 	}
 }
@@ -258,84 +247,34 @@ static void unready_after_resets(void)
 	vfio_unready_after_resets(&v);
 }
 
-/* An access in a thread, since it may wait. */
-struct user {
-	pthread_t thread;
-	volatile pid_t tid;
-	char *page;		/* to access; NULL: to read instead */
-	volatile bool done;
-	ssize_t result;
-};
-
-static void look_for_b(void *arg)
-{
-	struct user *u = arg;
-
-	u->result = *(volatile char *)u->page == 'b' ? 1 : 0;
-}
-
-static void *use(void *arg)
-{
-	struct user *u = arg;
-	char word[8] = "";
-
-	u->tid = this_thread();
-	if (u->page && raises_sigbus(look_for_b, u))
-		u->result = -EFAULT;
-	else if (!u->page)
-		u->result = vfio_read(&v, REGION(USEMEM), word, 1);
-	u->done = true;
-	return NULL;
-}
-
-/* Starts an access, which may not finish. */
-static void start_user(struct user *u, char *at)
-{
-	*u = (struct user){ .page = at };
-	assert_int_equal(pthread_create(&u->thread, NULL, use, u), 0);
-	while (!u->tid)
-		usleep(1000);
-	until_it_waits(u->tid);
-	assert_true(!u->done || waits_are_over());
-}
-
 /* Starts accesses to both pages and a read. None of them may finish. */
-static void start_users(struct user u[3])
+static void start_users(struct access u[3])
 {
 	size_t i;
 
-	for (i = 0; i < 3; i++)
-		start_user(&u[i], i < 2 ? old[i] : NULL);
-	for (i = 0; i < 3; i++)
-		assert_true(!u[i].done || waits_are_over());
-}
-
-static void join_users(struct user *u, size_t count)
-{
-	size_t i;
-
-	for (i = 0; i < count; i++) {
-		pthread_join(u[i].thread, NULL);
-		assert_int_equal(u[i].result, 1);
+	for (i = 0; i < 3; i++) {
+		u[i] = (struct access){ .dev = &v, .how = i < 2 ? LOAD : READ };
+		u[i].page = old[i % 2];
+		u[i].at = REGION(USEMEM);
+		u[i].beside = beside(access_memory, &u[i]);
 	}
+	assert_all_wait(u, 3);
 }
 
 /*
  * The accesses must end because the memory becomes ready. Returns false if the
  * test must begin anew.
  */
-static bool release_users(struct user *u, size_t count)
+static bool release_users(struct access u[3])
 {
 	size_t i;
 
 	vfio_make_ready(&v);
-	if (!waits_again()) {
-		join_users(u, count);
-		return true;
-	}
-	for (i = 0; i < count; i++)
-		pthread_join(u[i].thread, NULL);
-	return false;
+	if (!all_succeed(u, 3))
+		return false;
+	for (i = 0; i < 3; i++)
+		assert_string_equal((char *)&u[i].word, "before");
+	return true;
 }
 
 /*
@@ -345,12 +284,9 @@ static bool release_users(struct user *u, size_t count)
 static void leaving_D3hot_asks_for_readiness_again(void **state)
 {
 	uint64_t before, soft;
-	struct user u[3];
+	struct access u[3];
 	int i;
 
-	close_gpu();
-	gpu_unbind_all();
-	open_gpu("softreset");
 	/* Binding and opening have left D3hot, too. */
 	soft = host_counter(v.gpu, "soft_resets");
 	for (i = 0; i < 3; i++) {
@@ -367,7 +303,7 @@ static void leaving_D3hot_asks_for_readiness_again(void **state)
 			assert_int_equal(host_counter(v.gpu, "soft_resets"),
 					 ++soft);
 			start_users(u);
-		} while (!release_users(u, 3));
+		} while (!release_users(u));
 		assert_true(looks() > before);
 		assert_back();
 	}
@@ -382,10 +318,6 @@ static void a_cxl_part_in_D3hot_is_not_asked(void **state)
 	char byte;
 	int i;
 
-	close_gpu();
-	gpu_unbind_all();
-	page = sysconf(_SC_PAGESIZE);
-	vfio_start(&v, "cxl");
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	for (i = 0; i < 2; i++) {
 		set_power_state(D3HOT);
@@ -395,66 +327,54 @@ static void a_cxl_part_in_D3hot_is_not_asked(void **state)
 		assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 		assert_readiness("ready");
 	}
-	vfio_close(&v);
-	gpu_unbind_all();
-	open_gpu("second");
 }
 
 /*
  * D3hot and D0 from two threads, concurrently with accesses: no access may hang
  * or see wrong data.
  */
-static volatile bool stop;
-
-static void *change_power(void *arg)
+static long change_power(void *unused)
 {
 	uint16_t states[2] = { D3HOT, D0 };
 	unsigned int at = pm_cap() + PM_CTRL;
 	unsigned int i;
 
-	for (i = 0; !stop; i++)
+	for (i = 0; still_wanted(); i++)
 		vfio_write(&v, CONFIG + at, &states[i % 2], 2);
-	return NULL;
+	return 0;
 }
 
-static void *use_anyhow(void *arg)
+static long use_anyhow(void *unused)
 {
-	unsigned int *wrong = arg;
 	uint64_t word = 0x1122334455667788, back;
+	long wrong = 0;
 	ssize_t ret;
 
-	while (!stop) {
+	while (still_wanted()) {
 		ret = vfio_write(&v, REGION(RESMEM) + page, &word, 8);
 		if (ret == 8)
 			ret = vfio_read(&v, REGION(RESMEM) + page, &back, 8);
 		if (ret != -EIO && (ret != 8 || back != word))
-			++*wrong;
+			wrong++;
 	}
-	return NULL;
+	return wrong;
 }
 
 static void changes_of_power_beside_accesses_end(void **state)
 {
-	unsigned int i, wrong = 0, sigbus = 0, good = 0;
-	pthread_t threads[3];
+	struct beside *changes[] = { beside(change_power, NULL), beside(change_power, NULL) };
+	struct beside *accesses = beside(use_anyhow, NULL);
+	unsigned int i, sigbus = 0;
+	long wrong;
 
-	stop = false;
-	pthread_create(&threads[0], NULL, change_power, NULL);
-	pthread_create(&threads[1], NULL, change_power, NULL);
-	pthread_create(&threads[2], NULL, use_anyhow, &wrong);
-	for (i = 0; i < 300; i++) {
-		if (raises_sigbus(touch_read, old[i % 2]))
-			sigbus++;
-		else
-			good++;
-	}
-	stop = true;
-	for (i = 0; i < 3; i++)
-		pthread_join(threads[i], NULL);
+	for (i = 0; i < 300; i++)
+		sigbus += raises_sigbus(touch_read, old[i % 2]);
+	ended(changes[0]);
+	ended(changes[1]);
+	wrong = ended(accesses);
 	set_power_state(D0);
-	print_message("# %u accesses raised SIGBUS, %u succeeded\n", sigbus, good);
+	print_message("# %u of 300 accesses raised SIGBUS\n", sigbus);
 	assert_int_equal(wrong, 0);
-	assert_int_equal(sigbus + good, 300);
 	assert_back();
 }
 
@@ -477,10 +397,6 @@ static void after_leaving_D3hot_the_wait_is_whole(void **state)
 	uint32_t delay = 500;
 	char byte;
 
-	close_gpu();
-	gpu_unbind_all();
-	page = sysconf(_SC_PAGESIZE);
-	vfio_start(&v, "cxlsoft");
 	vfio_unready_after_resets(&v);
 	reset();
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
@@ -489,9 +405,6 @@ static void after_leaving_D3hot_the_wait_is_whole(void **state)
 	set_power_state(D0);
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
-	vfio_close(&v);
-	gpu_unbind_all();
-	open_gpu("second");
 }
 
 /*
@@ -532,34 +445,27 @@ static void go_on(void)
 	assert_int_equal(ioctl(faults, UFFDIO_ZEROPAGE, &zero), 0);
 }
 
-struct stalled {
-	pthread_t thread;
-	uint64_t at;
-	ssize_t ret;
-};
-
-static void *write_stalled(void *arg)
+/* 4 bytes before the missing page, and 4 in it. */
+static long write_stalled(void *at)
 {
-	struct stalled *w = arg;
-
-	w->ret = vfio_write(&v, w->at, stalling + page - 4, 8);
-	return NULL;
+	return vfio_write(&v, *(uint64_t *)at, stalling + page - 4, 8);
 }
 
 /*
- * Writes @first to the 4 bytes at @at, and zeros after them once go_on() is
+ * Writes @first to the 4 bytes at *@at, and zeros after them once go_on() is
  * called.
  */
-static void start_stalled(struct stalled *w, uint64_t at, uint32_t first)
+static struct beside *start_stalled(const uint64_t *at, uint32_t first)
 {
+	struct beside *write;
 	struct uffd_msg stalls;
 
 	begin_to_stall();
 	memcpy(stalling + page - 4, &first, 4);
-	w->at = at;
-	assert_int_equal(pthread_create(&w->thread, NULL, write_stalled, w), 0);
+	write = beside(write_stalled, at);
 	assert_int_equal(read(faults, &stalls, sizeof(stalls)), sizeof(stalls));
 	assert_int_equal(stalls.event, UFFD_EVENT_PAGEFAULT);
+	return write;
 }
 
 static void do_nothing(int signal)
@@ -570,24 +476,25 @@ static void do_nothing(int signal)
  * Whether a thread that waits sleeps on after a signal that does not kill.
  * Otherwise it uses its processor until it may go on.
  */
-static bool sleeps_on(const struct user *u)
+static bool sleeps_on(const struct beside *b)
 {
 	bool asleep = true;
 	unsigned int i;
 
 	signal(SIGUSR1, do_nothing);
-	assert_int_equal(pthread_kill(u->thread, SIGUSR1), 0);
+	assert_int_equal(pthread_kill(b->thread, SIGUSR1), 0);
 	for (i = 0; i < 50; i++) {
 		usleep(1000);
-		asleep &= state_of(u->tid) == 'D';
+		asleep &= state_of(b->tid) == 'D';
 	}
 	return asleep;
 }
 
 static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 {
-	struct stalled w = { };
-	struct user u[3];
+	uint64_t at = CONFIG + pm_cap() + PM_CTRL;
+	struct beside *write;
+	struct access u[3];
 	bool asleep = true;
 	int status;
 	pid_t child;
@@ -599,14 +506,13 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	 * waiting threads.
 	 */
 	assert_back();
-	assert_int_equal(vfio_read(&v, CONFIG + pm_cap() + PM_CTRL, &now, 4),
-			 4);
-	start_stalled(&w, CONFIG + pm_cap() + PM_CTRL, now);
+	assert_int_equal(vfio_read(&v, at, &now, 4), 4);
+	write = start_stalled(&at, now);
 	waits_have_no_end();
 	start_users(u);
 	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 	for (i = 0; i < ARRAY_SIZE(u); i++)
-		asleep &= sleeps_on(&u[i]);
+		asleep &= sleeps_on(u[i].beside);
 	/* A process that waits can be killed. */
 	child = fork();
 	if (!child) {
@@ -618,9 +524,8 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFSIGNALED(status));
 	go_on();
-	pthread_join(w.thread, NULL);
-	assert_int_equal(w.ret, 8);
-	join_users(u, 3);
+	assert_int_equal(ended(write), 8);
+	assert_true(release_users(u));
 	/* Asserted here, because nobody would end these threads' waits. */
 	assert_true(asleep);
 	assert_back();
@@ -632,7 +537,7 @@ struct crossed {
 	unsigned int written, refused;
 };
 
-static void *write_crossed(void *arg)
+static long write_crossed(void *arg)
 {
 	struct crossed *w = arg;
 	ssize_t ret;
@@ -643,7 +548,7 @@ static void *write_crossed(void *arg)
 		w->written += ret == 2;
 		w->refused += ret == -EFAULT;
 	}
-	return NULL;
+	return 0;
 }
 
 /*
@@ -654,7 +559,7 @@ static void two_config_writes_from_each_others_memory_end(void **state)
 {
 	struct vfio other;
 	struct crossed w[2];
-	pthread_t thread;
+	struct beside *first;
 	char *map;
 
 	vfio_start(&other, "s1h");
@@ -664,9 +569,9 @@ static void two_config_writes_from_each_others_memory_end(void **state)
 	memset(old[0], 0, 8);
 	w[0] = (struct crossed){ .dev = &v, .buffer = map };
 	w[1] = (struct crossed){ .dev = &other, .buffer = old[0] };
-	assert_int_equal(pthread_create(&thread, NULL, write_crossed, &w[0]), 0);
+	first = beside(write_crossed, &w[0]);
 	write_crossed(&w[1]);
-	pthread_join(thread, NULL);
+	ended(first);
 	assert_int_equal(w[0].written + w[0].refused, 1000);
 	assert_int_equal(w[1].written + w[1].refused, 1000);
 	strcpy(old[0], "before");
@@ -738,7 +643,7 @@ static void low_power_takes_mappings_away(void **state)
 /* A CPU may speculatively read anything that it has a cacheable mapping of. */
 static void unready_memory_has_no_mapping_at_all(void **state)
 {
-	struct user u[3];
+	struct access u[3];
 
 	do {
 		assert_back();
@@ -748,64 +653,61 @@ static void unready_memory_has_no_mapping_at_all(void **state)
 		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 		start_users(u);
 		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
-	} while (!release_users(u, 3));
+	} while (!release_users(u));
 	assert_int_equal(kernel_mappings(v.gpu, NULL), 1);
 }
 
-static void after_a_reset_by_ioctl_all_pages_wait(void **state)
+/* As root, without vfio's knowledge. */
+static void reset_by_sysfs(void)
 {
-	struct user u[3];
-
-	do {
-		unready_after_resets();
-		reset();
-		start_users(u);
-	} while (!release_users(u, 3));
-	assert_back();
+	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
 }
 
-/* As root, without vfio's knowledge. */
-static void after_a_reset_by_sysfs_all_pages_wait(void **state)
+static void after_a_reset_all_pages_wait(void **state)
 {
-	struct user u[3];
+	const struct variant *variant = *state;
+	struct access u[3];
 	uint64_t bar;
 
 	do {
 		bar = 0x4000000000ULL;
 		assert_int_equal(vfio_write(&v, CONFIG + 0x20, &bar, 8), 8);
 		unready_after_resets();
-		assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
+		variant->reset();
 		assert_int_equal(vfio_read(&v, CONFIG + 0x20, &bar, 8), 8);
 		assert_int_equal(bar, 0xc);
 		start_users(u);
-	} while (!release_users(u, 3));
+	} while (!release_users(u));
 	assert_back();
 }
 
-static void *reset_by_sysfs(void *arg)
+static long reset_by_sysfs_always(void *unused)
 {
-	while (!stop) {
+	long bad = 0;
+
+	while (still_wanted()) {
 		if (gpu_sysfs_write(v.gpu, "reset", "1"))
-			++*(unsigned int *)arg;
+			bad++;
 		/*
 		 * Without a pause, a slow machine would do nothing but resets.
 		 */
 		usleep(20000);
 	}
-	return NULL;
+	return bad;
 }
 
-static void *reset_by_ioctl(void *arg)
+static long reset_by_ioctl_always(void *unused)
 {
+	long bad = 0;
 	int ret;
 
-	while (!stop) {
+	while (still_wanted()) {
 		ret = vfio_reset(&v);
 		/* -EAGAIN: another thread holds the device's lock. */
 		if (ret && ret != -EAGAIN)
-			++*(unsigned int *)arg;
+			bad++;
 	}
-	return NULL;
+	return bad;
 }
 
 /*
@@ -814,23 +716,21 @@ static void *reset_by_ioctl(void *arg)
  */
 static void accesses_get_on_beside_resets_of_both_kinds(void **state)
 {
-	unsigned int bad = 0, i;
-	pthread_t threads[2];
+	struct beside *resets[] = {
+		beside(reset_by_sysfs_always, NULL),
+		beside(reset_by_ioctl_always, NULL),
+	};
+	unsigned int i;
 	char word[8];
 
-	stop = false;
-	pthread_create(&threads[0], NULL, reset_by_sysfs, &bad);
-	pthread_create(&threads[1], NULL, reset_by_ioctl, &bad);
 	for (i = 0; i < 30; i++) {
 		assert_string_equal(old[i % 2], "before");
 		assert_int_equal(vfio_read(&v, REGION(indexes[i % 2]), word, 7),
 				 7);
 		assert_string_equal(word, "before");
 	}
-	stop = true;
-	pthread_join(threads[0], NULL);
-	pthread_join(threads[1], NULL);
-	assert_int_equal(bad, 0);
+	for (i = 0; i < ARRAY_SIZE(resets); i++)
+		assert_int_equal(ended(resets[i]), 0);
 }
 
 /* A client must not be able to fill the log. */
@@ -842,7 +742,7 @@ static void resets_write_nothing_into_the_log(void **state)
 	klog_mark();
 	for (i = 0; i < 5; i++)
 		reset();
-	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
+	reset_by_sysfs();
 	assert_back();
 	while (klog_next(&level, line, sizeof(line)))
 		if (strstr(line, v.gpu->addr))
@@ -855,7 +755,7 @@ static void resets_write_nothing_into_the_log(void **state)
  */
 static bool child_waits_like_its_parent(void)
 {
-	struct user u[3];
+	struct access u[3];
 	pid_t child;
 	bool good;
 	int status;
@@ -879,7 +779,7 @@ static bool child_waits_like_its_parent(void)
 	unready_after_resets();
 	reset();
 	start_users(u);
-	good = release_users(u, 3);
+	good = release_users(u);
 	*(volatile char *)old[0] = 'z';
 	*(volatile char *)old[1] = 'z';
 	assert_int_equal(waitpid(child, &status, 0), child);
@@ -909,51 +809,40 @@ static void mappings_in_all_shapes_are_taken_away(void **state)
 
 static void a_mapping_alone_goes_through_the_gate(void **state)
 {
-	char text[8];
-
-	munmap(old[1], page);
-	munmap(fresh[0], page);
-	munmap(fresh[1], page);
+	unmap(&old[1]);
+	unmap(&fresh[0]);
+	unmap(&fresh[1]);
 	vfio_close(&v);
 	assert_true(gpu_bound(v.gpu));
 	/* Only the mapping keeps the device open, and so this reset zaps. */
-	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
+	reset_by_sysfs();
 	assert_string_equal(old[0], "before");
-	munmap(old[0], page);
-	open_gpu("second");
-	memcpy(text, old[0], 7);
-	assert_string_equal(text, "before");
 }
 
 /* No user mappings are left, and both reset and close unmap the kernel's. */
 static volatile bool reset_now, idle;
 
-static void *reset_on_demand(void *arg)
+static long reset_on_demand(void *unused)
 {
-	while (!stop) {
+	while (still_wanted()) {
 		idle = !reset_now;
 		if (idle)
 			usleep(200);
 		else
 			gpu_sysfs_write(v.gpu, "reset", "1");
 	}
-	return NULL;
+	return 0;
 }
 
 static void closing_beside_resets_unmaps_once(void **state)
 {
-	const struct gpu *gpu = gpu_find("s95");
-	pthread_t thread;
+	struct beside *resets;
 	uint16_t on;
 	char byte;
 	int i, at;
 
-	close_gpu();
-	gpu_unbind_all();
-	vfio_start(&v, "s95");
-	stop = false;
 	reset_now = false;
-	assert_int_equal(pthread_create(&thread, NULL, reset_on_demand, NULL), 0);
+	resets = beside(reset_on_demand, NULL);
 	klog_mark();
 	for (i = 0; i < 20; i++) {
 		/* KASAN needs an eighth of what is mapped. */
@@ -967,7 +856,7 @@ static void closing_beside_resets_unmaps_once(void **state)
 		reset_now = false;
 		for (idle = false; !idle; )
 			usleep(200);
-		vfio_open(&v, gpu);
+		vfio_open(&v, v.gpu);
 		/*
 		 * The reset may have saved and restored the state in the middle
 		 * of the close.
@@ -975,19 +864,15 @@ static void closing_beside_resets_unmaps_once(void **state)
 		on = command() | COMMAND_MEMORY;
 		assert_int_equal(vfio_write(&v, COMMAND, &on, 2), 2);
 	}
-	stop = true;
-	pthread_join(thread, NULL);
+	ended(resets);
 	assert_int_equal(klog_count("nonexistent"), 0);
-	vfio_close(&v);
-	gpu_unbind_all();
-	open_gpu("second");
 }
 
 static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 {
 	uint64_t before = v.gpu->is_model ? looks() : 0;
 	uint64_t asleep = 0;
-	struct user u[3];
+	struct access u[3];
 
 	do {
 		assert_back();
@@ -1005,7 +890,7 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 		if (v.gpu->is_model)
 			assert_int_equal(looks(), asleep);
 		host_wakes();
-	} while (!release_users(u, 3));
+	} while (!release_users(u));
 	if (v.gpu->is_model)
 		assert_true(looks() > before);
 	assert_back();
@@ -1014,61 +899,63 @@ static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 /* Tasks that wait for the memory freeze like any other. */
 static void waiting_does_not_keep_the_host_awake(void **state)
 {
-	struct user u[3];
+	struct access u[3];
 
 	do {
 		unready_after_resets();
 		reset();
 		start_users(u);
 		suspend_host();
-	} while (!release_users(u, 3));
+	} while (!release_users(u));
 	assert_back();
 }
 
-static void *write_power_state(void *arg)
+static long write_power_state(void *state)
 {
 	unsigned int at = pm_cap() + PM_CTRL;
 
 	/*
 	 * Some writes fail: the other thread's put their buffer out of reach.
 	 */
-	while (!stop)
-		vfio_write(&v, CONFIG + at, arg, 2);
-	return NULL;
+	while (still_wanted())
+		vfio_write(&v, CONFIG + at, state, 2);
+	return 0;
 }
 
 static void changing_power_does_not_keep_the_host_awake(void **state)
 {
 	static uint16_t plain;
-	pthread_t threads[2];
+	struct beside *writes[2];
 
 	memset(fresh[0], 0, 8);
-	stop = false;
-	pthread_create(&threads[0], NULL, write_power_state, fresh[0]);
-	pthread_create(&threads[1], NULL, write_power_state, &plain);
+	writes[0] = beside(write_power_state, fresh[0]);
+	writes[1] = beside(write_power_state, &plain);
 	usleep(200000);
 	suspend_host();
-	stop = true;
-	pthread_join(threads[0], NULL);
-	pthread_join(threads[1], NULL);
+	ended(writes[0]);
+	ended(writes[1]);
 	assert_back();
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-#define TEST_GH200(name) cmocka_unit_test_setup_teardown(name, setup_gh200, teardown)
+#define LIKE(function, name, ...) \
+	VARIANT(name, function, setup, teardown, &((struct variant){ __VA_ARGS__ }))
+#define TEST(name)	LIKE(name, name, .gpu = "second")
 
 static const struct CMUnitTest tests[] = {
 	TEST(what_is_no_memory_needs_no_decoding),
 	TEST(asking_for_low_power_loses_nothing),
 	TEST(low_power_takes_mappings_away),
 	TEST(unready_memory_has_no_mapping_at_all),
-	TEST(after_a_reset_by_ioctl_all_pages_wait),
-	TEST(after_a_reset_by_sysfs_all_pages_wait),
+	LIKE(after_a_reset_all_pages_wait, after_a_reset_by_ioctl_all_pages_wait,
+	     .gpu = "second", .reset = reset),
+	LIKE(after_a_reset_all_pages_wait, after_a_reset_by_sysfs_all_pages_wait,
+	     .gpu = "second", .reset = reset_by_sysfs),
 	TEST(accesses_get_on_beside_resets_of_both_kinds),
 	TEST(resets_write_nothing_into_the_log),
 	TEST(mappings_in_all_shapes_are_taken_away),
 	TEST(a_mapping_alone_goes_through_the_gate),
-	TEST(closing_beside_resets_unmaps_once),
+	LIKE(closing_beside_resets_unmaps_once, closing_beside_resets_unmaps_once,
+	     .gpu = "s95", .unmapped = true),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
@@ -1091,12 +978,15 @@ static const struct CMUnitTest stall_tests[] = {
 
 /* A stand-in has no power states. */
 static const struct CMUnitTest power_tests[] = {
-	TEST(leaving_D3hot_asks_for_readiness_again),
-	TEST(a_cxl_part_in_D3hot_is_not_asked),
+	LIKE(leaving_D3hot_asks_for_readiness_again, leaving_D3hot_asks_for_readiness_again,
+	     .gpu = "softreset"),
+	LIKE(a_cxl_part_in_D3hot_is_not_asked, a_cxl_part_in_D3hot_is_not_asked,
+	     .gpu = "cxl", .unmapped = true),
 	TEST(changes_of_power_beside_accesses_end),
 	TEST(a_config_write_from_the_gpus_own_memory_is_EFAULT),
 	TEST(two_config_writes_from_each_others_memory_end),
-	TEST(after_leaving_D3hot_the_wait_is_whole),
+	LIKE(after_leaving_D3hot_the_wait_is_whole, after_leaving_D3hot_the_wait_is_whole,
+	     .gpu = "cxlsoft", .unmapped = true),
 };
 
 static int group_suspend(void **state)
@@ -1112,12 +1002,21 @@ static int group_stall(void **state)
 }
 
 static const struct CMUnitTest decoding_tests[] = {
-	TEST_GH200(while_decoding_is_off_nothing_is_in_reach),
+	LIKE(while_closed_nothing_is_in_reach, while_decoding_is_off_nothing_is_in_reach,
+	     .gpu = "gh200", .at = 4, .count = 2),
+	LIKE(while_closed_nothing_is_in_reach, decoding_may_be_switched_by_a_byte,
+	     .gpu = "gh200", .at = 4, .count = 1),
+	LIKE(while_closed_nothing_is_in_reach, decoding_may_be_switched_with_what_follows,
+	     .gpu = "gh200", .at = 4, .count = 4),
+	LIKE(while_closed_nothing_is_in_reach, decoding_may_be_switched_with_what_precedes,
+	     .gpu = "gh200", .at = 0, .count = 64),
 };
 
 static const struct CMUnitTest d3hot_tests[] = {
-	TEST_GH200(in_D3hot_nothing_is_in_reach),
-	TEST_GH200(any_write_that_covers_the_power_state_counts),
+	LIKE(while_closed_nothing_is_in_reach, in_D3hot_nothing_is_in_reach,
+	     .gpu = "gh200", .power = true, .at = PM_CTRL, .count = 2),
+	LIKE(any_write_that_covers_the_power_state_counts,
+	     any_write_that_covers_the_power_state_counts, .gpu = "gh200"),
 };
 
 const struct case_group groups[] = {

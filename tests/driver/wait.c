@@ -23,6 +23,14 @@
 #define COMMAND		(CONFIG + 4)
 #define COMMAND_MEMORY	2
 
+/* What varies between cases of one function. */
+struct variant {
+	int (*reset)(struct vfio *v);
+	const char *gpu;
+	int error;		/* of binding it */
+	const char *line;	/* of the log, about that */
+};
+
 static struct vfio v;
 static size_t page;
 
@@ -124,73 +132,37 @@ static void wait_in_vain(struct vain *r)
 	/* The mappings, and so the device, are closed with this process. */
 }
 
-enum touch {
-	TOUCH,
-	READ,
-	WRITE,
-};
-
-struct toucher {
-	struct beside *beside;
-	enum touch how;
-	unsigned int index;
-	char *map;
-	uint64_t word;
-};
-
-static long touch(void *arg)
+/* STORE: to a page that is not mapped in. READ and WRITE: in this region. */
+static void start_access(struct access *a, int how, unsigned int index)
 {
-	struct toucher *t = arg;
-
-	if (t->how == TOUCH)
-		return raises_sigbus(touch_write, t->map) ? -EFAULT : 8;
-	if (t->how == READ)
-		return vfio_read(&v, REGION(t->index) + 64, &t->word, 8);
-	return vfio_write(&v, REGION(t->index) + 64, &t->word, 8);
+	*a = (struct access){
+		.dev = &v,
+		.how = how,
+		.page = how == STORE ? fresh_page(&v) : NULL,
+		.at = REGION(index) + 64,
+		.word = 0x1122334455667788,
+	};
+	a->beside = beside(access_memory, a);
 }
 
-static void start_toucher(struct toucher *t, enum touch how, unsigned int index)
-{
-	*t = (struct toucher){ .how = how, .index = index, .word = 0x1122334455667788 };
-	if (how == TOUCH)
-		t->map = fresh_page(&v);
-	t->beside = beside(touch, t);
-}
-
-/* The memory isn't ready, so all of them must wait. */
-static void assert_waiting(struct toucher *t, size_t count)
+static void start_accesses(struct access *a, size_t count)
 {
 	size_t i;
 
 	for (i = 0; i < count; i++)
-		assert_waits(t[i].beside);
-}
-
-static void start_touchers(struct toucher *t, size_t count)
-{
-	size_t i;
-
-	for (i = 0; i < count; i++)
-		start_toucher(&t[i], i % 2 ? TOUCH : i % 4 ? WRITE : READ,
-			      i % 8 < 4 ? USEMEM : RESMEM);
-	assert_waiting(t, count);
+		start_access(&a[i], i % 2 ? STORE : i % 4 ? WRITE : READ,
+			     i % 8 < 4 ? USEMEM : RESMEM);
+	assert_all_wait(a, count);
 }
 
 /*
  * The accesses must end because the memory becomes ready. Returns false if the
  * test must begin anew.
  */
-static bool release_touchers(struct toucher *t, size_t count)
+static bool release(struct access *a, size_t count)
 {
-	bool again;
-	size_t i;
-
 	vfio_make_ready(&v);
-	again = waits_again();
-	for (i = 0; i < count; i++)
-		if (ended(t[i].beside) != 8 && !again)
-			fail_msg("access %zu has failed", i);
-	return !again;
+	return all_succeed(a, count);
 }
 
 /*
@@ -201,7 +173,7 @@ static bool reads_after_a_second_reset(void)
 {
 	unsigned int attempts = 0;
 	uint64_t begin, waiting;
-	struct toucher t;
+	struct access t;
 	long ret;
 	bool over;
 
@@ -209,7 +181,7 @@ static bool reads_after_a_second_reset(void)
 	do {
 		begin = now_ms();
 		reset_unready(&v);
-		start_toucher(&t, READ, USEMEM);
+		start_access(&t, READ, USEMEM);
 		until_it_waits(t.beside->tid);
 		waiting = now_ms();
 		sleep(20);
@@ -258,29 +230,29 @@ static int teardown(void **state)
 
 static void a_fault_waits_until_the_memory_is_ready(void **state)
 {
-	struct toucher t;
+	struct access t;
 
 	do {
 		reset_unready(&v);
-		start_toucher(&t, TOUCH, USEMEM);
-		assert_waiting(&t, 1);
-	} while (!release_touchers(&t, 1));
+		start_access(&t, STORE, USEMEM);
+		assert_all_wait(&t, 1);
+	} while (!release(&t, 1));
 }
 
 static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
 {
 	static const unsigned int indexes[] = { USEMEM, RESMEM };
-	struct toucher t[2];
+	struct access t[2];
 	uint64_t back;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(indexes); i++) {
 		do {
 			reset_unready(&v);
-			start_toucher(&t[0], WRITE, indexes[i]);
-			start_toucher(&t[1], READ, indexes[i]);
-			assert_waiting(t, ARRAY_SIZE(t));
-		} while (!release_touchers(t, ARRAY_SIZE(t)));
+			start_access(&t[0], WRITE, indexes[i]);
+			start_access(&t[1], READ, indexes[i]);
+			assert_all_wait(t, ARRAY_SIZE(t));
+		} while (!release(t, ARRAY_SIZE(t)));
 		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 64, &back, 8), 8);
 		assert_int_equal(back, t[0].word);
 	}
@@ -292,25 +264,25 @@ static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
 
 static void eight_waiters_are_released_together(void **state)
 {
-	struct toucher t[8];
+	struct access t[8];
 
 	do {
 		reset_unready(&v);
-		start_touchers(t, ARRAY_SIZE(t));
-	} while (!release_touchers(t, ARRAY_SIZE(t)));
+		start_accesses(t, ARRAY_SIZE(t));
+	} while (!release(t, ARRAY_SIZE(t)));
 }
 
 /* If a reset waited for accesses, it would do so until they time out. */
 static void a_reset_does_not_wait_for_waiters(void **state)
 {
-	struct toucher t[8];
+	struct access t[8];
 
 	do {
 		reset_unready(&v);
-		start_touchers(t, ARRAY_SIZE(t));
+		start_accesses(t, ARRAY_SIZE(t));
 		assert_int_equal(vfio_reset(&v), 0);
-		assert_waiting(t, ARRAY_SIZE(t));
-	} while (!release_touchers(t, ARRAY_SIZE(t)));
+		assert_all_wait(t, ARRAY_SIZE(t));
+	} while (!release(t, ARRAY_SIZE(t)));
 }
 
 /*
@@ -318,14 +290,14 @@ static void a_reset_does_not_wait_for_waiters(void **state)
  */
 static void nobody_else_is_kept_waiting(void **state)
 {
-	struct toucher t[4];
+	struct access t[4];
 	struct vfio_region r;
 	uint32_t word;
 	char *map;
 
 	do {
 		reset_unready(&v);
-		start_touchers(t, ARRAY_SIZE(t));
+		start_accesses(t, ARRAY_SIZE(t));
 		map = mmap(NULL, 64 * page, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		memset(map, 1, 64 * page);
 		munmap(map, 64 * page);
@@ -333,8 +305,8 @@ static void nobody_else_is_kept_waiting(void **state)
 		munmap(map, page);
 		vfio_region(&v, USEMEM, &r);
 		assert_int_equal(vfio_read(&v, CONFIG, &word, 4), 4);
-		assert_waiting(t, ARRAY_SIZE(t));
-	} while (!release_touchers(t, ARRAY_SIZE(t)));
+		assert_all_wait(t, ARRAY_SIZE(t));
+	} while (!release(t, ARRAY_SIZE(t)));
 }
 
 /*
@@ -344,7 +316,7 @@ static void nobody_else_is_kept_waiting(void **state)
  */
 static bool killed_in_a_wait(bool fault)
 {
-	struct toucher other;
+	struct access other;
 	bool waited;
 	int status;
 	pid_t pid;
@@ -362,14 +334,14 @@ static bool killed_in_a_wait(bool fault)
 		_exit(0);
 	}
 	until_it_waits(pid);
-	start_toucher(&other, READ, USEMEM);
+	start_access(&other, READ, USEMEM);
 	until_it_waits(other.beside->tid);
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	waited = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
 	assert_true(waited || waits_are_over());
-	assert_waiting(&other, 1);
-	return release_touchers(&other, 1);
+	assert_all_wait(&other, 1);
+	return release(&other, 1);
 }
 
 static void whoever_waits_can_be_killed(void **state)
@@ -458,64 +430,39 @@ static void a_reset_during_the_wait_begins_it_anew(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* This GPU's C2C and HBM registers never report ready. */
-static void a_cxl_part_is_ready_when_its_dvsec_says_so(void **state)
+static int secondary_bus_reset(struct vfio *cxl)
 {
-	uint32_t before, after;
-	struct vfio cxl;
-	uint64_t begin;
-	char byte;
+	int ret = gpu_sysfs_write(cxl->gpu, "reset_method", "bus");
 
-	vfio_start(&cxl, "cxl");
-	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &before, 4), 4);
-	begin = now_ms();
-	assert_int_equal(vfio_reset(&cxl), 0);
-	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
-	/* 1500 ms from the middle of the reset on; a reset takes 100 ms. */
-	assert_waited(begin, 1500);
-	assert_int_equal(vfio_read(&cxl, MODEL_C2C_READS, &after, 4), 4);
-	assert_int_equal(after, before);
-	vfio_stop(&cxl);
+	ret = ret ?: gpu_sysfs_write(cxl->gpu, "reset", "1");
+	return ret ?: gpu_sysfs_write(cxl->gpu, "reset_method", "default");
 }
 
 /*
  * This GPU needs 1500 ms after any reset, and Linux resets its bus, unlike a
- * GH200's. Other tests cover FLR.
+ * GH200's. Only its DVSEC says when it is ready: its C2C and HBM registers never
+ * do.
  */
-static void assert_waits_after(int (*reset)(struct vfio *cxl))
+static void a_cxl_part_is_waited_for(void **state)
 {
+	int (*reset)(struct vfio *cxl) = ((struct variant *)*state)->reset;
 	struct vfio cxl;
-	uint64_t begin;
+	uint64_t begin, looks;
 	char byte;
 
 	vfio_start(&cxl, "cxl");
+	looks = host_counter(cxl.gpu, "c2c_reads");
 	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
 	begin = now_ms();
 	assert_int_equal(reset(&cxl), 0);
 	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
 	/*
-	 * A bus reset, with what the kernel waits for, takes a second or two.
+	 * From the middle of the reset on. FLR takes 100 ms, a bus reset, with
+	 * what the kernel waits for, a second or two.
 	 */
 	assert_waited(begin, 1500);
+	assert_int_equal(host_counter(cxl.gpu, "c2c_reads"), looks);
 	vfio_stop(&cxl);
-}
-
-static int secondary_bus_reset(struct vfio *cxl)
-{
-	int ret = gpu_sysfs_write(cxl->gpu, "reset_method", "bus");
-
-	return ret ?: gpu_sysfs_write(cxl->gpu, "reset", "1");
-}
-
-static void a_hot_reset_is_waited_for(void **state)
-{
-	assert_waits_after(vfio_hot_reset);
-}
-
-static void a_secondary_bus_reset_through_sysfs_is_waited_for(void **state)
-{
-	assert_waits_after(secondary_bus_reset);
-	assert_int_equal(gpu_sysfs_write(gpu_find("cxl"), "reset_method", "default"), 0);
 }
 
 /*
@@ -539,34 +486,20 @@ static void valid_information_at_a_late_look_counts(void **state)
 	vfio_stop(&cxl);
 }
 
-static void assert_cxl_refused(const char *name, int err, const char *text)
+static void a_cxl_part_is_refused(void **state)
 {
-	const struct gpu *gpu = gpu_find(name);
+	const struct variant *refusal = *state;
+	const struct gpu *gpu = gpu_find(refusal->gpu);
 	uint64_t begin = now_ms();
 
 	klog_mark();
-	assert_int_equal(gpu_bind(gpu), err);
-	if (err == -ETIME)
+	assert_int_equal(gpu_bind(gpu), refusal->error);
+	if (refusal->error == -ETIME)
 		assert_waited(begin, 1000);
 	assert_false(gpu_bound(gpu));
 	/* Otherwise, loading the module could bind it. */
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
-	assert_int_equal(klog_count(text), 1);
-}
-
-static void a_cxl_part_without_valid_information_is_ETIME_after_1_s(void **state)
-{
-	assert_cxl_refused("cxlinvalid", -ETIME, "without Memory_Info_Valid");
-}
-
-static void a_cxl_part_without_active_memory_is_ETIME_after_its_timeout(void **state)
-{
-	assert_cxl_refused("cxlinactive", -ETIME, "without Memory_Active");
-}
-
-static void a_cxl_part_that_is_gone_is_ENODEV(void **state)
-{
-	assert_cxl_refused("cxlgone", -ENODEV, "reads as all ones");
+	assert_int_equal(klog_count(refusal->line), 1);
 }
 
 /* A thread that reads continuously, also during a reset. */
@@ -638,15 +571,23 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 	vfio_stop(&cxl);
 }
 
+#define LIKE(function, name, ...) \
+	VARIANT(name, function, NULL, NULL, &((struct variant){ __VA_ARGS__ }))
+
 static const struct CMUnitTest cxl_tests[] = {
-	cmocka_unit_test(a_cxl_part_is_ready_when_its_dvsec_says_so),
-	cmocka_unit_test(a_hot_reset_is_waited_for),
-	cmocka_unit_test(a_secondary_bus_reset_through_sysfs_is_waited_for),
+	LIKE(a_cxl_part_is_waited_for, a_cxl_part_is_ready_when_its_dvsec_says_so,
+	     .reset = vfio_reset),
+	LIKE(a_cxl_part_is_waited_for, a_hot_reset_is_waited_for, .reset = vfio_hot_reset),
+	LIKE(a_cxl_part_is_waited_for, a_secondary_bus_reset_through_sysfs_is_waited_for,
+	     .reset = secondary_bus_reset),
 	cmocka_unit_test(a_wait_in_vain_counts_until_the_next_reset),
 	cmocka_unit_test(valid_information_at_a_late_look_counts),
-	cmocka_unit_test(a_cxl_part_without_valid_information_is_ETIME_after_1_s),
-	cmocka_unit_test(a_cxl_part_without_active_memory_is_ETIME_after_its_timeout),
-	cmocka_unit_test(a_cxl_part_that_is_gone_is_ENODEV),
+	LIKE(a_cxl_part_is_refused, a_cxl_part_without_valid_information_is_ETIME_after_1_s,
+	     .gpu = "cxlinvalid", .error = -ETIME, .line = "without Memory_Info_Valid"),
+	LIKE(a_cxl_part_is_refused, a_cxl_part_without_active_memory_is_ETIME_after_its_timeout,
+	     .gpu = "cxlinactive", .error = -ETIME, .line = "without Memory_Active"),
+	LIKE(a_cxl_part_is_refused, a_cxl_part_that_is_gone_is_ENODEV,
+	     .gpu = "cxlgone", .error = -ENODEV, .line = "reads as all ones"),
 };
 
 static const struct CMUnitTest tests[] = {

@@ -16,7 +16,7 @@
 #ifndef NVGRACE_TEST_WAITS_H
 #define NVGRACE_TEST_WAITS_H
 
-#include <sys/syscall.h>
+#include <errno.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -59,11 +59,6 @@ static inline bool waits_again(void)
 	return true;
 }
 
-static inline pid_t this_thread(void)
-{
-	return syscall(SYS_gettid);
-}
-
 /*
  * The state of a thread or process as in /proc: 'D' if it waits in the kernel,
  * 'Z' if it has ended.
@@ -102,6 +97,64 @@ static inline void assert_waits(struct beside *b)
 {
 	until_it_waits(b->tid);
 	assert_true(!b->over || waits_are_over());
+}
+
+/* An access to GPU memory by another thread: how, where, and eight bytes. */
+struct access {
+	struct vfio *dev;
+	enum { LOAD, STORE, READ, WRITE } how;
+	char *page;		/* to load from or store to */
+	uint64_t at;		/* offset in the device's file, to read or write */
+	uint64_t word;
+	struct beside *beside;
+};
+
+static inline void load_or_store(void *arg)
+{
+	struct access *a = arg;
+
+	if (a->how == LOAD)
+		a->word = *(volatile uint64_t *)a->page;
+	else
+		*(volatile uint64_t *)a->page = a->word;
+}
+
+/* For beside(). Returns 8 or a negative errno. */
+static inline long access_memory(void *arg)
+{
+	struct access *a = arg;
+
+	if (a->how == READ)
+		return vfio_read(a->dev, a->at, &a->word, 8);
+	if (a->how == WRITE)
+		return vfio_write(a->dev, a->at, &a->word, 8);
+	return raises_sigbus(load_or_store, a) ? -EFAULT : 8;
+}
+
+/* The memory isn't ready, so all of them must wait. */
+static inline void assert_all_wait(struct access *a, size_t count)
+{
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		assert_waits(a[i].beside);
+	for (i = 0; i < count; i++)
+		assert_true(!a[i].beside->over || waits_are_over());
+}
+
+/*
+ * The memory is ready, so all of them must succeed. Returns false if the test
+ * must begin anew.
+ */
+static inline bool all_succeed(struct access *a, size_t count)
+{
+	bool again = waits_again();
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		if (ended(a[i].beside) != 8 && !again)
+			fail_msg("access %zu has failed", i);
+	return !again;
 }
 
 #endif /* NVGRACE_TEST_WAITS_H */
