@@ -35,6 +35,17 @@
 /* Recovery takes a second by itself: the kernel gives the bus that time. */
 #define RECOVERY_MS	600000
 
+/* What a case starts with, and what varies between cases of one function. */
+struct variant {
+	const char *gpu;
+	bool unbound;		/* the case binds it itself */
+	bool scrubbed;		/* the module scrubs it, and has done so */
+	const char *module;	/* of lab/modules */
+	uint32_t uncorrected, corrected;
+	bool fault;		/* rather than a read */
+	void (*end)(void);	/* of a failed recovery */
+};
+
 static struct vfio v = { .device = -1 };
 static int err_fd = -1;
 static size_t page;
@@ -72,11 +83,16 @@ static void wait_for_the_end(const char *how)
 		fail_msg("the log has no \"%s\"", text);
 }
 
-/*
- * Opens a GPU, registers an eventfd for errors, and maps the start of both
- * parts.
- */
-static void start(const char *name)
+/* An error of the open GPU, from its injection to the end of the recovery. */
+static void have_error(uint32_t error, const char *how)
+{
+	gpu_inject_error(v.gpu, error, 0);
+	wait_until_told();
+	wait_for_the_end(how);
+}
+
+/* Opens a bound GPU, registers an eventfd for errors, and maps both parts. */
+static void open_all(const struct gpu *gpu)
 {
 	union {
 		struct vfio_irq_set set;
@@ -89,8 +105,7 @@ static void start(const char *name)
 	} };
 	size_t i;
 
-	page = sysconf(_SC_PAGESIZE);
-	vfio_start(&v, name);
+	vfio_open(&v, gpu);
 	err_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	assert_true(err_fd >= 0);
 	memcpy(u.set.data, &err_fd, sizeof(err_fd));
@@ -111,12 +126,6 @@ static void close_all(void)
 	vfio_close(&v);
 }
 
-static void finish(void)
-{
-	close_all();
-	assert_int_equal(gpu_unbind(v.gpu), 0);
-}
-
 static int setup(void **state)
 {
 	int ret = load_file("/tests/aer_inject.ko");
@@ -131,29 +140,54 @@ static int teardown(void **state)
 	return unload("aer_inject");
 }
 
-/* Without this, GPUs that a failed test has left open can't be unbound. */
-static int clean_up(void **state)
+static int begin(void **state)
 {
-	static const char *const parameters[] = { "hold", "lock", "numb" };
+	const struct variant *w = *state;
+	const struct gpu *gpu = gpu_find(w->gpu);
 	char path[64];
 	size_t i;
-	int fd;
 
-	for (i = 0; i < ARRAY_SIZE(parameters); i++) {
-		snprintf(path, sizeof(path), NEIGHBOUR "%s", parameters[i]);
-		fd = open(path, O_WRONLY);
-		if (fd < 0)
-			continue;
-		if (write(fd, "0", 1) != 1)
-			return -1;
-		close(fd);
+	page = sysconf(_SC_PAGESIZE);
+	if (w->module) {
+		snprintf(path, sizeof(path), "/tests/%s.ko", w->module);
+		assert_int_equal(load_file(path), 0);
 	}
+	if (w->unbound)
+		return 0;
+	scrub_set_parameter(w->scrubbed);
+	assert_int_equal(gpu_bind(gpu), 0);
+	if (w->scrubbed) {
+		assert_string_equal(scrub_end(gpu), "clean");
+		return 0;
+	}
+	open_all(gpu);
+	for (i = 0; i < 2; i++)
+		strcpy(maps[i], "before");
+	return 0;
+}
+
+/* The case may have failed half-way. */
+static int end(void **state)
+{
+	static const char *const parameters[] = {
+		NEIGHBOUR "hold", NEIGHBOUR "lock", NEIGHBOUR "numb",
+	};
+	const struct variant *w = *state;
+	const struct gpu *gpu = gpu_find(w->gpu);
+	int ret = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(parameters); i++)
+		write_file(parameters[i], "0");
 	if (v.device >= 0)
 		close_all();
 	scrub_set_parameter(false);
+	if (gpu_bound(gpu))
+		ret = gpu_unbind(gpu);
 	gpu_unbind_all();
-	unload("neighbour");
-	return 0;
+	if (w->module)
+		ret = unload(w->module) ?: ret;
+	return ret;
 }
 
 static void write_bars(uint64_t bar)
@@ -172,33 +206,54 @@ static void assert_bars(uint64_t bar)
 	assert_int_equal(back, bar | 0xc);
 }
 
-static void without_fatal_error(const char *name, uint32_t uncorrected,
-				uint32_t corrected)
+/* Until the driver knows that the memory is ready, it refuses all accesses. */
+static void assert_refused(void)
 {
+	char back[8];
+
+	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), -EIO);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM), back, 5), -EIO);
+	assert_true(raises_sigbus(touch_read, maps[0]));
+	assert_true(raises_sigbus(touch_read, maps[1] + page));
+}
+
+/* Both parts are as begin() left them. */
+static void assert_of_use(void)
+{
+	char back[8];
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(vfio_read(&v, REGION(indexes[i]), back, 7), 7);
+		assert_string_equal(back, "before");
+		assert_string_equal(maps[i], "before");
+	}
+}
+
+static void an_error_loses_nothing(void **state)
+{
+	const struct variant *w = *state;
 	uint64_t before, looks;
 	char back[8];
 	size_t i;
 
-	start(name);
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "kept");
 	write_bars(0x4000000000ULL);
 	before = resets(v.gpu);
 	looks = host_counter(v.gpu, "c2c_reads");
 
-	gpu_inject_error(v.gpu, uncorrected, corrected);
-	if (uncorrected) {
+	gpu_inject_error(v.gpu, w->uncorrected, w->corrected);
+	if (w->uncorrected) {
 		wait_until_told();
 		wait_for_the_end("successful");
 	} else if (!klog_wait("severity=Correct", RECOVERY_MS)) {
 		fail_msg("the log has no corrected error");
 	}
-	assert_int_equal(told(), uncorrected ? 1 : 0);
+	assert_int_equal(told(), w->uncorrected ? 1 : 0);
 
 	assert_int_equal(resets(v.gpu), before);
 	assert_bars(0x4000000000ULL);
 	for (i = 0; i < 2; i++) {
-		assert_string_equal(maps[i], "kept");
+		assert_string_equal(maps[i], "before");
 		strcpy(maps[i] + 9 * page, "fresh");
 		assert_int_equal(vfio_read(&v, REGION(indexes[i]) + 9 * page,
 					   back, 6), 6);
@@ -206,18 +261,6 @@ static void without_fatal_error(const char *name, uint32_t uncorrected,
 	}
 	/* The driver had no reason to check readiness again. */
 	assert_int_equal(host_counter(v.gpu, "c2c_reads"), looks);
-	finish();
-}
-
-static void an_error_that_is_not_fatal_is_told_and_loses_nothing(void **state)
-{
-	without_fatal_error("gh200", ERR_COMPLETION_TIMEOUT, 0);
-	without_fatal_error("second", ERR_COMPLETION_TIMEOUT, 0);
-}
-
-static void a_corrected_error_is_nobodys_business(void **state)
-{
-	without_fatal_error("gh200", 0, ERR_COR_RECEIVER);
 }
 
 /* The recovery resets the link and thereby the device. */
@@ -227,15 +270,10 @@ static void a_fatal_error_is_told_and_is_a_reset(void **state)
 	char back[8];
 	size_t i;
 
-	start("second");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
 	write_bars(0x4000000000ULL);
 	before = resets(v.gpu);
 
-	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
-	wait_until_told();
-	wait_for_the_end("successful");
+	have_error(ERR_DATA_LINK, "successful");
 	assert_int_equal(told(), 1);
 	assert_true(resets(v.gpu) > before);
 	assert_bars(0);
@@ -249,7 +287,6 @@ static void a_fatal_error_is_told_and_is_a_reset(void **state)
 	}
 	/* The GPU's own registers are reset, too, as by any other reset. */
 	assert_int_equal(vfio_bar0_read(&v, BAR0_HBM), 0xff);
-	finish();
 }
 
 /*
@@ -258,33 +295,22 @@ static void a_fatal_error_is_told_and_is_a_reset(void **state)
  */
 static void after_a_fatal_error_the_memory_is_waited_for(void **state)
 {
+	const struct variant *w = *state;
 	uint64_t begin;
 	char byte;
-	int i;
 
-	start("second");
-	strcpy(maps[0], "before");
-	for (i = 0; i < 2; i++) {
-		vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
-		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
-		wait_until_told();
-		wait_for_the_end("successful");
-		told();
+	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
+	have_error(ERR_DATA_LINK, "successful");
 
-		/*
-		 * The memory is not ready yet, and becomes ready after a delay.
-		 */
-		begin = now_ms();
-		host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
-		if (i)
-			assert_string_equal(maps[0], "before");
-		else
-			assert_int_equal(vfio_read(&v, REGION(RESMEM), &byte, 1),
-					 1);
-		assert_waited(begin, DELAY_MS);
-	}
+	/* The memory is not ready yet, and becomes ready after a delay. */
+	begin = now_ms();
+	host_ask(NULL, 0, "ready %s %d", v.gpu->name, DELAY_MS);
+	if (w->fault)
+		assert_string_equal(maps[0], "before");
+	else
+		assert_int_equal(vfio_read(&v, REGION(RESMEM), &byte, 1), 1);
+	assert_waited(begin, DELAY_MS);
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
-	finish();
 }
 
 /* Accesses during recovery fail, and are good again after it. */
@@ -316,7 +342,6 @@ static void users_meanwhile_are_refused_and_go_on(void **state)
 	uint64_t before;
 	size_t i;
 
-	start("second");
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 300);
 	good = 0;
 	refused = 0;
@@ -324,9 +349,7 @@ static void users_meanwhile_are_refused_and_go_on(void **state)
 	for (i = 0; i < ARRAY_SIZE(users); i++)
 		users[i] = beside(use, &indexes[i % 2]);
 	for (i = 0; i < 5; i++) {
-		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
-		wait_until_told();
-		wait_for_the_end("successful");
+		have_error(ERR_DATA_LINK, "successful");
 		assert_int_equal(told(), 1);
 		before = good;
 		while (good < before + 100)
@@ -339,28 +362,20 @@ static void users_meanwhile_are_refused_and_go_on(void **state)
 	assert_int_equal(bad, 0);
 	assert_true(refused > 0);
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
-	finish();
 }
 
 static void a_fatal_error_on_a_gpu_that_nobody_has_open(void **state)
 {
-	const struct gpu *gpu = gpu_find("second");
+	const struct gpu *gpu = v.gpu;
 	uint64_t before;
-	char back[8];
 
-	start("second");
-	strcpy(maps[0], "idle");
 	close_all();
-
 	before = resets(gpu);
 	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
 	wait_for_the_end("successful");
 	assert_true(resets(gpu) > before);
-
-	vfio_open(&v, gpu);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
-	assert_string_equal(back, "idle");
-	vfio_stop(&v);
+	open_all(gpu);
+	assert_of_use();
 }
 
 /*
@@ -369,17 +384,11 @@ static void a_fatal_error_on_a_gpu_that_nobody_has_open(void **state)
  */
 static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 {
-	const struct gpu *gpu = gpu_find("gh200");
-	uint64_t before, count;
-	char back[8];
+	const struct gpu *gpu = v.gpu;
+	uint64_t before = resets(gpu), count;
 	int i;
 
-	start("gh200");
-	strcpy(maps[0], "lost");
-	before = resets(gpu);
-	gpu_inject_error(gpu, ERR_DATA_LINK, 0);
-	wait_until_told();
-	wait_for_the_end("failed");
+	have_error(ERR_DATA_LINK, "failed");
 	/*
 	 * Once for the error, and once for the failure if the kernel reports
 	 * it.
@@ -387,40 +396,17 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 	count = told();
 	assert_true(count == 1 || count == 2);
 	assert_int_equal(resets(gpu), before);
-	finish();
+	close_all();
+	assert_int_equal(gpu_unbind(gpu), 0);
 
 	/* Removed and found again, the GPU works. */
 	assert_int_equal(gpu_sysfs_write(gpu, "remove", "1"), 0);
 	gpu_rescan(gpu);
-	vfio_start(&v, "gh200");
+	assert_int_equal(gpu_bind(gpu), 0);
+	open_all(gpu);
 	for (i = 0; i < 2; i++) {
-		assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), 5);
-		assert_string_equal(back, "lost");
+		assert_of_use();
 		assert_int_equal(vfio_reset(&v), 0);
-	}
-	vfio_stop(&v);
-}
-
-/* Until the driver knows that the memory is ready, it refuses all accesses. */
-static void assert_refused(void)
-{
-	char back[8];
-
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 5), -EIO);
-	assert_int_equal(vfio_write(&v, REGION(RESMEM), back, 5), -EIO);
-	assert_true(raises_sigbus(touch_read, maps[0]));
-	assert_true(raises_sigbus(touch_read, maps[1] + page));
-}
-
-static void assert_of_use(const char *content)
-{
-	char back[8];
-	size_t i;
-
-	for (i = 0; i < 2; i++) {
-		assert_int_equal(vfio_read(&v, REGION(indexes[i]), back, 7), 7);
-		assert_string_equal(back, content);
-		assert_string_equal(maps[i], content);
 	}
 }
 
@@ -457,30 +443,36 @@ static bool fail_to_recover(void)
 	return count == 2;
 }
 
-/* A reset that works ends the failure. */
-static void after_a_failed_recovery_a_reset_brings_the_memory_back(void **state)
+static void reset_by_ioctl(void)
 {
-	size_t i;
+	assert_int_equal(vfio_reset(&v), 0);
+}
 
-	start("gh200");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
-	for (i = 0; i < 2; i++) {
-		fail_to_recover();
-		if (i)
-			assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"),
-					 0);
-		else
-			assert_int_equal(vfio_reset(&v), 0);
-		assert_of_use("before");
-	}
-	finish();
+static void reset_by_sysfs(void)
+{
+	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
+}
+
+static void open_again(void)
+{
+	close_all();
+	open_all(v.gpu);
+}
+
+/* A reset that works ends the failure. */
+static void after_a_failed_recovery_the_memory_comes_back(void **state)
+{
+	const struct variant *w = *state;
+
+	fail_to_recover();
+	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "failed"));
+	w->end();
+	assert_of_use();
 }
 
 /* A later error that is not fatal doesn't bring the BARs back. */
 static void after_a_failed_recovery_another_error_mends_nothing(void **state)
 {
-	start("gh200");
 	if (fail_to_recover()) {
 		gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
 		wait_for_the_end("successful");
@@ -489,18 +481,13 @@ static void after_a_failed_recovery_another_error_mends_nothing(void **state)
 		assert_refused();
 	}
 	assert_int_equal(vfio_reset(&v), 0);
-	finish();
 }
 
 /* The GPU answers and has its BARs, so only its readiness must be found out. */
 static void after_a_failed_recovery_a_gpu_that_is_there_works(void **state)
 {
 	uint64_t count;
-	size_t i;
 
-	start("gh200");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
 	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	count = told();
@@ -508,35 +495,11 @@ static void after_a_failed_recovery_a_gpu_that_is_there_works(void **state)
 	count += told();
 	/* Some kernels don't report the failure. */
 	if (count == 2) {
-		assert_of_use("before");
+		assert_of_use();
 	} else {
 		assert_refused();
 		assert_int_equal(vfio_reset(&v), 0);
 	}
-	finish();
-}
-
-static void after_a_failed_recovery_an_open_brings_the_memory_back(void **state)
-{
-	const struct gpu *gpu = gpu_find("gh200");
-	char text[32];
-	size_t i;
-
-	start("gh200");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
-	fail_to_recover();
-	gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", text, sizeof(text));
-	assert_string_equal(text, "failed");
-	close_all();
-
-	vfio_open(&v, gpu);
-	for (i = 0; i < 2; i++)
-		maps[i] = vfio_map(&v, indexes[i], 0, 16 * page, RW,
-				   MAP_SHARED, NULL);
-	err_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	assert_of_use("before");
-	finish();
 }
 
 /* The line reports the failed recovery, not registers that were never read. */
@@ -548,7 +511,6 @@ static void a_failed_recovery_has_one_true_line(void **state)
 	char line[512];
 	bool reported;
 
-	start("gh200");
 	assert_true(fd >= 0);
 	assert_true(write(fd, mark, strlen(mark)) > 0);
 	close(fd);
@@ -568,22 +530,13 @@ static void a_failed_recovery_has_one_true_line(void **state)
 	assert_int_equal(lines, reported);
 	assert_int_equal(wrong, 0);
 	assert_int_equal(vfio_reset(&v), 0);
-	finish();
 }
 
 /* A neighbour without a driver makes a recovery fail that no device needed. */
 static void a_neighbour_without_a_driver_loses_nothing(void **state)
 {
-	size_t i;
-
-	start("neighbour");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
-	gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
-	wait_until_told();
-	wait_for_the_end("failed");
-	assert_of_use("before");
-	finish();
+	have_error(ERR_COMPLETION_TIMEOUT, "failed");
+	assert_of_use();
 }
 
 /* Bus address of BAR0, as the kernel has assigned it. */
@@ -600,9 +553,7 @@ static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(vo
 {
 	struct utsname host;
 	uint64_t before;
-	size_t i;
 
-	start("neighbour");
 	/*
 	 * The low half of a register that was cleared looks right. x86-64's
 	 * firmware chooses another address.
@@ -610,36 +561,25 @@ static void after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars(vo
 	assert_int_equal(uname(&host), 0);
 	if (!strcmp(host.machine, "aarch64"))
 		assert_int_equal(bar0_address(v.gpu) % (4 * GiB), 0);
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
 	before = resets(v.gpu);
-	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
-	wait_until_told();
-	wait_for_the_end("failed");
+	have_error(ERR_DATA_LINK, "failed");
 	assert_true(resets(v.gpu) > before);
 	assert_refused();
 	told();
 	/* Another error changes nothing. */
-	gpu_inject_error(v.gpu, ERR_COMPLETION_TIMEOUT, 0);
-	wait_until_told();
-	wait_for_the_end("failed");
+	have_error(ERR_COMPLETION_TIMEOUT, "failed");
 	assert_refused();
 	assert_int_equal(vfio_reset(&v), 0);
-	assert_of_use("before");
+	assert_of_use();
 	assert_int_equal(vfio_bar0_read(&v, MODEL_MAGIC), 0x4d47564e);
-	finish();
 }
 
 static void tell_neighbour(const char *what, bool on)
 {
 	char path[64];
-	int fd;
 
 	snprintf(path, sizeof(path), NEIGHBOUR "%s", what);
-	fd = open(path, O_WRONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, on ? "1" : "0", 1), 1);
-	close(fd);
+	must_write_file(path, on ? "1" : "0");
 }
 
 static void wait_for_neighbour(const char *what)
@@ -657,30 +597,22 @@ static void wait_for_neighbour(const char *what)
 	}
 }
 
-static void hold_recovery(bool hold)
+/*
+ * The neighbour delays recovery and requests a reset of the bus. Returns when its
+ * driver has been notified, and the GPU's driver before it.
+ */
+static void start_held_up(uint32_t error)
 {
-	tell_neighbour("hold", hold);
-}
-
-/* The neighbour's driver has been notified, and the GPU's driver before it. */
-static void wait_until_asked(void)
-{
+	assert_of_use();
+	tell_neighbour("hold", true);
+	gpu_inject_error(v.gpu, error, 0);
 	wait_for_neighbour("asked");
 }
 
-/* The neighbour delays recovery and requests a reset of the bus. */
-static void start_held_up(uint32_t error)
+static void end_held_up(void)
 {
-	size_t i;
-
-	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
-	start("neighbour");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
-	assert_of_use("before");
-	hold_recovery(true);
-	gpu_inject_error(v.gpu, error, 0);
-	wait_until_asked();
+	tell_neighbour("hold", false);
+	wait_for_the_end("successful");
 }
 
 /*
@@ -691,12 +623,9 @@ static void while_the_link_is_frozen_the_kernel_maps_no_memory(void **state)
 {
 	start_held_up(ERR_DATA_LINK);
 	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
-	hold_recovery(false);
-	wait_for_the_end("successful");
-	assert_of_use("before");
+	end_held_up();
+	assert_of_use();
 	assert_int_equal(kernel_mappings(v.gpu, NULL), 2);
-	finish();
-	assert_int_equal(unload("neighbour"), 0);
 }
 
 /*
@@ -706,47 +635,36 @@ static void while_the_link_is_frozen_the_kernel_maps_no_memory(void **state)
 static void while_the_link_is_frozen_all_accesses_fail(void **state)
 {
 	uint64_t before;
-	char text[32];
 	int i;
 
 	start_held_up(ERR_DATA_LINK);
 	before = resets(v.gpu);
 	for (i = 0; i < 100; i++)
 		assert_refused();
-	gpu_sysfs_read(v.gpu, "nvgrace_gpu/readiness", text, sizeof(text));
-	assert_string_equal(text, "failed");
+	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "failed"));
 	/* The client may demand its memory back. */
 	assert_int_equal(vfio_reset(&v), 0);
-	assert_of_use("before");
-	hold_recovery(false);
-	wait_for_the_end("successful");
+	assert_of_use();
+	end_held_up();
 	assert_true(resets(v.gpu) > before + 1);
-	assert_of_use("before");
-	finish();
-	assert_int_equal(unload("neighbour"), 0);
+	assert_of_use();
 }
 
 /* Only slot_reset() says that there was a reset. */
 static void while_a_neighbour_wants_a_reset_all_goes_on(void **state)
 {
 	start_held_up(ERR_COMPLETION_TIMEOUT);
-	assert_of_use("before");
+	assert_of_use();
 	write_bars(0x4000000000ULL);
 	assert_bars(0x4000000000ULL);
-	hold_recovery(false);
-	wait_for_the_end("successful");
+	end_held_up();
 	assert_bars(0);
-	assert_of_use("before");
-	finish();
-	assert_int_equal(unload("neighbour"), 0);
+	assert_of_use();
 }
 
 /* The kernel retries such a fault for as long as the driver says so. */
 static void a_fault_ends_if_the_gpu_does_not_wake_up(void **state)
 {
-	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
-	start("neighbour");
-	strcpy(maps[0], "before");
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
 	assert_int_equal(vfio_reset(&v), 0);
 	tell_neighbour("numb", true);
@@ -755,42 +673,17 @@ static void a_fault_ends_if_the_gpu_does_not_wake_up(void **state)
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_string_equal(maps[0], "before");
-	finish();
-	assert_int_equal(unload("neighbour"), 0);
 }
 
 /* A client that is told of success would go on without the GPU's BARs. */
 static void a_link_reset_without_bars_afterwards_is_no_recovery(void **state)
 {
-	size_t i;
-
-	assert_int_equal(load_file("/tests/failing.ko"), 0);
-	start("second");
-	for (i = 0; i < 2; i++)
-		strcpy(maps[i], "before");
-	must_write_file("/sys/module/failing/parameters/calls",
-			"0 pci_restore_state");
-	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
-	wait_until_told();
-	wait_for_the_end("failed");
-	must_write_file("/sys/module/failing/parameters/calls", "\n");
+	begin_failing("0", "pci_restore_state");
+	have_error(ERR_DATA_LINK, "failed");
+	end_failing("pci_restore_state");
 	assert_refused();
 	assert_int_equal(vfio_reset(&v), 0);
-	assert_of_use("before");
-	finish();
-	assert_int_equal(unload("failing"), 0);
-}
-
-static long touch_beside(void *page)
-{
-	return raises_sigbus(touch_read, page) ? -EIO : 0;
-}
-
-static long read_beside(void *arg)
-{
-	char byte;
-
-	return vfio_read(&v, REGION(RESMEM), &byte, 1);
+	assert_of_use();
 }
 
 /*
@@ -799,33 +692,34 @@ static long read_beside(void *arg)
  */
 static void when_the_link_freezes_those_who_wait_fail(void **state)
 {
-	struct beside *waits[3];
+	struct access waits[3];
 	uint64_t looks;
 	bool again;
 	size_t i;
 
-	start("gh200");
 	do {
 		waits_begin();
 		klog_mark();
 		vfio_unready_after_resets(&v);
 		assert_int_equal(vfio_reset(&v), 0);
 		looks = host_counter(v.gpu, "c2c_reads");
-		for (i = 0; i < ARRAY_SIZE(waits); i++)
-			waits[i] = i < 2 ? beside(touch_beside, maps[i]) :
-				   beside(read_beside, NULL);
+		for (i = 0; i < ARRAY_SIZE(waits); i++) {
+			waits[i] = (struct access){ .dev = &v, .how = i < 2 ? LOAD : READ };
+			waits[i].page = maps[i % 2];
+			waits[i].at = REGION(RESMEM);
+			waits[i].beside = beside(access_memory, &waits[i]);
+		}
 		host_wait_counter(v.gpu, "c2c_reads", looks + 5);
 		lose_bar0(v.gpu);
 		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 		for (i = 0; i < ARRAY_SIZE(waits); i++)
-			assert_int_equal(ended(waits[i]), -EIO);
+			assert_int_equal(ended(waits[i].beside), i < 2 ? -EFAULT : -EIO);
 		wait_for_the_end("failed");
 		again = waits_again();
 		assert_int_equal(vfio_reset(&v), 0);
 		vfio_make_ready(&v);
 	} while (again);
 	assert_int_equal(klog_count("not ready after"), 0);
-	finish();
 }
 
 /*
@@ -856,11 +750,6 @@ static void a_scrub_disables_the_gpu_under_the_device_lock(void **state)
 	const struct gpu *gpu = gpu_find("neighbour");
 	unsigned int looks;
 
-	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
-	scrub_set_parameter(true);
-	assert_int_equal(gpu_bind(gpu), 0);
-	assert_string_equal(scrub_end(gpu), "clean");
-
 	lock_during_scrub(gpu);
 	for (looks = 0; looks < 100; looks++) {
 		assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/scrub_state",
@@ -878,18 +767,12 @@ static void a_scrub_disables_the_gpu_under_the_device_lock(void **state)
 	scrub_set_parameter(false);
 	assert_int_equal(gpu_unbind(gpu), 0);
 	assert_true(gpu_sysfs_is(gpu, "enable", "0"));
-	assert_int_equal(unload("neighbour"), 0);
 }
 
 /* The driver tries for at least two minutes. */
 static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
 {
 	const struct gpu *gpu = gpu_find("neighbour");
-
-	assert_int_equal(load_file("/tests/neighbour.ko"), 0);
-	scrub_set_parameter(true);
-	assert_int_equal(gpu_bind(gpu), 0);
-	assert_string_equal(scrub_end(gpu), "clean");
 
 	tell_neighbour("lock", true);
 	wait_for_neighbour("locked");
@@ -901,10 +784,6 @@ static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
 	tell_neighbour("lock", false);
 	lock_during_scrub(gpu);
 	assert_string_equal(scrub_end(gpu), "clean");
-	tell_neighbour("lock", false);
-	scrub_set_parameter(false);
-	assert_int_equal(gpu_unbind(gpu), 0);
-	assert_int_equal(unload("neighbour"), 0);
 }
 
 static void a_scrub_fails_if_recovery_fails(void **state)
@@ -912,10 +791,7 @@ static void a_scrub_fails_if_recovery_fails(void **state)
 	const struct gpu *gpu = gpu_find("gh200");
 	const char *end;
 
-	scrub_set_parameter(true);
-	assert_int_equal(gpu_bind(gpu), 0);
 	do {
-		assert_string_equal(scrub_end(gpu), "clean");
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);
 		while (scrub_progress(gpu) < 64 * MiB)
@@ -929,8 +805,6 @@ static void a_scrub_fails_if_recovery_fails(void **state)
 	/* The next one begins with a reset. */
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
-	scrub_set_parameter(false);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* The scrub waits for the memory for 30 s. */
@@ -938,9 +812,6 @@ static void unbinding_does_not_repeat_a_scrub_that_failed_meanwhile(void **state
 {
 	const struct gpu *gpu = gpu_find("second");
 
-	scrub_set_parameter(true);
-	assert_int_equal(gpu_bind(gpu), 0);
-	assert_string_equal(scrub_end(gpu), "clean");
 	vfio_open(&v, gpu);
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, UINT32_MAX);
 	klog_mark();
@@ -952,7 +823,7 @@ static void unbinding_does_not_repeat_a_scrub_that_failed_meanwhile(void **state
 	host_ask(NULL, 0, "ready second 0");
 	vfio_start(&v, "second");
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
-	vfio_stop(&v);
+	vfio_close(&v);
 }
 
 /*
@@ -998,44 +869,61 @@ static void a_link_reset_in_a_scrub_leaves_nothing_clean(void **state)
 		 (unsigned long long)gpu->size);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, clean_up)
+#define LIKE(function, name, gpu_name, ...) \
+	VARIANT(name, function, begin, end, &((struct variant){ .gpu = gpu_name, ##__VA_ARGS__ }))
+#define ON(gpu_name, name, ...)	LIKE(name, name, gpu_name, ##__VA_ARGS__)
+#define HELD_UP(name, ...)	ON("neighbour", name, .module = "neighbour", ##__VA_ARGS__)
 
 static const struct CMUnitTest late[] = {
-	TEST(a_scrub_does_not_wait_for_the_device_lock_for_ever),
-	TEST(a_scrub_fails_if_recovery_fails),
-	TEST(unbinding_does_not_repeat_a_scrub_that_failed_meanwhile),
+	HELD_UP(a_scrub_does_not_wait_for_the_device_lock_for_ever, .scrubbed = true),
+	ON("gh200", a_scrub_fails_if_recovery_fails, .scrubbed = true),
+	ON("second", unbinding_does_not_repeat_a_scrub_that_failed_meanwhile, .scrubbed = true),
 };
 
 static const struct CMUnitTest failing[] = {
-	TEST(a_link_reset_without_bars_afterwards_is_no_recovery),
+	ON("second", a_link_reset_without_bars_afterwards_is_no_recovery, .module = "failing"),
 };
 
 static const struct CMUnitTest tests[] = {
-	TEST(an_error_that_is_not_fatal_is_told_and_loses_nothing),
-	TEST(a_corrected_error_is_nobodys_business),
-	TEST(a_fatal_error_is_told_and_is_a_reset),
-	TEST(after_a_fatal_error_the_memory_is_waited_for),
-	TEST(users_meanwhile_are_refused_and_go_on),
-	TEST(a_fatal_error_on_a_gpu_that_nobody_has_open),
-	TEST(a_gh200_that_can_not_recover_is_lost_to_its_client),
-	TEST(after_a_failed_recovery_a_reset_brings_the_memory_back),
-	TEST(after_a_failed_recovery_a_gpu_that_is_there_works),
-	TEST(after_a_failed_recovery_another_error_mends_nothing),
-	TEST(after_a_failed_recovery_an_open_brings_the_memory_back),
-	TEST(a_failed_recovery_has_one_true_line),
-	TEST(a_neighbour_without_a_driver_loses_nothing),
-	TEST(after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
-	TEST(while_the_link_is_frozen_all_accesses_fail),
-	TEST(while_the_link_is_frozen_the_kernel_maps_no_memory),
-	TEST(while_a_neighbour_wants_a_reset_all_goes_on),
-	TEST(when_the_link_freezes_those_who_wait_fail),
-	TEST(a_fault_ends_if_the_gpu_does_not_wake_up),
+	LIKE(an_error_loses_nothing, an_error_that_is_not_fatal_is_told_and_loses_nothing,
+	     "gh200", .uncorrected = ERR_COMPLETION_TIMEOUT),
+	LIKE(an_error_loses_nothing, so_it_does_where_the_bus_can_be_reset,
+	     "second", .uncorrected = ERR_COMPLETION_TIMEOUT),
+	LIKE(an_error_loses_nothing, a_corrected_error_is_nobodys_business,
+	     "gh200", .corrected = ERR_COR_RECEIVER),
+	ON("second", a_fatal_error_is_told_and_is_a_reset),
+	LIKE(after_a_fatal_error_the_memory_is_waited_for,
+	     after_a_fatal_error_a_read_waits_for_the_memory, "second"),
+	LIKE(after_a_fatal_error_the_memory_is_waited_for,
+	     after_a_fatal_error_a_fault_waits_for_the_memory, "second", .fault = true),
+	ON("second", users_meanwhile_are_refused_and_go_on),
+	ON("second", a_fatal_error_on_a_gpu_that_nobody_has_open),
+	ON("gh200", a_gh200_that_can_not_recover_is_lost_to_its_client),
+	LIKE(after_a_failed_recovery_the_memory_comes_back,
+	     after_a_failed_recovery_a_reset_brings_the_memory_back,
+	     "gh200", .end = reset_by_ioctl),
+	LIKE(after_a_failed_recovery_the_memory_comes_back,
+	     after_a_failed_recovery_a_reset_by_sysfs_brings_the_memory_back,
+	     "gh200", .end = reset_by_sysfs),
+	LIKE(after_a_failed_recovery_the_memory_comes_back,
+	     after_a_failed_recovery_an_open_brings_the_memory_back,
+	     "gh200", .end = open_again),
+	ON("gh200", after_a_failed_recovery_a_gpu_that_is_there_works),
+	ON("gh200", after_a_failed_recovery_another_error_mends_nothing),
+	ON("gh200", a_failed_recovery_has_one_true_line),
+	ON("neighbour", a_neighbour_without_a_driver_loses_nothing),
+	ON("neighbour", after_a_link_reset_that_was_for_nothing_a_reset_restores_the_bars),
+	HELD_UP(while_the_link_is_frozen_all_accesses_fail),
+	HELD_UP(while_the_link_is_frozen_the_kernel_maps_no_memory),
+	HELD_UP(while_a_neighbour_wants_a_reset_all_goes_on),
+	ON("gh200", when_the_link_freezes_those_who_wait_fail),
+	HELD_UP(a_fault_ends_if_the_gpu_does_not_wake_up),
 };
 
 /* They scrub large memory several times. */
 static const struct CMUnitTest slow[] = {
-	TEST(a_link_reset_in_a_scrub_leaves_nothing_clean),
-	TEST(a_scrub_disables_the_gpu_under_the_device_lock),
+	ON("second", a_link_reset_in_a_scrub_leaves_nothing_clean, .unbound = true),
+	HELD_UP(a_scrub_disables_the_gpu_under_the_device_lock, .scrubbed = true),
 };
 
 const struct case_group groups[] = {

@@ -17,7 +17,6 @@
 
 #include "lib.h"
 
-#define PARAMETERS	"/sys/module/failing/parameters/"
 #define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
 #define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
 
@@ -34,38 +33,9 @@
 
 static struct vfio v = { .device = -1 };
 
-/* These functions return @value to the driver from now on. */
-static void begin_failing(const char *value, const char *names)
-{
-	char text[256];
-
-	snprintf(text, sizeof(text), "%s %s", value, names);
-	must_write_file(PARAMETERS "calls", text);
-}
-
-/* Ends that. Returns how often the driver has called the functions. */
-static int stop_failing(void)
-{
-	int fd = open(PARAMETERS "failed", O_RDONLY | O_CLOEXEC);
-	char text[16] = "";
-
-	assert_true(fd >= 0);
-	assert_true(read(fd, text, sizeof(text) - 1) > 0);
-	close(fd);
-	must_write_file(PARAMETERS "calls", "\n");
-	return atoi(text);
-}
-
-/* Without such a call, the test has shown nothing, and fails. */
-static void end_failing(const char *names)
-{
-	if (!stop_failing())
-		fail_msg("the driver has called none of %s", names);
-}
-
 static int teardown(void **state)
 {
-	write_file(PARAMETERS "calls", "\n");
+	fail_nothing();
 	if (v.device >= 0)
 		vfio_close(&v);
 	gpu_unbind_all();

@@ -1506,7 +1506,6 @@ static void nobody_sees_anything_when_all_happens_at_once(void **state)
 
 #define TRACING		"/sys/kernel/tracing/"
 #define INSTANCE	TRACING "instances/scrub"
-#define FAILING		"/sys/module/failing/parameters/"
 #define STEP		(16 * MiB)
 #define END_STEPS	4
 
@@ -1610,8 +1609,8 @@ static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 	assert_becomes_clean(gpu);
 	assert_event(events, gpu, "clean", 1, gpu->size);
 	vfio_open(&v, gpu);
-	must_write_file(FAILING "hold", "1");
-	must_write_file(FAILING "calls", "0 nvgrace_gpu_rw_zero");
+	hold_failing(true);
+	begin_failing("0", "nvgrace_gpu_rw_zero");
 	vfio_close(&v);
 	klog_mark();
 	unbinding = beside(unbind_beside, gpu);
@@ -1619,20 +1618,19 @@ static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 		assert_true(klog_wait("shutdown waits for a scrub: 0 of ", STUCK_MS));
 	klog_rewind();
 	assert_int_equal(klog_count("could not be cleared"), 0);
-	must_write_file(FAILING "hold", "0");
+	hold_failing(false);
 	assert_int_equal(ended(unbinding), 0);
 	assert_event(events, gpu, "failed", 2, 0);
 	assert_int_equal(klog_count("no progress for 60 s at unbinding or shutdown (error -62)"),
 			 1);
-	must_write_file(FAILING "calls", "\n");
+	end_failing("nvgrace_gpu_rw_zero");
 	assert_int_equal(unload("failing"), 0);
 	close(events);
 }
 
 static int let_go(void **state)
 {
-	write_file(FAILING "hold", "0");
-	write_file(FAILING "calls", "\n");
+	fail_nothing();
 	return teardown(state);
 }
 

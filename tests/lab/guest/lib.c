@@ -981,6 +981,43 @@ int module_unload(void)
 	return unload(DRIVER);
 }
 
+#define FAILING	"/sys/module/failing/parameters/"
+
+void begin_failing(const char *value, const char *names)
+{
+	char text[256];
+
+	snprintf(text, sizeof(text), "%s %s", value, names);
+	must_write_file(FAILING "calls", text);
+}
+
+void hold_failing(bool on)
+{
+	must_write_file(FAILING "hold", on ? "1" : "0");
+}
+
+int stop_failing(void)
+{
+	char *text = proc_text(FAILING "failed");
+	int failed = atoi(text);
+
+	free(text);
+	must_write_file(FAILING "calls", "\n");
+	return failed;
+}
+
+void end_failing(const char *names)
+{
+	if (!stop_failing())
+		fail_msg("the driver has called none of %s", names);
+}
+
+void fail_nothing(void)
+{
+	write_file(FAILING "hold", "0");
+	write_file(FAILING "calls", "\n");
+}
+
 /* ---- SIGBUS ------------------------------------------------------------- */
 
 void *volatile sigbus_addr;

@@ -440,6 +440,19 @@ int load_file(const char *path);
 int unload(const char *name);
 
 /*
+ * For the module tests/lab/modules/failing. From the first call on, the functions
+ * @names return @value, a number, to the driver; with hold_failing(), only once
+ * that is over. stop_failing() ends it, and returns how often the driver has called
+ * them; end_failing() fails the test if it never has. fail_nothing() ends it after
+ * a failed test, too, and without the module.
+ */
+void begin_failing(const char *value, const char *names);
+void hold_failing(bool on);
+int stop_failing(void);
+void end_failing(const char *names);
+void fail_nothing(void);
+
+/*
  * Runs @fn(@arg), in any thread. Returns true if it raised SIGBUS, and the
  * address of the last one in sigbus_addr.
  */
