@@ -91,10 +91,10 @@ static uint64_t whole_tables(uint64_t length, uint64_t count)
 	return (length / table < count ? length / table : count) * table;
 }
 
-/* Whether each part has so many tables, and something after them. */
-static bool exceeds(uint64_t tables)
+/* Whether the part has so many tables, and something after them. */
+static bool exceeds(const struct part *p, uint64_t tables)
 {
-	return parts[0].length > tables * table && parts[1].length > tables * table;
+	return p->length > tables * table;
 }
 
 static char *map_at(char *addr, unsigned int index, uint64_t offset,
@@ -118,99 +118,83 @@ static uint64_t places(const struct part *p, int i)
 
 static void mapped_writes_are_seen_by_pread_and_from_outside(void **state)
 {
+	const struct part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, p->length, RW, MAP_SHARED, NULL);
 	char in[64], out[64];
 	uint64_t at;
-	int i, k;
+	int i;
 
-	for (k = 0; k < 2; k++) {
-		struct part *p = &parts[k];
-		char *map = vfio_map(&v, p->index, 0, p->length, RW,
-				     MAP_SHARED, NULL);
-
-		for (i = 0; (at = places(p, i)) != UINT64_MAX; i++) {
-			fill(in, sizeof(in), 10 * k + i);
-			memcpy(map + at, in, sizeof(in));
-			assert_int_equal(vfio_read(&v, REGION(p->index) + at,
-						   out, sizeof(out)), 64);
-			assert_memory_equal(in, out, sizeof(in));
-			other_peek(&v, p->index, at, out, sizeof(out));
-			assert_memory_equal(in, out, sizeof(in));
-		}
-		munmap(map, p->length);
+	for (i = 0; (at = places(p, i)) != UINT64_MAX; i++) {
+		fill(in, sizeof(in), 10 * p->index + i);
+		memcpy(map + at, in, sizeof(in));
+		assert_int_equal(vfio_read(&v, REGION(p->index) + at,
+					   out, sizeof(out)), 64);
+		assert_memory_equal(in, out, sizeof(in));
+		other_peek(&v, p->index, at, out, sizeof(out));
+		assert_memory_equal(in, out, sizeof(in));
 	}
+	munmap(map, p->length);
 }
 
 static void writes_by_pwrite_and_from_outside_are_seen_in_the_mapping(void **state)
 {
+	const struct part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, p->length, RW, MAP_SHARED, NULL);
 	char in[64];
 	uint64_t at;
-	int i, k;
+	int i;
 
-	for (k = 0; k < 2; k++) {
-		struct part *p = &parts[k];
-		char *map = vfio_map(&v, p->index, 0, p->length, RW,
-				     MAP_SHARED, NULL);
-
-		for (i = 0; (at = places(p, i)) != UINT64_MAX; i++) {
-			fill(in, sizeof(in), 100 + 10 * k + i);
-			assert_int_equal(vfio_write(&v, REGION(p->index) + at,
-						    in, sizeof(in)), 64);
-			assert_memory_equal(in, map + at, sizeof(in));
-			fill(in, sizeof(in), 200 + 10 * k + i);
-			other_poke(&v, p->index, at, in, sizeof(in));
-			assert_memory_equal(in, map + at, sizeof(in));
-		}
-		munmap(map, p->length);
+	for (i = 0; (at = places(p, i)) != UINT64_MAX; i++) {
+		fill(in, sizeof(in), 100 + 10 * p->index + i);
+		assert_int_equal(vfio_write(&v, REGION(p->index) + at,
+					    in, sizeof(in)), 64);
+		assert_memory_equal(in, map + at, sizeof(in));
+		fill(in, sizeof(in), 200 + 10 * p->index + i);
+		other_poke(&v, p->index, at, in, sizeof(in));
+		assert_memory_equal(in, map + at, sizeof(in));
 	}
+	munmap(map, p->length);
 }
 
 static void two_mappings_show_the_same_memory(void **state)
 {
-	int k;
+	const struct part *p = *state;
+	char *a = vfio_map(&v, p->index, 0, 4 * page, RW, MAP_SHARED, NULL);
+	char *b = vfio_map(&v, p->index, 2 * page, 4 * page, RW,
+			   MAP_SHARED, NULL);
 
-	for (k = 0; k < 2; k++) {
-		char *a = vfio_map(&v, parts[k].index, 0, 4 * page, RW,
-				   MAP_SHARED, NULL);
-		char *b = vfio_map(&v, parts[k].index, 2 * page, 4 * page, RW,
-				   MAP_SHARED, NULL);
-
-		strcpy(a + 2 * page, "one memory");
-		assert_string_equal(b, "one memory");
-		strcpy(b + page, "two ways");
-		assert_string_equal(a + 3 * page, "two ways");
-		munmap(a, 4 * page);
-		munmap(b, 4 * page);
-	}
+	strcpy(a + 2 * page, "one memory");
+	assert_string_equal(b, "one memory");
+	strcpy(b + page, "two ways");
+	assert_string_equal(a + 3 * page, "two ways");
+	munmap(a, 4 * page);
+	munmap(b, 4 * page);
 }
 
 static void a_private_mapping_is_EINVAL(void **state)
 {
-	int k, err;
+	const struct part *p = *state;
+	int err;
 
-	for (k = 0; k < 2; k++) {
-		vfio_map(&v, parts[k].index, 0, page, PROT_READ, MAP_PRIVATE,
-			 &err);
-		assert_int_equal(err, -EINVAL);
-		vfio_map(&v, parts[k].index, 0, page, RW, MAP_PRIVATE, &err);
-		assert_int_equal(err, -EINVAL);
-	}
+	vfio_map(&v, p->index, 0, page, PROT_READ, MAP_PRIVATE, &err);
+	assert_int_equal(err, -EINVAL);
+	vfio_map(&v, p->index, 0, page, RW, MAP_PRIVATE, &err);
+	assert_int_equal(err, -EINVAL);
 }
 
 static void a_mapping_is_never_executable(void **state)
 {
+	const struct part *p = *state;
 	char *map;
-	int k, err;
+	int err;
 
-	for (k = 0; k < 2; k++) {
-		vfio_map(&v, parts[k].index, 0, page, PROT_READ | PROT_EXEC,
-			 MAP_SHARED, &err);
-		assert_int_equal(err, -EPERM);
-		map = vfio_map(&v, parts[k].index, 0, page, PROT_READ,
-			       MAP_SHARED, NULL);
-		assert_int_equal(mprotect(map, page, PROT_READ | PROT_EXEC), -1);
-		assert_int_equal(errno, EACCES);
-		munmap(map, page);
-	}
+	vfio_map(&v, p->index, 0, page, PROT_READ | PROT_EXEC,
+		 MAP_SHARED, &err);
+	assert_int_equal(err, -EPERM);
+	map = vfio_map(&v, p->index, 0, page, PROT_READ, MAP_SHARED, NULL);
+	assert_int_equal(mprotect(map, page, PROT_READ | PROT_EXEC), -1);
+	assert_int_equal(errno, EACCES);
+	munmap(map, page);
 }
 
 /* Returns the signal that ends a child which calls @fn(@arg), or 0. */
@@ -232,58 +216,50 @@ static int fatal_signal(void (*fn)(void *), void *arg)
 
 static void protection_bits_hold(void **state)
 {
-	int k;
+	const struct part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, 2 * page, PROT_READ,
+			     MAP_SHARED, NULL);
 
-	for (k = 0; k < 2; k++) {
-		char *map = vfio_map(&v, parts[k].index, 0, 2 * page, PROT_READ,
-				     MAP_SHARED, NULL);
-
-		assert_int_equal(fatal_signal(touch_read, map), 0);
-		assert_int_equal(fatal_signal(touch_write, map), SIGSEGV);
-		assert_int_equal(mprotect(map, page, RW), 0);
-		assert_int_equal(fatal_signal(touch_write, map), 0);
-		assert_int_equal(fatal_signal(touch_write, map + page), SIGSEGV);
-		assert_int_equal(mprotect(map, page, PROT_NONE), 0);
-		assert_int_equal(fatal_signal(touch_read, map), SIGSEGV);
-		munmap(map, 2 * page);
-	}
+	assert_int_equal(fatal_signal(touch_read, map), 0);
+	assert_int_equal(fatal_signal(touch_write, map), SIGSEGV);
+	assert_int_equal(mprotect(map, page, RW), 0);
+	assert_int_equal(fatal_signal(touch_write, map), 0);
+	assert_int_equal(fatal_signal(touch_write, map + page), SIGSEGV);
+	assert_int_equal(mprotect(map, page, PROT_NONE), 0);
+	assert_int_equal(fatal_signal(touch_read, map), SIGSEGV);
+	munmap(map, 2 * page);
 }
 
 static void the_last_page_can_be_mapped_and_nothing_behind_it(void **state)
 {
+	const struct part *p = *state;
 	char *map;
-	int k, err;
+	int err;
 
-	for (k = 0; k < 2; k++) {
-		struct part *p = &parts[k];
+	map = vfio_map(&v, p->index, p->length - page, page, RW,
+		       MAP_SHARED, NULL);
+	map[0] = 1;
+	map[page - 1] = 2;
+	munmap(map, page);
 
-		map = vfio_map(&v, p->index, p->length - page, page, RW,
-			       MAP_SHARED, NULL);
-		map[0] = 1;
-		map[page - 1] = 2;
-		munmap(map, page);
-
-		vfio_map(&v, p->index, p->length, page, RW, MAP_SHARED, &err);
-		assert_int_equal(err, -EINVAL);
-		vfio_map(&v, p->index, p->length - page, 2 * page, RW,
+	vfio_map(&v, p->index, p->length, page, RW, MAP_SHARED, &err);
+	assert_int_equal(err, -EINVAL);
+	vfio_map(&v, p->index, p->length - page, 2 * page, RW,
+		 MAP_SHARED, &err);
+	assert_int_equal(err, -EINVAL);
+	vfio_map(&v, p->index, 0, p->length + page, RW, MAP_SHARED, &err);
+	assert_int_equal(err, -EINVAL);
+	/* The BAR may be larger than the memory; and the region's end. */
+	if (p->bar > p->length) {
+		vfio_map(&v, p->index, p->bar - page, page, RW,
 			 MAP_SHARED, &err);
-		assert_int_equal(err, -EINVAL);
-		vfio_map(&v, p->index, 0, p->length + page, RW, MAP_SHARED,
-			 &err);
-		assert_int_equal(err, -EINVAL);
-		/* The BAR may be larger than the memory; and the region's end. */
-		if (p->bar > p->length) {
-			vfio_map(&v, p->index, p->bar - page, page, RW,
-				 MAP_SHARED, &err);
-			assert_int_equal(err, -EINVAL);
-		}
-		vfio_map(&v, p->index, (1ULL << 40) - page, page, RW,
-			 MAP_SHARED, &err);
-		assert_int_equal(err, -EINVAL);
-		/* Mappings that don't start at 0 have the same bounds. */
-		vfio_map(&v, p->index, page, p->length, RW, MAP_SHARED, &err);
 		assert_int_equal(err, -EINVAL);
 	}
+	vfio_map(&v, p->index, (1ULL << 40) - page, page, RW, MAP_SHARED, &err);
+	assert_int_equal(err, -EINVAL);
+	/* Mappings that don't start at 0 have the same bounds. */
+	vfio_map(&v, p->index, page, p->length, RW, MAP_SHARED, &err);
+	assert_int_equal(err, -EINVAL);
 }
 
 /* The rest of that page may belong to something else. */
@@ -324,24 +300,20 @@ static long tables_a_fault(void)
 /* With huge entries, one fault fills up to 512 tables' worth. */
 static void an_aligned_mapping_costs_few_faults(void **state)
 {
+	const struct part *p = *state;
 	bool huge = has_huge_pfnmap();
-	int k;
+	uint64_t length = whole_tables(p->length, 64);
+	char *map = map_at(free_range(length, 0), p->index, 0, length);
+	long before = minor_faults(), tables = length / table;
+	long least = huge ? 1 : tables / tables_a_fault();
+	long most = huge ? 2 : least + 1;
 
-	for (k = 0; k < 2; k++) {
-		uint64_t length = whole_tables(parts[k].length, 64);
-		char *map = map_at(free_range(length, 0), parts[k].index, 0,
-				   length);
-		long before = minor_faults(), tables = length / table;
-		long least = huge ? 1 : tables / tables_a_fault();
-		long most = huge ? 2 : least + 1;
-
-		touch_all(map, length, page);
-		print_message("# %ld faults for %ld tables\n",
-			      minor_faults() - before, tables);
-		/* Some of the margin is for the test's own stack and code. */
-		assert_in_range(minor_faults() - before, least, most + 4);
-		munmap(map, length);
-	}
+	touch_all(map, length, page);
+	print_message("# %ld faults for %ld tables\n",
+		      minor_faults() - before, tables);
+	/* Some of the margin is for the test's own stack and code. */
+	assert_in_range(minor_faults() - before, least, most + 4);
+	munmap(map, length);
 }
 
 /*
@@ -356,7 +328,7 @@ static void pages_leave_huge_entries_their_place(void **state)
 	char *map;
 	long before;
 
-	only_if(exceeds(1));
+	only_if(exceeds(&parts[0], 1));
 	/* At a place where one fault could also fill the next tables. */
 	at = (at + around - 1) / around * around + table / 2;
 	map = map_at((char *)at, parts[0].index, table / 2, length);
@@ -377,89 +349,79 @@ static void pages_leave_huge_entries_their_place(void **state)
  */
 static void what_comes_with_a_fault_is_right(void **state)
 {
+	const struct part *p = *state;
 	char in[16], seen[16], *map, *beside;
 	uint64_t length, at;
 	long before;
-	int k;
 
-	for (k = 0; k < 2; k++) {
-		const struct part *p = &parts[k];
+	/* From half a table to a page before a table's end. */
+	length = whole_tables(p->length, 24) - table / 2 - page;
+	beside = free_range(length + 2 * page, table / 2 - page);
+	assert_ptr_equal(mmap(beside, length + 2 * page, RW,
+			      MAP_PRIVATE | MAP_ANONYMOUS |
+			      MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+			      -1, 0), beside);
+	map = mmap(beside + page, length, RW, MAP_SHARED | MAP_FIXED,
+		   v.device, REGION(p->index) + table / 2);
+	assert_ptr_equal(map, beside + page);
 
-		/* From half a table to a page before a table's end. */
-		length = whole_tables(p->length, 24) - table / 2 - page;
-		beside = free_range(length + 2 * page, table / 2 - page);
-		assert_ptr_equal(mmap(beside, length + 2 * page, RW,
-				      MAP_PRIVATE | MAP_ANONYMOUS |
-				      MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-				      -1, 0), beside);
-		map = mmap(beside + page, length, RW, MAP_SHARED | MAP_FIXED,
-			   v.device, REGION(p->index) + table / 2);
-		assert_ptr_equal(map, beside + page);
-
-		for (at = 0; at < length; at += table / 4) {
-			fill(in, sizeof(in), at + k);
-			assert_int_equal(vfio_write(&v, REGION(p->index) +
-						    table / 2 + at, in,
-						    sizeof(in)), sizeof(in));
-		}
-		/* The next page would show this if it were GPU memory. */
-		assert_int_equal(vfio_write(&v, REGION(p->index) + table / 2 +
-					    length, in, sizeof(in)), sizeof(in));
-		/*
-		 * The pages of the first table don't keep the next from a huge
-		 * entry.
-		 */
-		before = page_tables();
-		touch_read(map);
-		touch_read(map + length / 2);
-		print_message("# %ld KiB of page tables\n", page_tables() - before);
-		if (has_huge_pfnmap())
-			assert_in_range(page_tables() - before, 0,
-					3 * page / KiB);
-		for (at = 0; at < length; at += table / 4) {
-			fill(in, sizeof(in), at + k);
-			assert_memory_equal(map + at, in, sizeof(in));
-			fill(in, sizeof(in), at + k + 1);
-			memcpy(map + at, in, sizeof(in));
-			other_peek(&v, p->index, table / 2 + at, seen, sizeof(seen));
-			assert_memory_equal(in, seen, sizeof(in));
-		}
-		for (at = 0; at < page; at++) {
-			assert_int_equal(beside[at], 0);
-			assert_int_equal(map[length + at], 0);
-		}
-		munmap(beside, length + 2 * page);
+	for (at = 0; at < length; at += table / 4) {
+		fill(in, sizeof(in), at + p->index);
+		assert_int_equal(vfio_write(&v, REGION(p->index) +
+					    table / 2 + at, in,
+					    sizeof(in)), sizeof(in));
 	}
+	/* The next page would show this if it were GPU memory. */
+	assert_int_equal(vfio_write(&v, REGION(p->index) + table / 2 +
+				    length, in, sizeof(in)), sizeof(in));
+	/*
+	 * The pages of the first table don't keep the next from a huge
+	 * entry.
+	 */
+	before = page_tables();
+	touch_read(map);
+	touch_read(map + length / 2);
+	print_message("# %ld KiB of page tables\n", page_tables() - before);
+	if (has_huge_pfnmap())
+		assert_in_range(page_tables() - before, 0, 3 * page / KiB);
+	for (at = 0; at < length; at += table / 4) {
+		fill(in, sizeof(in), at + p->index);
+		assert_memory_equal(map + at, in, sizeof(in));
+		fill(in, sizeof(in), at + p->index + 1);
+		memcpy(map + at, in, sizeof(in));
+		other_peek(&v, p->index, table / 2 + at, seen, sizeof(seen));
+		assert_memory_equal(in, seen, sizeof(in));
+	}
+	for (at = 0; at < page; at++) {
+		assert_int_equal(beside[at], 0);
+		assert_int_equal(map[length + at], 0);
+	}
+	munmap(beside, length + 2 * page);
 }
 
 static void an_aligned_mapping_has_huge_entries_where_the_kernel_has_them(void **state)
 {
+	const struct part *p = *state;
+	uint64_t length = whole_tables(p->length, 16);
+	char *map = map_at(free_range(length, 0), p->index, 0, length);
+	long tables = length / table, before, grown;
 	bool huge = has_huge_pfnmap();
-	long before, grown;
-	int k;
 
-	for (k = 0; k < 2; k++) {
-		uint64_t length = whole_tables(parts[k].length, 16);
-		long tables = length / table;
-		char *map = map_at(free_range(length, 0), parts[k].index, 0,
-				   length);
-
-		before = page_tables();
-		touch_all(map, length, table);
-		grown = page_tables() - before;
-		print_message("# %s: %ld KiB of page tables for %llu MiB\n",
-			      huge ? "huge" : "pages", grown,
-			      (unsigned long long)(length / MiB));
-		/*
-		 * Huge entries need only the tables above them, of which one is
-		 * enough for few entries.
-		 */
-		if (huge)
-			assert_in_range(grown, 0, (tables < 4 ? 1 : 3) * page / KiB);
-		else
-			assert_true(grown >= (long)(tables * page / KiB));
-		munmap(map, length);
-	}
+	before = page_tables();
+	touch_all(map, length, table);
+	grown = page_tables() - before;
+	print_message("# %s: %ld KiB of page tables for %llu MiB\n",
+		      huge ? "huge" : "pages", grown,
+		      (unsigned long long)(length / MiB));
+	/*
+	 * Huge entries need only the tables above them, of which one is
+	 * enough for few entries.
+	 */
+	if (huge)
+		assert_in_range(grown, 0, (tables < 4 ? 1 : 3) * page / KiB);
+	else
+		assert_true(grown >= (long)(tables * page / KiB));
+	munmap(map, length);
 }
 
 /*
@@ -469,35 +431,30 @@ static void an_aligned_mapping_has_huge_entries_where_the_kernel_has_them(void *
  */
 static void a_misaligned_mapping_shows_the_right_memory_in_few_faults(void **state)
 {
-	uint64_t at, word;
-	long before;
-	int k, shift;
+	const struct part *p = *state;
+	uint64_t length = whole_tables(p->length, 32), at, word;
+	/* Both ends of the range are in the middle of a table. */
+	long most = (length / table + 1) / tables_a_fault() + 5, before;
+	int shift;
 
-	for (k = 0; k < 2; k++) {
-		struct part *p = &parts[k];
-		uint64_t length = whole_tables(p->length, 32);
-		/* Both ends of the range are in the middle of a table. */
-		long most = (length / table + 1) / tables_a_fault() + 5;
+	for (shift = 1; shift <= 3; shift += 2) {
+		char *map = map_at(free_range(length, shift * page),
+				   p->index, 0, length);
 
-		for (shift = 1; shift <= 3; shift += 2) {
-			char *map = map_at(free_range(length, shift * page),
-					   p->index, 0, length);
-
-			for (at = 0; at < length; at += table / 8 - 8) {
-				word = at ^ 0x5aa5;
-				at = at / 8 * 8;
-				assert_int_equal(vfio_write(&v, REGION(p->index) + at,
-							    &word, 8), 8);
-			}
-			before = minor_faults();
-			for (at = 0; at < length; at += table / 8 - 8) {
-				at = at / 8 * 8;
-				vfio_read(&v, REGION(p->index) + at, &word, 8);
-				assert_int_equal(*(uint64_t *)(map + at), word);
-			}
-			assert_in_range(minor_faults() - before, 1, most);
-			munmap(map, length);
+		for (at = 0; at < length; at += table / 8 - 8) {
+			word = at ^ 0x5aa5;
+			at = at / 8 * 8;
+			assert_int_equal(vfio_write(&v, REGION(p->index) + at,
+						    &word, 8), 8);
 		}
+		before = minor_faults();
+		for (at = 0; at < length; at += table / 8 - 8) {
+			at = at / 8 * 8;
+			vfio_read(&v, REGION(p->index) + at, &word, 8);
+			assert_int_equal(*(uint64_t *)(map + at), word);
+		}
+		assert_in_range(minor_faults() - before, 1, most);
+		munmap(map, length);
 	}
 }
 
@@ -524,110 +481,96 @@ static void a_memory_that_is_not_aligned_itself_is_mapped_right(void **state)
 
 static void a_piece_from_the_middle_shows_the_middle(void **state)
 {
+	const struct part *p = *state;
+	uint64_t at = p->length / 2 / page * page + 7 * page;
+	char *map = vfio_map(&v, p->index, at, 3 * page, RW, MAP_SHARED, NULL);
 	char in[32];
-	int k;
 
-	for (k = 0; k < 2; k++) {
-		struct part *p = &parts[k];
-		uint64_t at = p->length / 2 / page * page + 7 * page;
-		char *map = vfio_map(&v, p->index, at, 3 * page, RW,
-				     MAP_SHARED, NULL);
-
-		fill(in, sizeof(in), 77 + k);
-		assert_int_equal(vfio_write(&v, REGION(p->index) + at + page,
-					    in, sizeof(in)), 32);
-		assert_memory_equal(map + page, in, sizeof(in));
-		munmap(map, 3 * page);
-	}
+	fill(in, sizeof(in), 77 + p->index);
+	assert_int_equal(vfio_write(&v, REGION(p->index) + at + page,
+				    in, sizeof(in)), 32);
+	assert_memory_equal(map + page, in, sizeof(in));
+	munmap(map, 3 * page);
 }
 
 static void a_hole_in_a_mapping_leaves_the_rest(void **state)
 {
-	int k;
+	const struct part *p = *state;
+	uint64_t length = p->length < 4 * table ? p->length : 4 * table;
+	char *map;
 
-	only_if(exceeds(2));
-	for (k = 0; k < 2; k++) {
-		uint64_t length = parts[k].length < 4 * table ?
-				  parts[k].length : 4 * table;
-		char *map = map_at(free_range(length, 0), parts[k].index, 0,
-				   length);
-
-		/* Before and after the surrounding pages are mapped. */
-		map[0] = 11;
-		map[2 * table] = 13;
-		assert_int_equal(munmap(map + table + page, page), 0);
-		map[table] = 14;
-		map[table + 2 * page] = 15;
-		assert_int_equal(munmap(map + 2 * table + page, page), 0);
-		assert_int_equal(fatal_signal(touch_read, map + table + page),
-				 SIGSEGV);
-		assert_int_equal(fatal_signal(touch_read, map + 2 * table + page),
-				 SIGSEGV);
-		assert_int_equal(map[0], 11);
-		assert_int_equal(map[2 * table], 13);
-		assert_int_equal(map[table], 14);
-		assert_int_equal(map[table + 2 * page], 15);
-		munmap(map, length);
-	}
+	only_if(exceeds(p, 2));
+	map = map_at(free_range(length, 0), p->index, 0, length);
+	/* Before and after the surrounding pages are mapped. */
+	map[0] = 11;
+	map[2 * table] = 13;
+	assert_int_equal(munmap(map + table + page, page), 0);
+	map[table] = 14;
+	map[table + 2 * page] = 15;
+	assert_int_equal(munmap(map + 2 * table + page, page), 0);
+	assert_int_equal(fatal_signal(touch_read, map + table + page), SIGSEGV);
+	assert_int_equal(fatal_signal(touch_read, map + 2 * table + page),
+			 SIGSEGV);
+	assert_int_equal(map[0], 11);
+	assert_int_equal(map[2 * table], 13);
+	assert_int_equal(map[table], 14);
+	assert_int_equal(map[table + 2 * page], 15);
+	munmap(map, length);
 }
 
 static void mremap_moves_and_shrinks_but_never_grows(void **state)
 {
+	const struct part *p = *state;
 	uint64_t length = table + 64 * page;
 	char *map, *to;
-	int k;
 
-	only_if(exceeds(1));
-	for (k = 0; k < 2; k++) {
-		map = map_at(free_range(length, 0), parts[k].index, 0, length);
-		strcpy(map + page, "before the move");
-		strcpy(map + length - 64, "at the end");
+	only_if(exceeds(p, 1));
+	map = map_at(free_range(length, 0), p->index, 0, length);
+	strcpy(map + page, "before the move");
+	strcpy(map + length - 64, "at the end");
 
-		/* To an address at which huge entries are impossible. */
-		to = mremap(map, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
-			    free_range(length, page));
-		assert_true(to != MAP_FAILED);
-		assert_string_equal(to + page, "before the move");
-		assert_string_equal(to + length - 64, "at the end");
-		strcpy(to + table, "after the move");
-		assert_string_equal(to + table, "after the move");
+	/* To an address at which huge entries are impossible. */
+	to = mremap(map, length, length, MREMAP_MAYMOVE | MREMAP_FIXED,
+		    free_range(length, page));
+	assert_true(to != MAP_FAILED);
+	assert_string_equal(to + page, "before the move");
+	assert_string_equal(to + length - 64, "at the end");
+	strcpy(to + table, "after the move");
+	assert_string_equal(to + table, "after the move");
 
-		assert_true(mremap(to, length, length + page,
-				   MREMAP_MAYMOVE) == MAP_FAILED);
-		assert_true(mremap(to, 0, length, MREMAP_MAYMOVE) == MAP_FAILED);
-		assert_ptr_equal(mremap(to, length, table, 0), to);
-		assert_string_equal(to + page, "before the move");
-		munmap(to, table);
-	}
+	assert_true(mremap(to, length, length + page,
+			   MREMAP_MAYMOVE) == MAP_FAILED);
+	assert_true(mremap(to, 0, length, MREMAP_MAYMOVE) == MAP_FAILED);
+	assert_ptr_equal(mremap(to, length, table, 0), to);
+	assert_string_equal(to + page, "before the move");
+	munmap(to, table);
 }
 
 static void a_child_shares_the_memory(void **state)
 {
+	const struct part *p = *state;
 	uint64_t length = table + 64 * page;
-	int k, status;
+	int status;
 	pid_t pid;
+	char *map;
 
-	only_if(exceeds(1));
-	for (k = 0; k < 2; k++) {
-		char *map = map_at(free_range(length, 0), parts[k].index, 0,
-				   length);
-
-		/* At the fork, one part is mapped in and one is not. */
-		strcpy(map, "parent");
-		pid = fork();
-		if (!pid) {
-			if (strcmp(map, "parent"))
-				_exit(1);
-			strcpy(map, "child");
-			strcpy(map + table + page, "child too");
-			_exit(0);
-		}
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		assert_int_equal(status, 0);
-		assert_string_equal(map, "child");
-		assert_string_equal(map + table + page, "child too");
-		munmap(map, length);
+	only_if(exceeds(p, 1));
+	map = map_at(free_range(length, 0), p->index, 0, length);
+	/* At the fork, one part is mapped in and one is not. */
+	strcpy(map, "parent");
+	pid = fork();
+	if (!pid) {
+		if (strcmp(map, "parent"))
+			_exit(1);
+		strcpy(map, "child");
+		strcpy(map + table + page, "child too");
+		_exit(0);
 	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_string_equal(map, "child");
+	assert_string_equal(map + table + page, "child too");
+	munmap(map, length);
 }
 
 static void a_mapping_outlives_the_file_descriptor(void **state)
@@ -676,24 +619,21 @@ static uint64_t load(const volatile uint64_t *p)
  * Both parts are Normal memory. To Device memory, such an access raises SIGBUS,
  * on hardware and under emulation.
  */
-static void unaligned_accesses_work_on_both_parts(void **state)
+static void unaligned_accesses_work(void **state)
 {
+	const struct part *p = *state;
 	uint64_t val;
-	int k, i;
+	int i;
+	char *map = vfio_map(&v, p->index, 0, 2 * page, RW, MAP_SHARED, NULL);
 
-	for (k = 0; k < 2; k++) {
-		char *map = vfio_map(&v, parts[k].index, 0, 2 * page, RW,
-				     MAP_SHARED, NULL);
+	for (i = 1; i < 8; i++) {
+		volatile uint64_t *p = (void *)(map + page - 8 + i);
 
-		for (i = 1; i < 8; i++) {
-			volatile uint64_t *p = (void *)(map + page - 8 + i);
-
-			store(p, 0x0102030405060700 + i);
-			val = load(p);
-			assert_int_equal(val, 0x0102030405060700 + i);
-		}
-		munmap(map, 2 * page);
+		store(p, 0x0102030405060700 + i);
+		val = load(p);
+		assert_int_equal(val, 0x0102030405060700 + i);
 	}
+	munmap(map, 2 * page);
 }
 
 /* memset() clears whole cache lines with a special instruction. */
@@ -723,24 +663,29 @@ static void bar0_is_still_the_devices(void **state)
 	munmap((void *)bar0, BAR0_SIZE);
 }
 
+/* One case for each part. */
+#define BOTH(name) \
+	VARIANT(name, name, NULL, NULL, &parts[0]), \
+	VARIANT(name##_in_resmem, name, NULL, NULL, &parts[1])
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(mapped_writes_are_seen_by_pread_and_from_outside),
-	cmocka_unit_test(writes_by_pwrite_and_from_outside_are_seen_in_the_mapping),
-	cmocka_unit_test(two_mappings_show_the_same_memory),
-	cmocka_unit_test(a_private_mapping_is_EINVAL),
-	cmocka_unit_test(a_mapping_is_never_executable),
-	cmocka_unit_test(protection_bits_hold),
-	cmocka_unit_test(the_last_page_can_be_mapped_and_nothing_behind_it),
-	cmocka_unit_test(an_aligned_mapping_costs_few_faults),
+	BOTH(mapped_writes_are_seen_by_pread_and_from_outside),
+	BOTH(writes_by_pwrite_and_from_outside_are_seen_in_the_mapping),
+	BOTH(two_mappings_show_the_same_memory),
+	BOTH(a_private_mapping_is_EINVAL),
+	BOTH(a_mapping_is_never_executable),
+	BOTH(protection_bits_hold),
+	BOTH(the_last_page_can_be_mapped_and_nothing_behind_it),
+	BOTH(an_aligned_mapping_costs_few_faults),
 	cmocka_unit_test(pages_leave_huge_entries_their_place),
-	cmocka_unit_test(what_comes_with_a_fault_is_right),
-	cmocka_unit_test(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
-	cmocka_unit_test(a_misaligned_mapping_shows_the_right_memory_in_few_faults),
-	cmocka_unit_test(a_piece_from_the_middle_shows_the_middle),
-	cmocka_unit_test(a_hole_in_a_mapping_leaves_the_rest),
-	cmocka_unit_test(mremap_moves_and_shrinks_but_never_grows),
-	cmocka_unit_test(a_child_shares_the_memory),
-	cmocka_unit_test(unaligned_accesses_work_on_both_parts),
+	BOTH(what_comes_with_a_fault_is_right),
+	BOTH(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
+	BOTH(a_misaligned_mapping_shows_the_right_memory_in_few_faults),
+	BOTH(a_piece_from_the_middle_shows_the_middle),
+	BOTH(a_hole_in_a_mapping_leaves_the_rest),
+	BOTH(mremap_moves_and_shrinks_but_never_grows),
+	BOTH(a_child_shares_the_memory),
+	BOTH(unaligned_accesses_work),
 	cmocka_unit_test(memset_and_atomics_work_on_usemem),
 };
 

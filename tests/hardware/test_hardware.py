@@ -40,9 +40,9 @@ NO_TAIL = {"rw::a_large_tail_reads_as_ones", "rw::vectors_are_read_and_written_i
 
 # With 64K pages, a table maps 512 MiB. Cases that are no subject for a GPU with few.
 FEW_TABLES = {
-    "second": {"mmap::a_hole_in_a_mapping_leaves_the_rest"},
-    "cxlsoft": {"mmap::a_hole_in_a_mapping_leaves_the_rest", "mmap::pages_leave_huge_entries_their_place",
-                "mmap::mremap_moves_and_shrinks_but_never_grows", "mmap::a_child_shares_the_memory"},
+    "second": {"mmap::a_hole_in_a_mapping_leaves_the_rest_in_resmem"},
+    "cxlsoft": {"mmap::a_hole_in_a_mapping_leaves_the_rest", "mmap::a_hole_in_a_mapping_leaves_the_rest_in_resmem",
+                "mmap::pages_leave_huge_entries_their_place", "mmap::mremap_moves_and_shrinks_but_never_grows", "mmap::a_child_shares_the_memory"},
 }
 
 # With both parts, as small as a carve-out can be, and no tail.
@@ -206,8 +206,9 @@ DIFFERENT = {f"{program}::{case}" for program, cases in {
         "a_vector_ends_before_the_element_that_faults", "an_flr_through_config_space_clears_the_bars",
         "one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear"),
     # It accepts private mappings, and a fault brings in one entry.
-    "mmap": ("a_private_mapping_is_EINVAL", "an_aligned_mapping_costs_few_faults",
-             "a_misaligned_mapping_shows_the_right_memory_in_few_faults"),
+    "mmap": [f"{case}{part}" for part in ("", "_in_resmem")
+             for case in ("a_private_mapping_is_EINVAL", "an_aligned_mapping_costs_few_faults",
+                          "a_misaligned_mapping_shows_the_right_memory_in_few_faults")],
     # An access that fails in its middle has failed as a whole. One that begins in the
     # memory ends with it, but here, a BAR has no more.
     "rw": ("a_fault_in_the_middle_ends_the_access_there",),
