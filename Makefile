@@ -41,7 +41,8 @@ modules:
 # installs what DKMS, udev and initramfs generators need; run `dkms install`
 # afterwards. install-udev installs the same without the source, for hosts that get
 # built modules. install-cli installs nvgrace-gpu(8) and needs the tool's
-# libraries. install-tests installs the programs that "nvgrace-gpu test --full" runs.
+# libraries. install-tests installs the programs that "nvgrace-gpu test --full" runs,
+# and needs cmocka.
 # All need scdoc for the manual pages. DESTDIR and prefix have their
 # usual meaning, but the files of udev, dracut and initramfs-tools always go
 # below /usr, the only place that those programs search.
@@ -103,7 +104,7 @@ install-cli:
 		docs/examples/* $(GUIDES)/examples
 
 install-tests:
-	$(MAKE) -C tests/hardware install DESTDIR='$(DESTDIR)' prefix='$(prefix)' VERSION='$(VERSION)'
+	$(MAKE) -C tests/hardware install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 
 # ---- packages ---------------------------------------------------------------
 # They go to build/packages/ and build/repo/, and contain the checkout as it is.
@@ -167,7 +168,7 @@ ifeq ($(LATEST),1)
 export TOOLBOX_LATEST := 1
 endif
 
-.PHONY: demo test check check-all check-long hardware-tests kernels bench bench-waits generated
+.PHONY: demo test check check-all check-long kernels bench bench-waits generated
 # The tool is compiled while the kernel is downloaded.
 demo:
 	@$(TOOLBOX) ensure
@@ -222,12 +223,6 @@ bench-waits:
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' python3 -m stress.bench.waits --rounds $(or $(ROUNDS),3)
 
-# For a host with a GPU: static programs and a script, in
-# build/nvgrace-gpu-tests.tar.gz.
-hardware-tests:
-	@$(TOOLBOX) run -- make -s -C tests/hardware archive VERSION='$(VERSION)'
-	@echo build/nvgrace-gpu-tests.tar.gz
-
 # What docs/doctor.md should be, inside the toolbox; scripts/dev/style compares them.
 .PHONY: build/doctor.md
 build/doctor.md:
@@ -274,7 +269,6 @@ help:
 	@echo '  check-long    run the campaigns of a release: debug kernels, the kernel'"'"'s vfio selftests, races, life of the packages'
 	@echo '                each takes T=, too, and LOAD=4 runs it beside 4 busy processes'
 	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
-	@echo '  hardware-tests make the archive of the programs that test the driver on a real GPU, build/nvgrace-gpu-tests.tar.gz'
 	@echo '  generated     write the findings in docs/doctor.md, the table of kernels in docs/versions.md and the URL in README.md from their sources'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'

@@ -336,7 +336,7 @@ class UnitSource(pytest.File):
     def executable(self):
         # kbuild's command line provides these includes.
         return programs.compiled(self.path.stem, [
-            *programs.compiler(vm.NATIVE, [self.path, programs.HERE / "guest/main.c", vm.PROJECT / "src/arith.c"]),
+            *programs.compiler(vm.NATIVE, [self.path, programs.HERE / "guest/main.c", *programs.LIBRARY, vm.PROJECT / "src/arith.c"]),
             "-g", "-O1", "-std=gnu11", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-include", "stdbool.h",
             f"-I{vm.PROJECT / 'include'}"])
 

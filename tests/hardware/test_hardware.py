@@ -5,10 +5,11 @@ what they say."""
 
 import json
 import os
+import pathlib
 import re
 import subprocess
-import tarfile
 import tempfile
+import typing
 
 import pytest
 
@@ -22,38 +23,37 @@ KERNELS = ("newest", "newest-64k", "stable", "oldstable", "newest-amd64")
 # first.
 SHORT = ("region", "sysfs", "config", "mmap", "rw", "trace", "dma", "cdev", "reset", "gate")
 
-# Kinds of GPUs, with the programs that run on each, and words of needs.py that
-# don't hold there.
-KINDS = {
-    "gh200": (None, ()),
-    "odd": (SHORT, ()),         # ends within a page
-    "second": (SHORT, ()),      # fills its BARs, as cxlsoft does
-    "s95": (SHORT, ()),         # as large as a real one
-    "nodefect": (SHORT, ("carve-out",)),
-    "softreset": (SHORT, ()),
-    "cxlsoft": (SHORT, ()),
-}
-
-# GPUs that fill their BARs, and cases that are no subject for them.
-FULL = ("second", "cxlsoft")
+# Cases that are no subject for a GPU that fills its BARs, and with 64K pages, where
+# a table maps 512 MiB, for one with few tables.
 NO_TAIL = {"rw::a_large_tail_reads_as_ones", "rw::vectors_are_read_and_written_in_a_row"}
+TWO_TABLES = {"mmap::a_hole_in_a_mapping_leaves_the_rest_in_resmem"}
+ONE_TABLE = TWO_TABLES | {"mmap::a_hole_in_a_mapping_leaves_the_rest", "mmap::pages_leave_huge_entries_their_place",
+                          "mmap::mremap_moves_and_shrinks_but_never_grows", "mmap::a_child_shares_the_memory"}
 
-# With 64K pages, a table maps 512 MiB. Cases that are no subject for a GPU with few.
-FEW_TABLES = {
-    "second": {"mmap::a_hole_in_a_mapping_leaves_the_rest_in_resmem"},
-    "cxlsoft": {"mmap::a_hole_in_a_mapping_leaves_the_rest", "mmap::a_hole_in_a_mapping_leaves_the_rest_in_resmem",
-                "mmap::pages_leave_huge_entries_their_place", "mmap::mremap_moves_and_shrinks_but_never_grows", "mmap::a_child_shares_the_memory"},
+
+class Kind(typing.NamedTuple):
+    """The programs that run on a GPU, all without; words of needs.py that don't hold
+    there; cases that are no subject for it, and with 64K pages."""
+
+    programs: tuple = ()
+    lacks: tuple = ()
+    unfit: set = frozenset()
+    unfit_64k: set = frozenset()
+
+
+KINDS = {
+    "gh200": Kind(),
+    "odd": Kind(SHORT),         # ends within a page
+    "second": Kind(SHORT, (), NO_TAIL, TWO_TABLES),
+    "s95": Kind(SHORT),         # as large as a real one
+    "nodefect": Kind(SHORT, ("carve-out",)),
+    "softreset": Kind(SHORT),
+    "cxlsoft": Kind(SHORT, (), NO_TAIL, ONE_TABLE),
 }
 
 # With both parts, as small as a carve-out can be, and no tail.
 TOOL_GPUS = [{"name": "gh200", "size": "1.5G"}]
-
-LINE = re.compile(r"case (\S+) (\d+)(?: (.*))?")
-
-
-def make(*arguments):
-    with programs.locked("hardware"):
-        subprocess.run(["make", "-s", *arguments], cwd=vm.PROJECT, check=True)
+TOOL = Kind(unfit=NO_TAIL)
 
 
 class Host:
@@ -62,7 +62,9 @@ class Host:
     def __init__(self, name, tool=False, module=None):
         self.kernel = vm.Kernel(name)
         root = programs.BUILD / "hardware" / f"installed-{name}"
-        make("install-tests", f"DESTDIR={root}", f"CROSS_COMPILE={self.kernel.arch.gcc.removesuffix('gcc')}")
+        with programs.locked("hardware"):
+            subprocess.run(["make", "-s", "install-tests", f"DESTDIR={root}", f"CROSS_COMPILE={self.kernel.arch.gcc.removesuffix('gcc')}"],
+                           cwd=vm.PROJECT, check=True)
         files = {f"/{path.relative_to(root)}": str(path) for path in root.rglob("*") if path.is_file()}
         files[f"/boot/config-{self.kernel.release}"] = str(self.kernel.headers / ".config")
         with tempfile.TemporaryDirectory() as directory:
@@ -74,26 +76,60 @@ class Host:
         self._count = 0
 
     def run(self, text):
-        """The Command of this text."""
+        """What these commands print. The races themselves are driver/thp.c's own."""
         self._count += 1
-        return self.session.run(f"run-{self._count}", text)
+        done = self.session.run(f"run-{self._count}", f"cd /usr/libexec/nvgrace-gpu-tests; export ROUNDS=100; {text}")
+        assert not done.rc, done.output
+        return "\n".join(done.output)
 
-    def tests(self, kind):
-        """Run all cases on a GPU: ({name: None if it passed, "failed" or why it
+    def programs(self, name, kind):
+        """Runs the programs on a GPU: ({case: None if it passed, "failed" or why it
         was skipped}, all lines)."""
-        chosen = KINDS[kind][0] or ["$(cat order)"]
-        # The races themselves are driver/thp.c's own.
-        done = self.run(f"cd /usr/libexec/nvgrace-gpu-tests; export ROUNDS=100; bind {kind} {DRIVER};"
-                        f"for program in {' '.join(chosen)}; do for case in $(./$program --list); do "
-                        f"./$program $case $(gpu {kind}) >/tmp/out 2>&1; rc=$?; cat /tmp/out;"
-                        f'echo "case $program::$case $rc $(tail -n 1 /tmp/out)"; done; done; unbind {kind}')
-        assert not done.rc
-        ends = {m[1]: {"0": None, "4": (m[3] or "").removeprefix("# ").partition(": ")[0]}.get(m[2], "failed")
-                for line in done.output if (m := LINE.fullmatch(line))}
-        return ends, "\n".join(done.output)
+        said = self.run(f"bind {name} {DRIVER}; for program in {' '.join(all_cases(kind))}; do"
+                        " for case in $(./$program --list | awk -F'\t' '$3 !~ /lab/ { print $2 }'); do echo case $program::$case;"
+                        f" ./$program $case $(gpu {name}) 2>&1 || echo failed; done; done; unbind {name}")
+        blocks = re.split(r"^case (\S+)\n", said, flags=re.M)[1:]
+        return {case: "failed" if "\nfailed" in text else reason(re.search("^# (.*)", text, re.M)[1]) if "# SKIP" in text else None
+                for case, text in zip(blocks[::2], blocks[1::2], strict=True)}, said
+
+    def tool(self):
+        """The same of "test --full", as (JSON, these, the log)."""
+        said = self.run(f"mkdir -p /var/log; bind gh200 {DRIVER}; /usr/sbin/nvgrace-gpu test --yes --full --json --ready-within=3600 $(gpu gh200) >/tmp/json;"
+                        "echo; cat /tmp/json; echo LOG; cat /var/log/nvgrace-gpu-test.log; unbind gh200")
+        document, log = said[said.index("\n{\n"):].split("\nLOG\n")
+        document = json.loads(document)
+        common.validate(document)
+        ends = {}
+        for check in document["checks"]:
+            if check["step"] == "driver" and check["id"] != "host":
+                case, _, why = check["text"].partition(": ")
+                ends[f"{check['id']}::{case}"] = {"passed": None, "skipped": reason(why)}.get(check["outcome"], check["outcome"])
+        return document, ends, log
 
     def end(self):
         return [f for f in self.session.end().failures if not re.match(r"command \S+ failed with", f)]
+
+
+def reason(text):
+    """Why a case was skipped, without the condition of one that is no subject."""
+    return text.partition(": ")[0]
+
+
+def all_cases(kind=TOOL):
+    """{program: its cases that don't need the lab}."""
+    found = {p.stem: [case for case in programs.cases(p) if "lab" not in case.words] for p in programs.all_of_driver()}
+    return {program: cases for program, cases in found.items() if cases and program in (kind.programs or found)}
+
+
+def expected(kernel, kind, lacks=()):
+    """What Host has of these cases. lacks: more words that don't hold."""
+    ends = {}
+    for program, cases in all_cases(kind).items():
+        for case in cases:
+            missing = next((w for w in case.words.split() if w in (*kind.lacks, *lacks) or not needs.holds(kernel, w)), None)
+            ends[f"{program}::{case.name}"] = missing and f"needs {missing}"
+    unfit = kind.unfit | kind.unfit_64k if kernel.has("CONFIG_ARM64_64K_PAGES") else kind.unfit
+    return {**ends, **dict.fromkeys(unfit, "not so on this GPU")}
 
 
 @pytest.fixture(scope="module")
@@ -103,37 +139,9 @@ def host(kernel):
     assert not made.end()
 
 
-def all_cases():
-    """{program: its cases that don't need the lab}."""
-    sources = (p for p in sorted(programs.DRIVER.iterdir()) if p.suffix == ".c" or p.is_dir() and p.name != "__pycache__")
-    found = {p.stem: [case for case in programs.cases(p) if "lab" not in case.words] for p in sources}
-    return {program: cases for program, cases in found.items() if cases}
-
-
-def expected(host, kind, lacks=()):
-    """{name: None or the word that it needs} for a GPU. lacks: more words that
-    don't hold."""
-    chosen, lacking = KINDS[kind]
-    lacks = (*lacking, *lacks)
-    ends = {}
-    for program, cases in all_cases().items():
-        for case in cases if not chosen or program in chosen else ():
-            missing = next((w for w in case.words.split() if w in lacks or not needs.holds(host.kernel, w)), None)
-            ends[f"{program}::{case.name}"] = missing and f"needs {missing}"
-    unfit = NO_TAIL if kind in FULL else set()
-    if host.kernel.has("CONFIG_ARM64_64K_PAGES"):
-        unfit = unfit | FEW_TABLES.get(kind, set())
-    ends.update({name: "not so on this GPU" for name in unfit})
-    return ends
-
-
-def test_every_program_with_such_cases_is_in_the_archive():
-    make("-C", "tests/hardware", "archive")
-    with tarfile.open(programs.BUILD / "nvgrace-gpu-tests.tar.gz") as tar:
-        names = [m.name.rpartition("/")[2] for m in tar if m.isfile()]
-        assert set(names) == set(all_cases()) | {"LICENSE", "order"}
-        order = next(m for m in tar if m.name.endswith("/order"))
-        assert sorted(tar.extractfile(order).read().decode().split()) == sorted(all_cases())
+@pytest.mark.check
+def test_every_program_with_such_cases_is_installed():
+    assert set(pathlib.Path(__file__).with_name("order").read_text().split()) == set(all_cases())
 
 
 def pytest_generate_tests(metafunc):
@@ -154,43 +162,21 @@ def in_check(kernel, kind):
 
 
 def test_on(host, kind):
-    ends, said = host.tests(kind)
-    assert ends == expected(host, kind), said
-
-
-# ---- the tool --------------------------------------------------------------------
-
-def wanted_of_tool(host, lacks=()):
-    """{case: "passed" or "skipped"} on TOOL_GPUS."""
-    ends = {**expected(host, "gh200", lacks), **dict.fromkeys(NO_TAIL, "not so on this GPU")}
-    return {name: "skipped" if reason else "passed" for name, reason in ends.items()}
-
-
-def by_tool(host):
-    """(JSON, log, {case: "passed", "failed" or "skipped"}) of "test --full"."""
-    done = host.run(f"export ROUNDS=100; mkdir -p /var/log; bind gh200 {DRIVER}; /usr/sbin/nvgrace-gpu test --yes --full --json --ready-within=3600 $(gpu gh200) >/tmp/json;"
-                    "echo; cat /tmp/json; echo LOG; cat /var/log/nvgrace-gpu-test.log; unbind gh200")
-    text = "\n".join(done.output)
-    document, log = text[text.index("\n{\n"):].split("\nLOG\n")
-    document = json.loads(document)
-    common.validate(document)
-    return document, log, {f"{c['id']}::{c['text'].partition(':')[0]}": c["outcome"] for c in document["checks"]
-                           if c["step"] == "driver" and c["id"] != "host"}
+    ends, said = host.programs(kind, KINDS[kind])
+    assert ends == expected(host.kernel, KINDS[kind]), said
 
 
 @pytest.mark.kernels("newest")
 def test_the_tool_runs_them_all(kernel):
     host = Host(kernel, tool=True)
-    names = host.run("/usr/sbin/nvgrace-gpu test --list --full").output
-    document, log, ends = by_tool(host)
-    assert [name for name in names if "::" in name] == list(ends), log
-    assert ends == wanted_of_tool(host), log
+    names = [name for name in host.run("/usr/sbin/nvgrace-gpu test --list --full").splitlines() if "::" in name]
+    document, ends, log = host.tool()
+    assert names == list(ends), log
+    assert ends == expected(host.kernel, TOOL), log
     assert document["passed"] and document["steps"][-1] == {"name": "driver", "outcome": "passed"}, log
     assert all(f"of {len(ends)}, {name}\n" in log for name in ends)
     assert not host.end()
 
-
-# ---- another driver --------------------------------------------------------------
 
 # The cases that fail with the driver of Linux 7.3, of which BASELINE_KO is a build:
 # a file below the checkout.
@@ -222,7 +208,7 @@ if os.environ.get("BASELINE_KO"):
     @pytest.mark.parametrize("kernel", KERNELS[:1], scope="module")
     def test_of_another_driver(kernel):
         host = Host(kernel, tool=True, module=os.environ["BASELINE_KO"])
-        document, log, ends = by_tool(host)
-        assert ends == {**wanted_of_tool(host, ("this-driver",)), **dict.fromkeys(DIFFERENT, "failed")}, log
+        document, ends, log = host.tool()
+        assert ends == {**expected(host.kernel, TOOL, ("this-driver",)), **dict.fromkeys(DIFFERENT, "failed")}, log
         assert not document["passed"]
         assert not host.end()

@@ -10,6 +10,7 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
   model         the model GPU, rather than arm64's stand-in on oldstable
   carve-out     a GPU with usemem and resmem, as all are that the lab's programs use
   type1         a container of type1; always there in the lab
+  tracing       a user who may trace; always so in the lab
   this-driver   this driver, rather than Linux's own; always so in the lab
   slow          time: on the newest kernel, such cases are in check-all, and not in
                 check; always there in the lab
@@ -25,7 +26,7 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
 Any other word holds only if a campaign says so."""
 
 # Words that hold in every machine of the lab.
-ALWAYS = ("lab", "carve-out", "this-driver", "type1", "slow")
+ALWAYS = ("lab", "carve-out", "this-driver", "type1", "tracing", "slow")
 
 
 def holds(kernel, word, extra=()):

@@ -26,8 +26,8 @@ NS = {"c": "http://linux.duke.edu/metadata/common", "r": "http://linux.duke.edu/
 
 # The packages' dependencies, in the first versions that these releases had.
 OLDER = {
-    "Debian 12": {"libc6": "2.36-9", "libglib2.0-0": "2.74.6-2", "libxml2": "2.9.14+dfsg-1.2", "libjson-c5": "0.16-2", "libkmod2": "30+20221128-1", "dkms": "3.0.10-8"},
-    "Ubuntu 22.04": {"libc6": "2.35-0ubuntu3", "libglib2.0-0": "2.72.1-1", "libxml2": "2.9.13+dfsg-1build1", "libjson-c5": "0.15-2build4", "libkmod2": "29-1ubuntu1", "dkms": "2.8.7-2ubuntu2"},
+    "Debian 12": {"libc6": "2.36-9", "libcmocka0": "1.1.7-3", "libglib2.0-0": "2.74.6-2", "libxml2": "2.9.14+dfsg-1.2", "libjson-c5": "0.16-2", "libkmod2": "30+20221128-1", "dkms": "3.0.10-8"},
+    "Ubuntu 22.04": {"libc6": "2.35-0ubuntu3", "libcmocka0": "1.1.5-2", "libglib2.0-0": "2.72.1-1", "libxml2": "2.9.13+dfsg-1build1", "libjson-c5": "0.15-2build4", "libkmod2": "29-1ubuntu1", "dkms": "2.8.7-2ubuntu2"},
 }
 
 
@@ -94,10 +94,10 @@ class Repository:
                     f"Package: {name}\nVersion: {version}\nArchitecture: arm64\nMulti-Arch: same\n"
                     f"Maintainer: nobody <nobody@example.org>\nDescription: {name}\nFilename: {name}.deb\nSize: 1\n"
                     f"SHA256: {64 * '0'}\n\n" for name, version in packages.items()))
-                out = self.apt(self.trust, "apt-get", "--simulate", *line[1:], arch="arm64",
+                out = self.apt(self.trust, "apt-get", "--simulate", *line[1:], "nvgrace-gpu-tests", arch="arm64",
                                more=f"deb [trusted=yes] copy:{where} ./\n")
                 installed = re.findall(r"^Inst (\S+)", out, re.M)
-                self.assertLessEqual({"nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms", "dkms", "libc6"}, set(installed), out)
+                self.assertLessEqual({"nvgrace-gpu", "nvgrace-gpu-tests", "nvgrace-gpu-vfio-pci-dkms", "dkms", "libc6"}, set(installed), out)
 
     def test_apt_downloads_what_the_list_says(self):
         with tempfile.TemporaryDirectory() as where:

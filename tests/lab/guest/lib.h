@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the test programs in the virtual machine share: finding, binding and
- * opening GPUs, the kernel log, and catching SIGBUS. A function that can't
- * continue fails the running cmocka test. A function that returns an int
- * returns 0 or a negative errno, for the test to judge.
+ * What the test programs share: finding, binding and opening GPUs, the kernel log,
+ * and catching SIGBUS. A function that can't continue fails the running cmocka
+ * test. A function that returns an int returns 0 or a negative errno, for the test
+ * to judge.
  *
  * A program has an array "groups" of its cases. main.c lists them for pytest, and
  * runs them in the machine of tests/lab/machine.py. Groups that don't need the
- * lab (needs.py) are also part of the tests for hardware:
- * tests/hardware/hardware.c runs them on a GPU that is bound already, answers to
- * the name "gh200" and has any sizes.
+ * lab (needs.py) are also part of the tests for hardware. There, main.c runs them
+ * on a GPU that is bound already, answers to the name "gh200" and has any sizes.
  */
 #ifndef NVGRACE_TEST_LIB_H
 #define NVGRACE_TEST_LIB_H
@@ -105,6 +104,12 @@ struct gpu {
  */
 const struct gpu *gpu_find(const char *name);
 bool gpu_exists(const char *name);
+
+/*
+ * From here on, this is hardware: the only GPU is the one with this address, called
+ * "gh200".
+ */
+void gpu_given(const char *address);
 
 /* The one with the least memory that works: on the model, all of it is usemem. */
 const struct gpu *gpu_smallest(void);

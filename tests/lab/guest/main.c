@@ -2,10 +2,12 @@
 /*
  * The door of a test program:
  *
- *	PROGRAM --list	prints a line for each case: the file of its table, its
- *			name, and what it needs, with tabs between them
- *	PROGRAM		runs the cases whose needs are met
- *	PROGRAM CASE	runs one of them
+ *	PROGRAM --list		prints a line for each case: the file of its table,
+ *				its name, and what it needs, with tabs between them
+ *	PROGRAM			runs the cases whose needs are met
+ *	PROGRAM CASE		runs one of them
+ *	PROGRAM CASE ADDRESS	runs it without the lab, on a GPU that is bound, and
+ *				stays bound: for "nvgrace-gpu test --full"
  *
  * pytest collects the lines of the program that is compiled for its own machine.
  */
@@ -13,23 +15,109 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib.h"
 
-bool machine_has(const char *needs)
+/* The GPU's address on hardware, NULL in the lab. */
+static const char *address;
+
+enum known { YES, NO, UNKNOWN };
+
+/*
+ * What a shell finds out about a word of tests/lab/needs.py on a host that the lab
+ * doesn't know. Its exit status is an enum known.
+ */
+static const char of_host[] =
+	"release=$(uname -r)\n"
+	"case $word in\n"
+	"'?'*) ;;\n"
+	"CONFIG_*)\n"
+	"	config=$({ zcat /proc/config.gz || cat /boot/config-$release ||\n"
+	"	cat /lib/modules/$release/config; } 2>/dev/null) || exit 2\n"
+	"	echo \"$config\" | grep -q \"^$word=\" ;;\n"
+	"module:*)\n"
+	"	[ -e /sys/module/${word#*:} ] ||\n"
+	"	grep -qs \"/${word#*:}.ko$\" /lib/modules/$release/modules.builtin ;;\n"
+	"this-driver) [ -e /sys/bus/pci/drivers/" DRIVER "/features ] ;;\n"
+	"type1) [ -e /dev/vfio/vfio ] ;;\n"
+	"tracing) [ -w /sys/kernel/tracing/instances ] ;;\n"
+	"model) [ $(cat /sys/bus/pci/devices/$gpu/vendor) = 0x10de ] ;;\n"
+	"*) false ;;\n"
+	"esac";
+
+static enum known on_host(const char *word)
+{
+	int status;
+
+	setenv("word", word, 1);
+	setenv("gpu", address, 1);
+	status = system(of_host);
+	return WIFEXITED(status) && WEXITSTATUS(status) < UNKNOWN ? WEXITSTATUS(status) : UNKNOWN;
+}
+
+/* Only the device says so, which this opens. */
+static bool has_carve_out(void)
+{
+	struct vfio v;
+	bool both;
+
+	vfio_open(&v, gpu_find("gh200"));
+	both = vfio_length(&v, USEMEM) && vfio_length(&v, RESMEM);
+	vfio_close(&v);
+	return both;
+}
+
+static enum known in_lab(const char *word)
 {
 	const char *has = getenv("HAS");
-	char words[512], all[2048], *word, *rest = words, form[130];
+	char all[2048], form[130];
+
+	snprintf(all, sizeof(all), " %s ", has ?: "");
+	snprintf(form, sizeof(form), " %s ", word);
+	return !strstr(all, form);
+}
+
+/* The first of these words that doesn't hold, or NULL. */
+static const char *lacking(const char *needs, enum known *how)
+{
+	static char words[512];
+	char *word, *rest = words;
 
 	snprintf(words, sizeof(words), "%s", needs);
-	snprintf(all, sizeof(all), " %s ", has ?: "");
 	while ((word = strsep(&rest, " "))) {
-		snprintf(form, sizeof(form), " %s ", word);
-		if (*word && !strstr(all, form))
-			return false;
+		if (!*word)
+			continue;
+		if (!address)
+			*how = in_lab(word);
+		else if (!strcmp(word, "carve-out"))
+			*how = !has_carve_out();
+		else
+			*how = on_host(word);
+		if (*how != YES)
+			return word;
 	}
-	return true;
+	return NULL;
+}
+
+static void say_lacking(const char *word, enum known how)
+{
+	const char *what = how == NO ? "needs" : "it can't be known whether there is";
+
+	print_message("# %s %s\n", what, word);
+}
+
+bool machine_has(const char *needs)
+{
+	enum known how;
+	const char *word = lacking(needs, &how);
+
+	if (word && how == UNKNOWN) {
+		say_lacking(word, how);
+		skip();
+	}
+	return !word;
 }
 
 /* Programs with a main() of their own have none. */
@@ -58,24 +146,41 @@ static int list(void)
 
 /*
  * A program that waits for ever is killed, so that the machine goes on with the
- * next one.
+ * next one. Exit status: the number of failed cases, or 2 without such a case.
  */
 __attribute__((weak)) int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : NULL, *seconds = getenv("SECONDS");
+	const char *name = argc > 1 ? argv[1] : NULL, *seconds = getenv("SECONDS"), *word;
 	const struct case_group *group;
+	bool found = false;
+	enum known how;
 	int failed = 0;
 
 	if (name && !strcmp(name, "--list"))
 		return list();
 	alarm(seconds ? strtoul(seconds, NULL, 0) : 3000);
+	/* A case that is killed has said what it said. */
+	setlinebuf(stdout);
+	if (argc > 2) {
+		address = argv[2];
+		gpu_given(address);
+	}
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	if (name)
 		cmocka_set_test_filter(name);
-	for (group = groups; group->needs; group++)
-		if (machine_has(group->needs) && has_case(group, name))
+	for (group = groups; group->needs; group++) {
+		if (!has_case(group, name))
+			continue;
+		found = true;
+		word = lacking(group->needs, &how);
+		if (!word)
 			failed += _cmocka_run_group_tests(program_invocation_short_name,
 							  group->cases, group->count,
 							  group->setup, group->teardown);
-	return failed;
+		if (word && name) {
+			say_lacking(word, how);
+			print_message("ok 1 - %s # SKIP\n", name);
+		}
+	}
+	return found ? failed : 2;
 }
