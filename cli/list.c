@@ -54,47 +54,47 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-enum { COLUMNS = 10, SCRUB = 7 };
-
-static const char *const titles[COLUMNS] = {
-	"ADDRESS", "PRODUCT", "NUMA", "DRIVER", "GROUP", "USEMEM", "RESMEM", "SCRUB", "BOOT",
-	"STATE",
+/*
+ * spare: in which order columns are left out if not all fit, as "status" shows them,
+ * too; 0: never. The last column has a colour.
+ */
+static const struct {
+	const char *title;
+	enum fact fact;
+	int spare;
+} columns[] = {
+	{ "ADDRESS", FACT_address, 0 },
+	{ "PRODUCT", FACT_product, 6 },
+	{ "NUMA", FACT_numa_node, 1 },
+	{ "DRIVER", FACT_driver, 0 },
+	{ "GROUP", FACT_iommu_group, 2 },
+	{ "USEMEM", FACT_usemem_size, 5 },
+	{ "RESMEM", FACT_resmem_size, 3 },
+	{ "SCRUB", FACT_scrub_state, 4 },
+	{ "BOOT", FACT_boot, 0 },
+	{ "STATE", FACT_state, 0 },
 };
 
-/*
- * Columns to leave out, in this order, if not all fit: "status" shows them,
- * too.
- */
-static const int spare[] = { 2, 4, 6, SCRUB, 5, 1 };
+enum { COLUMNS = G_N_ELEMENTS(columns), SPARE = 6 };
 
 /*
  * Sets the width of columns to 0, which leaves them out, until the rest fits.
  */
 static void fit(int width[COLUMNS])
 {
-	size_t c, i;
+	int spare, all;
+	size_t c;
 
-	for (i = 0; i < sizeof(spare) / sizeof(*spare); i++) {
-		int all = -2;
-
+	for (spare = 1; spare <= SPARE; spare++) {
+		all = -2;
 		for (c = 0; c < COLUMNS; c++)
 			all += width[c] ? width[c] + 2 : 0;
 		if (all <= terminal_width())
 			return;
-		width[spare[i]] = 0;
+		for (c = 0; c < COLUMNS; c++)
+			if (columns[c].spare == spare)
+				width[c] = 0;
 	}
-}
-
-static char *number_text(int number)
-{
-	return number < 0 ? g_strdup("-") : g_strdup_printf("%d", number);
-}
-
-static char *memory_text(uint64_t size)
-{
-	char text[SIZE_MAX_TEXT];
-
-	return g_strdup(size == GPU_UNKNOWN ? "-" : size_text(size, text));
 }
 
 static enum colour state_colour(const char *state)
@@ -106,50 +106,37 @@ static enum colour state_colour(const char *state)
 
 static void print_table(struct overview *s, bool wide)
 {
-	g_autofree char *(*cells)[COLUMNS] = g_malloc0_n(s->gpus.count, sizeof(*cells));
-	int width[COLUMNS];
+	/* The first row has the titles. */
+	size_t rows = s->gpus.count + 1, row, c;
+	g_autofree char *(*cells)[COLUMNS] = g_malloc0_n(rows, sizeof(*cells));
+	int width[COLUMNS] = { };
 	bool scrub = false;
-	size_t i, c;
 
-	for (c = 0; c < COLUMNS; c++)
-		width[c] = strlen(titles[c]);
-	for (i = 0; i < s->gpus.count; i++) {
-		const struct gpu *gpu = &s->gpus.gpu[i];
+	for (row = 0; row < rows; row++) {
+		for (c = 0; c < COLUMNS; c++) {
+			char *text = row ? fact_text(columns[c].fact, s, &s->gpus.gpu[row - 1]) :
+					   g_strdup(columns[c].title);
 
-		cells[i][0] = g_strdup(gpu->address);
-		cells[i][1] = g_strdup(gpu->product);
-		cells[i][2] = number_text(gpu->numa_node);
-		cells[i][3] = g_strdup(gpu->driver ? gpu->driver : "-");
-		cells[i][4] = number_text(gpu->iommu_group);
-		cells[i][5] = memory_text(gpu->usemem_size);
-		cells[i][6] = memory_text(gpu->resmem_size);
-		cells[i][SCRUB] = g_strdup(gpu->scrub_state ? gpu->scrub_state : "-");
-		scrub |= !!gpu->scrub_state;
-		cells[i][8] = g_strdup(overview_boots(s, gpu) ? "yes" :
-				       overview_persisted(s, gpu) ? "blocked" : "no");
-		cells[i][9] = g_strdup(overview_state(s, gpu));
-		for (c = 0; c < COLUMNS; c++)
-			if ((int)strlen(cells[i][c]) > width[c])
-				width[c] = strlen(cells[i][c]);
+			scrub |= row && text && columns[c].fact == FACT_scrub_state;
+			cells[row][c] = text ?: g_strdup("-");
+			width[c] = MAX(width[c], (int)strlen(cells[row][c]));
+		}
 	}
 	/* Older drivers don't report it: no column of dashes. */
-	if (!scrub)
-		width[SCRUB] = 0;
+	for (c = 0; c < COLUMNS; c++)
+		if (columns[c].fact == FACT_scrub_state && !scrub)
+			width[c] = 0;
 	if (!wide)
 		fit(width);
-	printf("%s", colour(COLOUR_BOLD));
-	for (c = 0; c < COLUMNS - 1; c++)
-		if (width[c])
-			printf("%-*s  ", width[c], titles[c]);
-	printf("%s%s\n", titles[c], colour(COLOUR_NONE));
-	for (i = 0; i < s->gpus.count; i++) {
+	for (row = 0; row < rows; row++) {
+		printf("%s", row ? "" : colour(COLOUR_BOLD));
 		for (c = 0; c < COLUMNS - 1; c++)
 			if (width[c])
-				printf("%-*s  ", width[c], cells[i][c]);
-		printf("%s%s%s\n", colour(state_colour(cells[i][c])), cells[i][c],
+				printf("%-*s  ", width[c], cells[row][c]);
+		printf("%s%s%s\n", row ? colour(state_colour(cells[row][c])) : "", cells[row][c],
 		       colour(COLOUR_NONE));
 		for (c = 0; c < COLUMNS; c++)
-			g_free(cells[i][c]);
+			g_free(cells[row][c]);
 	}
 }
 

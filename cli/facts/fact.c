@@ -55,6 +55,8 @@ static struct value number_value(uint64_t number)
 #define FLAG number_value
 #define ID number_value
 #define NUMBER number_value
+#define SIZE number_value
+#define TIME number_value
 #define ADDRESS number_value
 
 struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gpu)
@@ -73,11 +75,12 @@ struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gp
 #undef FLAG
 #undef ID
 #undef NUMBER
+#undef SIZE
+#undef TIME
 #undef ADDRESS
 
-/* ---- JSON --------------------------------------------------------------- */
-
-enum type { TEXT, FLAG, ID, NUMBER, ADDRESS };
+/* SIZE: bytes; TIME: seconds since 1970. */
+enum type { TEXT, FLAG, ID, NUMBER, SIZE, TIME, ADDRESS };
 
 static const struct {
 	enum type type;
@@ -88,26 +91,59 @@ static const struct {
 #undef FACT
 };
 
-static struct json_object *value_json(enum type type, struct value value)
+/* ---- text --------------------------------------------------------------- */
+
+/* "2026-11-24 23:40:12 UTC" */
+static char *time_text(uint64_t seconds)
 {
+	g_autoptr(GDateTime) time = g_date_time_new_from_unix_utc(MIN(seconds, G_MAXINT64));
+
+	return time ? g_date_time_format(time, "%Y-%m-%d %H:%M:%S UTC") : g_strdup("?");
+}
+
+char *fact_text(enum fact fact, struct overview *s, const struct gpu *gpu)
+{
+	struct value value = fact_value(fact, s, gpu);
+	char size[SIZE_MAX_TEXT];
+
+	if (!value.known)
+		return NULL;
+	switch (facts[fact].type) {
+	case TEXT:
+		return g_strdup(value.text);
+	case ID:
+		return g_strdup_printf("%04x", (unsigned int)value.number);
+	case SIZE:
+		return g_strdup(size_text(value.number, size));
+	case TIME:
+		return time_text(value.number);
+	case ADDRESS:
+		return g_strdup_printf("0x%llx", (unsigned long long)value.number);
+	default:
+		return g_strdup_printf("%llu", (unsigned long long)value.number);
+	}
+}
+
+/* ---- JSON --------------------------------------------------------------- */
+
+static struct json_object *fact_json(enum fact fact, struct overview *s, const struct gpu *gpu)
+{
+	struct value value = fact_value(fact, s, gpu);
 	g_autofree char *text = NULL;
 
 	if (!value.known)
 		return NULL;
-	switch (type) {
-	case TEXT:
-		return json_text(value.text);
+	switch (facts[fact].type) {
 	case FLAG:
 		return json_object_new_boolean(value.number);
-	case ID:
-		text = g_strdup_printf("%04x", (unsigned int)value.number);
-		return json_text(text);
-	case ADDRESS:
-		/* Text, because not every JSON parser keeps 64 bits. */
-		text = g_strdup_printf("0x%llx", (unsigned long long)value.number);
-		return json_text(text);
-	default:
+	case NUMBER:
+	case SIZE:
+	case TIME:
 		return json_size(value.number);
+	default:
+		/* An address, too, because not every JSON parser keeps 64 bits. */
+		text = fact_text(fact, s, gpu);
+		return json_text(text);
 	}
 }
 
@@ -136,8 +172,7 @@ static struct json_object *holders_json(struct overview *s, const struct gpu *gp
 
 struct json_object *gpu_json(struct overview *s, const struct gpu *gpu)
 {
-	struct json_object *object = json_object_new_object(), *part;
-	struct value value;
+	struct json_object *object = json_object_new_object(), *part, *value;
 	const char *dot;
 	enum fact f;
 
@@ -146,20 +181,21 @@ struct json_object *gpu_json(struct overview *s, const struct gpu *gpu)
 
 		if (!facts[f].name)
 			continue;
-		value = fact_value(f, s, gpu);
+		value = fact_json(f, s, gpu);
 		dot = strchr(facts[f].name, '.');
 		if (!dot) {
-			json_object_object_add(object, facts[f].name,
-					       value_json(facts[f].type, value));
+			json_object_object_add(object, facts[f].name, value);
 			continue;
 		}
 		whole = g_strndup(facts[f].name, dot - facts[f].name);
 		if (!json_object_object_get_ex(object, whole, &part)) {
-			part = value.known ? json_object_new_object() : NULL;
+			part = fact_value(f, s, gpu).known ? json_object_new_object() : NULL;
 			json_object_object_add(object, whole, part);
 		}
 		if (part)
-			json_object_object_add(part, dot + 1, value_json(facts[f].type, value));
+			json_object_object_add(part, dot + 1, value);
+		else
+			json_object_put(value);
 	}
 	json_object_object_add(object, "holders", holders_json(s, gpu));
 	return object;

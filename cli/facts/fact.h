@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What is known of a GPU, one by one: fact_table.h has a row for each, of which JSON,
- * metrics and labels are made.
+ * What is known of a GPU, one by one: fact_table.h has a row for each, of which text,
+ * JSON, metrics and labels are made.
  */
 #ifndef NVGRACE_GPU_FACTS_FACT_H
 #define NVGRACE_GPU_FACTS_FACT_H
@@ -25,6 +25,9 @@ struct value {
 };
 
 struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gpu);
+
+/* It as text, with its unit, to be freed; NULL if it isn't known. */
+char *fact_text(enum fact fact, struct overview *s, const struct gpu *gpu);
 
 /* The schema's "gpu": all facts with a name, and who has the GPU open. */
 struct json_object *gpu_json(struct overview *s, const struct gpu *gpu);

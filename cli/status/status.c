@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -71,56 +70,51 @@ static char *read_features(struct host *h)
 
 /* ---- text --------------------------------------------------------------- */
 
-/* The driver's scrub_state, for people. */
-static void draw_scrub(const struct gpu *gpu)
+/* What states mean, for people; others are those of a later driver. */
+static const struct {
+	enum fact fact;
+	const char *state, *meaning;
+} meanings[] = {
+	{ FACT_readiness, "unknown", "no access since the last reset" },
+	{ FACT_readiness, "failed", "the memory did not become ready" },
+	{ FACT_scrub_state, "off", "GPU memory is not cleared between guests" },
+	{ FACT_scrub_state, "unknown", "not scrubbed since it was bound" },
+	{ FACT_scrub_state, "clean", "all zeros, and not opened since" },
+	{ FACT_scrub_state, "dirty", "opened, and not scrubbed since" },
+	{ FACT_scrub_state, "failed", "see the kernel's log" },
+};
+
+/* A line with a fact. none: what it has if the fact isn't known; NULL: no line. */
+static void draw_fact(struct overview *s, const struct gpu *gpu, const char *label,
+		      enum fact fact, const char *none)
 {
-	static const struct {
-		const char *state, *text;
-	} words[] = {
-		{ "off", "off: GPU memory is not cleared between guests" },
-		{ "unknown", "unknown: not scrubbed since it was bound" },
-		{ "clean", "clean: all zeros, and not opened since" },
-		{ "dirty", "dirty: opened, and not scrubbed since" },
-		{ "failed", "failed: see the kernel's log" },
-	};
-	uint64_t size = gpu_memory_size(gpu), done = gpu->scrub_progress;
-	const char *text = gpu->scrub_state;	/* a later driver's, unless it is known */
+	g_autofree char *text = fact_text(fact, s, gpu);
 	size_t i;
 
-	if (!strcmp(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
-		text = NULL;
-	for (i = 0; i < G_N_ELEMENTS(words); i++)
-		if (!strcmp(gpu->scrub_state, words[i].state))
-			text = words[i].text;
-	if (text)
-		field("scrub", "%s", text);
-	else
+	for (i = 0; text && i < G_N_ELEMENTS(meanings); i++) {
+		if (meanings[i].fact == fact && !strcmp(meanings[i].state, text)) {
+			field(label, "%s: %s", text, meanings[i].meaning);
+			return;
+		}
+	}
+	if (text || none)
+		field(label, "%s", text ?: none);
+}
+
+/* The present scrub, and what is known of the last one. */
+static void draw_scrub(struct overview *s, const struct gpu *gpu)
+{
+	uint64_t size = gpu_memory_size(gpu), done = gpu->scrub_progress;
+	g_autofree char *when = fact_text(FACT_scrub_time, s, gpu);
+
+	if (!g_strcmp0(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
 		field("scrub", "scrubbing: %d %% overwritten with zeros",
 		      (int)((double)done / size * 100));
-}
-
-/* "2026-11-24 23:40:12 UTC" */
-static const char *time_text(uint64_t seconds, char text[32])
-{
-	time_t t = seconds;
-	struct tm tm;
-
-	if (seconds > INT32_MAX * 1000ULL || !gmtime_r(&t, &tm) ||
-	    !strftime(text, 32, "%Y-%m-%d %H:%M:%S UTC", &tm))
-		strcpy(text, "?");
-	return text;
-}
-
-/* What is known of the last scrub. */
-static void draw_last_scrub(const struct gpu *gpu)
-{
-	char when[32];
-
-	if (gpu->scrub_result && gpu->scrub_time != GPU_UNKNOWN && gpu->scrub_ms != GPU_UNKNOWN)
-		field("last scrub", "%s, %s, %.3f s", gpu->scrub_result,
-		      time_text(gpu->scrub_time, when), gpu->scrub_ms / 1e3);
-	if (gpu->verified_time != GPU_UNKNOWN)
-		field("read zeros", "%s", time_text(gpu->verified_time, when));
+	else
+		draw_fact(s, gpu, "scrub", FACT_scrub_state, NULL);
+	if (gpu->scrub_result && when && gpu->scrub_ms != GPU_UNKNOWN)
+		field("last scrub", "%s, %s, %.3f s", gpu->scrub_result, when, gpu->scrub_ms / 1e3);
+	draw_fact(s, gpu, "read zeros", FACT_verified_time, NULL);
 }
 
 /* As answer_egm(). */
@@ -147,8 +141,8 @@ static void draw(struct overview *s, const struct gpu *gpu)
 
 	printf("%s%s%s  %s  %04x:%04x  %s\n", colour(COLOUR_BOLD), gpu->address,
 	       colour(COLOUR_NONE), gpu->product, gpu->vendor, gpu->device, state);
-	field("driver", "%s", gpu->driver ? gpu->driver : "none");
-	field("override", "%s", gpu->override ? gpu->override : "none");
+	draw_fact(s, gpu, "driver", FACT_driver, "none");
+	draw_fact(s, gpu, "override", FACT_driver_override, "none");
 	if (line && s->obstacle)
 		field("at boot", "not bound, although %s:%u binds it: %s", line->file, line->line,
 		      s->obstacle);
@@ -157,15 +151,13 @@ static void draw(struct overview *s, const struct gpu *gpu)
 	else
 		field("at boot", "not bound, not in the configuration");
 	field("IOMMU", gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
-	field("NUMA node", gpu->numa_node < 0 ? "none" : "%d", gpu->numa_node);
+	draw_fact(s, gpu, "NUMA node", FACT_numa_node, "none");
 	if (read_egm(s->host, &egm))
 		field("EGM",
 		      egm ? "%s set aside by firmware, which this driver gives to no guest" : "none",
 		      size_text(egm, size));
-	if (gpu->slot)
-		field("slot", "%s", gpu->slot);
-	if (gpu->serial)
-		field("serial", "%s", gpu->serial);
+	draw_fact(s, gpu, "slot", FACT_slot, NULL);
+	draw_fact(s, gpu, "serial", FACT_serial, NULL);
 	holders = holders_find(s->host, &s->files, gpu, &count);
 	for (i = 0; i < count; i++)
 		field("open", "%sby process %d (%s), %s", holders[i].certain ? "" : "perhaps ",
@@ -175,19 +167,9 @@ static void draw(struct overview *s, const struct gpu *gpu)
 	if (gpu->ours) {
 		features = read_features(s->host);
 		field("features", "%s", features ? features : "not reported by this driver");
-		field("mode", "%s",
-		      gpu->mode == GPU_MODE_NONE ? "not reported by this driver"
-						 : gpu_mode_name(gpu->mode));
-		if (gpu->readiness)
-			field("readiness", "%s",
-			      !strcmp(gpu->readiness, "unknown")
-				      ? "unknown: no access since the last reset"
-			      : !strcmp(gpu->readiness, "failed")
-				      ? "failed: the memory did not become ready"
-				      : gpu->readiness);
-		if (gpu->scrub_state)
-			draw_scrub(gpu);
-		draw_last_scrub(gpu);
+		draw_fact(s, gpu, "mode", FACT_mode, "not reported by this driver");
+		draw_fact(s, gpu, "readiness", FACT_readiness, NULL);
+		draw_scrub(s, gpu);
 	}
 	putchar('\n');
 	count = find_parts(s->host, gpu, parts);
