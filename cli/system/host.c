@@ -8,12 +8,10 @@
 #include <fcntl.h>
 #include <glib.h>
 #include <limits.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +19,7 @@
 #include "system/host.h"
 #include "system/output.h"
 #include "system/program.h"
+#include "system/tree.h"
 
 /*
  * No file is larger; an endless file (a pipe in a tree) must not use all
@@ -98,78 +97,10 @@ static void tell(struct host *h, enum host_kind kind, const char *path, const vo
 	errno = error;
 }
 
-/*
- * Like openat2(2) with RESOLVE_IN_ROOT, for kernels and sandboxes without it.
- */
-static int open_by_hand(struct host *h, const char *path, int flags)
-{
-	g_autofree char *rest = g_strdup(path), *done = g_strdup(""), *last = NULL;
-	char *at, *next, target[PATH_MAX];
-	unsigned int links = 0;
-
-	for (at = rest; *at; at = next) {
-		g_autofree char *here = NULL, *full = NULL;
-		size_t length = strcspn(at, "/");
-		ssize_t n = -1;
-
-		next = at + length + strspn(at + length, "/");
-		if (!length || (length == 1 && *at == '.'))
-			continue;
-		if (length == 2 && !strncmp(at, "..", 2)) {
-			char *slash = strrchr(done, '/');
-
-			/* At the root it stays there. */
-			if (slash)
-				*slash = 0;
-			continue;
-		}
-		here = g_strdup_printf("%s/%.*s", done, (int)length, at);
-		full = g_strconcat(h->root, here, NULL);
-		if (*next || !(flags & O_NOFOLLOW))
-			n = readlink(full, target, sizeof(target) - 1);
-		else
-			errno = EINVAL;
-		if (n < 0 && errno != EINVAL)
-			return -1;
-		if (n < 0) {
-			g_free(done);
-			done = g_steal_pointer(&here);
-			continue;
-		}
-		if (++links > 40) {
-			errno = ELOOP;
-			return -1;
-		}
-		target[n] = 0;
-		if (*target == '/')
-			*done = 0;
-		next = g_strconcat(target, "/", next, NULL);
-		g_free(rest);
-		rest = next;
-	}
-	last = g_strconcat(h->root, done, NULL);
-	return open(last, flags | (*done ? O_NOFOLLOW : 0));
-}
-
-/*
- * open(2). A link of a tree leads to what is below the tree's root, as it did
- * on the host, and never out of it.
- */
 static int open_path(struct host *h, const char *path, int flags)
 {
-	struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
-	int fd, tries = 16;
-
-	if (!h->recorded)
-		return open(path, flags | O_CLOEXEC);
-	/* EAGAIN: something was renamed meanwhile. */
-	do {
-		fd = syscall(SYS_openat2, h->dir, path, &how, sizeof(how));
-	} while (fd < 0 && errno == EAGAIN && --tries);
-	/* Sandboxes answer system calls that they don't know with EPERM. */
-	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
-		fd = open_by_hand(h, path, flags | O_CLOEXEC);
-	return fd;
+	flags |= O_CLOEXEC;
+	return h->recorded ? tree_open(h->root, h->dir, path, flags) : open(path, flags);
 }
 
 /*
