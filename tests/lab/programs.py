@@ -219,6 +219,18 @@ def compiled(name, command):
     return archive.cached(name, made_of([*sources, *sorted(headers)], command), make, 0o755)
 
 
+def made_of_module(kernel, *more):
+    """What a build of the module for a kernel depends on, for archive.cached(), with
+    more files of the project."""
+    files = [vm.PROJECT / name for name in ("Kbuild", "Makefile", "dkms.conf", "scripts/module.mk", "scripts/kernel-compiler",
+                                            "scripts/probe-kernel", "scripts/this-version", "scripts/dev/toolbox", *more)]
+    folders = [vm.PROJECT / name for name in ("src", "include", "scripts/probes")]
+    # The last one has the version of Debian's package.
+    headers = [kernel.headers / name for name in ("Module.symvers", ".config", "include/generated/utsversion.h")]
+    return made_of([*files, *(p for folder in folders for p in sorted(folder.rglob("*.[ch]"))), *(h for h in headers if h.exists())],
+                   [kernel.release, *kernel.arch.make])
+
+
 def made_of(sources, command):
     """What the compiler's output depends on, for archive.cached(): sources, its
     options, and the tools and libraries, which all are packages."""

@@ -169,8 +169,14 @@ def test_coccinelle():
 @pytest.mark.parametrize("name", [pytest.param(k, marks=pytest.mark.all if k in CHECKED else pytest.mark.long)
                                   for k in KERNELS])
 def test_clang(name):
-    """Another compiler than the kernel's compiles the module."""
-    kernel, tree = vm.Kernel(name), WORK / name
+    """Another compiler than the kernel's compiles the module. The cache keeps that it
+    did, by all that it reads."""
+    kernel = vm.Kernel(name)
+    archive.cached(f"clang-{name}", programs.made_of_module(kernel, "tests/sources/clang"), lambda: by_clang(kernel))
+
+
+def by_clang(kernel):
+    tree = WORK / kernel.name
     shutil.rmtree(tree, ignore_errors=True)
     for folder in ("src", "include", "scripts"):
         shutil.copytree(vm.PROJECT / folder, tree / folder)
@@ -183,3 +189,4 @@ def test_clang(name):
     own = re.compile(rf"(?!{kernel.headers})(.*/)?(src|include)/(?!linux/|asm|uapi/)[\w/.-]+:\d+:\d+: (warning|error): ")
     found = [line for line in (done.stdout + done.stderr).splitlines() if own.match(line) and "/usr/src/" not in line]
     assert not found and not done.returncode, "\n".join([*found, done.stderr[-2000:]])
+    return b""

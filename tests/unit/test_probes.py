@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/probe-kernel: what it finds in each kernel, and that a probe that
-decides nothing makes it fail with the compiler's output and without a header."""
+"""scripts/probe-kernel: a probe that decides nothing makes it fail with the
+compiler's output and without a header. sources/test_matrix.py shows what it finds
+in each kernel."""
 
 import collections
 import os
@@ -10,26 +11,10 @@ import subprocess
 
 import pytest
 
-from lab import toolbox, vm
+from lab import vm
 
 SCRIPTS = vm.PROJECT / "scripts"
 PROBES = sorted(p for p in (SCRIPTS / "probes").glob("*.c") if not p.name.startswith("control-"))
-KERNELS = toolbox.ask("kernels").split()
-
-# Features, by the mainline version that introduced each. Debian adds none of them
-# to an older version.
-FEATURES = {
-    (6, 1): "VFIO_ALLOC_DEVICE",
-    (6, 2): "BIND_IOMMUFD",
-    (6, 3): "VM_FLAGS_SET",
-    (6, 6): "DETACH_IOAS HUGE_FAULT_ORDER RELEASE_FAULT_LOCK",
-    (6, 9): "VM_ALLOW_ANY_UNCACHED",
-    (6, 10): "VFIO_DEVICE_INODE",
-    (6, 15): "PASID_ATTACH_IOAS",
-    (6, 17): "MATCH_TOKEN_UUID VMF_INSERT_PFN_PMD_PLAIN",
-    (6, 19): "GET_REGION_INFO_CAPS REGISTER_PFN_ADDRESS_SPACE GET_DMABUF_PHYS",
-    (7, 2): "VFIO_PCI_CORE_GET_IOMAP",
-}
 
 MEMBER = "no member named 'nvgrace_planted'"
 USE_MEMBER = "void f(struct vfio_device *d); void f(struct vfio_device *d) { d->nvgrace_planted = 0; }"
@@ -85,19 +70,6 @@ def copy(tmp_path):
 def whole(copy):
     copy.add(PROBES)
     return copy
-
-
-# ---- what each kernel has ----------------------------------------------------
-
-@pytest.mark.all
-@pytest.mark.parametrize("name", KERNELS)
-def test_features(whole, name):
-    done = whole.probe(name)
-    assert not done.status, done.said
-    version = vm.Kernel(name).version[:2]
-    log = (whole.folder / "work/log").read_text()[-4000:]
-    assert whole.found() == {f for since, names in FEATURES.items() if since <= version for f in names.split()}, log
-    assert (whole.folder / "work/together.o").exists(), log
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
