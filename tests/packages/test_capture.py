@@ -18,7 +18,7 @@ KERNEL = "6.12-test"
 OURS = {"60-nvgrace-gpu.rules", "nvgrace-gpu", "all.conf", f"{NAME}.ko"}
 
 
-@pytest.fixture(name="host", scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(name="host", scope="module", params=[pytest.param("bookworm", marks=pytest.mark.long), "trixie"])
 def fixture_host(built_packages, request):   # pylint: disable=unused-argument  # makes the package
     host = scratch.Scratch(lower=scratch.tree(request.param))
     deb = scratch.package(f"{NAME}-dkms_{scratch.deb_version()}_all.deb")
