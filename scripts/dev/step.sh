@@ -49,7 +49,8 @@ watch() {
 				say "$text ... $now s$(so_far)"
 			fi
 		fi
-		sleep 0.1
+		# Each look is a process.
+		if [ "$now" -lt 3 ]; then sleep 0.1; else sleep 1; fi
 	done
 	rc=0
 	wait "$child" || rc=$?
