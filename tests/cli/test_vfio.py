@@ -268,7 +268,7 @@ class Test(Played):
     def programs(self, **cases):
         """Lets the package have a program "some" with these cases: {name: shell
         commands}, and one of the lab."""
-        listed = "".join(f"some.c\t{name}\tthis-driver\n" for name in cases) + "some.c\tother\tlab model\n"
+        listed = "".join(f"some.c\t{name}\tthis-driver\n" for name in cases) + "some.c\tother\tlab dma\n"
         text = "\n".join(f"{name}) {commands} ;;" for name, commands in {"--list": f"printf %s {shlex.quote(listed)}", **cases}.items())
         self.tree.file("/programs/order", "some")
         self.tree.file("/programs/some", f"#!/bin/sh\ncase $1 in\n{text}\nesac")

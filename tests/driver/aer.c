@@ -4,7 +4,7 @@
  * client, and the state of the GPU and its memory afterwards. The kernel's
  * aer_inject makes device and root port appear to have these errors in their
  * registers, and raises the port's interrupt. Everything after that is the
- * kernel's real recovery. Needs the model GPU and the module aer_inject.
+ * kernel's real recovery. Needs the module aer_inject.
  *
  * The group "late" takes minutes: scrubs that can't begin.
  */
@@ -927,12 +927,12 @@ static const struct CMUnitTest slow[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
+	{ "lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
 	  CASES(tests), setup, teardown },
-	{ "lab model module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING slow",
+	{ "lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING slow",
 	  CASES(slow), setup, teardown },
-	{ "lab model module:aer_inject lab:neighbour lab:failing CONFIG_ARM64 CONFIG_KPROBES",
+	{ "lab module:aer_inject lab:neighbour lab:failing CONFIG_ARM64 CONFIG_KPROBES",
 	  CASES(failing), setup, teardown },
-	{ "lab model module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
+	{ "lab module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
 	{ }
 };

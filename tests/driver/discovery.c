@@ -2,7 +2,7 @@
 /*
  * Which GPUs the driver binds, and what their user then finds for the firmware's
  * table. tests/firmware has the tables that it refuses, and what it logs and
- * claims. Without the model GPU, the tests of the DVSEC are left out.
+ * claims.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -253,10 +253,6 @@ static const struct CMUnitTest tests[] = {
 	/* A window of the host bridge has the end of its usemem. */
 	LAYOUT(memory_that_cannot_be_claimed_can_be_used, it_has_this_layout,
 	       "claimbusy", RESMEM_IS_BACKED, 1536 * MiB, 1280 * MiB, 2 * GiB, 2 * GiB),
-};
-
-/* Tests of GPUs that a machine of stand-ins doesn't have. */
-static const struct CMUnitTest model_tests[] = {
 	LAYOUT(dvsec_bit_set_gives_no_resmem_and_leaves_bar2,
 	       without_resmem_bar2_is_the_devices_own,
 	       "nodefect", BACKED, 34048 * MiB, 0, 64 * GiB, 0),
@@ -270,7 +266,6 @@ static const struct CMUnitTest widest_tests[] = {
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests) },
-	{ "lab model", CASES(model_tests) },
-	{ "lab model CONFIG_ARM64", CASES(widest_tests) },
+	{ "lab CONFIG_ARM64", CASES(widest_tests) },
 	{ }
 };

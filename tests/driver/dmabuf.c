@@ -4,7 +4,7 @@
  * the module in tests/lab/modules/importer, which shows the addresses. It
  * imports for the exporting GPU itself: peer-to-peer DMA between other devices
  * requires a host bridge that the kernel knows, and an emulated one is unknown
- * to it. Needs the model GPU and a kernel with CONFIG_VFIO_PCI_DMABUF.
+ * to it. Needs a kernel with CONFIG_VFIO_PCI_DMABUF.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -466,6 +466,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
+	{ "lab CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
 	{ }
 };

@@ -2,8 +2,8 @@
 /*
  * When GPU memory is inaccessible: while memory decoding is off, in D3hot,
  * during a reset, before the memory is ready, and while the host sleeps. The
- * driver zaps pages that are mapped already. Groups of tests that need the
- * model GPU, suspend or userfaultfd are left out where the machine lacks them.
+ * driver zaps pages that are mapped already. Groups of tests that need suspend
+ * or userfaultfd are left out where the machine lacks them.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -57,8 +57,7 @@ static int setup(void **state)
 	page = sysconf(_SC_PAGESIZE);
 	/* A failed test may have left the GPU unready. */
 	if (!gpu_bound(gpu)) {
-		if (gpu->is_model)
-			gpu_bar0_write(gpu, MODEL_RESET_DELAY, 0);
+		gpu_bar0_write(gpu, MODEL_RESET_DELAY, 0);
 		gpu_unready(gpu, 0);
 	}
 	vfio_start(&v, variant->gpu);
@@ -595,7 +594,7 @@ static void asking_for_low_power_loses_nothing(void **state)
 		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
 		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
 	};
-	uint64_t before = v.gpu->is_model ? looks() : 0;
+	uint64_t before = looks();
 	size_t i;
 
 	assert_readiness("ready");
@@ -612,8 +611,7 @@ static void asking_for_low_power_loses_nothing(void **state)
 			 -EINVAL);
 	assert_readiness("ready");
 	assert_back();
-	if (v.gpu->is_model)
-		assert_int_equal(looks(), before);
+	assert_int_equal(looks(), before);
 }
 
 static void low_power_takes_mappings_away(void **state)
@@ -870,29 +868,24 @@ static void closing_beside_resets_unmaps_once(void **state)
 
 static void over_the_hosts_sleep_readiness_is_forgotten(void **state)
 {
-	uint64_t before = v.gpu->is_model ? looks() : 0;
-	uint64_t asleep = 0;
+	uint64_t before = looks(), asleep;
 	struct access u[3];
 
 	do {
 		assert_back();
 		unready_after_resets();
-		if (v.gpu->is_model)
-			vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
+		vfio_bar0_write(&v, MODEL_UNREADY, UINT32_MAX);
 		assert_readiness("ready");
 		host_sleeps();
 		assert_readiness("unknown");
 		assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
-		if (v.gpu->is_model)
-			asleep = looks();
+		asleep = looks();
 		start_users(u);
 		/* Nothing reads the registers of a GPU that may sleep. */
-		if (v.gpu->is_model)
-			assert_int_equal(looks(), asleep);
+		assert_int_equal(looks(), asleep);
 		host_wakes();
 	} while (!release_users(u));
-	if (v.gpu->is_model)
-		assert_true(looks() > before);
+	assert_true(looks() > before);
 	assert_back();
 }
 
@@ -956,28 +949,6 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_mapping_alone_goes_through_the_gate),
 	LIKE(closing_beside_resets_unmaps_once, closing_beside_resets_unmaps_once,
 	     .gpu = "s95", .unmapped = true),
-};
-
-static const struct CMUnitTest sleep_tests[] = {
-	TEST(over_the_hosts_sleep_readiness_is_forgotten),
-};
-
-/* Needs a kernel with suspend, which has this test mode. */
-static const struct CMUnitTest suspend_tests[] = {
-	TEST(waiting_does_not_keep_the_host_awake),
-};
-
-static const struct CMUnitTest suspend_power_tests[] = {
-	TEST(changing_power_does_not_keep_the_host_awake),
-};
-
-/* Needs userfaultfd. */
-static const struct CMUnitTest stall_tests[] = {
-	TEST(while_a_write_to_the_power_state_stalls_nobody_gets_in),
-};
-
-/* A stand-in has no power states. */
-static const struct CMUnitTest power_tests[] = {
 	LIKE(leaving_D3hot_asks_for_readiness_again, leaving_D3hot_asks_for_readiness_again,
 	     .gpu = "softreset"),
 	LIKE(a_cxl_part_in_D3hot_is_not_asked, a_cxl_part_in_D3hot_is_not_asked,
@@ -987,6 +958,21 @@ static const struct CMUnitTest power_tests[] = {
 	TEST(two_config_writes_from_each_others_memory_end),
 	LIKE(after_leaving_D3hot_the_wait_is_whole, after_leaving_D3hot_the_wait_is_whole,
 	     .gpu = "cxlsoft", .unmapped = true),
+};
+
+static const struct CMUnitTest sleep_tests[] = {
+	TEST(over_the_hosts_sleep_readiness_is_forgotten),
+};
+
+/* Needs a kernel with suspend, which has this test mode. */
+static const struct CMUnitTest suspend_tests[] = {
+	TEST(waiting_does_not_keep_the_host_awake),
+	TEST(changing_power_does_not_keep_the_host_awake),
+};
+
+/* Needs userfaultfd. */
+static const struct CMUnitTest stall_tests[] = {
+	TEST(while_a_write_to_the_power_state_stalls_nobody_gets_in),
 };
 
 static int group_suspend(void **state)
@@ -1001,7 +987,7 @@ static int group_stall(void **state)
 	return 0;
 }
 
-static const struct CMUnitTest decoding_tests[] = {
+static const struct CMUnitTest gh200_tests[] = {
 	LIKE(while_closed_nothing_is_in_reach, while_decoding_is_off_nothing_is_in_reach,
 	     .gpu = "gh200", .at = 4, .count = 2),
 	LIKE(while_closed_nothing_is_in_reach, decoding_may_be_switched_by_a_byte,
@@ -1010,9 +996,6 @@ static const struct CMUnitTest decoding_tests[] = {
 	     .gpu = "gh200", .at = 4, .count = 4),
 	LIKE(while_closed_nothing_is_in_reach, decoding_may_be_switched_with_what_precedes,
 	     .gpu = "gh200", .at = 0, .count = 64),
-};
-
-static const struct CMUnitTest d3hot_tests[] = {
 	LIKE(while_closed_nothing_is_in_reach, in_D3hot_nothing_is_in_reach,
 	     .gpu = "gh200", .power = true, .at = PM_CTRL, .count = 2),
 	LIKE(any_write_that_covers_the_power_state_counts,
@@ -1020,14 +1003,10 @@ static const struct CMUnitTest d3hot_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out", CASES(decoding_tests) },
-	{ "model carve-out", CASES(d3hot_tests) },
+	{ "carve-out", CASES(gh200_tests) },
 	{ "lab", CASES(tests) },
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests) },
-	{ "lab model", CASES(power_tests) },
-	{ "lab model CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
+	{ "lab CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
 	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },
-	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
-	  CASES(suspend_power_tests), group_suspend },
 	{ }
 };

@@ -4,7 +4,7 @@
  * the kernel has them: opening, DMA, GPU memory in an I/O address space,
  * resets. The model does the DMA, but not to GPU memory: the emulated
  * virtio-iommu announces only mappings of RAM to a device. For GPU memory, the
- * tests read the kernel's IOMMU tracepoints. Needs the model GPU on arm64, and
+ * tests read the kernel's IOMMU tracepoints. Needs arm64, and
  * iommufd.
  */
 #define _GNU_SOURCE
@@ -469,8 +469,8 @@ static const struct CMUnitTest tests_of_dma_bufs[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model CONFIG_ARM64 module:iommufd", CASES(tests), setup, teardown },
-	{ "lab model CONFIG_ARM64 module:iommufd CONFIG_VFIO_PCI_DMABUF",
+	{ "lab CONFIG_ARM64 module:iommufd", CASES(tests), setup, teardown },
+	{ "lab CONFIG_ARM64 module:iommufd CONFIG_VFIO_PCI_DMABUF",
 	  CASES(tests_of_dma_bufs), setup, teardown },
 	{ }
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Rare events: unusual devices, invalid buffers, and processes that are killed
- * while another thread holds a lock. Needs the model GPU.
+ * while another thread holds a lock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -274,6 +274,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model", CASES(tests) },
+	{ "lab", CASES(tests) },
 	{ }
 };

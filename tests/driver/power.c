@@ -4,7 +4,7 @@
  * the kernel puts it into D3cold: when it isn't open, and when its user
  * requests low power. The model counts every access that reaches it without
  * power. The test runner watches the memory, which is not behind the model.
- * Needs the model GPU on arm64.
+ * Needs arm64.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -712,6 +712,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model CONFIG_ARM64", CASES(tests), setup, teardown },
+	{ "lab CONFIG_ARM64", CASES(tests), setup, teardown },
 	{ }
 };

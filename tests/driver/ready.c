@@ -3,7 +3,7 @@
  * The wait for GPU memory in a bind: how long it takes, how often it reads the
  * registers, and how it ends. The waits that time out take 30 s. The first test
  * starts them, the others run meanwhile, and the last group checks their
- * results. Without the model GPU, the test that counts reads is left out.
+ * results.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,8 +48,7 @@ static void start_binder(struct binder *b, const struct gpu *gpu)
 
 	assert_int_equal(pipe(fds), 0);
 	b->gpu = gpu;
-	if (gpu->is_model)
-		b->reads = gpu_bar0_read(gpu, MODEL_C2C_READS);
+	b->reads = gpu_bar0_read(gpu, MODEL_C2C_READS);
 	b->result = fds[0];
 	b->pid = fork();
 	assert_true(b->pid >= 0);
@@ -108,11 +107,8 @@ static void until_waiting(struct binder *b, volatile uint32_t *bar0)
 	while (is_waiting(b) && !is_claimed(b->gpu))
 		usleep(1000);
 	/* The second read shows that the first one did not end the wait. */
-	if (b->gpu->is_model)
-		while (is_waiting(b) && bar0[MODEL_C2C_READS / 4] - b->reads < 2)
-			usleep(1000);
-	else
-		usleep(SETTLE_MS * 1000);
+	while (is_waiting(b) && bar0[MODEL_C2C_READS / 4] - b->reads < 2)
+		usleep(1000);
 }
 
 /*
@@ -202,14 +198,12 @@ static int lines_of_failure(const struct gpu *gpu, char *said, size_t size)
 	return lines;
 }
 
-/* On the model, one of these registers never becomes ready. */
-static void start_never_ready(struct binder *b, const char *name, uint32_t reg)
+/* One of this GPU's registers never becomes ready. */
+static void start_never_ready(struct binder *b, const char *name)
 {
 	const struct gpu *gpu = gpu_find(name);
 	char said[512];
 
-	if (!gpu->is_model)
-		gpu_bar0_write(gpu, reg, 0);
 	b->lines = lines_of_failure(gpu, said, sizeof(said));
 	start_binder(b, gpu);
 }
@@ -227,10 +221,9 @@ static bool probed(const struct gpu *gpu)
 /* The last group checks that the binds fail, and when. */
 static void a_gpu_that_is_not_ready_is_not_bound_yet(void **state)
 {
-	if (gpu_find("noc2c")->is_model)
-		never_hbm_reads = host_counter(gpu_find("noc2c"), "hbm_reads");
-	start_never_ready(&never_c2c, "noc2c", BAR0_C2C);
-	start_never_ready(&never_hbm, "nohbm", BAR0_HBM);
+	never_hbm_reads = host_counter(gpu_find("noc2c"), "hbm_reads");
+	start_never_ready(&never_c2c, "noc2c");
+	start_never_ready(&never_hbm, "nohbm");
 	usleep(SETTLE_MS * 1000);
 	assert_false(probed(never_c2c.gpu));
 	assert_false(probed(never_hbm.gpu));
@@ -481,8 +474,6 @@ static void without_the_link_binding_ends_with_ETIME_after_30_s(void **state)
 {
 	assert_timed_out(&never_c2c,
 			 "C2C link status 0x0, expected 0xff;");
-	if (!never_c2c.gpu->is_model)
-		return;
 	/* Nothing is read of the HBM before the link is up. */
 	assert_int_equal(host_counter(never_c2c.gpu, "hbm_reads"),
 			 never_hbm_reads);
@@ -528,23 +519,6 @@ static void the_registers_are_read_with_longer_and_longer_pauses(void **state)
 	assert_true(hbm < c2c && hbm > 0);
 }
 
-#define TEST(fn)	cmocka_unit_test_teardown(fn, teardown)
-
-static const struct CMUnitTest tests[] = {
-	TEST(a_gpu_that_is_not_ready_is_not_bound_yet),
-	TEST(a_gpu_is_bound_when_it_becomes_ready),
-	TEST(a_failed_wait_leaves_the_gpus_memory_to_others),
-	TEST(a_killed_binder_gets_away_and_the_gpu_binds_later),
-	TEST(on_a_numa_node_the_wait_outlives_a_killed_binder),
-	TEST(four_gpus_wait_together_for_four_writers),
-};
-
-static const struct CMUnitTest last_tests[] = {
-	TEST(without_the_link_binding_ends_with_ETIME_after_30_s),
-	TEST(without_the_memory_binding_ends_with_ETIME_after_30_s),
-	TEST(loading_the_module_binds_four_gpus_together),
-};
-
 static void a_ready_gpu_is_bound_at_once(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
@@ -556,15 +530,27 @@ static void a_ready_gpu_is_bound_at_once(void **state)
 	assert_int_equal(host_counter(gpu, "hbm_reads"), hbm + 1);
 }
 
-/* A stand-in's registers are memory, whose reads nothing counts. */
-static const struct CMUnitTest model_tests[] = {
+#define TEST(fn)	cmocka_unit_test_teardown(fn, teardown)
+
+static const struct CMUnitTest tests[] = {
+	TEST(a_gpu_that_is_not_ready_is_not_bound_yet),
+	TEST(a_gpu_is_bound_when_it_becomes_ready),
+	TEST(a_failed_wait_leaves_the_gpus_memory_to_others),
+	TEST(a_killed_binder_gets_away_and_the_gpu_binds_later),
+	TEST(on_a_numa_node_the_wait_outlives_a_killed_binder),
+	TEST(four_gpus_wait_together_for_four_writers),
 	TEST(a_ready_gpu_is_bound_at_once),
 	TEST(the_registers_are_read_with_longer_and_longer_pauses),
 };
 
+static const struct CMUnitTest last_tests[] = {
+	TEST(without_the_link_binding_ends_with_ETIME_after_30_s),
+	TEST(without_the_memory_binding_ends_with_ETIME_after_30_s),
+	TEST(loading_the_module_binds_four_gpus_together),
+};
+
 const struct case_group groups[] = {
 	{ "lab", CASES(tests) },
-	{ "lab model", CASES(model_tests) },
 	{ "lab", CASES(last_tests), NULL, last_teardown },
 	{ }
 };

@@ -146,6 +146,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model", CASES(tests) },
+	{ "lab", CASES(tests) },
 	{ }
 };

@@ -724,12 +724,8 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(an_aligned_word_is_never_torn),
 };
 
-/* Stand-ins leave no room for a GPU with little memory. */
-static const struct CMUnitTest model_tests[] = {
-	cmocka_unit_test(a_closed_gpus_memory_is_in_no_tlb),
-};
-
 static const struct CMUnitTest lab_tests[] = {
+	cmocka_unit_test(a_closed_gpus_memory_is_in_no_tlb),
 	cmocka_unit_test(bytes_of_a_partial_last_page_are_reached),
 	cmocka_unit_test(moving_a_gigabyte_ends_early_when_killed),
 	cmocka_unit_test(moving_gigabytes_leaves_the_cpu_to_others),
@@ -738,7 +734,6 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab model", CASES(model_tests) },
 	{ "carve-out", CASES(tests), setup, teardown },
 	{ "lab", CASES(lab_tests) },
 	{ }

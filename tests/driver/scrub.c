@@ -38,10 +38,10 @@
 /* The smallest GPU with both parts: 512 MiB of usemem, 1 GiB of resmem. */
 #define SMALL		"s1h"
 
-/* On the model only: 64 MiB and some bytes, all of it usemem. */
+/* 64 MiB and some bytes, all of it usemem. */
 #define TINY		"tinymem"
 
-/* On the model only: it has 256 s to get ready after a reset. */
+/* It has 256 s to get ready after a reset. */
 #define PATIENT		"cxllong"
 
 /* Rounds of use, and fifths of a second of random operations. */
@@ -242,22 +242,18 @@ static void release_after(unsigned int ms)
 /* Undoes what a failed test has left. */
 static int teardown(void **state)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(children); i++)
 		if (children[i])
 			kill_child(children[i]);
-	if (gpu_exists(PATIENT))
-		release_after(0);
+	release_after(0);
 	if (v.device >= 0)
 		vfio_close(&v);
 	gpu_unbind_all();
 	scrub_set_parameter(false);
-	if (gpu->is_model) {
-		host_ask(NULL, 0, "after_reset %s 0", gpu_smallest()->name);
-		host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
-	}
+	host_ask(NULL, 0, "after_reset %s 0", gpu_smallest()->name);
+	host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
 	return 0;
 }
 
@@ -634,9 +630,8 @@ static void begins_anew_after(const struct gpu *gpu, const char *reset)
 {
 	unsigned int tries = 0;
 
-	if (gpu->is_model)
-		host_ask(NULL, 0, "soil_at_reset %s %#llx %#llx", gpu->name,
-			 (unsigned long long)gpu->base, 128 * MiB);
+	host_ask(NULL, 0, "soil_at_reset %s %#llx %#llx", gpu->name,
+		 (unsigned long long)gpu->base, 128 * MiB);
 	soil(gpu);
 	bind(gpu);
 	while (!reset_in_the_middle(gpu, reset)) {
@@ -645,8 +640,7 @@ static void begins_anew_after(const struct gpu *gpu, const char *reset)
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);
 	}
-	if (gpu->is_model)
-		host_ask(NULL, 0, "soil_at_reset %s 0 0", gpu->name);
+	host_ask(NULL, 0, "soil_at_reset %s 0 0", gpu->name);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
 }
@@ -695,9 +689,8 @@ static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 
 	vfio_open(&v, gpu);
 	soil(gpu);
-	if (gpu->is_model)
-		/* Device Control of the model's PCI Express capability. */
-		assert_int_equal(vfio_write(&v, CONFIG + 0x68, &flr, 2), 2);
+	/* Device Control of the model's PCI Express capability. */
+	assert_int_equal(vfio_write(&v, CONFIG + 0x68, &flr, 2), 2);
 	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
@@ -718,14 +711,12 @@ static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
 
-	if (gpu->is_model) {
-		vfio_open(&v, gpu);
-		soil(gpu);
-		/* Control of the model's power management capability. */
-		assert_int_equal(vfio_write(&v, CONFIG + 0x44, &d3hot, 2), 2);
-		vfio_close(&v);
-		assert_becomes_clean(gpu);
-	}
+	vfio_open(&v, gpu);
+	soil(gpu);
+	/* Control of the model's power management capability. */
+	assert_int_equal(vfio_write(&v, CONFIG + 0x44, &d3hot, 2), 2);
+	vfio_close(&v);
+	assert_becomes_clean(gpu);
 	unbind(gpu);
 }
 
@@ -1151,13 +1142,12 @@ static void each_scrub_leaves_a_record(void **state)
 static void the_event_comes_after_the_state(void **state)
 {
 	const struct gpu *gpu = gpu_smallest();
-	/* A scrub of the stand-in takes seconds. */
-	int events, i, rounds = machine_has("model") ? 40 : 20;
+	int events, i;
 
 	scrub_set_parameter(false);
 	events = events_listen();
 	bind(gpu);
-	for (i = 1; i <= rounds; i++) {
+	for (i = 1; i <= 40; i++) {
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);
 		assert_event(events, gpu, "clean", i, gpu->size);
@@ -1240,10 +1230,9 @@ static void odd_size_is_cleared(const struct gpu *gpu)
 		 (unsigned long long)gpu->size);
 }
 
-/* On the model, the smallest GPU has usemem alone. */
 static void an_odd_size_is_cleared_to_its_end(void **state)
 {
-	odd_size_is_cleared(gpu_find(gpu_exists(TINY) ? TINY : "odd"));
+	odd_size_is_cleared(gpu_find(TINY));
 }
 
 static void an_odd_size_of_resmem_is_cleared_to_its_end(void **state)
@@ -1281,7 +1270,7 @@ static void of_two_that_wait_one_may_be_killed(void **state)
 static void two_gpus_are_cleared_at_once(void **state)
 {
 	const struct gpu *one = gpu_find(SMALL);
-	const struct gpu *two = gpu_find(gpu_exists(TINY) ? TINY : "second");
+	const struct gpu *two = gpu_find(TINY);
 
 	soil(one);
 	soil(two);
@@ -1652,8 +1641,6 @@ static void the_files_are_what_they_should_be(void **state)
 	assert_int_equal(access("/sys/bus/workqueue/devices/nvgrace_gpu_scrub/nice",
 				W_OK), 0);
 	unbind(gpu);
-	if (!gpu_exists("none"))
-		return;
 	gpu = gpu_find("none");
 	bind(gpu);
 	snprintf(path, sizeof(path),
@@ -1691,6 +1678,15 @@ static const struct CMUnitTest tests[] = {
 	test(two_gpus_are_cleared_at_once),
 	test(one_worker_at_a_time_gets_there_too),
 	test(the_files_are_what_they_should_be),
+	test(a_gpu_at_work_is_reset_before_its_scrub),
+	test(in_a_reset_config_space_is_locked),
+	test(it_waits_until_the_memory_is_ready),
+	test(an_open_that_waits_can_be_killed),
+	test(of_two_that_wait_one_may_be_killed),
+	test(unbinding_sleeps_in_pieces_and_says_so),
+	test(unbinding_ends_an_open_that_waits),
+	test(afterwards_the_gpu_is_idle),
+	test(memory_that_is_never_ready_is_never_shown),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
@@ -1698,7 +1694,7 @@ static const struct CMUnitTest sleep_tests[] = {
 	test(hibernation_makes_nothing_better),
 };
 
-static const struct CMUnitTest sleep_model_tests[] = {
+static const struct CMUnitTest slow_sleep_tests[] = {
 	test(nobody_sees_anything_when_all_happens_at_once),
 };
 
@@ -1713,19 +1709,6 @@ static const struct CMUnitTest event_tests[] = {
 	test(each_scrub_leaves_a_record),
 	test(the_event_comes_after_the_state),
 	test(a_scrub_that_can_not_begin_leaves_a_record),
-};
-
-/* Need the model GPU, which can be late, busy or small. */
-static const struct CMUnitTest model_tests[] = {
-	test(a_gpu_at_work_is_reset_before_its_scrub),
-	test(in_a_reset_config_space_is_locked),
-	test(it_waits_until_the_memory_is_ready),
-	test(an_open_that_waits_can_be_killed),
-	test(of_two_that_wait_one_may_be_killed),
-	test(unbinding_sleeps_in_pieces_and_says_so),
-	test(unbinding_ends_an_open_that_waits),
-	test(afterwards_the_gpu_is_idle),
-	test(memory_that_is_never_ready_is_never_shown),
 };
 
 /* They scrub large memory, or again and again. */
@@ -1755,17 +1738,16 @@ static const struct CMUnitTest suspend_tests[] = {
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), set_up, finish },
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
-	{ "lab model lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP slow",
-	  CASES(sleep_model_tests), set_up, finish },
-	{ "lab model lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET",
+	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP slow",
+	  CASES(slow_sleep_tests), set_up, finish },
+	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET",
 	  CASES(sleep_event_tests), set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
-	{ "lab model", CASES(model_tests), set_up, finish },
-	{ "lab model CONFIG_ARM64 CONFIG_KPROBE_EVENTS", CASES(traced_tests), set_up, finish },
-	{ "lab model CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
+	{ "lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS", CASES(traced_tests), set_up, finish },
+	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
 	  CASES(late_tests), set_up, finish },
-	{ "lab model slow", CASES(slow_tests), set_up, finish },
-	{ "lab model CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
+	{ "lab slow", CASES(slow_tests), set_up, finish },
+	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_tests), NULL, finish },
 	{ }
 };

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * The attributes of docs/ABI/sysfs-driver-nvgrace-gpu. Without the model GPU,
- * the tests of the GPUs that only the model can be are left out.
- */
+/* The attributes of docs/ABI/sysfs-driver-nvgrace-gpu. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -266,21 +263,16 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_features_are_words_of_the_list),
 };
 
-/* Tests of GPUs that a stand-in can't be. */
-static const struct CMUnitTest model_tests[] = {
-	cmocka_unit_test_teardown(a_gpu_without_the_defect_has_one_part, teardown),
-	cmocka_unit_test_teardown(readiness_tells_of_a_wait_in_vain, teardown),
-};
-
 static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test_teardown(a_gpu_with_two_parts_tells_of_both, teardown),
 	cmocka_unit_test_teardown(a_gpu_without_memory_tells_only_that, teardown),
 	cmocka_unit_test_teardown(readiness_is_found_at_binding, teardown),
+	cmocka_unit_test_teardown(a_gpu_without_the_defect_has_one_part, teardown),
+	cmocka_unit_test_teardown(readiness_tells_of_a_wait_in_vain, teardown),
 };
 
 const struct case_group groups[] = {
 	{ "this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests) },
 	{ "lab", CASES(lab_tests) },
-	{ "lab model", CASES(model_tests) },
 	{ }
 };

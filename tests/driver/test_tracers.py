@@ -93,7 +93,7 @@ def host(kernel, tmp_path_factory):
     script.write_text(SCRIPT)
     files = {**programs.compile_programs(PROGRAMS, kernel.arch), **packages.programs(packages.root("tracers"), TOOLS),
              "/tools/beside": str(script)}
-    made = session.Interactive(kernel, gpus=machine.gpus(kernel), ram="3G", append=machine.APPEND, files=files,
+    made = session.Interactive(kernel, gpus=machine.gpus(kernel), ram="3G", files=files,
                                module=str(programs.module_of(kernel)), log=str(programs.log_file(f"tracers-{kernel.name}")))
     yield made
     assert not [f for f in made.end().failures if not re.match(r"command \S+ failed with", f)]

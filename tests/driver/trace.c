@@ -305,7 +305,7 @@ static long read_a_byte(void *arg)
 /* Returns false if the test must begin anew. */
 static bool first_touch_is_told(void)
 {
-	uint64_t looks = v.gpu->is_model ? host_counter(v.gpu, "c2c_reads") : 0;
+	uint64_t looks = host_counter(v.gpu, "c2c_reads");
 	struct beside *read;
 	char byte;
 	bool again;
@@ -316,8 +316,7 @@ static bool first_touch_is_told(void)
 	start();
 	read = beside(read_a_byte, NULL);
 	/* A read that has looked in vain waits. */
-	if (v.gpu->is_model)
-		host_wait_counter(v.gpu, "c2c_reads", looks + 1);
+	host_wait_counter(v.gpu, "c2c_reads", looks + 1);
 	/* Still waiting: the event comes at the end. */
 	assert_waits(read);
 	vfio_make_ready(&v);

@@ -2,8 +2,7 @@
 /*
  * Readiness after a reset: the first access to the memory waits, and delays
  * nothing else. The waits of 30 s and more run on other GPUs, concurrently with
- * the other tests. Without the model GPU, the tests of the CXL DVSEC are left
- * out.
+ * the other tests.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -116,13 +115,11 @@ static void wait_in_vain(struct vain *r)
 	r->fault_is_sigbus = raises_sigbus(touch_read, fresh_page(&other));
 	r->beside = ended(read);
 	r->ms = now_ms() - begin;
-	if (other.gpu->is_model)
-		r->looks = vfio_bar0_read(&other, MODEL_C2C_READS);
+	r->looks = vfio_bar0_read(&other, MODEL_C2C_READS);
 	r->again_at_once = raises_sigbus(touch_write, fresh_page(&other));
 	r->read = vfio_read(&other, REGION(USEMEM), &byte, 1);
 	r->write = vfio_write(&other, REGION(RESMEM), &byte, 1);
-	if (other.gpu->is_model)
-		r->looks = vfio_bar0_read(&other, MODEL_C2C_READS) - r->looks;
+	r->looks = vfio_bar0_read(&other, MODEL_C2C_READS) - r->looks;
 	snprintf(said, sizeof(said), "%s: GPU memory is not ready after",
 		 other.gpu->addr);
 	r->lines = klog_count(said);
@@ -605,6 +602,6 @@ static const struct CMUnitTest tests[] = {
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), setup, teardown },
-	{ "lab model", CASES(cxl_tests) },
+	{ "lab", CASES(cxl_tests) },
 	{ }
 };

@@ -71,8 +71,8 @@ class Host:
             if tool:
                 files.update(common.installed(self.kernel, directory))
             self.session = session.Interactive(
-                self.kernel, gpus=TOOL_GPUS if tool else machine.gpus(self.kernel), ram=machine.ram_size(self.kernel), append=machine.APPEND, files=files,
-                module=module or str(programs.module_of(self.kernel)), log=str(programs.log_file(f"hardware-{name}{'-tool' if tool else ''}")))
+                self.kernel, gpus=TOOL_GPUS if tool else machine.gpus(self.kernel), ram=machine.ram_size(self.kernel),
+                files=files, module=module or str(programs.module_of(self.kernel)), log=str(programs.log_file(f"hardware-{name}{'-tool' if tool else ''}")))
         self._count = 0
 
     def run(self, text):
@@ -146,12 +146,9 @@ def test_every_program_with_such_cases_is_installed():
 
 def pytest_generate_tests(metafunc):
     if "kind" in metafunc.fixturenames:
-        # A stand-in can't be every kind.
-        model = {g["name"] for g in machine.MODEL_GPUS}
         metafunc.parametrize("kernel,kind", [
             pytest.param(kernel, kind, marks=pytest.mark.all if in_check(kernel, kind) else pytest.mark.long)
-            for kernel in metafunc.config.getoption("kernel") or KERNELS for kind in KINDS if kernel != "oldstable" or kind not in model],
-            scope="module")
+            for kernel in metafunc.config.getoption("kernel") or KERNELS for kind in KINDS], scope="module")
 
 
 def in_check(kernel, kind):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The SSDT that describes the GPUs' memory and power, as on a GH200 host."""
+"""The firmware's tables: the SSDT that describes the GPUs' memory and power, as on
+a GH200 host, and the IORT of a machine whose IOMMU doesn't translate."""
 
 import pathlib
+import struct
 import subprocess
 
 from lab.model import gpu as model
+from lab.archive import Cpio
 from lab.config import ConfigError, parse_size
 
 # Config space on QEMU's virt machine, 1 MiB a bus.
@@ -99,3 +102,41 @@ def compile_asl(source, directory):
     if done.returncode:
         raise ConfigError(f"iasl refuses the table:\n{source}\n{done.stdout}{done.stderr}")
     return asl.with_suffix(".aml").read_bytes()
+
+
+def make_iort():
+    """The IORT, ACPI's table of IOMMUs, for arch.untranslated(): buses 1 and
+    higher, which have the GPUs, are behind the SMMUv3."""
+    def node(kind, body, mappings=(), revision=0):
+        head = struct.pack("<BHBIII", kind, 16 + len(body) + 20 * len(mappings), revision, 0, len(mappings),
+                           16 + len(body) if mappings else 0)
+        # First id, number of ids less one, what the first id becomes, target
+        # node, flags.
+        return head + body + b"".join(struct.pack("<IIIII", *m, 0) for m in mappings)
+
+    its_at = 48
+    its = node(0, struct.pack("<II", 1, 0))
+    smmu_at = its_at + len(its)
+    # Registers and interrupts of QEMU's virt machine: event, page request,
+    # error, sync. Flag 1: coherent with the CPU's caches.
+    smmu = node(4, struct.pack("<QIIQIIIIIII", 0x09050000, 1, 0, 0, 0, 106, 107, 109, 108, 0, 0), [(0, 0xffff, 0, its_at)])
+    # The host bridge: memory is coherent, no ATS, segment 0.
+    bridge = node(2, struct.pack("<IBHBII", 1, 0, 0, 3, 0, 0), [(0, 0xff, 0, its_at), (0x100, 0xfeff, 0x100, smmu_at)])
+    nodes = its + smmu + bridge
+    # The names of QEMU's table and a later revision, so that this one replaces
+    # it.
+    head = struct.pack("<4sIBB6s8sI4sI", b"IORT", 48 + len(nodes), 0, 0, b"BOCHS ", b"BXPC    ", 2, b"TEST", 1)
+    table = bytearray(head + struct.pack("<III", 3, 48, 0) + nodes)
+    table[9] = -sum(table) & 0xff
+    return bytes(table)
+
+
+def archive_of_tables(gpus, arch, directory):
+    """The archive with the firmware's tables, which comes first in an initramfs.
+    """
+    cpio = Cpio()
+    if any(properties_of(g) or g.model.get("power") for g in gpus):
+        cpio.file("kernel/firmware/acpi/gpu.aml", compile_asl(make_asl(gpus), directory))
+    if not arch.translates:
+        cpio.file("kernel/firmware/acpi/iort.aml", make_iort())
+    return cpio.finish()

@@ -17,8 +17,8 @@ class Arch:
     machine: str                # QEMU's machine, without what depends on the kernel
     cpu: str
     firmware: "tuple[str, ...]"     # QEMU's arguments
-    iommu: "tuple[str, ...]"        # QEMU's arguments for the IOMMU in front of model GPUs
-    iommu_module: "str | None"      # its driver, if a module: kernels without it have no model GPU
+    iommu: "tuple[str, ...]"        # QEMU's arguments for the IOMMU in front of the GPUs
+    iommu_module: "str | None"      # its driver, if a module
     append: str                 # the kernel's command line
     console: str
     phys_bits: int              # of a physical address of this CPU
@@ -30,6 +30,9 @@ class Arch:
     # too.
     tools: str
     make: "tuple[str, ...]"     # what `make modules` needs
+    # Whether the IOMMU translates the GPUs' DMA. If not, the machine has
+    # acpi.make_iort(), too.
+    translates: bool = True
 
     @property
     def gcc(self):
@@ -87,6 +90,18 @@ def at_el2(arch, cpu="max"):
     if cpu == "max":
         cpu = "max,pauth-impdef=on,sve=off,sme=off,lpa2=off"
     return dataclasses.replace(arch, machine=f"{arch.machine},virtualization=on", cpu=cpu)
+
+
+def untranslated(arch):
+    """The same arm64 machine for a kernel without a driver for virtio-iommu, such
+    as `oldstable`.
+
+    QEMU's SMMUv3 refuses vfio-user devices. So the machine has one with no device
+    behind it, and a table that says that the GPUs are. The kernel's driver gives
+    them the IOMMU groups that vfio needs, and its mappings have no effect: a GPU's
+    DMA would not be translated."""
+    return dataclasses.replace(arch, machine=f"{arch.machine},iommu=smmuv3,default-bus-bypass-iommu=on", iommu=(),
+                               iommu_module=None, translates=False)
 
 
 def ram_range(arch, ram):

@@ -7,7 +7,7 @@ import struct
 import subprocess
 
 from lab import initramfs, toolbox
-from lab.arch import ARCHITECTURES
+from lab.arch import ARCHITECTURES, untranslated
 from lab.archive import cached, decompress
 from lab.config import ConfigError
 
@@ -23,15 +23,14 @@ class Kernel:
         self.release = self._ask("release")
         self.headers = pathlib.Path(self._ask("kdir"))
         config = (self.headers / ".config").read_text()
-        self.arch = next(a for a in ARCHITECTURES if f"\n{a.option}=y\n" in config)
+        arch = next(a for a in ARCHITECTURES if f"\n{a.option}=y\n" in config)
         # The first two numbers, for what only the version of Linux decides.
         self.version = tuple(map(int, re.findall(r"\d+", self.release)[:2]))
         # The root of the kernel's files, "/" for Debian's, with Debian's
         # layout: boot, usr/lib/modules, usr/src.
         self.root = self.headers.parents[2]
         self.directory = self.root / "usr/lib/modules" / self.release
-        # Whether a machine with this kernel can have the model GPU.
-        self.has_model = self.arch.iommu_module is None or self.provides(self.arch.iommu_module)
+        self.arch = arch if arch.iommu_module is None or self.provides(arch.iommu_module) else untranslated(arch)
 
     def _ask(self, word):
         try:

@@ -53,7 +53,8 @@ def resolved(value, places):
     return value
 
 
-# A test writes a stand-in's registers while a waiting driver has the BAR.
+# The program "power" maps config space and GPU memory by /dev/mem, which drivers
+# have claimed.
 APPEND = "iomem=relaxed"
 
 # usemem 1.5 GiB, resmem 1.25 GiB. Both end before their BARs do.
@@ -73,7 +74,6 @@ def gpu(name, base=None, size=None, ready=True, neighbour=False, **model):
     return {"name": name, "base": base, "size": size, "ready": ready, "neighbour": neighbour, "model": model}
 
 
-# A stand-in takes 24 MiB of the host bridge's 32-bit window. No more would fit.
 GPUS = [
     # Memory that works.
     gpu("gh200", M, FUNCTIONAL, aer=True, bar2_size=64 * KiB),      # vfio must hide its own BAR2
@@ -86,8 +86,7 @@ GPUS = [
     gpu("s33q", M + 18 * GiB, SIZE_33Q),
     gpu("s95", M + 18 * GiB, SIZE_95),
 
-    # One of the two registers never says that the memory is ready. On a
-    # stand-in both do, and a test changes them.
+    # One of the two registers never says that the memory is ready.
     gpu("noc2c", M + 14 * GiB, 1536 * MiB, c2c={"ready_after_ms": None}),
     gpu("nohbm", M + 16 * GiB, 1536 * MiB, hbm={"ready_after_ms": None}),
 
@@ -103,10 +102,8 @@ GPUS = [
     # usemem starts before the host bridge's window and ends in it. The driver
     # can claim resmem alone.
     gpu("claimbusy", M - 256 * MiB, FUNCTIONAL),
-]
 
-MODEL_GPUS = [
-    # A stand-in can't have a DVSEC.
+    # A DVSEC says that it has no resmem.
     gpu("nodefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=1, bar2_size=64 * KiB),
 
     # Its power can be cut: D3cold.
@@ -119,8 +116,7 @@ MODEL_GPUS = [
     gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 0x1235, mig_dvsec=1, device=0x2941),
 
     # For the program "random": both parts end before their BARs, one in the
-    # middle of a page; the bus can be reset, and the power cut. Beside
-    # stand-ins there is no room for it, so "odd" takes its place.
+    # middle of a page; the bus can be reset, and the power cut.
     gpu("random", M + 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
     # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
     gpu("noreset", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
@@ -137,7 +133,6 @@ MODEL_GPUS = [
     # No memory and no PCI Express, as on a conventional bus of a guest.
     gpu("nopcie", ready=False, pcie=False, bar0_size=64 * KiB, bar2_size=64 * KiB),
 
-    # Stand-ins leave no room for these.
     gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
 
     # Ready by the CXL Device DVSEC, while the GH200's registers in BAR0 never
@@ -163,7 +158,7 @@ MODEL_GPUS = [
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
     places = {M.place: vm.memory_address(kernel.arch, ram_size(kernel), vm.MEMORY_MAX)}
-    all_of_them = resolved(GPUS + (MODEL_GPUS if kernel.has_model else []), places)
+    all_of_them = resolved(GPUS, places)
     # An emulated x86-64 CPU has 1 TiB of addresses, and its config space is
     # elsewhere.
     absent = ("widest", "d3cold") if kernel.arch is vm.AMD64 else ()

@@ -63,12 +63,11 @@ def base(machine, initrd):
     """Processor, RAM, firmware and kernel, and the console on standard
     output."""
     arch = machine.arch
-    smmu = ",iommu=smmuv3" if machine.kind == "bochs" else ""
     # Warnings must be seen, and boot should be fast. Nothing here changes what
     # the driver meets.
     append = (f"console={arch.console} loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
               f"{WATCHDOGS} {arch.append} {machine.append}").strip()
-    return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram{smmu}",
+    return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram",
             *processor(arch), "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
             # Shared, so that a vfio-user device can map it for DMA.
             "-object", f"memory-backend-memfd,id=ram,size={machine.ram},share=on",
@@ -107,14 +106,11 @@ def gpu(machine, directory, number):
     g = machine.gpus[number]
     several = ",multifunction=on" if any(o.slot == g.slot and o is not g for o in machine.gpus) else ""
     a = ["-device", f"pcie-root-port,id=port{number},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={number + 1}{several}"]
-    if machine.kind == "bochs":
-        a += ["-device", f"bochs-display,bus=port{number},addr=0"]
-    else:
-        a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{number}", "addr": "0", "rombar": 0,
-                                     "multifunction": g.neighbour, "x-msg-timeout": MESSAGE_TIMEOUT_MS,
-                                     # A write to memory is done when the model has it.
-                                     "x-no-posted-writes": "bar2_cache" in g.model,
-                                     "socket": {"type": "unix", "path": f"{directory}/gpu{number}.sock"}})]
+    a += ["-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{number}", "addr": "0", "rombar": 0,
+                                 "multifunction": g.neighbour, "x-msg-timeout": MESSAGE_TIMEOUT_MS,
+                                 # A write to memory is done when the model has it.
+                                 "x-no-posted-writes": "bar2_cache" in g.model,
+                                 "socket": {"type": "unix", "path": f"{directory}/gpu{number}.sock"}})]
     if g.neighbour:
         a += ["-device", f"pci-testdev,bus=port{number},addr=0.1"]
     return a
@@ -140,8 +136,7 @@ def arguments(machine, directory, initrd):
     a = ["setpriv", "--pdeathsig", "KILL", *base(machine, initrd), *monitor(directory),
          *debugger(machine, directory)]
     # QEMU wants an IOMMU before the devices behind it.
-    if machine.kind == "vfio-user":
-        a += machine.arch.iommu
+    a += machine.arch.iommu
     a += ports(machine, directory)
     if machine.memory_size:
         a += ["-object", f"memory-backend-file,id=gpumem,size={machine.memory_size},share=on,reserve=off,align=2M,"

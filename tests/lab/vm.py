@@ -33,8 +33,8 @@ import time
 
 from lab.model import gpu as model
 from lab import qemu, stuck, verdict
-from lab.acpi import BASE_PROPERTY, SIZE_PROPERTY, asl_value, compile_asl, make_asl, properties_of
-from lab.arch import AMD64, ARM64, NATIVE, at_el2, memory_address, ram_range
+from lab.acpi import archive_of_tables
+from lab.arch import AMD64, ARM64, NATIVE, at_el2, memory_address, ram_range, untranslated
 from lab.archive import Cpio, decompress
 from lab.channel import Channel
 from lab.config import MEMORY_BLOCK, MEMORY_MAX, ConfigError, GpuConfig, parse_size, place_gpus
@@ -44,10 +44,10 @@ from lab.kernel import PROJECT, Kernel
 from lab.verdict import Command, Result, scan_log, troubles
 
 __all__ = [
-    "AMD64", "ARM64", "BASE_PROPERTY", "Channel", "Command", "ConfigError", "Cpio", "Debugger", "ENDING", "GpuConfig",
-    "Kernel", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE", "PROJECT", "Result", "SIZE_PROPERTY", "asl_value", "at_el2",
-    "compile_asl", "decompress", "machine_from_config", "make_asl", "memory_address", "model", "parse_size",
-    "place_gpus", "properties_of", "ram_range", "run_files", "scan_log", "troubles", "widen_acpi_integers",
+    "AMD64", "ARM64", "Channel", "Command", "ConfigError", "Cpio", "Debugger", "ENDING", "GpuConfig", "Kernel",
+    "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE", "PROJECT", "Result", "archive_of_tables", "at_el2", "decompress",
+    "machine_from_config", "memory_address", "model", "parse_size", "place_gpus", "ram_range", "run_files", "scan_log",
+    "troubles", "untranslated", "widen_acpi_integers",
 ]
 
 
@@ -97,7 +97,6 @@ class Machine:
         self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
         # Set by tests/stress/coverage: the folder for the counters of lines that ran.
         self.coverage = os.environ.get("COVERAGE")
-        self.kind = "vfio-user" if self.kernel.has_model else "bochs"
         self.models = {}
         self.channel = Channel(self, "test")
         self.guests = {name: Channel(self, f"guest-{name}", f"{name}>") for name in guests}
@@ -127,15 +126,10 @@ class Machine:
 
     def _files(self, directory):
         """The initramfs. The kernel wants the ACPI table first."""
-        parts = []
-        if any(properties_of(g) or g.model.get("power") for g in self.gpus):
-            table = Cpio()
-            table.file("kernel/firmware/acpi/gpu.aml", compile_asl(make_asl(self.gpus), directory))
-            parts.append(table.finish())
-        parts.append(self.kernel.initramfs().read_bytes())
+        parts = [archive_of_tables(self.gpus, self.arch, directory), self.kernel.initramfs().read_bytes()]
         memory = f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else ""
-        gpus = "".join(f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {self.kind} {g.port} {g.acpi} "
-                       f"{'yes' if g.ready else 'no'}\n" for g in self.gpus)
+        gpus = "".join(f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {g.port} {g.acpi}\n"
+                       for g in self.gpus)
         parts.append(run_files(self.commands, self.files, memory, gpus, self.module, self.module_params,
                                bool(self.coverage), "next" in self.handlers))
         path = pathlib.Path(directory, "initrd")
@@ -159,8 +153,7 @@ class Machine:
             enter(os.close, self.memory_fd)
             os.ftruncate(self.memory_fd, self.memory_size)
         initrd = self._files(directory)
-        if self.kind == "vfio-user":
-            self._start_models(directory)
+        self._start_models(directory)
         self._listeners = [(self._listen(f"{directory}/test.sock"), self.channel.connected, self.channel.line)]
         for guest in self.guests.values():
             self._listeners += [(self._listen(f"{directory}/{guest.name}.sock"), guest.connected, guest.line),
@@ -371,7 +364,7 @@ class Machine:
 
     def _model(self, name):
         if name not in self.models:
-            raise ValueError(f"there is no model of a GPU {name} in this machine ({self.kind})")
+            raise ValueError(f"there is no model of a GPU {name} in this machine")
         return self.models[name].gpu
 
     @staticmethod

@@ -32,7 +32,7 @@ ALLOW = [r"WARNING: drivers/vfio/group\.c:\d+ at vfio_group_release\+",
 @pytest.fixture(scope="module")
 def machine(request):
     name = (request.config.getoption("kernel") or ["debug"])[0]
-    made = session.Session(vm.Kernel(name), [SOURCE], gpus=GPUS, ram="1G", append="", allow=ALLOW,
+    made = session.Session(vm.Kernel(name), [SOURCE], gpus=GPUS, ram="1G", allow=ALLOW,
                            log=str(programs.log_file(f"faults-{name}")))
     yield made
     assert not made.finish()

@@ -13,11 +13,6 @@
 
 #include "random.h"
 
-static bool is_model(void)
-{
-	return s.gpu->is_model;
-}
-
 static int device_ioctl(unsigned long request, void *arg)
 {
 	return ioctl(any_fd(), request, arg) ? -errno : 0;
@@ -211,10 +206,10 @@ static void write_anything(void)
 const struct op call_ops[] = {
 	OP("device-info", 100, ask_for_info),
 	OP("group-info", 100, ask_the_group),
-	OP_IF("feature-probe", 200, probe_feature, is_model),
-	OP_IF("interrupt", 200, signal_irq, is_model),
+	OP("feature-probe", 200, probe_feature),
+	OP("interrupt", 200, signal_irq),
 	OP("interrupt-none", 50, ask_for_no_irq),
-	OP_IF("region-none", 200, use_absent_region, is_model),
-	OP_IF("config-wild", 6, write_anything, is_model),
+	OP("region-none", 200, use_absent_region),
+	OP("config-wild", 6, write_anything),
 	{ }
 };

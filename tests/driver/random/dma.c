@@ -37,11 +37,6 @@ void dma_forget(void)
 	memset(slots, 0, sizeof(slots));
 }
 
-static bool is_model(void)
-{
-	return s.gpu->is_model;
-}
-
 /* Maps a buffer of the program's, or a known range of a mapping of the GPU. */
 static void map_dma(void)
 {
@@ -128,6 +123,11 @@ static void unmap_dma(void)
 	slots[i].mapped = false;
 }
 
+static bool can_do_dma(void)
+{
+	return machine_has("dma");
+}
+
 /* The GPU does it on request of the host. */
 static void do_dma(void)
 {
@@ -181,7 +181,7 @@ static bool can_export(void)
 	struct stat st;
 	int ret;
 
-	if (stat(IMPORTER, &st) || !s.gpu->is_model)
+	if (stat(IMPORTER, &st))
 		return false;
 	ret = load_file(IMPORTER);
 	if (ret && ret != -EEXIST)
@@ -266,9 +266,9 @@ static void export_some(void)
 }
 
 const struct op dma_ops[] = {
-	OP_IF("dma-map", 200, map_dma, is_model),
-	OP_IF("dma-unmap", 150, unmap_dma, is_model),
-	OP_IF("dma", 300, do_dma, is_model),
+	OP("dma-map", 200, map_dma),
+	OP("dma-unmap", 150, unmap_dma),
+	OP_IF("dma", 300, do_dma, can_do_dma),
 	OP_IF("dma-buf", 150, export_some, can_export),
 	{ }
 };

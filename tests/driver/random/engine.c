@@ -7,8 +7,7 @@
  * replays a sequence, even with operations left out. The settings are SEED,
  * OPERATIONS, and KEPT, which lists the operations to do: numbers and ranges,
  * as in "0-99,205", or @FILE with such a list. With PRESSED, memory is short,
- * and processors go offline and back (pressure.c). Without the model GPU, the
- * program uses "odd" and leaves out the operations that need the model.
+ * and processors go offline and back (pressure.c).
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -367,7 +366,7 @@ static void sequences_agree_with_the_model(void **state)
 
 	if (pressed)
 		press();
-	model_init(gpu_find(gpu_exists("random") ? "random" : "odd"));
+	model_init(gpu_find("random"));
 	choose_ops();
 	begin();
 	run_all();
@@ -389,7 +388,7 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "?CONFIG_VFIO_PCI_DMABUF+lab:importer ?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING",
-	  CASES(tests) },
+	{ "?dma ?CONFIG_VFIO_PCI_DMABUF+lab:importer"
+	  " ?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING", CASES(tests) },
 	{ }
 };

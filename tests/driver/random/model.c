@@ -223,7 +223,7 @@ void has_entered(void)
 		has_woken();
 		return;
 	}
-	if (s.ready != READY && s.gpu->is_model && s.fd_count &&
+	if (s.ready != READY && s.fd_count &&
 	    gpu_register(MODEL_READY) != 1)
 		wrong("memory was touched before it was ready");
 	s.ready = READY;

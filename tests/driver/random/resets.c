@@ -15,26 +15,10 @@
 
 #include "random.h"
 
-/* Linux may reset the bus of GPUs with ids outside 2340 to 237f. */
-static bool bus_may_be_reset(void)
-{
-	char text[16];
-	unsigned long id;
-
-	gpu_sysfs_read(s.gpu, "device", text, sizeof(text));
-	id = strtoul(text, NULL, 16);
-	return s.gpu->is_model && (id < 0x2340 || id > 0x237f);
-}
-
-static bool is_model(void)
-{
-	return s.gpu->is_model;
-}
-
 /* Number of resets that the device has seen, 0 if it is out of reach. */
 static uint32_t resets(void)
 {
-	return is_model() && s.fd_count && in_reach() && s.low == AWAKE ?
+	return s.fd_count && in_reach() && s.low == AWAKE ?
 	       gpu_register(MODEL_RESETS) : 0;
 }
 
@@ -308,13 +292,13 @@ void back_to_normal(void)
 const struct op reset_ops[] = {
 	OP("reset", 40, reset_by_ioctl),
 	OP("reset-sysfs", 40, reset_by_sysfs),
-	OP_IF("reset-config", 40, reset_by_config, is_model),
-	OP_IF("reset-hot", 10, reset_hot, bus_may_be_reset),
-	OP_IF("delay", 100, delay_readiness, is_model),
+	OP("reset-config", 40, reset_by_config),
+	OP("reset-hot", 10, reset_hot),
+	OP("delay", 100, delay_readiness),
 	OP("readiness", 2000, ask_readiness),
 	OP("decode", 500, decode),
-	OP_IF("power-state", 600, change_power, is_model),
-	OP_IF("low-power", 30, enter_low_power, is_model),
-	OP_IF("low-power-exit", 400, exit_low_power, is_model),
+	OP("power-state", 600, change_power),
+	OP("low-power", 30, enter_low_power),
+	OP("low-power-exit", 400, exit_low_power),
 	{ }
 };

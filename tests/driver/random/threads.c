@@ -249,7 +249,7 @@ static void finish(struct worker *w)
 static void threads_op(void)
 {
 	static struct worker workers[THREADS];
-	enum disturbance kind = draw(s.gpu->is_model ? KINDS : POWER);
+	enum disturbance kind = draw(KINDS);
 	unsigned int i, times = kind <= SYSFS ? 1 + draw(2) : 8 + draw(16);
 	char *maps[2];
 

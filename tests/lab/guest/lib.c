@@ -66,10 +66,10 @@ static void load_gpus(void)
 	while (fgets(line, sizeof(line), f) && gpu_count < ARRAY_SIZE(gpus)) {
 		struct gpu *g = &gpus[gpu_count];
 
-		char base[32], size[32], kind[32];
+		char base[32], size[32];
 
-		if (sscanf(line, "%31s %15s %31s %31s %31s %15s", g->name,
-			   g->addr, base, size, kind, g->port) != 6)
+		if (sscanf(line, "%31s %15s %31s %31s %15s", g->name,
+			   g->addr, base, size, g->port) != 5)
 			continue;
 		/*
 		 * strtoull() makes 0 of "-", which means that the firmware
@@ -77,13 +77,12 @@ static void load_gpus(void)
 		 */
 		g->base = strtoull(base, NULL, 0);
 		g->size = strtoull(size, NULL, 0);
-		g->is_model = !strcmp(kind, "vfio-user");
 		gpu_count++;
 	}
 	fclose(f);
 }
 
-static const struct gpu *look_up(const char *name)
+const struct gpu *gpu_find(const char *name)
 {
 	size_t i;
 
@@ -92,21 +91,8 @@ static const struct gpu *look_up(const char *name)
 	for (i = 0; i < gpu_count; i++)
 		if (!strcmp(gpus[i].name, name))
 			return &gpus[i];
+	fail_msg("no GPU called %s in " GPUS_CONF, name);
 	return NULL;
-}
-
-const struct gpu *gpu_find(const char *name)
-{
-	const struct gpu *gpu = look_up(name);
-
-	if (!gpu)
-		fail_msg("no GPU called %s in " GPUS_CONF, name);
-	return gpu;
-}
-
-bool gpu_exists(const char *name)
-{
-	return look_up(name);
 }
 
 int write_file(const char *path, const char *text)
@@ -415,28 +401,7 @@ void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val)
 
 void gpu_unready(const struct gpu *gpu, uint32_t ms)
 {
-	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
-
-	if (gpu->is_model) {
-		bar0[MODEL_UNREADY / 4] = ms;
-		gpu_unmap_bar0(bar0);
-		return;
-	}
-
-	/*
-	 * The stand-in's registers are RAM: a child makes them ready in time.
-	 */
-	bar0[BAR0_C2C / 4] = 0;
-	bar0[BAR0_HBM / 4] = 0;
-	if (ms != UINT32_MAX && !fork()) {
-		if (!fork()) {
-			usleep(ms * 1000ULL);
-			bar0[BAR0_C2C / 4] = 0xff;
-			bar0[BAR0_HBM / 4] = 0xff;
-		}
-		_exit(0);
-	}
-	gpu_unmap_bar0(bar0);
+	gpu_bar0_write(gpu, MODEL_UNREADY, ms);
 }
 
 volatile uint32_t *gpu_hold(const struct gpu *gpu)
@@ -447,12 +412,7 @@ volatile uint32_t *gpu_hold(const struct gpu *gpu)
 
 void gpu_release(const struct gpu *gpu, volatile uint32_t *bar0)
 {
-	if (gpu->is_model) {
-		bar0[MODEL_UNREADY / 4] = 0;
-	} else {
-		bar0[BAR0_C2C / 4] = 0xff;
-		bar0[BAR0_HBM / 4] = 0xff;
-	}
+	bar0[MODEL_UNREADY / 4] = 0;
 	gpu_unmap_bar0(bar0);
 }
 
@@ -492,7 +452,7 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
 
 const struct gpu *gpu_smallest(void)
 {
-	return gpu_find(gpu_exists("tinymem") ? "tinymem" : "s1h");
+	return gpu_find("tinymem");
 }
 
 int gpu_group(const struct gpu *gpu)
@@ -671,24 +631,13 @@ void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val)
 
 void vfio_unready_after_resets(struct vfio *v)
 {
-	if (v->gpu->is_model) {
-		vfio_bar0_write(v, MODEL_RESET_DELAY, UINT32_MAX);
-		return;
-	}
-	/* The registers of a stand-in are RAM, which no reset changes. */
-	vfio_bar0_write(v, BAR0_C2C, 0);
-	vfio_bar0_write(v, BAR0_HBM, 0);
+	vfio_bar0_write(v, MODEL_RESET_DELAY, UINT32_MAX);
 }
 
 void vfio_make_ready(struct vfio *v)
 {
-	if (v->gpu->is_model) {
-		vfio_bar0_write(v, MODEL_RESET_DELAY, 0);
-		vfio_bar0_write(v, MODEL_UNREADY, 0);
-		return;
-	}
-	vfio_bar0_write(v, BAR0_C2C, 0xff);
-	vfio_bar0_write(v, BAR0_HBM, 0xff);
+	vfio_bar0_write(v, MODEL_RESET_DELAY, 0);
+	vfio_bar0_write(v, MODEL_UNREADY, 0);
 }
 
 void *vfio_map(struct vfio *v, unsigned int index, uint64_t offset,

@@ -93,17 +93,11 @@ struct gpu {
 	char addr[16];		/* PCI address */
 	uint64_t base;		/* physical address of its memory, 0 if none */
 	uint64_t size;		/* bytes of memory */
-	bool is_model;		/* false: a stand-in, whose registers are RAM */
 	char port[16];		/* PCI address of the root port above it */
 };
 
-/*
- * Returns the GPU called @name. Fails the test if the machine doesn't have it.
- * Some machines have no room for every GPU: check those with gpu_exists()
- * first.
- */
+/* Returns the GPU called @name. Fails the test if the machine doesn't have it. */
 const struct gpu *gpu_find(const char *name);
-bool gpu_exists(const char *name);
 
 /*
  * From here on, this is hardware: the only GPU is the one with this address, called
@@ -111,7 +105,7 @@ bool gpu_exists(const char *name);
  */
 void gpu_given(const char *address);
 
-/* The one with the least memory that works: on the model, all of it is usemem. */
+/* The one with the least memory that works, all of it usemem. */
 const struct gpu *gpu_smallest(void);
 
 /*

@@ -27,7 +27,6 @@ import selectors
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -77,39 +76,6 @@ def image_directory(variant):
     return pathlib.Path(done.stdout.strip())
 
 
-def make_iort():
-    """The IORT, ACPI's table of IOMMUs, for a kernel without a driver for
-    virtio-iommu, such as `oldstable`.
-
-    QEMU's SMMUv3 refuses vfio-user devices. So no device is behind it
-    (default-bus-bypass-iommu), but this table says that buses 1 and higher are,
-    which have the GPUs. The GPUs then get the IOMMU groups that vfio needs. The
-    kernel's mappings have no effect, and no test needs a GPU's DMA.
-    """
-    def node(kind, body, mappings=(), revision=0):
-        head = struct.pack("<BHBIII", kind, 16 + len(body) + 20 * len(mappings), revision, 0, len(mappings),
-                           16 + len(body) if mappings else 0)
-        # First id, number of ids less one, what the first id becomes, target
-        # node, flags.
-        return head + body + b"".join(struct.pack("<IIIII", *m, 0) for m in mappings)
-
-    its_at = 48
-    its = node(0, struct.pack("<II", 1, 0))
-    smmu_at = its_at + len(its)
-    # Registers and interrupts of QEMU's virt machine: event, page request,
-    # error, sync. Flag 1: coherent with the CPU's caches.
-    smmu = node(4, struct.pack("<QIIQIIIIIII", 0x09050000, 1, 0, 0, 0, 106, 107, 109, 108, 0, 0), [(0, 0xffff, 0, its_at)])
-    # The host bridge: memory is coherent, no ATS, segment 0.
-    bridge = node(2, struct.pack("<IBHBII", 1, 0, 0, 3, 0, 0), [(0, 0xff, 0, its_at), (0x100, 0xfeff, 0x100, smmu_at)])
-    nodes = its + smmu + bridge
-    # The names of QEMU's table and a later revision, so that this one replaces
-    # it.
-    head = struct.pack("<4sIBB6s8sI4sI", b"IORT", 48 + len(nodes), 0, 0, b"BOCHS ", b"BXPC    ", 2, b"TEST", 1)
-    table = bytearray(head + struct.pack("<III", 3, 48, 0) + nodes)
-    table[9] = -sum(table) & 0xff
-    return bytes(table)
-
-
 def make_disk(path, label, content):
     """Makes an ext4 image of a directory, with at least 16 MiB to spare."""
     size = sum(f.stat().st_size + 4096 for f in pathlib.Path(content).rglob("*") if f.is_file())
@@ -143,11 +109,8 @@ class System:
                  secure_boot=False, log=None, echo=None, allow=()):
         self.image = image_directory(image)
         self.arch = vm.at_el2(vm.ARM64) if virtualization else vm.ARM64
-        self.tables = {}
         if image == "bookworm":
-            self.arch = dataclasses.replace(self.arch, iommu=(), machine=f"{self.arch.machine},iommu=smmuv3,"
-                                            "default-bus-bypass-iommu=on")
-            self.tables["iort"] = make_iort()
+            self.arch = vm.untranslated(self.arch)
         self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
         self.memory_size = vm.parse_size(memory or 0)
         self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
@@ -175,11 +138,7 @@ class System:
         self._stack.callback(shutil.rmtree, self.sockets, ignore_errors=True)
         self.disk = self.directory / "root.img"
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.image / "root.img", self.disk], check=True)
-        table = vm.Cpio()
-        table.file("kernel/firmware/acpi/gpu.aml", vm.compile_asl(vm.make_asl(self.gpus), self.sockets))
-        for name, data in self.tables.items():
-            table.file(f"kernel/firmware/acpi/{name}.aml", data)
-        self.write("/boot/gpu.cpio", table.finish())
+        self.write("/boot/gpu.cpio", vm.archive_of_tables(self.gpus, self.arch, self.sockets))
         # On a slow machine, systemd's default of 90 s is too short for the
         # agent's port and for services, and nothing tries again.
         self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n"

@@ -142,7 +142,7 @@ class Races(unittest.TestCase):
 
 class FakeKernel(vm.Kernel):
     def __init__(self):     # pylint: disable=super-init-not-called  # which reads a kernel's headers
-        self.name, self.release, self.arch, self.has_model = "fake", "0.0", vm.ARM64, True
+        self.name, self.release, self.arch = "fake", "0.0", vm.ARM64
 
 
 class Verdict(unittest.TestCase):
