@@ -211,9 +211,9 @@ kernels:
 
 # Can compare the module with another build of it in the same machine:
 # BASELINE_KO=<file or folder below this one>, ROUNDS=3,
-# KERNELS="oldstable-amd64 stable newest", GPUS=parts. QUICK=1 shortens the rounds.
+# KERNELS="oldstable stable newest", GPUS=parts. QUICK=1 shortens the rounds.
 bench:
-	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable-amd64 stable newest)
+	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable stable newest)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 -m stress.bench.bench $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)
 

@@ -5,7 +5,7 @@ and another build of it alternately.
 
     python3 -m stress.bench.bench [--quick] [--rounds N] [KERNEL...]
 
-Inside the toolbox (default: oldstable-amd64, stable and newest). One boot per kernel. Each round loads the driver, binds, measures
+Inside the toolbox (default: oldstable, stable and newest). One boot per kernel. Each round loads the driver, binds, measures
 and unbinds a GPU, and unloads the driver. BASELINE_KO in the environment is the
 other module, or a folder of such files, as build/baseline/newest.ko, below the
 project's folder. Each round measures that module as well. A kernel without such
@@ -38,8 +38,7 @@ from lab import programs, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-# oldstable has no model GPU on arm64, and nvgrace-gpu does not know its stand-in.
-KERNELS = ("oldstable-amd64", "stable", "newest")
+KERNELS = ("oldstable", "stable", "newest")
 OUT = vm.PROJECT / "build" / "bench"
 DRIVER = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
