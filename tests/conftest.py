@@ -32,12 +32,12 @@ from lab import session as machines
 TESTS = pathlib.Path(__file__).resolve().parent
 
 # The kernels whose cases a marker chooses. Those of "long" differ in one thing from
-# one of the others, or are for x86-64, which the product isn't for. Of newest-64k
-# and stable, each has a part.
+# one of the others, or are for x86-64, which the product isn't for. Of newest-64k,
+# stable and oldstable, each has a part.
 KERNELS = {
     "check": ("newest",),
     "all": ("newest", "newest-64k", "stable", "oldstable"),
-    "long": ("newest-64k", "stable", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
+    "long": ("newest-64k", "stable", "oldstable", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
              "debug", "debug-64k", "kcsan"),
 }
 MARKERS = (*KERNELS, "packages", "measure")
@@ -108,6 +108,8 @@ def marks_of(item):
             return MARKERS
         if item.kernel == "newest":
             return ["all" if item.slow else "check"]
+        if item.kernel == "oldstable":
+            return ["long" if item.slow else "all"]
         if item.kernel == "newest-64k":
             return ["all" if item.program in PAGES else "long"]
         # What waits and scrubs runs on the oldest and the newest kernel, between
