@@ -213,6 +213,7 @@ kernels:
 # BASELINE_KO=<file or folder below this one>, ROUNDS=3,
 # KERNELS="oldstable stable newest", GPUS=parts. QUICK=1 shortens the rounds.
 bench:
+	@$(TOOLBOX) more
 	@$(TOOLBOX) kernel $(or $(KERNELS),oldstable stable newest)
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' GPUS='$(GPUS)' \
 		python3 -m stress.bench.bench $(if $(QUICK),--quick) --rounds $(or $(ROUNDS),3) $(KERNELS)

@@ -163,7 +163,7 @@ def pytest_collection_finish(session):
     wanted = {"kernel newest"}
     for item in session.items:
         if "check" not in marks_of(item):
-            wanted.add("kernel --all")
+            wanted.update(("kernel --all", "more"))
         if kernel := kernel_name(item):
             wanted.add(f"kernel {kernel}")
         for marker in item.iter_markers("needs"):

@@ -14,6 +14,8 @@ import tempfile
 import termios
 import unittest
 
+import pytest
+
 from cli import common
 from cli.common import PROJECT, SCHEMA, build, run, sanitizer_options, shown, validator
 from cli.test_trees import G1, G2, Tree
@@ -268,6 +270,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("frob", ""), set())
 
 
+@pytest.mark.all
 class OtherShells(unittest.TestCase):
     """zsh and fish offer what --help has, as bash does."""
 

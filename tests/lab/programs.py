@@ -235,5 +235,5 @@ def made_of(sources, command):
     """What the compiler's output depends on, for archive.cached(): sources, its
     options, and the tools and libraries, which all are packages."""
     options = " ".join(str(word) for word in command).replace(str(vm.PROJECT), "")
-    return [options.encode(), pathlib.Path("/var/lib/dpkg/status").read_bytes(),
+    return [options.encode(), pathlib.Path("/var/lib/nvgrace-gpu-toolbox/status").read_bytes(),
             *(data for p in sources for data in (p.name.encode(), p.read_bytes()))]

@@ -34,7 +34,8 @@ DEBIAN = {"bookworm": ["6.1.9-1"], "trixie": ["6.12.9-1"], "trixie-backports": [
 MMDEBSTRAP = """#!/bin/sh
 set -e
 for word; do case $word in *.partial) dir=$word ;; esac; done
-mkdir -p "$dir/usr/bin" "$dir/usr/sbin" "$dir/usr/lib" "$dir/etc"
+mkdir -p "$dir/usr/bin" "$dir/usr/sbin" "$dir/usr/lib" "$dir/etc" "$dir/var/lib/dpkg"
+: >"$dir/var/lib/dpkg/status"
 ln -s usr/lib "$dir/lib"
 echo 'int main(void) { return 0; }' | gcc -static -x c -o "$dir/usr/sbin/depmod" -
 """
