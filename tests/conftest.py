@@ -13,7 +13,6 @@ the chosen marker, or else on newest. The marker "needs" says what a test needs
 besides Debian's kernels; scripts/dev/prepare makes it before."""
 
 import collections
-import contextlib
 import functools
 import os
 import pathlib
@@ -147,13 +146,9 @@ def pytest_collection_modifyitems(config, items):
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
         if isinstance(item, Case) or kernel:
             item.add_marker("vm")
-    turned = [i for i in items if isinstance(i, Case) and i.kernel == REVERSED]
-    programs_of = list(dict.fromkeys(i.program for i in turned))
-    turned.sort(key=lambda i: -programs_of.index(i.program))
-    turned = iter(turned)
-    items[:] = [next(turned) if isinstance(i, Case) and i.kernel == REVERSED else i for i in items]
     # Cases of a kernel one after the other, since a worker has one machine.
-    items.sort(key=lambda i: i.kernel if isinstance(i, Case) else "")
+    places = {program: place for place, program in enumerate(dict.fromkeys(i.program for i in items if isinstance(i, Case)))}
+    items.sort(key=lambda i: (i.kernel, -places[i.program] if i.kernel == REVERSED else 0) if isinstance(i, Case) else ("", 0))
 
 
 def pytest_collection_finish(session):
@@ -203,19 +198,15 @@ class Source(pytest.File):
         """The path of its source, or of the folder with its sources."""
         return self.path if self.path.parent.name == "driver" else self.path.parent
 
-    @functools.lru_cache(None)  # pylint: disable=method-cache-max-size-none  # it lives as long as the run
-    def cases(self, kernel):
-        """The cases for a kernel. With --needs, which is before there are kernels,
-        all of them."""
-        return [case for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT)) and
-                (self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in case.words.split()))]
-
     def collect(self):
         try:
-            return [Case.from_parent(self, name=f"{case.name}[{kernel}]", kernel=kernel, case=case)
-                    for kernel in chosen_kernels(self.config) for case in self.cases(kernel)]
+            cases = [case for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT))]
         except AssertionError as e:
             raise self.CollectError(str(e)) from None
+        # With --needs, there are no kernels yet.
+        return [Case.from_parent(self, name=f"{case.name}[{kernel}]", kernel=kernel, case=case)
+                for kernel in chosen_kernels(self.config) for case in cases
+                if self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in case.words.split())]
 
 
 class Case(pytest.Item):
@@ -255,39 +246,28 @@ class Worker:
 
     def __init__(self, broken):
         self.kernel = self.session = self.program = None
-        self.whole = set()      # sources of which all cases were chosen
-        self.ended = {}         # how often, by kernel
-        self.broken = broken    # why a machine can't be made, by kernel
-        self.crashed = set()    # programs, with their kernels
+        self.broken = broken    # why there is no machine, by kernel
+        self.ended = collections.Counter()
 
     def run(self, item):
+        """What the item's program says of its case."""
+        if item.kernel in self.broken:
+            pytest.skip("there is no machine for it")
+        chosen = [i for i in item.session.items if isinstance(i, Case) and i.kernel == item.kernel]
         try:
-            if item.kernel in self.broken:
-                pytest.skip("its machine could not be made")
             if self.kernel != item.kernel:
-                if self.ended.get(item.kernel, 0) >= self.ENOUGH:
-                    raise Failed([f"the machine has ended {self.ENOUGH} times before"])
+                self.session = machines.Session(kernel_of(item.kernel), list(dict.fromkeys(i.parent.program for i in chosen)))
                 self.kernel, self.program = item.kernel, None
-                chosen = collections.Counter(i.parent for i in item.session.items if isinstance(i, Case) and i.kernel == item.kernel)
-                self.whole = {source for source, count in chosen.items() if count == len(source.cases(item.kernel))}
-                try:
-                    self.session = machines.Session(kernel_of(item.kernel), [source.program for source in chosen])
-                except (AssertionError, OSError, toolbox.Failed, subprocess.SubprocessError) as e:
-                    # One error is enough: the other cases are not run.
-                    self.broken[item.kernel] = str(e)
-                    self.kernel = None
-                    raise Failed([f"no machine with the kernel {item.kernel}:", *str(e).splitlines()]) from None
-            # After that, each case has its own run.
-            alone = item.parent not in self.whole or item.kernel in self.ended or (item.kernel, item.program) in self.crashed
-            if alone or not self.program or self.program.name != item.program:
-                self.program = self.session.program(item.program, item.case if alone else "", **settings(item))
-            result = self.program.case(item.case)
-            if not result[0]:
-                self.crashed.add((item.kernel, item.program))
-            return result
+            if not self.program or self.program.name != item.program or not self.program.may_report(item.case):
+                # After a crash, the program goes on with the next case.
+                left = chosen[chosen.index(item):]
+                self.program = self.session.program(item.program, *(i.case for i in left if i.program == item.program), **settings(item))
+            return self.program.case(item.case)
         except machines.Ended:
-            self.ended[item.kernel] = self.ended.get(item.kernel, 0) + 1
-            said = [line for mark, line in self.session.lines[-60:]]
+            self.ended[item.kernel] += 1
+            if self.ended[item.kernel] == self.ENOUGH:
+                self.broken[item.kernel] = f"its machine has ended {self.ENOUGH} times"
+            said = [line for command in self.session.channel.commands[-1:] for _, line in command.lines[-60:]]
             raise Failed([*said, *self.end()]) from None
 
     def end(self):
@@ -300,20 +280,12 @@ class Worker:
 
 def settings(item):
     """A program's settings on a kernel, and those of --set."""
+    usual = {"own_mapping": {"RACE_S": RACE_S.get(item.kernel, 10)}, "random": {"PRESSED": int(item.kernel == "stable")},
+             # Elsewhere there is only one size of entries.
+             "thp": {} if kernel_of(item.kernel).has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP") else {"ROUNDS": 100}}
     named = (word.removeprefix(f"{item.program}.").split("=", 1) for word in item.config.getoption("set")
              if word.startswith(f"{item.program}."))
-    return {**usual_settings(item), **dict(named)}
-
-
-def usual_settings(item):
-    kernel = kernel_of(item.kernel)
-    if item.program == "thp" and not kernel.has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"):
-        return {"ROUNDS": 100}      # there is only one size of entries
-    if item.program == "own_mapping":
-        return {"RACE_S": RACE_S.get(item.kernel, 10)}
-    if item.program == "random":
-        return {"PRESSED": int(item.kernel == "stable")}
-    return {}
+    return {**usual.get(item.program, {}), **dict(named)}
 
 
 MACHINE = pytest.StashKey()
@@ -365,7 +337,6 @@ def pytest_configure(config):
     for name in (*MARKERS, "vm", "xdist_group", "kernels", "needs"):
         config.addinivalue_line("markers", name)
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Running(), "running")
         # Each in its own session, as Linux shares processors between sessions.
         forever = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
         for _ in range(config.getoption("busy")):
@@ -375,20 +346,19 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session):
-    """What workers share is made before they start, by this process: a worker only
-    reads. What can't be made is one error, and the cases that need it don't run."""
+    """What the cases of programs need is made before they and the workers start, by
+    this process. What can't be made is one error, and these cases don't run."""
     config = session.config
     if hasattr(config, "workerinput"):
         return
+    threading.Thread(target=show_life, args=(config.get_terminal_writer(),), daemon=True).start()
     chosen = [pathlib.Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args]
     paths = [p for p in programs.all_of_driver() if any(p.is_relative_to(c) or c.is_relative_to(p) for c in chosen)]
-    # Their collection shows what doesn't compile.
-    with contextlib.suppress(AssertionError):
+    try:
         programs.side_by_side(programs.cases, paths)
-    if not config.getoption("numprocesses", None):
-        return
-    config.pluginmanager.register(Told(), "told")
-    for kernel in chosen_kernels(config) if paths else ():
+    except AssertionError:
+        return      # their collection shows what doesn't compile
+    for kernel in chosen_kernels(config) if paths and not config.option.collectonly else ():
         try:
             programs.module_of(kernel_of(kernel))
             machines.files_of(kernel_of(kernel), paths)
@@ -396,18 +366,15 @@ def pytest_sessionstart(session):
             config.stash[MACHINE].broken[kernel] = str(e)
 
 
-class Told:
-    """What the process that starts the workers tells them and the reader."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["broken"] = node.config.stash[MACHINE].broken
 
-    @staticmethod
-    def pytest_configure_node(node):
-        node.workerinput["broken"] = node.config.stash[MACHINE].broken
 
-    @staticmethod
-    def pytest_terminal_summary(terminalreporter, config):
-        for kernel, why in config.stash[MACHINE].broken.items():
-            terminalreporter.section(f"can't make what the cases on {kernel} need")
-            terminalreporter.line(why)
+def pytest_terminal_summary(terminalreporter, config):
+    for kernel, why in config.stash[MACHINE].broken.items():
+        terminalreporter.section(f"no machine for the cases on {kernel}")
+        terminalreporter.line(why)
 
 
 def pytest_sessionfinish(session):
@@ -433,36 +400,32 @@ def without_group(nodeid):
     return re.sub(r"@[^]@]*$", "", nodeid)
 
 
-class Running:
-    """Lists now and then what is running, and for how long."""
+# When each test that runs has begun.
+SINCE = {}
 
-    def __init__(self):
-        self._since = {}
-        self._over = threading.Event()
 
-    def pytest_runtest_logstart(self, nodeid):
-        self._since[nodeid] = time.monotonic()
+def pytest_runtest_logstart(nodeid):
+    SINCE[nodeid] = time.monotonic()
 
-    def pytest_runtest_logfinish(self, nodeid):
-        self._since.pop(nodeid, None)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report):
-        # So that --lf finds it in a run without xdist, too.
+def pytest_runtest_logfinish(nodeid):
+    SINCE.pop(nodeid, None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    # So that --lf finds it in a run without xdist, too. Workers need the other name.
+    if hasattr(report, "node"):
         report.nodeid = without_group(report.nodeid)
 
-    def pytest_sessionstart(self, session):
-        threading.Thread(target=self._tell, args=(session.config.get_terminal_writer(),), daemon=True).start()
 
-    def _tell(self, out):
-        while not self._over.wait(SIGN_OF_LIFE):
-            now = time.monotonic()
-            # A copy, since other threads change it.
-            long = {n: now - s for n, s in dict(self._since).items() if now - s >= SIGN_OF_LIFE}
-            if long:
-                out.line("\n... " + ", ".join(f"{without_group(n).removeprefix('tests/')} {s:.0f} s" for n, s in long.items()))
-            # pytest leaves that to its exit, unless the output is a terminal.
-            out.flush()
-
-    def pytest_sessionfinish(self):
-        self._over.set()
+def show_life(out):
+    """Lists now and then what is running, and for how long."""
+    while True:
+        time.sleep(SIGN_OF_LIFE)
+        now = time.monotonic()
+        # A copy, since other threads change it.
+        if long := {n: now - s for n, s in dict(SINCE).items() if now - s >= SIGN_OF_LIFE}:
+            out.line("\n... " + ", ".join(f"{without_group(n).removeprefix('tests/')} {s:.0f} s" for n, s in long.items()))
+        # pytest leaves that to its exit, unless the output is a terminal.
+        out.flush()

@@ -190,7 +190,7 @@ class InMachine(unittest.TestCase):
 
     def command(self, name):
         """How the command ended, and what it printed."""
-        ran, names = self.session.machine.channel.commands, list(self.COMMANDS)
+        ran, names = self.session.channel.commands, list(self.COMMANDS)
         for each in names[len(ran):names.index(name) + 1]:
             self.session.run(each, f"sh /commands/{each}")
         return ran[names.index(name)]

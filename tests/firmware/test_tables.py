@@ -294,9 +294,8 @@ class Host:
 
     def bind(self, name):
         """What binding a GPU prints, and what is wrong in the kernel's log."""
-        position = len(self.session.lines)
-        output = self.session.run(name, f"sh /tests/bind {name}").output
-        return output, self.session.scan(line for mark, line in self.session.lines[position:] if mark == "|")
+        command = self.session.run(name, f"sh /tests/bind {name}")
+        return command.output, self.session.scan(command.log)
 
 
 def pytest_generate_tests(metafunc):

@@ -96,7 +96,7 @@ def shared(kernel):
     return archive.cached(f"initramfs-{kernel.release}", key, make)
 
 
-def run_files(commands, files=None, memory="", gpus="", module=None, module_params="", coverage=False, session=False):
+def run_files(files=None, memory="", gpus="", module=None, module_params=""):
     """The archive that follows shared() in an initramfs: init, what it reads,
     and files {path in the guest: path here}."""
     cpio = archive.Cpio()
@@ -104,18 +104,9 @@ def run_files(commands, files=None, memory="", gpus="", module=None, module_para
     cpio.tree("/vm/bin", HERE / "bin")
     cpio.file("/vm/memory", memory)
     cpio.file("/vm/gpus.conf", gpus)
-    listed = ""
-    for i, (name, text) in enumerate(commands):
-        cpio.file(f"/vm/commands.d/{i:03}", text + "\n", 0o755)
-        listed += f"/vm/commands.d/{i:03} {name}\n"
-    cpio.file("/vm/commands", listed)
     if module:
         cpio.tree("/vm/module.ko", module)
         cpio.file("/vm/module.params", module_params + "\n")
-    if coverage:
-        cpio.file("/vm/coverage", "")
-    if session:
-        cpio.file("/vm/session", "")
     for guest, host in (files or {}).items():
         cpio.tree(guest, host)
     return cpio.finish()

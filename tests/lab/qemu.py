@@ -65,7 +65,7 @@ def base(machine, initrd):
     arch = machine.arch
     # Warnings must be seen, and boot should be fast. Nothing here changes what
     # the driver meets.
-    append = (f"console={arch.console} loglevel=7 log_buf_len=4M panic=-1 oops=panic rdinit=/init "
+    append = (f"console={arch.console} loglevel=7 log_buf_len=4M printk.devkmsg=on panic=-1 oops=panic rdinit=/init "
               f"{WATCHDOGS} {arch.append} {machine.append}").strip()
     return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram",
             *processor(arch), "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
@@ -91,13 +91,24 @@ def debugger(machine, directory):
     return []
 
 
+def ports_of(machine):
+    """The machine's ports, as (channel, what comes there, the socket's name). A
+    guest's are also for its console."""
+    for channel in (machine.channel, *machine.guests.values()):
+        for port in ("printed", "questions", *(["console"] if channel.name else [])):
+            yield channel, port, f"guest-{channel.name}-{port}" if channel.name else port
+
+
 def ports(machine, directory):
-    """The test channel, and a channel and a console for each guest."""
-    names = ["test"] + [name for guest in machine.guests.values() for name in (guest.name, f"{guest.name}-console")]
-    a = ["-device", "virtio-serial-pci,addr=2"]
-    for name in names:
-        a += ["-chardev", f"socket,id={name},path={directory}/{name}.sock",
-              "-device", f"virtserialport,chardev={name},name={name}"]
+    """A serial device for the machine, and one for each guest: one that has more than
+    fifteen ports loses messages about them."""
+    a, several = [], ",multifunction=on" if machine.guests else ""
+    for number, name in enumerate(("", *machine.guests)):
+        a += ["-device", f"virtio-serial-pci,id=serial{number},addr=2.{number}{several}"]
+        for channel, _, port in ports_of(machine):
+            if channel.name == name:
+                a += ["-chardev", f"socket,id={port},path={directory}/{port}.sock",
+                      "-device", f"virtserialport,bus=serial{number}.0,chardev={port},name={port}"]
     return a
 
 

@@ -15,41 +15,23 @@ ANSWER = 300
 APART = 2
 
 
-class Monitor:
-    """QEMU's monitor, through QMP."""
+def _ask(command, **arguments):
+    return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
 
-    def __init__(self, path):
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.settimeout(ANSWER)
-            self._socket.connect(path)
-            self._file = self._socket.makefile("rwb", buffering=0)
-            self._file.readline()       # the greeting
-            self.ask("qmp_capabilities")
-        except BaseException:
-            self.close()
-            raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
-
-    def close(self):
-        self._socket.close()
-
-    def ask(self, command, **arguments):
-        """The answer to a command. Raises OSError if none comes."""
-        self._file.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        for line in self._file:
-            answer = json.loads(line)
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise OSError(f"QEMU's monitor answers {command} with {answer['error']}")
-            # Anything else is an event.
-        raise ConnectionError("QEMU has closed its monitor")
+def _registers(monitor):
+    """Yields lines from QEMU's monitor, through QMP. QEMU doesn't take a second
+    connection soon after the first."""
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as answers:
+        connection.settimeout(ANSWER)
+        connection.connect(monitor)
+        connection.sendall(_ask("qmp_capabilities"))
+        for pause in (0, APART):
+            time.sleep(pause)
+            connection.sendall(_ask("human-monitor-command", **{"command-line": "info registers -a"}))
+            # What else it sends are events, and an empty answer to the first command.
+            said = next((text for line in answers if (text := json.loads(line).get("return"))), "QEMU has closed its monitor")
+            yield from filter(None, said.splitlines())
 
 
 def _threads(pid):
@@ -70,12 +52,7 @@ def report(pid, monitor):
     that does not answer is a line, too."""
     yield from _threads(pid)
     try:
-        # QEMU doesn't take a second connection soon after the first.
-        with Monitor(monitor) as m:
-            for pause in (0, APART):
-                time.sleep(pause)
-                registers = m.ask("human-monitor-command", **{"command-line": "info registers -a"})
-                yield from filter(None, registers.splitlines())
+        yield from _registers(monitor)
     except (OSError, ValueError) as e:
         yield f"no more is known: {e}"
     yield from _threads(pid)

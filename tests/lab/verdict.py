@@ -19,30 +19,15 @@ KNOWN_HARMLESS = ()
 
 
 @dataclasses.dataclass
-class Command:
-    """How a command of the guest ended, and what it printed."""
-
-    name: str
-    rc: "int | None" = None
-    output: "list[str]" = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-
-
-@dataclasses.dataclass
 class Result:
     """What a machine's run showed. Without failures, it passed."""
 
     kernel: object              # the Kernel
-    commands: "list[Command]" = dataclasses.field(default_factory=list)
-    failures: "list[str]" = dataclasses.field(default_factory=list)
-    console: "list[str]" = dataclasses.field(default_factory=list)
-    dmesg: "list[str]" = dataclasses.field(default_factory=list)
-    boot_seconds: "float | None" = None
-    seconds: float = 0.0
-
-    @property
-    def release(self):
-        return self.kernel.release
+    commands: list              # of channel.Command
+    failures: "list[str]"
+    console: "list[str]"
+    boot_seconds: "float | None"
+    seconds: float
 
     @property
     def ok(self):
@@ -59,11 +44,7 @@ def scan_log(lines, allow=()):
     """The lines of a kernel log that match SPLATS. allow: regular expressions
     of lines that may be there."""
     allowed = [re.compile(p) for p in allow] + [re.compile(p) for p, _ in KNOWN_HARMLESS]
-    hits = []
-    for line in lines:
-        if any(p.search(line) for p in SPLATS) and not any(a.search(line) for a in allowed):
-            hits.append(line)
-    return hits
+    return [line for line in lines if any(p.search(line) for p in SPLATS) and not any(a.search(line) for a in allowed)]
 
 
 def troubles(lines, allow=()):
@@ -72,23 +53,19 @@ def troubles(lines, allow=()):
     return list(dict.fromkeys(re.sub(r"^\[[ 0-9.]+\](\[[^]]*\])? *", "", hit) for hit in scan_log(lines, allow)))
 
 
-def judge(machine, result, ended):
-    """Add to result.failures what is wrong with the run of a machine. ended:
-    how QEMU ended."""
-    for c in result.commands:
-        if c.rc is None:
-            result.failures.append(f"command {c.name} did not end")
-        elif c.rc:
-            result.failures.append(f"command {c.name} failed with {c.rc}")
-    seen = {c.name for c in result.commands}
-    result.failures += [f"command {n} was never started" for n, _ in machine.commands if n not in seen]
-    if not machine.channel.done:
-        result.failures.append(f"the guest never said that it was done ({ended})")
-    # The console has what came too late for dmesg, dmesg what the console was
-    # too slow for.
-    logs = {"kernel log": result.console + result.dmesg}
-    for name, guest in machine.guests.items():
-        result.failures += [f"guest {name}: {f}" for f in guest.failures]
-        logs[f"kernel log of guest {name}"] = guest.console + guest.dmesg
-    for name, lines in logs.items():
-        result.failures += [f"{name}: {t}" for t in troubles(lines, machine.allow)]
+def judge(machine, ended):
+    """What is wrong with the run of a machine. ended: how QEMU ended."""
+    channel = machine.channel
+    failures = list(channel.failures)
+    failures += [f"command {c.name} " + ("did not end" if c.rc is None else f"failed with {c.rc}") for c in channel.commands if c.rc != 0]
+    if not channel.done:
+        started = {c.name for c in channel.commands}
+        failures += [f"command {name} was never started" for name, _ in channel.script if name not in started]
+        failures.append(f"the machine ended before it was told to ({ended}); the console's last line: {(channel.console or [''])[-1]!r}")
+    for each in (channel, *machine.guests.values()):
+        of = f" of guest {each.name}" if each.name else ""
+        failures += [f"guest {each.name}: {f}" for f in each.failures if each.name]
+        # The console has what came too late for dmesg, dmesg what the console was
+        # too slow for.
+        failures += [f"kernel log{of}: {t}" for t in troubles(each.console + each.output("dmesg"), machine.allow)]
+    return failures

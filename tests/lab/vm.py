@@ -11,7 +11,7 @@ README.md beside this file describes the configuration, the machine and what a
 command finds in the guest. The parts, each of which imports only those before
 it: arch.py, config.py, acpi.py (the firmware's table), archive.py, initramfs.py
 (the guest's files), kernel.py, debugger.py, verdict.py (the log scan),
-channel.py (the guest's words), qemu.py (its command line), stuck.py (what it
+channel.py (what an init says), qemu.py (its command line), stuck.py (what it
 does when its time is over).
 """
 
@@ -21,7 +21,6 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import selectors
 import shutil
 import signal
@@ -36,12 +35,12 @@ from lab import qemu, stuck, verdict
 from lab.acpi import archive_of_tables
 from lab.arch import AMD64, ARM64, NATIVE, at_el2, memory_address, ram_range, untranslated
 from lab.archive import Cpio, decompress
-from lab.channel import Channel
+from lab.channel import Channel, Command
 from lab.config import MEMORY_BLOCK, MEMORY_MAX, ConfigError, GpuConfig, parse_size, place_gpus
 from lab.debugger import Debugger, widen_acpi_integers
 from lab.initramfs import run_files
 from lab.kernel import PROJECT, Kernel
-from lab.verdict import Command, Result, scan_log, troubles
+from lab.verdict import Result, scan_log, troubles
 
 __all__ = [
     "AMD64", "ARM64", "Channel", "Command", "ConfigError", "Cpio", "Debugger", "ENDING", "GpuConfig", "Kernel",
@@ -58,21 +57,21 @@ class Machine:
         result = m.run()
 
     handlers: functions of the host by name, each called as handler(machine,
-    *words) -> answer (a str without line breaks) when the guest says "@@HOST
-    name words...". They run while the program that asked waits.
+    *words) -> answer (a str without line breaks) when something in the machine asks
+    "name words...". They run while the program that asked waits.
     hypervisor: QEMU's name of a CPU that starts the kernel at EL2 (arm64), for
     a host with /dev/kvm.
-    guests: names of guests that such a host may run. Each has two virtio-serial
-    ports in the host, guest-NAME for the test channel and guest-NAME-console.
-    self.guests[NAME] has its output over all its boots, and its log is scanned
-    like the machine's.
+    guests: {name: commands} of at most seven guests that such a host may run. Each
+    has three virtio-serial ports in the host: guest-NAME-printed, -questions and
+    -console. self.guests[NAME] is its Channel, and its log is scanned like the
+    machine's.
     devices: values of QEMU's option -device, for more PCI functions. Bridges
     would change the GPUs' addresses.
     """
 
     def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
                  module_params="", append="", handlers=None, allow=(), timeout=600, log=None, echo=None,
-                 hypervisor=None, guests=(), devices=()):
+                 hypervisor=None, guests=None, devices=()):
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
         self.arch = self.kernel.arch
         if hypervisor:
@@ -85,27 +84,24 @@ class Machine:
         self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
         place_gpus(self.gpus, self.memory_address, self.arch)
         self.files = dict(files or {})
-        self.commands = []
-        for i, c in enumerate(commands, 1):
-            name, text = (c["name"], c["run"]) if isinstance(c, dict) else (f"cmd{i}", c)
-            if not re.fullmatch(r"[\w.:,+=@%/-]+", name) or any(name == n for n, _ in self.commands):
-                raise ConfigError(f"command names must be unique words: {name!r}")
-            self.commands.append((name, text))
+        # Set by tests/stress/coverage: the folder for the counters of lines that ran.
+        self.coverage = os.environ.get("COVERAGE")
+        script = [(c["name"], c["run"]) if isinstance(c, dict) else (f"cmd{i}", c) for i, c in enumerate(commands, 1)]
+        last = [("dmesg", "dmesg"), *([("counters", "counters")] if self.coverage else [])]
+        if len({name for name, _ in [*script, *last]}) < len(script) + len(last):
+            raise ConfigError("the names of commands must be unique")
         self.module, self.module_params, self.append = module, module_params, append
         self.handlers = {"peek": self._peek, "poke": self._poke, "counters": self._counters, "ready": self._ready,
                          **(handlers or {})}
         self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
-        # Set by tests/stress/coverage: the folder for the counters of lines that ran.
-        self.coverage = os.environ.get("COVERAGE")
         self.models = {}
-        self.channel = Channel(self, "test")
-        self.guests = {name: Channel(self, f"guest-{name}", f"{name}>") for name in guests}
-        self.qemu = self._log = self._trouble = self._result = None
+        self.channel = Channel(self, script=[*script, *last])
+        self.guests = {name: Channel(self, name, [*own, ("dmesg", "dmesg")]) for name, own in (guests or {}).items()}
+        self.qemu = self._log = None
         self.devices = tuple(devices)
         self.memory_fd = -1
         self._stack = contextlib.ExitStack()
         self._started = None
-        self._errors = ""
 
     def __enter__(self):
         return self
@@ -130,8 +126,7 @@ class Machine:
         memory = f"{self.memory_address:#x} {self.memory_size:#x}\n" if self.memory_size else ""
         gpus = "".join(f"{g.name} {g.pci} {self._hex(g.base)} {self._hex(g.size)} {g.port} {g.acpi}\n"
                        for g in self.gpus)
-        parts.append(run_files(self.commands, self.files, memory, gpus, self.module, self.module_params,
-                               bool(self.coverage), "next" in self.handlers))
+        parts.append(run_files(self.files, memory, gpus, self.module, self.module_params))
         path = pathlib.Path(directory, "initrd")
         path.write_bytes(b"".join(parts))
         return path
@@ -154,11 +149,11 @@ class Machine:
             os.ftruncate(self.memory_fd, self.memory_size)
         initrd = self._files(directory)
         self._start_models(directory)
-        self._listeners = [(self._listen(f"{directory}/test.sock"), self.channel.connected, self.channel.line)]
-        for guest in self.guests.values():
-            self._listeners += [(self._listen(f"{directory}/{guest.name}.sock"), guest.connected, guest.line),
-                                (self._listen(f"{directory}/{guest.name}-console.sock"), lambda stream: None,
-                                 guest.console_line)]
+        self._streams = {}      # open, with what is left of each
+        self._selector = self._stack.enter_context(selectors.DefaultSelector())
+        for channel, port, name in qemu.ports_of(self):
+            line = {"printed": channel.printed, "questions": channel.question, "console": channel.console_line}[port]
+            self._selector.register(self._listen(f"{directory}/{name}.sock"), selectors.EVENT_READ, (channel, line))
         self.gdb, self.monitor = f"{directory}/gdb.sock", f"{directory}/monitor.sock"
         debugger = self._listen(self.gdb) if self.arch.name == AMD64.name else None
         self._stderr = open(f"{directory}/qemu.err", "w+b")
@@ -169,6 +164,8 @@ class Machine:
             env=qemu.environment(), pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
         enter(self.qemu.stdout.close)
         enter(self._end_qemu)
+        self._streams[self.qemu.stdout] = b""
+        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self.channel.console_line)
         if debugger:
             self._before_the_kernel(debugger)
         return self
@@ -194,7 +191,7 @@ class Machine:
                 connection.settimeout(self.timeout)
                 widen_acpi_integers(Debugger(connection))
         except OSError as e:
-            self._trouble = f"before the kernel: {e}"
+            self.channel.failures.append(f"before the kernel: {e}")
             self._end_qemu()
 
     def _listen(self, path):
@@ -220,30 +217,17 @@ class Machine:
         guest raises nothing."""
         if self.qemu is None:
             self.start()
-        result = self._result or self.begin_result()
         try:
             self.loop()
-            result.seconds = self.elapsed()
-            result.boot_seconds = next(iter(self.channel.boots), None)
+            seconds = self.elapsed()
             self._stderr.seek(0)
-            self._errors = self._stderr.read().decode("utf-8", "replace").strip()
+            ended = self._stderr.read().decode("utf-8", "replace").strip()
         finally:
             self.close()
-        self._judge(result)
-        return result
-
-    def begin_result(self):
-        """The Result that grows while the machine runs."""
-        self._result = Result(self.kernel, commands=self.channel.commands,
-                              failures=self.channel.failures, dmesg=self.channel.dmesg)
-        if self._trouble:
-            self._result.failures.append(self._trouble)
-        self._streams = {self.qemu.stdout: b""}     # open, with what is left of each
-        self._selector = self._stack.enter_context(selectors.DefaultSelector())
-        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
-        for listener, connected, line in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, (connected, line))
-        return self._result
+        if self.coverage and self.channel.done:
+            self._save_counters()
+        failures = verdict.judge(self, ended or f"QEMU ended with {self.qemu.returncode}")
+        return Result(self.kernel, self.channel.commands, failures, self.channel.console, next(iter(self.channel.boots), None), seconds)
 
     def loop(self, until=lambda: False):
         """Read what the machine says, until it ends, its time is over or
@@ -252,9 +236,10 @@ class Machine:
             # A handler may have changed the timeout.
             left = self.timeout - self.elapsed()
             if left <= 0:
-                self._time_is_over(self._result)
+                self._time_is_over()
                 return False
-            for key, _ in self._selector.select(min(left, 1)):
+            # What the kernel logs before a command ends comes before that end.
+            for key, _ in sorted(self._selector.select(min(left, 1)), key=lambda ready: ready[0].fileobj is not self.qemu.stdout):
                 if isinstance(key.data, tuple):
                     self._accept(key)
                 else:
@@ -266,24 +251,22 @@ class Machine:
             self.qemu.wait(timeout=10)
         return False
 
-    def _time_is_over(self, result):
+    def _time_is_over(self):
         """Fail, and say where the machine is."""
-        current = self.channel.current
-        where = f"in command {current.name}" if current else "outside any command"
-        said = result.console[-1] if result.console else ""
+        where = f"in command {self.channel.running}" if self.channel.running else "outside any command"
         lines = list(stuck.report(self.qemu.pid, self.monitor))
         for line in lines:
-            self.note("?", line)
-        result.failures.append(f"timeout after {self.timeout:.0f} s, {where}; the console's last line: {said!r}; "
-                               + stuck.places(lines))
+            self.note("#", line)
+        self.channel.failures.append(f"timeout after {self.timeout:.0f} s, {where}; {stuck.places(lines)}")
 
     def _accept(self, key):
         """QEMU connects one of its ports."""
         stream = key.fileobj.accept()[0]
         self._stack.callback(stream.close)
         self._selector.unregister(key.fileobj)
-        connected, line = key.data
-        connected(stream)
+        channel, line = key.data
+        if line == channel.question:
+            channel.connection = stream
         self._selector.register(stream, selectors.EVENT_READ, line)
         self._streams[stream] = b""
 
@@ -307,24 +290,10 @@ class Machine:
         if self.echo:
             self.echo(mark, line)
 
-    def _console_line(self, line):
-        self.note("|", line)
-        self._result.console.append(line)
-        if line.startswith("@@FAIL "):
-            self._result.failures.append("the guest gave up: " + line[7:])
-
-    def _save_counters(self, result):
+    def _save_counters(self):
         """Write an archive for this machine alone."""
-        if not self.channel.counters:
-            result.failures.append("the guest sent no counters of lines")
-            return
         with tempfile.NamedTemporaryFile(dir=self.coverage, prefix=f"{self.kernel.name}-", suffix=".tgz", delete=False) as f:
-            f.write(base64.b64decode("".join(self.channel.counters)))
-
-    def _judge(self, result):
-        if self.coverage and self.channel.done:
-            self._save_counters(result)
-        verdict.judge(self, result, self._errors or f"QEMU ended with {self.qemu.returncode}")
+            f.write(base64.b64decode("".join(self.channel.output("counters"))))
 
     # GPU memory, from outside.
 
@@ -417,7 +386,7 @@ def main(argv=None):
     run.add_argument("--config", required=True, help="a JSON file, - for standard input")
     run.add_argument("--module", help="the kernel module to load before the commands")
     run.add_argument("--timeout", type=float, help="seconds for everything (default 600)")
-    run.add_argument("--log", help="write console and test channel there, with times")
+    run.add_argument("--log", help="write the console and what the commands print there, with times")
     run.add_argument("--quiet", action="store_true", help="print only the verdict, not what the commands say")
     args = parser.parse_args(argv)
 

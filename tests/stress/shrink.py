@@ -72,7 +72,7 @@ class Trials:
         try:
             bad, self.said, _ = self.machine.program("random", KEPT=ranges(numbers), **self.sequence).all()
         except session.Ended:
-            bad = self.said = [line for _, line in self.machine.lines]
+            bad = self.said = [line for command in self.machine.channel.commands for _, line in command.lines]
             self.machine.finish()
             self.machine = None
         if not bad:

@@ -96,5 +96,5 @@ def test_the_devices_made_the_accesses(machine):
     them, since it counts what they did."""
     counters = {name: machine.machine.models["first"].gpu.counters[name] for name in ("dma_reads", "dma_writes", "dma_faults")}
     assert all(counters.values()), counters
-    faulted = {int(match[1]) for _, line in machine.lines if (match := FAULT.search(line))}
+    faulted = {int(match[1]) for line in machine.channel.console if (match := FAULT.search(line))}
     assert faulted == {endpoint(machine.machine.gpus[0].pci), endpoint(CARD)}

@@ -1098,7 +1098,7 @@ void host_peek(uint64_t phys, void *buf, size_t count)
 	size_t i;
 
 	assert_true(count <= HOST_MAX);
-	snprintf(question, sizeof(question), "@@HOST peek %#llx %zu\n",
+	snprintf(question, sizeof(question), "peek %#llx %zu\n",
 		 (unsigned long long)phys, count);
 	ask_host(question, answer, sizeof(answer));
 	assert_int_equal(strlen(answer), 2 * count);
@@ -1117,7 +1117,7 @@ void host_poke(uint64_t phys, const void *buf, size_t count)
 	size_t i, at;
 
 	assert_true(count <= HOST_MAX);
-	at = snprintf(question, sizeof(question), "@@HOST poke %#llx ",
+	at = snprintf(question, sizeof(question), "poke %#llx ",
 		      (unsigned long long)phys);
 	for (i = 0; i < count; i++)
 		at += sprintf(question + at, "%02x", p[i]);
@@ -1144,11 +1144,11 @@ void other_poke(struct vfio *v, unsigned int index, uint64_t offset, const void 
 
 void host_ask(char *answer, size_t size, const char *format, ...)
 {
-	char question[256] = "@@HOST ", unused[256];
+	char question[256], unused[256];
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(question + 7, sizeof(question) - 8, format, args);
+	vsnprintf(question, sizeof(question) - 1, format, args);
 	va_end(args);
 	strcat(question, "\n");
 	if (answer)
@@ -1159,11 +1159,11 @@ void host_ask(char *answer, size_t size, const char *format, ...)
 
 bool host_try(char *answer, size_t size, const char *format, ...)
 {
-	char question[256] = "@@HOST ";
+	char question[256];
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(question + 7, sizeof(question) - 8, format, args);
+	vsnprintf(question, sizeof(question) - 1, format, args);
 	va_end(args);
 	strcat(question, "\n");
 	return host_asked(question, answer, size);

@@ -5,7 +5,7 @@
  *	PROGRAM --list		prints a line for each case: the file of its table,
  *				its name, and what it needs, with tabs between them
  *	PROGRAM			runs the cases whose needs are met
- *	PROGRAM CASE		runs one of them
+ *	PROGRAM CASE...		runs these of them
  *	PROGRAM CASE ADDRESS	runs it without the lab, on a GPU that is bound, and
  *				stays bound: for "nvgrace-gpu test --full"
  *
@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -121,14 +122,37 @@ bool machine_has(const char *needs)
 /* Programs with a main() of their own have none. */
 #pragma weak groups
 
-static bool has_case(const struct case_group *group, const char *name)
+/* In a machine, the kernel's log shows where each case begins. */
+static int begin(void **state)
 {
-	size_t i;
+	const struct CMUnitTest *test = *state;
+	int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 
-	for (i = 0; i < group->count; i++)
-		if (!name || !strcmp(group->cases[i].name, name))
-			return true;
-	return false;
+	dprintf(log, "%s: %s begins\n", program_invocation_short_name, test->name);
+	close(log);
+	*state = test->initial_state;
+	return test->setup_func ? test->setup_func(state) : 0;
+}
+
+/* The cases of a group with one of these names, or all of them if there are none. */
+static size_t chosen(const struct case_group *group, char **names, struct CMUnitTest *cases)
+{
+	size_t i, count = 0;
+	char **name;
+
+	for (i = 0; i < group->count; i++) {
+		for (name = names; *name && strcmp(*name, group->cases[i].name); name++)
+			;
+		if (!*name && *names)
+			continue;
+		cases[count] = group->cases[i];
+		if (getenv("HAS")) {
+			cases[count].setup_func = begin;
+			cases[count].initial_state = (void *)&group->cases[i];
+		}
+		count++;
+	}
+	return count;
 }
 
 static int list(void)
@@ -148,36 +172,39 @@ static int list(void)
  */
 __attribute__((weak)) int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : NULL, *seconds = getenv("SECONDS"), *word;
+	const char *seconds = getenv("SECONDS"), *word;
 	const struct case_group *group;
 	bool found = false;
 	enum known how;
 	int failed = 0;
+	size_t count;
 
-	if (name && !strcmp(name, "--list"))
+	if (argc > 1 && !strcmp(argv[1], "--list"))
 		return list();
 	alarm(seconds ? strtoul(seconds, NULL, 0) : 3000);
 	/* A case that is killed has said what it said. */
 	setlinebuf(stdout);
-	if (argc > 2) {
+	if (argc == 3 && strchr(argv[2], ':')) {
 		address = argv[2];
+		argv[2] = NULL;
 		gpu_given(address);
 	}
 	cmocka_set_message_output(CM_OUTPUT_TAP);
-	if (name)
-		cmocka_set_test_filter(name);
 	for (group = groups; group->needs; group++) {
-		if (!has_case(group, name))
+		struct CMUnitTest cases[group->count];
+
+		count = chosen(group, argv + 1, cases);
+		if (!count)
 			continue;
 		found = true;
 		word = lacking(group->needs, &how);
 		if (!word)
 			failed += _cmocka_run_group_tests(program_invocation_short_name,
-							  group->cases, group->count,
+							  cases, count,
 							  group->setup, group->teardown);
-		if (word && name) {
+		if (word && argc > 1) {
 			say_lacking(word, how);
-			print_message("ok 1 - %s # SKIP\n", name);
+			print_message("ok 1 - %s # SKIP\n", cases[0].name);
 		}
 	}
 	return found ? failed : 2;

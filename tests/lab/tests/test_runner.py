@@ -2,8 +2,9 @@
 """The judge: the scan of kernel logs, KCSAN's reports, and the verdict on what a
 machine says. test_machine.py has the machine itself."""
 
-import unittest
 from unittest import mock
+
+import pytest
 
 from lab import kcsan, verdict, vm
 
@@ -47,154 +48,122 @@ SPLAT_SAMPLES = (
     "[    3.1] DMA-API: vfio-pci 0000:01:00.0: device driver failed to check map error",
 )
 
-CLEAN_LOG = """\
-[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x414fd0c1]
-[    0.000000] ACPI: Early table checksum verification disabled
-[    0.000000] ACPI: Table Upgrade: install [SSDT-NVGRAC-  GPUMEM]
-[    0.000000] Early memory node ranges
-[    0.000000] rcu: Hierarchical RCU implementation.
-[    0.000000] rcu: RCU calculated value of scheduler-enlistment delay is 25 jiffies.
-[    0.000000] kfence: initialized - using 2097152 bytes for 255 objects at 0x(____ptrval____)-0x(____ptrval____)
-[    0.000000] software IO TLB: mapped [mem 0x000000006de00000-0x0000000071e00000] (64MB)
-[    0.713028] acpi PNP0A08:00: ECAM area [mem 0x4010000000-0x401fffffff] reserved by PNP0C02:00
-[    0.867844] acpi PNP0C02:00: Could not reserve [mem 0x4010000000-0x401fffffff window]
-[    1.835150] Checked W+X mappings: passed, no W+X pages found
-[    2.136494] pcieport 0000:00:05.0: AER: enabled with IRQ 51
-[    2.150766] VFIO - User Level meta-driver version: 0.3
-[    2.250766] nvgrace_gpu_vfio_pci: loading out-of-tree module taints kernel.
-[    2.260766] nvgrace_gpu_vfio_pci: module verification failed: signature and/or required key missing - tainting kernel
-[    2.714919] pci 0000:01:00.0: enabling device (0000 -> 0002)
-""".splitlines()
+
+@pytest.mark.parametrize("sample, pattern", zip(SPLAT_SAMPLES, verdict.SPLATS, strict=True))
+def test_every_pattern_is_found(sample, pattern, monkeypatch):
+    # Alone, so that no other pattern matches instead.
+    monkeypatch.setattr(verdict, "SPLATS", (pattern,))
+    assert vm.scan_log(["[    3.0] before", sample, "[    3.2] after"]) == [sample]
 
 
-class Scan(unittest.TestCase):
-    def test_there_is_a_sample_for_every_pattern(self):
-        self.assertEqual(len(SPLAT_SAMPLES), len(verdict.SPLATS))
-
-    def test_every_pattern_is_found(self):
-        for sample, pattern in zip(SPLAT_SAMPLES, verdict.SPLATS):
-            with self.subTest(pattern=pattern.pattern):
-                self.assertRegex(sample, pattern)
-                # Alone, so that no other pattern matches instead.
-                with mock.patch.object(verdict, "SPLATS", (pattern,)):
-                    self.assertEqual(vm.scan_log(CLEAN_LOG + [sample] + CLEAN_LOG), [sample])
-
-    def test_a_clean_log_passes(self):
-        self.assertEqual(vm.scan_log(CLEAN_LOG), [])
-
-    def test_what_a_configuration_allows(self):
-        splat = SPLAT_SAMPLES[0]
-        self.assertEqual(vm.scan_log([splat], [r"at mm/memory\.c:2222"]), [])
-        self.assertEqual(vm.scan_log([splat, SPLAT_SAMPLES[1]], [r"at mm/memory\.c:2222"]), [SPLAT_SAMPLES[1]])
-        self.assertEqual(vm.scan_log([splat], [r"at mm/other\.c"]), [splat])
+def test_what_a_configuration_allows():
+    splat, other = SPLAT_SAMPLES[:2]
+    assert vm.scan_log([splat, other], [r"at mm/memory\.c:2222"]) == [other]
+    assert vm.scan_log([splat], [r"at mm/other\.c"]) == [splat]
 
 
-class Races(unittest.TestCase):
-    """KCSAN's reports: on the driver, and on others."""
+# ---- KCSAN's reports: on the driver, and on others ------------------------------------
 
-    RULER = "[   12.3] " + "=" * 66
-    OURS = [RULER, "[   12.3][  T77] BUG: KCSAN: data-race in gpu_wait [nvgrace_gpu_vfio_pci] / wake",
-            "[   12.3] write to 0xffff0000040000a0 of 4 bytes by task 77 on cpu 0:", "[   12.3]  wake+0x10/0x20",
-            "[   12.3] read to 0xffff0000040000a0 of 4 bytes by task 78 on cpu 1:",
-            "[   12.3]  gpu_wait+0x44/0x90 [nvgrace_gpu_vfio_pci]", "[   12.3]  vfio_read+0x20/0x30", RULER]
-    CALLED = [line.replace(" [nvgrace_gpu_vfio_pci] /", " /") for line in OURS]
-    OTHERS = [line.replace(" [nvgrace_gpu_vfio_pci]", "") for line in OURS]
+RULER = "[   12.3] " + "=" * 66
+OURS = [RULER, "[   12.3][  T77] BUG: KCSAN: data-race in gpu_wait [nvgrace_gpu_vfio_pci] / wake",
+        "[   12.3] write to 0xffff0000040000a0 of 4 bytes by task 77 on cpu 0:", "[   12.3]  wake+0x10/0x20",
+        "[   12.3] read to 0xffff0000040000a0 of 4 bytes by task 78 on cpu 1:",
+        "[   12.3]  gpu_wait+0x44/0x90 [nvgrace_gpu_vfio_pci]", "[   12.3]  vfio_read+0x20/0x30", RULER]
+CALLED = [line.replace(" [nvgrace_gpu_vfio_pci] /", " /") for line in OURS]
+OTHERS = [line.replace(" [nvgrace_gpu_vfio_pci]", "") for line in OURS]
 
-    def test_ours_counts(self):
-        races, others = kcsan.judge(["[   12.0] boot", *self.OURS, "[   13.0] more"])
-        self.assertEqual([len(r) for r in races], [6])
-        self.assertEqual(others, {})
 
-    def test_what_the_driver_called_counts(self):
-        self.assertEqual(len(kcsan.judge(self.CALLED)[0]), 1)
+def test_races_of_the_driver_count():
+    races, others = kcsan.judge(["[   12.0] boot", *OURS, "[   13.0] more"])
+    assert [len(r) for r in races] == [6] and not others
+    # So does what the driver called.
+    assert len(kcsan.judge(CALLED)[0]) == 1
 
-    def test_the_kernels_own_are_only_counted(self):
-        races, others = kcsan.judge([*self.OTHERS, *self.OTHERS])
-        self.assertEqual(races, [])
-        self.assertEqual(list(others.values()), [2])
 
-    @staticmethod
-    def report(*frames):
-        """A report of two accesses: one of the kernel in a task, and one with
-        these frames."""
-        return [f"[   14.1] {line}" for line in (
-            "=" * 66, "BUG: KCSAN: data-race in tick / tick", "",
-            "read to 0xffff000006eba090 of 4 bytes by task 9 on cpu 1:", " tick+0x10/0x20", " ret_from_fork+0x10/0x20", "",
-            "write to 0xffff000006eba090 of 4 bytes by interrupt on cpu 0:", *(f" {f}" for f in frames), "",
-            "Reported by Kernel Concurrency Sanitizer on:", "Workqueue: events zero [nvgrace_gpu_vfio_pci]", "=" * 66)]
+def test_races_of_the_kernel_are_only_counted():
+    races, others = kcsan.judge([*OTHERS, *OTHERS])
+    assert not races and list(others.values()) == [2]
 
-    # What an interrupt leaves on the stack, and the driver below.
-    ENTRY = ("handle_irq+0x10/0x20", "call_on_irq_stack+0x30/0x48", "el1_interrupt+0x34/0x5c", "el1h_64_irq_handler+0x14/0x1c",
-             "el1h_64_irq+0x6c/0x70")
-    ZERO = "zero_region+0x1d4/0x2f0 [nvgrace_gpu_vfio_pci]"
 
-    def counts(self, *frames):
-        races, others = kcsan.judge(self.report(*frames))
-        self.assertEqual(len(races) + sum(others.values()), 1)
-        return bool(races)
+# What an interrupt leaves on the stack, and the driver below.
+ENTRY = ("handle_irq+0x10/0x20", "call_on_irq_stack+0x30/0x48", "el1_interrupt+0x34/0x5c", "el1h_64_irq_handler+0x14/0x1c",
+         "el1h_64_irq+0x6c/0x70")
 
-    def test_an_interrupt_is_not_the_drivers(self):
-        self.assertFalse(self.counts("wq_worker_tick+0x1c/0xc8", *self.ENTRY, "__pi_memset_generic+0x60/0x188", self.ZERO))
 
-    def test_a_function_of_the_driver_in_an_interrupt(self):
-        self.assertTrue(self.counts("wake+0x10/0x20", "gpu_irq+0x8/0x80 [nvgrace_gpu_vfio_pci]", *self.ENTRY, "idle+0x8/0x10"))
+@pytest.mark.parametrize("counts, frames", [
+    (False, ("wq_worker_tick+0x1c/0xc8", *ENTRY, "__pi_memset_generic+0x60/0x188", "zero_region+0x1d4/0x2f0 [nvgrace_gpu_vfio_pci]")),
+    (True, ("wake+0x10/0x20", "gpu_irq+0x8/0x80 [nvgrace_gpu_vfio_pci]", *ENTRY, "idle+0x8/0x10")),
+], ids=["in an interrupt of the driver", "in an interrupt by the driver"])
+def test_races_in_interrupts(counts, frames):
+    """A report of two accesses: one of the kernel in a task, and one with these
+    frames."""
+    races, others = kcsan.judge([f"[   14.1] {line}" for line in (
+        "=" * 66, "BUG: KCSAN: data-race in tick / tick", "",
+        "read to 0xffff000006eba090 of 4 bytes by task 9 on cpu 1:", " tick+0x10/0x20", " ret_from_fork+0x10/0x20", "",
+        "write to 0xffff000006eba090 of 4 bytes by interrupt on cpu 0:", *(f" {f}" for f in frames), "",
+        "Reported by Kernel Concurrency Sanitizer on:", "Workqueue: events zero [nvgrace_gpu_vfio_pci]", "=" * 66)])
+    assert (len(races), sum(others.values())) == (counts, not counts)
 
+
+# ---- what an init says, where test_machine.py can't make it say so -----------------------
 
 class FakeKernel(vm.Kernel):
     def __init__(self):     # pylint: disable=super-init-not-called  # which reads a kernel's headers
         self.name, self.release, self.arch = "fake", "0.0", vm.ARM64
 
 
-class Verdict(unittest.TestCase):
-    """The verdict on what a machine says on both channels, where test_machine.py
-    can't make it say so."""
+SPLAT = "[    2.5] BUG: bad"
+# Each line comes at one of the ports: the questions (?), what is printed (>), and the
+# console (|).
+GOOD = ("? next", "> hello", "> \0", "? next 0", "> \0", "? next 0", "> [ 1.0] log", "> \0", "? next 0")
 
-    def judge(self, text, console=(), commands=("first", "second"), guests=None, **more):
-        machine = self.machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in commands],
-                                            guests=tuple(guests or ()), **more)
-        channel = machine.channel
-        result = machine._result = vm.Result(machine.kernel, commands=channel.commands, failures=channel.failures,
-                                             dmesg=channel.dmesg)
-        machine._started = 0.0
-        port = mock.Mock()
-        machine.qemu = mock.Mock(returncode=0)
-        for line in console:
-            machine._console_line(line)
-        for channel, said in [(machine.channel, text), *((machine.guests[g], t) for g, t in (guests or {}).items())]:
-            channel.connected(port)
-            for line in said.splitlines():
-                channel.line(line)
-        machine._judge(result)
-        return result
 
-    GOOD = "@@BOOT 1.0 0.0\n@@RUN first\nhello\n@@RC first 0\n@@RUN second\n@@RC second 0\n@@DMESG\n@@DONE"
+def judged(*said, guest=(), **more):
+    """A machine that has said this, and what is wrong with its run."""
+    machine = vm.Machine(FakeKernel(), commands=[{"name": n, "run": "true"} for n in ("first", "second")],
+                         guests={"g": [("a", "true"), ("b", "true")]}, **more)
+    machine._started = 0.0
+    for channel, lines in ((machine.channel, said), (machine.guests["g"], guest)):
+        channel.connection = mock.Mock()
+        for line in lines:
+            {"?": channel.question, ">": channel.printed, "|": channel.console_line}[line[0]](line[2:])
+    return machine, verdict.judge(machine, "QEMU ended with 0")
 
-    def test_the_guest_gives_up(self):
-        self.assertIn("the guest gave up: no memory device", self.judge("@@FAIL no memory device\n@@DMESG\n@@DONE").failures)
-        self.assertIn("the guest gave up: no port", self.judge("", ["@@FAIL no port"]).failures)
 
-    def test_a_splat_on_the_console_or_in_dmesg(self):
-        splat = "[    2.5] BUG: bad"
-        self.assertEqual(self.judge(self.GOOD, [splat]).failures, ["kernel log: BUG: bad"])
-        in_dmesg = self.GOOD.replace("@@DMESG\n", f"@@DMESG\n{splat}\n")
-        self.assertEqual(self.judge(in_dmesg, [splat]).failures, ["kernel log: BUG: bad"])
-        self.assertEqual(self.judge(in_dmesg, allow=["BUG: bad"]).failures, [])
+def ran(channel):
+    return [(c.name, c.rc, c.output) for c in channel.commands]
 
-    def test_a_command_cannot_end_another(self):
-        result = self.judge(self.GOOD.replace("hello", "@@RC second 0"))
-        self.assertTrue(result.ok)
-        self.assertEqual(result.output("first"), "@@RC second 0")
 
-    def test_a_guest_in_the_machine(self):
-        twice = "@@BOOT 1.0 0.0\n@@RUN a\n@@BOOT 1.0 0.0\n@@RUN b\nsaid\n@@RC b 0\n@@DMESG\n[ 1.0] BUG: bad\n@@DONE"
-        result = self.judge(self.GOOD, guests={"g": twice})
-        guest = self.machine.guests["g"]
-        self.assertEqual([(c.name, c.rc, c.output) for c in guest.commands], [("a", None, []), ("b", 0, ["said"])])
-        self.assertEqual(len(guest.boots), 2)
-        self.assertTrue(guest.done)
-        self.assertEqual(result.failures, ["kernel log of guest g: BUG: bad"])
-        # An unfinished guest alone is no failure: the test that started it
-        # must judge.
-        result = self.judge(self.GOOD, guests={"g": "@@BOOT 1.0 0.0\n@@FAIL no port"})
-        self.assertFalse(self.machine.guests["g"].done)
-        self.assertEqual(result.failures, ["guest g: the guest gave up: no port"])
+def test_a_good_run():
+    machine, failures = judged(*GOOD)
+    assert ran(machine.channel) == [("first", 0, ["hello"]), ("second", 0, []), ("dmesg", 0, ["[ 1.0] log"])]
+    assert machine.channel.done and not failures
+
+
+def test_a_commands_end_waits_for_what_it_has_printed():
+    """The question may come first. A command may end within a line, or print NULs."""
+    machine, _ = judged("? next", "> one", "? next 3", "> a\0b", "> two\0", "? next 0", "> three\0")
+    assert ran(machine.channel) == [("first", 3, ["one", "a\0b", "two"]), ("second", 0, ["three"]), ("dmesg", None, [])]
+
+
+def test_the_init_gives_up():
+    _, failures = judged("? next", "| init: no memory device")
+    assert failures == ["command first did not end", "command second was never started", "command dmesg was never started",
+                        "the machine ended before it was told to (QEMU ended with 0); the console's last line: 'init: no memory device'"]
+
+
+def test_a_splat_on_the_console_or_in_dmesg():
+    printed = ["> " + SPLAT if "log" in line else line for line in GOOD]
+    for said in ((f"| {SPLAT}", *GOOD), printed, (f"| {SPLAT}", *printed)):
+        assert judged(*said)[1] == ["kernel log: BUG: bad"]
+        assert not judged(*said, allow=["BUG: bad"])[1]
+
+
+def test_a_guest_in_the_machine():
+    """It is killed in its first command, in the middle of a line, and boots again."""
+    machine, failures = judged(*GOOD, guest=("? next", "> half", "? ", "? next", "> \0", "? next 0", "> said", "> \0", "? next 1", f"> {SPLAT}", "> \0", "? next 0"))
+    guest = machine.guests["g"]
+    assert ran(guest) == [("a", None, ["half"]), ("a", 0, []), ("b", 1, ["said"]), ("dmesg", 0, [SPLAT])]
+    assert len(guest.boots) == 2 and guest.done
+    # Of its commands, the test that started it must judge.
+    assert failures == ["kernel log of guest g: BUG: bad"]

@@ -5,49 +5,46 @@ of each case."""
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import tempfile
-import unittest
+
+import pytest
 
 from lab import vm
 from packages.common import copy_sources
 
 
-class Broken(unittest.TestCase):
-    """A copy of the project, with a source that doesn't compile."""
+@pytest.fixture
+def run():
+    """A function for a run of pytest in a copy of the project, in which a source
+    doesn't compile: its exit status and what it says."""
+    (vm.PROJECT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="setup-test-", dir=vm.PROJECT / "build") as folder:
+        def run(source, *options):
+            copy = copy_sources(pathlib.Path(folder, "copy"))
+            broken = copy / source
+            broken.write_text("#error broken on purpose\n" + broken.read_text())
+            # Not as a worker of the run that this test is part of.
+            env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "CI"))}
+            env["PYTHONPATH"] = str(copy / "tests")
+            done = subprocess.run(["python3", "-m", "pytest", *options, "tests/driver/mmap.c"], cwd=copy, env=env, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True)
+            assert "#error broken on purpose" in done.stdout and "Traceback" not in done.stdout
+            return done.returncode, done.stdout
+        yield run
 
-    def run_pytest(self, source, *options):
-        (vm.PROJECT / "build").mkdir(exist_ok=True)
-        folder = tempfile.mkdtemp(prefix="setup-test-", dir=vm.PROJECT / "build")
-        self.addCleanup(shutil.rmtree, folder)
-        copy = copy_sources(pathlib.Path(folder, "copy"))
-        broken = copy / source
-        broken.write_text("#error broken on purpose\n" + broken.read_text())
-        # Not as a worker of the run that this test is part of.
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "CI"))}
-        env["PYTHONPATH"] = str(copy / "tests")
-        done = subprocess.run(["python3", "-m", "pytest", *options, "tests/driver/mmap.c"], cwd=copy, env=env, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True)
-        self.assertIn("#error broken on purpose", done.stdout)
-        self.assertNotIn("Traceback", done.stdout)
-        return done.returncode, done.stdout
 
-    def test_a_module_before_workers_start(self):
-        status, said = self.run_pytest("src/region.c", "-n", "2", "--dist", "loadgroup", "tests/lab/tests/test_model.py")
-        self.assertEqual(status, 1, said)
-        self.assertEqual(len(re.findall("can't make what the cases on newest need", said)), 1)
-        # Other tests run.
-        self.assertRegex(said, r"\b[1-9]\d* passed, [1-9]\d+ skipped")
+@pytest.mark.parametrize("options", [("-n", "2", "--dist", "loadgroup"), ()], ids=["with workers", "without"])
+def test_a_module(run, options):
+    status, said = run("src/region.c", *options, "tests/lab/tests/test_model.py")
+    assert status == 1, said
+    assert len(re.findall("no machine for the cases on newest", said)) == 1
+    # Other tests run.
+    assert re.search(r"\b[1-9]\d* passed, [1-9]\d+ skipped", said), said
 
-    def test_a_module_without_workers(self):
-        status, said = self.run_pytest("src/region.c")
-        self.assertEqual(status, 1, said)
-        self.assertRegex(said, r"\b1 failed, [1-9]\d+ skipped")
-        self.assertEqual(len(re.findall("no machine with the kernel newest", said)), 1)
 
-    def test_a_program(self):
-        """Its cases are not known, so nothing runs."""
-        status, said = self.run_pytest("tests/driver/mmap.c")
-        self.assertEqual(status, 2, said)
-        self.assertEqual(len(re.findall("ERROR tests/driver/mmap.c", said)), 1, said)
+def test_a_program(run):
+    """Its cases are not known, so nothing runs."""
+    status, said = run("tests/driver/mmap.c")
+    assert status == 2, said
+    assert len(re.findall("ERROR tests/driver/mmap.c", said)) == 1, said

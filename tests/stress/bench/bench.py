@@ -169,8 +169,8 @@ def run_machine(kernel, modules, plan, directory):
         steps.append({"name": name, "run": run_program(name)})
 
     def show(mark, line):
-        if mark == ">" and line.startswith("@@RUN "):
-            print(f"bench: {kernel.name}: {line.split()[1]} ...", file=sys.stderr, flush=True)
+        if mark == "$":
+            print(f"bench: {kernel.name}: {line.partition(':')[0]} ...", file=sys.stderr, flush=True)
 
     wanted = {gpu for _, gpu, _ in plan} | {PARTS["name"]}
     base = vm.memory_address(kernel.arch, RAM, vm.MEMORY_MAX)

@@ -239,8 +239,8 @@ def measure(kernel, rounds, smoke):
         plan += [] if smoke else [("scrub", "parts")]
 
     def show(mark, line):
-        if mark == ">" and line.startswith("@@RUN "):
-            print(f"waits: {line.split()[1]} ...", file=sys.stderr, flush=True)
+        if mark == "$":
+            print(f"waits: {line.partition(':')[0]} ...", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as directory:
         steps = [{"name": "trace", "run": TRACE},
