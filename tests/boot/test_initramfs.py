@@ -2,12 +2,13 @@
 """What doctor reads in an initramfs: archives as the distributions make them,
 which their own programs unpack, in a scratch system."""
 
+import contextlib
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
-import unittest
 
 import pytest
 
@@ -66,39 +67,38 @@ def unpackers(suite, *packages):
         return {f"/{f.relative_to(directory)}": f.read_bytes() for f in files}
 
 
-class Images(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.program = build()
-        cls.system = scratch.Scratch()
-        cls.addClassCleanup(cls.system.close)
-        cls.system.env = sanitizer_options()
+class Images:
+    """A system, whose initramfs the tests replace."""
+
+    READERS = ("trixie", "initramfs-tools-core", "initramfs-tools-bin")
+
+    def __init__(self, system):
+        self.program, self.system = build(), system
+        self.system.env = sanitizer_options()
         # The toolbox's kernels have no images.
-        cls.system.empty("/usr/lib/modules")
+        self.system.empty("/usr/lib/modules")
         with tempfile.TemporaryDirectory() as directory:
-            cls.old, cls.new = module(directory, OLD), module(directory, NEW)
-        cls.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n",
+            self.old, self.new = module(directory, OLD), module(directory, NEW)
+        self.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n",
                      "etc/nvgrace-gpu.conf.d/all.conf": b"# all of them\nbind all\n", **OF_INITRAMFS_TOOLS}
         for path in ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs", "/usr/share/initramfs-tools/hooks/nvgrace-gpu",
                      f"/{RULE}", f"/{HELPER}"):
-            cls.system.write(path, "# there\n")
-        cls.system.write("/etc/nvgrace-gpu.conf.d/x.conf", "bind all\n")
+            self.system.write(path, "# there\n")
+        self.system.write("/etc/nvgrace-gpu.conf.d/x.conf", "bind all\n")
         for name in ("modules.order", "modules.builtin"):
-            cls.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
-        cls.put(f"/usr/lib/modules/{RELEASE}/{DKMS}", cls.new)
-        cls.system.sh(f"depmod {RELEASE}")
-        cls.read_with(unpackers("trixie", "initramfs-tools-core", "initramfs-tools-bin"))
+            self.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
+        self.put(f"/usr/lib/modules/{RELEASE}/{DKMS}", self.new)
+        self.system.sh(f"depmod {RELEASE}")
+        self.read_with(unpackers(*self.READERS))
 
-    @classmethod
-    def read_with(cls, programs):
+    def read_with(self, programs):
         """Only these programs that unpack images are there."""
-        cls.system.sh("rm -rf /usr/bin/unmkinitramfs /usr/bin/lsinitrd /usr/lib/dracut")
+        self.system.sh("rm -rf /usr/bin/unmkinitramfs /usr/bin/lsinitrd /usr/lib/dracut")
         for path, data in programs.items():
-            cls.put(path, data, 0o755)
+            self.put(path, data, 0o755)
 
-    @classmethod
-    def put(cls, path, data, mode=0o644):
-        file = cls.system.dir / "upper" / path.lstrip("/")
+    def put(self, path, data, mode=0o644):
+        file = self.system.dir / "upper" / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         # The overlay marks a removed file with a character device 0:0.
         file.unlink(missing_ok=True)
@@ -116,154 +116,171 @@ class Images(unittest.TestCase):
         record = self.system.shared / "record"
         self.system.sh("rm -rf /mnt/record")
         done = self.system.run(self.program, "doctor", "--json", "--record", "/mnt/record", ok=False)
-        self.assertIn(done.returncode, (0, 6, 7), done.stdout)
+        assert done.returncode in (0, 6, 7), done.stdout
         document = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
         validate(document)
         found = [f for f in document["findings"] if f["id"] == "initramfs"]
         again = json.loads(run("doctor", "--json", root=record).stdout)["findings"]
-        self.assertEqual([f for f in again if f["id"] == "initramfs"], found)
+        assert [f for f in again if f["id"] == "initramfs"] == found
         answer = record / "answers/initramfs"
         return found, answer.read_text().splitlines() if answer.exists() else []
 
     def assert_one(self, found, verdict, words):
-        self.assertEqual([f["verdict"] for f in found], [verdict], found)
-        self.assertRegex(f"{found[0]['text']} {found[0]['reason']} {found[0]['remedy']}", words)
+        assert [f["verdict"] for f in found] == [verdict], found
+        assert re.search(words, f"{found[0]['text']} {found[0]['reason']} {found[0]['remedy']}"), f"{found[0]['text']} {found[0]['reason']} {found[0]['remedy']}"
 
     def whole(self, **more):
         return {**self.parts, f"usr/lib/modules/{RELEASE}/{DKMS}": self.new, **more}
 
-    def test_where_it_can_be(self):
-        self.system.write("/etc/machine-id", "abc\n")
-        for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/abc/{RELEASE}/initrd", f"/boot/efi/abc/{RELEASE}/initrd"):
-            with self.subTest(name):
-                found, answer = self.look(cpio(self.whole()), name)
-                self.assert_one(found, "good", "of 1 kernel")
-                self.assertEqual(answer[1], f"image: {name}")
-        self.system.write("/etc/kernel/entry-token", "mine\n")
-        self.assertEqual(self.look(cpio(self.whole()), f"/boot/mine/{RELEASE}/initrd")[1][1], f"image: /boot/mine/{RELEASE}/initrd")
 
-    def test_every_compression(self):
-        plain = cpio(self.whole())
-        for how in (None, *PACKERS):
-            with self.subTest(how):
-                found, answer = self.look(pack(plain, how) if how else plain)
-                self.assert_one(found, "good", "of 1 kernel")
-                self.assertEqual(answer, [f"kernel: {RELEASE}", f"image: /boot/initrd.img-{RELEASE}",
-                                          f"installed: {DKMS} {NEW}", f"module: {DKMS} {NEW}", "parts: rule helper",
-                                          "directive: bind all"])
+@pytest.fixture(scope="module")
+def images():
+    with contextlib.closing(scratch.Scratch()) as system:
+        yield Images(system)
 
-    def test_names_of_images(self):
-        image = pack(cpio(self.whole()), "zstd")
-        for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/initrd-{RELEASE}"):
-            found, answer = self.look(image, name)
-            self.assert_one(found, "good", ".")
-            self.assertIn(f"image: {name}", answer)
 
-    def test_archives_in_a_row(self):
-        """Early archives with microcode or modules, zero bytes between them,
-        and a compressed last one."""
-        early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
-        modules = cpio({f"usr/lib/modules/{RELEASE}/{DKMS}.xz": pack(self.new, "xz")})
-        for image in (early + pack(cpio(self.whole()), "gzip"), early + bytes(1024) + modules + bytes(4) +
-                      pack(cpio(self.parts), "zstd"), modules + cpio(self.parts), cpio(self.parts) + pack(modules, "xz")):
-            found, answer = self.look(image)
-            self.assert_one(found, "good", ".")
-            self.assertIn(f"module: {DKMS} {NEW}", answer)
+def test_where_it_can_be(images):
+    images.system.write("/etc/machine-id", "abc\n")
+    for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/abc/{RELEASE}/initrd", f"/boot/efi/abc/{RELEASE}/initrd"):
+        found, answer = images.look(cpio(images.whole()), name)
+        images.assert_one(found, "good", "of 1 kernel")
+        assert answer[1] == f"image: {name}"
+    images.system.write("/etc/kernel/entry-token", "mine\n")
+    assert images.look(cpio(images.whole()), f"/boot/mine/{RELEASE}/initrd")[1][1] == f"image: /boot/mine/{RELEASE}/initrd"
 
-    def test_another_module(self):
-        image = self.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": self.old})
-        found, answer = self.look(pack(cpio(image), "zstd"))
-        self.assertIn(f"module: {DKMS} {OLD}", answer)
-        self.assert_one(found, "warning", rf"another module.*update-initramfs -u -k {RELEASE}")
 
-    def test_the_kernels_own_module(self):
-        image = {**self.parts, f"lib/modules/{RELEASE}/{IN_TREE}.zst": pack(self.new, "zstd")}
-        found, answer = self.look(cpio(image))
-        self.assertIn(f"module: {IN_TREE} {NEW}", answer)
-        self.assert_one(found, "warning", "another module")
-        # A module without a srcversion is judged by its place.
-        found, answer = self.look(cpio(self.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": b"no module at all"})))
-        self.assertIn(f"module: {DKMS} -", answer)
-        self.assert_one(found, "good", ".")
-        # With both modules, modprobe loads that of DKMS.
-        found, _ = self.look(cpio({**image, f"lib/modules/{RELEASE}/{DKMS}": self.new}))
-        self.assert_one(found, "good", ".")
+def test_every_compression(images):
+    plain = cpio(images.whole())
+    for how in (None, *PACKERS):
+        found, answer = images.look(pack(plain, how) if how else plain)
+        images.assert_one(found, "good", "of 1 kernel")
+        assert answer == [f"kernel: {RELEASE}", f"image: /boot/initrd.img-{RELEASE}", f"installed: {DKMS} {NEW}",
+                          f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"]
 
-    def test_what_is_missing(self):
-        found, _ = self.look(pack(cpio(self.parts), "gzip"))
-        self.assert_one(found, "warning", "has no module")
-        for part in (RULE, HELPER):
-            found, _ = self.look(cpio({k: v for k, v in self.whole().items() if k != part}))
-            self.assert_one(found, "warning", "binds no GPU")
-        found, _ = self.look(cpio(OF_DRACUT))
-        self.assert_one(found, "warning", "binds no GPU")
 
-    def test_another_configuration(self):
-        conf = "etc/nvgrace-gpu.conf.d/all.conf"
-        for text in (b"bind 0009:01:00.0\n", b"bind all\nignore 0009:01:00.0\n", b"# bind all\n"):
-            found, _ = self.look(cpio(self.whole(**{conf: text})))
-            self.assert_one(found, "warning", "another configuration")
-        # The same directives, with other spaces and in another file.
-        found, _ = self.look(cpio({**self.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}))
-        self.assert_one(found, "good", ".")
+def test_names_of_images(images):
+    image = pack(cpio(images.whole()), "zstd")
+    for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/initrd-{RELEASE}"):
+        found, answer = images.look(image, name)
+        images.assert_one(found, "good", ".")
+        assert f"image: {name}" in answer
 
-    def test_each_reader(self):
-        """The programs of Debian 12 and 13, which other distributions have, too."""
-        self.addCleanup(self.read_with, unpackers("trixie", "initramfs-tools-core", "initramfs-tools-bin"))
-        early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
-        image = early + pack(cpio(self.whole()), "zstd")
+
+def test_archives_in_a_row(images):
+    """Early archives with microcode or modules, zero bytes between them,
+    and a compressed last one."""
+    early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
+    modules = cpio({f"usr/lib/modules/{RELEASE}/{DKMS}.xz": pack(images.new, "xz")})
+    for image in (early + pack(cpio(images.whole()), "gzip"), early + bytes(1024) + modules + bytes(4) +
+                  pack(cpio(images.parts), "zstd"), modules + cpio(images.parts), cpio(images.parts) + pack(modules, "xz")):
+        found, answer = images.look(image)
+        images.assert_one(found, "good", ".")
+        assert f"module: {DKMS} {NEW}" in answer
+
+
+def test_another_module(images):
+    image = images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": images.old})
+    found, answer = images.look(pack(cpio(image), "zstd"))
+    assert f"module: {DKMS} {OLD}" in answer
+    images.assert_one(found, "warning", rf"another module.*update-initramfs -u -k {RELEASE}")
+
+
+def test_the_kernels_own_module(images):
+    image = {**images.parts, f"lib/modules/{RELEASE}/{IN_TREE}.zst": pack(images.new, "zstd")}
+    found, answer = images.look(cpio(image))
+    assert f"module: {IN_TREE} {NEW}" in answer
+    images.assert_one(found, "warning", "another module")
+    # A module without a srcversion is judged by its place.
+    found, answer = images.look(cpio(images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": b"no module at all"})))
+    assert f"module: {DKMS} -" in answer
+    images.assert_one(found, "good", ".")
+    # With both modules, modprobe loads that of DKMS.
+    found, _ = images.look(cpio({**image, f"lib/modules/{RELEASE}/{DKMS}": images.new}))
+    images.assert_one(found, "good", ".")
+
+
+def test_what_is_missing(images):
+    found, _ = images.look(pack(cpio(images.parts), "gzip"))
+    images.assert_one(found, "warning", "has no module")
+    for part in (RULE, HELPER):
+        found, _ = images.look(cpio({k: v for k, v in images.whole().items() if k != part}))
+        images.assert_one(found, "warning", "binds no GPU")
+    found, _ = images.look(cpio(OF_DRACUT))
+    images.assert_one(found, "warning", "binds no GPU")
+
+
+def test_another_configuration(images):
+    conf = "etc/nvgrace-gpu.conf.d/all.conf"
+    for text in (b"bind 0009:01:00.0\n", b"bind all\nignore 0009:01:00.0\n", b"# bind all\n"):
+        found, _ = images.look(cpio(images.whole(**{conf: text})))
+        images.assert_one(found, "warning", "another configuration")
+    # The same directives, with other spaces and in another file.
+    found, _ = images.look(cpio({**images.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}))
+    images.assert_one(found, "good", ".")
+
+
+def test_each_reader(images):
+    """The programs of Debian 12 and 13, which other distributions have, too."""
+    early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
+    image = early + pack(cpio(images.whole()), "zstd")
+    try:
         for suite, packages in (("bookworm", ["initramfs-tools-core"]), ("bookworm", ["dracut-core"]), ("trixie", ["dracut-core"])):
-            with self.subTest(f"{suite} {packages}"):
-                self.read_with(unpackers(suite, *packages))
-                found, answer = self.look(image)
-                self.assert_one(found, "good", ".")
-                self.assertEqual(answer[3:], [f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"])
-                self.assert_one(self.look(image[:-700])[0], "unknown", "can't unpack it")
-                self.assertEqual(self.system.sh("ls /var/tmp").stdout, "")
-        self.read_with({})
-        self.assert_one(self.look(image)[0], "unknown", "neither unmkinitramfs nor lsinitrd is there")
+            images.read_with(unpackers(suite, *packages))
+            found, answer = images.look(image)
+            images.assert_one(found, "good", ".")
+            assert answer[3:] == [f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"]
+            images.assert_one(images.look(image[:-700])[0], "unknown", "can't unpack it")
+            assert images.system.sh("ls /var/tmp").stdout == ""
+        images.read_with({})
+        images.assert_one(images.look(image)[0], "unknown", "neither unmkinitramfs nor lsinitrd is there")
+    finally:
+        images.read_with(unpackers(*Images.READERS))
 
-    def test_what_cannot_be_read(self):
-        plain = cpio(self.whole())
-        packed = pack(plain, "zstd")
-        for image in (plain[:-700], packed[:len(packed) // 2], b"", bytes(5000), b"unheard-of" * 99, b"070701" + b"z" * 200, b"0",
-                      plain.replace(b"070701", b"07070f", 1), b"070701" + b"ffffffff" * 13, pack(b"no archive at all", "gzip")):
-            with self.subTest(image[:16]):
-                self.assert_one(self.look(image)[0], "unknown", "unpack it|could be unpacked")
 
-    def test_what_is_not_shown(self):
-        """What an image lacks is only said of all of it."""
-        init = {"init": b"#!/bin/sh\n"}
-        for image in (pack(cpio(init), "zstd") + pack(cpio(self.whole()), "zstd"), pack(cpio(init), "gzip"),
-                      # dracut's files outside of the image in the image are these.
-                      cpio({**init, **OF_DRACUT, "squash-root.img": b"hsqs"}), cpio({**OF_DRACUT, "erofs-root.img": b""})):
-            self.assert_one(self.look(image)[0], "unknown", "what could be unpacked|in an image of their own")
+def test_what_cannot_be_read(images):
+    plain = cpio(images.whole())
+    packed = pack(plain, "zstd")
+    for image in (plain[:-700], packed[:len(packed) // 2], b"", bytes(5000), b"unheard-of" * 99, b"070701" + b"z" * 200, b"0",
+                  plain.replace(b"070701", b"07070f", 1), b"070701" + b"ffffffff" * 13, pack(b"no archive at all", "gzip")):
+        images.assert_one(images.look(image)[0], "unknown", "unpack it|could be unpacked")
 
-    def test_a_unified_kernel_image(self):
-        self.system.write("/etc/machine-id", "abc\n")
-        for name in (f"/efi/EFI/Linux/abc-{RELEASE}.efi", f"/boot/efi/EFI/Linux/linux-{RELEASE}-abc.efi"):
-            try:
-                found, answer = self.look(cpio(OF_DRACUT), name)
-            finally:
-                (self.system.dir / "upper" / name.lstrip("/")).unlink()
-            self.assertEqual(answer[1], f"image: {name}")
-            self.assert_one(found, "warning", f'run "kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz"')
 
-    def test_no_image(self):
-        self.assertEqual(self.look(None), ([], []))
-        # A kernel without a known one.
-        found, answer = self.look(b"", f"/boot/vmlinuz-{RELEASE}")
-        self.assert_one(found, "unknown", f"no initramfs of {RELEASE} is known")
-        self.assertEqual(answer, [f"kernel: {RELEASE}", "image: none"])
+def test_what_is_not_shown(images):
+    """What an image lacks is only said of all of it."""
+    init = {"init": b"#!/bin/sh\n"}
+    for image in (pack(cpio(init), "zstd") + pack(cpio(images.whole()), "zstd"), pack(cpio(init), "gzip"),
+                  # dracut's files outside of the image in the image are these.
+                  cpio({**init, **OF_DRACUT, "squash-root.img": b"hsqs"}), cpio({**OF_DRACUT, "erofs-root.img": b""})):
+        images.assert_one(images.look(image)[0], "unknown", "what could be unpacked|in an image of their own")
 
-    def test_no_wish(self):
-        """An image keeps a configuration that was removed from /etc. An image
-        without one is good."""
-        self.put("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
+
+def test_a_unified_kernel_image(images):
+    images.system.write("/etc/machine-id", "abc\n")
+    for name in (f"/efi/EFI/Linux/abc-{RELEASE}.efi", f"/boot/efi/EFI/Linux/linux-{RELEASE}-abc.efi"):
         try:
-            found, _ = self.look(cpio(self.whole()))
-            self.assert_one(found, "warning", "still binds")
-            found, _ = self.look(cpio(OF_DRACUT))
-            self.assert_one(found, "good", "binds no GPU")
+            found, answer = images.look(cpio(OF_DRACUT), name)
         finally:
-            self.put("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")
+            (images.system.dir / "upper" / name.lstrip("/")).unlink()
+        assert answer[1] == f"image: {name}"
+        images.assert_one(found, "warning", f'run "kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz"')
+
+
+def test_no_image(images):
+    assert images.look(None) == ([], [])
+    # A kernel without a known one.
+    found, answer = images.look(b"", f"/boot/vmlinuz-{RELEASE}")
+    images.assert_one(found, "unknown", f"no initramfs of {RELEASE} is known")
+    assert answer == [f"kernel: {RELEASE}", "image: none"]
+
+
+def test_no_wish(images):
+    """An image keeps a configuration that was removed from /etc. An image
+    without one is good."""
+    images.put("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
+    try:
+        found, _ = images.look(cpio(images.whole()))
+        images.assert_one(found, "warning", "still binds")
+        found, _ = images.look(cpio(OF_DRACUT))
+        images.assert_one(found, "good", "binds no GPU")
+    finally:
+        images.put("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")
