@@ -146,7 +146,10 @@ def test_where_it_can_be(images):
         images.assert_one(found, "good", "of 1 kernel")
         assert answer[1] == f"image: {name}"
     images.system.write("/etc/kernel/entry-token", "mine\n")
-    assert images.look(cpio(images.whole()), f"/boot/mine/{RELEASE}/initrd")[1][1] == f"image: /boot/mine/{RELEASE}/initrd"
+    try:
+        assert images.look(cpio(images.whole()), f"/boot/mine/{RELEASE}/initrd")[1][1] == f"image: /boot/mine/{RELEASE}/initrd"
+    finally:
+        images.system.sh("rm /etc/kernel/entry-token")
 
 
 def test_every_compression(images):
