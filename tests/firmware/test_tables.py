@@ -12,16 +12,16 @@ import re
 
 import pytest
 
-from lab import machine, programs, session, vm
+from lab import acpi, machine, programs, session, vm
 from lab.machine import FUNCTIONAL, At, GiB, KiB, MiB
 
 pytestmark = pytest.mark.vm
 
 # Which marker chooses the tables of a kernel.
-KERNELS = {"newest": "check", "stable": "all", "newest-64k": "long"}
+KERNELS = {"newest": "check", "oldstable": "all", "stable": "long", "newest-64k": "long"}
 
 DRIVER = "nvgrace_gpu_vfio_pci"
-BASE, SIZE = vm.BASE_PROPERTY, vm.SIZE_PROPERTY
+BASE, SIZE = acpi.BASE_PROPERTY, acpi.SIZE_PROPERTY
 PAGE = 64 * KiB         # of whatever kernel
 TOP = 1 << 64
 

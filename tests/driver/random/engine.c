@@ -387,8 +387,10 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(sequences_agree_with_the_model),
 };
 
+#define DMABUFS	"?CONFIG_VFIO_PCI_DMABUF+lab:importer"
+#define ERRORS	"?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING"
+
 const struct case_group groups[] = {
-	{ "?dma ?CONFIG_VFIO_PCI_DMABUF+lab:importer"
-	  " ?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING", CASES(tests) },
+	{ "?dma " DMABUFS " " ERRORS, CASES(tests) },
 	{ }
 };

@@ -382,12 +382,20 @@ void gpu_unmap_bar0(volatile uint32_t *bar0)
 	munmap((void *)bar0, BAR0_SIZE);
 }
 
+/* Of a GPU without a driver. */
+static void gpu_release_bar0(const struct gpu *gpu, volatile uint32_t *bar0)
+{
+	gpu_unmap_bar0(bar0);
+	/* The kernel counts, so a GPU would never be idle again. */
+	assert_int_equal(gpu_sysfs_write(gpu, "enable", "0"), 0);
+}
+
 uint32_t gpu_bar0_read(const struct gpu *gpu, uint32_t reg)
 {
 	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
 	uint32_t val = bar0[reg / 4];
 
-	gpu_unmap_bar0(bar0);
+	gpu_release_bar0(gpu, bar0);
 	return val;
 }
 
@@ -396,7 +404,7 @@ void gpu_bar0_write(const struct gpu *gpu, uint32_t reg, uint32_t val)
 	volatile uint32_t *bar0 = gpu_map_bar0(gpu);
 
 	bar0[reg / 4] = val;
-	gpu_unmap_bar0(bar0);
+	gpu_release_bar0(gpu, bar0);
 }
 
 void gpu_unready(const struct gpu *gpu, uint32_t ms)
