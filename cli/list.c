@@ -75,7 +75,7 @@ static const struct {
 	{ "STATE", FACT_state, 0 },
 };
 
-enum { COLUMNS = G_N_ELEMENTS(columns), SPARE = 6 };
+enum { COLUMNS = G_N_ELEMENTS(columns) };
 
 /*
  * Sets the width of columns to 0, which leaves them out, until the rest fits.
@@ -85,7 +85,7 @@ static void fit(int width[COLUMNS])
 	int spare, all;
 	size_t c;
 
-	for (spare = 1; spare <= SPARE; spare++) {
+	for (spare = 1; spare < COLUMNS; spare++) {
 		all = -2;
 		for (c = 0; c < COLUMNS; c++)
 			all += width[c] ? width[c] + 2 : 0;
