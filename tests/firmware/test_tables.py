@@ -13,7 +13,7 @@ import re
 import pytest
 
 from lab import acpi, machine, programs, session, vm
-from lab.machine import FUNCTIONAL, At, GiB, KiB, MiB
+from lab.machine import FUNCTIONAL, At, GiB, KiB, M, MiB
 
 pytestmark = pytest.mark.vm
 
@@ -25,9 +25,8 @@ BASE, SIZE = acpi.BASE_PROPERTY, acpi.SIZE_PROPERTY
 PAGE = 64 * KiB         # of whatever kernel
 TOP = 1 << 64
 
-# GPU memory, the highest part of RAM, its end, and the end of the CPU's
-# addresses.
-M, RAM, RAM_END, CPU_END = At("memory"), At("RAM"), At("RAM's end"), At("the CPU's end")
+# The highest part of RAM, its end, and the end of the CPU's addresses.
+RAM, RAM_END, CPU_END = At("RAM"), At("RAM's end"), At("the CPU's end")
 
 # What QEMU's virt machine has below RAM.
 GIC, PCI_WINDOW = 0x0800_0000, 0x1000_0000
