@@ -148,12 +148,16 @@ publish:
 TOOLBOX	:= scripts/dev/toolbox
 
 # All tests are pytest's. T has arguments for it: T="tests/driver/mmap.c -k hole".
-# What the chosen tests need is made first, by one process.
+# What the chosen tests need is made first, by one process. All need the newest
+# kernel, which is unpacked while pytest looks at the tests.
 PYTEST	= $(TOOLBOX) run -- python3 -m pytest
 BUSY	= $(if $(LOAD),--busy $(LOAD))
 define pytest
 @mkdir -p build
-@$(PYTEST) $(1) --needs=build/needs --collect-only -q -n 0 >build/needs.log || { cat build/needs.log; exit 1; }
+@$(TOOLBOX) ensure newest
+@$(TOOLBOX) kernel newest & \
+   $(PYTEST) $(1) --needs=build/needs --collect-only -q -n 0 >build/needs.log; rc=$$?; \
+   wait $$! && [ $$rc = 0 ] || { cat build/needs.log; exit 1; }
 @scripts/dev/prepare build/needs
 @$(PYTEST) $(1) --junitxml=build/junit.xml --durations=20 $(BUSY)
 endef
@@ -171,7 +175,7 @@ endif
 .PHONY: demo test check check-all check-long kernels bench bench-waits generated
 # The tool is compiled while the kernel is downloaded.
 demo:
-	@$(TOOLBOX) ensure
+	@$(TOOLBOX) ensure newest
 	@$(TOOLBOX) run -- python3 -c 'from cli.common import build; build("aarch64-linux-gnu-")' & \
 	   $(TOOLBOX) kernel newest; rc=$$?; wait $$! && exit $$rc
 	@$(TOOLBOX) run -- python3 scripts/dev/demo.py

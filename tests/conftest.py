@@ -3,7 +3,7 @@
 
 Each case of a C program in driver/ is an item for each kernel, as in
 "driver/mmap.c::a_hole_in_a_mapping_leaves_the_rest[newest]". Cases of one kernel
-share a machine, or two where tests run in parallel, which is up until the last
+share a machine, or three where tests run in parallel, which is up until the last
 of them has run. A C program in unit/ runs here.
 
 Markers: "check" chooses the tests of `make check`, "all" those that `make
@@ -54,13 +54,17 @@ REVERSED = "newest-64k"
 # Seconds of the race "own_mapping", which are 10 elsewhere.
 RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
 
-# Programs that wait for most of their time, during which the processors have other
-# work. They have a machine of their own. A third one would cost more than it saves:
-# a boot takes half a minute of a processor.
+# Programs that wait for most of their time, or scrub.
 WAITING = ("aer", "failures", "gate", "oddities", "power", "ready", "removal", "scrub", "wait")
 
+# On newest, whose cases all are in `make check`, programs share three machines, in
+# which they take about as long: these two, and one for the others. A boot takes half
+# a minute of a processor, so those of another kernel have one machine beside it.
+MACHINES = {**dict.fromkeys(("aer", "gate", "power", "ready", "wait"), "waits"),
+            **dict.fromkeys(("config", "failures", "oddities", "removal", "scrub"), "scrub")}
+
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "waits", "driver", "firmware/test_tables.py", "guests/test_guest.py", "packages/test_publish.py", "hardware/test_hardware.py",
+LONG_GROUPS = ("packages/test_life.py", "waits", "scrub", "driver", "firmware/test_tables.py", "guests/test_guest.py", "packages/test_publish.py", "hardware/test_hardware.py",
                "packages/test_headers.py",
                "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
                "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
@@ -140,7 +144,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(mark)
         kernel = kernel_name(item)
         if isinstance(item, Case):
-            place = "waits" if item.program in WAITING else "driver"
+            place = MACHINES.get(item.program, "driver") if item.kernel == "newest" else "driver"
         else:
             place = str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
