@@ -45,7 +45,7 @@ def machine(directory):
     """A virtual GH200 that boots."""
     kernel = vm.Kernel(KERNEL)
     with progress.Step(f"building the module and nvgrace-gpu for Linux {kernel.release} (arm64)"):
-        files = {**common.installed(kernel, directory), f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
+        files = {**common.installed(kernel, directory), **kernel.config_file}
     # At EL2, where the kernel has KVM.
     return session.Interactive(kernel, gpus=[{"name": "gh200", "size": SIZE}], files=files, memory="128G", hypervisor="max",
                                log=str(programs.log_file("demo")))

@@ -346,7 +346,7 @@ class Host:
         self.guests = {g.name: g for g, before in zip(every, [None, *every])
                        if g.name in names or not g.run and before.name in names}
         files = {**common.installed(kernel, directory), **files_for_guests(kernel, self.guests.values(), self.kind, directory),
-                 f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
+                 **kernel.config_file}
         self.session = session.Interactive(kernel, HANDLERS, gpus=[g.config() for g in GPUS], ram=shared.RAM, hypervisor=cpu, files=files,
                                            guests={g.name: g.commands for g in self.guests.values()}, module=None,
                                            log=str(programs.log_file(f"guest-{kernel.name}-{cpu}")))

@@ -65,7 +65,7 @@ class Host:
             subprocess.run(["make", "-s", "install-tests", f"DESTDIR={root}", f"CROSS_COMPILE={self.kernel.arch.gcc.removesuffix('gcc')}"],
                            cwd=vm.PROJECT, check=True)
         files = {f"/{path.relative_to(root)}": str(path) for path in root.rglob("*") if path.is_file()}
-        files[f"/boot/config-{self.kernel.release}"] = str(self.kernel.headers / ".config")
+        files.update(self.kernel.config_file)
         with tempfile.TemporaryDirectory() as directory:
             if tool:
                 files.update(common.installed(self.kernel, directory))

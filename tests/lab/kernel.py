@@ -42,6 +42,11 @@ class Kernel:
         """Whether the kernel was configured with option=y."""
         return f"\n{option}=y\n" in (self.headers / ".config").read_text()
 
+    @property
+    def config_file(self):
+        """{path in a machine: path here} of the configuration, where Debian has it."""
+        return {f"/boot/config-{self.release}": str(self.headers / ".config")}
+
     def module_files(self, module):
         """The files of the module and of those it depends on, in the order of
         loading. Empty if the module does not exist or is built in."""
