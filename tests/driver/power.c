@@ -165,55 +165,42 @@ static void in_low_power_the_kernel_says_D3cold(void **state)
 
 static void a_fault_in_low_power_is_SIGBUS_and_does_not_wake(void **state)
 {
+	char *map = ((struct part *)*state)->map, *fresh = map + 9 * page;
 	uint64_t before;
-	size_t i;
 
-	for (i = 0; i < 2; i++)
-		strcpy(parts[i].map, "touched before");
+	strcpy(map, "touched before");
 	enter();
 	before = ons();
-	for (i = 0; i < 2; i++) {
-		char *map = parts[i].map;
-
-		/* One that is mapped in, and one that is not. */
-		assert_true(raises_sigbus(touch_read, map));
-		assert_ptr_equal(sigbus_addr, map);
-		assert_true(raises_sigbus(touch_write, map + 9 * page));
-		assert_ptr_equal(sigbus_addr, map + 9 * page);
-	}
+	assert_true(raises_sigbus(touch_read, map));
+	assert_ptr_equal(sigbus_addr, map);
+	assert_true(raises_sigbus(touch_write, fresh));
+	assert_ptr_equal(sigbus_addr, fresh);
 	assert_int_equal(ons(), before);
 	leave();
-	for (i = 0; i < 2; i++) {
-		assert_string_equal(parts[i].map, "touched before");
-		strcpy(parts[i].map + 9 * page, "fresh");
-		assert_string_equal(parts[i].map + 9 * page, "fresh");
-	}
+	assert_string_equal(map, "touched before");
+	strcpy(fresh, "fresh");
+	assert_string_equal(fresh, "fresh");
 	assert_nothing_reached_it();
 }
 
 static void reads_and_writes_wake_it_for_as_long_as_they_last(void **state)
 {
-	uint64_t word = 0x0123456789abcdef, back, cycles;
-	size_t i;
+	const struct part *part = *state;
+	uint64_t at = REGION(part->index) + 64, word = 0x0123456789abcdef, back = 0, cycles;
 
 	enter();
-	for (i = 0; i < 2; i++) {
-		cycles = offs();
-		assert_int_equal(vfio_write(&v, REGION(parts[i].index) + 64,
-					    &word, 8), 8);
-		assert_int_equal(ons(), cycles);
-		wait_until_off(cycles + 1);
-		back = 0;
-		assert_int_equal(vfio_read(&v, REGION(parts[i].index) + 64,
-					   &back, 8), 8);
-		assert_int_equal(back, word);
-		assert_int_equal(ons(), cycles + 1);
-		wait_until_off(cycles + 2);
-		/* The user has not ended low power. */
-		assert_true(raises_sigbus(touch_read, parts[i].map));
-	}
+	cycles = offs();
+	assert_int_equal(vfio_write(&v, at, &word, 8), 8);
+	assert_int_equal(ons(), cycles);
+	wait_until_off(cycles + 1);
+	assert_int_equal(vfio_read(&v, at, &back, 8), 8);
+	assert_int_equal(back, word);
+	assert_int_equal(ons(), cycles + 1);
+	wait_until_off(cycles + 2);
+	/* The user has not ended low power. */
+	assert_true(raises_sigbus(touch_read, part->map));
 	leave();
-	assert_int_equal(*(volatile uint64_t *)(parts[0].map + 64), word);
+	assert_int_equal(*(volatile uint64_t *)(part->map + 64), word);
 	assert_nothing_reached_it();
 }
 
@@ -252,23 +239,21 @@ static void the_registers_of_the_bars_survive_low_power(void **state)
 /* Without power the memory loses its training, as in a reset. */
 static void after_low_power_a_fault_waits_until_the_memory_is_ready(void **state)
 {
+	const struct part *part = *state, *other = &parts[part == parts];
 	uint64_t begin, reads;
-	size_t i;
 
-	for (i = 0; i < 2; i++) {
-		strcpy(parts[i].map, "trained");
-		set_delay(DELAY_MS);
-		enter();
-		begin = now_ms();
-		leave();
-		assert_string_equal(parts[i].map, "trained");
-		assert_waited(begin, DELAY_MS);
-		/* The others find it ready, and don't check again. */
-		reads = host_counter(gpu, "c2c_reads");
-		assert_string_equal(parts[1 - i].map, i ? "trained" :
-				    parts[1].map);
-		assert_int_equal(host_counter(gpu, "c2c_reads"), reads);
-	}
+	strcpy(part->map, "trained");
+	strcpy(other->map, "ready");
+	set_delay(DELAY_MS);
+	enter();
+	begin = now_ms();
+	leave();
+	assert_string_equal(part->map, "trained");
+	assert_waited(begin, DELAY_MS);
+	/* The other part doesn't check again. */
+	reads = host_counter(gpu, "c2c_reads");
+	assert_string_equal(other->map, "ready");
+	assert_int_equal(host_counter(gpu, "c2c_reads"), reads);
 	assert_nothing_reached_it();
 }
 
@@ -688,14 +673,18 @@ static void with_disable_idle_d3_only_a_user_lets_it_sleep(void **state)
 
 #define TEST(name) \
 	cmocka_unit_test_setup_teardown(name, back_to_normal, back_to_normal)
+/* One case for each part. */
+#define BOTH(name) \
+	VARIANT(name, name, back_to_normal, back_to_normal, &parts[0]), \
+	VARIANT(name##_in_resmem, name, back_to_normal, back_to_normal, &parts[1])
 
 static const struct CMUnitTest tests[] = {
 	TEST(in_low_power_the_kernel_says_D3cold),
-	TEST(a_fault_in_low_power_is_SIGBUS_and_does_not_wake),
-	TEST(reads_and_writes_wake_it_for_as_long_as_they_last),
+	BOTH(a_fault_in_low_power_is_SIGBUS_and_does_not_wake),
+	BOTH(reads_and_writes_wake_it_for_as_long_as_they_last),
 	TEST(what_is_no_memory_needs_no_power),
 	TEST(the_registers_of_the_bars_survive_low_power),
-	TEST(after_low_power_a_fault_waits_until_the_memory_is_ready),
+	BOTH(after_low_power_a_fault_waits_until_the_memory_is_ready),
 	TEST(after_low_power_reads_and_writes_wait),
 	TEST(each_access_in_low_power_waits),
 	TEST(a_wait_that_low_power_overtakes_does_not_count),
