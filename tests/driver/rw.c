@@ -19,20 +19,28 @@
 #define RW		(PROT_READ | PROT_WRITE)
 
 static struct vfio v;
-static const unsigned int indexes[2] = { USEMEM, RESMEM };
-/* Bytes of memory in each part, and of its BAR. */
-static uint64_t lengths[2], bars[2];
+
+/* A part of GPU memory. */
+static struct part {
+	unsigned int index;
+	uint64_t at;		/* offset in the device's file */
+	uint64_t length;	/* bytes of memory */
+	uint64_t bar;		/* bytes of its BAR */
+} parts[2] = { { .index = USEMEM }, { .index = RESMEM } };
+
+static const struct part *const usemem = &parts[0];
 
 static int setup(void **state)
 {
 	struct vfio_region r;
-	int k;
+	struct part *p;
 
 	vfio_start(&v, "gh200");
-	for (k = 0; k < 2; k++) {
-		vfio_region(&v, indexes[k], &r);
-		lengths[k] = vfio_length(&v, indexes[k]);
-		bars[k] = r.size;
+	for (p = parts; p < parts + 2; p++) {
+		vfio_region(&v, p->index, &r);
+		p->at = REGION(p->index);
+		p->length = vfio_length(&v, p->index);
+		p->bar = r.size;
 	}
 	return 0;
 }
@@ -48,35 +56,31 @@ static int teardown(void **state)
  * compares with an image of the memory around it. Beyond the part's end, the
  * image is 0xff. It ends with the BAR.
  */
-static void check_around(int k, uint64_t edge)
+static void check_around(const struct part *p, uint64_t edge)
 {
 	enum { SPAN = 64 };
 	unsigned char image[2 * SPAN], got[SPAN], before[2 * SPAN];
 	uint64_t first = edge - SPAN, pos;
-	uint64_t real = lengths[k] - first < 2 * SPAN ? lengths[k] - first :
-							2 * SPAN;
+	uint64_t real = p->length - first < 2 * SPAN ? p->length - first : 2 * SPAN;
 	int off, width;
 	ssize_t want;
 
 	/* Fills what is memory; around the BAR's end there is none. */
-	if (first >= lengths[k])
+	if (first >= p->length)
 		real = 0;
-	fill(image, sizeof(image), edge + k);
+	fill(image, sizeof(image), edge + p->index);
 	memset(image + real, 0xff, sizeof(image) - real);
 	if (real)
-		assert_int_equal(vfio_write(&v, REGION(indexes[k]) + first,
-					    image, real), real);
+		assert_int_equal(vfio_write(&v, p->at + first, image, real), real);
 
 	for (off = -16; off < 16; off++) {
 		pos = edge + off;
 		for (width = 1; width <= 40; width++) {
-			want = pos >= bars[k] ? -EINVAL :
-			       pos + width > bars[k] ? (ssize_t)(bars[k] - pos) :
-						       width;
+			want = pos >= p->bar ? -EINVAL :
+			       pos + width > p->bar ? (ssize_t)(p->bar - pos) : width;
 			/* The byte after the access must not change. */
 			memset(got, 0x77, sizeof(got));
-			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
-						   got, width), want);
+			assert_int_equal(vfio_read(&v, p->at + pos, got, width), want);
 			if (want < 0)
 				want = 0;
 			assert_memory_equal(got, image + SPAN + off, want);
@@ -92,14 +96,14 @@ static void check_around(int k, uint64_t edge)
 				if (SPAN + off + i < (ssize_t)real)
 					image[SPAN + off + i] = got[i];
 			}
-			assert_int_equal(vfio_write(&v, REGION(indexes[k]) + pos,
-						    got, width), want ?: -EINVAL);
+			assert_int_equal(vfio_write(&v, p->at + pos, got, width),
+					 want ?: -EINVAL);
 			memset(before, 0, sizeof(before));
-			ssize_t all = first + sizeof(before) > bars[k] ?
-				      (ssize_t)(bars[k] - first) :
+			ssize_t all = first + sizeof(before) > p->bar ?
+				      (ssize_t)(p->bar - first) :
 				      (ssize_t)sizeof(before);
-			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + first,
-						   before, sizeof(before)), all);
+			assert_int_equal(vfio_read(&v, p->at + first, before,
+						   sizeof(before)), all);
 			assert_memory_equal(before, image, all);
 		}
 	}
@@ -107,47 +111,45 @@ static void check_around(int k, uint64_t edge)
 
 static void every_access_around_the_end_of_the_memory_is_right(void **state)
 {
-	check_around(0, lengths[0]);
-	check_around(1, lengths[1]);
+	const struct part *p = *state;
+
+	check_around(p, p->length);
 }
 
 static void every_access_around_the_end_of_the_bar_is_right(void **state)
 {
-	check_around(0, bars[0]);
-	check_around(1, bars[1]);
+	const struct part *p = *state;
+
+	check_around(p, p->bar);
 }
 
 /*
  * The end of the first WINDOW of src/window.c: 1 GiB, or 64 MiB with KASAN. A
  * smaller part has its middle here.
  */
-static uint64_t window_end(int k)
+static uint64_t window_end(const struct part *p)
 {
-	return lengths[k] > GiB + 8 * MiB ? GiB : lengths[k] / (4 * MiB) * (2 * MiB);
+	return p->length > GiB + 8 * MiB ? GiB : p->length / (4 * MiB) * (2 * MiB);
 }
 
 static void every_access_around_the_end_of_a_window_is_right(void **state)
 {
-	check_around(0, window_end(0));
-	check_around(1, window_end(1));
+	check_around(*state, window_end(*state));
 }
 
 static void the_start_of_the_memory_is_right(void **state)
 {
+	const struct part *p = *state;
 	unsigned char in[48], out[48];
-	int k, off, width;
+	int off, width;
 
-	for (k = 0; k < 2; k++) {
-		fill(in, sizeof(in), k);
-		assert_int_equal(vfio_write(&v, REGION(indexes[k]), in,
-					    sizeof(in)), sizeof(in));
-		for (off = 0; off < 16; off++)
-			for (width = 1; width <= 32; width++) {
-				assert_int_equal(vfio_read(&v, REGION(indexes[k]) + off,
-							   out, width), width);
-				assert_memory_equal(out, in + off, width);
-			}
-	}
+	fill(in, sizeof(in), p->index);
+	assert_int_equal(vfio_write(&v, p->at, in, sizeof(in)), sizeof(in));
+	for (off = 0; off < 16; off++)
+		for (width = 1; width <= 32; width++) {
+			assert_int_equal(vfio_read(&v, p->at + off, out, width), width);
+			assert_memory_equal(out, in + off, width);
+		}
 }
 
 static void bytes_of_a_partial_last_page_are_reached(void **state)
@@ -177,19 +179,14 @@ static void bytes_of_a_partial_last_page_are_reached(void **state)
 
 static void beyond_the_bar_is_EINVAL(void **state)
 {
+	const struct part *p = *state;
+	const uint64_t beyond[] = { p->bar, p->bar + 1, 1ULL << 39, (1ULL << 40) - 1 };
 	char byte = 0;
-	int k;
+	size_t i;
 
-	for (k = 0; k < 2; k++) {
-		const uint64_t at[] = { bars[k], bars[k] + 1, 1ULL << 39,
-					(1ULL << 40) - 1 };
-
-		for (size_t i = 0; i < 4; i++) {
-			uint64_t pos = REGION(indexes[k]) + at[i];
-
-			assert_int_equal(vfio_read(&v, pos, &byte, 1), -EINVAL);
-			assert_int_equal(vfio_write(&v, pos, &byte, 1), -EINVAL);
-		}
+	for (i = 0; i < ARRAY_SIZE(beyond); i++) {
+		assert_int_equal(vfio_read(&v, p->at + beyond[i], &byte, 1), -EINVAL);
+		assert_int_equal(vfio_write(&v, p->at + beyond[i], &byte, 1), -EINVAL);
 	}
 }
 
@@ -199,9 +196,8 @@ static void nothing_is_nothing(void **state)
 
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 0), 0);
 	assert_int_equal(vfio_write(&v, REGION(USEMEM), &byte, 0), 0);
-	if (lengths[0] < bars[0])
-		assert_int_equal(vfio_read(&v, REGION(USEMEM) + lengths[0],
-					   &byte, 0), 0);
+	if (usemem->length < usemem->bar)
+		assert_int_equal(vfio_read(&v, REGION(USEMEM) + usemem->length, &byte, 0), 0);
 	assert_int_equal(byte, 7);
 }
 
@@ -210,126 +206,104 @@ static void a_large_tail_reads_as_ones(void **state)
 	size_t size = 5 * MiB + 13, i;
 	unsigned char *buf;
 
-	only_if(bars[0] >= lengths[0] + 3 + size);
+	only_if(usemem->bar >= usemem->length + 3 + size);
 	buf = malloc(size);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM) + lengths[0] + 3, buf,
-				   size), size);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + usemem->length + 3, buf, size), size);
 	for (i = 0; i < size; i++)
 		assert_int_equal(buf[i], 0xff);
-	assert_int_equal(vfio_write(&v, REGION(USEMEM) + lengths[0], buf,
-				    size), size);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + usemem->length, buf, size), size);
 	free(buf);
 }
 
 /* Odd sizes, positions and buffers, across chunks and windows. */
 static void bulk_data_arrives_whole(void **state)
 {
+	const struct part *p = *state;
 	size_t size = 3 * MiB + 4099, slack = 16;
 	char *in = malloc(size + slack), *out = malloc(size + slack);
-	char *map;
-	int k, i;
+	uint64_t start = window_end(p) - 2 * MiB;
+	char *map = vfio_map(&v, p->index, start, 8 * MiB, RW, MAP_SHARED, NULL);
+	int i;
 
-	for (k = 0; k < 2; k++) {
-		uint64_t start = window_end(k) - 2 * MiB;
+	for (i = 0; i < 3; i++) {
+		uint64_t pos = start + MiB + 5 * i;
 
-		map = vfio_map(&v, indexes[k], start, 8 * MiB, RW, MAP_SHARED,
-			       NULL);
-		for (i = 0; i < 3; i++) {
-			uint64_t pos = start + MiB + 5 * i;
-
-			fill(in + i, size, 17 * k + i);
-			assert_int_equal(vfio_write(&v, REGION(indexes[k]) + pos,
-						    in + i, size), size);
-			assert_memory_equal(map + pos - start, in + i, size);
-			memset(out, 0, size + slack);
-			assert_int_equal(vfio_read(&v, REGION(indexes[k]) + pos,
-						   out + 3 * i, size), size);
-			assert_memory_equal(out + 3 * i, in + i, size);
-		}
-		munmap(map, 8 * MiB);
+		fill(in + i, size, 17 * p->index + i);
+		assert_int_equal(vfio_write(&v, p->at + pos, in + i, size), size);
+		assert_memory_equal(map + pos - start, in + i, size);
+		memset(out, 0, size + slack);
+		assert_int_equal(vfio_read(&v, p->at + pos, out + 3 * i, size), size);
+		assert_memory_equal(out + 3 * i, in + i, size);
 	}
+	munmap(map, 8 * MiB);
 	free(in);
 	free(out);
 }
 
 static void a_fault_in_the_middle_ends_the_access_there(void **state)
 {
+	const struct part *p = *state;
 	size_t page = sysconf(_SC_PAGESIZE), i;
 	const size_t room[] = { 1, 7, 8, 15, 50, 63, 64, 65, 100, 127, page };
 	const size_t more[] = { 1, 33, 100, 70000 };
 	char *hole = page_before_hole() + page;
 	char *memory = malloc(page + 300);
-	ssize_t ret;
-	int k, m;
+	uint64_t pos = p->at + window_end(p) - 50;
 
-	for (k = 0; k < 2; k++) {
-		uint64_t pos = REGION(indexes[k]) + window_end(k) - 50;
+	for (i = 0; i < ARRAY_SIZE(room) * ARRAY_SIZE(more); i++) {
+		size_t there = room[i / ARRAY_SIZE(more)];
+		size_t count = there + more[i % ARRAY_SIZE(more)];
+		char *buf = hole - there;
 
-		for (i = 0; i < ARRAY_SIZE(room) * ARRAY_SIZE(more); i++) {
-			size_t there = room[i / ARRAY_SIZE(more)];
-			size_t count = there + more[i % ARRAY_SIZE(more)];
-			char *buf = hole - there;
+		/* A read returns what the buffer has room for. */
+		memset(memory, 0x11, page + 300);
+		vfio_write(&v, pos, memory, page + 300);
+		memset(buf, 0x33, there);
+		assert_int_equal(vfio_read(&v, pos, buf, count), there);
+		assert_memory_equal(buf, memory, there);
 
-			/* A read returns what the buffer has room for. */
-			memset(memory, 0x11, page + 300);
-			vfio_write(&v, pos, memory, page + 300);
-			memset(buf, 0x33, there);
-			ret = vfio_read(&v, pos, buf, count);
-			assert_int_equal(ret, there);
-			assert_memory_equal(buf, memory, there);
-
-			/*
-			 * A write changes as many bytes as it returns, and no
-			 * more.
-			 */
-			memset(buf, 0x22, there);
-			ret = vfio_write(&v, pos, buf, count);
-			assert_int_equal(ret, there);
-			memset(memory, 0x22, there);
-			buf = malloc(page + 300);
-			assert_int_equal(vfio_read(&v, pos, buf, there + 200),
-					 there + 200);
-			assert_memory_equal(buf, memory, there + 200);
-			free(buf);
-		}
-		/* A buffer that is not accessible at all. */
-		for (m = 0; m < 4; m++) {
-			assert_int_equal(vfio_read(&v, pos, hole, more[m]), -EFAULT);
-			assert_int_equal(vfio_write(&v, pos, hole, more[m]), -EFAULT);
-		}
-		/* In the tail, too. */
-		if (bars[k] < lengths[k] + page + 70000)
-			continue;
-		pos = REGION(indexes[k]) + lengths[k];
-		assert_int_equal(vfio_read(&v, pos, hole, 64), -EFAULT);
-		for (i = 0; i < ARRAY_SIZE(room); i++)
-			assert_int_equal(vfio_read(&v, pos, hole - room[i],
-						   room[i] + 70000), room[i]);
+		/* A write changes as many bytes as it returns, and no more. */
+		memset(buf, 0x22, there);
+		assert_int_equal(vfio_write(&v, pos, buf, count), there);
+		memset(memory, 0x22, there);
+		buf = malloc(page + 300);
+		assert_int_equal(vfio_read(&v, pos, buf, there + 200), there + 200);
+		assert_memory_equal(buf, memory, there + 200);
+		free(buf);
 	}
 	free(memory);
+	/* A buffer that is not accessible at all. */
+	for (i = 0; i < ARRAY_SIZE(more); i++) {
+		assert_int_equal(vfio_read(&v, pos, hole, more[i]), -EFAULT);
+		assert_int_equal(vfio_write(&v, pos, hole, more[i]), -EFAULT);
+	}
+	/* In the tail, too. */
+	if (p->bar < p->length + page + 70000)
+		return;
+	pos = p->at + p->length;
+	assert_int_equal(vfio_read(&v, pos, hole, 64), -EFAULT);
+	for (i = 0; i < ARRAY_SIZE(room); i++)
+		assert_int_equal(vfio_read(&v, pos, hole - room[i], room[i] + 70000),
+				 room[i]);
 }
 
 /* Fresh memory has no pages yet, and a file's are in the page cache. */
 static void pages_that_are_not_there_yet_are_brought_in(void **state)
 {
+	const struct part *p = *state;
 	const size_t size = 3 * MiB + 4099;
+	uint64_t pos = p->at + window_end(p) - MiB + 1;
 	char *in = malloc(size), *fresh;
-	int k, file;
+	int shared, file = memfd_create("pages", MFD_CLOEXEC);
 
-	file = memfd_create("pages", MFD_CLOEXEC);
 	assert_true(file >= 0);
-	for (k = 0; k < 4; k++) {
-		uint64_t pos = REGION(indexes[k % 2]) + window_end(k % 2) - MiB + 1;
-
-		fill(in, size, k);
+	assert_int_equal(ftruncate(file, size), 0);
+	for (shared = 0; shared < 2; shared++) {
+		fill(in, size, 2 * shared + p->index);
 		assert_int_equal(vfio_write(&v, pos, in, size), size);
 
-		/* Anonymous, and shared with a file. */
-		assert_int_equal(ftruncate(file, 0), 0);
-		assert_int_equal(ftruncate(file, size), 0);
-		fresh = mmap(NULL, size, RW,
-			     k < 2 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED,
-			     k < 2 ? -1 : file, 0);
+		fresh = mmap(NULL, size, RW, shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+			     shared ? file : -1, 0);
 		assert_true(fresh != MAP_FAILED);
 		assert_int_equal(vfio_read(&v, pos, fresh, size), size);
 		assert_memory_equal(fresh, in, size);
@@ -362,14 +336,13 @@ static long take_away(void *buf)
 static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
 {
 	char *buf = mmap(NULL, TAKEN, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t pos = ((const struct part *)*state)->at + 13;
 	struct beside *taker;
 	int i;
 
 	assert_true(buf != MAP_FAILED);
 	taker = beside(take_away, buf);
-	for (i = 0; i < 50; i++) {
-		uint64_t pos = REGION(indexes[i % 2]) + 13;
-
+	for (i = 0; i < 25; i++) {
 		assert_int_equal(vfio_read(&v, pos, buf, TAKEN), TAKEN);
 		assert_int_equal(vfio_write(&v, pos, buf, TAKEN), TAKEN);
 	}
@@ -382,9 +355,9 @@ static void vectors_are_read_and_written_in_a_row(void **state)
 {
 	char a[100], b[100], c[100], in[300], out[300];
 	struct iovec iov[3] = { { a, 100 }, { b, 100 }, { c, 100 } };
-	uint64_t pos = REGION(USEMEM) + lengths[0] - 150;
+	uint64_t pos = REGION(USEMEM) + usemem->length - 150;
 
-	only_if(bars[0] >= lengths[0] + 150);
+	only_if(usemem->bar >= usemem->length + 150);
 	fill(in, sizeof(in), 3);
 	memcpy(a, in, 100);
 	memcpy(b, in + 100, 100);
@@ -414,20 +387,17 @@ static long tear_writer(void *pos)
 
 static void an_aligned_word_is_never_torn(void **state)
 {
-	int k, i;
+	uint64_t pos = ((const struct part *)*state)->at + 4096, word = 0;
+	struct beside *writer;
+	int i;
 
-	for (k = 0; k < 2; k++) {
-		uint64_t pos = REGION(indexes[k]) + 4096, word = 0;
-		struct beside *writer;
-
-		vfio_write(&v, pos, &word, 8);
-		writer = beside(tear_writer, &pos);
-		for (i = 0; i < 20000; i++) {
-			assert_int_equal(vfio_read(&v, pos, &word, 8), 8);
-			assert_true(word == 0 || word == ~0ULL);
-		}
-		ended(writer);
+	vfio_write(&v, pos, &word, 8);
+	writer = beside(tear_writer, &pos);
+	for (i = 0; i < 20000; i++) {
+		assert_int_equal(vfio_read(&v, pos, &word, 8), 8);
+		assert_true(word == 0 || word == ~0ULL);
 	}
+	ended(writer);
 }
 
 /* A buffer in the GPU's own memory, which takes none of the machine's RAM. */
@@ -456,16 +426,23 @@ static void end_mover(pid_t pid)
 	assert_int_equal(WTERMSIG(status), SIGKILL);
 }
 
-/* Moves a GiB in a child, between @pos and the GiB at @buf of USEMEM. */
-static pid_t fork_mover(struct vfio *big, uint64_t pos, uint64_t buf, bool write)
+/* A transfer of a GiB between @pos and a buffer, the GiB at @buf of USEMEM. */
+struct transfer {
+	uint64_t pos;
+	uint64_t buf;
+	bool write;
+};
+
+/* Makes it in a child. */
+static pid_t fork_mover(struct vfio *big, const struct transfer *t)
 {
 	pid_t pid = fork();
 
 	assert_true(pid >= 0);
 	if (!pid) {
-		char *map = vfio_map(big, USEMEM, buf, GiB, RW, MAP_SHARED, NULL);
-		ssize_t ret = write ? pwrite(big->device, map, GiB, pos) :
-				      pread(big->device, map, GiB, pos);
+		char *map = vfio_map(big, USEMEM, t->buf, GiB, RW, MAP_SHARED, NULL);
+		ssize_t ret = t->write ? pwrite(big->device, map, GiB, t->pos) :
+					 pread(big->device, map, GiB, t->pos);
 
 		if (ret != GiB)
 			_exit(1);
@@ -496,11 +473,11 @@ static uint64_t moved(const volatile uint64_t *dst, uint64_t mark)
 }
 
 /* Returns false if the transfer was over when it was killed. */
-static bool kill_mover_once(struct vfio *big, uint64_t pos, uint64_t buf, bool write)
+static bool kill_mover(struct vfio *big, const struct transfer *t)
 {
 	/* Words that nothing else writes, different ones for each transfer. */
 	static uint64_t mark = 0x9e3779b97f4a7c15ULL;
-	uint64_t dst = write ? pos - REGION(USEMEM) : buf, killed, ended, i;
+	uint64_t dst = t->write ? t->pos - REGION(USEMEM) : t->buf, killed, ended, i;
 	volatile uint64_t *map;
 	pid_t pid;
 
@@ -508,7 +485,7 @@ static bool kill_mover_once(struct vfio *big, uint64_t pos, uint64_t buf, bool w
 	map = vfio_map(big, USEMEM, dst, GiB, RW, MAP_SHARED, NULL);
 	for (i = 0; i < GiB; i += MiB)
 		map[i / 8] = mark;
-	pid = fork_mover(big, pos, buf, write);
+	pid = fork_mover(big, t);
 	while (map[16 * MiB / 8] == mark) {
 		assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
 		usleep(1000);
@@ -527,22 +504,14 @@ static bool kill_mover_once(struct vfio *big, uint64_t pos, uint64_t buf, bool w
  * A transfer ends soon after the place where it is killed, if the kill comes in
  * its middle.
  */
-static void kill_mover(struct vfio *big, uint64_t pos, uint64_t buf, bool write)
-{
-	unsigned int tries = 0;
-
-	while (!kill_mover_once(big, pos, buf, write))
-		assert_true(++tries < 50);
-}
-
 static void moving_a_gigabyte_ends_early_when_killed(void **state)
 {
+	unsigned int tries = 0;
 	struct vfio big;
 
 	vfio_start(&big, "second");
-	kill_mover(&big, REGION(USEMEM), GiB, false);
-	kill_mover(&big, REGION(USEMEM), GiB, true);
-	kill_mover(&big, REGION(RESMEM), 0, false);
+	while (!kill_mover(&big, *state))
+		assert_true(++tries < 50);
 	vfio_stop(&big);
 }
 
@@ -708,26 +677,37 @@ static void first_uses_from_many_threads_share_their_mappings(void **state)
 	vfio_stop(&big);
 }
 
+/* One case for each part. */
+#define BOTH(name) \
+	VARIANT(name, name, NULL, NULL, &parts[0]), \
+	VARIANT(name##_in_resmem, name, NULL, NULL, &parts[1])
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(the_start_of_the_memory_is_right),
-	cmocka_unit_test(every_access_around_the_end_of_the_memory_is_right),
-	cmocka_unit_test(every_access_around_the_end_of_the_bar_is_right),
-	cmocka_unit_test(every_access_around_the_end_of_a_window_is_right),
-	cmocka_unit_test(beyond_the_bar_is_EINVAL),
+	BOTH(the_start_of_the_memory_is_right),
+	BOTH(every_access_around_the_end_of_the_memory_is_right),
+	BOTH(every_access_around_the_end_of_the_bar_is_right),
+	BOTH(every_access_around_the_end_of_a_window_is_right),
+	BOTH(beyond_the_bar_is_EINVAL),
 	cmocka_unit_test(nothing_is_nothing),
 	cmocka_unit_test(a_large_tail_reads_as_ones),
-	cmocka_unit_test(bulk_data_arrives_whole),
-	cmocka_unit_test(a_fault_in_the_middle_ends_the_access_there),
-	cmocka_unit_test(pages_that_are_not_there_yet_are_brought_in),
-	cmocka_unit_test(pages_that_are_taken_away_do_not_hold_an_access_up),
+	BOTH(bulk_data_arrives_whole),
+	BOTH(a_fault_in_the_middle_ends_the_access_there),
+	BOTH(pages_that_are_not_there_yet_are_brought_in),
+	BOTH(pages_that_are_taken_away_do_not_hold_an_access_up),
 	cmocka_unit_test(vectors_are_read_and_written_in_a_row),
-	cmocka_unit_test(an_aligned_word_is_never_torn),
+	BOTH(an_aligned_word_is_never_torn),
 };
+
+#define MOVED(name, ...) \
+	VARIANT(name, moving_a_gigabyte_ends_early_when_killed, NULL, NULL, \
+		&((struct transfer){ __VA_ARGS__ }))
 
 static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test(a_closed_gpus_memory_is_in_no_tlb),
 	cmocka_unit_test(bytes_of_a_partial_last_page_are_reached),
-	cmocka_unit_test(moving_a_gigabyte_ends_early_when_killed),
+	MOVED(moving_a_gigabyte_ends_early_when_killed, REGION(USEMEM), GiB, false),
+	MOVED(writing_a_gigabyte_ends_early_when_killed, REGION(USEMEM), GiB, true),
+	MOVED(reading_a_gigabyte_of_resmem_ends_early_when_killed, REGION(RESMEM), 0, false),
 	cmocka_unit_test(moving_gigabytes_leaves_the_cpu_to_others),
 	cmocka_unit_test(only_what_is_touched_is_mapped_and_until_close),
 	cmocka_unit_test(first_uses_from_many_threads_share_their_mappings),

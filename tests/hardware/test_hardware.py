@@ -194,7 +194,7 @@ DIFFERENT = {f"{program}::{case}" for program, cases in {
                           "a_misaligned_mapping_shows_the_right_memory_in_few_faults")],
     # An access that fails in its middle has failed as a whole. One that begins in the
     # memory ends with it, but here, a BAR has no more.
-    "rw": ("a_fault_in_the_middle_ends_the_access_there",),
+    "rw": ("a_fault_in_the_middle_ends_the_access_there", "a_fault_in_the_middle_ends_the_access_there_in_resmem"),
     # Its memory can be accessed without power and decoding.
     "gate": ("while_decoding_is_off_nothing_is_in_reach", "decoding_may_be_switched_by_a_byte",
              "decoding_may_be_switched_with_what_follows", "decoding_may_be_switched_with_what_precedes",
