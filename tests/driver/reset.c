@@ -20,6 +20,12 @@
 
 #define RW	(PROT_READ | PROT_WRITE)
 
+/* What varies between cases of one function. */
+struct variant {
+	unsigned int index;	/* of what is mapped */
+	bool closed;
+};
+
 static struct vfio v;
 
 static int setup(void **state)
@@ -42,27 +48,21 @@ static uint32_t model(uint64_t reg)
 	return val;
 }
 
-static void mappings_come_back_after_a_reset(void **state)
+static void mappings_come_back(void **state)
 {
-	static const unsigned int indexes[] = { USEMEM, RESMEM };
+	const struct variant *variant = *state;
 	size_t page = sysconf(_SC_PAGESIZE);
-	int k;
+	char *map = vfio_map(&v, variant->index, 0, 4 * page, RW, MAP_SHARED, NULL);
 
-	/* Without a carve-out, there is no resmem. */
-	for (k = 0; k < 2 && vfio_length(&v, indexes[k]); k++) {
-		char *map = vfio_map(&v, indexes[k], 0, 4 * page, RW,
-				     MAP_SHARED, NULL);
-
-		strcpy(map, "before");
-		assert_int_equal(vfio_reset(&v), 0);
-		assert_string_equal(map, "before");
-		strcpy(map + page, "after");
-		assert_string_equal(map + page, "after");
-		assert_int_equal(vfio_reset(&v), 0);
-		assert_int_equal(vfio_reset(&v), 0);
-		assert_string_equal(map + page, "after");
-		munmap(map, 4 * page);
-	}
+	strcpy(map, "before");
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_string_equal(map, "before");
+	strcpy(map + page, "after");
+	assert_string_equal(map + page, "after");
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_int_equal(vfio_reset(&v), 0);
+	assert_string_equal(map + page, "after");
+	munmap(map, 4 * page);
 }
 
 static void reads_and_writes_go_on_after_a_reset(void **state)
@@ -115,34 +115,44 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 	vfio_stop(&other);
 }
 
-/* As in vfio-pci, unbinding waits for the last user. */
-static void unbinding_waits_until_the_device_is_closed(void **state)
+/* As in vfio-pci, unbinding waits for the last user, which may be a mapping. */
+static void unbinding_waits(void **state)
 {
-	struct vfio other;
+	const struct variant *variant = *state;
+	uint64_t at = REGION(variant->index) + 512;
 	char word[8] = "waiting", back[8];
+	struct vfio other;
 	char *map;
 	int status;
 	pid_t pid;
 
 	vfio_start(&other, "second");
-	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	map = vfio_map(&other, variant->index, 0, 65536, RW, MAP_SHARED, NULL);
+	if (variant->closed)
+		vfio_close(&other);
 	pid = fork();
 	if (!pid) {
 		/* The child must not keep the device open. */
 		munmap(map, 65536);
-		vfio_close(&other);
+		if (!variant->closed)
+			vfio_close(&other);
 		_exit(gpu_unbind(other.gpu) ? 1 : 0);
 	}
 	sleep(1);
 	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
 
 	/* Everything still works meanwhile. */
-	assert_int_equal(vfio_write(&other, REGION(USEMEM) + 512, word, 8), 8);
-	assert_string_equal(map + 512, "waiting");
-	assert_int_equal(vfio_read(&other, REGION(RESMEM), back, 8), 8);
+	strcpy(map, "still mine");
+	assert_string_equal(map, "still mine");
+	if (!variant->closed) {
+		assert_int_equal(vfio_write(&other, at, word, 8), 8);
+		assert_string_equal(map + 512, "waiting");
+		assert_int_equal(vfio_read(&other, REGION(RESMEM), back, 8), 8);
+	}
 
 	munmap(map, 65536);
-	vfio_close(&other);
+	if (!variant->closed)
+		vfio_close(&other);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
 	assert_false(gpu_bound(other.gpu));
@@ -150,30 +160,6 @@ static void unbinding_waits_until_the_device_is_closed(void **state)
 	/* It can be bound again. */
 	vfio_start(&other, "second");
 	vfio_stop(&other);
-}
-
-static void a_mapping_alone_keeps_the_device_in_use(void **state)
-{
-	struct vfio other;
-	char *map;
-	int status;
-	pid_t pid;
-
-	vfio_start(&other, "second");
-	map = vfio_map(&other, RESMEM, 0, 65536, RW, MAP_SHARED, NULL);
-	vfio_close(&other);
-	pid = fork();
-	if (!pid) {
-		munmap(map, 65536);
-		_exit(gpu_unbind(other.gpu) ? 1 : 0);
-	}
-	sleep(1);
-	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
-	strcpy(map, "still mine");
-	assert_string_equal(map, "still mine");
-	munmap(map, 65536);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
 }
 
 static void the_module_can_not_go_while_a_device_is_open(void **state)
@@ -219,29 +205,19 @@ static void two_gpus_at_once_keep_their_memory_apart(void **state)
 	vfio_stop(&other);
 }
 
-static int low_power(struct vfio *dev, uint32_t feature)
-{
-	struct vfio_device_feature f = {
-		.argsz = sizeof(f),
-		.flags = VFIO_DEVICE_FEATURE_SET | feature,
-	};
-
-	return ioctl(dev->device, VFIO_DEVICE_FEATURE, &f) ? -errno : 0;
-}
-
 static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **state)
 {
 	char *map = vfio_map(&v, USEMEM, 256 * MiB, 65536, RW, MAP_SHARED, NULL);
 	uint64_t word = 0x0123456789abcdef, back = 0;
 
 	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 256 * MiB, &word, 8), 8);
-	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY), 0);
+	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, NULL, 0), 0);
 	assert_true(raises_sigbus(touch_read, map));
 	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 256 * MiB, &back, 8), 8);
 	assert_int_equal(back, word);
 	/* The GPU is awake only for the read. */
 	assert_true(raises_sigbus(touch_read, map));
-	assert_int_equal(low_power(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT), 0);
+	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, NULL, 0), 0);
 	assert_int_equal(*(uint64_t *)map, word);
 	munmap(map, 65536);
 }
@@ -306,17 +282,25 @@ static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state
 	munmap(map, 4096);
 }
 
+#define LIKE(function, name, ...) \
+	VARIANT(name, function, NULL, NULL, &((struct variant){ __VA_ARGS__ }))
+
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(mappings_come_back_after_a_reset),
+	LIKE(mappings_come_back, mappings_come_back_after_a_reset, .index = USEMEM),
 	cmocka_unit_test(reads_and_writes_go_on_after_a_reset),
 	cmocka_unit_test(in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device),
+};
+
+static const struct CMUnitTest resmem_tests[] = {
+	LIKE(mappings_come_back, mappings_of_resmem_come_back_after_a_reset, .index = RESMEM),
 };
 
 static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test(a_reset_reaches_the_device),
 	cmocka_unit_test(a_hot_reset_clears_the_registers_and_keeps_the_memory),
-	cmocka_unit_test(unbinding_waits_until_the_device_is_closed),
-	cmocka_unit_test(a_mapping_alone_keeps_the_device_in_use),
+	LIKE(unbinding_waits, unbinding_waits_until_the_device_is_closed, .index = USEMEM),
+	LIKE(unbinding_waits, a_mapping_alone_keeps_the_device_in_use, .index = RESMEM,
+	     .closed = true),
 	cmocka_unit_test(the_module_can_not_go_while_a_device_is_open),
 	cmocka_unit_test(two_gpus_at_once_keep_their_memory_apart),
 	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
@@ -328,6 +312,7 @@ static const struct CMUnitTest late[] = {
 
 const struct case_group groups[] = {
 	{ "", CASES(tests), setup, teardown },
+	{ "carve-out", CASES(resmem_tests), setup, teardown },
 	{ "lab", CASES(lab_tests), setup, teardown },
 	{ "lab late", CASES(late), setup, teardown },
 	{ }
