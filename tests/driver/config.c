@@ -139,6 +139,12 @@ static int setup(void **state)
 	return 0;
 }
 
+static int setup_values(void **state)
+{
+	set_fake_bars();
+	return 0;
+}
+
 static int teardown(void **state)
 {
 	if (other.device >= 0)
@@ -146,7 +152,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void compare_all_reads(void)
+static void every_width_agrees_with_bytewise_reads_below_0x40(void **state)
 {
 	uint8_t bytes[HEADER + WIDEST], seen[WIDEST];
 	unsigned int at, width;
@@ -162,17 +168,6 @@ static void compare_all_reads(void)
 				assert_int_equal(seen[width], 0xa5);
 		}
 	}
-}
-
-static void every_width_agrees_with_bytewise_reads_below_0x40(void **state)
-{
-	compare_all_reads();
-}
-
-static void every_width_agrees_after_values_were_written(void **state)
-{
-	set_fake_bars();
-	compare_all_reads();
 }
 
 static void the_whole_config_space_in_one_read_is_its_bytes(void **state)
@@ -312,53 +307,44 @@ static void put64_by(unsigned int at, uint64_t val, unsigned int width)
 				 width);
 }
 
-static const unsigned int fake_bars[] = {
-	PCI_BASE_ADDRESS_2, PCI_BASE_ADDRESS_4
-};
+static unsigned int fake_bars[] = { PCI_BASE_ADDRESS_2, PCI_BASE_ADDRESS_4 };
 
 static void writing_all_ones_sizes_a_bar_at_every_width(void **state)
 {
+	const unsigned int at = *(const unsigned int *)*state;
 	const uint32_t ones = UINT32_MAX;
-	unsigned int i, width;
+	unsigned int width;
 
-	for (i = 0; i < 2; i++) {
-		unsigned int at = fake_bars[i];
-
-		for (width = 1; width <= 8; width *= 2) {
-			put64_by(at, UINT64_MAX, width);
-			assert_int_equal(get64(at), masked(UINT64_MAX, at));
-			put64_by(at, 0, width);
-			assert_int_equal(get64(at), FLAGS);
-		}
-
-		/* As firmware does: one half, then the other. */
-		write_bytes(at, &ones, 4);
-		assert_int_equal(get64(at), masked(UINT32_MAX, at));
-		put64(at, 0);
-		write_bytes(at + 4, &ones, 4);
-		assert_int_equal(get64(at), masked((uint64_t)ones << 32, at));
-		put64(at, 0);
+	for (width = 1; width <= 8; width *= 2) {
+		put64_by(at, UINT64_MAX, width);
+		assert_int_equal(get64(at), masked(UINT64_MAX, at));
+		put64_by(at, 0, width);
+		assert_int_equal(get64(at), FLAGS);
 	}
+
+	/* As firmware does: one half, then the other. */
+	write_bytes(at, &ones, 4);
+	assert_int_equal(get64(at), masked(UINT32_MAX, at));
+	put64(at, 0);
+	write_bytes(at + 4, &ones, 4);
+	assert_int_equal(get64(at), masked((uint64_t)ones << 32, at));
 }
 
 static void low_bits_read_as_flags_whatever_is_written(void **state)
 {
-	unsigned int i, k;
+	const unsigned int *at = *state;
+	const size_t k = at - fake_bars;
+	const uint64_t size = bar_sizes[k], low[] = {
+		0, 1, 0xf, 0x10, 0xfff, size - 1, size, size + 1,
+		0x123456789abcdef0, 0x8000000000000000, UINT64_MAX - 0xc,
+	};
+	size_t i;
 
-	for (k = 0; k < 2; k++) {
-		const uint64_t size = bar_sizes[k], low[] = {
-			0, 1, 0xf, 0x10, 0xfff, size - 1, size, size + 1,
-			0x123456789abcdef0, 0x8000000000000000, UINT64_MAX - 0xc,
-		};
-
-		for (i = 0; i < ARRAY_SIZE(low); i++) {
-			put64(fake_bars[k], low[i]);
-			assert_int_equal(get64(fake_bars[k]),
-					 masked(low[i], fake_bars[k]));
-			/* The other BAR is a register of its own. */
-			assert_int_equal(get64(fake_bars[!k]), FLAGS);
-			put64(fake_bars[k], 0);
-		}
+	for (i = 0; i < ARRAY_SIZE(low); i++) {
+		put64(*at, low[i]);
+		assert_int_equal(get64(*at), masked(low[i], *at));
+		/* The other BAR is a register of its own. */
+		assert_int_equal(get64(fake_bars[!k]), FLAGS);
 	}
 }
 
@@ -659,18 +645,13 @@ static uint64_t size_other(unsigned int at)
 
 static void the_size_found_by_sizing_is_that_of_the_region(void **state)
 {
-	static const char *const names[] = { "second", "odd", "s1h", "s33" };
 	struct vfio_region r;
-	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(names); i++) {
-		vfio_start(&other, names[i]);
-		vfio_region(&other, RESMEM, &r);
-		assert_int_equal(size_other(PCI_BASE_ADDRESS_2), r.size);
-		vfio_region(&other, USEMEM, &r);
-		assert_int_equal(size_other(PCI_BASE_ADDRESS_4), r.size);
-		vfio_stop(&other);
-	}
+	vfio_start(&other, *state);
+	vfio_region(&other, RESMEM, &r);
+	assert_int_equal(size_other(PCI_BASE_ADDRESS_2), r.size);
+	vfio_region(&other, USEMEM, &r);
+	assert_int_equal(size_other(PCI_BASE_ADDRESS_4), r.size);
 }
 
 static void without_gpu_memory_nothing_is_emulated(void **state)
@@ -801,17 +782,25 @@ static void ioeventfds_are_ENOTTY_for_every_region(void **state)
 }
 
 #define TEST(fn)	cmocka_unit_test_setup_teardown(fn, setup, teardown)
+/* One case for each fake BAR. */
+#define BOTH(name) \
+	VARIANT(name, name, setup, teardown, &fake_bars[0]), \
+	VARIANT(name##_in_bar4, name, setup, teardown, &fake_bars[1])
+#define SIZED(gpu) \
+	VARIANT(the_size_found_by_sizing_##gpu##_is_that_of_the_region, \
+		the_size_found_by_sizing_is_that_of_the_region, setup, teardown, #gpu)
 
 static const struct CMUnitTest tests[] = {
 	TEST(every_width_agrees_with_bytewise_reads_below_0x40),
-	TEST(every_width_agrees_after_values_were_written),
+	VARIANT(every_width_agrees_after_values_were_written,
+		every_width_agrees_with_bytewise_reads_below_0x40, setup_values, teardown, NULL),
 	TEST(the_whole_config_space_in_one_read_is_its_bytes),
 	TEST(reading_24_bytes_at_0x10_shows_all_three_bars),
 	TEST(every_write_that_touches_a_fake_bar_is_its_bytes),
 	TEST(writing_12_bytes_at_0x14_writes_bar1_and_all_of_bar2),
 	TEST(writing_across_0x28_leaves_what_is_behind_alone),
-	TEST(writing_all_ones_sizes_a_bar_at_every_width),
-	TEST(low_bits_read_as_flags_whatever_is_written),
+	BOTH(writing_all_ones_sizes_a_bar_at_every_width),
+	BOTH(low_bits_read_as_flags_whatever_is_written),
 	TEST(the_device_does_not_see_what_is_written),
 	TEST(opening_clears_the_bars),
 	TEST(a_reset_by_ioctl_clears_the_bars),
@@ -828,7 +817,10 @@ static const struct CMUnitTest tests[] = {
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	TEST(the_size_found_by_sizing_is_that_of_the_region),
+	SIZED(second),
+	SIZED(odd),
+	SIZED(s1h),
+	SIZED(s33),
 	TEST(binding_again_clears_the_bars),
 	TEST(a_hot_reset_clears_the_bars),
 	TEST(beyond_the_end_is_what_vfio_pci_core_makes_of_it),
