@@ -30,9 +30,6 @@ static struct vfio v = { .device = -1 };
 static size_t page;
 static uint64_t resmem_phys;
 
-/* Both parts. */
-static const unsigned int indexes[] = { USEMEM, RESMEM };
-
 static uint64_t part_phys(unsigned int index)
 {
 	return index == RESMEM ? resmem_phys : v.gpu->base;
@@ -105,26 +102,22 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void bad_pages_of_both_parts_are_told_with_their_address(void **state)
+static void bad_pages_are_told_with_their_address(void **state)
 {
-	size_t i;
+	const unsigned int index = *(const unsigned int *)*state;
+	uint64_t phys = part_phys(index);
+	char *map = vfio_map(&v, index, 0, 64 * page, RW, MAP_SHARED, NULL);
 
-	for (i = 0; i < 2; i++) {
-		uint64_t phys = part_phys(indexes[i]);
-		char *map = vfio_map(&v, indexes[i], 0, 64 * page, RW,
-				     MAP_SHARED, NULL);
-
-		strcpy(map + 8 * page, "next to it");
-		strcpy(map + 7 * page, "bad");
-		assert_told(map + 7 * page, phys + 7 * page);
-		/* The first and the last page of the mapping. */
-		assert_told(map, phys);
-		assert_told(map + 63 * page, phys + 63 * page);
-		/* Beside it, and outside of it. */
-		assert_string_equal(map + 8 * page, "next to it");
-		assert_not_told(phys + 64 * page);
-		munmap(map, 64 * page);
-	}
+	strcpy(map + 8 * page, "next to it");
+	strcpy(map + 7 * page, "bad");
+	assert_told(map + 7 * page, phys + 7 * page);
+	/* The first and the last page of the mapping. */
+	assert_told(map, phys);
+	assert_told(map + 63 * page, phys + 63 * page);
+	/* Beside it, and outside of it. */
+	assert_string_equal(map + 8 * page, "next to it");
+	assert_not_told(phys + 64 * page);
+	munmap(map, 64 * page);
 }
 
 static void the_offset_of_the_mapping_counts(void **state)
@@ -303,45 +296,34 @@ static ssize_t write_at(struct vfio *dev, unsigned int index, uint64_t at,
 /* The kernel would not survive a load from it. */
 static void a_bad_page_is_not_read_by_the_kernel(void **state)
 {
+	const unsigned int index = *(const unsigned int *)*state;
+	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	char *buf = malloc(4 * page), *data = malloc(4 * page);
-	size_t i;
 
 	fill(data, 4 * page, 5);
-	for (i = 0; i < 2; i++) {
-		unsigned int index = indexes[i];
-		uint64_t phys = part_phys(indexes[i]);
-		char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED,
-				     NULL);
+	memcpy(map + 4 * page, data, 4 * page);
+	assert_int_equal(read_at(&v, index, 5 * page, buf, page), page);
+	assert_told(map + 5 * page, part_phys(index) + 5 * page);
 
-		memcpy(map + 4 * page, data, 4 * page);
-		assert_int_equal(read_at(&v, index, 5 * page, buf, page), page);
-		assert_told(map + 5 * page, phys + 5 * page);
+	/* In it, to its last byte, and from it on. */
+	assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, index, 6 * page - 1, buf, 1), -EIO);
+	assert_int_equal(read_at(&v, index, 5 * page, buf, 2 * page), -EIO);
+	/* Those beside it. A longer access ends at it. */
+	assert_int_equal(read_at(&v, index, 4 * page, buf, page), page);
+	assert_memory_equal(buf, data, page);
+	assert_int_equal(read_at(&v, index, 6 * page, buf, page), page);
+	assert_memory_equal(buf, data + 2 * page, page);
+	assert_int_equal(read_at(&v, index, 4 * page, buf, 4 * page), page);
+	assert_int_equal(read_at(&v, index, 5 * page - 4, buf, 8), 4);
 
-		/* In it, to its last byte, and from it on. */
-		assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
-		assert_int_equal(read_at(&v, index, 6 * page - 1, buf, 1), -EIO);
-		assert_int_equal(read_at(&v, index, 5 * page, buf, 2 * page),
-				 -EIO);
-		/* Those beside it. A longer access ends at it. */
-		assert_int_equal(read_at(&v, index, 4 * page, buf, page), page);
-		assert_memory_equal(buf, data, page);
-		assert_int_equal(read_at(&v, index, 6 * page, buf, page), page);
-		assert_memory_equal(buf, data + 2 * page, page);
-		assert_int_equal(read_at(&v, index, 4 * page, buf, 4 * page),
-				 page);
-		assert_int_equal(read_at(&v, index, 5 * page - 4, buf, 8), 4);
-
-		/* A store to a part of a line would need the rest of it. */
-		assert_int_equal(write_at(&v, index, 5 * page, data, 64), -EIO);
-		assert_int_equal(write_at(&v, index, 5 * page, data, page - 1),
-				 -EIO);
-		assert_int_equal(write_at(&v, index, 5 * page + 1, data, page),
-				 -EIO);
-		assert_int_equal(write_at(&v, index, 4 * page, data, page + 8),
-				 page);
-		assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
-		munmap(map, 16 * page);
-	}
+	/* A store to a part of a line would need the rest of it. */
+	assert_int_equal(write_at(&v, index, 5 * page, data, 64), -EIO);
+	assert_int_equal(write_at(&v, index, 5 * page, data, page - 1), -EIO);
+	assert_int_equal(write_at(&v, index, 5 * page + 1, data, page), -EIO);
+	assert_int_equal(write_at(&v, index, 4 * page, data, page + 8), page);
+	assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
+	munmap(map, 16 * page);
 	free(buf);
 	free(data);
 }
@@ -361,55 +343,45 @@ static long read_beside(void *arg)
 /* The table is asked when the memory can be accessed, not before the wait. */
 static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 {
-	struct waiting_read r = { .buf = malloc(page) };
-	size_t i;
+	const unsigned int index = *(const unsigned int *)*state;
+	struct waiting_read r = { .at = REGION(index) + page, .buf = malloc(page) };
+	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
+	struct bad_page bad = { part_phys(index) + page, 1 };
+	struct beside *read;
+	bool again;
 
-	for (i = 0; i < 2; i++) {
-		char *map = vfio_map(&v, indexes[i], 0, 16 * page, RW,
-				     MAP_SHARED, NULL);
-		struct bad_page bad = { part_phys(indexes[i]) + page, 1 };
-		struct beside *read;
-		bool again;
-
-		do {
-			waits_begin();
-			vfio_unready_after_resets(&v);
-			assert_int_equal(vfio_reset(&v), 0);
-			r.at = REGION(indexes[i]) + page;
-			read = beside(read_beside, &r);
-			assert_waits(read);
-			raises_sigbus(poison_it, &bad);
-			vfio_make_ready(&v);
-			again = waits_again();
-			assert_true(ended(read) == -EIO || again);
-		} while (again);
-		assert_int_equal(vfio_read(&v, r.at - page, r.buf, page), page);
-		munmap(map, 16 * page);
-	}
+	do {
+		waits_begin();
+		vfio_unready_after_resets(&v);
+		assert_int_equal(vfio_reset(&v), 0);
+		read = beside(read_beside, &r);
+		assert_waits(read);
+		raises_sigbus(poison_it, &bad);
+		vfio_make_ready(&v);
+		again = waits_again();
+		assert_true(ended(read) == -EIO || again);
+	} while (again);
+	assert_int_equal(vfio_read(&v, r.at - page, r.buf, page), page);
+	munmap(map, 16 * page);
 	free(r.buf);
 }
 
 /* Only a scrub writes whole cache lines for sure. */
 static void overwritten_a_bad_page_stays_bad(void **state)
 {
+	const unsigned int index = *(const unsigned int *)*state;
+	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	char *buf = malloc(2 * page), *data = malloc(2 * page);
-	size_t i;
 
 	fill(data, 2 * page, 6);
-	for (i = 0; i < 2; i++) {
-		unsigned int index = indexes[i];
-		char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED,
-				     NULL);
-
-		assert_told(map + page, part_phys(index) + page);
-		assert_int_equal(write_at(&v, index, page, data, page), -EIO);
-		/* A longer write ends before it. */
-		assert_int_equal(write_at(&v, index, 7, data, 2 * page), page - 7);
-		assert_int_equal(read_at(&v, index, page, buf, 8), -EIO);
-		assert_int_equal(read_at(&v, index, 7, buf, page - 7), page - 7);
-		assert_memory_equal(buf, data, page - 7);
-		munmap(map, 16 * page);
-	}
+	assert_told(map + page, part_phys(index) + page);
+	assert_int_equal(write_at(&v, index, page, data, page), -EIO);
+	/* A longer write ends before it. */
+	assert_int_equal(write_at(&v, index, 7, data, 2 * page), page - 7);
+	assert_int_equal(read_at(&v, index, page, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, index, 7, buf, page - 7), page - 7);
+	assert_memory_equal(buf, data, page - 7);
+	munmap(map, 16 * page);
 	free(buf);
 	free(data);
 }
@@ -541,9 +513,13 @@ static void an_error_is_an_error_and_breaks_nothing(void **state)
 
 /* Each test with a newly bound GPU, because bad pages stay bad until then. */
 #define test(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
+/* One case for each part. */
+#define both(name) \
+	VARIANT(name, name, setup, teardown, &(unsigned int){ USEMEM }), \
+	VARIANT(name##_in_resmem, name, setup, teardown, &(unsigned int){ RESMEM })
 
 static const struct CMUnitTest reported[] = {
-	test(bad_pages_of_both_parts_are_told_with_their_address),
+	both(bad_pages_are_told_with_their_address),
 	test(the_offset_of_the_mapping_counts),
 	test(a_bad_page_in_a_huge_mapping_is_told_by_itself),
 	test(after_a_bad_page_the_others_go_on),
@@ -552,9 +528,9 @@ static const struct CMUnitTest reported[] = {
 	test(a_mapping_without_the_file_descriptor_is_told),
 	test(each_gpu_has_its_own_errors),
 	test(of_a_closed_gpu_the_log_alone_is_told),
-	test(a_bad_page_is_not_read_by_the_kernel),
-	test(a_page_that_goes_bad_while_a_read_waits_is_not_read),
-	test(overwritten_a_bad_page_stays_bad),
+	both(a_bad_page_is_not_read_by_the_kernel),
+	both(a_page_that_goes_bad_while_a_read_waits_is_not_read),
+	both(overwritten_a_bad_page_stays_bad),
 	test(a_page_stays_bad_until_the_gpu_is_unbound),
 	test(with_too_many_bad_pages_all_count_as_bad),
 	test(after_a_scrub_too_many_bad_pages_are_good),
