@@ -25,7 +25,13 @@
 
 static struct vfio v = { .device = -1 };
 static size_t page;
-static uint64_t resmem_phys;
+
+/* A part of the memory of "gh200": its region, physical address and bytes. */
+static struct part {
+	unsigned int region;
+	uint64_t phys;
+	uint64_t length;
+} parts[] = { { USEMEM, 0, 1536 * MiB }, { RESMEM, 0, 1280 * MiB } };
 
 /* Returns a file descriptor or a negative errno. */
 static int export(struct vfio *dev, unsigned int region, uint64_t offset,
@@ -114,7 +120,8 @@ static int teardown(void **state)
 static int open_gpu(void **state)
 {
 	vfio_start(&v, "gh200");
-	resmem_phys = v.gpu->base + v.gpu->size - 1280 * MiB;
+	parts[0].phys = v.gpu->base;
+	parts[1].phys = v.gpu->base + v.gpu->size - parts[1].length;
 	return 0;
 }
 
@@ -126,42 +133,36 @@ static int close_gpu(void **state)
 	return 0;
 }
 
-static void the_importer_gets_the_addresses_of_both_parts(void **state)
+static void the_importer_gets_the_addresses(void **state)
 {
 	static const char text[] = "what the importer's device would read";
+	const struct part *p = *state;
 	char back[sizeof(text)];
 	struct importer_map m;
-	size_t i;
+	int dmabuf, importer;
 
-	for (i = 0; i < 2; i++) {
-		unsigned int region = i ? RESMEM : USEMEM;
-		uint64_t phys = i ? resmem_phys : v.gpu->base;
-		uint64_t length = i ? 1280 * MiB : 1536 * MiB;
-		int dmabuf, importer;
+	/* Some pages in the middle. */
+	dmabuf = must_export(&v, p->region, 3 * page, 5 * page);
+	assert_int_equal(lseek(dmabuf, 0, SEEK_END), 5 * page);
+	importer = import(dmabuf, v.gpu);
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, p->phys + 3 * page, 5 * page);
+	assert_int_equal(vfio_write(&v, REGION(p->region) + 3 * page, text,
+				    sizeof(text)), sizeof(text));
+	host_peek(m.entries[0].address, back, sizeof(back));
+	assert_string_equal(back, text);
+	assert_int_equal(ioctl(importer, IMPORTER_UNMAP), 0);
+	close(importer);
+	close(dmabuf);
 
-		/* Some pages in the middle. */
-		dmabuf = must_export(&v, region, 3 * page, 5 * page);
-		assert_int_equal(lseek(dmabuf, 0, SEEK_END), 5 * page);
-		importer = import(dmabuf, v.gpu);
-		assert_int_equal(map(importer, &m), 0);
-		assert_one_entry(&m, phys + 3 * page, 5 * page);
-		assert_int_equal(vfio_write(&v, REGION(region) + 3 * page, text,
-					    sizeof(text)), sizeof(text));
-		host_peek(m.entries[0].address, back, sizeof(back));
-		assert_string_equal(back, text);
-		assert_int_equal(ioctl(importer, IMPORTER_UNMAP), 0);
-		close(importer);
-		close(dmabuf);
-
-		/* All of it. */
-		dmabuf = must_export(&v, region, 0, length);
-		importer = import(dmabuf, v.gpu);
-		assert_int_equal(map(importer, &m), 0);
-		assert_one_entry(&m, phys, length);
-		close(dmabuf);
-		assert_true(state_of(importer).mapped);
-		close(importer);
-	}
+	/* All of it. */
+	dmabuf = must_export(&v, p->region, 0, p->length);
+	importer = import(dmabuf, v.gpu);
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, p->phys, p->length);
+	close(dmabuf);
+	assert_true(state_of(importer).mapped);
+	close(importer);
 }
 
 static void several_ranges_make_one_dma_buf(void **state)
@@ -194,41 +195,33 @@ static void several_ranges_make_one_dma_buf(void **state)
 
 static void what_is_no_memory_is_refused(void **state)
 {
+	const struct part *p = *state;
+
+	/* The BAR extends beyond the end of the memory. */
+	assert_int_equal(export(&v, p->region, p->length, page), -EINVAL);
+	assert_int_equal(export(&v, p->region, p->length - page, 2 * page), -EINVAL);
+	assert_int_equal(export(&v, p->region, 0, 2 * GiB), -EINVAL);
+	assert_int_equal(export(&v, p->region, 8 * GiB, page), -EINVAL);
+	assert_true(export(&v, p->region, -page, 2 * page) < 0);
+	assert_true(export(&v, p->region, -page, page) < 0);
+	assert_true(export(&v, p->region, page, -page) < 0);
+	assert_true(export(&v, p->region, 0, 1ULL << 63) < 0);
+	assert_int_equal(export(&v, p->region, 0, 0), -EINVAL);
+	assert_int_equal(export(&v, p->region, page / 2, page), -EINVAL);
+	assert_int_equal(export(&v, p->region, 0, page + 1), -EINVAL);
+	close(must_export(&v, p->region, p->length - page, page));
+}
+
+static void what_is_no_fake_bar_or_no_range_is_refused(void **state)
+{
 	struct dma_range first = { 0, page };
-	static const uint64_t lengths[] = { 1536 * MiB, 1280 * MiB };
-	size_t i;
-	int fd;
-
-	for (i = 0; i < 2; i++) {
-		unsigned int region = i ? RESMEM : USEMEM;
-		uint64_t length = lengths[i];
-
-		/* The BAR extends beyond the end of the memory. */
-		assert_int_equal(export(&v, region, length, page), -EINVAL);
-		assert_int_equal(export(&v, region, length - page, 2 * page),
-				 -EINVAL);
-		assert_int_equal(export(&v, region, 0, 2 * GiB), -EINVAL);
-		assert_int_equal(export(&v, region, 8 * GiB, page), -EINVAL);
-		assert_true(export(&v, region, -page, 2 * page) < 0);
-		assert_true(export(&v, region, -page, page) < 0);
-		assert_true(export(&v, region, page, -page) < 0);
-		assert_true(export(&v, region, 0, 1ULL << 63) < 0);
-		assert_int_equal(export(&v, region, 0, 0), -EINVAL);
-		assert_int_equal(export(&v, region, page / 2, page), -EINVAL);
-		assert_int_equal(export(&v, region, 0, page + 1), -EINVAL);
-		fd = must_export(&v, region, length - page, page);
-		close(fd);
-	}
 
 	assert_int_equal(vfio_dma_buf(&v, USEMEM, 0, 0, &first), -EINVAL);
 	assert_int_equal(vfio_dma_buf(&v, USEMEM, 1, 1, &first), -EINVAL);
 	/* The upper halves of the fake BARs, the ROM, and beyond. */
-	assert_int_equal(export(&v, VFIO_PCI_BAR3_REGION_INDEX, 0, page),
-			 -ENODEV);
-	assert_int_equal(export(&v, VFIO_PCI_BAR5_REGION_INDEX, 0, page),
-			 -ENODEV);
-	assert_int_equal(export(&v, VFIO_PCI_ROM_REGION_INDEX, 0, page),
-			 -ENODEV);
+	assert_int_equal(export(&v, VFIO_PCI_BAR3_REGION_INDEX, 0, page), -ENODEV);
+	assert_int_equal(export(&v, VFIO_PCI_BAR5_REGION_INDEX, 0, page), -ENODEV);
+	assert_int_equal(export(&v, VFIO_PCI_ROM_REGION_INDEX, 0, page), -ENODEV);
 	assert_int_equal(export(&v, UINT32_MAX, 0, page), -ENODEV);
 }
 
@@ -250,52 +243,36 @@ static void a_page_that_is_not_all_memory_is_refused(void **state)
 	vfio_stop(&odd);
 }
 
-static void the_devices_own_bars_are_exported_as_ever(void **state)
+/* A BAR of the device's own, which begins where the kernel says. */
+struct own_bar {
+	const char *gpu;
+	unsigned int region;
+	uint64_t size;
+};
+
+static void a_bar_of_the_devices_own_is_exported_as_ever(void **state)
 {
-	static const struct {
-		const char *gpu;
-		unsigned int region;
-		unsigned int line;
-		uint64_t size;
-	} bars[] = {
-		{ "gh200", 0, 0, BAR0_SIZE },
-		/*
-		 * Without resmem, and without any memory: the device's own
-		 * BAR2.
-		 */
-		{ "nodefect", 2, 2, 64 * KiB },
-		{ "none", 2, 2, 64 * KiB },
-	};
+	const struct own_bar *bar = *state;
+	char path[64], line[128];
 	struct importer_map m;
-	char line[128];
-	uint64_t start;
-	size_t i, k;
+	int dmabuf, importer;
+	unsigned int i;
+	FILE *f;
 
-	close_gpu(NULL);
-	for (i = 0; i < ARRAY_SIZE(bars); i++) {
-		char path[64];
-		struct vfio dev;
-		FILE *f;
-		int dmabuf, importer;
-
-		vfio_start(&dev, bars[i].gpu);
-		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource",
-			 dev.gpu->addr);
-		f = fopen(path, "r");
-		assert_non_null(f);
-		for (k = 0; k <= bars[i].line; k++)
-			assert_non_null(fgets(line, sizeof(line), f));
-		fclose(f);
-		start = strtoull(line, NULL, 0);
-		dmabuf = must_export(&dev, bars[i].region, 0, bars[i].size);
-		importer = import(dmabuf, dev.gpu);
-		assert_int_equal(map(importer, &m), 0);
-		assert_one_entry(&m, start, bars[i].size);
-		assert_true(export(&dev, bars[i].region, bars[i].size, page) < 0);
-		close(importer);
-		close(dmabuf);
-		vfio_stop(&dev);
-	}
+	vfio_start(&v, bar->gpu);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource", v.gpu->addr);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	for (i = 0; i <= bar->region; i++)
+		assert_non_null(fgets(line, sizeof(line), f));
+	fclose(f);
+	dmabuf = must_export(&v, bar->region, 0, bar->size);
+	importer = import(dmabuf, v.gpu);
+	assert_int_equal(map(importer, &m), 0);
+	assert_one_entry(&m, strtoull(line, NULL, 0), bar->size);
+	assert_true(export(&v, bar->region, bar->size, page) < 0);
+	close(importer);
+	close(dmabuf);
 }
 
 static void an_importer_that_can_not_let_go_is_refused(void **state)
@@ -363,7 +340,7 @@ static void without_memory_in_the_command_register_it_is_revoked(void **state)
 	late = must_export(&v, USEMEM, 0, page);
 	assert_int_equal(vfio_write(&v, COMMAND, &on, 2), 2);
 	assert_int_equal(map(importer, &m), 0);
-	assert_one_entry(&m, resmem_phys, page);
+	assert_one_entry(&m, parts[1].phys, page);
 	close(importer);
 	importer = import(late, v.gpu);
 	assert_int_equal(map(importer, &m), 0);
@@ -448,13 +425,23 @@ static void an_export_does_not_wait_for_the_memory(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_gpu, close_gpu)
+/* One case for each part. */
+#define BOTH(name) \
+	VARIANT(name, name, open_gpu, close_gpu, &parts[0]), \
+	VARIANT(name##_in_resmem, name, open_gpu, close_gpu, &parts[1])
+#define OWN_BAR(name, ...) \
+	VARIANT(name, a_bar_of_the_devices_own_is_exported_as_ever, NULL, close_gpu, \
+		&((struct own_bar){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
-	TEST(the_importer_gets_the_addresses_of_both_parts),
+	BOTH(the_importer_gets_the_addresses),
 	TEST(several_ranges_make_one_dma_buf),
-	TEST(what_is_no_memory_is_refused),
+	BOTH(what_is_no_memory_is_refused),
+	TEST(what_is_no_fake_bar_or_no_range_is_refused),
 	TEST(a_page_that_is_not_all_memory_is_refused),
-	TEST(the_devices_own_bars_are_exported_as_ever),
+	OWN_BAR(the_devices_bar0_is_exported_as_ever, "gh200", 0, BAR0_SIZE),
+	OWN_BAR(without_resmem_the_devices_bar2_is_exported_as_ever, "nodefect", 2, 64 * KiB),
+	OWN_BAR(without_memory_the_devices_bar2_is_exported_as_ever, "none", 2, 64 * KiB),
 	TEST(an_importer_that_can_not_let_go_is_refused),
 	TEST(a_device_behind_another_port_is_refused_the_mapping),
 	TEST(a_reset_takes_the_mapping_and_allows_it_again),
