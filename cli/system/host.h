@@ -28,7 +28,6 @@ enum host_kind {
 };
 
 struct host {
-	char *root;	/* "" for the running system, or the tree's path without a slash at its end */
 	int dir;	/* descriptor of the tree's root; -1 for the running system */
 	bool recorded;	/* a tree: no system calls or programs for answers */
 	bool privileged;	/* root reads; for a tree: /answers/euid is 0 or missing */
