@@ -8,7 +8,7 @@
  *	FAIL_KIND	the kinds of calls that count: r for those that read, w
  *			for those that change something; default: rw
  *	FAIL_LASTS	if set, all later calls of these kinds fail too
- *	FAIL_FILE	a file for the result: the name and the number of the
+ *	FAIL_FILE	a new file for the result: the name and the number of the
  *			first failing call, or "-" and the number of calls
  */
 #define _GNU_SOURCE
@@ -47,10 +47,13 @@ static void __attribute__((constructor)) begin(void)
 	unsetenv("LD_PRELOAD");
 }
 
-/* Calls only functions that do not count. */
+/*
+ * Calls only functions that do not count. A child that has not yet become another
+ * program has the same failing call: the first to report it does.
+ */
 static void say(const char *name, long number)
 {
-	int fd = file ? openat(AT_FDCWD, file, O_WRONLY | O_CREAT | O_TRUNC, 0666) : -1;
+	int fd = file ? openat(AT_FDCWD, file, O_WRONLY | O_CREAT | O_EXCL, 0666) : -1;
 
 	if (fd >= 0) {
 		dprintf(fd, "%s %ld\n", name, number);
