@@ -18,18 +18,28 @@
 
 enum { NODES_MAX = 1024 };
 
-void gpu_bars(struct host *h, const struct gpu *gpu, uint64_t bars[BARS])
+void gpu_resources(struct host *h, const char *address, struct resource bars[BARS])
 {
-	g_autofree char *text = host_read(h, NULL, DEVICES "/%s/resource", gpu->address);
+	g_autofree char *text = host_read(h, NULL, DEVICES "/%s/resource", address);
 	g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", -1);
 	unsigned long long first, last, flags;
 	size_t i;
 
 	memset(bars, 0, BARS * sizeof(*bars));
 	for (i = 0; i < BARS && lines[i]; i++)
-		if (sscanf(lines[i], "%llx %llx %llx", &first, &last, &flags) == 3 &&
-		    last > first && flags & RESOURCE_MEM && flags & RESOURCE_MEM_64)
-			bars[i] = last - first + 1;
+		if (sscanf(lines[i], "%llx %llx %llx", &first, &last, &flags) == 3 && last > first)
+			bars[i] = (struct resource){ first, last - first + 1, flags & RESOURCE_MEM,
+						     flags & RESOURCE_MEM_64 };
+}
+
+void gpu_bars(struct host *h, const struct gpu *gpu, uint64_t bars[BARS])
+{
+	struct resource found[BARS];
+	size_t i;
+
+	gpu_resources(h, gpu->address, found);
+	for (i = 0; i < BARS; i++)
+		bars[i] = found[i].memory && found[i].wide ? found[i].size : 0;
 	if (gpu->mode == GPU_MODE_CARVE_OUT)
 		bars[2] = gpu->resmem_bar_size;
 	if (gpu->mode == GPU_MODE_CARVE_OUT || gpu->mode == GPU_MODE_NO_CARVE_OUT)

@@ -10,6 +10,14 @@
 
 #define BARS 6
 
+/* A line of the kernel's file "resource": where a BAR is. */
+struct resource {
+	uint64_t start, size;	/* size 0: it has no address */
+	bool memory, wide;	/* not I/O ports; 64 bits */
+};
+
+void gpu_resources(struct host *h, const char *address, struct resource bars[BARS]);
+
 /*
  * The sizes of the 64-bit BARs that a guest sees; 0: there is none. usemem and
  * resmem replace the device's own BAR4 and BAR2.

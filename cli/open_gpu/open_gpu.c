@@ -331,23 +331,15 @@ char *place_text(const struct part *part, uint64_t offset)
 			       (unsigned long long)(part->base + offset));
 }
 
-struct json_object *hex_json(uint64_t value)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
-	return json_text(text);
-}
-
 struct json_object *place_json(const struct part *part, uint64_t offset)
 {
 	struct json_object *object = part ? json_object_new_object() : NULL;
 
 	if (part) {
 		json_object_object_add(object, "part", json_text(part->name));
-		json_object_object_add(object, "offset", hex_json(offset));
+		json_object_object_add(object, "offset", json_hex(offset));
 		json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
-				       hex_json(part->base + offset));
+				       json_hex(part->base + offset));
 	}
 	return object;
 }

@@ -75,9 +75,6 @@ char *place_text(const struct part *part, uint64_t offset);
 /* The schema's "test_place"; null without a part. */
 struct json_object *place_json(const struct part *part, uint64_t offset);
 
-/* "0x1000": text, because not every JSON parser keeps 64 bits. */
-struct json_object *hex_json(uint64_t value);
-
 /*
  * Whether standard input and standard error are a terminal, and whether a person
  * there agrees to the risk. Who does not gets a message.

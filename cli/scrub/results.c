@@ -41,7 +41,7 @@ static struct json_object *verified_json(const struct verified *v)
 	json_object_object_add(object, "differences", json_size(v->differences));
 	for (i = 0; i < v->listed; i++) {
 		o = place_json(v->list[i].part, v->list[i].offset);
-		json_object_object_add(o, "found", hex_json(v->list[i].found));
+		json_object_object_add(o, "found", json_hex(v->list[i].found));
 		json_object_array_add(array, o);
 	}
 	json_object_object_add(object, "places", array);

@@ -64,27 +64,16 @@ static bool is_hidden(const struct gpu *gpu, int number)
 	return gpu->usemem_size != GPU_UNKNOWN && number >= 4;
 }
 
-size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6])
+size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[BARS])
 {
-	g_autofree char *text = host_read(h, NULL, "/sys/bus/pci/devices/%s/resource",
-					  gpu->address);
-	char *line, *save;
+	struct resource found[BARS];
 	size_t count = 0;
-	int i = 0;
+	int i;
 
-	for (line = text ? strtok_r(text, "\n", &save) : NULL; line && i < 6;
-	     line = strtok_r(NULL, "\n", &save), i++) {
-		unsigned long long start, end, flags;
-
-		/*
-		 * Flag 0x200 is IORESOURCE_MEM. All users can read start and
-		 * end here.
-		 */
-		if (sscanf(line, "%llx %llx %llx", &start, &end, &flags) != 3 || !(flags & 0x200) ||
-		    end <= start)
-			continue;
-		bars[count++] = (struct bar){ i, is_hidden(gpu, i), start, end - start + 1 };
-	}
+	gpu_resources(h, gpu->address, found);
+	for (i = 0; i < BARS; i++)
+		if (found[i].memory)
+			bars[count++] = (struct bar){ i, is_hidden(gpu, i), found[i].start, found[i].size };
 	return count;
 }
 

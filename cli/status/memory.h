@@ -8,6 +8,7 @@
 
 #include <glib.h>
 
+#include "facts/location.h"
 #include "facts/online.h"
 #include "system/program.h"
 
@@ -34,7 +35,7 @@ struct bar {
 size_t find_parts(const struct host *h, const struct gpu *gpu, struct part parts[PARTS_MAX]);
 
 /* Finds the device's own memory BARs, not the driver's fake BAR2 and BAR4. */
-size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[6]);
+size_t find_bars(struct host *h, const struct gpu *gpu, struct bar bars[BARS]);
 
 /*
  * Whether a range of /proc/iomem is in this GPU's memory; false unless root

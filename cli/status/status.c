@@ -135,7 +135,7 @@ static void draw(struct overview *s, const struct gpu *gpu)
 	g_autofree struct holder *holders = NULL;
 	g_autofree char *features = NULL;
 	char size[SIZE_MAX_TEXT];
-	struct bar bars[6];
+	struct bar bars[BARS];
 	size_t count, i;
 	uint64_t egm;
 
@@ -207,16 +207,6 @@ static void draw(struct overview *s, const struct gpu *gpu)
 
 /* ---- JSON --------------------------------------------------------------- */
 
-static struct json_object *address_json(uint64_t address)
-{
-	char text[24];
-
-	if (address == GPU_UNKNOWN)
-		return NULL;
-	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)address);
-	return json_text(text);
-}
-
 /* Adds the schema's members of one GPU. */
 static void fill_json(struct json_object *document, struct overview *s, const struct gpu *gpu)
 {
@@ -225,7 +215,7 @@ static void fill_json(struct json_object *document, struct overview *s, const st
 	char *word, *save;
 	uint64_t egm;
 	struct part parts[PARTS_MAX];
-	struct bar bars[6];
+	struct bar bars[BARS];
 	size_t count, i;
 
 	json_object_object_add(document, "gpu", gpu_json(s, gpu));
@@ -243,7 +233,8 @@ static void fill_json(struct json_object *document, struct overview *s, const st
 	for (i = 0; i < count; i++) {
 		object = json_object_new_object();
 		json_object_object_add(object, "part", json_text(parts[i].name));
-		json_object_object_add(object, "start", address_json(parts[i].base));
+		json_object_object_add(object, "start", parts[i].base == GPU_UNKNOWN ? NULL :
+				       json_hex(parts[i].base));
 		json_object_object_add(object, "size", json_size(parts[i].size));
 		json_object_object_add(object, "bar", json_object_new_int(parts[i].bar));
 		json_object_object_add(object, "mappable",
@@ -258,7 +249,7 @@ static void fill_json(struct json_object *document, struct overview *s, const st
 	for (i = 0; i < count; i++) {
 		object = json_object_new_object();
 		json_object_object_add(object, "bar", json_object_new_int(bars[i].number));
-		json_object_object_add(object, "start", address_json(bars[i].address));
+		json_object_object_add(object, "start", json_hex(bars[i].address));
 		json_object_object_add(object, "size", json_size(bars[i].size));
 		json_object_object_add(object, "hidden", json_object_new_boolean(bars[i].hidden));
 		json_object_array_add(array, object);
@@ -272,8 +263,8 @@ static void fill_json(struct json_object *document, struct overview *s, const st
 		if (!in_memory(gpu, range))
 			continue;
 		object = json_object_new_object();
-		json_object_object_add(object, "start", address_json(range->start));
-		json_object_object_add(object, "end", address_json(range->end));
+		json_object_object_add(object, "start", json_hex(range->start));
+		json_object_object_add(object, "end", json_hex(range->end));
 		json_object_object_add(object, "name", json_text(range->name));
 		json_object_array_add(array, object);
 	}

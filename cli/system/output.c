@@ -189,3 +189,11 @@ struct json_object *json_size(uint64_t value)
 	 */
 	return value > INT64_MAX ? NULL : json_object_new_int64(value);
 }
+
+struct json_object *json_hex(uint64_t value)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%llx", (unsigned long long)value);
+	return json_text(text);
+}

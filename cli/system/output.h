@@ -72,4 +72,7 @@ struct json_object *json_text(const char *text);
 struct json_object *json_texts(const GPtrArray *texts);
 struct json_object *json_size(uint64_t value);
 
+/* "0x1000": text, because not every JSON parser keeps 64 bits. */
+struct json_object *json_hex(uint64_t value);
+
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "facts/location.h"
 #include "facts/overview.h"
 #include "system/output.h"
 #include "test/test.h"
@@ -62,18 +63,10 @@ static void check_claims(struct test *t)
 
 static void check_registers(struct test *t)
 {
-	g_autofree char *text = host_read(t->e.host, NULL, DEVICES "/%s/resource", t->e.gpu.address);
-	const char *at = text;
-	unsigned long long start, end, flags;
-	unsigned int i, found = 0;
+	struct resource bars[BARS];
 
-	for (i = 0; at && i < 6; i++) {
-		if (sscanf(at, "%llx %llx %llx", &start, &end, &flags) == 3 && start < end)
-			found |= 1 << i;
-		at = strchr(at, '\n');
-		at = at ? at + 1 : NULL;
-	}
-	if (found & 1)
+	gpu_resources(t->e.host, t->e.gpu.address, bars);
+	if (bars[0].size)
 		result(t, "registers", PASSED, "BAR0 of the GPU has an address");
 	else
 		result(t, "registers", FAILED, "BAR0 of the GPU has no address: firmware or kernel did "

@@ -186,8 +186,8 @@ static struct json_object *places_json(const struct pattern *p)
 		const struct difference *d = &p->list[i];
 
 		object = place_json(d->part, d->offset);
-		json_object_object_add(object, "expected", hex_json(d->expected));
-		json_object_object_add(object, "found", hex_json(d->found));
+		json_object_object_add(object, "expected", json_hex(d->expected));
+		json_object_object_add(object, "found", json_hex(d->found));
 		json_object_object_add(object, "content_of", place_json(d->owner, d->owner_offset));
 		json_object_array_add(array, object);
 	}
@@ -239,15 +239,15 @@ void print_json(const struct test *t)
 	open_gpu_json(&t->e, document);
 	json_object_object_add(document, "firmware", json_text(firmware));
 	json_object_object_add(document, "passed", json_object_new_boolean(passed(t)));
-	json_object_object_add(document, "seed", hex_json(t->seed));
+	json_object_object_add(document, "seed", json_hex(t->seed));
 	json_object_object_add(document, "passes", json_object_new_int64(t->passes));
 	json_object_object_add(document, "seconds", json_object_new_double(t->seconds));
 	json_object_object_add(document, "log", json_text(t->log_file));
 	json_object_object_add(document, "steps", steps_json(t));
 	json_object_object_add(document, "checks", checks_json(t));
 	json_object_object_add(document, "differences", json_size(p->differences));
-	json_object_object_add(document, "bits_found_1", hex_json(p->ones));
-	json_object_object_add(document, "bits_found_0", hex_json(p->zeros));
+	json_object_object_add(document, "bits_found_1", json_hex(p->ones));
+	json_object_object_add(document, "bits_found_0", json_hex(p->zeros));
 	json_object_object_add(document, "places", places_json(p));
 	add_resets(t, document);
 	json_print(document);
