@@ -27,7 +27,6 @@
 #include "system/output.h"
 #include "system/signals.h"
 
-#define DEVICES "/sys/bus/pci/devices"
 #define DRIVERS "/sys/bus/pci/drivers"
 
 /* After this time, a message says what the command waits for. */

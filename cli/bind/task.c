@@ -79,7 +79,7 @@ static bool refuse_functions(const struct gpu *gpu, struct job *job)
 	job_refuse(job, g_strdup_printf("%llu of its virtual functions (SR-IOV) are on",
 					(unsigned long long)gpu->functions),
 		   g_strdup_printf("end what uses them, and run \"echo 0 > "
-				   "/sys/bus/pci/devices/%s/sriov_numvfs\"", gpu->address));
+				   DEVICES "/%s/sriov_numvfs\"", gpu->address));
 	return true;
 }
 

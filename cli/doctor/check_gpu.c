@@ -31,7 +31,7 @@ static void check_other_gpus(struct doctor *d, bool *rubin)
 {
 	const char *tables = answer(d->answers, "acpi-tables");
 	bool stated = tables && strstr(tables, "nvidia,gpu-mem-base-pa");
-	g_auto(GStrv) names = host_list(d->h, PCI_DEVICES);
+	g_auto(GStrv) names = host_list(d->h, DEVICES);
 	struct finding *f;
 	uint16_t device;
 	char id[8];
@@ -44,7 +44,7 @@ static void check_other_gpus(struct doctor *d, bool *rubin)
 		    gpu_id(d->h, names[i], "vendor") != 0x10de)
 			continue;
 		device = gpu_id(d->h, names[i], "device");
-		class = host_line(d->h, PCI_DEVICES "/%s/class", names[i]);
+		class = host_line(d->h, DEVICES "/%s/class", names[i]);
 		if (!class || strncmp(class, "0x0302", 6) || gpu_is_function(d->h, names[i]) ||
 		    gpu_product(d->h, names[i])) {
 			/* Another device, or a supported GPU. */
@@ -92,7 +92,7 @@ void check_gpus(struct doctor *d)
 static bool is_gone(struct doctor *d, const struct gpu *gpu)
 {
 	unsigned char ids[4];
-	ssize_t n = host_head(d->h, ids, sizeof(ids), PCI_DEVICES "/%s/config", gpu->address);
+	ssize_t n = host_head(d->h, ids, sizeof(ids), DEVICES "/%s/config", gpu->address);
 
 	return n == sizeof(ids) && ids[0] == 0xff && ids[1] == 0xff;
 }
@@ -152,7 +152,7 @@ static void check_firmware(struct doctor *d, const struct gpu *gpu)
 			"firmware does not report where its memory is, as in a guest, where the memory is in BARs 2 and 4");
 		return;
 	}
-	path = host_line(d->h, PCI_DEVICES "/%s/firmware_node/path", gpu->address);
+	path = host_line(d->h, DEVICES "/%s/firmware_node/path", gpu->address);
 	if (!tables) {
 		f = finding(d, FIRMWARE_NO_ACPI, gpu->address, "the kernel runs without ACPI");
 		because(f,
@@ -212,7 +212,7 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
 	}
 	devices = gpu_group(d->h, gpu);
 	for (i = 0; devices[i]; i++) {
-		g_autofree char *driver = host_link_name(d->h, PCI_DEVICES "/%s/driver", devices[i]);
+		g_autofree char *driver = host_link_name(d->h, DEVICES "/%s/driver", devices[i]);
 
 		if (driver && !harmless(driver) && !host_driver)
 			host_driver = g_strdup_printf("%s (%s)", devices[i], driver);

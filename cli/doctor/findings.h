@@ -49,8 +49,6 @@ struct doctor {
 	size_t count;
 };
 
-#define PCI_DEVICES "/sys/bus/pci/devices"
-
 /*
  * The findings that the administrator has accepted; check_accepted.c reads it.
  */

@@ -37,7 +37,7 @@ static uint64_t count_of(struct overview *s, const struct gpu *gpu, const char *
 {
 	uint64_t value;
 
-	return host_u64(s->host, &value, "/sys/bus/pci/devices/%s/nvgrace_gpu/%s", gpu->address, file) ?
+	return host_u64(s->host, &value, DEVICES "/%s/nvgrace_gpu/%s", gpu->address, file) ?
 	       GPU_UNKNOWN : value;
 }
 

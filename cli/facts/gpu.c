@@ -17,7 +17,6 @@
 #include "nvgrace_gpu_ids.h"
 #include "system/program.h"
 
-#define DEVICES "/sys/bus/pci/devices"
 #define VENDOR_NVIDIA 0x10de
 
 #define GPU(device, name) { device, name },

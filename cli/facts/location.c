@@ -9,7 +9,6 @@
 
 #include "facts/location.h"
 
-#define DEVICES "/sys/bus/pci/devices"
 #define NODES "/sys/devices/system/node"
 
 /* Flags in the kernel's file "resource". */

@@ -114,16 +114,16 @@ static bool is_memory_only(struct host *h, int node)
  */
 static bool is_alone(struct host *h, const char *address)
 {
-	g_auto(GStrv) names = host_list(h, "/sys/bus/pci/devices");
+	g_auto(GStrv) names = host_list(h, DEVICES);
 	bool alone = true;
 	uint64_t value;
 	size_t i;
 
 	for (i = 0; names && names[i]; i++)
 		if (strcmp(names[i], address) &&
-		    !host_u64(h, &value, "/sys/bus/pci/devices/%s/vendor", names[i]) &&
+		    !host_u64(h, &value, DEVICES "/%s/vendor", names[i]) &&
 		    value == 0x10de &&
-		    !host_u64(h, &value, "/sys/bus/pci/devices/%s/class", names[i]) &&
+		    !host_u64(h, &value, DEVICES "/%s/class", names[i]) &&
 		    value >> 16 == 3)
 			alone = false;
 	return alone;

@@ -197,12 +197,12 @@ static void find_nodes(struct host *h, const struct gpu *gpu, struct nodes *node
 			 g_strdup_printf("/sys/class/vfio/noiommu-%d/dev", gpu->iommu_group));
 	}
 	for (c = 0; c < sizeof(classes) / sizeof(*classes); c++) {
-		g_auto(GStrv) names = host_list(h, "/sys/bus/pci/devices/%s/%s", gpu->address,
+		g_auto(GStrv) names = host_list(h, DEVICES "/%s/%s", gpu->address,
 						classes[c][0]);
 
 		for (i = 0; names && names[i]; i++)
 			add_node(h, nodes, g_strdup_printf("%s/%s", classes[c][1], names[i]),
-				 g_strdup_printf("/sys/bus/pci/devices/%s/%s/%s/dev", gpu->address,
+				 g_strdup_printf(DEVICES "/%s/%s/%s/dev", gpu->address,
 					   classes[c][0], names[i]));
 	}
 	text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/information", gpu->address);
@@ -235,7 +235,7 @@ static bool is_node(const struct nodes *nodes, const struct open_file *file)
 struct holder *holders_find(struct host *h, const struct open_files *files, const struct gpu *gpu,
 			    size_t *count)
 {
-	bool by_vfio = gpu->ours || host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev",
+	bool by_vfio = gpu->ours || host_exists(h, DEVICES "/%s/vfio-dev",
 						gpu->address) ||
 		       (gpu->driver && !strcmp(gpu->driver, "vfio-pci"));
 	bool by_nvidia = (gpu->driver && !strcmp(gpu->driver, "nvidia")) ||

@@ -10,8 +10,6 @@
 #include "facts/selection.h"
 #include "system/output.h"
 
-#define DEVICES "/sys/bus/pci/devices"
-
 /* ---- addresses that people type ----------------------------------------- */
 
 struct pci_address {

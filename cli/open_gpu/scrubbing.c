@@ -10,11 +10,11 @@
 #include <unistd.h>
 
 #include "open_gpu/scrubbing.h"
-#include "system/util.h"
+#include "system/host.h"
 
 static int open_attribute(const char *address, const char *name, int flags)
 {
-	g_autofree char *path = g_strdup_printf("/sys/bus/pci/devices/%s/nvgrace_gpu/%s", address,
+	g_autofree char *path = g_strdup_printf(DEVICES "/%s/nvgrace_gpu/%s", address,
 						name);
 
 	return open(path, flags | O_CLOEXEC);

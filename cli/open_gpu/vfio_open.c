@@ -8,8 +8,6 @@
 
 #include "open_gpu/vfio_open.h"
 
-#define DEVICES "/sys/bus/pci/devices"
-
 /* The message and status for a file that can't be opened. */
 static enum exit_status refused(const char *path, int error, char **reason)
 {

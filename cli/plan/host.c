@@ -75,13 +75,13 @@ static void read_kernel(struct host *h, struct answers *a, struct guest_facts *f
 static void read_place(struct host *h, const struct numa *numa, const struct gpu *gpu,
 		       struct place *place)
 {
-	g_autofree char *speed = host_line(h, "/sys/bus/pci/devices/%s/max_link_speed", gpu->address);
+	g_autofree char *speed = host_line(h, DEVICES "/%s/max_link_speed", gpu->address);
 
 	gpu_bars(h, gpu, place->bars);
 	place->iommu = gpu_iommu(h, gpu);
 	place->group = gpu_group(h, gpu);
 	place->node = nearest_node(numa, gpu->numa_node);
-	place->vfio = host_exists(h, "/sys/bus/pci/devices/%s/vfio-dev", gpu->address);
+	place->vfio = host_exists(h, DEVICES "/%s/vfio-dev", gpu->address);
 	/* "32.0 GT/s PCIe", or "Unknown" */
 	place->link_speed = speed ? strtoul(speed, NULL, 10) : 0;
 }

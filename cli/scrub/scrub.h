@@ -13,8 +13,6 @@
 #include "open_gpu/pattern.h"
 #include "system/outcome.h"
 
-#define DEVICES "/sys/bus/pci/devices"
-
 /* Result of reading the memory back. */
 struct verified {
 	bool tried, done;		/* done: all memory was read */

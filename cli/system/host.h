@@ -20,6 +20,9 @@
 
 #include "system/util.h"
 
+/* A folder for each PCI device. */
+#define DEVICES "/sys/bus/pci/devices"
+
 enum host_kind {
 	HOST_FILE,	/* data: the content */
 	HOST_LINK,	/* data: the target */

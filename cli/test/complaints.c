@@ -197,7 +197,7 @@ static void compare_counts(struct test *t)
 /* The addresses in the device's path, up to its own. */
 static char *find_bridges(struct host *h, const char *address)
 {
-	g_autofree char *target = host_link(h, "/sys/bus/pci/devices/%s", address);
+	g_autofree char *target = host_link(h, DEVICES "/%s", address);
 	GString *all = g_string_new(NULL);
 	char *word, *save, other[ADDRESS_MAX];
 	unsigned int number[4];

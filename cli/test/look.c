@@ -13,8 +13,6 @@
 #include "system/output.h"
 #include "test/test.h"
 
-#define DEVICES "/sys/bus/pci/devices"
-
 /* ---- look --------------------------------------------------------------- */
 
 /* Whether /proc/iomem has this range, by whatever name. */
@@ -105,7 +103,7 @@ static void check_link(struct test *t)
 	size_t i;
 
 	for (i = 0; i < 4; i++)
-		text[i] = host_line(t->e.host, "/sys/bus/pci/devices/%s/%s", t->e.gpu.address,
+		text[i] = host_line(t->e.host, DEVICES "/%s/%s", t->e.gpu.address,
 				    names[i]);
 	if (!text[0] || !text[1] || !text[2] || !text[3])
 		result(t, "pcie-link", SKIPPED, "sysfs does not report the PCIe link");

@@ -17,8 +17,6 @@
 #include "open_gpu/progress.h"
 #include "test/test.h"
 
-#define DEVICES "/sys/bus/pci/devices"
-
 /* ---- the list of methods ------------------------------------------------ */
 
 /*

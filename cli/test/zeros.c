@@ -14,8 +14,6 @@
 #include "open_gpu/scrubbing.h"
 #include "test/test.h"
 
-#define DEVICES "/sys/bus/pci/devices"
-
 /* Waits until the scrub has ended; the state, to be freed. NULL sets errno. */
 static char *follow(struct test *t, int file)
 {
