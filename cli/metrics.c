@@ -135,11 +135,6 @@ static const char *const *words_of(enum fact fact)
 	static const char *const drivers[] = {
 		DRIVER_NAME, "vfio-pci", "nvidia", "nouveau", "none", NULL
 	};
-	static const char *const modes[] = { "carve-out", "no-carve-out", "core-only", NULL };
-	static const char *const readiness[] = { "ready", "unknown", "failed", NULL };
-	static const char *const scrub_states[] = {
-		"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
-	};
 
 	switch (fact) {
 	case FACT_state:
@@ -147,11 +142,11 @@ static const char *const *words_of(enum fact fact)
 	case FACT_driver_or_none:
 		return drivers;
 	case FACT_mode:
-		return modes;
+		return gpu_mode_words;
 	case FACT_readiness:
-		return readiness;
+		return gpu_readiness_words;
 	case FACT_scrub_state:
-		return scrub_states;
+		return gpu_scrub_words;
 	default:
 		return NULL;
 	}

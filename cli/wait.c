@@ -67,7 +67,7 @@ static char *why_not(struct host *h, const struct gpu *gpu)
 	if (gpu->mode == GPU_MODE_NONE &&
 	    host_exists(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features"))
 		return g_strdup("still being bound");
-	if (gpu->readiness && !strcmp(gpu->readiness, "failed"))
+	if (readiness_of(gpu->readiness) == GPU_READY_FAILED)
 		return g_strdup("its memory is not ready");
 	return NULL;
 }

@@ -352,23 +352,24 @@ static void check_override(struct doctor *d, const struct gpu *gpu)
 
 static void check_readiness(struct doctor *d, const struct gpu *gpu)
 {
+	enum readiness readiness = readiness_of(gpu->readiness);
 	struct finding *f;
 	bool error;
 	g_autofree char *said = NULL;
 
 	if (gpu->ours && gpu->mode == GPU_MODE_CORE_ONLY)
 		return;
-	if (gpu->readiness && !strcmp(gpu->readiness, "ready")) {
+	if (readiness == GPU_READY) {
 		finding(d, READINESS_GOOD, gpu->address, "the C2C link and the memory are trained");
 		return;
 	}
-	if (gpu->readiness && !strcmp(gpu->readiness, "unknown")) {
+	if (readiness == GPU_READY_UNKNOWN) {
 		finding(d, READINESS_GOOD, gpu->address,
 			"it was reset; the next access waits until the memory is ready");
 		return;
 	}
 	said = last_word(d, gpu, &error);
-	if (gpu->readiness && !strcmp(gpu->readiness, "failed")) {
+	if (readiness == GPU_READY_FAILED) {
 		f = finding(d, READINESS_FAILED, gpu->address,
 			    "the memory did not become ready after a reset");
 		because(f, "%s",
@@ -389,24 +390,22 @@ static void check_readiness(struct doctor *d, const struct gpu *gpu)
 
 static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
 {
-	static const struct {
-		const char *state, *text;
-	} good[] = {
-		{ "unknown", "not scrubbed since it was bound; the next open waits until it is" },
-		{ "scrubbing", "its memory is being scrubbed" },
-		{ "clean", "its memory is all zeros, and it was not opened since" },
-		{ "dirty", "it is or was open; the next open waits until it is scrubbed" },
+	/* "off" is what the finding scrubbing is about. */
+	static const char *const good[] = {
+		[GPU_SCRUB_UNKNOWN] = "not scrubbed since it was bound; the next open waits until it is",
+		[GPU_SCRUB_RUNNING] = "its memory is being scrubbed",
+		[GPU_SCRUB_CLEAN] = "its memory is all zeros, and it was not opened since",
+		[GPU_SCRUB_DIRTY] = "it is or was open; the next open waits until it is scrubbed",
+		[GPU_SCRUB_NONE] = NULL,
 	};
+	enum scrub_state state = scrub_state_of(gpu->scrub_state);
 	g_autofree char *parameter = NULL, *said = NULL;
 	struct finding *f;
 	bool error, wanted;
-	size_t i;
 
-	for (i = 0; gpu->scrub_state && i < G_N_ELEMENTS(good); i++)
-		if (!strcmp(gpu->scrub_state, good[i].state))
-			finding(d, SCRUB_STATE_GOOD, gpu->address, "%s", good[i].text);
-	/* "off" is what the finding scrubbing is about. */
-	if (!gpu->scrub_state || strcmp(gpu->scrub_state, "failed"))
+	if (good[state])
+		finding(d, SCRUB_STATE_GOOD, gpu->address, "%s", good[state]);
+	if (state != GPU_SCRUB_FAILED)
 		return;
 	parameter = host_line(d->h, "/sys/module/" DRIVER_NAME "/parameters/scrub");
 	wanted = parameter && *parameter == 'Y';

@@ -26,11 +26,31 @@ static const struct {
 	const char *name;
 } products[] = { NVGRACE_GPU_IDS(GPU) };
 
-static const char *const modes[] = {
-	[GPU_MODE_CARVE_OUT] = "carve-out",
-	[GPU_MODE_NO_CARVE_OUT] = "no-carve-out",
-	[GPU_MODE_CORE_ONLY] = "core-only",
+const char *const gpu_mode_words[] = { "carve-out", "no-carve-out", "core-only", NULL };
+const char *const gpu_readiness_words[] = { "ready", "unknown", "failed", NULL };
+const char *const gpu_scrub_words[] = {
+	"off", "unknown", "scrubbing", "clean", "dirty", "failed", NULL
 };
+
+/* The word's place among words; that of their end for another one, and the next for NULL. */
+static unsigned int place_of(const char *word, const char *const words[])
+{
+	unsigned int i;
+
+	for (i = 0; words[i] && (!word || strcmp(word, words[i])); i++)
+		;
+	return word ? i : i + 1;
+}
+
+enum readiness readiness_of(const char *word)
+{
+	return place_of(word, gpu_readiness_words);
+}
+
+enum scrub_state scrub_state_of(const char *word)
+{
+	return place_of(word, gpu_scrub_words);
+}
 
 static const char *known_product(uint16_t device)
 {
@@ -97,7 +117,7 @@ char *gpu_ids_text(void)
 
 const char *gpu_mode_name(enum gpu_mode mode)
 {
-	return modes[mode];
+	return mode ? gpu_mode_words[mode - GPU_MODE_CARVE_OUT] : NULL;
 }
 
 int gpu_lock(const char *address)
@@ -240,9 +260,9 @@ int gpu_read(struct host *h, const char *address, struct gpu *gpu)
 	 * unknown.
 	 */
 	mode = host_line(h, DEVICES "/%s/nvgrace_gpu/mode", address);
-	for (i = GPU_MODE_CARVE_OUT; mode && i <= GPU_MODE_CORE_ONLY; i++)
-		if (!strcmp(mode, modes[i]))
-			gpu->mode = i;
+	i = place_of(mode, gpu_mode_words) + GPU_MODE_CARVE_OUT;
+	if (i <= GPU_MODE_CORE_ONLY)
+		gpu->mode = i;
 	gpu->readiness = null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/readiness", address));
 	gpu->scrub_state =
 		null_if_empty(host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_state", address));

@@ -17,6 +17,33 @@ enum gpu_mode {
 	GPU_MODE_CORE_ONLY,	/* a plain PCI device */
 };
 
+/* What the driver says of the memory: its words, and what they are to this program. */
+enum readiness {
+	GPU_READY,		/* found trained since the last reset or low power */
+	GPU_READY_UNKNOWN,	/* no access since then */
+	GPU_READY_FAILED,	/* it did not become ready in time */
+	GPU_READY_OTHER,	/* a word of a later driver */
+	GPU_READY_NONE,		/* not reported */
+};
+
+enum scrub_state {
+	GPU_SCRUB_OFF,		/* not cleared between guests */
+	GPU_SCRUB_UNKNOWN,	/* not scrubbed since it was bound */
+	GPU_SCRUB_RUNNING,
+	GPU_SCRUB_CLEAN,	/* all zeros, and not opened since */
+	GPU_SCRUB_DIRTY,	/* opened, and not scrubbed since */
+	GPU_SCRUB_FAILED,
+	GPU_SCRUB_OTHER,	/* as above */
+	GPU_SCRUB_NONE,
+};
+
+/* In the order of the enums, and then NULL. Modes begin with GPU_MODE_CARVE_OUT. */
+extern const char *const gpu_mode_words[], *const gpu_readiness_words[], *const gpu_scrub_words[];
+
+/* word: NULL: not reported. */
+enum readiness readiness_of(const char *word);
+enum scrub_state scrub_state_of(const char *word);
+
 struct gpu {
 	char address[ADDRESS_MAX];	/* 0009:01:00.0 */
 	uint16_t vendor;
@@ -42,8 +69,8 @@ struct gpu {
 	uint64_t resmem_size;
 	uint64_t resmem_bar_size;
 	uint64_t resmem_base;
-	char *readiness;	/* "ready", "unknown", "failed"; NULL: not known */
-	char *scrub_state;	/* "off", "unknown", "scrubbing"...; NULL: not known */
+	char *readiness;	/* the driver's words; NULL: not known */
+	char *scrub_state;
 	uint64_t scrub_progress;	/* bytes that the running or last scrub has overwritten */
 	uint64_t scrub_count;	/* scrubs that have ended since the bind */
 	char *scrub_result;	/* of the last one: "clean", "failed"; NULL: none, or not known */

@@ -106,7 +106,7 @@ static void start(struct host *h, struct target *t)
 	t->file = scrub_state_open(t->gpu->address);
 	state = t->file < 0 ? NULL : scrub_state_read(t->file);
 	error = state ? 0 : errno;
-	t->joined = state && !strcmp(state, "scrubbing");
+	t->joined = scrub_state_of(state) == GPU_SCRUB_RUNNING;
 	t->before = read_progress(h, t);
 	t->begin = now();
 	if (!error)
@@ -155,20 +155,20 @@ static void look(struct host *h, struct target *t)
 	int error = errno;
 
 	t->seconds = now() - t->begin;
-	t->failed = state && !strcmp(state, "failed");
+	t->failed = scrub_state_of(state) == GPU_SCRUB_FAILED;
 	look_at_progress(h, t);
 	if (!state)
 		target_end(t, EXIT_FAILED, "failed",
 		    g_strdup_printf("unbound before the scrub ended: %s", strerror(error)),
 		    g_strdup_printf("run \"" PROGRAM " bind %s\", and scrub it again", t->gpu->address));
-	else if (!strcmp(state, "clean"))
+	else if (scrub_state_of(state) == GPU_SCRUB_CLEAN)
 		end_clean(t);
 	else if (t->failed)
 		target_end(t, EXIT_FAILED, "failed",
 		    g_strdup("the scrub failed; see the kernel's log"),
 		    g_strdup_printf("run \"echo 1 > " DEVICES "/%s/reset\", and scrub it again; if that "
 				    "does not help, power-cycle the host", t->gpu->address));
-	else if (strcmp(state, "scrubbing"))
+	else if (scrub_state_of(state) != GPU_SCRUB_RUNNING)
 		target_end(t, EXIT_FAILED, "failed",
 		    g_strdup_printf("not known to be clean: its scrub state is now \"%s\", because it was "
 				    "opened or unbound meanwhile", state),

@@ -70,18 +70,18 @@ static char *read_features(struct host *h)
 
 /* ---- text --------------------------------------------------------------- */
 
-/* What states mean, for people; others are those of a later driver. */
-static const struct {
-	enum fact fact;
-	const char *state, *meaning;
-} meanings[] = {
-	{ FACT_readiness, "unknown", "no access since the last reset" },
-	{ FACT_readiness, "failed", "the memory did not become ready" },
-	{ FACT_scrub_state, "off", "GPU memory is not cleared between guests" },
-	{ FACT_scrub_state, "unknown", "not scrubbed since it was bound" },
-	{ FACT_scrub_state, "clean", "all zeros, and not opened since" },
-	{ FACT_scrub_state, "dirty", "opened, and not scrubbed since" },
-	{ FACT_scrub_state, "failed", "see the kernel's log" },
+/* What the driver's words mean, for people; NULL: they say it. */
+static const char *const readiness_meanings[] = {
+	[GPU_READY_UNKNOWN] = "no access since the last reset",
+	[GPU_READY_FAILED] = "the memory did not become ready",
+	[GPU_READY_NONE] = NULL,
+}, *const scrub_meanings[] = {
+	[GPU_SCRUB_OFF] = "GPU memory is not cleared between guests",
+	[GPU_SCRUB_UNKNOWN] = "not scrubbed since it was bound",
+	[GPU_SCRUB_CLEAN] = "all zeros, and not opened since",
+	[GPU_SCRUB_DIRTY] = "opened, and not scrubbed since",
+	[GPU_SCRUB_FAILED] = "see the kernel's log",
+	[GPU_SCRUB_NONE] = NULL,
 };
 
 /* A line with a fact. none: what it has if the fact isn't known; NULL: no line. */
@@ -89,29 +89,30 @@ static void draw_fact(struct overview *s, const struct gpu *gpu, const char *lab
 		      enum fact fact, const char *none)
 {
 	g_autofree char *text = fact_text(fact, s, gpu);
-	size_t i;
 
-	for (i = 0; text && i < G_N_ELEMENTS(meanings); i++) {
-		if (meanings[i].fact == fact && !strcmp(meanings[i].state, text)) {
-			field(label, "%s: %s", text, meanings[i].meaning);
-			return;
-		}
-	}
 	if (text || none)
 		field(label, "%s", text ?: none);
+}
+
+/* A line with a word of the driver's, if it has said one. */
+static void draw_state(const char *label, const char *word, const char *meaning)
+{
+	if (word)
+		field(label, "%s%s%s", word, meaning ? ": " : "", meaning ?: "");
 }
 
 /* The present scrub, and what is known of the last one. */
 static void draw_scrub(struct overview *s, const struct gpu *gpu)
 {
 	uint64_t size = gpu_memory_size(gpu), done = gpu->scrub_progress;
+	enum scrub_state state = scrub_state_of(gpu->scrub_state);
 	g_autofree char *when = fact_text(FACT_scrub_time, s, gpu);
 
-	if (!g_strcmp0(gpu->scrub_state, "scrubbing") && size != GPU_UNKNOWN && size && done <= size)
+	if (state == GPU_SCRUB_RUNNING && size != GPU_UNKNOWN && size && done <= size)
 		field("scrub", "scrubbing: %d %% overwritten with zeros",
 		      (int)((double)done / size * 100));
 	else
-		draw_fact(s, gpu, "scrub", FACT_scrub_state, NULL);
+		draw_state("scrub", gpu->scrub_state, scrub_meanings[state]);
 	if (gpu->scrub_result && when && gpu->scrub_ms != GPU_UNKNOWN)
 		field("last scrub", "%s, %s, %.3f s", gpu->scrub_result, when, gpu->scrub_ms / 1e3);
 	draw_fact(s, gpu, "read zeros", FACT_verified_time, NULL);
@@ -168,7 +169,8 @@ static void draw(struct overview *s, const struct gpu *gpu)
 		features = read_features(s->host);
 		field("features", "%s", features ? features : "not reported by this driver");
 		draw_fact(s, gpu, "mode", FACT_mode, "not reported by this driver");
-		draw_fact(s, gpu, "readiness", FACT_readiness, NULL);
+		draw_state("readiness", gpu->readiness,
+			   readiness_meanings[readiness_of(gpu->readiness)]);
 		draw_scrub(s, gpu);
 	}
 	putchar('\n');

@@ -77,11 +77,11 @@ static void check_readiness(struct test *t)
 
 	if (!readiness)
 		result(t, "readiness", SKIPPED, "this driver does not report it");
-	else if (!strcmp(readiness, "failed"))
+	else if (readiness_of(readiness) == GPU_READY_FAILED)
 		result(t, "readiness", FAILED, "the memory did not become ready while the driver waited; "
 		       "power-cycle the host");
 	else
-		result(t, "readiness", strcmp(readiness, "ready") ? NOTED : PASSED,
+		result(t, "readiness", readiness_of(readiness) == GPU_READY ? PASSED : NOTED,
 		       "the driver reports: %s", readiness);
 }
 

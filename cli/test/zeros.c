@@ -22,7 +22,7 @@ static char *follow(struct test *t, int file)
 
 	for (;;) {
 		state = scrub_state_read(file);
-		if (!state || strcmp(state, "scrubbing"))
+		if (scrub_state_of(state) != GPU_SCRUB_RUNNING)
 			return state;
 		g_free(state);
 		if (host_u64(t->e.host, &bytes, DEVICES "/%s/nvgrace_gpu/scrub_progress",
@@ -47,7 +47,7 @@ static bool scrub(struct test *t)
 	}
 	if (file >= 0)
 		close(file);
-	clean = state && !strcmp(state, "clean");
+	clean = scrub_state_of(state) == GPU_SCRUB_CLEAN;
 	if (error)
 		result_error(t, "scrub", "the driver can't scrub", error);
 	else if (!clean)
