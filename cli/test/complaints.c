@@ -10,7 +10,6 @@
  */
 #include <glib.h>
 #include <poll.h>
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,18 +34,12 @@ static bool is_splat(const char *text)
 	static const char *const expressions[] = {
 #include "splats.h"
 	};
-	static regex_t compiled[G_N_ELEMENTS(expressions)];
-	static bool ready;
-	bool found = false;
 	size_t i;
 
-	for (i = 0; i < G_N_ELEMENTS(expressions); i++) {
-		if (!ready && regcomp(&compiled[i], expressions[i], REG_EXTENDED | REG_NOSUB))
-			abort();
-		found |= !regexec(&compiled[i], text, 0, NULL, 0);
-	}
-	ready = true;
-	return found;
+	for (i = 0; i < G_N_ELEMENTS(expressions); i++)
+		if (g_regex_match_simple(expressions[i], text, 0, 0))
+			return true;
+	return false;
 }
 
 static bool has_any(const char *text, const char *const *words)
