@@ -103,6 +103,14 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kernel", metafunc.config.getoption("kernel") or marker.args, scope="module")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_pycollect_makeitem(collector, name, obj):
+    """A class that has tests is a class of tests, whatever its name."""
+    if isinstance(obj, type) and any(word.startswith("test_") for word in dir(obj)):
+        return pytest.Class.from_parent(collector, name=name, obj=obj)
+    return None
+
+
 def marks_of(item):
     """The markers of an item, by its place."""
     path = item.path.relative_to(TESTS)

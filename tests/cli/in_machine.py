@@ -8,7 +8,8 @@ import re
 import tempfile
 import threading
 import time
-import unittest
+
+import pytest
 
 from cli import common
 from lab import programs, session, vm
@@ -145,13 +146,12 @@ def ready_again(machine, name):
     gpu.not_ready_for(0)
 
 
-class InMachine(unittest.TestCase):
+class InMachine:
     """One boot for the tests of a class. They check the output of COMMANDS,
     {name: script}. A command, and all before it, run when a test first asks for
     it. The console is in build/log/LOG-KERNEL.log."""
 
     __test__ = False
-    maxDiff = None
     # Shell functions; C programs of this folder, which go to /tests; and more
     # arguments of vm.Machine.
     LIBRARY, HELPERS, OPTIONS = LIBRARY, (), {}
@@ -163,11 +163,21 @@ class InMachine(unittest.TestCase):
 
     @classmethod
     def handlers(cls):
+        """They may start cls.planted, which ends with the machine."""
         return {}
 
     @classmethod
-    def setUpClass(cls):
+    def prepare(cls, kernel):
+        """Sets what depends on the kernel, before the other methods."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    def boot(self, request):
+        """At the end, the kernel's log has no trouble, and no command failed
+        without a test's objection."""
+        cls = request.cls
+        cls.planted = Planted()
         kernel = vm.Kernel(cls.KERNEL)
+        cls.prepare(kernel)
         with tempfile.TemporaryDirectory() as directory:
             files = {**common.installed(kernel, directory), **cls.files(kernel, directory)}
             for name in cls.HELPERS:
@@ -180,12 +190,9 @@ class InMachine(unittest.TestCase):
                                               log=programs.log_file(f"{cls.LOG}-{cls.KERNEL}"), **cls.OPTIONS)
         cls.pci = {g.name: g.pci for g in cls.session.machine.gpus}
         cls.base = {g.name: g.base for g in cls.session.machine.gpus}
-
-    @classmethod
-    def tearDownClass(cls):
-        """The kernel's log has no trouble, and no command failed without a
-        test's objection."""
+        yield
         failures = cls.session.end().failures
+        cls.planted.stop()
         assert not failures, "\n".join(failures)
 
     def command(self, name):
@@ -218,5 +225,5 @@ class InMachine(unittest.TestCase):
             document, _ = decoder.raw_decode(text, match.start())
             common.validate(document)
             found.append(document)
-        self.assertTrue(found, f"{command} printed no JSON: {text}")
+        assert found, f"{command} printed no JSON: {text}"
         return found

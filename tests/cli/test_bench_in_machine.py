@@ -17,8 +17,8 @@ import re
 import pytest
 
 from cli import in_machine
-from cli.in_machine import InMachine, Planted, base, never_ready
-from lab import programs, vm
+from cli.in_machine import InMachine, base, never_ready
+from lab import programs
 
 DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
@@ -252,7 +252,7 @@ class Bench(InMachine):
 
     @classmethod
     def handlers(cls):
-        planted = Planted()
+        planted = cls.planted
 
         def stick(machine, name):
             at = base(machine, name) + STUCK_AT - machine.memory_address
@@ -279,7 +279,6 @@ class Bench(InMachine):
         def planted_late(machine):
             return planted.paused()
 
-        cls.addClassCleanup(planted.stop)
         return {"never_ready": never_ready, "stick": stick, "alias": alias, "unstick": unstick, "planted_late": planted_late,
                 "fill": fill, "intact": intact}
 
@@ -288,19 +287,17 @@ class Bench(InMachine):
         return programs.module_file(kernel, "aer_inject") if cls.aer else {}
 
     @classmethod
-    def setUpClass(cls):
-        kernel = vm.Kernel(cls.KERNEL)
+    def prepare(cls, kernel):
         cls.aer = kernel.provides("aer_inject")
         cls.COMMANDS = {name: text + "\ntrue" for name, text in COMMANDS.items() if cls.aer or name != "aer"}
         cls.cdev = kernel.has("CONFIG_VFIO_DEVICE_CDEV")
         cls.page = 65536 if kernel.has("CONFIG_ARM64_64K_PAGES") else 16384 if kernel.has("CONFIG_ARM64_16K_PAGES") else 4096
-        super().setUpClass()
 
     def outcomes(self, document):
         return {c["id"]: c["outcome"] for c in document["checks"]}
 
     def check_idle(self, command, name, times=1):
-        self.assertEqual(self.lines(command, "idle"), [f'{name}: "bound",'] * times)
+        assert self.lines(command, "idle") == [f'{name}: "bound",'] * times
 
     def test_refusals(self):
         unbound, small = self.pci["unbound"], self.pci["small"]
@@ -315,42 +312,40 @@ class Bench(InMachine):
             # With its own file, the GPU can be opened nevertheless.
             if self.cdev and command in ("no-vfio", "no-type1", "group-in-use"):
                 continue
-            with self.subTest(command):
-                self.assertEqual(set(self.codes(command)), {status})
-                self.assertIn(words, self.text(command, "run-err"))
-                self.assertEqual(self.lines(command, "run-out"), [])
+            assert set(self.codes(command)) == {status}, command
+            assert words in self.text(command, "run-err")
+            assert self.lines(command, "run-out") == []
 
     def test_reading_alone_is_a_risk(self):
         """Without consent, bench doesn't read what nothing has written."""
-        self.assertIn("bench --read-only reads memory of this GPU that may never have been written, and a memory error there can "
-                      "stop the host, and there is no terminal to ask on; add --yes", self.text("unasked", "run-err"))
+        assert ("bench --read-only reads memory of this GPU that may never have been written, and a memory error there can "
+                      "stop the host, and there is no terminal to ask on; add --yes" in self.text("unasked", "run-err"))
 
     def test_access(self):
         """A user with access to the files need not be root."""
-        self.assertEqual(self.codes("no-access", "user"), [5])
-        self.assertRegex(self.text("no-access", "user-err"), r"can't open /dev/vfio/\d+: Permission denied; use sudo")
-        self.assertEqual(self.codes("no-access", "unlogged"), [5])
-        self.assertIn("name another one with --log", self.text("no-access", "unlogged-err"))
-        self.assertEqual(self.codes("no-access", "group"), [0])
+        assert self.codes("no-access", "user") == [5]
+        assert re.search(r"can't open /dev/vfio/\d+: Permission denied; use sudo", self.text("no-access", "user-err"))
+        assert self.codes("no-access", "unlogged") == [5]
+        assert "name another one with --log" in self.text("no-access", "unlogged-err")
+        assert self.codes("no-access", "group") == [0]
         document, = self.documents("no-access", "group")
-        self.assertTrue(document["passed"])
-        self.assertEqual([s["name"] for s in document["steps"] if s["outcome"] == "skipped"], ["scrub"])
-        self.assertEqual([r["method"] for r in document["resets"]], [None])
+        assert document["passed"]
+        assert [s["name"] for s in document["steps"] if s["outcome"] == "skipped"] == ["scrub"]
+        assert [r["method"] for r in document["resets"]] == [None]
 
     def test_asks(self):
-        self.assertEqual((self.codes("asked", "no"), self.codes("asked", "yes")), ([4], [0]))
-        self.assertIn("nothing done", self.text("asked", "no-out"))
-        self.assertIn(f"{self.pci['small']}: passed", self.text("asked", "yes-out"))
+        assert (self.codes("asked", "no"), self.codes("asked", "yes")) == ([4], [0])
+        assert "nothing done" in self.text("asked", "no-out")
+        assert f"{self.pci['small']}: passed" in self.text("asked", "yes-out")
 
     def test_figures(self):
-        self.assertEqual(self.codes("quick"), [0])
+        assert self.codes("quick") == [0]
         document, = self.documents("quick")
         figures = {f["name"]: f for f in document["figures"]}
-        self.assertEqual(len(figures), len(document["figures"]), "two figures have the same name")
-        self.assertEqual((document["level"], document["mode"], document["threads"], document["page_size"],
-                          document["read_only"], document["grace"]),
-                         ("quick", "cdev" if self.cdev else "group", 2, self.page, False, False))
-        self.assertEqual(document["usemem"], {"size": 512 * MiB, "mappable": 512 * MiB, "bar_size": 512 * MiB})
+        assert len(figures) == len(document["figures"]), "two figures have the same name"
+        assert (document["level"], document["mode"], document["threads"], document["page_size"],
+                document["read_only"], document["grace"]) == ("quick", "cdev" if self.cdev else "group", 2, self.page, False, False)
+        assert document["usemem"] == {"size": 512 * MiB, "mappable": 512 * MiB, "bar_size": 512 * MiB}
         wanted = {"open", "reset", "reset-ready", "config-read"}
         for part in ("usemem", "resmem"):
             wanted |= {f"{kind}/{part}/{share}" for share in ("0.125", "0.25", "0.50", "1.00")
@@ -362,55 +357,55 @@ class Bench(InMachine):
         for memory in ("usemem", "resmem", "host"):
             wanted |= {f"{kind}/{memory}/{threads}" for kind in ("read", "write", "copy") for threads in (1, 2)}
             wanted |= {f"latency/{memory}"}
-        self.assertEqual(set(figures), wanted)
+        assert set(figures) == wanted
         for name, figure in figures.items():
             if not figure["count"]:
                 # Memory that fills its BAR has no tail, and iommufd can't map
                 # GPU memory. On a busy machine, bench omits slow steps.
-                self.assertTrue(figure["reason"] and (name.startswith("pread-tail/") or "omitted" in figure["reason"] or
-                                                      self.cdev and name.startswith("dma-")), figure)
+                assert figure["reason"] and (name.startswith("pread-tail/") or "omitted" in figure["reason"] or
+                                             self.cdev and name.startswith("dma-")), figure
                 continue
-            self.assertIsNone(figure["reason"])
-            self.assertLessEqual(figure["min"], figure["median"])
-            self.assertLessEqual(figure["median"], figure["max"])
+            assert figure["reason"] is None
+            assert figure["min"] <= figure["median"]
+            assert figure["median"] <= figure["max"]
             # Every figure is possible: no step takes no time, and no memory is
             # faster than this.
             if not name.startswith("dma-"):
-                self.assertGreater(figure["min"], 0, name)
+                assert figure["min"] > 0, name
             if figure["unit"] == "B/s":
-                self.assertLess(figure["max"], 1e13, name)
+                assert figure["max"] < 1e13, name
         # One fault maps hundreds of huge pages, or the pages of several page
         # tables.
         pages = max(2048, self.page // 8) * self.page
-        self.assertIn(figures["first-touch-faults/usemem/0.125"]["max"], (1, 2))
-        self.assertIn(figures["first-touch-misaligned-faults/usemem/256MiB"]["min"] - 256 * MiB // pages, (0, 1))
+        assert figures["first-touch-faults/usemem/0.125"]["max"] in (1, 2)
+        assert figures["first-touch-misaligned-faults/usemem/256MiB"]["min"] - 256 * MiB // pages in (0, 1)
 
     def test_odd_memory(self):
-        self.assertEqual(self.codes("quick-odd"), [0])
+        assert self.codes("quick-odd") == [0]
         document, = self.documents("quick-odd")
-        self.assertEqual(document["usemem"], {"size": ODD_SIZE, "mappable": ODD_SIZE // self.page * self.page, "bar_size": 64 * MiB})
-        self.assertIsNone(document["resmem"])
+        assert document["usemem"] == {"size": ODD_SIZE, "mappable": ODD_SIZE // self.page * self.page, "bar_size": 64 * MiB}
+        assert document["resmem"] is None
         figures = {f["name"]: f for f in document["figures"]}
-        self.assertTrue(figures["pread-tail/usemem/1MiB"]["count"])
-        self.assertEqual(figures["pread/usemem/64MiB"]["reason"], "less memory than a block")
+        assert figures["pread-tail/usemem/1MiB"]["count"]
+        assert figures["pread/usemem/64MiB"]["reason"] == "less memory than a block"
 
     def test_table(self):
         for columns in (120, 40):
-            self.assertEqual((self.codes("table", f"wide{columns}"), self.codes("table", f"test{columns}")), ([0], [0]))
+            assert (self.codes("table", f"wide{columns}"), self.codes("table", f"test{columns}")) == ([0], [0])
             for name in ("wide", "test"):
                 lines = [re.sub(r"\x1b\[[0-9;]*[mK]", "", line) for line in self.lines("table", f"{name}{columns}-out")]
                 # The bar overwrites itself in one line of the terminal, which
                 # is not part of the table, as messages are not. A release is
                 # one word, of any length.
                 table = [line for line in lines if " %" not in line and not re.fullmatch(r"  kernel +\S+|nvgrace-gpu: .*", line)]
-                self.assertLessEqual(max(map(len, table)), columns, table)
-                self.assertTrue(any(re.match(r"\[[#.]+\] +\d+ % ", line) for line in lines), lines[:3])
+                assert max(map(len, table)) <= columns, table
+                assert any(re.match(r"\[[#.]+\] +\d+ % ", line) for line in lines), lines[:3]
         text = self.text("table", "wide120-out")
         self.check_bars([re.sub(r"\x1b\[[0-9;]*m", "", line) for line in text.splitlines()])
-        self.assertIn("this CPU is not a Neoverse V2", text)
-        self.assertIn("left", text)
-        self.assertIn("\x1b[1m", text)
-        self.assertNotIn("\x1b[1m", self.text("table", "plain-out"))
+        assert "this CPU is not a Neoverse V2" in text
+        assert "left" in text
+        assert "\x1b[1m" in text
+        assert "\x1b[1m" not in self.text("table", "plain-out")
         self.check_idle("table", "small")
 
     def check_bars(self, lines):
@@ -423,122 +418,121 @@ class Bench(InMachine):
                 rows = tables.setdefault(line.split("  ")[0], [])
             elif m := re.match(r"  (\S.*?) +([\d.]+) ([kMGT]?)B/s +[\d.]+ [kMGT]?B/s +[\d.]+ [kMGT]?B/s  (#*)$", line):
                 rows.append((m[1], float(m[2]) * 1000 ** " kMGT".index(m[3] or " "), len(m[4])))
-        self.assertIn("read usemem, 1 thread", [name for name, _, _ in tables["Bandwidth through the mapping"]])
-        self.assertIn("pread usemem, 4 KiB", [name for name, _, _ in tables["Read and write through vfio"]])
+        assert "read usemem, 1 thread" in [name for name, _, _ in tables["Bandwidth through the mapping"]]
+        assert "pread usemem, 4 KiB" in [name for name, _, _ in tables["Read and write through vfio"]]
         for rows in filter(None, tables.values()):
             most = max(value for _, value, _ in rows)
             for name, value, cells in rows:
                 # The figure in the table has three digits.
-                self.assertAlmostEqual(cells, 40 * value / most, delta=1, msg=name)
+                assert cells == pytest.approx(40 * value / most, abs=1), name
 
     def test_read_only(self):
-        self.assertEqual(self.codes("read-only"), [0])
-        self.assertEqual(self.lines("read-only", "intact"), ["True"])
+        assert self.codes("read-only") == [0]
+        assert self.lines("read-only", "intact") == ["True"]
         document, = self.documents("read-only")
         figures = {f["name"]: f for f in document["figures"]}
         for name in ("reset", "reset-ready", "write/usemem/1", "copy/usemem/1", "latency/usemem", "pwrite/usemem/1MiB",
                      "memcpy-to/usemem/1MiB"):
-            self.assertEqual(figures[name]["reason"], "omitted: --read-only", name)
+            assert figures[name]["reason"] == "omitted: --read-only", name
         for name in ("open", "read/usemem/1", "write/host/1", "pread/usemem/1MiB"):
-            self.assertTrue(figures[name]["count"], name)
+            assert figures[name]["count"], name
         # If a smaller one met a pause of the machine, bench omits it.
         figure = figures["first-touch/usemem/1.00"]
-        self.assertTrue(figure["count"] or figure["reason"].startswith("omitted: it would take"), figure)
+        assert figure["count"] or figure["reason"].startswith("omitted: it would take"), figure
 
     def test_interrupted(self):
         """In each phase, and after each signal, no process has the GPU open,
         and it can be unbound."""
-        self.assertEqual(self.codes("interrupted", "key"), [130] * 5)
-        self.assertEqual(self.text("interrupted", "key-out").count("interrupted; the GPU is bound and closed as before"), 5)
-        self.assertEqual(self.lines("interrupted", "signal"), ["TERM 130", "HUP 130", "INT 130", "KILL 137"])
+        assert self.codes("interrupted", "key") == [130] * 5
+        assert self.text("interrupted", "key-out").count("interrupted; the GPU is bound and closed as before") == 5
+        assert self.lines("interrupted", "signal") == ["TERM 130", "HUP 130", "INT 130", "KILL 137"]
         self.check_idle("interrupted", "small", 9)
-        self.assertEqual(self.codes("interrupted"), [0, 0])
+        assert self.codes("interrupted") == [0, 0]
 
     def test_output_that_fails(self):
-        self.assertRegex(self.text("pipe", "full"), r"^1 .*standard output: No space left on device")
+        assert re.search(r"^1 .*standard output: No space left on device", self.text("pipe", "full"))
         self.check_idle("pipe", "small")
 
     def test_good_memory(self):
-        self.assertEqual(self.codes("good"), [0, 0, 0])
+        assert self.codes("good") == [0, 0, 0]
         text = self.text("good", "run-out")
-        self.assertRegex(text, r"passed +pattern +1\.50 GiB written, read back and inverted, 1 time")
-        self.assertIn(f"{self.pci['both']}: passed", text)
-        self.assertIn("seed 0x7", text)
+        assert re.search(r"passed +pattern +1\.50 GiB written, read back and inverted, 1 time", text)
+        assert f"{self.pci['both']}: passed" in text
+        assert "seed 0x7" in text
         odd, small = self.documents("good")
-        self.assertEqual(self.outcomes(odd), {
+        assert self.outcomes(odd) == {
             # It has not been accessed since the last reset.
             "claims": "passed", "registers": "passed", "readiness": "noted", "reset-methods": "noted", "pcie-link": "noted",
             "sizes": "passed", "bars": "passed", "limits": "passed", "ends": "passed", "every-64-MiB": "passed",
             "every-2-MiB": "passed", "pattern": "passed", "reset": "passed", "content-after-reset": "noted", "d3hot": "passed",
             "content-after-d3hot": "noted", "file": "passed", "tail": "passed", "scrub": "passed", "zeros": "passed",
-            "pcie-errors": "skipped", "memory-errors": "passed"})
-        self.assertEqual({s["outcome"] for s in odd["steps"]}, {"passed"})
-        self.assertEqual(len(odd["steps"]), 9)
+            "pcie-errors": "skipped", "memory-errors": "passed"}
+        assert {s["outcome"] for s in odd["steps"]} == {"passed"}
+        assert len(odd["steps"]) == 9
         # Each method that the kernel has for the GPU, and then all again.
         before, after = self.lines("good", "methods")
-        self.assertEqual((after, before.split()), (before, [r["method"] for r in odd["resets"]]))
-        self.assertIn("flr", before.split())
-        self.assertTrue(self.text("good", "log").endswith(f"{self.pci['both']}: end: passed"))
+        assert (after, before.split()) == (before, [r["method"] for r in odd["resets"]])
+        assert "flr" in before.split()
+        assert self.text("good", "log").endswith(f"{self.pci['both']}: end: passed")
         # The model's reset does not change the memory.
-        self.assertIs(odd["content_survived_reset"], True)
-        self.assertEqual((odd["passed"], odd["passes"], odd["differences"], odd["seed"]), (True, 1, 0, "0x7"))
-        self.assertGreaterEqual(small["passes"], 1)
-        self.assertEqual(self.outcomes(small)["pcie-errors"], "passed")
+        assert odd["content_survived_reset"] is True
+        assert (odd["passed"], odd["passes"], odd["differences"], odd["seed"]) == (True, 1, 0, "0x7")
+        assert small["passes"] >= 1
+        assert self.outcomes(small)["pcie-errors"] == "passed"
         one, = self.documents("one-cpu", "one")
-        self.assertEqual((one["passed"], one["threads"]), (True, 1))
+        assert (one["passed"], one["threads"]) == (True, 1)
 
     def test_stuck_bit(self):
-        self.assertEqual(self.codes("stuck"), [1, 1, 0])
+        assert self.codes("stuck") == [1, 1, 0]
         document, = self.documents("stuck")
         word = STUCK_AT // 8 * 8
         bit = STUCK_BIT + 8 * (STUCK_AT % 8)
-        self.assertIs(document["passed"], False)
-        self.assertEqual({i for i, o in self.outcomes(document).items() if o == "failed"}, {"pattern"})
-        self.assertGreaterEqual(document["differences"], 1)
+        assert document["passed"] is False
+        assert {i for i, o in self.outcomes(document).items() if o == "failed"} == {"pattern"}
+        assert document["differences"] >= 1
         place, = document["places"]
-        self.assertEqual((place["part"], place["offset"], place["address"]),
-                         ("usemem", hex(word), hex(self.base["small"] + word)))
-        self.assertEqual(int(place["found"], 16) ^ int(place["expected"], 16), 1 << bit)
-        self.assertIsNone(place["content_of"])
-        self.assertEqual((document["bits_found_1"], document["bits_found_0"]), (hex(1 << bit), "0x0"))
+        assert (place["part"], place["offset"], place["address"]) == ("usemem", hex(word), hex(self.base["small"] + word))
+        assert int(place["found"], 16) ^ int(place["expected"], 16) == 1 << bit
+        assert place["content_of"] is None
+        assert (document["bits_found_1"], document["bits_found_0"]) == (hex(1 << bit), "0x0")
         text = self.text("stuck", "run-out")
-        self.assertIn(f"usemem + {word:#x}", text)
-        self.assertNotIn("physical", text)
-        self.assertRegex(text.replace("\n", " "), rf"bit {bit} of +64 +reads +1")
-        self.assertIn(f"{self.pci['small']}: FAILED", text)
+        assert f"usemem + {word:#x}" in text
+        assert "physical" not in text
+        assert re.search(rf"bit {bit} of +64 +reads +1", text.replace("\n", " "))
+        assert f"{self.pci['small']}: FAILED" in text
 
     def test_alias(self):
-        self.assertEqual(self.codes("alias"), [1, 1])
+        assert self.codes("alias") == [1, 1]
         document, = self.documents("alias")
         places = [(int(p["offset"], 0), p) for p in document["places"]]
         for offset, place in places:
-            self.assertTrue(ALIAS_TO <= offset < ALIAS_TO + 4096, place)
-            self.assertEqual(place["address"], hex(self.base["small"] + offset))
+            assert ALIAS_TO <= offset < ALIAS_TO + 4096, place
+            assert place["address"] == hex(self.base["small"] + offset)
             # A copy of an earlier pattern belongs to no place.
             if place["content_of"]:
                 source = offset - ALIAS_TO + ALIAS_FROM
-                self.assertEqual(place["content_of"], {"part": "usemem", "offset": hex(source),
-                                                       "address": hex(self.base["small"] + source)})
-        self.assertEqual(len(places), 16)
-        self.assertTrue(any(place["content_of"] for _, place in places), places)
-        self.assertIn("two addresses access the same memory", re.sub(r"\s+", " ", self.text("alias", "run-out")))
+                assert place["content_of"] == {"part": "usemem", "offset": hex(source),
+                                               "address": hex(self.base["small"] + source)}
+        assert len(places) == 16
+        assert any(place["content_of"] for _, place in places), places
+        assert "two addresses access the same memory" in re.sub(r"\s+", " ", self.text("alias", "run-out"))
 
     def check_pattern_failed(self, command, name, complaints):
         """The step is the last, and the host's complaints are those."""
-        self.assertEqual(self.codes(command, "pattern"), [1])
+        assert self.codes(command, "pattern") == [1]
         document, = self.documents(command, "pattern")
-        self.assertEqual([s["outcome"] for s in document["steps"]], ["passed"] * 4 + ["failed"] + ["skipped"] * 4)
+        assert [s["outcome"] for s in document["steps"]] == ["passed"] * 4 + ["failed"] + ["skipped"] * 4
         found = [c["text"] for c in document["checks"] if (c["step"], c["id"], c["outcome"]) == ("pattern", "host", "failed")]
         for complaint in complaints:
-            self.assertTrue(any(re.match(complaint, text) for text in found), document["checks"])
-        self.assertTrue(self.text(command, "log").endswith(f"{self.pci[name]}: end: FAILED"))
+            assert any(re.match(complaint, text) for text in found), document["checks"]
+        assert self.text(command, "log").endswith(f"{self.pci[name]}: end: FAILED")
         self.check_idle(command, name)
 
     def test_memory_error(self):
         """The step in which the kernel reports an error is the last. Meanwhile,
         another test is refused."""
         self.check_pattern_failed("complaint", "ill", [r"kernel: Memory failure: 0x\.\.\.: "])
-        self.assertEqual(self.codes("complaint"), [4])
+        assert self.codes("complaint") == [4]
 
     def test_pcie_error(self):
         """The kernel's log and the counts have it."""
@@ -546,30 +540,30 @@ class Bench(InMachine):
             self.check_pattern_failed("aer", "small", ["kernel: .*AER: ", "1 uncorrected PCIe errors were counted"])
 
     def test_slow_reset(self):
-        self.assertEqual(self.codes("slow"), [1, 0])
+        assert self.codes("slow") == [1, 0]
         document, = self.documents("slow")
-        self.assertEqual(self.outcomes(document)["reset"], "failed")
-        self.assertGreater(document["ready_seconds"], document["ready_within"])
-        self.assertEqual(document["ready_within"], 5)
-        self.assertRegex(re.sub(r"\s+", " ", self.text("slow", "run-out")), r"passed reset the memory is ready \d+\.\d+ s")
+        assert self.outcomes(document)["reset"] == "failed"
+        assert document["ready_seconds"] > document["ready_within"]
+        assert document["ready_within"] == 5
+        assert re.search(r"passed reset the memory is ready \d+\.\d+ s", re.sub(r"\s+", " ", self.text("slow", "run-out")))
 
     def test_memory_that_never_gets_ready(self):
         """A SIGBUS is a failed check, and its text has the address."""
-        self.assertEqual(self.codes("dead"), [1])
+        assert self.codes("dead") == [1]
         document, = self.documents("dead")
         outcomes = self.outcomes(document)
-        self.assertEqual((outcomes["sizes"], outcomes["ends"]), ("passed", "failed"))
-        self.assertEqual([s["name"] for s in document["steps"] if s["outcome"] == "failed"], ["touch"])
+        assert (outcomes["sizes"], outcomes["ends"]) == ("passed", "failed")
+        assert [s["name"] for s in document["steps"] if s["outcome"] == "failed"] == ["touch"]
         text = next(c["text"] for c in document["checks"] if c["id"] == "ends")
-        self.assertIn("SIGBUS at usemem + 0x0: ", text)
-        self.assertEqual(self.lines("dead", "bench-rc"), ["1"])
-        self.assertIn(f"SIGBUS at usemem + 0x0, physical address {self.base['dead']:#x}: ", self.text("dead", "bench"))
-        self.assertEqual(self.lines("dead", "idle"), ['dead: "bound",', 'dead2: "bound",'])
+        assert "SIGBUS at usemem + 0x0: " in text
+        assert self.lines("dead", "bench-rc") == ["1"]
+        assert f"SIGBUS at usemem + 0x0, physical address {self.base['dead']:#x}: " in self.text("dead", "bench")
+        assert self.lines("dead", "idle") == ['dead: "bound",', 'dead2: "bound",']
 
     def test_interrupted_while_it_waits(self):
         """SIGINT ends the program while it waits in the kernel for memory that
         isn't ready."""
-        self.assertEqual(self.lines("waiting", "signal"), ["INT 130"])
+        assert self.lines("waiting", "signal") == ["INT 130"]
         self.check_idle("waiting", "dead")
 
 

@@ -11,6 +11,8 @@ import os
 import stat
 import subprocess
 
+import pytest
+
 from boot.test_initramfs import NAME, module
 from cli.common import validate
 from cli.test_trees import G1
@@ -32,8 +34,8 @@ UNBINDS = f"rm {DEVICE}/driver"
 
 
 class Kernel(Played):
-    def setUp(self):
-        super().setUp()
+    @pytest.fixture(autouse=True)
+    def kernel(self, played):
         for name in ("driver", "iommu_group"):
             (self.tree.root / f"{DEVICE}/{name}".lstrip("/")).unlink()
         self.tree.file("/sys/kernel/iommu_groups/12/type", "DMA").link(f"{DEVICE}/iommu_group", "/sys/kernel/iommu_groups/12")
@@ -67,11 +69,11 @@ class Kernel(Played):
         # The kernel's file has nothing left of a longer text.
         done = self.run_words(*words, "--json", G1, play=play, **more, env={
             "AT": f">{OVERRIDE}:: >{OVERRIDE}\n{at}", "KMSG": self.tree.root / "records"})
-        self.assertEqual(done.returncode, status, (done.stdout, done.stderr))
+        assert done.returncode == status, (done.stdout, done.stderr)
         document = json.loads(done.stdout)
         validate(document)
         result, = document["results"]
-        self.assertEqual(result["exit_status"], status if not document["initramfs"] else result["exit_status"])
+        assert result["exit_status"] == (status if not document["initramfs"] else result["exit_status"])
         return result, done.stderr
 
 
@@ -80,56 +82,55 @@ class Bind(Kernel):
         for before, message in ((None, f"bound to {OURS}"), ("nouveau", f"bound to {OURS} (was nouveau)")):
             self.bound(before)
             result, _ = self.change("bind", at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n>{PROBE}:{binds(OURS)}")
-            self.assertEqual((result["result"], result["message"], result["changed"]), ("bound", message, True))
-            self.assertEqual((self.driver(), self.override()), (OURS, OURS))
+            assert (result["result"], result["message"], result["changed"]) == ("bound", message, True)
+            assert (self.driver(), self.override()) == (OURS, OURS)
 
     def test_refused_by_the_driver(self):
         """The GPU gets its former driver and override back. The message has the
         driver's lines of the kernel's log."""
         records = [f"6,1,2,-;{OURS} {G1}: a part", "3,2,3,-;vfio-pci 0001:01:00.0: another", f"3,3,4,-;pci {G1}: the reason"]
         result, error = self.change("bind", status=1, records=records)
-        self.assertEqual(result["message"], f"{OURS} refused it; it is unbound as before")
-        self.assertEqual(result["kernel_log"], [f"{OURS} {G1}: a part", f"pci {G1}: the reason"])
-        self.assertIn(f"nvgrace-gpu: {G1}: kernel: pci {G1}: the reason\n", error)
-        self.assertEqual(self.override(), "")
+        assert result["message"] == f"{OURS} refused it; it is unbound as before"
+        assert result["kernel_log"] == [f"{OURS} {G1}: a part", f"pci {G1}: the reason"]
+        assert f"nvgrace-gpu: {G1}: kernel: pci {G1}: the reason\n" in error
+        assert self.override() == ""
         # Without such a line.
         self.bound("nouveau", "nouveau")
         steps = f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n>{DRIVERS}/nouveau/bind:{binds('nouveau')}"
         result, _ = self.change("bind", status=1, at=steps, play=f"fail=>{PROBE}:1:{errno.ENODEV}")
-        self.assertEqual((result["message"], result["next"], result["changed"]),
-                         (f"{OURS} refused it: No such device; it is bound to nouveau as before",
-                          f'run "nvgrace-gpu doctor {G1}"', False))
-        self.assertEqual((self.driver(), self.override()), ("nouveau", "nouveau"))
+        assert ((result["message"], result["next"], result["changed"]) ==
+                (f"{OURS} refused it: No such device; it is bound to nouveau as before",
+                 f'run "nvgrace-gpu doctor {G1}"', False))
+        assert (self.driver(), self.override()) == ("nouveau", "nouveau")
         # Without an IOMMU.
         (self.tree.root / f"{DEVICE}/iommu_group".lstrip("/")).unlink()
         result, _ = self.change("bind", status=1, at=steps)
-        self.assertEqual(result["next"], "check that the IOMMU is on, because the device has no IOMMU group; "
+        assert (result["next"] == "check that the IOMMU is on, because the device has no IOMMU group; "
                                          f'run "nvgrace-gpu doctor {G1}"')
 
     def test_override_fails(self):
         result, _ = self.change("bind", status=1, play=f"fail=>{OVERRIDE}:1:{errno.EBUSY}:1")
-        self.assertEqual(result["message"], "can't set driver_override: Device or resource busy; it is unbound as before")
+        assert result["message"] == "can't set driver_override: Device or resource busy; it is unbound as before"
         result, _ = self.change("bind", status=1, play=f"fail=>{OVERRIDE}:1:{errno.EBUSY}")
-        self.assertEqual(result["message"], "can't set driver_override: Device or resource busy; and can't restore "
+        assert (result["message"] == "can't set driver_override: Device or resource busy; and can't restore "
                                             "the former state: Device or resource busy")
-        self.assertIs(result["changed"], True)
+        assert result["changed"] is True
 
     def test_former_driver(self):
         """A driver that does not release the GPU, or does not take it again."""
         self.bound("nouveau")
         result, _ = self.change("bind", status=1, play=f"fail=>{DRIVERS}/nouveau/unbind:1:{errno.EBUSY}")
-        self.assertEqual((result["message"], result["next"]),
-                         ("can't unbind it from nouveau: Device or resource busy; it is bound to nouveau as before",
-                          f'end what uses the device; run "nvgrace-gpu doctor {G1}"'))
+        assert ((result["message"], result["next"]) ==
+                ("can't unbind it from nouveau: Device or resource busy; it is bound to nouveau as before",
+                 f'end what uses the device; run "nvgrace-gpu doctor {G1}"'))
         result, _ = self.change("bind", status=1, at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}",
                                 play=f"fail=>{DRIVERS}/nouveau/bind:1:{errno.EIO}")
-        self.assertEqual((result["message"], result["changed"]),
-                         (f"{OURS} refused it; and can't restore nouveau: Input/output error", True))
+        assert (result["message"], result["changed"]) == (f"{OURS} refused it; and can't restore nouveau: Input/output error", True)
 
     def test_lock(self):
         (self.tree.root / f"{DEVICE}/rescan".lstrip("/")).unlink()
         result, _ = self.change("bind", status=1)
-        self.assertEqual(result["message"], "can't lock it: No such file or directory")
+        assert result["message"] == "can't lock it: No such file or directory"
 
     def test_another_bind(self):
         """The link to the driver exists, but another process's bind has not
@@ -137,10 +138,10 @@ class Bind(Kernel):
         (self.tree.root / f"{DEVICE}/nvgrace_gpu/mode".lstrip("/")).unlink()
         self.bound(OURS, OURS)
         result, _ = self.change("bind")
-        self.assertEqual(result["result"], "already-bound")
+        assert result["result"] == "already-bound"
         # That bind fails.
         result, _ = self.change("bind", at=f">{DRIVERS}/{OURS}/bind:{UNBINDS}\n>{PROBE}:{binds(OURS)}")
-        self.assertEqual((result["result"], result["message"]), ("bound", f"bound to {OURS}"))
+        assert (result["result"], result["message"]) == ("bound", f"bound to {OURS}")
 
     def test_it_says_what_it_waits_for(self):
         """The driver waits until the message has come."""
@@ -151,9 +152,9 @@ class Bind(Kernel):
         with open(path, "w", encoding="ascii") as file:
             self.change("bind", at=f">{PROBE}:{said}; {binds(OURS)}", play="fast=50", stderr=file)
         lines = path.read_text("ascii").splitlines(keepends=True)
-        self.assertEqual(lines.count(memory), 1, lines)
+        assert lines.count(memory) == 1, lines
         # A busy machine may take long to write the override.
-        self.assertLessEqual(set(lines), {memory, f"{notice}the kernel is busy with the device\n"})
+        assert set(lines) <= {memory, f"{notice}the kernel is busy with the device\n"}
 
     def test_interrupted(self):
         """Before the first step, and while the driver is bound: the GPU is
@@ -167,14 +168,13 @@ class Bind(Kernel):
             self.bound("nouveau")
             result, _ = self.change("bind", status=130, at=f"{at}\n>{DRIVERS}/nouveau/unbind:{UNBINDS}\n"
                                                            f">{DRIVERS}/nouveau/bind:{binds('nouveau')}")
-            self.assertEqual((result["result"], result["message"]),
-                             ("interrupted", "interrupted; it is bound to nouveau as before"))
-            self.assertEqual(self.driver(), "nouveau")
+            assert (result["result"], result["message"]) == ("interrupted", "interrupted; it is bound to nouveau as before")
+            assert self.driver() == "nouveau"
 
     def test_caller_that_ignores_its_children(self):
         """Their exit statuses are known nevertheless."""
         result, _ = self.change("bind", status=1, options="--ignore-signal=CHLD", play=f"fail=>{OVERRIDE}:1:{errno.EBUSY}:1")
-        self.assertEqual(result["message"], "can't set driver_override: Device or resource busy; it is unbound as before")
+        assert result["message"] == "can't set driver_override: Device or resource busy; it is unbound as before"
 
     def test_no_module(self):
         """The module is not installed, or can't be loaded."""
@@ -182,8 +182,8 @@ class Bind(Kernel):
         directory.rename(directory.with_name("away"))
         release = os.uname().release
         result, _ = self.change("bind", status=1)
-        self.assertEqual(result["message"], f"the kernel {release} has no module nvgrace-gpu-vfio-pci")
-        self.assertTrue(result["next"].startswith("install nvgrace-gpu-vfio-pci-dkms"))
+        assert result["message"] == f"the kernel {release} has no module nvgrace-gpu-vfio-pci"
+        assert result["next"].startswith("install nvgrace-gpu-vfio-pci-dkms")
         path = self.tree.root / f"usr/lib/modules/{release}/updates/{NAME}.ko"
         path.parent.mkdir(parents=True)
         path.write_bytes(module(path.parent, "A" * 23))
@@ -194,41 +194,41 @@ class Bind(Kernel):
         for error, following in ((errno.EKEYREJECTED, "the kernel does not trust its signature; "), (errno.ENOKEY, "the kernel "),
                                  (errno.ENOEXEC, 'run "nvgrace-gpu doctor"')):
             result, _ = self.change("bind", status=1, play=f"fail=insmod:1:{error}", records=records)
-            self.assertEqual(result["message"], f"can't load the module nvgrace-gpu-vfio-pci: {os.strerror(error)}")
-            self.assertTrue(result["next"].startswith(following), result)
-            self.assertEqual(result["kernel_log"], ["nvgrace_gpu_vfio_pci: reason"])
+            assert result["message"] == f"can't load the module nvgrace-gpu-vfio-pci: {os.strerror(error)}"
+            assert result["next"].startswith(following), result
+            assert result["kernel_log"] == ["nvgrace_gpu_vfio_pci: reason"]
 
 
 class Unbind(Kernel):
-    def setUp(self):
-        super().setUp()
+    @pytest.fixture(autouse=True)
+    def is_bound(self, kernel):
         self.bound(OURS, OURS)
         self.unbinds = f">{DRIVERS}/{OURS}/unbind:{UNBINDS}"
 
     def test_unbound(self):
         result, _ = self.change("unbind", at=self.unbinds)
-        self.assertEqual((result["message"], self.override()), ("unbound; now without a driver", ""))
+        assert (result["message"], self.override()) == ("unbound; now without a driver", "")
         # It is not bound, but its override would bind it.
         self.bound(None, OURS)
         result, _ = self.change("unbind", at=f">{PROBE}:{binds('nouveau')}")
-        self.assertEqual((result["message"], self.override()), ("was not bound; cleared its driver_override", ""))
+        assert (result["message"], self.override()) == ("was not bound; cleared its driver_override", "")
         result, _ = self.change("unbind")
-        self.assertEqual((result["result"], result["message"]), ("already-unbound", f"not bound to {OURS}, but to nouveau"))
+        assert (result["result"], result["message"]) == ("already-unbound", f"not bound to {OURS}, but to nouveau")
 
     def test_no_probe(self):
         result, _ = self.change("unbind", "--no-probe", at=f"{self.unbinds}\n>{PROBE}:{binds('nouveau')}")
-        self.assertEqual(result["message"], "unbound; now without a driver")
+        assert result["message"] == "unbound; now without a driver"
         self.bound(OURS, OURS)
         result, _ = self.change("unbind", at=f"{self.unbinds}\n>{PROBE}:{binds('nouveau')}")
-        self.assertEqual(result["message"], "unbound; now bound to nouveau")
+        assert result["message"] == "unbound; now bound to nouveau"
 
     def test_it_fails(self):
         result, _ = self.change("unbind", status=1, play=f"fail=>{OVERRIDE}:1:{errno.EIO}:1")
-        self.assertEqual((result["message"], self.override()),
-                         (f"can't clear driver_override: Input/output error; it is bound to {OURS} as before", OURS))
+        assert ((result["message"], self.override()) ==
+                (f"can't clear driver_override: Input/output error; it is bound to {OURS} as before", OURS))
         result, _ = self.change("unbind", status=1, play=f"fail=>{DRIVERS}/{OURS}/unbind:1:{errno.EBUSY}")
-        self.assertEqual((result["message"], self.override()),
-                         (f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before", OURS))
+        assert ((result["message"], self.override()) ==
+                (f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before", OURS))
 
     def test_state_can_not_be_read(self):
         """The second time, since the survey comes first. A driver that can't be
@@ -236,26 +236,26 @@ class Unbind(Kernel):
         for path, what in ((f"@{DEVICE}/driver", "driver"), (OVERRIDE, "driver_override")):
             for command in ("bind", "unbind"):
                 result, _ = self.change(command, status=1, at=self.unbinds, play=f"fail={path}:2:{errno.EIO}:1")
-                self.assertEqual((result["message"], result["changed"]), (f"can't read its {what}: Input/output error", False))
-                self.assertEqual((self.driver(), self.override()), (OURS, OURS))
+                assert (result["message"], result["changed"]) == (f"can't read its {what}: Input/output error", False)
+                assert (self.driver(), self.override()) == (OURS, OURS)
         unread = f"fail=@{DEVICE}/driver:3:{errno.EIO}:1"
         result, _ = self.change("unbind", status=1, play=f"{unread} fail=>{DRIVERS}/{OURS}/unbind:1:{errno.EBUSY}")
-        self.assertEqual(result["message"], f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before")
+        assert result["message"] == f"can't unbind it from {OURS}: Device or resource busy; it is bound to {OURS} as before"
         result, _ = self.change("unbind", at=self.unbinds, play=unread)
-        self.assertEqual(result["message"], "unbound; now without a driver")
+        assert result["message"] == "unbound; now without a driver"
 
     def test_another_binds_it_again(self):
         """Another process, and at once."""
         self.bound(OURS, OURS)
         result, _ = self.change("unbind", status=1)
-        self.assertEqual(result["message"], f"unbound, but another process has bound it to {OURS} again; it is bound to {OURS} as before")
+        assert result["message"] == f"unbound, but another process has bound it to {OURS} again; it is bound to {OURS} as before"
 
 
 class WithRule(Kernel):
     """The udev rule is installed, and nothing is bound at boot."""
 
-    def setUp(self):
-        super().setUp()
+    @pytest.fixture(autouse=True)
+    def rule(self, kernel):
         self.tree.package()
         # An overlay without an upper folder can't be written.
         self.folder = self.tree.root / CONFIG.lstrip("/")
@@ -273,44 +273,42 @@ class Boot(WithRule):
     def test_file(self):
         result, _ = self.change("bind", "--persist", at=self.at)
         own = f"{CONFIG}/{G1}.conf"
-        self.assertEqual((result["boot"], result["message"]), ("persisted", f"bound to {OURS}; at every boot, by {own}"))
-        self.assertEqual(self.left(), [f"{G1}.conf"])
-        self.assertEqual(stat.S_IMODE((self.folder / f"{G1}.conf").stat().st_mode), 0o644)
+        assert (result["boot"], result["message"]) == ("persisted", f"bound to {OURS}; at every boot, by {own}")
+        assert self.left() == [f"{G1}.conf"]
+        assert stat.S_IMODE((self.folder / f"{G1}.conf").stat().st_mode) == 0o644
         result, _ = self.change("unbind", "--persist", at=f">{DRIVERS}/{OURS}/unbind:{UNBINDS}")
-        self.assertEqual((result["boot"], result["message"]),
-                         ("removed", "unbound; now without a driver; no longer at boot"))
-        self.assertEqual(self.left(), [])
+        assert (result["boot"], result["message"]) == ("removed", "unbound; now without a driver; no longer at boot")
+        assert self.left() == []
         result, _ = self.change("unbind", "--persist")
-        self.assertEqual(result["message"], f"not bound to {OURS}; not at boot either")
+        assert result["message"] == f"not bound to {OURS}; not at boot either"
 
     def test_failed_bind_is_not_persisted(self):
         result, _ = self.change("bind", "--persist", status=1)
-        self.assertIsNone(result["boot"])
-        self.assertEqual(self.left(), [])
+        assert result["boot"] is None
+        assert self.left() == []
 
     def test_file_that_can_not_be_checked(self):
         """Neither is it overwritten, nor does it stay."""
         own = f"{CONFIG}/{G1}.conf"
         play = f"fail=?{own}:1:{errno.EIO}"
         result, _ = self.change("bind", "--persist", status=4, at=self.at, play=play)
-        self.assertEqual((result["message"], self.driver(), self.left()),
-                         (f"can't check for {own}: Input/output error", None, []))
+        assert (result["message"], self.driver(), self.left()) == (f"can't check for {own}: Input/output error", None, [])
         (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
         self.change("unbind", "--persist", play=play)
-        self.assertEqual(self.left(), [])
+        assert self.left() == []
         # Neither can the folder's other files be read.
         (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
         result, _ = self.change("unbind", "--persist", status=4, play=f"fail={CONFIG}:1:{errno.EIO}")
-        self.assertEqual((result["message"], self.left()), (f"{CONFIG} can't be read: Input/output error", [f"{G1}.conf"]))
+        assert (result["message"], self.left()) == (f"{CONFIG} can't be read: Input/output error", [f"{G1}.conf"])
 
     def test_folder_can_not_be_written(self):
         del self.files[CONFIG]
         result, _ = self.change("bind", "--persist", status=1, at=self.at)
-        self.assertEqual((result["message"], self.driver()), (f"can't write a file in {CONFIG}: Read-only file system", None))
+        assert (result["message"], self.driver()) == (f"can't write a file in {CONFIG}: Read-only file system", None)
         (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
         self.bound(OURS, OURS)
         result, _ = self.change("unbind", "--persist", status=1, at=f">{DRIVERS}/{OURS}/unbind:{UNBINDS}")
-        self.assertEqual(result["message"], f"unbound; now without a driver; but can't remove {CONFIG}/{G1}.conf: "
+        assert (result["message"] == f"unbound; now without a driver; but can't remove {CONFIG}/{G1}.conf: "
                                             "Read-only file system")
 
     def test_file_fails(self):
@@ -320,7 +318,7 @@ class Boot(WithRule):
                  f"bound to {OURS}; but not at boot: can't write {CONFIG}/{G1}.conf: Input/output error")):
             self.bound(None)
             result, _ = self.change("bind", "--persist", status=1, at=self.at, play=play)
-            self.assertEqual((result["message"], result["boot"], self.left()), (message, None, []))
+            assert (result["message"], result["boot"], self.left()) == (message, None, [])
 
     def test_file_is_something_else(self):
         """A device, FIFO or directory with the file's name stays, and nothing
@@ -331,14 +329,14 @@ class Boot(WithRule):
             make()
             before = own.lstat()
             result, _ = self.change("bind", "--persist", status=4, at=self.at)
-            self.assertEqual((result["message"], self.driver(), self.left()),
-                             (f"{CONFIG}/{own.name} exists, but does not bind it", None, [own.name]))
-            self.assertEqual((own.lstat().st_ino, own.lstat().st_mode), (before.st_ino, before.st_mode))
+            assert ((result["message"], self.driver(), self.left()) ==
+                    (f"{CONFIG}/{own.name} exists, but does not bind it", None, [own.name]))
+            assert (own.lstat().st_ino, own.lstat().st_mode) == (before.st_ino, before.st_mode)
             (own.unlink, own.rmdir)[stat.S_ISDIR(before.st_mode)]()
         own.symlink_to("kept-elsewhere")
         result, _ = self.change("bind", "--persist", at=self.at)
-        self.assertEqual((result["boot"], own.is_symlink(), self.left()), ("persisted", True, [own.name, "kept-elsewhere"]))
-        self.assertIn(f"bind {G1}\n", own.read_text("ascii"))
+        assert (result["boot"], own.is_symlink(), self.left()) == ("persisted", True, [own.name, "kept-elsewhere"])
+        assert f"bind {G1}\n" in own.read_text("ascii")
 
     def test_initramfs(self):
         """The command that updates it may fail in each way."""
@@ -353,12 +351,12 @@ class Boot(WithRule):
             program.chmod(0o755 if text else 0o644)
             self.change("bind", "--boot-only", status=status)
             done = self.run_words("unbind", "--boot-only", G1)
-            self.assertEqual(done.returncode, status, done.stderr)
-            self.assertIn(f"updating the initramfs: {UPDATE} -u -k all\n", done.stdout)
-            self.assertIn(words, done.stderr)
+            assert done.returncode == status, done.stderr
+            assert f"updating the initramfs: {UPDATE} -u -k all\n" in done.stdout
+            assert words in done.stderr
         # Without one, there is nothing to update.
         program.unlink()
         for words in (["bind", "--boot-only"], ["unbind", "--boot-only"], ["bind", "--boot-only", "--no-initramfs"]):
             done = self.run_words(*words, G1)
-            self.assertEqual((done.returncode, done.stderr), (0, ""))
-            self.assertNotIn("initramfs", done.stdout)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert "initramfs" not in done.stdout

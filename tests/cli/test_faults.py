@@ -8,15 +8,12 @@ In bind and unbind, and when coverage is measured, every call fails once.
 """
 
 import json
-import pathlib
 import subprocess
-import tempfile
-import unittest
 
 import jsonschema
 import pytest
 
-from cli.common import COVERAGE, build_helper, run, sanitizer_options, validate
+from cli.common import COVERAGE, run, sanitizer_options, validate
 from cli.doctor_trees import unfold
 from cli import test_bind, test_vfio
 
@@ -31,16 +28,12 @@ BEYOND = 10**9
 STATUSES = {0, 1, 2, 3, 4, 5, 6, 7}
 
 
-class Faults(unittest.TestCase):
+class Faults:
     points = POINTS
 
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        directory = tempfile.TemporaryDirectory(prefix="faults-")
-        cls.addClassCleanup(directory.cleanup)
-        cls.directory = pathlib.Path(directory.name)
-        cls.failing = build_helper("fail_call.so", cls.directory)
+    @pytest.fixture(autouse=True)
+    def faults(self, tmp_path, fail_call):
+        self.directory, self.failing = tmp_path, fail_call
 
     def start(self, words, root, env):
         """Runs the command with the library, which reads these variables."""
@@ -66,8 +59,8 @@ class Faults(unittest.TestCase):
         with lasts=True all later ones too. judge(CompletedProcess) returns what
         is wrong, or None."""
         name, count, _ = self.fault(BEYOND, words, root)
-        self.assertEqual(name, "-")
-        self.assertGreater(count, 10, "the command has too few calls to be a test")
+        assert name == "-"
+        assert count > 10, "the command has too few calls to be a test"
         failed, wrong = set(), []
         for number in sorted({1 + i * (count - 1) // (self.points - 1) for i in range(self.points)}):
             try:
@@ -80,8 +73,8 @@ class Faults(unittest.TestCase):
             if what:
                 later = " and all later ones" if lasts else ""
                 wrong.append(f"{' '.join(map(str, words))}: call {number} of {count}, {name}{later} fail: {what}")
-        self.assertEqual(wrong, [], "\n".join(wrong))
-        self.assertGreater(len(failed), 2, failed)
+        assert wrong == [], "\n".join(wrong)
+        assert len(failed) > 2, failed
 
     @staticmethod
     def wrong(done):
@@ -93,22 +86,21 @@ class Faults(unittest.TestCase):
 
 
 class Reading(Faults):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.tree = cls.directory / HOST
-        cls.tree.mkdir()
-        unfold.unfold(unfold.hosts(), HOST, cls.tree)
+    @pytest.fixture
+    def host(self, tmp_path):
+        root = tmp_path / HOST
+        root.mkdir()
+        unfold.unfold(unfold.hosts(), HOST, root)
+        return root
 
-    def test_reading(self):
+    def test_reading(self, host):
         for words in (["list"], ["list", "--json"], ["status", GPU], ["status", "--json"], ["metrics"],
                       ["bind", "--dry-run", "--persist", GPU], ["unbind", "--dry-run", "--persist", GPU],
                       ["wait", "--timeout=0", "--all"], ["scrub", "--dry-run", GPU]):
-            with self.subTest(words):
-                self.each(*words, root=self.tree, judge=self.wrong)
+            self.each(*words, root=host, judge=self.wrong)
 
-    def test_doctor(self):
-        self.each("doctor", "--json", root=self.tree, judge=self.wrong)
+    def test_doctor(self, host):
+        self.each("doctor", "--json", root=host, judge=self.wrong)
 
     def test_doctor_of_this_host(self):
         self.each("doctor", root=None, judge=self.wrong)
@@ -154,9 +146,8 @@ class Changing(Faults, test_bind.WithRule):
             return self.wrong(done)
 
         for lasts in (False, True):
-            with self.subTest(lasts=lasts):
-                begin()
-                self.each(command, "--persist", "--json", GPU, root=None, judge=judge, lasts=lasts)
+            begin()
+            self.each(command, "--persist", "--json", GPU, root=None, judge=judge, lasts=lasts)
 
     def test_bind(self):
         self.let_fail("bind", None, f">{test_bind.PROBE}:{test_bind.binds(test_bind.OURS)}")
@@ -172,5 +163,4 @@ class Changing(Faults, test_bind.WithRule):
         # These have thousands of calls, and each run has its mounts.
         self.points = POINTS if COVERAGE else 12
         for words in (["test", "--yes"], ["bench", "--yes", "--quick"], ["scrub", "--verify"]):
-            with self.subTest(words):
-                self.each(*words, "--json", GPU, root=None, judge=self.wrong)
+            self.each(*words, "--json", GPU, root=None, judge=self.wrong)

@@ -96,7 +96,7 @@ class Faults(InMachine):
                     said, status = [], None
             if status is not None and failed.startswith("-"):
                 said, status, failed = [], None, ""
-        self.assertGreater(len(found), 5, f"{command}: {self.output(command)[-3000:]}")
+        assert len(found) > 5, f"{command}: {self.output(command)[-3000:]}"
         return found
 
     def check(self, command, judge):
@@ -109,7 +109,7 @@ class Faults(InMachine):
                 what = "it did not end with a status and a message"
             if what:
                 wrong.append(f"{command}, {failed} fails: {what}: status {status}, before: {before}, after: {after}\n{said}")
-        self.assertEqual(wrong, [], "\n".join(wrong))
+        assert wrong == [], "\n".join(wrong)
 
     def check_whole(self, command):
         def judge(status, before, after, said):
@@ -141,4 +141,4 @@ class Faults(InMachine):
         self.check_as_before("scrub")
 
     def test_the_gpu_is_sound_in_the_end(self):
-        self.assertEqual(self.codes("sound"), [0, 0, 0])
+        assert self.codes("sound") == [0, 0, 0]

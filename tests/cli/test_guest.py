@@ -4,13 +4,10 @@ kind, and what it refuses. tests/guests/test_lines.py starts what it prints."""
 
 import json
 import os
-import pathlib
 import re
 import shlex
 import shutil
 import subprocess
-import tempfile
-import unittest
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -185,132 +182,124 @@ def options(text):
     return found
 
 
-class Lines(unittest.TestCase):
-    def test_hosts(self):
-        for name, (facts, words, there, absent) in HOSTS.items():
-            with self.subTest(name), Tree() as t:
-                found = options(guest(host(t, **facts), "--format=qemu", *words).stdout)
-                for pattern in there:
-                    self.assertTrue(any(re.search(pattern, o) for o in found), f"{pattern} is not in\n" + "\n".join(found))
-                for pattern in absent:
-                    self.assertFalse([o for o in found if re.search(pattern, o)], pattern)
+class Lines:
+    @pytest.mark.parametrize("facts, words, there, absent", HOSTS.values(), ids=HOSTS)
+    def test_hosts(self, tree, facts, words, there, absent):
+        found = options(guest(host(tree, **facts), "--format=qemu", *words).stdout)
+        for pattern in there:
+            assert any(re.search(pattern, o) for o in found), f"{pattern} is not in\n" + "\n".join(found)
+        for pattern in absent:
+            assert not [o for o in found if re.search(pattern, o)], pattern
 
-    def test_refusals(self):
-        for name, (facts, words, status, message) in REFUSED.items():
-            with self.subTest(name), Tree() as t:
-                done = guest(host(t, **facts), *words, status=status)
-                self.assertRegex(done.stderr, message)
-                self.assertEqual(done.stdout, "")
+    @pytest.mark.parametrize("facts, words, status, message", REFUSED.values(), ids=REFUSED)
+    def test_refusals(self, tree, facts, words, status, message):
+        done = guest(host(tree, **facts), *words, status=status)
+        assert re.search(message, done.stderr)
+        assert done.stdout == ""
 
-    def test_each_reason(self):
+    def test_each_reason(self, tree):
         """Every option has its reason above the command, in lines that fit."""
-        with Tree() as t:
-            text = guest(host(t), "--format=qemu").stdout
+        text = guest(host(tree), "--format=qemu").stdout
         head = text[:text.index("\nexec ")]
         for word in ("machine", "ras", "window", "cpu", "cpus", "memory", "memory_backend", "nodes", "distances", "iommufd", "buses",
                      "smmu", "port", "gpu", "initiators", "firmware", "disk", "network", "console"):
-            self.assertRegex(head, rf"(?m)^# {word}: ")
-        self.assertLessEqual(max(map(len, head.splitlines())), 80)
+            assert re.search(rf"(?m)^# {word}: ", head)
+        assert max(map(len, head.splitlines())) <= 80
 
-    def test_alignment(self):
+    @pytest.mark.parametrize("pages, said", ((4096, "QEMU aligns it to huge pages"), (16384, "--hugepages=32M"), (65536, "--hugepages=512M")))
+    def test_alignment(self, tree, pages, said):
         """QEMU aligns memory to 2 MiB, which is a huge page only with 4K pages."""
-        for pages, said in ((4096, "QEMU aligns it to huge pages"), (16384, "--hugepages=32M"), (65536, "--hugepages=512M")):
-            with Tree() as t:
-                reasons = json.loads(guest(host(t, pages=pages), "--format=json").stdout)["reasons"]
-                self.assertIn(said, reasons["memory_backend"])
+        reasons = json.loads(guest(host(tree, pages=pages), "--format=json").stdout)["reasons"]
+        assert said in reasons["memory_backend"]
 
-    def test_published(self):
+    def test_published(self, tree):
         """What people wrote by hand for such hosts is there: NVIDIA's line of
         the accelerated SMMU's patches, with two GPUs behind two SMMUs."""
-        with Tree() as t:
-            found = " ".join(options(guest(host(t, kind="gb200", gpus=2), "--format=qemu", "--all").stdout))
-        self.assertGreaterEqual(int(re.search(r"highmem-mmio-size=(\d+)T", found)[1]), 2)
+        found = " ".join(options(guest(host(tree, kind="gb200", gpus=2), "--format=qemu", "--all").stdout))
+        assert int(re.search(r"highmem-mmio-size=(\d+)T", found)[1]) >= 2
         for what, count in {"pxb-pcie": 2, "arm-smmuv3": 2, "pcie-root-port": 2, "vfio-pci": 2, "acpi-generic-initiator": 16,
                             "accel=on,ats=on,ril=off,ssidsize=20,oas=48": 2, "rombar=0": 2, "iommufd=iommufd0": 2,
                             "gic-version=3": 1, "-cpu host": 1}.items():
-            self.assertEqual(found.count(what), count, what)
+            assert found.count(what) == count, what
 
     def test_old_record(self):
         """A record without QEMU's lists: its version decides."""
         for version, there in (("9.2", False), ("10.0", True)):
-            with Tree() as t:
-                host(t, qemu=version)
-                (t.root / "answers/qemu-options").unlink()
-                self.assertEqual("highmem" in "".join(options(guest(t, "--format=qemu").stdout)), there)
-        with Tree() as t:
-            host(t).file("/answers/qemu", "/usr/bin/qemu-system-aarch64: garbage")
-            (t.root / "answers/qemu-options").unlink()
-            self.assertRegex(guest(t, status=4).stderr, "no -object acpi-generic-initiator.*QEMU 9.0")
+            with Tree() as tree:
+                host(tree, qemu=version)
+                (tree.root / "answers/qemu-options").unlink()
+                assert ("highmem" in "".join(options(guest(tree, "--format=qemu").stdout))) == there
+        with Tree() as tree:
+            host(tree).file("/answers/qemu", "/usr/bin/qemu-system-aarch64: garbage")
+            (tree.root / "answers/qemu-options").unlink()
+            assert re.search("no -object acpi-generic-initiator.*QEMU 9.0", guest(tree, status=4).stderr)
 
-    def test_default_format(self):
-        for libvirt, begin in (("11.3", "<!-- Made"), (None, "#!/bin/sh")):
-            with Tree() as t:
-                self.assertTrue(guest(host(t, libvirt=libvirt)).stdout.startswith(begin))
+    @pytest.mark.parametrize("libvirt, begin", (("11.3", "<!-- Made"), (None, "#!/bin/sh")))
+    def test_default_format(self, tree, libvirt, begin):
+        assert guest(host(tree, libvirt=libvirt)).stdout.startswith(begin)
 
-    def test_findings_of_formats(self):
+    def test_findings_of_formats(self, tree):
         """libvirt and KubeVirt don't need this user's limit, and KubeVirt doesn't
         use this host's QEMU."""
-        with Tree() as t:
-            host(t, qemu="9.2", libvirt="12.8").file("/answers/memlock", "8388608").file("/answers/euid", "1000")
-            t.file("/answers/qemu", "/usr/bin/qemu-system-aarch64: QEMU emulator version 9.1.0")
-            for name, wanted in (("qemu", {"memlock", "qemu"}), ("libvirt", {"qemu"}), ("kubevirt", set())):
-                text = guest(t, f"--format={name}").stdout
-                self.assertEqual(set(re.findall(r"doctor: this guest (?:fails|is slow): (memlock|qemu):", text)), wanted, name)
+        host(tree, qemu="9.2", libvirt="12.8").file("/answers/memlock", "8388608").file("/answers/euid", "1000")
+        tree.file("/answers/qemu", "/usr/bin/qemu-system-aarch64: QEMU emulator version 9.1.0")
+        for name, wanted in (("qemu", {"memlock", "qemu"}), ("libvirt", {"qemu"}), ("kubevirt", set())):
+            text = guest(tree, f"--format={name}").stdout
+            assert set(re.findall(r"doctor: this guest (?:fails|is slow): (memlock|qemu):", text)) == wanted, name
 
     def test_findings(self):
         """The doctor's findings that matter, and no others."""
-        with Tree() as t:
-            host(t).file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0").file("/answers/cpu-dic", "0")
-            done = guest(t, "--format=qemu")
-            self.assertIn("this guest fails: kvm-usemem", done.stderr)
-            self.assertRegex(done.stdout, r"# doctor: this guest fails: kvm-usemem: KVM refuses usemem")
-        with Tree() as t:
-            host(t).file("/answers/kernel-release", "6.12.1").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
-            t.file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
-            self.assertIn("this guest fails: dma-backend", guest(t, "--format=json", "--accel-smmu=on").stderr)
+        with Tree() as tree:
+            host(tree).file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0").file("/answers/cpu-dic", "0")
+            done = guest(tree, "--format=qemu")
+            assert "this guest fails: kvm-usemem" in done.stderr
+            assert re.search(r"# doctor: this guest fails: kvm-usemem: KVM refuses usemem", done.stdout)
+        with Tree() as tree:
+            host(tree).file("/answers/kernel-release", "6.12.1").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
+            tree.file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
+            assert "this guest fails: dma-backend" in guest(tree, "--format=json", "--accel-smmu=on").stderr
             # By itself, the plan does without what fails.
-            done = guest(t, "--format=json")
-            self.assertEqual((done.stderr, json.loads(done.stdout)["accel_smmu"]), ("", False))
-            self.assertIn("Linux 6.19 or later", "".join(json.loads(done.stdout)["notes"]))
-            done = guest(t, "--format=json", "--accel-smmu=off")
-            self.assertEqual(done.stderr, "")
-            self.assertIn(("kvm-usemem", "slow"), [(f["id"], f["effect"]) for f in json.loads(done.stdout)["findings"]])
+            done = guest(tree, "--format=json")
+            assert (done.stderr, json.loads(done.stdout)["accel_smmu"]) == ("", False)
+            assert "Linux 6.19 or later" in "".join(json.loads(done.stdout)["notes"])
+            done = guest(tree, "--format=json", "--accel-smmu=off")
+            assert done.stderr == ""
+            assert ("kvm-usemem", "slow") in [(f["id"], f["effect"]) for f in json.loads(done.stdout)["findings"]]
 
 
-class BadRecords(unittest.TestCase):
+class BadRecords:
     def refuse(self, message, change, words=(), status=4, **facts):
-        with Tree() as t:
-            host(t, **facts)
-            change(t)
-            done = guest(t, *words, status=status)
-            self.assertRegex(done.stderr, message)
-            self.assertEqual(done.stdout, "")
+        with Tree() as tree:
+            host(tree, **facts)
+            change(tree)
+            done = guest(tree, *words, status=status)
+            assert re.search(message, done.stderr)
+            assert done.stdout == ""
 
     @staticmethod
     def remove(*paths):
-        def change(t):
+        def change(tree):
             for path in paths:
-                subprocess.run(["rm", "-r", t.root / path], check=True)
+                subprocess.run(["rm", "-r", tree.root / path], check=True)
         return change
 
     def attribute(self, name, value, number=0):
-        return lambda t: t.file(f"/sys/bus/pci/devices/{address(number)}/{name}", value)
+        return lambda tree: tree.file(f"/sys/bus/pci/devices/{address(number)}/{name}", value)
 
     def test_no_numa(self):
         self.refuse("no NUMA node", self.remove("sys/devices/system/node"))
         self.refuse("numa_node is -1", self.attribute("numa_node", -1), words=["--all"], gpus=2)
 
-        def no_cpus(t):
-            t.file("/sys/devices/system/node/node0/cpulist")
+        def no_cpus(tree):
+            tree.file("/sys/devices/system/node/node0/cpulist")
         self.refuse("not known which processors", no_cpus)
 
-    def test_one_node(self):
+    @pytest.mark.parametrize("node", (-1, 3))
+    def test_one_node(self, tree, node):
         """A GPU of no node, or of its own, is near the only processors."""
-        for node in (-1, 3):
-            with Tree() as t:
-                host(t)
-                self.attribute("numa_node", node)(t)
-                self.assertIn("nodeid=0,cpus=0-15", guest(t, "--format=qemu").stdout)
+        host(tree)
+        self.attribute("numa_node", node)(tree)
+        assert "nodeid=0,cpus=0-15" in guest(tree, "--format=qemu").stdout
 
     def test_bars(self):
         for name, value in (("usemem_bar_size", 0), ("usemem_bar_size", 3 * GiB), ("usemem_bar_size", 1 << 50), ("usemem_bar_size", "x"),
@@ -322,32 +311,31 @@ class BadRecords(unittest.TestCase):
         device = f"sys/bus/pci/devices/{address(0)}"
         self.refuse("not bound; only nvgrace_gpu_vfio_pci.*bind --persist", self.remove(f"{device}/driver", f"{device}/nvgrace_gpu"))
 
-        def other(t):
-            self.remove(f"{device}/driver", f"{device}/nvgrace_gpu")(t)
-            t.link(f"/{device}/driver", "../../../bus/pci/drivers/nvidia")
+        def other(tree):
+            self.remove(f"{device}/driver", f"{device}/nvgrace_gpu")(tree)
+            tree.link(f"/{device}/driver", "../../../bus/pci/drivers/nvidia")
         self.refuse("bound to nvidia", other)
         self.refuse("reports no memory", self.attribute("nvgrace_gpu/mode", "core-only"))
         self.refuse("no GPU is bound", self.remove(f"{device}/driver", f"{device}/nvgrace_gpu"), words=["--all"], status=3)
-        self.refuse("no such PCI device", lambda t: None, words=["0099:01:00.0"], status=3)
+        self.refuse("no such PCI device", lambda tree: None, words=["0099:01:00.0"], status=3)
 
     def test_machine(self):
-        self.refuse("x86_64 machine", lambda t: t.file("/answers/machine", "x86_64"))
+        self.refuse("x86_64 machine", lambda tree: tree.file("/answers/machine", "x86_64"))
 
-    def test_shared(self):
+    def test_shared(self, tree):
         """Two GPUs in one group, of which one is named; both; and two with the
         same memory."""
-        def same_group(t):
-            t.file(f"/sys/kernel/iommu_groups/20/devices/{address(1)}/x")
-            t.file(f"/sys/kernel/iommu_groups/21/devices/{address(0)}/x")
+        def same_group(tree):
+            tree.file(f"/sys/kernel/iommu_groups/20/devices/{address(1)}/x")
+            tree.file(f"/sys/kernel/iommu_groups/21/devices/{address(0)}/x")
         self.refuse(r"shares IOMMU group 20 with 0019:01:00\.0.*name both", same_group, gpus=2)
         self.refuse("0009:01:00.0 is not alone in its IOMMU group", same_group, words=["--all", "--accel-smmu=on"], gpus=2)
-        with Tree() as t:
-            same_group(host(t, gpus=2))
-            self.assertNotIn("smmuv3", guest(t, "--format=qemu", "--all").stdout.split("\nexec ")[1])
+        same_group(host(tree, gpus=2))
+        assert "smmuv3" not in guest(tree, "--format=qemu", "--all").stdout.split("\nexec ")[1]
         self.refuse("its memory is also that of 0019", self.attribute("nvgrace_gpu/usemem_base", hex(4 * TiB), 1), words=["--all"], gpus=2)
 
-        def no_group(t):
-            (t.root / f"sys/bus/pci/devices/{address(0)}/iommu_group").unlink()
+        def no_group(tree):
+            (tree.root / f"sys/bus/pci/devices/{address(0)}/iommu_group").unlink()
         self.refuse("in no IOMMU group", no_group)
 
     def test_devices(self):
@@ -356,40 +344,38 @@ class BadRecords(unittest.TestCase):
         words = ["--all", f"--device={NIC0}"]
 
         def driver(name):
-            def change(t):
-                self.remove(f"{where}/driver", f"{where}/vfio-dev")(t)
+            def change(tree):
+                self.remove(f"{where}/driver", f"{where}/vfio-dev")(tree)
                 if name:
-                    t.link(f"/{where}/driver", f"../../../bus/pci/drivers/{name}")
+                    tree.link(f"/{where}/driver", f"../../../bus/pci/drivers/{name}")
             return change
         self.refuse(r"0000:01:00\.0: bound to mlx5_core, not to a driver of vfio", driver("mlx5_core"), words=words, tray=TRAY)
         self.refuse(r"0000:01:00\.0: not bound, not to a driver of vfio", driver(None), words=words, tray=TRAY)
 
-        def shared(t):
-            t.file(f"sys/kernel/iommu_groups/60/devices/{NVME}/x")
-            t.file(f"/sys/bus/pci/devices/{NVME}/class", "0x010802")
+        def shared(tree):
+            tree.file(f"sys/kernel/iommu_groups/60/devices/{NVME}/x")
+            tree.file(f"/sys/bus/pci/devices/{NVME}/class", "0x010802")
         self.refuse("0000:01:00.0: shares IOMMU group 60 with 0002:01:00.0", shared, words=words, tray=TRAY)
         self.refuse("0000:01:00.0 is not alone in its IOMMU group", shared, words=[*words, f"--device={NVME}", "--accel-smmu=on"], tray=TRAY)
         many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(17)}
-        self.refuse("17 times --device; give at most 16", lambda t: None, words=["--all", *(f"--device={a}" for a in many)], tray=many)
+        self.refuse("17 times --device; give at most 16", lambda tree: None, words=["--all", *(f"--device={a}" for a in many)], tray=many)
         many.popitem()
-        self.refuse("need 25 root complexes", lambda t: None, words=["--all", *(f"--device={a}" for a in many)], tray=many, gpus=9)
+        self.refuse("need 25 root complexes", lambda tree: None, words=["--all", *(f"--device={a}" for a in many)], tray=many, gpus=9)
 
-    def test_peer_to_peer(self):
+    @pytest.mark.parametrize("words, there", ((["--all", f"--device={NIC0}"], True), (["--all"], False)))
+    def test_peer_to_peer(self, tree, words, there):
         """With iommufd and without dma-bufs, no device reaches the GPU's memory."""
-        for words, there in ((["--all", f"--device={NIC0}"], True), (["--all"], False)):
-            with Tree() as t:
-                host(t, tray=TRAY, config=ONLY_IOMMUFD, qemu="10.0").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
-                findings = json.loads(guest(t, "--format=json", *words).stdout)["findings"]
-                self.assertEqual("peer-to-peer" in [f["id"] for f in findings], there)
+        host(tree, tray=TRAY, config=ONLY_IOMMUFD, qemu="10.0").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
+        findings = json.loads(guest(tree, "--format=json", *words).stdout)["findings"]
+        assert ("peer-to-peer" in [f["id"] for f in findings]) == there
 
-    def test_other_socket(self):
-        with Tree() as t:
-            notes = json.loads(guest(host(t, gpus=2, tray=TRAY), "--format=json", f"--device={NIC1}").stdout)["notes"]
-            self.assertIn("0010:01:00.0 is near node 1 of the host, of which", "".join(notes))
+    def test_other_socket(self, tree):
+        notes = json.loads(guest(host(tree, gpus=2, tray=TRAY), "--format=json", f"--device={NIC1}").stdout)["notes"]
+        assert "0010:01:00.0 is near node 1 of the host, of which" in "".join(notes)
 
     def test_iommu(self):
-        def other(t):
-            link = t.root / f"sys/bus/pci/devices/{address(0)}/iommu"
+        def other(tree):
+            link = tree.root / f"sys/bus/pci/devices/{address(0)}/iommu"
             link.unlink()
             link.symlink_to("../../x/iommu/virtio-iommu0")
         self.refuse("virtio-iommu0, not an SMMUv3", other, words=["--accel-smmu=on"])
@@ -398,297 +384,280 @@ class BadRecords(unittest.TestCase):
     def test_distances(self):
         """Distances that ACPI does not permit, or not enough of them: none."""
         for text in ("10 80", " ".join(["0"] * 9), " ".join(["300"] * 9), "a b", ""):
-            with Tree() as t:
-                host(t).file("/sys/devices/system/node/node0/distance", text)
-                found = guest(t, "--format=qemu").stdout
-                self.assertNotIn("-numa dist", found)
-                self.assertIn("note: no distances between the nodes, so that QEMU", found)
-                found = guest(t, "--format=kubevirt").stdout
-                self.assertIn("KubeVirt 1.9 starts no", found)
-        with Tree() as t:
-            host(t).file("/sys/devices/system/node/node1/distance", "80 10 10" + " 11" * 6)
-            self.assertIn("dist,src=1,dst=2,val=11", guest(t, "--format=qemu").stdout)
+            with Tree() as tree:
+                host(tree).file("/sys/devices/system/node/node0/distance", text)
+                found = guest(tree, "--format=qemu").stdout
+                assert "-numa dist" not in found
+                assert "note: no distances between the nodes, so that QEMU" in found
+                found = guest(tree, "--format=kubevirt").stdout
+                assert "KubeVirt 1.9 starts no" in found
+        with Tree() as tree:
+            host(tree).file("/sys/devices/system/node/node1/distance", "80 10 10" + " 11" * 6)
+            assert "dist,src=1,dst=2,val=11" in guest(tree, "--format=qemu").stdout
         for text in ("1-4", "99999999999999999999-3", "x", "1-70000000", ",,"):
-            with Tree() as t:
-                host(t).file("/sys/devices/system/node/has_generic_initiator", text)
-                guest(t, "--format=qemu")
+            with Tree() as tree:
+                host(tree).file("/sys/devices/system/node/has_generic_initiator", text)
+                guest(tree, "--format=qemu")
 
     @pytest.mark.all
-    def test_garbage(self):
+    def test_garbage(self, tree):
         """No garbage in a file of the record is a crash. Garbage and formats take
         turns."""
-        with Tree() as t:
-            host(t, libvirt="12.8")
-            files = [p for p in sorted(t.root.rglob("*")) if p.is_file() and ("node" in str(p) or "0009" in str(p) or "answers" in str(p))]
-            for number, path in enumerate(files):
-                kept = path.read_bytes()
-                garbage = (b"", b"\xff" * 300, b"18446744073709551615\n")[number // 3 % 3]
-                path.write_bytes(garbage)
-                words = ["--all", f"--format={('qemu', 'libvirt', 'json')[number % 3]}"]
-                self.assertLess(t.run("guest", *words, sanitized=True).returncode, 8, (path, garbage))
-                path.write_bytes(kept)
+        host(tree, libvirt="12.8")
+        files = [p for p in sorted(tree.root.rglob("*")) if p.is_file() and ("node" in str(p) or "0009" in str(p) or "answers" in str(p))]
+        for number, path in enumerate(files):
+            kept = path.read_bytes()
+            garbage = (b"", b"\xff" * 300, b"18446744073709551615\n")[number // 3 % 3]
+            path.write_bytes(garbage)
+            words = ["--all", f"--format={('qemu', 'libvirt', 'json')[number % 3]}"]
+            assert tree.run("guest", *words, sanitized=True).returncode < 8, (path, garbage)
+            path.write_bytes(kept)
 
 
-class Names(unittest.TestCase):
+class Names:
     """Names and paths with whatever bytes."""
 
     NASTY = ("it's", 'a "b" $HOME `id`', "a;b|c&d", "<a>&'\"", "-x", "ü → ∞", "a,b,,c", "x\\y")
 
-    def test_shell(self):
-        with Tree() as t:
-            host(t)
-            for name in self.NASTY:
-                found = options(guest(t, "--format=qemu", f"--name={name}", f"--disk={name}").stdout)
-                self.assertIn(f"-name guest={name.replace(',', ',,')}", found)
-                self.assertIn("-blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=" + name.replace(",", ",,"), found)
+    def test_shell(self, tree):
+        host(tree)
+        for name in self.NASTY:
+            found = options(guest(tree, "--format=qemu", f"--name={name}", f"--disk={name}").stdout)
+            assert f"-name guest={name.replace(',', ',,')}" in found
+            assert "-blockdev driver=raw,node-name=disk0,file.driver=file,file.filename=" + name.replace(",", ",,") in found
 
-    def test_record(self):
+    def test_record(self, tree):
         """Whoever made the record can't add to what is printed, by the path of
         its QEMU or the name of a GPU's folder."""
         program = "/usr/bin/$(id); 'x"
-        with Tree() as t:
-            host(t, gpus=2).file("/answers/qemu", f"{program}: QEMU emulator version 11.1.0")
-            (t.root / "answers/qemu-options").unlink()
-            devices = t.root / "sys/bus/pci/devices"
-            for name in (";$(id)", "\nkind: x"):
-                (devices / address(1)).rename(devices / f"0019:01:00.0{name}")
-                text = guest(t, "--format=qemu", "--all").stdout
-                self.assertEqual(shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[1], program)
-                self.assertNotIn("gpu1", text)
-                (devices / f"0019:01:00.0{name}").rename(devices / address(1))
+        host(tree, gpus=2).file("/answers/qemu", f"{program}: QEMU emulator version 11.1.0")
+        (tree.root / "answers/qemu-options").unlink()
+        devices = tree.root / "sys/bus/pci/devices"
+        for name in (";$(id)", "\nkind: x"):
+            (devices / address(1)).rename(devices / f"0019:01:00.0{name}")
+            text = guest(tree, "--format=qemu", "--all").stdout
+            assert shlex.split(text[text.index("\nexec "):].replace("\\\n", ""))[1] == program
+            assert "gpu1" not in text
+            (devices / f"0019:01:00.0{name}").rename(devices / address(1))
 
-    def test_xml(self):
-        with Tree() as t:
-            host(t, libvirt="11.3")
-            for name in self.NASTY:
-                domain = ET.fromstring(guest(t, f"--name={name}", f"--disk=/x/{name}").stdout)
-                self.assertEqual(domain.find("name").text, name)
-                self.assertEqual(domain.find("devices/disk/source").get("file"), f"/x/{name}")
+    def test_xml(self, tree):
+        host(tree, libvirt="11.3")
+        for name in self.NASTY:
+            domain = ET.fromstring(guest(tree, f"--name={name}", f"--disk=/x/{name}").stdout)
+            assert domain.find("name").text == name
+            assert domain.find("devices/disk/source").get("file") == f"/x/{name}"
 
-    def test_refused(self):
-        with Tree() as t:
-            host(t, libvirt="11.3")
-            for word in ("a\nb", "\x1b[0m", "", "\x7f"):
-                for option in ("--name", "--disk"):
-                    self.assertIn("control character", guest(t, f"{option}={word}", status=2).stderr)
-            for word in (b"--name=\xff", b"--name=\xc3", b"--name=\xe2\x82", b"--disk=\xc0\xaf", b"--name=\xf5aaa", b"--name=\xed\xa0\x80", b"--name=\xe0\x80\xaf",
-                         b"--name=\xf4\x90\x80\x80", b"--name=\xef\xbf\xbf"):
-                self.assertIn("UTF-8", guest(t, os.fsdecode(word), status=2).stderr)
-            self.assertIn("slash", guest(t, "--name=a/b", status=2).stderr)
-            self.assertIn("slash", guest(t, "--name=  ", status=2).stderr)
-            self.assertIn("absolute path", guest(t, "--disk=a", status=2).stderr)
-            for word in ("A", "a_b", "-a", "a-", "a" * 64):
-                self.assertIn("hyphens", guest(t, "--format=kubevirt", f"--name={word}", status=2).stderr)
-            self.assertIn("is for --format=libvirt", guest(t, "--format=qemu", "--fragment", status=2).stderr)
-            self.assertIn("make one with", guest(t, "--cloud-init=/etc", status=2).stderr)
-            self.assertIn("absolute path", guest(t, "--cloud-init=a.iso", status=2).stderr)
-            self.assertIn("control character", guest(t, "--cloud-init=\n", status=2).stderr)
-            for words in (["--cloud-init=/a"], ["--ssh-port=1"]):
-                self.assertIn("not for KubeVirt", guest(t, "--format=kubevirt", *words, status=2).stderr)
-            self.assertIn("absolute path", guest(t, "--uefi-vars=a", status=2).stderr)
-            self.assertIn("control character", guest(t, "--uefi-vars=", status=2).stderr)
-            for name in ("a/b", "a,b", "a" * 81):
-                self.assertIn("without comma and slash", guest(t, "--format=qemu", "--tpm", f"--name={name}", status=2).stderr)
-            for port in ("0", "65536", "-1", "x", ""):
-                self.assertIn("not a port", guest(t, f"--ssh-port={port}", status=2).stderr)
+    def test_refused(self, tree):
+        host(tree, libvirt="11.3")
+        for word in ("a\nb", "\x1b[0m", "", "\x7f"):
+            for option in ("--name", "--disk"):
+                assert "control character" in guest(tree, f"{option}={word}", status=2).stderr
+        for word in (b"--name=\xff", b"--name=\xc3", b"--name=\xe2\x82", b"--disk=\xc0\xaf", b"--name=\xf5aaa", b"--name=\xed\xa0\x80", b"--name=\xe0\x80\xaf",
+                     b"--name=\xf4\x90\x80\x80", b"--name=\xef\xbf\xbf"):
+            assert "UTF-8" in guest(tree, os.fsdecode(word), status=2).stderr
+        assert "slash" in guest(tree, "--name=a/b", status=2).stderr
+        assert "slash" in guest(tree, "--name=  ", status=2).stderr
+        assert "absolute path" in guest(tree, "--disk=a", status=2).stderr
+        for word in ("A", "a_b", "-a", "a-", "a" * 64):
+            assert "hyphens" in guest(tree, "--format=kubevirt", f"--name={word}", status=2).stderr
+        assert "is for --format=libvirt" in guest(tree, "--format=qemu", "--fragment", status=2).stderr
+        assert "make one with" in guest(tree, "--cloud-init=/etc", status=2).stderr
+        assert "absolute path" in guest(tree, "--cloud-init=a.iso", status=2).stderr
+        assert "control character" in guest(tree, "--cloud-init=\n", status=2).stderr
+        for words in (["--cloud-init=/a"], ["--ssh-port=1"]):
+            assert "not for KubeVirt" in guest(tree, "--format=kubevirt", *words, status=2).stderr
+        assert "absolute path" in guest(tree, "--uefi-vars=a", status=2).stderr
+        assert "control character" in guest(tree, "--uefi-vars=", status=2).stderr
+        for name in ("a/b", "a,b", "a" * 81):
+            assert "without comma and slash" in guest(tree, "--format=qemu", "--tpm", f"--name={name}", status=2).stderr
+        for port in ("0", "65536", "-1", "x", ""):
+            assert "not a port" in guest(tree, f"--ssh-port={port}", status=2).stderr
 
-    def test_sizes(self):
-        with Tree() as t:
-            host(t)
-            for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G", "0x10G"):
-                if word != "0x10G":
-                    self.assertIn("not a size", guest(t, f"--memory={word}", status=2).stderr, word)
-            for word in ("0", "-1", "x", "99999999999", "0x10"):
-                self.assertIn("not a number", guest(t, f"--cpus={word}", status=2).stderr)
-            for option in ("--accel-smmu", "--iommufd"):
-                self.assertIn('use "auto"', guest(t, f"{option}=yes", status=2).stderr)
-            self.assertIn('use "qemu"', guest(t, "--format=xml", status=2).stderr)
+    def test_sizes(self, tree):
+        host(tree)
+        for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G", "0x10G"):
+            if word != "0x10G":
+                assert "not a size" in guest(tree, f"--memory={word}", status=2).stderr, word
+        for word in ("0", "-1", "x", "99999999999", "0x10"):
+            assert "not a number" in guest(tree, f"--cpus={word}", status=2).stderr
+        for option in ("--accel-smmu", "--iommufd"):
+            assert 'use "auto"' in guest(tree, f"{option}=yes", status=2).stderr
+        assert 'use "qemu"' in guest(tree, "--format=xml", status=2).stderr
 
 
-class Output(unittest.TestCase):
-    def test_file(self):
-        with Tree() as t, tempfile.TemporaryDirectory() as directory:
-            host(t)
-            file = pathlib.Path(directory, "gh200.sh")
-            for fmt, before, mode in (("qemu", None, 0o755), ("json", None, 0o644), ("qemu", 0o600, 0o700), ("json", 0o600, 0o600)):
-                file.unlink(missing_ok=True)
-                if before:
-                    file.touch()
-                    file.chmod(before)
-                done = guest(t, f"--format={fmt}", f"--output={file}")
-                self.assertEqual(done.stdout, "")
-                self.assertEqual(file.stat().st_mode & 0o777, mode)
-                self.assertEqual(file.read_text(), guest(t, f"--format={fmt}").stdout)
-            self.assertEqual([p.name for p in file.parent.iterdir()], ["gh200.sh"])
+class Output:
+    def test_file(self, tree, tmp_path):
+        host(tree)
+        file = tmp_path / "gh200.sh"
+        for fmt, before, mode in (("qemu", None, 0o755), ("json", None, 0o644), ("qemu", 0o600, 0o700), ("json", 0o600, 0o600)):
+            file.unlink(missing_ok=True)
+            if before:
+                file.touch()
+                file.chmod(before)
+            done = guest(tree, f"--format={fmt}", f"--output={file}")
+            assert done.stdout == ""
+            assert file.stat().st_mode & 0o777 == mode
+            assert file.read_text() == guest(tree, f"--format={fmt}").stdout
+        assert [p.name for p in file.parent.iterdir()] == ["gh200.sh"]
 
-    def test_refused(self):
+    def test_refused(self, tree, tmp_path):
         """A folder, and one that does not exist: nothing changes. test_replace has
         the other kinds of files."""
-        with Tree() as t, tempfile.TemporaryDirectory() as directory:
-            host(t)
-            for place, message in ((directory, "Is a directory"), (f"{directory}/no/file", "No such file")):
-                self.assertRegex(guest(t, f"--output={place}", status=1).stderr, f"--output=.*{message}")
-            self.assertEqual(list(pathlib.Path(directory).iterdir()), [])
+        host(tree)
+        for place, message in ((tmp_path, "Is a directory"), (f"{tmp_path}/no/file", "No such file")):
+            assert re.search(f"--output=.*{message}", guest(tree, f"--output={place}", status=1).stderr)
+        assert list(tmp_path.iterdir()) == []
 
-    def test_full(self):
-        with Tree() as t:
-            host(t)
-            done = t.run("guest", "--all", before=("sh", "-c", 'exec "$@" >/dev/full', "sh"))
-            self.assertEqual(done.returncode, 1)
-            self.assertIn("No space left", done.stderr)
+    def test_full(self, tree):
+        host(tree)
+        done = tree.run("guest", "--all", before=("sh", "-c", 'exec "$@" >/dev/full', "sh"))
+        assert done.returncode == 1
+        assert "No space left" in done.stderr
 
 
-class Domains(unittest.TestCase):
+class Domains:
     @staticmethod
     def domain(**facts):
         words = facts.pop("words", [])
-        with Tree() as t:
-            return ET.fromstring(guest(host(t, **facts), "--format=libvirt", "--all", *words).stdout)
+        with Tree() as tree:
+            return ET.fromstring(guest(host(tree, **facts), "--format=libvirt", "--all", *words).stdout)
 
     def test_old(self):
         """libvirt 11.3: what it has no element for is in qemu:commandline."""
         domain = self.domain(libvirt="11.3")
         values = [a.get("value") for a in domain.iter("{http://libvirt.org/schemas/domain/qemu/1.0}arg")]
-        self.assertIn("highmem-mmio-size=4T", values)
-        self.assertIn("acpi-generic-initiator,id=gi7,pci-dev=ua-gpu0,node=8", values)
-        self.assertIn("dist,src=0,dst=1,val=80", values)
-        self.assertEqual(len(domain.findall("cpu/numa/cell")), 1)
-        self.assertEqual(domain.find("devices/hostdev/rom").get("bar"), "off")
-        self.assertEqual(domain.find("cpu/topology").attrib, {"sockets": "1", "cores": "16", "threads": "1"})
-        self.assertEqual(domain.find("devices/emulator").text, "/usr/bin/qemu-system-aarch64")
+        assert "highmem-mmio-size=4T" in values
+        assert "acpi-generic-initiator,id=gi7,pci-dev=ua-gpu0,node=8" in values
+        assert "dist,src=0,dst=1,val=80" in values
+        assert len(domain.findall("cpu/numa/cell")) == 1
+        assert domain.find("devices/hostdev/rom").get("bar") == "off"
+        assert domain.find("cpu/topology").attrib == {"sockets": "1", "cores": "16", "threads": "1"}
+        assert domain.find("devices/emulator").text == "/usr/bin/qemu-system-aarch64"
 
     def test_new(self):
         """libvirt 12.8 has elements for all."""
         domain = self.domain(libvirt="12.8", gpus=2)
-        self.assertIsNone(domain.find("{http://libvirt.org/schemas/domain/qemu/1.0}commandline"))
-        self.assertEqual(domain.find("devices/controller[@model='pcie-root']/pcihole64").text, str(4 << 30))
+        assert domain.find("{http://libvirt.org/schemas/domain/qemu/1.0}commandline") is None
+        assert domain.find("devices/controller[@model='pcie-root']/pcihole64").text == str(4 << 30)
         cells = domain.findall("cpu/numa/cell")
-        self.assertEqual([c.get("memory") != "0" for c in cells], [True] * 2 + [False] * 16)
-        self.assertEqual(domain.find("cpu/topology").attrib, {"sockets": "2", "cores": "16", "threads": "1"})
-        self.assertEqual([s.get("value") for s in cells[0].iter("sibling")], ["10", "40"] + ["80"] * 8 + ["120"] * 8)
-        self.assertEqual([h.find("acpi").get("nodeset") for h in domain.findall("devices/hostdev")], ["2-9", "10-17"])
-        self.assertEqual([i.find("driver").attrib for i in domain.findall("devices/iommu")],
-                         [{"pciBus": str(n), "accel": "on", "ats": "on", "ril": "off", "ssidsize": "20", "oas": "48"} for n in (1, 2)])
-        self.assertEqual([h.find("driver").get("iommufd") for h in domain.findall("devices/hostdev")], ["yes"] * 2)
-        self.assertEqual([n.get("nodeset") for n in domain.findall("numatune/memnode")], ["0", "1"])
+        assert [c.get("memory") != "0" for c in cells] == [True] * 2 + [False] * 16
+        assert domain.find("cpu/topology").attrib == {"sockets": "2", "cores": "16", "threads": "1"}
+        assert [s.get("value") for s in cells[0].iter("sibling")] == ["10", "40"] + ["80"] * 8 + ["120"] * 8
+        assert [h.find("acpi").get("nodeset") for h in domain.findall("devices/hostdev")] == ["2-9", "10-17"]
+        assert ([i.find("driver").attrib for i in domain.findall("devices/iommu")] ==
+                [{"pciBus": str(n), "accel": "on", "ats": "on", "ril": "off", "ssidsize": "20", "oas": "48"} for n in (1, 2)])
+        assert [h.find("driver").get("iommufd") for h in domain.findall("devices/hostdev")] == ["yes"] * 2
+        assert [n.get("nodeset") for n in domain.findall("numatune/memnode")] == ["0", "1"]
         for i, port in enumerate(domain.findall("devices/controller[@model='pcie-root-port']")):
-            self.assertEqual(port.get("index"), str(3 + i))
-            self.assertEqual(port.find("address").get("bus"), f"0x0{i + 1}")
+            assert port.get("index") == str(3 + i)
+            assert port.find("address").get("bus") == f"0x0{i + 1}"
 
     def test_tray(self):
         """Other devices have their ports, and no nodes."""
         domain = self.domain(libvirt="12.8", gpus=2, tray=TRAY, words=TRAY_WORDS[1:])
         devices = domain.findall("devices/hostdev")
-        self.assertEqual([d.find("alias").get("name") for d in devices], ["ua-gpu0", "ua-gpu1", "ua-dev0", "ua-dev1", "ua-dev2"])
-        self.assertEqual([d.find("acpi") is None for d in devices], [False] * 2 + [True] * 3)
-        self.assertEqual([d.find("address").get("bus") for d in devices], [f"0x{n:02x}" for n in range(6, 11)])
-        self.assertEqual(len(domain.findall("devices/iommu")), 5)
+        assert [d.find("alias").get("name") for d in devices] == ["ua-gpu0", "ua-gpu1", "ua-dev0", "ua-dev1", "ua-dev2"]
+        assert [d.find("acpi") is None for d in devices] == [False] * 2 + [True] * 3
+        assert [d.find("address").get("bus") for d in devices] == [f"0x{n:02x}" for n in range(6, 11)]
+        assert len(domain.findall("devices/iommu")) == 5
         qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
-        self.assertEqual([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").get("value")) for d in domain.iter(f"{qemu}device")],
-                         [("pci.8", "32"), ("pci.9", "64")])
+        assert ([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").get("value")) for d in domain.iter(f"{qemu}device")] ==
+                [("pci.8", "32"), ("pci.9", "64")])
 
     def test_pin(self):
         """Each processor runs on those of its node."""
         domain = self.domain(libvirt="12.8", gpus=2, words=["--pin", "--cpus=3"])
-        self.assertEqual([p.attrib for p in domain.findall("cputune/vcpupin")],
-                         [{"vcpu": str(n), "cpuset": cpus} for n, cpus in enumerate(["0-71", "0-71", "72-143"])])
-        self.assertEqual(domain.find("cputune/emulatorpin").attrib, {"cpuset": "0-71,72-143"})
-        self.assertEqual([n.attrib for n in domain.findall("numatune/memnode")],
-                         [{"cellid": str(n), "mode": "strict", "nodeset": str(n)} for n in range(2)])
+        assert ([p.attrib for p in domain.findall("cputune/vcpupin")] ==
+                [{"vcpu": str(n), "cpuset": cpus} for n, cpus in enumerate(["0-71", "0-71", "72-143"])])
+        assert domain.find("cputune/emulatorpin").attrib == {"cpuset": "0-71,72-143"}
+        assert ([n.attrib for n in domain.findall("numatune/memnode")] ==
+                [{"cellid": str(n), "mode": "strict", "nodeset": str(n)} for n in range(2)])
 
-    def test_pinned_to_less(self):
+    def test_pinned_to_less(self, tree):
         """Processors whose numbers have gaps, and fewer than the guest's."""
-        with Tree() as t:
-            host(t, gpus=2).file("/sys/devices/system/node/node0/cpulist", "0,2-3,7,9-11").file("/sys/devices/system/node/node1/cpulist", "8")
-            document = json.loads(guest(t, "--format=json", "--all", "--pin", "--cpus=4").stdout)
-        self.assertEqual([n["host_cpus"] for n in document["nodes"]][:3], ["0,2-3,7,9-11", "8", None])
-        self.assertEqual(sum("pinned to, has 1" in n for n in document["notes"]), 1)
+        host(tree, gpus=2).file("/sys/devices/system/node/node0/cpulist", "0,2-3,7,9-11").file("/sys/devices/system/node/node1/cpulist", "8")
+        document = json.loads(guest(tree, "--format=json", "--all", "--pin", "--cpus=4").stdout)
+        assert [n["host_cpus"] for n in document["nodes"]][:3] == ["0,2-3,7,9-11", "8", None]
+        assert sum("pinned to, has 1" in n for n in document["notes"]) == 1
 
     def test_ats(self):
         """Without an SMMU, libvirt's guest does not see ATS either."""
         qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
         for words, seen in ((["--accel-smmu=off"], 2), ([], 0)):
             domain = self.domain(libvirt="12.8", gpus=2, words=words)
-            self.assertEqual([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").attrib) for d in domain.iter(f"{qemu}device")],
-                             [(f"ua-gpu{i}", {"name": "ats", "type": "string", "value": "off"}) for i in range(seen)])
+            assert ([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").attrib) for d in domain.iter(f"{qemu}device")] ==
+                    [(f"ua-gpu{i}", {"name": "ats", "type": "string", "value": "off"}) for i in range(seen)])
 
-    def test_egm(self):
+    @pytest.mark.parametrize("size, there", (("274877906944", True), ("0", False)))
+    def test_egm(self, tree, size, there):
         """Memory that firmware sets aside for guests is not in this guest."""
-        for size, there in (("274877906944", True), ("0", False)):
-            with Tree() as t:
-                host(t).file("/answers/acpi-tables", f"SSDT5: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size nvidia,egm-size={size}")
-                notes = json.loads(guest(t, "--format=json").stdout)["notes"]
-                self.assertEqual(any("256 GiB" in n and "EGM" in n for n in notes), there)
+        host(tree).file("/answers/acpi-tables", f"SSDT5: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size nvidia,egm-size={size}")
+        notes = json.loads(guest(tree, "--format=json").stdout)["notes"]
+        assert any("256 GiB" in n and "EGM" in n for n in notes) == there
 
-    def test_kernel_of_the_guest(self):
+    @pytest.mark.parametrize("words, there", (([], True), (["--accel-smmu=off"], False)))
+    def test_kernel_of_the_guest(self, tree, words, there):
         """What its kernel needs depends on the SMMU."""
-        for words, there in (([], True), (["--accel-smmu=off"], False)):
-            with Tree() as t:
-                notes = json.loads(guest(host(t), "--format=json", *words).stdout)["notes"]
-                self.assertEqual(any("CONFIG_ARM_SMMU_V3_SVA" in n for n in notes), there)
+        notes = json.loads(guest(host(tree), "--format=json", *words).stdout)["notes"]
+        assert any("CONFIG_ARM_SMMU_V3_SVA" in n for n in notes) == there
 
-    def test_all_memory(self):
-        for memory, there in (("480G", True), ("400G", False)):
-            with Tree() as t:
-                notes = json.loads(guest(host(t), "--format=json", f"--memory={memory}").stdout)["notes"]
-                self.assertEqual(any("nearly all memory" in n for n in notes), there)
+    @pytest.mark.parametrize("memory, there", (("480G", True), ("400G", False)))
+    def test_all_memory(self, tree, memory, there):
+        notes = json.loads(guest(host(tree), "--format=json", f"--memory={memory}").stdout)["notes"]
+        assert any("nearly all memory" in n for n in notes) == there
 
-    def test_domcapabilities(self):
+    @pytest.mark.parametrize("said, there", (("iommu: smmuv3", False), ("iommu: smmuv3\niommufd: yes", True)))
+    def test_domcapabilities(self, tree, said, there):
         """libvirt says that its QEMU has no iommufd."""
-        for said, there in (("iommu: smmuv3", False), ("iommu: smmuv3\niommufd: yes", True)):
-            with Tree() as t:
-                host(t, libvirt="12.8").file("/answers/libvirt-capabilities", said)
-                self.assertEqual("iommufd='yes'" in guest(t).stdout, there)
+        host(tree, libvirt="12.8").file("/answers/libvirt-capabilities", said)
+        assert ("iommufd='yes'" in guest(tree).stdout) == there
 
     def test_huge_pages(self):
         domain = self.domain(libvirt="11.3", words=["--hugepages=1G"])
-        self.assertEqual(domain.find("memoryBacking/hugepages/page").attrib, {"size": "1048576", "unit": "KiB"})
+        assert domain.find("memoryBacking/hugepages/page").attrib == {"size": "1048576", "unit": "KiB"}
 
     def test_fragment(self):
-        with Tree() as t:
-            text = guest(host(t, libvirt="12.8"), "--fragment").stdout
+        with Tree() as tree:
+            text = guest(host(tree, libvirt="12.8"), "--fragment").stdout
         parts = ET.fromstring(f"<x>{text}</x>")
-        self.assertEqual([p.tag for p in parts], ["features", "cpu", "devices"])
-        self.assertIsNone(parts.find("devices/disk"))
-        self.assertIsNotNone(parts.find("devices/hostdev"))
-        self.assertIn("16 processors", text)
+        assert [p.tag for p in parts] == ["features", "cpu", "devices"]
+        assert parts.find("devices/disk") is None
+        assert parts.find("devices/hostdev") is not None
+        assert "16 processors" in text
         # An older libvirt's needs a name that only <domain> can declare.
-        with Tree() as t:
-            text = guest(host(t, libvirt="11.3"), "--fragment").stdout
+        with Tree() as tree:
+            text = guest(host(tree, libvirt="11.3"), "--fragment").stdout
         ET.fromstring(f"<domain {re.search('xmlns:qemu=[^ ]+', text)[0]}>{text}</domain>")
 
 
-class Firmware(unittest.TestCase):
+class Firmware:
     """Which firmware a guest gets, by the descriptors that are installed."""
 
     @staticmethod
-    def plan(t, *words):
-        return json.loads(guest(t, "--format=json", *words).stdout)
+    def plan(tree, *words):
+        return json.loads(guest(tree, "--format=json", *words).stdout)
 
-    def test_none(self):
-        with Tree() as t:
-            shutil.rmtree(host(t).root / "usr/share/qemu/firmware")
-            plan = self.plan(t)
-            self.assertEqual(plan["firmware"], "/usr/share/AAVMF/AAVMF_CODE.fd")
-            self.assertIn("install qemu-efi-aarch64", plan["reasons"]["firmware"])
-            self.assertIn("with secure boot and its keys", guest(t, "--secure-boot", "--format=qemu", status=4).stderr)
-            self.assertRegex(guest(t, "--uefi-vars=x", "--format=qemu", status=4).stderr, "in flash; on Debian, install")
+    def test_none(self, tree):
+        shutil.rmtree(host(tree).root / "usr/share/qemu/firmware")
+        plan = self.plan(tree)
+        assert plan["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.fd"
+        assert "install qemu-efi-aarch64" in plan["reasons"]["firmware"]
+        assert "with secure boot and its keys" in guest(tree, "--secure-boot", "--format=qemu", status=4).stderr
+        assert re.search("in flash; on Debian, install", guest(tree, "--uefi-vars=x", "--format=qemu", status=4).stderr)
 
-    def test_no_swtpm(self):
-        with Tree() as t:
-            (host(t, libvirt="12.8").root / "usr/bin/swtpm_setup").unlink()
-            self.assertIn("no swtpm_setup in /usr/bin, which libvirt needs", guest(t, "--tpm", status=4).stderr)
-            guest(t, "--tpm", "--format=qemu")
-            (t.root / "usr/bin/swtpm").unlink()
-            self.assertIn("no swtpm in", guest(t, "--tpm", "--format=qemu", status=4).stderr)
+    def test_no_swtpm(self, tree):
+        (host(tree, libvirt="12.8").root / "usr/bin/swtpm_setup").unlink()
+        assert "no swtpm_setup in /usr/bin, which libvirt needs" in guest(tree, "--tpm", status=4).stderr
+        guest(tree, "--tpm", "--format=qemu")
+        (tree.root / "usr/bin/swtpm").unlink()
+        assert "no swtpm in" in guest(tree, "--tpm", "--format=qemu", status=4).stderr
 
-    def test_administrators(self):
+    def test_administrators(self, tree):
         """A file in /etc is read before the package's, and replaces one of its name."""
-        with Tree() as t:
-            host(t).file("/etc/qemu/firmware/59-own.json", json.dumps(descriptor("own.fd", "own-vars.fd", [])))
-            t.file("/etc/qemu/firmware/40-edk2-aarch64-secure-enrolled.json", "")
-            self.assertEqual(self.plan(t)["firmware"], "/usr/share/AAVMF/own.fd")
-            self.assertIn("with secure boot", guest(t, "--secure-boot", "--format=qemu", status=4).stderr)
+        host(tree).file("/etc/qemu/firmware/59-own.json", json.dumps(descriptor("own.fd", "own-vars.fd", [])))
+        tree.file("/etc/qemu/firmware/40-edk2-aarch64-secure-enrolled.json", "")
+        assert self.plan(tree)["firmware"] == "/usr/share/AAVMF/own.fd"
+        assert "with secure boot" in guest(tree, "--secure-boot", "--format=qemu", status=4).stderr
 
     def test_others(self):
         """What is for other machines, or no descriptor at all, is passed over."""
@@ -700,62 +669,63 @@ class Firmware(unittest.TestCase):
                       {"mapping": {**files, "executable": {"filename": "first.fd", "format": "raw"}}},
                       {"mapping": {**files, "executable": {"filename": 7, "format": "raw"}}},
                       {"mapping": {**files, "nvram-template": {"filename": "/vars.fd", "format": "vmdk"}}}, {"features": ["secure-boot"]}):
-            with self.subTest(wrong), Tree() as t:
-                host(t).file("/etc/qemu/firmware/00.json", json.dumps({**good, **wrong}))
-                self.assertEqual(self.plan(t)["firmware"], "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd")
+            with Tree() as tree:
+                host(tree).file("/etc/qemu/firmware/00.json", json.dumps({**good, **wrong}))
+                assert self.plan(tree)["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd"
         for text in ("", "[", "[]", "1", '"x"', "\0", "null"):
-            with self.subTest(text), Tree() as t:
-                host(t).file("/etc/qemu/firmware/00.json", text)
-                self.assertEqual(self.plan(t)["firmware"], "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd")
+            with Tree() as tree:
+                host(tree).file("/etc/qemu/firmware/00.json", text)
+                assert self.plan(tree)["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd"
 
-    def test_qcow2(self):
+    def test_qcow2(self, tree):
         """As Fedora has it."""
         wanted = descriptor("code.qcow2", "vars.qcow2", [])
         for file in ("executable", "nvram-template"):
             wanted["mapping"][file]["format"] = "qcow2"
-        with Tree() as t:
-            host(t).file("/etc/qemu/firmware/00.json", json.dumps(wanted))
-            found = options(guest(t, "--format=qemu", "--uefi-vars=v").stdout)
-        self.assertEqual([o.split(",")[1:3] for o in found if "pflash" in o], [["format=qcow2", "readonly=on"], ["format=qcow2", "readonly=off"]])
+        host(tree).file("/etc/qemu/firmware/00.json", json.dumps(wanted))
+        found = options(guest(tree, "--format=qemu", "--uefi-vars=v").stdout)
+        assert ([o.split(",")[1:3] for o in found if "pflash" in o] ==
+                [["format=qcow2", "readonly=on"], ["format=qcow2", "readonly=off"]])
 
     def test_libvirt(self):
         """It chooses the firmware by the features, and copies the template itself."""
         for words, features, nvram in (([], {"secure-boot": "no"}, None), (["--secure-boot"], {"enrolled-keys": "yes", "secure-boot": "yes"}, None),
                                        (["--uefi-vars=/srv/<a> & b"], {"secure-boot": "no"}, "/srv/<a> & b")):
             domain = Domains.domain(libvirt="12.8", words=[*words, "--tpm"])
-            self.assertEqual({f.get("name"): f.get("enabled") for f in domain.findall("os/firmware/feature")}, features)
-            self.assertEqual(domain.findtext("os/nvram"), nvram)
-            self.assertEqual(domain.find("devices/tpm/backend").attrib, {"type": "emulator", "version": "2.0"})
+            assert {f.get("name"): f.get("enabled") for f in domain.findall("os/firmware/feature")} == features
+            assert domain.findtext("os/nvram") == nvram
+            assert domain.find("devices/tpm/backend").attrib == {"type": "emulator", "version": "2.0"}
 
 
-class Others(unittest.TestCase):
+class Others:
     def test_json(self):
         for facts in ({}, {"gpus": 4}, {"config": ONE_TYPE1, "initiators": False}, {"libvirt": "11.3", "qemu": "9.2"}):
-            with Tree() as t:
-                document = json.loads(guest(host(t, **facts), "--format=json", "--all").stdout)
+            with Tree() as tree:
+                document = json.loads(guest(host(tree, **facts), "--format=json", "--all").stdout)
             validate(document)
             gpus = facts.get("gpus", 1)
-            self.assertEqual(len(document["nodes"]), gpus + GPU_NODES * gpus)
-            self.assertEqual([g["address"] for g in document["gpus"]], [address(i) for i in range(gpus)])
-        with Tree() as t:
-            document = json.loads(guest(host(t, gpus=2, tray=TRAY), "--format=json", "--pin", *TRAY_WORDS).stdout)
+            assert len(document["nodes"]) == gpus + GPU_NODES * gpus
+            assert [g["address"] for g in document["gpus"]] == [address(i) for i in range(gpus)]
+        with Tree() as tree:
+            document = json.loads(guest(host(tree, gpus=2, tray=TRAY), "--format=json", "--pin", *TRAY_WORDS).stdout)
         validate(document)
-        self.assertEqual([(d["address"], d["bus"], d["port_speed"]) for d in document["devices"]], [(NIC0, 2, 32), (NIC1, 3, 64), (NVME, 4, None)])
+        assert ([(d["address"], d["bus"], d["port_speed"]) for d in document["devices"]] ==
+                [(NIC0, 2, 32), (NIC1, 3, 64), (NVME, 4, None)])
 
     def test_kubevirt(self):
-        with Tree() as t:
-            text = guest(host(t, gpus=2, kind="gb200", qemu=None), "--format=kubevirt", "--all", "--name=vm-1", "--disk=pvc-1").stdout
+        with Tree() as tree:
+            text = guest(host(tree, gpus=2, kind="gb200", qemu=None), "--format=kubevirt", "--all", "--name=vm-1", "--disk=pvc-1").stdout
         for line in ("      - GraceIOVirtualization", "      - PCINUMAAwareTopology", "      - IOMMUFD", '      - pciVendorSelector: "10DE:2941"',
                      "          sockets: 2", "          cores: 16", "          dedicatedCpuPlacement: true", "            guestMappingPassthrough: {}",
                      "            pageSize: 512Mi",
                      '            deviceName: "nvidia.com/GB200"', '          claimName: "pvc-1"', '  name: "vm-1"', "          guest: 128Gi"):
-            self.assertIn(line, text.splitlines())
+            assert line in text.splitlines()
         # KubeVirt's own plugin takes GPUs of vfio-pci only.
-        self.assertEqual(text.count("externalResourceProvider: true\n"), 1)
-        self.assertEqual(text.count("pciVendorSelector"), 1)
-        self.assertEqual(text.count("deviceName: "), 2)
-        self.assertNotIn("additionalPCIDeviceIDs", text)
-        with Tree() as t:
-            self.assertIn("additionalPCIDeviceIDs", guest(host(t, kind="gb300"), "--format=kubevirt").stdout)
+        assert text.count("externalResourceProvider: true\n") == 1
+        assert text.count("pciVendorSelector") == 1
+        assert text.count("deviceName: ") == 2
+        assert "additionalPCIDeviceIDs" not in text
+        with Tree() as tree:
+            assert "additionalPCIDeviceIDs" in guest(host(tree, kind="gb300"), "--format=kubevirt").stdout
         # KubeVirt has no spare room: 2 TiB for two GPUs.
-        self.assertIn("64-bit PCI hole of 2T", text)
+        assert "64-bit PCI hole of 2T" in text

@@ -324,218 +324,216 @@ class Cli(InMachine):
 
     def test_before(self):
         gpus = self.documents("before")[0]["gpus"]
-        self.assertEqual([g["address"] for g in gpus], sorted(self.pci.values()))
-        self.assertEqual({g["state"] for g in gpus}, {"unbound"})
-        self.assertEqual({g["product"] for g in gpus}, {"GH200 120GB"})
-        self.assertEqual(self.codes("before"), [0, 0])
+        assert [g["address"] for g in gpus] == sorted(self.pci.values())
+        assert {g["state"] for g in gpus} == {"unbound"}
+        assert {g["product"] for g in gpus} == {"GH200 120GB"}
+        assert self.codes("before") == [0, 0]
 
     def test_dry_run(self):
         out = self.text("dry", "run-out")
         for step in ("load the module nvgrace-gpu-vfio-pci", f"{self.pci['a']}/driver_override", "drivers_probe"):
-            self.assertIn(step, out)
-        self.assertEqual(self.states("dry")[0], ("a", "", "(null)"))
-        self.assertIn("not loaded", self.text("dry", "state"))
+            assert step in out
+        assert self.states("dry")[0] == ("a", "", "(null)")
+        assert "not loaded" in self.text("dry", "state")
 
     def test_four_in_parallel(self):
         """Four binds wait at the same time. The first loads the module."""
-        self.assertEqual(self.codes("four"), [0])
+        assert self.codes("four") == [0]
         document, = self.documents("four")
-        self.assertEqual([(r["address"], r["result"]) for r in document["results"]],
-                         [(self.pci[n], "bound") for n in "abcd"])
-        self.assertEqual(self.states("four"), [(n, DRIVER, DRIVER) for n in "abcd"])
+        assert [(r["address"], r["result"]) for r in document["results"]] == [(self.pci[n], "bound") for n in "abcd"]
+        assert self.states("four") == [(n, DRIVER, DRIVER) for n in "abcd"]
 
     def test_already_bound(self):
-        self.assertEqual(self.codes("again"), [0])
-        self.assertIn(f"{self.pci['a']}: already bound to {DRIVER}", self.text("again", "run-out"))
+        assert self.codes("again") == [0]
+        assert f"{self.pci['a']}: already bound to {DRIVER}" in self.text("again", "run-out")
 
     def test_list(self):
-        self.assertEqual(self.codes("list"), [0, 0])
+        assert self.codes("list") == [0, 0]
         gpus = {g["address"]: g for g in self.documents("list")[0]["gpus"]}
         a = gpus[self.pci["a"]]
-        self.assertEqual((a["state"], a["driver"], a["driver_override"], a["mode"], a["readiness"]),
-                         ("bound", DRIVER, DRIVER, "carve-out", "ready"))
-        self.assertEqual(a["usemem"], {"size": 0x60000000, "bar_size": 0x80000000, "base": hex(self.base["a"])})
-        self.assertEqual(a["resmem"], {"size": 0x50000000, "bar_size": 0x80000000,
-                                       "base": hex(self.base["a"] + 0x60000000)})
-        self.assertEqual(a["holders"], [])
+        assert ((a["state"], a["driver"], a["driver_override"], a["mode"], a["readiness"]) ==
+                ("bound", DRIVER, DRIVER, "carve-out", "ready"))
+        assert a["usemem"] == {"size": 0x60000000, "bar_size": 0x80000000, "base": hex(self.base["a"])}
+        assert a["resmem"] == {"size": 0x50000000, "bar_size": 0x80000000,
+                               "base": hex(self.base["a"] + 0x60000000)}
+        assert a["holders"] == []
         row = next(line for line in self.lines("list", "run-out") if line.startswith(self.pci["a"]))
-        self.assertRegex(row, r"1\.50 GiB +(off +)?no +bound$")
+        assert re.search(r"1\.50 GiB +(off +)?no +bound$", row)
 
     def test_status(self):
-        self.assertEqual(self.codes("status"), [0, 0])
+        assert self.codes("status") == [0, 0]
         document, = self.documents("status")
         base = self.base["a"]
-        self.assertEqual([(m["part"], m["start"], m["size"], m["bar"], m["mappable"]) for m in document["memory_map"]],
-                         [("usemem", hex(base), 0x60000000, 4, True),
-                          ("resmem", hex(base + 0x60000000), 0x50000000, 2, True)])
-        self.assertEqual([b["bar"] for b in document["own_bars"]], [0])
-        self.assertTrue(any("nvgrace" in r["name"] for r in document["iomem"]), document["iomem"])
-        self.assertIsNotNone(document["features"])
+        assert ([(m["part"], m["start"], m["size"], m["bar"], m["mappable"]) for m in document["memory_map"]] ==
+                [("usemem", hex(base), 0x60000000, 4, True),
+                 ("resmem", hex(base + 0x60000000), 0x50000000, 2, True)])
+        assert [b["bar"] for b in document["own_bars"]] == [0]
+        assert any("nvgrace" in r["name"] for r in document["iomem"]), document["iomem"]
+        assert document["features"] is not None
         drawing = self.text("status", "run-out")
         for edge in (base, base + 0x60000000, base + 0xB0000000):
-            self.assertRegex(drawing, rf"0x{edge:x} \+-+\+")
+            assert re.search(rf"0x{edge:x} \+-+\+", drawing)
 
     def test_in_use(self):
         pid = self.lines("in-use", "holder")[0]
-        self.assertEqual(self.codes("in-use"), [4, 0, 0, 0])
-        self.assertRegex(self.text("in-use", "run-err"),
-                         rf"nvgrace-gpu: {self.pci['a']}: in use: process {pid} \(.*\) has /dev/vfio/\d+; shut down that")
-        self.assertEqual(self.states("in-use"), [("a", DRIVER, DRIVER), ("a", "", "(null)")])
-        self.assertRegex(self.text("in-use", "run-out"), rf"{self.pci['a']} .* in-use")
+        assert self.codes("in-use") == [4, 0, 0, 0]
+        assert re.search(rf"nvgrace-gpu: {self.pci['a']}: in use: process {pid} \(.*\) has /dev/vfio/\d+; shut down that",
+                         self.text("in-use", "run-err"))
+        assert self.states("in-use") == [("a", DRIVER, DRIVER), ("a", "", "(null)")]
+        assert re.search(rf"{self.pci['a']} .* in-use", self.text("in-use", "run-out"))
         a = next(g for g in self.documents("in-use")[0]["gpus"] if g["address"] == self.pci["a"])
-        self.assertEqual([str(h["pid"]) for h in a["holders"]], [pid])
+        assert [str(h["pid"]) for h in a["holders"]] == [pid]
 
     def test_anonymous_device(self):
         pid, = self.lines("anonymous", "holder")
-        self.assertEqual(self.codes("anonymous"), [0, 0, 4, 0])
+        assert self.codes("anonymous") == [0, 0, 4, 0]
         told = "not told" not in self.command("anonymous").output
-        self.assertIn("has anon_inode:[vfio-device]" if told else "may have it open through vfio",
-                      self.text("anonymous", "run-err"))
+        assert ("has anon_inode:[vfio-device]" if told else "may have it open through vfio") in self.text("anonymous", "run-err")
         holders = {g["address"]: [(str(h["pid"]), h["certain"]) for h in g["holders"]]
                    for g in self.documents("anonymous")[0]["gpus"]}
-        self.assertEqual(holders[self.pci["a"]], [(pid, told)])
-        self.assertEqual(holders[self.pci["b"]], [] if told else [(pid, False)])
+        assert holders[self.pci["a"]] == [(pid, told)]
+        assert holders[self.pci["b"]] == ([] if told else [(pid, False)])
 
     def test_kernel_gives_the_reason(self):
-        self.assertEqual(self.codes("zero"), [1])
+        assert self.codes("zero") == [1]
         error = self.text("zero", "run-err")
-        self.assertIn(f"nvgrace-gpu: {self.pci['zero']}: {DRIVER} refused it; it is unbound as before", error)
-        self.assertRegex(error, rf"{self.pci['zero']}: kernel: .*the C2C link failed to train")
-        self.assertEqual(self.states("zero"), [("zero", "", "(null)")])
+        assert f"nvgrace-gpu: {self.pci['zero']}: {DRIVER} refused it; it is unbound as before" in error
+        assert re.search(rf"{self.pci['zero']}: kernel: .*the C2C link failed to train", error)
+        assert self.states("zero") == [("zero", "", "(null)")]
         result, = self.documents("zero-json")[0]["results"]
-        self.assertEqual((result["result"], result["exit_status"]), ("failed", 1))
-        self.assertTrue(any("failed to train" in line for line in result["kernel_log"]))
+        assert (result["result"], result["exit_status"]) == ("failed", 1)
+        assert any("failed to train" in line for line in result["kernel_log"])
 
     def test_driver_of_before_is_restored(self):
-        self.assertEqual(self.codes("zero-restored"), [1])
-        self.assertIn("it is bound to vfio-pci as before", self.text("zero-restored", "run-err"))
-        self.assertEqual(self.states("zero-restored"), [("zero", "vfio-pci", "vfio-pci")])
+        assert self.codes("zero-restored") == [1]
+        assert "it is bound to vfio-pci as before" in self.text("zero-restored", "run-err")
+        assert self.states("zero-restored") == [("zero", "vfio-pci", "vfio-pci")]
 
     def test_one_of_two_fails(self):
-        self.assertEqual(self.codes("mixed"), [1])
-        self.assertEqual(self.states("mixed"), [("a", DRIVER, DRIVER), ("zero", "", "(null)")])
+        assert self.codes("mixed") == [1]
+        assert self.states("mixed") == [("a", DRIVER, DRIVER), ("zero", "", "(null)")]
 
     def test_interrupted(self):
-        self.assertEqual(self.codes("interrupted"), [130])
-        self.assertIn("interrupted; it is bound to vfio-pci as before", self.text("interrupted", "run-out"))
-        self.assertEqual(self.states("interrupted"), [("never", "vfio-pci", "vfio-pci")])
+        assert self.codes("interrupted") == [130]
+        assert "interrupted; it is bound to vfio-pci as before" in self.text("interrupted", "run-out")
+        assert self.states("interrupted") == [("never", "vfio-pci", "vfio-pci")]
 
     def test_two_at_once(self):
-        self.assertEqual(self.codes("locked"), [4])
-        self.assertIn("another nvgrace-gpu is changing it", self.text("locked", "run-err"))
-        self.assertEqual(self.lines("locked", "first"), ["0"])
-        self.assertEqual(self.states("locked"), [("a", DRIVER, DRIVER)])
+        assert self.codes("locked") == [4]
+        assert "another nvgrace-gpu is changing it" in self.text("locked", "run-err")
+        assert self.lines("locked", "first") == ["0"]
+        assert self.states("locked") == [("a", DRIVER, DRIVER)]
 
     def test_helper_restores(self):
-        self.assertEqual(self.codes("helper-restores"), [1, 1])
-        self.assertEqual(self.states("helper-restores"), [("zero", "vfio-pci", "vfio-pci")] * 2)
-        self.assertIn("refused it, and it is bound to vfio-pci again", self.output("helper-restores"))
+        assert self.codes("helper-restores") == [1, 1]
+        assert self.states("helper-restores") == [("zero", "vfio-pci", "vfio-pci")] * 2
+        assert "refused it, and it is bound to vfio-pci again" in self.output("helper-restores")
 
     def test_helper_refuses(self):
         """The udev rule's program unbinds a GPU from vfio-pci, unless a process
         has it open."""
-        self.assertEqual(self.codes("helper-refuses"), [1, 0, 0])
+        assert self.codes("helper-refuses") == [1, 0, 0]
         pid = self.lines("helper-refuses", "holder")[0]
-        self.assertRegex(self.output("helper-refuses"), rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+")
-        self.assertEqual(self.states("helper-refuses"), [("b", "vfio-pci", "vfio-pci"), ("b", DRIVER, DRIVER)])
-        self.assertEqual(self.lines("helper-refuses", "logged"), ["1"])
+        assert re.search(rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+", self.output("helper-refuses"))
+        assert self.states("helper-refuses") == [("b", "vfio-pci", "vfio-pci"), ("b", DRIVER, DRIVER)]
+        assert self.lines("helper-refuses", "logged") == ["1"]
 
     def test_cut_short(self):
-        self.assertEqual(self.codes("cut-short"), [0, 0, 0])
-        self.assertRegex(self.text("cut-short", "third"), "(already )?bound to ")
-        self.assertEqual(self.states("cut-short"), [("a", DRIVER, DRIVER)])
-        self.assertEqual(self.lines("cut-short", "mode"), ["carve-out"])
+        assert self.codes("cut-short") == [0, 0, 0]
+        assert re.search("(already )?bound to ", self.text("cut-short", "third"))
+        assert self.states("cut-short") == [("a", DRIVER, DRIVER)]
+        assert self.lines("cut-short", "mode") == ["carve-out"]
 
     def test_wait(self):
-        self.assertEqual(self.codes("wait"), [0, 1, 0])
-        self.assertIn(f"{self.pci['a']}: bound and ready", self.text("wait", "run-out"))
-        self.assertEqual(self.states("wait"), [("a", DRIVER, DRIVER)])
-        self.assertEqual(self.lines("wait", "first"), ["0"])
+        assert self.codes("wait") == [0, 1, 0]
+        assert f"{self.pci['a']}: bound and ready" in self.text("wait", "run-out")
+        assert self.states("wait") == [("a", DRIVER, DRIVER)]
+        assert self.lines("wait", "first") == ["0"]
 
     def test_log(self):
         """The system's log has a line for each change and each failed one, and
         none for --dry-run."""
         a, zero = self.pci["a"], self.pci["zero"]
         lines = [line for line in self.lines("logged", "log") if "nvgrace-gpu[" in line]
-        self.assertEqual(len(lines), 3, lines)
-        self.assertRegex(lines[0], rf"daemon\.notice .*unbind {re.escape(a)} by uid 0: unbound; now without a driver")
-        self.assertIn(f"bind {a} by uid 0: bound to {DRIVER}", lines[1])
-        self.assertRegex(lines[2], rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} refused it")
+        assert len(lines) == 3, lines
+        assert re.search(rf"daemon\.notice .*unbind {re.escape(a)} by uid 0: unbound; now without a driver", lines[0])
+        assert f"bind {a} by uid 0: bound to {DRIVER}" in lines[1]
+        assert re.search(rf"daemon\.err .*bind {re.escape(zero)} by uid 0: {DRIVER} refused it", lines[2])
 
     def test_no_rule(self):
         """Without the udev rule, the command refuses to bind at boot."""
-        self.assertEqual(self.codes("no-rule"), [4])
-        self.assertIn("can't be bound at boot: the udev rule", self.text("no-rule", "run-err"))
-        self.assertEqual(self.states("no-rule"), [("b", "", "(null)")])
-        self.assertEqual(self.lines("no-rule", "left"), [])
+        assert self.codes("no-rule") == [4]
+        assert "can't be bound at boot: the udev rule" in self.text("no-rule", "run-err")
+        assert self.states("no-rule") == [("b", "", "(null)")]
+        assert self.lines("no-rule", "left") == []
 
     def test_persist(self):
         a, b = self.pci["a"], self.pci["b"]
         output = self.output("persist")
-        self.assertEqual(self.codes("persist"), [0] * 6)
-        self.assertRegex(output, rf"-rw-r--r-- .* {re.escape(a)}\.conf")
-        self.assertIn(f"\nbind {a}\n", output)
-        self.assertRegex(output, rf"{re.escape(a)} .* yes +bound")
-        self.assertIn(f"at every boot, by /etc/nvgrace-gpu.conf.d/{a}.conf:2", self.text("persist", "run-out"))
+        assert self.codes("persist") == [0] * 6
+        assert re.search(rf"-rw-r--r-- .* {re.escape(a)}\.conf", output)
+        assert f"\nbind {a}\n" in output
+        assert re.search(rf"{re.escape(a)} .* yes +bound", output)
+        assert f"at every boot, by /etc/nvgrace-gpu.conf.d/{a}.conf:2" in self.text("persist", "run-out")
         document, = self.documents("persist")
-        self.assertEqual([(r["address"], r["result"], r["boot"]) for r in document["results"]],
-                         [(a, "unbound", "removed"), (b, "unbound", "removed")])
-        self.assertEqual(document["initramfs"], {"command": "/usr/sbin/update-initramfs -u -k all", "exit_status": 0})
-        self.assertEqual(self.lines("persist", "left"), [])
-        self.assertIn('the initramfs keeps the old configuration until you run "/usr/sbin/update-initramfs -u -k all"',
-                      self.text("persist", "run-err"))
+        assert ([(r["address"], r["result"], r["boot"]) for r in document["results"]] ==
+                [(a, "unbound", "removed"), (b, "unbound", "removed")])
+        assert document["initramfs"] == {"command": "/usr/sbin/update-initramfs -u -k all", "exit_status": 0}
+        assert self.lines("persist", "left") == []
+        assert ('the initramfs keeps the old configuration until you run "/usr/sbin/update-initramfs -u -k all"' in
+                self.text("persist", "run-err"))
         # Not if the GPU was already persisted, and not with --no-initramfs. For
         # two GPUs, once.
-        self.assertEqual(self.lines("persist", "initramfs"), ["/usr/sbin/update-initramfs -u -k all"] * 2)
+        assert self.lines("persist", "initramfs") == ["/usr/sbin/update-initramfs -u -k all"] * 2
 
     def test_persist_fails(self):
         a, b, zero = (self.pci[n] for n in ("a", "b", "zero"))
-        self.assertEqual(self.codes("persist-fails"), [1, 1, 0, 0, 1, 4, 4])
-        self.assertEqual(self.lines("persist-fails", "left"), [])
+        assert self.codes("persist-fails") == [1, 1, 0, 0, 1, 4, 4]
+        assert self.lines("persist-fails", "left") == []
         error = self.text("persist-fails", "run-err")
-        self.assertIn("can't update the initramfs: /usr/sbin/update-initramfs exited with 3", error)
-        self.assertIn(f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
-                      f'line, or add "ignore {a}"', error)
-        self.assertIn(f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot", error)
-        self.assertIn(f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 was not written by", error)
-        self.assertIn("bind all", self.command("persist-fails").output)
-        self.assertIn(f"{zero}: left as it is now; no longer at boot", self.text("persist-fails", "run-out"))
+        assert "can't update the initramfs: /usr/sbin/update-initramfs exited with 3" in error
+        assert (f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
+                      f'line, or add "ignore {a}"' in error)
+        assert f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot" in error
+        assert f"{b}: /etc/nvgrace-gpu.conf.d/{b}.conf:1 was not written by" in error
+        assert "bind all" in self.command("persist-fails").output
+        assert f"{zero}: left as it is now; no longer at boot" in self.text("persist-fails", "run-out")
 
     def test_unbind_all(self):
-        self.assertEqual(self.codes("unbind-all"), [0, 0, 0])
-        self.assertEqual(self.states("unbind-all"), [(n, "", "(null)") for n in "abcd"])
-        self.assertIn("no GPU is bound to", self.text("unbind-all", "run-err"))
+        assert self.codes("unbind-all") == [0, 0, 0]
+        assert self.states("unbind-all") == [(n, "", "(null)") for n in "abcd"]
+        assert "no GPU is bound to" in self.text("unbind-all", "run-err")
 
     def test_default_driver(self):
-        self.assertEqual(self.codes("default-driver"), [0] * 6)
-        self.assertEqual(self.states("default-driver"),
-                         [("a", "", "(null)"), ("a", "vfio-pci", "(null)"), ("a", DRIVER, DRIVER)])
-        self.assertIn("unbound; now bound to vfio-pci", self.text("default-driver", "run-out"))
-        self.assertIn(f"bound to {DRIVER} (was vfio-pci)", self.text("default-driver", "run-out"))
+        assert self.codes("default-driver") == [0] * 6
+        assert self.states("default-driver") == [("a", "", "(null)"), ("a", "vfio-pci", "(null)"), ("a", DRIVER, DRIVER)]
+        assert "unbound; now bound to vfio-pci" in self.text("default-driver", "run-out")
+        assert f"bound to {DRIVER} (was vfio-pci)" in self.text("default-driver", "run-out")
 
     def test_new_id(self):
         """No success while the GPU is bound."""
-        self.assertEqual(self.codes("new-id"), [0, 1, 1, 0])
+        assert self.codes("new-id") == [0, 1, 1, 0]
         error = self.text("new-id", "run-err")
-        self.assertIn(f"{self.pci['a']}: unbound, but {DRIVER} has bound it again", error)
-        self.assertIn(f'run "echo 10de 2342 > /sys/bus/pci/drivers/{DRIVER}/remove_id"', error)
-        self.assertEqual(self.documents("new-id")[0]["results"][0]["result"], "failed")
-        self.assertEqual(self.states("new-id"), [("a", DRIVER, "(null)"), *((n, "", "(null)") for n in "abcd")])
+        assert f"{self.pci['a']}: unbound, but {DRIVER} has bound it again" in error
+        assert f'run "echo 10de 2342 > /sys/bus/pci/drivers/{DRIVER}/remove_id"' in error
+        assert self.documents("new-id")[0]["results"][0]["result"] == "failed"
+        assert self.states("new-id") == [("a", DRIVER, "(null)"), *((n, "", "(null)") for n in "abcd")]
 
     def test_users(self):
         """A bind that a driver's users hold up ends with an interruption, and says
         what remains."""
-        self.assertEqual(self.codes("users"), [130, 0, 0])
-        self.assertRegex(self.text("users", "run-err"), rf"{self.pci['a']}: its driver has not unbound it, and the kernel goes on "
-                         rf"with that until the last user of the GPU is gone \(.*\); nothing .*; driver_override is {DRIVER}; end what")
-        self.assertEqual(self.states("users"), [("a", "", DRIVER)])
+        assert self.codes("users") == [130, 0, 0]
+        assert re.search(rf"{self.pci['a']}: its driver has not unbound it, and the kernel goes on "
+                         rf"with that until the last user of the GPU is gone \(.*\); nothing .*; driver_override is {DRIVER}; end what",
+                         self.text("users", "run-err"))
+        assert self.states("users") == [("a", "", DRIVER)]
 
     def test_no_module(self):
-        self.assertEqual(self.codes("no-module"), [1, 1])
+        assert self.codes("no-module") == [1, 1]
         error = self.text("no-module", "run-err")
-        self.assertRegex(error, r"the kernel \S+ has no module nvgrace-gpu-vfio-pci; install nvgrace-gpu-vfio-pci-dkms")
-        self.assertIn("can't load the module nvgrace-gpu-vfio-pci: ", error)
-        self.assertEqual(self.states("no-module"), [("b", "", "(null)")] * 2)
+        assert re.search(r"the kernel \S+ has no module nvgrace-gpu-vfio-pci; install nvgrace-gpu-vfio-pci-dkms", error)
+        assert "can't load the module nvgrace-gpu-vfio-pci: " in error
+        assert self.states("no-module") == [("b", "", "(null)")] * 2
 
 
 @pytest.mark.long

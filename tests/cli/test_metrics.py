@@ -4,17 +4,15 @@ promtool and by Prometheus's own parser."""
 
 import datetime
 import json
-import pathlib
 import re
 import subprocess
-import tempfile
-import unittest
 
+import pytest
 from prometheus_client import parser
 
 from cli.common import PROJECT, build, run
 from cli.doctor_trees import unfold
-from cli.test_trees import G1, G2, SIZES, Tree
+from cli.test_trees import G1, G2, SIZES
 
 PREFIX = "nvgrace_gpu_"
 ALERTS = PROJECT / "docs/prometheus-alerts.yml"
@@ -45,275 +43,268 @@ def labels(root, **more):
     return found
 
 
-class Metrics(unittest.TestCase):
-    def metrics(self, root, **more):
-        done = run("metrics", root=root, **more)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        checked = promtool(done.stdout)
-        self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""), done.stdout)
-        return families(done.stdout)
+def metrics(root, **more):
+    done = run("metrics", root=root, **more)
+    assert (done.returncode, done.stderr) == (0, "")
+    checked = promtool(done.stdout)
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, ""), done.stdout
+    return families(done.stdout)
 
-    def value(self, found, name, **labels):
-        """The value of the sample with these labels; None without one. There
-        must not be two."""
-        family = found[PREFIX + name.removesuffix("_total")]
-        values = [s.value for s in family.samples if s.name == PREFIX + name and labels.items() <= s.labels.items()]
-        self.assertLessEqual(len(values), 1, (name, labels, values))
-        return values[0] if values else None
 
-    def test_values(self):
-        with Tree() as t:
-            t.bound(G1).device(G2, driver="nvidia", group=13).process(10, "qemu", "/dev/vfio/12").package()
-            t.file(f"/proc/driver/nvidia/gpus/{G2}/numa_status", "Node: 4\nStatus: online")
-            t.file("/etc/nvgrace-gpu.conf.d/x.conf", f"bind {G1}")
-            t.file(f"/sys/bus/pci/devices/{G1}/aer_dev_fatal", "DLP 1\nTOTAL_ERR_FATAL 3")
-            t.file(f"/sys/bus/pci/devices/{G1}/aer_dev_nonfatal", "TOTAL_ERR_NONFATAL 0")
-            found = self.metrics(t.root)
-            for name, first, second in (("bound", 1, 0), ("ready", 1, 0), ("in_use", 1, 0), ("memory_online", 0, 1),
-                                        ("bound_at_boot", 1, 0), ("usemem_bytes", SIZES["usemem_size"], None),
-                                        ("resmem_bytes", SIZES["resmem_size"], None)):
-                self.assertEqual((self.value(found, name, address=G1), self.value(found, name, address=G2)),
-                                 (first, second), name)
-            self.assertEqual(self.value(found, "pci_uncorrected_errors_total", address=G1, severity="fatal"), 3)
-            self.assertEqual(self.value(found, "pci_uncorrected_errors_total", address=G1, severity="nonfatal"), 0)
-            self.assertIsNone(self.value(found, "pci_uncorrected_errors_total", address=G2, severity="fatal"))
-            self.assertEqual(self.value(found, "device_info", address=G2, product="GH200 480GB"), 1)
-            for address, state, driver in ((G1, "in-use", "nvgrace_gpu_vfio_pci"), (G2, "memory-online", "nvidia")):
-                for family, word in (("state", state), ("driver", driver)):
-                    samples = [s for s in found[PREFIX + family].samples if s.labels["address"] == address]
-                    self.assertEqual([s.labels[family] for s in samples if s.value], [word])
-                    self.assertGreaterEqual(len(samples), 5)
-            self.assertEqual((self.value(found, "mode", address=G1, mode="carve-out"), self.value(found, "mode", address=G2)),
-                             (1, None))
-            self.assertEqual([self.value(found, "readiness", address=G1, readiness=w) for w in ("ready", "unknown", "failed")],
-                             [1, 0, 0])
-            version = subprocess.check_output(["sh", PROJECT / "scripts/this-version"], text=True).strip()
-            self.assertEqual(self.value(found, "tool_info", version=version), 1)
-            # What the driver does not report has no sample.
-            for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total", "scrubs_total",
-                         "scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds",
-                         "scrub_verified_timestamp_seconds"):
-                self.assertEqual(found[PREFIX + name.removesuffix("_total")].samples, [])
+def value(found, name, **own):
+    """The value of the sample with these labels; None without one. There
+    must not be two."""
+    family = found[PREFIX + name.removesuffix("_total")]
+    values = [s.value for s in family.samples if s.name == PREFIX + name and own.items() <= s.labels.items()]
+    assert len(values) <= 1, (name, own, values)
+    return values[0] if values else None
 
-    def test_what_the_driver_may_tell(self):
-        with Tree() as t:
-            t.bound(G1).bound(G2, group=13, readiness="failed")
-            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
-            t.file(f"{d}/resets", "5").file(f"{d}/waits", "7").file(f"{d}/scrub_progress", 1 << 40)
-            for state in ("off", "unknown", "scrubbing", "clean", "dirty", "failed", "of-a-later-version"):
-                t.file(f"{d}/scrub_state", state)
-                found = self.metrics(t.root)
-                samples = {s.labels["scrub_state"]: s.value for s in found[PREFIX + "scrub_state"].samples}
-                self.assertEqual([k for k, v in samples.items() if v], [state])
-                self.assertGreaterEqual(len(samples), 6)
-            self.assertEqual((self.value(found, "resets_total", address=G1), self.value(found, "waits_total", address=G1)),
-                             (5, 7))
-            self.assertEqual((self.value(found, "scrub_progress_bytes", address=G1),
-                              self.value(found, "scrub_progress_bytes", address=G2)), (1 << 40, None))
-            self.assertEqual((self.value(found, "ready", address=G2),
-                              self.value(found, "readiness", address=G2, readiness="failed")), (0, 1))
 
-    def test_last_scrub(self):
-        names = ("scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds")
-        with Tree() as t:
-            t.bound(G1, scrub_count=0, scrub_result="none", scrub_time=0, scrub_ms=0)
-            found = self.metrics(t.root)
-            self.assertEqual([self.value(found, n, address=G1) for n in ("scrubs_total", *names)], [0, None, None, None])
-            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
-            t.file(f"{d}/scrub_count", 2).file(f"{d}/scrub_time", 1795564812).file(f"{d}/scrub_ms", 61007)
-            t.file(f"/run/nvgrace-gpu/{G1}.json", '{"time": 1795564899}')
-            for result, clean in (("clean", 1), ("failed", 0)):
-                t.file(f"{d}/scrub_result", result)
-                found = self.metrics(t.root)
-                self.assertEqual([self.value(found, n, address=G1) for n in ("scrubs_total", *names)],
-                                 [2, clean, 1795564812, 61.007])
-            self.assertEqual(self.value(found, "scrub_verified_timestamp_seconds", address=G1), 1795564899)
+def test_values(tree):
+    tree.bound(G1).device(G2, driver="nvidia", group=13).process(10, "qemu", "/dev/vfio/12").package()
+    tree.file(f"/proc/driver/nvidia/gpus/{G2}/numa_status", "Node: 4\nStatus: online")
+    tree.file("/etc/nvgrace-gpu.conf.d/x.conf", f"bind {G1}")
+    tree.file(f"/sys/bus/pci/devices/{G1}/aer_dev_fatal", "DLP 1\nTOTAL_ERR_FATAL 3")
+    tree.file(f"/sys/bus/pci/devices/{G1}/aer_dev_nonfatal", "TOTAL_ERR_NONFATAL 0")
+    found = metrics(tree.root)
+    for name, first, second in (("bound", 1, 0), ("ready", 1, 0), ("in_use", 1, 0), ("memory_online", 0, 1),
+                                ("bound_at_boot", 1, 0), ("usemem_bytes", SIZES["usemem_size"], None),
+                                ("resmem_bytes", SIZES["resmem_size"], None)):
+        assert (value(found, name, address=G1), value(found, name, address=G2)) == (first, second), name
+    assert value(found, "pci_uncorrected_errors_total", address=G1, severity="fatal") == 3
+    assert value(found, "pci_uncorrected_errors_total", address=G1, severity="nonfatal") == 0
+    assert value(found, "pci_uncorrected_errors_total", address=G2, severity="fatal") is None
+    assert value(found, "device_info", address=G2, product="GH200 480GB") == 1
+    for address, state, driver in ((G1, "in-use", "nvgrace_gpu_vfio_pci"), (G2, "memory-online", "nvidia")):
+        for family, word in (("state", state), ("driver", driver)):
+            samples = [s for s in found[PREFIX + family].samples if s.labels["address"] == address]
+            assert [s.labels[family] for s in samples if s.value] == [word]
+            assert len(samples) >= 5
+    assert (value(found, "mode", address=G1, mode="carve-out"), value(found, "mode", address=G2)) == (1, None)
+    assert [value(found, "readiness", address=G1, readiness=w) for w in ("ready", "unknown", "failed")] == [1, 0, 0]
+    version = subprocess.check_output(["sh", PROJECT / "scripts/this-version"], text=True).strip()
+    assert value(found, "tool_info", version=version) == 1
+    # What the driver does not report has no sample.
+    for name in ("scrub_state", "scrub_progress_bytes", "resets_total", "waits_total", "scrubs_total",
+                 "scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds",
+                 "scrub_verified_timestamp_seconds"):
+        assert found[PREFIX + name.removesuffix("_total")].samples == []
 
-    def test_findings(self):
-        """The numbers of doctor's findings, by verdict. Accepted findings have
-        a number of their own."""
-        hosts = unfold.hosts()
-        for name in ("good", "bookworm", "four", "accepted", "no-gpu", "off-the-bus"):
-            with self.subTest(name), tempfile.TemporaryDirectory() as directory:
-                unfold.unfold(hosts, name, pathlib.Path(directory))
-                found = self.metrics(directory)
-                text = run("doctor", root=directory).stdout
-                counts = re.search(r"^(\d+) bad, (\d+) warning, (\d+) note, (\d+) unknown, (\d+) good; (\d+) accepted$",
-                                   text, re.M)
-                bad, warning, note, unknown, good, accepted = map(int, counts.groups())
-                sums = {}
-                for s in found[PREFIX + "findings"].samples:
-                    sums[s.labels["verdict"]] = sums.get(s.labels["verdict"], 0) + s.value
-                self.assertEqual(sums, {"bad": bad, "warning": warning - accepted, "note": note, "unknown": unknown,
-                                        "good": good})
-                self.assertEqual(self.value(found, "accepted_findings"), accepted)
-                named = [tuple(s.labels[k] for k in ("device", "finding", "verdict")) for s in found[PREFIX + "finding"].samples]
-                document = json.loads(run("doctor", "--json", root=directory).stdout)
-                self.assertEqual(sorted(named), sorted({(f["device"] or "host", f["id"], f["verdict"])
-                                                        for f in document["findings"]
-                                                        if f["verdict"] != "good" and not f["accepted"]}))
 
-    def test_a_user_sees_less(self):
-        with Tree() as t:
-            t.bound(G1).file("/answers/euid", "1000")
-            self.assertIsNone(self.value(self.metrics(t.root), "in_use", address=G1))
+def test_what_the_driver_may_tell(tree):
+    tree.bound(G1).bound(G2, group=13, readiness="failed")
+    d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+    tree.file(f"{d}/resets", "5").file(f"{d}/waits", "7").file(f"{d}/scrub_progress", 1 << 40)
+    for state in ("off", "unknown", "scrubbing", "clean", "dirty", "failed", "of-a-later-version"):
+        tree.file(f"{d}/scrub_state", state)
+        found = metrics(tree.root)
+        samples = {s.labels["scrub_state"]: s.value for s in found[PREFIX + "scrub_state"].samples}
+        assert [k for k, v in samples.items() if v] == [state]
+        assert len(samples) >= 6
+    assert (value(found, "resets_total", address=G1), value(found, "waits_total", address=G1)) == (5, 7)
+    assert (value(found, "scrub_progress_bytes", address=G1),
+            value(found, "scrub_progress_bytes", address=G2)) == (1 << 40, None)
+    assert (value(found, "ready", address=G2),
+            value(found, "readiness", address=G2, readiness="failed")) == (0, 1)
 
-    def test_names(self):
-        """Each family has the prefix and a help text, and a size has its unit.
-        The name of a counter ends in _total."""
-        with Tree() as t:
-            t.bound(G1)
-            text = run("metrics", root=t.root).stdout
-        totals = re.findall(r"^# TYPE (\w+_total) counter$", text, re.M)
-        self.assertTrue(totals)
-        for name, family in families(text).items():
-            self.assertTrue(name.startswith(PREFIX), name)
-            self.assertRegex(family.documentation, r"^[A-Z].*\.$")
-            self.assertEqual(family.type, "counter" if name + "_total" in totals else "gauge")
-            for sample in family.samples:
-                self.assertEqual(sample.name, name + "_total" * (family.type == "counter"))
-        # The manual page lists all families.
-        page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("With *--format=labels*")[0]
-        documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
-                      for w in re.findall(r"\*(\w+)\*", line)}
-        self.assertEqual(documented, {name.removeprefix(PREFIX) for name in re.findall(r"^# TYPE (\w+) ", text, re.M)})
 
-    def test_odd_words(self):
-        """No content of a file can end a label."""
-        with Tree() as t:
-            t.bound(G1, readiness='a"b\\c').device(G2, driver='x"} 1', group=13)
-            found = self.metrics(t.root)
-            self.assertEqual(self.value(found, "readiness", address=G1, readiness='a"b\\c'), 1)
-            self.assertEqual(self.value(found, "driver", address=G2, driver='x"} 1'), 1)
+def test_last_scrub(tree):
+    names = ("scrub_last_clean", "scrub_last_timestamp_seconds", "scrub_last_duration_seconds")
+    tree.bound(G1, scrub_count=0, scrub_result="none", scrub_time=0, scrub_ms=0)
+    found = metrics(tree.root)
+    assert [value(found, n, address=G1) for n in ("scrubs_total", *names)] == [0, None, None, None]
+    d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+    tree.file(f"{d}/scrub_count", 2).file(f"{d}/scrub_time", 1795564812).file(f"{d}/scrub_ms", 61007)
+    tree.file(f"/run/nvgrace-gpu/{G1}.json", '{"time": 1795564899}')
+    for result, clean in (("clean", 1), ("failed", 0)):
+        tree.file(f"{d}/scrub_result", result)
+        found = metrics(tree.root)
+        assert [value(found, n, address=G1) for n in ("scrubs_total", *names)] == [2, clean, 1795564812, 61.007]
+    assert value(found, "scrub_verified_timestamp_seconds", address=G1) == 1795564899
 
-    def test_labels(self):
-        alike = {"count": "2", "bound": "2", "ready": "2", "product": "GH200-480GB", "driver": "nvgrace_gpu_vfio_pci",
-                 "readiness": "ready"}
-        with Tree() as t:
-            t.bound(G1).bound(G2, group=13)
-            self.assertEqual(labels(t.root), alike)
-            attributes = [f"/sys/bus/pci/devices/{g}/nvgrace_gpu" for g in (G1, G2)]
-            with self.subTest("a GPU of which the driver does not say it differs"):
-                t.file(f"{attributes[0]}/scrub_state", "clean")
-                self.assertEqual(labels(t.root), {**alike, "scrub-state": "mixed"})
-                t.file(f"{attributes[1]}/scrub_state", "clean")
-                self.assertEqual(labels(t.root), {**alike, "scrub-state": "clean"})
-            with self.subTest("one that is not ready"):
-                t.file(f"{attributes[0]}/readiness", "failed")
-                self.assertEqual(labels(t.root), {**alike, "scrub-state": "clean", "ready": "1", "readiness": "mixed"})
-            with self.subTest("one that can't be read"):
-                for attribute in attributes:
-                    (t.root / f"{attribute}/readiness".lstrip("/")).unlink()
-                    t.file(f"{attribute}/readiness/directory", "")
-                found = labels(t.root)
-                self.assertNotIn("readiness", found)
-                self.assertEqual(found["ready"], "0")
-        with Tree() as t:
-            t.device(G1).device(G2, device="0x2941", driver="nvidia", group=13)
-            found = labels(t.root)
-            self.assertEqual(found, {"count": "2", "bound": "0", "ready": "0", "product": "mixed", "driver": "mixed"})
-        with Tree() as t:
-            t.device(G1)
-            self.assertEqual(labels(t.root)["driver"], "none")
-        with Tree() as t:
-            self.assertEqual(labels(t.root), {"count": "0", "bound": "0", "ready": "0"})
 
-    def test_labels_of_recorded_hosts(self):
-        """They say what list says."""
-        hosts = unfold.hosts()
-        for name in ("good", "bookworm", "four", "no-gpu", "off-the-bus"):
-            with self.subTest(name), tempfile.TemporaryDirectory() as directory:
-                unfold.unfold(hosts, name, pathlib.Path(directory))
-                gpus = json.loads(run("list", "--json", root=directory).stdout)["gpus"]
-                found = labels(directory)
-                self.assertEqual(found["count"], str(len(gpus)))
-                self.assertEqual(found["bound"], str(sum(g["driver"] == "nvgrace_gpu_vfio_pci" for g in gpus)))
-                drivers = {g["driver"] or "none" for g in gpus}
-                self.assertEqual(found.get("driver"), "mixed" if len(drivers) > 1 else drivers.pop() if gpus else None)
+@pytest.mark.parametrize("name", ["good", "bookworm", "four", "accepted", "no-gpu", "off-the-bus"])
+def test_findings(tmp_path, name):
+    """The numbers of doctor's findings, by verdict. Accepted findings have
+    a number of their own."""
+    unfold.unfold(unfold.hosts(), name, tmp_path)
+    found = metrics(tmp_path)
+    text = run("doctor", root=tmp_path).stdout
+    counts = re.search(r"^(\d+) bad, (\d+) warning, (\d+) note, (\d+) unknown, (\d+) good; (\d+) accepted$",
+                       text, re.M)
+    bad, warning, note, unknown, good, accepted = map(int, counts.groups())
+    sums = {}
+    for s in found[PREFIX + "findings"].samples:
+        sums[s.labels["verdict"]] = sums.get(s.labels["verdict"], 0) + s.value
+    assert sums == {"bad": bad, "warning": warning - accepted, "note": note, "unknown": unknown,
+                    "good": good}
+    assert value(found, "accepted_findings") == accepted
+    named = [tuple(s.labels[k] for k in ("device", "finding", "verdict")) for s in found[PREFIX + "finding"].samples]
+    document = json.loads(run("doctor", "--json", root=tmp_path).stdout)
+    assert sorted(named) == sorted({(f["device"] or "host", f["id"], f["verdict"])
+                                    for f in document["findings"]
+                                    if f["verdict"] != "good" and not f["accepted"]})
 
-    def test_odd_words_in_labels(self):
-        """A word that no label may contain becomes one that it may. NFD would take
-        what begins with @ as the name of another feature."""
-        for word, value in (("a\tb=c\"d", "a-b-c-d"), ("@local.feature.x", "local.feature.x"), ("_x.", "x"), ("é", ""),
-                            ("x" * 62 + ".y", "x" * 62), ("-", ""), ("# +no-label", "no-label")):
-            with self.subTest(word), Tree() as t:
-                t.bound(G1, readiness=word)
-                self.assertEqual(labels(t.root)["readiness"], value)
 
-    def test_labels_expire(self):
-        before = datetime.datetime.now(datetime.timezone.utc)
-        with Tree() as t:
-            text = run("metrics", "--format=labels", root=t.root).stdout
-        after = datetime.datetime.now(datetime.timezone.utc)
-        # NFD reads RFC 3339, which has whole seconds here.
-        time = datetime.datetime.strptime(re.match(r"# \+expiry-time=(.*)\n", text)[1], "%Y-%m-%dT%H:%M:%S%z")
-        valid = datetime.timedelta(minutes=15)
-        self.assertLessEqual(before.replace(microsecond=0) + valid, time)
-        self.assertLessEqual(time, after + valid)
+def test_a_user_sees_less(tree):
+    tree.bound(G1).file("/answers/euid", "1000")
+    assert value(metrics(tree.root), "in_use", address=G1) is None
 
-    def test_format(self):
-        with Tree() as t, tempfile.TemporaryDirectory() as directory:
-            t.bound(G1)
-            self.assertEqual(run("metrics", "--format=prometheus", root=t.root).stdout, run("metrics", root=t.root).stdout)
-            done = run("metrics", "-f", "json", root=t.root)
-            self.assertEqual((done.returncode, done.stdout), (2, ""))
-            self.assertIn('--format=json: use "prometheus" or "labels"', done.stderr)
-            file = pathlib.Path(directory, "a file of features")
-            self.assertEqual(run("metrics", "-f", "labels", "-o", file, root=t.root).returncode, 0)
-            self.assertIn(f"{LABEL}ready=1\n", file.read_text())
-            # The manual page lists all labels.
-            page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("With *--format=labels*")[2].partition("*-f*")[0]
-            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", "clean")
-            documented = [w for line in re.findall(r"^(?:\*[\w-]+\*(?:, )?)+$", page, re.M) for w in re.findall(r"\*([\w-]+)\*", line)]
-            self.assertEqual(documented, list(labels(t.root)))
 
-    def test_no_gpu(self):
-        with Tree() as t:
-            self.assertEqual(self.metrics(t.root)[PREFIX + "bound"].samples, [])
+def test_names(tree):
+    """Each family has the prefix and a help text, and a size has its unit.
+    The name of a counter ends in _total."""
+    tree.bound(G1)
+    text = run("metrics", root=tree.root).stdout
+    totals = re.findall(r"^# TYPE (\w+_total) counter$", text, re.M)
+    assert totals
+    for name, family in families(text).items():
+        assert name.startswith(PREFIX), name
+        assert re.search(r"^[A-Z].*\.$", family.documentation)
+        assert family.type == ("counter" if name + "_total" in totals else "gauge")
+        for sample in family.samples:
+            assert sample.name == name + "_total" * (family.type == "counter")
+    # The manual page lists all families.
+    page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("With *--format=labels*")[0]
+    documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
+                  for w in re.findall(r"\*(\w+)\*", line)}
+    assert documented == {name.removeprefix(PREFIX) for name in re.findall(r"^# TYPE (\w+) ", text, re.M)}
 
-    def test_file(self):
-        """The file is replaced as a whole, and the collector can read it."""
-        with Tree() as t, tempfile.TemporaryDirectory() as directory:
-            t.bound(G1)
-            file = pathlib.Path(directory, "nvgrace-gpu.prom")
-            file.write_text("old")
-            before = file.stat().st_ino
-            done = run("metrics", f"--output={file}", root=t.root)
-            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
-            self.assertEqual(file.read_text(), run("metrics", root=t.root).stdout)
-            self.assertNotEqual(file.stat().st_ino, before)
-            self.assertEqual(file.stat().st_mode & 0o777, 0o644)
-            self.assertEqual([p.name for p in pathlib.Path(directory).iterdir()], [file.name])
-            done = run("metrics", "-o", f"{directory}/no/such", root=t.root)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn("No such file", done.stderr)
 
-    def test_alert_rules(self):
-        """Those of the documentation, with the promises of their comments."""
-        for words in (["check", "rules", "--lint=all", "--lint-fatal", ALERTS], ["test", "rules", ALERT_TESTS]):
-            done = subprocess.run(["promtool", *words], capture_output=True, text=True)
-            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        used = set(re.findall(r"nvgrace_gpu_\w+", ALERTS.read_text()))
-        with Tree() as t:
-            t.bound(G1)
-            text = run("metrics", root=t.root).stdout
-        self.assertLessEqual(used, set(re.findall(r"^# TYPE (\w+) ", text, re.M)))
-        # Each alert has a test.
-        self.assertEqual(set(re.findall(r"alert: (\w+)", ALERTS.read_text())),
-                         set(re.findall(r"alertname: (\w+)", ALERT_TESTS.read_text())))
+def test_odd_words(tree):
+    """No content of a file can end a label."""
+    tree.bound(G1, readiness='a"b\\c').device(G2, driver='x"} 1', group=13)
+    found = metrics(tree.root)
+    assert value(found, "readiness", address=G1, readiness='a"b\\c') == 1
+    assert value(found, "driver", address=G2, driver='x"} 1') == 1
 
-    def test_full_disk(self):
-        with Tree() as t:
-            with open("/dev/full", "w", encoding="ascii") as full:
-                done = subprocess.run([build(), "--root", t.root, "metrics"], stdout=full,
-                                      stderr=subprocess.PIPE, text=True)
-            self.assertEqual(done.returncode, 1)
-            self.assertIn("No space left", done.stderr)
 
-    def test_the_checkers_see_mistakes(self):
-        self.assertNotEqual(promtool("x{ 1\n").returncode, 0)
-        self.assertNotEqual(promtool("# TYPE x_count gauge\nx_count 1\n").returncode, 0)
-        self.assertNotEqual(promtool("# HELP x X.\n# TYPE x counter\nx 1\n").returncode, 0)
-        for text in ("x{ 1\n", "# TYPE x nonsense\nx 1\n", "x nonsense\n"):
-            with self.assertRaises(ValueError):
-                families(text)
+def test_labels(tree):
+    alike = {"count": "2", "bound": "2", "ready": "2", "product": "GH200-480GB", "driver": "nvgrace_gpu_vfio_pci",
+             "readiness": "ready"}
+    tree.bound(G1).bound(G2, group=13)
+    assert labels(tree.root) == alike
+    attributes = [f"/sys/bus/pci/devices/{g}/nvgrace_gpu" for g in (G1, G2)]
+    # A GPU of which the driver does not report it differs.
+    tree.file(f"{attributes[0]}/scrub_state", "clean")
+    assert labels(tree.root) == {**alike, "scrub-state": "mixed"}
+    tree.file(f"{attributes[1]}/scrub_state", "clean")
+    assert labels(tree.root) == {**alike, "scrub-state": "clean"}
+    # One is not ready.
+    tree.file(f"{attributes[0]}/readiness", "failed")
+    assert labels(tree.root) == {**alike, "scrub-state": "clean", "ready": "1", "readiness": "mixed"}
+    # It can't be read.
+    for attribute in attributes:
+        (tree.root / f"{attribute}/readiness".lstrip("/")).unlink()
+        tree.file(f"{attribute}/readiness/directory", "")
+    found = labels(tree.root)
+    assert "readiness" not in found
+    assert found["ready"] == "0"
+
+
+def test_labels_of_other_drivers(tree):
+    assert labels(tree.root) == {"count": "0", "bound": "0", "ready": "0"}
+    tree.device(G1)
+    assert labels(tree.root)["driver"] == "none"
+    tree.device(G2, device="0x2941", driver="nvidia", group=13)
+    assert labels(tree.root) == {"count": "2", "bound": "0", "ready": "0", "product": "mixed", "driver": "mixed"}
+
+
+@pytest.mark.parametrize("name", ["good", "bookworm", "four", "no-gpu", "off-the-bus"])
+def test_labels_of_recorded_hosts(tmp_path, name):
+    """They say what list says."""
+    unfold.unfold(unfold.hosts(), name, tmp_path)
+    gpus = json.loads(run("list", "--json", root=tmp_path).stdout)["gpus"]
+    found = labels(tmp_path)
+    assert found["count"] == str(len(gpus))
+    assert found["bound"] == str(sum(g["driver"] == "nvgrace_gpu_vfio_pci" for g in gpus))
+    drivers = {g["driver"] or "none" for g in gpus}
+    assert found.get("driver") == ("mixed" if len(drivers) > 1 else drivers.pop() if gpus else None)
+
+
+def test_odd_words_in_labels(tree):
+    """A word that no label may contain becomes one that it may. NFD would take
+    what begins with @ as the name of another feature."""
+    tree.bound(G1)
+    for word, value in (("a\tb=c\"d", "a-b-c-d"), ("@local.feature.x", "local.feature.x"), ("_x.", "x"), ("é", ""),
+                        ("x" * 62 + ".y", "x" * 62), ("-", ""), ("# +no-label", "no-label")):
+        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", word)
+        assert labels(tree.root)["readiness"] == value, word
+
+
+def test_labels_expire(tree):
+    before = datetime.datetime.now(datetime.timezone.utc)
+    text = run("metrics", "--format=labels", root=tree.root).stdout
+    after = datetime.datetime.now(datetime.timezone.utc)
+    # NFD reads RFC 3339, which has whole seconds here.
+    time = datetime.datetime.strptime(re.match(r"# \+expiry-time=(.*)\n", text)[1], "%Y-%m-%dT%H:%M:%S%z")
+    valid = datetime.timedelta(minutes=15)
+    assert before.replace(microsecond=0) + valid <= time
+    assert time <= after + valid
+
+
+def test_format(tree, tmp_path):
+    tree.bound(G1)
+    assert run("metrics", "--format=prometheus", root=tree.root).stdout == run("metrics", root=tree.root).stdout
+    done = run("metrics", "-f", "json", root=tree.root)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert '--format=json: use "prometheus" or "labels"' in done.stderr
+    file = (tmp_path / "a file of features")
+    assert run("metrics", "-f", "labels", "-o", file, root=tree.root).returncode == 0
+    assert f"{LABEL}ready=1\n" in file.read_text()
+    # The manual page lists all labels.
+    page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("With *--format=labels*")[2].partition("*-f*")[0]
+    tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", "clean")
+    documented = [w for line in re.findall(r"^(?:\*[\w-]+\*(?:, )?)+$", page, re.M) for w in re.findall(r"\*([\w-]+)\*", line)]
+    assert documented == list(labels(tree.root))
+
+
+def test_no_gpu(tree):
+    assert metrics(tree.root)[PREFIX + "bound"].samples == []
+
+
+def test_file(tree, tmp_path):
+    """The file is replaced as a whole, and the collector can read it."""
+    tree.bound(G1)
+    file = (tmp_path / "nvgrace-gpu.prom")
+    file.write_text("old")
+    before = file.stat().st_ino
+    done = run("metrics", f"--output={file}", root=tree.root)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert file.read_text() == run("metrics", root=tree.root).stdout
+    assert file.stat().st_ino != before
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+    done = run("metrics", "-o", f"{tmp_path}/no/such", root=tree.root)
+    assert done.returncode == 1
+    assert "No such file" in done.stderr
+
+
+def test_alert_rules(tree):
+    """Those of the documentation, with the promises of their comments."""
+    for words in (["check", "rules", "--lint=all", "--lint-fatal", ALERTS], ["test", "rules", ALERT_TESTS]):
+        done = subprocess.run(["promtool", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    used = set(re.findall(r"nvgrace_gpu_\w+", ALERTS.read_text()))
+    tree.bound(G1)
+    text = run("metrics", root=tree.root).stdout
+    assert used <= set(re.findall(r"^# TYPE (\w+) ", text, re.M))
+    # Each alert has a test.
+    assert set(re.findall(r"alert: (\w+)", ALERTS.read_text())) == set(re.findall(r"alertname: (\w+)", ALERT_TESTS.read_text()))
+
+
+def test_full_disk(tree):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run([build(), "--root", tree.root, "metrics"], stdout=full,
+                              stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+
+
+def test_the_checkers_see_mistakes():
+    assert promtool("x{ 1\n").returncode != 0
+    assert promtool("# TYPE x_count gauge\nx_count 1\n").returncode != 0
+    assert promtool("# HELP x X.\n# TYPE x counter\nx 1\n").returncode != 0
+    for text in ("x{ 1\n", "# TYPE x nonsense\nx 1\n", "x nonsense\n"):
+        with pytest.raises(ValueError):
+            families(text)

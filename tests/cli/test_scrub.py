@@ -6,6 +6,7 @@ The program has a tree as its /sys, in a mount namespace of its own. Unlike the
 driver's files, these never wake up poll(2).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,10 +16,11 @@ import select
 import signal
 import subprocess
 import time
-import unittest
+
+import pytest
 
 from cli.common import build, sanitizer_options, shown, validate
-from cli.test_trees import G1, G2, SIZES, Tree
+from cli.test_trees import G1, G2, SIZES
 
 SIZE = SIZES["usemem_size"] + SIZES["resmem_size"]
 # A busy machine is slow. After this time, it is stuck.
@@ -81,11 +83,13 @@ class Driver:
                 file.write(f"{state}\n".ljust(12, "\n"))
 
 
-class Scrub(unittest.TestCase):
-    def setUp(self):
-        self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
-        self.tree = self.enterContext(Tree())
-        self.one = Driver(self.tree, G1, 12)
+class Scrub:
+    @pytest.fixture(autouse=True)
+    def driver(self, tree):
+        assert os.geteuid() == 0, "not root, as in the toolbox"
+        self.tree, self.one = tree, Driver(tree, G1, 12)
+        with contextlib.ExitStack() as self.end_of_test:
+            yield
 
     def start(self, *words, **streams):
         script = 'mount --bind "$1" /sys && shift && exec "$@"'
@@ -95,7 +99,7 @@ class Scrub(unittest.TestCase):
                                     build(), "scrub", *words],
                                    **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **streams},
                                    env=environment)
-        self.addCleanup(self.stop, process)
+        self.end_of_test.callback(self.stop, process)
         return process
 
     def stop(self, process):
@@ -107,19 +111,19 @@ class Scrub(unittest.TestCase):
 
     def end(self, process, status):
         out, error = process.communicate(timeout=STUCK_S)
-        self.assertEqual(process.returncode, status, (out, error))
-        self.assertNotIn("runtime error", error or "")
+        assert process.returncode == status, (out, error)
+        assert "runtime error" not in (error or "")
         return out, error
 
     def test_clean(self):
         process = self.start(G1)
         self.one.begin(process, progress=0)
         time.sleep(0.6)
-        self.assertIsNone(process.poll())
+        assert process.poll() is None
         self.one.say("clean", SIZE)
         out, error = self.end(process, 0)
-        self.assertRegex(out, rf"^{G1}: clean; 95\.75 GiB in \d+\.\d\d s, \d+(\.\d+)? GB/s\n$")
-        self.assertEqual(error, "")
+        assert re.search(rf"^{G1}: clean; 95\.75 GiB in \d+\.\d\d s, \d+(\.\d+)? GB/s\n$", out)
+        assert error == ""
 
     def test_ends(self):
         """All states in which a scrub may end, and unknown ones."""
@@ -127,18 +131,17 @@ class Scrub(unittest.TestCase):
                              ("dirty", 'not known to be clean: its scrub state is now "dirty", because it was opened'),
                              ("off", 'is now "off"'), ("unknown", 'is now "unknown"'), ("", 'is now ""'),
                              ("\x1b[2J", 'is now "?[2J"')):
-            with self.subTest(state):
-                self.one.say("off", 0)
-                process = self.start("--json", G1)
-                self.one.begin(process, progress=0)
-                self.one.say(state, SIZE // 2)
-                out, error = self.end(process, 1)
-                self.assertIn(f"nvgrace-gpu: {G1}: ", error)
-                self.assertIn(words, error)
-                document = json.loads(out)
-                validate(document)
-                result, = document["results"]
-                self.assertEqual((result["result"], result["exit_status"], result["bytes"]), ("failed", 1, SIZE // 2))
+            self.one.say("off", 0)
+            process = self.start("--json", G1)
+            self.one.begin(process, progress=0)
+            self.one.say(state, SIZE // 2)
+            out, error = self.end(process, 1)
+            assert f"nvgrace-gpu: {G1}: " in error
+            assert words in error
+            document = json.loads(out)
+            validate(document)
+            result, = document["results"]
+            assert (result["result"], result["exit_status"], result["bytes"]) == ("failed", 1, SIZE // 2)
 
     def test_two(self):
         """The program starts both scrubs before one of them ends. A failed
@@ -150,12 +153,12 @@ class Scrub(unittest.TestCase):
         two.begin(process)
         self.one.say("failed", 1 << 20)
         time.sleep(0.6)
-        self.assertIsNone(process.poll())
+        assert process.poll() is None
         two.say("clean", SIZE)
         document = json.loads(self.end(process, 1)[0])
         validate(document)
-        self.assertEqual([(r["address"], r["result"], r["bytes"]) for r in document["results"]],
-                         [(G1, "failed", 1 << 20), (G2, "clean", SIZE)])
+        assert ([(r["address"], r["result"], r["bytes"]) for r in document["results"]] ==
+                [(G1, "failed", 1 << 20), (G2, "clean", SIZE)])
 
     def test_refused_beside_clean(self):
         """Each result has its status. The program exits with the largest."""
@@ -165,8 +168,8 @@ class Scrub(unittest.TestCase):
         self.one.say("clean", SIZE)
         document = json.loads(self.end(process, 4)[0])
         validate(document)
-        self.assertEqual([(r["address"], r["result"], r["exit_status"]) for r in document["results"]],
-                         [(G2, "refused", 4), (G1, "clean", 0)])
+        assert ([(r["address"], r["result"], r["exit_status"]) for r in document["results"]] ==
+                [(G2, "refused", 4), (G1, "clean", 0)])
 
     def test_joined(self):
         """The rate counts only the bytes since the program started."""
@@ -176,23 +179,23 @@ class Scrub(unittest.TestCase):
         time.sleep(0.3)
         self.one.say("clean", SIZE)
         result, = json.loads(self.end(process, 0)[0])["results"]
-        self.assertEqual((result["joined"], result["bytes"]), (True, SIZE))
-        self.assertAlmostEqual(result["bytes_per_second"] * result["seconds"], 1 << 30, delta=1000)
+        assert (result["joined"], result["bytes"]) == (True, SIZE)
+        assert result["bytes_per_second"] * result["seconds"] == pytest.approx(1 << 30, abs=1000)
 
     def test_missing_files(self):
         """Missing files. A program that opened the FIFO would hang here."""
         (self.one.files / "scrub").unlink()
         _, error = self.end(self.start(G1), 4)
-        self.assertIn("can't scrub; install a later nvgrace-gpu-vfio-pci-dkms", error)
+        assert "can't scrub; install a later nvgrace-gpu-vfio-pci-dkms" in error
         # A driver that does not report the size of the memory.
         os.mkfifo(self.one.files / "scrub")
         (self.one.files / "usemem_size").unlink()
         _, error = self.end(self.start("--all"), 4)
-        self.assertIn("can't scrub", error)
+        assert "can't scrub" in error
         (self.one.files / "usemem_size").write_text(f"{SIZE}\n")
         (self.one.files / "scrub_state").unlink()
         _, error = self.end(self.start(G1), 1)
-        self.assertIn("can't start the scrub: No such file", error)
+        assert "can't start the scrub: No such file" in error
 
     def test_rubbish(self):
         """No content of scrub_progress makes the program crash or hang."""
@@ -211,14 +214,14 @@ class Scrub(unittest.TestCase):
             self.one.begin(process, progress=7)
             process.send_signal(number)
             out, error = self.end(process, 130)
-            self.assertEqual((out, error), ("", f"nvgrace-gpu: {G1}: interrupted; the kernel continues scrubs that have "
-                                                'started; "nvgrace-gpu status" shows them\n'))
+            assert (out, error) == ("", f"nvgrace-gpu: {G1}: interrupted; the kernel continues scrubs that have "
+                                        'started; "nvgrace-gpu status" shows them\n')
 
     def ask(self, answer, *words):
         """Runs the program with a terminal on which a person has typed; what
         the terminal shows."""
         leader, follower = pty.openpty()
-        self.addCleanup(os.close, leader)
+        self.end_of_test.callback(os.close, leader)
         os.write(leader, answer.encode())
         process = self.start(*words, stdin=follower, stderr=follower)
         os.close(follower)
@@ -234,20 +237,20 @@ class Scrub(unittest.TestCase):
                 # A program that opened the FIFO would hang here.
                 out, _ = self.end(process, 4)
                 text = b"".join(shown(leader)).decode()
-                self.assertEqual(out, "")
-                self.assertIn(f"{who}: scrub overwrites the memory of {what}. Continue? [y/N] ", text)
-                self.assertIn(f"{who}: nothing done", text)
+                assert out == ""
+                assert f"{who}: scrub overwrites the memory of {what}. Continue? [y/N] " in text
+                assert f"{who}: nothing done" in text
         process, _ = self.ask("y\n", G2)
         two.begin(process, progress=0)
         two.say("clean", SIZE)
-        self.assertRegex(self.end(process, 0)[0], f"^{G2}: clean; ")
+        assert re.search(f"^{G2}: clean; ", self.end(process, 0)[0])
 
     def test_bar(self):
         """The bar has bytes, rate and time left. It follows scrub_progress back
         after a reset, and ignores the value of the last scrub."""
         self.one.say("off", SIZE)
         leader, follower = pty.openpty()
-        self.addCleanup(os.close, leader)
+        self.end_of_test.callback(os.close, leader)
         began = time.monotonic()
         process = self.start("--yes", G1, stderr=follower)
         os.close(follower)
@@ -255,7 +258,7 @@ class Scrub(unittest.TestCase):
 
         def read():
             nonlocal text
-            self.assertTrue(select.select([leader], [], [], STUCK_S)[0], f"nothing more after {text}")
+            assert select.select([leader], [], [], STUCK_S)[0], f"nothing more after {text}"
             try:
                 more = os.read(leader, 65536).decode()
             except OSError:     # a terminal ends with EIO
@@ -266,7 +269,7 @@ class Scrub(unittest.TestCase):
         def see(percent):
             begin = len(text)
             while f"] {percent:3} % " not in text[begin:]:
-                self.assertTrue(read(), text)
+                assert read(), text
 
         self.one.begin(process, progress=SIZE)
         see(0)
@@ -278,10 +281,10 @@ class Scrub(unittest.TestCase):
         while read():
             pass
         out, _ = process.communicate(timeout=STUCK_S)
-        self.assertEqual(process.returncode, 0)
-        self.assertRegex(out, rf"^{G1}: clean; 95\.75 GiB in ")
+        assert process.returncode == 0
+        assert re.search(rf"^{G1}: clean; 95\.75 GiB in ", out)
         shown = re.findall(r"\] +(\d+) % (\d+:\d\d left )?([\d.]+ \w+) of 95\.75 GiB, (\d+\.\d) GB/s", text)
-        self.assertEqual(list(dict.fromkeys(s[0] for s in shown))[:3], ["0", "50", "25"], text)
-        self.assertEqual({s[2] for s in shown if s[0] == "50"}, {"47.87 GiB"})
-        self.assertTrue(all(s[1] for s in shown if s[0] == "50"), shown)
-        self.assertTrue(all(float(s[3]) > slowest - 0.1 for s in shown if s[0] == "50"), (slowest, shown))
+        assert list(dict.fromkeys(s[0] for s in shown))[:3] == ["0", "50", "25"], text
+        assert {s[2] for s in shown if s[0] == "50"} == {"47.87 GiB"}
+        assert all(s[1] for s in shown if s[0] == "50"), shown
+        assert all(float(s[3]) > slowest - 0.1 for s in shown if s[0] == "50"), (slowest, shown)

@@ -12,8 +12,10 @@ reads back.
 
 import re
 
+import pytest
+
 from cli import in_machine
-from cli.in_machine import InMachine, Planted, base, never_ready, ready_again
+from cli.in_machine import InMachine, base, never_ready, ready_again
 
 DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
@@ -226,7 +228,7 @@ class Scrub(InMachine):
 
     @classmethod
     def handlers(cls):
-        planted = Planted()
+        planted = cls.planted
 
         def pieces(name):
             return [(at, min(CHUNK, SIZES[name] - at)) for at in range(0, SIZES[name], CHUNK)]
@@ -250,26 +252,25 @@ class Scrub(InMachine):
         def planted_late(machine):
             return planted.paused()
 
-        cls.addClassCleanup(planted.stop)
         return {"soil": soil, "left": left, "plant": plant, "unplant": unplant, "planted_late": planted_late,
                 "never_ready": never_ready, "ready_again": ready_again}
 
     def check_clean(self, command, *names):
-        self.assertEqual(self.lines(command, "left"), [f"{name} 0" for name in names])
+        assert self.lines(command, "left") == [f"{name} 0" for name in names]
 
     def test_bound(self):
-        self.assertEqual(self.codes("bind"), [0] * 6)
+        assert self.codes("bind") == [0] * 6
 
     def test_nothing_to_scrub(self):
         """Without a bound GPU, --all does nothing. With a wrong address, no GPU
         is scrubbed."""
-        self.assertEqual(self.codes("nothing"), [0, 4, 3])
+        assert self.codes("nothing") == [0, 4, 3]
         error = self.text("nothing", "run-err")
-        self.assertIn(f"nvgrace-gpu: no GPU with memory is bound to {DRIVER}", error)
+        assert f"nvgrace-gpu: no GPU with memory is bound to {DRIVER}" in error
         unbound = self.pci["unbound"]
-        self.assertIn(f'{unbound}: not bound to a driver; run "nvgrace-gpu bind {unbound}"', error)
-        self.assertIn("0049:01:00.0: ", error)
-        self.assertNotIn(self.pci["small"], error)
+        assert f'{unbound}: not bound to a driver; run "nvgrace-gpu bind {unbound}"' in error
+        assert "0049:01:00.0: " in error
+        assert self.pci["small"] not in error
 
     def test_refusals(self):
         unbound, plain, small = (self.pci[n] for n in ("unbound", "plain", "small"))
@@ -277,170 +278,166 @@ class Scrub(InMachine):
                 ("vfio-pci", f"{unbound}: bound to vfio-pci, which can't scrub it; stop what uses it and run"),
                 ("plain", f"{plain}: no memory to scrub: a plain PCI device"),
                 ("older", f"{small}: the loaded {DRIVER} can't scrub; install a later nvgrace-gpu-vfio-pci-dkms, ")):
-            with self.subTest(command):
-                self.assertEqual(set(self.codes(command)), {4})
-                self.assertIn(words, self.text(command, "run-err"))
-                self.assertEqual(self.lines(command, "run-out"), [])
-        self.assertEqual(self.codes("user", "user"), [5])
-        self.assertIn("only root may scrub GPUs", self.text("user", "user-err"))
+            assert set(self.codes(command)) == {4}, command
+            assert words in self.text(command, "run-err")
+            assert self.lines(command, "run-out") == []
+        assert self.codes("user", "user") == [5]
+        assert "only root may scrub GPUs" in self.text("user", "user-err")
 
     def test_idle(self):
-        self.assertEqual(self.codes("idle"), [0])
-        self.assertRegex(self.text("idle", "run-out"),
-                         rf"^{self.pci['small']}: clean; 64 MiB in \d+\.\d\d s, [\d.]+ GB/s$")
-        self.assertEqual(self.lines("idle", "run-err"), [])
-        self.assertEqual(self.lines("idle", "state"), ["small off", "small clean"])
+        assert self.codes("idle") == [0]
+        assert re.search(rf"^{self.pci['small']}: clean; 64 MiB in \d+\.\d\d s, [\d.]+ GB/s$", self.text("idle", "run-out"))
+        assert self.lines("idle", "run-err") == []
+        assert self.lines("idle", "state") == ["small off", "small clean"]
         self.check_clean("idle", "small")
 
     def test_json(self):
         """Each GPU has one result, in the order of the command line."""
-        self.assertEqual(self.codes("json"), [0, 0])
+        assert self.codes("json") == [0, 0]
         document, listed = self.documents("json")
-        self.assertEqual((document["command"], document["verify"]), ("scrub", False))
-        self.assertEqual([(r["address"], r["result"], r["exit_status"], r["bytes"], r["scrub_state"], r["verified"], r["next"],
-                           r["kernel_log"], r["joined"]) for r in document["results"]],
-                         [(self.pci[n], "clean", 0, SIZES[n], "clean", None, None, [], False) for n in ("both", "odd")])
+        assert (document["command"], document["verify"]) == ("scrub", False)
+        assert ([(r["address"], r["result"], r["exit_status"], r["bytes"], r["scrub_state"], r["verified"], r["next"],
+                  r["kernel_log"], r["joined"]) for r in document["results"]] ==
+                [(self.pci[n], "clean", 0, SIZES[n], "clean", None, None, [], False) for n in ("both", "odd")])
         for result in document["results"]:
-            self.assertGreater(result["seconds"], 0)
-            self.assertAlmostEqual(result["bytes_per_second"] * result["seconds"], result["bytes"], delta=1)
+            assert result["seconds"] > 0
+            assert result["bytes_per_second"] * result["seconds"] == pytest.approx(result["bytes"], abs=1)
         self.check_clean("json", "both", "odd")
         states = {g["address"]: (g["scrub_state"], g["scrub_progress"]) for g in listed["gpus"]}
-        self.assertEqual((states[self.pci["both"]], states[self.pci["plain"]], states[self.pci["unbound"]]),
-                         (("clean", SIZES["both"]), (None, None), (None, None)))
+        assert ((states[self.pci["both"]], states[self.pci["plain"]], states[self.pci["unbound"]]) ==
+                (("clean", SIZES["both"]), (None, None), (None, None)))
 
     def test_shown(self):
-        self.assertEqual(self.codes("shown"), [0] * 3)
+        assert self.codes("shown") == [0] * 3
         text = self.text("shown", "run-out")
-        self.assertRegex(text, r"(?m)^  scrub +clean: all zeros")
-        self.assertRegex(text, rf"(?m)^{self.pci['both']} .* clean +no +bound$")
-        self.assertIn(f'nvgrace_gpu_scrub_state{{address="{self.pci["both"]}",scrub_state="clean"}} 1', text)
-        self.assertIn(f'nvgrace_gpu_scrub_progress_bytes{{address="{self.pci["both"]}"}} {SIZES["both"]}', text)
-        self.assertIn(f'nvgrace_gpu_scrub_last_clean{{address="{self.pci["both"]}"}} 1\n', text)
-        self.assertRegex(text, r"(?m)^  last scrub clean, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+\.\d{3} s$")
+        assert re.search(r"(?m)^  scrub +clean: all zeros", text)
+        assert re.search(rf"(?m)^{self.pci['both']} .* clean +no +bound$", text)
+        assert f'nvgrace_gpu_scrub_state{{address="{self.pci["both"]}",scrub_state="clean"}} 1' in text
+        assert f'nvgrace_gpu_scrub_progress_bytes{{address="{self.pci["both"]}"}} {SIZES["both"]}' in text
+        assert f'nvgrace_gpu_scrub_last_clean{{address="{self.pci["both"]}"}} 1\n' in text
+        assert re.search(r"(?m)^  last scrub clean, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, \d+\.\d{3} s$", text)
 
     def test_in_use(self):
         """A GPU in use keeps its content. The other GPU is scrubbed."""
-        self.assertEqual(self.codes("in-use"), [4, 4, 0])
+        assert self.codes("in-use") == [4, 4, 0]
         holder = "".join(self.lines("in-use", "holder"))
-        self.assertRegex(self.text("in-use", "run-err"),
-                         rf"{self.pci['small']}: in use: process {holder} \(device_only\) .*; end that program")
-        self.assertRegex(self.text("in-use", "run-out"), rf"(?m)^{self.pci['odd']}: clean; ")
+        assert re.search(rf"{self.pci['small']}: in use: process {holder} \(device_only\) .*; end that program",
+                         self.text("in-use", "run-err"))
+        assert re.search(rf"(?m)^{self.pci['odd']}: clean; ", self.text("in-use", "run-out"))
         left = dict(line.split() for line in self.lines("in-use", "left")[:2])
-        self.assertEqual(left, {"small": str(SIZES["small"]), "odd": "0"})
-        self.assertEqual(self.lines("in-use", "left")[2], "small 0")
+        assert left == {"small": str(SIZES["small"]), "odd": "0"}
+        assert self.lines("in-use", "left")[2] == "small 0"
         result, = self.documents("in-use")[0]["results"]
-        self.assertEqual((result["result"], result["bytes"], result["seconds"], result["bytes_per_second"]),
-                         ("refused", None, None, None))
-        self.assertEqual(self.lines("in-use", "state"), ["small off"])
+        assert (result["result"], result["bytes"], result["seconds"], result["bytes_per_second"]) == ("refused", None, None, None)
+        assert self.lines("in-use", "state") == ["small off"]
 
     def test_verify(self):
-        self.assertEqual(self.codes("verify"), [0, 0])
+        assert self.codes("verify") == [0, 0]
         document, = self.documents("verify")
-        self.assertIs(document["verify"], True)
+        assert document["verify"] is True
         for result, name in zip(document["results"], ("both", "odd"), strict=True):
             verified = result["verified"]
-            self.assertEqual((result["result"], verified["complete"], verified["bytes"], verified["differences"],
-                              verified["places"]), ("clean", True, SIZES[name], 0, []))
+            assert (result["result"], verified["complete"], verified["bytes"], verified["differences"],
+                    verified["places"]) == ("clean", True, SIZES[name], 0, [])
             # Because it was opened after the scrub.
-            self.assertEqual(result["scrub_state"], "off")
+            assert result["scrub_state"] == "off"
         self.check_clean("verify", "both", "odd")
-        self.assertRegex(self.text("verify", "run-out"), r"clean; 64 MiB in .*; read back all zeros: 64 MiB in \d+\.\d\d s, ")
-        self.assertEqual(self.lines("verify", "state"), ["small off"])
+        assert re.search(r"clean; 64 MiB in .*; read back all zeros: 64 MiB in \d+\.\d\d s, ", self.text("verify", "run-out"))
+        assert self.lines("verify", "state") == ["small off"]
 
     def test_verify_finds(self):
         """The result has the word that is not 0, with its place. The next GPU
         is verified too."""
-        self.assertEqual(self.codes("verify-differs"), [1, 1, 0])
+        assert self.codes("verify-differs") == [1, 1, 0]
         document, = self.documents("verify-differs")
         first, second = document["results"]
-        self.assertEqual((first["result"], first["exit_status"], first["verified"]["differences"]), ("failed", 1, 1))
-        self.assertEqual(first["verified"]["places"], [{
+        assert (first["result"], first["exit_status"], first["verified"]["differences"]) == ("failed", 1, 1)
+        assert first["verified"]["places"] == [{
             "part": "usemem", "offset": hex(PLANTED_AT), "address": hex(self.base["small"] + PLANTED_AT),
-            "found": hex(PLANTED)}])
-        self.assertEqual((second["result"], second["verified"]["complete"]), ("clean", True))
+            "found": hex(PLANTED)}]
+        assert (second["result"], second["verified"]["complete"]) == ("clean", True)
         place = f"usemem + {PLANTED_AT:#x}, physical address {self.base['small'] + PLANTED_AT:#x}"
         error = self.text("verify-differs", "run-err")
-        self.assertIn(f"not clean: words of 8 bytes that are not 0: 1, the first at {place}", error)
-        self.assertIn(f"{self.pci['small']}: {place}: {PLANTED:#018x}", error)
+        assert f"not clean: words of 8 bytes that are not 0: 1, the first at {place}" in error
+        assert f"{self.pci['small']}: {place}: {PLANTED:#018x}" in error
 
     def test_parameter(self):
         """While the parameter is on, the driver scrubs again when --verify
         closes the GPU."""
-        self.assertEqual(self.codes("parameter"), [0, 0])
+        assert self.codes("parameter") == [0, 0]
         on, off = (d["results"][0] for d in self.documents("parameter"))
-        self.assertIn(on["scrub_state"], ("scrubbing", "clean"))
-        self.assertEqual(self.lines("parameter", "state"), ["small clean"])
+        assert on["scrub_state"] in ("scrubbing", "clean")
+        assert self.lines("parameter", "state") == ["small clean"]
         self.check_clean("parameter", "small")
-        self.assertEqual(off["scrub_state"], "off")
+        assert off["scrub_state"] == "off"
 
     def findings(self, command, finding, name="run"):
         return [next((f for f in d["findings"] if f["id"] == finding), None) for d in self.documents(command, name)]
 
     def test_doctor(self):
         found = self.findings("doctor", "scrubbing")
-        self.assertEqual([f["verdict"] for f in found], ["note", "warning", "warning", "good", "warning"])
-        self.assertIn("also after the next boot", found[3]["text"])
+        assert [f["verdict"] for f in found] == ["note", "warning", "warning", "good", "warning"]
+        assert "also after the next boot" in found[3]["text"]
         # The record gives the same finding.
-        self.assertEqual(found[4], found[1])
-        self.assertEqual(len(self.lines("doctor", "recorded")), 1)
-        self.assertIn(self.lines("doctor", "recorded")[0], ("off", "clean"))
+        assert found[4] == found[1]
+        assert len(self.lines("doctor", "recorded")) == 1
+        assert self.lines("doctor", "recorded")[0] in ("off", "clean")
         finding, = self.findings("failed", "scrub-state", "doctor")
-        self.assertEqual((finding["verdict"], finding["device"]), ("warning", self.pci["dead"]))
-        self.assertIn("could not be cleared", finding["reason"])
+        assert (finding["verdict"], finding["device"]) == ("warning", self.pci["dead"])
+        assert "could not be cleared" in finding["reason"]
 
     def test_joined(self):
         """The command waits for a scrub that is already running."""
-        self.assertEqual(self.lines("joined", "state"), ["slow scrubbing"])
-        self.assertEqual(self.codes("joined"), [0])
+        assert self.lines("joined", "state") == ["slow scrubbing"]
+        assert self.codes("joined") == [0]
         result, = self.documents("joined")[0]["results"]
-        self.assertEqual((result["joined"], result["bytes"], result["result"]), (True, SIZES["slow"], "clean"))
-        self.assertIn("already running", result["message"])
+        assert (result["joined"], result["bytes"], result["result"]) == (True, SIZES["slow"], "clean")
+        assert "already running" in result["message"]
         self.check_clean("joined", "slow")
 
     def test_interrupted(self):
         """The kernel continues the scrub, and the program's message says so."""
-        self.assertEqual(self.codes("interrupted", "key"), [130])
-        self.assertEqual(self.lines("interrupted", "signal"), ["TERM 130", "HUP 130"])
+        assert self.codes("interrupted", "key") == [130]
+        assert self.lines("interrupted", "signal") == ["TERM 130", "HUP 130"]
         words = 'interrupted; the kernel continues scrubs that have started; "nvgrace-gpu status" shows them'
-        self.assertIn(f"{self.pci['slow']}: {words}", self.text("interrupted", "key-out"))
-        self.assertEqual(self.text("interrupted", "signal-err").count(words), 2)
-        self.assertEqual(self.lines("interrupted", "state"), ["slow scrubbing", "slow clean"] * 3)
+        assert f"{self.pci['slow']}: {words}" in self.text("interrupted", "key-out")
+        assert self.text("interrupted", "signal-err").count(words) == 2
+        assert self.lines("interrupted", "state") == ["slow scrubbing", "slow clean"] * 3
         shown = re.findall(r"(?m)^  scrub +scrubbing: \d+ % overwritten with zeros", self.text("interrupted", "run-out"))
-        self.assertEqual(len(shown), 3)
+        assert len(shown) == 3
         self.check_clean("interrupted", *["slow"] * 3)
 
     def test_bar(self):
         """Only a terminal gets the bar, which fits its width."""
         for name, columns in (("bar", 120), ("narrow", 40)):
-            self.assertEqual(self.codes("bar", name), [0])
+            assert self.codes("bar", name) == [0]
             drawn = re.findall(r"\[[#.]+\] +\d+ %[^\x1b]*", self.text("bar", f"{name}-out"))
-            self.assertTrue(drawn, name)
-            self.assertLess(max(map(len, drawn)), columns)
-        self.assertRegex(self.text("bar", "bar-out"), r"\] +\d+ % (\d+:\d\d left )?[\d.]+ (B|[KMG]iB) of 1\.56 GiB, \d+\.\d GB/s")
-        self.assertEqual(self.codes("bar", "pipe"), [0])
-        self.assertEqual(self.lines("bar", "pipe-err"), [])
+            assert drawn, name
+            assert max(map(len, drawn)) < columns
+        assert re.search(r"\] +\d+ % (\d+:\d\d left )?[\d.]+ (B|[KMG]iB) of 1\.56 GiB, \d+\.\d GB/s", self.text("bar", "bar-out"))
+        assert self.codes("bar", "pipe") == [0]
+        assert self.lines("bar", "pipe-err") == []
 
     def test_unbound_meanwhile(self):
         """Unbinding may wait for the scrub or end it. The result is "clean"
         only if the program read that state."""
         text = self.text("unbound-meanwhile", "unbound-out")
         if self.lines("unbound-meanwhile", "unbound-rc") == ["0"]:
-            self.assertIn(f"{self.pci['slow']}: clean; ", text)
+            assert f"{self.pci['slow']}: clean; " in text
         else:
-            self.assertEqual(self.lines("unbound-meanwhile", "unbound-rc"), ["1"])
-            self.assertRegex(text, "unbound before the scrub ended|not known to be clean|the scrub failed")
+            assert self.lines("unbound-meanwhile", "unbound-rc") == ["1"]
+            assert re.search("unbound before the scrub ended|not known to be clean|the scrub failed", text)
 
     def test_failed(self):
         """The result has the kernel's line. The other GPU is scrubbed."""
-        self.assertEqual(self.codes("failed"), [1, 0, 1])
+        assert self.codes("failed") == [1, 0, 1]
         clean, dead = self.documents("failed")[0]["results"]
-        self.assertEqual((clean["result"], dead["result"], dead["exit_status"], dead["scrub_state"]),
-                         ("clean", "failed", 1, "failed"))
+        assert (clean["result"], dead["result"], dead["exit_status"], dead["scrub_state"]) == ("clean", "failed", 1, "failed")
         self.check_clean("failed", "small")
         line, = dead["kernel_log"]
-        self.assertRegex(line, rf"^{DRIVER} {self.pci['dead']}: ")
-        self.assertIn('/reset", and scrub it again', dead["next"])
+        assert re.search(rf"^{DRIVER} {self.pci['dead']}: ", line)
+        assert '/reset", and scrub it again' in dead["next"]
         error = self.text("failed", "run-err")
-        self.assertIn(f"{self.pci['dead']}: the scrub failed; see the kernel's log; ", error)
-        self.assertIn(f"{self.pci['dead']}: kernel: {line}", error)
-        self.assertRegex(self.text("failed", "run-out"), r"(?m)^  scrub +failed: see the kernel's log$")
+        assert f"{self.pci['dead']}: the scrub failed; see the kernel's log; " in error
+        assert f"{self.pci['dead']}: kernel: {line}" in error
+        assert re.search(r"(?m)^  scrub +failed: see the kernel's log$", self.text("failed", "run-out"))

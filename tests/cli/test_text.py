@@ -12,7 +12,6 @@ import signal
 import subprocess
 import tempfile
 import termios
-import unittest
 
 import pytest
 
@@ -59,7 +58,7 @@ def man_options(section):
     return found
 
 
-class Agreement(unittest.TestCase):
+class Agreement:
     """--help, the manual page and the completion have the same options, with
     the same letters and arguments."""
 
@@ -67,11 +66,11 @@ class Agreement(unittest.TestCase):
 
     def test_help_and_manual(self):
         sections = man_sections()
-        self.assertEqual(man_options(sections["GLOBAL OPTIONS"]), help_options())
+        assert man_options(sections["GLOBAL OPTIONS"]) == help_options()
         for command in COMMANDS:
             own = {k: v for k, v in help_options(command).items() if k not in self.COMMON}
-            self.assertEqual(man_options(sections[command.upper()]), own, command)
-            self.assertTrue(own)
+            assert man_options(sections[command.upper()]) == own, command
+            assert own
 
     def test_synopsis(self):
         """The line of each command has its options and no others."""
@@ -79,84 +78,82 @@ class Agreement(unittest.TestCase):
         for command in COMMANDS:
             line = next(part for part in re.split(r"\n\n", synopsis) if re.search(rf"\] {command}\b", part))
             own = {k for k in help_options(command) if k not in self.COMMON} | {"root"}
-            self.assertEqual(set(re.findall(r"--([a-z-]+)", line)), own, command)
+            assert set(re.findall(r"--([a-z-]+)", line)) == own, command
 
     def test_commands(self):
         text = run("--help").stdout
-        self.assertEqual(tuple(re.findall(r"^  ([a-z]+) .* {2,}", text, re.M)), COMMANDS + WORDS)
+        assert tuple(re.findall(r"^  ([a-z]+) .* {2,}", text, re.M)) == COMMANDS + WORDS
 
     def test_ways_to_ask(self):
         """-h and help print what --help prints, for the program and for each
         command; version prints what --version prints."""
-        self.assertEqual({run(*w).stdout for w in (["-h"], ["help"], ["help", "help"], ["help", "version"])},
-                         {run("--help").stdout})
+        assert {run(*w).stdout for w in (["-h"], ["help"], ["help", "help"], ["help", "version"])} == {run("--help").stdout}
         for command in COMMANDS:
             text = run(command, "--help").stdout
-            self.assertTrue(text.startswith(f"Usage: nvgrace-gpu {command}"), text)
+            assert text.startswith(f"Usage: nvgrace-gpu {command}"), text
             for words in ([command, "-h"], ["help", command], ["--root", "/", "help", command]):
                 done = run(*words)
-                self.assertEqual((done.returncode, done.stdout, done.stderr), (0, text, ""), words)
-        self.assertEqual(run("version").stdout, run("--version").stdout)
+                assert (done.returncode, done.stdout, done.stderr) == (0, text, ""), words
+        assert run("version").stdout == run("--version").stdout
 
     def test_exit_statuses(self):
         """program.h, the manual page and --help have the same numbers."""
         code = set(re.findall(r"EXIT_\w+ = (\d+),", (PROJECT / "cli/system/program.h").read_text()))
-        self.assertEqual(set(re.findall(r"^\*(\d+)\*$", man_sections()["EXIT STATUS"], re.M)), code)
+        assert set(re.findall(r"^\*(\d+)\*$", man_sections()["EXIT STATUS"], re.M)) == code
         status = run("--help").stdout.partition("Exit status:")[2]
-        self.assertEqual(set(re.findall(r"(?:^|, |,\n)\s*(\d+)\s", status)), code)
+        assert set(re.findall(r"(?:^|, |,\n)\s*(\d+)\s", status)) == code
 
     def test_states(self):
         states = set(json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["state"]["examples"])
-        self.assertEqual(set(re.findall(r"^\*([a-z-]+)\*$", man_sections()["LIST"], re.M)), states)
+        assert set(re.findall(r"^\*([a-z-]+)\*$", man_sections()["LIST"], re.M)) == states
         text = run("list", "--help").stdout.partition("is one of")[2]
-        self.assertEqual(set(re.findall(r"^  ([a-z-]+)  +\S", text, re.M)), states)
+        assert set(re.findall(r"^  ([a-z-]+)  +\S", text, re.M)) == states
 
-    def test_scrub_states(self):
+    def test_scrub_states(self, tree):
         """The manual page, the schema, status and metrics have all states that
         the description of the attribute has."""
         files = (PROJECT / "docs/ABI/sysfs-driver-nvgrace-gpu").read_text()
         words = set(re.findall(r"^\t\t([a-z]+)\t", re.search(r"/scrub_state\n(.*?)\nWhat:", files, re.S)[1], re.M))
-        self.assertEqual(len(words), 6)
-        self.assertLessEqual(words, set(re.findall(r"\*([a-z]+)\*", man_sections()["SCRUB"])))
+        assert len(words) == 6
+        assert words <= set(re.findall(r"\*([a-z]+)\*", man_sections()["SCRUB"]))
         text = json.loads(SCHEMA.read_text())["$defs"]["gpu"]["properties"]["scrub_state"]["description"]
-        self.assertLessEqual(words, set(re.findall(r"[a-z]+", text)))
+        assert words <= set(re.findall(r"[a-z]+", text))
+        tree.bound(G1, scrub_progress=0)
         for word in words:
-            with Tree() as t:
-                t.bound(G1, scrub_state=word, scrub_progress=0)
-                self.assertRegex(run("status", G1, root=t.root).stdout, rf"\n  scrub +{word}: ")
-                found = re.findall(r'^nvgrace_gpu_scrub_state\{.*,scrub_state="(\w+)"\} ([01])$', run("metrics", root=t.root).stdout, re.M)
-                self.assertEqual(dict(found), {each: str(int(each == word)) for each in words})
+            tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", word)
+            assert re.search(rf"\n  scrub +{word}: ", run("status", G1, root=tree.root).stdout)
+            found = re.findall(r'^nvgrace_gpu_scrub_state\{.*,scrub_state="(\w+)"\} ([01])$', run("metrics", root=tree.root).stdout, re.M)
+            assert dict(found) == {each: str(int(each == word)) for each in words}
 
     def test_steps_of_test(self):
         """The program, --help and the manual page have the same steps, in the
         same order."""
         source = (PROJECT / "cli/test/test.c").read_text()
         steps = re.findall(r'^\t\{ "(\w+)", "', source[source.index("steps[STEPS]"):source.index("static const char doc")], re.M)
-        self.assertEqual(re.findall(r"^  ([a-z0-9]+) {2,}[a-z]", run("test", "--help").stdout, re.M), steps)
-        self.assertEqual([word for word in re.findall(r"^\*([a-z0-9]+)\*$", man_sections()["TEST"], re.M)], steps)
+        assert re.findall(r"^  ([a-z0-9]+) {2,}[a-z]", run("test", "--help").stdout, re.M) == steps
+        assert [word for word in re.findall(r"^\*([a-z0-9]+)\*$", man_sections()["TEST"], re.M)] == steps
 
     def test_schema(self):
         validator()
         text = (PROJECT / "cli/system/output.h").read_text()
         version = int(re.search(r"SCHEMA_VERSION (\d+)", text)[1])
-        self.assertEqual(json.loads(SCHEMA.read_text())["properties"]["schema"]["const"], version)
-        self.assertIn(f"Its member *schema* is {version}", man_sections()["JSON"].replace("\n", " "))
+        assert json.loads(SCHEMA.read_text())["properties"]["schema"]["const"] == version
+        assert f"Its member *schema* is {version}" in man_sections()["JSON"].replace("\n", " ")
 
-    def test_schema_has_room(self):
+    def test_schema_has_room(self, tree):
         """The schema accepts names and values that a later version may add."""
-        with Tree() as t:
-            t.package().bound(G1, scrub_state="clean", scrub_progress=7)
-            documents = [t.json(*words) for words in (["list"], ["bind", "-n", "--persist", G1], ["status", G1], ["status"])]
-            documents.append(json.loads(t.run("doctor", "--json").stdout))
+        tree.package().bound(G1, scrub_state="clean", scrub_progress=7)
+        documents = [tree.json(*words) for words in (["list"], ["bind", "-n", "--persist", G1], ["status", G1], ["status"])]
+        documents.append(json.loads(tree.run("doctor", "--json").stdout))
         for document in documents:
-            self.assertEqual(list(validator().iter_errors(self.later(document))), [], document["command"])
+            assert list(validator().iter_errors(self.later(document))) == [], document["command"]
             # It does not accept everything.
-            self.assertTrue(list(validator().iter_errors({**document, "schema": 2})))
+            assert list(validator().iter_errors({**document, "schema": 2}))
             for name in document.keys() - {"schema", "command"}:
                 without = {k: v for k, v in document.items() if k != name}
                 # A status without "gpus" would be that of one GPU, and it has
                 # no such members.
-                self.assertTrue(list(validator().iter_errors(without)), (document["command"], name))
+                assert list(validator().iter_errors(without)), (document["command"], name)
 
     def later(self, value):
         """The value with a new name in every object, and new words where the
@@ -172,10 +169,10 @@ class Agreement(unittest.TestCase):
     def test_version(self):
         version = subprocess.check_output(["sh", PROJECT / "scripts/this-version"], text=True).strip()
         for words in (["--version"], ["-V"], ["list", "--version"], ["version"]):
-            self.assertEqual(run(*words).stdout, f"nvgrace-gpu {version}\n")
+            assert run(*words).stdout == f"nvgrace-gpu {version}\n"
 
 
-class ManualPage(unittest.TestCase):
+class ManualPage:
     # "all" does not include undefined macros.
     GROFF = ("groff", "-man", "-w", "all", "-w", "mac")
 
@@ -184,22 +181,22 @@ class ManualPage(unittest.TestCase):
         page = PROJECT / "build/cli/native/nvgrace-gpu.8"
         for device in ("utf8", "ascii"):
             done = subprocess.run([*self.GROFF, f"-T{device}", page], capture_output=True, text=True, check=True)
-            self.assertEqual(done.stderr, "")
+            assert done.stderr == ""
             for word in COMMANDS:
-                self.assertRegex(done.stdout, rf"{word.upper()}")
-        self.assertNotIn("@VERSION@", page.read_text())
+                assert re.search(rf"{word.upper()}", done.stdout)
+        assert "@VERSION@" not in page.read_text()
 
     def test_mistakes_are_seen(self):
         """scdoc and groff report mistakes in a page."""
         done = subprocess.run(["scdoc"], input="x\n", capture_output=True, text=True)
-        self.assertNotEqual(done.returncode, 0)
+        assert done.returncode != 0
         for mistake in (".nosuch\n", ".SH A\n\\fQx\n"):
             done = subprocess.run([*self.GROFF, "-z", "-Tutf8"], input=f".TH a 8\n{mistake}",
                                   capture_output=True, text=True)
-            self.assertNotEqual(done.stderr, "", mistake)
+            assert done.stderr != "", mistake
 
 
-class Completion(unittest.TestCase):
+class Completion:
     def complete(self, *words, root=None):
         """The words that bash offers for the last of these words."""
         with tempfile.TemporaryDirectory() as directory:
@@ -218,73 +215,69 @@ class Completion(unittest.TestCase):
                 compopt() {{ :; }}
                 _nvgrace_gpu
                 printf '%s\\n' "${{COMPREPLY[@]}}" """], capture_output=True, text=True, check=True, cwd=directory)
-            self.assertEqual(done.stderr, "")
+            assert done.stderr == ""
             return {word for word in done.stdout.split("\n") if word}
 
     def test_commands(self):
-        self.assertEqual(self.complete(""), {*COMMANDS, *WORDS})
-        self.assertEqual(self.complete("help", ""), {*COMMANDS, *WORDS})
-        self.assertEqual(self.complete("b"), {"bench", "bind"})
-        self.assertEqual(self.complete("--root", "/", "st"), {"status"})
+        assert self.complete("") == {*COMMANDS, *WORDS}
+        assert self.complete("help", "") == {*COMMANDS, *WORDS}
+        assert self.complete("b") == {"bench", "bind"}
+        assert self.complete("--root", "/", "st") == {"status"}
 
     def test_options(self):
         """All options of --help, and no others."""
         for command in (None, *COMMANDS):
             words = [command] if command else []
-            self.assertEqual(self.complete(*words, "-"), {f"--{o}" for o in help_options(command)}, command)
-        self.assertEqual(self.complete("unbind", "--no-"), {"--no-probe", "--no-initramfs"})
+            assert self.complete(*words, "-") == {f"--{o}" for o in help_options(command)}, command
+        assert self.complete("unbind", "--no-") == {"--no-probe", "--no-initramfs"}
 
-    def test_addresses(self):
-        with Tree() as t:
-            t.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
-            for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub", "guest"):
-                self.assertEqual(self.complete(command, "", root=t.root), {G1, G2}, command)
-            self.assertEqual(self.complete("metrics", "", root=t.root), set())
-            # bash replaces only the text after the last colon.
-            self.assertEqual(self.complete("bind", "0009:", root=t.root), {"01:00.0"})
-            self.assertEqual(self.complete("bind", "--persist", G1, "0019", root=t.root), {G2})
-            self.assertEqual(self.complete("--root", str(t.root), "bind", ""), {G1, G2})
-            self.assertEqual(self.complete("list", "", root=t.root), set())
+    def test_addresses(self, tree):
+        tree.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+        for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub", "guest"):
+            assert self.complete(command, "", root=tree.root) == {G1, G2}, command
+        assert self.complete("metrics", "", root=tree.root) == set()
+        # bash replaces only the text after the last colon.
+        assert self.complete("bind", "0009:", root=tree.root) == {"01:00.0"}
+        assert self.complete("bind", "--persist", G1, "0019", root=tree.root) == {G2}
+        assert self.complete("--root", str(tree.root), "bind", "") == {G1, G2}
+        assert self.complete("list", "", root=tree.root) == set()
 
-    def test_directories(self):
-        with tempfile.TemporaryDirectory() as directory:
-            pathlib.Path(directory, "tree").mkdir()
-            pathlib.Path(directory, "file").touch()
-            for words in (["--root", f"{directory}/"], ["doctor", "--record", f"{directory}/"], [f"--root={directory}/"],
-                          ["doctor", "-qr", f"{directory}/"]):
-                self.assertEqual(self.complete(*words), {f"{directory}/tree"}, words)
-            for words in (["guest", "--disk", f"{directory}/"], ["metrics", "-o", f"{directory}/"]):
-                self.assertEqual(self.complete(*words), {f"{directory}/tree", f"{directory}/file"}, words)
+    def test_directories(self, tmp_path):
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "file").touch()
+        for words in (["--root", f"{tmp_path}/"], ["doctor", "--record", f"{tmp_path}/"], [f"--root={tmp_path}/"],
+                      ["doctor", "-qr", f"{tmp_path}/"]):
+            assert self.complete(*words) == {f"{tmp_path}/tree"}, words
+        for words in (["guest", "--disk", f"{tmp_path}/"], ["metrics", "-o", f"{tmp_path}/"]):
+            assert self.complete(*words) == {f"{tmp_path}/tree", f"{tmp_path}/file"}, words
 
     def test_words(self):
-        self.assertEqual(self.complete("doctor", "--fail-on", ""), {"bad", "warning"})
-        self.assertEqual(self.complete("wait", "--timeout", ""), set())
-        self.assertEqual(self.complete("guest", "--format", ""), {"qemu", "libvirt", "kubevirt", "json"})
-        self.assertEqual(self.complete("metrics", "--format", ""), {"prometheus", "labels"})
-        self.assertEqual(self.complete("guest", "--accel-smmu", ""), {"auto", "on", "off"})
-        self.assertEqual(self.complete("guest", "--accel-smmu=o"), {"on", "off"})
-        self.assertEqual(self.complete("guest", "--memory", ""), set())
-        self.assertEqual(self.complete("test", "--until", "s"), {"sample", "scrub"})
-        self.assertEqual(self.complete("test", "-yt", ""), set())
-        self.assertEqual(self.complete("guest", "--device", ""), set())
-        self.assertEqual(self.complete("bind", "--", "-"), set())
+        assert self.complete("doctor", "--fail-on", "") == {"bad", "warning"}
+        assert self.complete("wait", "--timeout", "") == set()
+        assert self.complete("guest", "--format", "") == {"qemu", "libvirt", "kubevirt", "json"}
+        assert self.complete("metrics", "--format", "") == {"prometheus", "labels"}
+        assert self.complete("guest", "--accel-smmu", "") == {"auto", "on", "off"}
+        assert self.complete("guest", "--accel-smmu=o") == {"on", "off"}
+        assert self.complete("guest", "--memory", "") == set()
+        assert self.complete("test", "--until", "s") == {"sample", "scrub"}
+        assert self.complete("test", "-yt", "") == set()
+        assert self.complete("guest", "--device", "") == set()
+        assert self.complete("bind", "--", "-") == set()
 
     def test_nothing_of_an_unknown_command(self):
-        self.assertEqual(self.complete("frob", ""), set())
+        assert self.complete("frob", "") == set()
 
 
 @pytest.mark.all
-class OtherShells(unittest.TestCase):
+class OtherShells:
     """zsh and fish offer what --help has, as bash does."""
 
-    def setUp(self):
-        directory = tempfile.TemporaryDirectory()
-        self.addCleanup(directory.cleanup)
-        self.place = pathlib.Path(directory.name)
-        self.tree = self.enterContext(Tree())
-        self.tree.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+    @pytest.fixture(autouse=True)
+    def host(self, tree, tmp_path):
+        self.place = tmp_path
+        tree.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
         script = self.place / "nvgrace-gpu"
-        script.write_text(f'#!/bin/sh\nexec {build()} --root {self.tree.root} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {build()} --root {tree.root} "$@"\n')
         script.chmod(0o755)
         self.env = {"PATH": f"{self.place}:{os.environ['PATH']}", "HOME": str(self.place), "TERM": "dumb", "LC_ALL": "C.UTF-8",
                     **sanitizer_options()}
@@ -293,26 +286,26 @@ class OtherShells(unittest.TestCase):
         return {word.removesuffix("=") for word in offered if word.startswith("--")}
 
     def check(self, complete):
-        self.assertEqual(complete(""), {*COMMANDS, *WORDS})
-        self.assertEqual(complete("help", ""), {*COMMANDS, *WORDS})
+        assert complete("") == {*COMMANDS, *WORDS}
+        assert complete("help", "") == {*COMMANDS, *WORDS}
         for command in (None, *COMMANDS):
             words = [command] if command else []
-            self.assertEqual(self.options(complete(*words, "-")), {f"--{o}" for o in help_options(command)}, command)
+            assert self.options(complete(*words, "-")) == {f"--{o}" for o in help_options(command)}, command
         for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub", "guest"):
-            self.assertEqual(complete(command, "00"), {G1, G2}, command)
-        self.assertEqual(complete("bind", "--persist", G1, "0019"), {G2})
-        self.assertEqual(complete("list", "00"), set())
+            assert complete(command, "00") == {G1, G2}, command
+        assert complete("bind", "--persist", G1, "0019") == {G2}
+        assert complete("list", "00") == set()
         with Tree() as other:
             other.device("0049:01:00.0")
-            self.assertEqual(complete("--root", str(other.root), "bind", "00"), {"0049:01:00.0"})
-        self.assertEqual(complete("guest", "--iommufd", "o"), {"on", "off"})
+            assert complete("--root", str(other.root), "bind", "00") == {"0049:01:00.0"}
+        assert complete("guest", "--iommufd", "o") == {"on", "off"}
 
     def fish(self, *words):
         line = " ".join(["nvgrace-gpu", *words])
         done = subprocess.run(["fish", "--no-config", "-c",
                                f"source {PROJECT}/cli/completion.fish; complete -C '{line}'"],
                               capture_output=True, text=True, check=True, env=self.env, cwd=self.place)
-        self.assertEqual(done.stderr, "")
+        assert done.stderr == ""
         return {line.split("\t")[0] for line in done.stdout.splitlines()}
 
     def zsh(self, *words):
@@ -341,7 +334,7 @@ class OtherShells(unittest.TestCase):
         """
         done = subprocess.run(["zsh", "-f", "-c", script], capture_output=True, text=True, env=self.env, cwd=self.place)
         found = self.place / "found"
-        self.assertTrue(found.exists() and "@@@" in found.read_text(), done.stdout + done.stderr)
+        assert found.exists() and "@@@" in found.read_text(), done.stdout + done.stderr
         return {line[2:] for line in found.read_text().splitlines() if line.startswith("@@") and line != "@@@" and line != "@@"}
 
     def test_fish(self):
@@ -351,7 +344,7 @@ class OtherShells(unittest.TestCase):
         self.check(self.zsh)
 
 
-class Usage(unittest.TestCase):
+class Usage:
     def test_usage_errors(self):
         for words in ([], ["frob"], ["bind"], ["bind", "--all", G1], ["bind", "--boot-only", "--persist", G1],
                       ["list", "x"],
@@ -367,44 +360,44 @@ class Usage(unittest.TestCase):
                       ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
                       ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):
             done = run(*words)
-            self.assertEqual((done.returncode, done.stdout), (2, ""), (words, done.stderr))
-            self.assertTrue(done.stderr.startswith("nvgrace-gpu"), done.stderr)
+            assert (done.returncode, done.stdout) == (2, ""), (words, done.stderr)
+            assert done.stderr.startswith("nvgrace-gpu"), done.stderr
 
     def test_not_root(self):
         """Users other than root can read everything, and get a message for the
         rest."""
-        self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
+        assert os.geteuid() == 0, "not root, as in the toolbox"
         user = {"user": 65534, "group": 65534, "extra_groups": []}
         for command in ("bind", "unbind"):
             done = run(command, "--all", **user)
-            self.assertEqual((done.returncode, done.stdout), (5, ""))
-            self.assertIn(f"nvgrace-gpu: only root may {command} GPUs; use sudo", done.stderr)
+            assert (done.returncode, done.stdout) == (5, "")
+            assert f"nvgrace-gpu: only root may {command} GPUs; use sudo" in done.stderr
         done = run("scrub", "--all", **user)
-        self.assertEqual((done.returncode, done.stdout), (5, ""))
-        self.assertEqual(done.stderr, "nvgrace-gpu: only root may scrub GPUs; use sudo\n")
-        self.assertEqual(run("list", **user).returncode, 0)
-        self.assertEqual(run("unbind", "--all", "--dry-run", **user).returncode, 0)
+        assert (done.returncode, done.stdout) == (5, "")
+        assert done.stderr == "nvgrace-gpu: only root may scrub GPUs; use sudo\n"
+        assert run("list", **user).returncode == 0
+        assert run("unbind", "--all", "--dry-run", **user).returncode == 0
 
     def test_output_that_fails(self):
-        with open("/dev/full", "w", encoding="utf-8") as full, Tree() as t:
-            t.device(G1)
+        with open("/dev/full", "w", encoding="utf-8") as full, Tree() as tree:
+            tree.device(G1)
             environment = {"PATH": os.environ["PATH"], **sanitizer_options()}
             for words in (["list"], ["list", "--json"], ["status", G1], ["status", "--watch", G1], ["--help"], ["--version"],
                           ["help"], ["help", "bind"], ["version"], ["list", "--help"], ["doctor", "--help"],
                           ["scrub", "-h"], ["metrics"], ["metrics", "--usage"]):
-                done = subprocess.run([build(), "--root", t.root, *words], stdout=full,
+                done = subprocess.run([build(), "--root", tree.root, *words], stdout=full,
                                       stderr=subprocess.PIPE, text=True, env=environment, timeout=600)
-                self.assertEqual(done.returncode, 1, words)
-                self.assertIn("standard output: No space left on device", done.stderr)
-                self.assertEqual(done.stderr.count("standard output"), 1)
+                assert done.returncode == 1, words
+                assert "standard output: No space left on device" in done.stderr
+                assert done.stderr.count("standard output") == 1
             # What was found is worth more.
-            done = subprocess.run([build(), "--root", t.root, "doctor"], stdout=full, stderr=subprocess.PIPE,
+            done = subprocess.run([build(), "--root", tree.root, "doctor"], stdout=full, stderr=subprocess.PIPE,
                                   text=True, env=environment, timeout=600)
-            self.assertEqual(done.returncode, 7)
-            self.assertIn("standard output: No space left on device", done.stderr)
+            assert done.returncode == 7
+            assert "standard output: No space left on device" in done.stderr
 
 
-class Terminal(unittest.TestCase):
+class Terminal:
     def on_terminal(self, *words, columns=100, until=None, **env):
         """The output of the program on a terminal of that width, and its exit
         status. until: it gets SIGINT when it has printed this text twice."""
@@ -422,86 +415,81 @@ class Terminal(unittest.TestCase):
         os.close(leader)
         return text.decode().replace("\r\n", "\n"), process.wait()
 
-    def test_colour(self):
+    def test_colour(self, tree):
         build()
-        with Tree() as t:
-            t.bound(G1)
-            for command in (["list"], ["status", G1]):
-                self.assertIn("\x1b[", self.on_terminal("--root", t.root, *command)[0])
-                for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-                    self.assertNotIn("\x1b[", self.on_terminal("--root", t.root, *command, **env)[0])
-                # no-color.org: an empty string means that it is not set.
-                self.assertIn("\x1b[", self.on_terminal("--root", t.root, *command, NO_COLOR="")[0])
-                self.assertNotIn("\x1b", run(*command, root=t.root, env={"TERM": "xterm"}).stdout)
-            self.assertNotIn("\x1b", self.on_terminal("--root", t.root, "list", "--json")[0])
+        tree.bound(G1)
+        for command in (["list"], ["status", G1]):
+            assert "\x1b[" in self.on_terminal("--root", tree.root, *command)[0]
+            for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+                assert "\x1b[" not in self.on_terminal("--root", tree.root, *command, **env)[0]
+            # no-color.org: an empty string means that it is not set.
+            assert "\x1b[" in self.on_terminal("--root", tree.root, *command, NO_COLOR="")[0]
+            assert "\x1b" not in run(*command, root=tree.root, env={"TERM": "xterm"}).stdout
+        assert "\x1b" not in self.on_terminal("--root", tree.root, "list", "--json")[0]
 
-    def test_width(self):
+    def test_width(self, tree):
         build()
-        with Tree() as t:
-            t.bound(G1)
-            widths = []
-            for columns in (140, 80):
-                text, _ = self.on_terminal("--root", t.root, "status", G1, columns=columns)
-                widths.append(max(map(len, re.sub(r"\x1b\[[0-9;]*[mJH]", "", text).split("\n"))))
-            wide, narrow = widths
-            self.assertGreater(wide, narrow)
-            self.assertLessEqual(narrow, 80)
+        tree.bound(G1)
+        widths = []
+        for columns in (140, 80):
+            text, _ = self.on_terminal("--root", tree.root, "status", G1, columns=columns)
+            widths.append(max(map(len, re.sub(r"\x1b\[[0-9;]*[mJH]", "", text).split("\n"))))
+        wide, narrow = widths
+        assert wide > narrow
+        assert narrow <= 80
 
-    def test_words_wrap(self):
+    def test_words_wrap(self, tree):
         """On a terminal, status and doctor fit its width. Programs get each
         reason in one line."""
         build()
-        with Tree() as t:
-            t.bound(G1, readiness="failed").file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
-            # The drawing of status needs 80.
-            for command, widths in ((["status", G1], (80, 120)), (["doctor"], (60, 80, 120))):
-                for columns in widths:
-                    text, _ = self.on_terminal("--root", t.root, *command, columns=columns, NO_COLOR="1")
-                    # A path or another long word can't wrap.
-                    long = [line for line in text.split("\n") if len(line) > columns and " " in line.strip()]
-                    self.assertEqual(long, [], (command, columns))
-            self.assertLess(max(map(len, run("status", G1, root=t.root).stdout.split("\n"))), 81)
-            text, _ = self.on_terminal("--root", t.root, "doctor", columns=60, NO_COLOR="1")
-            one = run("doctor", root=t.root).stdout
-            # The lines that continue are indented below the first word.
-            # This host has no release, after which a line ends with a space.
-            self.assertEqual(re.sub(r"\n {17,}", " ", text), one.replace(" \n", "\n"))
-            self.assertNotEqual(text, one)
+        tree.bound(G1, readiness="failed").file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
+        # The drawing of status needs 80.
+        for command, widths in ((["status", G1], (80, 120)), (["doctor"], (60, 80, 120))):
+            for columns in widths:
+                text, _ = self.on_terminal("--root", tree.root, *command, columns=columns, NO_COLOR="1")
+                # A path or another long word can't wrap.
+                long = [line for line in text.split("\n") if len(line) > columns and " " in line.strip()]
+                assert long == [], (command, columns)
+        assert max(map(len, run("status", G1, root=tree.root).stdout.split("\n"))) < 81
+        text, _ = self.on_terminal("--root", tree.root, "doctor", columns=60, NO_COLOR="1")
+        one = run("doctor", root=tree.root).stdout
+        # The lines that continue are indented below the first word.
+        # This host has no release, after which a line ends with a space.
+        assert re.sub(r"\n {17,}", " ", text) == one.replace(" \n", "\n")
+        assert text != one
 
-    def test_watch(self):
+    def test_watch(self, tree):
         """The program clears the screen and draws again until a signal ends
         it."""
         build()
-        with Tree() as t:
-            t.bound(G1)
-            text, status = self.on_terminal("--root", t.root, "status", "--watch=1", G1, until=b"write-back")
-            self.assertEqual(status, -signal.SIGINT)
-            self.assertGreaterEqual(text.count("\x1b[H\x1b[2J"), 2)
+        tree.bound(G1)
+        text, status = self.on_terminal("--root", tree.root, "status", "--watch=1", G1, until=b"write-back")
+        assert status == -signal.SIGINT
+        assert text.count("\x1b[H\x1b[2J") >= 2
 
-    def test_watch_ends_with_the_device(self):
-        for words in (["--json"], []):
-            with Tree() as t:
-                t.bound(G1)
-                process = subprocess.Popen([build(), "--root", t.root, "status", "--watch=1", *words, G1],
-                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-                # This line ends a document. A text has this one.
-                first = line = ""
-                while line != "}\n" and "at boot" not in line:
-                    line = process.stdout.readline()
-                    self.assertTrue(line)
-                    first += line
-                (t.root / f"sys/bus/pci/devices/{G1}/vendor").unlink()
-                rest, error = process.communicate(timeout=600)
-                self.assertEqual(process.returncode, 3)
-                self.assertIn(f"{G1}: the device is gone", error)
-                self.assertNotIn("\x1b", rest)
-                # An empty line comes before the next text. On a busy machine,
-                # there are more before the device goes.
-                between = "" if words else "\n"
-                self.assertEqual(rest.replace(between + first, ""), between)
+    @pytest.mark.parametrize("words", (["--json"], []))
+    def test_watch_ends_with_the_device(self, tree, words):
+        tree.bound(G1)
+        process = subprocess.Popen([build(), "--root", tree.root, "status", "--watch=1", *words, G1],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # This line ends a document. A text has this one.
+        first = line = ""
+        while line != "}\n" and "at boot" not in line:
+            line = process.stdout.readline()
+            assert line
+            first += line
+        (tree.root / f"sys/bus/pci/devices/{G1}/vendor").unlink()
+        rest, error = process.communicate(timeout=600)
+        assert process.returncode == 3
+        assert f"{G1}: the device is gone" in error
+        assert "\x1b" not in rest
+        # An empty line comes before the next text. On a busy machine,
+        # there are more before the device goes.
+        between = "" if words else "\n"
+        assert rest.replace(between + first, "") == between
 
 
-class Install(unittest.TestCase):
+class Install:
     FILES = {"usr/sbin/nvgrace-gpu": 0o755, "usr/share/man/man8/nvgrace-gpu.8": 0o644,
              "usr/share/bash-completion/completions/nvgrace-gpu": 0o644, "usr/share/nvgrace-gpu/schema.json": 0o644,
              "usr/share/zsh/vendor-completions/_nvgrace-gpu": 0o644,
@@ -509,71 +497,67 @@ class Install(unittest.TestCase):
              **{f"usr/lib/systemd/system/nvgrace-gpu-{unit}": 0o644
                 for unit in ("ready.service", "metrics.service", "metrics.timer")}}
 
-    def test_files(self):
-        with tempfile.TemporaryDirectory() as directory:
-            make("install", f"DESTDIR={directory}")
-            root = pathlib.Path(directory)
-            files = {str(p.relative_to(root)): p.stat().st_mode & 0o777 for p in root.rglob("*") if p.is_file()}
-            self.assertEqual(files, self.FILES)
-            self.assertEqual((root / "usr/share/nvgrace-gpu/schema.json").read_bytes(), SCHEMA.read_bytes())
+    def test_files(self, tmp_path):
+        make("install", f"DESTDIR={tmp_path}")
+        root = tmp_path
+        files = {str(p.relative_to(root)): p.stat().st_mode & 0o777 for p in root.rglob("*") if p.is_file()}
+        assert files == self.FILES
+        assert (root / "usr/share/nvgrace-gpu/schema.json").read_bytes() == SCHEMA.read_bytes()
 
-    def test_prefix(self):
-        with tempfile.TemporaryDirectory() as directory:
-            make("install", f"DESTDIR={directory}", "prefix=/opt/x")
-            self.assertTrue(pathlib.Path(directory, "opt/x/sbin/nvgrace-gpu").exists())
-            unit = pathlib.Path(directory, "opt/x/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
-            self.assertIn("\nExecStart=/opt/x/sbin/nvgrace-gpu wait --all\n", unit)
+    def test_prefix(self, tmp_path):
+        make("install", f"DESTDIR={tmp_path}", "prefix=/opt/x")
+        assert (tmp_path / "opt/x/sbin/nvgrace-gpu").exists()
+        unit = (tmp_path / "opt/x/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
+        assert "\nExecStart=/opt/x/sbin/nvgrace-gpu wait --all\n" in unit
 
-    def test_metrics_unit(self):
+    def test_metrics_unit(self, tree, tmp_path):
         """What the service runs writes the file that it names."""
-        with tempfile.TemporaryDirectory() as directory, Tree() as t:
-            make("install", f"DESTDIR={directory}")
-            units = pathlib.Path(directory, "usr/lib/systemd/system")
-            text = (units / "nvgrace-gpu-metrics.service").read_text()
-            name = re.search(r"^Environment=FILE=(/\S+\.prom)$", text, re.M)[1]
-            program, *words = re.search(r"^ExecStart=(.*)$", text, re.M)[1].split()
-            self.assertTrue(pathlib.Path(directory, program.lstrip("/")).exists())
-            file = pathlib.Path(directory, pathlib.Path(name).name)
-            done = run(*(w.replace("${FILE}", str(file)) for w in words), root=t.root)
-            self.assertEqual((done.returncode, done.stderr), (0, ""))
-            self.assertIn("nvgrace_gpu_tool_info", file.read_text())
-            self.assertNotIn("[Install]", text)
+        make("install", f"DESTDIR={tmp_path}")
+        units = (tmp_path / "usr/lib/systemd/system")
+        text = (units / "nvgrace-gpu-metrics.service").read_text()
+        name = re.search(r"^Environment=FILE=(/\S+\.prom)$", text, re.M)[1]
+        program, *words = re.search(r"^ExecStart=(.*)$", text, re.M)[1].split()
+        assert (tmp_path / program.lstrip("/")).exists()
+        file = (tmp_path / pathlib.Path(name).name)
+        done = run(*(w.replace("${FILE}", str(file)) for w in words), root=tree.root)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "nvgrace_gpu_tool_info" in file.read_text()
+        assert "[Install]" not in text
 
-    def test_unit(self):
+    def test_unit(self, tmp_path):
         """The unit runs the installed program, before the services that start
         guests. The installation does not enable it."""
-        with tempfile.TemporaryDirectory() as directory:
-            make("install", f"DESTDIR={directory}")
-            text = pathlib.Path(directory, "usr/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
-            unit = configparser.ConfigParser(interpolation=None)
-            unit.optionxform = str
-            unit.read_string(text)
-            program, *words = unit["Service"]["ExecStart"].split()
-            self.assertTrue(pathlib.Path(directory, program.lstrip("/")).exists())
-            self.assertEqual(words, ["wait", "--all"])
-            self.assertEqual(run(*words, "--timeout=0", root=pathlib.Path(directory)).returncode, 0)
-            self.assertEqual((unit["Service"]["Type"], unit["Service"]["RemainAfterExit"]), ("oneshot", "yes"))
-            self.assertLessEqual({"libvirtd.service", "virtqemud.service", "nova-compute.service", "kubelet.service",
-                                  "openstack-nova-compute.service", "incus.service"}, set(unit["Unit"]["Before"].split()))
-            self.assertEqual([str(p) for p in pathlib.Path(directory).rglob("*.wants/*")], [])
-            self.assertNotIn("@", text)
+        make("install", f"DESTDIR={tmp_path}")
+        text = (tmp_path / "usr/lib/systemd/system/nvgrace-gpu-ready.service").read_text()
+        unit = configparser.ConfigParser(interpolation=None)
+        unit.optionxform = str
+        unit.read_string(text)
+        program, *words = unit["Service"]["ExecStart"].split()
+        assert (tmp_path / program.lstrip("/")).exists()
+        assert words == ["wait", "--all"]
+        assert run(*words, "--timeout=0", root=tmp_path).returncode == 0
+        assert (unit["Service"]["Type"], unit["Service"]["RemainAfterExit"]) == ("oneshot", "yes")
+        assert {"libvirtd.service", "virtqemud.service", "nova-compute.service", "kubelet.service",
+                "openstack-nova-compute.service", "incus.service"} <= set(unit["Unit"]["Before"].split())
+        assert [str(p) for p in tmp_path.rglob("*.wants/*")] == []
+        assert "@" not in text
 
     def test_cross(self):
         """The program for aarch64 hosts needs only these libraries."""
         program = build("aarch64-linux-gnu-")
         done = subprocess.run(["aarch64-linux-gnu-readelf", "-hd", program], capture_output=True, text=True, check=True)
-        self.assertRegex(done.stdout, r"Machine: +AArch64")
-        self.assertEqual(set(re.findall(r"NEEDED.*\[(lib[\w.-]*?)\.so", done.stdout)),
-                         {"libglib-2.0", "libjson-c", "libkmod", "libxml2", "libc"})
+        assert re.search(r"Machine: +AArch64", done.stdout)
+        assert (set(re.findall(r"NEEDED.*\[(lib[\w.-]*?)\.so", done.stdout)) ==
+                {"libglib-2.0", "libjson-c", "libkmod", "libxml2", "libc"})
         symbols = subprocess.run(["aarch64-linux-gnu-nm", "-D", "--undefined-only", program], capture_output=True, text=True,
                                  check=True).stdout
-        self.assertIn(" json_object_new_int64", symbols)
-        self.assertNotIn("json_object_new_uint64", symbols, "json-c 0.13 of SLES 15 lacks it")
+        assert " json_object_new_int64" in symbols
+        assert "json_object_new_uint64" not in symbols, "json-c 0.13 of SLES 15 lacks it"
 
 
-class Guide(unittest.TestCase):
+class Guide:
     def test_guests_are_told_of_the_last_ones_data(self):
         """The page itself says it, before the first command that assigns a
         GPU."""
         text = (PROJECT / "docs/guests.md").read_text()
-        self.assertIn("**GPU memory is not cleared between users, unless you switch that on.**", text[:text.index("\n## QEMU\n")])
+        assert "**GPU memory is not cleared between users, unless you switch that on.**" in text[:text.index("\n## QEMU\n")]

@@ -11,7 +11,6 @@ import re
 import stat
 import subprocess
 import tempfile
-import unittest
 
 import pytest
 
@@ -101,6 +100,11 @@ class Tree:
             self.file(f"{d}/memory{block}/state", "online")
         return self
 
+    def online(self, gpu, node):
+        """Lets NVIDIA's driver report that the GPU's memory is online as this
+        node."""
+        return self.file(f"/proc/driver/nvidia/gpus/{gpu}/numa_status", f"Node:  {node}\nStatus:  online")
+
     def run(self, *words, **more):
         return run(*words, root=self.root, **more)
 
@@ -115,894 +119,805 @@ class Tree:
         return {g["address"]: g["state"] for g in self.json("list")["gpus"]}
 
 
-class List(unittest.TestCase):
-    def test_no_gpu(self):
-        with Tree() as t:
-            t.device("0000:00:01.0", "0x1533", "0x8086").device("0001:01:00.0", "0x2330")
-            done = t.run("list")
-            self.assertEqual((done.returncode, done.stdout), (0, ""))
-            self.assertEqual(done.stderr, "nvgrace-gpu: no supported GPU on this host\n")
-            self.assertEqual(t.json("list")["gpus"], [])
+class List:
+    def test_no_gpu(self, tree):
+        tree.device("0000:00:01.0", "0x1533", "0x8086").device("0001:01:00.0", "0x2330")
+        done = tree.run("list")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr == "nvgrace-gpu: no supported GPU on this host\n"
+        assert tree.json("list")["gpus"] == []
 
-    def test_nothing_at_all(self):
-        with tempfile.TemporaryDirectory() as empty:
-            self.assertEqual(run("list", root=empty).returncode, 0)
+    def test_nothing_at_all(self, tmp_path):
+        assert run("list", root=tmp_path).returncode == 0
 
-    def test_every_product(self):
-        with Tree() as t:
-            products = [("0x2342", "GH200 120GB"), ("0x2343", "GH200"), ("0x2345", "GH200 480GB"), ("0x2348", "GH200"),
-                        ("0x2941", "GB200"), ("0x31c2", "GB300")]
-            for i, (device, _) in enumerate(products):
-                t.device(f"000{i}:01:00.0", device)
-            self.assertEqual([g["product"] for g in t.json("list")["gpus"]], [name for _, name in products])
+    def test_every_product(self, tree):
+        products = [("0x2342", "GH200 120GB"), ("0x2343", "GH200"), ("0x2345", "GH200 480GB"), ("0x2348", "GH200"),
+                    ("0x2941", "GB200"), ("0x31c2", "GB300")]
+        for i, (device, _) in enumerate(products):
+            tree.device(f"000{i}:01:00.0", device)
+        assert [g["product"] for g in tree.json("list")["gpus"]] == [name for _, name in products]
 
-    def test_order_is_that_of_numbers(self):
-        with Tree() as t:
-            for address in ("0019:01:00.0", "0009:01:00.0", "10000:01:00.0", "0009:10:00.0", "0009:02:00.0"):
-                t.device(address)
-            self.assertEqual([g["address"] for g in t.json("list")["gpus"]],
-                             ["0009:01:00.0", "0009:02:00.0", "0009:10:00.0", "0019:01:00.0", "10000:01:00.0"])
+    def test_order_is_that_of_numbers(self, tree):
+        for address in ("0019:01:00.0", "0009:01:00.0", "10000:01:00.0", "0009:10:00.0", "0009:02:00.0"):
+            tree.device(address)
+        assert ([g["address"] for g in tree.json("list")["gpus"]] ==
+                ["0009:01:00.0", "0009:02:00.0", "0009:10:00.0", "0019:01:00.0", "10000:01:00.0"])
 
-    def test_states(self):
-        with Tree() as t:
-            t.device(G1).bound(G2, group=13).bound("0029:01:00.0", group=14).device("0039:01:00.0", driver="nouveau")
-            t.device("0049:01:00.0", driver="nvidia")
-            t.file("/proc/driver/nvidia/gpus/0049:01:00.0/numa_status", "Node:         17\nStatus:       online")
-            t.process(77, "qemu-system-aarch64", "/dev/vfio/vfio", "/dev/vfio/14")
-            self.assertEqual(t.states(), {G1: "unbound", G2: "bound", "0029:01:00.0": "in-use",
-                                          "0039:01:00.0": "other-driver", "0049:01:00.0": "memory-online"})
-            rows = t.run("list", "--wide").stdout.splitlines()
-            self.assertEqual(rows[0].split(), "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM BOOT STATE".split())
-            self.assertEqual(rows[1].split(), [G1, "GH200", "480GB", "0", "-", "12", "-", "-", "no", "unbound"])
-            self.assertRegex(rows[2], rf"^{G2} +GH200 480GB +0 +{OURS} +13 +94\.50 GiB +1\.25 GiB +no +bound$")
-            # Each column begins below its title.
-            self.assertEqual({row.index(row.split()[-1]) for row in rows}, {rows[0].index("STATE")})
+    def test_states(self, tree):
+        tree.device(G1).bound(G2, group=13).bound("0029:01:00.0", group=14).device("0039:01:00.0", driver="nouveau")
+        tree.device("0049:01:00.0", driver="nvidia")
+        tree.file("/proc/driver/nvidia/gpus/0049:01:00.0/numa_status", "Node:         17\nStatus:       online")
+        tree.process(77, "qemu-system-aarch64", "/dev/vfio/vfio", "/dev/vfio/14")
+        assert tree.states() == {G1: "unbound", G2: "bound", "0029:01:00.0": "in-use",
+                                 "0039:01:00.0": "other-driver", "0049:01:00.0": "memory-online"}
+        rows = tree.run("list", "--wide").stdout.splitlines()
+        assert rows[0].split() == "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM BOOT STATE".split()
+        assert rows[1].split() == [G1, "GH200", "480GB", "0", "-", "12", "-", "-", "no", "unbound"]
+        assert re.search(rf"^{G2} +GH200 480GB +0 +{OURS} +13 +94\.50 GiB +1\.25 GiB +no +bound$", rows[2])
+        # Each column begins below its title.
+        assert {row.index(row.split()[-1]) for row in rows} == {rows[0].index("STATE")}
 
-    def test_what_json_has(self):
-        with Tree() as t:
-            t.bound(G1).file("/etc/nvgrace-gpu.conf", "\nbind all").process(5, "sh", "/dev/null")
-            t.file("/sys/bus/pci/slots/GPU0/address", "0009:01:00").file("/sys/bus/pci/slots/3/address", "0019:01:00")
-            t.file(f"/sys/bus/pci/devices/{G1}/serial_number", "48-B0-2D-FF-FF-12-34-56")
-            gpu, = t.json("list")["gpus"]
-            self.assertEqual(gpu, {
-                "address": G1, "vendor": "10de", "device": "2345", "product": "GH200 480GB", "state": "bound",
-                "driver": OURS, "driver_override": OURS, "numa_node": 0, "iommu_group": 12, "slot": "GPU0",
-                "serial": "48-b0-2d-ff-ff-12-34-56", "mode": "carve-out", "readiness": "ready",
-                "scrub_state": None, "scrub_progress": None, "last_scrub": None,
-                "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
-                "resmem": {"size": 0x50000000, "bar_size": 2 * GiB, "base": "0x57a0000000"},
-                "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "at_boot": False,
-                "boot_obstacle": "the udev rule 60-nvgrace-gpu.rules is missing", "holders": []})
+    def test_what_json_has(self, tree):
+        tree.bound(G1).file("/etc/nvgrace-gpu.conf", "\nbind all").process(5, "sh", "/dev/null")
+        tree.file("/sys/bus/pci/slots/GPU0/address", "0009:01:00").file("/sys/bus/pci/slots/3/address", "0019:01:00")
+        tree.file(f"/sys/bus/pci/devices/{G1}/serial_number", "48-B0-2D-FF-FF-12-34-56")
+        gpu, = tree.json("list")["gpus"]
+        assert gpu == {
+            "address": G1, "vendor": "10de", "device": "2345", "product": "GH200 480GB", "state": "bound",
+            "driver": OURS, "driver_override": OURS, "numa_node": 0, "iommu_group": 12, "slot": "GPU0",
+            "serial": "48-b0-2d-ff-ff-12-34-56", "mode": "carve-out", "readiness": "ready",
+            "scrub_state": None, "scrub_progress": None, "last_scrub": None,
+            "usemem": {"size": 0x17A0000000, "bar_size": 128 * GiB, "base": "0x4000000000"},
+            "resmem": {"size": 0x50000000, "bar_size": 2 * GiB, "base": "0x57a0000000"},
+            "persisted": {"file": "/etc/nvgrace-gpu.conf", "line": 2}, "at_boot": False,
+            "boot_obstacle": "the udev rule 60-nvgrace-gpu.rules is missing", "holders": []}
 
-    def test_fits_the_terminal(self):
+    def test_fits_the_terminal(self, tree):
         """A width of 80 has room for the most important columns, even with a
         long driver name. --wide prints all columns."""
-        with Tree() as t:
-            t.bound(G1).device(G2, driver="nouveau", group=13).device("10019:01:00.0")
-            for columns, least in ((None, 6), ("80", 6), ("100", 8), ("120", 9), ("40", 4)):
-                out = t.run("list", env={"COLUMNS": columns} if columns else {}).stdout
-                rows = out.splitlines()
-                titles = rows[0].split()
-                self.assertGreaterEqual(len(titles), least, columns)
-                self.assertLessEqual({"ADDRESS", "DRIVER", "BOOT", "STATE"}, set(titles))
-                if columns != "40":
-                    self.assertLessEqual(max(map(len, rows)), int(columns or 80))
-                # Each cell begins below its title.
-                for title, cell in (("DRIVER", OURS), ("STATE", "bound"), ("BOOT", "no")):
-                    self.assertEqual(rows[0].index(title), re.search(rf"\b{cell}\b", rows[1]).start(), title)
-            self.assertEqual(len(t.run("list", "-w").stdout.splitlines()[0].split()), 9)
+        tree.bound(G1).device(G2, driver="nouveau", group=13).device("10019:01:00.0")
+        for columns, least in ((None, 6), ("80", 6), ("100", 8), ("120", 9), ("40", 4)):
+            out = tree.run("list", env={"COLUMNS": columns} if columns else {}).stdout
+            rows = out.splitlines()
+            titles = rows[0].split()
+            assert len(titles) >= least, columns
+            assert {"ADDRESS", "DRIVER", "BOOT", "STATE"} <= set(titles)
+            if columns != "40":
+                assert max(map(len, rows)) <= int(columns or 80)
+            # Each cell begins below its title.
+            for title, cell in (("DRIVER", OURS), ("STATE", "bound"), ("BOOT", "no")):
+                assert rows[0].index(title) == re.search(rf"\b{cell}\b", rows[1]).start(), title
+        assert len(tree.run("list", "-w").stdout.splitlines()[0].split()) == 9
 
-    def test_scrubbing(self):
+    def test_scrubbing(self, tree):
         """If the driver reports a scrub state, there is one more column before
         BOOT, and JSON has state and progress."""
-        with Tree() as t:
-            t.bound(G1, scrub_state="clean", scrub_progress=1 << 30).device(G2, driver="nouveau", group=13)
-            rows = t.run("list", "--wide").stdout.splitlines()
-            self.assertEqual(rows[0].split(), "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM SCRUB BOOT STATE".split())
-            self.assertRegex(rows[1], r" 1\.25 GiB +clean +no +bound$")
-            self.assertRegex(rows[2], r" - +- +- +no +other-driver$")
-            self.assertEqual([(g["scrub_state"], g["scrub_progress"]) for g in t.json("list")["gpus"]],
-                             [("clean", 1 << 30), (None, None)])
-        # A width of 80 shows it too, unless another column would have to go.
-        with Tree() as t:
-            t.bound(G1)
-            for state, there in (("off", True), ("unknown", True), ("scrubbing", False)):
-                t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", state)
-                rows = t.run("list").stdout.splitlines()
-                self.assertLessEqual(max(map(len, rows)), 80)
-                titles = set(rows[0].split())
-                self.assertLessEqual({"ADDRESS", "PRODUCT", "DRIVER", "USEMEM", "BOOT", "STATE"}, titles)
-                self.assertEqual("SCRUB" in titles, there, state)
+        tree.bound(G1, scrub_state="clean", scrub_progress=1 << 30).device(G2, driver="nouveau", group=13)
+        rows = tree.run("list", "--wide").stdout.splitlines()
+        assert rows[0].split() == "ADDRESS PRODUCT NUMA DRIVER GROUP USEMEM RESMEM SCRUB BOOT STATE".split()
+        assert re.search(r" 1\.25 GiB +clean +no +bound$", rows[1])
+        assert re.search(r" - +- +- +no +other-driver$", rows[2])
+        assert [(g["scrub_state"], g["scrub_progress"]) for g in tree.json("list")["gpus"]] == [("clean", 1 << 30), (None, None)]
 
-    def test_boot_tells_the_truth(self):
+    def test_scrubbing_where_there_is_room(self, tree):
+        """A width of 80 shows it too, unless another column would have to go."""
+        tree.bound(G1)
+        for state, there in (("off", True), ("unknown", True), ("scrubbing", False)):
+            tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", state)
+            rows = tree.run("list").stdout.splitlines()
+            assert max(map(len, rows)) <= 80
+            titles = set(rows[0].split())
+            assert {"ADDRESS", "PRODUCT", "DRIVER", "USEMEM", "BOOT", "STATE"} <= titles
+            assert ("SCRUB" in titles) == there, state
+
+    def test_boot_tells_the_truth(self, tree):
         """A line that no program reads at boot does not count."""
-        def boot(t):
-            gpu, = t.json("list")["gpus"]
-            return t.run("list").stdout.splitlines()[1].split()[-2], gpu["at_boot"], gpu["boot_obstacle"]
+        def boot(tree):
+            gpu, = tree.json("list")["gpus"]
+            return tree.run("list").stdout.splitlines()[1].split()[-2], gpu["at_boot"], gpu["boot_obstacle"]
 
         rule, helper = "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "/usr/lib/udev/nvgrace-gpu"
-        with Tree() as t:
-            t.bound(G1)
-            self.assertEqual(boot(t), ("no", False, None))
-            t.package()
-            self.assertEqual(boot(t), ("no", False, None))
-            t.file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
-            self.assertEqual(boot(t), ("yes", True, None))
-            self.assertRegex(t.run("status", G1).stdout, r"at boot +bound, by /etc/nvgrace-gpu\.conf\.d/all\.conf:1")
-            (t.root / helper.lstrip("/")).unlink()
-            self.assertEqual(boot(t)[:2], ("blocked", False))
-            self.assertIn(f"the program {helper} of {rule} is missing", boot(t)[2])
-            self.assertRegex(t.run("status", G1).stdout,
-                             r"at boot +not bound, although .*all\.conf:1 binds it:\n {13}the program /usr/lib")
-            t.package()
-            # udev(7) has two ways to mask a rule.
-            t.link("/etc/udev/rules.d/60-nvgrace-gpu.rules", "/dev/null")
-            self.assertEqual(boot(t), ("blocked", False, "/etc/udev/rules.d/60-nvgrace-gpu.rules masks the udev rule"))
-            (t.root / "etc/udev/rules.d/60-nvgrace-gpu.rules").unlink()
-            t.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", b"")
-            self.assertEqual(boot(t)[0], "blocked")
-            t.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", "# the administrator's own")
-            self.assertEqual(boot(t)[0], "yes")
-            (t.root / rule.lstrip("/")).unlink()
-            self.assertEqual(boot(t)[0], "yes")
+        tree.bound(G1)
+        assert boot(tree) == ("no", False, None)
+        tree.package()
+        assert boot(tree) == ("no", False, None)
+        tree.file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
+        assert boot(tree) == ("yes", True, None)
+        assert re.search(r"at boot +bound, by /etc/nvgrace-gpu\.conf\.d/all\.conf:1", tree.run("status", G1).stdout)
+        (tree.root / helper.lstrip("/")).unlink()
+        assert boot(tree)[:2] == ("blocked", False)
+        assert f"the program {helper} of {rule} is missing" in boot(tree)[2]
+        assert re.search(r"at boot +not bound, although .*all\.conf:1 binds it:\n {13}the program /usr/lib",
+                         tree.run("status", G1).stdout)
+        tree.package()
+        # udev(7) has two ways to mask a rule.
+        tree.link("/etc/udev/rules.d/60-nvgrace-gpu.rules", "/dev/null")
+        assert boot(tree) == ("blocked", False, "/etc/udev/rules.d/60-nvgrace-gpu.rules masks the udev rule")
+        (tree.root / "etc/udev/rules.d/60-nvgrace-gpu.rules").unlink()
+        tree.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", b"")
+        assert boot(tree)[0] == "blocked"
+        tree.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", "# the administrator's own")
+        assert boot(tree)[0] == "yes"
+        (tree.root / rule.lstrip("/")).unlink()
+        assert boot(tree)[0] == "yes"
 
-    def test_other_modes(self):
-        with Tree() as t:
-            t.bound(G1)
-            for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
-                (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
-            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
-            t.device(G2, driver=OURS, mode="core-only")
-            first, second = t.json("list")["gpus"]
-            self.assertEqual((first["mode"], first["usemem"]["size"], first["resmem"]),
-                             ("no-carve-out", 0x17A0000000, None))
-            self.assertEqual((second["mode"], second["usemem"], second["readiness"]), ("core-only", None, None))
-            self.assertIn("A plain PCI device", t.run("status", G2).stdout)
+    def test_other_modes(self, tree):
+        tree.bound(G1)
+        for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
+            (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
+        tree.device(G2, driver=OURS, mode="core-only")
+        first, second = tree.json("list")["gpus"]
+        assert (first["mode"], first["usemem"]["size"], first["resmem"]) == ("no-carve-out", 0x17A0000000, None)
+        assert (second["mode"], second["usemem"], second["readiness"]) == ("core-only", None, None)
+        assert "A plain PCI device" in tree.run("status", G2).stdout
 
-    def test_a_user_sees_less(self):
+    def test_a_user_sees_less(self, tree):
         """What a user can't read is unknown."""
-        with Tree() as t:
-            t.bound(G1).file("/answers/euid", "1000")
-            for name in ("usemem_base", "resmem_base"):
-                (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
-            gpu, = t.json("list")["gpus"]
-            self.assertIsNone(gpu["holders"])
-            self.assertIsNone(gpu["usemem"]["base"])
-            done = t.run("status", G1)
-            self.assertIn("only root can see all", done.stdout)
-            self.assertNotIn("0x4000000000", done.stdout)
+        tree.bound(G1).file("/answers/euid", "1000")
+        for name in ("usemem_base", "resmem_base"):
+            (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+        gpu, = tree.json("list")["gpus"]
+        assert gpu["holders"] is None
+        assert gpu["usemem"]["base"] is None
+        done = tree.run("status", G1)
+        assert "only root can see all" in done.stdout
+        assert "0x4000000000" not in done.stdout
 
 
-class Holders(unittest.TestCase):
+class Holders:
     """The processes that have a GPU open, by each kind of file."""
 
-    def holders(self, t, address=G1):
-        gpu = next(g for g in t.json("list")["gpus"] if g["address"] == address)
+    def holders(self, tree, address=G1):
+        gpu = next(g for g in tree.json("list")["gpus"] if g["address"] == address)
         return [(h["pid"], h["file"], h["certain"]) for h in gpu["holders"]]
 
-    def test_group_file(self):
-        with Tree() as t:
-            t.bound(G1).bound(G2, group=13)
-            t.process(10, "qemu", "/dev/vfio/12").process(11, "other", "/dev/vfio/1", "/dev/vfio/122", "/dev/vfio/vfio")
-            self.assertEqual(self.holders(t), [(10, "/dev/vfio/12", True)])
-            self.assertEqual(self.holders(t, G2), [])
+    def test_group_file(self, tree):
+        tree.bound(G1).bound(G2, group=13)
+        tree.process(10, "qemu", "/dev/vfio/12").process(11, "other", "/dev/vfio/1", "/dev/vfio/122", "/dev/vfio/vfio")
+        assert self.holders(tree) == [(10, "/dev/vfio/12", True)]
+        assert self.holders(tree, G2) == []
 
-    def test_device_file(self):
-        with Tree() as t:
-            t.bound(G1).file(f"/sys/bus/pci/devices/{G1}/vfio-dev/vfio3/dev", "511:3")
-            t.process(10, "qemu", "/dev/vfio/devices/vfio3")
-            t.process(11, "other", "/dev/vfio/devices/vfio30", "/dev/iommu")
-            self.assertEqual(self.holders(t), [(10, "/dev/vfio/devices/vfio3", True)])
+    def test_device_file(self, tree):
+        tree.bound(G1).file(f"/sys/bus/pci/devices/{G1}/vfio-dev/vfio3/dev", "511:3")
+        tree.process(10, "qemu", "/dev/vfio/devices/vfio3")
+        tree.process(11, "other", "/dev/vfio/devices/vfio30", "/dev/iommu")
+        assert self.holders(tree) == [(10, "/dev/vfio/devices/vfio3", True)]
 
-    def test_passed_on_device(self):
+    def test_passed_on_device(self, tree):
         """Later kernels report the device of an anonymous file. On others, it
         may be that of any GPU."""
         anonymous = "anon_inode:[vfio-device]"
-        with Tree() as t:
-            t.bound(G1).bound(G2, group=13)
-            t.process(10, "vmm", anonymous, fd3=f"pos:\t0\nvfio-device-syspath: /sys/devices/pci0019:00/{G2}")
-            self.assertEqual((self.holders(t), self.holders(t, G2)), ([], [(10, anonymous, True)]))
-            # The container's file names no device.
-            t.process(11, "old", anonymous, "/dev/vfio/vfio", fd3="pos:\t0")
-            self.assertEqual(self.holders(t), [(11, anonymous, False)])
-            self.assertIn("may have it open through vfio", t.run("unbind", "--dry-run", G1).stderr)
-            # The group's file names the device.
-            t.process(12, "qemu", anonymous, "/dev/vfio/7", fd3="pos:\t0")
-            self.assertEqual(self.holders(t), [(11, anonymous, False)])
+        tree.bound(G1).bound(G2, group=13)
+        tree.process(10, "vmm", anonymous, fd3=f"pos:\t0\nvfio-device-syspath: /sys/devices/pci0019:00/{G2}")
+        assert (self.holders(tree), self.holders(tree, G2)) == ([], [(10, anonymous, True)])
+        # The container's file names no device.
+        tree.process(11, "old", anonymous, "/dev/vfio/vfio", fd3="pos:\t0")
+        assert self.holders(tree) == [(11, anonymous, False)]
+        assert "may have it open through vfio" in tree.run("unbind", "--dry-run", G1).stderr
+        # The group's file names the device.
+        tree.process(12, "qemu", anonymous, "/dev/vfio/7", fd3="pos:\t0")
+        assert self.holders(tree) == [(11, anonymous, False)]
 
-    def test_once_a_process(self):
-        with Tree() as t:
-            t.bound(G1).process(10, "qemu", "/dev/vfio/12", "/dev/vfio/12")
-            self.assertEqual(len(self.holders(t)), 1)
+    def test_once_a_process(self, tree):
+        tree.bound(G1).process(10, "qemu", "/dev/vfio/12", "/dev/vfio/12")
+        assert len(self.holders(tree)) == 1
 
-    def test_drm(self):
-        with Tree() as t:
-            t.device(G1, driver="nouveau").file(f"/sys/bus/pci/devices/{G1}/drm/renderD129/dev", "226:129")
-            t.process(10, "Xorg", "/dev/dri/renderD128").process(11, "glxgears", "/dev/dri/renderD129")
-            self.assertEqual(self.holders(t), [(11, "/dev/dri/renderD129", True)])
+    def test_drm(self, tree):
+        tree.device(G1, driver="nouveau").file(f"/sys/bus/pci/devices/{G1}/drm/renderD129/dev", "226:129")
+        tree.process(10, "Xorg", "/dev/dri/renderD128").process(11, "glxgears", "/dev/dri/renderD129")
+        assert self.holders(tree) == [(11, "/dev/dri/renderD129", True)]
 
-    def test_nvidia(self):
-        with Tree() as t:
-            t.device(G1, driver="nvidia")
-            t.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Model: \t\t NVIDIA GH200\nDevice Minor: \t 1")
-            t.process(10, "python3", "/dev/nvidia0", "/dev/nvidiactl").process(11, "nvidia-persiste", "/dev/nvidia1")
-            self.assertEqual(self.holders(t), [(11, "/dev/nvidia1", True)])
-            self.assertIn("systemctl stop nvidia-persistenced", t.run("bind", "--dry-run", G1).stderr)
-            # Only character devices count, and not a disk of this name.
-            t.process(12, "sh", "/dev/gpu").node("/dev/gpu", 195, 1)
-            for text, held in (("Character devices:\n195 nvidia", True), ("Character devices:\nBlock devices:\n195 nvidia", False)):
-                t.file("/proc/devices", text)
-                self.assertEqual((12, "/dev/gpu", True) in self.holders(t), held, text)
+    def test_nvidia(self, tree):
+        tree.device(G1, driver="nvidia")
+        tree.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Model: \t\t NVIDIA GH200\nDevice Minor: \t 1")
+        tree.process(10, "python3", "/dev/nvidia0", "/dev/nvidiactl").process(11, "nvidia-persiste", "/dev/nvidia1")
+        assert self.holders(tree) == [(11, "/dev/nvidia1", True)]
+        assert "systemctl stop nvidia-persistenced" in tree.run("bind", "--dry-run", G1).stderr
+        # Only character devices count, and not a disk of this name.
+        tree.process(12, "sh", "/dev/gpu").node("/dev/gpu", 195, 1)
+        for text, held in (("Character devices:\n195 nvidia", True), ("Character devices:\nBlock devices:\n195 nvidia", False)):
+            tree.file("/proc/devices", text)
+            assert ((12, "/dev/gpu", True) in self.holders(tree)) == held, text
 
 
-class Status(unittest.TestCase):
-    def test_drawing(self):
-        with Tree() as t:
-            t.bound(G1).process(10, "qemu", "/dev/vfio/12")
-            t.file("/proc/iomem", "\n".join([
-                "80000000-ffffffff : System RAM", "4000000000-579fffffff : nvgrace-gpu usemem",
-                "57a0000000-57efffffff : nvgrace-gpu resmem", "  57a0001000-57a0001fff : odd\x1b[2J",
-                "5800000000-5fffffffff : x"]))
-            out = t.run("status", "9:1:0.0", env={"COLUMNS": "100"}).stdout
-            lines = out.splitlines()
-            self.assertEqual(lines[0], f"{G1}  GH200 480GB  10de:2345  in-use")
-            edges = [line.split()[0] for line in lines if line.endswith("-+")]
-            self.assertEqual(edges, ["0x4000000000", "0x57a0000000", "0x57f0000000"])
-            self.assertRegex(out, r"\| usemem +\|  BAR4, 128 GiB\n.*\| 94\.50 GiB +\|  mappable, write-back")
-            self.assertRegex(out, r"\| resmem +\|  BAR2, 2 GiB\n.*\| 1\.25 GiB +\|  mappable, non-cacheable")
-            self.assertRegex(out, r"BAR4 +\[#+\.+\] 94\.50 GiB of 128 GiB; the rest reads as ones")
-            self.assertRegex(out, r"BAR0 +16 MiB at 0x661000000000")
-            self.assertIn("by process 10 (qemu), /dev/vfio/12", out)
-            self.assertIn("57a0001000-57a0001fff : odd?[2J", out)
-            self.assertNotIn("5800000000", out)
-            self.assertNotIn("\x1b", out)
+class Status:
+    def test_drawing(self, tree):
+        tree.bound(G1).process(10, "qemu", "/dev/vfio/12")
+        tree.file("/proc/iomem", "\n".join([
+            "80000000-ffffffff : System RAM", "4000000000-579fffffff : nvgrace-gpu usemem",
+            "57a0000000-57efffffff : nvgrace-gpu resmem", "  57a0001000-57a0001fff : odd\x1b[2J",
+            "5800000000-5fffffffff : x"]))
+        out = tree.run("status", "9:1:0.0", env={"COLUMNS": "100"}).stdout
+        lines = out.splitlines()
+        assert lines[0] == f"{G1}  GH200 480GB  10de:2345  in-use"
+        edges = [line.split()[0] for line in lines if line.endswith("-+")]
+        assert edges == ["0x4000000000", "0x57a0000000", "0x57f0000000"]
+        assert re.search(r"\| usemem +\|  BAR4, 128 GiB\n.*\| 94\.50 GiB +\|  mappable, write-back", out)
+        assert re.search(r"\| resmem +\|  BAR2, 2 GiB\n.*\| 1\.25 GiB +\|  mappable, non-cacheable", out)
+        assert re.search(r"BAR4 +\[#+\.+\] 94\.50 GiB of 128 GiB; the rest reads as ones", out)
+        assert re.search(r"BAR0 +16 MiB at 0x661000000000", out)
+        assert "by process 10 (qemu), /dev/vfio/12" in out
+        assert "57a0001000-57a0001fff : odd?[2J" in out
+        assert "5800000000" not in out
+        assert "\x1b" not in out
 
-    def test_scrubbing(self):
-        with Tree() as t:
-            t.bound(G1)
-            self.assertNotIn("scrub", t.run("status", G1).stdout)
-            size = SIZES["usemem_size"] + SIZES["resmem_size"]
-            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
-            for state, progress, text in (
-                    ("off", 0, "off: GPU memory is not cleared"), ("unknown", 0, "unknown: not scrubbed since"),
-                    ("scrubbing", 0, "scrubbing: 0 %"), ("scrubbing", size // 2, "scrubbing: 50 %"),
-                    ("scrubbing", size - 1, "scrubbing: 99 %"), ("scrubbing", size + 1, "scrubbing\n"),
-                    ("scrubbing", "x", "scrubbing\n"), ("clean", size, "clean: all zeros"), ("dirty", size, "dirty: opened"),
-                    ("failed", 7, "failed: see the kernel's log"), ("later", 7, "later\n")):
-                t.file(f"{d}/scrub_state", state).file(f"{d}/scrub_progress", progress)
-                self.assertRegex(t.run("status", G1).stdout, rf"\n  scrub +{text}", state)
-            self.assertEqual(t.json("status", G1)["gpu"]["scrub_state"], "later")
+    def test_scrubbing(self, tree):
+        tree.bound(G1)
+        assert "scrub" not in tree.run("status", G1).stdout
+        size = SIZES["usemem_size"] + SIZES["resmem_size"]
+        d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+        for state, progress, text in (
+                ("off", 0, "off: GPU memory is not cleared"), ("unknown", 0, "unknown: not scrubbed since"),
+                ("scrubbing", 0, "scrubbing: 0 %"), ("scrubbing", size // 2, "scrubbing: 50 %"),
+                ("scrubbing", size - 1, "scrubbing: 99 %"), ("scrubbing", size + 1, "scrubbing\n"),
+                ("scrubbing", "x", "scrubbing\n"), ("clean", size, "clean: all zeros"), ("dirty", size, "dirty: opened"),
+                ("failed", 7, "failed: see the kernel's log"), ("later", 7, "later\n")):
+            tree.file(f"{d}/scrub_state", state).file(f"{d}/scrub_progress", progress)
+            assert re.search(rf"\n  scrub +{text}", tree.run("status", G1).stdout), state
+        assert tree.json("status", G1)["gpu"]["scrub_state"] == "later"
 
-    def test_last_scrub(self):
+    def test_last_scrub(self, tree):
         """When it ended, how and how long it took, and when the memory was
         read back."""
-        with Tree() as t:
-            t.bound(G1, scrub_state="off", scrub_count=0, scrub_result="none", scrub_time=0, scrub_ms=0)
-            none = {"count": 0, "result": None, "time": None, "milliseconds": None, "verified_time": None}
-            self.assertEqual(t.json("status", G1)["gpu"]["last_scrub"], none)
-            self.assertNotIn("last scrub", t.run("status", G1).stdout)
-            d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
-            t.file(f"{d}/scrub_count", 3).file(f"{d}/scrub_time", 1795564812).file(f"{d}/scrub_ms", 1234)
-            for result in ("clean", "failed"):
-                t.file(f"{d}/scrub_result", result)
-                self.assertRegex(t.run("status", G1).stdout, rf"\n  last scrub {result}, 2026-11-25 00:00:12 UTC, 1\.234 s\n")
-            self.assertEqual(t.json("list")["gpus"][0]["last_scrub"], {
-                "count": 3, "result": "failed", "time": 1795564812, "milliseconds": 1234, "verified_time": None})
-            for text, time in (('{"time": 1795564813}', 1795564813), ("{", None), ("[]", None), ('{"time": -1}', None),
-                               ('{"time": "x"}', None), ("{}", None)):
-                t.file(f"/run/nvgrace-gpu/{G1}.json", text)
-                self.assertEqual(t.json("status", G1)["gpu"]["last_scrub"]["verified_time"], time, text)
-                shown = "\n  read zeros 2026-11-25 00:00:13 UTC\n" in t.run("status", G1).stdout
-                self.assertEqual(shown, time is not None)
-            t.file(f"{d}/scrub_time", 1 << 60)
-            self.assertIn("last scrub failed, ?, 1.234 s", t.run("status", G1).stdout)
+        tree.bound(G1, scrub_state="off", scrub_count=0, scrub_result="none", scrub_time=0, scrub_ms=0)
+        none = {"count": 0, "result": None, "time": None, "milliseconds": None, "verified_time": None}
+        assert tree.json("status", G1)["gpu"]["last_scrub"] == none
+        assert "last scrub" not in tree.run("status", G1).stdout
+        d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+        tree.file(f"{d}/scrub_count", 3).file(f"{d}/scrub_time", 1795564812).file(f"{d}/scrub_ms", 1234)
+        for result in ("clean", "failed"):
+            tree.file(f"{d}/scrub_result", result)
+            assert re.search(rf"\n  last scrub {result}, 2026-11-25 00:00:12 UTC, 1\.234 s\n", tree.run("status", G1).stdout)
+        assert tree.json("list")["gpus"][0]["last_scrub"] == {
+            "count": 3, "result": "failed", "time": 1795564812, "milliseconds": 1234, "verified_time": None}
+        for text, time in (('{"time": 1795564813}', 1795564813), ("{", None), ("[]", None), ('{"time": -1}', None),
+                           ('{"time": "x"}', None), ("{}", None)):
+            tree.file(f"/run/nvgrace-gpu/{G1}.json", text)
+            assert tree.json("status", G1)["gpu"]["last_scrub"]["verified_time"] == time, text
+            shown = "\n  read zeros 2026-11-25 00:00:13 UTC\n" in tree.run("status", G1).stdout
+            assert shown == (time is not None)
+        tree.file(f"{d}/scrub_time", 1 << 60)
+        assert "last scrub failed, ?, 1.234 s" in tree.run("status", G1).stdout
 
-    def test_width(self):
-        with Tree() as t:
-            t.bound(G1)
-            for columns in ("1", "80", "100", "1000", "rubbish", ""):
-                out = t.run("status", G1, env={"COLUMNS": columns}).stdout
-                limit = 110 if columns in ("100", "1000") else 80
-                self.assertLessEqual(max(map(len, out.splitlines())), limit, columns)
+    def test_width(self, tree):
+        tree.bound(G1)
+        for columns in ("1", "80", "100", "1000", "rubbish", ""):
+            out = tree.run("status", G1, env={"COLUMNS": columns}).stdout
+            limit = 110 if columns in ("100", "1000") else 80
+            assert max(map(len, out.splitlines())) <= limit, columns
 
-    def test_tail_of_a_page(self):
-        with Tree() as t:
-            t.bound(G1, resmem_size=0x50001235).file("/answers/page-size", "65536")
-            document = t.json("status", G1)
-            self.assertEqual([(m["part"], m["start"], m["size"], m["mappable"]) for m in document["memory_map"]], [
-                ("usemem", "0x4000000000", 0x17A0000000, True), ("resmem", "0x57a0000000", 0x50000000, True),
-                ("resmem", "0x57f0000000", 0x1235, False)])
-            self.assertIn("less than a page: not mappable", t.run("status", G1).stdout)
+    def test_tail_of_a_page(self, tree):
+        tree.bound(G1, resmem_size=0x50001235).file("/answers/page-size", "65536")
+        document = tree.json("status", G1)
+        assert [(m["part"], m["start"], m["size"], m["mappable"]) for m in document["memory_map"]] == [
+            ("usemem", "0x4000000000", 0x17A0000000, True), ("resmem", "0x57a0000000", 0x50000000, True),
+            ("resmem", "0x57f0000000", 0x1235, False)]
+        assert "less than a page: not mappable" in tree.run("status", G1).stdout
 
-    def test_json(self):
-        with Tree() as t:
-            t.bound(G1).file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem")
-            document = t.json("status", G1)
-            self.assertEqual(document["features"], ["iommufd", "pmd_pfnmap", "uncached_guest"])
-            self.assertEqual(document["own_bars"],
-                             [{"bar": 0, "start": "0x661000000000", "size": 16 << 20, "hidden": False}])
-            self.assertEqual(document["iomem"],
-                             [{"start": "0x4000000000", "end": "0x579fffffff", "name": "nvgrace-gpu usemem"}])
-            t.file(f"/sys/bus/pci/drivers/{OURS}/features", "none")
-            self.assertEqual(t.json("status", G1)["features"], [])
+    def test_json(self, tree):
+        tree.bound(G1).file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem")
+        document = tree.json("status", G1)
+        assert document["features"] == ["iommufd", "pmd_pfnmap", "uncached_guest"]
+        assert document["own_bars"] == [{"bar": 0, "start": "0x661000000000", "size": 16 << 20, "hidden": False}]
+        assert document["iomem"] == [{"start": "0x4000000000", "end": "0x579fffffff", "name": "nvgrace-gpu usemem"}]
+        tree.file(f"/sys/bus/pci/drivers/{OURS}/features", "none")
+        assert tree.json("status", G1)["features"] == []
 
-    def test_hidden_bars(self):
+    def test_hidden_bars(self, tree):
         """status reports each BAR of the device that a fake BAR hides from the
         guest."""
         bars = "\n".join(["0x0000661000000000 0x0000661000ffffff 0x000000000014220c", "0x0 0x0 0x0",
                           "0x0000662000000000 0x0000662000ffffff 0x000000000014220c", "0x0 0x0 0x0",
                           "0x0000663000000000 0x0000663001ffffff 0x000000000014220c", "0x0 0x0 0x0"])
-        with Tree() as t:
-            t.bound(G1).device(G2, driver="vfio-pci")
-            for address in (G1, G2):
-                t.file(f"/sys/bus/pci/devices/{address}/resource", bars)
-            self.assertEqual([(b["bar"], b["hidden"]) for b in t.json("status", G1)["own_bars"]],
-                             [(0, False), (2, True), (4, True)])
-            self.assertEqual([b["hidden"] for b in t.json("status", G2)["own_bars"]], [False] * 3)
-            out = t.run("status", G1, env={"COLUMNS": "100"}).stdout
-            self.assertRegex(out, r"BAR2 +16 MiB at 0x662000000000, the device's own; a guest sees resmem instead\n")
-            self.assertRegex(out, r"BAR4 +32 MiB at 0x663000000000, the device's own; a guest sees usemem instead\n")
-            self.assertRegex(out, r"BAR0 .*the device's own\n")
-            # Without the MIG defect, the guest has the device's BAR2.
-            for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
-                (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
-            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
-            self.assertEqual([b["hidden"] for b in t.json("status", G1)["own_bars"]], [False, False, True])
+        tree.bound(G1).device(G2, driver="vfio-pci")
+        for address in (G1, G2):
+            tree.file(f"/sys/bus/pci/devices/{address}/resource", bars)
+        assert [(b["bar"], b["hidden"]) for b in tree.json("status", G1)["own_bars"]] == [(0, False), (2, True), (4, True)]
+        assert [b["hidden"] for b in tree.json("status", G2)["own_bars"]] == [False] * 3
+        out = tree.run("status", G1, env={"COLUMNS": "100"}).stdout
+        assert re.search(r"BAR2 +16 MiB at 0x662000000000, the device's own; a guest sees resmem instead\n", out)
+        assert re.search(r"BAR4 +32 MiB at 0x663000000000, the device's own; a guest sees usemem instead\n", out)
+        assert re.search(r"BAR0 .*the device's own\n", out)
+        # Without the MIG defect, the guest has the device's BAR2.
+        for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
+            (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
+        assert [b["hidden"] for b in tree.json("status", G1)["own_bars"]] == [False, False, True]
 
-    def test_all(self):
+    def test_all(self, tree):
         """Without an address, the output is that of all GPUs, one after the
         other."""
-        with Tree() as t:
-            t.bound(G1).device(G2, group=13)
-            self.assertEqual(t.run("status").stdout, "\n".join(t.run("status", a).stdout for a in (G1, G2)))
-            document = t.json("status")
-            for one in document["gpus"]:
-                self.assertEqual({"schema": 1, "command": "status", **one}, t.json("status", one["gpu"]["address"]))
-            self.assertEqual([one["gpu"]["address"] for one in document["gpus"]], [G1, G2])
-        with Tree() as t:
-            done = t.run("status")
-            self.assertEqual((done.returncode, done.stdout), (0, ""))
-            self.assertIn("no supported GPU", done.stderr)
-            self.assertEqual(t.json("status")["gpus"], [])
+        tree.bound(G1).device(G2, group=13)
+        assert tree.run("status").stdout == "\n".join(tree.run("status", a).stdout for a in (G1, G2))
+        document = tree.json("status")
+        for one in document["gpus"]:
+            assert {"schema": 1, "command": "status", **one} == tree.json("status", one["gpu"]["address"])
+        assert [one["gpu"]["address"] for one in document["gpus"]] == [G1, G2]
 
-    def test_unbound(self):
-        with Tree() as t:
-            t.device(G1)
-            document = t.json("status", G1)
-            self.assertEqual((document["features"], document["memory_map"], document["iomem"]), (None, [], None))
-            self.assertIn(f"Not bound to {OURS}", t.run("status", G1).stdout)
+    def test_all_of_none(self, tree):
+        done = tree.run("status")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "no supported GPU" in done.stderr
+        assert tree.json("status")["gpus"] == []
 
-    def test_readiness(self):
-        with Tree() as t:
-            for word, text in (("ready", "ready"), ("unknown", "no access since"), ("failed", "did not become ready")):
-                if word == "ready":
-                    t.bound(G1, readiness=word)
-                else:
-                    t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", word)
-                self.assertRegex(t.run("status", G1).stdout, rf"readiness.*{text}")
+    def test_unbound(self, tree):
+        tree.device(G1)
+        document = tree.json("status", G1)
+        assert (document["features"], document["memory_map"], document["iomem"]) == (None, [], None)
+        assert f"Not bound to {OURS}" in tree.run("status", G1).stdout
+
+    def test_readiness(self, tree):
+        for word, text in (("ready", "ready"), ("unknown", "no access since"), ("failed", "did not become ready")):
+            if word == "ready":
+                tree.bound(G1, readiness=word)
+            else:
+                tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", word)
+            assert re.search(rf"readiness.*{text}", tree.run("status", G1).stdout)
 
 
-class Addresses(unittest.TestCase):
-    def status(self, t, typed):
-        done = t.run("status", typed)
+class Addresses:
+    def status(self, tree, typed):
+        done = tree.run("status", typed)
         return done.returncode, (done.stdout or done.stderr).splitlines()[0]
 
-    def test_short_ones(self):
-        with Tree() as t:
-            t.device(G1).device("0009:01:00.1", "0x1234").device("0019:02:00.0")
-            for typed in (G1, "01:00.0", "1:0.0", "9:1:0.0", "0009:1:0.0"):
-                self.assertEqual(self.status(t, typed), (0, f"{G1}  GH200 480GB  10de:2345  unbound"), typed)
-            t.device("0019:01:00.0")
-            code, line = self.status(t, "01:00.0")
-            self.assertEqual((code, line), (2, f"nvgrace-gpu: 01:00.0: matches {G1}, {G2}; add the domain"))
-            self.assertEqual(self.status(t, G1)[0], 0)
+    def test_short_ones(self, tree):
+        tree.device(G1).device("0009:01:00.1", "0x1234").device("0019:02:00.0")
+        for typed in (G1, "01:00.0", "1:0.0", "9:1:0.0", "0009:1:0.0"):
+            assert self.status(tree, typed) == (0, f"{G1}  GH200 480GB  10de:2345  unbound"), typed
+        tree.device("0019:01:00.0")
+        code, line = self.status(tree, "01:00.0")
+        assert (code, line) == (2, f"nvgrace-gpu: 01:00.0: matches {G1}, {G2}; add the domain")
+        assert self.status(tree, G1)[0] == 0
 
-    def test_nonsense(self):
-        with Tree() as t:
-            t.device(G1)
-            for typed in ("", "gpu0", "01:00", "01:00.8", "01:20.0", "0009:01:00.0 ", "0009:01:00.0/", "x0009:01:00.0",
-                          "::.", "-1:00.0", "9:9:9:9.0", "000000009:01:00.0", "../../x", "01:00.0\n", "é:00.0",
-                          ":" * 5000):
-                done = t.run("status", "--", typed)
-                self.assertEqual(done.returncode, 2, typed)
-                self.assertIn("not a PCI address", done.stderr)
+    def test_nonsense(self, tree):
+        tree.device(G1)
+        for typed in ("", "gpu0", "01:00", "01:00.8", "01:20.0", "0009:01:00.0 ", "0009:01:00.0/", "x0009:01:00.0",
+                      "::.", "-1:00.0", "9:9:9:9.0", "000000009:01:00.0", "../../x", "01:00.0\n", "é:00.0",
+                      ":" * 5000):
+            done = tree.run("status", "--", typed)
+            assert done.returncode == 2, typed
+            assert "not a PCI address" in done.stderr
 
-    def test_no_such_device(self):
-        with Tree() as t:
-            t.device(G1).device("0000:00:01.0", "0x1533", "0x8086")
-            self.assertEqual(self.status(t, "0000:05:00.0")[0], 3)
-            code, line = self.status(t, "0000:00:01.0")
-            self.assertEqual(code, 3)
-            self.assertIn("8086:1533 is not a GPU that this driver supports", line)
+    def test_no_such_device(self, tree):
+        tree.device(G1).device("0000:00:01.0", "0x1533", "0x8086")
+        assert self.status(tree, "0000:05:00.0")[0] == 3
+        code, line = self.status(tree, "0000:00:01.0")
+        assert code == 3
+        assert "8086:1533 is not a GPU that this driver supports" in line
 
 
-class Refusals(unittest.TestCase):
+class Refusals:
     """--dry-run refuses what the commands refuse without it."""
 
-    def refused(self, t, *words, command="bind"):
-        done = t.run(command, "--dry-run", *words)
-        self.assertEqual(done.returncode, 4, done.stdout)
-        document = t.json(command, "--dry-run", *words, status=4)
-        self.assertEqual([r["result"] for r in document["results"] if r["exit_status"]], ["refused"])
+    def refused(self, tree, *words, command="bind"):
+        done = tree.run(command, "--dry-run", *words)
+        assert done.returncode == 4, done.stdout
+        document = tree.json(command, "--dry-run", *words, status=4)
+        assert [r["result"] for r in document["results"] if r["exit_status"]] == ["refused"]
         return done.stderr
 
-    def test_in_use(self):
-        with Tree() as t:
-            t.device(G1, driver="vfio-pci").device(G2, group=13).process(10, "qemu-system-aar", "/dev/vfio/12")
-            error = self.refused(t, G1, G2)
-            self.assertEqual(error, f"nvgrace-gpu: {G1}: in use: process 10 (qemu-system-aar) has /dev/vfio/12; "
-                                    "shut down that virtual machine\n")
-            # The other GPU could still be bound.
-            results = t.json("bind", "--dry-run", G1, G2, status=4)["results"]
-            self.assertEqual([r["result"] for r in results], ["refused", "planned"])
+    def test_in_use(self, tree):
+        tree.device(G1, driver="vfio-pci").device(G2, group=13).process(10, "qemu-system-aar", "/dev/vfio/12")
+        error = self.refused(tree, G1, G2)
+        assert (error == f"nvgrace-gpu: {G1}: in use: process 10 (qemu-system-aar) has /dev/vfio/12; "
+                                "shut down that virtual machine\n")
+        # The other GPU could still be bound.
+        results = tree.json("bind", "--dry-run", G1, G2, status=4)["results"]
+        assert [r["result"] for r in results] == ["refused", "planned"]
 
-    def test_memory_online_by_nvidia(self):
-        with Tree() as t:
-            t.device(G1, driver="nvidia").device(G2).numa_node(0, 16, cpus="0-71").numa_node(4, 2048, 2049)
-            t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node:  4\nStatus:  online")
-            t.file("/proc/iomem", "80000000-87ffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
-            error = self.refused(t, G1)
-            self.assertIn("its memory is online as System RAM of this host", error)
-            self.assertIn("for s in /sys/devices/system/node/node4/memory*/state; do echo offline > $s; done", error)
-            self.assertEqual(t.run("bind", "--dry-run", G2).returncode, 0)
-            # Only root can read addresses. What the driver reports is enough.
-            t.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
-            t.file("/sys/devices/system/memory/block_size_bytes", "x")
-            self.assertIn("node/node4/memory*/state", self.refused(t, G1))
-            (t.root / "sys/devices/system/memory/block_size_bytes").unlink()
-            self.assertIn("node/node4/memory*/state", self.refused(t, G1))
+    def test_memory_online_by_nvidia(self, tree):
+        tree.device(G1, driver="nvidia").device(G2).numa_node(0, 16, cpus="0-71").numa_node(4, 2048, 2049)
+        tree.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node:  4\nStatus:  online")
+        tree.file("/proc/iomem", "80000000-87ffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
+        error = self.refused(tree, G1)
+        assert "its memory is online as System RAM of this host" in error
+        assert "for s in /sys/devices/system/node/node4/memory*/state; do echo offline > $s; done" in error
+        assert tree.run("bind", "--dry-run", G2).returncode == 0
+        # Only root can read addresses. What the driver reports is enough.
+        tree.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
+        tree.file("/sys/devices/system/memory/block_size_bytes", "x")
+        assert "node/node4/memory*/state" in self.refused(tree, G1)
+        (tree.root / "sys/devices/system/memory/block_size_bytes").unlink()
+        assert "node/node4/memory*/state" in self.refused(tree, G1)
 
-    def no_command(self, t, *words):
-        """Checks that the message has no command that takes memory offline,
-        because that may be the host's."""
-        error = self.refused(t, *(words or (G1,)))
-        self.assertNotIn("offline >", error)
-        self.assertNotIn("memory*", error)
-        self.assertIn("is online", error)
-        self.assertIn(f"nvgrace-gpu bind --boot-only {G1}", error)
+    @pytest.mark.parametrize("nodes, change", [
+        pytest.param(None, None, id="sysfs has no nodes"),
+        pytest.param([], None, id="no node without processors"),
+        pytest.param([(1, 4096, 4097)], None, id="a node with memory beyond the range, as of CXL"),
+        pytest.param([(1, 2048, 4097)], None, id="a node with some memory beyond the range"),
+        pytest.param([(1, 2048), (2, 2049)], None, id="two such nodes"),
+        pytest.param([(1, 2048, 2049)], lambda tree: tree.device("0001:01:00.0", "0x2330").file(
+            "/sys/bus/pci/devices/0001:01:00.0/class", "0x030200"), id="another NVIDIA GPU, whose memory it may be"),
+        pytest.param([(1, 2048, 2049)], lambda tree: tree.online(G1, 0), id="the driver reports a node of the host"),
+        pytest.param([(1, 4096)], lambda tree: tree.online(G1, -1), id="the driver reports none"),
+        pytest.param([], lambda tree: tree.online(G1, 7), id="the driver reports one that does not exist"),
+        pytest.param([(1, 2048, 2049)], lambda tree: tree.online(G1, 1).device(G2).online(G2, 1), id="the driver reports it for two GPUs"),
+    ])
+    def test_no_remedy_for_memory_that_may_be_the_hosts(self, tree, nodes, change):
+        """The message has no command that takes memory offline, because that
+        may be the host's."""
+        tree.device(G1).file("/proc/iomem", "80000000-87ffffff : System RAM\n4000000000-400fffffff : System RAM (NVIDIA)")
+        for node, *blocks in nodes or ():
+            tree.numa_node(node, *blocks)
+        if nodes is not None:
+            tree.numa_node(0, 16, cpus="0-71")
+        if change:
+            change(tree)
+        error = self.refused(tree, G1)
+        assert "offline >" not in error
+        assert "memory*" not in error
+        assert "is online" in error
+        assert f"nvgrace-gpu bind --boot-only {G1}" in error
 
-    def test_no_remedy_for_memory_that_may_be_the_hosts(self):
-        ranges = "80000000-87ffffff : System RAM\n4000000000-400fffffff : System RAM (NVIDIA)"
-        online = f"/proc/driver/nvidia/gpus/{G1}/numa_status"
+    def test_memory_offline(self, tree):
+        tree.device(G1, driver="nvidia")
+        tree.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node: -1\nStatus: offline \t")
+        assert tree.run("bind", "--dry-run", G1).returncode == 0
 
-        def tree(t, *nodes):
-            t.device(G1).numa_node(0, 16, cpus="0-71").file("/proc/iomem", ranges)
-            for n, *blocks in nodes:
-                t.numa_node(n, *blocks)
-            return t
-
-        with Tree() as t:       # sysfs has no nodes
-            self.no_command(t.device(G1).file("/proc/iomem", ranges))
-        with Tree() as t:       # no node without processors
-            self.no_command(tree(t))
-        with Tree() as t:       # a node with memory beyond the range, as of CXL
-            self.no_command(tree(t, (1, 4096, 4097)))
-        with Tree() as t:       # a node with some memory beyond the range
-            self.no_command(tree(t, (1, 2048, 4097)))
-        with Tree() as t:       # two such nodes
-            self.no_command(tree(t, (1, 2048), (2, 2049)))
-        with Tree() as t:       # another NVIDIA GPU, whose memory it may be
-            tree(t, (1, 2048, 2049)).device("0001:01:00.0", "0x2330").file("/sys/bus/pci/devices/0001:01:00.0/class",
-                                                                           "0x030200")
-            self.no_command(t)
-        with Tree() as t:       # the driver reports a node of the host
-            self.no_command(tree(t, (1, 2048, 2049)).file(online, "Node: 0\nStatus: online"))
-        with Tree() as t:       # the driver reports none
-            self.no_command(tree(t, (1, 4096)).file(online, "Node: -1\nStatus: online"))
-        with Tree() as t:       # the driver reports one that does not exist
-            self.no_command(tree(t).file(online, "Node: 7\nStatus: online"))
-        with Tree() as t:       # the driver reports it for two GPUs
-            tree(t, (1, 2048, 2049)).file(online, "Node: 1\nStatus: online").device(G2)
-            t.file(f"/proc/driver/nvidia/gpus/{G2}/numa_status", "Node: 1\nStatus: online")
-            self.no_command(t)
-
-    def test_memory_offline(self):
-        with Tree() as t:
-            t.device(G1, driver="nvidia")
-            t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Node: -1\nStatus: offline \t")
-            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
-
-    def test_memory_left_online(self):
+    def test_memory_left_online(self, tree):
         """The driver that added the memory is no longer loaded. With one GPU,
         it is that GPU's."""
-        with Tree() as t:
-            t.device(G1)
-            t.file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
-            t.numa_node(0, 16, cpus="0-71").numa_node(1, 2048, 2049).numa_node(2, kib=0)
-            t.file("/sys/devices/system/node/possible", "0-7")
-            error = self.refused(t, G1)
-            self.assertIn("4000000000-57ffffffff, System RAM (NVIDIA)", error)
-            self.assertIn("node/node1/memory*/state", error)
+        tree.device(G1)
+        tree.file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (NVIDIA)")
+        tree.numa_node(0, 16, cpus="0-71").numa_node(1, 2048, 2049).numa_node(2, kib=0)
+        tree.file("/sys/devices/system/node/possible", "0-7")
+        error = self.refused(tree, G1)
+        assert "4000000000-57ffffffff, System RAM (NVIDIA)" in error
+        assert "node/node1/memory*/state" in error
 
-    def test_memory_of_a_bound_gpu(self):
+    def test_memory_of_a_bound_gpu(self, tree):
         """The driver has the GPU, but the host uses the same memory."""
-        with Tree() as t:
-            t.bound(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (other)")
-            self.assertEqual(t.states(), {G1: "memory-online"})
-            t.file("/proc/iomem", "80000000-ffffffff : System RAM\n5800000000-59ffffffff : System RAM (other)")
-            self.assertEqual(t.states(), {G1: "bound"})
+        tree.bound(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (other)")
+        assert tree.states() == {G1: "memory-online"}
+        tree.file("/proc/iomem", "80000000-ffffffff : System RAM\n5800000000-59ffffffff : System RAM (other)")
+        assert tree.states() == {G1: "bound"}
 
-    def test_ordinary_memory_is_nobodys(self):
-        with Tree() as t:
-            t.device(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n100000000-1ffffffff : System RAM (kmem)")
-            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
+    def test_ordinary_memory_is_nobodys(self, tree):
+        tree.device(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n100000000-1ffffffff : System RAM (kmem)")
+        assert tree.run("bind", "--dry-run", G1).returncode == 0
 
-    def test_nothing_binds_at_boot(self):
+    def test_nothing_binds_at_boot(self, tree):
         """Without the udev rule and its program, the command refuses to bind at
         boot. It still unbinds, and binds now."""
-        with Tree() as t:
-            t.device(G1).file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
-            for word in ("--persist", "--boot-only"):
-                error = self.refused(t, word, G1)
-                self.assertIn("can't be bound at boot: the udev rule", error)
-                self.assertIn("install nvgrace-gpu-vfio-pci-dkms", error)
-                self.assertEqual(t.run("unbind", "--dry-run", word, G1).returncode, 0)
-            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
-            t.package()
-            self.assertEqual(t.run("bind", "--dry-run", "--persist", G1).returncode, 0)
+        tree.device(G1).file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
+        for word in ("--persist", "--boot-only"):
+            error = self.refused(tree, word, G1)
+            assert "can't be bound at boot: the udev rule" in error
+            assert "install nvgrace-gpu-vfio-pci-dkms" in error
+            assert tree.run("unbind", "--dry-run", word, G1).returncode == 0
+        assert tree.run("bind", "--dry-run", G1).returncode == 0
+        tree.package()
+        assert tree.run("bind", "--dry-run", "--persist", G1).returncode == 0
 
-    def test_virtual_functions(self):
-        with Tree() as t:
-            t.package().device(G1, driver="nvidia").file(f"/sys/bus/pci/devices/{G1}/sriov_numvfs", "2\n")
-            function = "0009:01:00.4"
-            t.device(function).link(f"/sys/bus/pci/devices/{function}/physfn", f"../{G1}")
-            said = self.refused(t, G1)
-            self.assertIn("2 of its virtual functions (SR-IOV) are on", said)
-            self.assertIn(f'run "echo 0 > /sys/bus/pci/devices/{G1}/sriov_numvfs"', said)
-            self.assertEqual([g["address"] for g in t.json("list")["gpus"]], [G1])
-            done = t.run("bind", "--dry-run", function)
-            self.assertEqual(done.returncode, 3)
-            self.assertIn(f"{function}: a virtual function (SR-IOV)", done.stderr)
-            # This driver doesn't bind a GPU with functions on, but one that is bound can have got some.
-            t.file(f"/sys/bus/pci/devices/{G1}/sriov_numvfs", "0\n")
-            self.assertEqual(t.run("bind", "--dry-run", G1).returncode, 0)
+    def test_virtual_functions(self, tree):
+        tree.package().device(G1, driver="nvidia").file(f"/sys/bus/pci/devices/{G1}/sriov_numvfs", "2\n")
+        function = "0009:01:00.4"
+        tree.device(function).link(f"/sys/bus/pci/devices/{function}/physfn", f"../{G1}")
+        said = self.refused(tree, G1)
+        assert "2 of its virtual functions (SR-IOV) are on" in said
+        assert f'run "echo 0 > /sys/bus/pci/devices/{G1}/sriov_numvfs"' in said
+        assert [g["address"] for g in tree.json("list")["gpus"]] == [G1]
+        done = tree.run("bind", "--dry-run", function)
+        assert done.returncode == 3
+        assert f"{function}: a virtual function (SR-IOV)" in done.stderr
+        # This driver doesn't bind a GPU with functions on, but one that is bound can have got some.
+        tree.file(f"/sys/bus/pci/devices/{G1}/sriov_numvfs", "0\n")
+        assert tree.run("bind", "--dry-run", G1).returncode == 0
 
-    def test_configuration(self):
-        with Tree() as t:
-            t.package().bound(G1).file("/etc/nvgrace-gpu.conf", f"# nothing\nignore {G1}")
-            self.assertIn("/etc/nvgrace-gpu.conf:2 ignores it at boot", self.refused(t, "--persist", G1))
-            own = f"/etc/nvgrace-gpu.conf.d/{G1}.conf"
-            t.file("/etc/nvgrace-gpu.conf").file(own, f"bind {G1}\nbind {G2}")
-            self.assertIn(f"{own}:2 was not written by", self.refused(t, "--persist", G1, command="unbind"))
-            t.file(own, "rubbish")
-            self.assertIn(f"{own} exists, but does not bind it", self.refused(t, "--persist", G1))
-            self.assertIn(f"{own}:1 was not written by", self.refused(t, "--boot-only", G1, command="unbind"))
-            t.file(own, f"bind {G1}\n".encode() + b"\0bind all\n")
-            self.assertIn(f"{own} has NUL bytes", self.refused(t, "--boot-only", G1, command="unbind"))
+    def test_configuration(self, tree):
+        tree.package().bound(G1).file("/etc/nvgrace-gpu.conf", f"# nothing\nignore {G1}")
+        assert "/etc/nvgrace-gpu.conf:2 ignores it at boot" in self.refused(tree, "--persist", G1)
+        own = f"/etc/nvgrace-gpu.conf.d/{G1}.conf"
+        tree.file("/etc/nvgrace-gpu.conf").file(own, f"bind {G1}\nbind {G2}")
+        assert f"{own}:2 was not written by" in self.refused(tree, "--persist", G1, command="unbind")
+        tree.file(own, "rubbish")
+        assert f"{own} exists, but does not bind it" in self.refused(tree, "--persist", G1)
+        assert f"{own}:1 was not written by" in self.refused(tree, "--boot-only", G1, command="unbind")
+        tree.file(own, f"bind {G1}\n".encode() + b"\0bind all\n")
+        assert f"{own} has NUL bytes" in self.refused(tree, "--boot-only", G1, command="unbind")
 
 
-class Steps(unittest.TestCase):
-    def steps(self, t, *words):
-        result, = t.json(words[0], "--dry-run", *words[1:])["results"]
+class Steps:
+    def steps(self, tree, *words):
+        result, = tree.json(words[0], "--dry-run", *words[1:])["results"]
         return result["steps"]
 
-    def test_bind(self):
-        with Tree() as t:
-            t.package().device(G1, driver="nouveau")
-            d = f"/sys/bus/pci/devices/{G1}"
-            steps = [f"write {OURS} into {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/nouveau/unbind",
-                     f"write {G1} into /sys/bus/pci/drivers_probe"]
-            self.assertEqual(self.steps(t, "bind", G1), ["load the module nvgrace-gpu-vfio-pci", *steps])
-            t.file(f"/sys/bus/pci/drivers/{OURS}/bind")
-            self.assertEqual(self.steps(t, "bind", G1), steps)
-            own = f"write /etc/nvgrace-gpu.conf.d/{G1}.conf"
-            self.assertEqual(self.steps(t, "bind", "--persist", G1), [*steps, own])
-            self.assertEqual(self.steps(t, "bind", "--boot-only", G1), [own])
-            self.assertEqual(t.run("bind", "-n", G1).stdout.splitlines(), [f"{G1}: would", *("  " + s for s in steps)])
-            self.assertFalse((t.root / "etc").exists())
+    def test_bind(self, tree):
+        tree.package().device(G1, driver="nouveau")
+        d = f"/sys/bus/pci/devices/{G1}"
+        steps = [f"write {OURS} into {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/nouveau/unbind",
+                 f"write {G1} into /sys/bus/pci/drivers_probe"]
+        assert self.steps(tree, "bind", G1) == ["load the module nvgrace-gpu-vfio-pci", *steps]
+        tree.file(f"/sys/bus/pci/drivers/{OURS}/bind")
+        assert self.steps(tree, "bind", G1) == steps
+        own = f"write /etc/nvgrace-gpu.conf.d/{G1}.conf"
+        assert self.steps(tree, "bind", "--persist", G1) == [*steps, own]
+        assert self.steps(tree, "bind", "--boot-only", G1) == [own]
+        assert tree.run("bind", "-n", G1).stdout.splitlines() == [f"{G1}: would", *("  " + s for s in steps)]
+        assert not (tree.root / "etc").exists()
 
-    def test_bound_already(self):
-        with Tree() as t:
-            t.bound(G1)
-            self.assertEqual(self.steps(t, "bind", G1), [])
-            self.assertEqual(t.run("bind", "-n", G1).stdout, f"{G1}: nothing to do\n")
+    def test_bound_already(self, tree):
+        tree.bound(G1)
+        assert self.steps(tree, "bind", G1) == []
+        assert tree.run("bind", "-n", G1).stdout == f"{G1}: nothing to do\n"
 
-    def test_unbind(self):
-        with Tree() as t:
-            t.bound(G1).device(G2, driver="nouveau")
-            d = f"/sys/bus/pci/devices/{G1}"
-            steps = [f"clear {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/{OURS}/unbind"]
-            probe = f"write {G1} into /sys/bus/pci/drivers_probe"
-            self.assertEqual(self.steps(t, "unbind", G1), [*steps, probe])
-            self.assertEqual(self.steps(t, "unbind", "--no-probe", G1), steps)
-            self.assertEqual(self.steps(t, "unbind", "--all"), [*steps, probe])
-            self.assertEqual(self.steps(t, "unbind", G2), [])
+    def test_unbind(self, tree):
+        tree.bound(G1).device(G2, driver="nouveau")
+        d = f"/sys/bus/pci/devices/{G1}"
+        steps = [f"clear {d}/driver_override", f"write {G1} into /sys/bus/pci/drivers/{OURS}/unbind"]
+        probe = f"write {G1} into /sys/bus/pci/drivers_probe"
+        assert self.steps(tree, "unbind", G1) == [*steps, probe]
+        assert self.steps(tree, "unbind", "--no-probe", G1) == steps
+        assert self.steps(tree, "unbind", "--all") == [*steps, probe]
+        assert self.steps(tree, "unbind", G2) == []
 
-    def test_left_over_override(self):
-        with Tree() as t:
-            t.device(G1, override=OURS).device(G2, driver="nouveau", override=OURS)
-            self.assertEqual(len(self.steps(t, "unbind", G1)), 2)
-            self.assertEqual(self.steps(t, "unbind", G2), [f"clear /sys/bus/pci/devices/{G2}/driver_override"])
+    def test_left_over_override(self, tree):
+        tree.device(G1, override=OURS).device(G2, driver="nouveau", override=OURS)
+        assert len(self.steps(tree, "unbind", G1)) == 2
+        assert self.steps(tree, "unbind", G2) == [f"clear /sys/bus/pci/devices/{G2}/driver_override"]
 
-    def test_persisted_by_others(self):
-        with Tree() as t:
-            t.package().bound(G1).file("/etc/nvgrace-gpu.conf.d/50-all.conf", "bind all")
-            result, = t.json("bind", "--dry-run", "--persist", G1)["results"]
-            self.assertEqual((result["boot"], result["steps"]), ("already-persisted", []))
-            result, = t.json("unbind", "--dry-run", "--boot-only", G1)["results"]
-            self.assertEqual(result["boot"], "still-persisted")
-            t.file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
-            result, = t.json("unbind", "--dry-run", "--boot-only", G1)["results"]
-            self.assertEqual((result["boot"], result["steps"]),
-                             ("still-persisted", [f"remove /etc/nvgrace-gpu.conf.d/{G1}.conf"]))
+    def test_persisted_by_others(self, tree):
+        tree.package().bound(G1).file("/etc/nvgrace-gpu.conf.d/50-all.conf", "bind all")
+        result, = tree.json("bind", "--dry-run", "--persist", G1)["results"]
+        assert (result["boot"], result["steps"]) == ("already-persisted", [])
+        result, = tree.json("unbind", "--dry-run", "--boot-only", G1)["results"]
+        assert result["boot"] == "still-persisted"
+        tree.file(f"/etc/nvgrace-gpu.conf.d/{G1}.conf", f"bind {G1}")
+        result, = tree.json("unbind", "--dry-run", "--boot-only", G1)["results"]
+        assert (result["boot"], result["steps"]) == ("still-persisted", [f"remove /etc/nvgrace-gpu.conf.d/{G1}.conf"])
 
-    def test_changed(self):
+    def test_changed(self, tree):
         """"changed" is true if the command would change something."""
-        with Tree() as t:
-            t.package().bound(G1).device(G2, group=13)
+        tree.package().bound(G1).device(G2, group=13)
 
-            def changed(*words, status=0):
-                document = t.json(words[0], "--dry-run", *words[1:], status=status)
-                self.assertEqual(document["changed"], any(r["changed"] for r in document["results"]))
-                return [r["changed"] for r in document["results"]]
+        def changed(*words, status=0):
+            document = tree.json(words[0], "--dry-run", *words[1:], status=status)
+            assert document["changed"] == any(r["changed"] for r in document["results"])
+            return [r["changed"] for r in document["results"]]
 
-            self.assertEqual(changed("bind", G1, G2), [False, True])
-            self.assertEqual(changed("bind", "--persist", G1), [True])
-            self.assertEqual(changed("unbind", G1, G2), [True, False])
-            t.process(10, "qemu", "/dev/vfio/12")
-            self.assertEqual(changed("unbind", G1, status=4), [False])
+        assert changed("bind", G1, G2) == [False, True]
+        assert changed("bind", "--persist", G1) == [True]
+        assert changed("unbind", G1, G2) == [True, False]
+        tree.process(10, "qemu", "/dev/vfio/12")
+        assert changed("unbind", G1, status=4) == [False]
 
-    def test_an_added_id(self):
+    def test_an_added_id(self, tree):
         """A GPU whose id only the configuration has is one of the GPUs."""
-        with Tree() as t:
-            t.device(G1, device="0x297e").package()
-            self.assertEqual(t.json("list")["gpus"], [])
-            self.assertEqual(t.run("bind", "-n", G1).returncode, 3)
-            for number, word in enumerate(("10de:297e", "10DE:297E")):
-                t.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"bind all\nid {word}")
-                gpu = t.json("list")["gpus"][0]
-                self.assertEqual((gpu["address"], gpu["product"]), (G1, "GPU of an added id"), number)
-            self.assertEqual(t.run("bind", "-n", G1).returncode, 0)
-            for word in ("", "297e", "10de:297", "8086:297e", "10de:297e x"):
-                t.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"id {word}")
-                self.assertEqual(t.json("list")["gpus"], [])
-                found = [f for f in json.loads(t.run("doctor", "--json").stdout)["findings"] if f["id"] == "configuration"]
-                self.assertIn("needs exactly one id of NVIDIA", found[0]["reason"])
+        tree.device(G1, device="0x297e").package()
+        assert tree.json("list")["gpus"] == []
+        assert tree.run("bind", "-n", G1).returncode == 3
+        for number, word in enumerate(("10de:297e", "10DE:297E")):
+            tree.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"bind all\nid {word}")
+            gpu = tree.json("list")["gpus"][0]
+            assert (gpu["address"], gpu["product"]) == (G1, "GPU of an added id"), number
+        assert tree.run("bind", "-n", G1).returncode == 0
+        for word in ("", "297e", "10de:297", "8086:297e", "10de:297e x"):
+            tree.file("/etc/nvgrace-gpu.conf.d/ids.conf", f"id {word}")
+            assert tree.json("list")["gpus"] == []
+            found = [f for f in json.loads(tree.run("doctor", "--json").stdout)["findings"] if f["id"] == "configuration"]
+            assert "needs exactly one id of NVIDIA" in found[0]["reason"]
 
-    def test_initramfs(self):
-        with Tree() as t:
-            t.package().bound(G1)
-            tools = "/usr/sbin/update-initramfs -u -k all"
-            dracut = "/usr/bin/dracut --regenerate-all --force"
+    def test_initramfs(self, tree):
+        tree.package().bound(G1)
+        tools = "/usr/sbin/update-initramfs -u -k all"
+        dracut = "/usr/bin/dracut --regenerate-all --force"
 
-            def command(*words):
-                part = t.json("bind", "-n", "--persist", G1, *words)["initramfs"]
-                return part and part["command"]
+        def command(*words):
+            part = tree.json("bind", "-n", "--persist", G1, *words)["initramfs"]
+            return part and part["command"]
 
-            t.file("/usr/sbin/update-initramfs").file("/usr/bin/dracut")
-            self.assertIsNone(command())            # nothing from the packages
-            t.file("/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh")
-            self.assertEqual(command(), dracut)
-            t.file("/usr/share/initramfs-tools/hooks/nvgrace-gpu")
-            self.assertEqual(command(), dracut)     # dracut's update-initramfs
-            t.file("/usr/sbin/mkinitramfs")
-            self.assertEqual(command(), tools)
-            self.assertIsNone(command("--no-initramfs"))
-            done = t.run("bind", "-n", "--persist", "--no-initramfs", G1)
-            self.assertEqual((done.returncode, done.stderr), (0, "nvgrace-gpu: the initramfs would keep the old configuration "
-                                                             f'until you run "{tools}"\n'))
-            t.file("/etc/nvgrace-gpu.conf", "bind all")
-            self.assertIsNone(command())            # no change
+        tree.file("/usr/sbin/update-initramfs").file("/usr/bin/dracut")
+        assert command() is None            # nothing from the packages
+        tree.file("/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh")
+        assert command() == dracut
+        tree.file("/usr/share/initramfs-tools/hooks/nvgrace-gpu")
+        assert command() == dracut     # dracut's update-initramfs
+        tree.file("/usr/sbin/mkinitramfs")
+        assert command() == tools
+        assert command("--no-initramfs") is None
+        done = tree.run("bind", "-n", "--persist", "--no-initramfs", G1)
+        assert (done.returncode, done.stderr) == (0, "nvgrace-gpu: the initramfs would keep the old configuration "
+                                                         f'until you run "{tools}"\n')
+        tree.file("/etc/nvgrace-gpu.conf", "bind all")
+        assert command() is None            # no change
 
-    def test_all(self):
-        with Tree() as t:
-            done = t.run("bind", "--dry-run", "--all")
-            self.assertEqual((done.returncode, done.stderr), (3, "nvgrace-gpu: no supported GPU on this host\n"))
-            self.assertEqual(t.run("unbind", "--dry-run", "--all").returncode, 0)
-            t.device(G1).device(G2)
-            self.assertEqual(len(t.json("bind", "--dry-run", "--all")["results"]), 2)
+    def test_all(self, tree):
+        done = tree.run("bind", "--dry-run", "--all")
+        assert (done.returncode, done.stderr) == (3, "nvgrace-gpu: no supported GPU on this host\n")
+        assert tree.run("unbind", "--dry-run", "--all").returncode == 0
+        tree.device(G1).device(G2)
+        assert len(tree.json("bind", "--dry-run", "--all")["results"]) == 2
 
-    def test_twice_is_once(self):
-        with Tree() as t:
-            t.device(G1)
-            self.assertEqual(len(t.json("bind", "--dry-run", G1, "1:0.0", G1)["results"]), 1)
+    def test_twice_is_once(self, tree):
+        tree.device(G1)
+        assert len(tree.json("bind", "--dry-run", G1, "1:0.0", G1)["results"]) == 1
 
-    def test_one_wrong_address_stops_all(self):
-        with Tree() as t:
-            t.device(G1)
-            document = t.json("bind", "--dry-run", G1, "0000:07:00.0", status=3)
-            self.assertEqual(document["results"], [])
+    def test_one_wrong_address_stops_all(self, tree):
+        tree.device(G1)
+        document = tree.json("bind", "--dry-run", G1, "0000:07:00.0", status=3)
+        assert document["results"] == []
 
-    def test_a_tree_is_not_changed(self):
-        with Tree() as t:
-            t.device(G1)
-            for command in ("bind", "unbind"):
-                done = t.run(command, G1)
-                self.assertEqual(done.returncode, 2)
-                self.assertIn("can't change a recorded tree; add --dry-run", done.stderr)
+    def test_a_tree_is_not_changed(self, tree):
+        tree.device(G1)
+        for command in ("bind", "unbind"):
+            done = tree.run(command, G1)
+            assert done.returncode == 2
+            assert "can't change a recorded tree; add --dry-run" in done.stderr
 
 
-class Configuration(unittest.TestCase):
-    def persisted(self, t):
+class Configuration:
+    def persisted(self, tree):
         return {g["address"]: g["persisted"] and (pathlib.Path(g["persisted"]["file"]).name, g["persisted"]["line"])
-                for g in t.json("list")["gpus"]}
+                for g in tree.json("list")["gpus"]}
 
-    def test_lines(self):
-        with Tree() as t:
-            t.device(G1).device(G2)
-            for text, binds in lines.GOOD.items():
-                t.file("/etc/nvgrace-gpu.conf", text.encode())
-                self.assertEqual(tuple(map(bool, self.persisted(t).values())), binds, text)
-                self.assertEqual(t.run("list").stderr.count("\n"), "\0" in text, text)
+    def test_lines(self, tree):
+        tree.device(G1).device(G2)
+        for text, binds in lines.GOOD.items():
+            tree.file("/etc/nvgrace-gpu.conf", text.encode())
+            assert tuple(map(bool, self.persisted(tree).values())) == binds, text
+            assert tree.run("list").stderr.count("\n") == ("\0" in text), text
 
-    def test_malformed_lines(self):
-        with Tree() as t:
-            t.device(G1)
-            for text in lines.BAD:
-                t.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}".encode())
-                done = t.run("list")
-                self.assertIn("nvgrace-gpu: /etc/nvgrace-gpu.conf:1: ", done.stderr, text)
-                self.assertEqual(done.stderr.count("\n"), 1, text)
-                self.assertNotIn("\x1b", done.stderr)
-                self.assertEqual(self.persisted(t), {G1: ("nvgrace-gpu.conf", 2)}, text)
+    def test_malformed_lines(self, tree):
+        tree.device(G1)
+        for text in lines.BAD:
+            tree.file("/etc/nvgrace-gpu.conf", f"{text}\nbind {G1}".encode())
+            done = tree.run("list")
+            assert "nvgrace-gpu: /etc/nvgrace-gpu.conf:1: " in done.stderr, text
+            assert done.stderr.count("\n") == 1, text
+            assert "\x1b" not in done.stderr
+            assert self.persisted(tree) == {G1: ("nvgrace-gpu.conf", 2)}, text
 
-    def test_which_files(self):
-        with Tree() as t:
-            t.device(G1)
-            for name in (".hidden.conf", "x.conf~", "conf", ".conf", "x.conf.dpkg-old"):
-                t.file(f"/etc/nvgrace-gpu.conf.d/{name}", "bind all")
-            self.assertEqual(self.persisted(t), {G1: None})
-            t.file("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all")  # no newline
-            self.assertEqual(self.persisted(t), {G1: ("x.conf", 1)})
+    def test_which_files(self, tree):
+        tree.device(G1)
+        for name in (".hidden.conf", "x.conf~", "conf", ".conf", "x.conf.dpkg-old"):
+            tree.file(f"/etc/nvgrace-gpu.conf.d/{name}", "bind all")
+        assert self.persisted(tree) == {G1: None}
+        tree.file("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all")  # no newline
+        assert self.persisted(tree) == {G1: ("x.conf", 1)}
 
-    def test_unreadable(self):
-        with Tree() as t:
-            t.device(G1)
-            (t.root / "etc/nvgrace-gpu.conf").mkdir(parents=True)
-            self.assertIn("/etc/nvgrace-gpu.conf: can't be read: Is a directory", t.run("list").stderr)
-            t.file("/etc/nvgrace-gpu.conf.d/nul.conf", b"bind all\0\nignore all\n")
-            self.assertIn("has NUL bytes", t.run("list").stderr)
+    def test_unreadable(self, tree):
+        tree.device(G1)
+        (tree.root / "etc/nvgrace-gpu.conf").mkdir(parents=True)
+        assert "/etc/nvgrace-gpu.conf: can't be read: Is a directory" in tree.run("list").stderr
+        tree.file("/etc/nvgrace-gpu.conf.d/nul.conf", b"bind all\0\nignore all\n")
+        assert "has NUL bytes" in tree.run("list").stderr
 
 
-class Takeover(unittest.TestCase):
+class Takeover:
     """bind refuses the same GPUs as the udev rule's program, by one table."""
 
-    def test_table(self):
-        for case in takeover.CASES:
-            with self.subTest(case.name), Tree() as t:
-                case.build(t.root)
-                done = t.run("bind", "--dry-run", takeover.GPU)
-                expected = {"taken": (0, ""), "in use": (4, "in use: "), "online": (4, "its memory is online")}
-                status, word = expected[case.verdict]
-                self.assertEqual(done.returncode, status, done.stdout + done.stderr)
-                self.assertIn(word, done.stderr)
-                if case.names:
-                    self.assertIn(case.names, done.stderr)
+    @pytest.mark.parametrize("case", takeover.CASES, ids=lambda case: case.name)
+    def test_table(self, tree, case):
+        case.build(tree.root)
+        done = tree.run("bind", "--dry-run", takeover.GPU)
+        status, word = {"taken": (0, ""), "in use": (4, "in use: "), "online": (4, "its memory is online")}[case.verdict]
+        assert done.returncode == status, done.stdout + done.stderr
+        assert word in done.stderr
+        assert case.names in done.stderr
 
 
-class Links(unittest.TestCase):
+class Links:
     """Links of a record stay inside the record, and lead there to what they
     named on the host."""
 
-    def build(self, t):
-        t.device(G1)
-        d = f"/sys/bus/pci/devices/{G1}"
-        secret = pathlib.Path(tempfile.mkdtemp(prefix="outside-"))
-        self.addCleanup(lambda: (secret.joinpath("numa_node").unlink(), secret.rmdir()))
-        (secret / "numa_node").write_text("7\n")
-        return d, secret
-
-    def node(self, t):
-        document = json.loads(t.run("list", "--json").stdout)
+    def node(self, tree):
+        document = json.loads(tree.run("list", "--json").stdout)
         return document["gpus"][0]["numa_node"]
 
-    def test_links(self):
-        with Tree() as t:
-            d, secret = self.build(t)
-            place = t.root / f"{d.lstrip('/')}/numa_node"
-            for target in (f"{secret}/numa_node", "../" * 40 + f"{secret}/numa_node"):
-                place.unlink()
-                place.symlink_to(target)
-                self.assertIsNone(self.node(t), target)
-            # A link to a directory outside.
+    def test_links(self, tree, tmp_path):
+        tree.device(G1)
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "numa_node").write_text("7\n")
+        place = tree.root / f"sys/bus/pci/devices/{G1}/numa_node"
+        for target in (f"{outside}/numa_node", "../" * 40 + f"{outside}/numa_node"):
             place.unlink()
-            place.symlink_to("../away/numa_node")
-            (place.parent.parent / "away").symlink_to(secret)
-            self.assertIsNone(self.node(t))
-            # Absolute links, and links with more ".." than the path has
-            # components.
-            t.file("/opt/node", "5")
-            for target in ("/opt/node", "../" * 40 + "opt/node", "//opt/./../opt/node"):
-                place.unlink()
-                place.symlink_to(target)
-                self.assertEqual(self.node(t), 5, target)
-            # A link to itself.
+            place.symlink_to(target)
+            assert self.node(tree) is None, target
+        # A link to a directory outside.
+        place.unlink()
+        place.symlink_to("../away/numa_node")
+        (place.parent.parent / "away").symlink_to(outside)
+        assert self.node(tree) is None
+        # Absolute links, and links with more ".." than the path has
+        # components.
+        tree.file("/opt/node", "5")
+        for target in ("/opt/node", "../" * 40 + "opt/node", "//opt/./../opt/node"):
             place.unlink()
-            place.symlink_to("numa_node")
-            self.assertIsNone(self.node(t))
-            # A link to a directory inside, as in /sys.
-            place.unlink()
-            place.write_text("3\n")
-            real = t.root / "sys/devices/pci0009:00"
-            real.mkdir(parents=True)
-            place.parent.rename(real / G1)
-            place.parent.symlink_to(f"/sys/devices/pci0009:00/{G1}")
-            self.assertEqual(self.node(t), 3)
-            # Lists of names, and whether a file exists.
-            t.link("/sys/bus/pci/slots", str(secret))
-            t.link("/usr/lib/udev", "/")
-            self.assertEqual(t.run("status", G1).returncode, 0)
+            place.symlink_to(target)
+            assert self.node(tree) == 5, target
+        # A link to itself.
+        place.unlink()
+        place.symlink_to("numa_node")
+        assert self.node(tree) is None
+        # A link to a directory inside, as in /sys.
+        place.unlink()
+        place.write_text("3\n")
+        real = tree.root / "sys/devices/pci0009:00"
+        real.mkdir(parents=True)
+        place.parent.rename(real / G1)
+        place.parent.symlink_to(f"/sys/devices/pci0009:00/{G1}")
+        assert self.node(tree) == 3
+        # Lists of names, and whether a file exists.
+        tree.link("/sys/bus/pci/slots", outside)
+        tree.link("/usr/lib/udev", "/")
+        assert tree.run("status", G1).returncode == 0
 
-    def test_device_files_are_not_opened(self):
-        with Tree() as t:
-            t.device(G1)
-            (t.root / f"sys/bus/pci/devices/{G1}/numa_node").unlink()
-            t.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)  # /dev/zero
-            self.assertIsNone(self.node(t))
+    def test_device_files_are_not_opened(self, tree):
+        tree.device(G1)
+        (tree.root / f"sys/bus/pci/devices/{G1}/numa_node").unlink()
+        tree.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)  # /dev/zero
+        assert self.node(tree) is None
 
-    def test_page_sizes(self):
+    def test_page_sizes(self, tree):
         """Arm has three page sizes. Any other size in a record counts as
         4096."""
+        tree.bound(G1, resmem_size=0x50001235)
         for text, tail in (("4096", 0x235), ("16384", 0x1235), ("65536", 0x1235), ("1", 0x235), ("3", 0x235),
                            ("0", 0x235), ("8192", 0x235), ("18446744073709551615", 0x235), ("4096 x", 0x235)):
-            with Tree() as t:
-                t.bound(G1, resmem_size=0x50001235).file("/answers/page-size", text)
-                pieces = t.json("status", G1)["memory_map"]
-                self.assertEqual([p["size"] for p in pieces if not p["mappable"]], [tail], text)
-                self.assertIn(t.run("doctor").returncode, (0, 6, 7), text)
+            tree.file("/answers/page-size", text)
+            pieces = tree.json("status", G1)["memory_map"]
+            assert [p["size"] for p in pieces if not p["mappable"]] == [tail], text
+            assert tree.run("doctor").returncode in (0, 6, 7), text
 
 
-class Wait(unittest.TestCase):
-    def wait(self, t, *words):
-        return t.run("wait", "--timeout=0", *words)
+class Wait:
+    def wait(self, tree, *words):
+        return tree.run("wait", "--timeout=0", *words)
 
-    def test_bound_and_ready(self):
-        with Tree() as t:
-            t.bound(G1).device(G2, group=13)
-            done = self.wait(t, G1)
-            self.assertEqual((done.returncode, done.stdout, done.stderr), (0, f"{G1}: bound and ready\n", ""))
-            done = self.wait(t, G1, G2)
-            self.assertEqual((done.returncode, done.stdout), (1, ""))
-            self.assertEqual(done.stderr, f'nvgrace-gpu: {G2}: not bound to a driver; see "nvgrace-gpu doctor {G2}"\n')
+    def test_bound_and_ready(self, tree):
+        tree.bound(G1).device(G2, group=13)
+        done = self.wait(tree, G1)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{G1}: bound and ready\n", "")
+        done = self.wait(tree, G1, G2)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f'nvgrace-gpu: {G2}: not bound to a driver; see "nvgrace-gpu doctor {G2}"\n'
 
-    def test_what_is_not_enough(self):
-        with Tree() as t:
-            t.bound(G1, readiness="failed").device(G2, driver="nouveau", group=13)
-            self.assertIn("its memory is not ready", self.wait(t, G1).stderr)
-            self.assertIn("bound to nouveau", self.wait(t, G2).stderr)
-            t.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", "unknown")
-            self.assertEqual(self.wait(t, G1).returncode, 0)
-            # The link to the driver exists before the bind ends.
-            (t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode").unlink()
-            self.assertIn("still being bound", self.wait(t, G1).stderr)
-            # The kernel's driver of this name has none of these files.
-            (t.root / f"sys/bus/pci/drivers/{OURS}/features").unlink()
-            self.assertEqual(self.wait(t, G1).returncode, 0)
+    def test_what_is_not_enough(self, tree):
+        tree.bound(G1, readiness="failed").device(G2, driver="nouveau", group=13)
+        assert "its memory is not ready" in self.wait(tree, G1).stderr
+        assert "bound to nouveau" in self.wait(tree, G2).stderr
+        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", "unknown")
+        assert self.wait(tree, G1).returncode == 0
+        # The link to the driver exists before the bind ends.
+        (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode").unlink()
+        assert "still being bound" in self.wait(tree, G1).stderr
+        # The kernel's driver of this name has none of these files.
+        (tree.root / f"sys/bus/pci/drivers/{OURS}/features").unlink()
+        assert self.wait(tree, G1).returncode == 0
 
-    def test_all_are_those_of_the_configuration(self):
-        with Tree() as t:
-            t.bound(G1).device(G2, group=13)
-            self.assertEqual(self.wait(t, "--all").stdout, "the configuration binds no present GPU\n")
-            t.file("/etc/nvgrace-gpu.conf", f"bind {G1}\nbind 0029:01:00.0")
-            self.assertEqual(self.wait(t, "--all").stdout, f"{G1}: bound and ready\n")
-            t.file("/etc/nvgrace-gpu.conf.d/x.conf", "bind all")
-            self.assertEqual(self.wait(t, "--all").returncode, 1)
-            t.file("/etc/nvgrace-gpu.conf.d/y.conf", f"ignore {G2}")
-            self.assertEqual(self.wait(t, "--all").returncode, 0)
+    def test_all_are_those_of_the_configuration(self, tree):
+        tree.bound(G1).device(G2, group=13)
+        assert self.wait(tree, "--all").stdout == "the configuration binds no present GPU\n"
+        tree.file("/etc/nvgrace-gpu.conf", f"bind {G1}\nbind 0029:01:00.0")
+        assert self.wait(tree, "--all").stdout == f"{G1}: bound and ready\n"
+        tree.file("/etc/nvgrace-gpu.conf.d/x.conf", "bind all")
+        assert self.wait(tree, "--all").returncode == 1
+        tree.file("/etc/nvgrace-gpu.conf.d/y.conf", f"ignore {G2}")
+        assert self.wait(tree, "--all").returncode == 0
 
-    def test_it_waits(self):
+    def test_it_waits(self, tree):
         """wait ends as soon as the GPU is bound."""
-        with Tree() as t:
-            t.bound(G1)
-            mode = t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode"
-            mode.rename(t.root / "mode")
-            process = subprocess.Popen([build(), "--root", t.root, "wait", "--timeout=600", G1],
-                                       stdout=subprocess.PIPE, text=True)
-            with self.assertRaises(subprocess.TimeoutExpired):
-                process.wait(1)
-            (t.root / "mode").rename(mode)
-            self.assertEqual(process.communicate(timeout=600)[0], f"{G1}: bound and ready\n")
-            self.assertEqual(process.returncode, 0)
+        tree.bound(G1)
+        mode = tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode"
+        mode.rename(tree.root / "mode")
+        process = subprocess.Popen([build(), "--root", tree.root, "wait", "--timeout=600", G1],
+                                   stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        (tree.root / "mode").rename(mode)
+        assert process.communicate(timeout=600)[0] == f"{G1}: bound and ready\n"
+        assert process.returncode == 0
 
-    def test_it_gives_up(self):
-        with Tree() as t:
-            t.device(G1)
-            done = t.run("wait", "-t", "1", G1)
-            self.assertEqual(done.returncode, 1)
+    def test_it_gives_up(self, tree):
+        tree.device(G1)
+        done = tree.run("wait", "-t", "1", G1)
+        assert done.returncode == 1
 
 
 @pytest.mark.all
-class Garbage(unittest.TestCase):
+class Garbage:
     """With missing files, or files of any content, the commands end with an
     exit status and without a finding of the sanitizers."""
 
@@ -1010,39 +925,38 @@ class Garbage(unittest.TestCase):
                 ["unbind", "-n", "--persist", G1], ["bind", "-n", "--all", "--json"], ["status"],
                 ["wait", "--timeout=0", G1])
 
-    def whole(self, t):
-        t.bound(G1, scrub_state="scrubbing", scrub_progress=7).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")
-        t.file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem\n  0-0 : x")
-        t.file("/etc/nvgrace-gpu.conf", "bind all")
-        t.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Status: offline")
-        t.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Device Minor: 0")
-        t.file("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 7 kB")
-        t.file("/sys/bus/pci/slots/1/address", "0009:01:00")
-        return sorted(p for p in t.root.rglob("*") if p.is_file() and not p.is_symlink())
+    def whole(self, tree):
+        tree.bound(G1, scrub_state="scrubbing", scrub_progress=7).process(10, "qemu", "/dev/vfio/12", "anon_inode:[vfio-device]", fd4="x")
+        tree.file("/proc/iomem", "4000000000-579fffffff : nvgrace-gpu usemem\n  0-0 : x")
+        tree.file("/etc/nvgrace-gpu.conf", "bind all")
+        tree.file(f"/proc/driver/nvidia/gpus/{G1}/numa_status", "Status: offline")
+        tree.file(f"/proc/driver/nvidia/gpus/{G1}/information", "Device Minor: 0")
+        tree.file("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 7 kB")
+        tree.file("/sys/bus/pci/slots/1/address", "0009:01:00")
+        return sorted(p for p in tree.root.rglob("*") if p.is_file() and not p.is_symlink())
 
-    def try_all(self, t, what, commands=COMMANDS):
+    def try_all(self, tree, what, commands=COMMANDS):
         for words in commands:
-            done = t.run(*words, sanitized=True)
-            self.assertIn(done.returncode, range(5), (what, words, done.stderr))
+            done = tree.run(*words, sanitized=True)
+            assert done.returncode in range(5), (what, words, done.stderr)
             if "--json" in words and done.stdout:
                 validate(json.loads(done.stdout))
-            self.assertNotIn("\x1b", done.stdout + done.stderr)
+            assert "\x1b" not in done.stdout + done.stderr
 
-    def test_missing(self):
+    def test_missing(self, tree):
         """A host that lacks one file, for each of its files. The commands take
         turns."""
-        with Tree() as t:
-            for number, path in enumerate(self.whole(t)):
-                content = path.read_bytes()
-                path.unlink()
-                self.try_all(t, path, self.COMMANDS[number % 3::3])
-                path.write_bytes(content)
+        for number, path in enumerate(self.whole(tree)):
+            content = path.read_bytes()
+            path.unlink()
+            self.try_all(tree, path, self.COMMANDS[number % 3::3])
+            path.write_bytes(content)
 
     def test_rubbish(self):
         numbers = random.Random(1)
         for round_ in range(6):
-            with Tree() as t:
-                for path in self.whole(t):
+            with Tree() as tree:
+                for path in self.whole(tree):
                     content = numbers.choice([
                         b"", b"\n", b"\0\0", b"-1\n", b"0x\n", b"99999999999999999999\n", b"0xffffffffffffffff\n",
                         b"1e9\n", b"18446744073709551615\n", b"\xff\xfe\x1b[2J\n", bytes(numbers.randbytes(300)),
@@ -1054,51 +968,46 @@ class Garbage(unittest.TestCase):
                         path.mkdir()
                     else:
                         path.write_bytes(content)
-                self.try_all(t, f"round {round_}")
+                self.try_all(tree, f"round {round_}")
 
-    def test_no_end(self):
+    def test_no_end(self, tree):
         """The commands do not hang on files that block or have no end."""
-        with Tree() as t:
-            t.bound(G1)
-            path = t.root / f"sys/bus/pci/devices/{G1}/numa_node"
-            path.unlink()
-            os.mkfifo(path)
-            self.try_all(t, "fifo")
-            path.unlink()
-            path.symlink_to("/dev/zero")
-            self.assertIsNone(t.json("list")["gpus"][0]["numa_node"])
-            # No file is as long as this one, which has no blocks.
-            t.file("/etc/nvgrace-gpu.conf")
-            os.truncate(t.root / "etc/nvgrace-gpu.conf", 65 << 20)
-            self.assertIn("nvgrace-gpu: /etc/nvgrace-gpu.conf: can't be read: File too large\n", t.run("list").stderr)
+        tree.bound(G1)
+        path = tree.root / f"sys/bus/pci/devices/{G1}/numa_node"
+        path.unlink()
+        os.mkfifo(path)
+        self.try_all(tree, "fifo")
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        assert tree.json("list")["gpus"][0]["numa_node"] is None
+        # No file is as long as this one, which has no blocks.
+        tree.file("/etc/nvgrace-gpu.conf")
+        os.truncate(tree.root / "etc/nvgrace-gpu.conf", 65 << 20)
+        assert "nvgrace-gpu: /etc/nvgrace-gpu.conf: can't be read: File too large\n" in tree.run("list").stderr
 
 
-
-class Exercise(unittest.TestCase):
+class Exercise:
     """bench, test and scrub refuse the GPUs of a tree, which can't be opened.
     test_bench_in_machine.py and test_scrub_in_machine.py have the other reasons
     to refuse one."""
 
-    def test_recorded_trees_are_refused(self):
-        with Tree() as t:
-            t.bound(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
-            for command in ("bench", "test"):
-                for address in (G1, G2, "9:1:0.0"):
-                    done = t.run(command, "--yes", address)
-                    self.assertEqual((done.returncode, done.stdout), (2, ""))
-                    self.assertIn(f"can't open a GPU of a recorded tree; run \"nvgrace-gpu {command}\" without --root",
-                                  done.stderr)
-                for address, status, words in (("01:00.0", 2, "matches"), ("0000:00:01.0", 3, "not a GPU that this driver"),
-                                               ("0049:01:00.0", 3, "no such PCI device"), ("x", 2, "not a PCI address")):
-                    done = t.run(command, "--yes", address)
-                    self.assertEqual((done.returncode, done.stdout), (status, ""), address)
-                    self.assertIn(words, done.stderr)
+    def test_recorded_trees_are_refused(self, tree):
+        tree.bound(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+        for command in ("bench", "test"):
+            for address in (G1, G2, "9:1:0.0"):
+                done = tree.run(command, "--yes", address)
+                assert (done.returncode, done.stdout) == (2, "")
+                assert f"can't open a GPU of a recorded tree; run \"nvgrace-gpu {command}\" without --root" in done.stderr
+            for address, status, words in (("01:00.0", 2, "matches"), ("0000:00:01.0", 3, "not a GPU that this driver"),
+                                           ("0049:01:00.0", 3, "no such PCI device"), ("x", 2, "not a PCI address")):
+                done = tree.run(command, "--yes", address)
+                assert (done.returncode, done.stdout) == (status, ""), address
+                assert words in done.stderr
 
-    def test_nothing_of_a_tree_is_scrubbed(self):
-        with Tree() as t:
-            t.bound(G1, scrub_state="off", scrub_progress=0, scrub="")
-            for words in (["--all"], [G1], ["--verify", "--json", G1]):
-                done = t.run("scrub", *words)
-                self.assertEqual((done.returncode, done.stdout), (2, ""), words)
-                self.assertIn("can't scrub a GPU of a recorded tree", done.stderr)
-            self.assertEqual((t.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub").read_text(), "\n")
+    def test_nothing_of_a_tree_is_scrubbed(self, tree):
+        tree.bound(G1, scrub_state="off", scrub_progress=0, scrub="")
+        for words in (["--all"], [G1], ["--verify", "--json", G1]):
+            done = tree.run("scrub", *words)
+            assert (done.returncode, done.stdout) == (2, ""), words
+            assert "can't scrub a GPU of a recorded tree" in done.stderr
+        assert (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub").read_text() == "\n"

@@ -19,12 +19,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
-import unittest
+
+import pytest
 
 from boot.test_initramfs import NAME, module
-from cli.common import build, build_helper, sanitizer_options, shown, validate
-from cli.test_trees import G1, Tree
+from cli.common import build, sanitizer_options, shown, validate
+from cli.test_trees import G1
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
 KiB, MiB = 1 << 10, 1 << 20
@@ -50,21 +50,16 @@ ok 1 # SKIP b
 # ok - some"""
 
 
-class Played(unittest.TestCase):
+class Played:
     """Each test runs the program on self.tree."""
 
     # Options of unshare(1).
     namespaces = ("--mount",)
 
-    @classmethod
-    def setUpClass(cls):
-        directory = tempfile.TemporaryDirectory(prefix="vfio-")
-        cls.addClassCleanup(directory.cleanup)
-        cls.library = build_helper("fake_vfio.so", directory.name)
-
-    def setUp(self):
-        self.assertEqual(os.geteuid(), 0, "not root, as in the toolbox")
-        self.tree = self.enterContext(Tree())
+    @pytest.fixture(autouse=True)
+    def played(self, tree, fake_vfio):
+        assert os.geteuid() == 0, "not root, as in the toolbox"
+        self.tree, self.library = tree, fake_vfio
         self.log = self.tree.file("/log/nvgrace-gpu-test.log").root / "log/nvgrace-gpu-test.log"
         self.records = self.tree.file("/records").root / "records"
         self.files = {"/var/log": self.log.parent}
@@ -92,17 +87,17 @@ class Played(unittest.TestCase):
         done = subprocess.run(["unshare", *self.namespaces, "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
                                build(), *words], text=True, timeout=600, env=environment,
                               **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
-        self.assertNotEqual(done.returncode, 99, done.stderr)
-        self.assertNotIn("runtime error", done.stderr or "")
+        assert done.returncode != 99, done.stderr
+        assert "runtime error" not in (done.stderr or "")
         return done
 
     def run_test(self, play="", status=0, **more):
         """{id of a check: (outcome, text)} of "test", and its document."""
         done = self.run_words("test", "--yes", "--json", "--seed=1", "--ready-within=3600", G1, play=f"{GPU} {play}", **more)
-        self.assertEqual(done.returncode, status, (play, done.stdout, done.stderr))
+        assert done.returncode == status, (play, done.stdout, done.stderr)
         document = json.loads(done.stdout)
         validate(document)
-        self.assertIs(document["passed"], not status)
+        assert document["passed"] is (not status)
         checks = {}
         for check in document["checks"]:
             checks.setdefault(check["id"], (check["outcome"], check["text"]))
@@ -112,8 +107,8 @@ class Played(unittest.TestCase):
         """The command ends with this status and a message with these words,
         which is returned."""
         done = self.run_words(*command, G1, play=play if "usemem=" in play else f"{GPU} {play}", **more)
-        self.assertEqual((done.returncode, done.stdout), (status, ""), (play, done.stderr))
-        self.assertIn(words, done.stderr, play)
+        assert (done.returncode, done.stdout) == (status, ""), (play, done.stderr)
+        assert words in done.stderr, play
         return done.stderr
 
 
@@ -121,8 +116,8 @@ class Opening(Played):
     def test_refused(self):
         self.tree.device("0019:01:00.0", driver="nouveau", group=13)
         done = self.run_words("test", "--yes", "0019:01:00.0")
-        self.assertEqual((done.returncode, done.stdout), (4, ""))
-        self.assertIn('bound to nouveau; stop what uses it, and run "nvgrace-gpu bind 0019:01:00.0"', done.stderr)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert 'bound to nouveau; stop what uses it, and run "nvgrace-gpu bind 0019:01:00.0"' in done.stderr
 
     def test_unplugged_meanwhile(self):
         """A file that can't be read has no product."""
@@ -133,14 +128,14 @@ class Opening(Played):
     def test_no_answer(self):
         """The end of the input is no agreement."""
         leader, follower = pty.openpty()
-        self.addCleanup(os.close, leader)
         os.write(leader, b"\x04")
         done = self.run_words("test", G1, play=GPU, stdin=follower, stderr=follower)
         os.close(follower)
-        self.assertEqual((done.returncode, done.stdout), (4, ""))
+        assert (done.returncode, done.stdout) == (4, "")
         text = b"".join(shown(leader)).decode()
-        self.assertIn("Continue? [y/N] \r\n", text)
-        self.assertIn(f"{G1}: nothing done", text)
+        os.close(leader)
+        assert "Continue? [y/N] \r\n" in text
+        assert f"{G1}: nothing done" in text
 
     def test_group(self):
         """Each step of opening the group's file may fail."""
@@ -159,8 +154,7 @@ class Opening(Played):
                 (f"fail=GET_INFO:1:{errno.EIO}", 1, "VFIO_DEVICE_GET_INFO failed: Input/output error"),
                 (f"fail=GET_REGION_INFO:1:{errno.EIO}", 1, "VFIO_DEVICE_GET_REGION_INFO failed: Input/output error"),
                 (f"fail=GET_REGION_INFO:2:{errno.EIO}", 1, "VFIO_DEVICE_GET_REGION_INFO failed: Input/output error")):
-            with self.subTest(play):
-                self.assertIn(f"nvgrace-gpu: {G1}: ", self.check_failure(play, status, words))
+            assert f"nvgrace-gpu: {G1}: " in self.check_failure(play, status, words)
 
     def test_own_file(self):
         """So may each step of opening the device's own file."""
@@ -172,13 +166,12 @@ class Opening(Played):
                 (f"fail=BIND_IOMMUFD:1:{errno.ENODEV}", 1, "VFIO_DEVICE_BIND_IOMMUFD failed: No such device"),
                 (f"fail=IOAS_ALLOC:1:{errno.ENOMEM}", 1, "IOMMU_IOAS_ALLOC failed: Cannot allocate memory"),
                 (f"fail=ATTACH_IOMMUFD:1:{errno.EINVAL}", 1, "VFIO_DEVICE_ATTACH_IOMMUFD_PT failed: Invalid argument")):
-            with self.subTest(play):
-                self.check_failure(f"cdev {play}", status, words)
+            self.check_failure(f"cdev {play}", status, words)
         _, document = self.run_test("cdev")
-        self.assertEqual(document["mode"], "cdev")
+        assert document["mode"] == "cdev"
         # The file is in sysfs, but not in /dev.
         _, document = self.run_test("")
-        self.assertEqual(document["mode"], "group")
+        assert document["mode"] == "group"
 
     def test_no_group(self):
         """Without an IOMMU group there is only the device's own file."""
@@ -186,7 +179,7 @@ class Opening(Played):
         self.check_failure("", 4, "no IOMMU group; check that the host has an IOMMU and that it is on")
         self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
         _, document = self.run_test("cdev")
-        self.assertEqual(document["mode"], "cdev")
+        assert document["mode"] == "cdev"
 
     def test_no_memory(self):
         """What vfio shows has no memory that can be mapped."""
@@ -194,8 +187,7 @@ class Opening(Played):
         for play in ("usemem=0", "caps=none", "caps=other", "caps=empty", "caps=hole",
                      # More than there is in the BAR.
                      f"usemem={USEMEM} bar4={USEMEM // 2}"):
-            with self.subTest(play):
-                self.check_failure(play, 4, plain)
+            self.check_failure(play, 4, plain)
 
     def test_memory_that_cannot_be_mapped(self):
         for command, words in ((("test", "--yes"), "can't map the memory of the GPU"),
@@ -209,7 +201,7 @@ class Test(Played):
 
     def steps(self, document):
         """The names of the steps that passed, failed and were skipped."""
-        self.assertEqual([s["name"] for s in document["steps"]], list(STEPS[:len(document["steps"])]))
+        assert [s["name"] for s in document["steps"]] == list(STEPS[:len(document["steps"])])
         return tuple([s["name"] for s in document["steps"] if s["outcome"] == outcome]
                      for outcome in ("passed", "failed", "skipped"))
 
@@ -230,40 +222,40 @@ class Test(Played):
 
     def test_good(self):
         checks, document = self.run_test(self.all_steps())
-        self.assertEqual(set(self.outcomes(checks).values()), {"passed", "noted", "skipped"})
-        self.assertEqual(self.steps(document), (list(STEPS), [], []))
-        self.assertEqual(checks["tail"], ("passed", "the memory fills its BARs"))
-        self.assertEqual(document["differences"], 0)
-        self.assertEqual(document["resets"], [{**r, "method": m, "content_survived": False}
-                                              for r, m in zip(document["resets"], ("bus", "flr"), strict=True)])
+        assert set(self.outcomes(checks).values()) == {"passed", "noted", "skipped"}
+        assert self.steps(document) == (list(STEPS), [], [])
+        assert checks["tail"] == ("passed", "the memory fills its BARs")
+        assert document["differences"] == 0
+        assert document["resets"] == [{**r, "method": m, "content_survived": False}
+                                      for r, m in zip(document["resets"], ("bus", "flr"), strict=True)]
         # What the driver or the GPU does not have is skipped.
         for path in ("reset_method", "nvgrace_gpu/scrub"):
             (self.tree.root / DEVICE.lstrip("/") / path).unlink()
         done = self.run_words("test", "--yes", "--time=2", G1, play=f"{GPU} fail=getrandom:1:{errno.ENOSYS}")
-        self.assertEqual(done.returncode, 0)
-        self.assertEqual([line.split(": ")[2] for line in done.stderr.splitlines()],
-                         [f"step {i} of 9, {name}" for i, name in enumerate(STEPS, 1)])
+        assert done.returncode == 0
+        assert ([line.split(": ")[2] for line in done.stderr.splitlines()] ==
+                [f"step {i} of 9, {name}" for i, name in enumerate(STEPS, 1)])
         out = " ".join(done.stdout.split())
-        self.assertRegex(out, rf"768 KiB written, read back and inverted, \d+ times? .*{G1}: passed$")
-        self.assertIn("steps look, open, touch, sample, pattern, reset, file passed; d3hot, scrub skipped", out)
+        assert re.search(rf"768 KiB written, read back and inverted, \d+ times? .*{G1}: passed$", out)
+        assert "steps look, open, touch, sample, pattern, reset, file passed; d3hot, scrub skipped" in out
 
     def test_until(self):
         """Each step can be the last, and what follows is not done."""
         play = self.all_steps()
         for number, name in enumerate(STEPS, 1):
             done = self.run_words("test", "--yes", "--json", f"--until={name}", G1, play=f"{GPU} {play}")
-            self.assertEqual(done.returncode, 0, done.stderr)
+            assert done.returncode == 0, done.stderr
             document = json.loads(done.stdout)
             validate(document)
-            self.assertEqual(self.steps(document), (list(STEPS[:number]), [], []))
-            self.assertEqual(done.stderr.count("step "), number)
+            assert self.steps(document) == (list(STEPS[:number]), [], [])
+            assert done.stderr.count("step ") == number
         # The first one opens nothing, and asks nothing.
         done = self.run_words("test", "--until=look", G1, play=f"{GPU} fail=/dev/vfio/12:1:{errno.EIO}", stdin=subprocess.DEVNULL)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertNotIn("opened", done.stdout)
+        assert done.returncode == 0, done.stderr
+        assert "opened" not in done.stdout
         done = self.run_words("test", "--until=open", G1, play=GPU, stdin=subprocess.DEVNULL)
-        self.assertEqual((done.returncode, done.stdout), (4, ""))
-        self.assertEqual(self.run_words("test", "--yes", "--until=end", G1).returncode, 2)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert self.run_words("test", "--yes", "--until=end", G1).returncode == 2
 
     def programs(self, **cases):
         """Lets the package have a program "some" with these cases: {name: shell
@@ -279,57 +271,58 @@ class Test(Played):
         """The results of the last step, and all of the log."""
         self.log.write_text("")
         done = self.run_words("test", "--yes", "--json", full, G1, play=f"{UNHURRIED} {self.all_steps()}")
-        self.assertEqual(done.returncode, status, done.stderr)
+        assert done.returncode == status, done.stderr
         document = json.loads(done.stdout)
         validate(document)
-        self.assertEqual(document["steps"][-1], {"name": "driver", "outcome": "failed" if status else "passed"})
+        assert document["steps"][-1] == {"name": "driver", "outcome": "failed" if status else "passed"}
         return [(c["id"], c["outcome"], c["text"]) for c in document["checks"] if c["step"] == "driver" and c["outcome"] != "noted"], self.log.read_text()
 
     def assert_ended(self):
         """Nothing of a case is left after it, but what init may not have reaped."""
         process = pathlib.Path("/proc", pathlib.Path(f"{self.records}.pid").read_text().strip(), "stat")
-        self.assertTrue(not process.exists() or " Z " in process.read_text())
+        assert not process.exists() or " Z " in process.read_text()
 
     def test_full(self):
         """Each case gets the address, with the GPU closed. One that fails is not
         the last one, but one of which the kernel complains is."""
         full = self.programs(a='[ "$2" = %s ]' % G1, b=f"echo {shlex.quote(SKIPPED)}", c="ls -l /proc/$PPID/fd | grep -c memfd")
         checks, log = self.run_full(full, 0)
-        self.assertEqual(checks, [("some", "passed", "a"), ("some", "skipped", "b: needs such a thing"), ("some", "passed", "c")])
-        self.assertRegex(log, r"step 10 of 10, driver: .*\n.*\n.*case 1 of 3, some::a\n.*passed: a\n.*case 2 of 3, some::b\n.*  needs such a thing\n.*skipped: b.*\n")
+        assert checks == [("some", "passed", "a"), ("some", "skipped", "b: needs such a thing"), ("some", "passed", "c")]
+        assert re.search(r"step 10 of 10, driver: .*\n.*\n.*case 1 of 3, some::a\n.*passed: a\n.*case 2 of 3, some::b\n.*  needs such a thing\n.*skipped: b.*\n",
+                         log)
         # fake_vfio.c itself has one open.
-        self.assertRegex(log, r"some::c\n.*  1\n")
+        assert re.search(r"some::c\n.*  1\n", log)
         full = self.programs(a="echo '# at 0x420000001000 or ffff800012345678'; exit 1", b="kill -9 $$", c="yes", d="sleep 1000 & echo $! >$KMSG.pid; exit 0",
                              e="echo '4,1,1,-;possible circular locking dependency' >>$KMSG", f="true")
         checks, log = self.run_full(full, 1)
-        self.assertEqual(checks[:2], [("some", "failed", "a: at 0x... or ..."), ("some", "failed", "b: ended by signal 9")])
-        self.assertTrue(checks[2][2].startswith("c: Connection timed out: y: y"), checks[2])
-        self.assertEqual(checks[3:], [("some", "passed", "d"), ("some", "passed", "e"),
-                                      ("host", "failed", "kernel: possible circular locking dependency")])
-        self.assertNotIn("some::f", log)
+        assert checks[:2] == [("some", "failed", "a: at 0x... or ..."), ("some", "failed", "b: ended by signal 9")]
+        assert checks[2][2].startswith("c: Connection timed out: y: y"), checks[2]
+        assert checks[3:] == [("some", "passed", "d"), ("some", "passed", "e"),
+                              ("host", "failed", "kernel: possible circular locking dependency")]
+        assert "some::f" not in log
         self.assert_ended()
 
     def test_full_interrupted(self):
         full = self.programs(a="echo $$ >$KMSG.pid; kill -TERM $PPID; sleep 1000")
         done = self.run_words("test", "--yes", full, G1, play=UNHURRIED)
-        self.assertEqual((done.returncode, done.stdout), (130, ""))
-        self.assertIn("some::a", self.log.read_text().splitlines()[-2])
-        self.assertTrue(self.log.read_text().endswith(f"{G1}: interrupted\n"))
+        assert (done.returncode, done.stdout) == (130, "")
+        assert "some::a" in self.log.read_text().splitlines()[-2]
+        assert self.log.read_text().endswith(f"{G1}: interrupted\n")
         self.assert_ended()
 
     def test_list(self):
         """This needs no GPU."""
-        self.assertEqual(self.run_words("test", "--list").stdout.split(), list(STEPS))
+        assert self.run_words("test", "--list").stdout.split() == list(STEPS)
         full = self.programs(a="true", b="true")
-        self.assertEqual(self.run_words("test", "--list", full).stdout.split(), [*STEPS, "driver", "some::a", "some::b"])
+        assert self.run_words("test", "--list", full).stdout.split() == [*STEPS, "driver", "some::a", "some::b"]
         (self.tree.root / "programs/some").write_text("#!/bin/sh\nexit 1\n")
         done = self.run_words("test", "--yes", full, G1)
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn("programs/some doesn't list its cases", done.stderr)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "programs/some doesn't list its cases" in done.stderr
         done = self.run_words("test", "--yes", "--full=/missing", G1)
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn("can't read /missing/order: No such file or directory; install the package", done.stderr)
-        self.assertIn("--until=driver needs --full", self.run_words("test", "--yes", "--until=driver", G1).stderr)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "can't read /missing/order: No such file or directory; install the package" in done.stderr
+        assert "--until=driver needs --full" in self.run_words("test", "--yes", "--until=driver", G1).stderr
 
     def test_complaints(self):
         """A step of which the kernel complains is the last."""
@@ -339,10 +332,10 @@ class Test(Played):
             at = (f"/dev/kmsg:true >{self.records}\n"
                   f"fsync:tail -n 1 {self.log} | grep -q 'step {number} of' && echo '3,2,2,-;an error at 0x420000001000' >>{self.records}; :")
             checks, document = self.run_test(play, 1, env={"AT": at})
-            self.assertEqual(self.steps(document), (list(STEPS[:number - 1]), [name], list(STEPS[number:])))
+            assert self.steps(document) == (list(STEPS[:number - 1]), [name], list(STEPS[number:]))
             # People paste it into reports.
-            self.assertEqual(checks["host"], ("failed", "kernel: an error at 0x..."))
-            self.assertEqual([c["step"] for c in document["checks"] if c["outcome"] == "failed"], [name])
+            assert checks["host"] == ("failed", "kernel: an error at 0x...")
+            assert [c["step"] for c in document["checks"] if c["outcome"] == "failed"] == [name]
 
     def test_which_lines_are_complaints(self):
         for line, outcome in ((f"4,1,1,-;nvgrace_gpu_vfio_pci {G1}: a warning", "failed"),
@@ -354,19 +347,18 @@ class Test(Played):
                               # Vendors' drivers and programs say much.
                               ("4,1,1,-;another driver's warning", None), ("6,1,1,-;nvgrace_gpu_vfio_pci: information", None),
                               ("11,1,1,-;a program's error", None), ("4,1,1,-;vfio-pci 0009:01:00.0: resetting", None)):
-            with self.subTest(line):
-                self.records.write_text("\n")
-                self.tree.file("/line", line)
-                checks, _ = self.run_test(status=outcome == "failed", env={
-                    "AT": f"RESET:cat {self.tree.root}/line >>{self.records}"})
-                self.assertEqual(checks.get("host", (None,))[0], outcome)
-                self.assertTrue(outcome is None or checks["host"][1].startswith("kernel: "))
+            self.records.write_text("\n")
+            self.tree.file("/line", line)
+            checks, _ = self.run_test(status=outcome == "failed", env={
+                "AT": f"RESET:cat {self.tree.root}/line >>{self.records}"})
+            assert checks.get("host", (None,))[0] == outcome, line
+            assert outcome is None or checks["host"][1].startswith("kernel: ")
         # If it can't be read, or not all of it, nothing may seem good.
         checks, _ = self.run_test(f"fail=/dev/kmsg:1:{errno.EPERM}")
-        self.assertEqual(checks["log-of-kernel"][0], "noted")
+        assert checks["log-of-kernel"][0] == "noted"
         checks, document = self.run_test(f"fail=kmsg:1:{errno.EPIPE}:1", 1)
-        self.assertIn("the kernel's log was overwritten before it could be read", checks["host"][1])
-        self.assertEqual(self.steps(document)[1], ["look"])
+        assert "the kernel's log was overwritten before it could be read" in checks["host"][1]
+        assert self.steps(document)[1] == ["look"]
 
     def test_error_counts_stop(self):
         """What the host counts during a step makes it the last."""
@@ -388,8 +380,8 @@ class Test(Played):
             self.tree.file("/sys/devices/system/edac/mc/mc0/ue_count", 3)
             self.replace(taint, 4)
             checks, document = self.run_test(status=1, env={"AT": f"RESET:{command}"})
-            self.assertIn(words, checks["host"][1])
-            self.assertEqual(self.steps(document)[1], ["reset"])
+            assert words in checks["host"][1]
+            assert self.steps(document)[1] == ["reset"]
 
     def test_log(self):
         """The log has each step before it begins, and all that was found. It
@@ -397,15 +389,15 @@ class Test(Played):
         self.log.write_text("before\n")
         self.run_test(self.all_steps())
         lines = self.log.read_text().splitlines()
-        self.assertEqual(lines[0], "before")
+        assert lines[0] == "before"
         said = [line.split(f"UTC {G1}: ", 1)[1] for line in lines[1:]]
-        self.assertTrue(said[0].startswith("begin: nvgrace-gpu "), said[0])
-        self.assertEqual([line.split(":")[0] for line in said if line.startswith("step ")],
-                         [f"step {i} of 9, {name}" for i, name in enumerate(STEPS, 1)])
-        self.assertLess(said.index('resets the GPU by flr; until then, reset_method has "bus flr"'),
-                        next(i for i, line in enumerate(said) if re.match(r"reset: passed: .* by flr;", line)))
-        self.assertEqual(said[-1], "end: passed")
-        self.assertFalse([line for line in said if "0x4000" in line])
+        assert said[0].startswith("begin: nvgrace-gpu "), said[0]
+        assert ([line.split(":")[0] for line in said if line.startswith("step ")] ==
+                [f"step {i} of 9, {name}" for i, name in enumerate(STEPS, 1)])
+        assert (said.index('resets the GPU by flr; until then, reset_method has "bus flr"') <
+                next(i for i, line in enumerate(said) if re.match(r"reset: passed: .* by flr;", line)))
+        assert said[-1] == "end: passed"
+        assert not [line for line in said if "0x4000" in line]
 
     def test_a_host_that_dies(self):
         """The last line of the log is what the test was about to do."""
@@ -414,26 +406,25 @@ class Test(Played):
             self.log.write_text("")
             at = f"fsync:tail -n 1 {self.log} | grep -q 'step {number} of' && kill -KILL $PPID; :"
             done = self.run_words("test", "--yes", G1, play=f"{GPU} {play}", env={"AT": at})
-            self.assertEqual((done.returncode, done.stdout), (-signal.SIGKILL, ""))
-            self.assertIn(f": step {number} of 9, {name}: ", self.log.read_text().splitlines()[-1])
-            self.assertNotIn(f"step {number} of", done.stderr)
+            assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")
+            assert f": step {number} of 9, {name}: " in self.log.read_text().splitlines()[-1]
+            assert f"step {number} of" not in done.stderr
 
     def test_log_that_fails(self):
         """Nothing is done that the log does not say."""
-        for number, name in enumerate(STEPS, 1):
+        for number in range(1, len(STEPS) + 1):
             self.log.write_text("")
-            with self.subTest(name):
-                # The first is for the folder.
-                count = len(self.lines_until(number))
-                checks, document = self.run_test(f"{self.all_steps()} fail=fsync:{count + 1}:{errno.ENOSPC}", 1)
-                self.assertIn(f"can't write to the log file /var/log/{self.log.name}: No space left on device", checks["log"][1])
-                self.assertEqual(self.steps(document), (list(STEPS[:number - 1]), [], list(STEPS[number - 1:])))
+            # The first is for the folder.
+            count = len(self.lines_until(number))
+            checks, document = self.run_test(f"{self.all_steps()} fail=fsync:{count + 1}:{errno.ENOSPC}", 1)
+            assert f"can't write to the log file /var/log/{self.log.name}: No space left on device" in checks["log"][1]
+            assert self.steps(document) == (list(STEPS[:number - 1]), [], list(STEPS[number - 1:]))
         done = self.run_words("test", "--yes", "--log=/missing/log", G1, play=GPU)
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn("can't open the log file /missing/log: No such file or directory; name another one with --log", done.stderr)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "can't open the log file /missing/log: No such file or directory; name another one with --log" in done.stderr
         done = self.run_words("test", "--yes", "--log=/dev/full", G1, play=GPU)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("can't write to the log file /dev/full: No space left on device", " ".join(done.stdout.split()))
+        assert done.returncode == 1
+        assert "can't write to the log file /dev/full: No space left on device" in " ".join(done.stdout.split())
 
     def lines_until(self, number):
         """The lines of a good test's log, up to that of the step."""
@@ -450,21 +441,21 @@ class Test(Played):
         self.log.unlink()
         self.log.symlink_to(other)
         done = self.run_words("test", "--yes", G1, play=GPU)
-        self.assertEqual((done.returncode, done.stdout), (1, ""))
-        self.assertIn("Too many levels of symbolic links; name another one with --log", done.stderr)
-        self.assertFalse(other.exists())
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "Too many levels of symbolic links; name another one with --log" in done.stderr
+        assert not other.exists()
         done = self.run_words("test", "--yes", f"--log={self.log}", G1, play=GPU)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("end: passed", other.read_text())
+        assert done.returncode == 0, done.stderr
+        assert "end: passed" in other.read_text()
         with open(self.tree.root / "out", "w+", encoding="ascii") as out:
             done = self.run_words("test", "--yes", "--log=/dev/stdout", "--until=look", G1, play=GPU, stdout=out)
             out.seek(0)
             text = out.read()
-        self.assertLess(text.index("end: passed"), text.index(f"\n{G1}: passed"))
+        assert text.index("end: passed") < text.index(f"\n{G1}: passed")
         # Nothing waits for the reader of a pipe.
         os.mkfifo(self.tree.root / "pipe")
         done = self.run_words("test", "--yes", f"--log={self.tree.root}/pipe", G1, play=GPU)
-        self.assertIn("pipe: No such device or address; name another one", done.stderr)
+        assert "pipe: No such device or address; name another one" in done.stderr
 
     def test_reset_methods(self):
         """Each method is the only one for its reset. Then the list is as
@@ -472,25 +463,25 @@ class Test(Played):
         file, seen = self.has_methods("device_specific bus flr"), self.tree.root / "seen"
         at = f"RESET:cat {DEVICE}/reset_method >>{seen}; echo >>{seen}"
         self.run_test(env={"AT": at})
-        self.assertEqual((seen.read_text().split(), file.read_text()), (["device_specific", "bus", "flr"], "device_specific bus flr"))
+        assert (seen.read_text().split(), file.read_text()) == (["device_specific", "bus", "flr"], "device_specific bus flr")
         # Also after a reset that fails, or memory that can't be used then.
         for play, method in ((f"fail=RESET:2:{errno.EIO}", "bus"), ("after-reset=dead", "device_specific")):
             seen.write_text("")
             checks, document = self.run_test(play, 1, env={"AT": at})
-            self.assertEqual(file.read_text(), "device_specific bus flr")
-            self.assertEqual(document["resets"][-1]["method"], method)
-            self.assertEqual(self.steps(document)[1], ["reset"])
+            assert file.read_text() == "device_specific bus flr"
+            assert document["resets"][-1]["method"] == method
+            assert self.steps(document)[1] == ["reset"]
         # If it can't be restored, the result says how.
         _, document = self.run_test(f"fail=>{DEVICE}/reset_method:4:{errno.EIO}", 1)
-        self.assertTrue(any("can't restore reset_method: Input/output error; run \"echo device_specific bus flr > " in c["text"]
-                            for c in document["checks"]))
+        assert any("can't restore reset_method: Input/output error; run \"echo device_specific bus flr > " in c["text"]
+                   for c in document["checks"])
         file.write_text("device_specific bus flr")
         checks, _ = self.run_test(f"fail=>{DEVICE}/reset_method:1:{errno.EINVAL}:1", 1)
-        self.assertIn("choosing a method in reset_method: Invalid argument", checks["reset"][1])
+        assert "choosing a method in reset_method: Invalid argument" in checks["reset"][1]
         # Without permission, the kernel chooses.
         checks, document = self.run_test(f"fail=?{DEVICE}/reset_method:1:{errno.EACCES}")
-        self.assertEqual([r["method"] for r in document["resets"]], [None])
-        self.assertTrue(checks["reset"][1].endswith("by the kernel's choice; the limit is 3600 s"), checks)
+        assert [r["method"] for r in document["resets"]] == [None]
+        assert checks["reset"][1].endswith("by the kernel's choice; the limit is 3600 s"), checks
 
     def test_interrupted_reset(self):
         """A signal during a reset restores the list of methods."""
@@ -499,10 +490,10 @@ class Test(Played):
             at = f"RESET:exec >/dev/null 2>&1; kill -{name} $PPID; while kill -0 $PPID; do sleep 0.1; done"
             self.log.write_text("")
             done = self.run_words("test", "--yes", G1, play=GPU, env={"AT": at})
-            self.assertEqual((done.returncode, done.stdout), (130, ""), signal_number)
-            self.assertIn("interrupted; the GPU is bound and closed as before, but its memory is overwritten", done.stderr)
-            self.assertEqual(file.read_text(), "bus flr")
-            self.assertTrue(self.log.read_text().endswith(f"{G1}: interrupted\n"))
+            assert (done.returncode, done.stdout) == (130, ""), signal_number
+            assert "interrupted; the GPU is bound and closed as before, but its memory is overwritten" in done.stderr
+            assert file.read_text() == "bus flr"
+            assert self.log.read_text().endswith(f"{G1}: interrupted\n")
 
     def test_interrupted(self):
         """In each step, the message says what was done, and the log ends with
@@ -513,45 +504,45 @@ class Test(Played):
             at = (f"fsync:exec >/dev/null 2>&1; tail -n 1 {self.log} | grep -q 'step {number} of' || exit 0; kill -TERM $PPID; "
                   "while kill -0 $PPID; do sleep 0.1; done")
             done = self.run_words("test", "--yes", G1, play=f"{GPU} {play}", env={"AT": at})
-            self.assertEqual((done.returncode, done.stdout), (130, ""))
+            assert (done.returncode, done.stdout) == (130, "")
             # The step itself has not begun.
             words = "nothing done" if number < 3 else "the GPU is bound and closed as before" + ("" if number == 3 else ", but")
-            self.assertIn(f"{G1}: interrupted; {words}", done.stderr)
+            assert f"{G1}: interrupted; {words}" in done.stderr
             lines = self.log.read_text().splitlines()
-            self.assertIn(f": step {number} of 9, {name}: ", lines[-2])
-            self.assertTrue(lines[-1].endswith(f"{G1}: interrupted"))
+            assert f": step {number} of 9, {name}: " in lines[-2]
+            assert lines[-1].endswith(f"{G1}: interrupted")
 
     def test_d3hot(self):
         checks, _ = self.run_test("pm")
-        self.assertEqual(checks["d3hot"], ("passed", "the memory is ready after D3hot"))
-        self.assertIn("the content survived D3hot", checks["content-after-d3hot"][1])
+        assert checks["d3hot"] == ("passed", "the memory is ready after D3hot")
+        assert "the content survived D3hot" in checks["content-after-d3hot"][1]
         checks, document = self.run_test("pm=stuck", 1)
-        self.assertEqual(checks["d3hot"][1], "the power state reads as D0 where D3hot was set, and as D0 where D0 was set")
-        self.assertEqual(self.steps(document)[1], ["d3hot"])
+        assert checks["d3hot"][1] == "the power state reads as D0 where D3hot was set, and as D0 where D0 was set"
+        assert self.steps(document)[1] == ["d3hot"]
 
     def test_scrub(self):
         self.scrubs()
         checks, _ = self.run_test("scrubs")
-        self.assertEqual([checks[name][0] for name in ("scrub", "zeros")], ["passed", "passed"])
+        assert [checks[name][0] for name in ("scrub", "zeros")] == ["passed", "passed"]
         # Of a driver that writes no zeros, the pattern is found.
         checks, document = self.run_test(status=1)
-        self.assertIn("wrong words: ", checks["zeros"][1])
-        self.assertEqual((self.steps(document)[1], document["places"][0]["expected"]), (["scrub"], "0x0"))
+        assert "wrong words: " in checks["zeros"][1]
+        assert (self.steps(document)[1], document["places"][0]["expected"]) == (["scrub"], "0x0")
         self.scrubs("failed")
         checks, _ = self.run_test(status=1)
-        self.assertIn('not clean after the scrub: its state is "failed"', checks["scrub"][1])
+        assert 'not clean after the scrub: its state is "failed"' in checks["scrub"][1]
         self.scrubs()
         checks, _ = self.run_test(f"fail=>{DEVICE}/nvgrace_gpu/scrub:1:{errno.EBUSY}", 1)
-        self.assertIn("the driver can't scrub: Device or resource busy", checks["scrub"][1])
+        assert "the driver can't scrub: Device or resource busy" in checks["scrub"][1]
         # It is unbound meanwhile.
         checks, _ = self.run_test(status=1, env={"AT": f"RESET:rm {DEVICE}/nvgrace_gpu/scrub_state"})
-        self.assertIn("the driver can't scrub: No such file or directory", checks["scrub"][1])
+        assert "the driver can't scrub: No such file or directory" in checks["scrub"][1]
 
     def test_it_can_not_be_opened_again(self):
         """After the scrub."""
         self.scrubs()
         self.check_failure(f"fail=/dev/vfio/12:2:{errno.EBUSY}", 4, "in use: another process has /dev/vfio/12 open")
-        self.assertTrue(self.log.read_text().endswith("end: not possible\n"))
+        assert self.log.read_text().endswith("end: not possible\n")
 
     def test_two_at_once(self):
         with open(self.tree.root / DEVICE.lstrip("/") / "rescan", "rb") as file:
@@ -573,17 +564,17 @@ class Test(Played):
         self.replace("/proc/iomem", iomem)
         checks, document = self.run_test()
         claims = [(c["outcome"], c["text"]) for c in document["checks"] if c["id"] == "claims"]
-        self.assertEqual(claims, [("passed", "/proc/iomem has usemem"),
-                                  ("noted", "/proc/iomem does not have resmem as claimed by the driver")])
-        self.assertEqual(checks["registers"][0], "passed")
+        assert claims == [("passed", "/proc/iomem has usemem"),
+                          ("noted", "/proc/iomem does not have resmem as claimed by the driver")]
+        assert checks["registers"][0] == "passed"
         self.tree.file(f"{DEVICE}/nvgrace_gpu/readiness", "unknown")
-        self.assertEqual(self.run_test()[0]["readiness"], ("noted", "the driver reports: unknown"))
+        assert self.run_test()[0]["readiness"] == ("noted", "the driver reports: unknown")
         self.tree.file(f"{DEVICE}/nvgrace_gpu/readiness", "failed")
         checks, document = self.run_test(status=1)
-        self.assertEqual(self.steps(document)[1], ["look"])
+        assert self.steps(document)[1] == ["look"]
         self.tree.file(f"{DEVICE}/nvgrace_gpu/readiness", "ready").file(f"{DEVICE}/resource", "0x0 0x0 0x0")
         checks, document = self.run_test(status=1)
-        self.assertIn("BAR0 of the GPU has no address", checks["registers"][1])
+        assert "BAR0 of the GPU has no address" in checks["registers"][1]
 
     def test_only_usemem(self):
         """A GPU without MIG has no resmem."""
@@ -592,10 +583,10 @@ class Test(Played):
         self.tree.file(f"{DEVICE}/nvgrace_gpu/mode", "no-carve-out")
         play = self.all_steps()
         done = self.run_words("test", "--yes", "--json", G1, play=f"usemem={USEMEM} bar4={USEMEM} {CLOCK} {play}")
-        self.assertEqual(done.returncode, 0, done.stderr)
+        assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
-        self.assertIsNone(document["resmem"])
-        self.assertEqual(self.steps(document), (list(STEPS), [], []))
+        assert document["resmem"] is None
+        assert self.steps(document) == (list(STEPS), [], [])
 
     def test_report(self):
         """It has what a reader needs, and no physical address."""
@@ -604,20 +595,20 @@ class Test(Played):
             self.tree.file(f"/sys/class/dmi/id/{name}", text)
         done = self.run_words("test", "--yes", G1, play=f"{GPU} alias=0:{USEMEM // 2}")
         out = " ".join(done.stdout.split())
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("firmware NVIDIA 1.2 of 01/02/2026, X Y ", out)
-        self.assertIn("steps look, open, touch, sample passed; pattern failed; reset, d3hot, file, scrub skipped", out)
-        self.assertRegex(out, r"first at usemem \+ 0x[0-9a-f]+")
-        self.assertNotRegex(out, "0x4000[0-9a-f]{6}|physical")
+        assert done.returncode == 1
+        assert "firmware NVIDIA 1.2 of 01/02/2026, X Y " in out
+        assert "steps look, open, touch, sample passed; pattern failed; reset, d3hot, file, scrub skipped" in out
+        assert re.search(r"first at usemem \+ 0x[0-9a-f]+", out)
+        assert not re.search("0x4000[0-9a-f]{6}|physical", out)
 
     def test_unknown_to_sysfs(self):
         """Another driver's sysfs says nothing about the memory."""
         for name in SIZES:
             (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
         checks, document = self.run_test(f"alias=0:{USEMEM // 2}", 1)
-        self.assertEqual(checks["sizes"], ("passed", "BARs are powers of two; this driver has no sizes in sysfs"))
-        self.assertEqual({checks[name][0] for name in ("claims", "readiness")}, {"skipped"})
-        self.assertIsNone(document["places"][0]["address"])
+        assert checks["sizes"] == ("passed", "BARs are powers of two; this driver has no sizes in sysfs")
+        assert {checks[name][0] for name in ("claims", "readiness")} == {"skipped"}
+        assert document["places"][0]["address"] is None
 
     def test_sizes(self):
         """vfio and sysfs differ."""
@@ -630,21 +621,21 @@ class Test(Played):
             # The first word of a name counts.
             done = self.run_words("test", "--yes", "--json", G1, play=f"{play} {GPU}")
             texts = [c["text"] for c in json.loads(done.stdout)["checks"] if (c["id"], c["outcome"]) == ("sizes", "failed")]
-            self.assertEqual(done.returncode, 1)
-            self.assertTrue(any(words in text for text in texts), (play, texts))
+            assert done.returncode == 1
+            assert any(words in text for text in texts), (play, texts)
 
     def test_registers(self):
         checks, _ = self.run_test("wrong-bars", 1)
-        self.assertEqual(checks["bars"][0], "failed")
-        self.assertRegex(checks["bars"][1], rf"BAR4's register reads 0x[0-9a-f]+c after .* BAR of {USEMEM} bytes")
+        assert checks["bars"][0] == "failed"
+        assert re.search(rf"BAR4's register reads 0x[0-9a-f]+c after .* BAR of {USEMEM} bytes", checks["bars"][1])
         for play, words in (("no-config", "config space: Input/output error; run "),
                             (f"fail=write:1:{errno.EIO}", "config space: Input/output error"),
                             (f"fail=read:1:{errno.EPERM}", "config space: Operation not permitted")):
             checks, _ = self.run_test(play, 1)
-            self.assertEqual(checks["bars"][0], "failed")
-            self.assertIn(words, checks["bars"][1])
+            assert checks["bars"][0] == "failed"
+            assert words in checks["bars"][1]
             # Nothing else is tried.
-            self.assertNotIn("ends", checks)
+            assert "ends" not in checks
 
     def test_alias(self):
         """Two mapped pages are the same memory. The first step that accesses
@@ -656,14 +647,14 @@ class Test(Played):
             done = self.run_words("test", "--yes", "--json", G1, play=f"usemem={size} bar4={size} alias=0:{at} {GPU}")
             document = json.loads(done.stdout)
             found = [c for c in document["checks"] if c["outcome"] == "failed"]
-            self.assertEqual({(c["step"], c["id"]) for c in found}, {(step, check)})
-            self.assertTrue(any("two addresses access the same memory" in c["text"] for c in found), found)
+            assert {(c["step"], c["id"]) for c in found} == {(step, check)}
+            assert any("two addresses access the same memory" in c["text"] for c in found), found
             # Either thread of the pattern may have written last, at each address. A
             # copy of an earlier pattern belongs to no place.
             for place in document["places"]:
                 if place["content_of"]:
-                    self.assertEqual(abs(int(place["offset"], 16) - int(place["content_of"]["offset"], 16)), at)
-            self.assertEqual(self.steps(document), (list(STEPS[:STEPS.index(step)]), [step], list(STEPS[STEPS.index(step) + 1:])))
+                    assert abs(int(place["offset"], 16) - int(place["content_of"]["offset"], 16)) == at
+            assert self.steps(document) == (list(STEPS[:STEPS.index(step)]), [step], list(STEPS[STEPS.index(step) + 1:]))
 
     def test_tail(self):
         larger = f"bar4={2 * USEMEM} {GPU}".replace(f" bar4={USEMEM}", "")
@@ -672,12 +663,12 @@ class Test(Played):
                                     ("tail=zeros", 1, "into usemem's BAR, after its memory, not all bytes read as 0xff"),
                                     ("tail=kept", 1, "into usemem's BAR, after its memory, a write is kept")):
             done = self.run_words("test", "--yes", "--json", G1, play=f"{larger} {play}")
-            self.assertEqual(done.returncode, status, done.stdout)
+            assert done.returncode == status, done.stdout
             texts = [c["text"] for c in json.loads(done.stdout)["checks"] if c["id"] == "tail"]
-            self.assertTrue(any(words in text for text in texts), texts)
+            assert any(words in text for text in texts), texts
         done = self.run_words("test", "--yes", G1, play=f"{larger} open-end")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("the page after usemem can be mapped", " ".join(done.stdout.split()))
+        assert done.returncode == 1
+        assert "the page after usemem can be mapped" in " ".join(done.stdout.split())
 
     def test_files_that_fail(self):
         """The check reports the file's error."""
@@ -686,32 +677,32 @@ class Test(Played):
         for call, nth, check, words in (("read", 9, "d3hot", "config space"), ("read", 10, "file", "pread or pwrite"),
                                         ("write", 9, "file", "pread or pwrite")):
             checks, _ = self.run_test(f"fail={call}:{nth}:{errno.EIO}", 1)
-            self.assertEqual(checks["bars"][0], "passed")
-            self.assertIn(f"{words}: Input/output error", checks[check][1])
+            assert checks["bars"][0] == "passed"
+            assert f"{words}: Input/output error" in checks[check][1]
         larger = f"bar4={2 * USEMEM} {GPU}".replace(f" bar4={USEMEM}", "")
         self.tree.file(f"{DEVICE}/nvgrace_gpu/usemem_bar_size", 2 * USEMEM)
         done = self.run_words("test", "--yes", G1, play=f"{larger} fail=read:28:{errno.EIO}")
-        self.assertIn("reading or writing after the memory: Input/output error", " ".join(done.stdout.split()))
+        assert "reading or writing after the memory: Input/output error" in " ".join(done.stdout.split())
 
     def test_sigbus(self):
         """The check says where. What follows is skipped."""
         checks, document = self.run_test(f"dead={64 * KiB}", 1)
-        self.assertEqual(checks["ends"][0], "failed")
-        self.assertIn(f"SIGBUS at usemem + 0x{USEMEM - 64:x}: ", checks["ends"][1])
-        self.assertEqual(self.steps(document)[1], ["touch"])
-        self.assertEqual(document["passes"], 0)
+        assert checks["ends"][0] == "failed"
+        assert f"SIGBUS at usemem + 0x{USEMEM - 64:x}: " in checks["ends"][1]
+        assert self.steps(document)[1] == ["touch"]
+        assert document["passes"] == 0
 
     def test_reset(self):
         checks, document = self.run_test("after-reset=cleared")
-        self.assertRegex(checks["content-after-reset"][1], r"did not survive the reset: 192 of 192 words of 8 bytes")
-        self.assertIs(document["content_survived_reset"], False)
+        assert re.search(r"did not survive the reset: 192 of 192 words of 8 bytes", checks["content-after-reset"][1])
+        assert document["content_survived_reset"] is False
         checks, _ = self.run_test("no-reset")
-        self.assertEqual(checks["reset"], ("skipped", "vfio can't reset this GPU alone"))
-        self.assertNotIn("content-after-reset", checks)
+        assert checks["reset"] == ("skipped", "vfio can't reset this GPU alone")
+        assert "content-after-reset" not in checks
         checks, _ = self.run_test(f"fail=RESET:1:{errno.EAGAIN}", 1)
-        self.assertIn("VFIO_DEVICE_RESET: Resource temporarily unavailable; run ", checks["reset"][1])
+        assert "VFIO_DEVICE_RESET: Resource temporarily unavailable; run " in checks["reset"][1]
         checks, _ = self.run_test("after-reset=dead", 1)
-        self.assertIn("SIGBUS at ", checks["content-after-reset"][1])
+        assert "SIGBUS at " in checks["content-after-reset"][1]
 
     def test_error_counts(self):
         """Errors that are counted during the test."""
@@ -740,10 +731,9 @@ class Test(Played):
                  "this kernel counts no memory errors")):
             counts(2, 7)
             self.replace("/proc/meminfo", "MemTotal:  1000 kB\nHardwareCorrupted:     4 kB")
-            with self.subTest(command):
-                checks, _ = self.run_test(status=status, env={"AT": f"RESET:{command}"})
-                self.assertEqual(checks[name][0], outcome, checks[name])
-                self.assertIn(words, checks[name][1])
+            checks, _ = self.run_test(status=status, env={"AT": f"RESET:{command}"})
+            assert checks[name][0] == outcome, (command, checks[name])
+            assert words in checks[name][1]
 
     def test_link(self):
         for speed, words in (("32.0 GT/s PCIe", "the PCIe link is 32.0 GT/s PCIe x16, the GPU's maximum"),
@@ -751,7 +741,7 @@ class Test(Played):
             for name, text in (("current_link_speed", speed), ("max_link_speed", "32.0 GT/s PCIe"),
                                ("current_link_width", 16), ("max_link_width", 16)):
                 self.tree.file(f"{DEVICE}/{name}", text)
-            self.assertEqual(self.run_test()[0]["pcie-link"][1], words)
+            assert self.run_test()[0]["pcie-link"][1] == words
 
     def test_processors(self):
         """The threads run on the CPUs of the GPU's node, if there are any."""
@@ -762,37 +752,37 @@ class Test(Played):
                                     ("4-3", None, everywhere)):
             self.tree.file("/sys/devices/system/node/node0/cpulist", cpus)
             _, document = self.run_test()
-            self.assertEqual((document["numa_node"], document["threads"]), (node, threads), cpus)
+            assert (document["numa_node"], document["threads"]) == (node, threads), cpus
         # Of a process that can't ask, one thread runs anywhere.
         _, document = self.run_test(f"fail=affinity:1:{errno.EINVAL}")
-        self.assertEqual((document["numa_node"], document["threads"]), (None, 1))
+        assert (document["numa_node"], document["threads"]) == (None, 1)
         self.tree.file("/sys/devices/system/node/node0/cpulist", first)
-        self.assertIn(", of node 0\n", self.run_words("test", "--yes", G1, play=GPU).stdout)
+        assert ", of node 0\n" in self.run_words("test", "--yes", G1, play=GPU).stdout
 
     def test_signals(self):
         """Advice that memory is bad ends nothing. SIGBUS from elsewhere does."""
         self.run_test(f"sigbus={BUS_MCEERR_AO}")
         checks, _ = self.run_test(f"sigbus={BUS_ADRERR}", 1)
-        self.assertIn("SIGBUS at memory of the host: ", checks["file"][1])
+        assert "SIGBUS at memory of the host: " in checks["file"][1]
         # From another process: the second one ends the program.
         self.run_test(env={"AT": "RESET:kill -BUS $PPID"})
         # A signal is lost if the one before it is still pending. The program
         # has ended when its output has, so the shell must not have that open.
         again = "RESET:exec >/dev/null 2>&1; while kill -BUS $PPID; do sleep 0.1; done"
         done = self.run_words("test", "--yes", G1, play=GPU, env={"AT": again})
-        self.assertEqual((done.returncode, done.stdout), (-signal.SIGBUS, ""))
+        assert (done.returncode, done.stdout) == (-signal.SIGBUS, "")
 
 
 class Bench(Played):
     def test_it_reads_what_it_has_written(self):
         figures = self.figures("unwritten")
         for part in ("usemem", "resmem"):
-            self.assertTrue(figures[f"pread/{part}/64KiB"]["count"])
+            assert figures[f"pread/{part}/64KiB"]["count"]
 
     def bench(self, play, *words, status=0, **more):
         done = self.run_words("bench", "--yes", "--quick", *words, G1,
                               play=f"{play} {CLOCK}" if "usemem=" in play else f"{GPU} {play}", **more)
-        self.assertEqual(done.returncode, status, (play, done.stderr))
+        assert done.returncode == status, (play, done.stderr)
         return done
 
     def figures(self, play="", **more):
@@ -808,46 +798,46 @@ class Bench(Played):
                              ("dma-map/usemem/1.00", "can't map: Cannot allocate memory"),
                              ("pread/usemem/64MiB", "less memory than a block"),
                              ("pread-tail/resmem/1MiB", "resmem fills its BAR")):
-            self.assertEqual((figures[name]["count"], figures[name]["reason"]), (0, reason))
-        self.assertTrue(figures["read/usemem/1"]["count"])
+            assert (figures[name]["count"], figures[name]["reason"]) == (0, reason)
+        assert figures["read/usemem/1"]["count"]
         self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
         for error, reason in ((errno.EFAULT, "iommufd of this kernel can't map device memory"),
                               (errno.EOPNOTSUPP, "iommufd of this kernel can't map device memory"),
                               (errno.ENOMEM, "can't map: Cannot allocate memory")):
             figures = self.figures(f"cdev fail=IOAS_MAP:1:{error}")
-            self.assertEqual(figures["dma-map/usemem/1.00"]["reason"], reason)
-        self.assertTrue(self.figures("cdev")["dma-unmap/usemem/1.00"]["count"])
+            assert figures["dma-map/usemem/1.00"]["reason"] == reason
+        assert self.figures("cdev")["dma-unmap/usemem/1.00"]["count"]
 
     def test_levels(self):
         """More time, and more of the memory."""
         for words, level, tick in (([], "normal", 100), (["--full"], "full", 1000)):
             done = self.run_words("bench", "--yes", "--json", *words, G1, play=f"tick={tick} {GPU}")
-            self.assertEqual(done.returncode, 0, done.stderr)
+            assert done.returncode == 0, done.stderr
             document = json.loads(done.stdout)
             validate(document)
-            self.assertEqual(document["level"], level)
+            assert document["level"] == level
         # Less than one page for each thread, and little memory of the host.
         for name in BASES:
             (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
         figures = self.figures("usemem=4096 bar4=4096 resmem=1048576 bar2=2097152 free=4096", status=0)
-        self.assertTrue(all(figures[f"read/usemem/{n}"]["count"] for n in {1, len(os.sched_getaffinity(0))}))
-        self.assertEqual(figures["pread/resmem/64MiB"]["reason"], "less memory than a block")
+        assert all(figures[f"read/usemem/{n}"]["count"] for n in {1, len(os.sched_getaffinity(0))})
+        assert figures["pread/resmem/64MiB"]["reason"] == "less memory than a block"
         for name in ("memcpy-to/resmem/1MiB", "memcpy-from/resmem/1MiB", "pread-tail/resmem/1MiB"):
-            self.assertTrue(figures[name]["count"], name)
+            assert figures[name]["count"], name
 
     def test_too_large_for_the_time_that_is_left(self):
         """A step that takes longer for more memory is omitted, by what the
         smaller ones took."""
         figures = self.figures(f"tick=300 {GPU}")
         for name in ("first-touch/usemem/1.00", "first-touch-faults/usemem/1.00", "dma-map/usemem/1.00", "dma-unmap/usemem/1.00"):
-            self.assertEqual(figures[name]["count"], 0, name)
-            self.assertRegex(figures[name]["reason"], r"^omitted: it would take about [\d.]+ s$")
-        self.assertTrue(figures["first-touch/usemem/0.125"]["count"])
+            assert figures[name]["count"] == 0, name
+            assert re.search(r"^omitted: it would take about [\d.]+ s$", figures[name]["reason"])
+        assert figures["first-touch/usemem/0.125"]["count"]
 
     def test_narrow_terminal(self):
         for columns in (40, 60, 200):
             done = self.bench("", env={"COLUMNS": str(columns)})
-            self.assertLessEqual(max(map(len, done.stdout.splitlines())), columns)
+            assert max(map(len, done.stdout.splitlines())) <= columns
 
     def test_it_ends_when_a_step_fails(self):
         for play, words in (
@@ -859,85 +849,84 @@ class Bench(Played):
                 (f"fail=read:4:{errno.EIO}", "pread failed: Input/output error"),
                 (f"fail=write:1:{errno.EIO}", "pwrite failed: Input/output error"),
                 ("dead=0", "SIGBUS at usemem + 0x0, physical address 0x4000000000: a memory error, or the GPU does not")):
-            with self.subTest(play):
-                done = self.bench(play, status=1)
-                self.assertEqual(done.stdout, "")
-                self.assertIn(f"nvgrace-gpu: {G1}: {words}", done.stderr)
+            done = self.bench(play, status=1)
+            assert done.stdout == ""
+            assert f"nvgrace-gpu: {G1}: {words}" in done.stderr
 
     def test_hints(self):
         """On a Grace CPU, the hints compare with published figures."""
         out = " ".join(self.bench("").stdout.split())
-        self.assertIn("this CPU is not a Neoverse V2", out)
+        assert "this CPU is not a Neoverse V2" in out
         self.replace("/proc/cpuinfo", "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd4f")
         out = " ".join(self.bench("").stdout.split())
         for operation, published in (("read", 238), ("write", 287)):
-            self.assertRegex(out, rf"{operation} of usemem with \d+ threads?: [\d.]+ \w+/s, \d+ % of C2C's 450 GB/s each way "
-                                  rf"\(NVIDIA Grace Hopper Superchip architecture\); {published} GB/s was reported")
-        self.assertIn("the memory of this GPU was overwritten", out)
+            assert re.search(rf"{operation} of usemem with \d+ threads?: [\d.]+ \w+/s, \d+ % of C2C's 450 GB/s each way "
+                                  rf"\(NVIDIA Grace Hopper Superchip architecture\); {published} GB/s was reported", out)
+        assert "the memory of this GPU was overwritten" in out
         # Nothing is written, so there is nothing to compare with.
         out = " ".join(self.bench("", "--read-only").stdout.split())
-        self.assertIn("read of usemem with", out)
-        self.assertNotIn("write of usemem with", out)
-        self.assertNotIn("was overwritten", out)
+        assert "read of usemem with" in out
+        assert "write of usemem with" not in out
+        assert "was overwritten" not in out
         play = f"usemem=0 bar4=0 resmem={RESMEM} bar2={RESMEM}"
         out = self.bench(play).stdout
-        self.assertTrue(out.partition("\nHints\n")[2].startswith("  the memory of this GPU was overwritten"), out)
+        assert out.partition("\nHints\n")[2].startswith("  the memory of this GPU was overwritten"), out
         self.tree.file(f"{DEVICE}/device", "0x2941")
-        self.assertIn("there are no published figures for this GPU to compare with", " ".join(self.bench("").stdout.split()))
+        assert "there are no published figures for this GPU to compare with" in " ".join(self.bench("").stdout.split())
 
 
 class Scrub(Played):
     """--verify, and the driver's reason in the kernel's log. test_scrub.py has
     the rest."""
 
-    def setUp(self):
-        super().setUp()
+    @pytest.fixture(autouse=True)
+    def driver(self, played):
         self.state = self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu/scrub_state"
         self.tree.file(f"{DEVICE}/nvgrace_gpu/scrub", "0").file(f"{DEVICE}/nvgrace_gpu/scrub_progress", "0")
         self.say("clean")
         # Of the toolbox, which has a /run of its own.
         self.kept = pathlib.Path(f"/run/nvgrace-gpu/{G1}.json")
-        self.addCleanup(self.kept.unlink, missing_ok=True)
+        yield
+        self.kept.unlink(missing_ok=True)
 
     def say(self, state):
         self.state.write_text(f"{state}\n")
 
     def scrub(self, play="", status=0, words=("--verify",), **more):
         done = self.run_words("scrub", "--json", *words, G1, play=f"{GPU} {play}", **more)
-        self.assertEqual(done.returncode, status, (play, done.stderr))
+        assert done.returncode == status, (play, done.stderr)
         document = json.loads(done.stdout)
         validate(document)
         return document["results"][0], done.stderr
 
     def test_clean(self):
         result, error = self.scrub()
-        self.assertEqual(error, "")
-        self.assertEqual(result["verified"], {**result["verified"], "complete": True, "bytes": USEMEM + RESMEM,
-                                              "differences": 0, "places": []})
-        self.assertIn("; read back all zeros: 768 KiB in ", result["message"])
+        assert error == ""
+        assert result["verified"] == {**result["verified"], "complete": True, "bytes": USEMEM + RESMEM,
+                                      "differences": 0, "places": []}
+        assert "; read back all zeros: 768 KiB in " in result["message"]
         # It is kept for "status" and "metrics", until memory is not clean.
         kept = json.loads(self.kept.read_text("ascii"))
         validate(kept)
-        self.assertEqual([r["verified"]["differences"] for r in kept["results"]], [0])
+        assert [r["verified"]["differences"] for r in kept["results"]] == [0]
         self.scrub("soiled=0x1238", 1)
-        self.assertFalse(self.kept.exists())
+        assert not self.kept.exists()
         self.scrub(words=())
-        self.assertFalse(self.kept.exists())
+        assert not self.kept.exists()
 
     def test_it_can_not_be_kept(self):
         result, error = self.scrub(f"fail=rename:1:{errno.EIO}")
-        self.assertEqual((result["result"], error),
-                         ("clean", f"nvgrace-gpu: {G1}: can't keep the result in {self.kept}: Input/output error\n"))
-        self.assertFalse(self.kept.exists())
+        assert ((result["result"], error) ==
+                ("clean", f"nvgrace-gpu: {G1}: can't keep the result in {self.kept}: Input/output error\n"))
+        assert not self.kept.exists()
 
     def test_what_is_not_clean(self):
         result, error = self.scrub("soiled=0x1238", 1)
-        self.assertEqual((result["verified"]["complete"], result["verified"]["differences"]), (True, 2))
-        self.assertEqual(result["verified"]["places"],
-                         [{"part": part, "offset": "0x1238", "address": address, "found": "0x5a"}
-                          for part, address in (("usemem", "0x4000001238"), ("resmem", "0x4000081238"))])
-        self.assertIn("not clean: words of 8 bytes that are not 0: 2, the first at usemem + 0x1238, physical address", error)
-        self.assertIn(f"{G1}: usemem + 0x1238, physical address 0x4000001238: 0x000000000000005a\n", error)
+        assert (result["verified"]["complete"], result["verified"]["differences"]) == (True, 2)
+        assert result["verified"]["places"] == [{"part": part, "offset": "0x1238", "address": address, "found": "0x5a"}
+                                                for part, address in (("usemem", "0x4000001238"), ("resmem", "0x4000081238"))]
+        assert "not clean: words of 8 bytes that are not 0: 2, the first at usemem + 0x1238, physical address" in error
+        assert f"{G1}: usemem + 0x1238, physical address 0x4000001238: 0x000000000000005a\n" in error
 
     def test_what_was_written_last_is_read_first(self):
         """After the reset, the GPU's cache may have lost what the scrub wrote
@@ -947,28 +936,28 @@ class Scrub(Played):
         for name in ("usemem_size", "usemem_bar_size"):
             self.tree.file(f"{DEVICE}/nvgrace_gpu/{name}", size)
         done = self.run_words("scrub", "--verify", G1, play=f"usemem={size} bar4={size} dead={2 * MiB}")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn(f"--verify: SIGBUS at usemem + {size - MiB:#x}, ", done.stderr)
+        assert done.returncode == 1
+        assert f"--verify: SIGBUS at usemem + {size - MiB:#x}, " in done.stderr
 
     def test_memory_that_fails(self):
         result, _ = self.scrub(f"dead={64 * KiB}", 1)
-        self.assertRegex(result["message"], "^--verify: SIGBUS at usemem \\+ 0x[0-9a-f]+, physical address 0x4000")
-        self.assertIs(result["verified"]["complete"], False)
+        assert re.search("^--verify: SIGBUS at usemem \\+ 0x[0-9a-f]+, physical address 0x4000", result["message"])
+        assert result["verified"]["complete"] is False
         # What can't be mapped is read by the file.
         self.tree.file(f"{DEVICE}/nvgrace_gpu/usemem_size", USEMEM - 4090)
         play = GPU.replace(f"usemem={USEMEM}", f"usemem={USEMEM - 4090}")
         done = self.run_words("scrub", "--verify", G1, play=f"{play} fail=read:1:{errno.EIO}")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("--verify: reading GPU memory failed: Input/output error; run \"nvgrace-gpu doctor", done.stderr)
+        assert done.returncode == 1
+        assert "--verify: reading GPU memory failed: Input/output error; run \"nvgrace-gpu doctor" in done.stderr
         result, _ = self.scrub(f"fail=map:2:{errno.ENOMEM}", 1)
-        self.assertIn("scrubbed, but can't map its memory for --verify: Cannot allocate memory", result["message"])
-        self.assertIsNone(result["verified"])
+        assert "scrubbed, but can't map its memory for --verify: Cannot allocate memory" in result["message"]
+        assert result["verified"] is None
 
     def test_it_can_not_be_opened(self):
         for error, status, result in ((errno.EBUSY, 4, "refused"), (errno.EMFILE, 1, "failed")):
             found, said = self.scrub(f"fail=/dev/vfio/12:1:{error}", status)
-            self.assertEqual((found["result"], found["message"]), (result, "scrubbed, but can't open it for --verify"))
-            self.assertIn("/dev/vfio/12", said)
+            assert (found["result"], found["message"]) == (result, "scrubbed, but can't open it for --verify")
+            assert "/dev/vfio/12" in said
 
     def test_the_kernels_reason(self):
         """The last line of the driver about this GPU. It has no characters that
@@ -981,18 +970,18 @@ class Scrub(Played):
         self.tree.file("/records", "\n".join(records))
         for play in ("", f"fail=kmsg:1:{errno.EPIPE}:1", f"fail=kmsg:2:{errno.EINTR}:1"):
             result, error = self.scrub(play, 1, (), env={"KMSG": self.tree.root / "records"})
-            self.assertEqual(result["kernel_log"], [rf"nvgrace_gpu_vfio_pci {G1}: it can't be mapped?A\xZ\q?"])
-            self.assertIn("the scrub failed; see the kernel's log; run ", error)
-            self.assertIn(f"{G1}: kernel: nvgrace_gpu_vfio_pci {G1}: it can't be mapped?A", error)
+            assert result["kernel_log"] == [rf"nvgrace_gpu_vfio_pci {G1}: it can't be mapped?A\xZ\q?"]
+            assert "the scrub failed; see the kernel's log; run " in error
+            assert f"{G1}: kernel: nvgrace_gpu_vfio_pci {G1}: it can't be mapped?A" in error
         # A user may not read it.
         result, _ = self.scrub(f"fail=/dev/kmsg:1:{errno.EPERM}", 1, ())
-        self.assertEqual(result["kernel_log"], [])
+        assert result["kernel_log"] == []
 
     def test_start_fails(self):
         for error, status, words in ((errno.EBUSY, 4, "in use, or being unbound; run "),
                                      (errno.EIO, 1, "can't start the scrub: Input/output error; run ")):
             _, said = self.scrub(f"fail=>{DEVICE}/nvgrace_gpu/scrub:1:{error}", status)
-            self.assertIn(f"{G1}: {words}", said)
+            assert f"{G1}: {words}" in said
 
 
 class Doctor(Played):
@@ -1005,40 +994,38 @@ class Doctor(Played):
         # The programs that it runs get 500 s, unless the words in play say
         # otherwise.
         done = self.run_words("doctor", "--record", record, play=f"{play} fast=0.02", **more)
-        self.assertIn(done.returncode, (0, 6, 7), done.stderr)
+        assert done.returncode in (0, 6, 7), done.stderr
         return {p.name: p.read_text().removesuffix("\n") for p in (record / "answers").iterdir()}
 
     def test_kvm(self):
         for error, state in ((errno.EACCES, "denied"), (errno.ENODEV, "absent"), (errno.EIO, "Input/output error")):
-            self.assertEqual(self.answers(f"fail=/dev/kvm:1:{error}")["kvm"], f"state: {state}")
-        self.assertEqual(self.answers(f"kvm fail=CREATE_VM:1:{errno.EBUSY}")["kvm"],
-                         "state: no VM: Device or resource busy")
-        self.assertEqual(self.answers("kvm")["kvm"], "state: open\ncap-243: 1")
+            assert self.answers(f"fail=/dev/kvm:1:{error}")["kvm"] == f"state: {state}"
+        assert self.answers(f"kvm fail=CREATE_VM:1:{errno.EBUSY}")["kvm"] == "state: no VM: Device or resource busy"
+        assert self.answers("kvm")["kvm"] == "state: open\ncap-243: 1"
 
     def test_kernel_log(self):
         """Of the log, only the lines that a check needs."""
         self.tree.file("/records", "5,0,1,-;Linux version\nno record\nx;y\n12,7,1,-;nvgrace-gpu: 1\n6,8,1,-;unsigned module x")
         log = self.answers(f"fail=kmsg:2:{errno.EPIPE}:1", env={"KMSG": self.tree.root / "records"})["kernel-log"]
-        self.assertEqual(log.splitlines(), ["6 log complete", "4 nvgrace-gpu: 1", "6 unsigned module x"])
-        self.assertNotIn("kernel-log", self.answers(f"fail=kmsg:2:{errno.EIO}", env={"KMSG": self.tree.root / "records"}))
-        self.assertNotIn("kernel-log", self.answers(f"fail=/dev/kmsg:1:{errno.EPERM}"))
+        assert log.splitlines() == ["6 log complete", "4 nvgrace-gpu: 1", "6 unsigned module x"]
+        assert "kernel-log" not in self.answers(f"fail=kmsg:2:{errno.EIO}", env={"KMSG": self.tree.root / "records"})
+        assert "kernel-log" not in self.answers(f"fail=/dev/kmsg:1:{errno.EPERM}")
 
     def test_acpi_tables(self):
         tables = "/sys/firmware/acpi/tables"
         self.tree.file(f"{tables}/SSDT1", "nvidia,gpu-mem-size nvidia,gpu-mem-base-pa").file(f"{tables}/SSDT2", "x")
         self.tree.file(f"{tables}/DSDT", "nvidia,gpu-mem-size").file(f"{tables}/FACP", "nvidia,gpu-mem-size")
         wanted = "DSDT: nvidia,gpu-mem-size\nSSDT1: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size"
-        self.assertEqual(self.answers()["acpi-tables"], wanted)
-        self.assertEqual(self.answers(f"fail={tables}/SSDT2:1:{errno.EIO}")["acpi-tables"], wanted)
-        self.assertEqual(self.answers(f"fail={tables}/SSDT1:1:{errno.EACCES}")["acpi-tables"],
-                         "denied: only root can read them")
+        assert self.answers()["acpi-tables"] == wanted
+        assert self.answers(f"fail={tables}/SSDT2:1:{errno.EIO}")["acpi-tables"] == wanted
+        assert self.answers(f"fail={tables}/SSDT1:1:{errno.EACCES}")["acpi-tables"] == "denied: only root can read them"
 
     def test_limit(self):
-        self.assertEqual(self.answers("unlimited")["memlock"], "unlimited")
+        assert self.answers("unlimited")["memlock"] == "unlimited"
         limit, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, hard))
         try:
-            self.assertEqual(self.answers()["memlock"], "65536")
+            assert self.answers()["memlock"] == "65536"
         finally:
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, hard))
 
@@ -1059,9 +1046,9 @@ class Doctor(Played):
                 self.tree.file(unpacker, text)
                 (self.tree.root / unpacker.lstrip("/")).chmod(0o755)
             # The other kernels are this machine's.
-            self.assertEqual(self.answers(play)["initramfs"].splitlines()[:6],
-                             ["kernel: 1.2", f"image: {image}", "installed: none", "module: none", "parts:", f"error: {words}"])
-            self.assertEqual([f.name for f in (self.tree.root / "var/tmp").iterdir()], ["other"])
+            assert (self.answers(play)["initramfs"].splitlines()[:6] ==
+                    ["kernel: 1.2", f"image: {image}", "installed: none", "module: none", "parts:", f"error: {words}"])
+            assert [f.name for f in (self.tree.root / "var/tmp").iterdir()] == ["other"]
 
     def test_module(self):
         """The module of the running kernel, its options and its alias."""
@@ -1075,38 +1062,38 @@ class Doctor(Played):
             subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
             return self.answers()["module"].splitlines()
 
-        self.assertEqual(ask(), ["path: none"])
+        assert ask() == ["path: none"]
         path.parent.mkdir(parents=True)
         path.write_bytes(module(path.parent, "A" * 23))
         (path.parent / "m.o").unlink()
         shown = f"/lib/modules/{release}/updates/dkms/{NAME}.ko"
         self.tree.file("/etc/modprobe.d/x.conf", "install nvgrace_gpu_vfio_pci /bin/false\noptions nvgrace_gpu_vfio_pci scrub=1")
-        self.assertEqual(ask(), [f"path: {shown}", "srcversion: " + "A" * 23, "vermagic: 6.18.1-test SMP", "install: /bin/false",
-                                 "options: scrub=1", "alias: no"])
+        assert ask() == [f"path: {shown}", "srcversion: " + "A" * 23, "vermagic: 6.18.1-test SMP", "install: /bin/false",
+                         "options: scrub=1", "alias: no"]
         # The index has it, but the file is no module.
         path.write_bytes(b"rubbish")
-        self.assertEqual(self.answers()["module"].splitlines()[:2], [f"path: {shown}", "install: /bin/false"])
+        assert self.answers()["module"].splitlines()[:2] == [f"path: {shown}", "install: /bin/false"]
         # The image of the initramfs is compared with the installed module.
         self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr/lib/modules/{release}/initramfs.img", b"x")
         for name in ("sbin/mkinitramfs", "sbin/update-initramfs", "share/initramfs-tools/hooks/nvgrace-gpu"):
             self.tree.file(f"/usr/{name}", "")
         path.unlink()
-        self.assertIn(f"installed: updates/dkms/{NAME}.ko -", self.answers()["initramfs"].splitlines())
+        assert f"installed: updates/dkms/{NAME}.ko -" in self.answers()["initramfs"].splitlines()
         # It is a part of the kernel.
         self.tree.file(f"/usr/lib/modules/{release}/modules.builtin", f"kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko")
-        self.assertEqual(ask()[0], "path: builtin")
+        assert ask()[0] == "path: builtin"
 
     def test_record_fails(self):
         done = self.run_words("doctor", "--record", self.tree.root / "record", play=f"fail=symlink:1:{errno.ENOSPC}")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("No space left on device", done.stderr)
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
         # The findings are printed nevertheless.
-        self.assertIn("good", done.stdout)
+        assert "good" in done.stdout
 
     def test_output_fails(self):
         with open("/dev/full", "w", encoding="ascii") as full:
             done = self.run_words("doctor", "--json", stdout=full)
-        self.assertEqual((done.returncode, done.stderr), (1, "nvgrace-gpu: standard output: No space left on device\n"))
+        assert (done.returncode, done.stderr) == (1, "nvgrace-gpu: standard output: No space left on device\n")
 
     def test_programs(self):
         """A program that is missing, broken, fails, hangs or prints too much
@@ -1119,4 +1106,5 @@ class Doctor(Played):
                               ("#!/bin/sh\n:", "")):
             self.tree.file(name, text)
             program.chmod(0o755)
-            self.assertEqual(self.answers("fast=50" if "sleep" in text else "").get("qemu"), None if version is None else f"{name}: {version}", text)
+            assert (self.answers("fast=50" if "sleep" in text else "").get("qemu") ==
+                    (None if version is None else f"{name}: {version}")), text
