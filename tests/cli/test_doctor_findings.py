@@ -14,7 +14,7 @@ import tempfile
 
 import pytest
 
-from cli.common import build, run, sanitizer_options, shown, validate
+from cli.common import build, run, validate
 from cli.doctor_trees import unfold
 from packages.common import named
 
@@ -189,21 +189,6 @@ class Output:
         found, _ = findings(recorded("four"))
         assert {f["device"] for f in found} == {None, GPU, "0019:01:00.0"}
 
-    def test_json_has_its_version(self, recorded):
-        document = json.loads(run("doctor", "-j", root=recorded("good")).stdout)
-        assert (document["schema"], document["command"]) == (1, "doctor")
-
-    def test_colour_is_for_terminals(self, recorded):
-        for env, coloured in (({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
-            leader, follower = os.openpty()
-            subprocess.run([build(), "--root", recorded("good"), "doctor"], stdout=follower,
-                           env={**env, **sanitizer_options()}, check=True)
-            os.close(follower)
-            out = b"".join(shown(leader))
-            os.close(leader)
-            assert b"gpus" in out
-            assert (b"\033[" in out) == coloured, env
-
     def test_no_control_characters(self, recorded, directory):
         root = directory / "escapes"
         shutil.copytree(recorded("unbound"), root, symlinks=True)
@@ -232,10 +217,6 @@ class BadInput:
         assert "--root" in self.complains(2, "--root", recorded("good"), "doctor", "--record", "x")
         assert "exist" in self.complains(2, "doctor", "--record", directory)
         assert "No such file" in self.complains(2, "doctor", "--record", f"{directory}/no/such")
-
-    def test_options(self):
-        done = run("doctor", "--unheard-of")
-        assert (done.returncode, done.stdout) == (2, "")
 
     @pytest.mark.all
     def test_garbage_in_every_file(self, recorded, directory):

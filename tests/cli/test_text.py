@@ -357,7 +357,7 @@ class Usage:
                       ["scrub"], ["scrub", "--all", G1], ["scrub", "--no-wait", G1], ["scrub", "nonsense"],
                       ["metrics", "x"], ["metrics", "--format=json"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
-                      ["list", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
+                      ["list", "--frob"], ["doctor", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
                       ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):
             done = run(*words)
             assert (done.returncode, done.stdout) == (2, ""), (words, done.stderr)
@@ -418,7 +418,7 @@ class Terminal:
     def test_colour(self, tree):
         build()
         tree.bound(G1)
-        for command in (["list"], ["status", G1]):
+        for command in (["list"], ["status", G1], ["doctor"]):
             assert "\x1b[" in self.on_terminal("--root", tree.root, *command)[0]
             for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
                 assert "\x1b[" not in self.on_terminal("--root", tree.root, *command, **env)[0]
