@@ -103,7 +103,6 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("kernel", metafunc.config.getoption("kernel") or marker.args, scope="module")
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_pycollect_makeitem(collector, name, obj):
     """A class that has tests is a class of tests, whatever its name."""
     if isinstance(obj, type) and any(word.startswith("test_") for word in dir(obj)):

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes the packages once, and shows the steps while they run."""
+"""Makes the packages once, shows the steps while they run, and has the fixtures
+that tests of several files share."""
 
+import contextlib
 import hashlib
+import pathlib
 import subprocess
+import tempfile
 
 import pytest
 
-from lab.system.scratch import PACKAGES, PROJECT
+from lab.system.scratch import PACKAGES, PROJECT, Scratch
 from packages import common
 
 
@@ -38,3 +42,18 @@ def built_packages():
         done = subprocess.run(["scripts/packaging/repo"], cwd=PROJECT, capture_output=True, text=True)
         assert not done.returncode, done.stdout + done.stderr
         made.write_text(f"{sources} {digest(PACKAGES, repository)}")
+
+
+@pytest.fixture
+def scratch_system():
+    """A function: a new temporary system, which the end of the test removes."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *args, kind=Scratch, **kwargs: stack.enter_context(contextlib.closing(kind(*args, **kwargs)))
+
+
+@pytest.fixture(scope="class")
+def work():
+    """A folder of a class's tests, where the toolbox sees it."""
+    (PROJECT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="packages-test-", dir=PROJECT / "build") as folder:
+        yield pathlib.Path(folder)

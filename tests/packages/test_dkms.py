@@ -12,8 +12,6 @@ import pathlib
 import re
 import shutil
 import subprocess
-import tempfile
-import unittest
 
 import pytest
 
@@ -159,26 +157,29 @@ class Host(scratch.Scratch):
 class Cases:
     """Tests for each version of DKMS."""
 
+    __test__ = False
     suite = ""
     skipped = 77
     # Whether, on Debian, it moves a kernel's own module of this name away.
     moves_original = False
 
+    @pytest.fixture(autouse=True)
+    def new(self, scratch_system):
+        self.scratch_system = scratch_system
+
     def host(self, *args, **kwargs):
-        host = Host(self.suite, *args, **kwargs)
-        self.addCleanup(host.close)
-        return host
+        return self.scratch_system(self.suite, *args, kind=Host, **kwargs)
 
     def assert_installed(self, host, version, *kernels):
-        self.assertEqual(host.status(), sorted(f"{NAME}/{version}, {k}, aarch64: installed" for k in kernels))
+        assert host.status() == sorted(f"{NAME}/{version}, {k}, aarch64: installed" for k in kernels)
         modules = host.modules()
-        self.assertEqual(set(modules), set(kernels))
+        assert set(modules) == set(kernels)
         for kernel, path in modules.items():
-            self.assertRegex(path, rf"^updates/dkms/{NAME}\.ko(\.xz|\.zst|\.gz)?$")
+            assert re.search(rf"^updates/dkms/{NAME}\.ko(\.xz|\.zst|\.gz)?$", path)
             # modprobe would load this one, by depmod's list.
             found = host.run("modinfo", "-k", kernel, "-F", "filename", NAME).stdout.strip()
-            self.assertIn("/updates/dkms/", found)
-            self.assertIn("aarch64", host.run("modinfo", "-k", kernel, "-F", "vermagic", NAME).stdout)
+            assert "/updates/dkms/" in found
+            assert "aarch64" in host.run("modinfo", "-k", kernel, "-F", "vermagic", NAME).stdout
 
     def test_install_new_kernel_upgrade_downgrade_reinstall_remove_purge(self):
         first, second = release("stable"), release("oldstable")
@@ -187,13 +188,13 @@ class Cases:
         before = host.files()
 
         said = host.dpkg("--install", "/mnt/our.deb")
-        self.assertNotIn("whose headers are missing", said)
+        assert "whose headers are missing" not in said
         self.assert_installed(host, VERSION, first)
         for way, deb, version in (("upgrade", "next", NEXT), ("downgrade", "our", VERSION), ("reinstall", "our", VERSION)):
             with named(way):
                 host.dpkg("--install", f"/mnt/{deb}.deb")
                 self.assert_installed(host, version, first)
-                self.assertEqual(host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split(), [f"/usr/src/{NAME}-{version}"])
+                assert host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split() == [f"/usr/src/{NAME}-{version}"]
 
         # A distribution's own copy that is installed later must not be used.
         host.sh(f"""
@@ -202,7 +203,7 @@ class Cases:
             cp /usr/lib/modules/{first}/updates/dkms/{NAME}.ko* $own
             depmod {first}""")
         found = host.run("modinfo", "-k", first, "-F", "filename", NAME).stdout.strip()
-        self.assertIn("/updates/dkms/", found)
+        assert "/updates/dkms/" in found
         host.sh(f"rm -r /usr/lib/modules/{first}/kernel/drivers/vfio/pci/nvgrace-gpu")
 
         host.add_kernel(second)
@@ -211,14 +212,14 @@ class Cases:
 
         host.write("/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf", "bind 0009:01:00.0\n")
         host.dpkg("--remove", f"{NAME}-dkms")
-        self.assertEqual(host.modules(), {})
-        self.assertEqual(host.sh(f"ls -d /var/lib/dkms/{NAME}* /usr/src/{NAME}* 2>/dev/null || :").stdout, "")
+        assert host.modules() == {}
+        assert host.sh(f"ls -d /var/lib/dkms/{NAME}* /usr/src/{NAME}* 2>/dev/null || :").stdout == ""
         left = host.files() - before
         kept = {path for path in left if "nvgrace" in path and not path.startswith("/var/lib/dpkg/info/")}
-        self.assertEqual(kept, {"/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"})
+        assert kept == {"/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"}
 
         host.dpkg("--purge", f"{NAME}-dkms")
-        self.assertEqual({path for path in host.files() - before if "nvgrace" in path}, set())
+        assert {path for path in host.files() - before if "nvgrace" in path} == set()
 
     def test_a_shipped_configuration_file_goes_and_a_changed_one_counts(self):
         host = self.host_without_headers()
@@ -229,12 +230,12 @@ class Cases:
                 host.sh(f"printf '%s' '{change}' >> {CONF}")
                 # dpkg must not ask, because without an answer it fails.
                 host.dpkg("--install", "/mnt/our.deb")
-                self.assertEqual(host.sh(f"ls {CONF} 2>/dev/null || :").stdout, f"{CONF}\n" if change else "")
-                self.assertEqual(host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, status)
+                assert host.sh(f"ls {CONF} 2>/dev/null || :").stdout == (f"{CONF}\n" if change else "")
+                assert host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == status
                 host.dpkg("--install", "/mnt/our.deb")
-                self.assertEqual(host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, status)
+                assert host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == status
                 host.dpkg("--purge", f"{NAME}-dkms")
-                self.assertEqual(host.sh("ls -d /etc/nvgrace-gpu.* 2>/dev/null || :").stdout, "")
+                assert host.sh("ls -d /etc/nvgrace-gpu.* 2>/dev/null || :").stdout == ""
 
     def test_the_initramfs_is_updated_where_the_configuration_binds(self):
         first, second = release("stable"), release("oldstable")
@@ -244,15 +245,15 @@ class Cases:
         host.write(f"/boot/initrd.img-{first}", "")
         with named("not while nothing is bound"):
             host.dpkg("--install", "/mnt/our.deb")
-            self.assertEqual(host.initramfs_calls(), {})
+            assert host.initramfs_calls() == {}
         host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
         # A kernel without the module, and one without an initramfs.
         host.sh("mkdir /usr/lib/modules/5.10-old /usr/lib/modules/5.11-gone; touch /boot/initrd.img-5.10-old")
         with named("the installation updates all, once"):
             host.dpkg("--install", "/mnt/our.deb")
             calls = host.initramfs_calls()
-            self.assertEqual(set(calls), {first, "5.10-old"})
-            self.assertTrue(os.path.realpath(calls[first]).startswith(own), calls)
+            assert set(calls) == {first, "5.10-old"}
+            assert os.path.realpath(calls[first]).startswith(own), calls
         with named("headers that come after their kernel: the copy in that initramfs is a distribution's"):
             host.add_kernel(second)
             host.sh(f"""
@@ -265,8 +266,8 @@ class Cases:
             host.write(f"/boot/initrd.img-{second}", "")
             host.run("dkms", "autoinstall", "-k", second)
             calls = host.initramfs_calls()
-            self.assertEqual(set(calls), {second})
-            self.assertIn("/updates/dkms/", calls[second])
+            assert set(calls) == {second}
+            assert "/updates/dkms/" in calls[second]
         def copies():
             """The paths of the distribution's module."""
             return host.sh(f"find /usr/lib/modules/{second}/kernel /var/lib/dkms/{NAME} -path '*/build' -prune -o "
@@ -275,18 +276,18 @@ class Cases:
         where = rf"^/usr/lib/modules/{second}/kernel/\S+\n$"
         away = rf"^/var/lib/dkms/{NAME}/original_module/{second}/aarch64/\S+\n$"
         with named("the distribution's copy while DKMS has its own, as the guide says"):
-            self.assertRegex(copies(), away if self.moves_original else where)
+            assert re.search(away if self.moves_original else where, copies())
         host.run("dkms", "uninstall", f"{NAME}/{VERSION}", "-k", second)
         with named("and afterwards"):
-            self.assertRegex(copies(), where)
+            assert re.search(where, copies())
         with named("what fails is said, and fails nothing"):
             host.write("/var/fail-initramfs", "")
             said = host.run("dkms", "install", f"{NAME}/{VERSION}", "-k", second).stdout
             again = f'until you run "update-initramfs -u -k {second}" again'
-            self.assertIn(again, said)
+            assert again in said
             said = host.dpkg("--install", "/mnt/our.deb")
-            self.assertIn(again, said)
-            self.assertIn("install ok installed", host.run("dpkg", "--status", f"{NAME}-dkms").stdout)
+            assert again in said
+            assert "install ok installed" in host.run("dpkg", "--status", f"{NAME}-dkms").stdout
 
     def host_without_headers(self):
         """A host where DKMS builds nothing, which is fast."""
@@ -316,29 +317,29 @@ class Cases:
                 host.dpkg("--install", "/mnt/our.deb")
                 host.sh(f"cd /usr/src/{NAME}-{VERSION} && scripts/renew-initramfs {kernel}")
                 host.dpkg("--remove", f"{NAME}-dkms")
-                self.assertEqual(host.sh("cat /var/calls").stdout.splitlines(), [one[wanted], one[wanted], every[wanted]])
+                assert host.sh("cat /var/calls").stdout.splitlines() == [one[wanted], one[wanted], every[wanted]]
 
     def test_headers_that_are_missing_are_named(self):
         host = self.host_without_headers()
         kernel = release("stable")
         said = host.dpkg("--install", "/mnt/our.deb")
-        self.assertIn(f'not built for the running kernel, {kernel}, whose headers are missing; '
-                      f'run "apt-get install linux-headers-{kernel}"', said)
+        assert (f'not built for the running kernel, {kernel}, whose headers are missing; '
+                      f'run "apt-get install linux-headers-{kernel}"' in said)
         # No message on another architecture, or for a kernel outside the
         # chroot.
         host.write("/etc/test-machine", "x86_64\n")
-        self.assertNotIn("headers are missing", host.dpkg("--install", "/mnt/our.deb"))
+        assert "headers are missing" not in host.dpkg("--install", "/mnt/our.deb")
         host.write("/etc/test-machine", "aarch64\n")
         host.write("/etc/test-kernel", "6.12-of-the-host\n")
-        self.assertNotIn("headers are missing", host.dpkg("--install", "/mnt/our.deb"))
+        assert "headers are missing" not in host.dpkg("--install", "/mnt/our.deb")
 
     def test_removal_where_the_helper_fails(self):
         """As where /sys is read-only."""
         host = self.host_without_headers()
         host.dpkg("--install", "/mnt/our.deb")
         host.write("/usr/lib/udev/nvgrace-gpu", "#!/bin/sh\necho no >&2\nexit 1\n", 0o755)
-        self.assertIn("until the next boot", host.dpkg("--remove", f"{NAME}-dkms"))
-        self.assertEqual(host.status(), [])
+        assert "until the next boot" in host.dpkg("--remove", f"{NAME}-dkms")
+        assert host.status() == []
 
     def test_what_is_left_out_is_no_failure_and_has_a_reason(self):
         known = release("stable")
@@ -353,29 +354,29 @@ class Cases:
             with named(kernel):
                 host.add_kernel(kernel, known, change)
                 said = host.kernel_scripts(kernel)
-                self.assertIn(f"{NAME} is not built for kernel {kernel}: ", said)
-                self.assertIn(reason, said)
+                assert f"{NAME} is not built for kernel {kernel}: " in said
+                assert reason in said
                 result = host.run("dkms", "build", f"{NAME}/{VERSION}", "-k", kernel, ok=False)
-                self.assertEqual(result.returncode, self.skipped, result.stdout)
-                self.assertIn(reason, result.stdout)
-                self.assertEqual(set(host.modules()), base)
+                assert result.returncode == self.skipped, result.stdout
+                assert reason in result.stdout
+                assert set(host.modules()) == base
         # On such a kernel, an upgrade of the package must succeed, too.
         host.write("/etc/test-kernel", "6.12.0-egm\n")
-        self.assertIn("CONFIG_NVGRACE_EGM", host.dpkg("--install", "/mnt/our.deb"))
+        assert "CONFIG_NVGRACE_EGM" in host.dpkg("--install", "/mnt/our.deb")
 
         with named("the administrator says otherwise"):
             advice = re.search(r"put (BUILD_\S+) into (/etc/dkms/\S+\.conf)\.", host.kernel_scripts("6.12.0-egm"))
             host.write(advice[2], advice[1] + "\n")
-            self.assertNotIn("is not built", host.kernel_scripts("6.12.0-egm"))
-            self.assertIn("6.12.0-egm", host.modules())
+            assert "is not built" not in host.kernel_scripts("6.12.0-egm")
+            assert "6.12.0-egm" in host.modules()
 
     def test_another_machine(self):
         kernel = release("stable")
         host = self.host(kernel, machine="x86_64")
         said = host.dpkg("--install", "/mnt/our.deb")
-        self.assertIn("this kernel is for x86_64", said)
-        self.assertEqual(host.modules(), {})
-        self.assertEqual(host.status(), [f"{NAME}/{VERSION}: added"])
+        assert "this kernel is for x86_64" in said
+        assert host.modules() == {}
+        assert host.status() == [f"{NAME}/{VERSION}: added"]
         host.dpkg("--purge", f"{NAME}-dkms")
 
     def test_each_command_on_sources_laid_out_by_hand(self):
@@ -387,24 +388,25 @@ class Cases:
             cp -r Kbuild Makefile dkms.conf include scripts src /usr/src/{NAME}-{VERSION}""")
         module = f"{NAME}/{VERSION}"
         host.run("dkms", "add", module)
-        self.assertEqual(host.status(), [f"{module}: added"])
+        assert host.status() == [f"{module}: added"]
         host.run("dkms", "build", module)
-        self.assertEqual(host.status(), [f"{module}, {kernel}, aarch64: built"])
-        self.assertEqual(host.modules(), {})
+        assert host.status() == [f"{module}, {kernel}, aarch64: built"]
+        assert host.modules() == {}
         host.run("dkms", "install", module)
         self.assert_installed(host, VERSION, kernel)
         host.run("dkms", "uninstall", module)
-        self.assertEqual(host.status(), [f"{module}, {kernel}, aarch64: built"])
-        self.assertEqual(host.modules(), {})
+        assert host.status() == [f"{module}, {kernel}, aarch64: built"]
+        assert host.modules() == {}
         host.run("dkms", "install", module)
         self.assert_installed(host, VERSION, kernel)
         host.run("dkms", "remove", module, "--all")
-        self.assertEqual(host.status(), [])
-        self.assertEqual(host.modules(), {})
-        self.assertEqual(host.sh(f"ls -d /var/lib/dkms/{NAME} 2>/dev/null || :").stdout, "")
+        assert host.status() == []
+        assert host.modules() == {}
+        assert host.sh(f"ls -d /var/lib/dkms/{NAME} 2>/dev/null || :").stdout == ""
 
 
-class Dkms28(Cases, unittest.TestCase):
+class Dkms28(Cases):
+    __test__ = True
     suite = "bullseye"
     skipped = 9
 
@@ -419,11 +421,13 @@ class Dkms28(Cases, unittest.TestCase):
         self.assert_installed(host, VERSION, first, second)
 
 
-class Dkms30(Cases, unittest.TestCase):
+class Dkms30(Cases):
+    __test__ = True
     suite = "bookworm"
 
 
-class Dkms32(Cases, unittest.TestCase):
+class Dkms32(Cases):
+    __test__ = True
     suite = "trixie"
     moves_original = True
 
@@ -443,12 +447,11 @@ class Dkms32(Cases, unittest.TestCase):
 
 @pytest.mark.all
 @pytest.mark.usefixtures("built_packages")
-class Tool(unittest.TestCase):
+class Tool:
     """The .deb of the tool, on a host where systemd runs."""
 
-    def test_an_upgrade_does_not_stop_its_unit(self):
-        host = scratch.Scratch()
-        self.addCleanup(host.close)
+    def test_an_upgrade_does_not_stop_its_unit(self, scratch_system):
+        host = scratch_system()
         shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "tool.deb")
         notes = '#!/bin/sh\necho "${0##*/} $*" >> /var/calls\n'
         for program in ("/usr/bin/systemctl", "/usr/bin/deb-systemd-invoke", "/usr/bin/deb-systemd-helper"):
@@ -464,19 +467,18 @@ class Tool(unittest.TestCase):
                 dpkg $step
                 echo "calls of $step: $(grep -E 'stop|disable|restart|try-restart' /var/calls | tr '\\n' ';')"
             done""").stdout
-        self.assertEqual([line for line in said.split("\n") if line.startswith("calls of")], [
+        assert [line for line in said.split("\n") if line.startswith("calls of")] == [
             "calls of --install /mnt/tool.deb: ", "calls of --install /tmp/next.deb: ",
-            "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service nvgrace-gpu-metrics.timer;"])
+            "calls of --remove nvgrace-gpu: deb-systemd-invoke stop nvgrace-gpu-ready.service nvgrace-gpu-metrics.timer;"]
 
-    def test_it_has_the_guides(self):
+    def test_it_has_the_guides(self, tmp_path):
         """As they are, because people read them with any program."""
         deb = scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb")
-        with tempfile.TemporaryDirectory() as directory:
-            subprocess.run(["dpkg-deb", "--extract", deb, directory], check=True)
-            guides = pathlib.Path(directory, "usr/share/doc/nvgrace-gpu")
-            for name in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "libvirt-domain.xml", "libvirt-hook-qemu"):
-                path = guides / name if name.endswith(".md") else guides / "examples" / name
-                self.assertEqual(path.read_bytes(), (scratch.PROJECT / "docs" / name).read_bytes())
+        subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
+        guides = (tmp_path / "usr/share/doc/nvgrace-gpu")
+        for name in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "libvirt-domain.xml", "libvirt-hook-qemu"):
+            path = guides / name if name.endswith(".md") else guides / "examples" / name
+            assert path.read_bytes() == (scratch.PROJECT / "docs" / name).read_bytes()
 
 
 @pytest.mark.all

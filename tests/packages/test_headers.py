@@ -3,7 +3,6 @@
 in Debian's with its real packages, and with stand-ins for dnf and zypper that put
 headers in their places."""
 
-import unittest
 
 import pytest
 
@@ -34,10 +33,13 @@ cp -r Kbuild Makefile dkms.conf src include scripts /var/module
 """
 
 
-class Host(unittest.TestCase):
+class Host:
+    @pytest.fixture(autouse=True)
+    def new(self, scratch_system):
+        self.scratch_system = scratch_system
+
     def host(self, **kwargs):
-        self.system = scratch.Scratch(**kwargs)
-        self.addCleanup(self.system.close)
+        self.system = self.scratch_system(**kwargs)
         self.system.sh(COPY)
 
     def check(self, *words):
@@ -58,19 +60,19 @@ class Debian(Host):
         self.host(lower=scratch.tree(suite))
         with named("no kernel"):
             status, said, kernels = self.check()
-            self.assertEqual((status, kernels), (1, {}))
-            self.assertIn("no kernel found; name the packages with headers", said)
+            assert (status, kernels) == (1, {})
+            assert "no kernel found; name the packages with headers" in said
         with named("plain headers, beside a package that does not exist"):
             status, said, kernels = self.check("linux-headers-amd64", "linux-headers-nvidia-64k")
-            self.assertEqual(status, 1, said)
-            self.assertIn("can't install linux-headers-nvidia-64k; has this system such a package?", said)
-            self.assertEqual(list(kernels.values()), ["built"], said)
-            self.assertLessEqual(has, self.features(said))
-            self.assertFalse(lacks & self.features(said))
+            assert status == 1, said
+            assert "can't install linux-headers-nvidia-64k; has this system such a package?" in said
+            assert list(kernels.values()) == ["built"], said
+            assert has <= self.features(said)
+            assert not lacks & self.features(said)
         with named("plain headers"):
             kernel, = kernels
             folder = f"/lib/modules/{kernel}/build"
-            self.assertEqual(self.check(folder)[::2], (0, {kernel: "built"}))
+            assert self.check(folder)[::2] == (0, {kernel: "built"})
         with named("missing, incomplete and broken headers"):
             self.system.sh(f"""
                 mkdir -p /lib/modules/9.1 /usr/src/kernels
@@ -78,13 +80,13 @@ class Debian(Host):
                 rm /usr/src/kernels/incomplete/Module.symvers
                 echo '#error broken here' >>$(readlink -f /usr/src/linux-headers-*-common)/include/linux/vfio_pci_core.h""")
             status, said, kernels = self.check()
-            self.assertEqual(status, 1)
-            self.assertEqual(len(kernels), 3, said)
-            self.assertIn("**failed**: no headers there; install the package", kernels["/usr/lib/modules/9.1/build"])
-            self.assertIn("**failed**: the headers lack Module.symvers", kernels["/usr/src/kernels/incomplete"])
-            self.assertIn("**failed**: the build failed", kernels[kernel])
-            self.assertIn("#error broken here", said)
-            self.assertEqual(self.features(said), set())
+            assert status == 1
+            assert len(kernels) == 3, said
+            assert "**failed**: no headers there; install the package" in kernels["/usr/lib/modules/9.1/build"]
+            assert "**failed**: the headers lack Module.symvers" in kernels["/usr/src/kernels/incomplete"]
+            assert "**failed**: the build failed" in kernels[kernel]
+            assert "#error broken here" in said
+            assert self.features(said) == set()
 
     def test_oldstable(self):
         self.try_suite("bookworm", has={"vfio_alloc_device"}, lacks={"vm_flags_set", "huge_fault_order"})
@@ -108,28 +110,28 @@ class StandIns(Host):
     def test_dnf(self):
         self.start("dnf", DNF)
         status, said, kernels = self.check("kernel-64k-devel", "kernel-none")
-        self.assertEqual(status, 1)
-        self.assertIn("can't install kernel-none", said)
-        self.assertEqual(kernels, {release("stable-amd64"): "built"}, said)
+        assert status == 1
+        assert "can't install kernel-none" in said
+        assert kernels == {release("stable-amd64"): "built"}, said
         install = "dnf -q -y --setopt=install_weak_deps=False install "
-        self.assertEqual(self.said(), [install + "gcc make diffutils findutils gawk", install + "kernel-64k-devel",
-                                       install + "kernel-none"])
+        assert self.said() == [install + "gcc make diffutils findutils gawk", install + "kernel-64k-devel",
+                               install + "kernel-none"]
 
     def test_zypper(self):
         self.start("zypper", ZYPPER)
         status, said, kernels = self.check("kernel-default-devel")
-        self.assertEqual((status, kernels), (0, {release("stable-amd64"): "built"}), said)
+        assert (status, kernels) == (0, {release("stable-amd64"): "built"}), said
         install = "zypper -q --non-interactive --gpg-auto-import-keys install --no-recommends "
-        self.assertEqual(self.said(), [install + "gcc make diffutils findutils gawk", install + "kernel-default-devel"])
+        assert self.said() == [install + "gcc make diffutils findutils gawk", install + "kernel-default-devel"]
 
     def test_no_package_manager(self):
         self.start("other", DNF)
         status, said, kernels = self.check("kernel-devel")
-        self.assertEqual((status, kernels), (1, {}))
-        self.assertIn("neither apt-get nor dnf nor zypper", said)
+        assert (status, kernels) == (1, {})
+        assert "neither apt-get nor dnf nor zypper" in said
 
     def test_compiler_fails(self):
         self.start("dnf", "#!/bin/sh\nexit 1\n")
         status, said, _ = self.check("kernel-devel")
-        self.assertEqual(status, 1)
-        self.assertIn("can't install a compiler and make", said)
+        assert status == 1
+        assert "can't install a compiler and make" in said

@@ -10,7 +10,8 @@ import re
 import shutil
 import stat
 import subprocess
-import unittest
+
+import pytest
 
 from lab.system import scratch
 from packages.common import named
@@ -72,10 +73,10 @@ def release(version, flavour="arm64"):
     return f"{upstream.replace('~', '-')}-{flavour}" if "~" in upstream else f"{upstream}+deb-{flavour}"
 
 
-class Debian(unittest.TestCase):
-    def setUp(self):
-        self.host = scratch.Scratch()
-        self.addCleanup(self.host.close)
+class Debian:
+    @pytest.fixture(autouse=True)
+    def mirror(self, scratch_system):
+        self.host = scratch_system()
         # Without its mark, this is no toolbox.
         mark = self.host.dir / "upper/etc/nvgrace-gpu-toolbox"
         mark.parent.mkdir()
@@ -148,27 +149,27 @@ class Debian(unittest.TestCase):
     def test_known_good_stays(self):
         """A newer kernel of Debian changes nothing."""
         said = self.toolbox("kernel", "--all").stdout
-        self.assertNotIn("last passed", said)
-        self.assertEqual(self.release("newest"), release("7.3.4-1"))
-        self.assertEqual(self.release("newest-16k"), release("7.3.4-1", "arm64-16k"))
-        self.assertEqual(self.release("oldstable"), release("6.1.9-1"))
-        self.assertEqual(self.release("next"), release("7.4~rc3-1"))
+        assert "last passed" not in said
+        assert self.release("newest") == release("7.3.4-1")
+        assert self.release("newest-16k") == release("7.3.4-1", "arm64-16k")
+        assert self.release("oldstable") == release("6.1.9-1")
+        assert self.release("next") == release("7.4~rc3-1")
         image = next((self.shared / "cache").glob(f"*/tree-*/usr/src/linux-headers-{release('7.3.4-1')}/linux-image-*"))
-        self.assertEqual(image.read_text(), "7.3.4-1")
+        assert image.read_text() == "7.3.4-1"
         # Now it is there, nobody needs the mirror.
         shutil.rmtree(self.shared / "mirror")
-        self.assertEqual(self.toolbox("kernel", "oldstable", "stable", "newest", "newest-16k").stdout, "")
+        assert self.toolbox("kernel", "oldstable", "stable", "newest", "newest-16k").stdout == ""
 
     def test_known_good_is_gone(self):
         self.publish(DEBIAN | {"trixie-backports": ["7.3.9-1", "7.3.10-1"]})
         said = self.toolbox("kernel", "--all").stdout
         line = "toolbox: newest: Debian no longer has 7.3.4-1, which last passed; using 7.3.10-1\n"
-        self.assertEqual(said.count("last passed"), 1)
-        self.assertIn(line, said)
-        self.assertEqual(self.release("newest"), release("7.3.10-1"))
-        self.assertEqual(self.release("newest-16k"), release("7.3.10-1", "arm64-16k"))
-        self.assertEqual(self.release("stable"), release("6.12.9-1"))
-        self.assertEqual(self.good.read_text(), GOOD)
+        assert said.count("last passed") == 1
+        assert line in said
+        assert self.release("newest") == release("7.3.10-1")
+        assert self.release("newest-16k") == release("7.3.10-1", "arm64-16k")
+        assert self.release("stable") == release("6.12.9-1")
+        assert self.good.read_text() == GOOD
 
     def test_one_package_is_gone(self):
         """The newest version of which all packages are there is used."""
@@ -177,17 +178,17 @@ class Debian(unittest.TestCase):
                 self.publish(DEBIAN, lacks=[lacks, "linux-kbuild-7=7.3.10-1"])
                 shutil.rmtree(self.shared / "cache", ignore_errors=True)
                 said = self.toolbox("kernel", "newest").stdout
-                self.assertIn("no longer has 7.3.4-1, which last passed; using 6.12.9-1", said)
-                self.assertEqual(self.release("newest"), release("6.12.9-1"))
+                assert "no longer has 7.3.4-1, which last passed; using 6.12.9-1" in said
+                assert self.release("newest") == release("6.12.9-1")
 
     def test_only_the_source_is_gone(self):
         self.toolbox("kernel", "newest")
-        self.assertEqual(self.release("newest"), release("7.3.4-1"))
+        assert self.release("newest") == release("7.3.4-1")
         self.publish(DEBIAN, lacks=["linux-source-7.3=7.3.4-1"])
         source = self.toolbox("source", "newest").stdout
-        self.assertIn("the mirror no longer has its source; looking for a newer kernel", source)
-        self.assertRegex(source, r"/linux-source-7\.3_7\.3\.10-1_all\.deb\n$")
-        self.assertEqual(self.release("newest"), release("7.3.10-1"))
+        assert "the mirror no longer has its source; looking for a newer kernel" in source
+        assert re.search(r"/linux-source-7\.3_7\.3\.10-1_all\.deb\n$", source)
+        assert self.release("newest") == release("7.3.10-1")
 
     def test_gone_while_the_lists_are_old(self):
         self.toolbox("kernel", "stable")
@@ -197,7 +198,7 @@ class Debian(unittest.TestCase):
         self.toolbox("kernel", "newest", ok=False)
         (self.shared / "later").rename(self.shared / "mirror/pool/trixie-backports")
         self.toolbox("kernel", "newest")
-        self.assertEqual(self.release("newest"), release("7.3.10-1"))
+        assert self.release("newest") == release("7.3.10-1")
 
     def test_nothing_in_a_suite(self):
         for experimental in ([], None):
@@ -205,46 +206,46 @@ class Debian(unittest.TestCase):
                 suites = DEBIAN | {"trixie-backports": [], "experimental": experimental}
                 self.publish({suite: versions for suite, versions in suites.items() if versions is not None})
                 said = self.toolbox("kernel", "--all", TOOLBOX_REFRESH=1).stdout
-                self.assertIn("early warning: kernel next is not available; going on without it", said)
+                assert "early warning: kernel next is not available; going on without it" in said
                 # Right after a release of Debian, it has no backports.
-                self.assertIn("newest: Debian no longer has 7.3.4-1, which last passed; using 6.12.9-1", said)
-                self.assertEqual(self.release("newest"), release("6.12.9-1"))
+                assert "newest: Debian no longer has 7.3.4-1, which last passed; using 6.12.9-1" in said
+                assert self.release("newest") == release("6.12.9-1")
         self.publish(DEBIAN | {"bookworm": []})
         done = self.toolbox("kernel", "oldstable", TOOLBOX_REFRESH=1)
-        self.assertIn("oldstable: Debian has no such kernel now; keeping " + release("6.1.9-1"), done.stdout)
+        assert "oldstable: Debian has no such kernel now; keeping " + release("6.1.9-1") in done.stdout
         shutil.rmtree(self.shared / "cache")
         done = self.toolbox("kernel", "oldstable", ok=False)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("oldstable: Debian has no such kernel now", done.stdout)
+        assert done.returncode == 1
+        assert "oldstable: Debian has no such kernel now" in done.stdout
         shutil.rmtree(self.shared / "mirror")
         done = self.toolbox("kernel", "stable", ok=False)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("can't reach Debian's mirror", done.stdout)
+        assert done.returncode == 1
+        assert "can't reach Debian's mirror" in done.stdout
 
     def test_latest(self):
         self.toolbox("kernel", "oldstable", "stable", "newest", TOOLBOX_LATEST=1)
-        self.assertEqual(self.release("newest", TOOLBOX_LATEST=1), release("7.3.10-1"))
+        assert self.release("newest", TOOLBOX_LATEST=1) == release("7.3.10-1")
         self.toolbox("kernel", "newest")
-        self.assertEqual(self.release("newest"), release("7.3.4-1"))
+        assert self.release("newest") == release("7.3.4-1")
         table = self.toolbox("known-good").stdout
-        self.assertRegex(table, r"newest +7\.3\.4-1 +2026-01-01 +7\.3\.10-1 +a newer one is to be tried\n")
-        self.assertRegex(table, r"stable +6\.12\.9-1 +2026-01-01 +6\.12\.9-1 +up to date\n")
-        self.assertRegex(table, r"next +- +- +7\.4~rc3-1 +always the newest is used\n")
+        assert re.search(r"newest +7\.3\.4-1 +2026-01-01 +7\.3\.10-1 +a newer one is to be tried\n", table)
+        assert re.search(r"stable +6\.12\.9-1 +2026-01-01 +6\.12\.9-1 +up to date\n", table)
+        assert re.search(r"next +- +- +7\.4~rc3-1 +always the newest is used\n", table)
         self.toolbox("kernel", "newest-16k", TOOLBOX_LATEST=1)
         self.toolbox("record", TOOLBOX_LATEST=1)
         lines = self.good.read_text().splitlines()
-        self.assertEqual(lines[0], "# A comment")
+        assert lines[0] == "# A comment"
         # Only what has changed gets a new day.
-        self.assertIn("stable 6.12.9-1 2026-01-01", lines)
+        assert "stable 6.12.9-1 2026-01-01" in lines
         newest = next(line.split() for line in lines if line.startswith("newest"))
-        self.assertEqual(newest[1], "7.3.10-1")
-        self.assertNotEqual(newest[2], "2026-01-01")
-        self.assertEqual(len(lines), 4)
-        self.assertEqual(self.release("newest"), release("7.3.10-1"))
+        assert newest[1] == "7.3.10-1"
+        assert newest[2] != "2026-01-01"
+        assert len(lines) == 4
+        assert self.release("newest") == release("7.3.10-1")
         self.publish(DEBIAN | {"trixie-backports": ["7.3.11-1"], "bookworm": []})
         table = self.toolbox("known-good").stdout
-        self.assertRegex(table, r"newest +7\.3\.10-1 .* Debian no longer has it; the newest is used\n")
-        self.assertRegex(table, r"oldstable +6\.1\.9-1 .* Debian has none\n")
+        assert re.search(r"newest +7\.3\.10-1 .* Debian no longer has it; the newest is used\n", table)
+        assert re.search(r"oldstable +6\.1\.9-1 .* Debian has none\n", table)
 
     def test_damaged(self):
         for damage in ("=======\n", "newest 7.3.10-1 2026-01-02\n", "next 2026-01-02\n", "next ../../x 2026-01-02\n"):
@@ -252,18 +253,18 @@ class Debian(unittest.TestCase):
                 self.good.write_text(GOOD + damage)
                 for words in (("kernel", "newest"), ("release", "newest"), ("known-good",), ("record",)):
                     done = self.toolbox(*words, ok=False)
-                    self.assertEqual(done.returncode, 1)
-                    self.assertIn("toolbox: tests/lab/kernels.good: line 5 is not", done.stdout)
+                    assert done.returncode == 1
+                    assert "toolbox: tests/lab/kernels.good: line 5 is not" in done.stdout
         self.good.unlink()
-        self.assertIn("can't read tests/lab/kernels.good", self.toolbox("kernel", "newest", ok=False).stdout)
+        assert "can't read tests/lab/kernels.good" in self.toolbox("kernel", "newest", ok=False).stdout
 
     def test_builds_at_different_times(self):
         """A version that not all kernels of a role have is not recorded."""
         self.publish(DEBIAN, lacks=[f"linux-headers-{release('7.3.10-1', 'arm64-16k')}=7.3.10-1"])
         self.toolbox("kernel", "--all", TOOLBOX_LATEST=1)
-        self.assertEqual(self.release("newest-16k", TOOLBOX_LATEST=1), release("7.3.4-1", "arm64-16k"))
-        self.assertIn("newest: its kernels have different versions", self.toolbox("record", TOOLBOX_LATEST=1).stdout)
-        self.assertEqual(sorted(self.good.read_text().splitlines()), sorted(GOOD.splitlines()))
+        assert self.release("newest-16k", TOOLBOX_LATEST=1) == release("7.3.4-1", "arm64-16k")
+        assert "newest: its kernels have different versions" in self.toolbox("record", TOOLBOX_LATEST=1).stdout
+        assert sorted(self.good.read_text().splitlines()) == sorted(GOOD.splitlines())
 
     def test_two_versions_of_a_release(self):
         """Each replaces the other in the tree, which clones share."""
@@ -271,7 +272,7 @@ class Debian(unittest.TestCase):
         image = f"*/tree-*/usr/src/linux-headers-{release('6.1.9-1')}/linux-image-*"
         for env, version in (({}, "6.1.9-1"), ({"TOOLBOX_LATEST": 1}, "6.1.9-2"), ({}, "6.1.9-1")):
             self.toolbox("kernel", "oldstable", **env)
-            self.assertEqual(next((self.shared / "cache").glob(image)).read_text(), version)
+            assert next((self.shared / "cache").glob(image)).read_text() == version
 
     def test_a_release_of_debian(self):
         """One line changes, also where the kernels of before are unpacked."""
@@ -281,4 +282,4 @@ class Debian(unittest.TestCase):
         self.conf(CONF.replace("bookworm	trixie", "trixie	forky"))
         self.toolbox("kernel", "--all")
         for name, version in (("oldstable", "6.12.9-1"), ("stable", "7.6.2-1"), ("newest", "7.9.1-1")):
-            self.assertEqual(self.release(name), release(version))
+            assert self.release(name) == release(version)

@@ -10,10 +10,8 @@ import pathlib
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
-import unittest
 
 import pytest
 
@@ -47,38 +45,40 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-class Publish(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.work = pathlib.Path(tempfile.mkdtemp(prefix="publish-test-", dir=scratch.PROJECT / "build"))
-        cls.addClassCleanup(shutil.rmtree, cls.work)
-        home = cls.work / "gnupg"
-        key = common.make_key(home)
+class Publish:
+    @pytest.fixture(scope="class")
+    def key(self, work):
+        home = work / "gnupg"
+        yield common.make_key(home)
+        run("gpgconf", "--homedir", home, "--kill", "all")
+
+    @pytest.fixture(scope="class")
+    def url(self, work):
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=work / "site")) as server:
+            threading.Thread(target=server.serve_forever).start()
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+            server.shutdown()
+
+    @pytest.fixture(scope="class", autouse=True)
+    def published(self, request, work, key, url):
+        cls = request.cls
+        cls.work, cls.site, cls.url, cls.env = work, work / "site", url, {**key, "URL": url}
 
         # The toolbox has no git.
         root = packages.root("installers")
-        git = cls.work / "bin" / "git"
+        git = work / "bin" / "git"
         git.parent.mkdir()
         git.symlink_to(root / "usr/bin/git")
         cls.git = {"PATH": f"{git.parent}:{os.environ['PATH']}", "GIT_EXEC_PATH": str(root / "usr/lib/git-core"),
                    "GIT_TEMPLATE_DIR": "", "GIT_CONFIG_GLOBAL": "/dev/null"}
-        cls.secret = run("gpg", "--homedir", home, "--armor", "--export-secret-keys")
-        cls.addClassCleanup(run, "gpgconf", "--homedir", home, "--kill", "all")
-
-        cls.site = cls.work / "site"
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=cls.site))
-        cls.addClassCleanup(server.server_close)
-        threading.Thread(target=server.serve_forever).start()
-        cls.addClassCleanup(server.shutdown)
-        cls.url = f"http://127.0.0.1:{server.server_address[1]}"
-        cls.env = {**key, "URL": cls.url}
+        cls.secret = run("gpg", "--homedir", key["GNUPGHOME"], "--armor", "--export-secret-keys")
 
         # A folder of the site that is none of this project's.
         cls.site.mkdir()
         (cls.site / "CNAME").write_text("gpu.example.org\n")
         cls.sources = {}
         for version in (OLD, NEW):
-            copy = cls.sources[version] = common.copy_sources(cls.work / version)
+            copy = cls.sources[version] = common.copy_sources(work / version)
             common.set_version(copy, version)
             changes = copy / "CHANGELOG.md"
             changes.write_text(f"# Changelog\n\n## {version}, 2027-01-15\n\n- A change.\n\n## 0.0.1, 2020-01-01\n\n- Old.\n")
@@ -97,7 +97,7 @@ class Publish(unittest.TestCase):
         """README's commands that install the packages."""
         commands = re.search(rf"(?ms)^    curl \S+ \S+/nvgrace-gpu\.{kind} \S+\n    .*?install.*?\n", README)[0]
         site = re.search(r"^SITE\s*:=\s*(.*)", (scratch.PROJECT / "Makefile").read_text(), re.M)[1]
-        self.assertIn(f"{site}/nvgrace-gpu.{kind}", commands)
+        assert f"{site}/nvgrace-gpu.{kind}" in commands
         return commands.replace(site, self.url).replace(" install ", " install -y ")
 
     @contextlib.contextmanager
@@ -116,17 +116,17 @@ class Publish(unittest.TestCase):
         for version in (OLD, NEW):
             for name in (f"apt/pool/nvgrace-gpu_{version}-1_arm64.deb", f"rpm/nvgrace-gpu-{version}-1.aarch64.rpm",
                          f"releases/{NAME}-{version}.tar.xz"):
-                self.assertIn(name, found)
+                assert name in found
             run("sha256sum", "--check", f"{NAME}-{version}.tar.xz.sha256", cwd=self.site / "releases")
             tarball = self.site / "releases" / f"{NAME}-{version}.tar.xz"
             run("sqv", "--keyring", self.site / "nvgrace-gpu.asc", f"{tarball}.asc", tarball)
-        self.assertEqual(found["CNAME"], b"gpu.example.org\n")
-        self.assertNotIn(b"PRIVATE KEY", b"".join(found.values()))
+        assert found["CNAME"] == b"gpu.example.org\n"
+        assert b"PRIVATE KEY" not in b"".join(found.values())
         page = found["index.html"].decode()
-        self.assertIn(f"The newest version is {NEW}.", page)
-        self.assertIn(f"{self.url}/nvgrace-gpu.sources", page)
+        assert f"The newest version is {NEW}." in page
+        assert f"{self.url}/nvgrace-gpu.sources" in page
         names = re.findall(r'href="([^"]*\.tar\.xz)"', found["releases/index.html"].decode())
-        self.assertEqual(names, [f"{NAME}-{NEW}.tar.xz", f"{NAME}-{OLD}.tar.xz"])
+        assert names == [f"{NAME}-{NEW}.tar.xz", f"{NAME}-{OLD}.tar.xz"]
 
     def test_two_runs_give_the_same_bytes(self):
         other = self.work / "the other"
@@ -134,14 +134,14 @@ class Publish(unittest.TestCase):
         (other / "CNAME").write_text("gpu.example.org\n")
         self.publish(OLD, site=other)
         self.publish(NEW, site=os.path.relpath(other, self.sources[NEW]))
-        self.assertEqual(contents(other), contents(self.site))
+        assert contents(other) == contents(self.site)
         with named("one that was interrupted"):
             shutil.rmtree(other / "apt/dists")
             (other / f"releases/{NAME}-{NEW}.tar.xz").unlink()
             (other / ".new/rpm").mkdir(parents=True)
             (other / f".new/rpm/nvgrace-gpu-{NEW}-1.x86_64.rpm").write_text("half")
             self.publish(NEW, site=other)
-            self.assertEqual(contents(other), contents(self.site))
+            assert contents(other) == contents(self.site)
 
     def test_what_is_refused_changes_nothing(self):
         before = contents(self.site)
@@ -152,33 +152,40 @@ class Publish(unittest.TestCase):
             with named(said):
                 # Where nothing is published yet, only the version is no reason.
                 site = self.site if "already" in said else self.work / "empty"
-                self.assertIn(said, self.publish(version, ok=False, site=site, **env))
-        self.assertIn("is not a release", run("scripts/packaging/repo", "--publish", self.site, ok=False, **self.env)
+                assert said in self.publish(version, ok=False, site=site, **env)
+        assert "is not a release" in (run("scripts/packaging/repo", "--publish", self.site, ok=False, **self.env)
                       if "+git" in scratch.version() else "is not a release")
         with named("a later version"):
             later = self.work / "later"
             (later / "releases").mkdir(parents=True)
             (later / f"releases/{NAME}-1000.0.0.tar.xz").touch()
-            self.assertIn("has version 1000.0.0, which is later", self.publish(NEW, ok=False, site=later))
-            self.assertEqual(len(contents(later)), 1)
+            assert "has version 1000.0.0, which is later" in self.publish(NEW, ok=False, site=later)
+            assert len(contents(later)) == 1
         with named("a file in the way"):
             file = self.sources[NEW] / "Makefile"
-            self.assertIn(f"can't write to {file}", self.publish(NEW, ok=False, site=file / "site"))
-        self.assertIn("name the folder", run("make", "publish", cwd=self.sources[NEW], ok=False, **self.env))
-        self.assertEqual(contents(self.site), before)
-        self.assertFalse((self.work / "empty").exists())
+            assert f"can't write to {file}" in self.publish(NEW, ok=False, site=file / "site")
+        assert "name the folder" in run("make", "publish", cwd=self.sources[NEW], ok=False, **self.env)
+        assert contents(self.site) == before
+        assert not (self.work / "empty").exists()
 
     def test_the_forge_has_what_the_owner_has_not_set(self):
         forge = {"GITHUB_REPOSITORY": "Owner/gpu"}
-        self.assertEqual(run("scripts/packaging/setting", "SITE", **forge), "https://owner.github.io/gpu\n")
-        self.assertEqual(run("scripts/packaging/setting", "MAINTAINER", **forge), "Owner <Owner@users.noreply.github.com>\n")
+        assert run("scripts/packaging/setting", "SITE", **forge) == "https://owner.github.io/gpu\n"
+        assert run("scripts/packaging/setting", "MAINTAINER", **forge) == "Owner <Owner@users.noreply.github.com>\n"
         copy = self.work / "set"
         for name in ("Makefile", "scripts/packaging/setting"):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(scratch.PROJECT / name, copy / name)
         (copy / "Makefile").write_text("SITE := https://example.org/gpu\n")
-        self.assertEqual(run("scripts/packaging/setting", "SITE", cwd=copy, **forge), "https://example.org/gpu\n")
+        assert run("scripts/packaging/setting", "SITE", cwd=copy, **forge) == "https://example.org/gpu\n"
 
+    @pytest.fixture
+    def no_checkout_stays(self):
+        yield
+        for sources in self.sources.values():
+            shutil.rmtree(sources / ".git", ignore_errors=True)
+
+    @pytest.mark.usefixtures("no_checkout_stays")
     def test_a_tag_makes_it(self):
         """The steps of the release's workflow, but for those on the forge."""
         forge = self.work / "forge.git"
@@ -193,68 +200,65 @@ class Publish(unittest.TestCase):
                 return run("scripts/packaging/release", word, cwd=sources, ok=ok, **{**self.git, "URL": self.url, **env})
 
             git("init", "-q")
-            self.addCleanup(shutil.rmtree, sources / ".git")
             git("config", "user.name", "Test")
             git("config", "user.email", "test@example.org")
             git("add", "--all")
             git("commit", "-q", "-m", f"release {version}")
 
-            self.assertIn("SIGNING_KEY", release("key", ok=False, SIGNING_KEY=""))
-            self.assertIn("no key", release("key", ok=False, SIGNING_KEY="rubbish"))
-            self.assertIn("only a public key", release("key", ok=False, SIGNING_KEY=(self.site / "nvgrace-gpu.asc").read_text()))
+            assert "SIGNING_KEY" in release("key", ok=False, SIGNING_KEY="")
+            assert "no key" in release("key", ok=False, SIGNING_KEY="rubbish")
+            assert "only a public key" in release("key", ok=False, SIGNING_KEY=(self.site / "nvgrace-gpu.asc").read_text())
             key = dict(line.split("=", 1) for line in release("key", SIGNING_KEY=self.secret).splitlines() if "=" in line)
-            self.assertIn("can't read the branches", release("site", ok=False, TAG=f"v{version}", **key))
+            assert "can't read the branches" in release("site", ok=False, TAG=f"v{version}", **key)
             git("remote", "add", "origin", forge)
             release("site", TAG=f"v{version}", **key)
-            self.assertIn("the tag is v1.2.3", release("site", ok=False, TAG="v1.2.3", **key))
+            assert "the tag is v1.2.3" in release("site", ok=False, TAG="v1.2.3", **key)
             release("site", TAG=f"v{version}", **key)       # as after a failure
             attached = contents(sources / "build/release")
-            self.assertEqual(set(attached), {pathlib.Path(name).name for name in contents(self.site)
-                                             if re.search(rf"{re.escape(version)}[-.]|^nvgrace-gpu\.asc$", name)})
+            assert set(attached) == {pathlib.Path(name).name for name in contents(self.site)
+                                     if re.search(rf"{re.escape(version)}[-.]|^nvgrace-gpu\.asc$", name)}
             site = {pathlib.Path(name).name: data for name, data in contents(sources / "build/site").items()}
-            self.assertEqual(attached, {name: site[name] for name in attached})
-            self.assertEqual(release("notes").strip(), "- A change.")
+            assert attached == {name: site[name] for name in attached}
+            assert release("notes").strip() == "- A change."
             git("push", "-q", "origin", "gh-pages")
         files = run("git", "--git-dir", forge, "ls-tree", "-r", "--name-only", "gh-pages", **self.git).split()
         # Those of the other tests, whose site was there before and whose key has
         # another name in the signatures.
-        self.assertEqual({re.sub(r"[0-9a-f]{64}-", "", name) for name in files} - {".nojekyll"},
-                         {re.sub(r"[0-9a-f]{64}-", "", name) for name in contents(self.site)} - {"CNAME"})
+        assert ({re.sub(r"[0-9a-f]{64}-", "", name) for name in files} - {".nojekyll"} ==
+                {re.sub(r"[0-9a-f]{64}-", "", name) for name in contents(self.site)} - {"CNAME"})
 
-    def install_with_apt(self, suite):
-        host = scratch.Scratch(lower=scratch.tree(suite))
-        self.addCleanup(host.close)
+    def install_with_apt(self, scratch_system, suite):
+        host = scratch_system(lower=scratch.tree(suite))
         host.sh("apt-get update && apt-get install -y --no-install-recommends curl")
         download, install = self.readme("sources").splitlines()
         host.sh(f"{download}\napt-get update")
         with named("an old version"):
             host.sh(f"apt-get install -y --no-install-recommends {NAME}-dkms={OLD}-1 nvgrace-gpu={OLD}-1")
-            self.assertEqual(host.sh("nvgrace-gpu --version").stdout, f"nvgrace-gpu {OLD}\n")
+            assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {OLD}\n"
         with named("a changed package"), self.changed(f"apt/pool/nvgrace-gpu_{NEW}-1_amd64.deb"):
             said = host.sh(f"{install}", ok=False)
-            self.assertNotEqual(said.returncode, 0)
-            self.assertIn("Hash Sum mismatch", said.stdout)
-            self.assertEqual(host.sh("nvgrace-gpu --version").stdout, f"nvgrace-gpu {OLD}\n")
+            assert said.returncode != 0
+            assert "Hash Sum mismatch" in said.stdout
+            assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {OLD}\n"
         with named("a changed list"), self.changed("apt/dists/stable/InRelease"):
             host.sh("rm -r /var/lib/apt/lists")
-            self.assertNotEqual(host.sh("apt-get -o APT::Update::Error-Mode=any update", ok=False).returncode, 0)
+            assert host.sh("apt-get -o APT::Update::Error-Mode=any update", ok=False).returncode != 0
         with named("the upgrade"):
             host.sh(install)
-            self.assertEqual(host.sh("nvgrace-gpu --version").stdout, f"nvgrace-gpu {NEW}\n")
-            self.assertEqual(host.sh("ls /usr/src | grep nvgrace").stdout, f"{NAME}-{NEW}\n")
+            assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {NEW}\n"
+            assert host.sh("ls /usr/src | grep nvgrace").stdout == f"{NAME}-{NEW}\n"
 
-    def test_debian_12(self):
-        self.install_with_apt("bookworm")
+    def test_debian_12(self, scratch_system):
+        self.install_with_apt(scratch_system, "bookworm")
 
-    def test_debian_13(self):
-        self.install_with_apt("trixie")
+    def test_debian_13(self, scratch_system):
+        self.install_with_apt(scratch_system, "trixie")
 
     @pytest.mark.packages
     @pytest.mark.needs("root images")
-    def test_images_of_the_examples(self):
+    def test_images_of_the_examples(self, scratch_system):
         """Buildah builds both Containerfiles of docs/examples, for x86-64."""
-        host = scratch.Scratch(lower=f"{packages.root('images')}:/")
-        self.addCleanup(host.close)
+        host = scratch_system(lower=f"{packages.root('images')}:/")
         run("tar", "-C", scratch.tree("trixie"), "-cf", host.shared / "base.tar", ".")
         for name in ("Containerfile", "kmm-Containerfile"):
             shutil.copy(scratch.PROJECT / "docs/examples" / name, host.shared)
@@ -278,12 +282,12 @@ class Publish(unittest.TestCase):
             host.sh(f"{build} --build-arg KERNEL=amd64 --tag host --file /mnt/Containerfile /mnt/context")
             host.sh(f"{inside} from {limits} --name host localhost/host")
             kernel, = host.sh(f"ls $({inside} mount host)/lib/modules").stdout.split()
-            self.assertNotEqual(kernel, os.uname().release)
+            assert kernel != os.uname().release
             said = host.sh(f"{inside} run host -- sh -ec 'modinfo -k {kernel} -n {NAME}; lsinitramfs /boot/initrd.img-{kernel}; nvgrace-gpu --version'").stdout
-            self.assertIn(f"/{kernel}/updates/dkms/{NAME}.ko", said.splitlines()[0])
+            assert f"/{kernel}/updates/dkms/{NAME}.ko" in said.splitlines()[0]
             for file in (f"updates/dkms/{NAME}.ko", "usr/lib/udev/nvgrace-gpu", "etc/nvgrace-gpu.conf.d/all.conf"):
-                self.assertIn(file, said)
-            self.assertIn(f"nvgrace-gpu {NEW}\n", said)
+                assert file in said
+            assert f"nvgrace-gpu {NEW}\n" in said
         with named("a module"):
             # The node's modules, which the operator mounts.
             host.sh(f"mkdir -p /mnt/node && cp -r $({inside} mount host)/usr/lib/modules /mnt/node")
@@ -291,17 +295,16 @@ class Publish(unittest.TestCase):
                     "--tag module --file /mnt/kmm-Containerfile /mnt/context")
             host.sh(f"{inside} from {limits} --name module localhost/module")
             files = host.sh(f"cd $({inside} mount module)/opt && find . ! -type d").stdout.split()
-            self.assertIn(f"./lib/modules/{kernel}/updates/{NAME}.ko", files)
+            assert f"./lib/modules/{kernel}/updates/{NAME}.ko" in files
             # The worker of the operator has kmod, and the node's modules.
             shown = host.sh(f"""
                 mkdir -p /host/lib && ln -s /mnt/node/modules /host/lib/modules
                 modprobe -d $({inside} mount module)/opt -S {kernel} --show-depends {NAME}""").stdout
-            self.assertIn("vfio-pci-core", shown)
-            self.assertIn(f"/updates/{NAME}.ko", shown)
+            assert "vfio-pci-core" in shown
+            assert f"/updates/{NAME}.ko" in shown
 
-    def test_dnf(self):
-        host = scratch.Scratch(lower=f"{packages.root('installers')}:/")
-        self.addCleanup(host.close)
+    def test_dnf(self, scratch_system):
+        host = scratch_system(lower=f"{packages.root('installers')}:/")
         host.sh("mkdir -p /var/lib/rpm /etc/yum.repos.d")
         rpms = [*self.site.glob(f"rpm/{NAME}-dkms-{NEW}-*.rpm"), *self.site.glob(f"rpm/nvgrace-gpu-{NEW}-*.x86_64.rpm")]
         common.build_stand_in(host.shared, rpms)
@@ -313,15 +316,15 @@ class Publish(unittest.TestCase):
         version = ["rpm", "-q", "--qf", "%{VERSION}\n", "nvgrace-gpu"]
         with named("an old version"):
             host.sh(f"dnf -y {more} install {NAME}-dkms-{OLD} nvgrace-gpu-{OLD}")
-            self.assertEqual(host.run(*version).stdout, f"{OLD}\n")
+            assert host.run(*version).stdout == f"{OLD}\n"
         with named("a changed package"), self.changed(f"rpm/nvgrace-gpu-{NEW}-1.x86_64.rpm"):
-            self.assertNotEqual(host.sh(f"dnf -y {more} upgrade", ok=False).returncode, 0)
-            self.assertEqual(host.run(*version).stdout, f"{OLD}\n")
+            assert host.sh(f"dnf -y {more} upgrade", ok=False).returncode != 0
+            assert host.run(*version).stdout == f"{OLD}\n"
         with named("a changed list"), self.changed("rpm/repodata/repomd.xml"):
             said = host.sh(f"dnf clean all && dnf -y {more} upgrade", ok=False)
-            self.assertIn("Bad GPG signature", said.stdout)
-            self.assertEqual(host.run(*version).stdout, f"{OLD}\n")
+            assert "Bad GPG signature" in said.stdout
+            assert host.run(*version).stdout == f"{OLD}\n"
         with named("the upgrade"):
             host.sh(f"dnf -y {more} upgrade")
             host.sh(install.replace(" install ", f" {more} install "))
-            self.assertEqual(host.run(*version).stdout, f"{NEW}\n")
+            assert host.run(*version).stdout == f"{NEW}\n"

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import unittest
 
 import pytest
 
@@ -31,12 +30,14 @@ NEXT = "999.10.0"
 EPOCH = "1800000000"    # Friday, 15 January 2027
 
 
-class Copy(unittest.TestCase):
-    def setUp(self):
+class Copy:
+    @pytest.fixture(autouse=True)
+    def copied(self):
         (scratch.PROJECT / "build").mkdir(exist_ok=True)
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="release-test-", dir=scratch.PROJECT / "build"))
-        self.addCleanup(shutil.rmtree, self.dir)
-        self.copy = self.make_copy("copy")
+        with tempfile.TemporaryDirectory(prefix="release-test-", dir=scratch.PROJECT / "build") as folder:
+            self.dir = pathlib.Path(folder)
+            self.copy = self.make_copy("copy")
+            yield
 
     def make_copy(self, name):
         return copy_sources(self.dir / name)
@@ -44,13 +45,13 @@ class Copy(unittest.TestCase):
     def run_in(self, where, *argv, ok=True, **env):
         result = subprocess.run(argv, cwd=where, env={**os.environ, **env}, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, check=False)
-        self.assertEqual(result.returncode == 0, ok, result.stdout)
+        assert (result.returncode == 0) == ok, result.stdout
         return result.stdout
 
     def change(self, name, pattern, text):
         file = self.copy / name
         changed, count = re.subn(pattern, lambda _: text, file.read_text(), flags=re.M)
-        self.assertEqual(count, 1, f"{name}: {pattern}")
+        assert count == 1, f"{name}: {pattern}"
         file.write_text(changed)
 
     def read(self, name):
@@ -67,40 +68,39 @@ class Dist(Copy):
         for path in [other, *other.rglob("*")]:
             os.utime(path, (1, 1), follow_symlinks=False)
         first, second = self.dist(self.copy), self.dist(other)
-        self.assertEqual(first.name, f"{NAME}-{VERSION}.tar.xz")
-        self.assertEqual(first.read_bytes(), second.read_bytes())
+        assert first.name == f"{NAME}-{VERSION}.tar.xz"
+        assert first.read_bytes() == second.read_bytes()
         self.run_in(first.parent, "sha256sum", "--check", f"{first.name}.sha256")
 
         with named("it has all files, in one folder"):
             with tarfile.open(first) as tar:
                 names = {m.name for m in tar.getmembers() if m.isfile()}
-                self.assertEqual({(m.uid, m.gid, m.uname, m.gname) for m in tar.getmembers()}, {(0, 0, "", "")})
-                self.assertEqual(len({m.mtime for m in tar.getmembers()}), 1)
+                assert {(m.uid, m.gid, m.uname, m.gname) for m in tar.getmembers()} == {(0, 0, "", "")}
+                assert len({m.mtime for m in tar.getmembers()}) == 1
             wanted = {f"{NAME}-{VERSION}/{p.relative_to(self.copy)}" for p in self.copy.rglob("*")
                       if p.is_file() and p.relative_to(self.copy).parts[0] != "build"}
-            self.assertEqual(names, wanted)
+            assert names == wanted
 
         with named("what is unpacked makes the same again"):
             self.run_in(self.dir, "tar", "-xf", first)
-            self.assertEqual(self.dist(self.dir / f"{NAME}-{VERSION}").read_bytes(), first.read_bytes())
+            assert self.dist(self.dir / f"{NAME}-{VERSION}").read_bytes() == first.read_bytes()
 
     @pytest.mark.usefixtures("built_packages")
     def test_the_source_packages_contain_it(self):
         version = scratch.version()
         orig = scratch.package(f"{NAME}_{version}.orig.tar.xz")
         self.run_in(self.dir, "sh", "-ec", f"rpm2cpio {scratch.package('*.src.rpm')} | cpio --quiet -id")
-        self.assertTrue((self.dir / f"{NAME}-{version}.tar.xz").read_bytes() == orig.read_bytes())
+        assert (self.dir / f"{NAME}-{version}.tar.xz").read_bytes() == orig.read_bytes()
         self.run_in(self.dir, "tar", "-xf", orig)
         unpacked = self.dir / f"{NAME}-{version}"
-        self.assertTrue(self.dist(unpacked).read_bytes() == orig.read_bytes())
+        assert self.dist(unpacked).read_bytes() == orig.read_bytes()
         shutil.rmtree(unpacked / "build")
         # These have the version or the owner's settings.
         changed = {"dkms.conf", "scripts/this-version", "debian/changelog", "debian/control", "debian/watch", f"rpm/{NAME}.spec"}
         for path in unpacked.rglob("*"):
             name = path.relative_to(unpacked)
             if path.is_file() and str(name) not in changed:
-                self.assertTrue(path.read_bytes() == (self.copy / name).read_bytes(),
-                                f"{name} differs")
+                assert path.read_bytes() == (self.copy / name).read_bytes(), f"{name} differs"
 
     def test_uscan_finds_it(self):
         """With the pattern of debian/watch, as uscan reads it."""
@@ -109,14 +109,14 @@ class Dist(Copy):
         with tarfile.open(tarball) as tar:
             watch = tar.extractfile(f"{NAME}-{VERSION}/debian/watch").read().decode()
         lines = [line for line in watch.splitlines() if line and not line.startswith("#")]
-        self.assertEqual(lines[0], "version=4")
+        assert lines[0] == "version=4"
         url, pattern = lines[1].split()
-        self.assertEqual(url, SITE + "/releases/")
+        assert url == SITE + "/releases/"
         # uscan(1), "Watch file examples", defines these words.
         pattern = pattern.replace("@ANY_VERSION@", r"[-_]?[Vv]?(\d[\-+\.:\~\da-zA-Z]*)").replace(
             "@ARCHIVE_EXT@", r"(?i)(?:\.(?:tar\.xz|tar\.bz2|tar\.gz|tar\.zstd?|zip|tgz|tbz|txz))")
         match = re.fullmatch(pattern.replace("(?i)", ""), tarball.name)
-        self.assertEqual(match[1], VERSION)
+        assert match[1] == VERSION
 
 
 # Answers as git does in a checkout, which the toolbox lacks.
@@ -134,8 +134,8 @@ CHECKOUT = "1.2.3+git20270115080000.01234567"
 
 
 class ThisVersion(Copy):
-    def setUp(self):
-        super().setUp()
+    @pytest.fixture(autouse=True)
+    def checkout(self, copied):
         (self.copy / ".git").mkdir()
         git = self.dir / "bin" / "git"
         git.parent.mkdir()
@@ -153,28 +153,28 @@ class ThisVersion(Copy):
 
     def test_a_checkout_has_its_commit(self):
         self.declare("1.2.3+git")
-        self.assertEqual(self.version(), CHECKOUT)
-        self.assertEqual(self.version(CHANGED=" M src/rw.c"), CHECKOUT + ".dirty")
-        self.assertEqual(self.version(PATH=os.environ["PATH"]), "1.2.3+git")
+        assert self.version() == CHECKOUT
+        assert self.version(CHANGED=" M src/rw.c") == CHECKOUT + ".dirty"
+        assert self.version(PATH=os.environ["PATH"]) == "1.2.3+git"
         (self.copy / ".git").rmdir()
-        self.assertEqual(self.version(), "1.2.3+git")
+        assert self.version() == "1.2.3+git"
 
     def test_a_release_is_only_the_commit_that_sets_the_number(self):
         self.declare("1.2.3")
-        self.assertEqual(self.version(RELEASE=COMMIT), "1.2.3")
-        self.assertEqual(self.version(RELEASE=COMMIT, CHANGED=" M src/rw.c"), CHECKOUT + ".dirty")
-        self.assertEqual(self.version(RELEASE=COMMIT[::-1]), CHECKOUT)
+        assert self.version(RELEASE=COMMIT) == "1.2.3"
+        assert self.version(RELEASE=COMMIT, CHANGED=" M src/rw.c") == CHECKOUT + ".dirty"
+        assert self.version(RELEASE=COMMIT[::-1]) == CHECKOUT
         (self.copy / ".git").rmdir()
-        self.assertEqual(self.version(), "1.2.3")
+        assert self.version() == "1.2.3"
 
     def test_what_git_archive_writes(self):
         for declared, version in (("1.2.3+git", CHECKOUT), ("1.2.3", "1.2.3")):
             self.declare(declared)
             file = self.copy / "scripts" / "this-version"
             text = file.read_text()
-            self.assertIn("$Format:%ct %H$", text)
+            assert "$Format:%ct %H$" in text
             file.write_text(text.replace("$Format:%ct %H$", f"1800000000 {COMMIT}"))
-            self.assertEqual(self.version(), version)
+            assert self.version() == version
             file.write_text(text)
 
     def test_the_order(self):
@@ -184,7 +184,7 @@ class ThisVersion(Copy):
         for a, b in zip(versions, versions[1:]):
             self.run_in(self.dir, "dpkg", "--compare-versions", f"{a}-1", "lt", f"{b}-1")
             said = self.run_in(self.dir, "rpm", "--eval", f'%{{lua:print(rpm.vercmp("{a}-1", "{b}-1"))}}')
-            self.assertEqual(said, "-1\n", (a, b))
+            assert said == "-1\n", (a, b)
 
     @pytest.mark.long
     def test_native_builds(self):
@@ -194,13 +194,13 @@ class ThisVersion(Copy):
         self.run_in(self.copy, "dpkg-buildpackage", "-b", "--no-sign", "--no-check-builddeps", **self.path,
                     DEB_BUILD_OPTIONS="noautodbgsym")
         package = self.dir / f"{NAME}-dkms_{CHECKOUT}-1_all.deb"
-        self.assertIn(f"./usr/src/{NAME}-{CHECKOUT}/dkms.conf", self.run_in(self.dir, "dpkg-deb", "--contents", package))
+        assert f"./usr/src/{NAME}-{CHECKOUT}/dkms.conf" in self.run_in(self.dir, "dpkg-deb", "--contents", package)
         self.run_in(self.dir, "dpkg-deb", "--extract", package, "extracted")
         source = self.dir / "extracted" / "usr" / "src" / f"{NAME}-{CHECKOUT}"
-        self.assertIn(f'PACKAGE_VERSION="{CHECKOUT}"\n', (source / "dkms.conf").read_text())
-        self.assertEqual(self.run_in(source, "sh", "scripts/this-version"), CHECKOUT + "\n")
+        assert f'PACKAGE_VERSION="{CHECKOUT}"\n' in (source / "dkms.conf").read_text()
+        assert self.run_in(source, "sh", "scripts/this-version") == CHECKOUT + "\n"
         self.run_in(self.dir, "dpkg-deb", "--extract", next(self.dir.glob("nvgrace-gpu_*.deb")), "extracted")
-        self.assertEqual(self.run_in(self.dir, "extracted/usr/sbin/nvgrace-gpu", "--version"), f"nvgrace-gpu {CHECKOUT}\n")
+        assert self.run_in(self.dir, "extracted/usr/sbin/nvgrace-gpu", "--version") == f"nvgrace-gpu {CHECKOUT}\n"
         self.run_in(self.copy, "debian/rules", "clean", **self.path)
 
         # A tarball of files that git would call committed.
@@ -208,18 +208,18 @@ class ThisVersion(Copy):
         file = self.copy / "scripts" / "this-version"
         file.write_text(file.read_text().replace("$Format:%ct %H$", f"1800000000 {COMMIT}"))
         tarball = self.dist(self.copy)
-        self.assertEqual(tarball.name, f"{NAME}-{CHECKOUT}.tar.xz")
+        assert tarball.name == f"{NAME}-{CHECKOUT}.tar.xz"
         # The toolbox has no RPM database, and no tool for debugging symbols.
         self.run_in(self.dir, "rpmbuild", "-ta", "--nodeps", "--define", f"_topdir {self.dir}/rpm", "--define",
                     "debug_package %{nil}", tarball)
         names = {path.name for path in (self.dir / "rpm" / "RPMS").rglob("*.rpm")}
-        self.assertIn(f"{NAME}-dkms-{CHECKOUT}-1.noarch.rpm", names)
-        self.assertTrue(any(name.startswith(f"nvgrace-gpu-{CHECKOUT}-1.") for name in names), names)
+        assert f"{NAME}-dkms-{CHECKOUT}-1.noarch.rpm" in names
+        assert any(name.startswith(f"nvgrace-gpu-{CHECKOUT}-1.") for name in names), names
 
     def test_dkms_conf_says_whether_this_is_a_release(self):
         """Between releases it ends in +git, for copies without git."""
         first = re.search(r"^## (\S+)", (scratch.PROJECT / "CHANGELOG.md").read_text(), re.M)[1]
-        self.assertEqual(VERSION.endswith("+git"), first == "Unreleased")
+        assert VERSION.endswith("+git") == (first == "Unreleased")
 
 
 class Settings(Copy):
@@ -228,16 +228,16 @@ class Settings(Copy):
         with tarfile.open(self.dist(self.copy)) as tar:
             def read(name):
                 return tar.extractfile(f"{NAME}-{VERSION}/{name}").read().decode()
-            self.assertIn(f"\nMaintainer: {MAINTAINER}\n", read("debian/control"))
-            self.assertEqual(read("debian/control").count("Maintainer: "), 1)
-            self.assertRegex(read("debian/changelog"), rf"(?s)^{NAME} \({re.escape(VERSION)}-.*?\n -- {re.escape(MAINTAINER)}  \S")
-            self.assertRegex(read(f"rpm/{NAME}.spec"),
-                             rf"%changelog\n\* \w+ \w+ \d+ \d+ {re.escape(MAINTAINER)} - {re.escape(VERSION)}-1\n")
+            assert f"\nMaintainer: {MAINTAINER}\n" in read("debian/control")
+            assert read("debian/control").count("Maintainer: ") == 1
+            assert re.search(rf"(?s)^{NAME} \({re.escape(VERSION)}-.*?\n -- {re.escape(MAINTAINER)}  \S", read("debian/changelog"))
+            assert re.search(rf"%changelog\n\* \w+ \w+ \d+ \d+ {re.escape(MAINTAINER)} - {re.escape(VERSION)}-1\n",
+                             read(f"rpm/{NAME}.spec"))
         headers = toolbox.ask("kdir", "newest")
         self.run_in(self.copy, "scripts/dev/toolbox", "cached", "make", "modules", f"KDIR={headers}", "ARCH=arm64",
                     "CROSS_COMPILE=aarch64-linux-gnu-")
         module = next((self.copy / "build").glob(f"*/{NAME}.ko"))
-        self.assertEqual(self.run_in(self.copy, "modinfo", "-F", "author", module), MAINTAINER + "\n")
+        assert self.run_in(self.copy, "modinfo", "-F", "author", module) == MAINTAINER + "\n"
 
     def test_what_is_malformed_is_refused(self):
         for name, value in (("MAINTAINER", ""), ("MAINTAINER", "Somebody"), ("MAINTAINER", "a@example.org"),
@@ -246,7 +246,7 @@ class Settings(Copy):
             with named(f"{name}={value}"):
                 kept = self.read("Makefile")
                 self.change("Makefile", rf"^{name}\s.*", f"{name} := {value}")
-                self.assertIn(name, self.run_in(self.copy, "make", "dist", ok=False))
+                assert name in self.run_in(self.copy, "make", "dist", ok=False)
                 (self.copy / "Makefile").write_text(kept)
 
 
@@ -258,26 +258,26 @@ class Version(Copy):
         self.unreleased("## Unreleased\n\n- First change, with 100% of\n  two lines.\n- " + "word " * 30 + "\n\n")
         before = self.read("debian/changelog")
         self.run_in(self.copy, "make", "version", f"V={NEXT}", SOURCE_DATE_EPOCH=EPOCH)
-        self.assertIn(f'PACKAGE_VERSION="{NEXT}"\n', self.read("dkms.conf"))
-        self.assertRegex(self.read("CHANGELOG.md"), rf"\n## {NEXT}, 2027-01-15\n\n- First change")
-        self.assertNotIn("Unreleased\n", self.read("CHANGELOG.md"))
+        assert f'PACKAGE_VERSION="{NEXT}"\n' in self.read("dkms.conf")
+        assert re.search(rf"\n## {NEXT}, 2027-01-15\n\n- First change", self.read("CHANGELOG.md"))
+        assert "Unreleased\n" not in self.read("CHANGELOG.md")
         maintainer = re.search(r"^MAINTAINER := (.*)", self.read("Makefile"), re.M)[1]
         new = self.read("debian/changelog").removesuffix(before)
-        self.assertEqual(new.splitlines()[:3], [f"{NAME} ({NEXT}-1) unstable; urgency=medium", "",
-                                                "  * First change, with 100% of two lines."])
-        self.assertIn(f"\n -- {maintainer}  Fri, 15 Jan 2027 08:00:00 +0000\n\n", new)
-        self.assertLessEqual(max(len(line) for line in new.splitlines() if not line.startswith(" -- ")), 80)
+        assert new.splitlines()[:3] == [f"{NAME} ({NEXT}-1) unstable; urgency=medium", "",
+                                        "  * First change, with 100% of two lines."]
+        assert f"\n -- {maintainer}  Fri, 15 Jan 2027 08:00:00 +0000\n\n" in new
+        assert max(len(line) for line in new.splitlines() if not line.startswith(" -- ")) <= 80
         self.run_in(self.copy, "dpkg-parsechangelog", "--all")
         spec = self.read(f"rpm/{NAME}.spec")
-        self.assertRegex(spec, rf"(?m)^Version: +{NEXT}$")
-        self.assertIn(f"%changelog\n* Fri Jan 15 2027 {maintainer} - {NEXT}-1\n- First change, with 100%% of two lines.\n", spec)
+        assert re.search(rf"(?m)^Version: +{NEXT}$", spec)
+        assert f"%changelog\n* Fri Jan 15 2027 {maintainer} - {NEXT}-1\n- First change, with 100%% of two lines.\n" in spec
         changes = self.run_in(self.copy, "rpmspec", "-q", "--srpm", "--qf", "[%{CHANGELOGTEXT}\n]", f"rpm/{NAME}.spec")
-        self.assertIn("- First change, with 100% of two lines.\n- word word", changes)
+        assert "- First change, with 100% of two lines.\n- word word" in changes
 
         with named("the packages' builder agrees, and nothing states the old one"):
-            self.assertEqual(self.dist(self.copy).name, f"{NAME}-{NEXT}.tar.xz")
+            assert self.dist(self.copy).name == f"{NAME}-{NEXT}.tar.xz"
         with named("twice is once too often"):
-            self.assertIn("not later", self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False))
+            assert "not later" in self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False)
 
     def test_what_is_refused_changes_nothing(self):
         self.unreleased("## Unreleased\n\n- Change.\n\n")
@@ -289,11 +289,11 @@ class Version(Copy):
                                 ("1.2.3-1", "is not a version"), ("01.2.3", "is not a version"), ("0.0.9", "is not later"),
                                 (VERSION.removesuffix("+git"), "is not later")):
             with named(version):
-                self.assertIn(reason, self.run_in(self.copy, "make", "version", f"V={version}", ok=False))
-                self.assertEqual(state(), before)
+                assert reason in self.run_in(self.copy, "make", "version", f"V={version}", ok=False)
+                assert state() == before
 
     def test_without_changes_there_is_no_release(self):
         for text in ("", "## Unreleased\n\n"):
             self.unreleased(text)
-            self.assertIn("CHANGELOG.md", self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False))
+            assert "CHANGELOG.md" in self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False)
             self.copy = self.make_copy(f"again{len(text)}")

@@ -8,10 +8,8 @@ Their files are below build/ and are removed. test_life.py uses the real dnf.
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import tempfile
-import unittest
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -43,51 +41,47 @@ class Repository:
     """Tests for signed and unsigned repositories; trust: apt's option for this
     one."""
 
+    __test__ = False
     key = ""
 
     @classmethod
-    def make(cls, **env):
-        cls.repo = cls.work / "repo"
-        run("scripts/packaging/repo", cls.repo, env=env)
-
-    @classmethod
-    def setUpClass(cls):
+    def make(cls, work, **env):
         # The toolbox must see gpg's folder and the repository.
-        cls.work = pathlib.Path(tempfile.mkdtemp(prefix="repo-test-", dir=scratch.PROJECT / "build"))
-        cls.addClassCleanup(shutil.rmtree, cls.work)
+        cls.work, cls.repo = work, work / "repo"
+        run("scripts/packaging/repo", cls.repo, env=env)
 
     def apt(self, options, *argv, arch="amd64", ok=True, more="", source=""):
         """Run "apt-get update" and a command with only this repository and more
         lines in sources.list, and return its output; with ok=False, only the
         update's result. source is a .sources file to use instead."""
-        root = pathlib.Path(tempfile.mkdtemp(prefix="apt-"))
-        self.addCleanup(shutil.rmtree, root)
-        for name in ("lists/partial", "cache/archives/partial", "etc", "empty"):
-            (root / name).mkdir(parents=True)
-        (root / "status").touch()
-        list_ = root / ("sources.list" if not source else "guide.sources")
-        list_.write_text(source or f"deb [{options}] file:{self.repo}/apt stable main\n{more}")
-        (root / "apt.conf").write_text(f'''
+        with tempfile.TemporaryDirectory(prefix="apt-") as folder:
+            root = pathlib.Path(folder)
+            for name in ("lists/partial", "cache/archives/partial", "etc", "empty"):
+                (root / name).mkdir(parents=True)
+            (root / "status").touch()
+            list_ = root / ("sources.list" if not source else "guide.sources")
+            list_.write_text(source or f"deb [{options}] file:{self.repo}/apt stable main\n{more}")
+            (root / "apt.conf").write_text(f'''
             Dir::Etc::Main "/dev/null"; Dir::Etc::Parts "{root}/empty"; Dir::Etc::SourceParts "{root}/empty";
             Dir::Etc::TrustedParts "{root}/empty"; Dir::Etc::Trusted "/dev/null";
             Dir::Etc::SourceList "{list_}"; Dir::State "{root}"; Dir::State::Lists "{root}/lists";
             Dir::State::status "{root}/status"; Dir::Cache "{root}/cache"; APT::Architecture "{arch}"; APT::Architectures "{arch}";
             APT::Sandbox::User "root"; APT::Update::Error-Mode "any"; Acquire::Languages "none";\n''')
-        env = {"APT_CONFIG": f"{root}/apt.conf"}
-        out = run("apt-get", "update", env=env, ok=ok)
-        return run(*argv, env=env).stdout if ok else out
+            env = {"APT_CONFIG": f"{root}/apt.conf"}
+            out = run("apt-get", "update", env=env, ok=ok)
+            return run(*argv, env=env).stdout if ok else out
 
     def test_apt_finds_both_packages_for_both_machines(self):
         for arch in ("amd64", "arm64"):
             out = self.apt(self.trust, "apt-cache", "policy", "nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms", arch=arch)
             version = re.escape(scratch.deb_version())
             for name in ("nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms"):
-                self.assertRegex(out, rf"(?m)^{name}:\n  Installed: \(none\)\n  Candidate: {version}$")
+                assert re.search(rf"(?m)^{name}:\n  Installed: \(none\)\n  Candidate: {version}$", out)
 
     def test_older_releases_have_what_the_packages_need(self):
         """apt must be able to resolve the guide's command on older releases."""
         line = guide.install("deb").splitlines()[-1].split()
-        self.assertEqual(line[:2], ["apt-get", "install"])
+        assert line[:2] == ["apt-get", "install"]
         for release, packages in OLDER.items():
             with named(release), tempfile.TemporaryDirectory() as where:
                 pathlib.Path(where, "Packages").write_text("".join(
@@ -97,43 +91,43 @@ class Repository:
                 out = self.apt(self.trust, "apt-get", "--simulate", *line[1:], "nvgrace-gpu-tests", arch="arm64",
                                more=f"deb [trusted=yes] copy:{where} ./\n")
                 installed = re.findall(r"^Inst (\S+)", out, re.M)
-                self.assertLessEqual({"nvgrace-gpu", "nvgrace-gpu-tests", "nvgrace-gpu-vfio-pci-dkms", "dkms", "libc6"}, set(installed), out)
+                assert {"nvgrace-gpu", "nvgrace-gpu-tests", "nvgrace-gpu-vfio-pci-dkms", "dkms", "libc6"} <= set(installed), out
 
     def test_apt_downloads_what_the_list_says(self):
         with tempfile.TemporaryDirectory() as where:
             self.apt(self.trust, "sh", "-ec", f"cd {where}; apt-get download nvgrace-gpu nvgrace-gpu-tests nvgrace-gpu-vfio-pci-dkms nvgrace-gpu-vfio-pci-udev", arch="arm64")
-            self.assertEqual({p.name for p in pathlib.Path(where).iterdir()},
-                             {p.name for p in scratch.PACKAGES.glob("*.deb")} - {p.name for p in scratch.PACKAGES.glob("*_amd64.deb")})
+            assert ({p.name for p in pathlib.Path(where).iterdir()} ==
+                    {p.name for p in scratch.PACKAGES.glob("*.deb")} - {p.name for p in scratch.PACKAGES.glob("*_amd64.deb")})
 
     def test_dnf_metadata_lists_the_rpms(self):
         base = self.repo / "rpm"
         primary = ET.parse(base / "repodata" / "repomd.xml").find("r:data[@type='primary']/r:location", NS).get("href")
         xml = run("sh", "-c", f"zstd -dc {base}/{primary} 2>/dev/null || gzip -dc {base}/{primary}").stdout
         found = {(p.find("c:name", NS).text, p.find("c:arch", NS).text): p for p in ET.fromstring(xml).findall("c:package", NS)}
-        self.assertEqual(set(found), {("nvgrace-gpu", "aarch64"), ("nvgrace-gpu", "x86_64"),
-                                      ("nvgrace-gpu-tests", "aarch64"), ("nvgrace-gpu-tests", "x86_64"),
-                                      ("nvgrace-gpu-vfio-pci-dkms", "noarch"), ("nvgrace-gpu-vfio-pci-udev", "noarch"),
-                                      ("nvgrace-gpu-vfio-pci", "src")})
+        assert set(found) == {("nvgrace-gpu", "aarch64"), ("nvgrace-gpu", "x86_64"),
+                              ("nvgrace-gpu-tests", "aarch64"), ("nvgrace-gpu-tests", "x86_64"),
+                              ("nvgrace-gpu-vfio-pci-dkms", "noarch"), ("nvgrace-gpu-vfio-pci-udev", "noarch"),
+                              ("nvgrace-gpu-vfio-pci", "src")}
         for package in found.values():
             file = base / package.find("c:location", NS).get("href")
-            self.assertEqual(run("sha256sum", file).stdout.split()[0], package.find("c:checksum", NS).text)
+            assert run("sha256sum", file).stdout.split()[0] == package.find("c:checksum", NS).text
 
 
-class Unsigned(Repository, unittest.TestCase):
+class Unsigned(Repository):
+    __test__ = True
     trust = "trusted=yes"
 
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.make(GPG_KEY="")
+    @pytest.fixture(scope="class", autouse=True)
+    def unsigned(self, request, work):
+        request.cls.make(work, GPG_KEY="")
 
     def test_apt_refuses_it_unless_told_to_trust(self):
         result = self.apt("check-date=no", ok=False)
-        self.assertNotEqual(result.returncode, 0)
-        self.assertIn("is not signed", result.stdout)
+        assert result.returncode != 0
+        assert "is not signed" in result.stdout
 
     def test_nothing_is_signed(self):
-        self.assertEqual([p.name for p in self.repo.rglob("*") if p.suffix in (".asc", ".gpg") or p.name == "InRelease"], [])
+        assert [p.name for p in self.repo.rglob("*") if p.suffix in (".asc", ".gpg") or p.name == "InRelease"] == []
 
     def test_a_key_that_cannot_sign(self):
         before = sorted(self.repo.rglob("*"))
@@ -145,36 +139,38 @@ class Unsigned(Repository, unittest.TestCase):
                             ({**old, "GNUPGHOME": ""}, "needs GNUPGHOME"), ({**old, "GNUPGHOME": str(home / "no")}, "no such folder")):
             with named(reason):
                 result = run("scripts/packaging/repo", self.repo, env=env, ok=False)
-                self.assertEqual(result.returncode, 1)
-                self.assertRegex(result.stdout, reason)
-        self.assertEqual(sorted(self.repo.rglob("*")), before)
+                assert result.returncode == 1
+                assert re.search(reason, result.stdout)
+        assert sorted(self.repo.rglob("*")) == before
 
 
-class Signed(Repository, unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        home = cls.work / "gnupg"
+class Signed(Repository):
+    __test__ = True
+
+    @pytest.fixture(scope="class", autouse=True)
+    def signed(self, request, work):
+        cls = request.cls
+        home = work / "gnupg"
         # Its owner has moved the day on which it expires.
         key = common.make_key(home, "test", ("--faked-system-time", "20200101T000000"), expires="1y")
         fingerprint = re.search(r"(?m)^fpr:+(\w+):", run("gpg", "--homedir", home, "--with-colons", "--list-keys").stdout)[1]
         run("gpg", "--homedir", home, "--batch", "--quick-set-expire", fingerprint, "0")
-        cls.make(**key)
+        cls.make(work, **key)
         common.make_key(home, "other")
-        (cls.work / "other.asc").write_text(run("gpg", "--homedir", home, "--armor", "--export", "other@example.org").stdout)
+        (work / "other.asc").write_text(run("gpg", "--homedir", home, "--armor", "--export", "other@example.org").stdout)
         cls.trust = f"signed-by={cls.repo}/nvgrace-gpu.asc"
 
     def test_the_guides_source(self):
         """apt trusts what the guide writes, by the key that it names."""
         text = guide.install("deb").partition("<<'END'\n")[2].partition("END\n")[0]
         text = text.replace("/etc/apt/keyrings/", f"{self.repo}/").replace(guide.PLACE, str(self.repo))
-        self.assertIn(f"Signed-By: {self.repo}/nvgrace-gpu.asc\n", text)
+        assert f"Signed-By: {self.repo}/nvgrace-gpu.asc\n" in text
         out = self.apt("", "apt-cache", "policy", "nvgrace-gpu", arch="arm64", source=text)
-        self.assertIn(f"Candidate: {scratch.deb_version()}\n", out)
+        assert f"Candidate: {scratch.deb_version()}\n" in out
 
     def test_apt_refuses_another_key(self):
         result = self.apt(f"signed-by={self.work}/other.asc", ok=False)
-        self.assertNotEqual(result.returncode, 0)
+        assert result.returncode != 0
 
     def test_apt_refuses_changed_lists(self):
         path = self.repo / "apt/dists/stable/main/binary-amd64/Packages"
@@ -184,7 +180,7 @@ class Signed(Repository, unittest.TestCase):
                 p.unlink()
             path.write_bytes(kept[path].replace(b"Description: ", b"Description: Changed "))
             result = self.apt(self.trust, ok=False)
-            self.assertNotEqual(result.returncode, 0)
+            assert result.returncode != 0
         finally:
             for p, data in kept.items():
                 p.write_bytes(data)
@@ -195,12 +191,12 @@ class Signed(Repository, unittest.TestCase):
                 run("rpmkeys", "--dbpath", db, "--import", self.work / key)
                 for file in sorted((self.repo / "rpm").glob("*.rpm")):
                     result = run("rpmkeys", "--dbpath", db, "--checksig", "--define", "_pkgverify_level signature", file, ok=False)
-                    self.assertEqual(result.returncode == 0, good, result.stdout)
+                    assert (result.returncode == 0) == good, result.stdout
         data = self.repo / "rpm/repodata/repomd.xml"
         run("sqv", "--keyring", self.repo / "nvgrace-gpu.asc", f"{data}.asc", data)
 
     def test_no_secret_is_published(self):
-        self.assertIn("PUBLIC KEY", (self.repo / "nvgrace-gpu.asc").read_text())
+        assert "PUBLIC KEY" in (self.repo / "nvgrace-gpu.asc").read_text()
         for file in self.repo.rglob("*"):
             if file.is_file():
-                self.assertNotIn(b"PRIVATE KEY", file.read_bytes())
+                assert b"PRIVATE KEY" not in file.read_bytes()

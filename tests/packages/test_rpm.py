@@ -7,11 +7,8 @@ scripts that record their calls; the one for dkms also keeps DKMS's state.
 test_life.py runs the real programs.
 """
 
-import pathlib
 import re
 import shutil
-import tempfile
-import unittest
 
 import pytest
 
@@ -81,21 +78,19 @@ cp /mnt/shipped %{{buildroot}}/etc/nvgrace-gpu.conf
 """
 
 
-class Life(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
+class Life:
+    @pytest.fixture(scope="class", autouse=True)
+    def later_version(self, request, work):
         """Builds another version of the packages from the same sources."""
-        work = pathlib.Path(tempfile.mkdtemp(prefix="rpm-test-", dir=scratch.PROJECT / "build"))
-        cls.addClassCleanup(shutil.rmtree, work)
         copy = common.copy_sources(work / "copy")
         common.set_version(copy, NEXT)
         common.make_packages("rpm", sources=copy)
-        cls.next = copy / "build" / "packages" / f"{PACKAGE}-{NEXT}-1.noarch.rpm"
-        cls.next_cli = copy / "build" / "packages" / f"nvgrace-gpu-{NEXT}-1.x86_64.rpm"
+        request.cls.next = copy / "build" / "packages" / f"{PACKAGE}-{NEXT}-1.noarch.rpm"
+        request.cls.next_cli = copy / "build" / "packages" / f"nvgrace-gpu-{NEXT}-1.x86_64.rpm"
 
-    def setUp(self):
-        self.host = scratch.Scratch()
-        self.addCleanup(self.host.close)
+    @pytest.fixture(autouse=True)
+    def host_before(self, scratch_system, later_version):
+        self.host = scratch_system()
         shutil.copy(scratch.package(f"{PACKAGE}-*.noarch.rpm"), self.host.shared / "this.rpm")
         shutil.copy(self.next, self.host.shared / "next.rpm")
         shutil.copy(scratch.package("nvgrace-gpu-[0-9]*.x86_64.rpm"), self.host.shared / "cli.rpm")
@@ -118,8 +113,8 @@ class Life(unittest.TestCase):
         calls.unlink(missing_ok=True)
         # --nodeps: this database has no packages with their dependencies.
         result = self.host.run("rpm", "--nodeps", *args)
-        self.assertNotIn("warning: %post", result.stdout)
-        self.assertNotIn("scriptlet failed", result.stdout)
+        assert "warning: %post" not in result.stdout
+        assert "scriptlet failed" not in result.stdout
         self.said = result.stdout
         return calls.read_text().splitlines() if calls.exists() else []
 
@@ -131,21 +126,21 @@ class Life(unittest.TestCase):
         return [f"dkms remove -m {NAME} -v {version} --all"]
 
     def assert_there(self, version):
-        self.assertEqual(self.host.sh(f"ls /var/lib/dkms/{NAME}; ls -d /usr/src/{NAME}-*; rpm -q {PACKAGE}").stdout.split(),
-                         [version, f"/usr/src/{NAME}-{version}", f"{PACKAGE}-{version}-1.noarch"])
-        self.assertEqual(self.host.sh(f"rpm --verify --nodeps {PACKAGE} || :").stdout, "")
+        assert (self.host.sh(f"ls /var/lib/dkms/{NAME}; ls -d /usr/src/{NAME}-*; rpm -q {PACKAGE}").stdout.split() ==
+                [version, f"/usr/src/{NAME}-{version}", f"{PACKAGE}-{version}-1.noarch"])
+        assert self.host.sh(f"rpm --verify --nodeps {PACKAGE} || :").stdout == ""
 
     def test_install_upgrade_downgrade_reinstall_remove(self):
-        self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.added(VERSION))
+        assert self.rpm("--install", "/mnt/this.rpm") == self.added(VERSION)
         self.assert_there(VERSION)
-        self.assertEqual(self.rpm("--upgrade", "/mnt/next.rpm"), self.removed(VERSION) + self.added(NEXT))
+        assert self.rpm("--upgrade", "/mnt/next.rpm") == self.removed(VERSION) + self.added(NEXT)
         self.assert_there(NEXT)
-        self.assertEqual(self.rpm("--upgrade", "--oldpackage", "/mnt/this.rpm"), self.removed(NEXT) + self.added(VERSION))
+        assert self.rpm("--upgrade", "--oldpackage", "/mnt/this.rpm") == self.removed(NEXT) + self.added(VERSION)
         self.assert_there(VERSION)
-        self.assertEqual(self.rpm("--reinstall", "/mnt/this.rpm"), self.removed(VERSION) + self.added(VERSION))
+        assert self.rpm("--reinstall", "/mnt/this.rpm") == self.removed(VERSION) + self.added(VERSION)
         self.assert_there(VERSION)
-        self.assertEqual(self.rpm("--erase", PACKAGE), self.removed(VERSION))
-        self.assertEqual(self.left(), set())
+        assert self.rpm("--erase", PACKAGE) == self.removed(VERSION)
+        assert self.left() == set()
 
     def left(self):
         return {path for path in self.host.files() - self.before if not path.startswith(("/var/lib/rpm/", "/var/calls"))}
@@ -157,9 +152,9 @@ class Life(unittest.TestCase):
             self.host.write(path, text)
         self.rpm("--upgrade", "/mnt/next.rpm")
         self.rpm("--erase", PACKAGE)
-        self.assertEqual(self.left(), set(mine))
+        assert self.left() == set(mine)
         for path, text in mine.items():
-            self.assertEqual(self.host.sh(f"cat {path}").stdout, text)
+            assert self.host.sh(f"cat {path}").stdout == text
 
     def test_a_configuration_file_that_was_shipped(self):
         """Unchanged, it is removed. Changed, it stays and is still read."""
@@ -171,30 +166,30 @@ class Life(unittest.TestCase):
                 self.rpm("--install", "/mnt/old.rpm")
                 self.host.sh(f"printf '%s' '{change}' >> /etc/nvgrace-gpu.conf")
                 self.rpm("--upgrade", "/mnt/this.rpm")
-                self.assertEqual({p for p in self.left() if p.startswith("/etc/")}, wanted)
-                self.assertEqual(self.host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode, 0 if change else 1)
+                assert {p for p in self.left() if p.startswith("/etc/")} == wanted
+                assert self.host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == (0 if change else 1)
                 self.rpm("--erase", PACKAGE)
-                self.assertEqual(self.left(), wanted)
+                assert self.left() == wanted
                 self.host.sh("rm -f /etc/nvgrace-gpu.conf")
 
     def test_the_initramfs_is_updated_once_where_the_configuration_binds(self):
         each = [f"dracut --force /boot/initramfs-{k}.img {k}" for k in sorted(KERNELS)]
-        self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.added(VERSION))
+        assert self.rpm("--install", "/mnt/this.rpm") == self.added(VERSION)
         self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
-        self.assertEqual(self.rpm("--upgrade", "/mnt/next.rpm"), self.removed(VERSION) + self.added(NEXT) + each)
-        self.assertEqual(self.rpm("--erase", PACKAGE), self.removed(NEXT) + ["dracut --force --regenerate-all"])
+        assert self.rpm("--upgrade", "/mnt/next.rpm") == self.removed(VERSION) + self.added(NEXT) + each
+        assert self.rpm("--erase", PACKAGE) == self.removed(NEXT) + ["dracut --force --regenerate-all"]
 
     def test_a_failing_dracut_is_reported_and_fails_nothing(self):
         self.host.write("/var/fail-dracut", "")
         self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
         result = self.host.run("rpm", "--nodeps", "--install", "/mnt/this.rpm")
         for kernel in KERNELS:
-            self.assertIn(f'run "dracut --force /boot/initramfs-{kernel}.img {kernel}" again', result.stdout)
-        self.assertIn("%posttrans", result.stdout)
+            assert f'run "dracut --force /boot/initramfs-{kernel}.img {kernel}" again' in result.stdout
+        assert "%posttrans" in result.stdout
         self.host.run("rpm", "-q", PACKAGE)
         result = self.host.run("rpm", "--erase", PACKAGE)
-        self.assertIn('run "dracut --force --regenerate-all" again', result.stdout)
-        self.assertEqual(self.host.run("rpm", "-q", PACKAGE, ok=False).returncode, 1)
+        assert 'run "dracut --force --regenerate-all" again' in result.stdout
+        assert self.host.run("rpm", "-q", PACKAGE, ok=False).returncode == 1
 
     def test_a_later_build_updates_that_kernels_initramfs(self):
         """As DKMS's POST_INSTALL, in a system with dracut."""
@@ -214,7 +209,7 @@ class Life(unittest.TestCase):
                     self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", conf)
                     calls.unlink(missing_ok=True)
                     self.host.run("sh", "-c", f"cd /usr/src/{NAME}-{VERSION} && exec scripts/renew-initramfs {kernel}")
-                    self.assertEqual(calls.read_text().splitlines() if calls.exists() else [], expected if wanted else [])
+                    assert (calls.read_text().splitlines() if calls.exists() else []) == (expected if wanted else [])
 
     def test_headers_that_are_missing_are_named(self):
         """The message names the distribution's own tool."""
@@ -232,21 +227,21 @@ class Life(unittest.TestCase):
                 self.host.sh(f"mkdir -p /usr/lib/modules/{kernel}")
                 self.rpm("--install", "/mnt/this.rpm")
                 found = re.search(r'the running kernel, (\S+), .*; run "(.*)", then "dkms autoinstall"', self.said)
-                self.assertEqual(found and found.groups(), (kernel, advice) if advice else None)
+                assert (found and found.groups()) == ((kernel, advice) if advice else None)
                 self.rpm("--erase", PACKAGE)
 
     def test_what_dkms_can_not_do_does_not_fail_the_installation(self):
         self.host.write("/var/fail-install", "")
-        self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.added(VERSION))
+        assert self.rpm("--install", "/mnt/this.rpm") == self.added(VERSION)
         self.host.write("/var/fail-remove", "")
         self.rpm("--upgrade", "/mnt/next.rpm")
         self.rpm("--erase", PACKAGE)
-        self.assertEqual(self.host.run("rpm", "-q", PACKAGE, ok=False).returncode, 1)
+        assert self.host.run("rpm", "-q", PACKAGE, ok=False).returncode == 1
 
     def test_a_version_of_other_origin_gives_way(self):
         self.host.write(f"/usr/src/{NAME}-0.0.9/dkms.conf", "")
         self.host.run("dkms", "add", "-m", NAME, "-v", "0.0.9")
-        self.assertEqual(self.rpm("--install", "/mnt/this.rpm"), self.removed("0.0.9") + self.added(VERSION))
+        assert self.rpm("--install", "/mnt/this.rpm") == self.removed("0.0.9") + self.added(VERSION)
 
     def test_the_tool(self):
         """Its unit is disabled when it is removed, and no upgrade touches it.
@@ -262,32 +257,32 @@ class Life(unittest.TestCase):
             self.before = self.host.files()
             for words, calls in ((["--install", "/mnt/cli.rpm"], [preset]), (["--upgrade", "/mnt/next-cli.rpm"], [reload]),
                                  (["--erase", "nvgrace-gpu"], [disable, reload])):
-                self.assertEqual(self.rpm(*words), calls if systemd else [])
+                assert self.rpm(*words) == (calls if systemd else [])
                 if "--erase" not in words:
-                    self.assertEqual(self.host.run("nvgrace-gpu", "--version", ok=False).returncode, 0)
-            self.assertEqual(self.left(), set())
+                    assert self.host.run("nvgrace-gpu", "--version", ok=False).returncode == 0
+            assert self.left() == set()
 
     def test_the_tool_owns_its_folders(self):
         """But those of others, such as systemd's."""
         self.rpm("--install", "/mnt/cli.rpm")
         for folder in ("/usr/share/fish", "/usr/share/fish/vendor_completions.d", "/usr/share/nvgrace-gpu"):
-            self.assertTrue(self.host.run("rpm", "-qf", "--qf", "%{NAME}", folder).stdout.endswith("nvgrace-gpu"), folder)
+            assert self.host.run("rpm", "-qf", "--qf", "%{NAME}", folder).stdout.endswith("nvgrace-gpu"), folder
 
     def test_contents(self):
         files = {name: self.host.run("rpm", "-qpl", "--noartifact", f"/mnt/{name}.rpm").stdout.split() for name in ("this", "cli")}
         for path in (f"/usr/share/doc/{PACKAGE}/examples/nvgrace-gpu.conf", "/etc/nvgrace-gpu.conf.d", "/usr/lib/udev/nvgrace-gpu",
                      "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh",
                      f"/usr/src/{NAME}-{VERSION}/dkms.conf", f"/usr/src/{NAME}-{VERSION}/Kbuild"):
-            self.assertIn(path, files["this"])
-        self.assertEqual([path for path in files["this"] if "initramfs-tools" in path], [])
+            assert path in files["this"]
+        assert [path for path in files["this"] if "initramfs-tools" in path] == []
         # The package owns it but does not contain it.
-        self.assertIn("/etc/nvgrace-gpu.conf", files["this"])
-        self.assertEqual(self.host.sh("rpm2cpio /mnt/this.rpm | cpio --quiet -t | grep '^./etc/' || :").stdout, "./etc/nvgrace-gpu.conf.d\n")
+        assert "/etc/nvgrace-gpu.conf" in files["this"]
+        assert self.host.sh("rpm2cpio /mnt/this.rpm | cpio --quiet -t | grep '^./etc/' || :").stdout == "./etc/nvgrace-gpu.conf.d\n"
         requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/this.rpm").stdout
         for scriptlet in ("post", "preun"):
-            self.assertRegex(requires, rf"(?m)^dkms .*\b{scriptlet}\b")
+            assert re.search(rf"(?m)^dkms .*\b{scriptlet}\b", requires)
         for path in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "sysfs-driver-nvgrace-gpu", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu",
                      "examples/prometheus-alerts.yml", "examples/nfd-labels.conf"):
-            self.assertIn(f"/usr/share/doc/nvgrace-gpu/{path}", files["cli"])
+            assert f"/usr/share/doc/nvgrace-gpu/{path}" in files["cli"]
         for path in ("/usr/sbin/nvgrace-gpu", "/usr/share/bash-completion/completions/nvgrace-gpu"):
-            self.assertIn(path, files["cli"])
+            assert path in files["cli"]
