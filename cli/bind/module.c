@@ -13,8 +13,10 @@
 #include "system/kmsg.h"
 #include "system/program.h"
 
-static void take_module_line(void *data, int priority, const char *text)
+static void take_module_line(void *data, const struct kmsg *message)
 {
+	const char *text = message->text;
+
 	if (strstr(text, "nvgrace") || strstr(text, DRIVER_NAME) || strstr(text, "module"))
 		g_ptr_array_add(data, g_strdup(text));
 }

@@ -182,12 +182,12 @@ static bool is_ours(struct job *job, bool unread)
 
 /* ---- the steps ---------------------------------------------------------- */
 
-static void take_line(void *data, int priority, const char *text)
+static void take_line(void *data, const struct kmsg *message)
 {
 	struct job *job = data;
 
-	if (strstr(text, job->address))
-		g_ptr_array_add(job->log, g_strdup(text));
+	if (strstr(message->text, job->address))
+		g_ptr_array_add(job->log, g_strdup(message->text));
 }
 
 /* Ends the job of a failed step, with the kernel's log. Takes over message. */

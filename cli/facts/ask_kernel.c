@@ -3,7 +3,6 @@
  * Questions to the kernel: its log, configuration and command line, and the module.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <glib.h>
 #include <libkmod.h>
 #include <stdio.h>
@@ -12,29 +11,25 @@
 
 #include "facts/answers.h"
 #include "facts/ask.h"
+#include "system/kmsg.h"
 
-/* Appends one record of the log, "LEVEL text", if a check needs it. */
-static void keep_record(GString *t, char *record, bool first)
+/* Appends a message, "LEVEL text", if a check needs it. */
+static void keep_message(void *data, const struct kmsg *message)
 {
 	static const char *const what[] = {
 		"nvgrace", "CPU features: detected: Stage-2 Force Write-Back",
 		"CPU features: detected: Instruction cache invalidation not required",
 		"unavailable key is rejected", "unsigned module", "module verification failed",
 	};
-	unsigned int priority;
-	unsigned long long sequence;
-	char *text = strchr(record, ';');
+	GString *t = data;
 	size_t i;
 
-	if (!text || sscanf(record, "%u,%llu,", &priority, &sequence) != 2)
-		return;
-	*strchrnul(++text, '\n') = 0;
-	/* The log has all records since boot: a missing line was not logged. */
-	if (first && !sequence)
+	/* The log has all messages since boot: a missing line was not logged. */
+	if (!message->sequence)
 		g_string_append(t, "6 log complete\n");
 	for (i = 0; i < G_N_ELEMENTS(what); i++) {
-		if (strstr(text, what[i])) {
-			g_string_append_printf(t, "%u %s\n", priority & 7, text);
+		if (strstr(message->text, what[i])) {
+			g_string_append_printf(t, "%d %s\n", message->priority & 7, message->text);
 			return;
 		}
 	}
@@ -42,29 +37,15 @@ static void keep_record(GString *t, char *record, bool first)
 
 char *ask_kernel_log(struct answers *a)
 {
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	char record[8192];
-	bool first = true;
+	int fd = kmsg_open(), error;
 	GString *t;
-	ssize_t n;
 
 	if (fd < 0)
 		return NULL;
 	t = g_string_new(NULL);
-	for (;;) {
-		n = read(fd, record, sizeof(record) - 1);
-		if (n < 0 && (errno == EPIPE || errno == EINTR))
-			continue;	/* EPIPE: overwritten meanwhile; read the next one */
-		if (n <= 0)
-			break;
-		record[n] = 0;
-		keep_record(t, record, first);
-		first = false;
-	}
-	n = errno;
+	error = kmsg_read(fd, keep_message, t);
 	close(fd);
-	/* Any other error: the log is not known. */
-	return g_string_free(t, n != EAGAIN);
+	return g_string_free(t, error && error != EPIPE);
 }
 
 /* The kernel's configuration, from the places of the distributions. */
@@ -147,7 +128,6 @@ char *ask_command_line(struct answers *a)
 			}
 	return g_string_free(t, FALSE);
 }
-
 
 static void module_info(GString *t, struct kmod_module *mod)
 {

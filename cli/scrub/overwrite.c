@@ -226,8 +226,9 @@ static void follow(struct scrub *s)
 	}
 }
 
-static void take_line(void *data, int priority, const char *text)
+static void take_line(void *data, const struct kmsg *message)
 {
+	const char *text = message->text;
 	struct scrub *s = data;
 	size_t i;
 

@@ -7,15 +7,21 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "system/kmsg.h"
 
+int kmsg_open(void)
+{
+	return open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+}
+
 int kmsg_mark(void)
 {
-	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	int fd = kmsg_open();
 
 	if (fd >= 0)
 		lseek(fd, 0, SEEK_END);
@@ -43,32 +49,34 @@ static void unescape(char *text)
 	*to = 0;
 }
 
-bool kmsg_read(int fd, void (*line)(void *data, int priority, const char *text), void *data)
+int kmsg_read(int fd, void (*line)(void *data, const struct kmsg *message), void *data)
 {
 	char record[8192 + 1];	/* no record is longer: the kernel's CONSOLE_EXT_LOG_MAX */
-	bool dropped = false;
-	char *message;
+	struct kmsg message;
+	int dropped = 0;
+	char *text;
 	ssize_t n;
 
 	while (fd >= 0) {
 		n = read(fd, record, sizeof(record) - 1);
-		/*
-		 * EPIPE: records were overwritten before they were read;
-		 * continue.
-		 */
-		dropped |= n < 0 && errno == EPIPE;
-		if (n < 0 && (errno == EPIPE || errno == EINTR))
+		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == EPIPE) {
+			dropped = EPIPE;
+			continue;
+		}
+		if (n < 0 && errno != EAGAIN)
+			return errno;
 		if (n <= 0)
 			break;
 		record[n] = 0;
-		message = strchr(record, ';');
-		if (!message)
+		text = strchr(record, ';');
+		if (!text || sscanf(record, "%d,%llu,", &message.priority, &message.sequence) != 2)
 			continue;
-		message++;
-		message[strcspn(message, "\n")] = 0;
-		unescape(message);
-		line(data, strtol(record, NULL, 10), message);
+		message.text = ++text;
+		text[strcspn(text, "\n")] = 0;
+		unescape(text);
+		line(data, &message);
 	}
 	return dropped;
 }

@@ -1,25 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Reads the kernel's log from a mark on: only the log has the reason for a
- * refused bind.
+ * Reads the kernel's log, since boot or from a mark on: only the log has the reason
+ * for a refused bind.
  */
 #ifndef NVGRACE_GPU_SYSTEM_KMSG_H
 #define NVGRACE_GPU_SYSTEM_KMSG_H
 
-#include <stdbool.h>
-
 /*
- * A descriptor for the messages after this call; -1 if the log can't be read.
- * The caller closes it.
+ * A descriptor for all messages that the kernel still has, or for those after this
+ * call; -1 if the log can't be read. The caller closes it.
  */
+int kmsg_open(void);
 int kmsg_mark(void);
 
 /*
- * Calls line() with each message since the mark, or since the last call. The
- * text is printable and without the newline. priority: facility * 8 + level,
- * and 0 to 7 are the kernel's own messages. fd may be -1. Returns whether the
- * kernel has dropped messages before they were read.
+ * A message. priority: facility * 8 + level, and 0 to 7 are the kernel's own messages.
+ * sequence: 0 for the first one since boot. text: printable, without the newline.
  */
-bool kmsg_read(int fd, void (*line)(void *data, int priority, const char *text), void *data);
+struct kmsg {
+	int priority;
+	unsigned long long sequence;
+	const char *text;
+};
+
+/*
+ * Calls line() with each message of the descriptor since the last call. fd may be -1.
+ * Returns 0, EPIPE if the kernel has dropped messages before they were read, or the
+ * error with which reading ended.
+ */
+int kmsg_read(int fd, void (*line)(void *data, const struct kmsg *message), void *data);
 
 #endif

@@ -8,6 +8,7 @@
  * naming the device. A warning is one if it names the GPU or its driver, or looks
  * like a line of the file "splats.h".
  */
+#include <errno.h>
 #include <glib.h>
 #include <poll.h>
 #include <stdio.h>
@@ -64,7 +65,7 @@ static bool names_bridge(const struct test *t, const char *text)
 	return false;
 }
 
-static void take_line(void *data, int priority, const char *text)
+static void take_line(void *data, const struct kmsg *message)
 {
 	/* What the kernel says of a healthy reset, or of its configuration. */
 	static const char *const expected[] = {
@@ -75,6 +76,8 @@ static void take_line(void *data, int priority, const char *text)
 	static const char *const hardware[] = {
 		"Hardware Error", "EDAC", "AER", "PCIe Bus Error", "Memory failure", NULL
 	};
+	const char *text = message->text;
+	int priority = message->priority;
 	struct test *t = data;
 	g_autofree char *line = NULL;
 	bool bad;
@@ -100,7 +103,7 @@ static void read_log(struct test *t)
 
 	do {
 		any = poll(&log, 1, SILENCE_MS);
-		if (kmsg_read(t->kmsg, take_line, t))
+		if (kmsg_read(t->kmsg, take_line, t) == EPIPE)
 			result(t, "host", FAILED, "the kernel's log was overwritten before it could "
 			       "be read; see \"dmesg\"");
 	} while (any > 0 && ++rounds < ROUNDS);
