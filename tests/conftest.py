@@ -371,8 +371,8 @@ def pytest_sessionstart(session):
         return      # their collection shows what doesn't compile
     for kernel in chosen_kernels(config) if paths and not config.option.collectonly else ():
         try:
-            programs.module_of(kernel_of(kernel))
-            machines.files_of(kernel_of(kernel), paths)
+            programs.side_by_side(lambda make: make(), (functools.partial(programs.module_of, kernel_of(kernel)),
+                                                        functools.partial(machines.files_of, kernel_of(kernel), paths)))
         except (AssertionError, OSError, toolbox.Failed, subprocess.SubprocessError) as e:
             config.stash[MACHINE].broken[kernel] = str(e)
 

@@ -47,7 +47,7 @@ def locked(name):
 
 def module_of(kernel):
     """The path of the module under test, built for this kernel."""
-    command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
+    command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
     if kernel.name == "next":
         # Its headers are for a newer compiler.
         command += ["CC=aarch64-linux-gnu-gcc", "KCFLAGS=-Wno-attributes"]

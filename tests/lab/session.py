@@ -69,16 +69,17 @@ def words_of(kernel, path, extra=()):
 def files_of(kernel, paths, extra=()):
     """What these programs need in a machine, compiled unless it is there: {path in
     the guest: path here}."""
+    def of_word(word):
+        kind, _, name = word.rpartition(":")
+        if kind == "module":
+            return programs.module_file(kernel, name)
+        return {f"/tests/{name}.ko": programs.out_of_tree(kernel, programs.HERE / "modules" / name)} if kind == "lab" else {}
+
     files = {}
     for folder in {path.parent for path in paths}:
         files.update(programs.compile_programs([p.stem for p in paths if p.parent == folder], kernel.arch, folder))
-    words = set().union(*(words_of(kernel, path, extra) for path in paths))
-    for word in words:
-        kind, _, name = word.rpartition(":")
-        if kind == "module":
-            files.update(programs.module_file(kernel, name))
-        elif kind == "lab":
-            files[f"/tests/{name}.ko"] = programs.out_of_tree(kernel, programs.HERE / "modules" / name)
+    for more in programs.side_by_side(of_word, set().union(*(words_of(kernel, path, extra) for path in paths))):
+        files.update(more)
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
         files["/tests/leaks"] = str(programs.HERE / "leaks")
     return files
