@@ -95,7 +95,7 @@ class Doctor(in_machine.InMachine):
     @classmethod
     def files(cls, kernel, directory):
         return {**programs.compile_programs(["doctor_kvm"], kernel.arch, HERE),
-                f"/boot/config-{kernel.release}": str(kernel.headers / ".config")}
+                **kernel.config_file}
 
     def findings(self, command):
         """{(id, GPU's name or None): finding} of the command, and its exit
