@@ -1743,7 +1743,7 @@ const struct case_group groups[] = {
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET",
 	  CASES(sleep_event_tests), set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
-	{ "lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS", CASES(traced_tests), set_up, finish },
+	{ "lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow", CASES(traced_tests), set_up, finish },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
 	  CASES(late_tests), set_up, finish },
 	{ "lab slow", CASES(slow_tests), set_up, finish },

@@ -170,10 +170,12 @@ class Drain(threading.Thread):
                 gpu_memory.free(self.machine, BASE + start, count)
 
 
-def test_64_gib_end_clean(kernel):
+# As large as 32 bits can't count, and as large as real ones.
+@pytest.mark.parametrize("size", [pytest.param(9 * GiB, marks=pytest.mark.all, id="9"), pytest.param(65 * GiB, marks=pytest.mark.long, id="65")])
+def test_large_memory_ends_clean(kernel, size):
     """Some 200 pages have content: at both ends, on both sides of the border
     between the parts, and anywhere."""
-    size, page = 65 * GiB, gpu_memory.PAGE
+    page = gpu_memory.PAGE
     chance = random.Random(64)
     places = {0, size - page, size - GiB, size - GiB - page, *(chance.randrange(size // page) * page for _ in range(200))}
     drains = []

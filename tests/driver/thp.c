@@ -194,7 +194,7 @@ static int setup(void **state)
 {
 	char *space;
 
-	rounds = setting("ROUNDS", 1000);
+	rounds = setting("ROUNDS", 300);
 	vfio_start(&v, "gh200");
 	space = mmap(NULL, 2 * HUGE, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

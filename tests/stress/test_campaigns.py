@@ -22,6 +22,7 @@ CAMPAIGNS = [
     *((kernel, "aer", LATE, {}) for kernel in ("kcsan", "stable-16k")),
     *((kernel, "scrub", ("unbinding_gives_up_a_scrub_that_gets_no_further",), {}) for kernel in ("newest", "stable")),
     *((kernel, "reset", ("a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back",), {}) for kernel in ("newest", "stable")),
+    ("newest-64k", "thp", ("huge_entries_and_pages_of_usemem_side_by_side", "huge_entries_and_pages_of_resmem_side_by_side"), {"ROUNDS": 3000}),
     ("newest", "cycles", ("uses_leave_addresses_and_references_as_they_were", "uses_leave_no_object_behind"), {"USES": 1000}),
     ("newest", "scrub", ("rounds_of_use_leave_nothing", "nobody_sees_anything_whatever_happens"), {"ROUNDS": 1000}),
     *(("newest", "random", (RANDOM,), {"SEED": seed, "OPERATIONS": 250_000}) for seed in range(2, 6)),

@@ -62,7 +62,7 @@ FOLDERS = {"unit": "tests/unit/test_arith.c", "firmware": "tests/firmware"}
 # For which kernel a file is parsed and compiled, if not newest.
 BUILT = {"src/shadow.c": "oldstable"}
 # The lowest numbers that show something.
-SETTINGS = ("random.OPERATIONS=10000", "scrub.ROUNDS=5", "thp.ROUNDS=300", "own_mapping.RACE_S=20")
+SETTINGS = ("random.OPERATIONS=10000", "scrub.ROUNDS=5", "own_mapping.RACE_S=20")
 
 
 def by_kernel(wanted):
