@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+from lab import toolbox
 from lab.programs import locked
 from lab.system.scratch import PROJECT
 
@@ -59,6 +60,19 @@ def make_packages(*kinds, sources=PROJECT, cached=True):
             done = subprocess.run([*(["scripts/dev/toolbox", "cached"] if cached else []), "scripts/packaging/package", kind], cwd=sources,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert not done.returncode, done.stdout
+
+
+MODULE_PACKAGES = "build/module-packages"
+
+
+def module_packages(kernel, *words, ok=True):
+    """Make a kernel's packages of the built module in MODULE_PACKAGES; what make has
+    printed, and their paths. Who reads that folder holds the same lock."""
+    with locked("module-packages"):
+        done = subprocess.run(["scripts/dev/toolbox", "cached", "make", "module-packages", f"KDIR={toolbox.ask('kdir', kernel)}", *words],
+                              cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (done.returncode == 0) == ok, done.stdout
+    return done.stdout, [PROJECT / p for p in re.findall(rf"(?m)^{MODULE_PACKAGES}/.*", done.stdout)]
 
 
 def make_key(home, name="test", options=(), passphrase="", expires="never"):

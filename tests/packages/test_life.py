@@ -351,12 +351,51 @@ def purge_deb(m):
     assert not left, f"left in /etc: {left}"
 
 
+def install_built(m):
+    """Installs a package with the built module, which started() has had."""
+    with step("apt install of the built module, and nothing is bound"):
+        m.run(f"ln -s /srv/packages {guide.PLACE}")
+        m.run("set -e\n" + "\n".join(guide.install("deb").splitlines()[:-1]), timeout=SLOW)
+        m.run(f"apt-get install -y {CLI_PACKAGE} {NAME}-udev /srv/packages/debs/*.deb", timeout=SLOW)
+        assert m.ask(f"modinfo -n {NAME}").endswith(f"/{m.release}/updates/nvgrace-gpu/{NAME}.ko")
+        check_nothing_bound(m)
+
+
+def built_debs():
+    """The package with the module for the image's kernel."""
+    made = common.module_packages("stable", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")[1]
+    return [p for p in made if p.suffix == ".deb"]
+
+
 @pytest.mark.all
 def test_bind():
-    """The test that is short enough for `make check-all`."""
-    with started("bind") as m:
-        install_deb(m)
+    """The test that is short enough for `make check-all`: an emulated compiler would
+    take most of it. test_deb() begins in the same way with DKMS."""
+    with started("bind", debs=built_debs()) as m:
+        install_built(m)
         bind_and_reboot(m)
+
+
+@pytest.mark.packages
+def test_a_host_without_compiler_binds_and_a_kernel_without_package_does_not():
+    with started("modules", debs=built_debs()) as m:
+        with step("no compiler, no headers, no DKMS"):
+            m.run("apt-get purge -y dkms make $(dpkg-query -W -f '${Package}\\n' 'gcc*' 'cpp*' 'linux-headers*' 'linux-kbuild*'"
+                  " | grep -v base)", timeout=SLOW)
+            assert m.ask("for p in dkms gcc gcc-14 cc make; do command -v $p || :; done; ls /usr/src") == ""
+        install_built(m)
+        bind_and_reboot(m)
+        with step("a newer kernel, without its package"):
+            new = scratch.release("newest")
+            m.run(f"apt-get install -y linux-image-{new}", timeout=SLOW)
+            m.reboot()
+            assert m.release == new
+        with step("nothing is bound, and the doctor names the package"):
+            assert driver_of(m) != DRIVER
+            findings = json.loads(m.run("nvgrace-gpu doctor --json", check=False).output)["findings"]
+            module, = (f for f in findings if f["id"] == "module")
+            assert module["verdict"] == "bad"
+            assert f"{NAME}-modules-{new}" in module["remedy"]
 
 
 @pytest.mark.packages

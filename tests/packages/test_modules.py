@@ -2,10 +2,9 @@
 """`make module-packages`: packages of the built module, on hosts without a
 compiler and without DKMS.
 
-The first tests install them with the real apt and dnf in systems that do not boot;
-the last one in a whole system, which binds with them."""
+They are installed with the real apt and dnf in systems that do not boot; test_life.py
+installs them in a whole system, which binds with them."""
 
-import json
 import os
 import re
 import shutil
@@ -13,26 +12,15 @@ import subprocess
 
 import pytest
 
-from lab import packages, toolbox
+from lab import packages
 from lab.system import scratch
 from lab.system.scratch import release
-from packages import common, guide, test_life
-from packages.common import step
+from packages import common
 
 # They build in one folder.
 pytestmark = pytest.mark.xdist_group("module-packages")
 
 NAME = "nvgrace-gpu-vfio-pci"
-FOLDER = "build/module-packages"
-CROSS = ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"]
-
-
-def make(kernel, *words, ok=True):
-    """Make a kernel's packages; what make has printed, and their paths."""
-    done = subprocess.run(["scripts/dev/toolbox", "cached", "make", "module-packages", f"KDIR={toolbox.ask('kdir', kernel)}", *words],
-                          cwd=scratch.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert (done.returncode == 0) == ok, done.stdout
-    return done.stdout, [scratch.PROJECT / p for p in re.findall(rf"(?m)^{FOLDER}/.*", done.stdout)]
 
 
 @pytest.fixture(name="key", scope="module")
@@ -49,7 +37,7 @@ def fixture_key():
 @pytest.fixture(name="made", scope="module")
 def fixture_made(key):
     """The .deb and the .rpm for a kernel of this machine, signed."""
-    return make("stable-amd64", *key)[1]
+    return common.module_packages("stable-amd64", *key)[1]
 
 
 @pytest.fixture(name="repository", scope="module")
@@ -58,8 +46,10 @@ def fixture_repository(made, built_packages):   # pylint: disable=unused-argumen
     that has it at /mnt/repo."""
     where, home = scratch.PROJECT / "build/module-repo", scratch.PROJECT / "build/module-gnupg"
     try:
-        done = subprocess.run(["scripts/packaging/repo", where], cwd=scratch.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              env={**os.environ, **common.make_key(home), "MODULES": FOLDER, "URL": "file:/mnt/repo"})
+        variables = {**common.make_key(home), "MODULES": common.MODULE_PACKAGES, "URL": "file:/mnt/repo"}
+        with common.locked("module-packages"):
+            done = subprocess.run(["scripts/packaging/repo", where], cwd=scratch.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  text=True, env={**os.environ, **variables})
         assert not done.returncode, done.stdout
         yield where
     finally:
@@ -197,45 +187,13 @@ def test_the_kernels_own_program_has_signed_it(made):
     (["SIGN_CERT=/none/cert.pem"], 'must both name a file: "", "/none/cert.pem"'),
 ], ids=["a key alone", "a certificate alone"])
 def test_no_unsigned_package_if_a_key_is_named(words, message):
-    said, made = make("stable-amd64", *words, ok=False)
+    said, made = common.module_packages("stable-amd64", *words, ok=False)
     assert message in said
     assert not made
 
 
 def test_the_same_bytes_again(made, key):
     before = [p.read_bytes() for p in made]
-    again = make("stable-amd64", *key)[1]
+    again = common.module_packages("stable-amd64", *key)[1]
     assert again == made
     assert [p.read_bytes() for p in again] == before
-
-
-@pytest.mark.packages
-@pytest.mark.timeout(0)
-@pytest.mark.needs("image base")
-@pytest.mark.usefixtures("built_packages")
-def test_a_host_without_compiler_binds_and_a_kernel_without_package_does_not():
-    made = make("stable", *CROSS)[1]
-    with test_life.started("modules", debs=[p for p in made if p.suffix == ".deb"]) as m:
-        first = m.release
-        with step("no compiler, no headers, no DKMS"):
-            m.run("apt-get purge -y dkms make $(dpkg-query -W -f '${Package}\\n' 'gcc*' 'cpp*' 'linux-headers*' 'linux-kbuild*'"
-                  " | grep -v base)", timeout=test_life.SLOW)
-            assert m.ask("for p in dkms gcc gcc-14 cc make; do command -v $p || :; done; ls /usr/src") == ""
-        with step("apt install"):
-            m.run(f"ln -s /srv/packages {guide.PLACE}")
-            m.run("set -e\n" + "\n".join(guide.install("deb").splitlines()[:-1]), timeout=test_life.SLOW)
-            m.run(f"apt-get install -y nvgrace-gpu {NAME}-udev /srv/packages/debs/*.deb", timeout=test_life.SLOW)
-            assert m.ask(f"modinfo -n {NAME}").endswith(f"/{first}/updates/nvgrace-gpu/{NAME}.ko")
-            test_life.check_nothing_bound(m)
-        test_life.bind_and_reboot(m)
-        with step("a newer kernel, without its package"):
-            new = release("newest")
-            m.run(f"apt-get install -y linux-image-{new}", timeout=test_life.SLOW)
-            m.reboot()
-            assert m.release == new
-        with step("nothing is bound, and the doctor names the package"):
-            assert test_life.driver_of(m) != test_life.DRIVER
-            findings = json.loads(m.run("nvgrace-gpu doctor --json", check=False).output)["findings"]
-            module, = (f for f in findings if f["id"] == "module")
-            assert module["verdict"] == "bad"
-            assert f"{NAME}-modules-{new}" in module["remedy"]
