@@ -377,8 +377,9 @@ def cases():
     for (kernel, cpu), kind in HOSTS.items():
         names = [g.name for g in guests(kernel, cpu, kind) if g.run]
         for name in ("doctor", *names):
-            # The newest kernel's are in check-all.
-            long = kernel == "newest-16k" or kernel != "newest" and name in ("doctor", "life", "tenant")
+            # check-all has what differs most: the newest kernel's but the longest, one
+            # with 64K pages, and a refusal.
+            long = kernel in ("newest-16k", "stable") or name == "gb200" or kernel != "newest" and name in ("doctor", "life", "tenant")
             yield pytest.param(kernel, (kernel, cpu), name, marks=[pytest.mark.long] if long else [], id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
 
 

@@ -146,18 +146,13 @@ def test_every_program_with_such_cases_is_installed(tmp_path):
 
 def pytest_generate_tests(metafunc):
     if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kernel,kind", [
-            pytest.param(kernel, kind, marks=pytest.mark.all if in_check(kernel, kind) else pytest.mark.long)
-            for kernel in metafunc.config.getoption("kernel") or KERNELS for kind in KINDS], scope="module")
+        metafunc.parametrize("kernel,kind", [(kernel, kind) for kernel in metafunc.config.getoption("kernel") or KERNELS for kind in KINDS],
+                             scope="module")
 
 
-def in_check(kernel, kind):
-    """Whether `make check-all` has such a run, rather than `make check-long`. On the
-    newest kernel, the tool has one there; with 64K pages and for other GPUs, the tests
-    of the driver have the same cases."""
-    return (kernel, kind) == ("oldstable", "gh200")
-
-
+# In check-all, the tool runs them on the newest kernel, and the driver's tests have the
+# same cases on the others.
+@pytest.mark.long
 def test_on(host, kind):
     ends, said = host.programs(kind, KINDS[kind])
     assert ends == expected(host.kernel, KINDS[kind]), said

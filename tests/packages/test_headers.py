@@ -51,6 +51,7 @@ class Host:
         return done.returncode, done.stdout, kernels
 
 
+@pytest.mark.long
 class Debian(Host):
     def features(self, said):
         """The features that the table of the only kernel says that it has."""
@@ -91,7 +92,6 @@ class Debian(Host):
     def test_oldstable(self):
         self.try_suite("bookworm", has={"vfio_alloc_device"}, lacks={"vm_flags_set", "huge_fault_order"})
 
-    @pytest.mark.long
     def test_stable(self):
         self.try_suite("trixie", has={"vm_flags_set", "huge_fault_order"}, lacks={"register_pfn_address_space"})
 

@@ -24,7 +24,6 @@ from lab import archive, packages, programs, toolbox, vm
 
 WORK = programs.BUILD / "static"
 KERNELS = toolbox.ask("kernels").split()
-CHECKED = ("oldstable", "newest")
 
 # arith.c is also compiled for user space, which has no min() and max().
 NOT_FOR_US = ("misc/minmax",)
@@ -166,7 +165,7 @@ def test_coccinelle():
 
 
 @pytest.mark.needs("root analysis")
-@pytest.mark.parametrize("name", [pytest.param(k, marks=pytest.mark.all if k in CHECKED else pytest.mark.long)
+@pytest.mark.parametrize("name", [pytest.param(k, marks=pytest.mark.all if k == "newest" else pytest.mark.long)
                                   for k in KERNELS])
 def test_clang(name):
     """Another compiler than the kernel's compiles the module. The cache keeps that it
