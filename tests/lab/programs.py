@@ -46,13 +46,15 @@ def locked(name):
 
 
 def module_of(kernel):
-    """The path of the module under test, built for this kernel."""
+    """The path of the module under test, built for this kernel. A warning fails it."""
     command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
     if kernel.name == "next":
         # Its headers are for a newer compiler.
         command += ["CC=aarch64-linux-gnu-gcc", "KCFLAGS=-Wno-attributes"]
-    if kernel.has("CONFIG_KCSAN"):
+    elif kernel.has("CONFIG_KCSAN"):
         command.append(f"KCFLAGS={kcsan.compiler_flags(kernel.headers)}")
+    else:
+        command += ["W=1", "KCFLAGS=-Werror"]
     with locked("modules"):
         done = subprocess.run(command, cwd=vm.PROJECT, capture_output=True, text=True)
     assert not done.returncode, f"the module for {kernel.name} does not build:\n{done.stdout}{done.stderr}"
