@@ -2,7 +2,7 @@
 """scripts/dev/toolbox finds its kernels while Debian replaces them.
 
 It runs as on a host, in a copy of the project with other kernels, and with a mirror
-of its own, whose packages are nearly empty.
+of its own, whose packages are nearly empty. `make check-all` has what happens most.
 """
 
 import os
@@ -15,6 +15,8 @@ import pytest
 
 from lab.system import scratch
 from packages.common import named
+
+pytestmark = pytest.mark.long
 
 CONF = """
 releases	bookworm	trixie
@@ -160,6 +162,7 @@ class Debian:
         shutil.rmtree(self.shared / "mirror")
         assert self.toolbox("kernel", "oldstable", "stable", "newest", "newest-16k").stdout == ""
 
+    @pytest.mark.all
     def test_known_good_is_gone(self):
         self.publish(DEBIAN | {"trixie-backports": ["7.3.9-1", "7.3.10-1"]})
         said = self.toolbox("kernel", "--all").stdout
@@ -181,6 +184,7 @@ class Debian:
                 assert "no longer has 7.3.4-1, which last passed; using 6.12.9-1" in said
                 assert self.release("newest") == release("6.12.9-1")
 
+    @pytest.mark.all
     def test_only_the_source_is_gone(self):
         self.toolbox("kernel", "newest")
         assert self.release("newest") == release("7.3.4-1")
