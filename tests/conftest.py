@@ -65,11 +65,11 @@ MACHINES = {**dict.fromkeys(("aer", "gate", "power", "ready", "wait"), "waits"),
             **dict.fromkeys(("config", "failures", "oddities", "removal", "scrub"), "scrub")}
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "waits", "scrub", "driver", "firmware/test_tables.py", "guests/test_guest.py", "packages/test_publish.py", "hardware/test_hardware.py",
-               "packages/test_headers.py",
-               "driver/test_large_scrub.py", "lab/tests/test_machine.py", "sources/test_static.py", "unit/test_probes.py",
-               "packages/test_dkms.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "cli/test_scrub_in_machine.py",
-               "packages/test_kernels.py", "sources/test_matrix.py", "packages/test_release.py")
+LONG_GROUPS = ("packages/test_life.py", "waits", "scrub", "driver", "firmware/test_tables.py", "sources/test_style.py", "sources/test_demo.py",
+               "guests/test_guest.py", "hardware/test_hardware.py", "driver/test_large_scrub.py", "packages/test_publish.py",
+               "packages/test_dkms.py", "cli/test_bench_in_machine.py", "sources/test_matrix.py", "cli/test_doctor_in_machine.py",
+               "driver/test_tracers.py", "lab/tests/test_machine.py", "guests/test_lines.py", "sources/test_static.py", "boot/test_udev.py",
+               "cli/test_scrub_in_machine.py")
 
 # Seconds between lists of what is running.
 SIGN_OF_LIFE = 60
