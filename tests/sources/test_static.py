@@ -112,6 +112,7 @@ def assert_content(done):
     assert not done.returncode, f"{done.stdout}{done.stderr}"
 
 
+@pytest.mark.all
 def test_shellcheck():
     assert_content(subprocess.run(["shellcheck", "-S", "warning", "-f", "gcc", *SOURCES["sh"]], cwd=vm.PROJECT, capture_output=True,
                                   text=True))
