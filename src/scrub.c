@@ -451,6 +451,13 @@ static int attempt(struct nvgrace_gpu *gpu)
 	int ret;
 
 	if (!gpu->scrub.begun) {
+		/*
+		 * Before the lock, as the kernel's own resets do: a runtime
+		 * suspend or resume changes bits of the word that says whether
+		 * config space is locked, and the suspend of the last use may
+		 * still run. If it fails, begin_access() reports it.
+		 */
+		pm_runtime_resume(&gpu->core.pdev->dev);
 		ret = lock_device(gpu);
 		/* Without the parameter, the unbind has no scrub of its own. */
 		if (ret == -ECANCELED && !nvgrace_gpu_scrub_wanted())

@@ -1575,6 +1575,49 @@ static void the_end_of_each_part_comes_last(void **state)
 	unbind(gpu);
 }
 
+/*
+ * The bit that keeps user space from config space shares a word with those that a
+ * runtime suspend changes without a lock. So an attempt that follows another one at
+ * once takes the device lock after the suspend between them, not during it.
+ */
+static void an_attempt_begins_after_the_suspend_of_the_last_one(void **state)
+{
+	const struct gpu *gpu = gpu_smallest();
+	unsigned int suspends = 0, locks = 0, i;
+	bool suspending = false;
+	char *text, *rest, *line;
+
+	bind(gpu);
+	assert_string_equal(scrub_end(gpu), "clean");
+	must_write_file(TRACING "kprobe_events", "p:nvgrace_scrub_lock pci_cfg_access_trylock");
+	assert_return_code(mkdir(INSTANCE, 0700), errno);
+	must_write_file(INSTANCE "/events/rpm/rpm_suspend/enable", "1");
+	must_write_file(INSTANCE "/events/rpm/rpm_return_int/enable", "1");
+	must_write_file(INSTANCE "/events/kprobes/nvgrace_scrub_lock/enable", "1");
+	for (i = 0; i < 20; i++) {
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+		assert_string_equal(scrub_end(gpu), "clean");
+	}
+	must_write_file(INSTANCE "/events/enable", "0");
+	text = proc_text(INSTANCE "/trace");
+
+	rest = text;
+	while ((line = strsep(&rest, "\n"))) {
+		if (strstr(line, " nvgrace_scrub_lock:")) {
+			assert_false(suspending);
+			locks++;
+		} else if (strstr(line, " rpm_suspend:") && strstr(line, gpu->addr)) {
+			suspending = true;
+			suspends++;
+		} else if (strstr(line, ": rpm_suspend+") && strstr(line, gpu->addr)) {
+			suspending = false;
+		}
+	}
+	assert_true(locks >= 20 && suspends > 0);
+	free(text);
+	unbind(gpu);
+}
+
 static int stop_tracing(void **state)
 {
 	if (!rmdir(INSTANCE))
@@ -1724,6 +1767,11 @@ static const struct CMUnitTest traced_tests[] = {
 	cmocka_unit_test_setup_teardown(the_end_of_each_part_comes_last, setup, stop_tracing),
 };
 
+static const struct CMUnitTest power_tests[] = {
+	cmocka_unit_test_setup_teardown(an_attempt_begins_after_the_suspend_of_the_last_one,
+					setup, stop_tracing),
+};
+
 /* Take minutes in which the machine has nothing to do. */
 static const struct CMUnitTest late_tests[] = {
 	cmocka_unit_test_setup_teardown(unbinding_gives_up_a_scrub_that_gets_no_further,
@@ -1744,6 +1792,7 @@ const struct case_group groups[] = {
 	  CASES(sleep_event_tests), set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow", CASES(traced_tests), set_up, finish },
+	{ "lab CONFIG_KPROBE_EVENTS", CASES(power_tests), set_up, finish },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
 	  CASES(late_tests), set_up, finish },
 	{ "lab slow", CASES(slow_tests), set_up, finish },
