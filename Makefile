@@ -228,16 +228,11 @@ bench-waits:
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' python3 -m stress.bench.waits --rounds $(or $(ROUNDS),3)
 
-# What docs/doctor.md should be, inside the toolbox; scripts/dev/style compares them.
-.PHONY: build/doctor.md
-build/doctor.md:
-	@mkdir -p build
-	@$(MAKE) -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page > $@
-
 # The findings in docs/doctor.md, the table of kernels in docs/versions.md, what
 # `make demo` prints in README.md, and SITE there and in docs/examples.
 generated:
-	@$(TOOLBOX) run -- make -s build/doctor.md
+	@mkdir -p build
+	@$(TOOLBOX) run -- make -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page >build/doctor.md
 	@cp build/doctor.md docs/doctor.md
 	@$(TOOLBOX) run -- scripts/dev/kernel-table
 	@$(TOOLBOX) kernel newest

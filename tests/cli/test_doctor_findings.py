@@ -14,7 +14,7 @@ import tempfile
 
 import pytest
 
-from cli.common import build, run, validate
+from cli.common import build, make, run, validate
 from cli.doctor_trees import unfold
 from packages.common import named
 
@@ -118,6 +118,10 @@ class Explanations:
         done = run("doctor", "--explain", "qemu", "kmv")
         assert (done.returncode, done.stdout) == (2, "")
         assert '"kmv"' in done.stderr
+
+    def test_the_page_is_what_make_generated_writes(self):
+        done = make("page", f"OUT={build().parent}")
+        assert (PROJECT / "docs/doctor.md").read_text() == done.stdout, done.stderr
 
 
 class Output:

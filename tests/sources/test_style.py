@@ -9,6 +9,7 @@ from lab import toolbox, vm
 
 
 @pytest.mark.needs("checkpatch")
-def test_style():
-    done = subprocess.run(["scripts/dev/style", toolbox.ask("checkpatch")], cwd=vm.PROJECT, capture_output=True, text=True)
+@pytest.mark.parametrize("what", [pytest.param((), id="sources"), pytest.param(("tests",), marks=pytest.mark.all, id="tests")])
+def test_style(what):
+    done = subprocess.run(["scripts/dev/style", toolbox.ask("checkpatch"), *what], cwd=vm.PROJECT, capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr
