@@ -66,10 +66,11 @@ MACHINES = {**dict.fromkeys(("aer", "gate", "power", "ready", "wait"), "waits"),
 
 # Groups that take long, the longest first, so that none of them begins last.
 LONG_GROUPS = ("packages/test_life.py", "waits", "scrub", "driver", "firmware/test_tables.py", "sources/test_style.py", "sources/test_demo.py",
-               "guests/test_guest.py", "hardware/test_hardware.py", "driver/test_large_scrub.py", "packages/test_publish.py",
-               "packages/test_dkms.py", "cli/test_bench_in_machine.py", "sources/test_matrix.py", "cli/test_doctor_in_machine.py",
-               "driver/test_tracers.py", "lab/tests/test_machine.py", "guests/test_lines.py", "sources/test_static.py", "boot/test_udev.py",
-               "cli/test_scrub_in_machine.py")
+               "guests/test_guest.py", "sources/test_static.py", "sources/test_matrix.py", "driver/test_large_scrub.py", "packages/test_dkms.py",
+               "cli/test_faults.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "hardware/test_hardware.py",
+               "guests/test_lines.py", "packages/test_capture.py", "boot/test_udev.py", "cli/test_doctor_in_machine.py",
+               "cli/test_scrub_in_machine.py", "packages/test_vendors.py", "cli/test_in_machine.py", "cli/test_records.py", "packages/test_publish.py",
+               "packages/test_modules.py", "lab/tests/test_machine.py", "packages/test_rpm.py", "packages/test_release.py")
 
 # Seconds between lists of what is running.
 SIGN_OF_LIFE = 60
