@@ -171,7 +171,7 @@ class Drain(threading.Thread):
 
 
 # As large as 32 bits can't count, and as large as real ones.
-@pytest.mark.parametrize("size", [pytest.param(9 * GiB, marks=pytest.mark.all, id="9"), pytest.param(65 * GiB, marks=pytest.mark.long, id="65")])
+@pytest.mark.parametrize("size", [pytest.param(9 * GiB, id="9"), pytest.param(65 * GiB, marks=pytest.mark.long, id="65")])
 def test_large_memory_ends_clean(kernel, size):
     """Some 200 pages have content: at both ends, on both sides of the border
     between the parts, and anywhere."""

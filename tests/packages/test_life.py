@@ -351,11 +351,16 @@ def purge_deb(m):
     assert not left, f"left in /etc: {left}"
 
 
+def add_repository(m):
+    """The guide's commands without the last, which installs."""
+    m.run(f"ln -s /srv/packages {guide.PLACE}")
+    m.run("set -e\n" + "\n".join(guide.install("deb").splitlines()[:-1]), timeout=SLOW)
+
+
 def install_built(m):
     """Installs a package with the built module, which started() has had."""
     with step("apt install of the built module, and nothing is bound"):
-        m.run(f"ln -s /srv/packages {guide.PLACE}")
-        m.run("set -e\n" + "\n".join(guide.install("deb").splitlines()[:-1]), timeout=SLOW)
+        add_repository(m)
         m.run(f"apt-get install -y {CLI_PACKAGE} {NAME}-udev /srv/packages/debs/*.deb", timeout=SLOW)
         assert m.ask(f"modinfo -n {NAME}").endswith(f"/{m.release}/updates/nvgrace-gpu/{NAME}.ko")
         check_nothing_bound(m)
@@ -406,9 +411,7 @@ def test_autopkgtest():
     none."""
     with started("autopkgtest") as m:
         with step("Testsuite: autopkgtest-pkg-dkms, which installs, builds and installs the module"):
-            m.run(f"ln -s /srv/packages {guide.PLACE}")
-            repository = guide.install("deb").splitlines()[:-1]
-            m.run("set -e\n" + "\n".join(repository), timeout=SLOW)
+            add_repository(m)
             said = m.run("export AUTOPKGTEST_ARTIFACTS=$(mktemp -d)\n"
                          f"/usr/lib/dkms/dkms-autopkgtest {DKMS_PACKAGE}", timeout=SLOW).output
             assert f"I: PASS {NAME}/{version()} {m.release}" in said, said
