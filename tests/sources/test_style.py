@@ -8,8 +8,16 @@ import pytest
 from lab import toolbox, vm
 
 
-@pytest.mark.needs("checkpatch")
-@pytest.mark.parametrize("what", [pytest.param((), id="sources"), pytest.param(("tests",), marks=pytest.mark.all, id="tests")])
-def test_style(what):
-    done = subprocess.run(["scripts/dev/style", toolbox.ask("checkpatch"), *what], cwd=vm.PROJECT, capture_output=True, text=True)
+def style(*words):
+    done = subprocess.run(["scripts/dev/style", *words], cwd=vm.PROJECT, capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr
+
+
+def test_style():
+    style()
+
+
+@pytest.mark.all
+@pytest.mark.needs("checkpatch")
+def test_checkpatch():
+    style(toolbox.ask("checkpatch"))
