@@ -120,15 +120,10 @@ def marks_of(item):
             return MARKERS
         if item.kernel == "newest":
             return ["all" if item.slow else "check"]
-        if item.kernel == "oldstable":
-            return ["long" if item.slow else "all"]
-        if item.kernel == "newest-64k":
-            return ["all" if item.program in PAGES else "long"]
         # What waits and scrubs runs on the oldest and the newest kernel, between
-        # which it lies.
-        if item.kernel == "stable":
-            return ["long" if item.program in WAITING else "all"]
-        return [marker for marker, kernels in KERNELS.items() if item.kernel in kernels]
+        # which stable lies.
+        later = item.slow or {"oldstable": False, "stable": item.program in WAITING, "newest-64k": item.program not in PAGES}.get(item.kernel, True)
+        return ["long" if later else "all"]
     if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own
     if path.parts[0] == "stress":

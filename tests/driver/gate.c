@@ -947,8 +947,6 @@ static const struct CMUnitTest tests[] = {
 	TEST(resets_write_nothing_into_the_log),
 	TEST(mappings_in_all_shapes_are_taken_away),
 	TEST(a_mapping_alone_goes_through_the_gate),
-	LIKE(closing_beside_resets_unmaps_once, closing_beside_resets_unmaps_once,
-	     .gpu = "s95", .unmapped = true),
 	LIKE(leaving_D3hot_asks_for_readiness_again, leaving_D3hot_asks_for_readiness_again,
 	     .gpu = "softreset"),
 	LIKE(a_cxl_part_in_D3hot_is_not_asked, a_cxl_part_in_D3hot_is_not_asked,
@@ -958,6 +956,11 @@ static const struct CMUnitTest tests[] = {
 	TEST(two_config_writes_from_each_others_memory_end),
 	LIKE(after_leaving_D3hot_the_wait_is_whole, after_leaving_D3hot_the_wait_is_whole,
 	     .gpu = "cxlsoft", .unmapped = true),
+};
+
+static const struct CMUnitTest slow_tests[] = {
+	LIKE(closing_beside_resets_unmaps_once, closing_beside_resets_unmaps_once,
+	     .gpu = "s95", .unmapped = true),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
@@ -1005,6 +1008,7 @@ static const struct CMUnitTest gh200_tests[] = {
 const struct case_group groups[] = {
 	{ "carve-out", CASES(gh200_tests) },
 	{ "lab", CASES(tests) },
+	{ "lab slow", CASES(slow_tests) },
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests) },
 	{ "lab CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
 	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },

@@ -270,10 +270,14 @@ static const struct CMUnitTest tests[] = {
 	test(a_gpu_of_a_node_is_scrubbed),
 	test(a_buffer_that_is_not_there_is_EFAULT),
 	test(a_futex_in_unready_memory_is_EFAULT),
+};
+
+static const struct CMUnitTest slow_tests[] = {
 	test(users_are_killed_while_resets_hold_the_locks),
 };
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests) },
+	{ "lab slow", CASES(slow_tests) },
 	{ }
 };

@@ -1713,12 +1713,10 @@ static const struct CMUnitTest tests[] = {
 	test(an_open_begins_what_was_not_wanted_before),
 	test(unbinding_waits_for_the_scrub),
 	test(removing_the_module_waits_for_the_scrub),
-	test(a_scrub_begins_anew_after_a_reset),
 	test(resets_of_all_kinds_by_the_user_before_keep_nothing),
 	test(a_gpu_closed_asleep_is_woken_up_for_it),
 	test(on_demand_it_is_done_while_the_parameter_is_off),
 	test(an_odd_size_is_cleared_to_its_end),
-	test(two_gpus_are_cleared_at_once),
 	test(one_worker_at_a_time_gets_there_too),
 	test(the_files_are_what_they_should_be),
 	test(a_gpu_at_work_is_reset_before_its_scrub),
@@ -1750,14 +1748,19 @@ static const struct CMUnitTest sleep_event_tests[] = {
 /* Needs a kernel with events. */
 static const struct CMUnitTest event_tests[] = {
 	test(each_scrub_leaves_a_record),
-	test(the_event_comes_after_the_state),
 	test(a_scrub_that_can_not_begin_leaves_a_record),
+};
+
+static const struct CMUnitTest slow_event_tests[] = {
+	test(the_event_comes_after_the_state),
 };
 
 /* They scrub large memory, or again and again. */
 static const struct CMUnitTest slow_tests[] = {
+	test(a_scrub_begins_anew_after_a_reset),
 	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(an_odd_size_of_resmem_is_cleared_to_its_end),
+	test(two_gpus_are_cleared_at_once),
 	test(its_lines_are_limited),
 	test(rounds_of_use_leave_nothing),
 	test(nobody_sees_anything_whatever_happens),
@@ -1791,6 +1794,7 @@ const struct case_group groups[] = {
 	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET",
 	  CASES(sleep_event_tests), set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
+	{ "lab CONFIG_NET slow", CASES(slow_event_tests), NULL, finish },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow", CASES(traced_tests), set_up, finish },
 	{ "lab CONFIG_KPROBE_EVENTS", CASES(power_tests), set_up, finish },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",

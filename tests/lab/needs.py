@@ -14,8 +14,7 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
   tracing       a user who may trace; always so in the lab
   this-driver   this driver, rather than Linux's own; always so in the lab
   slow          time: on the newest kernel, such cases are in check-all, and not in
-                check; on the oldest, in check-long, and not in check-all; always
-                there in the lab
+                check; on others, in check-long, and not in check-all; always there
   CONFIG_X      an option that is y or m
   module:X      a module of the kernel's package, which the machine gets
   symbol:X      a symbol that modules may use

@@ -165,6 +165,6 @@ static int use_cdev(void **state)
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), read_restriction },
-	{ "lab module:iommufd", CASES(cdev_tests), use_cdev },
+	{ "lab module:iommufd slow", CASES(cdev_tests), use_cdev },
 	{ }
 };
