@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 
-from lab import packages, programs
+from lab import archive, packages, programs
 
 # The tested programs would inherit ignored signals. A shell's background job
 # ignores SIGINT, and nohup ignores SIGHUP.
@@ -63,6 +63,22 @@ def build(cross="", sanitized=False):
         done = make(f"OUT={out}", "program", f"CROSS_COMPILE={cross}", *flags)
     assert not done.returncode, f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}"
     return out / "nvgrace-gpu"
+
+
+def once(name, function):
+    """Calls a function that tests the program with sanitizers, unless the cache has
+    that it returned with the same program and the same tests. It must depend on
+    nothing else."""
+    def made():
+        function()
+        return b""
+
+    if COVERAGE:
+        function()
+        return
+    here = pathlib.Path(__file__).parent
+    read = [build(sanitized=True), SCHEMA, *sorted(here.glob("*.py")), *sorted(here.glob("*.c")), *sorted(here.glob("doctor_trees/*"))]
+    archive.cached(name, programs.made_of([p for p in read if p.is_file()], [os.environ.get("ASAN_OPTIONS", "")]), made)
 
 
 def build_helper(name, directory, gcc="gcc"):

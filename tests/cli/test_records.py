@@ -19,9 +19,8 @@ import types
 
 import pytest
 
-from cli.common import COVERAGE, SCHEMA, build, run, validator
+from cli.common import once, run, validator
 from cli.doctor_trees import unfold
-from lab import archive, programs
 
 pytestmark = pytest.mark.all
 
@@ -165,15 +164,8 @@ def test_judge_objects():
 
 @pytest.mark.parametrize("base", BASES)
 def test_records_of(base):
-    def make():
+    def read():
         complaints = [c for number in range(BASES.index(base), RECORDS, len(BASES)) for c in check(number)]
         assert not complaints, "\n\n".join(complaints[:20])
-        return b""
 
-    if COVERAGE:
-        make()
-    else:
-        here = pathlib.Path(__file__).parent
-        read = [build(sanitized=True), SCHEMA, *sorted(here.glob("*.py")), *sorted(here.glob("doctor_trees/*"))]
-        archive.cached(f"records-{base}", programs.made_of([p for p in read if p.is_file()],
-                                                                [os.environ.get("ASAN_OPTIONS", "")]), make)
+    once(f"records-{base}", read)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The module builds without a warning where a vendor's kernel differs from
 Debian's, or the build says what it can't decide: with Debian's headers, changed
-as vendors change theirs."""
+as vendors change theirs. The cache keeps what a build said, by all that it reads."""
 
 import contextlib
+import json
 import re
 
 import pytest
 
+from lab import archive, programs, vm
 from lab.system import scratch
 
 # Where it was seen: the kernel that is changed, a header of it, what is replaced
@@ -32,8 +34,14 @@ STOPS = {
 }
 
 
-def build(base, header, old, new):
+def build(name, base, header, old, new):
     """make's status, what it has printed, and the features that it has found."""
+    inputs = programs.made_of_module(vm.Kernel(base), "tests/packages/test_vendors.py")
+    kept = archive.cached("vendor-" + re.sub(r"\W+", "-", name), inputs, lambda: json.dumps(changed(base, header, old, new)).encode())
+    return json.loads(kept.read_text())
+
+
+def changed(base, header, old, new):
     headers = f"/usr/src/linux-headers-{scratch.release(base)}"
     path = f"{headers.replace('-arm64', '-common')}/{header}"
     with open(path, encoding="utf-8") as file:
@@ -52,7 +60,7 @@ def build(base, header, old, new):
 @pytest.mark.parametrize("where", BUILDS)
 def test_the_module_builds_for(where):
     *change, absent = BUILDS[where]
-    status, out, features = build(*change)
+    status, out, features = build(where, *change)
     assert not status, out
     assert not re.search("warning:|error:", out), out
     if absent:
@@ -62,7 +70,7 @@ def test_the_module_builds_for(where):
 @pytest.mark.parametrize("where", STOPS)
 def test_an_unknown_interface_never_counts_as_absent(where):
     *change, words = STOPS[where]
-    status, out, features = build(*change)
+    status, out, features = build(where, *change)
     assert status, features
     assert "can't decide what this kernel has" in out
     assert words in out

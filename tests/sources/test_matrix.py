@@ -48,11 +48,16 @@ def test_build(name):
         assert name in EARLY or (programs.BUILD / "matrix" / name / "probes/together.o").exists()
         return done.stdout.encode()
 
-    said = make().decode() if name in EARLY else \
-        archive.cached(f"matrix-{name}", programs.made_of_module(vm.Kernel(name), "scripts/dev/matrix"), make).read_text()
+    try:
+        kernel = vm.Kernel(name)
+    except vm.ConfigError:      # Debian may not have it
+        assert name in EARLY
+        said = make().decode()
+    else:
+        said = archive.cached(f"matrix-{name}", programs.made_of_module(kernel, "scripts/dev/matrix"), make).read_text()
     if "early warning: " in said:
         warnings.warn(said)
         return
-    version = vm.Kernel(name).version[:2]
+    version = kernel.version[:2]
     assert {f.upper() for f in re.findall(r"^\| (\w+) +\| +yes \|$", said, re.M)} == \
         {f for since, names in FEATURES.items() if since <= version for f in names.split()}
