@@ -379,7 +379,8 @@ def cases():
         for name in ("doctor", *names):
             # check-all has what differs most: the newest kernel's but the longest, one
             # with 64K pages, and a refusal.
-            long = kernel in ("newest-16k", "stable") or name == "gb200" or kernel != "newest" and name in ("doctor", "life", "tenant")
+            long = kernel in ("newest-16k", "stable") or name in ("gb200", "left") or \
+                (kernel, cpu) != ("newest", "max") and name in ("doctor", "life", "tenant")
             yield pytest.param(kernel, (kernel, cpu), name, marks=[pytest.mark.long] if long else [], id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
 
 

@@ -63,6 +63,7 @@ def test_a_copy_of_the_configuration_for_kdump(host):
         mkinitramfs -d /var/tmp/copy -o /var/tmp/dump {KERNEL}""", "/var/tmp/dump") == set()
 
 
+@pytest.mark.long
 def test_an_old_copy_is_made_again(host):
     """As 0.2.0's hook left one, by an upgrade or a removal."""
     image, hook = f"/var/lib/kdump/initrd.img-{KERNEL}", "/usr/share/initramfs-tools/hooks/nvgrace-gpu"
@@ -78,7 +79,7 @@ def test_an_old_copy_is_made_again(host):
 
 
 @pytest.mark.parametrize("arguments, wanted", [
-    ("--no-hostonly", OURS),
+    pytest.param("--no-hostonly", OURS, marks=pytest.mark.long),
     ("--hostonly --hostonly-mode strict -o 'plymouth resume ifcfg earlykdump'", set()),
 ])
 def test_dracut(host, arguments, wanted):
