@@ -13,6 +13,10 @@ from lab import toolbox
 from lab.programs import locked
 from lab.system.scratch import PROJECT
 
+# The life of a .deb and of an .rpm before it is removed: what is done, and with which
+# package, this version's or a later one's.
+LIFE = (("install", "our"), ("upgrade", "next"), ("downgrade", "our"), ("reinstall", "our"))
+
 # Lets output through to the terminal; conftest.py sets it.
 terminal = contextlib.nullcontext
 

@@ -17,7 +17,7 @@ import pytest
 
 from lab.system import scratch
 from lab.system.scratch import release
-from packages.common import named
+from packages.common import LIFE, named
 
 pytestmark = [pytest.mark.long, pytest.mark.needs("dkms-debs")]
 
@@ -187,12 +187,11 @@ class Cases:
         host.next_version()
         before = host.files()
 
-        said = host.dpkg("--install", "/mnt/our.deb")
-        assert "whose headers are missing" not in said
-        self.assert_installed(host, VERSION, first)
-        for way, deb, version in (("upgrade", "next", NEXT), ("downgrade", "our", VERSION), ("reinstall", "our", VERSION)):
+        for way, which in LIFE:
             with named(way):
-                host.dpkg("--install", f"/mnt/{deb}.deb")
+                version = {"our": VERSION, "next": NEXT}[which]
+                said = host.dpkg("--install", f"/mnt/{which}.deb")
+                assert "whose headers are missing" not in said
                 self.assert_installed(host, version, first)
                 assert host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split() == [f"/usr/src/{NAME}-{version}"]
 

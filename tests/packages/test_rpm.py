@@ -14,7 +14,7 @@ import pytest
 
 from lab.system import scratch
 from packages import common
-from packages.common import named
+from packages.common import LIFE, named
 
 pytestmark = pytest.mark.usefixtures("built_packages")
 
@@ -91,7 +91,7 @@ class Life:
     @pytest.fixture(autouse=True)
     def host_before(self, scratch_system, later_version):
         self.host = scratch_system()
-        shutil.copy(scratch.package(f"{PACKAGE}-*.noarch.rpm"), self.host.shared / "this.rpm")
+        shutil.copy(scratch.package(f"{PACKAGE}-*.noarch.rpm"), self.host.shared / "our.rpm")
         shutil.copy(self.next, self.host.shared / "next.rpm")
         shutil.copy(scratch.package("nvgrace-gpu-[0-9]*.x86_64.rpm"), self.host.shared / "cli.rpm")
         shutil.copy(self.next_cli, self.host.shared / "next-cli.rpm")
@@ -131,22 +131,22 @@ class Life:
         assert self.host.sh(f"rpm --verify --nodeps {PACKAGE} || :").stdout == ""
 
     def test_install_upgrade_downgrade_reinstall_remove(self):
-        assert self.rpm("--install", "/mnt/this.rpm") == self.added(VERSION)
-        self.assert_there(VERSION)
-        assert self.rpm("--upgrade", "/mnt/next.rpm") == self.removed(VERSION) + self.added(NEXT)
-        self.assert_there(NEXT)
-        assert self.rpm("--upgrade", "--oldpackage", "/mnt/this.rpm") == self.removed(NEXT) + self.added(VERSION)
-        self.assert_there(VERSION)
-        assert self.rpm("--reinstall", "/mnt/this.rpm") == self.removed(VERSION) + self.added(VERSION)
-        self.assert_there(VERSION)
-        assert self.rpm("--erase", PACKAGE) == self.removed(VERSION)
+        before = []
+        for way, which in LIFE:
+            with named(way):
+                version = {"our": VERSION, "next": NEXT}[which]
+                words = ["--upgrade", "--oldpackage"] if way == "downgrade" else [f"--{way}"]
+                assert self.rpm(*words, f"/mnt/{which}.rpm") == before + self.added(version)
+                self.assert_there(version)
+                before = self.removed(version)
+        assert self.rpm("--erase", PACKAGE) == before
         assert self.left() == set()
 
     def left(self):
         return {path for path in self.host.files() - self.before if not path.startswith(("/var/lib/rpm/", "/var/calls"))}
 
     def test_the_administrators_files_are_kept(self):
-        self.rpm("--install", "/mnt/this.rpm")
+        self.rpm("--install", "/mnt/our.rpm")
         mine = {"/etc/nvgrace-gpu.conf": "# mine\n", "/etc/nvgrace-gpu.conf.d/all.conf": "ignore 0009:01:00.0\n"}
         for path, text in mine.items():
             self.host.write(path, text)
@@ -165,7 +165,7 @@ class Life:
             with named(change):
                 self.rpm("--install", "/mnt/old.rpm")
                 self.host.sh(f"printf '%s' '{change}' >> /etc/nvgrace-gpu.conf")
-                self.rpm("--upgrade", "/mnt/this.rpm")
+                self.rpm("--upgrade", "/mnt/our.rpm")
                 assert {p for p in self.left() if p.startswith("/etc/")} == wanted
                 assert self.host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == (0 if change else 1)
                 self.rpm("--erase", PACKAGE)
@@ -174,7 +174,7 @@ class Life:
 
     def test_the_initramfs_is_updated_once_where_the_configuration_binds(self):
         each = [f"dracut --force /boot/initramfs-{k}.img {k}" for k in sorted(KERNELS)]
-        assert self.rpm("--install", "/mnt/this.rpm") == self.added(VERSION)
+        assert self.rpm("--install", "/mnt/our.rpm") == self.added(VERSION)
         self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
         assert self.rpm("--upgrade", "/mnt/next.rpm") == self.removed(VERSION) + self.added(NEXT) + each
         assert self.rpm("--erase", PACKAGE) == self.removed(NEXT) + ["dracut --force --regenerate-all"]
@@ -182,7 +182,7 @@ class Life:
     def test_a_failing_dracut_is_reported_and_fails_nothing(self):
         self.host.write("/var/fail-dracut", "")
         self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
-        result = self.host.run("rpm", "--nodeps", "--install", "/mnt/this.rpm")
+        result = self.host.run("rpm", "--nodeps", "--install", "/mnt/our.rpm")
         for kernel in KERNELS:
             assert f'run "dracut --force /boot/initramfs-{kernel}.img {kernel}" again' in result.stdout
         assert "%posttrans" in result.stdout
@@ -193,7 +193,7 @@ class Life:
 
     def test_a_later_build_updates_that_kernels_initramfs(self):
         """As DKMS's POST_INSTALL, in a system with dracut."""
-        self.rpm("--install", "/mnt/this.rpm")
+        self.rpm("--install", "/mnt/our.rpm")
         kernel = KERNELS[1]
         calls = self.host.dir / "upper" / "var" / "calls"
         for name, images, wanted in (("Red Hat", [f"/boot/initramfs-{kernel}.img"], f"/boot/initramfs-{kernel}.img"),
@@ -225,14 +225,14 @@ class Life:
                 self.host.sh("rm -f /usr/bin/zypper /usr/bin/dnf")
                 self.host.write(f"/usr/bin/{tool}", "#!/bin/sh\n", 0o755)
                 self.host.sh(f"mkdir -p /usr/lib/modules/{kernel}")
-                self.rpm("--install", "/mnt/this.rpm")
+                self.rpm("--install", "/mnt/our.rpm")
                 found = re.search(r'the running kernel, (\S+), .*; run "(.*)", then "dkms autoinstall"', self.said)
                 assert (found and found.groups()) == ((kernel, advice) if advice else None)
                 self.rpm("--erase", PACKAGE)
 
     def test_what_dkms_can_not_do_does_not_fail_the_installation(self):
         self.host.write("/var/fail-install", "")
-        assert self.rpm("--install", "/mnt/this.rpm") == self.added(VERSION)
+        assert self.rpm("--install", "/mnt/our.rpm") == self.added(VERSION)
         self.host.write("/var/fail-remove", "")
         self.rpm("--upgrade", "/mnt/next.rpm")
         self.rpm("--erase", PACKAGE)
@@ -241,7 +241,7 @@ class Life:
     def test_a_version_of_other_origin_gives_way(self):
         self.host.write(f"/usr/src/{NAME}-0.0.9/dkms.conf", "")
         self.host.run("dkms", "add", "-m", NAME, "-v", "0.0.9")
-        assert self.rpm("--install", "/mnt/this.rpm") == self.removed("0.0.9") + self.added(VERSION)
+        assert self.rpm("--install", "/mnt/our.rpm") == self.removed("0.0.9") + self.added(VERSION)
 
     def test_the_tool(self):
         """Its unit is disabled when it is removed, and no upgrade touches it.
@@ -269,16 +269,16 @@ class Life:
             assert self.host.run("rpm", "-qf", "--qf", "%{NAME}", folder).stdout.endswith("nvgrace-gpu"), folder
 
     def test_contents(self):
-        files = {name: self.host.run("rpm", "-qpl", "--noartifact", f"/mnt/{name}.rpm").stdout.split() for name in ("this", "cli")}
+        files = {name: self.host.run("rpm", "-qpl", "--noartifact", f"/mnt/{name}.rpm").stdout.split() for name in ("our", "cli")}
         for path in (f"/usr/share/doc/{PACKAGE}/examples/nvgrace-gpu.conf", "/etc/nvgrace-gpu.conf.d", "/usr/lib/udev/nvgrace-gpu",
                      "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh",
                      f"/usr/src/{NAME}-{VERSION}/dkms.conf", f"/usr/src/{NAME}-{VERSION}/Kbuild"):
-            assert path in files["this"]
-        assert [path for path in files["this"] if "initramfs-tools" in path] == []
+            assert path in files["our"]
+        assert [path for path in files["our"] if "initramfs-tools" in path] == []
         # The package owns it but does not contain it.
-        assert "/etc/nvgrace-gpu.conf" in files["this"]
-        assert self.host.sh("rpm2cpio /mnt/this.rpm | cpio --quiet -t | grep '^./etc/' || :").stdout == "./etc/nvgrace-gpu.conf.d\n"
-        requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/this.rpm").stdout
+        assert "/etc/nvgrace-gpu.conf" in files["our"]
+        assert self.host.sh("rpm2cpio /mnt/our.rpm | cpio --quiet -t | grep '^./etc/' || :").stdout == "./etc/nvgrace-gpu.conf.d\n"
+        requires = self.host.run("rpm", "-qp", "--qf", "[%{REQUIRENAME} %{REQUIREFLAGS:deptype}\n]", "/mnt/our.rpm").stdout
         for scriptlet in ("post", "preun"):
             assert re.search(rf"(?m)^dkms .*\b{scriptlet}\b", requires)
         for path in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "sysfs-driver-nvgrace-gpu", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu",
