@@ -191,8 +191,10 @@ class InMachine:
         cls.pci = {g.name: g.pci for g in cls.session.machine.gpus}
         cls.base = {g.name: g.base for g in cls.session.machine.gpus}
         yield
-        failures = cls.session.end().failures
-        cls.planted.stop()
+        try:
+            failures = cls.session.end().failures
+        finally:
+            cls.planted.stop()
         assert not failures, "\n".join(failures)
 
     def command(self, name):
