@@ -167,12 +167,7 @@ endef
 WORKERS	?= $(shell expr 2 + $$(nproc))
 WORK	= -v -n $(WORKERS) --dist loadgroup
 
-# The newest kernels of Debian, not those that are known to pass.
-ifeq ($(LATEST),1)
-export TOOLBOX_LATEST := 1
-endif
-
-.PHONY: demo test check check-all check-long kernels bench bench-waits generated
+.PHONY: demo test check check-all check-long bench bench-waits generated
 # The tool is compiled while the kernel is downloaded.
 demo:
 	@$(TOOLBOX) ensure newest
@@ -187,19 +182,12 @@ test:
 check:
 	$(call pytest,-m check $(WORK) $(T))
 
-# LATEST=1 uses Debian's newest kernels and, if all tests pass, writes them to
-# tests/lab/kernels.good.
 check-all:
-	@$(if $(filter 1,$(LATEST)),TOOLBOX_REFRESH=1 $(TOOLBOX) kernel --all)
 ifneq ($(T),)
 	$(call pytest,-m "check or all" $(WORK) $(T))
 else
 	@$(MAKE) --no-print-directory check
 	$(call pytest,-m all $(WORK))
-endif
-ifeq ($(LATEST):$(T),1:)
-	@$(TOOLBOX) record
-	@$(MAKE) --no-print-directory generated
 endif
 
 # The tool's tests once more, with sanitizers.
@@ -208,10 +196,6 @@ check-long:
 ifeq ($(T),)
 	@SANITIZE=1 TOOLBOX_ENV=SANITIZE $(PYTEST) -m check $(WORK) tests/cli tests/boot
 endif
-
-# Compares the kernels that are known to pass with those that Debian has now.
-kernels:
-	@$(TOOLBOX) known-good
 
 # Can compare the module with another build of it in the same machine:
 # BASELINE_KO=<file or folder below this one>, ROUNDS=3,
@@ -228,13 +212,12 @@ bench-waits:
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' python3 -m stress.bench.waits --rounds $(or $(ROUNDS),3)
 
-# The findings in docs/doctor.md, the table of kernels in docs/versions.md, what
-# `make demo` prints in README.md, and SITE there and in docs/examples.
+# The findings in docs/doctor.md, what `make demo` prints in README.md, and SITE there
+# and in docs/examples.
 generated:
 	@mkdir -p build
 	@$(TOOLBOX) run -- make -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page >build/doctor.md
 	@cp build/doctor.md docs/doctor.md
-	@$(TOOLBOX) run -- scripts/dev/kernel-table
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 scripts/dev/demo.py --record
 	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
@@ -265,11 +248,10 @@ help:
 	@echo 'To test it'
 	@echo '  test          run some tests: T="tests/driver/mmap.c -k hole", arguments for pytest'
 	@echo '  check         run what shows in minutes whether a change is right: units, the tool, style, and the driver on one kernel'
-	@echo '  check-all     run that and all other tests: every kernel, guests, packages, whole systems (LATEST=1 with Debian'"'"'s newest kernels)'
+	@echo '  check-all     run that and all other tests: every kernel, guests, packages, whole systems'
 	@echo '  check-long    run the campaigns of a release: debug kernels, the kernel'"'"'s vfio selftests, races, life of the packages'
 	@echo '                each takes T=, too, and LOAD=4 runs it beside 4 busy processes'
-	@echo '  kernels       compare the kernels that last passed with those that Debian has now'
-	@echo '  generated     write the findings in docs/doctor.md, the table of kernels in docs/versions.md and the URL in README.md from their sources'
+	@echo '  generated     write the findings in docs/doctor.md and the URL in README.md from their sources'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'
 	@echo '  distclean     also remove the cache with its tools and kernels'
