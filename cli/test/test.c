@@ -221,6 +221,7 @@ static enum exit_status run_locked(struct test *t, const struct arguments *a)
 	if (t->status)
 		return t->status;
 	firmware = firmware_text(t->e.host);
+	t->step = steps->name;
 	log_line(t, "begin: " PROGRAM " " VERSION " test, seed 0x%llx; %s, driver %s %s, kernel %s, "
 		 "firmware %s", (unsigned long long)t->seed, t->e.gpu.product, t->e.gpu.driver,
 		 t->e.driver_version ?: "", t->e.kernel, firmware ?: "not known");

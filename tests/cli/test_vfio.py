@@ -422,9 +422,13 @@ class Test(Played):
         done = self.run_words("test", "--yes", "--log=/missing/log", G1, play=GPU)
         assert (done.returncode, done.stdout) == (1, "")
         assert "can't open the log file /missing/log: No such file or directory; name another one with --log" in done.stderr
-        done = self.run_words("test", "--yes", "--log=/dev/full", G1, play=GPU)
-        assert done.returncode == 1
-        assert "can't write to the log file /dev/full: No space left on device" in " ".join(done.stdout.split())
+        # The first line is before all steps.
+        for words in ([], ["--json"]):
+            done = self.run_words("test", "--yes", "--log=/dev/full", *words, G1, play=GPU)
+            assert done.returncode == 1
+            assert "can't write to the log file /dev/full: No space left on device" in " ".join(done.stdout.split())
+        validate(document := json.loads(done.stdout))
+        assert document["checks"][0]["step"] == STEPS[0]
 
     def lines_until(self, number):
         """The lines of a good test's log, up to that of the step."""
