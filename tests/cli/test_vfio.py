@@ -19,12 +19,14 @@ import shlex
 import shutil
 import signal
 import subprocess
+import types
 
 import pytest
 
 from boot.test_initramfs import NAME, module
 from cli.common import build, sanitizer_options, shown, validate
 from cli.test_trees import G1
+from lab import acpi
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
 KiB, MiB = 1 << 10, 1 << 20
@@ -1023,6 +1025,13 @@ class Doctor(Played):
         assert self.answers()["acpi-tables"] == wanted
         assert self.answers(f"fail={tables}/SSDT2:1:{errno.EIO}")["acpi-tables"] == wanted
         assert self.answers(f"fail={tables}/SSDT1:1:{errno.EACCES}")["acpi-tables"] == "denied: only root can read them"
+
+    def test_egm(self, tmp_path):
+        """Its size, as the compiler of ACPI's tables writes numbers of each width."""
+        for size in (0, 1, 2, 0xA5, 0x1234, 0xFEDCBA98, 0x70_0000_0000):
+            gpu = types.SimpleNamespace(acpi="\\_SB.GPU0", base=1 << 41, size=96 << 30, model={}, dsd={"nvidia,egm-size": size, "nvidia,egm-pxm": 1})
+            self.tree.file("/sys/firmware/acpi/tables/SSDT1", acpi.compile_asl(acpi.make_asl([gpu]), tmp_path))
+            assert self.answers()["acpi-tables"] == f"SSDT1: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size nvidia,egm-size={size}"
 
     def test_limit(self):
         assert self.answers("unlimited")["memlock"] == "unlimited"

@@ -46,9 +46,9 @@ IGNORED = "inconsistent,inconsistent,mismatch,mismatch,negative,negative,unused,
 KERNEL = "gcov"
 MODULE_TESTS = ("--kernel", KERNEL, "tests/driver", "tests/firmware", "tests/stress/test_faults.py",
                 "--deselect", "tests/driver/test_tracers.py")
-# On newest, and on newest-64k what Debian's kernels lack. The last two have real
-# images and a real libvirt.
-CLI_TESTS = ("tests/cli", "tests/boot", "tests/guests/test_lines.py")
+# On newest, and on newest-64k what Debian's kernels lack. The others have real
+# images, a real libvirt, and real dpkg and rpm.
+CLI_TESTS = ("tests/cli", "tests/boot", "tests/guests/test_lines.py", "tests/packages/test_kernel_package.py")
 CROSS = "aarch64-linux-gnu-"
 
 
