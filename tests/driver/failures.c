@@ -430,6 +430,24 @@ static void a_scrub_that_fails_says_why(void **state)
 	}
 }
 
+/* There is nobody to clear one part while the scrub itself clears the other. */
+static void a_scrub_without_memory_for_workers_clears_both_parts(void **state)
+{
+	const struct gpu *gpu = gpu_find("s1h");
+
+	scrub_set_parameter(true);
+	assert_int_equal(gpu_bind(gpu), 0);
+	assert_string_equal(scrub_end(gpu), "clean");
+	vfio_open(&v, gpu);
+	soil(gpu);
+	begin_failing(NOTHING, "__kmalloc_noprof __kmalloc");
+	vfio_close(&v);
+	assert_string_equal(scrub_end(gpu), "clean");
+	end_failing("__kmalloc_noprof __kmalloc");
+	assert_clean(gpu);
+	assert_int_equal(gpu_unbind(gpu), 0);
+}
+
 /* ---- all ---------------------------------------------------------------- */
 
 #define TEST(name)	cmocka_unit_test_teardown(name, teardown)
@@ -447,6 +465,10 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_gpu_that_does_not_wake_up_is_not_accessed),
 	TEST(region_info_without_memory_is_ENOMEM),
 	TEST(a_scrub_that_fails_says_why),
+};
+
+static const struct CMUnitTest slow_tests[] = {
+	TEST(a_scrub_without_memory_for_workers_clears_both_parts),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
@@ -470,6 +492,8 @@ static int unload_it(void **state)
 const struct case_group groups[] = {
 	{ "lab CONFIG_ARM64 CONFIG_KPROBES lab:failing",
 	  CASES(tests), load, unload_it },
+	{ "lab CONFIG_ARM64 CONFIG_KPROBES lab:failing slow",
+	  CASES(slow_tests), load, unload_it },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
 	  CASES(sleep_tests), load, unload_it },
 	{ "lab CONFIG_ARM64 CONFIG_KPROBES lab:failing symbol:register_pfn_address_space",
