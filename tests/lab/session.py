@@ -10,6 +10,9 @@ from lab import kcsan, machine, needs, programs, vm
 TAP = re.compile(r"(?P<bad>not )?ok \d+ - (?P<name>\S+)")
 # Seconds without a word after which a machine is stuck rather than slow.
 SILENCE = int(os.environ.get("SILENCE", 1800))
+# Seconds after the kernel has said that a task hangs, which fails the run, and which it
+# would say again and again.
+HANGS = 60
 
 
 class Ended(Exception):
@@ -20,13 +23,17 @@ class Interactive:
     """A machine that runs commands as it is told. options: those of vm.Machine."""
 
     def __init__(self, kernel, handlers=None, **options):
+        self._hangs = False
         self.machine = vm.Machine(kernel, handlers=handlers, echo=self._heard, timeout=SILENCE, **options)
         self.channel = self.machine.channel
         self.channel.hold = True
         self.machine.start()
 
     def _heard(self, mark, line):
-        self.machine.timeout = self.machine.elapsed() + SILENCE
+        if self._hangs:
+            return
+        self._hangs = "blocked for more than" in line
+        self.machine.timeout = self.machine.elapsed() + (HANGS if self._hangs else SILENCE)
 
     def follow(self, command):
         """What is said during a command, line by line, until it has ended: (">", what
