@@ -316,7 +316,7 @@ class Cli(InMachine):
 
     @classmethod
     def files(cls, kernel, directory):
-        return {**in_machine.UDEV, "/tests/holder.ko": programs.out_of_tree(kernel, programs.HERE / "modules/holder")}
+        return {**in_machine.UDEV, "/tests/holder.ko": programs.out_of_tree(kernel, programs.HERE / "modules/holder")[0]}
 
     def states(self, command):
         """[(name, driver, override)] of the command's states."""

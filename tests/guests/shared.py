@@ -50,7 +50,7 @@ def files():
 
 def driver():
     """The path of the guests' driver."""
-    return programs.out_of_tree(vm.Kernel(KERNEL), HERE / "driver")
+    return programs.out_of_tree(vm.Kernel(KERNEL), HERE / "driver")[0]
 
 
 def qemu_options(gpus, iommufd=False):

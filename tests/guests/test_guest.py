@@ -270,7 +270,7 @@ def files_for_guests(host, wanted, kind, directory):
             files[f"/guest/scripts/{guest.name}"] = str(start)
     if any(guest.run is FROZEN_RUN for guest in wanted):
         files |= programs.module_file(host, "aer_inject")
-        files["/tests/neighbour.ko"] = programs.out_of_tree(host, programs.HERE / "modules/neighbour")
+        files["/tests/neighbour.ko"] = programs.out_of_tree(host, programs.HERE / "modules/neighbour")[0]
     if any(guest.printed for guest in wanted):
         files["/guest/firmware"] = FIRMWARE
     return files

@@ -71,23 +71,26 @@ def module_file(kernel, name):
     return {f"/tests/{name}.ko": str(out)}
 
 
-def out_of_tree(kernel, source):
-    """The path of the module in a folder, compiled for this kernel unless the
-    cache has it."""
-    def make():
-        folder = BUILD / kernel.release / source.name
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-        done = subprocess.run(["make", "-s", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"],
+def out_of_tree(kernel, *sources):
+    """The paths of the modules in these folders, compiled for this kernel by one make
+    unless the cache has them."""
+    @functools.cache
+    def made():
+        folder = BUILD / kernel.release / "modules"
+        for source in sources:
+            shutil.copytree(source, folder / source.name, dirs_exist_ok=True)
+        (folder / "Kbuild").write_text("".join(f"obj-m += {source.name}/\n" for source in sources))
+        done = subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"],
                               capture_output=True, text=True)
-        assert not done.returncode, f"{source.name} for {kernel.name} does not build:\n{done.stdout}{done.stderr}"
-        module, = folder.glob("*.ko")
-        return module.read_bytes()
+        assert not done.returncode, f"modules of the lab for {kernel.name} do not build:\n{done.stdout}{done.stderr}"
+        return {source: next((folder / source.name).glob("*.ko")).read_bytes() for source in sources}
 
-    # The release of a kernel that is made here depends on its configuration.
-    inputs = made_of(sorted(source.iterdir()), [kernel.release, *kernel.arch.make])
-    inputs.append((kernel.headers / "Module.symvers").read_bytes())
-    with locked(f"modules-{source.name}"):
-        return str(archive.cached(f"module-{kernel.release}-{source.name}", inputs, make))
+    def inputs(source):
+        # The release of a kernel that is made here depends on its configuration.
+        return [*made_of(sorted(source.iterdir()), [kernel.release, *kernel.arch.make]), (kernel.headers / "Module.symvers").read_bytes()]
+
+    with locked("modules-lab"):
+        return [str(archive.cached(f"module-{kernel.release}-{source.name}", inputs(source), lambda s=source: made()[s])) for source in sources]
 
 
 class Guard:

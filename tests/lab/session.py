@@ -76,17 +76,14 @@ def words_of(kernel, path, extra=()):
 def files_of(kernel, paths, extra=()):
     """What these programs need in a machine, compiled unless it is there: {path in
     the guest: path here}."""
-    def of_word(word):
-        kind, _, name = word.rpartition(":")
-        if kind == "module":
-            return programs.module_file(kernel, name)
-        return {f"/tests/{name}.ko": programs.out_of_tree(kernel, programs.HERE / "modules" / name)} if kind == "lab" else {}
-
-    files = {}
+    words = set().union(*(words_of(kernel, path, extra) for path in paths))
+    own = sorted(w.removeprefix("lab:") for w in words if w.startswith("lab:"))
+    modules = programs.out_of_tree(kernel, *(programs.HERE / "modules" / name for name in own))
+    files = {f"/tests/{name}.ko": path for name, path in zip(own, modules)}
     for folder in {path.parent for path in paths}:
         files.update(programs.compile_programs([p.stem for p in paths if p.parent == folder], kernel.arch, folder))
-    for more in programs.side_by_side(of_word, set().union(*(words_of(kernel, path, extra) for path in paths))):
-        files.update(more)
+    for word in sorted(w for w in words if w.startswith("module:")):
+        files.update(programs.module_file(kernel, word.removeprefix("module:")))
     if kernel.has("CONFIG_DEBUG_KMEMLEAK"):
         files["/tests/leaks"] = str(programs.HERE / "leaks")
     return files
