@@ -14,6 +14,8 @@ from cli.common import PROJECT, run
 from cli.doctor_trees import unfold
 from cli.test_trees import G1, G2, SIZES
 
+pytestmark = pytest.mark.all
+
 PREFIX = "nvgrace_gpu_"
 ALERTS = PROJECT / "docs/prometheus-alerts.yml"
 ALERT_TESTS = PROJECT / "tests/cli/alerts.yml"

@@ -326,6 +326,7 @@ class Test(Played):
         assert "can't read /missing/order: No such file or directory; install the package" in done.stderr
         assert "--until=driver needs --full" in self.run_words("test", "--yes", "--until=driver", G1).stderr
 
+    @pytest.mark.all
     def test_complaints(self):
         """A step of which the kernel complains is the last."""
         play = self.all_steps()

@@ -113,10 +113,13 @@ static int teardown(void **state)
 
 #define TEST(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static const struct CMUnitTest slow_tests[] = {
+	TEST(no_file_has_an_address),
+};
+
 static const struct CMUnitTest tests[] = {
 	TEST(the_owner_of_the_files_can_use_the_gpu),
 	TEST(a_search_knows_an_address_in_every_form),
-	TEST(no_file_has_an_address),
 	TEST(an_address_in_a_file_is_found),
 	TEST(the_log_of_a_good_gpu_has_no_address),
 	TEST(a_warning_with_an_address_is_for_readers_of_the_log),
@@ -165,6 +168,7 @@ static int use_cdev(void **state)
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), read_restriction },
+	{ "lab slow", CASES(slow_tests), read_restriction },
 	{ "lab module:iommufd slow", CASES(cdev_tests), use_cdev },
 	{ }
 };

@@ -391,6 +391,6 @@ static const struct CMUnitTest tests[] = {
 #define ERRORS	"?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING"
 
 const struct case_group groups[] = {
-	{ "?dma " DMABUFS " " ERRORS, CASES(tests) },
+	{ "slow ?dma " DMABUFS " " ERRORS, CASES(tests) },
 	{ }
 };
