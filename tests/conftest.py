@@ -122,8 +122,8 @@ def marks_of(item):
             return ["all" if item.slow else "check"]
         # What waits and scrubs runs on the oldest and the newest kernel, between
         # which stable lies.
-        later = item.slow or {"oldstable": False, "stable": item.program in WAITING, "newest-64k": item.program not in PAGES}.get(item.kernel, True)
-        return ["long" if later else "all"]
+        part = {"oldstable": True, "stable": item.program not in WAITING, "newest-64k": item.program in PAGES}
+        return ["all" if part.get(item.kernel) and not item.slow else "long"]
     if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own
     if path.parts[0] == "stress":
