@@ -17,18 +17,15 @@
 
 void complain(const char *address, const char *fmt, ...)
 {
+	g_autofree char *text = NULL, *line = NULL;
 	va_list args;
 
-	/* Keep messages of several threads apart. */
-	flockfile(stderr);
-	fputs(PROGRAM ": ", stderr);
-	if (address)
-		fprintf(stderr, "%s: ", address);
 	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
+	text = g_strdup_vprintf(fmt, args);
 	va_end(args);
-	fputc('\n', stderr);
-	funlockfile(stderr);
+	/* By one write, so that messages of threads and of other processes stay apart. */
+	line = g_strdup_printf(PROGRAM ": %s%s%s\n", address ?: "", address ? ": " : "", text);
+	fputs(line, stderr);
 }
 
 static bool colourful(void)

@@ -396,6 +396,17 @@ class Usage:
             assert done.returncode == 7
             assert "standard output: No space left on device" in done.stderr
 
+    def test_a_message_is_one_write(self):
+        """Another process's message can't come between its parts."""
+        # A read takes what one write has put into such a pipe.
+        reader, writer = os.pipe2(os.O_DIRECT)
+        with Tree() as tree, open(reader, "rb", buffering=0) as messages:
+            tree.device(G1)
+            with open(writer, "wb") as stderr:
+                subprocess.run([build(), "--root", tree.root, "status", G2], stderr=stderr, check=False, timeout=600)
+            assert re.fullmatch(rb"nvgrace-gpu: \S+: .*\n", messages.read(65536))
+            assert not messages.read()
+
 
 class Terminal:
     def on_terminal(self, *words, columns=100, until=None, **env):
