@@ -252,6 +252,7 @@ class NewestNeoverseN1(Host):
     KERNEL, CPU, __test__ = "newest", "neoverse-n1", True
 
 
+@pytest.mark.long
 class NewestEL1(Host):
     """A kernel at EL1, without KVM."""
 

@@ -109,6 +109,7 @@ def test_at_shutdown_gpus_are_scrubbed_side_by_side(kernel):
     assert ["clear" in line for line in ends] == [False, False, True, True], ends
 
 
+@pytest.mark.long
 def test_a_shutdown_during_a_bind_leaves_what_is_bound_clean(kernel):
     """A GPU that is not ready yet is being bound, which takes until its wait
     fails. It has no user's data, and its memory must not be written."""
@@ -204,6 +205,7 @@ def test_large_memory_ends_clean(kernel, size):
 SMALL, CACHE = 64 << 10, 16 << 10
 
 
+@pytest.mark.long
 def test_a_gpu_with_a_cache_ends_clean(kernel):
     """A write-back cache in the GPU keeps what was written last, and a reset
     drops it. Another device's BAR is the memory behind that cache, because the

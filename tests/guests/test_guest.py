@@ -377,10 +377,9 @@ def cases():
     for (kernel, cpu), kind in HOSTS.items():
         names = [g.name for g in guests(kernel, cpu, kind) if g.run]
         for name in ("doctor", *names):
-            # check-all has what differs most: the newest kernel's but the longest, one
-            # with 64K pages, and a refusal.
-            long = kernel in ("newest-16k", "stable") or name in ("gb200", "left") or \
-                (kernel, cpu) != ("newest", "max") and name in ("doctor", "life", "tenant")
+            # check-all has what differs most: the newest kernel's but the longest, and
+            # one with 64K pages.
+            long = name in ("gb200", "left", "two") if (kernel, cpu) == ("newest", "max") else (kernel, name) != ("newest-64k", "first")
             yield pytest.param(kernel, (kernel, cpu), name, marks=[pytest.mark.long] if long else [], id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
 
 
