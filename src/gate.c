@@ -53,10 +53,9 @@
 #define READY_TWICE_US		100000
 
 /*
- * State of tasks that wait, except in a bind, which holds a lock that
- * suspending needs. Host suspend may freeze them. "Unsafe" because a copy from
- * user space may have faulted and waits here, and the caller of the copy may
- * hold locks.
+ * State of tasks that wait for the gate. Host suspend may freeze them. "Unsafe"
+ * because a copy from user space may have faulted and waits here, and the caller
+ * of the copy may hold locks.
  */
 #define SLEEP_STATE		(TASK_KILLABLE | TASK_FREEZABLE_UNSAFE)
 
@@ -405,12 +404,16 @@ static int wait_until_open(struct nvgrace_gpu *gpu)
 	return READ_ONCE(gpu->link_frozen) ? -EIO : 0;
 }
 
-/* Sleeps for @us microseconds, or until the task is being killed. */
-static void pause_killable(unsigned int us, unsigned int state)
+/*
+ * Sleeps for @us microseconds, or until the task is being killed. Not to be
+ * frozen: a bind holds a lock that suspending needs. Others find the gate closed
+ * before tasks freeze, and freeze there.
+ */
+static void pause_killable(unsigned int us)
 {
 	ktime_t expires = ns_to_ktime((u64)us * NSEC_PER_USEC);
 
-	set_current_state(state);
+	set_current_state(TASK_KILLABLE);
 	schedule_hrtimeout_range(&expires, us * NSEC_PER_USEC / 8,
 				 HRTIMER_MODE_REL);
 }
@@ -512,8 +515,7 @@ static int poll_ready(struct nvgrace_gpu *gpu, enum poll_kind kind,
 			break;
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		pause_killable(us, kind == POLL_AT_BIND ? TASK_KILLABLE :
-							SLEEP_STATE);
+		pause_killable(us);
 		longest = ktime_ms_delta(when, training.start) < POLL_EARLY_MS ?
 			  POLL_LONGEST_US : POLL_LATE_US;
 		us = min(us * 2, longest);
@@ -668,7 +670,7 @@ int nvgrace_gpu_gate_enter_sure(struct nvgrace_gpu *gpu)
 	epoch = gpu->epoch;
 	nvgrace_gpu_gate_leave(gpu);
 
-	pause_killable(READY_TWICE_US, TASK_KILLABLE);
+	pause_killable(READY_TWICE_US);
 
 	ret = nvgrace_gpu_gate_enter(gpu);
 	if (ret)
