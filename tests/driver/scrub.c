@@ -1413,7 +1413,7 @@ static void see_nothing_beside(void (*const others[])(const struct gpu *gpu),
 {
 	const struct gpu *gpu = gpu_find(TINY);
 	uint64_t end = now_ms() + rounds * 200;
-	unsigned int opened = 0, refused = 0;
+	unsigned int opened = 0, refused = 0, tries;
 	unsigned int late = 0;
 	pid_t child[8];
 	char line[256];
@@ -1428,11 +1428,12 @@ static void see_nothing_beside(void (*const others[])(const struct gpu *gpu),
 
 		pause_up_to(500);
 		kill_child(user);
-		/* The GPU may be unbound, or about to be. */
-		while (vfio_try_open(&v, gpu)) {
-			refused++;
+		/* The GPU may be unbound, or about to be, but not for ever. */
+		for (tries = 0; vfio_try_open(&v, gpu); tries++) {
+			assert_true(tries < 30000);
 			usleep(10000);
 		}
+		refused += tries;
 		opened++;
 		assert_clean(gpu);
 		soil(gpu);
