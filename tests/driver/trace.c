@@ -107,12 +107,27 @@ static uint64_t need_timed(const struct gpu *gpu, const char *name,
 	return time;
 }
 
+/*
+ * How old the state was at the next look that found the memory ready; 0 if there is
+ * none.
+ */
+static uint64_t ready_after_ns(const struct gpu *gpu)
+{
+	const char *line;
+
+	while ((line = event(gpu, "ready")))
+		if (strstr(line, "result=0 "))
+			return strtoull(strstr(line, "since_ns=") + 9, NULL, 10);
+	return 0;
+}
+
 /* The fields in their order, with size in bytes and signedness. */
 static const struct {
 	const char *event;
 	const char *fields;
 } formats[] = {
 	{ "wait", "when 1 0, result 4 1, ns 8 0, " },
+	{ "ready", "c2c 4 0, hbm 4 0, range 4 0, result 4 1, since_ns 8 0, " },
 	{ "mmap", "bar 1 0, offset 8 0, size 8 0, result 4 1, " },
 	{ "fault", "address 8 0, pfn 8 0, order 4 0, result 4 0, ns 8 0, " },
 	{ "rw", "bar 1 0, write 1 0, offset 8 0, count 8 0, result 8 1, ns 8 0, " },
@@ -177,6 +192,8 @@ static void binding_tells_how_long_it_waited(void **state)
 		stop();
 	} while (again && status);
 	assert_int_equal(status, 0);
+	/* Since the bind, before which there was no state. */
+	assert_in_range(ready_after_ns(gpu), 1, (now_ms() - begin + 1) * 1000000);
 	assert_true(need_timed(gpu, "wait", "when=bind result=0") / 1000000 <=
 		    now_ms() - begin);
 	assert_null(event(gpu, "wait"));
@@ -369,20 +386,16 @@ static void a_scrub_tells_bytes_times_and_workers(void **state)
 static void a_scrub_looks_twice(void **state)
 {
 	const struct gpu *gpu = gpu_smallest();
-	uint64_t first = 0, last = 0;
-	const char *line;
+	uint64_t first, last, next;
 
 	assert_int_equal(gpu_bind(gpu), 0);
 	start();
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
 	stop();
-	while ((line = event(gpu, "ready"))) {
-		if (!strstr(line, "result=0 "))
-			continue;
-		last = strtoull(strstr(line, "since_ns=") + 9, NULL, 10);
-		first = first ? first : last;
-	}
+	first = ready_after_ns(gpu);
+	for (last = first; (next = ready_after_ns(gpu)); )
+		last = next;
 	/* Both since the same reset, 100 ms apart. */
 	assert_in_range(first, 1, NS_MAX);
 	assert_in_range(last, first + 100000000, NS_MAX);
