@@ -112,8 +112,9 @@ GPUS = [
     # Leaving D3hot is a reset, which only the power state shows.
     gpu("softreset", M + 8 * GiB, FUNCTIONAL, soft_reset=True),
 
-    # Little memory, all usemem, which ends in the middle of a page.
-    gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 0x1235, mig_dvsec=1, device=0x2941),
+    # Little memory, all usemem, with fewer bytes after the last step of a scrub than
+    # it has steps.
+    gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 3, mig_dvsec=1, device=0x2941),
 
     # For the program "random": both parts end before their BARs, one in the
     # middle of a page; the bus can be reset, and the power cut.
