@@ -168,6 +168,12 @@ class Publish:
         assert contents(self.site) == before
         assert not (self.work / "empty").exists()
 
+        for name in (f"nvgrace-gpu_{NEW}-1_arm64.deb", f"nvgrace-gpu-{NEW}-1.aarch64.rpm"):
+            with named(f"no {name}"):
+                package = self.sources[NEW] / "build/packages" / name
+                kept = package.rename(f"{package}.kept")
+                assert f"there is no build/packages/{name.partition('-1')[0]}" in self.publish(NEW, ok=False, site=self.work / "empty")
+                kept.rename(package)
     def test_the_forge_has_what_the_owner_has_not_set(self):
         forge = {"GITHUB_REPOSITORY": "Owner/gpu"}
         assert run("scripts/packaging/setting", "SITE", **forge) == "https://owner.github.io/gpu\n"

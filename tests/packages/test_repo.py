@@ -8,6 +8,7 @@ Their files are below build/ and are removed. test_life.py uses the real dnf.
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 import xml.etree.ElementTree as ET
@@ -142,6 +143,15 @@ class Unsigned(Repository):
                 assert result.returncode == 1
                 assert re.search(reason, result.stdout)
         assert sorted(self.repo.rglob("*")) == before
+
+
+def test_a_machine_without_its_package(work):
+    """Those for all machines are no substitute."""
+    copy = common.copy_sources(work / "copy")
+    shutil.copytree(scratch.PACKAGES, copy / "build/packages", ignore=shutil.ignore_patterns("nvgrace-gpu*_arm64.deb"))
+    result = run(copy / "scripts/packaging/repo", ok=False)
+    assert result.returncode == 1
+    assert "no package for arm64" in result.stdout
 
 
 class Signed(Repository):
