@@ -155,6 +155,13 @@ class Publish:
                 assert said in self.publish(version, ok=False, site=site, **env)
         assert "is not a release" in (run("scripts/packaging/repo", "--publish", self.site, ok=False, **self.env)
                       if "+git" in scratch.version() else "is not a release")
+        with named("another key"):
+            other = self.work / "other"
+            other.mkdir()
+            shutil.copy(self.site / "nvgrace-gpu.asc", other)
+            key = common.make_key(self.work / "gnupg", "other")
+            assert "is another key than other@example.org" in self.publish(NEW, ok=False, site=other, **key)
+            assert len(contents(other)) == 1
         with named("a later version"):
             later = self.work / "later"
             (later / "releases").mkdir(parents=True)
