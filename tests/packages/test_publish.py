@@ -222,8 +222,12 @@ class Publish:
             assert "no key" in release("key", ok=False, SIGNING_KEY="rubbish")
             assert "only a public key" in release("key", ok=False, SIGNING_KEY=(self.site / "nvgrace-gpu.asc").read_text())
             key = dict(line.split("=", 1) for line in release("key", SIGNING_KEY=self.secret).splitlines() if "=" in line)
-            assert "can't read the branches" in release("site", ok=False, TAG=f"v{version}", **key)
+            assert "can't read the branch main" in release("site", ok=False, TAG=f"v{version}", **key)
             git("remote", "add", "origin", forge)
+            git("push", "-q", "--force", "origin", "HEAD:main")
+            git("commit", "-q", "--amend", "--no-edit", "--date=2020-01-01T00:00:00Z")
+            assert "not on the branch main" in release("site", ok=False, TAG=f"v{version}", **key)
+            git("push", "-q", "--force", "origin", "HEAD:main")
             release("site", TAG=f"v{version}", **key)
             assert "the tag is v1.2.3" in release("site", ok=False, TAG="v1.2.3", **key)
             release("site", TAG=f"v{version}", **key)       # as after a failure
