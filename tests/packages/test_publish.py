@@ -168,6 +168,12 @@ class Publish:
             (later / f"releases/{NAME}-1000.0.0.tar.xz").touch()
             assert "has version 1000.0.0, which is later" in self.publish(NEW, ok=False, site=later)
             assert len(contents(later)) == 1
+        for name in (f"nvgrace-gpu_{NEW}-1_arm64.deb", f"nvgrace-gpu-{NEW}-1.aarch64.rpm"):
+            with named(f"no {name}"):
+                package = self.sources[NEW] / "build/packages" / name
+                kept = package.rename(f"{package}.kept")
+                assert f"there is no build/packages/{name.partition('-1')[0]}" in self.publish(NEW, ok=False, site=self.work / "empty")
+                kept.rename(package)
         with named("a file in the way"):
             file = self.sources[NEW] / "Makefile"
             assert f"can't write to {file}" in self.publish(NEW, ok=False, site=file / "site")
@@ -175,12 +181,6 @@ class Publish:
         assert contents(self.site) == before
         assert not (self.work / "empty").exists()
 
-        for name in (f"nvgrace-gpu_{NEW}-1_arm64.deb", f"nvgrace-gpu-{NEW}-1.aarch64.rpm"):
-            with named(f"no {name}"):
-                package = self.sources[NEW] / "build/packages" / name
-                kept = package.rename(f"{package}.kept")
-                assert f"there is no build/packages/{name.partition('-1')[0]}" in self.publish(NEW, ok=False, site=self.work / "empty")
-                kept.rename(package)
     def test_the_forge_has_what_the_owner_has_not_set(self):
         forge = {"GITHUB_REPOSITORY": "Owner/gpu"}
         assert run("scripts/packaging/setting", "SITE", **forge) == "https://owner.github.io/gpu\n"
@@ -239,6 +239,7 @@ class Publish:
             assert release("notes").strip() == "- A change."
             git("push", "-q", "origin", "gh-pages")
         files = run("git", "--git-dir", forge, "ls-tree", "-r", "--name-only", "gh-pages", **self.git).split()
+        assert ".nojekyll" in files
         # Those of the other tests, whose site was there before and whose key has
         # another name in the signatures.
         assert ({re.sub(r"[0-9a-f]{64}-", "", name) for name in files} - {".nojekyll"} ==
