@@ -4,6 +4,7 @@ interface serves to apt and dnf, with the commands of README.md."""
 
 import contextlib
 import functools
+import hashlib
 import http.server
 import os
 import pathlib
@@ -128,6 +129,19 @@ class Publish:
         names = re.findall(r'href="([^"]*\.tar\.xz)"', found["releases/index.html"].decode())
         assert names == [f"{NAME}-{NEW}.tar.xz", f"{NAME}-{OLD}.tar.xz"]
 
+    def test_lists_of_both_are_there(self):
+        """For hosts to which a cache gives the first release's list of lists."""
+        suite = self.site / "apt/dists/stable"
+        assert "Acquire-By-Hash: yes\n" in (suite / "InRelease").read_text()
+        for arch in ("amd64", "arm64"):
+            for kind in ("sha256", "sha512"):
+                lists = list((suite / f"main/binary-{arch}/by-hash" / kind.upper()).iterdir())
+                assert len(lists) == 4
+                for file in lists:
+                    assert hashlib.new(kind, file.read_bytes()).hexdigest() == file.name
+        for kind in ("primary", "filelists", "other"):
+            assert len(list(self.site.glob(f"rpm/repodata/*-{kind}.xml.*"))) == 2
+
     def test_two_runs_give_the_same_bytes(self):
         other = self.work / "the other"
         other.mkdir()
@@ -136,7 +150,8 @@ class Publish:
         self.publish(NEW, site=os.path.relpath(other, self.sources[NEW]))
         assert contents(other) == contents(self.site)
         with named("one that was interrupted"):
-            shutil.rmtree(other / "apt/dists")
+            for name in ("apt/dists/stable/InRelease", "rpm/repodata/repomd.xml", "rpm/repodata/repomd.xml.asc"):
+                (other / name).unlink()
             (other / f"releases/{NAME}-{NEW}.tar.xz").unlink()
             (other / ".new/rpm").mkdir(parents=True)
             (other / f".new/rpm/nvgrace-gpu-{NEW}-1.x86_64.rpm").write_text("half")
