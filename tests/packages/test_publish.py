@@ -30,6 +30,17 @@ OLD, NEW = "0.2.0", "999.1.0"
 BOTH = f"{NAME}-dkms nvgrace-gpu"
 
 
+# Answers as the forge's client, and keeps what it was called with.
+GH = """#!/bin/sh
+echo "$*" >> "$0.said"
+case $2 in
+view) [ -e "$0.$3" ] ;;
+create) cat > "$0.$3" ;;
+edit) git ls-remote --quiet --exit-code origin gh-pages ;;
+esac
+"""
+
+
 class Silent(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):    # pylint: disable=arguments-differ
         pass
@@ -70,6 +81,9 @@ class Publish:
         git = work / "bin" / "git"
         git.parent.mkdir()
         git.symlink_to(root / "usr/bin/git")
+        cls.gh = git.parent / "gh"
+        cls.gh.write_text(GH)
+        cls.gh.chmod(0o755)
         cls.git = {"PATH": f"{git.parent}:{os.environ['PATH']}", "GIT_EXEC_PATH": str(root / "usr/lib/git-core"),
                    "GIT_TEMPLATE_DIR": "", "GIT_CONFIG_GLOBAL": "/dev/null"}
         cls.secret = run("gpg", "--homedir", key["GNUPGHOME"], "--armor", "--export-secret-keys")
@@ -187,7 +201,8 @@ class Publish:
             with named(f"no {name}"):
                 package = self.sources[NEW] / "build/packages" / name
                 kept = package.rename(f"{package}.kept")
-                assert f"there is no build/packages/{name.partition('-1')[0]}" in self.publish(NEW, ok=False, site=self.work / "empty")
+                said = self.publish(NEW, ok=False, site=self.work / "empty")
+                assert f"there is no build/packages/{name.partition('-1')[0]}" in said
                 kept.rename(package)
         with named("a file in the way"):
             file = self.sources[NEW] / "Makefile"
@@ -251,8 +266,17 @@ class Publish:
                                      if re.search(rf"{re.escape(version)}[-.]|^nvgrace-gpu\.asc$", name)}
             site = {pathlib.Path(name).name: data for name, data in contents(sources / "build/site").items()}
             assert attached == {name: site[name] for name in attached}
-            assert release("notes").strip() == "- A change."
-            git("push", "-q", "origin", "gh-pages")
+            tag = f"v{version}"
+            for word in ("attach", "attach", "go"):     # once more, as after a failure
+                release(word, TAG=tag)
+            said = pathlib.Path(f"{self.gh}.said")
+            view = f"release view {tag}"
+            upload = " ".join((f"release upload {tag} --clobber", *(f"build/release/{name}" for name in sorted(attached))))
+            assert said.read_text().splitlines() == [
+                view, f"release create {tag} --verify-tag --draft --title {tag} --notes-file -", upload, view, upload,
+                f"release edit {tag} --draft=false"]
+            assert pathlib.Path(f"{self.gh}.{tag}").read_text().strip() == "- A change."
+            said.unlink()
         files = run("git", "--git-dir", forge, "ls-tree", "-r", "--name-only", "gh-pages", **self.git).split()
         assert ".nojekyll" in files
         # Those of the other tests, whose site was there before and whose key has
