@@ -73,6 +73,7 @@ class Kept:
         return gpu_memory.remains(self, hex(base), hex(size))
 
 
+@pytest.mark.long
 def test_switching_off_waits_for_a_scrub(kernel):
     size = 3 * GiB
     kept = Kept()

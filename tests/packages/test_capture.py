@@ -78,8 +78,9 @@ def test_an_old_copy_is_made_again(host):
     assert host.sh(f"stat -c %y {image}").stdout == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments, wanted", [
-    pytest.param("--no-hostonly", OURS, marks=pytest.mark.long),
+    ("--no-hostonly", OURS),
     ("--hostonly --hostonly-mode strict -o 'plymouth resume ifcfg earlykdump'", set()),
 ])
 def test_dracut(host, arguments, wanted):

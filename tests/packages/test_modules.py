@@ -106,7 +106,7 @@ def check_removed(host):
 
 
 @pytest.mark.needs("trees")
-@pytest.mark.parametrize("suite, kernel_first", [("bookworm", True), ("trixie", False)])
+@pytest.mark.parametrize("suite, kernel_first", [pytest.param("bookworm", True, marks=pytest.mark.long), ("trixie", False)])
 def test_apt_without_a_compiler(repository, suite, kernel_first):
     host = scratch.Scratch(lower=scratch.tree(suite))
     try:

@@ -28,6 +28,7 @@ def boot(name, commands, **more):
         return machine.run()
 
 
+@pytest.mark.long
 def test_commands_that_fail(kernel):
     result = boot(kernel, [
         {"name": "fails", "run": "exit 7"},
@@ -41,6 +42,7 @@ def test_commands_that_fail(kernel):
     assert result.output("no-end") == "unfinished"
 
 
+@pytest.mark.long
 def test_a_kernel_crash(kernel):
     text = "\n".join(boot(kernel, [{"name": "crash", "run": "sleep 1; echo c >/proc/sysrq-trigger; sleep 60"}]).failures)
     for want in ("command crash did not end", "command dmesg was never started", "ended before it was told to", "sysrq triggered crash", "Kernel panic"):
@@ -78,7 +80,7 @@ def children_of(pid):
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize("number", [signal.SIGTERM, *(pytest.param(s, marks=pytest.mark.long) for s in (signal.SIGINT, signal.SIGKILL))], ids=lambda s: s.name)
 def test_nothing_is_left_when_the_program_is_ended(kernel, number, tmp_path):
     config = tmp_path / "config"
     config.write_text(json.dumps({"gpus": [{"name": "g", "size": "3G"}], "commands": ["echo begun; sleep 600"]}))
