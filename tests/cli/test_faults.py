@@ -17,8 +17,6 @@ from cli.common import COVERAGE, once, run, sanitizer_options, validate
 from cli.doctor_trees import unfold
 from cli import test_bind, test_vfio
 
-pytestmark = pytest.mark.all
-
 GPU = "0009:01:00.0"
 HOST = "good"
 # How many runs each command has.
@@ -85,6 +83,7 @@ class Faults:
         return None if done.stdout or done.stderr else f"status {done.returncode} without output"
 
 
+@pytest.mark.long
 class Reading(Faults):
     @pytest.fixture
     def host(self, tmp_path):
@@ -113,6 +112,7 @@ class Reading(Faults):
         self.each("doctor", "--record", record, root=None, judge=judge)
 
 
+@pytest.mark.all
 class Changing(Faults, test_bind.WithRule):
     """Commands that change something, on files in place of the kernel's."""
 

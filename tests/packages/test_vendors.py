@@ -67,6 +67,8 @@ def test_the_module_builds_for(where):
         assert f"/* HAVE_{absent}: absent */" in features
 
 
+# unit/test_probes.py asks the same, with headers of its own.
+@pytest.mark.long
 @pytest.mark.parametrize("where", STOPS)
 def test_an_unknown_interface_never_counts_as_absent(where):
     *change, words = STOPS[where]

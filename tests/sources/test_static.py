@@ -145,7 +145,7 @@ def test_clang_tidy(path):
     assert_content(remembered([".clang-tidy", *own], root() / "usr/bin/clang-tidy-19", "--quiet", path, "--", *C_FLAGS))
 
 
-@pytest.mark.all
+@pytest.mark.long
 @pytest.mark.needs("root analysis", "checkpatch")
 def test_coccinelle():
     files = [str(p.relative_to(vm.PROJECT)) for d in ("src", "include") for p in sorted((vm.PROJECT / d).rglob("*.[ch]"))]
