@@ -10,8 +10,10 @@ from lab import kcsan, machine, needs, programs, vm
 TAP = re.compile(r"(?P<bad>not )?ok \d+ - (?P<name>\S+)")
 # Seconds without a word after which a machine is stuck rather than slow.
 SILENCE = int(os.environ.get("SILENCE", 1800))
-# Seconds after the kernel has said that a task hangs, which fails the run, and which it
-# would say again and again.
+# What the kernel says of a task or a processor that hangs. It fails the run, and the
+# kernel would say it again and again.
+HUNG = re.compile(r"blocked for more than|rcu.*detected.*stall|soft lockup")
+# Seconds that a machine has after that.
 HANGS = 60
 
 
@@ -32,7 +34,7 @@ class Interactive:
     def _heard(self, mark, line):
         if self._hangs:
             return
-        self._hangs = "blocked for more than" in line
+        self._hangs = bool(HUNG.search(line))
         self.machine.timeout = self.machine.elapsed() + (HANGS if self._hangs else SILENCE)
 
     def follow(self, command):

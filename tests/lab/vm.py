@@ -101,7 +101,7 @@ class Machine:
         self.devices = tuple(devices)
         self.memory_fd = -1
         self._stack = contextlib.ExitStack()
-        self._started = None
+        self._started, self._over = None, False
 
     def __enter__(self):
         return self
@@ -232,18 +232,20 @@ class Machine:
     def loop(self, until=lambda: False):
         """Read what the machine says, until it ends, its time is over or
         until() is true. Returns whether it goes on."""
-        while self._streams and not until():
+        while self._streams and not self._over and not until():
             # A handler may have changed the timeout.
             left = self.timeout - self.elapsed()
             if left <= 0:
                 self._time_is_over()
-                return False
+                break
             # What the kernel logs before a command ends comes before that end.
             for key, _ in sorted(self._selector.select(min(left, 1)), key=lambda ready: ready[0].fileobj is not self.qemu.stdout):
                 if isinstance(key.data, tuple):
                     self._accept(key)
                 else:
                     self._read(key)
+        if self._over:
+            return False
         if self._streams:
             return True
         # QEMU has closed everything, so it is ending; close() does the rest.
@@ -252,7 +254,9 @@ class Machine:
         return False
 
     def _time_is_over(self):
-        """Fail, and say where the machine is."""
+        """Fail, and say where the machine is. Nothing that it says later gives it
+        more time."""
+        self._over = True
         where = f"in command {self.channel.running}" if self.channel.running else "outside any command"
         lines = list(stuck.report(self.qemu.pid, self.monitor))
         for line in lines:
