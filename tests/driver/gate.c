@@ -512,16 +512,21 @@ static void while_a_write_to_the_power_state_stalls_nobody_gets_in(void **state)
 	assert_int_equal(kernel_mappings(v.gpu, NULL), 0);
 	for (i = 0; i < ARRAY_SIZE(u); i++)
 		asleep &= sleeps_on(u[i].beside);
-	/* A process that waits can be killed. */
-	child = fork();
-	if (!child) {
-		touch_read(old[0]);
-		_exit(0);
+	/* Processes that wait can be killed, in a fault and in a read. */
+	for (i = 0; i < 2; i++) {
+		child = fork();
+		if (!child) {
+			if (i)
+				vfio_read(&v, REGION(USEMEM), &now, 4);
+			else
+				touch_read(old[0]);
+			_exit(0);
+		}
+		until_it_waits(child);
+		kill(child, SIGKILL);
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_true(WIFSIGNALED(status));
 	}
-	until_it_waits(child);
-	kill(child, SIGKILL);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFSIGNALED(status));
 	go_on();
 	assert_int_equal(ended(write), 8);
 	assert_true(release_users(u));
