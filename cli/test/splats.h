@@ -38,4 +38,5 @@
 "sleeping function called from invalid context",
 "unreferenced object",
 "VM_FAULT_OOM leaked out",
+"init suspiciously returned",
 "DMA-API: ([^pd]|p[^r]|d[^e])",

@@ -45,6 +45,7 @@ SPLAT_SAMPLES = (
     "[    3.1] sleeping function called from invalid context at mm/memory.c:1",
     "unreferenced object 0xffff000004000000 (size 128):",
     "[   60.1] Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF",
+    "[    3.1] nvgrace_gpu_vfio_pci: init suspiciously returned 1, it should follow 0/-E convention",
     "[    3.1] DMA-API: vfio-pci 0000:01:00.0: device driver failed to check map error",
 )
 
