@@ -1661,6 +1661,27 @@ static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 	close(events);
 }
 
+/* Readiness has a limit of its own, for this GPU one of some minutes. */
+static void unbinding_gives_up_no_scrub_that_waits_for_readiness(void **state)
+{
+	const struct gpu *gpu = gpu_find(PATIENT);
+	struct beside *unbinding;
+	bool late = false;
+	int lines = 0;
+
+	klog_mark();
+	bind_and_hold(gpu);
+	unbinding = beside(unbind_beside, gpu);
+	while (lines < 4 && !late) {
+		usleep(10000);
+		lines += slow_lines(&late);
+	}
+	release_after(0);
+	assert_int_equal(ended(unbinding), 0);
+	assert_false(late);
+	assert_clean(gpu);
+}
+
 static int let_go(void **state)
 {
 	fail_nothing();
@@ -1780,6 +1801,7 @@ static const struct CMUnitTest power_tests[] = {
 static const struct CMUnitTest late_tests[] = {
 	cmocka_unit_test_setup_teardown(unbinding_gives_up_a_scrub_that_gets_no_further,
 					setup, let_go),
+	test(unbinding_gives_up_no_scrub_that_waits_for_readiness),
 };
 
 /* Needs a kernel with suspend. */
