@@ -982,6 +982,36 @@ static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
 	close(events);
 }
 
+/*
+ * Tasks freeze only after the kernel has told its subscribers, and those that
+ * unbind only when they are back in user space.
+ */
+static void what_is_closed_and_unbound_before_the_host_sleeps_is_cleared(void **state)
+{
+	const struct gpu *gpu = gpu_smallest();
+	struct beside *unbinding;
+	bool over, late = false;
+	int lines = 0;
+
+	bind(gpu);
+	vfio_open(&v, gpu);
+	soil(gpu);
+	host_sleeps();
+	vfio_close(&v);
+	klog_mark();
+	unbinding = beside(unbind_beside, gpu);
+	/* While it waits, it says so each half minute. */
+	while (!unbinding->over && lines < 3) {
+		usleep(10000);
+		lines += slow_lines(&late);
+	}
+	over = unbinding->over;
+	host_wakes();
+	assert_int_equal(ended(unbinding), 0);
+	assert_true(over);
+	assert_clean(gpu);
+}
+
 static void hibernation_makes_nothing_better(void **state)
 {
 	const struct gpu *gpu = gpu_smallest();
@@ -1755,6 +1785,7 @@ static const struct CMUnitTest tests[] = {
 static const struct CMUnitTest sleep_tests[] = {
 	test(after_hibernation_nothing_is_known),
 	test(hibernation_makes_nothing_better),
+	test(what_is_closed_and_unbound_before_the_host_sleeps_is_cleared),
 };
 
 static const struct CMUnitTest slow_sleep_tests[] = {
