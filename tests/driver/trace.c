@@ -361,9 +361,11 @@ static void a_scrub_tells_bytes_times_and_workers(void **state)
 	unsigned long long bytes, written, ns, flush_ns;
 	unsigned int workers;
 	int result, found;
+	uint64_t begin;
 
 	assert_int_equal(gpu_bind(gpu), 0);
 	start();
+	begin = now_ms();
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
 	stop();
@@ -377,6 +379,7 @@ static void a_scrub_tells_bytes_times_and_workers(void **state)
 	assert_int_equal(result, 0);
 	/* One for each CPU of the machine. */
 	assert_int_equal(workers, sysconf(_SC_NPROCESSORS_ONLN));
+	assert_in_range(ns, 1, (now_ms() - begin + 1) * 1000000);
 	assert_in_range(flush_ns, 1, ns * workers);
 	assert_null(event(gpu, "scrub"));
 	assert_int_equal(gpu_unbind(gpu), 0);
