@@ -67,6 +67,7 @@ MACHINES = {**dict.fromkeys(("aer", "gate", "power", "ready", "wait"), "waits"),
 # Groups that take long, the longest first, so that none of them begins last.
 LONG_GROUPS = ("packages/test_life.py", "waits", "scrub", "driver", "firmware/test_tables.py", "sources/test_style.py", "sources/test_demo.py",
                "guests/test_guest.py", "sources/test_static.py", "sources/test_matrix.py", "driver/test_large_scrub.py", "packages/test_dkms.py",
+               "packages/test_compilers.py", "packages/test_images.py", "packages/test_lint.py",
                "cli/test_faults.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "hardware/test_hardware.py",
                "guests/test_lines.py", "packages/test_capture.py", "boot/test_udev.py", "cli/test_doctor_in_machine.py",
                "cli/test_scrub_in_machine.py", "packages/test_vendors.py", "cli/test_in_machine.py", "cli/test_records.py", "packages/test_publish.py",

@@ -9,7 +9,7 @@ from stress.bench import bench, waits
 pytestmark = pytest.mark.needs("root qemu")
 
 
-@pytest.mark.all
+@pytest.mark.long
 @pytest.mark.kernels("newest")
 def test_everything_is_measured(kernel):
     assert bench.bench(vm.Kernel(kernel), rounds=1, quick=True, smoke=True)
