@@ -59,11 +59,12 @@ def test_a_timeout(kernel, limit, begin, monkeypatch, tmp_path):
     """Also of a machine that goes on to say something."""
     log = tmp_path / "stuck.log"
     machine = session.Interactive(kernel, memory=0, log=str(log))
-    machine.run("up", "true")
-    monkeypatch.setattr(session, limit, 2)
-    with pytest.raises(session.Ended):
-        machine.run("hang", f"{begin}; while :; do echo again; sleep 1; done")
-    text = "\n".join(machine.end().failures)
+    with machine.machine:
+        machine.run("up", "true")
+        monkeypatch.setattr(session, limit, 2)
+        with pytest.raises(session.Ended):
+            machine.run("hang", f"{begin}; while :; do echo again; sleep 1; done")
+        text = "\n".join(machine.end().failures)
     assert re.search(r"(?m)^timeout after \d+ s, in command hang; "
                      r"CPU 0 at [0-9a-f]+, then [0-9a-f]+; CPU 1 at [0-9a-f]+, then [0-9a-f]+$", text), text
     assert text.count("timeout after") == 1
