@@ -246,6 +246,7 @@ class NewestMax(Host):
     KERNEL, CPU, __test__ = "newest", "max", True
 
 
+@pytest.mark.long
 class NewestNeoverseN1(Host):
     """This CPU has neither."""
 

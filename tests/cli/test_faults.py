@@ -112,7 +112,7 @@ class Reading(Faults):
         self.each("doctor", "--record", record, root=None, judge=judge)
 
 
-@pytest.mark.all
+@pytest.mark.long
 class Changing(Faults, test_bind.WithRule):
     """Commands that change something, on files in place of the kernel's."""
 

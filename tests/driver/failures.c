@@ -163,6 +163,26 @@ static void whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep(void **sta
 	assert_int_equal(gpu_unbind(gpu_find(TINY)), 0);
 }
 
+/* ---- opening ------------------------------------------------------------ */
+
+static void an_open_that_fails_leaves_nothing(void **state)
+{
+	static const char *const names[] = { TINY, "none" };
+	const struct gpu *gpu;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		gpu = gpu_find(names[i]);
+		assert_int_equal(gpu_bind(gpu), 0);
+		begin_failing(NO_IO, "vfio_pci_core_enable");
+		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
+		end_failing("vfio_pci_core_enable");
+		vfio_open(&v, gpu);
+		vfio_close(&v);
+		assert_int_equal(gpu_unbind(gpu), 0);
+	}
+}
+
 /* ---- readiness ---------------------------------------------------------- */
 
 /* No wait would end better, so that readiness must not stay unknown. */
@@ -456,6 +476,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_failed_bind_leaves_nothing),
 	TEST(a_refused_bind_has_reset_nothing),
 	TEST(each_failure_at_bind_has_a_line),
+	TEST(an_open_that_fails_leaves_nothing),
 	TEST(a_gpu_that_reads_as_all_ones_has_failed),
 	TEST(a_bar_that_was_never_seen_is_not_restored),
 	TEST(config_space_that_was_not_saved_is_not_restored),

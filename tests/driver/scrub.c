@@ -786,26 +786,35 @@ static int slow_lines(bool *late)
 	return count;
 }
 
+/* Waits for @wanted such lines, unless it gives up or ends. Returns the number. */
+static int slow_lines_of(const struct beside *unbinding, int wanted, bool *late)
+{
+	uint64_t end = now_ms() + STUCK_MS;
+	int count = 0;
+
+	while (count < wanted && !*late && !unbinding->over) {
+		assert_true(now_ms() < end);
+		usleep(10000);
+		count += slow_lines(late);
+	}
+	return count;
+}
+
 /*
  * The scrub waits for memory that is not ready, and the unbind for the scrub.
  * Returns false if a pause of the machine has taken the unbind's time.
  */
 static bool unbind_slowly(const struct gpu *gpu)
 {
-	uint64_t end = now_ms() + STUCK_MS;
 	struct beside *unbinding;
 	bool late = false;
-	int count = 0;
+	int count;
 
 	klog_mark();
 	bind_and_hold(gpu);
 	unbinding = beside(unbind_beside, gpu);
 	/* It says so when its first sleep is over. */
-	while (!count && !late) {
-		assert_true(now_ms() < end);
-		usleep(10000);
-		count = slow_lines(&late);
-	}
+	count = slow_lines_of(unbinding, 1, &late);
 	release_after(0);
 	assert_int_equal(ended(unbinding), 0);
 	/* After that, each half minute. */
@@ -991,7 +1000,6 @@ static void what_is_closed_and_unbound_before_the_host_sleeps_is_cleared(void **
 	const struct gpu *gpu = gpu_smallest();
 	struct beside *unbinding;
 	bool over, late = false;
-	int lines = 0;
 
 	bind(gpu);
 	vfio_open(&v, gpu);
@@ -1001,10 +1009,7 @@ static void what_is_closed_and_unbound_before_the_host_sleeps_is_cleared(void **
 	klog_mark();
 	unbinding = beside(unbind_beside, gpu);
 	/* While it waits, it says so each half minute. */
-	while (!unbinding->over && lines < 3) {
-		usleep(10000);
-		lines += slow_lines(&late);
-	}
+	slow_lines_of(unbinding, 3, &late);
 	over = unbinding->over;
 	host_wakes();
 	assert_int_equal(ended(unbinding), 0);
@@ -1697,15 +1702,11 @@ static void unbinding_gives_up_no_scrub_that_waits_for_readiness(void **state)
 	const struct gpu *gpu = gpu_find(PATIENT);
 	struct beside *unbinding;
 	bool late = false;
-	int lines = 0;
 
 	klog_mark();
 	bind_and_hold(gpu);
 	unbinding = beside(unbind_beside, gpu);
-	while (lines < 4 && !late) {
-		usleep(10000);
-		lines += slow_lines(&late);
-	}
+	slow_lines_of(unbinding, 4, &late);
 	release_after(0);
 	assert_int_equal(ended(unbinding), 0);
 	assert_false(late);

@@ -117,6 +117,7 @@ class StandIns(Host):
         assert self.said() == [install + "gcc make diffutils findutils gawk", install + "kernel-64k-devel",
                                install + "kernel-none"]
 
+    @pytest.mark.long
     def test_zypper(self):
         self.start("zypper", ZYPPER)
         status, said, kernels = self.check("kernel-default-devel")

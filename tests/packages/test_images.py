@@ -21,8 +21,9 @@ NAME = "nvgrace-gpu-vfio-pci"
 ARCH = "mkdir -p /etc/dkms && echo 'BUILD_EXCLUSIVE_ARCH=\"x86_64\"' >/etc/dkms/nvgrace-gpu-vfio-pci.conf"
 
 
+@pytest.mark.long
 @pytest.mark.needs("trees")
-@pytest.mark.parametrize("suite", [pytest.param("bookworm", marks=pytest.mark.long), "trixie"])
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
 def test_dkms_builds_for_the_kernel_of_the_image(scratch_system, suite):
     host = scratch_system(lower=scratch.tree(suite))
     shutil.copy(scratch.package(f"{NAME}-dkms_{scratch.deb_version()}_all.deb"), host.shared / "our.deb")

@@ -177,7 +177,6 @@ class Debian:
                 self.toolbox("kernel", "newest")
                 assert self.release("newest") == release("7.3.4-1")
 
-    @pytest.mark.all
     def test_only_the_source_is_gone(self):
         self.toolbox("kernel", "newest")
         self.publish(DEBIAN | {"trixie-backports": ["7.3.10-1", "7.3.11-1"]}, lacks=["linux-source-7.3=7.3.10-1"])

@@ -52,7 +52,7 @@ def test_a_kernel_crash(kernel):
 
 
 @pytest.mark.parametrize("limit, begin", [
-    ("SILENCE", "sleep 8"),
+    pytest.param("SILENCE", "sleep 8", marks=pytest.mark.long),
     ("HANGS", "echo 'rcu: INFO: rcu_sched detected stalls on CPUs/tasks:' >/dev/kmsg"),
 ], ids=["silent", "stalled"])
 def test_a_timeout(kernel, limit, begin, monkeypatch, tmp_path):

@@ -34,7 +34,7 @@ def run():
         yield run
 
 
-@pytest.mark.parametrize("options", [("-n", "2", "--dist", "loadgroup"), ()], ids=["with workers", "without"])
+@pytest.mark.parametrize("options", [("-n", "2", "--dist", "loadgroup"), pytest.param((), marks=pytest.mark.long)], ids=["with workers", "without"])
 def test_a_module(run, options):
     status, said = run("src/region.c", *options, "tests/lab/tests/test_model.py")
     assert status == 1, said
