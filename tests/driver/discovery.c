@@ -89,52 +89,26 @@ static void driver_override_and_drivers_probe_bind(void **state)
 	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
-static void read_sysfs(const struct gpu *gpu, const char *file, off_t pos,
-		       void *buf, size_t count)
-{
-	char path[128];
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
-		 file);
-	fd = open(path, O_RDONLY);
-	assert_true(fd >= 0);
-	assert_int_equal(pread(fd, buf, count, pos), (ssize_t)count);
-	close(fd);
-}
-
-/* The device's own BAR @index, as the PCI core knows it, in bytes. */
-static uint64_t own_bar_size(const struct gpu *gpu, int index)
-{
-	/* A line of three numbers for each BAR. */
-	char text[57 * 6 + 1] = "";
-	unsigned long long start, last;
-	int fields;
-
-	read_sysfs(gpu, "resource", 0, text, sizeof(text) - 1);
-	fields = sscanf(text + 57 * index, "%llx %llx", &start, &last);
-	assert_int_equal(fields, 2);
-	return last ? last - start + 1 : 0;
-}
-
 static void neither_property_binds_a_plain_pci_device(void **state)
 {
 	uint8_t own[BARS_LENGTH], seen[BARS_LENGTH];
 	struct vfio_region r;
-	int i;
+	int i, fd;
 
 	vfio_start(&v, "none");
 	for (i = VFIO_PCI_BAR0_REGION_INDEX; i <= VFIO_PCI_BAR5_REGION_INDEX;
 	     i++) {
 		vfio_region(&v, i, &r);
-		assert_int_equal(r.size, own_bar_size(v.gpu, i));
+		assert_int_equal(r.size, gpu_bar(v.gpu, i, NULL));
 	}
 	vfio_region(&v, USEMEM, &r);
 	assert_int_equal(r.size, 0);
 	assert_int_equal(r.flags, 0);
 	vfio_region(&v, RESMEM, &r);
 	assert_true(r.size > 0);
-	read_sysfs(v.gpu, "config", BARS_64BIT, own, sizeof(own));
+	fd = gpu_config_open(v.gpu, O_RDONLY);
+	assert_int_equal(pread(fd, own, sizeof(own), BARS_64BIT), sizeof(own));
+	close(fd);
 	assert_int_equal(vfio_read(&v, CONFIG + BARS_64BIT, seen, sizeof(seen)),
 			 sizeof(seen));
 	assert_memory_equal(seen, own, sizeof(own));
@@ -210,7 +184,7 @@ static void without_resmem_bar2_is_the_devices_own(void **state)
 	vfio_start(&v, l->gpu);
 	assert_layout(l);
 	vfio_region(&v, RESMEM, &r);
-	assert_int_equal(r.size, own_bar_size(v.gpu, 2));
+	assert_int_equal(r.size, gpu_bar(v.gpu, 2, NULL));
 	assert_int_equal(r.size, 64 * KiB);
 	assert_true(r.flags & VFIO_REGION_INFO_FLAG_MMAP);
 

@@ -150,16 +150,12 @@ static int back_to_normal(void **state)
 /* Without this test, the others could pass on a machine without D3cold. */
 static void in_low_power_the_kernel_says_D3cold(void **state)
 {
-	char text[32];
-
 	enter();
 	assert_int_equal(offs(), ons() + 1);
 	/* This attribute doesn't wake the device. */
-	gpu_sysfs_read(gpu, "power_state", text, sizeof(text));
-	assert_string_equal(text, "D3cold");
+	assert_true(gpu_sysfs_is(gpu, "power_state", "D3cold"));
 	leave();
-	gpu_sysfs_read(gpu, "power_state", text, sizeof(text));
-	assert_string_equal(text, "D0");
+	assert_true(gpu_sysfs_is(gpu, "power_state", "D0"));
 	assert_nothing_reached_it();
 }
 
@@ -629,10 +625,7 @@ static void a_touch_while_it_sleeps_is_noticed(void **state)
 
 static uint64_t asleep_ms(const struct gpu *other)
 {
-	char text[32];
-
-	gpu_sysfs_read(other, "power/runtime_suspended_time", text, sizeof(text));
-	return strtoull(text, NULL, 10);
+	return gpu_sysfs_number(other, "power/runtime_suspended_time");
 }
 
 /* On every kernel, and whenever the parameter changes. */

@@ -211,11 +211,7 @@ static void start_never_ready(struct binder *b, const char *name)
 /* The kernel creates the driver's attributes after probe has succeeded. */
 static bool probed(const struct gpu *gpu)
 {
-	char path[128];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/nvgrace_gpu/mode",
-		 gpu->addr);
-	return !access(path, F_OK);
+	return !access(gpu_file(gpu, "nvgrace_gpu/mode"), F_OK);
 }
 
 /* The last group checks that the binds fail, and when. */

@@ -89,16 +89,13 @@ static char dmesg_restrict[8];
 
 static int setup(void **state)
 {
-	char path[64];
-
 	gpu = gpu_find("second");
 	other = gpu_find("s1h");
 	page = sysconf(_SC_PAGESIZE);
 	search_for(gpu);
 	assert_int_equal(gpu_bind(gpu), 0);
 	client_owns(gpu);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", gpu->addr);
-	assert_non_null(realpath(path, device_folder));
+	assert_non_null(realpath(gpu_file(gpu, ""), device_folder));
 	if (by_cdev && !client_cdev(gpu, cdev, sizeof(cdev)))
 		fail_msg("the GPU has no file of its own");
 	return 0;

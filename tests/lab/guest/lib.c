@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* See lib.h. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <linux/netlink.h>
 #include <poll.h>
@@ -45,16 +45,12 @@ static bool on_hardware;
 void gpu_given(const char *address)
 {
 	struct gpu *g = &gpus[gpu_count++];
-	char path[128], base[32];
 
 	on_hardware = true;
 	snprintf(g->name, sizeof(g->name), "gh200");
 	snprintf(g->addr, sizeof(g->addr), "%s", address);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/nvgrace_gpu/usemem_base", address);
-	if (access(path, R_OK))
-		return;
-	gpu_sysfs_read(g, "nvgrace_gpu/usemem_base", base, sizeof(base));
-	g->base = strtoull(base, NULL, 0);
+	if (!access(gpu_file(g, "nvgrace_gpu/usemem_base"), R_OK))
+		g->base = gpu_sysfs_number(g, "nvgrace_gpu/usemem_base");
 }
 
 static void load_gpus(void)
@@ -169,24 +165,26 @@ unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes)
 	return count;
 }
 
+const char *gpu_file(const struct gpu *gpu, const char *file)
+{
+	static __thread char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
+		 file);
+	return path;
+}
+
 int gpu_config_open(const struct gpu *gpu, int flags)
 {
-	char path[64];
-	int fd;
+	int fd = open(gpu_file(gpu, "config"), flags | O_CLOEXEC);
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", gpu->addr);
-	fd = open(path, flags | O_CLOEXEC);
 	assert_return_code(fd, errno);
 	return fd;
 }
 
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
 {
-	char path[128];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
-		 file);
-	return write_file(path, text);
+	return write_file(gpu_file(gpu, file), text);
 }
 
 void gpu_rescan(const struct gpu *gpu)
@@ -201,15 +199,11 @@ void gpu_rescan(const struct gpu *gpu)
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size)
 {
-	char path[128];
+	int fd = open(gpu_file(gpu, file), O_RDONLY);
 	ssize_t len;
-	int fd;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
-		 file);
-	fd = open(path, O_RDONLY);
 	if (fd < 0)
-		fail_msg("%s: %s", path, strerror(errno));
+		fail_msg("%s: %s", gpu_file(gpu, file), strerror(errno));
 	len = read(fd, text, size - 1);
 	assert_true(len >= 0);
 	close(fd);
@@ -225,6 +219,29 @@ bool gpu_sysfs_is(const struct gpu *gpu, const char *file, const char *wanted)
 	return !strcmp(text, wanted);
 }
 
+uint64_t gpu_sysfs_number(const struct gpu *gpu, const char *file)
+{
+	char text[32];
+
+	gpu_sysfs_read(gpu, file, text, sizeof(text));
+	return strtoull(text, NULL, 0);
+}
+
+uint64_t gpu_bar(const struct gpu *gpu, unsigned int index, uint64_t *start)
+{
+	FILE *f = fopen(gpu_file(gpu, "resource"), "r");
+	unsigned long long first, last;
+	unsigned int i;
+
+	assert_non_null(f);
+	for (i = 0; i <= index; i++)
+		assert_int_equal(fscanf(f, "%llx %llx %*x", &first, &last), 2);
+	fclose(f);
+	if (start)
+		*start = first;
+	return last ? last - first + 1 : 0;
+}
+
 void wait_until_asleep(const struct gpu *gpu)
 {
 	while (!gpu_sysfs_is(gpu, "power/runtime_status", "suspended"))
@@ -238,12 +255,9 @@ void wait_until_asleep(const struct gpu *gpu)
 static int gpu_link(const struct gpu *gpu, const char *file, char *name,
 		    size_t size)
 {
-	char path[128], target[256];
-	ssize_t len;
+	char target[256];
+	ssize_t len = readlink(gpu_file(gpu, file), target, sizeof(target) - 1);
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", gpu->addr,
-		 file);
-	len = readlink(path, target, sizeof(target) - 1);
 	if (len < 0)
 		return -errno;
 	target[len] = 0;
@@ -261,11 +275,10 @@ bool gpu_bound(const struct gpu *gpu)
 
 int gpu_bind(const struct gpu *gpu)
 {
-	int ret = on_hardware ? 0 : gpu_sysfs_write(gpu, "driver_override", DRIVER);
-
-	if (ret || on_hardware)
-		return ret;
-	return write_file("/sys/bus/pci/drivers/" DRIVER "/bind", gpu->addr);
+	if (on_hardware)
+		return 0;
+	return gpu_sysfs_write(gpu, "driver_override", DRIVER) ?:
+	       write_file("/sys/bus/pci/drivers/" DRIVER "/bind", gpu->addr);
 }
 
 void gpu_let_go(void)
@@ -299,23 +312,18 @@ static int write_unbind(const struct gpu *gpu)
 
 int gpu_unbind_here(const struct gpu *gpu)
 {
-	int ret = on_hardware ? 0 : write_unbind(gpu);
-
-	if (ret || on_hardware)
-		return ret;
-	return gpu_sysfs_write(gpu, "driver_override", "\n");
+	if (on_hardware)
+		return 0;
+	return write_unbind(gpu) ?: gpu_sysfs_write(gpu, "driver_override", "\n");
 }
 
 static size_t thread_count(void)
 {
-	DIR *tasks = opendir("/proc/self/task");
-	size_t count = 0;
+	glob_t tasks;
 
-	assert_non_null(tasks);
-	while (readdir(tasks))
-		count++;
-	closedir(tasks);
-	return count - 2;	/* . and .. */
+	assert_int_equal(glob("/proc/self/task/*", 0, NULL, &tasks), 0);
+	globfree(&tasks);
+	return tasks.gl_pathc;
 }
 
 static void *unbind_thread(void *arg)
@@ -361,15 +369,12 @@ void gpu_unbind_all(void)
 
 volatile uint32_t *gpu_map_bar0(const struct gpu *gpu)
 {
-	char path[128];
 	void *map;
 	int fd;
 
 	/* Without a driver, the device's memory decoding is off. */
 	assert_int_equal(gpu_sysfs_write(gpu, "enable", "1"), 0);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource0",
-		 gpu->addr);
-	fd = open(path, O_RDWR);
+	fd = open(gpu_file(gpu, "resource0"), O_RDWR);
 	assert_true(fd >= 0);
 	map = mmap(NULL, BAR0_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert_true(map != MAP_FAILED);
@@ -474,20 +479,14 @@ int gpu_group(const struct gpu *gpu)
 
 const char *vfio_cdev_path(const struct gpu *gpu)
 {
-	static __thread char path[300];
-	struct dirent *entry;
-	DIR *dir;
+	static __thread char path[64];
+	bool none;
+	glob_t found;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev",
-		 gpu->addr);
-	dir = opendir(path);
-	snprintf(path, sizeof(path), "/dev/vfio/devices/none");
-	while (dir && (entry = readdir(dir)))
-		if (!strncmp(entry->d_name, "vfio", 4))
-			snprintf(path, sizeof(path), "/dev/vfio/devices/%s",
-				 entry->d_name);
-	if (dir)
-		closedir(dir);
+	none = glob(gpu_file(gpu, "vfio-dev/vfio*"), 0, NULL, &found);
+	snprintf(path, sizeof(path), "/dev/vfio/devices/%s",
+		 none ? "none" : strrchr(found.gl_pathv[0], '/') + 1);
+	globfree(&found);
 	return path;
 }
 
@@ -555,15 +554,10 @@ uint64_t vfio_length(struct vfio *v, unsigned int index)
 {
 	const char *file = index == USEMEM ? "nvgrace_gpu/usemem_size" :
 					     "nvgrace_gpu/resmem_size";
-	char path[128], text[32];
 	struct vfio_region r;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", v->gpu->addr,
-		 file);
-	if (!access(path, R_OK)) {
-		gpu_sysfs_read(v->gpu, file, text, sizeof(text));
-		return strtoull(text, NULL, 10);
-	}
+	if (!access(gpu_file(v->gpu, file), R_OK))
+		return gpu_sysfs_number(v->gpu, file);
 	vfio_region(v, index, &r);
 	return r.area_size;
 }
@@ -1209,8 +1203,6 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 }
 
 #define SCRUB_PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
-#define SCRUB_STATE	"nvgrace_gpu/scrub_state"
-#define SCRUB_PROGRESS	"nvgrace_gpu/scrub_progress"
 
 /* A scrub that takes longer is stuck, not slow. */
 #define SCRUB_STUCK_MS	600000
@@ -1265,10 +1257,7 @@ void assert_all_clean(const struct gpu *gpu)
 
 uint64_t scrub_progress(const struct gpu *gpu)
 {
-	char text[32];
-
-	gpu_sysfs_read(gpu, SCRUB_PROGRESS, text, sizeof(text));
-	return strtoull(text, NULL, 10);
+	return gpu_sysfs_number(gpu, "nvgrace_gpu/scrub_progress");
 }
 
 const char *scrub_end(const struct gpu *gpu)
@@ -1276,12 +1265,9 @@ const char *scrub_end(const struct gpu *gpu)
 	static char state[32];
 	struct pollfd p = { .events = POLLPRI };
 	uint64_t end = now_ms() + SCRUB_STUCK_MS;
-	char path[128];
 	ssize_t len;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/" SCRUB_STATE,
-		 gpu->addr);
-	p.fd = open(path, O_RDONLY);
+	p.fd = open(gpu_file(gpu, "nvgrace_gpu/scrub_state"), O_RDONLY);
 	assert_true(p.fd >= 0);
 	for (;;) {
 		len = pread(p.fd, state, sizeof(state) - 1, 0);

@@ -162,10 +162,16 @@ char *proc_list(const char *path);
  */
 unsigned int kernel_mappings(const struct gpu *gpu, uint64_t *bytes);
 
+/*
+ * The path of a file in the device's sysfs directory, in a buffer of the function
+ * for each thread.
+ */
+const char *gpu_file(const struct gpu *gpu, const char *file);
+
 /* Opens the device's config space in sysfs: past vfio, and without vfio. */
 int gpu_config_open(const struct gpu *gpu, int flags);
 
-/* Writes to a file in the device's sysfs directory. */
+/* Writes to a file in that directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
 
 /* Finds it again below its port, if it was removed. */
@@ -174,6 +180,15 @@ void gpu_rescan(const struct gpu *gpu);
 /* Reads such a file, without its last newline. It must exist. */
 void gpu_sysfs_read(const struct gpu *gpu, const char *file, char *text,
 		    size_t size);
+
+/* Reads such a file's number, in decimal or after 0x. */
+uint64_t gpu_sysfs_number(const struct gpu *gpu, const char *file);
+
+/*
+ * The bytes of the device's own BAR @index as the PCI core knows it, 0 if it has
+ * none. *@start, which may be NULL: its bus address.
+ */
+uint64_t gpu_bar(const struct gpu *gpu, unsigned int index, uint64_t *start);
 
 /* Whether such a file has this text. */
 bool gpu_sysfs_is(const struct gpu *gpu, const char *file, const char *wanted);
