@@ -17,15 +17,7 @@
 #define BARS_64BIT	0x18	/* config offset of BAR2 to BAR5 */
 #define BARS_LENGTH	16
 
-static struct vfio v = { .device = -1 };
-
-static int teardown(void **state)
-{
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	return 0;
-}
+static struct vfio v;
 
 static void loading_the_module_binds_nothing(void **state)
 {
@@ -197,9 +189,9 @@ static void without_resmem_bar2_is_the_devices_own(void **state)
 	vfio_stop(&v);
 }
 
-#define TEST(fn)	cmocka_unit_test_teardown(fn, teardown)
+#define TEST(fn)	cmocka_unit_test_teardown(fn, leave_nothing)
 #define LAYOUT(name, function, ...) \
-	VARIANT(name, function, NULL, teardown, &((struct layout){ __VA_ARGS__ }))
+	VARIANT(name, function, NULL, leave_nothing, &((struct layout){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
 	TEST(loading_the_module_binds_nothing),

@@ -23,7 +23,7 @@
 #define COMMAND		(CONFIG + 4)
 #define COMMAND_MEMORY	2
 
-static struct vfio v = { .device = -1 };
+static struct vfio v;
 static size_t page;
 
 /* A part of the memory of "gh200": its region, physical address and bytes. */
@@ -122,14 +122,6 @@ static int open_gpu(void **state)
 	vfio_start(&v, "gh200");
 	parts[0].phys = v.gpu->base;
 	parts[1].phys = v.gpu->base + v.gpu->size - parts[1].length;
-	return 0;
-}
-
-static int close_gpu(void **state)
-{
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
 	return 0;
 }
 
@@ -417,13 +409,13 @@ static void an_export_does_not_wait_for_the_memory(void **state)
 	vfio_stop(&other);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_gpu, close_gpu)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_gpu, leave_nothing)
 /* One case for each part. */
 #define BOTH(name) \
-	VARIANT(name, name, open_gpu, close_gpu, &parts[0]), \
-	VARIANT(name##_in_resmem, name, open_gpu, close_gpu, &parts[1])
+	VARIANT(name, name, open_gpu, leave_nothing, &parts[0]), \
+	VARIANT(name##_in_resmem, name, open_gpu, leave_nothing, &parts[1])
 #define OWN_BAR(name, ...) \
-	VARIANT(name, a_bar_of_the_devices_own_is_exported_as_ever, NULL, close_gpu, \
+	VARIANT(name, a_bar_of_the_devices_own_is_exported_as_ever, NULL, leave_nothing, \
 		&((struct own_bar){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {

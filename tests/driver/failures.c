@@ -31,16 +31,12 @@
 #define NO_IO		"-5"
 #define NOTHING		"0"
 
-static struct vfio v = { .device = -1 };
+static struct vfio v;
 
 static int teardown(void **state)
 {
 	fail_nothing();
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	scrub_set_parameter(false);
-	return 0;
+	return leave_nothing(state);
 }
 
 /* ---- binding ------------------------------------------------------------ */

@@ -20,16 +20,7 @@
 
 #define CONFIG_BAR4	0x20
 
-static struct vfio v = { .device = -1 };
-
-static int teardown(void **state)
-{
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	scrub_set_parameter(false);
-	return 0;
-}
+static struct vfio v;
 
 /* ---- unusual devices ---------------------------------------------------- */
 
@@ -260,7 +251,7 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 	vfio_stop(&v);
 }
 
-#define test(name)	cmocka_unit_test_teardown(name, teardown)
+#define test(name)	cmocka_unit_test_teardown(name, leave_nothing)
 
 static const struct CMUnitTest tests[] = {
 	test(a_gpu_that_can_not_be_reset_is_not_scrubbed),

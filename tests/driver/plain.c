@@ -28,7 +28,7 @@ struct answers {
 	} a[MAX_ANSWERS];
 };
 
-static struct vfio v = { .device = -1 };
+static struct vfio v;
 
 static void __attribute__((format(printf, 3, 4)))
 note(struct answers *all, int64_t value, const char *format, ...)
@@ -377,9 +377,7 @@ static int teardown(void **state)
 	static const char *const names[] = { "none", "nopcie" };
 	size_t i;
 
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
+	leave_nothing(state);
 	for (i = 0; i < ARRAY_SIZE(names); i++) {
 		write_file(VFIO_PCI "unbind", gpu_find(names[i])->addr);
 		gpu_sysfs_write(gpu_find(names[i]), "driver_override", "\n");

@@ -26,7 +26,7 @@
 
 #define RW	(PROT_READ | PROT_WRITE)
 
-static struct vfio v = { .device = -1 };
+static struct vfio v;
 static size_t page;
 static uint64_t resmem_phys;
 
@@ -91,14 +91,6 @@ static int setup(void **state)
 	page = sysconf(_SC_PAGESIZE);
 	vfio_start(&v, "gh200");
 	resmem_phys = v.gpu->base + v.gpu->size - 1280 * MiB;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
 	return 0;
 }
 
@@ -512,11 +504,11 @@ static void an_error_is_an_error_and_breaks_nothing(void **state)
 }
 
 /* Each test with a newly bound GPU, because bad pages stay bad until then. */
-#define test(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define test(name)	cmocka_unit_test_setup_teardown(name, setup, leave_nothing)
 /* One case for each part. */
 #define both(name) \
-	VARIANT(name, name, setup, teardown, &(unsigned int){ USEMEM }), \
-	VARIANT(name##_in_resmem, name, setup, teardown, &(unsigned int){ RESMEM })
+	VARIANT(name, name, setup, leave_nothing, &(unsigned int){ USEMEM }), \
+	VARIANT(name##_in_resmem, name, setup, leave_nothing, &(unsigned int){ RESMEM })
 
 static const struct CMUnitTest reported[] = {
 	both(bad_pages_are_told_with_their_address),

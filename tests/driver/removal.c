@@ -16,16 +16,7 @@
 /* What takes longer is stuck, not slow. */
 #define STUCK_MS	300000
 
-static struct vfio v = { .device = -1 };
-
-static int teardown(void **state)
-{
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	scrub_set_parameter(false);
-	return 0;
-}
+static struct vfio v;
 
 static long remove_gpu(void *gpu)
 {
@@ -136,7 +127,7 @@ static void a_removed_gpu_is_scrubbed(void **state)
 	assert_found(gpu, "");
 }
 
-#define TEST(name)	cmocka_unit_test_teardown(name, teardown)
+#define TEST(name)	cmocka_unit_test_teardown(name, leave_nothing)
 
 static const struct CMUnitTest tests[] = {
 	TEST(an_idle_gpu_is_removed_and_found),

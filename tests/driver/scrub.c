@@ -248,10 +248,7 @@ static int teardown(void **state)
 		if (children[i])
 			kill_child(children[i]);
 	release_after(0);
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	scrub_set_parameter(false);
+	leave_nothing(state);
 	host_ask(NULL, 0, "after_reset %s 0", gpu_smallest()->name);
 	host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
 	return 0;

@@ -10,7 +10,7 @@
 
 #include "lib.h"
 
-static struct vfio v = { .device = -1 };
+static struct vfio v;
 
 static const char *path_of(const struct gpu *gpu, const char *name)
 {
@@ -248,27 +248,21 @@ static void the_features_are_words_of_the_list(void **state)
 	assert_int_equal(pmd, machine_has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"));
 }
 
-static int teardown(void **state)
-{
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	return 0;
-}
+#define TEST(name)	cmocka_unit_test_teardown(name, leave_nothing)
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test_teardown(physical_addresses_are_for_root, teardown),
-	cmocka_unit_test_teardown(readiness_is_what_was_found_since_the_last_reset, teardown),
-	cmocka_unit_test_teardown(sizes_are_those_of_the_regions, teardown),
+	TEST(physical_addresses_are_for_root),
+	TEST(readiness_is_what_was_found_since_the_last_reset),
+	TEST(sizes_are_those_of_the_regions),
 	cmocka_unit_test(the_features_are_words_of_the_list),
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	cmocka_unit_test_teardown(a_gpu_with_two_parts_tells_of_both, teardown),
-	cmocka_unit_test_teardown(a_gpu_without_memory_tells_only_that, teardown),
-	cmocka_unit_test_teardown(readiness_is_found_at_binding, teardown),
-	cmocka_unit_test_teardown(a_gpu_without_the_defect_has_one_part, teardown),
-	cmocka_unit_test_teardown(readiness_tells_of_a_wait_in_vain, teardown),
+	TEST(a_gpu_with_two_parts_tells_of_both),
+	TEST(a_gpu_without_memory_tells_only_that),
+	TEST(readiness_is_found_at_binding),
+	TEST(a_gpu_without_the_defect_has_one_part),
+	TEST(readiness_tells_of_a_wait_in_vain),
 };
 
 const struct case_group groups[] = {

@@ -22,9 +22,7 @@
 /* No event takes longer. */
 #define NS_MAX	2000000000000ULL
 
-static struct vfio v = { .device = -1 };
-static char *map = MAP_FAILED;
-static uint64_t map_size;
+static struct vfio v;
 
 /* Returns the content of a file; free() it. */
 static char *get(const char *path)
@@ -236,8 +234,7 @@ static void mappings_and_refusals_are_told(void **state)
 
 	vfio_start(&v, "gh200");
 	start();
-	map_size = 2 * MiB;
-	map = vfio_map(&v, USEMEM, 2 * MiB, map_size, PROT_READ, MAP_SHARED, NULL);
+	vfio_map(&v, USEMEM, 2 * MiB, 2 * MiB, PROT_READ, MAP_SHARED, NULL);
 	vfio_region(&v, RESMEM, &r);
 	refused = vfio_map(&v, RESMEM, r.area_size, page, PROT_READ, MAP_SHARED,
 			   &err);
@@ -259,11 +256,10 @@ static void faults_tell_address_pfn_order_and_time(void **state)
 	unsigned int order, done = 0;
 	char result[64];
 	const char *line;
+	char *map;
 
 	vfio_start(&v, "gh200");
-	map_size = 4 * MiB;
-	map = vfio_map(&v, USEMEM, 0, map_size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		       NULL);
+	map = vfio_map(&v, USEMEM, 0, 4 * MiB, PROT_READ | PROT_WRITE, MAP_SHARED, NULL);
 	start();
 	((volatile char *)map)[offset] = 1;
 	stop();
@@ -418,31 +414,21 @@ static int remove_instance(void **state)
 	return rmdir(TRACING);
 }
 
-static int teardown(void **state)
-{
-	/* A mapping keeps the device open, too. */
-	if (map != MAP_FAILED)
-		munmap(map, map_size);
-	map = MAP_FAILED;
-	if (v.device >= 0)
-		vfio_close(&v);
-	gpu_unbind_all();
-	return 0;
-}
+#define TEST(name)	cmocka_unit_test_teardown(name, leave_nothing)
 
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(the_fields_are_those_documented),
-	cmocka_unit_test_teardown(resets_tell_their_cause, teardown),
-	cmocka_unit_test_teardown(mappings_and_refusals_are_told, teardown),
-	cmocka_unit_test_teardown(faults_tell_address_pfn_order_and_time, teardown),
-	cmocka_unit_test_teardown(reads_and_writes_are_told, teardown),
+	TEST(resets_tell_their_cause),
+	TEST(mappings_and_refusals_are_told),
+	TEST(faults_tell_address_pfn_order_and_time),
+	TEST(reads_and_writes_are_told),
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	cmocka_unit_test_teardown(binding_tells_how_long_it_waited, teardown),
-	cmocka_unit_test_teardown(the_first_touch_after_a_reset_tells_its_wait, teardown),
-	cmocka_unit_test_teardown(a_scrub_tells_bytes_times_and_workers, teardown),
-	cmocka_unit_test_teardown(a_scrub_looks_twice, teardown),
+	TEST(binding_tells_how_long_it_waited),
+	TEST(the_first_touch_after_a_reset_tells_its_wait),
+	TEST(a_scrub_tells_bytes_times_and_workers),
+	TEST(a_scrub_looks_twice),
 };
 
 const struct case_group groups[] = {

@@ -121,13 +121,6 @@ int gpu_unbind(const struct gpu *gpu);
 /* Like gpu_unbind(), but in the calling thread and without a time limit. */
 int gpu_unbind_here(const struct gpu *gpu);
 
-/*
- * Closes and unmaps all GPU files of this process. A test that failed half-way
- * leaves some open. Unbinding would wait for them for ever, and opening again
- * would fail.
- */
-void gpu_let_go(void);
-
 bool gpu_bound(const struct gpu *gpu);
 
 /*
@@ -138,6 +131,12 @@ int gpu_group(const struct gpu *gpu);
 
 /* Unbinds what a failed test has left bound. No process may have it open. */
 void gpu_unbind_all(void);
+
+/*
+ * A teardown for a case that may have failed half-way: closes, unmaps and unbinds
+ * all GPUs of this process, and sets the parameter scrub to off.
+ */
+int leave_nothing(void **state);
 
 /*
  * Writes to an existing file. The first returns 0 or a negative errno, the
