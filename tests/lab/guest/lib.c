@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "lib.h"
+#include "system/iommufd.h"
 
 #define GPUS_CONF	"/vm/gpus.conf"
 #define AER_INJECT	"/dev/aer_inject"
@@ -542,6 +543,50 @@ void vfio_stop(struct vfio *v)
 {
 	vfio_close(v);
 	assert_int_equal(gpu_unbind(v->gpu), 0);
+}
+
+void cdev_start(struct vfio *v, const char *name)
+{
+	const struct gpu *gpu = gpu_find(name);
+
+	if (!gpu_bound(gpu))
+		assert_int_equal(gpu_bind(gpu), 0);
+	*v = VFIO_CLOSED;
+	v->gpu = gpu;
+	v->cdev = true;
+	v->device = open(vfio_cdev_path(gpu), O_RDWR | O_CLOEXEC);
+	assert_return_code(v->device, errno);
+}
+
+void cdev_open_iommu(struct vfio *v)
+{
+	struct ioas_alloc alloc = { .size = sizeof(alloc) };
+
+	v->iommu = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	assert_return_code(v->iommu, errno);
+	assert_int_equal(ioctl(v->iommu, IOAS_ALLOC, &alloc), 0);
+	v->ioas = alloc.out_ioas_id;
+}
+
+int cdev_bind(struct vfio *v)
+{
+	struct bind_iommufd bind = { .argsz = sizeof(bind), .iommufd = v->iommu };
+
+	return ioctl(v->device, BIND_IOMMUFD, &bind) ? -errno : (int)bind.out_devid;
+}
+
+int cdev_attach(struct vfio *v)
+{
+	struct attach_iommufd attach = { .argsz = sizeof(attach), .pt_id = v->ioas };
+
+	return ioctl(v->device, ATTACH_IOMMUFD, &attach) ? -errno : 0;
+}
+
+int cdev_detach(struct vfio *v)
+{
+	struct detach_iommufd detach = { .argsz = sizeof(detach) };
+
+	return ioctl(v->device, DETACH_IOMMUFD, &detach) ? -errno : 0;
 }
 
 void vfio_region(struct vfio *v, unsigned int index, struct vfio_region *r)
