@@ -506,14 +506,11 @@ static void after_a_failed_recovery_a_gpu_that_is_there_works(void **state)
 static void a_failed_recovery_has_one_true_line(void **state)
 {
 	static const char mark[] = "aer: the recovery to be told of";
-	int fd = open("/dev/kmsg", O_WRONLY);
 	int level, lines = 0, wrong = 0, i;
 	char line[512];
 	bool reported;
 
-	assert_true(fd >= 0);
-	assert_true(write(fd, mark, strlen(mark)) > 0);
-	close(fd);
+	must_write_file("/dev/kmsg", mark);
 	reported = fail_to_recover();
 	if (!reported)
 		print_message("# the kernel does not report the failure\n");

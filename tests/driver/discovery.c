@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,30 +22,15 @@ static struct vfio v;
 
 static void loading_the_module_binds_nothing(void **state)
 {
-	const struct gpu *gpu = gpu_find("gh200");
-	struct gpu all = { .name = "any" };
-	char path[64];
-	FILE *f = fopen("/vm/gpus.conf", "r");
-	char line[256];
-	int count = 0, fields;
+	glob_t bound;
 
 	assert_int_equal(module_unload(), 0);
 	assert_int_equal(access("/sys/bus/pci/drivers/" DRIVER, F_OK), -1);
 	assert_int_equal(module_load(), 0);
-	assert_false(gpu_bound(gpu));
-
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f)) {
-		fields = sscanf(line, "%*s %15s", all.addr);
-		assert_int_equal(fields, 1);
-		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s",
-			 all.addr);
-		assert_int_equal(access(path, F_OK), 0);
-		assert_false(gpu_bound(&all));
-		count++;
-	}
-	fclose(f);
-	assert_true(count > 10);
+	assert_int_equal(access("/sys/bus/pci/drivers/" DRIVER, F_OK), 0);
+	/* A link for each device. */
+	assert_int_equal(glob("/sys/bus/pci/drivers/" DRIVER "/*:*", 0, NULL, &bound),
+			 GLOB_NOMATCH);
 }
 
 static void without_driver_override_a_gpu_does_not_bind(void **state)

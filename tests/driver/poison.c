@@ -40,17 +40,11 @@ static int poison(uint64_t phys)
 {
 	static const char path[] = "/sys/devices/system/memory/hard_offline_page";
 	char text[32];
-	int fd = open(path, O_WRONLY);
-	int ret = 0;
 
-	if (fd < 0)
-		fail_msg("%s: %s", path, strerror(errno));
+	assert_return_code(access(path, W_OK), errno);
 	snprintf(text, sizeof(text), "%#llx", (unsigned long long)phys);
 	klog_mark();
-	if (write(fd, text, strlen(text)) < 0)
-		ret = -errno;
-	close(fd);
-	return ret;
+	return write_file(path, text);
 }
 
 struct bad_page {

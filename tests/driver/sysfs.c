@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The attributes of docs/ABI/sysfs-driver-nvgrace-gpu. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,47 +14,29 @@ static struct vfio v;
 
 static const char *path_of(const struct gpu *gpu, const char *name)
 {
-	static char path[128];
+	char file[64];
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/nvgrace_gpu/%s",
-		 gpu->addr, name);
-	return path;
+	snprintf(file, sizeof(file), "nvgrace_gpu/%s", name);
+	return gpu_file(gpu, file);
 }
 
-/*
- * Returns the file's only line without its newline; NULL if there is no such
- * file.
- */
-static const char *line_of(const char *path)
+/* The file's only line, without its newline; to be freed. */
+static char *line_of(const char *path)
 {
-	static char line[4096];
-	ssize_t len;
-	int fd = open(path, O_RDONLY);
+	char *text = proc_text(path), *end = strchr(text, '\n');
 
-	if (fd < 0) {
-		assert_int_equal(errno, ENOENT);
-		return NULL;
-	}
-	len = read(fd, line, sizeof(line) - 1);
-	close(fd);
-	if (len < 1 || line[len - 1] != '\n')
-		fail_msg("%s: no line", path);
-	line[len - 1] = '\0';
-	return line;
-}
-
-static const char *attr(const struct gpu *gpu, const char *name)
-{
-	return line_of(path_of(gpu, name));
+	if (!end || end[1])
+		fail_msg("%s: not one line", path);
+	*end = '\0';
+	return text;
 }
 
 static void check(const struct gpu *gpu, const char *name, const char *expected)
 {
-	const char *line = attr(gpu, name);
+	char *line = line_of(path_of(gpu, name));
 
-	if (!line)
-		fail_msg("%s is missing", path_of(gpu, name));
 	assert_string_equal(line, expected);
+	free(line);
 }
 
 static void check_mode(const struct gpu *gpu, const char *name, mode_t mode)
@@ -68,15 +50,13 @@ static void check_mode(const struct gpu *gpu, const char *name, mode_t mode)
 /* Counts the files of the attribute group; -1 without the group. */
 static int files_of(const struct gpu *gpu)
 {
-	struct dirent *entry;
-	DIR *dir = opendir(path_of(gpu, ""));
-	int count = 0;
+	glob_t found;
+	int count;
 
-	if (!dir)
+	if (access(path_of(gpu, ""), F_OK))
 		return -1;
-	while ((entry = readdir(dir)))
-		count += entry->d_name[0] != '.';
-	closedir(dir);
+	count = glob(path_of(gpu, "*"), 0, NULL, &found) ? 0 : (int)found.gl_pathc;
+	globfree(&found);
 	return count;
 }
 
@@ -125,7 +105,7 @@ static void physical_addresses_are_for_root(void **state)
 	assert_int_equal(errno, EACCES);
 	assert_int_equal(open(path_of(gpu, "resmem_base"), O_RDONLY), -1);
 	assert_int_equal(errno, EACCES);
-	assert_non_null(attr(gpu, "usemem_size"));
+	free(line_of(path_of(gpu, "usemem_size")));
 	assert_int_equal(seteuid(0), 0);
 	assert_int_equal(gpu_unbind(gpu), 0);
 }
@@ -227,14 +207,15 @@ static void the_features_are_words_of_the_list(void **state)
 		"poison", "dmabuf", "zap", "scrub"
 	};
 	const char *path = "/sys/bus/pci/drivers/" DRIVER "/features";
-	char line[256], *rest = line, *word;
+	char *line, *rest, *word;
 	bool pmd = false;
 	unsigned int next = 0;
 	struct stat st;
 
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0444);
-	snprintf(line, sizeof(line), "%s", line_of(path));
+	line = line_of(path);
+	rest = line;
 	if (strcmp(line, "none")) {
 		while ((word = strsep(&rest, " "))) {
 			while (next < ARRAY_SIZE(words) && strcmp(words[next], word))
@@ -245,6 +226,7 @@ static void the_features_are_words_of_the_list(void **state)
 			next++;
 		}
 	}
+	free(line);
 	assert_int_equal(pmd, machine_has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP"));
 }
 

@@ -24,23 +24,6 @@
 
 static struct vfio v;
 
-/* Returns the content of a file; free() it. */
-static char *get(const char *path)
-{
-	size_t size = 0, room = 1 << 20;
-	char *text = malloc(room);
-	int fd = open(path, O_RDONLY);
-	ssize_t len;
-
-	if (fd < 0)
-		fail_msg("%s: %s", path, strerror(errno));
-	while ((len = read(fd, text + size, room - 1 - size)) > 0)
-		size += len;
-	close(fd);
-	text[size] = '\0';
-	return text;
-}
-
 static void start(void)
 {
 	must_write_file(TRACING "/trace", "");
@@ -54,7 +37,7 @@ static void stop(void)
 {
 	must_write_file(EVENTS "enable", "0");
 	free(log_text);
-	log_text = get(TRACING "/trace");
+	log_text = proc_text(TRACING "/trace");
 	log_next = log_text;
 }
 
@@ -144,7 +127,7 @@ static void the_fields_are_those_documented(void **state)
 
 		snprintf(path, sizeof(path), EVENTS "nvgrace_gpu_%s/format",
 			 formats[i].event);
-		text = get(path);
+		text = proc_text(path);
 		rest = text;
 		all[0] = '\0';
 		while ((line = strsep(&rest, "\n"))) {

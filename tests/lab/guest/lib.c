@@ -1354,11 +1354,8 @@ const char *scrub_end(const struct gpu *gpu)
 
 bool host_can_suspend(void)
 {
-	int fd = open("/sys/power/pm_test", O_WRONLY);
-	bool can = fd >= 0 && write(fd, "freezer", 7) == 7;
+	bool can = !write_file("/sys/power/pm_test", "freezer");
 
-	if (fd >= 0)
-		close(fd);
 	if (can && !access(PM_TEST_DELAY, W_OK))
 		must_write_file(PM_TEST_DELAY, "1");
 	if (can)
@@ -1368,11 +1365,7 @@ bool host_can_suspend(void)
 
 void suspend_host(void)
 {
-	int fd = open("/sys/power/state", O_WRONLY);
-
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, "freeze", 6), 6);
-	close(fd);
+	must_write_file("/sys/power/state", "freeze");
 }
 
 /* Events of the kernel's linux/suspend.h. */
