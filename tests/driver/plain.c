@@ -246,8 +246,10 @@ static void ask_for_error(const struct gpu *gpu, struct answers *all, uint32_t e
 
 static void ask_for_errors(const struct gpu *gpu, struct answers *all)
 {
+	assert_int_equal(load_file("/tests/aer_inject.ko"), 0);
 	ask_for_error(gpu, all, ERR_COMPLETION_TIMEOUT);
 	ask_for_error(gpu, all, ERR_DATA_LINK);
+	assert_int_equal(unload("aer_inject"), 0);
 }
 
 /* After the reset of its link, a GPU has no BARs until it is found again. */
@@ -258,34 +260,39 @@ static void find_again(const struct gpu *gpu)
 }
 
 /*
- * @ask opens the device, and asks all that it wants to know. If not NULL, @mend
- * is for the unbound device afterwards.
+ * What varies between these cases. @ask opens the device, and asks all that it wants
+ * to know. If not NULL, @mend is for the unbound device afterwards.
  */
-static void answers_are_those_of_vfio_pci(const char *name,
-					  void (*ask)(const struct gpu *gpu, struct answers *all),
-					  void (*mend)(const struct gpu *gpu))
+struct questions {
+	const char *gpu;
+	void (*ask)(const struct gpu *gpu, struct answers *all);
+	void (*mend)(const struct gpu *gpu);
+};
+
+static void answers_are_those_of_vfio_pci(void **state)
 {
+	const struct questions *q = *state;
 	static struct answers ours, theirs;
-	const struct gpu *gpu = gpu_find(name);
+	const struct gpu *gpu = gpu_find(q->gpu);
 	unsigned int differ = 0;
 	size_t i;
 
 	assert_int_equal(gpu_bind(gpu), 0);
 	ours.count = 0;
-	ask(gpu, &ours);
+	q->ask(gpu, &ours);
 	assert_int_equal(gpu_unbind(gpu), 0);
-	if (mend)
-		mend(gpu);
+	if (q->mend)
+		q->mend(gpu);
 
 	assert_int_equal(system("modprobe vfio-pci"), 0);
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "vfio-pci"),
 			 0);
 	must_write_file(VFIO_PCI "bind", gpu->addr);
 	theirs.count = 0;
-	ask(gpu, &theirs);
+	q->ask(gpu, &theirs);
 	must_write_file(VFIO_PCI "unbind", gpu->addr);
-	if (mend)
-		mend(gpu);
+	if (q->mend)
+		q->mend(gpu);
 
 	assert_int_equal(ours.count, theirs.count);
 	for (i = 0; i < ours.count; i++) {
@@ -298,29 +305,6 @@ static void answers_are_those_of_vfio_pci(const char *name,
 	}
 	assert_int_equal(differ, 0);
 	print_message("# %zu answers\n", ours.count);
-}
-
-static void without_memory_every_answer_is_vfio_pcis(void **state)
-{
-	answers_are_those_of_vfio_pci("none", ask_all, NULL);
-}
-
-/* Linux 7.3 has an error interrupt for it, earlier ones have none. */
-static void so_it_is_without_pci_express(void **state)
-{
-	answers_are_those_of_vfio_pci("nopcie", ask_all, NULL);
-}
-
-static void so_are_errors_and_what_they_leave(void **state)
-{
-	assert_int_equal(load_file("/tests/aer_inject.ko"), 0);
-	answers_are_those_of_vfio_pci("none", ask_for_errors, find_again);
-	assert_int_equal(unload("aer_inject"), 0);
-}
-
-static void so_it_is_while_the_host_sleeps(void **state)
-{
-	answers_are_those_of_vfio_pci("none", ask_beside_sleep, NULL);
 }
 
 /* Its GPU is never ready. */
@@ -388,20 +372,24 @@ static int teardown(void **state)
 }
 
 #define TEST(name)	cmocka_unit_test_teardown(name, teardown)
+#define ASKED(name, ...) \
+	VARIANT(name, answers_are_those_of_vfio_pci, NULL, teardown, \
+		&((struct questions){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
-	TEST(without_memory_every_answer_is_vfio_pcis),
-	TEST(so_it_is_without_pci_express),
+	ASKED(without_memory_every_answer_is_vfio_pcis, "none", ask_all),
+	/* Linux 7.3 has an error interrupt for it, earlier ones have none. */
+	ASKED(so_it_is_without_pci_express, "nopcie", ask_all),
 	TEST(without_memory_no_readiness_register_is_read),
 	TEST(without_memory_a_reset_is_vfio_pcis),
 };
 
 static const struct CMUnitTest error_tests[] = {
-	TEST(so_are_errors_and_what_they_leave),
+	ASKED(so_are_errors_and_what_they_leave, "none", ask_for_errors, find_again),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
-	TEST(so_it_is_while_the_host_sleeps),
+	ASKED(so_it_is_while_the_host_sleeps, "none", ask_beside_sleep),
 };
 
 const struct case_group groups[] = {

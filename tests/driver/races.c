@@ -408,44 +408,22 @@ static int unbind_and_bind(unsigned int i)
 	return err ?: vfio_try_open(&v, v.gpu);
 }
 
-static void faults_and_reads_beside_resets(void **state)
-{
-	race(fault, read_into_mapping, reset);
-}
+/* Two workers of one kind and one of another, and what goes on beside them. */
+struct kinds {
+	void (*two)(struct worker *w, unsigned int i);
+	void (*one)(struct worker *w, unsigned int i);
+	int (*disturb)(unsigned int i);
+};
 
-static void faults_and_reads_beside_munmap(void **state)
+static void faults_and_reads_end(void **state)
 {
-	assert_int_equal(map_arena(0), 0);
-	race(fault_in_arena, read_into_arena, unmap_and_map);
-}
+	const struct kinds *k = *state;
 
-static void faults_and_reads_beside_mremap(void **state)
-{
-	assert_int_equal(map_arena(0), 0);
-	race(fault_in_arena, read_into_arena, move);
-}
-
-static void faults_and_reads_beside_mprotect(void **state)
-{
-	assert_int_equal(map_arena(0), 0);
-	race(fault_in_arena, read_into_arena, protect);
-}
-
-static void faults_and_reads_beside_huge_pages_switched_on_and_off(void **state)
-{
-	assert_int_equal(map_arena(0), 0);
-	race(fault_in_arena, read_into_arena, switch_huge_pages);
+	/* For the others, a mapping would keep the device open. */
+	if (k->two == fault_in_arena)
+		assert_int_equal(map_arena(0), 0);
+	race(k->two, k->one, k->disturb);
 	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
-}
-
-static void faults_and_reads_beside_closing(void **state)
-{
-	race(fault_by_given_file, fault_by_given_file, close_and_open);
-}
-
-static void faults_and_reads_beside_unbinding(void **state)
-{
-	race(fault_by_given_file, fault_by_given_file, unbind_and_bind);
 }
 
 /*
@@ -550,20 +528,23 @@ static int set_up(void **state)
 	return 0;
 }
 
-#define TEST(fn)	cmocka_unit_test_setup_teardown(fn, open_gpu, close_gpu)
+#define BESIDE(what, ...) \
+	VARIANT(faults_and_reads_beside_##what, faults_and_reads_end, open_gpu, close_gpu, \
+		&((struct kinds){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
-	TEST(faults_and_reads_beside_resets),
-	TEST(faults_and_reads_beside_munmap),
-	TEST(faults_and_reads_beside_mremap),
-	TEST(faults_and_reads_beside_mprotect),
-	TEST(faults_and_reads_beside_huge_pages_switched_on_and_off),
-	TEST(faults_and_reads_beside_closing),
+	BESIDE(resets, fault, read_into_mapping, reset),
+	BESIDE(munmap, fault_in_arena, read_into_arena, unmap_and_map),
+	BESIDE(mremap, fault_in_arena, read_into_arena, move),
+	BESIDE(mprotect, fault_in_arena, read_into_arena, protect),
+	BESIDE(huge_pages_switched_on_and_off,
+	       fault_in_arena, read_into_arena, switch_huge_pages),
+	BESIDE(closing, fault_by_given_file, fault_by_given_file, close_and_open),
 	cmocka_unit_test(two_openers_in_turn),
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	TEST(faults_and_reads_beside_unbinding),
+	BESIDE(unbinding, fault_by_given_file, fault_by_given_file, unbind_and_bind),
 	cmocka_unit_test(binding_beside_readiness_and_kills),
 };
 

@@ -120,24 +120,14 @@ static void one_race(unsigned int index, bool held_up)
 	assert_int_equal(wrong, 0);
 }
 
-static void both_races(unsigned int index)
+static void huge_entries_and_pages_side_by_side(void **state)
 {
-	unsigned int all = rounds;
+	unsigned int index = *(unsigned int *)*state, all = rounds;
 
 	rounds = all / 2;
 	one_race(index, false);
 	one_race(index, true);
 	rounds = all;
-}
-
-static void huge_entries_and_pages_of_usemem_side_by_side(void **state)
-{
-	both_races(USEMEM);
-}
-
-static void huge_entries_and_pages_of_resmem_side_by_side(void **state)
-{
-	both_races(RESMEM);
 }
 
 /* Both faults wait for one reset, and either may continue first. */
@@ -211,8 +201,10 @@ static int teardown(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(huge_entries_and_pages_of_usemem_side_by_side),
-	cmocka_unit_test(huge_entries_and_pages_of_resmem_side_by_side),
+	VARIANT(huge_entries_and_pages_of_usemem_side_by_side,
+		huge_entries_and_pages_side_by_side, NULL, NULL, &(unsigned int){ USEMEM }),
+	VARIANT(huge_entries_and_pages_of_resmem_side_by_side,
+		huge_entries_and_pages_side_by_side, NULL, NULL, &(unsigned int){ RESMEM }),
 	cmocka_unit_test(huge_entries_and_pages_after_one_reset),
 };
 
