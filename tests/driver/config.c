@@ -394,22 +394,6 @@ static void a_reset_through_sysfs_clears_the_bars(void **state)
 	assert_fake_bars_clear();
 }
 
-/*
- * Linux knows that GH200 does not survive a bus reset; it has no such quirk for
- * GB200.
- */
-static void a_hot_reset_clears_the_bars(void **state)
-{
-	uint64_t bars[2] = { 0x0123456789abcdef, 0xfedcba9876543210 };
-
-	vfio_start(&other, "second");
-	assert_int_equal(vfio_write(&other, CONFIG + FAKE_START, bars, 16), 16);
-	assert_int_equal(vfio_hot_reset(&other), 0);
-	assert_int_equal(vfio_read(&other, CONFIG + FAKE_START, bars, 16), 16);
-	assert_int_equal(bars[0], FLAGS);
-	assert_int_equal(bars[1], FLAGS);
-}
-
 /* Config offset of a capability in the list at 0x34; 0 if there is none. */
 static unsigned int find_capability(uint8_t id)
 {
@@ -826,7 +810,6 @@ static const struct CMUnitTest lab_tests[] = {
 	SIZED(s1h),
 	SIZED(s33),
 	TEST(binding_again_clears_the_bars),
-	TEST(a_hot_reset_clears_the_bars),
 	TEST(beyond_the_end_is_what_vfio_pci_core_makes_of_it),
 	TEST(without_gpu_memory_nothing_is_emulated),
 	TEST(two_gpus_have_bars_of_their_own),

@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Rare events: unusual devices, invalid buffers, and processes that are killed
- * while another thread holds a lock.
+ * Rare events: unusual devices, and processes that are killed while another thread
+ * holds a lock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib.h"
 #include "waits.h"
-
-#define CONFIG_BAR4	0x20
 
 static struct vfio v;
 
@@ -164,45 +159,6 @@ static void a_gpu_of_a_node_is_scrubbed(void **state)
 
 /* ---- unusual users ------------------------------------------------------ */
 
-static void a_buffer_that_is_not_there_is_EFAULT(void **state)
-{
-	static const uint64_t places[] = {
-		CONFIG, CONFIG + CONFIG_BAR4, CONFIG + CONFIG_BAR4 + 2,
-		REGION(USEMEM),
-	};
-	size_t i;
-
-	vfio_start(&v, "gh200");
-	for (i = 0; i < ARRAY_SIZE(places); i++) {
-		assert_int_equal(vfio_read(&v, places[i], NULL, 4), -EFAULT);
-		assert_int_equal(vfio_write(&v, places[i], NULL, 4), -EFAULT);
-	}
-	vfio_stop(&v);
-}
-
-/*
- * The kernel's own fault for a futex can't be retried, so it doesn't wait for
- * memory that isn't ready.
- */
-static void a_futex_in_unready_memory_is_EFAULT(void **state)
-{
-	uint32_t own = 0, *map;
-
-	vfio_start(&v, "gh200");
-	map = vfio_map(&v, USEMEM, 0, MiB, PROT_READ | PROT_WRITE, MAP_SHARED,
-		       NULL);
-	vfio_unready_after_resets(&v);
-	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(syscall(SYS_futex, &own, FUTEX_WAKE_OP_PRIVATE, 1,
-				 (void *)1, map,
-				 FUTEX_OP(FUTEX_OP_SET, 1, FUTEX_OP_CMP_EQ, 0)),
-			 -1);
-	assert_int_equal(errno, EFAULT);
-	vfio_make_ready(&v);
-	munmap(map, MiB);
-	vfio_stop(&v);
-}
-
 static long reset_until_ended(void *dev)
 {
 	while (still_wanted())
@@ -259,8 +215,6 @@ static const struct CMUnitTest tests[] = {
 	test(a_gpu_that_leaves_during_the_wait_is_ENODEV),
 	test(a_bar0_without_the_registers_is_ENODEV),
 	test(a_gpu_of_a_node_is_scrubbed),
-	test(a_buffer_that_is_not_there_is_EFAULT),
-	test(a_futex_in_unready_memory_is_EFAULT),
 };
 
 static const struct CMUnitTest slow_tests[] = {

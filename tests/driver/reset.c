@@ -96,7 +96,7 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 		struct vfio_pci_hot_reset_info info;
 		char bytes[256];
 	} i = { .info = { .argsz = sizeof(i) } };
-	uint64_t bar = 0x4000000000ULL;
+	uint64_t bars[2] = { 0x0123456789abcdef, 0xfedcba9876543210 };
 	struct vfio other;
 	char *map;
 
@@ -106,10 +106,11 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 			 strerror(errno));
 	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
 	strcpy(map, "kept");
-	assert_int_equal(vfio_write(&other, CONFIG + 0x20, &bar, 8), 8);
+	assert_int_equal(vfio_write(&other, CONFIG + PCI_BASE_ADDRESS_2, bars, 16), 16);
 	assert_int_equal(vfio_hot_reset(&other), 0);
-	assert_int_equal(vfio_read(&other, CONFIG + 0x20, &bar, 8), 8);
-	assert_int_equal(bar, 0xc);
+	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_2, bars, 16), 16);
+	assert_int_equal(bars[0], 0xc);
+	assert_int_equal(bars[1], 0xc);
 	assert_string_equal(map, "kept");
 	munmap(map, 65536);
 	vfio_stop(&other);
