@@ -127,14 +127,12 @@ static void each_failure_at_bind_has_a_line(void **state)
 
 static void assert_hears_of_sleep(struct vfio *dev)
 {
-	char byte;
-
-	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(dev), 1);
 	assert_true(gpu_sysfs_is(dev->gpu, "nvgrace_gpu/readiness", "ready"));
 	host_sleeps();
 	assert_true(gpu_sysfs_is(dev->gpu, "nvgrace_gpu/readiness", "unknown"));
 	host_wakes();
-	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(dev), 1);
 }
 
 /* vfio-pci-core replaces the driver's power operations at each registration. */
@@ -184,18 +182,16 @@ static void an_open_that_fails_leaves_nothing(void **state)
 /* No wait would end better, so that readiness must not stay unknown. */
 static void a_gpu_that_reads_as_all_ones_has_failed(void **state)
 {
-	char byte;
-
 	vfio_start(&v, "ones");
 	vfio_unready_after_resets(&v);
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "unknown"));
 	begin_failing(NOTHING, "pci_device_is_present");
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	assert_int_equal(read_a_byte(&v), -EIO);
 	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "failed"));
 	end_failing("pci_device_is_present");
 	vfio_make_ready(&v);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&v), 1);
 	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "ready"));
 	vfio_stop(&v);
 }
@@ -384,14 +380,12 @@ static void region_info_without_memory_is_ENOMEM(void **state)
 /* Then only the host's log has them. */
 static void without_reports_of_bad_pages_an_open_works(void **state)
 {
-	char byte;
-
 	begin_failing("-16", "register_pfn_address_space");
 	klog_mark();
 	vfio_start(&v, TINY);
 	end_failing("register_pfn_address_space");
 	assert_int_equal(klog_count("can't register usemem for memory errors (error -16);"), 1);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&v), 1);
 	vfio_stop(&v);
 }
 

@@ -466,7 +466,6 @@ static int open_all_the_time(const struct gpu *gpu, unsigned int count)
 {
 	struct vfio mine;
 	unsigned int i;
-	char byte;
 	int ret;
 
 	for (i = 0; i < count; ) {
@@ -475,7 +474,7 @@ static int open_all_the_time(const struct gpu *gpu, unsigned int count)
 			usleep(1000);
 			continue;
 		}
-		if (ret || vfio_read(&mine, REGION(USEMEM), &byte, 1) != 1)
+		if (ret || read_a_byte(&mine) != 1)
 			return 1;
 		vfio_close(&mine);
 		i++;

@@ -628,10 +628,9 @@ static void a_closed_gpus_memory_is_in_no_tlb(void **state)
 {
 	struct vfio little;
 	uint64_t size;
-	char byte;
 
 	vfio_start(&little, "flush");
-	assert_int_equal(vfio_read(&little, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&little), 1);
 	assert_int_equal(kernel_mappings(little.gpu, &size), 1);
 	vfio_close(&little);
 	assert_int_equal(unpurged(size), 0);

@@ -142,7 +142,7 @@ static void readiness_is_what_was_found_since_the_last_reset(void **state)
 	 * since.
 	 */
 	check(v.gpu, "readiness", "unknown");
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&v), 1);
 	check(v.gpu, "readiness", "ready");
 	assert_int_equal(vfio_reset(&v), 0);
 	check(v.gpu, "readiness", "unknown");
@@ -188,11 +188,10 @@ static void readiness_tells_of_a_wait_in_vain(void **state)
 {
 	const struct gpu *gpu = gpu_find("cxl");
 	uint32_t dead = UINT32_MAX;
-	char byte;
 
 	vfio_start(&v, "cxl");
 	assert_int_equal(vfio_write(&v, REGION(0) + MODEL_UNREADY, &dead, 4), 4);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	assert_int_equal(read_a_byte(&v), -EIO);
 	check(gpu, "readiness", "failed");
 	assert_int_equal(vfio_reset(&v), 0);
 	check(gpu, "readiness", "unknown");

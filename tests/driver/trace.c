@@ -291,26 +291,18 @@ static void reads_and_writes_are_told(void **state)
 	vfio_stop(&v);
 }
 
-static long read_a_byte(void *arg)
-{
-	char byte;
-
-	return vfio_read(&v, REGION(USEMEM), &byte, 1);
-}
-
 /* Returns false if the test must begin anew. */
 static bool first_touch_is_told(void)
 {
 	uint64_t looks = host_counter(v.gpu, "c2c_reads");
 	struct beside *read;
-	char byte;
 	bool again;
 
 	waits_begin();
 	vfio_unready_after_resets(&v);
 	assert_int_equal(vfio_reset(&v), 0);
 	start();
-	read = beside(read_a_byte, NULL);
+	read = beside(read_a_byte, &v);
 	/* A read that has looked in vain waits. */
 	host_wait_counter(v.gpu, "c2c_reads", looks + 1);
 	/* Still waiting: the event comes at the end. */
@@ -318,7 +310,7 @@ static bool first_touch_is_told(void)
 	vfio_make_ready(&v);
 	again = waits_again();
 	assert_true(ended(read) == 1 || again);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&v), 1);
 	stop();
 	return !again;
 }

@@ -61,10 +61,8 @@ static void reset_unready(struct vfio *dev)
 /* Ready from now on, also after resets, and known to be. */
 static void make_ready(struct vfio *dev)
 {
-	char byte;
-
 	vfio_make_ready(dev);
-	assert_int_equal(vfio_read(dev, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(dev), 1);
 }
 
 /* The wait that times out, in a process of its own, from the first test on. */
@@ -86,13 +84,6 @@ static int vain_result;
 /* Likewise a wait of more than 30 s, with a reset in it. */
 static pid_t patient_pid;
 
-static long read_a_byte(void *dev)
-{
-	char byte;
-
-	return vfio_read(dev, REGION(USEMEM), &byte, 1);
-}
-
 static void wait_in_vain(struct vain *r)
 {
 	struct beside *read;
@@ -105,7 +96,7 @@ static void wait_in_vain(struct vain *r)
 	 * Makes the kernel's own mappings, which stay until close: with KASAN
 	 * they take a second each, which must not count below.
 	 */
-	vfio_read(&other, REGION(USEMEM), &byte, 1);
+	read_a_byte(&other);
 	vfio_write(&other, REGION(RESMEM), &byte, 1);
 	klog_mark();
 	begin = now_ms();
@@ -117,7 +108,7 @@ static void wait_in_vain(struct vain *r)
 	r->ms = now_ms() - begin;
 	r->looks = vfio_bar0_read(&other, MODEL_C2C_READS);
 	r->again_at_once = raises_sigbus(touch_write, fresh_page(&other));
-	r->read = vfio_read(&other, REGION(USEMEM), &byte, 1);
+	r->read = read_a_byte(&other);
 	r->write = vfio_write(&other, REGION(RESMEM), &byte, 1);
 	r->looks = vfio_bar0_read(&other, MODEL_C2C_READS) - r->looks;
 	snprintf(said, sizeof(said), "%s: GPU memory is not ready after",
@@ -125,7 +116,7 @@ static void wait_in_vain(struct vain *r)
 	r->lines = klog_count(said);
 	make_ready(&other);
 	r->good_after_reset = !raises_sigbus(touch_read, fresh_page(&other)) &&
-			      vfio_read(&other, REGION(USEMEM), &byte, 1) == 1;
+			      read_a_byte(&other) == 1;
 	/* The mappings, and so the device, are closed with this process. */
 }
 
@@ -317,7 +308,6 @@ static bool killed_in_a_wait(bool fault)
 	bool waited;
 	int status;
 	pid_t pid;
-	char byte;
 
 	reset_unready(&v);
 	pid = fork();
@@ -327,7 +317,7 @@ static bool killed_in_a_wait(bool fault)
 		if (fault)
 			touch_read(fresh_page(&v));
 		else
-			vfio_read(&v, REGION(USEMEM), &byte, 1);
+			read_a_byte(&v);
 		_exit(0);
 	}
 	until_it_waits(pid);
@@ -363,12 +353,12 @@ static void without_memory_enabled_it_can_not_be_asked(void **state)
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_int_equal(vfio_write(&v, COMMAND, &off, 2), 2);
 	assert_true(raises_sigbus(touch_write, fresh_page(&v)));
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), -EIO);
+	assert_int_equal(read_a_byte(&v), -EIO);
 	assert_int_equal(vfio_write(&v, REGION(RESMEM), &byte, 1), -EIO);
 
 	assert_int_equal(vfio_write(&v, COMMAND, &command, 2), 2);
 	assert_false(raises_sigbus(touch_write, fresh_page(&v)));
-	assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&v), 1);
 }
 
 /* Writes 1 to a word by FUTEX_WAKE_OP; returns 0 or a negative errno. */
@@ -445,14 +435,13 @@ static void a_cxl_part_is_waited_for(void **state)
 	int (*reset)(struct vfio *cxl) = ((struct variant *)*state)->reset;
 	struct vfio cxl;
 	uint64_t begin, looks;
-	char byte;
 
 	vfio_start(&cxl, "cxl");
 	looks = host_counter(cxl.gpu, "c2c_reads");
-	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&cxl), 1);
 	begin = now_ms();
 	assert_int_equal(reset(&cxl), 0);
-	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&cxl), 1);
 	/*
 	 * From the middle of the reset on. FLR takes 100 ms, a bus reset, with
 	 * what the kernel waits for, a second or two.
@@ -472,13 +461,12 @@ static void valid_information_at_a_late_look_counts(void **state)
 {
 	const uint32_t never = UINT32_MAX, at_once = 0;
 	struct vfio cxl;
-	char byte;
 
 	vfio_start(&cxl, "cxl");
 	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
 	assert_int_equal(vfio_reset(&cxl), 0);
 	host_ask(NULL, 0, "look_late cxl 2 1200 500");
-	assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+	assert_int_equal(read_a_byte(&cxl), 1);
 	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &at_once, 4), 4);
 	vfio_stop(&cxl);
 }
@@ -538,13 +526,12 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 	struct reader readers[4];
 	struct vfio cxl;
 	size_t i, j;
-	char byte;
 
 	vfio_start(&cxl, "cxl");
 	for (i = 0; i < 5; i++) {
 		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
 		assert_int_equal(vfio_reset(&cxl), 0);
-		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), -EIO);
+		assert_int_equal(read_a_byte(&cxl), -EIO);
 		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &delay, 4), 4);
 
 		for (j = 0; j < ARRAY_SIZE(readers); j++) {
@@ -554,7 +541,7 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 		usleep(100000);
 		assert_int_equal(vfio_reset(&cxl), 0);
 		resets_done++;
-		assert_int_equal(vfio_read(&cxl, REGION(USEMEM), &byte, 1), 1);
+		assert_int_equal(read_a_byte(&cxl), 1);
 		for (j = 0; j < ARRAY_SIZE(readers); j++) {
 			ended(readers[j].reads);
 			during += readers[j].during;

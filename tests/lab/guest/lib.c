@@ -679,6 +679,13 @@ int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
 	return fd < 0 ? -errno : fd;
 }
 
+long read_a_byte(void *v)
+{
+	char byte;
+
+	return vfio_read(v, REGION(USEMEM), &byte, 1);
+}
+
 uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg)
 {
 	uint32_t val;
@@ -1109,14 +1116,20 @@ void touch_write(void *addr)
 
 /* ---- test runner -------------------------------------------------------- */
 
-/*
- * Calls a handler of the test runner. @answer is its answer without "ok ", or
- * its error.
- */
-bool host_asked(const char *question, char *answer, size_t size)
-{
-	size_t len = strlen(question), got = 0;
+#define HOST_MAX	1024
+#define QUESTION_MAX	(2 * HOST_MAX + 80)
 
+/*
+ * Calls a handler of the test runner. @question gets the line, and @answer its
+ * answer without "ok ", or its error. Returns whether it succeeded.
+ */
+static bool asked(char question[QUESTION_MAX], char *answer, size_t size,
+		  const char *format, va_list args)
+{
+	size_t len = vsnprintf(question, QUESTION_MAX, format, args) + 1, got = 0;
+
+	assert_true(len < QUESTION_MAX);
+	strcat(question, "\n");
 	/* There, the file may be the GPU's. */
 	assert_false(on_hardware);
 	assert_int_equal(write(HOST_FD, question, len), (ssize_t)len);
@@ -1139,14 +1152,6 @@ bool host_asked(const char *question, char *answer, size_t size)
 	return true;
 }
 
-static void ask_host(const char *question, char *answer, size_t size)
-{
-	if (!host_asked(question, answer, size))
-		fail_msg("the host answers \"%s\" to %s", answer, question);
-}
-
-#define HOST_MAX	1024
-
 /* resmem follows usemem, which is whole memory blocks. */
 static uint64_t address_of(struct vfio *v, unsigned int index, uint64_t offset)
 {
@@ -1156,14 +1161,13 @@ static uint64_t address_of(struct vfio *v, unsigned int index, uint64_t offset)
 
 void host_peek(uint64_t phys, void *buf, size_t count)
 {
-	char question[80], answer[2 * HOST_MAX + 16];
+	char answer[2 * HOST_MAX + 16];
 	unsigned char *p = buf;
 	size_t i;
 
 	assert_true(count <= HOST_MAX);
-	snprintf(question, sizeof(question), "peek %#llx %zu\n",
+	host_ask(answer, sizeof(answer), "peek %#llx %zu",
 		 (unsigned long long)phys, count);
-	ask_host(question, answer, sizeof(answer));
 	assert_int_equal(strlen(answer), 2 * count);
 	for (i = 0; i < count; i++) {
 		char byte[3] = { answer[2 * i], answer[2 * i + 1] }, *end;
@@ -1175,17 +1179,14 @@ void host_peek(uint64_t phys, void *buf, size_t count)
 
 void host_poke(uint64_t phys, const void *buf, size_t count)
 {
-	char question[2 * HOST_MAX + 80], answer[64];
+	char text[2 * HOST_MAX + 1] = "";
 	const unsigned char *p = buf;
-	size_t i, at;
+	size_t i;
 
 	assert_true(count <= HOST_MAX);
-	at = snprintf(question, sizeof(question), "poke %#llx ",
-		      (unsigned long long)phys);
 	for (i = 0; i < count; i++)
-		at += sprintf(question + at, "%02x", p[i]);
-	sprintf(question + at, "\n");
-	ask_host(question, answer, sizeof(answer));
+		sprintf(text + 2 * i, "%02x", p[i]);
+	host_ask(NULL, 0, "poke %#llx %s", (unsigned long long)phys, text);
 }
 
 void other_peek(struct vfio *v, unsigned int index, uint64_t offset, void *buf, size_t count)
@@ -1207,29 +1208,31 @@ void other_poke(struct vfio *v, unsigned int index, uint64_t offset, const void 
 
 void host_ask(char *answer, size_t size, const char *format, ...)
 {
-	char question[256], unused[256];
+	char question[QUESTION_MAX], unused[256];
 	va_list args;
+	bool done;
 
+	if (!answer) {
+		answer = unused;
+		size = sizeof(unused);
+	}
 	va_start(args, format);
-	vsnprintf(question, sizeof(question) - 1, format, args);
+	done = asked(question, answer, size, format, args);
 	va_end(args);
-	strcat(question, "\n");
-	if (answer)
-		ask_host(question, answer, size);
-	else
-		ask_host(question, unused, sizeof(unused));
+	if (!done)
+		fail_msg("the host answers \"%s\" to %s", answer, question);
 }
 
 bool host_try(char *answer, size_t size, const char *format, ...)
 {
-	char question[256];
+	char question[QUESTION_MAX];
 	va_list args;
+	bool done;
 
 	va_start(args, format);
-	vsnprintf(question, sizeof(question) - 1, format, args);
+	done = asked(question, answer, size, format, args);
 	va_end(args);
-	strcat(question, "\n");
-	return host_asked(question, answer, size);
+	return done;
 }
 
 uint64_t host_counter(const struct gpu *gpu, const char *name)

@@ -239,7 +239,6 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
 #define MODEL_HBM_READS		(MODEL_CTL + 0x0c)
 #define MODEL_RESET_DELAY	(MODEL_CTL + 0x10)
 #define MODEL_UNREADY		(MODEL_CTL + 0x14)
-#define MODEL_SCRATCH		(MODEL_CTL + 0x24)
 
 /*
  * The path of the GPU's own device file, in a buffer of the function. Without one,
@@ -312,6 +311,12 @@ struct dma_range {
  */
 int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
 		 uint32_t count, const struct dma_range *ranges);
+
+/*
+ * Reads the first byte of usemem of a struct vfio. Returns 1 or a negative errno,
+ * also to beside().
+ */
+long read_a_byte(void *v);
 
 /* Accesses a register in BAR0 of an open device. */
 uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg);
@@ -504,12 +509,6 @@ void other_peek(struct vfio *v, unsigned int index, uint64_t offset, void *buf,
 		size_t count);
 void other_poke(struct vfio *v, unsigned int index, uint64_t offset,
 		const void *buf, size_t count);
-
-/*
- * Sends a question to the test runner. Returns whether it succeeded; @answer is
- * the answer, or the error.
- */
-bool host_asked(const char *question, char *answer, size_t size);
 
 /*
  * Calls a handler of the test runner, which must succeed. The answer goes to
