@@ -5,7 +5,6 @@
  * the widths of an ioeventfd, depend on the kernel.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>

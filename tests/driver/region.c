@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* VFIO_DEVICE_GET_REGION_INFO: what it reports about the fake BARs. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>

@@ -4,7 +4,6 @@
  * idle, while it is open, and while it is open in a process that is killed.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>

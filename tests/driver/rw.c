@@ -2,7 +2,6 @@
 /* pread and pwrite on the fake BARs. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <signal.h>

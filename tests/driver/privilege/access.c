@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "privilege.h"
 

@@ -10,7 +10,6 @@
  * and processors go offline and back (pressure.c).
  */
 #define _GNU_SOURCE
-#include <ctype.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
