@@ -24,7 +24,6 @@
 #include "lib.h"
 #include "waits.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define DELAY_MS	1500
 
 #define NEIGHBOUR	"/sys/module/neighbour/parameters/"

@@ -10,7 +10,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 #define IOVA	0x100000000ULL
 
 static struct vfio v;

@@ -14,8 +14,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
-
 static unsigned int count;
 
 static void use_once(const char *name)

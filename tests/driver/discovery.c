@@ -166,8 +166,7 @@ static void without_resmem_bar2_is_the_devices_own(void **state)
 	assert_true(r.flags & VFIO_REGION_INFO_FLAG_MMAP);
 
 	/* This BAR2 is the device's own: vfio-pci-core maps it. */
-	map = vfio_map(&v, RESMEM, 0, r.size, PROT_READ | PROT_WRITE,
-		       MAP_SHARED, NULL);
+	map = vfio_map(&v, RESMEM, 0, r.size, RW, MAP_SHARED, NULL);
 	memcpy(map, "its own", 8);
 	assert_string_equal(map, "its own");
 	munmap(map, r.size);

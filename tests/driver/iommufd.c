@@ -18,7 +18,6 @@
 #include "lib.h"
 #include "system/iommufd.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 #define IOVA	0x100000000ULL
 
 /* Newer than the headers here: maps the memory of a memfd or a dma-buf. */

@@ -11,8 +11,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
-
 static struct vfio v;
 static uint64_t page, table;
 

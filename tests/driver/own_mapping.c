@@ -13,7 +13,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 #define SIZE	(4 * MiB)
 
 static struct vfio v;

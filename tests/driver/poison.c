@@ -23,8 +23,6 @@
 #include "lib.h"
 #include "waits.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
-
 static struct vfio v;
 static size_t page;
 static uint64_t resmem_phys;

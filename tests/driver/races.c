@@ -21,7 +21,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 /* Two huge entries with 4K pages. Resets and mremap remove them as a whole. */
 #define SIZE	(4 * MiB)
 #define WORKERS	3

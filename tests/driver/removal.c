@@ -63,8 +63,7 @@ static void a_removal_waits_until_the_gpu_is_closed(void **state)
 	char *map;
 
 	vfio_start(&v, gpu->name);
-	map = vfio_map(&v, USEMEM, 0, MiB, PROT_READ | PROT_WRITE, MAP_SHARED,
-		       NULL);
+	map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
 	removal = begin_removal(gpu);
 	/* Its user goes on meanwhile. */
 	strcpy(map, "before");
@@ -90,8 +89,7 @@ static void a_removal_ends_when_the_user_is_killed(void **state)
 		struct vfio own;
 
 		vfio_open(&own, gpu);
-		strcpy(vfio_map(&own, USEMEM, 0, MiB, PROT_READ | PROT_WRITE,
-				MAP_SHARED, NULL), "before");
+		strcpy(vfio_map(&own, USEMEM, 0, MiB, RW, MAP_SHARED, NULL), "before");
 		if (write(ready[1], "", 1) == 1)
 			pause();
 		_exit(1);

@@ -17,8 +17,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
-
 /* What varies between cases of one function. */
 struct variant {
 	unsigned int index;	/* of what is mapped */

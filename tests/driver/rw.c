@@ -15,8 +15,6 @@
 
 #include "lib.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
-
 static struct vfio v;
 
 /* A part of GPU memory. */

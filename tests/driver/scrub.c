@@ -23,7 +23,6 @@
 
 #include "lib.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
 #define STATE		"nvgrace_gpu/scrub_state"
 #define CLEAR		"GPU memory is clear: "

@@ -16,7 +16,6 @@
 
 #include "lib.h"
 
-#define RW	(PROT_READ | PROT_WRITE)
 /* A huge entry with any page size; each round uses a range inside. */
 #define HUGE	(512 * MiB)
 

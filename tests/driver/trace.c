@@ -241,7 +241,7 @@ static void faults_tell_address_pfn_order_and_time(void **state)
 	char *map;
 
 	vfio_start(&v, "gh200");
-	map = vfio_map(&v, USEMEM, 0, 4 * MiB, PROT_READ | PROT_WRITE, MAP_SHARED, NULL);
+	map = vfio_map(&v, USEMEM, 0, 4 * MiB, RW, MAP_SHARED, NULL);
 	start();
 	((volatile char *)map)[offset] = 1;
 	stop();

@@ -17,7 +17,6 @@
 #include "lib.h"
 #include "waits.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define COMMAND		(CONFIG + 4)
 #define COMMAND_MEMORY	2
 

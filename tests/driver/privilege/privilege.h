@@ -6,7 +6,6 @@
 #include "client.h"
 #include "search.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
 #define DMESG_RESTRICT	"/proc/sys/kernel/dmesg_restrict"
 
 /*

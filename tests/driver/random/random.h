@@ -13,8 +13,6 @@
 
 #include "lib.h"
 
-#define RW		(PROT_READ | PROT_WRITE)
-
 /* ---- engine.c ----------------------------------------------------------- */
 
 /*

@@ -28,8 +28,7 @@ static struct said *said;
 static struct said *shared(void)
 {
 	if (!said)
-		said = mmap(NULL, sizeof(*said), PROT_READ | PROT_WRITE,
-			    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		said = mmap(NULL, sizeof(*said), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_true(said != MAP_FAILED);
 	return said;
 }

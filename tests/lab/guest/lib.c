@@ -393,7 +393,7 @@ volatile uint32_t *gpu_map_bar0(const struct gpu *gpu)
 	assert_int_equal(gpu_sysfs_write(gpu, "enable", "1"), 0);
 	fd = open(gpu_file(gpu, "resource0"), O_RDWR);
 	assert_true(fd >= 0);
-	map = mmap(NULL, BAR0_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	map = mmap(NULL, BAR0_SIZE, RW, MAP_SHARED, fd, 0);
 	assert_true(map != MAP_FAILED);
 	close(fd);
 	return map;
@@ -743,8 +743,7 @@ void fill(void *buf, size_t count, uint64_t seed)
 char *page_before_hole(void)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
-	char *map = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *map = mmap(NULL, 2 * page, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	assert_true(map != MAP_FAILED);
 	assert_int_equal(munmap(map + page, page), 0);

@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/types.h>
 
 #include <cmocka.h>
@@ -34,6 +35,8 @@
 #define KiB		1024ULL
 #define MiB		(1024 * KiB)
 #define GiB		(1024 * MiB)
+
+#define RW		(PROT_READ | PROT_WRITE)
 
 #define DRIVER		"nvgrace_gpu_vfio_pci"
 
