@@ -19,8 +19,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include <linux/pci_regs.h>
-
 #include "lib.h"
 #include "waits.h"
 
@@ -407,18 +405,6 @@ static void a_gh200_that_can_not_recover_is_lost_to_its_client(void **state)
 }
 
 /*
- * Takes the GPU's BAR0, as a link reset that was for nothing does, so that it
- * stays lost after a failed recovery.
- */
-static void lose_bar0(const struct gpu *gpu)
-{
-	int fd = gpu_config_open(gpu, O_RDWR);
-
-	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
-	close(fd);
-}
-
-/*
  * Lets a recovery fail, after which the GPU is lost. Returns whether the kernel
  * told the driver, which then notifies the client before the kernel logs the
  * failure. Some kernels don't.
@@ -427,7 +413,7 @@ static bool fail_to_recover(void)
 {
 	uint64_t count;
 
-	lose_bar0(v.gpu);
+	gpu_set_bar0(v.gpu, 0);
 	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();
 	/* The driver removes the mappings before it tells the client. */
@@ -695,7 +681,7 @@ static void when_the_link_freezes_those_who_wait_fail(void **state)
 			waits[i].beside = beside(access_memory, &waits[i]);
 		}
 		host_wait_counter(v.gpu, "c2c_reads", looks + 5);
-		lose_bar0(v.gpu);
+		gpu_set_bar0(v.gpu, 0);
 		gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 		for (i = 0; i < ARRAY_SIZE(waits); i++)
 			assert_int_equal(ended(waits[i].beside), i < 2 ? -EFAULT : -EIO);

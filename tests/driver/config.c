@@ -394,24 +394,9 @@ static void a_reset_through_sysfs_clears_the_bars(void **state)
 	assert_fake_bars_clear();
 }
 
-/* Config offset of a capability in the list at 0x34; 0 if there is none. */
-static unsigned int find_capability(uint8_t id)
-{
-	uint8_t at, seen, steps;
-
-	read_bytes(PCI_CAPABILITY_LIST, &at, 1);
-	for (steps = 0; at && steps < 48; steps++) {
-		read_bytes(at + PCI_CAP_LIST_ID, &seen, 1);
-		if (seen == id)
-			return at;
-		read_bytes(at + PCI_CAP_LIST_NEXT, &at, 1);
-	}
-	return 0;
-}
-
 static void an_flr_through_config_space_clears_the_bars(void **state)
 {
-	unsigned int cap = find_capability(PCI_CAP_ID_EXP);
+	unsigned int cap = vfio_capability(&v, PCI_CAP_ID_EXP);
 	uint32_t resets = 0;
 	uint16_t control;
 
@@ -432,7 +417,7 @@ static void an_flr_through_config_space_clears_the_bars(void **state)
  */
 static void one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear(void **state)
 {
-	unsigned int cap = find_capability(PCI_CAP_ID_EXP);
+	unsigned int cap = vfio_capability(&v, PCI_CAP_ID_EXP);
 	unsigned int end = cap + PCI_EXP_DEVCTL + 2;
 	unsigned char image[256];
 

@@ -63,12 +63,11 @@ static int importer_open(void)
 static int attach(int importer, int dmabuf, const struct gpu *gpu,
 		  bool revocable)
 {
-	struct importer_attach a = { .fd = dmabuf, .revocable = revocable };
-	unsigned int dev, fn;
+	struct importer_attach a = {
+		.fd = dmabuf, .revocable = revocable,
+		.domain = gpu->domain, .bus = gpu->bus, .devfn = gpu->dev << 3 | gpu->fn,
+	};
 
-	if (sscanf(gpu->addr, "%x:%x:%x.%x", &a.domain, &a.bus, &dev, &fn) != 4)
-		fail_msg("%s is no PCI address", gpu->addr);
-	a.devfn = dev << 3 | fn;
 	return ioctl(importer, IMPORTER_ATTACH, &a) ? -errno : 0;
 }
 

@@ -8,12 +8,9 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/pci_regs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "lib.h"
 
@@ -208,18 +205,15 @@ static void use(const struct gpu *gpu)
 /* Returns how often the driver restores config space if BAR0 was lost. */
 static int restores(const struct gpu *gpu)
 {
-	int fd = gpu_config_open(gpu, O_RDWR);
 	uint32_t bar0;
 
 	/* Otherwise the kernel restores config space when the GPU wakes up. */
 	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "on"), 0);
-	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
-	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
+	bar0 = gpu_set_bar0(gpu, 0);
 	begin_failing(NOTHING, "pci_restore_state");
 	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
-	assert_int_equal(pwrite(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
+	gpu_set_bar0(gpu, bar0);
 	assert_int_equal(gpu_sysfs_write(gpu, "power/control", "auto"), 0);
-	close(fd);
 	return stop_failing();
 }
 
@@ -257,17 +251,13 @@ static void a_gpu_that_stays_awake_is_saved_when_it_is_bound(void **state)
 static void a_bar_that_was_never_seen_is_not_restored(void **state)
 {
 	const struct gpu *gpu = gpu_find("cxl");
-	int fd = gpu_config_open(gpu, O_RDWR);
-	uint32_t bar0;
+	uint32_t bar0 = gpu_set_bar0(gpu, 0);
 
-	assert_int_equal(pread(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
-	assert_int_equal(pwrite(fd, &(uint32_t){ 0 }, 4, PCI_BASE_ADDRESS_0), 4);
 	assert_int_equal(gpu_bind(gpu), 0);
 	use(gpu);
 	assert_int_equal(restores(gpu), 0);
 	assert_int_equal(gpu_unbind(gpu), 0);
-	assert_int_equal(pwrite(fd, &bar0, 4, PCI_BASE_ADDRESS_0), 4);
-	close(fd);
+	gpu_set_bar0(gpu, bar0);
 }
 
 /* ---- reads and writes --------------------------------------------------- */

@@ -158,19 +158,9 @@ static void what_is_no_memory_needs_no_decoding(void **state)
 	vfio_stop(&other);
 }
 
-/* Offset of the power management capability in config space, or 0. */
 static unsigned int pm_cap(void)
 {
-	uint8_t at = 0x34, id;
-
-	assert_int_equal(vfio_read(&v, CONFIG + at, &at, 1), 1);
-	while (at) {
-		assert_int_equal(vfio_read(&v, CONFIG + at, &id, 1), 1);
-		if (id == PM_CAP_ID)
-			return at;
-		assert_int_equal(vfio_read(&v, CONFIG + at + 1, &at, 1), 1);
-	}
-	return 0;
+	return vfio_capability(&v, PM_CAP_ID);
 }
 
 static void set_power_state(uint16_t state)

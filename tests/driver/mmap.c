@@ -207,7 +207,7 @@ static int fatal_signal(void (*fn)(void *), void *arg)
 		_exit(0);
 	}
 	assert_true(pid > 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+	status = status_of_child(pid);
 	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
@@ -547,7 +547,6 @@ static void a_child_shares_the_memory(void **state)
 {
 	const struct part *p = *state;
 	uint64_t length = table + 64 * page;
-	int status;
 	pid_t pid;
 	char *map;
 
@@ -563,8 +562,7 @@ static void a_child_shares_the_memory(void **state)
 		strcpy(map + table + page, "child too");
 		_exit(0);
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(status_of_child(pid), 0);
 	assert_string_equal(map, "child");
 	assert_string_equal(map + table + page, "child too");
 	munmap(map, length);

@@ -5,10 +5,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -182,7 +180,6 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 	unsigned int i, seed = 1;
 	struct beside *resets;
 	pid_t child[4];
-	int status;
 
 	vfio_start(&v, "gh200");
 	resets = beside(reset_until_ended, &v);
@@ -195,12 +192,8 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 				use_for_ever(n % 2);
 		}
 		usleep(rand_r(&seed) % 150000);
-		for (n = 0; n < ARRAY_SIZE(child); n++) {
-			kill(child[n], SIGKILL);
-			assert_int_equal(waitpid(child[n], &status, 0),
-					 child[n]);
-			assert_true(WIFSIGNALED(status));
-		}
+		for (n = 0; n < ARRAY_SIZE(child); n++)
+			assert_killed(child[n]);
 	}
 	ended(resets);
 	vfio_stop(&v);

@@ -191,7 +191,6 @@ static void wait_for_child(void *arg)
 static void an_error_that_shows_elsewhere_is_told_early(void **state)
 {
 	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
-	int status;
 	pid_t pid;
 
 	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_SET,
@@ -209,8 +208,7 @@ static void an_error_that_shows_elsewhere_is_told_early(void **state)
 	block_sigbus(SIG_UNBLOCK);
 	assert_int_equal(sigbus_code, BUS_MCEERR_AO);
 	assert_ptr_equal(sigbus_addr, map + 6 * page);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(status_of_child(pid), 0);
 	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0), 0);
 	munmap(map, 16 * page);
 }

@@ -63,12 +63,10 @@ static void start_binder(struct binder *b, const struct gpu *gpu)
 static struct outcome finish_binder(struct binder *b)
 {
 	struct outcome o;
-	int status;
 
 	assert_int_equal(read(b->result, &o, sizeof(o)), sizeof(o));
 	close(b->result);
-	assert_int_equal(waitpid(b->pid, &status, 0), b->pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(status_of_child(b->pid), 0);
 	b->pid = 0;
 	b->outcome = o;
 	return o;
@@ -388,7 +386,6 @@ static bool loading_binds_four(void)
 	unsigned int i, k;
 	bool good = true;
 	uint64_t begin;
-	int status;
 	pid_t pid;
 
 	for (i = 0; i < ARRAY_SIZE(gpu); i++) {
@@ -424,8 +421,7 @@ static bool loading_binds_four(void)
 			good = false;
 		}
 	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(status_of_child(pid), 0);
 	return good;
 }
 

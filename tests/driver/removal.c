@@ -4,10 +4,8 @@
  * idle, while it is open, and while it is open in a process that is killed.
  */
 #define _GNU_SOURCE
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -76,7 +74,7 @@ static void a_removal_waits_until_the_gpu_is_closed(void **state)
 static void a_removal_ends_when_the_user_is_killed(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
-	int status, ready[2];
+	int ready[2];
 	struct beside *removal;
 	pid_t child;
 	char byte;
@@ -98,9 +96,7 @@ static void a_removal_ends_when_the_user_is_killed(void **state)
 	assert_int_equal(read(ready[0], &byte, 1), 1);
 	close(ready[0]);
 	removal = begin_removal(gpu);
-	kill(child, SIGKILL);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_true(WIFSIGNALED(status));
+	assert_killed(child);
 	assert_int_equal(ended(removal), 0);
 	assert_found(gpu, "before");
 }

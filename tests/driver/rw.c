@@ -414,15 +414,6 @@ static atomic_uint *counters(void)
 	return map;
 }
 
-static void end_mover(pid_t pid)
-{
-	int status;
-
-	kill(pid, SIGKILL);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(WTERMSIG(status), SIGKILL);
-}
-
 /* A transfer of a GiB between @pos and a buffer, the GiB at @buf of USEMEM. */
 struct transfer {
 	uint64_t pos;
@@ -489,7 +480,7 @@ static bool kill_mover(struct vfio *big, const struct transfer *t)
 	}
 	kill(pid, SIGKILL);
 	killed = moved(map, mark);
-	end_mover(pid);
+	assert_killed(pid);
 	ended = moved(map, mark);
 	munmap((void *)map, GiB);
 	/* However long each of both was paused, this limit holds. */
@@ -544,7 +535,7 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 		if (runs > most)
 			most = runs;
 	}
-	end_mover(pid);
+	assert_killed(pid);
 	CPU_SET(1, &cpu0);
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
 	munmap(buf, 2 * GiB);

@@ -387,11 +387,9 @@ static void a_fault_that_may_not_wait_does_not(void **state)
 static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 {
 	struct vain r;
-	int status;
 
 	assert_int_equal(read(vain_result, &r, sizeof(r)), sizeof(r));
-	assert_int_equal(waitpid(vain_pid, &status, 0), vain_pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(status_of_child(vain_pid), 0);
 	print_message("# timed out after %llu ms, then %u looks\n",
 		      (unsigned long long)r.ms, r.looks);
 	assert_true(r.fault_is_sigbus);
@@ -409,10 +407,7 @@ static void memory_that_never_becomes_ready_is_SIGBUS_and_EIO(void **state)
 /* The wait doesn't end 30 s after the first reset. */
 static void a_reset_during_the_wait_begins_it_anew(void **state)
 {
-	int status;
-
-	assert_int_equal(waitpid(patient_pid, &status, 0), patient_pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(status_of_child(patient_pid), 0);
 }
 
 static int secondary_bus_reset(struct vfio *cxl)

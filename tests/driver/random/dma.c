@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../../lab/modules/importer/importer.h"
@@ -171,33 +170,22 @@ static void do_dma(void)
 
 /* ---- dma-bufs ----------------------------------------------------------- */
 
-#define IMPORTER	"/tests/importer.ko"
-
 #define RANGES		3
 
 static bool can_export(void)
 {
-	struct stat st;
-	int ret;
-
-	if (stat(IMPORTER, &st))
-		return false;
-	ret = load_file(IMPORTER);
-	if (ret && ret != -EEXIST)
-		fail_msg(IMPORTER ": %s", strerror(-ret));
-	return true;
+	return load_helper("importer");
 }
 
 static int attach(int dmabuf)
 {
-	struct importer_attach a = { .fd = dmabuf, .revocable = 1 };
+	struct importer_attach a = {
+		.fd = dmabuf, .revocable = 1,
+		.domain = s.gpu->domain, .bus = s.gpu->bus, .devfn = s.gpu->dev << 3 | s.gpu->fn,
+	};
 	int fd = open("/dev/dmabuf_importer", O_RDWR | O_CLOEXEC);
-	unsigned int dev, fn;
 
 	assert_true(fd >= 0);
-	if (sscanf(s.gpu->addr, "%x:%x:%x.%x", &a.domain, &a.bus, &dev, &fn) != 4)
-		fail_msg("%s is no PCI address", s.gpu->addr);
-	a.devfn = dev << 3 | fn;
 	expect("attach", ioctl(fd, IMPORTER_ATTACH, &a) ? -errno : 0, 0);
 	return fd;
 }

@@ -316,6 +316,20 @@ static void run_all(void)
 	}
 }
 
+bool load_helper(const char *name)
+{
+	char path[64];
+	int ret;
+
+	snprintf(path, sizeof(path), "/tests/%s.ko", name);
+	if (access(path, F_OK))
+		return false;
+	ret = load_file(path);
+	if (ret && ret != -EEXIST)
+		fail_msg("%s: %s", path, strerror(-ret));
+	return true;
+}
+
 /* Later programs load the modules that they use. */
 static void unload_helpers(void)
 {

@@ -1,29 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Errors on the PCIe link, injected by the kernel's aer_inject. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <string.h>
-#include <sys/stat.h>
-
 #include <linux/pci_regs.h>
 
 #include "random.h"
-
-#define MODULE		"/tests/aer_inject.ko"
 
 #define RECOVERY_MS	600000
 
 static bool can_inject(void)
 {
-	struct stat st;
-	int ret;
-
-	if (stat(MODULE, &st))
-		return false;
-	ret = load_file(MODULE);
-	if (ret && ret != -EEXIST)
-		fail_msg(MODULE ": %s", strerror(-ret));
-	return true;
+	return load_helper("aer_inject");
 }
 
 static void inject(uint32_t uncorrected)

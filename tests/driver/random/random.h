@@ -47,6 +47,9 @@ int guarded(void (*fn)(void *), void *arg);
 /* memcpy() by guarded(). */
 int try_copy(void *dst, const void *src, size_t count);
 
+/* Loads a module of the lab, to the end of the sequence. False if there is none. */
+bool load_helper(const char *name);
+
 /* ---- pressure.c --------------------------------------------------------- */
 
 /*

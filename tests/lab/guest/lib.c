@@ -6,6 +6,7 @@
 #include <glob.h>
 #include <inttypes.h>
 #include <linux/netlink.h>
+#include <linux/pci_regs.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -69,6 +71,9 @@ static void load_gpus(void)
 		if (sscanf(line, "%31s %15s %31s %31s %15s", g->name,
 			   g->addr, base, size, g->port) != 5)
 			continue;
+		if (sscanf(g->addr, "%x:%x:%x.%x", &g->domain, &g->bus, &g->dev,
+			   &g->fn) != 4)
+			fail_msg("%s is no PCI address", g->addr);
 		/*
 		 * strtoull() makes 0 of "-", which means that the firmware
 		 * table has no number.
@@ -182,6 +187,17 @@ int gpu_config_open(const struct gpu *gpu, int flags)
 
 	assert_return_code(fd, errno);
 	return fd;
+}
+
+uint32_t gpu_set_bar0(const struct gpu *gpu, uint32_t value)
+{
+	int fd = gpu_config_open(gpu, O_RDWR);
+	uint32_t was;
+
+	assert_int_equal(pread(fd, &was, 4, PCI_BASE_ADDRESS_0), 4);
+	assert_int_equal(pwrite(fd, &value, 4, PCI_BASE_ADDRESS_0), 4);
+	close(fd);
+	return was;
 }
 
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text)
@@ -461,19 +477,13 @@ void gpu_inject_error(const struct gpu *gpu, uint32_t uncorrected,
 		      uint32_t corrected)
 {
 	struct aer_error e = {
-		.uncorrected = uncorrected, .corrected = corrected
+		.domain = gpu->domain, .bus = gpu->bus, .dev = gpu->dev, .fn = gpu->fn,
+		.uncorrected = uncorrected, .corrected = corrected,
 	};
-	unsigned int domain, bus, dev, fn;
 	int fd = open(AER_INJECT, O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		fail_msg(AER_INJECT ": %s", strerror(errno));
-	if (sscanf(gpu->addr, "%x:%x:%x.%x", &domain, &bus, &dev, &fn) != 4)
-		fail_msg("%s is no PCI address", gpu->addr);
-	e.domain = domain;
-	e.bus = bus;
-	e.dev = dev;
-	e.fn = fn;
 	klog_mark();
 	if (write(fd, &e, sizeof(e)) != sizeof(e))
 		fail_msg("injecting into %s: %s", gpu->addr, strerror(errno));
@@ -686,6 +696,20 @@ long read_a_byte(void *v)
 	return vfio_read(v, REGION(USEMEM), &byte, 1);
 }
 
+unsigned int vfio_capability(struct vfio *v, uint8_t id)
+{
+	uint8_t at, found[2], steps;
+
+	assert_int_equal(vfio_read(v, CONFIG + PCI_CAPABILITY_LIST, &at, 1), 1);
+	for (steps = 0; at && steps < 48; steps++) {
+		assert_int_equal(vfio_read(v, CONFIG + at, found, 2), 2);
+		if (found[PCI_CAP_LIST_ID] == id)
+			return at;
+		at = found[PCI_CAP_LIST_NEXT];
+	}
+	return 0;
+}
+
 uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg)
 {
 	uint32_t val;
@@ -823,6 +847,23 @@ long ended(struct beside *b)
 	sem_destroy(&b->runs);
 	free(b);
 	return result;
+}
+
+int status_of_child(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+void assert_killed(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	status = status_of_child(pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 void wait_until_in(pid_t tid, long number, int fd)

@@ -93,7 +93,8 @@ unsigned long setting(const char *name, unsigned long usual);
 /* A GPU of this machine, from /vm/gpus.conf; see tests/lab/README.md. */
 struct gpu {
 	char name[32];
-	char addr[16];		/* PCI address */
+	char addr[16];		/* PCI address, and its numbers */
+	unsigned int domain, bus, dev, fn;
 	uint64_t base;		/* physical address of its memory, 0 if none */
 	uint64_t size;		/* bytes of memory */
 	char port[16];		/* PCI address of the root port above it */
@@ -172,6 +173,12 @@ const char *gpu_file(const struct gpu *gpu, const char *file);
 
 /* Opens the device's config space in sysfs: past vfio, and without vfio. */
 int gpu_config_open(const struct gpu *gpu, int flags);
+
+/*
+ * Writes the low half of BAR0 there, and returns what it was. With 0, the GPU has
+ * lost its BARs, as after a reset that the kernel knows nothing of.
+ */
+uint32_t gpu_set_bar0(const struct gpu *gpu, uint32_t value);
 
 /* Writes to a file in that directory. */
 int gpu_sysfs_write(const struct gpu *gpu, const char *file, const char *text);
@@ -321,6 +328,9 @@ int vfio_dma_buf(struct vfio *v, uint32_t region, uint32_t flags,
  */
 long read_a_byte(void *v);
 
+/* Config offset of a capability in the list of an open device; 0 if there is none. */
+unsigned int vfio_capability(struct vfio *v, uint8_t id);
+
 /* Accesses a register in BAR0 of an open device. */
 uint32_t vfio_bar0_read(struct vfio *v, uint32_t reg);
 void vfio_bar0_write(struct vfio *v, uint32_t reg, uint32_t val);
@@ -386,6 +396,13 @@ struct beside {
 struct beside *beside(long (*function)(void *arg), const void *arg);
 bool still_wanted(void);
 long ended(struct beside *b);
+
+/*
+ * The status of a child, waitpid()'s, once it has ended. The second kills it before,
+ * and fails the test unless that was its end.
+ */
+int status_of_child(pid_t pid);
+void assert_killed(pid_t pid);
 
 /*
  * Sleeps until the thread @tid waits in the system call @number (SYS_ioctl) for
