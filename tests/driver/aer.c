@@ -413,6 +413,7 @@ static bool fail_to_recover(void)
 {
 	uint64_t count;
 
+	/* As a link reset that was for nothing does: otherwise it would be back. */
 	gpu_set_bar0(v.gpu, 0);
 	gpu_inject_error(v.gpu, ERR_DATA_LINK, 0);
 	wait_until_told();

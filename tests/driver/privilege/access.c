@@ -45,10 +45,8 @@ static void try_to_execute(void)
 	struct vfio v;
 	char *map;
 
-	if (client_open(&v)) {
-		client_says("can't open its GPU");
+	if (!client_open(&v))
 		return;
-	}
 	for (i = 0; i < ARRAY_SIZE(parts); i++) {
 		for (k = 0; k < ARRAY_SIZE(prots); k++) {
 			map = mmap(NULL, page, prots[k], MAP_SHARED, v.device,
@@ -93,10 +91,8 @@ static void try_beyond(void)
 	char buf[64];
 	char *map;
 
-	if (client_open(&v)) {
-		client_says("can't open its GPU");
+	if (!client_open(&v))
 		return;
-	}
 	memset(buf, 0xee, sizeof(buf));
 	for (i = 0; i < ARRAY_SIZE(parts); i++) {
 		const uint64_t start = REGION(parts[i].index);
@@ -178,10 +174,8 @@ static void try_others(void)
 	client_expects(vfio_try_open(&w, other) == -EACCES);
 	client_expects(open(other_group, O_RDWR) == -1 && errno == EACCES);
 	client_expects(open("/dev/mem", O_RDONLY) == -1);
-	if (client_open(&v)) {
-		client_says("can't open its GPU");
+	if (!client_open(&v))
 		return;
-	}
 	if (!by_cdev) {
 		client_expects(ioctl(v.group, VFIO_GROUP_GET_DEVICE_FD,
 				     other->addr) == -1 && errno == ENODEV);

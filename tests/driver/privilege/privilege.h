@@ -36,8 +36,8 @@ extern char device_folder[256];
 /* The path of one of the driver's attributes. */
 void device_path(char *path, size_t length, const char *file);
 
-/* In the client: opens its GPU; returns 0 or a negative errno. */
-int client_open(struct vfio *v);
+/* In the client: opens its GPU. Reports it, and returns false, if that fails. */
+bool client_open(struct vfio *v);
 
 /* In the client: maps the start of a part. */
 char *map_part(struct vfio *v, const struct part *part, uint64_t length);

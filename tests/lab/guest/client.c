@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <grp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -61,19 +62,16 @@ void client_owns(const struct gpu *gpu)
 static unsigned long long status_field(const char *name)
 {
 	unsigned long long value = ~0ULL;
-	FILE *f = fopen("/proc/self/status", "r");
-	char line[256];
+	char *text = proc_text("/proc/self/status"), *at = strstr(text, name);
 
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, name, strlen(name)))
-			sscanf(line + strlen(name), ": %llx", &value);
-	}
-	if (f)
-		fclose(f);
+	if (at)
+		sscanf(at + strlen(name), ": %llx", &value);
+	free(text);
 	return value;
 }
 
-void client_drop_root(void)
+/* Drops all ids, groups and capabilities of root for good. */
+static void drop_root(void)
 {
 	if (setgroups(0, NULL) ||
 	    setresgid(CLIENT_ID, CLIENT_ID, CLIENT_ID) ||
@@ -117,7 +115,7 @@ const char *client_answer(void (*fn)(void))
 	assert_true(pid >= 0);
 	if (!pid) {
 		syscall(SYS_close_range, 3, ~0U, 0);
-		client_drop_root();
+		drop_root();
 		fn();
 		s->at_end = true;
 		_exit(0);

@@ -20,9 +20,6 @@ void client_owns(const struct gpu *gpu);
 /* Returns whether the GPU has a device file, and its path in @path. */
 bool client_cdev(const struct gpu *gpu, char *path, size_t size);
 
-/* Drops all ids, groups and capabilities of root for good. */
-void client_drop_root(void);
-
 /*
  * Runs @fn in a child without root's privileges and with no files but standard
  * input and output. as_client() fails the test with what the child reported by
