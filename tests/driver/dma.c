@@ -34,12 +34,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	vfio_stop(&v);
-	return 0;
-}
-
 static void check_mapping(void *memory)
 {
 	assert_int_equal(map_memory(memory), 0);
@@ -91,6 +85,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "type1 carve-out", CASES(tests), setup, teardown },
+	{ "type1 carve-out", CASES(tests), setup, leave_nothing },
 	{ }
 };

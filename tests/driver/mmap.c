@@ -43,12 +43,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	vfio_stop(&v);
-	return 0;
-}
-
 static long minor_faults(void)
 {
 	struct rusage ru;
@@ -692,7 +686,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, teardown },
-	{ "lab", CASES(lab_tests), setup, teardown },
+	{ "carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, leave_nothing },
+	{ "lab", CASES(lab_tests), setup, leave_nothing },
 	{ }
 };

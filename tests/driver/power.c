@@ -119,14 +119,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	munmap(parts[0].map, 16 * page);
-	munmap(parts[1].map, 16 * page);
-	vfio_stop(&v);
-	return 0;
-}
-
 /* What the runner has seen in the guarded memory: power cycles, and writes. */
 static void ask_guard(unsigned int *cycles, unsigned int *touched)
 {
@@ -394,7 +386,7 @@ static void closing_in_low_power_is_all_right(void **state)
 
 	strcpy(parts[0].map, "closed");
 	enter();
-	assert_int_equal(teardown(NULL), 0);
+	assert_int_equal(leave_nothing(NULL), 0);
 	assert_int_equal(setup(NULL), 0);
 	assert_string_equal(parts[0].map, "closed");
 	assert_int_equal(vfio_read(&v, REGION(USEMEM), back, 7), 7);
@@ -692,6 +684,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab CONFIG_ARM64", CASES(tests), setup, teardown },
+	{ "lab CONFIG_ARM64", CASES(tests), setup, leave_nothing },
 	{ }
 };

@@ -30,12 +30,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	vfio_stop(&v);
-	return 0;
-}
-
 static uint32_t model(uint64_t reg)
 {
 	uint32_t val;
@@ -303,9 +297,9 @@ static const struct CMUnitTest late[] = {
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests), setup, teardown },
-	{ "carve-out", CASES(resmem_tests), setup, teardown },
-	{ "lab", CASES(lab_tests), setup, teardown },
-	{ "lab late", CASES(late), setup, teardown },
+	{ "", CASES(tests), setup, leave_nothing },
+	{ "carve-out", CASES(resmem_tests), setup, leave_nothing },
+	{ "lab", CASES(lab_tests), setup, leave_nothing },
+	{ "lab late", CASES(late), setup, leave_nothing },
 	{ }
 };

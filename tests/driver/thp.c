@@ -190,13 +190,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	munmap(place, HUGE);
-	vfio_stop(&v);
-	return 0;
-}
-
 static const struct CMUnitTest tests[] = {
 	VARIANT(huge_entries_and_pages_of_usemem_side_by_side,
 		huge_entries_and_pages_side_by_side, NULL, NULL, &(unsigned int){ USEMEM }),
@@ -211,8 +204,8 @@ static const struct CMUnitTest order_tests[] = {
 
 /* With Linux's own driver, some of these faults end with VM_FAULT_OOM. */
 const struct case_group groups[] = {
-	{ "this-driver carve-out", CASES(tests), setup, teardown },
+	{ "this-driver carve-out", CASES(tests), setup, leave_nothing },
 	{ "lab:faulter CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(order_tests),
-	  setup, teardown },
+	  setup, leave_nothing },
 	{ }
 };

@@ -319,7 +319,8 @@ static void let_go(void)
 	if (maps)
 		fclose(maps);
 
-	for (fd = STDERR_FILENO + 1; fd < 256; fd++) {
+	/* In the reverse order of opening, as by vfio_close(). */
+	for (fd = 255; fd > STDERR_FILENO; fd--) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		n = readlink(path, target, sizeof(target) - 1);
 		target[n > 0 ? n : 0] = 0;

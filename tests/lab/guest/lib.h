@@ -137,8 +137,8 @@ int gpu_group(const struct gpu *gpu);
 void gpu_unbind_all(void);
 
 /*
- * A teardown for a case that may have failed half-way: closes, unmaps and unbinds
- * all GPUs of this process, and sets the parameter scrub to off.
+ * A teardown for cases, also for those that have failed half-way: closes, unmaps and
+ * unbinds all GPUs of this process, and sets the parameter scrub to off.
  */
 int leave_nothing(void **state);
 
