@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* See search.h. */
 #include <ctype.h>
-#include <dirent.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "search.h"
@@ -171,28 +170,21 @@ const char *search_file(const char *path, long *bytes)
 void search_tree(const char *folder, const char *const *leave_out,
 		 void (*visit)(const char *path))
 {
+	char *const roots[] = { (char *)folder, NULL };
+	FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, NULL);
+	bool processes = !strcmp(folder, "/proc");
 	const char *const *out;
-	struct dirent *entry;
-	char path[512];
-	struct stat st;
-	DIR *dir;
+	FTSENT *entry;
 
-	dir = opendir(folder);
-	while (dir && (entry = readdir(dir))) {
-		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-			continue;
-		if (!strcmp(folder, "/proc") && isdigit(entry->d_name[0]))
-			continue;
-		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
-		for (out = leave_out; *out && strcmp(path, *out); out++)
+	while (tree && (entry = fts_read(tree))) {
+		for (out = leave_out; *out && strcmp(entry->fts_path, *out); out++)
 			;
-		if (*out || lstat(path, &st))
-			continue;
-		if (S_ISDIR(st.st_mode))
-			search_tree(path, leave_out, visit);
-		else if (S_ISREG(st.st_mode))
-			visit(path);
+		if (*out || (processes && entry->fts_level == 1 &&
+			     isdigit(entry->fts_name[0])))
+			fts_set(tree, entry, FTS_SKIP);
+		else if (entry->fts_info == FTS_F)
+			visit(entry->fts_path);
 	}
-	if (dir)
-		closedir(dir);
+	if (tree)
+		fts_close(tree);
 }
