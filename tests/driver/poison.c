@@ -309,42 +309,28 @@ static void a_bad_page_is_not_read_by_the_kernel(void **state)
 	free(data);
 }
 
-struct waiting_read {
-	uint64_t at;
-	char *buf;
-};
-
-static long read_beside(void *arg)
-{
-	struct waiting_read *r = arg;
-
-	return vfio_read(&v, r->at, r->buf, page);
-}
-
 /* The table is asked when the memory can be accessed, not before the wait. */
 static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 {
 	const unsigned int index = *(const unsigned int *)*state;
-	struct waiting_read r = { .at = REGION(index) + page, .buf = malloc(page) };
+	struct access a = { .dev = &v, .how = READ, .at = REGION(index) + page };
 	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	struct bad_page bad = { part_phys(index) + page, 1 };
-	struct beside *read;
 	bool again;
 
 	do {
 		waits_begin();
 		vfio_unready_after_resets(&v);
 		assert_int_equal(vfio_reset(&v), 0);
-		read = beside(read_beside, &r);
-		assert_waits(read);
+		a.beside = beside(access_memory, &a);
+		assert_waits(a.beside);
 		raises_sigbus(poison_it, &bad);
 		vfio_make_ready(&v);
 		again = waits_again();
-		assert_true(ended(read) == -EIO || again);
+		assert_true(ended(a.beside) == -EIO || again);
 	} while (again);
-	assert_int_equal(vfio_read(&v, r.at - page, r.buf, page), page);
+	assert_int_equal(vfio_read(&v, a.at - 8, &a.word, 8), 8);
 	munmap(map, 16 * page);
-	free(r.buf);
 }
 
 /* Only a scrub writes whole cache lines for sure. */

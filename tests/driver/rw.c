@@ -391,23 +391,6 @@ static void an_aligned_word_is_never_torn(void **state)
 	ended(writer);
 }
 
-/* A buffer in the GPU's own memory, which takes none of the machine's RAM. */
-static char *big_buffer(struct vfio *big)
-{
-	return vfio_map(big, USEMEM, 0, 2 * GiB, RW, MAP_SHARED, NULL);
-}
-
-/* Bytes that a child shares with its parent. */
-#define COUNTERS	64
-
-static atomic_uint *counters(void)
-{
-	void *map = mmap(NULL, COUNTERS, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	assert_true(map != MAP_FAILED);
-	return map;
-}
-
 /* A transfer of a GiB between @pos and a buffer, the GiB at @buf of USEMEM. */
 struct transfer {
 	uint64_t pos;
@@ -504,15 +487,18 @@ static void moving_a_gigabyte_ends_early_when_killed(void **state)
  */
 static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 {
-	atomic_uint *ends = counters();
+	/* Shared with the child. */
+	atomic_uint *ends = mmap(NULL, sizeof(*ends), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	unsigned int runs = 0, most = 0, seen = 0, i;
 	struct vfio big;
 	cpu_set_t cpu0;
 	pid_t pid;
 	char *buf;
 
+	assert_true(ends != MAP_FAILED);
 	vfio_start(&big, "second");
-	buf = big_buffer(&big);
+	/* In the GPU's own memory, which takes none of the machine's RAM. */
+	buf = vfio_map(&big, USEMEM, 0, GiB, RW, MAP_SHARED, NULL);
 	CPU_ZERO(&cpu0);
 	CPU_SET(0, &cpu0);
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
@@ -532,8 +518,8 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	assert_killed(pid);
 	CPU_SET(1, &cpu0);
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
-	munmap(buf, 2 * GiB);
-	munmap(ends, COUNTERS);
+	munmap(buf, GiB);
+	munmap(ends, sizeof(*ends));
 	vfio_stop(&big);
 	print_message("# the other task ran %u times during one transfer\n", most);
 	assert_true(most >= 5);
