@@ -758,18 +758,21 @@ static void a_scrub_does_not_wait_for_the_device_lock_for_ever(void **state)
 	assert_string_equal(scrub_end(gpu), "clean");
 }
 
-static void a_scrub_fails_if_recovery_fails(void **state)
+/* Has an error in the midst of a scrub, which fails, however the recovery ends. */
+static void assert_an_error_fails_a_scrub(const struct gpu *gpu, const char *how)
 {
-	const struct gpu *gpu = gpu_find("gh200");
 	const char *end;
+	int tries = 0;
 
 	do {
-		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
-				 0);
+		assert_true(++tries < 50);
+		soil(gpu);
+		/* A scrub that has begun goes on. */
+		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 		while (scrub_progress(gpu) < 64 * MiB)
 			usleep(100);
 		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
-		wait_for_the_end("failed");
+		wait_for_the_end(how);
 		end = scrub_end(gpu);
 		/* Otherwise, the scrub ended before the error. */
 	} while (!strcmp(end, "clean"));
@@ -777,6 +780,12 @@ static void a_scrub_fails_if_recovery_fails(void **state)
 	/* The next one begins with a reset. */
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
+	assert_clean(gpu);
+}
+
+static void a_scrub_fails_if_recovery_fails(void **state)
+{
+	assert_an_error_fails_a_scrub(gpu_find("gh200"), "failed");
 }
 
 /* The scrub waits for the memory for 30 s. */
@@ -805,36 +814,13 @@ static void unbinding_does_not_repeat_a_scrub_that_failed_meanwhile(void **state
 static void a_link_reset_in_a_scrub_leaves_nothing_clean(void **state)
 {
 	const struct gpu *gpu = gpu_find("second");
-	const char *end;
-	int tries = 0;
 
-	soil(gpu);
 	host_ask(NULL, 0, "soil_at_reset second %#llx %#llx",
 		 (unsigned long long)gpu->base, 128 * MiB);
 	scrub_set_parameter(true);
-	/* This begins the first scrub. */
 	assert_int_equal(gpu_bind(gpu), 0);
-	do {
-		if (tries) {
-			soil(gpu);
-			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub",
-							 "1"), 0);
-		}
-		while (scrub_progress(gpu) < 64 * MiB)
-			usleep(100);
-		gpu_inject_error(gpu, ERR_DATA_LINK, 0);
-		wait_for_the_end("successful");
-		end = scrub_end(gpu);
-		assert_true(++tries < 50);
-		/* Otherwise, the scrub ended before the error. */
-	} while (!strcmp(end, "clean"));
-	assert_string_equal(end, "failed");
-
-	/* The next one begins with a reset. */
-	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
-	assert_string_equal(scrub_end(gpu), "clean");
+	assert_an_error_fails_a_scrub(gpu, "successful");
 	host_ask(NULL, 0, "soil_at_reset second 0 0");
-	assert_clean(gpu);
 	scrub_set_parameter(false);
 	assert_int_equal(gpu_unbind(gpu), 0);
 	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
