@@ -122,11 +122,7 @@ static void close_all(void)
 
 static int setup(void **state)
 {
-	int ret = load_file("/tests/aer_inject.ko");
-
-	if (ret)
-		print_error("aer_inject.ko: %s\n", strerror(-ret));
-	return ret;
+	return load_file("/tests/aer_inject.ko");
 }
 
 static int teardown(void **state)

@@ -219,11 +219,6 @@ static void log_is_closed(void)
 	client_expects(open("/proc/kmsg", O_RDONLY | O_NONBLOCK) == -1);
 }
 
-static void set_dmesg_restrict(const char *value)
-{
-	must_write_file(DMESG_RESTRICT, value);
-}
-
 static void misuse(void)
 {
 	uint64_t offsets[] = { 0, parts[0].length, INT64_MAX };
@@ -256,7 +251,7 @@ void the_log_of_a_good_gpu_has_no_address(void **state)
 	client_owns(gpu);
 	as_client(misuse);
 	assert_int_equal(gpu_unbind(gpu), 0);
-	set_dmesg_restrict("0");
+	must_write_file(DMESG_RESTRICT, "0");
 	as_client(search_log);
 }
 
@@ -272,10 +267,10 @@ void a_warning_with_an_address_is_for_readers_of_the_log(void **state)
 	assert_int_equal(gpu_bind(bad), 0);
 	assert_int_equal(gpu_unbind(bad), 0);
 	search_for(bad);
-	set_dmesg_restrict("0");
+	must_write_file(DMESG_RESTRICT, "0");
 	if (!strstr(client_answer(search_log), "can't claim"))
 		fail_msg("a client does not see what it may see");
-	set_dmesg_restrict("1");
+	must_write_file(DMESG_RESTRICT, "1");
 	as_client(log_is_closed);
 }
 

@@ -261,20 +261,9 @@ static void add_range(char *text)
 /* The list is in ascending order. */
 static void read_kept(const char *arg)
 {
-	char *text = strdup(arg), *word, *rest;
-	size_t size = 0;
-	FILE *f;
+	char *text = arg[0] == '@' ? proc_text(arg + 1) : strdup(arg), *word, *rest;
 
-	if (arg[0] == '@') {
-		free(text);
-		text = NULL;
-		f = fopen(arg + 1, "r");
-		assert_non_null(f);
-		if (getline(&text, &size, f) < 0)
-			fail_msg("%s is empty", arg + 1);
-		fclose(f);
-		text[strcspn(text, "\n")] = 0;
-	}
+	text[strcspn(text, "\n")] = 0;
 	for (word = strtok_r(text, ",", &rest); word;
 	     word = strtok_r(NULL, ",", &rest))
 		add_range(word);
