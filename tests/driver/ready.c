@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -83,15 +84,12 @@ static bool is_waiting(struct binder *b)
 /* The driver claims the parts in this order, and then waits. */
 static bool is_claimed(const struct gpu *gpu)
 {
-	FILE *f = fopen("/proc/iomem", "r");
-	char line[256], name[64];
-	bool found = false;
+	char *text = proc_text("/proc/iomem"), name[64];
+	bool found;
 
-	assert_non_null(f);
 	snprintf(name, sizeof(name), DRIVER " %s resmem\n", gpu->addr);
-	while (fgets(line, sizeof(line), f))
-		found |= !!strstr(line, name);
-	fclose(f);
+	found = strstr(text, name);
+	free(text);
 	return found;
 }
 

@@ -66,15 +66,11 @@ static void assert_state(const struct gpu *gpu, const char *wanted)
 /* A bound GPU that isn't in use becomes clean, and its memory is zero. */
 static void assert_becomes_clean(const struct gpu *gpu)
 {
-	char readiness[32];
-
 	assert_string_equal(scrub_end(gpu), "clean");
 	assert_clean(gpu);
 	assert_int_equal(scrub_progress(gpu), gpu->size);
 	/* The kernel must not keep a mapping either, which this indicates. */
-	gpu_sysfs_read(gpu, "nvgrace_gpu/readiness", readiness,
-		       sizeof(readiness));
-	assert_string_equal(readiness, "unknown");
+	assert_true(gpu_sysfs_is(gpu, "nvgrace_gpu/readiness", "unknown"));
 }
 
 /* The GPU is disabled and asleep. */
@@ -99,11 +95,10 @@ static void assert_becomes_idle(const struct gpu *gpu)
 
 static uint64_t number(const struct gpu *gpu, const char *file)
 {
-	char path[64], text[32];
+	char path[64];
 
 	snprintf(path, sizeof(path), "nvgrace_gpu/%s", file);
-	gpu_sysfs_read(gpu, path, text, sizeof(text));
-	return strtoull(text, NULL, 10);
+	return gpu_sysfs_number(gpu, path);
 }
 
 static void assert_result(const struct gpu *gpu, const char *wanted)

@@ -52,20 +52,16 @@ static unsigned long *switches;
 /* Returns the number after @name in the statistics of the group. */
 static unsigned long long event(const char *name)
 {
+	char *text = proc_text(GROUP "/memory.events"), *at, key[40];
 	unsigned long long value;
-	char line[80], key[40];
-	FILE *f = fopen(GROUP "/memory.events", "r");
 
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%39s %llu", key, &value) == 2 &&
-		    !strcmp(key, name)) {
-			fclose(f);
-			return value;
-		}
-	}
-	fail_msg("memory.events has no %s", name);
-	return 0;
+	snprintf(key, sizeof(key), "\n%s ", name);
+	at = strstr(text, key);
+	if (!at)
+		fail_msg("memory.events has no %s", name);
+	value = strtoull(at + strlen(key), NULL, 10);
+	free(text);
+	return value;
 }
 
 /* Starts a child that runs @fn until it is killed. */
