@@ -174,18 +174,6 @@ static void the_whole_config_space_in_one_read_is_its_bytes(void **state)
 	assert_memory_equal(seen, bytes, CONFIG_SIZE);
 }
 
-static void reading_24_bytes_at_0x10_shows_all_three_bars(void **state)
-{
-	uint64_t bars[3], bar0;
-
-	set_fake_bars();
-	bar0 = get64(PCI_BASE_ADDRESS_0);
-	assert_int_equal(cfg_read(PCI_BASE_ADDRESS_0, bars, 24), 24);
-	assert_int_equal(bars[0], bar0);
-	assert_int_equal(bars[1], masked(values[0], PCI_BASE_ADDRESS_2));
-	assert_int_equal(bars[2], masked(values[1], PCI_BASE_ADDRESS_4));
-}
-
 /*
  * Everything that a write of @data may change: the six BARs and two bits of the
  * command register, memory enable and bus master. All other bytes of @data are
@@ -759,7 +747,6 @@ static const struct CMUnitTest tests[] = {
 	VARIANT(every_width_agrees_after_values_were_written,
 		every_width_agrees_with_bytewise_reads_below_0x40, setup_values, teardown, NULL),
 	TEST(the_whole_config_space_in_one_read_is_its_bytes),
-	TEST(reading_24_bytes_at_0x10_shows_all_three_bars),
 	TEST(writing_12_bytes_at_0x14_writes_bar1_and_all_of_bar2),
 	TEST(writing_across_0x28_leaves_what_is_behind_alone),
 	BOTH(writing_all_ones_sizes_a_bar_at_every_width),

@@ -236,16 +236,6 @@ static void reads_and_writes_wait_until_the_memory_is_ready(void **state)
 	make_ready(&v);
 }
 
-static void eight_waiters_are_released_together(void **state)
-{
-	struct access t[8];
-
-	do {
-		reset_unready(&v);
-		start_accesses(t, ARRAY_SIZE(t));
-	} while (!release(t, ARRAY_SIZE(t)));
-}
-
 /* If a reset waited for accesses, it would do so until they time out. */
 static void a_reset_does_not_wait_for_waiters(void **state)
 {
@@ -558,7 +548,6 @@ static const struct CMUnitTest cxl_tests[] = {
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(a_fault_waits_until_the_memory_is_ready),
 	cmocka_unit_test(reads_and_writes_wait_until_the_memory_is_ready),
-	cmocka_unit_test(eight_waiters_are_released_together),
 	cmocka_unit_test(a_reset_does_not_wait_for_waiters),
 	cmocka_unit_test(nobody_else_is_kept_waiting),
 	cmocka_unit_test(whoever_waits_can_be_killed),
