@@ -1307,6 +1307,8 @@ void host_wait_counter(const struct gpu *gpu, const char *name,
 	}
 }
 
+#define SCRUB_PROGRESS	"nvgrace_gpu/scrub_progress"
+
 /* A scrub that takes longer is stuck, not slow. */
 #define SCRUB_STUCK_MS	600000
 
@@ -1360,7 +1362,7 @@ void assert_all_clean(const struct gpu *gpu)
 
 uint64_t scrub_progress(const struct gpu *gpu)
 {
-	return gpu_sysfs_number(gpu, "nvgrace_gpu/scrub_progress");
+	return gpu_sysfs_number(gpu, SCRUB_PROGRESS);
 }
 
 const char *scrub_end(const struct gpu *gpu)
