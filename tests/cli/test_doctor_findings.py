@@ -21,7 +21,6 @@ from packages.common import named
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 
-STATUS = {"good": 0, "unknown": 0, "note": 0, "warning": 6, "bad": 7}
 HOSTS = unfold.hosts()
 GPU = "0009:01:00.0"
 # The words of remedies for which the checks fill in those of the host.
@@ -83,9 +82,9 @@ class Findings:
             assert any(s.startswith(e.verdict + ": ") and re.search(e.pattern or "", s) for s in said), (e, said)
         for never in host.never:
             assert never not in [f["id"] for f in found]
-        worst = max((0 if f["accepted"] else STATUS[f["verdict"]] for f in found))
+        worst = max((0 if f["accepted"] else unfold.STATUS[f["verdict"]] for f in found))
         assert done.returncode == worst, done.stderr
-        assert worst == host.status, [f for f in found if STATUS[f["verdict"]] == worst]
+        assert worst == host.status, [f for f in found if unfold.STATUS[f["verdict"]] == worst]
         assert done.stderr == ""
         for f in found:
             assert (f["reason"] is None, f["remedy"] is None) == (f["verdict"] == "good",) * 2, f
