@@ -34,6 +34,8 @@ SANITIZERS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-s
 COUNTERS = "-O0 -g --coverage -fprofile-update=atomic"
 # Packages have -O2, which takes twice as long to compile.
 USUAL = "-O1"
+# For run(): without any rights.
+NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
 
 
 def make(*words):

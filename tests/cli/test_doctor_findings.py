@@ -14,7 +14,7 @@ import tempfile
 
 import pytest
 
-from cli.common import build, make, run, validate
+from cli.common import NOBODY, build, make, run, validate
 from cli.doctor_trees import unfold
 from packages.common import named
 
@@ -277,7 +277,7 @@ class Record:
 
     def test_round_trip_of_a_user(self, directory):
         assert os.geteuid() == 0, "not root, as in the toolbox"
-        record = self.round_trip(directory, "user", user=65534, group=65534, extra_groups=[])
+        record = self.round_trip(directory, "user", **NOBODY)
         assert (record / "answers/euid").read_text() == "65534"
 
     def test_what_cannot_be_written_is_said(self):

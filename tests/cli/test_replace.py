@@ -15,7 +15,7 @@ import threading
 
 import pytest
 
-from cli.common import build, build_helper, run
+from cli.common import NOBODY, build, run
 from cli.test_trees import G1
 
 # The numbers of these devices on every Linux.
@@ -170,13 +170,8 @@ def test_directory_without_permission(files):
     file.chmod(0o666)
     null = files.node("null", NULL)
     null.chmod(0o666)
-    with tempfile.TemporaryDirectory() as place:
-        os.chmod(place, 0o755)
-        nobody = build_helper("as_nobody", place)
-        subprocess.run(["chmod", "-R", "a+rX", files.tree.root], check=True)
-        before = ["sh", "-c", 'cp "$2" "$0/program" && chmod 755 "$0/program" && shift 2 && '
-                  'exec "$0/as_nobody" "$0/program" "$@"', place, nobody]
-        files.write(file, 1, "Permission denied", before=before)
-        files.write(files.directory / "new.prom", 1, "Permission denied", before=before)
-        files.write(null, before=before)
+    subprocess.run(["chmod", "-R", "a+rX", files.tree.root], check=True)
+    files.write(file, 1, "Permission denied", **NOBODY)
+    files.write(files.directory / "new.prom", 1, "Permission denied", **NOBODY)
+    files.write(null, **NOBODY)
     assert (file.read_text(), files.names()) == ("old", ["null", "nvgrace.prom"])

@@ -16,7 +16,7 @@ import termios
 import pytest
 
 from cli import common
-from cli.common import PROJECT, SCHEMA, build, run, sanitizer_options, shown, validator
+from cli.common import NOBODY, PROJECT, SCHEMA, build, run, sanitizer_options, shown, validator
 from cli.test_trees import G1, G2, Tree
 from lab import programs
 
@@ -367,16 +367,15 @@ class Usage:
         """Users other than root can read everything, and get a message for the
         rest."""
         assert os.geteuid() == 0, "not root, as in the toolbox"
-        user = {"user": 65534, "group": 65534, "extra_groups": []}
         for command in ("bind", "unbind"):
-            done = run(command, "--all", **user)
+            done = run(command, "--all", **NOBODY)
             assert (done.returncode, done.stdout) == (5, "")
             assert f"nvgrace-gpu: only root may {command} GPUs; use sudo" in done.stderr
-        done = run("scrub", "--all", **user)
+        done = run("scrub", "--all", **NOBODY)
         assert (done.returncode, done.stdout) == (5, "")
         assert done.stderr == "nvgrace-gpu: only root may scrub GPUs; use sudo\n"
-        assert run("list", **user).returncode == 0
-        assert run("unbind", "--all", "--dry-run", **user).returncode == 0
+        assert run("list", **NOBODY).returncode == 0
+        assert run("unbind", "--all", "--dry-run", **NOBODY).returncode == 0
 
     def test_output_that_fails(self):
         with open("/dev/full", "w", encoding="utf-8") as full, Tree() as tree:
