@@ -83,12 +83,11 @@ def once(name, function):
     archive.cached(name, programs.made_of([p for p in read if p.is_file()], [os.environ.get("ASAN_OPTIONS", "")]), made)
 
 
-def build_helper(name, directory, gcc="gcc"):
-    """Compiles NAME.c of this folder, or NAME.so as a library; its path."""
-    out = pathlib.Path(directory, name)
-    library = ["-shared", "-fPIC"] if out.suffix == ".so" else []
-    source = pathlib.Path(__file__).with_name(f"{out.stem}.c")
-    subprocess.run([gcc, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{programs.CLI}", *library, "-o", out, source], check=True)
+def build_library(name, directory, gcc="gcc"):
+    """Compiles NAME.c of this folder to a library for LD_PRELOAD; its path."""
+    out = pathlib.Path(directory, f"{name}.so")
+    source = pathlib.Path(__file__).with_name(f"{name}.c")
+    subprocess.run([gcc, "-O2", "-Wall", "-Wextra", "-Werror", f"-I{programs.CLI}", "-shared", "-fPIC", "-o", out, source], check=True)
     return out
 
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from cli.common import build_helper
+from cli.common import build_library
 from cli.test_trees import Tree
 
 
@@ -16,9 +16,9 @@ def tree():
 
 @pytest.fixture(scope="session")
 def fake_vfio(tmp_path_factory):
-    return build_helper("fake_vfio.so", tmp_path_factory.mktemp("fake_vfio"))
+    return build_library("fake_vfio", tmp_path_factory.mktemp("fake_vfio"))
 
 
 @pytest.fixture(scope="session")
 def fail_call(tmp_path_factory):
-    return build_helper("fail_call.so", tmp_path_factory.mktemp("fail_call"))
+    return build_library("fail_call", tmp_path_factory.mktemp("fail_call"))

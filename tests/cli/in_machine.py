@@ -14,6 +14,8 @@ import pytest
 from cli import common
 from lab import programs, session, vm
 
+HERE = pathlib.Path(__file__).resolve().parent
+
 # The udev rule and its program, as {path in the machine: path here}. Without
 # them, nothing can be bound at boot.
 UDEV = {f"/usr/lib/udev/{name}": str(common.PROJECT / "scripts/udev" / name.rpartition("/")[2])
@@ -43,7 +45,7 @@ group() {
 # open_gpu NAME: opens the GPU, without its group's file, until close_gpu.
 open_gpu() {
 	mkfifo /tmp/in /tmp/said
-	/tests/device_only $(group $1) $(gpu $1) </tmp/in >/tmp/said &
+	/tests/device_only $1 </tmp/in >/tmp/said &
 	holder=$!
 	exec 7>/tmp/in
 	read -r word </tmp/said
@@ -179,9 +181,8 @@ class InMachine:
         kernel = vm.Kernel(cls.KERNEL)
         cls.prepare(kernel)
         with tempfile.TemporaryDirectory() as directory:
-            files = {**common.installed(kernel, directory), **cls.files(kernel, directory)}
-            for name in cls.HELPERS:
-                files[f"/tests/{name}"] = str(common.build_helper(name, directory, kernel.arch.gcc))
+            files = {**common.installed(kernel, directory), **programs.compile_programs(cls.HELPERS, kernel.arch, HERE),
+                     **cls.files(kernel, directory)}
             for name, text in cls.COMMANDS.items():
                 script = pathlib.Path(directory, f"{name}.sh")
                 script.write_text(cls.LIBRARY + text)

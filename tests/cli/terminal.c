@@ -2,7 +2,6 @@
 /*
  * Runs a program on a terminal of its own, because test machines have no other.
  * Types keys, and prints the program's output without carriage returns.
- * in_machine.py compiles it for the machine.
  *
  *	terminal COLUMNS [-t TEXT KEYS]... PROGRAM [ARGUMENT...]
  *

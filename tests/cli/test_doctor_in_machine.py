@@ -16,8 +16,6 @@ import pytest
 from cli import common, in_machine
 from lab import programs, vm
 
-HERE = pathlib.Path(__file__).resolve().parent
-
 MODULE = common.MODULE
 GPUS = [
     {"name": "good", "size": "3G"},
@@ -90,12 +88,11 @@ def sign(kernel, directory):
 
 
 class Doctor(in_machine.InMachine):
-    GPUS = GPUS
+    GPUS, HELPERS = GPUS, ("doctor_kvm",)
 
     @classmethod
     def files(cls, kernel, directory):
-        return {**programs.compile_programs(["doctor_kvm"], kernel.arch, HERE),
-                **kernel.config_file}
+        return kernel.config_file
 
     def findings(self, command):
         """{(id, GPU's name or None): finding} of the command, and its exit

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from cli import in_machine
+from cli import common, in_machine
 from cli.in_machine import InMachine
 from cli.test_faults import STATUSES
 
@@ -71,11 +71,11 @@ COMMANDS = {
 
 class Faults(InMachine):
     KERNEL, __test__ = "newest", True
-    LOG, GPUS, COMMANDS, LIBRARY, HELPERS = "cli-faults", GPUS, COMMANDS, LIBRARY, ("fail_call.so",)
+    LOG, GPUS, COMMANDS, LIBRARY = "cli-faults", GPUS, COMMANDS, LIBRARY
 
     @classmethod
     def files(cls, kernel, directory):
-        return in_machine.UDEV
+        return {**in_machine.UDEV, "/tests/fail_call.so": str(common.build_library("fail_call", directory, kernel.arch.gcc))}
 
     def runs(self, command):
         """[(the call that failed, status, state before, state after, output)]
