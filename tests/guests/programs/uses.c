@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,24 +54,6 @@ struct guest_gpu {
 static unsigned int node;
 static struct guest_gpu gpus[GPUS_MAX];
 static unsigned int count;
-
-static bool cached(const struct guest_gpu *g)
-{
-	return !strcmp(g->type, "cached");
-}
-
-static uint64_t number_in(const char *folder, const char *file)
-{
-	char path[128], text[32] = "";
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", folder, file);
-	f = fopen(path, "r");
-	if (!f || !fgets(text, sizeof(text), f))
-		fail_msg("%s: %s", path, strerror(errno));
-	fclose(f);
-	return strtoull(text, NULL, 0);
-}
 
 /* Returns a BAR's address, and sets its size and flags. */
 static uint64_t bar(const struct guest_gpu *g, int index, uint64_t *size,
@@ -100,13 +83,11 @@ static int find(void **state)
 	uint64_t unused;
 	glob_t found;
 
-	if (!f || glob("/sys/bus/pci/devices/*", 0, NULL, &found))
-		fail_msg("no list of GPUs, or no PCI devices");
+	if (!f || glob("/sys/bus/pci/drivers/gpumem/0*", 0, NULL, &found))
+		fail_msg("no list of GPUs, or gpumem has none");
 	for (size_t i = 0; i < found.gl_pathc; i++) {
 		struct guest_gpu *g = &gpus[count];
 
-		if (number_in(found.gl_pathv[i], "vendor") != 0x10de)
-			continue;
 		if (count == GPUS_MAX ||
 		    fscanf(f, "%31s %lx %lx %lx %lx %lx %lx %7s", g->name,
 			   &g->usemem, &g->usemem_length, &g->resmem,
@@ -150,16 +131,10 @@ static char *map_part(const struct guest_gpu *g, int index, uint64_t offset, uin
  * Words, because Device memory accepts neither unaligned accesses nor
  * instructions for two registers.
  */
-static void write_words(char *to, const void *from, size_t bytes)
+static void copy_words(void *to, const void *from, size_t bytes)
 {
-	for (size_t i = 0; i < bytes; i += 8)
-		*(volatile uint64_t *)(to + i) = *(const uint64_t *)((const char *)from + i);
-}
-
-static void read_words(void *to, const char *from, size_t bytes)
-{
-	for (size_t i = 0; i < bytes; i += 8)
-		*(uint64_t *)((char *)to + i) = *(const volatile uint64_t *)(from + i);
+	for (size_t i = 0; i < bytes / 8; i++)
+		((volatile uint64_t *)to)[i] = ((const volatile uint64_t *)from)[i];
 }
 
 /* A piece of a part, in the guest and in the host's memory. */
@@ -186,10 +161,10 @@ static void place(struct piece *p)
 
 	fill(other, PIECE, ~p->host);
 	host_poke(p->host, other, PIECE);
-	read_words(have, p->here, PIECE);
+	copy_words(have, p->here, PIECE);
 	same(p, have, other, "the guest doesn't see what is written outside");
-	write_words(p->here, p->want, PIECE);
-	read_words(have, p->here, PIECE);
+	copy_words(p->here, p->want, PIECE);
+	copy_words(have, p->here, PIECE);
 	same(p, have, p->want, "the guest doesn't read what it has written");
 	host_peek(p->host, have, PIECE);
 	same(p, have, p->want, "what the guest has written isn't");
@@ -199,7 +174,7 @@ static void is_kept(struct piece *p)
 {
 	char have[PIECE];
 
-	read_words(have, p->here, PIECE);
+	copy_words(have, p->here, PIECE);
 	same(p, have, p->want, "the pattern is no longer");
 }
 
@@ -314,15 +289,12 @@ static void unaligned_and_atomic_accesses(void **state)
 static void the_kernel_uses_both_parts(void **state)
 {
 	for (unsigned int i = 0; i < count; i++) {
-		char path[128], text[128] = "";
-		FILE *f;
+		char path[128], *text;
 
 		snprintf(path, sizeof(path), "%s/check", gpus[i].folder);
-		f = fopen(path, "r");
-		if (!f || !fgets(text, sizeof(text), f))
-			fail_msg("%s: %s", path, strerror(errno));
-		fclose(f);
+		text = proc_text(path);
 		assert_string_equal(text, "ok\n");
+		free(text);
 	}
 }
 
@@ -362,7 +334,7 @@ static void the_host_maps_both_parts_right(void **state)
 {
 	const struct guest_gpu *g = &gpus[0];
 	uint64_t unused, last, bar2 = bar(g, 2, &unused, &unused);
-	const char *type = cached(g) ? "write-back" : "device";
+	const char *type = strcmp(g->type, "cached") ? "device" : "write-back";
 	pid_t busy;
 
 	each_place(g, look_at);
@@ -385,24 +357,12 @@ static void the_host_maps_both_parts_right(void **state)
 
 /* ---- usemem as the guest's own memory ---- */
 
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		fail_msg("\"%s\" into %s: %s", text, path, strerror(errno));
-	close(fd);
-}
-
 static uint64_t memory_total(void)
 {
-	unsigned long kib = 0;
-	FILE *f = fopen("/proc/meminfo", "r");
+	struct sysinfo info;
 
-	if (!f || fscanf(f, "MemTotal: %lu", &kib) != 1)
-		fail_msg("/proc/meminfo has no MemTotal");
-	fclose(f);
-	return kib * KiB;
+	assert_int_equal(sysinfo(&info), 0);
+	return info.totalram * info.mem_unit;
 }
 
 static uint64_t physical(int pagemap, const void *at)
@@ -420,7 +380,7 @@ static void set_blocks(const struct guest_gpu *g, unsigned int blocks)
 
 	snprintf(path, sizeof(path), "%s/blocks", g->folder);
 	snprintf(text, sizeof(text), "%u", blocks);
-	write_text(path, text);
+	must_write_file(path, text);
 }
 
 static void usemem_is_memory_of_the_guest(void **state)
@@ -433,7 +393,7 @@ static void usemem_is_memory_of_the_guest(void **state)
 	char have[PIECE], *memory;
 	int pagemap;
 
-	write_text("/sys/devices/system/memory/auto_online_blocks", "online_movable");
+	must_write_file("/sys/devices/system/memory/auto_online_blocks", "online_movable");
 	set_blocks(g, blocks);
 	assert_true(memory_total() > before + blocks * BLOCK * 9 / 10);
 
@@ -492,13 +452,13 @@ static void assert_dma(const struct guest_gpu *g, uint64_t at, char *here)
 	char hex[2 * DMA_BYTES + 1], answer[512], want[DMA_BYTES], have[DMA_BYTES];
 
 	fill(want, DMA_BYTES, at);
-	write_words(here, want, DMA_BYTES);
+	copy_words(here, want, DMA_BYTES);
 	for (int i = 0; i < DMA_BYTES; i++)
 		sprintf(hex + 2 * i, "%02x", (unsigned char)want[i]);
 	host_ask(answer, sizeof(answer), "dma_read %s %#lx %d", g->name, at, DMA_BYTES);
 	assert_string_equal(answer, hex);
 	host_ask(NULL, 0, "dma_write %s %#lx %s", g->name, at + DMA_BYTES, hex);
-	read_words(have, here + DMA_BYTES, DMA_BYTES);
+	copy_words(have, here + DMA_BYTES, DMA_BYTES);
 	assert_memory_equal(have, want, DMA_BYTES);
 }
 
@@ -579,54 +539,47 @@ static void all_processors_touch_the_memory_for_ever(void **state)
 			usleep(1000);
 }
 
-int main(int argc, char **argv)
-{
-	const struct CMUnitTest memory[] = {
+static const struct {
+	const char *name;
+	struct CMUnitTest cases[5];
+} uses[] = {
+	{ "memory", {
 		cmocka_unit_test(both_bars_have_the_right_sizes),
 		/* First: it overwrites places of the next ones' patterns. */
 		cmocka_unit_test(the_kernel_uses_both_parts),
 		cmocka_unit_test(patterns_are_where_the_firmware_says),
 		cmocka_unit_test(beyond_the_memory_are_ones),
-	};
-	const struct CMUnitTest normal[] = {
-		cmocka_unit_test(unaligned_and_atomic_accesses),
-	};
-	const struct CMUnitTest types[] = {
-		cmocka_unit_test(the_host_maps_both_parts_right),
-	};
-	const struct CMUnitTest pages[] = {
-		cmocka_unit_test(usemem_is_memory_of_the_guest),
-	};
-	const struct CMUnitTest dma[] = {
+	} },
+	{ "normal", { cmocka_unit_test(unaligned_and_atomic_accesses) } },
+	{ "types", { cmocka_unit_test(the_host_maps_both_parts_right) } },
+	{ "pages", { cmocka_unit_test(usemem_is_memory_of_the_guest) } },
+	{ "dma", {
 		cmocka_unit_test(the_gpu_reads_and_writes_the_guests_memory),
 		cmocka_unit_test(the_gpu_reads_and_writes_its_own_memory),
 		cmocka_unit_test(an_address_that_is_nobodys_is_refused),
-	};
-	const struct CMUnitTest touch[] = {
-		cmocka_unit_test(all_processors_touch_the_memory_for_ever),
-	};
-	const struct CMUnitTest kept[] = {
+	} },
+	{ "touch", { cmocka_unit_test(all_processors_touch_the_memory_for_ever) } },
+	{ "kept", {
 		cmocka_unit_test(both_bars_have_the_right_sizes),
 		cmocka_unit_test(patterns_are_kept),
-	};
-	const char *what = argc >= 2 ? argv[1] : "";
+	} },
+};
 
+int main(int argc, char **argv)
+{
+	size_t i, cases = 0;
+
+	for (i = 0; i < ARRAY_SIZE(uses); i++)
+		if (argc >= 2 && !strcmp(argv[1], uses[i].name))
+			break;
+	if (i == ARRAY_SIZE(uses)) {
+		fprintf(stderr, "usage: uses memory|normal|types|pages [NODE]|dma|touch|kept\n");
+		return 2;
+	}
 	node = argc >= 3 ? strtoul(argv[2], NULL, 0) : 0;
+	/* The last place is empty. */
+	while (uses[i].cases[cases].name)
+		cases++;
 	cmocka_set_message_output(CM_OUTPUT_TAP);
-	if (!strcmp(what, "memory"))
-		return cmocka_run_group_tests_name("memory", memory, find, NULL);
-	if (!strcmp(what, "normal"))
-		return cmocka_run_group_tests_name("normal", normal, find, NULL);
-	if (!strcmp(what, "types"))
-		return cmocka_run_group_tests_name("types", types, find, NULL);
-	if (!strcmp(what, "pages"))
-		return cmocka_run_group_tests_name("pages", pages, find, NULL);
-	if (!strcmp(what, "dma"))
-		return cmocka_run_group_tests_name("dma", dma, find, NULL);
-	if (!strcmp(what, "touch"))
-		return cmocka_run_group_tests_name("touch", touch, find, NULL);
-	if (!strcmp(what, "kept"))
-		return cmocka_run_group_tests_name("kept", kept, find, NULL);
-	fprintf(stderr, "usage: uses memory|normal|types|pages [NODE]|dma|touch|kept\n");
-	return 2;
+	return _cmocka_run_group_tests(uses[i].name, uses[i].cases, cases, find, NULL);
 }
