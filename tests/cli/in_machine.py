@@ -73,9 +73,10 @@ retried() {
 # late: whether the driver, which waits 30 s for memory, may have waited too long
 # since retried ran its command.
 late() { [ $(($(cut -d. -f1 /proc/uptime) - tried)) -ge 25 ]; }
-# planted_late: whether the thread of a Planted paused, for tests that have this
-# handler.
+# planted_late: whether the thread of a Planted has paused.
 planted_late() { [ "$(host planted_late)" = True ]; }
+# memory NAME: address and size of the GPU's memory.
+memory() { grep "^$1 " /vm/gpus.conf | cut -d" " -f3,4; }
 """
 
 
@@ -131,23 +132,6 @@ class Planted:
             self.thread = None
 
 
-def base(machine, name):
-    """The physical address of a GPU's memory."""
-    return next(g.base for g in machine.gpus if g.name == name)
-
-
-def never_ready(machine, name):
-    """A handler. After the GPU's next reset, its memory never becomes ready."""
-    machine.models[name].gpu.set_reset_delay(None)
-
-
-def ready_again(machine, name):
-    """A handler. The GPU's memory is ready now and after each reset."""
-    gpu = machine.models[name].gpu
-    gpu.set_reset_delay(0)
-    gpu.not_ready_for(0)
-
-
 class InMachine:
     """One boot for the tests of a class. They check the output of COMMANDS,
     {name: script}. A command, and all before it, run when a test first asks for
@@ -165,7 +149,8 @@ class InMachine:
 
     @classmethod
     def handlers(cls):
-        """They may start cls.planted, which ends with the machine."""
+        """More than the lab's. They may start cls.planted, which ends with the
+        machine."""
         return {}
 
     @classmethod
@@ -187,7 +172,9 @@ class InMachine:
                 script = pathlib.Path(directory, f"{name}.sh")
                 script.write_text(cls.LIBRARY + text)
                 files[f"/commands/{name}"] = str(script)
-            cls.session = session.Interactive(kernel, cls.handlers(), gpus=cls.GPUS, files=files,
+            handlers = {**programs.HANDLERS, "planted_late": lambda machine: cls.planted.paused(),
+                        "unplant": lambda machine: cls.planted.stop(), **cls.handlers()}
+            cls.session = session.Interactive(kernel, handlers, gpus=cls.GPUS, files=files,
                                               log=programs.log_file(f"{cls.LOG}-{cls.KERNEL}"), **cls.OPTIONS)
         cls.pci = {g.name: g.pci for g in cls.session.machine.gpus}
         cls.base = {g.name: g.base for g in cls.session.machine.gpus}

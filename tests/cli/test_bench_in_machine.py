@@ -17,7 +17,7 @@ import re
 import pytest
 
 from cli import in_machine
-from cli.in_machine import InMachine, base, never_ready
+from cli.in_machine import InMachine
 from lab import programs
 
 DRIVER = "nvgrace_gpu_vfio_pci"
@@ -154,9 +154,9 @@ COMMANDS = {
         NO_COLOR=1 say plain /tests/terminal 100 $nvgrace bench --quick --yes $(gpu small)
         idle small""",
     "read-only": """
-        host fill small || exit 1
+        host soil $(memory small) || exit 1
         run bench --read-only --quick --yes --json $(gpu small)
-        echo "intact: $(host intact small)" """,
+        host is_soiled $(memory small) && echo "intact: yes" """,
     "interrupted": """
         for step in first-touch dma-map read/usemem latency; do
             retried true interrupt_bench $step
@@ -201,13 +201,13 @@ COMMANDS = {
         host stick small || exit 1
         retried planted_late find_stuck --json
         retried planted_late find_stuck
-        host unstick
+        host unplant
         run test $patient --yes $(gpu small)""",
     "alias": """
         host alias small || exit 1
         retried planted_late find_alias --json
         retried planted_late find_alias
-        host unstick""",
+        host unplant""",
     # A memory error, as the kernel reports it, while the pattern is written.
     "complaint": """
         begin_pattern ill
@@ -228,8 +228,8 @@ COMMANDS = {
     "slow": "run test --yes --json $(gpu slow); run test $patient --yes $(gpu slow)",
     # The driver waits 30 s for each.
     "dead": """
-        host never_ready dead || exit 1
-        host never_ready dead2 || exit 1
+        host after_reset dead never || exit 1
+        host after_reset dead2 never || exit 1
         $nvgrace bench --yes --quick $(gpu dead) >/tmp/bench 2>&1 &
         pid=$!
         run test --yes --json $(gpu dead2)
@@ -253,35 +253,20 @@ class Bench(InMachine):
 
     @classmethod
     def handlers(cls):
-        planted = cls.planted
-
         def stick(machine, name):
-            at = base(machine, name) + STUCK_AT - machine.memory_address
+            at = cls.base[name] + STUCK_AT - machine.memory_address
             page = mmap.mmap(machine.memory_fd, mmap.PAGESIZE, offset=at - at % mmap.PAGESIZE)
             byte = ctypes.byref(ctypes.c_uint8.from_buffer(page, at % mmap.PAGESIZE))
             # Atomic, because the machine may write to the byte between a read
             # and a write.
             fetch_or = getattr(ctypes.CDLL("libatomic.so.1"), "__atomic_fetch_or_1")
-            planted.start(lambda: fetch_or(byte, 1 << STUCK_BIT, SEQ_CST))
+            cls.planted.start(lambda: fetch_or(byte, 1 << STUCK_BIT, SEQ_CST))
 
         def alias(machine, name):
-            at = base(machine, name)
-            planted.start(lambda: machine.write_gpu_memory(at + ALIAS_TO, machine.read_gpu_memory(at + ALIAS_FROM, 4096)))
+            at = cls.base[name]
+            cls.planted.start(lambda: machine.write_gpu_memory(at + ALIAS_TO, machine.read_gpu_memory(at + ALIAS_FROM, 4096)))
 
-        def unstick(machine):
-            planted.stop()
-
-        def fill(machine, name):
-            machine.write_gpu_memory(base(machine, name), bytes(range(256)) * (64 * MiB // 256))
-
-        def intact(machine, name):
-            return machine.read_gpu_memory(base(machine, name), 64 * MiB) == bytes(range(256)) * (64 * MiB // 256)
-
-        def planted_late(machine):
-            return planted.paused()
-
-        return {"never_ready": never_ready, "stick": stick, "alias": alias, "unstick": unstick, "planted_late": planted_late,
-                "fill": fill, "intact": intact}
+        return {"stick": stick, "alias": alias}
 
     @classmethod
     def files(cls, kernel, directory):
@@ -429,7 +414,7 @@ class Bench(InMachine):
 
     def test_read_only(self):
         assert self.codes("read-only") == [0]
-        assert self.lines("read-only", "intact") == ["True"]
+        assert self.lines("read-only", "intact") == ["yes"]
         document, = self.documents("read-only")
         figures = {f["name"]: f for f in document["figures"]}
         for name in ("reset", "reset-ready", "write/usemem/1", "copy/usemem/1", "latency/usemem", "pwrite/usemem/1MiB",

@@ -15,11 +15,10 @@ import re
 import pytest
 
 from cli import in_machine
-from cli.in_machine import InMachine, base, never_ready, ready_again
+from cli.in_machine import InMachine
 
 DRIVER = "nvgrace_gpu_vfio_pci"
 MiB = 1 << 20
-CHUNK = 16 * MiB
 
 # Without the MIG defect, a GPU has no resmem, and its memory may be small.
 SMALL = {"mig_dvsec": 1}
@@ -44,17 +43,19 @@ LIBRARY = in_machine.LIBRARY + r"""
 parameter=/sys/module/nvgrace_gpu_vfio_pci/parameters/scrub
 attribute() { cat $devices/$(gpu $1)/nvgrace_gpu/$2; }
 state() { echo "state: $1 $(attribute $1 scrub_state)"; }
-soil() { for g; do host soil $g || exit 1; done; }
-left() { for g; do echo "left: $g $(host left $g)"; done; }
+soil() { for g; do host soil $(memory $g) || exit 1; done; }
+# left NAME...: prints how many bytes aren't 0.
+left() { for g; do echo "left: $g $(host remains $(memory $g) | cut -d" " -f1)"; done; }
+ready_again() { host after_reset slow 0 && host ready slow 0; }
 # ended NAME: waits until the scrub has ended.
 ended() { while [ $(attribute $1 scrub_state) = scrubbing ]; do usleep 50000; done; }
 # prepare_slow: lets the next scrub of "slow" wait for its memory. The first one
 # after a bind resets the GPU, and the driver then waits 30 s.
 prepare_slow() {
-	host ready_again slow
+	ready_again
 	$nvgrace unbind $(gpu slow) >/dev/null 2>&1
 	$nvgrace bind $(gpu slow) >/dev/null 2>&1
-	host never_ready slow
+	host after_reset slow never
 	soil slow
 }
 # scrubbing: waits until "slow" is being scrubbed. Fails if process $pid ends
@@ -76,7 +77,7 @@ join() {
 		kill -0 $pid || break
 		usleep 10000
 	done
-	host ready_again slow
+	ready_again
 	wait $pid
 	rc=$?
 	sed 's/^/run-out: /' /tmp/out
@@ -102,7 +103,7 @@ interrupt() {
 	state slow
 	run status $(gpu slow)
 	before=$(attribute slow scrub_state)
-	host ready_again slow
+	ready_again
 	ended slow
 	state slow
 	left slow
@@ -120,7 +121,7 @@ unbind_meanwhile() {
 		kill -0 $unbind || break
 		usleep 10000
 	done
-	host ready_again slow
+	ready_again
 	wait $unbind
 	wait $pid
 	echo "unbound-rc: $?"
@@ -209,7 +210,7 @@ COMMANDS = {
     "failed": """
         $nvgrace unbind $(gpu dead)
         $nvgrace bind $(gpu dead)
-        host never_ready dead || exit 1
+        host after_reset dead never || exit 1
         soil small dead
         run scrub --json $(gpu small) $(gpu dead)
         left small
@@ -227,32 +228,10 @@ class Scrub(InMachine):
 
     @classmethod
     def handlers(cls):
-        planted = cls.planted
-
-        def pieces(name):
-            return [(at, min(CHUNK, SIZES[name] - at)) for at in range(0, SIZES[name], CHUNK)]
-
-        def soil(machine, name):
-            for at, count in pieces(name):
-                machine.write_gpu_memory(base(machine, name) + at, b"\xa5" * count)
-
-        def left(machine, name):
-            """The number of bytes other than 0."""
-            return sum(count - machine.read_gpu_memory(base(machine, name) + at, count).count(0)
-                       for at, count in pieces(name))
-
         def plant(machine, name):
-            at = base(machine, name) + PLANTED_AT
-            planted.start(lambda: machine.write_gpu_memory(at, PLANTED.to_bytes(8, "little")))
+            cls.planted.start(lambda: machine.write_gpu_memory(cls.base[name] + PLANTED_AT, PLANTED.to_bytes(8, "little")))
 
-        def unplant(machine):
-            planted.stop()
-
-        def planted_late(machine):
-            return planted.paused()
-
-        return {"soil": soil, "left": left, "plant": plant, "unplant": unplant, "planted_late": planted_late,
-                "never_ready": never_ready, "ready_again": ready_again}
+        return {"plant": plant}
 
     def check_clean(self, command, *names):
         assert self.lines(command, "left") == [f"{name} 0" for name in names]

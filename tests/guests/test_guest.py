@@ -13,7 +13,7 @@ import pytest
 from cli import common
 from guests import shared
 from guests.shared import MEMORY, GiB, Gpu
-from lab import gpu_memory, programs, session, stage2, vm
+from lab import programs, session, stage2, vm
 
 pytestmark = pytest.mark.needs("root qemu")
 
@@ -89,7 +89,7 @@ LIFE_RUN = """
     echo "BARs: $(/tests/bars $qemu)"
     # After this reset, the memory is not ready until the driver has checked it
     # 50 times.
-    host training gh200 long
+    host after_reset gh200 never
     echo system_reset >/tmp/monitor.in
     until [ "$(/tests/bars $qemu 2>/dev/null)" = "0xc 0xc" ]; do
         kill -0 $qemu || exit 1
@@ -102,7 +102,8 @@ LIFE_RUN = """
         kill -0 $qemu || exit 1
         usleep 100000
     done
-    host training gh200 done
+    host after_reset gh200 0
+    host ready gh200 0
     until_used 3 || exit 1
     kill -9 $qemu
     # The kernel closes a killed program's files late. Until then, opening the
@@ -295,15 +296,6 @@ def used(machine, guest):
     return sum(c.name == "use" and c.rc is not None for c in machine.guests[guest].commands)
 
 
-def training(machine, gpu, how):
-    """With "long", the memory is not ready after the next reset, until
-    "done"."""
-    device = machine.models[gpu].gpu
-    device.set_reset_delay(None if how == "long" else 0)
-    if how == "done":
-        device.not_ready_for(0)
-
-
 def looks(machine, gpu):
     """How often the driver has checked whether the GPU's memory is ready."""
     return machine.models[gpu].gpu.counters["c2c_reads"]
@@ -328,8 +320,7 @@ def look_up(machine, address):
     raise LookupError(failure)
 
 
-HANDLERS = {"boots": boots, "used": used, "training": training, "looks": looks, "stage2": look_up,
-            "remains": gpu_memory.remains, "dma_read": programs.dma_read, "dma_write": programs.dma_write}
+HANDLERS = {**programs.HANDLERS, "boots": boots, "used": used, "looks": looks, "stage2": look_up}
 
 # doctor's verdict on usemem, by how KVM then maps it.
 DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}
