@@ -35,7 +35,7 @@
  *			"?" for access(2) or "@" for readlink(2); a request's
  *			for ioctl(2); read, write or map of the memory; kmsg,
  *			which is read(2) of the log; insmod, which is libkmod's;
- *			or affinity, fsync, getrandom, mkdir, pipe, rename and
+ *			or affinity, fsync, getrandom, mkdir, rename and
  *			symlink, which are system calls; several are possible
  *	sigbus=CODE	each read of the memory by the file brings this signal,
  *			for the address 8
@@ -517,10 +517,22 @@ void *mmap(void *place, size_t length, int prot, int flags, int fd, off_t at)
 
 /* ---- the host ----------------------------------------------------------- */
 
-int sched_getaffinity(pid_t pid, size_t bytes, cpu_set_t *set)
-{
-	return fails("affinity") ? -1 : NEXT(sched_getaffinity)(pid, bytes, set);
-}
+/* Defines the function @name, which fails where PLAY says so of @call. */
+#define MAY_FAIL(result, name, call, parameters, arguments)			\
+	result name parameters							\
+	{									\
+		return fails(call) ? -1 : NEXT(name) arguments; /* NOLINT: with parentheses */ \
+	}
+
+MAY_FAIL(int, sched_getaffinity, "affinity", (pid_t pid, size_t bytes, cpu_set_t *set),
+	 (pid, bytes, set))
+MAY_FAIL(ssize_t, getrandom, "getrandom", (void *data, size_t length, unsigned int flags),
+	 (data, length, flags))
+MAY_FAIL(int, fsync, "fsync", (int fd), (fd))
+MAY_FAIL(int, mkdir, "mkdir", (const char *path, mode_t mode), (path, mode))
+MAY_FAIL(int, rename, "rename", (const char *from, const char *to), (from, to))
+MAY_FAIL(int, symlinkat, "symlink", (const char *target, int dir, const char *name),
+	 (target, dir, name))
 
 int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 {
@@ -529,36 +541,6 @@ int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 	if (word("unlimited", play))
 		limit->rlim_cur = RLIM_INFINITY;
 	return rc;
-}
-
-ssize_t getrandom(void *data, size_t length, unsigned int flags)
-{
-	return fails("getrandom") ? -1 : NEXT(getrandom)(data, length, flags);
-}
-
-int fsync(int fd)
-{
-	return fails("fsync") ? -1 : NEXT(fsync)(fd);
-}
-
-int mkdir(const char *path, mode_t mode)
-{
-	return fails("mkdir") ? -1 : NEXT(mkdir)(path, mode);
-}
-
-int rename(const char *from, const char *to)
-{
-	return fails("rename") ? -1 : NEXT(rename)(from, to);
-}
-
-int pipe2(int fds[2], int flags)
-{
-	return fails("pipe") ? -1 : NEXT(pipe2)(fds, flags);
-}
-
-int symlinkat(const char *target, int dir, const char *name)
-{
-	return fails("symlink") ? -1 : NEXT(symlinkat)(target, dir, name);
 }
 
 /* libkmod's, but it never loads a module and reads none of its arguments. */
