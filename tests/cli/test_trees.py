@@ -278,12 +278,6 @@ class Holders:
         assert self.holders(tree) == [(10, "/dev/vfio/12", True)]
         assert self.holders(tree, G2) == []
 
-    def test_device_file(self, tree):
-        tree.bound(G1).file(f"/sys/bus/pci/devices/{G1}/vfio-dev/vfio3/dev", "511:3")
-        tree.process(10, "qemu", "/dev/vfio/devices/vfio3")
-        tree.process(11, "other", "/dev/vfio/devices/vfio30", "/dev/iommu")
-        assert self.holders(tree) == [(10, "/dev/vfio/devices/vfio3", True)]
-
     def test_passed_on_device(self, tree):
         """Later kernels report the device of an anonymous file. On others, it
         may be that of any GPU."""
@@ -302,11 +296,6 @@ class Holders:
     def test_once_a_process(self, tree):
         tree.bound(G1).process(10, "qemu", "/dev/vfio/12", "/dev/vfio/12")
         assert len(self.holders(tree)) == 1
-
-    def test_drm(self, tree):
-        tree.device(G1, driver="nouveau").file(f"/sys/bus/pci/devices/{G1}/drm/renderD129/dev", "226:129")
-        tree.process(10, "Xorg", "/dev/dri/renderD128").process(11, "glxgears", "/dev/dri/renderD129")
-        assert self.holders(tree) == [(11, "/dev/dri/renderD129", True)]
 
     def test_nvidia(self, tree):
         tree.device(G1, driver="nvidia")
