@@ -4,7 +4,7 @@ tests/guests/test_lines.py make guests of them."""
 
 import json
 
-from cli.test_trees import GiB, Tree
+from cli.test_trees import OF_RESMEM, GiB, Tree
 
 TiB = 1 << 40
 GPU_NODES = 8
@@ -84,8 +84,7 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
         tree.file(f"{where}/resource", resource(16 << 20, own, 32 << 20))
         tree.file(f"{where}/class", "0x030200")
         if kind != "gh200":
-            for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
-                (tree.root / f"{where[1:]}/nvgrace_gpu/{name}").unlink()
+            tree.without(*(f"{where}/nvgrace_gpu/{name}" for name in OF_RESMEM))
         tree.link(f"{where}/iommu", f"../../../platform/arm-smmu-v3.{i // per_smmu}.auto/iommu/smmu3.{i // per_smmu:#018x}")
         tree.file(f"/sys/kernel/iommu_groups/{20 + i}/devices/{address(i)}/class", "0x030200")
     for i, (where, (node, bars, speed)) in enumerate((tray or {}).items()):

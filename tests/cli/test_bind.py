@@ -36,8 +36,7 @@ UNBINDS = f"rm {DEVICE}/driver"
 class Kernel(Played):
     @pytest.fixture(autouse=True)
     def kernel(self, played):
-        for name in ("driver", "iommu_group"):
-            (self.tree.root / f"{DEVICE}/{name}".lstrip("/")).unlink()
+        self.tree.without(f"{DEVICE}/driver", f"{DEVICE}/iommu_group")
         self.tree.file("/sys/kernel/iommu_groups/12/type", "DMA").link(f"{DEVICE}/iommu_group", "/sys/kernel/iommu_groups/12")
         self.tree.file(OVERRIDE, "(null)").file(PROBE, "").file(f"{DEVICE}/rescan", "")
         for name in ("bind", "unbind"):
@@ -103,7 +102,7 @@ class Bind(Kernel):
                  f'run "nvgrace-gpu doctor {G1}"', False))
         assert (self.driver(), self.override()) == ("nouveau", "nouveau")
         # Without an IOMMU.
-        (self.tree.root / f"{DEVICE}/iommu_group".lstrip("/")).unlink()
+        self.tree.without(f"{DEVICE}/iommu_group")
         result, _ = self.change("bind", status=1, at=steps)
         assert (result["next"] == "check that the IOMMU is on, because the device has no IOMMU group; "
                                          f'run "nvgrace-gpu doctor {G1}"')
@@ -128,14 +127,14 @@ class Bind(Kernel):
         assert (result["message"], result["changed"]) == (f"{OURS} refused it; and can't restore nouveau: Input/output error", True)
 
     def test_lock(self):
-        (self.tree.root / f"{DEVICE}/rescan".lstrip("/")).unlink()
+        self.tree.without(f"{DEVICE}/rescan")
         result, _ = self.change("bind", status=1)
         assert result["message"] == "can't lock it: No such file or directory"
 
     def test_another_bind(self):
         """The link to the driver exists, but another process's bind has not
         ended: the command waits for it."""
-        (self.tree.root / f"{DEVICE}/nvgrace_gpu/mode".lstrip("/")).unlink()
+        self.tree.without(f"{DEVICE}/nvgrace_gpu/mode")
         self.bound(OURS, OURS)
         result, _ = self.change("bind")
         assert result["result"] == "already-bound"

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -226,12 +224,10 @@ class Lines:
         """A record without QEMU's lists: its version decides."""
         for version, there in (("9.2", False), ("10.0", True)):
             with Tree() as tree:
-                host(tree, qemu=version)
-                (tree.root / "answers/qemu-options").unlink()
+                host(tree, qemu=version).without("/answers/qemu-options")
                 assert ("highmem" in "".join(options(guest(tree, "--format=qemu").stdout))) == there
         with Tree() as tree:
-            host(tree).file("/answers/qemu", "/usr/bin/qemu-system-aarch64: garbage")
-            (tree.root / "answers/qemu-options").unlink()
+            host(tree).file("/answers/qemu", "/usr/bin/qemu-system-aarch64: garbage").without("/answers/qemu-options")
             assert re.search("no -object acpi-generic-initiator.*QEMU 9.0", guest(tree, status=4).stderr)
 
     @pytest.mark.parametrize("libvirt, begin", (("11.3", "<!-- Made"), (None, "#!/bin/sh")))
@@ -276,23 +272,13 @@ class BadRecords:
             assert re.search(message, done.stderr)
             assert done.stdout == ""
 
-    @staticmethod
-    def remove(*paths):
-        def change(tree):
-            for path in paths:
-                subprocess.run(["rm", "-r", tree.root / path], check=True)
-        return change
-
     def attribute(self, name, value, number=0):
         return lambda tree: tree.file(f"/sys/bus/pci/devices/{address(number)}/{name}", value)
 
     def test_no_numa(self):
-        self.refuse("no NUMA node", self.remove("sys/devices/system/node"))
+        self.refuse("no NUMA node", lambda tree: tree.without("sys/devices/system/node"))
         self.refuse("numa_node is -1", self.attribute("numa_node", -1), words=["--all"], gpus=2)
-
-        def no_cpus(tree):
-            tree.file("/sys/devices/system/node/node0/cpulist")
-        self.refuse("not known which processors", no_cpus)
+        self.refuse("not known which processors", lambda tree: tree.file("/sys/devices/system/node/node0/cpulist"))
 
     @pytest.mark.parametrize("node", (-1, 3))
     def test_one_node(self, tree, node):
@@ -309,14 +295,13 @@ class BadRecords:
 
     def test_unbound(self):
         device = f"sys/bus/pci/devices/{address(0)}"
-        self.refuse("not bound; only nvgrace_gpu_vfio_pci.*bind --persist", self.remove(f"{device}/driver", f"{device}/nvgrace_gpu"))
+        self.refuse("not bound; only nvgrace_gpu_vfio_pci.*bind --persist", lambda tree: tree.without(f"{device}/driver", f"{device}/nvgrace_gpu"))
 
         def other(tree):
-            self.remove(f"{device}/driver", f"{device}/nvgrace_gpu")(tree)
-            tree.link(f"/{device}/driver", "../../../bus/pci/drivers/nvidia")
+            tree.without(f"{device}/driver", f"{device}/nvgrace_gpu").link(f"/{device}/driver", "../../../bus/pci/drivers/nvidia")
         self.refuse("bound to nvidia", other)
         self.refuse("reports no memory", self.attribute("nvgrace_gpu/mode", "core-only"))
-        self.refuse("no GPU is bound", self.remove(f"{device}/driver", f"{device}/nvgrace_gpu"), words=["--all"], status=3)
+        self.refuse("no GPU is bound", lambda tree: tree.without(f"{device}/driver", f"{device}/nvgrace_gpu"), words=["--all"], status=3)
         self.refuse("no such PCI device", lambda tree: None, words=["0099:01:00.0"], status=3)
 
     def test_machine(self):
@@ -333,10 +318,7 @@ class BadRecords:
         same_group(host(tree, gpus=2))
         assert "smmuv3" not in guest(tree, "--format=qemu", "--all").stdout.split("\nexec ")[1]
         self.refuse("its memory is also that of 0019", self.attribute("nvgrace_gpu/usemem_base", hex(4 * TiB), 1), words=["--all"], gpus=2)
-
-        def no_group(tree):
-            (tree.root / f"sys/bus/pci/devices/{address(0)}/iommu_group").unlink()
-        self.refuse("in no IOMMU group", no_group)
+        self.refuse("in no IOMMU group", lambda tree: tree.without(f"sys/bus/pci/devices/{address(0)}/iommu_group"))
 
     def test_devices(self):
         """A device that vfio doesn't have, and one that shares its group."""
@@ -345,7 +327,7 @@ class BadRecords:
 
         def driver(name):
             def change(tree):
-                self.remove(f"{where}/driver", f"{where}/vfio-dev")(tree)
+                tree.without(f"{where}/driver", f"{where}/vfio-dev")
                 if name:
                     tree.link(f"/{where}/driver", f"../../../bus/pci/drivers/{name}")
             return change
@@ -375,11 +357,10 @@ class BadRecords:
 
     def test_iommu(self):
         def other(tree):
-            link = tree.root / f"sys/bus/pci/devices/{address(0)}/iommu"
-            link.unlink()
-            link.symlink_to("../../x/iommu/virtio-iommu0")
+            link = f"/sys/bus/pci/devices/{address(0)}/iommu"
+            tree.without(link).link(link, "../../x/iommu/virtio-iommu0")
         self.refuse("virtio-iommu0, not an SMMUv3", other, words=["--accel-smmu=on"])
-        self.refuse("not known which SMMU", self.remove(f"sys/bus/pci/devices/{address(0)}/iommu"), words=["--accel-smmu=on"])
+        self.refuse("not known which SMMU", lambda tree: tree.without(f"sys/bus/pci/devices/{address(0)}/iommu"), words=["--accel-smmu=on"])
 
     def test_distances(self):
         """Distances that ACPI does not permit, or not enough of them: none."""
@@ -430,8 +411,7 @@ class Names:
         """Whoever made the record can't add to what is printed, by the path of
         its QEMU or the name of a GPU's folder."""
         program = "/usr/bin/$(id); 'x"
-        host(tree, gpus=2).file("/answers/qemu", f"{program}: QEMU emulator version 11.1.0")
-        (tree.root / "answers/qemu-options").unlink()
+        host(tree, gpus=2).file("/answers/qemu", f"{program}: QEMU emulator version 11.1.0").without("/answers/qemu-options")
         devices = tree.root / "sys/bus/pci/devices"
         for name in (";$(id)", "\nkind: x"):
             (devices / address(1)).rename(devices / f"0019:01:00.0{name}")
@@ -638,7 +618,7 @@ class Firmware:
         return json.loads(guest(tree, "--format=json", *words).stdout)
 
     def test_none(self, tree):
-        shutil.rmtree(host(tree).root / "usr/share/qemu/firmware")
+        host(tree).without("/usr/share/qemu/firmware")
         plan = self.plan(tree)
         assert plan["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.fd"
         assert "install qemu-efi-aarch64" in plan["reasons"]["firmware"]
@@ -646,10 +626,10 @@ class Firmware:
         assert re.search("in flash; on Debian, install", guest(tree, "--uefi-vars=x", "--format=qemu", status=4).stderr)
 
     def test_no_swtpm(self, tree):
-        (host(tree, libvirt="12.8").root / "usr/bin/swtpm_setup").unlink()
+        host(tree, libvirt="12.8").without("/usr/bin/swtpm_setup")
         assert "no swtpm_setup in /usr/bin, which libvirt needs" in guest(tree, "--tpm", status=4).stderr
         guest(tree, "--tpm", "--format=qemu")
-        (tree.root / "usr/bin/swtpm").unlink()
+        tree.without("/usr/bin/swtpm")
         assert "no swtpm in" in guest(tree, "--tpm", "--format=qemu", status=4).stderr
 
     def test_administrators(self, tree):

@@ -193,8 +193,7 @@ def test_labels(tree):
     assert labels(tree.root) == {**alike, "scrub-state": "clean", "ready": "1", "readiness": "mixed"}
     # It can't be read.
     for attribute in attributes:
-        (tree.root / f"{attribute}/readiness".lstrip("/")).unlink()
-        tree.file(f"{attribute}/readiness/directory", "")
+        tree.without(f"{attribute}/readiness").file(f"{attribute}/readiness/directory", "")
     found = labels(tree.root)
     assert "readiness" not in found
     assert found["ready"] == "0"

@@ -13,7 +13,6 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import tempfile
 
 import pytest
@@ -59,13 +58,6 @@ def whole(root, base):
         (root / f"proc/77/fd/{fd}").symlink_to(target)
 
 
-def remove(path):
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def damage(root, numbers):
     """Damages one to six files, links or folders of the tree."""
     for _ in range(numbers.randint(1, 6)):
@@ -90,16 +82,16 @@ def damage(root, numbers):
             if other.is_file() and not other.is_symlink():
                 path.write_bytes(other.read_bytes())
         elif kind == 8:
-            remove(path)
+            unfold.remove(path)
             path.symlink_to(numbers.choice(["/", "/dev/zero", path.name, "../..", "/nowhere", "", "x" * 200][:6]) or ".")
         elif kind == 9:
-            remove(path)
+            unfold.remove(path)
             path.mkdir()
         elif kind == 10:
-            remove(path)
+            unfold.remove(path)
             os.mkfifo(path)
         else:
-            remove(path)
+            unfold.remove(path)
             if not any(root.iterdir()):
                 return
 

@@ -15,12 +15,17 @@ import pytest
 
 from boot import lines, takeover
 from cli.common import build, run, validate
+from cli.doctor_trees import unfold
 
 OURS = "nvgrace_gpu_vfio_pci"
 GiB = 1 << 30
 G1, G2 = "0009:01:00.0", "0019:01:00.0"
 SIZES = {"mode": "carve-out", "usemem_size": 0x17A0000000, "usemem_bar_size": 128 * GiB, "resmem_size": 0x50000000,
          "resmem_bar_size": 2 * GiB, "usemem_base": "0x4000000000", "resmem_base": "0x57a0000000", "readiness": "ready"}
+
+
+# What the driver does not report of a GPU without a carve-out.
+OF_RESMEM = ("resmem_size", "resmem_bar_size", "resmem_base")
 
 
 class Tree:
@@ -46,6 +51,12 @@ class Tree:
         path = self.root / path.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
+        return self
+
+    def without(self, *paths):
+        """Removes files, links or folders."""
+        for path in paths:
+            unfold.remove(self.root / path.lstrip("/"))
         return self
 
     def device(self, address, device="0x2345", vendor="0x10de", driver=None, group=12, node=0, override="(null)",
@@ -223,7 +234,7 @@ class List:
         tree.file("/etc/nvgrace-gpu.conf.d/all.conf", "bind all")
         assert boot(tree) == ("yes", True, None)
         assert re.search(r"at boot +bound, by /etc/nvgrace-gpu\.conf\.d/all\.conf:1", tree.run("status", G1).stdout)
-        (tree.root / helper.lstrip("/")).unlink()
+        tree.without(helper)
         assert boot(tree)[:2] == ("blocked", False)
         assert f"the program {helper} of {rule} is missing" in boot(tree)[2]
         assert re.search(r"at boot +not bound, although .*all\.conf:1 binds it:\n {13}the program /usr/lib",
@@ -232,19 +243,16 @@ class List:
         # udev(7) has two ways to mask a rule.
         tree.link("/etc/udev/rules.d/60-nvgrace-gpu.rules", "/dev/null")
         assert boot(tree) == ("blocked", False, "/etc/udev/rules.d/60-nvgrace-gpu.rules masks the udev rule")
-        (tree.root / "etc/udev/rules.d/60-nvgrace-gpu.rules").unlink()
-        tree.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", b"")
+        tree.without("/etc/udev/rules.d/60-nvgrace-gpu.rules").file("/etc/udev/rules.d/60-nvgrace-gpu.rules", b"")
         assert boot(tree)[0] == "blocked"
         tree.file("/etc/udev/rules.d/60-nvgrace-gpu.rules", "# the administrator's own")
         assert boot(tree)[0] == "yes"
-        (tree.root / rule.lstrip("/")).unlink()
+        tree.without(rule)
         assert boot(tree)[0] == "yes"
 
     def test_other_modes(self, tree):
-        tree.bound(G1)
-        for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
-            (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
-        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
+        d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+        tree.bound(G1, mode="no-carve-out").without(*(f"{d}/{name}" for name in OF_RESMEM))
         tree.device(G2, driver=OURS, mode="core-only")
         first, second = tree.json("list")["gpus"]
         assert (first["mode"], first["usemem"]["size"], first["resmem"]) == ("no-carve-out", 0x17A0000000, None)
@@ -253,9 +261,8 @@ class List:
 
     def test_a_user_sees_less(self, tree):
         """What a user can't read is unknown."""
-        tree.bound(G1).file("/answers/euid", "1000")
-        for name in ("usemem_base", "resmem_base"):
-            (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
+        d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+        tree.bound(G1).file("/answers/euid", "1000").without(f"{d}/usemem_base", f"{d}/resmem_base")
         gpu, = tree.json("list")["gpus"]
         assert gpu["holders"] is None
         assert gpu["usemem"]["base"] is None
@@ -408,9 +415,8 @@ class Status:
         assert re.search(r"BAR4 +32 MiB at 0x663000000000, the device's own; a guest sees usemem instead\n", out)
         assert re.search(r"BAR0 .*the device's own\n", out)
         # Without the MIG defect, the guest has the device's BAR2.
-        for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
-            (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/{name}").unlink()
-        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode", "no-carve-out")
+        d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
+        tree.file(f"{d}/mode", "no-carve-out").without(*(f"{d}/{name}" for name in OF_RESMEM))
         assert [b["hidden"] for b in tree.json("status", G1)["own_bars"]] == [False, False, True]
 
     def test_all(self, tree):
@@ -506,7 +512,7 @@ class Refusals:
         tree.file("/proc/iomem", "0-0 : System RAM\n0-0 : System RAM (NVIDIA)")
         tree.file("/sys/devices/system/memory/block_size_bytes", "x")
         assert "node/node4/memory*/state" in self.refused(tree, G1)
-        (tree.root / "sys/devices/system/memory/block_size_bytes").unlink()
+        tree.without("/sys/devices/system/memory/block_size_bytes")
         assert "node/node4/memory*/state" in self.refused(tree, G1)
 
     @pytest.mark.parametrize("nodes, change", [
@@ -834,7 +840,7 @@ class Links:
 
     def test_device_files_are_not_opened(self, tree):
         tree.device(G1)
-        (tree.root / f"sys/bus/pci/devices/{G1}/numa_node").unlink()
+        tree.without(f"/sys/bus/pci/devices/{G1}/numa_node")
         tree.node(f"/sys/bus/pci/devices/{G1}/numa_node", 1, 5)  # /dev/zero
         assert self.node(tree) is None
 
@@ -869,10 +875,10 @@ class Wait:
         tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", "unknown")
         assert self.wait(tree, G1).returncode == 0
         # The link to the driver exists before the bind ends.
-        (tree.root / f"sys/bus/pci/devices/{G1}/nvgrace_gpu/mode").unlink()
+        tree.without(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/mode")
         assert "still being bound" in self.wait(tree, G1).stderr
         # The kernel's driver of this name has none of these files.
-        (tree.root / f"sys/bus/pci/drivers/{OURS}/features").unlink()
+        tree.without(f"/sys/bus/pci/drivers/{OURS}/features")
         assert self.wait(tree, G1).returncode == 0
 
     def test_all_are_those_of_the_configuration(self, tree):

@@ -25,7 +25,7 @@ import pytest
 
 from boot.test_initramfs import NAME, module
 from cli.common import build, sanitizer_options, shown, validate
-from cli.test_trees import G1
+from cli.test_trees import G1, OF_RESMEM
 from lab import acpi
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
@@ -175,7 +175,7 @@ class Opening(Played):
 
     def test_no_group(self):
         """Without an IOMMU group there is only the device's own file."""
-        (self.tree.root / DEVICE.lstrip("/") / "iommu_group").unlink()
+        self.tree.without(f"{DEVICE}/iommu_group")
         self.check_failure("", 4, "no IOMMU group; check that the host has an IOMMU and that it is on")
         self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
         _, document = self.run_test("cdev")
@@ -229,8 +229,7 @@ class Test(Played):
         assert document["resets"] == [{**r, "method": m, "content_survived": False}
                                       for r, m in zip(document["resets"], ("bus", "flr"), strict=True)]
         # What the driver or the GPU does not have is skipped.
-        for path in ("reset_method", "nvgrace_gpu/scrub"):
-            (self.tree.root / DEVICE.lstrip("/") / path).unlink()
+        self.tree.without(f"{DEVICE}/reset_method", f"{DEVICE}/nvgrace_gpu/scrub")
         done = self.run_words("test", "--yes", "--time=2", G1, play=f"{GPU} fail=getrandom:1:{errno.ENOSYS}")
         assert done.returncode == 0
         assert ([line.split(": ")[2] for line in done.stderr.splitlines()] ==
@@ -576,8 +575,7 @@ class Test(Played):
 
     def test_only_usemem(self):
         """A GPU without MIG has no resmem."""
-        for name in ("resmem_size", "resmem_bar_size", "resmem_base"):
-            (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
+        self.tree.without(*(f"{DEVICE}/nvgrace_gpu/{name}" for name in OF_RESMEM))
         self.tree.file(f"{DEVICE}/nvgrace_gpu/mode", "no-carve-out")
         _, document = self.run_test(f"resmem=0 bar2=0 {self.all_steps()}")
         assert document["resmem"] is None
@@ -598,8 +596,7 @@ class Test(Played):
 
     def test_unknown_to_sysfs(self):
         """Another driver's sysfs says nothing about the memory."""
-        for name in SIZES:
-            (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
+        self.tree.without(*(f"{DEVICE}/nvgrace_gpu/{name}" for name in SIZES))
         checks, document = self.run_test(f"alias=0:{USEMEM // 2}", 1)
         assert checks["sizes"] == ("passed", "BARs are powers of two; this driver has no sizes in sysfs")
         assert {checks[name][0] for name in ("claims", "readiness")} == {"skipped"}
@@ -802,8 +799,7 @@ class Bench(Played):
             validate(document)
             assert document["level"] == level
         # Less than one page for each thread, and little memory of the host.
-        for name in BASES:
-            (self.tree.root / DEVICE.lstrip("/") / "nvgrace_gpu" / name).unlink()
+        self.tree.without(*(f"{DEVICE}/nvgrace_gpu/{name}" for name in BASES))
         figures = self.figures("usemem=4096 bar4=4096 resmem=1048576 bar2=2097152 free=4096", status=0)
         assert all(figures[f"read/usemem/{n}"]["count"] for n in {1, len(os.sched_getaffinity(0))})
         assert figures["pread/resmem/64MiB"]["reason"] == "less memory than a block"
