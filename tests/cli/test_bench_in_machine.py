@@ -50,16 +50,9 @@ idle() { $nvgrace list --json >/tmp/list; grep -A8 "\"address\": \"$(gpu $1)\"" 
 # opened: waits until the program has the GPU open, and sets pid to its number.
 # $terminal is the process of the terminal on which it runs.
 opened() {
-	pid=
-	until [ "$pid" ]; do
+	until pid=$(ls -l /proc/[0-9]*/fd/* 2>/dev/null | sed -n "s#.* /proc/\([0-9]*\)/fd/[0-9]* -> .*vfio[-/]device.*#\1#p"); [ "$pid" ]; do
 		kill -0 $terminal || exit 1
 		usleep 50000
-		for fd in /proc/[0-9]*/fd/*; do
-			process=${fd%/fd/*}
-			case $(readlink $fd) in
-			"anon_inode:[vfio-device]" | /dev/vfio/devices/*) pid=${process#/proc/} ;;
-			esac
-		done
 	done
 }
 # On a machine that pauses, memory may take any time to become ready.
