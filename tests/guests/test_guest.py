@@ -84,14 +84,15 @@ LIFE_RUN = """
     @ -chardev pipe,id=monitor,path=/tmp/monitor -mon monitor &
     qemu=$!
     until_used 2 || exit 1
+    gpu=$(ls -l /proc/$qemu/fd | sed -n 's/.* \\([0-9]*\\) -> .*vfio[-/]device.*/\\1/p')
     # While the guest is stopped, its registers stay as the reset leaves them.
     echo stop >/tmp/monitor.in
-    echo "BARs: $(/tests/bars $qemu)"
+    echo "BARs: $(/tests/bars $qemu $gpu)"
     # After this reset, the memory is not ready until the driver has checked it
     # 50 times.
     host after_reset gh200 never
     echo system_reset >/tmp/monitor.in
-    until [ "$(/tests/bars $qemu 2>/dev/null)" = "0xc 0xc" ]; do
+    until [ "$(/tests/bars $qemu $gpu 2>/dev/null)" = "0xc 0xc" ]; do
         kill -0 $qemu || exit 1
         usleep 100000
     done
