@@ -23,7 +23,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCHEMA = PROJECT / "docs/nvgrace-gpu.schema.json"
 
-MODULE = programs.MODULE
 # The campaign that measures coverage sets it. All programs are then built with
 # gcov's counters, and without sanitizers.
 COVERAGE = os.environ.get("COVERAGE")
@@ -96,12 +95,12 @@ def module_files(kernel, directory):
     libkmod's indexes. Machines load the modules on which it depends."""
     base = pathlib.Path(directory, "lib/modules", kernel.release)
     (base / "updates/dkms").mkdir(parents=True)
-    shutil.copy(programs.module_of(kernel), base / "updates/dkms" / MODULE)
+    shutil.copy(programs.module_of(kernel), base / "updates/dkms" / programs.MODULE)
     for name in ("modules.order", "modules.builtin"):
         (base / name).write_text("")
     subprocess.run(["depmod", "-b", directory, kernel.release], check=True, stderr=subprocess.DEVNULL)
     guest = f"/lib/modules/{kernel.release}"
-    return {f"{guest}/updates/dkms/{MODULE}": str(base / "updates/dkms" / MODULE),
+    return {f"{guest}/updates/dkms/{programs.MODULE}": str(base / "updates/dkms" / programs.MODULE),
             **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
 
 

@@ -16,6 +16,11 @@ from lab import programs, session, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
 
+DRIVER = "nvgrace_gpu_vfio_pci"
+MiB = 1 << 20
+# Without the MIG defect, a GPU has no resmem, and its memory may be small.
+SMALL = {"mig_dvsec": 1}
+
 # The udev rule and its program, as {path in the machine: path here}. Without
 # them, nothing can be bound at boot.
 UDEV = {f"/usr/lib/udev/{name}": str(common.PROJECT / "scripts/udev" / name.rpartition("/")[2])

@@ -17,14 +17,9 @@ import re
 import pytest
 
 from cli import in_machine
-from cli.in_machine import InMachine
+from cli.in_machine import DRIVER, SMALL, InMachine, MiB
 from lab import programs
 
-DRIVER = "nvgrace_gpu_vfio_pci"
-MiB = 1 << 20
-
-# Without the MIG defect, a GPU has no resmem, and its memory may be small.
-SMALL = {"mig_dvsec": 1}
 ODD_SIZE = 48 * MiB + 0x1235
 GPUS = [
     {"name": "small", "size": 64 * MiB, "model": {**SMALL, "aer": True}},

@@ -16,7 +16,6 @@ import pytest
 from cli import common, in_machine
 from lab import programs, vm
 
-MODULE = common.MODULE
 GPUS = [
     {"name": "good", "size": "3G"},
     {"name": "zero", "base": 0x8100000000, "size": 0},
@@ -60,7 +59,7 @@ COMMANDS = {
 # to load it.
 SIGNATURES = {
     name: f"""
-        cp /signed/{name}.ko /lib/modules/$(uname -r)/updates/dkms/{MODULE}
+        cp /signed/{name}.ko /lib/modules/$(uname -r)/updates/dkms/{programs.MODULE}
         {DOCTOR}
         # insmod, because busybox's modprobe has another index than libkmod.
         insmod /signed/{name}.ko 2>&1 && echo accepted || true"""

@@ -9,14 +9,11 @@ import re
 import pytest
 
 from cli import common, in_machine
-from cli.in_machine import InMachine
+from cli.in_machine import SMALL, InMachine, MiB
 from cli.test_faults import STATUSES
 
 pytestmark = pytest.mark.long
 
-MiB = 1 << 20
-# Without the MIG defect, a GPU has no resmem, and its memory may be small.
-SMALL = {"mig_dvsec": 1}
 GPUS = [{"name": "a", "size": 32 * MiB, "model": SMALL}, {"name": "b", "size": 32 * MiB, "model": SMALL}]
 
 # How many calls of each command fail, spread evenly. A command takes up to 2 s.

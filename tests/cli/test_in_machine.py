@@ -9,12 +9,9 @@ import re
 
 import pytest
 
-from cli import common, in_machine
-from cli.in_machine import InMachine
+from cli import in_machine
+from cli.in_machine import DRIVER, InMachine
 from lab import programs
-
-MODULE = common.MODULE
-DRIVER = "nvgrace_gpu_vfio_pci"
 
 # Four that become ready late (see "four"), one whose firmware reports that the
 # link failed to train, and one that never becomes ready.
@@ -305,7 +302,7 @@ COMMANDS = {
         run bind $(gpu b)
         state b
         mv /tmp/modules.dep.bin /lib/modules/$(uname -r)/
-        echo broken >/lib/modules/$(uname -r)/updates/dkms/{MODULE}
+        echo broken >/lib/modules/$(uname -r)/updates/dkms/{programs.MODULE}
         run bind $(gpu b)
         state b""",
 }

@@ -15,13 +15,8 @@ import re
 import pytest
 
 from cli import in_machine
-from cli.in_machine import InMachine
+from cli.in_machine import DRIVER, SMALL, InMachine, MiB
 
-DRIVER = "nvgrace_gpu_vfio_pci"
-MiB = 1 << 20
-
-# Without the MIG defect, a GPU has no resmem, and its memory may be small.
-SMALL = {"mig_dvsec": 1}
 SIZES = {"small": 64 * MiB, "odd": 48 * MiB + 0x1235, "both": 1536 * MiB, "slow": 32 * MiB, "dead": 32 * MiB}
 GPUS = [
     {"name": "small", "size": SIZES["small"], "model": SMALL},
