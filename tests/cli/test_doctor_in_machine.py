@@ -23,15 +23,13 @@ GPUS = [
     {"name": "hyphens", "size": "3G"},
 ]
 
-DOCTOR = "/usr/sbin/nvgrace-gpu doctor --json; echo \"rc: $?\""
-
 COMMANDS = {
-    "before": DOCTOR,
+    "before": "run doctor --json",
     "bind": "/usr/sbin/nvgrace-gpu bind $(gpu good)",
     "refused": "/usr/sbin/nvgrace-gpu bind $(gpu zero); [ $? = 1 ]",
     "override": "echo nvgrace-gpu-vfio-pci >/sys/bus/pci/devices/$(gpu hyphens)/driver_override",
-    "after": DOCTOR,
-    "one": "/usr/sbin/nvgrace-gpu doctor --json $(gpu good); echo \"rc: $?\"",
+    "after": "run doctor --json",
+    "one": "run doctor --json $(gpu good)",
     "bars": "host counters good; /usr/sbin/nvgrace-gpu doctor >/dev/null; host counters good",
     # A QEMU that prints its version, and a libvirt that hangs. The doctor gives
     # each 10 s. After a pause of the machine, it tries again.
@@ -41,11 +39,11 @@ COMMANDS = {
         printf '#!/bin/sh\\nexec sleep 1000\\n' >/usr/sbin/libvirtd
         chmod 755 /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd
         for try in 1 2 3 4; do
-            { %s; } >/tmp/programs
+            run doctor --json >/tmp/programs
             grep -q 'qemu-system-aarch64 is' /tmp/programs && break
         done
         cat /tmp/programs
-        rm /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd""" % DOCTOR,
+        rm /usr/bin/qemu-system-aarch64 /usr/sbin/libvirtd""",
     "kvm": "[ -c /dev/kvm ] || exit 0; /tests/doctor_kvm good",
     "record": """
         /usr/sbin/nvgrace-gpu doctor --record /tmp/record >/tmp/live
@@ -60,7 +58,7 @@ COMMANDS = {
 SIGNATURES = {
     name: f"""
         cp /signed/{name}.ko /lib/modules/$(uname -r)/updates/dkms/{programs.MODULE}
-        {DOCTOR}
+        run doctor --json
         # insmod, because busybox's modprobe has another index than libkmod.
         insmod /signed/{name}.ko 2>&1 && echo accepted || true"""
     for name in ("unsigned", "foreign", "trusted")
@@ -96,12 +94,9 @@ class Doctor(in_machine.InMachine):
     def findings(self, command):
         """{(id, GPU's name or None): finding} of the command, and its exit
         status."""
-        lines = self.command(command).output
-        end = next(i for i, line in enumerate(lines) if line.startswith("rc: "))
-        document = json.loads("\n".join(lines[lines.index("{"):end]))
-        common.validate(document)
+        document, = self.documents(command)
         names = {address: name for name, address in self.pci.items()}
-        return {(f["id"], names.get(f["device"])): f for f in document["findings"]}, int(lines[end].removeprefix("rc: "))
+        return {(f["id"], names.get(f["device"])): f for f in document["findings"]}, self.codes(command)[0]
 
     def verdict(self, found, finding, gpu=None):
         assert (finding, gpu) in found
