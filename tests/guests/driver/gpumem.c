@@ -13,8 +13,8 @@
  *	reading makes the kernel access both parts, and gives "ok" or what went
  *	wrong; -EBUSY while blocks are System RAM
  *   /sys/bus/pci/devices/.../blocks
- *	the number of blocks of usemem that are System RAM; writing adds or
- *	removes blocks. -EBUSY if pages of a block can't be moved
+ *	writing a number makes so many blocks of usemem System RAM; -EBUSY if
+ *	pages of a block can't be moved
  *   /sys/bus/pci/devices/.../touch
  *	writing "LENGTH STEP" makes the kernel read a word of usemem at each
  *	multiple of STEP below LENGTH, both in bytes
@@ -167,15 +167,6 @@ static ssize_t check_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(check);
 
-static ssize_t blocks_show(struct device *dev, struct device_attribute *attr,
-			   char *buf)
-{
-	struct gpumem *gpu = dev_get_drvdata(dev);
-
-	guard(mutex)(&gpu->lock);
-	return sysfs_emit(buf, "%u\n", gpu->blocks);
-}
-
 static int set_blocks(struct gpumem *gpu, unsigned int wanted)
 {
 	u64 start = pci_resource_start(gpu->pdev, USEMEM_BAR);
@@ -214,7 +205,7 @@ static ssize_t blocks_store(struct device *dev, struct device_attribute *attr,
 	ret = set_blocks(gpu, wanted);
 	return ret ?: count;
 }
-static DEVICE_ATTR_RW(blocks);
+static DEVICE_ATTR_WO(blocks);
 
 static ssize_t touch_store(struct device *dev, struct device_attribute *attr,
 			   const char *buf, size_t count)
