@@ -77,22 +77,10 @@ class Faults(InMachine):
     def runs(self, command):
         """[(the call that failed, status, state before, state after, output)]
         of a command's runs."""
-        found, before, said, status, failed = [], "", [], None, ""
-        for line in self.command(command).output:
-            if match := re.match(r"run-(?:out|err): (.*)", line):
-                said.append(match[1])
-            elif match := re.match(r"run-rc: (\d+)", line):
-                status = int(match[1])
-            elif match := re.match(r"failed: (.*)", line):
-                failed = match[1]
-            elif match := re.match(r"state: (.*)", line):
-                if status is None:
-                    before = match[1]
-                else:
-                    found.append((failed, status, before, match[1], "\n".join(said)))
-                    said, status = [], None
-            if status is not None and failed.startswith("-"):
-                said, status, failed = [], None, ""
+        found = []
+        for before, run, after in re.findall(r"^state: (.*)\n((?:(?!state: ).*\n)*)state: (.*)$", self.output(command), re.M):
+            status, failed = re.search(r"^run-rc: (\d+)\n(?:.*\n)*?failed: (.*)$", run, re.M).groups()
+            found.append((failed, int(status), before, after, "\n".join(re.findall("^run-(?:out|err): (.*)$", run, re.M))))
         assert len(found) > 5, f"{command}: {self.output(command)[-3000:]}"
         return found
 
