@@ -301,8 +301,7 @@ class Test(Played):
 
     def test_full_interrupted(self):
         full = self.programs(a="echo $$ >$KMSG.pid; kill -TERM $PPID; sleep 1000")
-        done = self.run_words("test", "--yes", full, G1, play=f"fast=1 {GPU}")
-        assert (done.returncode, done.stdout) == (130, "")
+        self.check_failure("fast=1", 130, "interrupted", ("test", "--yes", full))
         assert "some::a" in self.log.read_text().splitlines()[-2]
         assert self.log.read_text().endswith(f"{G1}: interrupted\n")
         self.assert_ended()
@@ -313,12 +312,8 @@ class Test(Played):
         full = self.programs(a="true", b="true")
         assert self.run_words("test", "--list", full).stdout.split() == [*STEPS, "driver", "some::a", "some::b"]
         (self.tree.root / "programs/some").write_text("#!/bin/sh\nexit 1\n")
-        done = self.run_words("test", "--yes", full, G1)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "programs/some doesn't list its cases" in done.stderr
-        done = self.run_words("test", "--yes", "--full=/missing", G1)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "can't read /missing/order: No such file or directory; install the package" in done.stderr
+        self.check_failure("", 1, "programs/some doesn't list its cases", ("test", "--yes", full))
+        self.check_failure("", 1, "can't read /missing/order: No such file or directory; install the package", ("test", "--yes", "--full=/missing"))
         assert "--until=driver needs --full" in self.run_words("test", "--yes", "--until=driver", G1).stderr
 
     @pytest.mark.all
@@ -420,9 +415,8 @@ class Test(Played):
             checks, document = self.run_test(f"{self.all_steps()} fail=fsync:{count + 1}:{errno.ENOSPC}", 1)
             assert f"can't write to the log file /var/log/{self.log.name}: No space left on device" in checks["log"][1]
             assert self.steps(document) == (list(STEPS[:number - 1]), [], list(STEPS[number - 1:]))
-        done = self.run_words("test", "--yes", "--log=/missing/log", G1, play=GPU)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "can't open the log file /missing/log: No such file or directory; name another one with --log" in done.stderr
+        self.check_failure("", 1, "can't open the log file /missing/log: No such file or directory; name another one with --log",
+                           ("test", "--yes", "--log=/missing/log"))
         # The first line is before all steps.
         for words in ([], ["--json"]):
             done = self.run_words("test", "--yes", "--log=/dev/full", *words, G1, play=GPU)
@@ -437,9 +431,7 @@ class Test(Played):
         other = self.tree.root / "other"
         self.log.unlink()
         self.log.symlink_to(other)
-        done = self.run_words("test", "--yes", G1, play=GPU)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "Too many levels of symbolic links; name another one with --log" in done.stderr
+        self.check_failure("", 1, "Too many levels of symbolic links; name another one with --log")
         assert not other.exists()
         done = self.run_words("test", "--yes", f"--log={self.log}", G1, play=GPU)
         assert done.returncode == 0, done.stderr
@@ -451,8 +443,7 @@ class Test(Played):
         assert text.index("end: passed") < text.index(f"\n{G1}: passed")
         # Nothing waits for the reader of a pipe.
         os.mkfifo(self.tree.root / "pipe")
-        done = self.run_words("test", "--yes", f"--log={self.tree.root}/pipe", G1, play=GPU)
-        assert "pipe: No such device or address; name another one" in done.stderr
+        self.check_failure("", 1, "pipe: No such device or address; name another one", ("test", "--yes", f"--log={self.tree.root}/pipe"))
 
     def test_reset_methods(self):
         """Each method is the only one for its reset. Then the list is as
@@ -483,12 +474,10 @@ class Test(Played):
     def test_interrupted_reset(self):
         """A signal during a reset restores the list of methods."""
         file = self.has_methods("bus flr")
-        for name, signal_number in (("TERM", 2), ("HUP", 1)):
+        for name in ("TERM", "HUP"):
             at = f"RESET:exec >/dev/null 2>&1; kill -{name} $PPID; while kill -0 $PPID; do sleep 0.1; done"
             self.log.write_text("")
-            done = self.run_words("test", "--yes", G1, play=GPU, env={"AT": at})
-            assert (done.returncode, done.stdout) == (130, ""), signal_number
-            assert "interrupted; the GPU is bound and closed as before, but its memory is overwritten" in done.stderr
+            self.check_failure("", 130, "interrupted; the GPU is bound and closed as before, but its memory is overwritten", env={"AT": at})
             assert file.read_text() == "bus flr"
             assert self.log.read_text().endswith(f"{G1}: interrupted\n")
 
@@ -500,11 +489,9 @@ class Test(Played):
             self.log.write_text("")
             at = (f"fsync:exec >/dev/null 2>&1; tail -n 1 {self.log} | grep -q 'step {number} of' || exit 0; kill -TERM $PPID; "
                   "while kill -0 $PPID; do sleep 0.1; done")
-            done = self.run_words("test", "--yes", G1, play=f"{GPU} {play}", env={"AT": at})
-            assert (done.returncode, done.stdout) == (130, "")
             # The step itself has not begun.
             words = "nothing done" if number < 3 else "the GPU is bound and closed as before" + ("" if number == 3 else ", but")
-            assert f"{G1}: interrupted; {words}" in done.stderr
+            self.check_failure(play, 130, f"{G1}: interrupted; {words}", env={"AT": at})
             lines = self.log.read_text().splitlines()
             assert f": step {number} of 9, {name}: " in lines[-2]
             assert lines[-1].endswith(f"{G1}: interrupted")
