@@ -24,7 +24,7 @@ GPUS = [
     {"name": "odd", "size": SIZES["odd"], "model": SMALL},
     # It has usemem and resmem.
     {"name": "both", "size": SIZES["both"]},
-    # Its scrubs don't end while it isn't ready (see begin_scrub).
+    # Its scrubs don't end while it isn't ready (see prepare_slow).
     {"name": "slow", "size": SIZES["slow"], "model": SMALL},
     {"name": "dead", "size": SIZES["dead"], "model": SMALL},
     {"name": "plain"},
