@@ -128,12 +128,12 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False, debs=()):
 
 
 @contextlib.contextmanager
-def started(name, gpus=(), kinds=(), stand_in=False, guest=False, debs=(), **more):
+def started(name, kinds=(), stand_in=False, guest=False, debs=(), **more):
     """A booted machine for a test. A step at the end reports its failures."""
     with contextlib.ExitStack() as stack:
         with step("packages for the machine"):
             work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            m = System(gpus or GPUS, packages=packages_disk(work, kinds, stand_in, guest, debs),
+            m = System(GPUS, packages=packages_disk(work, kinds, stand_in, guest, debs),
                        log=programs.log_file(f"life-{name}"), **more)
             stack.enter_context(m)
         with step("boot"):

@@ -6,8 +6,8 @@ own variables of the firmware, and sends scripts to the agent in the system
 (files/usr/local/sbin/test-agent). packages/test_life.py uses System. Developers
 can run it inside the toolbox:
 
-    python3 -m lab.system.machine [--gpus N] [--image VARIANT] [--virtualization]
-        [--secure-boot] [--packages DIRECTORY] [--log FILE] [SCRIPT...]
+    python3 -m lab.system.machine [--gpus N] [--image VARIANT] [--packages DIRECTORY]
+        [--log FILE] [SCRIPT...]
 
 This boots the system, runs each SCRIPT in it as root, prints the output, and
 powers off. Exit status: 0, 1 if the kernel's logs have trouble, 2 if the
@@ -17,8 +17,8 @@ and the rules for the kernel's log are those of tests/lab/vm.py.
 
 import argparse
 import base64
+import collections
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -48,23 +48,16 @@ STOP_TIMEOUT = 600
 
 PAINT = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|c)")
 
-# Accepted messages of the distribution's kernel: (pattern, reason).
-KNOWN_HARMLESS = ()
+# Bytes of memory that stand for the GPUs'.
+MEMORY = 16 << 30
+
+# The result of a script.
+Command = collections.namedtuple("Command", "rc output")
 
 
 class Trouble(Exception):
     """The machine did not boot, its agent does not answer, or a command
     failed."""
-
-
-@dataclasses.dataclass
-class Command:
-    """The result of a script."""
-
-    script: str
-    rc: int
-    output: str
-    seconds: float
 
 
 def image_directory(variant):
@@ -76,10 +69,10 @@ def image_directory(variant):
     return pathlib.Path(done.stdout.strip())
 
 
-def make_disk(path, label, content):
-    """Makes an ext4 image of a directory, with at least 16 MiB to spare."""
+def make_disk(path, content):
+    """Makes the disk "packages" of a directory, with at least 16 MiB to spare."""
     size = sum(f.stat().st_size + 4096 for f in pathlib.Path(content).rglob("*") if f.is_file())
-    done = subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", label, "-m", "0", "-O", "^has_journal", "-E",
+    done = subprocess.run(["mke2fs", "-q", "-t", "ext4", "-L", "packages", "-m", "0", "-O", "^has_journal", "-E",
                            "root_owner=0:0,lazy_itable_init=1", "-d", content, path,
                            f"{(size * 11 // 10 >> 20) + 16}M"], capture_output=True, text=True)
     if done.returncode:
@@ -96,32 +89,28 @@ class System:
         m.power_off()
     assert not m.failures
 
-    gpus: as in vm.Machine. packages: a directory, in the machine read-only at
+    gpus: their names and sizes. packages: a directory, in the machine read-only at
     /srv/packages. image: a variant of tests/lab/system/image. virtualization: the
     machine starts at EL2, and its kernel has /dev/kvm. secure_boot: the
     firmware has the usual keys and checks what it starts. log: a file for the
     console (|), the agent's output (>) and the scripts for it (<), each line
-    with the seconds since the machine was made. allow: patterns of accepted log
-    lines. failures: trouble in the kernel's logs.
+    with the seconds since the machine was made. failures: trouble in the
+    kernel's logs.
     """
 
-    def __init__(self, gpus=(), memory="16G", ram="2G", smp=2, packages=None, image="base", virtualization=False,
-                 secure_boot=False, log=None, echo=None, allow=()):
+    def __init__(self, gpus, ram="2G", packages=None, image="base", virtualization=False, secure_boot=False, log=None):
         self.image = image_directory(image)
         self.arch = vm.at_el2(vm.ARM64) if virtualization else vm.ARM64
         if image == "bookworm":
             self.arch = vm.untranslated(self.arch)
-        self.gpus = [g if isinstance(g, vm.GpuConfig) else vm.GpuConfig(**g) for g in gpus]
-        self.memory_size = vm.parse_size(memory or 0)
-        self.ram, self.smp, self.secure_boot = vm.parse_size(ram), smp, secure_boot
+        self.gpus = [vm.GpuConfig(**g) for g in gpus]
+        self.ram, self.secure_boot = vm.parse_size(ram), secure_boot
         # The address is the same with EL2, but vm only knows that of ARM64.
-        vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, self.memory_size) if self.memory_size else 0)
-        self.echo, self.allow = echo, tuple(allow) + tuple(p for p, _ in KNOWN_HARMLESS)
-        self.failures, self.boots, self.console = [], [], []
-        self.models = {}
-        self.qemu = self._channel = self._current = self._booted = None
+        vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, MEMORY))
+        self.failures, self.console = [], []
+        self._boots = self._commands = 0
+        self.qemu = self._channel = self._current = self._booted = self._power = None
         self._stack = contextlib.ExitStack()
-        self._power = None
         self._started = time.monotonic()
         self._log = self._stack.enter_context(open(log, "w", encoding="utf-8")) if log else None
         try:
@@ -138,17 +127,14 @@ class System:
         self._stack.callback(shutil.rmtree, self.sockets, ignore_errors=True)
         self.disk = self.directory / "root.img"
         subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.image / "root.img", self.disk], check=True)
-        self.write("/boot/gpu.cpio", vm.archive_of_tables(self.gpus, self.arch, self.sockets))
+        self._write("/boot/gpu.cpio", vm.archive_of_tables(self.gpus, self.arch, self.sockets))
         # On a slow machine, systemd's default of 90 s is too short for the
         # agent's port and for services, and nothing tries again.
-        self.write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n"
+        self._write("/etc/systemd/system.conf", f"[Manager]\nDefaultDeviceTimeoutSec={BOOT_TIMEOUT}\n"
                    f"DefaultTimeoutStartSec={BOOT_TIMEOUT}\nDefaultTimeoutStopSec={STOP_TIMEOUT}\n".encode())
         self.packages = self.directory / "packages.img"
-        if packages:
-            make_disk(self.packages, "packages", packages)
-        else:
-            (self.directory / "empty").mkdir()
-            make_disk(self.packages, "packages", self.directory / "empty")
+        (self.directory / "empty").mkdir()
+        make_disk(self.packages, packages or self.directory / "empty")
         keys = ".ms" if self.secure_boot else ""
         shutil.copy(FIRMWARE / f"AAVMF_VARS{keys}.fd", self.directory / "vars.fd")
         self.firmware = FIRMWARE / f"AAVMF_CODE{keys or '.no-secboot'}.fd"
@@ -157,18 +143,11 @@ class System:
         return self
 
     def __exit__(self, *exc):
-        self.close()
-
-    def close(self):
-        """End everything and remove the disk; allowed at any time and
-        repeatedly."""
         self._end_boot()
         self._stack.close()
 
-    def write(self, name, data):
+    def _write(self, name, data):
         """Write a file to the disk; only while the machine is off."""
-        if self._power:
-            raise ValueError("the machine is on")
         source = self.sockets / "file"
         source.write_bytes(data)
         done = subprocess.run(["debugfs", "-w", "-f", "-", self.disk], capture_output=True, text=True,
@@ -181,12 +160,13 @@ class System:
 
     def _arguments(self):
         d, s = self.directory, self.sockets
-        drives = [("system", "raw", self.disk, "off", 0x1c), ("debian", "raw", self.image / "debian.img", "on", 0x1d),
-                  ("packages", "raw", self.packages, "on", 0x1e),
-                  ("esp", "raw", f"fat:{self.image}/esp", "on", 0x1f)]
+        # The firmware starts drivers only for disks with a boot index, and GRUB
+        # sees only those.
+        drives = [("system", self.disk, "off", "1c,bootindex=1"), ("debian", self.image / "debian.img", "on", "1d"),
+                  ("packages", self.packages, "on", "1e"), ("esp", f"fat:{self.image}/esp", "on", "1f,bootindex=0")]
         # If this process is killed, the kernel ends QEMU.
         a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram",
-             *processor(self.arch), "-smp", str(self.smp), "-m", f"{self.ram >> 20}M",
+             *processor(self.arch), "-smp", "2", "-m", f"{self.ram >> 20}M",
              "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
              "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
              "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
@@ -195,16 +175,11 @@ class System:
              "-chardev", f"socket,id=test,path={s}/test.sock", *monitor(s),
              *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
              "-device", "virtserialport,chardev=test,name=test"]
-        # The firmware starts drivers only for disks with a boot index, and GRUB
-        # sees only those.
-        order = {"esp": 0, "system": 1}
-        for name, kind, file, readonly, slot in drives:
-            boot = f",bootindex={order[name]}" if name in order else ""
-            a += ["-drive", f"if=none,id={name},format={kind},file={file},readonly={readonly},cache=unsafe",
-                  "-device", f"virtio-blk-pci,drive={name},addr={slot:x}{boot}"]
-        if self.memory_size:
-            a += ["-object", f"memory-backend-memfd,id=gpumem,size={self.memory_size},share=on,reserve=off",
-                  "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
+        for name, file, readonly, place in drives:
+            a += ["-drive", f"if=none,id={name},format=raw,file={file},readonly={readonly},cache=unsafe",
+                  "-device", f"virtio-blk-pci,drive={name},addr={place}"]
+        a += ["-object", f"memory-backend-memfd,id=gpumem,size={MEMORY},share=on,reserve=off",
+              "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
         for i, g in enumerate(self.gpus):
             a += ["-device", f"pcie-root-port,id=port{i},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={i + 1}",
                   "-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
@@ -212,32 +187,24 @@ class System:
                                          "socket": {"type": "unix", "path": f"{s}/gpu{i}.sock"}})]
         return a
 
-    def boot(self, timeout=BOOT_TIMEOUT):
-        """Switch on and wait for the agent, which starts last; the seconds it
-        took."""
-        start = time.monotonic()
+    def boot(self):
+        """Switch on and wait for the agent, which starts last."""
         self.start()
-        self._wait(lambda: self._booted, timeout, "coming up")
-        seconds = time.monotonic() - start
-        self.boots.append(seconds)
+        self._wait(lambda: self._booted, BOOT_TIMEOUT, "coming up")
+        self._boots += 1
         # udev decides which driver gets which device, and may still be busy on
         # a slow machine.
-        self.run(f"udevadm settle --timeout={timeout}", timeout=timeout + 10)
-        return seconds
+        self.run(f"udevadm settle --timeout={BOOT_TIMEOUT}", timeout=BOOT_TIMEOUT + 10)
 
     def start(self):
         """Switch on."""
-        if self._power:
-            raise ValueError("the machine is on")
         self._power = contextlib.ExitStack()
         enter = self._power.callback
         self._booted, self._raw = None, b""
-        for i, g in enumerate(self.gpus):
-            device = vm.model.Gpu(vm.model.Spec.from_dict({**({} if g.ready else {"ready_after_ms": None}), **g.model}))
+        for i in range(len(self.gpus)):
+            device = vm.model.Gpu(vm.model.Spec())
             enter(device.close)
-            server = vm.model.Server(device, f"{self.sockets}/gpu{i}.sock").start()
-            enter(server.stop)
-            self.models[g.name] = server
+            enter(vm.model.Server(device, f"{self.sockets}/gpu{i}.sock").start().stop)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         enter(self._listener.close)
         (self.sockets / "test.sock").unlink(missing_ok=True)
@@ -269,8 +236,6 @@ class System:
         if self._log:
             self._log.write(f"{time.monotonic() - self._started:8.2f} {mark} {line}\n")
             self._log.flush()
-        if self.echo:
-            self.echo(mark, line)
 
     def _wait(self, condition, timeout, what):
         """Wait for condition(); Trouble if QEMU ends first or time runs out."""
@@ -344,8 +309,8 @@ class System:
     def run(self, script, check=True, timeout=COMMAND_TIMEOUT):
         """Run a bash script as root; its Command. With check, a failure raises
         Trouble."""
-        start = time.monotonic()
-        self._current = {"id": f"{len(self.boots)}.{start:.6f}", "rc": None, "lines": []}
+        self._commands += 1
+        self._current = {"id": self._commands, "rc": None, "lines": []}
         self._note("<", script)
         self._channel.sendall(f"RUN {self._current['id']} {base64.b64encode(script.encode()).decode()}\n".encode())
         try:
@@ -354,7 +319,7 @@ class System:
             # The agent starts its own line with a line break.
             if lines and not lines[-1]:
                 lines.pop()
-            done = Command(script, self._current["rc"], "\n".join(lines), time.monotonic() - start)
+            done = Command(self._current["rc"], "\n".join(lines))
         finally:
             self._current = None
         if check and done.rc:
@@ -382,12 +347,7 @@ class System:
 
     def wait_for_end(self, timeout):
         """Wait until the machine switches off or restarts; QEMU then ends."""
-        deadline = time.monotonic() + timeout
-        while self.qemu.stdout in self._buffers:
-            if time.monotonic() > deadline:
-                raise Trouble(f"no end after {timeout} s; the console's last lines:\n" + self._last_lines())
-            for key, _ in self._selector.select(5):
-                self._read(key)
+        self._wait(lambda: self.qemu.stdout not in self._buffers, timeout, "switching off")
         self.qemu.wait(timeout=300)
         self._end_boot()
 
@@ -398,13 +358,12 @@ class System:
         self._note("<", f"systemctl {verb}")
         first = self._first_line
         self.wait_for_end(END_TIMEOUT)
-        self.failures += [f"kernel log of boot {len(self.boots)}: {t}"
-                          for t in vm.troubles(self.console[first:] + log, self.allow)]
+        self.failures += [f"kernel log of boot {self._boots}: {t}" for t in vm.troubles(self.console[first:] + log)]
 
-    def reboot(self, timeout=BOOT_TIMEOUT):
-        """Shut down and boot; the seconds from switching on to the agent."""
+    def reboot(self):
+        """Shut down and boot."""
         self._leave("reboot")
-        return self.boot(timeout)
+        self.boot()
 
     def power_off(self):
         """Shut down."""
@@ -416,38 +375,25 @@ class System:
         self.qemu.stdin.flush()
 
 
-def end_by_signals():
-    """Make signals raise SystemExit, which unwinds every "finally" and "with".
-    Later signals are ignored."""
-    def leave(number, frame):
-        for n in vm.ENDING:
-            signal.signal(n, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for number in vm.ENDING:
-        signal.signal(number, leave)
-
-
 def main():
     parser = argparse.ArgumentParser(description="Boot the Debian system and run scripts in it.")
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--image", default="base", help="a variant of tests/lab/system/image")
-    parser.add_argument("--virtualization", action="store_true", help="start at EL2, for /dev/kvm")
-    parser.add_argument("--secure-boot", action="store_true")
     parser.add_argument("--packages", help="a directory for /srv/packages")
     parser.add_argument("--log")
     parser.add_argument("scripts", nargs="*")
     args = parser.parse_args()
 
-    end_by_signals()
+    for number in vm.ENDING:
+        # It runs every "finally" and "with".
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     gpus = [{"name": f"gpu{i}", "size": "3G"} for i in range(args.gpus)]
     try:
-        with System(gpus, packages=args.packages, image=args.image, virtualization=args.virtualization,
-                    secure_boot=args.secure_boot, log=args.log) as machine:
-            print(f"booted in {machine.boot():.0f} s, kernel {machine.release}", flush=True)
+        with System(gpus, packages=args.packages, image=args.image, log=args.log) as machine:
+            machine.boot()
             for script in args.scripts:
                 done = machine.run(script, check=False)
-                print(f"{done.output}\n[{done.rc}, {done.seconds:.1f} s] {script}", flush=True)
+                print(f"{done.output}\n[{done.rc}] {script}", flush=True)
             machine.power_off()
             for failure in machine.failures:
                 print(f"FAILED {failure}")
