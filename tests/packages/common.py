@@ -42,6 +42,14 @@ def step(text):
         yield
 
 
+def run(*argv, ok=True, cwd=PROJECT, **env):
+    """What a command has printed, also on stderr. With ok=False, it must fail."""
+    done = subprocess.run([str(a) for a in argv], cwd=cwd, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert (done.returncode == 0) == ok, f"{' '.join(map(str, argv))}: status {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
 def left_out(folder, names):
     """Those of a folder's names that no package has, as scripts/packaging/package finds
     them without git."""
@@ -61,9 +69,7 @@ def make_packages(*kinds, sources=PROJECT, cached=True):
     for kind in kinds:
         # All make RPMs in the same folder of /tmp, because the bytes depend on it.
         with locked("rpmbuild"):
-            done = subprocess.run([*(["scripts/dev/toolbox", "cached"] if cached else []), "scripts/packaging/package", kind], cwd=sources,
-                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert not done.returncode, done.stdout
+            run(*(["scripts/dev/toolbox", "cached"] if cached else []), "scripts/packaging/package", kind, cwd=sources)
 
 
 MODULE_PACKAGES = "build/module-packages"
@@ -73,10 +79,8 @@ def module_packages(kernel, *words, ok=True):
     """Make a kernel's packages of the built module in MODULE_PACKAGES; what make has
     printed, and their paths. Who reads that folder holds the same lock."""
     with locked("module-packages"):
-        done = subprocess.run(["scripts/dev/toolbox", "cached", "make", "module-packages", f"KDIR={toolbox.ask('kdir', kernel)}", *words],
-                              cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert (done.returncode == 0) == ok, done.stdout
-    return done.stdout, [PROJECT / p for p in re.findall(rf"(?m)^{MODULE_PACKAGES}/.*", done.stdout)]
+        said = run("scripts/dev/toolbox", "cached", "make", "module-packages", f"KDIR={toolbox.ask('kdir', kernel)}", *words, ok=ok)
+    return said, [PROJECT / p for p in re.findall(rf"(?m)^{MODULE_PACKAGES}/.*", said)]
 
 
 def make_key(home, name="test", options=(), passphrase="", expires="never"):
@@ -84,10 +88,9 @@ def make_key(home, name="test", options=(), passphrase="", expires="never"):
     with it."""
     home.mkdir(mode=0o700, exist_ok=True)
     address = f"{name}@example.org"
-    for argv in (["gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", passphrase, *options,
-                  "--quick-generate-key", f"{name} <{address}>", "rsa3072", "sign", expires],
-                 ["gpgconf", "--homedir", home, "--kill", "all"]):
-        subprocess.run(argv, check=True, capture_output=True)
+    run("gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", passphrase, *options,
+        "--quick-generate-key", f"{name} <{address}>", "rsa3072", "sign", expires)
+    run("gpgconf", "--homedir", home, "--kill", "all")
     return {"GPG_KEY": address, "GNUPGHOME": str(home)}
 
 
@@ -105,13 +108,10 @@ def build_stand_in(directory, packages):
     """Makes the repository directory/stand-in with a package that provides what
     these RPMs require. Where the tests run, Debian's packages have it, some
     under other names (such as kernel-devel)."""
-    def run(*command):
-        done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
-        assert not done.returncode, done.stdout + done.stderr
-        return done.stdout
-
     def words(what):
-        return {line.strip() for line in run("rpm", "-qp", f"--{what}", *packages).splitlines() if line.strip()}
+        # On stderr it complains that the toolbox has no RPM database.
+        said = run("sh", "-c", f'rpm -qp --{what} "$@" 2>/dev/null', "sh", *packages)
+        return {line.strip() for line in said.splitlines() if line.strip()}
 
     own = {w.split()[0] for w in words("provides")}
     needed = sorted(w for w in words("requires") if not w.startswith(("rpmlib(", "(")) and w.split()[0] not in own)

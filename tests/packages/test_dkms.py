@@ -17,7 +17,7 @@ import pytest
 
 from lab.system import scratch
 from lab.system.scratch import release
-from packages.common import LIFE, named
+from packages.common import LIFE, named, run
 
 pytestmark = [pytest.mark.long, pytest.mark.needs("dkms-debs")]
 
@@ -473,7 +473,7 @@ class Tool:
     def test_it_has_the_guides(self, tmp_path):
         """As they are, because people read them with any program."""
         deb = scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb")
-        subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
+        run("dpkg-deb", "--extract", deb, tmp_path)
         guides = (tmp_path / "usr/share/doc/nvgrace-gpu")
         for name in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "libvirt-domain.xml", "libvirt-hook-qemu"):
             path = guides / name if name.endswith(".md") else guides / "examples" / name

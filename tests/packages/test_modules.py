@@ -5,10 +5,8 @@ compiler and without DKMS.
 They are installed with the real apt and dnf in systems that do not boot; test_life.py
 installs them in a whole system, which binds with them."""
 
-import os
 import re
 import shutil
-import subprocess
 
 import pytest
 
@@ -16,6 +14,7 @@ from lab import packages
 from lab.system import scratch
 from lab.system.scratch import release
 from packages import common
+from packages.common import run
 
 # They build in one folder.
 pytestmark = pytest.mark.xdist_group("module-packages")
@@ -28,8 +27,8 @@ def fixture_key():
     """Options that sign, with paths that the toolbox sees."""
     where = scratch.PROJECT / "build" / "module-key"
     where.mkdir(exist_ok=True, parents=True)
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=site key/", "-days", "36500",
-                    "-keyout", where / "key.pem", "-out", where / "cert.pem"], check=True, capture_output=True)
+    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=site key/", "-days", "36500",
+        "-keyout", where / "key.pem", "-out", where / "cert.pem")
     yield [f"SIGN_KEY={where}/key.pem", f"SIGN_CERT={where}/cert.pem"]
     shutil.rmtree(where)
 
@@ -48,9 +47,7 @@ def fixture_repository(made, built_packages):   # pylint: disable=unused-argumen
     try:
         variables = {**common.make_key(home), "MODULES": common.MODULE_PACKAGES, "URL": "file:/mnt/repo"}
         with common.locked("module-packages"):
-            done = subprocess.run(["scripts/packaging/repo", where], cwd=scratch.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  text=True, env={**os.environ, **variables})
-        assert not done.returncode, done.stdout
+            run("scripts/packaging/repo", where, **variables)
         yield where
     finally:
         for folder in (where, home):

@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import threading
 import time
 
@@ -19,7 +18,7 @@ import pytest
 from lab import packages
 from lab.system import scratch
 from packages import common
-from packages.common import named
+from packages.common import named, run
 
 # It builds all packages of two versions.
 pytestmark = [pytest.mark.long, pytest.mark.needs("root installers", "trees")]
@@ -44,13 +43,6 @@ esac
 class Silent(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):    # pylint: disable=arguments-differ
         pass
-
-
-def run(*argv, ok=True, cwd=scratch.PROJECT, **env):
-    done = subprocess.run([str(a) for a in argv], cwd=cwd, env={**os.environ, **env}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True)
-    assert (done.returncode == 0) == ok, f"{argv}: status {done.returncode}\n{done.stdout}"
-    return done.stdout
 
 
 def contents(folder):

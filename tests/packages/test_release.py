@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 
@@ -18,7 +17,7 @@ import pytest
 
 from lab import toolbox
 from lab.system import scratch
-from packages.common import copy_sources, named
+from packages.common import copy_sources, named, run
 
 NAME = "nvgrace-gpu-vfio-pci"
 # Of a copy of a checkout, without git.
@@ -42,12 +41,6 @@ class Copy:
     def make_copy(self, name):
         return copy_sources(self.dir / name)
 
-    def run_in(self, where, *argv, ok=True, **env):
-        result = subprocess.run(argv, cwd=where, env={**os.environ, **env}, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, check=False)
-        assert (result.returncode == 0) == ok, result.stdout
-        return result.stdout
-
     def change(self, name, pattern, text):
         file = self.copy / name
         changed, count = re.subn(pattern, lambda _: text, file.read_text(), flags=re.M)
@@ -58,7 +51,7 @@ class Copy:
         return (self.copy / name).read_text()
 
     def dist(self, where):
-        self.run_in(where, "make", "dist")
+        run("make", "dist", cwd=where)
         return next((where / "build" / "dist").glob("*.tar.xz"))
 
 
@@ -70,7 +63,7 @@ class Dist(Copy):
         first, second = self.dist(self.copy), self.dist(other)
         assert first.name == f"{NAME}-{VERSION}.tar.xz"
         assert first.read_bytes() == second.read_bytes()
-        self.run_in(first.parent, "sha256sum", "--check", f"{first.name}.sha256")
+        run("sha256sum", "--check", f"{first.name}.sha256", cwd=first.parent)
 
         with named("it has all files, in one folder"):
             with tarfile.open(first) as tar:
@@ -82,16 +75,16 @@ class Dist(Copy):
             assert names == wanted
 
         with named("what is unpacked makes the same again"):
-            self.run_in(self.dir, "tar", "-xf", first)
+            run("tar", "-xf", first, cwd=self.dir)
             assert self.dist(self.dir / f"{NAME}-{VERSION}").read_bytes() == first.read_bytes()
 
     @pytest.mark.usefixtures("built_packages")
     def test_the_source_packages_contain_it(self):
         version = scratch.version()
         orig = scratch.package(f"{NAME}_{version}.orig.tar.xz")
-        self.run_in(self.dir, "sh", "-ec", f"rpm2cpio {scratch.package('*.src.rpm')} | cpio --quiet -id")
+        run("sh", "-ec", f"rpm2cpio {scratch.package('*.src.rpm')} | cpio --quiet -id", cwd=self.dir)
         assert (self.dir / f"{NAME}-{version}.tar.xz").read_bytes() == orig.read_bytes()
-        self.run_in(self.dir, "tar", "-xf", orig)
+        run("tar", "-xf", orig, cwd=self.dir)
         unpacked = self.dir / f"{NAME}-{version}"
         assert self.dist(unpacked).read_bytes() == orig.read_bytes()
         shutil.rmtree(unpacked / "build")
@@ -149,7 +142,7 @@ class ThisVersion(Copy):
         self.change(f"rpm/{NAME}.spec", r"^Version:.*", "Version: 1.2.3")
 
     def version(self, **env):
-        return self.run_in(self.copy, "sh", "scripts/this-version", **{**self.path, **env}).strip()
+        return run("sh", "scripts/this-version", cwd=self.copy, **{**self.path, **env}).strip()
 
     def test_a_checkout_has_its_commit(self):
         self.declare("1.2.3+git")
@@ -182,8 +175,8 @@ class ThisVersion(Copy):
         versions = ["1.2.3", "1.2.3+git", "1.2.3+git20270115080000.f1234567", "1.2.3+git20270115080000.f1234567.dirty",
                     "1.2.3+git20270115080001.01234567", "1.2.4", "1.2.10"]
         for a, b in zip(versions, versions[1:]):
-            self.run_in(self.dir, "dpkg", "--compare-versions", f"{a}-1", "lt", f"{b}-1")
-            said = self.run_in(self.dir, "rpm", "--eval", f'%{{lua:print(rpm.vercmp("{a}-1", "{b}-1"))}}')
+            run("dpkg", "--compare-versions", f"{a}-1", "lt", f"{b}-1", cwd=self.dir)
+            said = run("rpm", "--eval", f'%{{lua:print(rpm.vercmp("{a}-1", "{b}-1"))}}', cwd=self.dir)
             assert said == "-1\n", (a, b)
 
     @pytest.mark.long
@@ -191,17 +184,17 @@ class ThisVersion(Copy):
         """What README says for a host, but for the check of what is installed:
         the toolbox has it in other packages."""
         self.declare("1.2.3+git")
-        self.run_in(self.copy, "dpkg-buildpackage", "-b", "--no-sign", "--no-check-builddeps", **self.path,
-                    DEB_BUILD_OPTIONS="noautodbgsym")
+        run("dpkg-buildpackage", "-b", "--no-sign", "--no-check-builddeps", cwd=self.copy, **self.path,
+            DEB_BUILD_OPTIONS="noautodbgsym")
         package = self.dir / f"{NAME}-dkms_{CHECKOUT}-1_all.deb"
-        assert f"./usr/src/{NAME}-{CHECKOUT}/dkms.conf" in self.run_in(self.dir, "dpkg-deb", "--contents", package)
-        self.run_in(self.dir, "dpkg-deb", "--extract", package, "extracted")
+        assert f"./usr/src/{NAME}-{CHECKOUT}/dkms.conf" in run("dpkg-deb", "--contents", package, cwd=self.dir)
+        run("dpkg-deb", "--extract", package, "extracted", cwd=self.dir)
         source = self.dir / "extracted" / "usr" / "src" / f"{NAME}-{CHECKOUT}"
         assert f'PACKAGE_VERSION="{CHECKOUT}"\n' in (source / "dkms.conf").read_text()
-        assert self.run_in(source, "sh", "scripts/this-version") == CHECKOUT + "\n"
-        self.run_in(self.dir, "dpkg-deb", "--extract", next(self.dir.glob("nvgrace-gpu_*.deb")), "extracted")
-        assert self.run_in(self.dir, "extracted/usr/sbin/nvgrace-gpu", "--version") == f"nvgrace-gpu {CHECKOUT}\n"
-        self.run_in(self.copy, "debian/rules", "clean", **self.path)
+        assert run("sh", "scripts/this-version", cwd=source) == CHECKOUT + "\n"
+        run("dpkg-deb", "--extract", next(self.dir.glob("nvgrace-gpu_*.deb")), "extracted", cwd=self.dir)
+        assert run("extracted/usr/sbin/nvgrace-gpu", "--version", cwd=self.dir) == f"nvgrace-gpu {CHECKOUT}\n"
+        run("debian/rules", "clean", cwd=self.copy, **self.path)
 
         # A tarball of files that git would call committed.
         (self.copy / ".git").rmdir()
@@ -210,8 +203,7 @@ class ThisVersion(Copy):
         tarball = self.dist(self.copy)
         assert tarball.name == f"{NAME}-{CHECKOUT}.tar.xz"
         # The toolbox has no RPM database, and no tool for debugging symbols.
-        self.run_in(self.dir, "rpmbuild", "-ta", "--nodeps", "--define", f"_topdir {self.dir}/rpm", "--define",
-                    "debug_package %{nil}", tarball)
+        run("rpmbuild", "-ta", "--nodeps", "--define", f"_topdir {self.dir}/rpm", "--define", "debug_package %{nil}", tarball)
         names = {path.name for path in (self.dir / "rpm" / "RPMS").rglob("*.rpm")}
         assert f"{NAME}-dkms-{CHECKOUT}-1.noarch.rpm" in names
         assert any(name.startswith(f"nvgrace-gpu-{CHECKOUT}-1.") for name in names), names
@@ -234,10 +226,10 @@ class Settings(Copy):
             assert re.search(rf"%changelog\n\* \w+ \w+ \d+ \d+ {re.escape(MAINTAINER)} - {re.escape(VERSION)}-1\n",
                              read(f"rpm/{NAME}.spec"))
         headers = toolbox.ask("kdir", "newest")
-        self.run_in(self.copy, "scripts/dev/toolbox", "cached", "make", "modules", f"KDIR={headers}", "ARCH=arm64",
-                    "CROSS_COMPILE=aarch64-linux-gnu-")
+        run("scripts/dev/toolbox", "cached", "make", "modules", f"KDIR={headers}", "ARCH=arm64",
+            "CROSS_COMPILE=aarch64-linux-gnu-", cwd=self.copy)
         module = next((self.copy / "build").glob(f"*/{NAME}.ko"))
-        assert self.run_in(self.copy, "modinfo", "-F", "author", module) == MAINTAINER + "\n"
+        assert run("modinfo", "-F", "author", module, cwd=self.copy) == MAINTAINER + "\n"
 
     def test_what_is_malformed_is_refused(self):
         for name, value in (("MAINTAINER", ""), ("MAINTAINER", "Somebody"), ("MAINTAINER", "a@example.org"),
@@ -246,7 +238,7 @@ class Settings(Copy):
             with named(f"{name}={value}"):
                 kept = self.read("Makefile")
                 self.change("Makefile", rf"^{name}\s.*", f"{name} := {value}")
-                assert name in self.run_in(self.copy, "make", "dist", ok=False)
+                assert name in run("make", "dist", cwd=self.copy, ok=False)
                 (self.copy / "Makefile").write_text(kept)
 
 
@@ -257,7 +249,7 @@ class Version(Copy):
     def test_one_command_for_all_places(self):
         self.unreleased("## Unreleased\n\n- First change, with 100% of\n  two lines.\n- " + "word " * 30 + "\n\n")
         before = self.read("debian/changelog")
-        self.run_in(self.copy, "make", "version", f"V={NEXT}", SOURCE_DATE_EPOCH=EPOCH)
+        run("make", "version", f"V={NEXT}", cwd=self.copy, SOURCE_DATE_EPOCH=EPOCH)
         assert f'PACKAGE_VERSION="{NEXT}"\n' in self.read("dkms.conf")
         assert re.search(rf"\n## {NEXT}, 2027-01-15\n\n- First change", self.read("CHANGELOG.md"))
         assert "Unreleased\n" not in self.read("CHANGELOG.md")
@@ -267,17 +259,17 @@ class Version(Copy):
                                         "  * First change, with 100% of two lines."]
         assert f"\n -- {maintainer}  Fri, 15 Jan 2027 08:00:00 +0000\n\n" in new
         assert max(len(line) for line in new.splitlines() if not line.startswith(" -- ")) <= 80
-        self.run_in(self.copy, "dpkg-parsechangelog", "--all")
+        run("dpkg-parsechangelog", "--all", cwd=self.copy)
         spec = self.read(f"rpm/{NAME}.spec")
         assert re.search(rf"(?m)^Version: +{NEXT}$", spec)
         assert f"%changelog\n* Fri Jan 15 2027 {maintainer} - {NEXT}-1\n- First change, with 100%% of two lines.\n" in spec
-        changes = self.run_in(self.copy, "rpmspec", "-q", "--srpm", "--qf", "[%{CHANGELOGTEXT}\n]", f"rpm/{NAME}.spec")
+        changes = run("rpmspec", "-q", "--srpm", "--qf", "[%{CHANGELOGTEXT}\n]", f"rpm/{NAME}.spec", cwd=self.copy)
         assert "- First change, with 100% of two lines.\n- word word" in changes
 
         with named("the packages' builder agrees, and nothing states the old one"):
             assert self.dist(self.copy).name == f"{NAME}-{NEXT}.tar.xz"
         with named("twice is once too often"):
-            assert "not later" in self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False)
+            assert "not later" in run("make", "version", f"V={NEXT}", cwd=self.copy, ok=False)
 
     def test_what_is_refused_changes_nothing(self):
         self.unreleased("## Unreleased\n\n- Change.\n\n")
@@ -289,11 +281,11 @@ class Version(Copy):
                                 ("1.2.3-1", "is not a version"), ("01.2.3", "is not a version"), ("0.0.9", "is not later"),
                                 (VERSION.removesuffix("+git"), "is not later")):
             with named(version):
-                assert reason in self.run_in(self.copy, "make", "version", f"V={version}", ok=False)
+                assert reason in run("make", "version", f"V={version}", cwd=self.copy, ok=False)
                 assert state() == before
 
     def test_without_changes_there_is_no_release(self):
         for text in ("", "## Unreleased\n\n"):
             self.unreleased(text)
-            assert "CHANGELOG.md" in self.run_in(self.copy, "make", "version", f"V={NEXT}", ok=False)
+            assert "CHANGELOG.md" in run("make", "version", f"V={NEXT}", cwd=self.copy, ok=False)
             self.copy = self.make_copy(f"again{len(text)}")
