@@ -8,12 +8,10 @@ build/log/life-NAME.log."""
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 
 import pytest
@@ -23,7 +21,7 @@ from lab.system import scratch
 from lab.system.machine import PROJECT, System
 from lab.system.scratch import version
 from packages import common, domain, guide
-from packages.common import make_packages, step
+from packages.common import make_packages, run, step
 
 # A machine and each command in it have limits of their own.
 pytestmark = [pytest.mark.usefixtures("built_packages"), pytest.mark.timeout(0)]
@@ -31,7 +29,6 @@ pytestmark = [pytest.mark.usefixtures("built_packages"), pytest.mark.timeout(0)]
 NAME = "nvgrace-gpu-vfio-pci"
 DRIVER = "nvgrace_gpu_vfio_pci"
 DKMS_PACKAGE, CLI_PACKAGE = f"{NAME}-dkms", "nvgrace-gpu"
-REPOSITORY = PROJECT / "build" / "repo"
 NEXT = "+test1"
 # Only ends what hangs: beside a load of 14, apt with dracut's initramfs took more
 # than 2400 s.
@@ -45,40 +42,17 @@ GPUS = [{"name": "wanted", "size": "3G"}, {"name": "other", "size": "3G"}]
 # The machine's disk of packages
 
 
-def run(*command, **more):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **more)
-    assert not done.returncode, f"{' '.join(map(str, command))} failed with {done.returncode}:\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def build_next(directory, kinds):
-    """Builds the same sources, those of the packages, with a later version, and
-    puts a repository for each kind into directory/next."""
-    sources = directory / "sources"
-    old, new = version(), version() + NEXT
-    sources.mkdir()
-    run("tar", "-C", sources, "--strip-components=1", "-xf", scratch.package(f"{NAME}_{old}.orig.tar.xz"))
-    places = {"dkms.conf": f'PACKAGE_VERSION="{old}"', "debian/changelog": f"{NAME} ({old}-"}
-    places.update({str(f.relative_to(sources)): f"Version:        {old}" for f in (sources / "rpm").glob("*.spec")})
-    for name, text in places.items():
-        content = (sources / name).read_text()
-        line = re.sub(r" +", " +", re.escape(text).replace("\\ ", " "))
-        changed, count = re.subn(line, lambda m: m[0].replace(old, new), content, count=1)
-        assert count == 1, f"{name} has no line like {text!r} with its version; correct build_next()"
-        (sources / name).write_text(changed)
-    make_packages(*kinds, sources=sources)
-    result = directory / "next"
-    if "deb" in kinds:
-        (result / "apt").mkdir(parents=True)
-        for f in (sources / "build/packages").glob("*.deb"):
-            shutil.copy(f, result / "apt")
-        (result / "apt" / "Packages").write_text(run("apt-ftparchive", "packages", ".", cwd=result / "apt"))
-    if "rpm" in kinds:
-        (result / "rpm").mkdir(parents=True)
-        for f in (sources / "build/packages").glob("*.rpm"):
-            shutil.copy(f, result / "rpm")
-        run("createrepo_c", "-q", result / "rpm")
-    shutil.rmtree(sources)
+def build_next(kind, directory):
+    """Makes a repository of the same sources with a later version: apt's if kind is
+    "deb", or dnf's if it is "rpm"."""
+    directory.mkdir()
+    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
+        sources = common.copy_sources(pathlib.Path(work, "sources"))
+        common.set_version(sources, version() + NEXT)
+        make_packages(kind, sources=sources)
+        for f in sources.glob(f"build/packages/*.{kind}"):
+            shutil.copy(f, directory)
+    run("sh", "-c", {"deb": "apt-ftparchive packages . >Packages", "rpm": "createrepo_c -q ."}[kind], cwd=directory)
 
 
 def compile_program(name, directory, *options):
@@ -88,39 +62,21 @@ def compile_program(name, directory, *options):
     return directory / name
 
 
-def sign(directory):
-    """Puts a repository of build/packages into a directory, signed by a new
-    key, as the guide says."""
-    assert REPOSITORY.is_dir(), f"there is no {REPOSITORY}: run \"make repo\""
-    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as where:
-        home = pathlib.Path(where, "gnupg")
-        home.mkdir(mode=0o700)
-        run("gpg", "--homedir", home, "--batch", "--passphrase", "", "--quick-generate-key", "nvgrace-gpu", "rsa4096", "sign", "never")
-        run("gpgconf", "--homedir", home, "--kill", "all")
-        run(PROJECT / "scripts/packaging/repo", f"{where}/repo", env={**os.environ, "GPG_KEY": "nvgrace-gpu", "GNUPGHOME": str(home)})
-        for path in pathlib.Path(where, "repo").iterdir():
-            shutil.move(path, directory)
-
-
-def packages_disk(directory, kinds=(), stand_in=False, guest=False, debs=()):
-    """Fills a directory, the machine's /srv/packages, with the repositories of
-    `make repo` and what else a test needs."""
-    sign(directory)
-    if debs:
-        (directory / "debs").mkdir()
-        for deb in debs:
-            shutil.copy(deb, directory / "debs")
+def packages_disk(work, next_kind="", stand_in=False, guest=False, deb=None):
+    """Makes the machine's /srv/packages in a folder that the toolbox sees: the
+    repositories of `make repo`, signed by a new key, as the guide says, and what else
+    a test needs."""
+    directory = work / "packages"
+    run("scripts/packaging/repo", directory, **common.make_key(work / "gnupg"))
+    if deb:
+        shutil.copy(deb, directory / "module.deb")
     # Static: the C library here is newer than that of Debian 12.
     compile_program("uses_memory", directory, PROJECT / "cli/system/vfio.c", "-static")
     shutil.copytree(PROJECT / "debian" / "tests", directory / "tests")
-    if kinds:
-        with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
-            build_next(pathlib.Path(work), kinds)
-            shutil.copytree(pathlib.Path(work) / "next", directory / "next")
+    if next_kind:
+        build_next(next_kind, directory / "next")
     if stand_in:
-        packages = sorted((REPOSITORY / "rpm").rglob("*.noarch.rpm")) + sorted((REPOSITORY / "rpm").rglob("*.aarch64.rpm"))
-        assert len(packages) == 4, f"found {[p.name for p in packages]} instead of four packages for this machine"
-        common.build_stand_in(directory, packages)
+        common.build_stand_in(directory, [p for arch in ("noarch", "aarch64") for p in directory.glob(f"rpm/*.{arch}.rpm")])
     if guest:
         program = compile_program("bar_words", directory, "-static")
         (directory / "guest.cpio").write_bytes(domain.initramfs(program.read_bytes()))
@@ -128,20 +84,19 @@ def packages_disk(directory, kinds=(), stand_in=False, guest=False, debs=()):
 
 
 @contextlib.contextmanager
-def started(name, kinds=(), stand_in=False, guest=False, debs=(), **more):
+def started(name, next_kind="", stand_in=False, guest=False, deb=None, **more):
     """A booted machine for a test. A step at the end reports its failures."""
-    with contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
         with step("packages for the machine"):
-            work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            m = System(GPUS, packages=packages_disk(work, kinds, stand_in, guest, debs),
-                       log=programs.log_file(f"life-{name}"), **more)
-            stack.enter_context(m)
-        with step("boot"):
-            m.boot()
-        yield m
-        with step("the kernel's logs have no trouble"):
-            m.power_off()
-            assert not m.failures, "\n".join(m.failures)
+            machine = System(GPUS, packages=packages_disk(pathlib.Path(work), next_kind, stand_in, guest, deb),
+                             log=programs.log_file(f"life-{name}"), **more)
+        with machine as m:
+            with step("boot"):
+                m.boot()
+            yield m
+            with step("the kernel's logs have no trouble"):
+                m.power_off()
+                assert not m.failures, "\n".join(m.failures)
 
 
 # -----------------------------------------------------------------------------
@@ -174,8 +129,7 @@ def check_built(m, release, wanted=None):
     load it."""
     wanted = wanted or version()
     status = dkms_status(m)
-    assert re.search(rf"^{NAME}/{re.escape(wanted)}, {re.escape(release)}, aarch64: installed", status, re.M), \
-        f"dkms status says:\n{status}"
+    assert re.search(rf"^{NAME}/{re.escape(wanted)}, {re.escape(release)}, aarch64: installed", status, re.M)
     path = m.ask(f"modinfo -k {release} -n {NAME}")
     assert "/updates/dkms/" in path, f"modprobe would load {path}"
     found = m.ask(f"modinfo -k {release} -F version {NAME}")
@@ -192,8 +146,7 @@ def check_nothing_bound(m):
 
 def check_nouveau_alias(m):
     """Checks that nouveau would take the GPU if no other driver did."""
-    assert "nouveau" in m.ask(f"modprobe -R $(cat /sys/bus/pci/devices/{pci(m)}/modalias)").split(), \
-        "no alias of nouveau matches the GPU"
+    assert "nouveau" in m.ask(f"modprobe -R $(cat /sys/bus/pci/devices/{pci(m)}/modalias)").split()
     assert not m.ask("modprobe -c | grep -E '^(blacklist|install) nouveau' || true"), "a configuration of modprobe disables nouveau"
 
 
@@ -332,7 +285,7 @@ def upgrade_deb(m, removes_old):
     old, new = version(), version() + NEXT
     with step("an upgrade while a client holds the device: the client goes on"):
         with held(m):
-            m.run("echo 'deb [trusted=yes] file:/srv/packages/next/apt ./' >/etc/apt/sources.list.d/next.list")
+            m.run("echo 'deb [trusted=yes] file:/srv/packages/next ./' >/etc/apt/sources.list.d/next.list")
             m.run(f"apt-get update && apt-get install -y --only-upgrade {DKMS_PACKAGE} {CLI_PACKAGE}", timeout=SLOW)
             # DKMS then builds for the running and the newest kernel, and for
             # others when they boot.
@@ -361,15 +314,14 @@ def install_built(m):
     """Installs a package with the built module, which started() has had."""
     with step("apt install of the built module, and nothing is bound"):
         add_repository(m)
-        m.run(f"apt-get install -y {CLI_PACKAGE} {NAME}-udev /srv/packages/debs/*.deb", timeout=SLOW)
+        m.run(f"apt-get install -y {CLI_PACKAGE} {NAME}-udev /srv/packages/module.deb", timeout=SLOW)
         assert m.ask(f"modinfo -n {NAME}").endswith(f"/{m.release}/updates/nvgrace-gpu/{NAME}.ko")
         check_nothing_bound(m)
 
 
-def built_debs():
+def built_deb():
     """The package with the module for the image's kernel."""
-    made = common.module_packages("stable", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")[1]
-    return [p for p in made if p.suffix == ".deb"]
+    return next(p for p in common.module_packages("stable", "ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-")[1] if p.suffix == ".deb")
 
 
 @pytest.mark.all
@@ -377,7 +329,7 @@ def built_debs():
 def test_bind():
     """The test that is short enough for `make check-all`: an emulated compiler would
     take most of it. test_deb() begins in the same way with DKMS."""
-    with started("bind", debs=built_debs(), image="plain") as m:
+    with started("bind", deb=built_deb(), image="plain") as m:
         install_built(m)
         bind_and_reboot(m)
 
@@ -385,7 +337,7 @@ def test_bind():
 @pytest.mark.packages
 @pytest.mark.needs("image plain")
 def test_a_host_without_compiler_binds_and_a_kernel_without_package_does_not():
-    with started("modules", debs=built_debs(), image="plain") as m:
+    with started("modules", deb=built_deb(), image="plain") as m:
         with step("no compiler, no headers, no DKMS"):
             assert m.ask("for p in dkms gcc gcc-14 cc make; do command -v $p || :; done; ls /usr/src") == ""
         install_built(m)
@@ -423,7 +375,7 @@ def test_autopkgtest():
 @pytest.mark.needs("image base")
 def test_deb():
     """The .deb from installation to purge."""
-    with started("deb", kinds=("deb",)) as m:
+    with started("deb", next_kind="deb") as m:
         old = m.release
         install_deb(m)
         bind_and_reboot(m)
@@ -454,7 +406,7 @@ def initrd_module(m):
 @pytest.mark.needs("image bookworm")
 def test_bookworm():
     """Debian 12, the oldest one that the packages support."""
-    with started("bookworm", kinds=("deb",), image="bookworm") as m:
+    with started("bookworm", next_kind="deb", image="bookworm") as m:
         with step("this is Debian 12, with its DKMS and kernel"):
             assert m.ask(". /etc/os-release; echo $VERSION_CODENAME") == "bookworm", "it is not"
             assert m.ask("dkms --version").startswith("dkms-3.0.10"), m.ask("dkms --version")
@@ -499,7 +451,7 @@ def dnf(m, words):
 def test_rpm():
     """The same for the .rpm, with dnf, in a machine whose initramfs dracut
     makes."""
-    with started("rpm", kinds=("rpm",), stand_in=True) as m:
+    with started("rpm", next_kind="rpm", stand_in=True) as m:
         both = f"{DKMS_PACKAGE} {CLI_PACKAGE}"
         old, new = version(), version() + NEXT
         with step("a system with dracut"):
@@ -519,7 +471,7 @@ def test_rpm():
         bind_and_reboot(m)
         with step("an upgrade while a client holds the device: the client goes on"):
             with held(m):
-                dnf(m, f"--repofrompath=next,file:///srv/packages/next/rpm --nogpgcheck upgrade {both}")
+                dnf(m, f"--repofrompath=next,file:///srv/packages/next --nogpgcheck upgrade {both}")
                 check_built(m, m.release, new)
                 assert old + "," not in dkms_status(m), f"the old version is still there:\n{dkms_status(m)}"
         with step("downgrade"):
