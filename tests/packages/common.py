@@ -4,10 +4,12 @@ sources or of a copy."""
 
 import contextlib
 import os
+import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from lab import toolbox
 from lab.programs import locked
@@ -50,6 +52,14 @@ def run(*argv, ok=True, cwd=PROJECT, **env):
     return done.stdout
 
 
+@contextlib.contextmanager
+def new_folder():
+    """A temporary folder that the toolbox sees."""
+    (PROJECT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="test-", dir=PROJECT / "build") as folder:
+        yield pathlib.Path(folder)
+
+
 def left_out(folder, names):
     """Those of a folder's names that no package has, as scripts/packaging/package finds
     them without git."""
@@ -58,8 +68,7 @@ def left_out(folder, names):
 
 
 def copy_sources(to):
-    """Copy the project to a new folder, below build/ if the toolbox is to work
-    there; the folder."""
+    """Copy the project to a new folder; the folder."""
     return shutil.copytree(PROJECT, to, symlinks=True, ignore=left_out)
 
 

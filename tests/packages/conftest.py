@@ -4,8 +4,6 @@ that tests of several files share."""
 
 import contextlib
 import hashlib
-import pathlib
-import tempfile
 
 import pytest
 
@@ -50,6 +48,5 @@ def scratch_system():
 @pytest.fixture(scope="class")
 def work():
     """A folder of a class's tests, where the toolbox sees it."""
-    (PROJECT / "build").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="packages-test-", dir=PROJECT / "build") as folder:
-        yield pathlib.Path(folder)
+    with common.new_folder() as folder:
+        yield folder

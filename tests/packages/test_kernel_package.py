@@ -7,7 +7,6 @@ import pathlib
 import pytest
 
 from cli.common import build
-from lab.system import scratch
 
 RELEASE = os.uname().release
 CONTROL = f"Package: linux-image-unsigned-{RELEASE}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@y>\nDescription: x\n"
@@ -24,13 +23,12 @@ BuildArch: noarch
 
 
 @pytest.fixture(name="host")
-def fixture_host():
-    host = scratch.Scratch()
+def fixture_host(scratch_system):
+    host = scratch_system()
     host.empty("/usr/lib/modules")
     # DKMS has the source, and no headers.
     host.write("/var/lib/dkms/nvgrace-gpu-vfio-pci/1/source/dkms.conf", "")
-    yield host
-    host.close()
+    return host
 
 
 def answer(host):

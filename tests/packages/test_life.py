@@ -12,7 +12,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import tempfile
 
 import pytest
 
@@ -46,8 +45,8 @@ def build_next(kind, directory):
     """Makes a repository of the same sources with a later version: apt's if kind is
     "deb", or dnf's if it is "rpm"."""
     directory.mkdir()
-    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
-        sources = common.copy_sources(pathlib.Path(work, "sources"))
+    with common.new_folder() as work:
+        sources = common.copy_sources(work / "sources")
         common.set_version(sources, version() + NEXT)
         make_packages(kind, sources=sources)
         for f in sources.glob(f"build/packages/*.{kind}"):
@@ -63,9 +62,8 @@ def compile_program(name, directory, *options):
 
 
 def packages_disk(work, next_kind="", stand_in=False, guest=False, deb=None):
-    """Makes the machine's /srv/packages in a folder that the toolbox sees: the
-    repositories of `make repo`, signed by a new key, as the guide says, and what else
-    a test needs."""
+    """Makes the machine's /srv/packages: the repositories of `make repo`, signed by a
+    new key, as the guide says, and what else a test needs."""
     directory = work / "packages"
     run("scripts/packaging/repo", directory, **common.make_key(work / "gnupg"))
     if deb:
@@ -86,9 +84,9 @@ def packages_disk(work, next_kind="", stand_in=False, guest=False, deb=None):
 @contextlib.contextmanager
 def started(name, next_kind="", stand_in=False, guest=False, deb=None, **more):
     """A booted machine for a test. A step at the end reports its failures."""
-    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as work:
+    with common.new_folder() as work:
         with step("packages for the machine"):
-            machine = System(GPUS, packages=packages_disk(pathlib.Path(work), next_kind, stand_in, guest, deb),
+            machine = System(GPUS, packages=packages_disk(work, next_kind, stand_in, guest, deb),
                              log=programs.log_file(f"life-{name}"), **more)
         with machine as m:
             with step("boot"):

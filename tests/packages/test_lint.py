@@ -4,9 +4,7 @@ only complaints that are accepted with a reason, older releases have what the
 packages need, the same sources give the same bytes, and the versions agree."""
 
 import os
-import pathlib
 import re
-import tempfile
 
 import pytest
 
@@ -117,11 +115,9 @@ def test_rhel_9_has_what_the_rpms_require():
 
 
 @pytest.fixture
-def copy():
-    """A copy of the sources, below build/."""
-    (PROJECT / "build").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=PROJECT / "build") as place:
-        yield pathlib.Path(common.copy_sources(f"{place}/copy"))
+def copy(work):
+    """A copy of the sources."""
+    return common.copy_sources(work / "copy")
 
 
 @packaged

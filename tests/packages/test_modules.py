@@ -25,12 +25,10 @@ NAME = "nvgrace-gpu-vfio-pci"
 @pytest.fixture(name="key", scope="module")
 def fixture_key():
     """Options that sign, with paths that the toolbox sees."""
-    where = scratch.PROJECT / "build" / "module-key"
-    where.mkdir(exist_ok=True, parents=True)
-    run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=site key/", "-days", "36500",
-        "-keyout", where / "key.pem", "-out", where / "cert.pem")
-    yield [f"SIGN_KEY={where}/key.pem", f"SIGN_CERT={where}/cert.pem"]
-    shutil.rmtree(where)
+    with common.new_folder() as where:
+        run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=site key/", "-days", "36500",
+            "-keyout", where / "key.pem", "-out", where / "cert.pem")
+        yield [f"SIGN_KEY={where}/key.pem", f"SIGN_CERT={where}/cert.pem"]
 
 
 @pytest.fixture(name="made", scope="module")
@@ -43,15 +41,11 @@ def fixture_made(key):
 def fixture_repository(made, built_packages):   # pylint: disable=unused-argument
     """A signed repository with these and the packages of these sources, for a host
     that has it at /mnt/repo."""
-    where, home = scratch.PROJECT / "build/module-repo", scratch.PROJECT / "build/module-gnupg"
-    try:
-        variables = {**common.make_key(home), "MODULES": common.MODULE_PACKAGES, "URL": "file:/mnt/repo"}
+    with common.new_folder() as work:
+        variables = {**common.make_key(work / "gnupg"), "MODULES": common.MODULE_PACKAGES, "URL": "file:/mnt/repo"}
         with common.locked("module-packages"):
-            run("scripts/packaging/repo", where, **variables)
-        yield where
-    finally:
-        for folder in (where, home):
-            shutil.rmtree(folder, ignore_errors=True)
+            run("scripts/packaging/repo", work / "repo", **variables)
+        yield work / "repo"
 
 
 def add_kernels(host):
@@ -104,77 +98,68 @@ def check_removed(host):
 
 @pytest.mark.needs("trees")
 @pytest.mark.parametrize("suite, kernel_first", [pytest.param("bookworm", True, marks=pytest.mark.long), ("trixie", False)])
-def test_apt_without_a_compiler(repository, suite, kernel_first):
-    host = scratch.Scratch(lower=scratch.tree(suite))
-    try:
-        host.sh("apt-get -q update && apt-get -q -y install kmod")
-        if kernel_first:
-            add_kernels(host)
-        shutil.copytree(repository, host.shared / "repo")
-        package = f"{NAME}-modules-{release('stable-amd64')}"
-        # apt itself must choose the package with the rule.
-        host.sh(f"""
-            cp /mnt/repo/nvgrace-gpu.sources /etc/apt/sources.list.d/our.sources
-            apt-get -q -o APT::Update::Error-Mode=any update
-            apt-get -q -y -o APT::Install-Recommends=true install {package} nvgrace-gpu""")
-        if not kernel_first:
-            assert_no_lists(host)
-            add_kernels(host)
-        check_installed(host)
-        for argv in ("list", "--version"):
-            host.run("nvgrace-gpu", argv)
-        host.sh(f"apt-get -q -y remove {package}")
-        check_removed(host)
-        # DKMS's package takes the place of the rule's and the other way round. Purging
-        # what is no longer there takes nothing from the other one.
-        host.sh("echo '# mine' >/etc/nvgrace-gpu.conf.d/mine.conf")
-        for new, old in (("dkms", "udev"), ("udev", "dkms")):
-            host.sh(f"apt-get -q -y install {NAME}-{new}")
-            assert host.sh(f"dpkg-query -W -f '${{db:Status-Status}}' {NAME}-{old}").stdout in ("config-files", "not-installed")
-            host.sh(f"dpkg --purge {NAME}-{old}; cat /etc/nvgrace-gpu.conf.d/mine.conf /usr/lib/udev/rules.d/60-nvgrace-gpu.rules")
-        host.sh(f"dpkg --purge {NAME}-udev nvgrace-gpu")
-        assert host.sh("find /etc /usr/lib /usr/share /usr/src -name '*nvgrace*'").stdout == ""
-    finally:
-        host.close()
+def test_apt_without_a_compiler(scratch_system, repository, suite, kernel_first):
+    host = scratch_system(lower=scratch.tree(suite))
+    host.sh("apt-get -q update && apt-get -q -y install kmod")
+    if kernel_first:
+        add_kernels(host)
+    shutil.copytree(repository, host.shared / "repo")
+    package = f"{NAME}-modules-{release('stable-amd64')}"
+    # apt itself must choose the package with the rule.
+    host.sh(f"""
+        cp /mnt/repo/nvgrace-gpu.sources /etc/apt/sources.list.d/our.sources
+        apt-get -q -o APT::Update::Error-Mode=any update
+        apt-get -q -y -o APT::Install-Recommends=true install {package} nvgrace-gpu""")
+    if not kernel_first:
+        assert_no_lists(host)
+        add_kernels(host)
+    check_installed(host)
+    for argv in ("list", "--version"):
+        host.run("nvgrace-gpu", argv)
+    host.sh(f"apt-get -q -y remove {package}")
+    check_removed(host)
+    # DKMS's package takes the place of the rule's and the other way round. Purging
+    # what is no longer there takes nothing from the other one.
+    host.sh("echo '# mine' >/etc/nvgrace-gpu.conf.d/mine.conf")
+    for new, old in (("dkms", "udev"), ("udev", "dkms")):
+        host.sh(f"apt-get -q -y install {NAME}-{new}")
+        assert host.sh(f"dpkg-query -W -f '${{db:Status-Status}}' {NAME}-{old}").stdout in ("config-files", "not-installed")
+        host.sh(f"dpkg --purge {NAME}-{old}; cat /etc/nvgrace-gpu.conf.d/mine.conf /usr/lib/udev/rules.d/60-nvgrace-gpu.rules")
+    host.sh(f"dpkg --purge {NAME}-udev nvgrace-gpu")
+    assert host.sh("find /etc /usr/lib /usr/share /usr/src -name '*nvgrace*'").stdout == ""
 
 
 @pytest.mark.needs("root installers")
-def test_dnf_without_a_compiler(repository):
-    host = scratch.Scratch(lower=f"{packages.root('installers')}:/")
-    try:
-        host.empty("/usr/lib/modules")
-        add_kernels(host)
-        host.sh("""
-            mkdir -p /var/lib/rpm /etc/yum.repos.d
-            rm -rf /usr/bin/gcc /usr/bin/cc /usr/bin/make /usr/sbin/dkms""")
-        shutil.copytree(repository, host.shared / "repo")
-        package = f"{NAME}-modules-{release('stable-amd64')}"
-        host.sh("cp /mnt/repo/nvgrace-gpu.repo /etc/yum.repos.d")
-        common.build_stand_in(host.shared, [next(repository.glob(f"rpm/{p}")) for p in
-                                            (f"{package}-*.rpm", f"{NAME}-udev-*.noarch.rpm", "nvgrace-gpu-[0-9]*.x86_64.rpm")])
-        dnf = "dnf -y --repofrompath=stand-in,file:///mnt/stand-in --setopt=stand-in.gpgcheck=0"
-        host.sh(f"{dnf} install {package} {NAME}-udev nvgrace-gpu")
-        check_installed(host)
-        host.sh(f"{dnf} remove {package}")
-        check_removed(host)
-        # As in an image whose kernel comes later.
-        host.sh("rm -r /usr/lib/modules/*")
-        host.sh(f"{dnf} install {package}")
-        assert_no_lists(host)
-        add_kernels(host)
-        check_installed(host)
-    finally:
-        host.close()
+def test_dnf_without_a_compiler(scratch_system, repository):
+    host = scratch_system(lower=f"{packages.root('installers')}:/")
+    host.empty("/usr/lib/modules")
+    add_kernels(host)
+    host.sh("""
+        mkdir -p /var/lib/rpm /etc/yum.repos.d
+        rm -rf /usr/bin/gcc /usr/bin/cc /usr/bin/make /usr/sbin/dkms""")
+    shutil.copytree(repository, host.shared / "repo")
+    package = f"{NAME}-modules-{release('stable-amd64')}"
+    host.sh("cp /mnt/repo/nvgrace-gpu.repo /etc/yum.repos.d")
+    common.build_stand_in(host.shared, [next(repository.glob(f"rpm/{p}")) for p in
+                                        (f"{package}-*.rpm", f"{NAME}-udev-*.noarch.rpm", "nvgrace-gpu-[0-9]*.x86_64.rpm")])
+    dnf = "dnf -y --repofrompath=stand-in,file:///mnt/stand-in --setopt=stand-in.gpgcheck=0"
+    host.sh(f"{dnf} install {package} {NAME}-udev nvgrace-gpu")
+    check_installed(host)
+    host.sh(f"{dnf} remove {package}")
+    check_removed(host)
+    # As in an image whose kernel comes later.
+    host.sh("rm -r /usr/lib/modules/*")
+    host.sh(f"{dnf} install {package}")
+    assert_no_lists(host)
+    add_kernels(host)
+    check_installed(host)
 
 
-def test_the_kernels_own_program_has_signed_it(made):
+def test_the_kernels_own_program_has_signed_it(scratch_system, made):
     deb = next(p for p in made if p.suffix == ".deb")
-    host = scratch.Scratch()
-    try:
-        shutil.copy(deb, host.shared / "module.deb")
-        said = host.sh(f"dpkg-deb -x /mnt/module.deb /tmp/d && find /tmp/d -name '{NAME}.ko' -exec modinfo {{}} +").stdout
-    finally:
-        host.close()
+    host = scratch_system()
+    shutil.copy(deb, host.shared / "module.deb")
+    said = host.sh(f"dpkg-deb -x /mnt/module.deb /tmp/d && find /tmp/d -name '{NAME}.ko' -exec modinfo {{}} +").stdout
     assert re.search(r"(?m)^signer: +site key$", said), said
     assert re.search(r"(?m)^sig_hashalgo: +sha256$", said), said
 

@@ -7,17 +7,15 @@ They run in copies of the project below build/, which are removed.
 
 import hashlib
 import os
-import pathlib
 import re
 import shutil
 import tarfile
-import tempfile
 
 import pytest
 
 from lab import toolbox
 from lab.system import scratch
-from packages.common import copy_sources, named, run
+from packages.common import copy_sources, named, new_folder, run
 
 NAME = "nvgrace-gpu-vfio-pci"
 # Of a copy of a checkout, without git.
@@ -32,9 +30,7 @@ EPOCH = "1800000000"    # Friday, 15 January 2027
 class Copy:
     @pytest.fixture(autouse=True)
     def copied(self):
-        (scratch.PROJECT / "build").mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="release-test-", dir=scratch.PROJECT / "build") as folder:
-            self.dir = pathlib.Path(folder)
+        with new_folder() as self.dir:
             self.copy = self.make_copy("copy")
             yield
 
