@@ -87,7 +87,7 @@ class Images:
         self.system.write("/etc/nvgrace-gpu.conf.d/x.conf", "bind all\n")
         for name in ("modules.order", "modules.builtin"):
             self.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
-        self.put(f"/usr/lib/modules/{RELEASE}/{DKMS}", self.new)
+        self.system.write(f"/usr/lib/modules/{RELEASE}/{DKMS}", self.new)
         self.system.sh(f"depmod {RELEASE}")
         self.read_with(unpackers(*self.READERS))
 
@@ -95,24 +95,15 @@ class Images:
         """Only these programs that unpack images are there."""
         self.system.sh("rm -rf /usr/bin/unmkinitramfs /usr/bin/lsinitrd /usr/lib/dracut")
         for path, data in programs.items():
-            self.put(path, data, 0o755)
+            self.system.write(path, data, 0o755)
 
-    def put(self, path, data, mode=0o644):
-        file = self.system.dir / "upper" / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # The overlay marks a removed file with a character device 0:0.
-        file.unlink(missing_ok=True)
-        file.write_bytes(data)
-        file.chmod(mode)
-
-    def look(self, image, name=f"/boot/initrd.img-{RELEASE}", mode=0o600):
+    def look(self, image, name=f"/boot/initrd.img-{RELEASE}"):
         """The doctor's findings about this image, and the lines of its answer.
         A record must give the same findings."""
         boot = self.system.dir / "upper/boot"
         shutil.rmtree(boot, ignore_errors=True)
         if image is not None:
-            self.put(name, image)
-            (self.system.dir / "upper" / name.lstrip("/")).chmod(mode)
+            self.system.write(name, image, 0o600)
         record = self.system.shared / "record"
         self.system.sh("rm -rf /mnt/record")
         done = self.system.run(self.program, "doctor", "--json", "--record", "/mnt/record", ok=False)
@@ -125,9 +116,13 @@ class Images:
         answer = record / "answers/initramfs"
         return found, answer.read_text().splitlines() if answer.exists() else []
 
-    def assert_one(self, found, verdict, words):
-        assert [f["verdict"] for f in found] == [verdict], found
-        assert re.search(words, f"{found[0]['text']} {found[0]['reason']} {found[0]['remedy']}"), f"{found[0]['text']} {found[0]['reason']} {found[0]['remedy']}"
+    def judged(self, image, verdict, words, *where):
+        """look() with one finding, which has this verdict and these words; the lines of
+        its answer."""
+        (found,), answer = self.look(image, *where)
+        assert found["verdict"] == verdict, found
+        assert re.search(words, f"{found['text']} {found['reason']} {found['remedy']}"), found
+        return answer
 
     def whole(self, **more):
         return {**self.parts, f"usr/lib/modules/{RELEASE}/{DKMS}": self.new, **more}
@@ -142,8 +137,7 @@ def images():
 def test_where_it_can_be(images):
     images.system.write("/etc/machine-id", "abc\n")
     for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/abc/{RELEASE}/initrd", f"/boot/efi/abc/{RELEASE}/initrd"):
-        found, answer = images.look(cpio(images.whole()), name)
-        images.assert_one(found, "good", "of 1 kernel")
+        answer = images.judged(cpio(images.whole()), "good", "of 1 kernel", name)
         assert answer[1] == f"image: {name}"
     images.system.write("/etc/kernel/entry-token", "mine\n")
     try:
@@ -155,8 +149,7 @@ def test_where_it_can_be(images):
 def test_every_compression(images):
     plain = cpio(images.whole())
     for how in (None, *PACKERS):
-        found, answer = images.look(pack(plain, how) if how else plain)
-        images.assert_one(found, "good", "of 1 kernel")
+        answer = images.judged(pack(plain, how) if how else plain, "good", "of 1 kernel")
         assert answer == [f"kernel: {RELEASE}", f"image: /boot/initrd.img-{RELEASE}", f"installed: {DKMS} {NEW}",
                           f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"]
 
@@ -164,8 +157,7 @@ def test_every_compression(images):
 def test_names_of_images(images):
     image = pack(cpio(images.whole()), "zstd")
     for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/initrd-{RELEASE}"):
-        found, answer = images.look(image, name)
-        images.assert_one(found, "good", ".")
+        answer = images.judged(image, "good", ".", name)
         assert f"image: {name}" in answer
 
 
@@ -176,50 +168,40 @@ def test_archives_in_a_row(images):
     modules = cpio({f"usr/lib/modules/{RELEASE}/{DKMS}.xz": pack(images.new, "xz")})
     for image in (early + pack(cpio(images.whole()), "gzip"), early + bytes(1024) + modules + bytes(4) +
                   pack(cpio(images.parts), "zstd"), modules + cpio(images.parts), cpio(images.parts) + pack(modules, "xz")):
-        found, answer = images.look(image)
-        images.assert_one(found, "good", ".")
+        answer = images.judged(image, "good", ".")
         assert f"module: {DKMS} {NEW}" in answer
 
 
 def test_another_module(images):
     image = images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": images.old})
-    found, answer = images.look(pack(cpio(image), "zstd"))
+    answer = images.judged(pack(cpio(image), "zstd"), "warning", rf"another module.*update-initramfs -u -k {RELEASE}")
     assert f"module: {DKMS} {OLD}" in answer
-    images.assert_one(found, "warning", rf"another module.*update-initramfs -u -k {RELEASE}")
 
 
 def test_the_kernels_own_module(images):
     image = {**images.parts, f"lib/modules/{RELEASE}/{IN_TREE}.zst": pack(images.new, "zstd")}
-    found, answer = images.look(cpio(image))
+    answer = images.judged(cpio(image), "warning", "another module")
     assert f"module: {IN_TREE} {NEW}" in answer
-    images.assert_one(found, "warning", "another module")
     # A module without a srcversion is judged by its place.
-    found, answer = images.look(cpio(images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": b"no module at all"})))
+    answer = images.judged(cpio(images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": b"no module at all"})), "good", ".")
     assert f"module: {DKMS} -" in answer
-    images.assert_one(found, "good", ".")
     # With both modules, modprobe loads that of DKMS.
-    found, _ = images.look(cpio({**image, f"lib/modules/{RELEASE}/{DKMS}": images.new}))
-    images.assert_one(found, "good", ".")
+    images.judged(cpio({**image, f"lib/modules/{RELEASE}/{DKMS}": images.new}), "good", ".")
 
 
 def test_what_is_missing(images):
-    found, _ = images.look(pack(cpio(images.parts), "gzip"))
-    images.assert_one(found, "warning", "has no module")
+    images.judged(pack(cpio(images.parts), "gzip"), "warning", "has no module")
     for part in (RULE, HELPER):
-        found, _ = images.look(cpio({k: v for k, v in images.whole().items() if k != part}))
-        images.assert_one(found, "warning", "binds no GPU")
-    found, _ = images.look(cpio(OF_DRACUT))
-    images.assert_one(found, "warning", "binds no GPU")
+        images.judged(cpio({k: v for k, v in images.whole().items() if k != part}), "warning", "binds no GPU")
+    images.judged(cpio(OF_DRACUT), "warning", "binds no GPU")
 
 
 def test_another_configuration(images):
     conf = "etc/nvgrace-gpu.conf.d/all.conf"
     for text in (b"bind 0009:01:00.0\n", b"bind all\nignore 0009:01:00.0\n", b"# bind all\n"):
-        found, _ = images.look(cpio(images.whole(**{conf: text})))
-        images.assert_one(found, "warning", "another configuration")
+        images.judged(cpio(images.whole(**{conf: text})), "warning", "another configuration")
     # The same directives, with other spaces and in another file.
-    found, _ = images.look(cpio({**images.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}))
-    images.assert_one(found, "good", ".")
+    images.judged(cpio({**images.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}), "good", ".")
 
 
 def test_each_reader(images):
@@ -229,13 +211,12 @@ def test_each_reader(images):
     try:
         for suite, packages in (("bookworm", ["initramfs-tools-core"]), ("bookworm", ["dracut-core"]), ("trixie", ["dracut-core"])):
             images.read_with(unpackers(suite, *packages))
-            found, answer = images.look(image)
-            images.assert_one(found, "good", ".")
+            answer = images.judged(image, "good", ".")
             assert answer[3:] == [f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"]
-            images.assert_one(images.look(image[:-700])[0], "unknown", "can't unpack it")
+            images.judged(image[:-700], "unknown", "can't unpack it")
             assert images.system.sh("ls /var/tmp").stdout == ""
         images.read_with({})
-        images.assert_one(images.look(image)[0], "unknown", "neither unmkinitramfs nor lsinitrd is there")
+        images.judged(image, "unknown", "neither unmkinitramfs nor lsinitrd is there")
     finally:
         images.read_with(unpackers(*Images.READERS))
 
@@ -245,7 +226,7 @@ def test_what_cannot_be_read(images):
     packed = pack(plain, "zstd")
     for image in (plain[:-700], packed[:len(packed) // 2], b"", bytes(5000), b"unheard-of" * 99, b"070701" + b"z" * 200, b"0",
                   plain.replace(b"070701", b"07070f", 1), b"070701" + b"ffffffff" * 13, pack(b"no archive at all", "gzip")):
-        images.assert_one(images.look(image)[0], "unknown", "unpack it|could be unpacked")
+        images.judged(image, "unknown", "unpack it|could be unpacked")
 
 
 def test_what_is_not_shown(images):
@@ -254,36 +235,32 @@ def test_what_is_not_shown(images):
     for image in (pack(cpio(init), "zstd") + pack(cpio(images.whole()), "zstd"), pack(cpio(init), "gzip"),
                   # dracut's files outside of the image in the image are these.
                   cpio({**init, **OF_DRACUT, "squash-root.img": b"hsqs"}), cpio({**OF_DRACUT, "erofs-root.img": b""})):
-        images.assert_one(images.look(image)[0], "unknown", "what could be unpacked|in an image of their own")
+        images.judged(image, "unknown", "what could be unpacked|in an image of their own")
 
 
 def test_a_unified_kernel_image(images):
     images.system.write("/etc/machine-id", "abc\n")
     for name in (f"/efi/EFI/Linux/abc-{RELEASE}.efi", f"/boot/efi/EFI/Linux/linux-{RELEASE}-abc.efi"):
         try:
-            found, answer = images.look(cpio(OF_DRACUT), name)
+            answer = images.judged(cpio(OF_DRACUT), "warning", f'run "kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz"', name)
         finally:
             (images.system.dir / "upper" / name.lstrip("/")).unlink()
         assert answer[1] == f"image: {name}"
-        images.assert_one(found, "warning", f'run "kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz"')
 
 
 def test_no_image(images):
     assert images.look(None) == ([], [])
     # A kernel without a known one.
-    found, answer = images.look(b"", f"/boot/vmlinuz-{RELEASE}")
-    images.assert_one(found, "unknown", f"no initramfs of {RELEASE} is known")
+    answer = images.judged(b"", "unknown", f"no initramfs of {RELEASE} is known", f"/boot/vmlinuz-{RELEASE}")
     assert answer == [f"kernel: {RELEASE}", "image: none"]
 
 
 def test_no_wish(images):
     """An image keeps a configuration that was removed from /etc. An image
     without one is good."""
-    images.put("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
+    images.system.write("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
     try:
-        found, _ = images.look(cpio(images.whole()))
-        images.assert_one(found, "warning", "still binds")
-        found, _ = images.look(cpio(OF_DRACUT))
-        images.assert_one(found, "good", "binds no GPU")
+        images.judged(cpio(images.whole()), "warning", "still binds")
+        images.judged(cpio(OF_DRACUT), "good", "binds no GPU")
     finally:
-        images.put("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")
+        images.system.write("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")

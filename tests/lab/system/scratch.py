@@ -113,15 +113,15 @@ class Scratch:
     def sh(self, script, **kwargs):
         return self.run("sh", "-ec", script, **kwargs)
 
-    def write(self, path, text, mode=0o644):
-        """Write a file; not allowed while a command runs."""
+    def write(self, path, content, mode=0o644):
+        """Write a file of text or of bytes; not allowed while a command runs."""
         file = self.dir / "upper" / path.lstrip("/")
         if path.startswith("/lib/") or path.startswith("/sbin/") or path.startswith("/bin/"):
             raise ValueError(f"{path} is a link; use its path below /usr")
         file.parent.mkdir(parents=True, exist_ok=True)
         # The overlay marks a removed file with a character device 0:0.
         file.unlink(missing_ok=True)
-        file.write_text(text)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
         file.chmod(mode)
 
     def empty(self, path):
