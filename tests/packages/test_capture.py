@@ -2,7 +2,7 @@
 """The images of the kernel of a crash dump, which kdump-tools and dracut make by
 the same hooks as any other, bind no GPU."""
 
-import pathlib
+import shutil
 import tempfile
 
 import pytest
@@ -21,8 +21,7 @@ OURS = {"60-nvgrace-gpu.rules", "nvgrace-gpu", "all.conf", f"{NAME}.ko"}
 @pytest.fixture(name="host", scope="module", params=[pytest.param("bookworm", marks=pytest.mark.long), "trixie"])
 def fixture_host(built_packages, request):   # pylint: disable=unused-argument  # makes the package
     host = scratch.Scratch(lower=scratch.tree(request.param))
-    deb = scratch.package(f"{NAME}-dkms_{scratch.deb_version()}_all.deb")
-    (host.shared / "our.deb").write_bytes(pathlib.Path(deb).read_bytes())
+    shutil.copy(scratch.package("*-dkms_*.deb"), host.shared / "our.deb")
     with tempfile.TemporaryDirectory() as place:
         (host.shared / "module.ko").write_bytes(module(place, "A" * 23))
     host.sh(f"""

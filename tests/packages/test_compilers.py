@@ -3,7 +3,7 @@
 system without exec. The system is Debian 13's, with its real compilers, headers and
 DKMS."""
 
-import pathlib
+import shutil
 
 import pytest
 
@@ -17,8 +17,7 @@ NAME = "nvgrace-gpu-vfio-pci"
 @pytest.fixture(name="host", scope="module")
 def fixture_host(built_packages):   # pylint: disable=unused-argument  # makes the package
     host = scratch.Scratch(lower=scratch.tree("trixie"))
-    deb = scratch.package(f"{NAME}-dkms_{scratch.deb_version()}_all.deb")
-    (host.shared / "our.deb").write_bytes(pathlib.Path(deb).read_bytes())
+    shutil.copy(scratch.package("*-dkms_*.deb"), host.shared / "our.deb")
     host.sh(f"""
         apt-get -q update
         apt-get -q -y install gcc gcc-12 make linux-headers-amd64 dkms

@@ -24,7 +24,6 @@ pytestmark = [pytest.mark.long, pytest.mark.needs("dkms-debs")]
 DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
 NAME = "nvgrace-gpu-vfio-pci"
 VERSION = scratch.version()
-DEB_VERSION = scratch.deb_version()
 NEXT = "999.1"
 # A configuration file that version 0.1.0 shipped.
 SHIPPED = scratch.PROJECT / "tests" / "packages" / "nvgrace-gpu.conf-0.1.0"
@@ -55,7 +54,7 @@ class Host(scratch.Scratch):
         # For the package's make, which cross-compiles.
         self.env |= {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
         shutil.copy(DEBS / f"{suite}.deb", self.shared / "dkms.deb")
-        shutil.copy(scratch.package(f"{NAME}-dkms_{DEB_VERSION}_all.deb"), self.shared / "our.deb")
+        shutil.copy(scratch.package("*-dkms_*.deb"), self.shared / "our.deb")
         self.write("/etc/test-kernel", kernel + "\n")
         self.write("/etc/test-machine", machine + "\n")
         if suite == "bullseye":
@@ -129,28 +128,15 @@ class Host(scratch.Scratch):
             raise AssertionError(f"one was updated twice: {found}")
         return dict(found)
 
-    def shipped_version(self):
-        """Make an old version of the package, with the configuration file."""
-        shutil.copy(SHIPPED, self.shared / "shipped")
+    def repack(self, name, version, change=""):
+        """Make another version of the package, changed by a command."""
         self.sh(f"""
             dpkg-deb --raw-extract /mnt/our.deb /tmp/d
             cd /tmp/d
-            mv usr/src/{NAME}-{VERSION} usr/src/{NAME}-0.0.1
-            cp /mnt/shipped etc/nvgrace-gpu.conf
-            echo {CONF} > DEBIAN/conffiles
-            rm DEBIAN/postinst
-            sed -i 's/{VERSION.replace('.', '[.]')}/0.0.1/g' DEBIAN/control DEBIAN/prerm DEBIAN/md5sums usr/src/*/dkms.conf
-            dpkg-deb --build --root-owner-group /tmp/d /mnt/shipped.deb""")
-
-    def next_version(self):
-        """Make a newer version of the package, with the same contents."""
-        self.sh(f"""
-            dpkg-deb --raw-extract /mnt/our.deb /tmp/d
-            mv /tmp/d/usr/src/{NAME}-{VERSION} /tmp/d/usr/src/{NAME}-{NEXT}
-            cd /tmp/d
-            sed -i 's/{VERSION.replace('.', '[.]')}/{NEXT}/g' DEBIAN/control DEBIAN/postinst DEBIAN/prerm DEBIAN/md5sums \
-                usr/src/*/dkms.conf
-            dpkg-deb --build --root-owner-group /tmp/d /mnt/next.deb""")
+            mv usr/src/{NAME}-{VERSION} usr/src/{NAME}-{version}
+            {change}
+            sed -i 's/{VERSION.replace('.', '[.]')}/{version}/g' DEBIAN/control DEBIAN/p* DEBIAN/md5sums usr/src/*/dkms.conf
+            dpkg-deb --build --root-owner-group /tmp/d /mnt/{name}.deb""")
 
 
 @pytest.mark.usefixtures("built_packages")
@@ -184,7 +170,7 @@ class Cases:
     def test_install_new_kernel_upgrade_downgrade_reinstall_remove_purge(self):
         first, second = release("stable"), release("oldstable")
         host = self.host(first)
-        host.next_version()
+        host.repack("next", NEXT)
         before = host.files()
 
         for way, which in LIFE:
@@ -222,7 +208,8 @@ class Cases:
 
     def test_a_shipped_configuration_file_goes_and_a_changed_one_counts(self):
         host = self.host_without_headers()
-        host.shipped_version()
+        shutil.copy(SHIPPED, host.shared / "shipped")
+        host.repack("shipped", "0.0.1", f"cp /mnt/shipped etc/nvgrace-gpu.conf; echo {CONF} >DEBIAN/conffiles; rm DEBIAN/postinst")
         for change, status in (("", 1), ("bind all\n", 0)):
             with named(change):
                 host.dpkg("--install", "/mnt/shipped.deb")
@@ -437,7 +424,7 @@ class Dkms32(Cases):
     def test_the_packages_own_test(self):
         """debian/tests/installed. test_life.py runs the test of the initramfs."""
         host = self.host(release("stable"), machine="x86_64")
-        shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "cli.deb")
+        shutil.copy(scratch.package("nvgrace-gpu_*_amd64.deb"), host.shared / "cli.deb")
         host.env["AUTOPKGTEST_TMP"] = "/tmp"
         # The toolbox's dpkg leaves manual pages out.
         host.dpkg("--path-include=/usr/share/man/*", "--install", "/mnt/our.deb", "/mnt/cli.deb")
@@ -451,7 +438,7 @@ class Tool:
 
     def test_an_upgrade_does_not_stop_its_unit(self, scratch_system):
         host = scratch_system()
-        shutil.copy(scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb"), host.shared / "tool.deb")
+        shutil.copy(scratch.package("nvgrace-gpu_*_amd64.deb"), host.shared / "tool.deb")
         notes = '#!/bin/sh\necho "${0##*/} $*" >> /var/calls\n'
         for program in ("/usr/bin/systemctl", "/usr/bin/deb-systemd-invoke", "/usr/bin/deb-systemd-helper"):
             host.write(program, notes, 0o755)
@@ -472,7 +459,7 @@ class Tool:
 
     def test_it_has_the_guides(self, tmp_path):
         """As they are, because people read them with any program."""
-        deb = scratch.package(f"nvgrace-gpu_{DEB_VERSION}_amd64.deb")
+        deb = scratch.package("nvgrace-gpu_*_amd64.deb")
         run("dpkg-deb", "--extract", deb, tmp_path)
         guides = (tmp_path / "usr/share/doc/nvgrace-gpu")
         for name in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "libvirt-domain.xml", "libvirt-hook-qemu"):

@@ -64,7 +64,7 @@ class Repository:
     def test_apt_finds_both_packages_for_both_machines(self):
         for arch in ("amd64", "arm64"):
             out = self.apt(self.trust, "apt-cache", "policy", "nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms", arch=arch)
-            version = re.escape(scratch.deb_version())
+            version = re.escape(f"{scratch.version()}-1")
             for name in ("nvgrace-gpu", "nvgrace-gpu-vfio-pci-dkms"):
                 assert re.search(rf"(?m)^{name}:\n  Installed: \(none\)\n  Candidate: {version}$", out)
 
@@ -159,7 +159,7 @@ class Signed(Repository):
         text = text.replace("/etc/apt/keyrings/", f"{self.repo}/").replace(guide.PLACE, str(self.repo))
         assert f"Signed-By: {self.repo}/nvgrace-gpu.asc\n" in text
         out = self.apt("", "apt-cache", "policy", "nvgrace-gpu", arch="arm64", source=text)
-        assert f"Candidate: {scratch.deb_version()}\n" in out
+        assert f"Candidate: {scratch.version()}-1\n" in out
 
     def test_apt_refuses_another_key(self):
         self.apt(f"signed-by={self.work}/other.asc", ok=False)

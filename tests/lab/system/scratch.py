@@ -50,11 +50,6 @@ def version():
     return subprocess.run(["sh", "scripts/this-version"], cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def deb_version():
-    """The same with Debian's revision."""
-    return f"{version()}-1"
-
-
 def package(pattern):
     """The only package in build/packages that matches."""
     found = sorted(PACKAGES.glob(pattern))
