@@ -5,6 +5,7 @@ without, by apt and by the metadata for dnf.
 Their files are below build/ and are removed. test_life.py uses the real dnf.
 """
 
+import itertools
 import pathlib
 import re
 import shutil
@@ -72,13 +73,13 @@ class Repository:
         """apt must be able to resolve the guide's command on older releases."""
         line = guide.install("deb").splitlines()[-1].split()
         assert line[:2] == ["apt-get", "install"]
-        for release, packages in OLDER.items():
-            with named(release), tempfile.TemporaryDirectory() as where:
+        for (release, packages), arch in itertools.product(OLDER.items(), ("amd64", "arm64")):
+            with named(f"{release}, {arch}"), tempfile.TemporaryDirectory() as where:
                 pathlib.Path(where, "Packages").write_text("".join(
-                    f"Package: {name}\nVersion: {version}\nArchitecture: arm64\nMulti-Arch: same\n"
+                    f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\nMulti-Arch: same\n"
                     f"Maintainer: nobody <nobody@example.org>\nDescription: {name}\nFilename: {name}.deb\nSize: 1\n"
                     f"SHA256: {64 * '0'}\n\n" for name, version in packages.items()))
-                out = self.apt(self.trust, "apt-get", "--simulate", *line[1:], "nvgrace-gpu-tests", arch="arm64",
+                out = self.apt(self.trust, "apt-get", "--simulate", *line[1:], "nvgrace-gpu-tests", arch=arch,
                                more=f"deb [trusted=yes] copy:{where} ./\n")
                 installed = re.findall(r"^Inst (\S+)", out, re.M)
                 assert {"nvgrace-gpu", "nvgrace-gpu-tests", "nvgrace-gpu-vfio-pci-dkms", "dkms", "libc6"} <= set(installed), out
