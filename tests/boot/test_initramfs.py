@@ -61,8 +61,7 @@ def unpackers(suite, *packages):
     """{path: bytes} of the programs in these packages that unpack an image."""
     with tempfile.TemporaryDirectory() as directory:
         for package in packages:
-            deb, = (scratch.tree(suite) / "srv/debian").glob(f"{package}_*.deb")
-            subprocess.run(["dpkg-deb", "-x", deb, directory], check=True)
+            subprocess.run(["dpkg-deb", "-x", scratch.deb(suite, package), directory], check=True)
         files = [f for f in pathlib.Path(directory).rglob("*") if f.name in ("unmkinitramfs", "lsinitrd", "skipcpio")]
         return {f"/{f.relative_to(directory)}": f.read_bytes() for f in files}
 

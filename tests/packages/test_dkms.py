@@ -2,7 +2,7 @@
 """Tests of dkms.conf and of the .deb's maintainer scripts with the real DKMS
 2.8, 3.0 and 3.2, which hosts have.
 
-tests/lab/system/dkms-debs fetches them. Each test has a temporary system with the
+tests/lab/system/trees has them. Each test has a temporary system with the
 toolbox's arm64 kernel headers. Only uname(1) is replaced, to report a Grace host,
 and make cross-compiles. `make check-all` uses 3.2, and `make check-long` all three.
 """
@@ -19,9 +19,8 @@ from lab.system import scratch
 from lab.system.scratch import release
 from packages.common import LIFE, named, run
 
-pytestmark = [pytest.mark.long, pytest.mark.needs("dkms-debs")]
+pytestmark = [pytest.mark.long, pytest.mark.needs("trees")]
 
-DEBS = pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "nvgrace-gpu-vfio-pci" / "dkms"
 NAME = "nvgrace-gpu-vfio-pci"
 VERSION = scratch.version()
 NEXT = "999.1"
@@ -53,7 +52,7 @@ class Host(scratch.Scratch):
         super().__init__(cached=True)
         # For the package's make, which cross-compiles.
         self.env |= {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
-        shutil.copy(DEBS / f"{suite}.deb", self.shared / "dkms.deb")
+        shutil.copy(scratch.deb(suite, "dkms"), self.shared / "dkms.deb")
         shutil.copy(scratch.package("*-dkms_*.deb"), self.shared / "our.deb")
         self.write("/etc/test-kernel", kernel + "\n")
         self.write("/etc/test-machine", machine + "\n")

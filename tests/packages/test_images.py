@@ -11,7 +11,6 @@ import pytest
 from lab import packages
 from lab.system import scratch
 from packages import common
-from packages.test_dkms import DEBS
 
 pytestmark = pytest.mark.usefixtures("built_packages")
 NAME = "nvgrace-gpu-vfio-pci"
@@ -45,14 +44,14 @@ def test_dkms_builds_for_the_kernel_of_the_image(scratch_system, suite):
     assert "is not built for the running kernel" not in said
 
 
-@pytest.mark.needs("root installers", "dkms-debs")
+@pytest.mark.needs("root installers", "trees")
 def test_dnf_builds_for_the_kernel_of_the_image(scratch_system):
     host = scratch_system(cached=True, lower=f"{packages.root('installers')}:/")
     kernel = scratch.release("stable-amd64")
     host.empty("/usr/lib/modules")
     rpm = scratch.package(f"{NAME}-dkms-*.noarch.rpm")
     shutil.copy(rpm, host.shared / "our.rpm")
-    shutil.copy(DEBS / "trixie.deb", host.shared / "dkms.deb")
+    shutil.copy(scratch.deb("trixie", "dkms"), host.shared / "dkms.deb")
     common.build_stand_in(host.shared, [rpm])
     folder = host.shared / "modules" / kernel
     folder.mkdir(parents=True)

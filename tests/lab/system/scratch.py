@@ -70,6 +70,11 @@ def tree(suite):
     return pathlib.Path(done.stdout.strip(), suite)
 
 
+def deb(suite, package):
+    """A package in tree(suite)."""
+    return next(tree(suite).glob(f"srv/debian/{package}_*.deb"))
+
+
 class Scratch:
     """run() runs a command inside. shared is the folder that is /mnt inside,
     and env the environment for commands. With cached, a compiler takes what it
