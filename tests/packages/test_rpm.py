@@ -107,7 +107,7 @@ class Life:
         self.host.write("/usr/lib/modules/6.1-without-headers/modules.dep", "")
         self.before = self.host.files()
 
-    def rpm(self, *args, ok=True):
+    def rpm(self, *args):
         """Runs rpm; the calls that the packages' scriptlets made."""
         calls = self.host.dir / "upper" / "var" / "calls"
         calls.unlink(missing_ok=True)
