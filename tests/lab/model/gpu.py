@@ -5,10 +5,7 @@ to a virtual machine.
 It has what a driver sees of a GH200's PCI function: config space, resets, and
 the registers of BAR0 that say whether the GPU memory is ready. GPU memory is
 not behind this function, and the model has none. The VM runner (lab/vm.py)
-makes one Gpu per device in its own process. As a program, the model serves one
-or more devices until SIGTERM:
-
-    python3 -m lab.model.gpu '{"socket": "/tmp/gpu0.sock", "ready_after_ms": 3000}' ['{"socket": ...}' ...]
+makes one Gpu per device in its own process.
 
 Class Spec has the parameters. README.md beside this file describes the control
 block of BAR0.
@@ -24,10 +21,8 @@ import json
 import mmap
 import os
 import select
-import signal
 import socket
 import struct
-import sys
 import threading
 import time
 
@@ -117,10 +112,6 @@ class Spec:
 
     vendor: int = 0x10DE
     device: int = 0x2342
-    subsystem_vendor: int = 0x10DE
-    subsystem: int = 0x16EB
-    class_code: int = 0x030200
-    revision: int = 0xA1
     # A smaller BAR0 lacks the registers after its end. The host puts a
     # prefetchable one above 4 GiB.
     bar0_size: int = BAR0_SIZE
@@ -256,13 +247,13 @@ class ConfigSpace:
         self._put(0x04, "H", 0, 0x0546)         # memory, master, parity, SERR, INTx disable; no I/O space
         self._put(0x06, "H", 0x0010)            # there is a capability list
         struct.pack_into("<H", self.clear_on_write, 0x06, 0xF900)
-        self._put(0x08, "I", s.class_code << 8 | s.revision)
+        self._put(0x08, "I", 0x030200 << 8 | 0xA1)      # class, revision
         self._put(0x0C, "B", 0, 0xFF)
         self._bar64(0x10, s.bar0_size, 0xC if s.bar0_prefetchable else 0x4)
         if s.bar2_size:
             self._bar64(0x18, s.bar2_size, 0xC)
-        self._put(0x2C, "H", s.subsystem_vendor)
-        self._put(0x2E, "H", s.subsystem)
+        self._put(0x2C, "H", 0x10DE)
+        self._put(0x2E, "H", 0x16EB)
         self._put(0x34, "B", PM_CAP)
         self._put(0x3C, "B", 0, 0xFF)
 
@@ -387,7 +378,6 @@ class Gpu:
         if self.spec.cxl:
             self.timers["cxl_valid"] = Timer(self.spec.cxl.valid)
             self.timers["cxl_active"] = Timer(self.spec.cxl.active)
-        self.scratch = 0
         self.late_looks = None
         self.answers = True
         self.powered = True
@@ -397,9 +387,8 @@ class Gpu:
         # Called after each reset, before anyone else can see it.
         self.on_reset = None
         self.counters = dict.fromkeys(
-            ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "bar0_writes",
-             "config_reads", "config_writes", "soft_resets", "power_ons", "power_offs", "accesses_without_power",
-             "port_reads_without_power",
+            ("resets", "flr", "device_reset", "c2c_reads", "hbm_reads", "bar0_reads", "config_reads", "soft_resets",
+             "power_ons", "power_offs", "accesses_without_power", "port_reads_without_power",
              "dma_reads", "dma_writes", "dma_faults"), 0)
 
     def close(self):
@@ -591,7 +580,6 @@ class Gpu:
             elif not self.powered:
                 self._count_without_power()
             elif index == CONFIG_REGION:
-                self.counters["config_writes"] += 1
                 asleep = self._in_d3hot()
                 self.config.write(at, data)
                 if self.spec.soft_reset and asleep and not self._in_d3hot():
@@ -604,7 +592,6 @@ class Gpu:
             elif index == BAR2_REGION:
                 self.bar2[at:at + len(data)] = data
             else:
-                self.counters["bar0_writes"] += 1
                 self._write_bar0(at, data)
 
     @staticmethod
@@ -661,9 +648,6 @@ class Gpu:
             0x0C: c["hbm_reads"],
             0x10: NEVER if reset_ms is None else reset_ms,
             0x18: int(self.ready()),
-            0x1C: c["config_writes"],
-            0x20: c["flr"],
-            0x24: self.scratch,
         }.get(register, 0)
 
     def _write_control(self, register, value):
@@ -672,8 +656,6 @@ class Gpu:
             self.set_reset_delay(ms)
         elif register == 0x14:
             self.not_ready_for(ms)
-        elif register == 0x24:
-            self.scratch = value
 
 
 @dataclasses.dataclass
@@ -698,7 +680,6 @@ class Server:
         self.ranges = []
         self.irqs = {}
         self.connection = None
-        self.failure = None
         self._send_lock = threading.Lock()
         self._answers = {}
         self._next_id = 0
@@ -1032,30 +1013,3 @@ class Server:
             event, answer = self._answers[ident]
             answer.extend((flags, error, body))
             event.set()
-
-
-def main(argv):
-    if len(argv) < 2 or argv[1] in ("-h", "--help"):
-        print(__doc__.strip(), file=sys.stderr)
-        return 2
-    servers = []
-    # Blocked first, so that a signal while the sockets are being made still
-    # removes them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        for text in argv[1:]:
-            given = json.loads(text)
-            path = given.pop("socket")
-            servers.append(Server(Gpu(Spec.from_dict(given)), path).start())
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    except (KeyError, TypeError, ValueError, OSError) as e:
-        print(f"gpu.py: {e!r}", file=sys.stderr)
-        return 1
-    finally:
-        for s in servers:
-            s.stop()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))
