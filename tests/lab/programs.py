@@ -79,7 +79,7 @@ def out_of_tree(kernel, *sources):
         folder = BUILD / kernel.release / "modules"
         for source in sources:
             shutil.copytree(source, folder / source.name, dirs_exist_ok=True)
-        (folder / "Kbuild").write_text("".join(f"obj-m += {source.name}/\n" for source in sources))
+        (folder / "Kbuild").write_text("".join(f"obj-m += {source.name}/{c.stem}.o\n" for source in sources for c in source.glob("*.c")))
         done = subprocess.run(["make", "-s", f"-j{os.cpu_count()}", "-C", str(kernel.headers), f"M={folder}", *kernel.arch.make, "modules"],
                               capture_output=True, text=True)
         assert not done.returncode, f"modules of the lab for {kernel.name} do not build:\n{done.stdout}{done.stderr}"
