@@ -47,11 +47,6 @@ def compiler_flags(headers):
     return f"-include {HERE / 'kcsan_draw.h'} -DKCSAN_EVERY={EVERY} -DKCSAN_SKIP=0x{address}UL"
 
 
-def is_drawn(module):
-    """Whether a module was compiled with these flags."""
-    return b"\0kcsan_draw_read8\0" in pathlib.Path(module).read_bytes()
-
-
 def counters(output):
     """The numbers by their names, from the output of COUNTERS."""
     return {name: int(number) for name, number in re.findall(r"^(\w+): (\d+)$", "\n".join(output), re.MULTILINE)}

@@ -13,10 +13,6 @@ SPLATS = tuple(re.compile(json.loads(line.rstrip(",")))
                for line in (pathlib.Path(__file__).resolve().parents[2] / "cli/test/splats.h").read_text("utf-8").splitlines()
                if line.startswith('"'))
 
-# Lines that distribution kernels log in this emulation although nothing is
-# wrong: (pattern, reason).
-KNOWN_HARMLESS = ()
-
 
 @dataclasses.dataclass
 class Result:
@@ -43,8 +39,7 @@ class Result:
 def scan_log(lines, allow=()):
     """The lines of a kernel log that match SPLATS. allow: regular expressions
     of lines that may be there."""
-    allowed = [re.compile(p) for p in allow] + [re.compile(p) for p, _ in KNOWN_HARMLESS]
-    return [line for line in lines if any(p.search(line) for p in SPLATS) and not any(a.search(line) for a in allowed)]
+    return [line for line in lines if any(p.search(line) for p in SPLATS) and not any(re.search(a, line) for a in allow)]
 
 
 def troubles(lines, allow=()):
