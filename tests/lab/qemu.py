@@ -59,21 +59,25 @@ def processor(arch):
     return ["-cpu", arch.cpu, "-accel", TCG]
 
 
-def base(machine, initrd):
-    """Processor, RAM, firmware and kernel, and the console on standard
-    output."""
+def base(machine):
+    """Processor and RAM, and the console on standard output."""
     arch = machine.arch
-    # Warnings must be seen, and boot should be fast. Nothing here changes what
-    # the driver meets.
-    append = (f"console={arch.console} loglevel=7 log_buf_len=4M printk.devkmsg=on panic=-1 oops=panic rdinit=/init "
-              f"{WATCHDOGS} {arch.append} {machine.append}").strip()
     return [arch.qemu, "-M", f"{arch.machine},memory-backend=ram",
             *processor(arch), "-smp", str(machine.smp), "-m", f"{machine.ram >> 20}M",
             # Shared, so that a vfio-user device can map it for DMA.
             "-object", f"memory-backend-memfd,id=ram,size={machine.ram},share=on",
             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
-            *arch.firmware, "-kernel", str(machine.kernel.image()), "-initrd", str(initrd), "-append", append,
             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+
+
+def boot(machine, initrd):
+    """Firmware and kernel."""
+    arch = machine.arch
+    # Warnings must be seen, and boot should be fast. Nothing here changes what
+    # the driver meets.
+    append = (f"console={arch.console} loglevel=7 log_buf_len=4M printk.devkmsg=on panic=-1 oops=panic rdinit=/init "
+              f"{WATCHDOGS} {arch.append} {machine.append}").strip()
+    return [*arch.firmware, "-kernel", str(machine.kernel.image()), "-initrd", str(initrd), "-append", append]
 
 
 def monitor(directory):
@@ -144,7 +148,7 @@ def environment():
 def arguments(machine, directory, initrd):
     """The whole command line. The sockets are in directory."""
     # If the runner is killed by force, the kernel ends QEMU.
-    a = ["setpriv", "--pdeathsig", "KILL", *base(machine, initrd), *monitor(directory),
+    a = ["setpriv", "--pdeathsig", "KILL", *base(machine), *boot(machine, initrd), *monitor(directory),
          *debugger(machine, directory)]
     # QEMU wants an IOMMU before the devices behind it.
     a += machine.arch.iommu

@@ -5,52 +5,50 @@ gives a verdict.
 Tests import Machine and the names of the runner's other parts from here. As a
 program, inside the toolbox (scripts/dev/toolbox run):
 
-    python3 -m lab.vm run --help
+    python3 -m lab.vm --help
 
 README.md beside this file describes the configuration, the machine and what a
 command finds in the guest. The parts, each of which imports only those before
 it: arch.py, config.py, acpi.py (the firmware's table), archive.py, initramfs.py
 (the guest's files), kernel.py, debugger.py, verdict.py (the log scan),
 channel.py (what an init says), qemu.py (its command line), stuck.py (what it
-does when its time is over).
+does when its time is over), emulator.py.
 """
 
 import argparse
 import base64
 import contextlib
+import functools
 import json
 import os
 import pathlib
-import selectors
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from lab.model import gpu as model
-from lab import qemu, stuck, verdict
+from lab import qemu, verdict
 from lab.acpi import archive_of_tables
 from lab.arch import AMD64, ARM64, NATIVE, at_el2, memory_address, ram_range, untranslated
 from lab.archive import Cpio, decompress
-from lab.channel import Channel, Command
+from lab.channel import Channel
 from lab.config import MEMORY_BLOCK, MEMORY_MAX, ConfigError, GpuConfig, parse_size, place_gpus
 from lab.debugger import Debugger, widen_acpi_integers
+from lab.emulator import Emulator, end_by_signals
 from lab.initramfs import run_files
 from lab.kernel import PROJECT, Kernel
 from lab.verdict import Result, scan_log, troubles
 
 __all__ = [
-    "AMD64", "ARM64", "Channel", "Command", "ConfigError", "Cpio", "Debugger", "ENDING", "GpuConfig", "Kernel",
-    "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE", "PROJECT", "Result", "archive_of_tables", "at_el2", "decompress",
-    "machine_from_config", "memory_address", "model", "parse_size", "place_gpus", "ram_range", "run_files", "scan_log",
-    "troubles", "untranslated", "widen_acpi_integers",
+    "AMD64", "ARM64", "ConfigError", "Cpio", "GpuConfig", "Kernel", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE", "PROJECT",
+    "archive_of_tables", "at_el2", "decompress", "memory_address", "parse_size", "place_gpus", "ram_range", "run_files",
+    "scan_log", "troubles", "untranslated",
 ]
 
 
-class Machine:
+class Machine(Emulator):
     """One boot of one virtual GH200.
 
     with Machine("newest", gpus=[{"name": "gpu", "size": "3G"}], commands=["ls /dev/vfio"]) as m:
@@ -72,6 +70,7 @@ class Machine:
     def __init__(self, kernel, gpus=(), memory="256G", ram="1G", smp=2, files=None, commands=(), module=None,
                  module_params="", append="", handlers=None, allow=(), timeout=600, log=None, echo=None,
                  hypervisor=None, guests=None, devices=()):
+        super().__init__(echo)
         self.kernel = kernel if isinstance(kernel, Kernel) else Kernel(kernel)
         self.arch = self.kernel.arch
         if hypervisor:
@@ -93,26 +92,12 @@ class Machine:
         self.module, self.module_params, self.append = module, module_params, append
         self.handlers = {"peek": self._peek, "poke": self._poke, "counters": self._counters, "ready": self._ready,
                          **(handlers or {})}
-        self.allow, self.timeout, self.log_path, self.echo = tuple(allow), timeout, log, echo
-        self.models = {}
+        self.allow, self.timeout, self.log_path = tuple(allow), timeout, log
         self.channel = Channel(self, script=[*script, *last])
         self.guests = {name: Channel(self, name, [*own, ("dmesg", "dmesg")]) for name, own in (guests or {}).items()}
-        self.qemu = self._log = None
         self.devices = tuple(devices)
         self.memory_fd = -1
-        self._stack = contextlib.ExitStack()
-        self._started, self._over = None, False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
-
-    def close(self):
-        """End what start() started. May be called at any time, more than
-        once."""
-        self._stack.close()
+        self._over = False
 
     # Start.
 
@@ -138,48 +123,29 @@ class Machine:
     def start(self):
         """Start the models and QEMU. run() does so unless a test did, to watch
         the machine run."""
-        enter = self._stack.callback
+        enter = self._running.callback
         directory = tempfile.mkdtemp(prefix="vm-")
         enter(shutil.rmtree, directory, ignore_errors=True)
         if self.log_path:
-            self._log = self._stack.enter_context(open(self.log_path, "w", encoding="utf-8"))
+            self._log = self._running.enter_context(open(self.log_path, "w", encoding="utf-8"))
         if self.memory_size:
             self.memory_fd = self._open_memory()
             enter(os.close, self.memory_fd)
             os.ftruncate(self.memory_fd, self.memory_size)
         initrd = self._files(directory)
         self._start_models(directory)
-        self._streams = {}      # open, with what is left of each
-        self._selector = self._stack.enter_context(selectors.DefaultSelector())
         for channel, port, name in qemu.ports_of(self):
             line = {"printed": channel.printed, "questions": channel.question, "console": channel.console_line}[port]
-            self._selector.register(self._listen(f"{directory}/{name}.sock"), selectors.EVENT_READ, (channel, line))
+            connected = functools.partial(setattr, channel, "connection") if port == "questions" else lambda stream: None
+            self._expect(f"{directory}/{name}.sock", line, connected)
         self.gdb, self.monitor = f"{directory}/gdb.sock", f"{directory}/monitor.sock"
         debugger = self._listen(self.gdb) if self.arch.name == AMD64.name else None
-        self._stderr = open(f"{directory}/qemu.err", "w+b")
-        enter(self._stderr.close)
         self._started = time.monotonic()
-        self.qemu = subprocess.Popen(
-            qemu.arguments(self, directory, initrd), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
-            env=qemu.environment(), pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
-        enter(self.qemu.stdout.close)
-        enter(self._end_qemu)
-        self._streams[self.qemu.stdout] = b""
-        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self.channel.console_line)
+        self._start_qemu(qemu.arguments(self, directory, initrd), self.channel.console_line, stdin=subprocess.DEVNULL,
+                         env=qemu.environment(), pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
         if debugger:
             self._before_the_kernel(debugger)
         return self
-
-    def _start_models(self, directory):
-        for i, g in enumerate(self.gpus):
-            try:
-                device = model.Gpu(model.Spec.from_dict({**({} if g.ready else {"ready_after_ms": None}), **g.model}))
-            except (TypeError, ValueError) as e:
-                raise ConfigError(f"{g.name}: {e}") from None
-            self._stack.callback(device.close)
-            server = model.Server(device, f"{directory}/gpu{i}.sock").start()
-            self._stack.callback(server.stop)
-            self.models[g.name] = server
 
     def _before_the_kernel(self, listener):
         """Change the firmware's tables. A failure ends QEMU, and run() reports
@@ -194,23 +160,7 @@ class Machine:
             self.channel.failures.append(f"before the kernel: {e}")
             self._end_qemu()
 
-    def _listen(self, path):
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._stack.callback(listener.close)
-        listener.bind(path)
-        listener.listen(1)
-        return listener
-
-    def _end_qemu(self):
-        if self.qemu.poll() is None:
-            self.qemu.kill()
-        self.qemu.wait()
-
     # Run.
-
-    def elapsed(self):
-        """Seconds since the machine's start."""
-        return time.monotonic() - self._started
 
     def run(self):
         """Boot, run all commands, power off; the Result. What happens in the
@@ -220,8 +170,7 @@ class Machine:
         try:
             self.loop()
             seconds = self.elapsed()
-            self._stderr.seek(0)
-            ended = self._stderr.read().decode("utf-8", "replace").strip()
+            ended = self._last_words()
         finally:
             self.close()
         if self.coverage and self.channel.done:
@@ -240,10 +189,7 @@ class Machine:
                 break
             # What the kernel logs before a command ends comes before that end.
             for key, _ in sorted(self._selector.select(min(left, 1)), key=lambda ready: ready[0].fileobj is not self.qemu.stdout):
-                if isinstance(key.data, tuple):
-                    self._accept(key)
-                else:
-                    self._read(key)
+                key.data()
         if self._over:
             return False
         if self._streams:
@@ -258,41 +204,7 @@ class Machine:
         more time."""
         self._over = True
         where = f"in command {self.channel.running}" if self.channel.running else "outside any command"
-        lines = list(stuck.report(self.qemu.pid, self.monitor))
-        for line in lines:
-            self.note("#", line)
-        self.channel.failures.append(f"timeout after {self.timeout:.0f} s, {where}; {stuck.places(lines)}")
-
-    def _accept(self, key):
-        """QEMU connects one of its ports."""
-        stream = key.fileobj.accept()[0]
-        self._stack.callback(stream.close)
-        self._selector.unregister(key.fileobj)
-        channel, line = key.data
-        if line == channel.question:
-            channel.connection = stream
-        self._selector.register(stream, selectors.EVENT_READ, line)
-        self._streams[stream] = b""
-
-    def _read(self, key):
-        """Pass whole lines on, and what is left at the end."""
-        data = os.read(key.fd, 65536)
-        *lines, rest = (self._streams[key.fileobj] + data).split(b"\n")
-        self._streams[key.fileobj] = rest
-        if not data:
-            lines += [rest] if rest else []
-            self._selector.unregister(key.fileobj)
-            del self._streams[key.fileobj]
-        for line in lines:
-            key.data(line.decode("utf-8", "replace").rstrip("\r"))
-
-    def note(self, mark, line):
-        """Log a line. README.md lists the marks."""
-        if self._log:
-            self._log.write(f"{self.elapsed():8.3f} {mark} {line}\n")
-            self._log.flush()
-        if self.echo:
-            self.echo(mark, line)
+        self.channel.failures.append(f"timeout after {self.timeout:.0f} s, {where}; {self._where(self.monitor)}")
 
     def _save_counters(self):
         """Write an archive for this machine alone."""
@@ -354,23 +266,6 @@ class Machine:
 
 # ---- The program -------------------------------------------------------------
 
-ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-CONFIG_KEYS = {"memory", "ram", "smp", "gpus", "files", "commands", "module_params", "append", "allow", "timeout"}
-
-
-def machine_from_config(kernel, config, **more):
-    unknown = set(config) - CONFIG_KEYS
-    if unknown:
-        raise ConfigError(f"unknown in the configuration: {', '.join(sorted(unknown))}")
-    given = dict(config)
-    if isinstance(given.get("memory"), dict):
-        given["memory"] = given["memory"].get("size", 0)
-    try:
-        return Machine(kernel, **{**given, **{k: v for k, v in more.items() if v is not None}})
-    except TypeError as e:
-        raise ConfigError(str(e)) from None
-
-
 def print_result(result, out):
     for c in result.commands:
         print(f"{'ok    ' if c.rc == 0 else 'FAILED'} {c.name} ({c.seconds:.1f} s)", file=out)
@@ -382,37 +277,25 @@ def print_result(result, out):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python3 -m lab.vm", description="Boot a virtual GH200 and run commands in it.")
-    commands = parser.add_subparsers(dest="what", required=True)
-    run = commands.add_parser("run", help="boot, run the configuration's commands, print a verdict",
-                          epilog="Exit status: 0 if nothing failed, 1 if something did, 2 if the configuration is invalid.")
-    run.add_argument("--kernel", required=True, help="a name of tests/lab/kernels.conf")
-    run.add_argument("--config", required=True, help="a JSON file, - for standard input")
-    run.add_argument("--module", help="the kernel module to load before the commands")
-    run.add_argument("--timeout", type=float, help="seconds for everything (default 600)")
-    run.add_argument("--log", help="write the console and what the commands print there, with times")
-    run.add_argument("--quiet", action="store_true", help="print only the verdict, not what the commands say")
+    parser = argparse.ArgumentParser(prog="python3 -m lab.vm", description="Boot a virtual GH200, run the configuration's commands, print a verdict.",
+                                     epilog="Exit status: 0 if nothing failed, 1 if something did, 2 if the configuration is invalid.")
+    parser.add_argument("--kernel", required=True, help="a name of tests/lab/kernels.conf")
+    parser.add_argument("--config", required=True, help="a JSON file, - for standard input")
+    parser.add_argument("--module", help="the kernel module to load before the commands")
+    parser.add_argument("--log", help="write the console and what the commands print there, with times")
+    parser.add_argument("--quiet", action="store_true", help="print only the verdict, not what the commands say")
     args = parser.parse_args(argv)
 
     def echo(mark, line):
         if mark == ">":
             print(line, flush=True)
 
-    def leave(number, frame):
-        # An exception runs every "finally" and "with" on its way out. A second
-        # signal must not stop it.
-        for n in ENDING:
-            signal.signal(n, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for number in ENDING:
-        signal.signal(number, leave)
+    end_by_signals()
     try:
         config = json.loads(sys.stdin.read() if args.config == "-" else pathlib.Path(args.config).read_text("utf-8"))
-        with machine_from_config(args.kernel, config, module=args.module, timeout=args.timeout, log=args.log,
-                                 echo=None if args.quiet else echo) as machine:
+        with Machine(args.kernel, **config, module=args.module, log=args.log, echo=None if args.quiet else echo) as machine:
             result = machine.run()
-    except (ConfigError, OSError, ValueError) as e:
+    except (ConfigError, OSError, TypeError, ValueError) as e:
         print(f"vm: {e}", file=sys.stderr)
         return 2
     print_result(result, sys.stdout)

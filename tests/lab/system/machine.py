@@ -19,21 +19,17 @@ import argparse
 import base64
 import collections
 import contextlib
-import json
-import os
+import functools
 import pathlib
 import re
-import selectors
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
-from lab import stuck, vm
-from lab.qemu import MESSAGE_TIMEOUT_MS, monitor, processor
+from lab import qemu, vm
+from lab.emulator import Emulator, end_by_signals
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROJECT = HERE.parents[2]
@@ -79,7 +75,7 @@ def make_disk(path, content):
         raise Trouble(f"mke2fs: {done.stderr.strip()}")
 
 
-class System:
+class System(Emulator):
     """One machine over its boots.
 
     with System(gpus=[{"name": "gpu", "size": "3G"}], packages="build/repo") as m:
@@ -98,7 +94,10 @@ class System:
     kernel's logs.
     """
 
+    smp = 2
+
     def __init__(self, gpus, ram="2G", packages=None, image="base", virtualization=False, secure_boot=False, log=None):
+        super().__init__(None)
         self.image = image_directory(image)
         self.arch = vm.at_el2(vm.ARM64) if virtualization else vm.ARM64
         if image == "bookworm":
@@ -109,9 +108,8 @@ class System:
         vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, MEMORY))
         self.failures, self.console = [], []
         self._boots = self._commands = 0
-        self.qemu = self._channel = self._current = self._booted = self._power = None
+        self._channel = self._current = self._booted = None
         self._stack = contextlib.ExitStack()
-        self._started = time.monotonic()
         self._log = self._stack.enter_context(open(log, "w", encoding="utf-8")) if log else None
         try:
             self._make(packages)
@@ -139,10 +137,9 @@ class System:
         shutil.copy(FIRMWARE / f"AAVMF_VARS{keys}.fd", self.directory / "vars.fd")
         self.firmware = FIRMWARE / f"AAVMF_CODE{keys or '.no-secboot'}.fd"
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
+    def close(self):
+        """End everything and remove the disk; allowed at any time and
+        repeatedly."""
         self._end_boot()
         self._stack.close()
 
@@ -165,14 +162,10 @@ class System:
         drives = [("system", self.disk, "off", "1c,bootindex=1"), ("debian", self.image / "debian.img", "on", "1d"),
                   ("packages", self.packages, "on", "1e"), ("esp", f"fat:{self.image}/esp", "on", "1f,bootindex=0")]
         # If this process is killed, the kernel ends QEMU.
-        a = ["setpriv", "--pdeathsig", "KILL", self.arch.qemu, "-M", f"{self.arch.machine},memory-backend=ram",
-             *processor(self.arch), "-smp", "2", "-m", f"{self.ram >> 20}M",
-             "-object", f"memory-backend-memfd,id=ram,size={self.ram},share=on",
-             "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot",
+        a = ["setpriv", "--pdeathsig", "KILL", *qemu.base(self),
              "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
              "-drive", f"if=pflash,format=raw,unit=1,file={d}/vars.fd",
-             "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-             "-chardev", f"socket,id=test,path={s}/test.sock", *monitor(s),
+             "-chardev", f"socket,id=test,path={s}/test.sock", *qemu.monitor(s),
              *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
              "-device", "virtserialport,chardev=test,name=test"]
         for name, file, readonly, place in drives:
@@ -180,11 +173,8 @@ class System:
                   "-device", f"virtio-blk-pci,drive={name},addr={place}"]
         a += ["-object", f"memory-backend-memfd,id=gpumem,size={MEMORY},share=on,reserve=off",
               "-device", "ivshmem-plain,memdev=gpumem,addr=3"]
-        for i, g in enumerate(self.gpus):
-            a += ["-device", f"pcie-root-port,id=port{i},bus=pcie.0,addr={g.slot:x}.{g.function},chassis={i + 1}",
-                  "-device", json.dumps({"driver": "vfio-user-pci", "bus": f"port{i}", "addr": "0", "rombar": 0,
-                                         "x-msg-timeout": MESSAGE_TIMEOUT_MS,
-                                         "socket": {"type": "unix", "path": f"{s}/gpu{i}.sock"}})]
+        for number in range(len(self.gpus)):
+            a += qemu.gpu(self, s, number)
         return a
 
     def boot(self):
@@ -198,44 +188,17 @@ class System:
 
     def start(self):
         """Switch on."""
-        self._power = contextlib.ExitStack()
-        enter = self._power.callback
         self._booted, self._raw = None, b""
-        for i in range(len(self.gpus)):
-            device = vm.model.Gpu(vm.model.Spec())
-            enter(device.close)
-            enter(vm.model.Server(device, f"{self.sockets}/gpu{i}.sock").start().stop)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        enter(self._listener.close)
+        self._start_models(self.sockets)
         (self.sockets / "test.sock").unlink(missing_ok=True)
-        self._listener.bind(f"{self.sockets}/test.sock")
-        self._listener.listen(1)
-        self._stderr = self._power.enter_context(tempfile.TemporaryFile())
-        self._selector = self._power.enter_context(selectors.DefaultSelector())
-        self.qemu = subprocess.Popen(self._arguments(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                     stderr=self._stderr)
-        enter(self._end_qemu)
-        self._selector.register(self.qemu.stdout, selectors.EVENT_READ, self._console_line)
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._buffers = {self.qemu.stdout: b""}
+        self._expect(f"{self.sockets}/test.sock", self._agent_line, functools.partial(setattr, self, "_channel"))
+        self._start_qemu(self._arguments(), self._console_line, stdin=subprocess.PIPE)
+        self._running.callback(self.qemu.stdin.close)
         self._first_line = len(self.console)
 
-    def _end_qemu(self):
-        if self.qemu.poll() is None:
-            self.qemu.kill()
-        self.qemu.wait()
-        self.qemu.stdout.close()
-        self.qemu.stdin.close()
-
     def _end_boot(self):
-        if self._power:
-            self._power.close()
-            self._power = self._channel = None
-
-    def _note(self, mark, line):
-        if self._log:
-            self._log.write(f"{time.monotonic() - self._started:8.2f} {mark} {line}\n")
-            self._log.flush()
+        super().close()
+        self._channel = None
 
     def _wait(self, condition, timeout, what):
         """Wait for condition(); Trouble if QEMU ends first or time runs out."""
@@ -243,51 +206,32 @@ class System:
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                lines = list(stuck.report(self.qemu.pid, f"{self.sockets}/monitor.sock"))
-                for line in lines:
-                    self._note("?", line)
-                raise Trouble(f"{what}: no end after {timeout} s; {stuck.places(lines)}; the console's last lines:\n" + self._last_lines())
-            if self.qemu.stdout not in self._buffers:
+                raise Trouble(f"{what}: no end after {timeout} s; {self._where(f'{self.sockets}/monitor.sock')}; the console's last lines:\n" +
+                              self._last_lines())
+            if self.qemu.stdout not in self._streams:
                 self.qemu.wait()
-                self._stderr.seek(0)
-                said = self._stderr.read().decode("utf-8", "replace").strip()
-                raise Trouble(f"{what}: QEMU ended with {self.qemu.returncode} {said}; the console's last lines:\n" +
+                raise Trouble(f"{what}: QEMU ended with {self.qemu.returncode} {self._last_words()}; the console's last lines:\n" +
                               self._last_lines())
             for key, _ in self._selector.select(min(left, 5)):
-                self._read(key)
+                key.data()
 
     def _last_lines(self):
         return "\n".join(self.console[-25:])
 
-    def _read(self, key):
-        if key.fileobj is self._listener:
-            self._channel = self._listener.accept()[0]
-            self._power.callback(self._channel.close)
-            self._selector.unregister(self._listener)
-            self._selector.register(self._channel, selectors.EVENT_READ, self._agent_line)
-            self._buffers[self._channel] = b""
-            return
-        data = os.read(key.fd, 65536)
-        if key.fileobj is self.qemu.stdout:
+    def _read(self, stream, line):
+        data = super()._read(stream, line)
+        if stream is self.qemu.stdout:
             self._raw = (self._raw + data)[-65536:]
-        *lines, rest = (self._buffers[key.fileobj] + data).split(b"\n")
-        if data:
-            self._buffers[key.fileobj] = rest
-        else:
-            lines += [rest] if rest else []
-            self._selector.unregister(key.fileobj)
-            del self._buffers[key.fileobj]
-        for line in lines:
-            key.data(line.decode("utf-8", "replace").rstrip("\r"))
+        return data
 
     def _console_line(self, line):
         # The firmware and GRUB draw menus with escape sequences.
         line = PAINT.sub("", line)
-        self._note("|", line)
+        self.note("|", line)
         self.console.append(line)
 
     def _agent_line(self, line):
-        self._note(">", line)
+        self.note(">", line)
         if line.startswith("@@BOOT "):
             self._booted = line.split()[1:]
         elif self._current is not None:
@@ -311,7 +255,7 @@ class System:
         Trouble."""
         self._commands += 1
         self._current = {"id": self._commands, "rc": None, "lines": []}
-        self._note("<", script)
+        self.note("<", script)
         self._channel.sendall(f"RUN {self._current['id']} {base64.b64encode(script.encode()).decode()}\n".encode())
         try:
             self._wait(lambda: self._current["rc"] is not None, timeout, f"command {script!r}")
@@ -347,7 +291,7 @@ class System:
 
     def wait_for_end(self, timeout):
         """Wait until the machine switches off or restarts; QEMU then ends."""
-        self._wait(lambda: self.qemu.stdout not in self._buffers, timeout, "switching off")
+        self._wait(lambda: self.qemu.stdout not in self._streams, timeout, "switching off")
         self.qemu.wait(timeout=300)
         self._end_boot()
 
@@ -355,7 +299,7 @@ class System:
         log = self.run("dmesg").output.splitlines()
         # Don't wait for the status: the agent may end before it answers.
         self._channel.sendall(f"RUN end {base64.b64encode(f'systemctl {verb}'.encode()).decode()}\n".encode())
-        self._note("<", f"systemctl {verb}")
+        self.note("<", f"systemctl {verb}")
         first = self._first_line
         self.wait_for_end(END_TIMEOUT)
         self.failures += [f"kernel log of boot {self._boots}: {t}" for t in vm.troubles(self.console[first:] + log)]
@@ -384,9 +328,7 @@ def main():
     parser.add_argument("scripts", nargs="*")
     args = parser.parse_args()
 
-    for number in vm.ENDING:
-        # It runs every "finally" and "with".
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_by_signals()
     gpus = [{"name": f"gpu{i}", "size": "3G"} for i in range(args.gpus)]
     try:
         with System(gpus, packages=args.packages, image=args.image, log=args.log) as machine:

@@ -90,7 +90,7 @@ def test_nothing_is_left_when_the_program_is_ended(kernel, number, tmp_path):
     config = tmp_path / "config"
     config.write_text(json.dumps({"gpus": [{"name": "g", "size": "3G"}], "commands": ["echo begun; sleep 600"]}))
     said = ""
-    with subprocess.Popen([sys.executable, "-m", "lab.vm", "run", "--kernel", kernel, "--config", config],
+    with subprocess.Popen([sys.executable, "-m", "lab.vm", "--kernel", kernel, "--config", config],
                           env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as program:
         for line in program.stdout:
