@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 from cli import common
-from lab import programs, progress, session, vm
+from lab import programs, session, vm
 
 README = vm.PROJECT / "README.md"
 PLACE = re.compile(r"(?<=<!-- make generated records this. -->\n\n).*?(?=\n<!-- It ends here. -->)", re.S)
@@ -44,8 +44,8 @@ VARIABLE = re.compile(r"\d+\.\d+\.\d+\S*-arm64"         # the kernel
 def machine(directory):
     """A virtual GH200 that boots."""
     kernel = vm.Kernel(KERNEL)
-    with progress.Step(f"building the module and nvgrace-gpu for Linux {kernel.release} (arm64)"):
-        files = {**common.installed(kernel, directory), **kernel.config_file}
+    print(f"building the module and nvgrace-gpu for Linux {kernel.release} (arm64) ...", flush=True)
+    files = {**common.installed(kernel, directory), **kernel.config_file}
     # At EL2, where the kernel has KVM.
     return session.Interactive(kernel, gpus=[{"name": "gh200", "size": SIZE}], files=files, memory="128G", hypervisor="max",
                                log=str(programs.log_file("demo")))
@@ -53,9 +53,8 @@ def machine(directory):
 
 def steps(booted):
     """Does the steps in a machine: what they print, with their titles."""
-    with progress.Step("booting a virtual GH200 (QEMU, emulated; 95.75 GiB of GPU memory, sparse)"):
-        booted.run("prepare", "mkdir -p /var/log")
-    print()
+    print("booting a virtual GH200 (QEMU, emulated; 95.75 GiB of GPU memory, sparse): half a minute ...\n", flush=True)
+    booted.run("prepare", "mkdir -p /var/log")
     shown = []
     for number, (title, words) in enumerate(STEPS, 1):
         words = words.format(gpu=booted.machine.gpus[0].pci)
