@@ -7,9 +7,8 @@ and another build of it alternately.
 
 Inside the toolbox (default: oldstable, stable and newest). One boot per kernel. Each round loads the driver, binds, measures
 and unbinds a GPU, and unloads the driver. BASELINE_KO in the environment is the
-other module, or a folder of such files, as build/baseline/newest.ko, below the
-project's folder. Each round measures that module as well. A kernel without such
-a file is measured alone. GPUS=parts (or large, g1, g4, g16, g64) measures only
+other module, or a folder of such files, below the project's folder. Each round
+measures that module as well. A kernel without such a file is measured alone. GPUS=parts (or large, g1, g4, g16, g64) measures only
 that GPU. Every other round starts with the other module, so that a machine that
 slows down affects both.
 
@@ -21,8 +20,7 @@ build/bench/KERNEL.json, KERNEL.txt and two plots, KERNEL-ratio.svg and
 KERNEL-growth.svg.
 
 --quick runs `bench --quick`, for many short rounds. If the machine's speed
-changes every half minute, they say more than a few long ones. --smoke: one such
-round for one GPU."""
+changes every half minute, they say more than a few long ones."""
 
 import argparse
 import json
@@ -54,45 +52,28 @@ SHARED = 4 * GiB
 RAM = 3 * GiB
 GROWING = ("open", "pread/usemem/8B", "first-touch/usemem/1.00")
 
-# Figures with a goal: this driver must be so many times as good as the
-# baseline.
-LIMITS = {
-    ("parts", "pread/usemem/1MiB"): 1.0,
-    ("parts", "pwrite/usemem/1MiB"): 1.0,
-    ("parts", "pread/usemem/4KiB"): 1.0,
-    ("parts", "pwrite/usemem/4KiB"): 1.0,
-    ("parts", "pread/resmem/1MiB"): 15,
-    ("parts", "pwrite/resmem/1MiB"): 15,
-    ("parts", "pread-tail/usemem/1MiB"): 20,
-    ("parts", "first-touch-misaligned/usemem/256MiB"): 8,
-    ("parts", "pread/usemem/8B"): 1.0,
-    ("parts", "pread/resmem/8B"): 1.0,
-    ("parts", "config-read"): 1.0,
-    ("parts", "dma-map/usemem/1.00"): 1.0,
-    ("large", "first-touch/usemem/1.00"): 2.5,
-    ("large", "dma-map/usemem/1.00"): 1.0,
+# Figures with a goal, as the plot of the ratios groups and calls them: this driver
+# must be so many times as good as the baseline.
+GOALS = {
+    "Read and write by system calls": (
+        ("usemem, blocks of 1 MiB: read", "parts", "pread/usemem/1MiB", 1),
+        ("usemem, blocks of 1 MiB: write", "parts", "pwrite/usemem/1MiB", 1),
+        ("usemem, blocks of 4 KiB: read", "parts", "pread/usemem/4KiB", 1),
+        ("usemem, blocks of 4 KiB: write", "parts", "pwrite/usemem/4KiB", 1),
+        ("usemem, 8 bytes: read", "parts", "pread/usemem/8B", 1),
+        ("resmem, blocks of 1 MiB: read", "parts", "pread/resmem/1MiB", 15),
+        ("resmem, blocks of 1 MiB: write", "parts", "pwrite/resmem/1MiB", 15),
+        ("resmem, 8 bytes: read", "parts", "pread/resmem/8B", 1),
+        ("the rest of BAR4 after the memory: read", "parts", "pread-tail/usemem/1MiB", 20),
+        ("configuration space, 4 bytes: read", "parts", "config-read", 1)),
+    "First access to each page": (
+        ("256 MiB at an address off by a page", "parts", "first-touch-misaligned/usemem/256MiB", 8),
+        ("94.5 GiB", "large", "first-touch/usemem/1.00", 2.5)),
+    "Map for DMA, by type1": (
+        ("1.5 GiB", "parts", "dma-map/usemem/1.00", 1),
+        ("94.5 GiB", "large", "dma-map/usemem/1.00", 1)),
 }
-
-# How the plot of the ratios groups these figures, and what it calls them.
-NAMES = (
-    ("Read and write by system calls", (
-        ("usemem, blocks of 1 MiB: read", "parts", "pread/usemem/1MiB"),
-        ("usemem, blocks of 1 MiB: write", "parts", "pwrite/usemem/1MiB"),
-        ("usemem, blocks of 4 KiB: read", "parts", "pread/usemem/4KiB"),
-        ("usemem, blocks of 4 KiB: write", "parts", "pwrite/usemem/4KiB"),
-        ("usemem, 8 bytes: read", "parts", "pread/usemem/8B"),
-        ("resmem, blocks of 1 MiB: read", "parts", "pread/resmem/1MiB"),
-        ("resmem, blocks of 1 MiB: write", "parts", "pwrite/resmem/1MiB"),
-        ("resmem, 8 bytes: read", "parts", "pread/resmem/8B"),
-        ("the rest of BAR4 after the memory: read", "parts", "pread-tail/usemem/1MiB"),
-        ("configuration space, 4 bytes: read", "parts", "config-read"))),
-    ("First access to each page", (
-        ("256 MiB at an address off by a page", "parts", "first-touch-misaligned/usemem/256MiB"),
-        ("94.5 GiB", "large", "first-touch/usemem/1.00"))),
-    ("Map for DMA, by type1", (
-        ("1.5 GiB", "parts", "dma-map/usemem/1.00"),
-        ("94.5 GiB", "large", "dma-map/usemem/1.00"))),
-)
+LIMITS = {(gpu, figure): limit for group in GOALS.values() for _, gpu, figure, limit in group}
 
 WARM_UP = "warm-up"
 
@@ -117,56 +98,31 @@ def run_after(kernel):
     return ("scrub", "off") if kernel.has("CONFIG_PREEMPT_TRACER") else ("scrub",)
 
 
-def run_program(name):
-    """A command in the machine that runs one of these."""
-    return f"""
-        insmod /bench/ours.ko || exit 1
-        /bench/{name} || exit 1
-        rmmod {DRIVER}"""
-
-
-def compiled(kernel, name):
-    """Compile a program; its path."""
-    program = vm.PROJECT / "build" / "guest" / f"{name}-{kernel.name}"
-    program.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*programs.compiler(kernel.arch, [HERE / f"{name}.c", *programs.LIBRARY]), "-o", program],
-                   check=True)
-    return program
-
-
 def baseline_of(kernel):
     """The other module for this kernel, or None."""
     given = os.environ.get("BASELINE_KO")
     if not given:
         return None
-    path = pathlib.Path(given)
-    path = (path if path.is_absolute() else vm.PROJECT / path)
-    file = path / f"{kernel.name}.ko" if path.is_dir() else path
-    if not file.exists():
-        if path.is_dir():
-            return None
-        sys.exit(f"bench: {file} is not there")
-    said = subprocess.run(["modinfo", "-F", "vermagic", str(file)], capture_output=True, text=True)
-    if said.stdout.split(" ")[0] != kernel.release:
-        if path.is_dir():
-            sys.exit(f"bench: {file} is not for {kernel.release} but for {said.stdout.split(' ')[0] or 'no kernel'}")
-        return None
-    return file
+    path = vm.PROJECT / given
+    if not path.exists():
+        sys.exit(f"bench: {path} is not there")
+
+    def release(file):
+        return subprocess.run(["modinfo", "-F", "vermagic", file], stdout=subprocess.PIPE, text=True).stdout.split(" ")[0]
+
+    return next((file for file in (path.glob("*.ko") if path.is_dir() else [path]) if release(file) == kernel.release), None)
 
 
 def run_machine(kernel, modules, plan, directory):
     """[(module, gpu, document)] of a plan [(module, gpu, options)], and the
     programs' output."""
-    log = vm.PROJECT / "build" / "log" / f"bench-{kernel.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    files = common.installed(kernel, directory)
-    files.update({f"/bench/{name}.ko": str(path) for name, path in modules.items()})
+    log = programs.log_file(f"bench-{kernel.name}")
+    files = {**common.installed(kernel, directory), **programs.compile_programs(run_after(kernel), kernel.arch, HERE),
+             **{f"/bench/{name}.ko": str(path) for name, path in modules.items()}}
     steps = [{"name": f"{i}-{module}-{gpu}",
               "run": f"PATH=$PATH:/usr/sbin; module={module if module != WARM_UP else 'ours'}\n{measure(gpu, options)}"}
              for i, (module, gpu, options) in enumerate(plan)]
-    for name in run_after(kernel):
-        files[f"/bench/{name}"] = str(compiled(kernel, name))
-        steps.append({"name": name, "run": run_program(name)})
+    steps += [{"name": name, "run": f"insmod /bench/ours.ko && /tests/{name} && rmmod {DRIVER}"} for name in run_after(kernel)]
 
     def show(mark, line):
         if mark == "$":
@@ -251,6 +207,15 @@ def table(kernel, rows, rounds):
     return lines
 
 
+def save(name, kernel, rounds, rows, said, lines):
+    """Write what was measured; the path of the numbers."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / f"{name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    path = OUT / f"{name}.json"
+    path.write_text(json.dumps({"kernel": kernel.release, "rounds": rounds, "summary": rows, "runs": said}, indent=1) + "\n", "utf-8")
+    return path
+
+
 def plot(kernel, script, data, out):
     """An SVG by gnuplot; data: lines of tab-separated columns."""
     file = OUT / f"{kernel.name}-{script}.dat"
@@ -266,8 +231,8 @@ def plot(kernel, script, data, out):
 def by_name(figures):
     """Lines of the plot: (label, ratio, goal), below a line for each group."""
     lines = []
-    for group, members in NAMES:
-        found = [(text, *figures[gpu, name]) for text, gpu, name in members if (gpu, name) in figures]
+    for group, members in GOALS.items():
+        found = [(text, *figures[gpu, name]) for text, gpu, name, _ in members if (gpu, name) in figures]
         lines += [(f"{{/:Bold {group}}}", "NaN", "NaN"), *found] if found else []
     return lines
 
@@ -315,13 +280,9 @@ def bench(kernel, rounds, quick, smoke):
         said, extra = run_machine(kernel, modules, plan, directory)
     rows = summary(collect(said))
     lines = table(kernel, rows, rounds) + extra
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / f"{kernel.name}.txt").write_text("\n".join(lines) + "\n", "utf-8")
-    (OUT / f"{kernel.name}.json").write_text(json.dumps({"kernel": kernel.release, "rounds": rounds, "summary": rows,
-                                                         "runs": said}, indent=1) + "\n", "utf-8")
-    made = plots(kernel, rows)
+    made = [save(kernel.name, kernel, rounds, rows, said, lines), *plots(kernel, rows)]
     print("\n".join(lines))
-    for path in (OUT / f"{kernel.name}.json", *made):
+    for path in made:
         print(f"# {path.relative_to(vm.PROJECT)}")
     there = {(r["gpu"], r["figure"]) for r in rows if r["ours"]}
     # The tool's reasons for what this kernel can't do.

@@ -3,7 +3,7 @@
 """`make bench-waits`: measures what the user of a guest waits for, with this
 driver and another build of it alternately.
 
-    python3 -m stress.bench.waits [--rounds N] [--smoke]
+    python3 -m stress.bench.waits [--rounds N]
 
 Inside the toolbox. Boots a host of tests/guests once, with the kernel newest.
 Each run loads the driver, binds a GPU, opens and reads it, starts QEMU with a
@@ -18,7 +18,7 @@ guest reads a word in each 2 MiB. A third kind of run, "scrub", has this
 driver's parameter scrub on.
 
 BASELINE_KO and what is printed are as in bench.py. The files are
-build/bench/waits.json and waits.txt. --smoke: one run of "parts"."""
+build/bench/waits.json and waits.txt."""
 
 import argparse
 import json
@@ -255,22 +255,18 @@ def measure(kernel, rounds, smoke):
             for (module, gpu), done in zip(plan, result.commands[1:])]
     rows = bench.summary(bench.collect(said))
     lines = bench.table(kernel, rows, rounds)
-    bench.OUT.mkdir(parents=True, exist_ok=True)
-    (bench.OUT / "waits.txt").write_text("\n".join(lines) + "\n", "utf-8")
-    (bench.OUT / "waits.json").write_text(json.dumps({"kernel": kernel.release, "rounds": rounds, "summary": rows, "runs": said},
-                                                     indent=1) + "\n", "utf-8")
+    made = bench.save("waits", kernel, rounds, rows, said, lines)
     print("\n".join(lines))
-    print(f"# {(bench.OUT / 'waits.json').relative_to(vm.PROJECT)}")
+    print(f"# {made.relative_to(vm.PROJECT)}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("there must be a round")
-    measure(vm.Kernel("newest"), args.rounds, args.smoke)
+    measure(vm.Kernel("newest"), args.rounds, smoke=False)
 
 
 if __name__ == "__main__":
