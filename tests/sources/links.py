@@ -1,17 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Checks the links in Markdown pages; scripts/dev/style calls it.
-
-    links.py PAGE...
+"""The links in Markdown pages, for test_style.py.
 
 Every relative link must lead to a file or folder, and every #anchor to a heading
-of its page. Prints a line for each broken link. Exit status: 0 if there is none, 1
-if there is one. Links with a scheme, such as https:, are not checked.
+of its page. Links with a scheme, such as https:, are not checked.
 """
 
 import functools
-import pathlib
 import re
-import sys
 
 
 def prose(page):
@@ -49,13 +44,3 @@ def broken(page):
         where = page.parent / path if path else page
         if not where.exists() or anchor and where.suffix == ".md" and anchor not in anchors(where.resolve()):
             yield target
-
-
-def main():
-    lines = [f"{page}: {target}" for page in sys.argv[1:] for target in broken(pathlib.Path(page))]
-    print("\n".join(lines), end="\n" if lines else "")
-    sys.exit(1 if lines else 0)
-
-
-if __name__ == "__main__":
-    main()

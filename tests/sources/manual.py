@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Compares the manual page nvgrace-gpu-vfio-pci(4) with the driver, and checks
-it with scdoc and groff. scripts/dev/style calls it, inside the toolbox.
+it with scdoc and groff, for test_style.py.
 
 The page's section LOG LINES must have all lines that the driver writes to the
 kernel's log, with their severities, and no others. A word in _UPPER CASE_
 stands for a conversion. The page must also have the texts that the driver
-inserts there, and all ids, parameters, tracepoints and sysfs attributes. Prints
-a line for each difference. Exit status: 1 if there is one, else 0.
+inserts there, and all ids, parameters, tracepoints and sysfs attributes.
 """
 
 import pathlib
 import re
 import subprocess
-import sys
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGE = "docs/nvgrace-gpu-vfio-pci.4.scd"
@@ -129,12 +127,6 @@ def lint(page):
     return trouble
 
 
-def main():
+def trouble():
     page = (PROJECT / PAGE).read_text()
-    trouble = [*compare(page), *lint(page)]
-    print("\n".join(trouble), end="\n" if trouble else "")
-    return 1 if trouble else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return [*compare(page), *lint(page)]

@@ -1,23 +1,173 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The project's own rules, and checkpatch."""
+"""The project's own rules, and checkpatch, the kernel's coding style."""
 
+import os
+import pathlib
+import re
 import subprocess
 
 import pytest
 
-from lab import toolbox, vm
+from lab import archive, programs, toolbox, vm
+from sources import links, manual
+
+PROJECT = vm.PROJECT
+
+# checkpatch's types of complaints that do not fit, for the driver and for the
+# tests.
+DRIVER_IGNORES = (
+    "COMPLEX_MACRO",        # members of initialisers and structures can't stand in parentheses
+    "MACRO_ARG_REUSE",      # the arguments are names
+    "MACRO_ARG_PRECEDENCE",     # the argument is the name of a member
+    "ALLOC_WITH_SIZEOF",    # kzalloc_obj() needs Linux 7.0 or later
+)
+# TRACE_EVENT() is indented as a block, as everywhere in the kernel.
+TRACE_IGNORES = (*DRIVER_IGNORES, "PARENTHESIS_ALIGNMENT", "OPEN_ENDED_LINE")
+TESTS_IGNORES = (
+    "CAMELCASE",            # names of cmocka and of <inttypes.h>
+    "PREFER_KERNEL_TYPES",  # u8 and similar types are the kernel's; a program has <stdint.h>
+    "VOLATILE",             # a program has no READ_ONCE() for mapped device memory
+    "STRCPY",               # strscpy() is the kernel's
+    "PREFER_DEFINED_ATTRIBUTE_MACRO",   # and so are __printf() and similar macros
+    "COMPLEX_MACRO",        # macros that define a function
+    "MACRO_WITH_FLOW_CONTROL",
+    "MACRO_ARG_REUSE",
+    "ENOSYS",               # a kernel without sockets lacks socketpair()
+    "NEW_TYPEDEFS",         # spinlock_t is a typedef in the kernel, too
+)
 
 
-def style(*words):
-    done = subprocess.run(["scripts/dev/style", *words], cwd=vm.PROJECT, capture_output=True, text=True)
-    assert not done.returncode, done.stdout + done.stderr
+def names(pattern):
+    """The project's files that match. The toolbox has no git to list them."""
+    found = []
+    for folder, folders, files in os.walk(PROJECT):
+        folders[:] = [f for f in folders if f not in (".git", "__pycache__") and pathlib.Path(folder, f) != PROJECT / "build"]
+        found += [os.path.relpath(os.path.join(folder, f), PROJECT) for f in files if f != ".git" and not f.startswith(".checkpatch-")]
+    found = sorted(name for name in found if re.search(pattern, name))
+    assert found, f"no files match {pattern}"
+    return found
+
+
+def texts(pattern):
+    return {name: (PROJECT / name).read_text("utf-8", "replace") for name in names(pattern)}
+
+
+def found(expression, pattern):
+    """The lines of files that match an expression, with continued lines joined."""
+    return [f"{name}: {line}" for name, text in texts(pattern).items()
+            for line in text.replace("\\\n", "").split("\n") if re.search(expression, line)]
+
+
+def licences():
+    # The first are formats without comments, and the licence itself; .gitignore has a
+    # few patterns.
+    for name, text in texts(r"^(?!debian/(changelog|copyright|source/format)$|LICENSE$|\.gitignore$)").items():
+        if not re.search(r"(?m)(^|[ *#/])SPDX-License-Identifier: GPL-2\.0-only( |$)", "\n".join(text.split("\n")[:3])):
+            yield f"{name}: no licence in its first lines"
+
+
+def layers():
+    """The folders of cli/README.md's table are layers, from top to bottom. All else
+    in cli/ is above them."""
+    table = re.findall(r"^\| `(\w+)/` \|", (PROJECT / "cli/README.md").read_text(), re.M)
+    assert table
+
+    def height(path):
+        folder = os.path.dirname(path)
+        return len(table) - table.index(folder) if folder in table else len(table) + 1
+
+    for name, text in texts(r"^cli/.*\.[ch]$").items():
+        for header in re.findall(r'^#include "(.*)"', text, re.M):
+            if (PROJECT / "cli" / header).exists() and height(header) > height(name.removeprefix("cli/")):
+                yield f"{name}: {header} is of a higher layer"
+
+
+def circles():
+    """Of includes. A source file and its header are one unit, and so is a folder."""
+    includes = {}
+    for name, text in texts(r"^cli/.*\.[ch]$").items():
+        headers = re.findall(r'^#include "(.*)\.h"', text, re.M)
+        unit = name.removeprefix("cli/")[:-2]
+        includes.setdefault(unit, set()).update(set(headers) - {unit})
+        if folder := os.path.dirname(unit):
+            includes.setdefault(folder + "/", set()).update({os.path.dirname(h) + "/" for h in headers} - {folder + "/", "/"})
+
+    def walk(way, seen):
+        for other in sorted(includes.get(way[-1], ())):
+            if other == way[0]:
+                return [*way, other]
+            if other not in seen:
+                seen.add(other)
+                if circle := walk([*way, other], seen):
+                    return circle
+        return None
+
+    return ["cli/" + " -> ".join(circle) for unit in sorted(includes) if (circle := walk([unit], set()))]
+
+
+def ids():
+    """include/nvgrace_gpu_ids.h has the ids. The udev rule and its helper have all
+    of them. No file names another one, except in a range ("10de:2340 to 237f") or
+    in a line of the configuration ("id 10de:297e")."""
+    known = re.findall(r'GPU\(0x([0-9a-f]{4}), "', (PROJECT / "include/nvgrace_gpu_ids.h").read_text())
+    assert known
+    for name, place in (("scripts/udev/60-nvgrace-gpu.rules", r'ATTR\{device\}=="([^"]*)"'),
+                        ("scripts/udev/nvgrace-gpu", r"^\t(0x[0-9a-f|x]*)\) return 0 ;;")):
+        there = re.findall(r"0x([0-9a-fA-F]+)", re.search(place, (PROJECT / name).read_text(), re.M)[1])
+        if sorted(there) != sorted(known):
+            yield f"{name}: {' '.join(there)}, not {' '.join(known)}"
+    for name, text in texts(r"^(cli|debian|docs|rpm|scripts/udev)/|^README\.md$").items():
+        for at in re.findall(r"(?<!\bid )\b10de:([0-9a-f]{4})\b(?! to )|10ded0000([0-9a-f]{4})", text, re.I):
+            if "".join(at).lower() not in known:
+                yield f"{name}: {''.join(at)} is no id of include/nvgrace_gpu_ids.h"
 
 
 def test_style():
-    style()
+    assert not [
+        # Conditions on the kernel are only in include/compat.
+        *found(r"^\s*#\s*(if|ifdef|ifndef|elif|elifdef|elifndef)[^a-z].*(HAVE_|CONFIG_)|IS_(ENABLED|BUILTIN|MODULE|REACHABLE)\s*\(",
+               r"^(?!include/compat/).*\.[ch]$"),
+        # Nothing compares kernel versions. The brackets keep the pattern from matching
+        # this line.
+        *found(r"LINUX_VERSION[_](CODE|MAJOR|PATCHLEVEL|SUBLEVEL)|KERNEL[_]VERSION", r"(?<!\.md)$"),
+        # No file names one machine's paths or a mirror. An absolute path does not follow
+        # a character of another path.
+        *found(r"(^|[^A-Za-z0-9_.}/-])/(roo[t]/|(wor[k]|tmp/[x])([^A-Za-z0-9_.-]|$))|(deb|ftp|archive|snapshot|security)[.]debian[.]org", ""),
+        *licences(), *layers(), *circles(), *ids(),
+        *(f"{name}: {target}" for name in names(r"\.md$") for target in links.broken(PROJECT / name)),
+        *manual.trouble()]
 
 
 @pytest.mark.all
 @pytest.mark.needs("checkpatch")
 def test_checkpatch():
-    style(toolbox.ask("checkpatch"))
+    script = toolbox.ask("checkpatch")
+    # checkpatch leaves a file in its working directory, and runs git if it finds a
+    # repository there. So it runs in a folder that has only links to the sources.
+    work = programs.BUILD / "style"
+    work.mkdir(parents=True, exist_ok=True)
+    for name in ("src", "include", "scripts", "tests"):
+        (work / name).unlink(missing_ok=True)
+        (work / name).symlink_to(PROJECT / name)
+
+    def complaints(of):
+        ignores, name = of
+        command = ["perl", script, "--no-tree", "--root=.", "--strict", "--show-types", "--terse", "--max-line-length=100",
+                   "--no-summary", "--ignore", ",".join(ignores), "-f", name]
+
+        def make():
+            done = subprocess.run(command, cwd=work, capture_output=True, text=True)
+            assert not done.returncode and not done.stdout, done.stdout + done.stderr
+            return b""
+
+        try:
+            archive.cached("checkpatch", [*(word.encode() for word in command), (PROJECT / name).read_bytes()], make)
+        except AssertionError as e:
+            return str(e)
+        return ""
+
+    driver = r"^(src/[^/]*\.[ch]|include/(compat/)?[^/]*\.h|scripts/probes/[^/]*\.c)$"
+    said = programs.side_by_side(complaints, [*((DRIVER_IGNORES, name) for name in names(driver) if name != "src/trace.h"),
+                                              (TRACE_IGNORES, "src/trace.h"),
+                                              *((TESTS_IGNORES, name) for name in names(r"^tests/.*\.[ch]$"))])
+    assert not any(said), "".join(said)
