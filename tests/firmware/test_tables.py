@@ -12,8 +12,8 @@ import re
 
 import pytest
 
-from lab import acpi, machine, programs, session, vm
-from lab.machine import FUNCTIONAL, At, GiB, KiB, M, MiB
+from lab import acpi, programs, session, vm
+from lab.machine import FUNCTIONAL, GiB, KiB, MiB
 
 pytestmark = pytest.mark.vm
 
@@ -25,16 +25,17 @@ BASE, SIZE = acpi.BASE_PROPERTY, acpi.SIZE_PROPERTY
 PAGE = 64 * KiB         # of whatever kernel
 TOP = 1 << 64
 
-# The highest part of RAM, its end, and the end of the CPU's addresses.
-RAM, RAM_END, CPU_END = At("RAM"), At("RAM's end"), At("the CPU's end")
+# RAM, its end, and the end of the CPU's addresses.
+RAM, RAM_END = vm.ram_range(vm.ARM64, GiB)
+CPU_END = 1 << vm.ARM64.phys_bits
 
 # What QEMU's virt machine has below RAM.
 GIC, PCI_WINDOW = 0x0800_0000, 0x1000_0000
 # And above it.
 ECAM, PCI_WINDOW_64, PCI_WINDOW_64_END = 0x40_1000_0000, 0x80_0000_0000, 0x100_0000_0000
 
-# A GPU's memory, unless its table needs another place. Not the memory of
-# HOLDER.
+# The memory of HOLDER, and that of a GPU, unless its table needs another place.
+M = 2048 * GiB
 OWN = M + 1024 * GiB
 
 
@@ -240,7 +241,7 @@ def expected(name, gpu, host):
     resmem = size - usemem
     parts = {"usemem": (base, base + usemem - 1), "resmem": (base + usemem, base + size - 1)}
     line = (TABLES[name].get("line") or "").format(
-        base=hex(base), size=hex(size), holder=host.gpus[HOLDER].pci, cpu_last=hex((1 << host.kernel.arch.phys_bits) - 1),
+        base=hex(base), size=hex(size), holder=host.gpus[HOLDER].pci, cpu_last=hex(CPU_END - 1),
         page="0x10000" if host.kernel.has("CONFIG_ARM64_64K_PAGES") else "0x1000",
         **{part: f"{part} [{start:#x}-{last:#x}]" for part, (start, last) in parts.items()})
     if verdict not in ("memory", "warned"):
@@ -280,10 +281,8 @@ class Host:
 
     def __init__(self, kernel, names, script):
         script.write_text(BIND)
-        start, end = vm.ram_range(kernel.arch, GiB)
-        places = {M.place: 2 << 40, RAM.place: start, RAM_END.place: end, CPU_END.place: 1 << kernel.arch.phys_bits}
         tables = {HOLDER: table(base=M), **{name: TABLES[name] for name in names}}
-        gpus = [{"name": name, "dsd": machine.resolved(t["dsd"], places), "model": {"bar0_size": BAR0_SIZE, **t.get("model", {})}}
+        gpus = [{"name": name, "dsd": t["dsd"], "model": {"bar0_size": BAR0_SIZE, **t.get("model", {})}}
                 for name, t in tables.items()]
         self.kernel = kernel
         self.session = session.Interactive(kernel, gpus=gpus, memory="0", files={"/tests/bind": str(script)},

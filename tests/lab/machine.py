@@ -8,31 +8,11 @@ where their memory is. Use it as:
 The programs know the GPUs by these names. All programs share one machine,
 because a boot takes longer than most of them. Ranges of memory overlap except
 where a comment says otherwise: a test binds one GPU at a time, or several of
-SIDE_BY_SIDE."""
-
-import dataclasses
+gh200, second, odd, s1h, noc2c and nohbm."""
 
 from lab import vm
 
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
-
-
-@dataclasses.dataclass(frozen=True)
-class At:
-    """An address, in bytes from a place that differs between machines."""
-
-    place: str
-    offset: int = 0
-
-    def __add__(self, offset):
-        return At(self.place, self.offset + offset)
-
-    def __sub__(self, offset):
-        return At(self.place, self.offset - offset)
-
-
-# GPU memory.
-M = At("memory")
 
 
 def ram_size(kernel):
@@ -40,17 +20,6 @@ def ram_size(kernel):
     driver maps, and a test maps 8 GiB. An x86-64 machine needs enough for a
     part of RAM above 4 GiB, with nothing after it."""
     return (3 if kernel.has("CONFIG_KASAN") or kernel.arch is vm.AMD64 else 1) * GiB
-
-
-def resolved(value, places):
-    """A value of GPUS with numbers in the place of each At."""
-    if isinstance(value, At):
-        return places[value.place] + value.offset
-    if isinstance(value, dict):
-        return {k: resolved(v, places) for k, v in value.items()}
-    if isinstance(value, list):
-        return [resolved(v, places) for v in value]
-    return value
 
 
 # The program "power" maps config space and GPU memory by /dev/mem, which drivers
@@ -64,107 +33,101 @@ FUNCTIONAL = 0xB000_0000
 SIZE_95 = 0x17_F000_0000
 SIZE_33Q = 0x8_5000_0000
 
-# The memory of these may be in use at the same time.
-SIDE_BY_SIDE = ("gh200", "second", "odd", "s1h", "noc2c", "nohbm")
-
 
 def gpu(name, base=None, size=None, ready=True, neighbour=False, **model):
-    """A GPU's configuration. model: parameters of the model GPU. neighbour:
-    whether its bus has another function."""
+    """A GPU's configuration. base: from the start of GPU memory on. model: parameters
+    of the model GPU. neighbour: whether its bus has another function."""
     return {"name": name, "base": base, "size": size, "ready": ready, "neighbour": neighbour, "model": model}
 
 
 GPUS = [
     # Memory that works.
-    gpu("gh200", M, FUNCTIONAL, aer=True, bar2_size=64 * KiB),      # vfio must hide its own BAR2
+    gpu("gh200", 0, FUNCTIONAL, aer=True, bar2_size=64 * KiB),      # vfio must hide its own BAR2
     # Both parts fill their BARs. The id is another product's, because the
     # kernel does no bus resets for 10de:2340 to 237f.
-    gpu("second", M + 4 * GiB, 3 * GiB, aer=True, device=0x2941),
-    gpu("odd", M + 8 * GiB + 64 * KiB, 0xB000_1235),        # only page-aligned; ends within a page
-    gpu("s1h", M + 12 * GiB, 1536 * MiB),
-    gpu("s33", M + 18 * GiB, 33 * GiB),
-    gpu("s33q", M + 18 * GiB, SIZE_33Q),
-    gpu("s95", M + 18 * GiB, SIZE_95),
+    gpu("second", 4 * GiB, 3 * GiB, aer=True, device=0x2941),
+    gpu("odd", 8 * GiB + 64 * KiB, 0xB000_1235),        # only page-aligned; ends within a page
+    gpu("s1h", 12 * GiB, 1536 * MiB),
+    gpu("s33", 18 * GiB, 33 * GiB),
+    gpu("s33q", 18 * GiB, SIZE_33Q),
+    gpu("s95", 18 * GiB, SIZE_95),
 
     # One of the two registers never says that the memory is ready.
-    gpu("noc2c", M + 14 * GiB, 1536 * MiB, c2c={"ready_after_ms": None}),
-    gpu("nohbm", M + 16 * GiB, 1536 * MiB, hbm={"ready_after_ms": None}),
+    gpu("noc2c", 14 * GiB, 1536 * MiB, c2c={"ready_after_ms": None}),
+    gpu("nohbm", 16 * GiB, 1536 * MiB, hbm={"ready_after_ms": None}),
 
     # No memory, as with a GPU in a guest. There is nothing to wait for. The
     # kernel does bus resets for its id, too.
     gpu("none", ready=False, aer=True, device=0x2941, bar2_size=64 * KiB),
 
     # One property without the other: the driver refuses it.
-    gpu("onlybase", base=M, ready=False),
+    gpu("onlybase", base=0, ready=False),
 
     # Memory that has another owner.
-    gpu("overlap", M + FUNCTIONAL - 64 * KiB, FUNCTIONAL),  # with the last page of gh200, of any page size
+    gpu("overlap", FUNCTIONAL - 64 * KiB, FUNCTIONAL),  # with the last page of gh200, of any page size
     # usemem starts before the host bridge's window and ends in it. The driver
     # can claim resmem alone.
-    gpu("claimbusy", M - 256 * MiB, FUNCTIONAL),
+    gpu("claimbusy", -256 * MiB, FUNCTIONAL),
 
     # A DVSEC says that it has no resmem.
-    gpu("nodefect", M + 18 * GiB, SIZE_33Q, mig_dvsec=1, bar2_size=64 * KiB),
+    gpu("nodefect", 18 * GiB, SIZE_33Q, mig_dvsec=1, bar2_size=64 * KiB),
 
     # Its power can be cut: D3cold.
-    gpu("d3cold", M + 8 * GiB, FUNCTIONAL, power=True),
+    gpu("d3cold", 8 * GiB, FUNCTIONAL, power=True),
 
     # Leaving D3hot is a reset, which only the power state shows.
-    gpu("softreset", M + 8 * GiB, FUNCTIONAL, soft_reset=True),
+    gpu("softreset", 8 * GiB, FUNCTIONAL, soft_reset=True),
 
     # Little memory, all usemem, with fewer bytes after the last step of a scrub than
     # it has steps.
-    gpu("tinymem", M + 15 * GiB + 768 * MiB, 64 * MiB + 3, mig_dvsec=1, device=0x2941),
+    gpu("tinymem", 15 * GiB + 768 * MiB, 64 * MiB + 3, mig_dvsec=1, device=0x2941),
 
     # For the program "random": both parts end before their BARs, one in the
     # middle of a page; the bus can be reset, and the power cut.
-    gpu("random", M + 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
+    gpu("random", 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
     # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
-    gpu("noreset", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
+    gpu("noreset", 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
 
     # So little memory that the kernel, by itself, would keep TLB entries of its
     # own mapping for later. A small BAR0, see below.
-    gpu("flush", M + 15 * GiB + 768 * MiB, 16 * MiB, mig_dvsec=1, bar0_size=256 * KiB),
+    gpu("flush", 15 * GiB + 768 * MiB, 16 * MiB, mig_dvsec=1, bar0_size=256 * KiB),
 
     # "ones": until they are ready, its registers read all ones, as if it was
     # gone. "smallbar0": BAR0 ends before the second register.
-    gpu("ones", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, unready_value=0xFFFFFFFF),
-    gpu("smallbar0", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB),
+    gpu("ones", 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, unready_value=0xFFFFFFFF),
+    gpu("smallbar0", 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB),
 
     # No memory and no PCI Express, as on a conventional bus of a guest.
     gpu("nopcie", ready=False, pcie=False, bar0_size=64 * KiB, bar2_size=64 * KiB),
 
-    gpu("widest", 1 << 41, (1 << 40) + GiB),                # the largest BAR that vfio has room for
+    gpu("widest", 1536 * GiB, (1 << 40) + GiB),             # the largest BAR that vfio has room for
 
     # Ready by the CXL Device DVSEC, while the GH200's registers in BAR0 never
     # say so. Active after more than the 1 s that timeout code 0 allows.
     # With little memory, because its memory is often scrubbed.
-    gpu("cxl", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, ready_after_ms=None,
+    gpu("cxl", 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, device=0x2941, ready_after_ms=None,
         cxl={"timeout": 1, "valid": {"ready_after_reset_ms": 300}, "active": {"ready_after_reset_ms": 1500}}),
     # It has 256 s to become active, longer than a test that keeps it waiting is
     # paused. Like some others it has a small BAR0: 48 of 16 MiB don't fit below
     # 4 GiB.
-    gpu("cxllong", M + 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB, device=0x2941, cxl={"timeout": 4}),
-    gpu("cxlinvalid", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
-    gpu("cxlinactive", M + 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
+    gpu("cxllong", 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, bar0_size=64 * KiB, device=0x2941, cxl={"timeout": 4}),
+    gpu("cxlinvalid", 12 * GiB, 1536 * MiB, device=0x2941, cxl={"valid": {"ready_after_ms": None}}),
+    gpu("cxlinactive", 12 * GiB, 1536 * MiB, device=0x2941, cxl={"active": {"ready_after_ms": None}}),
     # The neighbour on its bus takes part in error recovery. Memory_Info_Valid
     # must come within 1 s of a reset. Its BAR0 is the only one above 4 GiB, at
     # the start of the host bridge's window: a multiple of 4 GiB.
-    gpu("neighbour", M + 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, bar0_prefetchable=True, cxl={"timeout": 1}),
-    gpu("cxlsoft", M + 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
-    gpu("cxlgone", M + 12 * GiB, 1536 * MiB, bar0_size=64 * KiB, device=0x2941, cxl={"gone": True}),
+    gpu("neighbour", 4 * GiB, 1536 * MiB, neighbour=True, aer=True, device=0x2941, bar0_prefetchable=True, cxl={"timeout": 1}),
+    gpu("cxlsoft", 12 * GiB, 1536 * MiB, device=0x2941, soft_reset=True, cxl={"timeout": 1}),
+    gpu("cxlgone", 12 * GiB, 1536 * MiB, bar0_size=64 * KiB, device=0x2941, cxl={"gone": True}),
 ]
 
 
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
-    places = {M.place: vm.memory_address(kernel.arch, ram_size(kernel), vm.MEMORY_MAX)}
-    all_of_them = resolved(GPUS, places)
+    start = vm.memory_address(kernel.arch, ram_size(kernel), vm.MEMORY_MAX)
     # An emulated x86-64 CPU has 1 TiB of addresses, and its config space is
     # elsewhere.
-    absent = ("widest", "d3cold") if kernel.arch is vm.AMD64 else ()
-    wanted = [g for g in all_of_them if g["name"] not in absent]
-    if kernel.arch is vm.AMD64:
-        for g in wanted:
-            g["model"].pop("power", None)
-    return wanted
+    small = kernel.arch is vm.AMD64
+    return [{**g, "base": None if g["base"] is None else start + g["base"],
+             "model": {k: v for k, v in g["model"].items() if not (small and k == "power")}}
+            for g in GPUS if not (small and g["name"] in ("widest", "d3cold"))]
