@@ -236,10 +236,11 @@ static int ask_regions(void)
 	return 0;
 }
 
-static void region_info(void **state)
+/* The operation is the case's row. */
+static void in_one_gpu(void **state)
 {
 	vfio_start(&v, gpu->name);
-	fail_everywhere(&(struct operation){ ask_regions, NULL, NULL });
+	fail_everywhere(*state);
 	vfio_stop(&v);
 }
 
@@ -302,14 +303,14 @@ static void stop(void)
 	vfio_stop(&v);
 }
 
-static void in_both_parts(const struct operation *op)
+static void in_both_parts(void **state)
 {
 	int i;
 
 	for (i = 0; i < 2; i++) {
 		start(&parts[i]);
 		reopen();
-		fail_everywhere(op);
+		fail_everywhere(*state);
 		stop();
 	}
 }
@@ -327,31 +328,6 @@ static void open_one(void)
 	assert_int_equal(open_device(), 0);
 	/* Makes a mapping that close must remove. */
 	assert_int_equal(vfio_read(&v, position(), word, 4), 4);
-}
-
-static void closing(void **state)
-{
-	in_both_parts(&(struct operation){ close_one, open_one, NULL });
-}
-
-static void reading(void **state)
-{
-	in_both_parts(&(struct operation){ read_bulk, reopen, reopen });
-}
-
-static void reading_a_word(void **state)
-{
-	in_both_parts(&(struct operation){ read_word, reopen, reopen });
-}
-
-static void reading_the_tail(void **state)
-{
-	in_both_parts(&(struct operation){ read_tail, reopen, reopen });
-}
-
-static void writing(void **state)
-{
-	in_both_parts(&(struct operation){ write_bulk, reopen, reopen });
 }
 
 /* Two mappings of 4 MiB: one can have huge entries, the other can't. */
@@ -378,11 +354,6 @@ static void unmap_region(void)
 {
 	assert_true(mmap(room, 3 * WINDOW, PROT_NONE, MAP_PRIVATE | MAP_FIXED |
 			 MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == room);
-}
-
-static void mapping(void **state)
-{
-	in_both_parts(&(struct operation){ map_region, unmap_region, unmap_region });
 }
 
 static int touch(void)
@@ -429,33 +400,16 @@ static int config(void)
 	return ret < 0 ? ret : ret == 0x18 ? 0 : -EIO;
 }
 
-static void config_space(void **state)
-{
-	vfio_start(&v, gpu->name);
-	fail_everywhere(&(struct operation){ config, NULL, NULL });
-	vfio_stop(&v);
-}
-
-static void set(const char *name, const char *value)
-{
-	int fd = open(name, O_WRONLY);
-
-	if (fd < 0)
-		fail_msg("%s: %s", name, strerror(errno));
-	assert_int_equal(write(fd, value, strlen(value)), strlen(value));
-	close(fd);
-}
-
 static int setup(void **state)
 {
 	/* Nearly all allocations may wait. By default, none of those fails. */
-	set(FAULTS "failslab/ignore-gfp-wait", "N");
-	set(FAULTS "fail_page_alloc/ignore-gfp-wait", "N");
-	set(FAULTS "fail_page_alloc/min-order", "0");
+	must_write_file(FAULTS "failslab/ignore-gfp-wait", "N");
+	must_write_file(FAULTS "fail_page_alloc/ignore-gfp-wait", "N");
+	must_write_file(FAULTS "fail_page_alloc/min-order", "0");
 	/* A stack trace for each failure would count as trouble in the log. */
-	set(FAULTS "failslab/verbose", "0");
-	set(FAULTS "fail_page_alloc/verbose", "0");
-	set(FAULTS "fail_usercopy/verbose", "0");
+	must_write_file(FAULTS "failslab/verbose", "0");
+	must_write_file(FAULTS "fail_page_alloc/verbose", "0");
+	must_write_file(FAULTS "fail_usercopy/verbose", "0");
 
 	nth_fd = open("/proc/thread-self/fail-nth", O_RDWR);
 	assert_true(nth_fd >= 0);
@@ -484,20 +438,23 @@ static int teardown(void **state)
 	return 0;
 }
 
+#define ROW(name, function, act, undo, failed) \
+	VARIANT(name, function, NULL, teardown, (&(struct operation){ act, undo, failed }))
+
 static const struct CMUnitTest tests[] = {
 	cmocka_unit_test_teardown(loading, teardown),
 	cmocka_unit_test_teardown(binding, teardown),
 	cmocka_unit_test_teardown(unbinding, teardown),
 	cmocka_unit_test_teardown(opening, teardown),
-	cmocka_unit_test_teardown(closing, teardown),
-	cmocka_unit_test_teardown(region_info, teardown),
-	cmocka_unit_test_teardown(reading, teardown),
-	cmocka_unit_test_teardown(reading_a_word, teardown),
-	cmocka_unit_test_teardown(reading_the_tail, teardown),
-	cmocka_unit_test_teardown(writing, teardown),
-	cmocka_unit_test_teardown(mapping, teardown),
+	ROW(closing, in_both_parts, close_one, open_one, NULL),
+	ROW(region_info, in_one_gpu, ask_regions, NULL, NULL),
+	ROW(reading, in_both_parts, read_bulk, reopen, reopen),
+	ROW(reading_a_word, in_both_parts, read_word, reopen, reopen),
+	ROW(reading_the_tail, in_both_parts, read_tail, reopen, reopen),
+	ROW(writing, in_both_parts, write_bulk, reopen, reopen),
+	ROW(mapping, in_both_parts, map_region, unmap_region, unmap_region),
 	cmocka_unit_test_teardown(faulting, teardown),
-	cmocka_unit_test_teardown(config_space, teardown),
+	ROW(config_space, in_one_gpu, config, NULL, NULL),
 };
 
 const struct case_group groups[] = {
