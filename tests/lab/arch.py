@@ -22,7 +22,6 @@ class Arch:
     append: str                 # the kernel's command line
     console: str
     phys_bits: int              # of a physical address of this CPU
-    last_slot: int              # the last slot that is free for root ports
     libraries: str              # of the guest's programs, here and in the guest
     loader: str                 # of dynamic programs in the guest
     busybox: str                # static; "NAME:" in front: below "toolbox root NAME"
@@ -47,7 +46,7 @@ ARM64 = Arch(
     # A Grace CPU needs no kpti. Linux 6.1 would enable it on neoverse-n1, and
     # emulated system calls would take three times as long.
     append="kpti=off", console="ttyAMA0",
-    phys_bits=48, last_slot=31,
+    phys_bits=48,
     libraries="/usr/lib/aarch64-linux-gnu", loader="/lib/ld-linux-aarch64.so.1", busybox="/usr/bin/busybox",
     tools="aarch64-linux-gnu-", make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"))
 
@@ -67,7 +66,7 @@ AMD64 = Arch(
     # processor that compares TSCs can wait without interrupts for another one
     # that stop_machine() holds, with a timeout in jiffies, which then stand still.
     append="intel_iommu=on mitigations=off no_timer_check tsc=unstable", console="ttyS0",
-    phys_bits=40, last_slot=30,
+    phys_bits=40,
     libraries="/usr/lib/x86_64-linux-gnu", loader="/lib64/ld-linux-x86-64.so.2",
     busybox="shell:/usr/bin/busybox",
     tools="x86_64-linux-gnu-", make=("ARCH=x86_64", "CROSS_COMPILE=x86_64-linux-gnu-"))

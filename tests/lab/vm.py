@@ -81,7 +81,7 @@ class Machine(Emulator):
         self.ram, self.smp = parse_size(ram), smp
         self.memory_address = memory_address(self.arch, self.ram, self.memory_size) if self.memory_size else 0
         self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
-        place_gpus(self.gpus, self.memory_address, self.arch)
+        place_gpus(self.gpus, self.memory_address)
         self.files = dict(files or {})
         # Set by tests/stress/coverage: the folder for the counters of lines that ran.
         self.coverage = os.environ.get("COVERAGE")
