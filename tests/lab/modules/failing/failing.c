@@ -119,12 +119,6 @@ MODULE_PARM_DESC(hold, "these functions wait until this is 0");
 module_param_cb(failed, &failed_ops, NULL, 0400);
 MODULE_PARM_DESC(failed, "how many calls have failed so");
 
-static int __init failing_init(void)
-{
-	return 0;
-}
-module_init(failing_init);
-
 static void __exit failing_exit(void)
 {
 	end_all();
