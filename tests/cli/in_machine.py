@@ -12,7 +12,7 @@ import time
 import pytest
 
 from cli import common
-from lab import programs, session, vm
+from lab import gpu_memory, programs, session, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -177,7 +177,7 @@ class InMachine:
                 script = pathlib.Path(directory, f"{name}.sh")
                 script.write_text(cls.LIBRARY + text)
                 files[f"/commands/{name}"] = str(script)
-            handlers = {**programs.HANDLERS, "planted_late": lambda machine: cls.planted.paused(),
+            handlers = {**gpu_memory.HANDLERS, "planted_late": lambda machine: cls.planted.paused(),
                         "unplant": lambda machine: cls.planted.stop(), **cls.handlers()}
             cls.session = session.Interactive(kernel, handlers, gpus=cls.GPUS, files=files,
                                               log=programs.log_file(f"{cls.LOG}-{cls.KERNEL}"), **cls.OPTIONS)

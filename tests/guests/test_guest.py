@@ -13,7 +13,7 @@ import pytest
 from cli import common
 from guests import shared
 from guests.shared import MEMORY, GiB, Gpu
-from lab import programs, session, stage2, vm
+from lab import gpu_memory, programs, session, stage2, vm
 
 pytestmark = pytest.mark.needs("root qemu")
 
@@ -321,7 +321,7 @@ def look_up(machine, address):
     raise LookupError(failure)
 
 
-HANDLERS = {**programs.HANDLERS, "boots": boots, "used": used, "looks": looks, "stage2": look_up}
+HANDLERS = {**gpu_memory.HANDLERS, "boots": boots, "used": used, "looks": looks, "stage2": look_up}
 
 # doctor's verdict on usemem, by how KVM then maps it.
 DOCTOR = {"cached": "good", "device": "note", "refused": "bad"}

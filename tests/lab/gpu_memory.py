@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Handlers for tests of scrubbing, which fill and check a GPU's memory from
-outside the machine.
+"""Handlers with which programs ask the host to fill and check a GPU's memory from
+outside the machine, and to change what the model does.
 
+  restore                         undoes what an earlier program has changed
   soil ADDRESS COUNT [STEP]       fills it with bytes other than zero
   remains ADDRESS COUNT [STEP]    "N first ADDRESS" of bytes other than zero, or
                                   "0"
@@ -17,6 +18,12 @@ outside the machine.
   look_late GPU COUNT MS MS       the model's look_late(), for a CXL GPU
   inactive_after_reset GPU        after a reset, the memory of a model with a CXL
                                   DVSEC is known and never active
+  guard GPU ADDRESS COUNT         from now on, watches memory while the model has
+                                  no power
+  guarded GPU                     how many power cycles there were, and in how
+                                  many memory was written
+  dma_read GPU ADDRESS COUNT, dma_write GPU ADDRESS HEX
+                                  DMA by the model
 
 With a STEP, only the last page and a page at each multiple of STEP count, which
 is faster."""
@@ -153,5 +160,55 @@ def inactive_after_reset(machine, gpu):
     machine.models[gpu].gpu.timers["cxl_active"].reset_ms = None
 
 
+class Guard:
+    """Watches GPU memory while the model has no power. Meanwhile the memory has
+    other content, so that a reader gets wrong data and a write is found here.
+    Accesses to the machine's memory leave no other trace."""
+
+    of_gpu = {}
+
+    def __init__(self, machine, gpu, address, count):
+        self.machine, self.address, self.count = machine, address, count
+        self.touched = self.cycles = 0
+        self.content = self.cover = None
+        machine.models[gpu].gpu.on_power = self.power
+        Guard.of_gpu[gpu] = self
+
+    def power(self, on):
+        if not on:
+            self.content = self.machine.read_gpu_memory(self.address, self.count)
+            self.cover = bytes(b ^ 0x5A for b in self.content)
+            self.machine.write_gpu_memory(self.address, self.cover)
+        elif self.content is not None:
+            self.touched += self.machine.read_gpu_memory(self.address, self.count) != self.cover
+            self.machine.write_gpu_memory(self.address, self.content)
+            self.cycles += 1
+
+
+def guard(machine, gpu, address, count):
+    Guard(machine, gpu, int(address, 0), int(count, 0))
+
+
+def guarded(machine, gpu):
+    return f"{Guard.of_gpu[gpu].cycles} {Guard.of_gpu[gpu].touched}"
+
+
+def dma_read(machine, gpu, address, count):
+    return machine.models[gpu].dma_read(int(address, 0), int(count, 0)).hex()
+
+
+def dma_write(machine, gpu, address, data):
+    machine.models[gpu].dma_write(int(address, 0), bytes.fromhex(data))
+
+
+def restore(machine):
+    """Undo what an earlier program has changed of the models, and free the GPU
+    memory that it touched: it is this host's, and several machines run at once."""
+    if machine.memory_size:
+        free(machine, machine.memory_address, machine.memory_size)
+    for server in machine.models.values():
+        server.gpu.restore_reset_delays()
+
+
 HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset, answer,
-                                    gone_at_reset, look_late, inactive_after_reset)}
+                                    gone_at_reset, look_late, inactive_after_reset, restore, guard, guarded, dma_read, dma_write)}

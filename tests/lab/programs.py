@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What runs in a machine: the module under test, compiled C programs, modules
-that tests load, and the handlers with which programs ask the host."""
+"""What runs in a machine: the module under test, compiled C programs, and modules
+that tests load."""
 
 import concurrent.futures
 import contextlib
@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import typing
 
-from lab import archive, gpu_memory, kcsan, vm
+from lab import archive, kcsan, vm
 
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = vm.PROJECT / "build"
@@ -91,61 +91,6 @@ def out_of_tree(kernel, *sources):
 
     with locked("modules-lab"):
         return [str(archive.cached(f"module-{kernel.release}-{source.name}", inputs(source), lambda s=source: made()[s])) for source in sources]
-
-
-class Guard:
-    """Watches GPU memory while the model has no power. Meanwhile the memory has
-    other content, so that a reader gets wrong data and a write is found here.
-    Accesses to the machine's memory leave no other trace."""
-
-    of_gpu = {}
-
-    def __init__(self, machine, gpu, address, count):
-        self.machine, self.address, self.count = machine, address, count
-        self.touched = self.cycles = 0
-        self.content = self.cover = None
-        machine.models[gpu].gpu.on_power = self.power
-        Guard.of_gpu[gpu] = self
-
-    def power(self, on):
-        if not on:
-            self.content = self.machine.read_gpu_memory(self.address, self.count)
-            self.cover = bytes(b ^ 0x5A for b in self.content)
-            self.machine.write_gpu_memory(self.address, self.cover)
-        elif self.content is not None:
-            self.touched += self.machine.read_gpu_memory(self.address, self.count) != self.cover
-            self.machine.write_gpu_memory(self.address, self.content)
-            self.cycles += 1
-
-
-def guard(machine, gpu, address, count):
-    Guard(machine, gpu, int(address, 0), int(count, 0))
-
-
-def guarded(machine, gpu):
-    """How many power cycles there were, and in how many memory was written."""
-    return f"{Guard.of_gpu[gpu].cycles} {Guard.of_gpu[gpu].touched}"
-
-
-def dma_read(machine, gpu, address, count):
-    return machine.models[gpu].dma_read(int(address, 0), int(count, 0)).hex()
-
-
-def dma_write(machine, gpu, address, data):
-    machine.models[gpu].dma_write(int(address, 0), bytes.fromhex(data))
-
-
-def restore(machine):
-    """Undo what an earlier program has changed of the models, and free the GPU
-    memory that it touched: it is this host's, and several machines run at once."""
-    if machine.memory_size:
-        gpu_memory.free(machine, machine.memory_address, machine.memory_size)
-    for server in machine.models.values():
-        server.gpu.restore_reset_delays()
-
-
-HANDLERS = {**gpu_memory.HANDLERS, "restore": restore, "guard": guard, "guarded": guarded, "dma_read": dma_read,
-            "dma_write": dma_write}
 
 
 class Case(typing.NamedTuple):

@@ -4,7 +4,7 @@
 import os
 import re
 
-from lab import kcsan, machine, needs, programs, vm
+from lab import gpu_memory, kcsan, machine, needs, programs, vm
 
 # A test's line of TAP.
 TAP = re.compile(r"(?P<bad>not )?ok \d+ - (?P<name>\S+)")
@@ -102,7 +102,7 @@ class Session(Interactive):
         allow = [*options.pop("allow", ()), *(kcsan.ALLOW if kernel.has("CONFIG_KCSAN") else ()),
                  # The script judges each of them.
                  *([r"kmemleak: \d+ new suspected memory leaks"] if kernel.has("CONFIG_DEBUG_KMEMLEAK") else ())]
-        super().__init__(kernel, programs.HANDLERS, **{
+        super().__init__(kernel, gpu_memory.HANDLERS, **{
             "gpus": machine.gpus(kernel), "ram": machine.ram_size(kernel), "append": machine.APPEND, "files": files_of(kernel, paths, extra),
             "module": str(programs.module_of(kernel)), "log": str(programs.log_file(f"vm-{kernel.name}")), "allow": allow, **options})
         if kernel.has("CONFIG_KCSAN"):
