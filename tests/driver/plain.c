@@ -248,6 +248,11 @@ static void ask_for_errors(const struct gpu *gpu, struct answers *all)
 	assert_int_equal(load_file("/tests/aer_inject.ko"), 0);
 	ask_for_error(gpu, all, ERR_COMPLETION_TIMEOUT);
 	ask_for_error(gpu, all, ERR_DATA_LINK);
+	/*
+	 * Before the module has gone, it fails some reads of config space, such as
+	 * those by which the kernel saves the state of a device that falls asleep.
+	 */
+	wait_until_asleep(gpu);
 	assert_int_equal(unload("aer_inject"), 0);
 }
 
