@@ -159,7 +159,7 @@ define pytest
    $(PYTEST) $(1) --needs=build/needs --collect-only -q -n 0 >build/needs.log; rc=$$?; \
    wait $$! && [ $$rc = 0 ] || { cat build/needs.log; exit 1; }
 @scripts/dev/prepare build/needs
-@$(PYTEST) $(1) --junitxml=build/junit.xml --durations=20 $(BUSY)
+@$(PYTEST) $(1) --made=build/needs --junitxml=build/junit.xml --durations=20 $(BUSY)
 endef
 
 # Machines wait for their clocks half of the time, so there are more workers than

@@ -88,6 +88,7 @@ def pytest_addoption(parser):
     parser.addoption("--kernel", action="append", default=[], help="a name of tests/lab/kernels.conf; may be repeated")
     parser.addoption("--set", action="append", default=[], metavar="PROGRAM.NAME=N", help="a setting of a program in driver/")
     parser.addoption("--needs", metavar="FILE", help="run nothing, and write what the chosen tests need for scripts/dev/prepare")
+    parser.addoption("--made", metavar="FILE", help="the file of --needs, when prepare has made that: cases on other kernels are not looked at")
     parser.addoption("--busy", type=int, default=0, metavar="N", help="run beside N processes that never sleep")
 
 
@@ -96,7 +97,11 @@ def chosen_kernels(config):
     if names := config.getoption("kernel"):
         return names
     words = re.findall(r"\w+", config.getoption("markexpr"))
-    return list(dict.fromkeys(kernel for marker in words for kernel in KERNELS.get(marker, ()))) or ["newest"]
+    names = dict.fromkeys(kernel for marker in words for kernel in KERNELS.get(marker, ()))
+    if made := config.getoption("made"):
+        lines = pathlib.Path(made).read_text("utf-8").splitlines()
+        names = [kernel for kernel in names if f"kernel {kernel}" in lines]
+    return list(names) or ["newest"]
 
 
 def pytest_generate_tests(metafunc):
