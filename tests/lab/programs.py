@@ -47,8 +47,14 @@ def locked(name):
 
 def module_of(kernel):
     """The path of the module under test, built for this kernel. A warning fails it."""
-    command = ["scripts/dev/toolbox", "cached", "--", "make", "-s", f"-j{os.cpu_count()}", "modules", f"KDIR={kernel.headers}", *kernel.arch.make]
-    if kernel.name == "next":
+    counted = kernel.has("CONFIG_GCOV_KERNEL")      # see tests/stress/coverage, which wants objects with their real path
+    command = ["scripts/dev/toolbox", "run" if counted else "cached", "--", "make", "-s", f"-j{os.cpu_count()}", "modules",
+               f"KDIR={kernel.headers}", *kernel.arch.make]
+    if counted:
+        # gcov counts what is left after early inlining. Without this option, each
+        # inlined copy of a function would have its own branches.
+        command += ["GCOV_PROFILE=y", "KCFLAGS=-fno-early-inlining"]
+    elif kernel.name == "next":
         # Its headers are for a newer compiler.
         command += ["CC=aarch64-linux-gnu-gcc", "KCFLAGS=-Wno-attributes"]
     elif kernel.has("CONFIG_KCSAN"):

@@ -126,10 +126,6 @@ class Module:
     def test(self):
         machines = fresh(WORK / "module")
         shutil.rmtree(self.objects, ignore_errors=True)
-        # gcov counts what is left after early inlining. Without this option,
-        # each inlined copy of a function would have its own branches.
-        must(subprocess.run(["make", "modules", f"KDIR={self.kernel.headers}", *self.kernel.arch.make, "GCOV_PROFILE=y",
-                             "KCFLAGS=-fno-early-inlining"], cwd=PROJECT, capture_output=True, text=True))
         run_tests(MODULE_TESTS, machines)
 
     def read(self):
