@@ -44,7 +44,7 @@ IGNORED = "inconsistent,inconsistent,mismatch,mismatch,negative,negative,unused,
 
 # The kernel for the module with counters, and the tests that run on it.
 KERNEL = "gcov"
-MODULE_TESTS = ("--kernel", KERNEL, "tests/driver", "tests/firmware", "tests/stress/test_faults.py",
+MODULE_TESTS = ("-n", "2", "--dist", "loadgroup", "--kernel", KERNEL, "tests/driver", "tests/firmware", "tests/stress/test_faults.py",
                 "--deselect", "tests/driver/test_tracers.py")
 # On newest, and on newest-64k what Debian's kernels lack. The others have real
 # images, a real libvirt, and real dpkg and rpm.
