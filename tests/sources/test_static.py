@@ -134,15 +134,18 @@ def test_gcc_analyzer(path):
     assert_content(run("gcc", *C_FLAGS, "-fanalyzer", "-Werror", "-c", "-o", "build/static/analyzed.o", path))
 
 
-@pytest.mark.all
+# clang's analyzer takes nearly all of clang-tidy's time, and gcc's searches for much of
+# the same, so it is in check-long.
 @pytest.mark.needs("root analysis")
 @pytest.mark.parametrize("path", SOURCES["c"])
-def test_clang_tidy(path):
+@pytest.mark.parametrize("more", [pytest.param(["--checks=-clang-analyzer-*"], marks=pytest.mark.all, id="quick"),
+                                  pytest.param([], marks=pytest.mark.long, id="analyzer")])
+def test_clang_tidy(path, more):
     read = run("gcc", *C_FLAGS, "-MM", path)
     assert_content(read)
     own = read.stdout.partition(":")[2].replace("\\", "").split()
     assert path in own
-    assert_content(remembered([".clang-tidy", *own], root() / "usr/bin/clang-tidy-19", "--quiet", path, "--", *C_FLAGS))
+    assert_content(remembered([".clang-tidy", *own], root() / "usr/bin/clang-tidy-19", "--quiet", *more, path, "--", *C_FLAGS))
 
 
 @pytest.mark.long
