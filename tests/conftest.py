@@ -41,6 +41,9 @@ KERNELS = {
 }
 MARKERS = (*KERNELS, "packages", "measure")
 
+# Those whose headers the packages' tests of check-all have.
+PACKAGED = ("oldstable", "stable", "stable-amd64", "newest-amd64")
+
 # What sees the size of pages. Of other programs, a kernel with large pages has
 # nothing that another one of the same version doesn't have, and runs them in
 # check-long.
@@ -57,10 +60,9 @@ RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
 # Programs that wait for most of their time, or scrub.
 WAITING = ("aer", "failures", "gate", "oddities", "power", "ready", "removal", "scrub", "wait")
 
-# On newest, whose cases all are in `make check`, programs share three machines, in
-# which they take about as long: these two, and one for the others. A boot takes 9 s
-# of a processor and 0.3 s for each GPU, so those of another kernel have one machine
-# beside it.
+# On newest, programs share three machines, in which their cases of `make check` take
+# about as long: these two, and one for the others. A boot takes 9 s of a processor
+# and 0.3 s for each GPU, so all other cases of a kernel have one machine.
 MACHINES = {**dict.fromkeys(("aer", "gate", "power", "ready", "wait"), "waits"),
             **dict.fromkeys(("config", "failures", "oddities", "removal", "scrub"), "scrub")}
 
@@ -154,7 +156,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(mark)
         kernel = kernel_name(item)
         if isinstance(item, Case):
-            place = MACHINES.get(item.program, "driver") if item.kernel == "newest" else "driver"
+            place = MACHINES.get(item.program, "driver") if item.kernel == "newest" and not item.slow else "driver"
         else:
             place = str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
@@ -171,8 +173,9 @@ def pytest_collection_finish(session):
         return
     wanted = {"kernel newest"}
     for item in session.items:
-        if "check" not in marks_of(item):
-            wanted.update(("kernel --all", "more"))
+        marks = marks_of(item)
+        if "check" not in marks:
+            wanted.update(("more", *(f"kernel {name}" for name in (PACKAGED if "all" in marks else ("--all",)))))
         if kernel := kernel_name(item):
             wanted.add(f"kernel {kernel}")
         for marker in item.iter_markers("needs"):

@@ -29,16 +29,19 @@ FEATURES = {
 }
 
 
+# check-all builds for these, each of which differs from the others in a version, the
+# size of pages or the architecture.
+ALL = ("oldstable", "stable", "newest", "newest-64k", "newest-amd64")
+
+
 def kernels():
     """Those that must work, those of which a fault is only a warning, and the one
     that tests boot but no package has."""
-    yield from toolbox.ask("kernels").split()
-    yield from EARLY
-    yield "newest-64k"
+    for name in (*toolbox.ask("kernels").split(), *EARLY, "newest-64k"):
+        yield pytest.param(name, marks=[pytest.mark.all if name in ALL else pytest.mark.long,
+                                        *([] if name in EARLY else [pytest.mark.needs(f"kernel {name}")])])
 
 
-@pytest.mark.all
-@pytest.mark.needs("kernel newest-64k")
 @pytest.mark.parametrize("name", kernels())
 def test_build(name):
     def make():
