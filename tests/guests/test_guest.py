@@ -371,7 +371,7 @@ def cases():
         for name in ("doctor", *names):
             # check-all has what differs most: the newest kernel's but the longest, and
             # one with 64K pages.
-            long = name in ("gb200", "left", "two") if (kernel, cpu) == ("newest", "max") else (kernel, name) != ("newest-64k", "first")
+            long = name in ("gb200", "left", "life", "two") if (kernel, cpu) == ("newest", "max") else (kernel, name) != ("newest-64k", "first")
             yield pytest.param(kernel, (kernel, cpu), name, marks=[pytest.mark.long] if long else [], id="-".join([kernel, *([cpu] if cpu != "max" else []), name]))
 
 
