@@ -138,9 +138,11 @@ def test_style():
         *manual.trouble()]
 
 
-@pytest.mark.all
 @pytest.mark.needs("checkpatch")
-def test_checkpatch():
+@pytest.mark.parametrize(("ignores", "pattern"), [
+    pytest.param(DRIVER_IGNORES, r"^(src/[^/]*\.[ch]|include/(compat/)?[^/]*\.h|scripts/probes/[^/]*\.c)$", marks=pytest.mark.all, id="driver"),
+    pytest.param(TESTS_IGNORES, r"^tests/.*\.[ch]$", marks=pytest.mark.long, id="tests")])
+def test_checkpatch(ignores, pattern):
     script = toolbox.ask("checkpatch")
     # checkpatch leaves a file in its working directory, and runs git if it finds a
     # repository there. So it runs in a folder that has only links to the sources.
@@ -150,10 +152,10 @@ def test_checkpatch():
         (work / name).unlink(missing_ok=True)
         (work / name).symlink_to(PROJECT / name)
 
-    def complaints(of):
-        ignores, name = of
+    def complaints(name):
+        types = TRACE_IGNORES if name == "src/trace.h" else ignores
         command = ["perl", script, "--no-tree", "--root=.", "--strict", "--show-types", "--terse", "--max-line-length=100",
-                   "--no-summary", "--ignore", ",".join(ignores), "-f", name]
+                   "--no-summary", "--ignore", ",".join(types), "-f", name]
 
         def make():
             done = subprocess.run(command, cwd=work, capture_output=True, text=True)
@@ -166,8 +168,5 @@ def test_checkpatch():
             return str(e)
         return ""
 
-    driver = r"^(src/[^/]*\.[ch]|include/(compat/)?[^/]*\.h|scripts/probes/[^/]*\.c)$"
-    said = programs.side_by_side(complaints, [*((DRIVER_IGNORES, name) for name in names(driver) if name != "src/trace.h"),
-                                              (TRACE_IGNORES, "src/trace.h"),
-                                              *((TESTS_IGNORES, name) for name in names(r"^tests/.*\.[ch]$"))])
+    said = programs.side_by_side(complaints, names(pattern))
     assert not any(said), "".join(said)
