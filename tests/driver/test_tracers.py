@@ -106,7 +106,7 @@ def test_the_page_has_these_commands():
 
 @pytest.mark.vm
 @pytest.mark.kernels("newest")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in ("record", "faults") else []) for name in EXAMPLES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in ("record", "faults", "waits") else []) for name in EXAMPLES])
 def test_example(host, kernel, name):
     commands, patterns = EXAMPLES[name]
     has = " ".join(set().union(*(session.words_of(vm.Kernel(kernel), HERE / f"{program}.c") for program in PROGRAMS)))
