@@ -41,7 +41,7 @@ KERNELS = {
 }
 MARKERS = (*KERNELS, "packages", "measure")
 
-# Those whose headers the packages' tests of check-all have.
+# Debian's kernels that check-all builds for, beside newest.
 PACKAGED = ("oldstable", "stable", "stable-amd64", "newest-amd64")
 
 # What sees the size of pages. Of other programs, a kernel with large pages has

@@ -37,9 +37,9 @@ ALL = ("oldstable", "stable", "newest", "newest-amd64")
 def kernels():
     """Those that must work, those of which a fault is only a warning, and the one
     that tests boot but no package has."""
-    for name in (*toolbox.ask("kernels").split(), *EARLY, "newest-64k"):
-        yield pytest.param(name, marks=[pytest.mark.all if name in ALL else pytest.mark.long,
-                                        *([] if name in EARLY else [pytest.mark.needs(f"kernel {name}")])])
+    for name in (*toolbox.ask("kernels").split(), *EARLY):
+        yield pytest.param(name, marks=pytest.mark.all if name in ALL else pytest.mark.long)
+    yield pytest.param("newest-64k", marks=[pytest.mark.long, pytest.mark.needs("kernel newest-64k")])
 
 
 @pytest.mark.parametrize("name", kernels())
