@@ -880,13 +880,13 @@ static const struct CMUnitTest slow[] = {
 	HELD_UP(a_scrub_disables_the_gpu_under_the_device_lock, .scrubbed = true),
 };
 
+/* aer_inject takes a spinlock under pci_lock, which lockdep may report. */
+#define ERRORS	"lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING "
+
 const struct case_group groups[] = {
-	{ "lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING",
-	  CASES(tests), setup, teardown },
-	{ "lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING slow",
-	  CASES(slow), setup, teardown },
-	{ "lab module:aer_inject lab:neighbour lab:failing CONFIG_ARM64 CONFIG_KPROBES",
-	  CASES(failing), setup, teardown },
-	{ "lab module:aer_inject lab:neighbour late", CASES(late), setup, teardown },
+	{ ERRORS, CASES(tests), setup, teardown },
+	{ ERRORS "slow", CASES(slow), setup, teardown },
+	{ ERRORS "lab:failing CONFIG_ARM64 CONFIG_KPROBES", CASES(failing), setup, teardown },
+	{ ERRORS "late", CASES(late), setup, teardown },
 	{ }
 };
