@@ -430,6 +430,8 @@ static long use(void *arg)
 		    vfio_read(&v, at, &back, 8) != 8 || back != word)
 			u->wrong++;
 		u->accesses += 2;
+		/* On a slow machine, the GPU would hardly ever fall asleep. */
+		usleep(1000);
 	}
 	return 0;
 }
