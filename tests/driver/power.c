@@ -430,7 +430,7 @@ static long use(void *arg)
 		    vfio_read(&v, at, &back, 8) != 8 || back != word)
 			u->wrong++;
 		u->accesses += 2;
-		/* On a slow machine, the GPU would hardly ever fall asleep. */
+		/* Without pauses, it hardly ever falls asleep on a slow machine. */
 		usleep(1000);
 	}
 	return 0;
