@@ -28,7 +28,7 @@ EXAMPLES = {
         r"nvgrace_gpu_mmap: .* bar=4 offset=(0x)?0 size=0x[0-9a-f]+ result=0",
         r"nvgrace_gpu_fault: .* order=9 result=NOPAGE ns=\d+",
         r"nvgrace_gpu_rw: .* bar=4 read offset=0x[0-9a-f]+ count=\d+ result=\d+ ns=\d+",
-        r"nvgrace_gpu_config: .* write offset=0x2[04] count=\d+ result=\d+",
+        r"nvgrace_gpu_config: .* write offset=0x18 count=\d+ result=\d+",
     ]),
     "faults": (["bpftrace -e 'tracepoint:nvgrace_gpu:nvgrace_gpu_fault /args.result == 256/ { @ns[args.order] = hist(args.ns); }'"],
                [r"@ns\[0\]:", r"@ns\[9\]:", r"\[\d+K?M?, \d+K?M?\) +\d+ \|"]),
