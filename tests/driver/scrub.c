@@ -1046,15 +1046,17 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 	const struct gpu *gpu = gpu_find("cxl");
 	int i, events = -1;
 
+	if (events_exist())
+		events = events_listen();
 	soil(gpu);
 	bind(gpu);
 	assert_becomes_clean(gpu);
+	if (events >= 0)
+		assert_event(events, gpu, "clean", 1, gpu->size);
 	vfio_open(&v, gpu);
 	soil(gpu);
 	host_ask(NULL, 0, "after_reset cxl never");
 	klog_mark();
-	if (events_exist())
-		events = events_listen();
 	vfio_close(&v);
 	assert_string_equal(scrub_end(gpu), "failed");
 	assert_int_equal(klog_count("GPU memory could not be cleared"), 1);
