@@ -207,7 +207,7 @@ def restore(machine):
     if machine.memory_size:
         free(machine, machine.memory_address, machine.memory_size)
     for server in machine.models.values():
-        server.gpu.restore_reset_delays()
+        server.gpu.restore_readiness()
 
 
 HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset, answer,

@@ -175,11 +175,13 @@ class Timer:
 
     def __init__(self, readiness):
         self._readiness = readiness
-        self.restore_reset_delay()
+        self.reset_ms = readiness.ready_after_reset_ms
         self.start(readiness.ready_after_ms)
 
-    def restore_reset_delay(self):
+    def restore(self):
         self.reset_ms = self._readiness.ready_after_reset_ms
+        if self.at is None:
+            self.start(self.reset_ms)
 
     def start(self, ms):
         self.at = None if ms is None else time.monotonic() + ms / 1000
@@ -381,11 +383,12 @@ class Gpu:
             for t in self.timers.values():
                 t.reset_ms = ms
 
-    def restore_reset_delays(self):
-        """Undo set_reset_delay(), also what the machine's register did."""
+    def restore_readiness(self):
+        """Undo set_reset_delay(), also what the machine's register did. What
+        waits for a reset goes on as after one."""
         with self.lock:
             for t in self.timers.values():
-                t.restore_reset_delay()
+                t.restore()
 
     def answer(self, on):
         """While this is off, all reads are ones and all writes are lost, as if

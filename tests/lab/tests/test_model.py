@@ -167,6 +167,17 @@ def test_leaving_d3hot_is_a_reset_on_request(serve):
     assert gpu.counters["resets"] == 0
 
 
+def test_readiness_is_restored(serve):
+    gpu, c = serve()
+    c.write32(0, CONTROL + 0x10, 0xFFFFFFFF)
+    c.ask(model.RESET)
+    assert c.read32(0, model.C2C_REGISTER) == 0
+    gpu.restore_readiness()
+    assert c.read32(0, model.C2C_REGISTER) == 0xFF
+    c.ask(model.RESET)
+    assert c.read32(0, model.C2C_REGISTER) == 0xFF
+
+
 def test_resets_are_counted(serve):
     gpu, c = serve()
     c.ask(model.RESET)
