@@ -1342,12 +1342,15 @@ static void pause_up_to(unsigned int ms)
 /* Writes to all of the memory until it is killed. */
 static void use_until_killed(const struct gpu *gpu)
 {
+	uint16_t command = PCI_COMMAND_MEMORY;
 	struct vfio_region r;
 	char *map;
 
 	srand(getpid());
 	while (vfio_try_open(&v, gpu))
 		usleep(1000);
+	/* As VMMs do: an open beside a reset may have found decoding off. */
+	assert_int_equal(vfio_write(&v, CONFIG + PCI_COMMAND, &command, 2), 2);
 	vfio_region(&v, USEMEM, &r);
 	map = vfio_map(&v, USEMEM, 0, r.area_size, RW, MAP_SHARED, NULL);
 	for (;;)
