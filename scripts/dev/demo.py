@@ -34,7 +34,7 @@ STEPS = (
 
 # What may differ between two runs.
 VARIABLE = re.compile(r"\d+\.\d+\.\d+\S*-arm64"         # the kernel
-                      r"|\d+\.\d+\.\d+(\+git\S*)?"       # the version
+                      r"|\d+\.\d+\.\d+(\+git[^\s,]*)?"   # the version
                       r"|EDK II \S+ of [\d/]+"
                       r"|in \d+ s, [-\d]+ [:\d]+"
                       # The kernel and the machine assign these.
