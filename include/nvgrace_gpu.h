@@ -211,8 +211,9 @@ struct nvgrace_gpu_scrub {
  *	can be read while the device is enabled
  * @window_lock: protects the creation of kernel mappings by window.c; nests in
  *	@gate
- * @saved_state: config space when the GPU was first used, for resets that
- *	restore nothing; NULL before, or if there was no memory for it
+ * @opening: the task that opens the device, for whose end resets wait; or NULL
+ * @saved_state: config space when the GPU was first used; NULL before, or if
+ *	there was no memory for it. Owned by saved.c, like the next one.
  * @bar0_readable: config space shows where BAR0 is
  * @kept_awake: device.c holds a reference of runtime power management
  * @mapping: finds the mappings of user space
@@ -244,6 +245,7 @@ struct nvgrace_gpu {
 	u16 cxl_dvsec;
 	void __iomem *bar0;
 	struct mutex window_lock;	/* protects setting window[] */
+	struct task_struct *opening;
 	struct pci_saved_state *saved_state;
 	bool bar0_readable;
 	bool kept_awake;
@@ -448,19 +450,36 @@ void nvgrace_gpu_gate_link_works(struct nvgrace_gpu *gpu, bool lost);
 extern const struct pci_error_handlers nvgrace_gpu_reset_handlers;
 
 /*
- * start comes last before the device is registered, with the GPU awake.
- *
- * save comes each time that the GPU has begun to be used, awake and by one task,
- * and makes the copy of config space unless there is one. @read: read config
- * space; otherwise, vfio-pci-core has just saved it.
- *
- * stop comes after the device is unregistered.
- *
- * Called without locks of this driver; sleep.
+ * Stand around vfio_pci_core_enable() and what reads config space after it.
+ * Resets by other tasks wait in between. One task at a time; called without
+ * locks of this driver.
  */
-void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_reset_save(struct nvgrace_gpu *gpu, bool read);
-void nvgrace_gpu_reset_stop(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_reset_open_begins(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_reset_open_ends(struct nvgrace_gpu *gpu);
+
+/* ---- saved.c: a copy of config space -------------------------------------- */
+
+/*
+ * init comes before the device is registered, with the GPU awake; exit after it
+ * is unregistered.
+ *
+ * make comes each time that the GPU has begun to be used, awake and by one task,
+ * and makes the copy unless there is one. @read: read config space; otherwise,
+ * vfio-pci-core has just saved it. Makes none without BARs.
+ *
+ * lost_bars: whether a reset that restored nothing has cleared the BARs. Also
+ * true if config space can't be read.
+ *
+ * restore: restores config space from the copy, if there is one.
+ *
+ * Called without locks of this driver, lost_bars and restore perhaps with
+ * memory_lock; sleep.
+ */
+void nvgrace_gpu_saved_init(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_saved_exit(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_saved_make(struct nvgrace_gpu *gpu, bool read);
+bool nvgrace_gpu_saved_lost_bars(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_saved_restore(struct nvgrace_gpu *gpu);
 
 /* ---- ready.c: whether the memory is trained ------------------------------ */
 

@@ -42,13 +42,16 @@ static int open_device(struct vfio_device *core_vdev)
 	if (ret)
 		return ret;
 
+	nvgrace_gpu_reset_open_begins(gpu);
 	ret = vfio_pci_core_enable(&gpu->core);
+	if (!ret)
+		nvgrace_gpu_saved_make(gpu, false);
+	nvgrace_gpu_reset_open_ends(gpu);
 	if (ret) {
 		nvgrace_gpu_scrub_open_failed(gpu);
 		return ret;
 	}
 	nvgrace_gpu_device_may_sleep(gpu);
-	nvgrace_gpu_reset_save(gpu, false);
 
 	nvgrace_gpu_scrub_opened(gpu);
 	nvgrace_gpu_gate_device_opened(gpu);
@@ -176,8 +179,11 @@ const struct vfio_device_ops nvgrace_gpu_device_memory_ops = {
 static int open_core_only(struct vfio_device *core_vdev)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
-	int ret = vfio_pci_core_enable(&gpu->core);
+	int ret;
 
+	nvgrace_gpu_reset_open_begins(gpu);
+	ret = vfio_pci_core_enable(&gpu->core);
+	nvgrace_gpu_reset_open_ends(gpu);
 	if (ret)
 		return ret;
 	nvgrace_gpu_device_may_sleep(gpu);

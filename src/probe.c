@@ -397,7 +397,15 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	}
 
 	nvgrace_gpu_device_keep_awake(gpu);
-	nvgrace_gpu_reset_start(gpu);
+	nvgrace_gpu_saved_init(gpu);
+	/*
+	 * Not for a GPU that goes to sleep until it is opened: waking up, the
+	 * kernel restores what it has saved itself. Most binds would take twice
+	 * as long.
+	 */
+	if (gpu->usemem.length &&
+	    (gpu->kept_awake || nvgrace_gpu_scrub_wanted()))
+		nvgrace_gpu_saved_make(gpu, true);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
 		report_vfio(pdev, ret);
@@ -424,7 +432,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 stop:
 	nvgrace_gpu_device_may_sleep(gpu);
-	nvgrace_gpu_reset_stop(gpu);
+	nvgrace_gpu_saved_exit(gpu);
 	nvgrace_gpu_ready_exit(gpu);
 	unlist_gpu(gpu);
 unmap:
@@ -442,7 +450,7 @@ static void remove(struct pci_dev *pdev)
 	vfio_pci_core_unregister_device(&gpu->core);
 	nvgrace_gpu_scrub_removing(gpu);
 	nvgrace_gpu_device_may_sleep(gpu);
-	nvgrace_gpu_reset_stop(gpu);
+	nvgrace_gpu_saved_exit(gpu);
 	nvgrace_gpu_ready_exit(gpu);
 	unlist_gpu(gpu);
 	compat_mapping_exit(&gpu->mapping);

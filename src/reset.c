@@ -2,73 +2,55 @@
 /*
  * Handles what the PCI core reports about the function: resets, and errors on
  * its link. It calls these handlers with the device lock held. For a GPU without
- * memory, they do what vfio-pci-core's do. Owns a copy of config space, and
- * restores it where the PCI core does not; gate.c decides what a report means for
- * the memory.
+ * memory, they do what vfio-pci-core's do, except that its resets wait for an
+ * open, too. gate.c decides what a report means for the memory, and saved.c has
+ * the config space to restore where the PCI core restores none.
  */
 #include <linux/pci.h>
 #include <linux/pm_runtime.h>
-#include <linux/slab.h>
+#include <linux/wait_bit.h>
 
 #include "compat/compat.h"
 #include "nvgrace_gpu.h"
 #include "trace.h"
 
-/* ---- config space ------------------------------------------------------- */
-
-/* Whether BAR0 in config space is what the kernel has put there. */
-static bool has_bar0(struct pci_dev *pdev)
-{
-	u64 bar0 = pci_bus_address(pdev, 0);
-	u32 low, high = 0;
-
-	if (!(pci_resource_flags(pdev, 0) & IORESOURCE_MEM))
-		return true;
-	if (pci_read_config_dword(pdev, PCI_BASE_ADDRESS_0, &low))
-		return false;
-	/* At a multiple of 4 GiB, only the high half shows it. */
-	if (pci_resource_flags(pdev, 0) & IORESOURCE_MEM_64 &&
-	    pci_read_config_dword(pdev, PCI_BASE_ADDRESS_1, &high))
-		return false;
-	return (low & PCI_BASE_ADDRESS_MEM_MASK) == lower_32_bits(bar0) &&
-	       high == upper_32_bits(bar0);
-}
-
-/*
- * Whether a reset that restored nothing has cleared the BARs. Also true if
- * config space can't be read.
- */
-static bool has_lost_bars(struct nvgrace_gpu *gpu)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-
-	return gpu->bar0_readable ? !has_bar0(pdev) :
-				    !pci_device_is_present(pdev);
-}
-
-/* Restores config space as it was when it was saved, if that was possible. */
-static void restore_config(struct nvgrace_gpu *gpu)
-{
-	struct pci_saved_state *state = READ_ONCE(gpu->saved_state);
-	struct pci_dev *pdev = gpu->core.pdev;
-
-	/* Without a state, newer kernels would restore what they find. */
-	if (state && !pci_load_saved_state(pdev, state))
-		pci_restore_state(pdev);
-}
-
 /* ---- resets ------------------------------------------------------------- */
 
+void nvgrace_gpu_reset_open_begins(struct nvgrace_gpu *gpu)
+{
+	WRITE_ONCE(gpu->opening, current);
+}
+
+void nvgrace_gpu_reset_open_ends(struct nvgrace_gpu *gpu)
+{
+	/* Pairs with the acquire in may_reset(). */
+	smp_store_release(&gpu->opening, NULL);
+	wake_up_var(&gpu->opening);
+}
+
+/* Whether no other task opens the device. */
+static bool may_reset(struct nvgrace_gpu *gpu)
+{
+	struct task_struct *task = smp_load_acquire(&gpu->opening);
+
+	return !task || task == current;
+}
+
 /*
- * The PCI core calls this pair around every reset but the one of vfio-pci-core
- * at close: at open, by ioctl, FLR in config space, hot reset, sysfs, and
- * before a scrub. vfio-pci-core holds memory_lock for write, except at open.
- * sysfs and scrubs hold only the device lock.
+ * The PCI core calls this pair around the resets at open, by ioctl, FLR in
+ * config space, hot reset, sysfs, and before a scrub; but not around the one of
+ * vfio-pci-core at close, nor that of an error. vfio-pci-core holds memory_lock
+ * for write, except at open. sysfs and scrubs hold only the device lock.
+ *
+ * An open reads config space after its own reset, for which vfio-pci-core only
+ * tries to take the device lock. So a reset of another task that begins
+ * meanwhile waits here, and the open fails with -EAGAIN if it has begun before.
  */
 static void reset_prepare(struct pci_dev *pdev)
 {
 	struct nvgrace_gpu *gpu = dev_to_nvgrace_gpu(&pdev->dev);
 
+	wait_var_event(&gpu->opening, may_reset(gpu));
 	if (gpu->usemem.length)
 		nvgrace_gpu_gate_reset_begin(gpu);
 }
@@ -84,8 +66,8 @@ static void reset_done(struct pci_dev *pdev)
 	 * failed recovery the BARs were lost then, and beside a close of the
 	 * device it restores nothing.
 	 */
-	if (has_lost_bars(gpu))
-		restore_config(gpu);
+	if (nvgrace_gpu_saved_lost_bars(gpu))
+		nvgrace_gpu_saved_restore(gpu);
 	nvgrace_gpu_gate_reset_end(gpu);
 	trace_nvgrace_gpu_reset(pdev, NVGRACE_GPU_RESET_DONE);
 }
@@ -108,7 +90,7 @@ static pci_ers_result_t error_detected(struct pci_dev *pdev,
 		return vfio_pci_core_aer_err_detected(pdev, state);
 
 	if (state == pci_channel_io_frozen ||
-	    (state == pci_channel_io_perm_failure && has_lost_bars(gpu)))
+	    (state == pci_channel_io_perm_failure && nvgrace_gpu_saved_lost_bars(gpu)))
 		nvgrace_gpu_gate_link_freeze(gpu);
 	else if (state == pci_channel_io_perm_failure &&
 		 READ_ONCE(gpu->link_frozen))
@@ -139,8 +121,8 @@ static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 	down_write(&gpu->core.memory_lock);
 	nvgrace_gpu_gate_link_reset(gpu);
 	if (awake)
-		restore_config(gpu);
-	lost = has_lost_bars(gpu);
+		nvgrace_gpu_saved_restore(gpu);
+	lost = nvgrace_gpu_saved_lost_bars(gpu);
 	up_write(&gpu->core.memory_lock);
 
 	if (awake)
@@ -159,7 +141,7 @@ static void error_resume(struct pci_dev *pdev)
 		return;
 	/* An earlier error may have cost it its BARs, which this one didn't. */
 	awake = !pm_runtime_resume_and_get(&pdev->dev);
-	if (!has_lost_bars(gpu))
+	if (!nvgrace_gpu_saved_lost_bars(gpu))
 		nvgrace_gpu_gate_link_works(gpu, false);
 	if (awake)
 		pm_runtime_put(&pdev->dev);
@@ -172,39 +154,3 @@ const struct pci_error_handlers nvgrace_gpu_reset_handlers = {
 	.reset_prepare	= reset_prepare,
 	.reset_done	= reset_done,
 };
-
-/* ---- from probe to remove ----------------------------------------------- */
-
-void nvgrace_gpu_reset_start(struct nvgrace_gpu *gpu)
-{
-	/* Virtual functions and Enhanced Allocation have registers of 0. */
-	gpu->bar0_readable = has_bar0(gpu->core.pdev);
-	/*
-	 * Not for a GPU that goes to sleep until it is opened: waking up, the
-	 * kernel restores what it has saved itself. Most binds would take twice
-	 * as long.
-	 */
-	if (gpu->usemem.length &&
-	    (gpu->kept_awake || nvgrace_gpu_scrub_wanted()))
-		nvgrace_gpu_reset_save(gpu, true);
-}
-
-void nvgrace_gpu_reset_save(struct nvgrace_gpu *gpu, bool read)
-{
-	struct pci_dev *pdev = gpu->core.pdev;
-	struct pci_saved_state *state;
-
-	if (gpu->saved_state || has_lost_bars(gpu))
-		return;
-	if (read)
-		pci_save_state(pdev);
-	state = pci_store_saved_state(pdev);
-	/* Pairs with the READ_ONCE() of handlers, which run meanwhile. */
-	smp_store_release(&gpu->saved_state, state);
-}
-
-void nvgrace_gpu_reset_stop(struct nvgrace_gpu *gpu)
-{
-	kfree(gpu->saved_state);
-	gpu->saved_state = NULL;
-}

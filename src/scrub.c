@@ -406,7 +406,7 @@ static int begin_access(struct nvgrace_gpu *gpu)
 		return ret;
 		/* LCOV_EXCL_STOP */
 	}
-	nvgrace_gpu_reset_save(gpu, true);
+	nvgrace_gpu_saved_make(gpu, true);
 	/*
 	 * A GPU without a user may still write. A reset may also end what makes
 	 * accesses fail.

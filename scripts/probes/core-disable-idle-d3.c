@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Whether a GPU that is not open stays in D0, as a member of vfio-pci-core's
+ * device. Without it, it is a variable of vfio-pci-core that only vfio-pci sets,
+ * and the driver holds a reference of runtime power management.
+ * Since Linux 7.2, together with the removal of vfio_pci_core_set_params().
+ *
+ * absent-if: no member named 'disable_idle_d3'
+ */
+#include <linux/vfio_pci_core.h>
+
+static void __maybe_unused
+probe_core_disable_idle_d3(struct vfio_pci_core_device *core)
+{
+	core->disable_idle_d3 = true;
+}
