@@ -104,7 +104,6 @@ enum nvgrace_gpu_scrub_state {
  * @time: seconds since 1970 when it ended
  * @ms: milliseconds that it took, with the GPU's reset and waits
  * @bytes: bytes that it has overwritten for good
- * @workers: tasks that wrote the zeros
  */
 struct nvgrace_gpu_scrub_record {
 	u64 count;
@@ -112,7 +111,6 @@ struct nvgrace_gpu_scrub_record {
 	s64 time;
 	u64 ms;
 	u64 bytes;
-	unsigned int workers;
 };
 
 /**
@@ -139,10 +137,9 @@ struct nvgrace_gpu_scrub_record {
  *	one, have written
  * @next_usemem: the next step of the pass in usemem for a worker
  * @next_resmem: the same in resmem
- * @flush_ns: nanoseconds that all workers together spent on caches
- * @workers: how many tasks write the zeros of the attempt
+ * @ahead: the host shuts down, and an attempt has begun for that
  * @report_limit: rate limit of log lines about failures
- * @clear_limit: rate limit of log lines about success
+ * @clear_limit: rate limit of log lines about attempts
  */
 struct nvgrace_gpu_scrub {
 	struct mutex lock;		/* see above */
@@ -164,8 +161,7 @@ struct nvgrace_gpu_scrub {
 	atomic64_t written;
 	atomic64_t next_usemem;
 	atomic64_t next_resmem;
-	atomic64_t flush_ns;
-	unsigned int workers;
+	bool ahead;
 	struct ratelimit_state report_limit;
 	struct ratelimit_state clear_limit;
 };
@@ -193,17 +189,17 @@ struct nvgrace_gpu_scrub {
  *	mappings of both regions. Nests in memory_lock.
  * @epoch: changes when readiness must be found out again; may wrap
  * @epoch_start: when it last changed
+ * @ready: the memory was found ready in this epoch
+ * @late: it was found unready for too long in this epoch, or gone
+ * @unready_since: time of the first look of this epoch that found it unready, as
+ *	ktime_get() returns it; 0: none has
  * @closed: why the gate is closed, bits of gate.c; 0 if it is open
- * @opened: waits for @closed to become 0, or @poller NULL
- * @config_writes: tasks that are writing power or decoding in config space
+ * @opened: waits for @closed to become 0
  * @leaving: the GPU is being unbound or shut down, so that the host's sleep does
  *	not close the gate
  * @link_frozen: an error has frozen the link, and since then, recovery has not
  *	succeeded, and no reset or open has found the GPU
- * @ready_for: @epoch when the memory was last found ready
- * @failed_for: @epoch when a wait for readiness last failed
- * @report_limit: rate limit of log lines about failed waits
- * @poller: the task that waits for readiness for all; NULL if there is none
+ * @report_limit: rate limit of log lines about late GPUs
  * @insert_lock: serialize insertions of pages and of huge entries below one
  *	table of huge entries; nest in @gate
  * @cxl_dvsec: config offset of the CXL Device DVSEC; 0 on legacy GPUs
@@ -215,7 +211,7 @@ struct nvgrace_gpu_scrub {
  * @saved_state: config space when the GPU was first used; NULL before, or if
  *	there was no memory for it. Owned by saved.c, like the next one.
  * @bar0_readable: config space shows where BAR0 is
- * @kept_awake: device.c holds a reference of runtime power management
+ * @no_idle_d3: the GPU stays in D0 while it is not open; owned by device.c
  * @mapping: finds the mappings of user space
  * @scrub: scrubs of the memory between users
  */
@@ -232,15 +228,14 @@ struct nvgrace_gpu {
 	struct rw_semaphore gate;	/* protects what gate.c owns */
 	unsigned int epoch;
 	ktime_t epoch_start;
+	bool ready;
+	bool late;
+	atomic64_t unready_since;
 	unsigned int closed;
-	unsigned int config_writes;
+	wait_queue_head_t opened;
 	bool leaving;
 	bool link_frozen;
-	wait_queue_head_t opened;
-	unsigned int ready_for;
-	unsigned int failed_for;
 	struct ratelimit_state report_limit;
-	struct task_struct *poller;
 	struct mutex insert_lock[1 << NVGRACE_GPU_INSERT_BITS]; /* page tables */
 	u16 cxl_dvsec;
 	void __iomem *bar0;
@@ -248,7 +243,7 @@ struct nvgrace_gpu {
 	struct task_struct *opening;
 	struct pci_saved_state *saved_state;
 	bool bar0_readable;
-	bool kept_awake;
+	bool no_idle_d3;
 	struct compat_mapping mapping;
 	struct nvgrace_gpu_scrub scrub;
 };
@@ -294,27 +289,33 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
 
 /*
  * Every access to GPU memory and every insertion of its pages stands between
- * one of these two and nvgrace_gpu_gate_leave(). In between, no reset begins,
- * the memory is ready and the GPU is awake. Both take memory_lock and the gate
+ * one of these three and nvgrace_gpu_gate_leave(). In between, no reset begins,
+ * the memory is ready and the GPU is awake. All take memory_lock and the gate
  * for read.
  *
- * nvgrace_gpu_gate_enter() waits for the end of a reset and for readiness.
- * Called without locks, with the GPU kept awake; sleeps. Returns 0, -EINTR (the
- * task is being killed) or -EIO (in D3, not decoding, not ready in time, or link
- * frozen).
+ * nvgrace_gpu_gate_enter() waits for the end of a reset and for readiness. If
+ * *@awake is false and user space wants low power, it wakes the GPU and sets
+ * *@awake: then nvgrace_gpu_gate_let_sleep() follows the last leave. Called
+ * without locks; sleeps. Returns 0, -EINTR (the task is being killed),
+ * -ERESTARTSYS (the host goes to sleep) or -EIO (in D3, does not wake up, not
+ * decoding, not ready in time, or link frozen).
  *
- * nvgrace_gpu_gate_enter_sure() reads readiness twice, 100 ms apart. Returns the
- * same, and -EAGAIN if it has changed meanwhile.
+ * nvgrace_gpu_gate_enter_again() also reads readiness again. The caller keeps
+ * the GPU awake. Returns the same, and -EAGAIN if the GPU is no longer ready or
+ * the epoch is not @epoch.
  *
  * nvgrace_gpu_gate_enter_fault() does not wait. Called with the fault's lock of
  * the address space. Returns the same as the first, and -EAGAIN if a wait may
  * help. While user space wants low power it returns -EIO, because a fault can't
- * keep the GPU awake.
+ * keep the GPU awake. Other errors are as good as -EIO.
  */
-int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu);
-int nvgrace_gpu_gate_enter_sure(struct nvgrace_gpu *gpu);
+int nvgrace_gpu_gate_enter(struct nvgrace_gpu *gpu, bool *awake);
+int nvgrace_gpu_gate_enter_again(struct nvgrace_gpu *gpu, unsigned int epoch);
 int nvgrace_gpu_gate_enter_fault(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu);
+
+/* Drops what nvgrace_gpu_gate_enter() took to wake the GPU. Sleeps. */
+void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu);
 
 /*
  * Whether a task, such as a reset, waits for the caller to leave. Called
@@ -323,47 +324,29 @@ void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu);
 bool nvgrace_gpu_gate_wanted(struct nvgrace_gpu *gpu);
 
 /*
- * A number that changes when the memory may lose its training or content: at a
- * reset, an error on the link, or a loss of power. It may wrap. Called between
- * enter and leave.
+ * A number that changes whenever the memory may have lost its training or
+ * content: at a reset, an error on the link, a loss of power, an open or a
+ * close. It may wrap. Called between enter and leave.
  */
 unsigned int nvgrace_gpu_gate_epoch(struct nvgrace_gpu *gpu);
 
-/* Whether a task waits for the GPU to be ready, for which there is a deadline. */
-bool nvgrace_gpu_gate_polls(struct nvgrace_gpu *gpu);
+/* Whether the GPU was found unready, and its time is not over yet. */
+bool nvgrace_gpu_gate_trains(struct nvgrace_gpu *gpu);
 
 /*
- * Waits until nvgrace_gpu_gate_enter_fault() may succeed. Called without locks;
- * sleeps, perhaps for long. The wait holds nothing that a reset, a close or a
- * fatal signal needs. Returns 0, -EINTR or -EIO.
+ * Sleeps until nvgrace_gpu_gate_enter_fault() is worth another try: to the end of
+ * a reset, or for at most 50 ms. Holds nothing that a reset, a close or a fatal
+ * signal needs. Called without locks. Returns 0 or -EINTR.
  */
 int nvgrace_gpu_gate_wait(struct nvgrace_gpu *gpu);
 
 /*
- * Between these two the GPU is awake, even if user space wants low power. The
- * first returns 0 or -EIO (it does not wake up). Called without locks; sleep.
+ * Whether a write of user space to @count bytes at @offset of config space may
+ * change power, or decoding on kernels that leave this driver's mappings in
+ * place then. If so, nvgrace_gpu_gate_asleep() stands before and after it.
  */
-int nvgrace_gpu_gate_keep_awake(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_gate_let_sleep(struct nvgrace_gpu *gpu);
-
-/*
- * Stand around every write of user space to @count bytes at @offset of config
- * space, because it may change power or decoding. In between, the calling task
- * may be unable to access the memory of any GPU. @w has what the second needs.
- * Called without locks; sleep.
- */
-struct nvgrace_gpu_config_write {
-	struct list_head entry;
-	struct task_struct *task;
-	bool closes;
-	bool power;
-};
-
-void nvgrace_gpu_gate_config_begin(struct nvgrace_gpu *gpu,
-				   struct nvgrace_gpu_config_write *w,
-				   u64 offset, size_t count);
-void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu,
-				 struct nvgrace_gpu_config_write *w);
+bool nvgrace_gpu_gate_config_hides(struct nvgrace_gpu *gpu, u64 offset,
+				   size_t count);
 
 /*
  * The GPU may lose power from now on, and its memory the training and the
@@ -372,7 +355,7 @@ void nvgrace_gpu_gate_config_end(struct nvgrace_gpu *gpu,
  */
 void nvgrace_gpu_gate_asleep(struct nvgrace_gpu *gpu);
 
-/* Readiness since the last reset, read without locks. */
+/* Readiness in this epoch, read without locks. */
 enum nvgrace_gpu_readiness {
 	NVGRACE_GPU_UNKNOWN,
 	NVGRACE_GPU_READY,
@@ -483,19 +466,13 @@ void nvgrace_gpu_saved_restore(struct nvgrace_gpu *gpu);
 
 /* ---- ready.c: whether the memory is trained ------------------------------ */
 
-/* What was read since a wait began, for its deadline and its log line. */
+/* What one look has read, and how long the GPU may be unready. */
 struct nvgrace_gpu_training {
-	ktime_t start;
-	ktime_t deadline;
-	bool valid;		/* CXL: Memory_Info_Valid was seen */
 	u32 c2c;
 	u32 hbm;
 	u32 range;
+	unsigned int limit_ms;
 };
-
-/* Starts a wait: sets the start and the first deadline. */
-void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
-			     struct nvgrace_gpu_training *training);
 
 /*
  * Reads the registers once. Returns 0 (trained), -EAGAIN (not yet) or -ENODEV
@@ -504,10 +481,10 @@ void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
 int nvgrace_gpu_ready_look(struct nvgrace_gpu *gpu,
 			   struct nvgrace_gpu_training *training);
 
-/* Logs why a wait ended with @err, -ETIME or -ENODEV. */
+/* Logs that the GPU is late after @ms milliseconds: @err, -ETIME or -ENODEV. */
 void nvgrace_gpu_ready_report(struct nvgrace_gpu *gpu,
 			      const struct nvgrace_gpu_training *training,
-				 int err);
+			      s64 ms, int err);
 
 /*
  * The readiness registers, from probe to remove. init finds out which kind of
@@ -528,9 +505,11 @@ extern const struct vfio_device_ops nvgrace_gpu_device_core_ops;
 
 /*
  * While a GPU is not open, it goes to D3, unless the module parameter
- * disable_idle_d3 forbids that. keep_awake comes before it is registered or
- * closed, may_sleep when it is open, and at its removal.
+ * disable_idle_d3 has forbidden that at init, which comes first. keep_awake comes
+ * before it is registered or closed, may_sleep when it is open, and at its
+ * removal.
  */
+void nvgrace_gpu_device_init(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_device_keep_awake(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_device_may_sleep(struct nvgrace_gpu *gpu);
 
@@ -632,14 +611,13 @@ ssize_t nvgrace_gpu_rw(struct nvgrace_gpu_region *region, char __user *buf,
 
 /*
  * Overwrites @len bytes at @offset of @region, all inside one window, with
- * zeros that have left the CPUs' caches on return. Adds the nanoseconds spent
- * on caches to *@flush_ns. Returns 0, -EAGAIN (nothing was done, because
- * nvgrace_gpu_gate_epoch() is not @epoch), -EINTR, -EIO or -ENOMEM. Called
- * without locks, with the GPU kept awake; sleeps. @again: this epoch's zeros are
- * there already.
+ * zeros that have left the CPUs' caches on return. Returns 0, -EAGAIN (nothing
+ * was done, because nvgrace_gpu_gate_epoch() is not @epoch), -EINTR, -EIO or
+ * -ENOMEM. Called without locks, with the GPU kept awake; sleeps. @again: this
+ * epoch's zeros are there already.
  */
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
-			u64 len, unsigned int epoch, bool again, u64 *flush_ns);
+			u64 len, unsigned int epoch, bool again);
 
 /* ---- poison.c: pages that are bad ---------------------------------------- */
 
@@ -657,7 +635,7 @@ u64 nvgrace_gpu_poison_before(struct nvgrace_gpu_region *region, u64 offset,
 			      u64 len);
 
 /*
- * All of the part was overwritten in whole lines, and nothing could be reported
+ * Every byte of the part was overwritten, and nothing could be reported
  * meanwhile. Does not sleep.
  */
 void nvgrace_gpu_poison_forget_all(struct nvgrace_gpu_region *region);
@@ -723,20 +701,20 @@ void nvgrace_gpu_scrub_closed(struct nvgrace_gpu *gpu);
  * registered: the registration of the device with vfio, with the device lock
  * held. Resets the GPU and begins the first scrub if the parameter is on.
  *
- * hibernating, hibernated: before and after another kernel may use the GPU, so
- * what is known of the content is no longer true.
+ * doubt: a reset may have overtaken what was written, or another kernel may use
+ * the GPU, so what is known of the content is no longer true.
  *
  * requested: an unbind begins to wait for users, with the device lock held.
  * Opens that wait for a scrub fail, because the scrub may need that lock.
  *
  * removing: at shutdown, and after the device was unregistered, with the device
  * lock held. Waits for a scrub, and runs one that is due, unless the device is
- * open. Ends when no step of it has ended for 60 s.
+ * open. Ends when no step of it has ended for 60 s, not counting the time in
+ * which it waits for its turn or for a GPU that is not late yet.
  */
 void nvgrace_gpu_scrub_init(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu);
-void nvgrace_gpu_scrub_hibernated(struct nvgrace_gpu *gpu);
+void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu);
 void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu);
 

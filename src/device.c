@@ -12,25 +12,29 @@
 #include "trace.h"
 
 /*
- * As vfio-pci's own parameter, which since Linux 7.2 has no effect on other
- * drivers: some hosts can't bring a GPU back from D3.
+ * As vfio-pci's own parameter, which has no effect on other drivers since Linux
+ * 7.2: some hosts can't bring a GPU back from D3.
  */
 static bool disable_idle_d3;
 module_param(disable_idle_d3, bool, 0644);
-MODULE_PARM_DESC(disable_idle_d3, "Keep a GPU that is not open in D0; takes effect when it is bound or closed (default: N)");
+MODULE_PARM_DESC(disable_idle_d3, "Keep a GPU that is not open in D0; takes effect when it is bound (default: N)");
+
+void nvgrace_gpu_device_init(struct nvgrace_gpu *gpu)
+{
+	gpu->no_idle_d3 = READ_ONCE(disable_idle_d3);
+	compat_no_idle_d3(&gpu->core, gpu->no_idle_d3);
+}
 
 void nvgrace_gpu_device_keep_awake(struct nvgrace_gpu *gpu)
 {
-	gpu->kept_awake = READ_ONCE(disable_idle_d3);
-	if (gpu->kept_awake)
+	if (COMPAT_KEEP_AWAKE && gpu->no_idle_d3)
 		pm_runtime_get_noresume(&gpu->core.pdev->dev);
 }
 
 void nvgrace_gpu_device_may_sleep(struct nvgrace_gpu *gpu)
 {
-	if (gpu->kept_awake)
+	if (COMPAT_KEEP_AWAKE && gpu->no_idle_d3)
 		pm_runtime_put(&gpu->core.pdev->dev);
-	gpu->kept_awake = false;
 }
 
 static int open_device(struct vfio_device *core_vdev)
@@ -78,42 +82,38 @@ static void close_device(struct vfio_device *core_vdev)
 static ssize_t write_config(struct nvgrace_gpu *gpu, const char __user *buf,
 			    size_t count, loff_t *ppos)
 {
-	struct nvgrace_gpu_config_write w;
+	bool hides = nvgrace_gpu_gate_config_hides(gpu, *ppos & VFIO_PCI_OFFSET_MASK,
+						   count);
 	ssize_t ret;
 
-	nvgrace_gpu_gate_config_begin(gpu, &w, *ppos & VFIO_PCI_OFFSET_MASK,
-				      count);
+	/*
+	 * Before, so that nothing is mapped when the memory goes, and after:
+	 * faults may have mapped it again, and leaving D3hot may be a reset,
+	 * which nothing reports.
+	 */
+	if (hides)
+		nvgrace_gpu_gate_asleep(gpu);
 	ret = nvgrace_gpu_cfgemu_write(gpu, buf, count, ppos);
-	nvgrace_gpu_gate_config_end(gpu, &w);
+	if (hides)
+		nvgrace_gpu_gate_asleep(gpu);
 	return ret;
 }
 
-/* Passes an access to the owner of its region and traces it. */
+/* Passes an access to the owner of its region. */
 static ssize_t access_device(struct vfio_device *core_vdev, char __user *buf,
 			     size_t count, loff_t *ppos, bool write)
 {
 	struct nvgrace_gpu *gpu = to_nvgrace_gpu(core_vdev);
 	unsigned int index = VFIO_PCI_OFFSET_TO_INDEX(*ppos);
 	struct nvgrace_gpu_region *region = nvgrace_gpu_region(gpu, index);
-	u64 offset = *ppos & VFIO_PCI_OFFSET_MASK;
-	ssize_t ret;
 
-	if (region) {
-		u64 start = nvgrace_gpu_trace_start(rw);
-
-		ret = nvgrace_gpu_rw(region, buf, count, ppos, write);
-		trace_nvgrace_gpu_rw(gpu->core.pdev, index, write, offset,
-				     count, ret, start);
-	} else if (index == VFIO_PCI_CONFIG_REGION_INDEX) {
-		ret = write ? write_config(gpu, buf, count, ppos) :
-			      nvgrace_gpu_cfgemu_read(gpu, buf, count, ppos);
-		trace_nvgrace_gpu_config(gpu->core.pdev, write, offset, count,
-					 ret);
-	} else {
-		ret = write ? vfio_pci_core_write(core_vdev, buf, count, ppos) :
-			      vfio_pci_core_read(core_vdev, buf, count, ppos);
-	}
-	return ret;
+	if (region)
+		return nvgrace_gpu_rw(region, buf, count, ppos, write);
+	if (index == VFIO_PCI_CONFIG_REGION_INDEX)
+		return write ? write_config(gpu, buf, count, ppos) :
+			       nvgrace_gpu_cfgemu_read(gpu, buf, count, ppos);
+	return write ? vfio_pci_core_write(core_vdev, buf, count, ppos) :
+		       vfio_pci_core_read(core_vdev, buf, count, ppos);
 }
 
 static ssize_t read_device(struct vfio_device *core_vdev, char __user *buf,

@@ -10,9 +10,10 @@
 #include <linux/mutex.h>
 #include <linux/overflow.h>
 #include <linux/pci.h>
+#include <linux/platform_device.h>
+#include <linux/pm.h>
 #include <linux/property.h>
 #include <linux/slab.h>
-#include <linux/suspend.h>
 #include <linux/vfio_pci_core.h>
 
 #include "arith.h"
@@ -45,8 +46,7 @@ struct gpu_memory {
  * GPUs, the second is refused, so that no two guests share it.
  */
 static LIST_HEAD(bound_gpus);
-static bool host_sleeps;
-static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus and host_sleeps */
+static DEFINE_MUTEX(bound_gpus_lock);	/* protects bound_gpus */
 
 /*
  * Reads one u64 property. Returns 0, -ENOENT (no such property) or -EINVAL (not
@@ -396,6 +396,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 			goto unmap;
 	}
 
+	nvgrace_gpu_device_init(gpu);
 	nvgrace_gpu_device_keep_awake(gpu);
 	nvgrace_gpu_saved_init(gpu);
 	/*
@@ -404,7 +405,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	 * as long.
 	 */
 	if (gpu->usemem.length &&
-	    (gpu->kept_awake || nvgrace_gpu_scrub_wanted()))
+	    (gpu->no_idle_d3 || nvgrace_gpu_scrub_wanted()))
 		nvgrace_gpu_saved_make(gpu, true);
 	ret = vfio_pci_core_register_device(&gpu->core);
 	if (ret) {
@@ -412,11 +413,8 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 		goto stop;
 	}
 
-	/* The host may have begun to go to sleep during the bind. */
 	mutex_lock(&bound_gpus_lock);
 	gpu->registered = true;
-	if (host_sleeps && !list_empty(&gpu->listed))
-		nvgrace_gpu_gate_suspend(gpu);
 	mutex_unlock(&bound_gpus_lock);
 
 	if (ops == &nvgrace_gpu_device_core_ops)
@@ -502,43 +500,69 @@ static struct pci_driver nvgrace_gpu_driver = {
 	.driver.probe_type	= PROBE_PREFER_ASYNCHRONOUS,
 };
 
-/*
- * The host is about to sleep, or is awake again. Not by the driver's own power
- * operations, which vfio-pci-core replaces whenever a device is bound. User
- * space is frozen after the first call, but the workers of a scrub are not, so
- * the gate is closed in between. A freezable workqueue would not do: a scrub
- * takes longer than tasks have to freeze.
- */
-static int notify_sleep(struct notifier_block *block, unsigned long event,
-			void *data)
+/* Calls @fn for each bound GPU. One that is still being bound is none. */
+static void for_each_gpu(void (*fn)(struct nvgrace_gpu *gpu))
 {
 	struct nvgrace_gpu *gpu;
 
 	mutex_lock(&bound_gpus_lock);
-	host_sleeps = event == PM_SUSPEND_PREPARE ||
-		      event == PM_HIBERNATION_PREPARE ||
-		      event == PM_RESTORE_PREPARE;
-	list_for_each_entry(gpu, &bound_gpus, listed) {
-		/* A bind that waits, with a lock that sleep needs, goes on. */
-		if (!gpu->registered)
-			continue;
-		if (host_sleeps)
-			nvgrace_gpu_gate_suspend(gpu);
-		/* Another kernel may use the GPU until this one is back. */
-		if (event == PM_HIBERNATION_PREPARE)
-			nvgrace_gpu_scrub_hibernating(gpu);
-		else if (event == PM_POST_HIBERNATION)
-			nvgrace_gpu_scrub_hibernated(gpu);
-		if (!host_sleeps)
-			nvgrace_gpu_gate_resume(gpu);
-	}
+	list_for_each_entry(gpu, &bound_gpus, listed)
+		if (gpu->registered)
+			fn(gpu);
 	mutex_unlock(&bound_gpus_lock);
-	return NOTIFY_DONE;
 }
 
-static struct notifier_block sleep_notifier = {
-	.notifier_call = notify_sleep,
+/*
+ * The host's sleep reaches the driver through a device of its own: vfio-pci-core
+ * replaces the power operations of its driver whenever a GPU is bound, even if
+ * that fails. prepare() comes when user space is frozen and no bind runs. The
+ * workers of a scrub are not frozen, so the gate is closed until complete(). A
+ * freezable workqueue would not do: a scrub takes longer than tasks have to
+ * freeze.
+ */
+static int sleep_prepare(struct device *dev)
+{
+	for_each_gpu(nvgrace_gpu_gate_suspend);
+	return 0;
+}
+
+static void sleep_complete(struct device *dev)
+{
+	for_each_gpu(nvgrace_gpu_gate_resume);
+}
+
+/* Hibernation: another kernel may use the GPU until this one is back. */
+static int sleep_freeze(struct device *dev)
+{
+	for_each_gpu(nvgrace_gpu_scrub_doubt);
+	return 0;
+}
+
+static const struct dev_pm_ops sleep_ops = {
+	.prepare	= sleep_prepare,
+	.complete	= sleep_complete,
+	.freeze		= sleep_freeze,
 };
+
+static struct platform_driver sleep_driver = {
+	.driver = {
+		.name	= KBUILD_MODNAME,
+		.pm	= &sleep_ops,
+	},
+};
+
+static int __init sleep_probe(struct platform_device *pdev)
+{
+	return 0;
+}
+
+static struct platform_device *sleep_device;
+
+static void unload_sleep(void)
+{
+	platform_device_unregister(sleep_device);
+	platform_driver_unregister(&sleep_driver);
+}
 
 static int __init load(void)
 {
@@ -546,16 +570,19 @@ static int __init load(void)
 
 	if (ret)
 		return ret;
-	ret = register_pm_notifier(&sleep_notifier);
-	if (ret)
+	sleep_device = platform_create_bundle(&sleep_driver, sleep_probe, NULL,
+					      0, NULL, 0);
+	if (IS_ERR(sleep_device)) {
+		ret = PTR_ERR(sleep_device);
 		goto unload_scrub;
+	}
 	ret = pci_register_driver(&nvgrace_gpu_driver);
 	if (ret)
-		goto unregister;
+		goto unload_sleep;
 	return 0;
 
-unregister:
-	unregister_pm_notifier(&sleep_notifier);
+unload_sleep:
+	unload_sleep();
 unload_scrub:
 	nvgrace_gpu_scrub_unload();
 	return ret;
@@ -565,7 +592,7 @@ module_init(load);
 static void __exit unload(void)
 {
 	pci_unregister_driver(&nvgrace_gpu_driver);
-	unregister_pm_notifier(&sleep_notifier);
+	unload_sleep();
 	nvgrace_gpu_scrub_unload();
 }
 module_exit(unload);

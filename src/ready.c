@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reads whether the GPU's memory is trained, and logs why a wait failed. Before
+ * Reads whether the GPU's memory is trained, and logs why it is late. Before
  * the memory is trained, any access to it raises RAS errors on the host.
  *
  * Legacy GPUs have two 32-bit registers in BAR0, which both read 0xff when the
@@ -12,7 +12,6 @@
  */
 #include <linux/bitfield.h>
 #include <linux/io.h>
-#include <linux/ktime.h>
 #include <linux/pci.h>
 
 #include "arith.h"
@@ -40,36 +39,24 @@
 #define CXL_ACTIVE_TIMEOUT	GENMASK(15, 13)
 #define CXL_VALID_MS		1000
 
-void nvgrace_gpu_ready_start(struct nvgrace_gpu *gpu,
-			     struct nvgrace_gpu_training *training)
-{
-	unsigned int ms = gpu->cxl_dvsec ? CXL_VALID_MS : TRAINING_MS;
-
-	*training = (struct nvgrace_gpu_training){ .start = ktime_get() };
-	training->deadline = ktime_add_ms(training->start, ms);
-}
-
 static int look_cxl(struct nvgrace_gpu *gpu,
 		    struct nvgrace_gpu_training *training)
 {
 	unsigned int code;
 
+	training->limit_ms = CXL_VALID_MS;
 	if (pci_read_config_dword(gpu->core.pdev,
 				  gpu->cxl_dvsec + CXL_RANGE1_SIZE_LOW,
 				  &training->range) ||
 	    training->range == U32_MAX)
 		return -ENODEV;
+	if (!(training->range & CXL_MEMORY_INFO_VALID))
+		return -EAGAIN;
 
-	/* From here on the timeout that the GPU states applies. */
-	if (!training->valid && training->range & CXL_MEMORY_INFO_VALID) {
-		training->valid = true;
-		code = FIELD_GET(CXL_ACTIVE_TIMEOUT, training->range);
-		training->deadline =
-			ktime_add_ms(ktime_get(),
-				     nvgrace_gpu_cxl_timeout_ms(code));
-	}
-	return training->valid && training->range & CXL_MEMORY_ACTIVE ?
-		       0 : -EAGAIN;
+	/* Now the GPU states how long it takes. */
+	code = FIELD_GET(CXL_ACTIVE_TIMEOUT, training->range);
+	training->limit_ms = nvgrace_gpu_cxl_timeout_ms(code);
+	return training->range & CXL_MEMORY_ACTIVE ? 0 : -EAGAIN;
 }
 
 static int look_legacy(struct nvgrace_gpu *gpu,
@@ -77,6 +64,7 @@ static int look_legacy(struct nvgrace_gpu *gpu,
 {
 	u32 last;
 
+	training->limit_ms = TRAINING_MS;
 	training->c2c = ioread32(gpu->bar0 + C2C_LINK_STATUS);
 	last = training->c2c;
 	/* As in Linux: before the link is up, nothing is read of the HBM. */
@@ -98,17 +86,17 @@ int nvgrace_gpu_ready_look(struct nvgrace_gpu *gpu,
 
 void nvgrace_gpu_ready_report(struct nvgrace_gpu *gpu,
 			      const struct nvgrace_gpu_training *training,
-				 int err)
+			      s64 ms, int err)
 {
 	struct pci_dev *pdev = gpu->core.pdev;
-	s64 ms = ktime_ms_delta(ktime_get(), training->start);
 
 	if (err == -ENODEV)
 		pci_err(pdev, "can't wait for GPU memory: the device reads as all ones and may be gone; power-cycle the host\n");
 	else if (gpu->cxl_dvsec)
 		pci_err(pdev, "GPU memory is not ready after %lld ms: CXL Range 1 Size Low %#x, without %s; reset the device or power-cycle the host\n",
 			ms, training->range,
-			training->valid ? "Memory_Active" : "Memory_Info_Valid");
+			training->range & CXL_MEMORY_INFO_VALID ?
+			"Memory_Active" : "Memory_Info_Valid");
 	else if (training->c2c != TRAINED)
 		pci_err(pdev, "GPU memory is not ready after %lld ms: C2C link status %#x, expected %#x; reset the device or power-cycle the host\n",
 			ms, training->c2c, TRAINED);

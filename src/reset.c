@@ -89,8 +89,12 @@ static pci_ers_result_t error_detected(struct pci_dev *pdev,
 	if (!gpu->usemem.length)
 		return vfio_pci_core_aer_err_detected(pdev, state);
 
+	/* DPC tells of an error after it has reset the bus. */
+	if (state == pci_channel_io_frozen)
+		nvgrace_gpu_scrub_doubt(gpu);
 	if (state == pci_channel_io_frozen ||
-	    (state == pci_channel_io_perm_failure && nvgrace_gpu_saved_lost_bars(gpu)))
+	    (state == pci_channel_io_perm_failure &&
+	     nvgrace_gpu_saved_lost_bars(gpu)))
 		nvgrace_gpu_gate_link_freeze(gpu);
 	else if (state == pci_channel_io_perm_failure &&
 		 READ_ONCE(gpu->link_frozen))
@@ -117,6 +121,7 @@ static pci_ers_result_t slot_reset(struct pci_dev *pdev)
 	if (!gpu->usemem.length)
 		return PCI_ERS_RESULT_NONE;
 
+	nvgrace_gpu_scrub_doubt(gpu);
 	awake = !pm_runtime_resume_and_get(&pdev->dev);
 	down_write(&gpu->core.memory_lock);
 	nvgrace_gpu_gate_link_reset(gpu);

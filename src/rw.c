@@ -8,7 +8,6 @@
  * whose fault handler enters the gate while a reset waits for it. So missing
  * pages are faulted in without the gate before the next try.
  */
-#include <linux/ktime.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
@@ -69,14 +68,15 @@ static void copy_words(void *dst, const void *src, size_t len)
 }
 
 /*
- * Enters the gate for byte @offset of @region, up to the end of its window. The
- * caller keeps the GPU awake. Returns the kernel address, and the caller must
+ * Enters the gate for byte @offset of @region, up to the end of its window, with
+ * @awake as for nvgrace_gpu_gate_enter(). Returns the kernel address, and the caller must
  * call nvgrace_gpu_gate_leave(). Or returns an ERR_PTR outside the gate: -EINTR,
  * -EIO or -ENOMEM. Called without locks; sleeps.
  */
-static void *enter_window(struct nvgrace_gpu_region *region, u64 offset)
+static void *enter_window(struct nvgrace_gpu_region *region, u64 offset,
+			  bool *awake)
 {
-	int ret = nvgrace_gpu_gate_enter(region->gpu);
+	int ret = nvgrace_gpu_gate_enter(region->gpu, awake);
 	void *mem;
 
 	if (ret)
@@ -92,9 +92,9 @@ static void *enter_window(struct nvgrace_gpu_region *region, u64 offset)
  * @offset is in one.
  */
 static void *enter_good(struct nvgrace_gpu_region *region, u64 offset,
-			size_t *len)
+			size_t *len, bool *awake)
 {
-	void *mem = enter_window(region, offset);
+	void *mem = enter_window(region, offset, awake);
 
 	if (IS_ERR(mem))
 		return mem;
@@ -113,9 +113,9 @@ static void *enter_good(struct nvgrace_gpu_region *region, u64 offset,
  * 0, or an error of enter_good().
  */
 static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
-			   size_t len, u64 offset, bool write)
+			   size_t len, u64 offset, bool write, bool *awake)
 {
-	void *mem = enter_good(region, offset, &len);
+	void *mem = enter_good(region, offset, &len, awake);
 	size_t piece, missed, done = 0;
 
 	if (IS_ERR(mem))
@@ -147,7 +147,7 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
  * error of enter_good().
  */
 static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
-			    size_t len, u64 offset, bool write)
+			    size_t len, u64 offset, bool write, bool *awake)
 {
 	u8 bounce[RW_SMALL] __aligned(8);
 	void *mem;
@@ -158,7 +158,7 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 			return -EFAULT;
 	}
 
-	mem = enter_good(region, offset, &len);
+	mem = enter_good(region, offset, &len, awake);
 	if (IS_ERR(mem))
 		return PTR_ERR(mem);
 	if (write)
@@ -182,19 +182,19 @@ static void fault_in(char __user *buf, size_t len, bool write)
 		fault_in_safe_writeable(buf, len);
 }
 
-/* Flushes @len bytes, waits for that, and adds the nanoseconds to *@ns. */
-static void flush(void *mem, size_t len, u64 *ns)
+/* Flushes @len bytes, and waits for that. */
+static void flush(void *mem, size_t len)
 {
-	u64 start = ktime_get_ns();
-
 	compat_flush(mem, len);
 	compat_flush_end();
-	*ns += ktime_get_ns() - start;
 }
 
-/* Overwrites @len bytes with zeros, in whole lines, that leave the caches. */
+/*
+ * Overwrites @len bytes with zeros that leave the caches. No byte of a line
+ * stays, though not every line is written by one store.
+ */
 static void zero(const struct nvgrace_gpu_region *region, void *mem, size_t len,
-		 bool again, u64 *flush_ns)
+		 bool again)
 {
 	/*
 	 * An earlier owner may have mapped resmem cacheable. Its dirty lines
@@ -202,14 +202,14 @@ static void zero(const struct nvgrace_gpu_region *region, void *mem, size_t len,
 	 * them, and nobody makes new ones.
 	 */
 	if (region->uncached && !again)
-		flush(mem, len, flush_ns);
+		flush(mem, len);
 	memset(mem, 0, len);
 	/*
 	 * Zeros in a cache would be written back later, perhaps over a link
 	 * that a reset has taken down.
 	 */
 	if (!region->uncached)
-		flush(mem, len, flush_ns);
+		flush(mem, len);
 }
 
 /*
@@ -221,16 +221,13 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 			 size_t count, u64 offset, bool write)
 {
 	unsigned int fruitless = 0;
+	bool awake = false;	/* until the whole access ends */
 	size_t done = 0, len;
-	ssize_t ret;
+	ssize_t ret = 0;
 
 	/* move_direct() does not check this. */
 	if (!access_ok(buf, count))
 		return -EFAULT;
-	/* Until the whole access ends. */
-	ret = nvgrace_gpu_gate_keep_awake(region->gpu);
-	if (ret)
-		return ret;
 
 	while (done < count) {
 		if (fatal_signal_pending(current)) {
@@ -243,10 +240,10 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		if (count <= RW_SMALL || fruitless == RW_TRIES)
 			ret = move_bounced(region, buf + done,
 					   min_t(size_t, len, RW_SMALL),
-					   offset + done, write);
+					   offset + done, write, &awake);
 		else
 			ret = move_direct(region, buf + done, len,
-					  offset + done, write);
+					  offset + done, write, &awake);
 		if (ret < 0)
 			break;
 
@@ -261,7 +258,8 @@ static ssize_t rw_memory(struct nvgrace_gpu_region *region, char __user *buf,
 		cond_resched();
 	}
 
-	nvgrace_gpu_gate_let_sleep(region->gpu);
+	if (awake)
+		nvgrace_gpu_gate_let_sleep(region->gpu);
 	return done ?: ret;
 }
 
@@ -337,9 +335,10 @@ ssize_t nvgrace_gpu_rw(struct nvgrace_gpu_region *region, char __user *buf,
 }
 
 int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
-			u64 len, unsigned int epoch, bool again, u64 *flush_ns)
+			u64 len, unsigned int epoch, bool again)
 {
-	void *mem = enter_window(region, offset);
+	bool awake = true;	/* by the caller */
+	void *mem = enter_window(region, offset, &awake);
 	u64 done, piece;
 	int ret = 0;
 
@@ -350,7 +349,7 @@ int nvgrace_gpu_rw_zero(struct nvgrace_gpu_region *region, u64 offset,
 
 	for (done = 0; !ret && done < len; done += piece) {
 		piece = min_t(u64, len - done, RW_CHUNK);
-		zero(region, mem + done, piece, again, flush_ns);
+		zero(region, mem + done, piece, again);
 		cond_resched();
 	}
 	/* Uncached zeros must have arrived, too. */

@@ -72,10 +72,17 @@
 #define END		SZ_64M
 
 /*
- * Unbinding and shutdown wait as long as a scrub gets on, and give up when no
- * step has ended for STALL_MS milliseconds, see has_to_wait(). Each SAY_MS they log how far it is.
- * The kernel's detector of hung tasks complains of a task that sleeps in one
- * piece for 120 s, or ends the host, so one sleep takes SLEEP_MS.
+ * Milliseconds between two looks at the readiness registers before a scrub,
+ * which may read ready for a moment after a reset.
+ */
+#define READY_TWICE_MS	100
+
+/*
+ * Unbinding and shutdown wait as long as a scrub gets on. They give up when no
+ * step has ended for STALL_MS milliseconds in which the scrub did not have to
+ * wait. Each SAY_MS they log how far it is. The kernel's
+ * detector of hung tasks complains of a task that sleeps in one piece for 120 s,
+ * or ends the host, so one sleep takes SLEEP_MS.
  */
 #define STALL_MS	60000
 #define SAY_MS		30000
@@ -179,7 +186,7 @@ static void zero_region(struct nvgrace_gpu_region *region, atomic64_t *next)
 {
 	struct nvgrace_gpu_scrub *s = &region->gpu->scrub;
 	u64 count = count_steps(region, s->pass);
-	u64 step, offset, len, flush_ns = 0;
+	u64 step, offset, len;
 	int ret = 0;
 
 	while (!ret && !READ_ONCE(s->error)) {
@@ -195,11 +202,10 @@ static void zero_region(struct nvgrace_gpu_region *region, atomic64_t *next)
 		len = min_t(u64, STEP, region->length - offset);
 		ret = READ_ONCE(s->stalled) ? -ETIME :
 		      nvgrace_gpu_rw_zero(region, offset, len, s->epoch,
-					  s->pass == PASS_AGAIN, &flush_ns);
+					  s->pass == PASS_AGAIN);
 		if (!ret)
 			atomic64_add(len, &s->written);
 	}
-	atomic64_add(flush_ns, &s->flush_ns);
 	if (ret)
 		cmpxchg(&s->error, 0, ret);
 }
@@ -254,8 +260,6 @@ static int run_pass(struct nvgrace_gpu *gpu, unsigned int count, enum pass pass)
 	 * alone.
 	 */
 	others = kcalloc(count - 1, sizeof(*others), GFP_KERNEL);
-	if (pass == PASS_FIRST)
-		s->workers = others ? count : 1;
 	for (i = 0; others && i < count - 1; i++) {
 		INIT_WORK(&others[i].work, worker);
 		others[i].gpu = gpu;
@@ -274,24 +278,38 @@ static int run_pass(struct nvgrace_gpu *gpu, unsigned int count, enum pass pass)
 	return s->error;
 }
 
+/* Whether the GPU is still ready, in the attempt's epoch: 0, -EAGAIN or -EIO. */
+static int look_again(struct nvgrace_gpu *gpu)
+{
+	int ret = nvgrace_gpu_gate_enter_again(gpu, gpu->scrub.epoch);
+
+	if (!ret)
+		nvgrace_gpu_gate_leave(gpu);
+	return ret;
+}
+
 /*
  * Overwrites both parts in the current epoch, with the GPU kept awake. Returns
- * 0, -EAGAIN (a reset), -EIO, -ENOMEM or -ETIME.
+ * 0, -EAGAIN (a reset, or the GPU is no longer ready), -EIO, -ENOMEM or -ETIME.
  */
 static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
+	bool awake = true;
 	int ret;
 
 	WRITE_ONCE(s->error, 0);
 	atomic64_set(&s->written, 0);
-	atomic64_set(&s->flush_ns, 0);
 
-	ret = nvgrace_gpu_gate_enter_sure(gpu);
+	ret = nvgrace_gpu_gate_enter(gpu, &awake);
 	if (ret)
 		return ret;
 	s->epoch = nvgrace_gpu_gate_epoch(gpu);
 	nvgrace_gpu_gate_leave(gpu);
+	msleep(READY_TWICE_MS);
+	ret = look_again(gpu);
+	if (ret)
+		return ret;
 
 	ret = run_pass(gpu, count, PASS_FIRST);
 	if (ret)
@@ -303,6 +321,9 @@ static int zero_all(struct nvgrace_gpu *gpu, unsigned int count)
 	ret = run_pass(gpu, 1, PASS_END);
 	if (!ret)
 		ret = run_pass(gpu, count, PASS_AGAIN);
+	/* An error that nothing has reported yet may have taken the GPU away. */
+	if (!ret)
+		ret = look_again(gpu);
 	if (ret)
 		return ret;
 	/*
@@ -339,18 +360,10 @@ static int scrub_memory(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 	unsigned int count = count_workers(gpu);
-	u64 start;
 	int ret;
 
 	do {
-		start = ktime_get_ns();
 		ret = zero_all(gpu, count);
-		trace_nvgrace_gpu_scrub(gpu->core.pdev,
-					nvgrace_gpu_scrub_progress(gpu),
-					atomic64_read(&s->written),
-					ktime_get_ns() - start,
-					atomic64_read(&s->flush_ns), count,
-					ret);
 	} while (ret == -EAGAIN && !READ_ONCE(s->stalled));
 
 	if (ret == -EIO)
@@ -482,14 +495,9 @@ static int attempt(struct nvgrace_gpu *gpu)
 static void announce(struct nvgrace_gpu *gpu,
 		     const struct nvgrace_gpu_scrub_record *last)
 {
-	struct nvgrace_gpu_scrub *s = &gpu->scrub;
-	struct pci_dev *pdev = gpu->core.pdev;
 	char result[32], number[48], size[48], time[48], ms[48];
 	char *event[6] = { result, number, size, time, ms };
 
-	if (last->clean && __ratelimit(&s->clear_limit))
-		pci_info(pdev, "GPU memory is clear: %llu bytes overwritten with zeros in %llu ms by %u workers\n",
-			 last->bytes, last->ms, last->workers);
 	snprintf(result, sizeof(result), "NVGRACE_GPU_SCRUB=%s",
 		 last->clean ? "clean" : "failed");
 	snprintf(number, sizeof(number), "NVGRACE_GPU_SCRUB_COUNT=%llu",
@@ -499,7 +507,7 @@ static void announce(struct nvgrace_gpu *gpu,
 	snprintf(time, sizeof(time), "NVGRACE_GPU_SCRUB_TIME=%lld", last->time);
 	snprintf(ms, sizeof(ms), "NVGRACE_GPU_SCRUB_MS=%llu", last->ms);
 	/* Without memory or listeners there is no event; the record remains. */
-	kobject_uevent_env(&pdev->dev.kobj, KOBJ_CHANGE, event);
+	kobject_uevent_env(&gpu->core.pdev->dev.kobj, KOBJ_CHANGE, event);
 }
 
 /*
@@ -516,7 +524,6 @@ static void end_scrub(struct nvgrace_gpu *gpu, int ret, ktime_t start)
 		.time = ktime_get_real_seconds(),
 		.ms = ktime_ms_delta(ktime_get(), start),
 		.bytes = nvgrace_gpu_scrub_progress(gpu),
-		.workers = s->workers,
 	};
 
 	lockdep_assert_held(&s->lock);
@@ -596,9 +603,11 @@ int nvgrace_gpu_scrub_on_demand(struct nvgrace_gpu *gpu)
 
 void nvgrace_gpu_scrub_ahead(struct nvgrace_gpu *gpu)
 {
-	if (nvgrace_gpu_scrub_wanted() &&
-	    nvgrace_gpu_scrub_state(gpu) != NVGRACE_GPU_SCRUB_CLEAN)
-		nvgrace_gpu_scrub_on_demand(gpu);
+	/* Once: it is called for each other GPU, and one that fails, fails. */
+	if (!nvgrace_gpu_scrub_wanted() || gpu->scrub.ahead ||
+	    nvgrace_gpu_scrub_state(gpu) == NVGRACE_GPU_SCRUB_CLEAN)
+		return;
+	gpu->scrub.ahead = !nvgrace_gpu_scrub_on_demand(gpu);
 }
 
 /* ---- open and close ----------------------------------------------------- */
@@ -625,8 +634,11 @@ int nvgrace_gpu_scrub_before_open(struct nvgrace_gpu *gpu)
 				break;
 			}
 			ret = -EIO;
-			/* The next open tries again. */
-			if (waited)
+			/*
+			 * The next open tries again. But if the memory was
+			 * clean, and has been doubted since, this one does.
+			 */
+			if (waited && s->state == NVGRACE_GPU_SCRUB_FAILED)
 				break;
 			queue_attempt(gpu);
 		}
@@ -726,24 +738,20 @@ static int reset_in_probe(struct pci_dev *pdev)
 	return ret;
 }
 
-void nvgrace_gpu_scrub_hibernating(struct nvgrace_gpu *gpu)
+void nvgrace_gpu_scrub_doubt(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_scrub *s = &gpu->scrub;
 
 	mutex_lock(&s->lock);
-	/* An unbind ends before the host hibernates, and its scrub is the last. */
+	/*
+	 * The unbinding task has the device lock, without which neither errors
+	 * are handled nor devices put to sleep: its scrub is the last.
+	 */
 	s->doubted = !s->stopping;
 	s->must_reset = true;
 	if (s->state == NVGRACE_GPU_SCRUB_CLEAN)
 		set_state(gpu, NVGRACE_GPU_SCRUB_UNKNOWN);
 	mutex_unlock(&s->lock);
-}
-
-void nvgrace_gpu_scrub_hibernated(struct nvgrace_gpu *gpu)
-{
-	mutex_lock(&gpu->scrub.lock);
-	gpu->scrub.must_reset = true;
-	mutex_unlock(&gpu->scrub.lock);
 }
 
 void nvgrace_gpu_scrub_registered(struct nvgrace_gpu *gpu)
@@ -800,7 +808,7 @@ void nvgrace_gpu_scrub_requested(struct nvgrace_gpu *gpu)
 static bool has_to_wait(struct nvgrace_gpu *gpu)
 {
 	return work_busy(&gpu->scrub.work) & WORK_BUSY_PENDING ||
-	       nvgrace_gpu_gate_polls(gpu);
+	       nvgrace_gpu_gate_trains(gpu);
 }
 
 /*
@@ -817,8 +825,11 @@ static void wait_for_attempt(struct nvgrace_gpu *gpu)
 				   msecs_to_jiffies(SLEEP_MS))) {
 		ms += SLEEP_MS;
 		written = atomic64_read(&s->written);
-		still = written == before && !has_to_wait(gpu) ?
-			still + SLEEP_MS : 0;
+		/* A wait is not counted, but only a step begins the count anew. */
+		if (written != before)
+			still = 0;
+		else if (!has_to_wait(gpu))
+			still += SLEEP_MS;
 		before = written;
 		if (still >= STALL_MS)
 			WRITE_ONCE(s->stalled, true);
@@ -852,7 +863,7 @@ void nvgrace_gpu_scrub_removing(struct nvgrace_gpu *gpu)
 	/* From here on, no other task begins an attempt. */
 	if (!nvgrace_gpu_scrub_wanted() ||
 	    s->state == NVGRACE_GPU_SCRUB_CLEAN ||
-	    (ran && s->state == NVGRACE_GPU_SCRUB_FAILED))
+	    ((ran || s->ahead) && s->state == NVGRACE_GPU_SCRUB_FAILED))
 		return;
 
 	start = ktime_get();

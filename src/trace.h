@@ -172,57 +172,6 @@ TRACE_EVENT(nvgrace_gpu_fault,
 		  __entry->ns)
 );
 
-TRACE_EVENT(nvgrace_gpu_rw,
-	TP_PROTO(struct pci_dev *pdev, unsigned int bar, bool write,
-		 u64 offset, size_t count, ssize_t result, u64 start),
-	TP_ARGS(pdev, bar, write, offset, count, result, start),
-	TP_STRUCT__entry(
-		DEVICE_FIELDS
-		__field(u8, bar)
-		__field(u8, write)
-		__field(u64, offset)
-		__field(u64, count)
-		__field(s64, result)
-		__field(u64, ns)
-	),
-	TP_fast_assign(
-		DEVICE_ASSIGN(pdev);
-		__entry->bar = bar;
-		__entry->write = write;
-		__entry->offset = offset;
-		__entry->count = count;
-		__entry->result = result;
-		__entry->ns = NS_SINCE(start);
-	),
-	TP_printk(DEVICE_FORMAT "bar=%u %s offset=%#llx count=%llu result=%lld ns=%llu",
-		  DEVICE_ARGS, __entry->bar,
-		  __entry->write ? "write" : "read", __entry->offset,
-		  __entry->count, __entry->result, __entry->ns)
-);
-
-TRACE_EVENT(nvgrace_gpu_config,
-	TP_PROTO(struct pci_dev *pdev, bool write, u64 offset, size_t count,
-		 ssize_t result),
-	TP_ARGS(pdev, write, offset, count, result),
-	TP_STRUCT__entry(
-		DEVICE_FIELDS
-		__field(u8, write)
-		__field(u64, offset)
-		__field(u64, count)
-		__field(s64, result)
-	),
-	TP_fast_assign(
-		DEVICE_ASSIGN(pdev);
-		__entry->write = write;
-		__entry->offset = offset;
-		__entry->count = count;
-		__entry->result = result;
-	),
-	TP_printk(DEVICE_FORMAT "%s offset=%#llx count=%llu result=%lld",
-		  DEVICE_ARGS, __entry->write ? "write" : "read",
-		  __entry->offset, __entry->count, __entry->result)
-);
-
 TRACE_EVENT(nvgrace_gpu_reset,
 	TP_PROTO(struct pci_dev *pdev, unsigned int cause),
 	TP_ARGS(pdev, cause),
@@ -239,33 +188,6 @@ TRACE_EVENT(nvgrace_gpu_reset,
 				   { NVGRACE_GPU_RESET_OPEN, "open" },
 				   { NVGRACE_GPU_RESET_DONE, "reset" },
 				   { NVGRACE_GPU_RESET_ERROR, "error" }))
-);
-
-TRACE_EVENT(nvgrace_gpu_scrub,
-	TP_PROTO(struct pci_dev *pdev, u64 bytes, u64 written, u64 ns,
-		 u64 flush_ns, unsigned int workers, int result),
-	TP_ARGS(pdev, bytes, written, ns, flush_ns, workers, result),
-	TP_STRUCT__entry(
-		DEVICE_FIELDS
-		__field(u32, workers)
-		__field(int, result)
-		__field(u64, bytes)
-		__field(u64, ns)
-		__field(u64, flush_ns)
-		__field(u64, written)
-	),
-	TP_fast_assign(
-		DEVICE_ASSIGN(pdev);
-		__entry->workers = workers;
-		__entry->result = result;
-		__entry->bytes = bytes;
-		__entry->written = written;
-		__entry->ns = ns;
-		__entry->flush_ns = flush_ns;
-	),
-	TP_printk(DEVICE_FORMAT "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d written=%llu",
-		  DEVICE_ARGS, __entry->bytes, __entry->ns, __entry->flush_ns,
-		  __entry->workers, __entry->result, __entry->written)
 );
 
 #endif /* NVGRACE_GPU_TRACE_H */

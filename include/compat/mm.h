@@ -4,8 +4,6 @@
 #define NVGRACE_GPU_COMPAT_MM_H
 
 #include <linux/mm.h>
-#include <linux/sched.h>
-#include <linux/wait.h>
 
 #include <generated/nvgrace_gpu_features.h>
 
@@ -35,15 +33,6 @@ static inline void release_fault_lock(struct vm_fault *vmf)
 {
 	mmap_read_unlock(vmf->vma->vm_mm);
 }
-#endif
-
-/* Older kernels have another interface for tasks that may be frozen. */
-#ifndef TASK_FREEZABLE_UNSAFE
-#define TASK_FREEZABLE_UNSAFE	0
-#endif
-#ifndef wait_event_state
-#define wait_event_state(wq, condition, state)	\
-	((void)(state), wait_event_killable(wq, condition))
 #endif
 
 /* Whether kernel mappings need memory of their own: with KASAN, an eighth. */

@@ -158,6 +158,31 @@ static inline void compat_dmabuf_init(struct vfio_pci_core_device *core)
 #endif /* HAVE_GET_DMABUF_PHYS */
 
 /*
+ * Tells vfio-pci-core whether a device that is not open stays in D0, before it is
+ * registered. Otherwise, with COMPAT_KEEP_AWAKE, the driver has to hold a
+ * reference of runtime power management while the device is not open.
+ */
+#ifdef HAVE_CORE_DISABLE_IDLE_D3
+
+#define COMPAT_KEEP_AWAKE	false
+
+static inline void compat_no_idle_d3(struct vfio_pci_core_device *core, bool no)
+{
+	/* What vfio-pci's parameter says applies to all on some kernels. */
+	core->disable_idle_d3 |= no;
+}
+
+#else /* !HAVE_CORE_DISABLE_IDLE_D3 */
+
+#define COMPAT_KEEP_AWAKE	true
+
+static inline void compat_no_idle_d3(struct vfio_pci_core_device *core, bool no)
+{
+}
+
+#endif /* HAVE_CORE_DISABLE_IDLE_D3 */
+
+/*
  * If vfio-pci-core maps all BARs at enable, it exports only BARs that it has
  * mapped, and a fake BAR can't be. BAR0's pointer serves as a stand-in, because
  * nothing reads or writes a fake BAR through it. Shown after

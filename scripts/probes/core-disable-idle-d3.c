@@ -3,7 +3,7 @@
  * Whether a GPU that is not open stays in D0, as a member of vfio-pci-core's
  * device. Without it, it is a variable of vfio-pci-core that only vfio-pci sets,
  * and the driver holds a reference of runtime power management.
- * Since Linux 7.2, together with the removal of vfio_pci_core_set_params().
+ * Since Linux 7.2, and in stable releases of older kernels.
  *
  * absent-if: no member named 'disable_idle_d3'
  */
