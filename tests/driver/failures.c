@@ -11,8 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "lib.h"
+#include "waits.h"
 
 #define ENTRY		VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
 #define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
@@ -172,6 +175,61 @@ static void an_open_that_fails_leaves_nothing(void **state)
 		vfio_close(&v);
 		assert_int_equal(gpu_unbind(gpu), 0);
 	}
+}
+
+/* ---- resets ------------------------------------------------------------- */
+
+static long reset_device(void *dev)
+{
+	return vfio_reset(dev);
+}
+
+static long read_first_byte(void *map)
+{
+	touch_read(map);
+	return 0;
+}
+
+static long map_a_page(void *unused)
+{
+	void *map = mmap(NULL, MiB, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return map == MAP_FAILED || munmap(map, MiB) ? -errno : 0;
+}
+
+/*
+ * vfio-pci-core holds its lock of the memory during a reset. A fault must not wait
+ * for that with a lock of the address space. Here, the reset waits in the driver
+ * until all has been seen.
+ */
+static void a_fault_during_a_reset_keeps_no_mmap_waiting(void **state)
+{
+	struct beside *reset, *fault, *mapping;
+	unsigned int i;
+	char *map;
+
+	vfio_start(&v, TINY);
+	map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
+	begin_failing(NO_IO, "pci_read_config_dword");
+	hold_failing(true);
+	reset = beside(reset_device, &v);
+	while (!failing_count())
+		usleep(1000);
+	fault = beside(read_first_byte, map);
+	until_it_waits(fault->tid);
+	mapping = beside(map_a_page, NULL);
+	/* Minutes, on any machine. */
+	for (i = 0; i < 120000 && !mapping->over; i++)
+		usleep(1000);
+	assert_true(mapping->over);
+	assert_false(fault->over);
+	hold_failing(false);
+	assert_int_equal(ended(mapping), 0);
+	assert_int_equal(ended(reset), 0);
+	assert_int_equal(ended(fault), 0);
+	end_failing("pci_read_config_dword");
+	munmap(map, MiB);
+	vfio_stop(&v);
 }
 
 /* ---- readiness ---------------------------------------------------------- */
@@ -457,6 +515,7 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_refused_bind_has_reset_nothing),
 	TEST(each_failure_at_bind_has_a_line),
 	TEST(an_open_that_fails_leaves_nothing),
+	TEST(a_fault_during_a_reset_keeps_no_mmap_waiting),
 	TEST(a_gpu_that_reads_as_all_ones_has_failed),
 	TEST(a_bar_that_was_never_seen_is_not_restored),
 	TEST(config_space_that_was_not_saved_is_not_restored),

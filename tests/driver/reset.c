@@ -20,6 +20,7 @@
 struct variant {
 	unsigned int index;	/* of what is mapped */
 	bool closed;
+	const char *gpu;
 };
 
 static struct vfio v;
@@ -236,6 +237,71 @@ static void opening_again_finds_the_memory_as_it_was(void **state)
  * The kernel gives up after a minute, and the GPU answers long after that. No
  * access waits for it, and the next reset brings it back.
  */
+static long reset_by_sysfs_for_ever(void *gpu)
+{
+	while (still_wanted())
+		gpu_sysfs_write(gpu, "reset", "1");
+	return 0;
+}
+
+/* What a VMM does first: it reads the BARs, and turns memory decoding on. */
+static void use_at_once(const struct gpu *gpu)
+{
+	uint64_t address, was;
+	uint16_t command;
+	char byte;
+
+	gpu_bar(gpu, 0, &address);
+	assert_int_equal(vfio_read(&v, CONFIG + PCI_BASE_ADDRESS_0, &was, 8), 8);
+	assert_int_equal(was & ~15ULL, address);
+	assert_int_equal(vfio_read(&v, CONFIG + PCI_COMMAND, &command, 2), 2);
+	command |= PCI_COMMAND_MEMORY;
+	assert_int_equal(vfio_write(&v, CONFIG + PCI_COMMAND, &command, 2), 2);
+	assert_int_equal(vfio_bar0_read(&v, MODEL_MAGIC), 0x4d47564e);
+	if (gpu->size)
+		assert_int_equal(vfio_read(&v, REGION(USEMEM), &byte, 1), 1);
+}
+
+/*
+ * Resets clear the GPU's own BARs, and vfio-pci-core reads config space after the
+ * reset of an open, without a lock. At the first open after a bind, the driver has
+ * no copy of it.
+ */
+static void an_open_beside_resets_finds_the_bars(void **state)
+{
+	const struct variant *variant = *state;
+	const struct gpu *gpu = gpu_find(variant->gpu);
+	unsigned int opened = 0, busy = 0;
+	struct beside *resets;
+	int ret;
+
+	assert_int_equal(load_file("/tests/forgetful.ko"), 0);
+	while (opened < 8) {
+		assert_int_equal(gpu_bind(gpu), 0);
+		resets = beside(reset_by_sysfs_for_ever, gpu);
+		do {
+			/* -EAGAIN: a reset has begun before. */
+			ret = vfio_try_open(&v, gpu);
+			busy += ret == -EAGAIN;
+			assert_true(!ret || ret == -EAGAIN);
+		} while (ret);
+		ended(resets);
+		use_at_once(gpu);
+		vfio_close(&v);
+		assert_int_equal(gpu_unbind(gpu), 0);
+		opened++;
+	}
+	print_message("# %u opens beside resets, and %u during one\n", opened, busy);
+}
+
+static int forgetful_teardown(void **state)
+{
+	int ret = leave_nothing(state);
+
+	unload("forgetful");
+	return ret;
+}
+
 static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state)
 {
 	char *map, back[8];
@@ -292,6 +358,14 @@ static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
 };
 
+static const struct CMUnitTest forgetful_tests[] = {
+	VARIANT(an_open_beside_resets_finds_the_bars, an_open_beside_resets_finds_the_bars,
+		NULL, forgetful_teardown, &((struct variant){ .gpu = "gh200" })),
+	VARIANT(an_open_of_a_plain_device_beside_resets_finds_the_bars,
+		an_open_beside_resets_finds_the_bars, NULL, forgetful_teardown,
+		&((struct variant){ .gpu = "none" })),
+};
+
 static const struct CMUnitTest late[] = {
 	cmocka_unit_test(a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back),
 };
@@ -300,6 +374,7 @@ const struct case_group groups[] = {
 	{ "", CASES(tests), setup, leave_nothing },
 	{ "carve-out", CASES(resmem_tests), setup, leave_nothing },
 	{ "lab", CASES(lab_tests), setup, leave_nothing },
+	{ "lab lab:forgetful CONFIG_KPROBES", CASES(forgetful_tests) },
 	{ "lab late", CASES(late), setup, leave_nothing },
 	{ }
 };

@@ -25,7 +25,6 @@
 
 #define PARAMETER	"/sys/module/" DRIVER "/parameters/scrub"
 #define STATE		"nvgrace_gpu/scrub_state"
-#define CLEAR		"GPU memory is clear: "
 
 /* What takes longer is stuck, not slow. */
 #define STUCK_MS	300000
@@ -128,26 +127,6 @@ static uint64_t assert_event(int fd, const struct gpu *gpu, const char *result,
 	assert_int_equal(event_number(&event, "NVGRACE_GPU_SCRUB_BYTES"), bytes);
 	assert_true(event_number(&event, "NVGRACE_GPU_SCRUB_TIME") > 0);
 	return event_number(&event, "NVGRACE_GPU_SCRUB_MS");
-}
-
-/* The kernel's log has the line of a scrub with this size and duration. */
-static void assert_line(const struct gpu *gpu, uint64_t ms)
-{
-	char line[512], wanted[128];
-	int level;
-
-	snprintf(wanted, sizeof(wanted),
-		 CLEAR "%llu bytes overwritten with zeros in %llu ms by ",
-		 (unsigned long long)gpu->size, (unsigned long long)ms);
-	while (klog_next(&level, line, sizeof(line))) {
-		if (!strstr(line, CLEAR))
-			continue;
-		assert_int_equal(level, 6);
-		assert_non_null(strstr(line, gpu->addr));
-		assert_non_null(strstr(line, wanted));
-		return;
-	}
-	fail_msg("the log lacks: %s", wanted);
 }
 
 static void bind(const struct gpu *gpu)
@@ -922,24 +901,6 @@ static void forbid_resets(const struct gpu *gpu, bool forbid)
  * Another kernel may have used the GPU after the reset of the close, so the scrub
  * that waits until this one is back needs a reset of its own.
  */
-static void what_is_closed_while_the_host_hibernates_is_reset_again(void **state)
-{
-	const struct gpu *gpu = gpu_smallest();
-	uint64_t before;
-
-	bind(gpu);
-	assert_becomes_clean(gpu);
-	vfio_open(&v, gpu);
-	host_hibernation_begins();
-	vfio_close(&v);
-	assert_state(gpu, "scrubbing");
-	before = host_counter(gpu, "resets");
-	host_hibernation_ends();
-	assert_becomes_clean(gpu);
-	assert_true(host_counter(gpu, "resets") > before);
-	unbind(gpu);
-}
-
 /* The host hibernates after the unbind, whose scrub is the last. */
 static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 {
@@ -1110,6 +1071,48 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 	unbind(gpu);
 }
 
+/* ---- a GPU that flaps --------------------------------------------------- */
+
+static long flap(void *bar0)
+{
+	volatile uint32_t *unready = (uint32_t *)bar0 + MODEL_UNREADY / 4;
+
+	while (still_wanted()) {
+		*unready = 0;
+		usleep(70000);
+		*unready = UINT32_MAX;
+		usleep(400000);
+	}
+	*unready = 0;
+	return 0;
+}
+
+/*
+ * No look finds such a GPU ready twice. Its time is over nevertheless, and the
+ * unbind that waits for the scrub ends.
+ */
+static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
+{
+	const struct gpu *gpu = gpu_find(TINY);
+	volatile uint32_t *bar0;
+	struct beside *flaps;
+
+	bind(gpu);
+	assert_string_equal(scrub_end(gpu), "clean");
+	vfio_open(&v, gpu);
+	soil(gpu);
+	bar0 = gpu_map_bar0(gpu);
+	flaps = beside(flap, (void *)bar0);
+	klog_mark();
+	vfio_close(&v);
+	unbind(gpu);
+	ended(flaps);
+	gpu_unmap_bar0(bar0);
+	assert_int_equal(gpu_sysfs_write(gpu, "enable", "0"), 0);
+	assert_int_equal(klog_count("it is not ready or can't be reached"), 1);
+	clean_after(soil_and_bind, gpu);
+}
+
 /* ---- the record --------------------------------------------------------- */
 
 static void each_scrub_leaves_a_record(void **state)
@@ -1135,7 +1138,6 @@ static void each_scrub_leaves_a_record(void **state)
 	assert_result(gpu, "clean");
 	assert_int_equal(number(gpu, "scrub_count"), 1);
 	assert_int_equal(number(gpu, "scrub_ms"), ms);
-	assert_line(gpu, ms);
 	/* time() may be a tick behind what the driver reads. */
 	end = number(gpu, "scrub_time");
 	assert_in_range(end, before, time(NULL) + 1);
@@ -1159,8 +1161,7 @@ static void each_scrub_leaves_a_record(void **state)
 	scrub_set_parameter(true);
 	klog_mark();
 	unbind(gpu);
-	ms = assert_event(events, gpu, "clean", 3, gpu->size);
-	assert_line(gpu, ms);
+	assert_event(events, gpu, "clean", 3, gpu->size);
 	assert_clean(gpu);
 	close(events);
 }
@@ -1196,14 +1197,12 @@ static void its_lines_are_limited(void **state)
 	for (;;) {
 		assert_string_equal(scrub_end(gpu), "clean");
 		assert_int_equal(number(gpu, "scrub_count"), ++scrubs);
-		lines += klog_count(CLEAR);
-		/* The last one's line comes after its state. */
-		if (lines < scrubs - 1 || scrubs == 2000)
+		lines += klog_count("overwriting the last");
+		if (lines < scrubs || scrubs == 2000)
 			break;
 		assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"),
 				 0);
 	}
-	/* Of 200 lines, each scrub has two. */
 	assert_in_range(scrubs, 50, 1999);
 	unbind(gpu);
 }
@@ -1789,7 +1788,6 @@ static const struct CMUnitTest slow_sleep_tests[] = {
 };
 
 static const struct CMUnitTest sleep_event_tests[] = {
-	test(what_is_closed_while_the_host_hibernates_is_reset_again),
 	test(a_scrub_of_an_unbind_outlasts_hibernation),
 	test(a_scrub_that_an_unbind_overtakes_leaves_a_record),
 };
@@ -1806,6 +1804,7 @@ static const struct CMUnitTest slow_event_tests[] = {
 
 /* They scrub large memory, or again and again. */
 static const struct CMUnitTest slow_tests[] = {
+	test(a_gpu_that_flaps_does_not_keep_unbinding_waiting),
 	test(a_scrub_begins_anew_after_a_reset),
 	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
 	test(an_odd_size_of_resmem_is_cleared_to_its_end),
@@ -1838,10 +1837,10 @@ static const struct CMUnitTest suspend_tests[] = {
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests), set_up, finish },
-	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
-	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP slow",
+	{ "lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
+	{ "lab lab:sleeper CONFIG_PM_SLEEP slow",
 	  CASES(slow_sleep_tests), set_up, finish },
-	{ "lab lab:sleeper CONFIG_KPROBES CONFIG_PM_SLEEP CONFIG_NET",
+	{ "lab lab:sleeper CONFIG_PM_SLEEP CONFIG_NET",
 	  CASES(sleep_event_tests), set_up, finish },
 	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
 	{ "lab CONFIG_NET slow", CASES(slow_event_tests), NULL, finish },

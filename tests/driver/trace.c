@@ -110,10 +110,7 @@ static const struct {
 	{ "ready", "c2c 4 0, hbm 4 0, range 4 0, result 4 1, since_ns 8 0, " },
 	{ "mmap", "bar 1 0, offset 8 0, size 8 0, result 4 1, " },
 	{ "fault", "address 8 0, pfn 8 0, order 4 0, result 4 0, ns 8 0, " },
-	{ "rw", "bar 1 0, write 1 0, offset 8 0, count 8 0, result 8 1, ns 8 0, " },
-	{ "config", "write 1 0, offset 8 0, count 8 0, result 8 1, " },
 	{ "reset", "cause 1 0, " },
-	{ "scrub", "workers 4 0, result 4 1, bytes 8 0, ns 8 0, flush_ns 8 0, written 8 0, " },
 };
 
 static void the_fields_are_those_documented(void **state)
@@ -263,33 +260,6 @@ static void faults_tell_address_pfn_order_and_time(void **state)
 	assert_int_equal(done, 1);
 }
 
-static void reads_and_writes_are_told(void **state)
-{
-	char buf[100] = "", expected[128];
-	struct vfio_region r;
-
-	vfio_start(&v, "gh200");
-	vfio_region(&v, RESMEM, &r);
-	start();
-	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 4096, buf, 100), 100);
-	assert_int_equal(vfio_write(&v, REGION(RESMEM) + 64, buf, 8), 8);
-	assert_int_equal(vfio_read(&v, REGION(RESMEM) + r.size, buf, 8), -EINVAL);
-	assert_int_equal(vfio_read(&v, CONFIG + 0x10, buf, 24), 24);
-	assert_int_equal(vfio_write(&v, CONFIG + 0x20, buf, 8), 8);
-	stop();
-	need_timed(v.gpu, "rw", "bar=4 read offset=0x1000 count=100 result=100");
-	need_timed(v.gpu, "rw", "bar=2 write offset=0x40 count=8 result=8");
-	snprintf(expected, sizeof(expected),
-		 "bar=2 read offset=%#llx count=8 result=-22",
-		 (unsigned long long)r.size);
-	need_timed(v.gpu, "rw", expected);
-	assert_string_equal(need(v.gpu, "config"),
-			    "read offset=0x10 count=24 result=24");
-	assert_string_equal(need(v.gpu, "config"),
-			    "write offset=0x20 count=8 result=8");
-	vfio_stop(&v);
-}
-
 /* Returns false if the test must begin anew. */
 static bool first_touch_is_told(void)
 {
@@ -323,36 +293,6 @@ static void the_first_touch_after_a_reset_tells_its_wait(void **state)
 	/* An access that finds the memory ready does not wait. */
 	assert_null(event(v.gpu, "wait"));
 	vfio_stop(&v);
-}
-
-static void a_scrub_tells_bytes_times_and_workers(void **state)
-{
-	const struct gpu *gpu = gpu_smallest();
-	unsigned long long bytes, written, ns, flush_ns;
-	unsigned int workers;
-	int result, found;
-	uint64_t begin;
-
-	assert_int_equal(gpu_bind(gpu), 0);
-	start();
-	begin = now_ms();
-	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
-	assert_string_equal(scrub_end(gpu), "clean");
-	stop();
-	found = sscanf(need(gpu, "scrub"),
-		       "bytes=%llu ns=%llu flush_ns=%llu workers=%u result=%d written=%llu",
-		       &bytes, &ns, &flush_ns, &workers, &result, &written);
-	assert_int_equal(found, 6);
-	assert_int_equal(bytes, gpu->size);
-	/* Twice, because the memory is smaller than what is written again. */
-	assert_int_equal(written, 2 * gpu->size);
-	assert_int_equal(result, 0);
-	/* One for each CPU of the machine. */
-	assert_int_equal(workers, sysconf(_SC_NPROCESSORS_ONLN));
-	assert_in_range(ns, 1, (now_ms() - begin + 1) * 1000000);
-	assert_in_range(flush_ns, 1, ns * workers);
-	assert_null(event(gpu, "scrub"));
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* The registers may read ready for some milliseconds after a reset. */
@@ -395,13 +335,11 @@ static const struct CMUnitTest tests[] = {
 	TEST(resets_tell_their_cause),
 	TEST(mappings_and_refusals_are_told),
 	TEST(faults_tell_address_pfn_order_and_time),
-	TEST(reads_and_writes_are_told),
 };
 
 static const struct CMUnitTest lab_tests[] = {
 	TEST(binding_tells_how_long_it_waited),
 	TEST(the_first_touch_after_a_reset_tells_its_wait),
-	TEST(a_scrub_tells_bytes_times_and_workers),
 	TEST(a_scrub_looks_twice),
 };
 

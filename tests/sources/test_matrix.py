@@ -13,8 +13,8 @@ from lab import archive, programs, toolbox, vm
 
 EARLY = toolbox.ask("kernels", "--early").split()
 
-# Features, by the mainline version that introduced each. Debian adds none of them
-# to an older version.
+# Features, by the first version of Debian's that has each: the mainline version,
+# unless a stable release has brought it to an older one.
 FEATURES = {
     (6, 1): "VFIO_ALLOC_DEVICE",
     (6, 2): "BIND_IOMMUFD",
@@ -22,6 +22,7 @@ FEATURES = {
     (6, 6): "DETACH_IOAS HUGE_FAULT_ORDER RELEASE_FAULT_LOCK",
     (6, 9): "VM_ALLOW_ANY_UNCACHED",
     (6, 10): "VFIO_DEVICE_INODE",
+    (6, 12): "CORE_DISABLE_IDLE_D3",
     (6, 15): "PASID_ATTACH_IOAS",
     (6, 17): "MATCH_TOKEN_UUID VMF_INSERT_PFN_PMD_PLAIN",
     (6, 19): "GET_REGION_INFO_CAPS REGISTER_PFN_ADDRESS_SPACE GET_DMABUF_PHYS",

@@ -1070,12 +1070,19 @@ void hold_failing(bool on)
 	must_write_file(FAILING "hold", on ? "1" : "0");
 }
 
-int stop_failing(void)
+int failing_count(void)
 {
 	char *text = proc_text(FAILING "failed");
 	int failed = atoi(text);
 
 	free(text);
+	return failed;
+}
+
+int stop_failing(void)
+{
+	int failed = failing_count();
+
 	must_write_file(FAILING "calls", "\n");
 	return failed;
 }
@@ -1414,43 +1421,35 @@ void suspend_host(void)
 	must_write_file("/sys/power/state", "freeze");
 }
 
-/* Events of the kernel's linux/suspend.h. */
-#define PM_HIBERNATION_PREPARE	1
-#define PM_POST_HIBERNATION	2
-#define PM_SUSPEND_PREPARE	3
-#define PM_POST_SUSPEND		4
-
-static void call_sleeper(unsigned int event)
+static void call_sleeper(const char *step)
 {
-	char text[16];
 	int ret = load_file("/tests/sleeper.ko");
 
 	if (ret && ret != -EEXIST)
 		fail_msg("sleeper.ko: %s", strerror(-ret));
-	snprintf(text, sizeof(text), "%u", event);
-	must_write_file("/sys/module/sleeper/parameters/event", text);
+	must_write_file("/sys/module/sleeper/parameters/step", step);
 }
 
 void host_sleeps(void)
 {
-	call_sleeper(PM_SUSPEND_PREPARE);
+	call_sleeper("prepare");
 }
 
 void host_wakes(void)
 {
-	call_sleeper(PM_POST_SUSPEND);
+	call_sleeper("complete");
 	assert_int_equal(unload("sleeper"), 0);
 }
 
 void host_hibernation_begins(void)
 {
-	call_sleeper(PM_HIBERNATION_PREPARE);
+	call_sleeper("prepare");
+	call_sleeper("freeze");
 }
 
 void host_hibernation_ends(void)
 {
-	call_sleeper(PM_POST_HIBERNATION);
-	assert_int_equal(unload("sleeper"), 0);
+	host_wakes();
 }
 
 void host_hibernates(void)

@@ -442,7 +442,7 @@ bool host_can_suspend(void);
 void suspend_host(void);
 
 /*
- * What the kernel tells its drivers before and after the host sleeps. Between
+ * What the kernel tells this driver before and after the host sleeps. Between
  * the first two, tasks that wait for a GPU do so without end. The next two are
  * for hibernation, and host_hibernates() is both of these.
  */
@@ -492,12 +492,13 @@ int unload(const char *name);
 /*
  * For the module tests/lab/modules/failing. From the first call on, the functions
  * @names return @value, a number, to the driver; with hold_failing(), only once
- * that is over. stop_failing() ends it, and returns how often the driver has called
- * them; end_failing() fails the test if it never has. fail_nothing() ends it after
+ * that is over. failing_count() returns how often the driver has called them;
+ * stop_failing() also ends it; end_failing() fails the test if it never has. fail_nothing() ends it after
  * a failed test, too, and without the module.
  */
 void begin_failing(const char *value, const char *names);
 void hold_failing(bool on);
+int failing_count(void);
 int stop_failing(void);
 void end_failing(const char *names);
 void fail_nothing(void);

@@ -83,7 +83,7 @@ RUN = f"""
         echo "$*" >trace_marker
     }}
     insmod /bench/$module.ko $parameters || exit 1
-    [ ! -e events/nvgrace_gpu ] || for event in wait fault scrub; do
+    [ ! -e events/nvgrace_gpu ] || for event in wait fault; do
         echo 1 >events/nvgrace_gpu/nvgrace_gpu_$event/enable
     done
     pci=$(gpu $gpu)
@@ -143,13 +143,11 @@ SPANS = (
     ("QEMU's end", "exit", "ended"),
     ("use after end", "ended", "read2"),
 )
-# Of these, the parts are in SPANS. "clean" is the end of a scrub, if there is
-# one.
+# Of these, the parts are in SPANS.
 TOTALS = (
     ("QEMU to access to all", "start", "all"),
     ("reboot to access", "restart", "first2"),
     ("end to use", "exit", "read2"),
-    ("end to clean memory", "exit", "clean"),
 )
 
 
@@ -171,11 +169,9 @@ def read_trace(lines):
         elif text.startswith("sys_ioctl ->") and pid in calls:
             part, begin = calls.pop(pid)
             parts.append((part, begin, now - begin))
-        elif found := re.match(r"nvgrace_gpu_(wait|fault|scrub): .*\bns=(\d+)", text):
+        elif found := re.match(r"nvgrace_gpu_(wait|fault): .*\bns=(\d+)", text):
             length = int(found[2]) / 1e9
             parts.append((found[1], now - length, length))
-            if found[1] == "scrub" and "exit" in marks:
-                marks.setdefault("clean", now)
         if mark:
             order.append(mark)
             again = order.count(mark)
@@ -188,7 +184,7 @@ def read_trace(lines):
 def figures(lines):
     """The document of a run, as those of bench.py."""
     marks, parts = read_trace(lines)
-    found = {name: marks[last] - marks[first] for name, first, last in TOTALS if last in marks}
+    found = {name: marks[last] - marks[first] for name, first, last in TOTALS}
     for name, first, last in SPANS:
         begin, end = marks[first], marks[last]
         found[name] = end - begin

@@ -1,51 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Tells the kernel's subscribers that the host is about to sleep or is awake, as
- * the kernel does, but with user space running: a sleep of the whole machine
- * would cut the test's connection to the host. A number written to the parameter
- * "event", such as PM_SUSPEND_PREPARE, is what they get.
+ * Calls the driver's power operations for the host's sleep, as the kernel does,
+ * but with user space running: a sleep of the whole machine would cut the test's
+ * connection to the host. The parameter "step" takes the name of the operation.
  */
-#include <linux/kprobes.h>
+#include <linux/device.h>
 #include <linux/module.h>
-#include <linux/suspend.h>
+#include <linux/platform_device.h>
+#include <linux/pm.h>
 
-/* The kernel's function, which it does not export. A probe finds its address. */
-static int (*call_chain)(unsigned long event);
-
-static int tell(const char *text, const struct kernel_param *param)
+static int call(struct device *dev, const char *step)
 {
-	unsigned long event;
-	int ret = kstrtoul(text, 0, &event);
+	const struct dev_pm_ops *ops = dev->driver->pm;
 
-	if (ret)
-		return ret;
-	return call_chain(event);
-}
-
-static const struct kernel_param_ops tell_ops = {
-	.set	= tell,
-};
-
-module_param_cb(event, &tell_ops, NULL, 0200);
-MODULE_PARM_DESC(event, "an event of linux/suspend.h");
-
-static int __init load(void)
-{
-	struct kprobe probe = { .symbol_name = "pm_notifier_call_chain" };
-	int ret = register_kprobe(&probe);
-
-	if (ret)
-		return ret;
-	call_chain = (void *)probe.addr;
-	unregister_kprobe(&probe);
+	if (sysfs_streq(step, "prepare"))
+		return ops->prepare(dev);
+	if (sysfs_streq(step, "freeze"))
+		return ops->freeze(dev);
+	if (!sysfs_streq(step, "complete"))
+		return -EINVAL;
+	ops->complete(dev);
 	return 0;
 }
-module_init(load);
 
-static void __exit unload(void)
+static int take(const char *step, const struct kernel_param *param)
 {
+	struct device *dev = bus_find_device_by_name(&platform_bus_type, NULL,
+						     "nvgrace_gpu_vfio_pci");
+	int ret;
+
+	if (!dev)
+		return -ENODEV;
+	device_lock(dev);
+	ret = call(dev, step);
+	device_unlock(dev);
+	put_device(dev);
+	return ret;
 }
-module_exit(unload);
+
+static const struct kernel_param_ops step_ops = {
+	.set	= take,
+};
+
+module_param_cb(step, &step_ops, NULL, 0200);
+MODULE_PARM_DESC(step, "prepare, freeze or complete");
 
 MODULE_LICENSE("GPL");
-MODULE_DESCRIPTION("Tells the kernel's subscribers of the host's sleep");
+MODULE_DESCRIPTION("Calls the driver's power operations");
