@@ -297,7 +297,7 @@ nvgrace_gpu_region(struct nvgrace_gpu *gpu, unsigned int index)
  * *@awake is false and user space wants low power, it wakes the GPU and sets
  * *@awake: then nvgrace_gpu_gate_let_sleep() follows the last leave. Called
  * without locks; sleeps. Returns 0, -EINTR (the task is being killed),
- * -ERESTARTSYS (the host goes to sleep) or -EIO (in D3, does not wake up, not
+ * -ERESTARTNOINTR (the host goes to sleep) or -EIO (in D3, does not wake up, not
  * decoding, not ready in time, or link frozen).
  *
  * nvgrace_gpu_gate_enter_again() also reads readiness again. The caller keeps

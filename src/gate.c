@@ -317,7 +317,7 @@ void nvgrace_gpu_gate_leave(struct nvgrace_gpu *gpu)
 static int look(struct nvgrace_gpu *gpu)
 {
 	struct nvgrace_gpu_training training = { };
-	/* Before the registers, so that a look after the limit counts. */
+	/* Before the registers, which may take long: what follows counts. */
 	s64 now = ktime_get(), since;
 	int ret = nvgrace_gpu_ready_look(gpu, &training);
 
@@ -329,7 +329,7 @@ static int look(struct nvgrace_gpu *gpu)
 		return 0;
 	}
 
-	since = atomic64_cmpxchg(&gpu->unready_since, 0, now) ?: now;
+	since = atomic64_cmpxchg(&gpu->unready_since, 0, ktime_get()) ?: now;
 	if (ret == -EAGAIN && ktime_ms_delta(now, since) <= training.limit_ms)
 		return -EAGAIN;
 	if (ret == -EAGAIN)
@@ -426,9 +426,13 @@ static int enter(struct nvgrace_gpu *gpu, bool *awake, unsigned int when)
 			break;
 		waits = true;
 		ret = wait_a_while(gpu);
-		/* An access begins again when the host is awake; not a bind. */
-		if (!ret && when != NVGRACE_GPU_TRACE_BIND && freezing(current))
-			ret = -ERESTARTSYS;
+		/*
+		 * An access begins again when the host is awake; not a bind. Only
+		 * the freezer's signal restarts it, which comes after the rest.
+		 */
+		if (!ret && when != NVGRACE_GPU_TRACE_BIND &&
+		    freezing(current) && signal_pending(current))
+			ret = -ERESTARTNOINTR;
 		if (ret)
 			break;
 	}

@@ -501,7 +501,7 @@ static struct pci_driver nvgrace_gpu_driver = {
 };
 
 /* Calls @fn for each bound GPU. One that is still being bound is none. */
-static void for_each_gpu(void (*fn)(struct nvgrace_gpu *gpu))
+static void call_each_gpu(void (*fn)(struct nvgrace_gpu *gpu))
 {
 	struct nvgrace_gpu *gpu;
 
@@ -522,19 +522,19 @@ static void for_each_gpu(void (*fn)(struct nvgrace_gpu *gpu))
  */
 static int sleep_prepare(struct device *dev)
 {
-	for_each_gpu(nvgrace_gpu_gate_suspend);
+	call_each_gpu(nvgrace_gpu_gate_suspend);
 	return 0;
 }
 
 static void sleep_complete(struct device *dev)
 {
-	for_each_gpu(nvgrace_gpu_gate_resume);
+	call_each_gpu(nvgrace_gpu_gate_resume);
 }
 
 /* Hibernation: another kernel may use the GPU until this one is back. */
 static int sleep_freeze(struct device *dev)
 {
-	for_each_gpu(nvgrace_gpu_scrub_doubt);
+	call_each_gpu(nvgrace_gpu_scrub_doubt);
 	return 0;
 }
 

@@ -31,6 +31,7 @@ void nvgrace_gpu_reset_open_ends(struct nvgrace_gpu *gpu)
 /* Whether no other task opens the device. */
 static bool may_reset(struct nvgrace_gpu *gpu)
 {
+	/* Pairs with the release at the open's end. */
 	struct task_struct *task = smp_load_acquire(&gpu->opening);
 
 	return !task || task == current;

@@ -1076,12 +1076,16 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 static long flap(void *bar0)
 {
 	volatile uint32_t *unready = (uint32_t *)bar0 + MODEL_UNREADY / 4;
+	unsigned int i;
 
 	while (still_wanted()) {
 		*unready = 0;
 		usleep(70000);
-		*unready = UINT32_MAX;
-		usleep(400000);
+		/* Again and again, since a reset makes it ready. */
+		for (i = 0; i < 20; i++) {
+			*unready = UINT32_MAX;
+			usleep(20000);
+		}
 	}
 	*unready = 0;
 	return 0;
@@ -1097,11 +1101,12 @@ static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
 	volatile uint32_t *bar0;
 	struct beside *flaps;
 
+	/* Before a driver has it. */
+	bar0 = gpu_map_bar0(gpu);
 	bind(gpu);
 	assert_string_equal(scrub_end(gpu), "clean");
 	vfio_open(&v, gpu);
 	soil(gpu);
-	bar0 = gpu_map_bar0(gpu);
 	flaps = beside(flap, (void *)bar0);
 	klog_mark();
 	vfio_close(&v);

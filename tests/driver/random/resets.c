@@ -195,28 +195,12 @@ void set_hot(bool hot)
 	s.hot = hot;
 }
 
-/* From memory that the write itself puts out of reach: it has no effect. */
-static void change_power_from_own_memory(void)
-{
-	struct seg *seg = seg_count ? &segs[draw(seg_count)] : NULL;
-
-	say(" from own memory");
-	if (!seg || !in_reach())
-		return not_now("no mapping, or out of reach");
-	expect("config write", dev_write(CONFIG + s.pm_cap + PCI_PM_CTRL,
-					 seg->addr + draw(page / 2) * 2, 2),
-	       -EFAULT);
-	s.ready = EITHER;
-}
-
 static void change_power(void)
 {
 	bool hot = chance(20);
 
 	if (!s.fd_count || s.low != AWAKE)
 		return not_now("no file, or asleep");
-	if (chance(10))
-		return change_power_from_own_memory();
 	set_hot(hot);
 }
 
