@@ -493,8 +493,8 @@ int unload(const char *name);
  * For the module tests/lab/modules/failing. From the first call on, the functions
  * @names return @value, a number, to the driver; with hold_failing(), only once
  * that is over. failing_count() returns how often the driver has called them;
- * stop_failing() also ends it; end_failing() fails the test if it never has. fail_nothing() ends it after
- * a failed test, too, and without the module.
+ * stop_failing() also ends it; end_failing() fails the test if it never has.
+ * fail_nothing() ends it after a failed test, too, and without the module.
  */
 void begin_failing(const char *value, const char *names);
 void hold_failing(bool on);
