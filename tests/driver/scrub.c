@@ -897,10 +897,6 @@ static void forbid_resets(const struct gpu *gpu, bool forbid)
 					 forbid ? "\n" : "default"), 0);
 }
 
-/*
- * Another kernel may have used the GPU after the reset of the close, so the scrub
- * that waits until this one is back needs a reset of its own.
- */
 /* The host hibernates after the unbind, whose scrub is the last. */
 static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 {
