@@ -38,6 +38,15 @@
 #define STUCK_S		300
 #define ALONE_S		60
 
+void assert_same(long long a, long long b, const char *name_a, const char *name_b, const char *file,
+		 int line)
+{
+	if (a == b)
+		return;
+	print_error("%s is %lld (%#llx), but %s is %lld (%#llx)\n", name_a, a, a, name_b, b, b);
+	_fail(file, line);
+}
+
 /* ---- GPUs --------------------------------------------------------------- */
 
 static struct gpu gpus[64];

@@ -30,6 +30,16 @@
 
 #include "system/vfio.h"
 
+/*
+ * A failed comparison prints both expressions with their values. cmocka prints only
+ * the values.
+ */
+void assert_same(long long a, long long b, const char *name_a, const char *name_b, const char *file,
+		 int line);
+#undef assert_int_equal
+#define assert_int_equal(a, b) \
+	assert_same((long long)(a), (long long)(b), #a, #b, __FILE__, __LINE__)
+
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define KiB		1024ULL
