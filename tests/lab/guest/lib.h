@@ -147,8 +147,10 @@ int gpu_group(const struct gpu *gpu);
 void gpu_unbind_all(void);
 
 /*
- * A teardown for cases, also for those that have failed half-way: closes, unmaps and
- * unbinds all GPUs of this process, and sets the parameter scrub to off.
+ * main.c's teardown of every group in the lab, also after cases that have failed
+ * half-way, and what it does before the first: closes and unmaps all GPUs of this
+ * process, unbinds all, and sets the parameter scrub to off. On hardware, a case is a
+ * process.
  */
 int leave_nothing(void **state);
 

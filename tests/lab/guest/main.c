@@ -134,6 +134,17 @@ static int begin(void **state)
 	return test->setup_func ? test->setup_func(state) : 0;
 }
 
+/* The group that runs. */
+static const struct case_group *running;
+
+/* There, what a case has left is no other group's. */
+static int end_group(void **state)
+{
+	int ret = running->teardown ? running->teardown(state) : 0;
+
+	return leave_nothing(state) ?: ret;
+}
+
 /* The cases of a group with one of these names, or all of them if there are none. */
 static size_t chosen(const struct case_group *group, char **names, struct CMUnitTest *cases)
 {
@@ -190,6 +201,9 @@ __attribute__((weak)) int main(int argc, char **argv)
 		gpu_given(address);
 	}
 	cmocka_set_message_output(CM_OUTPUT_TAP);
+	/* A program that ended in a case has left its GPUs bound. */
+	if (getenv("HAS"))
+		leave_nothing(NULL);
 	for (group = groups; group->needs; group++) {
 		struct CMUnitTest cases[group->count];
 
@@ -198,10 +212,11 @@ __attribute__((weak)) int main(int argc, char **argv)
 			continue;
 		found = true;
 		word = lacking(group->needs, &how);
+		running = group;
 		if (!word)
 			failed += _cmocka_run_group_tests(program_invocation_short_name,
 							  cases, count,
-							  group->setup, group->teardown);
+							  group->setup, getenv("HAS") ? end_group : group->teardown);
 		if (word && argc > 1) {
 			say_lacking(word, how);
 			print_message("ok 1 - %s # SKIP\n", cases[0].name);
