@@ -41,8 +41,8 @@ modules:
 # installs what DKMS, udev and initramfs generators need; run `dkms install`
 # afterwards. install-udev installs the same without the source, for hosts that get
 # built modules. install-cli installs nvgrace-gpu(8) and needs the tool's
-# libraries. install-tests installs the programs that "nvgrace-gpu test --full" runs,
-# and needs cmocka.
+# libraries. install-tests installs its commands test and bench, and the programs that
+# test runs, and needs cmocka.
 # All need scdoc for the manual pages. DESTDIR and prefix have their
 # usual meaning, but the files of udev, dracut and initramfs-tools always go
 # below /usr, the only place that those programs search.
@@ -105,6 +105,7 @@ install-cli:
 
 install-tests:
 	$(MAKE) -C tests/hardware install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
+	$(MAKE) -C cli install-testers DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 
 # ---- packages ---------------------------------------------------------------
 # They go to build/packages/ and build/repo/, and contain the checkout as it is.

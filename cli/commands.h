@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The commands: main.c has their table.
+ * The commands that are part of this program: main.c has their table.
  */
 #ifndef NVGRACE_GPU_COMMANDS_H
 #define NVGRACE_GPU_COMMANDS_H
@@ -18,8 +18,6 @@ int cmd_status(struct host *h, int argc, char **argv);
 int cmd_doctor(struct host *h, int argc, char **argv);
 int cmd_metrics(struct host *h, int argc, char **argv);
 int cmd_wait(struct host *h, int argc, char **argv);
-int cmd_bench(struct host *h, int argc, char **argv);
-int cmd_test(struct host *h, int argc, char **argv);
 int cmd_scrub(struct host *h, int argc, char **argv);
 int cmd_guest(struct host *h, int argc, char **argv);
 

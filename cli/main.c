@@ -5,22 +5,48 @@
  */
 #include <errno.h>
 #include <glib.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "commands.h"
+#include "facts/command.h"
 #include "facts/config.h"
-#include "facts/gpu.h"
 #include "system/host.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/program.h"
-#include "test/test.h"
 
-#define COMPLETE "__complete"
+/* A command is only wanted for what its last word can become, below this root. */
+static const char *completes;
+
+/*
+ * Runs the program of a command that is one of its own, whose name is in argv[0].
+ * Returns only if that fails.
+ */
+static int run_tester(struct host *h, int argc, char **argv)
+{
+	static char complete[] = COMPLETE;
+	const char *name = strrchr(argv[0], ' ') ? strrchr(argv[0], ' ') + 1 : argv[0];
+	g_autofree char *path = g_strdup_printf(LIBEXECDIR "/" PROGRAM "/%s", name);
+
+	if (h->recorded && !completes) {
+		complain(NULL, "can't open a GPU of a recorded tree; run \"" PROGRAM " %s\" without --root",
+			 name);
+		return EXIT_USAGE_ERROR;
+	}
+	/* The command's words follow, and two words are before them. */
+	if (completes) {
+		*argv-- = complete;
+		*argv = (char *)completes;
+	}
+	execv(path, argv);
+	if (!completes)
+		complain(NULL, "can't run %s: %s; install the package nvgrace-gpu-tests", path,
+			 strerror(errno));
+	return EXIT_FAILED;
+}
 
 static const struct command {
 	const char *name;
@@ -35,8 +61,8 @@ static const struct command {
 	{ "doctor", "[ADDRESS...]", "check the host and its GPUs", cmd_doctor },
 	{ "metrics", "", "print metrics for a monitoring system", cmd_metrics },
 	{ "wait", "ADDRESS...", "wait until GPUs are bound and ready", cmd_wait },
-	{ "bench", "ADDRESS", "measure the performance of a GPU's memory", cmd_bench },
-	{ "test", "ADDRESS", "test a GPU and its memory in steps, the safest first", cmd_test },
+	{ "bench", "ADDRESS", "measure the performance of a GPU's memory", run_tester },
+	{ "test", "ADDRESS", "test a GPU and its memory in steps, the safest first", run_tester },
 	{ "scrub", "ADDRESS...", "overwrite the memory of idle GPUs with zeros", cmd_scrub },
 	{ "guest", "ADDRESS...", "print the configuration of a guest for GPUs", cmd_guest },
 	{ "help", "[COMMAND]", "print this, or a command's help", NULL },
@@ -44,8 +70,6 @@ static const struct command {
 	/* For the shells: the words so far, of which the last is not finished. */
 	{ COMPLETE, "", NULL, NULL },
 };
-
-const char *argp_program_version = PROGRAM " " VERSION;
 
 static const char doc[] =
 	"Assign the GPU of a Grace Hopper superchip to virtual machines, with its memory.\v"
@@ -129,25 +153,11 @@ static const struct argp argp = {
 
 static void print_values(struct unfinished *u, const char *argument)
 {
-	struct gpus gpus;
 	size_t i;
 
-	if (!strcmp(argument, "FILE") || !strcmp(argument, "PATH"))
-		puts(":files");
-	else if (!strcmp(argument, "DIR"))
-		puts(":directories");
-	else if (!strcmp(argument, "COMMAND"))
-		for (i = 0; commands[i].what; i++)
-			candidate(u, commands[i].name, commands[i].what);
-	else if (!strcmp(argument, "STEP"))
-		for (i = 0; i < STEPS; i++)
-			candidate(u, steps[i].name, steps[i].what);
-	else if (!strcmp(argument, "ADDRESS")) {
-		gpus_find(u->data, &gpus);
-		for (i = 0; i < gpus.count; i++)
-			candidate(u, gpus.gpu[i].address, gpus.gpu[i].product);
-		gpus_free(&gpus);
-	}
+	for (i = 0; !strcmp(argument, "COMMAND") && commands[i].what; i++)
+		candidate(u, commands[i].name, commands[i].what);
+	command_values(u, argument);
 }
 
 /* Never fails: the shell has nowhere to say so. */
@@ -171,6 +181,7 @@ static int complete(const char *root, int argc, char **argv)
 		complete_options(&argp, &u);
 	} else if (a.command && a.command->run) {
 		complete_instead(&u);
+		completes = a.root ?: root ?: "/";
 		a.command->run(&h, a.argc, a.argv);
 	} else if (a.command && !strcmp(a.command->name, "help") && a.argc == 1) {
 		complete_options(&of_help, &u);
@@ -212,18 +223,6 @@ static int run_own(const struct arguments *a)
 	return about->run(&none, 2, argv);
 }
 
-/*
- * A full disk or a closed pipe must not look like success. argp ends the program
- * after --help.
- */
-static void check_stdout(int status, void *unused)
-{
-	if (!fflush(stdout) && !ferror(stdout))
-		return;
-	complain(NULL, "standard output: %s", strerror(errno));
-	_exit(status ? status : EXIT_FAILED);
-}
-
 int main(int argc, char **argv)
 {
 	static char name[] = PROGRAM;
@@ -234,10 +233,7 @@ int main(int argc, char **argv)
 	/* Messages begin with the same word, whatever argv[0] is. */
 	if (argc)
 		argv[0] = name;
-	argp_err_exit_status = EXIT_USAGE_ERROR;
-	/* If the caller ignores it, waitpid() finds no child. */
-	signal(SIGCHLD, SIG_DFL);
-	on_exit(check_stdout, NULL);
+	command_begin();
 	rc = argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a);
 	if (rc || !a.command) {
 		complain(NULL, "%s; see \"" PROGRAM " --help\"", rc ? strerror(rc) : "no command");

@@ -54,23 +54,16 @@ PAGES = ("cdev", "cycles", "dma", "dmabuf", "gate", "iommufd", "mmap", "own_mapp
 # those before it.
 REVERSED = "newest-64k"
 
-# Seconds of the race "own_mapping", which are 10 elsewhere.
-RACE_S = {"oldstable": 20, "stable": 20, "newest-64k": 30}
-
-# Programs that wait for most of their time, or scrub.
-WAITING = ("aer", "failures", "gate", "oddities", "power", "ready", "removal", "scrub", "wait")
-
-# On newest, programs share three machines, in which their cases of `make check` take
-# about as long: these two, and one for the others. A boot takes 9 s of a processor
-# and 0.3 s for each GPU, so all other cases of a kernel have one machine.
-MACHINES = {**dict.fromkeys(("aer", "gate", "power", "ready", "wait"), "waits"),
-            **dict.fromkeys(("config", "failures", "oddities", "removal", "scrub"), "scrub")}
+# On newest, the cases of `make check` share three machines, in which they take about as
+# long: one for each of these words of needs.py, and one for all others. A boot takes 9 s
+# of a processor and 0.3 s for each GPU, so all cases of another kernel have one machine.
+MACHINES = ("waits", "scrubs")
 
 # Groups that take long, the longest first, so that none of them begins last.
-LONG_GROUPS = ("packages/test_life.py", "waits", "scrub", "driver", "firmware/test_tables.py", "sources/test_style.py", "sources/test_demo.py",
+LONG_GROUPS = ("packages/test_life.py", "waits", "scrubs", "driver", "firmware/test_tables.py", "sources/test_style.py", "sources/test_demo.py",
                "guests/test_guest.py", "sources/test_static.py", "sources/test_matrix.py", "driver/test_large_scrub.py", "packages/test_dkms.py",
                "packages/test_compilers.py", "packages/test_images.py", "packages/test_lint.py",
-               "cli/test_faults.py", "cli/test_bench_in_machine.py", "driver/test_tracers.py", "hardware/test_hardware.py",
+               "cli/test_faults.py", "cli/test_testers_in_machine.py", "driver/test_tracers.py", "hardware/test_hardware.py",
                "guests/test_lines.py", "packages/test_capture.py", "boot/test_udev.py", "cli/test_doctor_in_machine.py",
                "cli/test_scrub_in_machine.py", "packages/test_vendors.py", "cli/test_in_machine.py", "cli/test_records.py", "packages/test_publish.py",
                "packages/test_modules.py", "lab/tests/test_machine.py", "packages/test_rpm.py", "packages/test_release.py")

@@ -1,56 +1,65 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu bench": what is measured, in which order and for how long.
- * main.c calls it; measure.c measures, print.c prints.
- *
- * There is a time budget. Each step gets its share of the time that is left, so
- * slow steps leave less for later ones, but each runs at least once. Steps of a
- * series, which take longer for more memory, are omitted if the smaller ones
- * show that they would take too long.
+ * "nvgrace-gpu bench": measures a GPU's memory through vfio, as a VMM uses it. Each
+ * round measures every figure once; the figure is the median of the rounds.
  */
+#include <errno.h>
 #include <glib.h>
+#include <json-c/json.h>
+#include <linux/vfio.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-#include "bench/measure.h"
-#include "bench/print.h"
-#include "bench/task.h"
-#include "commands.h"
+#include "facts/command.h"
+#include "open_gpu/open_gpu.h"
+#include "open_gpu/workers.h"
 #include "open_gpu/progress.h"
 #include "system/options.h"
 #include "system/output.h"
 
-/* Budgets in seconds, and repetitions if there is time for them. */
-static const struct {
-	double budget;
-	unsigned int repetitions;
-} levels[] = {
-	[LEVEL_QUICK] = { 5, 3 },
-	[LEVEL_NORMAL] = { 60, 5 },
-	[LEVEL_FULL] = { 600, 9 },
-};
+#define MiB ((uint64_t)1 << 20)
+#define GiB ((uint64_t)1 << 30)
+
+/*
+ * Below 4 GiB are the windows for interrupts; an IOMMU has more than 32 bits.
+ */
+#define IOVA ((uint64_t)1 << 32)
+
+/* Seconds for which short operations are repeated. */
+#define REPEATED 0.05
+
+/*
+ * A whole line of the CPU's caches is written, because the CPU reads the rest of a
+ * line of which it writes less. What was never written may report an error then.
+ */
+enum { LINE = 64 };
+
+enum { ROUNDS = 5, ROUNDS_MAX = 1000 };
+
+/* With --quick, at most so much of a part is touched and mapped. */
+#define QUICK (256 * MiB)
 
 static const char doc[] =
-	"Measure the performance of a GPU's memory on this host: opening, first touch, DMA mapping, "
-	"bandwidth, latency, read and write.\v"
+	"Measure the performance of a GPU's memory on this host: opening, resets, first touch, DMA "
+	"mapping, read and write.\v"
 	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The GPU must be bound to a vfio "
 	"driver that shows its memory, and no process may have it open. The command opens it as a VMM "
-	"does. It overwrites the memory and resets the GPU, and asks first. It takes about a "
-	"minute.";
+	"does. It overwrites the memory and resets the GPU, and asks first.";
 
-enum { KEY_QUICK = 256, KEY_FULL, KEY_READ_ONLY };
+enum { KEY_QUICK = 256, KEY_ROUNDS };
 
 static const struct argp_option options[] = {
-	{ "quick", KEY_QUICK, NULL, 0, "Measure some of the memory, in about 5 seconds", 0 },
-	{ "full", KEY_FULL, NULL, 0, "Measure all of the memory, in about 10 minutes", 0 },
-	{ "read-only", KEY_READ_ONLY, NULL, 0,
-	  "Don't write to GPU memory, and reset the GPU only by opening it. If nothing has written "
-	  "the memory before, an error there can stop the host", 0 },
+	{ "quick", KEY_QUICK, NULL, 0, "Touch and map only the first 256 MiB of each part, in one round", 0 },
+	{ "rounds", KEY_ROUNDS, "N", 0, "Measure N times (1 to 1000, default 5)", 0 },
 	{ }
 };
 
 struct arguments {
-	bool quick, full, read_only;
+	uint64_t rounds;
+	bool quick;
 	struct wish wish;
 };
 
@@ -65,367 +74,458 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_QUICK:
 		a->quick = true;
 		return 0;
-	case KEY_FULL:
-		a->full = true;
-		return 0;
-	case KEY_READ_ONLY:
-		a->read_only = true;
+	case KEY_ROUNDS:
+		if (!parse_u64(arg, &a->rounds) || !a->rounds || a->rounds > ROUNDS_MAX)
+			argp_error(state, "--rounds=%s: not a whole number from 1 to %d", arg, ROUNDS_MAX);
 		return 0;
 	case ARGP_KEY_END:
-		if (a->quick && a->full)
-			argp_error(state, "both --quick and --full given");
+		a->rounds = a->rounds ?: a->quick ? 1 : ROUNDS;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
 
-/* ---- the plan ----------------------------------------------------------- */
+/* ---- figures ------------------------------------------------------------ */
 
-/* Takes over name and label; returns the figure's index. */
-static size_t add_figure(struct bench *b, char *name, char *label, enum unit unit,
-			 enum group group, uint64_t bytes)
+enum unit { SECONDS, BYTES_PER_SECOND, PER_SECOND, FAULTS };
+
+struct figure {
+	char *name;		/* stable, in JSON: "pread/usemem/1MiB" */
+	enum unit unit;
+	uint64_t bytes;		/* measured; 0: not applicable */
+	GArray *values;
+	char *reason;		/* why there are none; NULL otherwise */
+};
+
+struct bench {
+	struct open_gpu e;
+	bool quick;
+	uint64_t round;
+	GPtrArray *figures;
+	char *buffer;		/* of the largest block */
+	volatile unsigned char sink;
+	bool failed;		/* after a message */
+};
+
+static struct figure *figure_of(struct bench *b, enum unit unit, uint64_t bytes, const char *fmt,
+				va_list args)
 {
-	b->figures = g_renew(struct figure, b->figures, b->count + 1);
-	b->figures[b->count] = (struct figure){
-		.name = name, .label = label, .unit = unit, .group = group, .bytes = bytes,
-	};
-	return b->count++;
-}
+	g_autofree char *name = g_strdup_vprintf(fmt, args);
+	struct figure *f;
+	guint i;
 
-/* ---- the plan ----------------------------------------------------------- */
-
-static struct step *add_step(struct bench *b, struct step step)
-{
-	b->steps = g_renew(struct step, b->steps, b->step_count + 1);
-	b->steps[b->step_count] = step;
-	return &b->steps[b->step_count++];
-}
-
-/* Rounds down to whole pages, at least one. */
-static uint64_t pages_of(const struct bench *b, double bytes)
-{
-	uint64_t page = b->e->host->page_size, pages = bytes / page;
-
-	return (pages ? pages : 1) * page;
-}
-
-static void plan_open(struct bench *b)
-{
-	struct step s = { .second = NO_FIGURE, .most = 3 };
-
-	s.measure = measure_open;
-	s.figure = add_figure(b, g_strdup("open"), g_strdup("open"), UNIT_SECONDS, GROUP_OPEN, 0);
-	/* Each open resets the GPU, and one open is needed anyway. */
-	s.most = b->read_only ? 1 : 3;
-	add_step(b, s);
-	s.measure = measure_reset;
-	s.figure = add_figure(b, g_strdup("reset"), g_strdup("reset"), UNIT_SECONDS, GROUP_OPEN, 0);
-	s.second = add_figure(b, g_strdup("reset-ready"), g_strdup("reset until the memory is ready"),
-			      UNIT_SECONDS, GROUP_OPEN, 0);
-	s.writes = true;
-	s.most = 3;
-	add_step(b, s);
-}
-
-/* Steps that take longer for more memory. */
-static void plan_growth(struct bench *b, const struct part *part, int series)
-{
-	static const struct {
-		double share;
-		const char *text;
-	} shares[] = { { 0.125, "0.125" }, { 0.25, "0.25" }, { 0.5, "0.50" }, { 1, "1.00" } };
-	struct step s = { .part = part, .most = 3 };
-	char size[SIZE_MAX_TEXT];
-	const char *name;
-	size_t i;
-
-	for (i = 0; i < sizeof(shares) / sizeof(*shares); i++) {
-		s.bytes = pages_of(b, part->mappable * shares[i].share);
-		name = shares[i].text;
-		size_text(s.bytes, size);
-		s.measure = measure_touch;
-		s.series = series;
-		s.figure = add_figure(b, g_strdup_printf("first-touch/%s/%s", part->name, name),
-				      g_strdup_printf("%s, %s", part->name, size), UNIT_SECONDS,
-				      GROUP_TOUCH, s.bytes);
-		s.second = add_figure(b, g_strdup_printf("first-touch-faults/%s/%s", part->name, name),
-				      g_strdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
-		add_step(b, s);
-		s.measure = measure_dma;
-		s.series = series + 1;
-		s.figure = add_figure(b, g_strdup_printf("dma-map/%s/%s", part->name, name),
-				      g_strdup_printf("%s, %s", part->name, size), UNIT_SECONDS,
-				      GROUP_DMA, s.bytes);
-		s.second = add_figure(b, g_strdup_printf("dma-unmap/%s/%s", part->name, name),
-				      g_strdup("  unmapping"), UNIT_SECONDS, GROUP_DMA, s.bytes);
-		add_step(b, s);
+	for (i = 0; i < b->figures->len; i++) {
+		f = b->figures->pdata[i];
+		if (!strcmp(f->name, name))
+			return f;
 	}
+	f = g_new0(struct figure, 1);
+	*f = (struct figure){ g_steal_pointer(&name), unit, bytes,
+			      g_array_new(FALSE, FALSE, sizeof(double)), NULL };
+	g_ptr_array_add(b->figures, f);
+	return f;
+}
+
+G_GNUC_PRINTF(5, 6)
+static void add(struct bench *b, enum unit unit, uint64_t bytes, double value, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	g_array_append_val(figure_of(b, unit, bytes, fmt, args)->values, value);
+	va_end(args);
+}
+
+G_GNUC_PRINTF(4, 5)
+static void leave_out(struct bench *b, enum unit unit, const char *reason, const char *fmt, ...)
+{
+	struct figure *f;
+	va_list args;
+
+	va_start(args, fmt);
+	f = figure_of(b, unit, 0, fmt, args);
+	va_end(args);
+	if (!f->reason)
+		f->reason = g_strdup(reason);
+}
+
+static void figure_free(void *data)
+{
+	struct figure *f = data;
+
+	g_free(f->name);
+	g_array_unref(f->values);
+	g_free(f->reason);
+	g_free(f);
+}
+
+/* error: a negative errno. */
+static void failed(struct bench *b, const char *what, int error)
+{
+	complain(b->e.gpu.address, "%s failed: %s; run \"dmesg | grep -e nvgrace -e vfio\"", what,
+		 strerror(-error));
+	b->failed = true;
+}
+
+/* ---- opening, resetting ------------------------------------------------- */
+
+static char *map(struct bench *b, const struct part *part, uint64_t bytes, uint64_t shift)
+{
+	char *at = part_map(&b->e.vfio, part, bytes, true, shift);
+
+	if (!at)
+		failed(b, "mapping GPU memory", -errno);
+	return at;
+}
+
+static void write_lines(char *at, uint64_t from, uint64_t to, uint64_t stride)
+{
+	for (; from < to; from += stride)
+		memset(at + from, from >> 12, LINE);
+}
+
+static void measure_open(struct bench *b)
+{
+	double begin;
+
+	vfio_close(&b->e.vfio);
+	begin = now();
+	b->failed = open_gpu_open(&b->e);
+	add(b, SECONDS, 0, now() - begin, "open");
+}
+
+static void measure_reset(struct bench *b)
+{
+	double begin = now();
+	int error;
+	char *at;
+
+	if (!b->e.vfio.can_reset) {
+		leave_out(b, SECONDS, "vfio can't reset this GPU alone", "reset");
+		leave_out(b, SECONDS, "vfio can't reset this GPU alone", "reset-ready");
+		return;
+	}
+	error = vfio_reset(&b->e.vfio);
+	if (error) {
+		failed(b, "VFIO_DEVICE_RESET", error);
+		return;
+	}
+	add(b, SECONDS, 0, now() - begin, "reset");
+	at = map(b, &b->e.parts.part[0], b->e.host->page_size, 0);
+	if (!at)
+		return;
+	/* The driver makes the first access wait until the memory is ready. */
+	write_lines(at, 0, LINE, LINE);
+	add(b, SECONDS, 0, now() - begin, "reset-ready");
+	part_unmap(at, b->e.host->page_size);
+}
+
+/* ---- first touch, DMA --------------------------------------------------- */
+
+static long thread_faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_minflt + usage.ru_majflt;
 }
 
 /*
- * The same memory at addresses that large pages can map, and that they can't.
+ * Reads these places, and adds up the time and the faults. Before that, another
+ * mapping writes them. On CPUs that don't mark written pages themselves, writing by
+ * the measured mapping would cause more faults.
  */
-static void plan_alignment(struct bench *b, const struct part *part)
+static void touch(struct bench *b, const char *at, char *writer, uint64_t from, uint64_t to,
+		  uint64_t stride, double *seconds, long *faults)
 {
-	static const char *const kinds[] = { "aligned", "misaligned" };
-	struct step s = { .measure = measure_touch, .part = part, .most = 3 };
-	char size[SIZE_MAX_TEXT];
-	size_t i;
+	long before;
+	double begin;
 
-	s.bytes = part->mappable < 256 * MiB ? part->mappable : 256 * MiB;
-	size_text(s.bytes, size);
-	for (i = 0; i < 2; i++) {
-		s.shift = i ? b->e->host->page_size : 0;
-		s.figure = add_figure(b,
-				      g_strdup_printf("first-touch-%s/%s/256MiB", kinds[i], part->name),
-				      g_strdup_printf("%s, %s, %s", part->name, size, kinds[i]),
-				      UNIT_SECONDS, GROUP_TOUCH, s.bytes);
-		s.second = add_figure(b, g_strdup_printf("first-touch-%s-faults/%s/256MiB", kinds[i],
-							 part->name),
-				      g_strdup("  faults"), UNIT_FAULTS, GROUP_TOUCH, s.bytes);
-		add_step(b, s);
-	}
+	write_lines(writer, from, to, stride);
+	before = thread_faults();
+	begin = now();
+	for (; from < to; from += stride)
+		b->sink = *(volatile unsigned char *)(at + from);
+	*seconds += now() - begin;
+	*faults += thread_faults() - before;
 }
 
-static void plan_bandwidth(struct bench *b, const struct part *part)
+/*
+ * Touches all pages of the first page tables, and of the rest one place for each piece
+ * as large as the first faults mapped: touching every page takes long and causes no
+ * more faults. Of 256 MiB or less, it touches all pages.
+ */
+static void measure_touch(struct bench *b, const struct part *part, uint64_t bytes, uint64_t shift,
+			  const char *kind, const char *size)
+{
+	uint64_t page = b->e.host->page_size, table = page * (page / 8), stride = page;
+	uint64_t first = bytes <= QUICK || bytes < 4 * table ? bytes : 4 * table;
+	char *at = map(b, part, bytes, shift), *writer = at ? map(b, part, bytes, 0) : NULL;
+	double seconds = 0;
+	long faults = 0;
+
+	if (writer) {
+		touch(b, at, writer, 0, first, page, &seconds, &faults);
+		while (faults && stride * 2 <= first / faults && stride < table)
+			stride *= 2;
+		touch(b, at, writer, first, bytes, stride, &seconds, &faults);
+		add(b, SECONDS, bytes, seconds, "first-touch%s/%s/%s", kind, part->name, size);
+		add(b, FAULTS, bytes, faults, "first-touch%s-faults/%s/%s", kind, part->name, size);
+	}
+	part_unmap(at, bytes);
+	part_unmap(writer, bytes);
+}
+
+/* Without first touch, as a VMM does. */
+static void measure_dma(struct bench *b, const struct part *part, uint64_t bytes, const char *size)
+{
+	uint64_t iova = IOVA + (part->base == GPU_UNKNOWN ? 0 : part->base % GiB);
+	char *at = map(b, part, bytes, 0);
+	double begin = now();
+	int64_t result;
+
+	if (!at)
+		return;
+	result = vfio_dma_map(&b->e.vfio, at, bytes, iova, true);
+	if (result) {
+		leave_out(b, SECONDS, b->e.vfio.cdev ? "iommufd can't map device memory" : "can't map",
+			  "dma-map/%s/%s", part->name, size);
+	} else {
+		add(b, SECONDS, bytes, now() - begin, "dma-map/%s/%s", part->name, size);
+		begin = now();
+		result = vfio_dma_unmap(&b->e.vfio, bytes, iova);
+		if (result < 0)
+			failed(b, "unmapping for DMA", result);
+		add(b, SECONDS, bytes, now() - begin, "dma-unmap/%s/%s", part->name, size);
+	}
+	part_unmap(at, bytes);
+}
+
+/* ---- blocks ------------------------------------------------------------- */
+
+enum way { PREAD, PWRITE, COPY_FROM, COPY_TO };
+
+/* Moves blocks in [from, from + span) of the file, or of the mapping. */
+static void measure_blocks(struct bench *b, enum way way, uint64_t from, uint64_t span, char *mapped,
+			   uint64_t bytes, const char *name)
+{
+	bool small = bytes < 4096;
+	uint64_t at = 0, count = 0;
+	double begin = now(), seconds;
+	int error = 0;
+
+	if (bytes > span) {
+		leave_out(b, small ? PER_SECOND : BYTES_PER_SECOND, "less memory than a block", "%s", name);
+		return;
+	}
+	do {
+		if (way == PREAD)
+			error = vfio_read_all(&b->e.vfio, from + at, b->buffer, bytes);
+		else if (way == PWRITE)
+			error = vfio_write_all(&b->e.vfio, from + at, b->buffer, bytes);
+		else
+			memcpy(way == COPY_FROM ? b->buffer : mapped + at,
+			       way == COPY_FROM ? mapped + at : b->buffer, bytes);
+		count++;
+		at = at + 2 * bytes > span ? 0 : at + bytes;
+		seconds = now() - begin;
+	} while (!error && seconds < REPEATED);
+	if (error)
+		failed(b, way == PREAD ? "pread" : "pwrite", error);
+	else
+		add(b, small ? PER_SECOND : BYTES_PER_SECOND, bytes,
+		    count / seconds * (small ? 1 : bytes), "%s", name);
+}
+
+#define BLOCKS_MAX (64 * MiB)
+
+static void measure_part(struct bench *b, const struct part *part)
 {
 	static const struct {
 		const char *name;
-		int (*measure)(struct bench *, struct step *, double);
-		bool writes;
-	} operations[] = { { "read", measure_read, false }, { "write", measure_write, true },
-			   { "copy", measure_copy, true } };
-	const char *name = part ? part->name : "host";
-	struct step s = { .second = NO_FIGURE, .part = part, .weight = 2 };
-	size_t i, threads, next;
-
-	for (i = 0; i < sizeof(operations) / sizeof(*operations); i++) {
-		s.measure = operations[i].measure;
-		s.writes = operations[i].writes && part;
-		for (threads = 1; threads; threads = next) {
-			s.threads = threads;
-			s.figure = add_figure(b, g_strdup_printf("%s/%s/%zu", operations[i].name, name,
-								 threads),
-					      g_strdup_printf("%s %s, %zu thread%s", operations[i].name,
-							      name, threads, threads > 1 ? "s" : ""),
-					      UNIT_BYTES_PER_SECOND, GROUP_MEMORY, 0);
-			add_step(b, s);
-			next = b->level == LEVEL_QUICK ? b->e->cpus.count : threads * 2;
-			if (next > b->e->cpus.count)
-				next = b->e->cpus.count;
-			if (next <= threads)
-				next = 0;
-		}
-	}
-}
-
-static void plan_latency(struct bench *b, const struct part *part)
-{
-	const char *name = part ? part->name : "host";
-	struct step s = { .measure = measure_latency, .second = NO_FIGURE, .part = part,
-			  .weight = 2, .writes = part };
-
-	s.figure = add_figure(b, g_strdup_printf("latency/%s", name), g_strdup(name), UNIT_SECONDS,
-			      GROUP_LATENCY, 0);
-	add_step(b, s);
-}
-
-static void plan_file(struct bench *b, const struct part *part)
-{
-	static const struct {
-		const char *name, *label;
 		uint64_t bytes;
-	} sizes[] = { { "4KiB", "4 KiB", 4096 }, { "64KiB", "64 KiB", 65536 },
-		      { "1MiB", "1 MiB", MiB }, { "64MiB", "64 MiB", 64 * MiB } };
+	} sizes[] = { { "4KiB", 4096 }, { "64KiB", 65536 }, { "1MiB", MiB }, { "64MiB", BLOCKS_MAX },
+		      { "8B", 8 } };
 	static const struct {
-		const char *name, *label;
-		int (*measure)(struct bench *, struct step *, double);
-		bool writes, all;
-	} kinds[] = { { "pread", "pread", measure_pread, false, true },
-		      { "pwrite", "pwrite", measure_pwrite, true, true },
-		      { "memcpy-from", "memcpy from", measure_memcpy_from, false, false },
-		      { "memcpy-to", "memcpy to", measure_memcpy_to, true, false } };
-	struct step s = { .second = NO_FIGURE, .part = part, .weight = 1 };
+		const char *name;
+		enum way way;
+	} ways[] = { { "pwrite", PWRITE }, { "pread", PREAD }, { "memcpy-to", COPY_TO },
+		     { "memcpy-from", COPY_FROM } };
+	uint64_t span = part->mappable < QUICK ? part->mappable : QUICK;
+	uint64_t tail = part->bar_size - part->size;
+	char *mapped = map(b, part, span, 0);
+	g_autofree char *tail_name = g_strdup_printf("pread-tail/%s/1MiB", part->name);
 	size_t i, j;
 
-	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
-		for (j = 0; j < sizeof(sizes) / sizeof(*sizes); j++) {
-			if (!kinds[i].all && sizes[j].bytes != MiB)
-				continue;
-			s.measure = kinds[i].measure;
-			s.writes = kinds[i].writes;
-			s.bytes = sizes[j].bytes;
-			s.figure = add_figure(b, g_strdup_printf("%s/%s/%s", kinds[i].name, part->name,
-								 sizes[j].name),
-					      g_strdup_printf("%s %s, %s", kinds[i].label, part->name,
-							      sizes[j].label),
-					      UNIT_BYTES_PER_SECOND, GROUP_FILE, s.bytes);
-			add_step(b, s);
+	if (!mapped)
+		return;
+	/* What is read was written. */
+	memset(mapped, 0x5a, span);
+	for (i = 0; i < G_N_ELEMENTS(ways); i++)
+		for (j = 0; j < G_N_ELEMENTS(sizes) && !b->failed; j++) {
+			g_autofree char *name = g_strdup_printf("%s/%s/%s", ways[i].name, part->name,
+								sizes[j].name);
+
+			if (ways[i].way <= PWRITE || sizes[j].bytes == MiB)
+				measure_blocks(b, ways[i].way, part->offset, span, mapped,
+					       sizes[j].bytes, name);
 		}
-	s.writes = false;
-	s.measure = measure_pread;
-	s.bytes = 8;
-	s.figure = add_figure(b, g_strdup_printf("pread/%s/8B", part->name),
-			      g_strdup_printf("pread %s, 8 bytes", part->name), UNIT_PER_SECOND,
-			      GROUP_FILE, s.bytes);
-	add_step(b, s);
-	s.measure = measure_tail;
-	/* The same size as for memory, if there is as much. */
-	s.bytes = part->bar_size - part->size < MiB ? 4096 : MiB;
-	s.figure = add_figure(b, g_strdup_printf("pread-tail/%s/1MiB", part->name),
-			      g_strdup_printf("pread after %s", part->name), UNIT_BYTES_PER_SECOND,
-			      GROUP_FILE, s.bytes);
-	add_step(b, s);
+	part_unmap(mapped, span);
+	measure_blocks(b, PREAD, part->offset + part->size, tail, NULL, tail < MiB ? 4096 : MiB, tail_name);
 }
 
-static void plan(struct bench *b)
+static void measure_config(struct bench *b)
 {
-	const struct parts *parts = &b->e->parts;
-	struct step s = { .measure = measure_config, .second = NO_FIGURE, .weight = 1, .bytes = 4 };
-	size_t i;
+	struct vfio_region region;
 
-	plan_open(b);
-	for (i = 0; i < parts->count; i++)
-		plan_growth(b, &parts->part[i], 1 + 2 * i);
-	plan_alignment(b, &parts->part[0]);
-	for (i = 0; i < parts->count; i++)
-		plan_bandwidth(b, &parts->part[i]);
-	plan_bandwidth(b, NULL);
-	for (i = 0; i < parts->count; i++)
-		plan_latency(b, &parts->part[i]);
-	plan_latency(b, NULL);
-	for (i = 0; i < parts->count; i++)
-		plan_file(b, &parts->part[i]);
-	s.figure = add_figure(b, g_strdup("config-read"), g_strdup("config space, 4 bytes"),
-			      UNIT_PER_SECOND, GROUP_FILE, s.bytes);
-	add_step(b, s);
+	if (vfio_get_region(&b->e.vfio, VFIO_PCI_CONFIG_REGION_INDEX, &region))
+		return;
+	measure_blocks(b, PREAD, region.offset, 4, NULL, 4, "config-read");
 }
 
 /* ---- the run ------------------------------------------------------------ */
 
-enum { SERIES_MAX = 5 };
-
-/* Takes over the reason. */
-static void leave_out(struct bench *b, struct step *s, char *reason)
+static void run_round(struct work *work, size_t index, size_t count)
 {
-	figure_refuse(b, s->second, g_strdup(reason));
-	figure_refuse(b, s->figure, reason);
-}
-
-/* Repeats a step for slice seconds. 0, or -1 if the bench has failed. */
-static int repeat(struct bench *b, struct step *s, double slice, double *longest)
-{
-	unsigned int i, most = s->most ? s->most : levels[b->level].repetitions;
-	double begin = now(), last, each = slice / most;
-	int rc;
-
-	/* Shorter measurements are noise. */
-	each = each < 0.002 ? 0.002 : each;
-	*longest = 0;
-	for (i = 0; i < most; i++) {
-		/* Another repetition must fit into the slice. */
-		if (i && now() - begin + *longest > slice)
-			break;
-		last = now();
-		rc = s->measure(b, s, each);
-		if (rc)
-			return rc < 0 ? -1 : 0;
-		last = now() - last;
-		*longest = last > *longest ? last : *longest;
-	}
-	return 0;
-}
-
-static int run(struct bench *b)
-{
-	double per_byte[SERIES_MAX] = { }, left, slice, longest, predicted;
-	unsigned int weight = 0;
+	struct bench *b = work->data;
+	const struct parts *parts = &b->e.parts;
+	uint64_t bytes;
 	size_t i;
 
-	for (i = 0; i < b->step_count; i++)
-		weight += b->steps[i].weight;
-	for (i = 0; i < b->step_count; i++) {
-		struct step *s = &b->steps[i];
-		const struct figure *f = &b->figures[s->figure];
+	measure_open(b);
+	for (i = 0; i < parts->count && !b->failed; i++) {
+		const struct part *part = &parts->part[i];
 
-		left = b->begin + b->budget - now();
-		progress_step((double)i / b->step_count, left > 0 ? left : -1, "%s", f->name);
-		if (b->read_only && s->writes) {
-			leave_out(b, s, g_strdup("omitted: --read-only"));
-			weight -= s->weight;
-			continue;
-		}
-		predicted = s->series ? per_byte[s->series] * s->bytes : 0;
-		/*
-		 * A step without a weight may use a third of the time that is
-		 * left.
-		 */
-		if (predicted > (left > 0 ? left : 0) / 3 && predicted > 0.2) {
-			leave_out(b, s, g_strdup_printf("omitted: it would take about %.1f s", predicted));
-			continue;
-		}
-		slice = left <= 0 ? 0 : s->weight ? left * s->weight / weight : left / 50;
-		if (repeat(b, s, slice, &longest))
-			return -1;
-		if (s->series && s->bytes)
-			per_byte[s->series] = longest / s->bytes;
-		weight -= s->weight;
+		bytes = b->quick && part->mappable > QUICK ? QUICK : part->mappable;
+		measure_touch(b, part, bytes, 0, "", b->quick ? "256MiB" : "1.00");
+		if (!b->failed)
+			measure_dma(b, part, bytes, b->quick ? "256MiB" : "1.00");
+		if (!b->failed)
+			measure_part(b, part);
 	}
-	return 0;
+	bytes = parts->part[0].mappable < QUICK ? parts->part[0].mappable : QUICK;
+	if (!b->failed)
+		measure_touch(b, &parts->part[0], bytes, b->e.host->page_size, "-misaligned", "256MiB");
+	if (!b->failed)
+		measure_config(b);
+	if (!b->failed)
+		measure_reset(b);
 }
 
-static void bench_free(struct bench *b)
+static int compare(const void *a, const void *b)
 {
-	size_t i;
+	double x = *(const double *)a, y = *(const double *)b;
 
-	for (i = 0; i < b->count; i++) {
-		g_free(b->figures[i].name);
-		g_free(b->figures[i].label);
-		g_free(b->figures[i].values);
-		g_free(b->figures[i].reason);
-	}
-	g_free(b->figures);
-	g_free(b->steps);
+	return x < y ? -1 : x > y;
 }
 
-int cmd_bench(struct host *h, int argc, char **argv)
+/* The value in the middle, or the mean of the two that are. */
+static double median(const struct figure *f)
+{
+	const double *sorted = (double *)f->values->data;
+	guint n = f->values->len;
+
+	return (sorted[(n - 1) / 2] + sorted[n / 2]) / 2;
+}
+
+static struct json_object *figure_json(const struct figure *f)
+{
+	static const char *const units[] = { "s", "B/s", "1/s", "faults" };
+	struct json_object *object = json_object_new_object();
+	const double *values = (double *)f->values->data;
+	guint n = f->values->len;
+
+	json_object_object_add(object, "name", json_text(f->name));
+	json_object_object_add(object, "unit", json_text(units[f->unit]));
+	json_object_object_add(object, "better", json_text(f->unit == BYTES_PER_SECOND || f->unit == PER_SECOND ?
+							   "higher" : "lower"));
+	json_object_object_add(object, "bytes", f->bytes ? json_size(f->bytes) : NULL);
+	json_object_object_add(object, "min", n ? json_object_new_double(values[0]) : NULL);
+	json_object_object_add(object, "median", n ? json_object_new_double(median(f)) : NULL);
+	json_object_object_add(object, "max", n ? json_object_new_double(values[n - 1]) : NULL);
+	json_object_object_add(object, "count", json_object_new_int(n));
+	json_object_object_add(object, "reason", n ? NULL : json_text(f->reason));
+	return object;
+}
+
+static void print_figure(const struct figure *f)
+{
+	static const char *const units[] = { "ms", "MB/s", "a second", "faults" };
+	static const double scales[] = { 1e3, 1e-6, 1, 1 };
+
+	if (f->values->len)
+		printf("  %-44s %12.3f %s\n", f->name, median(f) * scales[f->unit], units[f->unit]);
+	else
+		printf("  %-44s %s\n", f->name, f->reason);
+}
+
+static void print_all(const struct bench *b, bool json, uint64_t rounds)
+{
+	struct json_object *document = json_document("bench"), *array = json_object_new_array();
+	guint i;
+
+	open_gpu_json(&b->e, document);
+	json_object_object_add(document, "rounds", json_object_new_int64(rounds));
+	if (!json)
+		printf("%s  %s  %s %s, Linux %s; medians of %llu rounds:\n", b->e.gpu.address,
+		       b->e.gpu.product, b->e.gpu.driver, b->e.driver_version ?: "", b->e.kernel,
+		       (unsigned long long)rounds);
+	for (i = 0; i < b->figures->len; i++) {
+		struct figure *f = b->figures->pdata[i];
+
+		g_array_sort(f->values, compare);
+		json_object_array_add(array, figure_json(f));
+		if (!json)
+			print_figure(f);
+	}
+	json_object_object_add(document, "figures", array);
+	if (json)
+		json_print(document);
+	else
+		json_object_put(document);
+}
+
+static int cmd_bench(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = {
 		options, parse, NULL, doc, open_gpu_children, NULL, NULL
 	};
-	struct arguments a = { .wish = { .command = "bench" } };
+	struct arguments a = {
+		.wish = {
+			.command = "bench", .risk = "overwrites the memory of this GPU",
+			.interrupted = "the GPU is bound and closed as before, but parts of its memory "
+				       "are overwritten",
+		},
+	};
 	struct bench b = { };
-	struct open_gpu e;
+	struct work work = { .run = run_round, .data = &b, .count = 1 };
 	int rc;
 
 	parse_options(&argp, argc, argv, &a);
-	/*
-	 * What was never written may read as a memory error. Without an option,
-	 * the bench writes all memory before it reads it.
-	 */
-	a.wish.risk = a.read_only ? "--read-only reads memory of this GPU that may never have been "
-				    "written, and a memory error there can stop the host"
-				  : "overwrites the memory of this GPU";
-	a.wish.interrupted = a.read_only ? "the GPU is bound and closed as before"
-					 : "the GPU is bound and closed as before, but parts of "
-					   "its memory are overwritten";
-	rc = open_gpu_begin(h, &a.wish, &e);
+	rc = open_gpu_begin(h, &a.wish, &b.e);
 	if (rc)
 		return rc;
-	b.e = &e;
-	b.level = a.quick ? LEVEL_QUICK : a.full ? LEVEL_FULL : LEVEL_NORMAL;
-	b.read_only = a.read_only;
-	b.budget = levels[b.level].budget;
-	b.begin = now();
-	plan(&b);
-	rc = run(&b) ? EXIT_FAILED : EXIT_OK;
-	bench_unmap(&b);
+	b.quick = a.quick;
+	b.figures = g_ptr_array_new_with_free_func(figure_free);
+	b.buffer = g_malloc0(BLOCKS_MAX);
+	for (; b.round < a.rounds && !b.failed; b.round++) {
+		progress_step((double)b.round / a.rounds, -1, "round %d", (int)b.round + 1);
+		if (workers_run(&work)) {
+			complain(b.e.gpu.address, "SIGBUS: a memory error, or the GPU does not answer or is not "
+				 "ready; run \"dmesg | grep -e nvgrace -e 'Memory failure'\"");
+			b.failed = true;
+		}
+	}
 	progress_end();
-	if (!rc && a.wish.json)
-		bench_json(&b);
-	else if (!rc)
-		bench_print(&b);
-	bench_free(&b);
-	open_gpu_end(&e);
-	return rc;
+	if (!b.failed)
+		print_all(&b, a.wish.json, a.rounds);
+	g_free(b.buffer);
+	g_ptr_array_unref(b.figures);
+	open_gpu_end(&b.e);
+	return b.failed ? EXIT_FAILED : EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+	return command_main("bench", cmd_bench, argc, argv);
 }

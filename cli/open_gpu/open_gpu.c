@@ -129,11 +129,9 @@ enum exit_status open_gpu_open(struct open_gpu *e)
 {
 	g_autofree char *reason = NULL;
 	enum exit_status status;
-	double begin = now();
 	int error;
 
 	status = vfio_open(e->host, &e->vfio, e->gpu.address, e->gpu.iommu_group, &reason);
-	e->open_seconds = now() - begin;
 	if (status) {
 		complain(e->gpu.address, "%s", reason);
 		return status;
@@ -153,36 +151,15 @@ enum exit_status open_gpu_open(struct open_gpu *e)
 
 /* ---- the machine -------------------------------------------------------- */
 
-/* The value of a line "CPU part : 0xd4f" is in the text. */
-static bool has_line(const char *text, const char *name, const char *value)
-{
-	const char *at;
-
-	for (at = text; at && (at = strstr(at, name)); at += strlen(name)) {
-		const char *colon = at + strlen(name);
-
-		colon += strspn(colon, " \t");
-		if (*colon == ':' && !strncmp(colon + 1 + strspn(colon + 1, " \t"), value,
-					      strlen(value)))
-			return true;
-	}
-	return false;
-}
-
 static void read_machine(struct open_gpu *e)
 {
-	g_autofree char *cpus = host_read(e->host, NULL, "/proc/cpuinfo");
 	struct utsname name;
 
 	/* Its only error is a bad address. */
 	uname(&name);
 	e->kernel = g_strdup(name.release);
 	e->machine = g_strdup(name.machine);
-	/* Arm's Neoverse V2. */
-	e->grace = cpus && has_line(cpus, "CPU implementer", "0x41") &&
-		   has_line(cpus, "CPU part", "0xd4f");
 	e->driver_version = host_line(e->host, "/sys/module/%s/version", e->gpu.driver);
-	cpus_find(e->host, e->gpu.numa_node, &e->cpus);
 }
 
 enum exit_status open_gpu_find(struct host *h, const struct wish *wish, struct open_gpu *e)
@@ -196,11 +173,6 @@ enum exit_status open_gpu_find(struct host *h, const struct wish *wish, struct o
 	status = gpu_resolve(h, wish->typed, address);
 	if (status)
 		return status;
-	if (h->recorded) {
-		complain(address, "can't open a GPU of a recorded tree; run \"" PROGRAM " %s\" "
-			 "without --root", wish->command);
-		return EXIT_USAGE_ERROR;
-	}
 	/* Without a product, it was unplugged after gpu_resolve(). */
 	if (gpu_read(h, address, &e->gpu) || !e->gpu.product) {
 		gpu_free(&e->gpu);
@@ -243,7 +215,6 @@ void open_gpu_end(struct open_gpu *e)
 	progress_end();
 	vfio_close(&e->vfio);
 	gpu_free(&e->gpu);
-	cpus_free(&e->cpus);
 	g_free(e->kernel);
 	g_free(e->machine);
 	g_free(e->driver_version);
@@ -253,44 +224,18 @@ void open_gpu_end(struct open_gpu *e)
 
 /* ---- output ------------------------------------------------------------- */
 
-void print_field(const char *name, const char *fmt, ...)
+static struct json_object *part_json(const struct part *part)
 {
-	g_autofree char *text = NULL;
-	va_list args;
+	struct json_object *object = json_object_new_object();
 
-	va_start(args, fmt);
-	text = g_strdup_vprintf(fmt, args);
-	va_end(args);
-	print_wrapped(text, 11, printf("  %-8s ", name));
-}
-
-void open_gpu_print(const struct open_gpu *e)
-{
-	char size[SIZE_MAX_TEXT], bar[SIZE_MAX_TEXT];
-	size_t i;
-
-	printf("%s%s%s  %s  %04x:%04x\n", colour(COLOUR_BOLD), e->gpu.address, colour(COLOUR_NONE),
-	       e->gpu.product, e->gpu.vendor, e->gpu.device);
-	print_field("driver", "%s %s", e->gpu.driver, e->driver_version ? e->driver_version : "");
-	print_field("kernel", "%s, %s, %s pages", e->kernel, e->machine,
-		    size_text(e->host->page_size, size));
-	if (e->parts.count)
-		print_field("opened", e->vfio.cdev ? "through the device's own file, with iommufd" :
-						     "through its group, with type1");
-	if (e->cpus.node < 0)
-		print_field("CPUs", "%zu, of any node", e->cpus.count);
-	else
-		print_field("CPUs", "%zu, of node %d", e->cpus.count, e->cpus.node);
-	for (i = 0; i < e->parts.count; i++)
-		print_field(e->parts.part[i].name, "%s in BAR%u of %s",
-			    size_text(e->parts.part[i].size, size), e->parts.part[i].bar,
-			    size_text(e->parts.part[i].bar_size, bar));
+	json_object_object_add(object, "size", json_size(part->size));
+	json_object_object_add(object, "mappable", json_size(part->mappable));
+	json_object_object_add(object, "bar_size", json_size(part->bar_size));
+	return object;
 }
 
 void open_gpu_json(const struct open_gpu *e, struct json_object *document)
 {
-	static const char *const names[] = { "usemem", "resmem" };
-	struct json_object *object;
 	char id[8];
 	size_t i;
 
@@ -302,24 +247,14 @@ void open_gpu_json(const struct open_gpu *e, struct json_object *document)
 	json_object_object_add(document, "driver_version", json_text(e->driver_version));
 	json_object_object_add(document, "kernel", json_text(e->kernel));
 	json_object_object_add(document, "machine", json_text(e->machine));
-	json_object_object_add(document, "grace", json_object_new_boolean(e->grace));
 	json_object_object_add(document, "page_size", json_size(e->host->page_size));
 	json_object_object_add(document, "mode", !e->parts.count ? NULL :
 			       json_text(e->vfio.cdev ? "cdev" : "group"));
-	json_object_object_add(document, "numa_node",
-			       e->cpus.node < 0 ? NULL : json_object_new_int(e->cpus.node));
-	json_object_object_add(document, "threads", json_object_new_int(e->cpus.count));
-	for (i = 0; i < 2; i++) {
-		const struct part *part = part_named(&e->parts, names[i]);
-
-		object = part ? json_object_new_object() : NULL;
-		if (part) {
-			json_object_object_add(object, "size", json_size(part->size));
-			json_object_object_add(object, "mappable", json_size(part->mappable));
-			json_object_object_add(object, "bar_size", json_size(part->bar_size));
-		}
-		json_object_object_add(document, names[i], object);
-	}
+	json_object_object_add(document, "usemem", NULL);
+	json_object_object_add(document, "resmem", NULL);
+	for (i = 0; i < e->parts.count; i++)
+		json_object_object_add(document, e->parts.part[i].name,
+				       part_json(&e->parts.part[i]));
 }
 
 char *place_text(const struct part *part, uint64_t offset)
@@ -333,13 +268,11 @@ char *place_text(const struct part *part, uint64_t offset)
 
 struct json_object *place_json(const struct part *part, uint64_t offset)
 {
-	struct json_object *object = part ? json_object_new_object() : NULL;
+	struct json_object *object = json_object_new_object();
 
-	if (part) {
-		json_object_object_add(object, "part", json_text(part->name));
-		json_object_object_add(object, "offset", json_hex(offset));
-		json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
-				       json_hex(part->base + offset));
-	}
+	json_object_object_add(object, "part", json_text(part->name));
+	json_object_object_add(object, "offset", json_hex(offset));
+	json_object_object_add(object, "address", part->base == GPU_UNKNOWN ? NULL :
+			       json_hex(part->base + offset));
 	return object;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What bench, test and scrub --verify share: options, which GPU, reasons to
- * refuse, the question before memory is overwritten, and texts about the
- * machine and places in memory.
+ * refuse, the question before memory is overwritten, and texts about places in
+ * memory.
  */
 #ifndef NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
 #define NVGRACE_GPU_OPEN_GPU_OPEN_GPU_H
@@ -11,7 +11,6 @@
 
 #include "open_gpu/parts.h"
 #include "open_gpu/vfio_open.h"
-#include "open_gpu/workers.h"
 #include "system/options.h"
 
 struct json_object;
@@ -35,11 +34,8 @@ struct open_gpu {
 	struct gpu gpu;
 	struct vfio vfio;
 	struct parts parts;	/* none until it was opened */
-	struct cpus cpus;
-	double open_seconds;	/* how long the first vfio_open() took */
 	char *kernel, *machine;	/* of uname(2) */
 	char *driver_version;	/* NULL: the module has none */
-	bool grace;		/* the CPU is a Neoverse V2, as in Grace */
 };
 
 /*
@@ -60,19 +56,13 @@ enum exit_status open_gpu_open(struct open_gpu *e);
 enum exit_status open_gpu_begin(struct host *h, const struct wish *wish, struct open_gpu *e);
 void open_gpu_end(struct open_gpu *e);
 
-/* Prints lines about the GPU and the machine. */
-void open_gpu_print(const struct open_gpu *e);
-
-/* Prints "  name     text", wrapped, as open_gpu_print() does. */
-void print_field(const char *name, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-
 /* Adds the members of the schema's "open_gpu" to a document. */
 void open_gpu_json(const struct open_gpu *e, struct json_object *document);
 
 /* "usemem + 0x1000, physical address 0x420000001000"; to be freed. */
 char *place_text(const struct part *part, uint64_t offset);
 
-/* The schema's "test_place"; null without a part. */
+/* {"part", "offset", "address"}, as the schema has it for "scrub". */
 struct json_object *place_json(const struct part *part, uint64_t offset);
 
 /*

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <linux/vfio.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "open_gpu/parts.h"
@@ -38,30 +37,19 @@ int parts_find(struct host *h, struct vfio *v, const struct gpu *gpu, struct par
 			.base = i ? gpu->resmem_base : gpu->usemem_base,
 		};
 		size = i ? gpu->resmem_size : gpu->usemem_size;
-		part->told = size != GPU_UNKNOWN;
 		/* Less than a page can be read and written, but not mapped. */
-		if (part->told && size > part->mappable && size <= part->bar_size)
+		if (size != GPU_UNKNOWN && size > part->mappable && size <= part->bar_size)
 			part->size = size;
 	}
 	return 0;
 }
 
-const struct part *part_named(const struct parts *parts, const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < parts->count; i++)
-		if (!strcmp(parts->part[i].name, name))
-			return &parts->part[i];
-	return NULL;
-}
-
 #define ALIGNMENT ((uint64_t)1 << 30)
 
-void *part_map(struct vfio *v, const struct part *part, uint64_t offset, uint64_t length,
-	       bool writable, uint64_t shift)
+void *part_map(struct vfio *v, const struct part *part, uint64_t length, bool writable,
+	       uint64_t shift)
 {
-	uint64_t wanted, physical = (part->base == GPU_UNKNOWN ? 0 : part->base) + offset + shift;
+	uint64_t wanted, physical = (part->base == GPU_UNKNOWN ? 0 : part->base) + shift;
 	char *reserved, *at, *map;
 
 	reserved = mmap(NULL, length + ALIGNMENT, PROT_NONE,
@@ -71,7 +59,7 @@ void *part_map(struct vfio *v, const struct part *part, uint64_t offset, uint64_
 	wanted = (physical - (uintptr_t)reserved) % ALIGNMENT;
 	at = reserved + wanted;
 	map = mmap(at, length, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED,
-		   v->device, part->offset + offset);
+		   v->device, part->offset);
 	if (map == MAP_FAILED) {
 		int error = errno;
 

@@ -18,7 +18,6 @@ struct part {
 	uint64_t mappable;	/* from the region's begin; whole pages */
 	uint64_t size;		/* of the memory, if the driver reports it; otherwise like mappable */
 	uint64_t base;		/* physical; GPU_UNKNOWN unless the driver reports it */
-	bool told;		/* the driver reports the size */
 };
 
 struct parts {
@@ -33,17 +32,14 @@ struct parts {
  */
 int parts_find(struct host *h, struct vfio *v, const struct gpu *gpu, struct parts *parts);
 
-/* A part by its name; NULL if there is none. */
-const struct part *part_named(const struct parts *parts, const char *name);
-
 /*
- * Maps [offset, offset + length) of a part, shared, without first touch.
- * Physical and virtual address are equal modulo 1 GiB if the base is known, so
- * that the kernel can use its largest pages, plus shift bytes (whole pages).
- * NULL with errno; part_unmap() unmaps it.
+ * Maps the first bytes of a part, shared, without first touch. Physical and virtual
+ * address are equal modulo 1 GiB if the base is known, so that the kernel can use
+ * its largest pages, plus shift bytes (whole pages). NULL with errno; part_unmap()
+ * unmaps it.
  */
-void *part_map(struct vfio *v, const struct part *part, uint64_t offset, uint64_t length,
-	       bool writable, uint64_t shift);
+void *part_map(struct vfio *v, const struct part *part, uint64_t length, bool writable,
+	       uint64_t shift);
 void part_unmap(void *map, uint64_t length);
 
 #endif

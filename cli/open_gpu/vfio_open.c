@@ -2,7 +2,6 @@
 /* See vfio_open.h. */
 #include <errno.h>
 #include <glib.h>
-#include <linux/vfio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -90,15 +89,4 @@ enum exit_status vfio_open(struct host *h, struct vfio *v, const char *address, 
 		return EXIT_OK;
 	return *v->failed == '/' ? refused(v->failed, -error, reason) :
 				   not_viable(v->failed, -error, iommu_group, reason);
-}
-
-int vfio_config(struct vfio *v, uint64_t *offset, uint64_t *size)
-{
-	struct vfio_region region;
-
-	if (vfio_get_region(v, VFIO_PCI_CONFIG_REGION_INDEX, &region) || !region.size)
-		return -EIO;
-	*offset = region.offset;
-	*size = region.size;
-	return 0;
 }

@@ -17,10 +17,4 @@
 enum exit_status vfio_open(struct host *h, struct vfio *v, const char *address, int iommu_group,
 			   char **reason);
 
-/*
- * The offset of config space in the device's file, and its size. 0, or a negative
- * errno; -EIO: it is missing.
- */
-int vfio_config(struct vfio *v, uint64_t *offset, uint64_t *size);
-
 #endif

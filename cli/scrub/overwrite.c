@@ -6,6 +6,7 @@
  * docs/ABI describes the sysfs files. scrub_state changes when the scrub ends.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <poll.h>
 #include <stdio.h>
@@ -14,11 +15,16 @@
 
 #include "facts/open_files.h"
 #include "open_gpu/progress.h"
-#include "open_gpu/scrubbing.h"
 #include "scrub/scrub.h"
 #include "system/kmsg.h"
 #include "system/output.h"
 #include "system/program.h"
+
+/*
+ * Interval for reading the progress. The end of a scrub wakes poll() earlier,
+ * with POLLPRI of scrub_state.
+ */
+enum { SCRUB_POLL_MS = 250 };
 
 void target_end(struct target *t, enum exit_status status, const char *result, char *message,
 		char *next)
@@ -85,6 +91,42 @@ static void check(struct host *h, struct target *t)
 		refuse_in_use(h, t);
 }
 
+/* ---- the driver's files ------------------------------------------------- */
+
+static int open_attribute(const char *address, const char *name, int flags)
+{
+	g_autofree char *path = g_strdup_printf(DEVICES "/%s/nvgrace_gpu/%s", address,
+						name);
+
+	return open(path, flags | O_CLOEXEC);
+}
+
+/* 0 or an errno. */
+static int scrub_start(const char *address)
+{
+	int fd = open_attribute(address, "scrub", O_WRONLY), error = 0;
+
+	if (fd < 0 || write(fd, "1", 1) != 1)
+		error = errno;
+	if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+/* To be freed; NULL with errno if the GPU was unbound. */
+static char *scrub_state_read(int fd)
+{
+	char text[64];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+	if (n < 0)
+		return NULL;
+	text[n] = 0;
+	text[strcspn(text, "\n")] = 0;
+	make_printable(text);
+	return g_strdup(text);
+}
+
 /* ---- scrubbing ---------------------------------------------------------- */
 
 static uint64_t read_progress(struct host *h, const struct target *t)
@@ -103,7 +145,7 @@ static void start(struct host *h, struct target *t)
 
 	t->total = gpu_memory_size(t->gpu);
 	/* Before the scrub starts, so that no change is missed. */
-	t->file = scrub_state_open(t->gpu->address);
+	t->file = open_attribute(t->gpu->address, "scrub_state", O_RDONLY);
 	state = t->file < 0 ? NULL : scrub_state_read(t->file);
 	error = state ? 0 : errno;
 	t->joined = scrub_state_of(state) == GPU_SCRUB_RUNNING;

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "facts/gpu.h"
-#include "open_gpu/pattern.h"
+#include "open_gpu/zeros.h"
 #include "system/outcome.h"
 
 /* Result of reading the memory back. */

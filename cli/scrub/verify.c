@@ -11,33 +11,33 @@
 #include "system/output.h"
 #include "system/program.h"
 
-static void keep_differences(struct verified *v, const struct pattern *p)
+static void keep_differences(struct verified *v, const struct zeros *z)
 {
 	size_t i;
 
-	v->differences = p->differences;
-	v->listed = p->listed;
-	memcpy(v->parts, p->e->parts.part, sizeof(v->parts));
-	for (i = 0; i < p->listed; i++) {
-		v->list[i] = p->list[i];
-		v->list[i].part = v->parts + (p->list[i].part - p->e->parts.part);
+	v->differences = z->differences;
+	v->listed = z->listed;
+	memcpy(v->parts, z->e->parts.part, sizeof(v->parts));
+	for (i = 0; i < z->listed; i++) {
+		v->list[i] = z->list[i];
+		v->list[i].part = v->parts + (z->list[i].part - z->e->parts.part);
 	}
 }
 
-/* The GPU is open and its memory mapped. */
-static void read_back(struct target *t, struct pattern *p)
+/* The GPU is open. */
+static void read_back(struct target *t, struct zeros *z)
 {
 	struct verified *v = &t->verified;
 	g_autofree char *place = NULL, *amount = NULL;
 	enum sweep rc;
 
 	v->tried = true;
-	rc = pattern_compare(p, &place);
-	v->seconds = now() - p->begin;
+	rc = zeros_read(z, &place);
+	v->seconds = now() - z->begin;
 	v->time = time(NULL);
-	v->bytes = rc == SWEEP_DONE ? p->total : atomic_load(&p->done);
+	v->bytes = rc == SWEEP_DONE ? z->total : atomic_load(&z->done);
 	v->done = rc == SWEEP_DONE;
-	keep_differences(v, p);
+	keep_differences(v, z);
 	if (rc == SWEEP_FAULT) {
 		target_end(t, EXIT_FAILED, "failed", g_strdup_printf("--verify: SIGBUS at %s", place),
 		    g_strdup_printf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
@@ -65,7 +65,6 @@ void verify(struct host *h, struct target *t)
 		.command = "scrub", .typed = t->gpu->address,
 		.interrupted = "the GPU is scrubbed, but not all of it was read back",
 	};
-	struct pattern p = { .cleared = true, .doing = "reading back" };
 	enum exit_status status;
 	struct open_gpu e;
 
@@ -76,17 +75,6 @@ void verify(struct host *h, struct target *t)
 		    g_strdup("scrubbed, but can't open it for --verify"), NULL);
 		return;
 	}
-	p.e = &e;
-	p.begin = now();
-	p.total = e.parts.part[0].size + (e.parts.count > 1 ? e.parts.part[1].size : 0);
-	pthread_mutex_init(&p.lock, NULL);
-	if (pattern_map(&p))
-		read_back(t, &p);
-	else
-		target_end(t, EXIT_FAILED, "failed",
-		    g_strdup_printf("scrubbed, but can't map its memory for --verify: %s",
-				    strerror(errno)), NULL);
-	pattern_unmap(&p);
-	pthread_mutex_destroy(&p.lock);
+	read_back(t, &(struct zeros){ .e = &e });
 	open_gpu_end(&e);
 }

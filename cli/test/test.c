@@ -1,97 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu test": goes through a GPU's memory in steps, the safest first, to
- * meet new hardware or to accept a host. After each step it reads what the host
- * says, and the first step with a complaint is the last. This file has the
- * options and the order. main.c calls it.
+ * "nvgrace-gpu test": runs the cases of tests/driver that don't need the lab on a
+ * GPU, in steps, the safest first, to meet new hardware or to accept a host. After
+ * each case it reads what the host says, and the first step that fails is the last.
+ *
+ * The programs are in the folder "nvgrace-gpu-tests" beside this program's, with a
+ * file "order" that has the name of one on each line. "PROGRAM --list" prints a line
+ * for each case: a file, the name, and what the case needs, with tabs between them.
+ * "PROGRAM CASE ADDRESS" runs one. The exit status says whether it failed, and the
+ * output, which is TAP, whether it was skipped.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
+#include <json-c/json.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#include "commands.h"
+#include "facts/command.h"
 #include "open_gpu/progress.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/spawn.h"
 #include "test/test.h"
 
-/* A day is enough for a soak. */
-enum { TIME_MAX_S = 86400, READY_S = 5, READY_MAX_S = 3600 };
+/*
+ * A case that takes longer hangs. Of its output, the result has LINES_MAX lines.
+ */
+enum { LIST_MS = 60000, CASE_MS = 3600000, LINES_MAX = 100 };
 
-/* Said after an interruption. */
-#define OVERWRITTEN "the GPU is bound and closed as before, but its memory is overwritten"
+/* Lines of TAP that say no more than the result. */
+#define VERDICT "^(TAP version \\d+|1\\.\\.\\d+|(# )?(not )?ok (\\d+ )?(- \\S+)?( ?# SKIP.*)?)$"
 
-const struct step steps[STEPS] = {
-	{ "look", "read what the kernel has of this GPU, and touch nothing", "nothing done", step_look },
-	{ "open", "open the GPU by vfio, which resets it, and compare its sizes and BARs",
-	  "the GPU is bound and closed as before", step_open },
-	{ "touch", "write and read 64 bytes at both ends and every 64 MiB of its memory", OVERWRITTEN,
-	  step_touch },
-	{ "sample", "write and read 64 bytes every 2 MiB of its memory", OVERWRITTEN, step_sample },
-	{ "pattern", "write patterns to all of its memory by mappings, and read them", OVERWRITTEN,
-	  step_pattern },
-	{ "reset", "reset the GPU by each method that it has, and read what is left", OVERWRITTEN,
-	  step_reset },
-	{ "d3hot", "turn the GPU to D3hot and back, and read what is left", OVERWRITTEN, step_d3hot },
-	{ "file", "write and read its memory by the device's file", OVERWRITTEN, step_file },
+/* cases: those, as "program::case", or all of a program; NULL: all that are left. */
+static const struct step {
+	const char *name, *what, *cases;
+} steps[] = {
+	{ "look", "read what the kernel has of this GPU, and touch nothing", "" },
+	{ "open", "open it by vfio, which resets it, and compare its regions", "region sysfs" },
+	{ "touch", "write and read 64 bytes at both ends and every 64 MiB of its memory",
+	  "memory::both_ends_keep_what_is_written memory::every_64_MiB_keep_what_is_written" },
+	{ "sample", "write and read 64 bytes every 2 MiB of its memory",
+	  "memory::every_2_MiB_keep_what_is_written" },
+	{ "pattern", "write patterns to all of its memory by mappings, and read them",
+	  "memory::all_of_the_memory_keeps_a_pattern_and_its_inverse" },
+	{ "reset", "reset it by each method that it has, and access its memory",
+	  "memory::memory_can_be_accessed_after_a_reset_by_each_method" },
+	{ "d3hot", "turn it to D3hot and back, and access its memory",
+	  "memory::memory_can_be_accessed_after_D3hot" },
+	{ "file", "write and read its memory by the device's file",
+	  "memory::the_file_accesses_what_the_mapping_does" },
 	{ "scrub", "have the driver overwrite its memory with zeros, and read them",
-	  OVERWRITTEN "; the kernel continues a scrub that has started", step_scrub },
-	{ "driver", "run the programs that test the driver, which reset the GPU many times", OVERWRITTEN,
-	  step_driver },
+	  "memory::after_a_scrub_all_of_the_memory_is_zero" },
+	{ "driver", "run all other cases, which reset it many times", NULL },
 };
+
+/* Steps of a run without --full. */
+enum { USUAL = G_N_ELEMENTS(steps) - 1, FULL };
 
 static const char doc[] =
 	"Test a GPU and its memory in steps, the safest first, and stop at the first step that fails or "
 	"of which the host complains.\v"
-	"The steps are:\n"
-	"\n"
-	"  look     read what the kernel has of the GPU, and touch nothing\n"
-	"  open     open it by vfio, which resets it; compare sizes and BARs\n"
-	"  touch    write and read 64 bytes at both ends and every 64 MiB\n"
-	"  sample   write and read 64 bytes every 2 MiB\n"
-	"  pattern  write and read all of the memory by mappings\n"
-	"  reset    reset it by each method that it has\n"
-	"  d3hot    turn it to D3hot and back\n"
-	"  file     write and read the memory by the device's file\n"
-	"  scrub    have the driver overwrite it with zeros; read them\n"
-	"  driver   with --full: run the programs that test the driver\n"
-	"\n"
-	"An ADDRESS may be short (01:00.0) if only one GPU matches it. The GPU must be bound to a vfio "
-	"driver that shows its memory, and no process may have it open. The command overwrites all of "
-	"the memory and resets the GPU, and asks first.\n"
+	"--list prints the steps and their cases. An ADDRESS may be short (01:00.0) if only one GPU "
+	"matches it. The GPU must be bound to a vfio driver that shows its memory, and no process may "
+	"have it open. The command overwrites all of the memory and resets the GPU, and asks first.\n"
 	"\n"
 	"Exit status: 0 all steps passed, 1 a step failed; 2 to 5 and 130 as for the other commands.";
 
-#define PROGRAMS LIBEXECDIR "/nvgrace-gpu-tests"
-
-enum { KEY_SEED = 256, KEY_READY, KEY_UNTIL, KEY_LOG, KEY_FULL, KEY_LIST };
+enum { KEY_UNTIL = 256, KEY_LOG, KEY_FULL, KEY_LIST };
 
 static const struct argp_option options[] = {
-	{ "full", KEY_FULL, "DIR", OPTION_ARG_OPTIONAL,
-	  "Then run the programs of the package nvgrace-gpu-tests, or those in DIR", 0 },
-	{ "list", KEY_LIST, NULL, 0, "Print the steps, with --full also the programs' cases", 0 },
-	{ "until", KEY_UNTIL, "STEP", 0, "Stop after this step", 0 },
+	{ "full", KEY_FULL, NULL, 0, "Then test the driver, too", 0 },
+	{ "list", KEY_LIST, NULL, 0, "Print the steps with their cases", 0 },
+	{ "until", KEY_UNTIL, "look|open|touch|sample|pattern|reset|d3hot|file|scrub|driver", 0,
+	  "Stop after this step", 0 },
 	{ "log", KEY_LOG, "FILE", 0,
 	  "Log there what each step is about to do (default " LOG_FILE ")", 0 },
-	{ "time", 't', "SECONDS", 0,
-	  "Repeat the patterns for SECONDS (1 to 86400); the last pass is finished", 0 },
-	{ "seed", KEY_SEED, "NUMBER", 0, "Use the patterns of an earlier test with this seed", 0 },
-	{ "ready-within", KEY_READY, "SECONDS", 0,
-	  "Time in which the memory must be ready after a reset (1 to 3600, default 5)", 0 },
 	{ }
 };
 
 struct arguments {
-	uint64_t time, seed, ready;
-	size_t until;
-	const char *log, *programs;
-	bool seeded;
+	size_t count;	/* of steps; 0: those of the level */
+	bool full;
+	const char *log;
 	struct wish wish;
 };
 
@@ -104,19 +97,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		state->child_inputs[0] = &a->wish;
 		return 0;
 	case KEY_UNTIL:
-		for (a->until = 0; a->until < STEPS; a->until++)
-			if (!strcmp(steps[a->until].name, arg))
-				return 0;
-		argp_error(state, "--until=%s: no such step; see --help", arg);
+		for (a->count = 0; a->count < FULL; a->count++)
+			if (!strcmp(steps[a->count].name, arg))
+				break;
+		if (a->count++ == FULL)
+			argp_error(state, "--until=%s: no such step; see --list", arg);
 		return 0;
 	case ARGP_KEY_END:
-		if (a->until == FULL && !a->programs)
-			argp_error(state, "--until=%s needs --full", steps[FULL].name);
-		if (a->until == STEPS)
-			a->until = a->programs ? FULL : FULL - 1;
+		if (a->count == FULL && !a->full)
+			argp_error(state, "--until=%s needs --full", steps[USUAL].name);
 		return 0;
 	case KEY_FULL:
-		a->programs = arg ?: PROGRAMS;
+		a->full = true;
 		return 0;
 	case KEY_LIST:
 		a->wish.lists = true;
@@ -124,182 +116,351 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_LOG:
 		a->log = arg;
 		return 0;
-	case 't':
-		if (!parse_u64(arg, &a->time) || !a->time || a->time > TIME_MAX_S)
-			argp_error(state, "--time=%s: not a whole number from 1 to %d", arg,
-				   TIME_MAX_S);
-		return 0;
-	case KEY_SEED:
-		if (!parse_u64(arg, &a->seed))
-			argp_error(state, "--seed=%s: not a number of at most 64 bits", arg);
-		a->seeded = true;
-		return 0;
-	case KEY_READY:
-		if (!parse_u64(arg, &a->ready) || !a->ready || a->ready > READY_MAX_S)
-			argp_error(state, "--ready-within=%s: not a whole number from 1 to "
-				   "%d", arg, READY_MAX_S);
-		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
 
+/* ---- cases -------------------------------------------------------------- */
+
+/* Adds a program's cases, from what it lists, but those that the project's lab runs. */
+static bool add_cases(GStrvBuilder *all, const char *folder, const char *program)
+{
+	g_autofree char *path = g_build_filename(folder, program, NULL);
+	char *const argv[] = { path, (char *)"--list", NULL };
+	g_autofree char *list = program_output(LIST_MS, path, argv);
+	g_auto(GStrv) lines = text_lines(list);
+	size_t i;
+
+	for (i = 0; lines && lines[i]; i++) {
+		g_auto(GStrv) fields = g_strsplit(lines[i], "\t", 3);
+		g_autofree char *name = NULL;
+
+		if (g_strv_length(fields) < 3 || strstr(fields[2], "lab"))
+			continue;
+		name = g_strdup_printf("%s::%s", program, fields[1]);
+		g_strv_builder_add(all, name);
+	}
+	if (!list)
+		complain(NULL, "%s doesn't list its cases; install the package nvgrace-gpu-tests again",
+			 path);
+	return list;
+}
+
+/* All cases, in the order of the programs; NULL after a message. */
+static char **find_cases(struct host *h, const char *folder)
+{
+	g_autoptr(GStrvBuilder) all = g_strv_builder_new();
+	g_autofree char *order = host_read(h, NULL, "%s/order", folder);
+	g_auto(GStrv) programs = text_lines(order);
+	size_t i;
+
+	if (!order)
+		complain(NULL, "can't read %s/order: %s; install the package nvgrace-gpu-tests again", folder,
+			 strerror(errno));
+	for (i = 0; order && programs[i]; i++)
+		if (!add_cases(all, folder, programs[i]))
+			return NULL;
+	return order ? g_strv_builder_end(all) : NULL;
+}
+
+/* The step to which a case belongs. */
+static const struct step *step_of(const char *name)
+{
+	g_autofree char *program = g_strndup(name, strcspn(name, ":"));
+	const struct step *s = steps;
+
+	while (s->cases && !has_word(s->cases, name) && !has_word(s->cases, program))
+		s++;
+	return s;
+}
+
+/* What a case has printed, without addresses. */
+static char *told(const char *output)
+{
+	g_autoptr(GString) text = g_string_new(NULL);
+	g_auto(GStrv) lines = g_strsplit(output, "\n", 0);
+	size_t i, count = 0;
+
+	for (i = 0; lines[i] && count < LINES_MAX; i++) {
+		char *line = lines[i] + (g_str_has_prefix(lines[i], "# ") ? 2 : 0);
+
+		if (!*line || g_regex_match_simple(VERDICT, lines[i], 0, 0))
+			continue;
+		make_printable(line);
+		remove_addresses(line);
+		g_string_append_printf(text, "%s%s", count++ ? "\n" : "", line);
+	}
+	return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+/*
+ * A case that chooses reset methods may have been killed before it restored them,
+ * or is about to be.
+ */
+static void restore_methods(const struct test *t)
+{
+	g_autofree char *path = g_strdup_printf(DEVICES "/%s/reset_method", t->e.gpu.address);
+	g_autofree char *present = host_line(t->e.host, "%s", path);
+	int fd = present && t->methods && strcmp(present, t->methods) ?
+		 open(path, O_WRONLY | O_TRUNC | O_CLOEXEC) : -1;
+
+	if (fd < 0)
+		return;
+	if (write(fd, t->methods, strlen(t->methods)) < 0)
+		complain(t->e.gpu.address, "can't restore reset_method: %s; run \"echo %s > %s\"",
+			 strerror(errno), t->methods, path);
+	close(fd);
+}
+
+static void run_case(struct test *t, const char *name)
+{
+	g_auto(GStrv) words = g_strsplit(name, "::", 2);
+	g_autofree char *path = g_build_filename(t->programs, words[0], NULL), *output = NULL, *text;
+	char *const argv[] = { path, words[1], t->e.gpu.address, NULL };
+	int status, error;
+
+	error = program_test(CASE_MS, path, argv, &output, &status);
+	text = told(output);
+	if (error)
+		result(t, name, FAILED, "%s\n%s", strerror(error), text);
+	else if (WIFSIGNALED(status))
+		result(t, name, FAILED, "ended by signal %d\n%s", WTERMSIG(status), text);
+	else
+		result(t, name, WEXITSTATUS(status) ? FAILED : strstr(output, "# SKIP") ? SKIPPED : PASSED,
+		       "%s", text);
+	restore_methods(t);
+}
+
 /* ---- the run ------------------------------------------------------------ */
 
-/* Says what the step is about to do, on the disk before anything happens. */
-static void announce(struct test *t)
+/* Notes a first line of the device's files in sysfs. */
+static void note_file(struct test *t, const char *id, const char *name)
 {
-	const struct step *step = &steps[t->done];
-	g_autofree char *text = g_strdup_printf("step %zu of %d, %s: %s", t->done + 1,
-						t->cases ? STEPS : FULL,
-			       step->name, step->what);
+	g_autofree char *text = host_line(t->e.host, DEVICES "/%s/%s", t->e.gpu.address, name);
 
-	log_line(t, "%s", text);
-	if (!t->failed) {
-		progress_say(t->e.gpu.address, text);
-		progress_interrupted(step->interrupted);
+	if (text && *text)
+		result(t, id, NOTED, "%s", text);
+}
+
+/* What a reader of the report must know. */
+static void look(struct test *t)
+{
+	static const char *const names[] = { "bios_vendor", "bios_version", "bios_date", "sys_vendor",
+					     "product_name" };
+	g_autofree char *system = host_os_release(t->e.host, "PRETTY_NAME");
+	g_autofree char *features = host_line(t->e.host, "/sys/bus/pci/drivers/%s/features",
+					      t->e.gpu.driver);
+	g_autoptr(GString) firmware = g_string_new(NULL);
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(names); i++) {
+		g_autofree char *text = host_line(t->e.host, "/sys/class/dmi/id/%s", names[i]);
+
+		g_string_append_printf(firmware, "%s%s", i ? ", " : "", text ?: "?");
 	}
+	result(t, "system", NOTED, "%s%sLinux %s", system, *system ? ", " : "", t->e.kernel);
+	result(t, "firmware", NOTED, "%s", firmware->str);
+	result(t, "driver", NOTED, "%s %s, %s%s", t->e.gpu.driver, t->e.driver_version ?: "",
+	       features ? "this project's, features: " : "another one, such as Linux's own",
+	       features ?: "");
+	note_file(t, "readiness", "nvgrace_gpu/readiness");
+	note_file(t, "reset-methods", "reset_method");
+	note_file(t, "pcie-speed", "current_link_speed");
+	note_file(t, "pcie-width", "current_link_width");
+	if (t->kmsg < 0)
+		result(t, "log-of-kernel", NOTED, "this user can't read it: what the kernel says is not "
+		       "seen");
+}
+
+/* A failed case of the driver ends the step only if the host complains of it, too. */
+static void run_step(struct test *t, const struct step *step, char *const *cases)
+{
+	bool failed = false;
+
+	if (step == &steps[0])
+		look(t);
+	/* The message of a GPU that can't be opened is this program's own. */
+	if (step == &steps[1])
+		t->status = open_gpu_open(&t->e);
+	if (t->status)
+		return;
+	vfio_close(&t->e.vfio);
+	complaints_read(t);
+	for (; *cases && !t->failed; cases++) {
+		g_autofree char *text = g_strdup_printf("case %s", *cases);
+
+		if (step_of(*cases) != step)
+			continue;
+		log_line(t, text);
+		if (t->failed)
+			break;
+		run_case(t, *cases);
+		failed |= t->failed;
+		t->failed = t->log < 0;
+		complaints_read(t);
+		t->failed |= failed && step->cases;
+	}
+	t->failed |= failed;
 }
 
 /* In another thread, before the end of the process. */
 static void interrupted(void *data)
 {
+	const struct test *t = data;
+
 	programs_end();
-	reset_methods_undo();
-	log_interrupted(data);
+	restore_methods(t);
+	if (t->log >= 0)
+		log_write(t, "interrupted");
 }
 
-/* Stops if t->status is set. */
-static void run(struct test *t)
+/* Runs the first steps. What became of each is added to a JSON array. */
+static void run(struct test *t, size_t count, char *const *cases, struct json_object *array)
 {
-	double begin = now();
+	size_t i;
 
 	complaints_begin(t);
 	progress_undo(interrupted, t);
-	while (t->done <= t->until && !t->failed) {
-		t->step = steps[t->done].name;
-		announce(t);
-		if (t->failed)
-			break;
-		steps[t->done++].run(t);
-		if (t->status)
-			break;
-		complaints_read(t);
+	for (i = 0; i < count && !t->status; i++) {
+		const struct step *step = &steps[i];
+		struct json_object *object = json_object_new_object();
+		bool begins = !t->failed;
+		g_autofree char *text = g_strdup_printf("step %zu of %zu, %s: %s", i + 1, count,
+							step->name, step->what);
+
+		t->step = step->name;
+		if (begins)
+			log_line(t, text);
+		if (begins && !t->failed) {
+			progress_say(t->e.gpu.address, text);
+			if (i)
+				progress_interrupted("the GPU is bound as before, but its memory may be "
+						     "overwritten");
+			run_step(t, step, cases);
+		}
+		json_object_object_add(object, "name", json_text(step->name));
+		json_object_object_add(object, "outcome",
+				       json_text(!begins ? "skipped" : t->failed ? "failed" : "passed"));
+		json_object_array_add(array, object);
 	}
 	progress_undo(NULL, NULL);
-	t->step = "end";
-	complaints_sum(t);
-	t->seconds = now() - begin;
-	log_line(t, "end: %s", t->status ? "not possible" : passed(t) ? "passed" : "FAILED");
-	complaints_end(t);
+	log_line(t, t->status ? "end: not possible" : t->failed ? "end: failed" : "end: passed");
+}
+
+static enum exit_status run_locked(struct test *t, const struct arguments *a, char *const *cases)
+{
+	struct json_object *document = json_document("test"), *array = json_object_new_array();
+	const char *address = t->e.gpu.address;
+
+	t->status = log_open(t, a->log);
+	if (t->status) {
+		json_object_put(document);
+		json_object_put(array);
+		return t->status;
+	}
+	if (a->wish.json)
+		t->checks = json_object_new_array();
+	else
+		printf("%s  %s\n", address, t->e.gpu.product);
+	t->methods = host_line(t->e.host, DEVICES "/%s/reset_method", address);
+	log_line(t, "begin: " PROGRAM " " VERSION " test");
+	run(t, a->count, cases, array);
+	progress_end();
+	open_gpu_json(&t->e, document);
+	json_object_object_add(document, "passed", json_object_new_boolean(!t->failed));
+	json_object_object_add(document, "log", json_text(t->log_file));
+	json_object_object_add(document, "steps", array);
+	json_object_object_add(document, "checks", t->checks);
+	if (a->wish.json && !t->status) {
+		json_print(document);
+	} else if (t->status) {
+		json_object_put(document);
+	} else {
+		printf("%s: %s%s%s; see %s\n", address,
+		       colour(t->failed ? COLOUR_BAD : COLOUR_GOOD), t->failed ? "FAILED" : "passed",
+		       colour(COLOUR_NONE), t->log_file);
+		json_object_put(document);
+	}
+	if (t->log >= 0)
+		close(t->log);
+	if (t->kmsg >= 0)
+		close(t->kmsg);
+	g_free(t->methods);
+	g_free(t->bridges);
+	return t->status ?: t->failed ? EXIT_FAILED : EXIT_OK;
 }
 
 /*
- * Another instance may neither test nor unbind the GPU while a scrub is running
- * and this one does not have it open. EXIT_OK, or an exit status after a
- * message. A user who is not root can't scrub.
+ * Another instance may neither test nor unbind the GPU between two cases. EXIT_OK, or
+ * an exit status after a message. A user who is not root can't unbind.
  */
-static enum exit_status lock(const struct test *t, int *fd)
+static enum exit_status lock(const char *address, int *fd)
 {
-	*fd = gpu_lock(t->e.gpu.address);
+	*fd = gpu_lock(address);
 	if (*fd >= 0 || errno == EACCES || errno == EPERM)
 		return EXIT_OK;
 	if (errno == EWOULDBLOCK) {
-		complain(t->e.gpu.address, "another " PROGRAM " is changing or testing it; wait until "
-			 "that ends");
+		complain(address, "another " PROGRAM " is changing or testing it; wait until that ends");
 		return EXIT_REFUSED;
 	}
-	complain(t->e.gpu.address, "can't lock it: %s", strerror(errno));
+	complain(address, "can't lock it: %s", strerror(errno));
 	return EXIT_FAILED;
 }
 
-static enum exit_status run_locked(struct test *t, const struct arguments *a)
-{
-	g_autofree char *firmware = NULL;
-	size_t i;
-
-	t->status = log_open(t, a->log);
-	if (t->status)
-		return t->status;
-	firmware = firmware_text(t->e.host);
-	t->step = steps->name;
-	log_line(t, "begin: " PROGRAM " " VERSION " test, seed 0x%llx; %s, driver %s %s, kernel %s, "
-		 "firmware %s", (unsigned long long)t->seed, t->e.gpu.product, t->e.gpu.driver,
-		 t->e.driver_version ?: "", t->e.kernel, firmware ?: "not known");
-	run(t);
-	progress_end();
-	if (!t->status && a->wish.json)
-		print_json(t);
-	else if (!t->status)
-		print_text(t);
-	pattern_unmap(&t->pattern);
-	log_close(t);
-	for (i = 0; i < t->count; i++)
-		g_free(t->checks[i].text);
-	g_free(t->checks);
-	for (i = 0; i < t->reset_count; i++)
-		g_free(t->resets[i].method);
-	g_free(t->resets);
-	return t->status ? t->status : passed(t) ? EXIT_OK : EXIT_FAILED;
-}
-
-static void print_list(char **cases)
+static void print_list(size_t count, char *const *cases)
 {
 	size_t i;
 
-	for (i = 0; i < (cases ? STEPS : FULL); i++)
+	for (i = 0; i < count; i++) {
+		char *const *c;
+
 		puts(steps[i].name);
-	for (i = 0; cases && cases[i]; i++)
-		puts(cases[i]);
+		for (c = cases; *c; c++)
+			if (step_of(*c) == &steps[i])
+				printf("  %s\n", *c);
+	}
 }
 
-int cmd_test(struct host *h, int argc, char **argv)
+static int cmd_test(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = {
 		options, parse, NULL, doc, open_gpu_children, NULL, NULL
 	};
 	struct arguments a = {
-		.ready = READY_S, .until = STEPS,
-		.wish = {
-			.command = "test", .interrupted = "nothing done",
-		},
+		.wish = { .command = "test", .interrupted = "nothing done" },
 	};
-	struct test t = { .log = -1, .kmsg = -1 };
+	g_autofree char *here = g_file_read_link("/proc/self/exe", NULL);
+	g_autofree char *folder = g_path_get_dirname(here ?: "/");
+	struct test t = { .log = -1, .kmsg = -1, .step = steps->name };
 	g_auto(GStrv) cases = NULL;
 	int rc, fd;
 
 	parse_options(&argp, argc, argv, &a);
-	if (a.programs) {
-		t.programs = a.programs;
-		t.cases = cases = driver_cases(h, a.programs);
-		if (!cases)
-			return EXIT_FAILED;
+	a.count = a.count ?: a.full ? FULL : USUAL;
+	t.programs = g_strconcat(folder, "-tests", NULL);
+	cases = find_cases(h, t.programs);
+	if (cases && a.wish.lists)
+		print_list(a.count, cases);
+	if (!cases || a.wish.lists) {
+		g_free(t.programs);
+		return cases ? EXIT_OK : EXIT_FAILED;
 	}
-	if (a.wish.lists) {
-		print_list(cases);
-		return EXIT_OK;
-	}
-	if (a.until)
+	if (a.count > 1)
 		a.wish.risk = "overwrites the memory of this GPU";
 	rc = open_gpu_find(h, &a.wish, &t.e);
-	if (rc)
-		return rc;
-	rc = lock(&t, &fd);
 	if (!rc) {
-		t.seed = a.seed;
-		if (!a.seeded && getrandom(&t.seed, sizeof(t.seed), 0) != sizeof(t.seed))
-			t.seed = time(NULL);
-		t.bound = a.time;
-		t.ready_limit = a.ready;
-		t.until = a.until;
-		t.pattern.e = &t.e;
-		t.pattern.seed = t.seed;
-		t.pattern.total = 1;
-		pthread_mutex_init(&t.pattern.lock, NULL);
-		rc = run_locked(&t, &a);
-		pthread_mutex_destroy(&t.pattern.lock);
+		rc = lock(t.e.gpu.address, &fd);
+		if (!rc)
+			rc = run_locked(&t, &a, cases);
 		if (fd >= 0)
 			close(fd);
+		open_gpu_end(&t.e);
 	}
-	open_gpu_end(&t.e);
+	g_free(t.programs);
 	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	return command_main("test", cmd_test, argc, argv);
 }

@@ -61,7 +61,8 @@ def build(cross="", sanitized=False):
             subprocess.run([f"{cross}gcc", "-O2", "-Wall", "-Werror", "-c", "-o", hook,
                             PROJECT / "tests/stress/coverage/gcov_exit.c"], check=True)
             flags.append(f"LDFLAGS={hook} -Wl,--wrap=_exit")
-        done = make(f"OUT={out}", "program", f"CROSS_COMPILE={cross}", *flags)
+        # On this machine, the program finds the others beside it.
+        done = make(f"OUT={out}", "program", "testers", f"CROSS_COMPILE={cross}", *([] if cross else [f"libexecdir={out}/libexec"]), *flags)
     assert not done.returncode, f"nvgrace-gpu does not build:\n{done.stdout}{done.stderr}"
     return out / "nvgrace-gpu"
 
@@ -102,6 +103,16 @@ def module_files(kernel, directory):
     guest = f"/lib/modules/{kernel.release}"
     return {f"{guest}/updates/dkms/{programs.MODULE}": str(base / "updates/dkms" / programs.MODULE),
             **{f"{guest}/{p.name}": str(p) for p in base.glob("*.bin")}}
+
+
+def testers(kernel, directory):
+    """{path in a machine: path here} of "test" and "bench" and the programs of the
+    first, as their package installs them."""
+    order = pathlib.Path(directory, "order")
+    subprocess.run(["make", "-s", "-C", "tests/hardware", f"OUT={directory}", order], cwd=PROJECT, check=True)
+    cases = programs.compile_programs(order.read_text().split(), kernel.arch)
+    return {**{f"/usr/libexec/nvgrace-gpu/{name}": str(build(kernel.arch.tools).parent / "libexec/nvgrace-gpu" / name) for name in ("test", "bench")},
+            **{f"/usr/libexec/nvgrace-gpu-tests/{pathlib.Path(name).name}": path for name, path in {**cases, "order": str(order)}.items()}}
 
 
 def installed(kernel, directory):

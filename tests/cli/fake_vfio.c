@@ -11,41 +11,23 @@
  *	usemem=N	bytes in BAR4, which has bar4=N bytes; likewise
  *			resmem=N in BAR2 of bar2=N bytes; default: 0, no BAR
  *	no-reset	vfio can't reset the GPU
- *	pm		config space has the power management capability; with
- *			pm=stuck, its state can't be changed
- *	no-config	vfio shows no config space
  *	not-viable	a device of the group has another driver
  *	caps=KIND	of the memory's regions: none, other (no list of what
  *			can be mapped), empty (a list of nothing), hole (a list
  *			that begins after offset 0)
- *	wrong-bars	the BAR registers have half the size
- *	tail=KIND	after the memory: "zeros" are read, or writes are "kept"
- *	open-end	the page after the memory can be mapped
- *	alias=FROM:TO	the mapped page at TO in BAR4 is that at FROM
  *	soiled=N	the byte at N in each BAR is 0x5a, and not 0
- *	unwritten	reads by the file of pages that nothing has written or
- *			mapped and touched fail with EIO
  *	dead=N		accesses from offset N of BAR4 on get SIGBUS
- *	after-reset=KIND	the memory is then "cleared", or "dead": only
- *			the first page can be accessed
- *	scrubs		a scrub writes zeros
  *	fail=NAME:N:ERRNO[:TIMES]	the call of this name fails with ERRNO
  *			from the N-th time on, or only TIMES times: a file's
  *			name for open(2), after ">" if only to write, or after
  *			"?" for access(2) or "@" for readlink(2); a request's
  *			for ioctl(2); read, write or map of the memory; kmsg,
  *			which is read(2) of the log; insmod, which is libkmod's;
- *			or affinity, fsync, getrandom, mkdir, rename and
- *			symlink, which are system calls; several are possible
- *	sigbus=CODE	each read of the memory by the file brings this signal,
- *			for the address 8
- *	free=N		bytes of the host's free memory; default: 16 MiB
+ *			or fsync, mkdir, rename and symlink, which are system
+ *			calls; several are possible
  *	unlimited	the host's limits are infinite
  *	fast=N		clocks run N times as fast, also that of poll(2); with N
  *			below 1, slower
- *	tick=MS		the clock stands still, but goes on by MS milliseconds
- *			when it is read: a busy machine can't change what the
- *			program measures
  *
  * AT has lines NAME:COMMAND, shell commands that run before the call of this
  * name, unless it fails. KMSG is a file with the records of /dev/kmsg, to which
@@ -59,8 +41,6 @@
 #include <linux/kvm.h>
 #include <linux/vfio.h>
 #include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -69,11 +49,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -88,9 +66,7 @@ static const char *play;
 static int memory = -1, kmsg = -1, kmsg_end = -1;
 static FILE *records;
 static uint64_t size[2], bar[2];	/* of BAR4 and BAR2 */
-static uint32_t registers[64];
 static double fast;
-static uint64_t tick_ns;
 /* How often each call of the words "fail" was made, also by child processes. */
 enum { FAILS = 16 };
 static int *count;
@@ -134,16 +110,10 @@ static void __attribute__((constructor)) begin(void)
 	unsetenv("LD_PRELOAD");
 	play = getenv("PLAY") ?: "";
 	fast = word("fast", play) ? strtod(word("fast", play), NULL) : 1;
-	tick_ns = number("tick") * 1000000;
 	count = NEXT(mmap)(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	memory = memfd_create("memory", MFD_CLOEXEC);
 	if (count == MAP_FAILED || memory < 0 || ftruncate(memory, AT(CONFIG)))
 		abort();
-	if (word("pm", play)) {
-		registers[0x34 / 4] = 0x40;
-		registers[0x40 / 4] = 0x48 << 8 | 5;
-		registers[0x48 / 4] = 1;
-	}
 	for (i = 0; i < 2; i++) {
 		size[i] = number(names[i].size);
 		bar[i] = number(names[i].bar);
@@ -232,16 +202,6 @@ static int open_kmsg(void)
 	return kmsg;
 }
 
-static void clear_memory(void)
-{
-	int i;
-
-	for (i = 0; i < 2; i++)
-		if (size[i] && fallocate(memory, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					 AT(i ? 2 : 4), size[i]))
-			abort();
-}
-
 int open(const char *path, int flags, ...)
 {
 	bool writes = (flags & O_ACCMODE) == O_WRONLY;
@@ -257,8 +217,6 @@ int open(const char *path, int flags, ...)
 		return -1;
 	if (!strcmp(path, "/dev/kmsg") && getenv("KMSG"))
 		return open_kmsg();
-	if (writes && word("scrubs", play) && strstr(path, "/nvgrace_gpu/scrub"))
-		clear_memory();
 	if (!played(path))
 		return NEXT(open)(path, flags, mode);
 	if (!strncmp(path, "/dev/vfio/devices/", 18))
@@ -330,7 +288,7 @@ static int region_info(struct vfio_region_info *info)
 	info->offset = AT(info->index);
 	info->flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
 	if (info->index == CONFIG) {
-		info->size = word("no-config", play) ? 0 : sizeof(registers);
+		info->size = 4;
 		return 0;
 	}
 	info->size = bar[i];
@@ -355,15 +313,6 @@ static int region_info(struct vfio_region_info *info)
 	} else {
 		memcpy(info, &full, sizeof(full));
 	}
-	return 0;
-}
-
-static int reset_gpu(void)
-{
-	if (is("after-reset", "cleared"))
-		clear_memory();
-	if (is("after-reset", "dead") && ftruncate(memory, AT(4) + PAGE))
-		abort();
 	return 0;
 }
 
@@ -402,8 +351,6 @@ int ioctl(int fd, unsigned long request, ...)
 		return 0;
 	case VFIO_DEVICE_GET_REGION_INFO:
 		return region_info(data);
-	case VFIO_DEVICE_RESET:
-		return reset_gpu();
 	}
 	return 0;
 }
@@ -419,96 +366,44 @@ static bool after(uint64_t at, size_t length)
 	       (at & (AT(1) - 1)) + length > size[i];
 }
 
-static void config(uint64_t at, uint32_t *value, bool write)
-{
-	uint32_t *place = &registers[at % 256 / 4];
-	int i = at % 256 >= 0x20 ? 0 : 1;
-	uint64_t mask = ~((bar[i] >> !!word("wrong-bars", play)) - 1);
-
-	if (at % 256 >= 0x34) {
-		if (!write)
-			*value = *place;
-		else if (!is("pm", "stuck"))
-			*place = *value;
-		return;
-	}
-	if (!write)
-		*value = *place;
-	else
-		*place = at % 8 ? (*value & (mask >> 32)) : (*value & mask) | 0xc;
-}
-
-static void signal_bus(int code)
-{
-	siginfo_t info = { .si_signo = SIGBUS, .si_code = code, .si_addr = (void *)8 };
-
-	syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGBUS, &info);
-}
-
 ssize_t pread(int fd, void *data, size_t length, off_t at)
 {
 	if ((uint64_t)at < AT(1))
 		return NEXT(pread)(fd, data, length, at);
 	if (fails("read"))
 		return -1;
-	if (at >> 40 == CONFIG) {
-		config(at, data, false);
-		return 4;
-	}
-	if (word("sigbus", play))
-		signal_bus(number("sigbus"));
-	if (after(at, length) && !word("tail", play)) {
+	if (at >> 40 == CONFIG || after(at, length)) {
 		memset(data, 0xff, length);
 		return length;
-	}
-	/* Such a page is a hole in the file. */
-	if (word("unwritten", play) && !after(at, length) &&
-	    lseek(memory, at, SEEK_HOLE) < (off_t)(at + length)) {
-		errno = EIO;
-		return -1;
 	}
 	return NEXT(pread)(memory, data, length, at);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t length, off_t at)
 {
-	uint32_t value;
-
 	if ((uint64_t)at < AT(1))
 		return NEXT(pwrite)(fd, data, length, at);
 	if (fails("write"))
 		return -1;
-	if (at >> 40 == CONFIG) {
-		memcpy(&value, data, 4);
-		config(at, &value, true);
-		return 4;
-	}
-	if (after(at, length) && !is("tail", "kept"))
+	if (after(at, length))
 		return length;
 	return NEXT(pwrite)(memory, data, length, at);
 }
 
 void *mmap(void *place, size_t length, int prot, int flags, int fd, off_t at)
 {
-	const char *value;
 	char *map;
-	uint64_t from, to;
 
 	if (fd < 0 || (uint64_t)at < AT(1))
 		return NEXT(mmap)(place, length, prot, flags, fd, at);
 	if (fails("map"))
 		return MAP_FAILED;
-	if (after(at, length) && !word("open-end", play)) {
+	if (after(at, length)) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
 	map = NEXT(mmap)(place, length, prot, flags, fd, at);
-	value = word("alias", play);
-	if (map != MAP_FAILED && value && at == (off_t)AT(4) &&
-	    sscanf(value, "%lu:%lu", &from, &to) == 2 && to < length)
-		NEXT(mmap)(map + to, PAGE, prot, flags | MAP_FIXED, fd, at + from);
-	value = word("dead", play);
-	if (map != MAP_FAILED && value && at == (off_t)AT(4) && number("dead") < length)
+	if (map != MAP_FAILED && word("dead", play) && at == (off_t)AT(4) && number("dead") < length)
 		/* Beyond the file's end. */
 		NEXT(mmap)(map + number("dead"), length - number("dead"), prot,
 			   flags | MAP_FIXED, fd, AT(CONFIG + 1));
@@ -524,10 +419,6 @@ void *mmap(void *place, size_t length, int prot, int flags, int fd, off_t at)
 		return fails(call) ? -1 : NEXT(name) arguments; /* NOLINT: with parentheses */ \
 	}
 
-MAY_FAIL(int, sched_getaffinity, "affinity", (pid_t pid, size_t bytes, cpu_set_t *set),
-	 (pid, bytes, set))
-MAY_FAIL(ssize_t, getrandom, "getrandom", (void *data, size_t length, unsigned int flags),
-	 (data, length, flags))
 MAY_FAIL(int, fsync, "fsync", (int fd), (fd))
 MAY_FAIL(int, mkdir, "mkdir", (const char *path, mode_t mode), (path, mode))
 MAY_FAIL(int, rename, "rename", (const char *from, const char *to), (from, to))
@@ -549,13 +440,6 @@ int kmod_module_probe_insert_module(void)
 	return fails("insmod") ? -errno : 0;
 }
 
-long sysconf(int name)
-{
-	if (name == _SC_AVPHYS_PAGES)
-		return (number("free") ?: 16 << 20) / PAGE;
-	return NEXT(sysconf)(name);
-}
-
 /* ---- time --------------------------------------------------------------- */
 
 int poll(struct pollfd *fds, nfds_t n, int timeout)
@@ -566,15 +450,11 @@ int poll(struct pollfd *fds, nfds_t n, int timeout)
 int clock_gettime(clockid_t clock, struct timespec *time)
 {
 	int rc = NEXT(clock_gettime)(clock, time);
-	static uint64_t ticks;
 	uint64_t ns;
 
-	if (rc || clock != CLOCK_MONOTONIC || (!tick_ns && fast == 1))
+	if (rc || clock != CLOCK_MONOTONIC || fast == 1)
 		return rc;
-	if (tick_ns)
-		ns = __atomic_add_fetch(&ticks, tick_ns, __ATOMIC_SEQ_CST);
-	else
-		ns = (time->tv_sec * 1e9 + time->tv_nsec) * fast;
+	ns = (time->tv_sec * 1e9 + time->tv_nsec) * fast;
 	time->tv_sec = ns / 1000000000ULL;
 	time->tv_nsec = ns % 1000000000ULL;
 	return 0;

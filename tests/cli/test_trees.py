@@ -965,21 +965,15 @@ class Garbage:
 
 class Exercise:
     """bench, test and scrub refuse the GPUs of a tree, which can't be opened.
-    test_bench_in_machine.py and test_scrub_in_machine.py have the other reasons
+    test_testers_in_machine.py and test_scrub_in_machine.py have the other reasons
     to refuse one."""
 
     def test_recorded_trees_are_refused(self, tree):
-        tree.bound(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
+        tree.bound(G1)
         for command in ("bench", "test"):
-            for address in (G1, G2, "9:1:0.0"):
-                done = tree.run(command, "--yes", address)
-                assert (done.returncode, done.stdout) == (2, "")
-                assert f"can't open a GPU of a recorded tree; run \"nvgrace-gpu {command}\" without --root" in done.stderr
-            for address, status, words in (("01:00.0", 2, "matches"), ("0000:00:01.0", 3, "not a GPU that this driver"),
-                                           ("0049:01:00.0", 3, "no such PCI device"), ("x", 2, "not a PCI address")):
-                done = tree.run(command, "--yes", address)
-                assert (done.returncode, done.stdout) == (status, ""), address
-                assert words in done.stderr
+            done = tree.run(command, "--yes", G1)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"can't open a GPU of a recorded tree; run \"nvgrace-gpu {command}\" without --root" in done.stderr
 
     def test_nothing_of_a_tree_is_scrubbed(self, tree):
         tree.bound(G1, scrub_state="off", scrub_progress=0, scrub="")

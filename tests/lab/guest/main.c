@@ -33,7 +33,7 @@ enum known { YES, NO, UNKNOWN };
 static const char of_host[] =
 	"release=$(uname -r)\n"
 	"case $word in\n"
-	"'?'* | slow) ;;\n"
+	"'?'* | slow | pages | waits | scrubs) ;;\n"
 	"CONFIG_*)\n"
 	"	config=$({ zcat /proc/config.gz || cat /boot/config-$release ||\n"
 	"	cat /lib/modules/$release/config; } 2>/dev/null) || exit 2\n"

@@ -85,7 +85,7 @@ def measure(gpu, options):
     """A command in the machine that measures a GPU with the module $module."""
     return f"""
         insmod /bench/$module.ko && bind {gpu} {DRIVER} || exit 1
-        nvgrace-gpu bench --yes --json {options} $(gpu {gpu}) 2>/tmp/err
+        nvgrace-gpu bench --yes --json --rounds=1 {options} $(gpu {gpu}) 2>/tmp/err
         rc=$?
         sed 's/^/err: /' /tmp/err
         unbind {gpu} && rmmod {DRIVER} && exit $rc"""
@@ -117,7 +117,7 @@ def run_machine(kernel, modules, plan, directory):
     """[(module, gpu, document)] of a plan [(module, gpu, options)], and the
     programs' output."""
     log = programs.log_file(f"bench-{kernel.name}")
-    files = {**common.installed(kernel, directory), **programs.compile_programs(run_after(kernel), kernel.arch, HERE),
+    files = {**common.installed(kernel, directory), **common.testers(kernel, directory), **programs.compile_programs(run_after(kernel), kernel.arch, HERE),
              **{f"/bench/{name}.ko": str(path) for name, path in modules.items()}}
     steps = [{"name": f"{i}-{module}-{gpu}",
               "run": f"PATH=$PATH:/usr/sbin; module={module if module != WARM_UP else 'ours'}\n{measure(gpu, options)}"}
