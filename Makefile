@@ -149,18 +149,14 @@ publish:
 TOOLBOX	:= scripts/dev/toolbox
 
 # All tests are pytest's. T has arguments for it: T="tests/driver/mmap.c -k hole".
-# What the chosen tests need is made first, by one process. All need the newest
-# kernel, which is unpacked while pytest looks at the tests.
+# What the chosen tests need is made first, by one process, but not for a list.
 PYTEST	= $(TOOLBOX) run -- python3 -m pytest
 BUSY	= $(if $(LOAD),--busy $(LOAD))
 define pytest
-@mkdir -p build
-@$(TOOLBOX) ensure newest
-@$(TOOLBOX) kernel newest & \
-   $(PYTEST) $(1) --needs=build/needs --collect-only -q -n 0 >build/needs.log; rc=$$?; \
-   wait $$! && [ $$rc = 0 ] || { cat build/needs.log; exit 1; }
-@scripts/dev/prepare build/needs
-@$(PYTEST) $(1) --made=build/needs --junitxml=build/junit.xml --durations=20 $(BUSY)
+$(if $(filter --collect-only --co,$(1)),
+@$(PYTEST) $(1),
+@scripts/dev/prepare $(1)
+@$(PYTEST) $(1) --made=build/needs --junitxml=build/junit.xml --durations=20 $(BUSY))
 endef
 
 # Machines wait for their clocks half of the time, so there are more workers than

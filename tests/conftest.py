@@ -25,6 +25,7 @@ import time
 
 import pytest
 
+from cli import common
 from lab import needs, programs, toolbox, vm
 from lab import session as machines
 
@@ -44,12 +45,6 @@ MARKERS = (*KERNELS, "packages", "measure")
 # Debian's kernels that check-all builds for, beside newest.
 PACKAGED = ("oldstable", "stable", "stable-amd64", "newest-amd64")
 
-# What sees the size of pages. Of other programs, a kernel with large pages has
-# nothing that another one of the same version doesn't have, and runs them in
-# check-long.
-PAGES = ("cdev", "cycles", "dma", "dmabuf", "gate", "iommufd", "mmap", "own_mapping", "plain", "poison", "races", "random",
-         "region", "rw", "thp")
-
 # On this kernel the programs run in the opposite order: none may depend on
 # those before it.
 REVERSED = "newest-64k"
@@ -67,6 +62,9 @@ LONG_GROUPS = ("packages/test_life.py", "waits", "scrubs", "driver", "firmware/t
                "guests/test_lines.py", "packages/test_capture.py", "boot/test_udev.py", "cli/test_doctor_in_machine.py",
                "cli/test_scrub_in_machine.py", "packages/test_vendors.py", "cli/test_in_machine.py", "cli/test_records.py", "packages/test_publish.py",
                "packages/test_modules.py", "lab/tests/test_machine.py", "packages/test_rpm.py", "packages/test_release.py")
+
+# In the place of a kernel: why the tool does not build.
+TOOL = "nvgrace-gpu"
 
 # Seconds between lists of what is running.
 SIGN_OF_LIFE = 60
@@ -120,11 +118,12 @@ def marks_of(item):
         if item.config.getoption("kernel"):
             return MARKERS
         if item.kernel == "newest":
-            return ["all" if item.slow else "check"]
+            return ["all" if "slow" in item.words else "check"]
         # What waits and scrubs runs on the oldest and the newest kernel, between
-        # which stable lies.
-        part = {"oldstable": True, "stable": item.program not in WAITING, "newest-64k": item.program in PAGES}
-        return ["all" if part.get(item.kernel) and not item.slow else "long"]
+        # which stable lies. Of what doesn't see the size of pages, a kernel with large
+        # ones has nothing that another one of the same version doesn't have.
+        part = {"oldstable": True, "stable": not item.words.intersection(MACHINES), "newest-64k": "pages" in item.words}
+        return ["all" if part.get(item.kernel) and "slow" not in item.words else "long"]
     if own := [m for m in MARKERS if item.get_closest_marker(m)]:
         return own
     if path.parts[0] == "stress":
@@ -149,7 +148,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(mark)
         kernel = kernel_name(item)
         if isinstance(item, Case):
-            place = MACHINES.get(item.program, "driver") if item.kernel == "newest" and not item.slow else "driver"
+            place = next((m for m in MACHINES if m in item.words and item.kernel == "newest" and "slow" not in item.words), "driver")
         else:
             place = str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(f"{place} {kernel}" if kernel else place))
@@ -213,10 +212,18 @@ class Source(pytest.File):
             cases = [case for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT))]
         except AssertionError as e:
             raise self.CollectError(str(e)) from None
-        # With --needs, there are no kernels yet.
         return [Case.from_parent(self, name=f"{case.name}[{kernel}]", kernel=kernel, case=case)
-                for kernel in chosen_kernels(self.config) for case in cases
-                if self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in case.words.split())]
+                for kernel in chosen_kernels(self.config) for case in cases if self.may_run(kernel, case)]
+
+    def may_run(self, kernel, case):
+        """Whether a kernel has what a case needs. With --needs, or for a list, there may
+        be no kernel yet: then it may have that."""
+        try:
+            return self.config.getoption("needs") or all(needs.holds(kernel_of(kernel), w) for w in case.words.split())
+        except vm.ConfigError:
+            if not self.config.option.collectonly:
+                raise
+            return True
 
 
 class Case(pytest.Item):
@@ -224,7 +231,7 @@ class Case(pytest.Item):
 
     def __init__(self, *, kernel, case, **more):
         super().__init__(**more)
-        self.kernel, self.case, self.slow = kernel, case.name, "slow" in case.words.split()
+        self.kernel, self.case, self.words = kernel, case.name, set(case.words.split())
         self.program = self.parent.program.stem
 
     def runtest(self):
@@ -289,13 +296,9 @@ class Worker:
 
 
 def settings(item):
-    """A program's settings on a kernel, and those of --set."""
-    usual = {"own_mapping": {"RACE_S": RACE_S.get(item.kernel, 10)}, "random": {"PRESSED": int(item.kernel == "stable")},
-             # Elsewhere there is only one size of entries.
-             "thp": {} if kernel_of(item.kernel).has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP") else {"ROUNDS": 100}}
-    named = (word.removeprefix(f"{item.program}.").split("=", 1) for word in item.config.getoption("set")
-             if word.startswith(f"{item.program}."))
-    return {**usual.get(item.program, {}), **dict(named)}
+    """A program's settings of --set."""
+    return dict(word.removeprefix(f"{item.program}.").split("=", 1) for word in item.config.getoption("set")
+                if word.startswith(f"{item.program}."))
 
 
 MACHINE = pytest.StashKey()
@@ -356,14 +359,24 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session):
-    """What the cases of programs need is made before they and the workers start, by
-    this process. What can't be made is one error, and these cases don't run."""
+    """What the cases of programs and the tests of the tool need is made before they and
+    the workers start, by this process. What can't be made is one error, and these
+    don't run."""
     config = session.config
     if hasattr(config, "workerinput"):
+        common.broken = config.stash[MACHINE].broken.get(TOOL)
         return
     threading.Thread(target=show_life, args=(config.get_terminal_writer(),), daemon=True).start()
     chosen = [pathlib.Path(config.invocation_params.dir, a.partition("::")[0]) for a in config.args]
-    paths = [p for p in programs.all_of_driver() if any(p.is_relative_to(c) or c.is_relative_to(p) for c in chosen)]
+    def is_chosen(path):
+        return any(path.is_relative_to(c) or c.is_relative_to(path) for c in chosen)
+
+    paths = [p for p in programs.all_of_driver() if is_chosen(p)]
+    if is_chosen(TESTS / "cli") and not config.option.collectonly:
+        try:
+            common.build()
+        except AssertionError as e:
+            config.stash[MACHINE].broken[TOOL] = common.broken = str(e)
     try:
         programs.side_by_side(programs.cases, paths)
     except AssertionError:
@@ -382,8 +395,8 @@ def pytest_configure_node(node):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    for kernel, why in config.stash[MACHINE].broken.items():
-        terminalreporter.section(f"no machine for the cases on {kernel}")
+    for name, why in config.stash[MACHINE].broken.items():
+        terminalreporter.section("the tool does not build" if name == TOOL else f"no machine for the cases on {name}")
         terminalreporter.line(why)
 
 
@@ -399,7 +412,7 @@ def pytest_runtest_makereport(item, call):
     """With CI=true, a test that can't run has failed."""
     report = yield
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail") and \
-            getattr(item, "kernel", None) not in item.config.stash[MACHINE].broken:
+            getattr(item, "kernel", TOOL) not in item.config.stash[MACHINE].broken:
         report.outcome = "failed"
         report.longrepr = f"skipped: {report.longrepr}"
     return report

@@ -903,7 +903,7 @@ static const struct CMUnitTest slow[] = {
 };
 
 /* aer_inject takes a spinlock under pci_lock, which lockdep may report. */
-#define ERRORS	"lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING "
+#define ERRORS	"waits lab module:aer_inject lab:neighbour !CONFIG_PROVE_RAW_LOCK_NESTING "
 
 const struct case_group groups[] = {
 	{ ERRORS, CASES(tests), setup, teardown },

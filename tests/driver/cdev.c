@@ -105,6 +105,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "module:iommufd CONFIG_VFIO_DEVICE_CDEV carve-out", CASES(tests) },
+	{ "pages module:iommufd CONFIG_VFIO_DEVICE_CDEV carve-out", CASES(tests) },
 	{ }
 };

@@ -161,7 +161,7 @@ static int set_up(void **state)
 }
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests), set_up },
-	{ "lab many CONFIG_SLUB_DEBUG", CASES(slab_tests), set_up },
+	{ "pages lab", CASES(tests), set_up },
+	{ "pages lab many CONFIG_SLUB_DEBUG", CASES(slab_tests), set_up },
 	{ }
 };

@@ -85,6 +85,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "type1 carve-out", CASES(tests), setup, leave_nothing },
+	{ "pages type1 carve-out", CASES(tests), setup, leave_nothing },
 	{ }
 };

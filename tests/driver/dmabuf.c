@@ -434,6 +434,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
+	{ "pages lab CONFIG_VFIO_PCI_DMABUF lab:importer", CASES(tests), setup, teardown },
 	{ }
 };

@@ -550,13 +550,13 @@ static int unload_it(void **state)
 }
 
 const struct case_group groups[] = {
-	{ "lab CONFIG_ARM64 CONFIG_KPROBES lab:failing",
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES lab:failing",
 	  CASES(tests), load, unload_it },
-	{ "lab CONFIG_ARM64 CONFIG_KPROBES lab:failing slow",
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES lab:failing slow",
 	  CASES(slow_tests), load, unload_it },
-	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
 	  CASES(sleep_tests), load, unload_it },
-	{ "lab CONFIG_ARM64 CONFIG_KPROBES lab:failing symbol:register_pfn_address_space",
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES lab:failing symbol:register_pfn_address_space",
 	  CASES(report_tests), load, unload_it },
 	{ }
 };

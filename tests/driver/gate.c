@@ -929,11 +929,11 @@ static const struct CMUnitTest gh200_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out", CASES(gh200_tests) },
-	{ "lab", CASES(tests) },
-	{ "lab slow", CASES(slow_tests) },
-	{ "lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests) },
-	{ "lab CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
-	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },
+	{ "pages waits carve-out", CASES(gh200_tests) },
+	{ "pages waits lab", CASES(tests) },
+	{ "pages waits lab slow", CASES(slow_tests) },
+	{ "pages waits lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests) },
+	{ "pages waits lab CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
+	{ "pages waits lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },
 	{ }
 };

@@ -384,8 +384,8 @@ static const struct CMUnitTest tests_of_dma_bufs[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab CONFIG_ARM64 module:iommufd", CASES(tests), setup, teardown },
-	{ "lab CONFIG_ARM64 module:iommufd CONFIG_VFIO_PCI_DMABUF",
+	{ "pages lab CONFIG_ARM64 module:iommufd", CASES(tests), setup, teardown },
+	{ "pages lab CONFIG_ARM64 module:iommufd CONFIG_VFIO_PCI_DMABUF",
 	  CASES(tests_of_dma_bufs), setup, teardown },
 	{ }
 };

@@ -686,7 +686,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, leave_nothing },
-	{ "lab", CASES(lab_tests), setup, leave_nothing },
+	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, leave_nothing },
+	{ "pages lab", CASES(lab_tests), setup, leave_nothing },
 	{ }
 };

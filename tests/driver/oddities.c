@@ -214,7 +214,7 @@ static const struct CMUnitTest slow_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests) },
-	{ "lab slow", CASES(slow_tests) },
+	{ "scrubs lab", CASES(tests) },
+	{ "scrubs lab slow", CASES(slow_tests) },
 	{ }
 };

@@ -115,6 +115,6 @@ static const struct CMUnitTest tests[] = {
 
 /* With Linux's own driver, this hangs for ever. */
 const struct case_group groups[] = {
-	{ "this-driver carve-out", CASES(tests) },
+	{ "pages this-driver carve-out", CASES(tests) },
 	{ }
 };

@@ -397,8 +397,8 @@ static const struct CMUnitTest sleep_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests) },
-	{ "lab module:aer_inject !CONFIG_PROVE_RAW_LOCK_NESTING", CASES(error_tests) },
-	{ "lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests) },
+	{ "pages lab", CASES(tests) },
+	{ "pages lab module:aer_inject !CONFIG_PROVE_RAW_LOCK_NESTING", CASES(error_tests) },
+	{ "pages lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests) },
 	{ }
 };

@@ -511,7 +511,7 @@ static const struct CMUnitTest ignored[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab symbol:register_pfn_address_space", CASES(reported) },
-	{ "lab !symbol:register_pfn_address_space", CASES(ignored) },
+	{ "pages lab symbol:register_pfn_address_space", CASES(reported) },
+	{ "pages lab !symbol:register_pfn_address_space", CASES(ignored) },
 	{ }
 };

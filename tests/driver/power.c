@@ -682,6 +682,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab CONFIG_ARM64", CASES(tests), setup, leave_nothing },
+	{ "waits lab CONFIG_ARM64", CASES(tests), setup, leave_nothing },
 	{ }
 };

@@ -545,7 +545,7 @@ static const struct CMUnitTest lab_tests[] = {
 
 /* With Linux's own driver, reads into a mapping beside resets hang for ever. */
 const struct case_group groups[] = {
-	{ "this-driver carve-out", CASES(tests), set_up, NULL },
-	{ "lab", CASES(lab_tests), set_up, NULL },
+	{ "pages this-driver carve-out", CASES(tests), set_up, NULL },
+	{ "pages lab", CASES(lab_tests), set_up, NULL },
 	{ }
 };

@@ -539,7 +539,7 @@ static const struct CMUnitTest last_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests) },
-	{ "lab", CASES(last_tests), NULL, last_teardown },
+	{ "waits lab", CASES(tests) },
+	{ "waits lab", CASES(last_tests), NULL, last_teardown },
 	{ }
 };

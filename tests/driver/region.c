@@ -169,7 +169,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests) },
-	{ "lab", CASES(lab_tests) },
+	{ "pages", CASES(tests) },
+	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

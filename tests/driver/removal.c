@@ -130,6 +130,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests) },
+	{ "scrubs lab", CASES(tests) },
 	{ }
 };

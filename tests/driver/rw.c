@@ -681,7 +681,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out", CASES(tests), setup, leave_nothing },
-	{ "lab", CASES(lab_tests) },
+	{ "pages carve-out", CASES(tests), setup, leave_nothing },
+	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

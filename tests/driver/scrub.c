@@ -1837,20 +1837,20 @@ static const struct CMUnitTest suspend_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests), set_up, finish },
-	{ "lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
-	{ "lab lab:sleeper CONFIG_PM_SLEEP slow",
+	{ "scrubs lab", CASES(tests), set_up, finish },
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP slow",
 	  CASES(slow_sleep_tests), set_up, finish },
-	{ "lab lab:sleeper CONFIG_PM_SLEEP CONFIG_NET",
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP CONFIG_NET",
 	  CASES(sleep_event_tests), set_up, finish },
-	{ "lab CONFIG_NET", CASES(event_tests), NULL, finish },
-	{ "lab CONFIG_NET slow", CASES(slow_event_tests), NULL, finish },
-	{ "lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow", CASES(traced_tests), set_up, finish },
-	{ "lab CONFIG_KPROBE_EVENTS", CASES(power_tests), set_up, finish },
-	{ "lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
+	{ "scrubs lab CONFIG_NET", CASES(event_tests), NULL, finish },
+	{ "scrubs lab CONFIG_NET slow", CASES(slow_event_tests), NULL, finish },
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow", CASES(traced_tests), set_up, finish },
+	{ "scrubs lab CONFIG_KPROBE_EVENTS", CASES(power_tests), set_up, finish },
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
 	  CASES(late_tests), set_up, finish },
-	{ "lab slow", CASES(slow_tests), set_up, finish },
-	{ "lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
+	{ "scrubs lab slow", CASES(slow_tests), set_up, finish },
+	{ "scrubs lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_tests), NULL, finish },
 	{ }
 };

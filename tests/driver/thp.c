@@ -181,7 +181,7 @@ static int setup(void **state)
 {
 	char *space;
 
-	rounds = setting("ROUNDS", 300);
+	rounds = setting("ROUNDS", machine_has("CONFIG_ARCH_SUPPORTS_PMD_PFNMAP") ? 300 : 100);
 	vfio_start(&v, "gh200");
 	space = mmap(NULL, 2 * HUGE, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -204,8 +204,8 @@ static const struct CMUnitTest order_tests[] = {
 
 /* With Linux's own driver, some of these faults end with VM_FAULT_OOM. */
 const struct case_group groups[] = {
-	{ "this-driver carve-out", CASES(tests), setup, leave_nothing },
-	{ "lab:faulter CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(order_tests),
+	{ "pages this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, leave_nothing },
+	{ "pages lab:faulter CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(order_tests),
 	  setup, leave_nothing },
 	{ }
 };

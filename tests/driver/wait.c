@@ -558,7 +558,7 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "lab", CASES(tests), setup, teardown },
-	{ "lab", CASES(cxl_tests) },
+	{ "waits lab", CASES(tests), setup, teardown },
+	{ "waits lab", CASES(cxl_tests) },
 	{ }
 };

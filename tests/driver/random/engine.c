@@ -348,7 +348,7 @@ static void sequences_agree_with_the_model(void **state)
 {
 	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
 	struct sigaction late = { .sa_handler = stuck };
-	bool pressed = setting("PRESSED", 0);
+	bool pressed = setting("PRESSED", machine_has("pressed"));
 	char all[32];
 	unsigned int i;
 
@@ -393,6 +393,6 @@ static const struct CMUnitTest tests[] = {
 #define ERRORS	"?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING"
 
 const struct case_group groups[] = {
-	{ "slow ?dma " DMABUFS " " ERRORS, CASES(tests) },
+	{ "pages slow ?pressed ?dma " DMABUFS " " ERRORS, CASES(tests) },
 	{ }
 };
