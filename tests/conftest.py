@@ -32,13 +32,11 @@ from lab import session as machines
 TESTS = pathlib.Path(__file__).resolve().parent
 
 # The kernels whose cases a marker chooses. Those of "long" differ in one thing from
-# one of the others, or are for x86-64, which the product isn't for. Of newest-64k,
-# stable and oldstable, each has a part.
+# one of the others. Of newest-64k, stable and oldstable, each has a part.
 KERNELS = {
     "check": ("newest",),
     "all": ("newest", "newest-64k", "stable", "oldstable"),
-    "long": ("newest-64k", "stable", "oldstable", "newest-amd64", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "oldstable-amd64", "stable-amd64", "next",
-             "debug", "debug-64k", "kcsan"),
+    "long": ("newest-64k", "stable", "oldstable", "stable-16k", "newest-16k", "stable-rt", "newest-rt", "next", "debug", "debug-64k", "kcsan"),
 }
 MARKERS = (*KERNELS, "packages", "measure")
 

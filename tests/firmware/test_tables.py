@@ -26,8 +26,8 @@ PAGE = 64 * KiB         # of whatever kernel
 TOP = 1 << 64
 
 # RAM, its end, and the end of the CPU's addresses.
-RAM, RAM_END = vm.ram_range(vm.ARM64, GiB)
-CPU_END = 1 << vm.ARM64.phys_bits
+RAM, RAM_END = vm.RAM_ADDRESS, vm.RAM_ADDRESS + GiB
+CPU_END = 1 << 48      # of a neoverse-n1
 
 # What QEMU's virt machine has below RAM.
 GIC, PCI_WINDOW = 0x0800_0000, 0x1000_0000

@@ -14,7 +14,7 @@ KERNEL = "stable"
 GiB = 1 << 30
 # RAM of a host, and where the GPUs' memory begins.
 RAM = 3 * GiB
-MEMORY = vm.memory_address(vm.ARM64, RAM, vm.MEMORY_MAX)
+MEMORY = vm.MEMORY_ADDRESS
 
 
 class Gpu:

@@ -16,7 +16,7 @@ from cli import common
 from lab import machine, needs, programs, session, vm
 
 DRIVER = "nvgrace_gpu_vfio_pci"
-KERNELS = ("newest", "newest-64k", "stable", "oldstable", "newest-amd64")
+KERNELS = ("newest", "newest-64k", "stable", "oldstable")
 
 # The programs that take no longer than seconds, for kinds of GPUs other than the
 # first, whatever they have of memory.

@@ -6,8 +6,6 @@ import dataclasses
 import fractions
 import re
 
-from lab.arch import round_up
-
 MEMORY_BLOCK = 512 << 20
 # Of GPU memory: half of the 64-bit PCI window of QEMU's virt machine.
 MEMORY_MAX = 256 << 30
@@ -64,7 +62,7 @@ def place_gpus(gpus, memory_address):
         if g.size is not None:
             g.size = parse_size(g.size)
             g.base = end if g.base is None else parse_size(g.base)
-            end = max(end, round_up(g.base + g.size, MEMORY_BLOCK))
+            end = max(end, -(-(g.base + g.size) // MEMORY_BLOCK) * MEMORY_BLOCK)
         elif g.base is not None:
             g.base = parse_size(g.base)
         g.port = f"0000:00:{g.slot:02x}.{g.function}"

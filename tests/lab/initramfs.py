@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 
 from lab import archive
-from lab import packages
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -42,9 +41,7 @@ def module_files(kernel):
 def program_files(arch):
     """busybox, and what dynamic programs need: {path in the guest: path here}.
     """
-    name, _, busybox = arch.busybox.rpartition(":")
-    files = {"/bin/busybox": f"{packages.root(name)}{busybox}" if name else busybox,
-             arch.loader: f"{arch.libraries}/{pathlib.Path(arch.loader).name}"}
+    files = {"/bin/busybox": arch.busybox, arch.loader: f"{arch.libraries}/{pathlib.Path(arch.loader).name}"}
     for name in LIBRARIES:
         files[f"{arch.libraries.removeprefix('/usr')}/{name}"] = f"{arch.libraries}/{name}"
     return files

@@ -17,9 +17,8 @@ KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
 def ram_size(kernel):
     """Bytes of RAM. KASAN takes an eighth of RAM and an eighth of what the
-    driver maps, and a test maps 8 GiB. An x86-64 machine needs enough for a
-    part of RAM above 4 GiB, with nothing after it."""
-    return (3 if kernel.has("CONFIG_KASAN") or kernel.arch is vm.AMD64 else 1) * GiB
+    driver maps, and a test maps 8 GiB."""
+    return (3 if kernel.has("CONFIG_KASAN") else 1) * GiB
 
 
 # The program "power" maps config space and GPU memory by /dev/mem, which drivers
@@ -124,10 +123,4 @@ GPUS = [
 
 def gpus(kernel):
     """The GPUs of the machine that boots this vm.Kernel."""
-    start = vm.memory_address(kernel.arch, ram_size(kernel), vm.MEMORY_MAX)
-    # An emulated x86-64 CPU has 1 TiB of addresses, and its config space is
-    # elsewhere.
-    small = kernel.arch is vm.AMD64
-    return [{**g, "base": None if g["base"] is None else start + g["base"],
-             "model": {k: v for k, v in g["model"].items() if not (small and k == "power")}}
-            for g in GPUS if not (small and g["name"] in ("widest", "d3cold"))]
+    return [{**g, "base": None if g["base"] is None else vm.MEMORY_ADDRESS + g["base"]} for g in GPUS]

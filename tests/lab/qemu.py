@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 
 from lab import archive
-from lab.arch import AMD64, ARM64, NATIVE
+from lab.arch import ARM64, NATIVE
 
 # A busy host can stop a processor, or a process of the host that a processor
 # waits for. These limits are longer than its pauses and shorter than a test
@@ -86,13 +86,8 @@ def monitor(directory):
 
 
 def debugger(machine, directory):
-    """A gdb server where something needs one: of a machine with guests, QEMU
-    listens; on x86-64, the runner does, and the machine waits for it."""
-    if machine.guests:
-        return ["-gdb", f"unix:{directory}/gdb.sock,server=on,wait=off"]
-    if machine.arch.name == AMD64.name:
-        return ["-S", "-chardev", f"socket,id=gdb,path={directory}/gdb.sock", "-gdb", "chardev:gdb"]
-    return []
+    """A gdb server of a machine with guests."""
+    return ["-gdb", f"unix:{directory}/gdb.sock,server=on,wait=off"] if machine.guests else []
 
 
 def ports_of(machine):

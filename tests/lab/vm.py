@@ -31,19 +31,19 @@ import time
 
 from lab import qemu, verdict
 from lab.acpi import archive_of_tables
-from lab.arch import AMD64, ARM64, NATIVE, at_el2, memory_address, ram_range, untranslated
+from lab.arch import AMD64, ARM64, MEMORY_ADDRESS, NATIVE, RAM_ADDRESS, at_el2, untranslated
 from lab.archive import Cpio, decompress
 from lab.channel import Channel
 from lab.config import MEMORY_BLOCK, MEMORY_MAX, ConfigError, GpuConfig, parse_size, place_gpus
-from lab.debugger import Debugger, widen_acpi_integers
+from lab.debugger import Debugger
 from lab.emulator import Emulator, end_by_signals
 from lab.initramfs import run_files
 from lab.kernel import PROJECT, Kernel
 from lab.verdict import Result, scan_log, troubles
 
 __all__ = [
-    "AMD64", "ARM64", "ConfigError", "Cpio", "GpuConfig", "Kernel", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE", "PROJECT",
-    "archive_of_tables", "at_el2", "decompress", "memory_address", "parse_size", "place_gpus", "ram_range", "run_files",
+    "AMD64", "ARM64", "ConfigError", "Cpio", "GpuConfig", "Kernel", "MEMORY_ADDRESS", "MEMORY_BLOCK", "MEMORY_MAX", "Machine", "NATIVE",
+    "PROJECT", "RAM_ADDRESS", "archive_of_tables", "at_el2", "decompress", "parse_size", "place_gpus", "run_files",
     "scan_log", "troubles", "untranslated",
 ]
 
@@ -79,7 +79,7 @@ class Machine(Emulator):
         if self.memory_size & (self.memory_size - 1) or self.memory_size > MEMORY_MAX:
             raise ConfigError("the memory's size must be a power of two up to 256G")
         self.ram, self.smp = parse_size(ram), smp
-        self.memory_address = memory_address(self.arch, self.ram, self.memory_size) if self.memory_size else 0
+        self.memory_address = MEMORY_ADDRESS if self.memory_size else 0
         self.gpus = [g if isinstance(g, GpuConfig) else GpuConfig(**g) for g in gpus]
         place_gpus(self.gpus, self.memory_address)
         self.files = dict(files or {})
@@ -139,26 +139,10 @@ class Machine(Emulator):
             connected = functools.partial(setattr, channel, "connection") if port == "questions" else lambda stream: None
             self._expect(f"{directory}/{name}.sock", line, connected)
         self.gdb, self.monitor = f"{directory}/gdb.sock", f"{directory}/monitor.sock"
-        debugger = self._listen(self.gdb) if self.arch.name == AMD64.name else None
         self._started = time.monotonic()
         self._start_qemu(qemu.arguments(self, directory, initrd), self.channel.console_line, stdin=subprocess.DEVNULL,
                          env=qemu.environment(), pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
-        if debugger:
-            self._before_the_kernel(debugger)
         return self
-
-    def _before_the_kernel(self, listener):
-        """Change the firmware's tables. A failure ends QEMU, and run() reports
-        it."""
-        try:
-            listener.settimeout(self.timeout)
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(self.timeout)
-                widen_acpi_integers(Debugger(connection))
-        except OSError as e:
-            self.channel.failures.append(f"before the kernel: {e}")
-            self._end_qemu()
 
     # Run.
 

@@ -105,7 +105,7 @@ class System(Emulator):
         self.gpus = [vm.GpuConfig(**g) for g in gpus]
         self.ram, self.secure_boot = vm.parse_size(ram), secure_boot
         # The address is the same with EL2, but vm only knows that of ARM64.
-        vm.place_gpus(self.gpus, vm.memory_address(vm.ARM64, self.ram, MEMORY))
+        vm.place_gpus(self.gpus, vm.MEMORY_ADDRESS)
         self.failures, self.console = [], []
         self._boots = self._commands = 0
         self._channel = self._current = self._booted = None

@@ -18,9 +18,9 @@ from lab import session, vm
 STUCK_S = 300
 
 
-@pytest.fixture(scope="module", params=["newest", pytest.param("newest-amd64", marks=pytest.mark.long)])
-def kernel(request):
-    return request.param
+@pytest.fixture
+def kernel():
+    return "newest"
 
 
 def boot(name, commands, **more):

@@ -129,8 +129,7 @@ def run_machine(kernel, modules, plan, directory):
             print(f"bench: {kernel.name}: {line.partition(':')[0]} ...", file=sys.stderr, flush=True)
 
     wanted = {gpu for _, gpu, _ in plan} | {PARTS["name"]}
-    base = vm.memory_address(kernel.arch, RAM, vm.MEMORY_MAX)
-    gpus = [{**g, "base": base + (0 if g is PARTS else SHARED)} for g in (PARTS, LARGE, *GROWTH) if g["name"] in wanted]
+    gpus = [{**g, "base": vm.MEMORY_ADDRESS + (0 if g is PARTS else SHARED)} for g in (PARTS, LARGE, *GROWTH) if g["name"] in wanted]
     with vm.Machine(kernel, gpus=gpus, ram=RAM, files=files, commands=steps, timeout=TIMEOUT_S, log=str(log),
                     echo=show) as machine:
         result = machine.run()
