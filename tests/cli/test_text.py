@@ -23,6 +23,7 @@ from lab import programs
 COMMANDS = ("list", "bind", "unbind", "status", "doctor", "metrics", "wait", "bench", "test", "scrub", "guest")
 # Commands without options.
 WORDS = ("help", "version")
+MANUAL = "cli/nvgrace-gpu.8.scd"
 COMPLETION = PROJECT / "cli/completion.bash"
 
 
@@ -45,7 +46,7 @@ def help_options(command=None):
 
 def man_sections():
     """{title: text} of the manual page's source. Options begin a line."""
-    parts = re.split(r"^# (.*)$", (PROJECT / "cli/nvgrace-gpu.8.scd").read_text(), flags=re.M)
+    parts = re.split(r"^# (.*)$", (PROJECT / MANUAL).read_text(), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2]))
 
 
@@ -66,10 +67,10 @@ class Agreement:
 
     def test_help_and_manual(self):
         sections = man_sections()
-        assert man_options(sections["GLOBAL OPTIONS"]) == help_options()
+        assert man_options(sections["GLOBAL OPTIONS"]) == help_options(), f"edit {MANUAL}, GLOBAL OPTIONS"
         for command in COMMANDS:
             own = {k: v for k, v in help_options(command).items() if k not in self.COMMON}
-            assert man_options(sections[command.upper()]) == own, command
+            assert man_options(sections[command.upper()]) == own, f"edit {MANUAL}, {command.upper()}"
             assert own
 
     def test_synopsis(self):
@@ -78,7 +79,7 @@ class Agreement:
         for command in COMMANDS:
             line = next(part for part in re.split(r"\n\n", synopsis) if re.search(rf"\] {command}\b", part))
             own = {k for k in help_options(command) if k not in self.COMMON} | {"root"}
-            assert set(re.findall(r"--([a-z-]+)", line)) == own, command
+            assert set(re.findall(r"--([a-z-]+)", line)) == own, f"edit {MANUAL}, SYNOPSIS, {command}"
 
     def test_commands(self):
         text = run("--help").stdout
@@ -128,7 +129,7 @@ class Agreement:
     def test_steps_of_test(self):
         """The options and the manual page have the same steps, in the same order."""
         steps = help_options("test")["until"][1].lstrip("=").split("|")
-        assert re.findall(r"^\*([a-z0-9]+)\*$", man_sections()["TEST"], re.M) == steps
+        assert re.findall(r"^\*([a-z0-9]+)\*$", man_sections()["TEST"], re.M) == steps, f"edit {MANUAL}, TEST"
 
     def test_missing_package(self):
         """Of commands that are programs of their own."""
@@ -144,6 +145,10 @@ class Agreement:
         version = int(re.search(r"SCHEMA_VERSION (\d+)", text)[1])
         assert json.loads(SCHEMA.read_text())["properties"]["schema"]["const"] == version
         assert f"Its member *schema* is {version}" in man_sections()["JSON"].replace("\n", " ")
+
+    def test_all_facts_are_required(self):
+        gpu = json.loads(SCHEMA.read_text())["$defs"]["gpu"]
+        assert list(gpu["properties"]) == gpu["required"], f"edit {SCHEMA.name}, gpu, required"
 
     def test_schema_has_room(self, tree):
         """The schema accepts names and values that a later version may add."""

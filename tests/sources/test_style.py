@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from cli import common
 from lab import archive, programs, toolbox, vm
 from sources import links, manual
 
@@ -66,43 +67,66 @@ def licences():
             yield f"{name}: no licence in its first lines"
 
 
-def layers():
+def calls(folder):
+    """{unit: the units whose symbols it uses} of the object files in a folder: a unit
+    is a source file, without its suffix."""
+    objects = sorted(folder.rglob("*.o"))
+    said = subprocess.run(["nm", "-A", "-P", *objects], capture_output=True, text=True, check=True).stdout
+    symbols = [(os.path.relpath(name, folder)[:-2], symbol, kind)
+               for name, symbol, kind in re.findall(r"^(.*\.o)(?:\[.*\])?: (\S+) (\w)", said, re.M)]
+    owners = {symbol: unit for unit, symbol, kind in symbols if kind.isupper() and kind != "U"}
+    used = {unit: set() for unit, _, _ in symbols}
+    for unit, symbol, kind in symbols:
+        if kind == "U" and owners.get(symbol, unit) != unit:
+            used[unit].add(owners[symbol])
+    return used
+
+
+def layers(used):
     """The folders of cli/README.md's table are layers, from top to bottom. All else
     in cli/ is above them."""
     table = re.findall(r"^\| `(\w+)/` \|", (PROJECT / "cli/README.md").read_text(), re.M)
     assert table
 
-    def height(path):
-        folder = os.path.dirname(path)
+    def height(unit):
+        folder = os.path.dirname(unit)
         return len(table) - table.index(folder) if folder in table else len(table) + 1
 
-    for name, text in texts(r"^cli/.*\.[ch]$").items():
-        for header in re.findall(r'^#include "(.*)"', text, re.M):
-            if (PROJECT / "cli" / header).exists() and height(header) > height(name.removeprefix("cli/")):
-                yield f"{name}: {header} is of a higher layer"
+    return [f"cli/{unit}.c uses cli/{other}.c, which is of a higher layer"
+            for unit, others in used.items() for other in others if height(other) > height(unit)]
 
 
-def circles():
-    """Of includes. A source file and its header are one unit, and so is a folder."""
-    includes = {}
-    for name, text in texts(r"^cli/.*\.[ch]$").items():
-        headers = re.findall(r'^#include "(.*)\.h"', text, re.M)
-        unit = name.removeprefix("cli/")[:-2]
-        includes.setdefault(unit, set()).update(set(headers) - {unit})
-        if folder := os.path.dirname(unit):
-            includes.setdefault(folder + "/", set()).update({os.path.dirname(h) + "/" for h in headers} - {folder + "/", "/"})
+def circles(used):
+    """One of each set of units that use each other, and of folders."""
+    folders = {}
+    for unit, others in used.items():
+        folders.setdefault(os.path.dirname(unit) + "/", set()).update(os.path.dirname(o) + "/" for o in others)
 
-    def walk(way, seen):
-        for other in sorted(includes.get(way[-1], ())):
+    def walk(graph, way, seen):
+        for other in sorted(graph.get(way[-1], ())):
             if other == way[0]:
                 return [*way, other]
             if other not in seen:
                 seen.add(other)
-                if circle := walk([*way, other], seen):
+                if circle := walk(graph, [*way, other], seen):
                     return circle
         return None
 
-    return ["cli/" + " -> ".join(circle) for unit in sorted(includes) if (circle := walk([unit], set()))]
+    # What is in no folder calls the folders, and they don't call each other in circles.
+    between = {folder: others - {folder, "/"} for folder, others in folders.items()}
+    found = {frozenset(circle): " -> ".join(circle) for graph in (used, between) for unit in sorted(graph) if (circle := walk(graph, [unit], set()))}
+    return sorted(found.values())
+
+
+def test_layers_of_the_tool():
+    used = calls(common.build().parent)
+    assert not [*layers(used), *circles(used)]
+
+
+@pytest.mark.kernels("newest")
+@pytest.mark.check
+def test_layers_of_the_module(kernel):
+    assert not circles(calls(programs.module_of(vm.Kernel(kernel)).parent / "src"))
 
 
 def ids():
@@ -122,6 +146,25 @@ def ids():
                 yield f"{name}: {''.join(at)} is no id of include/nvgrace_gpu_ids.h"
 
 
+# A parser of options, in cli/.
+PARSER = re.compile(r"^(?:static )?error_t \w*parse\w*\(.*?^}", re.M | re.S)
+
+
+def unused_options():
+    """What a command's parser sets, and nothing but a parser reads: in the same file or
+    folder, or anywhere if commands share the parser."""
+    files = texts(r"^cli/.*\.c$")
+    rest = {name: PARSER.sub("", text) for name, text in files.items()}
+    for name, text in files.items():
+        folder = os.path.dirname(name)
+        readers = [t for n, t in rest.items() if n == name or folder in ("cli/open_gpu", "cli/facts") or folder == os.path.dirname(n) != "cli"]
+        for body in PARSER.findall(text):
+            for member in set(re.findall(r"(?<!state)->(?:\w+\.)*(\w+)(?:\[[^]]*\])? *(?:=[^=]|\+\+)|&\w+->(?:\w+\.)*(\w+)", body)):
+                member = "".join(member)
+                if not any(re.search(rf"(?:\.|->){member}\b(?! *=[^=])", t) for t in readers):
+                    yield f"{name}: an option sets {member}, which nothing reads"
+
+
 def test_style():
     assert not [
         # Conditions on the kernel are only in include/compat.
@@ -133,7 +176,7 @@ def test_style():
         # No file names one machine's paths or a mirror. An absolute path does not follow
         # a character of another path.
         *found(r"(^|[^A-Za-z0-9_.}/-])/(roo[t]/|(wor[k]|tmp/[x])([^A-Za-z0-9_.-]|$))|(deb|ftp|archive|snapshot|security)[.]debian[.]org", ""),
-        *licences(), *layers(), *circles(), *ids(),
+        *licences(), *ids(), *unused_options(),
         *(f"{name}: {target}" for name in names(r"\.md$") for target in links.broken(PROJECT / name)),
         *manual.trouble()]
 
