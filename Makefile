@@ -164,7 +164,7 @@ endef
 WORKERS	?= $(shell expr 2 + $$(nproc))
 WORK	= -v -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo test check check-all check-long bench bench-waits generated
+.PHONY: demo test check check-all check-long bench bench-waits page generated
 # The tool is compiled while the kernel is downloaded.
 demo:
 	@$(TOOLBOX) ensure newest
@@ -209,12 +209,14 @@ bench-waits:
 	@$(TOOLBOX) root qemu >/dev/null
 	@$(TOOLBOX) run -- env BASELINE_KO='$(BASELINE_KO)' python3 -m stress.bench.waits --rounds $(or $(ROUNDS),3)
 
-# The findings in docs/doctor.md, what `make demo` prints in README.md, and SITE there
-# and in docs/examples.
-generated:
+# The findings in docs/doctor.md, without a machine.
+page:
 	@mkdir -p build
 	@$(TOOLBOX) run -- make -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page >build/doctor.md
 	@cp build/doctor.md docs/doctor.md
+
+# Also what `make demo` prints in README.md, and SITE there and in docs/examples.
+generated: page
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 scripts/dev/demo.py --record
 	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
@@ -248,6 +250,7 @@ help:
 	@echo '  check-all     run that and all other tests: every kernel, guests, packages, whole systems'
 	@echo '  check-long    run the campaigns of a release: debug kernels, the kernel'"'"'s vfio selftests, races, life of the packages'
 	@echo '                each takes T=, too, and LOAD=4 runs it beside 4 busy processes'
+	@echo '  page          write the findings in docs/doctor.md from their source'
 	@echo '  generated     write the findings in docs/doctor.md and the URL in README.md from their sources'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'
