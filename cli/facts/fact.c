@@ -41,6 +41,25 @@ static uint64_t count_of(struct overview *s, const struct gpu *gpu, const char *
 	       GPU_UNKNOWN : value;
 }
 
+/*
+ * When "scrub --verify" has read zeros, in seconds since 1970; GPU_UNKNOWN: not since
+ * the host's boot.
+ */
+static uint64_t verified_time(struct overview *s, const struct gpu *gpu)
+{
+	g_autofree char *file = gpu_verified_file(gpu->address);
+	g_autofree char *text = host_read(s->host, NULL, "%s", file);
+	struct json_object *document = text ? json_tokener_parse(text) : NULL, *value;
+	uint64_t time = GPU_UNKNOWN;
+
+	if (json_object_is_type(document, json_type_object) &&
+	    json_object_object_get_ex(document, "time", &value) &&
+	    json_object_is_type(value, json_type_int) && json_object_get_int64(value) >= 0)
+		time = json_object_get_int64(value);
+	json_object_put(document);
+	return time;
+}
+
 static struct value text_value(const char *text)
 {
 	return (struct value){ .known = text, .text = text };

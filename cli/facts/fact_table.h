@@ -31,7 +31,7 @@ FACT(scrub_clean, NUMBER, NULL,
      gpu->scrub_result ? scrub_state_of(gpu->scrub_result) == GPU_SCRUB_CLEAN : GPU_UNKNOWN)
 FACT(scrub_time, TIME, "last_scrub.time", gpu->scrub_time)
 FACT(scrub_ms, NUMBER, "last_scrub.milliseconds", gpu->scrub_ms)
-FACT(verified_time, TIME, "last_scrub.verified_time", gpu->verified_time)
+FACT(verified_time, TIME, "last_scrub.verified_time", verified_time(s, gpu))
 FACT(usemem_size, SIZE, "usemem.size", gpu->usemem_size)
 FACT(usemem_bar_size, SIZE, "usemem.bar_size", gpu->usemem_bar_size)
 FACT(usemem_base, ADDRESS, "usemem.base", gpu->usemem_base)

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,31 +194,17 @@ char *gpu_verified_file(const char *address)
 	return g_strdup_printf(RUN_DIR "/%s.json", address);
 }
 
-/* What the driver and "scrub --verify" have kept. */
 static void read_last_scrub(struct host *h, struct gpu *gpu)
 {
-	struct json_object *document = NULL, *value;
-	g_autofree char *file = gpu_verified_file(gpu->address);
-	g_autofree char *text = NULL;
-
 	gpu->scrub_count = read_group(h, gpu->address, "scrub_count");
 	gpu->scrub_time = GPU_UNKNOWN;
 	gpu->scrub_ms = GPU_UNKNOWN;
-	if (gpu->scrub_count && gpu->scrub_count != GPU_UNKNOWN) {
-		gpu->scrub_result = null_if_empty(
-			host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_result", gpu->address));
-		gpu->scrub_time = read_group(h, gpu->address, "scrub_time");
-		gpu->scrub_ms = read_group(h, gpu->address, "scrub_ms");
-	}
-	gpu->verified_time = GPU_UNKNOWN;
-	text = host_read(h, NULL, "%s", file);
-	if (text)
-		document = json_tokener_parse(text);
-	if (json_object_is_type(document, json_type_object) &&
-	    json_object_object_get_ex(document, "time", &value) &&
-	    json_object_is_type(value, json_type_int) && json_object_get_int64(value) >= 0)
-		gpu->verified_time = json_object_get_int64(value);
-	json_object_put(document);
+	if (!gpu->scrub_count || gpu->scrub_count == GPU_UNKNOWN)
+		return;
+	gpu->scrub_result = null_if_empty(
+		host_line(h, DEVICES "/%s/nvgrace_gpu/scrub_result", gpu->address));
+	gpu->scrub_time = read_group(h, gpu->address, "scrub_time");
+	gpu->scrub_ms = read_group(h, gpu->address, "scrub_ms");
 }
 
 int gpu_read(struct host *h, const char *address, struct gpu *gpu)

@@ -76,9 +76,6 @@ struct gpu {
 	char *scrub_result;	/* of the last one: "clean", "failed"; NULL: none, or not known */
 	uint64_t scrub_time;	/* seconds since 1970 when it ended; GPU_UNKNOWN: none */
 	uint64_t scrub_ms;	/* milliseconds that it took; GPU_UNKNOWN: none */
-
-	/* Of the file gpu_verified_file(), by "scrub --verify". */
-	uint64_t verified_time;	/* seconds since 1970; GPU_UNKNOWN: not since the host's boot */
 };
 
 struct gpus {
