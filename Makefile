@@ -38,12 +38,11 @@ modules:
 
 # ---- installing -------------------------------------------------------------
 # `make install` consists of three targets, one for each package. install-dkms
-# installs what DKMS, udev and initramfs generators need; run `dkms install`
-# afterwards. install-udev installs the same without the source, for hosts that get
-# built modules. install-cli installs nvgrace-gpu(8) and needs the tool's
-# libraries. install-tests installs its commands test and bench, and the programs that
-# test runs, and needs cmocka.
-# All need scdoc for the manual pages. DESTDIR and prefix have their
+# installs what DKMS needs; run `dkms install` afterwards. install-cli installs
+# nvgrace-gpu(8), the udev rule and what initramfs generators need, and needs the
+# tool's libraries. install-tests installs the commands test and bench, and the
+# programs that test runs, and needs cmocka.
+# install-cli needs scdoc for the manual pages. DESTDIR and prefix have their
 # usual meaning, but the files of udev, dracut and initramfs-tools always go
 # below /usr, the only place that those programs search.
 
@@ -52,17 +51,13 @@ prefix	?= /usr
 VERSION	 = $(eval VERSION := $(shell sh scripts/this-version))$(VERSION)
 DKMSDIR	 = $(DESTDIR)/usr/src/$(MODULE)-$(VERSION)
 docdir	?= $(prefix)/share/doc
-# The package that the files of udev and initramfs generators are in.
-udev_package = $(MODULE)-dkms
-EXAMPLES = $(DESTDIR)$(docdir)/$(udev_package)/examples
-SHARED	 = $(DESTDIR)/usr/share/$(MODULE)
 GUIDES	 = $(DESTDIR)$(docdir)/nvgrace-gpu
 INSTALL	?= install
 
-.PHONY: install install-dkms install-udev install-cli install-tests
+.PHONY: install install-dkms install-cli install-tests
 install: install-dkms install-cli install-tests
 
-install-dkms: install-udev
+install-dkms:
 	$(INSTALL) -d $(DKMSDIR)/src $(DKMSDIR)/include/compat $(DKMSDIR)/scripts/probes
 	$(INSTALL) -m 644 Kbuild Makefile $(DKMSDIR)
 	sed 's/^PACKAGE_VERSION=.*/PACKAGE_VERSION="$(VERSION)"/' dkms.conf > $(DKMSDIR)/dkms.conf
@@ -77,26 +72,18 @@ install-dkms: install-udev
 	$(INSTALL) -m 755 scripts/kernel-compiler scripts/probe-kernel scripts/renew-initramfs $(DKMSDIR)/scripts
 	$(INSTALL) -m 644 scripts/probes/*.c $(DKMSDIR)/scripts/probes
 
-install-udev:
-# For the packages with built modules, which have no source beside them.
-	$(INSTALL) -d $(SHARED)/scripts $(SHARED)/include
-	$(INSTALL) -m 755 scripts/renew-initramfs $(SHARED)/scripts
-	$(INSTALL) -m 644 include/nvgrace_initramfs_images.h include/nvgrace_initramfs_tools.h $(SHARED)/include
+install-cli:
+	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 	$(INSTALL) -D -m 644 scripts/udev/60-nvgrace-gpu.rules $(DESTDIR)/usr/lib/udev/rules.d/60-nvgrace-gpu.rules
-	$(INSTALL) -D -m 755 scripts/udev/nvgrace-gpu $(DESTDIR)/usr/lib/udev/nvgrace-gpu
 	$(INSTALL) -D -m 755 scripts/udev/initramfs-tools-hook $(DESTDIR)/usr/share/initramfs-tools/hooks/nvgrace-gpu
 	$(INSTALL) -D -m 755 scripts/udev/dracut-module-setup.sh \
 		$(DESTDIR)/usr/lib/dracut/modules.d/90nvgrace-gpu/module-setup.sh
-	$(INSTALL) -D -m 644 scripts/udev/nvgrace-gpu.conf $(EXAMPLES)/nvgrace-gpu.conf
 	$(INSTALL) -d $(DESTDIR)/etc/nvgrace-gpu.conf.d
 	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man5
 	scdoc < scripts/udev/nvgrace-gpu.conf.5.scd > $(DESTDIR)$(prefix)/share/man/man5/nvgrace-gpu.conf.5
 	$(INSTALL) -d $(DESTDIR)$(prefix)/share/man/man4
 # The first line makes man call tbl, for the tables.
 	{ printf '%s\n' "'\\\" t"; scdoc < docs/$(MODULE).4.scd; } > $(DESTDIR)$(prefix)/share/man/man4/$(MODULE).4
-
-install-cli:
-	$(MAKE) -C cli install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
 	$(INSTALL) -d $(GUIDES)/examples
 	$(INSTALL) -m 644 docs/administration.md docs/fleet.md docs/guests.md docs/doctor.md docs/tracing.md docs/ABI/sysfs-driver-nvgrace-gpu \
 		$(GUIDES)

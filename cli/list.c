@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "facts/elsewhere.h"
 #include "facts/fact.h"
 #include "system/options.h"
 #include "system/output.h"
@@ -140,6 +141,19 @@ static void print_table(struct overview *s, bool wide)
 	}
 }
 
+/* A boot that bound nothing, whatever the configuration says. */
+static void complain_of_rescue(struct overview *s)
+{
+	g_autofree char *elsewhere = boot_is_elsewhere(s->host);
+	size_t i;
+
+	for (i = 0; elsewhere && i < s->gpus.count; i++)
+		if (!s->gpus.gpu[i].ours && overview_boots(s, &s->gpus.gpu[i])) {
+			complain(s->gpus.gpu[i].address, "not bound at boot, because this is %s; run \"" PROGRAM
+				 " bind %s\"", elsewhere, s->gpus.gpu[i].address);
+		}
+}
+
 int cmd_list(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
@@ -151,6 +165,7 @@ int cmd_list(struct host *h, int argc, char **argv)
 	parse_options(&argp, argc, argv, &a);
 	overview_read(h, &s);
 	overview_complain(&s);
+	complain_of_rescue(&s);
 	if (a.json) {
 		document = json_document("list");
 		gpus = json_object_new_array();

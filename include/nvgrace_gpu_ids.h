@@ -2,8 +2,8 @@
 /*
  * The GPUs that the driver binds: NVIDIA's PCI device ids, and the names of the
  * products. The driver and nvgrace-gpu(8) include this.
- * tests/sources/test_style.py compares the udev rule, its helper and the
- * documentation with it.
+ * tests/sources/test_style.py compares the udev rule and the documentation
+ * with it.
  *
  * The driver in Linux has all of them but 0x2343, which NVIDIA's gpu-admin-tools
  * lists as a GH200 with C2C (devid_names.py and devid_properties.py).

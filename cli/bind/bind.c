@@ -19,13 +19,12 @@
 #include <unistd.h>
 
 #include "bind/module.h"
+#include "bind/renew.h"
 #include "bind/task.h"
 #include "commands.h"
-#include "facts/initramfs.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/signals.h"
-#include "system/spawn.h"
 
 static const char doc_bind[] =
 	"Bind GPUs to " DRIVER_NAME ", all at the same time.\v"
@@ -264,50 +263,54 @@ static bool change_all(struct work *w, bool drivers)
 	return changed;
 }
 
-/* Updates the initramfs; returns the schema's "initramfs". */
-static struct json_object *renew_initramfs(struct work *w, enum exit_status *worst)
+/*
+ * Makes the images again that need it; returns the schema's "initramfs". Even if the
+ * configuration is as it was, an image may have another one.
+ */
+static struct json_object *renew_images(struct work *w, bool changed, enum exit_status *worst)
 {
-	const char *const *command = initramfs_command(w->s.host);
+	bool dry = w->a->dry_run, binds = (dry && w->a->bind) || config_binds_any(w->s.host);
+	g_autoptr(GPtrArray) plan = renew_plan(w->s.host, NULL, changed ? RENEW_CHANGED : RENEW_CHECK,
+					       binds, changed && !w->a->bind);
+	g_autoptr(GString) commands = g_string_new(NULL);
 	struct json_object *object;
-	g_autofree char *text = NULL;
-	int status;
+	int status = 0, rc;
+	size_t i;
 
-	if (!command)
-		return NULL;
-	text = g_strjoinv(" ", (char **)command);
-	if (!w->a->json)
-		printf("%s: %s\n", w->a->dry_run ? "would then update the initramfs" :
-						   "updating the initramfs", text);
-	fflush(stdout);
-	status = w->a->dry_run ? 0 : program_show(command[0], (char *const *)command);
-	if (status) {
-		g_autofree char *how = status < 0
-			? g_strdup_printf("did not finish: %s", strerror(errno))
-			: g_strdup_printf("exited with %d", status);
+	for (i = 0; i < plan->len; i++) {
+		const struct renewal *renewal = plan->pdata[i];
+		g_autofree char *text = NULL, *failure = NULL;
 
-		complain(NULL, "can't update the initramfs: %s %s; it keeps the old configuration "
-			 "until you run \"%s\" again", command[0], how, text);
+		text = renewal->owner.command ? g_strjoinv(" ", renewal->owner.command) : NULL;
+		if (text)
+			g_string_append_printf(commands, "%s%s", commands->len ? " && " : "", text);
+		if (w->a->no_initramfs) {
+			complain(NULL, "%s %s the old configuration; %s", renewal->image,
+				 w->a->dry_run ? "would keep" : "keeps", renewal->owner.remedy);
+			continue;
+		}
+		if (text && !w->a->json)
+			printf("%s: %s\n", dry ? "would then update the initramfs" : "updating the initramfs",
+			       text);
+		fflush(stdout);
+		if (dry && !text)
+			complain(NULL, "can't update %s; %s", renewal->image, renewal->owner.remedy);
+		if (dry)
+			continue;
+		failure = renew_image(w->s.host, renewal, &rc);
+		if (!failure)
+			continue;
+		complain(NULL, "%s", failure);
+		status = status ? status : rc ? rc : -1;
 		if (*worst < EXIT_FAILED)
 			*worst = EXIT_FAILED;
 	}
+	if (!plan->len || w->a->no_initramfs)
+		return NULL;
 	object = json_object_new_object();
-	json_object_object_add(object, "command", json_text(text));
-	json_object_object_add(object, "exit_status",
-			       w->a->dry_run ? NULL : json_object_new_int(status));
+	json_object_object_add(object, "command", json_text(commands->str));
+	json_object_object_add(object, "exit_status", dry ? NULL : json_object_new_int(status));
 	return object;
-}
-
-/* Reports that the initramfs keeps the old configuration. */
-static void warn_of_initramfs(struct work *w)
-{
-	const char *const *command = initramfs_command(w->s.host);
-	g_autofree char *text = NULL;
-
-	if (!command)
-		return;
-	text = g_strjoinv(" ", (char **)command);
-	complain(NULL, "the initramfs %s the old configuration until you run \"%s\"",
-		 w->a->dry_run ? "would keep" : "keeps", text);
 }
 
 static int run(struct host *h, const struct arguments *a)
@@ -354,10 +357,9 @@ static int run(struct host *h, const struct arguments *a)
 			for (j = 0; j < w.tasks[i].steps->len; j++)
 				printf("  %s\n", (char *)w.tasks[i].steps->pdata[j]);
 	}
-	if (changed && a->no_initramfs)
-		warn_of_initramfs(&w);
-	else if (changed)
-		initramfs = renew_initramfs(&w, &worst);
+	/* What was refused or failed leaves images as they are. */
+	if (changed || ((a->persist || a->boot_only) && !worst && !h->recorded))
+		initramfs = renew_images(&w, changed, &worst);
 	json_object_object_add(document, "dry_run", json_object_new_boolean(a->dry_run));
 	json_object_object_add(document, "changed", json_object_new_boolean(any));
 	json_object_object_add(document, "results", results);

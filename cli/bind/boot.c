@@ -14,7 +14,9 @@ void task_plan_boot(struct overview *s, const struct arguments *a, struct task *
 		      struct job *job)
 {
 	const struct config_line *ignored = config_ignores(&s->config, task->gpu);
-	const struct config_error *unread = NULL;
+	struct config_line wish = { .match = CONFIG_ADDRESS, .value = (char *)task->gpu->address };
+	struct config wished = { .line = &wish, .count = 1, .error = s->config.error, .errors = s->config.errors };
+	const struct config_error *unread = NULL, *unclear;
 	g_autofree char *own = config_own_file(task->gpu->address);
 	int foreign = -1;
 	size_t i;
@@ -31,8 +33,15 @@ void task_plan_boot(struct overview *s, const struct arguments *a, struct task *
 	/* Nothing would read the file. */
 	if (a->bind && s->obstacle) {
 		job_refuse(job, g_strdup_printf("can't be bound at boot: %s", s->obstacle),
-			   g_strdup("install " MODULE_NAME "-dkms, which has the rule and its program, "
-				    "or omit --persist and --boot-only"));
+			   g_strdup("install the package " PROGRAM " again, which has the rule and its "
+				    "program, or omit --persist and --boot-only"));
+		return;
+	}
+	unclear = a->bind ? config_unclear(&wished, task->gpu) : NULL;
+	if (unclear) {
+		job_refuse(job, g_strdup_printf("%s:%u may mean that it is to be ignored at boot: %s",
+						unclear->file, unclear->line, unclear->reason),
+			   g_strdup("correct or remove that line"));
 		return;
 	}
 	if (a->bind) {
@@ -135,7 +144,7 @@ bool task_settle_boot(struct task *task, struct job *job)
 			longer = g_strdup_printf("%s; no longer at boot", job->outcome.message);
 		}
 	} else if (task->boot) {
-		longer = g_strdup_printf("%s; not at boot either", job->outcome.message);
+		longer = g_strdup_printf("%s; no line binds it at boot", job->outcome.message);
 	}
 	task->file = NULL;
 	if (longer) {

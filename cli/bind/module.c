@@ -13,12 +13,13 @@
 #include "system/kmsg.h"
 #include "system/program.h"
 
+/* The first line says what is missing; a symbol that is has one each. */
 static void take_module_line(void *data, const struct kmsg *message)
 {
-	const char *text = message->text;
+	GPtrArray *log = data;
 
-	if (strstr(text, "nvgrace") || strstr(text, DRIVER_NAME) || strstr(text, "module"))
-		g_ptr_array_add(data, g_strdup(text));
+	if (!log->len && (strstr(message->text, "nvgrace") || strstr(message->text, "module")))
+		g_ptr_array_add(log, g_strdup(message->text));
 }
 
 static void no_log(void *data, int priority, const char *file, int line, const char *fn,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Loads the module before a bind. bind.c calls it.
+ * Loads the module before a bind: bind.c for a command, and switch.c at boot.
  */
 #ifndef NVGRACE_GPU_BIND_MODULE_H
 #define NVGRACE_GPU_BIND_MODULE_H

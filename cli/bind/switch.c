@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bind/module.h"
 #include "bind/switch.h"
 #include "facts/overview.h"
 #include "system/kmsg.h"
@@ -37,6 +38,9 @@
  * driver, whose scrub has a limit of its own.
  */
 #define LIMIT_MS (10 * 60 * 1000)
+
+/* At boot: udev kills its event after 180 s, and a bind may have two such writes. */
+#define BOOT_LIMIT_MS (80 * 1000)
 
 /* How long a killed child may take to die. One that waits uninterruptibly doesn't. */
 #define GRACE_MS 5000
@@ -74,17 +78,17 @@ enum write_kind {
 static bool wait_for_child(struct job *job, pid_t pid, bool limited, const char *waits_for)
 {
 	struct pollfd poll_writer = { .fd = syscall(SYS_pidfd_open, pid, 0), .events = POLLIN };
-	int waited = 0, since_kill = -1;
+	int limit = job->at_boot ? BOOT_LIMIT_MS : LIMIT_MS, waited = 0, since_kill = -1;
 	bool ended = poll_writer.fd < 0;
 
 	for (; !ended && since_kill < GRACE_MS; waited += 500) {
 		ended = poll(&poll_writer, 1, 500) == 1;
 		if (waited == NOTICE_MS)
 			complain(job->address, "still waiting: %s", waits_for);
-		if (limited && waited == LIMIT_MS)
+		if (limited && waited == limit)
 			kill(pid, SIGKILL);
 		/* wait_for_signals() has killed it. */
-		if (since_kill >= 0 || (stopped && job->writer) || (limited && waited >= LIMIT_MS))
+		if (since_kill >= 0 || (stopped && job->writer) || (limited && waited >= limit))
 			since_kill += 500;
 	}
 	if (poll_writer.fd >= 0)
@@ -256,6 +260,25 @@ static void restore(struct job *job, const char *override)
 	}
 }
 
+/*
+ * At boot, after the override is set: loads the module, or ends the job. Without a
+ * former driver the override stays: early in the boot the module may not be there
+ * yet, and no other driver must bind the device.
+ */
+static bool load(struct job *job, const char *override)
+{
+	char *next, *why = module_load(job->host, &next, job->log);
+
+	if (!why)
+		return true;
+	job_end(job, EXIT_FAILED, "failed", why, next);
+	if (job->was)
+		restore(job, override);
+	else
+		job->changed = true;
+	return false;
+}
+
 static void do_bind(struct job *job, const char *override)
 {
 	int error;
@@ -271,6 +294,8 @@ static void do_bind(struct job *job, const char *override)
 		restore(job, override);
 		return;
 	}
+	if (job->at_boot && !load(job, override))
+		return;
 	if (job->was) {
 		error = write_apart(job, WRITE_STEP, "the driver unbinds the device",
 				    job->address, DRIVERS "/%s/unbind", job->was);
@@ -310,7 +335,11 @@ static void do_bind(struct job *job, const char *override)
 	     host_exists(job->host, DEVICES "/%s/iommu_group", job->address)
 		     ? ""
 		     : "check that the IOMMU is on, because the device has no IOMMU group; ");
-	restore(job, override);
+	/* At boot, another driver would take a GPU that is not ready. */
+	if (job->at_boot && !job->was)
+		job->changed = true;
+	else
+		restore(job, override);
 }
 
 static void do_unbind(struct job *job, const char *override)
@@ -442,7 +471,8 @@ static void *work(void *data)
 	struct job *job = data;
 	int lock;
 
-	lock = gpu_lock(job->address);
+	/* At boot, the event before the end of the initramfs may have left a child behind. */
+	lock = gpu_lock(job->address, job->at_boot);
 	if (lock < 0) {
 		if (errno == EWOULDBLOCK)
 			job_end(job, EXIT_REFUSED, "refused",
@@ -462,7 +492,11 @@ static void *work(void *data)
 		job_end(job, EXIT_OK, "already-bound",
 			g_strdup("already bound to " DRIVER_NAME), NULL);
 	else
-		do_bind(job, override);
+		/*
+		 * An event that was cut short may have set it. What was before is lost, and
+		 * the former driver may need one.
+		 */
+		do_bind(job, job->at_boot && !g_strcmp0(override, DRIVER_NAME) ? job->was : override);
 	if (job->kmsg >= 0)
 		close(job->kmsg);
 	/*

@@ -20,6 +20,11 @@ struct job {
 	char address[ADDRESS_MAX];
 	bool bind;	/* else unbind */
 	bool probe;	/* unbind: let the kernel look for another driver */
+	/*
+	 * bind: udev's event. The override comes first, and stays if there is no module
+	 * yet, so that no other driver gets the GPU; and udev ends what lasts too long.
+	 */
+	bool at_boot;
 	const struct gpu *gpu;	/* as it was before */
 
 	struct outcome outcome;

@@ -10,10 +10,12 @@
 #include <sys/stat.h>
 
 #include "facts/config.h"
+#include "facts/selection.h"
 
 #define NEEDS_ID "\"id\" needs exactly one id of NVIDIA, such as 10de:2342"
 
-static void add_error(struct config *config, const char *file, unsigned int line, char *reason)
+static void add_error(struct config *config, const char *file, unsigned int line, char *reason,
+		      char *may_ignore)
 {
 	struct config_error *e;
 
@@ -22,19 +24,46 @@ static void add_error(struct config *config, const char *file, unsigned int line
 	e->file = g_strdup(file);
 	e->line = line;
 	e->reason = reason;
+	e->may_ignore = may_ignore;
+}
+
+/* Skips hexadecimal digits; false unless there are so many. */
+static bool skip_digits(const char **at, size_t least, size_t most)
+{
+	size_t count = 0;
+
+	while (g_ascii_isxdigit((*at)[count]))
+		count++;
+	*at += count;
+	return count >= least && count <= most;
 }
 
 /* DOMAIN:BUS:DEVICE.FUNCTION, all hexadecimal. */
 static bool is_address(const char *text)
 {
-	return g_regex_match_simple("^(?i)[0-9a-f]{4,}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]\\z", text, 0,
-				    0);
+	return skip_digits(&text, 4, 8) && *text++ == ':' && skip_digits(&text, 2, 2) && *text++ == ':' &&
+	       (*text == '0' || *text == '1') && skip_digits(&text, 2, 2) && *text++ == '.' &&
+	       *text >= '0' && *text <= '7' && !text[1];
 }
 
 /* An id of NVIDIA, "10de:2342". */
 static bool is_id(const char *text)
 {
-	return g_regex_match_simple("^(?i)10de:[0-9a-f]{4}\\z", text, 0, 0);
+	if (g_ascii_strncasecmp(text, "10de:", 5))
+		return false;
+	text += 5;
+	return skip_digits(&text, 4, 4) && !*text;
+}
+
+/* Eight bytes, "48-b0-2d-ff-ff-12-34-56". */
+static bool is_serial(const char *text)
+{
+	int i;
+
+	for (i = 0; i < 8; i++)
+		if (!skip_digits(&text, 2, 2) || *text++ != (i < 7 ? '-' : 0))
+			return false;
+	return true;
 }
 
 /* A printable copy of text from a file, for a message. */
@@ -53,38 +82,52 @@ static char *printable(const char *text)
 static char *read_word(struct config_line *line, const char *verb, const char *word)
 {
 	g_autofree char *shown = printable(word);
-	bool all = !strcmp(word, "all");
+	bool good = true;
 
-	line->match = all ? CONFIG_ALL : CONFIG_ADDRESS;
+	line->match = CONFIG_ADDRESS;
 	if (!strcmp(verb, "id")) {
 		line->match = CONFIG_ID;
 		if (!is_id(word))
 			return g_strdup(NEEDS_ID);
-	} else if (g_str_has_prefix(word, "slot=") || g_str_has_prefix(word, "serial=")) {
-		return g_strdup_printf("\"%s\": slots and serial numbers are no longer read; "
-				       "name the GPU's address", shown);
-	} else if (all && line->ignore) {
-		return g_strdup("\"ignore all\" is not a directive; without \"bind\", no GPU is bound");
-	} else if (!all && !is_address(word)) {
+	} else if (!strcmp(word, "all")) {
+		line->match = CONFIG_ALL;
+		if (line->ignore)
+			return g_strdup("\"ignore all\" is not a directive; without \"bind\", no GPU is bound");
+	} else if (g_str_has_prefix(word, "slot=")) {
+		line->match = CONFIG_SLOT;
+		word += strlen("slot=");
+		good = *word && !strchr(word, '/');
+	} else if (g_str_has_prefix(word, "serial=")) {
+		line->match = CONFIG_SERIAL;
+		word += strlen("serial=");
+		good = is_serial(word);
+	} else {
+		good = is_address(word);
+	}
+	if (!good)
 		return g_strdup_printf("\"%s\" is not an address (0009:01:00.0)%s", shown,
 				       line->ignore ? "" : " or \"all\"");
-	}
-	line->value = all ? NULL : g_strdup(word);
+	line->value = line->match == CONFIG_ALL ? NULL : g_strdup(word);
 	return NULL;
 }
 
 static void parse_line(struct config *config, const char *file, unsigned int number, char *text)
 {
 	struct config_line line = { .line = number };
+	g_autofree char *shown = NULL;
 	char *save = NULL, *verb, *word, *wrong, *c;
 	size_t length = strlen(text);
+	bool may_ignore = true;
 
 	/* As of editors for Windows. */
 	if (length && text[length - 1] == '\r')
 		text[--length] = 0;
+	shown = g_strdup(text);
+	make_printable(shown);
 	for (c = text; *c; c++)
 		if (g_ascii_iscntrl(*c) && *c != '\t') {
-			add_error(config, file, number, g_strdup("has a control character"));
+			add_error(config, file, number, g_strdup("has a control character"),
+				  g_steal_pointer(&shown));
 			return;
 		}
 	text[strcspn(text, "#")] = 0;
@@ -94,22 +137,35 @@ static void parse_line(struct config *config, const char *file, unsigned int num
 	word = strtok_r(NULL, " \t", &save);
 	line.ignore = !strcmp(verb, "ignore");
 	if (strcmp(verb, "bind") && strcmp(verb, "id") && !line.ignore) {
-		g_autofree char *shown = printable(verb);
+		g_autofree char *unknown = printable(verb);
 
-		wrong = g_strdup_printf("unknown directive \"%s\"", shown);
-	} else if (!word || strtok_r(NULL, " \t", &save)) {
-		wrong = strcmp(verb, "id") ? g_strdup_printf("\"%s\" needs exactly one word", verb) :
-					     g_strdup(NEEDS_ID);
+		wrong = g_strdup_printf("unknown directive \"%s\"", unknown);
 	} else {
-		wrong = read_word(&line, verb, word);
+		/* "bind all ignore 0009:01:00.0" */
+		may_ignore = strstr(shown, "ignore");
+		if (!word || strtok_r(NULL, " \t", &save))
+			wrong = strcmp(verb, "id") ? g_strdup_printf("\"%s\" needs exactly one word", verb) :
+						     g_strdup(NEEDS_ID);
+		else
+			wrong = read_word(&line, verb, word);
 	}
 	if (wrong) {
-		add_error(config, file, number, wrong);
+		add_error(config, file, number, wrong, may_ignore ? g_steal_pointer(&shown) : NULL);
 		return;
 	}
 	line.file = g_strdup(file);
 	config->line = g_renew(struct config_line, config->line, config->count + 1);
 	config->line[config->count++] = line;
+}
+
+char *config_error_text(const struct config_error *error)
+{
+	g_autofree char *at = error->line ? g_strdup_printf("%s:%u", error->file, error->line) :
+					    g_strdup(error->file);
+
+	return g_strdup_printf("%s: %s; %s; see nvgrace-gpu.conf(5)", at, error->reason,
+			       error->may_ignore ? "because it may be an \"ignore\", \"bind all\" binds no GPU until "
+						   "it is corrected" : "the line is ignored");
 }
 
 void config_parse(struct config *config, const char *file, const char *text)
@@ -123,29 +179,30 @@ void config_parse(struct config *config, const char *file, const char *text)
 
 char *config_text(const struct config_line *line)
 {
-	g_autofree char *value = g_ascii_strdown(line->value ? line->value : "all", -1);
+	const char *value = line->value ? line->value : "all";
+	g_autofree char *small = line->match == CONFIG_SLOT ? g_strdup(value) : g_ascii_strdown(value, -1);
 
-	return g_strdup_printf("%s %s", line->ignore ? "ignore" : line->match == CONFIG_ID ? "id" : "bind",
-			       value);
+	return g_strdup_printf("%s %s%s", line->ignore ? "ignore" : line->match == CONFIG_ID ? "id" : "bind",
+			       line->match == CONFIG_SLOT ? "slot=" : line->match == CONFIG_SERIAL ? "serial=" : "",
+			       small);
 }
 
 static void read_file(struct host *h, struct config *config, const char *file)
 {
-	size_t length, i, kept = 0;
-	g_autofree char *text = host_read(h, &length, "%s", file);
+	g_autofree char *text = NULL;
+	size_t length, i;
 
+	text = host_read(h, &length, "%s", file);
 	if (!text) {
 		if (!host_absent())
-			add_error(config, file, 0, g_strdup_printf("can't be read: %s", strerror(errno)));
+			add_error(config, file, 0, g_strdup_printf("can't be read: %s", strerror(errno)),
+				  g_strdup(""));
 		return;
 	}
-	/* As the shell's read does, by which the udev helper reads this file. */
+	/* A file that a power cut has filled with zeros is malformed, too. */
 	for (i = 0; i < length; i++)
-		if (text[i])
-			text[kept++] = text[i];
-	text[kept] = 0;
-	if (kept < length)
-		add_error(config, file, 0, g_strdup("has NUL bytes, which are left out"));
+		if (!text[i])
+			text[i] = '\1';
 	config_parse(config, file, text);
 }
 
@@ -158,7 +215,8 @@ void config_read(struct host *h, struct config *config)
 	read_file(h, config, CONFIG_FILE);
 	names = host_list(h, CONFIG_DIR);
 	if (!names && !host_absent())
-		add_error(config, CONFIG_DIR, 0, g_strdup_printf("can't be read: %s", strerror(errno)));
+		add_error(config, CONFIG_DIR, 0, g_strdup_printf("can't be read: %s", strerror(errno)),
+			  g_strdup(""));
 	for (i = 0; names && names[i]; i++) {
 		g_autofree char *file = g_strdup_printf("%s/%s", CONFIG_DIR, names[i]);
 
@@ -179,25 +237,75 @@ void config_free(struct config *config)
 	for (i = 0; i < config->errors; i++) {
 		g_free(config->error[i].file);
 		g_free(config->error[i].reason);
+		g_free(config->error[i].may_ignore);
 	}
 	g_free(config->line);
 	g_free(config->error);
 	memset(config, 0, sizeof(*config));
 }
 
+/* Whether a directive means the GPU. */
+static bool means(const struct config_line *line, const struct gpu *gpu)
+{
+	switch (line->match) {
+	case CONFIG_ALL:
+		return true;
+	case CONFIG_ADDRESS:
+		return !strcasecmp(line->value, gpu->address);
+	case CONFIG_SLOT:
+		/* A GPU of which the kernel does not say it may be the one to ignore. */
+		return gpu->slot ? !strcmp(line->value, gpu->slot) : line->ignore;
+	case CONFIG_SERIAL:
+		return gpu->serial ? !strcasecmp(line->value, gpu->serial) : line->ignore;
+	case CONFIG_ID:
+		break;
+	}
+	return false;
+}
+
+/* Whether a word of the malformed line is an address, in any form, and the GPU's. */
+static bool may_name(const struct config_error *error, const struct gpu *gpu)
+{
+	g_auto(GStrv) words = g_strsplit_set(error->may_ignore, " \t=#?", -1);
+	size_t i;
+
+	for (i = 0; words[i]; i++)
+		if (address_means(words[i], gpu->address) > 0)
+			return true;
+	return false;
+}
+
+/* The malformed line for which this one must not bind the GPU, or NULL. */
+static const struct config_error *obstacle_of(const struct config *config,
+					      const struct config_line *line, const struct gpu *gpu)
+{
+	size_t i;
+
+	for (i = 0; i < config->errors; i++)
+		if (config->error[i].may_ignore &&
+		    (line->match == CONFIG_ALL || may_name(&config->error[i], gpu)))
+			return &config->error[i];
+	return NULL;
+}
+
 static const struct config_line *find(const struct config *config, const struct gpu *gpu,
-				      bool ignore)
+				      bool ignore, const struct config_error **unclear)
 {
 	const struct config_line *line;
 	size_t i;
 
+	*unclear = NULL;
 	for (i = 0; i < config->count; i++) {
+		const struct config_error *obstacle = NULL;
+
 		line = &config->line[i];
-		if (line->ignore != ignore)
+		if (line->ignore != ignore || !means(line, gpu))
 			continue;
-		if (line->match == CONFIG_ALL ||
-		    (line->match == CONFIG_ADDRESS && !strcasecmp(line->value, gpu->address)))
+		if (!ignore)
+			obstacle = obstacle_of(config, line, gpu);
+		if (!obstacle)
 			return line;
+		*unclear = obstacle;
 	}
 	return NULL;
 }
@@ -231,12 +339,36 @@ bool config_adds_id(struct host *h, uint16_t device)
 
 const struct config_line *config_binds(const struct config *config, const struct gpu *gpu)
 {
-	return find(config, gpu, false);
+	const struct config_error *unclear;
+
+	return find(config, gpu, false, &unclear);
 }
 
 const struct config_line *config_ignores(const struct config *config, const struct gpu *gpu)
 {
-	return find(config, gpu, true);
+	const struct config_error *unclear;
+
+	return find(config, gpu, true, &unclear);
+}
+
+const struct config_error *config_unclear(const struct config *config, const struct gpu *gpu)
+{
+	const struct config_error *unclear;
+
+	return find(config, gpu, false, &unclear) ? NULL : unclear;
+}
+
+bool config_binds_any(struct host *h)
+{
+	struct config config;
+	bool any = false;
+	size_t i;
+
+	config_read(h, &config);
+	for (i = 0; i < config.count; i++)
+		any |= config_line_binds(&config.line[i]);
+	config_free(&config);
+	return any;
 }
 
 /* An empty rules file masks files of the same name in later directories. */

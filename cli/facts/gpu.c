@@ -119,13 +119,13 @@ const char *gpu_mode_name(enum gpu_mode mode)
 	return mode ? gpu_mode_words[mode - GPU_MODE_CARVE_OUT] : NULL;
 }
 
-int gpu_lock(const char *address)
+int gpu_lock(const char *address, bool wait)
 {
 	/* Only root can open it, and locking it replaces a lock file. */
 	g_autofree char *path = g_strdup_printf(DEVICES "/%s/rescan", address);
 	int fd = open(path, O_WRONLY | O_CLOEXEC), error = errno;
 
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB)) {
+	if (fd >= 0 && flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB)) {
 		error = errno;
 		close(fd);
 		fd = -1;

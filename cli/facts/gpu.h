@@ -113,9 +113,9 @@ char *gpu_ids_text(void);
 /*
  * Locks the device for a change, against other instances of this program: a
  * descriptor that the caller closes, or -1 with errno. EWOULDBLOCK: another
- * instance has it. EACCES: not root.
+ * instance has it, and wait is false. EACCES: not root.
  */
-int gpu_lock(const char *address);
+int gpu_lock(const char *address, bool wait);
 
 /* "vendor" or "device" of a PCI device; UINT16_MAX if it has none. */
 uint16_t gpu_id(struct host *h, const char *address, const char *name);

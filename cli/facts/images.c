@@ -13,6 +13,7 @@
 
 #include "facts/config.h"
 #include "facts/images.h"
+#include "facts/initramfs.h"
 #include "system/program.h"
 #include "system/signals.h"
 #include "system/spawn.h"
@@ -193,52 +194,6 @@ static void read_image(struct image *image, const char *path)
 }
 
 /* ---- all images ------------------------------------------------------------------------------ */
-
-/* As renew-initramfs accepts it. */
-static bool is_entry_token(const char *token)
-{
-	return *token &&
-	       !token[strspn(token, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-")];
-}
-
-/* The word that names this system in boot loaders' folders, to be freed; or NULL. */
-static char *entry_token(struct host *h)
-{
-	static const char *const files[] = { "/etc/kernel/entry-token", "/etc/machine-id" };
-	size_t i;
-
-	for (i = 0; i < G_N_ELEMENTS(files); i++) {
-		g_autofree char *token = host_line(h, "%s", files[i]);
-
-		if (token && is_entry_token(token))
-			return g_steal_pointer(&token);
-	}
-	return NULL;
-}
-
-/* The path of a kernel's image; NULL: none in the usual places. */
-static char *image_path(struct host *h, const char *release)
-{
-	static const char *const places[] = {
-#define INITRAMFS_IMAGE(path) path,
-#include "nvgrace_initramfs_images.h"
-	};
-	g_autofree char *token = entry_token(h);
-	size_t i;
-
-	for (i = 0; i < G_N_ELEMENTS(places); i++) {
-		g_autoptr(GString) path = g_string_new(places[i]);
-
-		if (!token && strstr(places[i], "TOKEN"))
-			continue;
-		if (token)
-			g_string_replace(path, "TOKEN", token, 1);
-		g_string_replace(path, "KERNEL", release, 1);
-		if (host_exists(h, "%s", path->str))
-			return g_string_free(g_steal_pointer(&path), FALSE);
-	}
-	return NULL;
-}
 
 /*
  * The module that modprobe would load for that kernel: "PLACE ID", to be freed;

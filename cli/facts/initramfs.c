@@ -1,11 +1,183 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What makes the initramfs: see initramfs.h.
+ * The images from which kernels boot: see initramfs.h.
  */
 #include <glib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "facts/initramfs.h"
+#include "system/spawn.h"
+
+/* ---- where ---------------------------------------------------------------- */
+
+/*
+ * The places of dracut(8), kernel-install(8) and initramfs-tools. The first that
+ * exists counts. One that ends in .efi is a unified kernel image.
+ *
+ * KERNEL is the kernel's release. TOKEN is the word of /etc/kernel/entry-token,
+ * which kernel-install(8) has, or else of /etc/machine-id; without both, a line
+ * with it doesn't apply.
+ */
+static const char *const places[] = {
+	"/efi/EFI/Linux/TOKEN-KERNEL.efi",
+	"/boot/EFI/Linux/TOKEN-KERNEL.efi",
+	"/boot/efi/EFI/Linux/TOKEN-KERNEL.efi",
+	"/efi/EFI/Linux/linux-KERNEL-TOKEN.efi",
+	"/boot/EFI/Linux/linux-KERNEL-TOKEN.efi",
+	"/boot/efi/EFI/Linux/linux-KERNEL-TOKEN.efi",
+	"/efi/TOKEN/KERNEL/initrd",
+	"/boot/TOKEN/KERNEL/initrd",
+	"/boot/efi/TOKEN/KERNEL/initrd",
+	"/lib/modules/KERNEL/initrd",
+	"/lib/modules/KERNEL/initramfs.img",
+	"/boot/initramfs-KERNEL.img",
+	"/boot/initrd-KERNEL",
+	"/boot/initrd.img-KERNEL",
+};
+
+static bool is_entry_token(const char *token)
+{
+	return *token &&
+	       !token[strspn(token, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-")];
+}
+
+/* The word that names this system in boot loaders' folders, to be freed; or NULL. */
+static char *entry_token(struct host *h)
+{
+	static const char *const files[] = { "/etc/kernel/entry-token", "/etc/machine-id" };
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(files); i++) {
+		g_autofree char *token = host_line(h, "%s", files[i]);
+
+		if (token && is_entry_token(token))
+			return g_steal_pointer(&token);
+	}
+	return NULL;
+}
+
+char *image_path(struct host *h, const char *release)
+{
+	g_autofree char *token = entry_token(h);
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(places); i++) {
+		g_autoptr(GString) path = g_string_new(places[i]);
+
+		if (!token && strstr(places[i], "TOKEN"))
+			continue;
+		if (token)
+			g_string_replace(path, "TOKEN", token, 1);
+		g_string_replace(path, "KERNEL", release, 1);
+		if (host_exists(h, "%s", path->str))
+			return g_string_free(g_steal_pointer(&path), FALSE);
+	}
+	return NULL;
+}
+
+/* ---- what is in it ------------------------------------------------------- */
+
+/* It takes some seconds, and minutes on an emulated machine; this one hangs. */
+#define LIST_MS 600000
+
+/*
+ * Fails if the lister does, and prints the lines about this project, and "init": each
+ * image has it, in the last of the archives of which it may consist.
+ */
+static const char script[] =
+	"list=$(\"$0\" \"$1\") && printf '%s\\n' \"$list\" | "
+	"grep -E 'nvgrace-gpu|-root\\.img$|(^| |/)init($| -> )' || [ -n \"$list\" ]";
+
+/* The name in a line of lsinitramfs or, long, of lsinitrd. */
+static const char *name_in(char *line)
+{
+	char *arrow = strstr(line, " -> "), *space;
+
+	if (arrow)
+		*arrow = 0;
+	space = strrchr(line, ' ');
+	line = space ? space + 1 : line;
+	return line + strspn(line, "./");
+}
+
+static bool is_ours(const char *name)
+{
+	const char *base = strrchr(name, '/');
+
+	base = base ? base + 1 : name;
+	if (g_str_has_suffix(name, "/udev/nvgrace-gpu") || strstr(name, "udev/rules.d/60-nvgrace-gpu.rules") ||
+	    g_str_has_suffix(name, "etc/nvgrace-gpu.conf") ||
+	    (strstr(name, "etc/nvgrace-gpu.conf.d/") && g_str_has_suffix(name, ".conf")))
+		return true;
+	return g_str_has_prefix(base, "nvgrace-gpu-vfio-pci.ko") && strstr(name, "lib/modules/") &&
+	       !strstr(name, "/kernel/");
+}
+
+static char **files_by(const char *lister, const char *image)
+{
+	char *const command[] = { (char *)"sh", (char *)"-c", (char *)script, (char *)lister,
+				  (char *)image, NULL };
+	g_autofree char *text = access(lister, X_OK) ? NULL : program_output(LIST_MS, "/bin/sh", command);
+	g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
+	g_auto(GStrv) lines = text_lines(text);
+	bool whole = false, packed = false;
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		const char *name = name_in(lines[i]);
+
+		if (is_ours(name))
+			g_ptr_array_add(files, g_strdup(name));
+		else if (g_str_has_suffix(name, "-root.img"))
+			packed = true;
+		else if (!strcmp(name, "init"))
+			whole = true;
+	}
+	/* dracut's squashfs-root.img and erofs-root.img, which not every lsinitrd lists. */
+	if (!files->len && (!whole || packed))
+		return NULL;
+	g_ptr_array_add(files, NULL);
+	return (char **)g_ptr_array_free(g_steal_pointer(&files), FALSE);
+}
+
+char **image_files(struct host *h, const char *image)
+{
+	char **files = h->recorded ? NULL : files_by("/usr/bin/lsinitramfs", image);
+
+	return files || h->recorded ? files : files_by("/usr/bin/lsinitrd", image);
+}
+
+/* ---- what makes it ------------------------------------------------------- */
+
+/*
+ * The programs that can make a host's images. The first whose two files exist
+ * applies. The mark is a file that only this program's package has: it decides on
+ * systems whose dracut package also has an update-initramfs (Ubuntu 26.04).
+ * mkinitramfs alone, which is in a package of its own, makes no image. The last is
+ * for an update-initramfs of another origin.
+ */
+static const struct tool {
+	const char *mark, *hooks, *command[6];
+} tools[] = {
+	{ "/usr/sbin/mkinitramfs", "/usr/share/initramfs-tools/hooks",
+	  { "/usr/sbin/update-initramfs", "-u", "-k", "all" } },
+	{ "/usr/bin/dracut", "/usr/lib/dracut/modules.d",
+	  { "/usr/bin/dracut", "--regenerate-all", "--force" } },
+	{ "/usr/sbin/update-initramfs", "/usr/share/initramfs-tools/hooks",
+	  { "/usr/sbin/update-initramfs", "-u", "-k", "all" } },
+};
+
+/* NULL: none is there. */
+static const struct tool *find_tool(struct host *h)
+{
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(tools); i++)
+		if (host_exists(h, "%s", tools[i].mark) && host_exists(h, "%s", tools[i].command[0]))
+			return &tools[i];
+	return NULL;
+}
 
 /*
  * Whether a directory has a file of this project, with any number before its
@@ -24,21 +196,152 @@ static bool has_part(struct host *h, const char *directory)
 
 const char *const *initramfs_command(struct host *h)
 {
-	static const struct {
-		const char *mark;
-		const char *command[6];
-	} tools[] = {
-#define INITRAMFS_TOOL(mark, ...) { mark, { __VA_ARGS__, NULL } },
-#include "nvgrace_initramfs_tools.h"
-	};
+	const struct tool *tool = find_tool(h);
+
+	return tool && has_part(h, tool->hooks) ? tool->command : NULL;
+}
+
+/* update-initramfs.conf(5): then "update-initramfs -u" says so, and succeeds. */
+static bool is_switched_off(struct host *h)
+{
+	g_autofree char *text = host_read(h, NULL, "/etc/initramfs-tools/update-initramfs.conf");
+	g_auto(GStrv) lines = text_lines(text);
+	bool off = false;
 	size_t i;
 
-	for (i = 0; i < G_N_ELEMENTS(tools); i++)
-		if (host_exists(h, "%s", tools[i].mark) && host_exists(h, "%s", tools[i].command[0]))
-			break;
-	if (i == G_N_ELEMENTS(tools) ||
-	    !has_part(h, strstr(tools[i].command[0], "dracut") ? "/usr/lib/dracut/modules.d" :
-							      "/usr/share/initramfs-tools/hooks"))
-		return NULL;
-	return tools[i].command;
+	for (i = 0; lines[i]; i++) {
+		const char *line = g_strstrip(lines[i]), name[] = "update_initramfs=";
+
+		if (g_str_has_prefix(line, name))
+			off = strncmp(line + strlen(name) + strspn(line + strlen(name), "\"'"), "no", 2) == 0;
+	}
+	return off;
+}
+
+/* Whether the system's files are of a snapshot, which only a new one replaces. */
+static bool is_read_only(struct host *h)
+{
+	g_autofree char *text = host_read(h, NULL, "/proc/self/mounts");
+	g_auto(GStrv) lines = text_lines(text);
+	bool found = false;
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		g_auto(GStrv) words = g_strsplit(lines[i], " ", 5);
+
+		if (g_strv_length(words) == 5 && !strcmp(words[1], "/"))
+			found = !strcmp(words[3], "ro") || g_str_has_prefix(words[3], "ro,");
+	}
+	return found;
+}
+
+static char **copy(const char *program, const char *a, const char *b, const char *c, const char *d)
+{
+	const char *const words[] = { program, a, b, c, d, NULL };
+
+	return g_strdupv((char **)words);
+}
+
+void image_owner_find(struct host *h, const char *image, const char *release,
+		      struct image_owner *owner)
+{
+	const struct tool *tool = find_tool(h);
+	bool by_dracut = tool && strstr(tool->command[0], "dracut");
+	g_autofree char *kernel = NULL, *text = NULL;
+
+	memset(owner, 0, sizeof(*owner));
+	owner->hooked = initramfs_command(h);
+	if (host_exists(h, "/run/ostree-booted")) {
+		owner->remedy = g_strdup("rpm-ostree makes it: run \"rpm-ostree initramfs --enable\", or make the "
+					 "image of the host again, and reboot");
+		return;
+	}
+	if (host_exists(h, "/usr/sbin/transactional-update") && is_read_only(h)) {
+		owner->remedy = g_strdup("transactional-update makes it: run \"transactional-update initrd\", and "
+					 "reboot");
+		return;
+	}
+	if (!tool && host_exists(h, "/usr/bin/mkinitcpio")) {
+		owner->remedy = g_strdup("mkinitcpio makes it, for which this package has no hook: run \"mkinitcpio "
+					 "-P\" after you have added the files to FILES of mkinitcpio.conf(5)");
+		return;
+	}
+	if (!tool) {
+		owner->remedy = g_strdup("neither update-initramfs nor dracut is installed; update it with the "
+					 "program that made it");
+		return;
+	}
+	if (!by_dracut && is_switched_off(h)) {
+		owner->remedy = g_strdup_printf("update_initramfs=no in /etc/initramfs-tools/update-initramfs.conf "
+						"forbids it: run \"mkinitramfs -o %s %s\"", image, release);
+		return;
+	}
+	kernel = g_strdup_printf("/lib/modules/%s/vmlinuz", release);
+	if (g_str_has_suffix(image, ".efi"))
+		owner->command = strstr(image, "/linux-") ?
+			copy("/usr/bin/dracut", "--force", "--uefi", image, release) :
+			copy("/usr/bin/kernel-install", "add", release, kernel, NULL);
+	else if (by_dracut)
+		owner->command = copy(tool->command[0], "--force", image, release, NULL);
+	else
+		owner->command = copy(tool->command[0], "-u", "-k", release, NULL);
+	text = g_strjoinv(" ", owner->command);
+	owner->remedy = g_strdup_printf("run \"%s\"", text);
+}
+
+void image_owner_free(struct image_owner *owner)
+{
+	g_strfreev(owner->command);
+	g_free(owner->remedy);
+	memset(owner, 0, sizeof(*owner));
+}
+
+/* ---- crash dumps --------------------------------------------------------- */
+
+static void free_dump(void *data)
+{
+	struct dump_image *dump = data;
+
+	g_free(dump->path);
+	g_strfreev(dump->command);
+	g_free(dump);
+}
+
+/* Of Debian's kdump-tools, whose command has the kernel, of Red Hat's kdump, and of SUSE's. */
+static const struct {
+	const char *folder, *prefix, *suffix, *command[3];
+} dumps[] = {
+	{ "/var/lib/kdump", "initrd.img-", "", { "/etc/kernel/postinst.d/kdump-tools", "KERNEL" } },
+	{ "/var/lib/kdump", "initramfs-", "kdump.img", { "/usr/bin/kdumpctl", "rebuild" } },
+	{ "/boot", "initramfs-", "kdump.img", { "/usr/bin/kdumpctl", "rebuild" } },
+	{ "/var/lib/kdump", "initrd", "initrd", { "/sbin/mkdumprd", "-f" } },
+	{ "/boot", "initrd-", "-kdump", { "/sbin/mkdumprd", "-f" } },
+};
+
+GPtrArray *dump_images(struct host *h)
+{
+	GPtrArray *list = g_ptr_array_new_with_free_func(free_dump);
+	size_t i, j;
+
+	for (i = 0; i < G_N_ELEMENTS(dumps); i++) {
+		g_auto(GStrv) names = host_list(h, "%s", dumps[i].folder);
+
+		for (j = 0; names && names[j]; j++) {
+			struct dump_image *dump;
+			const char *end = dumps[i].command[1];
+
+			if (!g_str_has_prefix(names[j], dumps[i].prefix) ||
+			    !g_str_has_suffix(names[j], dumps[i].suffix))
+				continue;
+			if (!strcmp(end, "KERNEL"))
+				end = names[j] + strlen(dumps[i].prefix);
+			dump = g_new0(struct dump_image, 1);
+			dump->path = g_strdup_printf("%s/%s", dumps[i].folder, names[j]);
+			dump->command = g_new0(char *, 3);
+			dump->command[0] = g_strdup(dumps[i].command[0]);
+			dump->command[1] = g_strdup(end);
+			g_ptr_array_add(list, dump);
+		}
+	}
+	return list;
 }

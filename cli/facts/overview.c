@@ -62,12 +62,8 @@ void overview_complain(const struct overview *s)
 	size_t i;
 
 	for (i = 0; i < s->config.errors; i++) {
-		const struct config_error *e = &s->config.error[i];
+		g_autofree char *text = config_error_text(&s->config.error[i]);
 
-		if (e->line)
-			complain(NULL, "%s:%u: ignored: %s; see nvgrace-gpu.conf(5)",
-				 e->file, e->line, e->reason);
-		else
-			complain(NULL, "%s: %s", e->file, e->reason);
+		complain(NULL, "%s", text);
 	}
 }

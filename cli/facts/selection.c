@@ -65,6 +65,13 @@ static bool address_fits(const struct pci_address *typed, const char *address)
 	       typed->bus == a.bus && typed->device == a.device && typed->function == a.function;
 }
 
+int address_means(const char *typed, const char *address)
+{
+	struct pci_address a;
+
+	return parse_address(typed, &a) ? address_fits(&a, address) : -1;
+}
+
 /*
  * The number of matching devices. address: the first one; all: all, with commas.
  */
@@ -107,6 +114,10 @@ static bool parse_typed(const char *typed, struct pci_address *a)
 {
 	if (parse_address(typed, a))
 		return true;
+	if (!strcmp(typed, "all")) {
+		complain(typed, "not a PCI address; use --all for every GPU");
+		return false;
+	}
 	complain(typed,
 		 "not a PCI address; use the form 0009:01:00.0, as in \"" PROGRAM " list\"");
 	return false;

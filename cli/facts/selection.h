@@ -20,6 +20,12 @@ int gpu_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
 /* The same for any PCI device, which need not be a GPU. */
 int pci_resolve(struct host *h, const char *typed, char address[ADDRESS_MAX]);
 
+/*
+ * Whether a typed address can mean this device: 1 or 0; -1: it is no address, not
+ * even a short one.
+ */
+int address_means(const char *typed, const char *address);
+
 /* The caller sets it to zeros. */
 struct selection {
 	bool all;

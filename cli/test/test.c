@@ -396,7 +396,7 @@ static enum exit_status run_locked(struct test *t, const struct arguments *a, ch
  */
 static enum exit_status lock(const char *address, int *fd)
 {
-	*fd = gpu_lock(address);
+	*fd = gpu_lock(address, false);
 	if (*fd >= 0 || errno == EACCES || errno == EPERM)
 		return EXIT_OK;
 	if (errno == EWOULDBLOCK) {

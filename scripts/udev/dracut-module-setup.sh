@@ -9,7 +9,7 @@
 # If the configuration binds no GPU, dracut leaves this module out, unless --add
 # names it.
 check() {
-	"${dracutsysrootdir-}/usr/lib/udev/nvgrace-gpu" configured || return 255
+	NVGRACE_GPU_ROOT=${dracutsysrootdir-} "${dracutsysrootdir-}/usr/lib/udev/nvgrace-gpu" configured || return 255
 	! is_elsewhere || return 255
 }
 
@@ -34,7 +34,8 @@ installkernel() {
 
 install() {
 	local file
-	inst_multiple modprobe /usr/lib/udev/nvgrace-gpu
+	# With its libraries.
+	inst_binary /usr/lib/udev/nvgrace-gpu
 	inst_rules 60-nvgrace-gpu.rules
 	for file in /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d/*.conf; do
 		if [[ -f ${dracutsysrootdir-}$file ]]; then

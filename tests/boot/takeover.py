@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hosts on which a GPU may, or may not, be unbound from its driver.
-test_trees.py checks nvgrace-gpu(8) against this table, and test_udev.py checks
-the udev rule's program."""
+cli/test_trees.py checks nvgrace-gpu(8) against this table."""
 
 import dataclasses
 import os
@@ -33,9 +32,8 @@ class Case:
     files: dict = dataclasses.field(default_factory=dict)
     others: tuple = ()
 
-    def build(self, root, real_links=False):
-        """Makes the tree in root. real_links: the links of open files lead into
-        it even without chroot(2)."""
+    def build(self, root):
+        """Makes the tree in root."""
         def path(name):
             found = pathlib.Path(root, name.lstrip("/"))
             found.parent.mkdir(parents=True, exist_ok=True)
@@ -59,8 +57,7 @@ class Case:
         path("/proc/77/comm").write_text("client\n")
         path("/proc/77/fd/x")
         for fd, target in enumerate(self.opened, 3):
-            inside = f"{root}{target}" if real_links and target.startswith("/") and target != DMABUF else target
-            path(f"/proc/77/fd/{fd}").symlink_to(inside)
+            path(f"/proc/77/fd/{fd}").symlink_to(target)
             path(f"/proc/77/fdinfo/{fd}").write_text(self.fdinfo + "\n")
 
 

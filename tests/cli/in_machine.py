@@ -21,10 +21,13 @@ MiB = 1 << 20
 # Without the MIG defect, a GPU has no resmem, and its memory may be small.
 SMALL = {"mig_dvsec": 1}
 
-# The udev rule and its program, as {path in the machine: path here}. Without
-# them, nothing can be bound at boot.
-UDEV = {f"/usr/lib/udev/{name}": str(common.PROJECT / "scripts/udev" / name.rpartition("/")[2])
-        for name in ("nvgrace-gpu", "rules.d/60-nvgrace-gpu.rules")}
+
+def udev(kernel):
+    """The udev rule and its program, as {path in the machine: path here}. Without
+    them, nothing can be bound at boot."""
+    return {"/usr/lib/udev/nvgrace-gpu": str(common.build(kernel.arch.tools).parent / "udev/nvgrace-gpu"),
+            "/usr/lib/udev/rules.d/60-nvgrace-gpu.rules": str(common.PROJECT / "scripts/udev/60-nvgrace-gpu.rules")}
+
 
 # Shell functions for the commands. Their output has the form that lines() and
 # the methods below it read.

@@ -279,7 +279,7 @@ class Boot(WithRule):
         assert (result["boot"], result["message"]) == ("removed", "unbound; now without a driver; no longer at boot")
         assert self.left() == []
         result, _ = self.change("unbind", "--persist")
-        assert result["message"] == f"not bound to {OURS}; not at boot either"
+        assert result["message"] == f"not bound to {OURS}; no line binds it at boot"
 
     def test_failed_bind_is_not_persisted(self):
         result, _ = self.change("bind", "--persist", status=1)
@@ -338,24 +338,101 @@ class Boot(WithRule):
         assert f"bind {G1}\n" in own.read_text("ascii")
 
     def test_initramfs(self):
-        """The command that updates it may fail in each way."""
-        self.tree.file("/usr/sbin/mkinitramfs", "").file("/usr/share/initramfs-tools/hooks/nvgrace-gpu", "")
+        """The command that updates it may fail in each way. An image is a list of
+        its files."""
+        release = "6.12-test"
+        image, hook = self.tree.root / f"boot/initrd.img-{release}", "/usr/share/initramfs-tools/hooks/nvgrace-gpu"
+        self.tree.file(f"/usr/lib/modules/{release}/modules.dep", "").file(f"/boot/initrd.img-{release}", "init\n")
+        self.tree.file("/usr/sbin/mkinitramfs", "").file(hook, "").file("/usr/bin/lsinitramfs", '#!/bin/sh\ncat "$1"\n')
+        (self.tree.root / "usr/bin/lsinitramfs").chmod(0o755)
+        self.files["/boot"] = image.parent
         program = self.tree.root / UPDATE.lstrip("/")
+        files = "usr/lib/udev/rules.d/60-nvgrace-gpu.rules usr/lib/udev/nvgrace-gpu"
+        makes = (f"#!/bin/sh\necho made\necho init >/boot/initrd.img-$3\nls {CONFIG}/*.conf 2>/dev/null || exit 0\n"
+                 f"printf '%s\\n' {files} {CONFIG.lstrip('/')}/{G1}.conf >>/boot/initrd.img-$3\n")
+        command = f"{UPDATE} -u -k {release}"
         for text, status, words in (
-                ("#!/bin/sh\necho made", 0, ""),
-                ("#!/bin/sh\nexit 7", 1, f'can\'t update the initramfs: {UPDATE} exited with 7; it keeps the old'),
-                ("#!/bin/sh\nkill -KILL $$", 1, f"can't update the initramfs: {UPDATE} did not finish: Interrupted"),
-                (None, 1, f"can't update the initramfs: {UPDATE} did not finish: Permission denied; it keeps")):
+                (makes, 0, ""),
+                ("#!/bin/sh\nexit 7", 1, f"can't update /boot/initrd.img-{release}: {UPDATE} exited with 7; it keeps the old"),
+                ("#!/bin/sh\nexit 0", 1, f"{UPDATE} succeeded, but the image"),
+                ("#!/bin/sh\nkill -KILL $$", 1, f"{UPDATE} did not finish: Interrupted"),
+                (None, 1, f"{UPDATE} did not finish: Permission denied; it keeps")):
             self.tree.file(UPDATE, text or "#!/bin/sh")
             program.chmod(0o755 if text else 0o644)
+            image.write_text("init\n")
             self.change("bind", "--boot-only", status=status)
+            image.write_text(f"init\n{files}\n")
             done = self.run_words("unbind", "--boot-only", G1)
             assert done.returncode == status, done.stderr
-            assert f"updating the initramfs: {UPDATE} -u -k all\n" in done.stdout
+            assert f"updating the initramfs: {command}\n" in done.stdout
             assert words in done.stderr
-        # Without one, there is nothing to update.
+            if status:
+                assert f'until you run "{command}" again' in done.stderr
+        # An image that still binds is made again, and one that doesn't is left.
+        self.tree.file(UPDATE, makes)
+        program.chmod(0o755)
+        image.write_text(f"init\n{files}\netc/nvgrace-gpu.conf.d/all.conf\n")
+        for said in (f"updating the initramfs: {command}\n", ""):
+            done = self.run_words("unbind", "--boot-only", G1)
+            assert (done.returncode, done.stderr) == (0, "made\n" if said else "")
+            assert done.stdout == f"{G1}: left as it is now; no line binds it at boot\n{said}"
+        assert image.read_text() == "init\n"
+        # Without a program that makes one, its owner is asked to.
         program.unlink()
-        for words in (["bind", "--boot-only"], ["unbind", "--boot-only"], ["bind", "--boot-only", "--no-initramfs"]):
-            done = self.run_words(*words, G1)
-            assert (done.returncode, done.stderr) == (0, "")
-            assert "initramfs" not in done.stdout
+        image.write_text(f"init\n{files}\n")
+        done = self.run_words("unbind", "--boot-only", G1)
+        assert done.returncode == 1
+        assert f"can't update /boot/initrd.img-{release}; neither update-initramfs nor dracut" in done.stderr
+
+
+class AtBoot(Kernel):
+    """The steps of the udev rule's program that nvgrace-gpu(8) does otherwise."""
+
+    @pytest.fixture(autouse=True)
+    def configured(self, kernel):
+        self.tree.file(f"{CONFIG}/all.conf", "bind all\n")
+
+    def event(self, status, words, play="", at=""):
+        self.tree.file("/records", "")
+        done = self.run_words("bind", G1, play=play, program="udev/nvgrace-gpu", env={
+            "AT": f">{OVERRIDE}:: >{OVERRIDE}\n{at}", "KMSG": self.tree.root / "records"})
+        assert done.returncode == status, done.stderr
+        assert done.stdout == ""
+        assert words in done.stderr, done.stderr
+        return done.stderr
+
+    def test_bound(self):
+        self.bound("nouveau")
+        self.event(0, f"nvgrace-gpu: {G1}: bound to {OURS} (was nouveau)\n", at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n>{PROBE}:{binds(OURS)}")
+        assert (self.driver(), self.override()) == (OURS, OURS)
+        assert self.event(0, "") == ""
+
+    def test_no_line_binds_it(self):
+        for text in ("", f"bind all\nignore {G1}\n"):
+            self.tree.file(f"{CONFIG}/all.conf", text)
+            self.bound("nouveau")
+            assert self.event(0, "") == ""
+            assert (self.driver(), self.override()) == ("nouveau", "(null)")
+
+    def test_without_module_no_other_driver_binds_it(self):
+        """Unless one has it already."""
+        directory = self.tree.root / f"{DRIVERS}/{OURS}".lstrip("/")
+        directory.rename(directory.with_name("away"))
+        self.bound(None)
+        self.event(1, "has no module nvgrace-gpu-vfio-pci; install")
+        assert self.override() == OURS
+        self.bound("nouveau")
+        self.event(1, "it is bound to nouveau as before")
+        assert (self.driver(), self.override()) == ("nouveau", "")
+
+    def test_a_refused_gpu_is_left_without_driver(self):
+        self.bound(None)
+        self.event(1, f"{OURS} refused it; ")
+        assert self.override() == OURS
+
+    def test_what_was_cut_short_goes_on(self):
+        """The override is set already, and what was before is lost."""
+        self.bound("nouveau", OURS)
+        self.event(1, f"{OURS} refused it; it is bound to nouveau as before", at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n"
+                                                                                f">{DRIVERS}/nouveau/bind:{binds('nouveau')}")
+        assert (self.driver(), self.override()) == ("nouveau", "nouveau")

@@ -70,7 +70,7 @@ class Faults(InMachine):
 
     @classmethod
     def files(cls, kernel, directory):
-        return {**in_machine.UDEV, "/tests/fail_call.so": str(common.build_library("fail_call", directory, kernel.arch.gcc))}
+        return {**in_machine.udev(kernel), "/tests/fail_call.so": str(common.build_library("fail_call", directory, kernel.arch.gcc))}
 
     def runs(self, command):
         """[(the call that failed, status, state before, state after, output)]

@@ -140,12 +140,14 @@ COMMANDS = {
     # The udev rule's program: it restores a GPU, and continues a bind that was
     # cut short.
     "helper-restores": """
+        mkdir -p /etc/nvgrace-gpu.conf.d
+        echo "bind all" >/etc/nvgrace-gpu.conf.d/all.conf
         modprobe vfio-pci
         bind zero vfio-pci
         /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
         echo "run-rc: $?"
         state zero
-        # The rule writes the override before it runs the program.
+        # As if it was cut short.
         echo nvgrace_gpu_vfio_pci >$devices/$(gpu zero)/driver_override
         /usr/lib/udev/nvgrace-gpu bind $(gpu zero)
         echo "run-rc: $?"
@@ -175,8 +177,7 @@ COMMANDS = {
         second=$!
         # The second one sees that within this time. If not, it has less to do.
         sleep 2
-        # nvgrace-gpu does not count it as bound either.
-        $nvgrace bind $(gpu a) >/tmp/third &
+        $nvgrace bind $(gpu a) >/tmp/third 2>&1 &
         third=$!
         sleep 1
         kill -KILL $first
@@ -187,7 +188,8 @@ COMMANDS = {
         echo "run-rc: $?"
         sed 's/^/third: /' /tmp/third
         state a
-        cat $devices/$(gpu a)/nvgrace_gpu/mode | sed 's/^/mode: /'""",
+        cat $devices/$(gpu a)/nvgrace_gpu/mode | sed 's/^/mode: /'
+        rm /etc/nvgrace-gpu.conf.d/all.conf""",
     "wait": """
         run unbind $(gpu a)
         run wait --timeout=0 $(gpu a)
@@ -218,10 +220,15 @@ COMMANDS = {
         ls -A /etc/nvgrace-gpu.conf.d 2>/dev/null | sed 's/^/left: /'
         mv /tmp/60-nvgrace-gpu.rules /usr/lib/udev/rules.d/""",
     "persist": """
-        mkdir -p /etc /usr/sbin /usr/share/initramfs-tools/hooks
-        printf '#!/bin/sh\\necho "$0 $*" >>/tmp/initramfs; exit $(cat /tmp/initramfs-status)\\n' \\
+        mkdir -p /etc /usr/bin /usr/sbin /usr/share/initramfs-tools/hooks /boot
+        # An image is a list of its files.
+        echo init >/boot/initrd.img-$(uname -r)
+        printf '#!/bin/sh\\ncat $1\\n' >/usr/bin/lsinitramfs
+        printf '#!/bin/sh\\n%s\\n' 'echo "$0 $*" >>/tmp/initramfs' 'status=$(cat /tmp/initramfs-status)' \\
+            '[ $status = 0 ] || exit $status' 'echo init >/boot/initrd.img-$3' '/usr/lib/udev/nvgrace-gpu configured || exit 0' \\
+            'ls /usr/lib/udev/nvgrace-gpu /usr/lib/udev/rules.d/60-nvgrace* /etc/nvgrace-gpu.conf.d/* >>/boot/initrd.img-$3' \\
             >/usr/sbin/update-initramfs
-        chmod 755 /usr/sbin/update-initramfs
+        chmod 755 /usr/sbin/update-initramfs /usr/bin/lsinitramfs
         cp /usr/sbin/update-initramfs /usr/sbin/mkinitramfs
         touch /usr/share/initramfs-tools/hooks/nvgrace-gpu
         echo 0 >/tmp/initramfs-status
@@ -233,6 +240,8 @@ COMMANDS = {
         run bind --persist $(gpu a)
         run bind --persist --no-initramfs $(gpu b)
         run unbind --persist --json $(gpu a) $(gpu b)
+        run unbind --persist $(gpu a)
+        sed 's/^/image: /' /boot/initrd.img-$(uname -r)
         ls -A /etc/nvgrace-gpu.conf.d | sed 's/^/left: /'
         sed 's/^/initramfs: /' /tmp/initramfs""",
     "persist-fails": """
@@ -313,7 +322,7 @@ class Cli(InMachine):
 
     @classmethod
     def files(cls, kernel, directory):
-        return {**in_machine.UDEV, "/tests/holder.ko": programs.out_of_tree(kernel, programs.HERE / "modules/holder")[0]}
+        return {**in_machine.udev(kernel), "/tests/holder.ko": programs.out_of_tree(kernel, programs.HERE / "modules/holder")[0]}
 
     def states(self, command):
         """[(name, driver, override)] of the command's states."""
@@ -424,20 +433,21 @@ class Cli(InMachine):
     def test_helper_restores(self):
         assert self.codes("helper-restores") == [1, 1]
         assert self.states("helper-restores") == [("zero", "vfio-pci", "vfio-pci")] * 2
-        assert "refused it, and it is bound to vfio-pci again" in self.output("helper-restores")
+        assert self.output("helper-restores").count("refused it; it is bound to vfio-pci as before") == 2
 
     def test_helper_refuses(self):
         """The udev rule's program unbinds a GPU from vfio-pci, unless a process
         has it open."""
-        assert self.codes("helper-refuses") == [1, 0, 0]
+        assert self.codes("helper-refuses") == [4, 0, 0]
         pid = self.lines("helper-refuses", "holder")[0]
-        assert re.search(rf"still bound to vfio-pci: in use: process {pid} \(.*/dev/vfio/\d+", self.output("helper-refuses"))
+        assert re.search(rf"in use: process {pid} \(.*/dev/vfio/\d+; shut down", self.output("helper-refuses"))
         assert self.states("helper-refuses") == [("b", "vfio-pci", "vfio-pci"), ("b", DRIVER, DRIVER)]
         assert self.lines("helper-refuses", "logged") == ["1"]
 
     def test_cut_short(self):
-        assert self.codes("cut-short") == [0, 0, 0]
-        assert re.search("(already )?bound to ", self.text("cut-short", "third"))
+        """The program at boot waits for what is left of another, the command does not."""
+        assert self.codes("cut-short") == [0, 0, 4]
+        assert "another nvgrace-gpu is changing it" in self.text("cut-short", "third")
         assert self.states("cut-short") == [("a", DRIVER, DRIVER)]
         assert self.lines("cut-short", "mode") == ["carve-out"]
 
@@ -467,7 +477,7 @@ class Cli(InMachine):
     def test_persist(self):
         a, b = self.pci["a"], self.pci["b"]
         output = self.output("persist")
-        assert self.codes("persist") == [0] * 6
+        assert self.codes("persist") == [0] * 7
         assert re.search(rf"-rw-r--r-- .* {re.escape(a)}\.conf", output)
         assert f"\nbind {a}\n" in output
         assert re.search(rf"{re.escape(a)} .* yes +bound", output)
@@ -475,20 +485,22 @@ class Cli(InMachine):
         document, = self.documents("persist")
         assert ([(r["address"], r["result"], r["boot"]) for r in document["results"]] ==
                 [(a, "unbound", "removed"), (b, "unbound", "removed")])
-        assert document["initramfs"] == {"command": "/usr/sbin/update-initramfs -u -k all", "exit_status": 0}
+        command = f"/usr/sbin/update-initramfs -u -k {self.kernel.release}"
+        assert document["initramfs"] == {"command": command, "exit_status": 0}
         assert self.lines("persist", "left") == []
-        assert ('the initramfs keeps the old configuration until you run "/usr/sbin/update-initramfs -u -k all"' in
+        assert self.lines("persist", "image") == ["init"]
+        assert (f'/boot/initrd.img-{self.kernel.release} keeps the old configuration; run "{command}"' in
                 self.text("persist", "run-err"))
         # Not if the GPU was already persisted, and not with --no-initramfs. For
         # two GPUs, once.
-        assert self.lines("persist", "initramfs") == ["/usr/sbin/update-initramfs -u -k all"] * 2
+        assert self.lines("persist", "initramfs") == [command] * 2
 
     def test_persist_fails(self):
         a, b, zero = (self.pci[n] for n in ("a", "b", "zero"))
         assert self.codes("persist-fails") == [1, 1, 0, 0, 1, 4, 4]
         assert self.lines("persist-fails", "left") == []
         error = self.text("persist-fails", "run-err")
-        assert "can't update the initramfs: /usr/sbin/update-initramfs exited with 3" in error
+        assert re.search(r"can't update /boot/initrd\.img-\S+: /usr/sbin/update-initramfs exited with 3", error)
         assert (f"{a}: unbound; now without a driver; but /etc/nvgrace-gpu.conf:1 binds it at boot; remove that "
                       f'line, or add "ignore {a}"' in error)
         assert f"{a}: /etc/nvgrace-gpu.conf:2 ignores it at boot" in error

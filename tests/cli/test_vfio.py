@@ -82,7 +82,7 @@ class Played:
         sets = "".join(f"{name}={shlex.quote(str(value))} " for name, value in variables.items())
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", **sanitizer_options("verify_asan_link_order=0")}
         done = subprocess.run(["unshare", *self.namespaces, "sh", "-c", f'{mounts} exec env {options} {sets} "$@"', "sh",
-                               program or build(), *words], text=True, timeout=600, env=environment,
+                               build().parent / (program or "nvgrace-gpu"), *words], text=True, timeout=600, env=environment,
                               **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams})
         assert done.returncode != 99, done.stderr
         assert "runtime error" not in (done.stderr or "")

@@ -21,12 +21,12 @@ OURS = {"60-nvgrace-gpu.rules", "nvgrace-gpu", "all.conf", f"{NAME}.ko"}
 @pytest.fixture(name="host", scope="module", params=[pytest.param("bookworm", marks=pytest.mark.long), "trixie"])
 def fixture_host(built_packages, request):   # pylint: disable=unused-argument  # makes the package
     host = scratch.Scratch(lower=scratch.tree(request.param))
-    shutil.copy(scratch.package("*-dkms_*.deb"), host.shared / "our.deb")
+    shutil.copy(scratch.package("nvgrace-gpu_*_amd64.deb"), host.shared / "our.deb")
     with tempfile.TemporaryDirectory() as place:
         (host.shared / "module.ko").write_bytes(module(place, "A" * 23))
     host.sh(f"""
         apt-get -q update
-        apt-get -q -y install udev kmod initramfs-tools dracut-core kdump-tools
+        apt-get -q -y install udev kmod initramfs-tools dracut-core kdump-tools libglib2.0-0
         dpkg-deb -x /mnt/our.deb /
         echo 'bind all' >/etc/nvgrace-gpu.conf.d/all.conf
         mkdir -p /lib/modules/{KERNEL}/updates
@@ -71,9 +71,9 @@ def test_an_old_copy_is_made_again(host):
         /etc/kernel/postinst.d/kdump-tools {KERNEL}
         mv {hook}.new {hook}"""
     assert ours(host, old, image) == OURS
-    assert ours(host, f"/usr/src/{NAME}-*/scripts/renew-initramfs --dumps", image) == set()
+    assert ours(host, "/usr/lib/udev/nvgrace-gpu renew", image) == set()
     before = host.sh(f"stat -c %y {image}").stdout
-    host.sh(f"/usr/src/{NAME}-*/scripts/renew-initramfs --dumps")
+    host.sh("/usr/lib/udev/nvgrace-gpu renew")
     assert host.sh(f"stat -c %y {image}").stdout == before
 
 

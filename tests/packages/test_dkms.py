@@ -54,6 +54,7 @@ class Host(scratch.Scratch):
         self.env |= {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}
         shutil.copy(scratch.deb(suite, "dkms"), self.shared / "dkms.deb")
         shutil.copy(scratch.package("*-dkms_*.deb"), self.shared / "our.deb")
+        shutil.copy(scratch.package("nvgrace-gpu_*_amd64.deb"), self.shared / "tool.deb")
         self.write("/etc/test-kernel", kernel + "\n")
         self.write("/etc/test-machine", machine + "\n")
         if suite == "bullseye":
@@ -68,7 +69,7 @@ class Host(scratch.Scratch):
         self.empty("/usr/lib/modules")
         self.add_kernel(kernel)
         # dh-dkms is only for building packages, and has a file of DKMS 2.8.
-        self.sh("dpkg --purge --force-depends dh-dkms; dpkg --install --force-depends /mnt/dkms.deb")
+        self.sh("dpkg --purge --force-depends dh-dkms; dpkg --install --force-depends /mnt/dkms.deb /mnt/tool.deb")
 
     def add_kernel(self, name, like=None, change=""):
         """Add a kernel with the toolbox's headers, or with a copy of those of
@@ -194,21 +195,18 @@ class Cases:
         host.kernel_scripts(second)
         self.assert_installed(host, VERSION, first, second)
 
-        host.write("/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf", "bind 0009:01:00.0\n")
         host.dpkg("--remove", f"{NAME}-dkms")
         assert host.modules() == {}
         assert host.sh(f"ls -d /var/lib/dkms/{NAME}* /usr/src/{NAME}* 2>/dev/null || :").stdout == ""
         left = host.files() - before
-        kept = {path for path in left if "nvgrace" in path and not path.startswith("/var/lib/dpkg/info/")}
-        assert kept == {"/etc/nvgrace-gpu.conf.d/0009:01:00.0.conf"}
-
+        assert {path for path in left if "nvgrace" in path and not path.startswith("/var/lib/dpkg/info/")} == set()
         host.dpkg("--purge", f"{NAME}-dkms")
         assert {path for path in host.files() - before if "nvgrace" in path} == set()
 
     def test_a_shipped_configuration_file_goes_and_a_changed_one_counts(self):
         host = self.host_without_headers()
         shutil.copy(SHIPPED, host.shared / "shipped")
-        host.repack("shipped", "0.0.1", f"cp /mnt/shipped etc/nvgrace-gpu.conf; echo {CONF} >DEBIAN/conffiles; rm DEBIAN/postinst")
+        host.repack("shipped", "0.0.1", f"mkdir etc; cp /mnt/shipped etc/nvgrace-gpu.conf; echo {CONF} >DEBIAN/conffiles; rm DEBIAN/postinst")
         for change, status in (("", 1), ("bind all\n", 0)):
             with named(change):
                 host.dpkg("--install", "/mnt/shipped.deb")
@@ -219,8 +217,9 @@ class Cases:
                 assert host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == status
                 host.dpkg("--install", "/mnt/our.deb")
                 assert host.run("/usr/lib/udev/nvgrace-gpu", "configured", ok=False).returncode == status
-                host.dpkg("--purge", f"{NAME}-dkms")
+                host.dpkg("--purge", f"{NAME}-dkms", "nvgrace-gpu")
                 assert host.sh("ls -d /etc/nvgrace-gpu.* 2>/dev/null || :").stdout == ""
+                host.dpkg("--install", "/mnt/tool.deb")
 
     def test_the_initramfs_is_updated_where_the_configuration_binds(self):
         first, second = release("stable"), release("oldstable")
@@ -268,7 +267,7 @@ class Cases:
         with named("what fails is said, and fails nothing"):
             host.write("/var/fail-initramfs", "")
             said = host.run("dkms", "install", f"{NAME}/{VERSION}", "-k", second).stdout
-            again = f'until you run "update-initramfs -u -k {second}" again'
+            again = f'until you run "/usr/sbin/update-initramfs -u -k {second}" again'
             assert again in said
             said = host.dpkg("--install", "/mnt/our.deb")
             assert again in said
@@ -287,8 +286,6 @@ class Cases:
         host = self.host_without_headers()
         kernel = release("stable")
         host.write(f"/boot/initrd.img-{kernel}", "")
-        host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
-        every = {"update-initramfs": "update-initramfs -u -k all", "dracut": "dracut --regenerate-all --force"}
         one = {"update-initramfs": f"update-initramfs -u -k {kernel}", "dracut": f"dracut --force /boot/initrd.img-{kernel} {kernel}"}
         for programs, wanted in ((["/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs"], "update-initramfs"),
                                  (["/usr/bin/dracut"], "dracut"),
@@ -296,20 +293,22 @@ class Cases:
                                  (["/usr/bin/dracut", "/usr/sbin/update-initramfs"], "dracut"),
                                  (["/usr/sbin/update-initramfs"], "update-initramfs")):
             with named(programs):
-                host.sh("rm -f /usr/sbin/mkinitramfs /usr/sbin/update-initramfs /usr/bin/dracut /var/calls")
+                host.sh("rm -f /usr/sbin/mkinitramfs /usr/sbin/update-initramfs /usr/bin/dracut")
                 for path in programs:
                     host.write(path, '#!/bin/sh\necho "${0##*/} $*" >> /var/calls\n', 0o755)
-                host.dpkg("--install", "/mnt/our.deb")
-                host.sh(f"cd /usr/src/{NAME}-{VERSION} && scripts/renew-initramfs {kernel}")
-                host.dpkg("--remove", f"{NAME}-dkms")
-                assert host.sh("cat /var/calls").stdout.splitlines() == [one[wanted], one[wanted], every[wanted]]
+                host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+                for step in ("dpkg --force-depends --install /mnt/our.deb", f"/usr/src/{NAME}-{VERSION}/scripts/renew-initramfs {kernel}",
+                             f"dpkg --remove {NAME}-dkms", "dpkg --remove nvgrace-gpu"):
+                    host.sh(f"rm -f /var/calls; {step}")
+                    assert host.sh("cat /var/calls").stdout.splitlines() == [one[wanted]], step
+                host.dpkg("--install", "/mnt/tool.deb")
 
     def test_headers_that_are_missing_are_named(self):
         host = self.host_without_headers()
         kernel = release("stable")
         said = host.dpkg("--install", "/mnt/our.deb")
         assert (f'not built for the running kernel, {kernel}, whose headers are missing; '
-                      f'run "apt-get install linux-headers-{kernel}"' in said)
+                '"nvgrace-gpu doctor" names the package' in said)
         # No message on another architecture, or for a kernel outside the
         # chroot.
         host.write("/etc/test-machine", "x86_64\n")
@@ -423,10 +422,9 @@ class Dkms32(Cases):
     def test_the_packages_own_test(self):
         """debian/tests/installed. test_life.py runs the test of the initramfs."""
         host = self.host(release("stable"), machine="x86_64")
-        shutil.copy(scratch.package("nvgrace-gpu_*_amd64.deb"), host.shared / "cli.deb")
         host.env["AUTOPKGTEST_TMP"] = "/tmp"
         # The toolbox's dpkg leaves manual pages out.
-        host.dpkg("--path-include=/usr/share/man/*", "--install", "/mnt/our.deb", "/mnt/cli.deb")
+        host.dpkg("--path-include=/usr/share/man/*", "--install", "/mnt/our.deb", "/mnt/tool.deb")
         host.run(scratch.PROJECT / "debian" / "tests" / "installed")
 
 

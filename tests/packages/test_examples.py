@@ -83,7 +83,7 @@ def test_the_playbook_changes_a_host_once():
                             "/mnt/play.yml", ok=ok).stdout
             return {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", said.partition("PLAY RECAP")[2])}, said
 
-        host.sh(f"install -D -t /usr/lib/udev {scratch.PROJECT}/scripts/udev/nvgrace-gpu && "
+        host.sh(f"install -D -t /usr/lib/udev {build().parent}/udev/nvgrace-gpu && "
                 f"install -D -m 644 -t /usr/lib/udev/rules.d {scratch.PROJECT}/scripts/udev/60-nvgrace-gpu.rules")
         # A group of the inventory, for one host.
         text = (EXAMPLES / "ansible.yml").read_text()

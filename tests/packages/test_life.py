@@ -300,7 +300,7 @@ def install_built(m):
     """Installs a package with the built module, which started() has had."""
     with step("apt install of the built module, and nothing is bound"):
         add_repository(m)
-        m.run(f"apt-get install -y {CLI_PACKAGE} {NAME}-udev /srv/packages/module.deb", timeout=SLOW)
+        m.run(f"apt-get install -y {CLI_PACKAGE} /srv/packages/module.deb", timeout=SLOW)
         assert m.ask(f"modinfo -n {NAME}").endswith(f"/{m.release}/updates/nvgrace-gpu/{NAME}.ko")
         check_nothing_bound(m)
 

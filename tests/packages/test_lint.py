@@ -28,7 +28,7 @@ rtld\(GNU_HASH\)
 rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd|RichDependencies)\) <= [-.0-9]+
 /bin/(ba)?sh
 (dkms >= 2\.8|gcc|kmod|make|nvgrace-gpu)
-config\(nvgrace-gpu-vfio-pci-(dkms|udev)\) = .*""".splitlines()
+config\(nvgrace-gpu\) = .*""".splitlines()
 
 
 @packaged

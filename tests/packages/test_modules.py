@@ -105,11 +105,11 @@ def test_apt_without_a_compiler(scratch_system, repository, suite, kernel_first)
         add_kernels(host)
     shutil.copytree(repository, host.shared / "repo")
     package = f"{NAME}-modules-{release('stable-amd64')}"
-    # apt itself must choose the package with the rule.
+    # apt itself must choose the package with the rule, and not DKMS.
     host.sh(f"""
         cp /mnt/repo/nvgrace-gpu.sources /etc/apt/sources.list.d/our.sources
         apt-get -q -o APT::Update::Error-Mode=any update
-        apt-get -q -y -o APT::Install-Recommends=true install {package} nvgrace-gpu""")
+        apt-get -q -y -o APT::Install-Recommends=true install {package}""")
     if not kernel_first:
         assert_no_lists(host)
         add_kernels(host)
@@ -118,15 +118,10 @@ def test_apt_without_a_compiler(scratch_system, repository, suite, kernel_first)
         host.run("nvgrace-gpu", argv)
     host.sh(f"apt-get -q -y remove {package}")
     check_removed(host)
-    # DKMS's package takes the place of the rule's and the other way round. Purging
-    # what is no longer there takes nothing from the other one.
-    host.sh("echo '# mine' >/etc/nvgrace-gpu.conf.d/mine.conf")
-    for new, old in (("dkms", "udev"), ("udev", "dkms")):
-        host.sh(f"apt-get -q -y install {NAME}-{new}")
-        assert host.sh(f"dpkg-query -W -f '${{db:Status-Status}}' {NAME}-{old}").stdout in ("config-files", "not-installed")
-        host.sh(f"dpkg --purge {NAME}-{old}; cat /etc/nvgrace-gpu.conf.d/mine.conf /usr/lib/udev/rules.d/60-nvgrace-gpu.rules")
-    host.sh(f"dpkg --purge {NAME}-udev nvgrace-gpu")
-    assert host.sh("find /etc /usr/lib /usr/share /usr/src -name '*nvgrace*'").stdout == ""
+    # Nothing takes the place of what is purged.
+    assert "Inst " not in host.sh("apt-get -q -s -o APT::Install-Recommends=true purge nvgrace-gpu").stdout
+    host.sh("apt-get -q -y purge nvgrace-gpu")
+    assert host.sh("find /etc /usr/lib /usr/share /usr/src -name '*nvgrace*' ! -path '/usr/share/keyrings/*'").stdout == ""
 
 
 @pytest.mark.needs("root installers")
@@ -141,9 +136,9 @@ def test_dnf_without_a_compiler(scratch_system, repository):
     package = f"{NAME}-modules-{release('stable-amd64')}"
     host.sh("cp /mnt/repo/nvgrace-gpu.repo /etc/yum.repos.d")
     common.build_stand_in(host.shared, [next(repository.glob(f"rpm/{p}")) for p in
-                                        (f"{package}-*.rpm", f"{NAME}-udev-*.noarch.rpm", "nvgrace-gpu-[0-9]*.x86_64.rpm")])
+                                        (f"{package}-*.rpm", "nvgrace-gpu-[0-9]*.x86_64.rpm")])
     dnf = "dnf -y --repofrompath=stand-in,file:///mnt/stand-in --setopt=stand-in.gpgcheck=0"
-    host.sh(f"{dnf} install {package} {NAME}-udev nvgrace-gpu")
+    host.sh(f"{dnf} install {package}")
     check_installed(host)
     host.sh(f"{dnf} remove {package}")
     check_removed(host)

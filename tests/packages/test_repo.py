@@ -97,7 +97,7 @@ class Repository:
         found = {(p.find("c:name", NS).text, p.find("c:arch", NS).text): p for p in ET.fromstring(xml).findall("c:package", NS)}
         assert set(found) == {("nvgrace-gpu", "aarch64"), ("nvgrace-gpu", "x86_64"),
                               ("nvgrace-gpu-tests", "aarch64"), ("nvgrace-gpu-tests", "x86_64"),
-                              ("nvgrace-gpu-vfio-pci-dkms", "noarch"), ("nvgrace-gpu-vfio-pci-udev", "noarch"),
+                              ("nvgrace-gpu-vfio-pci-dkms", "noarch"),
                               ("nvgrace-gpu-vfio-pci", "src")}
         for package in found.values():
             file = base / package.find("c:location", NS).get("href")

@@ -130,16 +130,14 @@ def test_layers_of_the_module(kernel):
 
 
 def ids():
-    """include/nvgrace_gpu_ids.h has the ids. The udev rule and its helper have all
-    of them. No file names another one, except in a range ("10de:2340 to 237f") or
+    """include/nvgrace_gpu_ids.h has the ids. The udev rule has all of them. No file names another one, except in a range ("10de:2340 to 237f") or
     in a line of the configuration ("id 10de:297e")."""
     known = re.findall(r'GPU\(0x([0-9a-f]{4}), "', (PROJECT / "include/nvgrace_gpu_ids.h").read_text())
     assert known
-    for name, place in (("scripts/udev/60-nvgrace-gpu.rules", r'ATTR\{device\}=="([^"]*)"'),
-                        ("scripts/udev/nvgrace-gpu", r"^\t(0x[0-9a-f|x]*)\) return 0 ;;")):
-        there = re.findall(r"0x([0-9a-fA-F]+)", re.search(place, (PROJECT / name).read_text(), re.M)[1])
-        if sorted(there) != sorted(known):
-            yield f"{name}: {' '.join(there)}, not {' '.join(known)}"
+    rule = "scripts/udev/60-nvgrace-gpu.rules"
+    there = re.findall(r"0x([0-9a-fA-F]+)", re.search(r'ATTR\{device\}=="([^"]*)"', (PROJECT / rule).read_text())[1])
+    if sorted(there) != sorted(known):
+        yield f"{rule}: {' '.join(there)}, not {' '.join(known)}"
     for name, text in texts(r"^(cli|debian|docs|rpm|scripts/udev)/|^README\.md$").items():
         for at in re.findall(r"(?<!\bid )\b10de:([0-9a-f]{4})\b(?! to )|10ded0000([0-9a-f]{4})", text, re.I):
             if "".join(at).lower() not in known:
