@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Upgrades from the real packages of the last release, which
+tests/lab/system/releases makes from its commit: by apt in Debian 12 and 13, with their
+initramfs-tools, and by dnf. Also what is left in images that these make, after
+unbind and after removal."""
+
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+from boot.test_initramfs import module
+from lab import packages
+from lab.system import scratch
+from packages import common
+from packages.common import named, run
+
+pytestmark = [pytest.mark.all, pytest.mark.usefixtures("built_packages")]
+
+NAME = "nvgrace-gpu-vfio-pci"
+KERNEL = "6.12-test"
+IMAGE = f"/boot/initrd.img-{KERNEL}"
+OURS = {"usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "usr/lib/udev/nvgrace-gpu", "etc/nvgrace-gpu.conf.d/all.conf",
+        f"usr/lib/modules/{KERNEL}/updates/{NAME}.ko"}
+# The packages with the rule, and the names of those that are installed afterwards.
+WAYS = {"dkms": ("dkms", "nvgrace-gpu", "tests"), "udev": ("udev", "nvgrace-gpu"), "udev alone": ("udev",)}
+
+
+def last_release():
+    done = subprocess.run([scratch.PROJECT / "tests/lab/system/releases", "--directory"], stdout=subprocess.PIPE, text=True, check=True)
+    return pathlib.Path(done.stdout.strip())
+
+
+def repository(place, source, kind):
+    """apt's or dnf's, without a signature, of the packages in a folder."""
+    place.mkdir()
+    for file in source.glob({"deb": "*.deb", "rpm": "*.rpm"}[kind]):
+        shutil.copy(file, place)
+    run("sh", "-c", {"deb": "apt-ftparchive packages . >Packages", "rpm": "createrepo_c -q ."}[kind], cwd=place)
+
+
+def in_image(host):
+    """The project's files in the image."""
+    said = host.sh(f"lsinitramfs {IMAGE}").stdout.splitlines()
+    assert "init" in said
+    return {line.removesuffix(".zst").removesuffix(".xz") for line in said if "nvgrace" in line and not line.endswith(".d")}
+
+
+@pytest.fixture(name="debian", params=["bookworm", "trixie"])
+def fixture_debian(request, scratch_system):
+    """A system with a kernel that has the module, and an image for it."""
+    host = scratch_system(lower=scratch.tree(request.param))
+    repository(host.shared / "old", last_release(), "deb")
+    repository(host.shared / "new", scratch.PACKAGES, "deb")
+    with tempfile.TemporaryDirectory() as place:
+        (host.shared / "module.ko").write_bytes(module(place, "A" * 23))
+    host.sh(f"""
+        echo 'deb [trusted=yes] file:/mnt/old ./' >/etc/apt/sources.list.d/ours.list
+        apt-get -q update
+        apt-get -q -y install udev kmod initramfs-tools
+        mkdir -p /lib/modules/{KERNEL}/updates
+        cp /mnt/module.ko /lib/modules/{KERNEL}/updates/{NAME}.ko
+        touch /lib/modules/{KERNEL}/modules.order /lib/modules/{KERNEL}/modules.builtin /boot/vmlinuz-{KERNEL}
+        printf 'CONFIG_RD_GZIP=y\\nCONFIG_BLK_DEV_INITRD=y\\n' >/boot/config-{KERNEL}
+        # "dep" would look at this host's devices.
+        echo MODULES=list >/etc/initramfs-tools/conf.d/modules
+        depmod {KERNEL}
+        update-initramfs -c -k {KERNEL}""")
+    return host
+
+
+def new_version(host):
+    host.sh("sed -i s/old/new/ /etc/apt/sources.list.d/ours.list; apt-get -q update")
+
+
+@pytest.mark.needs("trees")
+@pytest.mark.needs("releases")
+@pytest.mark.parametrize("way", WAYS)
+def test_apt(debian, way):
+    names = [n if n == "nvgrace-gpu" else f"nvgrace-gpu-{n}" if n == "tests" else f"{NAME}-{n}" for n in WAYS[way]]
+    debian.sh(f"apt-get -q -y install --no-install-recommends {' '.join(names)}")
+    debian.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+    debian.sh(f"update-initramfs -u -k {KERNEL}")
+    assert in_image(debian) == OURS
+    old = debian.sh(f"mkdir /tmp/i; unmkinitramfs {IMAGE} /tmp/i; find /tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 2 {{}} +").stdout
+    assert old == "#!"
+    new_version(debian)
+    with named("an upgrade without removing anything"):
+        said = debian.sh("apt-get -q -y --with-new-pkgs upgrade").stdout
+        assert " 0 to remove and 0 not upgraded" in said, said
+        versions = set(debian.sh(f"dpkg-query -W -f '${{Version}}\\n' nvgrace-gpu {' '.join(names)}").stdout.split())
+        assert len(versions) == 1 and versions.pop().startswith(scratch.version())
+    with named("the image has the new program"):
+        assert in_image(debian) == OURS
+        new = debian.sh(f"rm -r /tmp/i; unmkinitramfs {IMAGE} /tmp/i; find /tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 4 {{}} +").stdout
+        assert new == "\x7fELF"
+        # It finds its libraries there.
+        top = debian.sh("dirname $(dirname $(find /tmp/i -name init))").stdout.strip()
+        assert debian.sh(f"chroot $(dirname $(find {top} -name init)) /usr/lib/udev/nvgrace-gpu configured", ok=False).returncode == 0
+    with named("purge"):
+        debian.sh("mkdir -p /var/lib/prometheus/node-exporter; touch /var/lib/prometheus/node-exporter/nvgrace-gpu.prom "
+                  "/etc/udev/rules.d/61-nvgrace-gpu-scrub.rules")
+        said = debian.sh(f"apt-get -q -y purge nvgrace-gpu {' '.join(names)}").stdout
+        assert "Inst " not in said
+        assert {f for f in in_image(debian) if f not in OURS or "modules" not in f} == set()
+        assert "/etc/udev/rules.d/61-nvgrace-gpu-scrub.rules is yours, and stays" in said
+        left = debian.sh("find /etc /usr /var/lib /run -name '*nvgrace*' ! -path '/usr/lib/modules/*'").stdout.split()
+        assert left == ["/etc/udev/rules.d/61-nvgrace-gpu-scrub.rules"]
+
+
+@pytest.mark.needs("trees")
+@pytest.mark.needs("releases")
+def test_undo_and_purge_in_any_order(debian):
+    """The guide's file and command, and its undo."""
+    new_version(debian)
+    install = f"apt-get -q -y install --no-install-recommends {NAME}-dkms"
+    bound = f"mkdir -p /etc/nvgrace-gpu.conf.d; echo 'bind all' >/etc/nvgrace-gpu.conf.d/all.conf; update-initramfs -u -k {KERNEL}"
+    for undo in (["rm /etc/nvgrace-gpu.conf.d/all.conf", "/usr/lib/udev/nvgrace-gpu renew"],
+                 ["rm /etc/nvgrace-gpu.conf.d/all.conf", "apt-get -q -y purge nvgrace-gpu"],
+                 ["apt-get -q -y remove nvgrace-gpu"],
+                 [f"apt-get -q -y purge {NAME}-dkms", "apt-get -q -y purge nvgrace-gpu"],
+                 ["dpkg --purge --force-depends nvgrace-gpu"]):
+        with named(undo):
+            debian.sh(install)
+            debian.sh(bound)
+            assert in_image(debian) == OURS
+            for command in undo:
+                debian.sh(command)
+            assert {f for f in in_image(debian) if "modules" not in f} == set()
+            debian.sh(f"apt-get -q -y --allow-remove-essential purge {NAME}-dkms nvgrace-gpu || dpkg --purge {NAME}-dkms")
+
+
+@pytest.mark.needs("trees")
+@pytest.mark.needs("releases")
+def test_an_image_that_does_not_change_is_named(debian):
+    new_version(debian)
+    debian.sh(f"apt-get -q -y install --no-install-recommends {NAME}-dkms")
+    debian.sh(f"echo 'bind all' >/etc/nvgrace-gpu.conf.d/all.conf; update-initramfs -u -k {KERNEL}")
+    debian.sh("rm /etc/nvgrace-gpu.conf.d/all.conf; sed -i s/=yes/=no/ /etc/initramfs-tools/update-initramfs.conf")
+    done = debian.run("/usr/lib/udev/nvgrace-gpu", "renew", ok=False)
+    assert done.returncode == 1
+    assert f'forbids it: run "mkinitramfs -o {IMAGE} {KERNEL}"' in done.stdout
+    said = debian.sh("apt-get -q -y purge nvgrace-gpu").stdout
+    assert f"{IMAGE} has files of this package, and binds GPUs at boot until it is made again; " in said
+
+
+@pytest.mark.needs("root installers")
+@pytest.mark.needs("releases")
+@pytest.mark.parametrize("way", WAYS)
+def test_dnf(scratch_system, way):
+    host = scratch_system(lower=f"{packages.root('installers')}:/")
+    host.empty("/usr/lib/modules")
+    host.sh("mkdir -p /var/lib/rpm /etc/yum.repos.d")
+    for name, source in (("old", last_release()), ("new", scratch.PACKAGES)):
+        repository(host.shared / name, source, "rpm")
+    common.build_stand_in(host.shared, [p for name in ("old", "new") for p in (host.shared / name).glob("*.rpm")
+                                        if ".src." not in p.name and ".aarch64." not in p.name])
+    names = [n if n == "nvgrace-gpu" else f"nvgrace-gpu-{n}" if n == "tests" else f"{NAME}-{n}" for n in WAYS[way]]
+    dnf = "dnf -y --setopt=install_weak_deps=False --repofrompath=stand-in,file:///mnt/stand-in --nogpgcheck --repofrompath="
+    host.sh(f"{dnf}old,file:///mnt/old install {' '.join(names)}")
+    host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+    said = host.sh(f"{dnf}new,file:///mnt/new upgrade").stdout
+    assert "scriptlet failed" not in said and "warning: %" not in said, said
+    found = set(host.sh("rpm -qa --qf '%{NAME} %{VERSION}\\n' 'nvgrace-gpu*'").stdout.splitlines())
+    wanted = {n for n in names if not n.endswith("-udev")} | {"nvgrace-gpu"}
+    assert {line.split()[0] for line in found} == wanted
+    assert {line.split()[1] for line in found} == {scratch.version()}
+    assert host.sh("cat /etc/nvgrace-gpu.conf.d/all.conf; head -c 4 /usr/lib/udev/nvgrace-gpu").stdout == "bind all\n\x7fELF"
+    assert host.run("/usr/lib/udev/nvgrace-gpu", "configured").stdout == ""
