@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * "nvgrace-gpu metrics": metrics of the GPUs, in Prometheus' text format 0.0.4,
- * which node_exporter's textfile collector and promtool read; or labels of a
- * Kubernetes node, in the format of Node Feature Discovery's feature files.
- * main.c calls it.
+ * which node_exporter's textfile collector and promtool read. main.c calls it.
  *
  * OpenMetrics is no alternative: it names a counter's family "x", and the older
  * format "x_total", so a counter has a type in only one of them.
@@ -22,39 +20,25 @@
 
 static const char doc[] =
 	"Print the state of all supported GPUs and the doctor's findings as Prometheus text, "
-	"for a monitoring system, or their state as labels of a Kubernetes node.\v"
+	"for a monitoring system.\v"
 	"For node_exporter's textfile collector, nvgrace-gpu-metrics.timer runs this regularly with "
 	"--output=FILE, where FILE is in the collector's directory and ends in .prom. Run it as root: "
 	"other users can't see all processes, or where memory is online.";
 
 static const struct argp_option options[] = {
-	{ "format", 'f', "prometheus|labels", 0,
-	  "\"prometheus\" (the default), or \"labels\" for a feature file of Node Feature Discovery", 0 },
 	{ "output", 'o', "FILE", 0,
 	  "Replace FILE as a whole, or write to it if it is a device or a FIFO; -: standard output", 0 },
 	{ }
 };
 
-struct arguments {
-	const char *output;
-	bool labels;
-};
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-	struct arguments *a = state->input;
+	const char **output = state->input;
 
-	switch (key) {
-	case 'f':
-		a->labels = !strcmp(arg, "labels");
-		if (!a->labels && strcmp(arg, "prometheus"))
-			argp_error(state, "--format=%s: use \"prometheus\" or \"labels\"", arg);
-		return 0;
-	case 'o':
-		a->output = arg;
-		return 0;
-	}
-	return ARGP_ERR_UNKNOWN;
+	if (key != 'o')
+		return ARGP_ERR_UNKNOWN;
+	*output = arg;
+	return 0;
 }
 
 /* ---- the format ------------------------------------------------------------------------------ */
@@ -317,95 +301,16 @@ static void print_metrics(FILE *out, void *host)
 	doctor_end(&d);
 }
 
-/* ---- labels ---------------------------------------------------------------------------------- */
-
-/*
- * Node Feature Discovery takes labels of this namespace without configuration.
- * Values are Kubernetes' label values, of which one that begins with @ would name
- * another feature.
- */
-#define LABEL "feature.node.kubernetes.io/nvgrace-gpu."
-#define LABEL_CHARACTERS G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "-_."
-#define LABEL_MAX 63
-
-/* Labels of a host that no longer writes them disappear after so long. */
-#define LABELS_EXPIRE_S (15 * 60)
-
-static void label(FILE *out, const char *name, const char *value)
-{
-	g_autofree char *text = g_strcanon(g_strdup(value), LABEL_CHARACTERS, '-');
-	char *begin = text;
-	size_t length;
-
-	/* Both ends must be letters or digits. */
-	while (*begin && !g_ascii_isalnum(*begin))
-		begin++;
-	length = strnlen(begin, LABEL_MAX);
-	while (length && !g_ascii_isalnum(begin[length - 1]))
-		length--;
-	fprintf(out, LABEL "%s=%.*s\n", name, (int)length, begin);
-}
-
-static void label_number(FILE *out, const char *name, size_t number)
-{
-	fprintf(out, LABEL "%s=%zu\n", name, number);
-}
-
-/*
- * Prints what all GPUs have, or "mixed" if they differ; nothing if none has it. A
- * GPU without it differs from one that has it.
- */
-static void label_common(FILE *out, struct overview *s, const char *name, enum fact fact)
-{
-	const char *word, *common = NULL;
-	bool mixed = false;
-	size_t i;
-
-	for (i = 0; i < s->gpus.count; i++) {
-		word = fact_value(fact, s, &s->gpus.gpu[i]).text;
-		mixed |= i && g_strcmp0(word, common);
-		common = word;
-	}
-	if (mixed || common)
-		label(out, name, mixed ? "mixed" : common);
-}
-
-static void print_labels(FILE *out, void *host)
-{
-	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
-	g_autoptr(GDateTime) end = g_date_time_add_seconds(now, LABELS_EXPIRE_S);
-	g_autofree char *expires = g_date_time_format(end, "%Y-%m-%dT%H:%M:%SZ");
-	size_t bound = 0, ready = 0, i;
-	struct overview s = { .host = host };
-
-	gpus_find(host, &s.gpus);
-	for (i = 0; i < s.gpus.count; i++) {
-		bound += fact_value(FACT_bound, &s, &s.gpus.gpu[i]).number;
-		ready += fact_value(FACT_ready, &s, &s.gpus.gpu[i]).number;
-	}
-	fprintf(out, "# +expiry-time=%s\n", expires);
-	label_number(out, "count", s.gpus.count);
-	label_number(out, "bound", bound);
-	label_number(out, "ready", ready);
-	label_common(out, &s, "product", FACT_product);
-	label_common(out, &s, "driver", FACT_driver_or_none);
-	label_common(out, &s, "readiness", FACT_readiness);
-	label_common(out, &s, "scrub-state", FACT_scrub_state);
-	overview_free(&s);
-}
-
 /* ---- the command ----------------------------------------------------------------------------- */
 
 int cmd_metrics(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
-	void (*print)(FILE *out, void *data);
-	struct arguments a = { };
+	const char *output = NULL;
 
-	parse_options(&argp, argc, argv, &a);
-	print = a.labels ? print_labels : print_metrics;
-	if (a.output)
-		return write_whole(a.output, 0644, print, h) ? EXIT_FAILED : EXIT_OK;
-	print(stdout, h);
+	parse_options(&argp, argc, argv, &output);
+	if (output)
+		return write_whole(output, 0644, print_metrics, h) ? EXIT_FAILED : EXIT_OK;
+	print_metrics(stdout, h);
 	return EXIT_OK;
 }

@@ -2,7 +2,6 @@
 """nvgrace-gpu metrics: the values are right, and the output is valid by
 promtool and by Prometheus's own parser."""
 
-import datetime
 import json
 import re
 import subprocess
@@ -19,26 +18,10 @@ pytestmark = pytest.mark.all
 PREFIX = "nvgrace_gpu_"
 ALERTS = PROJECT / "docs/prometheus-alerts.yml"
 ALERT_TESTS = PROJECT / "tests/cli/alerts.yml"
-LABEL = "feature.node.kubernetes.io/nvgrace-gpu."
 
 
 def families(text):
     return {f.name: f for f in parser.text_string_to_metric_families(text)}
-
-
-def labels(root, **more):
-    """{name without the namespace: value} of --format=labels."""
-    done = run("metrics", "--format=labels", root=root, **more)
-    assert (done.returncode, done.stderr) == (0, ""), done
-    first, *lines = done.stdout.splitlines()
-    assert first.startswith("# +expiry-time="), done.stdout
-    found = dict(line.removeprefix(LABEL).split("=", 1) for line in lines)
-    assert len(found) == len(lines) and all(line.startswith(LABEL) for line in lines), done.stdout
-    for name, value in found.items():
-        # Kubernetes' rule for names and values of labels.
-        for text in (f"nvgrace-gpu.{name}", value):
-            assert len(text) <= 63 and re.fullmatch("(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?", text), (name, value)
-    return found
 
 
 def metrics(root, **more):
@@ -163,7 +146,7 @@ def test_names(tree):
         for sample in family.samples:
             assert sample.name == name + "_total" * (family.type == "counter")
     # The manual page lists all families.
-    page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("With *--format=labels*")[0]
+    page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("# METRICS")[2].partition("*-o*, *--output*")[0]
     documented = {w for line in re.findall(r"^(?:\*\w+\*(?:, )?)+$", page, re.M)
                   for w in re.findall(r"\*(\w+)\*", line)}
     assert documented == {name.removeprefix(PREFIX) for name in re.findall(r"^# TYPE (\w+) ", text, re.M)}
@@ -175,85 +158,6 @@ def test_odd_words(tree):
     found = metrics(tree.root)
     assert value(found, "readiness", address=G1, readiness='a"b\\c') == 1
     assert value(found, "driver", address=G2, driver='x"} 1') == 1
-
-
-def test_labels(tree):
-    alike = {"count": "2", "bound": "2", "ready": "2", "product": "GH200-480GB", "driver": "nvgrace_gpu_vfio_pci",
-             "readiness": "ready"}
-    tree.bound(G1).bound(G2, group=13)
-    assert labels(tree.root) == alike
-    attributes = [f"/sys/bus/pci/devices/{g}/nvgrace_gpu" for g in (G1, G2)]
-    # A GPU of which the driver does not report it differs.
-    tree.file(f"{attributes[0]}/scrub_state", "clean")
-    assert labels(tree.root) == {**alike, "scrub-state": "mixed"}
-    tree.file(f"{attributes[1]}/scrub_state", "clean")
-    assert labels(tree.root) == {**alike, "scrub-state": "clean"}
-    # One is not ready.
-    tree.file(f"{attributes[0]}/readiness", "failed")
-    assert labels(tree.root) == {**alike, "scrub-state": "clean", "ready": "1", "readiness": "mixed"}
-    # It can't be read.
-    for attribute in attributes:
-        tree.without(f"{attribute}/readiness").file(f"{attribute}/readiness/directory", "")
-    found = labels(tree.root)
-    assert "readiness" not in found
-    assert found["ready"] == "0"
-
-
-def test_labels_of_other_drivers(tree):
-    assert labels(tree.root) == {"count": "0", "bound": "0", "ready": "0"}
-    tree.device(G1)
-    assert labels(tree.root)["driver"] == "none"
-    tree.device(G2, device="0x2941", driver="nvidia", group=13)
-    assert labels(tree.root) == {"count": "2", "bound": "0", "ready": "0", "product": "mixed", "driver": "mixed"}
-
-
-@pytest.mark.parametrize("name", ["good", "bookworm", "four", "no-gpu", "off-the-bus"])
-def test_labels_of_recorded_hosts(tmp_path, name):
-    """They say what list says."""
-    unfold.unfold(unfold.hosts(), name, tmp_path)
-    gpus = json.loads(run("list", "--json", root=tmp_path).stdout)["gpus"]
-    found = labels(tmp_path)
-    assert found["count"] == str(len(gpus))
-    assert found["bound"] == str(sum(g["driver"] == "nvgrace_gpu_vfio_pci" for g in gpus))
-    drivers = {g["driver"] or "none" for g in gpus}
-    assert found.get("driver") == ("mixed" if len(drivers) > 1 else drivers.pop() if gpus else None)
-
-
-def test_odd_words_in_labels(tree):
-    """A word that no label may contain becomes one that it may. NFD would take
-    what begins with @ as the name of another feature."""
-    tree.bound(G1)
-    for word, value in (("a\tb=c\"d", "a-b-c-d"), ("@local.feature.x", "local.feature.x"), ("_x.", "x"), ("é", ""),
-                        ("x" * 62 + ".y", "x" * 62), ("-", ""), ("# +no-label", "no-label")):
-        tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/readiness", word)
-        assert labels(tree.root)["readiness"] == value, word
-
-
-def test_labels_expire(tree):
-    before = datetime.datetime.now(datetime.timezone.utc)
-    text = run("metrics", "--format=labels", root=tree.root).stdout
-    after = datetime.datetime.now(datetime.timezone.utc)
-    # NFD reads RFC 3339, which has whole seconds here.
-    time = datetime.datetime.strptime(re.match(r"# \+expiry-time=(.*)\n", text)[1], "%Y-%m-%dT%H:%M:%S%z")
-    valid = datetime.timedelta(minutes=15)
-    assert before.replace(microsecond=0) + valid <= time
-    assert time <= after + valid
-
-
-def test_format(tree, tmp_path):
-    tree.bound(G1)
-    assert run("metrics", "--format=prometheus", root=tree.root).stdout == run("metrics", root=tree.root).stdout
-    done = run("metrics", "-f", "json", root=tree.root)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert '--format=json: use "prometheus" or "labels"' in done.stderr
-    file = (tmp_path / "a file of features")
-    assert run("metrics", "-f", "labels", "-o", file, root=tree.root).returncode == 0
-    assert f"{LABEL}ready=1\n" in file.read_text()
-    # The manual page lists all labels.
-    page = (PROJECT / "cli/nvgrace-gpu.8.scd").read_text().partition("With *--format=labels*")[2].partition("*-f*")[0]
-    tree.file(f"/sys/bus/pci/devices/{G1}/nvgrace_gpu/scrub_state", "clean")
-    documented = [w for line in re.findall(r"^(?:\*[\w-]+\*(?:, )?)+$", page, re.M) for w in re.findall(r"\*([\w-]+)\*", line)]
-    assert documented == list(labels(tree.root))
 
 
 def test_no_gpu(tree):

@@ -254,7 +254,6 @@ class Completion:
         assert self.complete("doctor", "--fail-on", "") == {"bad", "warning"}
         assert self.complete("wait", "--timeout", "") == set()
         assert self.complete("guest", "--format", "") == {"qemu", "libvirt", "kubevirt", "json"}
-        assert self.complete("metrics", "--format", "") == {"prometheus", "labels"}
         assert self.complete("guest", "--accel-smmu", "") == {"auto", "on", "off"}
         assert self.complete("guest", "--accel-smmu=o") == {"on", "off"}
         assert self.complete("guest", "--memory", "") == set()

@@ -56,20 +56,14 @@ def test_the_operator_knows_all_members(resources, name):
 
 @pytest.mark.needs("root installers")
 def test_the_rule_has_the_drivers_ids(resources):
-    rule, = resources["nfd-rule.yaml"]["spec"]["rules"]
+    rule, loaded = resources["nfd-rule.yaml"]["spec"]["rules"]
+    driver = (scratch.PROJECT / "cli/system/program.h").read_text()
+    assert loaded["matchFeatures"][0]["matchExpressions"].keys() == rule["labels"].keys()
+    name, = loaded["matchFeatures"][1]["matchExpressions"]
+    assert f'#define DRIVER_NAME "{name}"\n' in driver
     pci, = rule["matchFeatures"]
     ids = re.findall(r"\bGPU\(0x([0-9a-f]{4}),", (scratch.PROJECT / "include/nvgrace_gpu_ids.h").read_text())
     assert pci["matchExpressions"] == {"vendor": {"op": "In", "value": ["10de"]}, "device": {"op": "In", "value": ids}}
-
-
-def test_the_service_writes_the_file_of_features():
-    """The commands of nfd-labels.conf."""
-    with system() as host:
-        commands = re.findall(r"(?m)^ExecStart=(.+)$", (EXAMPLES / "nfd-labels.conf").read_text())
-        host.sh("\n".join(commands))
-        folder = host.dir / "upper/etc/kubernetes/node-feature-discovery/features.d"
-        assert [p.name for p in folder.iterdir()] == ["nvgrace-gpu"]
-        assert "\nfeature.node.kubernetes.io/nvgrace-gpu.count=0\n" in (folder / "nvgrace-gpu").read_text()
 
 
 # ---- Ansible ------------------------------------------------------------------

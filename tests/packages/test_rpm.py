@@ -295,7 +295,7 @@ class Life:
         for scriptlet in ("post", "preun"):
             assert re.search(rf"(?m)^dkms .*\b{scriptlet}\b", requires)
         for path in ("administration.md", "fleet.md", "guests.md", "doctor.md", "tracing.md", "sysfs-driver-nvgrace-gpu", "examples/libvirt-domain.xml", "examples/libvirt-hook-qemu",
-                     "examples/prometheus-alerts.yml", "examples/nfd-labels.conf"):
+                     "examples/prometheus-alerts.yml", "examples/nfd-rule.yaml"):
             assert f"/usr/share/doc/nvgrace-gpu/{path}" in files["cli"]
         for path in ("/usr/sbin/nvgrace-gpu", "/usr/share/bash-completion/completions/nvgrace-gpu"):
             assert path in files["cli"]
