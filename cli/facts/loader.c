@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* See loader.h. */
+#include <fnmatch.h>
+#include <glib.h>
+#include <string.h>
+
+#include "facts/loader.h"
+
+/* Where a boot partition's folders are. */
+static const char *const roots[] = { "/efi", "/boot", "/boot/efi" };
+
+#define EFI_VARIABLE "/sys/firmware/efi/efivars/%s-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+
+/* ---- entries ---------------------------------------------------------------------------------- */
+
+/*
+ * The installed release that a path is of: ".../vmlinuz-RELEASE" or
+ * ".../RELEASE/linux"; the longest, since one can be the end of another.
+ */
+static char *release_of(const char *path, char *const *releases)
+{
+	const char *best = NULL;
+	size_t i;
+
+	for (i = 0; path && releases[i]; i++) {
+		const char *at = strstr(path, releases[i]);
+		char last = at ? at[strlen(releases[i])] : 0;
+
+		if (!at || at == path || !strchr("-/", at[-1]) ||
+		    !(!last || last == '/' || last == '.' || last == '+' || last == '-'))
+			continue;
+		if (!best || strlen(releases[i]) > strlen(best))
+			best = releases[i];
+	}
+	return g_strdup(best);
+}
+
+static struct loader_entry *add_entry(struct loader *loader)
+{
+	loader->entry = g_renew(struct loader_entry, loader->entry, loader->count + 1);
+	loader->entry[loader->count] = (struct loader_entry){ };
+	return &loader->entry[loader->count++];
+}
+
+/* The file that a boot loader's path names: below this folder, or in /. */
+static char *file_of(struct host *h, const char *root, const char *path)
+{
+	g_autofree char *here = g_strdup_printf("%s/%s", root, path + (*path == '/'));
+
+	return g_strdup(host_exists(h, "%s", here) || !host_exists(h, "%s", path) ? here : path);
+}
+
+/* ---- the Boot Loader Specification --------------------------------------------------------------- */
+
+static void add_specified(struct host *h, struct loader *loader, char *const *releases,
+			  const char *root, const char *name)
+{
+	g_autofree char *text = host_read(h, NULL, "%s/loader/entries/%s", root, name);
+	g_auto(GStrv) lines = text_lines(text);
+	struct loader_entry *entry = add_entry(loader);
+	size_t i;
+
+	/* A counter of boots ("+3-1") is no part of the id. */
+	entry->id = g_strndup(name, MIN(strcspn(name, "+"), strlen(name) - strlen(".conf")));
+	for (i = 0; lines[i]; i++) {
+		char *key = g_strchug(lines[i]), *value = key + strcspn(key, " \t");
+
+		if (*value)
+			*value++ = 0;
+		value = g_strstrip(value);
+		if (!strcmp(key, "title") && !entry->title)
+			entry->title = g_strdup(value);
+		if ((!strcmp(key, "linux") || !strcmp(key, "efi") || !strcmp(key, "uki") ||
+		     !strcmp(key, "initrd")) && !entry->release)
+			entry->release = release_of(value, releases);
+		/* The first can be the processor's microcode. */
+		if (!strcmp(key, "initrd") || !strcmp(key, "efi") || !strcmp(key, "uki")) {
+			g_free(entry->image);
+			entry->image = file_of(h, root, value);
+		}
+	}
+}
+
+static int newest_first(const void *a, const void *b)
+{
+	const struct loader_entry *x = a, *y = b;
+
+	return strverscmp(y->release ?: "", x->release ?: "") ?: strverscmp(y->id, x->id);
+}
+
+static void read_specified(struct host *h, struct loader *loader, char *const *releases)
+{
+	size_t i, k;
+
+	for (i = 0; i < G_N_ELEMENTS(roots); i++) {
+		g_auto(GStrv) entries = host_list(h, "%s/loader/entries", roots[i]);
+		g_auto(GStrv) unified = host_list(h, "%s/EFI/Linux", roots[i]);
+
+		for (k = 0; entries && entries[k]; k++)
+			if (g_str_has_suffix(entries[k], ".conf"))
+				add_specified(h, loader, releases, roots[i], entries[k]);
+		for (k = 0; unified && unified[k]; k++) {
+			struct loader_entry *entry;
+
+			if (!g_str_has_suffix(unified[k], ".efi"))
+				continue;
+			entry = add_entry(loader);
+			entry->id = g_strdup(unified[k]);
+			entry->image = g_strdup_printf("%s/EFI/Linux/%s", roots[i], unified[k]);
+			entry->release = release_of(entry->image, releases);
+		}
+	}
+	if (loader->count)
+		qsort(loader->entry, loader->count, sizeof(*loader->entry), newest_first);
+}
+
+/* A variable of systemd-boot's, which is UTF-16 after four bytes; NULL: there is none. */
+static char *efi_variable(struct host *h, const char *name)
+{
+	size_t length;
+	g_autofree char *data = host_read(h, &length, EFI_VARIABLE, name);
+	g_autofree char *text = data && length > 4 ?
+		g_convert(data + 4, (length - 4) & ~(size_t)1, "UTF-8", "UTF-16LE", NULL, NULL, NULL) : NULL;
+
+	return text && *text ? g_steal_pointer(&text) : NULL;
+}
+
+/* The pattern of loader.conf, "default ID"; NULL: there is none. */
+static char *configured(struct host *h)
+{
+	size_t i, k;
+
+	for (i = 0; i < G_N_ELEMENTS(roots); i++) {
+		g_autofree char *text = host_read(h, NULL, "%s/loader/loader.conf", roots[i]);
+		g_auto(GStrv) lines = text_lines(text);
+
+		for (k = 0; lines[k]; k++)
+			if (g_str_has_prefix(lines[k], "default") && strchr(" \t", lines[k][7]))
+				return g_strdup(g_strstrip(lines[k] + strlen("default")));
+	}
+	return NULL;
+}
+
+/* What systemd-boot starts: once, as chosen in its menu, as configured, or the newest. */
+static const struct loader_entry *systemd_boots(struct host *h, const struct loader *loader)
+{
+	g_autofree char *once = efi_variable(h, "LoaderEntryOneShot");
+	g_autofree char *chosen = efi_variable(h, "LoaderEntryDefault"), *file = configured(h);
+	const char *wanted = once ?: chosen ?: file;
+	size_t i;
+
+	for (i = 0; wanted && i < loader->count; i++) {
+		g_autofree char *id = g_strdup_printf("%s.conf", loader->entry[i].id);
+
+		if (!fnmatch(wanted, loader->entry[i].id, 0) || !fnmatch(wanted, id, 0))
+			return &loader->entry[i];
+	}
+	/* "@saved" and the like depend on what was booted. */
+	return loader->count && (!wanted || *wanted != '@') ? loader->entry : NULL;
+}
+
+/* ---- GRUB --------------------------------------------------------------------------------------- */
+
+/* A word after another one of a line; NULL: there is none. */
+static const char *word_after(char *const *words, const char *option)
+{
+	size_t i;
+
+	for (i = 0; words[i] && words[i + 1]; i++)
+		if (!strcmp(words[i], option))
+			return words[i + 1];
+	return NULL;
+}
+
+/*
+ * Reads a line of GRUB's menu. path: the number of the entry that the line is in, with
+ * those of its submenus; next: the number of the next entry, by depth.
+ */
+static void read_menu_line(struct host *h, struct loader *loader, char *const *releases, char *line,
+			   GPtrArray *path, GArray *next, struct loader_entry **open)
+{
+	g_auto(GStrv) words = NULL;
+	unsigned int number, *counter;
+	const char *in;
+	bool menu;
+
+	g_strstrip(line);
+	if (!strcmp(line, "}")) {
+		if (path->len)
+			g_ptr_array_remove_index(path, path->len - 1);
+		if (next->len > path->len + 1)
+			g_array_set_size(next, path->len + 1);
+		*open = NULL;
+		return;
+	}
+	menu = g_str_has_prefix(line, "submenu ");
+	if (!menu && !g_str_has_prefix(line, "menuentry ")) {
+		/* A function, or an entry's command. */
+		if (g_str_has_suffix(line, "{")) {
+			g_ptr_array_add(path, NULL);
+		} else if (*open && g_shell_parse_argv(line, NULL, &words, NULL) && words[1]) {
+			if (g_str_has_prefix(words[0], "linux") && !(*open)->release)
+				(*open)->release = release_of(words[1], releases);
+			if (g_str_has_prefix(words[0], "initrd"))
+				(*open)->image = file_of(h, "/boot", words[g_strv_length(words) - 1]);
+		}
+		return;
+	}
+	while (next->len <= path->len)
+		g_array_append_vals(next, &(unsigned int){ 0 }, 1);
+	counter = &g_array_index(next, unsigned int, path->len);
+	number = (*counter)++;
+	in = path->len ? path->pdata[path->len - 1] : NULL;
+	g_ptr_array_add(path, g_strdup_printf("%s%s%u", in ?: "", in ? ">" : "", number));
+	*open = add_entry(loader);
+	(*open)->path = g_strdup(path->pdata[path->len - 1]);
+	if (g_shell_parse_argv(line, NULL, &words, NULL) && words[1]) {
+		(*open)->title = g_strdup(words[1]);
+		(*open)->id = g_strdup(word_after(words, "$menuentry_id_option") ?: word_after(words, "--id"));
+	}
+	if (menu)
+		*open = NULL;
+}
+
+/* The entry that one part of a default names, in the submenu of this number. */
+static const struct loader_entry *named(const struct loader *loader, const char *menu, const char *part)
+{
+	g_autofree char *number = g_strdup_printf("%s%s%s", menu, *menu ? ">" : "", part);
+	size_t i;
+
+	for (i = 0; i < loader->count; i++) {
+		const struct loader_entry *e = &loader->entry[i];
+		const char *last = e->path ? strrchr(e->path, '>') : NULL;
+
+		if (!e->path || (last ? (size_t)(last - e->path) : 0) != strlen(menu) ||
+		    !g_str_has_prefix(e->path, menu))
+			continue;
+		if (!strcmp(e->path, number) || !g_strcmp0(e->id, part) || !g_strcmp0(e->title, part))
+			return e;
+	}
+	return NULL;
+}
+
+/* The value of "NAME=value" in GRUB's environment; NULL: none, or empty. */
+static char *saved(const char *environment, const char *name)
+{
+	g_auto(GStrv) lines = text_lines(environment);
+	g_autofree char *head = g_strdup_printf("%s=", name);
+	size_t i;
+
+	for (i = 0; lines[i]; i++)
+		if (g_str_has_prefix(lines[i], head) && lines[i][strlen(head)])
+			return g_strdup(lines[i] + strlen(head));
+	return NULL;
+}
+
+/* The value of the last 'set default="VALUE"' that isn't the next boot's own. */
+static char *menu_default(const char *text)
+{
+	g_auto(GStrv) lines = text_lines(text);
+	char *value = g_strdup("0");
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		char *line = g_strstrip(lines[i]);
+		g_auto(GStrv) words = NULL;
+
+		if (!g_str_has_prefix(line, "set default=") || strstr(line, "next_entry") ||
+		    !g_shell_parse_argv(line, NULL, &words, NULL) || !words[1])
+			continue;
+		g_free(value);
+		value = g_strdup(words[1] + strlen("default="));
+	}
+	return value;
+}
+
+/*
+ * What GRUB boots by this default: of its menu, or, if the menu has the command
+ * blscfg, of the specification's entries, which come first.
+ */
+static const struct loader_entry *grub_boots(const struct loader *loader, const char *by, bool specified)
+{
+	const struct loader_entry *e = NULL;
+	g_autofree char *menu = g_strdup("");
+	g_auto(GStrv) parts = g_strsplit(by, ">", -1);
+	uint64_t number;
+	size_t i;
+
+	for (i = 0; specified && i < loader->count && !loader->entry[i].path; i++)
+		if (!strcmp(loader->entry[i].id, by) ||
+		    !g_strcmp0(loader->entry[i].title, by) || (parse_u64(by, &number) && number == i))
+			return &loader->entry[i];
+	for (i = 0; parts[i]; i++) {
+		e = named(loader, menu, parts[i]);
+		if (!e)
+			return NULL;
+		g_free(menu);
+		menu = g_strdup(e->path);
+	}
+	/* A submenu boots its first entry. */
+	if (e && !e->release) {
+		const struct loader_entry *first = named(loader, e->path, "0");
+
+		e = first ?: e;
+	}
+	return e;
+}
+
+static const struct loader_entry *read_grub(struct host *h, struct loader *loader, char *const *releases)
+{
+	static const char *const folders[] = { "/boot/grub", "/boot/grub2" };
+	g_autoptr(GPtrArray) path = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GArray) next = g_array_new(FALSE, TRUE, sizeof(unsigned int));
+	g_autofree char *text = NULL, *environment = NULL, *once = NULL, *by = NULL;
+	struct loader_entry *open = NULL;
+	g_auto(GStrv) lines = NULL;
+	bool specified;
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(folders) && !text; i++) {
+		text = host_read(h, NULL, "%s/grub.cfg", folders[i]);
+		if (text)
+			environment = host_read(h, NULL, "%s/grubenv", folders[i]);
+	}
+	if (!text)
+		return NULL;
+	lines = text_lines(text);
+	for (i = 0; lines[i]; i++)
+		read_menu_line(h, loader, releases, lines[i], path, next, &open);
+	specified = strstr(text, "blscfg");
+	once = strstr(text, "next_entry") ? saved(environment, "next_entry") : NULL;
+	by = once ? g_steal_pointer(&once) : menu_default(text);
+	if (!strcmp(by, "${saved_entry}") || !strcmp(by, "$saved_entry")) {
+		g_free(by);
+		by = saved(environment, "saved_entry") ?: g_strdup("0");
+	}
+	return grub_boots(loader, by, specified);
+}
+
+/* ---- both --------------------------------------------------------------------------------------- */
+
+void loader_read(struct host *h, char *const *releases, struct loader *loader)
+{
+	const struct loader_entry *next;
+	g_autofree char *systemd = NULL;
+	size_t specified;
+
+	*loader = (struct loader){ };
+	read_specified(h, loader, releases);
+	specified = loader->count;
+	next = read_grub(h, loader, releases);
+	systemd = efi_variable(h, "LoaderInfo");
+	if (systemd && g_str_has_prefix(systemd, "systemd-boot")) {
+		struct loader own = { .entry = loader->entry, .count = specified };
+
+		next = systemd_boots(h, &own);
+	}
+	loader->next = next ? g_strdup(next->release) : NULL;
+	/* Whatever boots this system boots its only kernel. */
+	if (!loader->next && releases[0] && !releases[1])
+		loader->next = g_strdup(releases[0]);
+}
+
+const char *loader_image(const struct loader *loader, const char *release)
+{
+	size_t i;
+
+	for (i = 0; i < loader->count; i++)
+		if (loader->entry[i].image && !g_strcmp0(loader->entry[i].release, release))
+			return loader->entry[i].image;
+	return NULL;
+}
+
+void loader_free(struct loader *loader)
+{
+	size_t i;
+
+	for (i = 0; i < loader->count; i++) {
+		g_free(loader->entry[i].path);
+		g_free(loader->entry[i].id);
+		g_free(loader->entry[i].title);
+		g_free(loader->entry[i].release);
+		g_free(loader->entry[i].image);
+	}
+	g_free(loader->entry);
+	g_free(loader->next);
+	*loader = (struct loader){ };
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the boot loader's own entries say: which kernel boots next, and with which
+ * initramfs. GRUB's menu and its environment, the Boot Loader Specification's entries,
+ * which systemd-boot and Fedora's GRUB read, and unified kernel images.
+ */
+#ifndef NVGRACE_GPU_FACTS_LOADER_H
+#define NVGRACE_GPU_FACTS_LOADER_H
+
+#include "system/host.h"
+
+struct loader_entry {
+	char *path;	/* GRUB's number of it, such as "1>0"; NULL: not of its menu */
+	char *id, *title;
+	char *release;	/* of the kernel that it boots; NULL: of none that is installed */
+	char *image;	/* the initramfs, or the unified kernel image; NULL: not stated */
+};
+
+struct loader {
+	struct loader_entry *entry;
+	size_t count;
+	char *next;	/* the release that boots next; NULL: not known */
+};
+
+/* releases: those that are installed, then NULL. */
+void loader_read(struct host *h, char *const *releases, struct loader *loader);
+void loader_free(struct loader *loader);
+
+/* The image of the release's first entry that states one, or NULL. */
+const char *loader_image(const struct loader *loader, const char *release);
+
+#endif
