@@ -139,7 +139,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		state->next = state->argc;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "no command given");
+		/* What there is, as without an argument to help. */
+		argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
