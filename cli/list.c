@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "facts/boots.h"
 #include "facts/elsewhere.h"
 #include "facts/fact.h"
 #include "system/options.h"
@@ -26,7 +27,7 @@ static const char doc[] =
 	"\n"
 	"SCRUB is the driver's scrub_state; the column is absent if no driver here reports it. "
 	"BOOT is yes or no, or blocked if the configuration binds the GPU at boot, but the udev rule "
-	"or its program is missing. Columns that don't fit the terminal are left out. Only root can "
+	"or its program is missing, or the kernel that boots next has no module. Columns that don't fit the terminal are left out. Only root can "
 	"see other users' processes and where memory is online, so for other users, bound may be "
 	"in-use.";
 
@@ -164,6 +165,7 @@ int cmd_list(struct host *h, int argc, char **argv)
 
 	parse_options(&argp, argc, argv, &a);
 	overview_read(h, &s);
+	s.no_module = boots_obstacle(h);
 	overview_complain(&s);
 	complain_of_rescue(&s);
 	if (a.json) {

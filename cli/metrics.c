@@ -6,13 +6,16 @@
  * OpenMetrics is no alternative: it names a counter's family "x", and the older
  * format "x_total", so a counter has a type in only one of them.
  */
+#include <errno.h>
 #include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "doctor/doctor.h"
+#include "facts/boots.h"
 #include "facts/fact.h"
 #include "system/options.h"
 #include "system/output.h"
@@ -110,64 +113,50 @@ static void print_infos(FILE *out, struct overview *s)
 	}
 }
 
-/* The words of a fact that is a state; NULL: it is none. */
-static const char *const *words_of(enum fact fact)
-{
-	static const char *const states[] = {
-		"unbound", "other-driver", "bound", "in-use", "memory-online", NULL
-	};
-	static const char *const drivers[] = {
-		DRIVER_NAME, "vfio-pci", "nvidia", "nouveau", "none", NULL
-	};
+static const char *const states[] = {
+	"unbound", "other-driver", "bound", "in-use", "memory-online", NULL
+}, *const drivers[] = {
+	DRIVER_NAME, "vfio-pci", "nvidia", "nouveau", "NovaCore", "none", NULL
+};
 
-	switch (fact) {
-	case FACT_state:
-		return states;
-	case FACT_driver_or_none:
-		return drivers;
-	case FACT_mode:
-		return gpu_mode_words;
-	case FACT_readiness:
-		return gpu_readiness_words;
-	case FACT_scrub_state:
-		return gpu_scrub_words;
-	default:
-		return NULL;
-	}
-}
+/* Metrics with a sample for each GPU of which the fact is known, by the fact's type. */
+#define VALUE(name, of, help) { name, (enum fact)NUMBER_OF_##of, NULL, 1, help }
+#define SECONDS(name, of, help) { name, (enum fact)MILLISECONDS_OF_##of, NULL, 1000, help }
+#define STATE(name, of, words, help) { name, (enum fact)WORD_OF_##of, words, 1, help }
 
-/* Metrics with a sample for each GPU of which the fact is known. */
 static const struct {
 	const char *name;
 	enum fact fact;
+	const char *const *words;	/* a sample for each; NULL: the fact is a number */
+	unsigned int divisor;		/* to Prometheus' unit */
 	const char *help;
 } metrics[] = {
-	{ "bound", FACT_bound, "Whether the GPU is bound to " DRIVER_NAME "." },
-	{ "ready", FACT_ready,
-	  "Whether the GPU's memory was found trained since the last reset or low power." },
-	{ "in_use", FACT_in_use, "Whether a process has the GPU open." },
-	{ "memory_online", FACT_memory_online,
-	  "Whether the GPU's memory is System RAM of this host, so that the GPU can't be bound." },
-	{ "bound_at_boot", FACT_at_boot, "Whether the GPU will be bound at boot." },
-	{ "state", FACT_state, "The state of the GPU, as \"nvgrace-gpu list\" shows it." },
-	{ "driver", FACT_driver_or_none, "The driver that the GPU is bound to." },
-	{ "mode", FACT_mode, "How the driver presents the GPU's memory." },
-	{ "readiness", FACT_readiness, "The driver's readiness attribute of the GPU." },
-	{ "scrub_state", FACT_scrub_state, "The driver's scrub_state attribute of the GPU." },
-	{ "usemem_bytes", FACT_usemem_size, "Size of the cacheable part of the GPU's memory." },
-	{ "resmem_bytes", FACT_resmem_size, "Size of the non-cacheable part of the GPU's memory." },
-	{ "scrub_progress_bytes", FACT_scrub_progress,
-	  "Bytes of the GPU's memory that the running or last scrub has overwritten." },
-	{ "scrubs_total", FACT_scrub_count, "Scrubs that have ended since the GPU was bound." },
-	{ "scrub_last_clean", FACT_scrub_clean,
-	  "Whether the last scrub that has ended has overwritten all of the GPU's memory." },
-	{ "scrub_last_timestamp_seconds", FACT_scrub_time,
-	  "When the last scrub ended, in seconds since 1970." },
-	{ "scrub_last_duration_seconds", FACT_scrub_ms, "How long the last scrub took." },
-	{ "scrub_verified_timestamp_seconds", FACT_verified_time,
-	  "When scrub --verify last read zeros from all of the GPU's memory, in seconds since 1970." },
-	{ "resets_total", FACT_resets, "Resets since the GPU was bound." },
-	{ "waits_total", FACT_waits, "Waits for the GPU's memory since the GPU was bound." },
+	VALUE("bound", bound, "Whether the GPU is bound to " DRIVER_NAME "."),
+	VALUE("ready", ready,
+	      "Whether the GPU's memory was found trained since the last reset or low power."),
+	VALUE("in_use", in_use, "Whether a process has the GPU open."),
+	VALUE("memory_online", memory_online,
+	      "Whether the GPU's memory is System RAM of this host, so that the GPU can't be bound."),
+	VALUE("bound_at_boot", at_boot, "Whether the GPU will be bound at boot."),
+	STATE("state", state, states, "The state of the GPU, as \"nvgrace-gpu list\" shows it."),
+	STATE("driver", driver_or_none, drivers, "The driver that the GPU is bound to."),
+	STATE("mode", mode, gpu_mode_words, "How the driver presents the GPU's memory."),
+	STATE("readiness", readiness, gpu_readiness_words, "The driver's readiness attribute of the GPU."),
+	STATE("scrub_state", scrub_state, gpu_scrub_words, "The driver's scrub_state attribute of the GPU."),
+	VALUE("usemem_bytes", usemem_size, "Size of the cacheable part of the GPU's memory."),
+	VALUE("resmem_bytes", resmem_size, "Size of the non-cacheable part of the GPU's memory."),
+	VALUE("scrub_progress_bytes", scrub_progress,
+	      "Bytes of the GPU's memory that the running or last scrub has overwritten."),
+	VALUE("scrubs_total", scrub_count, "Scrubs that have ended since the GPU was bound."),
+	VALUE("scrub_last_clean", scrub_clean,
+	      "Whether the last scrub that has ended has overwritten all of the GPU's memory."),
+	VALUE("scrub_last_timestamp_seconds", scrub_time,
+	      "When the last scrub ended, in seconds since 1970."),
+	SECONDS("scrub_last_duration_seconds", scrub_ms, "How long the last scrub took."),
+	VALUE("scrub_verified_timestamp_seconds", verified_time,
+	      "When scrub --verify last read zeros from all of the GPU's memory, in seconds since 1970."),
+	VALUE("resets_total", resets, "Resets since the GPU was bound."),
+	VALUE("waits_total", waits, "Waits for the GPU's memory since the GPU was bound."),
 };
 
 /* Prints a sample for each word: 1 for the state, 0 for the others. */
@@ -187,7 +176,6 @@ static void print_state(FILE *out, const char *name, const char *address,
 static void print_metric(FILE *out, struct overview *s, size_t metric)
 {
 	const char *name = metrics[metric].name, *address;
-	enum fact fact = metrics[metric].fact;
 	struct value value;
 	char text[32];
 	size_t i;
@@ -195,13 +183,12 @@ static void print_metric(FILE *out, struct overview *s, size_t metric)
 	family(out, name, metrics[metric].help);
 	for (i = 0; i < s->gpus.count; i++) {
 		address = s->gpus.gpu[i].address;
-		value = fact_value(fact, s, &s->gpus.gpu[i]);
+		value = fact_value(metrics[metric].fact, s, &s->gpus.gpu[i]);
 		if (!value.known)
 			continue;
-		if (words_of(fact)) {
-			print_state(out, name, address, words_of(fact), value.text);
-		} else if (fact == FACT_scrub_ms) {
-			/* In seconds, as all times of Prometheus. */
+		if (metrics[metric].words) {
+			print_state(out, name, address, metrics[metric].words, value.text);
+		} else if (metrics[metric].divisor == 1000) {
 			snprintf(text, sizeof(text), "%llu.%03u",
 				 (unsigned long long)value.number / 1000,
 				 (unsigned int)(value.number % 1000));
@@ -237,7 +224,7 @@ static void count_findings(FILE *out, const struct doctor *d, const char *device
 	for (i = 0; i < d->count; i++) {
 		const struct finding *f = &d->findings[i];
 
-		if (!strcmp(f->device ? f->device : "host", device) && !f->accepted)
+		if (!strcmp(f->device ? f->device : "host", device))
 			sums[f->verdict]++;
 	}
 	for (i = 0; i < VERDICTS; i++)
@@ -250,7 +237,7 @@ static bool is_repeated(const struct doctor *d, const struct finding *f)
 	const struct finding *e;
 
 	for (e = d->findings; e < f; e++)
-		if (!e->accepted && e->verdict == f->verdict && e->id == f->id &&
+		if (e->verdict == f->verdict && e->id == f->id &&
 		    !strcmp(e->device ? e->device : "", f->device ? f->device : ""))
 			return true;
 	return false;
@@ -259,26 +246,19 @@ static bool is_repeated(const struct doctor *d, const struct finding *f)
 static void print_findings(FILE *out, const struct doctor *d)
 {
 	const struct finding *f;
-	uint64_t accepted = 0;
 	size_t i;
 
 	family(out, "finding",
-	       "A finding of the doctor that is not good and not accepted, by the id of doctor.md.");
+	       "A finding of the doctor that is not good, by the id of doctor.md.");
 	for (f = d->findings; f < d->findings + d->count; f++)
-		if (f->verdict != GOOD && !f->accepted && !is_repeated(d, f))
+		if (f->verdict != GOOD && !is_repeated(d, f))
 			SAMPLE(out, "finding", 1, "device", f->device ? f->device : "host",
 			       "finding", finding_ids[f->id], "verdict", verdict_name(f->verdict));
 
-	family(out, "findings",
-	       "Number of the doctor's findings that are not accepted, by verdict.");
+	family(out, "findings", "Number of the doctor's findings, by verdict.");
 	count_findings(out, d, "host");
 	for (i = 0; i < d->gpus.count; i++)
 		count_findings(out, d, d->gpus.gpu[i].address);
-	for (i = 0; i < d->count; i++)
-		accepted += !!d->findings[i].accepted;
-	family(out, "accepted_findings",
-	       "Number of the doctor's findings that " ACCEPT_FILE " accepts.");
-	fprintf(out, PREFIX "accepted_findings %llu\n", (unsigned long long)accepted);
 }
 
 static void print_metrics(FILE *out, void *host)
@@ -289,6 +269,7 @@ static void print_metrics(FILE *out, void *host)
 
 	doctor_look(&d, NULL, 0);
 	overview_read(host, &s);
+	s.no_module = boots_obstacle(host);
 	print_infos(out, &s);
 	for (i = 0; i < G_N_ELEMENTS(metrics); i++) {
 		/* Before the other counters. */
@@ -303,12 +284,27 @@ static void print_metrics(FILE *out, void *host)
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
+/* Whether the folder of the file is there; after a message if not. */
+static bool has_folder(const char *file)
+{
+	g_autofree char *folder = g_path_get_dirname(file);
+
+	if (!access(folder, X_OK))
+		return true;
+	complain(NULL, "--output=%s: %s: %s; name a file in the folder that your collector reads; for nvgrace-gpu-metrics.service, it is FILE= of \"systemctl edit nvgrace-gpu-metrics.service\"",
+		 file, folder, strerror(errno));
+	return false;
+}
+
 int cmd_metrics(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
 	const char *output = NULL;
 
 	parse_options(&argp, argc, argv, &output);
+	/* The doctor reads for seconds. */
+	if (output && strcmp(output, "-") && !has_folder(output))
+		return EXIT_FAILED;
 	if (output)
 		return write_whole(output, 0644, print_metrics, h) ? EXIT_FAILED : EXIT_OK;
 	print_metrics(stdout, h);

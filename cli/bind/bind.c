@@ -22,6 +22,7 @@
 #include "bind/renew.h"
 #include "bind/task.h"
 #include "commands.h"
+#include "facts/boots.h"
 #include "system/options.h"
 #include "system/output.h"
 #include "system/signals.h"
@@ -324,6 +325,10 @@ static int run(struct host *h, const struct arguments *a)
 
 	overview_read(h, &w.s);
 	overview_complain(&w.s);
+	if (a->bind && (a->persist || a->boot_only))
+		w.s.no_module = boots_obstacle(h);
+	if (w.s.no_module)
+		complain(NULL, "%s; see the finding initramfs of \"" PROGRAM " doctor\"", w.s.no_module);
 	worst = choose(&w);
 	if (!worst && !w.count && a->bind)
 		worst = EXIT_NO_DEVICE;

@@ -1,105 +1,275 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The module: which copy modprobe would load, whether that copy is loaded, and
- * whether the kernel accepts it.
+ * The module: which copy modprobe would load, whether the kernel takes it, whether
+ * that copy is loaded, and whether it clears memory. check_signature.c has keys.
  */
-#include <ctype.h>
 #include <glib.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "doctor/checks.h"
+#include "facts/initramfs.h"
 #include "system/program.h"
 
 #define SYS_MODULE "/sys/module/" DRIVER_NAME
+#define DKMS_TREE "/var/lib/dkms"
+
+/* As much of the kernel's log is quoted. */
+enum { REFUSAL_MAX = 200 };
+
+/* ---- DKMS ----------------------------------------------------------------------------------- */
+
+/*
+ * A setting of DKMS's own configuration, which is shell: the last plain assignment
+ * of it, or the default; to be freed.
+ */
+static char *dkms_setting(struct doctor *d, const char *name, const char *by_default)
+{
+	g_auto(GStrv) more = host_list(d->h, "/etc/dkms/framework.conf.d");
+	char *value = g_strdup(by_default);
+	size_t i, j;
+
+	for (i = 0; !i || (more && more[i - 1]); i++) {
+		g_autofree char *text = NULL;
+		g_auto(GStrv) lines = NULL;
+
+		if (!i)
+			text = host_read(d->h, NULL, "/etc/dkms/framework.conf");
+		else if (g_str_has_suffix(more[i - 1], ".conf"))
+			text = host_read(d->h, NULL, "/etc/dkms/framework.conf.d/%s", more[i - 1]);
+		lines = text_lines(text);
+		for (j = 0; lines[j]; j++) {
+			g_auto(GStrv) words = NULL;
+			char *line = g_strstrip(lines[j]);
+
+			if (!g_str_has_prefix(line, name) || line[strlen(name)] != '=' ||
+			    !g_shell_parse_argv(line + strlen(name) + 1, NULL, &words, NULL) || strchr(line, '$'))
+				continue;
+			g_free(value);
+			value = g_strdup(words[0]);
+		}
+	}
+	return value;
+}
+
+char *dkms_tree(struct doctor *d)
+{
+	return dkms_setting(d, "dkms_tree", DKMS_TREE);
+}
+
+char *dkms_certificate(struct doctor *d)
+{
+	g_autofree char *tree = dkms_tree(d);
+	g_autofree char *mok = g_strdup_printf("%s/mok.pub", tree);
+
+	return dkms_setting(d, "mok_certificate", mok);
+}
+
+/* Whether DKMS has the source: folders and links can be left over. */
+static bool has_source(struct doctor *d)
+{
+	g_autofree char *tree = dkms_tree(d);
+	g_auto(GStrv) versions = host_list(d->h, "%s/" MODULE_NAME, tree);
+	size_t i;
+
+	for (i = 0; versions && versions[i]; i++)
+		if (host_exists(d->h, "%s/" MODULE_NAME "/%s/source/dkms.conf", tree, versions[i]))
+			return true;
+	return false;
+}
+
+static void check_headers(struct doctor *d)
+{
+	enum owner owner = module_owner(d->path);
+	bool built = owner != OWNER_NONE && owner != OWNER_KERNEL;
+
+	/* DKMS does not build for these kernels. */
+	if (!d->dkms || !d->arm || !d->release || kernel_option(d, "NVGRACE_EGM") != 'n' ||
+	    !host_exists(d->h, "/lib/modules/%s", d->release))
+		return;
+	report(d, host_exists(d->h, "/lib/modules/%s/build/Makefile", d->release) ? HEADERS_GOOD :
+	       built ? HEADERS_MISSING_LATER : HEADERS_MISSING, NULL, NULL);
+}
 
 /* ---- the copy on disk ----------------------------------------------------------------------- */
 
 /* Reports that this kernel has no copy, and why, as far as DKMS knows. */
 static void no_module(struct doctor *d)
 {
-	bool dkms = has_dkms_source(d);
-	/* Without DKMS, the rule's package is for packages of the built module. */
-	bool packages = !dkms && host_exists(d->h, "/usr/share/" MODULE_NAME);
-	struct finding *f = finding(d, dkms ? MODULE_NOT_BUILT :
-				    packages ? MODULE_NO_PACKAGE : MODULE_NOT_INSTALLED, NULL,
-				    "no " MODULE_NAME " for this kernel");
+	g_autofree char *tree = dkms_tree(d);
 
-	if (dkms) {
-		because(f, "DKMS has its source, but has not built it for %s", d->release);
-		fill_headers(d, f);
-		fill_dkms(d, f);
-	} else if (packages) {
-		because(f, "there is no package of the built module for %s, nor DKMS", d->release);
-		fill(f, "RELEASE", d->release);
-	} else {
-		because(f, "neither DKMS nor the kernel has one");
-	}
+	/* Without DKMS, this folder is that of packages of the built module. */
+	report(d, d->dkms ? MODULE_NOT_BUILT :
+	       host_exists(d->h, "/usr/share/" MODULE_NAME) ? MODULE_NO_PACKAGE : MODULE_NOT_INSTALLED,
+	       NULL, "tree", tree, NULL);
 }
 
-/* Whether the kernel refuses to load the module, whoever asks. */
-static bool is_blacklisted(struct doctor *d)
+/* The words of a line "needs: NAME PATH [install COMMAND]"; NULL: another line. */
+static char **need_of(const char *line)
 {
-	const char *words = answer(d->answers, "command-line");
-	g_auto(GStrv) each = words ? g_strsplit_set(words, " \n", -1) : NULL;
+	return g_str_has_prefix(line, "needs: ") ? g_strsplit(line + strlen("needs: "), " ", 4) : NULL;
+}
+
+/*
+ * The first of the module and what it depends on that module_blacklist= of the command
+ * line names, as the kernel compares it: with underscores; to be freed. NULL: none.
+ */
+static char *blacklisted(struct doctor *d)
+{
+	g_auto(GStrv) words = g_strsplit(d->line ?: "", " ", -1), lines = text_lines(d->module);
+	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+	size_t i, k;
+
+	g_ptr_array_add(names, g_strdup(DRIVER_NAME));
+	for (i = 0; lines[i]; i++) {
+		g_auto(GStrv) need = need_of(lines[i]);
+
+		if (need && need[0] && need[1] && strcmp(need[1], "builtin"))
+			g_ptr_array_add(names, g_strdup(need[0]));
+	}
+	/* An older record, or one made by hand, does not say what the module needs. */
+	if (names->len == 1 && kernel_option(d, "VFIO_PCI_CORE") != 'y')
+		g_ptr_array_add(names, g_strdup("vfio_pci_core"));
+	if (names->len == 2 && kernel_option(d, "VFIO") != 'y')
+		g_ptr_array_add(names, g_strdup("vfio"));
+	for (i = 0; words[i]; i++) {
+		g_auto(GStrv) each = NULL;
+
+		if (!g_str_has_prefix(words[i], "module_blacklist="))
+			continue;
+		each = g_strsplit(strchr(words[i], '=') + 1, ",", -1);
+		for (k = 0; k < names->len; k++)
+			if (g_strv_contains((const char *const *)each, names->pdata[k]))
+				return g_strdup(names->pdata[k]);
+	}
+	return NULL;
+}
+
+/*
+ * What the kernel said when it refused the module or one that it needs, to be freed;
+ * NULL: nothing, or the module was loaded since. One cause can have many lines.
+ */
+static char *refusal(struct doctor *d)
+{
+	g_auto(GStrv) lines = text_lines(d->log);
+	GString *said = g_string_new(NULL);
 	size_t i;
 
-	for (i = 0; each && each[i]; i++) {
-		g_auto(GStrv) names = NULL;
+	for (i = 0; !d->loaded && lines[i]; i++) {
+		const char *text = lines[i] + strspn(lines[i], "01234567 ");
 
-		if (!g_str_has_prefix(each[i], "module_blacklist="))
-			continue;
-		names = g_strsplit(strchr(each[i], '=') + 1, ",", -1);
-		if (g_strv_contains((const char *const *)names, DRIVER_NAME))
-			return true;
+		if (g_str_has_prefix(text, DRIVER_NAME " "))
+			g_string_truncate(said, 0);
+		else if (log_says(text, LOG_REFUSED) && said->len < REFUSAL_MAX && !strstr(said->str, text) &&
+			 (g_str_has_prefix(text, DRIVER_NAME ":") || g_str_has_prefix(text, "vfio")))
+			g_string_append_printf(said, "%s%s", said->len ? "; " : "", text);
 	}
-	return false;
+	return g_string_free(said, !said->len);
 }
 
-/* Returns the path of a copy that could be loaded, or NULL. */
-static char *check_copy(struct doctor *d, const char *module)
+/* How to have the module built again, by who built it; to be freed. */
+static char *rebuild(struct doctor *d)
 {
-	g_autofree char *path = field_value(module, "path"), *install = field_value(module, "install");
-	g_autofree char *version = field_value(module, "version");
-	g_autofree char *magic = field_value(module, "vermagic");
-	struct finding *f;
-	bool usable = false;
+	g_autofree char *version = field_value(d->module, "version");
 
+	switch (module_owner(d->path)) {
+	case OWNER_PACKAGES:
+		return g_strdup_printf("install nvgrace-gpu-vfio-pci-modules-%s, which \"make module-packages\" builds, in its version for this kernel", d->release);
+	case OWNER_KERNEL:
+		return g_strdup_printf("install the package of Linux %s and of its modules again", d->release);
+	default:
+		return g_strdup_printf("run \"dkms uninstall nvgrace-gpu-vfio-pci/%s -k %s\", then \"dkms build --force nvgrace-gpu-vfio-pci/%s -k %s\" and \"dkms install nvgrace-gpu-vfio-pci/%s -k %s\"",
+				       version ?: "VERSION", d->release, version ?: "VERSION", d->release,
+				       version ?: "VERSION", d->release);
+	}
+}
+
+/* Reports the first obstacle of modprobe's, or of the kernel's, to load it; false: none. */
+static bool check_obstacles(struct doctor *d)
+{
+	g_autofree char *install = field_value(d->module, "install"), *magic = field_value(d->module, "vermagic");
+	g_autofree char *name = blacklisted(d), *said = refusal(d), *again = rebuild(d);
+	g_auto(GStrv) lines = text_lines(d->module);
+	size_t i;
+
+	if (name) {
+		report(d, MODULE_BLACKLISTED, NULL, "name", name, NULL);
+		return true;
+	}
+	if (install) {
+		report(d, MODULE_MASKED, NULL, "name", DRIVER_NAME, "command", install, NULL);
+		return true;
+	}
+	for (i = 0; lines[i]; i++) {
+		g_auto(GStrv) need = need_of(lines[i]);
+
+		if (!need || !need[0] || !need[1])
+			continue;
+		if (need[2] && need[3]) {
+			report(d, MODULE_MASKED, NULL, "name", need[0], "command", need[3], NULL);
+			return true;
+		}
+		if (!strcmp(need[1], "none") && !host_exists(d->h, "/sys/module/%s", need[0])) {
+			report(d, MODULE_NEEDS, NULL, "name", need[0], NULL);
+			return true;
+		}
+	}
 	if (magic)
 		magic[strcspn(magic, " ")] = 0;
-	if (!path || !strcmp(path, "none")) {
-		no_module(d);
-	} else if (is_blacklisted(d)) {
-		f = finding(d, MODULE_BLACKLISTED, NULL, "the kernel refuses the module by its name");
-		because(f, "its command line has module_blacklist= with " DRIVER_NAME);
-	} else if (install) {
-		f = finding(d, MODULE_MASKED, NULL, "modprobe does not load the module");
-		because(f, "a file in /etc/modprobe.d has the line \"install %s %s\"", DRIVER_NAME,
-			install);
-	} else if (!strcmp(path, "builtin")) {
-		/* The finding in-tree-driver has the remedy. */
-		finding(d, MODULE_GOOD, NULL, "the driver is built into the kernel");
-	} else if (magic && d->release && strcmp(magic, d->release)) {
-		f = finding(d, MODULE_OF_OTHER_KERNEL, NULL,
-			    "modprobe would load a module of another kernel");
-		because(f, "%s was built for %s, this is %s", path, magic, d->release);
-		fill(f, "VERSION", version);
-		fill(f, "RELEASE", d->release);
-	} else if (!strstr(path, "/kernel/") || other_driver_gives_egm(d)) {
-		usable = true;
-		finding(d, MODULE_GOOD, NULL, "modprobe would load %s%s%s", path,
-			version ? ", version " : "", version ? version : "");
-	} else {
-		usable = true;
-		f = finding(d, MODULE_IN_TREE, NULL, "modprobe would load %s", path);
-		because(f, "it is the kernel's own copy, not the one that DKMS builds%s",
-			kernel_option(d, "NVGRACE_EGM") != 'n' ?
-			"; DKMS does not build for kernels with CONFIG_NVGRACE_EGM" :
-			"");
-		fill_headers(d, f);
+	if (magic && d->release && strcmp(magic, d->release)) {
+		report(d, MODULE_OF_OTHER_KERNEL, NULL, "path", d->path, "magic", magic, "have it built again by who built it", again, NULL);
+		return true;
 	}
-	return usable ? g_steal_pointer(&path) : NULL;
+	if (said)
+		report(d, MODULE_REFUSED, NULL, "path", d->path, "said", said, "have it built again by who built it", again, NULL);
+	return said;
 }
+
+/* Whether this project's module is meant to be here. */
+static bool is_project_installed(struct doctor *d)
+{
+	return d->dkms || host_exists(d->h, "/usr/share/" MODULE_NAME) || d->features;
+}
+
+static void check_copy(struct doctor *d)
+{
+	g_autofree char *version = field_value(d->module, "version");
+	g_autofree char *text = version ? g_strdup_printf(", version %s", version) : NULL;
+	enum owner owner = module_owner(d->path);
+
+	if (owner == OWNER_NONE)
+		no_module(d);
+	else if (!strcmp(d->path, "builtin"))
+		report(d, MODULE_BUILT_IN, NULL, NULL);
+	else if (check_obstacles(d))
+		return;
+	else if (owner != OWNER_KERNEL || d->egm_driver)
+		report(d, MODULE_GOOD, NULL, "path", d->path, "version", text, NULL);
+	else
+		report(d, is_project_installed(d) || kernel_option(d, "NVGRACE_EGM") != 'n' ?
+		       MODULE_IN_TREE : MODULE_BY_CHOICE, NULL, "path", d->path,
+		       "why", kernel_option(d, "NVGRACE_EGM") != 'n' ?
+		       "; DKMS does not build for kernels with CONFIG_NVGRACE_EGM" : NULL, NULL);
+}
+
+static void check_alias(struct doctor *d)
+{
+	g_autofree char *alias = field_value(d->module, "alias");
+	size_t i;
+
+	for (i = 0; i < d->gpus.count; i++) {
+		g_autofree char *id = g_strdup_printf("%04x", d->gpus.gpu[i].device);
+
+		if (!gpu_has_alias(&d->gpus.gpu[i]))
+			report(d, MODULE_ALIAS_ADDED_ID, d->gpus.gpu[i].address, "id", id, NULL);
+	}
+	/* An older record does not say. */
+	if (alias)
+		report(d, strcmp(alias, "yes") ? MODULE_ALIAS_NONE : MODULE_ALIAS_GOOD, NULL, NULL);
+}
+
+/* ---- the loaded module ------------------------------------------------------------------------- */
 
 /*
  * Describes the loaded driver of this name that has no file "features"; to be
@@ -120,176 +290,122 @@ static char *other_driver(struct doctor *d)
 			       id && *id ? ", srcversion " : "", id ? id : "");
 }
 
-static void check_loaded(struct doctor *d, const char *module, const char *path)
+/* The last finding with this id; NULL: none. */
+static const struct finding *last_of(const struct doctor *d, enum finding_id id)
 {
-	g_autofree char *loaded = host_line(d->h, SYS_MODULE "/srcversion");
-	g_autofree char *on_disk = field_value(module, "srcversion");
-	g_autofree char *other = d->features ? NULL : other_driver(d);
-	bool ours = path && !strstr(path, "/kernel/");
-	struct finding *f;
+	size_t i;
 
-	if (!d->features && !ours && other_driver_gives_egm(d)) {
-		finding(d, MODULE_LOADED_GOOD, NULL, "the loaded driver is %s", other);
-	} else if (!d->features) {
-		f = finding(d, ours ? MODULE_LOADED_OUTDATED : MODULE_LOADED_OTHER, NULL,
-			    "the loaded driver is %s", other);
-		because(f,
-			"it has no file \"features\", so it is not this project's driver%s%s, and its features are not known",
-			ours ? "; it was loaded before " : "", ours ? path : "");
-	} else if (path && loaded && on_disk && strcmp(loaded, on_disk)) {
-		f = finding(d, MODULE_LOADED_OUTDATED, NULL,
-			    "the loaded module is not the one that modprobe would load");
-		because(f, "its srcversion is %s, but %s has %s: the file was updated since", loaded,
-			path, on_disk);
-	} else {
-		finding(d, MODULE_LOADED_GOOD, NULL, "loaded, with the features: %s",
-			d->features);
-	}
-}
-
-/*
- * What makes the kernel refuse modules without a trusted signature; to be
- * freed. NULL: nothing does.
- */
-static char *enforced_by(struct doctor *d)
-{
-	g_autofree char *enforce = host_line(d->h, "/sys/module/module/parameters/sig_enforce");
-	g_autofree char *lockdown = host_line(d->h, "/sys/kernel/security/lockdown");
-	const char *secure = answer(d->answers, "secure-boot");
-
-	if (lockdown && (strstr(lockdown, "[integrity]") || strstr(lockdown, "[confidentiality]")))
-		return g_strdup(!g_strcmp0(secure, "enabled") ? "lockdown of Secure Boot" : "lockdown");
-	if (enforce && (*enforce == 'Y' || *enforce == '1'))
-		return g_strdup("module.sig_enforce");
+	for (i = d->count; i; i--)
+		if (d->findings[i - 1].id == id)
+			return &d->findings[i - 1];
 	return NULL;
 }
 
-/* Whether the kernel has a key with this name. */
-static bool has_key(const char *keyrings, const char *signer)
+static void check_loaded(struct doctor *d)
 {
-	size_t len = strlen(signer);
-	const char *at = keyrings;
+	g_autofree char *loaded = host_line(d->h, SYS_MODULE "/srcversion"), *why = NULL;
+	g_autofree char *on_disk = field_value(d->module, "srcversion");
+	g_autofree char *other = d->features ? NULL : other_driver(d);
+	const struct finding *key = last_of(d, ID_MODULE_SIGNATURE);
+	enum owner owner = module_owner(d->path);
+	bool ours = owner != OWNER_NONE && owner != OWNER_KERNEL;
 
-	for (; (at = strstr(at, signer)); at++)
-		if ((at == keyrings || at[-1] == '\n' || at[-1] == ' ') && at[len] == ':')
-			return true;
-	return false;
+	if (!d->features && !ours)
+		report(d, d->egm_driver ? MODULE_LOADED_EGM :
+		       is_project_installed(d) || owner != OWNER_KERNEL ? MODULE_LOADED_OTHER :
+		       MODULE_LOADED_BY_CHOICE, NULL, "other", other, NULL);
+	else if (!d->features)
+		why = g_strdup_printf("it is %s: it has no file \"features\", and was loaded before %s",
+				      other, d->path);
+	else if (owner != OWNER_NONE && loaded && on_disk && strcmp(loaded, on_disk))
+		why = g_strdup_printf("its srcversion is %s, but %s has %s: the file was updated since",
+				      loaded, d->path, on_disk);
+	else
+		report(d, MODULE_LOADED_GOOD, NULL, "features", d->features, NULL);
+	if (why)
+		report(d, key && key->verdict != GOOD ? MODULE_LOADED_KEEP : MODULE_LOADED_OUTDATED, NULL,
+		       "why", why, NULL);
 }
 
-/* Whether a keyring of the system is there and has keys. */
-static bool has_keys(const char *keyrings, const char *ring)
+/* ---- clearing ----------------------------------------------------------------------------------- */
+
+/*
+ * Whether the kernel reads this value of a module parameter as on
+ * (kstrtobool()); NULL: no value.
+ */
+static bool is_on(const char *value)
 {
-	g_autofree char *line = g_strdup_printf("%s: ", ring);
-	const char *at = strstr(keyrings, line);
-
-	return at && isdigit((unsigned char)at[strlen(line)]);
-}
-
-static void check_signature(struct doctor *d, const char *module)
-{
-	g_autofree char *signer = field_value(module, "signer"), *by = enforced_by(d);
-	const char *keyrings, *mok = answer(d->answers, "mok");
-	struct finding *f;
-
-	if (d->loaded && d->features) {
-		finding(d, MODULE_SIGNATURE_GOOD, NULL, "the kernel has accepted the module");
-	} else if (!by) {
-		finding(d, MODULE_SIGNATURE_GOOD, NULL,
-			"the kernel does not enforce signatures");
-	} else if (!signer) {
-		f = finding(d, MODULE_SIGNATURE_NONE, NULL,
-			    "the module is not signed, and the kernel enforces signatures");
-		because(f,
-			"%s enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
-			by);
-		fill_dkms(d, f);
-	} else {
-		keyrings = d->privileged ? answer(d->answers, "keyrings") : NULL;
-		if (keyrings && has_key(keyrings, signer) && has_keys(keyrings, ".platform") &&
-		    !has_keys(keyrings, ".machine")) {
-			f = finding(d, MODULE_SIGNATURE_PLATFORM, NULL,
-				    "not known whether the kernel trusts the module's signer, %s",
-				    signer);
-			because(f,
-				"it has the key, but .machine is empty, so the key may be in .platform, and %s enforces signatures",
-				by);
-		} else if (keyrings && has_key(keyrings, signer)) {
-			finding(d, MODULE_SIGNATURE_GOOD, NULL,
-				"the kernel trusts the module's signer, %s", signer);
-		} else if (!keyrings) {
-			f = finding(d, MODULE_SIGNATURE_UNKNOWN, NULL,
-				    "not known whether the kernel trusts the module's signer, %s",
-				    signer);
-			because(f,
-				"only root can see the kernel's keys, and %s enforces signatures",
-				by);
-		} else if (mok && !strcmp(mok, "enrolled")) {
-			f = finding(d, MODULE_SIGNATURE_NOT_TRUSTED, NULL,
-				    "the module's signer, %s, is enrolled but not trusted for modules",
-				    signer);
-			because(f,
-				"the certificate is in MokListRT, but in none of the kernel's keyrings, and %s enforces signatures",
-				by);
-		} else {
-			f = finding(d, MODULE_SIGNATURE_NO_KEY, NULL,
-				    "the kernel does not have the key of the module's signer, %s", signer);
-			because(f,
-				"%s enforces signatures: modprobe fails with \"Key was rejected by service\"",
-				by);
-			fill_dkms(d, f);
-		}
-	}
-}
-
-static void check_alias(struct doctor *d, const char *module)
-{
-	g_autofree char *alias = field_value(module, "alias");
-	struct finding *f;
+	static const char *const words[] = { "y", "t", "1", "on" };
 	size_t i;
 
-	for (i = 0; i < d->gpus.count; i++) {
-		if (gpu_has_alias(&d->gpus.gpu[i]))
-			continue;
-		f = finding(d, MODULE_ALIAS_ADDED_ID, d->gpus.gpu[i].address,
-			    "modules.alias has no line for 10de:%04x, an id of the configuration",
-			    d->gpus.gpu[i].device);
-		because(f,
-			"tools that choose the driver there, such as libvirt with managed='yes', bind vfio-pci, and the guest gets a GPU without memory");
-	}
+	/* The kernel reads no more than these letters. */
+	for (i = 0; value && i < G_N_ELEMENTS(words); i++)
+		if (!strncasecmp(value, words[i], strlen(words[i])))
+			return true;
+	return !value;
+}
 
-	if (!alias || strcmp(alias, "no")) {
-		finding(d, MODULE_ALIAS_GOOD, NULL,
-			"modules.alias has the module for these GPUs");
-	} else {
-		f = finding(d, MODULE_ALIAS_NONE, NULL,
-			    "modules.alias does not have the module for these GPUs");
-		because(f,
-			"libvirt with managed='yes', and other tools that read modules.alias, bind vfio-pci, and the guest gets a GPU without memory");
+/*
+ * Whether the options that modprobe passes turn scrubbing on: 1, 0, or -1 for
+ * not known.
+ */
+static int scrub_at_boot(const char *module)
+{
+	g_autofree char *options = field_value(module, "options");
+	char *word, *rest = NULL, *value;
+	int on = options ? 0 : -1;
+
+	for (word = options ? strtok_r(options, " \t", &rest) : NULL; word;
+	     word = strtok_r(NULL, " \t", &rest)) {
+		value = strchr(word, '=');
+		if (value)
+			*value++ = 0;
+		/* The last one holds. */
+		if (!strcmp(word, "scrub"))
+			on = is_on(value);
 	}
+	return on;
+}
+
+char *renewal(struct doctor *d, const char *words)
+{
+	const char *const *command = initramfs_command(d->h);
+	g_autofree char *text = command ? g_strjoinv(" ", (char **)command) : NULL;
+
+	return text ? g_strdup_printf("%s\"%s\"", words, text) : g_strdup("");
+}
+
+static void check_scrubbing(struct doctor *d)
+{
+	g_autofree char *parameter = host_line(d->h, SYS_MODULE "/parameters/scrub");
+	g_autofree char *and = renewal(d, " and "), *run = renewal(d, ": run ");
+	bool other = module_owner(d->path) == OWNER_KERNEL, on = parameter && *parameter == 'Y';
+	int boot = scrub_at_boot(d->module);
+
+	d->scrub_wanted = boot > 0;
+	if (d->loaded ? !parameter && boot > 0 : other && boot > 0)
+		report(d, SCRUBBING_NO_DRIVER, NULL, "driver", d->loaded ? "the loaded driver" : d->path, NULL);
+	else if (d->loaded)
+		report(d, !parameter ? SCRUBBING_NO_PARAMETER : on && boot ? SCRUBBING_GOOD :
+		       on ? SCRUBBING_OFF_AT_BOOT : boot > 0 ? SCRUBBING_OFF_NOW : SCRUBBING_OFF, NULL,
+		       "boot", boot > 0 ? ", and modprobe's options of this kernel have scrub=1" : NULL,
+		       " and update the initramfs", and, ": update it", run, NULL);
 }
 
 void check_module(struct doctor *d)
 {
-	const char *module = answer(d->answers, "module");
-	g_autofree char *path = NULL;
-	struct finding *f;
-
-	if (!module) {
-		f = finding(d, MODULE_UNKNOWN, NULL,
-			    "not known which module modprobe would load");
-		because(f, "there is no module index for Linux %s",
-			d->release ? d->release : "");
-		module = "";
-	} else {
-		path = check_copy(d, module);
+	d->dkms = has_source(d);
+	d->path = field_value(d->module, "path");
+	if (!*d->module)
+		report(d, MODULE_UNKNOWN, NULL, NULL);
+	else
+		check_copy(d);
+	check_headers(d);
+	if (d->path && strcmp(d->path, "none") && strcmp(d->path, "builtin")) {
+		check_signature(d);
+		check_alias(d);
 	}
-	check_headers(d, path);
-	if (d->loaded) {
-		check_loaded(d, module, path);
-		check_scrubbing(d, module);
-	}
-	if (path) {
-		check_signature(d, module);
-		check_alias(d, module);
-	}
+	if (d->loaded)
+		check_loaded(d);
+	check_scrubbing(d);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The checks, in doctor.c's order. Each adds findings, which table.h explains.
+ * The checks, in doctor.c's order. Each reports findings, which table.h explains.
  */
 #ifndef NVGRACE_GPU_DOCTOR_CHECKS_H
 #define NVGRACE_GPU_DOCTOR_CHECKS_H
@@ -9,36 +9,37 @@
 
 /* Whether this is a guest with GPUs, for which the other checks don't apply. */
 bool check_guest(struct doctor *d);			/* check_guest.c */
+void check_gpus(struct doctor *d);			/* check_gpu.c */
 void check_kernel(struct doctor *d);			/* check_kernel.c */
 void check_module(struct doctor *d);			/* check_module.c */
+void check_signature(struct doctor *d);			/* check_signature.c */
 void check_iommu(struct doctor *d);			/* check_kvm.c */
 void check_kvm(struct doctor *d);
 void check_memory(struct doctor *d);			/* check_host.c */
 void check_programs(struct doctor *d);
 void check_configuration(struct doctor *d);
-void check_initramfs(struct doctor *d);			/* check_initramfs.c */
-void check_gpus(struct doctor *d);			/* check_gpu.c */
 void check_egm(struct doctor *d);
-void check_gpu(struct doctor *d, const struct gpu *gpu);
+void check_boots(struct doctor *d);			/* check_boots.c */
+void check_gpu(struct doctor *d, const struct gpu *gpu);	/* check_gpu.c */
 
 /*
- * Parts of check_module(), with the answer "module", and the path of the module that
- * modprobe would load; NULL: none.
+ * What the kernel does by itself or by its module: rows of check_kernel.c. no: why it
+ * can't.
  */
-void check_headers(struct doctor *d, const char *path);		/* check_headers.c */
-void check_scrubbing(struct doctor *d, const char *module);	/* check_scrubbing.c */
+enum ability { ABILITY_HUGE, ABILITY_RESETS, ABILITY_ERRORS, ABILITY_PEERS, ABILITY_RESMEM };
+void check_ability(struct doctor *d, enum ability ability);
 
-/* Whether DKMS has the module's source. */
-bool has_dkms_source(struct doctor *d);				/* check_headers.c */
-
-/* Complete remedies that name DKMS's key or tree, and that install headers. */
-void fill_dkms(struct doctor *d, struct finding *f);
-void fill_headers(struct doctor *d, struct finding *f);
+/* DKMS's folder, and the certificate of the key by which it signs; to be freed. */
+char *dkms_tree(struct doctor *d);
+char *dkms_certificate(struct doctor *d);
 
 /*
- * The last one: marks the accepted findings. addresses and count as for
- * doctor_look().
+ * The command, in quotes, that updates the initramfs after these words, because the
+ * module may be loaded there; "" without an initramfs to update. To be freed.
  */
-void check_accepted(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count);
+char *renewal(struct doctor *d, const char *words);
+
+/* Whether the word is on the kernel's command line. */
+bool has_parameter(const struct doctor *d, const char *word);
 
 #endif

@@ -15,6 +15,7 @@
 #include "commands.h"
 #include "doctor/checks.h"
 #include "doctor/doctor.h"
+#include "facts/egm.h"
 #include "facts/recorder.h"
 #include "facts/selection.h"
 #include "system/options.h"
@@ -37,17 +38,21 @@ static void learn(struct doctor *d)
 	d->machine = answer(d->answers, "machine");
 	d->arm = d->machine && !strcmp(d->machine, "aarch64");
 	d->release = answer(d->answers, "kernel-release");
-	if (!d->release || sscanf(d->release, "%d.%d", &d->major, &d->minor) != 2)
-		d->major = d->minor = 0;
+	if (!d->release || sscanf(d->release, "%d.%d.%d", &d->major, &d->minor, &d->patch) < 2)
+		d->major = d->minor = d->patch = 0;
+	d->line = answer(d->answers, "command-line");
+	d->module = answer(d->answers, "module") ?: "";
 	d->config = answer(d->answers, "kernel-config");
 	d->log = answer(d->answers, "kernel-log");
 	answer(d->answers, "page-size");	/* unused here, but a record needs it */
 	d->loaded = host_exists(d->h, "/sys/module/" DRIVER_NAME);
 	d->features = host_line(d->h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
+	d->egm_driver = egm_driver_loaded(d->h, d->answers);
 	config_read(d->h, &d->wishes);
 	d->obstacle = config_obstacle(d->h, &d->rule);
 	iomem_read(d->h, &d->iomem);
 	gpus_find(d->h, &d->gpus);
+	boots_read(d->h, d->answers, true, &d->boots);
 	guest_facts_read(d->h, d->answers, &d->gpus, &d->facts);
 	if (d->recorder)
 		guest_facts_ask(d->answers, &d->facts);	/* for guest --root */
@@ -62,10 +67,11 @@ void doctor_end(struct doctor *d)
 		g_free(d->findings[i].text);
 		g_free(d->findings[i].reason);
 		g_free(d->findings[i].remedy);
-		g_free(d->findings[i].accepted);
 	}
 	g_free(d->findings);
 	guest_facts_free(&d->facts);
+	boots_free(&d->boots);
+	g_free(d->path);
 	g_free(d->obstacle);
 	g_free(d->rule);
 	g_free(d->features);
@@ -77,22 +83,12 @@ void doctor_end(struct doctor *d)
 
 /* ---- the checks ----------------------------------------------------------------------------- */
 
-struct arguments {
-	bool json, quiet, explain;
-	enum verdict fail_on;
-	const char *record;
-	char **typed;
-	size_t count;
-};
-
 static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
 {
 	size_t i, j;
 
-	if (check_guest(d)) {
-		check_accepted(d, addresses, count);
+	if (check_guest(d))
 		return;
-	}
 	check_gpus(d);
 	check_kernel(d);
 	check_module(d);
@@ -101,7 +97,7 @@ static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count
 	check_memory(d);
 	check_programs(d);
 	check_configuration(d);
-	check_initramfs(d);
+	check_boots(d);
 	check_egm(d);
 	for (i = 0; i < d->gpus.count; i++) {
 		for (j = 0; j < count && strcmp(addresses[j], d->gpus.gpu[i].address); j++)
@@ -109,7 +105,6 @@ static void check(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count
 		if (!count || j < count)
 			check_gpu(d, &d->gpus.gpu[i]);
 	}
-	check_accepted(d, addresses, count);
 }
 
 void doctor_look(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
@@ -123,64 +118,74 @@ void doctor_look(struct doctor *d, char (*addresses)[ADDRESS_MAX], size_t count)
 /* Reason and remedy are indented to the device. */
 enum { DETAIL_INDENT = 9 };
 
-/* Whether --quiet omits the finding. */
-static bool is_quiet(const struct finding *f)
+struct arguments {
+	bool json, quiet, all, explain;
+	enum verdict fail_on;
+	const char *record;
+	bool ignored[FINDING_IDS];
+	char **typed;
+	size_t count;
+};
+
+static bool is_shown(const struct arguments *a, const struct finding *f)
 {
-	return f->verdict < WARNING || f->accepted;
+	return !a->ignored[f->id] && (!a->quiet || f->verdict >= WARNING);
 }
 
 static void print_detail(const char *name, const char *text)
 {
+	if (!text)
+		return;
 	printf("%*s%s: ", DETAIL_INDENT, "", name);
 	print_for_terminal(text, DETAIL_INDENT + 8, DETAIL_INDENT + 8);
 }
 
-/* The line of a finding, with what accepts it. */
 static void print_finding(const struct finding *f)
 {
-	g_autofree char *text = f->accepted
-		? g_strdup_printf("%s (accepted by %s)", f->text, f->accepted) : g_strdup(f->text);
 	const char *device = f->device ? f->device : "host", *id = finding_ids[f->id];
 	int column = DETAIL_INDENT + (strlen(device) < 12 ? 12 : strlen(device)) + 2;
 
-	printf("%s%-7s%s  %-12s  %s%s%s: ",
-	       colour(f->accepted ? COLOUR_DIM : colours[f->verdict]), verdict_name(f->verdict),
+	printf("%s%-7s%s  %-12s  %s%s%s: ", colour(colours[f->verdict]), verdict_name(f->verdict),
 	       colour(COLOUR_NONE), device, colour(COLOUR_BOLD), id, colour(COLOUR_NONE));
-	print_for_terminal(text, column, column + strlen(id) + 2);
+	print_for_terminal(f->text, column, column + strlen(id) + 2);
+	print_detail("reason", f->reason);
+	print_detail("remedy", f->remedy);
 }
 
-static void print_text(const struct doctor *d, bool quiet)
+/* The worst first. */
+static void print_text(const struct doctor *d, const struct arguments *a)
 {
-	size_t sums[VERDICTS] = { }, i, accepted = 0;
-	const struct finding *f;
+	size_t sums[VERDICTS] = { }, i;
+	int verdict;
 
-	for (i = 0; i < d->count; i++) {
-		f = &d->findings[i];
-		sums[f->verdict]++;
-		accepted += !!f->accepted;
-		if (quiet && is_quiet(f))
-			continue;
-		print_finding(f);
-		if (f->reason)
-			print_detail("reason", f->reason);
-		if (f->remedy)
-			print_detail("remedy", f->remedy);
-	}
-	if (!quiet)
-		printf("\n%zu bad, %zu warning, %zu note, %zu unknown, %zu good; %zu accepted\n",
-		       sums[BAD], sums[WARNING], sums[NOTE], sums[UNKNOWN], sums[GOOD], accepted);
+	for (verdict = BAD; verdict >= GOOD; verdict--)
+		for (i = 0; i < d->count; i++) {
+			const struct finding *f = &d->findings[i];
+
+			if ((int)f->verdict != verdict || !is_shown(a, f))
+				continue;
+			sums[verdict]++;
+			if (verdict != GOOD || a->all)
+				print_finding(f);
+		}
+	if (a->quiet)
+		return;
+	printf("%s%zu bad, %zu warning, %zu note, %zu unknown, %zu good%s\n",
+	       a->all || sums[BAD] + sums[WARNING] + sums[NOTE] + sums[UNKNOWN] ? "\n" : "",
+	       sums[BAD], sums[WARNING], sums[NOTE], sums[UNKNOWN], sums[GOOD],
+	       a->all || !sums[GOOD] ? "" : " (--all)");
 }
 
-static int print_json(const struct doctor *d, bool quiet)
+static int print_json(const struct doctor *d, const struct arguments *a)
 {
 	struct json_object *document = json_document("doctor"), *list, *o;
-	const struct finding *f;
 	size_t i;
 
 	list = json_object_new_array();
 	for (i = 0; i < d->count; i++) {
-		f = &d->findings[i];
-		if (quiet && is_quiet(f))
+		const struct finding *f = &d->findings[i];
+
+		if (!is_shown(a, f))
 			continue;
 		o = json_object_new_object();
 		json_object_object_add(o, "id", json_object_new_string(finding_ids[f->id]));
@@ -190,7 +195,6 @@ static int print_json(const struct doctor *d, bool quiet)
 		json_object_object_add(o, "text", json_object_new_string(f->text));
 		json_object_object_add(o, "reason", json_text(f->reason));
 		json_object_object_add(o, "remedy", json_text(f->remedy));
-		json_object_object_add(o, "accepted", json_text(f->accepted));
 		json_object_array_add(list, o);
 	}
 	json_object_object_add(document, "findings", list);
@@ -199,11 +203,14 @@ static int print_json(const struct doctor *d, bool quiet)
 
 /* ---- the command ---------------------------------------------------------------------------- */
 
-enum { KEY_FAIL_ON = 256, KEY_EXPLAIN };
+enum { KEY_FAIL_ON = 256, KEY_EXPLAIN, KEY_IGNORE };
 
 static const struct argp_option options[] = {
 	{ "json", 'j', NULL, 0, "Print one JSON document", 0 },
-	{ "quiet", 'q', NULL, 0, "Print only warnings and worse that are not accepted", 0 },
+	{ "all", 'a', NULL, 0, "Also print the findings that are good", 0 },
+	{ "quiet", 'q', NULL, 0, "Print only warnings and worse", 0 },
+	{ "ignore", KEY_IGNORE, "FINDINGS", 0,
+	  "Leave out these findings (names between commas), which then don't count for the exit status", 0 },
 	{ "fail-on", KEY_FAIL_ON, "bad|warning", 0,
 	  "Lowest verdict for which the exit status is not 0: \"warning\" (default) or \"bad\"", 0 },
 	{
@@ -215,6 +222,24 @@ static const struct argp_option options[] = {
 	{ }
 };
 
+static void ignore(struct arguments *a, const char *arg, struct argp_state *state)
+{
+	g_auto(GStrv) names = g_strsplit(arg, ",", -1);
+	enum finding_id id;
+	size_t i;
+
+	if (!names[0])
+		argp_error(state, "--ignore=: no finding has the name \"\"");
+	for (i = 0; names[i]; i++) {
+		for (id = 0; id < FINDING_IDS && strcmp(names[i], finding_ids[id]); id++)
+			;
+		if (id == FINDING_IDS)
+			argp_error(state, "--ignore=%s: no finding has the name \"%s\"", arg, names[i]);
+		else
+			a->ignored[id] = true;
+	}
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct arguments *a = state->input;
@@ -222,6 +247,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 'j':
 		a->json = true;
+		return 0;
+	case 'a':
+		a->all = true;
+		return 0;
+	case KEY_IGNORE:
+		ignore(a, arg, state);
 		return 0;
 	case 'q':
 		a->quiet = true;
@@ -249,13 +280,13 @@ static const char doc[] =
 	"Check whether GPUs can be assigned to virtual machines with their memory: the host and all "
 	"GPUs, or the host and the GPUs that you name. A finding is good, a warning, bad, a note (such "
 	"as a limit that only another kernel removes), or unknown (this user or this system can't "
-	"find out). A finding that isn't good has a reason and a remedy.\v"
+	"find out). A finding that isn't good has a reason and a remedy. The worst come first.\v"
 	"Exit status: 0 nothing worse than a note, 6 at least one warning, 7 at least one bad; 1, 2 and 3 "
-	"as for the other commands. Findings that " ACCEPT_FILE " accepts don't count.\n"
+	"as for the other commands.\n"
 	"\n"
-	"--record writes the files in /sys, /proc and /etc that were read. For root, these have "
-	"physical addresses. From the kernel's log, command line, configuration and keys, and from the "
-	"list of processes, it writes only the lines that matter.";
+	"--record writes the files in /sys, /proc, /etc and /boot that were read, such as the kernel's "
+	"command line. For root, these have physical addresses. From the kernel's log, it writes only "
+	"the lines that matter.";
 
 int cmd_doctor(struct host *h, int argc, char **argv)
 {
@@ -282,12 +313,12 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 	doctor_look(&d, addresses, a.count);
 	rc = recorder_end(d.recorder);
 	if (!a.json)
-		print_text(&d, a.quiet);
-	else if (print_json(&d, a.quiet))
+		print_text(&d, &a);
+	else if (print_json(&d, &a))
 		rc = EXIT_FAILED;
 
 	for (i = 0; i < d.count; i++)
-		if (d.findings[i].verdict > worst && !d.findings[i].accepted)
+		if (d.findings[i].verdict > worst && !a.ignored[d.findings[i].id])
 			worst = d.findings[i].verdict;
 	end = worst < a.fail_on ? EXIT_OK : worst == BAD ? EXIT_BAD : EXIT_WARNINGS;
 	doctor_end(&d);

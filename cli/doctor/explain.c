@@ -26,8 +26,8 @@ static const char *const texts[FINDING_IDS] = {
 
 const struct meaning meanings[FINDING_CASES] = {
 #define FINDING(...)
-#define CASE(name, suffix, verdict, when, remedy) \
-	[name##_##suffix] = { ID_##name, verdict, when, remedy },
+#define CASE(name, suffix, verdict, text, reason, remedy) \
+	[name##_##suffix] = { ID_##name, verdict, text, reason, remedy },
 #include "doctor/table.h"
 };
 
@@ -49,9 +49,33 @@ static char *text_of(enum finding_id id)
 	return replaced(texts[id], "GPU_IDS", ids);
 }
 
+/* A text of the table as table.h says of the document; to be freed. */
+static char *general(const char *text)
+{
+	char *done = g_strdup(text ?: ""), *to = done, *from;
+	bool word = false;
+
+	for (from = done; *from; from++) {
+		if (*from == '{' || *from == '}')
+			word = *from == '{' && !memchr(from, ' ', strcspn(from, "}"));
+		else
+			*to++ = word ? g_ascii_toupper(*from) : *from;
+	}
+	*to = 0;
+	return done;
+}
+
+/* The text and the reason, to be freed. */
+static char *when_of(const struct meaning *m)
+{
+	g_autofree char *text = general(m->text), *reason = general(m->reason);
+
+	return g_strdup_printf("%s%s%s", text, *reason ? ": " : "", reason);
+}
+
 static void print_cell(const char *text)
 {
-	g_autofree char *cell = replaced(text ? text : "", "|", "\\|");
+	g_autofree char *cell = replaced(text, "|", "\\|");
 
 	printf("%s%s |", *cell ? " " : "", cell);
 }
@@ -68,11 +92,15 @@ static void print_markdown(enum finding_id id)
 	}
 	printf("| verdict | when | remedy |\n|---|---|---|\n");
 	for (m = meanings; m < meanings + FINDING_CASES; m++) {
+		g_autofree char *when = NULL, *remedy = NULL;
+
 		if (m->finding != id)
 			continue;
+		when = when_of(m);
+		remedy = general(m->remedy);
 		printf("| %s |", verdict_name(m->verdict));
-		print_cell(m->when);
-		print_cell(m->remedy);
+		print_cell(when);
+		print_cell(remedy);
 		printf("\n");
 	}
 }
@@ -86,13 +114,17 @@ static struct json_object *to_json(enum finding_id id)
 	json_object_object_add(o, "id", json_object_new_string(finding_ids[id]));
 	json_object_object_add(o, "text", json_object_new_string(text));
 	for (m = meanings; m < meanings + FINDING_CASES; m++) {
+		g_autofree char *when = NULL, *remedy = NULL;
+
 		if (m->finding != id)
 			continue;
+		when = when_of(m);
+		remedy = general(m->remedy);
 		one = json_object_new_object();
 		json_object_object_add(one, "verdict",
 				       json_object_new_string(verdict_name(m->verdict)));
-		json_object_object_add(one, "when", json_object_new_string(m->when));
-		json_object_object_add(one, "remedy", json_text(m->remedy));
+		json_object_object_add(one, "when", json_object_new_string(when));
+		json_object_object_add(one, "remedy", m->remedy ? json_text(remedy) : NULL);
 		json_object_array_add(cases, one);
 	}
 	json_object_object_add(o, "cases", cases);

@@ -32,7 +32,8 @@ enum finding_case {
 struct meaning {
 	enum finding_id finding;
 	enum verdict verdict;
-	const char *when, *remedy;	/* Markdown; no remedy if the verdict is GOOD */
+	/* Markdown, with words in braces; no reason and no remedy if the verdict is GOOD. */
+	const char *text, *reason, *remedy;
 };
 
 /* The headings of docs/doctor.md. */

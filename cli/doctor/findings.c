@@ -7,89 +7,86 @@
 
 #include "doctor/findings.h"
 
-/*
- * Texts have parts of files and logs: no control characters may reach a
- * terminal or JSON.
- */
-static char *clean_text(const char *fmt, va_list args)
+/* What a word in braces is; NULL: it has no value here. */
+static const char *value_of(const char *word, size_t length, char *const *pairs)
 {
-	char *text = g_strdup_vprintf(fmt, args);
-
-	make_printable(text);
-	return text;
+	for (; pairs[0]; pairs += 2)
+		if (strlen(pairs[0]) == length && !strncmp(pairs[0], word, length))
+			return pairs[1];
+	return NULL;
 }
 
 /*
- * A terminal shows no Markdown: commands get quotation marks, and single words
- * in backticks none; to be freed.
+ * A text of table.h for a terminal: with the values of its words, and without
+ * Markdown: commands get quotation marks, and single words in backticks none. Values
+ * have parts of files and logs, of which no control character may reach a terminal.
  */
-static char *plain_text(const char *markdown)
+static char *complete_text(const char *text, char *const *pairs)
 {
-	char *text = g_strdup(markdown), *to = text;
+	GString *to = g_string_new(NULL);
 	bool code = false, quoted = false;
+	char *done;
 
-	for (; *markdown; markdown++) {
-		if (*markdown != '`') {
-			*to++ = *markdown;
-			continue;
+	for (; *text; text++) {
+		if (*text == '`') {
+			code = !code;
+			if (code)
+				quoted = memchr(text + 1, ' ', strcspn(text + 1, "`")) != NULL;
+			if (quoted)
+				g_string_append_c(to, '"');
+		} else if (*text == '{') {
+			size_t length = strcspn(text + 1, "}");
+
+			g_string_append(to, value_of(text + 1, length, pairs) ?: "");
+			text += length + 1;
+		} else {
+			g_string_append_c(to, *text);
 		}
-		code = !code;
-		if (code)
-			quoted = memchr(markdown + 1, ' ', strcspn(markdown + 1, "`")) != NULL;
-		if (quoted)
-			*to++ = '"';
 	}
-	*to = 0;
-	return text;
+	done = g_string_free(to, FALSE);
+	make_printable(done);
+	return done;
 }
 
-struct finding *finding(struct doctor *d, enum finding_case which, const char *device,
-			const char *fmt, ...)
+struct finding *report(struct doctor *d, enum finding_case which, const char *device, ...)
 {
 	const struct meaning *m = &meanings[which];
+	g_autoptr(GPtrArray) pairs = g_ptr_array_new();
+	char *const *all;
 	struct finding *f;
+	char *word;
 	va_list args;
 
+	va_start(args, device);
+	while ((word = va_arg(args, char *))) {
+		g_ptr_array_add(pairs, word);
+		g_ptr_array_add(pairs, va_arg(args, char *));
+	}
+	va_end(args);
+	g_ptr_array_add(pairs, (char *)"address");
+	g_ptr_array_add(pairs, (char *)device);
+	g_ptr_array_add(pairs, (char *)"release");
+	g_ptr_array_add(pairs, (char *)d->release);
+	g_ptr_array_add(pairs, NULL);
+	all = (char *const *)pairs->pdata;
 	d->findings = g_renew(struct finding, d->findings, d->count + 1);
 	f = &d->findings[d->count++];
-	*f = (struct finding){ .id = m->finding, .verdict = m->verdict };
-	f->device = g_strdup(device);
-	va_start(args, fmt);
-	f->text = clean_text(fmt, args);
-	va_end(args);
-	if (m->remedy) {
-		f->remedy = plain_text(m->remedy);
-		if (device)
-			fill(f, "ADDRESS", device);
-	}
+	*f = (struct finding){
+		.id = m->finding, .verdict = m->verdict, .device = g_strdup(device),
+		.text = complete_text(m->text, all),
+		.reason = m->reason ? complete_text(m->reason, all) : NULL,
+		.remedy = m->remedy ? complete_text(m->remedy, all) : NULL,
+	};
 	return f;
-}
-
-void because(struct finding *f, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	f->reason = clean_text(fmt, args);
-	va_end(args);
-}
-
-void fill(struct finding *f, const char *words, const char *by)
-{
-	char *before = f->remedy;
-
-	if (!by)
-		return;
-	f->remedy = replaced(before, words, by);
-	g_free(before);
-	make_printable(f->remedy);
 }
 
 /* ---- facts ---------------------------------------------------------------------------------- */
 
-bool kernel_from(const struct doctor *d, int major, int minor)
+bool kernel_from(const struct doctor *d, int major, int minor, int patch)
 {
-	return d->major > major || (d->major == major && d->minor >= minor);
+	if (d->major != major)
+		return d->major > major;
+	return d->minor > minor || (d->minor == minor && d->patch >= patch);
 }
 
 char kernel_option(const struct doctor *d, const char *name)
@@ -106,21 +103,6 @@ char *missing_options(const struct doctor *d, const char *const *names, size_t c
 		if (kernel_option(d, names[i]) == 'n')
 			g_string_append_printf(missing, "%sCONFIG_%s", missing->len ? ", " : "", names[i]);
 	return g_string_free(missing, FALSE);
-}
-
-void no_config(const struct doctor *d, struct finding *f)
-{
-	because(f,
-		"there is no configuration of this kernel in /boot/config-%s, /lib/modules/%s/config or /proc/config.gz",
-		d->release, d->release);
-	fill(f, "RELEASE", d->release);
-}
-
-bool other_driver_gives_egm(const struct doctor *d)
-{
-	char option = kernel_option(d, "NVGRACE_EGM");
-
-	return d->loaded && !d->features && (option == 'm' || option == 'y');
 }
 
 bool has_feature(const struct doctor *d, const char *word)

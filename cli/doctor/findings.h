@@ -10,6 +10,7 @@
 
 #include "doctor/explain.h"
 #include "facts/answers.h"
+#include "facts/boots.h"
 #include "facts/overview.h"
 #include "plan/plan.h"
 
@@ -18,7 +19,6 @@ struct finding {
 	enum verdict verdict;
 	char *device;			/* NULL: the host */
 	char *text, *reason, *remedy;	/* the last two are NULL if the verdict is GOOD */
-	char *accepted;			/* "FILE:LINE" that accepts it; NULL: none */
 	bool accel_only;		/* about guests with an accelerated SMMUv3 alone */
 };
 
@@ -35,14 +35,21 @@ struct doctor {
 	bool privileged;		/* root runs the doctor, or made the record */
 	bool arm;
 	const char *machine, *release;	/* of uname(2) */
-	int major, minor;		/* of release; 0 if it has none */
-	const char *config;		/* the kernel's options that matter; NULL: not found */
+	int major, minor, patch;	/* of release; 0 if it has none */
+	const char *config;		/* the kernel's configuration; NULL: not found */
+	const char *line;		/* its command line, between spaces; NULL: not known */
 	const char *log;		/* the kernel's lines that matter; NULL: not readable */
 	bool loaded;			/* a module of this driver's name is loaded */
+	bool egm_driver;		/* which is NVIDIA's own, with EGM */
+	const char *module;		/* the answer; "" if there is none */
+	char *path;			/* of the module that modprobe would load; NULL: none */
+	bool scrub_wanted;		/* the options of modprobe have scrub=1 */
+	bool dkms;			/* DKMS has the module's source */
 	char *features;			/* of that module; NULL: it does not report any */
 	struct config wishes;		/* the configuration for boot */
 	char *obstacle, *rule;		/* of config_obstacle() */
 	struct iomem iomem;
+	struct boots boots;
 	struct guest_facts facts;	/* of which guests are made */
 
 	struct finding *findings;
@@ -50,23 +57,16 @@ struct doctor {
 };
 
 /*
- * The findings that the administrator has accepted; check_accepted.c reads it.
+ * Adds a finding with a case's texts. device: NULL: the host. Then follow pairs, and
+ * NULL: a word that the texts have in braces, and what it is on this host. {address}
+ * is the device, {release} the running kernel's. The pointer is valid until the next
+ * call.
  */
-#define ACCEPT_FILE "/etc/nvgrace-gpu.accept"
-
-/*
- * Adds a finding, with the case's verdict and its remedy, in which ADDRESS is
- * the device. The pointer is valid until the next call: for because(), and for
- * fill(), which replaces words of the remedy by what they are on this host (NULL:
- * not known).
- */
-struct finding *finding(struct doctor *d, enum finding_case which, const char *device,
-			const char *fmt, ...) G_GNUC_PRINTF(4, 5);
-void because(struct finding *f, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-void fill(struct finding *f, const char *words, const char *by);
+struct finding *report(struct doctor *d, enum finding_case which, const char *device, ...)
+	G_GNUC_NULL_TERMINATED;
 
 /* Whether the kernel has this version or a later one. */
-bool kernel_from(const struct doctor *d, int major, int minor);
+bool kernel_from(const struct doctor *d, int major, int minor, int patch);
 
 /*
  * The value of a kernel option (name without CONFIG_): 'y', 'm' or 'n'; 'n' if
@@ -79,15 +79,6 @@ char kernel_option(const struct doctor *d, const char *name);
  * "" if it has all.
  */
 char *missing_options(const struct doctor *d, const char *const *names, size_t count);
-
-/* Completes a finding that needs the kernel's configuration, if there is none. */
-void no_config(const struct doctor *d, struct finding *f);
-
-/*
- * Whether the loaded driver is NVIDIA's own, which gives guests extended GPU
- * memory, on a kernel that DKMS leaves alone.
- */
-bool other_driver_gives_egm(const struct doctor *d);
 
 /*
  * Why guests with all bound GPUs can have no accelerated SMMUv3, to be freed.

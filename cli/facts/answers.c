@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Answers from system calls, programs and libkmod, and extracts of files that
- * are too long or too private to be recorded whole: kernel log, kernel
- * configuration, ACPI tables, key lists. Each answer is a short text with a
- * name, so that a recorded tree can have it. All checks call answer(); ask_*.c
- * have the questions by subject.
+ * Answers of system calls, programs and libkmod, and what files say that no check
+ * reads itself. Each answer is a text with a name, so that a recorded tree can have it.
+ * All checks call answer(); ask_*.c have the questions by subject.
  */
 #include <ctype.h>
 #include <glib.h>
@@ -13,6 +11,7 @@
 
 #include "facts/answers.h"
 #include "facts/ask.h"
+#include "facts/boots.h"
 #include "facts/images.h"
 #include "facts/recorder.h"
 
@@ -21,38 +20,48 @@ static char *ask_initramfs(struct answers *a)
 	return images_read(a->h);
 }
 
+static char *ask_kernels(struct answers *a)
+{
+	return kernels_read(a->h);
+}
+
 /*
- * A tree that was made by hand or from a sosreport has no answers. Those that
- * are extracts of files (from_files) are then made from its files.
+ * FILES: made from files alone, which a record has as they are. EXTRACT: also made
+ * from files, which are too long for a record. A tree that was made by hand or from a
+ * sosreport has no answers of these kinds. A record of an earlier version has them all,
+ * and its answer counts.
  */
+enum kind { SYSTEM, FILES, EXTRACT };
+
 static const struct {
 	const char *name;
 	char *(*ask)(struct answers *a);
-	bool from_files;
+	enum kind kind;
 } questions[] = {
-	{ "euid", ask_euid, false },
-	{ "machine", ask_machine, false },
-	{ "kernel-release", ask_release, false },
-	{ "page-size", ask_page_size, false },
-	{ "memlock", ask_memlock, false },
-	{ "cpu-dic", ask_cpu_dic, false },
-	{ "kernel-log", ask_kernel_log, false },
-	{ "kernel-config", ask_kernel_config, true },
-	{ "command-line", ask_command_line, true },
-	{ "acpi-tables", ask_acpi_tables, true },
-	{ "kvm", ask_kvm, false },
-	{ "kernel-package", ask_kernel_package, false },
-	{ "module", ask_module, false },
-	{ "secure-boot", ask_secure_boot, true },
-	{ "keyrings", ask_keyrings, true },
-	{ "mok", ask_mok, true },
-	{ "processes", ask_processes, true },
-	{ "qemu", ask_qemu, false },
-	{ "libvirt", ask_libvirt, false },
-	{ "qemu-options", ask_qemu_options, false },
-	{ "libvirt-elements", ask_libvirt_elements, true },
-	{ "libvirt-capabilities", ask_libvirt_capabilities, false },
-	{ "initramfs", ask_initramfs, false },
+	{ "euid", ask_euid, SYSTEM },
+	{ "machine", ask_machine, SYSTEM },
+	{ "kernel-release", ask_release, SYSTEM },
+	{ "page-size", ask_page_size, SYSTEM },
+	{ "memlock", ask_memlock, SYSTEM },
+	{ "cpu-dic", ask_cpu_dic, SYSTEM },
+	{ "kernel-log", ask_kernel_log, SYSTEM },
+	{ "kernel-config", ask_kernel_config, FILES },
+	{ "config.gz", ask_packed_config, SYSTEM },
+	{ "command-line", ask_command_line, FILES },
+	{ "acpi-tables", ask_acpi_tables, FILES },
+	{ "kvm", ask_kvm, SYSTEM },
+	{ "module", ask_module, SYSTEM },
+	{ "secure-boot", ask_secure_boot, FILES },
+	{ "keyrings", ask_keyrings, FILES },
+	{ "trusted-keys", ask_trusted_keys, SYSTEM },
+	{ "mok", ask_mok, SYSTEM },
+	{ "qemu", ask_qemu, SYSTEM },
+	{ "libvirt", ask_libvirt, SYSTEM },
+	{ "qemu-options", ask_qemu_options, SYSTEM },
+	{ "libvirt-elements", ask_libvirt_elements, EXTRACT },
+	{ "libvirt-capabilities", ask_libvirt_capabilities, SYSTEM },
+	{ "kernels", ask_kernels, SYSTEM },
+	{ "initramfs", ask_initramfs, SYSTEM },
 };
 
 #define QUESTIONS (G_N_ELEMENTS(questions))
@@ -73,17 +82,21 @@ static char *clean(char *text, size_t len)
 	return text;
 }
 
+const char *config_value(const char *config, const char *name)
+{
+	g_autofree char *line = g_strdup_printf("CONFIG_%s=", name);
+	const char *at = config;
+
+	while (at && (at = strstr(at, line)) && at != config && at[-1] != '\n')
+		at++;
+	return at ? at + strlen(line) : NULL;
+}
+
 char config_option(const char *config, const char *name)
 {
-	g_auto(GStrv) lines = g_strsplit(config ? config : "", "\n", -1);
-	size_t len = strlen(name), i;
-	char value = 'n';
+	const char *value = config_value(config, name);
 
-	for (i = 0; lines[i]; i++)
-		if (!strncmp(lines[i], "CONFIG_", 7) && !strncmp(lines[i] + 7, name, len) &&
-		    lines[i][7 + len] == '=')
-			value = lines[i][8 + len];
-	return value;
+	return value ? *value : 'n';
 }
 
 struct answers *answers_begin(struct host *h, struct recorder *recorder)
@@ -106,16 +119,19 @@ const char *answer(struct answers *a, const char *name)
 		if (i + 1 == QUESTIONS)
 			abort();	/* LCOV_EXCL_LINE: a mistake in this program */
 	if (!a->of[i].asked) {
+		bool files = questions[i].kind == FILES;
+
 		a->of[i].asked = true;
-		/* Record the answer, not the files read for it. */
-		a->h->seen = NULL;
+		/* Record the answer, or the files read for it. */
+		if (!files)
+			a->h->seen = NULL;
 		text = a->h->recorded ? host_read(a->h, NULL, "/answers/%s", name) : NULL;
-		if (!text && (!a->h->recorded || questions[i].from_files))
+		if (!text && (!a->h->recorded || questions[i].kind != SYSTEM))
 			text = questions[i].ask(a);
 		len = text ? strlen(text) : 0;
 		a->of[i].text = text ? clean(text, len) : NULL;
 		a->h->seen = seen;
-		if (text)
+		if (text && !files)
 			recorder_answer(a->recorder, name, text);
 	}
 	return a->of[i].text;

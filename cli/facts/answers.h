@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Answers: results of system calls and programs, and extracts of files that are
- * too long or too private to be recorded whole. docs/doctor.md has the list.
+ * Answers: results of system calls and programs, and what files say. docs/doctor.md
+ * has the list.
  */
 #ifndef NVGRACE_GPU_FACTS_ANSWERS_H
 #define NVGRACE_GPU_FACTS_ANSWERS_H
@@ -28,15 +28,27 @@ const char *answer(struct answers *a, const char *name);
 
 /*
  * The value of a kernel option (name without CONFIG_) in the answer
- * "kernel-config": 'y', 'm' or 'n'; 'n' if config is NULL.
+ * "kernel-config": 'y', 'm' or 'n'; 'n' if config is NULL. config_value(): the rest
+ * of the text from the value on, or NULL.
  */
 char config_option(const char *config, const char *name);
+const char *config_value(const char *config, const char *name);
 
 /*
- * Whether firmware states the size of extended GPU memory (EGM), the part of the
- * CPU's memory that it sets aside for guests. 0: it sets none aside. Of several
- * sockets, the largest.
+ * What a line of the kernel's log is for. The answer "kernel-log" has those lines of
+ * the log that are for something, "LEVEL text", and one for LOG_COMPLETE if the log has
+ * all since boot.
  */
-bool answer_egm(struct answers *a, uint64_t *size);
+enum log_purpose {
+	LOG_COMPLETE,	/* what is missing wasn't logged */
+	LOG_FWB,	/* the processors have FEAT_S2FWB */
+	LOG_REFUSED,	/* a module can't be loaded; its name is before the text */
+	LOG_KEY,	/* a module was refused for its signature; no name */
+	LOG_DRIVER,	/* of this driver, or about its module */
+	LOG_PURPOSES
+};
+
+/* Whether the line, or one of several, is for this. */
+bool log_says(const char *lines, enum log_purpose purpose);
 
 #endif

@@ -5,16 +5,20 @@
 #include <ctype.h>
 #include <errno.h>
 #include <glib.h>
+#include <linux/keyctl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "facts/answers.h"
 #include "facts/ask.h"
+#include "facts/egm.h"
 
 #define ACPI_TABLES "/sys/firmware/acpi/tables"
 #define EFI_VARIABLES "/sys/firmware/efi/efivars"
-#define MOK_VARIABLES "/sys/firmware/efi/mok-variables"
+#define ASYMMETRIC " asymmetri "	/* in /proc/keys, before a key's name */
 
 /*
  * Reads a constant of AML at a place: 0, 1, or a byte, word, dword or qword after
@@ -40,67 +44,72 @@ static bool aml_integer(const char *at, const char *end, uint64_t *value)
 	return false;
 }
 
-#define EGM_SIZE "nvidia,egm-size"
+/* Properties of NVIDIA's, of which the last three have a number that matters. */
+static const char *const properties[] = {
+	"nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size", EGM_BASE, EGM_SIZE, EGM_PXM,
+};
 
-/* The largest extended GPU memory that the table states; false: it states none. */
-static bool find_egm(const char *data, size_t len, uint64_t *size)
-{
-	const char *at = data, *end = data + len;
-	uint64_t value;
-	bool found = false;
-
-	*size = 0;
-	/* With the NUL of the string. */
-	while ((at = memmem(at, end - at, EGM_SIZE, sizeof(EGM_SIZE)))) {
-		at += sizeof(EGM_SIZE);
-		if (!aml_integer(at, end, &value))
-			continue;
-		found = true;
-		if (value > *size)
-			*size = value;
-	}
-	return found;
-}
+enum { NUMBERS_FROM = 2 };
 
 /*
- * Lines "SSDT5: name name" for the tables that have the properties, and
- * "nvidia,egm-size=BYTES" for the extended GPU memory.
+ * Appends each property that a table has, " NAME" or " NAME=NUMBER", as often as it
+ * has it, because a table can be of several sockets.
+ */
+static void append_properties(GString *t, const char *data, size_t len)
+{
+	const char *at, *end = data + len;
+	uint64_t value;
+	size_t n;
+
+	for (n = 0; n < G_N_ELEMENTS(properties); n++) {
+		size_t room = strlen(properties[n]) + (n >= NUMBERS_FROM);
+
+		/* With the NUL of the string if a number follows. */
+		for (at = data; (at = memmem(at, end - at, properties[n], room)); ) {
+			at += room;
+			if (n < NUMBERS_FROM) {
+				g_string_append_printf(t, " %s", properties[n]);
+				break;
+			}
+			if (aml_integer(at, end, &value))
+				g_string_append_printf(t, " %s=%llu", properties[n],
+						       (unsigned long long)value);
+		}
+	}
+}
+
+/* Where a table has the six letters of who made it. */
+enum { OEM_AT = 10, OEM_LENGTH = 6 };
+
+/*
+ * Lines "SSDT5: name name=number" for the tables that have properties, and "oem: NAME"
+ * for who made the DSDT.
  */
 char *ask_acpi_tables(struct answers *a)
 {
-	static const char *const names[] = { "nvidia,gpu-mem-base-pa", "nvidia,gpu-mem-size" };
 	g_auto(GStrv) tables = host_list(a->h, ACPI_TABLES);
 	g_autoptr(GString) t = g_string_new(NULL);
-	size_t i, n, len;
-	uint64_t egm;
-	bool named;
+	size_t i, len;
 
 	if (!tables)
 		return NULL;
 	for (i = 0; tables[i]; i++) {
+		g_autoptr(GString) line = g_string_new(NULL);
 		g_autofree char *data = NULL;
 
 		if (strncmp(tables[i], "DSDT", 4) && strncmp(tables[i], "SSDT", 4))
 			continue;
 		data = host_read(a->h, &len, ACPI_TABLES "/%s", tables[i]);
-		if (!data && (errno == EACCES || errno == EPERM))
+		/* In a record, what could not be read is empty. */
+		if (data ? !len : errno == EACCES || errno == EPERM)
 			return g_strdup("denied: only root can read them\n");
 		if (!data)
 			continue;
-		named = false;
-		for (n = 0; n < G_N_ELEMENTS(names); n++) {
-			if (!memmem(data, len, names[n], strlen(names[n])))
-				continue;
-			if (named)
-				g_string_append_printf(t, " %s", names[n]);
-			else
-				g_string_append_printf(t, "%s: %s", tables[i], names[n]);
-			named = true;
-		}
-		if (named && find_egm(data, len, &egm))
-			g_string_append_printf(t, " " EGM_SIZE "=%llu", (unsigned long long)egm);
-		if (named)
-			g_string_append(t, "\n");
+		append_properties(line, data, len);
+		if (line->len)
+			g_string_append_printf(t, "%s:%s\n", tables[i], line->str);
+		if (!strcmp(tables[i], "DSDT") && len > OEM_AT + OEM_LENGTH)
+			g_string_append_printf(t, "oem: %.*s\n", OEM_LENGTH, data + OEM_AT);
 	}
 	return g_string_free(g_steal_pointer(&t), FALSE);
 }
@@ -130,9 +139,9 @@ char *ask_keyrings(struct answers *a)
 	t = g_string_new(NULL);
 	lines = g_strsplit(keys, "\n", -1);
 	for (i = 0; lines[i]; i++) {
-		description = strstr(lines[i], " asymmetri ");
+		description = strstr(lines[i], ASYMMETRIC);
 		if (description)
-			g_string_append_printf(t, "%s\n", description + strlen(" asymmetri "));
+			g_string_append_printf(t, "%s\n", description + strlen(ASYMMETRIC));
 		/* How many keys the system's keyrings have: ".machine: 1". */
 		description = strstr(lines[i], " keyring   .");
 		if (description)
@@ -141,80 +150,111 @@ char *ask_keyrings(struct answers *a)
 	return g_string_free(t, FALSE);
 }
 
-/* Parses "AA:BB:..."; returns the number of bytes, 0 if malformed. */
-static size_t parse_serial(const char *hex, unsigned char *bytes, size_t room)
-{
-	size_t n = 0;
-	unsigned int byte;
+/* The keyrings whose keys the kernel trusts for modules. */
+static const char *const trusted_rings[] = {
+	".builtin_trusted_keys", ".secondary_trusted_keys", ".machine",
+};
 
-	while (n < room && sscanf(hex, "%2x", &byte) == 1 && isxdigit((unsigned char)hex[1])) {
-		bytes[n++] = byte;
-		hex += 2;
-		if (!*hex)
-			return n;
-		if (*hex++ != ':')
-			return 0;
-	}
-	return 0;
+/* Adds the numbers, in /proc/keys' form, of the keys in the keyring of this line. */
+static void add_members(GHashTable *members, const char *line, const char *ring)
+{
+	int32_t keys[256];
+	long bytes = syscall(SYS_keyctl, KEYCTL_READ, (int32_t)strtoul(line, NULL, 16), keys,
+			     sizeof(keys));
+	long i;
+
+	for (i = 0; i < MIN(bytes, (long)sizeof(keys)) / (long)sizeof(keys[0]); i++)
+		g_hash_table_insert(members, g_strdup_printf("%08x", (uint32_t)keys[i]), (char *)ring);
 }
 
 /*
- * Whether the certificate that signed the module is enrolled as a machine
- * owner's key: "enrolled" or "missing". The signature has the certificate's
- * serial number, which is a DER integer in the certificate. DKMS's keys have 20
- * random bytes, which are unique.
+ * The names of the keys that are in one of these keyrings, as in "keyrings", and then
+ * the keyring: the kernel says of which keys it consists, but /proc/keys does not.
+ */
+char *ask_trusted_keys(struct answers *a)
+{
+	g_autofree char *keys = host_read(a->h, NULL, "/proc/keys");
+	g_autoptr(GHashTable) members = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	g_auto(GStrv) lines = text_lines(keys);
+	g_autoptr(GString) t = g_string_new(NULL);
+	size_t i, k;
+
+	for (i = 0; lines[i]; i++)
+		for (k = 0; k < G_N_ELEMENTS(trusted_rings); k++) {
+			g_autofree char *ring = g_strdup_printf(" keyring   %s:", trusted_rings[k]);
+
+			if (strstr(lines[i], ring))
+				add_members(members, lines[i], trusted_rings[k]);
+		}
+	for (i = 0; lines[i]; i++) {
+		g_autofree char *number = g_strndup(lines[i], 8);
+		const char *name = strstr(lines[i], ASYMMETRIC);
+		const char *ring = g_hash_table_lookup(members, number);
+
+		if (name && ring)
+			g_string_append_printf(t, "%s %s\n", name + strlen(ASYMMETRIC), ring);
+	}
+	/* Every kernel has its own key: only root can read the keyrings. */
+	return t->len ? g_string_free(g_steal_pointer(&t), FALSE) : NULL;
+}
+
+/*
+ * The number "5A:01", or "5a:01", without what separates its digits and without zeros
+ * before it, in small letters; to be freed.
+ */
+static char *hex_digits(const char *text)
+{
+	GString *digits = g_string_new(NULL);
+
+	for (; isxdigit((unsigned char)*text) || *text == ':'; text++)
+		if (*text != ':' && (digits->len || *text != '0'))
+			g_string_append_c(digits, g_ascii_tolower(*text));
+	return g_string_free(digits, FALSE);
+}
+
+/*
+ * The digits after a heading in openssl's text: in the next line, or, of a short
+ * number, in this one as "1 (0x1)"; to be freed.
+ */
+static char *after(const char *text, const char *heading)
+{
+	const char *at = strstr(text, heading), *hex, *end;
+
+	if (!at)
+		return g_strdup("");
+	at += strlen(heading);
+	end = strchr(at, '\n');
+	hex = strstr(at, "(0x");
+	if (end && hex && hex < end)
+		return hex_digits(hex + strlen("(0x"));
+	return hex_digits(at + strspn(at, " \n"));
+}
+
+/*
+ * Whether the certificate that signed the module is one of the machine owner's keys,
+ * by its number: "enrolled ID", where ID is by what the kernel names the key, or
+ * "missing". mokutil(1) lists the certificates.
  */
 char *ask_mok(struct answers *a)
 {
-	static const char *const dirs[] = { MOK_VARIABLES, EFI_VARIABLES };
+	static char *const list[] = { (char *)"mokutil", (char *)"--list-enrolled", NULL };
 	const char *module = answer(a, "module");
 	g_autofree char *key = module ? field_value(module, "sig_key") : NULL;
-	bool there = false, found = false;
-	unsigned char serial[64], integer[sizeof(serial) + 3] = { 2 };
-	size_t n, sign, i, j, len;
+	g_autofree char *wanted = key ? hex_digits(key) : NULL;
+	g_autofree char *said = NULL;
+	g_auto(GStrv) keys = NULL;
+	size_t i;
 
-	n = key ? parse_serial(key, serial, sizeof(serial)) : 0;
-	/* Shorter numbers could match by chance. */
-	if (n < 4)
+	if (!wanted || !*wanted)
 		return NULL;
-	/* In DER, a first bit that is set would mean a negative number. */
-	sign = serial[0] >> 7;
-	integer[1] = n + sign;
-	memcpy(integer + 2 + sign, serial, n);
-	for (i = 0; i < G_N_ELEMENTS(dirs); i++) {
-		g_auto(GStrv) names = host_list(a->h, "%s", dirs[i]);
+	said = program_output(PROGRAM_MS, "/usr/bin/mokutil", list);
+	keys = g_strsplit(said ?: "", "[key ", -1);
+	for (i = 0; keys[i]; i++) {
+		g_autofree char *serial = after(keys[i], "Serial Number:");
+		g_autofree char *id = after(keys[i], "X509v3 Subject Key Identifier:");
 
-		for (j = 0; names && names[j]; j++) {
-			g_autofree char *data = NULL;
-
-			if (strncmp(names[j], "MokListRT", 9))
-				continue;
-			data = host_read(a->h, &len, "%s/%s", dirs[i], names[j]);
-			if (!data)
-				continue;
-			there = true;
-			found |= !!memmem(data, len, integer, 2 + sign + n);
-		}
+		if (!strcmp(serial, wanted))
+			return g_strdup_printf("enrolled %s", id);
 	}
-	return there ? g_strdup(found ? "enrolled" : "missing") : NULL;
-}
-
-bool answer_egm(struct answers *a, uint64_t *size)
-{
-	const char *at = answer(a, "acpi-tables");
-	char *end;
-	unsigned long long value;
-	bool found = false;
-
-	*size = 0;
-	while (at && (at = strstr(at, EGM_SIZE "="))) {
-		at += strlen(EGM_SIZE "=");
-		value = strtoull(at, &end, 10);
-		if (end == at)
-			continue;
-		found = true;
-		if (value > *size)
-			*size = value;
-	}
-	return found;
+	return said ? g_strdup("missing") : NULL;
 }

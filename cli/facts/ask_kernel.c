@@ -13,22 +13,45 @@
 #include "facts/ask.h"
 #include "system/kmsg.h"
 
-/* Appends a message, "LEVEL text", if a check needs it. */
-static void keep_message(void *data, const struct kmsg *message)
+/* The texts by which a line is known, for the filter and for its readers. */
+static const struct {
+	enum log_purpose purpose;
+	const char *text;
+} log_texts[] = {
+	{ LOG_COMPLETE, "log complete" },
+	{ LOG_FWB, "CPU features: detected: Stage-2 Force Write-Back" },
+	{ LOG_REFUSED, ": disagrees about version of symbol " },
+	{ LOG_REFUSED, ": Unknown symbol " },
+	{ LOG_REFUSED, ": no symbol version for " },
+	{ LOG_REFUSED, ": version magic '" },
+	{ LOG_REFUSED, ": exports duplicate symbol " },
+	{ LOG_REFUSED, ": module is blacklisted" },
+	{ LOG_REFUSED, ".gnu.linkonce.this_module section " },
+	{ LOG_KEY, "unavailable key is rejected" },
+	{ LOG_KEY, "unsigned module is rejected" },
+	{ LOG_DRIVER, "nvgrace" },
+};
+
+bool log_says(const char *lines, enum log_purpose purpose)
 {
-	static const char *const what[] = {
-		"nvgrace", "CPU features: detected: Stage-2 Force Write-Back",
-		"CPU features: detected: Instruction cache invalidation not required",
-		"unavailable key is rejected", "unsigned module", "module verification failed",
-	};
-	GString *t = data;
 	size_t i;
 
-	/* The log has all messages since boot: a missing line was not logged. */
+	for (i = 0; lines && i < G_N_ELEMENTS(log_texts); i++)
+		if (log_texts[i].purpose == purpose && strstr(lines, log_texts[i].text))
+			return true;
+	return false;
+}
+
+/* Appends a message, "LEVEL text", if it is for something. */
+static void keep_message(void *data, const struct kmsg *message)
+{
+	enum log_purpose purpose;
+	GString *t = data;
+
 	if (!message->sequence)
-		g_string_append(t, "6 log complete\n");
-	for (i = 0; i < G_N_ELEMENTS(what); i++) {
-		if (strstr(message->text, what[i])) {
+		g_string_append_printf(t, "6 %s\n", log_texts[LOG_COMPLETE].text);
+	for (purpose = LOG_COMPLETE + 1; purpose < LOG_PURPOSES; purpose++) {
+		if (log_says(message->text, purpose)) {
 			g_string_append_printf(t, "%d %s\n", message->priority & 7, message->text);
 			return;
 		}
@@ -48,12 +71,18 @@ char *ask_kernel_log(struct answers *a)
 	return g_string_free(t, error && error != EPIPE);
 }
 
-/* The kernel's configuration, from the places of the distributions. */
-static char *read_config(struct answers *a)
+char *ask_packed_config(struct answers *a)
 {
 	static char *const gzip[] = {
 		(char *)"gzip", (char *)"-dc", (char *)"/proc/config.gz", NULL
 	};
+
+	return program_output(PROGRAM_MS, "/usr/bin/gzip", gzip);
+}
+
+/* The kernel's configuration, from the places of the distributions. */
+char *ask_kernel_config(struct answers *a)
+{
 	const char *release = answer(a, "kernel-release");
 	char *text;
 
@@ -62,71 +91,29 @@ static char *read_config(struct answers *a)
 	text = host_read(a->h, NULL, "/boot/config-%s", release);
 	if (!text)
 		text = host_read(a->h, NULL, "/lib/modules/%s/config", release);
-	if (!text && !a->h->recorded)
-		text = program_output(PROGRAM_MS, "/usr/bin/gzip", gzip);
+	if (!text)
+		text = g_strdup(answer(a, "config.gz"));
 	if (!text)
 		text = host_read(a->h, NULL, "/lib/modules/%s/build/.config", release);
 	return text;
 }
 
-char *ask_kernel_config(struct answers *a)
-{
-	static const char *const options[] = {
-		"VFIO_PCI_CORE", "VFIO_IOMMU_TYPE1", "VFIO_CONTAINER", "IOMMUFD",
-		"IOMMUFD_VFIO_CONTAINER", "VFIO_DEVICE_CDEV", "ARCH_SUPPORTS_PMD_PFNMAP",
-		"ARCH_SUPPORTS_PUD_PFNMAP", "VFIO_PCI_DMABUF", "MEMORY_FAILURE",
-		"NVGRACE_GPU_VFIO_PCI", "NVGRACE_EGM", "MODULE_SIG", "MODULE_SIG_FORCE", "KVM",
-		"ARM_SMMU_V3_IOMMUFD", "TEGRA241_CMDQV", "PCI_P2PDMA",
-		"MEMORY_HOTPLUG", "ARM_SMMU_V3_SVA", "DEVICE_PRIVATE", "DEVICE_MIGRATION",
-	};
-	g_autofree char *config = read_config(a);
-	g_auto(GStrv) lines = NULL;
-	char *line, *equals;
-	size_t i, n;
-	GString *t;
-
-	if (!config)
-		return NULL;
-	t = g_string_new(NULL);
-	lines = g_strsplit(config, "\n", -1);
-	for (n = 0; (line = lines[n]); n++) {
-		equals = strchr(line, '=');
-		if (equals && !strncmp(line, "CONFIG_", 7)) {
-			*equals = 0;
-			for (i = 0; i < G_N_ELEMENTS(options); i++)
-				if (!strcmp(line + 7, options[i]))
-					g_string_append_printf(t, "%s=%s\n", line, equals + 1);
-		}
-	}
-	return g_string_free(t, FALSE);
-}
-
-/*
- * Only parameters that a check needs: others are private, such as names of
- * disks.
- */
+/* The words of the kernel's command line, with a space before and after each. */
 char *ask_command_line(struct answers *a)
 {
-	static const char *const prefixes[] = {
-		"iommu", "arm-smmu", "intel_iommu", "amd_iommu", "kvm-arm.", "kvm.", "arm64.",
-		"module.sig_enforce", "lockdown", "vfio", "nvgrace", "acpi=", "pci=", "nouveau.",
-		"modprobe.blacklist", "rd.driver",
-	};
-	g_autofree char *line = host_line(a->h, "/proc/cmdline");
-	char *word, *rest = NULL;
-	GString *t;
-	size_t i;
+	g_autofree char *line = host_read(a->h, NULL, "/proc/cmdline");
 
-	if (!line)
-		return NULL;
-	t = g_string_new(NULL);
-	for (word = strtok_r(line, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
-		for (i = 0; i < G_N_ELEMENTS(prefixes); i++)
-			if (!strncmp(word, prefixes[i], strlen(prefixes[i]))) {
-				g_string_append_printf(t, "%s\n", word);
-				break;
-			}
-	return g_string_free(t, FALSE);
+	return line ? g_strdelimit(g_steal_pointer(&line), "\n\t", ' ') : NULL;
+}
+
+/* In one line: libkmod breaks long numbers into several. */
+static void append_value(GString *t, const char *key, const char *value)
+{
+	g_string_append_printf(t, "%s: ", key);
+	for (; *value; value++)
+		if (*value != '\n' && *value != '\t')
+			g_string_append_c(t, *value);
+	g_string_append_c(t, '\n');
 }
 
 static void module_info(GString *t, struct kmod_module *mod)
@@ -144,8 +131,7 @@ static void module_info(GString *t, struct kmod_module *mod)
 		key = kmod_module_info_get_key(item);
 		for (i = 0; i < G_N_ELEMENTS(keys); i++)
 			if (!strcmp(key, keys[i]))
-				g_string_append_printf(t, "%s: %s\n", key,
-						       kmod_module_info_get_value(item));
+				append_value(t, key, kmod_module_info_get_value(item));
 	}
 	kmod_module_info_free_list(info);
 }
@@ -173,6 +159,51 @@ static bool has_alias(struct kmod_ctx *ctx)
 	return found;
 }
 
+/*
+ * "needs: NAME PATH|builtin|none", and the command that modprobe.d has in place of
+ * loading it.
+ */
+static void append_need(GString *t, struct kmod_module *mod)
+{
+	const char *path = kmod_module_get_path(mod);
+	const char *install = kmod_module_get_install_commands(mod);
+
+	if (!path)
+		path = kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN ? "builtin" : "none";
+	g_string_append_printf(t, "needs: %s %s", kmod_module_get_name(mod), path);
+	if (install)
+		g_string_append_printf(t, " install %s", install);
+	g_string_append(t, "\n");
+}
+
+/* vfio-pci-core, which may be installed or not, and all that the module depends on. */
+static void append_needs(GString *t, struct kmod_ctx *ctx, struct kmod_module *module)
+{
+	struct kmod_list *list = NULL, *item;
+	struct kmod_module *mod;
+	bool core = false;
+
+	list = module ? kmod_module_get_dependencies(module) : NULL;
+	kmod_list_foreach(item, list) {
+		mod = kmod_module_get_module(item);
+		core |= !strcmp(kmod_module_get_name(mod), "vfio_pci_core");
+		append_need(t, mod);
+		kmod_module_unref(mod);
+	}
+	kmod_module_unref_list(list);
+	list = NULL;
+	if (core || kmod_module_new_from_lookup(ctx, "vfio-pci-core", &list) < 0)
+		return;
+	if (!list)
+		g_string_append(t, "needs: vfio_pci_core none\n");
+	kmod_list_foreach(item, list) {
+		mod = kmod_module_get_module(item);
+		append_need(t, mod);
+		kmod_module_unref(mod);
+	}
+	kmod_module_unref_list(list);
+}
+
 char *ask_module(struct answers *a)
 {
 	const char *release = answer(a, "kernel-release"), *s;
@@ -195,6 +226,7 @@ char *ask_module(struct answers *a)
 	t = g_string_new(NULL);
 	if (!list) {
 		g_string_append(t, "path: none\n");
+		append_needs(t, ctx, NULL);
 	} else {
 		mod = kmod_module_get_module(list);
 		s = kmod_module_get_path(mod);
@@ -216,6 +248,7 @@ char *ask_module(struct answers *a)
 		s = kmod_module_get_options(mod);
 		g_string_append_printf(t, "options: %s\n", s ? s : "");
 		g_string_append_printf(t, "alias: %s\n", has_alias(ctx) ? "yes" : "no");
+		append_needs(t, ctx, mod);
 		kmod_module_unref(mod);
 		kmod_module_unref_list(list);
 	}

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Questions to the machine: this process, the processor, KVM, and NVIDIA's services.
+ * Questions to the machine: this process, the processor and KVM.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
@@ -80,7 +79,6 @@ char *ask_cpu_dic(struct answers *a)
 #endif
 }
 
-
 char *ask_kvm(struct answers *a)
 {
 	bool arm = is_arm(a);
@@ -114,34 +112,5 @@ char *ask_kvm(struct answers *a)
 			       ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED));
 	close(vm);
 	close(kvm);
-	return g_string_free(t, FALSE);
-}
-
-
-/*
- * "PID NAME" of NVIDIA's services that run. The kernel keeps 15 characters of a
- * name.
- */
-char *ask_processes(struct answers *a)
-{
-	static const char *const services[] = {
-		"nvidia-persistenced", "nv-fabricmanager", "nv-hostengine", "nvidia-imex", "nvsm_core",
-	};
-	g_auto(GStrv) pids = host_list(a->h, "/proc");
-	GString *t = g_string_new(NULL);
-	size_t i, s;
-
-	for (i = 0; pids && pids[i]; i++) {
-		g_autofree char *name = NULL;
-
-		if (!isdigit((unsigned char)pids[i][0]))
-			continue;
-		name = host_line(a->h, "/proc/%s/comm", pids[i]);
-		if (!name)
-			continue;
-		for (s = 0; s < G_N_ELEMENTS(services); s++)
-			if (!strncmp(name, services[s], 15))
-				g_string_append_printf(t, "%s %s\n", pids[i], services[s]);
-	}
 	return g_string_free(t, FALSE);
 }

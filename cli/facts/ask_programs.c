@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Questions to programs: the kernel's package, QEMU and libvirt.
+ * Questions to programs: QEMU and libvirt.
  */
 #include <glib.h>
 #include <string.h>
@@ -35,41 +35,6 @@ static char *ask_versions(const char *const *paths)
 					       (int)strcspn(out, "\n"), out);
 	}
 	return text_or_null(t);
-}
-
-/*
- * The package of the running kernel: "dpkg NAME" or "rpm NAME VERSION-RELEASE".
- * Distributions put the kernel into different places.
- */
-char *ask_kernel_package(struct answers *a)
-{
-	static const struct {
-		const char *before, *after;	/* the release */
-	} places[] = {
-		{ "/boot/vmlinuz-", "" }, { "/boot/Image-", "" },
-		{ "/lib/modules/", "/vmlinuz" }, { "/lib/modules/", "/Image" },
-	};
-	const char *release = answer(a, "kernel-release");
-	size_t i;
-
-	for (i = 0; release && i < G_N_ELEMENTS(places); i++) {
-		g_autofree char *file = g_strconcat(places[i].before, release, places[i].after, NULL);
-		char *const dpkg[] = { (char *)"dpkg-query", (char *)"-S", file, NULL };
-		char *const rpm[] = { (char *)"rpm", (char *)"-qf", (char *)"--queryformat",
-				      (char *)"rpm %{NAME} %{VERSION}-%{RELEASE}\n", file, NULL };
-		g_autofree char *said = NULL;
-
-		if (!host_exists(a->h, "%s", file))
-			continue;
-		/* "NAME: FILE", or "NAME, NAME: FILE". */
-		said = program_output(PROGRAM_MS, "/usr/bin/dpkg-query", dpkg);
-		if (said)
-			return g_strdup_printf("dpkg %.*s", (int)strcspn(said, ":,\n"), said);
-		said = program_output(PROGRAM_MS, "/usr/bin/rpm", rpm);
-		if (said)
-			return g_steal_pointer(&said);
-	}
-	return NULL;
 }
 
 static const char *const arm_qemus[] = {

@@ -71,11 +71,13 @@ static struct value number_value(uint64_t number)
 }
 
 #define TEXT text_value
+#define WORD text_value
 #define FLAG number_value
 #define ID number_value
 #define NUMBER number_value
 #define SIZE number_value
 #define TIME number_value
+#define MILLISECONDS number_value
 #define ADDRESS number_value
 
 struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gpu)
@@ -91,15 +93,17 @@ struct value fact_value(enum fact fact, struct overview *s, const struct gpu *gp
 }
 
 #undef TEXT
+#undef WORD
 #undef FLAG
 #undef ID
 #undef NUMBER
 #undef SIZE
 #undef TIME
+#undef MILLISECONDS
 #undef ADDRESS
 
 /* SIZE: bytes; TIME: seconds since 1970. */
-enum type { TEXT, FLAG, ID, NUMBER, SIZE, TIME, ADDRESS };
+enum type { TEXT, WORD, FLAG, ID, NUMBER, SIZE, TIME, MILLISECONDS, ADDRESS };
 
 static const struct {
 	enum type type;
@@ -129,6 +133,7 @@ char *fact_text(enum fact fact, struct overview *s, const struct gpu *gpu)
 		return NULL;
 	switch (facts[fact].type) {
 	case TEXT:
+	case WORD:
 		return g_strdup(value.text);
 	case ID:
 		return g_strdup_printf("%04x", (unsigned int)value.number);
@@ -158,6 +163,7 @@ static struct json_object *fact_json(enum fact fact, struct overview *s, const s
 	case NUMBER:
 	case SIZE:
 	case TIME:
+	case MILLISECONDS:
 		return json_size(value.number);
 	default:
 		/* An address, too, because not every JSON parser keeps 64 bits. */

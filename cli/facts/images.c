@@ -14,6 +14,7 @@
 #include "facts/config.h"
 #include "facts/images.h"
 #include "facts/initramfs.h"
+#include "facts/loader.h"
 #include "system/program.h"
 #include "system/signals.h"
 #include "system/spawn.h"
@@ -195,11 +196,7 @@ static void read_image(struct image *image, const char *path)
 
 /* ---- all images ------------------------------------------------------------------------------ */
 
-/*
- * The module that modprobe would load for that kernel: "PLACE ID", to be freed;
- * or NULL.
- */
-static char *installed_module(const char *release)
+char *images_installed(const char *release)
 {
 	g_autofree char *directory = g_strdup_printf("/lib/modules/%s", release);
 	struct kmod_ctx *ctx = kmod_new(directory, NULL);
@@ -213,6 +210,8 @@ static char *installed_module(const char *release)
 	if (ctx && kmod_module_new_from_lookup(ctx, MODULE_NAME, &list) >= 0 && list) {
 		mod = kmod_module_get_module(list);
 		path = kmod_module_get_path(mod);
+		if (!path && kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN)
+			text = g_strdup("builtin");
 		if (path) {
 			g_autofree char *place = module_place(path), *id = module_id(ctx, path);
 
@@ -227,7 +226,7 @@ static char *installed_module(const char *release)
 
 static void add_image(struct host *h, GString *text, const char *release, const char *path)
 {
-	g_autofree char *installed = installed_module(release);
+	g_autofree char *installed = images_installed(release);
 	struct image image = { };
 	size_t i;
 
@@ -253,10 +252,15 @@ char *images_read(struct host *h)
 {
 	g_auto(GStrv) releases = host_list(h, "/lib/modules");
 	GString *text = g_string_new(NULL);
+	struct loader loader = { };
 	size_t i;
 
+	if (releases)
+		loader_read(h, releases, &loader);
 	for (i = 0; releases && releases[i]; i++) {
-		g_autofree char *path = image_path(h, releases[i]);
+		const char *entry = loader_image(&loader, releases[i]);
+		g_autofree char *path = entry && host_exists(h, "%s", entry) ? g_strdup(entry) :
+					image_path(h, releases[i]);
 
 		if (path)
 			add_image(h, text, releases[i], path);
@@ -265,5 +269,6 @@ char *images_read(struct host *h)
 			 host_exists(h, "/lib/modules/%s/vmlinuz", releases[i]))
 			g_string_append_printf(text, "kernel: %s\nimage: none\n", releases[i]);
 	}
+	loader_free(&loader);
 	return g_string_free(text, !text->len);
 }

@@ -10,7 +10,8 @@
 struct host;
 
 /*
- * Lines for each kernel that has an image:
+ * Lines for each kernel that has an image, which is that of the boot loader's entry if
+ * there is one:
  *
  *	kernel: RELEASE
  *	image: PATH
@@ -23,5 +24,11 @@ struct host;
  * To be freed; NULL: no kernel has an image.
  */
 char *images_read(struct host *h);
+
+/*
+ * The module that modprobe would load for that kernel: "PLACE SRCVERSION" or
+ * "builtin", to be freed; NULL: none.
+ */
+char *images_installed(const char *release);
 
 #endif

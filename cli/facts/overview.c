@@ -26,6 +26,7 @@ void overview_free(struct overview *s)
 	iomem_free(&s->iomem);
 	config_free(&s->config);
 	g_free(s->obstacle);
+	g_free(s->no_module);
 }
 
 struct online overview_online(struct overview *s, const struct gpu *gpu)
@@ -52,9 +53,14 @@ const struct config_line *overview_persisted(struct overview *s, const struct gp
 	return config_ignores(&s->config, gpu) ? NULL : config_binds(&s->config, gpu);
 }
 
+const char *overview_obstacle(const struct overview *s)
+{
+	return s->obstacle ?: s->no_module;
+}
+
 bool overview_boots(struct overview *s, const struct gpu *gpu)
 {
-	return !s->obstacle && overview_persisted(s, gpu);
+	return overview_persisted(s, gpu) && !overview_obstacle(s);
 }
 
 void overview_complain(const struct overview *s)

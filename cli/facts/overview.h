@@ -17,7 +17,8 @@ struct overview {
 	struct open_files files;
 	struct iomem iomem;
 	struct config config;
-	char *obstacle;		/* why the configuration has no effect at boot; NULL: it has */
+	char *obstacle;		/* why the configuration has no effect at any boot; NULL: it has */
+	char *no_module;	/* boots_obstacle(), if the caller sets it */
 };
 
 void overview_read(struct host *h, struct overview *s);
@@ -32,7 +33,10 @@ const char *overview_state(struct overview *s, const struct gpu *gpu);
 /* The line that binds this GPU at boot, or NULL. */
 const struct config_line *overview_persisted(struct overview *s, const struct gpu *gpu);
 
-/* Whether this GPU will be bound at boot. */
+/* Why the next boot binds no GPU, whatever the configuration; NULL: nothing is known. */
+const char *overview_obstacle(const struct overview *s);
+
+/* Whether this GPU will be bound at the next boot. */
 bool overview_boots(struct overview *s, const struct gpu *gpu);
 
 /* Prints a warning for each malformed line of the configuration. */

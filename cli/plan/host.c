@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "facts/answers.h"
+#include "facts/egm.h"
 #include "plan/steps.h"
 
 /* The node with processors that is nearest to a GPU; -1: not known. */
@@ -130,8 +131,7 @@ void guest_facts_ask(struct answers *a, struct guest_facts *facts)
 	const char *said = answer(a, "libvirt-capabilities");
 
 	facts->libvirt_iommufd = !said || strstr(said, "iommufd: yes");
-	if (!answer_egm(a, &facts->egm))
-		facts->egm = 0;
+	facts->egm = egm_read(a, NULL).largest;
 }
 
 static void free_places(struct place *place, size_t count)

@@ -76,7 +76,7 @@ struct guest_facts {
 	bool libvirt_iommufd;		/* unless libvirt says that its QEMU lacks it */
 	unsigned int address_bits;	/* of a guest; 0: not known */
 	uint64_t page_size;
-	uint64_t egm;			/* answer_egm(); 0: none, or not known */
+	uint64_t egm;			/* the largest of a socket; 0: none, or not known */
 };
 
 /* A NUMA node of the guest. Those of the processors come first. */

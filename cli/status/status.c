@@ -13,7 +13,8 @@
 #include <unistd.h>
 
 #include "commands.h"
-#include "facts/answers.h"
+#include "facts/boots.h"
+#include "facts/egm.h"
 #include "facts/fact.h"
 #include "facts/selection.h"
 #include "status/memory.h"
@@ -118,14 +119,15 @@ static void draw_scrub(struct overview *s, const struct gpu *gpu)
 	draw_fact(s, gpu, "read zeros", FACT_verified_time, NULL);
 }
 
-/* As answer_egm(). */
-static bool read_egm(struct host *h, uint64_t *size)
+/* What firmware says of extended GPU memory, and whether the driver gives it to guests. */
+static struct egm read_egm(struct overview *s, bool *given)
 {
-	struct answers *answers = answers_begin(h, NULL);
-	bool known = answer_egm(answers, size);
+	struct answers *answers = answers_begin(s->host, NULL);
+	struct egm egm = egm_read(answers, &s->iomem);
 
+	*given = egm_driver_loaded(s->host, answers);
 	answers_free(answers);
-	return known;
+	return egm;
 }
 
 static void draw(struct overview *s, const struct gpu *gpu)
@@ -138,25 +140,27 @@ static void draw(struct overview *s, const struct gpu *gpu)
 	char size[SIZE_MAX_TEXT];
 	struct bar bars[BARS];
 	size_t count, i;
-	uint64_t egm;
+	struct egm egm;
+	bool given;
 
 	printf("%s%s%s  %s  %04x:%04x  %s\n", colour(COLOUR_BOLD), gpu->address,
 	       colour(COLOUR_NONE), gpu->product, gpu->vendor, gpu->device, state);
 	draw_fact(s, gpu, "driver", FACT_driver, "none");
 	draw_fact(s, gpu, "override", FACT_driver_override, "none");
-	if (line && s->obstacle)
+	if (line && overview_obstacle(s))
 		field("at boot", "not bound, although %s:%u binds it: %s", line->file, line->line,
-		      s->obstacle);
+		      overview_obstacle(s));
 	else if (line)
 		field("at boot", "bound, by %s:%u", line->file, line->line);
 	else
 		field("at boot", "not bound, not in the configuration");
 	field("IOMMU", gpu->iommu_group < 0 ? "no group" : "group %d", gpu->iommu_group);
 	draw_fact(s, gpu, "NUMA node", FACT_numa_node, "none");
-	if (read_egm(s->host, &egm))
-		field("EGM",
-		      egm ? "%s set aside by firmware, which this driver gives to no guest" : "none",
-		      size_text(egm, size));
+	egm = read_egm(s, &given);
+	if (egm.size)
+		field("EGM", "%s %s", size_text(egm.size, size), egm_meaning(egm.kind, given));
+	else if (egm.kind != EGM_UNSTATED)
+		field("EGM", "%s", egm_meaning(egm.kind, given));
 	draw_fact(s, gpu, "slot", FACT_slot, NULL);
 	draw_fact(s, gpu, "serial", FACT_serial, NULL);
 	holders = holders_find(s->host, &s->files, gpu, &count);
@@ -215,7 +219,8 @@ static void fill_json(struct json_object *document, struct overview *s, const st
 	struct json_object *array, *object;
 	g_autofree char *features = read_features(s->host);
 	char *word, *save;
-	uint64_t egm;
+	struct egm egm;
+	bool given;
 	struct part parts[PARTS_MAX];
 	struct bar bars[BARS];
 	size_t count, i;
@@ -227,8 +232,9 @@ static void fill_json(struct json_object *document, struct overview *s, const st
 		if (strcmp(word, "none"))
 			json_object_array_add(array, json_text(word));
 	json_object_object_add(document, "features", array);
+	egm = read_egm(s, &given);
 	json_object_object_add(document, "egm_size",
-			       json_size(read_egm(s->host, &egm) ? egm : GPU_UNKNOWN));
+			       json_size(egm.kind == EGM_UNSTATED ? GPU_UNKNOWN : egm.size));
 
 	array = json_object_new_array();
 	count = find_parts(s->host, gpu, parts);
@@ -288,6 +294,7 @@ static int show(struct host *h, const struct arguments *a, const char *address)
 		json_object_object_add(document, "gpus", all);
 	}
 	overview_read(h, &s);
+	s.no_module = boots_obstacle(h);
 	overview_complain(&s);
 	for (i = 0; i < s.gpus.count; i++) {
 		if (address && strcmp(s.gpus.gpu[i].address, address))

@@ -260,6 +260,6 @@ def test_no_wish(images):
     images.system.write("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
     try:
         images.judged(cpio(images.whole()), "warning", "still binds")
-        images.judged(cpio(OF_DRACUT), "good", "binds no GPU")
+        images.judged(cpio(OF_DRACUT), "good", "no initramfs binds a GPU")
     finally:
         images.system.write("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")

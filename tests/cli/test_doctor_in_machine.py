@@ -130,7 +130,7 @@ class Signatures(Doctor):
         self.check("foreign", "bad", "does not have the key of the module's signer, DKMS module signing key")
 
     def test_of_the_kernels_key(self):
-        self.check("trusted", "good", "trusts the module's signer")
+        self.check("trusted", "good", "trusts the key of the module's signer")
 
 
 class Host(Doctor):

@@ -104,27 +104,25 @@ def test_last_scrub(tree):
     assert value(found, "scrub_verified_timestamp_seconds", address=G1) == 1795564899
 
 
-@pytest.mark.parametrize("name", ["good", "bookworm", "four", "accepted", "no-gpu", "off-the-bus"])
+@pytest.mark.parametrize("name", ["good", "bookworm", "four", "no-gpu", "off-the-bus"])
 def test_findings(tmp_path, name):
-    """The numbers of doctor's findings, by verdict. Accepted findings have
-    a number of their own."""
+    """The numbers of doctor's findings, by verdict."""
     unfold.unfold(unfold.hosts(), name, tmp_path)
     found = metrics(tmp_path)
     text = run("doctor", root=tmp_path).stdout
-    counts = re.search(r"^(\d+) bad, (\d+) warning, (\d+) note, (\d+) unknown, (\d+) good; (\d+) accepted$",
+    counts = re.search(r"^(\d+) bad, (\d+) warning, (\d+) note, (\d+) unknown, (\d+) good",
                        text, re.M)
-    bad, warning, note, unknown, good, accepted = map(int, counts.groups())
+    bad, warning, note, unknown, good = map(int, counts.groups())
     sums = {}
     for s in found[PREFIX + "findings"].samples:
         sums[s.labels["verdict"]] = sums.get(s.labels["verdict"], 0) + s.value
-    assert sums == {"bad": bad, "warning": warning - accepted, "note": note, "unknown": unknown,
+    assert sums == {"bad": bad, "warning": warning, "note": note, "unknown": unknown,
                     "good": good}
-    assert value(found, "accepted_findings") == accepted
     named = [tuple(s.labels[k] for k in ("device", "finding", "verdict")) for s in found[PREFIX + "finding"].samples]
     document = json.loads(run("doctor", "--json", root=tmp_path).stdout)
     assert sorted(named) == sorted({(f["device"] or "host", f["id"], f["verdict"])
                                     for f in document["findings"]
-                                    if f["verdict"] != "good" and not f["accepted"]})
+                                    if f["verdict"] != "good"})
 
 
 def test_a_user_sees_less(tree):
@@ -176,6 +174,33 @@ def test_file(tree, tmp_path):
     assert file.stat().st_ino != before
     assert file.stat().st_mode & 0o777 == 0o644
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_no_folder(tree, tmp_path):
+    """It says so before the doctor reads for seconds."""
+    tree.bound(G1)
+    file = tmp_path / "none/nvgrace-gpu.prom"
+    done = run("metrics", f"--output={file}", root=tree.root)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"nvgrace-gpu: --output={file}: {file.parent}: No such file or directory; ")
+    assert "it is FILE= of" in done.stderr
+    for name in ("file.prom", "/dev/stdout", "-"):
+        assert run("metrics", "-o", name, root=tree.root, cwd=tmp_path).returncode == 0, name
+
+
+def test_a_metric_has_the_type_of_its_fact(tmp_path):
+    """A word can't be a number, nor a number a word: that does not compile."""
+    source = (PROJECT / "cli/metrics.c").read_text()
+    for change in (('VALUE("bound", bound,', 'VALUE("bound", state,'), ('VALUE("bound", bound,', 'VALUE("bound", scrub_ms,'),
+                   ('STATE("state", state,', 'STATE("state", bound,'), ('SECONDS("scrub_last_duration_seconds", scrub_ms,',
+                                                                       'SECONDS("scrub_last_duration_seconds", resets,'), ("", "")):
+        assert change[0] in source
+        (tmp_path / "metrics.c").write_text(source.replace(*change))
+        flags = subprocess.check_output(["pkg-config", "--cflags", "glib-2.0", "json-c"], text=True).split()
+        done = subprocess.run(["gcc", "-fsyntax-only", '-DVERSION="x"', "-D_GNU_SOURCE", f"-I{PROJECT}/cli", f"-I{PROJECT}/include", *flags, tmp_path / "metrics.c"],
+                              capture_output=True, text=True)
+        assert (done.returncode == 0) == (change == ("", "")), (change, done.stderr)
+        assert not change[0] or "undeclared" in done.stderr
 
 
 def test_alert_rules(tree):

@@ -28,7 +28,7 @@ GPU = "0009:01:00.0"
 COMMANDS = (("list",), ("list", "--json"), ("status",), ("status", "--json", GPU), ("doctor",), ("doctor", "--json"),
             ("bind", "--dry-run", "--persist", "--json", "--all"), ("unbind", "--dry-run", "--boot-only", GPU),
             ("metrics",))
-BASES = ("good", "nvidia-two", "initramfs", "sosreport", "four", "headers", "accepted")
+BASES = ("good", "nvidia-two", "initramfs", "sosreport", "four", "grub", "systemd-boot-chosen")
 
 # Numbers and words that have broken programs before.
 VALUES = (b"", b"\n", b"0\n", b"1\n", b"-1\n", b"0x\n", b"0xffffffffffffffff\n", b"18446744073709551616\n", b"1e9\n", b"nan\n",

@@ -88,7 +88,9 @@ class Agreement:
     def test_ways_to_ask(self):
         """-h and help print what --help prints, for the program and for each
         command; version prints what --version prints."""
-        assert {run(*w).stdout for w in (["-h"], ["help"], ["help", "help"], ["help", "version"])} == {run("--help").stdout}
+        alone = run()
+        assert (alone.returncode, alone.stderr) == (0, "")
+        assert {run(*w).stdout for w in (["-h"], ["help"], ["help", "help"], ["help", "version"], [])} == {run("--help").stdout}
         for command in COMMANDS:
             text = run(command, "--help").stdout
             assert text.startswith(f"Usage: nvgrace-gpu {command}"), text
@@ -344,14 +346,14 @@ class OtherShells:
 
 class Usage:
     def test_usage_errors(self):
-        for words in ([], ["frob"], ["bind"], ["bind", "--all", G1], ["bind", "--boot-only", "--persist", G1],
+        for words in (["frob"], ["bind"], ["bind", "--all", G1], ["bind", "--boot-only", "--persist", G1],
                       ["list", "x"],
                       ["unbind", "--boot-only", "--no-probe", G1], ["bind", "--no-initramfs", G1],
                       ["help", "frob"], ["help", "list", "bind"], ["version", "x"], ["wait"], ["wait", "--all", G1],
                       ["wait", "--timeout=x", G1], ["wait", "--timeout=86401", G1], ["wait", "--timeout=-1", G1],
                       ["bench"], ["bench", G1, G2], ["bench", "--rounds=0", G1],
                       ["scrub"], ["scrub", "--all", G1], ["scrub", "--no-wait", G1], ["scrub", "nonsense"],
-                      ["metrics", "x"], ["metrics", "--format=json"], ["doctor", "--fail-on=good"],
+                      ["metrics", "x"], ["metrics", "--format=labels"], ["doctor", "--fail-on=good"],
                       ["status", G1, G2], ["status", "--watch=0", G1], ["status", "--watch=x", G1], ["--frob"],
                       ["list", "--frob"], ["doctor", "--frob"], ["status", "--watch=-1", G1], ["status", "--watch=99999999999999999999", G1],
                       ["--root", "/nowhere", "list"], ["--root", "/etc/passwd", "list"], ["bind", "nonsense"]):

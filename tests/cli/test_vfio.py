@@ -544,27 +544,56 @@ class Doctor(Played):
 
     def test_kernel_log(self):
         """Of the log, only the lines that a check needs."""
-        self.tree.file("/records", "5,0,1,-;Linux version\nno record\nx;y\n12,7,1,-;nvgrace-gpu: 1\n6,8,1,-;unsigned module x")
+        self.tree.file("/records", "5,0,1,-;Linux version\nno record\nx;y\n12,7,1,-;nvgrace-gpu: 1\n4,8,1,-;vfio_pci_core: Unknown symbol x (err -2)\n5,9,1,-;Loading of unsigned module is rejected")
         log = self.answers(f"fail=kmsg:2:{errno.EPIPE}:1")["kernel-log"]
-        assert log.splitlines() == ["6 log complete", "4 nvgrace-gpu: 1", "6 unsigned module x"]
+        assert log.splitlines() == ["6 log complete", "4 nvgrace-gpu: 1", "4 vfio_pci_core: Unknown symbol x (err -2)", "5 Loading of unsigned module is rejected"]
         assert "kernel-log" not in self.answers(f"fail=kmsg:2:{errno.EIO}")
         assert "kernel-log" not in self.answers(f"fail=/dev/kmsg:1:{errno.EPERM}")
 
-    def test_acpi_tables(self):
+    def test_tables_and_files_are_recorded_as_they_are(self):
         tables = "/sys/firmware/acpi/tables"
-        self.tree.file(f"{tables}/SSDT1", "nvidia,gpu-mem-size nvidia,gpu-mem-base-pa").file(f"{tables}/SSDT2", "x")
-        self.tree.file(f"{tables}/DSDT", "nvidia,gpu-mem-size").file(f"{tables}/FACP", "nvidia,gpu-mem-size")
-        wanted = "DSDT: nvidia,gpu-mem-size\nSSDT1: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size"
-        assert self.answers()["acpi-tables"] == wanted
-        assert self.answers(f"fail={tables}/SSDT2:1:{errno.EIO}")["acpi-tables"] == wanted
-        assert self.answers(f"fail={tables}/SSDT1:1:{errno.EACCES}")["acpi-tables"] == "denied: only root can read them"
+        texts = {f"{tables}/SSDT1": b"SSDT\0nvidia,gpu-mem-size\0\x0e", f"{tables}/DSDT": b"DSDT" * 9,
+                 f"/usr/lib/modules/{os.uname().release}/config": b"CONFIG_X=y\n# CONFIG_Z is not set\n"}
+        for path, text in texts.items():
+            self.tree.file(path, text)
+        self.tree.file(f"{tables}/FACP", b"nvidia,gpu-mem-size")
+        texts["/proc/cmdline"] = pathlib.Path("/proc/cmdline").read_bytes()
+        answers = self.answers()
+        for path, text in texts.items():
+            recorded = self.tree.root / "record" / path.removeprefix("/usr").lstrip("/")
+            assert recorded.read_bytes() == text, path
+        assert (self.tree.root / f"record{tables}/SSDT1").read_bytes() == texts[f"{tables}/SSDT1"]
+        assert (self.tree.root / f"record{tables}/FACP").read_bytes() == b""
+        assert not {"acpi-tables", "command-line", "kernel-config", "keyrings"} & answers.keys()
 
-    def test_egm(self, tmp_path):
-        """Its size, as the compiler of ACPI's tables writes numbers of each width."""
-        for size in (0, 1, 2, 0xA5, 0x1234, 0xFEDCBA98, 0x70_0000_0000):
-            gpu = types.SimpleNamespace(acpi="\\_SB.GPU0", base=1 << 41, size=96 << 30, model={}, dsd={"nvidia,egm-size": size, "nvidia,egm-pxm": 1})
-            self.tree.file("/sys/firmware/acpi/tables/SSDT1", acpi.compile_asl(acpi.make_asl([gpu]), tmp_path))
-            assert self.answers()["acpi-tables"] == f"SSDT1: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size nvidia,egm-size={size}"
+    def test_mok(self, tmp_path):
+        """What mokutil 0.7.2 said of two keys of one name, for modules that are signed
+        by certificates with their numbers, and with another one."""
+        said = (pathlib.Path(__file__).parent / "mokutil-0.7.2.txt").read_text()
+        numbers = [n.replace(":", "") for n in re.findall(r"Serial Number:\s+(\S+)", said)]
+        ids = [i.replace(":", "").lower().lstrip("0") for i in re.findall(r"Subject Key Identifier:\s+(\S+)", said)]
+        assert len(numbers) == len(ids) == 2
+        program = self.tree.file("/usr/bin/mokutil", f"#!/bin/sh\n[ $1 = --list-enrolled ] && printf %s {shlex.quote(said)}").root / "usr/bin/mokutil"
+        program.chmod(0o755)
+        self.tree.file("/sys/module/module/parameters/sig_enforce", "Y")
+        release = os.uname().release
+        for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+            self.tree.file(f"/usr/lib/modules/{release}/{name}", b"")
+        path = self.tree.root / f"usr/lib/modules/{release}/updates/dkms/{NAME}.ko"
+        path.parent.mkdir(parents=True)
+        sign = sorted(pathlib.Path("/usr/lib").glob("linux-kbuild-*/scripts/sign-file"))[0]
+        for number, answer in ((numbers[0], f"enrolled {ids[0]}"), (numbers[1], f"enrolled {ids[1]}"), (numbers[0] + "01", "missing"), ("17", "missing")):
+            path.write_bytes(module(path.parent, "A" * 23))
+            (path.parent / "m.o").unlink()
+            subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "key", "-out", tmp_path / "der",
+                            "-outform", "DER", "-subj", "/CN=DKMS module signing key/", "-set_serial", f"0x{number}"], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run([sign, "sha256", tmp_path / "key", tmp_path / "der", path], check=True)
+            subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
+            found = self.answers()
+            assert found.get("mok") == answer, (number, found["module"])
+        # There is no Secure Boot.
+        program.write_text("#!/bin/sh\nexit 255\n")
+        assert "mok" not in self.answers()
 
     def test_limit(self):
         assert self.answers("unlimited")["memlock"] == "unlimited"
@@ -608,14 +637,25 @@ class Doctor(Played):
             subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
             return self.answers()["module"].splitlines()
 
-        assert ask() == ["path: none"]
+        assert ask() == ["path: none", "needs: vfio_pci_core none"]
         path.parent.mkdir(parents=True)
         path.write_bytes(module(path.parent, "A" * 23))
         (path.parent / "m.o").unlink()
         shown = f"/lib/modules/{release}/updates/dkms/{NAME}.ko"
         self.tree.file("/etc/modprobe.d/x.conf", "install nvgrace_gpu_vfio_pci /bin/false\noptions nvgrace_gpu_vfio_pci scrub=1")
         assert ask() == [f"path: {shown}", "srcversion: " + "A" * 23, "vermagic: 6.18.1-test SMP", "install: /bin/false",
-                         "options: scrub=1", "alias: no"]
+                         "options: scrub=1", "alias: no", "needs: vfio_pci_core none"]
+        # What it needs is masked, and then a part of the kernel.
+        core = self.tree.root / f"usr/lib/modules/{release}/kernel/drivers/vfio/pci/vfio-pci-core.ko"
+        core.parent.mkdir(parents=True)
+        core.write_bytes(path.read_bytes())
+        self.tree.file("/etc/modprobe.d/y.conf", "install vfio_pci_core /bin/false")
+        assert ask()[-1] == f"needs: vfio_pci_core /lib/modules/{release}/kernel/drivers/vfio/pci/vfio-pci-core.ko install /bin/false"
+        self.tree.without("/etc/modprobe.d/y.conf", str(core.relative_to(self.tree.root)))
+        self.tree.file(f"/usr/lib/modules/{release}/modules.builtin", "kernel/drivers/vfio/pci/vfio-pci-core.ko")
+        assert ask()[-1] == "needs: vfio_pci_core builtin"
+        self.tree.file(f"/usr/lib/modules/{release}/modules.builtin", b"")
+        ask()
         # The index has it, but the file is no module.
         path.write_bytes(b"rubbish")
         assert self.answers()["module"].splitlines()[:2] == [f"path: {shown}", "install: /bin/false"]

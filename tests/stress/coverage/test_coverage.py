@@ -48,7 +48,7 @@ MODULE_TESTS = ("-n", "2", "--dist", "loadgroup", "--kernel", KERNEL, "tests/dri
                 "--deselect", "tests/driver/test_tracers.py")
 # On newest, and on newest-64k what Debian's kernels lack. The others have real
 # images, a real libvirt, and real dpkg and rpm.
-CLI_TESTS = ("tests/cli", "tests/boot", "tests/guests/test_lines.py", "tests/packages/test_kernel_package.py")
+CLI_TESTS = ("tests/cli", "tests/boot", "tests/guests/test_lines.py")
 CROSS = "aarch64-linux-gnu-"
 
 
