@@ -213,9 +213,8 @@ INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/h
                    found=$?
                    echo 0 >$blocks && exit $found"""),
               ("doctor", """
-                   PATH=$PATH:/usr/sbin; nvgrace-gpu doctor | tee /tmp/found
-                   grep '^good *host *guest: this is a guest with 1 GPU$' /tmp/found && grep '^good *host *guest-nodes: 8 ' /tmp/found &&
-                       ! grep ' module: ' /tmp/found""")]
+                   PATH=$PATH:/usr/sbin; nvgrace-gpu doctor --all | tee /tmp/found
+                   grep '^good *host *guest: this is a guest with the memory of 1 GPU; ' /tmp/found && ! grep ' module: ' /tmp/found""")]
 
 
 def guests(host, cpu, kind):
