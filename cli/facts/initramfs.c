@@ -283,6 +283,8 @@ void image_owner_find(struct host *h, const char *image, const char *release,
 			copy("/usr/bin/kernel-install", "add", release, kernel, NULL);
 	else if (by_dracut)
 		owner->command = copy(tool->command[0], "--force", image, release, NULL);
+	else if (!g_str_has_prefix(image, "/boot/initrd.img-"))
+		owner->command = copy("/usr/sbin/mkinitramfs", "-o", image, release, NULL);
 	else
 		owner->command = copy(tool->command[0], "-u", "-k", release, NULL);
 	text = g_strjoinv(" ", owner->command);
