@@ -97,6 +97,23 @@ static void add_cpu(unsigned long number, void *data)
 	node->cpu[node->cpus++] = number;
 }
 
+static void mark_isolated(unsigned long number, void *data)
+{
+	struct numa *numa = data;
+	struct numa_node *node;
+	unsigned int i;
+
+	for (node = numa->node; node < numa->node + numa->count; node++)
+		for (i = 0; i < node->cpus && node->isolated_cpus < node->cpus; i++) {
+			if (node->cpu[i] != number)
+				continue;
+			node->isolated = g_renew(unsigned short, node->isolated,
+						 node->isolated_cpus + 1);
+			node->isolated[node->isolated_cpus++] = number;
+			break;
+		}
+}
+
 static void mark_initiator(unsigned long number, void *data)
 {
 	struct numa *numa = data;
@@ -117,6 +134,8 @@ static void read_node(struct host *h, struct numa_node *node)
 	at = text ? strstr(text, "MemTotal:") : NULL;
 	if (at)
 		node->bytes = strtoull(at + strlen("MemTotal:"), NULL, 10) << 10;
+	at = text ? strstr(text, "MemFree:") : NULL;
+	node->free = at ? strtoull(at + strlen("MemFree:"), NULL, 10) << 10 : node->bytes;
 }
 
 /* The kernel prints as many numbers as there are nodes; else none are known. */
@@ -142,6 +161,7 @@ static uint64_t *read_distances(struct host *h, const struct numa *numa, int id)
 void numa_read(struct host *h, struct numa *numa)
 {
 	g_autofree char *initiators = host_line(h, NODES "/has_generic_initiator");
+	g_autofree char *isolated = host_line(h, "/sys/devices/system/cpu/isolated");
 	g_auto(GStrv) names = host_list(h, NODES);
 	uint64_t id;
 	size_t i;
@@ -157,6 +177,7 @@ void numa_read(struct host *h, struct numa *numa)
 	for (i = 0; i < numa->count; i++)
 		numa->node[i].distance = read_distances(h, numa, numa->node[i].id);
 	each_number(initiators, mark_initiator, numa);
+	each_number(isolated, mark_isolated, numa);
 }
 
 void numa_free(struct numa *numa)
@@ -166,6 +187,7 @@ void numa_free(struct numa *numa)
 	for (i = 0; i < numa->count; i++) {
 		g_free(numa->node[i].distance);
 		g_free(numa->node[i].cpu);
+		g_free(numa->node[i].isolated);
 	}
 	g_free(numa->node);
 	memset(numa, 0, sizeof(*numa));

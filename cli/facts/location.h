@@ -43,7 +43,9 @@ struct numa_node {
 	int id;
 	unsigned int cpus;
 	unsigned short *cpu;	/* their numbers, ascending as the kernel lists them */
-	uint64_t bytes;		/* online memory */
+	unsigned short *isolated;	/* of these, those on which the scheduler moves nothing */
+	unsigned int isolated_cpus;
+	uint64_t bytes, free;	/* online memory, and what of it is free */
 	bool initiator;		/* firmware made it for a device, such as a GPU */
 	uint64_t *distance;	/* to each of the nodes, in their order; NULL: not known */
 };
