@@ -58,7 +58,7 @@ static const struct {
 	{ "qemu", ask_qemu, SYSTEM },
 	{ "libvirt", ask_libvirt, SYSTEM },
 	{ "qemu-options", ask_qemu_options, SYSTEM },
-	{ "libvirt-elements", ask_libvirt_elements, EXTRACT },
+	{ "libvirt-version", ask_libvirt_version, SYSTEM },
 	{ "libvirt-capabilities", ask_libvirt_capabilities, SYSTEM },
 	{ "kernels", ask_kernels, SYSTEM },
 	{ "initramfs", ask_initramfs, SYSTEM },

@@ -49,7 +49,7 @@ char *ask_mok(struct answers *a);
 char *ask_qemu(struct answers *a);
 char *ask_libvirt(struct answers *a);
 char *ask_qemu_options(struct answers *a);
-char *ask_libvirt_elements(struct answers *a);
+char *ask_libvirt_version(struct answers *a);
 char *ask_libvirt_capabilities(struct answers *a);
 
 #endif

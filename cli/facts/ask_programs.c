@@ -7,7 +7,6 @@
 
 #include "facts/answers.h"
 #include "facts/ask.h"
-#include "facts/libvirt.h"
 
 /*
  * The limit for a program that lists what it has: QEMU first makes all its types,
@@ -51,59 +50,33 @@ char *ask_qemu(struct answers *a)
 	return ask_versions(is_arm(a) ? arm_qemus : x86);
 }
 
-/* "  ras=<bool>  - text" or "  iommufd" in a list of QEMU; NULL: another line. */
-static const char *listed(char *line)
-{
-	char *name = line + strspn(line, " ");
-	size_t n = strcspn(name, "=, ");
-
-	if (name == line || !n)
-		return NULL;
-	name[n] = 0;
-	return name;
-}
-
 /*
- * "PATH: machine.ras object.iommufd arm-smmuv3.accel ...": what each QEMU says
- * that it has, of all that the configuration of a guest with GPUs can use.
+ * What each QEMU says that it has: after a line "$ PATH OPTION VALUE" for each question,
+ * what it prints.
  */
 char *ask_qemu_options(struct answers *a)
 {
-	static const struct {
-		const char *option, *value, *prefix, *names;
-	} lists[] = {
-		{ "-machine", "virt,help", "machine", "ras highmem-mmio-size" },
-		{ "-object", "help", "object", "acpi-generic-initiator iommufd" },
-		{ "-device", "vfio-pci,help", "vfio-pci", "host iommufd ats" },
-		{ "-device", "pxb-pcie,help", "pxb-pcie", "bus_nr numa_node" },
-		{ "-device", "arm-smmuv3,help", "arm-smmuv3", "primary-bus accel" },
+	static const char *const lists[][2] = {
+		{ "-machine", "virt,help" }, { "-object", "help" }, { "-device", "vfio-pci,help" },
+		{ "-device", "pxb-pcie,help" }, { "-device", "arm-smmuv3,help" },
+		{ "-device", "pcie-root-port,help" },
 	};
 	const char *const *path;
 	GString *t = g_string_new(NULL);
-	const char *name;
-	size_t i, n;
+	size_t i;
 
 	for (path = arm_qemus; is_arm(a) && *path; path++) {
 		for (i = 0; i < G_N_ELEMENTS(lists); i++) {
-			char *const argv[] = { (char *)*path, (char *)lists[i].option,
-					       (char *)lists[i].value, NULL };
+			char *const argv[] = { (char *)*path, (char *)lists[i][0],
+					       (char *)lists[i][1], NULL };
 			g_autofree char *out = program_output(LIST_MS, *path, argv);
-			g_auto(GStrv) lines = NULL;
 
 			/* Every QEMU has the first list: this one can't be asked. */
 			if (!out && !i)
 				break;
-			if (!i)
-				g_string_append_printf(t, "%s:", *path);
-			lines = g_strsplit(out ? out : "", "\n", -1);
-			for (n = 0; lines[n]; n++) {
-				name = listed(lines[n]);
-				if (name && has_word(lists[i].names, name))
-					g_string_append_printf(t, " %s.%s", lists[i].prefix, name);
-			}
+			g_string_append_printf(t, "$ %s %s %s\n%s", *path, lists[i][0], lists[i][1],
+					       out ? out : "");
 		}
-		if (i)
-			g_string_append(t, "\n");
 	}
 	return text_or_null(t);
 }
@@ -117,22 +90,33 @@ char *ask_libvirt(struct answers *a)
 	return ask_versions(paths);
 }
 
-/* Elements for guests with GPUs that libvirt's schema of domains has. */
-char *ask_libvirt_elements(struct answers *a)
+#define VIRSH(...) { (char *)"virsh", (char *)"-c", (char *)"qemu:///system", __VA_ARGS__, NULL }
+
+/*
+ * What virsh says, if libvirt's daemon can be reached. Only root's: others would be asked
+ * for a password, and a connection that only reads has no capabilities.
+ */
+static char *ask_virsh(struct answers *a, char *const command[])
 {
-	return libvirt_schema_words(a->h);
+	const char *euid = answer(a, "euid");
+
+	return is_arm(a) && euid && !strcmp(euid, "0") ?
+	       program_output(PROGRAM_MS, "/usr/bin/virsh", command) : NULL;
 }
 
-/* What libvirt says of its QEMU. Only if its daemon can be reached. */
+char *ask_libvirt_version(struct answers *a)
+{
+	static char *const argv[] = VIRSH((char *)"version", (char *)"--daemon");
+
+	return ask_virsh(a, argv);
+}
+
+/* What libvirt says of its QEMU. */
 char *ask_libvirt_capabilities(struct answers *a)
 {
-	static char *const argv[] = {
-		(char *)"virsh", (char *)"-r", (char *)"-c", (char *)"qemu:///system",
-		(char *)"domcapabilities", (char *)"--arch", (char *)"aarch64",
-		(char *)"--machine", (char *)"virt", (char *)"--virttype", (char *)"kvm", NULL
-	};
-	g_autofree char *out = is_arm(a) ? program_output(PROGRAM_MS, "/usr/bin/virsh", argv) :
-					   NULL;
+	static char *const argv[] = VIRSH((char *)"domcapabilities", (char *)"--arch", (char *)"aarch64",
+					  (char *)"--machine", (char *)"virt", (char *)"--virttype",
+					  (char *)"kvm");
 
-	return out ? libvirt_capability_lines(out) : NULL;
+	return ask_virsh(a, argv);
 }

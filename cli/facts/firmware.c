@@ -89,42 +89,31 @@ static bool is_usable(struct json_object *descriptor)
 }
 
 /* A file and its format, from one member of the mapping. */
-static bool read_file(struct json_object *descriptor, const char *which, char **path, char **format)
+static void read_file(struct json_object *descriptor, const char *which, char **path, char **format)
 {
 	struct json_object *mapping = member(descriptor, "mapping"), *file = member(mapping, which);
 	const char *name = text_of(file, "filename"), *kind = text_of(file, "format");
 
 	if (!name || *name != '/' || !g_utf8_validate(name, -1, NULL) || !kind ||
 	    (strcmp(kind, "raw") && strcmp(kind, "qcow2")))
-		return false;
+		return;
 	*path = g_strdup(name);
 	*format = g_strdup(kind);
-	return true;
 }
 
-static void firmware_clear(struct firmware *f)
+void firmware_free(struct firmware *f)
 {
 	g_free(f->code);
 	g_free(f->code_format);
-	g_free(f->vars);
-	g_free(f->vars_format);
 	memset(f, 0, sizeof(*f));
 }
 
-static void read_descriptor(struct json_object *descriptor, struct firmware found[FIRMWARE_KINDS])
+/* Without secure boot, for which a guest's modules would need signatures. */
+static void read_descriptor(struct json_object *descriptor, struct firmware *found)
 {
-	bool secure = has_string(descriptor, "features", "secure-boot");
-	struct firmware *f = &found[secure ? FIRMWARE_SECURE : FIRMWARE_PLAIN], here = { };
-
-	/* Without keys, secure boot is not on. */
-	if (f->code || (secure && !has_string(descriptor, "features", "enrolled-keys")) ||
-	    !is_usable(descriptor))
-		return;
-	if (read_file(descriptor, "executable", &here.code, &here.code_format) &&
-	    read_file(descriptor, "nvram-template", &here.vars, &here.vars_format))
-		*f = here;
-	else
-		firmware_clear(&here);
+	if (!found->code && !has_string(descriptor, "features", "secure-boot") &&
+	    is_usable(descriptor))
+		read_file(descriptor, "executable", &found->code, &found->code_format);
 }
 
 static int compare(gconstpointer a, gconstpointer b)
@@ -132,7 +121,7 @@ static int compare(gconstpointer a, gconstpointer b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-void firmware_read(struct host *h, struct firmware found[FIRMWARE_KINDS])
+void firmware_read(struct host *h, struct firmware *found)
 {
 	/* A file of the administrator's replaces the one of this name. */
 	static const char *const folders[] = { "/etc/qemu/firmware", "/usr/share/qemu/firmware" };
@@ -142,7 +131,7 @@ void firmware_read(struct host *h, struct firmware found[FIRMWARE_KINDS])
 	char *text;
 	size_t i, k;
 
-	memset(found, 0, FIRMWARE_KINDS * sizeof(*found));
+	memset(found, 0, sizeof(*found));
 	for (i = 0; i < G_N_ELEMENTS(folders); i++) {
 		g_auto(GStrv) list = host_list(h, "%s", folders[i]);
 
@@ -163,12 +152,4 @@ void firmware_read(struct host *h, struct firmware found[FIRMWARE_KINDS])
 		json_object_put(descriptor);
 		g_free(text);
 	}
-}
-
-void firmware_free(struct firmware found[FIRMWARE_KINDS])
-{
-	size_t i;
-
-	for (i = 0; i < FIRMWARE_KINDS; i++)
-		firmware_clear(&found[i]);
 }

@@ -10,17 +10,13 @@
 
 struct host;
 
-/* The program, and what a guest's variables are copied from; NULL: not installed. */
+/* NULL: not installed. */
 struct firmware {
 	char *code, *code_format;
-	char *vars, *vars_format;
 };
 
-/* With FIRMWARE_SECURE, secure boot is on, with keys that distributions' shims have. */
-enum firmware_kind { FIRMWARE_PLAIN, FIRMWARE_SECURE, FIRMWARE_KINDS };
-
-/* The first of each kind, in the order that libvirt takes them. */
-void firmware_read(struct host *h, struct firmware found[FIRMWARE_KINDS]);
-void firmware_free(struct firmware found[FIRMWARE_KINDS]);
+/* The first one without secure boot, in the order that libvirt takes them. */
+void firmware_read(struct host *h, struct firmware *found);
+void firmware_free(struct firmware *f);
 
 #endif

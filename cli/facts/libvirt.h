@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What libvirt's own XML says that it has for guests with GPUs: its schema of
- * domains, and its answer to "virsh domcapabilities".
+ * What libvirt says that it can do for guests with GPUs.
  */
 #ifndef NVGRACE_GPU_FACTS_LIBVIRT_H
 #define NVGRACE_GPU_FACTS_LIBVIRT_H
 
-struct host;
+#include <stdbool.h>
+
+struct vmms;
 
 /*
- * "schema nodeset smmu-bus smmu-accel iommufd ras": the words of what the schema
- * and the files that it includes have, to be freed; NULL: there is no schema.
+ * Takes the version of the running daemon from "virsh version --daemon", and from
+ * "virsh domcapabilities" whether its QEMU has iommufd, which stays true if that is
+ * not known. NULL: nothing was said.
  */
-char *libvirt_schema_words(struct host *h);
-
-/* "iommu: smmuv3\niommufd: yes\n" of domcapabilities, to be freed; NULL: nothing. */
-char *libvirt_capability_lines(const char *xml);
+void libvirt_ask(const char *version, const char *capabilities, struct vmms *libvirts,
+		 bool *iommufd);
 
 #endif

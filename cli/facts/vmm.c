@@ -3,6 +3,7 @@
  * The QEMUs and libvirts of a host: see vmm.h.
  */
 #include <glib.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,11 +24,15 @@ static const struct {
 	[QEMU_ATS] = { "vfio-pci.ats", 11, 1, "QEMU 11.1" },
 	[QEMU_PXB] = { "pxb-pcie.bus_nr pxb-pcie.numa_node", 5, 2, "QEMU 5.2" },
 	[QEMU_ACCEL] = { "arm-smmuv3.primary-bus arm-smmuv3.accel", 11, 0, "QEMU 11.0" },
+	[QEMU_SMMU_DERIVES] = { "arm-smmuv3.ats=auto arm-smmuv3.ril=auto arm-smmuv3.ssidsize=auto arm-smmuv3.oas=auto", 11, 1, "QEMU 11.1" },
+	[QEMU_SMMU_SSIDSIZE] = { "arm-smmuv3.ssidsize", 11, 0, "QEMU 11.0" },
+	[QEMU_SMMU_PASID] = { "arm-smmuv3.pasid", INT_MAX, 0, "no QEMU" },
+	[QEMU_SPEED] = { "pcie-root-port.x-speed", 9, 2, "QEMU 9.2" },
 	[LIBVIRT_VARIANT] = { NULL, 10, 0, "libvirt 10.0" },
-	[LIBVIRT_RAS] = { "ras", 10, 4, "libvirt 10.4" },
-	[LIBVIRT_NODESET] = { "nodeset", 11, 8, "libvirt 11.8" },
-	[LIBVIRT_ACCEL] = { "smmu-bus smmu-accel", 12, 7, "libvirt 12.7" },
-	[LIBVIRT_IOMMUFD] = { "iommufd", 12, 1, "libvirt 12.1" },
+	[LIBVIRT_RAS] = { NULL, 10, 4, "libvirt 10.4" },
+	[LIBVIRT_NODESET] = { NULL, 11, 8, "libvirt 11.8" },
+	[LIBVIRT_ACCEL] = { NULL, 12, 7, "libvirt 12.7" },
+	[LIBVIRT_IOMMUFD] = { NULL, 12, 1, "libvirt 12.1" },
 };
 
 /*
@@ -63,24 +68,68 @@ static void read_versions(const char *versions, struct vmms *vmms)
 	}
 }
 
+/*
+ * Adds a line of a list: "  ras=<bool>  - text", "  ats=<OnOffAuto> ... (default: auto)"
+ * or "  iommufd". kind: what the list is of.
+ */
+static void add_listed(GString *words, const char *kind, const char *line)
+{
+	const char *name = line + strspn(line, " ");
+	int len = strcspn(name, "=, ");
+
+	if (name == line || !len)
+		return;
+	g_string_append_printf(words, " %s.%.*s", kind, len, name);
+	if (g_str_has_suffix(line, "(default: auto)"))
+		g_string_append_printf(words, " %s.%.*s=auto", kind, len, name);
+}
+
+/*
+ * Reads what this QEMU has said: after each line "$ PATH OPTION KIND,help" what it printed.
+ */
+static void read_lists(const char *said, struct vmm *vmm)
+{
+	g_auto(GStrv) lines = g_strsplit(said, "\n", -1);
+	g_autofree char *mine = g_strdup_printf("$ %s ", vmm->path), *kind = NULL;
+	GString *words = NULL;
+	const char *at;
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		if (*lines[i] == '$') {
+			g_clear_pointer(&kind, g_free);
+			if (!g_str_has_prefix(lines[i], mine))
+				continue;
+			if (!words)
+				words = g_string_new(NULL);
+			/* "-object help" is a list of objects. */
+			at = strrchr(lines[i], ' ') + 1;
+			kind = !strcmp(at, "help") ? g_strdup("object") :
+			       !strcmp(at, "virt,help") ? g_strdup("machine") :
+			       g_strndup(at, strcspn(at, ","));
+		} else if (kind) {
+			at = strstr(lines[i], "-machine options:");
+			if (at && !vmm->machine)
+				vmm->machine = g_strndup(lines[i], at - lines[i]);
+			add_listed(words, kind, lines[i]);
+		}
+	}
+	vmm->words = words ? g_string_free(words, FALSE) : NULL;
+}
+
 void qemus_read(struct answers *a, struct vmms *vmms)
 {
-	const char *options = answer(a, "qemu-options");
+	const char *said = answer(a, "qemu-options");
 	size_t i;
 
 	read_versions(answer(a, "qemu"), vmms);
-	for (i = 0; options && i < vmms->count; i++)
-		vmms->vmm[i].words = field_value(options, vmms->vmm[i].path);
+	for (i = 0; said && i < vmms->count; i++)
+		read_lists(said, &vmms->vmm[i]);
 }
 
 void libvirts_read(struct answers *a, struct vmms *vmms)
 {
-	const char *elements = answer(a, "libvirt-elements");
-	size_t i;
-
 	read_versions(answer(a, "libvirt"), vmms);
-	for (i = 0; elements && i < vmms->count; i++)
-		vmms->vmm[i].words = g_strdup(elements);
 }
 
 void vmms_free(struct vmms *vmms)
@@ -90,6 +139,7 @@ void vmms_free(struct vmms *vmms)
 	for (i = 0; i < vmms->count; i++) {
 		g_free(vmms->vmm[i].path);
 		g_free(vmms->vmm[i].words);
+		g_free(vmms->vmm[i].machine);
 	}
 	g_free(vmms->vmm);
 	memset(vmms, 0, sizeof(*vmms));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The QEMUs and libvirts of a host, and which features for guests with GPUs each
- * has: those that the program itself lists, or, if a record has no list, those
- * of its version.
+ * has: those that QEMU itself lists, or, if a record has no list, and for libvirt,
+ * those of its version.
  */
 #ifndef NVGRACE_GPU_FACTS_VMM_H
 #define NVGRACE_GPU_FACTS_VMM_H
@@ -19,6 +19,10 @@ enum vmm_feature {
 	QEMU_PXB,		/* -device pxb-pcie,numa_node */
 	QEMU_ATS,		/* -device vfio-pci,ats */
 	QEMU_ACCEL,		/* -device arm-smmuv3,accel */
+	QEMU_SMMU_DERIVES,	/* it takes the accelerated SMMU's properties from the host */
+	QEMU_SMMU_SSIDSIZE,	/* -device arm-smmuv3,ssidsize */
+	QEMU_SMMU_PASID,	/* -device arm-smmuv3,pasid, in QEMUs of NVIDIA */
+	QEMU_SPEED,		/* -device pcie-root-port,x-speed */
 	LIBVIRT_VARIANT,	/* managed='yes' finds the driver; only its version shows it */
 	LIBVIRT_RAS,		/* <ras> */
 	LIBVIRT_NODESET,	/* <acpi nodeset>, cells without memory, <pcihole64> */
@@ -30,7 +34,8 @@ struct vmm {
 	char *path;
 	bool known;		/* its version is known */
 	int major, minor;
-	char *words;		/* what it lists; NULL: not known */
+	char *words;		/* what it lists, "machine.ras arm-smmuv3.ats=auto"; NULL: not known */
+	char *machine;		/* its newest "virt-10.0"; NULL: not known */
 };
 
 struct vmms {

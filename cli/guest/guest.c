@@ -1,61 +1,62 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * "nvgrace-gpu guest": prints the whole configuration of a guest for GPUs of
- * this host. steps.c computes it, and a file for each format prints it. main.c
- * calls it.
+ * "nvgrace-gpu guest": what a guest needs for GPUs of this host, added to a domain of
+ * libvirt, or as a script that starts QEMU. plan/ computes it, and a file for each format
+ * prints it. main.c calls it.
  */
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <glib.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "doctor/doctor.h"
 #include "facts/selection.h"
+#include "guest/domain.h"
 #include "guest/formats.h"
+#include "plan/steps.h"
 #include "system/options.h"
 #include "system/output.h"
 
 static const char doc[] =
-	"Print the configuration of a guest for GPUs that are bound to " DRIVER_NAME ": NUMA nodes "
-	"with their generic initiators, PCIe buses, SMMUs, the window for the BARs, memory, and what "
-	"else a guest needs. Everything is derived from this host and printed with its reason. "
-	"Nothing is started or changed.\v"
-	"An ADDRESS may be short (01:00.0) if only one GPU matches it. Without --format, the "
-	"format is libvirt if it is installed, else qemu.\n"
+	"Give a guest GPUs that are bound to " DRIVER_NAME ": NUMA nodes with their generic "
+	"initiators, PCIe buses, SMMUs and the window for the BARs, all derived from this host. With "
+	"--domain, libvirt's XML of an existing guest is printed with them, and all else in it stays "
+	"as it is; without, a script that starts QEMU. Nothing is started or changed.\v"
+	"An ADDRESS may be short (01:00.0) if only one GPU matches it.\n"
 	"\n"
-	"Exit status: 0 printed; 1 FILE can't be written; 2 usage error; 3 no such GPU; 4 such a "
-	"guest is not possible, and the message says why and what would help.";
+	"  virsh dumpxml NAME | nvgrace-gpu guest --domain=- --all | virsh define /dev/stdin\n"
+	"\n"
+	"Exit status: 0 printed; 1 a file can't be read or written; 2 usage error; 3 no such GPU; 4 "
+	"such a guest is not possible, and the message says why and what would help.";
 
-enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_NAME,
-       KEY_FRAGMENT, KEY_DEVICE, KEY_PIN, KEY_SEED, KEY_SSH, KEY_VARS, KEY_SECURE, KEY_TPM };
+enum format { FORMAT_AUTO, FORMAT_QEMU, FORMAT_LIBVIRT, FORMAT_JSON };
+
+enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_DEVICE,
+       KEY_PIN, KEY_DOMAIN, KEY_REMOVE };
 
 static const struct argp_option options[] = {
 	{ "all", 'a', NULL, 0, "All GPUs that are bound to " DRIVER_NAME, 0 },
 	{ "device", KEY_DEVICE, "DEVICE", 0,
 	  "Another device beside the GPUs, such as a NIC; may be given several times", 0 },
-	{ "format", 'f', "qemu|libvirt|kubevirt|json", 0, "\"qemu\" (a script), \"libvirt\" (a domain), \"kubevirt\" or \"json\"", 0 },
-	{ "fragment", KEY_FRAGMENT, NULL, 0,
-	  "With the format libvirt: only the elements that a domain needs for the GPUs", 0 },
+	{ "domain", KEY_DOMAIN, "FILE", 0,
+	  "The guest's domain, as \"virsh dumpxml\" prints it; \"-\" is standard input", 0 },
+	{ "remove", KEY_REMOVE, NULL, 0, "Take out of the domain what this command has added", 0 },
+	{ "format", 'f', "qemu|libvirt|json", 0, "\"qemu\" (a script), \"libvirt\" (the domain; the default with --domain) or \"json\" (the plan)", 0 },
 	{ "output", 'o', "FILE", 0,
 	  "Replace FILE as a whole, instead of writing to standard output", 0 },
-	{ "name", KEY_NAME, "NAME", 0, "The guest's name (default gh200)", 0 },
-	{ "memory", KEY_MEMORY, "SIZE", 0, "Memory, such as 64G (default: 64G for each GPU, or half of the host's)", 0 },
-	{ "cpus", KEY_CPUS, "NUMBER", 0, "Processors (default: 16 for each GPU, or the host's)", 0 },
-	{ "disk", KEY_DISK, "FILE", 0, "The disk: qcow2 if its name ends in .qcow2, else raw; for kubevirt, a claim", 0 },
-	{ "cloud-init", KEY_SEED, "PATH", 0,
-	  "A folder with user-data and meta-data for cloud-init, or an image of a file system with the label CIDATA", 0 },
-	{ "ssh-port", KEY_SSH, "PORT", 0, "Reach the guest's port 22 by this port of the host's 127.0.0.1", 0 },
-	{ "uefi-vars", KEY_VARS, "FILE", 0,
-	  "Keep UEFI's variables in FILE, which is made from the firmware's template if it does not exist", 0 },
-	{ "secure-boot", KEY_SECURE, NULL, 0, "Firmware with secure boot and its keys", 0 },
-	{ "tpm", KEY_TPM, NULL, 0, "A TPM 2.0, by swtpm", 0 },
-	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "Memory of huge pages of this size, such as 512M", 0 },
+	{ "memory", KEY_MEMORY, "SIZE", 0, "QEMU: memory, such as 64G (default: 64G for each GPU, or half of the host's)", 0 },
+	{ "cpus", KEY_CPUS, "NUMBER", 0, "QEMU: processors (default: 16 for each GPU, or the host's)", 0 },
+	{ "disk", KEY_DISK, "FILE", 0, "QEMU: a disk, raw or qcow2", 0 },
+	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "QEMU: memory of huge pages of this size, such as 512M", 0 },
 	{ "pin", KEY_PIN, NULL, 0,
 	  "Run on the processors of the NUMA nodes near the GPUs, with memory only from there", 0 },
 	{ "accel-smmu", KEY_ACCEL, "auto|on|off", 0,
-	  "SMMUs that use the host's in hardware: \"auto\" (default: if all have it), \"on\" or \"off\"", 0 },
+	  "SMMUs that use the host's in hardware: \"auto\" (default: if ATS can't be hidden otherwise), \"on\" or \"off\"", 0 },
 	{ "iommufd", KEY_IOMMUFD, "auto|on|off", 0,
 	  "DMA through iommufd instead of type1: \"auto\" (default: if it is needed), \"on\" or \"off\"", 0 },
 	{ }
@@ -64,10 +65,13 @@ static const struct argp_option options[] = {
 struct arguments {
 	struct selection selected;
 	struct guest_wish wish;
+	enum format format;
 	const char **device;	/* points into argv */
 	size_t devices;
-	const char *output;
-	bool fragment;
+	const char *output, *domain;
+	bool remove, for_qemu;	/* for_qemu: an option that a domain has no use for */
+	char *disk;
+	GPtrArray *notes;	/* before there is a plan */
 };
 
 /* "64G"; false: no size. */
@@ -109,24 +113,6 @@ static bool is_clean(const char *text)
 	return true;
 }
 
-/* A path that does not exist here, as with a recorded host, is what its name says. */
-static bool is_device(const char *path)
-{
-	struct stat st;
-
-	if (!stat(path, &st))
-		return S_ISBLK(st.st_mode);
-	return g_str_has_prefix(path, "/dev/") && !g_str_has_prefix(path, "/dev/shm/");
-}
-
-static const char *parse_text(const char *option, const char *arg, struct argp_state *state)
-{
-	if (!*arg || !is_clean(arg))
-		argp_error(state, "--%s: empty, or with a control character or bytes that are not UTF-8",
-			   option);
-	return arg;
-}
-
 static enum choice parse_choice(const char *option, const char *arg, struct argp_state *state)
 {
 	if (!strcmp(arg, "on"))
@@ -141,16 +127,30 @@ static enum choice parse_choice(const char *option, const char *arg, struct argp
 static enum format parse_format(const char *arg, struct argp_state *state)
 {
 	static const char *const formats[] = {
-		[FORMAT_QEMU] = "qemu", [FORMAT_LIBVIRT] = "libvirt",
-		[FORMAT_KUBEVIRT] = "kubevirt", [FORMAT_JSON] = "json",
+		[FORMAT_QEMU] = "qemu", [FORMAT_LIBVIRT] = "libvirt", [FORMAT_JSON] = "json",
 	};
 	enum format f;
 
 	for (f = FORMAT_QEMU; f <= FORMAT_JSON; f++)
 		if (!strcmp(arg, formats[f]))
 			return f;
-	argp_error(state, "--format=%s: use \"qemu\", \"libvirt\", \"kubevirt\" or \"json\"", arg);
+	argp_error(state, "--format=%s: use \"qemu\", \"libvirt\" or \"json\"", arg);
 	return FORMAT_AUTO;
+}
+
+/* Options that don't go together. */
+static void check(const struct arguments *a, struct argp_state *state)
+{
+	if (a->remove && !a->domain)
+		argp_error(state, "--remove needs --domain");
+	if (a->remove && (a->selected.all || a->selected.count || a->devices || a->wish.pin))
+		argp_error(state, "--remove takes all GPUs out, so name no GPU, device or place");
+	if (a->format == FORMAT_LIBVIRT && !a->domain)
+		argp_error(state, "--format=libvirt needs --domain: virt-install --import --print-xml makes a domain");
+	if (a->domain && (a->format == FORMAT_QEMU || a->for_qemu))
+		argp_error(state, "--memory, --cpus, --disk, --hugepages and --format=qemu are not for --domain, which has its own");
+	if (a->remove && a->format == FORMAT_JSON)
+		argp_error(state, "--remove prints a domain; leave out --format");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -160,7 +160,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'f':
-		a->wish.format = parse_format(arg, state);
+		a->format = parse_format(arg, state);
 		return 0;
 	case 'o':
 		a->output = arg;
@@ -172,41 +172,24 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_PIN:
 		a->wish.pin = true;
 		return 0;
-	case KEY_FRAGMENT:
-		a->fragment = true;
+	case KEY_DOMAIN:
+		a->domain = arg;
 		return 0;
-	case KEY_NAME:
-		a->wish.name = parse_text("name", arg, state);
+	case KEY_REMOVE:
+		a->remove = true;
 		return 0;
 	case KEY_DISK:
-		a->wish.disk = parse_text("disk", arg, state);
-		a->wish.disk_device = is_device(arg);
-		return 0;
-	case KEY_SEED:
-		a->wish.seed = parse_text("cloud-init", arg, state);
-		a->wish.seed_folder = g_file_test(arg, G_FILE_TEST_IS_DIR);
-		return 0;
-	case KEY_VARS:
-		a->wish.vars = parse_text("uefi-vars", arg, state);
-		return 0;
-	case KEY_SECURE:
-		a->wish.secure_boot = true;
-		return 0;
-	case KEY_TPM:
-		a->wish.tpm = true;
-		return 0;
-	case KEY_SSH:
-		if (arg[strspn(arg, "0123456789")] || !parse_u64(arg, &number) || !number ||
-		    number > UINT16_MAX)
-			argp_error(state, "--ssh-port=%s: not a port from 1 to 65535", arg);
-		else
-			a->wish.ssh_port = number;
+		if (!*arg || !is_clean(arg))
+			argp_error(state, "--disk: empty, or with a control character or bytes that are not UTF-8");
+		a->disk = arg;
+		a->for_qemu = true;
 		return 0;
 	case KEY_MEMORY:
 	case KEY_HUGEPAGES:
 		if (!parse_size(arg, key == KEY_MEMORY ? &a->wish.memory : &a->wish.hugepages))
 			argp_error(state, "--%s=%s: not a size such as 64G",
 				   key == KEY_MEMORY ? "memory" : "hugepages", arg);
+		a->for_qemu = true;
 		return 0;
 	case KEY_CPUS:
 		if (arg[strspn(arg, "0123456789")] || !parse_u64(arg, &number) || !number ||
@@ -214,6 +197,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--cpus=%s: not a number of processors", arg);
 		else
 			a->wish.cpus = number;
+		a->for_qemu = true;
 		return 0;
 	case KEY_ACCEL:
 		a->wish.accel = parse_choice("accel-smmu", arg, state);
@@ -221,71 +205,81 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_IOMMUFD:
 		a->wish.iommufd = parse_choice("iommufd", arg, state);
 		return 0;
+	case ARGP_KEY_END:
+		check(a, state);
+		if (a->remove)
+			return 0;
 	}
 	return selection_parse(&a->selected, key, state);
 }
 
-/* ---- names ---------------------------------------------------------------------------------- */
+/* ---- files ---------------------------------------------------------------------------------- */
 
-/* A name of Kubernetes: small letters, digits and hyphens. */
-static bool is_label(const char *text)
+/* What the first bytes of an image say; NULL in name: QEMU must convert it first. */
+static const struct {
+	const char *begin, *name, *what;
+} images[] = {
+	{ "QFI\xfb", "qcow2", NULL }, { "KDMV", NULL, "a VMDK image" },
+	{ "vhdxfile", NULL, "a VHDX image" }, { "conectix", NULL, "a VHD image" },
+	{ "\x1f\x8b", NULL, "compressed" }, { "\xfd" "7zXZ", NULL, "compressed" },
+	{ "(\xb5/\xfd", NULL, "compressed" }, { "BZh", NULL, "compressed" },
+};
+
+/* The format of a disk by its bytes, and by its name only if it can't be read. */
+static enum exit_status read_disk(struct arguments *a)
 {
-	size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-");
-
-	return n && n <= 63 && !text[n] && text[0] != '-' && text[n - 1] != '-';
-}
-
-/* libvirt's daemon has another working directory. */
-static enum exit_status check_paths(const struct guest_wish *wish)
-{
-	const struct {
-		const char *option, *path;
-	} paths[] = {
-		{ "disk", wish->disk }, { "cloud-init", wish->seed }, { "uefi-vars", wish->vars },
-	};
+	bool named = g_str_has_suffix(a->disk, ".qcow2"), read_it;
+	int fd = open(a->disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	char head[8] = "";
+	struct stat st;
 	size_t i;
 
-	if (wish->seed_folder) {
-		complain(NULL, "--cloud-init=%s: a folder, and libvirt gives the guest only images; make one with \"xorrisofs -J -r -V CIDATA -o seed.iso DIR\"",
-			 wish->seed);
-		return EXIT_USAGE_ERROR;
-	}
-	for (i = 0; i < G_N_ELEMENTS(paths); i++) {
-		if (paths[i].path && *paths[i].path != '/') {
-			complain(NULL, "--%s=%s: libvirt needs an absolute path", paths[i].option,
-				 paths[i].path);
-			return EXIT_USAGE_ERROR;
+	read_it = fd >= 0 && !fstat(fd, &st) && !S_ISDIR(st.st_mode) && read(fd, head, sizeof(head)) >= 0;
+	if (!read_it)
+		g_ptr_array_add(a->notes, g_strdup_printf("%s can't be read here (%s): its format is that of its name",
+							  a->disk, strerror(fd >= 0 ? EINVAL : errno)));
+	a->wish.disk_device = read_it ? S_ISBLK(st.st_mode) :
+			      g_str_has_prefix(a->disk, "/dev/") && !g_str_has_prefix(a->disk, "/dev/shm/");
+	if (fd >= 0)
+		close(fd);
+	a->wish.disk_format = named && !read_it ? "qcow2" : "raw";
+	for (i = 0; read_it && i < G_N_ELEMENTS(images); i++) {
+		if (strncmp(head, images[i].begin, strlen(images[i].begin)))
+			continue;
+		if (!images[i].name) {
+			complain(NULL, "--disk=%s: %s; unpack it, or convert it with \"qemu-img convert -O qcow2\"",
+				 a->disk, images[i].what);
+			return EXIT_REFUSED;
 		}
+		a->wish.disk_format = images[i].name;
 	}
+	if (read_it && named != !strcmp(a->wish.disk_format, "qcow2") &&
+	    (named || g_str_has_suffix(a->disk, ".raw") || g_str_has_suffix(a->disk, ".img")))
+		g_ptr_array_add(a->notes, g_strdup_printf("%s is %s by its first bytes, which its name does not say",
+							  a->disk, a->wish.disk_format));
+	/* The script may start anywhere. */
+	a->disk = g_canonicalize_filename(a->disk, NULL);
+	a->wish.disk = a->disk;
 	return EXIT_OK;
 }
 
-static enum exit_status check_names(const struct arguments *a, enum format format)
+/* NULL after a message. */
+static char *read_domain(const char *file)
 {
-	const char *name = a->wish.name ? a->wish.name : "", *disk = a->wish.disk ? a->wish.disk : "";
+	GError *error = NULL;
+	char *text = NULL;
+	gsize length;
 
-	if (a->fragment && format != FORMAT_LIBVIRT) {
-		complain(NULL, "--fragment is for --format=libvirt");
-		return EXIT_USAGE_ERROR;
+	if (!g_file_get_contents(!strcmp(file, "-") ? "/dev/stdin" : file, &text, &length, &error)) {
+		complain(NULL, "--domain=%s: %s", file, error->message);
+		g_error_free(error);
+		return NULL;
 	}
-	if (format == FORMAT_KUBEVIRT && ((*name && !is_label(name)) || (*disk && !is_label(disk)))) {
-		complain(NULL, "--name and --disk for KubeVirt: only lower-case letters, digits and hyphens, at most 63");
-		return EXIT_USAGE_ERROR;
-	}
-	if (format == FORMAT_LIBVIRT && (strchr(name, '/') || (*name && !name[strspn(name, " ")]))) {
-		complain(NULL, "--name=%s: libvirt's names have no slash and are not only spaces", name);
-		return EXIT_USAGE_ERROR;
-	}
-	/* swtpm has no way to write a comma in a path, and a socket's path is short. */
-	if (format == FORMAT_QEMU && a->wish.tpm && (strpbrk(name, "/,") || strlen(name) > 80)) {
-		complain(NULL, "--tpm with --name=%s: swtpm's folder has this name; use at most 80 bytes, without comma and slash", name);
-		return EXIT_USAGE_ERROR;
-	}
-	if (format == FORMAT_KUBEVIRT && (a->wish.seed || a->wish.ssh_port)) {
-		complain(NULL, "--cloud-init and --ssh-port are not for KubeVirt, which has volumes cloudInitNoCloud and \"virtctl ssh\"");
-		return EXIT_USAGE_ERROR;
-	}
-	return format == FORMAT_LIBVIRT ? check_paths(&a->wish) : EXIT_OK;
+	if (strlen(text) == length)
+		return text;
+	complain(NULL, "--domain=%s: no XML, because it has a zero byte", file);
+	g_free(text);
+	return NULL;
 }
 
 /* ---- the doctor's findings ------------------------------------------------------------------ */
@@ -303,10 +297,7 @@ static const char *const effects[FINDING_IDS] = {
 	[ID_ALIGNMENT] = "slow", [ID_PEER_TO_PEER] = "slow",
 };
 
-/*
- * libvirt and KubeVirt raise the limit of locked memory, and KubeVirt has a QEMU
- * of its own.
- */
+/* libvirt raises the limit of locked memory. */
 static bool matters(const struct guest_plan *plan, const struct finding *f)
 {
 	if (f->accel_only && !plan->accel)
@@ -314,9 +305,7 @@ static bool matters(const struct guest_plan *plan, const struct finding *f)
 	/* type1 maps GPU memory without. */
 	if (f->id == ID_PEER_TO_PEER)
 		return plan->devices > plan->gpus && plan->iommufd;
-	if (f->id == ID_MEMLOCK)
-		return plan->format != FORMAT_LIBVIRT && plan->format != FORMAT_KUBEVIRT;
-	return f->id != ID_QEMU || plan->format != FORMAT_KUBEVIRT;
+	return f->id != ID_MEMLOCK || !plan->libvirt;
 }
 
 static bool is_named(const struct guest_plan *plan, const char *device)
@@ -351,19 +340,32 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 	return warning;
 }
 
-/* ---- the command ---------------------------------------------------------------------------- */
-
-static void print(FILE *out, void *data)
+char *guest_warning_text(const struct guest_warning *w)
 {
-	static void (*const printers[])(const struct guest_output *o) = {
-		[FORMAT_QEMU] = guest_print_qemu, [FORMAT_LIBVIRT] = guest_print_libvirt,
-		[FORMAT_KUBEVIRT] = guest_print_kubevirt, [FORMAT_JSON] = guest_print_json,
-	};
-	struct guest_output *o = data;
-
-	o->out = out;
-	printers[o->plan->format](o);
+	return g_strdup_printf("this guest %s: %s%s%s: %s%s%s",
+			       strcmp(w->effect, "slow") ? w->effect : "is slow", w->id,
+			       w->device ? " of " : "", w->device ? w->device : "", w->text,
+			       w->remedy ? "; " : "", w->remedy ? w->remedy : "");
 }
+
+const char *guest_why_name(enum why why)
+{
+	static const char *const names[] = {
+		[WHY_MACHINE] = "machine", [WHY_RAS] = "ras", [WHY_WINDOW] = "window",
+		[WHY_CPU] = "cpu", [WHY_CPUS] = "cpus", [WHY_MEMORY] = "memory",
+		[WHY_BACKEND] = "memory_backend", [WHY_PIN] = "pin",
+		[WHY_NODES] = "nodes",
+		[WHY_DISTANCES] = "distances", [WHY_IOMMUFD] = "iommufd", [WHY_BUS] = "buses",
+		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_DEVICE] = "device",
+		[WHY_ATS] = "ats",
+		[WHY_INITIATOR] = "initiators", [WHY_FIRMWARE] = "firmware",
+		[WHY_DISK] = "disk", [WHY_CONSOLE] = "console",
+	};
+
+	return names[why];
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
 
 static bool is_bound(const struct gpu *gpu, const void *data)
 {
@@ -400,56 +402,175 @@ static enum exit_status read_devices(struct host *h, const struct arguments *a,
 	return EXIT_OK;
 }
 
-static enum exit_status write_plan(const struct arguments *a, const struct guest_plan *plan,
-				   const struct doctor *d)
+static void print_text(FILE *out, void *text)
 {
-	struct guest_output o = { .plan = plan, .fragment = a->fragment };
-	g_autofree struct guest_warning *warning = find_warnings(d, plan, &o.warnings);
-	enum exit_status status = EXIT_OK;
+	fputs(text, out);
+}
+
+static void print_qemu(FILE *out, void *data)
+{
+	struct guest_output *o = data;
+
+	o->out = out;
+	guest_print_qemu(o);
+}
+
+static void print_json(FILE *out, void *data)
+{
+	struct guest_output *o = data;
+
+	o->out = out;
+	guest_print_json(o);
+}
+
+static enum exit_status write_out(const struct arguments *a, void (*print)(FILE *out, void *data),
+				  void *data)
+{
+	if (!a->output)
+		print(stdout, data);
+	else if (write_whole(a->output, output_mode(a->output, a->format), print, data))
+		return EXIT_FAILED;
+	return EXIT_OK;
+}
+
+/* The domain before and after, and its facts. */
+struct change {
+	struct domain was, bare;
+	struct guest_domain facts;
+};
+
+static enum exit_status begin_change(const struct arguments *a, struct change *change)
+{
+	char *text = read_domain(a->domain), *error;
+
+	if (!text)
+		return EXIT_FAILED;
+	error = domain_begin(&change->was, text);
+	if (!error)
+		error = domain_begin(&change->bare, domain_without(&change->was));
+	if (!error)
+		return EXIT_OK;
+	/* The parser quotes what it can't read. */
+	make_printable(error);
+	complain(NULL, "--domain=%s: not a domain of libvirt: %s", a->domain, error);
+	g_free(error);
+	return EXIT_FAILED;
+}
+
+static void end_change(struct change *change)
+{
+	domain_end(&change->was);
+	domain_end(&change->bare);
+	domain_facts_free(&change->facts);
+}
+
+static enum exit_status check_devices(const struct arguments *a, const struct change *change,
+				      const struct guest_plan *plan)
+{
 	size_t i;
 
+	for (i = 0; i < plan->devices; i++) {
+		if (!domain_has_device(&change->bare, plan->device[i].pci->address))
+			continue;
+		complain(plan->device[i].pci->address,
+			 "the domain has it in a <hostdev> of its own, without what a GPU needs; remove that element");
+		return EXIT_REFUSED;
+	}
+	return EXIT_OK;
+}
+
+static enum exit_status write_plan(struct arguments *a, struct change *change,
+				   struct guest_plan *plan, const struct doctor *d, char **command)
+{
+	struct guest_output o = { .plan = plan, .command = command };
+	g_autofree struct guest_warning *warning = find_warnings(d, plan, &o.warnings);
+	g_autofree char *text = NULL;
+	size_t i;
+
+	if (change)
+		domain_note(&change->bare, plan);
+	for (i = 0; i < a->notes->len; i++)
+		plan_note(plan, "%s", (char *)a->notes->pdata[i]);
 	o.warning = warning;
-	for (i = 0; i < o.warnings; i++)
-		if (!strcmp(warning[i].effect, "fails"))
-			complain(warning[i].device, "this guest fails: %s: %s; see \"" PROGRAM " doctor\"",
-				 warning[i].id, warning[i].text);
-	if (!a->output)
-		print(stdout, &o);
-	else if (write_whole(a->output, output_mode(a->output, plan->format), print, &o))
-		status = EXIT_FAILED;
+	for (i = 0; i < o.warnings; i++) {
+		g_autofree char *said = guest_warning_text(&warning[i]);
+
+		if (a->format == FORMAT_LIBVIRT || !strcmp(warning[i].effect, "fails"))
+			complain(NULL, "%s", said);
+	}
+	/* libvirt keeps no comments. */
+	for (i = 0; a->format == FORMAT_LIBVIRT && plan->notes && i < plan->notes->len; i++)
+		complain(NULL, "note: %s", (char *)plan->notes->pdata[i]);
+	if (a->format == FORMAT_QEMU)
+		return write_out(a, print_qemu, &o);
+	if (a->format == FORMAT_JSON)
+		return write_out(a, print_json, &o);
+	text = domain_with(&change->bare, &change->was, plan);
+	return write_out(a, print_text, text);
+}
+
+static enum exit_status give(struct host *h, struct arguments *a, struct change *change,
+			     char **command)
+{
+	struct guest_plan plan = { };
+	struct doctor d = { .h = h };
+	g_autofree const struct gpu **gpu = NULL;
+	enum exit_status status = EXIT_OK;
+	char *error = NULL;
+	size_t count;
+
+	if (change)
+		error = domain_facts(&change->bare, &change->was, &a->wish, &change->facts);
+	if (error) {
+		complain(NULL, "--domain=%s: this domain can't have GPUs: %s", a->domain, error);
+		g_free(error);
+		return EXIT_REFUSED;
+	}
+	doctor_look(&d, NULL, 0);
+	guest_facts_ask(d.answers, &d.facts);
+	gpu = g_new0(const struct gpu *, d.gpus.count);
+	status = selection_find(&a->selected, h, &d.gpus, is_bound, NULL, gpu, &count);
+	if (!status)
+		status = read_devices(h, a, &d.facts);
+	if (!status) {
+		status = guest_plan(&d.facts, &a->wish, gpu, count, &plan);
+		if (plan.refused)
+			complain(plan.about, "%s", plan.refused);
+	}
+	if (!status && change)
+		status = check_devices(a, change, &plan);
+	if (!status)
+		status = write_plan(a, change, &plan, &d, command);
+	guest_plan_free(&plan);
+	doctor_end(&d);
 	return status;
 }
 
 int cmd_guest(struct host *h, int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "ADDRESS...\n--all", doc, NULL, NULL, NULL
+		options, parse, "ADDRESS...\n--all\n--remove", doc, NULL, NULL, NULL
 	};
 	struct arguments a = { };
-	struct guest_plan plan = { };
-	enum exit_status status;
-	g_autofree const struct gpu **gpu = NULL;
-	struct doctor d = { .h = h };
-	size_t count;
+	struct change change = { };
+	enum exit_status status = EXIT_OK;
+	g_auto(GStrv) command = g_strdupv(argv);
 
 	parse_options(&argp, argc, argv, &a);
-	doctor_look(&d, NULL, 0);
-	guest_facts_ask(d.answers, &d.facts);
-	gpu = g_new0(const struct gpu *, d.gpus.count);
-	status = selection_find(&a.selected, h, &d.gpus, is_bound, NULL, gpu, &count);
-	if (!status)
-		status = read_devices(h, &a, &d.facts);
-	if (!status) {
-		status = guest_plan(&d.facts, &a.wish, gpu, count, &plan);
-		if (plan.refused)
-			complain(plan.about, "%s", plan.refused);
-	}
-	if (!status)
-		status = check_names(&a, plan.format);
-	if (!status)
-		status = write_plan(&a, &plan, &d);
-	guest_plan_free(&plan);
+	a.notes = g_ptr_array_new_with_free_func(g_free);
+	if (a.format == FORMAT_AUTO)
+		a.format = a.domain ? FORMAT_LIBVIRT : FORMAT_QEMU;
+	if (a.disk)
+		status = read_disk(&a);
+	if (!status && a.domain)
+		status = begin_change(&a, &change);
+	if (!status && a.remove)
+		status = write_out(&a, print_text, change.bare.text);
+	else if (!status)
+		status = give(h, &a, a.domain ? &change : NULL, command);
+	end_change(&change);
+	g_free((char *)a.wish.disk);
 	g_free(a.device);
-	doctor_end(&d);
+	g_ptr_array_unref(a.notes);
 	return status;
 }

@@ -25,8 +25,8 @@ static struct json_object *json_nodes(const struct guest_plan *p)
 		json_object_object_add(o, "id", json_object_new_int(i));
 		json_object_object_add(o, "host_node", json_int(n->host));
 		json_object_object_add(o, "gpu", json_text(n->gpu ? n->gpu->pci->address : NULL));
-		json_object_object_add(o, "first_cpu", n->gpu ? NULL : json_int(n->first_cpu));
-		json_object_object_add(o, "cpus", json_object_new_int(n->cpus));
+		json_object_object_add(o, "guest_cpus", json_text(n->cpus));
+		json_object_object_add(o, "cpus", json_object_new_int(n->count));
 		json_object_object_add(o, "host_cpus", json_text(n->host_cpus));
 		json_object_object_add(o, "memory", json_size(n->memory));
 		row = p->distance ? json_object_new_array() : NULL;
@@ -120,19 +120,14 @@ void guest_print_json(const struct guest_output *output)
 	const struct guest_plan *p = output->plan;
 	enum why why;
 
-	json_object_object_add(document, "name", json_object_new_string(p->name));
-	json_object_object_add(document, "qemu", json_text(p->qemu ? p->qemu->path : NULL));
+	json_object_object_add(document, "qemu", json_text(p->qemu->path));
+	json_object_object_add(document, "machine", json_text(p->qemu->machine));
 	json_object_object_add(document, "cpus", json_object_new_int(p->cpus));
 	json_object_object_add(document, "memory", json_size(p->memory));
 	json_object_object_add(document, "hugepages", p->hugepages ? json_size(p->hugepages) : NULL);
-	json_object_object_add(document, "firmware", json_object_new_string(p->firmware));
-	json_object_object_add(document, "uefi_vars", json_text(p->vars));
-	json_object_object_add(document, "secure_boot", json_object_new_boolean(p->secure_boot));
-	json_object_object_add(document, "tpm", json_object_new_boolean(p->tpm));
-	json_object_object_add(document, "disk", json_object_new_string(p->disk));
-	json_object_object_add(document, "disk_format", json_object_new_string(p->disk_format));
-	json_object_object_add(document, "cloud_init", json_text(p->seed));
-	json_object_object_add(document, "ssh_port", p->ssh_port ? json_int(p->ssh_port) : NULL);
+	json_object_object_add(document, "firmware", json_text(p->firmware));
+	json_object_object_add(document, "disk", json_text(p->disk));
+	json_object_object_add(document, "disk_format", json_text(p->disk_format));
 	json_object_object_add(document, "pinned", json_object_new_boolean(p->pin));
 	json_object_object_add(document, "ras", json_object_new_boolean(p->ras));
 	json_object_object_add(document, "iommufd", json_object_new_boolean(p->iommufd));

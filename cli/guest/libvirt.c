@@ -1,406 +1,397 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A guest as a domain of libvirt, or as the elements that a domain needs in
- * addition. qemu:commandline has only what this libvirt has no element for.
+ * What a domain of libvirt gets for its GPUs. qemu:commandline has only what this
+ * libvirt has no element for. Texts are indented as libvirt does it.
  */
-#include <glib.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "guest/formats.h"
+#include "guest/domain.h"
+#include "system/output.h"
 
-/* Without it in <domain>, <qemu:commandline> is no XML. */
-#define QEMU_NAMESPACE "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
+/* A domain that is being written. */
+struct addition {
+	struct domain now;
+	const struct domain *was;
+	const struct guest_plan *plan;
+	GString *words;		/* for <metadata>: see domain_mark() */
+};
 
-/* ---- text of XML ---------------------------------------------------------------------------- */
-
-/* XML forbids "--" in a comment. */
-static void comment(FILE *out, const char *prefix, const char *text)
+static void G_GNUC_PRINTF(2, 3) add(GString *text, const char *fmt, ...)
 {
-	g_autofree char *words = replaced(text, "--", "option ");
-	g_autofree char *all = g_strdup_printf("<!-- %s -->", words);
-
-	guest_comment(out, prefix, all);
-}
-
-static void why(const struct guest_output *o, const char *prefix, enum why which)
-{
-	if (o->plan->why[which])
-		comment(o->out, prefix, o->plan->why[which]);
-}
-
-/* Every text that is not a part of fmt is escaped. */
-static void G_GNUC_PRINTF(2, 3) print(const struct guest_output *o, const char *fmt, ...)
-{
-	g_autofree char *text = NULL;
+	g_autofree char *line = NULL;
 	va_list args;
 
 	va_start(args, fmt);
-	text = g_markup_vprintf_escaped(fmt, args);
+	line = g_markup_vprintf_escaped(fmt, args);
 	va_end(args);
-	fputs(text, o->out);
+	g_string_append(text, line);
 }
 
-/* ---- parts ---------------------------------------------------------------------------------- */
-
-/* The index of a device's root port: pcie-root, the expanders, then the ports. */
-static size_t port_index(const struct guest_plan *p, size_t device)
+/* Replaces a part of the text. What is added is well-formed, so it stays a domain. */
+static void replace(struct addition *a, size_t at, size_t length, const char *by)
 {
-	return 1 + p->buses + device;
+	char *text = g_strdup_printf("%.*s%s%s", (int)at, a->now.text, by, a->now.text + at + length);
+	char *error;
+
+	domain_end(&a->now);
+	error = domain_begin(&a->now, text);
+	if (error)
+		abort();	/* LCOV_EXCL_LINE: a mistake in this program */
 }
+
+/* Adds lines, each after a newline, at an element's end. */
+static void append(struct addition *a, const struct element *e, const char *lines)
+{
+	const struct element *parent;
+	g_autofree char *text = NULL;
+	size_t at = e->close;
+	int indent = 0;
+
+	if (!*lines)
+		return;
+	if (e->inner < e->end) {
+		while (g_ascii_isspace(a->now.text[at - 1]))
+			at--;
+		replace(a, at, 0, lines);
+		return;
+	}
+	for (parent = e->parent; parent; parent = parent->parent)
+		indent += 2;
+	/* <name/> */
+	text = g_strdup_printf(">%s\n%*s</%s>", lines, indent, "", e->name);
+	replace(a, e->end - 2, 2, text);
+}
+
+/* Adds lines to an element of the domain, which is made if there is none. */
+static void append_to(struct addition *a, const char *name, const char *lines)
+{
+	const struct element *e = xml_find(a->now.root, name);
+	g_autofree char *text = NULL;
+
+	if (e) {
+		append(a, e, lines);
+	} else if (*lines) {
+		text = g_strdup_printf("\n  <%s>%s\n  </%s>", name, lines, name);
+		append(a, a->now.root, text);
+	}
+}
+
+static void add_word(struct addition *a, const char *word)
+{
+	g_string_append_printf(a->words, "%s%s", a->words->len ? " " : "", word);
+}
+
+/* ---- nodes ---------------------------------------------------------------------------------- */
 
 static bool has_nodes(const struct guest_plan *p)
 {
 	return vmm_has(p->libvirt, LIBVIRT_NODESET);
 }
 
-/* Whether QEMU's properties differ from what libvirt sets. */
-static bool needs_override(const struct guest_plan *p)
+static void add_distances(GString *text, const struct guest_plan *p, size_t from)
 {
-	bool needed = p->hide_ats;
 	size_t i;
 
-	for (i = 0; i < p->devices; i++)
-		needed = needed || p->device[i].port_speed;
-	return needed;
+	add(text, "\n        <distances>");
+	for (i = 0; i < p->nodes; i++)
+		add(text, "\n          <sibling id='%zu' value='%u'/>", i,
+		    p->distance[from * p->nodes + i]);
+	add(text, "\n        </distances>");
 }
 
-/* Whether there are elements of qemu:. */
-static bool needs_namespace(const struct guest_plan *p)
+static void add_cells(GString *text, const struct guest_plan *p, size_t first)
 {
-	return !has_nodes(p) || needs_override(p);
-}
-
-static void print_backing(const struct guest_output *o)
-{
-	const struct guest_plan *p = o->plan;
 	size_t i;
 
-	if (p->hugepages) {
-		why(o, "  ", WHY_BACKEND);
-		print(o, "  <memoryBacking>\n    <hugepages>\n      <page size='%llu' unit='KiB'/>\n    </hugepages>\n  </memoryBacking>\n",
-		      (unsigned long long)(p->hugepages >> 10));
+	for (i = first; i < (has_nodes(p) ? p->nodes : p->cpu_nodes); i++) {
+		add(text, "\n      <cell id='%zu'", i);
+		if (p->node[i].cpus)
+			add(text, " cpus='%s'", p->node[i].cpus);
+		add(text, " memory='%llu' unit='KiB'", (unsigned long long)(p->node[i].memory >> 10));
+		if (p->distance && has_nodes(p)) {
+			add(text, ">");
+			add_distances(text, p, i);
+			add(text, "\n      </cell>");
+		} else {
+			add(text, "/>");
+		}
 	}
-	if (p->node[0].host < 0)
-		return;
-	if (!p->hugepages)
-		why(o, "  ", WHY_BACKEND);
-	fputs("  <numatune>\n", o->out);
-	for (i = 0; i < p->cpu_nodes; i++)
-		print(o, "    <memnode cellid='%zu' mode='%s' nodeset='%d'/>\n", i,
-		      p->pin ? "strict" : "preferred", p->node[i].host);
-	fputs("  </numatune>\n", o->out);
 }
 
-static void print_pinning(const struct guest_output *o)
+/* The distances between the domain's own cells, unless it has some itself. */
+static void add_own_distances(struct addition *a)
 {
-	const struct guest_plan *p = o->plan;
-	const struct guest_node *n;
-	unsigned int cpu;
+	const struct guest_plan *p = a->plan;
+	const struct element *cell;
+	size_t i, k;
 
+	for (cell = xml_find(a->now.root, "cpu/numa/cell"); cell; cell = xml_next(cell))
+		if (!p->distance || !has_nodes(p) || xml_find(cell, "distances"))
+			return;
+	for (i = 0; i < p->cpu_nodes; i++) {
+		g_autoptr(GString) text = g_string_new(NULL);
+
+		cell = xml_find(a->now.root, "cpu/numa/cell");
+		for (k = 0; k < i; k++)
+			cell = xml_next(cell);
+		add_distances(text, p, i);
+		append(a, cell, text->str);
+	}
+	add_word(a, "distances");
+}
+
+static void add_nodes(struct addition *a)
+{
+	g_autoptr(GString) text = g_string_new(NULL);
+	const struct element *numa = xml_find(a->now.root, "cpu/numa");
+
+	if (numa) {
+		add_own_distances(a);
+		add_cells(text, a->plan, a->plan->cpu_nodes);
+		append(a, xml_find(a->now.root, "cpu/numa"), text->str);
+		return;
+	}
+	add(text, "\n    <numa>");
+	add_cells(text, a->plan, 0);
+	add(text, "\n    </numa>");
+	if (!xml_find(a->now.root, "cpu")) {
+		append(a, a->now.root, "\n  <cpu mode='host-passthrough'/>");
+		add_word(a, "cpu");
+	}
+	add_word(a, "numa");
+	append_to(a, "cpu", text->str);
+}
+
+static void add_places(struct addition *a)
+{
+	g_autoptr(GString) memory = g_string_new(NULL), pins = g_string_new(NULL);
+	const struct guest_plan *p = a->plan;
+	size_t i;
+
+	for (i = 0; p->placed && i < p->cpu_nodes; i++)
+		add(memory, "\n    <memnode cellid='%zu' mode='%s' nodeset='%d'/>", i,
+		    p->pin ? "strict" : "preferred", p->node[i].host);
+	if (memory->len && !xml_find(a->now.root, "numatune")) {
+		append_to(a, "numatune", memory->str);
+		add_word(a, "numatune");
+	}
 	if (!p->pin)
 		return;
-	why(o, "  ", WHY_PIN);
-	fputs("  <cputune>\n", o->out);
-	for (n = p->node; n < p->node + p->cpu_nodes; n++)
-		for (cpu = n->first_cpu; cpu < n->first_cpu + n->cpus; cpu++)
-			print(o, "    <vcpupin vcpu='%u' cpuset='%s'/>\n", cpu, n->host_cpus);
-	print(o, "    <emulatorpin cpuset='%s'/>\n  </cputune>\n", p->host_cpus);
+	for (i = 0; i < p->cpu_pins->len; i++)
+		add(pins, "\n    <vcpupin vcpu='%zu' cpuset='%s'/>", i, (char *)p->cpu_pins->pdata[i]);
+	add(pins, "\n    <emulatorpin cpuset='%s'/>", p->host_cpus);
+	append_to(a, "cputune", pins->str);
+	add_word(a, "pin");
 }
 
-static void print_distances(const struct guest_output *o, size_t a)
-{
-	const struct guest_plan *p = o->plan;
-	size_t b;
+/* ---- devices -------------------------------------------------------------------------------- */
 
-	if (!p->distance || !has_nodes(p)) {
-		fputs("/>\n", o->out);
+static void add_window(struct addition *a)
+{
+	const struct guest_plan *p = a->plan;
+	g_autofree char *text = NULL;
+
+	if (!p->window_set || !has_nodes(p) || xml_find(domain_pcie_root(&a->now), "pcihole64"))
 		return;
+	if (!domain_pcie_root(&a->now)) {
+		append_to(a, "devices", "\n    <controller type='pci' index='0' model='pcie-root'/>");
+		add_word(a, "root");
 	}
-	fputs(">\n        <distances>\n", o->out);
-	for (b = 0; b < p->nodes; b++)
-		print(o, "          <sibling id='%zu' value='%u'/>\n", b,
-		      p->distance[a * p->nodes + b]);
-	fputs("        </distances>\n      </cell>\n", o->out);
+	text = g_strdup_printf("\n      <pcihole64 unit='KiB'>%llu</pcihole64>",
+			       (unsigned long long)(p->window >> 10));
+	append(a, domain_pcie_root(&a->now), text);
+	add_word(a, "window");
 }
 
-static void print_cpu(const struct guest_output *o)
+/* Numbers for controllers: those that they had, else unused ones. */
+struct indexes {
+	const struct addition *a;
+	unsigned int next;
+};
+
+static struct indexes begin_indexes(const struct addition *a)
 {
-	const struct guest_plan *p = o->plan;
-	const struct guest_node *n;
+	const struct domain *const domains[] = { &a->now, a->was };
+	struct indexes found = { .a = a };
+	const struct element *e;
+	uint64_t number;
 	size_t i;
 
-	why(o, "  ", WHY_CPU);
-	fputs("  <cpu mode='host-passthrough'>\n", o->out);
-	/* libvirt's default is a socket for each processor. */
-	print(o, "    <topology sockets='%u' cores='%u' threads='1'/>\n",
-	      p->sockets, p->cpus / p->sockets);
-	why(o, "    ", WHY_NODES);
-	if (has_nodes(p))
-		why(o, "    ", WHY_DISTANCES);
-	fputs("    <numa>\n", o->out);
-	for (i = 0; i < (has_nodes(p) ? p->nodes : p->cpu_nodes); i++) {
-		n = &p->node[i];
-		print(o, "      <cell id='%zu'", i);
-		if (!n->gpu)
-			print(o, " cpus='%u-%u'", n->first_cpu, n->first_cpu + n->cpus - 1);
-		print(o, " memory='%llu' unit='KiB'", (unsigned long long)(n->memory >> 10));
-		print_distances(o, i);
-	}
-	fputs("    </numa>\n  </cpu>\n", o->out);
+	/* Controllers without a number get the first ones that are unused. */
+	for (i = 0; i < G_N_ELEMENTS(domains); i++)
+		for (e = xml_find(domains[i]->root, "devices/controller"); e; e = xml_next(e)) {
+			if (!xml_is(e, "type", "pci") || !xml_get(e, "index") ||
+			    !parse_u64(xml_get(e, "index"), &number) || number > 255)
+				continue;
+			found.next = MAX(found.next, number);
+		}
+	found.next++;
+	return found;
 }
 
-static void print_buses(const struct guest_output *o)
+static unsigned int index_of(struct indexes *x, const char *kind, size_t i)
 {
-	const struct guest_plan *p = o->plan;
-	size_t i;
+	g_autofree char *alias = g_strdup_printf(ALIAS "%s%zu", kind, i);
+	const char *before = xml_get(domain_find(x->a->was, alias), "index");
+	uint64_t number;
 
-	if (p->window_set && has_nodes(p)) {
-		why(o, "    ", WHY_WINDOW);
-		print(o, "    <controller type='pci' index='0' model='pcie-root'>\n      <pcihole64 unit='KiB'>%llu</pcihole64>\n    </controller>\n",
-		      (unsigned long long)(p->window >> 10));
-	} else {
-		fputs("    <controller type='pci' index='0' model='pcie-root'/>\n", o->out);
-	}
-	why(o, "    ", WHY_BUS);
-	for (i = 0; i < p->buses; i++)
-		print(o, "    <controller type='pci' index='%zu' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n    </controller>\n",
-		      i + 1, p->bus[i].number, p->bus[i].node);
-	why(o, "    ", WHY_SMMU);
-	for (i = 0; i < p->buses; i++)
-		if (p->bus[i].smmu)
-			print(o, "    <iommu model='smmuv3'>\n      <driver pciBus='%zu' accel='on' ats='on' ril='off' ssidsize='20' oas='48'/>\n    </iommu>\n",
-			      i + 1);
+	return before && parse_u64(before, &number) && number <= 255 ? number : x->next++;
 }
 
-static void print_device(const struct guest_output *o, size_t i)
+static void add_smmu(GString *text, const struct guest_plan *p, unsigned int bus)
 {
-	const struct guest_plan *p = o->plan;
+	add(text, "\n    <iommu model='smmuv3'>\n      <driver pciBus='%u' accel='on'", bus);
+	if (!vmm_has(p->qemu, QEMU_SMMU_DERIVES))
+		add(text, " ats='on' ril='off' ssidsize='20' oas='48'");
+	add(text, "/>\n    </iommu>");
+}
+
+static void add_hostdev(GString *text, const struct guest_plan *p, size_t i, unsigned int port)
+{
 	const struct guest_device *g = &p->device[i];
 	unsigned int domain = 0, bus = 0, slot = 0, function = 0;
 
 	sscanf(g->pci->address, "%x:%x:%x.%x", &domain, &bus, &slot, &function);
-	if (!i)
-		why(o, "    ", WHY_PORT);
-	print(o, "    <controller type='pci' index='%zu' model='pcie-root-port'", port_index(p, i));
-	if (p->buses)
-		print(o, ">\n      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x%02zx' function='0x0'/>\n    </controller>\n",
-		      g->bus + 1, i);
-	else
-		fputs("/>\n", o->out);
-	if (!i) {
-		why(o, "    ", WHY_GPU);
-		comment(o->out, "    ",
-			"managed='no': the GPU stays bound to the driver, as bind persist has it");
-		why(o, "    ", WHY_IOMMUFD);
-	} else if (i == p->gpus) {
-		why(o, "    ", WHY_DEVICE);
-	}
-	fputs("    <hostdev mode='subsystem' type='pci' managed='no'>\n", o->out);
+	/* The GPU stays bound to the driver. */
+	add(text, "\n    <hostdev mode='subsystem' type='pci' managed='no'>");
 	if (p->iommufd)
-		fputs("      <driver iommufd='yes'/>\n", o->out);
-	print(o, "      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='ua-%s'/>\n      <rom bar='off'/>\n",
-	      domain, bus, slot, function, g->id);
+		add(text, "\n      <driver iommufd='yes'/>");
+	add(text, "\n      <source>\n        <address domain='0x%04x' bus='0x%02x' slot='0x%02x' function='0x%x'/>\n      </source>\n      <alias name='" ALIAS "%s'/>\n      <rom bar='off'/>",
+	    domain, bus, slot, function, g->id);
 	if (has_nodes(p) && i < p->gpus)
-		print(o, "      <acpi nodeset='%zu-%zu'/>\n", g->first_node,
-		      g->first_node + NODES_OF_GPU - 1);
-	print(o, "      <address type='pci' domain='0x0000' bus='0x%02zx' slot='0x00' function='0x0'/>\n    </hostdev>\n",
-	      port_index(p, i));
+		add(text, "\n      <acpi nodeset='%zu-%zu'/>", g->first_node,
+		    g->first_node + NODES_OF_GPU - 1);
+	add(text, "\n      <address type='pci' domain='0x0000' bus='0x%02x' slot='0x00' function='0x0'/>\n    </hostdev>",
+	    port);
 }
 
-static void G_GNUC_PRINTF(3, 4) print_argument(const struct guest_output *o, const char *option,
-					     const char *fmt, ...)
+static void add_devices(struct addition *a)
 {
-	g_autofree char *text = NULL;
+	g_autoptr(GString) text = g_string_new(NULL), rest = g_string_new(NULL);
+	struct indexes indexes = begin_indexes(a);
+	unsigned int bus[GUEST_DEVICES_MAX], slot[GUEST_DEVICES_MAX] = { }, port;
+	const struct guest_plan *p = a->plan;
+	size_t i;
+
+	for (i = 0; i < p->buses; i++) {
+		bus[i] = index_of(&indexes, "bus", i);
+		add(text, "\n    <controller type='pci' index='%u' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n      <alias name='" ALIAS "bus%zu'/>\n    </controller>",
+		    bus[i], p->bus[i].number, p->bus[i].node, i);
+		if (p->bus[i].smmu)
+			add_smmu(rest, p, bus[i]);
+	}
+	for (i = 0; i < p->devices; i++) {
+		port = index_of(&indexes, "port", i);
+		add(text, "\n    <controller type='pci' index='%u' model='pcie-root-port'>\n      <alias name='" ALIAS "port%zu'/>",
+		    port, i);
+		if (p->buses)
+			add(text, "\n      <address type='pci' domain='0x0000' bus='0x%02x' slot='0x%02x' function='0x0'/>",
+			    bus[p->device[i].bus], slot[p->device[i].bus]++);
+		add(text, "\n    </controller>");
+		add_hostdev(rest, p, i, port);
+	}
+	g_string_append(text, rest->str);
+	append_to(a, "devices", text->str);
+}
+
+/* ---- elements of qemu: ---------------------------------------------------------------------- */
+
+static void G_GNUC_PRINTF(3, 4) add_argument(GString *text, const char *option, const char *fmt, ...)
+{
+	g_autofree char *value = NULL;
 	va_list args;
 
 	va_start(args, fmt);
-	text = g_strdup_vprintf(fmt, args);
+	value = g_strdup_vprintf(fmt, args);
 	va_end(args);
-	print(o, "    <qemu:arg value='%s'/>\n    <qemu:arg value='%s'/>\n", option, text);
+	add(text, "\n    <qemu:arg value='%s'/>\n    <qemu:arg value='%s'/>", option, value);
 }
 
 /* What this libvirt has no elements for. */
-static void print_commandline(const struct guest_output *o)
+static void add_arguments(GString *text, const struct guest_plan *p)
 {
-	const struct guest_plan *p = o->plan;
-	g_autofree char *text = NULL, *size = guest_size(p->window);
-	size_t i, a, b;
+	g_autofree char *size = guest_size(p->window);
+	size_t i, k;
 
 	if (has_nodes(p))
 		return;
-	text = g_strdup_printf("What follows has no elements in %s; %s has them: cells without memory, <acpi nodeset>, <pcihole64>",
-			       p->libvirt->path, vmm_since(LIBVIRT_NODESET));
-	comment(o->out, "  ", text);
-	fputs("  <qemu:commandline>\n", o->out);
-	if (p->window_set) {
-		why(o, "    ", WHY_WINDOW);
-		print_argument(o, "-machine", "highmem-mmio-size=%s", size);
-	}
+	if (p->window_set)
+		add_argument(text, "-machine", "highmem-mmio-size=%s", size);
 	for (i = p->cpu_nodes; i < p->nodes; i++)
-		print_argument(o, "-numa", "node,nodeid=%zu", i);
-	if (p->distance)
-		why(o, "    ", WHY_DISTANCES);
-	for (a = 0; p->distance && a < p->nodes; a++)
-		for (b = a + 1; b < p->nodes; b++)
-			print_argument(o, "-numa", "dist,src=%zu,dst=%zu,val=%u", a, b,
-				       p->distance[a * p->nodes + b]);
-	why(o, "    ", WHY_INITIATOR);
+		add_argument(text, "-numa", "node,nodeid=%zu", i);
+	for (i = 0; p->distance && i < p->nodes; i++)
+		for (k = i + 1; k < p->nodes; k++)
+			add_argument(text, "-numa", "dist,src=%zu,dst=%zu,val=%u", i, k,
+				     p->distance[i * p->nodes + k]);
 	for (i = p->cpu_nodes; i < p->nodes; i++)
-		print_argument(o, "-object", "acpi-generic-initiator,id=gi%zu,pci-dev=ua-gpu%zu,node=%zu",
-			       i - p->cpu_nodes, (i - p->cpu_nodes) / NODES_OF_GPU, i);
-	fputs("  </qemu:commandline>\n", o->out);
+		add_argument(text, "-object", "acpi-generic-initiator,id=" ALIAS "gi%zu,pci-dev=" ALIAS "%s,node=%zu",
+			     i - p->cpu_nodes, p->node[i].gpu->id, i);
 }
 
-static void G_GNUC_PRINTF(4, 5) print_property(const struct guest_output *o, const char *name,
-					     const char *value, const char *alias, ...)
+static void add_property(GString *text, const char *alias, size_t i, const char *name,
+			 const char *value)
 {
-	va_list args;
-	g_autofree char *text = NULL;
-
-	va_start(args, alias);
-	text = g_strdup_vprintf(alias, args);
-	va_end(args);
-	print(o, "    <qemu:device alias='%s'>\n      <qemu:frontend>\n        <qemu:property name='%s' type='string' value='%s'/>\n      </qemu:frontend>\n    </qemu:device>\n",
-	      text, name, value);
+	add(text, "\n    <qemu:device alias='" ALIAS "%s%zu'>\n      <qemu:frontend>\n        <qemu:property name='%s' type='string' value='%s'/>\n      </qemu:frontend>\n    </qemu:device>",
+	    alias, i, name, value);
 }
 
-static void print_override(const struct guest_output *o)
+/* What libvirt sets otherwise. */
+static void add_overrides(GString *text, const struct guest_plan *p)
 {
-	const struct guest_plan *p = o->plan;
-	const struct guest_device *g;
 	char speed[16];
 	size_t i;
 
-	if (!needs_override(p))
-		return;
-	why(o, "  ", WHY_ATS);
-	fputs("  <qemu:override>\n", o->out);
 	for (i = 0; i < p->devices; i++) {
-		g = &p->device[i];
 		if (p->hide_ats && i < p->gpus)
-			print_property(o, "ats", "off", "ua-%s", g->id);
-		if (g->port_speed) {
-			snprintf(speed, sizeof(speed), "%u", g->port_speed);
-			/* libvirt's own name of the controller. */
-			print_property(o, "x-speed", speed, "pci.%zu", port_index(p, i));
-		}
+			add_property(text, "gpu", i, "ats", "off");
+		snprintf(speed, sizeof(speed), "%u", p->device[i].port_speed);
+		if (p->device[i].port_speed)
+			add_property(text, "port", i, "x-speed", speed);
 	}
-	fputs("  </qemu:override>\n", o->out);
+}
+
+static void add_qemu(struct addition *a)
+{
+	g_autoptr(GString) arguments = g_string_new(NULL), overrides = g_string_new(NULL);
+
+	add_arguments(arguments, a->plan);
+	add_overrides(overrides, a->plan);
+	if ((arguments->len || overrides->len) && !xml_get(a->now.root, "xmlns:qemu")) {
+		replace(a, a->now.root->inner - 1, 0, QEMU_NAMESPACE);
+		add_word(a, "xmlns");
+	}
+	if (arguments->len)
+		add_word(a, "commandline");
+	append_to(a, "qemu:commandline", arguments->str);
+	append_to(a, "qemu:override", overrides->str);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
 
-static void print_begin(const struct guest_output *o)
+char *domain_with(const struct domain *bare, struct domain *was, const struct guest_plan *plan)
 {
-	const struct guest_plan *p = o->plan;
+	struct addition a = { .was = was, .plan = plan, .words = g_string_new(NULL) };
+	g_autofree char *error = domain_begin(&a.now, g_strdup(bare->text)), *metadata = NULL;
+	char *text;
 
-	fputs(needs_namespace(p) ? "<domain type='kvm' " QEMU_NAMESPACE ">\n" : "<domain type='kvm'>\n",
-	      o->out);
-	print(o, "  <name>%s</name>\n", p->name);
-	why(o, "  ", WHY_MEMORY);
-	print(o, "  <memory unit='KiB'>%llu</memory>\n", (unsigned long long)(p->memory >> 10));
-	why(o, "  ", WHY_CPUS);
-	print(o, "  <vcpu>%u</vcpu>\n", p->cpus);
-	fputs("  <!-- UEFI, without which the guest has no ACPI. -->\n"
-	      "  <os firmware='efi'>\n"
-	      "    <type arch='aarch64' machine='virt'>hvm</type>\n"
-	      "    <firmware>\n", o->out);
-	if (p->secure_boot)
-		fputs("      <feature enabled='yes' name='enrolled-keys'/>\n", o->out);
-	print(o, "      <feature enabled='%s' name='secure-boot'/>\n    </firmware>\n",
-	      p->secure_boot ? "yes" : "no");
-	why(o, "    ", WHY_VARS);
-	if (p->vars)
-		print(o, "    <nvram>%s</nvram>\n", p->vars);
-	fputs("    <boot dev='hd'/>\n"
-	      "  </os>\n"
-	      "  <features>\n"
-	      "    <acpi/>\n"
-	      "    <gic version='3'/>\n", o->out);
-}
-
-static void print_emulator(const struct guest_output *o)
-{
-	fputs("    <!-- the QEMU that this is made for; a host may have several -->\n", o->out);
-	print(o, "    <emulator>%s</emulator>\n", o->plan->qemu->path);
-}
-
-static void print_end(const struct guest_output *o)
-{
-	const struct guest_plan *p = o->plan;
-	bool device = p->disk_device;
-
-	why(o, "    ", WHY_DISK);
-	print(o, "    <disk type='%s' device='disk'>\n      <driver name='qemu' type='%s'/>\n      <source %s='%s'/>\n      <target dev='vda' bus='virtio'/>\n    </disk>\n",
-	      device ? "block" : "file", p->disk_format, device ? "dev" : "file", p->disk);
-	if (p->seed) {
-		why(o, "    ", WHY_SEED);
-		print(o, "    <disk type='file' device='disk'>\n      <driver name='qemu' type='raw'/>\n      <source file='%s'/>\n      <target dev='vdb' bus='virtio'/>\n      <readonly/>\n    </disk>\n",
-		      p->seed);
+	if (plan->ras && !xml_find(a.now.root, "features/ras")) {
+		append_to(&a, "features", "\n    <ras state='on'/>");
+		add_word(&a, "ras");
 	}
-	if (p->ssh_port) {
-		why(o, "    ", WHY_NETWORK);
-		print(o, "    <interface type='user'>\n      <backend type='passt'/>\n      <portForward proto='tcp' address='127.0.0.1'>\n        <range start='%u' to='22'/>\n      </portForward>\n      <model type='virtio'/>\n    </interface>\n",
-		      p->ssh_port);
-	} else {
-		fputs("    <!-- The network, as for any guest; for example\n"
-		      "    <interface type='network'>\n"
-		      "      <source network='default'/>\n"
-		      "      <model type='virtio'/>\n"
-		      "    </interface>\n"
-		      "    -->\n", o->out);
-	}
-	why(o, "    ", WHY_TPM);
-	if (p->tpm)
-		fputs("    <tpm model='tpm-tis'>\n"
-		      "      <backend type='emulator' version='2.0'/>\n"
-		      "    </tpm>\n", o->out);
-	fputs("    <console type='pty'/>\n"
-	      "    <rng model='virtio'>\n"
-	      "      <backend model='random'>/dev/urandom</backend>\n"
-	      "    </rng>\n"
-	      "    <!-- vfio locks all of the guest's memory, so a balloon can't return\n"
-	      "         any. -->\n"
-	      "    <memballoon model='none'/>\n", o->out);
-}
-
-void guest_print_libvirt(const struct guest_output *o)
-{
-	const struct guest_plan *p = o->plan;
-	size_t i;
-
-	fputs("<!-- Made by \"" PROGRAM " guest\", version " VERSION ". -->\n", o->out);
-	guest_head(o, "", comment);
-	if (o->fragment) {
-		g_autofree char *text = g_strdup_printf("Elements to add to a domain of your own, each to its parent. They are for %u processors (<vcpu>). Change the indexes of the controllers if yours has others.%s",
-				 p->cpus, !needs_namespace(p) ? "" :
-				 " The elements of qemu: need the attribute " QEMU_NAMESPACE " of <domain>.");
-
-		comment(o->out, "", text);
-	} else {
-		print_begin(o);
-	}
-	if (p->ras) {
-		why(o, "    ", WHY_RAS);
-		fputs(o->fragment ? "  <features>\n    <ras state='on'/>\n  </features>\n" :
-				    "    <ras state='on'/>\n", o->out);
-	}
-	if (!o->fragment)
-		fputs("  </features>\n", o->out);
-	print_backing(o);
-	print_pinning(o);
-	print_cpu(o);
-	fputs("  <devices>\n", o->out);
-	if (!o->fragment && p->qemu)
-		print_emulator(o);
-	print_buses(o);
-	for (i = 0; i < p->devices; i++)
-		print_device(o, i);
-	if (!o->fragment)
-		print_end(o);
-	fputs("  </devices>\n", o->out);
-	print_commandline(o);
-	print_override(o);
-	if (!o->fragment)
-		fputs("</domain>\n", o->out);
+	add_nodes(&a);
+	add_places(&a);
+	add_window(&a);
+	add_devices(&a);
+	add_qemu(&a);
+	metadata = g_strdup_printf("\n    <" METADATA " xmlns:nvgrace-gpu='" METADATA_NAMESPACE "' added='%s'/>",
+				   a.words->str);
+	append_to(&a, "metadata", metadata);
+	if (domain_mark(&a.now) == domain_mark(was) && xml_covers(a.now.root, was->root))
+		text = g_strdup(was->text);
+	else
+		text = g_strdup(a.now.text);
+	domain_end(&a.now);
+	g_string_free(a.words, TRUE);
+	return text;
 }

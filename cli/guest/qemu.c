@@ -8,6 +8,8 @@
 
 #include "guest/formats.h"
 
+enum { COLUMNS = 80 };
+
 static void G_GNUC_PRINTF(2, 3) add(GPtrArray *c, const char *fmt, ...)
 {
 	va_list args;
@@ -33,9 +35,13 @@ static char *G_GNUC_PRINTF(1, 2) quoted(const char *fmt, ...)
 static void add_machine(GPtrArray *c, const struct guest_plan *p)
 {
 	g_autofree char *memory = guest_size(p->memory), *window = guest_size(p->window);
+	g_autofree char *machine = quoted("%s,accel=kvm,gic-version=3%s%s%s",
+					  p->qemu->machine ? p->qemu->machine : "virt",
+					  p->ras ? ",ras=on" : "",
+					  p->window_set ? ",highmem-mmio-size=" : "",
+					  p->window_set ? window : "");
 
-	add(c, "-machine virt,accel=kvm,gic-version=3%s%s%s", p->ras ? ",ras=on" : "",
-	    p->window_set ? ",highmem-mmio-size=" : "", p->window_set ? window : "");
+	add(c, "-machine %s", machine);
 	add(c, "-cpu host");
 	if (p->sockets > 1)
 		add(c, "-smp %u,sockets=%u,cores=%u", p->cpus, p->sockets, p->cpus / p->sockets);
@@ -54,7 +60,8 @@ static void add_memory(GPtrArray *c, const struct guest_plan *p)
 		g_autofree char *size = guest_size(p->node[i].memory), *host = NULL;
 
 		n = &p->node[i];
-		host = n->host < 0 ? g_strdup("") : g_strdup_printf(",host-nodes=%d,policy=%s", n->host, p->pin ? "bind" : "preferred");
+		host = p->placed ? g_strdup_printf(",host-nodes=%d,policy=%s", n->host,
+						   p->pin ? "bind" : "preferred") : g_strdup("");
 		if (p->hugepages)
 			add(c, "-object memory-backend-memfd,id=m%zu,size=%s,hugetlb=on,hugetlbsize=%s%s",
 			    i, size, page, host);
@@ -68,8 +75,7 @@ static void add_nodes(GPtrArray *c, const struct guest_plan *p)
 	size_t a, b;
 
 	for (a = 0; a < p->cpu_nodes; a++)
-		add(c, "-numa node,nodeid=%zu,cpus=%u-%u,memdev=m%zu", a,
-		    p->node[a].first_cpu, p->node[a].first_cpu + p->node[a].cpus - 1, a);
+		add(c, "-numa node,nodeid=%zu,cpus=%s,memdev=m%zu", a, p->node[a].cpus, a);
 	for (; a < p->nodes; a++)
 		add(c, "-numa node,nodeid=%zu", a);
 	/* One line for each node: the distances to those after it. */
@@ -81,6 +87,16 @@ static void add_nodes(GPtrArray *c, const struct guest_plan *p)
 					       text->len ? " " : "", a, b, p->distance[a * p->nodes + b]);
 		add(c, "%s", text->str);
 	}
+}
+
+/* What an accelerated SMMU must be told, if QEMU does not take it from the host. */
+static const char *smmu_properties(const struct guest_plan *p)
+{
+	if (vmm_has(p->qemu, QEMU_SMMU_DERIVES))
+		return "";
+	if (vmm_has(p->qemu, QEMU_SMMU_PASID) && !vmm_has(p->qemu, QEMU_SMMU_SSIDSIZE))
+		return ",ats=on,ril=off,pasid=on,oas=48";
+	return ",ats=on,ril=off,ssidsize=20,oas=48";
 }
 
 static void add_devices(GPtrArray *c, const struct guest_plan *p)
@@ -95,8 +111,8 @@ static void add_devices(GPtrArray *c, const struct guest_plan *p)
 		add(c, "-device pxb-pcie,id=pcie.%zu,bus=pcie.0,bus_nr=%u,numa_node=%zu",
 		    i + 1, p->bus[i].number, p->bus[i].node);
 		if (p->bus[i].smmu)
-			add(c, "-device arm-smmuv3,id=smmuv3.%zu,primary-bus=pcie.%zu,accel=on,ats=on,ril=off,ssidsize=20,oas=48",
-			    i + 1, i + 1);
+			add(c, "-device arm-smmuv3,id=smmuv3.%zu,primary-bus=pcie.%zu,accel=on%s",
+			    i + 1, i + 1, smmu_properties(p));
 	}
 	for (i = 0; i < p->devices; i++) {
 		g_autofree char *bus = NULL;
@@ -117,117 +133,122 @@ static void add_devices(GPtrArray *c, const struct guest_plan *p)
 	}
 }
 
-static void add_seed(GPtrArray *c, const struct guest_plan *p)
-{
-	g_autofree char *path = NULL, *word = NULL;
-
-	if (!p->seed)
-		return;
-	path = replaced(p->seed, ",", ",,");
-	word = quoted("driver=%s,node-name=seed0,read-only=on,%s=%s",
-		      p->seed_folder ? "vvfat,label=CIDATA" : "raw,file.driver=file",
-		      p->seed_folder ? "dir" : "file.filename", path);
-	add(c, "-blockdev %s", word);
-	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=seed0");
-}
-
-/* A flash image: UEFI's program, then its variables. */
-static void add_flash(GPtrArray *c, const char *file, const char *format, bool writable)
-{
-	g_autofree char *path = replaced(file, ",", ",,"), *word = NULL;
-
-	word = quoted("if=pflash,format=%s,readonly=%s,file.driver=file,file.filename=%s",
-		      format, writable ? "off" : "on", path);
-	add(c, "-drive %s", word);
-}
-
-static void add_tpm(GPtrArray *c, const struct guest_plan *p)
-{
-	g_autofree char *name = replaced(p->name, ",", ",,");
-	g_autofree char *word = quoted("socket,id=tpm0,path=./%s-tpm/socket", name);
-
-	if (!p->tpm)
-		return;
-	add(c, "-chardev %s", word);
-	add(c, "-tpmdev emulator,id=tpm0,chardev=tpm0");
-	add(c, "-device tpm-tis-device,tpmdev=tpm0");
-}
-
-/* A relative path stays one if its name begins with a hyphen. To be freed. */
-static char *path_word(const char *path)
-{
-	return quoted("%s%s", *path == '-' ? "./" : "", path);
-}
-
-static void print_vars(const struct guest_output *o)
-{
-	const struct guest_plan *p = o->plan;
-	g_autofree char *vars = NULL, *from = NULL;
-
-	if (!p->vars)
-		return;
-	vars = path_word(p->vars);
-	from = path_word(p->vars_template);
-	fprintf(o->out, "\n[ -e %s ] || cp %s %s || exit 1\n", vars, from, vars);
-}
-
-static void print_swtpm(const struct guest_output *o)
-{
-	const char *name = o->plan->name;
-	g_autofree char *folder = quoted("./%s-tpm", name), *state = quoted("dir=./%s-tpm", name);
-	g_autofree char *control = quoted("type=unixio,path=./%s-tpm/socket", name);
-
-	if (!o->plan->tpm)
-		return;
-	/* The shell becomes QEMU, whose end is then that of swtpm's parent. */
-	fprintf(o->out, "\nmkdir -m 700 -p %s && rm -f %s/socket || exit 1\n", folder, folder);
-	fprintf(o->out, "setpriv --pdeathsig TERM swtpm socket --tpm2 --tpmstate %s --ctrl %s &\n", state, control);
-	fprintf(o->out, "until [ -S %s/socket ]; do kill -0 $! && sleep 0.1 || exit 1; done\n", folder);
-}
-
 static void add_rest(GPtrArray *c, const struct guest_plan *p)
 {
-	g_autofree char *disk = replaced(p->disk, ",", ",,"), *word = NULL;
-	const char *driver = p->disk_device ? "host_device" : "file";
+	g_autofree char *code = replaced(p->firmware, ",", ",,"), *disk = NULL, *word = NULL;
 
-	add_flash(c, p->firmware, p->firmware_format, false);
-	if (p->vars)
-		add_flash(c, p->vars, p->vars_format, true);
-	add_tpm(c, p);
-	word = quoted("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
-		      p->disk_format, driver, disk);
-	add(c, "-blockdev %s", word);
-	add(c, "-device virtio-blk-pci,bus=pcie.0,drive=disk0");
-	add_seed(c, p);
-	if (p->ssh_port)
-		add(c, "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:%u-:22", p->ssh_port);
-	else
-		add(c, "-netdev user,id=net0");
-	add(c, "-device virtio-net-pci,bus=pcie.0,netdev=net0,romfile=");
+	word = quoted("if=pflash,format=%s,readonly=on,file.driver=file,file.filename=%s",
+		      p->firmware_format, code);
+	add(c, "-drive %s", word);
+	if (p->disk) {
+		g_free(word);
+		disk = replaced(p->disk, ",", ",,");
+		word = quoted("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
+			      p->disk_format, p->disk_device ? "host_device" : "file", disk);
+		add(c, "-blockdev %s", word);
+		add(c, "-device virtio-blk-pci,bus=pcie.0,drive=disk0");
+	}
 	add(c, "-nodefaults");
 	add(c, "-display none");
 	add(c, "-serial mon:stdio");
 }
 
-static void print_reasons(const struct guest_output *o)
+/* A comment in lines of at most COLUMNS where words allow it. */
+static void comment(FILE *out, const char *text)
 {
-	enum why why;
+	size_t column = 0, n;
 
+	while (*text) {
+		n = strcspn(text, " \n");
+		if (column && column + 1 + n > COLUMNS) {
+			fputc('\n', out);
+			column = 0;
+		}
+		column += fprintf(out, "%s%.*s", column ? " " : "# ", (int)n, text);
+		text += n;
+		text += strspn(text, " \n");
+	}
+	fputc('\n', out);
+}
+
+static void print_head(const struct guest_output *o)
+{
+	const GPtrArray *notes = o->plan->notes;
+	g_autoptr(GString) command = g_string_new("Made by version " VERSION ", with: " PROGRAM " guest");
+	enum why why;
+	size_t i;
+
+	for (i = 1; o->command[i]; i++) {
+		g_autofree char *word = quoted("%s", o->command[i]);
+
+		g_string_append_printf(command, " %s", word);
+	}
+	fputs("#!/bin/sh\n", o->out);
+	comment(o->out, command->str);
+	fputs("#\n"
+	      "# Arguments are added to those of QEMU. The guest has no network unless they\n"
+	      "# have one, such as: -nic user,model=virtio-net-pci. With user networking, the\n"
+	      "# guest reaches the services of this host's 127.0.0.1, as 10.0.2.2.\n"
+	      "#\n"
+	      "# The guest ends with Ctrl-A X on its console, which is this terminal, or with\n"
+	      "# \"quit\" on the QMP socket beside this script, or with\n"
+	      "# kill \"$(cat NAME.pid)\". \"system_powerdown\" asks its system to shut down.\n"
+	      "#\n", o->out);
+	for (i = 0; i < o->warnings; i++) {
+		g_autofree char *text = guest_warning_text(&o->warning[i]);
+		g_autofree char *line = g_strdup_printf("doctor: %s", text);
+
+		comment(o->out, line);
+	}
+	for (i = 0; notes && i < notes->len; i++) {
+		g_autofree char *text = g_strdup_printf("note: %s", (char *)notes->pdata[i]);
+
+		comment(o->out, text);
+	}
+	if (o->warnings || notes)
+		fputs("#\n", o->out);
 	for (why = 0; why < WHYS; why++) {
 		g_autofree char *text = NULL;
 
 		if (!o->plan->why[why])
 			continue;
 		text = g_strdup_printf("%s: %s", guest_why_name(why), o->plan->why[why]);
-		guest_comment(o->out, "# ", text);
+		comment(o->out, text);
 	}
+}
+
+/*
+ * QEMU can't place its processors. Its threads have their names, so a process beside it
+ * does that when they are there, and ends with QEMU.
+ */
+static void print_pins(const struct guest_output *o)
+{
+	const struct guest_plan *p = o->plan;
+	size_t i;
+
+	fputs("\npins='", o->out);
+	for (i = 0; i < p->cpu_pins->len; i++)
+		fprintf(o->out, "%s%s", !i ? "" : i % 8 ? " " : "\n      ", (char *)p->cpu_pins->pdata[i]);
+	fputs("'\n"
+	      "# pin PID: gives each processor of the guest its own of the host.\n"
+	      "pin() {\n"
+	      "\tcpu=0\n"
+	      "\tfor place in $pins; do\n"
+	      "\t\tuntil grep -qsx \"CPU $cpu/[A-Z]*\" /proc/\"$1\"/task/*/comm; do\n"
+	      "\t\t\tkill -0 \"$1\" && sleep 0.1 || exit\n"
+	      "\t\tdone\n"
+	      "\t\tthread=$(grep -lsx \"CPU $cpu/[A-Z]*\" /proc/\"$1\"/task/*/comm)\n"
+	      "\t\ttaskset -pc \"$place\" \"$(basename \"$(dirname \"$thread\")\")\" >/dev/null\n"
+	      "\t\tcpu=$((cpu + 1))\n"
+	      "\tdone\n"
+	      "}\n"
+	      "pin $$ &\n", o->out);
 }
 
 void guest_print_qemu(const struct guest_output *o)
 {
 	const struct guest_plan *p = o->plan;
 	g_autoptr(GPtrArray) c = g_ptr_array_new_with_free_func(g_free);
-	g_autofree char *name = replaced(p->name, ",", ",,"), *word = quoted("guest=%s", name);
 	g_autofree char *program = quoted("%s", p->qemu->path);
 	size_t i;
 
@@ -237,16 +258,17 @@ void guest_print_qemu(const struct guest_output *o)
 	add_devices(c, p);
 	add_rest(c, p);
 
-	fprintf(o->out, "#!/bin/sh\n# Made by \"" PROGRAM " guest\", version " VERSION ".\n#\n");
-	guest_head(o, "# ", guest_comment);
-	if (o->warnings || p->notes)
-		fputs("#\n", o->out);
-	print_reasons(o);
-	print_vars(o);
-	print_swtpm(o);
-	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name %s", p->pin ? "taskset -c " : "",
-		p->pin ? p->host_cpus : "", p->pin ? " " : "", program, word);
+	print_head(o);
+	fputs("\n"
+	      "# The guest has this script's name; NAME.pid and NAME.qmp are in its folder.\n"
+	      "name=$(basename -- \"$0\" .sh | tr -c 'A-Za-z0-9._\\n-' _)\n"
+	      "cd -- \"$(dirname -- \"$0\")\" || exit 1\n", o->out);
+	if (p->pin)
+		print_pins(o);
+	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name guest=\"$name\",debug-threads=on \\\n"
+		"    -pidfile \"$name.pid\" \\\n    -qmp unix:\"$name.qmp\",server=on,wait=off",
+		p->pin ? "taskset -c " : "", p->pin ? p->host_cpus : "", p->pin ? " " : "", program);
 	for (i = 0; i < c->len; i++)
 		fprintf(o->out, " \\\n    %s", (char *)c->pdata[i]);
-	fputc('\n', o->out);
+	fputs(" \\\n    \"$@\"\n", o->out);
 }

@@ -9,6 +9,7 @@
 
 #include "facts/answers.h"
 #include "facts/egm.h"
+#include "facts/libvirt.h"
 #include "plan/steps.h"
 
 /* The node with processors that is nearest to a GPU; -1: not known. */
@@ -39,7 +40,7 @@ static void read_hugepages(struct host *h, struct guest_facts *facts)
 	g_auto(GStrv) names = host_list(h, "/sys/kernel/mm/hugepages");
 	struct hugepages *pages;
 	unsigned long long kib;
-	size_t i;
+	size_t i, n;
 
 	for (i = 0; names && names[i]; i++) {
 		if (sscanf(names[i], "hugepages-%llukB", &kib) != 1 || !kib || kib >= SIZE_LIMIT >> 10)
@@ -48,9 +49,12 @@ static void read_hugepages(struct host *h, struct guest_facts *facts)
 					   facts->hugepage_sizes + 1);
 		pages = &facts->hugepages[facts->hugepage_sizes++];
 		*pages = (struct hugepages){ .size = kib << 10 };
-		if (host_u64(h, &pages->free, "/sys/kernel/mm/hugepages/%s/free_hugepages",
-			     names[i]))
-			pages->free = 0;
+		pages->free = g_new0(uint64_t, facts->numa.count);
+		for (n = 0; n < facts->numa.count; n++)
+			if (host_u64(h, &pages->free[n],
+				     "/sys/devices/system/node/node%d/hugepages/%s/free_hugepages",
+				     facts->numa.node[n].id, names[i]))
+				pages->free[n] = 0;
 	}
 }
 
@@ -58,7 +62,9 @@ static void read_kernel(struct host *h, struct answers *a, struct guest_facts *f
 {
 	const char *config = answer(a, "kernel-config"), *kvm = answer(a, "kvm");
 	g_autofree char *features = host_line(h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
+	const char *shift = config ? strstr(config, "CONFIG_NODES_SHIFT=") : NULL;
 	g_autofree char *bits = kvm ? field_value(kvm, "address-bits") : NULL;
+	unsigned int nodes;
 	uint64_t number;
 
 	facts->config_known = config;
@@ -69,6 +75,9 @@ static void read_kernel(struct host *h, struct answers *a, struct guest_facts *f
 	facts->dmabuf = features ? has_word(features, "dmabuf") :
 			config_option(config, "VFIO_PCI_DMABUF") != 'n';
 	facts->nesting = config_option(config, "ARM_SMMU_V3_IOMMUFD") != 'n';
+	/* The kernel's largest is 10. */
+	if (shift && sscanf(shift, "CONFIG_NODES_SHIFT=%u", &nodes) == 1 && nodes <= 10)
+		facts->node_limit = 1U << nodes;
 	if (bits && parse_u64(bits, &number) && number <= 64)
 		facts->address_bits = number;
 }
@@ -117,9 +126,7 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 	qemus_read(a, &facts->qemu);
 	libvirts_read(a, &facts->libvirt);
 	read_hugepages(h, facts);
-	firmware_read(h, facts->uefi);
-	facts->swtpm = host_exists(h, "/usr/bin/swtpm");
-	facts->swtpm_setup = host_exists(h, "/usr/bin/swtpm_setup");
+	firmware_read(h, &facts->uefi);
 	read_kernel(h, a, facts);
 	facts->libvirt_iommufd = true;
 	facts->machine = answer(a, "machine");
@@ -128,10 +135,19 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 
 void guest_facts_ask(struct answers *a, struct guest_facts *facts)
 {
-	const char *said = answer(a, "libvirt-capabilities");
-
-	facts->libvirt_iommufd = !said || strstr(said, "iommufd: yes");
+	libvirt_ask(answer(a, "libvirt-version"), answer(a, "libvirt-capabilities"),
+		    &facts->libvirt, &facts->libvirt_iommufd);
 	facts->egm = egm_read(a, NULL).largest;
+}
+
+bool guest_host_lacks_nodes(const struct guest_facts *facts, unsigned int *needed)
+{
+	size_t i;
+
+	*needed = NODES_OF_GPU * facts->gpus->count;
+	for (i = 0; i < facts->numa.count; i++)
+		*needed += !!facts->numa.node[i].cpus;
+	return facts->node_limit && facts->node_limit < *needed;
 }
 
 static void free_places(struct place *place, size_t count)
@@ -147,13 +163,17 @@ static void free_places(struct place *place, size_t count)
 
 void guest_facts_free(struct guest_facts *facts)
 {
+	size_t i;
+
 	free_places(facts->place, facts->gpus ? facts->gpus->count : 0);
 	free_places(facts->other_place, facts->others.count);
 	gpus_free(&facts->others);
 	numa_free(&facts->numa);
-	firmware_free(facts->uefi);
+	firmware_free(&facts->uefi);
 	vmms_free(&facts->qemu);
 	vmms_free(&facts->libvirt);
+	for (i = 0; i < facts->hugepage_sizes; i++)
+		g_free(facts->hugepages[i].free);
 	g_free(facts->hugepages);
 }
 

@@ -33,8 +33,39 @@ static void add_node(struct guest_plan *plan, int host)
 	plan->nodes++;
 }
 
-enum exit_status plan_cpu_nodes(const struct guest_facts *facts, struct guest_plan *plan)
+/* Replaces the nodes, which are those of the host near the GPUs, by the domain's own. */
+static enum exit_status take_cells(const struct guest_domain *domain, struct guest_plan *plan)
 {
+	const struct guest_cell *cell;
+	size_t i, said = 0, near = plan->nodes;
+
+	if (domain->cells > GUEST_GPUS_MAX)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "the domain has %zu NUMA cells with processors; at most %d are supported",
+				   domain->cells, GUEST_GPUS_MAX);
+	for (i = 0; i < domain->cells; i++)
+		said += domain->cell[i].host >= 0;
+	/* If there are as many, they are in the same order. */
+	if (domain->cells != near && domain->cells > 1 && said < domain->cells)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "the domain has %zu NUMA cells, and these GPUs are near %zu of the host's nodes; say by <memnode> in <numatune> which of the host's nodes each cell stands for",
+				   domain->cells, near);
+	for (i = 0; i < domain->cells; i++) {
+		cell = &domain->cell[i];
+		plan->node[i] = (struct guest_node){
+			.host = cell->host >= 0 ? cell->host :
+				domain->cells == near ? plan->node[i].host : -1,
+			.cpus = g_strdup(cell->cpus), .count = cell->count, .memory = cell->memory,
+		};
+	}
+	plan->nodes = domain->cells;
+	return EXIT_OK;
+}
+
+enum exit_status plan_cpu_nodes(const struct guest_facts *facts, const struct guest_wish *wish,
+				struct guest_plan *plan)
+{
+	enum exit_status status = EXIT_OK;
 	const struct gpu *gpu;
 	size_t i;
 
@@ -49,178 +80,293 @@ enum exit_status plan_cpu_nodes(const struct guest_facts *facts, struct guest_pl
 					   gpu->numa_node);
 		add_node(plan, plan->device[i].place->node);
 	}
+	if (wish->domain && wish->domain->cells)
+		status = take_cells(wish->domain, plan);
 	plan->cpu_nodes = plan->nodes;
-	if (plan->cpu_nodes + NODES_OF_GPU * plan->gpus > QEMU_NODES_MAX)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "%zu GPUs and the processors near them need %zu NUMA nodes, and QEMU has %d; name fewer GPUs",
-				   plan->gpus, plan->cpu_nodes + NODES_OF_GPU * plan->gpus,
-				   QEMU_NODES_MAX);
-	return EXIT_OK;
+	if (!status && plan->cpu_nodes + NODES_OF_GPU * plan->gpus > QEMU_NODES_MAX)
+		status = plan_refuse(plan, EXIT_REFUSED, NULL,
+				     "%zu GPUs and the processors near them need %zu NUMA nodes, and QEMU has %d; name fewer GPUs",
+				     plan->gpus, plan->cpu_nodes + NODES_OF_GPU * plan->gpus,
+				     QEMU_NODES_MAX);
+	return status;
 }
 
-/* The size to which a block of the guest's memory is aligned. */
+/* The size to which a block of the guest's memory should be aligned. */
 static uint64_t memory_unit(const struct guest_facts *facts, const struct guest_plan *plan)
 {
 	/* A whole table of entries of 8 bytes maps what one entry above it maps. */
 	return plan->hugepages ? plan->hugepages : facts->page_size * (facts->page_size / 8);
 }
 
+/* "0-15" */
+static char *cpu_range(unsigned int first, unsigned int count)
+{
+	return count > 1 ? g_strdup_printf("%u-%u", first, first + count - 1) :
+			   g_strdup_printf("%u", first);
+}
+
+/* Divides processors and memory, of which the first node gets what is left over. */
+static void divide(const struct guest_wish *wish, struct guest_plan *plan, uint64_t unit)
+{
+	size_t n = plan->cpu_nodes, i, left;
+	unsigned int first = 0;
+	uint64_t memory = plan->memory, part;
+
+	for (i = 0; i < n && !(wish->domain && wish->domain->cells); i++) {
+		left = n - i;
+		plan->node[i].count = (plan->cpus - first + left - 1) / left;
+		plan->node[i].cpus = cpu_range(first, plan->node[i].count);
+		first += plan->node[i].count;
+		part = left == 1 ? memory : (memory / unit + left - 1) / left * unit;
+		/* What is no multiple of the unit goes to the last one. */
+		plan->node[i].memory = part < memory ? part : memory;
+		memory -= plan->node[i].memory;
+	}
+}
+
 enum exit_status plan_memory(const struct guest_facts *facts,
 			     const struct guest_wish *wish, struct guest_plan *plan)
 {
 	char size[SIZE_MAX_TEXT], unit_text[SIZE_MAX_TEXT];
-	unsigned int cpus = 0, left, first = 0;
-	const struct numa_node *near;
-	uint64_t bytes = 0, unit, blocks;
+	uint64_t bytes = 0, least = UINT64_MAX, unit;
 	size_t i, n = plan->cpu_nodes;
+	const struct numa_node *near;
+	unsigned int cpus = 0;
 
 	for (i = 0; i < n; i++) {
 		near = plan_host_node(facts, plan->node[i].host);
 		cpus += near ? near->cpus : 0;
 		bytes += near ? near->bytes : 0;
+		if (near && near->bytes < least)
+			least = near->bytes;
 	}
 	plan->hugepages = wish->hugepages;
 	unit = memory_unit(facts, plan);
-	/* Its guestMappingPassthrough needs huge pages. */
-	if (plan->format == FORMAT_KUBEVIRT)
-		plan->hugepages = unit;
 	size_text(unit, unit_text);
 
 	plan->cpus = wish->cpus ? wish->cpus : CPUS_OF_GPU * plan->gpus;
 	if (!wish->cpus && cpus < plan->cpus)
 		plan->cpus = cpus;
 	if (plan->cpus < n || plan->cpus > CPUS_MAX)
-		return plan_refuse(plan, EXIT_USAGE_ERROR, NULL,
-				   "%u processors for %zu NUMA nodes; set --cpus to a number from %zu to %d",
-				   plan->cpus, n, n, CPUS_MAX);
+		return plan_refuse(plan, wish->domain ? EXIT_REFUSED : EXIT_USAGE_ERROR, NULL,
+				   "%u processors for %zu NUMA nodes; set %s to a number from %zu to %d",
+				   plan->cpus, n, wish->domain ? "the domain's <vcpu>" : "--cpus", n,
+				   CPUS_MAX);
 	/* Nodes may differ by one processor, which has no other divisor. */
 	plan->sockets = n && !(plan->cpus % n) ? n : plan->cpus;
-	if (plan->cpus > cpus)
+	if (cpus && plan->cpus > cpus)
 		plan_note(plan, "the guest has %u processors, and the host has %u near these GPUs: they share them",
 			  plan->cpus, cpus);
 
+	/* Each node gets the same, so the smallest decides. */
 	plan->memory = wish->memory ? wish->memory : MEMORY_OF_GPU * plan->gpus;
-	if (!wish->memory && bytes && bytes / 2 < plan->memory)
-		plan->memory = bytes / 2 / unit * unit;
+	if (!wish->memory && bytes && least / 2 * n < plan->memory)
+		plan->memory = least / 2 / unit * unit * n;
 	if (bytes && plan->memory > bytes)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "--memory: the NUMA nodes near these GPUs have only %s, and vfio locks all of a guest's memory",
-				   size_text(bytes, size));
-	if (bytes && plan->memory > bytes - bytes / 16)
-		plan_note(plan, "the guest gets nearly all memory of the NUMA nodes near these GPUs: the host has other processes and page tables to keep there");
-	blocks = plan->memory / unit;
-	if (plan->memory % unit || blocks < n || plan->memory > SIZE_LIMIT)
-		return plan_refuse(plan, EXIT_USAGE_ERROR, NULL,
+				   "%s: the NUMA nodes near these GPUs have only %s, and vfio locks all of a guest's memory",
+				   wish->domain ? "the domain's memory" : "--memory", size_text(bytes, size));
+	if (!plan->memory || plan->memory > SIZE_LIMIT ||
+	    (!wish->domain && (plan->memory % unit || plan->memory / unit < n)))
+		return plan_refuse(plan, wish->domain ? EXIT_REFUSED : EXIT_USAGE_ERROR, NULL,
 				   "%s of memory for %zu NUMA node%s; set --memory to a suitable multiple of %s",
 				   size_text(plan->memory, size), n, n > 1 ? "s" : "", unit_text);
-
-	for (i = 0; i < n; i++) {
-		left = n - i;
-		plan->node[i].first_cpu = first;
-		plan->node[i].cpus = (plan->cpus - first + left - 1) / left;
-		first += plan->node[i].cpus;
-		plan->node[i].memory = (blocks + left - 1) / left * unit;
-		blocks -= (blocks + left - 1) / left;
-	}
+	divide(wish, plan, plan->memory / unit < n ? QEMU_ALIGNMENT : unit);
 	plan_because(plan, WHY_CPU,
 		     "KVM has no other on Arm: the guest sees the host's processor, with FEAT_S2FWB and CACHE_DIC, which make usemem cacheable");
 	plan_because(plan, WHY_CPUS, "%s%s",
-		     wish->cpus ? "as --cpus says" :
+		     wish->domain ? "the domain's" : wish->cpus ? "as --cpus says" :
 		     "16 for each GPU, or all processors of the NUMA nodes near these GPUs; --cpus changes it",
-		     n > 1 ? "; each socket is in one NUMA node, as Linux expects" : "");
-	plan_because(plan, WHY_MEMORY,
-		     "%s; a multiple of %s, %s; vfio locks all of it",
-		     wish->memory ? "as --memory says" :
+		     n > 1 && !wish->domain ? "; each socket is in one NUMA node, as Linux expects" : "");
+	plan_because(plan, WHY_MEMORY, "%s; a multiple of %s, %s, is best; vfio locks all of it",
+		     wish->domain ? "the domain's" : wish->memory ? "as --memory says" :
 		     "64 GiB for each GPU, or half of the host's near these GPUs; --memory changes it",
 		     unit_text, plan->hugepages ? "a huge page" : "which one page-table entry of the host maps");
 	return EXIT_OK;
 }
 
-/* "0-71,144"; to be freed. */
-static char *cpu_list(const struct numa_node *node)
+/* "0-71,144", as libvirt prints it, to be freed. cpu: ascending. */
+static char *cpu_list(const GArray *cpus)
 {
+	const unsigned short *cpu = (const unsigned short *)(void *)cpus->data;
 	GString *text = g_string_new(NULL);
 	unsigned int i, first;
 
-	for (i = 0; i < node->cpus; i++) {
-		first = node->cpu[i];
+	for (i = 0; i < cpus->len; i++) {
+		first = cpu[i];
 		g_string_append_printf(text, "%s%u", text->len ? "," : "", first);
-		while (i + 1 < node->cpus && node->cpu[i + 1] == node->cpu[i] + 1)
+		while (i + 1 < cpus->len && cpu[i + 1] == cpu[i] + 1)
 			i++;
-		if (node->cpu[i] != first)
-			g_string_append_printf(text, "-%u", node->cpu[i]);
+		if (cpu[i] != first)
+			g_string_append_printf(text, "-%u", cpu[i]);
 	}
 	return g_string_free(text, FALSE);
+}
+
+static int by_number(gconstpointer a, gconstpointer b)
+{
+	return *(const unsigned short *)a - *(const unsigned short *)b;
+}
+
+/* Appends a node's processors that are not isolated, or all if there are none. */
+static void add_rest(GArray *rest, const struct numa_node *node)
+{
+	unsigned int i, k, before = rest->len;
+
+	for (i = 0; i < node->cpus; i++) {
+		for (k = 0; k < node->isolated_cpus && node->isolated[k] != node->cpu[i]; k++)
+			;
+		if (k == node->isolated_cpus)
+			g_array_append_val(rest, node->cpu[i]);
+	}
+	if (rest->len == before)
+		g_array_append_vals(rest, node->cpu, node->cpus);
+}
+
+struct pinning {
+	struct guest_plan *plan;
+	const struct guest_node *node;
+	const struct numa_node *near;
+	unsigned int done;	/* of this node's */
+};
+
+/* Nothing moves a thread away from an isolated processor, so each has one of its own. */
+static void pin_cpu(unsigned long cpu, void *data)
+{
+	struct pinning *p = data;
+	char *where = p->near->isolated_cpus ?
+		      g_strdup_printf("%u", p->near->isolated[p->done % p->near->isolated_cpus]) :
+		      g_strdup(p->node->host_cpus);
+
+	p->done++;
+	if (cpu < p->plan->cpus) {
+		g_free(p->plan->cpu_pins->pdata[cpu]);
+		p->plan->cpu_pins->pdata[cpu] = where;
+	} else {
+		g_free(where);
+	}
 }
 
 enum exit_status plan_pinning(const struct guest_facts *facts,
 			      const struct guest_wish *wish, struct guest_plan *plan)
 {
-	g_autoptr(GString) all = g_string_new(NULL);
+	g_autoptr(GArray) rest = g_array_new(FALSE, FALSE, sizeof(unsigned short));
 	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
 	const struct numa_node *near;
+	struct pinning pinning;
 	struct guest_node *n;
+	unsigned int count, cpu;
 
-	/* KubeVirt pins its guests, by dedicatedCpuPlacement. */
-	plan->pin = wish->pin && plan->format != FORMAT_KUBEVIRT;
-	for (n = plan->node; plan->pin && n < plan->node + plan->cpu_nodes; n++) {
-		near = plan_host_node(facts, n->host);
-		if (!near)
-			continue;
-		if (near->bytes && n->memory > near->bytes)
-			return plan_refuse(plan, EXIT_REFUSED, NULL,
-					   "--pin: a node of the guest has %s, and node %d of the host has only %s; give less --memory",
-					   size_text(n->memory, needed), near->id,
-					   size_text(near->bytes, there));
-		if (n->cpus > near->cpus)
-			plan_note(plan, "a node of the guest has %u processors, and node %d of the host, which it is pinned to, has %u",
-				  n->cpus, near->id, near->cpus);
-		n->host_cpus = cpu_list(near);
-		g_string_append_printf(all, "%s%s", all->len ? "," : "", n->host_cpus);
-	}
+	plan->pin = wish->pin;
 	if (!plan->pin)
 		return EXIT_OK;
-	plan->host_cpus = g_strdup(all->str);
-	if (plan->format == FORMAT_QEMU && plan->cpu_nodes > 1)
-		plan_note(plan, "each processor of the guest runs on those of all %zu nodes: QEMU has no option to pin one to its own; libvirt does that",
-			  plan->cpu_nodes);
+	plan->cpu_pins = g_ptr_array_new_with_free_func(g_free);
+	g_ptr_array_set_size(plan->cpu_pins, plan->cpus);
+	for (n = plan->node; n < plan->node + plan->cpu_nodes; n++) {
+		g_autoptr(GArray) cpus = g_array_new(FALSE, FALSE, sizeof(unsigned short));
+
+		near = plan_host_node(facts, n->host);
+		if (!near || !near->cpus)
+			return plan_refuse(plan, EXIT_REFUSED, NULL,
+					   "--pin: not known which processors of the host cell %zu of the domain stands for; say so by <memnode> in <numatune>",
+					   (size_t)(n - plan->node));
+		if (near->bytes && n->memory > near->bytes)
+			return plan_refuse(plan, EXIT_REFUSED, NULL,
+					   "--pin: a node of the guest has %s, and node %d of the host has only %s; give less memory",
+					   size_text(n->memory, needed), near->id,
+					   size_text(near->bytes, there));
+		count = near->isolated_cpus ? near->isolated_cpus : near->cpus;
+		if (n->count > count)
+			plan_note(plan, "a node of the guest has %u processors, and node %d of the host, which it is pinned to, has %u%s: they share them",
+				  n->count, near->id, count, near->isolated_cpus ? " that are isolated" : "");
+		g_array_append_vals(cpus, near->cpu, near->cpus);
+		n->host_cpus = cpu_list(cpus);
+		add_rest(rest, near);
+		pinning = (struct pinning){ .plan = plan, .node = n, .near = near };
+		each_number(n->cpus, pin_cpu, &pinning);
+	}
+	g_array_sort(rest, by_number);
+	plan->host_cpus = cpu_list(rest);
+	/* In no cell of the domain. */
+	for (cpu = 0; cpu < plan->cpus; cpu++)
+		if (!plan->cpu_pins->pdata[cpu])
+			plan->cpu_pins->pdata[cpu] = g_strdup(plan->host_cpus);
 	plan_because(plan, WHY_PIN,
-		     "as --pin says, the guest runs on the processors of the host's NUMA nodes that its own stand for (cpulist in /sys/devices/system/node/node*), and has memory of no other node; other guests and processes may run there, too");
+		     "as --pin says, the guest runs on the processors of the host's NUMA nodes that its own stand for (cpulist in /sys/devices/system/node/node*), and has memory of no other node; each of its processors has one of the isolated processors there (/sys/devices/system/cpu/isolated) for itself, if there are any; other guests and processes may run there, too");
 	return EXIT_OK;
+}
+
+/* The host's node for a node of the guest, also where there is nothing to choose. */
+static const struct numa_node *source_node(const struct guest_facts *facts,
+					   const struct guest_plan *plan, size_t i)
+{
+	const struct numa_node *near = plan_host_node(facts, plan->node[i].host);
+
+	return near ? near : plan_host_node(facts, plan->device[0].place->node);
+}
+
+/* Notes what is not free at the host's nodes. */
+static void note_memory(const struct guest_facts *facts, struct guest_plan *plan,
+			const struct hugepages *pages)
+{
+	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT], page[SIZE_MAX_TEXT];
+	const struct numa_node *near;
+	uint64_t free;
+	size_t i;
+
+	for (i = 0; i < plan->cpu_nodes; i++) {
+		near = source_node(facts, plan, i);
+		if (!near)
+			continue;
+		size_text(plan->node[i].memory, needed);
+		if (pages) {
+			free = pages->free[near - facts->numa.node];
+			if (free < plan->node[i].memory / pages->size)
+				plan_note(plan, "node %d of the host has %llu free huge pages of %s, and the guest needs %llu there: write their number to /sys/devices/system/node/node%d/hugepages/hugepages-%llukB/nr_hugepages first",
+					  near->id, (unsigned long long)free, size_text(pages->size, page),
+					  (unsigned long long)(plan->node[i].memory / pages->size), near->id,
+					  (unsigned long long)(pages->size >> 10));
+		} else if (near->bytes && plan->node[i].memory > near->bytes) {
+			plan_note(plan, "a node of the guest has %s, and node %d of the host has only %s: the rest comes from other nodes, far from the GPU",
+				  needed, near->id, size_text(near->bytes, there));
+		} else if (near->bytes && plan->node[i].memory > near->free) {
+			plan_note(plan, "a node of the guest has %s, and of the memory of the host's node %d, %s are free now",
+				  needed, near->id, size_text(near->free, there));
+		} else if (near->bytes && plan->node[i].memory > near->bytes - near->bytes / 16) {
+			plan_note(plan, "the guest gets nearly all memory of the host's node %d, where the host has other processes and page tables to keep",
+				  near->id);
+		}
+	}
 }
 
 enum exit_status plan_backend(const struct guest_facts *facts,
 			      const struct guest_wish *wish, struct guest_plan *plan)
 {
-	size_t i, with_cpus = 0;
 	g_autoptr(GString) sizes = g_string_new(NULL);
+	const struct hugepages *pages = NULL;
 	g_autofree char *kind = NULL;
 	char size[SIZE_MAX_TEXT];
-	bool found = false;
+	size_t i, with_cpus = 0;
 
 	for (i = 0; i < facts->numa.count; i++)
 		with_cpus += !!facts->numa.node[i].cpus;
 	/* There is nothing to choose on a host with one such node. */
-	if (with_cpus == 1 && !plan->pin)
-		plan->node[0].host = -1;
+	plan->placed = (with_cpus > 1 || plan->pin) && plan->node[0].host >= 0;
 	for (i = 0; plan->hugepages && i < facts->hugepage_sizes; i++) {
 		g_string_append_printf(sizes, "%s%s", i ? ", " : "",
 				       size_text(facts->hugepages[i].size, size));
-		if (facts->hugepages[i].size != plan->hugepages)
-			continue;
-		found = true;
-		if (facts->hugepages[i].free < plan->memory / plan->hugepages)
-			plan_note(plan, "the host has %llu free huge pages of this size, and the guest needs %llu: write that to nr_hugepages first",
-				  (unsigned long long)facts->hugepages[i].free,
-				  (unsigned long long)(plan->memory / plan->hugepages));
+		if (facts->hugepages[i].size == plan->hugepages)
+			pages = &facts->hugepages[i];
 	}
-	/* Of KubeVirt's, only a size that was asked for must be there already. */
-	if (plan->hugepages && !found && (wish->hugepages || plan->format != FORMAT_KUBEVIRT))
+	if (plan->hugepages && !pages)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "--hugepages=%s: the host has no pages of this size, only: %s",
+				   "huge pages of %s: the host has none of this size, only: %s",
 				   size_text(plan->hugepages, size),
 				   *sizes->str ? sizes->str : "none");
-	if (plan->hugepages)
+	note_memory(facts, plan, pages);
+	if (wish->domain)
+		kind = g_strdup("the domain's <memoryBacking>");
+	else if (plan->hugepages)
 		kind = g_strdup("huge pages of the kernel, for which no file system needs to be mounted");
 	else if (memory_unit(facts, plan) <= QEMU_ALIGNMENT)
 		kind = g_strdup("memory of this node; QEMU aligns it to huge pages");
@@ -228,7 +374,7 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 		kind = g_strdup_printf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it with small pages: --hugepages=%lluM maps it with large ones",
 				       (unsigned long long)(memory_unit(facts, plan) >> 20));
 	plan_because(plan, WHY_BACKEND, "%s%s", kind,
-		     plan->node[0].host < 0 ? "" :
+		     !plan->placed ? "" :
 		     plan->pin ? ", only of the host's node near the GPU (numa_node in its sysfs folder)" :
 		     ", preferably of the host's node near the GPU (numa_node in its sysfs folder)");
 	return EXIT_OK;

@@ -28,22 +28,35 @@ struct answers;
 /* pcie.0 has 32 slots, and the guest has more than these root complexes there. */
 #define GUEST_BUSES_MAX 24
 
-enum format { FORMAT_AUTO, FORMAT_QEMU, FORMAT_LIBVIRT, FORMAT_KUBEVIRT, FORMAT_JSON };
 enum choice { CHOICE_AUTO, CHOICE_ON, CHOICE_OFF };
+
+/* A NUMA node of processors that a domain of libvirt has. */
+struct guest_cell {
+	char *cpus;		/* "0-7" */
+	unsigned int count;
+	uint64_t memory;
+	int host;		/* the node that its memory comes from; -1: any */
+};
+
+/* What the guest has already, if it is a domain of libvirt. */
+struct guest_domain {
+	const char *emulator;	/* NULL: libvirt's */
+	struct guest_cell *cell;
+	size_t cells;		/* 0: no NUMA nodes */
+	bool numatune;		/* it says itself where its memory comes from */
+	uint64_t window;	/* its pcihole64; 0: none */
+	unsigned int address_bits;	/* its maxphysaddr; 0: none */
+	unsigned int first_bus;	/* the first that is free for root complexes */
+};
 
 /* What the command line asks for; 0 and NULL: derived. */
 struct guest_wish {
-	enum format format;
+	const struct guest_domain *domain;	/* NULL: a guest of QEMU */
 	uint64_t memory;
 	unsigned int cpus;
 	uint64_t hugepages;
-	const char *name, *disk;
-	bool disk_device;		/* the disk is a block device */
-	const char *seed;		/* for cloud-init */
-	bool seed_folder;		/* and not an image of a file system */
-	unsigned int ssh_port;
-	const char *vars;		/* the file of UEFI's variables */
-	bool secure_boot, tpm;
+	const char *disk, *disk_format;		/* NULL: none */
+	bool disk_device;			/* it is a block device */
 	enum choice accel, iommufd;
 	bool pin;
 };
@@ -64,11 +77,12 @@ struct guest_facts {
 	struct numa numa;
 	struct vmms qemu, libvirt;
 	struct hugepages {
-		uint64_t size, free;	/* bytes of each; how many are free */
+		uint64_t size;		/* bytes of each */
+		uint64_t *free;		/* how many are free, for each of the NUMA nodes */
 	} *hugepages;
 	size_t hugepage_sizes;
-	struct firmware uefi[FIRMWARE_KINDS];
-	bool swtpm, swtpm_setup;	/* are installed */
+	unsigned int node_limit;	/* how many NUMA nodes the kernel can have; 0: not known */
+	struct firmware uefi;
 	const char *machine;		/* of uname(2); NULL: not known */
 	bool config_known;		/* the kernel's options are known */
 	bool type1, iommufd, nesting;	/* what the kernel has */
@@ -83,7 +97,8 @@ struct guest_facts {
 struct guest_node {
 	int host;		/* the host's node; -1: not known */
 	const struct guest_device *gpu;	/* whose it is; NULL: processors and memory */
-	unsigned int first_cpu, cpus;
+	char *cpus;		/* the guest's, "0-15"; NULL: none */
+	unsigned int count;
 	char *host_cpus;	/* "0-71", if the guest is pinned; else NULL */
 	uint64_t memory;
 };
@@ -112,29 +127,22 @@ struct guest_device {
 enum why {
 	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_PIN, WHY_NODES,
 	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_DEVICE, WHY_ATS, WHY_INITIATOR,
-	WHY_FIRMWARE, WHY_VARS, WHY_TPM, WHY_DISK, WHY_SEED, WHY_NETWORK, WHY_CONSOLE,
+	WHY_FIRMWARE, WHY_DISK, WHY_CONSOLE,
 	WHYS
 };
 
 struct guest_plan {
-	const char *name;
-	enum format format;
-	const struct vmm *qemu, *libvirt;	/* NULL: none, or not needed */
-	char *disk;
+	const struct vmm *qemu, *libvirt;	/* libvirt: NULL: not needed */
+	const char *disk, *disk_format;		/* NULL: none */
 	bool disk_device;
-	const char *disk_format;
-	const char *seed;		/* NULL: none */
-	bool seed_folder;
-	unsigned int ssh_port;		/* of the host; 0: none */
 	const char *firmware, *firmware_format;
-	char *vars;			/* the file of its variables; NULL: VMM's, or none */
-	const char *vars_template, *vars_format;
-	bool secure_boot, tpm;
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;
+	bool placed;			/* its nodes' memory has a place in the host */
 	bool pin;			/* to its processors, and strictly to its memory */
-	char *host_cpus;		/* if so, of all nodes */
+	GPtrArray *cpu_pins;		/* if so, the host's processors for each of its */
+	char *host_cpus;		/* and for all else of the VMM */
 	bool hide_ats;			/* from the guest */
 	bool flat;			/* all devices on pcie.0, whatever their nodes */
 
@@ -159,6 +167,12 @@ struct guest_plan {
 
 void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
 		      struct guest_facts *facts);
+/*
+ * Whether the host's kernel can have fewer NUMA nodes than its processors and GPUs need,
+ * so that a GPU may have lost some of its own; *needed: how many. To be noted, and to be
+ * explained by the kernel's CONFIG_NODES_SHIFT.
+ */
+bool guest_host_lacks_nodes(const struct guest_facts *facts, unsigned int *needed);
 /*
  * Asks libvirt's daemon, too, which systemd may start for that: not for the
  * doctor and for metrics, which run often.

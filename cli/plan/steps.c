@@ -100,7 +100,8 @@ static void add_device(struct guest_plan *plan, const struct gpu *pci, const str
 	g->pci = pci;
 	g->place = place;
 	/* The slower of port and device is what QEMU shows. Its ports have 16 GT/s. */
-	g->port_speed = place->link_speed >= 64 ? 64 : place->link_speed >= 32 ? 32 : 0;
+	if (vmm_has(plan->qemu, QEMU_SPEED))
+		g->port_speed = place->link_speed >= 64 ? 64 : place->link_speed >= 32 ? 32 : 0;
 	plan_add_bars(g, place->bars);
 	plan->devices++;
 }
@@ -122,9 +123,6 @@ static enum exit_status plan_devices(const struct guest_facts *facts, const stru
 	if (facts->others.count > GUEST_OTHERS_MAX)
 		return plan_refuse(plan, EXIT_REFUSED, NULL, "%zu times --device; give at most %d",
 				   facts->others.count, GUEST_OTHERS_MAX);
-	if (facts->others.count && plan->format == FORMAT_KUBEVIRT)
-		return plan_refuse(plan, EXIT_USAGE_ERROR, NULL,
-				   "--device is not for KubeVirt, which assigns devices by the names of resources; add yours to permittedHostDevices and hostDevices");
 	plan->gpus = count;
 	for (i = 0; i < count; i++)
 		add_device(plan, gpu[i], plan_place(facts, gpu[i]));
@@ -155,35 +153,45 @@ static const struct vmm *newest(const struct vmms *vmms)
 	return found;
 }
 
+static const struct vmm *named(const struct vmms *vmms, const char *path)
+{
+	size_t i;
+
+	for (i = 0; i < vmms->count; i++)
+		if (!strcmp(vmms->vmm[i].path, path))
+			return &vmms->vmm[i];
+	return NULL;
+}
+
 static enum exit_status plan_programs(const struct guest_facts *facts,
 				      const struct guest_wish *wish, struct guest_plan *plan)
 {
-	const struct vmm *qemu = newest(&facts->qemu), *libvirt = newest(&facts->libvirt);
+	const char *emulator = wish->domain ? wish->domain->emulator : NULL;
 
 	if (facts->machine && strcmp(facts->machine, "aarch64"))
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
 				   "this host is a %s machine; these GPUs belong to aarch64 processors",
 				   facts->machine);
-	plan->format = wish->format;
-	if (plan->format == FORMAT_AUTO)
-		plan->format = libvirt ? FORMAT_LIBVIRT : FORMAT_QEMU;
-	/* KubeVirt has both in its containers. */
-	if (plan->format == FORMAT_KUBEVIRT)
-		return EXIT_OK;
-	if (!qemu)
+	plan->qemu = emulator ? named(&facts->qemu, emulator) : newest(&facts->qemu);
+	if (!plan->qemu && emulator)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "no QEMU in /usr/bin, /usr/libexec and /usr/local/bin; install %s or later, or use --format=kubevirt",
+				   "the domain's <emulator> %s is no QEMU in /usr/bin, /usr/libexec and /usr/local/bin, so that it is not known what it can do",
+				   emulator);
+	if (!plan->qemu)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "no QEMU in /usr/bin, /usr/libexec and /usr/local/bin; install %s or later",
 				   vmm_since(QEMU_WINDOW));
-	if (!libvirt && plan->format == FORMAT_LIBVIRT)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "no libvirt in /usr/sbin; install %s or later, or use --format=qemu",
-				   vmm_since(LIBVIRT_VARIANT));
-	plan->qemu = qemu;
-	plan->libvirt = plan->format == FORMAT_LIBVIRT ? libvirt : NULL;
-	if (!vmm_has(qemu, QEMU_INITIATOR))
+	if (wish->domain) {
+		plan->libvirt = newest(&facts->libvirt);
+		if (!plan->libvirt)
+			return plan_refuse(plan, EXIT_REFUSED, NULL,
+					   "no libvirt in /usr/sbin; install %s or later",
+					   vmm_since(LIBVIRT_VARIANT));
+	}
+	if (!vmm_has(plan->qemu, QEMU_INITIATOR))
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
 				   "%s has no -object acpi-generic-initiator, without which the guest can't add GPU memory as NUMA nodes; install %s or later",
-				   qemu->path, vmm_since(QEMU_INITIATOR));
+				   plan->qemu->path, vmm_since(QEMU_INITIATOR));
 	return EXIT_OK;
 }
 
@@ -224,7 +232,8 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 		return why;
 	if (!facts->nesting)
 		return g_strdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 added");
-	for (i = 0; i < plan->devices; i++) {
+	/* Another device can do without: see plan_buses(). */
+	for (i = 0; i < plan->gpus; i++) {
 		place = plan->device[i].place;
 		if (!place->iommu)
 			return g_strdup_printf("not known which SMMU %s has",
@@ -244,16 +253,15 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 {
 	g_autofree char *no_iommufd = iommufd_obstacle(facts, plan);
 	g_autofree char *no_accel = guest_accel_obstacle(facts, plan);
-	enum choice accel = plan->format == FORMAT_KUBEVIRT ? CHOICE_ON : wish->accel;
-	bool only_iommufd = facts->config_known && !facts->type1;
+	bool only_iommufd = facts->config_known && !facts->type1, hides = vmm_has(plan->qemu, QEMU_ATS);
 	enum exit_status status = EXIT_OK;
 
-	/* KubeVirt has no choice, and a wish is granted: the doctor's finding says what fails. */
-	if (!no_accel && !facts->dmabuf && accel == CHOICE_AUTO)
+	/* A wish is granted: the doctor's finding says what fails. */
+	if (!no_accel && !facts->dmabuf && wish->accel == CHOICE_AUTO)
 		no_accel = g_strdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
-	if (accel == CHOICE_ON && no_accel)
+	if (wish->accel == CHOICE_ON && no_accel)
 		status = plan_refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
-	else if (accel == CHOICE_ON && wish->iommufd == CHOICE_OFF)
+	else if (wish->accel == CHOICE_ON && wish->iommufd == CHOICE_OFF)
 		status = plan_refuse(plan, EXIT_USAGE_ERROR, NULL,
 				     "an accelerated SMMUv3 needs iommufd; leave out --iommufd=off");
 	else if (wish->iommufd == CHOICE_ON && no_iommufd)
@@ -262,16 +270,23 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 		status = plan_refuse(plan, EXIT_REFUSED, NULL,
 				     "the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1), and no iommufd: %s",
 				     no_iommufd ? no_iommufd : "--iommufd=off");
-	plan->accel = !status && accel != CHOICE_OFF && !no_accel && wish->iommufd != CHOICE_OFF;
-	plan->iommufd = !status && (plan->accel || wish->iommufd == CHOICE_ON || only_iommufd);
-	if (!status && !plan->accel && accel != CHOICE_OFF)
-		plan_note(plan, "no accelerated SMMUv3, so the guest has no IOMMU and no shared virtual addressing: %s",
-			  no_accel ? no_accel : "--iommufd=off");
+	if (status)
+		return status;
+	/*
+	 * Every guest system works without an SMMU if ATS can be hidden, and not each with
+	 * one.
+	 */
+	plan->accel = wish->accel == CHOICE_ON ||
+		      (wish->accel == CHOICE_AUTO && !hides && !no_accel && wish->iommufd != CHOICE_OFF);
+	plan->iommufd = plan->accel || wish->iommufd == CHOICE_ON || only_iommufd;
 	if (plan->accel)
-		plan_note(plan, "the guest's kernel needs CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE, or CUDA does not start: if it lacks them, as Debian 12 and 13 do, use %s",
-			  plan->format == FORMAT_KUBEVIRT ? "another kernel" : "--accel-smmu=off");
-	/* KubeVirt's guests always have an SMMU. */
-	plan->hide_ats = !plan->accel && plan->qemu && vmm_has(plan->qemu, QEMU_ATS);
+		plan_note(plan, "the guest's kernel needs CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE, or CUDA does not start: those of Debian 12 and 13 lack them, and need --accel-smmu=off");
+	else if (wish->accel == CHOICE_AUTO && !no_accel && hides)
+		plan_note(plan, "no accelerated SMMUv3, which not every guest system can use: --accel-smmu=on adds it, for shared virtual addresses in a guest whose kernel has CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE");
+	else if (wish->accel == CHOICE_AUTO)
+		plan_note(plan, "no accelerated SMMUv3, so the guest has no IOMMU and no shared virtual addresses: %s",
+			  no_accel ? no_accel : "--iommufd=off");
+	plan->hide_ats = !plan->accel && hides;
 	if (plan->hide_ats)
 		plan_because(plan, WHY_ATS,
 			     "ats=off: the guest has no SMMU, so the GPU's ATS is of no use, and NVIDIA's driver would take it for shared virtual addresses; users report that CUDA then does not start");
@@ -280,29 +295,39 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 			     plan->accel ? "an accelerated SMMUv3 needs iommufd (CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV of the kernel)" :
 			     only_iommufd ? "the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1)" :
 			     "as --iommufd=on says; without it, vfio would use type1");
-	return status;
+	return EXIT_OK;
 }
 
 /* ---- the rest -------------------------------------------------------------------------------- */
 
+/* What the guest's kernel, and the host's, must be able to have. */
+static void note_nodes(const struct guest_facts *facts, struct guest_plan *plan)
+{
+	unsigned int needed, shift;
+
+	for (shift = 0; 1U << shift < plan->nodes; shift++)
+		;
+	/* Linux's default for arm64 is 4. */
+	if (shift > 4)
+		plan_note(plan, "this guest has %zu NUMA nodes, so its kernel needs CONFIG_NODES_SHIFT=%u or more: Linux's default for arm64, which Debian has, is 4, with which it drops nodes of the GPUs, and NVIDIA's driver then adds no memory for a GPU that lost one; see \"The guest's system\" in guests.md",
+			  plan->nodes, shift);
+	if (guest_host_lacks_nodes(facts, &needed))
+		plan_note(plan, "this host needs %u NUMA nodes for its processors and GPUs, and its kernel can have %u (CONFIG_NODES_SHIFT): it has dropped nodes of its GPUs, so that their distances are not known; boot a kernel with a larger one",
+			  needed, facts->node_limit);
+}
+
 static void plan_rest(const struct guest_facts *facts, const struct guest_wish *wish,
 		      struct guest_plan *plan)
 {
+	const struct firmware *uefi = &facts->uefi;
 	char size[SIZE_MAX_TEXT];
 
 	if (facts->egm)
 		plan_note(plan, "firmware has set aside up to %s of each socket's memory (EGM), which this guest does not use",
 			  size_text(facts->egm, size));
-	plan->disk = wish->disk ? g_strdup(wish->disk) :
-		     g_strdup_printf("%s%s%s", plan->format == FORMAT_LIBVIRT ?
-				     "/var/lib/libvirt/images/" : "", plan->name,
-				     plan->format == FORMAT_KUBEVIRT ? "-root" : ".qcow2");
-	plan->disk_device = wish->disk_device;
-	plan->disk_format = g_str_has_suffix(plan->disk, ".qcow2") ? "qcow2" : "raw";
-	plan->ras = !plan->qemu || vmm_has(plan->qemu, QEMU_RAS);
-	if (plan->libvirt && !vmm_has(plan->libvirt, LIBVIRT_RAS))
-		plan->ras = false;
-	plan_because(plan, WHY_MACHINE, "KVM, and GICv3 for more than 8 processors and for MSIs");
+	note_nodes(facts, plan);
+	plan->ras = vmm_has(plan->qemu, QEMU_RAS) &&
+		    (!plan->libvirt || vmm_has(plan->libvirt, LIBVIRT_RAS));
 	if (plan->ras)
 		plan_because(plan, WHY_RAS, "errors of the GPU's memory reach the guest as memory errors");
 	else
@@ -310,19 +335,22 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 			  vmm_since(QEMU_RAS), vmm_since(LIBVIRT_RAS));
 	plan_because(plan, WHY_GPU,
 		     "the GPU, as \"" PROGRAM " list\" names it; rombar=0: the guest does not see its option ROM");
-	plan_because(plan, WHY_DISK, "%s; %s", wish->disk ? "as --disk says" : "a placeholder: --disk names yours",
-		     g_str_has_suffix(plan->disk, ".qcow2") ? "qcow2, because its name ends in .qcow2" :
-		     "raw, because its name does not end in .qcow2");
-	plan->seed = wish->seed;
-	plan->seed_folder = wish->seed_folder;
-	plan->ssh_port = wish->ssh_port;
-	if (plan->seed)
-		plan_because(plan, WHY_SEED, "as --cloud-init says; cloud-init in the guest finds user-data and meta-data by the label CIDATA, %s",
-			     plan->seed_folder ? "which QEMU gives to the file system that it makes of the folder" :
-			     "which this image must have");
-	plan_because(plan, WHY_NETWORK, "a network that needs no root%s; change it as for any guest",
-		     plan->ssh_port ? ", with the port of this host's loopback address that --ssh-port says as the guest's port 22" : "");
-	plan_because(plan, WHY_CONSOLE, "the console is this terminal; nothing that the guest does not need");
+	if (wish->domain)
+		return;
+	if (!plan->qemu->machine)
+		plan_note(plan, "%s does not say which version its machine type has: a later QEMU gives this guest a newer machine",
+			  plan->qemu->path);
+	plan_because(plan, WHY_MACHINE, "KVM, and GICv3 for more than 8 processors and for MSIs; the type has its version, so that a later QEMU makes the same machine");
+	plan->firmware = uefi->code ? uefi->code : "/usr/share/AAVMF/AAVMF_CODE.fd";
+	plan->firmware_format = uefi->code ? uefi->code_format : "raw";
+	plan_because(plan, WHY_FIRMWARE, "UEFI, without which the guest has no ACPI; it keeps no variables%s",
+		     uefi->code ? "" : "; nothing in /usr/share/qemu/firmware describes it: on Debian, install qemu-efi-aarch64");
+	plan->disk = wish->disk;
+	plan->disk_device = wish->disk_device;
+	plan->disk_format = wish->disk_format;
+	if (plan->disk)
+		plan_because(plan, WHY_DISK, "as --disk says; %s, as its first bytes say", plan->disk_format);
+	plan_because(plan, WHY_CONSOLE, "the console is this terminal, and there is no network");
 }
 
 enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_wish *wish,
@@ -331,26 +359,23 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	enum exit_status status;
 
 	memset(plan, 0, sizeof(*plan));
-	plan->name = wish->name ? wish->name : "gh200";
 	status = plan_programs(facts, wish, plan);
 	if (!status)
 		status = plan_devices(facts, gpu, count, plan);
 	if (!status)
-		status = plan_cpu_nodes(facts, plan);
+		status = plan_cpu_nodes(facts, wish, plan);
 	if (!status)
 		status = plan_memory(facts, wish, plan);
 	if (!status)
 		status = plan_dma(facts, wish, plan);
 	if (!status)
-		status = plan_window(facts, plan);
+		status = plan_window(facts, wish, plan);
 	if (!status)
 		status = plan_pinning(facts, wish, plan);
 	if (!status)
 		status = plan_backend(facts, wish, plan);
 	if (!status)
-		status = plan_buses(facts, plan);
-	if (!status)
-		status = plan_boot(facts, wish, plan);
+		status = plan_buses(facts, wish, plan);
 	if (status)
 		return status;
 	plan_nodes(facts, plan);
@@ -365,12 +390,13 @@ void guest_plan_free(struct guest_plan *plan)
 
 	for (i = 0; i < WHYS; i++)
 		g_free(plan->why[i]);
-	for (i = 0; i < plan->cpu_nodes; i++)
+	for (i = 0; i < GUEST_NODES_MAX; i++) {
+		g_free(plan->node[i].cpus);
 		g_free(plan->node[i].host_cpus);
+	}
+	g_clear_pointer(&plan->cpu_pins, g_ptr_array_unref);
 	g_free(plan->host_cpus);
 	g_free(plan->distance);
-	g_free(plan->disk);
-	g_free(plan->vars);
 	g_clear_pointer(&plan->notes, g_ptr_array_unref);
 	g_free(plan->refused);
 }

@@ -36,17 +36,18 @@ void plan_add_bars(struct guest_device *g, const uint64_t bars[BARS]);
 /* Whether the guest has root complexes besides pcie.0, where one is enough otherwise. */
 bool plan_has_expanders(const struct guest_plan *plan);
 
-enum exit_status plan_cpu_nodes(const struct guest_facts *facts, struct guest_plan *plan);
+enum exit_status plan_cpu_nodes(const struct guest_facts *facts, const struct guest_wish *wish,
+				struct guest_plan *plan);
 enum exit_status plan_memory(const struct guest_facts *facts, const struct guest_wish *wish,
 			     struct guest_plan *plan);
-enum exit_status plan_window(const struct guest_facts *facts, struct guest_plan *plan);
+enum exit_status plan_window(const struct guest_facts *facts, const struct guest_wish *wish,
+			     struct guest_plan *plan);
 enum exit_status plan_pinning(const struct guest_facts *facts, const struct guest_wish *wish,
 			      struct guest_plan *plan);
 enum exit_status plan_backend(const struct guest_facts *facts, const struct guest_wish *wish,
 			      struct guest_plan *plan);
-enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *plan);
-enum exit_status plan_boot(const struct guest_facts *facts, const struct guest_wish *wish,
-			   struct guest_plan *plan);
+enum exit_status plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
+			    struct guest_plan *plan);
 void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan);
 void plan_distances(const struct guest_facts *facts, struct guest_plan *plan);
 

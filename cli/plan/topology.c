@@ -119,10 +119,7 @@ void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
 				d++;
 			/* ACPI: 10 is local, and 255 means out of reach. */
 			if (d < 10 || d > 254) {
-				plan_note(plan, "no distances between the nodes, %s: the host reports none for %d nodes of each GPU (/sys/devices/system/node/has_generic_initiator)",
-					  plan->format == FORMAT_KUBEVIRT ?
-					  "without which KubeVirt 1.9 starts no machine with these GPUs" :
-					  "so that QEMU makes all of them 20",
+				plan_note(plan, "no distances between the nodes, so that QEMU makes all of them 20: the host reports none for %d nodes of each GPU (/sys/devices/system/node/has_generic_initiator)",
 					  NODES_OF_GPU);
 				return;
 			}
@@ -134,11 +131,26 @@ void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
 		     "the host's distances (/sys/devices/system/node/node*/distance) of its nodes for these GPUs");
 }
 
-enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *plan)
+/*
+ * The SMMU that a device has in the guest; NULL: none. Devices that share their IOMMU
+ * group need the same address space in the host, which two functions of a NIC with
+ * SMMUs would not have.
+ */
+static const char *smmu_of(const struct guest_plan *plan, const struct guest_device *g)
+{
+	const char *smmu = g->place->iommu;
+
+	return plan->accel && smmu && g_str_has_prefix(smmu, "smmu3.") && !g->place->group[0] ?
+	       smmu : NULL;
+}
+
+enum exit_status plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
+			    struct guest_plan *plan)
 {
 	bool others = plan->devices > plan->gpus, speed = false;
-	/* Each has room for its ports' buses, and pcie.0 for its own. */
-	unsigned int next = 16;
+	/* pcie.0 has room for its own ports' buses, and each for its own. */
+	unsigned int next = wish->domain ? wish->domain->first_bus : 16;
+	unsigned int ports[GUEST_DEVICES_MAX] = { };
 	struct guest_device *g;
 	const char *smmu;
 	size_t i, b, node;
@@ -147,7 +159,10 @@ enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *
 	for (i = 0; plan_has_expanders(plan) && i < plan->devices; i++) {
 		g = &plan->device[i];
 		node = cpu_node_of(facts, plan, g);
-		smmu = plan->accel ? g->place->iommu : NULL;
+		smmu = smmu_of(plan, g);
+		if (plan->accel && !smmu)
+			plan_note(plan, "%s has no SMMU in the guest, because the host has none for it alone: it reaches all of the guest's memory",
+				  g->pci->address);
 		for (b = i < plan->gpus ? 0 : plan->buses; b < plan->buses; b++)
 			if (plan->bus[b].node == node &&
 			    (!smmu || !strcmp(plan->bus[b].smmu, smmu)))
@@ -155,9 +170,15 @@ enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *
 		g->bus = b;
 		if (b < plan->buses)
 			continue;
-		plan->bus[b] = (struct guest_bus){ .number = next, .node = node, .smmu = smmu };
-		next += i < plan->gpus ? 16 : 4;
+		plan->bus[b] = (struct guest_bus){ .node = node, .smmu = smmu };
 		plan->buses++;
+	}
+	for (i = 0; plan->buses && i < plan->devices; i++)
+		ports[plan->device[i].bus]++;
+	for (b = 0; b < plan->buses; b++) {
+		plan->bus[b].number = next;
+		next += b >= plan->buses - (plan->devices - plan->gpus) ? 4 :
+			wish->domain && ports[b] < 8 ? 8 : 16;
 	}
 	if (plan->buses > GUEST_BUSES_MAX || next > 256)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
@@ -173,7 +194,9 @@ enum exit_status plan_buses(const struct guest_facts *facts, struct guest_plan *
 			     "a device beside the GPUs, as --device says, on a port of its own; it stays bound to its driver of vfio");
 	if (plan->accel)
 		plan_because(plan, WHY_SMMU,
-			     "the guest's SMMU uses this one of the host, in hardware; ATS, 20 bits of SubstreamID and 48 of addresses are what Grace's has, and it has no range invalidation (ril)");
+			     "the guest's SMMU uses this one of the host, in hardware; %s",
+			     vmm_has(plan->qemu, QEMU_SMMU_DERIVES) ? "QEMU takes its properties from the host" :
+			     "ATS, 20 bits of SubstreamID and 48 of addresses are what Grace's has, and it has no range invalidation (ril)");
 	for (i = 0; i < plan->devices; i++)
 		speed = speed || plan->device[i].port_speed;
 	plan_because(plan, WHY_PORT,

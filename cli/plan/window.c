@@ -151,8 +151,29 @@ static bool fits(const struct guest_facts *facts, const struct guest_plan *plan)
 	return !facts->address_bits || plan->address_bits <= facts->address_bits;
 }
 
-enum exit_status plan_window(const struct guest_facts *facts, struct guest_plan *plan)
+/* The domain's own window and addresses. */
+static enum exit_status check_domain(const struct guest_domain *domain, struct guest_plan *plan)
 {
+	char has[SIZE_MAX_TEXT], needed[SIZE_MAX_TEXT];
+
+	if (domain->window && domain->window < plan->window_min)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "the domain's <pcihole64> has %s, and these GPUs need %s; remove it from the domain",
+				   size_text(domain->window, has), size_text(plan->window_min, needed));
+	if (domain->window)
+		plan->window = domain->window;
+	plan->address_bits = bits_for(plan->window, plan->memory);
+	if (domain->address_bits && domain->address_bits < plan->address_bits)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "the domain's <maxphysaddr> has %u bits, and these GPUs need %u; remove it from the domain",
+				   domain->address_bits, plan->address_bits);
+	return EXIT_OK;
+}
+
+enum exit_status plan_window(const struct guest_facts *facts, const struct guest_wish *wish,
+			     struct guest_plan *plan)
+{
+	enum exit_status status = EXIT_OK;
 	char bars[SIZE_MAX_TEXT], size[SIZE_MAX_TEXT];
 	uint64_t all = 0;
 	bool ample;
@@ -187,6 +208,10 @@ enum exit_status plan_window(const struct guest_facts *facts, struct guest_plan 
 	if (!ample)
 		plan->window = plan->window_min;
 	plan->address_bits = bits_for(plan->window, plan->memory);
+	if (wish->domain)
+		status = check_domain(wish->domain, plan);
+	if (status)
+		return status;
 	if (facts->address_bits && plan->address_bits > facts->address_bits)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
 				   "the BARs have %s; the guest's addresses need %u bits, and KVM gives it %u; assign fewer GPUs to each guest",

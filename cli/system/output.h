@@ -13,7 +13,7 @@
 #include "system/util.h"
 
 /* The version of --json's output; docs/nvgrace-gpu.schema.json describes it. */
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 
 /*
  * Prints a message on standard error: "nvgrace-gpu: 0009:01:00.0: failure and

@@ -3,19 +3,14 @@
 tests/guests/test_lines.py make guests of them."""
 
 import json
+import pathlib
 
 from cli.test_trees import OF_RESMEM, GiB, Tree
 
 TiB = 1 << 40
 GPU_NODES = 8
-# What programs of these versions list; test_lines.py compares them with the
-# programs.
-QEMU = {
-    "9.2": "object.acpi-generic-initiator object.iommufd vfio-pci.host vfio-pci.iommufd machine.ras pxb-pcie.bus_nr pxb-pcie.numa_node",
-}
-QEMU["10.0"] = f"{QEMU['9.2']} machine.highmem-mmio-size arm-smmuv3.primary-bus"
-QEMU["11.1"] = f"{QEMU['10.0']} arm-smmuv3.accel vfio-pci.ats"
-LIBVIRT = {"11.3": "schema ras", "12.8": "schema nodeset smmu-bus smmu-accel iommufd ras"}
+# What programs of these versions print; test_lines.py compares it with the programs.
+RECORDED = pathlib.Path(__file__).with_name("recorded")
 
 # What Debian's qemu-efi-aarch64 describes; test_lines.py compares it with the
 # package: the file's name, UEFI, the template of its variables, and the features.
@@ -68,7 +63,7 @@ def address(number):
 
 def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="11.1", libvirt=None,
          config=("IOMMUFD=m", "VFIO_DEVICE_CDEV=y", "VFIO_IOMMU_TYPE1=m", "ARM_SMMU_V3_IOMMUFD=y"), bits=48, initiators=True,
-         memory_kib=480 << 20, cpus=72, tray=None):
+         memory_kib=480 << 20, cpus=72, tray=None, isolated=""):
     """Fills a tree. per_node and per_smmu: GPUs that share a NUMA node or an
     SMMU. tray: devices beside the GPUs."""
     facts = dict(KINDS[kind])
@@ -123,20 +118,26 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
     if qemu:
         program = "/usr/bin/qemu-system-aarch64"
         answers["qemu"] = f"{program}: QEMU emulator version {qemu}.0"
-        answers["qemu-options"] = f"{program}: {QEMU[qemu]}"
+        lists = RECORDED / f"qemu-{qemu}.txt"
+        if lists.exists():
+            answers["qemu-options"] = lists.read_text()
     if libvirt:
         answers["libvirt"] = f"/usr/sbin/virtqemud: virtqemud (libvirt) {libvirt}.0"
-        answers["libvirt-elements"] = LIBVIRT[libvirt]
+        said = RECORDED / f"virsh-version-{libvirt}.txt"
+        if said.exists():
+            answers["libvirt-version"] = said.read_text()
     for name, text in answers.items():
         tree.file(f"/answers/{name}", text)
     tree.file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "dmabuf iommufd pmd_pfnmap uncached_guest zap")
     for name, words in FIRMWARE.items():
         tree.file(f"/usr/share/qemu/firmware/{name}", json.dumps(descriptor(*words)))
-    tree.file("/usr/bin/swtpm").file("/usr/bin/swtpm_setup")
+    tree.file("/sys/devices/system/cpu/isolated", isolated)
     tree.link("/sys/class/iommu/smmu3.0x0000000000000000", "../../devices/x")
     for size in (2048, 524288, 1048576):
         tree.file(f"/sys/kernel/mm/hugepages/hugepages-{size}kB/free_hugepages", "100")
+        for i in range(processors):
+            tree.file(f"/sys/devices/system/node/node{i}/hugepages/hugepages-{size}kB/free_hugepages", "100")
     return tree
 
 
-__all__ = ["address", "host", "TRAY", "NIC0", "NIC1", "NVME", "GiB", "TiB", "Tree", "KINDS", "QEMU", "LIBVIRT", "GPU_NODES", "FIRMWARE", "descriptor"]
+__all__ = ["address", "host", "TRAY", "NIC0", "NIC1", "NVME", "GiB", "TiB", "Tree", "KINDS", "RECORDED", "GPU_NODES", "FIRMWARE", "descriptor"]

@@ -444,7 +444,7 @@ class Status:
         assert tree.run("status").stdout == "\n".join(tree.run("status", a).stdout for a in (G1, G2))
         document = tree.json("status")
         for one in document["gpus"]:
-            assert {"schema": 1, "command": "status", **one} == tree.json("status", one["gpu"]["address"])
+            assert {"schema": 2, "command": "status", **one} == tree.json("status", one["gpu"]["address"])
         assert [one["gpu"]["address"] for one in document["gpus"]] == [G1, G2]
 
     def test_all_of_none(self, tree):

@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Reads a domain of libvirt, and takes out what this program has added: see domain.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "guest/domain.h"
+#include "plan/steps.h"
+#include "system/output.h"
+
+enum { CELLS_MAX = 1024 };
+
+char *domain_begin(struct domain *d, char *text)
+{
+	char *error = NULL;
+
+	*d = (struct domain){ .text = text, .root = xml_read(text, &error) };
+	if (d->root && strcmp(d->root->name, "domain")) {
+		error = g_strdup_printf("its root element is <%s>, and that of a domain is <domain>",
+					d->root->name);
+		xml_free(d->root);
+		d->root = NULL;
+	}
+	if (!d->root)
+		g_clear_pointer(&d->text, g_free);
+	return error;
+}
+
+void domain_end(struct domain *d)
+{
+	xml_free(d->root);
+	g_free(d->text);
+}
+
+/* ---- what was added ------------------------------------------------------------------------- */
+
+/* Numbers of cells or buses. */
+struct numbers {
+	bool has[CELLS_MAX];
+};
+
+static void add_number(unsigned long number, void *data)
+{
+	struct numbers *n = data;
+
+	if (number < CELLS_MAX)
+		n->has[number] = true;
+}
+
+static bool has_number(const struct numbers *n, const char *text)
+{
+	uint64_t number;
+
+	return text && parse_u64(text, &number) && number < CELLS_MAX && n->has[number];
+}
+
+static size_t mark_devices(struct element *devices, struct numbers *cells)
+{
+	struct numbers buses = { };
+	size_t count = 0;
+	struct element *e;
+	const char *alias;
+
+	for (e = devices ? devices->child : NULL; e; e = e->next) {
+		alias = xml_get(xml_find(e, "alias"), "name");
+		if (!alias || !g_str_has_prefix(alias, ALIAS))
+			continue;
+		e->mark = true;
+		count++;
+		each_number(xml_get(xml_find(e, "acpi"), "nodeset"), add_number, cells);
+		each_number(xml_get(e, "index"), add_number, &buses);
+	}
+	for (e = xml_find(devices, "iommu"); e; e = xml_next(e)) {
+		e->mark = has_number(&buses, xml_get(xml_find(e, "driver"), "pciBus"));
+		count += e->mark;
+	}
+	return count;
+}
+
+/* Of a cell of the domain's own, libvirt lists the distances to those that were added. */
+static void mark_siblings(struct element *cell, const struct numbers *added, bool all)
+{
+	struct element *distances = xml_find(cell, "distances"), *s;
+	size_t left = 0, marked = 0;
+
+	for (s = xml_find(distances, "sibling"); s; s = xml_next(s)) {
+		s->mark = has_number(added, xml_get(s, "id"));
+		marked += s->mark;
+		left += !s->mark && g_strcmp0(xml_get(s, "id"), xml_get(cell, "id"));
+	}
+	if (distances)
+		distances->mark = all || (marked && !left);
+}
+
+static size_t mark_cells(struct element *numa, const struct numbers *added, bool distances)
+{
+	struct element *cell;
+	size_t count = 0;
+
+	for (cell = xml_find(numa, "cell"); cell; cell = xml_next(cell)) {
+		cell->mark = has_number(added, xml_get(cell, "id"));
+		count += cell->mark;
+		if (!cell->mark)
+			mark_siblings(cell, added, distances);
+	}
+	return count;
+}
+
+/*
+ * Marks the pairs of QEMU's arguments that this program adds; how many there are. It
+ * does not add to a domain that has such arguments of its own.
+ */
+static size_t mark_arguments(struct element *commandline)
+{
+	static const char *const begins[][2] = {
+		{ "-machine", "highmem-mmio-size=" }, { "-numa", "node,nodeid=" }, { "-numa", "dist," },
+		{ "-object", "acpi-generic-initiator," },
+	};
+	struct element *a, *b;
+	const char *value;
+	size_t count = 0, i;
+
+	for (a = xml_find(commandline, "qemu:arg"); a && (b = xml_next(a)); a = b) {
+		value = xml_get(b, "value");
+		for (i = 0; value && i < G_N_ELEMENTS(begins); i++) {
+			if (!xml_is(a, "value", begins[i][0]) || !g_str_has_prefix(value, begins[i][1]))
+				continue;
+			a->mark = b->mark = true;
+			count++;
+		}
+	}
+	return count;
+}
+
+static size_t mark_overrides(struct element *override)
+{
+	struct element *e;
+	size_t count = 0;
+
+	for (e = xml_find(override, "qemu:device"); e; e = xml_next(e)) {
+		e->mark = xml_get(e, "alias") && g_str_has_prefix(xml_get(e, "alias"), ALIAS);
+		count += e->mark;
+	}
+	return count;
+}
+
+static void mark(struct element *e)
+{
+	if (e)
+		e->mark = true;
+}
+
+static void mark_all(struct element *parent, const char *name)
+{
+	struct element *e;
+
+	for (e = xml_find(parent, name); e; e = xml_next(e))
+		e->mark = true;
+}
+
+/* An element that has nothing left is removed, too. */
+static void mark_empty(struct element *e)
+{
+	const struct element *c;
+
+	for (c = e ? e->child : NULL; c && c->mark; c = c->next)
+		;
+	if (e && e->child && !c)
+		e->mark = true;
+}
+
+struct element *domain_pcie_root(const struct domain *d)
+{
+	struct element *e = xml_find(d->root, "devices/controller");
+
+	while (e && !xml_is(e, "model", "pcie-root"))
+		e = xml_next(e);
+	return e;
+}
+
+static const char *added_words(const struct domain *d)
+{
+	const char *words = xml_get(xml_find(d->root, "metadata/" METADATA), "added");
+
+	return words ? words : "";
+}
+
+size_t domain_mark(struct domain *d)
+{
+	const char *added = added_words(d);
+	struct element *root = d->root, *tune = xml_find(root, "cputune");
+	struct numbers cells = { };
+	size_t count;
+
+	count = mark_devices(xml_find(root, "devices"), &cells) +
+		mark_cells(xml_find(root, "cpu/numa"), &cells, has_word(added, "distances")) +
+		mark_overrides(xml_find(root, "qemu:override"));
+	if (has_word(added, "commandline"))
+		count += mark_arguments(xml_find(root, "qemu:commandline"));
+	if (has_word(added, "cpu"))
+		mark(xml_find(root, "cpu"));
+	if (has_word(added, "numa"))
+		mark(xml_find(root, "cpu/numa"));
+	if (has_word(added, "numatune"))
+		mark(xml_find(root, "numatune"));
+	if (has_word(added, "ras"))
+		mark(xml_find(root, "features/ras"));
+	if (has_word(added, "root"))
+		mark(domain_pcie_root(d));
+	if (has_word(added, "window"))
+		mark(xml_find(domain_pcie_root(d), "pcihole64"));
+	if (has_word(added, "pin")) {
+		mark_all(tune, "vcpupin");
+		mark_all(tune, "emulatorpin");
+		mark_empty(tune);
+	}
+	mark(xml_find(root, "metadata/" METADATA));
+	mark_empty(xml_find(root, "metadata"));
+	mark_empty(xml_find(root, "qemu:commandline"));
+	mark_empty(xml_find(root, "qemu:override"));
+	return count;
+}
+
+char *domain_without(struct domain *d)
+{
+	bool namespace = has_word(added_words(d), "xmlns");
+	g_autofree char *text = NULL;
+	char *at;
+
+	domain_mark(d);
+	text = xml_without_marked(d->text, d->root);
+	/* In the tag of the root, after which no mark is. */
+	at = namespace ? strstr(text, QEMU_NAMESPACE) : NULL;
+	if (at && at < text + d->root->inner)
+		memmove(at, at + strlen(QEMU_NAMESPACE), strlen(at + strlen(QEMU_NAMESPACE)) + 1);
+	return g_steal_pointer(&text);
+}
+
+/* ---- what the domain has -------------------------------------------------------------------- */
+
+/* The bytes of an element such as <memory unit='GiB'>64</memory>; 0: none, or no size. */
+static uint64_t bytes_of(const struct element *e, const char *text)
+{
+	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
+	static const char *const decimal[] = { "b", "KB", "MB", "GB", "TB" };
+	static const char *const letters[] = { "", "k", "M", "G", "T" };
+	const char *unit = xml_get(e, "unit");
+	uint64_t number, scale = 1, thousand = 1;
+	size_t i;
+
+	if (!e || !text || !parse_u64(text, &number) || number > 1ULL << 40)
+		return 0;
+	for (i = 0; i < G_N_ELEMENTS(units); i++, scale <<= 10, thousand *= 1000) {
+		if (!g_ascii_strcasecmp(unit ? unit : "KiB", units[i]) ||
+		    !g_ascii_strcasecmp(unit ? unit : "KiB", letters[i]))
+			break;
+		if (unit && !g_ascii_strcasecmp(unit, decimal[i])) {
+			scale = thousand;
+			break;
+		}
+	}
+	return i < G_N_ELEMENTS(units) && number <= UINT64_MAX / scale ? number * scale : 0;
+}
+
+static uint64_t size_of(const struct element *e)
+{
+	g_autofree char *text = e ? g_strstrip(g_strdup(e->text->str)) : NULL;
+
+	return bytes_of(e, text);
+}
+
+static unsigned int number_of(const char *text)
+{
+	g_autofree char *digits = text ? g_strstrip(g_strdup(text)) : NULL;
+	uint64_t number;
+
+	return digits && parse_u64(digits, &number) && number <= 1U << 20 ? number : 0;
+}
+
+static void count_cpu(unsigned long number, void *data)
+{
+	(*(unsigned int *)data)++;
+}
+
+/* The node of the host that a cell's memory comes from; -1: not only one. */
+static int host_node(const struct domain *d, const char *id)
+{
+	const struct element *e = xml_find(d->root, "numatune/memnode");
+	const char *set;
+	uint64_t node;
+
+	while (e && !xml_is(e, "cellid", id))
+		e = xml_next(e);
+	set = xml_get(e, "nodeset");
+	return set && parse_u64(set, &node) && node <= INT16_MAX ? (int)node : -1;
+}
+
+/* NULL, or why its cells can't be read. */
+static char *read_cells(const struct domain *d, struct guest_domain *facts)
+{
+	const struct element *e;
+	struct guest_cell *cell;
+	const char *cpus;
+	char id[24];
+
+	for (e = xml_find(d->root, "cpu/numa/cell"); e; e = xml_next(e)) {
+		snprintf(id, sizeof(id), "%zu", facts->cells);
+		cpus = xml_get(e, "cpus");
+		if (!cpus || (xml_get(e, "id") && !xml_is(e, "id", id)))
+			return g_strdup_printf("a <cell> of <numa> has no cpus, or an id that is not the next number, %s; GPUs' cells come after those of processors",
+					       id);
+		facts->cell = g_renew(struct guest_cell, facts->cell, facts->cells + 1);
+		cell = &facts->cell[facts->cells++];
+		*cell = (struct guest_cell){
+			.cpus = g_strdup(cpus), .memory = bytes_of(e, xml_get(e, "memory")),
+			.host = host_node(d, id),
+		};
+		each_number(cpus, count_cpu, &cell->count);
+	}
+	return NULL;
+}
+
+/* Why the domain can't have GPUs, whatever they need; NULL: it can. */
+static const char *obstacle(const struct domain *d, bool pin)
+{
+	const struct element *os = xml_find(d->root, "os"), *type = xml_find(os, "type");
+	const char *arch = xml_get(type, "arch"), *machine = xml_get(type, "machine");
+
+	if (arch && strcmp(arch, "aarch64"))
+		return "its <type> has another arch than aarch64";
+	if (machine && strcmp(machine, "virt") && !g_str_has_prefix(machine, "virt-"))
+		return "its <type> has another machine than virt";
+	if (!xml_find(d->root, "features/acpi"))
+		return "its <features> have no <acpi/>, without which the guest sees no NUMA nodes";
+	if (!xml_is(os, "firmware", "efi") && !xml_is(xml_find(os, "loader"), "type", "pflash"))
+		return "it has no UEFI, without which the guest has no ACPI: write <os firmware='efi'>";
+	if (xml_is(xml_find(d->root, "features/gic"), "version", "2"))
+		return "its <gic> has the version 2, which has no MSIs for GPUs: write version='3'";
+	if (xml_find(d->root, "devices/iommu"))
+		return "it has an <iommu>, through which QEMU can't assign a GPU; remove it";
+	if (mark_arguments(xml_find(d->root, "qemu:commandline")))
+		return "its <qemu:commandline> has nodes, initiators or a window of its own; remove these";
+	if (pin && xml_find(d->root, "cputune/vcpupin"))
+		return "it has <vcpupin> in its <cputune>; remove these, or leave out --pin";
+	return NULL;
+}
+
+/* The first number of a root complex, as it was if it was added before. */
+static unsigned int first_bus(const struct domain *d, const struct domain *was)
+{
+	const struct element *e;
+	unsigned int ports = 0, before = 0;
+
+	for (e = xml_find(d->root, "devices/controller"); e; e = xml_next(e))
+		ports += xml_is(e, "type", "pci");
+	e = domain_find(was, ALIAS "bus0");
+	if (e)
+		before = number_of(xml_get(xml_find(e, "target"), "busNr"));
+	/* pcie.0's own ports come first, and libvirt adds some for devices without. */
+	return before > ports ? before : (ports + 31) / 16 * 16;
+}
+
+const struct element *domain_find(const struct domain *d, const char *alias)
+{
+	const struct element *e = xml_find(d->root, "devices");
+
+	for (e = e ? e->child : NULL; e && !xml_is(xml_find(e, "alias"), "name", alias); e = e->next)
+		;
+	return e;
+}
+
+char *domain_facts(const struct domain *d, const struct domain *was, struct guest_wish *wish,
+		   struct guest_domain *facts)
+{
+	const struct element *root = d->root, *e, *vcpu = xml_find(root, "vcpu");
+	const char *why = obstacle(d, wish->pin);
+
+	*facts = (struct guest_domain){ };
+	if (why)
+		return g_strdup(why);
+	wish->domain = facts;
+	wish->memory = size_of(xml_find(root, "memory"));
+	wish->cpus = vcpu ? number_of(vcpu->text->str) : 1;
+	if (!wish->memory || !wish->cpus)
+		return g_strdup("its <memory> or <vcpu> is missing, or no size or number");
+	e = xml_find(root, "memoryBacking/hugepages/page");
+	wish->hugepages = bytes_of(e, xml_get(e, "size"));
+	e = xml_find(root, "devices/emulator");
+	facts->emulator = e ? g_strstrip(e->text->str) : NULL;
+	e = xml_find(root, "cpu/maxphysaddr");
+	facts->address_bits = e ? number_of(xml_get(e, xml_get(e, "bits") ? "bits" : "limit")) : 0;
+	facts->window = size_of(xml_find(domain_pcie_root(d), "pcihole64"));
+	facts->numatune = xml_find(root, "numatune");
+	facts->first_bus = first_bus(d, was);
+	return read_cells(d, facts);
+}
+
+void domain_facts_free(struct guest_domain *facts)
+{
+	size_t i;
+
+	for (i = 0; i < facts->cells; i++)
+		g_free(facts->cell[i].cpus);
+	g_free(facts->cell);
+}
+
+void domain_note(const struct domain *d, struct guest_plan *plan)
+{
+	const struct element *e = xml_find(d->root, "os/firmware/feature");
+
+	while (e && !xml_is(e, "name", "secure-boot"))
+		e = xml_next(e);
+	if (xml_is(e, "enabled", "yes"))
+		plan_note(plan, "the domain has secure boot: the guest's kernel loads only signed modules, so NVIDIA's driver needs a signature by a key that the guest trusts");
+	if (!xml_is(d->root, "type", "kvm"))
+		plan_note(plan, "the domain's type is not kvm: its processors are emulated, far too slowly for GPUs");
+	if (xml_is(xml_find(d->root, "features/ras"), "state", "off"))
+		plan_note(plan, "the domain's <ras> is off: errors of the GPU's memory end the guest");
+	if (plan->pin && xml_find(d->root, "numatune"))
+		plan_note(plan, "the domain's own <numatune> says where its memory comes from, and not --pin");
+}
+
+bool domain_has_device(const struct domain *d, const char *address)
+{
+	static const char *const parts[] = { "domain", "bus", "slot", "function" };
+	unsigned int wanted[4] = { };
+	const struct element *e, *a;
+	uint64_t number;
+	size_t i;
+
+	sscanf(address, "%x:%x:%x.%x", &wanted[0], &wanted[1], &wanted[2], &wanted[3]);
+	for (e = xml_find(d->root, "devices/hostdev"); e; e = xml_next(e)) {
+		a = xml_find(e, "source/address");
+		for (i = 0; a && i < G_N_ELEMENTS(parts); i++)
+			if (!parse_u64(xml_get(a, parts[i]) ? xml_get(a, parts[i]) : "0", &number) ||
+			    number != wanted[i])
+				break;
+		if (a && i == G_N_ELEMENTS(parts) && xml_is(e, "type", "pci"))
+			return true;
+	}
+	return false;
+}

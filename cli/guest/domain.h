@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A domain of libvirt that gets GPUs, or loses them.
+ *
+ * What this program adds can be found again after libvirt has read the domain and
+ * printed it: devices by their aliases, NUMA cells by <acpi nodeset> of such devices,
+ * and the rest by a list of words in <metadata>.
+ */
+#ifndef NVGRACE_GPU_GUEST_DOMAIN_H
+#define NVGRACE_GPU_GUEST_DOMAIN_H
+
+#include <glib.h>
+
+#include "plan/plan.h"
+#include "system/xml.h"
+
+/* Begins the alias of each device that is added; libvirt keeps those with "ua-". */
+#define ALIAS "ua-nvgrace-"
+#define METADATA "nvgrace-gpu:guest"
+#define METADATA_NAMESPACE "urn:nvgrace-gpu:guest"
+#define QEMU_NAMESPACE " xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
+
+struct domain {
+	char *text;
+	struct element *root;
+};
+
+/* Takes the text. NULL, or why it is no domain, to be freed; then there is nothing to end. */
+char *domain_begin(struct domain *d, char *text);
+void domain_end(struct domain *d);
+
+/* The domain without what this program has added; its text, to be freed. */
+char *domain_without(struct domain *d);
+
+/*
+ * Reads what a plan needs to know, of a domain without additions, and from the one that
+ * it was with them. NULL, or why the domain can't have GPUs, to be freed.
+ * domain_facts_free() frees in either case.
+ */
+char *domain_facts(const struct domain *d, const struct domain *was, struct guest_wish *wish,
+		   struct guest_domain *facts);
+void domain_facts_free(struct guest_domain *facts);
+
+/* What the administrator should know of the domain, into plan->notes. */
+void domain_note(const struct domain *d, struct guest_plan *plan);
+
+/* The device with this alias; NULL: none. */
+const struct element *domain_find(const struct domain *d, const char *alias);
+
+/* Its controller for pcie.0; NULL: none yet. */
+struct element *domain_pcie_root(const struct domain *d);
+
+/* Whether a <hostdev> has the host's device of this address. */
+bool domain_has_device(const struct domain *d, const char *address);
+
+/*
+ * The domain (bare: without additions) with the plan's additions; its text, to be freed.
+ * was: as it came. If that has all of it and nothing more, its own text.
+ */
+char *domain_with(const struct domain *bare, struct domain *was, const struct guest_plan *plan);
+
+/* How many devices, cells and so on in it are additions; marks them. */
+size_t domain_mark(struct domain *d);
+
+#endif
