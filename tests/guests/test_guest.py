@@ -61,7 +61,7 @@ class Guest:
     def options(self):
         """QEMU's options, to which bin/start adds what the test needs."""
         if self.printed:
-            return f"$(printed $(gpu {self.gpus[0]}))"
+            return f"$(printed {' '.join(f'$(gpu {gpu})' for gpu in self.gpus)})"
         return shared.qemu_options(self.gpus, self.iommufd)
 
 
@@ -216,6 +216,12 @@ INITIATORS = [("nodes", f"[ $(cat {NODES}/possible) = 0-8 ] && [ $(cat {NODES}/h
                    PATH=$PATH:/usr/sbin; nvgrace-gpu doctor --all | tee /tmp/found
                    grep '^good *host *guest: this is a guest with the memory of 1 GPU; ' /tmp/found && ! grep ' module: ' /tmp/found""")]
 
+# Two GPUs need 17 nodes, and this kernel, as Debian's kernels do, has 16: it loses one of
+# theirs, which the tool has told. Memory, which needs no nodes here, works for both.
+LOST = [("nodes", f"""
+             cat {NODES}/possible {NODES}/has_generic_initiator
+             [ $(cat {NODES}/possible) = 0-15 ] && [ $(ls -d {NODES}/node* | wc -l) -le 16 ]""")]
+
 
 def guests(host, cpu, kind):
     """The guests of a host, in the order of their starts. kind is what KVM
@@ -239,7 +245,7 @@ def guests(host, cpu, kind):
     if host != "newest":
         return [first, life, tenant]
     return [first, life,
-            Guest("two", ["gh200", "second"], uses("memory", "normal", "dma")),
+            Guest("two", ["gh200", "second"], [*uses("memory", "normal", "dma"), *LOST], printed=True),
             Guest("left", ["gh200"], uses("memory", "kept"), run=TOGETHER),
             Guest("right", ["second"], uses("memory", "kept"), run=""),
             Guest("gb200", ["gb200"], FROZEN, run=FROZEN_RUN, reboots=True),
@@ -261,8 +267,7 @@ def files_for_guests(host, wanted, kind, directory):
         lines, act = directory / f"{guest.name}.gpus", directory / guest.name
         lines.write_text("".join(by_name[name].line(kind) for name in guest.gpus))
         params = f"{guest.params} device_memory={'y' if kind == 'device' else 'n'}"
-        more = common.installed(vm.Kernel(shared.KERNEL), directory) if guest.printed else {}
-        act.write_bytes(vm.run_files({"/tests/uses": compiled["/tests/uses"], "/tests/gpus": str(lines), **more},
+        act.write_bytes(vm.run_files({"/tests/uses": compiled["/tests/uses"], "/tests/gpus": str(lines)},
                                      module=module, module_params=params))
         files[f"/guest/acts/{guest.name}"] = str(act)
         if guest.run:
@@ -389,6 +394,8 @@ def test_guest(kernel, host, name):
         special.get(guest, check_guest)(host.guests[guest], host.session.machine.guests[guest], said)
     if name == "gb200":
         check_frozen(said)
+    if name == "two":
+        assert "CONFIG_NODES_SHIFT=5 or more" in " ".join(said.replace("\n#", "").split()), said
     if name == "life":
         check_life(host, said)
 
