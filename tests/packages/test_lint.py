@@ -16,14 +16,13 @@ pytestmark = pytest.mark.long
 packaged = pytest.mark.usefixtures("built_packages")
 
 # What the RPMs may require, because RHEL 9, the oldest system, provides it: glibc 2.34,
-# GLib 2.68, json-c 0.14, kmod 28, libxml2 2.9, rpm 4.16, and in CRB cmocka 1.1.
+# GLib 2.68, json-c 0.14, kmod 28, rpm 4.16, and in CRB cmocka 1.1.
 # test_repo.py tests the .debs on Debian 12 and Ubuntu 22.04.
 PROVIDED = r"""libc\.so\.6\((GLIBC_2\.([0-9]|[12][0-9]|3[0-4])(\.[0-9]+)?)?\)\(64bit\)
 libcmocka\.so\.0\(\)\(64bit\)
 libglib-2\.0\.so\.0\(\)\(64bit\)
 libjson-c\.so\.5\((JSONC_0\.14)?\)\(64bit\)
 libkmod\.so\.2\((LIBKMOD_(5|6|22))?\)\(64bit\)
-libxml2\.so\.2\((LIBXML2_2\.[0-9]\.[0-9]+)?\)\(64bit\)
 rtld\(GNU_HASH\)
 rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd|RichDependencies)\) <= [-.0-9]+
 /bin/(ba)?sh

@@ -30,7 +30,7 @@ NOT_FOR_US = ("misc/minmax",)
 
 C_FLAGS = ["-std=gnu11", "-D_GNU_SOURCE=", '-DVERSION="x"', '-DLIBEXECDIR="/x"', "-Icli", "-Iinclude", "-Itests/lab/guest",
            "-Wall", "-Wextra", "-Wno-unused-parameter", "-pthread",
-           *subprocess.run(["pkg-config", "--cflags", "glib-2.0", "libxml-2.0"], stdout=subprocess.PIPE, text=True,
+           *subprocess.run(["pkg-config", "--cflags", "glib-2.0"], stdout=subprocess.PIPE, text=True,
                            check=True).stdout.replace("-I", "-isystem").split()]
 
 
