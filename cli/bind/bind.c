@@ -205,6 +205,8 @@ static bool plan_all(struct work *w)
 		job->probe = !w->a->no_probe;
 		job->kmsg = -1;
 		task_plan(&w->s, w->a, task, job);
+		if (!job->outcome.result)
+			task_plan_boot(&w->s, w->a, task, job);
 		if (job->outcome.result)
 			continue;
 		if (w->a->dry_run)

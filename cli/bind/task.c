@@ -110,5 +110,4 @@ void task_plan(struct overview *s, const struct arguments *a, struct task *task,
 		if ((gpu->ours || (ours && !gpu->driver)) && !a->no_probe)
 			task_add_step(task, "write %s into /sys/bus/pci/drivers_probe", address);
 	}
-	task_plan_boot(s, a, task, job);
 }

@@ -2,7 +2,8 @@
 /*
  * Answers of system calls, programs and libkmod, and what files say that no check
  * reads itself. Each answer is a text with a name, so that a recorded tree can have it.
- * All checks call answer(); ask_*.c have the questions by subject.
+ * All checks call answer(); ask_*.c have the questions by subject, which call
+ * answer(), too. questions.c has the table.
  */
 #include <ctype.h>
 #include <glib.h>
@@ -11,60 +12,7 @@
 
 #include "facts/answers.h"
 #include "facts/ask.h"
-#include "facts/boots.h"
-#include "facts/images.h"
 #include "facts/recorder.h"
-
-static char *ask_initramfs(struct answers *a)
-{
-	return images_read(a->h);
-}
-
-static char *ask_kernels(struct answers *a)
-{
-	return kernels_read(a->h);
-}
-
-/*
- * FILES: made from files alone, which a record has as they are. EXTRACT: also made
- * from files, which are too long for a record. A tree that was made by hand or from a
- * sosreport has no answers of these kinds. A record of an earlier version has them all,
- * and its answer counts.
- */
-enum kind { SYSTEM, FILES, EXTRACT };
-
-static const struct {
-	const char *name;
-	char *(*ask)(struct answers *a);
-	enum kind kind;
-} questions[] = {
-	{ "euid", ask_euid, SYSTEM },
-	{ "machine", ask_machine, SYSTEM },
-	{ "kernel-release", ask_release, SYSTEM },
-	{ "page-size", ask_page_size, SYSTEM },
-	{ "memlock", ask_memlock, SYSTEM },
-	{ "cpu-dic", ask_cpu_dic, SYSTEM },
-	{ "kernel-log", ask_kernel_log, SYSTEM },
-	{ "kernel-config", ask_kernel_config, FILES },
-	{ "config.gz", ask_packed_config, SYSTEM },
-	{ "command-line", ask_command_line, FILES },
-	{ "acpi-tables", ask_acpi_tables, FILES },
-	{ "kvm", ask_kvm, SYSTEM },
-	{ "module", ask_module, SYSTEM },
-	{ "secure-boot", ask_secure_boot, FILES },
-	{ "keyrings", ask_keyrings, FILES },
-	{ "trusted-keys", ask_trusted_keys, SYSTEM },
-	{ "mok", ask_mok, SYSTEM },
-	{ "qemu", ask_qemu, SYSTEM },
-	{ "libvirt", ask_libvirt, SYSTEM },
-	{ "qemu-options", ask_qemu_options, SYSTEM },
-	{ "libvirt-version", ask_libvirt_version, SYSTEM },
-	{ "libvirt-capabilities", ask_libvirt_capabilities, SYSTEM },
-	{ "kernels", ask_kernels, SYSTEM },
-	{ "initramfs", ask_initramfs, SYSTEM },
-};
-
-#define QUESTIONS (G_N_ELEMENTS(questions))
 
 /*
  * A tree's answers are not trusted: no control characters may reach a terminal.
@@ -99,15 +47,6 @@ char config_option(const char *config, const char *name)
 	return value ? *value : 'n';
 }
 
-struct answers *answers_begin(struct host *h, struct recorder *recorder)
-{
-	struct answers *a = g_malloc0(sizeof(*a) + QUESTIONS * sizeof(a->of[0]));
-
-	a->h = h;
-	a->recorder = recorder;
-	return a;
-}
-
 const char *answer(struct answers *a, const char *name)
 {
 	void (*seen)(struct host *h, enum host_kind kind, const char *path, const void *data,
@@ -115,19 +54,19 @@ const char *answer(struct answers *a, const char *name)
 	size_t i, len;
 	char *text;
 
-	for (i = 0; strcmp(questions[i].name, name); i++)
-		if (i + 1 == QUESTIONS)
+	for (i = 0; strcmp(a->questions[i].name, name); i++)
+		if (i + 1 == a->count)
 			abort();	/* LCOV_EXCL_LINE: a mistake in this program */
 	if (!a->of[i].asked) {
-		bool files = questions[i].kind == FILES;
+		bool files = a->questions[i].from_files;
 
 		a->of[i].asked = true;
 		/* Record the answer, or the files read for it. */
 		if (!files)
 			a->h->seen = NULL;
 		text = a->h->recorded ? host_read(a->h, NULL, "/answers/%s", name) : NULL;
-		if (!text && (!a->h->recorded || questions[i].kind != SYSTEM))
-			text = questions[i].ask(a);
+		if (!text && (!a->h->recorded || files))
+			text = a->questions[i].ask(a);
 		len = text ? strlen(text) : 0;
 		a->of[i].text = text ? clean(text, len) : NULL;
 		a->h->seen = seen;
@@ -141,7 +80,7 @@ void answers_free(struct answers *a)
 {
 	size_t i;
 
-	for (i = 0; a && i < QUESTIONS; i++)
+	for (i = 0; a && i < a->count; i++)
 		g_free(a->of[i].text);
 	g_free(a);
 }

@@ -15,15 +15,29 @@
 /* Milliseconds for a program that prints its version or unpacks a small file. */
 #define PROGRAM_MS 10000
 
+struct answers;
 struct recorder;
+
+/*
+ * from_files: made from files alone, which a record has as they are. A tree that was
+ * made by hand or from a sosreport has no answers of the others. A record of an earlier
+ * version has them all, and its answer counts.
+ */
+struct question {
+	const char *name;
+	char *(*ask)(struct answers *a);
+	bool from_files;
+};
 
 struct answers {
 	struct host *h;
 	struct recorder *recorder;
+	const struct question *questions;
+	size_t count;
 	struct {
 		bool asked;
 		char *text;
-	} of[];	/* one for each of answers.c's questions[] */
+	} of[];	/* one for each question */
 };
 
 /* Whether the machine is arm64. */
