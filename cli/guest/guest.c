@@ -340,31 +340,6 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 	return warning;
 }
 
-char *guest_warning_text(const struct guest_warning *w)
-{
-	return g_strdup_printf("this guest %s: %s%s%s: %s%s%s",
-			       strcmp(w->effect, "slow") ? w->effect : "is slow", w->id,
-			       w->device ? " of " : "", w->device ? w->device : "", w->text,
-			       w->remedy ? "; " : "", w->remedy ? w->remedy : "");
-}
-
-const char *guest_why_name(enum why why)
-{
-	static const char *const names[] = {
-		[WHY_MACHINE] = "machine", [WHY_RAS] = "ras", [WHY_WINDOW] = "window",
-		[WHY_CPU] = "cpu", [WHY_CPUS] = "cpus", [WHY_MEMORY] = "memory",
-		[WHY_BACKEND] = "memory_backend", [WHY_PIN] = "pin",
-		[WHY_NODES] = "nodes",
-		[WHY_DISTANCES] = "distances", [WHY_IOMMUFD] = "iommufd", [WHY_BUS] = "buses",
-		[WHY_SMMU] = "smmu", [WHY_PORT] = "port", [WHY_GPU] = "gpu", [WHY_DEVICE] = "device",
-		[WHY_ATS] = "ats",
-		[WHY_INITIATOR] = "initiators", [WHY_FIRMWARE] = "firmware",
-		[WHY_DISK] = "disk", [WHY_CONSOLE] = "console",
-	};
-
-	return names[why];
-}
-
 /* ---- the command ---------------------------------------------------------------------------- */
 
 static bool is_bound(const struct gpu *gpu, const void *data)

@@ -114,7 +114,8 @@ def test_link(files):
 
 def test_directory(files):
     files.write(files.directory, 1, "Is a directory")
-    files.write(f"{files.directory}/no/such", 1, "No such file or directory")
+    files.write(f"{files.directory}/no/such", 1, f"{files.directory}/no: No such file or directory; name a file in the folder that your "
+                "collector reads; for nvgrace-gpu-metrics.service, it is FILE= of \"systemctl edit nvgrace-gpu-metrics.service\"")
     assert files.names() == []
     assert list(files.directory.parent.glob(f".{files.directory.name}*")) == []
 

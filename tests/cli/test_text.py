@@ -498,7 +498,8 @@ class Terminal:
 
 
 class Install:
-    FILES = {"usr/sbin/nvgrace-gpu": 0o755, "usr/share/man/man8/nvgrace-gpu.8": 0o644,
+    FILES = {"usr/sbin/nvgrace-gpu": 0o755, "usr/lib/udev/nvgrace-gpu": 0o755,
+             "usr/share/man/man8/nvgrace-gpu.8": 0o644,
              "usr/share/bash-completion/completions/nvgrace-gpu": 0o644, "usr/share/nvgrace-gpu/schema.json": 0o644,
              "usr/share/zsh/vendor-completions/_nvgrace-gpu": 0o644,
              "usr/share/fish/vendor_completions.d/nvgrace-gpu.fish": 0o644,

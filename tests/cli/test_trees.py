@@ -715,7 +715,7 @@ class Steps:
         image, other = "/boot/initrd.img-6.12.1", "/boot/initramfs-7.2.3.img"
         tree.package().bound(G1).file("/lib/modules/6.12.1/modules.dep").file("/lib/modules/7.2.3/modules.dep")
         tree.file(image).file(other).file("/lib/modules/6.1.0/modules.dep")
-        tools = "/usr/sbin/update-initramfs -u -k 6.12.1 && /usr/sbin/update-initramfs -u -k 7.2.3"
+        tools = "/usr/sbin/update-initramfs -u -k 6.12.1 && /usr/sbin/mkinitramfs -o /boot/initramfs-7.2.3.img 7.2.3"
         dracut = f"/usr/bin/dracut --force {image} 6.12.1 && /usr/bin/dracut --force {other} 7.2.3"
 
         def command(*words):

@@ -569,7 +569,7 @@ class Doctor(Played):
     def test_mok(self, tmp_path):
         """What mokutil 0.7.2 said of two keys of one name, for modules that are signed
         by certificates with their numbers, and with another one."""
-        said = (pathlib.Path(__file__).parent / "mokutil-0.7.2.txt").read_text()
+        said = (pathlib.Path(__file__).parent / "recorded/mokutil-0.7.2.txt").read_text()
         numbers = [n.replace(":", "") for n in re.findall(r"Serial Number:\s+(\S+)", said)]
         ids = [i.replace(":", "").lower().lstrip("0") for i in re.findall(r"Subject Key Identifier:\s+(\S+)", said)]
         assert len(numbers) == len(ids) == 2
