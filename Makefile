@@ -4,10 +4,11 @@
 # ---- the owner's settings ---------------------------------------------------
 # Set them only here: the packages and the module read them from these lines.
 # MAINTAINER is "NAME <ADDRESS>". SITE is the URL of the package repository that
-# `make publish` makes. README.md names it, too: run `make generated`.
+# `make publish` makes, without a slash at its end. Set it when you have one, then
+# run scripts/packaging/site, which writes it to README.md and other files.
 
 MAINTAINER := nvgrace-gpu-vfio-pci maintainers <maintainers@nvgrace-gpu-vfio-pci.example>
-SITE	   := https://nvgrace-gpu-vfio-pci.example
+SITE	   :=
 
 # ---- the module -------------------------------------------------------------
 # make modules KDIR=<headers> [ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-]
@@ -89,6 +90,9 @@ install-cli:
 		$(GUIDES)
 	$(INSTALL) -m 644 docs/libvirt-domain.xml docs/libvirt-hook-qemu docs/prometheus-alerts.yml \
 		docs/examples/* $(GUIDES)/examples
+# The public keys of a project that publishes packages, for the next release.
+	[ ! -e scripts/packaging/nvgrace-gpu.asc ] || \
+		$(INSTALL) -D -m 644 scripts/packaging/nvgrace-gpu.asc $(DESTDIR)/usr/share/keyrings/nvgrace-gpu.asc
 
 install-tests:
 	$(MAKE) -C tests/hardware install DESTDIR='$(DESTDIR)' prefix='$(prefix)'
@@ -123,11 +127,11 @@ repo: deb rpm
 	@MODULES='$(MODULES)' scripts/packaging/repo
 
 # Adds the release of `make dist deb rpm` to a site, such as the forge's pages:
-# DESTDIR=<folder> GPG_KEY=<id> [TAG=vX.Y.Z]. .github/workflows/release.yml calls
-# it for each tag.
+# DESTDIR=<folder> GPG_KEY=<id> [TAG=vX.Y.Z] [MODULES=build/module-packages].
+# .github/workflows/release.yml calls it for each tag.
 .PHONY: publish
 publish:
-	@scripts/packaging/repo --publish '$(DESTDIR)'
+	@MODULES='$(MODULES)' scripts/packaging/repo --publish '$(DESTDIR)'
 
 # ---- trying and testing -----------------------------------------------------
 # Everything runs in virtual machines and in a Debian 13 tree in the cache,
@@ -202,12 +206,11 @@ page:
 	@$(TOOLBOX) run -- make -s -C cli OUT='$(TOP)/build/page' CFLAGS=-O0 page >build/doctor.md
 	@cp build/doctor.md docs/doctor.md
 
-# Also what `make demo` prints in README.md, and SITE there and in docs/examples.
+# Also what `make demo` prints in README.md, and the files that name SITE.
 generated: page
 	@$(TOOLBOX) kernel newest
 	@$(TOOLBOX) run -- python3 scripts/dev/demo.py --record
-	@sed -i "s#https://[^ ]*/nvgrace-gpu[.]\(sources\|repo\)#$$(scripts/packaging/setting SITE)/nvgrace-gpu.\1#" README.md
-	@sed -i "s#^ARG SITE=.*#ARG SITE=$$(scripts/packaging/setting SITE)#" docs/examples/*Containerfile
+	@scripts/packaging/site
 
 .PHONY: clean distclean
 clean:
@@ -238,7 +241,7 @@ help:
 	@echo '  check-long    run the campaigns of a release: debug kernels, the kernel'"'"'s vfio selftests, races, life of the packages'
 	@echo '                each takes T=, too, and LOAD=4 runs it beside 4 busy processes'
 	@echo '  page          write the findings in docs/doctor.md from their source'
-	@echo '  generated     write the findings in docs/doctor.md and the URL in README.md from their sources'
+	@echo '  generated     write the findings in docs/doctor.md, README.md'"'"'s recording and SITE from their sources'
 	@echo 'To clean up'
 	@echo '  clean         remove build/'
 	@echo '  distclean     also remove the cache with its tools and kernels'

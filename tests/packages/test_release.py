@@ -22,7 +22,7 @@ NAME = "nvgrace-gpu-vfio-pci"
 VERSION = re.search(r'^PACKAGE_VERSION="(.*)"$', (scratch.PROJECT / "dkms.conf").read_text(), re.M)[1]
 # With characters that are special for a shell, make or awk.
 MAINTAINER = "Seán O'Brien & Söhne <sean@example.org>"
-SITE = "https://example.org/a&b"
+SITE = "https://example.org/~a/gpu"
 NEXT = "999.10.0"
 EPOCH = "1800000000"    # Friday, 15 January 2027
 
@@ -93,7 +93,7 @@ class Dist(Copy):
 
     def test_uscan_finds_it(self):
         """With the pattern of debian/watch, as uscan reads it."""
-        self.change("Makefile", r"^SITE\s.*", f"SITE := {SITE}")
+        self.change("Makefile", r"^SITE[ \t]*:=.*", f"SITE := {SITE}")
         tarball = self.dist(self.copy)
         with tarfile.open(tarball) as tar:
             watch = tar.extractfile(f"{NAME}-{VERSION}/debian/watch").read().decode()
@@ -227,14 +227,75 @@ class Settings(Copy):
         module = next((self.copy / "build").glob(f"*/{NAME}.ko"))
         assert run("modinfo", "-F", "author", module, cwd=self.copy) == MAINTAINER + "\n"
 
+    def set_site(self, site):
+        self.change("Makefile", r"^SITE[ \t]*:=.*", f"SITE := {site}")
+        run("scripts/packaging/site", cwd=self.copy)
+
+    def test_readme_names_a_repository_only_if_there_is_one(self):
+        self.set_site("")
+        files = ("README.md", "debian/watch", "docs/examples/Containerfile", "docs/examples/kmm-Containerfile")
+        without = [self.read(name) for name in files]
+        for text in without:
+            assert "nvgrace-gpu.repo" not in text
+            assert not re.search(r"://(?!dl\.fedoraproject\.org)\S*/(releases/ |nvgrace-gpu\.sources)", text)
+        self.set_site(SITE)
+        for name in files:
+            assert SITE in self.read(name), name
+        readme = self.read("README.md")
+        for kind in ("deb", "rpm"):
+            for line in run("scripts/packaging/site", "--commands", kind, SITE, cwd=self.copy).splitlines():
+                assert f"\n    {line}\n" in readme
+        run("scripts/packaging/site", "--check", cwd=self.copy)
+        with named("another site"):
+            self.set_site("https://other.example.org")
+            assert SITE not in "".join(self.read(name) for name in files)
+        with named("it is gone"):
+            self.change("Makefile", r"^SITE[ \t]*:=.*", "SITE :=")
+            assert "README.md is not what SITE" in run("scripts/packaging/site", "--check", cwd=self.copy, ok=False)
+            run("scripts/packaging/site", cwd=self.copy)
+            assert [self.read(name) for name in files] == without
+
+    def test_readme_without_its_marks(self):
+        self.set_site("")
+        self.change("README.md", r"^<!-- The end of what it writes\. -->\n", "")
+        before = self.read("README.md")
+        self.change("Makefile", r"^SITE[ \t]*:=.*", f"SITE := {SITE}")
+        assert "README.md lacks the lines" in run("scripts/packaging/site", cwd=self.copy, ok=False)
+        assert self.read("README.md") == before
+
+    def test_readme_begins_with_the_guides_commands(self):
+        """Those of a checkout, which need no repository."""
+        install = self.read("README.md").partition("\n## Install\n")[2].partition("\n## ")[0]
+        block = re.search(r"(?m)(?:^    .*\n)+", install)[0]
+        guide = self.read("docs/administration.md").partition("\n### Build on the host\n")[2]
+        assert re.search(r"(?m)(?:^    .*\n)+", guide)[0] == block
+
+    def test_this_tree_fits_its_own_settings(self):
+        run("scripts/packaging/site", "--check", cwd=self.copy)
+
+    def test_the_forge_has_what_the_owner_has_not_set(self):
+        forge = {"GITHUB_REPOSITORY": "Owner/gpu"}
+
+        def setting(name, **env):
+            return run("scripts/packaging/setting", name, cwd=self.copy, **env).removesuffix("\n")
+        for maintainer, there in ((MAINTAINER, MAINTAINER),
+                                  ("Some <some@project.example>", "Owner <Owner@users.noreply.github.com>")):
+            self.change("Makefile", r"^MAINTAINER[ \t]*:=.*", f"MAINTAINER := {maintainer}")
+            assert setting("MAINTAINER", **forge) == there
+            assert setting("MAINTAINER", GITHUB_REPOSITORY="") == maintainer
+        # The owner must say where the repository is: README says it, too.
+        for site in ("", SITE):
+            self.change("Makefile", r"^SITE[ \t]*:=.*", f"SITE := {site}")
+            assert setting("SITE", **forge) == site
+
     def test_what_is_malformed_is_refused(self):
         for name, value in (("MAINTAINER", ""), ("MAINTAINER", "Somebody"), ("MAINTAINER", "a@example.org"),
-                            ("MAINTAINER", "A <a>"), ("SITE", ""), ("SITE", "example.org/"),
-                            ("SITE", "https://example.org/")):
+                            ("MAINTAINER", "A <a>"), ("SITE", "example.org/"), ("SITE", "https://example.org/"),
+                            ("SITE", "https://example.org/a&b"), ("SITE", "https://example.org/$(id)")):
             with named(f"{name}={value}"):
                 kept = self.read("Makefile")
-                self.change("Makefile", rf"^{name}\s.*", f"{name} := {value}")
-                assert name in run("make", "dist", cwd=self.copy, ok=False)
+                self.change("Makefile", rf"^{name}[ \t]*:=.*", f"{name} := {value}")
+                assert f"{name} in the Makefile is not" in run("make", "dist", cwd=self.copy, ok=False)
                 (self.copy / "Makefile").write_text(kept)
 
 
