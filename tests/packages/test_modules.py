@@ -159,6 +159,18 @@ def test_the_kernels_own_program_has_signed_it(scratch_system, made):
     assert re.search(r"(?m)^sig_hashalgo: +sha256$", said), said
 
 
+def test_lintian_finds_nothing(made):
+    deb = next(p for p in made if p.suffix == ".deb")
+    said = run("lintian", "--allow-root", "-EviL", "+pedantic", deb, LC_ALL="C").splitlines()
+    assert not [line for line in said if line and not re.match(r"N:( |$)", line)], "\n".join(said)
+
+
+def test_the_rpm_has_its_list_of_changes(made):
+    rpm = next(p for p in made if p.suffix == ".rpm")
+    newest = re.search(r"(?m)^%changelog\n\* .* (\S+)$", (common.PROJECT / f"rpm/{NAME}.spec").read_text())[1]
+    assert newest in run("rpm", "-qp", "--changelog", rpm)
+
+
 @pytest.mark.parametrize("words, message", [
     (["SIGN_KEY=/none/key.pem"], 'must both name a file: "/none/key.pem", ""'),
     (["SIGN_CERT=/none/cert.pem"], 'must both name a file: "", "/none/cert.pem"'),
