@@ -42,6 +42,17 @@ print(json.dumps({p.name: yaml.safe_load(p.read_text()) for p in pathlib.Path(sy
 
 
 @pytest.mark.needs("root installers")
+def test_only_kernels_with_a_module_of_this_name_lose_it(resources):
+    """On others, the operator's worker fails. It takes the first mapping that matches."""
+    container = resources["kmm-module.yaml"]["spec"]["moduleLoader"]["container"]
+    assert "inTreeModulesToRemove" not in container
+    for kernel, loses in (("7.0.0-1018-nvidia-64k", True), ("7.0.0-2022-nvidia-bos-64k", True), ("7.0.0-42-generic-64k", False),
+                          ("6.12.117+deb13-arm64", False), ("6.12.0-55.24.1.el10_0.aarch64+64k", False)):
+        mapping = next(m for m in container["kernelMappings"] if re.search(m["regexp"], kernel))
+        assert ("inTreeModulesToRemove" in mapping) == loses, kernel
+
+
+@pytest.mark.needs("root installers")
 def test_the_rule_has_the_drivers_ids(resources):
     rule, loaded = resources["nfd-rule.yaml"]["spec"]["rules"]
     driver = (scratch.PROJECT / "cli/system/program.h").read_text()
