@@ -5,6 +5,7 @@ interface serves to apt and dnf, with the commands of README.md."""
 import contextlib
 import functools
 import hashlib
+import html
 import http.server
 import os
 import pathlib
@@ -24,9 +25,8 @@ from packages.common import named, run
 pytestmark = [pytest.mark.long, pytest.mark.needs("root installers", "trees")]
 
 NAME = "nvgrace-gpu-vfio-pci"
-README = (scratch.PROJECT / "README.md").read_text()
 OLD, NEW = "0.2.0", "999.1.0"
-BOTH = f"{NAME}-dkms nvgrace-gpu"
+PUBLIC = "scripts/packaging/nvgrace-gpu.asc"
 
 
 # Answers as the forge's client, and keeps what it was called with.
@@ -49,6 +49,15 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@contextlib.contextmanager
+def served(folder):
+    """The URL of a web server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
 class Publish:
     @pytest.fixture(scope="class")
     def key(self, work):
@@ -58,10 +67,8 @@ class Publish:
 
     @pytest.fixture(scope="class")
     def url(self, work):
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=work / "site")) as server:
-            threading.Thread(target=server.serve_forever).start()
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-            server.shutdown()
+        with served(work / "site") as url:
+            yield url
 
     @pytest.fixture(scope="class", autouse=True)
     def published(self, request, work, key, url):
@@ -79,6 +86,7 @@ class Publish:
         cls.git = {"PATH": f"{git.parent}:{os.environ['PATH']}", "GIT_EXEC_PATH": str(root / "usr/lib/git-core"),
                    "GIT_TEMPLATE_DIR": "", "GIT_CONFIG_GLOBAL": "/dev/null"}
         cls.secret = run("gpg", "--homedir", key["GNUPGHOME"], "--armor", "--export-secret-keys")
+        cls.public = run("gpg", "--homedir", key["GNUPGHOME"], "--armor", "--export")
 
         # A folder of the site that is none of this project's.
         cls.site.mkdir()
@@ -87,6 +95,11 @@ class Publish:
         for version in (OLD, NEW):
             copy = cls.sources[version] = common.copy_sources(work / version)
             common.set_version(copy, version)
+            # The project may have been set up.
+            makefile = copy / "Makefile"
+            makefile.write_text(re.sub(r"(?m)^SITE[ \t]*:=.*", "SITE :=", makefile.read_text()))
+            run("scripts/packaging/site", cwd=copy)
+            (copy / PUBLIC).write_text(cls.public)
             changes = copy / "CHANGELOG.md"
             changes.write_text(f"# Changelog\n\n## {version}, 2027-01-15\n\n- A change.\n\n## 0.0.1, 2020-01-01\n\n- Old.\n")
             # Its time is noon, which may not have come yet.
@@ -100,12 +113,12 @@ class Publish:
     def publish(cls, version, ok=True, site=None, **env):
         return run("make", "publish", f"DESTDIR={site or cls.site}", cwd=cls.sources[version], ok=ok, **{**cls.env, **env})
 
-    def readme(self, kind):
-        """README's commands that install the packages."""
-        commands = re.search(rf"(?ms)^    curl \S+ \S+/nvgrace-gpu\.{kind} \S+\n    .*?install.*?\n", README)[0]
-        site = re.search(r"^SITE\s*:=\s*(.*)", (scratch.PROJECT / "Makefile").read_text(), re.M)[1]
-        assert f"{site}/nvgrace-gpu.{kind}" in commands
-        return commands.replace(site, self.url).replace(" install ", " install -y ")
+    def commands(self, kind):
+        """Those of README and index.html that install the packages."""
+        said = run("scripts/packaging/site", "--commands", kind, self.url)
+        assert html.escape(said.strip(), quote=False) in (self.site / "index.html").read_text()
+        # The kernel that runs the tests may be any, and the server has no certificate.
+        return said.replace(" ca-certificates", "").replace(" linux-headers-$(uname -r)", "").replace(" install ", " install -y ").splitlines()
 
     @contextlib.contextmanager
     def changed(self, pattern):
@@ -132,6 +145,8 @@ class Publish:
         page = found["index.html"].decode()
         assert f"The newest version is {NEW}." in page
         assert f"{self.url}/nvgrace-gpu.sources" in page
+        assert found["nvgrace-gpu.asc"].decode() == self.public
+        assert b"\nSigned-By: /usr/share/keyrings/nvgrace-gpu.asc\n" in found["nvgrace-gpu.sources"]
         names = re.findall(r'href="([^"]*\.tar\.xz)"', found["releases/index.html"].decode())
         assert names == [f"{NAME}-{NEW}.tar.xz", f"{NAME}-{OLD}.tar.xz"]
 
@@ -169,20 +184,35 @@ class Publish:
         for said, version, env in ((f"has version {NEW} already", NEW, {}), ("needs a key", NEW, {"GPG_KEY": ""}),
                                    ("No secret key", NEW, {"GPG_KEY": "nobody@example.org"}),
                                    (f"the tag is v1.2.3, but dkms.conf has the version {NEW}", NEW, {"TAG": "v1.2.3"}),
-                                   ("SITE in the Makefile is https://", NEW, {"URL": ""})):
+                                   ("SITE in the Makefile is empty", NEW, {"URL": ""})):
             with named(said):
                 # Where nothing is published yet, only the version is no reason.
                 site = self.site if "already" in said else self.work / "empty"
                 assert said in self.publish(version, ok=False, site=site, **env)
         assert "is not a release" in (run("scripts/packaging/repo", "--publish", self.site, ok=False, **self.env)
                       if "+git" in scratch.version() else "is not a release")
+        public = self.sources[NEW] / PUBLIC
+        with named("no key for the hosts"):
+            kept = public.rename(f"{public}.kept")
+            assert f"there is no {public}" in self.publish(NEW, ok=False, site=self.work / "empty")
+            kept.rename(public)
         with named("another key"):
             other = self.work / "other"
             other.mkdir()
             shutil.copy(self.site / "nvgrace-gpu.asc", other)
-            key = common.make_key(self.work / "gnupg", "other")
-            assert "is another key than other@example.org" in self.publish(NEW, ok=False, site=other, **key)
+            key = common.make_key(self.work / "gnupg-other", "other")
+            assert f"{PUBLIC} has not the key" in self.publish(NEW, ok=False, site=other, **key)
+            public.write_text(run("gpg", "--homedir", key["GNUPGHOME"], "--armor", "--export"))
+            assert f"{other}/nvgrace-gpu.asc has not the key" in self.publish(NEW, ok=False, site=other, **key)
+            public.write_text(self.public)
             assert len(contents(other)) == 1
+        with named("modules of another version"):
+            modules = self.sources[NEW] / "build/modules"
+            modules.mkdir()
+            assert "no packages in" in self.publish(NEW, ok=False, site=self.work / "empty", MODULES="build/modules")
+            (modules / f"{NAME}-modules-6.12_{OLD}-1_arm64.deb").touch()
+            assert f"is not of version {NEW}" in self.publish(NEW, ok=False, site=self.work / "empty", MODULES="build/modules")
+            shutil.rmtree(modules)
         with named("a later version"):
             later = self.work / "later"
             (later / "releases").mkdir(parents=True)
@@ -203,16 +233,46 @@ class Publish:
         assert contents(self.site) == before
         assert not (self.work / "empty").exists()
 
-    def test_the_forge_has_what_the_owner_has_not_set(self):
-        forge = {"GITHUB_REPOSITORY": "Owner/gpu"}
-        assert run("scripts/packaging/setting", "SITE", **forge) == "https://owner.github.io/gpu\n"
-        assert run("scripts/packaging/setting", "MAINTAINER", **forge) == "Owner <Owner@users.noreply.github.com>\n"
-        copy = self.work / "set"
-        for name in ("Makefile", "scripts/packaging/setting"):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(scratch.PROJECT / name, copy / name)
-        (copy / "Makefile").write_text("SITE := https://example.org/gpu\n")
-        assert run("scripts/packaging/setting", "SITE", cwd=copy, **forge) == "https://example.org/gpu\n"
+    def test_the_next_key(self):
+        """A release by the old key brings hosts the next one: the next part of the same
+        key, for signing only."""
+        def gpg(*argv):
+            return run("gpg", "--homedir", self.work / "primary", "--batch", "--pinentry-mode", "loopback", "--passphrase", "",
+                       *argv)
+
+        home = self.work / "primary"
+        home.mkdir(mode=0o700)
+        gpg("--quick-generate-key", "primary <primary@example.org>", "rsa3072", "cert", "never")
+        primary = re.search(r"(?m)^fpr:+(\w+):", gpg("--with-colons", "--list-keys"))[1]
+        site, keys = self.work / "next", []
+        for number in (1, 2):
+            gpg("--quick-add-key", primary, "rsa3072", "sign", "1y")
+            # What the workflow gets: not the primary key.
+            part = re.findall(r"(?m)^ssb:.*\nfpr:+(\w+):", gpg("--with-colons", "--list-secret-keys"))[-1]
+            there = self.work / f"part{number}"
+            there.mkdir(mode=0o700)
+            (there / "secret").write_text(gpg("--armor", "--export-secret-subkeys", f"{part}!"))
+            run("gpg", "--homedir", there, "--batch", "--import", there / "secret")
+            run("gpgconf", "--homedir", there, "--kill", "all")
+            keys.append(({"GPG_KEY": primary, "GNUPGHOME": str(there)}, gpg("--armor", "--export")))
+        run("gpgconf", "--homedir", home, "--kill", "all")
+        (first, alone), (second, both) = keys
+        try:
+            (self.sources[OLD] / PUBLIC).write_text(alone)
+            self.publish(OLD, site=site, **first)
+            (self.sources[NEW] / PUBLIC).write_text(both)
+            assert f"{site}/nvgrace-gpu.asc has not the key" in self.publish(NEW, ok=False, site=site, **second)
+            (self.sources[OLD] / PUBLIC).write_text(both)
+            shutil.rmtree(site)
+            self.publish(OLD, site=site, **first)
+            self.publish(NEW, site=site, **second)
+        finally:
+            for sources in self.sources.values():
+                (sources / PUBLIC).write_text(self.public)
+        for keyring, good in ((both, True), (alone, False)):
+            (self.work / "keyring.asc").write_text(keyring)
+            run("sqv", "--keyring", self.work / "keyring.asc", site / "apt/dists/stable/Release.gpg",
+                site / "apt/dists/stable/Release", ok=good)
 
     @pytest.fixture
     def no_checkout_stays(self):
@@ -244,14 +304,17 @@ class Publish:
             assert "no key" in release("key", ok=False, SIGNING_KEY="rubbish")
             assert "only a public key" in release("key", ok=False, SIGNING_KEY=(self.site / "nvgrace-gpu.asc").read_text())
             key = dict(line.split("=", 1) for line in release("key", SIGNING_KEY=self.secret).splitlines() if "=" in line)
-            assert "can't read the branch main" in release("site", ok=False, TAG=f"v{version}", **key)
+            assert "can't read the branch main" in release("check", ok=False, TAG=f"v{version}", **key)
             git("remote", "add", "origin", forge)
             git("push", "-q", "--force", "origin", "HEAD:main")
             git("commit", "-q", "--amend", "--no-edit", "--date=2020-01-01T00:00:00Z")
-            assert "not on the branch main" in release("site", ok=False, TAG=f"v{version}", **key)
+            assert "not on the branch main" in release("check", ok=False, TAG=f"v{version}", **key)
             git("push", "-q", "--force", "origin", "HEAD:main")
+            assert "SITE in the Makefile is empty" in release("check", ok=False, TAG=f"v{version}", URL="", **key)
+            assert "the tag is v1.2.3" in release("check", ok=False, TAG="v1.2.3", **key)
+            assert "can't be made" in release("check", ok=False, TAG=f"v{version}", **{**key, "GPG_KEY": "nobody@example.org"})
+            release("check", TAG=f"v{version}", **key)
             release("site", TAG=f"v{version}", **key)
-            assert "the tag is v1.2.3" in release("site", ok=False, TAG="v1.2.3", **key)
             release("site", TAG=f"v{version}", **key)       # as after a failure
             attached = contents(sources / "build/release")
             assert set(attached) == {pathlib.Path(name).name for name in contents(self.site)
@@ -259,8 +322,17 @@ class Publish:
             site = {pathlib.Path(name).name: data for name, data in contents(sources / "build/site").items()}
             assert attached == {name: site[name] for name in attached}
             tag = f"v{version}"
-            for word in ("attach", "attach", "go"):     # once more, as after a failure
+            for word in ("attach", "attach", "push"):   # once more, as after a failure
                 release(word, TAG=tag)
+            assert f"has version {version} already" in release("check", ok=False, TAG=tag, **key)
+            with served(sources / "build/site") as url:
+                release("served", URL=url)
+                data = (sources / "build/site/rpm/repodata/repomd.xml").read_bytes()
+                (sources / "build/site/rpm/repodata/repomd.xml").write_bytes(data + b" ")
+                assert "repomd.xml is not what the branch" in release("served", ok=False, URL=url, TRIES="1")
+                (sources / "build/site/rpm/repodata/repomd.xml").unlink()
+                assert "404" in release("served", ok=False, URL=url, TRIES="1")
+            release("go", TAG=tag)
             said = pathlib.Path(f"{self.gh}.said")
             view = f"release view {tag}"
             upload = " ".join((f"release upload {tag} --clobber", *(f"build/release/{name}" for name in sorted(attached))))
@@ -269,20 +341,35 @@ class Publish:
                 f"release edit {tag} --draft=false"]
             assert pathlib.Path(f"{self.gh}.{tag}").read_text().strip() == "- A change."
             said.unlink()
+            if version == OLD:
+                with named("a branch that somebody else has pushed to"):
+                    git("clone", "-q", "--branch", "gh-pages", forge, self.work / "else")
+                    (self.work / "else/apt/pool/more.deb").touch()
+                    for argv in (("add", "--all"), ("commit", "-q", "-m", "more"), ("push", "-q", "--force", "origin", "HEAD:gh-pages")):
+                        git("-C", self.work / "else", *argv)
+                    git("fetch", "-q", "origin", "gh-pages")
+                    newer = self.sources[NEW]
+                    shutil.copytree(sources / ".git", newer / ".git")
+                    for argv in (("add", "--all"), ("commit", "-q", "-m", f"release {NEW}"), ("push", "-q", "origin", "HEAD:main")):
+                        git("-C", newer, *argv)
+                    key["GNUPGHOME"] = str(self.work / "gnupg")
+                    said = run("scripts/packaging/release", "check", cwd=newer, ok=False, TAG=f"v{NEW}", URL=self.url, **self.git, **key)
+                    assert "has signed the newest commit of gh-pages" in said
+                    shutil.rmtree(newer / ".git")
+                    git("push", "-q", "--force", "origin", "HEAD:main", "gh-pages:gh-pages")
         files = run("git", "--git-dir", forge, "ls-tree", "-r", "--name-only", "gh-pages", **self.git).split()
-        assert ".nojekyll" in files
         # Those of the other tests, whose site was there before and whose key has
         # another name in the signatures.
-        assert ({re.sub(r"[0-9a-f]{64}-", "", name) for name in files} - {".nojekyll"} ==
+        assert ({re.sub(r"[0-9a-f]{64}-", "", name) for name in files} ==
                 {re.sub(r"[0-9a-f]{64}-", "", name) for name in contents(self.site)} - {"CNAME"})
 
     def install_with_apt(self, scratch_system, suite):
         host = scratch_system(lower=scratch.tree(suite))
-        host.sh("apt-get update && apt-get install -y --no-install-recommends curl")
-        download, install = self.readme("sources").splitlines()
-        host.sh(f"{download}\napt-get update")
+        *download, install = self.commands("deb")
+        host.sh("\n".join((*download, "apt-get update")))
         with named("an old version"):
             host.sh(f"apt-get install -y --no-install-recommends {NAME}-dkms={OLD}-1 nvgrace-gpu={OLD}-1")
+            assert host.sh("dpkg -S /usr/share/keyrings/nvgrace-gpu.asc").stdout.startswith("nvgrace-gpu: ")
             assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {OLD}\n"
         with named("a changed package"), self.changed(f"apt/pool/nvgrace-gpu_{NEW}-1_amd64.deb"):
             said = host.sh(f"{install}", ok=False)
@@ -357,8 +444,8 @@ class Publish:
         host.sh("mkdir -p /var/lib/rpm /etc/yum.repos.d")
         rpms = [*self.site.glob(f"rpm/{NAME}-dkms-{NEW}-*.rpm"), *self.site.glob(f"rpm/nvgrace-gpu-{NEW}-*.x86_64.rpm")]
         common.build_stand_in(host.shared, rpms)
-        # The toolbox has no curl.
-        download, install = self.readme("repo").splitlines()
+        # These systems have DKMS and a kernel of their own, and the toolbox has no curl.
+        *_, download, install = self.commands("rpm")
         _, _, path, url = download.split()
         host.write(path, run("python3", "-c", f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode(), end='')"))
         more = "--repofrompath=stand-in,file:///mnt/stand-in --setopt=stand-in.gpgcheck=0 --setopt=install_weak_deps=0"
@@ -372,6 +459,7 @@ class Publish:
         with named("a changed list"), self.changed("rpm/repodata/repomd.xml"):
             said = host.sh(f"dnf clean all && dnf -y {more} upgrade", ok=False)
             assert "Bad GPG signature" in said.stdout
+            assert said.returncode == 0     # other repositories work
             assert host.run(*version).stdout == f"{OLD}\n"
         with named("the upgrade"):
             host.sh(f"dnf -y {more} upgrade")
