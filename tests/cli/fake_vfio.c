@@ -403,7 +403,8 @@ void *mmap(void *place, size_t length, int prot, int flags, int fd, off_t at)
 		return MAP_FAILED;
 	}
 	map = NEXT(mmap)(place, length, prot, flags, fd, at);
-	if (map != MAP_FAILED && word("dead", play) && at == (off_t)AT(4) && number("dead") < length)
+	if (map != MAP_FAILED && word("dead", play) && at == (off_t)AT(4) &&
+	    number("dead") < length)
 		/* Beyond the file's end. */
 		NEXT(mmap)(map + number("dead"), length - number("dead"), prot,
 			   flags | MAP_FIXED, fd, AT(CONFIG + 1));

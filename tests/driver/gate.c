@@ -934,6 +934,7 @@ const struct case_group groups[] = {
 	{ "pages waits lab slow", CASES(slow_tests) },
 	{ "pages waits lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests) },
 	{ "pages waits lab CONFIG_USERFAULTFD", CASES(stall_tests), group_stall },
-	{ "pages waits lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests), group_suspend },
+	{ "pages waits lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
+	  CASES(suspend_tests), group_suspend },
 	{ }
 };

@@ -135,13 +135,15 @@ static void assert_right(const struct wrong *w, uint64_t flip)
 
 	if (!w->count)
 		return;
-	print_message("# wrong words: %llu, first at byte %llu of %s: %d of 64 bits differ, the lowest is bit %d\n",
+	print_message("# wrong words: %llu, first at byte %llu of %s: %d of 64 bits differ, ",
 		      (unsigned long long)w->count, (unsigned long long)w->at, w->part->name,
-		      __builtin_popcountll(bits), __builtin_ctzll(bits));
+		      __builtin_popcountll(bits));
+	print_message("the lowest is bit %d\n", __builtin_ctzll(bits));
 	for (p = parts; p < parts + part_count; p++)
 		if (number - p->first < p->size / 8)
-			print_message("# it is the word of byte %llu of %s: two addresses access the same memory\n",
-				      (unsigned long long)(number - p->first) * 8, p->name);
+			print_message("# it is the word of byte %llu of %s: %s\n",
+				      (unsigned long long)(number - p->first) * 8, p->name,
+				      "two addresses access the same memory");
 	fail();
 }
 

@@ -204,7 +204,8 @@ static const struct CMUnitTest order_tests[] = {
 
 /* With Linux's own driver, some of these faults end with VM_FAULT_OOM. */
 const struct case_group groups[] = {
-	{ "pages this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, leave_nothing },
+	{ "pages this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP",
+	  CASES(tests), setup, leave_nothing },
 	{ "pages lab:faulter CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(order_tests),
 	  setup, leave_nothing },
 	{ }

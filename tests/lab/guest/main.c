@@ -216,7 +216,9 @@ __attribute__((weak)) int main(int argc, char **argv)
 		if (!word)
 			failed += _cmocka_run_group_tests(program_invocation_short_name,
 							  cases, count,
-							  group->setup, getenv("HAS") ? end_group : group->teardown);
+							  group->setup,
+							  getenv("HAS") ? end_group :
+									  group->teardown);
 		if (word && argc > 1) {
 			say_lacking(word, how);
 			print_message("ok 1 - %s # SKIP\n", cases[0].name);
