@@ -37,20 +37,21 @@ static bool has(char **files, const char *name)
 static bool is_current(struct host *h, char **files)
 {
 	g_auto(GStrv) names = host_list(h, CONFIG_DIR);
+	static const char folder[] = CONFIG_DIR "/";
 	size_t i, here = 0, there = 0;
 
 	if (!has(files, "/60-nvgrace-gpu.rules") || !has(files, "/udev/nvgrace-gpu"))
 		return false;
 	for (i = 0; names && names[i]; i++)
 		if (g_str_has_suffix(names[i], ".conf") && *names[i] != '.') {
-			g_autofree char *name = g_strdup_printf("%s/%s", CONFIG_DIR + 1, names[i]);
+			g_autofree char *name = g_strconcat(folder + 1, names[i], NULL);
 
 			here++;
 			if (!has(files, name))
 				return false;
 		}
 	for (i = 0; files[i]; i++)
-		there += !!strstr(files[i], CONFIG_DIR + 1);
+		there += !!g_strrstr(files[i], folder + 1);
 	return here == there;
 }
 

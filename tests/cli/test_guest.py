@@ -257,7 +257,7 @@ class Lines:
         second = NIC0[:-1] + "1"
         tray = {NIC0: TRAY[NIC0], second: TRAY[NIC0]}
         host(tree, tray=tray)
-        for one, other, group in ((NIC0, second, 60), (second, NIC0, 61)):
+        for other, group in ((second, 60), (NIC0, 61)):
             tree.file(f"/sys/kernel/iommu_groups/{group}/devices/{other}/x").file(f"/sys/bus/pci/devices/{other}/class", "0x020000")
         document = json.loads(guest(tree, "--format=json", "--all", "--accel-smmu=on", *(f"--device={a}" for a in tray)).stdout)
         assert [bool(b["host_smmu"]) for b in document["buses"]] == [True, False, False]

@@ -19,14 +19,12 @@ import shlex
 import shutil
 import signal
 import subprocess
-import types
 
 import pytest
 
 from boot.test_initramfs import NAME, module
 from cli.common import build, sanitizer_options, shown, validate
-from cli.test_trees import G1, OF_RESMEM
-from lab import acpi
+from cli.test_trees import G1
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
 KiB, MiB = 1 << 10, 1 << 20

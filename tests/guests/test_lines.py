@@ -544,7 +544,8 @@ def test_script_starts_anywhere(facts, tmp_path):
     for way, end in (((file, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="), "quit"), (("sh", file), "kill")):
         with subprocess.Popen(way, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               env={"PATH": "/usr/bin:/bin"}, start_new_session=True) as process:
-            until(lambda: pid.exists() and pid.read_text().strip() == str(process.pid) and file.with_name("gh_200.qmp").exists(), process)
+            until(lambda number=str(process.pid): pid.exists() and pid.read_text().strip() == number and
+                  file.with_name("gh_200.qmp").exists(), process)
             monitor = Monitor(socket_path)
             assert monitor.ask("query-name") == {"name": "gh_200"}
             second = subprocess.run([file], cwd="/tmp", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -67,8 +67,8 @@ class Publish:
 
     @pytest.fixture(scope="class")
     def url(self, work):
-        with served(work / "site") as url:
-            yield url
+        with contextlib.ExitStack() as stack:
+            yield stack.enter_context(served(work / "site"))
 
     @pytest.fixture(scope="class", autouse=True)
     def published(self, request, work, key, url):
