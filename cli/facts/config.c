@@ -38,11 +38,20 @@ static bool skip_digits(const char **at, size_t least, size_t most)
 	return count >= least && count <= most;
 }
 
+static bool skip_char(const char **at, char c)
+{
+	if (**at != c)
+		return false;
+	(*at)++;
+	return true;
+}
+
 /* DOMAIN:BUS:DEVICE.FUNCTION, all hexadecimal. */
 static bool is_address(const char *text)
 {
-	return skip_digits(&text, 4, 8) && *text++ == ':' && skip_digits(&text, 2, 2) && *text++ == ':' &&
-	       (*text == '0' || *text == '1') && skip_digits(&text, 2, 2) && *text++ == '.' &&
+	return skip_digits(&text, 4, 8) && skip_char(&text, ':') && skip_digits(&text, 2, 2) &&
+	       skip_char(&text, ':') && (*text == '0' || *text == '1') &&
+	       skip_digits(&text, 2, 2) && skip_char(&text, '.') &&
 	       *text >= '0' && *text <= '7' && !text[1];
 }
 
@@ -61,9 +70,9 @@ static bool is_serial(const char *text)
 	int i;
 
 	for (i = 0; i < 8; i++)
-		if (!skip_digits(&text, 2, 2) || *text++ != (i < 7 ? '-' : 0))
+		if (!skip_digits(&text, 2, 2) || (i < 7 && !skip_char(&text, '-')))
 			return false;
-	return true;
+	return !*text;
 }
 
 /* A printable copy of text from a file, for a message. */

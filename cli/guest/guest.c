@@ -379,7 +379,8 @@ static enum exit_status read_devices(struct host *h, const struct arguments *a,
 
 static void print_text(FILE *out, void *text)
 {
-	fputs(text, out);
+	if (text)
+		fputs(text, out);
 }
 
 static void print_qemu(FILE *out, void *data)

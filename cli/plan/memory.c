@@ -188,17 +188,17 @@ enum exit_status plan_memory(const struct guest_facts *facts,
 /* "0-71,144", as libvirt prints it, to be freed. cpu: ascending. */
 static char *cpu_list(const GArray *cpus)
 {
-	const unsigned short *cpu = (const unsigned short *)(void *)cpus->data;
 	GString *text = g_string_new(NULL);
-	unsigned int i, first;
+	unsigned int i, first, last;
 
 	for (i = 0; i < cpus->len; i++) {
-		first = cpu[i];
+		first = g_array_index(cpus, unsigned short, i);
 		g_string_append_printf(text, "%s%u", text->len ? "," : "", first);
-		while (i + 1 < cpus->len && cpu[i + 1] == cpu[i] + 1)
-			i++;
-		if (cpu[i] != first)
-			g_string_append_printf(text, "-%u", cpu[i]);
+		for (last = first; i + 1 < cpus->len &&
+		     g_array_index(cpus, unsigned short, i + 1) == last + 1; i++)
+			last++;
+		if (last != first)
+			g_string_append_printf(text, "-%u", last);
 	}
 	return g_string_free(text, FALSE);
 }
