@@ -422,26 +422,6 @@ static void a_cxl_part_is_waited_for(void **state)
 	vfio_stop(&cxl);
 }
 
-/*
- * The answer to the first look of the wait takes longer than the second within
- * which Memory_Info_Valid must be set, as if the host had paused. The next look
- * finds it set, so the GPU's own timeout applies. There is one look before the
- * wait.
- */
-static void valid_information_at_a_late_look_counts(void **state)
-{
-	const uint32_t never = UINT32_MAX, at_once = 0;
-	struct vfio cxl;
-
-	vfio_start(&cxl, "cxl");
-	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
-	assert_int_equal(vfio_reset(&cxl), 0);
-	host_ask(NULL, 0, "look_late cxl 2 1200 500");
-	assert_int_equal(read_a_byte(&cxl), 1);
-	assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &at_once, 4), 4);
-	vfio_stop(&cxl);
-}
-
 static void a_cxl_part_is_refused(void **state)
 {
 	const struct variant *refusal = *state;
@@ -536,7 +516,6 @@ static const struct CMUnitTest cxl_tests[] = {
 	LIKE(a_cxl_part_is_waited_for, a_secondary_bus_reset_through_sysfs_is_waited_for,
 	     .reset = secondary_bus_reset),
 	cmocka_unit_test(a_wait_in_vain_counts_until_the_next_reset),
-	cmocka_unit_test(valid_information_at_a_late_look_counts),
 	LIKE(a_cxl_part_is_refused, a_cxl_part_without_valid_information_is_ETIME_after_1_s,
 	     .gpu = "cxlinvalid", .error = -ETIME, .line = "without Memory_Info_Valid"),
 	LIKE(a_cxl_part_is_refused, a_cxl_part_without_active_memory_is_ETIME_after_its_timeout,

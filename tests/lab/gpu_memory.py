@@ -15,7 +15,6 @@ outside the machine, and to change what the model does.
   engine_stopped GPU              whether a reset has ended that; waits for it
   after_reset GPU MS|never        how long the model is not ready after a reset
   answer GPU 0|1                  the model's answer()
-  look_late GPU COUNT MS MS       the model's look_late(), for a CXL GPU
   inactive_after_reset GPU        after a reset, the memory of a model with a CXL
                                   DVSEC is known and never active
   guard GPU ADDRESS COUNT         from now on, watches memory while the model has
@@ -152,10 +151,6 @@ def gone_at_reset(machine, gpu):
     model.on_reset = leave
 
 
-def look_late(machine, gpu, count, ms, active_ms):
-    machine.models[gpu].gpu.look_late(int(count, 0), int(ms, 0), int(active_ms, 0))
-
-
 def inactive_after_reset(machine, gpu):
     machine.models[gpu].gpu.timers["cxl_active"].reset_ms = None
 
@@ -211,4 +206,4 @@ def restore(machine):
 
 
 HANDLERS = {f.__name__: f for f in (soil, remains, is_soiled, drop, soil_at_reset, engine, engine_stopped, after_reset, answer,
-                                    gone_at_reset, look_late, inactive_after_reset, restore, guard, guarded, dma_read, dma_write)}
+                                    gone_at_reset, inactive_after_reset, restore, guard, guarded, dma_read, dma_write)}

@@ -346,7 +346,6 @@ class Gpu:
         if self.spec.cxl:
             self.timers["cxl_valid"] = Timer(self.spec.cxl.valid)
             self.timers["cxl_active"] = Timer(self.spec.cxl.active)
-        self.late_looks = None
         self.answers = True
         self.powered = True
         self.half_port_read = False
@@ -401,21 +400,6 @@ class Gpu:
         number of such lines."""
         with self.lock:
             return self.l2.drop() if self.l2 else 0
-
-    def look_late(self, count, ms, active_ms):
-        """The next count answers to reads of CXL Range 1 Size Low come ms
-        milliseconds late, with the bits as they were. Then the device becomes
-        valid, and active_ms later active."""
-        with self.lock:
-            self.late_looks = count, ms, active_ms
-
-    def _answer_late(self):
-        count, ms, active_ms = self.late_looks
-        time.sleep(ms / 1000)
-        self.late_looks = (count - 1, ms, active_ms) if count > 1 else None
-        if not self.late_looks:
-            self.timers["cxl_valid"].start(0)
-            self.timers["cxl_active"].start(active_ms)
 
     def reset(self, kind):
         """Reset the device. kind: the counter that counts it, "flr" or
@@ -529,10 +513,7 @@ class Gpu:
                     # between them, it would come alone.
                     active = self.timers["cxl_active"].ready()
                     self.config.set_cxl_status(self.timers["cxl_valid"].ready(), active)
-                data = self.config.read(at, count)
-                if self.late_looks and at == self.config.cxl_at + 0x1C:
-                    self._answer_late()
-                return data
+                return self.config.read(at, count)
             if index == BAR2_REGION:
                 return self.l2.read(at, count) if self.l2 else self.bar2[at:at + count]
             self.counters["bar0_reads"] += 1
