@@ -55,6 +55,14 @@ static bool is_address(const char *text)
 	       *text >= '0' && *text <= '7' && !text[1];
 }
 
+/* As sysfs has it: nvidia-smi prints eight digits of the domain. */
+static const char *shortest(const char *address)
+{
+	while (*address == '0' && strcspn(address, ":") > 4)
+		address++;
+	return address;
+}
+
 /* An id of NVIDIA, "10de:2342". */
 static bool is_id(const char *text)
 {
@@ -112,6 +120,7 @@ static char *read_word(struct config_line *line, const char *verb, const char *w
 		good = is_serial(word);
 	} else {
 		good = is_address(word);
+		word = shortest(word);
 	}
 	if (!good)
 		return g_strdup_printf("\"%s\" is not an address (0009:01:00.0)%s", shown,

@@ -23,6 +23,9 @@ GOOD = {
     "bind all\r": (True, True),
     f"# bind {FIRST}\n\n#\n": (False, False),
     "bind 0029:01:00.0": (False, False),
+    # As nvidia-smi prints addresses.
+    f"bind 0000{FIRST}": (True, False),
+    f"bind all\nignore 0000{SECOND}": (True, False),
     "id 10de:2342": (False, False),
     # As 0.2.0 had them.
     "bind slot=3": (True, False),
