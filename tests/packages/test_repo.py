@@ -24,8 +24,8 @@ NS = {"c": "http://linux.duke.edu/metadata/common", "r": "http://linux.duke.edu/
 
 # The packages' dependencies, in the first versions that these releases had.
 OLDER = {
-    "Debian 12": {"libc6": "2.36-9", "libcmocka0": "1.1.7-3", "libglib2.0-0": "2.74.6-2", "libjson-c5": "0.16-2", "libkmod2": "30+20221128-1", "dkms": "3.0.10-8"},
-    "Ubuntu 22.04": {"libc6": "2.35-0ubuntu3", "libcmocka0": "1.1.5-2", "libglib2.0-0": "2.72.1-1", "libjson-c5": "0.15-2build4", "libkmod2": "29-1ubuntu1", "dkms": "2.8.7-2ubuntu2"},
+    "Debian 12": {"libc6": "2.36-9", "libcmocka0": "1.1.7-3", "libglib2.0-0": "2.74.6-2", "libjson-c5": "0.16-2", "kmod": "30+20221128-1", "libkmod2": "30+20221128-1", "dkms": "3.0.10-8"},
+    "Ubuntu 22.04": {"libc6": "2.35-0ubuntu3", "libcmocka0": "1.1.5-2", "libglib2.0-0": "2.72.1-1", "libjson-c5": "0.15-2build4", "kmod": "29-1ubuntu1", "libkmod2": "29-1ubuntu1", "dkms": "2.8.7-2ubuntu2"},
 }
 
 
