@@ -239,28 +239,22 @@ char *domain_without(struct domain *d)
 
 /* ---- what the domain has -------------------------------------------------------------------- */
 
-/* The bytes of an element such as <memory unit='GiB'>64</memory>; 0: none, or no size. */
+/*
+ * The bytes of an element such as <memory unit='GiB'>64</memory>; 0: none, or no size.
+ * libvirt has "bytes", "KiB" or "k" and so on, and "KB" for powers of 1000.
+ */
 static uint64_t bytes_of(const struct element *e, const char *text)
 {
-	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
-	static const char *const decimal[] = { "b", "KB", "MB", "GB", "TB" };
-	static const char *const letters[] = { "", "k", "M", "G", "T" };
-	const char *unit = xml_get(e, "unit");
-	uint64_t number, scale = 1, thousand = 1;
-	size_t i;
+	static const char letters[] = "bkmgt";
+	const char *unit = xml_get(e, "unit") ?: "KiB", *letter;
+	uint64_t number, scale = 1;
 
-	if (!e || !text || !parse_u64(text, &number) || number > 1ULL << 40)
+	letter = *unit ? strchr(letters, g_ascii_tolower(*unit)) : NULL;
+	if (!letter || !text || !parse_u64(text, &number))
 		return 0;
-	for (i = 0; i < G_N_ELEMENTS(units); i++, scale <<= 10, thousand *= 1000) {
-		if (!g_ascii_strcasecmp(unit ? unit : "KiB", units[i]) ||
-		    !g_ascii_strcasecmp(unit ? unit : "KiB", letters[i]))
-			break;
-		if (unit && !g_ascii_strcasecmp(unit, decimal[i])) {
-			scale = thousand;
-			break;
-		}
-	}
-	return i < G_N_ELEMENTS(units) && number <= UINT64_MAX / scale ? number * scale : 0;
+	for (; letter > letters; letter--)
+		scale *= !g_ascii_strcasecmp(unit + 1, "B") ? 1000 : 1024;
+	return number <= UINT64_MAX / scale ? number * scale : 0;
 }
 
 static uint64_t size_of(const struct element *e)
@@ -321,60 +315,29 @@ static char *read_cells(const struct domain *d, struct guest_domain *facts)
 	return NULL;
 }
 
-/* Why the domain can't have GPUs, whatever they need; NULL: it can. */
-static const char *obstacle(const struct domain *d, bool pin)
+/*
+ * Why the domain can't have GPUs, whatever they need; NULL: it can. libvirt refuses the
+ * rest by itself: ACPI without UEFI, a device or a <vcpupin> twice.
+ */
+static const char *obstacle(const struct domain *d)
 {
-	const struct element *os = xml_find(d->root, "os"), *type = xml_find(os, "type");
+	const struct element *type = xml_find(d->root, "os/type");
 	const char *arch = xml_get(type, "arch"), *machine = xml_get(type, "machine");
 
-	if (arch && strcmp(arch, "aarch64"))
-		return "its <type> has another arch than aarch64";
-	if (machine && strcmp(machine, "virt") && !g_str_has_prefix(machine, "virt-"))
-		return "its <type> has another machine than virt";
+	if ((arch && strcmp(arch, "aarch64")) ||
+	    (machine && strcmp(machine, "virt") && !g_str_has_prefix(machine, "virt-")))
+		return "its <type> is not the machine virt of aarch64";
 	if (!xml_find(d->root, "features/acpi"))
 		return "its <features> have no <acpi/>, without which the guest sees no NUMA nodes";
-	if (!xml_is(os, "firmware", "efi") && !xml_is(xml_find(os, "loader"), "type", "pflash"))
-		return "it has no UEFI, without which the guest has no ACPI: write <os firmware='efi'>";
-	if (xml_is(xml_find(d->root, "features/gic"), "version", "2"))
-		return "its <gic> has the version 2, which has no MSIs for GPUs: write version='3'";
-	if (xml_find(d->root, "devices/iommu"))
-		return "it has an <iommu>, through which QEMU can't assign a GPU; remove it";
 	if (mark_arguments(xml_find(d->root, "qemu:commandline")))
 		return "its <qemu:commandline> has nodes, initiators or a window of its own; remove these";
-	if (pin && xml_find(d->root, "cputune/vcpupin"))
-		return "it has <vcpupin> in its <cputune>; remove these, or leave out --pin";
 	return NULL;
 }
 
-/* The first number of a root complex, as it was if it was added before. */
-static unsigned int first_bus(const struct domain *d, const struct domain *was)
-{
-	const struct element *e;
-	unsigned int ports = 0, before = 0;
-
-	for (e = xml_find(d->root, "devices/controller"); e; e = xml_next(e))
-		ports += xml_is(e, "type", "pci");
-	e = domain_find(was, ALIAS "bus0");
-	if (e)
-		before = number_of(xml_get(xml_find(e, "target"), "busNr"));
-	/* pcie.0's own ports come first, and libvirt adds some for devices without. */
-	return before > ports ? before : (ports + 31) / 16 * 16;
-}
-
-const struct element *domain_find(const struct domain *d, const char *alias)
-{
-	const struct element *e = xml_find(d->root, "devices");
-
-	for (e = e ? e->child : NULL; e && !xml_is(xml_find(e, "alias"), "name", alias); e = e->next)
-		;
-	return e;
-}
-
-char *domain_facts(const struct domain *d, const struct domain *was, struct guest_wish *wish,
-		   struct guest_domain *facts)
+char *domain_facts(const struct domain *d, struct guest_wish *wish, struct guest_domain *facts)
 {
 	const struct element *root = d->root, *e, *vcpu = xml_find(root, "vcpu");
-	const char *why = obstacle(d, wish->pin);
+	const char *why = obstacle(d);
 
 	*facts = (struct guest_domain){ };
 	if (why)
@@ -388,11 +351,8 @@ char *domain_facts(const struct domain *d, const struct domain *was, struct gues
 	wish->hugepages = bytes_of(e, xml_get(e, "size"));
 	e = xml_find(root, "devices/emulator");
 	facts->emulator = e ? g_strstrip(e->text->str) : NULL;
-	e = xml_find(root, "cpu/maxphysaddr");
-	facts->address_bits = e ? number_of(xml_get(e, xml_get(e, "bits") ? "bits" : "limit")) : 0;
 	facts->window = size_of(xml_find(domain_pcie_root(d), "pcihole64"));
 	facts->numatune = xml_find(root, "numatune");
-	facts->first_bus = first_bus(d, was);
 	return read_cells(d, facts);
 }
 
@@ -403,41 +363,4 @@ void domain_facts_free(struct guest_domain *facts)
 	for (i = 0; i < facts->cells; i++)
 		g_free(facts->cell[i].cpus);
 	g_free(facts->cell);
-}
-
-void domain_note(const struct domain *d, struct guest_plan *plan)
-{
-	const struct element *e = xml_find(d->root, "os/firmware/feature");
-
-	while (e && !xml_is(e, "name", "secure-boot"))
-		e = xml_next(e);
-	if (xml_is(e, "enabled", "yes"))
-		plan_note(plan, "the domain has secure boot: the guest's kernel loads only signed modules, so NVIDIA's driver needs a signature by a key that the guest trusts");
-	if (!xml_is(d->root, "type", "kvm"))
-		plan_note(plan, "the domain's type is not kvm: its processors are emulated, far too slowly for GPUs");
-	if (xml_is(xml_find(d->root, "features/ras"), "state", "off"))
-		plan_note(plan, "the domain's <ras> is off: errors of the GPU's memory end the guest");
-	if (plan->pin && xml_find(d->root, "numatune"))
-		plan_note(plan, "the domain's own <numatune> says where its memory comes from, and not --pin");
-}
-
-bool domain_has_device(const struct domain *d, const char *address)
-{
-	static const char *const parts[] = { "domain", "bus", "slot", "function" };
-	unsigned int wanted[4] = { };
-	const struct element *e, *a;
-	uint64_t number;
-	size_t i;
-
-	sscanf(address, "%x:%x:%x.%x", &wanted[0], &wanted[1], &wanted[2], &wanted[3]);
-	for (e = xml_find(d->root, "devices/hostdev"); e; e = xml_next(e)) {
-		a = xml_find(e, "source/address");
-		for (i = 0; a && i < G_N_ELEMENTS(parts); i++)
-			if (!parse_u64(xml_get(a, parts[i]) ? xml_get(a, parts[i]) : "0", &number) ||
-			    number != wanted[i])
-				break;
-		if (a && i == G_N_ELEMENTS(parts) && xml_is(e, "type", "pci"))
-			return true;
-	}
-	return false;
 }

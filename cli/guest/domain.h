@@ -33,25 +33,14 @@ void domain_end(struct domain *d);
 char *domain_without(struct domain *d);
 
 /*
- * Reads what a plan needs to know, of a domain without additions, and from the one that
- * it was with them. NULL, or why the domain can't have GPUs, to be freed.
- * domain_facts_free() frees in either case.
+ * Reads what a plan needs to know, of a domain without additions. NULL, or why the domain
+ * can't have GPUs, to be freed. domain_facts_free() frees in either case.
  */
-char *domain_facts(const struct domain *d, const struct domain *was, struct guest_wish *wish,
-		   struct guest_domain *facts);
+char *domain_facts(const struct domain *d, struct guest_wish *wish, struct guest_domain *facts);
 void domain_facts_free(struct guest_domain *facts);
-
-/* What the administrator should know of the domain, into plan->notes. */
-void domain_note(const struct domain *d, struct guest_plan *plan);
-
-/* The device with this alias; NULL: none. */
-const struct element *domain_find(const struct domain *d, const char *alias);
 
 /* Its controller for pcie.0; NULL: none yet. */
 struct element *domain_pcie_root(const struct domain *d);
-
-/* Whether a <hostdev> has the host's device of this address. */
-bool domain_has_device(const struct domain *d, const char *address);
 
 /*
  * The domain (bare: without additions) with the plan's additions; its text, to be freed.

@@ -8,30 +8,27 @@
 
 #include <stdio.h>
 
+#include "doctor/findings.h"
 #include "plan/plan.h"
 
 /* A finding of the doctor that matters for the guest. */
 struct guest_warning {
-	const char *id, *device;	/* device: NULL: the host */
-	const char *effect;		/* "slow" or "fails" */
-	const char *text, *remedy;
+	const struct finding *finding;
+	const char *effect;	/* "slow" or "fails" */
 };
 
 struct guest_output {
-	FILE *out;
 	const struct guest_plan *plan;
 	const struct guest_warning *warning;
 	size_t warnings;
 	char **command;		/* the command line that asks for it, then NULL */
 };
 
-void guest_print_qemu(const struct guest_output *o);
-void guest_print_json(const struct guest_output *o);
+/* output: a struct guest_output. */
+void guest_print_qemu(FILE *out, void *output);
+void guest_print_json(FILE *out, void *output);
 
 /* "this guest is slow: kvm-usemem: ...", to be freed. */
 char *guest_warning_text(const struct guest_warning *w);
-
-/* The name of a reason: "window". It is in the schema. */
-const char *guest_why_name(enum why why);
 
 #endif

@@ -113,29 +113,21 @@ static bool is_clean(const char *text)
 	return true;
 }
 
-static enum choice parse_choice(const char *option, const char *arg, struct argp_state *state)
-{
-	if (!strcmp(arg, "on"))
-		return CHOICE_ON;
-	if (!strcmp(arg, "off"))
-		return CHOICE_OFF;
-	if (strcmp(arg, "auto"))
-		argp_error(state, "--%s=%s: use \"auto\", \"on\" or \"off\"", option, arg);
-	return CHOICE_AUTO;
-}
+static const char *const choices[] = { "auto", "on", "off", NULL };
+static const char *const formats[] = { "qemu", "libvirt", "json", NULL };
 
-static enum format parse_format(const char *arg, struct argp_state *state)
+/* The number of one of these words. */
+static int parse_word(const char *option, const char *const *words, const char *arg,
+		      struct argp_state *state)
 {
-	static const char *const formats[] = {
-		[FORMAT_QEMU] = "qemu", [FORMAT_LIBVIRT] = "libvirt", [FORMAT_JSON] = "json",
-	};
-	enum format f;
+	g_autofree char *all = g_strjoinv("\", \"", (char **)words);
+	int i;
 
-	for (f = FORMAT_QEMU; f <= FORMAT_JSON; f++)
-		if (!strcmp(arg, formats[f]))
-			return f;
-	argp_error(state, "--format=%s: use \"qemu\", \"libvirt\" or \"json\"", arg);
-	return FORMAT_AUTO;
+	for (i = 0; words[i]; i++)
+		if (!strcmp(arg, words[i]))
+			return i;
+	argp_error(state, "--%s=%s: use one of \"%s\"", option, arg, all);
+	return 0;
 }
 
 /* Options that don't go together. */
@@ -143,14 +135,13 @@ static void check(const struct arguments *a, struct argp_state *state)
 {
 	if (a->remove && !a->domain)
 		argp_error(state, "--remove needs --domain");
-	if (a->remove && (a->selected.all || a->selected.count || a->devices || a->wish.pin))
-		argp_error(state, "--remove takes all GPUs out, so name no GPU, device or place");
+	if (a->remove && (a->selected.all || a->selected.count || a->devices || a->wish.pin ||
+			  a->format == FORMAT_JSON))
+		argp_error(state, "--remove takes all GPUs out of the domain, and needs no more than --domain");
 	if (a->format == FORMAT_LIBVIRT && !a->domain)
 		argp_error(state, "--format=libvirt needs --domain: virt-install --import --print-xml makes a domain");
 	if (a->domain && (a->format == FORMAT_QEMU || a->for_qemu))
 		argp_error(state, "--memory, --cpus, --disk, --hugepages and --format=qemu are not for --domain, which has its own");
-	if (a->remove && a->format == FORMAT_JSON)
-		argp_error(state, "--remove prints a domain; leave out --format");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -160,7 +151,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'f':
-		a->format = parse_format(arg, state);
+		a->format = FORMAT_QEMU + parse_word("format", formats, arg, state);
 		return 0;
 	case 'o':
 		a->output = arg;
@@ -200,10 +191,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->for_qemu = true;
 		return 0;
 	case KEY_ACCEL:
-		a->wish.accel = parse_choice("accel-smmu", arg, state);
+		a->wish.accel = parse_word("accel-smmu", choices, arg, state);
 		return 0;
 	case KEY_IOMMUFD:
-		a->wish.iommufd = parse_choice("iommufd", arg, state);
+		a->wish.iommufd = parse_word("iommufd", choices, arg, state);
 		return 0;
 	case ARGP_KEY_END:
 		check(a, state);
@@ -215,52 +206,29 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 /* ---- files ---------------------------------------------------------------------------------- */
 
-/* What the first bytes of an image say; NULL in name: QEMU must convert it first. */
-static const struct {
-	const char *begin, *name, *what;
-} images[] = {
-	{ "QFI\xfb", "qcow2", NULL }, { "KDMV", NULL, "a VMDK image" },
-	{ "vhdxfile", NULL, "a VHDX image" }, { "conectix", NULL, "a VHD image" },
-	{ "\x1f\x8b", NULL, "compressed" }, { "\xfd" "7zXZ", NULL, "compressed" },
-	{ "(\xb5/\xfd", NULL, "compressed" }, { "BZh", NULL, "compressed" },
-};
-
 /* The format of a disk by its bytes, and by its name only if it can't be read. */
-static enum exit_status read_disk(struct arguments *a)
+static void read_disk(struct arguments *a)
 {
-	bool named = g_str_has_suffix(a->disk, ".qcow2"), read_it;
+	bool named = g_str_has_suffix(a->disk, ".qcow2"), is_qcow2 = named, read_it;
 	int fd = open(a->disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	char head[8] = "";
-	struct stat st;
-	size_t i;
+	char head[4] = "";
 
-	read_it = fd >= 0 && !fstat(fd, &st) && !S_ISDIR(st.st_mode) && read(fd, head, sizeof(head)) >= 0;
-	if (!read_it)
+	read_it = fd >= 0 && read(fd, head, sizeof(head)) >= 0;
+	if (read_it)
+		is_qcow2 = !memcmp(head, "QFI\xfb", sizeof(head));
+	else
 		g_ptr_array_add(a->notes, g_strdup_printf("%s can't be read here (%s): its format is that of its name",
-							  a->disk, strerror(fd >= 0 ? EINVAL : errno)));
-	a->wish.disk_device = read_it ? S_ISBLK(st.st_mode) :
-			      g_str_has_prefix(a->disk, "/dev/") && !g_str_has_prefix(a->disk, "/dev/shm/");
+							  a->disk, strerror(errno)));
 	if (fd >= 0)
 		close(fd);
-	a->wish.disk_format = named && !read_it ? "qcow2" : "raw";
-	for (i = 0; read_it && i < G_N_ELEMENTS(images); i++) {
-		if (strncmp(head, images[i].begin, strlen(images[i].begin)))
-			continue;
-		if (!images[i].name) {
-			complain(NULL, "--disk=%s: %s; unpack it, or convert it with \"qemu-img convert -O qcow2\"",
-				 a->disk, images[i].what);
-			return EXIT_REFUSED;
-		}
-		a->wish.disk_format = images[i].name;
-	}
-	if (read_it && named != !strcmp(a->wish.disk_format, "qcow2") &&
-	    (named || g_str_has_suffix(a->disk, ".raw") || g_str_has_suffix(a->disk, ".img")))
+	if (is_qcow2 != named && (named || g_str_has_suffix(a->disk, ".raw") ||
+				  g_str_has_suffix(a->disk, ".img")))
 		g_ptr_array_add(a->notes, g_strdup_printf("%s is %s by its first bytes, which its name does not say",
-							  a->disk, a->wish.disk_format));
+							  a->disk, is_qcow2 ? "qcow2" : "raw"));
+	a->wish.disk_format = is_qcow2 ? "qcow2" : "raw";
 	/* The script may start anywhere. */
 	a->disk = g_canonicalize_filename(a->disk, NULL);
 	a->wish.disk = a->disk;
-	return EXIT_OK;
 }
 
 /* NULL after a message. */
@@ -308,6 +276,16 @@ static bool matters(const struct guest_plan *plan, const struct finding *f)
 	return f->id != ID_MEMLOCK || !plan->libvirt;
 }
 
+char *guest_warning_text(const struct guest_warning *w)
+{
+	const struct finding *f = w->finding;
+
+	return g_strdup_printf("this guest %s: %s%s%s: %s%s%s",
+			       strcmp(w->effect, "slow") ? w->effect : "is slow", finding_ids[f->id],
+			       f->device ? " of " : "", f->device ? f->device : "", f->text,
+			       f->remedy ? "; " : "", f->remedy ? f->remedy : "");
+}
+
 static bool is_named(const struct guest_plan *plan, const char *device)
 {
 	size_t i;
@@ -333,8 +311,7 @@ static struct guest_warning *find_warnings(const struct doctor *d, const struct 
 		    !matters(plan, f))
 			continue;
 		warning[(*count)++] = (struct guest_warning){
-			.id = finding_ids[f->id], .device = f->device, .text = f->text,
-			.remedy = f->remedy, .effect = f->verdict == BAD ? "fails" : effects[f->id],
+			.finding = f, .effect = f->verdict == BAD ? "fails" : effects[f->id],
 		};
 	}
 	return warning;
@@ -356,7 +333,7 @@ static mode_t output_mode(const char *file, enum format format)
 	struct stat st;
 	mode_t mode = 0644;
 
-	if (!stat(file, &st) && S_ISREG(st.st_mode))
+	if (file && !stat(file, &st) && S_ISREG(st.st_mode))
 		mode = st.st_mode & 0777;
 	return format == FORMAT_QEMU ? mode | (mode & 0444) >> 2 : mode;
 }
@@ -383,30 +360,11 @@ static void print_text(FILE *out, void *text)
 		fputs(text, out);
 }
 
-static void print_qemu(FILE *out, void *data)
-{
-	struct guest_output *o = data;
-
-	o->out = out;
-	guest_print_qemu(o);
-}
-
-static void print_json(FILE *out, void *data)
-{
-	struct guest_output *o = data;
-
-	o->out = out;
-	guest_print_json(o);
-}
-
 static enum exit_status write_out(const struct arguments *a, void (*print)(FILE *out, void *data),
 				  void *data)
 {
-	if (!a->output)
-		print(stdout, data);
-	else if (write_whole(a->output, output_mode(a->output, a->format), print, data))
-		return EXIT_FAILED;
-	return EXIT_OK;
+	return write_whole(a->output ? a->output : "-", output_mode(a->output, a->format), print, data) ?
+	       EXIT_FAILED : EXIT_OK;
 }
 
 /* The domain before and after, and its facts. */
@@ -440,21 +398,6 @@ static void end_change(struct change *change)
 	domain_facts_free(&change->facts);
 }
 
-static enum exit_status check_devices(const struct arguments *a, const struct change *change,
-				      const struct guest_plan *plan)
-{
-	size_t i;
-
-	for (i = 0; i < plan->devices; i++) {
-		if (!domain_has_device(&change->bare, plan->device[i].pci->address))
-			continue;
-		complain(plan->device[i].pci->address,
-			 "the domain has it in a <hostdev> of its own, without what a GPU needs; remove that element");
-		return EXIT_REFUSED;
-	}
-	return EXIT_OK;
-}
-
 static enum exit_status write_plan(struct arguments *a, struct change *change,
 				   struct guest_plan *plan, const struct doctor *d, char **command)
 {
@@ -463,8 +406,6 @@ static enum exit_status write_plan(struct arguments *a, struct change *change,
 	g_autofree char *text = NULL;
 	size_t i;
 
-	if (change)
-		domain_note(&change->bare, plan);
 	for (i = 0; i < a->notes->len; i++)
 		plan_note(plan, "%s", (char *)a->notes->pdata[i]);
 	o.warning = warning;
@@ -478,9 +419,9 @@ static enum exit_status write_plan(struct arguments *a, struct change *change,
 	for (i = 0; a->format == FORMAT_LIBVIRT && plan->notes && i < plan->notes->len; i++)
 		complain(NULL, "note: %s", (char *)plan->notes->pdata[i]);
 	if (a->format == FORMAT_QEMU)
-		return write_out(a, print_qemu, &o);
+		return write_out(a, guest_print_qemu, &o);
 	if (a->format == FORMAT_JSON)
-		return write_out(a, print_json, &o);
+		return write_out(a, guest_print_json, &o);
 	text = domain_with(&change->bare, &change->was, plan);
 	return write_out(a, print_text, text);
 }
@@ -496,7 +437,7 @@ static enum exit_status give(struct host *h, struct arguments *a, struct change 
 	size_t count;
 
 	if (change)
-		error = domain_facts(&change->bare, &change->was, &a->wish, &change->facts);
+		error = domain_facts(&change->bare, &a->wish, &change->facts);
 	if (error) {
 		complain(NULL, "--domain=%s: this domain can't have GPUs: %s", a->domain, error);
 		g_free(error);
@@ -513,8 +454,6 @@ static enum exit_status give(struct host *h, struct arguments *a, struct change 
 		if (plan.refused)
 			complain(plan.about, "%s", plan.refused);
 	}
-	if (!status && change)
-		status = check_devices(a, change, &plan);
 	if (!status)
 		status = write_plan(a, change, &plan, &d, command);
 	guest_plan_free(&plan);
@@ -537,8 +476,8 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	if (a.format == FORMAT_AUTO)
 		a.format = a.domain ? FORMAT_LIBVIRT : FORMAT_QEMU;
 	if (a.disk)
-		status = read_disk(&a);
-	if (!status && a.domain)
+		read_disk(&a);
+	if (a.domain)
 		status = begin_change(&a, &change);
 	if (!status && a.remove)
 		status = write_out(&a, print_text, change.bare.text);

@@ -53,45 +53,26 @@ static struct json_object *json_buses(const struct guest_plan *p)
 	return list;
 }
 
-/* Where a device is in the guest. */
-static void add_place(struct json_object *o, const struct guest_plan *p,
-		      const struct guest_device *g)
-{
-	json_object_object_add(o, "bus", p->buses ? json_int(g->bus) : NULL);
-	json_object_object_add(o, "bars", json_size(g->bars));
-	json_object_object_add(o, "span", json_size(g->span));
-	json_object_object_add(o, "port_speed", g->port_speed ? json_int(g->port_speed) : NULL);
-}
-
-static struct json_object *json_gpus(const struct guest_plan *p)
-{
-	struct json_object *list = json_object_new_array(), *o;
-	const struct guest_device *g;
-	size_t i;
-
-	for (i = 0; i < p->gpus; i++) {
-		g = &p->device[i];
-		o = json_object_new_object();
-		json_object_object_add(o, "address", json_object_new_string(g->pci->address));
-		json_object_object_add(o, "product", json_object_new_string(g->pci->product));
-		add_place(o, p, g);
-		json_object_object_add(o, "first_node", json_object_new_int(g->first_node));
-		json_object_object_add(o, "nodes", json_object_new_int(NODES_OF_GPU));
-		json_object_array_add(list, o);
-	}
-	return list;
-}
-
-static struct json_object *json_others(const struct guest_plan *p)
+/* The GPUs, or the devices beside them. */
+static struct json_object *json_devices(const struct guest_plan *p, size_t first, size_t end)
 {
 	struct json_object *list = json_object_new_array(), *o;
 	const struct guest_device *g;
 
-	for (g = p->device + p->gpus; g < p->device + p->devices; g++) {
+	for (g = p->device + first; g < p->device + end; g++) {
 		o = json_object_new_object();
 		json_object_object_add(o, "address", json_object_new_string(g->pci->address));
-		json_object_object_add(o, "driver", json_text(g->pci->driver));
-		add_place(o, p, g);
+		if (g->pci->product) {
+			json_object_object_add(o, "product", json_object_new_string(g->pci->product));
+			json_object_object_add(o, "first_node", json_object_new_int(g->first_node));
+			json_object_object_add(o, "nodes", json_object_new_int(NODES_OF_GPU));
+		} else {
+			json_object_object_add(o, "driver", json_text(g->pci->driver));
+		}
+		json_object_object_add(o, "bus", p->buses ? json_int(g->bus) : NULL);
+		json_object_object_add(o, "bars", json_size(g->bars));
+		json_object_object_add(o, "span", json_size(g->span));
+		json_object_object_add(o, "port_speed", g->port_speed ? json_int(g->port_speed) : NULL);
 		json_object_array_add(list, o);
 	}
 	return list;
@@ -100,25 +81,27 @@ static struct json_object *json_others(const struct guest_plan *p)
 static struct json_object *json_findings(const struct guest_output *output)
 {
 	struct json_object *list = json_object_new_array(), *o;
-	const struct guest_warning *w;
+	const struct finding *f;
+	size_t i;
 
-	for (w = output->warning; w < output->warning + output->warnings; w++) {
+	for (i = 0; i < output->warnings; i++) {
+		f = output->warning[i].finding;
 		o = json_object_new_object();
-		json_object_object_add(o, "id", json_object_new_string(w->id));
-		json_object_object_add(o, "device", json_text(w->device));
-		json_object_object_add(o, "effect", json_object_new_string(w->effect));
-		json_object_object_add(o, "text", json_object_new_string(w->text));
-		json_object_object_add(o, "remedy", json_text(w->remedy));
+		json_object_object_add(o, "id", json_object_new_string(finding_ids[f->id]));
+		json_object_object_add(o, "device", json_text(f->device));
+		json_object_object_add(o, "effect", json_object_new_string(output->warning[i].effect));
+		json_object_object_add(o, "text", json_object_new_string(f->text));
+		json_object_object_add(o, "remedy", json_text(f->remedy));
 		json_object_array_add(list, o);
 	}
 	return list;
 }
 
-void guest_print_json(const struct guest_output *output)
+void guest_print_json(FILE *out, void *data)
 {
 	struct json_object *document = json_document("guest"), *o;
+	const struct guest_output *output = data;
 	const struct guest_plan *p = output->plan;
-	enum why why;
 
 	json_object_object_add(document, "qemu", json_text(p->qemu->path));
 	json_object_object_add(document, "machine", json_text(p->qemu->machine));
@@ -140,13 +123,9 @@ void guest_print_json(const struct guest_output *output)
 	json_object_object_add(document, "window", o);
 	json_object_object_add(document, "nodes", json_nodes(p));
 	json_object_object_add(document, "buses", json_buses(p));
-	json_object_object_add(document, "gpus", json_gpus(p));
-	json_object_object_add(document, "devices", json_others(p));
-	o = json_object_new_object();
-	for (why = 0; why < WHYS; why++)
-		json_object_object_add(o, guest_why_name(why), json_text(p->why[why]));
-	json_object_object_add(document, "reasons", o);
+	json_object_object_add(document, "gpus", json_devices(p, 0, p->gpus));
+	json_object_object_add(document, "devices", json_devices(p, p->gpus, p->devices));
 	json_object_object_add(document, "notes", json_texts(p->notes));
 	json_object_object_add(document, "findings", json_findings(output));
-	json_write(output->out, document);
+	json_write(out, document);
 }

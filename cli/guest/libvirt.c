@@ -204,39 +204,39 @@ static void add_window(struct addition *a)
 	add_word(a, "window");
 }
 
-/* Numbers for controllers: those that they had, else unused ones. */
-struct indexes {
-	const struct addition *a;
-	unsigned int next;
-};
-
-static struct indexes begin_indexes(const struct addition *a)
+/* The number of a controller for PCI; 0: none, or that of pcie.0. */
+static unsigned int number_of(const struct element *e)
 {
-	const struct domain *const domains[] = { &a->now, a->was };
-	struct indexes found = { .a = a };
-	const struct element *e;
+	const char *text = xml_is(e, "type", "pci") ? xml_get(e, "index") : NULL;
 	uint64_t number;
-	size_t i;
 
-	/* Controllers without a number get the first ones that are unused. */
-	for (i = 0; i < G_N_ELEMENTS(domains); i++)
-		for (e = xml_find(domains[i]->root, "devices/controller"); e; e = xml_next(e)) {
-			if (!xml_is(e, "type", "pci") || !xml_get(e, "index") ||
-			    !parse_u64(xml_get(e, "index"), &number) || number > 255)
-				continue;
-			found.next = MAX(found.next, number);
-		}
-	found.next++;
-	return found;
+	return text && parse_u64(text, &number) && number <= 255 ? number : 0;
 }
 
-static unsigned int index_of(struct indexes *x, const char *kind, size_t i)
+/* The first number for controllers that neither domain has. */
+static unsigned int free_number(const struct addition *a)
+{
+	const struct domain *const domains[] = { &a->now, a->was };
+	const struct element *e;
+	unsigned int last = 0;
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(domains); i++)
+		for (e = xml_find(domains[i]->root, "devices/controller"); e; e = xml_next(e))
+			last = MAX(last, number_of(e));
+	return last + 1;
+}
+
+/* A number for a controller: the one that it had, else the next. */
+static unsigned int take_number(const struct addition *a, const char *kind, size_t i,
+				unsigned int *next)
 {
 	g_autofree char *alias = g_strdup_printf(ALIAS "%s%zu", kind, i);
-	const char *before = xml_get(domain_find(x->a->was, alias), "index");
-	uint64_t number;
+	const struct element *e = xml_find(a->was->root, "devices/controller");
 
-	return before && parse_u64(before, &number) && number <= 255 ? number : x->next++;
+	while (e && !xml_is(xml_find(e, "alias"), "name", alias))
+		e = xml_next(e);
+	return number_of(e) ?: (*next)++;
 }
 
 static void add_smmu(GString *text, const struct guest_plan *p, unsigned int bus)
@@ -269,20 +269,19 @@ static void add_hostdev(GString *text, const struct guest_plan *p, size_t i, uns
 static void add_devices(struct addition *a)
 {
 	g_autoptr(GString) text = g_string_new(NULL), rest = g_string_new(NULL);
-	struct indexes indexes = begin_indexes(a);
-	unsigned int bus[GUEST_DEVICES_MAX], slot[GUEST_DEVICES_MAX] = { }, port;
+	unsigned int bus[GUEST_DEVICES_MAX], slot[GUEST_DEVICES_MAX] = { }, port, next = free_number(a);
 	const struct guest_plan *p = a->plan;
 	size_t i;
 
 	for (i = 0; i < p->buses; i++) {
-		bus[i] = index_of(&indexes, "bus", i);
+		bus[i] = take_number(a, "bus", i, &next);
 		add(text, "\n    <controller type='pci' index='%u' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n      <alias name='" ALIAS "bus%zu'/>\n    </controller>",
 		    bus[i], p->bus[i].number, p->bus[i].node, i);
 		if (p->bus[i].smmu)
 			add_smmu(rest, p, bus[i]);
 	}
 	for (i = 0; i < p->devices; i++) {
-		port = index_of(&indexes, "port", i);
+		port = take_number(a, "port", i, &next);
 		add(text, "\n    <controller type='pci' index='%u' model='pcie-root-port'>\n      <alias name='" ALIAS "port%zu'/>",
 		    port, i);
 		if (p->buses)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A guest as a command line of QEMU: a script for sh, with the reasons above it.
+ * A guest as a command line of QEMU: a script for sh.
  */
 #include <glib.h>
 #include <stdlib.h>
@@ -143,9 +143,8 @@ static void add_rest(GPtrArray *c, const struct guest_plan *p)
 	if (p->disk) {
 		g_free(word);
 		disk = replaced(p->disk, ",", ",,");
-		word = quoted("driver=%s,node-name=disk0,file.driver=%s,file.filename=%s",
-			      p->disk_format, p->disk_device ? "host_device" : "file", disk);
-		add(c, "-blockdev %s", word);
+		word = quoted("if=none,id=disk0,format=%s,file=%s", p->disk_format, disk);
+		add(c, "-drive %s", word);
 		add(c, "-device virtio-blk-pci,bus=pcie.0,drive=disk0");
 	}
 	add(c, "-nodefaults");
@@ -171,11 +170,10 @@ static void comment(FILE *out, const char *text)
 	fputc('\n', out);
 }
 
-static void print_head(const struct guest_output *o)
+static void print_head(FILE *out, const struct guest_output *o)
 {
 	const GPtrArray *notes = o->plan->notes;
 	g_autoptr(GString) command = g_string_new("Made by version " VERSION ", with: " PROGRAM " guest");
-	enum why why;
 	size_t i;
 
 	for (i = 1; o->command[i]; i++) {
@@ -183,8 +181,8 @@ static void print_head(const struct guest_output *o)
 
 		g_string_append_printf(command, " %s", word);
 	}
-	fputs("#!/bin/sh\n", o->out);
-	comment(o->out, command->str);
+	fputs("#!/bin/sh\n", out);
+	comment(out, command->str);
 	fputs("#\n"
 	      "# Arguments are added to those of QEMU. The guest has no network unless they\n"
 	      "# have one, such as: -nic user,model=virtio-net-pci. With user networking, the\n"
@@ -193,27 +191,18 @@ static void print_head(const struct guest_output *o)
 	      "# The guest ends with Ctrl-A X on its console, which is this terminal, or with\n"
 	      "# \"quit\" on the QMP socket beside this script, or with\n"
 	      "# kill \"$(cat NAME.pid)\". \"system_powerdown\" asks its system to shut down.\n"
-	      "#\n", o->out);
+	      "# guests.md has the reason for each option.\n"
+	      "#\n", out);
 	for (i = 0; i < o->warnings; i++) {
 		g_autofree char *text = guest_warning_text(&o->warning[i]);
 		g_autofree char *line = g_strdup_printf("doctor: %s", text);
 
-		comment(o->out, line);
+		comment(out, line);
 	}
 	for (i = 0; notes && i < notes->len; i++) {
 		g_autofree char *text = g_strdup_printf("note: %s", (char *)notes->pdata[i]);
 
-		comment(o->out, text);
-	}
-	if (o->warnings || notes)
-		fputs("#\n", o->out);
-	for (why = 0; why < WHYS; why++) {
-		g_autofree char *text = NULL;
-
-		if (!o->plan->why[why])
-			continue;
-		text = g_strdup_printf("%s: %s", guest_why_name(why), o->plan->why[why]);
-		comment(o->out, text);
+		comment(out, text);
 	}
 }
 
@@ -221,14 +210,13 @@ static void print_head(const struct guest_output *o)
  * QEMU can't place its processors. Its threads have their names, so a process beside it
  * does that when they are there, and ends with QEMU.
  */
-static void print_pins(const struct guest_output *o)
+static void print_pins(FILE *out, const struct guest_plan *p)
 {
-	const struct guest_plan *p = o->plan;
 	size_t i;
 
-	fputs("\npins='", o->out);
+	fputs("\npins='", out);
 	for (i = 0; i < p->cpu_pins->len; i++)
-		fprintf(o->out, "%s%s", !i ? "" : i % 8 ? " " : "\n      ", (char *)p->cpu_pins->pdata[i]);
+		fprintf(out, "%s%s", !i ? "" : i % 8 ? " " : "\n      ", (char *)p->cpu_pins->pdata[i]);
 	fputs("'\n"
 	      "# pin PID: gives each processor of the guest its own of the host.\n"
 	      "pin() {\n"
@@ -242,11 +230,12 @@ static void print_pins(const struct guest_output *o)
 	      "\t\tcpu=$((cpu + 1))\n"
 	      "\tdone\n"
 	      "}\n"
-	      "pin $$ &\n", o->out);
+	      "pin $$ &\n", out);
 }
 
-void guest_print_qemu(const struct guest_output *o)
+void guest_print_qemu(FILE *out, void *data)
 {
+	const struct guest_output *o = data;
 	const struct guest_plan *p = o->plan;
 	g_autoptr(GPtrArray) c = g_ptr_array_new_with_free_func(g_free);
 	g_autofree char *program = quoted("%s", p->qemu->path);
@@ -258,17 +247,17 @@ void guest_print_qemu(const struct guest_output *o)
 	add_devices(c, p);
 	add_rest(c, p);
 
-	print_head(o);
+	print_head(out, o);
 	fputs("\n"
 	      "# The guest has this script's name; NAME.pid and NAME.qmp are in its folder.\n"
 	      "name=$(basename -- \"$0\" .sh | tr -c 'A-Za-z0-9._\\n-' _)\n"
-	      "cd -- \"$(dirname -- \"$0\")\" || exit 1\n", o->out);
+	      "cd -- \"$(dirname -- \"$0\")\" || exit 1\n", out);
 	if (p->pin)
-		print_pins(o);
-	fprintf(o->out, "\nexec %s%s%s%s \\\n    -name guest=\"$name\",debug-threads=on \\\n"
+		print_pins(out, p);
+	fprintf(out, "\nexec %s%s%s%s \\\n    -name guest=\"$name\",debug-threads=on \\\n"
 		"    -pidfile \"$name.pid\" \\\n    -qmp unix:\"$name.qmp\",server=on,wait=off",
 		p->pin ? "taskset -c " : "", p->pin ? p->host_cpus : "", p->pin ? " " : "", program);
 	for (i = 0; i < c->len; i++)
-		fprintf(o->out, " \\\n    %s", (char *)c->pdata[i]);
-	fputs(" \\\n    \"$@\"\n", o->out);
+		fprintf(out, " \\\n    %s", (char *)c->pdata[i]);
+	fputs(" \\\n    \"$@\"\n", out);
 }

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "facts/answers.h"
-#include "facts/egm.h"
 #include "facts/libvirt.h"
 #include "plan/steps.h"
 
@@ -129,25 +128,12 @@ void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus
 	firmware_read(h, &facts->uefi);
 	read_kernel(h, a, facts);
 	facts->libvirt_iommufd = true;
-	facts->machine = answer(a, "machine");
-	facts->page_size = h->page_size;
 }
 
 void guest_facts_ask(struct answers *a, struct guest_facts *facts)
 {
 	libvirt_ask(answer(a, "libvirt-version"), answer(a, "libvirt-capabilities"),
 		    &facts->libvirt, &facts->libvirt_iommufd);
-	facts->egm = egm_read(a, NULL).largest;
-}
-
-bool guest_host_lacks_nodes(const struct guest_facts *facts, unsigned int *needed)
-{
-	size_t i;
-
-	*needed = NODES_OF_GPU * facts->gpus->count;
-	for (i = 0; i < facts->numa.count; i++)
-		*needed += !!facts->numa.node[i].cpus;
-	return facts->node_limit && facts->node_limit < *needed;
 }
 
 static void free_places(struct place *place, size_t count)

@@ -11,11 +11,6 @@
 /* QEMU aligns a guest's memory to this on Arm, whatever the host's pages are. */
 #define QEMU_ALIGNMENT (2ULL << 20)
 
-/* KVM's limit for GICv3. */
-enum { CPUS_MAX = 512 };
-
-enum { QEMU_NODES_MAX = 128 };
-
 /* For each GPU, unless the command line says another number. */
 #define MEMORY_OF_GPU (64 * GiB)
 enum { CPUS_OF_GPU = 16 };
@@ -83,19 +78,7 @@ enum exit_status plan_cpu_nodes(const struct guest_facts *facts, const struct gu
 	if (wish->domain && wish->domain->cells)
 		status = take_cells(wish->domain, plan);
 	plan->cpu_nodes = plan->nodes;
-	if (!status && plan->cpu_nodes + NODES_OF_GPU * plan->gpus > QEMU_NODES_MAX)
-		status = plan_refuse(plan, EXIT_REFUSED, NULL,
-				     "%zu GPUs and the processors near them need %zu NUMA nodes, and QEMU has %d; name fewer GPUs",
-				     plan->gpus, plan->cpu_nodes + NODES_OF_GPU * plan->gpus,
-				     QEMU_NODES_MAX);
 	return status;
-}
-
-/* The size to which a block of the guest's memory should be aligned. */
-static uint64_t memory_unit(const struct guest_facts *facts, const struct guest_plan *plan)
-{
-	/* A whole table of entries of 8 bytes maps what one entry above it maps. */
-	return plan->hugepages ? plan->hugepages : facts->page_size * (facts->page_size / 8);
 }
 
 /* "0-15" */
@@ -106,13 +89,13 @@ static char *cpu_range(unsigned int first, unsigned int count)
 }
 
 /* Divides processors and memory, of which the first node gets what is left over. */
-static void divide(const struct guest_wish *wish, struct guest_plan *plan, uint64_t unit)
+static void divide(struct guest_plan *plan, uint64_t unit)
 {
 	size_t n = plan->cpu_nodes, i, left;
 	unsigned int first = 0;
 	uint64_t memory = plan->memory, part;
 
-	for (i = 0; i < n && !(wish->domain && wish->domain->cells); i++) {
+	for (i = 0; i < n; i++) {
 		left = n - i;
 		plan->node[i].count = (plan->cpus - first + left - 1) / left;
 		plan->node[i].cpus = cpu_range(first, plan->node[i].count);
@@ -127,10 +110,10 @@ static void divide(const struct guest_wish *wish, struct guest_plan *plan, uint6
 enum exit_status plan_memory(const struct guest_facts *facts,
 			     const struct guest_wish *wish, struct guest_plan *plan)
 {
-	char size[SIZE_MAX_TEXT], unit_text[SIZE_MAX_TEXT];
-	uint64_t bytes = 0, least = UINT64_MAX, unit;
+	uint64_t bytes = 0, least = UINT64_MAX, unit = wish->hugepages ?: QEMU_ALIGNMENT;
 	size_t i, n = plan->cpu_nodes;
 	const struct numa_node *near;
+	char size[SIZE_MAX_TEXT];
 	unsigned int cpus = 0;
 
 	for (i = 0; i < n; i++) {
@@ -141,47 +124,26 @@ enum exit_status plan_memory(const struct guest_facts *facts,
 			least = near->bytes;
 	}
 	plan->hugepages = wish->hugepages;
-	unit = memory_unit(facts, plan);
-	size_text(unit, unit_text);
-
 	plan->cpus = wish->cpus ? wish->cpus : CPUS_OF_GPU * plan->gpus;
 	if (!wish->cpus && cpus < plan->cpus)
 		plan->cpus = cpus;
-	if (plan->cpus < n || plan->cpus > CPUS_MAX)
-		return plan_refuse(plan, wish->domain ? EXIT_REFUSED : EXIT_USAGE_ERROR, NULL,
-				   "%u processors for %zu NUMA nodes; set %s to a number from %zu to %d",
-				   plan->cpus, n, wish->domain ? "the domain's <vcpu>" : "--cpus", n,
-				   CPUS_MAX);
+	if (plan->cpus < n)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "%u processors for %zu NUMA nodes; give the guest %zu or more",
+				   plan->cpus, n, n);
 	/* Nodes may differ by one processor, which has no other divisor. */
 	plan->sockets = n && !(plan->cpus % n) ? n : plan->cpus;
-	if (cpus && plan->cpus > cpus)
-		plan_note(plan, "the guest has %u processors, and the host has %u near these GPUs: they share them",
-			  plan->cpus, cpus);
 
 	/* Each node gets the same, so the smallest decides. */
 	plan->memory = wish->memory ? wish->memory : MEMORY_OF_GPU * plan->gpus;
 	if (!wish->memory && bytes && least / 2 * n < plan->memory)
 		plan->memory = least / 2 / unit * unit * n;
-	if (bytes && plan->memory > bytes)
+	if (plan->memory > (bytes ?: SIZE_LIMIT))
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "%s: the NUMA nodes near these GPUs have only %s, and vfio locks all of a guest's memory",
-				   wish->domain ? "the domain's memory" : "--memory", size_text(bytes, size));
-	if (!plan->memory || plan->memory > SIZE_LIMIT ||
-	    (!wish->domain && (plan->memory % unit || plan->memory / unit < n)))
-		return plan_refuse(plan, wish->domain ? EXIT_REFUSED : EXIT_USAGE_ERROR, NULL,
-				   "%s of memory for %zu NUMA node%s; set --memory to a suitable multiple of %s",
-				   size_text(plan->memory, size), n, n > 1 ? "s" : "", unit_text);
-	divide(wish, plan, plan->memory / unit < n ? QEMU_ALIGNMENT : unit);
-	plan_because(plan, WHY_CPU,
-		     "KVM has no other on Arm: the guest sees the host's processor, with FEAT_S2FWB and CACHE_DIC, which make usemem cacheable");
-	plan_because(plan, WHY_CPUS, "%s%s",
-		     wish->domain ? "the domain's" : wish->cpus ? "as --cpus says" :
-		     "16 for each GPU, or all processors of the NUMA nodes near these GPUs; --cpus changes it",
-		     n > 1 && !wish->domain ? "; each socket is in one NUMA node, as Linux expects" : "");
-	plan_because(plan, WHY_MEMORY, "%s; a multiple of %s, %s, is best; vfio locks all of it",
-		     wish->domain ? "the domain's" : wish->memory ? "as --memory says" :
-		     "64 GiB for each GPU, or half of the host's near these GPUs; --memory changes it",
-		     unit_text, plan->hugepages ? "a huge page" : "which one page-table entry of the host maps");
+				   "the guest's memory: the NUMA nodes near these GPUs have only %s, and vfio locks all of it",
+				   size_text(bytes ?: SIZE_LIMIT, size));
+	if (!(wish->domain && wish->domain->cells))
+		divide(plan, plan->memory / unit < n ? QEMU_ALIGNMENT : unit);
 	return EXIT_OK;
 }
 
@@ -251,7 +213,6 @@ enum exit_status plan_pinning(const struct guest_facts *facts,
 			      const struct guest_wish *wish, struct guest_plan *plan)
 {
 	g_autoptr(GArray) rest = g_array_new(FALSE, FALSE, sizeof(unsigned short));
-	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
 	const struct numa_node *near;
 	struct pinning pinning;
 	struct guest_node *n;
@@ -260,6 +221,8 @@ enum exit_status plan_pinning(const struct guest_facts *facts,
 	plan->pin = wish->pin;
 	if (!plan->pin)
 		return EXIT_OK;
+	if (wish->domain && wish->domain->numatune)
+		plan_note(plan, "the domain's own <numatune> says where its memory comes from, and not --pin");
 	plan->cpu_pins = g_ptr_array_new_with_free_func(g_free);
 	g_ptr_array_set_size(plan->cpu_pins, plan->cpus);
 	for (n = plan->node; n < plan->node + plan->cpu_nodes; n++) {
@@ -270,11 +233,6 @@ enum exit_status plan_pinning(const struct guest_facts *facts,
 			return plan_refuse(plan, EXIT_REFUSED, NULL,
 					   "--pin: not known which processors of the host cell %zu of the domain stands for; say so by <memnode> in <numatune>",
 					   (size_t)(n - plan->node));
-		if (near->bytes && n->memory > near->bytes)
-			return plan_refuse(plan, EXIT_REFUSED, NULL,
-					   "--pin: a node of the guest has %s, and node %d of the host has only %s; give less memory",
-					   size_text(n->memory, needed), near->id,
-					   size_text(near->bytes, there));
 		count = near->isolated_cpus ? near->isolated_cpus : near->cpus;
 		if (n->count > count)
 			plan_note(plan, "a node of the guest has %u processors, and node %d of the host, which it is pinned to, has %u%s: they share them",
@@ -291,60 +249,57 @@ enum exit_status plan_pinning(const struct guest_facts *facts,
 	for (cpu = 0; cpu < plan->cpus; cpu++)
 		if (!plan->cpu_pins->pdata[cpu])
 			plan->cpu_pins->pdata[cpu] = g_strdup(plan->host_cpus);
-	plan_because(plan, WHY_PIN,
-		     "as --pin says, the guest runs on the processors of the host's NUMA nodes that its own stand for (cpulist in /sys/devices/system/node/node*), and has memory of no other node; each of its processors has one of the isolated processors there (/sys/devices/system/cpu/isolated) for itself, if there are any; other guests and processes may run there, too");
 	return EXIT_OK;
 }
 
-/* The host's node for a node of the guest, also where there is nothing to choose. */
-static const struct numa_node *source_node(const struct guest_facts *facts,
-					   const struct guest_plan *plan, size_t i)
+/*
+ * Refuses or notes what the host's node for each node of the guest lacks. pages: NULL:
+ * no huge pages.
+ */
+static enum exit_status check_nodes(const struct guest_facts *facts, struct guest_plan *plan,
+				    const struct hugepages *pages)
 {
-	const struct numa_node *near = plan_host_node(facts, plan->node[i].host);
-
-	return near ? near : plan_host_node(facts, plan->device[0].place->node);
-}
-
-/* Notes what is not free at the host's nodes. */
-static void note_memory(const struct guest_facts *facts, struct guest_plan *plan,
-			const struct hugepages *pages)
-{
-	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT], page[SIZE_MAX_TEXT];
+	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
 	const struct numa_node *near;
-	uint64_t free;
+	uint64_t bytes, free, count;
 	size_t i;
 
 	for (i = 0; i < plan->cpu_nodes; i++) {
-		near = source_node(facts, plan, i);
+		near = plan_host_node(facts, plan->node[i].host);
+		/* Also where there is nothing to choose. */
+		near = near ? near : plan_host_node(facts, plan->device[0].place->node);
 		if (!near)
 			continue;
+		bytes = near->bytes ? near->bytes : UINT64_MAX;
 		size_text(plan->node[i].memory, needed);
+		size_text(bytes, there);
+		if (plan->pin && plan->node[i].memory > bytes)
+			return plan_refuse(plan, EXIT_REFUSED, NULL,
+					   "--pin: a node of the guest has %s, and node %d of the host has only %s; give less memory",
+					   needed, near->id, there);
 		if (pages) {
 			free = pages->free[near - facts->numa.node];
-			if (free < plan->node[i].memory / pages->size)
+			count = plan->node[i].memory / pages->size;
+			if (free < count)
 				plan_note(plan, "node %d of the host has %llu free huge pages of %s, and the guest needs %llu there: write their number to /sys/devices/system/node/node%d/hugepages/hugepages-%llukB/nr_hugepages first",
-					  near->id, (unsigned long long)free, size_text(pages->size, page),
-					  (unsigned long long)(plan->node[i].memory / pages->size), near->id,
-					  (unsigned long long)(pages->size >> 10));
-		} else if (near->bytes && plan->node[i].memory > near->bytes) {
+					  near->id, (unsigned long long)free,
+					  size_text(pages->size, there), (unsigned long long)count,
+					  near->id, (unsigned long long)(pages->size >> 10));
+		} else if (plan->node[i].memory > bytes) {
 			plan_note(plan, "a node of the guest has %s, and node %d of the host has only %s: the rest comes from other nodes, far from the GPU",
-				  needed, near->id, size_text(near->bytes, there));
+				  needed, near->id, there);
 		} else if (near->bytes && plan->node[i].memory > near->free) {
 			plan_note(plan, "a node of the guest has %s, and of the memory of the host's node %d, %s are free now",
 				  needed, near->id, size_text(near->free, there));
-		} else if (near->bytes && plan->node[i].memory > near->bytes - near->bytes / 16) {
-			plan_note(plan, "the guest gets nearly all memory of the host's node %d, where the host has other processes and page tables to keep",
-				  near->id);
 		}
 	}
+	return EXIT_OK;
 }
 
-enum exit_status plan_backend(const struct guest_facts *facts,
-			      const struct guest_wish *wish, struct guest_plan *plan)
+enum exit_status plan_backend(const struct guest_facts *facts, struct guest_plan *plan)
 {
 	g_autoptr(GString) sizes = g_string_new(NULL);
 	const struct hugepages *pages = NULL;
-	g_autofree char *kind = NULL;
 	char size[SIZE_MAX_TEXT];
 	size_t i, with_cpus = 0;
 
@@ -363,19 +318,5 @@ enum exit_status plan_backend(const struct guest_facts *facts,
 				   "huge pages of %s: the host has none of this size, only: %s",
 				   size_text(plan->hugepages, size),
 				   *sizes->str ? sizes->str : "none");
-	note_memory(facts, plan, pages);
-	if (wish->domain)
-		kind = g_strdup("the domain's <memoryBacking>");
-	else if (plan->hugepages)
-		kind = g_strdup("huge pages of the kernel, for which no file system needs to be mounted");
-	else if (memory_unit(facts, plan) <= QEMU_ALIGNMENT)
-		kind = g_strdup("memory of this node; QEMU aligns it to huge pages");
-	else
-		kind = g_strdup_printf("memory of this node; QEMU aligns it to 2 MiB, so that this host maps it with small pages: --hugepages=%lluM maps it with large ones",
-				       (unsigned long long)(memory_unit(facts, plan) >> 20));
-	plan_because(plan, WHY_BACKEND, "%s%s", kind,
-		     !plan->placed ? "" :
-		     plan->pin ? ", only of the host's node near the GPU (numa_node in its sysfs folder)" :
-		     ", preferably of the host's node near the GPU (numa_node in its sysfs folder)");
-	return EXIT_OK;
+	return check_nodes(facts, plan, pages);
 }

@@ -19,14 +19,10 @@ struct answers;
 
 /* NVIDIA's driver wants so many nodes for each GPU: MIG has up to 7 instances. */
 #define NODES_OF_GPU 8
-/* QEMU's limit, which leaves room for nodes of processors. */
+/* QEMU has at most 128 nodes, and as many buses as numbers of one byte. */
 #define GUEST_GPUS_MAX 15
 #define GUEST_NODES_MAX (GUEST_GPUS_MAX * (NODES_OF_GPU + 1))
-/* Devices that are no GPUs. */
-#define GUEST_OTHERS_MAX 16
-#define GUEST_DEVICES_MAX (GUEST_GPUS_MAX + GUEST_OTHERS_MAX)
-/* pcie.0 has 32 slots, and the guest has more than these root complexes there. */
-#define GUEST_BUSES_MAX 24
+#define GUEST_DEVICES_MAX 31
 
 enum choice { CHOICE_AUTO, CHOICE_ON, CHOICE_OFF };
 
@@ -45,8 +41,6 @@ struct guest_domain {
 	size_t cells;		/* 0: no NUMA nodes */
 	bool numatune;		/* it says itself where its memory comes from */
 	uint64_t window;	/* its pcihole64; 0: none */
-	unsigned int address_bits;	/* its maxphysaddr; 0: none */
-	unsigned int first_bus;	/* the first that is free for root complexes */
 };
 
 /* What the command line asks for; 0 and NULL: derived. */
@@ -56,7 +50,6 @@ struct guest_wish {
 	unsigned int cpus;
 	uint64_t hugepages;
 	const char *disk, *disk_format;		/* NULL: none */
-	bool disk_device;			/* it is a block device */
 	enum choice accel, iommufd;
 	bool pin;
 };
@@ -83,14 +76,11 @@ struct guest_facts {
 	size_t hugepage_sizes;
 	unsigned int node_limit;	/* how many NUMA nodes the kernel can have; 0: not known */
 	struct firmware uefi;
-	const char *machine;		/* of uname(2); NULL: not known */
 	bool config_known;		/* the kernel's options are known */
 	bool type1, iommufd, nesting;	/* what the kernel has */
 	bool dmabuf;			/* vfio exports GPU memory, or it is not known */
 	bool libvirt_iommufd;		/* unless libvirt says that its QEMU lacks it */
 	unsigned int address_bits;	/* of a guest; 0: not known */
-	uint64_t page_size;
-	uint64_t egm;			/* the largest of a socket; 0: none, or not known */
 };
 
 /* A NUMA node of the guest. Those of the processors come first. */
@@ -123,18 +113,9 @@ struct guest_device {
 	uint64_t span;		/* that its root port takes of the window */
 };
 
-/* Why the guest is so; each is a text, or NULL if the option is absent. */
-enum why {
-	WHY_MACHINE, WHY_RAS, WHY_WINDOW, WHY_CPU, WHY_CPUS, WHY_MEMORY, WHY_BACKEND, WHY_PIN, WHY_NODES,
-	WHY_DISTANCES, WHY_IOMMUFD, WHY_BUS, WHY_SMMU, WHY_PORT, WHY_GPU, WHY_DEVICE, WHY_ATS, WHY_INITIATOR,
-	WHY_FIRMWARE, WHY_DISK, WHY_CONSOLE,
-	WHYS
-};
-
 struct guest_plan {
 	const struct vmm *qemu, *libvirt;	/* libvirt: NULL: not needed */
-	const char *disk, *disk_format;		/* NULL: none */
-	bool disk_device;
+	const char *disk, *disk_format;	/* NULL: none */
 	const char *firmware, *firmware_format;
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
@@ -159,7 +140,6 @@ struct guest_plan {
 	struct guest_device device[GUEST_DEVICES_MAX];	/* the GPUs come first */
 	size_t devices, gpus;
 
-	char *why[WHYS];
 	GPtrArray *notes;	/* about what is left out or short; NULL: none */
 	char *refused;		/* why there is no such guest; NULL: there is */
 	const char *about;	/* the GPU that it is about; NULL: all */
@@ -167,12 +147,6 @@ struct guest_plan {
 
 void guest_facts_read(struct host *h, struct answers *a, const struct gpus *gpus,
 		      struct guest_facts *facts);
-/*
- * Whether the host's kernel can have fewer NUMA nodes than its processors and GPUs need,
- * so that a GPU may have lost some of its own; *needed: how many. To be noted, and to be
- * explained by the kernel's CONFIG_NODES_SHIFT.
- */
-bool guest_host_lacks_nodes(const struct guest_facts *facts, unsigned int *needed);
 /*
  * Asks libvirt's daemon, too, which systemd may start for that: not for the
  * doctor and for metrics, which run often.

@@ -65,27 +65,13 @@ static enum exit_status check_memory(struct guest_plan *plan, const struct gpu *
 static enum exit_status check_shared(struct guest_plan *plan, const struct gpu *gpu,
 				     const struct place *place)
 {
-	const struct gpu *other;
 	size_t i;
 
-	if (gpu->iommu_group < 0)
-		return plan_refuse(plan, EXIT_REFUSED, gpu,
-				   "in no IOMMU group, which vfio needs; see \"" PROGRAM " doctor\"");
 	for (i = 0; place->group[i]; i++)
 		if (!is_named(plan, place->group[i]))
 			return plan_refuse(plan, EXIT_REFUSED, gpu,
 					   "shares IOMMU group %d with %s: only one guest can have both; name both, with --device what is no GPU, or turn on ACS in the firmware's setup",
 					   gpu->iommu_group, place->group[i]);
-	for (i = 0; i < plan->gpus; i++) {
-		other = plan->device[i].pci;
-		if (other != gpu && gpu->usemem_base != GPU_UNKNOWN &&
-		    other->usemem_base != GPU_UNKNOWN &&
-		    gpu->usemem_base < other->usemem_base + gpu_memory_size(other) &&
-		    other->usemem_base < gpu->usemem_base + gpu_memory_size(gpu))
-			return plan_refuse(plan, EXIT_REFUSED, gpu,
-					   "its memory is also that of %s; check firmware's tables",
-					   other->address);
-	}
 	return EXIT_OK;
 }
 
@@ -116,13 +102,10 @@ static enum exit_status plan_devices(const struct guest_facts *facts, const stru
 	if (!count)
 		return plan_refuse(plan, EXIT_NO_DEVICE, NULL,
 				   "no GPU is bound to " DRIVER_NAME "; run \"" PROGRAM " bind --persist --all\" first");
-	if (count > GUEST_GPUS_MAX)
+	if (count > GUEST_GPUS_MAX || count + facts->others.count > GUEST_DEVICES_MAX)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "%zu GPUs need %zu NUMA nodes, and QEMU has 128; name at most %d",
-				   count, count * NODES_OF_GPU, GUEST_GPUS_MAX);
-	if (facts->others.count > GUEST_OTHERS_MAX)
-		return plan_refuse(plan, EXIT_REFUSED, NULL, "%zu times --device; give at most %d",
-				   facts->others.count, GUEST_OTHERS_MAX);
+				   "%zu GPUs and %zu other devices; name at most %d GPUs and %d devices",
+				   count, facts->others.count, GUEST_GPUS_MAX, GUEST_DEVICES_MAX);
 	plan->gpus = count;
 	for (i = 0; i < count; i++)
 		add_device(plan, gpu[i], plan_place(facts, gpu[i]));
@@ -168,10 +151,6 @@ static enum exit_status plan_programs(const struct guest_facts *facts,
 {
 	const char *emulator = wish->domain ? wish->domain->emulator : NULL;
 
-	if (facts->machine && strcmp(facts->machine, "aarch64"))
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "this host is a %s machine; these GPUs belong to aarch64 processors",
-				   facts->machine);
 	plan->qemu = emulator ? named(&facts->qemu, emulator) : newest(&facts->qemu);
 	if (!plan->qemu && emulator)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
@@ -217,7 +196,6 @@ static char *iommufd_obstacle(const struct guest_facts *facts, const struct gues
 
 char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
 {
-	const struct place *place;
 	char *why;
 	size_t i;
 
@@ -233,18 +211,10 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 	if (!facts->nesting)
 		return g_strdup("the kernel lacks CONFIG_ARM_SMMU_V3_IOMMUFD, which Linux 6.13 added");
 	/* Another device can do without: see plan_buses(). */
-	for (i = 0; i < plan->gpus; i++) {
-		place = plan->device[i].place;
-		if (!place->iommu)
-			return g_strdup_printf("not known which SMMU %s has",
+	for (i = 0; i < plan->gpus; i++)
+		if (!plan_smmu(plan->device[i].place))
+			return g_strdup_printf("%s has no SMMUv3, by the link \"iommu\" in its sysfs folder, or is not alone in its IOMMU group",
 					       plan->device[i].pci->address);
-		if (strncmp(place->iommu, "smmu3.", 6))
-			return g_strdup_printf("the IOMMU of %s is %s, not an SMMUv3",
-					       plan->device[i].pci->address, place->iommu);
-		if (place->group[0])
-			return g_strdup_printf("%s is not alone in its IOMMU group",
-					       plan->device[i].pci->address);
-	}
 	return NULL;
 }
 
@@ -287,14 +257,6 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 		plan_note(plan, "no accelerated SMMUv3, so the guest has no IOMMU and no shared virtual addresses: %s",
 			  no_accel ? no_accel : "--iommufd=off");
 	plan->hide_ats = !plan->accel && hides;
-	if (plan->hide_ats)
-		plan_because(plan, WHY_ATS,
-			     "ats=off: the guest has no SMMU, so the GPU's ATS is of no use, and NVIDIA's driver would take it for shared virtual addresses; users report that CUDA then does not start");
-	if (plan->iommufd)
-		plan_because(plan, WHY_IOMMUFD, "%s",
-			     plan->accel ? "an accelerated SMMUv3 needs iommufd (CONFIG_IOMMUFD and CONFIG_VFIO_DEVICE_CDEV of the kernel)" :
-			     only_iommufd ? "the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1)" :
-			     "as --iommufd=on says; without it, vfio would use type1");
 	return EXIT_OK;
 }
 
@@ -303,7 +265,8 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 /* What the guest's kernel, and the host's, must be able to have. */
 static void note_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 {
-	unsigned int needed, shift;
+	size_t i, needed = NODES_OF_GPU * facts->gpus->count;
+	unsigned int shift;
 
 	for (shift = 0; 1U << shift < plan->nodes; shift++)
 		;
@@ -311,8 +274,10 @@ static void note_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 	if (shift > 4)
 		plan_note(plan, "this guest has %zu NUMA nodes, so its kernel needs CONFIG_NODES_SHIFT=%u or more: Linux's default for arm64, which Debian has, is 4, with which it drops nodes of the GPUs, and NVIDIA's driver then adds no memory for a GPU that lost one; see \"The guest's system\" in guests.md",
 			  plan->nodes, shift);
-	if (guest_host_lacks_nodes(facts, &needed))
-		plan_note(plan, "this host needs %u NUMA nodes for its processors and GPUs, and its kernel can have %u (CONFIG_NODES_SHIFT): it has dropped nodes of its GPUs, so that their distances are not known; boot a kernel with a larger one",
+	for (i = 0; i < facts->numa.count; i++)
+		needed += !!facts->numa.node[i].cpus;
+	if (facts->node_limit && facts->node_limit < needed)
+		plan_note(plan, "this host needs %zu NUMA nodes for its processors and GPUs, and its kernel can have %u (CONFIG_NODES_SHIFT): it has dropped nodes of its GPUs, so that their distances are not known; boot a kernel with a larger one",
 			  needed, facts->node_limit);
 }
 
@@ -320,37 +285,24 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 		      struct guest_plan *plan)
 {
 	const struct firmware *uefi = &facts->uefi;
-	char size[SIZE_MAX_TEXT];
 
-	if (facts->egm)
-		plan_note(plan, "firmware has set aside up to %s of each socket's memory (EGM), which this guest does not use",
-			  size_text(facts->egm, size));
 	note_nodes(facts, plan);
 	plan->ras = vmm_has(plan->qemu, QEMU_RAS) &&
 		    (!plan->libvirt || vmm_has(plan->libvirt, LIBVIRT_RAS));
-	if (plan->ras)
-		plan_because(plan, WHY_RAS, "errors of the GPU's memory reach the guest as memory errors");
-	else
+	if (!plan->ras)
 		plan_note(plan, "no ras: errors of the GPU's memory end the guest; %s or later, and %s, have it",
 			  vmm_since(QEMU_RAS), vmm_since(LIBVIRT_RAS));
-	plan_because(plan, WHY_GPU,
-		     "the GPU, as \"" PROGRAM " list\" names it; rombar=0: the guest does not see its option ROM");
 	if (wish->domain)
 		return;
 	if (!plan->qemu->machine)
 		plan_note(plan, "%s does not say which version its machine type has: a later QEMU gives this guest a newer machine",
 			  plan->qemu->path);
-	plan_because(plan, WHY_MACHINE, "KVM, and GICv3 for more than 8 processors and for MSIs; the type has its version, so that a later QEMU makes the same machine");
+	if (!uefi->code)
+		plan_note(plan, "nothing in /usr/share/qemu/firmware describes a UEFI for the guest: on Debian, install qemu-efi-aarch64");
 	plan->firmware = uefi->code ? uefi->code : "/usr/share/AAVMF/AAVMF_CODE.fd";
 	plan->firmware_format = uefi->code ? uefi->code_format : "raw";
-	plan_because(plan, WHY_FIRMWARE, "UEFI, without which the guest has no ACPI; it keeps no variables%s",
-		     uefi->code ? "" : "; nothing in /usr/share/qemu/firmware describes it: on Debian, install qemu-efi-aarch64");
 	plan->disk = wish->disk;
-	plan->disk_device = wish->disk_device;
 	plan->disk_format = wish->disk_format;
-	if (plan->disk)
-		plan_because(plan, WHY_DISK, "as --disk says; %s, as its first bytes say", plan->disk_format);
-	plan_because(plan, WHY_CONSOLE, "the console is this terminal, and there is no network");
 }
 
 enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_wish *wish,
@@ -373,11 +325,10 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	if (!status)
 		status = plan_pinning(facts, wish, plan);
 	if (!status)
-		status = plan_backend(facts, wish, plan);
-	if (!status)
-		status = plan_buses(facts, wish, plan);
+		status = plan_backend(facts, plan);
 	if (status)
 		return status;
+	plan_buses(facts, wish, plan);
 	plan_nodes(facts, plan);
 	plan_distances(facts, plan);
 	plan_rest(facts, wish, plan);
@@ -388,8 +339,6 @@ void guest_plan_free(struct guest_plan *plan)
 {
 	size_t i;
 
-	for (i = 0; i < WHYS; i++)
-		g_free(plan->why[i]);
 	for (i = 0; i < GUEST_NODES_MAX; i++) {
 		g_free(plan->node[i].cpus);
 		g_free(plan->node[i].host_cpus);

@@ -19,13 +19,17 @@
 /* Sets why there is no such guest, and the GPU that it is about, if any. Returns status. */
 G_GNUC_PRINTF(4, 5) enum exit_status plan_refuse(struct guest_plan *plan, enum exit_status status,
 					       const struct gpu *gpu, const char *fmt, ...);
-/* Sets a reason. */
-G_GNUC_PRINTF(3, 4) void plan_because(struct guest_plan *plan, enum why why, const char *fmt, ...);
 /* Adds a note. */
 G_GNUC_PRINTF(2, 3) void plan_note(struct guest_plan *plan, const char *fmt, ...);
 
 /* Of a GPU of facts->gpus. */
 const struct place *plan_place(const struct guest_facts *facts, const struct gpu *gpu);
+/*
+ * The SMMU of the host that a device can have in the guest; NULL: none. Devices that share
+ * their IOMMU group need the same address space in the host, which two functions of a NIC
+ * with SMMUs would not have.
+ */
+const char *plan_smmu(const struct place *place);
 /* NULL: the host has no such node. */
 const struct numa_node *plan_host_node(const struct guest_facts *facts, int id);
 
@@ -44,10 +48,9 @@ enum exit_status plan_window(const struct guest_facts *facts, const struct guest
 			     struct guest_plan *plan);
 enum exit_status plan_pinning(const struct guest_facts *facts, const struct guest_wish *wish,
 			      struct guest_plan *plan);
-enum exit_status plan_backend(const struct guest_facts *facts, const struct guest_wish *wish,
-			      struct guest_plan *plan);
-enum exit_status plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
-			    struct guest_plan *plan);
+enum exit_status plan_backend(const struct guest_facts *facts, struct guest_plan *plan);
+void plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
+		struct guest_plan *plan);
 void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan);
 void plan_distances(const struct guest_facts *facts, struct guest_plan *plan);
 

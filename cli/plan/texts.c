@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The texts of a plan: why there is no guest, reasons and notes.
+ * The texts of a plan: why there is no guest, and notes.
  */
 #include <glib.h>
 #include <stdarg.h>
@@ -17,15 +17,6 @@ enum exit_status plan_refuse(struct guest_plan *plan, enum exit_status status,
 	va_end(args);
 	plan->about = gpu ? gpu->address : NULL;
 	return status;
-}
-
-void plan_because(struct guest_plan *plan, enum why why, const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	plan->why[why] = g_strdup_vprintf(fmt, args);
-	va_end(args);
 }
 
 void plan_note(struct guest_plan *plan, const char *fmt, ...)

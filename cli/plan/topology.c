@@ -76,11 +76,6 @@ void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 					(struct guest_node){ .host = host, .gpu = &plan->device[i] };
 		}
 	}
-	plan_because(plan, WHY_NODES,
-		     "%d nodes without processors and memory for each GPU: NVIDIA's driver adds the GPU's memory to the first, and that of MIG instances to the others",
-		     NODES_OF_GPU);
-	plan_because(plan, WHY_INITIATOR,
-		     "ACPI's SRAT then has a generic initiator for each of these nodes, which ties it to the GPU");
 }
 
 /* The host's distance between two nodes of the guest; 0: not known. */
@@ -127,30 +122,19 @@ void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
 		}
 	}
 	plan->distance = g_steal_pointer(&all);
-	plan_because(plan, WHY_DISTANCES,
-		     "the host's distances (/sys/devices/system/node/node*/distance) of its nodes for these GPUs");
 }
 
-/*
- * The SMMU that a device has in the guest; NULL: none. Devices that share their IOMMU
- * group need the same address space in the host, which two functions of a NIC with
- * SMMUs would not have.
- */
-static const char *smmu_of(const struct guest_plan *plan, const struct guest_device *g)
+const char *plan_smmu(const struct place *place)
 {
-	const char *smmu = g->place->iommu;
-
-	return plan->accel && smmu && g_str_has_prefix(smmu, "smmu3.") && !g->place->group[0] ?
-	       smmu : NULL;
+	return place->iommu && g_str_has_prefix(place->iommu, "smmu3.") && !place->group[0] ?
+	       place->iommu : NULL;
 }
 
-enum exit_status plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
-			    struct guest_plan *plan)
+void plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
+		struct guest_plan *plan)
 {
-	bool others = plan->devices > plan->gpus, speed = false;
-	/* pcie.0 has room for its own ports' buses, and each for its own. */
-	unsigned int next = wish->domain ? wish->domain->first_bus : 16;
-	unsigned int ports[GUEST_DEVICES_MAX] = { };
+	/* pcie.0 has room for its own ports' buses, of which libvirt adds some, and each for its own. */
+	unsigned int next = wish->domain ? 64 : 16;
 	struct guest_device *g;
 	const char *smmu;
 	size_t i, b, node;
@@ -159,7 +143,7 @@ enum exit_status plan_buses(const struct guest_facts *facts, const struct guest_
 	for (i = 0; plan_has_expanders(plan) && i < plan->devices; i++) {
 		g = &plan->device[i];
 		node = cpu_node_of(facts, plan, g);
-		smmu = smmu_of(plan, g);
+		smmu = plan->accel ? plan_smmu(g->place) : NULL;
 		if (plan->accel && !smmu)
 			plan_note(plan, "%s has no SMMU in the guest, because the host has none for it alone: it reaches all of the guest's memory",
 				  g->pci->address);
@@ -173,34 +157,8 @@ enum exit_status plan_buses(const struct guest_facts *facts, const struct guest_
 		plan->bus[b] = (struct guest_bus){ .node = node, .smmu = smmu };
 		plan->buses++;
 	}
-	for (i = 0; plan->buses && i < plan->devices; i++)
-		ports[plan->device[i].bus]++;
 	for (b = 0; b < plan->buses; b++) {
 		plan->bus[b].number = next;
-		next += b >= plan->buses - (plan->devices - plan->gpus) ? 4 :
-			wish->domain && ports[b] < 8 ? 8 : 16;
+		next += b >= plan->buses - (plan->devices - plan->gpus) ? 4 : 16;
 	}
-	if (plan->buses > GUEST_BUSES_MAX || next > 256)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "these devices need %zu root complexes, and the guest has no room for so many; assign fewer devices",
-				   plan->buses);
-	if (plan->buses)
-		plan_because(plan, WHY_BUS, "%s%s",
-			     plan->accel ? "a root complex for each of the host's SMMUs that has one of these GPUs (the link \"iommu\" in its sysfs folder)" :
-			     "a root complex for each node, which tells the guest where the GPU is (numa_node in its sysfs folder)",
-			     others ? ", and one for each other device, as on the host" : "");
-	if (others)
-		plan_because(plan, WHY_DEVICE,
-			     "a device beside the GPUs, as --device says, on a port of its own; it stays bound to its driver of vfio");
-	if (plan->accel)
-		plan_because(plan, WHY_SMMU,
-			     "the guest's SMMU uses this one of the host, in hardware; %s",
-			     vmm_has(plan->qemu, QEMU_SMMU_DERIVES) ? "QEMU takes its properties from the host" :
-			     "ATS, 20 bits of SubstreamID and 48 of addresses are what Grace's has, and it has no range invalidation (ril)");
-	for (i = 0; i < plan->devices; i++)
-		speed = speed || plan->device[i].port_speed;
-	plan_because(plan, WHY_PORT,
-		     "a port of its own, so that the BARs have a window of their own; firmware makes it as large as the BARs, because the GPU is there at boot; a GPU has no I/O ports%s",
-		     speed ? "; x-speed: the device's link can be faster than 16 GT/s, which is all that QEMU's port shows" : "");
-	return EXIT_OK;
 }

@@ -151,32 +151,11 @@ static bool fits(const struct guest_facts *facts, const struct guest_plan *plan)
 	return !facts->address_bits || plan->address_bits <= facts->address_bits;
 }
 
-/* The domain's own window and addresses. */
-static enum exit_status check_domain(const struct guest_domain *domain, struct guest_plan *plan)
-{
-	char has[SIZE_MAX_TEXT], needed[SIZE_MAX_TEXT];
-
-	if (domain->window && domain->window < plan->window_min)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "the domain's <pcihole64> has %s, and these GPUs need %s; remove it from the domain",
-				   size_text(domain->window, has), size_text(plan->window_min, needed));
-	if (domain->window)
-		plan->window = domain->window;
-	plan->address_bits = bits_for(plan->window, plan->memory);
-	if (domain->address_bits && domain->address_bits < plan->address_bits)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "the domain's <maxphysaddr> has %u bits, and these GPUs need %u; remove it from the domain",
-				   domain->address_bits, plan->address_bits);
-	return EXIT_OK;
-}
-
 enum exit_status plan_window(const struct guest_facts *facts, const struct guest_wish *wish,
 			     struct guest_plan *plan)
 {
-	enum exit_status status = EXIT_OK;
+	uint64_t all = 0, own = wish->domain ? wish->domain->window : 0;
 	char bars[SIZE_MAX_TEXT], size[SIZE_MAX_TEXT];
-	uint64_t all = 0;
-	bool ample;
 	size_t i;
 
 	for (i = 0; i < plan->devices; i++)
@@ -189,37 +168,25 @@ enum exit_status plan_window(const struct guest_facts *facts, const struct guest
 		if (fits(facts, plan))
 			plan_note(plan, "all devices are on pcie.0, so that the guest does not see which NUMA node each is near: the window for the BARs has no room for more root complexes");
 	}
-	if (plan->qemu && !vmm_has(plan->qemu, QEMU_WINDOW)) {
-		if (plan->window_min > WINDOW_DEFAULT)
-			return plan_refuse(plan, EXIT_REFUSED, NULL,
-					   "the BARs have %s and need a window of %s, but %s has no -machine highmem-mmio-size; install %s or later, or assign fewer GPUs",
-					   bars, size_text(plan->window_min, size),
-					   plan->qemu->path,
-					   vmm_since(QEMU_WINDOW));
-		plan->window = WINDOW_DEFAULT;
-		plan_note(plan, "%s has no -machine highmem-mmio-size (%s or later): the window has %s, which is enough for these BARs",
-			  plan->qemu->path, vmm_since(QEMU_WINDOW), size_text(plan->window, size));
-	} else {
-		plan->window = ample_window(plan);
-		plan->window_set = true;
-	}
-	ample = !facts->address_bits ||
-		bits_for(plan->window, plan->memory) <= facts->address_bits;
-	if (!ample)
+	plan->window_set = vmm_has(plan->qemu, QEMU_WINDOW);
+	plan->window = own ? own : plan->window_set ? ample_window(plan) : WINDOW_DEFAULT;
+	if (!own && plan->window_set && facts->address_bits &&
+	    bits_for(plan->window, plan->memory) > facts->address_bits)
 		plan->window = plan->window_min;
+	/* The firmware would leave out BARs without a word. */
+	if (own && own < plan->window_min)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "the domain's <pcihole64> has %s, and these GPUs need %s; remove it from the domain",
+				   size_text(own, bars), size_text(plan->window_min, size));
+	if (plan->window < plan->window_min)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "the BARs have %s and need a window of %s, but %s has no -machine highmem-mmio-size; install %s or later, or assign fewer GPUs",
+				   bars, size_text(plan->window_min, size), plan->qemu->path,
+				   vmm_since(QEMU_WINDOW));
 	plan->address_bits = bits_for(plan->window, plan->memory);
-	if (wish->domain)
-		status = check_domain(wish->domain, plan);
-	if (status)
-		return status;
 	if (facts->address_bits && plan->address_bits > facts->address_bits)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
 				   "the BARs have %s; the guest's addresses need %u bits, and KVM gives it %u; assign fewer GPUs to each guest",
 				   bars, plan->address_bits, facts->address_bits);
-	if (plan->window_set)
-		plan_because(plan, WHY_WINDOW,
-			     "the 64-bit BARs have %s (BAR4 and BAR2 from the driver's sysfs files usemem_bar_size and resmem_bar_size, the others from \"resource\"), each device's aligned to its largest; QEMU's own window has 512 GiB; %s",
-			     bars, ample ? "each GPU gets at least that much, and there is room to spare, as in NVIDIA's guide to Grace" :
-			     "it is no larger than necessary, because KVM gives the guest few address bits");
 	return EXIT_OK;
 }

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from cli.common import validate
-from cli.guest_hosts import GPU_NODES, NIC0, NIC1, NVME, RECORDED, TRAY, GiB, TiB, Tree, address, descriptor, host
+from cli.guest_hosts import GPU_NODES, NIC0, NIC1, NVME, RECORDED, TRAY, GiB, Tree, address, descriptor, host
 
 ONE_TYPE1 = ("VFIO_IOMMU_TYPE1=m",)
 TRAY_WORDS = ["--all", *(f"--device={a}" for a in TRAY)]
@@ -56,7 +56,6 @@ HOSTS = {
         {"gpus": 2, "bits": 40, "config": ONE_TYPE1}, ["--all"], [r"highmem-mmio-size=512G", r"id=port1,bus=pcie\.0"], ["pxb"]),
     "two GH200s at two nodes, 41 bits": (
         {"gpus": 2, "bits": 41, "config": ONE_TYPE1}, ["--all"], [r"highmem-mmio-size=1T", r"id=port1,bus=pcie\.2"], []),
-    "a file in memory is no device": ({}, ["--disk=/dev/shm/x.qcow2"], [r"file\.driver=file,"], ["host_device"]),
     "two GH200s, one to a node and an SMMU": (
         {"gpus": 2}, ["--all", "--accel-smmu=on"],
         [r"highmem-mmio-size=4T", r"-smp 32,sockets=2,cores=16$", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
@@ -84,7 +83,7 @@ HOSTS = {
     "huge pages": (
         {}, ["--hugepages=1G", "--memory=32G", "--cpus=8", "--disk=/dev/vg/a,b"],
         [r"-m 32G", r"-smp 8", r"memory-backend-memfd,id=m0,size=32G,hugetlb=on,hugetlbsize=1G",
-         r"driver=raw,node-name=disk0,file.driver=host_device,file.filename=/dev/vg/a,,b"], []),
+         r"-drive if=none,id=disk0,format=raw,file=/dev/vg/a,,b"], []),
     "a tray": (
         {"gpus": 2, "tray": TRAY}, [*TRAY_WORDS, "--accel-smmu=on"],
         [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1", r"pxb-pcie,id=pcie\.3,bus=pcie\.0,bus_nr=48,numa_node=0",
@@ -134,14 +133,12 @@ REFUSED = {
     "a domain as a script": ({"libvirt": "12.8"}, [DOMAIN, "--format=qemu"], 2, "not for --domain"),
     "nothing to remove from": ({"libvirt": "12.8"}, ["--remove"], 2, "--remove needs --domain"),
     "GPUs to remove": ({"libvirt": "12.8"}, [DOMAIN, "--remove", "--all"], 2, "takes all GPUs out"),
+    "a plan to remove": ({"libvirt": "12.8"}, [DOMAIN, "--remove", "--format=json"], 2, "takes all GPUs out"),
     "more memory than the host has": ({}, ["--memory=1T"], 4, "have only 480 GiB"),
-    "memory that is no multiple": ({}, ["--memory=1000M"], 2, "multiple of 512 MiB"),
-    "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 2, "from 2 to 512"),
-    "too many processors": ({}, ["--cpus=513"], 2, "from 1 to 512"),
+    "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 4, "give the guest 2 or more"),
     "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
     "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, [DOMAIN, "--accel-smmu=on"], 4, "libvirt 12.7 or later"),
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, [DOMAIN, "--iommufd=on"], 4, "libvirt 12.1 or later"),
-    "fifteen GPUs at nine nodes": ({"gpus": 15, "per_node": 1}, ["--all"], 4, "15 GPUs .* need 135 NUMA nodes, and QEMU has 128"),
     "two SMMUs in 40 bits": ({"gpus": 2, "bits": 40}, ["--all", "--accel-smmu=on"], 4, "need 41 bits, and KVM gives it 40"),
     "a device that there is not": ({}, ["--all", "--device=0000:09:00.0"], 3, "0000:09:00.0: no such PCI device"),
     "a device that is no address": ({}, ["--all", "--device=nic"], 2, "nic: not a PCI address"),
@@ -150,7 +147,7 @@ REFUSED = {
     "a NIC with a BAR of 3 MiB": ({"tray": {**TRAY, NIC0: (0, (3 << 20, 0, 0), "")}}, ["--all", f"--device={NIC0}"], 4, "impossible size"),
     "more strict memory than a node has": (
         {"gpus": 2, "memory_kib": {0: 200 << 20, 1: 40 << 20}}, ["--all", "--pin", "--memory=128G"], 4, "--pin: .* has 64 GiB, and node 1 of the host has only 40 GiB"),
-    "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "128; name at most 15"),
+    "sixteen GPUs": ({"gpus": 16, "per_node": 16}, ["--all"], 4, "16 GPUs and 0 other devices; name at most 15 GPUs"),
 }
 
 
@@ -189,20 +186,12 @@ class Lines:
         assert re.search(message, done.stderr)
         assert done.stdout == ""
 
-    def test_each_reason(self, tree):
-        """Every option has its reason above the command, in lines that fit."""
+    def test_head(self, tree):
+        """Lines that fit, and the command that made it."""
         text = guest(host(tree), "--accel-smmu=on").stdout
         head = text[:text.index("\nexec ")]
-        for word in ("machine", "ras", "window", "cpu", "cpus", "memory", "memory_backend", "nodes", "distances", "iommufd", "buses",
-                     "smmu", "port", "gpu", "initiators", "firmware", "console"):
-            assert re.search(rf"(?m)^# {word}: ", head)
         assert max(map(len, head.splitlines())) <= 80
-
-    @pytest.mark.parametrize("pages, said", ((4096, "QEMU aligns it to huge pages"), (16384, "--hugepages=32M"), (65536, "--hugepages=512M")))
-    def test_alignment(self, tree, pages, said):
-        """QEMU aligns memory to 2 MiB, which is a huge page only with 4K pages."""
-        reasons = json.loads(guest(host(tree, pages=pages), "--format=json").stdout)["reasons"]
-        assert said in reasons["memory_backend"]
+        assert "guest --accel-smmu=on 0009:01:00.0" in head.replace("\n# ", " ")
 
     def test_published(self, tree):
         """What people wrote by hand for such hosts is there: NVIDIA's line of
@@ -267,8 +256,7 @@ class Lines:
         """The smallest node decides, and what isn't there is named."""
         for facts, words, memory, said in (
                 ({0: 480 << 20, 1: 8 << 20}, [], 8 << 30, None),
-                ({0: 480 << 20, 1: 8 << 20}, ["--memory=128G"], 128 << 30, "node 1 of the host has only 8 GiB: the rest comes from other nodes"),
-                ({0: 480 << 20, 1: 66 << 20}, ["--memory=128G"], 128 << 30, "nearly all memory of the host's node 1")):
+                ({0: 480 << 20, 1: 8 << 20}, ["--memory=128G"], 128 << 30, "node 1 of the host has only 8 GiB: the rest comes from other nodes")):
             with Tree() as tree:
                 document = json.loads(guest(host(tree, gpus=2, memory_kib=facts), "--all", "--format=json", *words).stdout)
             assert document["memory"] == memory
@@ -344,21 +332,15 @@ class BadRecords:
         self.refuse("no GPU is bound", lambda tree: tree.without(f"{device}/driver", f"{device}/nvgrace_gpu"), words=["--all"], status=3)
         self.refuse("no such PCI device", lambda tree: None, words=["0099:01:00.0"], status=3)
 
-    def test_machine(self):
-        self.refuse("x86_64 machine", lambda tree: tree.file("/answers/machine", "x86_64"))
-
     def test_shared(self, tree):
-        """Two GPUs in one group, of which one is named; both; and two with the
-        same memory."""
+        """Two GPUs in one group, of which one is named; and both."""
         def same_group(tree):
             tree.file(f"/sys/kernel/iommu_groups/20/devices/{address(1)}/x")
             tree.file(f"/sys/kernel/iommu_groups/21/devices/{address(0)}/x")
         self.refuse(r"shares IOMMU group 20 with 0019:01:00\.0.*name both", same_group, gpus=2)
-        self.refuse("0009:01:00.0 is not alone in its IOMMU group", same_group, words=["--all", "--accel-smmu=on"], gpus=2)
+        self.refuse("0009:01:00.0 has no SMMUv3.*or is not alone in its IOMMU group", same_group, words=["--all", "--accel-smmu=on"], gpus=2)
         same_group(host(tree, gpus=2))
         assert "smmuv3" not in guest(tree, "--format=qemu", "--all").stdout.split("\nexec ")[1]
-        self.refuse("its memory is also that of 0019", self.attribute("nvgrace_gpu/usemem_base", hex(4 * TiB), 1), words=["--all"], gpus=2)
-        self.refuse("in no IOMMU group", lambda tree: tree.without(f"sys/bus/pci/devices/{address(0)}/iommu_group"))
 
     def test_devices(self):
         """A device that vfio doesn't have, and one that shares its group."""
@@ -378,10 +360,9 @@ class BadRecords:
             tree.file(f"sys/kernel/iommu_groups/60/devices/{NVME}/x")
             tree.file(f"/sys/bus/pci/devices/{NVME}/class", "0x010802")
         self.refuse("0000:01:00.0: shares IOMMU group 60 with 0002:01:00.0", shared, words=words, tray=TRAY)
-        many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(17)}
-        self.refuse("17 times --device; give at most 16", lambda tree: None, words=["--all", *(f"--device={a}" for a in many)], tray=many)
-        many.popitem()
-        self.refuse("need 25 root complexes", lambda tree: None, words=["--all", *(f"--device={a}" for a in many)], tray=many, gpus=9)
+        many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(31)}
+        self.refuse("1 GPUs and 31 other devices; name at most 15 GPUs and 31 devices", lambda tree: None,
+                    words=["--all", *(f"--device={a}" for a in many)], tray=many)
 
     @pytest.mark.parametrize("words, there", ((["--all", f"--device={NIC0}"], True), (["--all"], False)))
     def test_peer_to_peer(self, tree, words, there):
@@ -398,8 +379,8 @@ class BadRecords:
         def other(tree):
             link = f"/sys/bus/pci/devices/{address(0)}/iommu"
             tree.without(link).link(link, "../../x/iommu/virtio-iommu0")
-        self.refuse("virtio-iommu0, not an SMMUv3", other, words=["--accel-smmu=on"])
-        self.refuse("not known which SMMU", lambda tree: tree.without(f"sys/bus/pci/devices/{address(0)}/iommu"), words=["--accel-smmu=on"])
+        self.refuse("0009:01:00.0 has no SMMUv3", other, words=["--accel-smmu=on"])
+        self.refuse("0009:01:00.0 has no SMMUv3", lambda tree: tree.without(f"sys/bus/pci/devices/{address(0)}/iommu"), words=["--accel-smmu=on"])
 
     def test_distances(self):
         """Distances that ACPI does not permit, or not enough of them: none."""
@@ -441,7 +422,7 @@ class Names:
         host(tree)
         for name in self.NASTY:
             found = options(guest(tree, f"--disk={name}").stdout)
-            assert f"-blockdev driver=raw,node-name=disk0,file.driver=file,file.filename={os.getcwd()}/{name}".replace(",b,,c", ",,b,,,,c") in found
+            assert f"-drive if=none,id=disk0,format=raw,file={os.getcwd()}/{name}".replace(",b,,c", ",,b,,,,c") in found
 
     def test_record(self, tree):
         """Whoever made the record can't add to what is printed, by the path of
@@ -477,9 +458,6 @@ class Names:
             validate(document)
             assert (document["disk"], document["disk_format"]) == (f"{tmp_path}/{name}", found)
             assert any("which its name does not say" in n for n in document["notes"]) == note
-        for begin, what in ((b"\xfd7zXZ\0", "compressed"), (b"\x1f\x8b\x08", "compressed"), (b"KDMV", "a VMDK image"), (b"vhdxfile", "a VHDX image")):
-            (tmp_path / "c").write_bytes(begin)
-            assert f"/c: {what}" in guest(tree, f"--disk={tmp_path}/c", status=4).stderr
         for name, found in (("none.qcow2", "qcow2"), ("none", "raw"), (".", "raw")):
             document = json.loads(guest(tree, "--format=json", f"--disk={tmp_path}/{name}").stdout)
             assert (document["disk_format"], any("can't be read here" in n for n in document["notes"])) == (found, True)
@@ -492,9 +470,9 @@ class Names:
         for word in ("0", "-1", "x", "99999999999", "0x10"):
             assert "not a number" in guest(tree, f"--cpus={word}", status=2).stderr
         for option in ("--accel-smmu", "--iommufd"):
-            assert 'use "auto"' in guest(tree, f"{option}=yes", status=2).stderr
+            assert 'use one of "auto"' in guest(tree, f"{option}=yes", status=2).stderr
         for word in ("xml", "kubevirt"):
-            assert 'use "qemu"' in guest(tree, f"--format={word}", status=2).stderr
+            assert 'use one of "qemu"' in guest(tree, f"--format={word}", status=2).stderr
 
 
 class Output:
@@ -626,29 +604,27 @@ class Domains:
             assert tune.find("emulatorpin").get("cpuset") == rest
 
     @pytest.mark.parametrize("old, new, message", (
-        ("arch='aarch64'", "arch='x86_64'", "another arch"), ("machine='virt-11.1'", "machine='sbsa-ref'", "another machine than virt"),
-        ("<acpi/>", "", "no <acpi/>"), ("<gic version='3'/>", "<gic version='2'/>", "has the version 2"), ("<os firmware='efi'>", "<os>", None),
-        ("type='pflash'", "type='rom'", None), ("<memory unit='KiB'>67108864", "<memory unit='x'>1", "<memory> or <vcpu>"),
-        ("<memory unit='KiB'>67108864", "<memory unit='TiB'>1", "have only 480 GiB"), (">16</vcpu>", ">513</vcpu>", "set the domain's <vcpu>"),
-        ("<devices>", "<devices><iommu model='smmuv3'/>", "has an <iommu>"), ("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='GiB'>64</pcihole64></controller>", "<pcihole64> has 64 GiB"),
-        ("<cpu mode='maximum' check='none'/>", "<cpu mode='maximum'><maxphysaddr mode='emulate' bits='40'/></cpu>", "<maxphysaddr> has 40 bits"),
+        ("arch='aarch64'", "arch='x86_64'", "not the machine virt of aarch64"), ("machine='virt-11.1'", "machine='sbsa-ref'", "not the machine virt"),
+        ("<acpi/>", "", "no <acpi/>"), ("<memory unit='KiB'>67108864", "<memory unit='x'>1", "<memory> or <vcpu>"),
+        ("<memory unit='KiB'>67108864", "<memory unit='TiB'>1", "have only 480 GiB"), (">16</vcpu>", ">0</vcpu>", "<memory> or <vcpu>"),
+        ("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='GiB'>64</pcihole64></controller>", "<pcihole64> has 64 GiB"),
         ("qemu-system-aarch64</emulator>", "qemu-mine</emulator>", "qemu-mine is no QEMU in"),
-        ("<devices>", "<devices><hostdev mode='subsystem' type='pci'><source><address domain='9' bus='1' slot='0x00' function='0x0'/></source></hostdev>", "0009:01:00.0: the domain has it in a <hostdev>"),
         ("<devices>", "<memoryBacking><hugepages><page size='16' unit='M'/></hugepages></memoryBacking><devices>", "huge pages of 16 MiB: the host has none"),
     ))
     def test_what_does_not_go_with_gpus(self, old, new, message):
         assert old in self.PLAIN
-        text = self.PLAIN.replace(old, new, 1)
-        if message:
-            assert message in self.change(text, status=4)
-        elif old.startswith("<os"):
-            # <loader> is UEFI, too.
-            self.change(text)
-            assert "it has no UEFI" in self.change(text.replace("type='pflash'", "type='rom'"), status=4)
+        assert message in self.change(self.PLAIN.replace(old, new, 1), status=4)
+
+    def test_units(self):
+        """As libvirt knows them: powers of 1024, and "GB" of 1000."""
+        for words, size in (("unit='GiB'>64", 64 << 30), ("unit='g'>64", 64 << 30), ("unit='GB'>64", 64 * 1000 ** 3), ("unit='bytes'>1073741824", 1 << 30),
+                            (">1048576", 1 << 30)):
+            text = self.PLAIN.replace("<memory unit='KiB'>67108864", f"<memory {words}")
+            assert json.loads(self.change(text, "--all", "--format=json"))["memory"] == size
 
     def test_pinned_already(self):
+        """The domain's own pins stay."""
         text = self.PLAIN.replace("<devices>", "<cputune><vcpupin vcpu='0' cpuset='1'/></cputune><devices>")
-        assert "remove these, or leave out --pin" in self.change(text, "--all", "--pin", status=4)
         given = self.change(text)
         assert "<vcpupin vcpu='0' cpuset='1'/>" in given
         assert self.change(given, "--remove") == text
@@ -700,13 +676,6 @@ class Domains:
 
 
 class Notes:
-    @pytest.mark.parametrize("size, there", (("274877906944", True), ("0", False)))
-    def test_egm(self, tree, size, there):
-        """Memory that firmware sets aside for guests is not in this guest."""
-        host(tree).file("/answers/acpi-tables", f"SSDT5: nvidia,gpu-mem-base-pa nvidia,gpu-mem-size nvidia,egm-size={size}")
-        notes = json.loads(guest(tree, "--format=json").stdout)["notes"]
-        assert any("256 GiB" in n and "EGM" in n for n in notes) == there
-
     @pytest.mark.parametrize("words, said", ((["--accel-smmu=on"], "need --accel-smmu=off"), (["--accel-smmu=off"], None), ([], "--accel-smmu=on adds it")))
     def test_kernel_of_the_guest(self, tree, words, said):
         """What its kernel needs depends on the SMMU, and which option changes that."""
@@ -732,7 +701,7 @@ class Firmware:
         host(tree).without("/usr/share/qemu/firmware")
         plan = self.plan(tree)
         assert plan["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.fd"
-        assert "install qemu-efi-aarch64" in plan["reasons"]["firmware"]
+        assert "install qemu-efi-aarch64" in "".join(plan["notes"])
 
     def test_administrators(self, tree):
         """A file in /etc is read before the package's, and replaces one of its name."""
