@@ -22,7 +22,6 @@ static const struct {
 	[QEMU_RAS] = { "machine.ras", 5, 0, "QEMU 5.0" },
 	[QEMU_IOMMUFD] = { "object.iommufd vfio-pci.iommufd", 9, 0, "QEMU 9.0" },
 	[QEMU_ATS] = { "vfio-pci.ats", 11, 1, "QEMU 11.1" },
-	[QEMU_PXB] = { "pxb-pcie.bus_nr pxb-pcie.numa_node", 5, 2, "QEMU 5.2" },
 	[QEMU_ACCEL] = { "arm-smmuv3.primary-bus arm-smmuv3.accel", 11, 0, "QEMU 11.0" },
 	[QEMU_SMMU_DERIVES] = { "arm-smmuv3.ats=auto arm-smmuv3.ril=auto arm-smmuv3.ssidsize=auto arm-smmuv3.oas=auto", 11, 1, "QEMU 11.1" },
 	[QEMU_SMMU_SSIDSIZE] = { "arm-smmuv3.ssidsize", 11, 0, "QEMU 11.0" },

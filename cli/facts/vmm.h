@@ -16,7 +16,6 @@ enum vmm_feature {
 	QEMU_WINDOW,		/* -machine highmem-mmio-size */
 	QEMU_RAS,		/* -machine ras */
 	QEMU_IOMMUFD,		/* -object iommufd, -device vfio-pci,iommufd */
-	QEMU_PXB,		/* -device pxb-pcie,numa_node */
 	QEMU_ATS,		/* -device vfio-pci,ats */
 	QEMU_ACCEL,		/* -device arm-smmuv3,accel */
 	QEMU_SMMU_DERIVES,	/* it takes the accelerated SMMU's properties from the host */
