@@ -120,6 +120,7 @@ struct guest_plan {
 	unsigned int cpus, sockets;	/* a divisor of cpus */
 	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
 	bool ras, iommufd, accel;
+	bool type1;			/* instead of iommufd, whatever else that excludes */
 	bool placed;			/* its nodes' memory has a place in the host */
 	bool pin;			/* to its processors, and strictly to its memory */
 	GPtrArray *cpu_pins;		/* if so, the host's processors for each of its */

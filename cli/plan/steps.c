@@ -179,6 +179,8 @@ static enum exit_status plan_programs(const struct guest_facts *facts,
 /* Why there can be no iommufd, to be freed; NULL: there can. */
 static char *iommufd_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
 {
+	if (plan->type1)
+		return g_strdup("--iommufd=off");
 	if (!facts->iommufd)
 		return g_strdup(facts->config_known ?
 				"the kernel lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV" :
@@ -221,41 +223,33 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 static enum exit_status plan_dma(const struct guest_facts *facts, const struct guest_wish *wish,
 				 struct guest_plan *plan)
 {
-	g_autofree char *no_iommufd = iommufd_obstacle(facts, plan);
-	g_autofree char *no_accel = guest_accel_obstacle(facts, plan);
 	bool only_iommufd = facts->config_known && !facts->type1, hides = vmm_has(plan->qemu, QEMU_ATS);
-	enum exit_status status = EXIT_OK;
+	g_autofree char *no_iommufd = NULL, *no_accel = NULL;
 
+	plan->type1 = wish->iommufd == CHOICE_OFF;
+	no_iommufd = iommufd_obstacle(facts, plan);
+	no_accel = guest_accel_obstacle(facts, plan);
 	/* A wish is granted: the doctor's finding says what fails. */
 	if (!no_accel && !facts->dmabuf && wish->accel == CHOICE_AUTO)
 		no_accel = g_strdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
 	if (wish->accel == CHOICE_ON && no_accel)
-		status = plan_refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
-	else if (wish->accel == CHOICE_ON && wish->iommufd == CHOICE_OFF)
-		status = plan_refuse(plan, EXIT_USAGE_ERROR, NULL,
-				     "an accelerated SMMUv3 needs iommufd; leave out --iommufd=off");
-	else if (wish->iommufd == CHOICE_ON && no_iommufd)
-		status = plan_refuse(plan, EXIT_REFUSED, NULL, "no iommufd: %s", no_iommufd);
-	else if (only_iommufd && (no_iommufd || wish->iommufd == CHOICE_OFF))
-		status = plan_refuse(plan, EXIT_REFUSED, NULL,
-				     "the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1), and no iommufd: %s",
-				     no_iommufd ? no_iommufd : "--iommufd=off");
-	if (status)
-		return status;
+		return plan_refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
+	if ((wish->iommufd == CHOICE_ON || only_iommufd) && no_iommufd)
+		return plan_refuse(plan, EXIT_REFUSED, NULL, "no iommufd: %s%s", no_iommufd,
+				   only_iommufd ? "; the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1)" : "");
 	/*
 	 * Every guest system works without an SMMU if ATS can be hidden, and not each with
 	 * one.
 	 */
-	plan->accel = wish->accel == CHOICE_ON ||
-		      (wish->accel == CHOICE_AUTO && !hides && !no_accel && wish->iommufd != CHOICE_OFF);
+	plan->accel = wish->accel == CHOICE_ON || (wish->accel == CHOICE_AUTO && !hides && !no_accel);
 	plan->iommufd = plan->accel || wish->iommufd == CHOICE_ON || only_iommufd;
 	if (plan->accel)
 		plan_note(plan, "the guest's kernel needs CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE, or CUDA does not start: those of Debian 12 and 13 lack them, and need --accel-smmu=off");
-	else if (wish->accel == CHOICE_AUTO && !no_accel && hides)
-		plan_note(plan, "no accelerated SMMUv3, which not every guest system can use: --accel-smmu=on adds it, for shared virtual addresses in a guest whose kernel has CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE");
-	else if (wish->accel == CHOICE_AUTO)
+	else if (wish->accel == CHOICE_AUTO && no_accel)
 		plan_note(plan, "no accelerated SMMUv3, so the guest has no IOMMU and no shared virtual addresses: %s",
-			  no_accel ? no_accel : "--iommufd=off");
+			  no_accel);
+	else if (wish->accel == CHOICE_AUTO)
+		plan_note(plan, "no accelerated SMMUv3, which not every guest system can use: --accel-smmu=on adds it, for shared virtual addresses in a guest whose kernel has CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE");
 	plan->hide_ats = !plan->accel && hides;
 	return EXIT_OK;
 }

@@ -4,9 +4,16 @@
  */
 #include <glib.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "plan/steps.h"
+
+/* The host's distance between two of its nodes; 0: not known. */
+static uint64_t host_distance(const struct guest_facts *facts, int a, int b)
+{
+	const struct numa_node *from = plan_host_node(facts, a), *to = plan_host_node(facts, b);
+
+	return from && to && from->distance ? from->distance[to - facts->numa.node] : 0;
+}
 
 /*
  * The guest's node of processors that is nearest to a device. A GPU has its own,
@@ -15,24 +22,22 @@
 static size_t cpu_node_of(const struct guest_facts *facts, struct guest_plan *plan,
 			  const struct guest_device *g)
 {
-	const struct numa_node *from = plan_host_node(facts, g->place->node), *to;
-	uint64_t least = UINT64_MAX;
+	uint64_t least = UINT64_MAX, d;
 	size_t i, best = 0;
 
 	for (i = 0; i < plan->cpu_nodes; i++) {
 		/* The host's only node. */
 		if (plan->node[i].host < 0 || plan->node[i].host == g->place->node)
 			return i;
-		to = plan_host_node(facts, plan->node[i].host);
-		if (from && from->distance && to &&
-		    from->distance[to - facts->numa.node] < least) {
-			least = from->distance[to - facts->numa.node];
+		d = host_distance(facts, g->place->node, plan->node[i].host);
+		if (d && d < least) {
+			least = d;
 			best = i;
 		}
 	}
-	if (from)
+	if (g->place->node >= 0)
 		plan_note(plan, "%s is near node %d of the host, of which the guest has no processors and memory",
-			  g->pci->address, from->id);
+			  g->pci->address, g->place->node);
 	return best;
 }
 
@@ -82,19 +87,14 @@ void plan_nodes(const struct guest_facts *facts, struct guest_plan *plan)
 static uint64_t distance(const struct guest_facts *facts, const struct guest_plan *plan, size_t a,
 			 size_t b)
 {
-	/* Of a host with one node of processors, the plan does not have it. */
-	int ids[2] = { plan->node[a].host, plan->node[b].host };
-	const struct numa_node *from, *to;
-	size_t i;
+	int from = plan->node[a].host, to = plan->node[b].host;
 
-	for (i = 0; i < 2; i++)
-		if (ids[i] < 0 && (i ? b : a) < plan->cpu_nodes)
-			ids[i] = plan->device[0].place->node;
-	from = plan_host_node(facts, ids[0]);
-	to = plan_host_node(facts, ids[1]);
-	if (!from || !to || !from->distance)
-		return 0;
-	return from->distance[to - facts->numa.node];
+	/* Of a host with one node of processors, the plan does not have it. */
+	if (from < 0 && a < plan->cpu_nodes)
+		from = plan->device[0].place->node;
+	if (to < 0 && b < plan->cpu_nodes)
+		to = plan->device[0].place->node;
+	return host_distance(facts, from, to);
 }
 
 void plan_distances(const struct guest_facts *facts, struct guest_plan *plan)
@@ -149,7 +149,7 @@ void plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
 				  g->pci->address);
 		for (b = i < plan->gpus ? 0 : plan->buses; b < plan->buses; b++)
 			if (plan->bus[b].node == node &&
-			    (!smmu || !strcmp(plan->bus[b].smmu, smmu)))
+			    !g_strcmp0(plan->bus[b].smmu, smmu))
 				break;
 		g->bus = b;
 		if (b < plan->buses)
