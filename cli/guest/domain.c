@@ -151,14 +151,6 @@ static void mark(struct element *e)
 		e->mark = true;
 }
 
-static void mark_all(struct element *parent, const char *name)
-{
-	struct element *e;
-
-	for (e = xml_find(parent, name); e; e = xml_next(e))
-		e->mark = true;
-}
-
 /* An element that has nothing left is removed, too. */
 static void mark_empty(struct element *e)
 {
@@ -189,34 +181,27 @@ static const char *added_words(const struct domain *d)
 size_t domain_mark(struct domain *d)
 {
 	const char *added = added_words(d);
-	struct element *root = d->root, *tune = xml_find(root, "cputune");
+	g_auto(GStrv) words = g_strsplit(added, " ", -1);
+	struct element *root = d->root, *e;
 	struct numbers cells = { };
-	size_t count;
+	size_t count, i;
 
 	count = mark_devices(xml_find(root, "devices"), &cells) +
 		mark_cells(xml_find(root, "cpu/numa"), &cells, has_word(added, "distances")) +
 		mark_overrides(xml_find(root, "qemu:override"));
-	if (has_word(added, "commandline"))
+	if (has_word(added, "arguments"))
 		count += mark_arguments(xml_find(root, "qemu:commandline"));
-	if (has_word(added, "cpu"))
-		mark(xml_find(root, "cpu"));
-	if (has_word(added, "numa"))
-		mark(xml_find(root, "cpu/numa"));
-	if (has_word(added, "numatune"))
-		mark(xml_find(root, "numatune"));
-	if (has_word(added, "ras"))
-		mark(xml_find(root, "features/ras"));
 	if (has_word(added, "root"))
 		mark(domain_pcie_root(d));
 	if (has_word(added, "window"))
 		mark(xml_find(domain_pcie_root(d), "pcihole64"));
-	if (has_word(added, "pin")) {
-		mark_all(tune, "vcpupin");
-		mark_all(tune, "emulatorpin");
-		mark_empty(tune);
-	}
+	/* The others are paths. */
+	for (i = 0; words[i]; i++)
+		for (e = *words[i] ? xml_find(root, words[i]) : NULL; e; e = xml_next(e))
+			e->mark = true;
 	mark(xml_find(root, "metadata/" METADATA));
 	mark_empty(xml_find(root, "metadata"));
+	mark_empty(xml_find(root, "cputune"));
 	mark_empty(xml_find(root, "qemu:commandline"));
 	mark_empty(xml_find(root, "qemu:override"));
 	return count;

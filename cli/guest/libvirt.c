@@ -14,7 +14,7 @@ struct addition {
 	struct domain now;
 	const struct domain *was;
 	const struct guest_plan *plan;
-	GString *words;		/* for <metadata>: see domain_mark() */
+	GString *words;		/* for <metadata>, such as paths of elements: see domain_mark() */
 };
 
 static void G_GNUC_PRINTF(2, 3) add(GString *text, const char *fmt, ...)
@@ -28,16 +28,20 @@ static void G_GNUC_PRINTF(2, 3) add(GString *text, const char *fmt, ...)
 	g_string_append(text, line);
 }
 
-/* Replaces a part of the text. What is added is well-formed, so it stays a domain. */
+/* Takes the text of a domain. What is added is well-formed, so it stays one. */
+static void begin(struct addition *a, char *text)
+{
+	if (domain_begin(&a->now, text))
+		abort();	/* LCOV_EXCL_LINE: a mistake in this program */
+}
+
+/* Replaces a part of the text. */
 static void replace(struct addition *a, size_t at, size_t length, const char *by)
 {
 	char *text = g_strdup_printf("%.*s%s%s", (int)at, a->now.text, by, a->now.text + at + length);
-	char *error;
 
 	domain_end(&a->now);
-	error = domain_begin(&a->now, text);
-	if (error)
-		abort();	/* LCOV_EXCL_LINE: a mistake in this program */
+	begin(a, text);
 }
 
 /* Adds lines, each after a newline, at an element's end. */
@@ -159,7 +163,7 @@ static void add_nodes(struct addition *a)
 		append(a, a->now.root, "\n  <cpu mode='host-passthrough'/>");
 		add_word(a, "cpu");
 	}
-	add_word(a, "numa");
+	add_word(a, "cpu/numa");
 	append_to(a, "cpu", text->str);
 }
 
@@ -182,7 +186,7 @@ static void add_places(struct addition *a)
 		add(pins, "\n    <vcpupin vcpu='%zu' cpuset='%s'/>", i, (char *)p->cpu_pins->pdata[i]);
 	add(pins, "\n    <emulatorpin cpuset='%s'/>", p->host_cpus);
 	append_to(a, "cputune", pins->str);
-	add_word(a, "pin");
+	add_word(a, "cputune/vcpupin cputune/emulatorpin");
 }
 
 /* ---- devices -------------------------------------------------------------------------------- */
@@ -361,7 +365,7 @@ static void add_qemu(struct addition *a)
 		add_word(a, "xmlns");
 	}
 	if (arguments->len)
-		add_word(a, "commandline");
+		add_word(a, "arguments");
 	append_to(a, "qemu:commandline", arguments->str);
 	append_to(a, "qemu:override", overrides->str);
 }
@@ -371,12 +375,13 @@ static void add_qemu(struct addition *a)
 char *domain_with(const struct domain *bare, struct domain *was, const struct guest_plan *plan)
 {
 	struct addition a = { .was = was, .plan = plan, .words = g_string_new(NULL) };
-	g_autofree char *error = domain_begin(&a.now, g_strdup(bare->text)), *metadata = NULL;
+	g_autofree char *metadata = NULL;
 	char *text;
 
+	begin(&a, g_strdup(bare->text));
 	if (plan->ras && !xml_find(a.now.root, "features/ras")) {
 		append_to(&a, "features", "\n    <ras state='on'/>");
-		add_word(&a, "ras");
+		add_word(&a, "features/ras");
 	}
 	add_nodes(&a);
 	add_places(&a);
