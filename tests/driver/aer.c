@@ -40,9 +40,7 @@ struct variant {
 	void (*end)(void);	/* of a failed recovery */
 };
 
-static struct vfio v = { .device = -1 };
 static int err_fd = -1;
-static size_t page;
 static char *maps[2];
 static const unsigned int indexes[] = { USEMEM, RESMEM };
 
@@ -117,6 +115,7 @@ static void close_all(void)
 	for (i = 0; i < 2; i++)
 		munmap(maps[i], 16 * page);
 	close(err_fd);
+	err_fd = -1;
 	vfio_close(&v);
 }
 
@@ -137,7 +136,6 @@ static int begin(void **state)
 	char path[64];
 	size_t i;
 
-	page = sysconf(_SC_PAGESIZE);
 	if (w->module) {
 		snprintf(path, sizeof(path), "/tests/%s.ko", w->module);
 		assert_int_equal(load_file(path), 0);
@@ -163,21 +161,14 @@ static int end(void **state)
 		NEIGHBOUR "hold", NEIGHBOUR "lock", NEIGHBOUR "numb",
 	};
 	const struct variant *w = *state;
-	const struct gpu *gpu = gpu_find(w->gpu);
-	int ret = 0;
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(parameters); i++)
 		write_file(parameters[i], "0");
-	if (v.device >= 0)
-		close_all();
+	close(err_fd);
+	err_fd = -1;
 	scrub_set_parameter(false);
-	if (gpu_bound(gpu))
-		ret = gpu_unbind(gpu);
-	gpu_unbind_all();
-	if (w->module)
-		ret = unload(w->module) ?: ret;
-	return ret;
+	return leave_nothing(state) ?: w->module ? unload(w->module) : 0;
 }
 
 static void write_bars(uint64_t bar)
@@ -821,7 +812,6 @@ static void unbinding_does_not_repeat_a_scrub_that_failed_meanwhile(void **state
 	host_ask(NULL, 0, "ready second 0");
 	vfio_start(&v, "second");
 	vfio_bar0_write(&v, MODEL_RESET_DELAY, 0);
-	vfio_close(&v);
 }
 
 /*

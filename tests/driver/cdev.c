@@ -12,7 +12,6 @@
 
 #define IOVA	0x100000000ULL
 
-static struct vfio v;
 static uint64_t length;
 
 static int map_memory(void *memory)
@@ -23,7 +22,7 @@ static int map_memory(void *memory)
 /* Opens the file and an I/O address space, and binds neither to the other. */
 static int setup(void **state)
 {
-	length = 16 * sysconf(_SC_PAGESIZE);
+	length = 16 * page;
 	cdev_start(&v, "gh200");
 	cdev_open_iommu(&v);
 	return 0;
@@ -92,10 +91,9 @@ static void gpu_memory_is_refused(void **state)
 	touch_write(map);
 	assert_int_equal(map_memory(map), -EFAULT);
 	assert_int_equal(cdev_detach(&v), 0);
-	munmap(map, length);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, leave_nothing)
+#define TEST(name) cmocka_unit_test_setup(name, setup)
 
 static const struct CMUnitTest tests[] = {
 	TEST(before_it_is_bound_it_gives_nothing),

@@ -30,7 +30,6 @@
 /* 64-bit, prefetchable */
 #define FLAGS		0xcULL
 
-static struct vfio v = { .device = -1 };
 static struct vfio other = { .device = -1 };
 
 /* Bytes of BAR2 and BAR4. */
@@ -414,11 +413,11 @@ static void one_write_that_sets_bars_and_starts_an_flr_leaves_them_clear(void **
 /* Returns a buffer of @count bytes, of which the first @good are accessible. */
 static char *faulting(size_t good)
 {
-	static char *page;
+	static char *buf;
 
-	if (!page)
-		page = page_before_hole();
-	return page + sysconf(_SC_PAGESIZE) - good;
+	if (!buf)
+		buf = page_before_hole();
+	return buf + page - good;
 }
 
 /* Accesses that begin before, at, in and between the fake BARs. */
@@ -783,8 +782,8 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "carve-out", CASES(tests), open_gh200, leave_nothing },
-	{ "carve-out slow", CASES(slow_tests), open_gh200, leave_nothing },
-	{ "lab", CASES(lab_tests), open_gh200, leave_nothing },
+	{ "carve-out", CASES(tests), open_gh200, .shared = true },
+	{ "carve-out slow", CASES(slow_tests), open_gh200, .shared = true },
+	{ "lab", CASES(lab_tests), open_gh200, .shared = true },
 	{ }
 };

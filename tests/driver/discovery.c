@@ -17,8 +17,6 @@
 #define BARS_64BIT	0x18	/* config offset of BAR2 to BAR5 */
 #define BARS_LENGTH	16
 
-static struct vfio v;
-
 static void loading_the_module_binds_nothing(void **state)
 {
 	glob_t bound;
@@ -63,7 +61,6 @@ static void driver_override_and_drivers_probe_bind(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", DRIVER), 0);
 	must_write_file("/sys/bus/pci/drivers_probe", gpu->addr);
 	assert_true(gpu_bound(gpu));
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 static void neither_property_binds_a_plain_pci_device(void **state)
@@ -72,7 +69,6 @@ static void neither_property_binds_a_plain_pci_device(void **state)
 	struct vfio_region r;
 	int i, fd;
 
-	vfio_start(&v, "none");
 	for (i = VFIO_PCI_BAR0_REGION_INDEX; i <= VFIO_PCI_BAR5_REGION_INDEX;
 	     i++) {
 		vfio_region(&v, i, &r);
@@ -89,7 +85,6 @@ static void neither_property_binds_a_plain_pci_device(void **state)
 	assert_int_equal(vfio_read(&v, CONFIG + BARS_64BIT, seen, sizeof(seen)),
 			 sizeof(seen));
 	assert_memory_equal(seen, own, sizeof(own));
-	vfio_stop(&v);
 }
 
 /* Of which parts the machine has the memory. */
@@ -141,15 +136,16 @@ static void it_has_this_layout(void **state)
 
 	vfio_start(&v, l->gpu);
 	assert_layout(l);
-	vfio_stop(&v);
 }
 
 static void unbound_and_bound_again_it_is_the_same(void **state)
 {
 	int i;
 
-	for (i = 0; i < 5; i++)
+	for (i = 0; i < 5; i++) {
 		it_has_this_layout(state);
+		vfio_stop(&v);
+	}
 }
 
 static void without_resmem_bar2_is_the_devices_own(void **state)
@@ -169,20 +165,17 @@ static void without_resmem_bar2_is_the_devices_own(void **state)
 	map = vfio_map(&v, RESMEM, 0, r.size, RW, MAP_SHARED, NULL);
 	memcpy(map, "its own", 8);
 	assert_string_equal(map, "its own");
-	munmap(map, r.size);
-	vfio_stop(&v);
 }
 
-#define TEST(fn)	cmocka_unit_test_teardown(fn, leave_nothing)
 #define LAYOUT(name, function, ...) \
-	VARIANT(name, function, NULL, leave_nothing, &((struct layout){ __VA_ARGS__ }))
+	VARIANT(name, function, NULL, NULL, &((struct layout){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
-	TEST(loading_the_module_binds_nothing),
-	TEST(without_driver_override_a_gpu_does_not_bind),
-	TEST(a_driver_override_of_vfio_pci_does_not_bind),
-	TEST(driver_override_and_drivers_probe_bind),
-	TEST(neither_property_binds_a_plain_pci_device),
+	cmocka_unit_test(loading_the_module_binds_nothing),
+	cmocka_unit_test(without_driver_override_a_gpu_does_not_bind),
+	cmocka_unit_test(a_driver_override_of_vfio_pci_does_not_bind),
+	cmocka_unit_test(driver_override_and_drivers_probe_bind),
+	OPEN("none", neither_property_binds_a_plain_pci_device),
 	LAYOUT(size_95_75_gib_gives_94_5_and_1_25, it_has_this_layout,
 	       "s95", BACKED, 96768 * MiB, 1280 * MiB, 128 * GiB, 2 * GiB),
 	LAYOUT(size_33_25_gib_gives_32_and_1_25, it_has_this_layout,

@@ -13,7 +13,6 @@
 #define IOVA	0x100000000ULL
 #define PAGES	16
 
-static struct vfio v;
 static uint64_t length;
 
 static int map_memory(void *memory)
@@ -29,7 +28,7 @@ static int64_t unmap(void)
 
 static int setup(void **state)
 {
-	length = PAGES * sysconf(_SC_PAGESIZE);
+	length = PAGES * page;
 	vfio_start(&v, "gh200");
 	return 0;
 }
@@ -85,6 +84,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "pages type1 carve-out", CASES(tests), setup, leave_nothing },
+	{ "pages type1 carve-out", CASES(tests), setup, .shared = true },
 	{ }
 };

@@ -20,8 +20,6 @@
 #define COMMAND		(CONFIG + 4)
 #define COMMAND_MEMORY	2
 
-static struct vfio v;
-static size_t page;
 
 /* A part of the memory of "gh200": its region, physical address and bytes. */
 static struct part {
@@ -104,7 +102,6 @@ static void assert_one_entry(const struct importer_map *m, uint64_t phys,
 
 static int setup(void **state)
 {
-	page = sysconf(_SC_PAGESIZE);
 	return load_file("/tests/importer.ko");
 }
 
@@ -113,7 +110,7 @@ static int teardown(void **state)
 	return unload("importer");
 }
 
-static int open_gpu(void **state)
+static int start(void **state)
 {
 	vfio_start(&v, "gh200");
 	parts[0].phys = v.gpu->base;
@@ -228,7 +225,6 @@ static void a_page_that_is_not_all_memory_is_refused(void **state)
 	assert_int_equal(export(&odd, RESMEM, 0, whole + page), -EINVAL);
 	fd = must_export(&odd, RESMEM, 0, whole);
 	close(fd);
-	vfio_stop(&odd);
 }
 
 /* A BAR of the device's own, which begins where the kernel says. */
@@ -402,16 +398,15 @@ static void an_export_does_not_wait_for_the_memory(void **state)
 	assert_int_equal(vfio_reset(&other), 0);
 	close(must_export(&other, USEMEM, 0, page));
 	vfio_make_ready(&other);
-	vfio_stop(&other);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_gpu, leave_nothing)
+#define TEST(name) cmocka_unit_test_setup(name, start)
 /* One case for each part. */
 #define BOTH(name) \
-	VARIANT(name, name, open_gpu, leave_nothing, &parts[0]), \
-	VARIANT(name##_in_resmem, name, open_gpu, leave_nothing, &parts[1])
+	VARIANT(name, name, start, NULL, &parts[0]), \
+	VARIANT(name##_in_resmem, name, start, NULL, &parts[1])
 #define OWN_BAR(name, ...) \
-	VARIANT(name, a_bar_of_the_devices_own_is_exported_as_ever, NULL, leave_nothing, \
+	VARIANT(name, a_bar_of_the_devices_own_is_exported_as_ever, NULL, NULL, \
 		&((struct own_bar){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {

@@ -31,12 +31,10 @@
 #define NO_IO		"-5"
 #define NOTHING		"0"
 
-static struct vfio v;
-
 static int teardown(void **state)
 {
 	fail_nothing();
-	return leave_nothing(state);
+	return 0;
 }
 
 /* ---- binding ------------------------------------------------------------ */
@@ -103,7 +101,6 @@ static void a_refused_bind_has_reset_nothing(void **state)
 	assert_true(resets(gpu) > before);
 	assert_string_equal(scrub_end(gpu), "clean");
 	assert_clean(gpu);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 static void each_failure_at_bind_has_a_line(void **state)
@@ -154,7 +151,6 @@ static void whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep(void **sta
 	host_hibernates();
 	assert_true(gpu_sysfs_is(gpu_find(TINY), "nvgrace_gpu/scrub_state",
 				 "unknown"));
-	assert_int_equal(gpu_unbind(gpu_find(TINY)), 0);
 }
 
 /* ---- opening ------------------------------------------------------------ */
@@ -228,8 +224,6 @@ static void a_fault_during_a_reset_keeps_no_mmap_waiting(void **state)
 	assert_int_equal(ended(reset), 0);
 	assert_int_equal(ended(fault), 0);
 	end_failing("pci_read_config_dword");
-	munmap(map, MiB);
-	vfio_stop(&v);
 }
 
 /* ---- readiness ---------------------------------------------------------- */
@@ -248,7 +242,6 @@ static void a_gpu_that_reads_as_all_ones_has_failed(void **state)
 	vfio_make_ready(&v);
 	assert_int_equal(read_a_byte(&v), 1);
 	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "ready"));
-	vfio_stop(&v);
 }
 
 /* ---- resets ------------------------------------------------------------- */
@@ -288,7 +281,6 @@ static void config_space_that_was_not_saved_is_not_restored(void **state)
 	/* The next user's is. */
 	use(gpu);
 	assert_int_equal(restores(gpu), 1);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* One that goes to sleep until it is opened is saved by the kernel. */
@@ -302,7 +294,6 @@ static void a_gpu_that_stays_awake_is_saved_when_it_is_bound(void **state)
 	assert_int_equal(gpu_bind(gpu), 0);
 	must_write_file(parameter, "0");
 	assert_int_equal(restores(gpu), 1);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* Virtual functions and Enhanced Allocation have registers of 0 by design. */
@@ -347,7 +338,6 @@ static void memory_that_can_not_be_mapped_is_ENOMEM(void **state)
 		assert_int_equal(vfio_read(&v, pos, &word, sizeof(word)),
 				 sizeof(word));
 	}
-	vfio_stop(&v);
 }
 
 static void a_read_behind_the_memory_without_a_buffer_is_ENOMEM(void **state)
@@ -372,7 +362,6 @@ static void a_read_behind_the_memory_without_a_buffer_is_ENOMEM(void **state)
 	for (i = 0; i < count; i++)
 		assert_int_equal(data[i], 0xff);
 	free(data);
-	vfio_stop(&v);
 }
 
 static void a_gpu_that_does_not_wake_up_is_not_accessed(void **state)
@@ -400,7 +389,6 @@ static void a_gpu_that_does_not_wake_up_is_not_accessed(void **state)
 		assert_string_equal(word, before);
 	}
 	free(big);
-	vfio_stop(&v);
 }
 
 /* ---- region info -------------------------------------------------------- */
@@ -420,7 +408,6 @@ static void region_info_without_memory_is_ENOMEM(void **state)
 	end_failing(names);
 	memcpy(room, &info, sizeof(info));
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, room), 0);
-	vfio_stop(&v);
 }
 
 /* ---- memory errors ------------------------------------------------------ */
@@ -434,7 +421,6 @@ static void without_reports_of_bad_pages_an_open_works(void **state)
 	end_failing("register_pfn_address_space");
 	assert_int_equal(klog_count("can't register usemem for memory errors (error -16);"), 1);
 	assert_int_equal(read_a_byte(&v), 1);
-	vfio_stop(&v);
 }
 
 /* ---- scrubs ------------------------------------------------------------- */
@@ -503,7 +489,6 @@ static void a_scrub_without_memory_for_workers_clears_both_parts(void **state)
 	assert_string_equal(scrub_end(gpu), "clean");
 	end_failing("__kmalloc_noprof __kmalloc");
 	assert_clean(gpu);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* ---- all ---------------------------------------------------------------- */

@@ -32,7 +32,6 @@
 #define D0		0
 #define D3HOT		3
 
-static struct vfio v;
 static uint64_t seed;
 
 static struct part {
@@ -448,8 +447,8 @@ static const struct CMUnitTest scrub_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "pages", CASES(tests), setup, leave_nothing },
-	{ "pages slow", CASES(slow_tests), setup, leave_nothing },
-	{ "pages slow this-driver", CASES(scrub_tests), setup, leave_nothing },
+	{ "pages", CASES(tests), setup, .shared = true },
+	{ "pages slow", CASES(slow_tests), setup, .shared = true },
+	{ "pages slow this-driver", CASES(scrub_tests), setup, .shared = true },
 	{ }
 };

@@ -11,9 +11,6 @@
 
 #include "lib.h"
 
-static struct vfio v;
-static uint64_t page, table;
-
 /* A part of GPU memory, and the size of its BAR, in bytes. */
 struct part {
 	unsigned int index;
@@ -28,9 +25,6 @@ static int setup(void **state)
 	struct vfio_region r;
 	int k;
 
-	page = sysconf(_SC_PAGESIZE);
-	/* The range that one page-table page maps: it has 8-byte entries. */
-	table = page / 8 * page;
 	vfio_start(&v, "gh200");
 	parts[0].index = USEMEM;
 	parts[1].index = RESMEM;
@@ -257,19 +251,16 @@ static void the_last_page_can_be_mapped_and_nothing_behind_it(void **state)
 static void a_partial_last_page_can_not_be_mapped(void **state)
 {
 	uint64_t whole = 0x50001235 / page * page;
-	struct vfio odd;
 	char *map;
 	int err;
 
-	vfio_start(&odd, "odd");
-	map = vfio_map(&odd, RESMEM, whole - page, page, RW, MAP_SHARED, NULL);
+	map = vfio_map(&v, RESMEM, whole - page, page, RW, MAP_SHARED, NULL);
 	map[page - 1] = 1;
 	munmap(map, page);
-	vfio_map(&odd, RESMEM, whole, page, RW, MAP_SHARED, &err);
+	vfio_map(&v, RESMEM, whole, page, RW, MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
-	vfio_map(&odd, RESMEM, whole - page, 2 * page, RW, MAP_SHARED, &err);
+	vfio_map(&v, RESMEM, whole - page, 2 * page, RW, MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
-	vfio_stop(&odd);
 }
 
 static void touch_all(char *map, uint64_t length, uint64_t step)
@@ -452,22 +443,19 @@ static void a_misaligned_mapping_shows_the_right_memory_in_few_faults(void **sta
 static void a_memory_that_is_not_aligned_itself_is_mapped_right(void **state)
 {
 	uint64_t length = whole_tables(1536 * MiB, 4), at;
-	struct vfio odd;
 	char in[16], *map;
 
-	vfio_start(&odd, "odd");
-	map = mmap(free_range(length, 0), length, RW, MAP_SHARED, odd.device,
+	map = mmap(free_range(length, 0), length, RW, MAP_SHARED, v.device,
 		   REGION(USEMEM));
 	assert_true(map != MAP_FAILED);
 	for (at = 0; at < length; at += table / 4) {
 		fill(in, sizeof(in), at);
 		memcpy(map + at, in, sizeof(in));
 		memset(in, 0, sizeof(in));
-		host_peek(odd.gpu->base + at, in, sizeof(in));
+		host_peek(v.gpu->base + at, in, sizeof(in));
 		assert_memory_equal(in, map + at, sizeof(in));
 	}
 	munmap(map, length);
-	vfio_stop(&odd);
 }
 
 static void a_piece_from_the_middle_shows_the_middle(void **state)
@@ -564,20 +552,17 @@ static void a_child_shares_the_memory(void **state)
 
 static void a_mapping_outlives_the_file_descriptor(void **state)
 {
-	struct vfio other;
 	char *map;
 
-	vfio_start(&other, "second");
-	map = vfio_map(&other, USEMEM, 0, 2 * page, RW, MAP_SHARED, NULL);
+	map = vfio_map(&v, USEMEM, 0, 2 * page, RW, MAP_SHARED, NULL);
 	strcpy(map, "still here");
-	close(other.device);
+	close(v.device);
 	assert_string_equal(map, "still here");
 	strcpy(map + page, "and a new page");
 	assert_string_equal(map + page, "and a new page");
 	munmap(map, 2 * page);
-	close(other.group);
-	close(other.iommu);
-	assert_int_equal(gpu_unbind(other.gpu), 0);
+	close(v.group);
+	close(v.iommu);
 }
 
 /* A single 8-byte access at any address: the compiler must not split it. */
@@ -679,14 +664,14 @@ static const struct CMUnitTest tests[] = {
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	cmocka_unit_test(a_partial_last_page_can_not_be_mapped),
-	cmocka_unit_test(a_memory_that_is_not_aligned_itself_is_mapped_right),
-	cmocka_unit_test(a_mapping_outlives_the_file_descriptor),
-	cmocka_unit_test(bar0_is_still_the_devices),
+	OPEN("odd", a_partial_last_page_can_not_be_mapped),
+	OPEN("odd", a_memory_that_is_not_aligned_itself_is_mapped_right),
+	OPEN("second", a_mapping_outlives_the_file_descriptor),
+	OPEN("gh200", bar0_is_still_the_devices),
 };
 
 const struct case_group groups[] = {
-	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, leave_nothing },
-	{ "pages lab", CASES(lab_tests), setup, leave_nothing },
+	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, .shared = true },
+	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

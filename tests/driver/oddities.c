@@ -12,8 +12,6 @@
 #include "lib.h"
 #include "waits.h"
 
-static struct vfio v;
-
 /* ---- unusual devices ---------------------------------------------------- */
 
 /* A GPU that was not reset may still write into its memory. */
@@ -53,7 +51,6 @@ static void a_gpu_that_can_not_be_reset_is_not_scrubbed(void **state)
 	assert_in_range(said, 5, 12);
 
 	vfio_open(&v, gpu);
-	vfio_stop(&v);
 }
 
 static long bind_beside(void *gpu)
@@ -181,7 +178,6 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 	struct beside *resets;
 	pid_t child[4];
 
-	vfio_start(&v, "gh200");
 	resets = beside(reset_until_ended, &v);
 	for (i = 0; i < 10; i++) {
 		size_t n;
@@ -196,21 +192,18 @@ static void users_are_killed_while_resets_hold_the_locks(void **state)
 			assert_killed(child[n]);
 	}
 	ended(resets);
-	vfio_stop(&v);
 }
 
-#define test(name)	cmocka_unit_test_teardown(name, leave_nothing)
-
 static const struct CMUnitTest tests[] = {
-	test(a_gpu_that_can_not_be_reset_is_not_scrubbed),
-	test(registers_of_all_ones_are_not_a_gpu_that_is_gone),
-	test(a_gpu_that_leaves_during_the_wait_is_ENODEV),
-	test(a_bar0_without_the_registers_is_ENODEV),
-	test(a_gpu_of_a_node_is_scrubbed),
+	cmocka_unit_test(a_gpu_that_can_not_be_reset_is_not_scrubbed),
+	cmocka_unit_test(registers_of_all_ones_are_not_a_gpu_that_is_gone),
+	cmocka_unit_test(a_gpu_that_leaves_during_the_wait_is_ENODEV),
+	cmocka_unit_test(a_bar0_without_the_registers_is_ENODEV),
+	cmocka_unit_test(a_gpu_of_a_node_is_scrubbed),
 };
 
 static const struct CMUnitTest slow_tests[] = {
-	test(users_are_killed_while_resets_hold_the_locks),
+	OPEN("gh200", users_are_killed_while_resets_hold_the_locks),
 };
 
 const struct case_group groups[] = {

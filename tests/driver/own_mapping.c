@@ -15,7 +15,6 @@
 
 #define SIZE	(4 * MiB)
 
-static struct vfio v;
 static uint64_t deadline;
 
 struct worker {
@@ -95,7 +94,6 @@ static void io_into_the_own_mapping_beside_resets_ends(void **state)
 	size_t i, n = ARRAY_SIZE(w);
 	long bad[ARRAY_SIZE(w)];
 
-	vfio_start(&v, "gh200");
 	deadline = now_ms() + setting("RACE_S", 10) * 1000;
 	for (i = 0; i < n; i++)
 		w[i].beside = beside(w[i].function, &w[i]);
@@ -106,11 +104,10 @@ static void io_into_the_own_mapping_beside_resets_ends(void **state)
 		assert_int_equal(bad[i], 0);
 		assert_true(w[i].rounds > 0);
 	}
-	vfio_stop(&v);
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(io_into_the_own_mapping_beside_resets_ends),
+	OPEN("gh200", io_into_the_own_mapping_beside_resets_ends),
 };
 
 /* With Linux's own driver, this hangs for ever. */

@@ -27,8 +27,6 @@ struct answers {
 	} a[MAX_ANSWERS];
 };
 
-static struct vfio v;
-
 static void __attribute__((format(printf, 3, 4)))
 note(struct answers *all, int64_t value, const char *format, ...)
 {

@@ -23,8 +23,6 @@
 #include "lib.h"
 #include "waits.h"
 
-static struct vfio v;
-static size_t page;
 static uint64_t resmem_phys;
 
 static uint64_t part_phys(unsigned int index)
@@ -79,7 +77,6 @@ static void assert_not_told(uint64_t phys)
 
 static int setup(void **state)
 {
-	page = sysconf(_SC_PAGESIZE);
 	vfio_start(&v, "gh200");
 	resmem_phys = v.gpu->base + v.gpu->size - 1280 * MiB;
 	return 0;
@@ -100,7 +97,6 @@ static void bad_pages_are_told_with_their_address(void **state)
 	/* Beside it, and outside of it. */
 	assert_string_equal(map + 8 * page, "next to it");
 	assert_not_told(phys + 64 * page);
-	munmap(map, 64 * page);
 }
 
 static void the_offset_of_the_mapping_counts(void **state)
@@ -115,7 +111,6 @@ static void the_offset_of_the_mapping_counts(void **state)
 	assert_not_told(v.gpu->base + 3 * page);
 	/* A page that has not been accessed yet. */
 	assert_told(map + 9 * page, v.gpu->base + GiB + 25 * page);
-	munmap(map, 16 * page);
 }
 
 /* If the kernel supports them, the mapping has huge entries. */
@@ -128,7 +123,6 @@ static void a_bad_page_in_a_huge_mapping_is_told_by_itself(void **state)
 	assert_told(map + at, v.gpu->base + at);
 	assert_int_equal(map[at - 1], 0x11);
 	assert_int_equal(map[at + page], 0x11);
-	munmap(map, GiB);
 }
 
 static void after_a_bad_page_the_others_go_on(void **state)
@@ -144,7 +138,6 @@ static void after_a_bad_page_the_others_go_on(void **state)
 	assert_string_equal(map + 3 * page, "goes on");
 	/* And again, each time. */
 	assert_told(map + 2 * page, v.gpu->base + 2 * page);
-	munmap(map, 16 * page);
 }
 
 static void moved_and_split_mappings_are_told_where_they_are(void **state)
@@ -210,7 +203,6 @@ static void an_error_that_shows_elsewhere_is_told_early(void **state)
 	assert_ptr_equal(sigbus_addr, map + 6 * page);
 	assert_int_equal(status_of_child(pid), 0);
 	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0), 0);
-	munmap(map, 16 * page);
 }
 
 static void a_mapping_without_the_file_descriptor_is_told(void **state)
@@ -222,8 +214,6 @@ static void a_mapping_without_the_file_descriptor_is_told(void **state)
 	map = vfio_map(&other, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
 	vfio_close(&other);
 	assert_told(map + page, other.gpu->base + page);
-	munmap(map, 16 * page);
-	assert_int_equal(gpu_unbind(other.gpu), 0);
 }
 
 static void each_gpu_has_its_own_errors(void **state)
@@ -240,7 +230,6 @@ static void each_gpu_has_its_own_errors(void **state)
 	vfio_stop(&other);
 	/* The GPU that is still open. */
 	assert_told(map + 2 * page, v.gpu->base + 2 * page);
-	munmap(map, 16 * page);
 }
 
 static void of_a_closed_gpu_the_log_alone_is_told(void **state)
@@ -314,10 +303,10 @@ static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 {
 	const unsigned int index = *(const unsigned int *)*state;
 	struct access a = { .dev = &v, .how = READ, .at = REGION(index) + page };
-	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	struct bad_page bad = { part_phys(index) + page, 1 };
 	bool again;
 
+	vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	do {
 		waits_begin();
 		vfio_unready_after_resets(&v);
@@ -330,7 +319,6 @@ static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 		assert_true(ended(a.beside) == -EIO || again);
 	} while (again);
 	assert_int_equal(vfio_read(&v, a.at - 8, &a.word, 8), 8);
-	munmap(map, 16 * page);
 }
 
 /* Only a scrub writes whole cache lines for sure. */
@@ -464,7 +452,6 @@ static void a_bad_page_is_cleared_for_the_next_user(void **state)
 	vfio_close(&other);
 	assert_string_equal(scrub_end(gpu), "clean");
 	scrub_set_parameter(false);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
 /* For kernels that don't know which driver has the memory. */
@@ -477,15 +464,14 @@ static void an_error_is_an_error_and_breaks_nothing(void **state)
 	assert_false(raises_sigbus(poison_it, &bad));
 	assert_true(bad.ret < 0);
 	assert_string_equal(map, "still there");
-	munmap(map, 16 * page);
 }
 
 /* Each test with a newly bound GPU, because bad pages stay bad until then. */
-#define test(name)	cmocka_unit_test_setup_teardown(name, setup, leave_nothing)
+#define test(name)	cmocka_unit_test_setup(name, setup)
 /* One case for each part. */
 #define both(name) \
-	VARIANT(name, name, setup, leave_nothing, &(unsigned int){ USEMEM }), \
-	VARIANT(name##_in_resmem, name, setup, leave_nothing, &(unsigned int){ RESMEM })
+	VARIANT(name, name, setup, NULL, &(unsigned int){ USEMEM }), \
+	VARIANT(name##_in_resmem, name, setup, NULL, &(unsigned int){ RESMEM })
 
 static const struct CMUnitTest reported[] = {
 	both(bad_pages_are_told_with_their_address),

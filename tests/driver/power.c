@@ -29,9 +29,7 @@
 #define LINK_STATUS	(0x60 + PCI_EXP_LNKSTA)
 #define LINK_STATUS2	(0x60 + PCI_EXP_LNKSTA2)
 
-static struct vfio v;
 static const struct gpu *gpu;
-static size_t page;
 
 /* Both parts: region, physical address, and a mapping of the first pages. */
 static struct part {
@@ -107,7 +105,6 @@ static int setup(void **state)
 {
 	size_t i;
 
-	page = sysconf(_SC_PAGESIZE);
 	gpu = gpu_find("d3cold");
 	vfio_start(&v, "d3cold");
 	for (i = 0; i < 2; i++) {
@@ -682,6 +679,6 @@ static const struct CMUnitTest tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "waits lab CONFIG_ARM64", CASES(tests), setup, leave_nothing },
+	{ "waits lab CONFIG_ARM64", CASES(tests), setup, .shared = true },
 	{ }
 };

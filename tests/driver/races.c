@@ -27,7 +27,6 @@
 
 static const unsigned int indexes[2] = { USEMEM, RESMEM };
 static unsigned int rounds;
-static struct vfio v;
 
 /*
  * Where a disturber maps, moves and unmaps what the workers access; twice SIZE.
@@ -326,7 +325,6 @@ static int move(unsigned int i)
 /* Protects single pages, so that huge entries are split and restored. */
 static int protect(unsigned int i)
 {
-	unsigned int page = sysconf(_SC_PAGESIZE);
 	unsigned int at = i * page % SIZE;
 
 	if (mprotect(arena + at, page, PROT_READ) ||
@@ -495,20 +493,18 @@ static void two_openers_in_turn(void **state)
 	}
 	for (i = 0; i < 2; i++)
 		assert_int_equal(status_of_child(pid[i]), 0);
-	assert_int_equal(gpu_unbind(gpu), 0);
 }
 
-static int open_gpu(void **state)
+static int start(void **state)
 {
 	vfio_start(&v, "gh200");
 	return 0;
 }
 
-static int close_gpu(void **state)
+static int clear_arena(void **state)
 {
 	mmap(arena, 2 * SIZE, PROT_NONE,
 	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-	vfio_stop(&v);
 	return 0;
 }
 
@@ -524,7 +520,7 @@ static int set_up(void **state)
 }
 
 #define BESIDE(what, ...) \
-	VARIANT(faults_and_reads_beside_##what, faults_and_reads_end, open_gpu, close_gpu, \
+	VARIANT(faults_and_reads_beside_##what, faults_and_reads_end, start, clear_arena, \
 		&((struct kinds){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {

@@ -166,7 +166,6 @@ static int last_teardown(void **state)
 {
 	kill_binder(&never_c2c);
 	kill_binder(&never_hbm);
-	gpu_unbind_all();
 	return 0;
 }
 
@@ -539,7 +538,7 @@ static const struct CMUnitTest last_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "waits lab", CASES(tests) },
-	{ "waits lab", CASES(last_tests), NULL, last_teardown },
+	{ "waits lab", CASES(tests), .shared = true },
+	{ "waits lab", CASES(last_tests), NULL, last_teardown, true },
 	{ }
 };

@@ -7,20 +7,16 @@
 
 #include "lib.h"
 
-static struct vfio v;
-
 static void a_page_that_is_not_all_memory_is_left_out(void **state)
 {
-	vfio_start(&v, "odd");
 	assert_region(&v, USEMEM, 0x60000000, 2 * GiB);
 	assert_region(&v, RESMEM, 0x50001235, 2 * GiB);
-	vfio_stop(&v);
 }
 
 /* What holds for any size of memory. */
 static void check_part(unsigned int index)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE), length = vfio_length(&v, index), bar = page;
+	uint64_t length = vfio_length(&v, index), bar = page;
 
 	assert_true(length > 0);
 	while (bar < length)
@@ -32,7 +28,6 @@ static void a_bar_is_the_power_of_two_that_has_room_for_the_memory(void **state)
 {
 	struct vfio_region r;
 
-	vfio_start(&v, "gh200");
 	check_part(USEMEM);
 	/* Without a carve-out, BAR2 is the device's own. */
 	vfio_region(&v, RESMEM, &r);
@@ -41,7 +36,6 @@ static void a_bar_is_the_power_of_two_that_has_room_for_the_memory(void **state)
 		assert_int_equal(vfio_length(&v, USEMEM) % (512 * MiB), 0);
 		assert_true(vfio_length(&v, RESMEM) >= GiB);
 	}
-	vfio_stop(&v);
 }
 
 static void other_regions_are_those_of_the_device(void **state)
@@ -53,7 +47,6 @@ static void other_regions_are_those_of_the_device(void **state)
 	struct vfio_region r;
 	size_t i;
 
-	vfio_start(&v, "gh200");
 	vfio_region(&v, VFIO_PCI_BAR0_REGION_INDEX, &r);
 	assert_true(r.size >= 4096 && !(r.size & (r.size - 1)));
 	assert_int_equal(r.offset, 0);
@@ -63,7 +56,6 @@ static void other_regions_are_those_of_the_device(void **state)
 	}
 	vfio_region(&v, VFIO_PCI_CONFIG_REGION_INDEX, &r);
 	assert_int_equal(r.size, 4096);
-	vfio_stop(&v);
 }
 
 /* A caller may first query how much room it needs. */
@@ -75,8 +67,6 @@ static void a_short_buffer_is_told_its_size(void **state)
 	} u;
 	struct vfio_region r;
 	size_t need;
-
-	vfio_start(&v, "gh200");
 
 	memset(&u, 0xa5, sizeof(u));
 	u.info.argsz = sizeof(u.info);
@@ -106,8 +96,6 @@ static void a_short_buffer_is_told_its_size(void **state)
 	assert_int_equal(u.info.cap_offset, sizeof(u.info));
 	assert_int_not_equal(u.rest[0], 0xa5);
 	assert_int_equal(u.rest[need - sizeof(u.info)], 0xa5);
-
-	vfio_stop(&v);
 }
 
 static void a_struct_that_is_too_short_is_EINVAL(void **state)
@@ -115,7 +103,6 @@ static void a_struct_that_is_too_short_is_EINVAL(void **state)
 	struct vfio_region_info info = { .index = USEMEM };
 	uint32_t argsz;
 
-	vfio_start(&v, "gh200");
 	/* All of the struct is required. */
 	for (argsz = 0; argsz < sizeof(info); argsz++) {
 		info.argsz = argsz;
@@ -123,49 +110,44 @@ static void a_struct_that_is_too_short_is_EINVAL(void **state)
 				       &info), -1);
 		assert_int_equal(errno, EINVAL);
 	}
-	vfio_stop(&v);
 }
 
 static void an_unreadable_struct_is_EFAULT(void **state)
 {
-	char *page = page_before_hole();
+	char *hole = page_before_hole() + page;
 	struct vfio_region_info *info;
 
-	vfio_start(&v, "gh200");
-	info = (void *)(page + sysconf(_SC_PAGESIZE) - 8);
+	info = (void *)(hole - 8);
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
 	assert_int_equal(errno, EFAULT);
 
 	/* The struct is accessible, the room for the capability is not. */
-	info = (void *)(page + sysconf(_SC_PAGESIZE) - sizeof(*info));
+	info = (void *)(hole - sizeof(*info));
 	info->argsz = 256;
 	info->index = USEMEM;
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, info), -1);
 	assert_int_equal(errno, EFAULT);
-	vfio_stop(&v);
 }
 
 static void an_index_that_does_not_exist_is_EINVAL(void **state)
 {
 	struct vfio_region_info info = { .argsz = sizeof(info), .index = 1000 };
 
-	vfio_start(&v, "gh200");
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, &info), -1);
 	assert_int_equal(errno, EINVAL);
-	vfio_stop(&v);
 }
 
 static const struct CMUnitTest tests[] = {
-	cmocka_unit_test(a_bar_is_the_power_of_two_that_has_room_for_the_memory),
-	cmocka_unit_test(other_regions_are_those_of_the_device),
-	cmocka_unit_test(a_short_buffer_is_told_its_size),
-	cmocka_unit_test(a_struct_that_is_too_short_is_EINVAL),
-	cmocka_unit_test(an_unreadable_struct_is_EFAULT),
-	cmocka_unit_test(an_index_that_does_not_exist_is_EINVAL),
+	OPEN("gh200", a_bar_is_the_power_of_two_that_has_room_for_the_memory),
+	OPEN("gh200", other_regions_are_those_of_the_device),
+	OPEN("gh200", a_short_buffer_is_told_its_size),
+	OPEN("gh200", a_struct_that_is_too_short_is_EINVAL),
+	OPEN("gh200", an_unreadable_struct_is_EFAULT),
+	OPEN("gh200", an_index_that_does_not_exist_is_EINVAL),
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	cmocka_unit_test(a_page_that_is_not_all_memory_is_left_out),
+	OPEN("odd", a_page_that_is_not_all_memory_is_left_out),
 };
 
 const struct case_group groups[] = {

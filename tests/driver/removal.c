@@ -13,8 +13,6 @@
 /* What takes longer is stuck, not slow. */
 #define STUCK_MS	300000
 
-static struct vfio v;
-
 static long remove_gpu(void *gpu)
 {
 	return gpu_sysfs_write(gpu, "remove", "1");
@@ -120,13 +118,11 @@ static void a_removed_gpu_is_scrubbed(void **state)
 	assert_found(gpu, "");
 }
 
-#define TEST(name)	cmocka_unit_test_teardown(name, leave_nothing)
-
 static const struct CMUnitTest tests[] = {
-	TEST(an_idle_gpu_is_removed_and_found),
-	TEST(a_removal_waits_until_the_gpu_is_closed),
-	TEST(a_removal_ends_when_the_user_is_killed),
-	TEST(a_removed_gpu_is_scrubbed),
+	cmocka_unit_test(an_idle_gpu_is_removed_and_found),
+	cmocka_unit_test(a_removal_waits_until_the_gpu_is_closed),
+	cmocka_unit_test(a_removal_ends_when_the_user_is_killed),
+	cmocka_unit_test(a_removed_gpu_is_scrubbed),
 };
 
 const struct case_group groups[] = {

@@ -23,14 +23,6 @@ struct variant {
 	const char *gpu;
 };
 
-static struct vfio v;
-
-static int setup(void **state)
-{
-	vfio_start(&v, "gh200");
-	return 0;
-}
-
 static uint32_t model(uint64_t reg)
 {
 	uint32_t val;
@@ -39,42 +31,22 @@ static uint32_t model(uint64_t reg)
 	return val;
 }
 
-static void mappings_come_back(void **state)
+static void memory_comes_back(void **state)
 {
 	const struct variant *variant = *state;
-	size_t page = sysconf(_SC_PAGESIZE);
-	char *map = vfio_map(&v, variant->index, 0, 4 * page, RW, MAP_SHARED, NULL);
+	char *map = vfio_map(&v, variant->index, 0, 4 * page, RW, MAP_SHARED, NULL), back[7];
 
 	strcpy(map, "before");
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_string_equal(map, "before");
+	assert_int_equal(vfio_read(&v, REGION(variant->index), back, 7), 7);
+	assert_string_equal(back, "before");
 	strcpy(map + page, "after");
 	assert_string_equal(map + page, "after");
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_string_equal(map + page, "after");
 	munmap(map, 4 * page);
-}
-
-static void reads_and_writes_go_on_after_a_reset(void **state)
-{
-	char in[64], out[64];
-
-	fill(in, sizeof(in), 9);
-	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 256 * MiB, in, 64), 64);
-	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 256 * MiB, out, 64), 64);
-	assert_memory_equal(in, out, 64);
-}
-
-static void a_reset_reaches_the_device(void **state)
-{
-	uint32_t before;
-
-	assert_int_equal(model(MODEL_MAGIC), 0x4d47564e);
-	before = model(MODEL_RESETS);
-	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(model(MODEL_RESETS), before + 1);
 }
 
 /*
@@ -88,23 +60,19 @@ static void a_hot_reset_clears_the_registers_and_keeps_the_memory(void **state)
 		char bytes[256];
 	} i = { .info = { .argsz = sizeof(i) } };
 	uint64_t bars[2] = { 0x0123456789abcdef, 0xfedcba9876543210 };
-	struct vfio other;
 	char *map;
 
-	vfio_start(&other, "second");
-	if (ioctl(other.device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &i))
+	if (ioctl(v.device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &i))
 		fail_msg("VFIO_DEVICE_GET_PCI_HOT_RESET_INFO: %s",
 			 strerror(errno));
-	map = vfio_map(&other, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
+	map = vfio_map(&v, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
 	strcpy(map, "kept");
-	assert_int_equal(vfio_write(&other, CONFIG + PCI_BASE_ADDRESS_2, bars, 16), 16);
-	assert_int_equal(vfio_hot_reset(&other), 0);
-	assert_int_equal(vfio_read(&other, CONFIG + PCI_BASE_ADDRESS_2, bars, 16), 16);
+	assert_int_equal(vfio_write(&v, CONFIG + PCI_BASE_ADDRESS_2, bars, 16), 16);
+	assert_int_equal(vfio_hot_reset(&v), 0);
+	assert_int_equal(vfio_read(&v, CONFIG + PCI_BASE_ADDRESS_2, bars, 16), 16);
 	assert_int_equal(bars[0], 0xc);
 	assert_int_equal(bars[1], 0xc);
 	assert_string_equal(map, "kept");
-	munmap(map, 65536);
-	vfio_stop(&other);
 }
 
 /* As in vfio-pci, unbinding waits for the last user, which may be a mapping. */
@@ -113,21 +81,20 @@ static void unbinding_waits(void **state)
 	const struct variant *variant = *state;
 	uint64_t at = REGION(variant->index) + 512;
 	char word[8] = "waiting", back[8];
-	struct vfio other;
 	char *map;
 	pid_t pid;
 
-	vfio_start(&other, "second");
-	map = vfio_map(&other, variant->index, 0, 65536, RW, MAP_SHARED, NULL);
+	vfio_start(&v, "second");
+	map = vfio_map(&v, variant->index, 0, 65536, RW, MAP_SHARED, NULL);
 	if (variant->closed)
-		vfio_close(&other);
+		vfio_close(&v);
 	pid = fork();
 	if (!pid) {
 		/* The child must not keep the device open. */
 		munmap(map, 65536);
 		if (!variant->closed)
-			vfio_close(&other);
-		_exit(gpu_unbind(other.gpu) ? 1 : 0);
+			vfio_close(&v);
+		_exit(gpu_unbind(v.gpu) ? 1 : 0);
 	}
 	sleep(1);
 	assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
@@ -136,20 +103,19 @@ static void unbinding_waits(void **state)
 	strcpy(map, "still mine");
 	assert_string_equal(map, "still mine");
 	if (!variant->closed) {
-		assert_int_equal(vfio_write(&other, at, word, 8), 8);
+		assert_int_equal(vfio_write(&v, at, word, 8), 8);
 		assert_string_equal(map + 512, "waiting");
-		assert_int_equal(vfio_read(&other, REGION(RESMEM), back, 8), 8);
+		assert_int_equal(vfio_read(&v, REGION(RESMEM), back, 8), 8);
 	}
 
 	munmap(map, 65536);
 	if (!variant->closed)
-		vfio_close(&other);
+		vfio_close(&v);
 	assert_int_equal(status_of_child(pid), 0);
-	assert_false(gpu_bound(other.gpu));
+	assert_false(gpu_bound(v.gpu));
 
 	/* It can be bound again. */
-	vfio_start(&other, "second");
-	vfio_stop(&other);
+	vfio_start(&v, "second");
 }
 
 static void the_module_can_not_go_while_a_device_is_open(void **state)
@@ -157,42 +123,6 @@ static void the_module_can_not_go_while_a_device_is_open(void **state)
 	assert_int_equal(system("rmmod " DRIVER " 2>/dev/null") == 0, 0);
 	assert_true(gpu_bound(v.gpu));
 	assert_int_equal(model(BAR0_HBM), 0xff);
-}
-
-static void two_gpus_at_once_keep_their_memory_apart(void **state)
-{
-	char a[4096], b[4096], out[4096];
-	struct vfio other;
-	char *map, *map2;
-	int i;
-
-	vfio_start(&other, "second");
-	map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
-	map2 = vfio_map(&other, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
-	for (i = 0; i < 16; i++) {
-		uint64_t at = i * 64 * KiB;
-
-		fill(a, sizeof(a), i);
-		fill(b, sizeof(b), 1000 + i);
-		memcpy(map + at, a, sizeof(a));
-		assert_int_equal(vfio_write(&other, REGION(USEMEM) + at, b,
-					    sizeof(b)), sizeof(b));
-	}
-	/* A reset of one GPU doesn't affect the other. */
-	assert_int_equal(vfio_reset(&other), 0);
-	for (i = 0; i < 16; i++) {
-		uint64_t at = i * 64 * KiB;
-
-		fill(a, sizeof(a), i);
-		fill(b, sizeof(b), 1000 + i);
-		assert_int_equal(vfio_read(&v, REGION(USEMEM) + at, out,
-					   sizeof(out)), sizeof(out));
-		assert_memory_equal(a, out, sizeof(a));
-		assert_memory_equal(b, map2 + at, sizeof(b));
-	}
-	munmap(map, MiB);
-	munmap(map2, MiB);
-	vfio_stop(&other);
 }
 
 static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **state)
@@ -210,27 +140,6 @@ static void in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device(void **st
 	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, NULL, 0), 0);
 	assert_int_equal(*(uint64_t *)map, word);
 	munmap(map, 65536);
-}
-
-/* Open and close reset the device, too. The memory keeps its content. */
-static void opening_again_finds_the_memory_as_it_was(void **state)
-{
-	char in[32], out[32];
-	struct vfio other;
-	int i;
-
-	for (i = 0; i < 4; i++) {
-		vfio_start(&other, "second");
-		fill(in, sizeof(in), 50 + i);
-		if (i) {
-			fill(out, sizeof(out), 49 + i);
-			vfio_read(&other, REGION(RESMEM) + 8, in, sizeof(in));
-			assert_memory_equal(in, out, sizeof(in));
-			fill(in, sizeof(in), 50 + i);
-		}
-		vfio_write(&other, REGION(RESMEM) + 8, in, sizeof(in));
-		vfio_stop(&other);
-	}
 }
 
 /*
@@ -287,19 +196,16 @@ static void an_open_beside_resets_finds_the_bars(void **state)
 		} while (ret);
 		ended(resets);
 		use_at_once(gpu);
-		vfio_close(&v);
-		assert_int_equal(gpu_unbind(gpu), 0);
+		vfio_stop(&v);
 		opened++;
 	}
 	print_message("# %u opens beside resets, and %u during one\n", opened, busy);
 }
 
-static int forgetful_teardown(void **state)
+static int unload_forgetful(void **state)
 {
-	int ret = leave_nothing(state);
-
 	unload("forgetful");
-	return ret;
+	return 0;
 }
 
 static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state)
@@ -338,43 +244,39 @@ static void a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back(void **state
 	VARIANT(name, function, NULL, NULL, &((struct variant){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
-	LIKE(mappings_come_back, mappings_come_back_after_a_reset, .index = USEMEM),
-	cmocka_unit_test(reads_and_writes_go_on_after_a_reset),
+	LIKE(memory_comes_back, memory_comes_back_after_a_reset, .index = USEMEM),
 	cmocka_unit_test(in_low_power_a_fault_is_SIGBUS_and_a_read_wakes_the_device),
 };
 
 static const struct CMUnitTest resmem_tests[] = {
-	LIKE(mappings_come_back, mappings_of_resmem_come_back_after_a_reset, .index = RESMEM),
+	LIKE(memory_comes_back, resmem_comes_back_after_a_reset, .index = RESMEM),
 };
 
 static const struct CMUnitTest lab_tests[] = {
-	cmocka_unit_test(a_reset_reaches_the_device),
-	cmocka_unit_test(a_hot_reset_clears_the_registers_and_keeps_the_memory),
+	OPEN("second", a_hot_reset_clears_the_registers_and_keeps_the_memory),
 	LIKE(unbinding_waits, unbinding_waits_until_the_device_is_closed, .index = USEMEM),
 	LIKE(unbinding_waits, a_mapping_alone_keeps_the_device_in_use, .index = RESMEM,
 	     .closed = true),
-	cmocka_unit_test(the_module_can_not_go_while_a_device_is_open),
-	cmocka_unit_test(two_gpus_at_once_keep_their_memory_apart),
-	cmocka_unit_test(opening_again_finds_the_memory_as_it_was),
+	OPEN("gh200", the_module_can_not_go_while_a_device_is_open),
 };
 
 static const struct CMUnitTest forgetful_tests[] = {
 	VARIANT(an_open_beside_resets_finds_the_bars, an_open_beside_resets_finds_the_bars,
-		NULL, forgetful_teardown, &((struct variant){ .gpu = "gh200" })),
+		NULL, unload_forgetful, &((struct variant){ .gpu = "gh200" })),
 	VARIANT(an_open_of_a_plain_device_beside_resets_finds_the_bars,
-		an_open_beside_resets_finds_the_bars, NULL, forgetful_teardown,
+		an_open_beside_resets_finds_the_bars, NULL, unload_forgetful,
 		&((struct variant){ .gpu = "none" })),
 };
 
 static const struct CMUnitTest late[] = {
-	cmocka_unit_test(a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back),
+	OPEN("gh200", a_gpu_that_is_gone_for_minutes_after_a_reset_comes_back),
 };
 
 const struct case_group groups[] = {
-	{ "", CASES(tests), setup, leave_nothing },
-	{ "carve-out", CASES(resmem_tests), setup, leave_nothing },
-	{ "lab", CASES(lab_tests), setup, leave_nothing },
+	{ "", CASES(tests), open_gpu, .shared = true },
+	{ "carve-out", CASES(resmem_tests), open_gpu, .shared = true },
+	{ "lab", CASES(lab_tests) },
 	{ "lab lab:forgetful CONFIG_KPROBES", CASES(forgetful_tests) },
-	{ "lab late", CASES(late), setup, leave_nothing },
+	{ "lab late", CASES(late) },
 	{ }
 };

@@ -15,8 +15,6 @@
 
 #include "lib.h"
 
-static struct vfio v;
-
 /* A part of GPU memory. */
 static struct part {
 	unsigned int index;
@@ -147,25 +145,22 @@ static void bytes_of_a_partial_last_page_are_reached(void **state)
 {
 	uint64_t end = 0x50001235, at = end - 100;
 	unsigned char in[200], out[200], before, behind;
-	struct vfio odd;
 	uint64_t phys;
 
-	vfio_start(&odd, "odd");
 	fill(in, sizeof(in), 5);
 	/* The byte after the memory belongs to something else. */
-	phys = odd.gpu->base + 0x60000000 + end;
+	phys = v.gpu->base + 0x60000000 + end;
 	host_peek(phys, &before, 1);
 	behind = ~in[100];
 	host_poke(phys, &behind, 1);
-	assert_int_equal(vfio_write(&odd, REGION(RESMEM) + at, in, 200), 200);
-	assert_int_equal(vfio_read(&odd, REGION(RESMEM) + at, out, 200), 200);
+	assert_int_equal(vfio_write(&v, REGION(RESMEM) + at, in, 200), 200);
+	assert_int_equal(vfio_read(&v, REGION(RESMEM) + at, out, 200), 200);
 	assert_memory_equal(in, out, 100);
 	memset(in, 0xff, sizeof(in));
 	assert_memory_equal(in, out + 100, 100);
 	host_peek(phys, out, 1);
 	assert_int_equal(out[0], behind);
 	host_poke(phys, &before, 1);
-	vfio_stop(&odd);
 }
 
 static void beyond_the_bar_is_EINVAL(void **state)
@@ -234,12 +229,12 @@ static void bulk_data_arrives_whole(void **state)
 static void a_fault_in_the_middle_ends_the_access_there(void **state)
 {
 	const struct part *p = *state;
-	size_t page = sysconf(_SC_PAGESIZE), i;
 	const size_t room[] = { 1, 7, 8, 15, 50, 63, 64, 65, 100, 127, page };
 	const size_t more[] = { 1, 33, 100, 70000 };
 	char *hole = page_before_hole() + page;
 	char *memory = malloc(page + 300);
 	uint64_t pos = p->at + window_end(p) - 50;
+	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(room) * ARRAY_SIZE(more); i++) {
 		size_t there = room[i / ARRAY_SIZE(more)];
@@ -399,15 +394,15 @@ struct transfer {
 };
 
 /* Makes it in a child. */
-static pid_t fork_mover(struct vfio *big, const struct transfer *t)
+static pid_t fork_mover(const struct transfer *t)
 {
 	pid_t pid = fork();
 
 	assert_true(pid >= 0);
 	if (!pid) {
-		char *map = vfio_map(big, USEMEM, t->buf, GiB, RW, MAP_SHARED, NULL);
-		ssize_t ret = t->write ? pwrite(big->device, map, GiB, t->pos) :
-					 pread(big->device, map, GiB, t->pos);
+		char *map = vfio_map(&v, USEMEM, t->buf, GiB, RW, MAP_SHARED, NULL);
+		ssize_t ret = t->write ? pwrite(v.device, map, GiB, t->pos) :
+					 pread(v.device, map, GiB, t->pos);
 
 		if (ret != GiB)
 			_exit(1);
@@ -438,7 +433,7 @@ static uint64_t moved(const volatile uint64_t *dst, uint64_t mark)
 }
 
 /* Returns false if the transfer was over when it was killed. */
-static bool kill_mover(struct vfio *big, const struct transfer *t)
+static bool kill_mover(const struct transfer *t)
 {
 	/* Words that nothing else writes, different ones for each transfer. */
 	static uint64_t mark = 0x9e3779b97f4a7c15ULL;
@@ -447,10 +442,10 @@ static bool kill_mover(struct vfio *big, const struct transfer *t)
 	pid_t pid;
 
 	mark++;
-	map = vfio_map(big, USEMEM, dst, GiB, RW, MAP_SHARED, NULL);
+	map = vfio_map(&v, USEMEM, dst, GiB, RW, MAP_SHARED, NULL);
 	for (i = 0; i < GiB; i += MiB)
 		map[i / 8] = mark;
-	pid = fork_mover(big, t);
+	pid = fork_mover(t);
 	while (map[16 * MiB / 8] == mark) {
 		assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
 		usleep(1000);
@@ -472,12 +467,9 @@ static bool kill_mover(struct vfio *big, const struct transfer *t)
 static void moving_a_gigabyte_ends_early_when_killed(void **state)
 {
 	unsigned int tries = 0;
-	struct vfio big;
 
-	vfio_start(&big, "second");
-	while (!kill_mover(&big, *state))
+	while (!kill_mover(*state))
 		assert_true(++tries < 50);
-	vfio_stop(&big);
 }
 
 /*
@@ -490,15 +482,13 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	/* Shared with the child. */
 	atomic_uint *ends = mmap(NULL, sizeof(*ends), RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	unsigned int runs = 0, most = 0, seen = 0, i;
-	struct vfio big;
 	cpu_set_t cpu0;
 	pid_t pid;
 	char *buf;
 
 	assert_true(ends != MAP_FAILED);
-	vfio_start(&big, "second");
 	/* In the GPU's own memory, which takes none of the machine's RAM. */
-	buf = vfio_map(&big, USEMEM, 0, GiB, RW, MAP_SHARED, NULL);
+	buf = vfio_map(&v, USEMEM, 0, GiB, RW, MAP_SHARED, NULL);
 	CPU_ZERO(&cpu0);
 	CPU_SET(0, &cpu0);
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
@@ -506,7 +496,7 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	assert_true(pid >= 0);
 	if (!pid) {
 		for (;; ++*ends)
-			pread(big.device, buf, GiB, REGION(USEMEM) + GiB);
+			pread(v.device, buf, GiB, REGION(USEMEM) + GiB);
 	}
 	for (i = 0; i < 200; i++) {
 		usleep(10 * 1000);
@@ -520,7 +510,6 @@ static void moving_gigabytes_leaves_the_cpu_to_others(void **state)
 	sched_setaffinity(0, sizeof(cpu0), &cpu0);
 	munmap(buf, GiB);
 	munmap(ends, sizeof(*ends));
-	vfio_stop(&big);
 	print_message("# the other task ran %u times during one transfer\n", most);
 	assert_true(most >= 5);
 }
@@ -536,40 +525,37 @@ static uint64_t kernel_mapped(const struct gpu *gpu)
 
 static void only_what_is_touched_is_mapped_and_until_close(void **state)
 {
-	struct vfio big;
 	uint32_t word = 0x12345678, back = 0;
 	uint64_t mapped;
 
-	vfio_start(&big, "s95");
-	assert_int_equal(kernel_mapped(big.gpu), 0);
+	assert_int_equal(kernel_mapped(v.gpu), 0);
 	/* Beyond the memory: 94.5 GiB in a BAR of 128 GiB. */
-	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 100 * GiB, &back, 4), 4);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 100 * GiB, &back, 4), 4);
 	assert_int_equal(back, 0xffffffff);
-	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 100 * GiB, &word, 4), 4);
-	assert_int_equal(kernel_mapped(big.gpu), 0);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 100 * GiB, &word, 4), 4);
+	assert_int_equal(kernel_mapped(v.gpu), 0);
 
-	assert_int_equal(vfio_write(&big, REGION(USEMEM) + 90 * GiB, &word, 4), 4);
-	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
+	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 90 * GiB, &word, 4), 4);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
 	assert_int_equal(back, word);
-	mapped = kernel_mapped(big.gpu);
+	mapped = kernel_mapped(v.gpu);
 	assert_in_range(mapped, 4096, GiB + 65536);
 
 	/* A second access makes no second mapping. */
-	vfio_read(&big, REGION(USEMEM) + 90 * GiB + 64, &back, 4);
-	assert_int_equal(kernel_mapped(big.gpu), mapped);
-	vfio_read(&big, REGION(RESMEM), &back, 4);
-	assert_true(kernel_mapped(big.gpu) > mapped);
+	vfio_read(&v, REGION(USEMEM) + 90 * GiB + 64, &back, 4);
+	assert_int_equal(kernel_mapped(v.gpu), mapped);
+	vfio_read(&v, REGION(RESMEM), &back, 4);
+	assert_true(kernel_mapped(v.gpu) > mapped);
 
-	vfio_close(&big);
-	assert_int_equal(kernel_mapped(big.gpu), 0);
+	vfio_close(&v);
+	assert_int_equal(kernel_mapped(v.gpu), 0);
 
 	/* The next open begins without mappings. */
-	vfio_open(&big, big.gpu);
-	assert_int_equal(vfio_read(&big, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
-	assert_int_equal(kernel_mapped(big.gpu), mapped);
-	vfio_close(&big);
-	assert_int_equal(kernel_mapped(big.gpu), 0);
-	assert_int_equal(gpu_unbind(big.gpu), 0);
+	vfio_open(&v, v.gpu);
+	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 90 * GiB, &back, 4), 4);
+	assert_int_equal(kernel_mapped(v.gpu), mapped);
+	vfio_close(&v);
+	assert_int_equal(kernel_mapped(v.gpu), 0);
 }
 
 /*
@@ -594,25 +580,21 @@ static unsigned int unpurged(uint64_t bytes)
 
 static void a_closed_gpus_memory_is_in_no_tlb(void **state)
 {
-	struct vfio little;
 	uint64_t size;
 
-	vfio_start(&little, "flush");
-	assert_int_equal(read_a_byte(&little), 1);
-	assert_int_equal(kernel_mappings(little.gpu, &size), 1);
-	vfio_close(&little);
+	assert_int_equal(read_a_byte(&v), 1);
+	assert_int_equal(kernel_mappings(v.gpu, &size), 1);
+	vfio_close(&v);
 	assert_int_equal(unpurged(size), 0);
-	assert_int_equal(gpu_unbind(little.gpu), 0);
 }
 
 /* The result is 0 for success. */
-static long open_hammer(void *arg)
+static long open_hammer(void *unused)
 {
-	struct vfio *big = arg;
 	char byte;
 
 	for (uint64_t at = 0; at < 8 * GiB; at += 512 * MiB)
-		if (vfio_read(big, REGION(USEMEM) + at, &byte, 1) != 1)
+		if (vfio_read(&v, REGION(USEMEM) + at, &byte, 1) != 1)
 			return 1;
 	return 0;
 }
@@ -620,7 +602,6 @@ static long open_hammer(void *arg)
 static void first_uses_from_many_threads_share_their_mappings(void **state)
 {
 	struct beside *hammers[8];
-	struct vfio big;
 	uint64_t mapped;
 	int i;
 
@@ -628,20 +609,24 @@ static void first_uses_from_many_threads_share_their_mappings(void **state)
 	 * First determine what a single thread needs, then open again without
 	 * mappings.
 	 */
-	vfio_start(&big, "s33");
-	assert_int_equal(open_hammer(&big), 0);
-	mapped = kernel_mapped(big.gpu);
+	assert_int_equal(open_hammer(NULL), 0);
+	mapped = kernel_mapped(v.gpu);
 	assert_true(mapped > 0);
-	vfio_close(&big);
-	vfio_open(&big, big.gpu);
-	assert_int_equal(kernel_mapped(big.gpu), 0);
+	vfio_close(&v);
+	vfio_open(&v, v.gpu);
+	assert_int_equal(kernel_mapped(v.gpu), 0);
 
 	for (i = 0; i < 8; i++)
-		hammers[i] = beside(open_hammer, &big);
+		hammers[i] = beside(open_hammer, NULL);
 	for (i = 0; i < 8; i++)
 		assert_int_equal(ended(hammers[i]), 0);
-	assert_int_equal(kernel_mapped(big.gpu), mapped);
-	vfio_stop(&big);
+	assert_int_equal(kernel_mapped(v.gpu), mapped);
+}
+
+static int start_second(void **state)
+{
+	vfio_start(&v, "second");
+	return 0;
 }
 
 /* One case for each part. */
@@ -666,22 +651,22 @@ static const struct CMUnitTest tests[] = {
 };
 
 #define MOVED(name, ...) \
-	VARIANT(name, moving_a_gigabyte_ends_early_when_killed, NULL, NULL, \
+	VARIANT(name, moving_a_gigabyte_ends_early_when_killed, start_second, NULL, \
 		&((struct transfer){ __VA_ARGS__ }))
 
 static const struct CMUnitTest lab_tests[] = {
-	cmocka_unit_test(a_closed_gpus_memory_is_in_no_tlb),
-	cmocka_unit_test(bytes_of_a_partial_last_page_are_reached),
+	OPEN("flush", a_closed_gpus_memory_is_in_no_tlb),
+	OPEN("odd", bytes_of_a_partial_last_page_are_reached),
 	MOVED(moving_a_gigabyte_ends_early_when_killed, REGION(USEMEM), GiB, false),
 	MOVED(writing_a_gigabyte_ends_early_when_killed, REGION(USEMEM), GiB, true),
 	MOVED(reading_a_gigabyte_of_resmem_ends_early_when_killed, REGION(RESMEM), 0, false),
-	cmocka_unit_test(moving_gigabytes_leaves_the_cpu_to_others),
-	cmocka_unit_test(only_what_is_touched_is_mapped_and_until_close),
-	cmocka_unit_test(first_uses_from_many_threads_share_their_mappings),
+	OPEN("second", moving_gigabytes_leaves_the_cpu_to_others),
+	OPEN("s95", only_what_is_touched_is_mapped_and_until_close),
+	OPEN("s33", first_uses_from_many_threads_share_their_mappings),
 };
 
 const struct case_group groups[] = {
-	{ "pages carve-out", CASES(tests), setup, leave_nothing },
+	{ "pages carve-out", CASES(tests), setup, .shared = true },
 	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

@@ -42,15 +42,7 @@
 #define PATIENT		"cxllong"
 
 /* Rounds of use, and fifths of a second of random operations. */
-static unsigned int rounds;
-
-static int set_up(void **state)
-{
-	rounds = setting("ROUNDS", 25);
-	return 0;
-}
-
-static struct vfio v = { .device = -1 };
+#define ROUNDS	setting("ROUNDS", 25)
 
 /* ---- steps -------------------------------------------------------------- */
 
@@ -143,7 +135,7 @@ static void unbind(const struct gpu *gpu)
 static void leave_something(struct vfio *dev)
 {
 	static const unsigned int indexes[] = { USEMEM, RESMEM };
-	size_t i, page = sysconf(_SC_PAGESIZE);
+	size_t i;
 	char data[64];
 
 	fill(data, sizeof(data), 13);
@@ -220,7 +212,6 @@ static int teardown(void **state)
 		if (children[i])
 			kill_child(children[i]);
 	release_after(0);
-	leave_nothing(state);
 	host_ask(NULL, 0, "after_reset %s 0", gpu_smallest()->name);
 	host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
 	return 0;
@@ -269,7 +260,6 @@ static void closing_clears_what_a_user_left(void **state)
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
 	assert_all_clean(gpu);
-	unbind(gpu);
 }
 
 static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
@@ -286,7 +276,6 @@ static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
 	assert_string_equal(map, "mine");
 	munmap(map, 65536);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* The file descriptor of the group in the last child that has opened one. */
@@ -349,7 +338,6 @@ static void a_killed_user_leaves_nothing(void **state)
 	soil(gpu);
 	kill_child(pid);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 static void an_open_waits_for_the_scrub(void **state)
@@ -368,7 +356,6 @@ static void an_open_waits_for_the_scrub(void **state)
 		vfio_close(&v);
 	}
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* The parameter is set later: no scrub was started, so the open starts it. */
@@ -386,7 +373,6 @@ static void an_open_begins_what_was_not_wanted_before(void **state)
 	assert_clean(gpu);
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* ---- unbinding ---------------------------------------------------------- */
@@ -663,7 +649,6 @@ static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "reset", "1"), 0);
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* Low power by vfio, and D3hot by config space, at the time of the close. */
@@ -686,7 +671,6 @@ static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 	assert_int_equal(vfio_write(&v, CONFIG + 0x44, &d3hot, 2), 2);
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* ---- late and never ready ----------------------------------------------- */
@@ -712,8 +696,6 @@ static void it_waits_until_the_memory_is_ready(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	vfio_open(&v, gpu);
 	assert_clean(gpu);
-	vfio_close(&v);
-	unbind(gpu);
 }
 
 /* After any number of scrubs, and whether or not they succeed. */
@@ -739,7 +721,6 @@ static void afterwards_the_gpu_is_idle(void **state)
 	assert_int_equal(vfio_try_open(&v, gpu), -EIO);
 	assert_becomes_idle(gpu);
 	host_ask(NULL, 0, "after_reset cxl 0");
-	unbind(gpu);
 }
 
 /* Counts new lines about a slow unbind. Sets *@late if one says it gave up. */
@@ -871,7 +852,6 @@ static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 		kill_child(pid[i]);
 	close(told[1]);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 static void unbind_after_hibernation(const struct gpu *gpu)
@@ -976,7 +956,6 @@ static void hibernation_makes_nothing_better(void **state)
 	host_hibernates();
 	assert_state(gpu, "failed");
 	forbid_resets(gpu, false);
-	unbind(gpu);
 }
 
 static void an_open_that_waits_can_be_killed(void **state)
@@ -994,7 +973,6 @@ static void an_open_that_waits_can_be_killed(void **state)
 	assert_state(gpu, "scrubbing");
 	release_after(0);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* Its CXL DVSEC limits the wait to 1 s. For others it is 30 s. */
@@ -1033,7 +1011,6 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 	assert_clean(gpu);
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 /* ---- on demand ---------------------------------------------------------- */
@@ -1063,8 +1040,6 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	vfio_open(&v, gpu);
 	assert_clean(gpu);
-	vfio_close(&v);
-	unbind(gpu);
 }
 
 /* ---- a GPU that flaps --------------------------------------------------- */
@@ -1205,7 +1180,6 @@ static void its_lines_are_limited(void **state)
 				 0);
 	}
 	assert_in_range(scrubs, 50, 1999);
-	unbind(gpu);
 }
 
 /* The GPU is released with what its user left, and that is said. */
@@ -1291,7 +1265,6 @@ static void of_two_that_wait_one_may_be_killed(void **state)
 	assert_clean(gpu);
 	vfio_close(&v);
 	assert_becomes_clean(gpu);
-	unbind(gpu);
 }
 
 static void two_gpus_are_cleared_at_once(void **state)
@@ -1316,7 +1289,7 @@ static void two_gpus_are_cleared_at_once(void **state)
 static void rounds_of_use_leave_nothing(void **state)
 {
 	const struct gpu *gpu = gpu_find(TINY);
-	unsigned int i;
+	unsigned long i, rounds = ROUNDS;
 
 	bind(gpu);
 	for (i = 0; i < rounds; i++) {
@@ -1442,7 +1415,7 @@ static void see_nothing_beside(void (*const others[])(const struct gpu *gpu),
 			       size_t count)
 {
 	const struct gpu *gpu = gpu_find(TINY);
-	uint64_t end = now_ms() + rounds * 200;
+	uint64_t end = now_ms() + ROUNDS * 200;
 	unsigned int opened = 0, refused = 0, tries;
 	unsigned int late = 0;
 	pid_t child[8];
@@ -1603,7 +1576,6 @@ static void the_end_of_each_part_comes_last(void **state)
 	assert_int_equal(parts[0].last, END_STEPS);
 	assert_int_equal(parts[1].last, END_STEPS);
 	free(text);
-	unbind(gpu);
 }
 
 /*
@@ -1646,7 +1618,6 @@ static void an_attempt_begins_after_the_suspend_of_the_last_one(void **state)
 	}
 	assert_true(locks >= 20 && suspends > 0);
 	free(text);
-	unbind(gpu);
 }
 
 static int stop_tracing(void **state)
@@ -1737,7 +1708,6 @@ static void the_files_are_what_they_should_be(void **state)
 	snprintf(path, sizeof(path),
 		 "/sys/bus/pci/devices/%s/" STATE, gpu->addr);
 	assert_int_equal(stat(path, &st), -1);
-	unbind(gpu);
 }
 
 static int finish(void **state)
@@ -1837,20 +1807,20 @@ static const struct CMUnitTest suspend_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "scrubs lab", CASES(tests), set_up, finish },
-	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests), set_up, finish },
+	{ "scrubs lab", CASES(tests), NULL, finish },
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests), NULL, finish },
 	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP slow",
-	  CASES(slow_sleep_tests), set_up, finish },
+	  CASES(slow_sleep_tests), NULL, finish },
 	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP CONFIG_NET",
-	  CASES(sleep_event_tests), set_up, finish },
+	  CASES(sleep_event_tests), NULL, finish },
 	{ "scrubs lab CONFIG_NET", CASES(event_tests), NULL, finish },
 	{ "scrubs lab CONFIG_NET slow", CASES(slow_event_tests), NULL, finish },
 	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow",
-	  CASES(traced_tests), set_up, finish },
-	{ "scrubs lab CONFIG_KPROBE_EVENTS", CASES(power_tests), set_up, finish },
+	  CASES(traced_tests), NULL, finish },
+	{ "scrubs lab CONFIG_KPROBE_EVENTS", CASES(power_tests), NULL, finish },
 	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
-	  CASES(late_tests), set_up, finish },
-	{ "scrubs lab slow", CASES(slow_tests), set_up, finish },
+	  CASES(late_tests), NULL, finish },
+	{ "scrubs lab slow", CASES(slow_tests), NULL, finish },
 	{ "scrubs lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
 	  CASES(suspend_tests), NULL, finish },
 	{ }

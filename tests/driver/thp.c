@@ -19,7 +19,6 @@
 /* A huge entry with any page size; each round uses a range inside. */
 #define HUGE	(512 * MiB)
 
-static struct vfio v;
 static unsigned int rounds;
 static char *place;		/* aligned like the memory */
 static char *map;
@@ -163,7 +162,7 @@ static void huge_entries_and_pages_after_one_reset(void **state)
  */
 static void a_huge_fault_of_another_order_is_left_to_pages(void **state)
 {
-	unsigned int order, tables = __builtin_ctzl(sysconf(_SC_PAGESIZE)) - 3;
+	unsigned int order, tables = __builtin_ctzl(page) - 3;
 	char text[64];
 
 	assert_int_equal(load_file("/tests/faulter.ko"), 0);
@@ -205,8 +204,8 @@ static const struct CMUnitTest order_tests[] = {
 /* With Linux's own driver, some of these faults end with VM_FAULT_OOM. */
 const struct case_group groups[] = {
 	{ "pages this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP",
-	  CASES(tests), setup, leave_nothing },
+	  CASES(tests), setup, .shared = true },
 	{ "pages lab:faulter CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(order_tests),
-	  setup, leave_nothing },
+	  setup, .shared = true },
 	{ }
 };

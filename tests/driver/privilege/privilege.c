@@ -20,7 +20,6 @@
 const struct gpu *gpu;
 const struct gpu *other;
 bool by_cdev;
-uint64_t page;
 char device_folder[256];
 
 const struct part parts[2] = {
@@ -92,7 +91,6 @@ static int setup(void **state)
 {
 	gpu = gpu_find("second");
 	other = gpu_find("s1h");
-	page = sysconf(_SC_PAGESIZE);
 	search_for(gpu);
 	assert_int_equal(gpu_bind(gpu), 0);
 	client_owns(gpu);

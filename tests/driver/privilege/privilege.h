@@ -21,8 +21,6 @@ extern const struct gpu *other;
 /* The client opens the device file, not the group. */
 extern bool by_cdev;
 
-extern uint64_t page;
-
 struct part {
 	unsigned int index;	/* of vfio's region */
 	uint64_t length;

@@ -23,8 +23,6 @@
 /* Whether the model GPU would report its memory as ready. */
 #define MODEL_READY	(MODEL_CTL + 0x18)
 
-size_t page;
-uint64_t table;
 struct part parts[2];
 struct state s;
 struct seg segs[SEGS];
@@ -344,9 +342,6 @@ void model_init(const struct gpu *gpu)
 {
 	uint64_t usemem = (gpu->size - RESERVED) / BLOCK * BLOCK;
 
-	page = sysconf(_SC_PAGESIZE);
-	/* The range that one page-table page maps: it has 8-byte entries. */
-	table = page / 8 * page;
 	s.gpu = gpu;
 	part_init(&parts[0], "usemem", USEMEM, PCI_BASE_ADDRESS_4, gpu->base,
 		  usemem);

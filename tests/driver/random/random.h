@@ -80,9 +80,6 @@ extern const struct op memory_ops[], mapping_ops[], config_ops[], reset_ops[],
 
 /* ---- model.c ------------------------------------------------------------ */
 
-extern size_t page;
-extern uint64_t table;		/* bytes that one page-table page maps */
-
 /* A range of a part whose bytes the model knows. */
 struct area {
 	uint64_t start;

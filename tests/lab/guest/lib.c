@@ -47,6 +47,14 @@ void assert_same(long long a, long long b, const char *name_a, const char *name_
 	_fail(file, line);
 }
 
+uint64_t page, table;
+
+static void __attribute__((constructor)) measure_pages(void)
+{
+	page = sysconf(_SC_PAGESIZE);
+	table = page / 8 * page;
+}
+
 /* ---- GPUs --------------------------------------------------------------- */
 
 static struct gpu gpus[64];
@@ -565,6 +573,14 @@ void vfio_stop(struct vfio *v)
 	assert_int_equal(gpu_unbind(v->gpu), 0);
 }
 
+struct vfio v = { .device = -1 };
+
+int open_gpu(void **state)
+{
+	vfio_start(&v, *state ?: "gh200");
+	return 0;
+}
+
 void cdev_start(struct vfio *v, const char *name)
 {
 	const struct gpu *gpu = gpu_find(name);
@@ -619,7 +635,6 @@ void vfio_region(struct vfio *v, unsigned int index, struct vfio_region *r)
 void assert_region(struct vfio *v, unsigned int index, uint64_t length,
 		   uint64_t bar)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE);
 	struct vfio_region r;
 
 	vfio_region(v, index, &r);
@@ -776,7 +791,6 @@ void fill(void *buf, size_t count, uint64_t seed)
 
 char *page_before_hole(void)
 {
-	size_t page = sysconf(_SC_PAGESIZE);
 	char *map = mmap(NULL, 2 * page, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	assert_true(map != MAP_FAILED);
@@ -786,7 +800,6 @@ char *page_before_hole(void)
 
 char *free_range(uint64_t length, uint64_t shift)
 {
-	uint64_t page = sysconf(_SC_PAGESIZE), table = page / 8 * page;
 	char *p = mmap(NULL, length + 2 * table, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uintptr_t at;

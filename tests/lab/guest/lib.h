@@ -48,13 +48,17 @@ void assert_same(long long a, long long b, const char *name_a, const char *name_
 
 #define RW		(PROT_READ | PROT_WRITE)
 
+/* Bytes of a page, and those that one page-table page maps: it has 8-byte entries. */
+extern uint64_t page, table;
+
 #define DRIVER		"nvgrace_gpu_vfio_pci"
 
 /*
  * Cases with one fixture. @needs: words for what they need of the kernel or the
  * machine, with blanks between them, as tests/lab/needs.py explains them. The
  * runner names the words that hold in the environment variable HAS. @file: where
- * pytest shows the cases. The last group of a program is empty.
+ * pytest shows the cases. @shared: what one case leaves open or bound is the next
+ * one's. The last group of a program is empty.
  */
 struct case_group {
 	const char *needs;
@@ -63,6 +67,7 @@ struct case_group {
 	const char *file;
 	CMFixtureFunction setup;
 	CMFixtureFunction teardown;
+	bool shared;
 };
 
 #define CASES(array)	array, ARRAY_SIZE(array), __FILE__
@@ -70,6 +75,10 @@ struct case_group {
 /* A case of a function that several share. *state points to its row, what varies. */
 #define VARIANT(name, function, setup, teardown, row) \
 	{ #name, function, setup, teardown, row }
+
+/* A case for which a GPU is bound and opened. The runner closes and unbinds it. */
+#define OPEN(gpu, function) \
+	{ #function, function, open_gpu, NULL, gpu }
 
 extern const struct case_group groups[];
 
@@ -147,10 +156,10 @@ int gpu_group(const struct gpu *gpu);
 void gpu_unbind_all(void);
 
 /*
- * main.c's teardown of every group in the lab, also after cases that have failed
- * half-way, and what it does before the first: closes and unmaps all GPUs of this
- * process, unbinds all, and sets the parameter scrub to off. On hardware, a case is a
- * process.
+ * main.c's teardown in the lab, also after cases that have failed half-way: of every
+ * group, and of every case of a group that shares nothing. Closes and unmaps all GPUs
+ * of this process, unbinds all, and sets the parameter scrub to off. On hardware, a
+ * case is a process.
  */
 int leave_nothing(void **state);
 
@@ -279,6 +288,12 @@ int vfio_try_open(struct vfio *v, const struct gpu *gpu);
 /* Binds and opens; closes and unbinds. */
 void vfio_start(struct vfio *v, const char *name);
 void vfio_stop(struct vfio *v);
+
+/* The GPU that a case uses, or the first of them. */
+extern struct vfio v;
+
+/* A fixture: starts it. *@state is its name, or NULL for "gh200". */
+int open_gpu(void **state);
 
 /*
  * The steps by which vfio_open_cdev() opens, one at a time: binds a GPU and opens

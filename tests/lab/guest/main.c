@@ -59,7 +59,6 @@ static enum known on_host(const char *word)
 /* Only the device says so, which this opens. */
 static bool has_carve_out(void)
 {
-	struct vfio v;
 	bool both;
 
 	vfio_open(&v, gpu_find("gh200"));
@@ -122,22 +121,30 @@ bool machine_has(const char *needs)
 /* Programs with a main() of their own have none. */
 #pragma weak groups
 
+/* The group that runs, and its case. */
+static const struct case_group *running;
+static const struct CMUnitTest *current;
+
 /* In a machine, the kernel's log shows where each case begins. */
 static int begin(void **state)
 {
-	const struct CMUnitTest *test = *state;
 	int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 
-	dprintf(log, "%s: %s begins\n", program_invocation_short_name, test->name);
+	current = *state;
+	dprintf(log, "%s: %s begins\n", program_invocation_short_name, current->name);
 	close(log);
-	*state = test->initial_state;
-	return test->setup_func ? test->setup_func(state) : 0;
+	*state = current->initial_state;
+	return current->setup_func ? current->setup_func(state) : 0;
 }
 
-/* The group that runs. */
-static const struct case_group *running;
+/* There, what a case has left is no other one's, unless they share it. */
+static int end(void **state)
+{
+	int ret = current->teardown_func ? current->teardown_func(state) : 0;
 
-/* There, what a case has left is no other group's. */
+	return (running->shared ? 0 : leave_nothing(state)) ?: ret;
+}
+
 static int end_group(void **state)
 {
 	int ret = running->teardown ? running->teardown(state) : 0;
@@ -159,6 +166,7 @@ static size_t chosen(const struct case_group *group, char **names, struct CMUnit
 		cases[count] = group->cases[i];
 		if (getenv("HAS")) {
 			cases[count].setup_func = begin;
+			cases[count].teardown_func = end;
 			cases[count].initial_state = (void *)&group->cases[i];
 		}
 		count++;

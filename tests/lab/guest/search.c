@@ -12,13 +12,12 @@
 /* Bytes to read of a file that may be endless. */
 #define MOST	(64 * MiB)
 
-static uint64_t base, size, page;
+static uint64_t base, size;
 
 void search_for(const struct gpu *gpu)
 {
 	base = gpu->base;
 	size = gpu->size;
-	page = sysconf(_SC_PAGESIZE);
 }
 
 static bool inside(uint64_t value)

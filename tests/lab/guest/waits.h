@@ -31,12 +31,6 @@ static inline void waits_begin(void)
 	waits_end = now_ms() + WAIT_MS;
 }
 
-/* There is no unready memory. What waits now does so without a limit. */
-static inline void waits_have_no_end(void)
-{
-	waits_end = UINT64_MAX;
-}
-
 /* Whether waits may have failed already. */
 static inline bool waits_are_over(void)
 {
