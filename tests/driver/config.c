@@ -248,37 +248,6 @@ static void every_write_that_touches_a_fake_bar_is_its_bytes(void **state)
 	assert_memory_equal(data, header, sizeof(data));
 }
 
-static void writing_12_bytes_at_0x14_writes_bar1_and_all_of_bar2(void **state)
-{
-	static const uint32_t data[3] = { 0x11223344, 0x55667788, 0x99aabbcc };
-	uint32_t bar1, seen, bar4_low;
-
-	read_bytes(PCI_BASE_ADDRESS_1, &bar1, 4);
-	read_bytes(PCI_BASE_ADDRESS_4, &bar4_low, 4);
-	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_1, data, 12), 12);
-	read_bytes(PCI_BASE_ADDRESS_1, &seen, 4);
-	/* BAR1 is the high half of BAR0. */
-	assert_int_equal(seen, data[0]);
-	assert_int_equal(get64(PCI_BASE_ADDRESS_2),
-			 masked(0x99aabbcc55667788, PCI_BASE_ADDRESS_2));
-	read_bytes(PCI_BASE_ADDRESS_4, &seen, 4);
-	assert_int_equal(seen, bar4_low);
-	write_bytes(PCI_BASE_ADDRESS_1, &bar1, 4);
-}
-
-static void writing_across_0x28_leaves_what_is_behind_alone(void **state)
-{
-	uint32_t behind, seen;
-
-	read_bytes(FAKE_END, &behind, 4);
-	assert_int_equal(cfg_write(PCI_BASE_ADDRESS_5,
-				   &values[0], 8), 8);
-	assert_int_equal(get64(PCI_BASE_ADDRESS_4),
-			 masked(values[0] << 32, PCI_BASE_ADDRESS_4));
-	read_bytes(FAKE_END, &seen, 4);
-	assert_int_equal(seen, behind);
-}
-
 /* Writes @val with accesses of @width bytes. */
 static void put64_by(unsigned int at, uint64_t val, unsigned int width)
 {
@@ -605,17 +574,6 @@ static void the_size_found_by_sizing_is_that_of_the_region(void **state)
 	assert_int_equal(size_other(PCI_BASE_ADDRESS_4), r.size);
 }
 
-static void without_gpu_memory_nothing_is_emulated(void **state)
-{
-	struct vfio_region r;
-
-	vfio_start(&other, "none");
-	vfio_region(&other, RESMEM, &r);
-	assert_int_equal(size_other(PCI_BASE_ADDRESS_2), r.size);
-	assert_true(r.size);
-	assert_int_equal(size_other(PCI_BASE_ADDRESS_4), 0);
-}
-
 static void without_resmem_bar2_is_the_devices_own(void **state)
 {
 	uint64_t before, bars[2];
@@ -746,8 +704,6 @@ static const struct CMUnitTest tests[] = {
 	VARIANT(every_width_agrees_after_values_were_written,
 		every_width_agrees_with_bytewise_reads_below_0x40, setup_values, teardown, NULL),
 	TEST(the_whole_config_space_in_one_read_is_its_bytes),
-	TEST(writing_12_bytes_at_0x14_writes_bar1_and_all_of_bar2),
-	TEST(writing_across_0x28_leaves_what_is_behind_alone),
 	BOTH(writing_all_ones_sizes_a_bar_at_every_width),
 	BOTH(low_bits_read_as_flags_whatever_is_written),
 	TEST(the_device_does_not_see_what_is_written),
@@ -776,7 +732,6 @@ static const struct CMUnitTest lab_tests[] = {
 	SIZED(s33),
 	TEST(binding_again_clears_the_bars),
 	TEST(beyond_the_end_is_what_vfio_pci_core_makes_of_it),
-	TEST(without_gpu_memory_nothing_is_emulated),
 	TEST(two_gpus_have_bars_of_their_own),
 	TEST(without_resmem_bar2_is_the_devices_own),
 };

@@ -54,15 +54,6 @@ static void a_driver_override_of_vfio_pci_does_not_bind(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
 }
 
-static void driver_override_and_drivers_probe_bind(void **state)
-{
-	const struct gpu *gpu = gpu_find("gh200");
-
-	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", DRIVER), 0);
-	must_write_file("/sys/bus/pci/drivers_probe", gpu->addr);
-	assert_true(gpu_bound(gpu));
-}
-
 static void neither_property_binds_a_plain_pci_device(void **state)
 {
 	uint8_t own[BARS_LENGTH], seen[BARS_LENGTH];
@@ -138,16 +129,6 @@ static void it_has_this_layout(void **state)
 	assert_layout(l);
 }
 
-static void unbound_and_bound_again_it_is_the_same(void **state)
-{
-	int i;
-
-	for (i = 0; i < 5; i++) {
-		it_has_this_layout(state);
-		vfio_stop(&v);
-	}
-}
-
 static void without_resmem_bar2_is_the_devices_own(void **state)
 {
 	const struct layout *l = *state;
@@ -174,7 +155,6 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(loading_the_module_binds_nothing),
 	cmocka_unit_test(without_driver_override_a_gpu_does_not_bind),
 	cmocka_unit_test(a_driver_override_of_vfio_pci_does_not_bind),
-	cmocka_unit_test(driver_override_and_drivers_probe_bind),
 	OPEN("none", neither_property_binds_a_plain_pci_device),
 	LAYOUT(size_95_75_gib_gives_94_5_and_1_25, it_has_this_layout,
 	       "s95", BACKED, 96768 * MiB, 1280 * MiB, 128 * GiB, 2 * GiB),
@@ -190,9 +170,6 @@ static const struct CMUnitTest tests[] = {
 	       "s1h", BACKED, 512 * MiB, GiB, 512 * MiB, GiB),
 	LAYOUT(a_part_of_a_page_at_the_end_is_not_mappable, it_has_this_layout,
 	       "odd", BACKED, 1536 * MiB, 1280 * MiB + 0x1235, 2 * GiB, 2 * GiB),
-	LAYOUT(a_gpu_that_is_unbound_and_bound_again_is_the_same,
-	       unbound_and_bound_again_it_is_the_same,
-	       "gh200", BACKED, 1536 * MiB, 1280 * MiB, 2 * GiB, 2 * GiB),
 	/* A window of the host bridge has the end of its usemem. */
 	LAYOUT(memory_that_cannot_be_claimed_can_be_used, it_has_this_layout,
 	       "claimbusy", RESMEM_IS_BACKED, 1536 * MiB, 1280 * MiB, 2 * GiB, 2 * GiB),

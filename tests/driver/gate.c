@@ -286,55 +286,6 @@ static void a_cxl_part_in_D3hot_is_not_asked(void **state)
 	}
 }
 
-/*
- * D3hot and D0 from two threads, concurrently with accesses: no access may hang
- * or see wrong data.
- */
-static long change_power(void *unused)
-{
-	uint16_t states[2] = { D3HOT, D0 };
-	unsigned int at = pm_cap() + PM_CTRL;
-	unsigned int i;
-
-	for (i = 0; still_wanted(); i++)
-		vfio_write(&v, CONFIG + at, &states[i % 2], 2);
-	return 0;
-}
-
-static long use_anyhow(void *unused)
-{
-	uint64_t word = 0x1122334455667788, back;
-	long wrong = 0;
-	ssize_t ret;
-
-	while (still_wanted()) {
-		ret = vfio_write(&v, REGION(RESMEM) + page, &word, 8);
-		if (ret == 8)
-			ret = vfio_read(&v, REGION(RESMEM) + page, &back, 8);
-		if (ret != -EIO && (ret != 8 || back != word))
-			wrong++;
-	}
-	return wrong;
-}
-
-static void changes_of_power_beside_accesses_end(void **state)
-{
-	struct beside *changes[] = { beside(change_power, NULL), beside(change_power, NULL) };
-	struct beside *accesses = beside(use_anyhow, NULL);
-	unsigned int i, sigbus = 0;
-	long wrong;
-
-	for (i = 0; i < 300; i++)
-		sigbus += raises_sigbus(touch_read, old[i % 2]);
-	ended(changes[0]);
-	ended(changes[1]);
-	wrong = ended(accesses);
-	set_power_state(D0);
-	print_message("# %u of 300 accesses raised SIGBUS\n", sigbus);
-	assert_int_equal(wrong, 0);
-	assert_back();
-}
-
 /* The buffer of the write is a mapping that the write itself removes. */
 static void a_config_write_from_the_gpus_own_memory_counts(void **state)
 {
@@ -591,58 +542,6 @@ static void after_a_reset_all_pages_wait(void **state)
 	assert_back();
 }
 
-static long reset_by_sysfs_always(void *unused)
-{
-	long bad = 0;
-
-	while (still_wanted()) {
-		if (gpu_sysfs_write(v.gpu, "reset", "1"))
-			bad++;
-		/*
-		 * Without a pause, a slow machine would do nothing but resets.
-		 */
-		usleep(20000);
-	}
-	return bad;
-}
-
-static long reset_by_ioctl_always(void *unused)
-{
-	long bad = 0;
-	int ret;
-
-	while (still_wanted()) {
-		ret = vfio_reset(&v);
-		/* -EAGAIN: another thread holds the device's lock. */
-		if (ret && ret != -EAGAIN)
-			bad++;
-	}
-	return bad;
-}
-
-/*
- * Under continuous resets, accesses make progress, and resets don't wait for
- * accesses.
- */
-static void accesses_get_on_beside_resets_of_both_kinds(void **state)
-{
-	struct beside *resets[] = {
-		beside(reset_by_sysfs_always, NULL),
-		beside(reset_by_ioctl_always, NULL),
-	};
-	unsigned int i;
-	char word[8];
-
-	for (i = 0; i < 30; i++) {
-		assert_string_equal(old[i % 2], "before");
-		assert_int_equal(vfio_read(&v, REGION(indexes[i % 2]), word, 7),
-				 7);
-		assert_string_equal(word, "before");
-	}
-	for (i = 0; i < ARRAY_SIZE(resets); i++)
-		assert_int_equal(ended(resets[i]), 0);
-}
-
 /* A client must not be able to fill the log. */
 static void resets_write_nothing_into_the_log(void **state)
 {
@@ -856,7 +755,6 @@ static const struct CMUnitTest tests[] = {
 	     .gpu = "second", .reset = reset),
 	LIKE(after_a_reset_all_pages_wait, after_a_reset_by_sysfs_all_pages_wait,
 	     .gpu = "second", .reset = reset_by_sysfs),
-	TEST(accesses_get_on_beside_resets_of_both_kinds),
 	TEST(resets_write_nothing_into_the_log),
 	TEST(mappings_in_all_shapes_are_taken_away),
 	TEST(a_mapping_alone_goes_through_the_gate),
@@ -864,7 +762,6 @@ static const struct CMUnitTest tests[] = {
 	     .gpu = "softreset"),
 	LIKE(a_cxl_part_in_D3hot_is_not_asked, a_cxl_part_in_D3hot_is_not_asked,
 	     .gpu = "cxl", .unmapped = true),
-	TEST(changes_of_power_beside_accesses_end),
 	TEST(a_config_write_from_the_gpus_own_memory_counts),
 	TEST(two_config_writes_from_each_others_memory_end),
 	LIKE(after_leaving_D3hot_the_wait_is_whole, after_leaving_D3hot_the_wait_is_whole,

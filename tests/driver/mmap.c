@@ -141,21 +141,6 @@ static void writes_by_pwrite_and_from_outside_are_seen_in_the_mapping(void **sta
 	munmap(map, p->length);
 }
 
-static void two_mappings_show_the_same_memory(void **state)
-{
-	const struct part *p = *state;
-	char *a = vfio_map(&v, p->index, 0, 4 * page, RW, MAP_SHARED, NULL);
-	char *b = vfio_map(&v, p->index, 2 * page, 4 * page, RW,
-			   MAP_SHARED, NULL);
-
-	strcpy(a + 2 * page, "one memory");
-	assert_string_equal(b, "one memory");
-	strcpy(b + page, "two ways");
-	assert_string_equal(a + 3 * page, "two ways");
-	munmap(a, 4 * page);
-	munmap(b, 4 * page);
-}
-
 static void a_private_mapping_is_EINVAL(void **state)
 {
 	const struct part *p = *state;
@@ -458,20 +443,6 @@ static void a_memory_that_is_not_aligned_itself_is_mapped_right(void **state)
 	munmap(map, length);
 }
 
-static void a_piece_from_the_middle_shows_the_middle(void **state)
-{
-	const struct part *p = *state;
-	uint64_t at = p->length / 2 / page * page + 7 * page;
-	char *map = vfio_map(&v, p->index, at, 3 * page, RW, MAP_SHARED, NULL);
-	char in[32];
-
-	fill(in, sizeof(in), 77 + p->index);
-	assert_int_equal(vfio_write(&v, REGION(p->index) + at + page,
-				    in, sizeof(in)), 32);
-	assert_memory_equal(map + page, in, sizeof(in));
-	munmap(map, 3 * page);
-}
-
 static void a_hole_in_a_mapping_leaves_the_rest(void **state)
 {
 	const struct part *p = *state;
@@ -645,7 +616,6 @@ static void bar0_is_still_the_devices(void **state)
 static const struct CMUnitTest tests[] = {
 	BOTH(mapped_writes_are_seen_by_pread_and_from_outside),
 	BOTH(writes_by_pwrite_and_from_outside_are_seen_in_the_mapping),
-	BOTH(two_mappings_show_the_same_memory),
 	BOTH(a_private_mapping_is_EINVAL),
 	BOTH(a_mapping_is_never_executable),
 	BOTH(protection_bits_hold),
@@ -655,7 +625,6 @@ static const struct CMUnitTest tests[] = {
 	BOTH(what_comes_with_a_fault_is_right),
 	BOTH(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
 	BOTH(a_misaligned_mapping_shows_the_right_memory_in_few_faults),
-	BOTH(a_piece_from_the_middle_shows_the_middle),
 	BOTH(a_hole_in_a_mapping_leaves_the_rest),
 	BOTH(mremap_moves_and_shrinks_but_never_grows),
 	BOTH(a_child_shares_the_memory),

@@ -240,21 +240,6 @@ static void after_low_power_a_fault_waits_until_the_memory_is_ready(void **state
 	assert_nothing_reached_it();
 }
 
-static void after_low_power_reads_and_writes_wait(void **state)
-{
-	uint64_t word = 0x1122334455667788, back, begin;
-
-	set_delay(DELAY_MS);
-	enter();
-	begin = now_ms();
-	leave();
-	assert_int_equal(vfio_write(&v, REGION(USEMEM) + 8, &word, 8), 8);
-	assert_waited(begin, DELAY_MS);
-	set_delay(0);
-	assert_int_equal(vfio_read(&v, REGION(USEMEM) + 8, &back, 8), 8);
-	assert_int_equal(back, word);
-}
-
 /* Each access follows a power cycle, and so a training of its own. */
 static void each_access_in_low_power_waits(void **state)
 {
@@ -663,7 +648,6 @@ static const struct CMUnitTest tests[] = {
 	TEST(what_is_no_memory_needs_no_power),
 	TEST(the_registers_of_the_bars_survive_low_power),
 	BOTH(after_low_power_a_fault_waits_until_the_memory_is_ready),
-	TEST(after_low_power_reads_and_writes_wait),
 	TEST(each_access_in_low_power_waits),
 	TEST(a_wait_that_low_power_overtakes_does_not_count),
 	TEST(with_wakeup_an_access_ends_low_power_and_says_so),

@@ -316,30 +316,6 @@ static void on_a_numa_node_the_wait_outlives_a_killed_binder(void **state)
 	assert_int_equal(gpu_sysfs_write(gpu, "numa_node", "-1"), 0);
 }
 
-/* The bind that began last ends first, or else it ended before its release. */
-static bool four_wait_together(void)
-{
-	volatile uint32_t *bar0[ARRAY_SIZE(side_by_side)];
-	struct binder b[ARRAY_SIZE(side_by_side)];
-	bool good = true;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(b); i++) {
-		bar0[i] = gpu_hold(gpu_find(side_by_side[i]));
-		start_binder(&b[i], gpu_find(side_by_side[i]));
-		until_waiting(&b[i], bar0[i]);
-	}
-	while (i--)
-		good &= release_binder(&b[i], bar0[i]);
-	return good;
-}
-
-static void four_gpus_wait_together_for_four_writers(void **state)
-{
-	while (!four_wait_together())
-		teardown(NULL);
-}
-
 /*
  * Reads which binds have failed, since klog_mark() or the last call. Each
  * failure logs an error about its GPU.
@@ -526,7 +502,6 @@ static const struct CMUnitTest tests[] = {
 	TEST(a_failed_wait_leaves_the_gpus_memory_to_others),
 	TEST(a_killed_binder_gets_away_and_the_gpu_binds_later),
 	TEST(on_a_numa_node_the_wait_outlives_a_killed_binder),
-	TEST(four_gpus_wait_together_for_four_writers),
 	TEST(a_ready_gpu_is_bound_at_once),
 	TEST(the_registers_are_read_with_longer_and_longer_pauses),
 };

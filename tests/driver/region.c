@@ -7,12 +7,6 @@
 
 #include "lib.h"
 
-static void a_page_that_is_not_all_memory_is_left_out(void **state)
-{
-	assert_region(&v, USEMEM, 0x60000000, 2 * GiB);
-	assert_region(&v, RESMEM, 0x50001235, 2 * GiB);
-}
-
 /* What holds for any size of memory. */
 static void check_part(unsigned int index)
 {
@@ -146,12 +140,7 @@ static const struct CMUnitTest tests[] = {
 	OPEN("gh200", an_index_that_does_not_exist_is_EINVAL),
 };
 
-static const struct CMUnitTest lab_tests[] = {
-	OPEN("odd", a_page_that_is_not_all_memory_is_left_out),
-};
-
 const struct case_group groups[] = {
 	{ "pages", CASES(tests) },
-	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

@@ -126,21 +126,6 @@ static void every_access_around_the_end_of_a_window_is_right(void **state)
 	check_around(*state, window_end(*state));
 }
 
-static void the_start_of_the_memory_is_right(void **state)
-{
-	const struct part *p = *state;
-	unsigned char in[48], out[48];
-	int off, width;
-
-	fill(in, sizeof(in), p->index);
-	assert_int_equal(vfio_write(&v, p->at, in, sizeof(in)), sizeof(in));
-	for (off = 0; off < 16; off++)
-		for (width = 1; width <= 32; width++) {
-			assert_int_equal(vfio_read(&v, p->at + off, out, width), width);
-			assert_memory_equal(out, in + off, width);
-		}
-}
-
 static void bytes_of_a_partial_last_page_are_reached(void **state)
 {
 	uint64_t end = 0x50001235, at = end - 100;
@@ -635,7 +620,6 @@ static int start_second(void **state)
 	VARIANT(name##_in_resmem, name, NULL, NULL, &parts[1])
 
 static const struct CMUnitTest tests[] = {
-	BOTH(the_start_of_the_memory_is_right),
 	BOTH(every_access_around_the_end_of_the_memory_is_right),
 	BOTH(every_access_around_the_end_of_the_bar_is_right),
 	BOTH(every_access_around_the_end_of_a_window_is_right),
