@@ -120,17 +120,6 @@ class Publish:
         # The kernel that runs the tests may be any, and the server has no certificate.
         return said.replace(" ca-certificates", "").replace(" linux-headers-$(uname -r)", "").replace(" install ", " install -y ").splitlines()
 
-    @contextlib.contextmanager
-    def changed(self, pattern):
-        """One byte of a file of the site is another one."""
-        file, = self.site.glob(pattern)
-        data = file.read_bytes()
-        try:
-            file.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
-            yield
-        finally:
-            file.write_bytes(data)
-
     def test_what_is_there(self):
         found = contents(self.site)
         for version in (OLD, NEW):
@@ -371,14 +360,6 @@ class Publish:
             host.sh(f"apt-get install -y --no-install-recommends {NAME}-dkms={OLD}-1 nvgrace-gpu={OLD}-1")
             assert host.sh("dpkg -S /usr/share/keyrings/nvgrace-gpu.asc").stdout.startswith("nvgrace-gpu: ")
             assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {OLD}\n"
-        with named("a changed package"), self.changed(f"apt/pool/nvgrace-gpu_{NEW}-1_amd64.deb"):
-            said = host.sh(f"{install}", ok=False)
-            assert said.returncode != 0
-            assert "Hash Sum mismatch" in said.stdout
-            assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {OLD}\n"
-        with named("a changed list"), self.changed("apt/dists/stable/InRelease"):
-            host.sh("rm -r /var/lib/apt/lists")
-            assert host.sh("apt-get -o APT::Update::Error-Mode=any update", ok=False).returncode != 0
         with named("the upgrade"):
             host.sh(install)
             assert host.sh("nvgrace-gpu --version").stdout == f"nvgrace-gpu {NEW}\n"
@@ -453,13 +434,14 @@ class Publish:
         with named("an old version"):
             host.sh(f"dnf -y {more} install {NAME}-dkms-{OLD} nvgrace-gpu-{OLD}")
             assert host.run(*version).stdout == f"{OLD}\n"
-        with named("a changed package"), self.changed(f"rpm/nvgrace-gpu-{NEW}-1.x86_64.rpm"):
-            assert host.sh(f"dnf -y {more} upgrade", ok=False).returncode != 0
-            assert host.run(*version).stdout == f"{OLD}\n"
-        with named("a changed list"), self.changed("rpm/repodata/repomd.xml"):
+        with named("a changed list, with which other repositories work"):
+            file = self.site / "rpm/repodata/repomd.xml"
+            data = file.read_bytes()
+            file.write_bytes(data + b"<!-- -->")
             said = host.sh(f"dnf clean all && dnf -y {more} upgrade", ok=False)
             assert "Bad GPG signature" in said.stdout
-            assert said.returncode == 0     # other repositories work
+            assert said.returncode == 0
+            file.write_bytes(data)
             assert host.run(*version).stdout == f"{OLD}\n"
         with named("the upgrade"):
             host.sh(f"dnf -y {more} upgrade")

@@ -91,22 +91,6 @@ class Dist(Copy):
             if path.is_file() and str(name) not in changed:
                 assert path.read_bytes() == (self.copy / name).read_bytes(), f"{name} differs"
 
-    def test_uscan_finds_it(self):
-        """With the pattern of debian/watch, as uscan reads it."""
-        self.change("Makefile", r"^SITE[ \t]*:=.*", f"SITE := {SITE}")
-        tarball = self.dist(self.copy)
-        with tarfile.open(tarball) as tar:
-            watch = tar.extractfile(f"{NAME}-{VERSION}/debian/watch").read().decode()
-        lines = [line for line in watch.splitlines() if line and not line.startswith("#")]
-        assert lines[0] == "version=4"
-        url, pattern = lines[1].split()
-        assert url == SITE + "/releases/"
-        # uscan(1), "Watch file examples", defines these words.
-        pattern = pattern.replace("@ANY_VERSION@", r"[-_]?[Vv]?(\d[\-+\.:\~\da-zA-Z]*)").replace(
-            "@ARCHIVE_EXT@", r"(?i)(?:\.(?:tar\.xz|tar\.bz2|tar\.gz|tar\.zstd?|zip|tgz|tbz|txz))")
-        match = re.fullmatch(pattern.replace("(?i)", ""), tarball.name)
-        assert match[1] == VERSION
-
 
 # Answers as git does in a checkout, which the toolbox lacks.
 GIT = """#!/bin/sh
