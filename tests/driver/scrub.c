@@ -9,12 +9,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <linux/pci_regs.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -43,6 +45,57 @@
 
 /* Rounds of use, and fifths of a second of random operations. */
 #define ROUNDS	setting("ROUNDS", 25)
+
+/* ---- events of the kernel for udev -------------------------------------- */
+
+struct event {
+	char text[8192];
+	ssize_t length;
+};
+
+/* A kernel without CONFIG_NET has none. */
+static bool events_exist(void)
+{
+	return !access("/proc/net", F_OK);
+}
+
+static int events_listen(void)
+{
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC,
+			NETLINK_KOBJECT_UEVENT), size = 8 << 20;
+
+	assert_return_code(fd, errno);
+	assert_return_code(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size,
+				      sizeof(size)), errno);
+	assert_return_code(bind(fd, (struct sockaddr *)&address,
+				sizeof(address)), errno);
+	return fd;
+}
+
+static void event_next(int fd, struct event *event)
+{
+	event->length = recv(fd, event->text, sizeof(event->text) - 1, 0);
+	assert_return_code(event->length, errno);
+	event->text[event->length] = 0;
+}
+
+/* A property that the event lacks is "". */
+static const char *event_property(const struct event *event, const char *name)
+{
+	const char *at = event->text;
+	size_t length = strlen(name);
+
+	for (; at < event->text + event->length; at += strlen(at) + 1)
+		if (!strncmp(at, name, length) && at[length] == '=')
+			return at + length + 1;
+	return "";
+}
+
+static uint64_t event_number(const struct event *event, const char *name)
+{
+	return strtoull(event_property(event, name), NULL, 10);
+}
 
 /* ---- steps -------------------------------------------------------------- */
 
@@ -121,7 +174,7 @@ static uint64_t assert_event(int fd, const struct gpu *gpu, const char *result,
 	return event_number(&event, "NVGRACE_GPU_SCRUB_MS");
 }
 
-static void bind(const struct gpu *gpu)
+static void bind_gpu(const struct gpu *gpu)
 {
 	assert_int_equal(gpu_bind(gpu), 0);
 }
@@ -225,7 +278,7 @@ static void it_is_off_unless_asked_for(void **state)
 
 	scrub_set_parameter(false);
 	soil_all(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_state(gpu, "off");
 	vfio_open(&v, gpu);
 	assert_state(gpu, "off");
@@ -243,7 +296,7 @@ static void binding_clears_what_was_there(void **state)
 	const struct gpu *gpu = gpu_find(SMALL);
 
 	soil_all(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
 	assert_all_clean(gpu);
@@ -253,7 +306,7 @@ static void closing_clears_what_a_user_left(void **state)
 {
 	const struct gpu *gpu = gpu_find(SMALL);
 
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	assert_state(gpu, "dirty");
 	leave_something(&v);
@@ -267,7 +320,7 @@ static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
 	const struct gpu *gpu = gpu_smallest();
 	char *map;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	map = vfio_map(&v, USEMEM, 0, 65536, RW, MAP_SHARED, NULL);
 	vfio_close(&v);
@@ -331,7 +384,7 @@ static void a_killed_user_leaves_nothing(void **state)
 	pid_t pid;
 	int told;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	pid = open_in_a_child(gpu, &told);
 	assert_int_equal(result_of_child(told), 0);
 	assert_state(gpu, "dirty");
@@ -346,7 +399,7 @@ static void an_open_waits_for_the_scrub(void **state)
 	int i;
 
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	for (i = 0; i < 3; i++) {
 		/* Opens at once, when the scrub has hardly begun. */
 		vfio_open(&v, gpu);
@@ -365,7 +418,7 @@ static void an_open_begins_what_was_not_wanted_before(void **state)
 
 	scrub_set_parameter(false);
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_state(gpu, "off");
 	scrub_set_parameter(true);
 	assert_state(gpu, "unknown");
@@ -401,14 +454,14 @@ static void clean_after(void (*step)(const struct gpu *gpu),
 static void soil_and_bind(const struct gpu *gpu)
 {
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	unbind(gpu);
 }
 
 /* A use. The scrub after it waits for memory that is not ready. */
 static void bind_and_hold(const struct gpu *gpu)
 {
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	hold();
 	vfio_open(&v, gpu);
@@ -419,7 +472,7 @@ static void bind_and_hold(const struct gpu *gpu)
 /* What a user left */
 static void bind_and_soil(const struct gpu *gpu)
 {
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	soil(gpu);
 	vfio_close(&v);
@@ -431,7 +484,7 @@ static void soil_and_bind_before_wanted(const struct gpu *gpu)
 {
 	scrub_set_parameter(false);
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	scrub_set_parameter(true);
 	unbind(gpu);
 }
@@ -496,7 +549,7 @@ static void in_a_reset_config_space_is_locked(void **state)
 static void remove_the_module(const struct gpu *gpu)
 {
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_int_equal(module_unload(), 0);
 	assert_int_equal(gpu_sysfs_write(gpu, "driver_override", "\n"), 0);
 	assert_int_equal(module_load(), 0);
@@ -525,7 +578,7 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 	char stopped[8];
 	int i;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	host_ask(NULL, 0, "engine %s %#llx", gpu->name,
 		 (unsigned long long)gpu->base + 12345);
@@ -544,7 +597,7 @@ static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 		scrub_set_parameter(i);
 		host_ask(NULL, 0, "engine %s %#llx", gpu->name,
 			 (unsigned long long)gpu->base + 12345);
-		bind(gpu);
+		bind_gpu(gpu);
 		if (!i)
 			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub",
 							 "1"), 0);
@@ -588,7 +641,7 @@ static void begins_anew_after(const struct gpu *gpu, const char *reset)
 	host_ask(NULL, 0, "soil_at_reset %s %#llx %#llx", gpu->name,
 		 (unsigned long long)gpu->base, 128 * MiB);
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	while (!reset_in_the_middle(gpu, reset)) {
 		assert_true(++tries < 50);
 		soil(gpu);
@@ -630,7 +683,7 @@ static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 	uint16_t flr = 0x8000;
 	int i;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	for (i = 0; i < 3; i++) {
 		vfio_open(&v, gpu);
 		soil(gpu);
@@ -652,7 +705,7 @@ static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 	const struct gpu *gpu = gpu_smallest();
 	uint16_t d3hot = 3;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	soil(gpu);
 	assert_int_equal(vfio_set_feature(&v, VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
@@ -676,7 +729,7 @@ static void it_waits_until_the_memory_is_ready(void **state)
 
 	host_ask(NULL, 0, "after_reset %s 1500", gpu->name);
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	assert_clean(gpu);
 	assert_state(gpu, "dirty");
@@ -787,7 +840,7 @@ static void one_worker_at_a_time_gets_there_too(void **state)
 	must_write_file(QUEUE "max_active", "1");
 	must_write_file(QUEUE "nice", "19");
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
 	must_write_file(QUEUE "max_active", "256");
@@ -826,7 +879,7 @@ static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 
 static void unbind_after_hibernation(const struct gpu *gpu)
 {
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	host_hibernates();
 	/* Another kernel may have used the GPU before this one resumed. */
@@ -855,7 +908,7 @@ static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 	struct beside *unbinding;
 
 	scrub_set_parameter(false);
-	bind(gpu);
+	bind_gpu(gpu);
 	hold();
 	scrub_set_parameter(true);
 	klog_mark();
@@ -876,7 +929,7 @@ static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
 	int events = events_listen();
 
 	scrub_set_parameter(false);
-	bind(gpu);
+	bind_gpu(gpu);
 	host_sleeps();
 	klog_mark();
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
@@ -898,7 +951,7 @@ static void what_is_closed_and_unbound_before_the_host_sleeps_is_cleared(void **
 	struct beside *unbinding;
 	bool over, late = false;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	soil(gpu);
 	host_sleeps();
@@ -919,7 +972,7 @@ static void hibernation_makes_nothing_better(void **state)
 	const struct gpu *gpu = gpu_smallest();
 
 	scrub_set_parameter(false);
-	bind(gpu);
+	bind_gpu(gpu);
 	forbid_resets(gpu, true);
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "failed");
@@ -937,7 +990,7 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 	if (events_exist())
 		events = events_listen();
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	if (events >= 0)
 		assert_event(events, gpu, "clean", 1, gpu->size);
@@ -976,7 +1029,7 @@ static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 
 	scrub_set_parameter(false);
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	/* The first scrub may still run or have ended: neither is an error. */
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
@@ -1029,7 +1082,7 @@ static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
 
 	/* Before a driver has it. */
 	bar0 = gpu_map_bar0(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_string_equal(scrub_end(gpu), "clean");
 	vfio_open(&v, gpu);
 	soil(gpu);
@@ -1056,7 +1109,7 @@ static void each_scrub_leaves_a_record(void **state)
 	scrub_set_parameter(false);
 	klog_mark();
 	events = events_listen();
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_result(gpu, "none");
 	assert_int_equal(number(gpu, "scrub_count"), 0);
 	assert_int_equal(number(gpu, "scrub_time"), 0);
@@ -1105,7 +1158,7 @@ static void its_lines_are_limited(void **state)
 	int scrubs = 0, lines = 0;
 
 	klog_mark();
-	bind(gpu);
+	bind_gpu(gpu);
 	for (;;) {
 		assert_string_equal(scrub_end(gpu), "clean");
 		assert_int_equal(number(gpu, "scrub_count"), ++scrubs);
@@ -1125,7 +1178,7 @@ static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
 	int events = events_listen();
 	struct beside *unbinding;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_event(events, gpu, "clean", 1, gpu->size);
 	vfio_open(&v, gpu);
 	soil(gpu);
@@ -1157,7 +1210,7 @@ static void odd_size_is_cleared(const struct gpu *gpu)
 	host_ask(NULL, 0, "soil %#llx %#llx", last, MiB);
 	host_ask(NULL, 0, "soil %#llx 65536", gpu->base - 65536ULL);
 	host_ask(NULL, 0, "soil %#llx 65536", end);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	unbind(gpu);
 	assert_range_clean(last, MiB);
@@ -1190,7 +1243,7 @@ static void of_two_that_wait_one_may_be_killed(void **state)
 
 	hold();
 	soil(gpu);
-	bind(gpu);
+	bind_gpu(gpu);
 	pid = wait_in_a_child(gpu, &told);
 	kill_child(pid);
 	close(told);
@@ -1413,7 +1466,7 @@ static void the_end_of_each_part_comes_last(void **state)
 	char *text, *rest, *line;
 
 	scrub_set_parameter(false);
-	bind(gpu);
+	bind_gpu(gpu);
 	must_write_file(TRACING "kprobe_events",
 			"p:nvgrace_scrub_step nvgrace_gpu_rw_zero part=%x0:x64 offset=%x1:u64");
 	assert_return_code(mkdir(INSTANCE, 0700), errno);
@@ -1457,7 +1510,7 @@ static void an_attempt_begins_after_the_suspend_of_the_last_one(void **state)
 	bool suspending = false;
 	char *text, *rest, *line;
 
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_string_equal(scrub_end(gpu), "clean");
 	must_write_file(TRACING "kprobe_events", "p:nvgrace_scrub_lock pci_cfg_access_trylock");
 	assert_return_code(mkdir(INSTANCE, 0700), errno);
@@ -1506,7 +1559,7 @@ static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 	int i;
 
 	assert_int_equal(load_file("/tests/failing.ko"), 0);
-	bind(gpu);
+	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
 	assert_event(events, gpu, "clean", 1, gpu->size);
 	vfio_open(&v, gpu);
@@ -1560,7 +1613,7 @@ static void the_files_are_what_they_should_be(void **state)
 	struct stat st;
 	char path[128];
 
-	bind(gpu);
+	bind_gpu(gpu);
 	snprintf(path, sizeof(path),
 		 "/sys/bus/pci/devices/%s/nvgrace_gpu/scrub", gpu->addr);
 	assert_int_equal(stat(path, &st), 0);
@@ -1571,7 +1624,7 @@ static void the_files_are_what_they_should_be(void **state)
 				W_OK), 0);
 	unbind(gpu);
 	gpu = gpu_find("none");
-	bind(gpu);
+	bind_gpu(gpu);
 	snprintf(path, sizeof(path),
 		 "/sys/bus/pci/devices/%s/" STATE, gpu->addr);
 	assert_int_equal(stat(path, &st), -1);

@@ -55,7 +55,6 @@ void no_answer_has_an_address(void **state);
 
 /* access.c */
 void nothing_can_be_executed(void **state);
-void nothing_beyond_its_memory_is_reached(void **state);
 void other_gpus_are_refused(void **state);
 void no_attribute_can_be_written(void **state);
 

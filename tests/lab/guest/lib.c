@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <inttypes.h>
-#include <linux/netlink.h>
 #include <linux/pci_regs.h>
 #include <poll.h>
 #include <pthread.h>
@@ -14,7 +13,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -1463,65 +1461,11 @@ void host_wakes(void)
 	assert_int_equal(unload("sleeper"), 0);
 }
 
-void host_hibernation_begins(void)
+void host_hibernates(void)
 {
 	call_sleeper("prepare");
 	call_sleeper("freeze");
-}
-
-void host_hibernation_ends(void)
-{
 	host_wakes();
-}
-
-void host_hibernates(void)
-{
-	host_hibernation_begins();
-	host_hibernation_ends();
-}
-
-/* ---- events ------------------------------------------------------------- */
-
-bool events_exist(void)
-{
-	return !access("/proc/net", F_OK);
-}
-
-int events_listen(void)
-{
-	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = 1 };
-	int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC,
-			NETLINK_KOBJECT_UEVENT), size = 8 << 20;
-
-	assert_return_code(fd, errno);
-	assert_return_code(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size,
-				      sizeof(size)), errno);
-	assert_return_code(bind(fd, (struct sockaddr *)&address,
-				sizeof(address)), errno);
-	return fd;
-}
-
-void event_next(int fd, struct event *event)
-{
-	event->length = recv(fd, event->text, sizeof(event->text) - 1, 0);
-	assert_return_code(event->length, errno);
-	event->text[event->length] = 0;
-}
-
-const char *event_property(const struct event *event, const char *name)
-{
-	const char *at = event->text;
-	size_t length = strlen(name);
-
-	for (; at < event->text + event->length; at += strlen(at) + 1)
-		if (!strncmp(at, name, length) && at[length] == '=')
-			return at + length + 1;
-	return "";
-}
-
-uint64_t event_number(const struct event *event, const char *name)
-{
-	return strtoull(event_property(event, name), NULL, 10);
 }
 
 unsigned long setting(const char *name, unsigned long usual)

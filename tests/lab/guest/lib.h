@@ -470,13 +470,11 @@ void suspend_host(void);
 
 /*
  * What the kernel tells this driver before and after the host sleeps. Between
- * the first two, tasks that wait for a GPU do so without end. The next two are
- * for hibernation, and host_hibernates() is both of these.
+ * the first two, tasks that wait for a GPU do so without end. The last one is all of
+ * hibernation.
  */
 void host_sleeps(void);
 void host_wakes(void);
-void host_hibernation_begins(void);
-void host_hibernation_ends(void);
 void host_hibernates(void);
 
 /*
@@ -575,21 +573,5 @@ uint64_t host_counter(const struct gpu *gpu, const char *name);
 /* Waits until that counter is @at_least. Fails the test after ten minutes. */
 void host_wait_counter(const struct gpu *gpu, const char *name,
 		       uint64_t at_least);
-
-/*
- * Events of the kernel for udev. event_next() waits for the next one since
- * events_listen(), which returns a descriptor that the caller closes. A property
- * that the event lacks is "". A kernel without CONFIG_NET has no events.
- */
-struct event {
-	char text[8192];
-	ssize_t length;
-};
-
-bool events_exist(void);
-int events_listen(void);
-void event_next(int fd, struct event *event);
-const char *event_property(const struct event *event, const char *name);
-uint64_t event_number(const struct event *event, const char *name);
 
 #endif /* NVGRACE_TEST_LIB_H */

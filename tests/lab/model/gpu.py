@@ -80,7 +80,6 @@ PORT_READS = (CONFIG_REGION, PCIE_CAP + 0x12, 2), (CONFIG_REGION, PCIE_CAP + 0x3
 
 CXL_INFO_VALID, CXL_ACTIVE = 1, 2
 
-
 @dataclasses.dataclass
 class Readiness:
     """When something becomes ready, in ms after the model's start and after
@@ -94,7 +93,6 @@ class Readiness:
         """By default, the delay after a reset is the one after the start."""
         return cls(**{"ready_after_reset_ms": given.get("ready_after_ms", 0), **given})
 
-
 @dataclasses.dataclass
 class Cxl:
     """A CXL Device DVSEC (vendor 0x1e98, id 0)."""
@@ -107,7 +105,6 @@ class Cxl:
     active: Readiness = dataclasses.field(default_factory=Readiness)
     # Range 1 Size Low reads all ones.
     gone: bool = False
-
 
 @dataclasses.dataclass
 class Spec:
@@ -169,7 +166,6 @@ class Spec:
             given["cxl"] = Cxl(**{**cxl, **{name: Readiness.from_dict(cxl.get(name, {})) for name in ("valid", "active")}})
         return cls(**given)
 
-
 class Timer:
     """One readiness condition over time."""
 
@@ -188,7 +184,6 @@ class Timer:
 
     def ready(self):
         return self.at is not None and time.monotonic() >= self.at
-
 
 class ConfigSpace:
     """The 4096 bytes of config space, with a mask of the writable bits."""
@@ -322,7 +317,6 @@ class ConfigSpace:
             mask = self.writable[i]
             old = self.bytes[i] & ~(self.clear_on_write[i] & new)
             self.bytes[i] = old & ~mask | new & mask
-
 
 class Gpu:
     """The device: regions, readiness, resets and counters, without sockets.
@@ -607,7 +601,6 @@ class Gpu:
         elif register == 0x14:
             self.not_ready_for(ms)
 
-
 @dataclasses.dataclass
 class DmaRange:
     address: int
@@ -615,7 +608,6 @@ class DmaRange:
     flags: int
     offset: int
     memory: "mmap.mmap | None"
-
 
 class Server:
     """Speaks the protocol for one Gpu on one UNIX socket, with one client at a
@@ -628,7 +620,6 @@ class Server:
         self.gpu = gpu
         self.path = path
         self.ranges = []
-        self.irqs = {}
         self.connection = None
         self._send_lock = threading.Lock()
         self._answers = {}
@@ -682,9 +673,6 @@ class Server:
     def _forget_client(self):
         self.connection = None
         self._drop(list(self.ranges))
-        for fd in self.irqs.values():
-            os.close(fd)
-        self.irqs = {}
         for event, _ in self._answers.values():
             event.set()
 
@@ -835,20 +823,13 @@ class Server:
         return struct.pack("=IIII", 16, IRQ_FLAG_EVENTFD if count else 0, index, count)
 
     def _set_irqs(self, body, fds, out_fds):
-        _, flags, index, start, count = struct.unpack_from("=IIIII", body)
+        _, _, index, start, count = struct.unpack_from("=IIIII", body)
         if index >= NUM_IRQS:
             raise OSError(errno.EINVAL, f"no interrupt {index}")
         have = self._vectors(index)
         if start + count > have:
             raise OSError(errno.EINVAL, f"interrupt {index} has {have} vectors")
-        data_eventfd = flags & 4
-        if data_eventfd or count == 0:
-            for i, vector in list(self.irqs):
-                if i == index and (not count or start <= vector < start + count):
-                    os.close(self.irqs.pop((i, vector)))
-        if data_eventfd:
-            for i, fd in enumerate(fds[:count]):
-                self.irqs[index, start + i] = os.dup(fd)
+        # The device never raises one.
         return b""
 
     def _region_read(self, body, fds, out_fds):
