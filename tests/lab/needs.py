@@ -15,8 +15,6 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
   this-driver   this driver, rather than Linux's own; always so in the lab
   slow          time: on the newest kernel, such cases are in check-all, and not in
                 check; on others, in check-long, and not in check-all; always there
-  pressed       little memory, and processors that go offline: on stable, so that a
-                random sequence has this on one kernel
   CONFIG_X      an option that is y or m
   module:X      a module of the kernel's package, which the machine gets
   symbol:X      a symbol that modules may use
@@ -38,7 +36,6 @@ Any other word holds only if a campaign says so."""
 # Words that hold in every machine of the lab.
 ALWAYS = ("lab", "carve-out", "this-driver", "type1", "tracing", "slow", "pages", "waits", "scrubs")
 
-
 def holds(kernel, word, extra=()):
     """Whether a word holds on a kernel."""
     if word.startswith("?"):
@@ -52,8 +49,6 @@ def holds(kernel, word, extra=()):
         return f"\t{name}\t" in (kernel.headers / "Module.symvers").read_text()
     if kind == "lab" or word in ALWAYS:
         return True
-    if word == "pressed":
-        return kernel.name == "stable"
     if word == "dma":
         return kernel.arch.translates
     return kernel.has(word) if word.startswith("CONFIG_") else word in extra

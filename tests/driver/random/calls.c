@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Queries, interrupts, regions that a GPU lacks, and writes of any value
- * anywhere in config space.
+ * Regions that a GPU lacks, the ends of others, and writes of any value anywhere in
+ * config space.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -29,126 +28,6 @@ static void ask_for_info(void)
 		wrong("the device's flags are %#x", info.flags);
 	expect("regions", info.num_regions, VFIO_PCI_NUM_REGIONS);
 	expect("interrupts", info.num_irqs, VFIO_PCI_NUM_IRQS);
-}
-
-/* Of the container and the group, which the device in use keeps as they are. */
-static void ask_the_group(void)
-{
-	struct vfio_group_status status = { .argsz = sizeof(status) };
-
-	if (!s.session || !s.fd_count)
-		return not_now("no file");
-	expect("VFIO_GET_API_VERSION", ioctl(s.v.iommu, VFIO_GET_API_VERSION),
-	       VFIO_API_VERSION);
-	expect("VFIO_CHECK_EXTENSION",
-	       ioctl(s.v.iommu, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU), 1);
-	expect("VFIO_GROUP_GET_STATUS",
-	       ioctl(s.v.group, VFIO_GROUP_GET_STATUS, &status) ? -errno : 0, 0);
-	expect("the group's flags", status.flags,
-	       VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET);
-	expect("VFIO_GROUP_SET_CONTAINER",
-	       ioctl(s.v.group, VFIO_GROUP_SET_CONTAINER, &s.v.iommu) ?
-	       -errno : 0, -EINVAL);
-	expect("VFIO_GROUP_UNSET_CONTAINER",
-	       ioctl(s.v.group, VFIO_GROUP_UNSET_CONTAINER) ? -errno : 0, -EBUSY);
-}
-
-/* A probe changes nothing. */
-static void probe_feature(void)
-{
-	static const struct {
-		uint32_t feature;
-		int result;
-	} probes[] = {
-		{ VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, 0 },
-		{ VFIO_DEVICE_FEATURE_SET |
-		  VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, 0 },
-		{ VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, 0 },
-		{ VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, -ENOTTY },
-		{ VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIGRATION, -ENOTTY },
-	};
-	size_t i = draw(ARRAY_SIZE(probes));
-	struct vfio_device_feature f = {
-		.argsz = sizeof(f),
-		.flags = VFIO_DEVICE_FEATURE_PROBE | probes[i].feature,
-	};
-
-	say(" %#x", probes[i].feature);
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("VFIO_DEVICE_FEATURE_PROBE", device_ioctl(VFIO_DEVICE_FEATURE, &f),
-	       probes[i].result);
-}
-
-/* ---- interrupts --------------------------------------------------------- */
-
-static int set_irq(unsigned int index, uint32_t flags, int32_t data)
-{
-	union {
-		struct vfio_irq_set set;
-		char bytes[sizeof(struct vfio_irq_set) + sizeof(data)];
-	} u = { .set = {
-		.argsz = sizeof(u), .flags = flags, .index = index, .count = 1,
-	} };
-
-	memcpy(u.set.data, &data, sizeof(data));
-	return device_ioctl(VFIO_DEVICE_SET_IRQS, &u);
-}
-
-/* Of errors, and of requests to release the GPU: the user can signal both. */
-static void signal_irq(void)
-{
-	unsigned int index = VFIO_PCI_ERR_IRQ_INDEX + draw(2), i, signals = draw(4);
-	struct vfio_irq_info info = { .argsz = sizeof(info), .index = index };
-	bool keep = chance(30), none;
-	uint64_t seen = 0;
-	int fd;
-
-	say(" %u, %u times", index, signals);
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("VFIO_DEVICE_GET_IRQ_INFO",
-	       device_ioctl(VFIO_DEVICE_GET_IRQ_INFO, &info), 0);
-	expect("interrupts", info.count, 1);
-	expect("masking", set_irq(index, VFIO_IRQ_SET_ACTION_MASK |
-				  VFIO_IRQ_SET_DATA_NONE, 0), -ENOTTY);
-
-	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	expect("an eventfd", set_irq(index, VFIO_IRQ_SET_ACTION_TRIGGER |
-				     VFIO_IRQ_SET_DATA_EVENTFD, fd), 0);
-	for (i = 0; i < signals; i++) {
-		none = chance(50);
-		expect("a signal",
-		       set_irq(index, VFIO_IRQ_SET_ACTION_TRIGGER |
-			       (none ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_BOOL),
-			       1), 0);
-	}
-	if (chance(50))
-		expect("no signal", set_irq(index, VFIO_IRQ_SET_ACTION_TRIGGER |
-					    VFIO_IRQ_SET_DATA_BOOL, 0), 0);
-	if (read(fd, &seen, sizeof(seen)) < 0 && errno != EAGAIN)
-		wrong("reading the eventfd: %d", -errno);
-	expect("signals", seen, signals);
-	/* The kernel has its own reference, until the next one or the close. */
-	if (!keep)
-		expect("no eventfd", set_irq(index, VFIO_IRQ_SET_ACTION_TRIGGER |
-					     VFIO_IRQ_SET_DATA_EVENTFD, -1), 0);
-	close(fd);
-}
-
-static void ask_for_no_irq(void)
-{
-	unsigned int index = VFIO_PCI_NUM_IRQS + draw(chance(50) ? 3 : UINT32_MAX / 2);
-	struct vfio_irq_info info = { .argsz = sizeof(info), .index = index };
-
-	say(" %u", index);
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("VFIO_DEVICE_GET_IRQ_INFO",
-	       device_ioctl(VFIO_DEVICE_GET_IRQ_INFO, &info), -EINVAL);
-	expect("VFIO_DEVICE_SET_IRQS",
-	       set_irq(index, VFIO_IRQ_SET_ACTION_TRIGGER | VFIO_IRQ_SET_DATA_NONE, 0),
-	       -EINVAL);
 }
 
 /* ---- nowhere, and anything ---------------------------------------------- */
@@ -239,10 +118,6 @@ static void write_anything(void)
 
 const struct op call_ops[] = {
 	OP("device-info", 100, ask_for_info),
-	OP("group-info", 100, ask_the_group),
-	OP("feature-probe", 200, probe_feature),
-	OP("interrupt", 200, signal_irq),
-	OP("interrupt-none", 50, ask_for_no_irq),
 	OP("region-none", 200, use_absent_region),
 	OP("region-end", 200, read_across_an_end),
 	OP("config-wild", 6, write_anything),

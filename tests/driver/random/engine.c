@@ -6,8 +6,7 @@
  * What operation number i does depends only on the seed and on i, so a seed
  * replays a sequence, even with operations left out. The settings are SEED,
  * OPERATIONS, and KEPT, which lists the operations to do: numbers and ranges,
- * as in "0-99,205", or @FILE with such a list. With PRESSED, memory is short,
- * and processors go offline and back (pressure.c).
+ * as in "0-99,205", or @FILE with such a list.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -348,7 +347,6 @@ static void sequences_agree_with_the_model(void **state)
 {
 	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
 	struct sigaction late = { .sa_handler = stuck };
-	bool pressed = setting("PRESSED", machine_has("pressed"));
 	char all[32];
 	unsigned int i;
 
@@ -366,8 +364,6 @@ static void sequences_agree_with_the_model(void **state)
 	alarm(STUCK_S);
 	read_kept(getenv("KEPT") ?: all);
 
-	if (pressed)
-		press();
 	model_init(gpu_find("random"));
 	choose_ops();
 	begin();
@@ -375,8 +371,6 @@ static void sequences_agree_with_the_model(void **state)
 	close_session();
 	assert_true(gpu_unbind(s.gpu) == 0);
 	unload_helpers();
-	if (pressed)
-		press_no_more();
 
 	printf("# drawn:");
 	for (i = 0; i < op_count; i++)
@@ -393,6 +387,6 @@ static const struct CMUnitTest tests[] = {
 #define ERRORS	"?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING"
 
 const struct case_group groups[] = {
-	{ "pages slow ?pressed ?dma " DMABUFS " " ERRORS, CASES(tests) },
+	{ "pages slow ?dma " DMABUFS " " ERRORS, CASES(tests) },
 	{ }
 };

@@ -50,17 +50,6 @@ int try_copy(void *dst, const void *src, size_t count);
 /* Loads a module of the lab, to the end of the sequence. False if there is none. */
 bool load_helper(const char *name);
 
-/* ---- pressure.c --------------------------------------------------------- */
-
-/*
- * Gives this process little memory, and takes processors offline and back,
- * until press_no_more(). May be called once, before there are threads.
- */
-void press(void);
-
-/* Checks that the pressure was there, and that nothing was killed. */
-void press_no_more(void);
-
 /* ---- operations --------------------------------------------------------- */
 
 struct op {
