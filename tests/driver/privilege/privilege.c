@@ -118,12 +118,10 @@ static const struct CMUnitTest tests[] = {
 	TEST(an_address_in_a_file_is_found),
 	TEST(the_log_of_a_good_gpu_has_no_address),
 	TEST(a_warning_with_an_address_is_for_readers_of_the_log),
-	TEST(the_page_map_tells_root_alone),
 	TEST(traces_are_for_root),
 	TEST(no_answer_has_an_address),
 	TEST(nothing_can_be_executed),
 	TEST(other_gpus_are_refused),
-	TEST(no_attribute_can_be_written),
 };
 
 /*

@@ -49,13 +49,11 @@ void no_file_has_an_address(void **state);
 void an_address_in_a_file_is_found(void **state);
 void the_log_of_a_good_gpu_has_no_address(void **state);
 void a_warning_with_an_address_is_for_readers_of_the_log(void **state);
-void the_page_map_tells_root_alone(void **state);
 void traces_are_for_root(void **state);
 void no_answer_has_an_address(void **state);
 
 /* access.c */
 void nothing_can_be_executed(void **state);
 void other_gpus_are_refused(void **state);
-void no_attribute_can_be_written(void **state);
 
 #endif /* NVGRACE_TEST_PRIVILEGE_H */
