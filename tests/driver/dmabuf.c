@@ -20,14 +20,6 @@
 #define COMMAND		(CONFIG + 4)
 #define COMMAND_MEMORY	2
 
-
-/* A part of the memory of "gh200": its region, physical address and bytes. */
-static struct part {
-	unsigned int region;
-	uint64_t phys;
-	uint64_t length;
-} parts[] = { { USEMEM, 0, 1536 * MiB }, { RESMEM, 0, 1280 * MiB } };
-
 /* Returns a file descriptor or a negative errno. */
 static int export(struct vfio *dev, unsigned int region, uint64_t offset,
 		  uint64_t length)
@@ -110,29 +102,21 @@ static int teardown(void **state)
 	return unload("importer");
 }
 
-static int start(void **state)
-{
-	vfio_start(&v, "gh200");
-	parts[0].phys = v.gpu->base;
-	parts[1].phys = v.gpu->base + v.gpu->size - parts[1].length;
-	return 0;
-}
-
 static void the_importer_gets_the_addresses(void **state)
 {
 	static const char text[] = "what the importer's device would read";
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	char back[sizeof(text)];
 	struct importer_map m;
 	int dmabuf, importer;
 
 	/* Some pages in the middle. */
-	dmabuf = must_export(&v, p->region, 3 * page, 5 * page);
+	dmabuf = must_export(&v, p->index, 3 * page, 5 * page);
 	assert_int_equal(lseek(dmabuf, 0, SEEK_END), 5 * page);
 	importer = import(dmabuf, v.gpu);
 	assert_int_equal(map(importer, &m), 0);
 	assert_one_entry(&m, p->phys + 3 * page, 5 * page);
-	assert_int_equal(vfio_write(&v, REGION(p->region) + 3 * page, text,
+	assert_int_equal(vfio_write(&v, REGION(p->index) + 3 * page, text,
 				    sizeof(text)), sizeof(text));
 	host_peek(m.entries[0].address, back, sizeof(back));
 	assert_string_equal(back, text);
@@ -141,7 +125,7 @@ static void the_importer_gets_the_addresses(void **state)
 	close(dmabuf);
 
 	/* All of it. */
-	dmabuf = must_export(&v, p->region, 0, p->length);
+	dmabuf = must_export(&v, p->index, 0, p->length);
 	importer = import(dmabuf, v.gpu);
 	assert_int_equal(map(importer, &m), 0);
 	assert_one_entry(&m, p->phys, p->length);
@@ -180,21 +164,21 @@ static void several_ranges_make_one_dma_buf(void **state)
 
 static void what_is_no_memory_is_refused(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 
 	/* The BAR extends beyond the end of the memory. */
-	assert_int_equal(export(&v, p->region, p->length, page), -EINVAL);
-	assert_int_equal(export(&v, p->region, p->length - page, 2 * page), -EINVAL);
-	assert_int_equal(export(&v, p->region, 0, 2 * GiB), -EINVAL);
-	assert_int_equal(export(&v, p->region, 8 * GiB, page), -EINVAL);
-	assert_true(export(&v, p->region, -page, 2 * page) < 0);
-	assert_true(export(&v, p->region, -page, page) < 0);
-	assert_true(export(&v, p->region, page, -page) < 0);
-	assert_true(export(&v, p->region, 0, 1ULL << 63) < 0);
-	assert_int_equal(export(&v, p->region, 0, 0), -EINVAL);
-	assert_int_equal(export(&v, p->region, page / 2, page), -EINVAL);
-	assert_int_equal(export(&v, p->region, 0, page + 1), -EINVAL);
-	close(must_export(&v, p->region, p->length - page, page));
+	assert_int_equal(export(&v, p->index, p->length, page), -EINVAL);
+	assert_int_equal(export(&v, p->index, p->length - page, 2 * page), -EINVAL);
+	assert_int_equal(export(&v, p->index, 0, 2 * GiB), -EINVAL);
+	assert_int_equal(export(&v, p->index, 8 * GiB, page), -EINVAL);
+	assert_true(export(&v, p->index, -page, 2 * page) < 0);
+	assert_true(export(&v, p->index, -page, page) < 0);
+	assert_true(export(&v, p->index, page, -page) < 0);
+	assert_true(export(&v, p->index, 0, 1ULL << 63) < 0);
+	assert_int_equal(export(&v, p->index, 0, 0), -EINVAL);
+	assert_int_equal(export(&v, p->index, page / 2, page), -EINVAL);
+	assert_int_equal(export(&v, p->index, 0, page + 1), -EINVAL);
+	close(must_export(&v, p->index, p->length - page, page));
 }
 
 static void what_is_no_fake_bar_or_no_range_is_refused(void **state)
@@ -317,7 +301,7 @@ static void without_memory_in_the_command_register_it_is_revoked(void **state)
 	late = must_export(&v, USEMEM, 0, page);
 	assert_int_equal(vfio_write(&v, COMMAND, &on, 2), 2);
 	assert_int_equal(map(importer, &m), 0);
-	assert_one_entry(&m, parts[1].phys, page);
+	assert_one_entry(&m, gpu_parts[1].phys, page);
 	close(importer);
 	importer = import(late, v.gpu);
 	assert_int_equal(map(importer, &m), 0);
@@ -400,19 +384,15 @@ static void an_export_does_not_wait_for_the_memory(void **state)
 	vfio_make_ready(&other);
 }
 
-#define TEST(name) cmocka_unit_test_setup(name, start)
-/* One case for each part. */
-#define BOTH(name) \
-	VARIANT(name, name, start, NULL, &parts[0]), \
-	VARIANT(name##_in_resmem, name, start, NULL, &parts[1])
+#define TEST(name) cmocka_unit_test_setup(name, open_parts)
 #define OWN_BAR(name, ...) \
 	VARIANT(name, a_bar_of_the_devices_own_is_exported_as_ever, NULL, NULL, \
 		&((struct own_bar){ __VA_ARGS__ }))
 
 static const struct CMUnitTest tests[] = {
-	BOTH(the_importer_gets_the_addresses),
+	EACH_PART(the_importer_gets_the_addresses, open_parts),
 	TEST(several_ranges_make_one_dma_buf),
-	BOTH(what_is_no_memory_is_refused),
+	EACH_PART(what_is_no_memory_is_refused, open_parts),
 	TEST(what_is_no_fake_bar_or_no_range_is_refused),
 	TEST(a_page_that_is_not_all_memory_is_refused),
 	OWN_BAR(the_devices_bar0_is_exported_as_ever, "gh200", 0, BAR0_SIZE),

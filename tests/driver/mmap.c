@@ -11,32 +11,6 @@
 
 #include "lib.h"
 
-/* A part of GPU memory, and the size of its BAR, in bytes. */
-struct part {
-	unsigned int index;
-	uint64_t length;
-	uint64_t bar;
-};
-
-static struct part parts[2];
-
-static int setup(void **state)
-{
-	struct vfio_region r;
-	int k;
-
-	vfio_start(&v, "gh200");
-	parts[0].index = USEMEM;
-	parts[1].index = RESMEM;
-	for (k = 0; k < 2; k++) {
-		vfio_region(&v, parts[k].index, &r);
-		/* Only whole pages can be mapped. */
-		parts[k].length = r.area_size;
-		parts[k].bar = r.size;
-	}
-	return 0;
-}
-
 static long minor_faults(void)
 {
 	struct rusage ru;
@@ -77,9 +51,9 @@ static uint64_t whole_tables(uint64_t length, uint64_t count)
 }
 
 /* Whether the part has so many tables, and something after them. */
-static bool exceeds(const struct part *p, uint64_t tables)
+static bool exceeds(const struct gpu_part *p, uint64_t tables)
 {
-	return p->length > tables * table;
+	return p->mappable > tables * table;
 }
 
 static char *map_at(char *addr, unsigned int index, uint64_t offset,
@@ -93,18 +67,18 @@ static char *map_at(char *addr, unsigned int index, uint64_t offset,
 }
 
 /* Both ends, the middle, and both sides of a memory block's edge. */
-static uint64_t places(const struct part *p, int i)
+static uint64_t places(const struct gpu_part *p, int i)
 {
-	const uint64_t at[] = { 0, 4096 - 8, p->length / 2, p->length - 64,
+	const uint64_t at[] = { 0, 4096 - 8, p->mappable / 2, p->mappable - 64,
 				512 * MiB - 16, 512 * MiB, 1 * GiB - 64 };
 
-	return i < (int)(ARRAY_SIZE(at)) && at[i] + 64 <= p->length ? at[i] : UINT64_MAX;
+	return i < (int)(ARRAY_SIZE(at)) && at[i] + 64 <= p->mappable ? at[i] : UINT64_MAX;
 }
 
 static void mapped_writes_are_seen_by_pread_and_from_outside(void **state)
 {
-	const struct part *p = *state;
-	char *map = vfio_map(&v, p->index, 0, p->length, RW, MAP_SHARED, NULL);
+	const struct gpu_part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, p->mappable, RW, MAP_SHARED, NULL);
 	char in[64], out[64];
 	uint64_t at;
 	int i;
@@ -118,13 +92,13 @@ static void mapped_writes_are_seen_by_pread_and_from_outside(void **state)
 		other_peek(&v, p->index, at, out, sizeof(out));
 		assert_memory_equal(in, out, sizeof(in));
 	}
-	munmap(map, p->length);
+	munmap(map, p->mappable);
 }
 
 static void writes_by_pwrite_and_from_outside_are_seen_in_the_mapping(void **state)
 {
-	const struct part *p = *state;
-	char *map = vfio_map(&v, p->index, 0, p->length, RW, MAP_SHARED, NULL);
+	const struct gpu_part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, p->mappable, RW, MAP_SHARED, NULL);
 	char in[64];
 	uint64_t at;
 	int i;
@@ -138,12 +112,12 @@ static void writes_by_pwrite_and_from_outside_are_seen_in_the_mapping(void **sta
 		other_poke(&v, p->index, at, in, sizeof(in));
 		assert_memory_equal(in, map + at, sizeof(in));
 	}
-	munmap(map, p->length);
+	munmap(map, p->mappable);
 }
 
 static void a_private_mapping_is_EINVAL(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	int err;
 
 	vfio_map(&v, p->index, 0, page, PROT_READ, MAP_PRIVATE, &err);
@@ -154,7 +128,7 @@ static void a_private_mapping_is_EINVAL(void **state)
 
 static void a_mapping_is_never_executable(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	char *map;
 	int err;
 
@@ -186,7 +160,7 @@ static int fatal_signal(void (*fn)(void *), void *arg)
 
 static void protection_bits_hold(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	char *map = vfio_map(&v, p->index, 0, 2 * page, PROT_READ,
 			     MAP_SHARED, NULL);
 
@@ -202,25 +176,25 @@ static void protection_bits_hold(void **state)
 
 static void the_last_page_can_be_mapped_and_nothing_behind_it(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	char *map;
 	int err;
 
-	map = vfio_map(&v, p->index, p->length - page, page, RW,
+	map = vfio_map(&v, p->index, p->mappable - page, page, RW,
 		       MAP_SHARED, NULL);
 	map[0] = 1;
 	map[page - 1] = 2;
 	munmap(map, page);
 
-	vfio_map(&v, p->index, p->length, page, RW, MAP_SHARED, &err);
+	vfio_map(&v, p->index, p->mappable, page, RW, MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
-	vfio_map(&v, p->index, p->length - page, 2 * page, RW,
+	vfio_map(&v, p->index, p->mappable - page, 2 * page, RW,
 		 MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
-	vfio_map(&v, p->index, 0, p->length + page, RW, MAP_SHARED, &err);
+	vfio_map(&v, p->index, 0, p->mappable + page, RW, MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
 	/* The BAR may be larger than the memory; and the region's end. */
-	if (p->bar > p->length) {
+	if (p->bar > p->mappable) {
 		vfio_map(&v, p->index, p->bar - page, page, RW,
 			 MAP_SHARED, &err);
 		assert_int_equal(err, -EINVAL);
@@ -228,7 +202,7 @@ static void the_last_page_can_be_mapped_and_nothing_behind_it(void **state)
 	vfio_map(&v, p->index, (1ULL << 40) - page, page, RW, MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
 	/* Mappings that don't start at 0 have the same bounds. */
-	vfio_map(&v, p->index, page, p->length, RW, MAP_SHARED, &err);
+	vfio_map(&v, p->index, page, p->mappable, RW, MAP_SHARED, &err);
 	assert_int_equal(err, -EINVAL);
 }
 
@@ -267,9 +241,9 @@ static long tables_a_fault(void)
 /* With huge entries, one fault fills up to 512 tables' worth. */
 static void an_aligned_mapping_costs_few_faults(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	bool huge = has_huge_pfnmap();
-	uint64_t length = whole_tables(p->length, 64);
+	uint64_t length = whole_tables(p->mappable, 64);
 	char *map = map_at(free_range(length, 0), p->index, 0, length);
 	long before = minor_faults(), tables = length / table;
 	long least = huge ? 1 : tables / tables_a_fault();
@@ -289,16 +263,16 @@ static void an_aligned_mapping_costs_few_faults(void **state)
  */
 static void pages_leave_huge_entries_their_place(void **state)
 {
-	uint64_t length = whole_tables(parts[0].length, 4) - table / 2;
+	uint64_t length = whole_tables(gpu_parts[0].mappable, 4) - table / 2;
 	uint64_t around = tables_a_fault() * table;
 	uintptr_t at = (uintptr_t)free_range(length + around, 0);
 	char *map;
 	long before;
 
-	only_if(exceeds(&parts[0], 1));
+	only_if(exceeds(&gpu_parts[0], 1));
 	/* At a place where one fault could also fill the next tables. */
 	at = (at + around - 1) / around * around + table / 2;
-	map = map_at((char *)at, parts[0].index, table / 2, length);
+	map = map_at((char *)at, gpu_parts[0].index, table / 2, length);
 	touch_read(map);
 	before = minor_faults();
 	touch_read(map + table / 2);
@@ -316,13 +290,13 @@ static void pages_leave_huge_entries_their_place(void **state)
  */
 static void what_comes_with_a_fault_is_right(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	char in[16], seen[16], *map, *beside;
 	uint64_t length, at;
 	long before;
 
 	/* From half a table to a page before a table's end. */
-	length = whole_tables(p->length, 24) - table / 2 - page;
+	length = whole_tables(p->mappable, 24) - table / 2 - page;
 	beside = free_range(length + 2 * page, table / 2 - page);
 	assert_ptr_equal(mmap(beside, length + 2 * page, RW,
 			      MAP_PRIVATE | MAP_ANONYMOUS |
@@ -368,8 +342,8 @@ static void what_comes_with_a_fault_is_right(void **state)
 
 static void an_aligned_mapping_has_huge_entries_where_the_kernel_has_them(void **state)
 {
-	const struct part *p = *state;
-	uint64_t length = whole_tables(p->length, 16);
+	const struct gpu_part *p = *state;
+	uint64_t length = whole_tables(p->mappable, 16);
 	char *map = map_at(free_range(length, 0), p->index, 0, length);
 	long tables = length / table, before, grown;
 	bool huge = has_huge_pfnmap();
@@ -398,8 +372,8 @@ static void an_aligned_mapping_has_huge_entries_where_the_kernel_has_them(void *
  */
 static void a_misaligned_mapping_shows_the_right_memory_in_few_faults(void **state)
 {
-	const struct part *p = *state;
-	uint64_t length = whole_tables(p->length, 32), at, word;
+	const struct gpu_part *p = *state;
+	uint64_t length = whole_tables(p->mappable, 32), at, word;
 	/* Both ends of the range are in the middle of a table. */
 	long most = (length / table + 1) / tables_a_fault() + 5, before;
 	int shift;
@@ -445,8 +419,8 @@ static void a_memory_that_is_not_aligned_itself_is_mapped_right(void **state)
 
 static void a_hole_in_a_mapping_leaves_the_rest(void **state)
 {
-	const struct part *p = *state;
-	uint64_t length = p->length < 4 * table ? p->length : 4 * table;
+	const struct gpu_part *p = *state;
+	uint64_t length = p->mappable < 4 * table ? p->mappable : 4 * table;
 	char *map;
 
 	only_if(exceeds(p, 2));
@@ -470,7 +444,7 @@ static void a_hole_in_a_mapping_leaves_the_rest(void **state)
 
 static void mremap_moves_and_shrinks_but_never_grows(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	uint64_t length = table + 64 * page;
 	char *map, *to;
 
@@ -498,7 +472,7 @@ static void mremap_moves_and_shrinks_but_never_grows(void **state)
 
 static void a_child_shares_the_memory(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	uint64_t length = table + 64 * page;
 	pid_t pid;
 	char *map;
@@ -566,7 +540,7 @@ static uint64_t load(const volatile uint64_t *p)
  */
 static void unaligned_accesses_work(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	uint64_t val;
 	int i;
 	char *map = vfio_map(&v, p->index, 0, 2 * page, RW, MAP_SHARED, NULL);
@@ -608,27 +582,22 @@ static void bar0_is_still_the_devices(void **state)
 	munmap((void *)bar0, BAR0_SIZE);
 }
 
-/* One case for each part. */
-#define BOTH(name) \
-	VARIANT(name, name, NULL, NULL, &parts[0]), \
-	VARIANT(name##_in_resmem, name, NULL, NULL, &parts[1])
-
 static const struct CMUnitTest tests[] = {
-	BOTH(mapped_writes_are_seen_by_pread_and_from_outside),
-	BOTH(writes_by_pwrite_and_from_outside_are_seen_in_the_mapping),
-	BOTH(a_private_mapping_is_EINVAL),
-	BOTH(a_mapping_is_never_executable),
-	BOTH(protection_bits_hold),
-	BOTH(the_last_page_can_be_mapped_and_nothing_behind_it),
-	BOTH(an_aligned_mapping_costs_few_faults),
+	EACH_PART(mapped_writes_are_seen_by_pread_and_from_outside, NULL),
+	EACH_PART(writes_by_pwrite_and_from_outside_are_seen_in_the_mapping, NULL),
+	EACH_PART(a_private_mapping_is_EINVAL, NULL),
+	EACH_PART(a_mapping_is_never_executable, NULL),
+	EACH_PART(protection_bits_hold, NULL),
+	EACH_PART(the_last_page_can_be_mapped_and_nothing_behind_it, NULL),
+	EACH_PART(an_aligned_mapping_costs_few_faults, NULL),
 	cmocka_unit_test(pages_leave_huge_entries_their_place),
-	BOTH(what_comes_with_a_fault_is_right),
-	BOTH(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them),
-	BOTH(a_misaligned_mapping_shows_the_right_memory_in_few_faults),
-	BOTH(a_hole_in_a_mapping_leaves_the_rest),
-	BOTH(mremap_moves_and_shrinks_but_never_grows),
-	BOTH(a_child_shares_the_memory),
-	BOTH(unaligned_accesses_work),
+	EACH_PART(what_comes_with_a_fault_is_right, NULL),
+	EACH_PART(an_aligned_mapping_has_huge_entries_where_the_kernel_has_them, NULL),
+	EACH_PART(a_misaligned_mapping_shows_the_right_memory_in_few_faults, NULL),
+	EACH_PART(a_hole_in_a_mapping_leaves_the_rest, NULL),
+	EACH_PART(mremap_moves_and_shrinks_but_never_grows, NULL),
+	EACH_PART(a_child_shares_the_memory, NULL),
+	EACH_PART(unaligned_accesses_work, NULL),
 	cmocka_unit_test(memset_and_atomics_work_on_usemem),
 };
 
@@ -640,7 +609,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), setup, .shared = true },
+	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), open_parts, .shared = true },
 	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

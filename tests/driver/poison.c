@@ -23,13 +23,6 @@
 #include "lib.h"
 #include "waits.h"
 
-static uint64_t resmem_phys;
-
-static uint64_t part_phys(unsigned int index)
-{
-	return index == RESMEM ? resmem_phys : v.gpu->base;
-}
-
 /* Declares the page at @phys bad; returns 0 or the kernel's error. */
 static int poison(uint64_t phys)
 {
@@ -75,18 +68,11 @@ static void assert_not_told(uint64_t phys)
 	assert_false(raises_sigbus(poison_it, &bad));
 }
 
-static int setup(void **state)
-{
-	vfio_start(&v, "gh200");
-	resmem_phys = v.gpu->base + v.gpu->size - 1280 * MiB;
-	return 0;
-}
-
 static void bad_pages_are_told_with_their_address(void **state)
 {
-	const unsigned int index = *(const unsigned int *)*state;
-	uint64_t phys = part_phys(index);
-	char *map = vfio_map(&v, index, 0, 64 * page, RW, MAP_SHARED, NULL);
+	const struct gpu_part *p = *state;
+	uint64_t phys = p->phys;
+	char *map = vfio_map(&v, p->index, 0, 64 * page, RW, MAP_SHARED, NULL);
 
 	strcpy(map + 8 * page, "next to it");
 	strcpy(map + 7 * page, "bad");
@@ -147,15 +133,15 @@ static void moved_and_split_mappings_are_told_where_they_are(void **state)
 
 	/* A hole in the middle. */
 	assert_int_equal(munmap(map + 4 * page, page), 0);
-	assert_not_told(resmem_phys + 4 * page);
-	assert_told(map + 5 * page, resmem_phys + 5 * page);
+	assert_not_told(gpu_parts[1].phys + 4 * page);
+	assert_told(map + 5 * page, gpu_parts[1].phys + 5 * page);
 
 	place = mremap(map, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED,
 		       mmap(NULL, 4 * page, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	if (place == MAP_FAILED)
 		fail_msg("mremap: %s", strerror(errno));
-	assert_told(place + page, resmem_phys + page);
+	assert_told(place + page, gpu_parts[1].phys + page);
 	munmap(place, 4 * page);
 	munmap(map + 5 * page, 11 * page);
 }
@@ -266,33 +252,33 @@ static ssize_t write_at(struct vfio *dev, unsigned int index, uint64_t at,
 /* The kernel would not survive a load from it. */
 static void a_bad_page_is_not_read_by_the_kernel(void **state)
 {
-	const unsigned int index = *(const unsigned int *)*state;
-	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
+	const struct gpu_part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	char *buf = malloc(4 * page), *data = malloc(4 * page);
 
 	fill(data, 4 * page, 5);
 	memcpy(map + 4 * page, data, 4 * page);
-	assert_int_equal(read_at(&v, index, 5 * page, buf, page), page);
-	assert_told(map + 5 * page, part_phys(index) + 5 * page);
+	assert_int_equal(read_at(&v, p->index, 5 * page, buf, page), page);
+	assert_told(map + 5 * page, p->phys + 5 * page);
 
 	/* In it, to its last byte, and from it on. */
-	assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
-	assert_int_equal(read_at(&v, index, 6 * page - 1, buf, 1), -EIO);
-	assert_int_equal(read_at(&v, index, 5 * page, buf, 2 * page), -EIO);
+	assert_int_equal(read_at(&v, p->index, 5 * page, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, p->index, 6 * page - 1, buf, 1), -EIO);
+	assert_int_equal(read_at(&v, p->index, 5 * page, buf, 2 * page), -EIO);
 	/* Those beside it. A longer access ends at it. */
-	assert_int_equal(read_at(&v, index, 4 * page, buf, page), page);
+	assert_int_equal(read_at(&v, p->index, 4 * page, buf, page), page);
 	assert_memory_equal(buf, data, page);
-	assert_int_equal(read_at(&v, index, 6 * page, buf, page), page);
+	assert_int_equal(read_at(&v, p->index, 6 * page, buf, page), page);
 	assert_memory_equal(buf, data + 2 * page, page);
-	assert_int_equal(read_at(&v, index, 4 * page, buf, 4 * page), page);
-	assert_int_equal(read_at(&v, index, 5 * page - 4, buf, 8), 4);
+	assert_int_equal(read_at(&v, p->index, 4 * page, buf, 4 * page), page);
+	assert_int_equal(read_at(&v, p->index, 5 * page - 4, buf, 8), 4);
 
 	/* A store to a part of a line would need the rest of it. */
-	assert_int_equal(write_at(&v, index, 5 * page, data, 64), -EIO);
-	assert_int_equal(write_at(&v, index, 5 * page, data, page - 1), -EIO);
-	assert_int_equal(write_at(&v, index, 5 * page + 1, data, page), -EIO);
-	assert_int_equal(write_at(&v, index, 4 * page, data, page + 8), page);
-	assert_int_equal(read_at(&v, index, 5 * page, buf, 8), -EIO);
+	assert_int_equal(write_at(&v, p->index, 5 * page, data, 64), -EIO);
+	assert_int_equal(write_at(&v, p->index, 5 * page, data, page - 1), -EIO);
+	assert_int_equal(write_at(&v, p->index, 5 * page + 1, data, page), -EIO);
+	assert_int_equal(write_at(&v, p->index, 4 * page, data, page + 8), page);
+	assert_int_equal(read_at(&v, p->index, 5 * page, buf, 8), -EIO);
 	munmap(map, 16 * page);
 	free(buf);
 	free(data);
@@ -301,12 +287,12 @@ static void a_bad_page_is_not_read_by_the_kernel(void **state)
 /* The table is asked when the memory can be accessed, not before the wait. */
 static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 {
-	const unsigned int index = *(const unsigned int *)*state;
-	struct access a = { .dev = &v, .how = READ, .at = REGION(index) + page };
-	struct bad_page bad = { part_phys(index) + page, 1 };
+	const struct gpu_part *p = *state;
+	struct access a = { .dev = &v, .how = READ, .at = p->at + page };
+	struct bad_page bad = { p->phys + page, 1 };
 	bool again;
 
-	vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
+	vfio_map(&v, p->index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	do {
 		waits_begin();
 		vfio_unready_after_resets(&v);
@@ -324,17 +310,17 @@ static void a_page_that_goes_bad_while_a_read_waits_is_not_read(void **state)
 /* Only a scrub writes whole cache lines for sure. */
 static void overwritten_a_bad_page_stays_bad(void **state)
 {
-	const unsigned int index = *(const unsigned int *)*state;
-	char *map = vfio_map(&v, index, 0, 16 * page, RW, MAP_SHARED, NULL);
+	const struct gpu_part *p = *state;
+	char *map = vfio_map(&v, p->index, 0, 16 * page, RW, MAP_SHARED, NULL);
 	char *buf = malloc(2 * page), *data = malloc(2 * page);
 
 	fill(data, 2 * page, 6);
-	assert_told(map + page, part_phys(index) + page);
-	assert_int_equal(write_at(&v, index, page, data, page), -EIO);
+	assert_told(map + page, p->phys + page);
+	assert_int_equal(write_at(&v, p->index, page, data, page), -EIO);
 	/* A longer write ends before it. */
-	assert_int_equal(write_at(&v, index, 7, data, 2 * page), page - 7);
-	assert_int_equal(read_at(&v, index, page, buf, 8), -EIO);
-	assert_int_equal(read_at(&v, index, 7, buf, page - 7), page - 7);
+	assert_int_equal(write_at(&v, p->index, 7, data, 2 * page), page - 7);
+	assert_int_equal(read_at(&v, p->index, page, buf, 8), -EIO);
+	assert_int_equal(read_at(&v, p->index, 7, buf, page - 7), page - 7);
 	assert_memory_equal(buf, data, page - 7);
 	munmap(map, 16 * page);
 	free(buf);
@@ -467,14 +453,10 @@ static void an_error_is_an_error_and_breaks_nothing(void **state)
 }
 
 /* Each test with a newly bound GPU, because bad pages stay bad until then. */
-#define test(name)	cmocka_unit_test_setup(name, setup)
-/* One case for each part. */
-#define both(name) \
-	VARIANT(name, name, setup, NULL, &(unsigned int){ USEMEM }), \
-	VARIANT(name##_in_resmem, name, setup, NULL, &(unsigned int){ RESMEM })
+#define test(name)	cmocka_unit_test_setup(name, open_parts)
 
 static const struct CMUnitTest reported[] = {
-	both(bad_pages_are_told_with_their_address),
+	EACH_PART(bad_pages_are_told_with_their_address, open_parts),
 	test(the_offset_of_the_mapping_counts),
 	test(a_bad_page_in_a_huge_mapping_is_told_by_itself),
 	test(after_a_bad_page_the_others_go_on),
@@ -483,9 +465,9 @@ static const struct CMUnitTest reported[] = {
 	test(a_mapping_without_the_file_descriptor_is_told),
 	test(each_gpu_has_its_own_errors),
 	test(of_a_closed_gpu_the_log_alone_is_told),
-	both(a_bad_page_is_not_read_by_the_kernel),
-	both(a_page_that_goes_bad_while_a_read_waits_is_not_read),
-	both(overwritten_a_bad_page_stays_bad),
+	EACH_PART(a_bad_page_is_not_read_by_the_kernel, open_parts),
+	EACH_PART(a_page_that_goes_bad_while_a_read_waits_is_not_read, open_parts),
+	EACH_PART(overwritten_a_bad_page_stays_bad, open_parts),
 	test(a_page_stays_bad_until_the_gpu_is_unbound),
 	test(with_too_many_bad_pages_all_count_as_bad),
 	test(after_a_scrub_too_many_bad_pages_are_good),

@@ -15,37 +15,14 @@
 
 #include "lib.h"
 
-/* A part of GPU memory. */
-static struct part {
-	unsigned int index;
-	uint64_t at;		/* offset in the device's file */
-	uint64_t length;	/* bytes of memory */
-	uint64_t bar;		/* bytes of its BAR */
-} parts[2] = { { .index = USEMEM }, { .index = RESMEM } };
-
-static const struct part *const usemem = &parts[0];
-
-static int setup(void **state)
-{
-	struct vfio_region r;
-	struct part *p;
-
-	vfio_start(&v, "gh200");
-	for (p = parts; p < parts + 2; p++) {
-		vfio_region(&v, p->index, &r);
-		p->at = REGION(p->index);
-		p->length = vfio_length(&v, p->index);
-		p->bar = r.size;
-	}
-	return 0;
-}
+static const struct gpu_part *const usemem = &gpu_parts[0];
 
 /*
  * Tries every offset within 16 bytes of @edge with every width up to 40, and
  * compares with an image of the memory around it. Beyond the part's end, the
  * image is 0xff. It ends with the BAR.
  */
-static void check_around(const struct part *p, uint64_t edge)
+static void check_around(const struct gpu_part *p, uint64_t edge)
 {
 	enum { SPAN = 64 };
 	unsigned char image[2 * SPAN], got[SPAN], before[2 * SPAN];
@@ -100,14 +77,14 @@ static void check_around(const struct part *p, uint64_t edge)
 
 static void every_access_around_the_end_of_the_memory_is_right(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 
 	check_around(p, p->length);
 }
 
 static void every_access_around_the_end_of_the_bar_is_right(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 
 	check_around(p, p->bar);
 }
@@ -116,7 +93,7 @@ static void every_access_around_the_end_of_the_bar_is_right(void **state)
  * The end of the first WINDOW of src/window.c: 1 GiB, or 64 MiB with KASAN. A
  * smaller part has its middle here.
  */
-static uint64_t window_end(const struct part *p)
+static uint64_t window_end(const struct gpu_part *p)
 {
 	return p->length > GiB + 8 * MiB ? GiB : p->length / (4 * MiB) * (2 * MiB);
 }
@@ -150,7 +127,7 @@ static void bytes_of_a_partial_last_page_are_reached(void **state)
 
 static void beyond_the_bar_is_EINVAL(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	const uint64_t beyond[] = { p->bar, p->bar + 1, 1ULL << 39, (1ULL << 40) - 1 };
 	char byte = 0;
 	size_t i;
@@ -189,7 +166,7 @@ static void a_large_tail_reads_as_ones(void **state)
 /* Odd sizes, positions and buffers, across chunks and windows. */
 static void bulk_data_arrives_whole(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	size_t size = 3 * MiB + 4099, slack = 16;
 	char *in = malloc(size + slack), *out = malloc(size + slack);
 	uint64_t start = window_end(p) - 2 * MiB;
@@ -213,7 +190,7 @@ static void bulk_data_arrives_whole(void **state)
 
 static void a_fault_in_the_middle_ends_the_access_there(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	const size_t room[] = { 1, 7, 8, 15, 50, 63, 64, 65, 100, 127, page };
 	const size_t more[] = { 1, 33, 100, 70000 };
 	char *hole = page_before_hole() + page;
@@ -261,7 +238,7 @@ static void a_fault_in_the_middle_ends_the_access_there(void **state)
 /* Fresh memory has no pages yet, and a file's are in the page cache. */
 static void pages_that_are_not_there_yet_are_brought_in(void **state)
 {
-	const struct part *p = *state;
+	const struct gpu_part *p = *state;
 	const size_t size = 3 * MiB + 4099;
 	uint64_t pos = p->at + window_end(p) - MiB + 1;
 	char *in = malloc(size), *fresh;
@@ -307,7 +284,7 @@ static long take_away(void *buf)
 static void pages_that_are_taken_away_do_not_hold_an_access_up(void **state)
 {
 	char *buf = mmap(NULL, TAKEN, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t pos = ((const struct part *)*state)->at + 13;
+	uint64_t pos = ((const struct gpu_part *)*state)->at + 13;
 	struct beside *taker;
 	int i;
 
@@ -358,7 +335,7 @@ static long tear_writer(void *pos)
 
 static void an_aligned_word_is_never_torn(void **state)
 {
-	uint64_t pos = ((const struct part *)*state)->at + 4096, word = 0;
+	uint64_t pos = ((const struct gpu_part *)*state)->at + 4096, word = 0;
 	struct beside *writer;
 	int i;
 
@@ -614,24 +591,19 @@ static int start_second(void **state)
 	return 0;
 }
 
-/* One case for each part. */
-#define BOTH(name) \
-	VARIANT(name, name, NULL, NULL, &parts[0]), \
-	VARIANT(name##_in_resmem, name, NULL, NULL, &parts[1])
-
 static const struct CMUnitTest tests[] = {
-	BOTH(every_access_around_the_end_of_the_memory_is_right),
-	BOTH(every_access_around_the_end_of_the_bar_is_right),
-	BOTH(every_access_around_the_end_of_a_window_is_right),
-	BOTH(beyond_the_bar_is_EINVAL),
+	EACH_PART(every_access_around_the_end_of_the_memory_is_right, NULL),
+	EACH_PART(every_access_around_the_end_of_the_bar_is_right, NULL),
+	EACH_PART(every_access_around_the_end_of_a_window_is_right, NULL),
+	EACH_PART(beyond_the_bar_is_EINVAL, NULL),
 	cmocka_unit_test(nothing_is_nothing),
 	cmocka_unit_test(a_large_tail_reads_as_ones),
-	BOTH(bulk_data_arrives_whole),
-	BOTH(a_fault_in_the_middle_ends_the_access_there),
-	BOTH(pages_that_are_not_there_yet_are_brought_in),
-	BOTH(pages_that_are_taken_away_do_not_hold_an_access_up),
+	EACH_PART(bulk_data_arrives_whole, NULL),
+	EACH_PART(a_fault_in_the_middle_ends_the_access_there, NULL),
+	EACH_PART(pages_that_are_not_there_yet_are_brought_in, NULL),
+	EACH_PART(pages_that_are_taken_away_do_not_hold_an_access_up, NULL),
 	cmocka_unit_test(vectors_are_read_and_written_in_a_row),
-	BOTH(an_aligned_word_is_never_torn),
+	EACH_PART(an_aligned_word_is_never_torn, NULL),
 };
 
 #define MOVED(name, ...) \
@@ -650,7 +622,7 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "pages carve-out", CASES(tests), setup, .shared = true },
+	{ "pages carve-out", CASES(tests), open_parts, .shared = true },
 	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

@@ -579,6 +579,25 @@ int open_gpu(void **state)
 	return 0;
 }
 
+struct gpu_part gpu_parts[2] = { { .index = USEMEM }, { .index = RESMEM } };
+
+int open_parts(void **state)
+{
+	struct vfio_region r;
+	struct gpu_part *p;
+
+	vfio_start(&v, "gh200");
+	for (p = gpu_parts; p < gpu_parts + 2; p++) {
+		vfio_region(&v, p->index, &r);
+		p->at = REGION(p->index);
+		p->length = vfio_length(&v, p->index);
+		p->mappable = r.area_size;
+		p->bar = r.size;
+		p->phys = v.gpu->base + (p == gpu_parts ? 0 : gpu_parts[0].length);
+	}
+	return 0;
+}
+
 void cdev_start(struct vfio *v, const char *name)
 {
 	const struct gpu *gpu = gpu_find(name);

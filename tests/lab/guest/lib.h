@@ -295,6 +295,25 @@ extern struct vfio v;
 /* A fixture: starts it. *@state is its name, or NULL for "gh200". */
 int open_gpu(void **state);
 
+/* A part of its memory, in bytes. Only whole pages can be mapped. */
+struct gpu_part {
+	unsigned int index;	/* of its region */
+	uint64_t at;		/* offset in the device's file */
+	uint64_t length;
+	uint64_t mappable;
+	uint64_t bar;
+	uint64_t phys;
+};
+
+/* usemem and resmem, which this fixture finds in "gh200". */
+extern struct gpu_part gpu_parts[2];
+int open_parts(void **state);
+
+/* One case for each part. *state points to it. */
+#define EACH_PART(name, setup) \
+	VARIANT(name, name, setup, NULL, &gpu_parts[0]), \
+	VARIANT(name##_in_resmem, name, setup, NULL, &gpu_parts[1])
+
 /*
  * The steps by which vfio_open_cdev() opens, one at a time: binds a GPU and opens
  * its device file; opens /dev/iommu, with an I/O address space; binds one file to
