@@ -68,18 +68,11 @@ COMMANDS = {
         unbind unbound""",
     "bind": "mkdir -p /dev/pts; mount -t devpts devpts /dev/pts; run bind $(gpu small) $(gpu odd) $(gpu both) $(gpu dead) $(gpu ill)",
     "unasked": "run bench $(gpu small); run test $(gpu small) </dev/null",
-    "asked": """
-        say no /tests/terminal 80 -t 'Continue?' 'n\r' $nvgrace test $(gpu small)
-        say yes /tests/terminal 80 -t 'Continue?' 'y\r' $nvgrace test --until=touch $(gpu small)""",
     "in-use": """
         open_gpu small
         run bench --yes $(gpu small)
         run test --yes $(gpu small)
         close_gpu""",
-    "group-in-use": """
-        exec 8<$(group small)
-        run bench --yes --quick $(gpu small) 8<&-
-        exec 8<&-""",
     "no-access": """
         mkdir -p /etc
         echo nobody:x:65534:65534::/:/bin/sh >/etc/passwd
@@ -88,10 +81,6 @@ COMMANDS = {
         say unlogged su nobody -c "$nvgrace test --yes $(gpu small)"
         say group su nobody -c "$nvgrace test --yes --json --log=/tmp/nobody.log $(gpu small)"
         chmod 600 $(group small)""",
-    "no-type1": """
-        rmmod vfio_iommu_type1
-        run bench --quick --yes $(gpu small)
-        modprobe vfio_iommu_type1""",
     "quick": "run bench --yes --quick --json $(gpu both); run bench --yes --rounds=2 --json $(gpu odd); run bench --yes --quick $(gpu small)",
     "interrupted": """
         for signal in TERM HUP KILL; do
@@ -149,7 +138,6 @@ COMMANDS = {
 # The compiler's number of this memory order of C.
 SEQ_CST = 5
 
-
 class Testers(InMachine):
     LOG, GPUS, LIBRARY, HELPERS = "cli-testers", GPUS, LIBRARY, ("device_only", "terminal")
 
@@ -190,12 +178,7 @@ class Testers(InMachine):
                 ("unbound", 4, f'{unbound}: not bound to a driver; run "nvgrace-gpu bind {unbound}"'),
                 ("vfio-pci", 4, f"{unbound}: the driver vfio-pci shows no GPU memory; bind the GPU to {DRIVER}"),
                 ("unasked", 4, f"{small}: bench overwrites the memory of this GPU, and there is no terminal to ask on; add --yes"),
-                ("in-use", 4, f"{small}: in use: process {''.join(self.lines('in-use', 'holder'))} (device_only)"),
-                ("group-in-use", 4, f"{small}: in use: "),
-                ("no-type1", 1, f"{small}: vfio has no type1 IOMMU driver; load the module")):
-            # With its own file, the GPU can be opened nevertheless.
-            if self.cdev and command in ("no-type1", "group-in-use"):
-                continue
+                ("in-use", 4, f"{small}: in use: process {''.join(self.lines('in-use', 'holder'))} (device_only)")):
             assert set(self.codes(command)) == {status}, command
             assert words in self.text(command, "run-err")
 
@@ -208,11 +191,6 @@ class Testers(InMachine):
         assert self.codes("no-access", "group") == [0], self.text("no-access", "group-out")
         document, = self.documents("no-access", "group")
         assert "memory::after_a_scrub_all_of_the_memory_is_zero" in [c["id"] for c in document["checks"] if c["outcome"] == "skipped"]
-
-    def test_asks(self):
-        assert (self.codes("asked", "no"), self.codes("asked", "yes")) == ([4], [0])
-        assert "nothing done" in self.text("asked", "no-out")
-        assert f"{self.pci['small']}: passed" in re.sub(r"\x1b\[[0-9;]*m", "", self.text("asked", "yes-out"))
 
     def test_figures(self):
         assert self.codes("quick") == [0, 0, 0]
@@ -318,15 +296,12 @@ class Testers(InMachine):
         assert self.lines("waiting", "signal") == ["INT 130"]
         self.check_idle("waiting", "dead")
 
-
 @pytest.mark.long
 class Stable(Testers):
     KERNEL, __test__ = "stable", True
 
-
 class Newest(Testers):
     KERNEL, __test__ = "newest", True
-
 
 @pytest.mark.long
 class Newest64k(Testers):
