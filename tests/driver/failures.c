@@ -31,12 +31,6 @@
 #define NO_IO		"-5"
 #define NOTHING		"0"
 
-static int teardown(void **state)
-{
-	fail_nothing();
-	return 0;
-}
-
 /* ---- binding ------------------------------------------------------------ */
 
 static void a_failed_bind_leaves_nothing(void **state)
@@ -204,7 +198,6 @@ static void a_fault_during_a_reset_keeps_no_mmap_waiting(void **state)
 	unsigned int i;
 	char *map;
 
-	vfio_start(&v, TINY);
 	map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
 	begin_failing(NO_IO, "pci_read_config_dword");
 	hold_failing(true);
@@ -231,7 +224,6 @@ static void a_fault_during_a_reset_keeps_no_mmap_waiting(void **state)
 /* No wait would end better, so that readiness must not stay unknown. */
 static void a_gpu_that_reads_as_all_ones_has_failed(void **state)
 {
-	vfio_start(&v, "ones");
 	vfio_unready_after_resets(&v);
 	assert_int_equal(vfio_reset(&v), 0);
 	assert_true(gpu_sysfs_is(v.gpu, "nvgrace_gpu/readiness", "unknown"));
@@ -323,7 +315,6 @@ static void memory_that_can_not_be_mapped_is_ENOMEM(void **state)
 	uint64_t word = 0;
 	size_t i;
 
-	vfio_start(&v, BOTH);
 	for (i = 0; i < ARRAY_SIZE(parts); i++) {
 		uint64_t pos = REGION(parts[i].index);
 
@@ -348,7 +339,6 @@ static void a_read_behind_the_memory_without_a_buffer_is_ENOMEM(void **state)
 	uint8_t *data = malloc(count);
 	size_t i;
 
-	vfio_start(&v, TINY);
 	end = REGION(USEMEM) + v.gpu->size;
 	begin_failing(NOTHING, names);
 	assert_int_equal(vfio_read(&v, end, data, count), -ENOMEM);
@@ -400,7 +390,6 @@ static void region_info_without_memory_is_ENOMEM(void **state)
 	struct vfio_region_info info = { .argsz = 256, .index = USEMEM };
 	char room[256];
 
-	vfio_start(&v, TINY);
 	memcpy(room, &info, sizeof(info));
 	begin_failing(NOTHING, names);
 	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_REGION_INFO, room), -1);
@@ -493,35 +482,33 @@ static void a_scrub_without_memory_for_workers_clears_both_parts(void **state)
 
 /* ---- all ---------------------------------------------------------------- */
 
-#define TEST(name)	cmocka_unit_test_teardown(name, teardown)
-
 static const struct CMUnitTest tests[] = {
-	TEST(a_failed_bind_leaves_nothing),
-	TEST(a_refused_bind_has_reset_nothing),
-	TEST(each_failure_at_bind_has_a_line),
-	TEST(an_open_that_fails_leaves_nothing),
-	TEST(a_fault_during_a_reset_keeps_no_mmap_waiting),
-	TEST(a_gpu_that_reads_as_all_ones_has_failed),
-	TEST(a_bar_that_was_never_seen_is_not_restored),
-	TEST(config_space_that_was_not_saved_is_not_restored),
-	TEST(a_gpu_that_stays_awake_is_saved_when_it_is_bound),
-	TEST(memory_that_can_not_be_mapped_is_ENOMEM),
-	TEST(a_read_behind_the_memory_without_a_buffer_is_ENOMEM),
-	TEST(a_gpu_that_does_not_wake_up_is_not_accessed),
-	TEST(region_info_without_memory_is_ENOMEM),
-	TEST(a_scrub_that_fails_says_why),
+	cmocka_unit_test(a_failed_bind_leaves_nothing),
+	cmocka_unit_test(a_refused_bind_has_reset_nothing),
+	cmocka_unit_test(each_failure_at_bind_has_a_line),
+	cmocka_unit_test(an_open_that_fails_leaves_nothing),
+	OPEN(TINY, a_fault_during_a_reset_keeps_no_mmap_waiting),
+	OPEN("ones", a_gpu_that_reads_as_all_ones_has_failed),
+	cmocka_unit_test(a_bar_that_was_never_seen_is_not_restored),
+	cmocka_unit_test(config_space_that_was_not_saved_is_not_restored),
+	cmocka_unit_test(a_gpu_that_stays_awake_is_saved_when_it_is_bound),
+	OPEN(BOTH, memory_that_can_not_be_mapped_is_ENOMEM),
+	OPEN(TINY, a_read_behind_the_memory_without_a_buffer_is_ENOMEM),
+	cmocka_unit_test(a_gpu_that_does_not_wake_up_is_not_accessed),
+	OPEN(TINY, region_info_without_memory_is_ENOMEM),
+	cmocka_unit_test(a_scrub_that_fails_says_why),
 };
 
 static const struct CMUnitTest slow_tests[] = {
-	TEST(a_scrub_without_memory_for_workers_clears_both_parts),
+	cmocka_unit_test(a_scrub_without_memory_for_workers_clears_both_parts),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
-	TEST(whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep),
+	cmocka_unit_test(whatever_fails_to_bind_every_gpu_hears_of_the_hosts_sleep),
 };
 
 static const struct CMUnitTest report_tests[] = {
-	TEST(without_reports_of_bad_pages_an_open_works),
+	cmocka_unit_test(without_reports_of_bad_pages_an_open_works),
 };
 
 static int load(void **state)

@@ -1599,12 +1599,6 @@ static void unbinding_gives_up_no_scrub_that_waits_for_readiness(void **state)
 	assert_clean(gpu);
 }
 
-static int let_go(void **state)
-{
-	fail_nothing();
-	return teardown(state);
-}
-
 /* ---- files -------------------------------------------------------------- */
 
 static void the_files_are_what_they_should_be(void **state)
@@ -1707,8 +1701,7 @@ static const struct CMUnitTest power_tests[] = {
 
 /* Take minutes in which the machine has nothing to do. */
 static const struct CMUnitTest late_tests[] = {
-	cmocka_unit_test_setup_teardown(unbinding_gives_up_a_scrub_that_gets_no_further,
-					setup, let_go),
+	test(unbinding_gives_up_a_scrub_that_gets_no_further),
 	test(unbinding_gives_up_no_scrub_that_waits_for_readiness),
 };
 

@@ -389,22 +389,20 @@ static int secondary_bus_reset(struct vfio *cxl)
 static void a_cxl_part_is_waited_for(void **state)
 {
 	int (*reset)(struct vfio *cxl) = ((struct variant *)*state)->reset;
-	struct vfio cxl;
 	uint64_t begin, looks;
 
-	vfio_start(&cxl, "cxl");
-	looks = host_counter(cxl.gpu, "c2c_reads");
-	assert_int_equal(read_a_byte(&cxl), 1);
+	vfio_start(&v, "cxl");
+	looks = host_counter(v.gpu, "c2c_reads");
+	assert_int_equal(read_a_byte(&v), 1);
 	begin = now_ms();
-	assert_int_equal(reset(&cxl), 0);
-	assert_int_equal(read_a_byte(&cxl), 1);
+	assert_int_equal(reset(&v), 0);
+	assert_int_equal(read_a_byte(&v), 1);
 	/*
 	 * From the middle of the reset on. FLR takes 100 ms, a bus reset, with
 	 * what the kernel waits for, a second or two.
 	 */
 	assert_waited(begin, 1500);
-	assert_int_equal(host_counter(cxl.gpu, "c2c_reads"), looks);
-	vfio_stop(&cxl);
+	assert_int_equal(host_counter(v.gpu, "c2c_reads"), looks);
 }
 
 static void a_cxl_part_is_refused(void **state)
@@ -460,24 +458,22 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 	uint32_t never = UINT32_MAX, delay = 200;
 	unsigned int during = 0, failed = 0;
 	struct reader readers[4];
-	struct vfio cxl;
 	size_t i, j;
 
-	vfio_start(&cxl, "cxl");
 	for (i = 0; i < 5; i++) {
-		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &never, 4), 4);
-		assert_int_equal(vfio_reset(&cxl), 0);
-		assert_int_equal(read_a_byte(&cxl), -EIO);
-		assert_int_equal(vfio_write(&cxl, MODEL_RESET_DELAY, &delay, 4), 4);
+		assert_int_equal(vfio_write(&v, MODEL_RESET_DELAY, &never, 4), 4);
+		assert_int_equal(vfio_reset(&v), 0);
+		assert_int_equal(read_a_byte(&v), -EIO);
+		assert_int_equal(vfio_write(&v, MODEL_RESET_DELAY, &delay, 4), 4);
 
 		for (j = 0; j < ARRAY_SIZE(readers); j++) {
-			readers[j] = (struct reader){ .dev = &cxl };
+			readers[j] = (struct reader){ .dev = &v };
 			readers[j].reads = beside(read_always, &readers[j]);
 		}
 		usleep(100000);
-		assert_int_equal(vfio_reset(&cxl), 0);
+		assert_int_equal(vfio_reset(&v), 0);
 		resets_done++;
-		assert_int_equal(read_a_byte(&cxl), 1);
+		assert_int_equal(read_a_byte(&v), 1);
 		for (j = 0; j < ARRAY_SIZE(readers); j++) {
 			ended(readers[j].reads);
 			during += readers[j].during;
@@ -488,7 +484,6 @@ static void a_wait_in_vain_counts_until_the_next_reset(void **state)
 	/* Some may have failed before the reset without having returned yet. */
 	assert_true(during > 0);
 	assert_true(failed * 5 <= during);
-	vfio_stop(&cxl);
 }
 
 #define LIKE(function, name, ...) \
@@ -500,7 +495,7 @@ static const struct CMUnitTest cxl_tests[] = {
 	LIKE(a_cxl_part_is_waited_for, a_hot_reset_is_waited_for, .reset = vfio_hot_reset),
 	LIKE(a_cxl_part_is_waited_for, a_secondary_bus_reset_through_sysfs_is_waited_for,
 	     .reset = secondary_bus_reset),
-	cmocka_unit_test(a_wait_in_vain_counts_until_the_next_reset),
+	OPEN("cxl", a_wait_in_vain_counts_until_the_next_reset),
 	LIKE(a_cxl_part_is_refused, a_cxl_part_without_valid_information_is_ETIME_after_1_s,
 	     .gpu = "cxlinvalid", .error = -ETIME, .line = "without Memory_Info_Valid"),
 	LIKE(a_cxl_part_is_refused, a_cxl_part_without_active_memory_is_ETIME_after_its_timeout,

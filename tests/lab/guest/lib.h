@@ -158,8 +158,8 @@ void gpu_unbind_all(void);
 /*
  * main.c's teardown in the lab, also after cases that have failed half-way: of every
  * group, and of every case of a group that shares nothing. Closes and unmaps all GPUs
- * of this process, unbinds all, and sets the parameter scrub to off. On hardware, a
- * case is a process.
+ * of this process, unbinds all, and sets the parameter scrub to off; no function
+ * fails any more. On hardware, a case is a process.
  */
 int leave_nothing(void **state);
 
@@ -538,14 +538,12 @@ int unload(const char *name);
  * @names return @value, a number, to the driver; with hold_failing(), only once
  * that is over. failing_count() returns how often the driver has called them;
  * stop_failing() also ends it; end_failing() fails the test if it never has.
- * fail_nothing() ends it after a failed test, too, and without the module.
  */
 void begin_failing(const char *value, const char *names);
 void hold_failing(bool on);
 int failing_count(void);
 int stop_failing(void);
 void end_failing(const char *names);
-void fail_nothing(void);
 
 /*
  * Runs @fn(@arg), in any thread. Returns true if it raised SIGBUS, and the
