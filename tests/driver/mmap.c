@@ -609,7 +609,8 @@ static const struct CMUnitTest lab_tests[] = {
 };
 
 const struct case_group groups[] = {
-	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(tests), open_parts, .shared = true },
+	{ "pages carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP",
+	  CASES(tests), open_parts, .shared = true },
 	{ "pages lab", CASES(lab_tests) },
 	{ }
 };

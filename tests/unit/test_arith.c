@@ -182,9 +182,8 @@ static const struct {
 static void bar_after_reset(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(sizing); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(sizing); i++)
 		assert_int_equal(nvgrace_gpu_bar_value(0, sizing[i].size), 0xc);
-	}
 }
 
 static void bar_sizing(void **state)

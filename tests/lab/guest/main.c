@@ -193,6 +193,7 @@ __attribute__((weak)) int main(int argc, char **argv)
 {
 	const char *seconds = getenv("SECONDS"), *word;
 	const struct case_group *group;
+	CMFixtureFunction teardown;
 	bool found = false;
 	enum known how;
 	int failed = 0;
@@ -221,12 +222,10 @@ __attribute__((weak)) int main(int argc, char **argv)
 		found = true;
 		word = lacking(group->needs, &how);
 		running = group;
+		teardown = getenv("HAS") ? end_group : group->teardown;
 		if (!word)
 			failed += _cmocka_run_group_tests(program_invocation_short_name,
-							  cases, count,
-							  group->setup,
-							  getenv("HAS") ? end_group :
-									  group->teardown);
+							  cases, count, group->setup, teardown);
 		if (word && argc > 1) {
 			say_lacking(word, how);
 			print_message("ok 1 - %s # SKIP\n", cases[0].name);
