@@ -210,8 +210,12 @@ static void leave_something(struct vfio *dev)
 	}
 }
 
+/* That of the case, and its name in its row. */
+static const struct gpu *gpu;
+
 static int setup(void **state)
 {
+	gpu = gpu_find(*state);
 	scrub_set_parameter(true);
 	return 0;
 }
@@ -265,8 +269,11 @@ static int teardown(void **state)
 		if (children[i])
 			kill_child(children[i]);
 	release_after(0);
-	host_ask(NULL, 0, "after_reset %s 0", gpu_smallest()->name);
+	host_ask(NULL, 0, "after_reset " TINY " 0");
 	host_ask(NULL, 0, "soil_at_reset " SMALL " 0 0");
+	/* The host's memory. */
+	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
+		 (unsigned long long)gpu->size);
 	return 0;
 }
 
@@ -274,8 +281,6 @@ static int teardown(void **state)
 
 static void it_is_off_unless_asked_for(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
-
 	scrub_set_parameter(false);
 	soil_all(gpu);
 	bind_gpu(gpu);
@@ -293,8 +298,6 @@ static void it_is_off_unless_asked_for(void **state)
 
 static void binding_clears_what_was_there(void **state)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
-
 	soil_all(gpu);
 	bind_gpu(gpu);
 	assert_becomes_clean(gpu);
@@ -304,8 +307,6 @@ static void binding_clears_what_was_there(void **state)
 
 static void closing_clears_what_a_user_left(void **state)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
-
 	bind_gpu(gpu);
 	vfio_open(&v, gpu);
 	assert_state(gpu, "dirty");
@@ -317,7 +318,6 @@ static void closing_clears_what_a_user_left(void **state)
 
 static void a_mapping_that_outlives_the_file_counts_as_use(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	char *map;
 
 	bind_gpu(gpu);
@@ -380,7 +380,6 @@ static pid_t wait_in_a_child(const struct gpu *gpu, int *told)
 
 static void a_killed_user_leaves_nothing(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	pid_t pid;
 	int told;
 
@@ -395,7 +394,6 @@ static void a_killed_user_leaves_nothing(void **state)
 
 static void an_open_waits_for_the_scrub(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	int i;
 
 	soil(gpu);
@@ -414,8 +412,6 @@ static void an_open_waits_for_the_scrub(void **state)
 /* The parameter is set later: no scrub was started, so the open starts it. */
 static void an_open_begins_what_was_not_wanted_before(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
-
 	scrub_set_parameter(false);
 	soil(gpu);
 	bind_gpu(gpu);
@@ -491,9 +487,9 @@ static void soil_and_bind_before_wanted(const struct gpu *gpu)
 
 static void unbinding_waits_for_the_scrub(void **state)
 {
-	clean_after(soil_and_bind, gpu_smallest());
-	clean_after(bind_and_soil, gpu_smallest());
-	clean_after(soil_and_bind_before_wanted, gpu_smallest());
+	clean_after(soil_and_bind, gpu);
+	clean_after(bind_and_soil, gpu);
+	clean_after(soil_and_bind_before_wanted, gpu);
 }
 
 /* How often the GPU was seen whole, and as it is in a reset. */
@@ -524,7 +520,6 @@ static void in_a_reset_config_space_is_locked(void **state)
 	static void (*const steps[])(const struct gpu *gpu) = {
 		soil_and_bind, soil_and_bind_before_wanted,
 	};
-	const struct gpu *gpu = gpu_smallest();
 	int config = gpu_config_open(gpu, O_RDONLY);
 	struct beside *looks;
 	size_t i;
@@ -558,7 +553,7 @@ static void remove_the_module(const struct gpu *gpu)
 
 static void removing_the_module_waits_for_the_scrub(void **state)
 {
-	clean_after(remove_the_module, gpu_smallest());
+	clean_after(remove_the_module, gpu);
 }
 
 static long unbind_beside(void *gpu)
@@ -572,7 +567,6 @@ static long unbind_beside(void *gpu)
  */
 static void a_gpu_at_work_is_reset_before_its_scrub(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	uint64_t end = now_ms() + STUCK_MS;
 	struct beside *unbinding;
 	char stopped[8];
@@ -655,7 +649,6 @@ static void begins_anew_after(const struct gpu *gpu, const char *reset)
 
 static void a_scrub_begins_anew_after_a_reset(void **state)
 {
-	const struct gpu *gpu = gpu_find(SMALL);
 	char path[64];
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset", gpu->addr);
@@ -665,7 +658,6 @@ static void a_scrub_begins_anew_after_a_reset(void **state)
 /* This resets everything on the bus. The other function has no driver. */
 static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
 {
-	const struct gpu *gpu = gpu_find("neighbour");
 	char path[64];
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/reset_subordinate",
@@ -679,7 +671,6 @@ static void a_scrub_begins_anew_after_a_reset_of_its_bus(void **state)
 
 static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	uint16_t flr = 0x8000;
 	int i;
 
@@ -702,7 +693,6 @@ static void resets_of_all_kinds_by_the_user_before_keep_nothing(void **state)
 /* Low power by vfio, and D3hot by config space, at the time of the close. */
 static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	uint16_t d3hot = 3;
 
 	bind_gpu(gpu);
@@ -725,8 +715,6 @@ static void a_gpu_closed_asleep_is_woken_up_for_it(void **state)
 
 static void it_waits_until_the_memory_is_ready(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
-
 	host_ask(NULL, 0, "after_reset %s 1500", gpu->name);
 	soil(gpu);
 	bind_gpu(gpu);
@@ -799,7 +787,6 @@ static bool unbind_slowly(const struct gpu *gpu)
 /* One long sleep would be a hung task for the kernel. */
 static void unbinding_sleeps_in_pieces_and_says_so(void **state)
 {
-	const struct gpu *gpu = gpu_find(PATIENT);
 	unsigned int tries = 0;
 
 	while (!unbind_slowly(gpu))
@@ -809,7 +796,6 @@ static void unbinding_sleeps_in_pieces_and_says_so(void **state)
 
 static void unbinding_ends_an_open_that_waits(void **state)
 {
-	const struct gpu *gpu = gpu_find(PATIENT);
 	struct pollfd p = { .events = POLLIN };
 	struct beside *unbinding;
 	bool open_ended;
@@ -835,8 +821,6 @@ static void unbinding_ends_an_open_that_waits(void **state)
 /* An administrator may restrict the workqueue. */
 static void one_worker_at_a_time_gets_there_too(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
-
 	must_write_file(QUEUE "max_active", "1");
 	must_write_file(QUEUE "nice", "19");
 	soil(gpu);
@@ -855,7 +839,6 @@ static void one_worker_at_a_time_gets_there_too(void **state)
  */
 static void waiting_for_it_does_not_keep_the_host_awake(void **state)
 {
-	const struct gpu *gpu = gpu_find(PATIENT);
 	int told[2], i;
 	pid_t pid[2];
 
@@ -890,7 +873,7 @@ static void unbind_after_hibernation(const struct gpu *gpu)
 
 static void after_hibernation_nothing_is_known(void **state)
 {
-	clean_after(unbind_after_hibernation, gpu_smallest());
+	clean_after(unbind_after_hibernation, gpu);
 }
 
 /* Without a way to reset it, a GPU can't be scrubbed. */
@@ -903,7 +886,6 @@ static void forbid_resets(const struct gpu *gpu, bool forbid)
 /* The host hibernates after the unbind, whose scrub is the last. */
 static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 {
-	const struct gpu *gpu = gpu_find(PATIENT);
 	int events = events_listen();
 	struct beside *unbinding;
 
@@ -925,7 +907,6 @@ static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 /* Without the parameter, nothing scrubs the GPU after that. */
 static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	int events = events_listen();
 
 	scrub_set_parameter(false);
@@ -947,7 +928,6 @@ static void a_scrub_that_an_unbind_overtakes_leaves_a_record(void **state)
  */
 static void what_is_closed_and_unbound_before_the_host_sleeps_is_cleared(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	struct beside *unbinding;
 	bool over, late = false;
 
@@ -969,8 +949,6 @@ static void what_is_closed_and_unbound_before_the_host_sleeps_is_cleared(void **
 
 static void hibernation_makes_nothing_better(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
-
 	scrub_set_parameter(false);
 	bind_gpu(gpu);
 	forbid_resets(gpu, true);
@@ -984,7 +962,6 @@ static void hibernation_makes_nothing_better(void **state)
 /* Its CXL DVSEC limits the wait to 1 s. For others it is 30 s. */
 static void memory_that_is_never_ready_is_never_shown(void **state)
 {
-	const struct gpu *gpu = gpu_find("cxl");
 	int i, events = -1;
 
 	if (events_exist())
@@ -1025,8 +1002,6 @@ static void memory_that_is_never_ready_is_never_shown(void **state)
 
 static void on_demand_it_is_done_while_the_parameter_is_off(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
-
 	scrub_set_parameter(false);
 	soil(gpu);
 	bind_gpu(gpu);
@@ -1076,7 +1051,6 @@ static long flap(void *bar0)
  */
 static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
 {
-	const struct gpu *gpu = gpu_find(TINY);
 	volatile uint32_t *bar0;
 	struct beside *flaps;
 
@@ -1101,7 +1075,6 @@ static void a_gpu_that_flaps_does_not_keep_unbinding_waiting(void **state)
 
 static void each_scrub_leaves_a_record(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	time_t before, end;
 	uint64_t ms, count;
 	int events;
@@ -1154,7 +1127,6 @@ static void each_scrub_leaves_a_record(void **state)
 /* A client that opens and closes all the time can't fill the log. */
 static void its_lines_are_limited(void **state)
 {
-	const struct gpu *gpu = gpu_find(TINY);
 	int scrubs = 0, lines = 0;
 
 	klog_mark();
@@ -1174,7 +1146,6 @@ static void its_lines_are_limited(void **state)
 /* The GPU is released with what its user left, and that is said. */
 static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	int events = events_listen();
 	struct beside *unbinding;
 
@@ -1202,7 +1173,7 @@ static void a_scrub_that_can_not_begin_leaves_a_record(void **state)
  * All of the GPU's memory must be cleared to the last byte, and nothing around
  * it. binding_clears_what_was_there compares each byte of both parts.
  */
-static void odd_size_is_cleared(const struct gpu *gpu)
+static void an_odd_size_is_cleared_to_its_end(void **state)
 {
 	unsigned long long end = gpu->base + gpu->size, last = end - MiB;
 
@@ -1216,18 +1187,6 @@ static void odd_size_is_cleared(const struct gpu *gpu)
 	assert_range_clean(last, MiB);
 	host_ask(NULL, 0, "is_soiled %#llx 65536", gpu->base - 65536ULL);
 	host_ask(NULL, 0, "is_soiled %#llx 65536", end);
-	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
-		 (unsigned long long)gpu->size);
-}
-
-static void an_odd_size_is_cleared_to_its_end(void **state)
-{
-	odd_size_is_cleared(gpu_find(TINY));
-}
-
-static void an_odd_size_of_resmem_is_cleared_to_its_end(void **state)
-{
-	odd_size_is_cleared(gpu_find("odd"));
 }
 
 /* ---- several users ------------------------------------------------------ */
@@ -1237,7 +1196,6 @@ static void an_odd_size_of_resmem_is_cleared_to_its_end(void **state)
  */
 static void of_two_that_wait_one_may_be_killed(void **state)
 {
-	const struct gpu *gpu = gpu_find(PATIENT);
 	int told;
 	pid_t pid;
 
@@ -1360,7 +1318,6 @@ static void nobody_sees_anything_when_all_happens_at_once(void **state)
 		reset_for_ever, bind_for_ever, bind_in_vain_for_ever,
 		replug_for_ever, sleep_for_ever, switch_a_cpu_for_ever,
 	};
-	const struct gpu *gpu = gpu_find(TINY);
 	uint64_t end = now_ms() + ROUNDS * 200;
 	unsigned int opened = 0, refused = 0, tries;
 	unsigned int late = 0;
@@ -1457,7 +1414,6 @@ static struct part *find_part(struct part *parts, unsigned long long address)
  */
 static void the_end_of_each_part_comes_last(void **state)
 {
-	const struct gpu *gpu = gpu_find("gh200");
 	const unsigned int all = gpu->size / STEP;
 	struct part parts[3] = { };
 	unsigned long long address;
@@ -1505,7 +1461,6 @@ static void the_end_of_each_part_comes_last(void **state)
  */
 static void an_attempt_begins_after_the_suspend_of_the_last_one(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	unsigned int suspends = 0, locks = 0, i;
 	bool suspending = false;
 	char *text, *rest, *line;
@@ -1553,7 +1508,6 @@ static int stop_tracing(void **state)
  */
 static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
 	struct beside *unbinding;
 	int events = events_listen();
 	int i;
@@ -1585,7 +1539,6 @@ static void unbinding_gives_up_a_scrub_that_gets_no_further(void **state)
 /* Readiness has a limit of its own, for this GPU one of some minutes. */
 static void unbinding_gives_up_no_scrub_that_waits_for_readiness(void **state)
 {
-	const struct gpu *gpu = gpu_find(PATIENT);
 	struct beside *unbinding;
 	bool late = false;
 
@@ -1603,7 +1556,7 @@ static void unbinding_gives_up_no_scrub_that_waits_for_readiness(void **state)
 
 static void the_files_are_what_they_should_be(void **state)
 {
-	const struct gpu *gpu = gpu_smallest();
+	const struct gpu *none = gpu_find("none");
 	struct stat st;
 	char path[128];
 
@@ -1617,114 +1570,101 @@ static void the_files_are_what_they_should_be(void **state)
 	assert_int_equal(access("/sys/bus/workqueue/devices/nvgrace_gpu_scrub/nice",
 				W_OK), 0);
 	unbind(gpu);
-	gpu = gpu_find("none");
-	bind_gpu(gpu);
+	bind_gpu(none);
 	snprintf(path, sizeof(path),
-		 "/sys/bus/pci/devices/%s/" STATE, gpu->addr);
+		 "/sys/bus/pci/devices/%s/" STATE, none->addr);
 	assert_int_equal(stat(path, &st), -1);
 }
 
-static int finish(void **state)
-{
-	const struct gpu *gpu = gpu_find(SMALL);
-
-	host_ask(NULL, 0, "drop %#llx %#llx", (unsigned long long)gpu->base,
-		 (unsigned long long)gpu->size);
-	return 0;
-}
-
-#define test(name)	cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define ON(gpu, name)		VARIANT(name, name, setup, teardown, gpu)
+#define TRACED(gpu, name)	VARIANT(name, name, setup, stop_tracing, gpu)
 
 static const struct CMUnitTest tests[] = {
-	test(it_is_off_unless_asked_for),
-	test(binding_clears_what_was_there),
-	test(closing_clears_what_a_user_left),
-	test(a_mapping_that_outlives_the_file_counts_as_use),
-	test(a_killed_user_leaves_nothing),
-	test(an_open_waits_for_the_scrub),
-	test(an_open_begins_what_was_not_wanted_before),
-	test(unbinding_waits_for_the_scrub),
-	test(removing_the_module_waits_for_the_scrub),
-	test(resets_of_all_kinds_by_the_user_before_keep_nothing),
-	test(a_gpu_closed_asleep_is_woken_up_for_it),
-	test(on_demand_it_is_done_while_the_parameter_is_off),
-	test(an_odd_size_is_cleared_to_its_end),
-	test(one_worker_at_a_time_gets_there_too),
-	test(the_files_are_what_they_should_be),
-	test(a_gpu_at_work_is_reset_before_its_scrub),
-	test(in_a_reset_config_space_is_locked),
-	test(it_waits_until_the_memory_is_ready),
-	test(of_two_that_wait_one_may_be_killed),
-	test(unbinding_sleeps_in_pieces_and_says_so),
-	test(unbinding_ends_an_open_that_waits),
-	test(memory_that_is_never_ready_is_never_shown),
+	ON(TINY, it_is_off_unless_asked_for),
+	ON(SMALL, binding_clears_what_was_there),
+	ON(SMALL, closing_clears_what_a_user_left),
+	ON(TINY, a_mapping_that_outlives_the_file_counts_as_use),
+	ON(TINY, a_killed_user_leaves_nothing),
+	ON(TINY, an_open_waits_for_the_scrub),
+	ON(TINY, an_open_begins_what_was_not_wanted_before),
+	ON(TINY, unbinding_waits_for_the_scrub),
+	ON(TINY, removing_the_module_waits_for_the_scrub),
+	ON(TINY, resets_of_all_kinds_by_the_user_before_keep_nothing),
+	ON(TINY, a_gpu_closed_asleep_is_woken_up_for_it),
+	ON(TINY, on_demand_it_is_done_while_the_parameter_is_off),
+	ON(TINY, an_odd_size_is_cleared_to_its_end),
+	ON(TINY, one_worker_at_a_time_gets_there_too),
+	ON(TINY, the_files_are_what_they_should_be),
+	ON(TINY, a_gpu_at_work_is_reset_before_its_scrub),
+	ON(TINY, in_a_reset_config_space_is_locked),
+	ON(TINY, it_waits_until_the_memory_is_ready),
+	ON(PATIENT, of_two_that_wait_one_may_be_killed),
+	ON(PATIENT, unbinding_sleeps_in_pieces_and_says_so),
+	ON(PATIENT, unbinding_ends_an_open_that_waits),
+	ON("cxl", memory_that_is_never_ready_is_never_shown),
 };
 
 static const struct CMUnitTest sleep_tests[] = {
-	test(after_hibernation_nothing_is_known),
-	test(hibernation_makes_nothing_better),
-	test(what_is_closed_and_unbound_before_the_host_sleeps_is_cleared),
+	ON(TINY, after_hibernation_nothing_is_known),
+	ON(TINY, hibernation_makes_nothing_better),
+	ON(TINY, what_is_closed_and_unbound_before_the_host_sleeps_is_cleared),
 };
 
 static const struct CMUnitTest slow_sleep_tests[] = {
-	test(nobody_sees_anything_when_all_happens_at_once),
+	ON(TINY, nobody_sees_anything_when_all_happens_at_once),
 };
 
 static const struct CMUnitTest sleep_event_tests[] = {
-	test(a_scrub_of_an_unbind_outlasts_hibernation),
-	test(a_scrub_that_an_unbind_overtakes_leaves_a_record),
+	ON(PATIENT, a_scrub_of_an_unbind_outlasts_hibernation),
+	ON(TINY, a_scrub_that_an_unbind_overtakes_leaves_a_record),
 };
 
 /* Needs a kernel with events. */
 static const struct CMUnitTest event_tests[] = {
-	test(each_scrub_leaves_a_record),
-	test(a_scrub_that_can_not_begin_leaves_a_record),
+	ON(TINY, each_scrub_leaves_a_record),
+	ON(TINY, a_scrub_that_can_not_begin_leaves_a_record),
 };
 
 /* They scrub large memory, or again and again. */
 static const struct CMUnitTest slow_tests[] = {
-	test(a_gpu_that_flaps_does_not_keep_unbinding_waiting),
-	test(a_scrub_begins_anew_after_a_reset),
-	test(a_scrub_begins_anew_after_a_reset_of_its_bus),
-	test(an_odd_size_of_resmem_is_cleared_to_its_end),
-	test(its_lines_are_limited),
+	ON(TINY, a_gpu_that_flaps_does_not_keep_unbinding_waiting),
+	ON(SMALL, a_scrub_begins_anew_after_a_reset),
+	ON("neighbour", a_scrub_begins_anew_after_a_reset_of_its_bus),
+	VARIANT(an_odd_size_of_resmem_is_cleared_to_its_end, an_odd_size_is_cleared_to_its_end,
+		setup, teardown, "odd"),
+	ON(TINY, its_lines_are_limited),
 };
 
 static const struct CMUnitTest traced_tests[] = {
-	cmocka_unit_test_setup_teardown(the_end_of_each_part_comes_last, setup, stop_tracing),
+	TRACED("gh200", the_end_of_each_part_comes_last),
 };
 
 static const struct CMUnitTest power_tests[] = {
-	cmocka_unit_test_setup_teardown(an_attempt_begins_after_the_suspend_of_the_last_one,
-					setup, stop_tracing),
+	TRACED(TINY, an_attempt_begins_after_the_suspend_of_the_last_one),
 };
 
 /* Take minutes in which the machine has nothing to do. */
 static const struct CMUnitTest late_tests[] = {
-	test(unbinding_gives_up_a_scrub_that_gets_no_further),
-	test(unbinding_gives_up_no_scrub_that_waits_for_readiness),
+	ON(TINY, unbinding_gives_up_a_scrub_that_gets_no_further),
+	ON(PATIENT, unbinding_gives_up_no_scrub_that_waits_for_readiness),
 };
 
 /* Needs a kernel with suspend. */
 static const struct CMUnitTest suspend_tests[] = {
-	test(waiting_for_it_does_not_keep_the_host_awake),
+	ON(PATIENT, waiting_for_it_does_not_keep_the_host_awake),
 };
 
 const struct case_group groups[] = {
-	{ "scrubs lab", CASES(tests), NULL, finish },
-	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests), NULL, finish },
-	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP slow",
-	  CASES(slow_sleep_tests), NULL, finish },
-	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP CONFIG_NET",
-	  CASES(sleep_event_tests), NULL, finish },
-	{ "scrubs lab CONFIG_NET", CASES(event_tests), NULL, finish },
-	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow",
-	  CASES(traced_tests), NULL, finish },
-	{ "scrubs lab CONFIG_KPROBE_EVENTS", CASES(power_tests), NULL, finish },
+	{ "scrubs lab", CASES(tests) },
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP", CASES(sleep_tests) },
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP slow", CASES(slow_sleep_tests) },
+	{ "scrubs lab lab:sleeper CONFIG_PM_SLEEP CONFIG_NET", CASES(sleep_event_tests) },
+	{ "scrubs lab CONFIG_NET", CASES(event_tests) },
+	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBE_EVENTS slow", CASES(traced_tests) },
+	{ "scrubs lab CONFIG_KPROBE_EVENTS", CASES(power_tests) },
 	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_NET lab:failing late",
-	  CASES(late_tests), NULL, finish },
-	{ "scrubs lab slow", CASES(slow_tests), NULL, finish },
-	{ "scrubs lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG",
-	  CASES(suspend_tests), NULL, finish },
+	  CASES(late_tests) },
+	{ "scrubs lab slow", CASES(slow_tests) },
+	{ "scrubs lab CONFIG_SUSPEND CONFIG_PM_SLEEP_DEBUG", CASES(suspend_tests) },
 	{ }
 };

@@ -396,7 +396,8 @@ int gpu_unbind(const struct gpu *gpu)
 	return gpu_sysfs_write(gpu, "driver_override", "\n");
 }
 
-void gpu_unbind_all(void)
+/* No process may have one open. */
+static void unbind_all(void)
 {
 	size_t i;
 
@@ -415,7 +416,7 @@ int leave_nothing(void **state)
 		write_file(FAILING "calls", "\n");
 	}
 	let_go();
-	gpu_unbind_all();
+	unbind_all();
 	/* Another driver than this one has no such parameter. */
 	if (!on_hardware)
 		write_file(SCRUB_PARAMETER, "N");

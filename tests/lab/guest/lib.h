@@ -152,9 +152,6 @@ bool gpu_bound(const struct gpu *gpu);
  */
 int gpu_group(const struct gpu *gpu);
 
-/* Unbinds what a failed test has left bound. No process may have it open. */
-void gpu_unbind_all(void);
-
 /*
  * main.c's teardown in the lab, also after cases that have failed half-way: of every
  * group, and of every case of a group that shares nothing. Closes and unmaps all GPUs
