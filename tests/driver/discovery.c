@@ -176,16 +176,12 @@ static const struct CMUnitTest tests[] = {
 	LAYOUT(dvsec_bit_set_gives_no_resmem_and_leaves_bar2,
 	       without_resmem_bar2_is_the_devices_own,
 	       "nodefect", BACKED, 34048 * MiB, 0, 64 * GiB, 0),
-};
-
-/* Not every CPU can address it, and the machine doesn't have so much. */
-static const struct CMUnitTest widest_tests[] = {
+	/* The machine doesn't have so much. */
 	LAYOUT(a_bar_of_a_tebibyte_binds, it_has_this_layout,
 	       "widest", UNBACKED, 1024 * GiB, GiB, 1024 * GiB, GiB),
 };
 
 const struct case_group groups[] = {
 	{ "lab", CASES(tests) },
-	{ "lab CONFIG_ARM64", CASES(widest_tests) },
 	{ }
 };

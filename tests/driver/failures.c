@@ -2,7 +2,7 @@
 /*
  * Functions of the kernel fail when the driver calls them: it must report that,
  * touch nothing meanwhile, and work again afterwards. The module
- * tests/lab/modules/failing makes them fail. Needs arm64.
+ * tests/lab/modules/failing makes them fail.
  *
  * tests/stress/faults.c makes each allocation fail, on a debug kernel.
  */
@@ -522,13 +522,11 @@ static int unload_it(void **state)
 }
 
 const struct case_group groups[] = {
-	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES lab:failing",
-	  CASES(tests), load, unload_it },
-	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES lab:failing slow",
-	  CASES(slow_tests), load, unload_it },
-	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
+	{ "scrubs lab CONFIG_KPROBES lab:failing", CASES(tests), load, unload_it },
+	{ "scrubs lab CONFIG_KPROBES lab:failing slow", CASES(slow_tests), load, unload_it },
+	{ "scrubs lab CONFIG_KPROBES CONFIG_PM_SLEEP lab:failing lab:sleeper",
 	  CASES(sleep_tests), load, unload_it },
-	{ "scrubs lab CONFIG_ARM64 CONFIG_KPROBES lab:failing symbol:register_pfn_address_space",
+	{ "scrubs lab CONFIG_KPROBES lab:failing symbol:register_pfn_address_space",
 	  CASES(report_tests), load, unload_it },
 	{ }
 };

@@ -4,8 +4,7 @@
  * the kernel has them: opening, DMA, GPU memory in an I/O address space,
  * resets. The model does the DMA, but not to GPU memory: the emulated
  * virtio-iommu announces only mappings of RAM to a device. For GPU memory, the
- * tests read the kernel's IOMMU tracepoints. Needs arm64, and
- * iommufd.
+ * tests read the kernel's IOMMU tracepoints. Needs iommufd.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -382,8 +381,8 @@ static const struct CMUnitTest tests_of_dma_bufs[] = {
 };
 
 const struct case_group groups[] = {
-	{ "pages lab CONFIG_ARM64 module:iommufd", CASES(tests), setup, teardown, true },
-	{ "pages lab CONFIG_ARM64 module:iommufd CONFIG_VFIO_PCI_DMABUF",
+	{ "pages lab module:iommufd", CASES(tests), setup, teardown, true },
+	{ "pages lab module:iommufd CONFIG_VFIO_PCI_DMABUF",
 	  CASES(tests_of_dma_bufs), setup, teardown, true },
 	{ }
 };
