@@ -43,7 +43,7 @@
 /* It has 256 s to get ready after a reset. */
 #define PATIENT		"cxllong"
 
-/* Rounds of use, and fifths of a second of random operations. */
+/* Fifths of a second of random operations. */
 #define ROUNDS	setting("ROUNDS", 25)
 
 /* ---- events of the kernel for udev -------------------------------------- */
