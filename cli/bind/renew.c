@@ -20,41 +20,6 @@ static void free_renewal(void *data)
 	g_free(renewal);
 }
 
-static bool has(char **files, const char *name)
-{
-	size_t i;
-
-	for (i = 0; files && files[i]; i++)
-		if (g_str_has_suffix(files[i], name))
-			return true;
-	return false;
-}
-
-/*
- * Whether an image has the rule and the same configuration files as the host, as far
- * as their names say.
- */
-static bool is_current(struct host *h, char **files)
-{
-	g_auto(GStrv) names = host_list(h, CONFIG_DIR);
-	static const char folder[] = CONFIG_DIR "/";
-	size_t i, here = 0, there = 0;
-
-	if (!has(files, "/60-nvgrace-gpu.rules") || !has(files, "/udev/nvgrace-gpu"))
-		return false;
-	for (i = 0; names && names[i]; i++)
-		if (g_str_has_suffix(names[i], ".conf") && *names[i] != '.') {
-			g_autofree char *name = g_strconcat(folder + 1, names[i], NULL);
-
-			here++;
-			if (!has(files, name))
-				return false;
-		}
-	for (i = 0; files[i]; i++)
-		there += !!g_strrstr(files[i], folder + 1);
-	return here == there;
-}
-
 static void plan(GPtrArray *list, struct host *h, const char *release, const char *image, bool binds,
 		 enum renew_reason reason, bool doubt)
 {
@@ -66,12 +31,8 @@ static void plan(GPtrArray *list, struct host *h, const char *release, const cha
 	renewal->release = g_strdup(release);
 	image_owner_find(h, image, release, &renewal->owner);
 	renewal->wants = binds && reason != RENEW_REMOVE && renewal->owner.hooked;
-	if (!files)
-		needed = doubt || (renewal->wants && reason == RENEW_CHANGED);
-	else if (!renewal->wants || reason == RENEW_CHANGED)
-		needed = renewal->wants || *files;
-	else
-		needed = !is_current(h, files);
+	needed = (renewal->wants && reason == RENEW_CHANGED) ||
+		 (files ? !!image_fault(h, files, renewal->wants) : doubt);
 	if (needed)
 		g_ptr_array_add(list, renewal);
 	else
@@ -90,7 +51,7 @@ static void plan_dumps(GPtrArray *list, struct host *h)
 		struct renewal *renewal;
 		g_autofree char *command = NULL;
 
-		if (!files || !*files)
+		if (!files || !image_fault(h, files, false))
 			continue;
 		renewal = g_new0(struct renewal, 1);
 		renewal->image = g_strdup(dump->path);
@@ -126,6 +87,7 @@ char *renew_image(struct host *h, const struct renewal *renewal, int *status)
 {
 	char **command = renewal->owner.command;
 	g_auto(GStrv) files = NULL;
+	const char *fault;
 	char *why = NULL;
 
 	*status = -1;
@@ -138,9 +100,9 @@ char *renew_image(struct host *h, const struct renewal *renewal, int *status)
 		why = g_strdup_printf("%s exited with %d", command[0], *status);
 	if (!why) {
 		files = image_files(h, renewal->image);
-		if (files && renewal->wants != !!*files)
-			why = g_strdup_printf("%s succeeded, but the image %s files of this package",
-					      command[0], *files ? "still has" : "has no");
+		fault = files ? image_fault(h, files, renewal->wants) : NULL;
+		if (fault)
+			why = g_strdup_printf("%s succeeded, but the image %s", command[0], fault);
 	}
 	if (why) {
 		char *whole = g_strdup_printf("can't update %s: %s; it keeps the old configuration until you %s "

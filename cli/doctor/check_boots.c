@@ -18,26 +18,16 @@
 struct wish {
 	bool binds;		/* the configuration binds a GPU */
 	bool hooked;		/* the packages put their parts into images */
-	char *directives;
 };
 
 static struct wish wish_of(struct doctor *d)
 {
-	g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
 	struct wish wish = { .hooked = initramfs_command(d->h) };
 	size_t i;
 
-	for (i = 0; i < d->wishes.count; i++) {
+	for (i = 0; i < d->wishes.count; i++)
 		wish.binds |= config_line_binds(&d->wishes.line[i]);
-		g_ptr_array_add(list, config_text(&d->wishes.line[i]));
-	}
-	wish.directives = boot_directives((char **)list->pdata, list->len);
 	return wish;
-}
-
-static bool binds(const char *directives)
-{
-	return !strncmp(directives, "bind ", 5) || strstr(directives, "\nbind ");
 }
 
 /*
@@ -90,18 +80,6 @@ static void build_words(struct doctor *d, const struct boot *b, char **why, char
 	}
 }
 
-/*
- * Whether two "PLACE ID" name the same module, as far as their ids are known.
- */
-static bool is_same(const char *a, const char *b)
-{
-	const char *id_a = strrchr(a, ' '), *id_b = strrchr(b, ' ');
-
-	if (!id_a || !id_b || id_a - a != id_b - b || strncmp(a, b, id_a - a))
-		return false;
-	return !strcmp(id_a, id_b) || !strcmp(id_a, " -") || !strcmp(id_b, " -");
-}
-
 /* Checks which module the kernel would load; true: no finding. */
 static bool check_module_of(struct doctor *d, const struct boot *b, const struct wish *wish)
 {
@@ -129,56 +107,43 @@ static bool check_module_of(struct doctor *d, const struct boot *b, const struct
 	return false;
 }
 
-/* What is wrong with an image that was read; NULL: nothing. *why is to be freed. */
-static const char *fault_of(const struct boot *b, const struct wish *wish, char **why)
+/* Whether the image has the installed module, unless that is the kernel's own. */
+static bool has_module(const struct boot *b)
 {
-	if (!wish->binds || !wish->hooked) {
-		*why = g_strdup_printf("%s has a copy of a configuration that was removed", b->image);
-		return !wish->binds && binds(b->directives) ? "still binds GPUs" : NULL;
-	}
-	if (!b->rule || !b->helper) {
-		*why = g_strdup_printf("%s lacks the udev rule or its program: another driver may bind a GPU first, and keep it if the GPU is then in use",
-				       b->image);
-		return "binds no GPU";
-	}
-	if (strcmp(b->directives, wish->directives)) {
-		*why = g_strdup_printf("the directives in %s differ from those in /etc", b->image);
-		return "has another configuration";
-	}
-	if (b->module && strcmp(b->module, "builtin") && !b->image_module) {
-		*why = g_strdup_printf("%s was made before the module was built", b->image);
-		return "has no module";
-	}
-	if (b->module && b->image_module && !is_same(b->module, b->image_module)) {
-		*why = g_strdup_printf("%s has %s, which the boot would load, but %s is installed", b->image,
-				       b->image_module, b->module);
-		return "has another module than /lib/modules";
-	}
-	return NULL;
+	g_autofree char *place = g_strndup(b->module ?: "", strcspn(b->module ?: "", " "));
+	enum owner owner = module_owner(b->module);
+	size_t i;
+
+	for (i = 0; b->files[i]; i++)
+		if (strstr(b->files[i], place))
+			return true;
+	return owner == OWNER_NONE || owner == OWNER_KERNEL;
 }
 
 /* Checks one kernel's image; true: no finding. */
 static bool check_image(struct doctor *d, const struct boot *b, const struct wish *wish)
 {
+	bool wants = wish->binds && wish->hooked;
 	const char *next = next_words(b), *fault;
-	g_autofree char *why = NULL;
 	struct image_owner owner;
 
 	if (!b->image) {
-		if (wish->binds && wish->hooked)
+		if (wants)
 			report(d, INITRAMFS_NONE, NULL, "kernel", b->release, NEXT, next, NULL);
-		return !wish->binds || !wish->hooked;
+		return !wants;
 	}
 	if (b->error) {
 		report(d, d->privileged ? INITRAMFS_UNKNOWN : INITRAMFS_UNREADABLE, NULL, "kernel", b->release,
 		       NEXT, next, "image", b->image, "error", b->error, NULL);
 		return false;
 	}
-	fault = fault_of(b, wish, &why);
+	fault = wants || !wish->binds ? image_fault(d->h, b->files, wants) : NULL;
+	if (!fault && wants && !has_module(b))
+		fault = "does not have the module that is installed";
 	if (!fault)
 		return true;
 	image_owner_find(d->h, b->image, b->release, &owner);
-	report(d, INITRAMFS_OUTDATED, NULL, "kernel", b->release, NEXT, next, "what", fault, "why", why,
+	report(d, INITRAMFS_OUTDATED, NULL, "kernel", b->release, NEXT, next, "what", fault, "image", b->image,
 	       "have the image made again by its owner", owner.remedy, NULL);
 	image_owner_free(&owner);
 	return false;
@@ -202,7 +167,7 @@ void check_boots(struct doctor *d)
 		 * Where no tool puts this project's parts into images, their
 		 * absence is right.
 		 */
-		if (!b->read || (!wish.hooked && !*(b->directives ?: "")))
+		if (!b->read || (!wish.hooked && !*b->files))
 			continue;
 		kernels++;
 		good &= check_image(d, b, &wish) && (!wish.binds || b->module_known);
@@ -210,7 +175,6 @@ void check_boots(struct doctor *d)
 	text = g_strdup_printf("%zu kernel%s", kernels, kernels == 1 ? "" : "s");
 	if (kernels && good)
 		report(d, INITRAMFS_GOOD, NULL, "kernels", text, "what",
-		       wish.binds ? "each has the module, and its initramfs what is installed" :
+		       wish.binds ? "each has the module, and its initramfs the files that are installed, by their names" :
 				    "no initramfs binds a GPU", NULL);
-	g_free(wish.directives);
 }

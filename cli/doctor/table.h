@@ -428,13 +428,12 @@ CASE(BOOT_RULE, MASKED, BAD, "no GPU is bound at boot", "the configuration binds
 
 FINDING(INITRAMFS, "initramfs",
 	"What the next boot of each installed kernel would do: which module it would load, and whose, "
-	"and whether its initramfs has the rule, its program, that module and the directives that are "
-	"installed. The boot loader's own entries (GRUB's menu, the Boot Loader Specification, "
+	"and whether its initramfs has that module, the rule, its program and the files of the "
+	"configuration, by the names that `lsinitramfs` or `lsinitrd` lists. The boot loader's own entries (GRUB's menu, the Boot Loader Specification, "
 	"systemd-boot's variables, unified kernel images) say which kernel boots next and with which "
 	"image. If they don't, the running kernel and later ones count, or only the newest if the "
-	"running one isn't installed. The doctor unpacks images "
-	"with `unmkinitramfs` or `lsinitrd`, and checks one only if initramfs-tools or dracut would "
-	"put this project's parts into it, or if it has directives. There is a finding for each kernel "
+	"running one isn't installed. An image counts only if initramfs-tools or dracut would put "
+	"this project's files into it, or if it has some. There is a finding for each kernel "
 	"that isn't good.")
 CASE(INITRAMFS, GOOD, GOOD, "{kernels}: {what}", NULL, NULL)
 CASE(INITRAMFS, NO_MODULE, WARNING, "Linux {kernel}{, which boots next,} has no nvgrace-gpu-vfio-pci, and would bind no GPU",
@@ -444,7 +443,8 @@ CASE(INITRAMFS, NO_MODULE_OLD, NOTE, "Linux {kernel}, which {place}, has no nvgr
 CASE(INITRAMFS, OTHER_MODULE, WARNING, "Linux {kernel}{, which boots next,} would load the kernel's own driver",
      "{place} is what it has: that driver does not clear memory between guests{scrub}",
      "{have the module built for that kernel}")
-CASE(INITRAMFS, OUTDATED, WARNING, "the initramfs of Linux {kernel}{, which boots next,} {what}", "{why}",
+CASE(INITRAMFS, OUTDATED, WARNING, "the initramfs of Linux {kernel}{, which boots next,} {what}",
+     "{image} was made from other files than are installed: another driver may bind a GPU first, or a GPU is bound that should not be",
      "{have the image made again by its owner}")
 CASE(INITRAMFS, UNREADABLE, UNKNOWN, "not known what the initramfs of Linux {kernel}{, which boots next,} contains", "{image}: {error}",
      "run as root")

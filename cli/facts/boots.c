@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* See boots.h. */
 #include <glib.h>
+#include <libkmod.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "facts/boots.h"
-#include "facts/images.h"
+#include "facts/initramfs.h"
 #include "facts/loader.h"
 #include "system/program.h"
 
@@ -25,24 +27,6 @@ enum owner module_owner(const char *path)
 	return strstr(place, "nvgrace-gpu/") ? OWNER_PACKAGES : OWNER_OTHER;
 }
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-char *boot_directives(char **each, size_t count)
-{
-	GString *text = g_string_new(NULL);
-	size_t i;
-
-	if (count)
-		qsort(each, count, sizeof(*each), by_text);
-	for (i = 0; i < count; i++)
-		if (!i || strcmp(each[i], each[i - 1]))
-			g_string_append_printf(text, "%s\n", each[i]);
-	return g_string_free(text, FALSE);
-}
-
 static char *null_if_none(char *text)
 {
 	if (text && !strcmp(text, "none"))
@@ -53,9 +37,48 @@ static char *null_if_none(char *text)
 /* Whether a folder in /lib/modules is a kernel's: they stay behind when it is removed. */
 static bool is_installed(struct host *h, const char *release)
 {
-	return host_exists(h, "/boot/vmlinuz-%s", release) || host_exists(h, "/boot/Image-%s", release) ||
+	g_autofree char *image = image_path(h, release);
+
+	return image || host_exists(h, "/boot/vmlinuz-%s", release) || host_exists(h, "/boot/Image-%s", release) ||
 	       host_exists(h, "/lib/modules/%s/vmlinuz", release) ||
 	       host_exists(h, "/lib/modules/%s/Image", release);
+}
+
+/*
+ * The module that modprobe would load for that kernel: its place below
+ * /lib/modules/RELEASE, without the suffix of a compression, and its srcversion or "-";
+ * or "builtin". To be freed; NULL: none.
+ */
+static char *module_of(const char *release)
+{
+	g_autofree char *folder = g_strdup_printf("/lib/modules/%s", release), *id = NULL;
+	struct kmod_ctx *ctx = kmod_new(folder, NULL);
+	struct kmod_list *list = NULL, *info = NULL, *item;
+	struct kmod_module *mod;
+	const char *path, *end;
+	char *text = NULL;
+
+	if (ctx)
+		kmod_set_log_priority(ctx, 0);
+	if (ctx && kmod_module_new_from_lookup(ctx, MODULE_NAME, &list) >= 0 && list) {
+		mod = kmod_module_get_module(list);
+		path = kmod_module_get_path(mod);
+		end = path ? strstr(path, ".ko") : NULL;
+		kmod_module_get_info(mod, &info);
+		kmod_list_foreach(item, info)
+			if (!id && !strcmp(kmod_module_info_get_key(item), "srcversion"))
+				id = g_strdup(kmod_module_info_get_value(item));
+		if (end && g_str_has_prefix(path, folder))
+			text = g_strdup_printf("%.*s.ko %s", (int)(end - path - strlen(folder) - 1),
+					       path + strlen(folder) + 1, id ?: "-");
+		else if (kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN)
+			text = g_strdup("builtin");
+		kmod_module_info_free_list(info);
+		kmod_module_unref(mod);
+		kmod_module_unref_list(list);
+	}
+	kmod_unref(ctx);
+	return text;
 }
 
 char *kernels_read(struct host *h)
@@ -71,10 +94,32 @@ char *kernels_read(struct host *h)
 		if (!is_installed(h, releases[i]) ||
 		    !host_exists(h, "/lib/modules/%s/modules.dep.bin", releases[i]))
 			continue;
-		module = images_installed(releases[i]);
+		module = module_of(releases[i]);
 		g_string_append_printf(text, "%s: %s\n", releases[i], module ?: "none");
 	}
 	return g_string_free(text, FALSE);
+}
+
+char *images_read(struct host *h)
+{
+	g_auto(GStrv) releases = host_list(h, "/lib/modules");
+	GString *text = g_string_new(NULL);
+	size_t i, k;
+
+	for (i = 0; releases && releases[i]; i++) {
+		g_autofree char *path = image_path(h, releases[i]);
+		g_auto(GStrv) files = path ? image_files(h, path) : NULL;
+
+		if (!is_installed(h, releases[i]))
+			continue;
+		g_string_append_printf(text, "kernel: %s\nimage: %s\n", releases[i], path ?: "none");
+		for (k = 0; files && files[k]; k++)
+			g_string_append_printf(text, "file: %s\n", files[k]);
+		if (path && !files)
+			g_string_append_printf(text, "error: %s\n", access(path, R_OK) ? "only root can read it" :
+					       "neither lsinitramfs nor lsinitrd lists all of it");
+	}
+	return g_string_free(text, !text->len);
 }
 
 static struct boot *boot_of(struct boots *boots, const char *release)
@@ -89,14 +134,27 @@ static struct boot *boot_of(struct boots *boots, const char *release)
 	return &boots->boot[boots->count++];
 }
 
+/* The files of an image as 0.3.0 recorded them: "parts: rule helper" and the module. */
+static void add_older(GPtrArray *files, const char *release, const char *block)
+{
+	g_autofree char *parts = field_value(block, "parts"), *module = field_value(block, "module");
+
+	if (has_word(parts, "rule"))
+		g_ptr_array_add(files, g_strdup(IMAGE_RULE));
+	if (has_word(parts, "helper"))
+		g_ptr_array_add(files, g_strdup(IMAGE_PROGRAM));
+	if (module && *module && strcmp(module, "none"))
+		g_ptr_array_add(files, g_strdup_printf("usr/lib/modules/%s/%.*s", release,
+						       (int)strcspn(module, " "), module));
+}
+
 /* Reads one kernel's lines of the answer "initramfs". */
 static void read_block(struct boots *boots, const char *block)
 {
-	g_autofree char *release = field_value(block, "kernel"), *parts = field_value(block, "parts");
-	g_autofree char *installed = field_value(block, "installed");
-	g_autoptr(GPtrArray) directives = g_ptr_array_new();
+	g_autofree char *release = field_value(block, "kernel"), *installed = field_value(block, "installed");
+	g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
 	g_auto(GStrv) lines = text_lines(block);
-	const char key[] = "directive: ";
+	const char key[] = "file: ";
 	struct boot *b;
 	size_t i;
 
@@ -108,13 +166,13 @@ static void read_block(struct boots *boots, const char *block)
 	b->read = true;
 	b->image = null_if_none(field_value(block, "image"));
 	b->error = field_value(block, "error");
-	b->image_module = null_if_none(field_value(block, "module"));
-	b->rule = parts && has_word(parts, "rule");
-	b->helper = parts && has_word(parts, "helper");
 	for (i = 0; lines[i]; i++)
 		if (g_str_has_prefix(lines[i], key))
-			g_ptr_array_add(directives, lines[i] + strlen(key));
-	b->directives = boot_directives((char **)directives->pdata, directives->len);
+			g_ptr_array_add(files, g_strdup(lines[i] + strlen(key)));
+	add_older(files, release, block);
+	g_ptr_array_add(files, NULL);
+	b->files = (char **)g_ptr_array_free(g_steal_pointer(&files), FALSE);
+	/* Of 0.3.0, too. */
 	if (!b->module_known && installed) {
 		b->module_known = true;
 		b->module = null_if_none(g_steal_pointer(&installed));
@@ -176,8 +234,7 @@ void boots_free(struct boots *boots)
 		g_free(b->module);
 		g_free(b->image);
 		g_free(b->error);
-		g_free(b->image_module);
-		g_free(b->directives);
+		g_strfreev(b->files);
 	}
 	g_free(boots->boot);
 	*boots = (struct boots){ };

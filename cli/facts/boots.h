@@ -17,11 +17,10 @@ struct boot {
 	char *module;		/* what it would load: "PLACE SRCVERSION", "builtin"; NULL: none */
 	bool module_known;
 	bool headers;		/* DKMS can build for it */
-	/* Of its initramfs; image is NULL if none is known. */
-	char *image, *error;	/* error: why it can't be read; NULL: it was read */
-	char *image_module;	/* as module */
-	char *directives;	/* one on a line, sorted, each once */
-	bool rule, helper, read;
+	bool read;		/* what follows is known */
+	char *image;		/* its initramfs; NULL: none is known */
+	char *error;		/* why that can't be listed; NULL: it was */
+	char **files;		/* image_files() */
 };
 
 struct boots {
@@ -30,8 +29,7 @@ struct boots {
 };
 
 /*
- * All kernels. images: also read what their images contain, which takes seconds for
- * each.
+ * All kernels. images: also list their images, which takes seconds for each.
  */
 void boots_read(struct host *h, struct answers *a, bool images, struct boots *boots);
 void boots_free(struct boots *boots);
@@ -45,10 +43,18 @@ char *boots_obstacle(struct host *h);
 /* path: a whole one, or a place; NULL: none. */
 enum owner module_owner(const char *path);
 
-/* The directives of the configuration in the same form. */
-char *boot_directives(char **each, size_t count);
-
 /* The answer "kernels": "RELEASE: PLACE SRCVERSION", or "builtin" or "none". */
 char *kernels_read(struct host *h);
+
+/*
+ * The answer "initramfs": lines for each kernel that has an image or is installed, to be
+ * freed; NULL: there is none.
+ *
+ *	kernel: RELEASE
+ *	image: PATH		or "none"
+ *	file: NAME		for each of image_files()
+ *	error: TEXT		if it could not be listed
+ */
+char *images_read(struct host *h);
 
 #endif

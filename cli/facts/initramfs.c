@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "facts/initramfs.h"
+#include "facts/loader.h"
 #include "system/spawn.h"
 
 /* ---- where ---------------------------------------------------------------- */
@@ -57,10 +58,31 @@ static char *entry_token(struct host *h)
 	return NULL;
 }
 
+/* What the boot loader's entry states; NULL: nothing that is there. */
+static char *entry_image(struct host *h, const char *release)
+{
+	g_auto(GStrv) releases = host_list(h, "/lib/modules");
+	struct loader loader;
+	const char *image;
+	char *found = NULL;
+
+	if (!releases)
+		return NULL;
+	loader_read(h, releases, &loader);
+	image = loader_image(&loader, release);
+	if (image && host_exists(h, "%s", image))
+		found = g_strdup(image);
+	loader_free(&loader);
+	return found;
+}
+
 char *image_path(struct host *h, const char *release)
 {
-	g_autofree char *token = entry_token(h);
+	g_autofree char *token = entry_token(h), *stated = entry_image(h, release);
 	size_t i;
+
+	if (stated)
+		return g_steal_pointer(&stated);
 
 	for (i = 0; i < G_N_ELEMENTS(places); i++) {
 		g_autoptr(GString) path = g_string_new(places[i]);
@@ -146,6 +168,42 @@ char **image_files(struct host *h, const char *image)
 	char **files = h->recorded ? NULL : files_by("/usr/bin/lsinitramfs", image);
 
 	return files || h->recorded ? files : files_by("/usr/bin/lsinitrd", image);
+}
+
+/* The first of these names with this end, or NULL. */
+static const char *find_end(char *const *names, const char *end)
+{
+	for (; *names; names++)
+		if (g_str_has_suffix(*names, end))
+			return *names;
+	return NULL;
+}
+
+const char *image_fault(struct host *h, char *const *files, bool wants)
+{
+	static const char conf[] = "etc/nvgrace-gpu.conf";
+	g_auto(GStrv) names = host_list(h, "/%s.d", conf);
+	size_t i, here = host_exists(h, "/%s", conf), there = 0;
+	bool same = !here || find_end(files, conf);
+
+	for (i = 0; files[i]; i++) {
+		there += !!strstr(files[i], conf);
+		if (!wants && !strstr(files[i], "lib/modules/"))
+			return "still has files that bind GPUs";
+	}
+	if (!wants)
+		return NULL;
+	if (!find_end(files, "/60-nvgrace-gpu.rules") || !find_end(files, "/udev/nvgrace-gpu"))
+		return "lacks the udev rule or its program, and binds no GPU";
+	for (i = 0; names && names[i]; i++)
+		if (g_str_has_suffix(names[i], ".conf") && *names[i] != '.') {
+			g_autofree char *name = g_strdup_printf("%s.d/%s", conf, names[i]);
+
+			here++;
+			same &= !!find_end(files, name);
+		}
+	/* With the rule there is a configuration. A record of 0.3.0 has no names of it. */
+	return there && (!same || here != there) ? "has other files of the configuration than /etc" : NULL;
 }
 
 /* ---- what makes it ------------------------------------------------------- */

@@ -8,7 +8,10 @@
 
 #include "system/host.h"
 
-/* The path of a kernel's image, to be freed; NULL: none in the usual places. */
+/*
+ * The path of a kernel's image, to be freed: that of the boot loader's entry, or in one
+ * of the usual places; NULL: none is known.
+ */
 char *image_path(struct host *h, const char *release);
 
 /*
@@ -18,6 +21,16 @@ char *image_path(struct host *h, const char *release);
  * the host is a record.
  */
 char **image_files(struct host *h, const char *image);
+
+#define IMAGE_RULE "usr/lib/udev/rules.d/60-nvgrace-gpu.rules"
+#define IMAGE_PROGRAM "usr/lib/udev/nvgrace-gpu"
+
+/*
+ * What is wrong with an image that has these files, by their names: an end of the
+ * sentence "the image ...", static; NULL: nothing. wants: it should have the files,
+ * else none but modules.
+ */
+const char *image_fault(struct host *h, char *const *files, bool wants);
 
 /* What makes an image. */
 struct image_owner {

@@ -5,7 +5,6 @@
 #include "facts/answers.h"
 #include "facts/ask.h"
 #include "facts/boots.h"
-#include "facts/images.h"
 
 static char *ask_initramfs(struct answers *a)
 {

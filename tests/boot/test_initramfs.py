@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What doctor reads in an initramfs: archives as the distributions make them,
-which their own programs unpack, in a scratch system."""
+"""What doctor finds in an initramfs: archives as the distributions make them,
+which their own programs list, in a scratch system."""
 
 import contextlib
 import json
@@ -20,12 +20,11 @@ pytestmark = [pytest.mark.all, pytest.mark.needs("trees")]
 RELEASE = "6.18.1-test"
 NAME = "nvgrace-gpu-vfio-pci"
 DKMS, IN_TREE = f"updates/dkms/{NAME}.ko", f"kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko"
+CONF = "etc/nvgrace-gpu.conf.d/all.conf"
 RULE, HELPER = "usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "usr/lib/udev/nvgrace-gpu"
-OLD, NEW = "A" * 23, "B" * 23
+INIT = {"init": b"#!/bin/sh\n"}
 PACKERS = {"gzip": ["gzip", "-c"], "xz": ["xz", "-c", "--check=crc32"], "zstd": ["zstd", "-qc"],
            "bzip2": ["bzip2", "-c"]}
-# What shows who made an image.
-OF_INITRAMFS_TOOLS, OF_DRACUT = {"scripts/functions": b""}, {"usr/lib/dracut/modules.txt": b""}
 
 
 def module(directory, srcversion):
@@ -57,12 +56,12 @@ def pack(data, how):
     return subprocess.run([*PACKERS[how], *size], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
-def unpackers(suite, *packages):
-    """{path: bytes} of the programs in these packages that unpack an image."""
+def listers(suite, *packages):
+    """{path: bytes} of the programs in these packages that list an image."""
     with tempfile.TemporaryDirectory() as directory:
         for package in packages:
             subprocess.run(["dpkg-deb", "-x", scratch.deb(suite, package), directory], check=True)
-        files = [f for f in pathlib.Path(directory).rglob("*") if f.name in ("unmkinitramfs", "lsinitrd", "skipcpio")]
+        files = [f for f in pathlib.Path(directory).rglob("*") if f.name in ("lsinitramfs", "unmkinitramfs", "lsinitrd", "skipcpio")]
         return {f"/{f.relative_to(directory)}": f.read_bytes() for f in files}
 
 
@@ -77,22 +76,21 @@ class Images:
         # The toolbox's kernels have no images.
         self.system.empty("/usr/lib/modules")
         with tempfile.TemporaryDirectory() as directory:
-            self.old, self.new = module(directory, OLD), module(directory, NEW)
-        self.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n",
-                     "etc/nvgrace-gpu.conf.d/all.conf": b"# all of them\nbind all\n", **OF_INITRAMFS_TOOLS}
+            self.module = module(directory, "A" * 23)
+        self.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n", CONF: b"bind all\n", **INIT}
         for path in ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs", "/usr/share/initramfs-tools/hooks/nvgrace-gpu",
                      f"/{RULE}", f"/{HELPER}"):
             self.system.write(path, "# there\n")
-        self.system.write("/etc/nvgrace-gpu.conf.d/x.conf", "bind all\n")
+        self.system.write(f"/{CONF}", "bind all\n")
         for name in ("modules.order", "modules.builtin"):
             self.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
-        self.system.write(f"/usr/lib/modules/{RELEASE}/{DKMS}", self.new)
+        self.system.write(f"/usr/lib/modules/{RELEASE}/{DKMS}", self.module)
         self.system.sh(f"depmod {RELEASE}")
-        self.read_with(unpackers(*self.READERS))
+        self.read_with(listers(*self.READERS))
 
     def read_with(self, programs):
-        """Only these programs that unpack images are there."""
-        self.system.sh("rm -rf /usr/bin/unmkinitramfs /usr/bin/lsinitrd /usr/lib/dracut")
+        """Only these programs that list images are there."""
+        self.system.sh("rm -rf /usr/bin/lsinitramfs /usr/bin/unmkinitramfs /usr/bin/lsinitrd /usr/lib/dracut")
         for path, data in programs.items():
             self.system.write(path, data, 0o755)
 
@@ -124,13 +122,20 @@ class Images:
         return answer
 
     def whole(self, **more):
-        return {**self.parts, f"usr/lib/modules/{RELEASE}/{DKMS}": self.new, **more}
+        return {**self.parts, f"usr/lib/modules/{RELEASE}/{DKMS}": self.module, **more}
 
 
 @pytest.fixture(scope="module")
 def images():
     with contextlib.closing(scratch.Scratch()) as system:
         yield Images(system)
+
+
+def files(*names):
+    return sorted(f"file: {name}" for name in names)
+
+
+WHOLE = files(RULE, HELPER, CONF, f"usr/lib/modules/{RELEASE}/{DKMS}")
 
 
 def test_where_it_can_be(images):
@@ -145,103 +150,84 @@ def test_where_it_can_be(images):
         images.system.sh("rm /etc/kernel/entry-token")
 
 
+def test_where_the_boot_loader_has_it(images):
+    """What its entry names counts, and not what is in a usual place, too."""
+    entry, image = f"/boot/loader/entries/{RELEASE}.conf", f"/boot/os/{RELEASE}/initrd-0a1b2c3d"
+    images.look(None)
+    for name, data in ((f"/boot/initrd.img-{RELEASE}", cpio(images.whole())), (image, cpio(INIT)),
+                       (entry, f"linux /os/{RELEASE}/linux\ninitrd {image.removeprefix('/boot')}\n".encode())):
+        images.system.write(name, data)
+    said = images.system.run(images.program, "doctor", ok=False).stdout
+    assert re.search(rf"which boots next, lacks the udev rule.*\n +reason: {image} .*\n +remedy: .*mkinitramfs -o {image} {RELEASE}", said), said
+    assert f"mkinitramfs -o {image} {RELEASE}" in images.system.run(images.program.parent / "udev/nvgrace-gpu", "renew", ok=False).stdout
+
+
 def test_every_compression(images):
     plain = cpio(images.whole())
     for how in (None, *PACKERS):
         answer = images.judged(pack(plain, how) if how else plain, "good", "^1 kernel: each has the module")
-        assert answer == [f"kernel: {RELEASE}", f"image: /boot/initrd.img-{RELEASE}", f"installed: {DKMS} {NEW}",
-                          f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"]
-
-
-def test_names_of_images(images):
-    image = pack(cpio(images.whole()), "zstd")
-    for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/initrd-{RELEASE}"):
-        answer = images.judged(image, "good", ".", name)
-        assert f"image: {name}" in answer
+        assert answer[:2] == [f"kernel: {RELEASE}", f"image: /boot/initrd.img-{RELEASE}"]
+        assert sorted(answer[2:]) == WHOLE
 
 
 def test_archives_in_a_row(images):
     """Early archives with microcode or modules, zero bytes between them,
     and a compressed last one."""
     early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
-    modules = cpio({f"usr/lib/modules/{RELEASE}/{DKMS}.xz": pack(images.new, "xz")})
-    for image in (early + pack(cpio(images.whole()), "gzip"), early + bytes(1024) + modules + bytes(4) +
-                  pack(cpio(images.parts), "zstd"), modules + cpio(images.parts), cpio(images.parts) + pack(modules, "xz")):
-        answer = images.judged(image, "good", ".")
-        assert f"module: {DKMS} {NEW}" in answer
-
-
-def test_another_module(images):
-    image = images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": images.old})
-    answer = images.judged(pack(cpio(image), "zstd"), "warning", rf"another module.*update-initramfs -u -k {RELEASE}")
-    assert f"module: {DKMS} {OLD}" in answer
-
-
-def test_the_kernels_own_module(images):
-    image = {**images.parts, f"lib/modules/{RELEASE}/{IN_TREE}.zst": pack(images.new, "zstd")}
-    answer = images.judged(cpio(image), "warning", "another module")
-    assert f"module: {IN_TREE} {NEW}" in answer
-    # A module without a srcversion is judged by its place.
-    answer = images.judged(cpio(images.whole(**{f"usr/lib/modules/{RELEASE}/{DKMS}": b"no module at all"})), "good", ".")
-    assert f"module: {DKMS} -" in answer
-    # With both modules, modprobe loads that of DKMS.
-    images.judged(cpio({**image, f"lib/modules/{RELEASE}/{DKMS}": images.new}), "good", ".")
+    place = f"usr/lib/modules/{RELEASE}/{DKMS}.xz"
+    modules = cpio({place: pack(images.module, "xz")})
+    for image in (early + pack(cpio(images.whole()), "gzip"),
+                  early + bytes(1024) + modules + bytes(4) + pack(cpio(images.parts), "zstd"), modules + cpio(images.parts)):
+        images.judged(image, "good", ".")
 
 
 def test_what_is_missing(images):
-    images.judged(pack(cpio(images.parts), "gzip"), "warning", "has no module")
+    images.judged(pack(cpio(images.parts), "gzip"), "warning", rf"does not have the module.*update-initramfs -u -k {RELEASE}")
+    own = {**images.parts, f"lib/modules/{RELEASE}/{IN_TREE}.zst": pack(images.module, "zstd")}
+    images.judged(cpio(own), "warning", "does not have the module")
+    images.judged(cpio({**own, f"lib/modules/{RELEASE}/{DKMS}": images.module}), "good", ".")
     for part in (RULE, HELPER):
         images.judged(cpio({k: v for k, v in images.whole().items() if k != part}), "warning", "binds no GPU")
-    images.judged(cpio(OF_DRACUT), "warning", "binds no GPU")
+    images.judged(cpio(INIT), "warning", "binds no GPU")
 
 
 def test_another_configuration(images):
-    conf = "etc/nvgrace-gpu.conf.d/all.conf"
-    for text in (b"bind 0009:01:00.0\n", b"bind all\nignore 0009:01:00.0\n", b"# bind all\n"):
-        images.judged(cpio(images.whole(**{conf: text})), "warning", "another configuration")
-    # The same directives, with other spaces and in another file.
-    images.judged(cpio({**images.whole(**{conf: b""}), "etc/nvgrace-gpu.conf": b"\tbind   all # really\r\nbind all"}), "good", ".")
+    for more in ({"etc/nvgrace-gpu.conf": b""}, {CONF.replace("all", "other"): b""}):
+        images.judged(cpio(images.whole(**more)), "warning", "other files of the configuration")
 
 
-def test_each_reader(images):
+def test_each_lister(images):
     """The programs of Debian 12 and 13, which other distributions have, too."""
     early = cpio({"kernel/x86/microcode/GenuineIntel.bin": b"x" * 5000, "early_cpio": b"1\n"})
     image = early + pack(cpio(images.whole()), "zstd")
     try:
         for suite, packages in (("bookworm", ["initramfs-tools-core"]), ("bookworm", ["dracut-core"]), ("trixie", ["dracut-core"])):
-            images.read_with(unpackers(suite, *packages))
-            answer = images.judged(image, "good", ".")
-            assert answer[3:] == [f"module: {DKMS} {NEW}", "parts: rule helper", "directive: bind all"]
-            images.judged(image[:-700], "unknown", "can't unpack it")
-            assert images.system.sh("ls /var/tmp").stdout == ""
+            images.read_with(listers(suite, *packages))
+            assert sorted(images.judged(image, "good", ".")[2:]) == WHOLE
+            images.judged(image[:-700], "unknown", "neither lsinitramfs nor lsinitrd lists all of it")
         images.read_with({})
-        images.judged(image, "unknown", "neither unmkinitramfs nor lsinitrd is there")
+        images.judged(image, "unknown", "neither lsinitramfs nor lsinitrd lists all of it")
     finally:
-        images.read_with(unpackers(*Images.READERS))
+        images.read_with(listers(*Images.READERS))
 
 
-def test_what_cannot_be_read(images):
+def test_what_cannot_be_listed(images):
     plain = cpio(images.whole())
     packed = pack(plain, "zstd")
-    for image in (plain[:-700], packed[:len(packed) // 2], b"", bytes(5000), b"unheard-of" * 99, b"070701" + b"z" * 200, b"0",
-                  plain.replace(b"070701", b"07070f", 1), b"070701" + b"ffffffff" * 13, pack(b"no archive at all", "gzip")):
-        images.judged(image, "unknown", "unpack it|could be unpacked")
-
-
-def test_what_is_not_shown(images):
-    """What an image lacks is only said of all of it."""
-    init = {"init": b"#!/bin/sh\n"}
-    for image in (pack(cpio(init), "zstd") + pack(cpio(images.whole()), "zstd"), pack(cpio(init), "gzip"),
+    for image in (packed[:len(packed) // 2], b"", bytes(5000), b"unheard-of" * 99, b"070701" + b"z" * 200, b"0",
+                  plain.replace(b"070701", b"07070f", 1), b"070701" + b"ffffffff" * 13, pack(b"no archive at all", "gzip"),
                   # dracut's files outside of the image in the image are these.
-                  cpio({**init, **OF_DRACUT, "squash-root.img": b"hsqs"}), cpio({**OF_DRACUT, "erofs-root.img": b""})):
-        images.judged(image, "unknown", "what could be unpacked|in an image of their own")
+                  cpio({**INIT, "squashfs-root.img": b"hsqs"}), cpio({"erofs-root.img": b""})):
+        images.judged(image, "unknown", "lists all of it")
 
 
 def test_a_unified_kernel_image(images):
     images.system.write("/etc/machine-id", "abc\n")
     for name in (f"/efi/EFI/Linux/abc-{RELEASE}.efi", f"/boot/efi/EFI/Linux/linux-{RELEASE}-abc.efi"):
+        command = (f"dracut --force --uefi {name} {RELEASE}" if "linux-" in name else
+                   f"kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz")
         try:
-            answer = images.judged(cpio(OF_DRACUT), "warning", f'run "kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz"', name)
+            answer = images.judged(cpio(INIT), "warning", command, name)
         finally:
             (images.system.dir / "upper" / name.lstrip("/")).unlink()
         assert answer[1] == f"image: {name}"
@@ -257,9 +243,9 @@ def test_no_image(images):
 def test_no_wish(images):
     """An image keeps a configuration that was removed from /etc. An image
     without one is good."""
-    images.system.write("/etc/nvgrace-gpu.conf.d/x.conf", b"# nothing\n")
+    images.system.write(f"/{CONF}", b"# nothing\n")
     try:
-        images.judged(cpio(images.whole()), "warning", "still binds")
-        images.judged(cpio(OF_DRACUT), "good", "no initramfs binds a GPU")
+        images.judged(cpio(images.whole()), "warning", "still has files that bind GPUs")
+        images.judged(cpio(INIT), "good", "no initramfs binds a GPU")
     finally:
-        images.system.write("/etc/nvgrace-gpu.conf.d/x.conf", b"bind all\n")
+        images.system.write(f"/{CONF}", b"bind all\n")
