@@ -13,6 +13,9 @@
  *					should; the packages and DKMS call it
  *	nvgrace-gpu images		print the commands that update the images with
  *					these files, for when they are gone
+ *	nvgrace-gpu kernels		name the kernels that may boot next and bind no GPU,
+ *					because they lack the module; the packages call
+ *					it after each change of kernels
  *	nvgrace-gpu leave		unload the driver if no device is in use, and
  *					clear overrides that name it; before the
  *					package is removed
@@ -31,11 +34,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "bind/renew.h"
 #include "bind/task.h"
+#include "facts/boots.h"
 #include "facts/elsewhere.h"
+#include "facts/owner.h"
 #include "system/output.h"
 #include "system/spawn.h"
 
@@ -169,6 +175,31 @@ static int print_images(struct host *h)
 	return EXIT_OK;
 }
 
+static int check_kernels(struct host *h)
+{
+	g_autofree char *kernels = kernels_read(h);
+	struct utsname running;
+	struct boots boots;
+	int status = EXIT_OK;
+	size_t i;
+
+	uname(&running);
+	boots_read(h, kernels, NULL, running.release, &boots);
+	for (i = 0; config_binds_any(h) && i < boots.count; i++) {
+		const struct boot *b = &boots.boot[i];
+		g_autofree char *why = NULL, *remedy = NULL;
+
+		if (!b->counts || b->module)
+			continue;
+		module_lack(h, b->release, &why, &remedy);
+		complain(NULL, "Linux %s has no " MODULE_NAME ", and would bind no GPU: %s; %s", b->release, why,
+			 remedy);
+		status = EXIT_FAILED;
+	}
+	boots_free(&boots);
+	return status;
+}
+
 static int leave(struct host *h)
 {
 	char *const unload[] = { (char *)"modprobe", (char *)"-r", (char *)MODULE_NAME, NULL };
@@ -205,7 +236,7 @@ static int leave(struct host *h)
 
 static int usage(void)
 {
-	fputs("usage: nvgrace-gpu bind ADDRESS | match ADDRESS | configured | renew [KERNEL] | images | leave\n",
+	fputs("usage: nvgrace-gpu bind ADDRESS | match ADDRESS | configured | renew [KERNEL] | images | kernels | leave\n",
 	      stderr);
 	return EXIT_USAGE_ERROR;
 }
@@ -232,6 +263,8 @@ int main(int argc, char **argv)
 		status = renew(&h, argc == 3 ? argv[2] : NULL);
 	else if (argc == 2 && !strcmp(command, "images"))
 		status = print_images(&h);
+	else if (argc == 2 && !strcmp(command, "kernels"))
+		status = check_kernels(&h);
 	else if (argc == 2 && !strcmp(command, "leave"))
 		status = leave(&h);
 	else

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "bind/module.h"
+#include "facts/owner.h"
 #include "system/kmsg.h"
 #include "system/program.h"
 
@@ -46,10 +47,11 @@ char *module_load(struct host *h, char **next, GPtrArray *log)
 	mark = kmsg_mark();
 	rc = kmod_module_new_from_lookup(ctx, MODULE_NAME, &found);
 	if (rc < 0 || !found) {
+		g_autofree char *lack = NULL;
+
 		uname(&name);
-		why = g_strdup_printf("the kernel %s has no module " MODULE_NAME, name.release);
-		*next = g_strdup("install nvgrace-gpu-vfio-pci-dkms; \"dkms status\" lists the "
-				 "kernels for which it is built");
+		module_lack(h, name.release, &lack, next);
+		why = g_strdup_printf("there is no module " MODULE_NAME ": %s", lack);
 	}
 	kmod_list_foreach (item, found) {
 		struct kmod_module *module = kmod_module_get_module(item);

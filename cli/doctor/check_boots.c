@@ -30,54 +30,9 @@ static struct wish wish_of(struct doctor *d)
 	return wish;
 }
 
-/*
- * The kernel from which on faults count if the boot loader doesn't say which boots
- * next: the running one, or, where it isn't installed, as in a chroot, the newest.
- */
-static const char *reference(const struct doctor *d)
-{
-	const char *newest = "";
-	size_t i;
-
-	for (i = 0; i < d->boots.count; i++) {
-		if (d->release && !strcmp(d->boots.boot[i].release, d->release))
-			return d->release;
-		if (strverscmp(d->boots.boot[i].release, newest) > 0)
-			newest = d->boots.boot[i].release;
-	}
-	return newest;
-}
-
-/* Whether a fault of this kernel is an alarm: it boots next, or may do so. */
-static bool is_next(const struct doctor *d, const struct boot *b)
-{
-	return b->next == NEXT_YES || (b->next == NEXT_UNKNOWN && strverscmp(b->release, reference(d)) >= 0);
-}
-
 static const char *next_words(const struct boot *b)
 {
 	return b->next == NEXT_YES ? NEXT : NULL;
-}
-
-/* Why a kernel lacks the module, and what builds it, by who does so here. */
-static void build_words(struct doctor *d, const struct boot *b, char **why, char **remedy)
-{
-	if (d->dkms && !b->headers) {
-		*why = g_strdup("DKMS can't build it, because the headers of that kernel are missing");
-		*remedy = g_strdup_printf("install the headers of Linux %s, and the package that brings them with each kernel (administration.md, \"Headers\"), then run \"dkms autoinstall -k %s\"",
-					  b->release, b->release);
-	} else if (d->dkms) {
-		*why = g_strdup("DKMS has not built it for that kernel");
-		*remedy = g_strdup_printf("run \"dkms autoinstall -k %s\", which names the log of a failed build", b->release);
-	} else if (host_exists(d->h, "/usr/share/" MODULE_NAME) ||
-		   module_owner(d->path) == OWNER_PACKAGES) {
-		*why = g_strdup("there is no package of the built module for it, nor DKMS");
-		*remedy = g_strdup_printf("install nvgrace-gpu-vfio-pci-modules-%s, which \"make module-packages\" builds",
-					  b->release);
-	} else {
-		*why = g_strdup("neither DKMS nor that kernel has one");
-		*remedy = g_strdup("install nvgrace-gpu-vfio-pci-dkms, or boot a kernel that has the driver");
-	}
 }
 
 /* Checks which module the kernel would load; true: no finding. */
@@ -90,16 +45,16 @@ static bool check_module_of(struct doctor *d, const struct boot *b, const struct
 	/* The finding module is about the running kernel. */
 	if (!wish->binds || !b->module_known || (running && owner == OWNER_NONE))
 		return true;
-	build_words(d, b, &why, &remedy);
+	module_lack(d->h, b->release, &why, &remedy);
 	if (owner == OWNER_NONE) {
-		report(d, is_next(d, b) ? INITRAMFS_NO_MODULE : INITRAMFS_NO_MODULE_OLD, NULL,
+		report(d, b->counts ? INITRAMFS_NO_MODULE : INITRAMFS_NO_MODULE_OLD, NULL,
 		       "kernel", b->release, NEXT, next_words(b),
 		       "place", b->next == NEXT_NO ? "does not boot next" : "is older than others",
 		       "why", why, BUILD, remedy, NULL);
 		return false;
 	}
-	if (owner != OWNER_KERNEL || running || !is_next(d, b) ||
-	    (!d->dkms && !d->features && !d->scrub_wanted && module_owner(d->path) == OWNER_KERNEL))
+	if (owner != OWNER_KERNEL || running || !b->counts ||
+	    (d->builder != OWNER_DKMS && !d->features && !d->scrub_wanted && module_owner(d->path) == OWNER_KERNEL))
 		return true;
 	report(d, INITRAMFS_OTHER_MODULE, NULL, "kernel", b->release, NEXT, next_words(b),
 	       "place", b->module, "scrub", d->scrub_wanted ? ", and scrub=1 is lost" : NULL,

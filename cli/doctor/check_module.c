@@ -17,28 +17,13 @@
 /* As much of the kernel's log is quoted. */
 enum { REFUSAL_MAX = 200 };
 
-/* ---- DKMS ----------------------------------------------------------------------------------- */
-
-/* Whether DKMS has the source: folders and links can be left over. */
-static bool has_source(struct doctor *d)
-{
-	g_autofree char *tree = dkms_tree(d);
-	g_auto(GStrv) versions = host_list(d->h, "%s/" MODULE_NAME, tree);
-	size_t i;
-
-	for (i = 0; versions && versions[i]; i++)
-		if (host_exists(d->h, "%s/" MODULE_NAME "/%s/source/dkms.conf", tree, versions[i]))
-			return true;
-	return false;
-}
-
 static void check_headers(struct doctor *d)
 {
 	enum owner owner = module_owner(d->path);
 	bool built = owner != OWNER_NONE && owner != OWNER_KERNEL;
 
 	/* DKMS does not build for these kernels. */
-	if (!d->dkms || !d->arm || !d->release || kernel_option(d, "NVGRACE_EGM") != 'n' ||
+	if (d->builder != OWNER_DKMS || !d->arm || !d->release || kernel_option(d, "NVGRACE_EGM") != 'n' ||
 	    !host_exists(d->h, "/lib/modules/%s", d->release))
 		return;
 	report(d, host_exists(d->h, "/lib/modules/%s/build/Makefile", d->release) ? HEADERS_GOOD :
@@ -46,17 +31,6 @@ static void check_headers(struct doctor *d)
 }
 
 /* ---- the copy on disk ----------------------------------------------------------------------- */
-
-/* Reports that this kernel has no copy, and why, as far as DKMS knows. */
-static void no_module(struct doctor *d)
-{
-	g_autofree char *tree = dkms_tree(d);
-
-	/* Without DKMS, this folder is that of packages of the built module. */
-	report(d, d->dkms ? MODULE_NOT_BUILT :
-	       host_exists(d->h, "/usr/share/" MODULE_NAME) ? MODULE_NO_PACKAGE : MODULE_NOT_INSTALLED,
-	       NULL, "tree", tree, NULL);
-}
 
 /* The words of a line "needs: NAME PATH [install COMMAND]"; NULL: another line. */
 static char **need_of(const char *line)
@@ -182,17 +156,19 @@ static bool check_obstacles(struct doctor *d)
 /* Whether this project's module is meant to be here. */
 static bool is_project_installed(struct doctor *d)
 {
-	return d->dkms || host_exists(d->h, "/usr/share/" MODULE_NAME) || d->features;
+	return d->builder != OWNER_NONE || d->features;
 }
 
 static void check_copy(struct doctor *d)
 {
 	g_autofree char *version = field_value(d->module, "version");
 	g_autofree char *text = version ? g_strdup_printf(", version %s", version) : NULL;
+	g_autofree char *why = NULL, *remedy = NULL;
 	enum owner owner = module_owner(d->path);
 
+	module_lack(d->h, d->release ?: "", &why, &remedy);
 	if (owner == OWNER_NONE)
-		no_module(d);
+		report(d, MODULE_NONE, NULL, "why", why, "have the module built for that kernel", remedy, NULL);
 	else if (!strcmp(d->path, "builtin"))
 		report(d, MODULE_BUILT_IN, NULL, NULL);
 	else if (check_obstacles(d))
@@ -347,7 +323,6 @@ static void check_scrubbing(struct doctor *d)
 
 void check_module(struct doctor *d)
 {
-	d->dkms = has_source(d);
 	d->path = field_value(d->module, "path");
 	if (!*d->module)
 		report(d, MODULE_UNKNOWN, NULL, NULL);

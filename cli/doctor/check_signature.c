@@ -132,7 +132,7 @@ void check_signature(struct doctor *d)
 {
 	g_autofree char *signer = field_value(d->module, "signer"), *by = enforced_by(d);
 	g_autofree char *number = field_value(d->module, "sig_key"), *serial = plain_number(number);
-	g_autofree char *key = dkms_certificate(d), *trusts = NULL;
+	g_autofree char *key = dkms_certificate(d->h), *trusts = NULL;
 	const char *why = NULL;
 	enum finding_case which;
 

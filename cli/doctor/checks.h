@@ -29,10 +29,6 @@ void check_gpu(struct doctor *d, const struct gpu *gpu);	/* check_gpu.c */
 enum ability { ABILITY_HUGE, ABILITY_RESETS, ABILITY_ERRORS, ABILITY_PEERS, ABILITY_RESMEM };
 void check_ability(struct doctor *d, enum ability ability);
 
-/* DKMS's folder, and the certificate of the key by which it signs; to be freed. */
-char *dkms_tree(struct doctor *d);
-char *dkms_certificate(struct doctor *d);
-
 /*
  * The command, in quotes, that updates the initramfs after these words, because the
  * module may be loaded there; "" without an initramfs to update. To be freed.

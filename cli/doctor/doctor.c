@@ -30,7 +30,7 @@ static const enum colour colours[] = {
 
 static void learn(struct doctor *d)
 {
-	const char *euid;
+	const char *euid, *kernels;
 
 	d->answers = answers_begin(d->h, d->recorder);
 	euid = answer(d->answers, "euid");
@@ -52,7 +52,9 @@ static void learn(struct doctor *d)
 	d->obstacle = config_obstacle(d->h, &d->rule);
 	iomem_read(d->h, &d->iomem);
 	gpus_find(d->h, &d->gpus);
-	boots_read(d->h, d->answers, true, &d->boots);
+	kernels = answer(d->answers, "kernels");
+	boots_read(d->h, kernels, answer(d->answers, "initramfs"), d->release, &d->boots);
+	d->builder = module_builder(d->h);
 	guest_facts_read(d->h, d->answers, &d->gpus, &d->facts);
 	if (d->recorder)
 		guest_facts_ask(d->answers, &d->facts);	/* for guest --root */

@@ -11,6 +11,7 @@
 #include "doctor/explain.h"
 #include "facts/answers.h"
 #include "facts/boots.h"
+#include "facts/owner.h"
 #include "facts/overview.h"
 #include "plan/plan.h"
 
@@ -44,7 +45,7 @@ struct doctor {
 	const char *module;		/* the answer; "" if there is none */
 	char *path;			/* of the module that modprobe would load; NULL: none */
 	bool scrub_wanted;		/* the options of modprobe have scrub=1 */
-	bool dkms;			/* DKMS has the module's source */
+	enum owner builder;		/* module_builder() */
 	char *features;			/* of that module; NULL: it does not report any */
 	struct config wishes;		/* the configuration for boot */
 	char *obstacle, *rule;		/* of config_obstacle() */

@@ -169,14 +169,7 @@ CASE(MODULE, BY_CHOICE, NOTE, "modprobe would load {path}",
      "nothing, if that is your choice; or install nvgrace-gpu-vfio-pci-dkms")
 CASE(MODULE, IN_TREE, WARNING, "modprobe would load {path}",
      "it is the kernel's own copy, not the one that DKMS builds{why}", HEADERS("{release}") ", then run `dkms status`")
-CASE(MODULE, NOT_INSTALLED, BAD, "no nvgrace-gpu-vfio-pci for this kernel", "neither DKMS nor the kernel has one",
-     "run `apt install nvgrace-gpu-vfio-pci-dkms` or `dnf install nvgrace-gpu-vfio-pci-dkms`")
-CASE(MODULE, NO_PACKAGE, BAD, "no nvgrace-gpu-vfio-pci for this kernel",
-     "there is no package of the built module for {release}, nor DKMS",
-     "install nvgrace-gpu-vfio-pci-modules-{release}, which `make module-packages` builds; or boot a kernel that has it")
-CASE(MODULE, NOT_BUILT, BAD, "no nvgrace-gpu-vfio-pci for this kernel",
-     "DKMS has its source, but has not built it for {release}",
-     HEADERS("{release}") ", then run `dkms autoinstall -k {release}`; errors are in `{tree}/nvgrace-gpu-vfio-pci/*/build/make.log`")
+CASE(MODULE, NONE, BAD, "no nvgrace-gpu-vfio-pci for this kernel", "{why}", "{have the module built for that kernel}")
 CASE(MODULE, OF_OTHER_KERNEL, BAD, "modprobe would load a module of another kernel",
      "{path} was built for {magic}, this is {release}", "{have it built again by who built it}")
 CASE(MODULE, MASKED, BAD, "modprobe does not load the module",

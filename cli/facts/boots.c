@@ -10,22 +10,7 @@
 #include "facts/initramfs.h"
 #include "facts/loader.h"
 #include "system/program.h"
-
-enum owner module_owner(const char *path)
-{
-	const char *place = path ? strstr(path, "lib/modules/") : NULL;
-
-	if (!path || !strcmp(path, "none"))
-		return OWNER_NONE;
-	place = place ? strchr(place + strlen("lib/modules/"), '/') : NULL;
-	place = place ? place + 1 : path;
-	if (!strcmp(place, "builtin") || g_str_has_prefix(place, "kernel/"))
-		return OWNER_KERNEL;
-	/* DKMS puts it into extra/ on Red Hat's and SUSE's systems. */
-	if (g_str_has_prefix(place, "updates/dkms/") || g_str_has_prefix(place, "extra/" MODULE_NAME))
-		return OWNER_DKMS;
-	return strstr(place, "nvgrace-gpu/") ? OWNER_PACKAGES : OWNER_OTHER;
-}
+#include "system/util.h"
 
 static char *null_if_none(char *text)
 {
@@ -110,7 +95,7 @@ char *images_read(struct host *h)
 		g_autofree char *path = image_path(h, releases[i]);
 		g_auto(GStrv) files = path ? image_files(h, path) : NULL;
 
-		if (!is_installed(h, releases[i]))
+		if (!path && !is_installed(h, releases[i]))
 			continue;
 		g_string_append_printf(text, "kernel: %s\nimage: %s\n", releases[i], path ?: "none");
 		for (k = 0; files && files[k]; k++)
@@ -131,6 +116,7 @@ static struct boot *boot_of(struct boots *boots, const char *release)
 			return &boots->boot[i];
 	boots->boot = g_renew(struct boot, boots->boot, boots->count + 1);
 	boots->boot[boots->count] = (struct boot){ .release = g_strdup(release) };
+	make_printable(boots->boot[boots->count].release);
 	return &boots->boot[boots->count++];
 }
 
@@ -179,13 +165,30 @@ static void read_block(struct boots *boots, const char *block)
 	}
 }
 
-void boots_read(struct host *h, struct answers *a, bool images, struct boots *boots)
+/*
+ * The kernel from which on faults count if the boot loader doesn't say which boots
+ * next: the running one, or, where it isn't installed, as in a chroot, the newest.
+ */
+static const char *reference(const struct boots *boots, const char *running)
 {
-	const char *kernels = answer(a, "kernels");
-	/* A record has both; its readers need not be slow. */
-	const char *read = images || h->recorded ? answer(a, "initramfs") : NULL, *begin, *next;
+	const char *newest = "";
+	size_t i;
+
+	for (i = 0; i < boots->count; i++) {
+		if (!g_strcmp0(boots->boot[i].release, running))
+			return running;
+		if (strverscmp(boots->boot[i].release, newest) > 0)
+			newest = boots->boot[i].release;
+	}
+	return newest;
+}
+
+void boots_read(struct host *h, const char *kernels, const char *images, const char *running,
+		struct boots *boots)
+{
 	g_autofree char **releases = NULL;
 	g_auto(GStrv) lines = text_lines(kernels);
+	const char *begin, *next;
 	struct loader loader;
 	size_t i;
 
@@ -201,7 +204,7 @@ void boots_read(struct host *h, struct answers *a, bool images, struct boots *bo
 		b->module_known = true;
 		b->module = null_if_none(g_strdup(colon + 2));
 	}
-	for (begin = read; begin && *begin; begin = next) {
+	for (begin = images; begin && *begin; begin = next) {
 		g_autofree char *block = NULL;
 
 		next = strstr(begin + 1, "\nkernel: ");
@@ -216,11 +219,29 @@ void boots_read(struct host *h, struct answers *a, bool images, struct boots *bo
 	for (i = 0; i < boots->count; i++) {
 		struct boot *b = &boots->boot[i];
 
-		b->headers = host_exists(h, "/lib/modules/%s/build/Makefile", b->release);
 		b->next = !loader.next ? NEXT_UNKNOWN :
 			  strcmp(loader.next, b->release) ? NEXT_NO : NEXT_YES;
+		b->counts = b->next == NEXT_YES || (b->next == NEXT_UNKNOWN &&
+						    strverscmp(b->release, reference(boots, running)) >= 0);
 	}
 	loader_free(&loader);
+}
+
+char *boots_obstacle(struct host *h)
+{
+	g_autofree char *kernels = h->recorded ? host_read(h, NULL, "/answers/kernels") : kernels_read(h);
+	g_autofree char *images = h->recorded ? host_read(h, NULL, "/answers/initramfs") : NULL;
+	struct boots boots;
+	char *why = NULL;
+	size_t i;
+
+	boots_read(h, kernels, images, NULL, &boots);
+	for (i = 0; i < boots.count && !why; i++)
+		if (boots.boot[i].next == NEXT_YES && boots.boot[i].module_known && !boots.boot[i].module)
+			why = g_strdup_printf("Linux %s, which boots next, has no " MODULE_NAME,
+					      boots.boot[i].release);
+	boots_free(&boots);
+	return why;
 }
 
 void boots_free(struct boots *boots)

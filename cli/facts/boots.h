@@ -6,17 +6,14 @@
 #ifndef NVGRACE_GPU_FACTS_BOOTS_H
 #define NVGRACE_GPU_FACTS_BOOTS_H
 
-#include "facts/answers.h"
-
-/* Who has made a file of the module, by its place below /lib/modules/RELEASE. */
-enum owner { OWNER_NONE, OWNER_KERNEL, OWNER_DKMS, OWNER_PACKAGES, OWNER_OTHER };
+#include "system/host.h"
 
 struct boot {
 	char *release;
 	enum { NEXT_UNKNOWN, NEXT_NO, NEXT_YES } next;	/* whether this kernel boots next */
+	bool counts;		/* it does, or may do so */
 	char *module;		/* what it would load: "PLACE SRCVERSION", "builtin"; NULL: none */
 	bool module_known;
-	bool headers;		/* DKMS can build for it */
 	bool read;		/* what follows is known */
 	char *image;		/* its initramfs; NULL: none is known */
 	char *error;		/* why that can't be listed; NULL: it was */
@@ -29,9 +26,12 @@ struct boots {
 };
 
 /*
- * All kernels. images: also list their images, which takes seconds for each.
+ * All kernels, by the answers "kernels" and "initramfs", of which the second may be NULL.
+ * running: the running kernel, which decides what counts if the boot loader doesn't say
+ * which boots next.
  */
-void boots_read(struct host *h, struct answers *a, bool images, struct boots *boots);
+void boots_read(struct host *h, const char *kernels, const char *images, const char *running,
+		struct boots *boots);
 void boots_free(struct boots *boots);
 
 /*
@@ -39,9 +39,6 @@ void boots_free(struct boots *boots);
  * boots next has no module. NULL: it has one, or that isn't known.
  */
 char *boots_obstacle(struct host *h);
-
-/* path: a whole one, or a place; NULL: none. */
-enum owner module_owner(const char *path);
 
 /* The answer "kernels": "RELEASE: PLACE SRCVERSION", or "builtin" or "none". */
 char *kernels_read(struct host *h);

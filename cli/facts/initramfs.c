@@ -13,50 +13,16 @@
 /* ---- where ---------------------------------------------------------------- */
 
 /*
- * The places of dracut(8), kernel-install(8) and initramfs-tools. The first that
- * exists counts. One that ends in .efi is a unified kernel image.
- *
- * KERNEL is the kernel's release. TOKEN is the word of /etc/kernel/entry-token,
- * which kernel-install(8) has, or else of /etc/machine-id; without both, a line
- * with it doesn't apply.
+ * The places of dracut(8) and initramfs-tools, of which the first that exists counts.
+ * What kernel-install(8) puts elsewhere has an entry.
  */
 static const char *const places[] = {
-	"/efi/EFI/Linux/TOKEN-KERNEL.efi",
-	"/boot/EFI/Linux/TOKEN-KERNEL.efi",
-	"/boot/efi/EFI/Linux/TOKEN-KERNEL.efi",
-	"/efi/EFI/Linux/linux-KERNEL-TOKEN.efi",
-	"/boot/EFI/Linux/linux-KERNEL-TOKEN.efi",
-	"/boot/efi/EFI/Linux/linux-KERNEL-TOKEN.efi",
-	"/efi/TOKEN/KERNEL/initrd",
-	"/boot/TOKEN/KERNEL/initrd",
-	"/boot/efi/TOKEN/KERNEL/initrd",
 	"/lib/modules/KERNEL/initrd",
 	"/lib/modules/KERNEL/initramfs.img",
 	"/boot/initramfs-KERNEL.img",
 	"/boot/initrd-KERNEL",
 	"/boot/initrd.img-KERNEL",
 };
-
-static bool is_entry_token(const char *token)
-{
-	return *token &&
-	       !token[strspn(token, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-")];
-}
-
-/* The word that names this system in boot loaders' folders, to be freed; or NULL. */
-static char *entry_token(struct host *h)
-{
-	static const char *const files[] = { "/etc/kernel/entry-token", "/etc/machine-id" };
-	size_t i;
-
-	for (i = 0; i < G_N_ELEMENTS(files); i++) {
-		g_autofree char *token = host_line(h, "%s", files[i]);
-
-		if (token && is_entry_token(token))
-			return g_steal_pointer(&token);
-	}
-	return NULL;
-}
 
 /* What the boot loader's entry states; NULL: nothing that is there. */
 static char *entry_image(struct host *h, const char *release)
@@ -78,24 +44,17 @@ static char *entry_image(struct host *h, const char *release)
 
 char *image_path(struct host *h, const char *release)
 {
-	g_autofree char *token = entry_token(h), *stated = entry_image(h, release);
+	char *path = entry_image(h, release);
 	size_t i;
 
-	if (stated)
-		return g_steal_pointer(&stated);
+	for (i = 0; i < G_N_ELEMENTS(places) && !path; i++) {
+		g_autoptr(GString) place = g_string_new(places[i]);
 
-	for (i = 0; i < G_N_ELEMENTS(places); i++) {
-		g_autoptr(GString) path = g_string_new(places[i]);
-
-		if (!token && strstr(places[i], "TOKEN"))
-			continue;
-		if (token)
-			g_string_replace(path, "TOKEN", token, 1);
-		g_string_replace(path, "KERNEL", release, 1);
-		if (host_exists(h, "%s", path->str))
-			return g_string_free(g_steal_pointer(&path), FALSE);
+		g_string_replace(place, "KERNEL", release, 1);
+		if (host_exists(h, "%s", place->str))
+			path = g_strdup(place->str);
 	}
-	return NULL;
+	return path;
 }
 
 /* ---- what is in it ------------------------------------------------------- */

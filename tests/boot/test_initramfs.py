@@ -138,28 +138,20 @@ def files(*names):
 WHOLE = files(RULE, HELPER, CONF, f"usr/lib/modules/{RELEASE}/{DKMS}")
 
 
-def test_where_it_can_be(images):
-    images.system.write("/etc/machine-id", "abc\n")
-    for name in (f"/boot/initramfs-{RELEASE}.img", f"/boot/abc/{RELEASE}/initrd", f"/boot/efi/abc/{RELEASE}/initrd"):
-        answer = images.judged(cpio(images.whole()), "good", "^1 kernel: each has the module", name)
-        assert answer[1] == f"image: {name}"
-    images.system.write("/etc/kernel/entry-token", "mine\n")
-    try:
-        assert images.look(cpio(images.whole()), f"/boot/mine/{RELEASE}/initrd")[1][1] == f"image: /boot/mine/{RELEASE}/initrd"
-    finally:
-        images.system.sh("rm /etc/kernel/entry-token")
-
-
 def test_where_the_boot_loader_has_it(images):
-    """What its entry names counts, and not what is in a usual place, too."""
+    """What its entry names counts, and not what is in a usual place, too. An entry
+    that names nothing that is there does not."""
     entry, image = f"/boot/loader/entries/{RELEASE}.conf", f"/boot/os/{RELEASE}/initrd-0a1b2c3d"
     images.look(None)
     for name, data in ((f"/boot/initrd.img-{RELEASE}", cpio(images.whole())), (image, cpio(INIT)),
                        (entry, f"linux /os/{RELEASE}/linux\ninitrd {image.removeprefix('/boot')}\n".encode())):
         images.system.write(name, data)
+    renew = [images.program.parent / "udev/nvgrace-gpu", "renew"]
     said = images.system.run(images.program, "doctor", ok=False).stdout
     assert re.search(rf"which boots next, lacks the udev rule.*\n +reason: {image} .*\n +remedy: .*mkinitramfs -o {image} {RELEASE}", said), said
-    assert f"mkinitramfs -o {image} {RELEASE}" in images.system.run(images.program.parent / "udev/nvgrace-gpu", "renew", ok=False).stdout
+    assert f"mkinitramfs -o {image} {RELEASE}" in images.system.run(*renew, ok=False).stdout
+    images.system.sh(f"rm {image}")
+    assert f"update-initramfs -u -k {RELEASE}" in images.system.run(*renew, ok=False).stdout
 
 
 def test_every_compression(images):
@@ -222,7 +214,6 @@ def test_what_cannot_be_listed(images):
 
 
 def test_a_unified_kernel_image(images):
-    images.system.write("/etc/machine-id", "abc\n")
     for name in (f"/efi/EFI/Linux/abc-{RELEASE}.efi", f"/boot/efi/EFI/Linux/linux-{RELEASE}-abc.efi"):
         command = (f"dracut --force --uefi {name} {RELEASE}" if "linux-" in name else
                    f"kernel-install add {RELEASE} /lib/modules/{RELEASE}/vmlinuz")
@@ -249,3 +240,38 @@ def test_no_wish(images):
         images.judged(cpio(INIT), "good", "no initramfs binds a GPU")
     finally:
         images.system.write(f"/{CONF}", b"bind all\n")
+
+
+def test_kernels_without_the_module_are_named(images):
+    """By the udev rule's program, for the packages: those that may boot next."""
+    newer, program = "99.1-test", images.program.parent / "udev/nvgrace-gpu"
+    images.look(b"", f"/boot/vmlinuz-{RELEASE}")
+
+    def said(status):
+        done = images.system.run(program, "kernels", ok=False)
+        assert done.returncode == status
+        return done.stdout
+
+    assert said(0) == ""
+    images.system.write(f"/boot/vmlinuz-{newer}", "")
+    for name in ("modules.order", "modules.builtin"):
+        images.system.write(f"/usr/lib/modules/{newer}/{name}", "")
+    images.system.sh(f"depmod {newer}")
+    try:
+        words = f"nvgrace-gpu: Linux {newer} has no {NAME}, and would bind no GPU: "
+        assert said(1).startswith(f"{words}neither DKMS nor Linux {newer} has one; run \"apt install {NAME}-dkms\"")
+        images.system.write(f"/usr/src/{NAME}-1/dkms.conf", "")
+        images.system.sh(f"mkdir -p /var/lib/dkms/{NAME}/1; ln -s /usr/src/{NAME}-1 /var/lib/dkms/{NAME}/1/source")
+        assert said(1).startswith(f"{words}DKMS can't build it, because the headers of Linux {newer} are missing; install the headers")
+        images.system.write(f"/usr/lib/modules/{newer}/build/Makefile", "")
+        assert said(1).startswith(f"{words}DKMS has not built it")
+        # The boot loader boots the other one.
+        images.system.write("/boot/grub/grub.cfg", f"menuentry x {{\nlinux /boot/vmlinuz-{RELEASE}\n}}\n")
+        assert said(0) == ""
+        images.system.write("/boot/grub/grub.cfg", f"menuentry x {{\nlinux /boot/vmlinuz-{newer}\n}}\n")
+        assert "would bind no GPU" in said(1)
+        images.system.write(f"/{CONF}", "")
+        assert said(0) == ""
+    finally:
+        images.system.write(f"/{CONF}", "bind all\n")
+        images.system.sh(f"rm -r /usr/lib/modules/{newer} /usr/src/{NAME}-1 /var/lib/dkms/{NAME} /boot/grub")

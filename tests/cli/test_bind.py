@@ -181,8 +181,8 @@ class Bind(Kernel):
         directory.rename(directory.with_name("away"))
         release = os.uname().release
         result, _ = self.change("bind", status=1)
-        assert result["message"] == f"the kernel {release} has no module nvgrace-gpu-vfio-pci"
-        assert result["next"].startswith("install nvgrace-gpu-vfio-pci-dkms")
+        assert result["message"] == f"there is no module nvgrace-gpu-vfio-pci: neither DKMS nor Linux {release} has one"
+        assert result["next"].startswith('run "apt install nvgrace-gpu-vfio-pci-dkms"')
         path = self.tree.root / f"usr/lib/modules/{release}/updates/{NAME}.ko"
         path.parent.mkdir(parents=True)
         path.write_bytes(module(path.parent, "A" * 23))
@@ -419,7 +419,7 @@ class AtBoot(Kernel):
         directory = self.tree.root / f"{DRIVERS}/{OURS}".lstrip("/")
         directory.rename(directory.with_name("away"))
         self.bound(None)
-        self.event(1, "has no module nvgrace-gpu-vfio-pci; install")
+        self.event(1, "there is no module nvgrace-gpu-vfio-pci: neither DKMS")
         assert self.override() == OURS
         self.bound("nouveau")
         self.event(1, "it is bound to nouveau as before")

@@ -740,10 +740,10 @@ class Steps:
         assert remedies() == [f'nvgrace-gpu: {path} would keep the old configuration; run "{text}"' for path, text in
                               ((image, first), (other, second))]
         # Unified kernel images.
-        tree.file("/etc/machine-id", "abc").file("/efi/EFI/Linux/abc-6.12.1.efi").file("/boot/efi/EFI/Linux/linux-7.2.3-abc.efi")
+        tree.file("/efi/EFI/Linux/abc-6.12.1.efi").file("/boot/efi/EFI/Linux/linux-7.2.3-abc.efi")
         assert command() == ("/usr/bin/kernel-install add 6.12.1 /lib/modules/6.12.1/vmlinuz && "
                              "/usr/bin/dracut --force --uefi /boot/efi/EFI/Linux/linux-7.2.3-abc.efi 7.2.3")
-        tree.without("/etc/machine-id")
+        tree.without("/efi", "/boot/efi")
         for name, text, words in (("/etc/initramfs-tools/update-initramfs.conf", "# all\nupdate_initramfs=no", f"mkinitramfs -o {image} 6.12.1"),
                                   ("/usr/sbin/transactional-update", "", "transactional-update initrd"),
                                   ("/run/ostree-booted", "", "rpm-ostree initramfs --enable")):

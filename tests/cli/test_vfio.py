@@ -608,7 +608,7 @@ class Doctor(Played):
         self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr{image}", b"x")
         for play, text, words in (
                 ("", None, "neither lsinitramfs nor lsinitrd lists all of it"),
-                (f"fail=?{image}:2:{errno.EACCES}", None, "only root can read it"),
+                (f"fail=?{image}:3:{errno.EACCES}", None, "only root can read it"),
                 ("", "#!/bin/sh\necho init\nexit 1", "neither lsinitramfs nor lsinitrd lists all of it"),
                 ("fast=100", "#!/bin/sh\nexec sleep 1000", "neither lsinitramfs nor lsinitrd lists all of it"),
                 ("", "#!/bin/sh\necho bin", "neither lsinitramfs nor lsinitrd lists all of it")):
@@ -652,15 +652,14 @@ class Doctor(Played):
         # The index has it, but the file is no module.
         path.write_bytes(b"rubbish")
         assert self.answers()["module"].splitlines()[:2] == [f"path: {shown}", "install: /bin/false"]
-        # The image of the initramfs is compared with the installed module.
-        self.tree.package().file("/etc/nvgrace-gpu.conf", "bind all").file(f"/usr/lib/modules/{release}/initramfs.img", b"x")
-        for name in ("sbin/mkinitramfs", "sbin/update-initramfs", "share/initramfs-tools/hooks/nvgrace-gpu"):
-            self.tree.file(f"/usr/{name}", "")
+        # The table of kernels has its place, and its id if it has one.
+        self.tree.file(f"/usr/lib/modules/{release}/initramfs.img", b"x")
         path.unlink()
-        assert f"installed: updates/dkms/{NAME}.ko -" in self.answers()["initramfs"].splitlines()
+        assert f"{release}: updates/dkms/{NAME}.ko -" in self.answers()["kernels"].splitlines()
         # It is a part of the kernel.
         self.tree.file(f"/usr/lib/modules/{release}/modules.builtin", f"kernel/drivers/vfio/pci/nvgrace-gpu/{NAME}.ko")
         assert ask()[0] == "path: builtin"
+        assert f"{release}: builtin" in self.answers()["kernels"].splitlines()
 
     def test_record_fails(self):
         done = self.run_words("doctor", "--record", self.tree.root / "record", play=f"fail=symlink:1:{errno.ENOSPC}")

@@ -177,7 +177,7 @@ class Cases:
             with named(way):
                 version = {"our": VERSION, "next": NEXT}[which]
                 said = host.dpkg("--install", f"/mnt/{which}.deb")
-                assert "whose headers are missing" not in said
+                assert "would bind no GPU" not in said
                 self.assert_installed(host, version, first)
                 assert host.sh(f"ls -d /usr/src/{NAME}-*").stdout.split() == [f"/usr/src/{NAME}-{version}"]
 
@@ -303,19 +303,24 @@ class Cases:
                     assert host.sh("cat /var/calls").stdout.splitlines() == [one[wanted]], step
                 host.dpkg("--install", "/mnt/tool.deb")
 
-    def test_headers_that_are_missing_are_named(self):
+    def test_a_kernel_without_the_module_is_named(self):
+        """When this package comes, and when a kernel does, by dpkg's triggers."""
         host = self.host_without_headers()
         kernel = release("stable")
-        said = host.dpkg("--install", "/mnt/our.deb")
-        assert (f'not built for the running kernel, {kernel}, whose headers are missing; '
-                '"nvgrace-gpu doctor" names the package' in said)
-        # No message on another architecture, or for a kernel outside the
-        # chroot.
-        host.write("/etc/test-machine", "x86_64\n")
-        assert "headers are missing" not in host.dpkg("--install", "/mnt/our.deb")
-        host.write("/etc/test-machine", "aarch64\n")
-        host.write("/etc/test-kernel", "6.12-of-the-host\n")
-        assert "headers are missing" not in host.dpkg("--install", "/mnt/our.deb")
+        host.write(f"/boot/vmlinuz-{kernel}", "")
+        words = "Linux {0} has no nvgrace-gpu-vfio-pci, and would bind no GPU: DKMS can't build it, because the headers of Linux {0} are"
+        assert "would bind no GPU" not in host.dpkg("--install", "/mnt/our.deb")
+        host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+        assert words.format(kernel) in host.dpkg("--install", "/mnt/our.deb")
+        host.sh("""
+            mkdir -p /tmp/k/DEBIAN /tmp/k/boot /tmp/k/usr/lib/modules/99.1-test
+            cd /tmp/k
+            touch boot/vmlinuz-99.1-test usr/lib/modules/99.1-test/modules.order usr/lib/modules/99.1-test/modules.builtin
+            printf '%s\\n' 'Package: kernel' 'Version: 1' 'Architecture: all' 'Maintainer: x <x@example.org>' 'Description: x' >DEBIAN/control
+            printf '#!/bin/sh\\ndepmod 99.1-test\\n' >DEBIAN/postinst
+            chmod 755 DEBIAN/postinst
+            dpkg-deb --build --root-owner-group /tmp/k /mnt/kernel.deb""")
+        assert words.format("99.1-test") in host.dpkg("--install", "/mnt/kernel.deb")
 
     def test_removal_where_the_helper_fails(self):
         """As where /sys is read-only."""
