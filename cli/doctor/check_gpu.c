@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Checks each GPU: the device, what firmware says about its memory, its IOMMU
- * group, its driver and override, readiness, the claim of its memory, and
- * alignment.
+ * group, its driver and override, readiness, and scrubs.
  */
 #include <glib.h>
 #include <stdio.h>
@@ -275,17 +274,13 @@ static void check_group(struct doctor *d, const struct gpu *gpu)
 static void check_readiness(struct doctor *d, const struct gpu *gpu)
 {
 	enum readiness readiness = readiness_of(gpu->readiness);
-	bool error, refused;
+	bool error;
 	g_autofree char *said = last_word(d, gpu, &error);
 
-	if (gpu->ours && gpu->mode == GPU_MODE_CORE_ONLY)
+	if (!gpu->ours || gpu->mode == GPU_MODE_CORE_ONLY)
 		return;
-	refused = !gpu->ours && said && error &&
-		  (strstr(said, "not ready") || strstr(said, "failed to train"));
 	report(d, readiness <= GPU_READY_UNKNOWN ? READINESS_GOOD :
-	       readiness == GPU_READY_FAILED ? READINESS_FAILED :
-	       refused ? READINESS_REFUSED : gpu->ours ? READINESS_UNKNOWN : READINESS_UNBOUND,
-	       gpu->address,
+	       readiness == GPU_READY_FAILED ? READINESS_FAILED : READINESS_UNKNOWN, gpu->address,
 	       "what", readiness == GPU_READY ? "the C2C link and the memory are trained" :
 	       "it was reset; the next access waits until the memory is ready",
 	       "said", said && error ? said :
@@ -315,41 +310,6 @@ static void check_scrub_state(struct doctor *d, const struct gpu *gpu)
 		       "the last scrub failed; see the kernel's log", NULL);
 }
 
-static bool claimed(struct doctor *d, const struct gpu *gpu, const char *part)
-{
-	g_autofree char *name = g_strdup_printf(DRIVER_NAME " %s %s", gpu->address, part);
-	bool found = false;
-	size_t i;
-
-	for (i = 0; i < d->iomem.count; i++)
-		found |= !strcmp(d->iomem.range[i].name, name);
-	return found;
-}
-
-static void check_claim(struct doctor *d, const struct gpu *gpu)
-{
-	bool usemem = claimed(d, gpu, "usemem");
-	bool resmem = gpu->resmem_size == GPU_UNKNOWN || claimed(d, gpu, "resmem");
-
-	if (!d->iomem.count || gpu->usemem_size == GPU_UNKNOWN)
-		return;
-	report(d, usemem && resmem ? MEMORY_CLAIM_GOOD : MEMORY_CLAIM_NONE, gpu->address,
-	       "part", usemem ? "resmem is" : resmem ? "usemem is" : "neither part is", NULL);
-}
-
-static void check_alignment(struct doctor *d, const struct gpu *gpu)
-{
-	/* What one page-table page of PTEs maps. */
-	uint64_t pmd = d->h->page_size / 8 * d->h->page_size;
-	char size[SIZE_MAX_TEXT], page[SIZE_MAX_TEXT];
-
-	if (gpu->usemem_size == GPU_UNKNOWN)
-		return;
-	report(d, gpu->usemem_base == GPU_UNKNOWN ? ALIGNMENT_UNKNOWN :
-	       gpu->usemem_base % pmd ? ALIGNMENT_NONE : ALIGNMENT_GOOD, gpu->address,
-	       "size", size_text(pmd, size), "page", size_text(d->h->page_size, page), NULL);
-}
-
 void check_gpu(struct doctor *d, const struct gpu *gpu)
 {
 	check_device(d, gpu);
@@ -360,6 +320,4 @@ void check_gpu(struct doctor *d, const struct gpu *gpu)
 	check_override(d, gpu);
 	check_readiness(d, gpu);
 	check_scrub_state(d, gpu);
-	check_claim(d, gpu);
-	check_alignment(d, gpu);
 }

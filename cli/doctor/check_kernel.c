@@ -206,23 +206,6 @@ static void check_options(struct doctor *d)
 	       "missing", all ?: missing, "count", count, NULL);
 }
 
-static void check_in_tree(struct doctor *d)
-{
-	char driver = kernel_option(d, "NVGRACE_GPU_VFIO_PCI");
-
-	/* The finding vfio reports that. */
-	if (!d->config)
-		return;
-	if (d->egm_driver)
-		report(d, IN_TREE_DRIVER_EGM_LOADED, NULL, NULL);
-	else if (enabled(d, "NVGRACE_EGM"))
-		report(d, IN_TREE_DRIVER_EGM, NULL, NULL);
-	else if (driver == 'y')
-		report(d, IN_TREE_DRIVER_BUILT_IN, NULL, NULL);
-	else
-		report(d, IN_TREE_DRIVER_GOOD, NULL, "what", driver == 'n' ? "no driver" : "a module", NULL);
-}
-
 void check_kernel(struct doctor *d)
 {
 	check_release(d);
@@ -234,5 +217,4 @@ void check_kernel(struct doctor *d)
 	check_ability(d, ABILITY_PEERS);
 	check_dmabuf_fixes(d);
 	check_options(d);
-	check_in_tree(d);
 }

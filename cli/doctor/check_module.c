@@ -165,21 +165,19 @@ static void check_copy(struct doctor *d)
 	g_autofree char *text = version ? g_strdup_printf(", version %s", version) : NULL;
 	g_autofree char *why = NULL, *remedy = NULL;
 	enum owner owner = module_owner(d->path);
+	bool egm = kernel_option(d, "NVGRACE_EGM") != 'n';
 
-	module_lack(d->h, d->release ?: "", &why, &remedy);
-	if (owner == OWNER_NONE)
+	if (kernel_option(d, "NVGRACE_GPU_VFIO_PCI") == 'y' || !g_strcmp0(d->path, "builtin")) {
+		report(d, is_project_installed(d) ? MODULE_BUILT_IN : MODULE_BY_CHOICE, NULL,
+		       "path", "the driver that is built into the kernel", NULL);
+	} else if (owner == OWNER_NONE) {
+		module_lack(d->h, d->release ?: "", &why, &remedy);
 		report(d, MODULE_NONE, NULL, "why", why, "have the module built for that kernel", remedy, NULL);
-	else if (!strcmp(d->path, "builtin"))
-		report(d, MODULE_BUILT_IN, NULL, NULL);
-	else if (check_obstacles(d))
-		return;
-	else if (owner != OWNER_KERNEL || d->egm_driver)
-		report(d, MODULE_GOOD, NULL, "path", d->path, "version", text, NULL);
-	else
-		report(d, is_project_installed(d) || kernel_option(d, "NVGRACE_EGM") != 'n' ?
-		       MODULE_IN_TREE : MODULE_BY_CHOICE, NULL, "path", d->path,
-		       "why", kernel_option(d, "NVGRACE_EGM") != 'n' ?
-		       "; DKMS does not build for kernels with CONFIG_NVGRACE_EGM" : NULL, NULL);
+	} else if (!check_obstacles(d)) {
+		report(d, owner != OWNER_KERNEL ? MODULE_GOOD : d->egm_driver ? MODULE_EGM_LOADED :
+		       egm ? MODULE_EGM : is_project_installed(d) ? MODULE_IN_TREE : MODULE_BY_CHOICE, NULL,
+		       "path", d->path, "version", text, NULL);
+	}
 }
 
 static void check_alias(struct doctor *d)

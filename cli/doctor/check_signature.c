@@ -3,7 +3,6 @@
  * Whether the kernel would accept the module's signature. A name is no key: DKMS gives
  * all of its keys one name.
  */
-#include <ctype.h>
 #include <glib.h>
 #include <string.h>
 
@@ -26,58 +25,42 @@ static char *enforced_by(struct doctor *d)
 	return NULL;
 }
 
+#define ASYMMETRIC " asymmetri "	/* in /proc/keys, before a key's name */
+
+/* The kernel's keys. */
+struct keys {
+	char *all;		/* /proc/keys */
+	const char *trusted;	/* those that count for modules; NULL: not known */
+};
+
 /*
- * Whether a list of keys, each a line "NAME: ID: ...", has one with this name, or with
- * this id, which has no zeros before it.
+ * Whether there is a key with this name, or with this id, which has no zeros before it,
+ * that may count for modules; of any keyring, or of this one. NULL: none is meant.
  */
-static bool has_key(const char *keys, const char *name, const char *id)
+static bool has_key(const struct keys *keys, const char *name, const char *id, const char *ring)
 {
-	g_auto(GStrv) lines = text_lines(keys);
+	g_auto(GStrv) lines = text_lines(keys->all);
 	size_t i;
 
 	for (i = 0; lines[i]; i++) {
-		/* A name can have colons. */
-		char *colon = g_strrstr(lines[i], ": X509");
-		char *before;
+		g_autofree char *number = g_strdup_printf("%.8s %s", lines[i], ring ?: "");
+		char *key = strstr(lines[i], ASYMMETRIC), *end, *own;
 
-		if (!colon)
+		/* A name can have colons: "NAME: ID: X509.rsa ...". */
+		end = key ? g_strrstr(key, ": X509") : NULL;
+		if (!end || (keys->trusted && !strstr(keys->trusted, number)))
 			continue;
-		*colon = 0;
-		before = strrchr(lines[i], ' ');
-		if (!before || before == lines[i] || before[-1] != ':')
+		*end = 0;
+		key += strlen(ASYMMETRIC);
+		own = strrchr(key, ' ');
+		if (!own || own == key || own[-1] != ':')
 			continue;
-		before[-1] = 0;
-		before += 1 + strspn(before + 1, "0");
-		if ((name && !strcmp(lines[i], name)) || (id && *id && !g_ascii_strcasecmp(before, id)))
+		own[-1] = 0;
+		own += 1 + strspn(own + 1, "0");
+		if ((name && !strcmp(key, name)) || (id && *id && !g_ascii_strcasecmp(own, id)))
 			return true;
 	}
 	return false;
-}
-
-/* Whether a key of this name is built into the kernel. */
-static bool is_built_in(const char *trusted, const char *name)
-{
-	g_auto(GStrv) lines = text_lines(trusted);
-	size_t i;
-
-	for (i = 0; lines[i]; i++)
-		if (g_str_has_suffix(lines[i], " .builtin_trusted_keys") && has_key(lines[i], name, NULL))
-			return true;
-	return false;
-}
-
-/* How many keys a keyring of the system has; -1: there is no such keyring. */
-static int keys_in(const char *keyrings, const char *ring)
-{
-	g_auto(GStrv) lines = text_lines(keyrings);
-	g_autofree char *head = g_strdup_printf("%s: ", ring);
-	size_t i;
-
-	for (i = 0; lines[i]; i++)
-		if (g_str_has_prefix(lines[i], head))
-			return isdigit((unsigned char)lines[i][strlen(head)]) ?
-			       (int)g_ascii_strtoll(lines[i] + strlen(head), NULL, 10) : 0;
-	return -1;
 }
 
 /* "05:A1" as has_key() compares it: 5a1; to be freed. */
@@ -91,41 +74,27 @@ static char *plain_number(const char *number)
 	return g_string_free(plain, FALSE);
 }
 
-/*
- * The case for a module that is signed. id: of the key, as the kernel names it, if
- * mokutil knows it; serial: the number of the certificate.
- */
-static enum finding_case judge(struct doctor *d, const char *signer, const char *serial,
-			       const char **why)
+/* The case for a module that is signed. serial: the number of the certificate. */
+static enum finding_case judge(struct doctor *d, const char *signer, const char *serial)
 {
-	const char *keyrings = d->privileged ? answer(d->answers, "keyrings") : NULL;
-	const char *trusted = answer(d->answers, "trusted-keys"), *mok = answer(d->answers, "mok");
-	bool enrolled = mok && g_str_has_prefix(mok, "enrolled");
+	g_autofree char *all = host_read(d->h, NULL, "/proc/keys");
+	const struct keys keys = { all, answer(d->answers, "trusted-keys") };
+	const char *mok = answer(d->answers, "mok");
+	bool enrolled = mok && g_str_has_prefix(mok, "enrolled"), numbered, named;
+	/* As the kernel names the key. */
 	const char *id = enrolled && strchr(mok, ' ') ? strchr(mok, ' ') + 1 : NULL;
-	bool packages = module_owner(d->path) == OWNER_PACKAGES, named, there;
+	enum owner owner = module_owner(d->path);
 
-	if (!keyrings)
-		return MODULE_SIGNATURE_UNKNOWN;
-	named = has_key(keyrings, signer, NULL);
-	there = has_key(keyrings, NULL, id) || has_key(keyrings, NULL, serial);
-	*why = named && !there ? "it has another key of the same name" : "that certificate is not enrolled";
+	numbered = has_key(&keys, NULL, id, NULL) || has_key(&keys, NULL, serial, NULL);
+	/* A name is no key, but if no key has it, this one is not there. */
+	named = (!mok || (enrolled && !id) || owner == OWNER_KERNEL) && has_key(&keys, signer, NULL, NULL);
 	/* Only the kernel's makers build keys into it, so that these have names of their own. */
-	if (trusted ? is_built_in(trusted, signer) : named && module_owner(d->path) == OWNER_KERNEL)
+	if (keys.trusted && (numbered || has_key(&keys, signer, NULL, ".builtin_trusted_keys")))
 		return MODULE_SIGNATURE_GOOD;
-	if (trusted && (has_key(trusted, NULL, id) || has_key(trusted, NULL, serial)))
-		return MODULE_SIGNATURE_GOOD;
-	if (there || (enrolled && !id && named)) {
-		/* It is in one of these. */
-		if (!trusted && keys_in(keyrings, ".platform") <= 0)
-			return MODULE_SIGNATURE_GOOD;
-		return keys_in(keyrings, ".machine") < 0 ? MODULE_SIGNATURE_NO_MACHINE :
-							   MODULE_SIGNATURE_PLATFORM;
-	}
-	if (enrolled)
-		return MODULE_SIGNATURE_NOT_TRUSTED;
-	if (named && !mok)
-		return MODULE_SIGNATURE_SAME_NAME;
-	return packages ? MODULE_SIGNATURE_NO_KEY_PACKAGES : MODULE_SIGNATURE_NO_KEY;
+	if (numbered || named || !keys.all || !d->privileged)
+		return MODULE_SIGNATURE_UNKNOWN;
+	return enrolled ? MODULE_SIGNATURE_NOT_TRUSTED :
+	       owner == OWNER_PACKAGES ? MODULE_SIGNATURE_NO_KEY_PACKAGES : MODULE_SIGNATURE_NO_KEY;
 }
 
 void check_signature(struct doctor *d)
@@ -133,7 +102,6 @@ void check_signature(struct doctor *d)
 	g_autofree char *signer = field_value(d->module, "signer"), *by = enforced_by(d);
 	g_autofree char *number = field_value(d->module, "sig_key"), *serial = plain_number(number);
 	g_autofree char *key = dkms_certificate(d->h), *trusts = NULL;
-	const char *why = NULL;
 	enum finding_case which;
 
 	if (!by) {
@@ -141,10 +109,10 @@ void check_signature(struct doctor *d)
 		return;
 	}
 	trusts = g_strdup_printf("trusts the key of the module's signer, %s", signer);
-	which = signer ? judge(d, signer, serial, &why) :
+	which = signer ? judge(d, signer, serial) :
 		module_owner(d->path) == OWNER_PACKAGES ? MODULE_SIGNATURE_NONE_PACKAGES :
 		MODULE_SIGNATURE_NONE;
 	report(d, which, NULL,
-	       "by", by, "key", key, "signer", signer, "why", why, "trusts", trusts,
+	       "by", by, "key", key, "signer", signer, "trusts", trusts,
 	       "log", log_says(d->log, LOG_KEY) ? "; it has rejected a module since it booted" : NULL, NULL);
 }

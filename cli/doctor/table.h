@@ -20,7 +20,6 @@
 	"run `echo 1 > /sys/bus/pci/devices/{address}/reset`, then `nvgrace-gpu scrub {address}`; if that does not help, power-cycle the host"
 #define HEADERS(kernel) \
 	"install the headers of Linux " kernel ", and the package that brings them with each kernel (administration.md, \"Headers\")"
-#define TRUST_MOK "run `mokutil --trust-mok`, reboot, and confirm"
 
 FINDING(GPUS, "gpus",
 	"GPUs with an id that a line `id` of the configuration (nvgrace-gpu.conf(5)) adds, or that "
@@ -144,31 +143,25 @@ CASE(KERNEL_OPTIONS, MISSING, NOTE, "the kernel lacks options of NVIDIA's lists 
      "{missing}: not set, too low, or newer than this kernel",
      "if guests need what they are for, boot a kernel that has them")
 
-FINDING(IN_TREE_DRIVER, "in-tree-driver",
-	"Whether the kernel has a driver of the same name. Without a configuration of the kernel, "
-	"there is no such finding.")
-CASE(IN_TREE_DRIVER, GOOD, GOOD, "the kernel has {what} of this name", NULL, NULL)
-CASE(IN_TREE_DRIVER, EGM_LOADED, NOTE, "NVIDIA's driver with extended GPU memory is loaded",
-     "it gives guests EGM, which this module lacks; `nvgrace-gpu guest` and what the doctor says of readiness and scrubs need this module",
-     "nothing, if guests need EGM; or, if you want this module's features, write `BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\"` into `/etc/dkms/nvgrace-gpu-vfio-pci.conf`, run `dkms autoinstall` and reboot")
-CASE(IN_TREE_DRIVER, EGM, WARNING, "the kernel has NVIDIA's driver with extended GPU memory",
-     "CONFIG_NVGRACE_EGM is set: this module has no EGM, so DKMS does not build for this kernel",
-     "use the kernel's own module; or, if you don't need EGM, write `BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\"` into `/etc/dkms/nvgrace-gpu-vfio-pci.conf` and run `dkms autoinstall`")
-CASE(IN_TREE_DRIVER, BUILT_IN, BAD, "the kernel has a built-in driver of this name",
-     "CONFIG_NVGRACE_GPU_VFIO_PCI=y: a module of the same name can't be loaded",
-     "use the built-in driver, or boot a kernel that has it as a module or lacks it")
-
 FINDING(MODULE, "module",
 	"Which copy of the module modprobe would load, according to libkmod, and whether the kernel "
 	"has refused it since it booted. DKMS's copy is in `updates/dkms/`, or in `extra/` on RHEL; "
 	"that of packages of the built module is in `updates/nvgrace-gpu/`.")
 CASE(MODULE, GOOD, GOOD, "modprobe would load {path}{version}", NULL, NULL)
-CASE(MODULE, BUILT_IN, GOOD, "the driver is built into the kernel (finding in-tree-driver)", NULL, NULL)
 CASE(MODULE, BY_CHOICE, NOTE, "modprobe would load {path}",
-     "it is the kernel's own copy, which does not clear memory between guests, and this project's module is not installed",
+     "it is the kernel's own, which does not clear memory between guests, and this project's module is not installed",
      "nothing, if that is your choice; or install nvgrace-gpu-vfio-pci-dkms")
+CASE(MODULE, EGM_LOADED, NOTE, "NVIDIA's driver with extended GPU memory is loaded",
+     "it gives guests EGM, which this module lacks; `nvgrace-gpu guest` and what the doctor says of readiness and scrubs need this module",
+     "nothing, if guests need EGM; or, if you want this module's features, write `BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\"` into `/etc/dkms/nvgrace-gpu-vfio-pci.conf`, run `dkms autoinstall` and reboot")
+CASE(MODULE, EGM, WARNING, "modprobe would load {path}",
+     "it is NVIDIA's driver with extended GPU memory (CONFIG_NVGRACE_EGM): this module has no EGM, so DKMS does not build for this kernel",
+     "use the kernel's own module; or, if you don't need EGM, write `BUILD_EXCLUSIVE_CONFIG=\"CONFIG_VFIO_PCI_CORE\"` into `/etc/dkms/nvgrace-gpu-vfio-pci.conf` and run `dkms autoinstall`")
 CASE(MODULE, IN_TREE, WARNING, "modprobe would load {path}",
-     "it is the kernel's own copy, not the one that DKMS builds{why}", HEADERS("{release}") ", then run `dkms status`")
+     "it is the kernel's own copy, not the one that DKMS builds", HEADERS("{release}") ", then run `dkms status`")
+CASE(MODULE, BUILT_IN, BAD, "the kernel has a built-in driver of this name",
+     "CONFIG_NVGRACE_GPU_VFIO_PCI=y: a module of the same name can't be loaded",
+     "use the built-in driver and remove this project's module, or boot a kernel that has it as a module or lacks it")
 CASE(MODULE, NONE, BAD, "no nvgrace-gpu-vfio-pci for this kernel", "{why}", "{have the module built for that kernel}")
 CASE(MODULE, OF_OTHER_KERNEL, BAD, "modprobe would load a module of another kernel",
      "{path} was built for {magic}, this is {release}", "{have it built again by who built it}")
@@ -261,25 +254,17 @@ CASE(MODULE_SIGNATURE, NONE_PACKAGES, BAD, "the module is not signed, and the ke
      "{by} enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
      "build the packages again with `make module-packages SIGN_KEY=... SIGN_CERT=...`, and enroll that certificate")
 CASE(MODULE_SIGNATURE, NO_KEY, BAD, "the kernel does not have the key of the module's signer, {signer}",
-     "{why}, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
+     "that certificate is not enrolled, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console")
 CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key of the module's signer, {signer}",
-     "{why}, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
+     "that certificate is not enrolled, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import` with the certificate of the packages (SIGN_CERT of `make module-packages`), reboot, and choose \"Enroll MOK\" on the console")
 CASE(MODULE_SIGNATURE, NOT_TRUSTED, BAD, "the module's signer, {signer}, is enrolled but not trusted for modules",
      "the certificate is one of the machine owner's, but in none of the kernel's keyrings, and {by} enforces signatures",
-     "reboot; if that does not help, " TRUST_MOK "; the kernel also needs `CONFIG_INTEGRITY_MACHINE_KEYRING`")
-CASE(MODULE_SIGNATURE, PLATFORM, UNKNOWN, "not known whether the kernel trusts the module's signer, {signer}",
-     "its key may be in .platform, where the kernel does not trust it for modules, and {by} enforces signatures{log}",
-     "run `modprobe nvgrace-gpu-vfio-pci`; if that ends with \"Key was rejected by service\", " TRUST_MOK)
-CASE(MODULE_SIGNATURE, NO_MACHINE, UNKNOWN, "not known whether the kernel trusts the module's signer, {signer}",
-     "the kernel has no keyring .machine, so the key may be in .platform, and {by} enforces signatures{log}",
-     "run `modprobe nvgrace-gpu-vfio-pci`; if that ends with \"Key was rejected by service\", boot a kernel with `CONFIG_INTEGRITY_MACHINE_KEYRING`")
-CASE(MODULE_SIGNATURE, SAME_NAME, UNKNOWN, "not known whether the kernel trusts the module's signer, {signer}",
-     "it has a key of this name, which another certificate can have, and {by} enforces signatures{log}",
-     "install mokutil and check again as root, or run `modprobe nvgrace-gpu-vfio-pci`")
+     "reboot; if that does not help, run `mokutil --trust-mok`, reboot, and confirm; the kernel also needs `CONFIG_INTEGRITY_MACHINE_KEYRING`")
 CASE(MODULE_SIGNATURE, UNKNOWN, UNKNOWN, "not known whether the kernel trusts the module's signer, {signer}",
-     "only root can see the kernel's keys, and {by} enforces signatures", "run as root")
+     "only root can see which keys the kernel trusts for modules, and mokutil knows the certificate: a name is no key, and {by} enforces signatures{log}",
+     "run as root, with mokutil installed; or run `modprobe nvgrace-gpu-vfio-pci`, which ends with \"Key was rejected by service\" if the kernel does not trust it")
 
 FINDING(IOMMU, "iommu", "")
 CASE(IOMMU, GOOD, GOOD, "{what}", NULL, NULL)
@@ -556,17 +541,11 @@ CASE(OVERRIDE, HYPHENS, BAD, "driver_override is nvgrace-gpu-vfio-pci, with hyph
      "run `nvgrace-gpu bind {address}`, or `echo nvgrace_gpu_vfio_pci > /sys/bus/pci/devices/{address}/driver_override`")
 
 FINDING(READINESS, "readiness",
-	"Whether the memory is ready. Only the driver reads that from the device. For a GPU that is "
-	"not bound, the doctor reads the driver's last line in the kernel's log. Not for a GPU that "
-	"is bound as a plain PCI device.")
+	"Only for a GPU that is bound with memory: whether the memory is ready, which only the "
+	"driver reads from the device.")
 CASE(READINESS, GOOD, GOOD, "{what}", NULL, NULL)
 CASE(READINESS, FAILED, BAD, "the memory did not become ready after a reset", "{said}",
      "run `echo 1 > /sys/bus/pci/devices/{address}/reset`; if that does not help, power-cycle the host")
-CASE(READINESS, REFUSED, BAD, "the memory did not become ready", "{said}",
-     "power-cycle the host: a C2C link that was not trained at boot is never trained later")
-CASE(READINESS, UNBOUND, UNKNOWN, "not known whether the memory is ready",
-     "only the driver can read it, and the GPU is not bound",
-     "run `nvgrace-gpu bind {address}`, which waits until the memory is ready")
 CASE(READINESS, UNKNOWN, UNKNOWN, "not known whether the memory is ready",
      "the loaded module does not report it", "see the finding module-loaded")
 
@@ -578,30 +557,11 @@ CASE(SCRUB_STATE, FAILED, WARNING, "its memory was not cleared", "{said}", RESET
 CASE(SCRUB_STATE, CLOSED, BAD, "its memory was not cleared", "{said}; opening the GPU fails until a scrub succeeds",
      RESET_AND_SCRUB)
 
-FINDING(MEMORY_CLAIM, "memory-claim",
-	"Only for a GPU that is bound with memory: whether the driver has claimed the memory in "
-	"/proc/iomem.")
-CASE(MEMORY_CLAIM, GOOD, GOOD, "its memory is claimed in /proc/iomem", NULL, NULL)
-CASE(MEMORY_CLAIM, NONE, WARNING, "{part} not claimed in /proc/iomem",
-     "something else, such as a window of the host bridge, has claimed the range; the driver works, but another driver could use the same memory",
-     "read /proc/iomem as root, and report it with the output of `nvgrace-gpu doctor --record DIR`")
-
-FINDING(ALIGNMENT, "alignment",
-	"Only for a GPU that is bound with memory: whether the memory's address is aligned to the "
-	"size of a PMD entry (2 MiB with 4K pages, 32 MiB with 16K, 512 MiB with 64K).")
-CASE(ALIGNMENT, GOOD, GOOD, "its memory is aligned to {size}, the size of a PMD entry with {page} pages", NULL, NULL)
-CASE(ALIGNMENT, NONE, WARNING, "its memory is not aligned to {size}",
-     "with {page} pages, a PMD entry maps that much: all of it is mapped page by page",
-     "boot a kernel with another page size (4K pages need 2 MiB), or update the system firmware")
-CASE(ALIGNMENT, UNKNOWN, UNKNOWN, "not known whether its memory is aligned",
-     "only root can see physical addresses", "run as root")
-
 #undef NO_CONFIG
 #undef COPY_CONFIG
 #undef SCRUB_LINE
 #undef SCRUB_NOW
 #undef RESET_AND_SCRUB
 #undef HEADERS
-#undef TRUST_MOK
 #undef FINDING
 #undef CASE

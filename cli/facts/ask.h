@@ -57,7 +57,6 @@ char *ask_acpi_tables(struct answers *a);
 char *ask_kvm(struct answers *a);
 char *ask_module(struct answers *a);
 char *ask_secure_boot(struct answers *a);
-char *ask_keyrings(struct answers *a);
 char *ask_trusted_keys(struct answers *a);
 char *ask_mok(struct answers *a);
 char *ask_qemu(struct answers *a);

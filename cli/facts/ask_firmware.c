@@ -18,7 +18,6 @@
 
 #define ACPI_TABLES "/sys/firmware/acpi/tables"
 #define EFI_VARIABLES "/sys/firmware/efi/efivars"
-#define ASYMMETRIC " asymmetri "	/* in /proc/keys, before a key's name */
 
 /*
  * Reads a constant of AML at a place: 0, 1, or a byte, word, dword or qword after
@@ -126,76 +125,37 @@ char *ask_secure_boot(struct answers *a)
 	return g_strdup(data[4] ? "enabled" : "disabled");
 }
 
-char *ask_keyrings(struct answers *a)
-{
-	g_autofree char *keys = host_read(a->h, NULL, "/proc/keys");
-	g_auto(GStrv) lines = NULL;
-	const char *description;
-	GString *t;
-	size_t i;
-
-	if (!keys)
-		return NULL;
-	t = g_string_new(NULL);
-	lines = g_strsplit(keys, "\n", -1);
-	for (i = 0; lines[i]; i++) {
-		description = strstr(lines[i], ASYMMETRIC);
-		if (description)
-			g_string_append_printf(t, "%s\n", description + strlen(ASYMMETRIC));
-		/* How many keys the system's keyrings have: ".machine: 1". */
-		description = strstr(lines[i], " keyring   .");
-		if (description)
-			g_string_append_printf(t, "%s\n", description + strlen(" keyring   "));
-	}
-	return g_string_free(t, FALSE);
-}
-
 /* The keyrings whose keys the kernel trusts for modules. */
 static const char *const trusted_rings[] = {
 	".builtin_trusted_keys", ".secondary_trusted_keys", ".machine",
 };
 
-/* Adds the numbers, in /proc/keys' form, of the keys in the keyring of this line. */
-static void add_members(GHashTable *members, const char *line, const char *ring)
-{
-	int32_t keys[256];
-	long bytes = syscall(SYS_keyctl, KEYCTL_READ, (int32_t)strtoul(line, NULL, 16), keys,
-			     sizeof(keys));
-	long i;
-
-	for (i = 0; i < MIN(bytes, (long)sizeof(keys)) / (long)sizeof(keys[0]); i++)
-		g_hash_table_insert(members, g_strdup_printf("%08x", (uint32_t)keys[i]), (char *)ring);
-}
-
 /*
- * The names of the keys that are in one of these keyrings, as in "keyrings", and then
- * the keyring: the kernel says of which keys it consists, but /proc/keys does not.
+ * "NUMBER KEYRING" for each key in one of these, as /proc/keys numbers them, which does
+ * not say in which keyring they are. NULL: only root can read them; every kernel has a
+ * key of its own.
  */
 char *ask_trusted_keys(struct answers *a)
 {
-	g_autofree char *keys = host_read(a->h, NULL, "/proc/keys");
-	g_autoptr(GHashTable) members = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-	g_auto(GStrv) lines = text_lines(keys);
-	g_autoptr(GString) t = g_string_new(NULL);
+	g_autofree char *text = host_read(a->h, NULL, "/proc/keys");
+	g_auto(GStrv) lines = text_lines(text);
+	GString *t = g_string_new(NULL);
 	size_t i, k;
+	long n;
 
 	for (i = 0; lines[i]; i++)
 		for (k = 0; k < G_N_ELEMENTS(trusted_rings); k++) {
 			g_autofree char *ring = g_strdup_printf(" keyring   %s:", trusted_rings[k]);
+			int32_t keys[256];
 
-			if (strstr(lines[i], ring))
-				add_members(members, lines[i], trusted_rings[k]);
+			if (!strstr(lines[i], ring))
+				continue;
+			n = syscall(SYS_keyctl, KEYCTL_READ, (int32_t)strtoul(lines[i], NULL, 16), keys, sizeof(keys));
+			n = MIN(n, (long)sizeof(keys)) / (long)sizeof(keys[0]);
+			while (n > 0)
+				g_string_append_printf(t, "%08x %s\n", (uint32_t)keys[--n], trusted_rings[k]);
 		}
-	for (i = 0; lines[i]; i++) {
-		g_autofree char *number = g_strndup(lines[i], 8);
-		const char *name = strstr(lines[i], ASYMMETRIC);
-		const char *ring = g_hash_table_lookup(members, number);
-
-		if (name && ring)
-			g_string_append_printf(t, "%s %s\n", name + strlen(ASYMMETRIC), ring);
-	}
-	/* Every kernel has its own key: only root can read the keyrings. */
-	return t->len ? g_string_free(g_steal_pointer(&t), FALSE) : NULL;
+	return g_string_free(t, !t->len);
 }
 
 /*

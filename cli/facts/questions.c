@@ -31,7 +31,6 @@ static const struct question questions[] = {
 	{ "kvm", ask_kvm, false },
 	{ "module", ask_module, false },
 	{ "secure-boot", ask_secure_boot, true },
-	{ "keyrings", ask_keyrings, true },
 	{ "trusted-keys", ask_trusted_keys, false },
 	{ "mok", ask_mok, false },
 	{ "qemu", ask_qemu, false },

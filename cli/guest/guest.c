@@ -261,8 +261,8 @@ static const char *const effects[FINDING_IDS] = {
 	[ID_RESETS] = "fails", [ID_IOMMU] = "fails", [ID_KVM] = "fails",
 	[ID_KVM_USEMEM] = "slow", [ID_KVM_RESMEM] = "slow", [ID_MEMLOCK] = "fails",
 	[ID_QEMU] = "slow", [ID_DEVICE] = "fails", [ID_FIRMWARE] = "fails",
-	[ID_IOMMU_GROUP] = "fails", [ID_READINESS] = "fails", [ID_MEMORY_CLAIM] = "fails",
-	[ID_ALIGNMENT] = "slow", [ID_PEER_TO_PEER] = "slow",
+	[ID_IOMMU_GROUP] = "fails", [ID_READINESS] = "fails",
+	[ID_PEER_TO_PEER] = "slow",
 };
 
 /* libvirt raises the limit of locked memory. */
