@@ -14,36 +14,20 @@
 #define NEXT ", which boots next,"
 #define BUILD "have the module built for that kernel"
 
-/* What the rows of all kernels are compared with. */
-struct wish {
-	bool binds;		/* the configuration binds a GPU */
-	bool hooked;		/* the packages put their parts into images */
-};
-
-static struct wish wish_of(struct doctor *d)
-{
-	struct wish wish = { .hooked = initramfs_command(d->h) };
-	size_t i;
-
-	for (i = 0; i < d->wishes.count; i++)
-		wish.binds |= config_line_binds(&d->wishes.line[i]);
-	return wish;
-}
-
 static const char *next_words(const struct boot *b)
 {
 	return b->next == NEXT_YES ? NEXT : NULL;
 }
 
 /* Checks which module the kernel would load; true: no finding. */
-static bool check_module_of(struct doctor *d, const struct boot *b, const struct wish *wish)
+static bool check_module_of(struct doctor *d, const struct boot *b)
 {
 	bool running = d->release && !strcmp(b->release, d->release);
 	g_autofree char *why = NULL, *remedy = NULL;
 	enum owner owner = module_owner(b->module);
 
 	/* The finding module is about the running kernel. */
-	if (!wish->binds || !b->module_known || (running && owner == OWNER_NONE))
+	if (!d->binds || !b->module_known || (running && owner == OWNER_NONE))
 		return true;
 	module_lack(d->h, b->release, &why, &remedy);
 	if (owner == OWNER_NONE) {
@@ -75,10 +59,9 @@ static bool has_module(const struct boot *b)
 	return owner == OWNER_NONE || owner == OWNER_KERNEL;
 }
 
-/* Checks one kernel's image; true: no finding. */
-static bool check_image(struct doctor *d, const struct boot *b, const struct wish *wish)
+/* Checks one kernel's image, which wants the files or not; true: no finding. */
+static bool check_image(struct doctor *d, const struct boot *b, bool wants)
 {
-	bool wants = wish->binds && wish->hooked;
 	const char *next = next_words(b), *fault;
 	struct image_owner owner;
 
@@ -88,11 +71,10 @@ static bool check_image(struct doctor *d, const struct boot *b, const struct wis
 		return !wants;
 	}
 	if (b->error) {
-		report(d, d->privileged ? INITRAMFS_UNKNOWN : INITRAMFS_UNREADABLE, NULL, "kernel", b->release,
-		       NEXT, next, "image", b->image, "error", b->error, NULL);
+		report(d, INITRAMFS_UNKNOWN, NULL, "kernel", b->release, NEXT, next, "image", b->image, "error", b->error, NULL);
 		return false;
 	}
-	fault = wants || !wish->binds ? image_fault(d->h, b->files, wants) : NULL;
+	fault = wants || !d->binds ? image_fault(d->h, b->files, wants) : NULL;
 	if (!fault && wants && !has_module(b))
 		fault = "does not have the module that is installed";
 	if (!fault)
@@ -106,30 +88,26 @@ static bool check_image(struct doctor *d, const struct boot *b, const struct wis
 
 void check_boots(struct doctor *d)
 {
-	struct wish wish = wish_of(d);
+	bool hooked = initramfs_command(d->h), good = true;
 	g_autofree char *text = NULL;
 	size_t kernels = 0, i;
-	bool good = true;
 
 	for (i = 0; i < d->boots.count; i++) {
 		const struct boot *b = &d->boots.boot[i];
 
-		if (!check_module_of(d, b, &wish)) {
+		if (!check_module_of(d, b)) {
 			good = false;
 			continue;
 		}
-		/*
-		 * Where no tool puts this project's parts into images, their
-		 * absence is right.
-		 */
-		if (!b->read || (!wish.hooked && !*b->files))
+		/* Where no tool puts the files into images, their absence is right. */
+		if (!b->read || (!hooked && !*b->files))
 			continue;
 		kernels++;
-		good &= check_image(d, b, &wish) && (!wish.binds || b->module_known);
+		good &= check_image(d, b, d->binds && hooked) && (!d->binds || b->module_known);
 	}
 	text = g_strdup_printf("%zu kernel%s", kernels, kernels == 1 ? "" : "s");
 	if (kernels && good)
 		report(d, INITRAMFS_GOOD, NULL, "kernels", text, "what",
-		       wish.binds ? "each has the module, and its initramfs the files that are installed, by their names" :
-				    "no initramfs binds a GPU", NULL);
+		       d->binds ? "each has the module, and its initramfs the files that are installed, by their names" :
+				  "no initramfs binds a GPU", NULL);
 }

@@ -20,12 +20,11 @@
 /* Of GPUs that might be expected to be supported. */
 static const struct {
 	uint16_t device;
-	bool rubin;
 	const char *what;
 } others[] = {
-	{ 0x3041, true, ", of Vera Rubin, whose memory comes as a CXL region of vfio-pci-core" },
-	{ 0x307f, true, ", of Vera Rubin, whose memory comes as a CXL region of vfio-pci-core" },
-	{ 0x2e12, false, ", the GB10 of DGX Spark, which has its memory in the CPU's memory and can't be assigned" },
+	{ 0x3041, ", of Vera Rubin, whose memory comes as a CXL region of vfio-pci-core: assign it with vfio-pci" },
+	{ 0x307f, ", of Vera Rubin, whose memory comes as a CXL region of vfio-pci-core: assign it with vfio-pci" },
+	{ 0x2e12, ", the GB10 of DGX Spark, which has its memory in the CPU's memory and can't be assigned" },
 };
 
 /*
@@ -55,9 +54,7 @@ static void check_other_gpus(struct doctor *d)
 			continue;
 		for (k = 0; k < G_N_ELEMENTS(others) && others[k].device != device; k++)
 			;
-		if (k < G_N_ELEMENTS(others) && others[k].rubin)
-			report(d, GPUS_RUBIN, NULL, "gpu", names[i], "id", id, NULL);
-		else if (gpu_is_coherent(device) && stated)
+		if (gpu_is_coherent(device) && stated)
 			report(d, GPUS_NEW_ID, NULL, "gpu", names[i], "id", id, NULL);
 		if (!named)
 			report(d, GPUS_OTHERS, NULL, "gpu", names[i], "id", id, "what",

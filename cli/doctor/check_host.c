@@ -69,7 +69,7 @@ static void add_with_holders(struct doctor *d, const char *module, GHashTable *s
 }
 
 /* All users can read the names in /proc/iomem, only root the addresses. */
-static void check_online(struct doctor *d)
+void check_memory(struct doctor *d)
 {
 	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	g_autoptr(GString) modules = g_string_new(NULL);
@@ -86,11 +86,6 @@ static void check_online(struct doctor *d)
 	       driven_by(d, "nvidia") ? MEMORY_ONLINE_USED :
 	       nodes ? MEMORY_ONLINE_LEFT_IN_NODE : MEMORY_ONLINE_LEFT, NULL,
 	       "where", where, "modules", modules->str, NULL);
-}
-
-void check_memory(struct doctor *d)
-{
-	check_online(d);
 }
 
 void check_egm(struct doctor *d)
@@ -235,15 +230,9 @@ static void check_lines(struct doctor *d)
 
 void check_configuration(struct doctor *d)
 {
-	size_t i;
-
 	check_lines(d);
-	for (i = 0; i < d->wishes.count; i++) {
-		if (!config_line_binds(&d->wishes.line[i]))
-			continue;
+	if (d->binds)
 		report(d, !d->obstacle ? BOOT_RULE_GOOD : strstr(d->obstacle, " masks ") ? BOOT_RULE_MASKED :
 		       BOOT_RULE_MISSING, NULL, "rule", d->rule, "obstacle", d->obstacle,
 		       "package", PROGRAM, NULL);
-		return;
-	}
 }

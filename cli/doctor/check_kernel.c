@@ -90,9 +90,9 @@ static void check_dma(struct doctor *d)
  * option of the kernel that is set, and its version. unloaded: what is reported of a
  * kernel without them.
  */
-static const struct {
+static const struct row {
 	const char *features;
-	const char *options;	/* one of them; NULL: none matters */
+	const char *options;	/* one of them */
 	bool both;		/* the version matters, too */
 	int major, minor;	/* 0: no version has it by itself */
 	enum finding_case good, none, unloaded, unknown;
@@ -100,9 +100,6 @@ static const struct {
 	[ABILITY_HUGE] = {
 		"pmd_pfnmap pud_pfnmap", "ARCH_SUPPORTS_PMD_PFNMAP ARCH_SUPPORTS_PUD_PFNMAP", false, 0, 0,
 		HUGE_MAPPINGS_GOOD, HUGE_MAPPINGS_NONE, HUGE_MAPPINGS_NONE, HUGE_MAPPINGS_UNKNOWN },
-	[ABILITY_RESETS] = {
-		"zap", NULL, false, 6, 10,
-		RESETS_GOOD, RESETS_MAPPINGS_SURVIVE, RESETS_UNKNOWN, RESETS_UNKNOWN },
 	[ABILITY_ERRORS] = {
 		"poison", "MEMORY_FAILURE", true, 6, 19,
 		MEMORY_ERRORS_GOOD, MEMORY_ERRORS_ONLY_LOGGED, MEMORY_ERRORS_ONLY_LOGGED,
@@ -120,7 +117,7 @@ static const struct {
 static char *first_of(const struct doctor *d, const char *words,
 		      bool (*has)(const struct doctor *d, const char *word))
 {
-	g_auto(GStrv) each = g_strsplit(words ?: "", " ", -1);
+	g_auto(GStrv) each = g_strsplit(words, " ", -1);
 	size_t i;
 
 	for (i = 0; each[i]; i++)
@@ -131,28 +128,24 @@ static char *first_of(const struct doctor *d, const char *words,
 
 void check_ability(struct doctor *d, enum ability ability)
 {
-	g_autofree char *feature = first_of(d, abilities[ability].features, has_feature);
-	g_autofree char *option = first_of(d, abilities[ability].options, enabled), *how = NULL;
-	bool version = abilities[ability].major &&
-		       kernel_from(d, abilities[ability].major, abilities[ability].minor, 0);
+	const struct row *row = &abilities[ability];
+	g_autofree char *feature = first_of(d, row->features, has_feature);
+	g_autofree char *option = first_of(d, row->options, enabled), *how = NULL;
+	bool version = row->major && kernel_from(d, row->major, row->minor, 0);
 	enum finding_case which;
 
 	if (d->features) {
-		which = feature ? abilities[ability].good : abilities[ability].none;
+		which = feature ? row->good : row->none;
 		how = g_strdup_printf("the module has %s %s", feature ? "the feature" : "no feature",
-				      feature ?: abilities[ability].features);
-	} else if (abilities[ability].both ? option && version : option || version) {
-		which = abilities[ability].good;
-		how = option ? g_strdup_printf("CONFIG_%s", option) : g_strdup_printf("Linux %s", d->release);
+				      feature ?: row->features);
+	} else if (row->both ? option && version : option || version) {
+		which = row->good;
+		how = option ? g_strdup_printf("CONFIG_%s", option) : g_strdup_printf("Linux %s", d->release ?: "");
 	} else {
 		/* What the missing configuration can't change is known. */
-		which = d->config || !abilities[ability].options ||
-			(abilities[ability].both && !version) ? abilities[ability].unloaded :
-								abilities[ability].unknown;
-		how = g_strdup_printf("%s%s%s", abilities[ability].options && d->config && !option ?
-				      "without CONFIG_" : "Linux ",
-				      abilities[ability].options && d->config && !option ?
-				      abilities[ability].options : d->release ?: "", "");
+		which = d->config || (row->both && !version) ? row->unloaded : row->unknown;
+		how = d->config && !option ? g_strdup_printf("without CONFIG_%s", row->options) :
+					     g_strdup_printf("Linux %s", d->release ?: "");
 	}
 	report(d, which, NULL, "how", how, NULL);
 }
@@ -212,7 +205,6 @@ void check_kernel(struct doctor *d)
 	check_vfio(d);
 	check_dma(d);
 	check_ability(d, ABILITY_HUGE);
-	check_ability(d, ABILITY_RESETS);
 	check_ability(d, ABILITY_ERRORS);
 	check_ability(d, ABILITY_PEERS);
 	check_dmabuf_fixes(d);

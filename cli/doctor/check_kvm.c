@@ -17,11 +17,6 @@ static const char *const turn_off[] = {
 	"module_blacklist=arm_smmu_v3", "modprobe.blacklist=arm_smmu_v3",
 };
 
-bool has_parameter(const struct doctor *d, const char *word)
-{
-	return d->line && has_word(d->line, word);
-}
-
 static void check_units(struct doctor *d)
 {
 	g_auto(GStrv) units = host_list(d->h, "/sys/class/iommu");
@@ -35,7 +30,7 @@ static void check_units(struct doctor *d)
 		real += g_strcmp0(name, "vfio-noiommu") != 0;
 	}
 	for (i = 0; i < G_N_ELEMENTS(turn_off) && !why; i++)
-		if (has_parameter(d, turn_off[i]))
+		if (has_word(d->line, turn_off[i]))
 			why = g_strdup_printf("; the kernel parameter %s turns it off", turn_off[i]);
 	if (n) {
 		what = g_strdup_printf("%zu IOMMU%s (%s%s)", n, n > 1 ? "s" : "", units[0],

@@ -26,7 +26,7 @@ void check_gpu(struct doctor *d, const struct gpu *gpu);	/* check_gpu.c */
  * What the kernel does by itself or by its module: rows of check_kernel.c. no: why it
  * can't.
  */
-enum ability { ABILITY_HUGE, ABILITY_RESETS, ABILITY_ERRORS, ABILITY_PEERS, ABILITY_RESMEM };
+enum ability { ABILITY_HUGE, ABILITY_ERRORS, ABILITY_PEERS, ABILITY_RESMEM };
 void check_ability(struct doctor *d, enum ability ability);
 
 /*
@@ -34,8 +34,4 @@ void check_ability(struct doctor *d, enum ability ability);
  * module may be loaded there; "" without an initramfs to update. To be freed.
  */
 char *renewal(struct doctor *d, const char *words);
-
-/* Whether the word is on the kernel's command line. */
-bool has_parameter(const struct doctor *d, const char *word);
-
 #endif

@@ -31,6 +31,7 @@ static const enum colour colours[] = {
 static void learn(struct doctor *d)
 {
 	const char *euid, *kernels;
+	size_t i;
 
 	d->answers = answers_begin(d->h, d->recorder);
 	euid = answer(d->answers, "euid");
@@ -49,6 +50,8 @@ static void learn(struct doctor *d)
 	d->features = host_line(d->h, "/sys/bus/pci/drivers/" DRIVER_NAME "/features");
 	d->egm_driver = egm_driver_loaded(d->h, d->answers);
 	config_read(d->h, &d->wishes);
+	for (i = 0; i < d->wishes.count; i++)
+		d->binds |= config_line_binds(&d->wishes.line[i]);
 	d->obstacle = config_obstacle(d->h, &d->rule);
 	iomem_read(d->h, &d->iomem);
 	gpus_find(d->h, &d->gpus);

@@ -48,6 +48,7 @@ struct doctor {
 	enum owner builder;		/* module_builder() */
 	char *features;			/* of that module; NULL: it does not report any */
 	struct config wishes;		/* the configuration for boot */
+	bool binds;			/* it binds a GPU */
 	char *obstacle, *rule;		/* of config_obstacle() */
 	struct iomem iomem;
 	struct boots boots;

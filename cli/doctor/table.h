@@ -25,8 +25,6 @@ FINDING(GPUS, "gpus",
 	"GPUs with an id that a line `id` of the configuration (nvgrace-gpu.conf(5)) adds, or that "
 	"the driver supports: GPU_IDS.")
 CASE(GPUS, GOOD, GOOD, "supported GPUs: {count}", NULL, NULL)
-CASE(GPUS, RUBIN, NOTE, "{gpu}, 10de:{id}, is a GPU of Vera Rubin, which this driver does not support",
-     "its memory comes as a CXL region of vfio-pci-core", "assign it with vfio-pci")
 CASE(GPUS, NEW_ID, WARNING, "{gpu}: 10de:{id} is not an id of the driver",
      "NVIDIA's firmware treats it as a GPU with coherent memory, and ACPI has the properties of such memory: tools that choose the driver by modules.alias bind vfio-pci, and the guest gets a GPU without memory",
      "run `echo 'id 10de:{id}' >> /etc/nvgrace-gpu.conf.d/ids.conf` and `nvgrace-gpu bind --persist {gpu}`, and report the id")
@@ -87,18 +85,6 @@ CASE(HUGE_MAPPINGS, NONE, NOTE, "GPU memory is mapped page by page",
      "the first touch of all memory takes long, and TLB misses cost more ({how})",
      "boot Linux 6.12 or later, or a kernel with 64K pages")
 CASE(HUGE_MAPPINGS, UNKNOWN, UNKNOWN, "not known which page sizes map GPU memory", NO_CONFIG, COPY_CONFIG)
-
-FINDING(RESETS, "resets",
-	"Whether a reset removes the mappings of GPU memory, so that the next access waits until "
-	"the memory is ready. vfio-pci-core does so in Linux 6.10 or later. On older kernels the "
-	"module does it, and its `features` have the word `zap`.")
-CASE(RESETS, GOOD, GOOD, "a reset removes the mappings of GPU memory until it is ready ({how})", NULL, NULL)
-CASE(RESETS, MAPPINGS_SURVIVE, WARNING, "mappings of GPU memory survive a reset",
-     "the module can't remove them on this kernel: after a reset, a guest that does not wait reads all ones and loses writes",
-     "update nvgrace-gpu-vfio-pci-dkms, or boot Linux 6.10 or later")
-CASE(RESETS, UNKNOWN, UNKNOWN, "not known whether a reset removes the mappings of GPU memory",
-     "before Linux 6.10 vfio-pci-core does not remove them, and no module is loaded that reports whether it does",
-     "bind a GPU, then check again")
 
 FINDING(MEMORY_ERRORS, "memory-errors",
 	"Whether the kernel reports an uncorrected error in GPU memory to the guest (Linux 6.19 or "
@@ -424,13 +410,11 @@ CASE(INITRAMFS, OTHER_MODULE, WARNING, "Linux {kernel}{, which boots next,} woul
 CASE(INITRAMFS, OUTDATED, WARNING, "the initramfs of Linux {kernel}{, which boots next,} {what}",
      "{image} was made from other files than are installed: another driver may bind a GPU first, or a GPU is bound that should not be",
      "{have the image made again by its owner}")
-CASE(INITRAMFS, UNREADABLE, UNKNOWN, "not known what the initramfs of Linux {kernel}{, which boots next,} contains", "{image}: {error}",
-     "run as root")
 CASE(INITRAMFS, NONE, UNKNOWN, "no initramfs of Linux {kernel}{, which boots next,} is known",
      "there is none in the places of initramfs-tools, dracut and kernel-install, and no boot loader's entry names one",
      "if the kernel boots with an initramfs, update it with the program that made it, and list it: `lsinitrd IMAGE | grep nvgrace`")
 CASE(INITRAMFS, UNKNOWN, UNKNOWN, "not known what the initramfs of Linux {kernel}{, which boots next,} contains", "{image}: {error}",
-     "look for nvgrace in what `lsinitramfs IMAGE`, `lsinitrd IMAGE` or the program that made it lists")
+     "run as root; if that does not help, look for nvgrace in what `lsinitramfs IMAGE`, `lsinitrd IMAGE` or the program that made it lists")
 
 FINDING(EGMEMORY, "egm",
 	"Extended GPU memory (EGM): the part of the CPU's memory that firmware gives to GPUs, by the "

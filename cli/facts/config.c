@@ -186,23 +186,14 @@ char *config_error_text(const struct config_error *error)
 						   "it is corrected" : "the line is ignored");
 }
 
-void config_parse(struct config *config, const char *file, const char *text)
+/* Adds the directives and errors of a file's text. */
+static void parse(struct config *config, const char *file, const char *text)
 {
 	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 	unsigned int i;
 
 	for (i = 0; lines[i]; i++)
 		parse_line(config, file, i + 1, lines[i]);
-}
-
-char *config_text(const struct config_line *line)
-{
-	const char *value = line->value ? line->value : "all";
-	g_autofree char *small = line->match == CONFIG_SLOT ? g_strdup(value) : g_ascii_strdown(value, -1);
-
-	return g_strdup_printf("%s %s%s", line->ignore ? "ignore" : line->match == CONFIG_ID ? "id" : "bind",
-			       line->match == CONFIG_SLOT ? "slot=" : line->match == CONFIG_SERIAL ? "serial=" : "",
-			       small);
 }
 
 static void read_file(struct host *h, struct config *config, const char *file)
@@ -221,7 +212,7 @@ static void read_file(struct host *h, struct config *config, const char *file)
 	for (i = 0; i < length; i++)
 		if (!text[i])
 			text[i] = '\1';
-	config_parse(config, file, text);
+	parse(config, file, text);
 }
 
 void config_read(struct host *h, struct config *config)

@@ -48,14 +48,8 @@ struct config {
 void config_read(struct host *h, struct config *config);
 void config_free(struct config *config);
 
-/* Adds the directives and errors of a file's text. */
-void config_parse(struct config *config, const char *file, const char *text);
-
 /* What is wrong with a line and what follows; to be freed. */
 char *config_error_text(const struct config_error *error);
-
-/* A directive as text, "bind 0009:01:00.0"; to be freed. */
-char *config_text(const struct config_line *line);
 
 /* Whether the line is a "bind". */
 bool config_line_binds(const struct config_line *line);

@@ -6,8 +6,6 @@
 #include "facts/owner.h"
 #include "system/program.h"
 
-#define DKMS_TREE "/var/lib/dkms"
-
 enum owner module_owner(const char *path)
 {
 	const char *place = path ? strstr(path, "lib/modules/") : NULL;
@@ -57,9 +55,9 @@ static char *dkms_setting(struct host *h, const char *name, const char *by_defau
 	return value;
 }
 
-char *dkms_tree(struct host *h)
+static char *dkms_tree(struct host *h)
 {
-	return dkms_setting(h, "dkms_tree", DKMS_TREE);
+	return dkms_setting(h, "dkms_tree", "/var/lib/dkms");
 }
 
 char *dkms_certificate(struct host *h)

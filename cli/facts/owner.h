@@ -22,8 +22,7 @@ enum owner module_builder(struct host *h);
 /* Why a kernel lacks the module, and what gives it one, by that; both to be freed. */
 void module_lack(struct host *h, const char *release, char **why, char **remedy);
 
-/* DKMS's folder, and the certificate of the key by which it signs; to be freed. */
-char *dkms_tree(struct host *h);
+/* The certificate of the key by which DKMS signs; to be freed. */
 char *dkms_certificate(struct host *h);
 
 #endif

@@ -258,7 +258,7 @@ static char *read_domain(const char *file)
  */
 static const char *const effects[FINDING_IDS] = {
 	[ID_VFIO] = "fails", [ID_DMA_BACKEND] = "slow", [ID_HUGE_MAPPINGS] = "slow",
-	[ID_RESETS] = "fails", [ID_IOMMU] = "fails", [ID_KVM] = "fails",
+	[ID_IOMMU] = "fails", [ID_KVM] = "fails",
 	[ID_KVM_USEMEM] = "slow", [ID_KVM_RESMEM] = "slow", [ID_MEMLOCK] = "fails",
 	[ID_QEMU] = "slow", [ID_DEVICE] = "fails", [ID_FIRMWARE] = "fails",
 	[ID_IOMMU_GROUP] = "fails", [ID_READINESS] = "fails",
