@@ -177,7 +177,7 @@ static int print_images(struct host *h)
 
 static int check_kernels(struct host *h)
 {
-	g_autofree char *kernels = kernels_read(h);
+	g_autofree char *kernels = config_binds_any(h) ? kernels_read(h) : NULL;
 	struct utsname running;
 	struct boots boots;
 	int status = EXIT_OK;
@@ -185,7 +185,7 @@ static int check_kernels(struct host *h)
 
 	uname(&running);
 	boots_read(h, kernels, NULL, running.release, &boots);
-	for (i = 0; config_binds_any(h) && i < boots.count; i++) {
+	for (i = 0; i < boots.count; i++) {
 		const struct boot *b = &boots.boot[i];
 		g_autofree char *why = NULL, *remedy = NULL;
 

@@ -240,10 +240,10 @@ CASE(MODULE_SIGNATURE, NONE_PACKAGES, BAD, "the module is not signed, and the ke
      "{by} enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
      "build the packages again with `make module-packages SIGN_KEY=... SIGN_CERT=...`, and enroll that certificate")
 CASE(MODULE_SIGNATURE, NO_KEY, BAD, "the kernel does not have the key of the module's signer, {signer}",
-     "that certificate is not enrolled, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
+     "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console")
 CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key of the module's signer, {signer}",
-     "that certificate is not enrolled, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
+     "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import` with the certificate of the packages (SIGN_CERT of `make module-packages`), reboot, and choose \"Enroll MOK\" on the console")
 CASE(MODULE_SIGNATURE, NOT_TRUSTED, BAD, "the module's signer, {signer}, is enrolled but not trusted for modules",
      "the certificate is one of the machine owner's, but in none of the kernel's keyrings, and {by} enforces signatures",
@@ -393,12 +393,12 @@ CASE(BOOT_RULE, MASKED, BAD, "no GPU is bound at boot", "the configuration binds
 FINDING(INITRAMFS, "initramfs",
 	"What the next boot of each installed kernel would do: which module it would load, and whose, "
 	"and whether its initramfs has that module, the rule, its program and the files of the "
-	"configuration, by the names that `lsinitramfs` or `lsinitrd` lists. The boot loader's own entries (GRUB's menu, the Boot Loader Specification, "
-	"systemd-boot's variables, unified kernel images) say which kernel boots next and with which "
-	"image. If they don't, the running kernel and later ones count, or only the newest if the "
-	"running one isn't installed. An image counts only if initramfs-tools or dracut would put "
-	"this project's files into it, or if it has some. There is a finding for each kernel "
-	"that isn't good.")
+	"configuration, by the names that `lsinitramfs` or `lsinitrd` lists. The boot loader's own "
+	"entries (GRUB's menu, the Boot Loader Specification, systemd-boot's variables, unified "
+	"kernel images) say which kernel boots next and with which image. If they don't, the running "
+	"kernel and later ones count, or only the newest if the running one isn't installed. An "
+	"image counts only if initramfs-tools or dracut would put this project's files into it, or "
+	"if it has some. There is a finding for each kernel that isn't good.")
 CASE(INITRAMFS, GOOD, GOOD, "{kernels}: {what}", NULL, NULL)
 CASE(INITRAMFS, NO_MODULE, WARNING, "Linux {kernel}{, which boots next,} has no nvgrace-gpu-vfio-pci, and would bind no GPU",
      "{why}", "{have the module built for that kernel}")
