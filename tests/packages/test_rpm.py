@@ -247,7 +247,8 @@ class Life:
                     self.host.write("/etc/nvgrace-gpu.conf.d/all.conf", conf)
                     calls.unlink(missing_ok=True)
                     self.host.run("sh", "-c", f"cd /usr/src/{NAME}-{VERSION} && exec scripts/renew-initramfs {kernel}")
-                    assert (calls.read_text().splitlines() if calls.exists() else []) == (expected if wanted else [])
+                    # depmod's lists are made anyway.
+                    assert (calls.read_text().splitlines() if calls.exists() else []) == (expected if wanted else expected[:1])
 
     def test_a_kernel_without_the_module_is_named(self):
         """When this package comes, and when a kernel does, by rpm's file triggers."""

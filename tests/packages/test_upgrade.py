@@ -84,7 +84,7 @@ def test_apt(debian, way):
     debian.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
     debian.sh(f"update-initramfs -u -k {KERNEL}")
     assert in_image(debian) == OURS
-    old = debian.sh(f"mkdir /tmp/i; unmkinitramfs {IMAGE} /tmp/i; find /tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 2 {{}} +").stdout
+    old = debian.sh(f"mkdir /var/tmp/i; unmkinitramfs {IMAGE} /var/tmp/i; find /var/tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 2 {{}} +").stdout
     assert old == "#!"
     new_version(debian)
     with named("an upgrade without removing anything"):
@@ -94,10 +94,10 @@ def test_apt(debian, way):
         assert len(versions) == 1 and versions.pop().startswith(scratch.version())
     with named("the image has the new program"):
         assert in_image(debian) == OURS
-        new = debian.sh(f"rm -r /tmp/i; unmkinitramfs {IMAGE} /tmp/i; find /tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 4 {{}} +").stdout
+        new = debian.sh(f"rm -r /var/tmp/i; unmkinitramfs {IMAGE} /var/tmp/i; find /var/tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 4 {{}} +").stdout
         assert new == "\x7fELF"
         # It finds its libraries there.
-        top = debian.sh("dirname $(dirname $(find /tmp/i -name init))").stdout.strip()
+        top = debian.sh("dirname $(dirname $(find /var/tmp/i -name init))").stdout.strip()
         assert debian.sh(f"chroot $(dirname $(find {top} -name init)) /usr/lib/udev/nvgrace-gpu configured", ok=False).returncode == 0
     with named("purge"):
         debian.sh("mkdir -p /var/lib/prometheus/node-exporter; touch /var/lib/prometheus/node-exporter/nvgrace-gpu.prom "
