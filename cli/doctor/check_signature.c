@@ -33,6 +33,14 @@ struct keys {
 	const char *trusted;	/* those that count for modules; NULL: not known */
 };
 
+/* Whether the key of a line may count for modules; of any keyring, or of this one. */
+static bool may_count(const struct keys *keys, const char *line, const char *ring)
+{
+	g_autofree char *number = g_strdup_printf("%.8s %s", line, ring ?: "");
+
+	return !keys->trusted || strstr(keys->trusted, number);
+}
+
 /*
  * Whether there is a key with this name, or with this id, which has no zeros before it,
  * that may count for modules; of any keyring, or of this one. NULL: none is meant.
@@ -43,12 +51,11 @@ static bool has_key(const struct keys *keys, const char *name, const char *id, c
 	size_t i;
 
 	for (i = 0; lines[i]; i++) {
-		g_autofree char *number = g_strdup_printf("%.8s %s", lines[i], ring ?: "");
 		char *key = strstr(lines[i], ASYMMETRIC), *end, *own;
 
 		/* A name can have colons: "NAME: ID: X509.rsa ...". */
 		end = key ? g_strrstr(key, ": X509") : NULL;
-		if (!end || (keys->trusted && !strstr(keys->trusted, number)))
+		if (!end || !may_count(keys, lines[i], ring))
 			continue;
 		*end = 0;
 		key += strlen(ASYMMETRIC);
