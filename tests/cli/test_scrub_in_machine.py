@@ -348,7 +348,7 @@ class Scrub(InMachine):
     def test_doctor(self):
         found = self.findings("doctor", "scrubbing")
         assert [f["verdict"] for f in found] == ["note", "warning", "warning", "good", "warning"]
-        assert "also after the next boot" in found[3]["text"]
+        assert "modprobe's options of this kernel have scrub=1" in found[3]["text"]
         # The record gives the same finding.
         assert found[4] == found[1]
         assert len(self.lines("doctor", "recorded")) == 1
