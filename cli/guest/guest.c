@@ -276,16 +276,6 @@ static bool matters(const struct guest_plan *plan, const struct finding *f)
 	return f->id != ID_MEMLOCK || !plan->libvirt;
 }
 
-char *guest_warning_text(const struct guest_warning *w)
-{
-	const struct finding *f = w->finding;
-
-	return g_strdup_printf("this guest %s: %s%s%s: %s%s%s",
-			       strcmp(w->effect, "slow") ? w->effect : "is slow", finding_ids[f->id],
-			       f->device ? " of " : "", f->device ? f->device : "", f->text,
-			       f->remedy ? "; " : "", f->remedy ? f->remedy : "");
-}
-
 static bool is_named(const struct guest_plan *plan, const char *device)
 {
 	size_t i;

@@ -32,6 +32,16 @@ static char *G_GNUC_PRINTF(1, 2) quoted(const char *fmt, ...)
 	return *text && !text[strspn(text, plain)] ? g_steal_pointer(&text) : g_shell_quote(text);
 }
 
+char *guest_warning_text(const struct guest_warning *w)
+{
+	const struct finding *f = w->finding;
+
+	return g_strdup_printf("this guest %s: %s%s%s: %s%s%s",
+			       strcmp(w->effect, "slow") ? w->effect : "is slow", finding_ids[f->id],
+			       f->device ? " of " : "", f->device ? f->device : "", f->text,
+			       f->remedy ? "; " : "", f->remedy ? f->remedy : "");
+}
+
 static void add_machine(GPtrArray *c, const struct guest_plan *p)
 {
 	g_autofree char *memory = guest_size(p->memory), *window = guest_size(p->window);
