@@ -176,14 +176,13 @@ static void append_need(GString *t, struct kmod_module *mod)
 	g_string_append(t, "\n");
 }
 
-/* vfio-pci-core, which may be installed or not, and all that the module depends on. */
-static void append_needs(GString *t, struct kmod_ctx *ctx, struct kmod_module *module)
+/* Those of a list, which it frees. Whether vfio-pci-core is one. */
+static bool append_list(GString *t, struct kmod_list *list)
 {
-	struct kmod_list *list = NULL, *item;
+	struct kmod_list *item;
 	struct kmod_module *mod;
 	bool core = false;
 
-	list = module ? kmod_module_get_dependencies(module) : NULL;
 	kmod_list_foreach(item, list) {
 		mod = kmod_module_get_module(item);
 		core |= !strcmp(kmod_module_get_name(mod), "vfio_pci_core");
@@ -191,17 +190,20 @@ static void append_needs(GString *t, struct kmod_ctx *ctx, struct kmod_module *m
 		kmod_module_unref(mod);
 	}
 	kmod_module_unref_list(list);
-	list = NULL;
-	if (core || kmod_module_new_from_lookup(ctx, "vfio-pci-core", &list) < 0)
+	return core;
+}
+
+/* vfio-pci-core, which may be installed or not, and all that the module depends on. */
+static void append_needs(GString *t, struct kmod_ctx *ctx, struct kmod_module *module)
+{
+	struct kmod_list *list = NULL;
+
+	if (append_list(t, module ? kmod_module_get_dependencies(module) : NULL) ||
+	    kmod_module_new_from_lookup(ctx, "vfio-pci-core", &list) < 0)
 		return;
 	if (!list)
 		g_string_append(t, "needs: vfio_pci_core none\n");
-	kmod_list_foreach(item, list) {
-		mod = kmod_module_get_module(item);
-		append_need(t, mod);
-		kmod_module_unref(mod);
-	}
-	kmod_module_unref_list(list);
+	append_list(t, list);
 }
 
 char *ask_module(struct answers *a)

@@ -19,14 +19,23 @@ static char *null_if_none(char *text)
 	return text;
 }
 
+static bool has_kernel(struct host *h, const char *release)
+{
+	return host_exists(h, "/boot/vmlinuz-%s", release) || host_exists(h, "/boot/Image-%s", release) ||
+	       host_exists(h, "/lib/modules/%s/vmlinuz", release) ||
+	       host_exists(h, "/lib/modules/%s/Image", release);
+}
+
 /* Whether a folder in /lib/modules is a kernel's: they stay behind when it is removed. */
 static bool is_installed(struct host *h, const char *release)
 {
-	g_autofree char *image = image_path(h, release);
+	g_autofree char *image = NULL;
 
-	return image || host_exists(h, "/boot/vmlinuz-%s", release) || host_exists(h, "/boot/Image-%s", release) ||
-	       host_exists(h, "/lib/modules/%s/vmlinuz", release) ||
-	       host_exists(h, "/lib/modules/%s/Image", release);
+	/* First what needs no reading of the boot loader's menus. */
+	if (has_kernel(h, release))
+		return true;
+	image = image_path(h, release);
+	return image;
 }
 
 /*
@@ -95,7 +104,7 @@ char *images_read(struct host *h)
 		g_autofree char *path = image_path(h, releases[i]);
 		g_auto(GStrv) files = path ? image_files(h, path) : NULL;
 
-		if (!path && !is_installed(h, releases[i]))
+		if (!path && !has_kernel(h, releases[i]))
 			continue;
 		g_string_append_printf(text, "kernel: %s\nimage: %s\n", releases[i], path ?: "none");
 		for (k = 0; files && files[k]; k++)
