@@ -35,7 +35,9 @@ static struct config_access cut(struct nvgrace_gpu *gpu, loff_t pos,
 	u64 offset = pos & VFIO_PCI_OFFSET_MASK;
 	struct config_access access = { .split.before = count };
 
-	if (offset + count <= gpu->core.pdev->cfg_size) {
+	/* Most accesses are elsewhere. */
+	if (offset < PCI_BASE_ADDRESS_5 + 4 && offset + count > start &&
+	    offset + count <= gpu->core.pdev->cfg_size) {
 		access.split = nvgrace_gpu_split(offset, count, start,
 						 PCI_BASE_ADDRESS_5 + 4);
 		access.first = start + access.split.first;

@@ -67,10 +67,6 @@ u64 nvgrace_gpu_poison_before(struct nvgrace_gpu_region *region, u64 offset,
 	u64 before = len;
 	unsigned int i;
 
-	/* Nearly always, so without the lock. */
-	if (!READ_ONCE(poison->count))
-		return len;
-
 	spin_lock(&poison->lock);
 	if (poison->overflow)
 		before = 0;

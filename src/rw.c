@@ -43,7 +43,7 @@
  * 4 or 8 bytes is a single access of that size, as user space expects of a
  * device.
  */
-static void copy_words(void *dst, const void *src, size_t len)
+static inline void copy_words(void *dst, const void *src, size_t len)
 {
 	if (!is_power_of_2(len) || len > 8 ||
 	    !IS_ALIGNED((unsigned long)dst | (unsigned long)src, len)) {
@@ -98,6 +98,9 @@ static void *enter_good(struct nvgrace_gpu_region *region, u64 offset,
 
 	if (IS_ERR(mem))
 		return mem;
+	/* Nearly always, so without the lock. */
+	if (!READ_ONCE(region->poison.count))
+		return mem;
 	*len = nvgrace_gpu_poison_before(region, offset, *len);
 	if (*len)
 		return mem;
@@ -141,6 +144,22 @@ static ssize_t move_direct(struct nvgrace_gpu_region *region, char __user *buf,
 }
 
 /*
+ * Copies @len bytes to user space, or from there for a write. Returns how many
+ * were not copied. May sleep. The usual sizes are constants here, which spares
+ * them the checks of hardened usercopy.
+ */
+static size_t copy_user(u8 *bounce, char __user *buf, size_t len, bool write)
+{
+	if (write)
+		return len == 8 ? copy_from_user(bounce, buf, 8) :
+		       len == 4 ? copy_from_user(bounce, buf, 4) :
+				  copy_from_user(bounce, buf, len);
+	return len == 8 ? copy_to_user(buf, bounce, 8) :
+	       len == 4 ? copy_to_user(buf, bounce, 4) :
+			  copy_to_user(buf, bounce, len);
+}
+
+/*
  * Moves up to @len bytes, at most RW_SMALL and all inside one window, through a
  * buffer of the kernel. So it may wait for the user's pages, and accesses GPU
  * memory once. Returns the number of bytes moved, -EFAULT if that is 0, or an
@@ -153,7 +172,7 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 	void *mem;
 
 	if (write) {
-		len -= copy_from_user(bounce, buf, len);
+		len -= copy_user(bounce, buf, len, true);
 		if (!len)
 			return -EFAULT;
 	}
@@ -168,7 +187,7 @@ static ssize_t move_bounced(struct nvgrace_gpu_region *region, char __user *buf,
 	nvgrace_gpu_gate_leave(region->gpu);
 
 	if (!write)
-		len -= copy_to_user(buf, bounce, len);
+		len -= copy_user(bounce, buf, len, false);
 	return len ?: -EFAULT;
 }
 
