@@ -83,7 +83,7 @@ GPUS = [
 
     # For the program "random": both parts end before their BARs, one in the
     # middle of a page; the bus can be reset, and the power cut.
-    gpu("random", 8 * GiB + 64 * KiB, 0xB000_1235, aer=True, power=True, device=0x2941, bar2_size=64 * KiB),
+    gpu("random", 8 * GiB + 64 * KiB, 0xB000_1235, power=True, device=0x2941, bar2_size=64 * KiB),
     # It can't be reset: it has no FLR, and Linux does no bus reset for its id.
     gpu("noreset", 15 * GiB + 768 * MiB, 64 * MiB, mig_dvsec=1, flr=False),
 

@@ -7,8 +7,6 @@ A program has groups of cases ("struct case_group" in guest/lib.h), each with wo
                 model's registers, the runner's handlers, or a known size. Groups
                 with no such word, nor lab:X, are part of the tests for hardware
                 (tests/hardware)
-  dma           an IOMMU that translates the GPU's DMA, as all are except arm64's on
-                oldstable
   carve-out     a GPU with usemem and resmem, as all are that the lab's programs use
   type1         a container of type1; always there in the lab
   tracing       a user who may trace; always so in the lab
@@ -49,6 +47,4 @@ def holds(kernel, word, extra=()):
         return f"\t{name}\t" in (kernel.headers / "Module.symvers").read_text()
     if kind == "lab" or word in ALWAYS:
         return True
-    if word == "dma":
-        return kernel.arch.translates
     return kernel.has(word) if word.startswith("CONFIG_") else word in extra

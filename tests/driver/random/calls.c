@@ -17,21 +17,6 @@ static int device_ioctl(unsigned long request, void *arg)
 	return ioctl(any_fd(), request, arg) ? -errno : 0;
 }
 
-static void ask_for_info(void)
-{
-	struct vfio_device_info info = { .argsz = sizeof(info) };
-
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("VFIO_DEVICE_GET_INFO", device_ioctl(VFIO_DEVICE_GET_INFO, &info), 0);
-	if (~info.flags & (VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET))
-		wrong("the device's flags are %#x", info.flags);
-	expect("regions", info.num_regions, VFIO_PCI_NUM_REGIONS);
-	expect("interrupts", info.num_irqs, VFIO_PCI_NUM_IRQS);
-}
-
-/* ---- nowhere, and anything ---------------------------------------------- */
-
 static void use_absent_region(void)
 {
 	static const unsigned int absent[] = {
@@ -117,7 +102,6 @@ static void write_anything(void)
 }
 
 const struct op call_ops[] = {
-	OP("device-info", 100, ask_for_info),
 	OP("region-none", 200, use_absent_region),
 	OP("region-end", 200, read_across_an_end),
 	OP("config-wild", 6, write_anything),

@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include <linux/pci_regs.h>
 
@@ -118,46 +117,8 @@ static void write_config(void)
 	expect("config write", ret, -EFAULT);
 }
 
-static void ask_for_ioeventfd(void)
-{
-	struct vfio_device_ioeventfd e = {
-		.argsz = sizeof(e),
-		.flags = VFIO_DEVICE_IOEVENTFD_32,
-		.offset = REGION(parts[draw(2)].index) + draw(1024) * 4,
-		.fd = -1,
-	};
-
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("VFIO_DEVICE_IOEVENTFD",
-	       ioctl(any_fd(), VFIO_DEVICE_IOEVENTFD, &e) ? -errno : 0, -ENOTTY);
-}
-
-static void ask_for_region(void)
-{
-	struct part *p = &parts[draw(2)];
-	struct vfio v = { .gpu = s.gpu, .device = -1 };
-	struct vfio_region r;
-
-	say(" %s", p->name);
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	v.device = any_fd();
-	vfio_region(&v, p->index, &r);
-	expect("region size", r.size, p->bar_size);
-	expect("region offset", r.offset, REGION(p->index));
-	expect("areas", r.areas, 1);
-	expect("area's offset", r.area_offset, 0);
-	expect("area's size", r.area_size, mappable(p));
-	expect("region flags", r.flags,
-	       VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE |
-	       VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS);
-}
-
 const struct op config_ops[] = {
 	OP("config-read", 6000, read_config),
 	OP("config-write", 4000, write_config),
-	OP("ioeventfd", 50, ask_for_ioeventfd),
-	OP("region-info", 200, ask_for_region),
 	{ }
 };

@@ -4,9 +4,7 @@
  * each operation compared with an independent model.
  *
  * What operation number i does depends only on the seed and on i, so a seed
- * replays a sequence, even with operations left out. The settings are SEED,
- * OPERATIONS, and KEPT, which lists the operations to do: numbers and ranges,
- * as in "0-99,205", or @FILE with such a list.
+ * replays a sequence. The settings are SEED and OPERATIONS.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,9 +23,6 @@
 #define TRACE		40
 #define LINE		200
 
-/* Up to this many operations, each is printed. */
-#define FEW		200
-
 /* A sequence that is stuck in an operation ends and prints it. */
 #define STUCK_S		1200
 
@@ -36,12 +31,6 @@ static uint64_t numbers;	/* the state of draw() */
 static char trace[TRACE][LINE];
 static uint64_t traced;
 static bool has_ended;
-
-static struct range {
-	uint64_t first;
-	uint64_t last;
-} *kept;
-static size_t kept_count;
 
 static uint64_t mix(uint64_t x)
 {
@@ -196,8 +185,7 @@ int try_copy(void *dst, const void *src, size_t count)
 /* ---- which operations --------------------------------------------------- */
 
 static const struct op *const tables[] = {
-	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, thread_ops,
-	error_ops, dma_ops, call_ops,
+	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, thread_ops, call_ops,
 };
 
 #define OPS	128
@@ -213,10 +201,6 @@ static void choose_ops(void)
 
 	for (i = 0; i < ARRAY_SIZE(tables); i++) {
 		for (op = tables[i]; op->name; op++) {
-			if (op->possible && !op->possible()) {
-				printf("# not possible on this machine: %s\n", op->name);
-				continue;
-			}
 			assert_true(op_count < OPS);
 			ops[op_count++] = op;
 			weights += op->weight;
@@ -243,92 +227,18 @@ static void run_one(uint64_t number)
 	done[i]++;
 }
 
-static void add_range(char *text)
-{
-	struct range *r;
-	char *end;
-
-	kept = realloc(kept, (kept_count + 1) * sizeof(*kept));
-	assert_non_null(kept);
-	r = &kept[kept_count++];
-	r->first = strtoull(text, &end, 10);
-	r->last = *end == '-' ? strtoull(end + 1, &end, 10) : r->first;
-	if (end == text || *end || r->last < r->first)
-		fail_msg("\"%s\" is no range of operations", text);
-}
-
-/* The list is in ascending order. */
-static void read_kept(const char *arg)
-{
-	char *text = arg[0] == '@' ? proc_text(arg + 1) : strdup(arg), *word, *rest;
-
-	text[strcspn(text, "\n")] = 0;
-	for (word = strtok_r(text, ",", &rest); word;
-	     word = strtok_r(NULL, ",", &rest))
-		add_range(word);
-	free(text);
-}
-
-static uint64_t count_kept(void)
-{
-	uint64_t count = 0;
-	size_t i;
-
-	for (i = 0; i < kept_count; i++)
-		count += kept[i].last - kept[i].first + 1;
-	return count;
-}
-
 static void run_all(void)
 {
-	bool show = count_kept() <= FEW;
 	uint64_t i;
-	size_t r = 0;
 
 	for (i = 0; i < operations; i++) {
-		while (r < kept_count && kept[r].last < i)
-			r++;
-		if (r < kept_count && kept[r].first <= i) {
-			run_one(i);
-			if (show) {
-				printf("# %s\n", line());
-				fflush(stdout);
-			}
-		}
+		run_one(i);
 		if (i % PER_TEST != PER_TEST - 1 && i != operations - 1)
 			continue;
 		if (i == operations - 1)
 			compare_all();
 		printf("# operations to %llu agree\n", (unsigned long long)i);
 		fflush(stdout);
-	}
-}
-
-bool load_helper(const char *name)
-{
-	char path[64];
-	int ret;
-
-	snprintf(path, sizeof(path), "/tests/%s.ko", name);
-	if (access(path, F_OK))
-		return false;
-	ret = load_file(path);
-	if (ret && ret != -EEXIST)
-		fail_msg("%s: %s", path, strerror(-ret));
-	return true;
-}
-
-/* Later programs load the modules that they use. */
-static void unload_helpers(void)
-{
-	static const char *const names[] = { "importer", "aer_inject" };
-	size_t i;
-	int ret;
-
-	for (i = 0; i < ARRAY_SIZE(names); i++) {
-		ret = unload(names[i]);
-		if (ret && ret != -ENOENT)
-			fail_msg("unloading %s: %s", names[i], strerror(-ret));
 	}
 }
 
@@ -347,12 +257,10 @@ static void sequences_agree_with_the_model(void **state)
 {
 	struct sigaction sa = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
 	struct sigaction late = { .sa_handler = stuck };
-	char all[32];
 	unsigned int i;
 
 	seed = setting("SEED", 1);
 	operations = setting("OPERATIONS", PER_TEST);
-	snprintf(all, sizeof(all), "0-%llu", (unsigned long long)operations - 1);
 	printf("# seed %llu operations %llu\n", (unsigned long long)seed,
 	       (unsigned long long)operations);
 	fflush(stdout);
@@ -362,7 +270,6 @@ static void sequences_agree_with_the_model(void **state)
 	sigaction(SIGSEGV, &sa, NULL);
 	sigaction(SIGALRM, &late, NULL);
 	alarm(STUCK_S);
-	read_kept(getenv("KEPT") ?: all);
 
 	model_init(gpu_find("random"));
 	choose_ops();
@@ -370,7 +277,6 @@ static void sequences_agree_with_the_model(void **state)
 	run_all();
 	close_session();
 	assert_true(gpu_unbind(s.gpu) == 0);
-	unload_helpers();
 
 	printf("# drawn:");
 	for (i = 0; i < op_count; i++)
@@ -383,10 +289,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(sequences_agree_with_the_model),
 };
 
-#define DMABUFS	"?CONFIG_VFIO_PCI_DMABUF+lab:importer"
-#define ERRORS	"?module:aer_inject+!CONFIG_PROVE_RAW_LOCK_NESTING"
-
 const struct case_group groups[] = {
-	{ "pages slow ?dma " DMABUFS " " ERRORS, CASES(tests) },
+	{ "pages slow lab", CASES(tests) },
 	{ }
 };

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Opens and closes, additional files, children that inherit or receive a file,
- * and the driver bound and unbound.
+ * Opens and closes, additional files, and the driver bound and unbound.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "random.h"
@@ -51,7 +46,6 @@ void close_session(void)
 		close(s.v.iommu);
 	}
 	s.session = false;
-	dma_forget();
 	settle();
 }
 
@@ -122,135 +116,10 @@ static void file_op(void)
 	}
 }
 
-/* ---- children ----------------------------------------------------------- */
-
-/* Sends a file descriptor through a socket. */
-static void give(int socket, int fd)
-{
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	expect("sendmsg", sendmsg(socket, &msg, 0), 1);
-}
-
-static int take(int socket)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_control = control, .msg_controllen = sizeof(control),
-	};
-	int fd = -1;
-
-	if (recvmsg(socket, &msg, 0) == 1 && CMSG_FIRSTHDR(&msg))
-		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	return fd;
-}
-
-/* What a child is to do, decided before the fork. */
-struct errand {
-	const struct seg *seg;
-	struct place place;
-	uint8_t data[256];
-	bool write;
-	bool file;		/* by a file that it gets, not by a mapping */
-};
-
-enum { DONE, DIFFERENT, OTHER_RESULT };
-
-/* Uses @fd, or a file that it receives from @socket. */
-static int run_errand(const struct errand *e, int fd, int socket)
-{
-	uint64_t count = e->place.count;
-	uint8_t seen[256];
-	char *at;
-	int sig;
-
-	if (e->file) {
-		uint64_t pos = REGION(e->place.part->index) + e->place.offset;
-		ssize_t ret;
-
-		if (socket >= 0)
-			fd = take(socket);
-		ret = e->write ? pwrite(fd, e->data, count, pos) :
-				 pread(fd, seen, count, pos);
-		if (ret != (ssize_t)count)
-			return OTHER_RESULT;
-	} else {
-		at = e->seg->addr + (e->place.offset - e->seg->offset);
-		sig = e->write ? try_copy(at, e->data, count) :
-		      try_copy(seen, at, count);
-		if (sig)
-			return OTHER_RESULT;
-	}
-	return !e->write && memcmp(seen, e->place.bytes, count) ? DIFFERENT : DONE;
-}
-
-static void fork_op(void)
-{
-	struct errand e = { .write = chance(50), .file = chance(50) };
-	int sockets[2] = { -1, -1 }, fd = -1, status;
-	pid_t pid;
-
-	if (!faults_in_reach() || (e.file ? !s.fd_count : !seg_count))
-		return not_now("out of reach");
-	if (e.file) {
-		e.place = draw_place(sizeof(e.data));
-	} else {
-		e.seg = &segs[draw(seg_count)];
-		if (e.seg->prot != RW ||
-		    !draw_place_in(e.seg, sizeof(e.data), &e.place))
-			return not_now("nothing known in it");
-	}
-	draw_bytes(e.data, e.place.count);
-	say(" %s %s %s+%#llx count %llu", e.write ? "writes" : "reads",
-	    e.file ? "by a file" : "by a mapping", e.place.part->name,
-	    (unsigned long long)e.place.offset,
-	    (unsigned long long)e.place.count);
-
-	if (e.file)
-		fd = any_fd();
-	/*
-	 * A kernel without such sockets can't pass files. Children inherit
-	 * them.
-	 */
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) && errno != ENOSYS)
-		wrong("socketpair: %d", -errno);
-	fflush(stdout);
-	pid = fork();
-	if (!pid)
-		_exit(run_errand(&e, fd, sockets[1]));
-	if (pid < 0)
-		wrong("fork: %d", -errno);
-	if (e.file && sockets[0] >= 0)
-		give(sockets[0], fd);
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		wrong("the child ended with %#x", status);
-	if (sockets[0] >= 0) {
-		close(sockets[0]);
-		close(sockets[1]);
-	}
-	expect("the child's result", WEXITSTATUS(status), DONE);
-	has_entered();
-	if (e.write)
-		memcpy(e.place.bytes, e.data, e.place.count);
-}
-
 const struct op life_ops[] = {
 	OP("open", 1500, open_op),
 	OP("close", 15, close_op),
 	OP("bind", 3, bind_op),
 	OP("file", 300, file_op),
-	OP("fork", 60, fork_op),
 	{ }
 };

@@ -47,25 +47,19 @@ int guarded(void (*fn)(void *), void *arg);
 /* memcpy() by guarded(). */
 int try_copy(void *dst, const void *src, size_t count);
 
-/* Loads a module of the lab, to the end of the sequence. False if there is none. */
-bool load_helper(const char *name);
-
 /* ---- operations --------------------------------------------------------- */
 
 struct op {
 	const char *name;
 	unsigned int weight;
 	void (*run)(void);
-	bool (*possible)(void);	/* on this machine; NULL: on all */
 };
 
 #define OP(n, w, fn)		{ .name = (n), .weight = (w), .run = (fn) }
-#define OP_IF(n, w, fn, can)	\
-	{ .name = (n), .weight = (w), .run = (fn), .possible = (can) }
 
 /* One table for each file; its last entry has no name. */
 extern const struct op memory_ops[], mapping_ops[], config_ops[], reset_ops[],
-	life_ops[], thread_ops[], dma_ops[], error_ops[], call_ops[];
+	life_ops[], thread_ops[], call_ops[];
 
 /* ---- model.c ------------------------------------------------------------ */
 
@@ -221,8 +215,6 @@ void write_all_known(void);
 void unmap_all(void);
 void set_hot(bool hot);
 void set_decoding(bool on);
-void set_bus_master(void);
-void dma_forget(void);
 void back_to_normal(void);
 void open_session(void);
 void close_session(void);

@@ -153,15 +153,6 @@ void set_decoding(bool on)
 	s.decoding = on;
 }
 
-void set_bus_master(void)
-{
-	uint8_t byte = s.config[PCI_COMMAND] | PCI_COMMAND_MASTER;
-
-	expect("config write", dev_write(CONFIG + PCI_COMMAND, &byte, 1), 1);
-	s.config[PCI_COMMAND] = byte;
-	s.ready = s.ready == READY ? EITHER : s.ready;
-}
-
 static void decode(void)
 {
 	bool on = chance(85);
