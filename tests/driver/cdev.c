@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * One GPU by its device file and iommufd, as QEMU uses it if the kernel has no
- * type1. iommufd.c has what needs several GPUs, or DMA by the model.
+ * type1. iommufd.c has its memory in an address space of another GPU.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,14 +10,7 @@
 
 #include "lib.h"
 
-#define IOVA	0x100000000ULL
-
 static uint64_t length;
-
-static int map_memory(void *memory)
-{
-	return vfio_dma_map(&v, memory, length, IOVA, true);
-}
 
 /* Opens the file and an I/O address space, and binds neither to the other. */
 static int setup(void **state)
@@ -66,40 +59,11 @@ static void both_parts_are_as_through_the_group(void **state)
 	}
 }
 
-static void ordinary_memory_is_mapped_and_unmapped(void **state)
-{
-	void *memory = mmap(NULL, length, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	assert_true(memory != MAP_FAILED);
-	assert_true(cdev_bind(&v) > 0);
-	assert_int_equal(cdev_attach(&v), 0);
-	assert_int_equal(map_memory(memory), 0);
-	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(vfio_dma_unmap(&v, length, IOVA), length);
-	assert_int_equal(cdev_detach(&v), 0);
-	munmap(memory, length);
-}
-
-/* iommufd pins pages, and GPU memory has none. */
-static void gpu_memory_is_refused(void **state)
-{
-	char *map;
-
-	assert_true(cdev_bind(&v) > 0);
-	assert_int_equal(cdev_attach(&v), 0);
-	map = vfio_map(&v, USEMEM, 0, length, RW, MAP_SHARED, NULL);
-	touch_write(map);
-	assert_int_equal(map_memory(map), -EFAULT);
-	assert_int_equal(cdev_detach(&v), 0);
-}
-
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
 static const struct CMUnitTest tests[] = {
 	TEST(before_it_is_bound_it_gives_nothing),
 	TEST(both_parts_are_as_through_the_group),
-	TEST(ordinary_memory_is_mapped_and_unmapped),
-	TEST(gpu_memory_is_refused),
 };
 
 const struct case_group groups[] = {

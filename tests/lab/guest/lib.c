@@ -645,13 +645,6 @@ int cdev_attach(struct vfio *v)
 	return ioctl(v->device, ATTACH_IOMMUFD, &attach) ? -errno : 0;
 }
 
-int cdev_detach(struct vfio *v)
-{
-	struct detach_iommufd detach = { .argsz = sizeof(detach) };
-
-	return ioctl(v->device, DETACH_IOMMUFD, &detach) ? -errno : 0;
-}
-
 void vfio_region(struct vfio *v, unsigned int index, struct vfio_region *r)
 {
 	assert_int_equal(vfio_get_region(v, index, r), 0);

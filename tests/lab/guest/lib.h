@@ -314,14 +314,13 @@ int open_parts(void **state);
 /*
  * The steps by which vfio_open_cdev() opens, one at a time: binds a GPU and opens
  * its device file; opens /dev/iommu, with an I/O address space; binds one file to
- * the other, and returns the device's id there; lets the GPU use the address space,
- * or no longer. The last three return a negative errno if they fail.
+ * the other, and returns the device's id there; lets the GPU use the address space.
+ * The last two return a negative errno if they fail.
  */
 void cdev_start(struct vfio *v, const char *name);
 void cdev_open_iommu(struct vfio *v);
 int cdev_bind(struct vfio *v);
 int cdev_attach(struct vfio *v);
-int cdev_detach(struct vfio *v);
 
 #define FAKE_BAR_FLAGS	(VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | \
 			 VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS)
