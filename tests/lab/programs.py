@@ -26,9 +26,6 @@ MODULE = "nvgrace-gpu-vfio-pci.ko"
 # What every program is made with.
 LIBRARY = (HERE / "guest/lib.c", CLI / "system/vfio.c")
 
-# The sources that programs share beside these and main.c.
-SOURCES = {"privilege": ("client", "search")}
-
 
 def log_file(name):
     """The path of a machine's log."""
@@ -144,11 +141,9 @@ def compile_programs(names, arch=vm.ARM64, folder=DRIVER, options=()):
     cache has the program: {path in the guest: path here}."""
     def compile_one(name):
         parts = sorted((folder / name).glob("*.c")) or [folder / f"{name}.c"]
-        command = compiler(arch, [*parts, *objects, *(shared[s] for s in SOURCES.get(name, ()))])
-        return f"/tests/{name}", str(compiled(f"program-{arch.name}-{name}", [*command, *options]))
+        return f"/tests/{name}", str(compiled(f"program-{arch.name}-{name}", [*compiler(arch, [*parts, *objects]), *options]))
 
-    shared = {s.stem: s for s in (HERE / "guest").glob("*.c")}
-    objects = [compiled(f"object-{arch.name}-{s.stem}", [*compiler(arch, [s]), "-c"]) for s in (*LIBRARY, shared["main"])]
+    objects = [compiled(f"object-{arch.name}-{s.stem}", [*compiler(arch, [s]), "-c"]) for s in (*LIBRARY, HERE / "guest/main.c")]
     return dict(side_by_side(compile_one, names))
 
 

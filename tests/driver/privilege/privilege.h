@@ -3,57 +3,60 @@
 #ifndef NVGRACE_TEST_PRIVILEGE_H
 #define NVGRACE_TEST_PRIVILEGE_H
 
-#include "client.h"
-#include "search.h"
+#include "lib.h"
 
-#define DMESG_RESTRICT	"/proc/sys/kernel/dmesg_restrict"
+/* ---- client.c: an unprivileged owner of a GPU's files, as a VMM is ------- */
+
+/* Makes the client the owner of a bound GPU's group, as udev would. */
+void client_owns(const struct gpu *gpu);
 
 /*
- * The client's GPU. Both parts fill their BARs, so an access beyond them
- * reaches other memory. Its memory begins far from the addresses of the host's
- * PCI windows and of the stand-in for GPU memory, which any user can read.
+ * Runs @fn in a child without root's privileges and with no files but standard
+ * input and output. as_client() fails the test with what the child reported by
+ * client_says(), or if the child did not finish. client_answer() returns the
+ * report instead.
  */
-extern const struct gpu *gpu;
+void as_client(void (*fn)(void));
+const char *client_answer(void (*fn)(void));
 
-/* A GPU that the client doesn't own. */
-extern const struct gpu *other;
+/* Reports an error, for the above; may be called many times. */
+void client_says(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* The client opens the device file, not the group. */
-extern bool by_cdev;
+/* Reports a condition that doesn't hold, and continues. */
+#define client_expects(condition)					\
+	do {								\
+		if (!(condition))					\
+			client_says("line %d: not %s (errno %d)",	\
+				    __LINE__, #condition, errno);	\
+	} while (0)
 
-struct part {
-	unsigned int index;	/* of vfio's region */
-	uint64_t length;
-};
+/*
+ * ---- search.c: physical addresses of a GPU's memory, in every form in which a
+ * kernel prints or copies them ----
+ */
 
-extern const struct part parts[2];
+/* Selects the memory whose addresses the functions below find. */
+void search_for(const struct gpu *gpu);
 
-/* The device's directory, to which its link in /sys/bus/pci/devices leads. */
-extern char device_folder[256];
+/*
+ * Finds an address of that memory in @buf: in hexadecimal, in decimal, as 8
+ * bytes in the processor's order, or as a page frame number. Returns it as text
+ * in a static buffer; NULL if there is none.
+ */
+const char *search_in(const void *buf, size_t size);
 
-/* The path of one of the driver's attributes. */
-void device_path(char *path, size_t length, const char *file);
+/*
+ * Searches a file, which may be endless. Returns NULL also if it can't be read.
+ * *@bytes is the number of bytes read, -1 if it can't be opened or read.
+ */
+const char *search_file(const char *path, long *bytes);
 
-/* In the client: opens its GPU. Reports it, and returns false, if that fails. */
-bool client_open(struct vfio *v);
-
-/* In the client: maps the start of a part. */
-char *map_part(struct vfio *v, const struct part *part, uint64_t length);
-
-/* In the client: uses all that it may, and reports what fails. */
-void use(struct vfio *v);
-
-/* addresses.c */
-void a_search_knows_an_address_in_every_form(void **state);
-void no_file_has_an_address(void **state);
-void an_address_in_a_file_is_found(void **state);
-void the_log_of_a_good_gpu_has_no_address(void **state);
-void a_warning_with_an_address_is_for_readers_of_the_log(void **state);
-void traces_are_for_root(void **state);
-void no_answer_has_an_address(void **state);
-
-/* access.c */
-void nothing_can_be_executed(void **state);
-void other_gpus_are_refused(void **state);
+/*
+ * Calls @visit for all regular files below a directory, except those of other
+ * processes and of what @leave_out names, a list that ends with NULL. Doesn't
+ * follow links.
+ */
+void search_tree(const char *folder, const char *const *leave_out,
+		 void (*visit)(const char *path));
 
 #endif /* NVGRACE_TEST_PRIVILEGE_H */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* See client.h. */
+/* See privilege.h. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <grp.h>
@@ -11,7 +11,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "client.h"
+#include "privilege.h"
+
+/* No other user or group has this id. */
+#define CLIENT_ID	54321
 
 #ifndef SYS_close_range
 #define SYS_close_range	436
@@ -34,28 +37,13 @@ static struct said *shared(void)
 	return said;
 }
 
-static void give(const char *path)
-{
-	if (chown(path, CLIENT_ID, CLIENT_ID))
-		fail_msg("chown of %s: %s", path, strerror(errno));
-}
-
-bool client_cdev(const struct gpu *gpu, char *path, size_t size)
-{
-	snprintf(path, size, "%s", vfio_cdev_path(gpu));
-	return !access(path, F_OK) && !access("/dev/iommu", F_OK);
-}
-
 void client_owns(const struct gpu *gpu)
 {
-	char path[128];
+	char path[64];
 
 	snprintf(path, sizeof(path), "/dev/vfio/%d", gpu_group(gpu));
-	give(path);
-	if (client_cdev(gpu, path, sizeof(path))) {
-		give(path);
-		give("/dev/iommu");
-	}
+	if (chown(path, CLIENT_ID, CLIENT_ID))
+		fail_msg("chown of %s: %s", path, strerror(errno));
 }
 
 /* Returns a hexadecimal field of /proc/self/status. */

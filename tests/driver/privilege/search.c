@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* See search.h. */
+/* See privilege.h. */
 #include <ctype.h>
 #include <fcntl.h>
 #include <fts.h>
@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "search.h"
+#include "privilege.h"
 
 /* Bytes to read of a file that may be endless. */
 #define MOST	(64 * MiB)
