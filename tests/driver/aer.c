@@ -417,11 +417,6 @@ static void reset_by_ioctl(void)
 	assert_int_equal(vfio_reset(&v), 0);
 }
 
-static void reset_by_sysfs(void)
-{
-	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
-}
-
 static void open_again(void)
 {
 	close_all();
@@ -834,8 +829,6 @@ static const struct CMUnitTest failing[] = {
 static const struct CMUnitTest tests[] = {
 	LIKE(an_error_loses_nothing, an_error_that_is_not_fatal_is_told_and_loses_nothing,
 	     "gh200", .uncorrected = ERR_COMPLETION_TIMEOUT),
-	LIKE(an_error_loses_nothing, so_it_does_where_the_bus_can_be_reset,
-	     "second", .uncorrected = ERR_COMPLETION_TIMEOUT),
 	LIKE(an_error_loses_nothing, a_corrected_error_is_nobodys_business,
 	     "gh200", .corrected = ERR_COR_RECEIVER),
 	ON("second", a_fatal_error_is_told_and_is_a_reset),
@@ -849,9 +842,6 @@ static const struct CMUnitTest tests[] = {
 	LIKE(after_a_failed_recovery_the_memory_comes_back,
 	     after_a_failed_recovery_a_reset_brings_the_memory_back,
 	     "gh200", .end = reset_by_ioctl),
-	LIKE(after_a_failed_recovery_the_memory_comes_back,
-	     after_a_failed_recovery_a_reset_by_sysfs_brings_the_memory_back,
-	     "gh200", .end = reset_by_sysfs),
 	LIKE(after_a_failed_recovery_the_memory_comes_back,
 	     after_a_failed_recovery_an_open_brings_the_memory_back,
 	     "gh200", .end = open_again),

@@ -158,22 +158,6 @@ static int fatal_signal(void (*fn)(void *), void *arg)
 	return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
-static void protection_bits_hold(void **state)
-{
-	const struct gpu_part *p = *state;
-	char *map = vfio_map(&v, p->index, 0, 2 * page, PROT_READ,
-			     MAP_SHARED, NULL);
-
-	assert_int_equal(fatal_signal(touch_read, map), 0);
-	assert_int_equal(fatal_signal(touch_write, map), SIGSEGV);
-	assert_int_equal(mprotect(map, page, RW), 0);
-	assert_int_equal(fatal_signal(touch_write, map), 0);
-	assert_int_equal(fatal_signal(touch_write, map + page), SIGSEGV);
-	assert_int_equal(mprotect(map, page, PROT_NONE), 0);
-	assert_int_equal(fatal_signal(touch_read, map), SIGSEGV);
-	munmap(map, 2 * page);
-}
-
 static void the_last_page_can_be_mapped_and_nothing_behind_it(void **state)
 {
 	const struct gpu_part *p = *state;
@@ -552,23 +536,6 @@ static void unaligned_accesses_work(void **state)
 	munmap(map, 2 * page);
 }
 
-/* memset() clears whole cache lines with a special instruction. */
-static void memset_and_atomics_work_on_usemem(void **state)
-{
-	char *map = vfio_map(&v, USEMEM, 0, MiB, RW, MAP_SHARED, NULL);
-	uint64_t *counter = (uint64_t *)map;
-	uint64_t at;
-
-	memset(map, 0xee, MiB);
-	memset(map, 0, MiB);
-	for (at = 0; at < MiB; at += 8)
-		assert_int_equal(*(uint64_t *)(map + at), 0);
-	__atomic_fetch_add(counter, 5, __ATOMIC_SEQ_CST);
-	__atomic_fetch_add(counter, 6, __ATOMIC_SEQ_CST);
-	assert_int_equal(*counter, 11);
-	munmap(map, MiB);
-}
-
 static void bar0_is_still_the_devices(void **state)
 {
 	volatile uint32_t *bar0 = vfio_map(&v, VFIO_PCI_BAR0_REGION_INDEX, 0,
@@ -584,7 +551,6 @@ static const struct CMUnitTest tests[] = {
 	EACH_PART(writes_by_pwrite_and_from_outside_are_seen_in_the_mapping, NULL),
 	EACH_PART(a_private_mapping_is_EINVAL, NULL),
 	EACH_PART(a_mapping_is_never_executable, NULL),
-	EACH_PART(protection_bits_hold, NULL),
 	EACH_PART(the_last_page_can_be_mapped_and_nothing_behind_it, NULL),
 	EACH_PART(an_aligned_mapping_costs_few_faults, NULL),
 	cmocka_unit_test(pages_leave_huge_entries_their_place),
@@ -595,7 +561,6 @@ static const struct CMUnitTest tests[] = {
 	EACH_PART(mremap_moves_and_shrinks_but_never_grows, NULL),
 	EACH_PART(a_child_shares_the_memory, NULL),
 	EACH_PART(unaligned_accesses_work, NULL),
-	cmocka_unit_test(memset_and_atomics_work_on_usemem),
 };
 
 static const struct CMUnitTest lab_tests[] = {

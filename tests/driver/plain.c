@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -329,35 +328,6 @@ static void without_memory_no_readiness_register_is_read(void **state)
 	assert_int_equal(host_counter(gpu, "bar0_reads"), reads);
 }
 
-/* Whether resets of this GPU are the driver's business, by its tracepoint. */
-static bool resets_are_traced(const char *name)
-{
-	static const char instance[] = "/sys/kernel/tracing/instances/plain";
-	char path[128], *text;
-	bool traced;
-
-	assert_return_code(mkdir(instance, 0700), errno);
-	snprintf(path, sizeof(path), "%s/events/nvgrace_gpu/enable", instance);
-	must_write_file(path, "1");
-	vfio_start(&v, name);
-	assert_int_equal(vfio_reset(&v), 0);
-	assert_int_equal(gpu_sysfs_write(v.gpu, "reset", "1"), 0);
-	vfio_stop(&v);
-	must_write_file(path, "0");
-	snprintf(path, sizeof(path), "%s/trace", instance);
-	text = proc_text(path);
-	traced = strstr(text, "nvgrace_gpu_reset: ");
-	free(text);
-	assert_return_code(rmdir(instance), errno);
-	return traced;
-}
-
-static void without_memory_a_reset_is_vfio_pcis(void **state)
-{
-	assert_true(resets_are_traced("gh200"));
-	assert_false(resets_are_traced("none"));
-}
-
 static int teardown(void **state)
 {
 	static const char *const names[] = { "none", "nopcie" };
@@ -383,7 +353,6 @@ static const struct CMUnitTest tests[] = {
 	/* Linux 7.3 has an error interrupt for it, earlier ones have none. */
 	ASKED(so_it_is_without_pci_express, "nopcie", ask_all),
 	TEST(without_memory_no_readiness_register_is_read),
-	TEST(without_memory_a_reset_is_vfio_pcis),
 };
 
 static const struct CMUnitTest error_tests[] = {

@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lib.h"
@@ -124,82 +122,6 @@ static void after_a_bad_page_the_others_go_on(void **state)
 	assert_string_equal(map + 3 * page, "goes on");
 	/* And again, each time. */
 	assert_told(map + 2 * page, v.gpu->base + 2 * page);
-}
-
-static void moved_and_split_mappings_are_told_where_they_are(void **state)
-{
-	char *map = vfio_map(&v, RESMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
-	char *place;
-
-	/* A hole in the middle. */
-	assert_int_equal(munmap(map + 4 * page, page), 0);
-	assert_not_told(gpu_parts[1].phys + 4 * page);
-	assert_told(map + 5 * page, gpu_parts[1].phys + 5 * page);
-
-	place = mremap(map, 4 * page, 4 * page, MREMAP_MAYMOVE | MREMAP_FIXED,
-		       mmap(NULL, 4 * page, PROT_NONE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-	if (place == MAP_FAILED)
-		fail_msg("mremap: %s", strerror(errno));
-	assert_told(place + page, gpu_parts[1].phys + page);
-	munmap(place, 4 * page);
-	munmap(map + 5 * page, 11 * page);
-}
-
-static void block_sigbus(int how)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGBUS);
-	sigprocmask(how, &set, NULL);
-}
-
-/* Waits without reaping the child: the signal may arrive at any time. */
-static void wait_for_child(void *arg)
-{
-	siginfo_t info;
-
-	block_sigbus(SIG_UNBLOCK);
-	waitid(P_PID, *(pid_t *)arg, &info, WEXITED | WNOWAIT);
-}
-
-/*
- * A VMM asks for early signals: the error arrives while it does other things.
- */
-static void an_error_that_shows_elsewhere_is_told_early(void **state)
-{
-	char *map = vfio_map(&v, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
-	pid_t pid;
-
-	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_SET,
-			       PR_MCE_KILL_EARLY, 0, 0), 0);
-	touch_write(map);
-	/* The child may finish before this process is ready for the signal. */
-	block_sigbus(SIG_BLOCK);
-	pid = fork();
-	if (!pid) {
-		/* Without a mapping, the child gets no signal. */
-		munmap(map, 16 * page);
-		_exit(poison(v.gpu->base + 6 * page) ? 1 : 0);
-	}
-	assert_true(raises_sigbus(wait_for_child, &pid));
-	block_sigbus(SIG_UNBLOCK);
-	assert_int_equal(sigbus_code, BUS_MCEERR_AO);
-	assert_ptr_equal(sigbus_addr, map + 6 * page);
-	assert_int_equal(status_of_child(pid), 0);
-	assert_int_equal(prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0), 0);
-}
-
-static void a_mapping_without_the_file_descriptor_is_told(void **state)
-{
-	struct vfio other;
-	char *map;
-
-	vfio_start(&other, "second");
-	map = vfio_map(&other, USEMEM, 0, 16 * page, RW, MAP_SHARED, NULL);
-	vfio_close(&other);
-	assert_told(map + page, other.gpu->base + page);
 }
 
 static void each_gpu_has_its_own_errors(void **state)
@@ -460,9 +382,6 @@ static const struct CMUnitTest reported[] = {
 	test(the_offset_of_the_mapping_counts),
 	test(a_bad_page_in_a_huge_mapping_is_told_by_itself),
 	test(after_a_bad_page_the_others_go_on),
-	test(moved_and_split_mappings_are_told_where_they_are),
-	test(an_error_that_shows_elsewhere_is_told_early),
-	test(a_mapping_without_the_file_descriptor_is_told),
 	test(each_gpu_has_its_own_errors),
 	test(of_a_closed_gpu_the_log_alone_is_told),
 	EACH_PART(a_bad_page_is_not_read_by_the_kernel, open_parts),

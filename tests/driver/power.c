@@ -7,14 +7,11 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include <linux/pci_regs.h>
 
 #include "lib.h"
 
@@ -22,11 +19,6 @@
 #define ENTRY_WAKEUP	VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP
 #define EXIT		VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
 #define DELAY_MS	1500
-/* Config space of QEMU's virt machine, 1 MiB for each bus. */
-#define ECAM		0x4010000000ULL
-/* Registers of the model's PCI Express capability. */
-#define LINK_STATUS	(0x60 + PCI_EXP_LNKSTA)
-#define LINK_STATUS2	(0x60 + PCI_EXP_LNKSTA2)
 
 static const struct gpu *gpu;
 
@@ -131,18 +123,6 @@ static int back_to_normal(void **state)
 	vfio_set_feature(&v, EXIT, NULL, 0);
 	set_delay(0);
 	return 0;
-}
-
-/* Without this test, the others could pass on a machine without D3cold. */
-static void in_low_power_the_kernel_says_D3cold(void **state)
-{
-	enter();
-	assert_int_equal(offs(), ons() + 1);
-	/* This attribute doesn't wake the device. */
-	assert_true(gpu_sysfs_is(gpu, "power_state", "D3cold"));
-	leave();
-	assert_true(gpu_sysfs_is(gpu, "power_state", "D0"));
-	assert_nothing_reached_it();
 }
 
 static void a_fault_in_low_power_is_SIGBUS_and_does_not_wake(void **state)
@@ -336,14 +316,6 @@ static void with_wakeup_an_access_ends_low_power_and_says_so(void **state)
 	assert_nothing_reached_it();
 }
 
-static void entering_twice_is_EINVAL_and_leaving_twice_is_not(void **state)
-{
-	enter();
-	assert_int_equal(vfio_set_feature(&v, ENTRY, NULL, 0), -EINVAL);
-	leave();
-	leave();
-}
-
 static void a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power(void **state)
 {
 	uint64_t resets = host_counter(gpu, "resets");
@@ -485,115 +457,6 @@ static void nothing_reaches_the_device_or_its_memory_while_it_sleeps(void **stat
 	assert_true(u[0].accesses > 10 && u[1].accesses > 10);
 }
 
-/* Maps physical memory or config space. */
-static volatile void *map_phys(uint64_t phys)
-{
-	int fd = open("/dev/mem", O_RDWR | O_SYNC);
-	void *map;
-
-	assert_true(fd >= 0);
-	map = mmap(NULL, page, RW, MAP_SHARED, fd, phys);
-	if (map == MAP_FAILED)
-		fail_msg("mmap of /dev/mem: %s", strerror(errno));
-	close(fd);
-	return map;
-}
-
-/* Maps the first page of the config space of the function at @addr. */
-static volatile char *map_config(const char *addr)
-{
-	unsigned int bus, slot, function;
-	uint64_t devfn;
-
-	if (sscanf(addr, "%*x:%x:%x.%x", &bus, &slot, &function) != 3)
-		fail_msg("%s is no PCI address", addr);
-	devfn = slot << 3 | function;
-	/* A page may have those of other functions before it. */
-	return (volatile char *)map_phys(ECAM + bus * MiB +
-					 (devfn * 4096 & ~(page - 1))) +
-	       (devfn * 4096 & (page - 1));
-}
-
-static void unmap_config(volatile char *config)
-{
-	munmap((void *)((uintptr_t)config & ~(page - 1)), page);
-}
-
-/*
- * Why port reads are no accesses by the kernel: here the port's register is
- * read, and nothing else.
- */
-static void a_read_of_the_ports_link_status_is_one_by_the_port(void **state)
-{
-	volatile char *port = map_config(gpu->port);
-	uint64_t before = touches(), pairs;
-	uint8_t cap = port[PCI_CAPABILITY_LIST];
-
-	while (cap && port[cap] != PCI_CAP_ID_EXP)
-		cap = port[cap + PCI_CAP_LIST_NEXT];
-	assert_true(cap);
-	enter();
-	pairs = port_reads();
-	assert_int_not_equal(*(volatile uint16_t *)(port + cap + PCI_EXP_LNKSTA),
-			     0xffff);
-	assert_true(port_reads() > pairs);
-	leave();
-	assert_int_equal(touches(), before);
-	unmap_config(port);
-}
-
-/*
- * Shows that the checks of memory and of config space can fail, by accesses
- * that bypass the driver.
- */
-static void a_touch_while_it_sleeps_is_noticed(void **state)
-{
-	volatile uint32_t *memory = map_phys(parts[0].phys + 2 * page);
-	volatile char *config = map_config(gpu->addr);
-	volatile uint16_t *status = (void *)(config + LINK_STATUS);
-	volatile uint16_t *status2 = (void *)(config + LINK_STATUS2);
-	unsigned int guarded, touched;
-	uint64_t before;
-	uint32_t was;
-
-	host_ask(NULL, 0, "guard %s %#llx %zu", gpu->name,
-		 (unsigned long long)parts[0].phys + 2 * page, 2 * page);
-	vfio_write(&v, REGION(USEMEM) + 2 * page, "1234", 4);
-	was = *memory;
-	enter();
-	assert_int_not_equal(*memory, was);
-	*memory = 1;
-	leave();
-	ask_guard(&guarded, &touched);
-	assert_int_equal(touched, 1);
-
-	before = touches();
-	enter();
-	assert_int_equal(*(volatile uint32_t *)config, 0xffffffff);
-	leave();
-	assert_int_equal(touches(), before + 1);
-
-	/* What is almost a read by the port. */
-	enter();
-	assert_int_equal(*status, 0xffff);
-	leave();
-	assert_int_equal(touches(), before + 2);
-	enter();
-	assert_int_equal(*status2, 0xffff);
-	assert_int_equal(*status, 0xffff);
-	leave();
-	assert_int_equal(touches(), before + 4);
-	enter();
-	assert_int_equal(*(volatile uint8_t *)status, 0xff);
-	assert_int_equal(*(volatile uint8_t *)status2, 0xff);
-	*status = 0;
-	*status2 = 0;
-	leave();
-	assert_int_equal(touches(), before + 8);
-	munmap((void *)memory, page);
-	unmap_config(config);
-}
-
 #define STAY_AWAKE	"/sys/module/" DRIVER "/parameters/disable_idle_d3"
 
 static uint64_t asleep_ms(const struct gpu *other)
@@ -641,7 +504,6 @@ static void with_disable_idle_d3_only_a_user_lets_it_sleep(void **state)
 	VARIANT(name##_in_resmem, name, back_to_normal, back_to_normal, &parts[1])
 
 static const struct CMUnitTest tests[] = {
-	TEST(in_low_power_the_kernel_says_D3cold),
 	BOTH(a_fault_in_low_power_is_SIGBUS_and_does_not_wake),
 	BOTH(reads_and_writes_wake_it_for_as_long_as_they_last),
 	TEST(what_is_no_memory_needs_no_power),
@@ -650,14 +512,10 @@ static const struct CMUnitTest tests[] = {
 	TEST(each_access_in_low_power_waits),
 	TEST(a_wait_that_low_power_overtakes_does_not_count),
 	TEST(with_wakeup_an_access_ends_low_power_and_says_so),
-	TEST(entering_twice_is_EINVAL_and_leaving_twice_is_not),
 	TEST(a_reset_in_low_power_wakes_it_and_leaves_it_in_low_power),
 	TEST(closing_in_low_power_is_all_right),
 	TEST(a_bound_gpu_that_nobody_has_open_is_without_power),
 	TEST(nothing_reaches_the_device_or_its_memory_while_it_sleeps),
-	/* These must be the last tests: they increment the counters. */
-	TEST(a_read_of_the_ports_link_status_is_one_by_the_port),
-	TEST(a_touch_while_it_sleeps_is_noticed),
 	TEST(with_disable_idle_d3_only_a_user_lets_it_sleep),
 };
 

@@ -156,26 +156,6 @@ static void huge_entries_and_pages_after_one_reset(void **state)
 	rounds = all;
 }
 
-/*
- * No kernel asks for entries of another size than the two of its tables. One
- * that does gets pages, and not the memory of another place.
- */
-static void a_huge_fault_of_another_order_is_left_to_pages(void **state)
-{
-	unsigned int order, tables = __builtin_ctzl(page) - 3;
-	char text[64];
-
-	assert_int_equal(load_file("/tests/faulter.ko"), 0);
-	map_anew(USEMEM);
-	for (order = 1; order < 2 * tables && order < 16; order++) {
-		if (order == tables)
-			continue;
-		snprintf(text, sizeof(text), "%lx %u", (unsigned long)map, order);
-		must_write_file("/sys/module/faulter/parameters/fault", text);
-	}
-	assert_int_equal(unload("faulter"), 0);
-}
-
 static int setup(void **state)
 {
 	char *space;
@@ -197,15 +177,9 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(huge_entries_and_pages_after_one_reset),
 };
 
-static const struct CMUnitTest order_tests[] = {
-	cmocka_unit_test(a_huge_fault_of_another_order_is_left_to_pages),
-};
-
 /* With Linux's own driver, some of these faults end with VM_FAULT_OOM. */
 const struct case_group groups[] = {
 	{ "pages this-driver carve-out ?CONFIG_ARCH_SUPPORTS_PMD_PFNMAP",
 	  CASES(tests), setup, .shared = true },
-	{ "pages lab:faulter CONFIG_ARCH_SUPPORTS_PMD_PFNMAP", CASES(order_tests),
-	  setup, .shared = true },
 	{ }
 };
