@@ -139,53 +139,34 @@ static void stuck(int sig)
 
 /* ---- accesses that may fault -------------------------------------------- */
 
-/* A sigjmp_buf while an access of this thread may fault. */
-static __thread void *jump;
+/* While an access may fault. */
+static sigjmp_buf after_fault;
+static volatile bool guarded;
 
 static void on_fault(int sig)
 {
-	if (!jump) {
+	if (!guarded) {
 		signal(sig, SIG_DFL);
 		wrong("signal %d outside any access", sig);
 	}
-	siglongjmp(*(sigjmp_buf *)jump, sig);
-}
-
-int guarded(void (*fn)(void *), void *arg)
-{
-	sigjmp_buf here;
-	int sig = sigsetjmp(here, 0);
-
-	if (!sig) {
-		jump = &here;
-		fn(arg);
-	}
-	jump = NULL;
-	return sig;
-}
-
-struct copy {
-	void *dst;
-	const void *src;
-	size_t count;
-};
-
-static void copy(void *arg)
-{
-	struct copy *c = arg;
-
-	memcpy(c->dst, c->src, c->count);
+	siglongjmp(after_fault, sig);
 }
 
 int try_copy(void *dst, const void *src, size_t count)
 {
-	return guarded(copy, &(struct copy){ dst, src, count });
+	int sig = sigsetjmp(after_fault, 0);
+
+	guarded = !sig;
+	if (!sig)
+		memcpy(dst, src, count);
+	guarded = false;
+	return sig;
 }
 
 /* ---- which operations --------------------------------------------------- */
 
 static const struct op *const tables[] = {
-	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, thread_ops, call_ops,
+	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, call_ops,
 };
 
 #define OPS	128

@@ -81,8 +81,9 @@ static void draw_pages(const struct seg *seg, uint64_t *at, uint64_t *length)
 	    (unsigned long long)count);
 }
 
-char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
-	       uint64_t shift)
+/* At the alignment of huge entries plus @shift. */
+static char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
+		      uint64_t shift)
 {
 	/* Congruent with the physical address, so that huge entries fit. */
 	char *addr = free_range(length, ((p->phys + offset) + shift) % table);

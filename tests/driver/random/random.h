@@ -38,13 +38,7 @@ void expect(const char *what, int64_t seen, int64_t expected);
 /* The operation is impossible in this state. It still counts as done. */
 void not_now(const char *why);
 
-/*
- * Runs @fn(@arg) in this thread. Returns 0 or the signal that an access raised,
- * SIGBUS or SIGSEGV.
- */
-int guarded(void (*fn)(void *), void *arg);
-
-/* memcpy() by guarded(). */
+/* memcpy(). Returns 0 or the signal that it raised, SIGBUS or SIGSEGV. */
 int try_copy(void *dst, const void *src, size_t count);
 
 /* ---- operations --------------------------------------------------------- */
@@ -59,7 +53,7 @@ struct op {
 
 /* One table for each file; its last entry has no name. */
 extern const struct op memory_ops[], mapping_ops[], config_ops[], reset_ops[],
-	life_ops[], thread_ops[], call_ops[];
+	life_ops[], call_ops[];
 
 /* ---- model.c ------------------------------------------------------------ */
 
@@ -213,16 +207,8 @@ void compare_all(void);
 void write_all_known(void);
 
 void unmap_all(void);
-void set_hot(bool hot);
-void set_decoding(bool on);
 void back_to_normal(void);
 void open_session(void);
 void close_session(void);
-
-/*
- * Maps as part of an operation, at the alignment of huge entries plus @shift.
- */
-char *map_part(struct part *p, uint64_t offset, uint64_t length, int prot,
-	       uint64_t shift);
 
 #endif /* NVGRACE_TEST_RANDOM_H */

@@ -131,7 +131,7 @@ static void ask_readiness(void)
 
 /* ---- power and decoding ------------------------------------------------- */
 
-void set_decoding(bool on)
+static void set_decoding(bool on)
 {
 	static const struct {
 		unsigned int at;
@@ -162,7 +162,7 @@ static void decode(void)
 	set_decoding(on);
 }
 
-void set_hot(bool hot)
+static void set_hot(bool hot)
 {
 	/*
 	 * The register alone, with what follows it, and with what precedes it.
