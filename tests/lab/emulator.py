@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 import time
 
-from lab import stuck
 from lab.model import gpu as model
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -127,10 +126,3 @@ class Emulator:
         """What QEMU has said of itself."""
         self._stderr.seek(0)
         return self._stderr.read().decode("utf-8", "replace").strip()
-
-    def _where(self, monitor):
-        """What a machine is doing whose time is over, in a line. The log gets more."""
-        lines = list(stuck.report(self.qemu.pid, monitor))
-        for line in lines:
-            self.note("#", line)
-        return stuck.places(lines)

@@ -80,11 +80,6 @@ def boot(machine, initrd):
     return [*arch.firmware, "-kernel", str(machine.kernel.image()), "-initrd", str(initrd), "-append", append]
 
 
-def monitor(directory):
-    """For what the runner asks if the machine hangs."""
-    return ["-qmp", f"unix:{directory}/monitor.sock,server=on,wait=off"]
-
-
 def debugger(machine, directory):
     """A gdb server of a machine with guests."""
     return ["-gdb", f"unix:{directory}/gdb.sock,server=on,wait=off"] if machine.guests else []
@@ -143,8 +138,7 @@ def environment():
 def arguments(machine, directory, initrd):
     """The whole command line. The sockets are in directory."""
     # If the runner is killed by force, the kernel ends QEMU.
-    a = ["setpriv", "--pdeathsig", "KILL", *base(machine), *boot(machine, initrd), *monitor(directory),
-         *debugger(machine, directory)]
+    a = ["setpriv", "--pdeathsig", "KILL", *base(machine), *boot(machine, initrd), *debugger(machine, directory)]
     # QEMU wants an IOMMU before the devices behind it.
     a += machine.arch.iommu
     a += ports(machine, directory)

@@ -11,8 +11,7 @@ README.md beside this file describes the configuration, the machine and what a
 command finds in the guest. The parts, each of which imports only those before
 it: arch.py, config.py, acpi.py (the firmware's table), archive.py, initramfs.py
 (the guest's files), kernel.py, debugger.py, verdict.py (the log scan),
-channel.py (what an init says), qemu.py (its command line), stuck.py (what it
-does when its time is over), emulator.py.
+channel.py (what an init says), qemu.py (its command line), emulator.py.
 """
 
 import argparse
@@ -138,7 +137,7 @@ class Machine(Emulator):
             line = {"printed": channel.printed, "questions": channel.question, "console": channel.console_line}[port]
             connected = functools.partial(setattr, channel, "connection") if port == "questions" else lambda stream: None
             self._expect(f"{directory}/{name}.sock", line, connected)
-        self.gdb, self.monitor = f"{directory}/gdb.sock", f"{directory}/monitor.sock"
+        self.gdb = f"{directory}/gdb.sock"
         self._started = time.monotonic()
         self._start_qemu(qemu.arguments(self, directory, initrd), self.channel.console_line, stdin=subprocess.DEVNULL,
                          env=qemu.environment(), pass_fds=[self.memory_fd] if self.memory_fd >= 0 else [])
@@ -184,11 +183,10 @@ class Machine(Emulator):
         return False
 
     def _time_is_over(self):
-        """Fail, and say where the machine is. Nothing that it says later gives it
-        more time."""
+        """Fail. Nothing that the machine says later gives it more time."""
         self._over = True
         where = f"in command {self.channel.running}" if self.channel.running else "outside any command"
-        self.channel.failures.append(f"timeout after {self.timeout:.0f} s, {where}; {self._where(self.monitor)}")
+        self.channel.failures.append(f"timeout after {self.timeout:.0f} s, {where}")
 
     def _save_counters(self):
         """Write an archive for this machine alone."""

@@ -165,7 +165,7 @@ class System(Emulator):
         a = ["setpriv", "--pdeathsig", "KILL", *qemu.base(self),
              "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={self.firmware}",
              "-drive", f"if=pflash,format=raw,unit=1,file={d}/vars.fd",
-             "-chardev", f"socket,id=test,path={s}/test.sock", *qemu.monitor(s),
+             "-chardev", f"socket,id=test,path={s}/test.sock",
              *self.arch.iommu, "-device", "virtio-serial-pci,addr=2",
              "-device", "virtserialport,chardev=test,name=test"]
         for name, file, readonly, place in drives:
@@ -206,7 +206,7 @@ class System(Emulator):
         while not condition():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Trouble(f"{what}: no end after {timeout} s; {self._where(f'{self.sockets}/monitor.sock')}; the console's last lines:\n" +
+                raise Trouble(f"{what}: no end after {timeout} s; the console's last lines:\n" +
                               self._last_lines())
             if self.qemu.stdout not in self._streams:
                 self.qemu.wait()

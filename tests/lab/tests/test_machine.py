@@ -29,20 +29,6 @@ def boot(name, commands, **more):
 
 
 @pytest.mark.long
-def test_commands_that_fail(kernel):
-    result = boot(kernel, [
-        {"name": "fails", "run": "exit 7"},
-        {"name": "killed", "run": "kill -9 $$"},
-        {"name": "no-end", "run": "printf unfinished"},
-        {"name": "splat", "run": "echo '<4>WARNING: not a real one' >/dev/kmsg"},
-        {"name": "says-so", "run": "echo BUG: in the output only"},
-    ])
-    assert result.failures == ["command fails failed with 7", "command killed failed with 137",
-                               "kernel log: WARNING: not a real one"]
-    assert result.output("no-end") == "unfinished"
-
-
-@pytest.mark.long
 def test_a_kernel_crash(kernel):
     text = "\n".join(boot(kernel, [{"name": "crash", "run": "sleep 1; echo c >/proc/sysrq-trigger; sleep 60"}]).failures)
     for want in ("command crash did not end", "command dmesg was never started", "ended before it was told to", "sysrq triggered crash", "Kernel panic"):
@@ -55,23 +41,16 @@ def test_a_kernel_crash(kernel):
     pytest.param("SILENCE", "sleep 8", marks=pytest.mark.long),
     ("HANGS", "echo 'rcu: INFO: rcu_sched detected stalls on CPUs/tasks:' >/dev/kmsg"),
 ], ids=["silent", "stalled"])
-def test_a_timeout(kernel, limit, begin, monkeypatch, tmp_path):
+def test_a_timeout(kernel, limit, begin, monkeypatch):
     """Also of a machine that goes on to say something."""
-    log = tmp_path / "stuck.log"
-    machine = session.Interactive(kernel, memory=0, log=str(log))
+    machine = session.Interactive(kernel, memory=0)
     with machine.machine:
         machine.run("up", "true")
         monkeypatch.setattr(session, limit, 2)
         with pytest.raises(session.Ended):
             machine.run("hang", f"{begin}; while :; do echo again; sleep 1; done")
-        text = "\n".join(machine.end().failures)
-    assert re.search(r"(?m)^timeout after \d+ s, in command hang; "
-                     r"CPU 0 at [0-9a-f]+, then [0-9a-f]+; CPU 1 at [0-9a-f]+, then [0-9a-f]+$", text), text
-    assert text.count("timeout after") == 1
-    said = log.read_text()
-    for want in (r"# thread \d+ .*, call ", r"# CPU#0", r"# CPU#1", r"# .*(?:PC|RIP)="):
-        assert len(re.findall(want, said)) >= 2, want
-    assert "no more is known" not in said
+        said = [re.sub(r"\d+", "N", failure) for failure in machine.end().failures]
+    assert said.count("timeout after N s, in command hang") == 1, said
 
 
 def children_of(pid):

@@ -36,7 +36,7 @@ def run():
 
 @pytest.mark.parametrize("options", [("-n", "2", "--dist", "loadgroup"), pytest.param((), marks=pytest.mark.long)], ids=["with workers", "without"])
 def test_a_module(run, options):
-    status, said = run("src/region.c", *options, "tests/lab/tests/test_model.py")
+    status, said = run("src/region.c", *options, "tests/lab/tests/test_runner.py")
     assert status == 1, said
     assert len(re.findall("no machine for the cases on newest", said)) == 1
     # Other tests run.
@@ -48,12 +48,3 @@ def test_a_program(run):
     status, said = run("tests/driver/mmap.c")
     assert status == 2, said
     assert len(re.findall("ERROR tests/driver/mmap.c", said)) == 1, said
-
-
-def test_other_kernels(tmp_path):
-    """A part of a marker's tests needs no kernel but its own."""
-    made = tmp_path / "needs"
-    made.write_text("kernel newest\nkernel kcsan\n", "utf-8")
-    done = subprocess.run(["python3", "-m", "pytest", "--collect-only", "-q", "-n", "0", "-m", "long", f"--made={made}", f"--needs={made}",
-                           "tests/driver/mmap.c"], cwd=vm.PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert set(re.findall(r"\[(\w[\w-]*)\]", done.stdout)) == {"kcsan"}, done.stdout
