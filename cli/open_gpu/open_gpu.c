@@ -125,17 +125,72 @@ static enum exit_status refuse_core_only(const struct gpu *gpu)
 	return EXIT_REFUSED;
 }
 
+/* The path of the device's own file, or NULL. */
+static char *cdev_path(const struct open_gpu *e)
+{
+	g_auto(GStrv) names = host_list(e->host, DEVICES "/%s/vfio-dev", e->gpu.address);
+	char *path = NULL;
+	size_t i;
+
+	for (i = 0; names && names[i] && !path; i++)
+		if (!strncmp(names[i], "vfio", 4))
+			path = g_strdup_printf("/dev/vfio/devices/%s", names[i]);
+	if (path && access(path, F_OK))
+		g_clear_pointer(&path, g_free);
+	return path;
+}
+
+/* vfio has refused a file or a request, which v->failed names. */
+static enum exit_status refuse_open(const struct open_gpu *e, int error)
+{
+	const char *address = e->gpu.address, *failed = e->vfio.failed;
+	bool file = *failed == '/';
+
+	if (file && error == EBUSY) {
+		complain(address, "in use: another process has %s open; end that process", failed);
+		return EXIT_REFUSED;
+	}
+	if (file && (error == EACCES || error == EPERM)) {
+		complain(address, "can't open %s: %s; use sudo, or get access to that file", failed,
+			 strerror(error));
+		return EXIT_NOT_ROOT;
+	}
+	if (error == EBUSY || error == EPERM) {
+		complain(address, "in use, or a device in its IOMMU group %d is not bound to a vfio driver "
+			 "(%s: %s); run \"ls /sys/kernel/iommu_groups/%d/devices\"", e->gpu.iommu_group,
+			 failed, strerror(error), e->gpu.iommu_group);
+		return EXIT_REFUSED;
+	}
+	complain(address, "%s failed: %s; run \"" PROGRAM " doctor %s\"", failed, strerror(error), address);
+	return EXIT_FAILED;
+}
+
+/* By the device's own file if the kernel has that, otherwise by its group. */
+static enum exit_status open_device(struct open_gpu *e)
+{
+	g_autofree char *path = cdev_path(e);
+	int error, group = e->gpu.iommu_group;
+
+	e->vfio = VFIO_CLOSED;
+	/* A user may have access only to the group. */
+	if (path && (!access("/dev/iommu", R_OK | W_OK) || group < 0) && !access(path, R_OK | W_OK)) {
+		error = vfio_open_cdev(&e->vfio, path);
+	} else if (group < 0) {
+		complain(e->gpu.address, "no IOMMU group; check that the host has an IOMMU and that it is on");
+		return EXIT_REFUSED;
+	} else {
+		error = vfio_open_group(&e->vfio, group, e->gpu.address);
+	}
+	return error ? refuse_open(e, -error) : EXIT_OK;
+}
+
 enum exit_status open_gpu_open(struct open_gpu *e)
 {
-	g_autofree char *reason = NULL;
-	enum exit_status status;
+	enum exit_status status = open_device(e);
 	int error;
 
-	status = vfio_open(e->host, &e->vfio, e->gpu.address, e->gpu.iommu_group, &reason);
-	if (status) {
-		complain(e->gpu.address, "%s", reason);
+	if (status)
 		return status;
-	}
 	error = parts_find(e->host, &e->vfio, &e->gpu, &e->parts);
 	if (error) {
 		complain(e->gpu.address, "VFIO_DEVICE_GET_REGION_INFO failed: %s",
@@ -185,8 +240,7 @@ enum exit_status open_gpu_find(struct host *h, const struct wish *wish, struct o
 	if (!status)
 		status = refuse_in_use(h, &e->gpu);
 	if (!status) {
-		progress_begin(e->gpu.address, wish->risk ? "nothing done" : wish->interrupted,
-			       true);
+		progress_begin(e->gpu.address, wish->risk ? "nothing done" : wish->interrupted);
 		status = ask(wish, &e->gpu);
 	}
 	if (!status) {

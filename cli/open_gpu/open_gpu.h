@@ -10,8 +10,8 @@
 #include <glib.h>
 
 #include "open_gpu/parts.h"
-#include "open_gpu/vfio_open.h"
 #include "system/options.h"
+#include "system/program.h"
 
 struct json_object;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The bar, and the thread that draws it and waits for signals: see progress.h.
+ * The line, and the thread that draws it and waits for signals: see progress.h.
  *
  * A thread waits for signals, because other threads may wait in the kernel for a
  * reset or for memory that isn't ready. The end of the process ends such a wait,
@@ -58,26 +58,16 @@ static void clear(void)
 
 static void draw(void)
 {
-	int columns = width(), cells = columns / 3, filled, left, i;
-	char time[24] = "";
+	int columns = width(), left;
+	char text[TEXT_MAX + 40], time[24] = "";
 
 	if (!shown || !*step_text)
 		return;
-	cells = cells > 30 ? 30 : cells;
-	filled = done_part * cells + 0.5;
-	left = left_seconds < 0 ? -1 : left_seconds - (now() - step_at) + 0.999;
-	if (left_seconds >= 0 && left < 0)
-		left = 0;
-	if (left >= 0)
-		snprintf(time, sizeof(time), " %d:%02d left", left / 60, left % 60);
-	fputs("\r[", stderr);
-	for (i = 0; i < cells; i++)
-		fputc(i < filled ? '#' : '.', stderr);
-	fprintf(stderr, "] %3d %%%s ", (int)(done_part * 100), time);
-	i = columns - cells - 8 - (int)strlen(time) - 1;
-	if (i > 0)
-		fprintf(stderr, "%.*s", i, step_text);
-	fputs("\033[K", stderr);
+	left = left_seconds - (now() - step_at) + 0.999;
+	if (left_seconds >= 0)
+		snprintf(time, sizeof(time), " %d:%02d left,", left < 0 ? 0 : left / 60, left < 0 ? 0 : left % 60);
+	snprintf(text, sizeof(text), "%3d %%%s %s", (int)(done_part * 100), time, step_text);
+	fprintf(stderr, "\r%.*s\033[K", columns, text);
 	drawn = true;
 }
 
@@ -106,7 +96,7 @@ static void *watch(void *unused)
 	return NULL;
 }
 
-void progress_begin(const char *address, const char *text, bool bar)
+void progress_begin(const char *address, const char *text)
 {
 	const char *term = getenv("TERM");
 	pthread_t thread;
@@ -114,7 +104,7 @@ void progress_begin(const char *address, const char *text, bool bar)
 	pthread_mutex_lock(&lock);
 	interrupted_address = address;
 	interrupted_text = text;
-	shown = bar && isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
+	shown = isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
 	*step_text = 0;
 	pthread_mutex_unlock(&lock);
 	if (watching)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The progress of a long command, a bar with the time left on standard error if
+ * The progress of a long command, a line with the time left on standard error if
  * that is a terminal, and its interruption.
  */
 #ifndef NVGRACE_GPU_OPEN_GPU_PROGRESS_H
@@ -14,9 +14,9 @@
  * Begins to watch for SIGINT, SIGTERM and SIGHUP, unless they are ignored: each
  * ends the process with EXIT_INTERRUPTED after a message with address and text.
  * The kernel closes all files, whatever the threads do. Call it before other
- * threads start. Later calls, after progress_end(), only begin another bar.
+ * threads start. Later calls, after progress_end(), only begin another line.
  */
-void progress_begin(const char *address, const char *text, bool bar);
+void progress_begin(const char *address, const char *text);
 
 /* Replaces the text of that message. */
 void progress_interrupted(const char *text);
@@ -27,7 +27,7 @@ void progress_interrupted(const char *text);
  */
 void progress_undo(void (*fn)(void *data), void *data);
 
-/* Prints a message as complain() does, above the bar. */
+/* Prints a message as complain() does, above the line. */
 void progress_say(const char *address, const char *text);
 
 /*
@@ -36,7 +36,7 @@ void progress_say(const char *address, const char *text);
  */
 void progress_step(double done, double left, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 
-/* Removes the bar. Signals still end the process. */
+/* Removes the line. Signals still end the process. */
 void progress_end(void);
 
 #endif

@@ -19,26 +19,16 @@
  */
 #define WRITTEN_LAST ((uint64_t)2 << 30)
 
-static int order(const struct difference *a, const struct difference *b)
+/* Keeps a difference if it is the first. The parts are in an array. */
+static void take_difference(struct zeros *z, const struct difference *d)
 {
-	if (a->part != b->part)
-		return a->part < b->part ? -1 : 1;
-	return a->offset < b->offset ? -1 : a->offset > b->offset;
-}
+	struct difference *first = &z->first;
 
-/* Lists a difference, if it is one of the lowest. */
-static void list_difference(struct zeros *z, const struct difference *d)
-{
-	size_t at;
-
-	for (at = 0; at < z->listed && order(&z->list[at], d) < 0; at++)
-		;
-	if (at == DIFFERENCES_LISTED)
-		return;
-	if (z->listed < DIFFERENCES_LISTED)
-		z->listed++;
-	memmove(&z->list[at + 1], &z->list[at], (z->listed - at - 1) * sizeof(*d));
-	z->list[at] = *d;
+	pthread_mutex_lock(&z->lock);
+	if (!first->part || d->part < first->part ||
+	    (d->part == first->part && d->offset < first->offset))
+		*first = *d;
+	pthread_mutex_unlock(&z->lock);
 }
 
 static void compare(struct zeros *z, size_t part, uint64_t offset, uint64_t bytes)
@@ -52,12 +42,8 @@ static void compare(struct zeros *z, size_t part, uint64_t offset, uint64_t byte
 			.found = *(volatile uint64_t *)at,
 		};
 
-		/* The list has only the lowest, so more of one piece can't be in it. */
-		if (!d.found || count++ >= DIFFERENCES_LISTED)
-			continue;
-		pthread_mutex_lock(&z->lock);
-		list_difference(z, &d);
-		pthread_mutex_unlock(&z->lock);
+		if (d.found && !count++)
+			take_difference(z, &d);
 	}
 	atomic_fetch_add(&z->differences, count);
 }
@@ -91,7 +77,7 @@ static void read_slice(struct work *work, size_t index, size_t count, size_t par
 static void read_slices(struct work *work, size_t index, size_t count)
 {
 	const struct parts *parts = &((struct zeros *)work->data)->e->parts;
-	uint64_t last[2];
+	uint64_t last[2] = { };
 	size_t i;
 
 	for (i = 0; i < parts->count; i++) {
@@ -115,7 +101,7 @@ static int read_rest(struct zeros *z, const struct part *part)
 				      part->size - d.offset < 8 ? part->size - d.offset : 8);
 		if (!error && d.found) {
 			z->differences++;
-			list_difference(z, &d);
+			take_difference(z, &d);
 		}
 	}
 	return error;

@@ -17,13 +17,10 @@ struct difference {
 	uint64_t found;
 };
 
-enum { DIFFERENCES_LISTED = 16 };
-
 struct zeros {
 	struct open_gpu *e;
 	atomic_ullong differences;	/* words */
-	struct difference list[DIFFERENCES_LISTED];	/* at the lowest addresses */
-	size_t listed;
+	struct difference first;	/* at the lowest address; part is NULL: none */
 
 	atomic_ullong done;		/* bytes */
 	uint64_t total;

@@ -291,7 +291,7 @@ void overwrite_all(struct scrub *s)
 	s->kmsg = kmsg_mark();
 	progress_begin(s->count == 1 ? s->targets[0].gpu->address : NULL,
 		       "the kernel continues scrubs that have started; \"" PROGRAM
-		       " status\" shows them", true);
+		       " status\" shows them");
 	for (i = 0; i < s->count; i++)
 		check(s->host, &s->targets[i]);
 	s->begin = now();

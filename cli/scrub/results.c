@@ -17,31 +17,22 @@
 
 static void say(const struct target *t)
 {
-	size_t i;
-
 	outcome_print(&t->outcome, t->gpu->address);
 	if (t->log)
 		complain(t->gpu->address, "kernel: %s", t->log);
-	for (i = 0; i < t->verified.listed; i++) {
-		const struct difference *d = &t->verified.list[i];
-		g_autofree char *place = place_text(d->part, d->offset);
-
-		complain(t->gpu->address, "%s: 0x%016llx", place, (unsigned long long)d->found);
-	}
 }
 
 static struct json_object *verified_json(const struct verified *v)
 {
 	struct json_object *object = json_object_new_object(), *array = json_object_new_array(), *o;
-	size_t i;
 
 	json_object_object_add(object, "complete", json_object_new_boolean(v->done));
 	json_object_object_add(object, "bytes", json_size(v->bytes));
 	json_object_object_add(object, "seconds", json_object_new_double(v->seconds));
 	json_object_object_add(object, "differences", json_size(v->differences));
-	for (i = 0; i < v->listed; i++) {
-		o = place_json(v->list[i].part, v->list[i].offset);
-		json_object_object_add(o, "found", json_hex(v->list[i].found));
+	if (v->differences) {
+		o = place_json(&v->part, v->first.offset);
+		json_object_object_add(o, "found", json_hex(v->first.found));
 		json_object_array_add(array, o);
 	}
 	json_object_object_add(object, "places", array);

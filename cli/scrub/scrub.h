@@ -19,9 +19,8 @@ struct verified {
 	uint64_t bytes, differences;	/* differences: words of 8 bytes that are not 0 */
 	double seconds;
 	time_t time;			/* when that ended */
-	struct part parts[2];	/* to which the list points */
-	struct difference list[DIFFERENCES_LISTED];
-	size_t listed;
+	struct part part;		/* of the first one */
+	struct difference first;
 };
 
 /* A GPU and its scrub. */

@@ -11,19 +11,6 @@
 #include "system/output.h"
 #include "system/program.h"
 
-static void keep_differences(struct verified *v, const struct zeros *z)
-{
-	size_t i;
-
-	v->differences = z->differences;
-	v->listed = z->listed;
-	memcpy(v->parts, z->e->parts.part, sizeof(v->parts));
-	for (i = 0; i < z->listed; i++) {
-		v->list[i] = z->list[i];
-		v->list[i].part = v->parts + (z->list[i].part - z->e->parts.part);
-	}
-}
-
 /* The GPU is open. */
 static void read_back(struct target *t, struct zeros *z)
 {
@@ -37,7 +24,10 @@ static void read_back(struct target *t, struct zeros *z)
 	v->time = time(NULL);
 	v->bytes = rc == SWEEP_DONE ? z->total : atomic_load(&z->done);
 	v->done = rc == SWEEP_DONE;
-	keep_differences(v, z);
+	v->differences = z->differences;
+	v->first = z->first;
+	if (z->first.part)
+		v->part = *z->first.part;
 	if (rc == SWEEP_FAULT) {
 		target_end(t, EXIT_FAILED, "failed", g_strdup_printf("--verify: SIGBUS at %s", place),
 		    g_strdup_printf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
@@ -46,10 +36,11 @@ static void read_back(struct target *t, struct zeros *z)
 		    g_strdup_printf("--verify: reading GPU memory failed: %s", strerror(errno)),
 		    g_strdup_printf("run \"" PROGRAM " doctor %s\"", t->gpu->address));
 	} else if (v->differences) {
-		place = place_text(v->list[0].part, v->list[0].offset);
+		place = place_text(&v->part, v->first.offset);
 		target_end(t, EXIT_FAILED, "failed",
-		    g_strdup_printf("not clean: words of 8 bytes that are not 0: %llu, the first at %s",
-				    (unsigned long long)v->differences, place),
+		    g_strdup_printf("not clean: words of 8 bytes that are not 0: %llu, the first is 0x%016llx at %s",
+				    (unsigned long long)v->differences,
+				    (unsigned long long)v->first.found, place),
 		    g_strdup_printf("run \"" PROGRAM " test %s\" before you assign it to a guest",
 				    t->gpu->address));
 	} else {

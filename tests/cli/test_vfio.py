@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import pathlib
-import pty
 import re
 import resource
 import shlex
@@ -23,7 +22,7 @@ import subprocess
 import pytest
 
 from boot.test_initramfs import NAME, module
-from cli.common import build, sanitizer_options, shown, validate
+from cli.common import build, sanitizer_options, validate
 from cli.test_trees import G1
 
 BUS_ADRERR, BUS_MCEERR_AO = 2, 5
@@ -127,41 +126,27 @@ class Bench(Played):
         for play, status, words in (
                 (f"fail=/dev/vfio/12:1:{errno.EBUSY}", 4, "in use: another process has /dev/vfio/12 open; end that process"),
                 (f"fail=/dev/vfio/12:1:{errno.EPERM}", 5, "can't open /dev/vfio/12: Operation not permitted; use sudo"),
-                (f"fail=/dev/vfio/12:1:{errno.ENODEV}", 1, "can't open /dev/vfio/12: No such device; load the modules vfio"),
-                (f"fail=/dev/vfio/12:1:{errno.EMFILE}", 1, "can't open /dev/vfio/12: Too many open files\n"),
-                (f"fail=/dev/vfio/vfio:1:{errno.ENXIO}", 1, "can't open /dev/vfio/vfio: No such device or address; load"),
-                (f"fail=CHECK_EXTENSION:1:{errno.EINVAL}", 1, "vfio has no type1 IOMMU driver; load the module vfio_iommu"),
+                (f"fail=/dev/vfio/12:1:{errno.ENODEV}", 1, f'/dev/vfio/12 failed: No such device; run "nvgrace-gpu doctor {G1}"'),
                 ("not-viable", 4, "a device in its IOMMU group 12 is not bound to a vfio driver (VFIO_GROUP_GET_STATUS"),
-                (f"fail=GET_STATUS:1:{errno.EIO}", 4, "a device in its IOMMU group 12 is not bound to a vfio driver"),
                 (f"fail=SET_CONTAINER:1:{errno.EIO}", 1, "VFIO_GROUP_SET_CONTAINER failed: Input/output error"),
-                (f"fail=SET_IOMMU:1:{errno.EPERM}", 4, "(VFIO_SET_IOMMU: Operation not permitted)"),
-                (f"fail=GET_DEVICE_FD:1:{errno.EBUSY}", 4, "(VFIO_GROUP_GET_DEVICE_FD: Device or resource busy)"),
-                (f"fail=GET_INFO:1:{errno.EIO}", 1, "VFIO_DEVICE_GET_INFO failed: Input/output error"),
-                (f"fail=GET_REGION_INFO:1:{errno.EIO}", 1, "VFIO_DEVICE_GET_REGION_INFO failed: Input/output error"),
                 (f"fail=GET_REGION_INFO:2:{errno.EIO}", 1, "VFIO_DEVICE_GET_REGION_INFO failed: Input/output error")):
             assert f"nvgrace-gpu: {G1}: " in self.check_failure(play, status, words)
 
     def test_own_file(self):
-        """So may each step of opening the device's own file."""
+        """So may each step of opening the device's own file. Without an IOMMU group there
+        is only that."""
         self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
         for play, status, words in (
-                (f"fail=/dev/iommu:1:{errno.ENOENT}", 1, "can't open /dev/iommu: No such file or directory; load"),
                 (f"fail=/dev/vfio/devices/vfio7:1:{errno.EACCES}", 5, "can't open /dev/vfio/devices/vfio7: Permission denied"),
                 (f"fail=BIND_IOMMUFD:1:{errno.EINVAL}", 4, "(VFIO_DEVICE_BIND_IOMMUFD: Device or resource busy)"),
-                (f"fail=BIND_IOMMUFD:1:{errno.ENODEV}", 1, "VFIO_DEVICE_BIND_IOMMUFD failed: No such device"),
-                (f"fail=IOAS_ALLOC:1:{errno.ENOMEM}", 1, "IOMMU_IOAS_ALLOC failed: Cannot allocate memory"),
                 (f"fail=ATTACH_IOMMUFD:1:{errno.EINVAL}", 1, "VFIO_DEVICE_ATTACH_IOMMUFD_PT failed: Invalid argument")):
             self.check_failure(f"cdev {play}", status, words)
         assert self.bench("cdev")[0]["mode"] == "cdev"
         # The file is in sysfs, but not in /dev.
         assert self.bench()[0]["mode"] == "group"
-
-    def test_no_group(self):
-        """Without an IOMMU group there is only the device's own file."""
         self.tree.without(f"{DEVICE}/iommu_group")
-        self.check_failure("", 4, "no IOMMU group; check that the host has an IOMMU and that it is on")
-        self.tree.file(f"{DEVICE}/vfio-dev/vfio7/dev", "511:7")
         assert self.bench("cdev")[0]["mode"] == "cdev"
+        self.check_failure("", 4, "no IOMMU group; check that the host has an IOMMU and that it is on")
 
     def test_no_memory(self):
         """What vfio shows has no memory that can be mapped."""
@@ -402,19 +387,6 @@ class Test(Played):
         # A user can't lock it, and needs not.
         self.run_test(play=f"fail=>{DEVICE}/rescan:1:{errno.EACCES}")
 
-    def test_no_answer(self):
-        """The end of the input is no agreement."""
-        self.programs(both_ends_keep_what_is_written="true")
-        leader, follower = pty.openpty()
-        os.write(leader, b"\x04")
-        done = self.run_words(G1, play=GPU, stdin=follower, stderr=follower)
-        os.close(follower)
-        text = b"".join(shown(leader)).decode()
-        os.close(leader)
-        assert (done.returncode, done.stdout) == (4, "")
-        assert "test overwrites the memory of this GPU. Continue? [y/N] \r\n" in text
-        assert f"{G1}: nothing done" in text
-
 
 class Scrub(Played):
     """--verify, and the driver's reason in the kernel's log. test_scrub.py has
@@ -464,10 +436,9 @@ class Scrub(Played):
     def test_what_is_not_clean(self):
         result, error = self.scrub("soiled=0x1238", 1)
         assert (result["verified"]["complete"], result["verified"]["differences"]) == (True, 2)
-        assert result["verified"]["places"] == [{"part": part, "offset": "0x1238", "address": address, "found": "0x5a"}
-                                                for part, address in (("usemem", "0x4000001238"), ("resmem", "0x4000081238"))]
-        assert "not clean: words of 8 bytes that are not 0: 2, the first at usemem + 0x1238, physical address" in error
-        assert f"{G1}: usemem + 0x1238, physical address 0x4000001238: 0x000000000000005a\n" in error
+        assert result["verified"]["places"] == [{"part": "usemem", "offset": "0x1238", "address": "0x4000001238", "found": "0x5a"}]
+        assert ("not clean: words of 8 bytes that are not 0: 2, the first is 0x000000000000005a at usemem + 0x1238, "
+                "physical address 0x4000001238;") in error
 
     def test_what_was_written_last_is_read_first(self):
         """After the reset, the GPU's cache may have lost what the scrub wrote
