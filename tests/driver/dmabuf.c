@@ -181,19 +181,6 @@ static void what_is_no_memory_is_refused(void **state)
 	close(must_export(&v, p->index, p->length - page, page));
 }
 
-static void what_is_no_fake_bar_or_no_range_is_refused(void **state)
-{
-	struct dma_range first = { 0, page };
-
-	assert_int_equal(vfio_dma_buf(&v, USEMEM, 0, 0, &first), -EINVAL);
-	assert_int_equal(vfio_dma_buf(&v, USEMEM, 1, 1, &first), -EINVAL);
-	/* The upper halves of the fake BARs, the ROM, and beyond. */
-	assert_int_equal(export(&v, VFIO_PCI_BAR3_REGION_INDEX, 0, page), -ENODEV);
-	assert_int_equal(export(&v, VFIO_PCI_BAR5_REGION_INDEX, 0, page), -ENODEV);
-	assert_int_equal(export(&v, VFIO_PCI_ROM_REGION_INDEX, 0, page), -ENODEV);
-	assert_int_equal(export(&v, UINT32_MAX, 0, page), -ENODEV);
-}
-
 /* The rest of a page that is not all GPU memory belongs to something else. */
 static void a_page_that_is_not_all_memory_is_refused(void **state)
 {
@@ -232,16 +219,6 @@ static void a_bar_of_the_devices_own_is_exported_as_ever(void **state)
 	assert_int_equal(map(importer, &m), 0);
 	assert_one_entry(&m, start, bar->size);
 	assert_true(export(&v, bar->region, bar->size, page) < 0);
-	close(importer);
-	close(dmabuf);
-}
-
-static void an_importer_that_can_not_let_go_is_refused(void **state)
-{
-	int dmabuf = must_export(&v, USEMEM, 0, page);
-	int importer = importer_open();
-
-	assert_int_equal(attach(importer, dmabuf, v.gpu, false), -EOPNOTSUPP);
 	close(importer);
 	close(dmabuf);
 }
@@ -358,17 +335,6 @@ static void closing_the_device_revokes_for_good_and_keeps_nobody(void **state)
 	close(dmabuf);
 }
 
-static void the_file_itself_gives_no_access(void **state)
-{
-	int dmabuf = must_export(&v, USEMEM, 0, page);
-	char byte;
-
-	assert_true(mmap(NULL, page, RW, MAP_SHARED, dmabuf, 0) == MAP_FAILED);
-	assert_true(read(dmabuf, &byte, 1) < 0);
-	assert_true(write(dmabuf, "x", 1) < 0);
-	close(dmabuf);
-}
-
 /*
  * A VMM's main thread exports, and vfio-pci-core restores an export after a
  * reset without a wait, too.
@@ -393,18 +359,15 @@ static const struct CMUnitTest tests[] = {
 	EACH_PART(the_importer_gets_the_addresses, open_parts),
 	TEST(several_ranges_make_one_dma_buf),
 	EACH_PART(what_is_no_memory_is_refused, open_parts),
-	TEST(what_is_no_fake_bar_or_no_range_is_refused),
 	TEST(a_page_that_is_not_all_memory_is_refused),
 	OWN_BAR(the_devices_bar0_is_exported_as_ever, "gh200", 0, BAR0_SIZE),
 	OWN_BAR(without_resmem_the_devices_bar2_is_exported_as_ever, "nodefect", 2, 64 * KiB),
 	OWN_BAR(without_memory_the_devices_bar2_is_exported_as_ever, "none", 2, 64 * KiB),
-	TEST(an_importer_that_can_not_let_go_is_refused),
 	TEST(a_device_behind_another_port_is_refused_the_mapping),
 	TEST(a_reset_takes_the_mapping_and_allows_it_again),
 	TEST(without_memory_in_the_command_register_it_is_revoked),
 	TEST(in_low_power_it_is_revoked),
 	TEST(closing_the_device_revokes_for_good_and_keeps_nobody),
-	TEST(the_file_itself_gives_no_access),
 	TEST(an_export_does_not_wait_for_the_memory),
 };
 

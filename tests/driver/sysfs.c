@@ -144,14 +144,6 @@ static void readiness_is_what_was_found_since_the_last_reset(void **state)
 	check(v.gpu, "readiness", "ready");
 }
 
-static void readiness_is_found_at_binding(void **state)
-{
-	const struct gpu *gpu = gpu_find("gh200");
-
-	assert_int_equal(gpu_bind(gpu), 0);
-	check(gpu, "readiness", "ready");
-}
-
 static void check_number(const char *name, uint64_t expected)
 {
 	char text[32];
@@ -226,7 +218,6 @@ static const struct CMUnitTest tests[] = {
 static const struct CMUnitTest lab_tests[] = {
 	cmocka_unit_test(a_gpu_with_two_parts_tells_of_both),
 	cmocka_unit_test(a_gpu_without_memory_tells_only_that),
-	cmocka_unit_test(readiness_is_found_at_binding),
 	cmocka_unit_test(a_gpu_without_the_defect_has_one_part),
 	OPEN("cxl", readiness_tells_of_a_wait_in_vain),
 };

@@ -22,32 +22,24 @@ KERNELS = ("newest", "newest-64k", "stable", "oldstable")
 # first, whatever they have of memory.
 SHORT = ("region", "sysfs", "config", "mmap", "rw", "trace", "dma", "cdev", "reset", "gate")
 
-# Cases that are no subject for a GPU that fills its BARs, and with 64K pages, where
-# a table maps 512 MiB, for one with few tables.
+# Cases that are no subject for a GPU that fills its BARs.
 NO_TAIL = {"rw::a_large_tail_reads_as_ones", "rw::vectors_are_read_and_written_in_a_row"}
-TWO_TABLES = {"mmap::a_hole_in_a_mapping_leaves_the_rest_in_resmem"}
-ONE_TABLE = TWO_TABLES | {"mmap::a_hole_in_a_mapping_leaves_the_rest", "mmap::pages_leave_huge_entries_their_place",
-                          "mmap::mremap_moves_and_shrinks_but_never_grows", "mmap::a_child_shares_the_memory"}
 
 
 class Kind(typing.NamedTuple):
     """The programs that run on a GPU, all without; words of needs.py that don't hold
-    there; cases that are no subject for it, and with 64K pages."""
+    there; cases that are no subject for it."""
 
     programs: tuple = ()
     lacks: tuple = ()
     unfit: set = frozenset()
-    unfit_64k: set = frozenset()
 
 
 KINDS = {
     "gh200": Kind(),
     "odd": Kind((*SHORT, "memory")),    # ends within a page
-    "second": Kind(SHORT, (), NO_TAIL, TWO_TABLES),
     "s95": Kind(SHORT),         # as large as a real one
     "nodefect": Kind(SHORT, ("carve-out",)),
-    "softreset": Kind(SHORT),
-    "cxlsoft": Kind(SHORT, (), NO_TAIL, ONE_TABLE),
 }
 
 # With both parts, as small as a carve-out can be, and no tail.
@@ -126,8 +118,7 @@ def expected(kernel, kind, lacks=()):
         for case in cases:
             missing = next((w for w in case.words.split() if w in (*kind.lacks, *lacks) or not needs.holds(kernel, w)), None)
             ends[f"{program}::{case.name}"] = missing and f"needs {missing}"
-    unfit = kind.unfit | kind.unfit_64k if kernel.has("CONFIG_ARM64_64K_PAGES") else kind.unfit
-    return {**ends, **dict.fromkeys(unfit, "not so on this GPU")}
+    return {**ends, **dict.fromkeys(kind.unfit, "not so on this GPU")}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Regions that a GPU lacks, the ends of others, and writes of any value anywhere in
- * config space.
+ * The ends of all regions, and writes of any value anywhere in config space.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,27 +14,6 @@
 static int device_ioctl(unsigned long request, void *arg)
 {
 	return ioctl(any_fd(), request, arg) ? -errno : 0;
-}
-
-static void use_absent_region(void)
-{
-	static const unsigned int absent[] = {
-		VFIO_PCI_BAR1_REGION_INDEX, VFIO_PCI_BAR3_REGION_INDEX,
-		VFIO_PCI_BAR5_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX,
-		VFIO_PCI_VGA_REGION_INDEX, VFIO_PCI_NUM_REGIONS,
-	};
-	unsigned int index = absent[draw(ARRAY_SIZE(absent))];
-	uint64_t pos = REGION(index) + draw(chance(50) ? 64 : 1ULL << 39);
-	uint64_t count = draw_count(KiB);
-	uint8_t bytes[KiB] = { 0 };
-
-	say(" %u at %#llx", index, (unsigned long long)pos);
-	if (!s.fd_count || s.low != AWAKE)
-		return not_now("no file, or asleep");
-	expect("pread", dev_read(pos, bytes, count), -EINVAL);
-	expect("pwrite", dev_write(pos, bytes, count), -EINVAL);
-	if (mmap(NULL, page, RW, MAP_SHARED, any_fd(), pos / page * page) != MAP_FAILED)
-		wrong("mmap succeeded");
 }
 
 /*
@@ -102,7 +80,6 @@ static void write_anything(void)
 }
 
 const struct op call_ops[] = {
-	OP("region-none", 200, use_absent_region),
 	OP("region-end", 200, read_across_an_end),
 	OP("config-wild", 6, write_anything),
 	{ }

@@ -144,55 +144,6 @@ static void map_some(void)
 	seg_count++;
 }
 
-/* Tries mappings that must fail. */
-static void map_badly(void)
-{
-	struct part *p = &parts[draw(2)];
-	uint64_t offset = draw(mappable(p) / page) * page;
-	uint64_t length = (1 + draw(8)) * page;
-	int prot = RW, flags = MAP_SHARED, err = EINVAL, other = 0;
-	unsigned int kind = draw(5);
-	void *map;
-
-	switch (kind) {
-	case 0:
-		/* It ends beyond the memory. */
-		offset = mappable(p) - draw(length / page) * page;
-		break;
-	case 1:
-		/* All of it is beyond the memory. */
-		offset = mappable(p) + draw(((1ULL << 40) - mappable(p) - length) / page) * page;
-		break;
-	case 2:
-		flags = MAP_PRIVATE;
-		if (length > mappable(p) - offset)
-			length = mappable(p) - offset;
-		break;
-	case 3:
-		prot = PROT_EXEC | (chance(50) ? PROT_READ : RW);
-		if (length > mappable(p) - offset)
-			length = mappable(p) - offset;
-		err = EPERM;
-		break;
-	case 4:
-		/* Beyond the end of the region in the file. */
-		offset = (1ULL << 40) - page;
-		length += page;
-		other = EOVERFLOW;
-		break;
-	}
-	say(" kind %u %s+%#llx %llu pages", kind, p->name,
-	    (unsigned long long)offset, (unsigned long long)(length / page));
-	if (!s.fd_count)
-		return not_now("no file");
-	map = mmap(NULL, length, prot, flags, any_fd(),
-		   REGION(p->index) + offset);
-	if (map != MAP_FAILED)
-		wrong("mmap succeeded");
-	if (errno != err && errno != other)
-		wrong("mmap failed with %d, expected %d", errno, err);
-}
-
 static void unmap_some(void)
 {
 	struct seg *seg = draw_seg();
@@ -431,7 +382,6 @@ const struct op mapping_ops[] = {
 	OP("store", 14000, store_some),
 	OP("tag", 4000, tag),
 	OP("mmap", 1600, map_some),
-	OP("mmap-badly", 1000, map_badly),
 	OP("munmap", 1200, unmap_some),
 	OP("mprotect", 1000, protect_some),
 	OP("mremap", 1000, move_some),
