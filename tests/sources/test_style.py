@@ -149,13 +149,18 @@ PARSER = re.compile(r"^(?:static )?error_t \w*parse\w*\(.*?^}", re.M | re.S)
 
 
 def unused_options():
-    """What a command's parser sets, and nothing but a parser reads: in the same file or
-    folder, or anywhere if commands share the parser."""
+    """Options without a case that does something, and what a command's parser sets, and
+    nothing but a parser reads: in the same file or folder, or anywhere if commands share
+    the parser."""
     files = texts(r"^cli/.*\.c$")
     rest = {name: PARSER.sub("", text) for name, text in files.items()}
     for name, text in files.items():
         folder = os.path.dirname(name)
         readers = [t for n, t in rest.items() if n == name or folder in ("cli/open_gpu", "cli/facts") or folder == os.path.dirname(n) != "cli"]
+        parsers = [body for n in (name, "cli/facts/selection.c") for body in PARSER.findall(files[n])]
+        for option, key in re.findall(r'\{ "([\w-]+)", (KEY_\w+|\'\w\'),', text) if "/system/" not in name else ():
+            if not any(re.search(rf"case {key}:\n(?!\s*return 0;)|key != {key}\)", body) for body in parsers):
+                yield f"{name}: --{option} has no case in the parser, or one that does nothing"
         for body in PARSER.findall(text):
             for member in set(re.findall(r"(?<!state)->(?:\w+\.)*(\w+)(?:\[[^]]*\])? *(?:=[^=]|\+\+)|&\w+->(?:\w+\.)*(\w+)", body)):
                 member = "".join(member)
