@@ -131,6 +131,32 @@ static void an_index_that_does_not_exist_is_EINVAL(void **state)
 	assert_int_equal(errno, EINVAL);
 }
 
+/* Of every region that the device states, also of one that is new. */
+static void no_region_is_read_beyond_its_end(void **state)
+{
+	struct vfio_device_info info = { .argsz = sizeof(info) };
+	unsigned int index, back, i;
+	unsigned char bytes[256];
+	struct vfio_region r;
+	ssize_t ret;
+
+	assert_int_equal(ioctl(v.device, VFIO_DEVICE_GET_INFO, &info), 0);
+	for (index = 0; index < info.num_regions; index++) {
+		if (vfio_get_region(&v, index, &r))
+			continue;
+		for (back = 0; back <= 64 && back <= r.size; back++) {
+			memset(bytes, 0xa5, sizeof(bytes));
+			ret = vfio_read(&v, r.offset + r.size - back, bytes, sizeof(bytes));
+			if (ret > (ssize_t)back)
+				fail_msg("region %u has returned %zd bytes, %u before its end",
+					 index, ret, back);
+			for (i = back; i < sizeof(bytes); i++)
+				if (bytes[i] != 0xa5)
+					fail_msg("region %u was read beyond its end", index);
+		}
+	}
+}
+
 static const struct CMUnitTest tests[] = {
 	OPEN("gh200", a_bar_is_the_power_of_two_that_has_room_for_the_memory),
 	OPEN("gh200", other_regions_are_those_of_the_device),
@@ -140,7 +166,15 @@ static const struct CMUnitTest tests[] = {
 	OPEN("gh200", an_index_that_does_not_exist_is_EINVAL),
 };
 
+/* Nobody knows which registers of a real GPU may be read. */
+static const struct CMUnitTest lab_tests[] = {
+	OPEN("gh200", no_region_is_read_beyond_its_end),
+	VARIANT(no_region_of_a_plain_device_is_read_beyond_its_end,
+		no_region_is_read_beyond_its_end, open_gpu, NULL, "none"),
+};
+
 const struct case_group groups[] = {
 	{ "pages", CASES(tests) },
+	{ "lab", CASES(lab_tests) },
 	{ }
 };

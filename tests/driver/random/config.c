@@ -117,8 +117,38 @@ static void write_config(void)
 	expect("config write", ret, -EFAULT);
 }
 
+/*
+ * What the device is afterwards, nobody knows: it may be reset, in another
+ * power state or without decoding. An open brings it back. The memory keeps its
+ * content.
+ */
+static void write_anything(void)
+{
+	unsigned int i, count, at, writes = 1 + draw(20);
+	uint8_t data[8];
+	int64_t ret;
+
+	if (!s.fd_count || s.low != AWAKE)
+		return not_now("no file, or asleep");
+	for (i = 0; i < writes; i++) {
+		count = 1 + draw(8);
+		at = draw((chance(60) ? 256 : CONFIG_SIZE) - count + 1);
+		draw_bytes(data, count);
+		if (in_power_register(at, count))
+			continue;
+		ret = dev_write(CONFIG + at, data, count);
+		say(" %#x+%u", at, count);
+		if (ret > (int64_t)count)
+			wrong("a write of %u bytes returned %lld", count,
+			      (long long)ret);
+	}
+	close_session();
+	open_session();
+}
+
 const struct op config_ops[] = {
 	OP("config-read", 6000, read_config),
 	OP("config-write", 4000, write_config),
+	OP("config-wild", 6, write_anything),
 	{ }
 };

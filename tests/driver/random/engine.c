@@ -166,7 +166,7 @@ int try_copy(void *dst, const void *src, size_t count)
 /* ---- which operations --------------------------------------------------- */
 
 static const struct op *const tables[] = {
-	memory_ops, mapping_ops, config_ops, reset_ops, life_ops, call_ops,
+	memory_ops, mapping_ops, config_ops, reset_ops, life_ops,
 };
 
 #define OPS	128

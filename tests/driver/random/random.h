@@ -53,7 +53,7 @@ struct op {
 
 /* One table for each file; its last entry has no name. */
 extern const struct op memory_ops[], mapping_ops[], config_ops[], reset_ops[],
-	life_ops[], call_ops[];
+	life_ops[];
 
 /* ---- model.c ------------------------------------------------------------ */
 
