@@ -94,7 +94,8 @@ class Findings:
         """Hosts expect each verdict. Each case with a remedy is found, with that
         remedy in the host's words."""
         possible = {(e["id"], case["verdict"]) for e in explanations() for case in e["cases"]}
-        assert {(e.finding, e.verdict) for host in HOSTS.values() for e in host.expected} == possible
+        expected = {(e.finding, e.verdict) for host in HOSTS.values() for e in host.expected}
+        assert expected == possible, f"edit cli/doctor/table.h or tests/cli/doctor_trees/*.tree: {sorted(expected ^ possible)}"
         found = {(f["id"], f["verdict"], (f["remedy"] or "").replace('"', "")) for name in HOSTS for f in of_host(name)[0]}
         for e in explanations():
             for case in e["cases"]:
