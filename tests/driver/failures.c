@@ -161,6 +161,11 @@ static void an_open_that_fails_leaves_nothing(void **state)
 		begin_failing(NO_IO, "vfio_pci_core_enable");
 		assert_int_equal(vfio_try_open(&v, gpu), -EIO);
 		end_failing("vfio_pci_core_enable");
+		/* It is not in use, so it can be scrubbed. */
+		if (gpu->size) {
+			assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
+			assert_string_equal(scrub_end(gpu), "clean");
+		}
 		vfio_open(&v, gpu);
 		vfio_close(&v);
 		assert_int_equal(gpu_unbind(gpu), 0);

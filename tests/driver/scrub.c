@@ -897,8 +897,11 @@ static void a_scrub_of_an_unbind_outlasts_hibernation(void **state)
 	unbinding = beside(unbind_beside, gpu);
 	assert_true(klog_wait("shutdown waits for a scrub: 0 of ", STUCK_MS));
 	host_hibernates();
+	/* The next sleep doesn't keep it waiting. */
+	host_sleeps();
 	release_after(0);
 	assert_int_equal(ended(unbinding), 0);
+	host_wakes();
 	assert_event(events, gpu, "clean", 1, gpu->size);
 	assert_clean(gpu);
 	close(events);
