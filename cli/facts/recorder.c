@@ -20,7 +20,7 @@
 struct recorder {
 	struct host *host;
 	char *directory;
-	int fd;
+	GTree *links;	/* path: target, from the last path to the first; they are made at the end */
 	int error;	/* the first one; 0: none */
 	char *path;	/* where it occurred */
 };
@@ -33,89 +33,60 @@ static void failed(struct recorder *r, const char *path)
 	r->path = g_strdup(path);
 }
 
-/*
- * Opens the directory of path's last component, and creates it if needed.
- * Follows no recorded link, because here it leads elsewhere. Returns a
- * descriptor, or -1 with errno set.
- */
-static int open_parent(struct recorder *r, const char *path, const char **last)
+/* Where the path is in the record, in folders that are there; to be freed. */
+static char *place_of(struct recorder *r, const char *path)
 {
-	g_autofree char *copy = g_strdup_printf("%s", path);
-	char *part, *next, *rest = NULL;
-	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-	int dir = fcntl(r->fd, F_DUPFD_CLOEXEC, 0), sub;
+	char *place = g_strconcat(r->directory, path, NULL);
+	g_autofree char *folder = g_path_get_dirname(place);
 
-	*last = strrchr(path, '/') + 1;
-	for (part = strtok_r(copy, "/", &rest); part && dir >= 0; part = next) {
-		next = strtok_r(NULL, "/", &rest);
-		if (!next)
-			break;
-		sub = openat(dir, part, flags);
-		if (sub < 0) {
-			/* It was only listed so far, and is a directory. */
-			if (errno != ENOENT)
-				unlinkat(dir, part, 0);
-			if (!mkdirat(dir, part, 0700))
-				sub = openat(dir, part, flags);
-		}
-		close(dir);
-		dir = sub;
-	}
-	return dir;
+	if (g_mkdir_with_parents(folder, 0700))
+		failed(r, path);
+	return place;
 }
 
-static void write_file(struct recorder *r, const char *path, const void *data, size_t len)
+/* flags: O_TRUNC replaces a file; O_EXCL keeps what is there. */
+static void write_file(struct recorder *r, const char *path, const void *data, size_t len, int flags)
 {
-	const char *name;
-	int dir = open_parent(r, path, &name), fd = -1;
+	g_autofree char *place = place_of(r, path);
+	int fd = open(place, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600);
 
-	if (dir >= 0)
-		fd = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0 || write_all(fd, data, len))
+	if (fd < 0 ? errno != EEXIST : write_all(fd, data, len))
 		failed(r, path);
 	if (fd >= 0)
 		close(fd);
-	if (dir >= 0)
-		close(dir);
 }
 
-static void write_link(struct recorder *r, const char *path, const char *target)
-{
-	const char *name;
-	int dir = open_parent(r, path, &name);
-
-	/*
-	 * It may have been listed as its target's kind; nothing was read in it.
-	 */
-	if (dir >= 0 && unlinkat(dir, name, 0) && errno != ENOENT)
-		unlinkat(dir, name, AT_REMOVEDIR);
-	if (dir < 0 || symlinkat(target, dir, name))
-		failed(r, path);
-	if (dir >= 0)
-		close(dir);
-}
-
-/* Records that something exists, without content; an existing entry stays. */
+/* Records that something exists, without content. */
 static void write_name(struct recorder *r, const char *path, bool directory)
 {
-	const char *name;
-	int dir = open_parent(r, path, &name), fd = -1, rc;
+	g_autofree char *place = place_of(r, path);
 
-	if (dir < 0) {
+	if (!directory)
+		write_file(r, path, "", 0, O_EXCL);
+	else if (g_mkdir_with_parents(place, 0700))
 		failed(r, path);
-		return;
-	}
-	if (directory) {
-		rc = mkdirat(dir, name, 0700);
-	} else {
-		fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-		rc = fd < 0 ? -1 : 0;
-	}
-	if (rc && errno != EEXIST)
-		failed(r, path);
-	if (fd >= 0)
-		close(fd);
-	close(dir);
+}
+
+/*
+ * Makes a link. What was listed as its target's kind goes, and what was read through it
+ * stays in its place.
+ */
+static int write_link(void *key, void *value, void *data)
+{
+	struct recorder *r = data;
+	g_autofree char *place = place_of(r, key);
+	struct stat st;
+
+	if (!lstat(place, &st) && (S_ISDIR(st.st_mode) ? rmdir(place) : st.st_size ? -1 : unlink(place)))
+		return 0;
+	if (symlink(value, place))
+		failed(r, key);
+	return 0;
+}
+
+static int compare(const void *a, const void *b, void *unused)
+{
+	return strcmp(b, a);
 }
 
 /* path is on the running system: only that is recorded. */
@@ -138,10 +109,10 @@ static void seen(struct host *h, enum host_kind kind, const char *path, const vo
 		return;
 	switch (kind) {
 	case HOST_FILE:
-		write_file(r, path, data, len);
+		write_file(r, path, data, len, O_TRUNC);
 		break;
 	case HOST_LINK:
-		write_link(r, path, data);
+		g_tree_replace(r->links, g_strdup(path), g_strdup(data));
 		break;
 	case HOST_STAT:
 		write_name(r, path, is_directory(path));
@@ -160,7 +131,6 @@ static void seen(struct host *h, enum host_kind kind, const char *path, const vo
 int recorder_begin(struct host *h, const char *directory, struct recorder **recorder)
 {
 	struct recorder *r;
-	int fd = -1;
 
 	if (h->recorded) {
 		complain(NULL,
@@ -172,18 +142,15 @@ int recorder_begin(struct host *h, const char *directory, struct recorder **reco
 	 * The directory is new, private and empty: no other user can put links
 	 * into it.
 	 */
-	if (!mkdir(directory, 0700))
-		fd = open(directory, O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC | O_RDONLY);
-	if (fd < 0) {
+	if (mkdir(directory, 0700)) {
 		complain(NULL,
 			"--record %s: %s; name a directory that does not exist yet",
-			directory,
-			 strerror(errno));
+			directory, strerror(errno));
 		return EXIT_USAGE_ERROR;
 	}
 	r = g_new0(struct recorder, 1);
 	r->directory = g_strdup(directory);
-	r->fd = fd;
+	r->links = g_tree_new_full(compare, NULL, g_free, g_free);
 	r->host = h;
 	h->seen_data = r;
 	h->seen = seen;
@@ -196,7 +163,7 @@ void recorder_answer(struct recorder *r, const char *name, const char *text)
 	g_autofree char *path = g_strdup_printf("/answers/%s", name);
 
 	if (r)
-		write_file(r, path, text, strlen(text));
+		write_file(r, path, text, strlen(text), O_TRUNC);
 }
 
 int recorder_end(struct recorder *r)
@@ -206,6 +173,8 @@ int recorder_end(struct recorder *r)
 	if (!r)
 		return EXIT_OK;
 	r->host->seen = NULL;
+	g_tree_foreach(r->links, write_link, r);
+	g_tree_unref(r->links);
 	if (r->error) {
 		complain(NULL,
 			"--record %s: %s: %s; the record is not complete: remove it, and record to "
@@ -216,7 +185,6 @@ int recorder_end(struct recorder *r)
 		complain(NULL, "recorded in %s; read it before you send it, then run "
 			 "\"tar -czf doctor.tar.gz %s\"", r->directory, r->directory);
 	}
-	close(r->fd);
 	g_free(r->path);
 	g_free(r->directory);
 	g_free(r);
