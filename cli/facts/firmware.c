@@ -6,6 +6,7 @@
 #include <fnmatch.h>
 #include <glib.h>
 #include <json-c/json.h>
+#include <json-c/json_pointer.h>
 #include <string.h>
 
 #include "facts/firmware.h"
@@ -14,91 +15,73 @@
 /* Names that machines of QEMU's type virt can have in a descriptor. */
 static const char *const machines[] = { "virt", "virt-10.0" };
 
-/* The member of an object by names that are separated by dots; NULL: none. */
-static struct json_object *member(struct json_object *o, const char *path)
+/* A member, by its JSON pointer; NULL: none. */
+static struct json_object *member(struct json_object *o, const char *pointer)
 {
-	g_auto(GStrv) names = g_strsplit(path, ".", -1);
-	size_t i;
+	struct json_object *found = NULL;
 
-	for (i = 0; names[i] && o; i++)
-		if (!json_object_is_type(o, json_type_object) ||
-		    !json_object_object_get_ex(o, names[i], &o))
-			return NULL;
-	return o;
+	return json_pointer_get(o, pointer, &found) ? NULL : found;
 }
 
-static const char *text_of(struct json_object *o, const char *path)
+static const char *text_of(struct json_object *o, const char *pointer)
 {
-	struct json_object *text = member(o, path);
+	struct json_object *text = member(o, pointer);
 
 	return json_object_is_type(text, json_type_string) ? json_object_get_string(text) : NULL;
 }
 
-/* Of an array; NULL: there are no more. */
-static struct json_object *element(struct json_object *o, const char *path, size_t i)
+/* An element of an array; NULL: there are no more. */
+static struct json_object *element(struct json_object *list, size_t i)
 {
-	struct json_object *list = member(o, path);
-
 	return json_object_is_type(list, json_type_array) && i < json_object_array_length(list) ?
 	       json_object_array_get_idx(list, i) : NULL;
 }
 
-static bool has_string(struct json_object *o, const char *path, const char *text)
+/* Whether an array has a pattern of shells that fits this text. */
+static bool has_pattern(struct json_object *list, const char *text)
 {
 	struct json_object *each;
 	size_t i;
 
-	for (i = 0; (each = element(o, path, i)); i++)
+	for (i = 0; (each = element(list, i)); i++)
 		if (json_object_is_type(each, json_type_string) &&
-		    !strcmp(json_object_get_string(each), text))
+		    !fnmatch(json_object_get_string(each), text, 0))
 			return true;
 	return false;
 }
 
-static bool is_for_machine(struct json_object *target)
-{
-	struct json_object *glob;
-	size_t i, k;
-
-	for (i = 0; (glob = element(target, "machines", i)); i++)
-		for (k = 0; k < G_N_ELEMENTS(machines); k++)
-			if (json_object_is_type(glob, json_type_string) &&
-			    !fnmatch(json_object_get_string(glob), machines[k], 0))
-				return true;
-	return false;
-}
-
-/* Whether QEMU's arm64 machines can have it, as two flash images. */
+/* Whether QEMU's arm64 machines can have it, as two flash images, without secure boot. */
 static bool is_usable(struct json_object *descriptor)
 {
-	const char *device = text_of(descriptor, "mapping.device");
-	const char *mode = text_of(descriptor, "mapping.mode");
-	struct json_object *target;
-	const char *arch;
+	const char *device = text_of(descriptor, "/mapping/device");
+	const char *mode = text_of(descriptor, "/mapping/mode");
+	struct json_object *targets = member(descriptor, "/targets"), *target, *names;
 	size_t i;
 
+	/* With secure boot, a guest's modules would need signatures. */
 	if (!device || strcmp(device, "flash") || (mode && strcmp(mode, "split")) ||
-	    !has_string(descriptor, "interface-types", "uefi"))
+	    !has_pattern(member(descriptor, "/interface-types"), "uefi") ||
+	    has_pattern(member(descriptor, "/features"), "secure-boot"))
 		return false;
-	for (i = 0; (target = element(descriptor, "targets", i)); i++) {
-		arch = text_of(target, "architecture");
-		if (arch && !strcmp(arch, "aarch64") && is_for_machine(target))
+	for (i = 0; (target = element(targets, i)); i++) {
+		names = member(target, "/machines");
+		if (!g_strcmp0(text_of(target, "/architecture"), "aarch64") &&
+		    (has_pattern(names, machines[0]) || has_pattern(names, machines[1])))
 			return true;
 	}
 	return false;
 }
 
-/* A file and its format, from one member of the mapping. */
-static void read_file(struct json_object *descriptor, const char *which, char **path, char **format)
+static void read_descriptor(struct json_object *descriptor, struct firmware *found)
 {
-	struct json_object *mapping = member(descriptor, "mapping"), *file = member(mapping, which);
-	const char *name = text_of(file, "filename"), *kind = text_of(file, "format");
+	const char *name = text_of(descriptor, "/mapping/executable/filename");
+	const char *format = text_of(descriptor, "/mapping/executable/format");
 
-	if (!name || *name != '/' || !g_utf8_validate(name, -1, NULL) || !kind ||
-	    (strcmp(kind, "raw") && strcmp(kind, "qcow2")))
+	if (found->code || !is_usable(descriptor) || !name || *name != '/' ||
+	    !g_utf8_validate(name, -1, NULL) || (g_strcmp0(format, "raw") && g_strcmp0(format, "qcow2")))
 		return;
-	*path = g_strdup(name);
-	*format = g_strdup(kind);
+	found->code = g_strdup(name);
+	found->code_format = g_strdup(format);
 }
 
 void firmware_free(struct firmware *f)
@@ -106,14 +89,6 @@ void firmware_free(struct firmware *f)
 	g_free(f->code);
 	g_free(f->code_format);
 	memset(f, 0, sizeof(*f));
-}
-
-/* Without secure boot, for which a guest's modules would need signatures. */
-static void read_descriptor(struct json_object *descriptor, struct firmware *found)
-{
-	if (!found->code && !has_string(descriptor, "features", "secure-boot") &&
-	    is_usable(descriptor))
-		read_file(descriptor, "executable", &found->code, &found->code_format);
 }
 
 static int compare(gconstpointer a, gconstpointer b)
