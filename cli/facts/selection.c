@@ -2,8 +2,8 @@
 /*
  * The GPUs that a command line names: see selection.h.
  */
-#include <ctype.h>
 #include <glib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,48 +13,22 @@
 /* ---- addresses that people type ----------------------------------------- */
 
 struct pci_address {
-	long domain, bus, device, function; /* -1: not typed */
+	long domain;	/* -1: not typed */
+	unsigned long bus, device, function;
 };
-
-/*
- * The hexadecimal number that ends at one of "stop"; -1 if there is none or it
- * exceeds max.
- */
-static long hex_part(const char **at, char stop, long max)
-{
-	char *end;
-	long value;
-
-	if (!isxdigit((unsigned char)**at))
-		return -1;
-	value = strtol(*at, &end, 16);
-	if (end - *at > 8 || *end != stop || value > max)
-		return -1;
-	*at = *end ? end + 1 : end;
-	return value;
-}
 
 /* [[DOMAIN:]BUS:]DEVICE.FUNCTION with at least the bus. */
 static bool parse_address(const char *text, struct pci_address *a)
 {
-	const char *first = strchr(text, ':');
+	static const char form[] = "^(?:[0-9a-f]{1,8}:)?[0-9a-f]{1,8}:[0-9a-f]{1,8}\\.[0-9a-f]{1,8}\\z";
+	const char *bus = strchr(text, ':');
 
-	a->domain = -1;
-	if (!first)
+	if (!g_regex_match_simple(form, text, G_REGEX_CASELESS | G_REGEX_RAW, 0))
 		return false;
-	if (strchr(first + 1, ':')) {
-		a->domain = hex_part(&text, ':', INT32_MAX);
-		if (a->domain < 0)
-			return false;
-	}
-	a->bus = hex_part(&text, ':', 0xff);
-	if (a->bus < 0)
-		return false;
-	a->device = hex_part(&text, '.', 0x1f);
-	if (a->device < 0)
-		return false;
-	a->function = hex_part(&text, 0, 7);
-	return a->function >= 0;
+	bus = strchr(bus + 1, ':') ? bus + 1 : text;
+	a->domain = bus == text ? -1 : strtol(text, NULL, 16);
+	return sscanf(bus, "%lx:%lx.%lx", &a->bus, &a->device, &a->function) == 3 &&
+	       a->domain <= INT32_MAX && a->bus <= 0xff && a->device <= 0x1f && a->function <= 7;
 }
 
 static bool address_fits(const struct pci_address *typed, const char *address)
