@@ -304,8 +304,12 @@ int cmd_doctor(struct host *h, int argc, char **argv)
 	size_t i;
 
 	parse_options(&argp, argc, argv, &a);
+	if (a.explain && a.json) {
+		complain(NULL, "--explain prints no JSON; leave out --json");
+		return EXIT_USAGE_ERROR;
+	}
 	if (a.explain)
-		return explain(a.typed, a.count, a.json);
+		return explain(a.typed, a.count);
 
 	addresses = g_malloc0_n(a.count, sizeof(*addresses));
 	for (i = 0; i < a.count && !rc; i++)

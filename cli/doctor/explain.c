@@ -2,7 +2,6 @@
 /*
  * What each finding means: see explain.h.
  */
-#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,32 +104,6 @@ static void print_markdown(enum finding_id id)
 	}
 }
 
-static struct json_object *to_json(enum finding_id id)
-{
-	struct json_object *o = json_object_new_object(), *cases = json_object_new_array(), *one;
-	g_autofree char *text = text_of(id);
-	const struct meaning *m;
-
-	json_object_object_add(o, "id", json_object_new_string(finding_ids[id]));
-	json_object_object_add(o, "text", json_object_new_string(text));
-	for (m = meanings; m < meanings + FINDING_CASES; m++) {
-		g_autofree char *when = NULL, *remedy = NULL;
-
-		if (m->finding != id)
-			continue;
-		when = when_of(m);
-		remedy = general(m->remedy);
-		one = json_object_new_object();
-		json_object_object_add(one, "verdict",
-				       json_object_new_string(verdict_name(m->verdict)));
-		json_object_object_add(one, "when", json_object_new_string(when));
-		json_object_object_add(one, "remedy", m->remedy ? json_text(remedy) : NULL);
-		json_object_array_add(cases, one);
-	}
-	json_object_object_add(o, "cases", cases);
-	return o;
-}
-
 static bool is_named(enum finding_id id, char **ids, size_t count)
 {
 	size_t i;
@@ -141,9 +114,8 @@ static bool is_named(enum finding_id id, char **ids, size_t count)
 	return !count;
 }
 
-int explain(char **ids, size_t count, bool json)
+int explain(char **ids, size_t count)
 {
-	struct json_object *list, *document;
 	enum finding_id id;
 	bool first = true;
 	size_t i;
@@ -156,15 +128,6 @@ int explain(char **ids, size_t count, bool json)
 				 ids[i]);
 			return EXIT_USAGE_ERROR;
 		}
-	}
-	if (json) {
-		document = json_document("doctor");
-		list = json_object_new_array();
-		for (id = 0; id < FINDING_IDS; id++)
-			if (is_named(id, ids, count))
-				json_object_array_add(list, to_json(id));
-		json_object_object_add(document, "explanations", list);
-		return json_print(document) ? EXIT_FAILED : EXIT_OK;
 	}
 	for (id = 0; id < FINDING_IDS; id++) {
 		if (!is_named(id, ids, count))

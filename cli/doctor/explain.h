@@ -44,9 +44,9 @@ extern const struct meaning meanings[FINDING_CASES];
 const char *verdict_name(enum verdict verdict);
 
 /*
- * Prints what the findings with these ids mean, or all if count is 0: as
- * Markdown, or as JSON. Returns an exit status.
+ * Prints what the findings with these ids mean, or all if count is 0, as Markdown.
+ * Returns an exit status.
  */
-int explain(char **ids, size_t count, bool json);
+int explain(char **ids, size_t count);
 
 #endif
