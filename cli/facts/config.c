@@ -27,33 +27,17 @@ static void add_error(struct config *config, const char *file, unsigned int line
 	e->may_ignore = may_ignore;
 }
 
-/* Skips hexadecimal digits; false unless there are so many. */
-static bool skip_digits(const char **at, size_t least, size_t most)
+/* Whether the whole word has this form, in capitals or not. */
+static bool has_form(const char *word, const char *form)
 {
-	size_t count = 0;
+	g_autofree char *whole = g_strdup_printf("^(?:%s)\\z", form);
 
-	while (g_ascii_isxdigit((*at)[count]))
-		count++;
-	*at += count;
-	return count >= least && count <= most;
+	return g_regex_match_simple(whole, word, G_REGEX_CASELESS | G_REGEX_RAW, 0);
 }
 
-static bool skip_char(const char **at, char c)
-{
-	if (**at != c)
-		return false;
-	(*at)++;
-	return true;
-}
-
-/* DOMAIN:BUS:DEVICE.FUNCTION, all hexadecimal. */
-static bool is_address(const char *text)
-{
-	return skip_digits(&text, 4, 8) && skip_char(&text, ':') && skip_digits(&text, 2, 2) &&
-	       skip_char(&text, ':') && (*text == '0' || *text == '1') &&
-	       skip_digits(&text, 2, 2) && skip_char(&text, '.') &&
-	       *text >= '0' && *text <= '7' && !text[1];
-}
+#define ADDRESS "[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]"
+#define ID "10de:[0-9a-f]{4}"
+#define SERIAL "[0-9a-f]{2}(?:-[0-9a-f]{2}){7}"
 
 /* As sysfs has it: nvidia-smi prints eight digits of the domain. */
 static const char *shortest(const char *address)
@@ -61,26 +45,6 @@ static const char *shortest(const char *address)
 	while (*address == '0' && strcspn(address, ":") > 4)
 		address++;
 	return address;
-}
-
-/* An id of NVIDIA, "10de:2342". */
-static bool is_id(const char *text)
-{
-	if (g_ascii_strncasecmp(text, "10de:", 5))
-		return false;
-	text += 5;
-	return skip_digits(&text, 4, 4) && !*text;
-}
-
-/* Eight bytes, "48-b0-2d-ff-ff-12-34-56". */
-static bool is_serial(const char *text)
-{
-	int i;
-
-	for (i = 0; i < 8; i++)
-		if (!skip_digits(&text, 2, 2) || (i < 7 && !skip_char(&text, '-')))
-			return false;
-	return !*text;
 }
 
 /* A printable copy of text from a file, for a message. */
@@ -104,7 +68,7 @@ static char *read_word(struct config_line *line, const char *verb, const char *w
 	line->match = CONFIG_ADDRESS;
 	if (!strcmp(verb, "id")) {
 		line->match = CONFIG_ID;
-		if (!is_id(word))
+		if (!has_form(word, ID))
 			return g_strdup(NEEDS_ID);
 	} else if (!strcmp(word, "all")) {
 		line->match = CONFIG_ALL;
@@ -117,9 +81,9 @@ static char *read_word(struct config_line *line, const char *verb, const char *w
 	} else if (g_str_has_prefix(word, "serial=")) {
 		line->match = CONFIG_SERIAL;
 		word += strlen("serial=");
-		good = is_serial(word);
+		good = has_form(word, SERIAL);
 	} else {
-		good = is_address(word);
+		good = has_form(word, ADDRESS);
 		word = shortest(word);
 	}
 	if (!good)
@@ -380,59 +344,25 @@ bool config_binds_any(struct host *h)
 	return any;
 }
 
-/* An empty rules file masks files of the same name in later directories. */
-static bool is_empty_rule(struct host *h, const char *path)
-{
-	g_autofree char *target = host_link(h, "%s", path), *text = NULL;
-	size_t length;
-
-	if (target && !strcmp(target, "/dev/null"))
-		return true;
-	text = host_read(h, &length, "%s", path);
-	return text && !length;
-}
-
-static bool is_rule(const char *name)
-{
-	return g_str_has_suffix(name, ".rules") && strstr(name, "nvgrace-gpu");
-}
-
 char *config_obstacle(struct host *h, char **rule)
 {
-	/* In the order of precedence; see udev(7). */
+	/* In the order of precedence; see udev(7), also for what masks a rule. */
 	static const char *const dirs[] = { "/etc/udev/rules.d", "/run/udev/rules.d",
 					    "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d",
 					    "/lib/udev/rules.d" };
-	g_autofree char *masked = NULL;
-	size_t i, j, k;
+	size_t i, length;
 
 	*rule = NULL;
 	for (i = 0; i < G_N_ELEMENTS(dirs) && !*rule; i++) {
-		g_auto(GStrv) names = host_list(h, "%s", dirs[i]);
+		g_autofree char *path = g_strdup_printf("%s/60-nvgrace-gpu.rules", dirs[i]);
+		g_autofree char *target = host_link(h, "%s", path), *text = host_read(h, &length, "%s", path);
 
-		for (j = 0; names && names[j] && !*rule; j++) {
-			g_autofree char *path = g_strdup_printf("%s/%s", dirs[i], names[j]);
-
-			if (!is_rule(names[j]))
-				continue;
-			for (k = 0; k < i && !host_exists(h, "%s/%s", dirs[k], names[j]); k++)
-				;
-			/*
-			 * In a recorded tree, a link to /dev/null has no
-			 * target.
-			 */
-			if (k < i || (masked && !strcmp(strrchr(masked, '/') + 1, names[j])))
-				continue;
-			if (is_empty_rule(h, path)) {
-				g_free(masked);
-				masked = g_steal_pointer(&path);
-			} else {
-				*rule = g_steal_pointer(&path);
-			}
-		}
+		/* In a recorded tree, /dev/null is missing. */
+		if (!g_strcmp0(target, "/dev/null") || (text && !length))
+			return g_strdup_printf("%s masks the udev rule", path);
+		if (text)
+			*rule = g_steal_pointer(&path);
 	}
-	if (!*rule && masked)
-		return g_strdup_printf("%s masks the udev rule", masked);
 	if (!*rule)
 		return g_strdup("the udev rule 60-nvgrace-gpu.rules is missing");
 	if (!host_exists(h, "/usr/lib/udev/nvgrace-gpu") && !host_exists(h, "/lib/udev/nvgrace-gpu")) {
