@@ -39,47 +39,25 @@ static void plan(GPtrArray *list, struct host *h, const char *release, const cha
 		free_renewal(renewal);
 }
 
-/* An image of crash dumps' kernel has files only by an earlier version. */
-static void plan_dumps(GPtrArray *list, struct host *h)
-{
-	g_autoptr(GPtrArray) dumps = dump_images(h);
-	size_t i;
-
-	for (i = 0; i < dumps->len; i++) {
-		struct dump_image *dump = dumps->pdata[i];
-		g_auto(GStrv) files = image_files(h, dump->path);
-		struct renewal *renewal;
-		g_autofree char *command = NULL;
-
-		if (!files || !image_fault(h, files, false))
-			continue;
-		renewal = g_new0(struct renewal, 1);
-		renewal->image = g_strdup(dump->path);
-		renewal->owner.command = g_strdupv(dump->command);
-		command = g_strjoinv(" ", dump->command);
-		renewal->owner.remedy = g_strdup_printf("run \"%s\"", command);
-		g_ptr_array_add(list, renewal);
-	}
-}
-
 GPtrArray *renew_plan(struct host *h, const char *release, enum renew_reason reason, bool binds,
 		      bool doubt)
 {
 	g_auto(GStrv) releases = host_list(h, "/lib/modules");
 	GPtrArray *list = g_ptr_array_new_with_free_func(free_renewal);
+	struct loader loader;
 	size_t i;
 
+	loader_read(h, releases, &loader);
 	for (i = 0; releases && releases[i]; i++) {
 		g_autofree char *image = NULL;
 
 		if (release && strcmp(release, releases[i]))
 			continue;
-		image = image_path(h, releases[i]);
+		image = image_path(h, &loader, releases[i]);
 		if (image)
 			plan(list, h, releases[i], image, binds, reason, doubt);
 	}
-	if (!release)
-		plan_dumps(list, h);
+	loader_free(&loader);
 	return list;
 }
 

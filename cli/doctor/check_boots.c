@@ -49,7 +49,8 @@ static bool check_module_of(struct doctor *d, const struct boot *b)
 /* Whether the image has the installed module, unless that is the kernel's own. */
 static bool has_module(const struct boot *b)
 {
-	g_autofree char *place = g_strndup(b->module ?: "", strcspn(b->module ?: "", " "));
+	g_autofree char *place = g_strdup_printf("lib/modules/%s/%.*s", b->release,
+						 (int)strcspn(b->module ?: "", " "), b->module ?: "");
 	enum owner owner = module_owner(b->module);
 	size_t i;
 
@@ -108,6 +109,6 @@ void check_boots(struct doctor *d)
 	text = g_strdup_printf("%zu kernel%s", kernels, kernels == 1 ? "" : "s");
 	if (kernels && good)
 		report(d, INITRAMFS_GOOD, NULL, "kernels", text, "what",
-		       d->binds ? "each has the module, and its initramfs the files that are installed, by their names" :
+		       d->binds ? "each has the module, and its initramfs the files that are installed, by names and sizes" :
 				  "no initramfs binds a GPU", NULL);
 }

@@ -8,7 +8,6 @@
 
 #include "facts/boots.h"
 #include "facts/initramfs.h"
-#include "facts/loader.h"
 #include "system/program.h"
 #include "system/util.h"
 
@@ -27,42 +26,52 @@ static bool has_kernel(struct host *h, const char *release)
 }
 
 /* Whether a folder in /lib/modules is a kernel's: they stay behind when it is removed. */
-static bool is_installed(struct host *h, const char *release)
+static bool is_installed(struct host *h, const struct loader *loader, const char *release)
 {
-	g_autofree char *image = NULL;
+	g_autofree char *image = image_path(h, loader, release);
 
-	/* First what needs no reading of the boot loader's menus. */
-	if (has_kernel(h, release))
-		return true;
-	image = image_path(h, release);
-	return image;
+	return image || has_kernel(h, release);
+}
+
+const char *module_file(struct kmod_module *mod)
+{
+	const char *path = kmod_module_get_path(mod);
+
+	return path && !access(path, F_OK) ? path : NULL;
 }
 
 /*
  * The module that modprobe would load for that kernel: its place below
  * /lib/modules/RELEASE, without the suffix of a compression, and its srcversion or "-";
- * or "builtin". To be freed; NULL: none.
+ * or "builtin". To be freed; NULL: none, or one that was built for another kernel.
  */
 static char *module_of(const char *release)
 {
 	g_autofree char *folder = g_strdup_printf("/lib/modules/%s", release), *id = NULL;
+	g_autofree char *magic = g_strdup_printf("%s ", release);
 	struct kmod_ctx *ctx = kmod_new(folder, NULL);
 	struct kmod_list *list = NULL, *info = NULL, *item;
 	struct kmod_module *mod;
 	const char *path, *end;
 	char *text = NULL;
+	bool fits;
 
 	if (ctx)
 		kmod_set_log_priority(ctx, 0);
 	if (ctx && kmod_module_new_from_lookup(ctx, MODULE_NAME, &list) >= 0 && list) {
 		mod = kmod_module_get_module(list);
-		path = kmod_module_get_path(mod);
+		path = module_file(mod);
 		end = path ? strstr(path, ".ko") : NULL;
+		fits = path && strstr(path, WEAK_UPDATES);
 		kmod_module_get_info(mod, &info);
-		kmod_list_foreach(item, info)
-			if (!id && !strcmp(kmod_module_info_get_key(item), "srcversion"))
-				id = g_strdup(kmod_module_info_get_value(item));
-		if (end && g_str_has_prefix(path, folder))
+		kmod_list_foreach(item, info) {
+			const char *key = kmod_module_info_get_key(item), *value = kmod_module_info_get_value(item);
+
+			if (!id && !strcmp(key, "srcversion"))
+				id = g_strdup(value);
+			fits |= !strcmp(key, "vermagic") && g_str_has_prefix(value, magic);
+		}
+		if (end && fits && g_str_has_prefix(path, folder))
 			text = g_strdup_printf("%.*s.ko %s", (int)(end - path - strlen(folder) - 1),
 					       path + strlen(folder) + 1, id ?: "-");
 		else if (kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN)
@@ -79,18 +88,19 @@ char *kernels_read(struct host *h)
 {
 	g_auto(GStrv) releases = host_list(h, "/lib/modules");
 	GString *text = g_string_new(NULL);
+	struct loader loader;
 	size_t i;
 
+	loader_read(h, releases, &loader);
 	for (i = 0; releases && releases[i]; i++) {
 		g_autofree char *module = NULL;
 
-		/* Without the index, libkmod finds nothing and reports no error. */
-		if (!is_installed(h, releases[i]) ||
-		    !host_exists(h, "/lib/modules/%s/modules.dep.bin", releases[i]))
+		if (!is_installed(h, &loader, releases[i]))
 			continue;
 		module = module_of(releases[i]);
 		g_string_append_printf(text, "%s: %s\n", releases[i], module ?: "none");
 	}
+	loader_free(&loader);
 	return g_string_free(text, FALSE);
 }
 
@@ -98,10 +108,12 @@ char *images_read(struct host *h)
 {
 	g_auto(GStrv) releases = host_list(h, "/lib/modules");
 	GString *text = g_string_new(NULL);
+	struct loader loader;
 	size_t i, k;
 
+	loader_read(h, releases, &loader);
 	for (i = 0; releases && releases[i]; i++) {
-		g_autofree char *path = image_path(h, releases[i]);
+		g_autofree char *path = image_path(h, &loader, releases[i]);
 		g_auto(GStrv) files = path ? image_files(h, path) : NULL;
 
 		if (!path && !has_kernel(h, releases[i]))
@@ -113,6 +125,7 @@ char *images_read(struct host *h)
 			g_string_append_printf(text, "error: %s\n", access(path, R_OK) ? "only root can read it" :
 					       "neither lsinitramfs nor lsinitrd lists all of it");
 	}
+	loader_free(&loader);
 	return g_string_free(text, !text->len);
 }
 

@@ -43,13 +43,20 @@ char *boots_obstacle(struct host *h);
 /* The answer "kernels": "RELEASE: PLACE SRCVERSION", or "builtin" or "none". */
 char *kernels_read(struct host *h);
 
+/* Where modules are that fit this kernel by their symbols, and were built for another. */
+#define WEAK_UPDATES "/weak-updates/"
+
+/* The path of a module, if the file is there: an index can be old. */
+struct kmod_module;
+const char *module_file(struct kmod_module *mod);
+
 /*
  * The answer "initramfs": lines for each kernel that has an image or is installed, to be
  * freed; NULL: there is none.
  *
  *	kernel: RELEASE
  *	image: PATH		or "none"
- *	file: NAME		for each of image_files()
+ *	file: NAME SIZE		for each of image_files(), some without the size
  *	error: TEXT		if it could not be listed
  */
 char *images_read(struct host *h);

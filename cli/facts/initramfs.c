@@ -3,11 +3,11 @@
  * The images from which kernels boot: see initramfs.h.
  */
 #include <glib.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "facts/initramfs.h"
-#include "facts/loader.h"
 #include "system/spawn.h"
 
 /* ---- where ---------------------------------------------------------------- */
@@ -24,37 +24,20 @@ static const char *const places[] = {
 	"/boot/initrd.img-KERNEL",
 };
 
-/* What the boot loader's entry states; NULL: nothing that is there. */
-static char *entry_image(struct host *h, const char *release)
+char *image_path(struct host *h, const struct loader *loader, const char *release)
 {
-	g_auto(GStrv) releases = host_list(h, "/lib/modules");
-	struct loader loader;
-	const char *image;
-	char *found = NULL;
-
-	if (!releases)
-		return NULL;
-	loader_read(h, releases, &loader);
-	image = loader_image(&loader, release);
-	if (image && host_exists(h, "%s", image))
-		found = g_strdup(image);
-	loader_free(&loader);
-	return found;
-}
-
-char *image_path(struct host *h, const char *release)
-{
-	char *path = entry_image(h, release);
+	const char *entry = loader_image(loader, release);
 	size_t i;
 
-	for (i = 0; i < G_N_ELEMENTS(places) && !path; i++) {
-		g_autoptr(GString) place = g_string_new(places[i]);
+	if (entry && host_exists(h, "%s", entry))
+		return g_strdup(entry);
+	for (i = 0; i < G_N_ELEMENTS(places); i++) {
+		g_autofree char *place = replaced(places[i], "KERNEL", release);
 
-		g_string_replace(place, "KERNEL", release, 1);
-		if (host_exists(h, "%s", place->str))
-			path = g_strdup(place->str);
+		if (host_exists(h, "%s", place))
+			return g_steal_pointer(&place);
 	}
-	return path;
+	return NULL;
 }
 
 /* ---- what is in it ------------------------------------------------------- */
@@ -67,14 +50,20 @@ char *image_path(struct host *h, const char *release)
  * image has it, in the last of the archives of which it may consist.
  */
 static const char script[] =
-	"list=$(\"$0\" \"$1\") && printf '%s\\n' \"$list\" | "
+	"list=$(\"$0\" $2 \"$1\") && printf '%s\\n' \"$list\" | "
 	"grep -E 'nvgrace-gpu|-root\\.img$|(^| |/)init($| -> )' || [ -n \"$list\" ]";
 
-/* The name in a line of lsinitramfs or, long, of lsinitrd. */
-static const char *name_in(char *line)
+/*
+ * The name in a line as "ls -l" prints it, and the size; -1: it has another form, as of
+ * a file system in the image.
+ */
+static const char *name_in(char *line, long long *size)
 {
 	char *arrow = strstr(line, " -> "), *space;
+	int links;
 
+	if (sscanf(line, "%*s %d %*s %*s %lld", &links, size) != 2)
+		*size = -1;
 	if (arrow)
 		*arrow = 0;
 	space = strrchr(line, ' ');
@@ -95,10 +84,16 @@ static bool is_ours(const char *name)
 	       !strstr(name, "/kernel/");
 }
 
-static char **files_by(const char *lister, const char *image)
+/* Whether the hooks put it into images as it is: they strip programs and modules. */
+static bool is_text(const char *name)
+{
+	return g_str_has_suffix(name, ".conf") || g_str_has_suffix(name, ".rules");
+}
+
+static char **files_by(const char *lister, const char *option, const char *image)
 {
 	char *const command[] = { (char *)"sh", (char *)"-c", (char *)script, (char *)lister,
-				  (char *)image, NULL };
+				  (char *)image, (char *)option, NULL };
 	g_autofree char *text = access(lister, X_OK) ? NULL : program_output(LIST_MS, "/bin/sh", command);
 	g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
 	g_auto(GStrv) lines = text_lines(text);
@@ -106,10 +101,12 @@ static char **files_by(const char *lister, const char *image)
 	size_t i;
 
 	for (i = 0; lines[i]; i++) {
-		const char *name = name_in(lines[i]);
+		long long size;
+		const char *name = name_in(lines[i], &size);
 
 		if (is_ours(name))
-			g_ptr_array_add(files, g_strdup(name));
+			g_ptr_array_add(files, size >= 0 && is_text(name) ?
+					g_strdup_printf("%s %lld", name, size) : g_strdup(name));
 		else if (g_str_has_suffix(name, "-root.img"))
 			packed = true;
 		else if (!strcmp(name, "init"))
@@ -124,18 +121,35 @@ static char **files_by(const char *lister, const char *image)
 
 char **image_files(struct host *h, const char *image)
 {
-	char **files = h->recorded ? NULL : files_by("/usr/bin/lsinitramfs", image);
+	char **files = h->recorded ? NULL : files_by("/usr/bin/lsinitramfs", "-l", image);
 
-	return files || h->recorded ? files : files_by("/usr/bin/lsinitrd", image);
+	return files || h->recorded ? files : files_by("/usr/bin/lsinitrd", "", image);
 }
 
-/* The first of these names with this end, or NULL. */
-static const char *find_end(char *const *names, const char *end)
+/* Whether one of these files, which can have a size, has a name with this end. */
+static bool has_end(char *const *files, const char *end)
 {
-	for (; *names; names++)
-		if (g_str_has_suffix(*names, end))
-			return *names;
-	return NULL;
+	for (; *files; files++) {
+		g_autofree char *name = g_strndup(*files, strcspn(*files, " "));
+
+		if (g_str_has_suffix(name, end))
+			return true;
+	}
+	return false;
+}
+
+/* Whether a file of the host has another size than the one in the image, if that is known. */
+static bool differs(struct host *h, const char *file)
+{
+	const char *space = strchr(file, ' ');
+	g_autofree char *name = g_strndup(file, strcspn(file, " ")), *text = NULL;
+	size_t length;
+	uint64_t size;
+
+	if (!space || !parse_u64(space + 1, &size))
+		return false;
+	text = host_read(h, &length, "/%s", name);
+	return text && length != size;
 }
 
 const char *image_fault(struct host *h, char *const *files, bool wants)
@@ -143,26 +157,29 @@ const char *image_fault(struct host *h, char *const *files, bool wants)
 	static const char conf[] = "etc/nvgrace-gpu.conf";
 	g_auto(GStrv) names = host_list(h, "/%s.d", conf);
 	size_t i, here = host_exists(h, "/%s", conf), there = 0;
-	bool same = !here || find_end(files, conf);
+	bool same = !here || has_end(files, conf), older = false;
 
 	for (i = 0; files[i]; i++) {
 		there += !!strstr(files[i], conf);
+		older |= differs(h, files[i]);
 		if (!wants && !strstr(files[i], "lib/modules/"))
 			return "still has files that bind GPUs";
 	}
 	if (!wants)
 		return NULL;
-	if (!find_end(files, "/60-nvgrace-gpu.rules") || !find_end(files, "/udev/nvgrace-gpu"))
+	if (!has_end(files, "/60-nvgrace-gpu.rules") || !has_end(files, "/udev/nvgrace-gpu"))
 		return "lacks the udev rule or its program, and binds no GPU";
 	for (i = 0; names && names[i]; i++)
 		if (g_str_has_suffix(names[i], ".conf") && *names[i] != '.') {
 			g_autofree char *name = g_strdup_printf("%s.d/%s", conf, names[i]);
 
 			here++;
-			same &= !!find_end(files, name);
+			same &= has_end(files, name);
 		}
 	/* With the rule there is a configuration. A record of 0.3.0 has no names of it. */
-	return there && (!same || here != there) ? "has other files of the configuration than /etc" : NULL;
+	if (there && (!same || here != there))
+		return "has other files of the configuration than /etc";
+	return older ? "has the rule or the configuration in another size than is installed" : NULL;
 }
 
 /* ---- what makes it ------------------------------------------------------- */
@@ -171,8 +188,7 @@ const char *image_fault(struct host *h, char *const *files, bool wants)
  * The programs that can make a host's images. The first whose two files exist
  * applies. The mark is a file that only this program's package has: it decides on
  * systems whose dracut package also has an update-initramfs (Ubuntu 26.04).
- * mkinitramfs alone, which is in a package of its own, makes no image. The last is
- * for an update-initramfs of another origin.
+ * mkinitramfs alone, which is in a package of its own, makes no image.
  */
 static const struct tool {
 	const char *mark, *hooks, *command[6];
@@ -181,8 +197,6 @@ static const struct tool {
 	  { "/usr/sbin/update-initramfs", "-u", "-k", "all" } },
 	{ "/usr/bin/dracut", "/usr/lib/dracut/modules.d",
 	  { "/usr/bin/dracut", "--regenerate-all", "--force" } },
-	{ "/usr/sbin/update-initramfs", "/usr/share/initramfs-tools/hooks",
-	  { "/usr/sbin/update-initramfs", "-u", "-k", "all" } },
 };
 
 /* NULL: none is there. */
@@ -313,54 +327,4 @@ void image_owner_free(struct image_owner *owner)
 	g_strfreev(owner->command);
 	g_free(owner->remedy);
 	memset(owner, 0, sizeof(*owner));
-}
-
-/* ---- crash dumps --------------------------------------------------------- */
-
-static void free_dump(void *data)
-{
-	struct dump_image *dump = data;
-
-	g_free(dump->path);
-	g_strfreev(dump->command);
-	g_free(dump);
-}
-
-/* Of Debian's kdump-tools, whose command has the kernel, of Red Hat's kdump, and of SUSE's. */
-static const struct {
-	const char *folder, *prefix, *suffix, *command[3];
-} dumps[] = {
-	{ "/var/lib/kdump", "initrd.img-", "", { "/etc/kernel/postinst.d/kdump-tools", "KERNEL" } },
-	{ "/var/lib/kdump", "initramfs-", "kdump.img", { "/usr/bin/kdumpctl", "rebuild" } },
-	{ "/boot", "initramfs-", "kdump.img", { "/usr/bin/kdumpctl", "rebuild" } },
-	{ "/var/lib/kdump", "initrd", "initrd", { "/sbin/mkdumprd", "-f" } },
-	{ "/boot", "initrd-", "-kdump", { "/sbin/mkdumprd", "-f" } },
-};
-
-GPtrArray *dump_images(struct host *h)
-{
-	GPtrArray *list = g_ptr_array_new_with_free_func(free_dump);
-	size_t i, j;
-
-	for (i = 0; i < G_N_ELEMENTS(dumps); i++) {
-		g_auto(GStrv) names = host_list(h, "%s", dumps[i].folder);
-
-		for (j = 0; names && names[j]; j++) {
-			struct dump_image *dump;
-			const char *end = dumps[i].command[1];
-
-			if (!g_str_has_prefix(names[j], dumps[i].prefix) ||
-			    !g_str_has_suffix(names[j], dumps[i].suffix))
-				continue;
-			if (!strcmp(end, "KERNEL"))
-				end = names[j] + strlen(dumps[i].prefix);
-			dump = g_new0(struct dump_image, 1);
-			dump->path = g_strdup_printf("%s/%s", dumps[i].folder, names[j]);
-			dump->command = g_new0(char *, 3);
-			dump->command[0] = g_strdup(dumps[i].command[0]);
-			dump->command[1] = g_strdup(end);
-			g_ptr_array_add(list, dump);
-		}
-	}
-	return list;
 }

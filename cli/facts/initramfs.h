@@ -6,19 +6,19 @@
 #ifndef NVGRACE_GPU_FACTS_INITRAMFS_H
 #define NVGRACE_GPU_FACTS_INITRAMFS_H
 
-#include "system/host.h"
+#include "facts/loader.h"
 
 /*
  * The path of a kernel's image, to be freed: that of the boot loader's entry, or in one
  * of the usual places; NULL: none is known.
  */
-char *image_path(struct host *h, const char *release);
+char *image_path(struct host *h, const struct loader *loader, const char *release);
 
 /*
  * This project's files in an image, as lsinitramfs or lsinitrd list them: the rule, its
- * program, the configuration, and a module that isn't the kernel's own. Names without
- * the first slash, then NULL; g_strfreev() frees them. NULL: neither can list it, or
- * the host is a record.
+ * program, the configuration, and a module that isn't the kernel's own: "NAME", or
+ * "NAME SIZE" for the rule and the configuration, without the first slash, then NULL;
+ * g_strfreev() frees them. NULL: neither can list it, or the host is a record.
  */
 char **image_files(struct host *h, const char *image);
 
@@ -26,8 +26,8 @@ char **image_files(struct host *h, const char *image);
 #define IMAGE_PROGRAM "usr/lib/udev/nvgrace-gpu"
 
 /*
- * What is wrong with an image that has these files, by their names: an end of the
- * sentence "the image ...", static; NULL: nothing. wants: it should have the files,
+ * What is wrong with an image that has these files, by their names and sizes: an end of
+ * the sentence "the image ...", static; NULL: nothing. wants: it should have the files,
  * else none but modules.
  */
 const char *image_fault(struct host *h, char *const *files, bool wants);
@@ -43,15 +43,6 @@ struct image_owner {
 void image_owner_find(struct host *h, const char *image, const char *release,
 		      struct image_owner *owner);
 void image_owner_free(struct image_owner *owner);
-
-/* An image of the kernel of crash dumps, which must have none of the files. */
-struct dump_image {
-	char *path;
-	char **command;	/* makes it again */
-};
-
-/* Those in the distributions' places; the caller frees the list. */
-GPtrArray *dump_images(struct host *h);
 
 /*
  * The command that updates every kernel's image, static; NULL: no hook of this

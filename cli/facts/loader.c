@@ -17,20 +17,21 @@ static const char *const roots[] = { "/efi", "/boot", "/boot/efi" };
  * The installed release that a path is of: ".../vmlinuz-RELEASE" or
  * ".../RELEASE/linux"; the longest, since one can be the end of another.
  */
-static char *release_of(const char *path, char *const *releases)
+static char *release_of(const struct loader *loader, const char *path)
 {
 	const char *best = NULL;
 	size_t i;
 
-	for (i = 0; path && releases[i]; i++) {
-		const char *at = strstr(path, releases[i]);
-		char last = at ? at[strlen(releases[i])] : 0;
+	for (i = 0; loader->releases && loader->releases[i]; i++) {
+		const char *release = loader->releases[i], *at = strstr(path, release), *end;
 
-		if (!at || at == path || !strchr("-/", at[-1]) ||
-		    !(!last || last == '/' || last == '.' || last == '+' || last == '-'))
+		end = at ? at + strlen(release) : NULL;
+		/* "7.2" is not the release of vmlinuz-7.2.3, but that of initramfs-7.2.img. */
+		if (!at || at == path || !strchr("-/", at[-1]) || !strchr("/.+-", *end) ||
+		    (*end == '.' && g_ascii_isdigit(end[1])))
 			continue;
-		if (!best || strlen(releases[i]) > strlen(best))
-			best = releases[i];
+		if (!best || strlen(release) > strlen(best))
+			best = release;
 	}
 	return g_strdup(best);
 }
@@ -52,8 +53,7 @@ static char *file_of(struct host *h, const char *root, const char *path)
 
 /* ---- the Boot Loader Specification --------------------------------------------------------------- */
 
-static void add_specified(struct host *h, struct loader *loader, char *const *releases,
-			  const char *root, const char *name)
+static void add_specified(struct host *h, struct loader *loader, const char *root, const char *name)
 {
 	g_autofree char *text = host_read(h, NULL, "%s/loader/entries/%s", root, name);
 	g_auto(GStrv) lines = text_lines(text);
@@ -72,7 +72,7 @@ static void add_specified(struct host *h, struct loader *loader, char *const *re
 			entry->title = g_strdup(value);
 		if ((!strcmp(key, "linux") || !strcmp(key, "efi") || !strcmp(key, "uki") ||
 		     !strcmp(key, "initrd")) && !entry->release)
-			entry->release = release_of(value, releases);
+			entry->release = release_of(loader, value);
 		/* The first can be the processor's microcode. */
 		if (!strcmp(key, "initrd") || !strcmp(key, "efi") || !strcmp(key, "uki")) {
 			g_free(entry->image);
@@ -88,7 +88,7 @@ static int newest_first(const void *a, const void *b)
 	return strverscmp(y->release ?: "", x->release ?: "") ?: strverscmp(y->id, x->id);
 }
 
-static void read_specified(struct host *h, struct loader *loader, char *const *releases)
+static void read_specified(struct host *h, struct loader *loader)
 {
 	size_t i, k;
 
@@ -98,7 +98,7 @@ static void read_specified(struct host *h, struct loader *loader, char *const *r
 
 		for (k = 0; entries && entries[k]; k++)
 			if (g_str_has_suffix(entries[k], ".conf"))
-				add_specified(h, loader, releases, roots[i], entries[k]);
+				add_specified(h, loader, roots[i], entries[k]);
 		for (k = 0; unified && unified[k]; k++) {
 			struct loader_entry *entry;
 
@@ -107,7 +107,7 @@ static void read_specified(struct host *h, struct loader *loader, char *const *r
 			entry = add_entry(loader);
 			entry->id = g_strdup(unified[k]);
 			entry->image = g_strdup_printf("%s/EFI/Linux/%s", roots[i], unified[k]);
-			entry->release = release_of(entry->image, releases);
+			entry->release = release_of(loader, entry->image);
 		}
 	}
 	if (loader->count)
@@ -176,8 +176,8 @@ static const char *word_after(char *const *words, const char *option)
  * Reads a line of GRUB's menu. path: the number of the entry that the line is in, with
  * those of its submenus; next: the number of the next entry, by depth.
  */
-static void read_menu_line(struct host *h, struct loader *loader, char *const *releases, char *line,
-			   GPtrArray *path, GArray *next, struct loader_entry **open)
+static void read_menu_line(struct host *h, struct loader *loader, char *line, GPtrArray *path,
+			   GArray *next, struct loader_entry **open)
 {
 	g_auto(GStrv) words = NULL;
 	unsigned int number, *counter;
@@ -200,7 +200,7 @@ static void read_menu_line(struct host *h, struct loader *loader, char *const *r
 			g_ptr_array_add(path, NULL);
 		} else if (*open && g_shell_parse_argv(line, NULL, &words, NULL) && words[1]) {
 			if (g_str_has_prefix(words[0], "linux") && !(*open)->release)
-				(*open)->release = release_of(words[1], releases);
+				(*open)->release = release_of(loader, words[1]);
 			if (g_str_has_prefix(words[0], "initrd"))
 				(*open)->image = file_of(h, "/boot", words[g_strv_length(words) - 1]);
 		}
@@ -254,24 +254,31 @@ static char *saved(const char *environment, const char *name)
 	return NULL;
 }
 
-/* The value of the last 'set default="VALUE"' that isn't the next boot's own. */
+/*
+ * The value of the menu's 'set default="VALUE"': the first one that isn't the next boot's
+ * own, or the last that no condition is about. Fedora's menu has "set default=1" for when
+ * boots have failed.
+ */
 static char *menu_default(const char *text)
 {
 	g_auto(GStrv) lines = text_lines(text);
-	char *value = g_strdup("0");
+	char *value = NULL;
+	int conditions = 0;
 	size_t i;
 
 	for (i = 0; lines[i]; i++) {
 		char *line = g_strstrip(lines[i]);
 		g_auto(GStrv) words = NULL;
 
+		conditions += g_str_has_prefix(line, "if ");
+		conditions -= !strcmp(line, "fi");
 		if (!g_str_has_prefix(line, "set default=") || strstr(line, "next_entry") ||
-		    !g_shell_parse_argv(line, NULL, &words, NULL) || !words[1])
+		    (value && conditions) || !g_shell_parse_argv(line, NULL, &words, NULL) || !words[1])
 			continue;
 		g_free(value);
 		value = g_strdup(words[1] + strlen("default="));
 	}
-	return value;
+	return value ?: g_strdup("0");
 }
 
 /*
@@ -306,30 +313,23 @@ static const struct loader_entry *grub_boots(const struct loader *loader, const 
 	return e;
 }
 
-static const struct loader_entry *read_grub(struct host *h, struct loader *loader, char *const *releases)
+/* Reads GRUB's menu, and the specification's entries if it has them. */
+static const struct loader_entry *read_grub(struct host *h, struct loader *loader, const char *text,
+					    const char *environment)
 {
-	static const char *const folders[] = { "/boot/grub", "/boot/grub2" };
 	g_autoptr(GPtrArray) path = g_ptr_array_new_with_free_func(g_free);
 	g_autoptr(GArray) next = g_array_new(FALSE, TRUE, sizeof(unsigned int));
-	g_autofree char *text = NULL, *environment = NULL, *once = NULL, *by = NULL;
+	g_auto(GStrv) lines = text_lines(text);
+	bool specified = strstr(text, "blscfg");
 	struct loader_entry *open = NULL;
-	g_auto(GStrv) lines = NULL;
-	bool specified;
+	g_autofree char *by = NULL;
 	size_t i;
 
-	for (i = 0; i < G_N_ELEMENTS(folders) && !text; i++) {
-		text = host_read(h, NULL, "%s/grub.cfg", folders[i]);
-		if (text)
-			environment = host_read(h, NULL, "%s/grubenv", folders[i]);
-	}
-	if (!text)
-		return NULL;
-	lines = text_lines(text);
+	if (specified)
+		read_specified(h, loader);
 	for (i = 0; lines[i]; i++)
-		read_menu_line(h, loader, releases, lines[i], path, next, &open);
-	specified = strstr(text, "blscfg");
-	once = strstr(text, "next_entry") ? saved(environment, "next_entry") : NULL;
-	by = once ? g_steal_pointer(&once) : menu_default(text);
+		read_menu_line(h, loader, lines[i], path, next, &open);
+	by = (strstr(text, "next_entry") ? saved(environment, "next_entry") : NULL) ?: menu_default(text);
 	if (!strcmp(by, "${saved_entry}") || !strcmp(by, "$saved_entry")) {
 		g_free(by);
 		by = saved(environment, "saved_entry") ?: g_strdup("0");
@@ -339,25 +339,31 @@ static const struct loader_entry *read_grub(struct host *h, struct loader *loade
 
 /* ---- both --------------------------------------------------------------------------------------- */
 
+/* Only the entries of what has booted this system count: others can be left over. */
 void loader_read(struct host *h, char *const *releases, struct loader *loader)
 {
-	const struct loader_entry *next;
-	g_autofree char *systemd = NULL;
-	size_t specified;
+	g_autofree char *info = efi_variable(h, "LoaderInfo"), *menu = NULL, *environment = NULL;
+	bool systemd = info && g_str_has_prefix(info, "systemd-boot");
+	static const char *const folders[] = { "/boot/grub", "/boot/grub2" };
+	const struct loader_entry *next = NULL;
+	size_t i;
 
-	*loader = (struct loader){ };
-	read_specified(h, loader, releases);
-	specified = loader->count;
-	next = read_grub(h, loader, releases);
-	systemd = efi_variable(h, "LoaderInfo");
-	if (systemd && g_str_has_prefix(systemd, "systemd-boot")) {
-		struct loader own = { .entry = loader->entry, .count = specified };
-
-		next = systemd_boots(h, &own);
+	*loader = (struct loader){ .releases = releases };
+	for (i = 0; i < G_N_ELEMENTS(folders) && !menu && !systemd; i++) {
+		menu = host_read(h, NULL, "%s/grub.cfg", folders[i]);
+		if (menu)
+			environment = host_read(h, NULL, "%s/grubenv", folders[i]);
 	}
+	if (menu)
+		next = read_grub(h, loader, menu, environment);
+	else
+		read_specified(h, loader);
+	if (systemd)
+		next = systemd_boots(h, loader);
 	loader->next = next ? g_strdup(next->release) : NULL;
+	loader->next_image = loader->next && next->image ? next->image : NULL;
 	/* Whatever boots this system boots its only kernel. */
-	if (!loader->next && releases[0] && !releases[1])
+	if (!loader->next && releases && releases[0] && !releases[1])
 		loader->next = g_strdup(releases[0]);
 }
 
@@ -365,6 +371,8 @@ const char *loader_image(const struct loader *loader, const char *release)
 {
 	size_t i;
 
+	if (loader->next_image && !strcmp(loader->next, release))
+		return loader->next_image;
 	for (i = 0; i < loader->count; i++)
 		if (loader->entry[i].image && !g_strcmp0(loader->entry[i].release, release))
 			return loader->entry[i].image;

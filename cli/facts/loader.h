@@ -20,13 +20,15 @@ struct loader {
 	struct loader_entry *entry;
 	size_t count;
 	char *next;	/* the release that boots next; NULL: not known */
+	const char *next_image;	/* what that entry states; NULL: nothing */
+	char *const *releases;	/* those that are installed, then NULL; NULL: none */
 };
 
-/* releases: those that are installed, then NULL. */
+/* The releases are used until the end. */
 void loader_read(struct host *h, char *const *releases, struct loader *loader);
 void loader_free(struct loader *loader);
 
-/* The image of the release's first entry that states one, or NULL. */
+/* The image of the entry that boots next, or of the release's first one, or NULL. */
 const char *loader_image(const struct loader *loader, const char *release);
 
 #endif

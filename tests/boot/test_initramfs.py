@@ -79,8 +79,9 @@ class Images:
             self.module = module(directory, "A" * 23)
         self.parts = {RULE: b"# the rule\n", HELPER: b"#!/bin/sh\n", CONF: b"bind all\n", **INIT}
         for path in ("/usr/sbin/update-initramfs", "/usr/sbin/mkinitramfs", "/usr/share/initramfs-tools/hooks/nvgrace-gpu",
-                     f"/{RULE}", f"/{HELPER}"):
+                     f"/{HELPER}"):
             self.system.write(path, "# there\n")
+        self.system.write(f"/{RULE}", "# the rule\n")
         self.system.write(f"/{CONF}", "bind all\n")
         for name in ("modules.order", "modules.builtin"):
             self.system.write(f"/usr/lib/modules/{RELEASE}/{name}", "")
@@ -135,7 +136,7 @@ def files(*names):
     return sorted(f"file: {name}" for name in names)
 
 
-WHOLE = files(RULE, HELPER, CONF, f"usr/lib/modules/{RELEASE}/{DKMS}")
+WHOLE = files(f"{RULE} 11", HELPER, f"{CONF} 9", f"usr/lib/modules/{RELEASE}/{DKMS}")
 
 
 def test_where_the_boot_loader_has_it(images):
@@ -150,7 +151,10 @@ def test_where_the_boot_loader_has_it(images):
     said = images.system.run(images.program, "doctor", ok=False).stdout
     assert re.search(rf"which boots next, lacks the udev rule.*\n +reason: {image} .*\n +remedy: .*mkinitramfs -o {image} {RELEASE}", said), said
     assert f"mkinitramfs -o {image} {RELEASE}" in images.system.run(*renew, ok=False).stdout
-    images.system.sh(f"rm {image}")
+    # GRUB's menu does not have that entry.
+    images.system.write("/boot/grub/grub.cfg", f"menuentry x {{\nlinux /vmlinuz-{RELEASE}\ninitrd /initrd.img-{RELEASE}\n}}\n")
+    assert f"update-initramfs -u -k {RELEASE}" in images.system.run(*renew, ok=False).stdout
+    images.system.sh(f"rm /boot/grub/grub.cfg {image}")
     assert f"update-initramfs -u -k {RELEASE}" in images.system.run(*renew, ok=False).stdout
 
 
@@ -186,6 +190,8 @@ def test_what_is_missing(images):
 def test_another_configuration(images):
     for more in ({"etc/nvgrace-gpu.conf": b""}, {CONF.replace("all", "other"): b""}):
         images.judged(cpio(images.whole(**more)), "warning", "other files of the configuration")
+    for more in ({CONF: b"bind all\nignore 0019:01:00.0\n"}, {RULE: b"# an older rule\n"}):
+        images.judged(cpio(images.whole(**more)), "warning", "the rule or the configuration in another size")
 
 
 def test_each_lister(images):
