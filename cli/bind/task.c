@@ -46,7 +46,7 @@ static bool refuse_in_use(struct overview *s, const struct gpu *gpu, struct job 
 static bool refuse_online(struct overview *s, const struct gpu *gpu, struct job *job)
 {
 	struct online online = overview_online(s, gpu);
-	g_autofree char *where = NULL, *node = NULL;
+	g_autofree char *where = NULL;
 
 	if (!online.online)
 		return false;
@@ -54,20 +54,11 @@ static bool refuse_online(struct overview *s, const struct gpu *gpu, struct job 
 			? g_strdup_printf("%llx-%llx, %s", (unsigned long long)online.range->start,
 					  (unsigned long long)online.range->end, online.range->name)
 			: g_strdup("System RAM");
-	node = online.node < 0 ? g_strdup("") : g_strdup_printf(", NUMA node%d", online.node);
-	/*
-	 * A command only for a node that certainly is this GPU's: others may
-	 * have host RAM.
-	 */
-	job_refuse(job,
-		   g_strdup_printf("its memory is online as System RAM of this host (%s%s)", where, node),
-		   online.node < 0
-		   ? g_strdup_printf("stop what uses the GPU and unload the driver that added the memory; "
-				     "if the memory stays online, run \"" PROGRAM " bind --boot-only "
-				     "%s\" and reboot", gpu->address)
-		   : g_strdup_printf("stop what uses the GPU, take its memory offline with \"for s in "
-				     "/sys/devices/system/node/node%d/memory*/state; do echo offline "
-				     "> $s; done\", and unload the driver that added it", online.node));
+	/* No command takes it offline: it isn't known which blocks are this GPU's alone. */
+	job_refuse(job, g_strdup_printf("its memory is online as System RAM of this host (%s)", where),
+		   g_strdup_printf("stop what uses the GPU and unload the driver that added the memory; if the "
+				   "memory stays online, run \"" PROGRAM " bind --boot-only %s\" and reboot",
+				   gpu->address));
 	return true;
 }
 

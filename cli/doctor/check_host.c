@@ -25,30 +25,19 @@ static bool driven_by(const struct doctor *d, const char *driver)
 	return false;
 }
 
-/*
- * "2 ranges, GPU 0009:01:00.0 in NUMA node 2", as far as that is known; the
- * caller frees it. *nodes: whether it names a node, which then holds only that
- * GPU's memory.
- */
-static char *online_where(struct doctor *d, size_t ranges, bool *nodes)
+/* "2 ranges, GPU 0009:01:00.0, 0019:01:00.0", as far as that is known; to be freed. */
+static char *online_where(struct doctor *d, size_t ranges)
 {
 	GString *where = g_string_new(NULL);
-	bool first = true;
+	const char *between = ", GPU ";
 	size_t i;
 
-	*nodes = false;
 	g_string_printf(where, "%zu range%s", ranges, ranges > 1 ? "s" : "");
-	for (i = 0; i < d->gpus.count; i++) {
-		struct online online = gpu_online(d->h, &d->iomem, &d->gpus, &d->gpus.gpu[i]);
-
-		if (!online.online)
-			continue;
-		g_string_append_printf(where, "%s%s", first ? ", GPU " : ", ", d->gpus.gpu[i].address);
-		if (online.node >= 0)
-			g_string_append_printf(where, " in NUMA node %d", online.node);
-		*nodes |= online.node >= 0;
-		first = false;
-	}
+	for (i = 0; i < d->gpus.count; i++)
+		if (gpu_online(d->h, &d->iomem, &d->gpus, &d->gpus.gpu[i]).online) {
+			g_string_append_printf(where, "%s%s", between, d->gpus.gpu[i].address);
+			between = ", ";
+		}
 	return g_string_free(where, FALSE);
 }
 
@@ -75,16 +64,14 @@ void check_memory(struct doctor *d)
 	g_autoptr(GString) modules = g_string_new(NULL);
 	g_autofree char *where = NULL;
 	size_t i, ranges = 0;
-	bool nodes;
 
 	for (i = 0; i < d->iomem.count; i++)
 		if (!strcmp(d->iomem.range[i].name, "System RAM (NVIDIA)"))
 			ranges++;
-	where = online_where(d, ranges, &nodes);
+	where = online_where(d, ranges);
 	add_with_holders(d, "nvidia", seen, modules);
 	report(d, !d->iomem.count ? MEMORY_ONLINE_UNKNOWN : !ranges ? MEMORY_ONLINE_GOOD :
-	       driven_by(d, "nvidia") ? MEMORY_ONLINE_USED :
-	       nodes ? MEMORY_ONLINE_LEFT_IN_NODE : MEMORY_ONLINE_LEFT, NULL,
+	       driven_by(d, "nvidia") ? MEMORY_ONLINE_USED : MEMORY_ONLINE_LEFT, NULL,
 	       "where", where, "modules", modules->str, NULL);
 }
 

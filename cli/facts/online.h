@@ -27,7 +27,6 @@ void iomem_free(struct iomem *iomem);
 /* Whether, and where, a GPU's memory is System RAM of the host. */
 struct online {
 	bool online;
-	int node;				/* holds only this GPU's memory; -1: not certain */
 	const struct iomem_range *range;	/* NULL: not known */
 };
 
