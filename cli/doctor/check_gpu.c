@@ -104,9 +104,10 @@ static void check_errors(struct doctor *d, const struct gpu *gpu)
 	uint64_t fatal = 0, nonfatal = 0;
 	g_autofree char *counts = NULL;
 
-	/* A device without AER has no such files. */
-	gpu_pci_errors(d->h, gpu->address, "fatal", &fatal);
-	gpu_pci_errors(d->h, gpu->address, "nonfatal", &nonfatal);
+	/* A device without AER has no such files, and nothing is counted. */
+	if (gpu_pci_errors(d->h, gpu->address, "fatal", &fatal) ||
+	    gpu_pci_errors(d->h, gpu->address, "nonfatal", &nonfatal))
+		return;
 	counts = g_strdup_printf("%llu fatal, %llu other", (unsigned long long)fatal,
 				 (unsigned long long)nonfatal);
 	report(d, fatal || nonfatal ? PCI_ERRORS_COUNTED : PCI_ERRORS_GOOD, gpu->address,
@@ -165,15 +166,10 @@ static bool is_id_of_vfio(struct doctor *d, const struct gpu *gpu)
 {
 	g_autofree char *ids = host_line(d->h, "/sys/module/vfio_pci/parameters/ids");
 	g_autofree char *id = g_strdup_printf("%04x:%04x", gpu->vendor, gpu->device);
-	const char *words = answer(d->answers, "command-line");
-	/* The kernel takes either spelling, and numbers in either case. */
-	g_autofree char *line = g_ascii_strdown(words ? words : "", -1);
-	const char *given;
+	g_autofree char *given = boot_parameter(d->line, "vfio_pci.ids");
+	g_autofree char *small = g_ascii_strdown(given ?: "", -1);
 
-	g_strdelimit(line, "_", '-');
-	given = strstr(line, "vfio-pci.ids=");
-	return (ids && strstr(ids, id)) ||
-	       (given && g_strstr_len(given, strcspn(given, " \n"), id));
+	return (ids && strstr(ids, id)) || strstr(small, id);
 }
 
 /* "bound to nvidia" or "not bound"; to be freed. */
@@ -235,12 +231,17 @@ static bool is_harmless(struct doctor *d, const char *address, const char *drive
 
 static void check_group(struct doctor *d, const struct gpu *gpu)
 {
-	g_autofree char *host_driver = NULL, *shared = NULL, *said = NULL, *number = NULL;
+	g_autofree char *host_driver = NULL, *shared = NULL, *said = NULL, *number = NULL, *name = NULL;
 	g_autofree char *segment = g_strndup(gpu->address, strcspn(gpu->address, ":"));
 	g_auto(GStrv) devices = NULL;
 	bool refused;
 	size_t i;
 
+	name = host_line(d->h, "/sys/kernel/iommu_groups/%d/name", gpu->iommu_group);
+	if (!g_strcmp0(name, NOIOMMU)) {
+		report(d, IOMMU_GROUP_UNSAFE, gpu->address, "segment", segment, NULL);
+		return;
+	}
 	if (gpu->iommu_group < 0) {
 		said = last_word(d, gpu, &refused);
 		/*

@@ -16,22 +16,10 @@ static bool enabled(const struct doctor *d, const char *option)
 	return kernel_option(d, option) != 'n';
 }
 
-/* Whether modprobe would load a module that was built for this kernel. */
-static bool has_module(struct doctor *d)
-{
-	g_autofree char *magic = field_value(d->module, "vermagic");
-	size_t length = d->release ? strlen(d->release) : 0;
-
-	return magic && length && !strncmp(magic, d->release, length) && magic[length] == ' ';
-}
-
 static void check_release(struct doctor *d)
 {
-	bool old = !kernel_from(d, 6, 1, 0);
-
 	report(d, !d->major ? KERNEL_UNKNOWN :
-	       old && !enabled(d, "VFIO_PCI_CORE") ? KERNEL_TOO_OLD :
-	       old && !has_module(d) ? KERNEL_OLDER :
+	       !kernel_from(d, 6, 1, 0) && !enabled(d, "VFIO_PCI_CORE") ? KERNEL_TOO_OLD :
 	       !d->arm ? KERNEL_NOT_ARM : KERNEL_GOOD, NULL, "machine", d->machine, NULL);
 }
 
@@ -91,14 +79,13 @@ static void check_dma(struct doctor *d)
  * kernel without them.
  */
 static const struct row {
-	const char *features;
-	const char *options;	/* one of them */
+	const char *feature, *option;
 	bool both;		/* the version matters, too */
 	int major, minor;	/* 0: no version has it by itself */
 	enum finding_case good, none, unloaded, unknown;
 } abilities[] = {
 	[ABILITY_HUGE] = {
-		"pmd_pfnmap pud_pfnmap", "ARCH_SUPPORTS_PMD_PFNMAP ARCH_SUPPORTS_PUD_PFNMAP", false, 0, 0,
+		"pmd_pfnmap", "ARCH_SUPPORTS_PMD_PFNMAP", false, 0, 0,
 		HUGE_MAPPINGS_GOOD, HUGE_MAPPINGS_NONE, HUGE_MAPPINGS_NONE, HUGE_MAPPINGS_UNKNOWN },
 	[ABILITY_ERRORS] = {
 		"poison", "MEMORY_FAILURE", true, 6, 19,
@@ -113,41 +100,21 @@ static const struct row {
 		KVM_RESMEM_GOOD, KVM_RESMEM_DEVICE, KVM_RESMEM_UNKNOWN, KVM_RESMEM_UNKNOWN },
 };
 
-/* The first of these words for which has() is true; to be freed. NULL: for none. */
-static char *first_of(const struct doctor *d, const char *words,
-		      bool (*has)(const struct doctor *d, const char *word))
-{
-	g_auto(GStrv) each = g_strsplit(words, " ", -1);
-	size_t i;
-
-	for (i = 0; each[i]; i++)
-		if (has(d, each[i]))
-			return g_strdup(each[i]);
-	return NULL;
-}
-
 void check_ability(struct doctor *d, enum ability ability)
 {
 	const struct row *row = &abilities[ability];
-	g_autofree char *feature = first_of(d, row->features, has_feature);
-	g_autofree char *option = first_of(d, row->options, enabled), *how = NULL;
-	bool version = row->major && kernel_from(d, row->major, row->minor, 0);
-	enum finding_case which;
+	bool option = enabled(d, row->option), version = row->major && kernel_from(d, row->major, row->minor, 0);
+	bool has = d->features ? has_word(d->features, row->feature) :
+		   row->both ? option && version : option || version;
+	g_autofree char *how = d->features ?
+		g_strdup_printf("the module has %s feature %s", has ? "the" : "no", row->feature) :
+		has && option ? g_strdup_printf("CONFIG_%s", row->option) :
+		d->config && !option ? g_strdup_printf("without CONFIG_%s", row->option) :
+				       g_strdup_printf("Linux %s", d->release ?: "");
 
-	if (d->features) {
-		which = feature ? row->good : row->none;
-		how = g_strdup_printf("the module has %s %s", feature ? "the feature" : "no feature",
-				      feature ?: row->features);
-	} else if (row->both ? option && version : option || version) {
-		which = row->good;
-		how = option ? g_strdup_printf("CONFIG_%s", option) : g_strdup_printf("Linux %s", d->release ?: "");
-	} else {
-		/* What the missing configuration can't change is known. */
-		which = d->config || (row->both && !version) ? row->unloaded : row->unknown;
-		how = d->config && !option ? g_strdup_printf("without CONFIG_%s", row->options) :
-					     g_strdup_printf("Linux %s", d->release ?: "");
-	}
-	report(d, which, NULL, "how", how, NULL);
+	report(d, has ? row->good : d->features ? row->none :
+	       /* What the missing configuration can't change is known. */
+	       d->config || (row->both && !version) ? row->unloaded : row->unknown, NULL, "how", how, NULL);
 }
 
 /*
@@ -186,17 +153,21 @@ static void check_options(struct doctor *d)
 		"ARM64_ERRATUM_4118414",
 	};
 	enum { NODES_SHIFT_MIN = 6 };
-	g_autofree char *missing = missing_options(d, options, G_N_ELEMENTS(options)), *all = NULL;
+	g_autoptr(GString) missing = g_string_new(NULL);
 	g_autofree char *count = g_strdup_printf("%zu", G_N_ELEMENTS(options) + 1);
 	const char *shift = config_value(d->config, "NODES_SHIFT");
+	size_t i;
 
 	if (!d->config || !d->arm)
 		return;
+	for (i = 0; i < G_N_ELEMENTS(options); i++)
+		if (!enabled(d, options[i]))
+			g_string_append_printf(missing, "%sCONFIG_%s", missing->len ? ", " : "", options[i]);
 	if (!shift || atoi(shift) < NODES_SHIFT_MIN)
-		all = g_strdup_printf("%s%sCONFIG_NODES_SHIFT=%d", missing, *missing ? ", " : "",
-				      NODES_SHIFT_MIN);
-	report(d, all || *missing ? KERNEL_OPTIONS_MISSING : KERNEL_OPTIONS_GOOD, NULL,
-	       "missing", all ?: missing, "count", count, NULL);
+		g_string_append_printf(missing, "%sCONFIG_NODES_SHIFT=%d", missing->len ? ", " : "",
+				       NODES_SHIFT_MIN);
+	report(d, missing->len ? KERNEL_OPTIONS_MISSING : KERNEL_OPTIONS_GOOD, NULL,
+	       "missing", missing->str, "count", count, NULL);
 }
 
 void check_kernel(struct doctor *d)

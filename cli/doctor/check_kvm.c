@@ -7,14 +7,12 @@
 #include <string.h>
 
 #include "doctor/checks.h"
-#include "system/output.h"
 
 /* ---- IOMMU ---------------------------------------------------------------------------------- */
 
 /* Words of the command line without which there would be an IOMMU. */
 static const char *const turn_off[] = {
 	"iommu=off", "iommu=0", "intel_iommu=off", "amd_iommu=off", "acpi=off",
-	"module_blacklist=arm_smmu_v3", "modprobe.blacklist=arm_smmu_v3",
 };
 
 static void check_units(struct doctor *d)
@@ -27,7 +25,7 @@ static void check_units(struct doctor *d)
 	for (i = 0; groups && groups[i]; i++) {
 		g_autofree char *name = host_line(d->h, "/sys/kernel/iommu_groups/%s/name", groups[i]);
 
-		real += g_strcmp0(name, "vfio-noiommu") != 0;
+		real += g_strcmp0(name, NOIOMMU) != 0;
 	}
 	for (i = 0; i < G_N_ELEMENTS(turn_off) && !why; i++)
 		if (has_word(d->line, turn_off[i]))
@@ -67,70 +65,15 @@ void check_iommu(struct doctor *d)
 /* ---- KVM ------------------------------------------------------------------------------------ */
 
 /*
- * Whether all CPUs have FEAT_S2FWB, by the kernel's log: 1, 0, or -1 for not
- * known.
+ * Whether KVM maps memory that isn't RAM cacheable: a VM's capability 243 says so, also
+ * of an older kernel that has the backport.
  */
-static int log_says_fwb(const struct doctor *d)
-{
-	if (log_says(d->log, LOG_FWB))
-		return 1;
-	return log_says(d->log, LOG_COMPLETE) ? 0 : -1;
-}
-
-/*
- * Whether KVM maps memory that isn't RAM cacheable, which it does only if no
- * cache maintenance is ever needed: capability 243 of a VM reports it. Without
- * access to KVM, its two conditions decide. 1, 0, or -1 for not known; *why, to
- * be freed, is the reason for 0.
- */
-static int cacheable(struct doctor *d, const char *kvm, char **why)
-{
-	const char *dic = answer(d->answers, "cpu-dic");
-	int fwb = log_says_fwb(d);
-	g_autofree char *cap = kvm ? field_value(kvm, "cap-243") : NULL;
-	int can = cap ? !strcmp(cap, "1") : -1;
-
-	if (dic && !strcmp(dic, "0")) {
-		*why = g_strdup("the CPU lacks CACHE_DIC (CTR_EL0.DIC)");
-		return can < 0 ? 0 : can;
-	}
-	if (!fwb) {
-		*why = g_strdup("the CPU lacks FEAT_S2FWB");
-		return can < 0 ? 0 : can;
-	}
-	*why = g_strdup("KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED is 0");
-	return can < 0 && dic && fwb == 1 ? 1 : can;
-}
-
 static void check_usemem(struct doctor *d, const char *kvm)
 {
-	g_autofree char *why = NULL;
-	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): a KVM answers */
-	bool asked = strstr(kvm, "cap-243:"), recent = kernel_from(d, 6, 17, 0);
-	int can = cacheable(d, kvm, &why);
+	g_autofree char *cap = field_value(kvm, "cap-243");
 
-	/* The capability first: older vendor kernels may have it. */
-	report(d, can == 1 && (recent || asked) ? KVM_USEMEM_GOOD :
-	       can < 0 || (!asked && !recent) ? KVM_USEMEM_UNKNOWN :
-	       !recent ? KVM_USEMEM_DEVICE : KVM_USEMEM_REFUSED, NULL, "why", why, NULL);
-}
-
-static void check_addresses(struct doctor *d)
-{
-	g_autofree char *bits = g_strdup_printf("%u", d->facts.address_bits), *need = NULL;
-	char size[SIZE_MAX_TEXT];
-	struct guest_plan plan;
-	uint64_t bars = 0;
-	size_t i;
-
-	if (!d->facts.address_bits)
-		return;
-	guest_plan_all(&d->facts, &plan);
-	for (i = 0; i < plan.gpus; i++)
-		bars += plan.device[i].bars;
-	need = g_strdup_printf("%u", plan.address_bits);
-	report(d, plan.address_bits <= d->facts.address_bits ? KVM_ADDRESSES_GOOD : KVM_ADDRESSES_TOO_FEW,
-	       NULL, "bits", bits, "size", size_text(bars, size), "need", need, NULL);
+	report(d, !g_strcmp0(cap, "1") ? KVM_USEMEM_GOOD : g_strcmp0(cap, "0") ? KVM_USEMEM_UNKNOWN :
+	       kernel_from(d, 6, 17, 0) ? KVM_USEMEM_REFUSED : KVM_USEMEM_DEVICE, NULL, NULL);
 }
 
 void check_kvm(struct doctor *d)
@@ -150,5 +93,4 @@ void check_kvm(struct doctor *d)
 		resmem |= d->gpus.gpu[i].mode != GPU_MODE_NO_CARVE_OUT;
 	if (resmem)
 		check_ability(d, ABILITY_RESMEM);
-	check_addresses(d);
 }

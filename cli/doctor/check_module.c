@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "doctor/checks.h"
+#include "facts/elsewhere.h"
 #include "facts/initramfs.h"
 #include "system/program.h"
 
@@ -44,9 +45,10 @@ static char **need_of(const char *line)
  */
 static char *blacklisted(struct doctor *d)
 {
-	g_auto(GStrv) words = g_strsplit(d->line ?: "", " ", -1), lines = text_lines(d->module);
+	g_autofree char *list = boot_parameter(d->line, "module_blacklist");
+	g_auto(GStrv) listed = g_strsplit(list ?: "", ",", -1), lines = text_lines(d->module);
 	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
-	size_t i, k;
+	size_t i;
 
 	g_ptr_array_add(names, g_strdup(DRIVER_NAME));
 	for (i = 0; lines[i]; i++) {
@@ -60,16 +62,9 @@ static char *blacklisted(struct doctor *d)
 		g_ptr_array_add(names, g_strdup("vfio_pci_core"));
 	if (names->len == 2 && kernel_option(d, "VFIO") != 'y')
 		g_ptr_array_add(names, g_strdup("vfio"));
-	for (i = 0; words[i]; i++) {
-		g_auto(GStrv) each = NULL;
-
-		if (!g_str_has_prefix(words[i], "module_blacklist="))
-			continue;
-		each = g_strsplit(strchr(words[i], '=') + 1, ",", -1);
-		for (k = 0; k < names->len; k++)
-			if (g_strv_contains((const char *const *)each, names->pdata[k]))
-				return g_strdup(names->pdata[k]);
-	}
+	for (i = 0; i < names->len; i++)
+		if (g_strv_contains((const char *const *)listed, names->pdata[i]))
+			return g_strdup(names->pdata[i]);
 	return NULL;
 }
 
@@ -112,6 +107,12 @@ static char *rebuild(struct doctor *d)
 	}
 }
 
+/* Whether this command of modprobe.d(5) loads nothing: it can be modprobe with options. */
+static bool masks(const char *command)
+{
+	return command && !strstr(command, "modprobe");
+}
+
 /* Reports the first obstacle of modprobe's, or of the kernel's, to load it; false: none. */
 static bool check_obstacles(struct doctor *d)
 {
@@ -124,7 +125,7 @@ static bool check_obstacles(struct doctor *d)
 		report(d, MODULE_BLACKLISTED, NULL, "name", name, NULL);
 		return true;
 	}
-	if (install) {
+	if (masks(install)) {
 		report(d, MODULE_MASKED, NULL, "name", DRIVER_NAME, "command", install, NULL);
 		return true;
 	}
@@ -133,7 +134,7 @@ static bool check_obstacles(struct doctor *d)
 
 		if (!need || !need[0] || !need[1])
 			continue;
-		if (need[2] && need[3]) {
+		if (need[2] && masks(need[3])) {
 			report(d, MODULE_MASKED, NULL, "name", need[0], "command", need[3], NULL);
 			return true;
 		}
@@ -144,7 +145,7 @@ static bool check_obstacles(struct doctor *d)
 	}
 	if (magic)
 		magic[strcspn(magic, " ")] = 0;
-	if (magic && d->release && strcmp(magic, d->release)) {
+	if (magic && d->release && strcmp(magic, d->release) && !strstr(d->path, WEAK_UPDATES)) {
 		report(d, MODULE_OF_OTHER_KERNEL, NULL, "path", d->path, "magic", magic, "have it built again by who built it", again, NULL);
 		return true;
 	}
@@ -198,23 +199,14 @@ static void check_alias(struct doctor *d)
 
 /* ---- the loaded module ------------------------------------------------------------------------- */
 
-/*
- * Describes the loaded driver of this name that has no file "features"; to be
- * freed.
- */
-static char *other_driver(struct doctor *d)
+/* The loaded driver of this name that has no file "features". The kernel marks others with O. */
+static const char *other_driver(struct doctor *d)
 {
 	g_autofree char *taint = host_line(d->h, SYS_MODULE "/taint");
-	g_autofree char *version = host_line(d->h, SYS_MODULE "/version");
-	g_autofree char *id = host_line(d->h, SYS_MODULE "/srcversion");
 
-	/* The kernel marks modules built outside its tree with O. */
-	return g_strdup_printf("%s%s%s%s%s",
-			       !taint ? "another driver of this name" :
-			       strchr(taint, 'O') ? "another driver of this name, built outside the kernel's tree" :
-			       "the kernel's own driver of this name",
-			       version && *version ? ", version " : "", version ? version : "",
-			       id && *id ? ", srcversion " : "", id ? id : "");
+	return !taint ? "another driver of this name" :
+	       strchr(taint, 'O') ? "another driver of this name, built outside the kernel's tree" :
+	       "the kernel's own driver of this name";
 }
 
 /* The last finding with this id; NULL: none. */
@@ -232,7 +224,7 @@ static void check_loaded(struct doctor *d)
 {
 	g_autofree char *loaded = host_line(d->h, SYS_MODULE "/srcversion"), *why = NULL;
 	g_autofree char *on_disk = field_value(d->module, "srcversion");
-	g_autofree char *other = d->features ? NULL : other_driver(d);
+	const char *other = other_driver(d);
 	const struct finding *key = last_of(d, ID_MODULE_SIGNATURE);
 	enum owner owner = module_owner(d->path);
 	bool ours = owner != OWNER_NONE && owner != OWNER_KERNEL;

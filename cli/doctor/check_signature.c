@@ -9,20 +9,18 @@
 #include "doctor/checks.h"
 
 /*
- * What makes the kernel refuse modules without a trusted signature; to be
- * freed. NULL: nothing does.
+ * What makes the kernel refuse modules without a trusted signature; NULL: nothing does.
+ * *known: whether that can be said: lockdown's file may be missing, as in a chroot.
  */
-static char *enforced_by(struct doctor *d)
+static const char *enforced_by(struct doctor *d, bool *known)
 {
 	g_autofree char *enforce = host_line(d->h, "/sys/module/module/parameters/sig_enforce");
 	g_autofree char *lockdown = host_line(d->h, "/sys/kernel/security/lockdown");
-	const char *secure = answer(d->answers, "secure-boot");
 
+	*known = lockdown || (d->config && kernel_option(d, "SECURITY_LOCKDOWN_LSM") == 'n');
 	if (lockdown && (strstr(lockdown, "[integrity]") || strstr(lockdown, "[confidentiality]")))
-		return g_strdup(!g_strcmp0(secure, "enabled") ? "lockdown of Secure Boot" : "lockdown");
-	if (enforce && (*enforce == 'Y' || *enforce == '1'))
-		return g_strdup("module.sig_enforce");
-	return NULL;
+		return "lockdown";
+	return enforce && (*enforce == 'Y' || *enforce == '1') ? "module.sig_enforce" : NULL;
 }
 
 #define ASYMMETRIC " asymmetri "	/* in /proc/keys, before a key's name */
@@ -106,13 +104,16 @@ static enum finding_case judge(struct doctor *d, const char *signer, const char 
 
 void check_signature(struct doctor *d)
 {
-	g_autofree char *signer = field_value(d->module, "signer"), *by = enforced_by(d);
+	g_autofree char *signer = field_value(d->module, "signer");
 	g_autofree char *number = field_value(d->module, "sig_key"), *serial = plain_number(number);
 	g_autofree char *key = dkms_certificate(d->h), *trusts = NULL;
 	enum finding_case which;
+	bool known;
+	const char *by = enforced_by(d, &known);
 
 	if (!by) {
-		report(d, MODULE_SIGNATURE_GOOD, NULL, "trusts", "does not enforce signatures", NULL);
+		report(d, known ? MODULE_SIGNATURE_GOOD : MODULE_SIGNATURE_UNASKED, NULL,
+		       "trusts", "does not enforce signatures", NULL);
 		return;
 	}
 	trusts = g_strdup_printf("trusts the key of the module's signer, %s", signer);

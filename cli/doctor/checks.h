@@ -7,6 +7,9 @@
 
 #include "doctor/findings.h"
 
+/* The name of IOMMU groups that vfio makes for devices without an IOMMU, if it is told to. */
+#define NOIOMMU "vfio-noiommu"
+
 /* Whether this is a guest with GPUs, for which the other checks don't apply. */
 bool check_guest(struct doctor *d);			/* check_guest.c */
 void check_gpus(struct doctor *d);			/* check_gpu.c */

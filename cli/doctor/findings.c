@@ -94,22 +94,6 @@ char kernel_option(const struct doctor *d, const char *name)
 	return config_option(d->config, name);
 }
 
-char *missing_options(const struct doctor *d, const char *const *names, size_t count)
-{
-	GString *missing = g_string_new(NULL);
-	size_t i;
-
-	for (i = 0; i < count; i++)
-		if (kernel_option(d, names[i]) == 'n')
-			g_string_append_printf(missing, "%sCONFIG_%s", missing->len ? ", " : "", names[i]);
-	return g_string_free(missing, FALSE);
-}
-
-bool has_feature(const struct doctor *d, const char *word)
-{
-	return has_word(d->features, word);
-}
-
 char *accel_obstacle(const struct doctor *d, size_t *gpus)
 {
 	const struct vmms *qemus = &d->facts.qemu;
@@ -129,5 +113,5 @@ char *accel_obstacle(const struct doctor *d, size_t *gpus)
 
 bool exports_dmabufs(const struct doctor *d)
 {
-	return d->features ? has_feature(d, "dmabuf") : kernel_option(d, "VFIO_PCI_DMABUF") != 'n';
+	return d->features ? has_word(d->features, "dmabuf") : kernel_option(d, "VFIO_PCI_DMABUF") != 'n';
 }

@@ -77,12 +77,6 @@ bool kernel_from(const struct doctor *d, int major, int minor, int patch);
 char kernel_option(const struct doctor *d, const char *name);
 
 /*
- * "CONFIG_X, CONFIG_Y": those of these options that the kernel lacks, to be freed;
- * "" if it has all.
- */
-char *missing_options(const struct doctor *d, const char *const *names, size_t count);
-
-/*
  * Why guests with all bound GPUs can have no accelerated SMMUv3, to be freed.
  * NULL: they can, or there is no such GPU, and then *gpus is 0.
  */
@@ -90,8 +84,5 @@ char *accel_obstacle(const struct doctor *d, size_t *gpus);
 
 /* Whether the kernel exports GPU memory as dma-bufs. */
 bool exports_dmabufs(const struct doctor *d);
-
-/* Whether the loaded module reports this feature. */
-bool has_feature(const struct doctor *d, const char *word);
 
 #endif

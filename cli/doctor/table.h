@@ -35,14 +35,11 @@ CASE(GPUS, OTHERS, BAD, "no supported GPU", "this driver is not for {gpu}, 10de:
 
 FINDING(KERNEL, "kernel", "")
 CASE(KERNEL, GOOD, GOOD, "Linux {release} on {machine}", NULL, NULL)
-CASE(KERNEL, OLDER, WARNING, "Linux {release} is older than 6.1",
-     "DKMS builds for 6.1 or later and for Red Hat's 5.14 of release 9.5 or later; other vendor kernels may have what the module needs",
-     "if DKMS does not build for this kernel, run `make modules` in the module's source, which tests the kernel itself")
 CASE(KERNEL, NOT_ARM, WARNING, "Linux {release} on {machine}",
      "Grace CPUs are aarch64; on other machines the module is only for tests, and DKMS does not build it",
      "run the doctor on the Grace host")
 CASE(KERNEL, TOO_OLD, BAD, "Linux {release} is too old",
-     "the module needs vfio-pci-core of Linux 6.1 or later",
+     "the module needs vfio-pci-core of Linux 6.1 or later, which Red Hat's 5.14 of release 9.5 or later has, too",
      "install Linux 6.1 or later; with 6.17 or later, a guest gets the memory at full speed")
 CASE(KERNEL, UNKNOWN, UNKNOWN, "the kernel's version is not known", "uname -r is \"{release}\"",
      "record again with `--record`")
@@ -79,8 +76,8 @@ CASE(DMA_BACKEND, UNKNOWN, UNKNOWN, "not known whether the kernel has type1 or i
 
 FINDING(HUGE_MAPPINGS, "huge-mappings",
 	"Which page-table entries map GPU memory. The loaded module's features say so, or else "
-	"`CONFIG_ARCH_SUPPORTS_PMD_PFNMAP` and `CONFIG_ARCH_SUPPORTS_PUD_PFNMAP`.")
-CASE(HUGE_MAPPINGS, GOOD, GOOD, "PMD or PUD entries map GPU memory ({how})", NULL, NULL)
+	"`CONFIG_ARCH_SUPPORTS_PMD_PFNMAP`.")
+CASE(HUGE_MAPPINGS, GOOD, GOOD, "PMD entries, or larger ones, map GPU memory ({how})", NULL, NULL)
 CASE(HUGE_MAPPINGS, NONE, NOTE, "GPU memory is mapped page by page",
      "the first touch of all memory takes long, and TLB misses cost more ({how})",
      "boot Linux 6.12 or later, or a kernel with 64K pages")
@@ -248,6 +245,9 @@ CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key o
 CASE(MODULE_SIGNATURE, NOT_TRUSTED, BAD, "the module's signer, {signer}, is enrolled but not trusted for modules",
      "the certificate is one of the machine owner's, but in none of the kernel's keyrings, and {by} enforces signatures",
      "reboot; if that does not help, run `mokutil --trust-mok`, reboot, and confirm; the kernel also needs `CONFIG_INTEGRITY_MACHINE_KEYRING`")
+CASE(MODULE_SIGNATURE, UNASKED, UNKNOWN, "not known whether the kernel enforces signatures",
+     "lockdown may be on, and there is no /sys/kernel/security/lockdown",
+     "run `mount -t securityfs securityfs /sys/kernel/security`, then check again")
 CASE(MODULE_SIGNATURE, UNKNOWN, UNKNOWN, "not known whether the kernel trusts the module's signer, {signer}",
      "only root can see which keys the kernel trusts for modules, and mokutil knows the certificate: a name is no key, and {by} enforces signatures{log}",
      "run as root, with mokutil installed; or run `modprobe nvgrace-gpu-vfio-pci`, which ends with \"Key was rejected by service\" if the kernel does not trust it")
@@ -283,20 +283,18 @@ CASE(KVM, UNKNOWN, UNKNOWN, "this user can't open KVM", "/dev/kvm can't be opene
 FINDING(KVM_USEMEM, "kvm-usemem",
 	"How KVM maps usemem (BAR4) in a guest. "
 	"[guests.md](guests.md#what-a-guest-gets-on-which-host) explains the kinds of memory and "
-	"the capability that the doctor checks. Without access to KVM, the doctor finds out from "
-	"the kernel's log and CTR_EL0 whether the CPU has FEAT_S2FWB and CACHE_DIC, as Grace has. A "
-	"vendor's kernel older than 6.17 may have the backport, and then refuses the memory on a CPU "
-	"that lacks one of the two. Its version does not show that, so the finding is a note. Only "
-	"on Arm.")
+	"KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED, which a VM is asked for. A vendor's kernel older "
+	"than 6.17 may have the backport, and then refuses the memory on a CPU that lacks FEAT_S2FWB "
+	"or CACHE_DIC. Its version does not show that, so the finding is a note. Only on Arm.")
 CASE(KVM_USEMEM, GOOD, GOOD, "KVM maps usemem write-back", NULL, NULL)
 CASE(KVM_USEMEM, DEVICE, NOTE, "KVM maps usemem as Device memory: slow, and unaligned accesses fault",
      "Linux {release} maps only RAM cacheable: other memory needs 6.17, and KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED is 0",
      "boot Linux 6.17 or later on the host, or a vendor kernel with the backport")
 CASE(KVM_USEMEM, REFUSED, BAD, "KVM refuses usemem",
-     "{why}; on Linux 6.17 or later, KVM_SET_USER_MEMORY_REGION of usemem then fails with EINVAL, and the VMM ends",
-     "run guests on a CPU that has FEAT_S2FWB and CACHE_DIC, such as Grace, and not inside another guest")
+     "KVM_CAP_ARM_CACHEABLE_PFNMAP_SUPPORTED is 0, so the CPU lacks FEAT_S2FWB or CACHE_DIC: KVM_SET_USER_MEMORY_REGION of usemem fails with EINVAL, and the VMM ends",
+     "run guests on a CPU that has both, such as Grace, and not inside another guest")
 CASE(KVM_USEMEM, UNKNOWN, UNKNOWN, "not known how KVM maps usemem",
-     "KVM can't be opened, and the version of Linux {release} does not show it",
+     "only a VM can be asked, and this user can't make one",
      "run as root, or as a member of the group kvm")
 
 FINDING(KVM_RESMEM, "kvm-resmem",
@@ -312,30 +310,16 @@ CASE(KVM_RESMEM, UNKNOWN, UNKNOWN, "not known how KVM maps resmem",
      "VM_ALLOW_ANY_UNCACHED is of Linux 6.9, vendors have it in older kernels, and no module is loaded that has probed this one",
      "bind a GPU, then check again")
 
-FINDING(KVM_ADDRESSES, "kvm-addresses",
-	"Whether guest-physical addresses have enough bits (KVM_CAP_ARM_VM_IPA_SIZE) for the BARs of "
-	"all bound GPUs in one guest. QEMU needs 40 bits for up to 512 GiB, and one more for each "
-	"doubling. Only on Arm, if KVM can be opened.")
-CASE(KVM_ADDRESSES, GOOD, GOOD, "guests have {bits} address bits", NULL, NULL)
-CASE(KVM_ADDRESSES, TOO_FEW, WARNING, "guests have {bits} address bits",
-     "the BARs of all bound GPUs have {size} together; a guest with all of them needs {need} bits",
-     "assign fewer GPUs to each guest")
-
 FINDING(MEMORY_ONLINE, "memory-online",
 	"Whether GPU memory is online as System RAM of this host: \"System RAM (NVIDIA)\" in "
-	"/proc/iomem. The driver refuses such a GPU, because host RAM must never reach a guest. The "
-	"finding names a NUMA node only if the nvidia driver or the addresses of the node's memory "
-	"blocks show that the node holds only this GPU's memory.")
+	"/proc/iomem. The driver refuses such a GPU, because host RAM must never reach a guest.")
 CASE(MEMORY_ONLINE, GOOD, GOOD, "no GPU memory is online as System RAM", NULL, NULL)
 CASE(MEMORY_ONLINE, USED, WARNING, "GPU memory is online as System RAM",
      "the nvidia driver has onlined it for this host ({where}); such a GPU can't be bound",
      "for a GPU that you want to assign to a guest: stop what uses it (`nvgrace-gpu bind --dry-run ADDRESS` names the processes), run `modprobe -r {modules}`, then `nvgrace-gpu bind --persist ADDRESS`")
-CASE(MEMORY_ONLINE, LEFT_IN_NODE, BAD, "GPU memory is left online as System RAM",
-     "a driver that is no longer loaded has onlined it ({where}); such a GPU can't be bound, because host RAM must not reach a guest",
-     "run `nvgrace-gpu bind --dry-run ADDRESS`, which prints how to take it offline; or reboot")
 CASE(MEMORY_ONLINE, LEFT, BAD, "GPU memory is left online as System RAM",
      "a driver that is no longer loaded has onlined it ({where}); such a GPU can't be bound, because host RAM must not reach a guest",
-     "reboot: it is not known which memory blocks are the GPU's, and taking others offline takes RAM from the host")
+     "run `nvgrace-gpu bind --boot-only ADDRESS` and reboot: it is not known which memory blocks are the GPU's, and taking others offline takes RAM from the host")
 CASE(MEMORY_ONLINE, UNKNOWN, UNKNOWN, "not known whether GPU memory is online", "/proc/iomem can't be read",
      "run as root, outside a container")
 
@@ -393,7 +377,9 @@ CASE(BOOT_RULE, MASKED, BAD, "no GPU is bound at boot", "the configuration binds
 FINDING(INITRAMFS, "initramfs",
 	"What the next boot of each installed kernel would do: which module it would load, and whose, "
 	"and whether its initramfs has that module, the rule, its program and the files of the "
-	"configuration, by the names that `lsinitramfs` or `lsinitrd` lists. The boot loader's own "
+	"configuration, by the names that `lsinitramfs` or `lsinitrd` lists, and the rule and the "
+	"configuration by their sizes. An older module in the same place, or a line that was "
+	"replaced by one of the same length, is not seen. The boot loader's own "
 	"entries (GRUB's menu, the Boot Loader Specification, systemd-boot's variables, unified "
 	"kernel images) say which kernel boots next and with which image. If they don't, the running "
 	"kernel and later ones count, or only the newest if the running one isn't installed. An "
@@ -453,7 +439,7 @@ CASE(DEVICE, GONE, BAD, "{product} does not answer",
 
 FINDING(PCI_ERRORS, "pci-errors",
 	"The kernel's counts of uncorrected PCIe errors (AER) since boot. Linux 7.3 or later also "
-	"counts advisory errors, which a device reports as corrected.")
+	"counts advisory errors, which a device reports as corrected. Only if the kernel counts them.")
 CASE(PCI_ERRORS, GOOD, GOOD, "no uncorrected PCIe errors since boot", NULL, NULL)
 CASE(PCI_ERRORS, COUNTED, WARNING, "{counts} uncorrected PCIe errors since boot",
      "the device's sysfs files aer_dev_fatal and aer_dev_nonfatal count them by kind",
@@ -492,6 +478,9 @@ CASE(IOMMU_GROUP, USED, BAD, "shares IOMMU group {group} with a device that the 
      "unbind that device from its driver, or move it to another slot")
 CASE(IOMMU_GROUP, NONE, BAD, "in no IOMMU group",
      "vfio needs a group, and {why}: the SMMU of PCI segment {segment} is off, while others may be on",
+     "turn on the SMMU for this GPU in the firmware's setup (finding iommu)")
+CASE(IOMMU_GROUP, UNSAFE, BAD, "in a group of vfio-noiommu",
+     "that is vfio's unsafe mode, which no VMM accepts: the SMMU of PCI segment {segment} is off, while others may be on",
      "turn on the SMMU for this GPU in the firmware's setup (finding iommu)")
 CASE(IOMMU_GROUP, NONE_YET, UNKNOWN, "in no IOMMU group",
      "vfio needs a group; some kernels create it when a driver is bound, and otherwise the SMMU of PCI segment {segment} is off",

@@ -36,12 +36,9 @@ const char *config_value(const char *config, const char *name);
 
 /*
  * What a line of the kernel's log is for. The answer "kernel-log" has those lines of
- * the log that are for something, "LEVEL text", and one for LOG_COMPLETE if the log has
- * all since boot.
+ * the log that are for something, "LEVEL text".
  */
 enum log_purpose {
-	LOG_COMPLETE,	/* what is missing wasn't logged */
-	LOG_FWB,	/* the processors have FEAT_S2FWB */
 	LOG_REFUSED,	/* a module can't be loaded; its name is before the text */
 	LOG_KEY,	/* a module was refused for its signature; no name */
 	LOG_DRIVER,	/* of this driver, or about its module */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Questions to firmware: ACPI's tables, secure boot, and keys.
+ * Questions to firmware: ACPI's tables, and keys.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -17,7 +17,6 @@
 #include "facts/egm.h"
 
 #define ACPI_TABLES "/sys/firmware/acpi/tables"
-#define EFI_VARIABLES "/sys/firmware/efi/efivars"
 
 /*
  * Reads a constant of AML at a place: 0, 1, or a byte, word, dword or qword after
@@ -111,18 +110,6 @@ char *ask_acpi_tables(struct answers *a)
 			g_string_append_printf(t, "oem: %.*s\n", OEM_LENGTH, data + OEM_AT);
 	}
 	return g_string_free(g_steal_pointer(&t), FALSE);
-}
-
-char *ask_secure_boot(struct answers *a)
-{
-	size_t len;
-	g_autofree char *data = host_read(a->h, &len, EFI_VARIABLES
-					  "/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c");
-
-	/* The value follows four bytes of attributes. */
-	if (!data || len < 5)
-		return NULL;
-	return g_strdup(data[4] ? "enabled" : "disabled");
 }
 
 /* The keyrings whose keys the kernel trusts for modules. */

@@ -11,6 +11,7 @@
 
 #include "facts/answers.h"
 #include "facts/ask.h"
+#include "facts/boots.h"
 #include "system/kmsg.h"
 
 /* The texts by which a line is known, for the filter and for its readers. */
@@ -18,8 +19,6 @@ static const struct {
 	enum log_purpose purpose;
 	const char *text;
 } log_texts[] = {
-	{ LOG_COMPLETE, "log complete" },
-	{ LOG_FWB, "CPU features: detected: Stage-2 Force Write-Back" },
 	{ LOG_REFUSED, ": disagrees about version of symbol " },
 	{ LOG_REFUSED, ": Unknown symbol " },
 	{ LOG_REFUSED, ": no symbol version for " },
@@ -48,9 +47,7 @@ static void keep_message(void *data, const struct kmsg *message)
 	enum log_purpose purpose;
 	GString *t = data;
 
-	if (!message->sequence)
-		g_string_append_printf(t, "6 %s\n", log_texts[LOG_COMPLETE].text);
-	for (purpose = LOG_COMPLETE + 1; purpose < LOG_PURPOSES; purpose++) {
+	for (purpose = 0; purpose < LOG_PURPOSES; purpose++) {
 		if (log_says(message->text, purpose)) {
 			g_string_append_printf(t, "%d %s\n", message->priority & 7, message->text);
 			return;
@@ -126,7 +123,7 @@ static void module_info(GString *t, struct kmod_module *mod)
 	size_t i;
 
 	if (kmod_module_get_info(mod, &info) < 0)
-		return;
+		append_value(t, "vermagic", "unknown");
 	kmod_list_foreach(item, info) {
 		key = kmod_module_info_get_key(item);
 		for (i = 0; i < G_N_ELEMENTS(keys); i++)
@@ -165,7 +162,7 @@ static bool has_alias(struct kmod_ctx *ctx)
  */
 static void append_need(GString *t, struct kmod_module *mod)
 {
-	const char *path = kmod_module_get_path(mod);
+	const char *path = module_file(mod);
 	const char *install = kmod_module_get_install_commands(mod);
 
 	if (!path)
@@ -231,7 +228,7 @@ char *ask_module(struct answers *a)
 		append_needs(t, ctx, NULL);
 	} else {
 		mod = kmod_module_get_module(list);
-		s = kmod_module_get_path(mod);
+		s = module_file(mod);
 		if (s) {
 			g_string_append_printf(t, "path: %s\n", s);
 			module_info(t, mod);

@@ -66,19 +66,6 @@ bool is_arm(struct answers *a)
 	return machine && !strcmp(machine, "aarch64");
 }
 
-/* CTR_EL0.DIC: of KVM's two conditions, the one that user space can read. */
-char *ask_cpu_dic(struct answers *a)
-{
-#ifdef __aarch64__
-	uint64_t ctr;
-
-	asm("mrs %0, ctr_el0" : "=r" (ctr));
-	return g_strdup(ctr & 1ULL << 29 ? "1" : "0");
-#else
-	return NULL;
-#endif
-}
-
 char *ask_kvm(struct answers *a)
 {
 	bool arm = is_arm(a);

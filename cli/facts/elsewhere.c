@@ -65,14 +65,13 @@ static bool is_row(size_t row, const char *word)
 	return has_word(words[row].ends, slash ? slash + 1 : end);
 }
 
-/* The command line's words, whose quotes may contain spaces; g_strfreev() frees it. */
-static char **split(const char *line)
+char **boot_words(const char *line)
 {
 	g_autoptr(GPtrArray) list = g_ptr_array_new();
 	g_autoptr(GString) word = g_string_new(NULL);
 	bool quoted = false;
 
-	for (;; line++) {
+	for (line = line ?: "";; line++) {
 		if (*line == '"') {
 			quoted = !quoted;
 		} else if (*line && (quoted || !g_ascii_isspace(*line))) {
@@ -89,10 +88,32 @@ static char **split(const char *line)
 	return (char **)g_ptr_array_free(g_steal_pointer(&list), FALSE);
 }
 
+char *boot_parameter(const char *line, const char *name)
+{
+	g_auto(GStrv) list = boot_words(line);
+	size_t length = strlen(name);
+	char *value = NULL;
+	size_t i;
+
+	for (i = 0; list[i]; i++) {
+		char *equals = strchr(list[i], '=');
+
+		if (!equals || (size_t)(equals - list[i]) != length)
+			continue;
+		/* The kernel takes either spelling. */
+		*equals = 0;
+		if (strcmp(g_strdelimit(list[i], "-", '_'), name))
+			continue;
+		g_free(value);
+		value = g_strdup(equals + 1);
+	}
+	return value;
+}
+
 char *boot_is_elsewhere(struct host *h)
 {
 	g_autofree char *line = host_line(h, "/proc/cmdline");
-	g_auto(GStrv) list = split(line ? line : "");
+	g_auto(GStrv) list = boot_words(line);
 	enum boot boot = ORDINARY;
 	const char *by = NULL;
 	size_t i, row;

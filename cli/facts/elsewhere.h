@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Boots in which no GPU is bound, whatever the configuration says.
+ * What the kernel command line says, and boots in which no GPU is bound, whatever the
+ * configuration says.
  */
 #ifndef NVGRACE_GPU_FACTS_ELSEWHERE_H
 #define NVGRACE_GPU_FACTS_ELSEWHERE_H
@@ -12,5 +13,17 @@
  * that say so, to be freed; NULL: an ordinary boot.
  */
 char *boot_is_elsewhere(struct host *h);
+
+/*
+ * The words of a kernel command line, whose quotes may contain spaces and are gone;
+ * g_strfreev() frees them.
+ */
+char **boot_words(const char *line);
+
+/*
+ * The value of the last word NAME=VALUE, as the kernel takes it, to be freed; NULL: there
+ * is none. name: with underscores, for which the line can have hyphens.
+ */
+char *boot_parameter(const char *line, const char *name);
 
 #endif

@@ -71,7 +71,7 @@ int kmsg_read(int fd, void (*line)(void *data, const struct kmsg *message), void
 			break;
 		record[n] = 0;
 		text = strchr(record, ';');
-		if (!text || sscanf(record, "%d,%llu,", &message.priority, &message.sequence) != 2)
+		if (!text || sscanf(record, "%d,", &message.priority) != 1)
 			continue;
 		message.text = ++text;
 		text[strcspn(text, "\n")] = 0;

@@ -15,11 +15,10 @@ int kmsg_mark(void);
 
 /*
  * A message. priority: facility * 8 + level, and 0 to 7 are the kernel's own messages.
- * sequence: 0 for the first one since boot. text: printable, without the newline.
+ * text: printable, without the newline.
  */
 struct kmsg {
 	int priority;
-	unsigned long long sequence;
 	const char *text;
 };
 

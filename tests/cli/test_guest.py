@@ -273,7 +273,7 @@ class Lines:
     def test_findings(self):
         """The doctor's findings that matter, and no others."""
         with Tree() as tree:
-            host(tree).file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0").file("/answers/cpu-dic", "0")
+            host(tree).file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
             done = guest(tree, "--format=qemu")
             assert "this guest fails: kvm-usemem" in done.stderr
             assert re.search(r"# doctor: this guest fails: kvm-usemem: KVM refuses usemem", done.stdout)
