@@ -25,14 +25,11 @@ static void check_release(struct doctor *d)
 
 static void check_vfio(struct doctor *d)
 {
-	g_auto(GStrv) lines = text_lines(d->module);
 	char option = kernel_option(d, "VFIO_PCI_CORE");
-	const char head[] = "needs: vfio_pci_core ", *file = NULL;
-	size_t i;
+	const char head[] = "needs: vfio_pci_core ", *file = strstr(d->module, head);
 
-	for (i = 0; lines[i]; i++)
-		if (g_str_has_prefix(lines[i], head))
-			file = lines[i] + strlen(head);
+	if (file)
+		file += strlen(head);
 	if (host_exists(d->h, "/sys/module/vfio_pci_core"))
 		report(d, VFIO_GOOD, NULL, "how", "which is loaded", NULL);
 	else if (option == 'y' || (file && g_str_has_prefix(file, "builtin")))

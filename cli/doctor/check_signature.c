@@ -68,17 +68,6 @@ static bool has_key(const struct keys *keys, const char *name, const char *id, c
 	return false;
 }
 
-/* "05:A1" as has_key() compares it: 5a1; to be freed. */
-static char *plain_number(const char *number)
-{
-	GString *plain = g_string_new(NULL);
-
-	for (; number && *number; number++)
-		if (*number != ':' && (plain->len || *number != '0'))
-			g_string_append_c(plain, g_ascii_tolower(*number));
-	return g_string_free(plain, FALSE);
-}
-
 /* The case for a module that is signed. serial: the number of the certificate. */
 static enum finding_case judge(struct doctor *d, const char *signer, const char *serial)
 {

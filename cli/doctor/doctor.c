@@ -236,8 +236,7 @@ static void ignore(struct arguments *a, const char *arg, struct argp_state *stat
 	if (!names[0])
 		argp_error(state, "--ignore=: no finding has the name \"\"");
 	for (i = 0; names[i]; i++) {
-		for (id = 0; id < FINDING_IDS && strcmp(names[i], finding_ids[id]); id++)
-			;
+		id = finding_of(names[i]);
 		if (id == FINDING_IDS)
 			argp_error(state, "--ignore=%s: no finding has the name \"%s\"", arg, names[i]);
 		else

@@ -114,6 +114,15 @@ static bool is_named(enum finding_id id, char **ids, size_t count)
 	return !count;
 }
 
+enum finding_id finding_of(const char *name)
+{
+	enum finding_id id;
+
+	for (id = 0; id < FINDING_IDS && strcmp(name, finding_ids[id]); id++)
+		;
+	return id;
+}
+
 int explain(char **ids, size_t count)
 {
 	enum finding_id id;
@@ -121,9 +130,7 @@ int explain(char **ids, size_t count)
 	size_t i;
 
 	for (i = 0; i < count; i++) {
-		for (id = 0; id < FINDING_IDS && strcmp(ids[i], finding_ids[id]); id++)
-			;
-		if (id == FINDING_IDS) {
+		if (finding_of(ids[i]) == FINDING_IDS) {
 			complain(NULL, "no finding has the name \"%s\"; run \"" PROGRAM " doctor --explain\", which prints all",
 				 ids[i]);
 			return EXIT_USAGE_ERROR;

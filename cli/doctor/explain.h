@@ -40,6 +40,9 @@ struct meaning {
 extern const char *const finding_ids[FINDING_IDS];
 extern const struct meaning meanings[FINDING_CASES];
 
+/* The finding of this name; FINDING_IDS: none. */
+enum finding_id finding_of(const char *name);
+
 /* "good", "warning" and so on. */
 const char *verdict_name(enum verdict verdict);
 

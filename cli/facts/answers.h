@@ -27,6 +27,12 @@ void answers_free(struct answers *a);
 const char *answer(struct answers *a, const char *name);
 
 /*
+ * The number "5A:01", or "5a:01", without what separates its digits and without zeros
+ * before it, in small letters, to be freed; "" for NULL.
+ */
+char *plain_number(const char *text);
+
+/*
  * The value of a kernel option (name without CONFIG_) in the answer
  * "kernel-config": 'y', 'm' or 'n'; 'n' if config is NULL. config_value(): the rest
  * of the text from the value on, or NULL.

@@ -145,15 +145,11 @@ char *ask_trusted_keys(struct answers *a)
 	return g_string_free(t, !t->len);
 }
 
-/*
- * The number "5A:01", or "5a:01", without what separates its digits and without zeros
- * before it, in small letters; to be freed.
- */
-static char *hex_digits(const char *text)
+char *plain_number(const char *text)
 {
 	GString *digits = g_string_new(NULL);
 
-	for (; isxdigit((unsigned char)*text) || *text == ':'; text++)
+	for (; text && (isxdigit((unsigned char)*text) || *text == ':'); text++)
 		if (*text != ':' && (digits->len || *text != '0'))
 			g_string_append_c(digits, g_ascii_tolower(*text));
 	return g_string_free(digits, FALSE);
@@ -173,8 +169,8 @@ static char *after(const char *text, const char *heading)
 	end = strchr(at, '\n');
 	hex = strstr(at, "(0x");
 	if (end && hex && hex < end)
-		return hex_digits(hex + strlen("(0x"));
-	return hex_digits(at + strspn(at, " \n"));
+		return plain_number(hex + strlen("(0x"));
+	return plain_number(at + strspn(at, " \n"));
 }
 
 /*
@@ -187,12 +183,12 @@ char *ask_mok(struct answers *a)
 	static char *const list[] = { (char *)"mokutil", (char *)"--list-enrolled", NULL };
 	const char *module = answer(a, "module");
 	g_autofree char *key = module ? field_value(module, "sig_key") : NULL;
-	g_autofree char *wanted = key ? hex_digits(key) : NULL;
+	g_autofree char *wanted = plain_number(key);
 	g_autofree char *said = NULL;
 	g_auto(GStrv) keys = NULL;
 	size_t i;
 
-	if (!wanted || !*wanted)
+	if (!*wanted)
 		return NULL;
 	said = program_output(PROGRAM_MS, "/usr/bin/mokutil", list);
 	keys = g_strsplit(said ?: "", "[key ", -1);

@@ -14,12 +14,6 @@
  */
 #define LIST_MS 60000
 
-/* The text, or NULL if it is empty; frees t. */
-static char *text_or_null(GString *t)
-{
-	return g_string_free(t, !t->len);
-}
-
 /* "PATH: first line of output" for each program that exists. */
 static char *ask_versions(const char *const *paths)
 {
@@ -33,7 +27,7 @@ static char *ask_versions(const char *const *paths)
 			g_string_append_printf(t, "%s: %.*s\n", *paths,
 					       (int)strcspn(out, "\n"), out);
 	}
-	return text_or_null(t);
+	return g_string_free(t, !t->len);
 }
 
 static const char *const arm_qemus[] = {
@@ -78,7 +72,7 @@ char *ask_qemu_options(struct answers *a)
 					       out ? out : "");
 		}
 	}
-	return text_or_null(t);
+	return g_string_free(t, !t->len);
 }
 
 char *ask_libvirt(struct answers *a)

@@ -48,6 +48,14 @@ void qemus_read(struct answers *a, struct vmms *vmms);
 void libvirts_read(struct answers *a, struct vmms *vmms);
 void vmms_free(struct vmms *vmms);
 
+/*
+ * Takes the version of the running daemon from "virsh version --daemon", and from
+ * "virsh domcapabilities" whether its QEMU has iommufd, which stays true if that is
+ * not known. NULL: nothing was said.
+ */
+void libvirt_ask(const char *version, const char *capabilities, struct vmms *libvirts,
+		 bool *iommufd);
+
 bool vmm_has(const struct vmm *vmm, enum vmm_feature feature);
 
 /* "QEMU 10.0": the first version that has it; static. */

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "facts/answers.h"
-#include "facts/libvirt.h"
 #include "plan/steps.h"
 
 /* The node with processors that is nearest to a GPU; -1: not known. */
