@@ -224,6 +224,8 @@ void boots_read(struct host *h, const char *kernels, const char *images, const c
 		*colon = 0;
 		b = boot_of(boots, lines[i]);
 		b->module_known = true;
+		/* A damaged record can have a line twice. */
+		g_free(b->module);
 		b->module = null_if_none(g_strdup(colon + 2));
 	}
 	for (begin = images; begin && *begin; begin = next) {
