@@ -234,18 +234,21 @@ static void read_disk(struct arguments *a)
 /* NULL after a message. */
 static char *read_domain(const char *file)
 {
-	GError *error = NULL;
+	g_autoptr(GIOChannel) in = NULL;
+	g_autoptr(GError) error = NULL;
 	char *text = NULL;
-	gsize length;
+	gsize length = 0;
 
-	if (!g_file_get_contents(!strcmp(file, "-") ? "/dev/stdin" : file, &text, &length, &error)) {
-		complain(NULL, "--domain=%s: %s", file, error->message);
-		g_error_free(error);
-		return NULL;
+	/* Not /dev/stdin: nobody can open a socket, which standard input is under ssh. */
+	in = strcmp(file, "-") ? g_io_channel_new_file(file, "r", &error) :
+				 g_io_channel_unix_new(STDIN_FILENO);
+	if (in) {
+		g_io_channel_set_encoding(in, NULL, NULL);
+		g_io_channel_read_to_end(in, &text, &length, &error);
 	}
-	if (strlen(text) == length)
+	if (text && strlen(text) == length)
 		return text;
-	complain(NULL, "--domain=%s: no XML, because it has a zero byte", file);
+	complain(NULL, "--domain=%s: %s", file, text ? "no XML, because it has a zero byte" : error->message);
 	g_free(text);
 	return NULL;
 }

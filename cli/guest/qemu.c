@@ -261,7 +261,7 @@ void guest_print_qemu(FILE *out, void *data)
 	fputs("\n"
 	      "# The guest has this script's name; NAME.pid and NAME.qmp are in its folder.\n"
 	      "name=$(basename -- \"$0\" .sh | tr -c 'A-Za-z0-9._\\n-' _)\n"
-	      "cd -- \"$(dirname -- \"$0\")\" || exit 1\n", out);
+	      "CDPATH= cd -- \"$(dirname -- \"$0\")\" || exit 1\n", out);
 	if (p->pin)
 		print_pins(out, p);
 	fprintf(out, "\nexec %s%s%s%s \\\n    -name guest=\"$name\",debug-threads=on \\\n"

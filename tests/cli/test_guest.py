@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -644,7 +645,14 @@ class Domains:
         assert "UTF-8" in tree.run("guest", "--all", f"--domain={file}").stderr
         assert "No such file" in tree.run("guest", "--all", f"--domain={tmp_path}/none").stderr
         file.write_text(self.PLAIN)
+        # As ssh has it: a socket, which can't be opened again.
+        mine, its = socket.socketpair()
+        with mine, its:
+            mine.sendall(self.PLAIN.encode())
+            mine.shutdown(socket.SHUT_WR)
+            of_socket = tree.run("guest", "--all", "--domain=-", stdin=its)
         assert tree.run("guest", "--all", f"--domain={file}", f"--output={file}").returncode == 0
+        assert of_socket.stdout == file.read_text()
         assert file.read_text() == tree.run("guest", "--all", f"--domain={file}").stdout != self.PLAIN
 
     @pytest.mark.all

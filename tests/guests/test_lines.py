@@ -609,16 +609,20 @@ class Monitor:
 
 @pytest.mark.parametrize("facts", [{}, {"qemu": "10.0", "config": TYPE1}], ids=["11.1", "10.0"])
 def test_script_starts_anywhere(facts, tmp_path):
-    """From another folder and without a terminal, as cron does; a second start leaves the
-    first one alone; it is ended by its socket or its pid, and starts again."""
+    """From another folder and without a terminal or an environment, as cron does, and by a
+    relative path; a second start leaves the first one alone; it is ended by its socket or
+    its pid, and starts again."""
     file = script(tmp_path, facts)
+    (tmp_path / "other" / file.parent.name).mkdir(parents=True)
     # The socket's name is relative there: the path may be long.
     socket_path = tmp_path / "qmp"
     socket_path.symlink_to(file.with_name("gh_200.qmp"))
     pid = file.with_name("gh_200.pid")
-    for way, end in (((file, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="), "quit"), (("sh", file), "kill")):
-        with subprocess.Popen(way, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              env={"PATH": "/usr/bin:/bin"}, start_new_session=True) as process:
+    for way, folder, environment, end in (
+            ((file, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="), "/", {}, "quit"),
+            (("sh", file.relative_to(tmp_path)), tmp_path, {"PATH": "/usr/bin:/bin", "CDPATH": tmp_path / "other"}, "kill")):
+        with subprocess.Popen(way, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env=environment, start_new_session=True) as process:
             until(lambda number=str(process.pid): pid.exists() and pid.read_text().strip() == number and
                   file.with_name("gh_200.qmp").exists(), process)
             monitor = Monitor(socket_path)
