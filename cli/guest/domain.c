@@ -55,26 +55,34 @@ static bool has_number(const struct numbers *n, const char *text)
 	return text && parse_u64(text, &number) && number < CELLS_MAX && n->has[number];
 }
 
+/* Marks an element that goes; how many these are. */
+static size_t mark(struct element *e, bool goes)
+{
+	if (e)
+		e->mark = goes ? XML_GOES : XML_STAYS;
+	return e && goes;
+}
+
+static bool is_ours(const char *alias)
+{
+	return alias && g_str_has_prefix(alias, ALIAS);
+}
+
 static size_t mark_devices(struct element *devices, struct numbers *cells)
 {
 	struct numbers buses = { };
 	size_t count = 0;
 	struct element *e;
-	const char *alias;
 
 	for (e = devices ? devices->child : NULL; e; e = e->next) {
-		alias = xml_get(xml_find(e, "alias"), "name");
-		if (!alias || !g_str_has_prefix(alias, ALIAS))
+		if (!mark(e, is_ours(xml_get(xml_find(e, "alias"), "name"))))
 			continue;
-		e->mark = true;
 		count++;
 		each_number(xml_get(xml_find(e, "acpi"), "nodeset"), add_number, cells);
 		each_number(xml_get(e, "index"), add_number, &buses);
 	}
-	for (e = xml_find(devices, "iommu"); e; e = xml_next(e)) {
-		e->mark = has_number(&buses, xml_get(xml_find(e, "driver"), "pciBus"));
-		count += e->mark;
-	}
+	for (e = xml_find(devices, "iommu"); e; e = xml_next(e))
+		count += mark(e, has_number(&buses, xml_get(xml_find(e, "driver"), "pciBus")));
 	return count;
 }
 
@@ -85,12 +93,10 @@ static void mark_siblings(struct element *cell, const struct numbers *added, boo
 	size_t left = 0, marked = 0;
 
 	for (s = xml_find(distances, "sibling"); s; s = xml_next(s)) {
-		s->mark = has_number(added, xml_get(s, "id"));
-		marked += s->mark;
+		marked += mark(s, has_number(added, xml_get(s, "id")));
 		left += !s->mark && g_strcmp0(xml_get(s, "id"), xml_get(cell, "id"));
 	}
-	if (distances)
-		distances->mark = all || (marked && !left);
+	mark(distances, all || (marked && !left));
 }
 
 static size_t mark_cells(struct element *numa, const struct numbers *added, bool distances)
@@ -99,8 +105,7 @@ static size_t mark_cells(struct element *numa, const struct numbers *added, bool
 	size_t count = 0;
 
 	for (cell = xml_find(numa, "cell"); cell; cell = xml_next(cell)) {
-		cell->mark = has_number(added, xml_get(cell, "id"));
-		count += cell->mark;
+		count += mark(cell, has_number(added, xml_get(cell, "id")));
 		if (!cell->mark)
 			mark_siblings(cell, added, distances);
 	}
@@ -123,12 +128,9 @@ static size_t mark_arguments(struct element *commandline)
 
 	for (a = xml_find(commandline, "qemu:arg"); a && (b = xml_next(a)); a = b) {
 		value = xml_get(b, "value");
-		for (i = 0; value && i < G_N_ELEMENTS(begins); i++) {
-			if (!xml_is(a, "value", begins[i][0]) || !g_str_has_prefix(value, begins[i][1]))
-				continue;
-			a->mark = b->mark = true;
-			count++;
-		}
+		for (i = 0; value && i < G_N_ELEMENTS(begins); i++)
+			if (xml_is(a, "value", begins[i][0]) && g_str_has_prefix(value, begins[i][1]))
+				count += mark(a, true) && mark(b, true);
 	}
 	return count;
 }
@@ -138,28 +140,9 @@ static size_t mark_overrides(struct element *override)
 	struct element *e;
 	size_t count = 0;
 
-	for (e = xml_find(override, "qemu:device"); e; e = xml_next(e)) {
-		e->mark = xml_get(e, "alias") && g_str_has_prefix(xml_get(e, "alias"), ALIAS);
-		count += e->mark;
-	}
+	for (e = xml_find(override, "qemu:device"); e; e = xml_next(e))
+		count += mark(e, is_ours(xml_get(e, "alias")));
 	return count;
-}
-
-static void mark(struct element *e)
-{
-	if (e)
-		e->mark = true;
-}
-
-/* An element that has nothing left is removed, too. */
-static void mark_empty(struct element *e)
-{
-	const struct element *c;
-
-	for (c = e ? e->child : NULL; c && c->mark; c = c->next)
-		;
-	if (e && e->child && !c)
-		e->mark = true;
 }
 
 struct element *domain_pcie_root(const struct domain *d)
@@ -192,18 +175,14 @@ size_t domain_mark(struct domain *d)
 	if (has_word(added, "arguments"))
 		count += mark_arguments(xml_find(root, "qemu:commandline"));
 	if (has_word(added, "root"))
-		mark(domain_pcie_root(d));
+		mark(domain_pcie_root(d), true);
 	if (has_word(added, "window"))
-		mark(xml_find(domain_pcie_root(d), "pcihole64"));
-	/* The others are paths. */
+		mark(xml_find(domain_pcie_root(d), "pcihole64"), true);
+	/* The others are paths. Others may have added to an element of the domain itself. */
 	for (i = 0; words[i]; i++)
 		for (e = *words[i] ? xml_find(root, words[i]) : NULL; e; e = xml_next(e))
-			e->mark = true;
-	mark(xml_find(root, "metadata/" METADATA));
-	mark_empty(xml_find(root, "metadata"));
-	mark_empty(xml_find(root, "cputune"));
-	mark_empty(xml_find(root, "qemu:commandline"));
-	mark_empty(xml_find(root, "qemu:override"));
+			e->mark = strchr(words[i], '/') ? XML_GOES : XML_GOES_IF_EMPTY;
+	mark(xml_find(root, "metadata/" METADATA), true);
 	return count;
 }
 

@@ -52,8 +52,6 @@ static void append(struct addition *a, const struct element *e, const char *line
 	size_t at = e->close;
 	int indent = 0;
 
-	if (!*lines)
-		return;
 	if (e->inner < e->end) {
 		while (g_ascii_isspace(a->now.text[at - 1]))
 			at--;
@@ -67,23 +65,30 @@ static void append(struct addition *a, const struct element *e, const char *line
 	replace(a, e->end - 2, 2, text);
 }
 
-/* Adds lines to an element of the domain, which is made if there is none. */
-static void append_to(struct addition *a, const char *name, const char *lines)
-{
-	const struct element *e = xml_find(a->now.root, name);
-	g_autofree char *text = NULL;
-
-	if (e) {
-		append(a, e, lines);
-	} else if (*lines) {
-		text = g_strdup_printf("\n  <%s>%s\n  </%s>", name, lines, name);
-		append(a, a->now.root, text);
-	}
-}
-
 static void add_word(struct addition *a, const char *word)
 {
 	g_string_append_printf(a->words, "%s%s", a->words->len ? " " : "", word);
+}
+
+/* Makes an element of the domain, with these attributes, if there is none. */
+static void provide(struct addition *a, const char *name, const char *attributes)
+{
+	g_autofree char *text = NULL;
+
+	if (xml_find(a->now.root, name))
+		return;
+	text = g_strdup_printf("\n  <%s%s/>", name, attributes);
+	append(a, a->now.root, text);
+	add_word(a, name);
+}
+
+/* Adds lines to an element of the domain, which is made if there is none. */
+static void append_to(struct addition *a, const char *name, const char *lines)
+{
+	if (!*lines)
+		return;
+	provide(a, name, "");
+	append(a, xml_find(a->now.root, name), lines);
 }
 
 /* ---- nodes ---------------------------------------------------------------------------------- */
@@ -159,10 +164,7 @@ static void add_nodes(struct addition *a)
 	add(text, "\n    <numa>");
 	add_cells(text, a->plan, 0);
 	add(text, "\n    </numa>");
-	if (!xml_find(a->now.root, "cpu")) {
-		append(a, a->now.root, "\n  <cpu mode='host-passthrough'/>");
-		add_word(a, "cpu");
-	}
+	provide(a, "cpu", " mode='host-passthrough'");
 	add_word(a, "cpu/numa");
 	append_to(a, "cpu", text->str);
 }
@@ -178,7 +180,7 @@ static void add_places(struct addition *a)
 		    p->pin ? "strict" : "preferred", p->node[i].host);
 	if (memory->len && !xml_find(a->now.root, "numatune")) {
 		append_to(a, "numatune", memory->str);
-		add_word(a, "numatune");
+		add_word(a, "numatune/memnode");
 	}
 	if (!p->pin)
 		return;
@@ -388,6 +390,7 @@ char *domain_with(const struct domain *bare, struct domain *was, const struct gu
 	add_window(&a);
 	add_devices(&a);
 	add_qemu(&a);
+	provide(&a, "metadata", "");
 	metadata = g_strdup_printf("\n    <" METADATA " xmlns:nvgrace-gpu='" METADATA_NAMESPACE "' added='%s'/>",
 				   a.words->str);
 	append_to(&a, "metadata", metadata);

@@ -185,32 +185,54 @@ static bool is_blank(const char *text, size_t from, size_t to)
 	return from == to;
 }
 
+static bool goes(const char *text, const struct element *e)
+{
+	const struct element *c = e->child;
+	size_t at = e->inner;
+
+	if (e->mark != XML_GOES_IF_EMPTY)
+		return e->mark == XML_GOES;
+	for (; c && goes(text, c) && is_blank(text, at, c->start); c = c->next)
+		at = c->end;
+	return !c && is_blank(text, at, e->close);
+}
+
 /* Appends an element without what is marked in it. */
 static void append_unmarked(GString *out, const char *text, const struct element *e)
 {
-	size_t at = e->inner, length = out->len, end;
-	const struct element *c;
-	bool empty = true, cut = false;
+	size_t at = e->inner, inner = out->len + e->inner - e->start, end;
+	const struct element *c, *parent;
+	int indent = 0;
+	bool cut = false;
 
 	g_string_append_len(out, text + e->start, e->inner - e->start);
 	for (c = e->child; c; c = c->next) {
-		cut |= c->mark;
-		empty &= c->mark && is_blank(text, at, c->start);
 		end = c->start;
-		while (c->mark && end > at && g_ascii_isspace(text[end - 1]))
-			end--;
-		g_string_append_len(out, text + at, end - at);
-		if (!c->mark)
+		if (goes(text, c)) {
+			cut = true;
+			while (end > at && g_ascii_isspace(text[end - 1]))
+				end--;
+			g_string_append_len(out, text + at, end - at);
+		} else {
+			g_string_append_len(out, text + at, end - at);
 			append_unmarked(out, text, c);
+		}
 		at = c->end;
 	}
-	if (cut && empty && is_blank(text, at, e->close)) {
+	g_string_append_len(out, text + at, e->close - at);
+	for (parent = e->parent; parent; parent = parent->parent)
+		indent += 2;
+	if (cut) {
+		g_autofree char *empty = g_strdup_printf("\n%*s", indent, "");
+
 		/* <name ...> becomes <name .../>. */
-		g_string_truncate(out, length + e->inner - e->start - 1);
-		g_string_append(out, "/>");
-	} else {
-		g_string_append_len(out, text + at, e->end - at);
+		if (!strcmp(out->str + inner, empty)) {
+			g_string_truncate(out, inner - 1);
+			g_string_append(out, "/>");
+			return;
+		}
 	}
+	g_string_append_len(out, text + e->close, e->end - e->close);
 }
 
 char *xml_without_marked(const char *text, const struct element *root)
@@ -242,13 +264,13 @@ bool xml_covers(const struct element *wanted, struct element *e)
 		if (!xml_is(e, wanted->names[i], wanted->values[i]))
 			return false;
 	for (c = e->child; c; c = c->next)
-		c->mark = false;
+		c->mark = XML_STAYS;
 	for (w = wanted->child; w; w = w->next) {
 		for (c = e->child; c && (c->mark || !xml_covers(w, c)); c = c->next)
 			;
 		if (!c)
 			return false;
-		c->mark = true;
+		c->mark = XML_GOES;
 	}
 	return true;
 }

@@ -9,6 +9,9 @@
 #include <glib.h>
 #include <stdbool.h>
 
+/* What xml_without_marked() does with an element. */
+enum xml_mark { XML_STAYS, XML_GOES, XML_GOES_IF_EMPTY };
+
 /* Offsets are into the text: <name ...> from start to inner, </name> from close to end. */
 struct element {
 	char *name;			/* with its prefix: "qemu:arg" */
@@ -16,7 +19,7 @@ struct element {
 	GString *text;			/* directly in it, without comments */
 	size_t start, inner, close, end;	/* <name/>: inner, close and end are equal */
 	struct element *parent, *child, *next;	/* the first child; the next of the parent's */
-	bool mark;			/* the caller's */
+	enum xml_mark mark;
 };
 
 /*
@@ -39,7 +42,12 @@ struct element *xml_find(const struct element *e, const char *path);
 /* The next element of the same name and parent; NULL: none. */
 struct element *xml_next(const struct element *e);
 
-/* The text without the marked elements and the white space before each; to be freed. */
+/*
+ * The text without the marked elements and the white space before each; to be freed.
+ * XML_GOES_IF_EMPTY: only if no more than white space is left in it. <name/> is again
+ * what is left of <name>, lines and a last line with </name>, indented by two columns
+ * for each parent.
+ */
 char *xml_without_marked(const char *text, const struct element *root);
 
 /*

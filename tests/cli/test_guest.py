@@ -538,6 +538,24 @@ class Domains:
             assert self.change(other, "--remove") == text
         assert self.change(self.PLAIN, "--remove") == self.PLAIN
 
+    @pytest.mark.parametrize("old, new", (
+        ("<cpu mode='maximum' check='none'/>", "<cpu mode='maximum'></cpu>"), ("<cpu mode='maximum' check='none'/>", ""),
+        ("METADATA", "<metadata/>"), ("METADATA", "<metadata>\n    <!-- mine -->\n  </metadata>"), ("METADATA", ""), ("METADATA", "<metadata>\n\t</metadata>"),
+        ("<devices>", "<cputune></cputune><numatune/><qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'/><devices>"),
+        ("<devices>", "<cputune><!-- mine --></cputune>\n\t<devices>")))
+    def test_empty_elements(self, old, new):
+        """They stay as they are written, with a comment or without."""
+        text = self.PLAIN.replace(re.search("(?s)<metadata>.*</metadata>", self.PLAIN)[0] if old == "METADATA" else old, new)
+        given = self.change(text, "--all", "--pin", gpus=2)
+        assert self.change(given, "--all", "--pin", gpus=2) == given
+        assert self.change(given, "--remove") == text
+
+    def test_what_others_add(self):
+        """In an element that this command has made, too."""
+        more = "<topology sockets='2' cores='8' threads='1'/>"
+        given = self.change(self.PLAIN.replace("<cpu mode='maximum' check='none'/>", "")).replace("<numa>", f"{more}<numa>")
+        assert more in self.change(given) and more in self.change(given, "--remove")
+
     def edited(self):
         """As an administrator writes it: comments, tabs, entities, CDATA, other quotes."""
         text = self.PLAIN.replace("  <memory ", "\t<!-- a > b <memory> -- -->\n\t<title>a &lt;b&gt; &amp; c &#x263a;</title>\n  <memory ".replace(" -- ", " "))
