@@ -87,7 +87,7 @@ static size_t mark_devices(struct element *devices, struct numbers *cells)
 }
 
 /* Of a cell of the domain's own, libvirt lists the distances to those that were added. */
-static void mark_siblings(struct element *cell, const struct numbers *added, bool all)
+static void mark_siblings(struct element *cell, const struct numbers *added)
 {
 	struct element *distances = xml_find(cell, "distances"), *s;
 	size_t left = 0, marked = 0;
@@ -96,10 +96,10 @@ static void mark_siblings(struct element *cell, const struct numbers *added, boo
 		marked += mark(s, has_number(added, xml_get(s, "id")));
 		left += !s->mark && g_strcmp0(xml_get(s, "id"), xml_get(cell, "id"));
 	}
-	mark(distances, all || (marked && !left));
+	mark(distances, marked && !left);
 }
 
-static size_t mark_cells(struct element *numa, const struct numbers *added, bool distances)
+static size_t mark_cells(struct element *numa, const struct numbers *added)
 {
 	struct element *cell;
 	size_t count = 0;
@@ -107,7 +107,7 @@ static size_t mark_cells(struct element *numa, const struct numbers *added, bool
 	for (cell = xml_find(numa, "cell"); cell; cell = xml_next(cell)) {
 		count += mark(cell, has_number(added, xml_get(cell, "id")));
 		if (!cell->mark)
-			mark_siblings(cell, added, distances);
+			mark_siblings(cell, added);
 	}
 	return count;
 }
@@ -170,7 +170,7 @@ size_t domain_mark(struct domain *d)
 	size_t count, i;
 
 	count = mark_devices(xml_find(root, "devices"), &cells) +
-		mark_cells(xml_find(root, "cpu/numa"), &cells, has_word(added, "distances")) +
+		mark_cells(xml_find(root, "cpu/numa"), &cells) +
 		mark_overrides(xml_find(root, "qemu:override"));
 	if (has_word(added, "arguments"))
 		count += mark_arguments(xml_find(root, "qemu:commandline"));

@@ -98,56 +98,25 @@ static bool has_nodes(const struct guest_plan *p)
 	return vmm_has(p->libvirt, LIBVIRT_NODESET);
 }
 
-static void add_distances(GString *text, const struct guest_plan *p, size_t from)
-{
-	size_t i;
-
-	add(text, "\n        <distances>");
-	for (i = 0; i < p->nodes; i++)
-		add(text, "\n          <sibling id='%zu' value='%u'/>", i,
-		    p->distance[from * p->nodes + i]);
-	add(text, "\n        </distances>");
-}
-
 static void add_cells(GString *text, const struct guest_plan *p, size_t first)
 {
-	size_t i;
+	size_t i, k;
 
 	for (i = first; i < (has_nodes(p) ? p->nodes : p->cpu_nodes); i++) {
 		add(text, "\n      <cell id='%zu'", i);
 		if (p->node[i].cpus)
 			add(text, " cpus='%s'", p->node[i].cpus);
 		add(text, " memory='%llu' unit='KiB'", (unsigned long long)(p->node[i].memory >> 10));
-		if (p->distance && has_nodes(p)) {
-			add(text, ">");
-			add_distances(text, p, i);
-			add(text, "\n      </cell>");
-		} else {
+		if (!p->distance || !has_nodes(p)) {
 			add(text, "/>");
+			continue;
 		}
+		add(text, ">\n        <distances>");
+		for (k = 0; k < p->nodes; k++)
+			add(text, "\n          <sibling id='%zu' value='%u'/>", k,
+			    p->distance[i * p->nodes + k]);
+		add(text, "\n        </distances>\n      </cell>");
 	}
-}
-
-/* The distances between the domain's own cells, unless it has some itself. */
-static void add_own_distances(struct addition *a)
-{
-	const struct guest_plan *p = a->plan;
-	const struct element *cell;
-	size_t i, k;
-
-	for (cell = xml_find(a->now.root, "cpu/numa/cell"); cell; cell = xml_next(cell))
-		if (!p->distance || !has_nodes(p) || xml_find(cell, "distances"))
-			return;
-	for (i = 0; i < p->cpu_nodes; i++) {
-		g_autoptr(GString) text = g_string_new(NULL);
-
-		cell = xml_find(a->now.root, "cpu/numa/cell");
-		for (k = 0; k < i; k++)
-			cell = xml_next(cell);
-		add_distances(text, p, i);
-		append(a, cell, text->str);
-	}
-	add_word(a, "distances");
 }
 
 static void add_nodes(struct addition *a)
@@ -155,10 +124,10 @@ static void add_nodes(struct addition *a)
 	g_autoptr(GString) text = g_string_new(NULL);
 	const struct element *numa = xml_find(a->now.root, "cpu/numa");
 
+	/* libvirt takes the distances to the domain's own cells for those from there, too. */
 	if (numa) {
-		add_own_distances(a);
 		add_cells(text, a->plan, a->plan->cpu_nodes);
-		append(a, xml_find(a->now.root, "cpu/numa"), text->str);
+		append(a, numa, text->str);
 		return;
 	}
 	add(text, "\n    <numa>");

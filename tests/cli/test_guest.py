@@ -605,7 +605,7 @@ class Domains:
         given = self.change(text, gpus=2)
         found = ET.fromstring(given)
         assert [c.get("memory") for c in found.findall("cpu/numa/cell")] == ["32"] * 2 + ["0"] * 16
-        assert len(found.find("cpu/numa/cell/distances")) == 18
+        assert [len(c.findall("distances/sibling")) for c in found.findall("cpu/numa/cell")] == [0] * 2 + [18] * 16
         assert self.change(given, "--remove") == text
         assert "2 NUMA cells, and these GPUs are near 1" in self.change(text, address(1), gpus=2, status=4)
         tuned = text.replace("<cpu mode", "<numatune>\n    <memnode cellid='0' mode='strict' nodeset='1'/>\n    <memnode cellid='1' mode='strict' nodeset='0'/>\n  </numatune>\n  <cpu mode")
