@@ -205,7 +205,8 @@ char *domain_without(struct domain *d)
 
 /*
  * The bytes of an element such as <memory unit='GiB'>64</memory>; 0: none, or no size.
- * libvirt has "bytes", "KiB" or "k" and so on, and "KB" for powers of 1000.
+ * libvirt has "bytes", "KiB" or "k" and so on, and "KB" for powers of 1000. It rounds up
+ * to KiB.
  */
 static uint64_t bytes_of(const struct element *e, const char *text)
 {
@@ -218,7 +219,7 @@ static uint64_t bytes_of(const struct element *e, const char *text)
 		return 0;
 	for (; letter > letters; letter--)
 		scale *= !g_ascii_strcasecmp(unit + 1, "B") ? 1000 : 1024;
-	return number <= UINT64_MAX / scale ? number * scale : 0;
+	return number <= UINT64_MAX / scale ? (number * scale + 1023) / 1024 * 1024 : 0;
 }
 
 static uint64_t size_of(const struct element *e)
@@ -254,6 +255,27 @@ static int host_node(const struct domain *d, const char *id)
 	return set && parse_u64(set, &node) && node <= INT16_MAX ? (int)node : -1;
 }
 
+/* The size of the huge pages of a cell; 0: none. */
+static uint64_t hugepages_of(const struct domain *d, size_t cell)
+{
+	const struct element *all = xml_find(d->root, "memoryBacking/hugepages"), *e;
+	uint64_t size = 0;
+
+	e = xml_find(all, "page");
+	if (all && !e)
+		return HUGEPAGES_DEFAULT;
+	for (; e; e = xml_next(e)) {
+		struct numbers cells = { };
+
+		each_number(xml_get(e, "nodeset"), add_number, &cells);
+		if (cells.has[cell])
+			return bytes_of(e, xml_get(e, "size"));
+		if (!xml_get(e, "nodeset"))
+			size = bytes_of(e, xml_get(e, "size"));
+	}
+	return size;
+}
+
 /* NULL, or why its cells can't be read. */
 static char *read_cells(const struct domain *d, struct guest_domain *facts)
 {
@@ -262,7 +284,7 @@ static char *read_cells(const struct domain *d, struct guest_domain *facts)
 	const char *cpus;
 	char id[24];
 
-	for (e = xml_find(d->root, "cpu/numa/cell"); e; e = xml_next(e)) {
+	for (e = xml_find(d->root, "cpu/numa/cell"); e && facts->cells < CELLS_MAX; e = xml_next(e)) {
 		snprintf(id, sizeof(id), "%zu", facts->cells);
 		cpus = xml_get(e, "cpus");
 		if (!cpus || (xml_get(e, "id") && !xml_is(e, "id", id)))
@@ -272,7 +294,7 @@ static char *read_cells(const struct domain *d, struct guest_domain *facts)
 		cell = &facts->cell[facts->cells++];
 		*cell = (struct guest_cell){
 			.cpus = g_strdup(cpus), .memory = bytes_of(e, xml_get(e, "memory")),
-			.host = host_node(d, id),
+			.hugepages = hugepages_of(d, facts->cells - 1), .host = host_node(d, id),
 		};
 		each_number(cpus, count_cpu, &cell->count);
 	}
@@ -311,8 +333,7 @@ char *domain_facts(const struct domain *d, struct guest_wish *wish, struct guest
 	wish->cpus = vcpu ? number_of(vcpu->text->str) : 1;
 	if (!wish->memory || !wish->cpus)
 		return g_strdup("its <memory> or <vcpu> is missing, or no size or number");
-	e = xml_find(root, "memoryBacking/hugepages/page");
-	wish->hugepages = bytes_of(e, xml_get(e, "size"));
+	wish->hugepages = hugepages_of(d, 0);
 	e = xml_find(root, "devices/emulator");
 	facts->emulator = e ? g_strstrip(e->text->str) : NULL;
 	facts->window = size_of(xml_find(domain_pcie_root(d), "pcihole64"));

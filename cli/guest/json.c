@@ -107,7 +107,9 @@ void guest_print_json(FILE *out, void *data)
 	json_object_object_add(document, "machine", json_text(p->qemu->machine));
 	json_object_object_add(document, "cpus", json_object_new_int(p->cpus));
 	json_object_object_add(document, "memory", json_size(p->memory));
-	json_object_object_add(document, "hugepages", p->hugepages ? json_size(p->hugepages) : NULL);
+	/* Those of the first node: a domain can have others elsewhere. */
+	json_object_object_add(document, "hugepages", p->node->hugepages > HUGEPAGES_DEFAULT ?
+			       json_size(p->node->hugepages) : NULL);
 	json_object_object_add(document, "firmware", json_text(p->firmware));
 	json_object_object_add(document, "disk", json_text(p->disk));
 	json_object_object_add(document, "disk_format", json_text(p->disk_format));

@@ -50,11 +50,14 @@ static void add_machine(GPtrArray *c, const struct guest_plan *p)
 					  p->ras ? ",ras=on" : "",
 					  p->window_set ? ",highmem-mmio-size=" : "",
 					  p->window_set ? window : "");
+	unsigned int sockets;
 
 	add(c, "-machine %s", machine);
 	add(c, "-cpu host");
-	if (p->sockets > 1)
-		add(c, "-smp %u,sockets=%u,cores=%u", p->cpus, p->sockets, p->cpus / p->sockets);
+	/* Nodes may differ by one processor, which has no other divisor. */
+	sockets = p->cpus % p->cpu_nodes ? p->cpus : p->cpu_nodes;
+	if (sockets > 1)
+		add(c, "-smp %u,sockets=%u,cores=%u", p->cpus, sockets, p->cpus / sockets);
 	else
 		add(c, "-smp %u", p->cpus);
 	add(c, "-m %s", memory);
@@ -62,17 +65,17 @@ static void add_machine(GPtrArray *c, const struct guest_plan *p)
 
 static void add_memory(GPtrArray *c, const struct guest_plan *p)
 {
-	g_autofree char *page = guest_size(p->hugepages);
 	const struct guest_node *n;
 	size_t i;
 
 	for (i = 0; i < p->cpu_nodes; i++) {
 		g_autofree char *size = guest_size(p->node[i].memory), *host = NULL;
+		g_autofree char *page = guest_size(p->node[i].hugepages);
 
 		n = &p->node[i];
 		host = p->placed ? g_strdup_printf(",host-nodes=%d,policy=%s", n->host,
 						   p->pin ? "bind" : "preferred") : g_strdup("");
-		if (p->hugepages)
+		if (n->hugepages)
 			add(c, "-object memory-backend-memfd,id=m%zu,size=%s,hugetlb=on,hugetlbsize=%s%s",
 			    i, size, page, host);
 		else

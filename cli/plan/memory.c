@@ -51,6 +51,7 @@ static enum exit_status take_cells(const struct guest_domain *domain, struct gue
 			.host = cell->host >= 0 ? cell->host :
 				domain->cells == near ? plan->node[i].host : -1,
 			.cpus = g_strdup(cell->cpus), .count = cell->count, .memory = cell->memory,
+			.hugepages = cell->hugepages,
 		};
 	}
 	plan->nodes = domain->cells;
@@ -89,8 +90,9 @@ static char *cpu_range(unsigned int first, unsigned int count)
 }
 
 /* Divides processors and memory, of which the first node gets what is left over. */
-static void divide(struct guest_plan *plan, uint64_t unit)
+static void divide(struct guest_plan *plan, uint64_t hugepages)
 {
+	uint64_t unit = hugepages > QEMU_ALIGNMENT ? hugepages : QEMU_ALIGNMENT;
 	size_t n = plan->cpu_nodes, i, left;
 	unsigned int first = 0;
 	uint64_t memory = plan->memory, part;
@@ -103,6 +105,7 @@ static void divide(struct guest_plan *plan, uint64_t unit)
 		part = left == 1 ? memory : (memory / unit + left - 1) / left * unit;
 		/* What is no multiple of the unit goes to the last one. */
 		plan->node[i].memory = part < memory ? part : memory;
+		plan->node[i].hugepages = hugepages;
 		memory -= plan->node[i].memory;
 	}
 }
@@ -110,40 +113,27 @@ static void divide(struct guest_plan *plan, uint64_t unit)
 enum exit_status plan_memory(const struct guest_facts *facts,
 			     const struct guest_wish *wish, struct guest_plan *plan)
 {
-	uint64_t bytes = 0, least = UINT64_MAX, unit = wish->hugepages ?: QEMU_ALIGNMENT;
 	size_t i, n = plan->cpu_nodes;
 	const struct numa_node *near;
 	char size[SIZE_MAX_TEXT];
-	unsigned int cpus = 0;
+	uint64_t bytes = 0;
 
-	for (i = 0; i < n; i++) {
-		near = plan_host_node(facts, plan->node[i].host);
-		cpus += near ? near->cpus : 0;
-		bytes += near ? near->bytes : 0;
-		if (near && near->bytes < least)
-			least = near->bytes;
-	}
-	plan->hugepages = wish->hugepages;
 	plan->cpus = wish->cpus ? wish->cpus : CPUS_OF_GPU * plan->gpus;
-	if (!wish->cpus && cpus < plan->cpus)
-		plan->cpus = cpus;
 	if (plan->cpus < n)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
 				   "%u processors for %zu NUMA nodes; give the guest %zu or more",
 				   plan->cpus, n, n);
-	/* Nodes may differ by one processor, which has no other divisor. */
-	plan->sockets = n && !(plan->cpus % n) ? n : plan->cpus;
-
-	/* Each node gets the same, so the smallest decides. */
 	plan->memory = wish->memory ? wish->memory : MEMORY_OF_GPU * plan->gpus;
-	if (!wish->memory && bytes && least / 2 * n < plan->memory)
-		plan->memory = least / 2 / unit * unit * n;
+	for (i = 0; i < n; i++) {
+		near = plan_host_node(facts, plan->node[i].host);
+		bytes += near ? near->bytes : 0;
+	}
 	if (plan->memory > (bytes ?: SIZE_LIMIT))
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
 				   "the guest's memory: the NUMA nodes near these GPUs have only %s, and vfio locks all of it",
 				   size_text(bytes ?: SIZE_LIMIT, size));
 	if (!(wish->domain && wish->domain->cells))
-		divide(plan, plan->memory / unit < n ? QEMU_ALIGNMENT : unit);
+		divide(plan, wish->hugepages);
 	return EXIT_OK;
 }
 
@@ -253,70 +243,74 @@ enum exit_status plan_pinning(const struct guest_facts *facts,
 }
 
 /*
- * Refuses or notes what the host's node for each node of the guest lacks. pages: NULL:
- * no huge pages.
+ * Notes how many huge pages a node of the host lacks for one of the guest, and refuses a
+ * size that it does not have.
  */
-static enum exit_status check_nodes(const struct guest_facts *facts, struct guest_plan *plan,
-				    const struct hugepages *pages)
+static enum exit_status check_hugepages(const struct guest_facts *facts, struct guest_plan *plan,
+					const struct guest_node *n, const struct numa_node *near)
 {
-	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
-	const struct numa_node *near;
-	uint64_t bytes, free, count;
-	size_t i;
+	const struct hugepages *pages = facts->hugepages;
+	unsigned long long free, needed;
+	char size[SIZE_MAX_TEXT];
 
-	for (i = 0; i < plan->cpu_nodes; i++) {
-		near = plan_host_node(facts, plan->node[i].host);
-		/* Also where there is nothing to choose. */
-		near = near ? near : plan_host_node(facts, plan->device[0].place->node);
-		if (!near)
-			continue;
-		bytes = near->bytes ? near->bytes : UINT64_MAX;
-		size_text(plan->node[i].memory, needed);
-		size_text(bytes, there);
-		if (plan->pin && plan->node[i].memory > bytes)
-			return plan_refuse(plan, EXIT_REFUSED, NULL,
-					   "--pin: a node of the guest has %s, and node %d of the host has only %s; give less memory",
-					   needed, near->id, there);
-		if (pages) {
-			free = pages->free[near - facts->numa.node];
-			count = plan->node[i].memory / pages->size;
-			if (free < count)
-				plan_note(plan, "node %d of the host has %llu free huge pages of %s, and the guest needs %llu there: write their number to /sys/devices/system/node/node%d/hugepages/hugepages-%llukB/nr_hugepages first",
-					  near->id, (unsigned long long)free,
-					  size_text(pages->size, there), (unsigned long long)count,
-					  near->id, (unsigned long long)(pages->size >> 10));
-		} else if (plan->node[i].memory > bytes) {
-			plan_note(plan, "a node of the guest has %s, and node %d of the host has only %s: the rest comes from other nodes, far from the GPU",
-				  needed, near->id, there);
-		} else if (near->bytes && plan->node[i].memory > near->free) {
-			plan_note(plan, "a node of the guest has %s, and of the memory of the host's node %d, %s are free now",
-				  needed, near->id, size_text(near->free, there));
-		}
-	}
+	size_text(n->hugepages, size);
+	while (pages < facts->hugepages + facts->hugepage_sizes && pages->size != n->hugepages)
+		pages++;
+	if (pages == facts->hugepages + facts->hugepage_sizes)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "huge pages of %s: the host has none of this size; see /sys/kernel/mm/hugepages",
+				   size);
+	free = pages->free[near - facts->numa.node];
+	needed = n->memory / pages->size;
+	if (free < needed)
+		plan_note(plan, "node %d of the host has %llu free huge pages of %s, and the guest needs %llu there: write their number to /sys/devices/system/node/node%d/hugepages/hugepages-%llukB/nr_hugepages first",
+			  near->id, free, size, needed, near->id,
+			  (unsigned long long)(pages->size >> 10));
+	return EXIT_OK;
+}
+
+/* Refuses or notes what the host's node for one of the guest lacks. */
+static enum exit_status check_node(const struct guest_facts *facts, struct guest_plan *plan,
+				   const struct guest_node *n, const struct numa_node *near)
+{
+	uint64_t bytes = near->bytes ? near->bytes : UINT64_MAX;
+	char needed[SIZE_MAX_TEXT], there[SIZE_MAX_TEXT];
+
+	size_text(n->memory, needed);
+	size_text(bytes, there);
+	if (plan->pin && n->memory > bytes)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "--pin: a node of the guest has %s, and node %d of the host has only %s; give less memory",
+				   needed, near->id, there);
+	if (n->hugepages == HUGEPAGES_DEFAULT)
+		return EXIT_OK;
+	if (n->hugepages)
+		return check_hugepages(facts, plan, n, near);
+	if (n->memory > bytes)
+		plan_note(plan, "a node of the guest has %s, and node %d of the host has only %s: the rest comes from other nodes, far from the GPU",
+			  needed, near->id, there);
+	else if (near->bytes && n->memory > near->free)
+		plan_note(plan, "a node of the guest has %s, and of the memory of the host's node %d, %s are free now",
+			  needed, near->id, size_text(near->free, there));
 	return EXIT_OK;
 }
 
 enum exit_status plan_backend(const struct guest_facts *facts, struct guest_plan *plan)
 {
-	g_autoptr(GString) sizes = g_string_new(NULL);
-	const struct hugepages *pages = NULL;
-	char size[SIZE_MAX_TEXT];
+	enum exit_status status = EXIT_OK;
+	const struct numa_node *near;
 	size_t i, with_cpus = 0;
 
 	for (i = 0; i < facts->numa.count; i++)
 		with_cpus += !!facts->numa.node[i].cpus;
 	/* There is nothing to choose on a host with one such node. */
 	plan->placed = (with_cpus > 1 || plan->pin) && plan->node[0].host >= 0;
-	for (i = 0; plan->hugepages && i < facts->hugepage_sizes; i++) {
-		g_string_append_printf(sizes, "%s%s", i ? ", " : "",
-				       size_text(facts->hugepages[i].size, size));
-		if (facts->hugepages[i].size == plan->hugepages)
-			pages = &facts->hugepages[i];
+	for (i = 0; i < plan->cpu_nodes && !status; i++) {
+		near = plan_host_node(facts, plan->node[i].host);
+		/* Also where there is nothing to choose. */
+		near = near ? near : plan_host_node(facts, plan->device[0].place->node);
+		if (near)
+			status = check_node(facts, plan, &plan->node[i], near);
 	}
-	if (plan->hugepages && !pages)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "huge pages of %s: the host has none of this size, only: %s",
-				   size_text(plan->hugepages, size),
-				   *sizes->str ? sizes->str : "none");
-	return check_nodes(facts, plan, pages);
+	return status;
 }

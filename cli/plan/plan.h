@@ -24,13 +24,16 @@ struct answers;
 #define GUEST_NODES_MAX (GUEST_GPUS_MAX * (NODES_OF_GPU + 1))
 #define GUEST_DEVICES_MAX 31
 
+/* Of huge pages whose size only the host knows. No page is as small. */
+#define HUGEPAGES_DEFAULT 1
+
 enum choice { CHOICE_AUTO, CHOICE_ON, CHOICE_OFF };
 
 /* A NUMA node of processors that a domain of libvirt has. */
 struct guest_cell {
 	char *cpus;		/* "0-7" */
 	unsigned int count;
-	uint64_t memory;
+	uint64_t memory, hugepages;
 	int host;		/* the node that its memory comes from; -1: any */
 };
 
@@ -48,7 +51,7 @@ struct guest_wish {
 	const struct guest_domain *domain;	/* NULL: a guest of QEMU */
 	uint64_t memory;
 	unsigned int cpus;
-	uint64_t hugepages;
+	uint64_t hugepages;	/* bytes of each, or HUGEPAGES_DEFAULT; 0: none */
 	const char *disk, *disk_format;		/* NULL: none */
 	enum choice accel, iommufd;
 	bool pin;
@@ -90,7 +93,7 @@ struct guest_node {
 	char *cpus;		/* the guest's, "0-15"; NULL: none */
 	unsigned int count;
 	char *host_cpus;	/* "0-71", if the guest is pinned; else NULL */
-	uint64_t memory;
+	uint64_t memory, hugepages;	/* hugepages: as in the wish */
 };
 
 /* A PCIe root complex of its own, pxb-pcie. */
@@ -117,8 +120,8 @@ struct guest_plan {
 	const struct vmm *qemu, *libvirt;	/* libvirt: NULL: not needed */
 	const char *disk, *disk_format;	/* NULL: none */
 	const char *firmware, *firmware_format;
-	unsigned int cpus, sockets;	/* a divisor of cpus */
-	uint64_t memory, hugepages;	/* hugepages: bytes of each; 0: none */
+	unsigned int cpus;
+	uint64_t memory;
 	bool ras, iommufd, accel;
 	bool type1;			/* instead of iommufd, whatever else that excludes */
 	bool placed;			/* its nodes' memory has a place in the host */

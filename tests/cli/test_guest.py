@@ -111,7 +111,6 @@ HOSTS = {
     "pinned where all processors are isolated": ({"isolated": "0-71"}, ["--pin"], [r"^-c 0-71 /usr/bin/qemu-system-aarch64$"], []),
     "UEFI": (
         {}, [], [r"-drive if=pflash,format=raw,readonly=on,file\.driver=file,file\.filename=/usr/share/AAVMF/AAVMF_CODE\.no-secboot\.fd$"], ["VARS", "tpm"]),
-    "a small host": ({"memory_kib": 4 << 20, "cpus": 2, "pages": 4096}, [], [r"-smp 2", r"-m 2G"], []),
     "uneven numbers": (
         {"gpus": 2, "pages": 4096}, ["--all", "--cpus=5", "--memory=6M"],
         [r"-smp 5,sockets=5,cores=1$", r"nodeid=0,cpus=0-2,memdev=m0", r"nodeid=1,cpus=3-4,memdev=m1", r"id=m0,size=4M", r"id=m1,size=2M"], []),
@@ -137,7 +136,7 @@ REFUSED = {
     "a plan to remove": ({"libvirt": "12.8"}, [DOMAIN, "--remove", "--format=json"], 2, "takes all GPUs out"),
     "more memory than the host has": ({}, ["--memory=1T"], 4, "have only 480 GiB"),
     "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 4, "give the guest 2 or more"),
-    "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "only: 2 MiB, 512 MiB, 1 GiB"),
+    "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "16 MiB: the host has none of this size"),
     "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, [DOMAIN, "--accel-smmu=on"], 4, "libvirt 12.7 or later"),
     "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, [DOMAIN, "--iommufd=on"], 4, "libvirt 12.1 or later"),
     "two SMMUs in 40 bits": ({"gpus": 2, "bits": 40}, ["--all", "--accel-smmu=on"], 4, "need 41 bits, and KVM gives it 40"),
@@ -254,14 +253,11 @@ class Lines:
         assert sum("has no SMMU in the guest" in n for n in document["notes"]) == 2
 
     def test_memory_of_nodes(self):
-        """The smallest node decides, and what isn't there is named."""
-        for facts, words, memory, said in (
-                ({0: 480 << 20, 1: 8 << 20}, [], 8 << 30, None),
-                ({0: 480 << 20, 1: 8 << 20}, ["--memory=128G"], 128 << 30, "node 1 of the host has only 8 GiB: the rest comes from other nodes")):
-            with Tree() as tree:
-                document = json.loads(guest(host(tree, gpus=2, memory_kib=facts), "--all", "--format=json", *words).stdout)
-            assert document["memory"] == memory
-            assert not said or any(said in n for n in document["notes"])
+        """What isn't there is named."""
+        with Tree() as tree:
+            document = json.loads(guest(host(tree, gpus=2, memory_kib={0: 480 << 20, 1: 8 << 20}), "--all", "--format=json").stdout)
+        assert document["memory"] == 128 << 30
+        assert any("node 1 of the host has only 8 GiB: the rest comes from other nodes" in n for n in document["notes"])
         with Tree() as tree:
             host(tree).file("/sys/devices/system/node/node0/meminfo", f"Node 0 MemTotal: {480 << 20} kB\nNode 0 MemFree: {8 << 20} kB")
             assert any("of the host's node 0, 8 GiB are free now" in n for n in json.loads(guest(tree, "--format=json").stdout)["notes"])
@@ -637,9 +633,24 @@ class Domains:
     def test_units(self):
         """As libvirt knows them: powers of 1024, and "GB" of 1000."""
         for words, size in (("unit='GiB'>64", 64 << 30), ("unit='g'>64", 64 << 30), ("unit='GB'>64", 64 * 1000 ** 3), ("unit='bytes'>1073741824", 1 << 30),
-                            (">1048576", 1 << 30)):
+                            (">1048576", 1 << 30), ("unit='MB'>1001", 1001 * 1000 ** 2 // 1024 * 1024 + 1024)):
             text = self.PLAIN.replace("<memory unit='KiB'>67108864", f"<memory {words}")
             assert json.loads(self.change(text, "--all", "--format=json"))["memory"] == size
+
+    def test_huge_pages_of_cells(self):
+        """Those of each cell, and not of the first; where none has a size, nothing is known."""
+        cells = "<cpu><numa>" + "".join(f"<cell id='{i}' cpus='{8 * i}-{8 * i + 7}' memory='32' unit='GiB'/>" for i in range(2)) + "</numa></cpu>"
+        for page, node in (("<page size='1' unit='G' nodeset='0'/>", None), ("<page size='1' unit='G' nodeset='1'/>", 1), ("<page size='1' unit='G'/>", 1),
+                           ("<page size='2' unit='M'/><page size='1' unit='G' nodeset='0'/>", 1), ("", None)):
+            text = self.PLAIN.replace("<cpu mode='maximum' check='none'/>", f"<memoryBacking><hugepages>{page}</hugepages></memoryBacking>{cells}")
+            with Tree() as tree:
+                host(tree, gpus=2, libvirt="12.8").file("/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/free_hugepages", "3")
+                tree.file("/sys/devices/system/node/node0/meminfo", f"Node 0 MemTotal: {480 << 20} kB\nNode 0 MemFree: {8 << 20} kB")
+                if node is None:
+                    tree.file("/sys/devices/system/node/node0/hugepages/hugepages-1048576kB/free_hugepages", "32")
+                notes = json.loads(tree.run("guest", "--domain=-", "--all", "--format=json", input=text).stdout)["notes"]
+            assert [re.match(r"node (\d) of the host has \d+ free huge pages", n)[1] for n in notes if "huge pages" in n] == ([str(node)] if node else [])
+            assert any("are free now" in n for n in notes) == ("nodeset='1'" in page)
 
     def test_pinned_already(self):
         """The domain's own pins stay."""
