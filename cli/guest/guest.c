@@ -36,7 +36,7 @@ static const char doc[] =
 
 enum format { FORMAT_AUTO, FORMAT_QEMU, FORMAT_LIBVIRT, FORMAT_JSON };
 
-enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_IOMMUFD, KEY_HUGEPAGES, KEY_DEVICE,
+enum { KEY_MEMORY = 256, KEY_CPUS, KEY_DISK, KEY_ACCEL, KEY_HUGEPAGES, KEY_DEVICE,
        KEY_PIN, KEY_DOMAIN, KEY_REMOVE };
 
 static const struct argp_option options[] = {
@@ -57,8 +57,6 @@ static const struct argp_option options[] = {
 	  "Run on the processors of the NUMA nodes near the GPUs, with memory only from there", 0 },
 	{ "accel-smmu", KEY_ACCEL, "auto|on|off", 0,
 	  "SMMUs that use the host's in hardware: \"auto\" (default: if ATS can't be hidden otherwise), \"on\" or \"off\"", 0 },
-	{ "iommufd", KEY_IOMMUFD, "auto|on|off", 0,
-	  "DMA through iommufd instead of type1: \"auto\" (default: if it is needed), \"on\" or \"off\"", 0 },
 	{ }
 };
 
@@ -136,7 +134,7 @@ static void check(const struct arguments *a, struct argp_state *state)
 	if (a->remove && !a->domain)
 		argp_error(state, "--remove needs --domain");
 	if (a->remove && (a->selected.all || a->selected.count || a->devices || a->wish.pin ||
-			  a->format == FORMAT_JSON))
+			  a->wish.accel || a->format == FORMAT_JSON))
 		argp_error(state, "--remove takes all GPUs out of the domain, and needs no more than --domain");
 	if (a->format == FORMAT_LIBVIRT && !a->domain)
 		argp_error(state, "--format=libvirt needs --domain: virt-install --import --print-xml makes a domain");
@@ -192,9 +190,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_ACCEL:
 		a->wish.accel = parse_word("accel-smmu", choices, arg, state);
-		return 0;
-	case KEY_IOMMUFD:
-		a->wish.iommufd = parse_word("iommufd", choices, arg, state);
 		return 0;
 	case ARGP_KEY_END:
 		check(a, state);

@@ -53,7 +53,7 @@ struct guest_wish {
 	unsigned int cpus;
 	uint64_t hugepages;	/* bytes of each, or HUGEPAGES_DEFAULT; 0: none */
 	const char *disk, *disk_format;		/* NULL: none */
-	enum choice accel, iommufd;
+	enum choice accel;
 	bool pin;
 };
 
@@ -123,7 +123,6 @@ struct guest_plan {
 	unsigned int cpus;
 	uint64_t memory;
 	bool ras, iommufd, accel;
-	bool type1;			/* instead of iommufd, whatever else that excludes */
 	bool placed;			/* its nodes' memory has a place in the host */
 	bool pin;			/* to its processors, and strictly to its memory */
 	GPtrArray *cpu_pins;		/* if so, the host's processors for each of its */

@@ -179,8 +179,6 @@ static enum exit_status plan_programs(const struct guest_facts *facts,
 /* Why there can be no iommufd, to be freed; NULL: there can. */
 static char *iommufd_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
 {
-	if (plan->type1)
-		return g_strdup("--iommufd=off");
 	if (!facts->iommufd)
 		return g_strdup(facts->config_known ?
 				"the kernel lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV" :
@@ -226,7 +224,6 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 	bool only_iommufd = facts->config_known && !facts->type1, hides = vmm_has(plan->qemu, QEMU_ATS);
 	g_autofree char *no_iommufd = NULL, *no_accel = NULL;
 
-	plan->type1 = wish->iommufd == CHOICE_OFF;
 	no_iommufd = iommufd_obstacle(facts, plan);
 	no_accel = guest_accel_obstacle(facts, plan);
 	/* A wish is granted: the doctor's finding says what fails. */
@@ -234,15 +231,16 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 		no_accel = g_strdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
 	if (wish->accel == CHOICE_ON && no_accel)
 		return plan_refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
-	if ((wish->iommufd == CHOICE_ON || only_iommufd) && no_iommufd)
-		return plan_refuse(plan, EXIT_REFUSED, NULL, "no iommufd: %s%s", no_iommufd,
-				   only_iommufd ? "; the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1)" : "");
+	if (only_iommufd && no_iommufd)
+		return plan_refuse(plan, EXIT_REFUSED, NULL,
+				   "no iommufd: %s; the kernel has no type1 (CONFIG_VFIO_IOMMU_TYPE1)",
+				   no_iommufd);
 	/*
 	 * Every guest system works without an SMMU if ATS can be hidden, and not each with
 	 * one.
 	 */
 	plan->accel = wish->accel == CHOICE_ON || (wish->accel == CHOICE_AUTO && !hides && !no_accel);
-	plan->iommufd = plan->accel || wish->iommufd == CHOICE_ON || only_iommufd;
+	plan->iommufd = plan->accel || only_iommufd;
 	if (plan->accel)
 		plan_note(plan, "the guest's kernel needs CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE, or CUDA does not start: those of Debian 12 and 13 lack them, and need --accel-smmu=off");
 	else if (wish->accel == CHOICE_AUTO && no_accel)

@@ -48,9 +48,6 @@ HOSTS = {
         {"qemu": "10.0", "config": ONLY_IOMMUFD}, [], [r"-object iommufd", r"rombar=0,iommufd=iommufd0"], ["smmu", "pxb"]),
     "the SMMU isn't wanted": (
         {}, ["--accel-smmu=off"], [r"bus=pcie\.0,chassis=1", r"rombar=0,ats=off$"], ["iommufd", "smmu", "pxb"]),
-    "iommufd is wanted, the SMMU isn't": (
-        {}, ["--accel-smmu=off", "--iommufd=on"], [r"-object iommufd", r"ats=off,iommufd=iommufd0"], ["smmu", "pxb"]),
-    "iommufd isn't wanted": ({}, ["--iommufd=off"], [r"rombar=0,ats=off$"], ["iommufd", "smmu"]),
     "two GH200s at two nodes, and QEMU 9.2 has room for one root complex": (
         {"gpus": 2, "qemu": "9.2", "config": ONE_TYPE1}, ["--all"], [r"id=port1,bus=pcie\.0,chassis=2", r"host-nodes=1"], ["highmem", "pxb"]),
     "two GH200s at two nodes, 40 bits": (
@@ -120,10 +117,8 @@ HOSTS = {
 REFUSED = {
     "three GPUs without highmem-mmio-size": ({"gpus": 3, "qemu": "9.2"}, ["--all"], 4, "window of 1 TiB.*QEMU 10.0 or later"),
     "no accelerated SMMU": ({"qemu": "10.0"}, ["--accel-smmu=on"], 4, "QEMU 11.0 or later has it"),
-    "an SMMU without iommufd": ({}, ["--accel-smmu=on", "--iommufd=off"], 4, "no accelerated SMMUv3: --iommufd=off"),
     "a kernel without nesting": ({"config": (*ONLY_IOMMUFD, "VFIO_IOMMU_TYPE1=m")}, ["--accel-smmu=on"], 4, "CONFIG_ARM_SMMU_V3_IOMMUFD"),
-    "a kernel without iommufd": ({"config": ONE_TYPE1}, ["--iommufd=on"], 4, "lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV"),
-    "a kernel with iommufd only": ({"config": ONLY_IOMMUFD}, ["--iommufd=off"], 4, "no iommufd: --iommufd=off.*no type1"),
+    "a kernel without iommufd": ({"config": ONE_TYPE1}, ["--accel-smmu=on"], 4, "lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV"),
     "a kernel with neither": ({"config": ()}, [], 4, "lacks CONFIG_IOMMUFD.*no type1"),
     "too few address bits": ({"gpus": 4, "bits": 40, "kind": "gb300"}, ["--all"], 4, r"need 44 bits, and KVM gives it 40"),
     "no QEMU": ({"qemu": None}, [], 4, "no QEMU in .*install QEMU 10.0 or later"),
@@ -138,7 +133,7 @@ REFUSED = {
     "a node without a processor": ({"gpus": 2}, ["--all", "--cpus=1"], 4, "give the guest 2 or more"),
     "huge pages that the host lacks": ({}, ["--hugepages=16M", "--memory=32M"], 4, "16 MiB: the host has none of this size"),
     "libvirt 11.3 and the SMMU": ({"libvirt": "11.3"}, [DOMAIN, "--accel-smmu=on"], 4, "libvirt 12.7 or later"),
-    "libvirt 11.3 and iommufd": ({"libvirt": "11.3"}, [DOMAIN, "--iommufd=on"], 4, "libvirt 12.1 or later"),
+    "libvirt 11.3 and iommufd": ({"libvirt": "11.3", "config": ONLY_IOMMUFD}, [DOMAIN], 4, "libvirt 12.1 or later has it; the kernel has no type1"),
     "two SMMUs in 40 bits": ({"gpus": 2, "bits": 40}, ["--all", "--accel-smmu=on"], 4, "need 41 bits, and KVM gives it 40"),
     "a device that there is not": ({}, ["--all", "--device=0000:09:00.0"], 3, "0000:09:00.0: no such PCI device"),
     "a device that is no address": ({}, ["--all", "--device=nic"], 2, "nic: not a PCI address"),
@@ -466,8 +461,7 @@ class Names:
                 assert "not a size" in guest(tree, f"--memory={word}", status=2).stderr, word
         for word in ("0", "-1", "x", "99999999999", "0x10"):
             assert "not a number" in guest(tree, f"--cpus={word}", status=2).stderr
-        for option in ("--accel-smmu", "--iommufd"):
-            assert 'use one of "auto"' in guest(tree, f"{option}=yes", status=2).stderr
+        assert 'use one of "auto"' in guest(tree, "--accel-smmu=yes", status=2).stderr
         for word in ("xml", "kubevirt"):
             assert 'use one of "qemu"' in guest(tree, f"--format={word}", status=2).stderr
 
@@ -704,12 +698,15 @@ class Domains:
         recorded = (RECORDED / "domcapabilities-12.8.xml").read_text()
         yes = recorded.replace("<value>no</value>\n      </enum>\n    </hostdev>", "<value>yes</value></enum></hostdev>")
         assert yes != recorded
-        host(tree, libvirt="12.8").file("/answers/libvirt-version", (RECORDED / f"virsh-version-{version}.txt").read_text())
-        assert ("<acpi nodeset" in guest(tree, DOMAIN).stdout) == (version == "12.8")
+        host(tree, libvirt="12.8", config=ONLY_IOMMUFD).file("/answers/libvirt-version", (RECORDED / f"virsh-version-{version}.txt").read_text())
+        if version == "12.8":
+            assert "<acpi nodeset" in guest(tree, DOMAIN).stdout
+        else:
+            assert "libvirt 12.1 or later" in guest(tree, DOMAIN, status=4).stderr
         tree.without("/answers/libvirt-version")
         for said, there in ((recorded, False), ((RECORDED / "domcapabilities-11.3.xml").read_text(), True), (yes, True), ("iommu: smmuv3", True), ("<", True)):
             tree.file("/answers/libvirt-capabilities", said)
-            assert ("iommufd='yes'" in guest(tree, DOMAIN, "--iommufd=on", status=0 if there else 4).stdout) == there
+            assert ("iommufd='yes'" in guest(tree, DOMAIN, status=0 if there else 4).stdout) == there
 
 
 class Notes:

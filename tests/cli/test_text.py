@@ -298,7 +298,7 @@ class OtherShells:
         with Tree() as other:
             other.device("0049:01:00.0")
             assert complete("--root", str(other.root), "bind", "00") == {"0049:01:00.0"}
-        assert complete("guest", "--iommufd", "o") == {"on", "off"}
+        assert complete("guest", "--accel-smmu", "o") == {"on", "off"}
 
     def fish(self, *words):
         line = " ".join(["nvgrace-gpu", *words])

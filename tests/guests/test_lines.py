@@ -344,7 +344,7 @@ GIVERS = {
     "11.3": {"two": {"gpus": 2, "qemu": "10.0", "words": ["--pin"]}, "one": {"qemu": "10.0"},
              "tray": {"gpus": 2, "qemu": "10.0", "tray": TRAY}},
     "12.8": {"two": {"gpus": 2, "words": ["--pin"]}, "one": {}, "smmu": {"words": ["--accel-smmu=on"]},
-             "four": {"gpus": 4, "per_node": 2, "kind": "gb200", "words": ["--iommufd=on"]},
+             "four": {"gpus": 4, "per_node": 2, "kind": "gb200", "config": IOMMUFD},
              "tray": {"gpus": 2, "kind": "gb200", "tray": TRAY, "words": ["--accel-smmu=on"]}},
 }
 MAKE = """
@@ -700,9 +700,9 @@ def test_qemu_lists_what_recorded_hosts_of_its_version_list(version):
 def test_qemu_has_each_property(version):
     """Of every device and object that is printed, by its help."""
     (command, environment), seen = qemu(version), set()
-    facts = {"qemu": version, "gpus": 2, "tray": TRAY, "config": (*TYPE1, *IOMMUFD)}
+    facts = {"qemu": version, "gpus": 2, "tray": TRAY, "config": IOMMUFD}
     texts = [guest({**facts, "words": words}, *SMALL, "--hugepages=1G", "--memory=2G") for words in
-             (["--pin", "--iommufd=on"], *([["--accel-smmu=on"]] if version == "11.1" else []))]
+             (["--pin"], *([["--accel-smmu=on"]] if version == "11.1" else []))]
     for text in texts:
         words = arguments(text)
         for option, value in zip(words, words[1:]):
