@@ -8,27 +8,15 @@
 
 #include <stdio.h>
 
-#include "doctor/findings.h"
 #include "plan/plan.h"
-
-/* A finding of the doctor that matters for the guest. */
-struct guest_warning {
-	const struct finding *finding;
-	const char *effect;	/* "slow" or "fails" */
-};
 
 struct guest_output {
 	const struct guest_plan *plan;
-	const struct guest_warning *warning;
-	size_t warnings;
 	char **command;		/* the command line that asks for it, then NULL */
 };
 
-/* output: a struct guest_output. */
+/* output: a struct guest_output; plan: a struct guest_plan. */
 void guest_print_qemu(FILE *out, void *output);
-void guest_print_json(FILE *out, void *output);
-
-/* "this guest is slow: kvm-usemem: ...", to be freed. */
-char *guest_warning_text(const struct guest_warning *w);
+void guest_print_json(FILE *out, void *plan);
 
 #endif

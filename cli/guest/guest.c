@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "commands.h"
-#include "doctor/doctor.h"
+#include "facts/answers.h"
 #include "facts/selection.h"
 #include "guest/domain.h"
 #include "guest/formats.h"
@@ -66,10 +66,8 @@ struct arguments {
 	enum format format;
 	const char **device;	/* points into argv */
 	size_t devices;
-	const char *output, *domain;
+	const char *output, *domain, *disk;
 	bool remove, for_qemu;	/* for_qemu: an option that a domain has no use for */
-	char *disk;
-	GPtrArray *notes;	/* before there is a plan */
 };
 
 /* "64G"; false: no size. */
@@ -202,28 +200,25 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 /* ---- files ---------------------------------------------------------------------------------- */
 
 /* The format of a disk by its bytes, and by its name only if it can't be read. */
-static void read_disk(struct arguments *a)
+static void read_disk(const char *disk, struct guest_plan *plan)
 {
-	bool named = g_str_has_suffix(a->disk, ".qcow2"), is_qcow2 = named, read_it;
-	int fd = open(a->disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool named = g_str_has_suffix(disk, ".qcow2"), is_qcow2 = named;
+	int fd = open(disk, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char head[4] = "";
 
-	read_it = fd >= 0 && read(fd, head, sizeof(head)) >= 0;
-	if (read_it)
+	if (fd >= 0 && read(fd, head, sizeof(head)) >= 0)
 		is_qcow2 = !memcmp(head, "QFI\xfb", sizeof(head));
 	else
-		g_ptr_array_add(a->notes, g_strdup_printf("%s can't be read here (%s): its format is that of its name",
-							  a->disk, strerror(errno)));
+		plan_note(plan, "%s can't be read here (%s): its format is that of its name", disk,
+			  strerror(errno));
 	if (fd >= 0)
 		close(fd);
-	if (is_qcow2 != named && (named || g_str_has_suffix(a->disk, ".raw") ||
-				  g_str_has_suffix(a->disk, ".img")))
-		g_ptr_array_add(a->notes, g_strdup_printf("%s is %s by its first bytes, which its name does not say",
-							  a->disk, is_qcow2 ? "qcow2" : "raw"));
-	a->wish.disk_format = is_qcow2 ? "qcow2" : "raw";
+	if (is_qcow2 != named && (named || g_str_has_suffix(disk, ".raw") || g_str_has_suffix(disk, ".img")))
+		plan_note(plan, "%s is %s by its first bytes, which its name does not say", disk,
+			  is_qcow2 ? "qcow2" : "raw");
+	plan->disk_format = is_qcow2 ? "qcow2" : "raw";
 	/* The script may start anywhere. */
-	a->disk = g_canonicalize_filename(a->disk, NULL);
-	a->wish.disk = a->disk;
+	plan->disk = g_canonicalize_filename(disk, NULL);
 }
 
 /* NULL after a message. */
@@ -246,63 +241,6 @@ static char *read_domain(const char *file)
 	complain(NULL, "--domain=%s: %s", file, text ? "no XML, because it has a zero byte" : error->message);
 	g_free(text);
 	return NULL;
-}
-
-/* ---- the doctor's findings ------------------------------------------------------------------ */
-
-/*
- * What a finding that is not good means for the guest; NULL: nothing. One that
- * is bad always means that it fails.
- */
-static const char *const effects[FINDING_IDS] = {
-	[ID_VFIO] = "fails", [ID_DMA_BACKEND] = "slow", [ID_HUGE_MAPPINGS] = "slow",
-	[ID_IOMMU] = "fails", [ID_KVM] = "fails",
-	[ID_KVM_USEMEM] = "slow", [ID_KVM_RESMEM] = "slow", [ID_MEMLOCK] = "fails",
-	[ID_QEMU] = "slow", [ID_DEVICE] = "fails", [ID_FIRMWARE] = "fails",
-	[ID_IOMMU_GROUP] = "fails", [ID_READINESS] = "fails",
-	[ID_PEER_TO_PEER] = "slow",
-};
-
-/* libvirt raises the limit of locked memory. */
-static bool matters(const struct guest_plan *plan, const struct finding *f)
-{
-	if (f->accel_only && !plan->accel)
-		return false;
-	/* type1 maps GPU memory without. */
-	if (f->id == ID_PEER_TO_PEER)
-		return plan->devices > plan->gpus && plan->iommufd;
-	return f->id != ID_MEMLOCK || !plan->libvirt;
-}
-
-static bool is_named(const struct guest_plan *plan, const char *device)
-{
-	size_t i;
-
-	for (i = 0; device && i < plan->gpus; i++)
-		if (!strcmp(plan->device[i].pci->address, device))
-			return true;
-	return !device;
-}
-
-/* To be freed; it points into the doctor's findings. */
-static struct guest_warning *find_warnings(const struct doctor *d, const struct guest_plan *plan,
-					   size_t *count)
-{
-	struct guest_warning *warning = g_new0(struct guest_warning, d->count);
-	const struct finding *f;
-	size_t i;
-
-	*count = 0;
-	for (i = 0; i < d->count; i++) {
-		f = &d->findings[i];
-		if (!effects[f->id] || f->verdict < NOTE || !is_named(plan, f->device) ||
-		    !matters(plan, f))
-			continue;
-		warning[(*count)++] = (struct guest_warning){
-			.finding = f, .effect = f->verdict == BAD ? "fails" : effects[f->id],
-		};
-	}
-	return warning;
 }
 
 /* ---- the command ---------------------------------------------------------------------------- */
@@ -386,30 +324,22 @@ static void end_change(struct change *change)
 	domain_facts_free(&change->facts);
 }
 
-static enum exit_status write_plan(struct arguments *a, struct change *change,
-				   struct guest_plan *plan, const struct doctor *d, char **command)
+static enum exit_status write_plan(const struct arguments *a, struct change *change,
+				   struct guest_plan *plan, char **command)
 {
 	struct guest_output o = { .plan = plan, .command = command };
-	g_autofree struct guest_warning *warning = find_warnings(d, plan, &o.warnings);
 	g_autofree char *text = NULL;
 	size_t i;
 
-	for (i = 0; i < a->notes->len; i++)
-		plan_note(plan, "%s", (char *)a->notes->pdata[i]);
-	o.warning = warning;
-	for (i = 0; i < o.warnings; i++) {
-		g_autofree char *said = guest_warning_text(&warning[i]);
-
-		if (a->format == FORMAT_LIBVIRT || !strcmp(warning[i].effect, "fails"))
-			complain(NULL, "%s", said);
-	}
-	/* libvirt keeps no comments. */
-	for (i = 0; a->format == FORMAT_LIBVIRT && plan->notes && i < plan->notes->len; i++)
-		complain(NULL, "note: %s", (char *)plan->notes->pdata[i]);
+	if (a->disk)
+		read_disk(a->disk, plan);
 	if (a->format == FORMAT_QEMU)
 		return write_out(a, guest_print_qemu, &o);
 	if (a->format == FORMAT_JSON)
-		return write_out(a, guest_print_json, &o);
+		return write_out(a, guest_print_json, plan);
+	/* libvirt keeps no comments. */
+	for (i = 0; i < plan->notes->len; i++)
+		complain(NULL, "note: %s", (char *)plan->notes->pdata[i]);
 	text = domain_with(&change->bare, &change->was, plan);
 	return write_out(a, print_text, text);
 }
@@ -417,35 +347,38 @@ static enum exit_status write_plan(struct arguments *a, struct change *change,
 static enum exit_status give(struct host *h, struct arguments *a, struct change *change,
 			     char **command)
 {
-	struct guest_plan plan = { };
-	struct doctor d = { .h = h };
+	g_autofree char *error = change ? domain_facts(&change->bare, &a->wish, &change->facts) : NULL;
 	g_autofree const struct gpu **gpu = NULL;
-	enum exit_status status = EXIT_OK;
-	char *error = NULL;
+	enum exit_status status;
+	struct answers *answers;
+	struct guest_facts facts;
+	struct guest_plan plan;
+	struct gpus gpus;
 	size_t count;
 
-	if (change)
-		error = domain_facts(&change->bare, &a->wish, &change->facts);
 	if (error) {
 		complain(NULL, "--domain=%s: this domain can't have GPUs: %s", a->domain, error);
-		g_free(error);
 		return EXIT_REFUSED;
 	}
-	doctor_look(&d, NULL, 0);
-	guest_facts_ask(d.answers, &d.facts);
-	gpu = g_new0(const struct gpu *, d.gpus.count);
-	status = selection_find(&a->selected, h, &d.gpus, is_bound, NULL, gpu, &count);
+	answers = answers_begin(h, NULL);
+	gpus_find(h, &gpus);
+	guest_facts_read(h, answers, &gpus, &facts);
+	guest_facts_ask(answers, &facts);
+	gpu = g_new0(const struct gpu *, gpus.count);
+	status = selection_find(&a->selected, h, &gpus, is_bound, NULL, gpu, &count);
 	if (!status)
-		status = read_devices(h, a, &d.facts);
+		status = read_devices(h, a, &facts);
 	if (!status) {
-		status = guest_plan(&d.facts, &a->wish, gpu, count, &plan);
-		if (plan.refused)
+		status = guest_plan(&facts, &a->wish, gpu, count, &plan);
+		if (status)
 			complain(plan.about, "%s", plan.refused);
+		else
+			status = write_plan(a, change, &plan, command);
+		guest_plan_free(&plan);
 	}
-	if (!status)
-		status = write_plan(a, change, &plan, &d, command);
-	guest_plan_free(&plan);
-	doctor_end(&d);
+	guest_facts_free(&facts);
+	gpus_free(&gpus);
+	answers_free(answers);
 	return status;
 }
 
@@ -460,11 +393,8 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	g_auto(GStrv) command = g_strdupv(argv);
 
 	parse_options(&argp, argc, argv, &a);
-	a.notes = g_ptr_array_new_with_free_func(g_free);
 	if (a.format == FORMAT_AUTO)
 		a.format = a.domain ? FORMAT_LIBVIRT : FORMAT_QEMU;
-	if (a.disk)
-		read_disk(&a);
 	if (a.domain)
 		status = begin_change(&a, &change);
 	if (!status && a.remove)
@@ -472,8 +402,6 @@ int cmd_guest(struct host *h, int argc, char **argv)
 	else if (!status)
 		status = give(h, &a, a.domain ? &change : NULL, command);
 	end_change(&change);
-	g_free((char *)a.wish.disk);
 	g_free(a.device);
-	g_ptr_array_unref(a.notes);
 	return status;
 }

@@ -78,30 +78,10 @@ static struct json_object *json_devices(const struct guest_plan *p, size_t first
 	return list;
 }
 
-static struct json_object *json_findings(const struct guest_output *output)
-{
-	struct json_object *list = json_object_new_array(), *o;
-	const struct finding *f;
-	size_t i;
-
-	for (i = 0; i < output->warnings; i++) {
-		f = output->warning[i].finding;
-		o = json_object_new_object();
-		json_object_object_add(o, "id", json_object_new_string(finding_ids[f->id]));
-		json_object_object_add(o, "device", json_text(f->device));
-		json_object_object_add(o, "effect", json_object_new_string(output->warning[i].effect));
-		json_object_object_add(o, "text", json_object_new_string(f->text));
-		json_object_object_add(o, "remedy", json_text(f->remedy));
-		json_object_array_add(list, o);
-	}
-	return list;
-}
-
 void guest_print_json(FILE *out, void *data)
 {
 	struct json_object *document = json_document("guest"), *o;
-	const struct guest_output *output = data;
-	const struct guest_plan *p = output->plan;
+	const struct guest_plan *p = data;
 
 	json_object_object_add(document, "qemu", json_text(p->qemu->path));
 	json_object_object_add(document, "machine", json_text(p->qemu->machine));
@@ -128,6 +108,5 @@ void guest_print_json(FILE *out, void *data)
 	json_object_object_add(document, "gpus", json_devices(p, 0, p->gpus));
 	json_object_object_add(document, "devices", json_devices(p, p->gpus, p->devices));
 	json_object_object_add(document, "notes", json_texts(p->notes));
-	json_object_object_add(document, "findings", json_findings(output));
 	json_write(out, document);
 }

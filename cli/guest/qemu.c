@@ -32,16 +32,6 @@ static char *G_GNUC_PRINTF(1, 2) quoted(const char *fmt, ...)
 	return *text && !text[strspn(text, plain)] ? g_steal_pointer(&text) : g_shell_quote(text);
 }
 
-char *guest_warning_text(const struct guest_warning *w)
-{
-	const struct finding *f = w->finding;
-
-	return g_strdup_printf("this guest %s: %s%s%s: %s%s%s",
-			       strcmp(w->effect, "slow") ? w->effect : "is slow", finding_ids[f->id],
-			       f->device ? " of " : "", f->device ? f->device : "", f->text,
-			       f->remedy ? "; " : "", f->remedy ? f->remedy : "");
-}
-
 static void add_machine(GPtrArray *c, const struct guest_plan *p)
 {
 	g_autofree char *memory = guest_size(p->memory), *window = guest_size(p->window);
@@ -206,13 +196,7 @@ static void print_head(FILE *out, const struct guest_output *o)
 	      "# kill \"$(cat NAME.pid)\". \"system_powerdown\" asks its system to shut down.\n"
 	      "# guests.md has the reason for each option.\n"
 	      "#\n", out);
-	for (i = 0; i < o->warnings; i++) {
-		g_autofree char *text = guest_warning_text(&o->warning[i]);
-		g_autofree char *line = g_strdup_printf("doctor: %s", text);
-
-		comment(out, line);
-	}
-	for (i = 0; notes && i < notes->len; i++) {
+	for (i = 0; i < notes->len; i++) {
 		g_autofree char *text = g_strdup_printf("note: %s", (char *)notes->pdata[i]);
 
 		comment(out, text);

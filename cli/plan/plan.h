@@ -52,7 +52,6 @@ struct guest_wish {
 	uint64_t memory;
 	unsigned int cpus;
 	uint64_t hugepages;	/* bytes of each, or HUGEPAGES_DEFAULT; 0: none */
-	const char *disk, *disk_format;		/* NULL: none */
 	enum choice accel;
 	bool pin;
 };
@@ -118,7 +117,8 @@ struct guest_device {
 
 struct guest_plan {
 	const struct vmm *qemu, *libvirt;	/* libvirt: NULL: not needed */
-	const char *disk, *disk_format;	/* NULL: none */
+	char *disk;		/* NULL: none; the caller sets both */
+	const char *disk_format;
 	const char *firmware, *firmware_format;
 	unsigned int cpus;
 	uint64_t memory;
@@ -143,7 +143,7 @@ struct guest_plan {
 	struct guest_device device[GUEST_DEVICES_MAX];	/* the GPUs come first */
 	size_t devices, gpus;
 
-	GPtrArray *notes;	/* about what is left out or short; NULL: none */
+	GPtrArray *notes;	/* about what is left out or short */
 	char *refused;		/* why there is no such guest; NULL: there is */
 	const char *about;	/* the GPU that it is about; NULL: all */
 };

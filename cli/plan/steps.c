@@ -218,6 +218,8 @@ char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_p
 	return NULL;
 }
 
+#define NO_DMABUF "vfio does not export GPU memory as dma-bufs, without which no DMA reaches it through iommufd, not even the GPU's own by the guest's addresses; boot Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF"
+
 static enum exit_status plan_dma(const struct guest_facts *facts, const struct guest_wish *wish,
 				 struct guest_plan *plan)
 {
@@ -226,9 +228,9 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 
 	no_iommufd = iommufd_obstacle(facts, plan);
 	no_accel = guest_accel_obstacle(facts, plan);
-	/* A wish is granted: the doctor's finding says what fails. */
+	/* A wish is granted. */
 	if (!no_accel && !facts->dmabuf && wish->accel == CHOICE_AUTO)
-		no_accel = g_strdup("the GPU could not access its own memory through the guest's addresses, for which vfio must export that memory as a dma-buf: Linux 6.19 or later with CONFIG_VFIO_PCI_DMABUF");
+		no_accel = g_strdup(NO_DMABUF);
 	if (wish->accel == CHOICE_ON && no_accel)
 		return plan_refuse(plan, EXIT_REFUSED, NULL, "no accelerated SMMUv3: %s", no_accel);
 	if (only_iommufd && no_iommufd)
@@ -248,6 +250,8 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 			  no_accel);
 	else if (wish->accel == CHOICE_AUTO)
 		plan_note(plan, "no accelerated SMMUv3, which not every guest system can use: --accel-smmu=on adds it, for shared virtual addresses in a guest whose kernel has CONFIG_ARM_SMMU_V3_SVA and CONFIG_DEVICE_PRIVATE");
+	if (plan->iommufd && !facts->dmabuf && (plan->accel || plan->devices > plan->gpus))
+		plan_note(plan, NO_DMABUF);
 	plan->hide_ats = !plan->accel && hides;
 	return EXIT_OK;
 }
@@ -293,8 +297,6 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 		plan_note(plan, "nothing in /usr/share/qemu/firmware describes a UEFI for the guest: on Debian, install qemu-efi-aarch64");
 	plan->firmware = uefi->code ? uefi->code : "/usr/share/AAVMF/AAVMF_CODE.fd";
 	plan->firmware_format = uefi->code ? uefi->code_format : "raw";
-	plan->disk = wish->disk;
-	plan->disk_format = wish->disk_format;
 }
 
 enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_wish *wish,
@@ -303,6 +305,7 @@ enum exit_status guest_plan(const struct guest_facts *facts, const struct guest_
 	enum exit_status status;
 
 	memset(plan, 0, sizeof(*plan));
+	plan->notes = g_ptr_array_new_with_free_func(g_free);
 	status = plan_programs(facts, wish, plan);
 	if (!status)
 		status = plan_devices(facts, gpu, count, plan);
@@ -338,6 +341,7 @@ void guest_plan_free(struct guest_plan *plan)
 	g_clear_pointer(&plan->cpu_pins, g_ptr_array_unref);
 	g_free(plan->host_cpus);
 	g_free(plan->distance);
-	g_clear_pointer(&plan->notes, g_ptr_array_unref);
+	g_ptr_array_unref(plan->notes);
+	g_free(plan->disk);
 	g_free(plan->refused);
 }

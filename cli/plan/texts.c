@@ -23,8 +23,6 @@ void plan_note(struct guest_plan *plan, const char *fmt, ...)
 {
 	va_list args;
 
-	if (!plan->notes)
-		plan->notes = g_ptr_array_new_with_free_func(g_free);
 	va_start(args, fmt);
 	g_ptr_array_add(plan->notes, g_strdup_vprintf(fmt, args));
 	va_end(args);

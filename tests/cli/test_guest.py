@@ -217,14 +217,6 @@ class Lines:
             host(tree).file("/answers/qemu", "/usr/bin/qemu-system-aarch64: garbage").without("/answers/qemu-options")
             assert re.search("no -object acpi-generic-initiator.*QEMU 9.0", guest(tree, status=4).stderr)
 
-    def test_findings_of_formats(self, tree):
-        """libvirt doesn't need this user's limit."""
-        host(tree, qemu="9.2", libvirt="12.8").file("/answers/memlock", "8388608").file("/answers/euid", "1000")
-        tree.file("/answers/qemu", "/usr/bin/qemu-system-aarch64: QEMU emulator version 9.1.0")
-        for words, wanted in (([], {"memlock", "qemu"}), ([DOMAIN], {"qemu"})):
-            done = guest(tree, *words)
-            assert set(re.findall(r"this guest (?:fails|is slow): (memlock|qemu):", done.stdout + done.stderr)) == wanted
-
     @pytest.mark.parametrize("gpus, shift, said", ((1, None, None), (2, None, 5), (4, None, 6), (1, 2, None), (2, 4, 5), (2, 6, 5)))
     def test_nodes_of_kernels(self, gpus, shift, said):
         """What the guest's kernel needs, and the host's if it has too few."""
@@ -262,25 +254,15 @@ class Lines:
             assert [n[:60] for n in notes if "huge pages" in n] == ["node 1 of the host has 3 free huge pages of 1 GiB, and the g"]
             assert "hugepages-1048576kB/nr_hugepages first" in "".join(notes)
 
-    def test_findings(self):
-        """The doctor's findings that matter, and no others."""
-        with Tree() as tree:
-            host(tree).file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
-            done = guest(tree, "--format=qemu")
-            assert "this guest fails: kvm-usemem" in done.stderr
-            assert re.search(r"# doctor: this guest fails: kvm-usemem: KVM refuses usemem", done.stdout)
-        with Tree() as tree:
-            host(tree).file("/answers/kernel-release", "6.12.1").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
-            tree.file("/answers/kvm", "state: open\naddress-bits: 48\ncap-243: 0")
-            assert "this guest fails: dma-backend" in guest(tree, "--format=json", "--accel-smmu=on").stderr
-            # By itself, the plan does without what fails.
-            tree.file("/answers/qemu", "/usr/bin/qemu-system-aarch64: QEMU emulator version 11.0.0").without("/answers/qemu-options")
-            done = guest(tree, "--format=json")
-            assert (done.stderr, json.loads(done.stdout)["accel_smmu"]) == ("", False)
-            assert "Linux 6.19 or later" in "".join(json.loads(done.stdout)["notes"])
-            done = guest(tree, "--format=json", "--accel-smmu=off")
-            assert done.stderr == ""
-            assert ("kvm-usemem", "slow") in [(f["id"], f["effect"]) for f in json.loads(done.stdout)["findings"]]
+    @pytest.mark.parametrize("facts, words, accel, said", (
+        ({}, ["--accel-smmu=on"], True, True), ({}, [], False, False), ({"qemu": "11.0"}, [], False, False),
+        ({"tray": TRAY, "config": ONLY_IOMMUFD}, [f"--device={NIC0}"], False, True), ({"tray": TRAY}, [f"--device={NIC0}"], False, False),
+        ({"config": ONLY_IOMMUFD}, [], False, False)))
+    def test_no_dma_bufs(self, tree, facts, words, accel, said):
+        """By itself, the plan does without an SMMU then; what is wished has a note."""
+        host(tree, **facts).file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
+        plan = json.loads(guest(tree, "--format=json", "--all", *words).stdout)
+        assert (plan["accel_smmu"], any(n.startswith("vfio does not export") for n in plan["notes"])) == (accel, said)
 
 
 class BadRecords:
@@ -355,13 +337,6 @@ class BadRecords:
         many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(31)}
         self.refuse("1 GPUs and 31 other devices; name at most 15 GPUs and 31 devices", lambda tree: None,
                     words=["--all", *(f"--device={a}" for a in many)], tray=many)
-
-    @pytest.mark.parametrize("words, there", ((["--all", f"--device={NIC0}"], True), (["--all"], False)))
-    def test_peer_to_peer(self, tree, words, there):
-        """With iommufd and without dma-bufs, no device reaches the GPU's memory."""
-        host(tree, tray=TRAY, config=ONLY_IOMMUFD, qemu="10.0").file("/sys/bus/pci/drivers/nvgrace_gpu_vfio_pci/features", "pmd_pfnmap zap")
-        findings = json.loads(guest(tree, "--format=json", *words).stdout)["findings"]
-        assert ("peer-to-peer" in [f["id"] for f in findings]) == there
 
     def test_other_socket(self, tree):
         notes = json.loads(guest(host(tree, gpus=2, tray=TRAY), "--format=json", f"--device={NIC1}").stdout)["notes"]
