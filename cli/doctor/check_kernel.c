@@ -61,7 +61,7 @@ static void check_dma(struct doctor *d)
 	    kernel_from(d, 6, 11, 0))
 		report(d, DMA_BACKEND_PATCHED, NULL, NULL);
 	else if (accel && !dmabuf)
-		report(d, DMA_BACKEND_NO_ATS, NULL, NULL)->accel_only = true;
+		report(d, DMA_BACKEND_NO_ATS, NULL, NULL);
 	else if (type1 || (iommufd && dmabuf))
 		report(d, DMA_BACKEND_GOOD, NULL, "what", !type1 ? "iommufd, GPU memory through dma-buf" :
 		       iommufd ? "type1 or iommufd" : "type1", NULL);

@@ -48,12 +48,11 @@ static char *complete_text(const char *text, char *const *pairs)
 	return done;
 }
 
-struct finding *report(struct doctor *d, enum finding_case which, const char *device, ...)
+void report(struct doctor *d, enum finding_case which, const char *device, ...)
 {
 	const struct meaning *m = &meanings[which];
 	g_autoptr(GPtrArray) pairs = g_ptr_array_new();
 	char *const *all;
-	struct finding *f;
 	char *word;
 	va_list args;
 
@@ -70,14 +69,12 @@ struct finding *report(struct doctor *d, enum finding_case which, const char *de
 	g_ptr_array_add(pairs, NULL);
 	all = (char *const *)pairs->pdata;
 	d->findings = g_renew(struct finding, d->findings, d->count + 1);
-	f = &d->findings[d->count++];
-	*f = (struct finding){
+	d->findings[d->count++] = (struct finding){
 		.id = m->finding, .verdict = m->verdict, .device = g_strdup(device),
 		.text = complete_text(m->text, all),
 		.reason = m->reason ? complete_text(m->reason, all) : NULL,
 		.remedy = m->remedy ? complete_text(m->remedy, all) : NULL,
 	};
-	return f;
 }
 
 /* ---- facts ---------------------------------------------------------------------------------- */

@@ -20,7 +20,6 @@ struct finding {
 	enum verdict verdict;
 	char *device;			/* NULL: the host */
 	char *text, *reason, *remedy;	/* the last two are NULL if the verdict is GOOD */
-	bool accel_only;		/* about guests with an accelerated SMMUv3 alone */
 };
 
 struct doctor {
@@ -61,10 +60,9 @@ struct doctor {
 /*
  * Adds a finding with a case's texts. device: NULL: the host. Then follow pairs, and
  * NULL: a word that the texts have in braces, and what it is on this host. {address}
- * is the device, {release} the running kernel's. The pointer is valid until the next
- * call.
+ * is the device, {release} the running kernel's.
  */
-struct finding *report(struct doctor *d, enum finding_case which, const char *device, ...)
+void report(struct doctor *d, enum finding_case which, const char *device, ...)
 	G_GNUC_NULL_TERMINATED;
 
 /* Whether the kernel has this version or a later one. */
