@@ -12,7 +12,6 @@
 /* A domain that is being written. */
 struct addition {
 	struct domain now;
-	const struct domain *was;
 	const struct guest_plan *plan;
 	GString *words;		/* for <metadata>, such as paths of elements: see domain_mark() */
 };
@@ -179,39 +178,18 @@ static void add_window(struct addition *a)
 	add_word(a, "window");
 }
 
-/* The number of a controller for PCI; 0: none, or that of pcie.0. */
-static unsigned int number_of(const struct element *e)
+/*
+ * The next number that no controller for PCI has. libvirt's own, which it adds to what
+ * this program prints, have other numbers, so a second time gives the same.
+ */
+static unsigned int free_number(const struct addition *a, unsigned int number)
 {
-	const char *text = xml_is(e, "type", "pci") ? xml_get(e, "index") : NULL;
-	uint64_t number;
+	g_autofree char *text = g_strdup_printf("%u", ++number);
+	const struct element *e = xml_find(a->now.root, "devices/controller");
 
-	return text && parse_u64(text, &number) && number <= 255 ? number : 0;
-}
-
-/* The first number for controllers that neither domain has. */
-static unsigned int free_number(const struct addition *a)
-{
-	const struct domain *const domains[] = { &a->now, a->was };
-	const struct element *e;
-	unsigned int last = 0;
-	size_t i;
-
-	for (i = 0; i < G_N_ELEMENTS(domains); i++)
-		for (e = xml_find(domains[i]->root, "devices/controller"); e; e = xml_next(e))
-			last = MAX(last, number_of(e));
-	return last + 1;
-}
-
-/* A number for a controller: the one that it had, else the next. */
-static unsigned int take_number(const struct addition *a, const char *kind, size_t i,
-				unsigned int *next)
-{
-	g_autofree char *alias = g_strdup_printf(ALIAS "%s%zu", kind, i);
-	const struct element *e = xml_find(a->was->root, "devices/controller");
-
-	while (e && !xml_is(xml_find(e, "alias"), "name", alias))
+	while (e && !(xml_is(e, "type", "pci") && xml_is(e, "index", text)))
 		e = xml_next(e);
-	return number_of(e) ?: (*next)++;
+	return e ? free_number(a, number) : number;
 }
 
 static void add_smmu(GString *text, const struct guest_plan *p, unsigned int bus)
@@ -244,26 +222,26 @@ static void add_hostdev(GString *text, const struct guest_plan *p, size_t i, uns
 static void add_devices(struct addition *a)
 {
 	g_autoptr(GString) text = g_string_new(NULL), rest = g_string_new(NULL);
-	unsigned int bus[GUEST_DEVICES_MAX], slot[GUEST_DEVICES_MAX] = { }, port, next = free_number(a);
+	unsigned int bus[GUEST_DEVICES_MAX], slot[GUEST_DEVICES_MAX] = { }, number = 0;
 	const struct guest_plan *p = a->plan;
 	size_t i;
 
 	for (i = 0; i < p->buses; i++) {
-		bus[i] = take_number(a, "bus", i, &next);
+		bus[i] = number = free_number(a, number);
 		add(text, "\n    <controller type='pci' index='%u' model='pcie-expander-bus'>\n      <target busNr='%u'>\n        <node>%zu</node>\n      </target>\n      <alias name='" ALIAS "bus%zu'/>\n    </controller>",
 		    bus[i], p->bus[i].number, p->bus[i].node, i);
 		if (p->bus[i].smmu)
 			add_smmu(rest, p, bus[i]);
 	}
 	for (i = 0; i < p->devices; i++) {
-		port = take_number(a, "port", i, &next);
+		number = free_number(a, number);
 		add(text, "\n    <controller type='pci' index='%u' model='pcie-root-port'>\n      <alias name='" ALIAS "port%zu'/>",
-		    port, i);
+		    number, i);
 		if (p->buses)
 			add(text, "\n      <address type='pci' domain='0x0000' bus='0x%02x' slot='0x%02x' function='0x0'/>",
 			    bus[p->device[i].bus], slot[p->device[i].bus]++);
 		add(text, "\n    </controller>");
-		add_hostdev(rest, p, i, port);
+		add_hostdev(rest, p, i, number);
 	}
 	g_string_append(text, rest->str);
 	append_to(a, "devices", text->str);
@@ -345,7 +323,7 @@ static void add_qemu(struct addition *a)
 
 char *domain_with(const struct domain *bare, struct domain *was, const struct guest_plan *plan)
 {
-	struct addition a = { .was = was, .plan = plan, .words = g_string_new(NULL) };
+	struct addition a = { .plan = plan, .words = g_string_new(NULL) };
 	g_autofree char *metadata = NULL;
 	char *text;
 

@@ -157,8 +157,10 @@ void plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
 		plan->bus[b] = (struct guest_bus){ .node = node, .smmu = smmu };
 		plan->buses++;
 	}
+	/* Each has its own number and one for each of its ports. */
 	for (b = 0; b < plan->buses; b++) {
-		plan->bus[b].number = next;
-		next += b >= plan->buses - (plan->devices - plan->gpus) ? 4 : 16;
+		plan->bus[b].number = next++;
+		for (i = 0; i < plan->devices; i++)
+			next += plan->device[i].bus == b;
 	}
 }

@@ -57,7 +57,7 @@ HOSTS = {
     "two GH200s, one to a node and an SMMU": (
         {"gpus": 2}, ["--all", "--accel-smmu=on"],
         [r"highmem-mmio-size=4T", r"-smp 32,sockets=2,cores=16$", r"-m 128G", r"memory-backend-ram,id=m1,size=64G,host-nodes=1,policy=preferred",
-         r"node,nodeid=1,cpus=16-31,memdev=m1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1",
+         r"node,nodeid=1,cpus=16-31,memdev=m1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=18,numa_node=1",
          r"arm-smmuv3,id=smmuv3\.2,primary-bus=pcie\.2,accel=on", r"pcie-root-port,id=port1,bus=pcie\.2,chassis=2",
          r"id=gi8,pci-dev=gpu1,node=10", r"id=gi15,pci-dev=gpu1,node=17", r"dist,src=0,dst=1,val=40", r"dist,src=0,dst=2,val=80",
          r"dist,src=0,dst=10,val=120", r"dist,src=2,dst=10,val=160"],
@@ -68,13 +68,13 @@ HOSTS = {
         ["gpu1"]),
     "four GH200s": (
         {"gpus": 4}, ["--all", "--accel-smmu=on"],
-        [r"highmem-mmio-size=4T", r"-smp 64", r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=64,numa_node=3", r"nodeid=35$"], ["nodeid=36"]),
+        [r"highmem-mmio-size=4T", r"-smp 64", r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=22,numa_node=3", r"nodeid=35$"], ["nodeid=36"]),
     "four GB200s, two to an SMMU": (
         {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2}, ["--all", "--accel-smmu=on"],
         [r"highmem-mmio-size=4T", r"id=port1,bus=pcie\.1,chassis=2", r"id=port2,bus=pcie\.2,chassis=3", r"smmuv3\.2,primary-bus=pcie\.2"],
         ["smmuv3\\.3"]),
     "two SMMUs at one node": (
-        {"kind": "gb200", "gpus": 2, "per_node": 2}, ["--all", "--accel-smmu=on"], [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0", r"highmem-mmio-size=4T"], []),
+        {"kind": "gb200", "gpus": 2, "per_node": 2}, ["--all", "--accel-smmu=on"], [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=18,numa_node=0", r"highmem-mmio-size=4T"], []),
     "four GB300s": ({"kind": "gb300", "gpus": 4, "per_node": 2}, ["--all"], [r"highmem-mmio-size=8T"], []),
     "few address bits": ({"bits": 40}, [], [r"highmem-mmio-size=512G"], []),
     "KVM can't be opened": ({"bits": 0}, [], [r"highmem-mmio-size=4T"], []),
@@ -84,8 +84,8 @@ HOSTS = {
          r"-drive if=none,id=disk0,format=raw,file=/dev/vg/a,,b"], []),
     "a tray": (
         {"gpus": 2, "tray": TRAY}, [*TRAY_WORDS, "--accel-smmu=on"],
-        [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=1", r"pxb-pcie,id=pcie\.3,bus=pcie\.0,bus_nr=48,numa_node=0",
-         r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=52,numa_node=1", r"pxb-pcie,id=pcie\.5,bus=pcie\.0,bus_nr=56,numa_node=0",
+        [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=18,numa_node=1", r"pxb-pcie,id=pcie\.3,bus=pcie\.0,bus_nr=20,numa_node=0",
+         r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=22,numa_node=1", r"pxb-pcie,id=pcie\.5,bus=pcie\.0,bus_nr=24,numa_node=0",
          r"smmuv3\.5,primary-bus=pcie\.5,accel=on", r"id=port1,bus=pcie\.2,chassis=2,io-reserve=0$",
          r"id=port2,bus=pcie\.3,chassis=3,io-reserve=0,x-speed=32$", r"id=port3,bus=pcie\.4,chassis=4,io-reserve=0,x-speed=64$",
          r"id=port4,bus=pcie\.5,chassis=5,io-reserve=0$", r"vfio-pci,id=dev0,host=0000:01:00\.0,bus=port2,rombar=0,iommufd=iommufd0$",
@@ -93,13 +93,13 @@ HOSTS = {
         ["gi16", "pci-dev=dev", "pcie\\.6", "node=18"]),
     "a NIC beside one GPU, without an SMMU": (
         {"tray": TRAY, "config": ONE_TYPE1}, [address(0), f"--device={NIC0}", "--device=0:1:0.0"],
-        [r"id=port0,bus=pcie\.1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0", r"id=gpu0,.*rombar=0,ats=off$",
+        [r"id=port0,bus=pcie\.1", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=18,numa_node=0", r"id=gpu0,.*rombar=0,ats=off$",
          r"id=dev0,host=0000:01:00\.0,bus=port1,rombar=0$"],
         ["dev1", "smmu", "iommufd"]),
     "a NIC where the window has room for one root complex": (
         {"gpus": 2, "per_node": 2, "qemu": "9.2", "config": ONE_TYPE1, "tray": TRAY}, ["--all", f"--device={NIC0}"],
         [r"id=port2,bus=pcie\.0,chassis=3"], ["pxb"]),
-    "the NIC of the other socket": ({"gpus": 2, "tray": TRAY}, [address(0), f"--device={NIC1}"], [r"pcie\.2,bus=pcie\.0,bus_nr=32,numa_node=0"], []),
+    "the NIC of the other socket": ({"gpus": 2, "tray": TRAY}, [address(0), f"--device={NIC1}"], [r"pcie\.2,bus=pcie\.0,bus_nr=18,numa_node=0"], []),
     "pinned": (
         {}, ["--pin"], [r"^-c 0-71 /usr/bin/qemu-system-aarch64$", r"id=m0,size=64G,host-nodes=0,policy=bind"], []),
     "pinned to two nodes": (
@@ -540,6 +540,11 @@ class Domains:
         assert domain.find(f"{qemu}commandline") is None
         assert ([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").attrib) for d in domain.iter(f"{qemu}device")] ==
                 [(f"ua-nvgrace-gpu{i}", {"name": "ats", "type": "string", "value": "off"}) for i in range(2)])
+        # The last bus is a byte, however many devices there are.
+        many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(16)}
+        domain = ET.fromstring(self.change(self.PLAIN, "--all", *(f"--device={a}" for a in many), gpus=15, tray=many, memory_kib=480 << 20))
+        buses = [int(t.get("busNr")) for t in domain.findall("devices/controller[@model='pcie-expander-bus']/target")]
+        assert len(buses) == 31 and buses == sorted(set(buses)) and buses[-1] < 255
         domain = ET.fromstring(self.change(self.PLAIN, "--all", "--accel-smmu=on", *TRAY_WORDS[1:], gpus=2, tray=TRAY))
         assert [i.find("driver").attrib for i in domain.findall("devices/iommu")] == [{"pciBus": str(n), "accel": "on"} for n in range(15, 20)]
         assert [h.find("driver").get("iommufd") for h in domain.findall("devices/hostdev")] == ["yes"] * 5
