@@ -49,8 +49,8 @@ static const struct argp_option options[] = {
 	{ "format", 'f', "qemu|libvirt|json", 0, "\"qemu\" (a script), \"libvirt\" (the domain; the default with --domain) or \"json\" (the plan)", 0 },
 	{ "output", 'o', "FILE", 0,
 	  "Replace FILE as a whole, instead of writing to standard output", 0 },
-	{ "memory", KEY_MEMORY, "SIZE", 0, "QEMU: memory, such as 64G (default: 64G for each GPU, or half of the host's)", 0 },
-	{ "cpus", KEY_CPUS, "NUMBER", 0, "QEMU: processors (default: 16 for each GPU, or the host's)", 0 },
+	{ "memory", KEY_MEMORY, "SIZE", 0, "QEMU: memory, such as 64G (default: 64G for each GPU)", 0 },
+	{ "cpus", KEY_CPUS, "NUMBER", 0, "QEMU: processors (default: 16 for each GPU)", 0 },
 	{ "disk", KEY_DISK, "FILE", 0, "QEMU: a disk, raw or qcow2", 0 },
 	{ "hugepages", KEY_HUGEPAGES, "SIZE", 0, "QEMU: memory of huge pages of this size, such as 512M", 0 },
 	{ "pin", KEY_PIN, NULL, 0,
@@ -91,22 +91,14 @@ static bool parse_size(const char *text, uint64_t *size)
 	return *size >> shift == number && *size <= 1ULL << 60;
 }
 
-/*
- * Whether all of a text is UTF-8 without control characters and without those
- * that XML forbids, which no file that is printed here could have.
- */
+/* Whether all of a text is UTF-8 without control characters. */
 static bool is_clean(const char *text)
 {
-	gunichar c;
+	const char *at = text;
 
-	if (!g_utf8_validate(text, -1, NULL))
-		return false;
-	for (; *text; text = g_utf8_next_char(text)) {
-		c = g_utf8_get_char(text);
-		if (c < ' ' || c == 0x7f || c == 0xfffe || c == 0xffff)
-			return false;
-	}
-	return true;
+	while ((unsigned char)*at >= ' ' && *at != 0x7f)
+		at++;
+	return !*at && g_utf8_validate(text, -1, NULL);
 }
 
 static const char *const choices[] = { "auto", "on", "off", NULL };

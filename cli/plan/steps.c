@@ -13,16 +13,6 @@
 
 /* ---- the devices ----------------------------------------------------------------------------- */
 
-static bool is_named(const struct guest_plan *plan, const char *address)
-{
-	size_t i;
-
-	for (i = 0; i < plan->devices; i++)
-		if (!strcmp(plan->device[i].pci->address, address))
-			return true;
-	return false;
-}
-
 /* A device that is no GPU. */
 static enum exit_status check_other(struct guest_plan *plan, const struct gpu *pci,
 				    const struct place *place)
@@ -59,19 +49,6 @@ static enum exit_status check_memory(struct guest_plan *plan, const struct gpu *
 		return plan_refuse(plan, EXIT_REFUSED, gpu,
 				   "a BAR has an impossible size (BAR4: %s); check nvgrace_gpu/usemem_bar_size, resmem_bar_size and \"resource\" in its sysfs folder",
 				   size_text(place->bars[4], size));
-	return EXIT_OK;
-}
-
-static enum exit_status check_shared(struct guest_plan *plan, const struct gpu *gpu,
-				     const struct place *place)
-{
-	size_t i;
-
-	for (i = 0; place->group[i]; i++)
-		if (!is_named(plan, place->group[i]))
-			return plan_refuse(plan, EXIT_REFUSED, gpu,
-					   "shares IOMMU group %d with %s: only one guest can have both; name both, with --device what is no GPU, or turn on ACS in the firmware's setup",
-					   gpu->iommu_group, place->group[i]);
 	return EXIT_OK;
 }
 
@@ -114,8 +91,6 @@ static enum exit_status plan_devices(const struct guest_facts *facts, const stru
 	for (i = 0; i < plan->devices && !status; i++) {
 		g = &plan->device[i];
 		status = (i < count ? check_memory : check_other)(plan, g->pci, g->place);
-		if (!status)
-			status = check_shared(plan, g->pci, g->place);
 	}
 	return status;
 }
@@ -152,14 +127,10 @@ static enum exit_status plan_programs(const struct guest_facts *facts,
 	const char *emulator = wish->domain ? wish->domain->emulator : NULL;
 
 	plan->qemu = emulator ? named(&facts->qemu, emulator) : newest(&facts->qemu);
-	if (!plan->qemu && emulator)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "the domain's <emulator> %s is no QEMU in /usr/bin, /usr/libexec and /usr/local/bin, so that it is not known what it can do",
-				   emulator);
 	if (!plan->qemu)
 		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "no QEMU in /usr/bin, /usr/libexec and /usr/local/bin; install %s or later",
-				   vmm_since(QEMU_WINDOW));
+				   "%s: no QEMU in /usr/bin, /usr/libexec and /usr/local/bin; install %s or later",
+				   emulator ?: "qemu-system-aarch64", vmm_since(QEMU_WINDOW));
 	if (wish->domain) {
 		plan->libvirt = newest(&facts->libvirt);
 		if (!plan->libvirt)
@@ -285,16 +256,9 @@ static void plan_rest(const struct guest_facts *facts, const struct guest_wish *
 	note_nodes(facts, plan);
 	plan->ras = vmm_has(plan->qemu, QEMU_RAS) &&
 		    (!plan->libvirt || vmm_has(plan->libvirt, LIBVIRT_RAS));
-	if (!plan->ras)
-		plan_note(plan, "no ras: errors of the GPU's memory end the guest; %s or later, and %s, have it",
-			  vmm_since(QEMU_RAS), vmm_since(LIBVIRT_RAS));
 	if (wish->domain)
 		return;
-	if (!plan->qemu->machine)
-		plan_note(plan, "%s does not say which version its machine type has: a later QEMU gives this guest a newer machine",
-			  plan->qemu->path);
-	if (!uefi->code)
-		plan_note(plan, "nothing in /usr/share/qemu/firmware describes a UEFI for the guest: on Debian, install qemu-efi-aarch64");
+	/* QEMU says so if there is none. */
 	plan->firmware = uefi->code ? uefi->code : "/usr/share/AAVMF/AAVMF_CODE.fd";
 	plan->firmware_format = uefi->code ? uefi->code_format : "raw";
 }

@@ -19,7 +19,7 @@ static uint64_t host_distance(const struct guest_facts *facts, int a, int b)
  * The guest's node of processors that is nearest to a device. A GPU has its own,
  * and another device may be near a socket that the guest has nothing of.
  */
-static size_t cpu_node_of(const struct guest_facts *facts, struct guest_plan *plan,
+static size_t cpu_node_of(const struct guest_facts *facts, const struct guest_plan *plan,
 			  const struct guest_device *g)
 {
 	uint64_t least = UINT64_MAX, d;
@@ -35,9 +35,6 @@ static size_t cpu_node_of(const struct guest_facts *facts, struct guest_plan *pl
 			best = i;
 		}
 	}
-	if (g->place->node >= 0)
-		plan_note(plan, "%s is near node %d of the host, of which the guest has no processors and memory",
-			  g->pci->address, g->place->node);
 	return best;
 }
 

@@ -121,7 +121,7 @@ REFUSED = {
     "a kernel without iommufd": ({"config": ONE_TYPE1}, ["--accel-smmu=on"], 4, "lacks CONFIG_IOMMUFD or CONFIG_VFIO_DEVICE_CDEV"),
     "a kernel with neither": ({"config": ()}, [], 4, "lacks CONFIG_IOMMUFD.*no type1"),
     "too few address bits": ({"gpus": 4, "bits": 40, "kind": "gb300"}, ["--all"], 4, r"need 44 bits, and KVM gives it 40"),
-    "no QEMU": ({"qemu": None}, [], 4, "no QEMU in .*install QEMU 10.0 or later"),
+    "no QEMU": ({"qemu": None}, [], 4, "qemu-system-aarch64: no QEMU in .*install QEMU 10.0 or later"),
     "no libvirt": ({}, [DOMAIN], 4, "no libvirt in /usr/sbin"),
     "libvirt without a domain": ({"libvirt": "12.8"}, ["--format=libvirt"], 2, "needs --domain: virt-install"),
     "a domain's memory twice": ({"libvirt": "12.8"}, [DOMAIN, "--memory=64G"], 2, "not for --domain, which has its own"),
@@ -307,17 +307,16 @@ class BadRecords:
         self.refuse("no such PCI device", lambda tree: None, words=["0099:01:00.0"], status=3)
 
     def test_shared(self, tree):
-        """Two GPUs in one group, of which one is named; and both."""
+        """Two GPUs in one group, whose names kernel and libvirt want: no SMMU."""
         def same_group(tree):
             tree.file(f"/sys/kernel/iommu_groups/20/devices/{address(1)}/x")
             tree.file(f"/sys/kernel/iommu_groups/21/devices/{address(0)}/x")
-        self.refuse(r"shares IOMMU group 20 with 0019:01:00\.0.*name both", same_group, gpus=2)
         self.refuse("0009:01:00.0 has no SMMUv3.*or is not alone in its IOMMU group", same_group, words=["--all", "--accel-smmu=on"], gpus=2)
         same_group(host(tree, gpus=2))
         assert "smmuv3" not in guest(tree, "--format=qemu", "--all").stdout.split("\nexec ")[1]
 
     def test_devices(self):
-        """A device that vfio doesn't have, and one that shares its group."""
+        """A device that vfio doesn't have, and too many."""
         where = f"sys/bus/pci/devices/{NIC0}"
         words = ["--all", f"--device={NIC0}"]
 
@@ -329,18 +328,9 @@ class BadRecords:
             return change
         self.refuse(r"0000:01:00\.0: bound to mlx5_core, not to a driver of vfio", driver("mlx5_core"), words=words, tray=TRAY)
         self.refuse(r"0000:01:00\.0: not bound, not to a driver of vfio", driver(None), words=words, tray=TRAY)
-
-        def shared(tree):
-            tree.file(f"sys/kernel/iommu_groups/60/devices/{NVME}/x")
-            tree.file(f"/sys/bus/pci/devices/{NVME}/class", "0x010802")
-        self.refuse("0000:01:00.0: shares IOMMU group 60 with 0002:01:00.0", shared, words=words, tray=TRAY)
         many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(31)}
         self.refuse("1 GPUs and 31 other devices; name at most 15 GPUs and 31 devices", lambda tree: None,
                     words=["--all", *(f"--device={a}" for a in many)], tray=many)
-
-    def test_other_socket(self, tree):
-        notes = json.loads(guest(host(tree, gpus=2, tray=TRAY), "--format=json", f"--device={NIC1}").stdout)["notes"]
-        assert "0010:01:00.0 is near node 1 of the host, of which" in "".join(notes)
 
     def test_iommu(self):
         def other(tree):
@@ -412,7 +402,7 @@ class Names:
         host(tree)
         for word in ("a\nb", "\x1b[0m", "", "\x7f"):
             assert "control character" in guest(tree, f"--disk={word}", status=2).stderr
-        for word in (b"\xff", b"\xc3", b"\xe2\x82", b"\xc0\xaf", b"\xf5aaa", b"\xed\xa0\x80", b"\xe0\x80\xaf", b"\xf4\x90\x80\x80", b"\xef\xbf\xbf"):
+        for word in (b"\xff", b"\xc3", b"\xe2\x82", b"\xc0\xaf", b"\xf5aaa", b"\xed\xa0\x80", b"\xe0\x80\xaf", b"\xf4\x90\x80\x80"):
             assert "UTF-8" in guest(tree, os.fsdecode(b"--disk=" + word), status=2).stderr
 
     def test_disk(self, tree, tmp_path):
@@ -597,7 +587,7 @@ class Domains:
         ("<acpi/>", "", "no <acpi/>"), ("<memory unit='KiB'>67108864", "<memory unit='x'>1", "<memory> or <vcpu>"),
         ("<memory unit='KiB'>67108864", "<memory unit='TiB'>1", "have only 480 GiB"), (">16</vcpu>", ">0</vcpu>", "<memory> or <vcpu>"),
         ("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='GiB'>64</pcihole64></controller>", "<pcihole64> has 64 GiB"),
-        ("qemu-system-aarch64</emulator>", "qemu-mine</emulator>", "qemu-mine is no QEMU in"),
+        ("qemu-system-aarch64</emulator>", "qemu-mine</emulator>", "qemu-mine: no QEMU in"),
         ("<devices>", "<memoryBacking><hugepages><page size='16' unit='M'/></hugepages></memoryBacking><devices>", "huge pages of 16 MiB: the host has none"),
     ))
     def test_what_does_not_go_with_gpus(self, old, new, message):
@@ -713,9 +703,7 @@ class Firmware:
 
     def test_none(self, tree):
         host(tree).without("/usr/share/qemu/firmware")
-        plan = self.plan(tree)
-        assert plan["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.fd"
-        assert "install qemu-efi-aarch64" in "".join(plan["notes"])
+        assert self.plan(tree)["firmware"] == "/usr/share/AAVMF/AAVMF_CODE.fd"
 
     def test_administrators(self, tree):
         """A file in /etc is read before the package's, and replaces one of its name."""
