@@ -154,9 +154,12 @@ static void add_places(struct addition *a)
 		return;
 	for (i = 0; i < p->cpu_pins->len; i++)
 		add(pins, "\n    <vcpupin vcpu='%zu' cpuset='%s'/>", i, (char *)p->cpu_pins->pdata[i]);
-	add(pins, "\n    <emulatorpin cpuset='%s'/>", p->host_cpus);
+	if (!xml_find(a->now.root, "cputune/emulatorpin")) {
+		add(pins, "\n    <emulatorpin cpuset='%s'/>", p->host_cpus);
+		add_word(a, "cputune/emulatorpin");
+	}
 	append_to(a, "cputune", pins->str);
-	add_word(a, "cputune/vcpupin cputune/emulatorpin");
+	add_word(a, "cputune/vcpupin");
 }
 
 /* ---- devices -------------------------------------------------------------------------------- */

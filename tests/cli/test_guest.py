@@ -618,10 +618,11 @@ class Domains:
 
     def test_pinned_already(self):
         """The domain's own pins stay."""
-        text = self.PLAIN.replace("<devices>", "<cputune><vcpupin vcpu='0' cpuset='1'/></cputune><devices>")
-        given = self.change(text)
-        assert "<vcpupin vcpu='0' cpuset='1'/>" in given
-        assert self.change(given, "--remove") == text
+        for pin, words in (("<vcpupin vcpu='0' cpuset='1'/>", []), ("<emulatorpin cpuset='1'/>", ["--pin"])):
+            text = self.PLAIN.replace("<devices>", f"<cputune>{pin}</cputune><devices>")
+            given = self.change(text, "--all", *words)
+            assert pin in given and given.count("<emulatorpin") == len(words)
+            assert self.change(given, "--remove") == text
 
     def test_no_domain(self, tree, tmp_path):
         """Nothing is printed for what is no domain, and a file stays as it is."""
