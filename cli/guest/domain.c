@@ -302,32 +302,39 @@ static char *read_cells(const struct domain *d, struct guest_domain *facts)
 }
 
 /*
- * Why the domain can't have GPUs, whatever they need; NULL: it can. libvirt refuses the
- * rest by itself: ACPI without UEFI, a device or a <vcpupin> twice.
+ * Why the domain can't have GPUs, whatever they need, to be freed; NULL: it can. libvirt
+ * refuses the rest by itself: ACPI without UEFI, a device or a <vcpupin> twice.
  */
-static const char *obstacle(const struct domain *d)
+static char *obstacle(const struct domain *d)
 {
-	const struct element *type = xml_find(d->root, "os/type");
+	const struct element *type = xml_find(d->root, "os/type"), *e;
 	const char *arch = xml_get(type, "arch"), *machine = xml_get(type, "machine");
+	unsigned int number;
 
 	if ((arch && strcmp(arch, "aarch64")) ||
 	    (machine && strcmp(machine, "virt") && !g_str_has_prefix(machine, "virt-")))
-		return "its <type> is not the machine virt of aarch64";
+		return g_strdup("its <type> is not the machine virt of aarch64");
 	if (!xml_find(d->root, "features/acpi"))
-		return "its <features> have no <acpi/>, without which the guest sees no NUMA nodes";
+		return g_strdup("its <features> have no <acpi/>, without which the guest sees no NUMA nodes");
 	if (mark_arguments(xml_find(d->root, "qemu:commandline")))
-		return "its <qemu:commandline> has nodes, initiators or a window of its own; remove these";
+		return g_strdup("its <qemu:commandline> has nodes, initiators or a window of its own; remove these");
+	for (e = xml_find(d->root, "devices/controller"); e; e = xml_next(e)) {
+		number = number_of(xml_get(xml_find(e, "target"), "busNr"));
+		if (number >= BUS_OF_DOMAIN && number <= BUS_OF_DOMAIN_MAX)
+			return g_strdup_printf("a <controller> has the busNr %u, and the GPUs need those from %d to %d; give it another",
+					       number, BUS_OF_DOMAIN, BUS_OF_DOMAIN_MAX);
+	}
 	return NULL;
 }
 
 char *domain_facts(const struct domain *d, struct guest_wish *wish, struct guest_domain *facts)
 {
 	const struct element *root = d->root, *e, *vcpu = xml_find(root, "vcpu");
-	const char *why = obstacle(d);
+	char *why = obstacle(d);
 
 	*facts = (struct guest_domain){ };
 	if (why)
-		return g_strdup(why);
+		return why;
 	wish->domain = facts;
 	wish->memory = size_of(xml_find(root, "memory"));
 	wish->cpus = vcpu ? number_of(vcpu->text->str) : 1;

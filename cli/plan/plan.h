@@ -23,6 +23,11 @@ struct answers;
 #define GUEST_GPUS_MAX 15
 #define GUEST_NODES_MAX (GUEST_GPUS_MAX * (NODES_OF_GPU + 1))
 #define GUEST_DEVICES_MAX 31
+/*
+ * The first numbers of their buses. pcie.0 has room before for those of its own ports,
+ * of which libvirt adds some. Each device has two numbers at most.
+ */
+enum { BUS_OF_QEMU = 16, BUS_OF_DOMAIN = 64, BUS_OF_DOMAIN_MAX = 63 + 2 * GUEST_DEVICES_MAX };
 
 /* Of huge pages whose size only the host knows. No page is as small. */
 #define HUGEPAGES_DEFAULT 1

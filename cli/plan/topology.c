@@ -130,8 +130,7 @@ const char *plan_smmu(const struct place *place)
 void plan_buses(const struct guest_facts *facts, const struct guest_wish *wish,
 		struct guest_plan *plan)
 {
-	/* pcie.0 has room for its own ports' buses, of which libvirt adds some, and each for its own. */
-	unsigned int next = wish->domain ? 64 : 16;
+	unsigned int next = wish->domain ? BUS_OF_DOMAIN : BUS_OF_QEMU;
 	struct guest_device *g;
 	const char *smmu;
 	size_t i, b, node;

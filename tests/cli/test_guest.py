@@ -587,6 +587,7 @@ class Domains:
         ("<acpi/>", "", "no <acpi/>"), ("<memory unit='KiB'>67108864", "<memory unit='x'>1", "<memory> or <vcpu>"),
         ("<memory unit='KiB'>67108864", "<memory unit='TiB'>1", "have only 480 GiB"), (">16</vcpu>", ">0</vcpu>", "<memory> or <vcpu>"),
         ("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='GiB'>64</pcihole64></controller>", "<pcihole64> has 64 GiB"),
+        ("<devices>", "<devices><controller type='pci' index='20' model='pcie-expander-bus'><target busNr='65'/></controller>", "has the busNr 65, and the GPUs need those from 64 to 125"),
         ("qemu-system-aarch64</emulator>", "qemu-mine</emulator>", "qemu-mine: no QEMU in"),
         ("<devices>", "<memoryBacking><hugepages><page size='16' unit='M'/></hugepages></memoryBacking><devices>", "huge pages of 16 MiB: the host has none"),
     ))
