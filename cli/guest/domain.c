@@ -284,17 +284,16 @@ static char *read_cells(const struct domain *d, struct guest_domain *facts)
 	const char *cpus;
 	char id[24];
 
-	for (e = xml_find(d->root, "cpu/numa/cell"); e && facts->cells < CELLS_MAX; e = xml_next(e)) {
+	for (e = xml_find(d->root, "cpu/numa/cell"); e; e = xml_next(e)) {
 		snprintf(id, sizeof(id), "%zu", facts->cells);
 		cpus = xml_get(e, "cpus");
-		if (!cpus || (xml_get(e, "id") && !xml_is(e, "id", id)))
-			return g_strdup_printf("a <cell> of <numa> has no cpus, or an id that is not the next number, %s; GPUs' cells come after those of processors",
-					       id);
-		facts->cell = g_renew(struct guest_cell, facts->cell, facts->cells + 1);
-		cell = &facts->cell[facts->cells++];
+		if (!cpus || (xml_get(e, "id") && !xml_is(e, "id", id)) || facts->cells == GUEST_GPUS_MAX)
+			return g_strdup_printf("a <cell> of <numa> has no cpus, or an id that is not the next number, %s of at most %d; GPUs' cells come after those of processors",
+					       id, GUEST_GPUS_MAX - 1);
+		cell = &facts->cell[facts->cells];
 		*cell = (struct guest_cell){
-			.cpus = g_strdup(cpus), .memory = bytes_of(e, xml_get(e, "memory")),
-			.hugepages = hugepages_of(d, facts->cells - 1), .host = host_node(d, id),
+			.cpus = cpus, .memory = bytes_of(e, xml_get(e, "memory")),
+			.hugepages = hugepages_of(d, facts->cells++), .host = host_node(d, id),
 		};
 		each_number(cpus, count_cpu, &cell->count);
 	}
@@ -346,13 +345,4 @@ char *domain_facts(const struct domain *d, struct guest_wish *wish, struct guest
 	facts->window = size_of(xml_find(domain_pcie_root(d), "pcihole64"));
 	facts->numatune = xml_find(root, "numatune");
 	return read_cells(d, facts);
-}
-
-void domain_facts_free(struct guest_domain *facts)
-{
-	size_t i;
-
-	for (i = 0; i < facts->cells; i++)
-		g_free(facts->cell[i].cpus);
-	g_free(facts->cell);
 }

@@ -33,11 +33,10 @@ void domain_end(struct domain *d);
 char *domain_without(struct domain *d);
 
 /*
- * Reads what a plan needs to know, of a domain without additions. NULL, or why the domain
- * can't have GPUs, to be freed. domain_facts_free() frees in either case.
+ * Reads what a plan needs to know, of a domain without additions, which must live as long
+ * as the facts. NULL, or why the domain can't have GPUs, to be freed.
  */
 char *domain_facts(const struct domain *d, struct guest_wish *wish, struct guest_domain *facts);
-void domain_facts_free(struct guest_domain *facts);
 
 /* Its controller for pcie.0; NULL: none yet. */
 struct element *domain_pcie_root(const struct domain *d);

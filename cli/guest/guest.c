@@ -313,7 +313,6 @@ static void end_change(struct change *change)
 {
 	domain_end(&change->was);
 	domain_end(&change->bare);
-	domain_facts_free(&change->facts);
 }
 
 static enum exit_status write_plan(const struct arguments *a, struct change *change,

@@ -34,10 +34,6 @@ static enum exit_status take_cells(const struct guest_domain *domain, struct gue
 	const struct guest_cell *cell;
 	size_t i, said = 0, near = plan->nodes;
 
-	if (domain->cells > GUEST_GPUS_MAX)
-		return plan_refuse(plan, EXIT_REFUSED, NULL,
-				   "the domain has %zu NUMA cells with processors; at most %d are supported",
-				   domain->cells, GUEST_GPUS_MAX);
 	for (i = 0; i < domain->cells; i++)
 		said += domain->cell[i].host >= 0;
 	/* If there are as many, they are in the same order. */

@@ -36,7 +36,7 @@ enum choice { CHOICE_AUTO, CHOICE_ON, CHOICE_OFF };
 
 /* A NUMA node of processors that a domain of libvirt has. */
 struct guest_cell {
-	char *cpus;		/* "0-7" */
+	const char *cpus;	/* "0-7" */
 	unsigned int count;
 	uint64_t memory, hugepages;
 	int host;		/* the node that its memory comes from; -1: any */
@@ -45,7 +45,7 @@ struct guest_cell {
 /* What the guest has already, if it is a domain of libvirt. */
 struct guest_domain {
 	const char *emulator;	/* NULL: libvirt's */
-	struct guest_cell *cell;
+	struct guest_cell cell[GUEST_GPUS_MAX];
 	size_t cells;		/* 0: no NUMA nodes */
 	bool numatune;		/* it says itself where its memory comes from */
 	uint64_t window;	/* its pcihole64; 0: none */

@@ -13,41 +13,31 @@
 
 /* ---- the devices ----------------------------------------------------------------------------- */
 
-/* A device that is no GPU. */
-static enum exit_status check_other(struct guest_plan *plan, const struct gpu *pci,
-				    const struct place *place)
+/* Why the guest can't have a device, which is named as a GPU or not. */
+static enum exit_status check_device(struct guest_plan *plan, const struct gpu *pci,
+				     const struct place *place, bool gpu)
 {
-	if (pci->product)
-		return plan_refuse(plan, EXIT_USAGE_ERROR, pci,
-				   "a GPU; give its address without --device");
-	if (!place->vfio)
-		return plan_refuse(plan, EXIT_REFUSED, pci,
-				   "%s%s, not to a driver of vfio; bind it to vfio-pci first",
-				   pci->driver ? "bound to " : "not bound",
-				   pci->driver ? pci->driver : "");
-	if (!plan_are_bars(place->bars))
-		return plan_refuse(plan, EXIT_REFUSED, pci,
-				   "a BAR has an impossible size; check \"resource\" in its sysfs folder");
-	return EXIT_OK;
-}
-
-static enum exit_status check_memory(struct guest_plan *plan, const struct gpu *gpu,
-				     const struct place *place)
-{
+	const char *bound = pci->driver ? "bound to " : "not bound", *driver = pci->driver ?: "";
 	char size[SIZE_MAX_TEXT];
 
-	if (!gpu->ours)
-		return plan_refuse(plan, EXIT_REFUSED, gpu,
+	if (!gpu && pci->product)
+		return plan_refuse(plan, EXIT_USAGE_ERROR, pci,
+				   "a GPU; give its address without --device");
+	if (!gpu && !place->vfio)
+		return plan_refuse(plan, EXIT_REFUSED, pci,
+				   "%s%s, not to a driver of vfio; bind it to vfio-pci first",
+				   bound, driver);
+	if (gpu && !pci->ours)
+		return plan_refuse(plan, EXIT_REFUSED, pci,
 				   "%s%s; only " DRIVER_NAME " knows the size of its memory; run \"" PROGRAM " bind --persist %s\" first",
-				   gpu->driver ? "bound to " : "not bound",
-				   gpu->driver ? gpu->driver : "", gpu->address);
-	if (gpu->mode == GPU_MODE_NONE || gpu->mode == GPU_MODE_CORE_ONLY)
-		return plan_refuse(plan, EXIT_REFUSED, gpu,
+				   bound, driver, pci->address);
+	if (gpu && (pci->mode == GPU_MODE_NONE || pci->mode == GPU_MODE_CORE_ONLY))
+		return plan_refuse(plan, EXIT_REFUSED, pci,
 				   "the driver reports no memory; see \"" PROGRAM " doctor %s\"",
-				   gpu->address);
-	if (!place->bars[4] || !plan_are_bars(place->bars))
-		return plan_refuse(plan, EXIT_REFUSED, gpu,
-				   "a BAR has an impossible size (BAR4: %s); check nvgrace_gpu/usemem_bar_size, resmem_bar_size and \"resource\" in its sysfs folder",
+				   pci->address);
+	if ((gpu && !place->bars[4]) || !plan_are_bars(place->bars))
+		return plan_refuse(plan, EXIT_REFUSED, pci,
+				   "a BAR has an impossible size (BAR4: %s); check \"resource\" and nvgrace_gpu/*_bar_size in its sysfs folder",
 				   size_text(place->bars[4], size));
 	return EXIT_OK;
 }
@@ -90,7 +80,7 @@ static enum exit_status plan_devices(const struct guest_facts *facts, const stru
 		add_device(plan, &facts->others.gpu[i], &facts->other_place[i]);
 	for (i = 0; i < plan->devices && !status; i++) {
 		g = &plan->device[i];
-		status = (i < count ? check_memory : check_other)(plan, g->pci, g->place);
+		status = check_device(plan, g->pci, g->place, i < count);
 	}
 	return status;
 }

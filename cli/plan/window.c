@@ -73,7 +73,6 @@ static unsigned int bits_for(uint64_t window, uint64_t memory)
 	return bits;
 }
 
-/* Whether the guest has root complexes besides pcie.0, where one is enough otherwise. */
 bool plan_has_expanders(const struct guest_plan *plan)
 {
 	return plan->accel ||

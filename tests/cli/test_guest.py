@@ -46,8 +46,6 @@ HOSTS = {
         {"gpus": 2, "per_node": 2, "qemu": "9.2", "config": ONE_TYPE1}, ["--all"], [r"id=port1,bus=pcie\.0,chassis=2"], ["highmem"]),
     "only iommufd in the kernel": (
         {"qemu": "10.0", "config": ONLY_IOMMUFD}, [], [r"-object iommufd", r"rombar=0,iommufd=iommufd0"], ["smmu", "pxb"]),
-    "the SMMU isn't wanted": (
-        {}, ["--accel-smmu=off"], [r"bus=pcie\.0,chassis=1", r"rombar=0,ats=off$"], ["iommufd", "smmu", "pxb"]),
     "two GH200s at two nodes, and QEMU 9.2 has room for one root complex": (
         {"gpus": 2, "qemu": "9.2", "config": ONE_TYPE1}, ["--all"], [r"id=port1,bus=pcie\.0,chassis=2", r"host-nodes=1"], ["highmem", "pxb"]),
     "two GH200s at two nodes, 40 bits": (
