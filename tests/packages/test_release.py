@@ -257,21 +257,6 @@ class Settings(Copy):
     def test_this_tree_fits_its_own_settings(self):
         run("scripts/packaging/site", "--check", cwd=self.copy)
 
-    def test_the_forge_has_what_the_owner_has_not_set(self):
-        forge = {"GITHUB_REPOSITORY": "Owner/gpu"}
-
-        def setting(name, **env):
-            return run("scripts/packaging/setting", name, cwd=self.copy, **env).removesuffix("\n")
-        for maintainer, there in ((MAINTAINER, MAINTAINER),
-                                  ("Some <some@project.example>", "Owner <Owner@users.noreply.github.com>")):
-            self.change("Makefile", r"^MAINTAINER[ \t]*:=.*", f"MAINTAINER := {maintainer}")
-            assert setting("MAINTAINER", **forge) == there
-            assert setting("MAINTAINER", GITHUB_REPOSITORY="") == maintainer
-        # The owner must say where the repository is: README says it, too.
-        for site in ("", SITE):
-            self.change("Makefile", r"^SITE[ \t]*:=.*", f"SITE := {site}")
-            assert setting("SITE", **forge) == site
-
     def test_what_is_malformed_is_refused(self):
         for name, value in (("MAINTAINER", ""), ("MAINTAINER", "Somebody"), ("MAINTAINER", "a@example.org"),
                             ("MAINTAINER", "A <a>"), ("SITE", "example.org/"), ("SITE", "https://example.org/"),
