@@ -17,7 +17,6 @@ packaged = pytest.mark.usefixtures("built_packages")
 
 # What the RPMs may require, because RHEL 9, the oldest system, provides it: glibc 2.34,
 # GLib 2.68, json-c 0.14, kmod 28, rpm 4.16, and in CRB cmocka 1.1.
-# test_repo.py tests the .debs on Debian 12 and Ubuntu 22.04.
 PROVIDED = r"""libc\.so\.6\((GLIBC_2\.([0-9]|[12][0-9]|3[0-4])(\.[0-9]+)?)?\)\(64bit\)
 libcmocka\.so\.0\(\)\(64bit\)
 libglib-2\.0\.so\.0\(\)\(64bit\)
@@ -28,6 +27,11 @@ rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd|Ri
 /bin/(ba)?sh
 (dkms >= 2\.8|gcc|kmod|make|nvgrace-gpu)
 config\(nvgrace-gpu\) = .*""".splitlines()
+# What the .debs may depend on, because Ubuntu 22.04, the oldest system, has it: glibc
+# 2.35, cmocka 1.1.5, GLib 2.72, json-c 0.15, kmod 29, DKMS 2.8.7. Since Debian 13 and
+# Ubuntu 24.04, libglib2.0-0t64 provides libglib2.0-0.
+DEPENDS = ["libc6 (>= 2.34)", "libcmocka0 (>= 1.0.0)", "libglib2.0-0 (>= 2.68.0)", "libjson-c5 (>= 0.15)", "libkmod2 (>= 5~)",
+           "kmod", "dkms (>= 2.8)"]
 
 
 @packaged
@@ -79,6 +83,13 @@ def test_rhel_9_has_what_the_rpms_require():
             required = run("sh", "-c", 'rpm -qp --requires "$1" 2>/dev/null', "sh", package).splitlines()
             assert required, package.name
             assert not [r for r in required if not any(re.fullmatch(p, r) for p in PROVIDED)], package.name
+
+
+@packaged
+def test_ubuntu_22_04_has_what_the_debs_need():
+    for package in PACKAGES.glob("*.deb"):
+        needed = run("dpkg-deb", "--field", package, "Depends").strip().split(", ")
+        assert not [n for n in needed if n not in DEPENDS and not n.startswith("nvgrace-gpu (= ")], package.name
 
 
 @pytest.fixture
