@@ -25,7 +25,7 @@ libkmod\.so\.2\((LIBKMOD_(5|6|22))?\)\(64bit\)
 rtld\(GNU_HASH\)
 rpmlib\((CompressedFileNames|FileDigests|PayloadFilesHavePrefix|PayloadIsZstd|RichDependencies)\) <= [-.0-9]+
 /bin/(ba)?sh
-(dkms >= 2\.8|gcc|kmod|make|nvgrace-gpu)
+(dkms >= 2\.8|gcc|kmod|make|nvgrace-gpu = .*)
 config\(nvgrace-gpu\) = .*""".splitlines()
 # What the .debs may depend on, because Ubuntu 22.04, the oldest system, has it: glibc
 # 2.35, cmocka 1.1.5, GLib 2.72, json-c 0.15, kmod 29, DKMS 2.8.7. Since Debian 13 and
