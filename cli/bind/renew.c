@@ -39,6 +39,29 @@ static void plan(GPtrArray *list, struct host *h, const char *release, const cha
 		free_renewal(renewal);
 }
 
+/* An image of crash dumps' kernel has files only by an earlier version. */
+static void plan_dumps(GPtrArray *list, struct host *h)
+{
+	g_autoptr(GPtrArray) dumps = dump_images(h);
+	size_t i;
+
+	for (i = 0; i < dumps->len; i++) {
+		struct dump_image *dump = dumps->pdata[i];
+		g_auto(GStrv) files = image_files(h, dump->path);
+		struct renewal *renewal;
+		g_autofree char *command = NULL;
+
+		if (!files || !image_fault(h, files, false))
+			continue;
+		renewal = g_new0(struct renewal, 1);
+		renewal->image = g_strdup(dump->path);
+		renewal->owner.command = g_strdupv(dump->command);
+		command = g_strjoinv(" ", dump->command);
+		renewal->owner.remedy = g_strdup_printf("run \"%s\"", command);
+		g_ptr_array_add(list, renewal);
+	}
+}
+
 GPtrArray *renew_plan(struct host *h, const char *release, enum renew_reason reason, bool binds,
 		      bool doubt)
 {
@@ -58,6 +81,8 @@ GPtrArray *renew_plan(struct host *h, const char *release, enum renew_reason rea
 			plan(list, h, releases[i], image, binds, reason, doubt);
 	}
 	loader_free(&loader);
+	if (!release)
+		plan_dumps(list, h);
 	return list;
 }
 

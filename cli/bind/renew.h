@@ -11,7 +11,7 @@
 #include "facts/initramfs.h"
 
 struct renewal {
-	char *image, *release;
+	char *image, *release;	/* release: NULL for one of the kernel of crash dumps */
 	struct image_owner owner;
 	bool wants;		/* it should have the files */
 };

@@ -232,13 +232,13 @@ FINDING(MODULE_SIGNATURE, "module-signature",
 CASE(MODULE_SIGNATURE, GOOD, GOOD, "the kernel {trusts}", NULL, NULL)
 CASE(MODULE_SIGNATURE, NONE, BAD, "the module is not signed, and the kernel enforces signatures",
      "{by} enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
-     "have DKMS sign it: set `mok_signing_key` in `/etc/dkms/framework.conf`, run `dkms build --force nvgrace-gpu-vfio-pci/VERSION` and `mokutil --import {key}`, reboot, and enroll the key")
+     "have DKMS sign it: set `mok_signing_key` in `/etc/dkms/framework.conf`, run `dkms build --force nvgrace-gpu-vfio-pci/VERSION`, `dkms install --force nvgrace-gpu-vfio-pci/VERSION` and `mokutil --import {key}`, reboot, and choose \"Enroll MOK\" on the console")
 CASE(MODULE_SIGNATURE, NONE_PACKAGES, BAD, "the module is not signed, and the kernel enforces signatures",
      "{by} enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
      "build the packages again with `make module-packages SIGN_KEY=... SIGN_CERT=...`, and enroll that certificate")
 CASE(MODULE_SIGNATURE, NO_KEY, BAD, "the kernel does not have the key of the module's signer, {signer}",
      "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
-     "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console")
+     "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console; if its serial number is not the `sig_key` of `modinfo nvgrace-gpu-vfio-pci`, first have DKMS sign with it: `dkms build --force` and `dkms install --force nvgrace-gpu-vfio-pci/VERSION`")
 CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key of the module's signer, {signer}",
      "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import` with the certificate of the packages (SIGN_CERT of `make module-packages`), reboot, and choose \"Enroll MOK\" on the console")

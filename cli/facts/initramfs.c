@@ -328,3 +328,53 @@ void image_owner_free(struct image_owner *owner)
 	g_free(owner->remedy);
 	memset(owner, 0, sizeof(*owner));
 }
+
+/* ---- crash dumps --------------------------------------------------------- */
+
+static void free_dump(void *data)
+{
+	struct dump_image *dump = data;
+
+	g_free(dump->path);
+	g_strfreev(dump->command);
+	g_free(dump);
+}
+
+/* Of Debian's kdump-tools, whose command has the kernel, of Red Hat's kdump, and of SUSE's. */
+static const struct {
+	const char *folder, *prefix, *suffix, *command[3];
+} dumps[] = {
+	{ "/var/lib/kdump", "initrd.img-", "", { "/etc/kernel/postinst.d/kdump-tools", "KERNEL" } },
+	{ "/var/lib/kdump", "initramfs-", "kdump.img", { "/usr/bin/kdumpctl", "rebuild" } },
+	{ "/boot", "initramfs-", "kdump.img", { "/usr/bin/kdumpctl", "rebuild" } },
+	{ "/var/lib/kdump", "initrd", "initrd", { "/sbin/mkdumprd", "-f" } },
+	{ "/boot", "initrd-", "-kdump", { "/sbin/mkdumprd", "-f" } },
+};
+
+GPtrArray *dump_images(struct host *h)
+{
+	GPtrArray *list = g_ptr_array_new_with_free_func(free_dump);
+	size_t i, j;
+
+	for (i = 0; i < G_N_ELEMENTS(dumps); i++) {
+		g_auto(GStrv) names = host_list(h, "%s", dumps[i].folder);
+
+		for (j = 0; names && names[j]; j++) {
+			struct dump_image *dump;
+			const char *end = dumps[i].command[1];
+
+			if (!g_str_has_prefix(names[j], dumps[i].prefix) ||
+			    !g_str_has_suffix(names[j], dumps[i].suffix))
+				continue;
+			if (!strcmp(end, "KERNEL"))
+				end = names[j] + strlen(dumps[i].prefix);
+			dump = g_new0(struct dump_image, 1);
+			dump->path = g_strdup_printf("%s/%s", dumps[i].folder, names[j]);
+			dump->command = g_new0(char *, 3);
+			dump->command[0] = g_strdup(dumps[i].command[0]);
+			dump->command[1] = g_strdup(end);
+			g_ptr_array_add(list, dump);
+		}
+	}
+	return list;
+}

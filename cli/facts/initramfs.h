@@ -44,6 +44,15 @@ void image_owner_find(struct host *h, const char *image, const char *release,
 		      struct image_owner *owner);
 void image_owner_free(struct image_owner *owner);
 
+/* An image of the kernel of crash dumps, which must have none of the files. */
+struct dump_image {
+	char *path;
+	char **command;	/* makes it again */
+};
+
+/* Those in the distributions' places; the caller frees the list. */
+GPtrArray *dump_images(struct host *h);
+
 /*
  * The command that updates every kernel's image, static; NULL: no hook of this
  * project is installed.
