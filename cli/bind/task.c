@@ -28,7 +28,9 @@ static bool refuse_in_use(struct overview *s, const struct gpu *gpu, struct job 
 	bool service = false;
 	size_t count, i;
 
-	holders = holders_find(s->host, &s->files, gpu, &count);
+	if (!gpu_may_be_open(s->host, gpu))
+		return false;
+	holders = holders_find(s->host, overview_files(s), gpu, &count);
 	for (i = 0; i < count; i++)
 		service |= !strncmp(holders[i].file->comm, "nvidia-persiste", 15);
 	if (count) {

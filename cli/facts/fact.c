@@ -28,8 +28,8 @@ static uint64_t in_use(struct overview *s, const struct gpu *gpu)
 {
 	size_t count;
 
-	g_free(holders_find(s->host, &s->files, gpu, &count));
-	return count || s->files.complete ? !!count : GPU_UNKNOWN;
+	g_free(holders_find(s->host, overview_files(s), gpu, &count));
+	return count || overview_files(s)->complete ? !!count : GPU_UNKNOWN;
 }
 
 /* A count of the driver's, if it has this file. */
@@ -181,8 +181,8 @@ static struct json_object *holders_json(struct overview *s, const struct gpu *gp
 	/*
 	 * Unless all processes could be read, no holders means not known: null.
 	 */
-	holders = holders_find(s->host, &s->files, gpu, &count);
-	array = count || s->files.complete ? json_object_new_array() : NULL;
+	holders = holders_find(s->host, overview_files(s), gpu, &count);
+	array = count || overview_files(s)->complete ? json_object_new_array() : NULL;
 	for (i = 0; i < count; i++) {
 		holder = json_object_new_object();
 		json_object_object_add(holder, "pid", json_object_new_int(holders[i].file->pid));

@@ -232,6 +232,13 @@ static bool is_node(const struct nodes *nodes, const struct open_file *file)
 	return false;
 }
 
+bool gpu_may_be_open(struct host *h, const struct gpu *gpu)
+{
+	return gpu->driver || host_exists(h, "/proc/driver/nvidia/gpus/%s", gpu->address) ||
+	       host_exists(h, "/sys/class/vfio/%d", gpu->iommu_group) ||
+	       host_exists(h, "/sys/class/vfio/noiommu-%d", gpu->iommu_group);
+}
+
 struct holder *holders_find(struct host *h, const struct open_files *files, const struct gpu *gpu,
 			    size_t *count)
 {

@@ -39,6 +39,12 @@ struct holder {
 struct holder *holders_find(struct host *h, const struct open_files *files, const struct gpu *gpu,
 			    size_t *count);
 
+/*
+ * Whether a process may have the GPU open: a driver has it, or there is a device file of
+ * its own or of its IOMMU group. Much faster than to look at all open files.
+ */
+bool gpu_may_be_open(struct host *h, const struct gpu *gpu);
+
 /* "process 1234 (qemu-system-aar) has /dev/vfio/12, ..."; to be freed. */
 char *holders_text(const struct holder *holders, size_t count);
 

@@ -13,7 +13,6 @@ void overview_read(struct host *h, struct overview *s)
 	memset(s, 0, sizeof(*s));
 	s->host = h;
 	gpus_find(h, &s->gpus);
-	open_files_read(h, &s->files);
 	iomem_read(h, &s->iomem);
 	config_read(h, &s->config);
 	s->obstacle = config_obstacle(h, &rule);
@@ -27,6 +26,14 @@ void overview_free(struct overview *s)
 	config_free(&s->config);
 	g_free(s->obstacle);
 	g_free(s->no_module);
+}
+
+const struct open_files *overview_files(struct overview *s)
+{
+	if (!s->has_files)
+		open_files_read(s->host, &s->files);
+	s->has_files = true;
+	return &s->files;
 }
 
 struct online overview_online(struct overview *s, const struct gpu *gpu)
@@ -44,7 +51,7 @@ const char *overview_state(struct overview *s, const struct gpu *gpu)
 		return "unbound";
 	if (!gpu->ours)
 		return "other-driver";
-	g_free(holders_find(s->host, &s->files, gpu, &count));
+	g_free(holders_find(s->host, overview_files(s), gpu, &count));
 	return count ? "in-use" : "bound";
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Reads the whole system once: the GPUs, the processes that have them open,
- * where their memory is online, and the configuration. list and status print
- * it, and bind and unbind decide by it.
+ * Reads the whole system once: the GPUs, the processes that have them open, where
+ * their memory is online, and the configuration. list and status print it, and bind
+ * and unbind decide by it.
  */
 #ifndef NVGRACE_GPU_FACTS_OVERVIEW_H
 #define NVGRACE_GPU_FACTS_OVERVIEW_H
@@ -14,7 +14,8 @@
 struct overview {
 	struct host *host;
 	struct gpus gpus;
-	struct open_files files;
+	struct open_files files;	/* overview_files() */
+	bool has_files;
 	struct iomem iomem;
 	struct config config;
 	char *obstacle;		/* why the configuration has no effect at any boot; NULL: it has */
@@ -23,6 +24,12 @@ struct overview {
 
 void overview_read(struct host *h, struct overview *s);
 void overview_free(struct overview *s);
+
+/*
+ * The open files of all processes. The first call reads them, which takes long where
+ * there are many.
+ */
+const struct open_files *overview_files(struct overview *s);
 
 /* gpu_online() */
 struct online overview_online(struct overview *s, const struct gpu *gpu);

@@ -163,12 +163,12 @@ static void draw(struct overview *s, const struct gpu *gpu)
 		field("EGM", "%s", egm_meaning(egm.kind, given));
 	draw_fact(s, gpu, "slot", FACT_slot, NULL);
 	draw_fact(s, gpu, "serial", FACT_serial, NULL);
-	holders = holders_find(s->host, &s->files, gpu, &count);
+	holders = holders_find(s->host, overview_files(s), gpu, &count);
 	for (i = 0; i < count; i++)
 		field("open", "%sby process %d (%s), %s", holders[i].certain ? "" : "perhaps ",
 		      holders[i].file->pid, holders[i].file->comm, holders[i].file->path);
 	if (!count)
-		field("open", s->files.complete ? "no" : "unknown: only root can see all processes");
+		field("open", overview_files(s)->complete ? "no" : "unknown: only root can see all processes");
 	if (gpu->ours) {
 		features = read_features(s->host);
 		field("features", "%s", features ? features : "not reported by this driver");

@@ -81,7 +81,7 @@ CASES = [
     Case("its group's file is open", "in use", "/dev/vfio/12", bound="vfio-pci", opened=("/dev/vfio/vfio", "/dev/vfio/12"),
          nodes={"/dev/vfio/12": (511, 12)}),
     Case("its group's file is open, though no driver has it", "in use", "/dev/vfio/12", opened=("/dev/vfio/12",),
-         nodes={"/dev/vfio/12": (511, 12)}),
+         nodes={"/dev/vfio/12": (511, 12)}, files={"/sys/class/vfio/12/dev": "511:12"}),
     Case("another group's file is open", bound="vfio-pci", opened=("/dev/vfio/vfio", "/dev/vfio/13", "/dev/vfio/1"),
          nodes={"/dev/vfio/12": (511, 12), "/dev/vfio/13": (511, 13), "/dev/vfio/1": (511, 1)}),
     Case("the container alone is open", bound="vfio-pci", opened=("/dev/vfio/vfio",), nodes={"/dev/vfio/vfio": (10, 196)}),

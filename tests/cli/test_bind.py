@@ -407,6 +407,16 @@ class AtBoot(Kernel):
         assert (self.driver(), self.override()) == (OURS, OURS)
         assert self.event(0, "") == ""
 
+    def test_open_files_are_looked_at_only_if_there_can_be_some(self):
+        """A host may have very many."""
+        for driver, group, looks in (("nouveau", False, True), (None, True, True), (None, False, False), (OURS, True, False)):
+            self.bound(driver, OURS if driver == OURS else "(null)")
+            self.tree.without("/sys/class/vfio/12", "/looked")
+            if group:
+                self.tree.file("/sys/class/vfio/12/dev", "240:0")
+            self.event(0, "", at=f"/proc:touch {self.tree.root}/looked\n>{DRIVERS}/nouveau/unbind:{UNBINDS}\n>{PROBE}:{binds(OURS)}")
+            assert (self.driver(), (self.tree.root / "looked").exists()) == (OURS, looks), (driver, group)
+
     def test_no_line_binds_it(self):
         for text in ("", f"bind all\nignore {G1}\n"):
             self.tree.file(f"{CONFIG}/all.conf", text)
