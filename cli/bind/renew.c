@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bind/renew.h"
 #include "facts/config.h"
@@ -86,9 +87,17 @@ GPtrArray *renew_plan(struct host *h, const char *release, enum renew_reason rea
 	return list;
 }
 
+/* As update-initramfs does nothing in a live system, or where a link to true replaces it. */
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_ino == b->st_ino && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+	       a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
 char *renew_image(struct host *h, const struct renewal *renewal, int *status)
 {
 	char **command = renewal->owner.command;
+	struct stat before = { }, after = { };
 	g_auto(GStrv) files = NULL;
 	const char *fault;
 	char *why = NULL;
@@ -96,11 +105,14 @@ char *renew_image(struct host *h, const struct renewal *renewal, int *status)
 	*status = -1;
 	if (!command)
 		return g_strdup_printf("can't update %s; %s", renewal->image, renewal->owner.remedy);
+	stat(renewal->image, &before);
 	*status = program_show(command[0], command);
 	if (*status < 0)
 		why = g_strdup_printf("%s did not finish: %s", command[0], strerror(errno));
 	else if (*status)
 		why = g_strdup_printf("%s exited with %d", command[0], *status);
+	if (!why && !stat(renewal->image, &after) && is_same(&before, &after))
+		why = g_strdup_printf("%s succeeded, but the image has not changed", command[0]);
 	if (!why) {
 		files = image_files(h, renewal->image);
 		fault = files ? image_fault(h, files, renewal->wants) : NULL;

@@ -354,7 +354,8 @@ class Boot(WithRule):
         for text, status, words in (
                 (makes, 0, ""),
                 ("#!/bin/sh\nexit 7", 1, f"can't update /boot/initrd.img-{release}: {UPDATE} exited with 7; it keeps the old"),
-                ("#!/bin/sh\nexit 0", 1, f"{UPDATE} succeeded, but the image"),
+                ("#!/bin/sh\nexit 0", 1, f"{UPDATE} succeeded, but the image has not changed"),
+                ("#!/bin/sh\ntouch /boot/initrd.img-$3", 1, f"{UPDATE} succeeded, but the image still has files"),
                 ("#!/bin/sh\nkill -KILL $$", 1, f"{UPDATE} did not finish: Interrupted"),
                 (None, 1, f"{UPDATE} did not finish: Permission denied; it keeps")):
             self.tree.file(UPDATE, text or "#!/bin/sh")
