@@ -15,8 +15,9 @@ enum boot {
 };
 
 /*
- * Words of the kernel command line: the beginning of a word, and how it can go on. The
- * first row that fits counts. ANY is each other value.
+ * Words of the kernel command line. Those that only interrupt a boot, such as rd.break of
+ * dracut.cmdline(7), are not among them, because it goes on. A row has the beginning of a
+ * word, and how it can go on. The first row that fits counts. ANY is each other value.
  */
 #define ANY "*"
 
@@ -28,7 +29,8 @@ static const struct {
 	{ RESCUE, "", "rescue single s S 1 -s emergency -b" },
 	{ ORDINARY, "", "2 3 4 5" },
 	/* systemd.special(7); runlevel(8); friendly-recovery of Ubuntu */
-	{ RESCUE, "systemd.unit=", "rescue.target emergency.target runlevel1.target friendly-recovery.target" },
+	{ RESCUE, "systemd.unit=", "rescue.target rescue.service emergency.target emergency.service runlevel1.target "
+	  "friendly-recovery.target" },
 	{ ORDINARY, "systemd.unit=", ANY },
 	/* bootup(7): the initramfs's own */
 	{ ALWAYS_RESCUE, "", "rd.rescue rd.emergency" },

@@ -144,9 +144,9 @@ def test_what_is_no_gpu_of_ours(host):
 
 ORDINARY = ["quiet", "root=/dev/sda1 crashkernel=512M * rescues", "crash_kexec_post_notifiers", "systemd.unit=multi-user.target",
             "init=/lib/systemd/systemd", "single=0 10 S1", 'note="boot single user"', "single systemd.unit=graphical.target", "rescue 5",
-            "systemd.debug_shell rd.shell", "BOOT_IMAGE=/vmlinuz-6.1-rescue"]
+            "systemd.debug_shell rd.shell", "rd.break systemd.break=pre-udev break=premount", "BOOT_IMAGE=/vmlinuz-6.1-rescue"]
 RESCUE = ["recovery nomodeset dis_ucode_ldr", "single", "rescue", "emergency", "s", "S", "1", "-b", "-s", "systemd.unit=rescue.target",
-          '"systemd.unit=emergency.target"', 'systemd.unit="rescue.target"', "systemd.unit=runlevel1.target", "3 single",
+          '"systemd.unit=emergency.target"', 'systemd.unit="rescue.target"', "systemd.unit=runlevel1.target", "systemd.unit=emergency.service", "3 single",
           "systemd.unit=multi-user.target rescue", "rd.rescue", "rd.emergency", "rd.systemd.unit=rescue.target 3", "init=/bin/sh",
           "init=/usr/bin/bash", "single systemd.unit=nonsense", "recovery 3",
           "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-0-rescue-0123456789abcdef0123456789abcdef root=/dev/sda1"]
