@@ -160,6 +160,20 @@ static void parse(struct config *config, const char *file, const char *text)
 		parse_line(config, file, i + 1, lines[i]);
 }
 
+/*
+ * After something could not be read: an error, unless it is not there. A link that leads
+ * nowhere is there, and may do so only early in the boot.
+ */
+static void add_unread(struct host *h, struct config *config, const char *path)
+{
+	g_autofree char *reason = g_strdup_printf("can't be read: %s", strerror(errno));
+	bool absent = host_absent();
+	g_autofree char *target = host_link(h, "%s", path);
+
+	if (target || !absent)
+		add_error(config, path, 0, g_steal_pointer(&reason), g_strdup(""));
+}
+
 static void read_file(struct host *h, struct config *config, const char *file)
 {
 	g_autofree char *text = NULL;
@@ -167,9 +181,7 @@ static void read_file(struct host *h, struct config *config, const char *file)
 
 	text = host_read(h, &length, "%s", file);
 	if (!text) {
-		if (!host_absent())
-			add_error(config, file, 0, g_strdup_printf("can't be read: %s", strerror(errno)),
-				  g_strdup(""));
+		add_unread(h, config, file);
 		return;
 	}
 	/* A file that a power cut has filled with zeros is malformed, too. */
@@ -187,9 +199,8 @@ void config_read(struct host *h, struct config *config)
 	memset(config, 0, sizeof(*config));
 	read_file(h, config, CONFIG_FILE);
 	names = host_list(h, CONFIG_DIR);
-	if (!names && !host_absent())
-		add_error(config, CONFIG_DIR, 0, g_strdup_printf("can't be read: %s", strerror(errno)),
-			  g_strdup(""));
+	if (!names)
+		add_unread(h, config, CONFIG_DIR);
 	for (i = 0; names && names[i]; i++) {
 		g_autofree char *file = g_strdup_printf("%s/%s", CONFIG_DIR, names[i]);
 

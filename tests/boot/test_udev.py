@@ -90,6 +90,22 @@ def test_a_file_that_can_not_be_read(host):
     assert host.binds(f"bind {GPU}")[0] == (True, False)
 
 
+def test_links(host):
+    """What a link leads to may come later in the boot."""
+    for link, target, binds in (("nvgrace-gpu.conf.d/kept.conf", "/srv/kept.conf", False), ("nvgrace-gpu.conf.d", "/srv/conf.d", False),
+                                ("nvgrace-gpu.conf.d", "moved", True)):
+        host.write("etc/moved/all.conf", "")
+        path = host.root / "etc" / link
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(target)
+        got, said = host.binds("bind all")
+        assert got == (binds, binds), (link, said)
+        assert (f"/etc/{link}: can't be read: No such file or directory" in said) != binds
+        path.unlink()
+        if path.parent.name != "etc":
+            path.parent.rmdir()
+
+
 def test_a_slot_that_the_kernel_does_not_know(host):
     """It may be the GPU's."""
     for name in lines.SLOTS:
