@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Upgrades from the real packages of the last release, which
-tests/lab/system/releases makes from its commit: by apt in Debian 12 and 13, with their
-initramfs-tools, and by dnf. Also what is left in images that these make, after
+"""Upgrades from the real packages of the last two releases, which
+tests/lab/system/releases makes from their commits: by apt in Debian 12 and 13, with
+their initramfs-tools, and by dnf. Also what is left in images that these make, after
 unbind and after removal."""
 
 import pathlib
@@ -11,6 +11,7 @@ import tempfile
 
 import pytest
 
+from boot import lines
 from boot.test_initramfs import module
 from lab import packages
 from lab.system import scratch
@@ -24,13 +25,20 @@ KERNEL = "6.12-test"
 IMAGE = f"/boot/initrd.img-{KERNEL}"
 OURS = {"usr/lib/udev/rules.d/60-nvgrace-gpu.rules", "usr/lib/udev/nvgrace-gpu", "etc/nvgrace-gpu.conf.d/all.conf",
         f"usr/lib/modules/{KERNEL}/updates/{NAME}.ko"}
-# The packages with the rule, and the names of those that are installed afterwards.
-WAYS = {"dkms": ("dkms", "nvgrace-gpu", "tests"), "udev": ("udev", "nvgrace-gpu"), "udev alone": ("udev",)}
+DKMS, TOOL, TESTS, UDEV = f"{NAME}-dkms", "nvgrace-gpu", "nvgrace-gpu-tests", f"{NAME}-udev"
+# The release before the upgrade, 0 for the last one; what is installed of it; the
+# configuration, which boot/lines.py has; and the upgrade: of all, or of a package that
+# takes the others along.
+WAYS = {"dkms": (0, (DKMS, TOOL, TESTS), "bind all", "upgrade"), "udev": (0, (UDEV, TOOL), "bind all", "upgrade"),
+        "udev alone": (0, (UDEV,), "bind all", "upgrade"), "tool": (0, (DKMS, TOOL, TESTS), "bind all", f"install {TOOL}"),
+        "slot": (1, (DKMS, TOOL, TESTS), "bind slot=3", "upgrade"),
+        "ignored slot": (1, (DKMS,), "bind all\nignore slot=GPU1", f"install {TOOL}")}
+CONF = "/etc/nvgrace-gpu.conf.d/all.conf"
 
 
-def last_release():
+def release(age):
     done = subprocess.run([scratch.PROJECT / "tests/lab/system/releases", "--directory"], stdout=subprocess.PIPE, text=True, check=True)
-    return pathlib.Path(done.stdout.strip())
+    return pathlib.Path(done.stdout.split()[age])
 
 
 def repository(place, source, kind):
@@ -52,12 +60,15 @@ def in_image(host):
 def fixture_debian(request, scratch_system):
     """A system with a kernel that has the module, and an image for it."""
     host = scratch_system(lower=scratch.tree(request.param))
-    repository(host.shared / "old", last_release(), "deb")
     repository(host.shared / "new", scratch.PACKAGES, "deb")
+    for address, slot in zip(lines.GPUS, lines.SLOTS):
+        for file, text in (("vendor", "0x10de"), ("device", "0x2342")):
+            host.write(f"/sys/bus/pci/devices/{address}/{file}", f"{text}\n")
+        host.write(f"/sys/bus/pci/slots/{slot}/address", address.removesuffix(".0") + "\n")
     with tempfile.TemporaryDirectory() as place:
         (host.shared / "module.ko").write_bytes(module(place, "A" * 23))
     host.sh(f"""
-        echo 'deb [trusted=yes] file:/mnt/old ./' >/etc/apt/sources.list.d/ours.list
+        echo 'deb [trusted=yes] file:/mnt/new ./' >/etc/apt/sources.list.d/ours.list
         apt-get -q update
         apt-get -q -y install udev kmod initramfs-tools
         mkdir -p /lib/modules/{KERNEL}/updates
@@ -71,34 +82,37 @@ def fixture_debian(request, scratch_system):
     return host
 
 
-def new_version(host):
-    host.sh("sed -i s/old/new/ /etc/apt/sources.list.d/ours.list; apt-get -q update")
+def unpacked(host):
+    """The folder of the image's files."""
+    return host.sh(f"rm -rf /var/tmp/i; unmkinitramfs {IMAGE} /var/tmp/i; dirname $(find /var/tmp/i -name init)").stdout.strip()
 
 
 @pytest.mark.needs("trees")
 @pytest.mark.needs("releases")
 @pytest.mark.parametrize("way", WAYS)
 def test_apt(debian, way):
-    names = [n if n == "nvgrace-gpu" else f"nvgrace-gpu-{n}" if n == "tests" else f"{NAME}-{n}" for n in WAYS[way]]
-    debian.sh(f"apt-get -q -y install --no-install-recommends {' '.join(names)}")
-    debian.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
+    age, names, conf, upgrade = WAYS[way]
+    repository(debian.shared / "old", release(age), "deb")
+    debian.sh(f"""
+        sed -i s/new/old/ /etc/apt/sources.list.d/ours.list
+        apt-get -q update
+        apt-get -q -y install --no-install-recommends {' '.join(names)}""")
+    debian.write(CONF, conf)
     debian.sh(f"update-initramfs -u -k {KERNEL}")
     assert in_image(debian) == OURS
-    old = debian.sh(f"mkdir /var/tmp/i; unmkinitramfs {IMAGE} /var/tmp/i; find /var/tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 2 {{}} +").stdout
-    assert old == "#!"
-    new_version(debian)
+    assert debian.sh(f"head -c 2 {unpacked(debian)}/usr/lib/udev/nvgrace-gpu").stdout == "#!"
+    debian.sh("sed -i s/old/new/ /etc/apt/sources.list.d/ours.list; apt-get -q update")
     with named("an upgrade without removing anything"):
-        said = debian.sh("apt-get -q -y --with-new-pkgs upgrade").stdout
+        said = debian.sh(f"apt-get -q -y -o APT::Get::Upgrade-Allow-New=true {upgrade}").stdout
         assert " 0 to remove and 0 not upgraded" in said, said
         versions = set(debian.sh(f"dpkg-query -W -f '${{Version}}\\n' nvgrace-gpu {' '.join(names)}").stdout.split())
         assert len(versions) == 1 and versions.pop().startswith(scratch.version())
-    with named("the image has the new program"):
+    with named("the image has the new program, which finds its libraries and binds the same GPUs"):
         assert in_image(debian) == OURS
-        new = debian.sh(f"rm -r /var/tmp/i; unmkinitramfs {IMAGE} /var/tmp/i; find /var/tmp/i -path '*/udev/nvgrace-gpu' -exec head -c 4 {{}} +").stdout
-        assert new == "\x7fELF"
-        # It finds its libraries there.
-        top = debian.sh("dirname $(dirname $(find /var/tmp/i -name init))").stdout.strip()
-        assert debian.sh(f"chroot $(dirname $(find {top} -name init)) /usr/lib/udev/nvgrace-gpu configured", ok=False).returncode == 0
+        top = unpacked(debian)
+        debian.sh(f"cp -r /sys {top}")
+        match = [debian.run("chroot", top, "/usr/lib/udev/nvgrace-gpu", "match", a, ok=False) for a in lines.GPUS]
+        assert [(m.returncode, m.stdout) for m in match] == [(0 if binds else 1, "") for binds in lines.GOOD[conf]]
     with named("purge"):
         debian.sh("mkdir -p /var/lib/prometheus/node-exporter; touch /var/lib/prometheus/node-exporter/nvgrace-gpu.prom "
                   "/etc/udev/rules.d/61-nvgrace-gpu-scrub.rules")
@@ -112,10 +126,8 @@ def test_apt(debian, way):
 
 
 @pytest.mark.needs("trees")
-@pytest.mark.needs("releases")
 def test_undo_and_purge_in_any_order(debian):
     """The guide's file and command, and its undo."""
-    new_version(debian)
     install = f"apt-get -q -y install --no-install-recommends {NAME}-dkms"
     bound = f"mkdir -p /etc/nvgrace-gpu.conf.d; echo 'bind all' >/etc/nvgrace-gpu.conf.d/all.conf; update-initramfs -u -k {KERNEL}"
     for undo in (["rm /etc/nvgrace-gpu.conf.d/all.conf", "/usr/lib/udev/nvgrace-gpu renew"],
@@ -134,9 +146,7 @@ def test_undo_and_purge_in_any_order(debian):
 
 
 @pytest.mark.needs("trees")
-@pytest.mark.needs("releases")
 def test_an_image_that_does_not_change_is_named(debian):
-    new_version(debian)
     debian.sh(f"apt-get -q -y install --no-install-recommends {NAME}-dkms")
     debian.sh(f"echo 'bind all' >/etc/nvgrace-gpu.conf.d/all.conf; update-initramfs -u -k {KERNEL}")
     debian.sh("rm /etc/nvgrace-gpu.conf.d/all.conf; sed -i s/=yes/=no/ /etc/initramfs-tools/update-initramfs.conf")
@@ -151,22 +161,22 @@ def test_an_image_that_does_not_change_is_named(debian):
 @pytest.mark.needs("releases")
 @pytest.mark.parametrize("way", WAYS)
 def test_dnf(scratch_system, way):
+    age, names, conf, upgrade = WAYS[way]
     host = scratch_system(lower=f"{packages.root('installers')}:/")
     host.empty("/usr/lib/modules")
     host.sh("mkdir -p /var/lib/rpm /etc/yum.repos.d")
-    for name, source in (("old", last_release()), ("new", scratch.PACKAGES)):
+    for name, source in (("old", release(age)), ("new", scratch.PACKAGES)):
         repository(host.shared / name, source, "rpm")
     common.build_stand_in(host.shared, [p for name in ("old", "new") for p in (host.shared / name).glob("*.rpm")
                                         if ".src." not in p.name and ".aarch64." not in p.name])
-    names = [n if n == "nvgrace-gpu" else f"nvgrace-gpu-{n}" if n == "tests" else f"{NAME}-{n}" for n in WAYS[way]]
     dnf = "dnf -y --setopt=install_weak_deps=False --repofrompath=stand-in,file:///mnt/stand-in --nogpgcheck --repofrompath="
     host.sh(f"{dnf}old,file:///mnt/old install {' '.join(names)}")
-    host.write("/etc/nvgrace-gpu.conf.d/all.conf", "bind all\n")
-    said = host.sh(f"{dnf}new,file:///mnt/new upgrade").stdout
+    host.write(CONF, conf)
+    said = host.sh(f"{dnf}new,file:///mnt/new {upgrade}").stdout
     assert "scriptlet failed" not in said and "warning: %" not in said, said
     found = set(host.sh("rpm -qa --qf '%{NAME} %{VERSION}\\n' 'nvgrace-gpu*'").stdout.splitlines())
-    wanted = {n for n in names if not n.endswith("-udev")} | {"nvgrace-gpu"}
+    wanted = {*names, TOOL} - {UDEV}
     assert {line.split()[0] for line in found} == wanted
     assert {line.split()[1] for line in found} == {scratch.version()}
-    assert host.sh("cat /etc/nvgrace-gpu.conf.d/all.conf; head -c 4 /usr/lib/udev/nvgrace-gpu").stdout == "bind all\n\x7fELF"
+    assert host.sh(f"cat {CONF}; head -c 4 /usr/lib/udev/nvgrace-gpu").stdout == f"{conf}\x7fELF"
     assert host.run("/usr/lib/udev/nvgrace-gpu", "configured").stdout == ""
