@@ -33,13 +33,19 @@ installkernel() {
 }
 
 install() {
-	local file
+	local file copy
 	# With its libraries.
 	inst_binary /usr/lib/udev/nvgrace-gpu
 	inst_rules 60-nvgrace-gpu.rules
-	for file in /etc/nvgrace-gpu.conf /etc/nvgrace-gpu.conf.d/*.conf; do
-		if [[ -f ${dracutsysrootdir-}$file ]]; then
-			inst_simple "$file"
+	# What can't be read may be an "ignore", so that it can't be read in the image,
+	# either.
+	mkdir -p "${initdir:?}/etc/nvgrace-gpu.conf.d"
+	for file in "${dracutsysrootdir-}"/etc/nvgrace-gpu.conf{,.d/*.conf}; do
+		[[ -e $file || -h $file ]] || continue
+		copy=$initdir/${file#"${dracutsysrootdir-}"}
+		if [[ -p $file ]] || ! cat "$file" > "$copy"; then
+			rm -f "$copy"
+			mkdir "$copy"
 		fi
 	done
 	# Parameters of the module. dracut copies none into an initramfs for any

@@ -146,6 +146,22 @@ def test_undo_and_purge_in_any_order(debian):
 
 
 @pytest.mark.needs("trees")
+def test_what_can_not_be_read_can_not_be_read_in_the_image(debian):
+    """But what reads as nothing is nothing there, too."""
+    debian.sh(f"apt-get -q -y install --no-install-recommends {DKMS}")
+    for make, binds in (("ln -s /dev/null", True), ("mkdir", False), ("ln -s /srv/later", False)):
+        with named(make):
+            debian.sh(f"cd /etc/nvgrace-gpu.conf.d; rm -rf *; echo 'bind all' >{CONF}; {make} kept.conf")
+            said = debian.sh("/usr/lib/udev/nvgrace-gpu renew").stdout
+            assert ("kept.conf: " in said) != binds, said
+            top = unpacked(debian)
+            debian.sh(f"cp -r /sys {top}")
+            for root in ("/", top):
+                done = debian.run("chroot", root, "/usr/lib/udev/nvgrace-gpu", "match", lines.FIRST, ok=False)
+                assert (done.returncode == 0) == binds, root
+
+
+@pytest.mark.needs("trees")
 def test_an_image_that_does_not_change_is_named(debian):
     debian.sh(f"apt-get -q -y install --no-install-recommends {NAME}-dkms")
     debian.sh(f"echo 'bind all' >/etc/nvgrace-gpu.conf.d/all.conf; update-initramfs -u -k {KERNEL}")
