@@ -18,7 +18,7 @@ from lab.system import scratch
 from packages import common
 from packages.common import named, run
 
-pytestmark = [pytest.mark.all, pytest.mark.usefixtures("built_packages")]
+pytestmark = pytest.mark.usefixtures("built_packages")
 
 NAME = "nvgrace-gpu-vfio-pci"
 KERNEL = "6.12-test"
@@ -33,6 +33,10 @@ WAYS = {"dkms": (0, (DKMS, TOOL, TESTS), "bind all", "upgrade"), "udev": (0, (UD
         "udev alone": (0, (UDEV,), "bind all", "upgrade"), "tool": (0, (DKMS, TOOL, TESTS), "bind all", f"install {TOOL}"),
         "slot": (1, (DKMS, TOOL, TESTS), "bind slot=3", "upgrade"),
         "ignored slot": (1, (DKMS,), "bind all\nignore slot=GPU1", f"install {TOOL}")}
+# Making the packages of a release takes minutes, so only check-long makes those before
+# the last one.
+each_way = pytest.mark.parametrize("way", [pytest.param(way, marks=[pytest.mark.needs("releases 2"), pytest.mark.long] if WAYS[way][0]
+                                                        else [pytest.mark.needs("releases 1"), pytest.mark.all]) for way in WAYS])
 CONF = "/etc/nvgrace-gpu.conf.d/all.conf"
 
 
@@ -88,8 +92,7 @@ def unpacked(host):
 
 
 @pytest.mark.needs("trees")
-@pytest.mark.needs("releases")
-@pytest.mark.parametrize("way", WAYS)
+@each_way
 def test_apt(debian, way):
     age, names, conf, upgrade = WAYS[way]
     repository(debian.shared / "old", release(age), "deb")
@@ -125,6 +128,7 @@ def test_apt(debian, way):
         assert left == ["/etc/udev/rules.d/61-nvgrace-gpu-scrub.rules"]
 
 
+@pytest.mark.all
 @pytest.mark.needs("trees")
 def test_undo_and_purge_in_any_order(debian):
     """The guide's file and command, and its undo."""
@@ -145,6 +149,7 @@ def test_undo_and_purge_in_any_order(debian):
             debian.sh(f"apt-get -q -y --allow-remove-essential purge {NAME}-dkms nvgrace-gpu || dpkg --purge {NAME}-dkms")
 
 
+@pytest.mark.all
 @pytest.mark.needs("trees")
 def test_what_can_not_be_read_can_not_be_read_in_the_image(debian):
     """But what reads as nothing is nothing there, too."""
@@ -161,6 +166,7 @@ def test_what_can_not_be_read_can_not_be_read_in_the_image(debian):
                 assert (done.returncode == 0) == binds, root
 
 
+@pytest.mark.all
 @pytest.mark.needs("trees")
 def test_an_image_that_does_not_change_is_named(debian):
     debian.sh(f"apt-get -q -y install --no-install-recommends {NAME}-dkms")
@@ -174,8 +180,7 @@ def test_an_image_that_does_not_change_is_named(debian):
 
 
 @pytest.mark.needs("root installers")
-@pytest.mark.needs("releases")
-@pytest.mark.parametrize("way", WAYS)
+@each_way
 def test_dnf(scratch_system, way):
     age, names, conf, upgrade = WAYS[way]
     host = scratch_system(lower=f"{packages.root('installers')}:/")
