@@ -423,8 +423,7 @@ void *mmap(void *place, size_t length, int prot, int flags, int fd, off_t at)
 MAY_FAIL(int, fsync, "fsync", (int fd), (fd))
 MAY_FAIL(int, mkdir, "mkdir", (const char *path, mode_t mode), (path, mode))
 MAY_FAIL(int, rename, "rename", (const char *from, const char *to), (from, to))
-MAY_FAIL(int, symlinkat, "symlink", (const char *target, int dir, const char *name),
-	 (target, dir, name))
+MAY_FAIL(int, symlink, "symlink", (const char *target, const char *path), (target, path))
 
 int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 {

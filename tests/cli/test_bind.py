@@ -343,7 +343,7 @@ class Boot(WithRule):
         release = "6.12-test"
         image, hook = self.tree.root / f"boot/initrd.img-{release}", "/usr/share/initramfs-tools/hooks/nvgrace-gpu"
         self.tree.file(f"/usr/lib/modules/{release}/modules.dep", "").file(f"/boot/initrd.img-{release}", "init\n")
-        self.tree.file("/usr/sbin/mkinitramfs", "").file(hook, "").file("/usr/bin/lsinitramfs", '#!/bin/sh\ncat "$1"\n')
+        self.tree.file("/usr/sbin/mkinitramfs", "").file(hook, "").file("/usr/bin/lsinitramfs", '#!/bin/sh\ncat "$2"\n')
         (self.tree.root / "usr/bin/lsinitramfs").chmod(0o755)
         self.files["/boot"] = image.parent
         program = self.tree.root / UPDATE.lstrip("/")

@@ -223,7 +223,7 @@ COMMANDS = {
         mkdir -p /etc /usr/bin /usr/sbin /usr/share/initramfs-tools/hooks /boot
         # An image is a list of its files.
         echo init >/boot/initrd.img-$(uname -r)
-        printf '#!/bin/sh\\ncat $1\\n' >/usr/bin/lsinitramfs
+        printf '#!/bin/sh\\ncat $2\\n' >/usr/bin/lsinitramfs
         printf '#!/bin/sh\\n%s\\n' 'echo "$0 $*" >>/tmp/initramfs' 'status=$(cat /tmp/initramfs-status)' \\
             '[ $status = 0 ] || exit $status' 'echo init >/boot/initrd.img-$3' '/usr/lib/udev/nvgrace-gpu configured || exit 0' \\
             'ls /usr/lib/udev/nvgrace-gpu /usr/lib/udev/rules.d/60-nvgrace* /etc/nvgrace-gpu.conf.d/* >>/boot/initrd.img-$3' \\
