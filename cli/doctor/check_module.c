@@ -113,13 +113,39 @@ static bool masks(const char *command)
 	return command && !strstr(command, "modprobe");
 }
 
+/* Whether the module that this line of the answer names, which it needs, is masked or missing. */
+static bool check_need(struct doctor *d, const char *line)
+{
+	g_auto(GStrv) need = need_of(line);
+
+	if (!need || !need[0] || !need[1])
+		return false;
+	if (need[2] && masks(need[3])) {
+		report(d, MODULE_MASKED, NULL, "name", need[0], "command", need[3], NULL);
+		return true;
+	}
+	if (strcmp(need[1], "none") || host_exists(d->h, "/sys/module/%s", need[0]))
+		return false;
+	report(d, MODULE_NEEDS, NULL, "name", need[0], NULL);
+	return true;
+}
+
+static bool check_needs(struct doctor *d)
+{
+	g_auto(GStrv) lines = text_lines(d->module);
+	bool found = false;
+	size_t i;
+
+	for (i = 0; lines[i] && !found; i++)
+		found = check_need(d, lines[i]);
+	return found;
+}
+
 /* Reports the first obstacle of modprobe's, or of the kernel's, to load it; false: none. */
 static bool check_obstacles(struct doctor *d)
 {
 	g_autofree char *install = field_value(d->module, "install"), *magic = field_value(d->module, "vermagic");
 	g_autofree char *name = blacklisted(d), *said = refusal(d), *again = rebuild(d);
-	g_auto(GStrv) lines = text_lines(d->module);
-	size_t i;
 
 	if (name) {
 		report(d, MODULE_BLACKLISTED, NULL, "name", name, NULL);
@@ -129,20 +155,8 @@ static bool check_obstacles(struct doctor *d)
 		report(d, MODULE_MASKED, NULL, "name", DRIVER_NAME, "command", install, NULL);
 		return true;
 	}
-	for (i = 0; lines[i]; i++) {
-		g_auto(GStrv) need = need_of(lines[i]);
-
-		if (!need || !need[0] || !need[1])
-			continue;
-		if (need[2] && masks(need[3])) {
-			report(d, MODULE_MASKED, NULL, "name", need[0], "command", need[3], NULL);
-			return true;
-		}
-		if (!strcmp(need[1], "none") && !host_exists(d->h, "/sys/module/%s", need[0])) {
-			report(d, MODULE_NEEDS, NULL, "name", need[0], NULL);
-			return true;
-		}
-	}
+	if (check_needs(d))
+		return true;
 	if (magic)
 		magic[strcspn(magic, " ")] = 0;
 	if (magic && d->release && strcmp(magic, d->release) && !strstr(d->path, WEAK_UPDATES)) {

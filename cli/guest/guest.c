@@ -230,7 +230,8 @@ static char *read_domain(const char *file)
 	}
 	if (text && strlen(text) == length)
 		return text;
-	complain(NULL, "--domain=%s: %s", file, text ? "no XML, because it has a zero byte" : error->message);
+	complain(NULL, "--domain=%s: %s", file,
+		 error ? error->message : "no XML, because it has a zero byte");
 	g_free(text);
 	return NULL;
 }
