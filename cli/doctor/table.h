@@ -238,7 +238,7 @@ CASE(MODULE_SIGNATURE, NONE_PACKAGES, BAD, "the module is not signed, and the ke
      "build the packages again with `make module-packages SIGN_KEY=... SIGN_CERT=...`, and enroll that certificate")
 CASE(MODULE_SIGNATURE, NO_KEY, BAD, "the kernel does not have the key of the module's signer, {signer}",
      "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
-     "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console; if its serial number is not the `sig_key` of `modinfo nvgrace-gpu-vfio-pci`, first have DKMS sign with it: `dkms build --force` and `dkms install --force nvgrace-gpu-vfio-pci/VERSION`")
+     "run `mokutil --import {key}` (on Ubuntu `/var/lib/shim-signed/mok/MOK.der`), reboot, and choose \"Enroll MOK\" on the console; if its serial is not the module's `sig_key`, first run `dkms build --force` and `dkms install --force`")
 CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key of the module's signer, {signer}",
      "its certificate is not among the keys that count for modules, and {by} enforces signatures: modprobe fails with \"Key was rejected by service\"",
      "run `mokutil --import` with the certificate of the packages (SIGN_CERT of `make module-packages`), reboot, and choose \"Enroll MOK\" on the console")
