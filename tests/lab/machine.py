@@ -3,7 +3,7 @@
 where their memory is. Use it as:
 
     kernel = vm.Kernel(name)
-    vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), ...)
+    vm.Machine(kernel, gpus=machine.gpus(kernel), ram=machine.ram_size(kernel), append=machine.APPEND, ...)
 
 The programs know the GPUs by these names. All programs share one machine,
 because a boot takes longer than most of them. Ranges of memory overlap except
@@ -20,6 +20,9 @@ def ram_size(kernel):
     driver maps, and a test maps 8 GiB."""
     return (3 if kernel.has("CONFIG_KASAN") else 1) * GiB
 
+
+# Programs map BAR0 by sysfs, which otherwise ends when vfio claims the BAR.
+APPEND = "iomem=relaxed"
 
 # usemem 1.5 GiB, resmem 1.25 GiB. Both end before their BARs do.
 FUNCTIONAL = 0xB000_0000

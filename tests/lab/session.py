@@ -103,7 +103,7 @@ class Session(Interactive):
                  # The script judges each of them.
                  *([r"kmemleak: \d+ new suspected memory leaks"] if kernel.has("CONFIG_DEBUG_KMEMLEAK") else ())]
         super().__init__(kernel, gpu_memory.HANDLERS, **{
-            "gpus": machine.gpus(kernel), "ram": machine.ram_size(kernel), "files": files_of(kernel, paths, extra),
+            "gpus": machine.gpus(kernel), "ram": machine.ram_size(kernel), "append": machine.APPEND, "files": files_of(kernel, paths, extra),
             "module": str(programs.module_of(kernel)), "log": str(programs.log_file(f"vm-{kernel.name}")), "allow": allow, **options})
         if kernel.has("CONFIG_KCSAN"):
             self.channel.run("kcsan", kcsan.SWITCH_ON)
