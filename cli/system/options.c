@@ -144,7 +144,8 @@ void complete_options(const struct argp *argp, struct unfinished *u)
 	const struct argp_option *option = NULL;
 	g_autofree char *argument = NULL;
 	bool only_arguments = false;
-	char **word, *value;
+	const char *value;
+	char **word;
 
 	for (word = u->words; word[0] && word[1]; word++) {
 		if (option || only_arguments) {

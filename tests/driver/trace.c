@@ -21,7 +21,7 @@
 /* No event takes longer. */
 #define NS_MAX	2000000000000ULL
 
-static void start(void)
+static void start_tracing(void)
 {
 	must_write_file(TRACING "/trace", "");
 	must_write_file(EVENTS "enable", "1");
@@ -30,7 +30,7 @@ static void start(void)
 static char *log_text, *log_next;
 
 /* Stops tracing; event() then reads what was recorded. */
-static void stop(void)
+static void stop_tracing(void)
 {
 	must_write_file(EVENTS "enable", "0");
 	free(log_text);
@@ -154,7 +154,7 @@ static void binding_tells_how_long_it_waited(void **state)
 
 	do {
 		bar0 = gpu_hold(gpu);
-		start();
+		start_tracing();
 		waits_begin();
 		begin = now_ms();
 		pid = fork();
@@ -164,7 +164,7 @@ static void binding_tells_how_long_it_waited(void **state)
 		gpu_release(gpu, bar0);
 		again = waits_again();
 		assert_int_equal(waitpid(pid, &status, 0), pid);
-		stop();
+		stop_tracing();
 	} while (again && status);
 	assert_int_equal(status, 0);
 	/* Since the bind, before which there was no state. */
@@ -177,24 +177,24 @@ static void binding_tells_how_long_it_waited(void **state)
 static void resets_tell_their_cause(void **state)
 {
 	const struct gpu *gpu = gpu_find("gh200");
-	unsigned int resets = 0;
 	const char *line;
 
 	assert_int_equal(gpu_bind(gpu), 0);
-	start();
+	start_tracing();
 	vfio_open(&v, gpu);
-	stop();
+	stop_tracing();
 	/* vfio-pci-core resets the device when it enables it. */
-	while ((line = event(gpu, "reset")) && !strcmp(line, "cause=reset"))
-		resets++;
+	do {
+		line = event(gpu, "reset");
+	} while (line && !strcmp(line, "cause=reset"));
 	if (!line)
 		fail_msg("no reset at open in:\n%s", log_text);
 	assert_string_equal(line, "cause=open");
 	assert_null(event(gpu, "reset"));
 
-	start();
+	start_tracing();
 	assert_int_equal(vfio_reset(&v), 0);
-	stop();
+	stop_tracing();
 	assert_string_equal(need(gpu, "reset"), "cause=reset");
 	assert_null(event(gpu, "reset"));
 }
@@ -206,12 +206,12 @@ static void mappings_and_refusals_are_told(void **state)
 	void *refused;
 	int err;
 
-	start();
+	start_tracing();
 	vfio_map(&v, USEMEM, 2 * MiB, 2 * MiB, PROT_READ, MAP_SHARED, NULL);
 	vfio_region(&v, RESMEM, &r);
 	refused = vfio_map(&v, RESMEM, r.area_size, page, PROT_READ, MAP_SHARED,
 			   &err);
-	stop();
+	stop_tracing();
 	assert_ptr_equal(refused, MAP_FAILED);
 	assert_int_equal(err, -EINVAL);
 	assert_string_equal(need(v.gpu, "mmap"),
@@ -231,9 +231,9 @@ static void faults_tell_address_pfn_order_and_time(void **state)
 	char *map;
 
 	map = vfio_map(&v, USEMEM, 0, 4 * MiB, RW, MAP_SHARED, NULL);
-	start();
+	start_tracing();
 	((volatile char *)map)[offset] = 1;
-	stop();
+	stop_tracing();
 	while ((line = event(v.gpu, "fault"))) {
 		int fields = sscanf(line, "address=%llx pfn=%llx order=%u result=%63s ns=%llu",
 				    &address, &pfn, &order, result, &ns);
@@ -262,7 +262,7 @@ static bool first_touch_is_told(void)
 	waits_begin();
 	vfio_unready_after_resets(&v);
 	assert_int_equal(vfio_reset(&v), 0);
-	start();
+	start_tracing();
 	read = beside(read_a_byte, &v);
 	/* A read that has looked in vain waits. */
 	host_wait_counter(v.gpu, "c2c_reads", looks + 1);
@@ -272,7 +272,7 @@ static bool first_touch_is_told(void)
 	again = waits_again();
 	assert_true(ended(read) == 1 || again);
 	assert_int_equal(read_a_byte(&v), 1);
-	stop();
+	stop_tracing();
 	return !again;
 }
 
@@ -294,10 +294,10 @@ static void a_scrub_looks_twice_and_at_its_end(void **state)
 	uint64_t first, last, next;
 
 	assert_int_equal(gpu_bind(gpu), 0);
-	start();
+	start_tracing();
 	assert_int_equal(gpu_sysfs_write(gpu, "nvgrace_gpu/scrub", "1"), 0);
 	assert_string_equal(scrub_end(gpu), "clean");
-	stop();
+	stop_tracing();
 	first = ready_after_ns(gpu);
 	for (last = first; (next = ready_after_ns(gpu)); looks++)
 		last = next;
