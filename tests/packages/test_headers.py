@@ -36,7 +36,7 @@ def test_check_headers(scratch_system, suite, has, lacks):
         assert (status, kernels) == (1, {})
         assert "no kernel found; install a package with headers" in said
     with named("plain headers"):
-        system.sh("apt-get -qq -y --no-install-recommends install gcc libc6-dev make linux-headers-amd64")
+        system.sh("apt-get -qq update; apt-get -qq -y --no-install-recommends install gcc libc6-dev make linux-headers-amd64")
         status, said, kernels, features = check(system)
         assert (status, list(kernels.values())) == (0, ["built"]), said
         assert has <= features
