@@ -32,7 +32,8 @@ static bool is_ram(const struct iomem *iomem, uint64_t base, uint64_t size)
 	size_t i;
 
 	for (i = 0; i < iomem->count; i++)
-		if (iomem->range[i].end && !strcmp(iomem->range[i].name, "System RAM") &&
+		/* "System RAM (kmem)", too, which the host has added later. */
+		if (iomem->range[i].end && g_str_has_prefix(iomem->range[i].name, "System RAM") &&
 		    iomem->range[i].start <= base + (size - 1) && iomem->range[i].end >= base)
 			return true;
 	return false;
