@@ -46,11 +46,18 @@ static void check_vfio(struct doctor *d)
 		       "there is no configuration of this kernel, and the module is not loaded", NULL);
 }
 
+/* Whether the kernel has this, by its option, also as a module that can be loaded. */
+static bool has_backend(struct doctor *d, const char *option, const char *name)
+{
+	char value = kernel_option(d, option);
+
+	return value == 'y' || host_exists(d->h, "/sys/module/%s", name) || (value == 'm' && is_loadable(d, name));
+}
+
 static void check_dma(struct doctor *d)
 {
-	bool type1 = enabled(d, "VFIO_IOMMU_TYPE1") ||
-		     host_exists(d->h, "/sys/module/vfio_iommu_type1");
-	bool iommufd = (enabled(d, "IOMMUFD") && enabled(d, "VFIO_DEVICE_CDEV")) ||
+	bool type1 = has_backend(d, "VFIO_IOMMU_TYPE1", "vfio_iommu_type1");
+	bool iommufd = (has_backend(d, "IOMMUFD", "iommufd") && enabled(d, "VFIO_DEVICE_CDEV")) ||
 		       host_exists(d->h, "/dev/iommu");
 	bool dmabuf = exports_dmabufs(d), accel;
 	size_t gpus;

@@ -33,26 +33,22 @@ static void check_headers(struct doctor *d)
 
 /* ---- the copy on disk ----------------------------------------------------------------------- */
 
-/* The words of a line "needs: NAME PATH [install COMMAND]"; NULL: another line. */
-static char **need_of(const char *line)
+/* The words of a line "KEY: NAME PATH [install COMMAND]"; NULL: another line. */
+static char **need_of(const char *line, const char *key)
 {
-	return g_str_has_prefix(line, "needs: ") ? g_strsplit(line + strlen("needs: "), " ", 4) : NULL;
+	return g_str_has_prefix(line, key) ? g_strsplit(line + strlen(key), " ", 4) : NULL;
 }
 
-/*
- * The first of the module and what it depends on that module_blacklist= of the command
- * line names, as the kernel compares it: with underscores; to be freed. NULL: none.
- */
-static char *blacklisted(struct doctor *d)
+/* The names of the module and of those that it needs and that are files, then NULL. */
+static char **needed_names(struct doctor *d)
 {
-	g_autofree char *list = boot_parameter(d->line, "module_blacklist");
-	g_auto(GStrv) listed = g_strsplit(list ?: "", ",", -1), lines = text_lines(d->module);
-	g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
+	GPtrArray *names = g_ptr_array_new();
+	g_auto(GStrv) lines = text_lines(d->module);
 	size_t i;
 
 	g_ptr_array_add(names, g_strdup(DRIVER_NAME));
 	for (i = 0; lines[i]; i++) {
-		g_auto(GStrv) need = need_of(lines[i]);
+		g_auto(GStrv) need = need_of(lines[i], "needs: ");
 
 		if (need && need[0] && need[1] && strcmp(need[1], "builtin"))
 			g_ptr_array_add(names, g_strdup(need[0]));
@@ -62,9 +58,45 @@ static char *blacklisted(struct doctor *d)
 		g_ptr_array_add(names, g_strdup("vfio_pci_core"));
 	if (names->len == 2 && kernel_option(d, "VFIO") != 'y')
 		g_ptr_array_add(names, g_strdup("vfio"));
-	for (i = 0; i < names->len; i++)
-		if (g_strv_contains((const char *const *)listed, names->pdata[i]))
-			return g_strdup(names->pdata[i]);
+	g_ptr_array_add(names, NULL);
+	return (char **)g_ptr_array_free(names, FALSE);
+}
+
+/*
+ * Whether this command of modprobe.d(5) loads nothing. One that loads the module is
+ * insmod, or modprobe that ignores this very line.
+ */
+static bool masks(const char *command)
+{
+	return command && !strstr(command, "insmod ") && !strstr(command, "modprobe -i ") &&
+	       !strstr(command, " --ignore-install ");
+}
+
+bool is_loadable(struct doctor *d, const char *name)
+{
+	g_autofree char *list = boot_parameter(d->line, "module_blacklist");
+	g_auto(GStrv) listed = g_strsplit(list ?: "", ",", -1), lines = text_lines(d->module);
+	bool good = !g_strv_contains((const char *const *)listed, name);
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		g_auto(GStrv) need = need_of(lines[i], "backend: ");
+
+		if (need && need[0] && need[1] && !strcmp(need[0], name))
+			good &= strcmp(need[1], "none") && !(need[2] && masks(need[3]));
+	}
+	return good;
+}
+
+char *blacklisted(struct doctor *d, const char *line)
+{
+	g_autofree char *list = boot_parameter(line, "module_blacklist");
+	g_auto(GStrv) listed = g_strsplit(list ?: "", ",", -1), names = needed_names(d);
+	size_t i;
+
+	for (i = 0; names[i]; i++)
+		if (g_strv_contains((const char *const *)listed, names[i]))
+			return g_strdup(names[i]);
 	return NULL;
 }
 
@@ -74,27 +106,29 @@ static char *blacklisted(struct doctor *d)
  */
 static char *refusal(struct doctor *d)
 {
-	g_auto(GStrv) lines = text_lines(d->log);
+	g_auto(GStrv) lines = text_lines(d->log), names = needed_names(d);
 	GString *said = g_string_new(NULL);
-	size_t i;
+	size_t i, k;
 
 	for (i = 0; !d->loaded && lines[i]; i++) {
 		const char *text = lines[i] + strspn(lines[i], "01234567 ");
 
 		if (g_str_has_prefix(text, DRIVER_NAME " "))
 			g_string_truncate(said, 0);
-		else if (log_says(text, LOG_REFUSED) && said->len < REFUSAL_MAX && !strstr(said->str, text) &&
-			 (g_str_has_prefix(text, DRIVER_NAME ":") || g_str_has_prefix(text, "vfio")))
-			g_string_append_printf(said, "%s%s", said->len ? "; " : "", text);
+		for (k = 0; names[k] && log_says(text, LOG_REFUSED); k++)
+			if (log_names(text, names[k]) && said->len < REFUSAL_MAX && !strstr(said->str, text))
+				g_string_append_printf(said, "%s%s", said->len ? "; " : "", text);
 	}
 	return g_string_free(said, !said->len);
 }
 
-/* How to have the module built again, by who built it; to be freed. */
-static char *rebuild(struct doctor *d)
+/* How to have the module built again, by who built it; to be freed. said: the refusal. */
+static char *rebuild(struct doctor *d, const char *said)
 {
 	g_autofree char *version = field_value(d->module, "version");
 
+	if (said && strstr(said, LOG_PARAMETER))
+		return g_strdup("find the option with \"grep -r " DRIVER_NAME " /etc/modprobe.d\", or on the kernel's command line, and correct it");
 	switch (module_owner(d->path)) {
 	case OWNER_PACKAGES:
 		return g_strdup_printf("install nvgrace-gpu-vfio-pci-modules-%s, which \"make module-packages\" builds, in its version for this kernel", d->release);
@@ -107,16 +141,10 @@ static char *rebuild(struct doctor *d)
 	}
 }
 
-/* Whether this command of modprobe.d(5) loads nothing: it can be modprobe with options. */
-static bool masks(const char *command)
-{
-	return command && !strstr(command, "modprobe");
-}
-
 /* Whether the module that this line of the answer names, which it needs, is masked or missing. */
 static bool check_need(struct doctor *d, const char *line)
 {
-	g_auto(GStrv) need = need_of(line);
+	g_auto(GStrv) need = need_of(line, "needs: ");
 
 	if (!need || !need[0] || !need[1])
 		return false;
@@ -145,7 +173,7 @@ static bool check_needs(struct doctor *d)
 static bool check_obstacles(struct doctor *d)
 {
 	g_autofree char *install = field_value(d->module, "install"), *magic = field_value(d->module, "vermagic");
-	g_autofree char *name = blacklisted(d), *said = refusal(d), *again = rebuild(d);
+	g_autofree char *name = blacklisted(d, d->line), *said = refusal(d), *again = rebuild(d, said);
 
 	if (name) {
 		report(d, MODULE_BLACKLISTED, NULL, "name", name, NULL);

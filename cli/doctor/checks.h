@@ -38,3 +38,16 @@ void check_ability(struct doctor *d, enum ability ability);
  */
 char *renewal(struct doctor *d, const char *words);
 #endif
+/*
+ * Whether a module that maps memory for DMA can be loaded, if the kernel has it as a
+ * file, as far as libkmod and the kernel's command line say.
+ */
+bool is_loadable(struct doctor *d, const char *name);
+
+/*
+ * The first of the module and what it depends on that module_blacklist= of a kernel
+ * command line names, as the kernel compares it: with underscores; to be freed. NULL:
+ * none.
+ */
+char *blacklisted(struct doctor *d, const char *line);
+

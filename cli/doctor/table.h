@@ -67,8 +67,8 @@ CASE(DMA_BACKEND, PATCHED, NOTE, "DMA through iommufd, GPU memory by NVIDIA's pa
      "kernels of this flavour (`-nvidia`, 6.11 or later) map GPU memory without dma-buf export (\"iommufd/pages: Bypass PFNMAP\"), which can't be seen from outside",
      "try DMA of GPU memory in a guest before you rely on it, for instance by a program of CUDA")
 CASE(DMA_BACKEND, NONE, BAD, "neither type1 nor iommufd",
-     "neither CONFIG_VFIO_IOMMU_TYPE1 nor CONFIG_IOMMUFD with CONFIG_VFIO_DEVICE_CDEV is set: no VMM can open a device",
-     "boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1`, or with `CONFIG_IOMMUFD` and `CONFIG_VFIO_DEVICE_CDEV`")
+     "neither CONFIG_VFIO_IOMMU_TYPE1 nor CONFIG_IOMMUFD with CONFIG_VFIO_DEVICE_CDEV is set, or their modules can't be loaded: no VMM can open a device",
+     "boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1`, or with `CONFIG_IOMMUFD` and `CONFIG_VFIO_DEVICE_CDEV`, and take vfio_iommu_type1 and iommufd out of `install` in `/etc/modprobe.d` and of `module_blacklist=`")
 CASE(DMA_BACKEND, NO_ATS, BAD, "guests with an accelerated SMMUv3 can't use GPU memory through ATS",
      "their SMMU (finding guest-smmu) needs GPU memory in iommufd's mappings, for which vfio must export it as a dma-buf",
      "boot Linux 6.19 or later with `CONFIG_VFIO_PCI_DMABUF`, or make guests with `nvgrace-gpu guest --accel-smmu=off`")

@@ -45,7 +45,7 @@ const char *config_value(const char *config, const char *name);
  * the log that are for something, "LEVEL text".
  */
 enum log_purpose {
-	LOG_REFUSED,	/* a module can't be loaded; its name is before the text */
+	LOG_REFUSED,	/* a module can't be loaded: log_names() */
 	LOG_KEY,	/* a module was refused for its signature; no name */
 	LOG_DRIVER,	/* of this driver, or about its module */
 	LOG_PURPOSES
@@ -53,5 +53,11 @@ enum log_purpose {
 
 /* Whether the line, or one of several, is for this. */
 bool log_says(const char *lines, enum log_purpose purpose);
+
+/* Of a line for LOG_REFUSED: whether this is the module. */
+bool log_names(const char *line, const char *module);
+
+/* In a line for LOG_REFUSED: a value of an option is the cause. */
+#define LOG_PARAMETER "' invalid for parameter `"
 
 #endif

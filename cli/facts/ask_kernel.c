@@ -24,12 +24,28 @@ static const struct {
 	{ LOG_REFUSED, ": no symbol version for " },
 	{ LOG_REFUSED, ": version magic '" },
 	{ LOG_REFUSED, ": exports duplicate symbol " },
-	{ LOG_REFUSED, ": module is blacklisted" },
-	{ LOG_REFUSED, ".gnu.linkonce.this_module section " },
+	{ LOG_REFUSED, ": .gnu.linkonce.this_module section " },
+	{ LOG_REFUSED, "] BTF: -" },
+	{ LOG_REFUSED, LOG_PARAMETER },
 	{ LOG_KEY, "unavailable key is rejected" },
 	{ LOG_KEY, "unsigned module is rejected" },
+	{ LOG_KEY, "unsigned module loading is restricted" },
 	{ LOG_DRIVER, "nvgrace" },
 };
+
+/* What the kernel writes before the name in some of these lines. */
+static const char *const before_names[] = { "module ", "failed to validate module [" };
+
+bool log_names(const char *line, const char *module)
+{
+	const char *at = line + strspn(line, "01234567 ");
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(before_names); i++)
+		if (g_str_has_prefix(at, before_names[i]))
+			at += strlen(before_names[i]);
+	return g_str_has_prefix(at, module) && (at[strlen(module)] == ':' || at[strlen(module)] == ']');
+}
 
 bool log_says(const char *lines, enum log_purpose purpose)
 {
@@ -157,24 +173,24 @@ static bool has_alias(struct kmod_ctx *ctx)
 }
 
 /*
- * "needs: NAME PATH|builtin|none", and the command that modprobe.d has in place of
+ * "KEY: NAME PATH|builtin|none", and the command that modprobe.d has in place of
  * loading it.
  */
-static void append_need(GString *t, struct kmod_module *mod)
+static void append_need(GString *t, const char *key, struct kmod_module *mod)
 {
 	const char *path = module_file(mod);
 	const char *install = kmod_module_get_install_commands(mod);
 
 	if (!path)
 		path = kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN ? "builtin" : "none";
-	g_string_append_printf(t, "needs: %s %s", kmod_module_get_name(mod), path);
+	g_string_append_printf(t, "%s: %s %s", key, kmod_module_get_name(mod), path);
 	if (install)
 		g_string_append_printf(t, " install %s", install);
 	g_string_append(t, "\n");
 }
 
 /* Those of a list, which it frees. Whether vfio-pci-core is one. */
-static bool append_list(GString *t, struct kmod_list *list)
+static bool append_list(GString *t, const char *key, struct kmod_list *list)
 {
 	struct kmod_list *item;
 	struct kmod_module *mod;
@@ -183,24 +199,32 @@ static bool append_list(GString *t, struct kmod_list *list)
 	kmod_list_foreach(item, list) {
 		mod = kmod_module_get_module(item);
 		core |= !strcmp(kmod_module_get_name(mod), "vfio_pci_core");
-		append_need(t, mod);
+		append_need(t, key, mod);
 		kmod_module_unref(mod);
 	}
 	kmod_module_unref_list(list);
 	return core;
 }
 
-/* vfio-pci-core, which may be installed or not, and all that the module depends on. */
-static void append_needs(GString *t, struct kmod_ctx *ctx, struct kmod_module *module)
+static void append_named(GString *t, struct kmod_ctx *ctx, const char *key, const char *name)
 {
 	struct kmod_list *list = NULL;
 
-	if (append_list(t, module ? kmod_module_get_dependencies(module) : NULL) ||
-	    kmod_module_new_from_lookup(ctx, "vfio-pci-core", &list) < 0)
-		return;
-	if (!list)
-		g_string_append(t, "needs: vfio_pci_core none\n");
-	append_list(t, list);
+	if (kmod_module_new_from_lookup(ctx, name, &list) >= 0 && !list)
+		g_string_append_printf(t, "%s: %s none\n", key, name);
+	append_list(t, key, list);
+}
+
+/*
+ * What maps memory for DMA, of which a VMM needs one; vfio-pci-core, which may be
+ * installed or not, and all that the module depends on.
+ */
+static void append_needs(GString *t, struct kmod_ctx *ctx, struct kmod_module *module)
+{
+	append_named(t, ctx, "backend", "vfio_iommu_type1");
+	append_named(t, ctx, "backend", "iommufd");
+	if (!append_list(t, "needs", module ? kmod_module_get_dependencies(module) : NULL))
+		append_named(t, ctx, "needs", "vfio_pci_core");
 }
 
 char *ask_module(struct answers *a)

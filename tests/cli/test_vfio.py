@@ -601,14 +601,15 @@ class Doctor(Played):
             subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
             return self.answers()["module"].splitlines()
 
-        assert ask() == ["path: none", "needs: vfio_pci_core none"]
+        backends = ["backend: vfio_iommu_type1 none", "backend: iommufd none"]
+        assert ask() == ["path: none", *backends, "needs: vfio_pci_core none"]
         path.parent.mkdir(parents=True)
         path.write_bytes(module(path.parent, "A" * 23))
         (path.parent / "m.o").unlink()
         shown = f"/lib/modules/{release}/updates/dkms/{NAME}.ko"
         self.tree.file("/etc/modprobe.d/x.conf", "install nvgrace_gpu_vfio_pci /bin/false\noptions nvgrace_gpu_vfio_pci scrub=1")
         assert ask() == [f"path: {shown}", "srcversion: " + "A" * 23, "vermagic: 6.18.1-test SMP", "install: /bin/false",
-                         "options: scrub=1", "alias: no", "needs: vfio_pci_core none"]
+                         "options: scrub=1", "alias: no", *backends, "needs: vfio_pci_core none"]
         # What it needs is masked, and then a part of the kernel.
         core = self.tree.root / f"usr/lib/modules/{release}/kernel/drivers/vfio/pci/vfio-pci-core.ko"
         core.parent.mkdir(parents=True)
