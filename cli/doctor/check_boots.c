@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "doctor/checks.h"
+#include "facts/elsewhere.h"
 #include "facts/initramfs.h"
 
 /* Words of table.h. */
@@ -43,6 +44,31 @@ static bool check_module_of(struct doctor *d, const struct boot *b)
 	report(d, INITRAMFS_OTHER_MODULE, NULL, "kernel", b->release, NEXT, next_words(b),
 	       "place", b->module, "scrub", d->scrub_wanted ? ", and scrub=1 is lost" : NULL,
 	       BUILD, remedy, NULL);
+	return false;
+}
+
+/* Checks whether the kernel would take the module's signature; true: no finding. */
+static bool check_key(struct doctor *d, const struct boot *b)
+{
+	g_auto(GStrv) words = g_strsplit(b->module ?: "", " ", -1);
+	const char *serial = g_strv_length(words) == 3 ? words[2] : "-", *by;
+	g_autofree char *own = field_value(d->module, "sig_key"), *same = plain_number(own), *signature = NULL;
+	g_autofree char *key = module_owner(b->module) == OWNER_PACKAGES ? NULL : dkms_certificate(d->h);
+	bool known, unsigned_one = !strcmp(serial, "unsigned");
+	enum finding_case which;
+
+	by = enforced_by(d, &known);
+	if (!d->binds || !b->counts || !by || !strcmp(serial, "-") || !strcmp(serial, same) ||
+	    module_owner(b->module) == OWNER_KERNEL || !g_strcmp0(b->release, d->release))
+		return true;
+	which = unsigned_one ? MODULE_SIGNATURE_NONE : signature_case(d, module_owner(b->module), NULL, serial);
+	if (which == MODULE_SIGNATURE_GOOD)
+		return true;
+	signature = unsigned_one ? g_strdup("is not signed") :
+		    g_strdup_printf("is signed by the certificate %s, which is not trusted", serial);
+	report(d, meanings[which].verdict == BAD ? INITRAMFS_REJECTED : INITRAMFS_KEY_UNKNOWN, NULL,
+	       "kernel", b->release, NEXT, next_words(b), "place", words[0],
+	       "is signed by a key that is not trusted", signature, "number", serial, "by", by, "key", key ?: "CERTIFICATE", NULL);
 	return false;
 }
 
@@ -87,16 +113,30 @@ static bool check_image(struct doctor *d, const struct boot *b, bool wants)
 	return false;
 }
 
+/* Checks the boot loader's entry for the next boot, whatever its kernel; true: no finding. */
+static bool check_entry(struct doctor *d)
+{
+	g_autofree char *rescue = line_is_elsewhere(d->boots.line), *name = blacklisted(d, d->boots.line);
+	g_autofree char *what = rescue ? g_strdup_printf("boots %s", rescue) :
+				name ? g_strdup_printf("has module_blacklist= with %s", name) : NULL;
+
+	if (d->binds && what)
+		report(d, INITRAMFS_LINE, NULL, "boots a rescue system", what, NULL);
+	if (d->binds && d->boots.foreign)
+		report(d, INITRAMFS_FOREIGN, NULL, "entry", d->boots.foreign, NULL);
+	return !d->binds || (!what && !d->boots.foreign);
+}
+
 void check_boots(struct doctor *d)
 {
-	bool hooked = initramfs_command(d->h), good = true;
+	bool hooked = initramfs_command(d->h), good = check_entry(d);
 	g_autofree char *text = NULL;
 	size_t kernels = 0, i;
 
 	for (i = 0; i < d->boots.count; i++) {
 		const struct boot *b = &d->boots.boot[i];
 
-		if (!check_module_of(d, b)) {
+		if (!check_module_of(d, b) || !check_key(d, b)) {
 			good = false;
 			continue;
 		}

@@ -8,11 +8,7 @@
 
 #include "doctor/checks.h"
 
-/*
- * What makes the kernel refuse modules without a trusted signature; NULL: nothing does.
- * *known: whether that can be said: lockdown's file may be missing, as in a chroot.
- */
-static const char *enforced_by(struct doctor *d, bool *known)
+const char *enforced_by(struct doctor *d, bool *known)
 {
 	g_autofree char *enforce = host_line(d->h, "/sys/module/module/parameters/sig_enforce");
 	g_autofree char *lockdown = host_line(d->h, "/sys/kernel/security/lockdown");
@@ -28,15 +24,21 @@ static const char *enforced_by(struct doctor *d, bool *known)
 /* The kernel's keys. */
 struct keys {
 	char *all;		/* /proc/keys */
-	const char *trusted;	/* those that count for modules; NULL: not known */
+	const char *trusted;	/* the answer "trusted-keys"; NULL: not known */
 };
 
-/* Whether the key of a line may count for modules; of any keyring, or of this one. */
+#define PLATFORM ".platform"
+
+/*
+ * Whether the key of a line may count for modules; of any keyring but .platform, or of
+ * this one.
+ */
 static bool may_count(const struct keys *keys, const char *line, const char *ring)
 {
 	g_autofree char *number = g_strdup_printf("%.8s %s", line, ring ?: "");
+	g_autofree char *platform = g_strdup_printf("%.8s " PLATFORM, line);
 
-	return !keys->trusted || strstr(keys->trusted, number);
+	return !keys->trusted || (strstr(keys->trusted, number) && (ring || !strstr(keys->trusted, platform)));
 }
 
 /*
@@ -68,26 +70,47 @@ static bool has_key(const struct keys *keys, const char *name, const char *id, c
 	return false;
 }
 
-/* The case for a module that is signed. serial: the number of the certificate. */
-static enum finding_case judge(struct doctor *d, const char *signer, const char *serial)
+/*
+ * By what the kernel names the key of the certificate with this number, if mokutil lists
+ * it among the machine owner's; "": it is there, and that is not known; NULL: it is not.
+ * To be freed.
+ */
+static char *enrolled_id(const char *mok, const char *serial)
+{
+	g_auto(GStrv) lines = text_lines(mok);
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		char *space = lines[i] + strcspn(lines[i], " ");
+
+		/* 0.3.0 and older records have "enrolled ID", of the module's certificate. */
+		if (g_str_has_prefix(lines[i], "enrolled") ||
+		    (*serial && !strncmp(lines[i], serial, strlen(serial)) && space == lines[i] + strlen(serial)))
+			return g_strdup(*space ? space + 1 : "");
+	}
+	return NULL;
+}
+
+enum finding_case signature_case(struct doctor *d, enum owner owner, const char *signer, const char *serial)
 {
 	g_autofree char *all = host_read(d->h, NULL, "/proc/keys");
 	const struct keys keys = { all, answer(d->answers, "trusted-keys") };
 	const char *mok = answer(d->answers, "mok");
-	bool enrolled = mok && g_str_has_prefix(mok, "enrolled"), numbered, named;
-	/* As the kernel names the key. */
-	const char *id = enrolled && strchr(mok, ' ') ? strchr(mok, ' ') + 1 : NULL;
-	enum owner owner = module_owner(d->path);
+	g_autofree char *id = enrolled_id(mok, serial);
+	bool numbered, named;
 
 	numbered = has_key(&keys, NULL, id, NULL) || has_key(&keys, NULL, serial, NULL);
 	/* A name is no key, but if no key has it, this one is not there. */
-	named = (!mok || (enrolled && !id) || owner == OWNER_KERNEL) && has_key(&keys, signer, NULL, NULL);
+	named = (!mok || (id && !*id) || owner == OWNER_KERNEL) && has_key(&keys, signer, NULL, NULL);
 	/* Only the kernel's makers build keys into it, so that these have names of their own. */
 	if (keys.trusted && (numbered || has_key(&keys, signer, NULL, ".builtin_trusted_keys")))
 		return MODULE_SIGNATURE_GOOD;
+	if (keys.trusted && !log_says(d->log, LOG_KEY) &&
+	    (has_key(&keys, NULL, id, PLATFORM) || has_key(&keys, NULL, serial, PLATFORM)))
+		return MODULE_SIGNATURE_PLATFORM;
 	if (numbered || named || !keys.all || !d->privileged)
 		return MODULE_SIGNATURE_UNKNOWN;
-	return enrolled ? MODULE_SIGNATURE_NOT_TRUSTED :
+	return id ? MODULE_SIGNATURE_NOT_TRUSTED :
 	       owner == OWNER_PACKAGES ? MODULE_SIGNATURE_NO_KEY_PACKAGES : MODULE_SIGNATURE_NO_KEY;
 }
 
@@ -106,7 +129,7 @@ void check_signature(struct doctor *d)
 		return;
 	}
 	trusts = g_strdup_printf("trusts the key of the module's signer, %s", signer);
-	which = signer ? judge(d, signer, serial) :
+	which = signer ? signature_case(d, module_owner(d->path), signer, serial) :
 		module_owner(d->path) == OWNER_PACKAGES ? MODULE_SIGNATURE_NONE_PACKAGES :
 		MODULE_SIGNATURE_NONE;
 	report(d, which, NULL,

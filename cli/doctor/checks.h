@@ -16,6 +16,19 @@ void check_gpus(struct doctor *d);			/* check_gpu.c */
 void check_kernel(struct doctor *d);			/* check_kernel.c */
 void check_module(struct doctor *d);			/* check_module.c */
 void check_signature(struct doctor *d);			/* check_signature.c */
+
+/*
+ * What makes the kernel refuse modules without a trusted signature; NULL: nothing does.
+ * *known: whether that can be said: lockdown's file may be missing, as in a chroot.
+ */
+const char *enforced_by(struct doctor *d, bool *known);
+
+/*
+ * The case of module-signature for a module that is signed, by a certificate with this
+ * plain number. signer: NULL: not known.
+ */
+enum finding_case signature_case(struct doctor *d, enum owner owner, const char *signer, const char *serial);
+
 void check_iommu(struct doctor *d);			/* check_kvm.c */
 void check_kvm(struct doctor *d);
 void check_memory(struct doctor *d);			/* check_host.c */
@@ -33,12 +46,6 @@ enum ability { ABILITY_HUGE, ABILITY_ERRORS, ABILITY_PEERS, ABILITY_RESMEM };
 void check_ability(struct doctor *d, enum ability ability);
 
 /*
- * The command, in quotes, that updates the initramfs after these words, because the
- * module may be loaded there; "" without an initramfs to update. To be freed.
- */
-char *renewal(struct doctor *d, const char *words);
-#endif
-/*
  * Whether a module that maps memory for DMA can be loaded, if the kernel has it as a
  * file, as far as libkmod and the kernel's command line say.
  */
@@ -51,3 +58,9 @@ bool is_loadable(struct doctor *d, const char *name);
  */
 char *blacklisted(struct doctor *d, const char *line);
 
+/*
+ * The command, in quotes, that updates the initramfs after these words, because the
+ * module may be loaded there; "" without an initramfs to update. To be freed.
+ */
+char *renewal(struct doctor *d, const char *words);
+#endif

@@ -227,8 +227,8 @@ FINDING(MODULE_SIGNATURE, "module-signature",
 	"Lockdown, which Secure Boot turns on, and `module.sig_enforce` enforce signatures. A key "
 	"is known by the number of its certificate (`sig_key` of modinfo), for which mokutil lists "
 	"what is enrolled, and by its id in /proc/keys, never by its name, which DKMS gives to "
-	"every key. The kernel says which keys its keyrings have; those in .platform don't count "
-	"for modules. Only if there is a module to load.")
+	"every key. The kernel says which keys its keyrings have; those in .platform count for "
+	"modules on some distributions' kernels. Only if there is a module to load.")
 CASE(MODULE_SIGNATURE, GOOD, GOOD, "the kernel {trusts}", NULL, NULL)
 CASE(MODULE_SIGNATURE, NONE, BAD, "the module is not signed, and the kernel enforces signatures",
      "{by} enforces signatures: modprobe fails with \"Key was rejected by service\" or \"Operation not permitted\"",
@@ -245,6 +245,9 @@ CASE(MODULE_SIGNATURE, NO_KEY_PACKAGES, BAD, "the kernel does not have the key o
 CASE(MODULE_SIGNATURE, NOT_TRUSTED, BAD, "the module's signer, {signer}, is enrolled but not trusted for modules",
      "the certificate is one of the machine owner's, but in none of the kernel's keyrings, and {by} enforces signatures",
      "reboot; if that does not help, run `mokutil --trust-mok`, reboot, and confirm; the kernel also needs `CONFIG_INTEGRITY_MACHINE_KEYRING`")
+CASE(MODULE_SIGNATURE, PLATFORM, UNKNOWN, "not known whether the kernel trusts the module's signer, {signer}",
+     "its certificate is only in the keyring .platform, which kernels of Debian, Fedora and Red Hat trust for modules, and others don't; and {by} enforces signatures",
+     "run `modprobe nvgrace-gpu-vfio-pci`; if that ends with \"Key was rejected by service\", run `mokutil --trust-mok`, reboot, and confirm")
 CASE(MODULE_SIGNATURE, UNASKED, UNKNOWN, "not known whether the kernel enforces signatures",
      "lockdown may be on, and there is no /sys/kernel/security/lockdown",
      "run `mount -t securityfs securityfs /sys/kernel/security`, then check again")
@@ -381,7 +384,7 @@ FINDING(INITRAMFS, "initramfs",
 	"configuration by their sizes. An older module in the same place, or a line that was "
 	"replaced by one of the same length, is not seen. The boot loader's own "
 	"entries (GRUB's menu, the Boot Loader Specification, systemd-boot's variables, unified "
-	"kernel images) say which kernel boots next and with which image. If they don't, the running "
+	"kernel images) say which kernel boots next, with which image and command line. If they don't, the running "
 	"kernel and later ones count, or only the newest if the running one isn't installed. An "
 	"image counts only if initramfs-tools or dracut would put this project's files into it, or "
 	"if it has some. There is a finding for each kernel that isn't good.")
@@ -393,6 +396,17 @@ CASE(INITRAMFS, NO_MODULE_OLD, NOTE, "Linux {kernel}, which {place}, has no nvgr
 CASE(INITRAMFS, OTHER_MODULE, WARNING, "Linux {kernel}{, which boots next,} would load the kernel's own driver",
      "{place} is what it has: that driver does not clear memory between guests{scrub}",
      "{have the module built for that kernel}")
+CASE(INITRAMFS, REJECTED, WARNING, "Linux {kernel}{, which boots next,} would reject the module",
+     "{place} {is signed by a key that is not trusted}, and {by} enforces signatures",
+     "run `mokutil --import {key}`, reboot, and choose \"Enroll MOK\" on the console; an unsigned module must be signed and built again first (finding module-signature)")
+CASE(INITRAMFS, KEY_UNKNOWN, UNKNOWN, "not known whether Linux {kernel}{, which boots next,} would reject the module",
+     "{place} is signed by the certificate {number}, not by the running module's, and {by} enforces signatures",
+     "run as root, with mokutil installed; or look for that number in what `mokutil --list-enrolled` prints")
+CASE(INITRAMFS, LINE, WARNING, "the next boot binds no GPU", "the boot loader's entry for it {boots a rescue system}",
+     "choose another entry, or correct its kernel command line in the boot loader's configuration")
+CASE(INITRAMFS, FOREIGN, UNKNOWN, "not known whether the next boot has the module",
+     "the boot loader's entry for it, {entry}, has a kernel that is not in /lib/modules: one of another deployment, snapshot or system",
+     "run the doctor again after the reboot, before guests start")
 CASE(INITRAMFS, OUTDATED, WARNING, "the initramfs of Linux {kernel}{, which boots next,} {what}",
      "{image} was made from other files than are installed: another driver may bind a GPU first, or a GPU is bound that should not be",
      "{have the image made again by its owner}")

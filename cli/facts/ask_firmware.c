@@ -112,9 +112,9 @@ char *ask_acpi_tables(struct answers *a)
 	return g_string_free(g_steal_pointer(&t), FALSE);
 }
 
-/* The keyrings whose keys the kernel trusts for modules. */
+/* The keyrings whose keys the kernel trusts for modules, and one that some kernels do. */
 static const char *const trusted_rings[] = {
-	".builtin_trusted_keys", ".secondary_trusted_keys", ".machine",
+	".builtin_trusted_keys", ".secondary_trusted_keys", ".machine", ".platform",
 };
 
 /*
@@ -174,30 +174,25 @@ static char *after(const char *text, const char *heading)
 }
 
 /*
- * Whether the certificate that signed the module is one of the machine owner's keys,
- * by its number: "enrolled ID", where ID is by what the kernel names the key, or
- * "missing". mokutil(1) lists the certificates.
+ * "NUMBER ID" for each certificate of the machine owner, by mokutil(1): its plain number,
+ * and by what the kernel names its key; or "none".
  */
 char *ask_mok(struct answers *a)
 {
 	static char *const list[] = { (char *)"mokutil", (char *)"--list-enrolled", NULL };
-	const char *module = answer(a, "module");
-	g_autofree char *key = module ? field_value(module, "sig_key") : NULL;
-	g_autofree char *wanted = plain_number(key);
-	g_autofree char *said = NULL;
-	g_auto(GStrv) keys = NULL;
+	g_autofree char *said = program_output(PROGRAM_MS, "/usr/bin/mokutil", list);
+	g_auto(GStrv) keys = g_strsplit(said ?: "", "[key ", -1);
+	GString *t = g_string_new(NULL);
 	size_t i;
 
-	if (!*wanted)
-		return NULL;
-	said = program_output(PROGRAM_MS, "/usr/bin/mokutil", list);
-	keys = g_strsplit(said ?: "", "[key ", -1);
 	for (i = 0; keys[i]; i++) {
 		g_autofree char *serial = after(keys[i], "Serial Number:");
 		g_autofree char *id = after(keys[i], "X509v3 Subject Key Identifier:");
 
-		if (!strcmp(serial, wanted))
-			return g_strdup_printf("enrolled %s", id);
+		if (*serial)
+			g_string_append_printf(t, "%s %s\n", serial, id);
 	}
-	return said ? g_strdup("missing") : NULL;
+	if (said && !t->len)
+		g_string_append(t, "none");
+	return g_string_free(t, !said);
 }

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "facts/answers.h"
 #include "facts/boots.h"
+#include "facts/elsewhere.h"
 #include "facts/initramfs.h"
 #include "system/program.h"
 #include "system/util.h"
@@ -42,13 +44,14 @@ const char *module_file(struct kmod_module *mod)
 
 /*
  * The module that modprobe would load for that kernel: its place below
- * /lib/modules/RELEASE, without the suffix of a compression, and its srcversion or "-";
- * or "builtin". To be freed; NULL: none, or one that was built for another kernel.
+ * /lib/modules/RELEASE, without the suffix of a compression, its srcversion or "-", and
+ * its key; or "builtin". To be freed; NULL: none, or one that was built for another
+ * kernel.
  */
 static char *module_of(const char *release)
 {
 	g_autofree char *folder = g_strdup_printf("/lib/modules/%s", release), *id = NULL;
-	g_autofree char *magic = g_strdup_printf("%s ", release);
+	g_autofree char *key = g_strdup("unsigned"), *magic = g_strdup_printf("%s ", release);
 	struct kmod_ctx *ctx = kmod_new(folder, NULL);
 	struct kmod_list *list = NULL, *info = NULL, *item;
 	struct kmod_module *mod;
@@ -65,15 +68,19 @@ static char *module_of(const char *release)
 		fits = path && strstr(path, WEAK_UPDATES);
 		kmod_module_get_info(mod, &info);
 		kmod_list_foreach(item, info) {
-			const char *key = kmod_module_info_get_key(item), *value = kmod_module_info_get_value(item);
+			const char *key_name = kmod_module_info_get_key(item), *value = kmod_module_info_get_value(item);
 
-			if (!id && !strcmp(key, "srcversion"))
+			if (!id && !strcmp(key_name, "srcversion"))
 				id = g_strdup(value);
-			fits |= !strcmp(key, "vermagic") && g_str_has_prefix(value, magic);
+			if (!strcmp(key_name, "sig_key") || (!strcmp(key_name, "sig_id") && !strcmp(key, "unsigned"))) {
+				g_free(key);
+				key = !strcmp(key_name, "sig_key") ? plain_number(value) : g_strdup("-");
+			}
+			fits |= !strcmp(key_name, "vermagic") && g_str_has_prefix(value, magic);
 		}
 		if (end && fits && g_str_has_prefix(path, folder))
-			text = g_strdup_printf("%.*s.ko %s", (int)(end - path - strlen(folder) - 1),
-					       path + strlen(folder) + 1, id ?: "-");
+			text = g_strdup_printf("%.*s.ko %s %s", (int)(end - path - strlen(folder) - 1),
+					       path + strlen(folder) + 1, id ?: "-", key);
 		else if (kmod_module_get_initstate(mod) == KMOD_MODULE_BUILTIN)
 			text = g_strdup("builtin");
 		kmod_module_info_free_list(info);
@@ -104,6 +111,21 @@ char *kernels_read(struct host *h)
 	return g_string_free(text, FALSE);
 }
 
+/*
+ * Whether the entry that boots next names an image that isn't there, and another one
+ * than this, which is in a usual place. GRUB's paths can begin with a subvolume.
+ */
+static bool names_other_image(struct host *h, const struct loader *loader, const char *release, const char *path)
+{
+	const struct loader_entry *chosen = loader->chosen;
+	g_autofree char *theirs = NULL, *here = path ? g_path_get_basename(path) : NULL;
+
+	if (!chosen || !chosen->image || g_strcmp0(chosen->release, release) || host_exists(h, "%s", chosen->image))
+		return false;
+	theirs = g_path_get_basename(chosen->image);
+	return g_strcmp0(theirs, here);
+}
+
 char *images_read(struct host *h)
 {
 	g_auto(GStrv) releases = host_list(h, "/lib/modules");
@@ -114,8 +136,14 @@ char *images_read(struct host *h)
 	loader_read(h, releases, &loader);
 	for (i = 0; releases && releases[i]; i++) {
 		g_autofree char *path = image_path(h, &loader, releases[i]);
-		g_auto(GStrv) files = path ? image_files(h, path) : NULL;
+		g_auto(GStrv) files = NULL;
 
+		if (names_other_image(h, &loader, releases[i], path)) {
+			g_string_append_printf(text, "kernel: %s\nimage: %s\nerror: the boot loader's entry names it, and it is not there; its partition may not be mounted\n",
+					       releases[i], loader.chosen->image);
+			continue;
+		}
+		files = path ? image_files(h, path) : NULL;
 		if (!path && !has_kernel(h, releases[i]))
 			continue;
 		g_string_append_printf(text, "kernel: %s\nimage: %s\n", releases[i], path ?: "none");
@@ -248,6 +276,11 @@ void boots_read(struct host *h, const char *kernels, const char *images, const c
 		b->counts = b->next == NEXT_YES || (b->next == NEXT_UNKNOWN &&
 						    strverscmp(b->release, reference(boots, running)) >= 0);
 	}
+	if (loader.chosen) {
+		boots->line = g_strdup(loader.chosen->line);
+		if (loader.chosen->foreign)
+			boots->foreign = g_strdup(loader.chosen->title ?: loader.chosen->id ?: loader.chosen->path);
+	}
 	loader_free(&loader);
 }
 
@@ -255,11 +288,15 @@ char *boots_obstacle(struct host *h)
 {
 	g_autofree char *kernels = h->recorded ? host_read(h, NULL, "/answers/kernels") : kernels_read(h);
 	g_autofree char *images = h->recorded ? host_read(h, NULL, "/answers/initramfs") : NULL;
+	g_autofree char *elsewhere = NULL;
 	struct boots boots;
 	char *why = NULL;
 	size_t i;
 
 	boots_read(h, kernels, images, NULL, &boots);
+	elsewhere = line_is_elsewhere(boots.line);
+	if (elsewhere)
+		why = g_strdup_printf("the next boot is of %s", elsewhere);
 	for (i = 0; i < boots.count && !why; i++)
 		if (boots.boot[i].next == NEXT_YES && boots.boot[i].module_known && !boots.boot[i].module)
 			why = g_strdup_printf("Linux %s, which boots next, has no " MODULE_NAME,
@@ -282,5 +319,7 @@ void boots_free(struct boots *boots)
 		g_strfreev(b->files);
 	}
 	g_free(boots->boot);
+	g_free(boots->line);
+	g_free(boots->foreign);
 	*boots = (struct boots){ };
 }

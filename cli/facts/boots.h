@@ -12,7 +12,7 @@ struct boot {
 	char *release;
 	enum { NEXT_UNKNOWN, NEXT_NO, NEXT_YES } next;	/* whether this kernel boots next */
 	bool counts;		/* it does, or may do so */
-	char *module;		/* what it would load: "PLACE SRCVERSION", "builtin"; NULL: none */
+	char *module;		/* what it would load: "PLACE SRCVERSION KEY", "builtin"; NULL: none */
 	bool module_known;
 	bool read;		/* what follows is known */
 	char *image;		/* its initramfs; NULL: none is known */
@@ -23,6 +23,8 @@ struct boot {
 struct boots {
 	struct boot *boot;
 	size_t count;
+	char *line;		/* the kernel command line of the next boot; NULL: not known */
+	char *foreign;		/* the entry that boots next, if its kernel isn't installed here */
 };
 
 /*
@@ -36,11 +38,14 @@ void boots_free(struct boots *boots);
 
 /*
  * Why no configuration has an effect at the next boot, to be freed: the kernel that
- * boots next has no module. NULL: it has one, or that isn't known.
+ * boots next has no module, or boots a rescue system. NULL: neither is known.
  */
 char *boots_obstacle(struct host *h);
 
-/* The answer "kernels": "RELEASE: PLACE SRCVERSION", or "builtin" or "none". */
+/*
+ * The answer "kernels": "RELEASE: PLACE SRCVERSION KEY", or "builtin" or "none". KEY is
+ * the plain number of the certificate that signed the module, "unsigned", or "-".
+ */
 char *kernels_read(struct host *h);
 
 /* Where modules are that fit this kernel by their symbols, and were built for another. */

@@ -112,16 +112,13 @@ char *boot_parameter(const char *line, const char *name)
 	return value;
 }
 
-char *boot_is_elsewhere(struct host *h)
+char *line_is_elsewhere(const char *line)
 {
-	g_autofree char *line = host_line(h, "/proc/cmdline");
 	g_auto(GStrv) list = boot_words(line);
 	enum boot boot = ORDINARY;
 	const char *by = NULL;
 	size_t i, row;
 
-	if (host_exists(h, "/proc/vmcore"))
-		return g_strdup("the kernel of a crash dump");
 	for (i = 0; list[i] && boot < ALWAYS_RESCUE; i++) {
 		for (row = 0; row < G_N_ELEMENTS(words) && !is_row(row, list[i]); row++)
 			;
@@ -137,4 +134,11 @@ char *boot_is_elsewhere(struct host *h)
 		return g_strdup("the kernel of a crash dump");
 	return boot == ORDINARY ? NULL :
 				  g_strdup_printf("a rescue system (\"%s\" on the kernel command line)", by);
+}
+
+char *boot_is_elsewhere(struct host *h)
+{
+	g_autofree char *line = host_line(h, "/proc/cmdline");
+
+	return host_exists(h, "/proc/vmcore") ? g_strdup("the kernel of a crash dump") : line_is_elsewhere(line);
 }

@@ -14,6 +14,9 @@
  */
 char *boot_is_elsewhere(struct host *h);
 
+/* The same for a kernel command line alone; NULL: none. */
+char *line_is_elsewhere(const char *line);
+
 /*
  * The words of a kernel command line, whose quotes may contain spaces and are gone;
  * g_strfreev() frees them.

@@ -36,6 +36,17 @@ static char *release_of(const struct loader *loader, const char *path)
 	return g_strdup(best);
 }
 
+/* Notes the kernel that an entry's path is of: the first one that is installed. */
+static void set_kernel(const struct loader *loader, struct loader_entry *entry, const char *path)
+{
+	if (entry->release)
+		return;
+	entry->release = release_of(loader, path);
+	/* "vmlinuz-linux" may be any. */
+	entry->foreign |= g_regex_match_simple("[0-9]\\.[0-9]", path, G_REGEX_RAW, 0);
+	entry->foreign &= !entry->release;
+}
+
 static struct loader_entry *add_entry(struct loader *loader)
 {
 	loader->entry = g_renew(struct loader_entry, loader->entry, loader->count + 1);
@@ -43,25 +54,48 @@ static struct loader_entry *add_entry(struct loader *loader)
 	return &loader->entry[loader->count++];
 }
 
-/* The file that a boot loader's path names: below this folder, or in /. */
-static char *file_of(struct host *h, const char *root, const char *path)
+/*
+ * The last file that a boot loader's line names: below this folder, or in /. The first
+ * can be the processor's microcode, and Red Hat has $tuned_initrd after it.
+ */
+static char *file_of(struct host *h, const char *root, const char *line)
 {
-	g_autofree char *here = g_strdup_printf("%s/%s", root, path + (*path == '/'));
+	g_auto(GStrv) words = g_strsplit_set(line, " \t", -1);
+	size_t last = g_strv_length(words), i;
+	g_autofree char *here = NULL;
+	const char *path = line;
 
+	for (i = 0; i < last; i++)
+		if (*words[i] && !strchr(words[i], '$'))
+			path = words[i];
+	here = g_strdup_printf("%s/%s", root, path + (*path == '/'));
 	return g_strdup(host_exists(h, "%s", here) || !host_exists(h, "%s", path) ? here : path);
 }
 
 /* ---- the Boot Loader Specification --------------------------------------------------------------- */
+
+/*
+ * The id of the file of an entry, which has no counter of boots ("+3", "+0-3") and no
+ * ".conf". *failed: all boots that it may have were tried.
+ */
+static char *id_of(const char *name, bool *failed)
+{
+	const char *end = strrchr(name, '.'), *plus = g_strrstr_len(name, end - name, "+");
+	bool counted = plus && g_ascii_isdigit(plus[1]) && plus + 1 + strspn(plus + 1, "0123456789-") == end;
+
+	*failed = counted && !strtoul(plus + 1, NULL, 10);
+	return g_strdup_printf("%.*s%s", (int)((counted ? plus : end) - name), name, strcmp(end, ".conf") ? end : "");
+}
 
 static void add_specified(struct host *h, struct loader *loader, const char *root, const char *name)
 {
 	g_autofree char *text = host_read(h, NULL, "%s/loader/entries/%s", root, name);
 	g_auto(GStrv) lines = text_lines(text);
 	struct loader_entry *entry = add_entry(loader);
+	g_autofree char *kernel = NULL, *options = NULL;
 	size_t i;
 
-	/* A counter of boots ("+3-1") is no part of the id. */
-	entry->id = g_strndup(name, MIN(strcspn(name, "+"), strlen(name) - strlen(".conf")));
+	entry->id = id_of(name, &entry->failed);
 	for (i = 0; lines[i]; i++) {
 		char *key = g_strchug(lines[i]), *value = key + strcspn(key, " \t");
 
@@ -70,22 +104,25 @@ static void add_specified(struct host *h, struct loader *loader, const char *roo
 		value = g_strstrip(value);
 		if (!strcmp(key, "title") && !entry->title)
 			entry->title = g_strdup(value);
-		if ((!strcmp(key, "linux") || !strcmp(key, "efi") || !strcmp(key, "uki") ||
-		     !strcmp(key, "initrd")) && !entry->release)
-			entry->release = release_of(loader, value);
-		/* The first can be the processor's microcode. */
+		if (!strcmp(key, "linux") || !strcmp(key, "efi") || !strcmp(key, "uki") || !strcmp(key, "initrd"))
+			set_kernel(loader, entry, value);
+		if (!strcmp(key, "linux") && !kernel)
+			kernel = g_strdup(value);
+		if (!strcmp(key, "options") && !options)
+			options = g_strdup(value);
 		if (!strcmp(key, "initrd") || !strcmp(key, "efi") || !strcmp(key, "uki")) {
 			g_free(entry->image);
 			entry->image = file_of(h, root, value);
 		}
 	}
+	entry->line = g_strdup_printf("BOOT_IMAGE=%s %s", kernel ?: "", options ?: "");
 }
 
 static int newest_first(const void *a, const void *b)
 {
 	const struct loader_entry *x = a, *y = b;
 
-	return strverscmp(y->release ?: "", x->release ?: "") ?: strverscmp(y->id, x->id);
+	return x->failed - y->failed ?: strverscmp(y->id, x->id);
 }
 
 static void read_specified(struct host *h, struct loader *loader)
@@ -105,9 +142,9 @@ static void read_specified(struct host *h, struct loader *loader)
 			if (!g_str_has_suffix(unified[k], ".efi"))
 				continue;
 			entry = add_entry(loader);
-			entry->id = g_strdup(unified[k]);
+			entry->id = id_of(unified[k], &entry->failed);
 			entry->image = g_strdup_printf("%s/EFI/Linux/%s", roots[i], unified[k]);
-			entry->release = release_of(loader, entry->image);
+			set_kernel(loader, entry, entry->image);
 		}
 	}
 	if (loader->count)
@@ -199,10 +236,18 @@ static void read_menu_line(struct host *h, struct loader *loader, char *line, GP
 		if (g_str_has_suffix(line, "{")) {
 			g_ptr_array_add(path, NULL);
 		} else if (*open && g_shell_parse_argv(line, NULL, &words, NULL) && words[1]) {
-			if (g_str_has_prefix(words[0], "linux") && !(*open)->release)
-				(*open)->release = release_of(loader, words[1]);
-			if (g_str_has_prefix(words[0], "initrd"))
-				(*open)->image = file_of(h, "/boot", words[g_strv_length(words) - 1]);
+			if (g_str_has_prefix(words[0], "linux") && !(*open)->line) {
+				g_autofree char *options = g_strjoinv(" ", words + 2);
+
+				set_kernel(loader, *open, words[1]);
+				(*open)->line = g_strdup_printf("BOOT_IMAGE=%s %s", words[1], options);
+			}
+			if (g_str_has_prefix(words[0], "initrd")) {
+				g_autofree char *all = g_strjoinv(" ", words + 1);
+
+				g_free((*open)->image);
+				(*open)->image = file_of(h, "/boot", all);
+			}
 		}
 		return;
 	}
@@ -360,19 +405,20 @@ void loader_read(struct host *h, char *const *releases, struct loader *loader)
 		read_specified(h, loader);
 	if (systemd)
 		next = systemd_boots(h, loader);
+	loader->chosen = next;
 	loader->next = next ? g_strdup(next->release) : NULL;
-	loader->next_image = loader->next && next->image ? next->image : NULL;
 	/* Whatever boots this system boots its only kernel. */
-	if (!loader->next && releases && releases[0] && !releases[1])
+	if (!loader->next && !(next && next->foreign) && releases && releases[0] && !releases[1])
 		loader->next = g_strdup(releases[0]);
 }
 
 const char *loader_image(const struct loader *loader, const char *release)
 {
+	const struct loader_entry *chosen = loader->chosen;
 	size_t i;
 
-	if (loader->next_image && !strcmp(loader->next, release))
-		return loader->next_image;
+	if (chosen && chosen->image && !g_strcmp0(chosen->release, release))
+		return chosen->image;
 	for (i = 0; i < loader->count; i++)
 		if (loader->entry[i].image && !g_strcmp0(loader->entry[i].release, release))
 			return loader->entry[i].image;
@@ -388,6 +434,7 @@ void loader_free(struct loader *loader)
 		g_free(loader->entry[i].id);
 		g_free(loader->entry[i].title);
 		g_free(loader->entry[i].release);
+		g_free(loader->entry[i].line);
 		g_free(loader->entry[i].image);
 	}
 	g_free(loader->entry);

@@ -13,6 +13,9 @@ struct loader_entry {
 	char *path;	/* GRUB's number of it, such as "1>0"; NULL: not of its menu */
 	char *id, *title;
 	char *release;	/* of the kernel that it boots; NULL: of none that is installed */
+	bool foreign;	/* its path has a version, of none that is installed */
+	bool failed;	/* its boots are counted, and all have failed */
+	char *line;	/* the kernel command line; NULL: not stated */
 	char *image;	/* the initramfs, or the unified kernel image; NULL: not stated */
 };
 
@@ -20,7 +23,7 @@ struct loader {
 	struct loader_entry *entry;
 	size_t count;
 	char *next;	/* the release that boots next; NULL: not known */
-	const char *next_image;	/* what that entry states; NULL: nothing */
+	const struct loader_entry *chosen;	/* what boots next; NULL: not known */
 	char *const *releases;	/* those that are installed, then NULL; NULL: none */
 };
 

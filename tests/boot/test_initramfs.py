@@ -151,6 +151,15 @@ def test_where_the_boot_loader_has_it(images):
     said = images.system.run(images.program, "doctor", ok=False).stdout
     assert re.search(rf"which boots next, lacks the udev rule.*\n +reason: {image} .*\n +remedy: .*mkinitramfs -o {image} {RELEASE}", said), said
     assert f"mkinitramfs -o {image} {RELEASE}" in images.system.run(*renew, ok=False).stdout
+    # It boots next, and is on a partition that is not mounted: the whole image in the usual place does not boot.
+    images.system.write("/boot/grub/grub.cfg", "blscfg\n")
+    images.system.sh(f"mv {image} /boot/away")
+    said = images.system.run(images.program, "doctor", ok=False).stdout
+    assert re.search(rf"not known what the initramfs of .*, which boots next, contains\n +reason: {image}: .*may not be mounted", said), said
+    images.system.sh(f"mv /boot/away {image}")
+    # Red Hat's entries also have a variable of GRUB's.
+    images.system.write(entry, f"linux /os/{RELEASE}/linux\ninitrd {image.removeprefix('/boot')} $tuned_initrd\n".encode())
+    assert f"mkinitramfs -o {image} {RELEASE}" in images.system.run(*renew, ok=False).stdout
     # GRUB's menu does not have that entry.
     images.system.write("/boot/grub/grub.cfg", f"menuentry x {{\nlinux /vmlinuz-{RELEASE}\ninitrd /initrd.img-{RELEASE}\n}}\n")
     assert f"update-initramfs -u -k {RELEASE}" in images.system.run(*renew, ok=False).stdout

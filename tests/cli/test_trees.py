@@ -247,17 +247,21 @@ class List:
         tree.bound(G1).package().file("/etc/nvgrace-gpu.conf", "bind all")
         tree.file("/boot/grub/grub.cfg", "set default=0\nmenuentry x {\nlinux /vmlinuz-7.2 ro\n}\nmenuentry y {\nlinux /vmlinuz-7.1 ro\n}")
         for kernels, boots in (("7.1: updates/dkms/m.ko A\n7.2: none", False), ("7.1: none\n7.2: updates/dkms/m.ko A", True),
-                               ("7.1: none\n7.2: builtin", True), ("7.1: none", False), ("7.1: none\n7.0: none", True), ("", True)):
+                               ("7.1: none\n7.2: builtin", True), ("7.2: none", False),
+                               # That is another system's kernel, of which nothing is known.
+                               ("7.1: none", True), ("7.1: none\n7.0: none", True), ("", True)):
             tree.file("/answers/kernels", kernels)
             gpu, = tree.json("list")["gpus"]
             assert gpu["at_boot"] == boots, kernels
-            next_kernel = "7.2" if "7.2" in kernels else "7.1"
-            words = f"Linux {next_kernel}, which boots next, has no nvgrace-gpu-vfio-pci"
+            words = "Linux 7.2, which boots next, has no nvgrace-gpu-vfio-pci"
             assert gpu["boot_obstacle"] == (None if boots else words), kernels
             assert ("blocked" in tree.run("list").stdout) == (not boots)
             done = tree.run("bind", "--dry-run", "--persist", G1)
             assert (done.returncode, words in done.stderr) == (0, not boots), kernels
             assert (words in " ".join(tree.run("status", G1).stdout.split())) == (not boots)
+        tree.file("/answers/kernels", "7.2: builtin").file("/boot/grub/grub.cfg", "menuentry x {\nlinux /vmlinuz-7.2 ro single\n}")
+        gpu, = tree.json("list")["gpus"]
+        assert gpu["boot_obstacle"] == 'the next boot is of a rescue system ("single" on the kernel command line)'
 
     def test_other_modes(self, tree):
         d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"

@@ -536,8 +536,8 @@ class Doctor(Played):
         assert not {"acpi-tables", "command-line", "kernel-config"} & answers.keys()
 
     def test_mok(self, tmp_path):
-        """What mokutil 0.7.2 said of two keys of one name, for modules that are signed
-        by certificates with their numbers, and with another one."""
+        """What mokutil 0.7.2 said of two keys of one name, and the numbers of the
+        certificates by which modules are signed."""
         said = (pathlib.Path(__file__).parent / "recorded/mokutil-0.7.2.txt").read_text()
         numbers = [n.replace(":", "") for n in re.findall(r"Serial Number:\s+(\S+)", said)]
         ids = [i.replace(":", "").lower().lstrip("0") for i in re.findall(r"Subject Key Identifier:\s+(\S+)", said)]
@@ -548,10 +548,12 @@ class Doctor(Played):
         release = os.uname().release
         for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
             self.tree.file(f"/usr/lib/modules/{release}/{name}", b"")
-        path = self.tree.root / f"usr/lib/modules/{release}/updates/dkms/{NAME}.ko"
+        path = self.tree.root / f"usr/lib/modules/{release}/weak-updates/{NAME}.ko"
         path.parent.mkdir(parents=True)
         sign = sorted(pathlib.Path("/usr/lib").glob("linux-kbuild-*/scripts/sign-file"))[0]
-        for number, answer in ((numbers[0], f"enrolled {ids[0]}"), (numbers[1], f"enrolled {ids[1]}"), (numbers[0] + "01", "missing"), ("17", "missing")):
+        self.tree.file(f"/usr/lib/modules/{release}/initramfs.img", b"x")
+        listed = "\n".join(f"{n.lower().lstrip('0')} {i}" for n, i in zip(numbers, ids))
+        for number in (numbers[0], "17"):
             path.write_bytes(module(path.parent, "A" * 23))
             (path.parent / "m.o").unlink()
             subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp_path / "key", "-out", tmp_path / "der",
@@ -559,7 +561,10 @@ class Doctor(Played):
             subprocess.run([sign, "sha256", tmp_path / "key", tmp_path / "der", path], check=True)
             subprocess.run(["depmod", "-b", self.tree.root / "usr", release], check=True, stderr=subprocess.DEVNULL)
             found = self.answers()
-            assert found.get("mok") == answer, (number, found["module"])
+            assert found["mok"] == listed, found["module"]
+            assert f"/{NAME}.ko {'A' * 23} {number.lower().lstrip('0')}\n" in found["kernels"] + "\n", found["kernels"]
+        program.write_text("#!/bin/sh\necho MokListRT is empty\n")
+        assert self.answers()["mok"] == "none"
         # There is no Secure Boot.
         program.write_text("#!/bin/sh\nexit 255\n")
         assert "mok" not in self.answers()
