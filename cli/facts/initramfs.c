@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "facts/initramfs.h"
+#include "facts/owner.h"
 #include "system/spawn.h"
 
 /* ---- where ---------------------------------------------------------------- */
@@ -249,23 +250,6 @@ static bool is_switched_off(struct host *h)
 	return off;
 }
 
-/* Whether the system's files are of a snapshot, which only a new one replaces. */
-static bool is_read_only(struct host *h)
-{
-	g_autofree char *text = host_read(h, NULL, "/proc/self/mounts");
-	g_auto(GStrv) lines = text_lines(text);
-	bool found = false;
-	size_t i;
-
-	for (i = 0; lines[i]; i++) {
-		g_auto(GStrv) words = g_strsplit(lines[i], " ", 5);
-
-		if (g_strv_length(words) == 5 && !strcmp(words[1], "/"))
-			found = !strcmp(words[3], "ro") || g_str_has_prefix(words[3], "ro,");
-	}
-	return found;
-}
-
 static char **copy(const char *program, const char *a, const char *b, const char *c, const char *d)
 {
 	const char *const words[] = { program, a, b, c, d, NULL };
@@ -282,12 +266,12 @@ void image_owner_find(struct host *h, const char *image, const char *release,
 
 	memset(owner, 0, sizeof(*owner));
 	owner->hooked = initramfs_command(h);
-	if (host_exists(h, "/run/ostree-booted")) {
+	if (system_kind(h) == SYSTEM_OSTREE) {
 		owner->remedy = g_strdup("rpm-ostree makes it: run \"rpm-ostree initramfs --enable\", or make the "
 					 "image of the host again, and reboot");
 		return;
 	}
-	if (host_exists(h, "/usr/sbin/transactional-update") && is_read_only(h)) {
+	if (system_kind(h) == SYSTEM_SNAPSHOT) {
 		owner->remedy = g_strdup("transactional-update makes it: run \"transactional-update initrd\", and "
 					 "reboot");
 		return;

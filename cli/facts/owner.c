@@ -95,10 +95,42 @@ enum owner module_builder(struct host *h)
 	return host_exists(h, "/usr/share/" MODULE_NAME) ? OWNER_PACKAGES : OWNER_NONE;
 }
 
+/* Whether / can't be written, as of a snapshot that only a new one replaces. */
+static bool is_read_only(struct host *h)
+{
+	g_autofree char *text = host_read(h, NULL, "/proc/self/mounts");
+	g_auto(GStrv) lines = text_lines(text);
+	bool found = false;
+	size_t i;
+
+	for (i = 0; lines[i]; i++) {
+		g_auto(GStrv) words = g_strsplit(lines[i], " ", 5);
+
+		if (g_strv_length(words) == 5 && !strcmp(words[1], "/"))
+			found = !strcmp(words[3], "ro") || g_str_has_prefix(words[3], "ro,");
+	}
+	return found;
+}
+
+enum system_kind system_kind(struct host *h)
+{
+	if (host_exists(h, "/run/ostree-booted"))
+		return SYSTEM_OSTREE;
+	return host_exists(h, "/usr/sbin/transactional-update") && is_read_only(h) ? SYSTEM_SNAPSHOT :
+										     SYSTEM_ORDINARY;
+}
+
 void module_lack(struct host *h, const char *release, char **why, char **remedy)
 {
 	enum owner builder = module_builder(h);
+	enum system_kind system = system_kind(h);
 
+	if (system == SYSTEM_OSTREE) {
+		*why = g_strdup("this system's image has none, and DKMS can't build in it");
+		*remedy = g_strdup_printf("have \"make module-packages\" build nvgrace-gpu-vfio-pci-modules-%s, add it by "
+					  "\"rpm-ostree install\" or to the host's image, and reboot", release);
+		return;
+	}
 	if (builder == OWNER_DKMS && !host_exists(h, "/lib/modules/%s/build/Makefile", release)) {
 		*why = g_strdup_printf("DKMS can't build it, because the headers of Linux %s are missing", release);
 		*remedy = g_strdup_printf("install the headers of Linux %s, and the package that brings them with "
@@ -115,5 +147,10 @@ void module_lack(struct host *h, const char *release, char **why, char **remedy)
 		*why = g_strdup_printf("neither DKMS nor Linux %s has one", release);
 		*remedy = g_strdup("run \"apt install nvgrace-gpu-vfio-pci-dkms\" or \"dnf install nvgrace-gpu-vfio-pci-dkms\", "
 				   "or boot a kernel that has the driver");
+	}
+	if (system == SYSTEM_SNAPSHOT) {
+		g_autofree char *ordinary = g_steal_pointer(remedy);
+
+		*remedy = g_strdup_printf("in \"transactional-update shell\", %s; then reboot", ordinary);
 	}
 }

@@ -22,6 +22,10 @@ enum owner module_builder(struct host *h);
 /* Why a kernel lacks the module, and what gives it one, by that; both to be freed. */
 void module_lack(struct host *h, const char *release, char **why, char **remedy);
 
+/* What replaces the system's files: packages, or only an image or a snapshot as a whole. */
+enum system_kind { SYSTEM_ORDINARY, SYSTEM_OSTREE, SYSTEM_SNAPSHOT };
+enum system_kind system_kind(struct host *h);
+
 /* The certificate of the key by which DKMS signs; to be freed. */
 char *dkms_certificate(struct host *h);
 
