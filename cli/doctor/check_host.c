@@ -4,8 +4,6 @@
  * guests, and the configuration for boot.
  */
 #include <glib.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "doctor/checks.h"
@@ -25,54 +23,16 @@ static bool driven_by(const struct doctor *d, const char *driver)
 	return false;
 }
 
-/* "2 ranges, GPU 0009:01:00.0, 0019:01:00.0", as far as that is known; to be freed. */
-static char *online_where(struct doctor *d, size_t ranges)
-{
-	GString *where = g_string_new(NULL);
-	const char *between = ", GPU ";
-	size_t i;
-
-	g_string_printf(where, "%zu range%s", ranges, ranges > 1 ? "s" : "");
-	for (i = 0; i < d->gpus.count; i++)
-		if (gpu_online(d->h, &d->iomem, &d->gpus, &d->gpus.gpu[i]).online) {
-			g_string_append_printf(where, "%s%s", between, d->gpus.gpu[i].address);
-			between = ", ";
-		}
-	return g_string_free(where, FALSE);
-}
-
-/*
- * Adds a module after those that hold it, as modprobe -r wants them. seen: those
- * that were begun, since a record can have a circle.
- */
-static void add_with_holders(struct doctor *d, const char *module, GHashTable *seen, GString *order)
-{
-	g_auto(GStrv) holders = host_list(d->h, "/sys/module/%s/holders", module);
-	size_t i;
-
-	if (!g_hash_table_add(seen, g_strdup(module)))
-		return;
-	for (i = 0; holders && holders[i]; i++)
-		add_with_holders(d, holders[i], seen, order);
-	g_string_append_printf(order, "%s%s", order->len ? " " : "", module);
-}
-
 /* All users can read the names in /proc/iomem, only root the addresses. */
 void check_memory(struct doctor *d)
 {
-	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-	g_autoptr(GString) modules = g_string_new(NULL);
-	g_autofree char *where = NULL;
-	size_t i, ranges = 0;
+	bool online = false;
+	size_t i;
 
 	for (i = 0; i < d->iomem.count; i++)
-		if (!strcmp(d->iomem.range[i].name, "System RAM (NVIDIA)"))
-			ranges++;
-	where = online_where(d, ranges);
-	add_with_holders(d, "nvidia", seen, modules);
-	report(d, !d->iomem.count ? MEMORY_ONLINE_UNKNOWN : !ranges ? MEMORY_ONLINE_GOOD :
-	       driven_by(d, "nvidia") ? MEMORY_ONLINE_USED : MEMORY_ONLINE_LEFT, NULL,
-	       "where", where, "modules", modules->str, NULL);
+		online |= !strcmp(d->iomem.range[i].name, "System RAM (NVIDIA)");
+	report(d, !d->iomem.count ? MEMORY_ONLINE_UNKNOWN : !online ? MEMORY_ONLINE_GOOD :
+	       driven_by(d, "nvidia") ? MEMORY_ONLINE_USED : MEMORY_ONLINE_LEFT, NULL, NULL);
 }
 
 void check_egm(struct doctor *d)
@@ -91,38 +51,28 @@ void check_egm(struct doctor *d)
 
 /* ---- programs ------------------------------------------------------------------------------- */
 
-/*
- * What this QEMU lacks for a guest with all bound GPUs, to be freed; NULL:
- * nothing. *usable: whether its guests can use GPU memory.
- */
-static char *qemu_lack(const struct guest_plan *plan, const struct vmm *qemu, bool *usable)
+/* What this QEMU lacks for guests; NULL: nothing. *usable: they can use GPU memory. */
+static const char *qemu_lack(const struct vmm *qemu, bool *usable)
 {
-	char size[SIZE_MAX_TEXT];
-
 	*usable = vmm_has(qemu, QEMU_INITIATOR);
 	if (!*usable)
-		return g_strdup_printf("it has no -object acpi-generic-initiator (%s or later): a Linux guest can't add the GPU's memory as NUMA nodes",
-				       vmm_since(QEMU_INITIATOR));
+		return "it has no -object acpi-generic-initiator (QEMU 9.0 or later): a Linux guest can't add the GPU's memory as NUMA nodes";
 	if (!vmm_has(qemu, QEMU_ALIGNS))
-		return g_strdup("before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page");
-	if (!vmm_has(qemu, QEMU_WINDOW) && plan->window_min > 512ULL << 30)
-		return g_strdup_printf("it has no -machine highmem-mmio-size (%s or later): the BARs of all bound GPUs need a window of %s, and have 512 GiB",
-				       vmm_since(QEMU_WINDOW), size_text(plan->window_min, size));
-	return NULL;
+		return "before 9.2 it does not align its mappings of BARs, unless the vendor has a backport: the host maps GPU memory page by page";
+	return vmm_has(qemu, QEMU_WINDOW) ? NULL :
+	       "it has no -machine highmem-mmio-size (QEMU 10.0 or later): the BARs of several GPUs may not fit into its window of 512 GiB";
 }
 
 static void check_qemu(struct doctor *d)
 {
 	const struct vmms *qemus = &d->facts.qemu;
 	const struct vmm *qemu;
-	struct guest_plan plan;
 	bool usable = true;
 
 	if (!qemus->count)
 		report(d, QEMU_NONE, NULL, NULL);
-	guest_plan_all(&d->facts, &plan);
 	for (qemu = qemus->vmm; qemu < qemus->vmm + qemus->count; qemu++) {
-		g_autofree char *lack = qemu->known ? qemu_lack(&plan, qemu, &usable) : NULL;
+		const char *lack = qemu->known ? qemu_lack(qemu, &usable) : NULL;
 		g_autofree char *version = g_strdup_printf("%d.%d", qemu->major, qemu->minor);
 
 		report(d, !qemu->known ? QEMU_UNKNOWN : !lack ? QEMU_GOOD : usable ? QEMU_OLD : QEMU_TOO_OLD,
@@ -145,25 +95,10 @@ static void check_libvirt(struct doctor *d)
 	}
 }
 
-static void check_memlock(struct doctor *d)
-{
-	const char *limit = answer(d->answers, "memlock");
-	char size[SIZE_MAX_TEXT];
-	uint64_t bytes;
-
-	if (d->privileged || !limit)
-		return;
-	if (!parse_u64(limit, &bytes))
-		bytes = GPU_UNKNOWN;
-	report(d, strcmp(limit, "unlimited") ? MEMLOCK_LIMITED : MEMLOCK_GOOD, NULL,
-	       "size", size_text(bytes, size), NULL);
-}
-
 void check_programs(struct doctor *d)
 {
 	check_qemu(d);
 	check_libvirt(d);
-	check_memlock(d);
 }
 
 /* ---- configuration -------------------------------------------------------------------------- */

@@ -59,17 +59,9 @@ static void check_dma(struct doctor *d)
 	bool type1 = has_backend(d, "VFIO_IOMMU_TYPE1", "vfio_iommu_type1");
 	bool iommufd = (has_backend(d, "IOMMUFD", "iommufd") && enabled(d, "VFIO_DEVICE_CDEV")) ||
 		       host_exists(d->h, "/dev/iommu");
-	bool dmabuf = exports_dmabufs(d), accel;
-	size_t gpus;
-	g_autofree char *no_ats = accel_obstacle(d, &gpus);
+	bool dmabuf = exports_dmabufs(d);
 
-	accel = gpus && !no_ats;
-	if ((accel || (!type1 && iommufd)) && !dmabuf && d->release && strstr(d->release, "-nvidia") &&
-	    kernel_from(d, 6, 11, 0))
-		report(d, DMA_BACKEND_PATCHED, NULL, NULL);
-	else if (accel && !dmabuf)
-		report(d, DMA_BACKEND_NO_ATS, NULL, NULL);
-	else if (type1 || (iommufd && dmabuf))
+	if (type1 || (iommufd && dmabuf))
 		report(d, DMA_BACKEND_GOOD, NULL, "what", !type1 ? "iommufd, GPU memory through dma-buf" :
 		       iommufd ? "type1 or iommufd" : "type1", NULL);
 	else

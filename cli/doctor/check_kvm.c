@@ -3,7 +3,6 @@
  * The IOMMU, and how KVM maps both parts of GPU memory.
  */
 #include <glib.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "doctor/checks.h"
@@ -15,7 +14,7 @@ static const char *const turn_off[] = {
 	"iommu=off", "iommu=0", "intel_iommu=off", "amd_iommu=off", "acpi=off",
 };
 
-static void check_units(struct doctor *d)
+void check_iommu(struct doctor *d)
 {
 	g_auto(GStrv) units = host_list(d->h, "/sys/class/iommu");
 	g_auto(GStrv) groups = host_list(d->h, "/sys/kernel/iommu_groups");
@@ -39,27 +38,6 @@ static void check_units(struct doctor *d)
 	} else {
 		report(d, groups && groups[0] ? IOMMU_UNSAFE : IOMMU_NONE, NULL, "why", why, NULL);
 	}
-}
-
-static void check_guest_smmu(struct doctor *d)
-{
-	bool cmdq = kernel_option(d, "TEGRA241_CMDQV") != 'n', dmabuf = exports_dmabufs(d);
-	size_t gpus;
-	g_autofree char *why = accel_obstacle(d, &gpus);
-
-	if (!d->arm || !gpus)
-		return;
-	report(d, why ? GUEST_SMMU_NONE : !cmdq || !dmabuf ? GUEST_SMMU_SLOW : GUEST_SMMU_GOOD, NULL,
-	       "why", why,
-	       "lack", cmdq ? "dma-buf export" : dmabuf ? "vCMDQ" : "vCMDQ and dma-buf export",
-	       "options", cmdq ? "CONFIG_VFIO_PCI_DMABUF" : dmabuf ? "CONFIG_TEGRA241_CMDQV" :
-	       "CONFIG_TEGRA241_CMDQV and CONFIG_VFIO_PCI_DMABUF", NULL);
-}
-
-void check_iommu(struct doctor *d)
-{
-	check_units(d);
-	check_guest_smmu(d);
 }
 
 /* ---- KVM ------------------------------------------------------------------------------------ */

@@ -328,18 +328,9 @@ static int scrub_at_boot(const char *module)
 	return on;
 }
 
-char *renewal(struct doctor *d, const char *words)
-{
-	const char *const *command = initramfs_command(d->h);
-	g_autofree char *text = command ? g_strjoinv(" ", (char **)command) : NULL;
-
-	return text ? g_strdup_printf("%s\"%s\"", words, text) : g_strdup("");
-}
-
 static void check_scrubbing(struct doctor *d)
 {
 	g_autofree char *parameter = host_line(d->h, SYS_MODULE "/parameters/scrub");
-	g_autofree char *and = renewal(d, " and "), *run = renewal(d, ": run ");
 	bool other = module_owner(d->path) == OWNER_KERNEL, on = parameter && *parameter == 'Y';
 	int boot = scrub_at_boot(d->module);
 
@@ -349,8 +340,7 @@ static void check_scrubbing(struct doctor *d)
 	else if (d->loaded)
 		report(d, !parameter ? SCRUBBING_NO_PARAMETER : on && boot ? SCRUBBING_GOOD :
 		       on ? SCRUBBING_OFF_AT_BOOT : boot > 0 ? SCRUBBING_OFF_NOW : SCRUBBING_OFF, NULL,
-		       "boot", boot > 0 ? ", and modprobe's options of this kernel have scrub=1" : NULL,
-		       " and update the initramfs", and, ": update it", run, NULL);
+		       "boot", boot > 0 ? ", and modprobe's options of this kernel have scrub=1" : NULL, NULL);
 }
 
 void check_module(struct doctor *d)

@@ -58,9 +58,4 @@ bool is_loadable(struct doctor *d, const char *name);
  */
 char *blacklisted(struct doctor *d, const char *line);
 
-/*
- * The command, in quotes, that updates the initramfs after these words, because the
- * module may be loaded there; "" without an initramfs to update. To be freed.
- */
-char *renewal(struct doctor *d, const char *words);
 #endif

@@ -91,23 +91,6 @@ char kernel_option(const struct doctor *d, const char *name)
 	return config_option(d->config, name);
 }
 
-char *accel_obstacle(const struct doctor *d, size_t *gpus)
-{
-	const struct vmms *qemus = &d->facts.qemu;
-	struct guest_plan plan;
-	size_t i;
-
-	guest_plan_all(&d->facts, &plan);
-	*gpus = plan.gpus;
-	if (!plan.gpus)
-		return NULL;
-	/* Without a known QEMU, as in containers, the kernel decides. */
-	for (i = 0; i < qemus->count; i++)
-		if (qemus->vmm[i].known && (!plan.qemu || vmm_has(&qemus->vmm[i], QEMU_ACCEL)))
-			plan.qemu = &qemus->vmm[i];
-	return guest_accel_obstacle(&d->facts, &plan);
-}
-
 bool exports_dmabufs(const struct doctor *d)
 {
 	return d->features ? has_word(d->features, "dmabuf") : kernel_option(d, "VFIO_PCI_DMABUF") != 'n';

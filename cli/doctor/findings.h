@@ -74,12 +74,6 @@ bool kernel_from(const struct doctor *d, int major, int minor, int patch);
  */
 char kernel_option(const struct doctor *d, const char *name);
 
-/*
- * Why guests with all bound GPUs can have no accelerated SMMUv3, to be freed.
- * NULL: they can, or there is no such GPU, and then *gpus is 0.
- */
-char *accel_obstacle(const struct doctor *d, size_t *gpus);
-
 /* Whether the kernel exports GPU memory as dma-bufs. */
 bool exports_dmabufs(const struct doctor *d);
 

@@ -60,18 +60,12 @@ FINDING(DMA_BACKEND, "dma-backend",
 	"maps the guest's memory for DMA. Some vendor kernels have only iommufd. Without vfio's "
 	"dma-buf export (Linux 6.19 or later), iommufd can't map GPU memory (EFAULT).")
 CASE(DMA_BACKEND, GOOD, GOOD, "DMA through {what}", NULL, NULL)
-CASE(DMA_BACKEND, NO_PEERS, NOTE, "only iommufd, which can't map GPU memory for DMA on this kernel",
-     "without type1 and without vfio's dma-buf export (Linux 6.19 or later), IOMMU_IOAS_MAP of GPU memory fails with EFAULT; QEMU warns and works without DMA between devices",
+CASE(DMA_BACKEND, NO_PEERS, NOTE, "only iommufd, which may not map GPU memory for DMA on this kernel",
+     "without type1 and without vfio's dma-buf export (Linux 6.19 or later), IOMMU_IOAS_MAP of GPU memory fails with EFAULT, unless the vendor has patched it, as in NVIDIA's kernels (\"iommufd/pages: Bypass PFNMAP\"); QEMU warns and works without DMA between devices",
      "use QEMU with `-object iommufd` and accept that, or boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1` or `CONFIG_VFIO_PCI_DMABUF`")
-CASE(DMA_BACKEND, PATCHED, NOTE, "DMA through iommufd, GPU memory by NVIDIA's patch",
-     "kernels of this flavour (`-nvidia`, 6.11 or later) map GPU memory without dma-buf export (\"iommufd/pages: Bypass PFNMAP\"), which can't be seen from outside",
-     "try DMA of GPU memory in a guest before you rely on it, for instance by a program of CUDA")
 CASE(DMA_BACKEND, NONE, BAD, "neither type1 nor iommufd",
      "neither CONFIG_VFIO_IOMMU_TYPE1 nor CONFIG_IOMMUFD with CONFIG_VFIO_DEVICE_CDEV is set, or their modules can't be loaded: no VMM can open a device",
      "boot a kernel with `CONFIG_VFIO_IOMMU_TYPE1`, or with `CONFIG_IOMMUFD` and `CONFIG_VFIO_DEVICE_CDEV`, and take vfio_iommu_type1 and iommufd out of `install` in `/etc/modprobe.d` and of `module_blacklist=`")
-CASE(DMA_BACKEND, NO_ATS, BAD, "guests with an accelerated SMMUv3 can't use GPU memory through ATS",
-     "their SMMU (finding guest-smmu) needs GPU memory in iommufd's mappings, for which vfio must export it as a dma-buf",
-     "boot Linux 6.19 or later with `CONFIG_VFIO_PCI_DMABUF`, or make guests with `nvgrace-gpu guest --accel-smmu=off`")
 CASE(DMA_BACKEND, UNKNOWN, UNKNOWN, "not known whether the kernel has type1 or iommufd", NO_CONFIG, COPY_CONFIG)
 
 FINDING(HUGE_MAPPINGS, "huge-mappings",
@@ -208,7 +202,7 @@ FINDING(SCRUBBING, "scrubbing",
 CASE(SCRUBBING, GOOD, GOOD, "GPU memory is cleared between guests{boot}", NULL, NULL)
 CASE(SCRUBBING, OFF, NOTE, "GPU memory is not cleared between guests",
      "the parameter scrub is off: the next guest can read what the last one left",
-     "run " SCRUB_LINE "{ and update the initramfs}, then " SCRUB_NOW "; or run `nvgrace-gpu scrub ADDRESS` before each guest")
+     "run " SCRUB_LINE ", update the initramfs if there is one, then run " SCRUB_NOW "; or run `nvgrace-gpu scrub ADDRESS` before each guest")
 CASE(SCRUBBING, NO_PARAMETER, NOTE, "GPU memory is not cleared between guests",
      "the loaded module has no parameter scrub",
      "clear the memory with another driver before another owner's guest gets it; or load this project's module (finding module-loaded)")
@@ -217,10 +211,10 @@ CASE(SCRUBBING, NO_DRIVER, WARNING, "GPU memory is not cleared between guests, a
      "load this project's module (finding module), or remove the option")
 CASE(SCRUBBING, OFF_AT_BOOT, WARNING, "GPU memory is cleared between guests, but not after the next boot",
      "the parameter scrub is on, but no line in /etc/modprobe.d turns it on at boot",
-     "run " SCRUB_LINE "{ and update the initramfs}")
+     "run " SCRUB_LINE ", and update the initramfs if there is one")
 CASE(SCRUBBING, OFF_NOW, WARNING, "GPU memory is not cleared between guests, although this is configured",
      "/etc/modprobe.d or the kernel's command line has scrub=1, but the loaded module's parameter is off",
-     "run " SCRUB_NOW "; if it is off after the next boot, the initramfs has another configuration{: update it}")
+     "run " SCRUB_NOW "; if it is off after the next boot, update the initramfs, which has another configuration")
 
 FINDING(MODULE_SIGNATURE, "module-signature",
 	"Whether the kernel would accept the signature of the module that modprobe would load. "
@@ -261,19 +255,6 @@ CASE(IOMMU, NONE, BAD, "no IOMMU", "/sys/class/iommu and /sys/kernel/iommu_group
      "turn on the SMMU, or on x86 the IOMMU (VT-d, AMD-Vi), in the firmware's setup; remove kernel parameters that turn it off")
 CASE(IOMMU, UNSAFE, BAD, "no IOMMU", "the IOMMU groups are vfio-noiommu, vfio's unsafe mode, which isolates nothing and which no VMM accepts{why}",
      "turn on the SMMU, or on x86 the IOMMU (VT-d, AMD-Vi), in the firmware's setup, and remove `enable_unsafe_noiommu_mode` from `/etc/modprobe.d`")
-
-FINDING(GUEST_SMMU, "guest-smmu",
-	"Whether guests can have an accelerated SMMUv3, which uses the host's in hardware, for the "
-	"GPUs that are bound with memory. It needs QEMU 11.0, iommufd, "
-	"`CONFIG_ARM_SMMU_V3_IOMMUFD` (Linux 6.13 or later), and GPUs that are behind an SMMUv3 and "
-	"alone in their IOMMU groups. Only on Arm.")
-CASE(GUEST_SMMU, GOOD, GOOD,
-     "guests can have an accelerated SMMUv3: iommufd, nesting, dma-buf export, and a driver of vCMDQ", NULL, NULL)
-CASE(GUEST_SMMU, SLOW, NOTE, "guests can have an accelerated SMMUv3, without {lack}",
-     "the kernel lacks {options}: without vCMDQ, each invalidation of a guest's SMMU leaves the guest",
-     "boot Linux 6.19 or later with `CONFIG_TEGRA241_CMDQV` and `CONFIG_VFIO_PCI_DMABUF`")
-CASE(GUEST_SMMU, NONE, NOTE, "guests can't have an accelerated SMMUv3", "{why}",
-     "none is needed without ATS, shared virtual addressing and KubeVirt; for these, use QEMU 11.0 and Linux 6.19 or later with `CONFIG_ARM_SMMU_V3_IOMMUFD`, `CONFIG_TEGRA241_CMDQV` and `CONFIG_VFIO_PCI_DMABUF`")
 
 FINDING(KVM, "kvm", "")
 CASE(KVM, GOOD, GOOD, "KVM can create a VM", NULL, NULL)
@@ -318,10 +299,10 @@ FINDING(MEMORY_ONLINE, "memory-online",
 	"/proc/iomem. The driver refuses such a GPU, because host RAM must never reach a guest.")
 CASE(MEMORY_ONLINE, GOOD, GOOD, "no GPU memory is online as System RAM", NULL, NULL)
 CASE(MEMORY_ONLINE, USED, WARNING, "GPU memory is online as System RAM",
-     "the nvidia driver has onlined it for this host ({where}); such a GPU can't be bound",
-     "for a GPU that you want to assign to a guest: stop what uses it (`nvgrace-gpu bind --dry-run ADDRESS` names the processes), run `modprobe -r {modules}`, then `nvgrace-gpu bind --persist ADDRESS`")
+     "the nvidia driver has onlined it for this host; such a GPU, whose state `nvgrace-gpu list` shows, can't be bound",
+     "for a GPU that you want to assign to a guest: stop what uses it (`nvgrace-gpu bind --dry-run ADDRESS` names the processes), run `modprobe -r nvidia_drm nvidia_modeset nvidia_uvm nvidia`, then `nvgrace-gpu bind --persist ADDRESS`")
 CASE(MEMORY_ONLINE, LEFT, BAD, "GPU memory is left online as System RAM",
-     "a driver that is no longer loaded has onlined it ({where}); such a GPU can't be bound, because host RAM must not reach a guest",
+     "a driver that is no longer loaded has onlined it; such a GPU can't be bound, because host RAM must not reach a guest",
      "run `nvgrace-gpu bind --boot-only ADDRESS` and reboot: it is not known which memory blocks are the GPU's, and taking others offline takes RAM from the host")
 CASE(MEMORY_ONLINE, UNKNOWN, UNKNOWN, "not known whether GPU memory is online", "/proc/iomem can't be read",
      "run as root, outside a container")
@@ -348,14 +329,6 @@ CASE(LIBVIRT, OLD, WARNING, "{path} is {version}",
      "install libvirt 10.0 or later, or use `managed='no'` and `nvgrace-gpu bind --persist`")
 CASE(LIBVIRT, UNKNOWN, UNKNOWN, "the version of {path} is not known", "it prints no number with --version",
      "use 10.0 or later")
-
-FINDING(MEMLOCK, "memlock",
-	"Only for users other than root: how much memory their programs may lock. A VMM locks all "
-	"of the guest's RAM.")
-CASE(MEMLOCK, GOOD, GOOD, "this user may lock any amount of memory", NULL, NULL)
-CASE(MEMLOCK, LIMITED, WARNING, "this user may lock {size} of memory",
-     "a VMM locks all RAM of its guest, and fails if that is more (libvirt sets the limit itself)",
-     "raise `memlock` for this user in `/etc/security/limits.d`, and log in again")
 
 FINDING(CONFIGURATION, "configuration",
 	"The lines of `/etc/nvgrace-gpu.conf` and of `*.conf` in `/etc/nvgrace-gpu.conf.d`: see "

@@ -47,7 +47,6 @@ char *ask_euid(struct answers *a);
 char *ask_machine(struct answers *a);
 char *ask_release(struct answers *a);
 char *ask_page_size(struct answers *a);
-char *ask_memlock(struct answers *a);
 char *ask_kernel_log(struct answers *a);
 char *ask_kernel_config(struct answers *a);
 char *ask_packed_config(struct answers *a);

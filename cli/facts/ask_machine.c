@@ -8,7 +8,6 @@
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -46,17 +45,6 @@ char *ask_release(struct answers *a)
 char *ask_page_size(struct answers *a)
 {
 	return g_strdup_printf("%llu", (unsigned long long)a->h->page_size);
-}
-
-char *ask_memlock(struct answers *a)
-{
-	struct rlimit limit;
-
-	/* Fails only for a bad address and an unknown limit. */
-	getrlimit(RLIMIT_MEMLOCK, &limit);
-	if (limit.rlim_cur == RLIM_INFINITY)
-		return g_strdup("unlimited");
-	return g_strdup_printf("%llu", (unsigned long long)limit.rlim_cur);
 }
 
 bool is_arm(struct answers *a)

@@ -21,7 +21,6 @@ static const struct question questions[] = {
 	{ "machine", ask_machine, false },
 	{ "kernel-release", ask_release, false },
 	{ "page-size", ask_page_size, false },
-	{ "memlock", ask_memlock, false },
 	{ "kernel-log", ask_kernel_log, false },
 	{ "kernel-config", ask_kernel_config, true },
 	{ "config.gz", ask_packed_config, false },

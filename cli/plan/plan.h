@@ -165,18 +165,6 @@ void guest_facts_add(struct host *h, struct guest_facts *facts, const char *addr
 void guest_facts_free(struct guest_facts *facts);
 
 /*
- * Sets window_min, address_bits and device[].bars and span for all GPUs of the host
- * whose memory the driver reports. Refuses nothing.
- */
-void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan);
-
-/*
- * Why a guest with this plan's GPUs and QEMU can have no accelerated SMMUs, to be
- * freed; NULL: it can.
- */
-char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan);
-
-/*
  * The whole guest, with these GPUs and facts->others. EXIT_OK; or an exit status, and plan->refused. The wish, the
  * facts and the GPUs must live as long as the plan.
  */

@@ -155,7 +155,8 @@ static char *iommufd_obstacle(const struct guest_facts *facts, const struct gues
 	return NULL;
 }
 
-char *guest_accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
+/* Why the guest can have no accelerated SMMUs, to be freed; NULL: it can. */
+static char *accel_obstacle(const struct guest_facts *facts, const struct guest_plan *plan)
 {
 	char *why;
 	size_t i;
@@ -188,7 +189,7 @@ static enum exit_status plan_dma(const struct guest_facts *facts, const struct g
 	g_autofree char *no_iommufd = NULL, *no_accel = NULL;
 
 	no_iommufd = iommufd_obstacle(facts, plan);
-	no_accel = guest_accel_obstacle(facts, plan);
+	no_accel = accel_obstacle(facts, plan);
 	/* A wish is granted. */
 	if (!no_accel && !facts->dmabuf && wish->accel == CHOICE_AUTO)
 		no_accel = g_strdup(NO_DMABUF);

@@ -108,25 +108,6 @@ bool plan_are_bars(const uint64_t bars[BARS])
 	return true;
 }
 
-void guest_plan_all(const struct guest_facts *facts, struct guest_plan *plan)
-{
-	const struct gpu *gpu;
-	size_t i;
-
-	memset(plan, 0, sizeof(*plan));
-	for (i = 0; i < facts->gpus->count && plan->gpus < GUEST_GPUS_MAX; i++) {
-		gpu = &facts->gpus->gpu[i];
-		if ((gpu->mode != GPU_MODE_CARVE_OUT && gpu->mode != GPU_MODE_NO_CARVE_OUT) ||
-		    !facts->place[i].bars[4] || !plan_are_bars(facts->place[i].bars))
-			continue;
-		plan->device[plan->gpus].pci = gpu;
-		plan->device[plan->gpus].place = &facts->place[i];
-		plan_add_bars(&plan->device[plan->gpus++], facts->place[i].bars);
-	}
-	plan->devices = plan->gpus;
-	plan_least(plan);
-}
-
 /*
  * A window with room to spare: no smaller than NVIDIA's published command lines
  * and KubeVirt have it, for any number of GPUs.

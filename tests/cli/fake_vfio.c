@@ -25,7 +25,6 @@
  *			which is read(2) of the log; insmod, which is libkmod's;
  *			or fsync, mkdir, rename and symlink, which are system
  *			calls; several are possible
- *	unlimited	the host's limits are infinite
  *	fast=N		clocks run N times as fast, also that of poll(2); with N
  *			below 1, slower
  *
@@ -49,7 +48,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -424,15 +422,6 @@ MAY_FAIL(int, fsync, "fsync", (int fd), (fd))
 MAY_FAIL(int, mkdir, "mkdir", (const char *path, mode_t mode), (path, mode))
 MAY_FAIL(int, rename, "rename", (const char *from, const char *to), (from, to))
 MAY_FAIL(int, symlink, "symlink", (const char *target, const char *path), (target, path))
-
-int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
-{
-	int rc = NEXT(getrlimit)(resource, limit);
-
-	if (word("unlimited", play))
-		limit->rlim_cur = RLIM_INFINITY;
-	return rc;
-}
 
 /* libkmod's, but it never loads a module and reads none of its arguments. */
 int kmod_module_probe_insert_module(void)

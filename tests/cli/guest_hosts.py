@@ -111,7 +111,7 @@ def host(tree, kind="gh200", gpus=1, per_node=1, per_smmu=1, pages=65536, qemu="
                   " ".join(str(distance(i, k)) for k in range(total if initiators else processors)))
     if initiators:
         tree.file("/sys/devices/system/node/has_generic_initiator", f"{processors}-{total - 1}")
-    answers = {"machine": "aarch64", "kernel-release": "7.2.3-arm64", "page-size": pages, "euid": 0, "memlock": "unlimited",
+    answers = {"machine": "aarch64", "kernel-release": "7.2.3-arm64", "page-size": pages, "euid": 0,
                "kernel-log": "",
                "kernel-config": "\n".join(f"CONFIG_{c}" for c in ("VFIO_PCI_CORE=m", *config)),
                "kvm": f"state: open\naddress-bits: {bits}\ncap-243: 1" if bits else "state: open\ncap-243: 1"}

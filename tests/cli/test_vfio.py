@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -568,15 +567,6 @@ class Doctor(Played):
         # There is no Secure Boot.
         program.write_text("#!/bin/sh\nexit 255\n")
         assert "mok" not in self.answers()
-
-    def test_limit(self):
-        assert self.answers("unlimited")["memlock"] == "unlimited"
-        limit, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, hard))
-        try:
-            assert self.answers()["memlock"] == "65536"
-        finally:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, hard))
 
     def test_initramfs(self):
         """An image that can't be listed. test_initramfs.py has the others."""
