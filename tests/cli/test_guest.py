@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import socket
+import string
+import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -69,11 +71,12 @@ HOSTS = {
         [r"highmem-mmio-size=4T", r"-smp 64", r"pxb-pcie,id=pcie\.4,bus=pcie\.0,bus_nr=22,numa_node=3", r"nodeid=35$"], ["nodeid=36"]),
     "four GB200s, two to an SMMU": (
         {"kind": "gb200", "gpus": 4, "per_node": 2, "per_smmu": 2}, ["--all", "--accel-smmu=on"],
-        [r"highmem-mmio-size=4T", r"id=port1,bus=pcie\.1,chassis=2", r"id=port2,bus=pcie\.2,chassis=3", r"smmuv3\.2,primary-bus=pcie\.2"],
+        [r"highmem-mmio-size=4T", r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=19,numa_node=1", r"id=port1,bus=pcie\.1,chassis=2", r"id=port2,bus=pcie\.2,chassis=3", r"smmuv3\.2,primary-bus=pcie\.2"],
         ["smmuv3\\.3"]),
     "two SMMUs at one node": (
         {"kind": "gb200", "gpus": 2, "per_node": 2}, ["--all", "--accel-smmu=on"], [r"pxb-pcie,id=pcie\.2,bus=pcie\.0,bus_nr=18,numa_node=0", r"highmem-mmio-size=4T"], []),
     "four GB300s": ({"kind": "gb300", "gpus": 4, "per_node": 2}, ["--all"], [r"highmem-mmio-size=8T"], []),
+    "eight GH200s, each with room to spare": ({"gpus": 8}, ["--all"], [r"highmem-mmio-size=8T"], []),
     "few address bits": ({"bits": 40}, [], [r"highmem-mmio-size=512G"], []),
     "KVM can't be opened": ({"bits": 0}, [], [r"highmem-mmio-size=4T"], []),
     "huge pages": (
@@ -101,7 +104,7 @@ HOSTS = {
     "pinned": (
         {}, ["--pin"], [r"^-c 0-71 /usr/bin/qemu-system-aarch64$", r"id=m0,size=64G,host-nodes=0,policy=bind"], []),
     "pinned to two nodes": (
-        {"gpus": 2}, ["--all", "--pin"], [r"^-c 0-143 /usr/bin/qemu-system-aarch64$", r"id=m1,size=64G,host-nodes=1,policy=bind"], ["preferred"]),
+        {"gpus": 2}, ["--all", "--pin", "--cpus=2"], [r"^-c 0-143 /usr/bin/qemu-system-aarch64$", r"id=m1,size=64G,host-nodes=1,policy=bind"], ["preferred"]),
     "pinned beside isolated processors": ({"isolated": "8-71"}, ["--pin"], [r"^-c 0-7 /usr/bin/qemu-system-aarch64$"], []),
     "pinned where all processors are isolated": ({"isolated": "0-71"}, ["--pin"], [r"^-c 0-71 /usr/bin/qemu-system-aarch64$"], []),
     "UEFI": (
@@ -339,7 +342,7 @@ class BadRecords:
 
     def test_distances(self):
         """Distances that ACPI does not permit, or not enough of them: none."""
-        for text in ("10 80", " ".join(["0"] * 9), " ".join(["300"] * 9), "a b", ""):
+        for text in ("10 80", " ".join(["0"] * 9), " ".join(["255"] * 9), "a b", ""):
             with Tree() as tree:
                 host(tree).file("/sys/devices/system/node/node0/distance", text)
                 found = guest(tree, "--format=qemu").stdout
@@ -378,6 +381,10 @@ class Names:
         for name in self.NASTY:
             found = options(guest(tree, f"--disk={name}").stdout)
             assert f"-drive if=none,id=disk0,format=raw,file={os.getcwd()}/{name}".replace(",b,,c", ",,b,,,,c") in found
+        # By a shell, to which each of these can mean something.
+        words = [f"--disk={c}x" for c in string.punctuation]
+        head = guest(tree, *words).stdout.partition(" guest ")[2].partition("\n#\n")[0].replace("\n# ", " ")
+        assert subprocess.check_output(["sh", "-c", f"printf '%s\\n' {head}"], text=True).splitlines() == [*words, address(0)]
 
     def test_record(self, tree):
         """Whoever made the record can't add to what is printed, by the path of
@@ -523,16 +530,18 @@ class Domains:
         assert [s.get("value") for s in cells[0].iter("sibling")] == ["10", "40"] + ["80"] * 8 + ["120"] * 8
         hosts = [h for h in domain.findall("devices/hostdev")]
         assert [(h.find("acpi").get("nodeset"), h.get("managed"), h.find("rom").get("bar")) for h in hosts] == [("2-9", "no", "off"), ("10-17", "no", "off")]
-        assert [n.get("nodeset") for n in domain.findall("numatune/memnode")] == ["0", "1"]
+        assert [(n.get("nodeset"), n.get("mode")) for n in domain.findall("numatune/memnode")] == [("0", "preferred"), ("1", "preferred")]
         qemu = "{http://libvirt.org/schemas/domain/qemu/1.0}"
         assert domain.find(f"{qemu}commandline") is None
         assert ([(d.get("alias"), d.find(f"{qemu}frontend/{qemu}property").attrib) for d in domain.iter(f"{qemu}device")] ==
                 [(f"ua-nvgrace-gpu{i}", {"name": "ats", "type": "string", "value": "off"}) for i in range(2)])
         # The last bus is a byte, however many devices there are.
-        many = {f"{i:04x}:02:00.0": TRAY[NVME] for i in range(16)}
+        many = {f"{i:04x}:02:{i:02x}.{i % 8}": TRAY[NVME] for i in range(16)}
         domain = ET.fromstring(self.change(self.PLAIN, "--all", *(f"--device={a}" for a in many), gpus=15, tray=many, memory_kib=480 << 20))
         buses = [int(t.get("busNr")) for t in domain.findall("devices/controller[@model='pcie-expander-bus']/target")]
         assert len(buses) == 31 and buses == sorted(set(buses)) and buses[-1] < 255
+        sources = ["{domain}:{bus}:{slot}.{function}".format(**a.attrib).replace("0x", "") for a in domain.findall("devices/hostdev/source/address")]
+        assert sources == [*map(address, range(15)), *many]
         domain = ET.fromstring(self.change(self.PLAIN, "--all", "--accel-smmu=on", *TRAY_WORDS[1:], gpus=2, tray=TRAY))
         assert [i.find("driver").attrib for i in domain.findall("devices/iommu")] == [{"pciBus": str(n), "accel": "on"} for n in range(15, 20)]
         assert [h.find("driver").get("iommufd") for h in domain.findall("devices/hostdev")] == ["yes"] * 5
@@ -576,7 +585,9 @@ class Domains:
     def test_pins(self):
         """One of the isolated processors each, or those of the node."""
         for isolated, cpuset, rest in (("", ["0-71"] * 16, "0-71"), ("8-71", [str(8 + i) for i in range(16)], "0-7"), ("0,2", ["0", "2"] * 8, "1,3-71")):
-            tune = ET.fromstring(self.change(self.PLAIN, "--all", "--pin", isolated=isolated)).find("cputune")
+            domain = ET.fromstring(self.change(self.PLAIN, "--all", "--pin", isolated=isolated))
+            tune = domain.find("cputune")
+            assert domain.find("numatune/memnode").get("mode") == "strict"
             assert [(p.get("vcpu"), p.get("cpuset")) for p in tune.findall("vcpupin")] == [(str(i), c) for i, c in enumerate(cpuset)]
             assert tune.find("emulatorpin").get("cpuset") == rest
 
@@ -585,7 +596,8 @@ class Domains:
         ("<acpi/>", "", "no <acpi/>"), ("<memory unit='KiB'>67108864", "<memory unit='x'>1", "<memory> or <vcpu>"),
         ("<memory unit='KiB'>67108864", "<memory unit='TiB'>1", "have only 480 GiB"), (">16</vcpu>", ">0</vcpu>", "<memory> or <vcpu>"),
         ("model='pcie-root'/>", "model='pcie-root'><pcihole64 unit='GiB'>64</pcihole64></controller>", "<pcihole64> has 64 GiB"),
-        ("<devices>", "<devices><controller type='pci' index='20' model='pcie-expander-bus'><target busNr='65'/></controller>", "has the busNr 65, and the GPUs need those from 64 to 125"),
+        *(("<devices>", f"<devices><controller type='pci' index='20' model='pcie-expander-bus'><target busNr='{n}'/></controller>",
+           f"has the busNr {n}, and the GPUs need those from 64 to 125") for n in (64, 125)),
         ("qemu-system-aarch64</emulator>", "qemu-mine</emulator>", "qemu-mine: no QEMU in"),
         ("<devices>", "<memoryBacking><hugepages><page size='16' unit='M'/></hugepages></memoryBacking><devices>", "huge pages of 16 MiB: the host has none"),
     ))
@@ -692,6 +704,8 @@ class Notes:
         document = json.loads(guest(tree, "--format=json", "--all", "--pin", "--cpus=4").stdout)
         assert [n["host_cpus"] for n in document["nodes"]][:3] == ["0,2-3,7,9-11", "8", None]
         assert sum("pinned to, has 1" in n for n in document["notes"]) == 1
+        pins = re.search("\npins='([^']*)'\n", guest(tree, "--format=qemu", "--all", "--pin", "--cpus=18").stdout)[1]
+        assert pins.split() == ["0,2-3,7,9-11"] * 9 + ["8"] * 9
 
 
 class Firmware:
@@ -707,9 +721,10 @@ class Firmware:
 
     def test_administrators(self, tree):
         """A file in /etc is read before the package's, and replaces one of its name."""
-        host(tree).file("/etc/qemu/firmware/59-own.json", json.dumps(descriptor("own.fd", "own-vars.fd", [])))
+        host(tree).file("/etc/qemu/firmware/59-own.json", json.dumps(descriptor("own,1.fd", "own-vars.fd", [])))
         tree.file("/etc/qemu/firmware/40-edk2-aarch64-secure-enrolled.json", "")
-        assert self.plan(tree)["firmware"] == "/usr/share/AAVMF/own.fd"
+        assert self.plan(tree)["firmware"] == "/usr/share/AAVMF/own,1.fd"
+        assert any(o.endswith(",file.filename=/usr/share/AAVMF/own,,1.fd") for o in options(guest(tree).stdout))
 
     def test_others(self):
         """What is for other machines, or no descriptor at all, is passed over."""
