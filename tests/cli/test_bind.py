@@ -125,6 +125,10 @@ class Bind(Kernel):
         result, _ = self.change("bind", status=1, at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}",
                                 play=f"fail=>{DRIVERS}/nouveau/bind:1:{errno.EIO}")
         assert (result["message"], result["changed"]) == (f"{OURS} refused it; and can't restore nouveau: Input/output error", True)
+        # Without an error of the write.
+        self.bound("nouveau")
+        result, _ = self.change("bind", status=1, at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}")
+        assert (result["message"], result["changed"]) == (f"{OURS} refused it; and can't restore nouveau: No such device", True)
 
     def test_lock(self):
         self.tree.without(f"{DEVICE}/rescan")
@@ -293,8 +297,10 @@ class Boot(WithRule):
         result, _ = self.change("bind", "--persist", status=4, at=self.at, play=play)
         assert (result["message"], self.driver(), self.left()) == (f"can't check for {own}: Input/output error", None, [])
         (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
-        self.change("unbind", "--persist", play=play)
-        assert self.left() == []
+        # The second time, there is none.
+        for _ in range(2):
+            self.change("unbind", "--persist", play=play)
+            assert self.left() == []
         # Neither can the folder's other files be read.
         (self.folder / f"{G1}.conf").write_text(f"bind {G1}\n")
         result, _ = self.change("unbind", "--persist", status=4, play=f"fail={CONFIG}:1:{errno.EIO}")
@@ -384,6 +390,17 @@ class Boot(WithRule):
         done = self.run_words("unbind", "--boot-only", G1)
         assert done.returncode == 1
         assert f"can't update /boot/initrd.img-{release}; neither update-initramfs nor dracut" in done.stderr
+        # So the udev rule's program fails, too, unless it is for another kernel.
+        for words, status in (((), 1), ((release,), 1), (("7.0",), 0)):
+            assert self.run_words("renew", *words, program="udev/nvgrace-gpu").returncode == status, words
+        # The image of a crash dump's kernel only loses these files.
+        image.write_text("init\n")
+        dump, remakes = image.with_name(f"initramfs-{release}kdump.img"), self.tree.root / "usr/bin/kdumpctl"
+        dump.write_text(f"init\n{files}\n")
+        self.tree.file("/usr/bin/kdumpctl", f'#!/bin/sh\n[ "$*" = rebuild ] && echo init >/boot/{dump.name}')
+        remakes.chmod(0o755)
+        assert "updating the initramfs: /usr/bin/kdumpctl rebuild\n" in self.run_words("unbind", "--boot-only", G1).stdout
+        assert dump.read_text() == "init\n"
 
 
 class AtBoot(Kernel):
@@ -395,7 +412,8 @@ class AtBoot(Kernel):
 
     def event(self, status, words, play="", at=""):
         self.tree.file("/records", "")
-        done = self.run_words("bind", G1, play=play, program="udev/nvgrace-gpu", env={
+        # As a caller may have it.
+        done = self.run_words("bind", G1, play=play, program="udev/nvgrace-gpu", options="--ignore-signal=CHLD", env={
             "AT": f">{OVERRIDE}:: >{OVERRIDE}\n{at}", "KMSG": self.tree.root / "records"})
         assert done.returncode == status, done.stderr
         assert done.stdout == ""
@@ -447,3 +465,21 @@ class AtBoot(Kernel):
         self.event(1, f"{OURS} refused it; it is bound to nouveau as before", at=f">{DRIVERS}/nouveau/unbind:{UNBINDS}\n"
                                                                                 f">{DRIVERS}/nouveau/bind:{binds('nouveau')}")
         assert (self.driver(), self.override()) == ("nouveau", "nouveau")
+
+    def test_leave(self):
+        """Before the package is removed: overrides that name the driver go, but that of
+        a GPU that is still bound. In a chroot nothing changes, since /sys is the host's."""
+        self.files["/run"] = self.tree.file("/run/x").root / "run"
+        self.tree.file(f"/sys/module/{OURS}/x").file("/usr/sbin/modprobe", f'#!/bin/sh\necho "$@"; [ ! -e {DEVICE}/driver ]')
+        (self.tree.root / "usr/sbin/modprobe").chmod(0o755)
+        stays = "nvgrace-gpu: can't unload nvgrace-gpu-vfio-pci, because devices are in use; it stays loaded until a reboot\n"
+        for system, driver, said, override in ((False, None, "", OURS), (True, OURS, f"-r {NAME}\n{stays}", OURS), (True, None, f"-r {NAME}\n", "")):
+            self.bound(driver, OURS)
+            if system:
+                self.tree.file("/run/systemd/system/x")
+            done = self.run_words("leave", program="udev/nvgrace-gpu", env={"AT": f">{OVERRIDE}:: >{OVERRIDE}"})
+            assert (done.returncode, done.stderr, self.override()) == (0, said, override)
+        self.bound(None, OURS)
+        done = self.run_words("leave", program="udev/nvgrace-gpu", play=f"fail=>{OVERRIDE}:1:{errno.EACCES}")
+        assert done.returncode == 1
+        assert done.stderr.endswith(f"nvgrace-gpu: {G1}: can't clear its driver_override; until a reboot, no driver can bind it\n")
