@@ -61,7 +61,7 @@ LONG_GROUPS = ("packages/test_life.py", "waits", "scrubs", "driver", "firmware/t
                "cli/test_scrub_in_machine.py", "packages/test_vendors.py", "cli/test_in_machine.py", "cli/test_records.py", "packages/test_publish.py",
                "packages/test_modules.py", "lab/tests/test_machine.py", "packages/test_rpm.py", "packages/test_release.py")
 
-# In the place of a kernel: why the tool does not build.
+# In the place of a kernel: why the tool can't be tested.
 TOOL = "nvgrace-gpu"
 
 # Seconds between lists of what is running.
@@ -208,10 +208,10 @@ class Source(pytest.File):
     def collect(self):
         try:
             cases = [case for case in programs.cases(self.program) if case.file == str(self.path.relative_to(vm.PROJECT))]
+            return [Case.from_parent(self, name=f"{case.name}[{kernel}]", kernel=kernel, case=case)
+                    for kernel in chosen_kernels(self.config) for case in cases if self.may_run(kernel, case)]
         except AssertionError as e:
             raise self.CollectError(str(e)) from None
-        return [Case.from_parent(self, name=f"{case.name}[{kernel}]", kernel=kernel, case=case)
-                for kernel in chosen_kernels(self.config) for case in cases if self.may_run(kernel, case)]
 
     def may_run(self, kernel, case):
         """Whether a kernel has what a case needs. With --needs, or for a list, there may
@@ -373,7 +373,8 @@ def pytest_sessionstart(session):
     if is_chosen(TESTS / "cli") and not config.option.collectonly:
         try:
             common.build()
-        except AssertionError as e:
+            common.try_schema()
+        except (AssertionError, ValueError) as e:
             config.stash[MACHINE].broken[TOOL] = common.broken = str(e)
     try:
         programs.side_by_side(programs.cases, paths)
@@ -394,7 +395,7 @@ def pytest_configure_node(node):
 
 def pytest_terminal_summary(terminalreporter, config):
     for name, why in config.stash[MACHINE].broken.items():
-        terminalreporter.section("the tool does not build" if name == TOOL else f"no machine for the cases on {name}")
+        terminalreporter.section("the tool can't be tested" if name == TOOL else f"no machine for the cases on {name}")
         terminalreporter.line(why)
 
 

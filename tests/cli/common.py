@@ -37,7 +37,7 @@ USUAL = "-O1"
 NOBODY = {"user": 65534, "group": 65534, "extra_groups": []}
 
 
-# Why the program does not build, if conftest.py has found that: one error for all tests.
+# Why the program can't be tested, if conftest.py has found that: one error for all tests.
 broken = None
 
 
@@ -46,7 +46,7 @@ def make(*words):
     comes from the cache."""
     if broken:
         import pytest       # the demo needs none
-        pytest.skip("nvgrace-gpu does not build")
+        pytest.skip("nvgrace-gpu can't be tested")
     return subprocess.run(["scripts/dev/toolbox", "cached", "--", "make", "-s", f"-j{os.cpu_count()}", "-C", "cli", *words], cwd=PROJECT,
                           capture_output=True, text=True)
 
@@ -160,6 +160,13 @@ def validate(document):
     wrong = [f"{e.json_path}: {e.message}" for e in validator(exact=True).iter_errors(document)]
     assert not wrong, f"edit docs/{SCHEMA.name}, or the program: {wrong}"
     validator().validate(document)
+
+
+def try_schema():
+    """What the schema lacks of a GPU is one error for all tests."""
+    from cli.test_trees import G1, Tree     # which need this file
+    with Tree() as tree:
+        validate(json.loads(run("list", "--json", root=tree.bound(G1).root).stdout))
 
 
 @functools.lru_cache(None)

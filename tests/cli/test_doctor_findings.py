@@ -111,7 +111,7 @@ class Findings:
 class Explanations:
     def test_remedies_are_for_what_is_not_good(self):
         for finding, verdict, remedy in explanations():
-            assert (not remedy) == (verdict == "good"), (finding, verdict, remedy)
+            assert (not remedy) == (verdict == "good"), f"edit cli/doctor/table.h: {finding}, {verdict}: the remedy is {remedy or 'missing'}"
 
     def test_those_that_are_named(self):
         text = run("doctor", "--explain", "kvm", "pci-errors").stdout
@@ -124,7 +124,7 @@ class Explanations:
 
     def test_the_page_is_what_make_generated_writes(self):
         done = make("page", f"OUT={build().parent}")
-        assert (PROJECT / "docs/doctor.md").read_text() == done.stdout, done.stderr
+        assert (PROJECT / "docs/doctor.md").read_text() == done.stdout, f"run make page: {done.stderr}"
 
 
 class Output:

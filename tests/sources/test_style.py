@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from cli import common
-from lab import archive, programs, toolbox, vm
+from lab import archive, needs, programs, toolbox, vm
 from sources import links, manual
 
 PROJECT = vm.PROJECT
@@ -129,6 +129,15 @@ def test_layers_of_the_module(kernel):
     assert not circles(calls(programs.module_of(vm.Kernel(kernel)).parent / "src"))
 
 
+@pytest.mark.all
+@pytest.mark.needs("kernel newest-64k")
+def test_each_case_of_the_driver_runs():
+    """On a kernel of check-all: a misspelled option or module is on none."""
+    kernels = [vm.Kernel(name) for name in ("newest", "newest-64k", "stable", "oldstable")]
+    assert not {f'{case.file}: no kernel has all of "{case.words}"' for path in programs.all_of_driver() for case in programs.cases(path)
+                if not any(all(needs.holds(kernel, word, ("late",)) for word in case.words.split()) for kernel in kernels)}
+
+
 def ids():
     """include/nvgrace_gpu_ids.h has the ids. The udev rule has all of them. No file names another one, except in a range ("10de:2340 to 237f") or
     in a line of the configuration ("id 10de:297e")."""
@@ -149,15 +158,18 @@ PARSER = re.compile(r"^(?:static )?error_t \w*parse\w*\(.*?^}", re.M | re.S)
 
 
 def unused_options():
-    """Options without a case that does something, and what a command's parser sets, and
-    nothing but a parser reads: in the same file or folder, or anywhere if commands share
-    the parser."""
+    """Options without a case that does something, or with that of another one, and what
+    a command's parser sets, and nothing but a parser reads: in the same file or folder, or
+    anywhere if commands share the parser."""
     files = texts(r"^cli/.*\.c$")
     rest = {name: PARSER.sub("", text) for name, text in files.items()}
     for name, text in files.items():
         folder = os.path.dirname(name)
         readers = [t for n, t in rest.items() if n == name or folder in ("cli/open_gpu", "cli/facts") or folder == os.path.dirname(n) != "cli"]
         parsers = [body for n in (name, "cli/facts/selection.c") for body in PARSER.findall(files[n])]
+        for table in re.findall(r"argp_option \w+\[\] = \{.*?^\};", text, re.M | re.S):
+            keys = re.findall(r"\{ \"[\w-]+\", (KEY_\w+|'\w'),", table)
+            yield from (f"{name}: two options of a table have {key}" for key in {k for k in keys if keys.count(k) > 1})
         for option, key in re.findall(r'\{ "([\w-]+)", (KEY_\w+|\'\w\'),', text) if "/system/" not in name else ():
             if not any(re.search(rf"case {key}:\n(?!\s*return 0;)|key != {key}\)", body) for body in parsers):
                 yield f"{name}: --{option} has no case in the parser, or one that does nothing"
