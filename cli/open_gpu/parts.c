@@ -32,7 +32,7 @@ int parts_find(struct host *h, struct vfio *v, const struct gpu *gpu, struct par
 			continue;
 		part = &parts->part[parts->count++];
 		*part = (struct part){
-			.name = bars[i].name, .bar = bars[i].bar, .offset = region.offset,
+			.name = bars[i].name, .offset = region.offset,
 			.bar_size = region.size, .mappable = size, .size = size,
 			.base = i ? gpu->resmem_base : gpu->usemem_base,
 		};

@@ -12,7 +12,6 @@
 /* Sizes are in bytes. */
 struct part {
 	const char *name;	/* "usemem", "resmem" */
-	unsigned int bar;
 	uint64_t offset;	/* of the region in the device's file */
 	uint64_t bar_size;
 	uint64_t mappable;	/* from the region's begin; whole pages */
