@@ -248,7 +248,9 @@ class Unbind(Kernel):
         assert result["message"] == "unbound; now without a driver"
 
     def test_another_binds_it_again(self):
-        """Another process, and at once."""
+        """Another process, and at once. One that unbinds it first does no harm."""
+        result, _ = self.change("unbind", at=f">{OVERRIDE}:{UNBINDS}", play=f"fail=>{DRIVERS}/{OURS}/unbind:1:{errno.ENODEV}")
+        assert result["message"] == "unbound; now without a driver"
         self.bound(OURS, OURS)
         result, _ = self.change("unbind", status=1)
         assert result["message"] == f"unbound, but another process has bound it to {OURS} again; it is bound to {OURS} as before"
@@ -319,6 +321,7 @@ class Boot(WithRule):
     def test_file_fails(self):
         for play, message in (
                 (f"fail=mkdir:1:{errno.EROFS}", f"can't write a file in {CONFIG}: Read-only file system"),
+                (f"fail=fsync:1:{errno.EIO}", f"can't write a file in {CONFIG}: Input/output error"),
                 (f"fail=rename:1:{errno.EIO}",
                  f"bound to {OURS}; but not at boot: can't write {CONFIG}/{G1}.conf: Input/output error")):
             self.bound(None)
@@ -352,6 +355,9 @@ class Boot(WithRule):
         self.tree.file("/usr/sbin/mkinitramfs", "").file(hook, "").file("/usr/bin/lsinitramfs", '#!/bin/sh\ncat "$2"\n')
         (self.tree.root / "usr/bin/lsinitramfs").chmod(0o755)
         self.files["/boot"] = image.parent
+        # In the boot loader's entry, the microcode comes first.
+        self.tree.file("/boot/microcode.img", "").file("/boot/grub/grub.cfg",
+                       f"menuentry x {{\nlinux /vmlinuz-{release}\ninitrd /microcode.img /{image.name}\n}}\n")
         program = self.tree.root / UPDATE.lstrip("/")
         files = "usr/lib/udev/rules.d/60-nvgrace-gpu.rules usr/lib/udev/nvgrace-gpu"
         makes = (f"#!/bin/sh\necho made\necho init >/boot/initrd.img-$3\nls {CONFIG}/*.conf 2>/dev/null || exit 0\n"

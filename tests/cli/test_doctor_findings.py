@@ -105,7 +105,8 @@ class Findings:
         for finding, verdict, remedy in cases:
             parts = re.split(FILLED, remedy.translate({ord("`"): None, ord('"'): None}))
             pattern = re.compile(".*".join(map(re.escape, parts)))
-            assert any(f[:2] == (finding, verdict) and pattern.fullmatch(f[2]) for f in found), (finding, verdict, remedy)
+            assert any(f[:2] == (finding, verdict) and pattern.fullmatch(f[2]) for f in found), \
+                f"edit tests/cli/doctor_trees/*.tree: no host has {finding} {verdict} with this remedy: {remedy}"
 
 
 class Explanations:

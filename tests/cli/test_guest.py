@@ -426,9 +426,8 @@ class Names:
 
     def test_sizes(self, tree):
         host(tree)
-        for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G", "0x10G"):
-            if word != "0x10G":
-                assert "not a size" in guest(tree, f"--memory={word}", status=2).stderr, word
+        for word in ("", "0G", "64", "G", "-1G", "99999999999T", "1.5G", "x", "9223372036854775807G"):
+            assert "not a size" in guest(tree, f"--memory={word}", status=2).stderr, word
         for word in ("0", "-1", "x", "99999999999", "0x10"):
             assert "not a number" in guest(tree, f"--cpus={word}", status=2).stderr
         assert 'use one of "auto"' in guest(tree, "--accel-smmu=yes", status=2).stderr

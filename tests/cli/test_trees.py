@@ -265,6 +265,10 @@ class List:
         tree.file("/answers/kernels", "7.2: builtin").file("/boot/grub/grub.cfg", "menuentry x {\nlinux /vmlinuz-7.2 ro single\n}")
         gpu, = tree.json("list")["gpus"]
         assert gpu["boot_obstacle"] == 'the next boot is of a rescue system ("single" on the kernel command line)'
+        # A release can be the beginning of another one.
+        tree.file("/answers/kernels", "7.2: updates/dkms/m.ko A\n7.2-64k: none")
+        tree.file("/boot/grub/grub.cfg", "menuentry x {\nlinux /vmlinuz-7.2-64k ro\n}")
+        assert tree.json("list")["gpus"][0]["boot_obstacle"].startswith("Linux 7.2-64k, which boots next, has no")
 
     def test_other_modes(self, tree):
         d = f"/sys/bus/pci/devices/{G1}/nvgrace_gpu"
