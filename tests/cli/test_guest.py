@@ -208,6 +208,17 @@ class Lines:
         host(tree).file("/answers/qemu-options", changed)
         assert any(o.endswith("accel=on,ats=on,ril=off,pasid=on,oas=48") for o in options(guest(tree, "--accel-smmu=on").stdout))
 
+    def test_newest(self, tree):
+        """Of several, the newest QEMU, in whatever order they are."""
+        versions = {"/usr/local/bin/qemu-system-aarch64": "11.0.2", "/usr/bin/qemu-system-aarch64": "11.1.0", "/usr/libexec/qemu-kvm": "10.2.0"}
+        host(tree).file("/answers/qemu", "\n".join(f"{path}: QEMU emulator version {version}" for path, version in versions.items()))
+        assert "\nexec /usr/bin/qemu-system-aarch64 " in guest(tree).stdout
+
+    def test_type1_of_unknown_origin(self, tree):
+        """It is loaded, although the configuration does not have it."""
+        host(tree, config=()).file("/sys/module/vfio_iommu_type1/x")
+        assert "iommufd" not in " ".join(options(guest(tree).stdout))
+
     def test_old_record(self):
         """A record without QEMU's lists: its version decides."""
         for version, there in (("9.2", False), ("10.0", True)):
@@ -557,6 +568,7 @@ class Domains:
         for value in ("highmem-mmio-size=4T", "acpi-generic-initiator,id=ua-nvgrace-gi7,pci-dev=ua-nvgrace-gpu0,node=8", "dist,src=0,dst=1,val=80"):
             assert value in values
         assert self.change(given, "--remove") == text
+        assert "<ras state='on'/>" in given and "<ras" not in self.change(text, libvirt="10.2")
         # A later libvirt has elements for all of it.
         later = self.change(given)
         assert "generic-initiator" not in later and "<acpi nodeset='1-8'/>" in later

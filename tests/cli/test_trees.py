@@ -315,6 +315,7 @@ class Holders:
         tree.process(11, "old", anonymous, "/dev/vfio/vfio", fd3="pos:\t0")
         assert self.holders(tree) == [(11, anonymous, False)]
         assert "may have it open through vfio" in tree.run("unbind", "--dry-run", G1).stderr
+        assert "perhaps by process 11 (old), " in tree.run("status", G1).stdout
         # The group's file names the device.
         tree.process(12, "qemu", anonymous, "/dev/vfio/7", fd3="pos:\t0")
         assert self.holders(tree) == [(11, anonymous, False)]
@@ -543,6 +544,9 @@ class Refusals:
         """The driver has the GPU, but the host uses the same memory."""
         tree.bound(G1).file("/proc/iomem", "80000000-ffffffff : System RAM\n4000000000-57ffffffff : System RAM (other)")
         assert tree.states() == {G1: "memory-online"}
+        # Only of the other part.
+        tree.file("/proc/iomem", "57a0000000-57bfffffff : System RAM (other)")
+        assert tree.states() == {G1: "memory-online"}
         tree.file("/proc/iomem", "80000000-ffffffff : System RAM\n5800000000-59ffffffff : System RAM (other)")
         assert tree.states() == {G1: "bound"}
 
@@ -705,7 +709,7 @@ class Steps:
         assert command() == ("/usr/bin/kernel-install add 6.12.1 /lib/modules/6.12.1/vmlinuz && "
                              "/usr/bin/dracut --force --uefi /boot/efi/EFI/Linux/linux-7.2.3-abc.efi 7.2.3")
         tree.without("/efi", "/boot/efi")
-        for name, text, words in (("/etc/initramfs-tools/update-initramfs.conf", "# all\nupdate_initramfs=no", f"mkinitramfs -o {image} 6.12.1"),
+        for name, text, words in (("/etc/initramfs-tools/update-initramfs.conf", "# all\nupdate_initramfs='no'", f"mkinitramfs -o {image} 6.12.1"),
                                   ("/usr/sbin/transactional-update", "", "transactional-update initrd"),
                                   ("/run/ostree-booted", "", "rpm-ostree initramfs --enable")):
             tree.file(name, text).file("/proc/self/mounts", "sys /sys sysfs ro 0 0\n/dev/sda1 / btrfs ro,relatime 0 0\n")

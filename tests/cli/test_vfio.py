@@ -176,6 +176,8 @@ class Bench(Played):
         document = json.loads(done.stdout)
         validate(document)
         assert {f["count"] for f in document["figures"] if not f["reason"]} == {3}
+        assert ({(f["unit"], f["better"]) for f in document["figures"]} ==
+                {("s", "lower"), ("faults", "lower"), ("B/s", "higher"), ("1/s", "higher")})
         assert all(f["min"] <= f["median"] <= f["max"] for f in document["figures"] if f["count"])
         for number in ("0", "1001", "x"):
             assert f"--rounds={number}: not a whole number" in self.run_words(f"--rounds={number}", G1).stderr
@@ -317,14 +319,14 @@ class Test(Played):
         self.tree.link("/sys/bus/pci/devices/0009:00:00.0", "../../../devices/pci0009:00/0009:00:00.0")
         for command, words in (
                 (f"echo TOTAL_ERR_FATAL 5 >{bridge}/aer_dev_fatal", "uncorrected fatal PCIe errors: 7, before: 4"),
-                ("echo 5 >/sys/devices/system/edac/mc/mc0/ue_count", "uncorrected memory errors: 5, before: 3"),
+                ("echo 5 >/sys/devices/system/edac/mc/mc0/ue_count", "uncorrected memory errors: 6, before: 4"),
                 (f"echo HardwareCorrupted: 8 kB >{meminfo}", "KiB of memory taken out of use: 8, before: 4"),
                 (f"echo 516 >{taint}", "the kernel's taint, see /proc/sys/kernel/tainted: 516, before: 4"),
                 (f"echo TOTAL_ERR_COR 5 >{bridge}/aer_dev_correctable", None)):
             for at in (DEVICE, bridge):
                 for name in ("fatal", "nonfatal", "correctable"):
                     self.tree.file(f"{at}/aer_dev_{name}", f"Undefined 0\nTOTAL_ERR_{name.upper()} 2")
-            self.tree.file("/sys/devices/system/edac/mc/mc0/ue_count", 3)
+            self.tree.file("/sys/devices/system/edac/mc/mc0/ue_count", 3).file("/sys/devices/system/edac/mc/mc1/ue_count", 1)
             self.replace(taint, 4)
             self.replace(meminfo, "HardwareCorrupted:     4 kB")
             self.programs(every_2_MiB_keep_what_is_written=command)
