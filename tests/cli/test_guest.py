@@ -601,6 +601,9 @@ class Domains:
             assert domain.find("numatune/memnode").get("mode") == "strict"
             assert [(p.get("vcpu"), p.get("cpuset")) for p in tune.findall("vcpupin")] == [(str(i), c) for i, c in enumerate(cpuset)]
             assert tune.find("emulatorpin").get("cpuset") == rest
+        # On another host, they replace those of before.
+        before, after = (self.change(self.PLAIN, "--all", "--pin", isolated=isolated) for isolated in ("", "8-71"))
+        assert self.change(before, "--all", "--pin", isolated="8-71") == after
 
     @pytest.mark.parametrize("old, new, message", (
         ("arch='aarch64'", "arch='x86_64'", "not the machine virt of aarch64"), ("machine='virt-11.1'", "machine='sbsa-ref'", "not the machine virt"),

@@ -236,6 +236,7 @@ class Completion:
         tree.device(G1).device(G2).device("0000:00:01.0", "0x1533", "0x8086")
         for command in ("bind", "unbind", "status", "doctor", "wait", "bench", "test", "scrub", "guest"):
             assert self.complete(command, "", root=tree.root) == {G1, G2}, command
+        assert self.complete("wait", "-t5", "", root=tree.root) == {G1, G2}
         assert self.complete("metrics", "", root=tree.root) == set()
         # bash replaces only the text after the last colon.
         assert self.complete("bind", "0009:", root=tree.root) == {"01:00.0"}
