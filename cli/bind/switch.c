@@ -244,7 +244,7 @@ static void restore(struct job *job, const char *override)
 		return;
 	}
 	after = driver_now(job);
-	if (!error && job->was && g_strcmp0(after, job->was))
+	if (!error && g_strcmp0(after, job->was) && (job->was || !g_strcmp0(after, DRIVER_NAME)))
 		error = ENODEV;
 	if (error) {
 		job->changed = true;
