@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A library for LD_PRELOAD that makes one call of a program fail, or that call
- * and all later ones. test_faults.py and test_faults_in_machine.py use it. It
- * reads these variables:
+ * and all later ones. test_faults.py uses it. It reads these variables:
  *
  *	FAIL_CALL	the number of the first failing call, from 1
- *	FAIL_KIND	the kinds of calls that count: r for those that read, w
- *			for those that change something; default: rw
- *	FAIL_LASTS	if set, all later calls of these kinds fail too
+ *	FAIL_LASTS	if set, all later calls fail too
  *	FAIL_FILE	a new file for the result: the name and the number of the
  *			first failing call, or "-" and the number of calls
  */
@@ -31,7 +28,6 @@
 
 static atomic_long count;
 static long wanted;
-static const char *kinds;
 static const char *file;
 static bool lasts;
 
@@ -40,7 +36,6 @@ static void __attribute__((constructor)) begin(void)
 	const char *number = getenv("FAIL_CALL");
 
 	wanted = number ? atol(number) : 0;
-	kinds = getenv("FAIL_KIND") ?: "rw";
 	file = getenv("FAIL_FILE");
 	lasts = getenv("FAIL_LASTS");
 	/* Programs that this one starts have no failing call. */
@@ -67,11 +62,11 @@ static void __attribute__((destructor)) end(void)
 		say("-", count);
 }
 
-static bool fails(const char *name, int error, char kind)
+static bool fails(const char *name, int error)
 {
 	long number;
 
-	if (!wanted || !strchr(kinds, kind))
+	if (!wanted)
 		return false;
 	number = atomic_fetch_add(&count, 1) + 1;
 	if (number < wanted || (number > wanted && !lasts))
@@ -88,42 +83,40 @@ static bool fails(const char *name, int error, char kind)
  * Defines the function @name, which returns @value with the errno @error if
  * this call must fail, and else calls that of the next library.
  */
-#define WRAP(result, name, parameters, arguments, value, error, kind)		\
+#define FAILING(result, name, parameters, arguments, value, error)		\
 	result name parameters							\
 	{									\
-		if (fails(#name, error, kind))				\
+		if (fails(#name, error))					\
 			return (value);						\
 		return NEXT(name) arguments; /* NOLINT: with parentheses */	\
 	}
-#define READING(...)	WRAP(__VA_ARGS__, 'r')
-#define WRITING(...)	WRAP(__VA_ARGS__, 'w')
 
-READING(ssize_t, read, (int fd, void *data, size_t len), (fd, data, len), -1, EIO)
-READING(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at), -1, EIO)
-WRITING(ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len), -1, ENOSPC)
-WRITING(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at), -1,
+FAILING(ssize_t, read, (int fd, void *data, size_t len), (fd, data, len), -1, EIO)
+FAILING(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at), -1, EIO)
+FAILING(ssize_t, write, (int fd, const void *data, size_t len), (fd, data, len), -1, ENOSPC)
+FAILING(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at), -1,
 	EIO)
-READING(int, fstat, (int fd, struct stat *st), (fd, st), -1, EIO)
-READING(int, stat, (const char *path, struct stat *st), (path, st), -1, EACCES)
-READING(ssize_t, readlink, (const char *path, char *data, size_t len), (path, data, len), -1, EIO)
-READING(ssize_t, readlinkat, (int dir, const char *path, char *data, size_t len),
+FAILING(int, fstat, (int fd, struct stat *st), (fd, st), -1, EIO)
+FAILING(int, stat, (const char *path, struct stat *st), (path, st), -1, EACCES)
+FAILING(ssize_t, readlink, (const char *path, char *data, size_t len), (path, data, len), -1, EIO)
+FAILING(ssize_t, readlinkat, (int dir, const char *path, char *data, size_t len),
 	(dir, path, data, len), -1, EIO)
-READING(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)
-WRITING(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, ENOSPC)
-WRITING(int, mkostemp, (char *path, int flags), (path, flags), -1, ENOSPC)
-WRITING(int, rename, (const char *from, const char *to), (from, to), -1, EIO)
-WRITING(int, unlink, (const char *path), (path), -1, EROFS)
-WRITING(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO)
-WRITING(int, fsync, (int fd), (fd), -1, EIO)
-WRITING(int, pipe2, (int fds[2], int flags), (fds, flags), -1, EMFILE)
-WRITING(pid_t, fork, (void), (), -1, EAGAIN)
-WRITING(int, flock, (int fd, int operation), (fd, operation), -1, ENOLCK)
-READING(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), -1, ESPIPE)
-WRITING(int, memfd_create, (const char *name, unsigned int flags), (name, flags), -1, ENOMEM)
-READING(int, access, (const char *path, int mode), (path, mode), -1, EACCES)
-WRITING(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
+FAILING(DIR *, fdopendir, (int fd), (fd), NULL, ENOMEM)
+FAILING(int, mkdir, (const char *path, mode_t mode), (path, mode), -1, ENOSPC)
+FAILING(int, mkostemp, (char *path, int flags), (path, flags), -1, ENOSPC)
+FAILING(int, rename, (const char *from, const char *to), (from, to), -1, EIO)
+FAILING(int, unlink, (const char *path), (path), -1, EROFS)
+FAILING(int, fchmod, (int fd, mode_t mode), (fd, mode), -1, EIO)
+FAILING(int, fsync, (int fd), (fd), -1, EIO)
+FAILING(int, pipe2, (int fds[2], int flags), (fds, flags), -1, EMFILE)
+FAILING(pid_t, fork, (void), (), -1, EAGAIN)
+FAILING(int, flock, (int fd, int operation), (fd, operation), -1, ENOLCK)
+FAILING(off_t, lseek, (int fd, off_t at, int whence), (fd, at, whence), -1, ESPIPE)
+FAILING(int, memfd_create, (const char *name, unsigned int flags), (name, flags), -1, ENOMEM)
+FAILING(int, access, (const char *path, int mode), (path, mode), -1, EACCES)
+FAILING(void *, mmap, (void *at, size_t len, int prot, int flags, int fd, off_t offset),
 	(at, len, prot, flags, fd, offset), MAP_FAILED, ENOMEM)
-WRITING(int, pthread_create,
+FAILING(int, pthread_create,
 	(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *data),
 	(thread, attr, run, data), EAGAIN, EAGAIN)
 
@@ -135,7 +128,7 @@ int open(const char *path, int flags, ...)
 	va_start(args, flags);
 	mode = va_arg(args, mode_t);
 	va_end(args);
-	if (fails("open", EMFILE, (flags & O_ACCMODE) == O_RDONLY ? 'r' : 'w'))
+	if (fails("open", EMFILE))
 		return -1;
 	return NEXT(open)(path, flags, mode);
 }
@@ -148,7 +141,7 @@ int ioctl(int fd, unsigned long request, ...)
 	va_start(args, request);
 	data = va_arg(args, void *);
 	va_end(args);
-	if (fails("ioctl", EIO, 'w'))
+	if (fails("ioctl", EIO))
 		return -1;
 	return ((int (*)(int, unsigned long, void *))dlsym(RTLD_NEXT, "ioctl"))(fd, request, data);
 }
@@ -165,7 +158,7 @@ long syscall(long number, ...)
 	c = va_arg(args, long);
 	d = va_arg(args, long);
 	va_end(args);
-	if (fails("syscall", EMFILE, 'r'))
+	if (fails("syscall", EMFILE))
 		return -1;
 	return NEXT(syscall)(number, a, b, c, d);
 }
