@@ -144,6 +144,8 @@ static void no_region_is_read_beyond_its_end(void **state)
 	for (index = 0; index < info.num_regions; index++) {
 		if (vfio_get_region(&v, index, &r))
 			continue;
+		if (r.size && !(r.flags & VFIO_REGION_INFO_FLAG_READ))
+			fail_msg("region %u has a size, and its flags are %#x", index, r.flags);
 		for (back = 0; back <= 64 && back <= r.size; back++) {
 			memset(bytes, 0xa5, sizeof(bytes));
 			ret = vfio_read(&v, r.offset + r.size - back, bytes, sizeof(bytes));
