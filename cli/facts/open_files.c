@@ -158,12 +158,35 @@ static void add_node(struct host *h, struct nodes *nodes, char *path, char *dev_
 	g_free(dev_file);
 }
 
+/*
+ * The major number of NVIDIA's driver, which only /proc/devices has; 0: none.
+ */
+static unsigned int nvidia_major(struct host *h)
+{
+	g_autofree char *text = host_read(h, NULL, "/proc/devices");
+	char *line, *save, name[32];
+	unsigned int number, found = 0;
+
+	for (line = text ? strtok_r(text, "\n", &save) : NULL; line && !found;
+	     line = strtok_r(NULL, "\n", &save)) {
+		/* The numbers of block devices follow. */
+		if (!strncmp(line, "Block", 5))
+			break;
+		if (sscanf(line, "%u %31s", &number, name) == 2 &&
+		    (!strcmp(name, "nvidia") || !strcmp(name, "nvidia-frontend")))
+			found = number;
+	}
+	return found;
+}
+
 static void find_nodes(struct host *h, const struct gpu *gpu, struct nodes *nodes)
 {
 	static const char *const classes[][2] = {
 		{ "vfio-dev", "/dev/vfio/devices" }, { "drm", "/dev/dri" },
 	};
 	g_autofree char *text = NULL, *minor = NULL;
+	unsigned int number;
+	uint64_t value;
 	size_t c, i;
 
 	memset(nodes, 0, sizeof(*nodes));
@@ -184,8 +207,12 @@ static void find_nodes(struct host *h, const struct gpu *gpu, struct nodes *node
 	}
 	text = host_read(h, NULL, "/proc/driver/nvidia/gpus/%s/information", gpu->address);
 	minor = text ? field_value(text, "Device Minor") : NULL;
-	if (minor)
+	if (minor) {
 		add_node(h, nodes, g_strdup_printf("/dev/nvidia%s", minor), NULL);
+		number = nvidia_major(h);
+		if (number && parse_u64(minor, &value) && value < 1 << 20)
+			nodes->node[nodes->count - 1].rdev = makedev(number, value);
+	}
 }
 
 static bool is_node(const struct nodes *nodes, const struct open_file *file)

@@ -330,6 +330,11 @@ class Holders:
         tree.process(10, "python3", "/dev/nvidia0", "/dev/nvidiactl").process(11, "nvidia-persiste", "/dev/nvidia1")
         assert self.holders(tree) == [(11, "/dev/nvidia1", True)]
         assert "systemctl stop nvidia-persistenced" in tree.run("bind", "--dry-run", G1).stderr
+        # Only character devices count, and not a disk of this name.
+        tree.process(12, "sh", "/dev/gpu").node("/dev/gpu", 195, 1)
+        for text, held in (("Character devices:\n195 nvidia", True), ("Character devices:\nBlock devices:\n195 nvidia", False)):
+            tree.file("/proc/devices", text)
+            assert ((12, "/dev/gpu", True) in self.holders(tree)) == held, text
 
 
 class Status:
