@@ -354,6 +354,18 @@ static void report_vfio(struct pci_dev *pdev, int err)
 	pci_err(pdev, "vfio refuses the device (error %d): %s\n", err, remedy);
 }
 
+/* Logs what was bound, without addresses, which are for root: /proc/iomem has them. */
+static void report_bound(struct pci_dev *pdev, const struct nvgrace_gpu *gpu)
+{
+	if (!gpu->usemem.length)
+		pci_info(pdev, "firmware gives no %s: bound as a plain PCI device, without GPU memory\n",
+			 PROP_BASE);
+	else
+		pci_info(pdev, "usemem %#llx bytes as BAR4 of %#llx, resmem %#llx bytes as BAR2 of %#llx\n",
+			 gpu->usemem.length, gpu->usemem.bar_size,
+			 gpu->resmem.length, gpu->resmem.bar_size);
+}
+
 static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 {
 	const struct vfio_device_ops *ops = &nvgrace_gpu_device_memory_ops;
@@ -417,14 +429,7 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	gpu->registered = true;
 	mutex_unlock(&bound_gpus_lock);
 
-	if (ops == &nvgrace_gpu_device_core_ops)
-		pci_info(pdev, "firmware gives no %s: bound as a plain PCI device, without GPU memory\n",
-			 PROP_BASE);
-	else
-		/* No addresses, which are for root. /proc/iomem has them. */
-		pci_info(pdev, "usemem %#llx bytes as BAR4 of %#llx, resmem %#llx bytes as BAR2 of %#llx\n",
-			 gpu->usemem.length, gpu->usemem.bar_size,
-			 gpu->resmem.length, gpu->resmem.bar_size);
+	report_bound(pdev, gpu);
 	nvgrace_gpu_scrub_registered(gpu);
 	return 0;
 
