@@ -226,7 +226,7 @@ static const char *reference(const struct boots *boots, const char *running)
 
 	for (i = 0; i < boots->count; i++) {
 		if (!g_strcmp0(boots->boot[i].release, running))
-			return running;
+			return boots->boot[i].release;
 		if (strverscmp(boots->boot[i].release, newest) > 0)
 			newest = boots->boot[i].release;
 	}
